@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A condition and an event in, yes or no out: the reference semantics of policies.
+
+Called by `policy.Rule.matches`, `rules` (what the kernel leaves to user space), `explain`, `test` and the differential tests. It
+is written to be plainly right, not fast: the compiler's tables and the kernel must agree with it. It never looks at the host.
+
+An event maps field names to values, "event" to the full event name. Paths and strings are str (undecodable bytes as surrogate
+escapes) or bytes; numbers are int (or bool); addresses are str, or 4 or 16 bytes; list fields are tuples. What is missing, or
+None, is absent: every atom on it is false. The sets of `follow: object` that a file belongs to are a tuple of their patterns
+under the keys of OBJECT_KEYS.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Final, NamedTuple, Union
+
+from bpfence import glob
+from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet
+
+Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+
+OBJECT_KEYS: Final = {"file.path": "file.object", "file.new_path": "file.new_object"}
+"""Where an event keeps the patterns whose objects a path's file belongs to."""
+
+DEFAULT_RULE: Final = "default"
+"""The rule name under which a policy's default posture is reported."""
+
+
+class Match(NamedTuple):
+    """One rule that took part in a verdict; `action` is what it did: in audit mode deny and kill have become AUDIT."""
+
+    policy: str
+    rule: str
+    action: Action
+
+
+class Verdict(NamedTuple):
+    """What happens: the greatest action of all matches (NONE when there is none), and for DENY and KILL the positive errno.
+
+    The errno is that of the first match, in load order, with the winning action. `allow` rules never appear among the matches.
+    """
+
+    action: Action
+    errno: int
+    matches: tuple[Match, ...]
+
+
+def holds(condition: Condition, event: Event) -> bool:
+    """Whether `condition` is true of `event`."""
+    match condition:
+        case And(parts):
+            return all(holds(part, event) for part in parts)
+        case Or(parts):
+            return any(holds(part, event) for part in parts)
+        case Not(part):
+            return not holds(part, event)
+        case Atom():
+            return _atom_holds(condition, event)
+
+
+def verdict(policies: PolicySet, event: Event) -> Verdict:
+    """The verdict of a policy set on one event: deny wins over everything; an allow exempts from its own policy's default only."""
+    matches: list[Match] = []
+    errno = 0
+    best = Action.NONE
+    for policy in policies.policies:
+        for name, action, code in _policy_matches(policy, event):
+            effective = Action.AUDIT if policy.mode == "audit" and action > Action.AUDIT else action
+            matches.append(Match(policy.name, name, effective))
+            if effective > best:
+                best = effective
+                errno = code if effective >= Action.DENY else 0
+    return Verdict(best, errno, tuple(matches))
+
+
+def _policy_matches(policy: Policy, event: Event) -> Iterator[tuple[str, Action, int]]:
+    allowed = False
+    for rule in policy.rules:
+        if not rule.matches(event):
+            continue
+        if rule.action == Action.ALLOW:
+            allowed = True
+        elif rule.action != Action.NONE:
+            yield rule.name, rule.action, rule.errno
+    default = policy.default.get(str(event["event"]), Action.NONE)
+    if default > Action.ALLOW and not allowed and holds(policy.scope, event):
+        yield DEFAULT_RULE, default, 1
+
+
+def _atom_holds(atom: Atom, event: Event) -> bool:
+    key = OBJECT_KEYS[atom.field] if atom.op is Op.OBJECT else atom.field
+    value = event.get(key)
+    if value is None:
+        return False
+    if isinstance(value, (tuple, list)):
+        return any(_test(atom, element) for element in value)
+    return _test(atom, value)
+
+
+def _test(atom: Atom, value: str | bytes | int) -> bool:
+    wanted = atom.value
+    match atom.op:
+        case Op.EXISTS:
+            return True
+        case Op.RANGE:
+            low, high = _pair(wanted)
+            return low <= _number(value) <= high
+        case Op.ANYBITS:
+            assert isinstance(wanted, int)
+            return _number(value) & wanted != 0
+        case Op.MASKED:
+            mask, bits = _pair(wanted)
+            return _number(value) & mask == bits
+        case Op.CIDR:
+            network = ipaddress.ip_network(_text(wanted))
+            address = _address(value)
+            return address is not None and address.version == network.version and address in network
+    data, text = _bytes(value), _text(wanted)
+    match atom.op:
+        case Op.GLOB:
+            return glob.compiled(text, "path").fullmatch(data) is not None
+        case Op.STRGLOB:
+            return glob.compiled(text, "string").fullmatch(data) is not None
+        case Op.EQUALS | Op.OBJECT:
+            return data == glob.encode(text)
+        case Op.PREFIX:
+            return data.startswith(glob.encode(text))
+        case Op.SUFFIX:
+            return data.endswith(glob.encode(text))
+        case Op.CONTAINS:
+            return glob.encode(text) in data
+    raise AssertionError(atom.op)
+
+
+def _pair(value: object) -> tuple[int, int]:
+    assert isinstance(value, tuple)
+    low, high = value
+    return int(low), int(high)
+
+
+def _text(value: object) -> str:
+    assert isinstance(value, str)
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"a number is needed, not {value!r}")
+    return value
+
+
+def _bytes(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return glob.encode(value)
+    raise TypeError(f"a string is needed, not {value!r}")
+
+
+def _address(value: object) -> Address | None:
+    """An IPv4-mapped IPv6 address is the IPv4 address. Text that is no address gives None."""
+    if not isinstance(value, (str, bytes)):
+        raise TypeError(f"an address is needed, not {value!r}")
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing in, the tables of events and fields out.
+
+The one home of what can be written in a policy: front ends check names against it, the compiler finds slots in it, the docs
+are generated from it. Slots are names of enum num_slot and enum str_slot in bpf/abi.h; events are those of enum event_id.
+"""
+
+from __future__ import annotations
+
+import enum
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+
+class Kind(enum.Enum):
+    """How a field's values are written and tested."""
+
+    PATH = "path"        # string slot; globs with path semantics
+    STRING = "string"    # string slot; globs where `*` crosses everything
+    STRINGS = "strings"  # a list of strings (lineage): some element matches; globs with path semantics
+    NUMBER = "number"    # numeric slot; ranges
+    NAMED = "named"      # numeric slot; names of `names` or numbers
+    FLAGS = "flags"      # numeric slot; bit names of `names`: any of the listed bits
+    BOOL = "bool"        # numeric slot; true | false
+    ADDRESS = "address"  # string slot of 4 or 16 bytes; CIDR
+    USER = "user"        # numeric slot; user names or uids, resolved at load on the host
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One field: where it comes from and how it is tested.
+
+    `events` lists full event names, or prefixes ending in '.' ("file."); empty means every event. `subject` marks what depends
+    on the process alone, so is decided at exec. `kernel` false: known to user space only, usable in audit rules and messages.
+    """
+
+    name: str
+    kind: Kind
+    slot: str
+    doc: str
+    events: tuple[str, ...] = ()
+    subject: bool = False
+    kernel: bool = True
+    names: str = ""  # a table of names.py: what may be written instead of numbers
+
+
+class EventType(msgspec.Struct, frozen=True):
+    """One event: its number's name in abi.h, short names, whether a rule on it can deny, and the kernel hooks behind it."""
+
+    name: str
+    id: str
+    doc: str
+    short: tuple[str, ...] = ()
+    deniable: bool = True
+    hooks: tuple[str, ...] = ()
+
+
+EVENTS: Final = (
+    EventType("process.exec", "EV_PROCESS_EXEC", "a program is about to be executed (the script, then its interpreter)", ("exec",), True, ("bprm_check_security",)),
+    EventType("process.fork", "EV_PROCESS_FORK", "a task (process or thread) is about to be created", ("fork",), True, ("task_alloc",)),
+    EventType("process.exit", "EV_PROCESS_EXIT", "a process has ended", ("exit",), False, ("tp:sched_process_exit",)),
+    EventType("process.signal", "EV_PROCESS_SIGNAL", "a signal is about to be sent", ("signal", "kill"), True, ("task_kill",)),
+    EventType("process.ptrace", "EV_PROCESS_PTRACE", "a process is about to be traced, or its memory read or written", ("ptrace",), True, ("ptrace_access_check", "ptrace_traceme")),
+    EventType("process.setuid", "EV_PROCESS_SETUID", "user ids are about to change by a set*uid call", ("setuid",), True, ("task_fix_setuid",)),
+    EventType("process.setgid", "EV_PROCESS_SETGID", "group ids are about to change by a set*gid call", ("setgid",), True, ("task_fix_setgid",)),
+    EventType("process.capable", "EV_PROCESS_CAPABLE", "a capability is about to be used", ("capable",), True, ("capable",)),
+    EventType("file.open", "EV_FILE_OPEN", "a file is about to be opened", ("open",), True, ("file_open",)),
+    EventType("file.create", "EV_FILE_CREATE", "a file, device or socket node is about to be created", ("create",), True, ("path_mknod",)),
+    EventType("file.unlink", "EV_FILE_UNLINK", "a name is about to be removed", ("unlink",), True, ("path_unlink",)),
+    EventType("file.rename", "EV_FILE_RENAME", "a name is about to be changed; file.new_path may be replaced", ("rename",), True, ("path_rename",)),
+    EventType("file.link", "EV_FILE_LINK", "a hard link file.new_path to file.path is about to be made", ("link",), True, ("path_link",)),
+    EventType("file.symlink", "EV_FILE_SYMLINK", "a symbolic link file.path is about to be made", ("symlink",), True, ("path_symlink",)),
+    EventType("file.mkdir", "EV_FILE_MKDIR", "a directory is about to be made", ("mkdir",), True, ("path_mkdir",)),
+    EventType("file.rmdir", "EV_FILE_RMDIR", "a directory is about to be removed", ("rmdir",), True, ("path_rmdir",)),
+    EventType("file.chmod", "EV_FILE_CHMOD", "permission bits are about to change", ("chmod",), True, ("path_chmod",)),
+    EventType("file.chown", "EV_FILE_CHOWN", "owner or group are about to change", ("chown",), True, ("path_chown",)),
+    EventType("file.truncate", "EV_FILE_TRUNCATE", "a file is about to be cut or extended", ("truncate",), True, ("path_truncate", "file_truncate")),
+    EventType("file.setxattr", "EV_FILE_SETXATTR", "an extended attribute is about to be set or removed", ("setxattr",), True, ("inode_setxattr", "inode_removexattr")),
+    EventType("file.mmap", "EV_FILE_MMAP", "a file is about to be mapped", ("mmap",), True, ("mmap_file",)),
+    EventType("file.mprotect", "EV_FILE_MPROTECT", "the protection of a file mapping is about to change", ("mprotect",), True, ("file_mprotect",)),
+    EventType("file.permission", "EV_FILE_PERMISSION", "an open file is about to be read or written", (), True, ("file_permission",)),
+    EventType("net.create", "EV_NET_CREATE", "a socket is about to be created", ("socket",), True, ("socket_create",)),
+    EventType("net.bind", "EV_NET_BIND", "a socket is about to be bound", ("bind",), True, ("socket_bind",)),
+    EventType("net.listen", "EV_NET_LISTEN", "a socket is about to listen", ("listen",), True, ("socket_listen",)),
+    EventType("net.connect", "EV_NET_CONNECT", "a socket is about to connect", ("connect",), True, ("socket_connect",)),
+    EventType("net.accept", "EV_NET_ACCEPT", "a connection is about to be accepted", ("accept",), True, ("socket_accept",)),
+    EventType("net.send", "EV_NET_SEND", "a message is about to be sent", ("send", "sendmsg"), True, ("socket_sendmsg",)),
+    EventType("ipc.access", "EV_IPC_ACCESS", "a System V IPC object is about to be used", (), True, ("ipc_permission",)),
+    EventType("ipc.msgsnd", "EV_IPC_MSGSND", "a System V message is about to be sent", ("msgsnd",), True, ("msg_queue_msgsnd",)),
+    EventType("ipc.shmat", "EV_IPC_SHMAT", "a System V shared memory segment is about to be attached", ("shmat",), True, ("shm_shmat",)),
+    EventType("kernel.module", "EV_KERNEL_MODULE", "a kernel module is about to be loaded or requested", ("module",), True, ("kernel_read_file", "kernel_load_data", "kernel_module_request")),
+    EventType("kernel.bpf", "EV_KERNEL_BPF", "bpf(2) is about to be used", ("bpf",), True, ("bpf",)),
+    EventType("kernel.mount", "EV_KERNEL_MOUNT", "a file system is about to be mounted, moved or remounted", ("mount",), True, ("sb_mount", "move_mount", "sb_remount")),
+    EventType("kernel.umount", "EV_KERNEL_UMOUNT", "a file system is about to be unmounted", ("umount",), True, ("sb_umount",)),
+    EventType("kernel.pivot_root", "EV_KERNEL_PIVOT_ROOT", "the root of a mount namespace is about to change", ("pivot_root",), True, ("sb_pivotroot",)),
+    EventType("kernel.perf", "EV_KERNEL_PERF", "perf_event_open(2) is about to be used", ("perf",), True, ("perf_event_open",)),
+    EventType("kernel.userns", "EV_KERNEL_USERNS", "a user namespace is about to be created", ("userns",), True, ("userns_create",)),
+    EventType("kernel.io_uring", "EV_KERNEL_IO_URING", "io_uring is about to take other credentials, a polling thread, or a device command", ("io_uring",), True, ("uring_override_creds", "uring_sqpoll", "uring_cmd")),
+    EventType("kernel.setns", "EV_KERNEL_SETNS", "a task is about to join another namespace", ("setns",), True, ("capable",)),
+    EventType("kernel.kexec", "EV_KERNEL_KEXEC", "another kernel is about to be loaded", ("kexec",), True, ("kernel_read_file", "kernel_load_data")),
+)
+
+MODIFY: Final = (
+    "file.open", "file.create", "file.unlink", "file.rename", "file.link", "file.symlink", "file.mkdir", "file.rmdir", "file.chmod",
+    "file.chown", "file.truncate", "file.setxattr", "file.mmap", "file.mprotect", "file.permission",
+)
+"""Events of the group file.modify; the front end adds to each the test that makes it a modification (see `frontends.native`)."""
+
+GROUPS: Final = {
+    "file.modify": MODIFY,
+    "file.read": ("file.open", "file.mmap", "file.mprotect", "file.permission"),
+    "exec.any": ("process.exec", "file.mmap", "file.mprotect"),
+}
+
+_FILE = ("file.", "process.exec")
+_TARGET = ("process.signal", "process.ptrace")
+
+FIELDS: Final = (
+    Field("process.pid", Kind.NUMBER, "NUM_PROCESS_PID", "process id (thread group) in the initial pid namespace"),
+    Field("process.exe", Kind.PATH, "STR_PROCESS_EXE", "path of the executable, as resolved at exec", subject=True),
+    Field("process.name", Kind.STRING, "STR_PROCESS_NAME", "command name (comm) at exec, at most 15 bytes", subject=True),
+    Field("process.args", Kind.STRING, "STR_PROCESS_ARGS", "arguments joined by one space, at most 1024 bytes", subject=True),
+    Field("process.cwd", Kind.PATH, "STR_PROCESS_CWD", "current working directory"),
+    Field("process.uid", Kind.NUMBER, "NUM_PROCESS_UID", "effective user id in the initial user namespace", subject=True, names="user"),
+    Field("process.user", Kind.USER, "NUM_PROCESS_UID", "effective user, by name", subject=True, names="user"),
+    Field("process.gid", Kind.NUMBER, "NUM_PROCESS_GID", "effective group id in the initial user namespace", subject=True, names="group"),
+    Field("process.caps", Kind.FLAGS, "NUM_PROCESS_CAPS", "effective capabilities: any of the named", names="capability"),
+    Field("process.cgroup", Kind.PATH, "STR_PROCESS_CGROUP", "cgroup v2 path", subject=True),
+    Field("process.parent.exe", Kind.PATH, "STR_PARENT_EXE", "executable of the program that this one was started from", subject=True),
+    Field("process.parent.pid", Kind.NUMBER, "NUM_PARENT_PID", "parent process id"),
+    Field("process.ancestors.exe", Kind.STRINGS, "", "executables of all ancestors, earlier programs of the same process included", subject=True),
+    Field("process.fork.live", Kind.NUMBER, "NUM_FORK_LIVE", "live tasks in the cgroup before the fork", ("process.fork",)),
+    Field("process.fork.flags", Kind.FLAGS, "NUM_CLONE_FLAGS", "clone flags: any of the named", ("process.fork",), names="clone"),
+    Field("process.exit.code", Kind.NUMBER, "NUM_EXIT_CODE", "exit code in wait(2) form", ("process.exit",)),
+    Field("process.setuid.uid", Kind.NUMBER, "NUM_SET_UID", "the new effective user id", ("process.setuid",), names="user"),
+    Field("process.setgid.gid", Kind.NUMBER, "NUM_SET_GID", "the new effective group id", ("process.setgid",), names="group"),
+    Field("process.ptrace.mode", Kind.FLAGS, "NUM_PTRACE_MODE", "PTRACE_MODE bits: any of the named", ("process.ptrace",), names="ptrace_mode"),
+    Field("file.path", Kind.PATH, "STR_FILE_PATH", "path in the acting task's mount namespace, symlinks resolved", (*_FILE, "kernel.mount", "kernel.umount", "kernel.pivot_root", "kernel.module", "kernel.kexec")),
+    Field("file.new_path", Kind.PATH, "STR_FILE_NEW_PATH", "the other path of rename and link; the new root of pivot_root", ("file.rename", "file.link", "kernel.pivot_root")),
+    Field("file.access", Kind.FLAGS, "NUM_FILE_ACCESS", "read, write, exec, append, truncate, create: any of the named", ("file.", "process.exec"), names="access"),
+    Field("file.flags", Kind.FLAGS, "NUM_FILE_FLAGS", "open flags (O_*): any of the named", ("file.open", "file.permission"), names="open"),
+    Field("file.mode", Kind.FLAGS, "NUM_FILE_MODE", "permission bits: any of the given; for chmod, create and mkdir the new ones", _FILE, names="mode"),
+    Field("file.uid", Kind.NUMBER, "NUM_FILE_UID", "owner; for chown the new owner", _FILE, names="user"),
+    Field("file.gid", Kind.NUMBER, "NUM_FILE_GID", "group; for chown the new group", _FILE, names="group"),
+    Field("file.ino", Kind.NUMBER, "NUM_FILE_INO", "inode number", _FILE),
+    Field("file.fstype", Kind.STRING, "STR_FILE_FSTYPE", "file system type, as in /proc/filesystems", (*_FILE, "kernel.mount")),
+    Field("file.deleted", Kind.BOOL, "NUM_FILE_DELETED", "no name is left", _FILE),
+    Field("file.memfd", Kind.BOOL, "NUM_FILE_MEMFD", "made by memfd_create", _FILE),
+    Field("file.prot", Kind.FLAGS, "NUM_FILE_PROT", "PROT_* of a mapping: any of the named", ("file.mmap", "file.mprotect"), names="prot"),
+    Field("file.shared", Kind.BOOL, "NUM_FILE_MAP_SHARED", "the mapping is shared", ("file.mmap", "file.mprotect")),
+    Field("file.xattr", Kind.STRING, "STR_XATTR_NAME", "name of the extended attribute", ("file.setxattr",)),
+    Field("net.family", Kind.NAMED, "NUM_NET_FAMILY", "address family", ("net.",), names="family"),
+    Field("net.type", Kind.NAMED, "NUM_NET_TYPE", "socket type", ("net.",), names="socktype"),
+    Field("net.protocol", Kind.NAMED, "NUM_NET_PROTOCOL", "protocol", ("net.",), names="protocol"),
+    Field("net.peer.ip", Kind.ADDRESS, "STR_NET_PEER_IP", "address of the other side", ("net.connect", "net.send")),
+    Field("net.peer.port", Kind.NUMBER, "NUM_NET_PEER_PORT", "port of the other side", ("net.connect", "net.send"), names="port"),
+    Field("net.local.ip", Kind.ADDRESS, "STR_NET_LOCAL_IP", "own address", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send")),
+    Field("net.local.port", Kind.NUMBER, "NUM_NET_LOCAL_PORT", "own port", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send"), names="port"),
+    Field("net.unix.path", Kind.PATH, "STR_NET_UNIX_PATH", "path of a unix socket as given, '@' first where abstract", ("net.bind", "net.connect", "net.send")),
+    Field("target.pid", Kind.NUMBER, "NUM_TARGET_PID", "process id of the target", _TARGET),
+    Field("target.uid", Kind.NUMBER, "NUM_TARGET_UID", "effective user id of the target", _TARGET, names="user"),
+    Field("target.exe", Kind.PATH, "STR_TARGET_EXE", "executable of the target", _TARGET),
+    Field("signal", Kind.NAMED, "NUM_SIGNAL", "the signal; 0 is the existence check", ("process.signal",), names="signal"),
+    Field("capability", Kind.NAMED, "NUM_CAPABILITY", "the capability asked for", ("process.capable",), names="capability"),
+    Field("ipc.id", Kind.NUMBER, "NUM_IPC_ID", "System V identifier", ("ipc.",)),
+    Field("ipc.uid", Kind.NUMBER, "NUM_TARGET_UID", "owner of the System V object", ("ipc.",), names="user"),
+    Field("module.name", Kind.STRING, "STR_MODULE_NAME", "name of the requested module", ("kernel.module",)),
+    Field("bpf.cmd", Kind.NAMED, "NUM_BPF_CMD", "command of bpf(2)", ("kernel.bpf",), names="bpf_cmd"),
+    Field("mount.source", Kind.STRING, "STR_MOUNT_SOURCE", "device name or source path, as given", ("kernel.mount",)),
+    Field("mount.flags", Kind.FLAGS, "NUM_MOUNT_FLAGS", "MS_* flags: any of the named", ("kernel.mount",), names="mount"),
+    Field("setns.flags", Kind.FLAGS, "NUM_NS_FLAGS", "CLONE_NEW* of the namespaces joined: any of the named", ("kernel.setns",), names="clone"),
+    Field("io_uring.op", Kind.NAMED, "NUM_IO_URING_OP", "override_creds, sqpoll or cmd", ("kernel.io_uring",), names="io_uring_op"),
+)
+
+EVENT_BY_NAME: Final = {event.name: event for event in EVENTS}
+FIELD_BY_NAME: Final = {field.name: field for field in FIELDS}
+
+
+@lru_cache(maxsize=8192)
+def applies(field: Field, event: str) -> bool:
+    """Whether `event` (full name) can carry `field`."""
+    return not field.events or any(event == e or (e.endswith(".") and event.startswith(e)) for e in field.events)

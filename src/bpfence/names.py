@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The name a person writes in, the number the kernel uses out, and back.
+
+Read by front ends (values of policies), events (numbers made readable) and the CLI. One table per kind of name; `Field.names`
+says which table a field uses. Names are taken without regard to case, with or without the kernel's prefix: SIGKILL, kill and 9
+are one signal. Numbers of the standard library are used where it has them and they are the same on every architecture; open
+flags are those of the generic ABI (include/uapi/asm-generic/fcntl.h), which is what the kernel programs report.
+
+`user`, `group` and `port` are special: users and groups are looked up on this host when a policy is loaded; ports are a fixed
+list, so that a policy means the same on every host.
+"""
+
+from __future__ import annotations
+
+import errno as errno_module
+import grp
+import pwd
+import signal as signal_module
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from bpfence import abi
+
+
+class Table(msgspec.Struct, frozen=True):
+    """One kind of name: `numbers` maps the canonical name to its number; `prefix` may be left out when writing.
+
+    `index`: the number counts bits (capabilities), so that a mask of it is `1 << number`.
+    """
+
+    prefix: str
+    numbers: Mapping[str, int]
+    index: bool = False
+
+
+def _numbered(names: str, first: int = 0) -> dict[str, int]:
+    return {name: first + n for n, name in enumerate(names.split())}
+
+
+_CAPABILITIES: Final = _numbered(
+    "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL CAP_SETGID CAP_SETUID CAP_SETPCAP"
+    " CAP_LINUX_IMMUTABLE CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_ADMIN CAP_NET_RAW CAP_IPC_LOCK CAP_IPC_OWNER CAP_SYS_MODULE"
+    " CAP_SYS_RAWIO CAP_SYS_CHROOT CAP_SYS_PTRACE CAP_SYS_PACCT CAP_SYS_ADMIN CAP_SYS_BOOT CAP_SYS_NICE CAP_SYS_RESOURCE CAP_SYS_TIME"
+    " CAP_SYS_TTY_CONFIG CAP_MKNOD CAP_LEASE CAP_AUDIT_WRITE CAP_AUDIT_CONTROL CAP_SETFCAP CAP_MAC_OVERRIDE CAP_MAC_ADMIN CAP_SYSLOG"
+    " CAP_WAKE_ALARM CAP_BLOCK_SUSPEND CAP_AUDIT_READ CAP_PERFMON CAP_BPF CAP_CHECKPOINT_RESTORE"
+)
+
+# include/linux/socket.h; the standard library leaves some out, depending on the headers it was built with.
+_FAMILIES: Final = {
+    "AF_UNSPEC": 0, "AF_UNIX": 1, "AF_LOCAL": 1, "AF_INET": 2, "AF_AX25": 3, "AF_IPX": 4, "AF_APPLETALK": 5, "AF_NETROM": 6, "AF_BRIDGE": 7,
+    "AF_ATMPVC": 8, "AF_X25": 9, "AF_INET6": 10, "AF_ROSE": 11, "AF_KEY": 15, "AF_NETLINK": 16, "AF_PACKET": 17, "AF_ATMSVC": 20,
+    "AF_RDS": 21, "AF_PPPOX": 24, "AF_LLC": 26, "AF_IB": 27, "AF_MPLS": 28, "AF_CAN": 29, "AF_TIPC": 30, "AF_BLUETOOTH": 31, "AF_IUCV": 32,
+    "AF_RXRPC": 33, "AF_ISDN": 34, "AF_PHONET": 35, "AF_IEEE802154": 36, "AF_CAIF": 37, "AF_ALG": 38, "AF_NFC": 39, "AF_VSOCK": 40,
+    "AF_KCM": 41, "AF_QIPCRTR": 42, "AF_SMC": 43, "AF_XDP": 44, "AF_MCTP": 45,
+}  # fmt: skip
+
+_SOCKET_TYPES: Final = {
+    "SOCK_STREAM": 1, "SOCK_DGRAM": 2, "SOCK_RAW": 3, "SOCK_RDM": 4, "SOCK_SEQPACKET": 5, "SOCK_DCCP": 6, "SOCK_PACKET": 10,
+}  # fmt: skip
+
+_OPEN: Final = {
+    "O_WRONLY": 0o1, "O_RDWR": 0o2, "O_CREAT": 0o100, "O_EXCL": 0o200, "O_NOCTTY": 0o400, "O_TRUNC": 0o1000, "O_APPEND": 0o2000,
+    "O_NONBLOCK": 0o4000, "O_DSYNC": 0o10000, "O_ASYNC": 0o20000, "O_DIRECT": 0o40000, "O_LARGEFILE": 0o100000,
+    "O_DIRECTORY": 0o200000, "O_NOFOLLOW": 0o400000, "O_NOATIME": 0o1000000, "O_CLOEXEC": 0o2000000, "O_SYNC": 0o4010000,
+    "O_PATH": 0o10000000, "O_TMPFILE": 0o20200000,
+}  # fmt: skip
+
+_MODES: Final = {
+    "SETUID": stat.S_ISUID, "SETGID": stat.S_ISGID, "STICKY": stat.S_ISVTX, "S_ISUID": stat.S_ISUID, "S_ISGID": stat.S_ISGID,
+    "S_ISVTX": stat.S_ISVTX, "S_IRUSR": stat.S_IRUSR, "S_IWUSR": stat.S_IWUSR, "S_IXUSR": stat.S_IXUSR, "S_IRGRP": stat.S_IRGRP,
+    "S_IWGRP": stat.S_IWGRP, "S_IXGRP": stat.S_IXGRP, "S_IROTH": stat.S_IROTH, "S_IWOTH": stat.S_IWOTH, "S_IXOTH": stat.S_IXOTH,
+}  # fmt: skip
+
+# include/uapi/linux/sched.h. CLONE_NEWTIME lies in the byte of the exit signal: it only means a time namespace for unshare,
+# clone3 and setns.
+_CLONE: Final = {
+    "CLONE_NEWTIME": 0x80, "CLONE_VM": 0x100, "CLONE_FS": 0x200, "CLONE_FILES": 0x400, "CLONE_SIGHAND": 0x800, "CLONE_PIDFD": 0x1000,
+    "CLONE_PTRACE": 0x2000, "CLONE_VFORK": 0x4000, "CLONE_PARENT": 0x8000, "CLONE_THREAD": 0x10000, "CLONE_NEWNS": 0x20000,
+    "CLONE_SYSVSEM": 0x40000, "CLONE_SETTLS": 0x80000, "CLONE_PARENT_SETTID": 0x100000, "CLONE_CHILD_CLEARTID": 0x200000,
+    "CLONE_DETACHED": 0x400000, "CLONE_UNTRACED": 0x800000, "CLONE_CHILD_SETTID": 0x1000000, "CLONE_NEWCGROUP": 0x2000000,
+    "CLONE_NEWUTS": 0x4000000, "CLONE_NEWIPC": 0x8000000, "CLONE_NEWUSER": 0x10000000, "CLONE_NEWPID": 0x20000000,
+    "CLONE_NEWNET": 0x40000000, "CLONE_IO": 0x80000000, "CLONE_CLEAR_SIGHAND": 0x100000000, "CLONE_INTO_CGROUP": 0x200000000,
+}  # fmt: skip
+
+# include/uapi/linux/mount.h
+_MOUNT: Final = {
+    "MS_RDONLY": 1, "MS_NOSUID": 2, "MS_NODEV": 4, "MS_NOEXEC": 8, "MS_SYNCHRONOUS": 16, "MS_REMOUNT": 32, "MS_MANDLOCK": 64,
+    "MS_DIRSYNC": 128, "MS_NOSYMFOLLOW": 256, "MS_NOATIME": 1024, "MS_NODIRATIME": 2048, "MS_BIND": 4096, "MS_MOVE": 8192,
+    "MS_REC": 16384, "MS_SILENT": 32768, "MS_POSIXACL": 1 << 16, "MS_UNBINDABLE": 1 << 17, "MS_PRIVATE": 1 << 18, "MS_SLAVE": 1 << 19,
+    "MS_SHARED": 1 << 20, "MS_RELATIME": 1 << 21, "MS_I_VERSION": 1 << 23, "MS_STRICTATIME": 1 << 24, "MS_LAZYTIME": 1 << 25,
+}  # fmt: skip
+
+# include/linux/ptrace.h; PTRACE_MODE_READ is also set on reads through /proc.
+_PTRACE_MODES: Final = {
+    "PTRACE_MODE_READ": 0x01, "PTRACE_MODE_ATTACH": 0x02, "PTRACE_MODE_NOAUDIT": 0x04, "PTRACE_MODE_FSCREDS": 0x08,
+    "PTRACE_MODE_REALCREDS": 0x10,
+}  # fmt: skip
+
+# enum bpf_cmd of include/uapi/linux/bpf.h
+_BPF_COMMANDS: Final = _numbered(
+    "BPF_MAP_CREATE BPF_MAP_LOOKUP_ELEM BPF_MAP_UPDATE_ELEM BPF_MAP_DELETE_ELEM BPF_MAP_GET_NEXT_KEY BPF_PROG_LOAD BPF_OBJ_PIN"
+    " BPF_OBJ_GET BPF_PROG_ATTACH BPF_PROG_DETACH BPF_PROG_TEST_RUN BPF_PROG_GET_NEXT_ID BPF_MAP_GET_NEXT_ID BPF_PROG_GET_FD_BY_ID"
+    " BPF_MAP_GET_FD_BY_ID BPF_OBJ_GET_INFO_BY_FD BPF_PROG_QUERY BPF_RAW_TRACEPOINT_OPEN BPF_BTF_LOAD BPF_BTF_GET_FD_BY_ID"
+    " BPF_TASK_FD_QUERY BPF_MAP_LOOKUP_AND_DELETE_ELEM BPF_MAP_FREEZE BPF_BTF_GET_NEXT_ID BPF_MAP_LOOKUP_BATCH"
+    " BPF_MAP_LOOKUP_AND_DELETE_BATCH BPF_MAP_UPDATE_BATCH BPF_MAP_DELETE_BATCH BPF_LINK_CREATE BPF_LINK_UPDATE BPF_LINK_GET_FD_BY_ID"
+    " BPF_LINK_GET_NEXT_ID BPF_ENABLE_STATS BPF_ITER_CREATE BPF_LINK_DETACH BPF_PROG_BIND_MAP BPF_TOKEN_CREATE"
+    " BPF_PROG_STREAM_READ_BY_FD"
+)
+
+_PORTS: Final = {
+    "ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "domain": 53, "dns": 53, "dhcp": 67, "tftp": 69, "http": 80, "kerberos": 88,
+    "pop3": 110, "ntp": 123, "imap": 143, "snmp": 161, "ldap": 389, "https": 443, "smb": 445, "syslog": 514, "submission": 587,
+    "ldaps": 636, "domain-s": 853, "dot": 853, "imaps": 993, "pop3s": 995, "nfs": 2049, "etcd": 2379, "mysql": 3306, "rdp": 3389,
+    "postgresql": 5432, "amqp": 5672, "redis": 6379, "kubernetes": 6443, "kubelet": 10250, "memcached": 11211, "mongodb": 27017,
+}  # fmt: skip
+
+
+def _signals() -> dict[str, int]:
+    # SIGRTMIN of the C library is 34: it keeps 32 and 33 for itself.
+    numbers = {s.name: int(s) for s in signal_module.Signals}
+    numbers |= {f"SIGRTMIN+{n}": 34 + n for n in range(1, 31)}
+    return {**numbers, "SIGRTMIN": 34, "SIGRTMAX": 64}
+
+
+def _protocols() -> dict[str, int]:
+    known = {name: int(getattr(socket, name)) for name in dir(socket) if name.startswith("IPPROTO_")}
+    return {**known, "IPPROTO_MPTCP": 262, "IPPROTO_ICMPV6": 58, "IPPROTO_SCTP": 132, "IPPROTO_UDPLITE": 136, "IPPROTO_GRE": 47}
+
+
+TABLES: Final[Mapping[str, Table]] = {
+    "access": Table("", {
+        "read": abi.ACCESS_READ, "write": abi.ACCESS_WRITE, "exec": abi.ACCESS_EXEC, "append": abi.ACCESS_APPEND,
+        "truncate": abi.ACCESS_TRUNCATE, "create": abi.ACCESS_CREATE,
+    }),
+    "bpf_cmd": Table("BPF_", _BPF_COMMANDS),
+    "capability": Table("CAP_", _CAPABILITIES, index=True),
+    "clone": Table("CLONE_", _CLONE),
+    "errno": Table("", {name: number for number, name in errno_module.errorcode.items()}),
+    "family": Table("AF_", _FAMILIES),
+    "io_uring_op": Table("", {"override_creds": 1, "sqpoll": 2, "cmd": 3}),
+    "mode": Table("", _MODES),
+    "mount": Table("MS_", _MOUNT),
+    "open": Table("O_", _OPEN),
+    "port": Table("", _PORTS),
+    "prot": Table("PROT_", {"PROT_READ": 1, "PROT_WRITE": 2, "PROT_EXEC": 4, "PROT_SEM": 8}),
+    "protocol": Table("IPPROTO_", _protocols()),
+    "ptrace_mode": Table("PTRACE_MODE_", _PTRACE_MODES),
+    "signal": Table("SIG", _signals()),
+    "socktype": Table("SOCK_", _SOCKET_TYPES),
+}  # fmt: skip
+
+
+def _spellings(table: Table) -> dict[str, int]:
+    spelled: dict[str, int] = {}
+    for name, number in table.numbers.items():
+        spelled.setdefault(name.lower(), number)
+        if table.prefix and name.startswith(table.prefix):
+            spelled.setdefault(name[len(table.prefix) :].lower(), number)
+    return spelled
+
+
+_BY_SPELLING: Final = {key: _spellings(table) for key, table in TABLES.items()}
+
+
+def _canonical(table: Table) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for name, number in table.numbers.items():
+        names.setdefault(number, name)
+    return names
+
+
+_BY_NUMBER: Final = {key: _canonical(table) for key, table in TABLES.items()}
+
+
+def _user(text: str) -> int | None:
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except (KeyError, ValueError, UnicodeError):
+        return None
+
+
+def _group(text: str) -> int | None:
+    try:
+        return grp.getgrnam(text).gr_gid
+    except (KeyError, ValueError, UnicodeError):
+        return None
+
+
+_ON_HOST: Final[Mapping[str, Callable[[str], int | None]]] = {"user": _user, "group": _group}
+
+
+def number(table: str, text: str) -> int | None:
+    """The number of a name; None where the table has none. Numbers are not names: "9" gives None."""
+    if table in _ON_HOST:
+        return _ON_HOST[table](text)
+    return _BY_SPELLING[table].get(text.lower())
+
+
+def mask(table: str, text: str) -> int | None:
+    """The bits of a name, for flag fields: capabilities are counted, everything else already is a mask."""
+    found = number(table, text)
+    if found is None:
+        return None
+    return 1 << found if table in TABLES and TABLES[table].index else found
+
+
+def name(table: str, value: int) -> str | None:
+    """The canonical name of a number (SIGKILL, AF_INET), None where it has none. For signals, errno and the like; not for masks."""
+    if table == "user":
+        try:
+            return pwd.getpwuid(value).pw_name
+        except (KeyError, OverflowError):
+            return None
+    if table == "group":
+        try:
+            return grp.getgrgid(value).gr_name
+        except (KeyError, OverflowError):
+            return None
+    return _BY_NUMBER[table].get(value)
+
+
+def flags(table: str, value: int) -> tuple[str, ...]:
+    """The names of the bits that are set, lowest first; bits without a name come last as one hexadecimal number."""
+    found = []
+    rest = value
+    index = TABLES[table].index
+    for numeric, text in sorted(_BY_NUMBER[table].items()):
+        bits = 1 << numeric if index else numeric
+        if bits and bits & (bits - 1) == 0 and value & bits:
+            found.append(text)
+            rest &= ~bits
+    return (*found, hex(rest)) if rest else tuple(found)
+
+
+def known(table: str) -> tuple[str, ...]:
+    """Every spelling of a table, for suggestions."""
+    if table == "user":
+        return tuple(entry.pw_name for entry in pwd.getpwall())
+    if table == "group":
+        return tuple(entry.gr_name for entry in grp.getgrall())
+    return (*TABLES[table].numbers, *_BY_SPELLING[table])

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What front ends build in, what back ends read out: the policy model (the IR).
+
+Built by `frontends/`, read by `compiler/`, `rules`, `agent`. A condition is a tree of And, Or and Not over atoms; an atom is
+one test on one field. `Rule.matches` is the reference evaluator: plain, slow, obviously right; the kernel must agree with it.
+
+An event, for the evaluator, is a mapping from field name to value: str for paths, strings and addresses, int for numbers,
+a tuple of str for list fields (`process.ancestors.exe`). A missing key is an absent value: every atom on it is false.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from typing import Union
+
+import msgspec
+
+from bpfence.errors import Location
+
+Value = Union[str, int, bytes, tuple[str, ...]]
+Event = Mapping[str, Value]
+
+
+class Action(enum.IntEnum):
+    """What a rule does. The numbers are ACTION_* of bpf/abi.h; the greater wins."""
+
+    NONE = 0
+    ALLOW = 1
+    AUDIT = 2
+    DENY = 3
+    KILL = 4
+
+
+class Op(enum.Enum):
+    """The tests an atom can make; what `value` holds for each."""
+
+    GLOB = "glob"          # value: str, a path glob: `*` and `?` stop at '/', `**` crosses, `[a-z]`, `{a,b}`
+    STRGLOB = "strglob"    # value: str, a glob on a plain string: `*` crosses everything
+    EQUALS = "equals"      # value: str, the whole string
+    PREFIX = "prefix"      # value: str
+    SUFFIX = "suffix"      # value: str
+    CONTAINS = "contains"  # value: str
+    RANGE = "range"        # value: (low, high), inclusive
+    CIDR = "cidr"          # value: str, an address or network, v4 or v6
+    ANYBITS = "anybits"    # value: int mask: (number & mask) != 0
+    MASKED = "masked"      # value: (mask, wanted): (number & mask) == wanted
+    EXISTS = "exists"      # value: None
+    OBJECT = "object"      # value: str, a literal path or `prefix/**`: device and inode of it, or below it, see follow: object
+
+
+class Atom(msgspec.Struct, frozen=True, tag=True):
+    """One test on one field."""
+
+    field: str
+    op: Op
+    value: str | int | tuple[int, int] | None = None
+
+
+class And(msgspec.Struct, frozen=True, tag=True):
+    """True when every part is; empty: true."""
+
+    parts: tuple[Condition, ...] = ()
+
+
+class Or(msgspec.Struct, frozen=True, tag=True):
+    """True when some part is; empty: false."""
+
+    parts: tuple[Condition, ...] = ()
+
+
+class Not(msgspec.Struct, frozen=True, tag=True):
+    """True when `part` is false, an absent field included."""
+
+    part: Condition
+
+
+Condition = Union[Atom, And, Or, Not]
+TRUE: Condition = And()
+FALSE: Condition = Or()
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule on one or more events, scope already and-ed into `condition` by the front end.
+
+    `events` are full names of fields.EVENTS. `conditions` gives, where an event needs another condition than the rest (a rename
+    under `file.modify` looks at both names), that event's own. `allow` rules only matter against their policy's default.
+    `limit` is set on process.fork rules: the rule's atoms already test `process.fork.live` against it.
+    """
+
+    policy: str
+    name: str
+    events: tuple[str, ...]
+    condition: Condition = TRUE
+    conditions: Mapping[str, Condition] = msgspec.field(default_factory=dict)
+    action: Action = Action.AUDIT
+    errno: int = 1
+    message: str = ""
+    severity: str = "medium"
+    tags: tuple[str, ...] = ()
+    rate: float = 0.0      # alerts a second, 0: the agent's default
+    burst: int = 0
+    limit: int = 0
+    location: Location = Location("<none>")
+
+    def condition_for(self, event: str) -> Condition:
+        """The condition that decides this rule on `event`, scope included."""
+        return self.conditions.get(event, self.condition)
+
+    def matches(self, event: Event) -> bool:
+        """Whether the rule's condition holds; `event["event"]` is the full event name."""
+        from bpfence.evaluate import holds
+
+        name = event["event"]
+        return name in self.events and holds(self.condition_for(str(name)), event)
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """A named set of rules with one scope, one mode and default postures.
+
+    `default` maps full event names to an action: what no allow rule of this policy covers, inside `scope`, gets it.
+    """
+
+    name: str
+    mode: str = "enforce"  # or "audit": nothing is blocked, what would have been is reported
+    severity: str = "medium"
+    tags: tuple[str, ...] = ()
+    scope: Condition = TRUE
+    default: Mapping[str, Action] = msgspec.field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    location: Location = Location("<none>")
+
+
+class PolicySet(msgspec.Struct, frozen=True):
+    """All policies of one generation, in load order."""
+
+    policies: tuple[Policy, ...] = ()
+
+    def rules(self) -> Iterator[tuple[Policy, Rule]]:
+        """Every rule with its policy, in order."""
+        for policy in self.policies:
+            for rule in policy.rules:
+                yield policy, rule
+
+
+def atoms(condition: Condition) -> Iterator[Atom]:
+    """Every atom of a condition, left to right, repeats included."""
+    stack: list[Condition] = [condition]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Atom):
+            yield node
+        elif isinstance(node, Not):
+            stack.append(node.part)
+        else:
+            stack.extend(reversed(node.parts))
