@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Every number and struct that crosses the kernel border. Python's side (src/bpfence/abi.py) is generated from
+ * this file by tools/gen_abi.py; BPFENCE_ABI_HASH (sha256 of this text, first 8 bytes) is compared at load.
+ *
+ * Only plain enums, #define NAME INTEGER, and structs of fixed-width members: the generator reads nothing else.
+ */
+#ifndef BPFENCE_ABI_H
+#define BPFENCE_ABI_H
+
+#define ABI_VERSION 1
+#define ABI_PATH_MAX 4096
+#define ABI_ARGS_MAX 1024
+#define ABI_CGROUP_MAX 512
+#define ABI_COMM_LEN 16
+#define ABI_NUM_SLOTS 40
+#define ABI_STR_SLOTS 16
+#define ABI_MAX_DIMS 64
+#define ABI_MAX_GROUPS 8
+#define ABI_MAX_EVENTS 64
+#define ABI_LINEAGE_WORDS 2
+
+/* Events: the bit number in process_record.concern, the row in the image's root table, event_header.event. */
+enum event_id {
+	EV_NONE = 0,
+	EV_PROCESS_EXEC = 1,
+	EV_PROCESS_FORK = 2,
+	EV_PROCESS_EXIT = 3,
+	EV_PROCESS_SIGNAL = 4,
+	EV_PROCESS_PTRACE = 5,
+	EV_PROCESS_SETUID = 6,
+	EV_PROCESS_SETGID = 7,
+	EV_PROCESS_CAPABLE = 8,
+	EV_FILE_OPEN = 9,
+	EV_FILE_CREATE = 10,
+	EV_FILE_UNLINK = 11,
+	EV_FILE_RENAME = 12,
+	EV_FILE_LINK = 13,
+	EV_FILE_SYMLINK = 14,
+	EV_FILE_MKDIR = 15,
+	EV_FILE_RMDIR = 16,
+	EV_FILE_CHMOD = 17,
+	EV_FILE_CHOWN = 18,
+	EV_FILE_TRUNCATE = 19,
+	EV_FILE_SETXATTR = 20,
+	EV_FILE_MMAP = 21,
+	EV_FILE_MPROTECT = 22,
+	EV_FILE_PERMISSION = 23,
+	EV_NET_CREATE = 24,
+	EV_NET_BIND = 25,
+	EV_NET_LISTEN = 26,
+	EV_NET_CONNECT = 27,
+	EV_NET_ACCEPT = 28,
+	EV_NET_SEND = 29,
+	EV_IPC_ACCESS = 30,
+	EV_IPC_MSGSND = 31,
+	EV_IPC_SHMAT = 32,
+	EV_KERNEL_MODULE = 33,
+	EV_KERNEL_BPF = 34,
+	EV_KERNEL_MOUNT = 35,
+	EV_KERNEL_UMOUNT = 36,
+	EV_KERNEL_PIVOT_ROOT = 37,
+	EV_KERNEL_PERF = 38,
+	EV_KERNEL_USERNS = 39,
+	EV_KERNEL_IO_URING = 40,
+	EV_KERNEL_SETNS = 41,
+	EV_KERNEL_KEXEC = 42,
+};
+
+/* Numeric slots of an event. A slot is present when its bit in num_present is set. */
+enum num_slot {
+	NUM_PROCESS_PID = 0,
+	NUM_PROCESS_UID = 1,        /* effective uid, in the initial user namespace */
+	NUM_PROCESS_GID = 2,        /* effective gid */
+	NUM_PROCESS_CAPS = 3,       /* effective capability set, bit n = capability n */
+	NUM_PARENT_PID = 4,
+	NUM_FILE_ACCESS = 5,        /* bits: ACCESS_* */
+	NUM_FILE_FLAGS = 6,         /* open flags, O_* of the generic ABI */
+	NUM_FILE_MODE = 7,          /* permission bits and type: of the file; for chmod, create, mkdir the new mode */
+	NUM_FILE_UID = 8,           /* owner; for chown the new owner */
+	NUM_FILE_GID = 9,
+	NUM_FILE_INO = 10,
+	NUM_FILE_DEV = 11,          /* major << 20 | minor, the kernel's own form */
+	NUM_FILE_DELETED = 12,      /* 1: link count 0 */
+	NUM_FILE_MEMFD = 13,        /* 1: created by memfd_create */
+	NUM_FILE_PROT = 14,         /* mmap, mprotect: PROT_* */
+	NUM_FILE_MAP_SHARED = 15,   /* mmap: 1 if MAP_SHARED */
+	NUM_NET_FAMILY = 16,        /* AF_* */
+	NUM_NET_TYPE = 17,          /* SOCK_* */
+	NUM_NET_PROTOCOL = 18,      /* IPPROTO_* */
+	NUM_NET_PEER_PORT = 19,
+	NUM_NET_LOCAL_PORT = 20,
+	NUM_TARGET_PID = 21,
+	NUM_TARGET_UID = 22,
+	NUM_SIGNAL = 23,
+	NUM_CAPABILITY = 24,
+	NUM_SET_UID = 25,           /* setuid: the new effective uid */
+	NUM_SET_GID = 26,
+	NUM_CLONE_FLAGS = 27,
+	NUM_EXIT_CODE = 28,
+	NUM_IPC_ID = 29,
+	NUM_BPF_CMD = 30,
+	NUM_MOUNT_FLAGS = 31,
+	NUM_FORK_LIVE = 32,         /* fork: live tasks in the cgroup, the new one not counted */
+	NUM_PTRACE_MODE = 33,
+	NUM_NEW_INO = 34,           /* rename: the replaced file, 0 where none */
+	NUM_NEW_DEV = 35,
+	NUM_NS_FLAGS = 36,          /* setns: CLONE_NEW* */
+	NUM_IO_URING_OP = 37,       /* 1 override_creds, 2 sqpoll, 3 cmd */
+	NUM_FILE_OBJECT = 38,       /* bit set: the `follow: object` sets that the file or one of its ancestors belongs to */
+	NUM_NEW_OBJECT = 39,        /* same for the second path */
+};
+
+/* String slots. IP addresses are byte strings: 4 bytes (IPv4, also v4-mapped) or 16. */
+enum str_slot {
+	STR_PROCESS_EXE = 0,
+	STR_PROCESS_ARGS = 1,       /* argv joined by one space */
+	STR_PROCESS_NAME = 2,
+	STR_PROCESS_CGROUP = 3,     /* cgroup v2 path, "/" is the root */
+	STR_PARENT_EXE = 4,
+	STR_PROCESS_CWD = 5,
+	STR_FILE_PATH = 6,
+	STR_FILE_NEW_PATH = 7,
+	STR_FILE_FSTYPE = 8,
+	STR_NET_PEER_IP = 9,
+	STR_NET_LOCAL_IP = 10,
+	STR_NET_UNIX_PATH = 11,     /* abstract names begin with '@' */
+	STR_TARGET_EXE = 12,
+	STR_MODULE_NAME = 13,
+	STR_MOUNT_SOURCE = 14,
+	STR_XATTR_NAME = 15,
+};
+
+enum access_bits {
+	ACCESS_READ = 1,
+	ACCESS_WRITE = 2,
+	ACCESS_EXEC = 4,
+	ACCESS_APPEND = 8,
+	ACCESS_TRUNCATE = 16,
+	ACCESS_CREATE = 32,
+};
+
+enum action_id {
+	ACTION_NONE = 0,
+	ACTION_ALLOW = 1,
+	ACTION_AUDIT = 2,
+	ACTION_DENY = 3,
+	ACTION_KILL = 4,
+};
+
+/* ---- The image: one generation of tables, an array map of 64 KiB pages read as 32-bit little-endian words. ----
+ * "ref" = absolute word offset in the image. Word 0.. is struct image_header.
+ *
+ * Classes. Every dimension maps an event to a class number: CLASS_UNCERTAIN, CLASS_NONE, 2, 3 ...
+ *   CLASS_UNCERTAIN (0): the value could not be obtained completely. The compiler makes child 0 the join of the others.
+ *   CLASS_NONE (1): absent, or no pattern matches.
+ *   A boolean dimension (DIM_BITS): 1 false, 2 true.
+ *
+ * Diagram reference (32 bits): IMAGE_LEAF | verdict number, or the ref of a node.
+ * Node: word 0 = dim | kind << 8 | count << 16 ... see NODE_*:
+ *   NODE_DENSE:  word 0 = dim | NODE_DENSE << 8;   word 1 = count; then count children, indexed by class.
+ *   NODE_SPARSE: word 0 = dim | NODE_SPARSE << 8;  word 1 = count; word 2 = default child; then count pairs
+ *                (class, child), classes ascending. count <= 65535.
+ * Dimension (struct image_dim, IMAGE_DIM_WORDS words each): all of them directly behind the header, in page 0.
+ *   DIM_STRING: ref of an automaton: see struct image_dfa.
+ *   DIM_RANGE:  ref of: word 0 = n; then n triples (low word, high word of the inclusive lower bound as u64, class),
+ *               ascending, the first lower bound 0: the class of a value is that of the last bound <= value.
+ *   DIM_BITS:   (num[slot] & mask) != 0 -> 2, else 1. mask = mask_lo | mask_hi << 32.
+ *   DIM_MASKED: (num[slot] & mask) == value -> 2, else 1.
+ *   DIM_PRESENT: slot present -> 2, else 1 (slot counts strings from ABI_NUM_SLOTS on).
+ *   DIM_LINEAGE: lineage bit number `slot` (0 .. 64*ABI_LINEAGE_WORDS-1) set -> 2, else 1.
+ * An automaton over process.args gives byte 0 the class of ' ': the kernel keeps arguments separated by NUL.
+ * Automaton: 64 words of byte classes (256 bytes, byte value -> byte class 1..255), then states at any word offset.
+ *   A state is the ref of its row (even). Rows are packed in one comb: cell k of row s is the two words at s + 2*k:
+ *   word 0 = check (must equal s), word 1 = next state. Cell 0 is the state's own: word 0 = accept class of the state
+ *   | DFA_STOP when every byte leads back to the state (a sink: the walk may end), word 1 = the default next state
+ *   (taken where the check differs). Cell k >= 1 is byte class k. All cells of one row lie in one page.
+ *   The check word of a cell 0 never equals a state's ref (accept classes are < 2^24, bit 31 is DFA_STOP, bit 30 set always).
+ * Roots: row r (the subject leaf) has ABI_MAX_EVENTS words: the diagram reference for each event in this group.
+ *   Row 0 of each group is all IMAGE_LEAF|0. Before the rows, none.
+ * Subject diagram of a group: tests only subject dimensions; its leaf number is the row number.
+ * Concern table: for each row of each group, 2 words: bit e set where roots[row][e] is not IMAGE_LEAF|0.
+ * Verdict v: struct image_verdict at verdicts_ref + v * IMAGE_VERDICT_WORDS. Verdict 0 is "nothing".
+ */
+#define IMAGE_MAGIC 0x434e4642
+#define IMAGE_PAGE_WORDS 16384
+#define IMAGE_PAGE_BYTES 65536
+#define IMAGE_LEAF 0x80000000
+#define IMAGE_DIM_WORDS 8
+#define IMAGE_VERDICT_WORDS 4
+#define IMAGE_MAX_PAGES 4096
+#define NODE_DENSE 0
+#define NODE_SPARSE 1
+#define CLASS_UNCERTAIN 0
+#define CLASS_NONE 1
+#define DFA_STOP 0x80000000
+#define DFA_CELL0 0x40000000
+#define DFA_CLASS_MASK 0x00ffffff
+#define DIM_STRING 1
+#define DIM_RANGE 2
+#define DIM_BITS 3
+#define DIM_MASKED 4
+#define DIM_PRESENT 5
+#define DIM_LINEAGE 6
+
+#define IMAGE_NEEDS_OBJECTS 1       /* header.features: some rule uses NUM_FILE_OBJECT */
+#define IMAGE_SUBJECT_IDS 8          /* some subject diagram tests effective ids */
+#define IMAGE_SUBJECT_CGROUP 16     /* some subject diagram tests the cgroup */
+#define IMAGE_FORK_CHANGES 4        /* some rule uses lineage or the parent's executable: a fork changes the subject */
+
+struct image_header {
+	__u32 magic;
+	__u32 abi;
+	__u32 generation;
+	__u32 words;
+	__u32 n_dims;
+	__u32 dims_ref;
+	__u32 n_groups;
+	__u32 verdicts_ref;
+	__u32 n_verdicts;
+	__u32 features;
+	__u32 lineage_dfa;           /* ref of the automaton over executables, 0: no rule asks for lineage */
+	__u32 lineage_masks;         /* ref: for each class of lineage_dfa 2*ABI_LINEAGE_WORDS words: the lineage bits it sets */
+	__u32 concern_all[2];        /* OR of every concern table row: what programs must be attached */
+	__u32 lineage_start;         /* ref of its start state */
+	__u32 reserved;
+	__u32 subject_root[8];       /* per group: diagram reference of the subject diagram */
+	__u32 roots_ref[8];          /* per group: ref of the rows */
+	__u32 concern_ref[8];        /* per group: ref of the concern table */
+};
+
+struct image_dim {
+	__u32 kind;
+	__u32 slot;
+	__u32 ref;
+	__u32 mask_lo;
+	__u32 mask_hi;
+	__u32 value_lo;
+	__u32 value_hi;
+	__u32 start;                 /* DIM_STRING: ref of the start state */
+};
+
+struct image_verdict {
+	__u32 action;                /* enum action_id: what is done; in audit mode ACTION_AUDIT */
+	__u32 error;                 /* positive errno for deny and kill */
+	__u32 report;                /* 1: write an alert record */
+	__u32 first;                 /* number of the rule that error comes from: the smallest one's counts where groups agree on the action */
+};
+
+/* ---- Control word page: map `control`, one entry, memory-mapped by the agent. ---- */
+struct control {
+	__u32 generation;            /* active generation; its image is tables[generation & 1]; 0: nothing is loaded */
+	__u32 agent_pid;             /* tgid of the agent, exempt from kernel.bpf; 0: none */
+	__u32 telemetry;             /* bit e: write a telemetry record for event e */
+	__u32 reserved;
+	__u64 next_exec_id;
+};
+
+/* ---- Process records: map `processes`, key u32 tgid. ---- */
+#define RECORD_FROM_ITER 1           /* read by the task iterator or at first sight, not at fork or exec */
+#define RECORD_DEPENDS_IDS 2         /* the subject must be computed anew when the effective ids change */
+#define RECORD_DEPENDS_CGROUP 4      /* the same for the cgroup */
+struct process_record {
+	__u64 concern;               /* bit e: some rule can apply to event e of this subject */
+	__u32 generation;            /* of concern and subject */
+	__u32 uid;                   /* effective; of concern and subject */
+	__u32 gid;
+	__u32 flags;
+	__u64 cgroup;                /* of concern and subject */
+	__u64 exec_id;               /* key of map `images` */
+	__u64 start_time;            /* ns since boot */
+	__u32 pid;
+	__u32 ppid;
+	__u32 subject[8];            /* row per group */
+};
+
+/* The first look of every hook: map `concerns`, an array of u64, index tgid & (CONCERN_ENTRIES - 1). One word, so it is read and
+ * written whole: bits 0..CONCERN_BITS-1 are process_record.concern, then 15 bits of the generation, then the upper 6 bits of the
+ * tgid. Only subjects that do not depend on ids stand here, and a change of cgroup clears the entry; 0 is never right for a
+ * generation > 0. The agent clears the map whenever the 15 bits of the generation come round.
+ */
+#define CONCERN_ENTRIES 65536
+#define CONCERN_BITS 43
+#define CONCERN_GENERATION_MASK 0x7fff
+
+/* One executed program: map `images`, key u64 exec_id. Lives while a process runs it or a living process descends from it. */
+struct exec_image {
+	__u64 parent_exec_id;        /* 0: unknown or none */
+	__u64 time;                  /* ns since boot */
+	__u64 lineage[2];            /* bits of all ancestors, self excluded; valid for `generation` */
+	__u64 self_bits[2];          /* bits this executable sets for its descendants; valid for `generation` */
+	__u32 refs;
+	__u32 generation;
+	__u32 pid;
+	__u32 flags;                 /* EXEC_* below; from bit 16 on the length of the chain of parents */
+	__u32 exe_len;
+	__u32 args_len;
+	__u32 uid;
+	__u32 gid;
+	__u64 exe_ino;
+	__u64 exe_dev;
+	__u8 comm[16];
+	__u8 args[1024];             /* as on the process's stack: NUL-separated */
+	__u8 exe[4096];
+};
+#define EXEC_ARGS_TRUNCATED 1
+#define EXEC_EXE_UNCERTAIN 2
+#define EXEC_EXE_DELETED 4
+#define EXEC_EXE_MEMFD 8
+#define EXEC_FROM_ITER 16
+
+/* ---- Ring buffers `alerts` and `telemetry`. ---- */
+#define RECORD_EVENT 1               /* struct event_record */
+#define EVENT_UNCERTAIN 1            /* some dimension was uncertain */
+#define EVENT_PATH_UNCERTAIN 2
+#define EVENT_NEW_PATH_UNCERTAIN 4
+#define EVENT_TELEMETRY 8
+struct event_header {
+	__u16 abi;
+	__u16 type;
+	__u32 size;                  /* whole record */
+	__u64 time;                  /* ns since boot (CLOCK_BOOTTIME) */
+	__u64 sequence;              /* per CPU and buffer, from 1; a failed reserve takes a number too */
+	__u32 cpu;
+	__u32 event;                 /* enum event_id */
+	__u32 flags;
+	__u32 pid;
+	__u32 tid;
+	__u32 ppid;
+	__u64 start_time;
+	__u64 exec_id;
+	__u64 parent_exec_id;
+	__u64 cgroup;
+	__u32 uid;
+	__u32 gid;
+	__u32 mnt_ns;
+	__u32 pid_ns;
+	__u32 net_ns;
+	__u32 user_ns;
+	__u32 generation;
+	__u32 action;                /* enum action_id: what was done */
+	__u32 error;
+	__u32 n_verdicts;
+	__u32 verdicts[8];           /* one per group, 0: nothing */
+	__u8 comm[16];
+};
+
+/* The body: every numeric slot, then the strings: the event's own, process.exe, process.args (NUL-separated), process.cwd. */
+struct event_record {
+	struct event_header header;
+	__u64 num_present;
+	__u64 num[40];
+	__u32 str_present;           /* bit s: string slot s is in data */
+	__u32 str_offset[16];        /* in data */
+	__u32 str_length[16];
+	__u32 reserved;
+	/* then data: bytes, not terminated */
+};
+
+/* ---- Counters: map `counters`, per-CPU array, key enum counter_id, value u64. ---- */
+enum counter_id {
+	CNT_ALERT_WRITTEN = 0,
+	CNT_ALERT_LOST = 1,
+	CNT_TELEMETRY_WRITTEN = 2,
+	CNT_TELEMETRY_LOST = 3,
+	CNT_DENIED = 4,
+	CNT_AUDITED = 5,
+	CNT_KILLED = 6,
+	CNT_PATH_UNCERTAIN = 7,
+	CNT_RECORD_FAILED = 8,       /* a process or image record could not be stored */
+	CNT_SCRATCH_BUSY = 9,
+	CNT_SUBJECT_COMPUTED = 10,
+	CNT_TABLE_ERROR = 11,        /* an inconsistent image: a bug */
+	CNT_MAX = 12,
+};
+/* Lost records by event: map `lost`, per-CPU array, key enum event_id, value u64. */
+
+/* ---- Objects: map `objects`, hash, written by the agent when rules use `follow: object`. ---- */
+struct object_key {
+	__u64 ino;
+	__u64 dev;
+	__u32 generation;
+	__u32 reserved;
+};
+/* value: u64 bit set: bit b is object set b. */
+
+#endif

@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Atoms in, dimensions and their classes out.
+
+Called by `compiler.compile_policies`: `Tests` first collects every test that the rules make (`lower` turns a field's atom into a
+Test), then `dimensions` groups them. A dimension maps an event to a class number; a test is the set of classes in which it is
+true. String tests on one slot share an automaton, number ranges on one slot share a sorted list of bounds; a bit test, a presence
+test, an object set or a lineage bit is a boolean dimension of its own. Nothing here knows rules beyond the place to blame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+
+from bpfence import abi
+from bpfence.compiler import automaton as dfa
+from bpfence.compiler.automaton import Automaton, Pattern
+from bpfence.errors import CompileError, Diagnostic, Location
+from bpfence.fields import FIELD_BY_NAME, Kind
+from bpfence.glob import GlobError
+from bpfence.policy import Atom, Op
+
+MAX_LINEAGE: Final = 64 * abi.ABI_LINEAGE_WORDS
+MAX_OBJECTS: Final = 64
+MAX_NUMBER: Final = (1 << 64) - 1
+OBJECT_SLOTS: Final = {"file.path": abi.NUM_FILE_OBJECT, "file.new_path": abi.NUM_NEW_OBJECT}
+STRING_KINDS: Final = (Kind.PATH, Kind.STRING, Kind.ADDRESS)
+SUBJECT_ORDER: Final = (
+    abi.STR_PROCESS_EXE, abi.STR_PROCESS_ARGS, abi.STR_PROCESS_NAME, abi.STR_PROCESS_CGROUP, abi.STR_PARENT_EXE,
+)  # fmt: skip
+PATH_SLOTS: Final = (abi.STR_PROCESS_CWD, abi.STR_TARGET_EXE, abi.STR_NET_UNIX_PATH, abi.STR_FILE_PATH, abi.STR_FILE_NEW_PATH)
+
+TestValue = Pattern | tuple[int, int] | int | frozenset[str] | frozenset[Pattern] | None
+
+
+class Test(NamedTuple):
+    """One test as the kernel can make it.
+
+    `kind` is DIM_*; `value` is a Pattern (DIM_STRING), inclusive bounds (DIM_RANGE), a mask or the paths of object sets
+    (DIM_BITS), mask and wanted value (DIM_MASKED), None (DIM_PRESENT), or the alternatives of a lineage bit (DIM_LINEAGE).
+    """
+
+    kind: int
+    slot: int
+    value: TestValue
+
+    @property
+    def paths(self) -> list[str]:
+        """Of a test on object sets: their paths, sorted."""
+        return sorted(str(path) for path in self.value) if self.kind == abi.DIM_BITS and isinstance(self.value, frozenset) else []
+
+    @property
+    def ancestors(self) -> list[Pattern]:
+        """Of a lineage test: its alternatives, sorted."""
+        if self.kind != abi.DIM_LINEAGE or not isinstance(self.value, frozenset):
+            return []
+        return sorted(pattern for pattern in self.value if isinstance(pattern, Pattern))
+
+
+def either(one: Test, other: Test) -> Test:
+    """The test that one or the other holds, for two tests of bits, object sets or ancestors on one slot."""
+    if isinstance(one.value, int) and isinstance(other.value, int):
+        return Test(one.kind, one.slot, one.value | other.value)
+    if one.kind == abi.DIM_LINEAGE:
+        return Test(one.kind, one.slot, frozenset((*one.ancestors, *other.ancestors)))
+    return Test(one.kind, one.slot, frozenset((*one.paths, *other.paths)))
+
+
+class Dimension(msgspec.Struct):
+    """One column of the diagrams. `joined`: class 0 (uncertain) can really occur."""
+
+    name: str
+    field: str
+    kind: int
+    slot: int
+    subject: bool
+    joined: bool
+    classes: int = 3
+    mask: int = 0
+    value: int = 0
+    automaton: Automaton | None = None
+    bounds: list[tuple[int, int]] = msgspec.field(default_factory=list)  # DIM_RANGE: lower bound, class
+
+    @property
+    def states(self) -> int:
+        return len(self.automaton.default) if self.automaton else 0
+
+
+class Unsupported(ValueError):  # noqa: N818  the reason inside a diagnostic, never seen by itself
+    """An atom that the kernel cannot decide; the message is the reason."""
+
+
+def lower(atom: Atom) -> Test | None:
+    """The kernel's test for an atom, None where it is never true; Unsupported with the reason otherwise."""
+    field = FIELD_BY_NAME.get(atom.field)
+    if field is None:
+        raise Unsupported("no such field")
+    if not field.kernel:
+        raise Unsupported("the field is known to user space only")
+    if atom.op is Op.OBJECT:
+        if atom.field not in OBJECT_SLOTS or not isinstance(atom.value, str):
+            raise Unsupported("object identity is only known for file.path and file.new_path")
+        return Test(abi.DIM_BITS, OBJECT_SLOTS[atom.field], frozenset((atom.value,)))
+    if field.kind is Kind.STRINGS:
+        pattern = Pattern(Op.GLOB, "**") if atom.op is Op.EXISTS else _pattern(atom)
+        return Test(abi.DIM_LINEAGE, 0, frozenset((pattern,)))
+    slot = abi.CONSTANTS[field.slot]
+    if field.kind in STRING_KINDS:
+        if atom.op is Op.EXISTS:
+            return Test(abi.DIM_PRESENT, abi.ABI_NUM_SLOTS + slot, None)
+        if field.kind is Kind.ADDRESS:
+            atom = Atom(atom.field, Op.CIDR, atom.value) if atom.op is Op.EQUALS else atom
+        if (field.kind is Kind.ADDRESS) != (atom.op is Op.CIDR):
+            raise Unsupported(f"{atom.op.value} does not test {'an address' if field.kind is Kind.ADDRESS else 'a string'}")
+        return Test(abi.DIM_STRING, slot, _pattern(atom))
+    return _lower_number(atom, slot)
+
+
+def _pattern(atom: Atom) -> Pattern:
+    if not isinstance(atom.value, str):
+        raise Unsupported(f"{atom.op.value} takes a string, not {atom.value!r}")
+    pattern = Pattern(atom.op, atom.value)
+    try:
+        dfa.pieces(pattern)
+    except GlobError as error:
+        raise Unsupported(f"{error}{': ' + error.hint if error.hint else ''}") from None
+    except ValueError as error:
+        raise Unsupported(str(error)) from None
+    return pattern
+
+
+def _lower_number(atom: Atom, slot: int) -> Test | None:
+    value = atom.value
+    match atom.op:
+        case Op.EXISTS:
+            return Test(abi.DIM_PRESENT, slot, None)
+        case Op.EQUALS if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
+            number = int(value)
+            return Test(abi.DIM_RANGE, slot, (number, number)) if 0 <= number <= MAX_NUMBER else None
+        case Op.EQUALS:
+            raise Unsupported(f"{value!r} is a name that was not resolved to a number")
+        case Op.RANGE if isinstance(value, tuple):
+            low, high = max(value[0], 0), min(value[1], MAX_NUMBER)
+            return Test(abi.DIM_RANGE, slot, (low, high)) if low <= high else None
+        case Op.ANYBITS if isinstance(value, int):
+            return Test(abi.DIM_BITS, slot, value & MAX_NUMBER) if value & MAX_NUMBER else None
+        case Op.MASKED if isinstance(value, tuple):
+            mask, wanted = value[0] & MAX_NUMBER, value[1]
+            if wanted & ~mask:
+                return None
+            if mask == wanted and mask.bit_count() == 1:
+                return Test(abi.DIM_BITS, slot, mask)
+            return Test(abi.DIM_MASKED, slot, (mask, wanted))
+    raise Unsupported(f"{atom.op.value} does not test a number")
+
+
+class Classification(NamedTuple):
+    """All dimensions, in diagram order (subject ones first), and each test's dimension and classes in which it is true."""
+
+    dimensions: list[Dimension]
+    subjects: int
+    of_test: dict[Test, tuple[int, tuple[int, ...]]]
+    objects: tuple[str, ...]
+    lineage: Automaton | None
+    lineage_masks: list[int]
+
+
+class Use(NamedTuple):
+    """Where a test comes from: the field as written, and the place to blame."""
+
+    field: str
+    location: Location
+
+
+def classify(tests: dict[Test, Use], budget: int | None = None) -> Classification:
+    """Dimensions for the tests; CompileError beyond the kernel's limits. `budget`: states per automaton."""
+    drafts: list[tuple[tuple[int, ...], Dimension, list[tuple[Test, tuple[int, ...]]]]] = []
+    groups: dict[tuple[int, int], list[Test]] = {}
+    for test in tests:
+        if test.kind in (abi.DIM_STRING, abi.DIM_RANGE):
+            groups.setdefault((test.kind, test.slot), []).append(test)
+    for (kind, slot), members in groups.items():
+        use = tests[members[0]]
+        found = _strings(slot, members, tests, budget) if kind == abi.DIM_STRING else [_ranges(slot, members, use)]
+        drafts += [(_order(dimension, n), dimension, truth) for n, (dimension, truth) in enumerate(found)]
+    paths = _numbered(tests, ((test, path) for test in tests for path in test.paths), MAX_OBJECTS, "object paths (follow: object)")
+    lineage = [test for test in tests if test.kind == abi.DIM_LINEAGE]
+    bits = _numbered(tests, ((test, test) for test in lineage), MAX_LINEAGE, "different conditions on ancestors")
+    booleans = (abi.DIM_BITS, abi.DIM_MASKED, abi.DIM_PRESENT, abi.DIM_LINEAGE)
+    for n, (test, use) in enumerate((t, u) for t, u in tests.items() if t.kind in booleans):
+        dimension = _boolean(test, use, bits.get(test, 0), paths)
+        drafts.append((_order(dimension, n), dimension, [(test, (2,))]))
+    drafts.sort(key=lambda draft: draft[0])
+    if len(drafts) > abi.ABI_MAX_DIMS:
+        last = tests[drafts[-1][2][0][0]]
+        raise CompileError(
+            [
+                Diagnostic(
+                    last.location,
+                    f"the policies test {len(drafts)} different dimensions, the kernel tables hold {abi.ABI_MAX_DIMS}",
+                    "every different set of flags, ancestor condition and object path is one dimension: share them between rules",
+                    code="too-many-dimensions",
+                )
+            ]
+        )
+    of_test = {test: (number, classes) for number, (_, _, truth) in enumerate(drafts) for test, classes in truth}
+    dimensions = [dimension for _, dimension, _ in drafts]
+    automaton, masks = _lineage(lineage, tests, budget)
+    return Classification(dimensions, sum(d.subject for d in dimensions), of_test, tuple(paths), automaton, masks)
+
+
+Key = TypeVar("Key")
+
+
+def _numbered(tests: dict[Test, Use], found: Iterable[tuple[Test, Key]], limit: int, what: str) -> dict[Key, int]:
+    """Bit numbers in order of appearance; CompileError at the first that is too many."""
+    numbers: dict[Key, int] = {}
+    for test, key in found:
+        if numbers.setdefault(key, len(numbers)) >= limit:
+            hint = "cover several of them by one pattern"
+            raise CompileError([Diagnostic(tests[test].location, f"more than {limit} {what}", hint, code="too-many-bits")])
+    return numbers
+
+
+def _order(dimension: Dimension, number: int) -> tuple[int, ...]:
+    """Sorting key of a dimension: the subject's, then cheap numbers, object sets, strings, paths."""
+    slot = dimension.slot
+    if dimension.subject:
+        if dimension.kind == abi.DIM_LINEAGE:
+            return 0, len(SUBJECT_ORDER) + 1, slot, 0, number
+        if dimension.kind == abi.DIM_STRING:
+            return 0, SUBJECT_ORDER.index(slot), 1, 0, number
+        if dimension.kind == abi.DIM_PRESENT and slot >= abi.ABI_NUM_SLOTS:
+            return 0, SUBJECT_ORDER.index(slot - abi.ABI_NUM_SLOTS), 0, 0, number
+        return 0, len(SUBJECT_ORDER), slot, dimension.kind, number
+    if dimension.kind != abi.DIM_STRING:
+        late = 1 if dimension.joined else 0
+        return 1, late, slot, dimension.kind, number
+    if slot in PATH_SLOTS:
+        return 1, 3, PATH_SLOTS.index(slot), 0, number
+    return 1, 2, slot, 0, number
+
+
+def _strings(
+    slot: int, members: Sequence[Test], tests: dict[Test, Use], budget: int | None
+) -> list[tuple[Dimension, list[tuple[Test, tuple[int, ...]]]]]:
+    use = tests[members[0]]
+    patterns = [test.value for test in members if isinstance(test.value, Pattern)]
+    try:
+        automata = dfa.build_all(patterns, budget)
+    except dfa.TooManyStates as error:
+        raise _too_large(tests[members[patterns.index(error.args[0])]], error.args[0]) from None
+    out = []
+    for number, (automaton, numbers) in enumerate(automata):
+        name = use.field if len(automata) == 1 else f"{use.field}#{number + 1}"
+        dimension = Dimension(name, use.field, abi.DIM_STRING, slot, FIELD_BY_NAME[use.field].subject, True)
+        dimension.classes, dimension.automaton = len(automaton.class_sets), automaton
+        out.append((dimension, [(members[n], classes) for n, classes in zip(numbers, _truth(automaton, len(numbers)), strict=True)]))
+    return out
+
+
+def _truth(automaton: Automaton, patterns: int) -> list[tuple[int, ...]]:
+    classes: list[list[int]] = [[] for _ in range(patterns)]
+    for number, members in enumerate(automaton.class_sets):
+        for pattern in members:
+            classes[pattern].append(number)
+    return [tuple(numbers) for numbers in classes]
+
+
+def _too_large(use: Use, pattern: Pattern) -> CompileError:
+    return CompileError(
+        [
+            Diagnostic(
+                use.location,
+                f"{use.field}: the pattern {pattern.value!r} needs too large an automaton",
+                "write fewer '?' or sets after '**'",
+                code="pattern-too-large",
+            )
+        ]
+    )
+
+
+def _ranges(slot: int, members: Sequence[Test], use: Use) -> tuple[Dimension, list[tuple[Test, tuple[int, ...]]]]:
+    """Sorted bounds; segments in which the same tests hold share a class, those in which none holds have class 1."""
+    spans = [test.value for test in members if isinstance(test.value, tuple) and not isinstance(test.value, Pattern)]
+    starts: dict[int, list[int]] = {0: []}
+    ends: dict[int, list[int]] = {}
+    for number, (low, high) in enumerate(spans):
+        starts.setdefault(low, []).append(number)
+        ends.setdefault(high + 1, []).append(number)
+    active: dict[int, None] = {}
+    numbers: dict[frozenset[int], int] = {frozenset(): abi.CLASS_NONE}
+    bounds: list[tuple[int, int]] = []
+    for lower_bound in sorted({*starts, *ends}):
+        if lower_bound > MAX_NUMBER:
+            break
+        for number in ends.get(lower_bound, ()):
+            del active[number]
+        active.update(dict.fromkeys(starts.get(lower_bound, ())))
+        number = numbers.setdefault(frozenset(active), len(numbers) + 1)
+        if not bounds or bounds[-1][1] != number:
+            bounds.append((lower_bound, number))
+    truth: list[list[int]] = [[] for _ in spans]
+    for active_set, number in numbers.items():
+        for member in sorted(active_set):
+            truth[member].append(number)
+    dimension = Dimension(use.field, use.field, abi.DIM_RANGE, slot, FIELD_BY_NAME[use.field].subject, False)
+    dimension.classes, dimension.bounds = len(numbers) + 1, bounds
+    return dimension, [(test, tuple(sorted(t))) for test, t in zip(members, truth, strict=True)]
+
+
+def _boolean(test: Test, use: Use, bit: int, objects: dict[str, int]) -> Dimension:
+    field = FIELD_BY_NAME[use.field]
+    dimension = Dimension(use.field, use.field, test.kind, test.slot, field.subject, False)
+    value = test.value
+    if test.kind == abi.DIM_LINEAGE:
+        dimension.slot, dimension.joined = bit, True
+        dimension.name = f"{use.field}~{'|'.join(p.value for p in test.ancestors)}"
+    elif test.paths:
+        dimension.mask, dimension.joined = sum(1 << objects[path] for path in test.paths), True
+        dimension.name = f"{use.field} is object {'|'.join(test.paths)}"
+    elif isinstance(value, int):
+        dimension.mask = value
+        dimension.name = f"{use.field}&{value:#x}"
+    elif value is None:
+        dimension.joined = test.slot >= abi.ABI_NUM_SLOTS
+        dimension.name = f"{use.field} exists"
+    elif isinstance(value, tuple) and isinstance(value[0], int):
+        dimension.mask, dimension.value = value[0], int(value[1])
+        dimension.name = f"{use.field}&{dimension.mask:#x}=={dimension.value:#x}"
+    return dimension
+
+
+def _lineage(tests: Iterable[Test], uses: dict[Test, Use], budget: int | None) -> tuple[Automaton | None, list[int]]:
+    """The automaton over executables and, per class of it, the lineage bits that an executable of that class sets."""
+    alternatives = [(bit, test, pattern) for bit, test in enumerate(tests) for pattern in test.ancestors]
+    if not alternatives:
+        return None, []
+    numbers = {pattern: n for n, pattern in enumerate(dict.fromkeys(p for _, _, p in alternatives))}
+    try:
+        automaton = dfa.build(list(numbers), budget)
+    except dfa.TooManyStates:
+        use = uses[alternatives[0][1]]
+        raise CompileError(
+            [
+                Diagnostic(
+                    use.location,
+                    "the conditions on ancestors together need too large an automaton",
+                    "anchor the patterns: /usr/sbin/x rather than **/x",
+                    code="pattern-too-large",
+                )
+            ]
+        ) from None
+    bits_of: dict[int, int] = {}
+    for bit, _, pattern in alternatives:
+        bits_of[numbers[pattern]] = bits_of.get(numbers[pattern], 0) | 1 << bit
+    masks = []
+    for members in automaton.class_sets:
+        mask = 0
+        for pattern_number in members:
+            mask |= bits_of[pattern_number]
+        masks.append(mask)
+    return automaton, masks

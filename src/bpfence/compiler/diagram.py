@@ -1,0 +1,507 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rule conditions and dimensions in, decision diagrams out.
+
+Called by `compiler.compile_policies`. `Conditions` is a store of hash-consed conditions over tests; `Builder` makes, for one group
+of rules, a subject diagram (leaf: row, one root per event) and one diagram per row and event (leaf: the rules that match).
+
+A diagram is built by partial evaluation. A state is the set of rules still undecided, each with what is left of its condition.
+For the next dimension, a class changes only the rules that test one of the patterns true in it: all the others take the value
+they have where nothing is true. So a dimension with thousands of classes costs the sum of what the classes touch, not the product.
+
+Class 0 (uncertain): a rule may match when it matches for some class of the dimension. The child for class 0 keeps each rule with
+its condition or-ed over the classes, and marks every leaf below as uncertain. For dimensions that never are uncertain the child
+is one leaf: the most severe rule still possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from bpfence import abi
+from bpfence.compiler.classes import Dimension
+
+FALSE: Final = 0
+TRUE: Final = 1
+_CONSTANT, _TEST, _NOT, _AND, _OR = range(5)
+NO_DIMENSION: Final = 1 << 30
+
+
+class TooLarge(Exception):  # noqa: N818  control flow inside the compiler, answered by splitting the group
+    """A group passes the budget of nodes and edges."""
+
+
+class Split(NamedTuple):
+    """A condition taken apart by its first dimension: where no test is true, per class where that differs, and for some class."""
+
+    base: int
+    by_class: dict[int, int]
+    some: int
+
+
+class Conditions:
+    """Hash-consed conditions. A condition is a number; 0 is false, 1 is true; parts have smaller numbers than wholes."""
+
+    def __init__(self) -> None:
+        self.kind = [_CONSTANT, _CONSTANT]
+        self.parts: list[tuple[int, ...]] = [(), ()]
+        self.first: list[int] = [NO_DIMENSION, NO_DIMENSION]  # the first dimension tested
+        self.mask: list[int] = [0, 0]  # bit d: dimension d is tested
+        self.unique: dict[tuple[int, tuple[int, ...]], int] = {}
+        self.truth: list[tuple[int, tuple[int, ...]]] = []  # per test: dimension, classes in which it is true
+        self.splits: dict[int, Split] = {}
+        self.partial: dict[tuple[int, int], tuple[int, dict[int, int]]] = {}
+
+    def bind(self, of_test: Sequence[tuple[int, tuple[int, ...]]]) -> None:
+        """Gives every test its dimension and classes. Called once, after all rules are in."""
+        self.truth = list(of_test)
+        for number in range(2, len(self.kind)):
+            self.mask[number] = self._mask(self.kind[number], self.parts[number])
+            self.first[number] = _lowest(self.mask[number])
+
+    def test(self, number: int) -> int:
+        return self._intern(_TEST, (number,))
+
+    def negate(self, condition: int) -> int:
+        if condition <= TRUE:
+            return TRUE - condition
+        if self.kind[condition] == _NOT:
+            return self.parts[condition][0]
+        return self._intern(_NOT, (condition,))
+
+    def all_of(self, conditions: Iterable[int]) -> int:
+        return self._combine(_AND, TRUE, FALSE, conditions)
+
+    def any_of(self, conditions: Iterable[int]) -> int:
+        return self._combine(_OR, FALSE, TRUE, conditions)
+
+    def _combine(self, kind: int, neutral: int, absorbing: int, conditions: Iterable[int]) -> int:
+        parts: set[int] = set()
+        for condition in conditions:
+            if condition == absorbing:
+                return absorbing
+            if condition == neutral:
+                continue
+            if self.kind[condition] == kind:
+                parts.update(self.parts[condition])
+            else:
+                parts.add(condition)
+        if not parts:
+            return neutral
+        if len(parts) == 1:
+            return next(iter(parts))
+        if any(self.kind[p] == _NOT and self.parts[p][0] in parts for p in parts):
+            return absorbing
+        return self._intern(kind, tuple(sorted(parts)))
+
+    def _intern(self, kind: int, parts: tuple[int, ...]) -> int:
+        found = self.unique.get((kind, parts))
+        if found is None:
+            found = self.unique[kind, parts] = len(self.kind)
+            self.kind.append(kind)
+            self.parts.append(parts)
+            mask = self._mask(kind, parts) if self.truth else 0
+            self.mask.append(mask)
+            self.first.append(_lowest(mask))
+        return found
+
+    def _mask(self, kind: int, parts: tuple[int, ...]) -> int:
+        if kind == _TEST:
+            return 1 << self.truth[parts[0]][0]
+        mask = 0
+        for part in parts:
+            mask |= self.mask[part]
+        return mask
+
+    def tests(self, condition: int) -> set[int]:
+        """Numbers of all tests of a condition."""
+        seen: set[int] = set()
+        found: set[int] = set()
+        stack = [condition]
+        while stack:
+            at = stack.pop()
+            if at in seen:
+                continue
+            seen.add(at)
+            if self.kind[at] == _TEST:
+                found.add(self.parts[at][0])
+            else:
+                stack += self.parts[at]
+        return found
+
+    def split(self, condition: int) -> Split:
+        """By the first dimension of the condition."""
+        found = self.splits.get(condition)
+        if found is None:
+            base, by_class = self._restrict(condition, self.first[condition])
+            some = self.any_of(dict.fromkeys((base, *by_class.values())))
+            found = self.splits[condition] = Split(base, by_class, some)
+        return found
+
+    def without(self, condition: int, dimension: int) -> int:
+        """What is left where no test of the dimension is true."""
+        return self._restrict(condition, dimension)[0]
+
+    def _restrict(self, condition: int, dimension: int) -> tuple[int, dict[int, int]]:
+        if not self.mask[condition] >> dimension & 1:
+            return condition, {}
+        key = (condition, dimension)
+        found = self.partial.get(key)
+        if found is None:
+            found = self.partial[key] = self._restrict_new(condition, dimension)
+        return found
+
+    def _restrict_new(self, condition: int, dimension: int) -> tuple[int, dict[int, int]]:
+        kind, parts = self.kind[condition], self.parts[condition]
+        if kind == _TEST:
+            return FALSE, dict.fromkeys(self.truth[parts[0]][1], TRUE)
+        if kind == _NOT:
+            base, by_class = self._restrict(parts[0], dimension)
+            return self.negate(base), {number: self.negate(value) for number, value in by_class.items()}
+        combine, neutral = (self.all_of, TRUE) if kind == _AND else (self.any_of, FALSE)
+        bases: dict[int, int] = {}
+        changed: dict[int, list[tuple[int, int]]] = {}
+        for part in parts:
+            base, by_class = self._restrict(part, dimension)
+            if base != neutral:
+                bases[part] = base
+            for number, value in by_class.items():
+                changed.setdefault(number, []).append((part, value))
+        whole = combine(bases.values())
+        known: dict[tuple[tuple[int, int], ...], int] = {}
+        out: dict[int, int] = {}
+        for number, changes in changed.items():
+            key = tuple(changes)
+            if key not in known:
+                replaced = dict(changes)
+                known[key] = combine([*(b for p, b in bases.items() if p not in replaced), *replaced.values()])
+            if known[key] != whole:
+                out[number] = known[key]
+        return whole, out
+
+
+def _lowest(mask: int) -> int:
+    return (mask & -mask).bit_length() - 1 if mask else NO_DIMENSION
+
+
+class Clause(NamedTuple):
+    """What is left of a rule: its number, the events it is for (bit set), and its condition."""
+
+    rule: int
+    events: int
+    condition: int
+
+
+class Node(NamedTuple):
+    """A decision: `children[c]` where class c has an entry, `default` for other classes, `uncertain` for class 0.
+
+    A child >= 0 is a node; a leaf is ~number: of `Group.leaves` in event diagrams, of `Group.rows` in the subject diagram.
+    """
+
+    dimension: int
+    uncertain: int
+    default: int
+    children: tuple[tuple[int, int], ...]
+
+
+class Leaf(NamedTuple):
+    """The rules that match, ascending; `uncertain`: may match."""
+
+    rules: tuple[int, ...]
+    uncertain: bool
+
+
+class Group(NamedTuple):
+    """The diagrams of one group of rules. Children come before parents. Leaf 0 is no rule, row 0 has no rule for any event."""
+
+    rules: tuple[int, ...]
+    nodes: list[Node]
+    leaves: list[Leaf]
+    rows: list[tuple[int, ...]]  # diagram per event number
+    subject: int
+    edges: int
+
+
+class Builder:
+    """Builds one group. `severity[rule]` orders rules for the leaf of classes that cannot occur."""
+
+    def __init__(
+        self, conditions: Conditions, dimensions: Sequence[Dimension], subjects: int, severity: Sequence[int], n_events: int, budget: int
+    ) -> None:
+        self.conditions = conditions
+        self.dimensions = dimensions
+        self.subjects = subjects
+        self.severity = severity
+        self.n_events = n_events
+        self.budget = budget
+        self.clauses: list[Clause] = []
+        self.first: list[int] = []  # per clause: first dimension of its condition
+        self.clause_number: dict[Clause, int] = {}
+        self.parts: dict[int, tuple[int, int, tuple[tuple[int, tuple[int, int]], ...]]] = {}
+        self.nodes: list[Node] = []
+        self.node_number: dict[Node, int] = {}
+        self.leaves: list[Leaf] = [Leaf((), False)]
+        self.leaf_number: dict[Leaf, int] = {self.leaves[0]: 0}
+        nothing = (~0,) * n_events
+        self.rows: list[tuple[int, ...]] = [nothing]
+        self.row_number: dict[tuple[int, ...], int] = {nothing: 0}
+        self.event_memo: dict[tuple[tuple[int, ...], bool], int] = {}
+        self.subject_memo: dict[tuple[tuple[int, ...], bool], int] = {}
+        self.edges = 0
+
+    def build(self, clauses: Iterable[Clause]) -> Group:
+        """TooLarge when it passes the budget."""
+        clauses = list(clauses)
+        state = tuple(sorted({self.clause(c) for c in clauses if c.condition != FALSE}))
+        subject = self.subject(state, False)
+        rules = tuple(sorted({clause.rule for clause in clauses}))
+        return Group(rules, self.nodes, self.leaves, self.rows, subject, self.edges)
+
+    def clause(self, clause: Clause) -> int:
+        number = self.clause_number.get(clause)
+        if number is None:
+            number = self.clause_number[clause] = len(self.clauses)
+            self.clauses.append(clause)
+            self.first.append(self.conditions.first[clause.condition])
+        return number
+
+    def spend(self, edges: int) -> None:
+        self.edges += edges
+        if self.edges > self.budget:
+            raise TooLarge
+
+    def subject(self, state: tuple[int, ...], uncertain: bool) -> int:
+        key = (state, uncertain)
+        found = self.subject_memo.get(key)
+        if found is None:
+            dimension = min(map(self.first.__getitem__, state), default=NO_DIMENSION)
+            if dimension >= self.subjects:
+                found = ~self.row(state, uncertain)
+            else:
+                found = self.decide(dimension, state, uncertain, True)
+            self.subject_memo[key] = found
+        return found
+
+    def event(self, state: tuple[int, ...], uncertain: bool) -> int:
+        if not state:
+            return ~0
+        key = (state, uncertain)
+        found = self.event_memo.get(key)
+        if found is None:
+            dimension = min(map(self.first.__getitem__, state))
+            if dimension == NO_DIMENSION:
+                found = ~self.leaf({self.clauses[c].rule for c in state}, uncertain)
+            else:
+                found = self.decide(dimension, state, uncertain, False)
+            self.event_memo[key] = found
+        return found
+
+    def decide(self, dimension: int, state: tuple[int, ...], uncertain: bool, subject: bool) -> int:
+        """The node of a state by its next dimension; its only child where all classes lead to the same."""
+        descend = self.subject if subject else self.event
+        kept: list[int] = []
+        bases: dict[int, int] = {}  # undecided clause -> what it is where nothing is true
+        some: list[int] = []
+        changes: dict[int, list[tuple[int, int]]] = {}  # class -> (undecided clause, what it is there)
+        first = self.first
+        for number in state:
+            if first[number] != dimension:
+                kept.append(number)
+                continue
+            base, possible, by_class = self.parts.get(number) or self.take_apart(number)
+            if base >= 0:
+                bases[number] = base
+            if possible >= 0:
+                some.append(possible)
+            for number_of_class, change in by_class:
+                if number_of_class in changes:
+                    changes[number_of_class].append(change)
+                else:
+                    changes[number_of_class] = [change]
+        rest = {*kept, *bases.values()}
+        default = descend(tuple(sorted(rest)), uncertain)
+        children: list[tuple[int, int]] = []
+        known: dict[tuple[tuple[int, int], ...], int] = {}
+        for number_of_class in sorted(changes):
+            key = tuple(changes[number_of_class])
+            child = known.get(key)
+            if child is None:
+                child = known[key] = descend(_changed(kept, rest, bases, key), uncertain)
+            if child != default:
+                children.append((number_of_class, child))
+        if not children:
+            return default
+        if self.dimensions[dimension].joined:
+            joined = descend(tuple(sorted({*kept, *some})), True)
+        elif subject:
+            joined = ~self.row((*kept, *some), True, bound=True)
+        else:
+            joined = self.bound((*kept, *some))
+        return self.node(Node(dimension, joined, default, tuple(children)))
+
+    def take_apart(self, number: int) -> tuple[int, int, tuple[tuple[int, tuple[int, int]], ...]]:
+        """`Conditions.split` of a clause, in clauses; -1 is false. By class: (class, (this clause, the clause it becomes))."""
+        rule, events, condition = self.clauses[number]
+        parts = self.conditions.split(condition)
+
+        def clause(condition: int) -> int:
+            return -1 if condition == FALSE else self.clause(Clause(rule, events, condition))
+
+        by_class = tuple((number_of_class, (number, clause(value))) for number_of_class, value in parts.by_class.items())
+        found = self.parts[number] = (clause(parts.base), clause(parts.some), by_class)
+        return found
+
+    def node(self, node: Node) -> int:
+        number = self.node_number.get(node)
+        if number is None:
+            self.spend(3 + len(node.children))
+            number = self.node_number[node] = len(self.nodes)
+            self.nodes.append(node)
+        return number
+
+    def leaf(self, rules: Collection[int], uncertain: bool) -> int:
+        leaf = Leaf(tuple(sorted(rules)), uncertain)
+        number = self.leaf_number.get(leaf)
+        if number is None:
+            self.spend(1 + len(leaf.rules) // 8)
+            number = self.leaf_number[leaf] = len(self.leaves)
+            self.leaves.append(leaf)
+        return number
+
+    def bound(self, state: Sequence[int]) -> int:
+        """The most severe rule of a state: stands for classes that cannot occur, so that they could never allow."""
+        if not state:
+            return ~0
+        rules = {self.clauses[number].rule for number in state}
+        return ~self.leaf((max(rules, key=lambda rule: (self.severity[rule], -rule)),), True)
+
+    def row(self, state: Sequence[int], uncertain: bool, bound: bool = False) -> int:
+        """The subject's row: per event the diagram of the rules that are for it."""
+        by_events: dict[int, list[int]] = {}
+        for number in state:
+            by_events.setdefault(self.clauses[number].events, []).append(number)
+        roots = []
+        known: dict[tuple[int, ...], int] = {}
+        for event in range(self.n_events):
+            key = tuple(mask for mask in by_events if mask >> event & 1)
+            root = known.get(key)
+            if root is None:
+                members = {
+                    self.clause(Clause(self.clauses[n].rule, 0, self.clauses[n].condition)) for mask in key for n in by_events[mask]
+                }
+                clauses = tuple(sorted(members))
+                root = known[key] = self.bound(clauses) if bound else self.event(clauses, uncertain)
+            roots.append(root)
+        row = tuple(roots)
+        found = self.row_number.get(row)
+        if found is None:
+            self.spend(self.n_events)
+            found = self.row_number[row] = len(self.rows)
+            self.rows.append(row)
+        return found
+
+
+def _changed(kept: Sequence[int], rest: set[int], bases: Mapping[int, int], changes: Iterable[tuple[int, int]]) -> tuple[int, ...]:
+    """`rest` with these clauses no longer as in `bases`."""
+    if not bases:
+        return tuple(sorted({*rest, *(new for _, new in changes if new >= 0)}))
+    replaced = dict(changes)
+    if replaced.keys().isdisjoint(bases):
+        return tuple(sorted({*rest, *(new for new in replaced.values() if new >= 0)}))
+    state = {base for number, base in bases.items() if number not in replaced}
+    state.update(kept)
+    state.update(new for new in replaced.values() if new >= 0)
+    return tuple(sorted(state))
+
+
+def cost(conditions: Conditions, clause: Clause) -> int:
+    """A measure of what a rule adds: the number of classes its tests are true in."""
+    return sum(len(conditions.truth[test][1]) for test in conditions.tests(clause.condition))
+
+
+class Affinity(NamedTuple):
+    """What decides whether rules add up or multiply in one diagram, most telling first; sorting keeps alike rules together.
+
+    `required`: wide subject dimensions (executables, say) without a pattern of which the rule cannot match: such rules are in few
+    rows each, while the others are in nearly all rows. `lineage`: independent yes-or-no subjects, which multiply rows. Then the
+    wide dimensions of the subject and of the event.
+    """
+
+    required: int
+    lineage: int
+    subject: int
+    event: int
+
+
+WIDE: Final = 8
+PRODUCT_WORTH_SPLITTING: Final = 2_500
+
+
+def affinity(conditions: Conditions, dimensions: Sequence[Dimension], clause: Clause) -> Affinity:
+    required = lineage = subject = event = 0
+    mask = conditions.mask[clause.condition]
+    for number, dimension in enumerate(dimensions):
+        bit = mask & 1 << number
+        if not bit:
+            continue
+        if dimension.subject and dimension.kind == abi.DIM_LINEAGE:
+            lineage |= bit
+        elif dimension.classes > WIDE and dimension.subject:
+            subject |= bit
+            if conditions.without(clause.condition, number) == FALSE:
+                required |= bit
+        elif dimension.classes > WIDE:
+            event |= bit
+    return Affinity(required, lineage, subject, event)
+
+
+Parts = tuple[list[Clause], list[Clause]]
+
+
+class Partition:
+    """Splits groups of clauses; a rule stays whole. Affinities are computed once."""
+
+    def __init__(self, conditions: Conditions, dimensions: Sequence[Dimension], clauses: Sequence[Clause]) -> None:
+        self.conditions = conditions
+        self.of_rule: dict[int, Affinity] = {}
+        for clause in clauses:
+            found = affinity(conditions, dimensions, clause)
+            self.of_rule[clause.rule] = min(found, self.of_rule.get(clause.rule, found))
+
+    def first(self, clauses: Sequence[Clause]) -> list[list[Clause]]:
+        """Groups to begin with: rules bound to certain executables, rules that ask for ancestors, and the rest are kept apart where
+        together they would clearly multiply.
+        """
+        plain: list[Clause] = []
+        descent: list[Clause] = []
+        bound: list[Clause] = []
+        for clause in clauses:
+            found = self.of_rule[clause.rule]
+            (bound if found.required else descent if found.lineage else plain).append(clause)
+        bits = len({bit for c in descent for bit in range(64) if self.of_rule[c.rule].lineage >> bit & 1})
+        free = [[*plain, *descent]]
+        if min(1 << min(bits, 20), len(descent)) * len(plain) > PRODUCT_WORTH_SPLITTING:
+            free = [plain, descent]
+        if len({c.condition for c in bound}) * (len(plain) + len(descent)) > PRODUCT_WORTH_SPLITTING:
+            parts = [*free, bound]
+        elif len(free) > 1:
+            parts = [plain, [*descent, *bound]]
+        else:
+            parts = [list(clauses)]
+        return [part for part in parts if part]
+
+    def halves(self, clauses: Sequence[Clause]) -> Parts:
+        """Two parts of a group that was too large, cut where the most telling affinity differs, near the middle."""
+        by_rule: dict[int, list[Clause]] = {}
+        for clause in clauses:
+            by_rule.setdefault(clause.rule, []).append(clause)
+        keys = {rule: self.of_rule[rule] for rule in by_rule}
+        order = sorted(by_rule, key=lambda rule: (keys[rule], rule))
+        middle = len(order) // 2
+        cut = middle
+        for depth in range(1, len(Affinity._fields) + 1):
+            cuts = [n for n in range(1, len(order)) if keys[order[n]][:depth] != keys[order[n - 1]][:depth]]
+            if cuts:
+                cut = min(cuts, key=lambda n: (abs(n - middle), n))
+                break
+        return [c for rule in order[:cut] for c in by_rule[rule]], [c for rule in order[cut:] for c in by_rule[rule]]

@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dimensions, diagrams and verdicts in, the bytes of one table generation out; and the kernel's walk over those bytes.
+
+`pack` is called by `compiler.compile_policies`; `Walker` by `compiler.explain` and the tests: it reads nothing but the bytes and
+mirrors bpf/match.h step by step. The layout is the comment in bpf/abi.h.
+
+    pages of words:  header | dimensions | byte classes, bounds, lineage masks, verdicts, nodes, rows, concern | automaton rows
+Automaton rows have pages of their own: a row's check word must not be found in anything that is not a row.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from bpfence import abi
+from bpfence.compiler.automaton import Automaton, byte_classes
+from bpfence.compiler.classes import Classification, Dimension
+from bpfence.compiler.diagram import Group, Node
+
+PAGE_CELLS: Final = abi.IMAGE_PAGE_WORDS // 2
+OPEN_PAGES: Final = 4
+CLOSE_BELOW: Final = PAGE_CELLS // 64
+HEADER_WORDS: Final = abi.IMAGE_HEADER_SIZE // 4
+MAX_CHILDREN: Final = 65535
+
+
+class ImageTooLarge(Exception):  # noqa: N818  turned into a CompileError by the caller
+    """The tables pass what the kernel's maps or a node can hold; the message says which."""
+
+
+class VerdictRow(NamedTuple):
+    """One entry of the verdict table."""
+
+    action: int
+    error: int
+    report: bool
+    first: int
+
+
+class Packed(NamedTuple):
+    """The image and how many bytes went into what."""
+
+    image: bytes
+    sizes: dict[str, int]
+
+
+class _Comb:
+    """Rows of automata, packed first fit into pages of cells; a set bit of `free` is a free cell."""
+
+    def __init__(self) -> None:
+        self.free: list[int] = []
+        self.count: list[int] = []
+        self.open: list[int] = []
+
+    def place(self, classes: Collection[int]) -> int:
+        """Takes cell 0 and the cells of these byte classes: the number of the row's cell 0, over all pages."""
+        for page in self.open:
+            fits = self.free[page]
+            for cell in classes:
+                fits &= self.free[page] >> cell
+                if not fits:
+                    break
+            if fits:
+                return self.take(page, (fits & -fits).bit_length() - 1, classes)
+        self.free.append((1 << PAGE_CELLS) - 1)
+        self.count.append(PAGE_CELLS)
+        self.open.append(len(self.free) - 1)
+        del self.open[:-OPEN_PAGES]
+        return self.take(len(self.free) - 1, 0, classes)
+
+    def take(self, page: int, at: int, classes: Collection[int]) -> int:
+        mask = 1
+        for cell in classes:
+            mask |= 1 << cell
+        self.free[page] ^= mask << at
+        self.count[page] -= len(classes) + 1
+        if self.count[page] < CLOSE_BELOW:
+            self.open.remove(page)
+        return page * PAGE_CELLS + at
+
+
+class _Writer:
+    """Words in order. Blocks that fit into a page do not cross into the next one."""
+
+    def __init__(self) -> None:
+        self.words = array("I")
+        assert self.words.itemsize == 4
+
+    def put(self, words: Sequence[int]) -> int:
+        room = -len(self.words) % abi.IMAGE_PAGE_WORDS
+        if room < len(words) <= abi.IMAGE_PAGE_WORDS:
+            self.words.extend([0] * room)
+        at = len(self.words)
+        self.words.extend(words)
+        return at
+
+    def pages(self) -> None:
+        self.words.extend([0] * (-len(self.words) % abi.IMAGE_PAGE_WORDS))
+
+
+def pack(
+    classification: Classification, groups: Sequence[Group], leaf_verdicts: Sequence[Sequence[int]], verdicts: Sequence[VerdictRow],
+    generation: int, features: int,
+) -> Packed:  # fmt: skip
+    """The image. `leaf_verdicts[g][leaf]` is the verdict number of a leaf of group g."""
+    out = _Writer()
+    sizes: dict[str, int] = {}
+    dimensions = classification.dimensions
+    out.put([0] * HEADER_WORDS)
+    dims_ref = out.put([0] * (len(dimensions) * abi.IMAGE_DIM_WORDS))
+    automata = _Automata(out)
+    refs = [_dimension_ref(out, automata, dimension) for dimension in dimensions]
+    lineage = automata.add(classification.lineage) if classification.lineage else None
+    masks_ref = out.put([w for mask in classification.lineage_masks for w in _halves(mask, 2 * abi.ABI_LINEAGE_WORDS)])
+    verdicts_ref = out.put([w for v in verdicts for w in (v.action, v.error, int(v.report), v.first)])
+    before = len(out.words)
+    packed_groups = [_group(out, group, leaves, dimensions) for group, leaves in zip(groups, leaf_verdicts, strict=True)]
+    sizes["diagrams"] = 4 * (len(out.words) - before)
+    out.pages()
+    before = len(out.words)
+    starts = automata.write()
+    sizes["automata"] = 4 * (len(out.words) - before)
+    if len(out.words) > abi.IMAGE_MAX_PAGES * abi.IMAGE_PAGE_WORDS:
+        raise ImageTooLarge(f"the tables take {4 * len(out.words) >> 20} MiB, the kernel's map holds {abi.IMAGE_MAX_PAGES * 64 >> 10} MiB")
+    for number, (dimension, ref) in enumerate(zip(dimensions, refs, strict=True)):
+        at = dims_ref + number * abi.IMAGE_DIM_WORDS
+        start = starts[ref] if dimension.automaton else 0
+        entry = (dimension.kind, dimension.slot, ref, *_halves(dimension.mask, 2), *_halves(dimension.value, 2), start)
+        out.words[at : at + abi.IMAGE_DIM_WORDS] = array("I", entry)
+    concern_all = 0
+    for group in packed_groups:
+        concern_all |= group.concern_all
+    header = {
+        "magic": (abi.IMAGE_MAGIC,), "abi": (abi.ABI_VERSION,), "generation": (generation,), "words": (len(out.words),),
+        "n_dims": (len(dimensions),), "dims_ref": (dims_ref,), "n_groups": (len(groups),), "verdicts_ref": (verdicts_ref,),
+        "n_verdicts": (len(verdicts),), "features": (features,), "lineage_dfa": (lineage or 0,),
+        "lineage_masks": (masks_ref if lineage else 0,), "lineage_start": (starts[lineage] if lineage else 0,),
+        "concern_all": _halves(concern_all, 2), "subject_root": [g.subject for g in packed_groups],
+        "roots_ref": [g.roots for g in packed_groups], "concern_ref": [g.concern for g in packed_groups],
+    }  # fmt: skip
+    for name, values in header.items():
+        at = abi.IMAGE_HEADER_OFFSETS[name] // 4
+        out.words[at : at + len(values)] = array("I", values)
+    if sys.byteorder == "big":
+        out.words.byteswap()
+    image = out.words.tobytes()
+    sizes["image"] = len(image)
+    return Packed(image, sizes)
+
+
+def with_generation(image: bytes, generation: int) -> bytes:
+    """The same image for another generation."""
+    at = abi.IMAGE_HEADER_OFFSETS["generation"]
+    return image[:at] + struct.pack("<I", generation) + image[at + 4 :]
+
+
+def _halves(value: int, words: int) -> tuple[int, ...]:
+    return tuple(value >> 32 * n & 0xFFFFFFFF for n in range(words))
+
+
+def _dimension_ref(out: _Writer, automata: _Automata, dimension: Dimension) -> int:
+    if dimension.automaton:
+        return automata.add(dimension.automaton, nul_is_blank=dimension.slot == abi.STR_PROCESS_ARGS)
+    if dimension.kind == abi.DIM_RANGE:
+        return out.put([len(dimension.bounds), *(w for low, number in dimension.bounds for w in (*_halves(low, 2), number))])
+    return 0
+
+
+class _Automata:
+    """Byte classes at once, rows at the end, when it is known where their pages begin."""
+
+    def __init__(self, out: _Writer) -> None:
+        self.out = out
+        self.comb = _Comb()
+        self.waiting: list[tuple[int, Automaton, list[dict[int, int]], list[int], list[int]]] = []
+
+    def add(self, automaton: Automaton, *, nul_is_blank: bool = False) -> int:
+        """Places the rows; returns the ref of the byte classes.
+
+        `nul_is_blank`: the kernel keeps arguments as they lie on the stack, with NUL where the policy sees a blank.
+        """
+        table, rows, default = byte_classes(automaton)
+        if nul_is_blank:
+            table = table[ord(" ") : ord(" ") + 1] + table[1:]
+        ref = self.out.put(struct.unpack("<64I", table))
+        places = [0] * len(rows)
+        # Wide rows first, while pages are empty; then depth first, so that a path's states lie together.
+        for state in sorted(range(len(rows)), key=lambda s: (-(len(rows[s]) if len(rows[s]) > 8 else 0), s)):
+            places[state] = self.comb.place(rows[state])
+        self.waiting.append((ref, automaton, rows, default, places))
+        return ref
+
+    def write(self) -> dict[int, int]:
+        """Writes all rows into pages of their own; ref of the byte classes -> ref of the start state."""
+        base = len(self.out.words)
+        words = self.out.words
+        words.extend(array("I", bytes(4 * abi.IMAGE_PAGE_WORDS)) * len(self.comb.free))
+        starts: dict[int, int] = {}
+        for ref, automaton, rows, default, places in self.waiting:
+            at = [base + 2 * place for place in places]
+            for state, row in enumerate(rows):
+                own = at[state]
+                stop = abi.DFA_STOP if not row and default[state] == state else 0
+                words[own] = automaton.accept[state] | abi.DFA_CELL0 | stop
+                words[own + 1] = at[default[state]]
+                for cell, target in row.items():
+                    words[own + 2 * cell] = own
+                    words[own + 2 * cell + 1] = at[target]
+            starts[ref] = at[0]
+        return starts
+
+
+class _PackedGroup(NamedTuple):
+    subject: int
+    roots: int
+    concern: int
+    concern_all: int
+
+
+def _group(out: _Writer, group: Group, leaves: Sequence[int], dimensions: Sequence[Dimension]) -> _PackedGroup:
+    refs: list[int] = []
+    subjects = {number for number, node in enumerate(group.nodes) if dimensions[node.dimension].subject}
+    for number, node in enumerate(group.nodes):
+        in_subject = number in subjects
+
+        def ref(child: int, in_subject: bool = in_subject) -> int:
+            if child >= 0:
+                return refs[child]
+            return abi.IMAGE_LEAF | (~child if in_subject else leaves[~child])
+
+        refs.append(out.put(_node(node, dimensions[node.dimension].classes, ref(node.uncertain), ref(node.default), ref)))
+    rows: list[int] = []
+    concern: list[int] = []
+    concern_all = 0
+    for row in group.rows:
+        mask = 0
+        for event, child in enumerate(row):
+            word = refs[child] if child >= 0 else abi.IMAGE_LEAF | leaves[~child]
+            rows.append(word)
+            mask |= (word != abi.IMAGE_LEAF) << event
+        concern += _halves(mask, 2)
+        concern_all |= mask
+    subject = refs[group.subject] if group.subject >= 0 else abi.IMAGE_LEAF | ~group.subject
+    return _PackedGroup(subject, out.put(rows), out.put(concern), concern_all)
+
+
+def _node(node: Node, classes: int, uncertain: int, default: int, ref: Callable[[int], int]) -> list[int]:
+    """Dense or sparse, whichever takes fewer words; a sparse node leaves out its most frequent child."""
+    children = [(number, ref(child)) for number, child in node.children]
+    counts: dict[int, int] = {default: classes - 1 - len(children)}
+    for _, child in children:
+        counts[child] = counts.get(child, 0) + 1
+    counts[uncertain] = counts.get(uncertain, 0) + 1
+    usual = max(counts, key=lambda child: (counts[child], child == default))
+    pairs = classes - counts[usual]
+    dense = 2 + classes <= 3 + 2 * pairs
+    if (classes if dense else pairs) > MAX_CHILDREN:
+        raise ImageTooLarge(f"a decision has {classes} classes, a node holds {MAX_CHILDREN}")
+    if dense or usual != default:
+        full = [default] * classes
+        full[0] = uncertain
+        for number, child in children:
+            full[number] = child
+        if dense:
+            return [node.dimension | abi.NODE_DENSE << 8, classes, *full]
+        listed = [(number, child) for number, child in enumerate(full) if child != usual]
+    else:
+        listed = [(number, child) for number, child in ((0, uncertain), *children) if child != default]
+    return [node.dimension | abi.NODE_SPARSE << 8, len(listed), usual, *(w for pair in listed for w in pair)]
+
+
+class Step(NamedTuple):
+    """One decision of a walk: the dimension, its class, and the ref of the node."""
+
+    dimension: int
+    number: int
+    node: int
+
+
+class Walk(NamedTuple):
+    """A group's answer: the verdict, the subject's row, and the decisions on the way (subject diagram first)."""
+
+    verdict: int
+    row: int
+    steps: tuple[Step, ...]
+
+
+class Walker:
+    """The kernel's walk over an image, reading only its bytes."""
+
+    def __init__(self, image: bytes) -> None:
+        words = memoryview(image).cast("I") if sys.byteorder == "little" else _swapped(image)
+        self.words: Sequence[int] = words
+        offsets = abi.IMAGE_HEADER_OFFSETS
+        self.header = {name: words[offset // 4] for name, offset in offsets.items()}
+        if self.header["magic"] != abi.IMAGE_MAGIC or self.header["words"] * 4 != len(image):
+            raise ValueError("not an image")
+        at = offsets["subject_root"] // 4
+        self.subject_root = [words[at + g] for g in range(abi.ABI_MAX_GROUPS)]
+        self.roots_ref = [words[at + abi.ABI_MAX_GROUPS + g] for g in range(abi.ABI_MAX_GROUPS)]
+        self.concern_ref = [words[at + 2 * abi.ABI_MAX_GROUPS + g] for g in range(abi.ABI_MAX_GROUPS)]
+
+    def run(self, classes: int, state: int, data: bytes) -> int:
+        """The class in which the automaton ends; byte classes at ref `classes`."""
+        words = self.words
+        for byte in data:
+            byte_class = words[classes + byte // 4] >> byte % 4 * 8 & 0xFF
+            cell = state & ~(abi.IMAGE_PAGE_WORDS - 1) | (state + 2 * byte_class) & (abi.IMAGE_PAGE_WORDS - 1)
+            if words[cell] != state:
+                if words[state] & abi.DFA_STOP:
+                    break
+                cell = state
+            state = words[cell + 1]
+        return words[state] & abi.DFA_CLASS_MASK
+
+    def lineage(self, executable: bytes) -> int:
+        """The lineage bits an executable sets for its descendants."""
+        if not self.header["lineage_dfa"]:
+            return 0
+        number = self.run(self.header["lineage_dfa"], self.header["lineage_start"], executable)
+        size = 2 * abi.ABI_LINEAGE_WORDS
+        at = self.header["lineage_masks"] + number * size
+        return sum(self.words[at + n] << 32 * n for n in range(size))
+
+    def number(self, dimension: int, event: Sample) -> int:
+        """The class of an event in a dimension."""
+        at = self.header["dims_ref"] + dimension * abi.IMAGE_DIM_WORDS
+        kind, slot, ref, mask_low, mask_high, value_low, value_high, start = self.words[at : at + abi.IMAGE_DIM_WORDS]
+        if kind == abi.DIM_STRING:
+            if slot not in event.strs:
+                return abi.CLASS_NONE
+            text = event.strs[slot]
+            return abi.CLASS_UNCERTAIN if text is None else self.run(ref, start, text)
+        if kind == abi.DIM_LINEAGE:
+            return abi.CLASS_UNCERTAIN if event.lineage is None else 1 + (event.lineage >> slot & 1)
+        if kind == abi.DIM_PRESENT:
+            source: Mapping[int, object] = event.nums if slot < abi.ABI_NUM_SLOTS else event.strs
+            slot -= 0 if slot < abi.ABI_NUM_SLOTS else abi.ABI_NUM_SLOTS
+            return 1 if slot not in source else abi.CLASS_UNCERTAIN if source[slot] is None else 2
+        if slot not in event.nums:
+            return abi.CLASS_NONE
+        value = event.nums[slot]
+        if value is None:
+            return abi.CLASS_UNCERTAIN
+        mask = mask_low | mask_high << 32
+        if kind == abi.DIM_BITS:
+            return 2 if value & mask else 1
+        if kind == abi.DIM_MASKED:
+            return 2 if value & mask == value_low | value_high << 32 else 1
+        return self.range_class(ref, value)
+
+    def range_class(self, ref: int, value: int) -> int:
+        words = self.words
+        low, high = 0, words[ref]
+        while high - low > 1:
+            middle = (low + high) // 2
+            at = ref + 1 + 3 * middle
+            if words[at] | words[at + 1] << 32 <= value:
+                low = middle
+            else:
+                high = middle
+        return words[ref + 3 + 3 * low]
+
+    def child(self, node: int, number: int) -> int:
+        words = self.words
+        count = words[node + 1]
+        if words[node] >> 8 == abi.NODE_DENSE:
+            return words[node + 2 + (number if number < count else abi.CLASS_NONE)]
+        low, high = 0, count
+        while low < high:
+            middle = (low + high) // 2
+            found = words[node + 3 + 2 * middle]
+            if found == number:
+                return words[node + 4 + 2 * middle]
+            if found < number:
+                low = middle + 1
+            else:
+                high = middle
+        return words[node + 2]
+
+    def descend(self, ref: int, event: Sample, steps: list[Step]) -> int:
+        while not ref & abi.IMAGE_LEAF:
+            dimension = self.words[ref] & 0xFF
+            number = self.number(dimension, event)
+            steps.append(Step(dimension, number, ref))
+            ref = self.child(ref, number)
+        return ref & ~abi.IMAGE_LEAF
+
+    def walk(self, event_id: int, event: Sample) -> list[Walk]:
+        """Every group's answer."""
+        walks = []
+        for group in range(self.header["n_groups"]):
+            steps: list[Step] = []
+            row = self.descend(self.subject_root[group], event, steps)
+            concern = self.concern_ref[group] + 2 * row
+            verdict = 0
+            if (self.words[concern] | self.words[concern + 1] << 32) >> event_id & 1:
+                verdict = self.descend(self.words[self.roots_ref[group] + row * abi.ABI_MAX_EVENTS + event_id], event, steps)
+            walks.append(Walk(verdict, row, tuple(steps)))
+        return walks
+
+
+class Sample(NamedTuple):
+    """The values of one event by slot; None is a value that could not be obtained completely."""
+
+    nums: Mapping[int, int | None]
+    strs: Mapping[int, bytes | None]
+    lineage: int | None = 0
+
+
+def walk(
+    image: bytes, event_id: int, nums: Mapping[int, int | None], strs: Mapping[int, bytes | None], lineage: int | None = 0
+) -> list[int]:
+    """The verdict number per group, for one event; `Walker` for many."""
+    return [answer.verdict for answer in Walker(image).walk(event_id, Sample(nums, strs, lineage))]
+
+
+def _swapped(image: bytes) -> array[int]:
+    words = array("I", image)
+    words.byteswap()
+    return words

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies in, numbered rules and their conditions over kernel tests out.
+
+Called by `compiler.compile_policies` before anything else. Default postures become rules of their own (named "default"), so that
+everything behind this module knows one kind of rule only: it matches or not, by itself. What the kernel cannot decide exactly is
+collected here as errors, at the rule's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Final, NamedTuple
+
+from bpfence import abi
+from bpfence.compiler import classes
+from bpfence.compiler.classes import Test, Unsupported, Use
+from bpfence.compiler.diagram import FALSE, Clause, Conditions
+from bpfence.errors import Diagnostic, Location
+from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, applies
+from bpfence.policy import Action, And, Atom, Condition, Not, Or, Policy, PolicySet, Rule, atoms
+
+DEFAULT_NAME: Final = "default"
+
+
+class Lowered(NamedTuple):
+    """`rules` in order of their numbers, allow rules included; `modes` and `actions` (what the kernel does) go with it.
+
+    `clauses` are the conditions of all rules but the allow ones; `tests` says where each test was first seen.
+    """
+
+    rules: list[Rule]
+    modes: list[str]
+    actions: list[Action]
+    clauses: list[Clause]
+    conditions: Conditions
+    tests: dict[Test, Use]
+    errors: list[Diagnostic]
+    warnings: list[Diagnostic]
+
+
+def lower_policies(policies: PolicySet, supported: Collection[str] | None) -> Lowered:
+    """All rules of all policies; the caller raises `errors`."""
+    lowering = _Lowering(supported)
+    for policy in policies.policies:
+        lowering.policy(policy)
+    return lowering.out
+
+
+def default_rules(policy: Policy) -> Iterator[Rule]:
+    """The default postures of a policy as rules: inside the scope, and no allow rule of the policy matches."""
+    by_action: dict[Action, list[str]] = {}
+    for event, action in policy.default.items():
+        if action > Action.ALLOW:
+            by_action.setdefault(action, []).append(event)
+    for action, events in by_action.items():
+        conditions = {}
+        for event in events:
+            allowed = tuple(r.condition_for(event) for r in policy.rules if r.action is Action.ALLOW and event in r.events)
+            conditions[event] = And((policy.scope, Not(Or(allowed))))
+        yield Rule(
+            policy=policy.name,
+            name=DEFAULT_NAME,
+            events=tuple(events),
+            conditions=conditions,
+            action=action,
+            severity=policy.severity,
+            tags=policy.tags,
+            location=policy.location,
+        )
+
+
+class _Lowering:
+    def __init__(self, supported: Collection[str] | None) -> None:
+        self.supported = None if supported is None else frozenset(supported)
+        self.out = Lowered([], [], [], [], Conditions(), {}, [], [])
+        self.number: dict[Test, int] = {}
+        self.blamed: set[tuple[str, Atom]] = set()
+        self.where = Location("<none>")
+        self.who = ("", "")
+
+    def policy(self, policy: Policy) -> None:
+        for rule in policy.rules:
+            self.rule(policy, rule)
+            if rule.action is Action.ALLOW and not any(policy.default.get(e, Action.NONE) > Action.ALLOW for e in rule.events):
+                self.warn(
+                    f"rule {rule.name!r} allows, but its policy has no default for {', '.join(rule.events)}: it has no effect",
+                    "add a default posture for the event, or remove the rule",
+                    "allow-without-default",
+                )
+        for rule in default_rules(policy):
+            self.rule(policy, rule)
+
+    def rule(self, policy: Policy, rule: Rule) -> None:
+        out = self.out
+        number = len(out.rules)
+        enforced = policy.mode != "audit"
+        out.rules.append(rule)
+        out.modes.append(policy.mode)
+        out.actions.append(rule.action if enforced or rule.action < Action.AUDIT else Action.AUDIT)
+        self.where, self.who = rule.location, (policy.name, rule.name)
+        errors = len(out.errors)
+        by_condition: dict[int, int] = {}
+        for event, condition in self.by_event(rule, [e for e in rule.events if self.known(rule, e, enforced)]):
+            bit = 1 << abi.CONSTANTS[EVENT_BY_NAME[event].id]
+            by_condition[condition] = by_condition.get(condition, 0) | bit
+        if len(out.errors) > errors:
+            return
+        if by_condition and all(condition == FALSE for condition in by_condition):
+            hint = "its conditions contradict each other, or no event of the rule has the field"
+            self.warn(f"rule {rule.name!r} can never match", hint, "unreachable-rule")
+        elif rule.action > Action.ALLOW:
+            out.clauses.extend(Clause(number, events, c) for c, events in by_condition.items() if c != FALSE)
+
+    def known(self, rule: Rule, event: str, enforced: bool) -> bool:
+        """Whether the rule can be decided on the event; otherwise says so."""
+        blocks = rule.action >= Action.DENY and enforced
+        found = EVENT_BY_NAME.get(event)
+        if found is None:
+            self.error(f"no event is called {event!r}", "see the list of events")
+            return False
+        if blocks and not found.deniable:
+            self.error(f"{event} cannot be denied: {found.doc}", "use action: audit")
+            return False
+        if self.supported is not None and event not in self.supported:
+            text, hint = f"this kernel cannot report {event}", "see `bpfence doctor`"
+            if blocks:
+                self.error(f"{text}, so {rule.action.name.lower()} cannot be enforced", hint)
+            else:
+                self.warn(text, hint, "event-unsupported")
+            return False
+        return True
+
+    def by_event(self, rule: Rule, events: list[str]) -> Iterator[tuple[str, int]]:
+        """The condition per event; events whose fields are alike share the work."""
+        known: dict[tuple[int, tuple[str, ...]], int] = {}
+        fields: dict[int, list[str]] = {}
+        for event in events:
+            condition = rule.condition_for(event)
+            if id(condition) not in fields:
+                fields[id(condition)] = list(dict.fromkeys(atom.field for atom in atoms(condition)))
+            absent = tuple(f for f in fields[id(condition)] if f in FIELD_BY_NAME and not applies(FIELD_BY_NAME[f], event))
+            key = (id(condition), absent)
+            if key not in known:
+                known[key] = self.condition(condition, absent)
+            yield event, known[key]
+
+    def condition(self, condition: Condition, absent: tuple[str, ...]) -> int:
+        store = self.out.conditions
+        if isinstance(condition, Atom):
+            test = None if condition.field in absent else self.lowered(condition)
+            return FALSE if test is None else self.test(test, condition.field)
+        if isinstance(condition, Not):
+            return store.negate(self.condition(condition.part, absent))
+        if isinstance(condition, And):
+            return store.all_of([self.condition(part, absent) for part in condition.parts])
+        alternatives = list(_alternatives(condition))
+        numbers = [self.condition(part, absent) for part in alternatives if not isinstance(part, Atom)]
+        found = [part for part in alternatives if isinstance(part, Atom) and part.field not in absent]
+        return store.any_of([*numbers, *self.joined(found)])
+
+    def joined(self, alternatives: list[Atom]) -> Iterator[int]:
+        """Conditions for alternatives. Flags, object sets and ancestors that are alternatives are one test, "any of these": as
+        independent dimensions they would multiply.
+        """
+        merged: dict[tuple[int, int, type], tuple[Test, str]] = {}
+        for atom in alternatives:
+            test = self.lowered(atom)
+            if test is None:
+                continue
+            if test.kind not in (abi.DIM_LINEAGE, abi.DIM_BITS):
+                yield self.test(test, atom.field)
+                continue
+            key = (test.kind, test.slot, type(test.value))
+            before = merged.get(key)
+            merged[key] = (test if before is None else classes.either(before[0], test), atom.field)
+        for test, field in merged.values():
+            yield self.test(test, field)
+
+    def lowered(self, atom: Atom) -> Test | None:
+        """The test of an atom; None where it is never true, or cannot be made: then there is an error."""
+        try:
+            return classes.lower(atom)
+        except Unsupported as reason:
+            if (self.who[0], atom) not in self.blamed:
+                self.blamed.add((self.who[0], atom))
+                value = "" if atom.value is None else f" {atom.value!r}"
+                self.error(f"{atom.field} {atom.op.value}{value} cannot be decided in the kernel: {reason}", "")
+            return None
+
+    def test(self, test: Test, field: str) -> int:
+        number = self.number.get(test)
+        if number is None:
+            number = self.number[test] = len(self.number)
+            self.out.tests[test] = Use(field, self.where)
+        return self.out.conditions.test(number)
+
+    def error(self, message: str, hint: str) -> None:
+        policy, rule = self.who
+        text = f"policy {policy!r}, rule {rule!r}: {message}"
+        self.out.errors.append(Diagnostic(self.where, text, hint, code="not-enforceable"))
+
+    def warn(self, message: str, hint: str, code: str) -> None:
+        self.out.warnings.append(Diagnostic(self.where, f"policy {self.who[0]!r}: {message}", hint, "warning", code))
+
+
+def _alternatives(condition: Or) -> Iterator[Condition]:
+    """The parts of an Or, of an Or directly within it, and so on."""
+    for part in condition.parts:
+        if isinstance(part, Or):
+            yield from _alternatives(part)
+        else:
+            yield part

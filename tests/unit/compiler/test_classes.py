@@ -1,0 +1,155 @@
+"""bpfence.compiler.classes: atoms to tests, ranges, boolean dimensions, order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bpfence import abi
+from bpfence.compiler import classes
+from bpfence.compiler.automaton import Pattern
+from bpfence.compiler.classes import MAX_NUMBER, Unsupported, Use, classify, lower
+from bpfence.errors import Location
+from bpfence.policy import Atom, Op
+
+PORT = abi.NUM_NET_PEER_PORT
+
+
+def uses(*atoms: Atom) -> dict[classes.Test, Use]:
+    found = {}
+    for atom in atoms:
+        test = lower(atom)
+        assert test is not None
+        found[test] = Use(atom.field, Location("f", 1, 1))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("atom", "test"),
+    [
+        (Atom("file.path", Op.GLOB, "/a"), classes.Test(abi.DIM_STRING, abi.STR_FILE_PATH, Pattern(Op.GLOB, "/a"))),
+        (Atom("file.path", Op.EXISTS), classes.Test(abi.DIM_PRESENT, 40 + abi.STR_FILE_PATH, None)),
+        (Atom("file.path", Op.OBJECT, "/a"), classes.Test(abi.DIM_BITS, abi.NUM_FILE_OBJECT, frozenset({"/a"}))),
+        (Atom("file.new_path", Op.OBJECT, "/a"), classes.Test(abi.DIM_BITS, abi.NUM_NEW_OBJECT, frozenset({"/a"}))),
+        (Atom("net.peer.ip", Op.EQUALS, "::1"), classes.Test(abi.DIM_STRING, abi.STR_NET_PEER_IP, Pattern(Op.CIDR, "::1"))),
+        (Atom("process.uid", Op.EXISTS), classes.Test(abi.DIM_PRESENT, abi.NUM_PROCESS_UID, None)),
+        (Atom("process.user", Op.RANGE, (0, 0)), classes.Test(abi.DIM_RANGE, abi.NUM_PROCESS_UID, (0, 0))),
+        (Atom("file.deleted", Op.EQUALS, 1), classes.Test(abi.DIM_RANGE, abi.NUM_FILE_DELETED, (1, 1))),
+        (Atom("file.uid", Op.EQUALS, "12"), classes.Test(abi.DIM_RANGE, abi.NUM_FILE_UID, (12, 12))),
+        (Atom("file.uid", Op.RANGE, (-5, 1 << 70)), classes.Test(abi.DIM_RANGE, abi.NUM_FILE_UID, (0, MAX_NUMBER))),
+        (Atom("file.uid", Op.RANGE, (9, 3)), None),
+        (Atom("file.uid", Op.EQUALS, -1), None),
+        (Atom("file.mode", Op.ANYBITS, 6), classes.Test(abi.DIM_BITS, abi.NUM_FILE_MODE, 6)),
+        (Atom("file.mode", Op.ANYBITS, 0), None),
+        (Atom("file.mode", Op.MASKED, (4, 4)), classes.Test(abi.DIM_BITS, abi.NUM_FILE_MODE, 4)),
+        (Atom("file.mode", Op.MASKED, (6, 6)), classes.Test(abi.DIM_MASKED, abi.NUM_FILE_MODE, (6, 6))),
+        (Atom("file.mode", Op.MASKED, (1, 2)), None),
+        (Atom("process.ancestors.exe", Op.EXISTS), classes.Test(abi.DIM_LINEAGE, 0, frozenset({Pattern(Op.GLOB, "**")}))),
+    ],
+)
+def test_lower(atom: Atom, test: classes.Test | None) -> None:
+    assert lower(atom) == test
+
+
+@pytest.mark.parametrize(
+    "atom",
+    [
+        Atom("file.path", Op.CIDR, "10.0.0.0/8"),
+        Atom("net.peer.ip", Op.GLOB, "10.*"),
+        Atom("net.peer.ip", Op.CIDR, "10.0.0.0/33"),
+        Atom("file.uid", Op.CONTAINS, "1"),
+        Atom("file.path", Op.MASKED, (1, 1)),
+        Atom("file.uid", Op.OBJECT, "/a"),
+    ],
+)
+def test_lower_refuses(atom: Atom) -> None:
+    with pytest.raises(Unsupported):
+        lower(atom)
+
+
+BOUNDS = st.one_of(st.integers(0, 12), st.integers(0, MAX_NUMBER))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(BOUNDS, BOUNDS), min_size=1, max_size=6), st.lists(BOUNDS, max_size=8))
+def test_ranges(pairs: list[tuple[int, int]], values: list[int]) -> None:
+    spans = [(min(p), max(p)) for p in pairs]
+    found = classify(uses(*(Atom("net.peer.port", Op.RANGE, span) for span in spans)))
+    (dimension,) = found.dimensions
+    lowers = [low for low, _ in dimension.bounds]
+    assert lowers[0] == 0
+    assert lowers == sorted(set(lowers))
+    assert all(a[1] != b[1] for a, b in zip(dimension.bounds, dimension.bounds[1:], strict=False))
+    edges = [v for low, high in spans for v in (low - 1, low, high, high + 1) if 0 <= v <= MAX_NUMBER]
+    for value in [*values, *edges, 0, MAX_NUMBER]:
+        number = [n for low, n in dimension.bounds if low <= value][-1]
+        true = {span for span in spans if span[0] <= value <= span[1]}
+        assert {span for span in spans if number in found.of_test[classes.Test(abi.DIM_RANGE, PORT, span)][1]} == true
+        assert (number == abi.CLASS_NONE) == (not true)
+    assert max(n for _, n in dimension.bounds) < dimension.classes
+
+
+def test_dimensions_are_subject_first_and_paths_last() -> None:
+    found = classify(
+        uses(
+            Atom("file.path", Op.GLOB, "/a"),
+            Atom("file.fstype", Op.EQUALS, "tmpfs"),
+            Atom("file.path", Op.OBJECT, "/o"),
+            Atom("file.access", Op.ANYBITS, 2),
+            Atom("process.pid", Op.RANGE, (1, 1)),
+            Atom("process.ancestors.exe", Op.GLOB, "/s"),
+            Atom("process.uid", Op.RANGE, (0, 0)),
+            Atom("process.cgroup", Op.GLOB, "/c"),
+            Atom("process.exe", Op.EXISTS),
+            Atom("process.exe", Op.GLOB, "/e"),
+        )
+    )
+    names = [d.name for d in found.dimensions]
+    assert names == [
+        "process.exe exists", "process.exe", "process.cgroup", "process.uid", "process.ancestors.exe~/s",
+        "process.pid", "file.access&0x2", "file.path is object /o", "file.fstype", "file.path",
+    ]  # fmt: skip
+    assert found.subjects == 5
+    assert [d.name for d in found.dimensions if not d.joined] == ["process.uid", "process.pid", "file.access&0x2"]
+
+
+def test_objects_share_bits_between_both_paths() -> None:
+    found = classify(
+        uses(Atom("file.path", Op.OBJECT, "/a"), Atom("file.new_path", Op.OBJECT, "/b"), Atom("file.new_path", Op.OBJECT, "/a"))
+    )
+    assert found.objects == ("/a", "/b")
+    assert {(d.slot, d.mask) for d in found.dimensions} == {
+        (abi.NUM_FILE_OBJECT, 1),
+        (abi.NUM_NEW_OBJECT, 2),
+        (abi.NUM_NEW_OBJECT, 1),
+    }
+
+
+def test_lineage_bits_of_an_executable() -> None:
+    both = classes.Test(abi.DIM_LINEAGE, 0, frozenset({Pattern(Op.GLOB, "/a"), Pattern(Op.GLOB, "/b/*")}))
+    one = classes.Test(abi.DIM_LINEAGE, 0, frozenset({Pattern(Op.GLOB, "/b/**")}))
+    use = Use("process.ancestors.exe", Location("f", 1, 1))
+    found = classify({both: use, one: use})
+    assert found.lineage is not None
+    masks = {path: found.lineage_masks[found.lineage.run(path)] for path in (b"/a", b"/b/c", b"/b/c/d", b"/x")}
+    assert masks == {b"/a": 1, b"/b/c": 3, b"/b/c/d": 2, b"/x": 0}
+    assert [d.slot for d in found.dimensions] == [0, 1]
+
+
+def test_a_field_of_many_patterns_may_take_several_dimensions() -> None:
+    atoms = [Atom("process.args", Op.CONTAINS, f"word{n}.") for n in range(8)]
+    found = classify(uses(*atoms), budget=100)
+    assert [d.name for d in found.dimensions] == [f"process.args#{n + 1}" for n in range(len(found.dimensions))]
+    assert len(found.dimensions) > 1
+    assert len(found.of_test) == 8
+    assert all(d.states <= 100 for d in found.dimensions)
+
+
+def test_either_is_one_test() -> None:
+    slot = abi.NUM_FILE_OBJECT
+    objects = [classes.Test(abi.DIM_BITS, slot, frozenset({path})) for path in ("/b", "/a")]
+    assert classes.either(*objects).paths == ["/a", "/b"]
+    assert classes.either(classes.Test(abi.DIM_BITS, 5, 1), classes.Test(abi.DIM_BITS, 5, 6)).value == 7
+    patterns = [Pattern(Op.GLOB, path) for path in ("/b", "/a")]
+    assert classes.either(*(classes.Test(abi.DIM_LINEAGE, 0, frozenset({p})) for p in patterns)).ancestors == patterns[::-1]

@@ -1,0 +1,211 @@
+"""bpfence.compiler.diagram: the store of conditions, reduction, sharing, partitions."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bpfence import abi
+from bpfence.compiler.classes import Dimension
+from bpfence.compiler.diagram import FALSE, TRUE, Builder, Clause, Conditions, Group, Leaf, Partition, TooLarge
+
+# Tests 0..5 over three dimensions of four classes: 0 is uncertain, in 1 no test is true.
+TRUTH = [(0, (2,)), (0, (2, 3)), (1, (2,)), (1, (3,)), (2, (2, 3)), (2, (3,))]
+
+Tree = int | tuple[str, list["Tree"]]
+TREES: st.SearchStrategy[Tree] = st.recursive(
+    st.integers(0, 5), lambda inner: st.tuples(st.sampled_from(("and", "or", "not")), st.lists(inner, min_size=1, max_size=3)), max_leaves=8
+)
+
+
+def store() -> Conditions:
+    conditions = Conditions()
+    conditions.bind(TRUTH)
+    return conditions
+
+
+def number(conditions: Conditions, tree: Tree) -> int:
+    if isinstance(tree, int):
+        return conditions.test(tree)
+    kind, parts = tree
+    numbers = [number(conditions, part) for part in parts]
+    if kind == "not":
+        return conditions.negate(numbers[0])
+    return conditions.all_of(numbers) if kind == "and" else conditions.any_of(numbers)
+
+
+def value(tree: Tree, classes: tuple[int, ...]) -> bool:
+    if isinstance(tree, int):
+        dimension, true = TRUTH[tree]
+        return classes[dimension] in true
+    kind, parts = tree
+    values = [value(part, classes) for part in parts]
+    return not values[0] if kind == "not" else all(values) if kind == "and" else any(values)
+
+
+def follow(conditions: Conditions, condition: int, classes: tuple[int, ...]) -> int:
+    while condition > TRUE:
+        parts = conditions.split(condition)
+        condition = parts.by_class.get(classes[conditions.first[condition]], parts.base)
+    return condition
+
+
+@settings(deadline=None)
+@given(TREES)
+def test_splitting_a_condition_evaluates_it(tree: Tree) -> None:
+    conditions = store()
+    condition = number(conditions, tree)
+    for classes in product((1, 2, 3), repeat=3):
+        assert follow(conditions, condition, classes) == value(tree, classes)
+
+
+@settings(deadline=None)
+@given(TREES)
+def test_some_is_true_when_some_class_is(tree: Tree) -> None:
+    conditions = store()
+    condition = number(conditions, tree)
+    if condition <= TRUE:
+        return
+    first = conditions.first[condition]
+    some = conditions.split(condition).some
+    for classes in product((1, 2, 3), repeat=3):
+        possible = any(value(tree, (*classes[:first], c, *classes[first + 1 :])) for c in (1, 2, 3))
+        assert follow(conditions, some, classes) == possible
+
+
+def test_conditions_are_simplified_and_shared() -> None:
+    conditions = store()
+    a, b = conditions.test(0), conditions.test(2)
+    assert conditions.all_of([a, b]) == conditions.all_of([b, a, a, TRUE])
+    assert conditions.any_of([a, conditions.any_of([b, a])]) == conditions.any_of([b, a])
+    assert conditions.all_of([a, conditions.negate(a)]) == FALSE
+    assert conditions.any_of([a, conditions.negate(a)]) == TRUE
+    assert conditions.negate(conditions.negate(a)) == a
+    assert (conditions.all_of([]), conditions.any_of([]), conditions.all_of([a, FALSE]), conditions.any_of([a, TRUE])) == (1, 0, 0, 1)
+
+
+DIMENSIONS = [
+    Dimension("s", "process.exe", abi.DIM_STRING, 0, True, True, classes=4),
+    Dimension("n", "file.uid", abi.DIM_RANGE, 8, False, False, classes=4),
+    Dimension("p", "file.path", abi.DIM_STRING, 6, False, True, classes=4),
+]
+
+
+def build(conditions: Conditions, clauses: list[Clause], budget: int = 10_000) -> Group:
+    return Builder(conditions, DIMENSIONS, 1, [4] * 10, 2, budget).build(clauses)
+
+
+def leaf_of(group: Group, event: int, classes: tuple[int, ...]) -> Leaf:
+    at = group.subject
+    while at >= 0:
+        node = group.nodes[at]
+        at = step(node, classes)
+    at = group.rows[~at][event]
+    while at >= 0:
+        at = step(group.nodes[at], classes)
+    return group.leaves[~at]
+
+
+def step(node: object, classes: tuple[int, ...]) -> int:
+    dimension, uncertain, default, children = node  # type: ignore[misc]
+    chosen = classes[dimension]
+    return uncertain if chosen == 0 else dict(children).get(chosen, default)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(TREES, st.integers(1, 3)), min_size=1, max_size=4))
+def test_diagrams_hold_the_rules_that_match(rules: list[tuple[Tree, int]]) -> None:
+    conditions = store()
+    group = build(conditions, [Clause(n, mask, number(conditions, tree)) for n, (tree, mask) in enumerate(rules)])
+    for event in (0, 1):
+        for classes in product((1, 2, 3), repeat=3):
+            expected = tuple(n for n, (tree, mask) in enumerate(rules) if mask >> event & 1 and value(tree, classes))
+            assert leaf_of(group, event, classes) == Leaf(expected, False)
+        for classes in product((0, 1, 2, 3), (1, 2, 3), (0, 1, 2, 3)):
+            found = leaf_of(group, event, classes)
+            choices = list(product(*((c,) if c else (1, 2, 3) for c in classes)))
+            certain = {rule for choice in choices for rule in leaf_of(group, event, choice).rules}
+            assert certain <= set(found.rules)
+            if sum(c == 0 for c in classes) == 1:
+                assert certain == set(found.rules)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(TREES, st.integers(1, 3)), min_size=1, max_size=4))
+def test_nothing_is_stored_twice_or_in_vain(rules: list[tuple[Tree, int]]) -> None:
+    conditions = store()
+    group = build(conditions, [Clause(n, mask, number(conditions, tree)) for n, (tree, mask) in enumerate(rules)])
+    assert len(set(group.nodes)) == len(group.nodes)
+    assert len(set(group.leaves)) == len(group.leaves)
+    assert len(set(group.rows)) == len(group.rows)
+    for at, node in enumerate(group.nodes):
+        assert node.children
+        assert all(child != node.default for _, child in node.children)
+        assert all(child < at for child in (node.default, node.uncertain, *(c for _, c in node.children)))
+
+
+def test_a_class_that_cannot_occur_gets_the_most_severe_rule() -> None:
+    conditions = store()
+    clauses = [Clause(n, 1, conditions.all_of([conditions.test(2), conditions.test(4 + n)])) for n in (0, 1)]
+    group = Builder(conditions, DIMENSIONS, 1, [2, 3], 2, 100).build(clauses)
+    assert leaf_of(group, 0, (1, 0, 1)) == Leaf((1,), True)
+
+
+def test_events_with_the_same_rules_share_a_diagram() -> None:
+    conditions = store()
+    group = build(conditions, [Clause(0, 3, conditions.test(4))])
+    assert group.rows[~group.subject][0] == group.rows[~group.subject][1]
+    assert len(group.nodes) == 1
+
+
+def test_the_budget_counts_nodes_edges_and_rows() -> None:
+    conditions = store()
+    clauses = [Clause(n, 1, conditions.test(n)) for n in range(6)]
+    size = build(conditions, clauses).edges
+    assert build(conditions, clauses, size).edges == size
+    with pytest.raises(TooLarge):
+        build(conditions, clauses, size - 1)
+
+
+WIDE = [
+    Dimension("s", "process.exe", abi.DIM_STRING, 0, True, True, classes=5000),
+    Dimension("l", "process.ancestors.exe", abi.DIM_LINEAGE, 0, True, True),
+    Dimension("p", "file.path", abi.DIM_STRING, 6, False, True, classes=5000),
+]
+
+
+def wide() -> tuple[Conditions, list[Clause]]:
+    """Rules 0..99 on paths only, 100..199 on an executable and a path, 200..219 on an ancestor and a path."""
+    conditions = Conditions()
+    truth = [(0, (2 + n,)) for n in range(100)] + [(1, (2,))] + [(2, (2 + n,)) for n in range(220)]
+    conditions.bind(truth)
+    clauses = [Clause(n, 1, conditions.test(101 + n)) for n in range(100)]
+    clauses += [Clause(100 + n, 1, conditions.all_of([conditions.test(n), conditions.test(201 + n)])) for n in range(100)]
+    clauses += [Clause(200 + n, 1, conditions.all_of([conditions.test(100), conditions.test(301 + n)])) for n in range(20)]
+    return conditions, clauses
+
+
+def test_rules_that_multiply_begin_apart() -> None:
+    conditions, clauses = wide()
+    parts = Partition(conditions, WIDE, clauses).first(clauses)
+    assert [{c.rule // 100 for c in part} for part in parts] == [{0, 2}, {1}]
+    assert Partition(conditions, WIDE, clauses[:20]).first(clauses[:20]) == [clauses[:20]]
+    assert Partition(conditions, WIDE, []).first([]) == []
+
+
+def test_halves_keep_alike_rules_and_whole_rules_together() -> None:
+    conditions, clauses = wide()
+    extra = Clause(0, 2, clauses[0].condition)
+    partition = Partition(conditions, WIDE, clauses)
+    left, right = partition.halves([*clauses, extra])
+    assert {c.rule // 100 for c in right} == {1}
+    assert {c.rule // 100 for c in left} == {0, 2}
+    assert extra in left
+    left, right = partition.halves(left)
+    assert {c.rule // 100 for c in right} == {2}
+    left, right = partition.halves(clauses[:100])
+    assert (len(left), len(right)) == (50, 50)
+    assert partition.halves(clauses[:1]) == ([], clauses[:1])

@@ -1,0 +1,84 @@
+"""bpfence.compiler.explain: the route of an event is the reference's verdict, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+
+from bpfence import evaluate
+from bpfence.compiler import compile_policies
+from bpfence.compiler.explain import event_name, explain
+from bpfence.errors import UsageError
+from bpfence.policy import Action, And, Atom, Not, Op, Policy, PolicySet, Rule, Value
+from tests.unit.compiler.random_policies import events, policy_sets
+
+RULE = Rule(
+    policy="tmp",
+    name="no-exec",
+    events=("process.exec",),
+    condition=And(
+        (
+            Not(Atom("process.exe", Op.GLOB, "/usr/bin/dpkg")),
+            Atom("file.path", Op.GLOB, "/tmp/**"),
+            Atom("process.uid", Op.RANGE, (1000, 65535)),
+        )
+    ),
+    action=Action.DENY,
+    errno=13,
+)
+COMPILED = compile_policies(PolicySet((Policy(name="tmp", rules=(RULE,)),)))
+
+
+def test_a_route_in_words() -> None:
+    route = explain(COMPILED, {"event": "exec", "file.path": "/tmp/x", "process.exe": "/usr/bin/sh", "process.uid": 1000})
+    assert (route.event, route.action, route.errno, route.rules) == ("process.exec", "deny", 13, ("tmp/no-exec",))
+    assert route.words == (
+        "group 0:",
+        "  process.exe: b'/usr/bin/sh', as no rule asks for",
+        "  process.uid: 1000, class 2 of 3",
+        "  the subject is row 1",
+        "  file.path: b'/tmp/x', class 2 of 3",
+        "  verdict 1: deny (tmp/no-exec)",
+        "verdict: deny, errno 13, by tmp/no-exec",
+    )
+    assert msgspec.json.decode(msgspec.json.encode(route), type=type(route)) == route
+
+
+def test_an_unconcerned_subject_ends_the_route() -> None:
+    route = explain(COMPILED, {"event": "process.exec", "file.path": "/tmp/x", "process.exe": "/usr/bin/dpkg", "process.uid": 1000})
+    assert route.action == "none"
+    assert route.words[-3:] == ("  the subject is row 0: no rule concerns it", "  verdict 0: none", "verdict: none")
+    assert [d.dimension for d in route.groups[0].decisions] == ["process.exe"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(policy_sets(), events())
+def test_agrees_with_the_reference(policies: PolicySet, event: Mapping[str, Value]) -> None:
+    expected = evaluate.verdict(policies, event)
+    route = explain(compile_policies(policies), event)
+    assert (route.action, sorted(route.rules)) == (expected.action.name.lower(), sorted(f"{m.policy}/{m.rule}" for m in expected.matches))
+    assert route.errno == expected.errno or len(route.groups) > 1
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "nothing"},
+        {},
+        {"event": "exec", "no.field": 1},
+        {"event": "exec", "file.path": 1},
+        {"event": "exec", "process.uid": "x"},
+        {"event": "connect", "net.peer.ip": "10.0.0"},
+        {"event": "exec", "process.ancestors.exe": (1,)},
+    ],
+)
+def test_mistakes_are_usage_errors(event: dict[str, Value]) -> None:
+    with pytest.raises(UsageError):
+        explain(COMPILED, event)
+
+
+def test_event_names() -> None:
+    assert (event_name("open"), event_name("file.open")) == ("file.open", "file.open")

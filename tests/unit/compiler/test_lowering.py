@@ -1,0 +1,72 @@
+"""bpfence.compiler.lowering: numbering, default postures as rules, effective actions, conditions per event."""
+
+from __future__ import annotations
+
+from bpfence import abi
+from bpfence.compiler.diagram import TRUE
+from bpfence.compiler.lowering import default_rules, lower_policies
+from bpfence.errors import Location
+from bpfence.policy import Action, And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule
+
+PATH = Atom("file.path", Op.GLOB, "/a")
+UID = Atom("process.uid", Op.RANGE, (0, 0))
+PROT = Atom("file.prot", Op.ANYBITS, 4)
+
+
+def rule(name: str, condition: Condition = And(), *events: str, action: Action = Action.DENY) -> Rule:  # noqa: B008
+    return Rule(policy="p", name=name, events=events or ("file.open",), condition=condition, action=action)
+
+
+def lower(*rules: Rule, **values: object) -> object:
+    return lower_policies(PolicySet((Policy(name="p", rules=rules, **values),)), None)  # type: ignore[arg-type]
+
+
+def test_defaults_are_rules_behind_their_policys_own() -> None:
+    allow = rule("a", PATH, "file.open", "process.exec", action=Action.ALLOW)
+    policy = Policy(
+        name="p",
+        scope=UID,
+        default={"file.open": Action.DENY, "process.exec": Action.DENY, "net.bind": Action.KILL, "file.link": Action.ALLOW},
+        rules=(allow, rule("b", PATH)),
+        location=Location("f", 1, 1),
+        severity="high",
+    )
+    defaults = list(default_rules(policy))
+    assert [(d.name, d.events, d.action, d.severity, d.location) for d in defaults] == [
+        ("default", ("file.open", "process.exec"), Action.DENY, "high", Location("f", 1, 1)),
+        ("default", ("net.bind",), Action.KILL, "high", Location("f", 1, 1)),
+    ]
+    assert defaults[0].condition_for("process.exec") == And((UID, Not(Or((PATH,)))))
+    assert defaults[1].condition_for("net.bind") == And((UID, Not(Or())))
+    lowered = lower_policies(PolicySet((policy, Policy(name="q", mode="audit", rules=(rule("c"),)))), None)
+    assert [r.name for r in lowered.rules] == ["a", "b", "default", "default", "c"]
+    assert lowered.modes == ["enforce"] * 4 + ["audit"]
+    assert lowered.actions == [Action.ALLOW, Action.DENY, Action.DENY, Action.KILL, Action.AUDIT]
+    assert sorted({clause.rule for clause in lowered.clauses}) == [1, 2, 3, 4]
+
+
+def test_events_that_see_the_same_condition_share_a_clause() -> None:
+    lowered = lower(rule("r", Or((And((PATH, PROT)), UID)), "file.open", "file.mmap", "file.unlink", "file.mprotect"))
+    bits = [
+        {name for name in ("EV_FILE_OPEN", "EV_FILE_MMAP", "EV_FILE_UNLINK", "EV_FILE_MPROTECT") if c.events >> abi.CONSTANTS[name] & 1}
+        for c in lowered.clauses  # type: ignore[attr-defined]
+    ]
+    assert bits == [{"EV_FILE_OPEN", "EV_FILE_UNLINK"}, {"EV_FILE_MMAP", "EV_FILE_MPROTECT"}]
+
+
+def test_a_negated_test_on_a_field_the_event_lacks_is_true() -> None:
+    lowered = lower(rule("r", Not(PROT)))
+    assert [c.condition for c in lowered.clauses] == [TRUE]  # type: ignore[attr-defined]
+
+
+def test_the_place_of_a_test_is_its_first_rules() -> None:
+    first = Rule(policy="p", name="r", events=("file.open",), condition=PATH, location=Location("f", 3, 1))
+    second = Rule(policy="p", name="s", events=("file.open",), condition=PATH, location=Location("f", 9, 1))
+    lowered = lower(first, second)
+    assert [use.location.line for use in lowered.tests.values()] == [3]  # type: ignore[attr-defined]
+
+
+def test_a_mistake_is_blamed_once_per_policy() -> None:
+    bad = Atom("file.path", Op.GLOB, "/[")
+    lowered = lower(rule("a", bad, action=Action.ALLOW), rule("b", bad), default={"file.open": Action.DENY}, scope=bad)
+    assert len(lowered.errors) == 1  # type: ignore[attr-defined]
