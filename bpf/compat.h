@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* All kernel drift. Every entry: what changed, kernel commit or release, how it is told apart (by looking for the member or
+ * by a constant that the loader probes, never by a version).
+ */
+#ifndef BPFENCE_COMPAT_H
+#define BPFENCE_COMPAT_H
+
+#include "kernel.h"
+
+/* Constants set by the loader from its probes, before load. The verifier removes what they switch off. */
+extern const volatile u32 have_rdonly_cast; /* kfunc bpf_rdonly_cast, v6.2 (a35b9af4ec2c) */
+extern const volatile u32 have_task_btf;    /* helper bpf_get_current_task_btf, v5.11 (3ca1032ab7ab) */
+
+extern const volatile u32 have_task_pt_regs; /* helper bpf_task_pt_regs, v5.15 (dd6e10fbd9fb) */
+
+extern void *bpf_rdonly_cast(const void *obj, u32 btf_id) __ksym __weak;
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+/* v6.15 (633488947ef6): kernfs_node.parent became __parent, read under RCU. */
+struct kernfs_node___parent {
+	struct kernfs_node *parent;
+};
+
+struct kernfs_node___rcu {
+	struct kernfs_node *__parent;
+};
+
+/* v6.18: the mounts of a super block are a chain of struct mount, before that a list_head of mount.mnt_instance. */
+struct super_block___list {
+	struct list_head s_mounts;
+};
+
+struct mount___list {
+	struct list_head mnt_instance;
+};
+
+struct super_block___chain {
+	struct mount *s_mounts;
+};
+
+struct mount___chain {
+	struct mount *mnt_next_for_sb;
+};
+
+#pragma clang attribute pop
+
+static __always_inline struct kernfs_node *compat_kernfs_parent(const struct kernfs_node *kn)
+{
+	const struct kernfs_node___parent *before = (const void *)kn;
+	const struct kernfs_node___rcu *since = (const void *)kn;
+
+	if (bpf_core_field_exists(since->__parent))
+		return BPF_CORE_READ(since, __parent);
+	return BPF_CORE_READ(before, parent);
+}
+
+/* v6.15 (58cf9c383c5c): the name inside the dentry is d_shortname, before that d_iname; at least 32 bytes both. */
+struct dentry___iname {
+	unsigned char d_iname[32];
+} __attribute__((preserve_access_index));
+
+union shortname_store {
+	unsigned char string[32];
+} __attribute__((preserve_access_index));
+
+struct dentry___shortname {
+	union shortname_store d_shortname;
+} __attribute__((preserve_access_index));
+
+static __always_inline u64 compat_inline_name(u64 dentry)
+{
+	if (bpf_core_field_exists(struct dentry___shortname, d_shortname))
+		return dentry + bpf_core_field_offset(struct dentry___shortname, d_shortname);
+	return dentry + bpf_core_field_offset(struct dentry___iname, d_iname);
+}
+
+/* First mount of a super block, and the next one; 0 at the end. */
+static __always_inline u64 compat_first_mount(const struct super_block *sb)
+{
+	const struct super_block___chain *chain = (const void *)sb;
+	const struct super_block___list *list = (const void *)sb;
+
+	if (bpf_core_field_exists(struct mount___chain, mnt_next_for_sb))
+		return (u64)BPF_CORE_READ(chain, s_mounts);
+	return (u64)BPF_CORE_READ(list, s_mounts.next) - bpf_core_field_offset(struct mount___list, mnt_instance);
+}
+
+/* A function of its own: inlined, clang moves the relocations of this branch in front of the caller's loop, where the verifier
+ * meets them on kernels that lack the members (7.3, clang 14: "<invalid CO-RE relocation>").
+ */
+static __noinline u64 compat_next_in_list(u64 sb, u64 mount)
+{
+	const struct mount___list *list = (const void *)mount;
+	u64 next = (u64)BPF_CORE_READ(list, mnt_instance.next);
+
+	if (next == sb + bpf_core_field_offset(struct super_block___list, s_mounts))
+		return 0;
+	return next - bpf_core_field_offset(struct mount___list, mnt_instance);
+}
+
+static __always_inline u64 compat_next_mount(u64 sb, u64 mount)
+{
+	const struct mount___chain *chain = (const void *)mount;
+
+	if (bpf_core_field_exists(struct mount___chain, mnt_next_for_sb))
+		return (u64)BPF_CORE_READ(chain, mnt_next_for_sb);
+	return compat_next_in_list(sb, mount);
+}
+
+#endif

@@ -1,0 +1,1311 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The engine behind every hook: subject, classes, diagrams, path walks, process records, event records. The maps are defined
+ * here, and the constants that the loader sets.
+ */
+#define BPFENCE_DEFINE_MAPS
+#include "engine.h"
+#include "match.h"
+#include "path.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+const volatile u32 have_rdonly_cast = 0;
+const volatile u32 have_task_btf = 0;
+const volatile u32 have_task_pt_regs = 0;
+
+/* ---- paths ---- */
+
+/* A name of less than 16 bytes that lies inside its dentry: two loads, no helper, and what was collected before is kept. */
+static __always_inline void path_copy_short(struct scratch *s, u64 name, u32 at, u32 length)
+{
+	struct timespec64 *words = bpf_rdonly_cast((void *)name, bpf_core_type_id_kernel(struct timespec64));
+	u64 *first = (u64 *)&s->data[at & SCRATCH_MASK], *second = (u64 *)&s->data[(at & SCRATCH_MASK) + 8];
+	u64 mask = (1ULL << ((length & 7) * 8)) - 1;
+
+	if (length < 8) {
+		*first = (words->tv_sec & mask) | (*first & ~mask);
+		return;
+	}
+	*first = words->tv_sec;
+	*second = (words->tv_nsec & mask) | (*second & ~mask);
+}
+
+/* Puts "/name" in front of what was collected. */
+static __always_inline int path_prepend(struct scratch *s, u64 dentry, u64 name, u32 length)
+{
+	u32 at = s->walk_offset;
+
+	if (length > 255 || at < s->walk_limit + length + 1)
+		return PATH_UNCERTAIN;
+	at -= length;
+	if (have_rdonly_cast && length < 16 && name == compat_inline_name(dentry))
+		path_copy_short(s, name, at, length);
+	else if (bpf_probe_read_kernel(&s->data[at & SCRATCH_MASK], MASKED(length, 255), (void *)name))
+		return PATH_UNCERTAIN;
+	at -= 1;
+	s->data[at & SCRATCH_MASK] = '/';
+	s->walk_offset = at;
+	return PATH_GOING;
+}
+
+/* PATH_CHUNK steps up. */
+__noinline int path_walk_chunk(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct path_step step;
+	u64 dentry, mount, root;
+	u32 i;
+
+	if (!s)
+		return PATH_UNCERTAIN;
+	dentry = s->walk_dentry;
+	mount = s->walk_mount;
+	root = path_mount_root(mount);
+	for (i = 0; i < PATH_CHUNK; i++) {
+		if (s->features & IMAGE_NEEDS_OBJECTS)
+			s->walk_objects |= path_objects(dentry, s->generation);
+		if (dentry == root) {
+			u64 parent = 0, mountpoint = 0;
+
+			path_read_mount(mount, &parent, &mountpoint);
+			if (!parent || parent == mount) {
+				s->walk_mount = mount;
+				return PATH_DONE;
+			}
+			dentry = mountpoint;
+			mount = parent;
+			root = path_mount_root(mount);
+			continue;
+		}
+		path_read_dentry(dentry, &step);
+		if (!step.parent)
+			return PATH_UNCERTAIN;
+		if (step.parent == dentry) {
+			s->walk_dentry = dentry;
+			s->walk_mount = mount;
+			return PATH_PSEUDO;
+		}
+		if (path_prepend(s, dentry, step.name, step.length) != PATH_GOING)
+			return PATH_UNCERTAIN;
+		dentry = step.parent;
+	}
+	s->walk_dentry = dentry;
+	s->walk_mount = mount;
+	return PATH_GOING;
+}
+
+/* A file outside the tree: memfd:NAME, pipe, socket. Only a name that the kernel itself made has no '/' in front. */
+static __always_inline int path_pseudo(struct scratch *s, u32 end)
+{
+	struct path_step step;
+
+	if (s->walk_offset != end)
+		return PATH_UNCERTAIN; /* the walk left its mount: a lost race with a move, or a mount that does not hold the file */
+	path_read_dentry(s->walk_dentry, &step);
+	if (step.length > 255 || path_prepend(s, s->walk_dentry, step.name, step.length) != PATH_GOING)
+		return PATH_UNCERTAIN;
+	s->walk_offset += 1;
+	return PATH_PSEUDO;
+}
+
+__noinline int path_resolve(u32 slot, u32 which)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 str = which ? STR_FILE_NEW_PATH : STR_FILE_PATH;
+	u32 object = which ? NUM_NEW_OBJECT : NUM_FILE_OBJECT;
+	u32 end = which ? AREA_NEW_PATH_END : AREA_PATH_END;
+	int status = PATH_UNCERTAIN;
+	u32 i;
+
+	if (!s || s->str_tried & (1U << str))
+		return 0;
+	s->str_tried |= 1U << str;
+	if (!s->dentry[which & 1])
+		return 0;
+	s->walk_dentry = s->dentry[which & 1];
+	s->walk_mount = s->mount[which & 1];
+	s->walk_offset = end;
+	s->walk_limit = end - ABI_PATH_MAX;
+	s->walk_objects = 0;
+	if (s->walk_mount) {
+		for (i = 0; i < PATH_CHUNKS; i++) {
+			status = path_walk_chunk(slot);
+			if (status != PATH_GOING)
+				break;
+		}
+	}
+	set_num(s, object, s->walk_objects);
+	/* A place on a mount of the kernel's own, such as the layers that overlayfs opens behind the file that was asked for: it has no
+	 * name in any namespace. The access by name was decided when the overlay's file was opened.
+	 */
+	if ((status == PATH_DONE || (status == PATH_PSEUDO && s->walk_offset != end)) && path_mount_internal(s->walk_mount))
+		return 0;
+	if (status == PATH_PSEUDO)
+		status = path_pseudo(s, end);
+	if (status == PATH_DONE && s->walk_offset == end) {
+		s->walk_offset = end - 1;
+		s->data[(end - 1) & SCRATCH_MASK] = '/';
+	}
+	if (status == PATH_PSEUDO && !which && end - s->walk_offset > 6 &&
+	    s->data[s->walk_offset & SCRATCH_MASK] == 'm' && s->data[(s->walk_offset + 5) & SCRATCH_MASK] == ':')
+		set_num(s, NUM_FILE_MEMFD, 1);
+	if (status == PATH_PSEUDO && s->walk_offset == end)
+		return 0; /* a pipe or socket: no name */
+	if (status != PATH_DONE && status != PATH_PSEUDO) {
+		s->str_uncertain |= 1U << str;
+		s->flags |= which ? EVENT_NEW_PATH_UNCERTAIN : EVENT_PATH_UNCERTAIN;
+		count(CNT_PATH_UNCERTAIN);
+	}
+	set_str(s, str, s->walk_offset, end - s->walk_offset);
+	return 0;
+}
+
+#define MOUNTS_TRIED 32
+
+__noinline u64 mount_of(u64 super_block)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	u64 wanted = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
+	struct super_block *sb = (void *)super_block;
+	u64 mount = compat_first_mount(sb);
+	u32 i;
+
+	for (i = 0; i < MOUNTS_TRIED; i++) {
+		if (!mount)
+			return 0;
+		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted)
+			return mount + bpf_core_field_offset(struct mount, mnt);
+		mount = compat_next_mount(super_block, mount);
+	}
+	return 0;
+}
+
+/* ---- strings ---- */
+
+/* 8 levels of the cgroup path, upwards. */
+__noinline int cgroup_walk_chunk(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct kernfs_node *kn;
+	u32 i;
+
+	if (!s)
+		return PATH_UNCERTAIN;
+	kn = (void *)s->kernfs;
+	for (i = 0; i < 8; i++) {
+		struct kernfs_node *parent = compat_kernfs_parent(kn);
+		u32 at = s->walk_offset;
+		u32 start = (AREA_LOADED + ABI_CGROUP_MAX * 2) & SCRATCH_MASK;
+		long n;
+
+		if (!parent)
+			return PATH_DONE;
+		/* The length of a kernfs name is not stored: read it once aside, then to its place. */
+		n = bpf_probe_read_kernel_str(&s->data[start], SCRATCH_SLACK, BPF_CORE_READ(kn, name));
+		if (n <= 1 || n >= SCRATCH_SLACK || at < AREA_LOADED + n)
+			return PATH_UNCERTAIN;
+		n -= 1;
+		at -= n;
+		bpf_probe_read_kernel(&s->data[at & SCRATCH_MASK], MASKED(n, 255), &s->data[start]);
+		at -= 1;
+		s->data[at & SCRATCH_MASK] = '/';
+		s->walk_offset = at;
+		kn = parent;
+	}
+	s->kernfs = (u64)kn;
+	return PATH_GOING;
+}
+
+static __always_inline void load_cgroup(struct scratch *s, u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	u32 end = AREA_LOADED + ABI_CGROUP_MAX, i;
+	int status = PATH_UNCERTAIN;
+
+	s->kernfs = (u64)BPF_CORE_READ(task, cgroups, dfl_cgrp, kn);
+	s->walk_offset = end;
+	if (s->kernfs) {
+		for (i = 0; i < 8; i++) {
+			status = cgroup_walk_chunk(slot);
+			if (status != PATH_GOING)
+				break;
+		}
+	}
+	if (status == PATH_DONE && s->walk_offset == end) {
+		s->walk_offset = end - 1;
+		s->data[(end - 1) & SCRATCH_MASK] = '/';
+	}
+	if (status != PATH_DONE)
+		s->str_uncertain |= 1U << STR_PROCESS_CGROUP;
+	set_str(s, STR_PROCESS_CGROUP, s->walk_offset, end - s->walk_offset);
+}
+
+/* Loads a member of an exec image into AREA_LOADED. */
+static __always_inline void load_image(struct scratch *s, u32 str, struct exec_image *image)
+{
+	u32 length;
+
+	if (str == STR_PROCESS_ARGS) {
+		length = image->args_len;
+		if (length > ABI_ARGS_MAX)
+			length = ABI_ARGS_MAX;
+		bpf_probe_read_kernel(&s->data[AREA_LOADED], MASKED(length, 2 * ABI_ARGS_MAX - 1), image->args);
+		if (image->flags & EXEC_ARGS_TRUNCATED)
+			s->str_uncertain |= 1U << str;
+	} else {
+		length = image->exe_len;
+		if (length > ABI_PATH_MAX - 1)
+			length = ABI_PATH_MAX - 1;
+		bpf_probe_read_kernel(&s->data[AREA_LOADED], MASKED(length, ABI_PATH_MAX - 1), image->exe);
+		if (image->flags & EXEC_EXE_UNCERTAIN)
+			s->str_uncertain |= 1U << (str & 31);
+	}
+	if (length)
+		set_str(s, str & (ABI_STR_SLOTS - 1), AREA_LOADED, length);
+}
+
+static __always_inline void load_name(struct scratch *s, struct exec_image *image)
+{
+	long n = bpf_probe_read_kernel_str(&s->data[AREA_LOADED], ABI_COMM_LEN, image->comm);
+
+	if (n > 1)
+		set_str(s, STR_PROCESS_NAME, AREA_LOADED, n - 1);
+}
+
+static __always_inline void load_fstype(struct scratch *s)
+{
+	struct inode *inode = (void *)s->inode;
+
+	if (inode && !(s->str_present & (1U << STR_FILE_FSTYPE)))
+		set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(inode, i_sb, s_type, name));
+}
+
+/* The image whose executable STR_PROCESS_EXE, STR_PARENT_EXE or STR_TARGET_EXE means. */
+static __always_inline struct exec_image *string_image(struct scratch *s, u32 str)
+{
+	u64 id = s->record.exec_id;
+	struct exec_image *image;
+
+	if (str == STR_TARGET_EXE) {
+		u32 pid = s->num[NUM_TARGET_PID];
+		struct process_record *target = bpf_map_lookup_elem(&processes, &pid);
+
+		if (!target)
+			return NULL;
+		id = target->exec_id;
+	} else if (str == STR_PARENT_EXE) {
+		image = bpf_map_lookup_elem(&images, &id);
+		if (image && image->pid == s->record.pid)
+			id = image->parent_exec_id;
+	}
+	return bpf_map_lookup_elem(&images, &id);
+}
+
+/* Makes sure that a string is in the scratch: file paths and what the hook set stay, the rest shares AREA_LOADED. */
+__noinline int string_load(u32 slot, u32 str)
+{
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image;
+
+	if (!s)
+		return 0;
+	if (str == STR_FILE_PATH)
+		return path_resolve(slot, 0);
+	if (str == STR_FILE_NEW_PATH)
+		return path_resolve(slot, 1);
+	if (str == STR_FILE_FSTYPE) {
+		load_fstype(s);
+		return 0;
+	}
+	if (str > STR_PROCESS_CWD && str != STR_TARGET_EXE)
+		return 0;
+	if (s->loaded == str + 1 || (str == STR_TARGET_EXE && s->str_tried & (1U << STR_TARGET_EXE)))
+		return 0;
+	if (s->loaded > 0)
+		s->str_present &= ~(1U << ((s->loaded - 1) & 31));
+	s->loaded = str + 1;
+	if (str == STR_PROCESS_CGROUP) {
+		load_cgroup(s, slot);
+		return 0;
+	}
+	image = string_image(s, str);
+	if (!image) {
+		s->str_uncertain |= 1U << (str & 31);
+		return 0;
+	}
+	if (str == STR_PROCESS_NAME)
+		load_name(s, image);
+	else
+		load_image(s, str, image);
+	return 0;
+}
+
+/* process.cwd: resolved through the area of file.new_path when that is free, else uncertain. */
+__noinline int cwd_load(u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_at(slot);
+
+	if (!s || s->str_tried & (1U << STR_PROCESS_CWD))
+		return 0;
+	s->str_tried |= 1U << STR_PROCESS_CWD;
+	if (s->dentry[1])
+		path_resolve(slot, 1);
+	if (s->str_present & (1U << STR_FILE_NEW_PATH)) {
+		s->str_uncertain |= 1U << STR_PROCESS_CWD;
+		return 0;
+	}
+	s->dentry[1] = (u64)BPF_CORE_READ(task, fs, pwd.dentry);
+	s->mount[1] = (u64)BPF_CORE_READ(task, fs, pwd.mnt);
+	s->str_tried &= ~(1U << STR_FILE_NEW_PATH);
+	path_resolve(slot, 1);
+	s->dentry[1] = 0;
+	s->num_present &= ~(1ULL << NUM_NEW_OBJECT);
+	if (s->str_uncertain & (1U << STR_FILE_NEW_PATH))
+		s->str_uncertain |= 1U << STR_PROCESS_CWD;
+	if (s->str_present & (1U << STR_FILE_NEW_PATH))
+		set_str(s, STR_PROCESS_CWD, s->str_offset[STR_FILE_NEW_PATH], s->str_length[STR_FILE_NEW_PATH]);
+	s->str_present &= ~(1U << STR_FILE_NEW_PATH);
+	s->str_uncertain &= ~(1U << STR_FILE_NEW_PATH);
+	return 0;
+}
+
+/* ---- classes and diagrams ---- */
+
+#define DFA_CHUNK 128
+
+/* Runs the automaton over the next DFA_CHUNK bytes of scratch->data. 1: more to do. */
+__noinline int match_automaton_chunk(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct image_page *page, *class_page;
+	u32 i, state, position, end, classes;
+
+	if (!s)
+		return 0;
+	state = s->dfa_state;
+	position = s->dfa_position;
+	end = s->dfa_end;
+	classes = (s->dfa_classes & (IMAGE_PAGE_WORDS - 1)) * 4;
+	class_page = match_page(s->generation, s->dfa_classes);
+	page = match_page(s->generation, state);
+	if (!page || !class_page)
+		return 0;
+	for (i = 0; i < DFA_CHUNK; i++) {
+		u32 byte_class, row, cell, next;
+
+		if (position >= end)
+			goto done;
+		byte_class = ((u8 *)class_page)[(classes + s->data[position & SCRATCH_MASK]) & (IMAGE_PAGE_BYTES - 1)];
+		position++;
+		row = state & (IMAGE_PAGE_WORDS - 2);
+		cell = (row + 2 * byte_class) & (IMAGE_PAGE_WORDS - 2);
+		if (page->word[cell] != state) {
+			if (page->word[row] & DFA_STOP)
+				goto done;
+			cell = row;
+		}
+		next = page->word[cell + 1];
+		if ((next ^ state) >= IMAGE_PAGE_WORDS) {
+			page = match_page(s->generation, next);
+			if (!page)
+				return 0;
+		}
+		state = next;
+	}
+	s->dfa_state = state;
+	s->dfa_position = position;
+	return position < end;
+done:
+	s->dfa_state = state;
+	s->dfa_position = end;
+	return 0;
+}
+
+/* The accept class of data[offset .. offset + length). */
+static __always_inline u32 match_automaton(u32 slot, u32 classes, u32 start, u32 offset, u32 length)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 i;
+
+	if (!s)
+		return CLASS_UNCERTAIN;
+	s->dfa_state = start;
+	s->dfa_classes = classes;
+	s->dfa_position = offset;
+	s->dfa_end = offset + length;
+	for (i = 0; i < (ABI_PATH_MAX + SCRATCH_SLACK) / DFA_CHUNK + 1; i++) {
+		if (match_automaton_chunk(slot) != 1)
+			break;
+	}
+	return match_word(s->generation, s->dfa_state) & DFA_CLASS_MASK;
+}
+
+#define BSEARCH_STEPS 17
+
+/* Class of a value among n ascending lower bounds: binary search for the last one <= value. The limits live in map memory,
+ * where the verifier knows nothing of them: in registers it follows every sequence of halvings ("BPF program is too large.
+ * Processed 1000001 insn", every kernel).
+ */
+__noinline int class_range(u32 slot, u32 ref, u64 value)
+{
+	struct scratch *s = scratch_at(slot);
+	volatile u32 *low, *high;
+	u32 i;
+
+	if (!s)
+		return 0;
+	low = &s->low;
+	high = &s->high;
+	*low = 0;
+	*high = match_word(s->generation, ref);
+	for (i = 0; i < BSEARCH_STEPS; i++) {
+		u32 middle = (*low + *high) / 2;
+		u32 at = ref + 1 + 3 * middle;
+		u64 bound = (u64)match_word(s->generation, at + 1) << 32 | match_word(s->generation, at);
+
+		if (*high - *low <= 1)
+			break;
+		if (bound <= value)
+			*low = middle;
+		else
+			*high = middle;
+	}
+	return match_word(s->generation, ref + 1 + 3 * *low + 2);
+}
+
+/* Child of a sparse node for a class: binary search, as above. */
+__noinline int diagram_sparse_child(u32 slot, u32 node, u32 class)
+{
+	struct scratch *s = scratch_at(slot);
+	volatile u32 *low, *high;
+	u32 i;
+
+	if (!s)
+		return 0;
+	low = &s->low;
+	high = &s->high;
+	*low = 0;
+	*high = match_word(s->generation, node + 1);
+	for (i = 0; i < BSEARCH_STEPS; i++) {
+		u32 middle = (*low + *high) / 2;
+		u32 at = node + 3 + 2 * middle;
+		u32 found;
+
+		if (*low >= *high)
+			break;
+		found = match_word(s->generation, at);
+		if (found == class)
+			return match_word(s->generation, at + 1);
+		if (found < class)
+			*low = middle + 1;
+		else
+			*high = middle;
+	}
+	return match_word(s->generation, node + 2);
+}
+
+static __always_inline u32 class_string(struct scratch *s, u32 slot, u32 str, u32 ref, u32 start)
+{
+	u32 bit;
+
+	str &= ABI_STR_SLOTS - 1;
+	bit = 1U << str;
+	if (str == STR_FILE_PATH)
+		path_resolve(slot, 0);
+	else if (str == STR_PROCESS_CWD)
+		cwd_load(slot);
+	else
+		string_load(slot, str);
+	if (s->str_uncertain & bit)
+		return CLASS_UNCERTAIN;
+	if (!(s->str_present & bit))
+		return CLASS_NONE;
+	return match_automaton(slot, ref, start, s->str_offset[str], s->str_length[str]);
+}
+
+static __always_inline void set_missing(struct scratch *s, u32 num, u64 value)
+{
+	if (!(s->num_present & (1ULL << num)))
+		set_num(s, num, value);
+}
+
+/* The numbers of the event's file; what the hook itself set (the new mode of a chmod) stays. */
+__noinline int numbers_load(u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_at(slot);
+	struct inode *inode;
+
+	if (!s)
+		return 0;
+	set_missing(s, NUM_PROCESS_CAPS, read_caps(BPF_CORE_READ(task, cred)));
+	inode = (void *)s->inode;
+	if (!inode)
+		return 0;
+	set_missing(s, NUM_FILE_MODE, BPF_CORE_READ(inode, i_mode));
+	set_missing(s, NUM_FILE_UID, BPF_CORE_READ(inode, i_uid.val));
+	set_missing(s, NUM_FILE_GID, BPF_CORE_READ(inode, i_gid.val));
+	set_missing(s, NUM_FILE_INO, BPF_CORE_READ(inode, i_ino));
+	set_missing(s, NUM_FILE_DEV, BPF_CORE_READ(inode, i_sb, s_dev));
+	set_missing(s, NUM_FILE_DELETED, BPF_CORE_READ(inode, i_nlink) == 0);
+	return 0;
+}
+
+static __always_inline void class_prepare(struct scratch *s, u32 slot, u32 num)
+{
+	if (num == NUM_PROCESS_CAPS || (num >= NUM_FILE_MODE && num <= NUM_FILE_DELETED))
+		numbers_load(slot);
+	if (num == NUM_FILE_OBJECT || num == NUM_FILE_MEMFD)
+		path_resolve(slot, 0);
+	else if (num == NUM_NEW_OBJECT)
+		path_resolve(slot, 1);
+}
+
+/* Class of dimension `dim` for the event in the scratch. */
+__noinline int class_of(u32 slot, u32 dim)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 kind, num, class = CLASS_UNCERTAIN;
+	u64 mask, wanted, value, number = MASKED(dim, ABI_MAX_DIMS - 1);
+	struct image_head *head;
+	struct image_dim *d;
+
+	if (!s)
+		return CLASS_UNCERTAIN;
+	head = match_head(s->generation);
+	if (!head)
+		return CLASS_UNCERTAIN;
+	d = &head->dims[number];
+	kind = d->kind;
+	num = d->slot;
+	if (kind == DIM_STRING) {
+		class = class_string(s, slot, num, d->ref, d->start);
+		goto out;
+	}
+	if (kind == DIM_LINEAGE) {
+		if (s->lineage_uncertain)
+			goto out;
+		class = (s->lineage[(num >> 6) & 1] >> (num & 63)) & 1 ? 2 : CLASS_NONE;
+		goto out;
+	}
+	if (kind == DIM_PRESENT && num >= ABI_NUM_SLOTS) {
+		u32 str = (num - ABI_NUM_SLOTS) & (ABI_STR_SLOTS - 1);
+
+		string_load(slot, str);
+		if (!(s->str_uncertain & (1U << str)))
+			class = s->str_present & (1U << str) ? 2 : CLASS_NONE;
+		goto out;
+	}
+	if (num >= ABI_NUM_SLOTS)
+		goto out;
+	class_prepare(s, slot, num);
+	if (num == NUM_FILE_OBJECT && s->flags & EVENT_PATH_UNCERTAIN)
+		goto out;
+	if (num == NUM_NEW_OBJECT && s->flags & EVENT_NEW_PATH_UNCERTAIN)
+		goto out;
+	class = CLASS_NONE;
+	if (!(s->num_present & (1ULL << num)))
+		goto out;
+	if (kind == DIM_PRESENT) {
+		class = 2;
+		goto out;
+	}
+	value = s->num[MASKED(num, 63)];
+	mask = d->mask_lo | (u64)d->mask_hi << 32;
+	wanted = d->value_lo | (u64)d->value_hi << 32;
+	if (kind == DIM_BITS)
+		class = value & mask ? 2 : CLASS_NONE;
+	else if (kind == DIM_MASKED)
+		class = (value & mask) == wanted ? 2 : CLASS_NONE;
+	else
+		class = class_range(slot, d->ref, value);
+out:
+	if (class == CLASS_UNCERTAIN)
+		s->flags |= EVENT_UNCERTAIN;
+	s->class[number] = class;
+	s->have_class |= 1ULL << number;
+	return class;
+}
+
+#define DIAGRAM_CHUNK 8
+#define DIAGRAM_GOING -1
+
+/* DIAGRAM_CHUNK nodes down from s->node. */
+__noinline int diagram_walk_chunk(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 i, node;
+
+	if (!s)
+		return 0;
+	node = s->node;
+	for (i = 0; i < DIAGRAM_CHUNK; i++) {
+		struct image_page *page;
+		u32 word, class, child;
+		u64 dim;
+
+		if (node & IMAGE_LEAF)
+			return node & ~IMAGE_LEAF;
+		page = match_page(s->generation, node);
+		if (!page)
+			return 0;
+		word = page->word[node & (IMAGE_PAGE_WORDS - 1)];
+		dim = MASKED(word, ABI_MAX_DIMS - 1);
+		if (s->have_class & (1ULL << dim))
+			class = s->class[dim];
+		else
+			class = class_of(slot, dim);
+		child = node + 2 + class;
+		if (((word >> 8) & 0xff) == NODE_SPARSE)
+			node = diagram_sparse_child(slot, node, class);
+		else if ((child ^ node) < IMAGE_PAGE_WORDS)
+			node = page->word[child & (IMAGE_PAGE_WORDS - 1)];
+		else
+			node = match_word(s->generation, child);
+	}
+	s->node = node;
+	return DIAGRAM_GOING;
+}
+
+/* Follows a diagram from `node` to its leaf; returns the leaf's number. */
+static __always_inline u32 diagram_walk(struct scratch *s, u32 slot, u32 node)
+{
+	u32 i;
+	int leaf;
+
+	if (node & IMAGE_LEAF)
+		return node & ~IMAGE_LEAF;
+	s->node = node;
+	for (i = 0; i <= ABI_MAX_DIMS / DIAGRAM_CHUNK; i++) {
+		leaf = diagram_walk_chunk(slot);
+		if (leaf != DIAGRAM_GOING)
+			return leaf;
+	}
+	count(CNT_TABLE_ERROR);
+	return 0;
+}
+
+__noinline int image_features(void)
+{
+	u32 generation = active_generation();
+	struct image_head *head = generation ? match_head(generation) : NULL;
+
+	return head ? head->header.features : 0;
+}
+
+/* ---- subject ---- */
+
+#define LINEAGE_DEPTH 64
+
+/* The lineage bits that the executable of one image gives its descendants, added to s->lineage; -1: uncertain. */
+__noinline int lineage_add(u32 slot, u64 exec_id)
+{
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image;
+	u32 ref, masks, class;
+
+	if (!s)
+		return -1;
+	image = bpf_map_lookup_elem(&images, &exec_id);
+	if (!image)
+		return -1;
+	if (image->generation == s->generation) {
+		s->lineage[0] |= image->self_bits[0];
+		s->lineage[1] |= image->self_bits[1];
+		return 0;
+	}
+	if (image->flags & EXEC_EXE_UNCERTAIN)
+		return -1;
+	ref = match_word(s->generation, offsetof(struct image_header, lineage_dfa) / 4);
+	masks = match_word(s->generation, offsetof(struct image_header, lineage_masks) / 4);
+	s->loaded = 0;
+	load_image(s, STR_PROCESS_EXE, image);
+	class = match_automaton(slot, ref, match_word(s->generation, offsetof(struct image_header, lineage_start) / 4), AREA_LOADED,
+				image->exe_len & (ABI_PATH_MAX - 1));
+	s->str_present &= ~(1U << STR_PROCESS_EXE);
+	masks += class * 2 * ABI_LINEAGE_WORDS;
+	s->lineage[0] |= match_word(s->generation, masks) | (u64)match_word(s->generation, masks + 1) << 32;
+	s->lineage[1] |= match_word(s->generation, masks + 2) | (u64)match_word(s->generation, masks + 3) << 32;
+	return 0;
+}
+
+/* Lineage of the process in s->record: cached in its image, else collected along the chain. */
+__noinline int lineage_load(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image, *ancestor;
+	u64 id, own, own_bits[2];
+	u32 i;
+
+	if (!s)
+		return 0;
+	own = s->record.exec_id;
+	s->lineage[0] = 0;
+	s->lineage[1] = 0;
+	s->lineage_uncertain = 1;
+	image = bpf_map_lookup_elem(&images, &own);
+	if (!image || lineage_add(slot, own))
+		return 0;
+	own_bits[0] = s->lineage[0];
+	own_bits[1] = s->lineage[1];
+	if (image->generation != s->generation) {
+		s->lineage[0] = 0;
+		s->lineage[1] = 0;
+		id = image->parent_exec_id;
+		for (i = 0; i < LINEAGE_DEPTH; i++) {
+			if (!id)
+				break;
+			ancestor = bpf_map_lookup_elem(&images, &id);
+			if (!ancestor || lineage_add(slot, id))
+				return 0;
+			if (ancestor->generation == s->generation) {
+				s->lineage[0] |= ancestor->lineage[0];
+				s->lineage[1] |= ancestor->lineage[1];
+				id = 0;
+				break;
+			}
+			id = ancestor->parent_exec_id;
+		}
+		if (id)
+			return 0;
+		image->self_bits[0] = own_bits[0];
+		image->self_bits[1] = own_bits[1];
+		image->lineage[0] = s->lineage[0];
+		image->lineage[1] = s->lineage[1];
+		barrier();
+		image->generation = s->generation;
+	}
+	s->lineage[0] = image->lineage[0];
+	s->lineage[1] = image->lineage[1];
+	if (image->pid != s->record.pid) {
+		s->lineage[0] |= own_bits[0];
+		s->lineage[1] |= own_bits[1];
+	}
+	s->lineage_uncertain = 0;
+	return 0;
+}
+
+/* Computes subject rows and concern of s->record for the generation in the scratch. */
+__noinline int subject_compute(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u64 concern = 0;
+	u32 group;
+
+	if (!s)
+		return 0;
+	count(CNT_SUBJECT_COMPUTED);
+	if (match_word(s->generation, offsetof(struct image_header, lineage_dfa) / 4))
+		lineage_load(slot);
+	for (group = 0; group < ABI_MAX_GROUPS; group++) {
+		u32 row, at;
+
+		if (group >= s->n_groups)
+			break;
+		row = diagram_walk(s, slot, match_word(s->generation, offsetof(struct image_header, subject_root) / 4 + group));
+		s->record.subject[group] = row;
+		at = match_word(s->generation, offsetof(struct image_header, concern_ref) / 4 + group) + 2 * row;
+		concern |= match_word(s->generation, at) | (u64)match_word(s->generation, at + 1) << 32;
+	}
+	s->record.concern = concern;
+	s->record.flags &= ~(RECORD_DEPENDS_IDS | RECORD_DEPENDS_CGROUP);
+	if (s->features & IMAGE_SUBJECT_IDS)
+		s->record.flags |= RECORD_DEPENDS_IDS;
+	if (s->features & IMAGE_SUBJECT_CGROUP)
+		s->record.flags |= RECORD_DEPENDS_CGROUP;
+	s->record.generation = s->generation;
+	return 0;
+}
+
+static __always_inline int scratch_generation(struct scratch *s)
+{
+	struct image_head *head;
+
+	s->generation = active_generation();
+	head = match_head(s->generation);
+	if (!head)
+		return -1;
+	s->features = head->header.features;
+	s->n_groups = head->header.n_groups;
+	return 0;
+}
+
+/* What the record says of the subject holds only for these ids, this cgroup and this generation. Storing a new subject is safe
+ * only where no other thread of the process can hold other ids: a single-threaded process; the others compute it each time.
+ */
+static __always_inline void subject_refresh(struct scratch *s, u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct process_record *record;
+	u64 cgroup = bpf_get_current_cgroup_id();
+	bool same_subject;
+	u32 uid, gid, tgid;
+
+	read_ids(&uid, &gid);
+	same_subject = s->record.uid == uid && s->record.gid == gid && s->record.cgroup == cgroup;
+	s->record.uid = uid;
+	s->record.gid = gid;
+	s->record.cgroup = cgroup;
+	set_process(s);
+	set_num(s, NUM_PROCESS_UID, uid);
+	set_num(s, NUM_PROCESS_GID, gid);
+	subject_compute(slot);
+	if (!s->has_record || (!same_subject && BPF_CORE_READ(task, signal, nr_threads) != 1))
+		return;
+	tgid = s->record.pid;
+	record = bpf_map_lookup_elem(&processes, &tgid);
+	if (!record || record->exec_id != s->record.exec_id)
+		return;
+	*(volatile u32 *)&record->generation = 0;
+	barrier();
+	record->uid = uid;
+	record->gid = gid;
+	record->cgroup = cgroup;
+	record->flags = s->record.flags;
+	record->concern = s->record.concern;
+	__builtin_memcpy(record->subject, s->record.subject, sizeof(record->subject));
+	barrier();
+	*(volatile u32 *)&record->generation = s->generation;
+	if (!(s->record.flags & RECORD_DEPENDS_IDS))
+		concern_store(tgid, s->record.concern | concern_tag(s->generation, tgid));
+}
+
+__noinline int subject_load(u32 slot, u32 event)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct scratch *s = scratch_at(slot);
+	struct process_record *record;
+
+	if (!s)
+		return 0;
+	scratch_clear(s, event);
+	if (scratch_generation(s))
+		return 0;
+	record = bpf_map_lookup_elem(&processes, &tgid);
+	if (!record) {
+		s->kernfs = bpf_get_current_task();
+		record_create(slot);
+		record = bpf_map_lookup_elem(&processes, &tgid);
+	}
+	s->has_record = record != NULL;
+	if (record)
+		s->record = *record;
+	subject_refresh(s, slot);
+	scratch_clear(s, event); /* the subject's strings share memory with the event's */
+	set_process(s);
+	return s->record.concern & (1ULL << (event & 63)) ? 1 : 0;
+}
+
+/* ---- process records ---- */
+
+/* One holder less; the last one buries the image. */
+__noinline int image_release(u64 exec_id)
+{
+	struct exec_image *image = bpf_map_lookup_elem(&images, &exec_id);
+	u64 oldest, parent;
+
+	if (!image)
+		return 0;
+	__sync_fetch_and_add(&image->refs, -1);
+	if (*(volatile u32 *)&image->refs)
+		return 0;
+	if (!bpf_map_push_elem(&graveyard, &exec_id, 0))
+		return 0;
+	/* Full: the longest dead makes room, and lets go of its parent, which is buried in turn. */
+	if (!bpf_map_pop_elem(&graveyard, &oldest)) {
+		image = bpf_map_lookup_elem(&images, &oldest);
+		parent = image ? image->parent_exec_id : 0;
+		if (!bpf_map_delete_elem(&images, &oldest) && parent) {
+			image = bpf_map_lookup_elem(&images, &parent);
+			if (image) {
+				__sync_fetch_and_add(&image->refs, -1);
+				if (!*(volatile u32 *)&image->refs)
+					bpf_map_push_elem(&graveyard, &parent, BPF_EXIST);
+			}
+		}
+	}
+	bpf_map_push_elem(&graveyard, &exec_id, BPF_EXIST);
+	return 0;
+}
+
+#define IMAGE_DEPTH_SHIFT 16
+
+/* Puts an image together in image_spaces[slot] from the task in s->kernfs, with its executable's path resolved. */
+static __always_inline struct exec_image *image_collect(struct scratch *s, u32 slot, struct task_struct *task)
+{
+	struct exec_image *image = bpf_map_lookup_elem(&image_spaces, &slot);
+	struct file *file = BPF_CORE_READ(task, mm, exe_file);
+	u32 length;
+
+	if (!image)
+		return NULL;
+	image->time = bpf_ktime_get_boot_ns();
+	image->lineage[0] = 0;
+	image->lineage[1] = 0;
+	image->self_bits[0] = 0;
+	image->self_bits[1] = 0;
+	image->refs = 1;
+	image->generation = 0;
+	image->flags = 0;
+	image->exe_len = 0;
+	image->args_len = 0;
+	image->exe_ino = 0;
+	image->exe_dev = 0;
+	image->pid = BPF_CORE_READ(task, tgid);
+	image->uid = BPF_CORE_READ(task, cred, euid.val);
+	image->gid = BPF_CORE_READ(task, cred, egid.val);
+	bpf_probe_read_kernel_str(image->comm, sizeof(image->comm), &task->comm);
+	if (!file)
+		return image;
+	set_path(s, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt));
+	path_resolve(slot, 0);
+	if (!(s->str_present & (1U << STR_FILE_PATH)))
+		return image;
+	image->exe_ino = BPF_CORE_READ(file, f_inode, i_ino);
+	image->exe_dev = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
+	if (!BPF_CORE_READ(file, f_inode, i_nlink))
+		image->flags |= EXEC_EXE_DELETED;
+	if (s->num_present & (1ULL << NUM_FILE_MEMFD))
+		image->flags |= EXEC_EXE_MEMFD;
+	if (s->str_uncertain & (1U << STR_FILE_PATH))
+		image->flags |= EXEC_EXE_UNCERTAIN;
+	length = s->str_length[STR_FILE_PATH];
+	if (length > ABI_PATH_MAX - 1)
+		length = ABI_PATH_MAX - 1;
+	image->exe_len = length;
+	bpf_probe_read_kernel(image->exe, MASKED(length, ABI_PATH_MAX - 1), &s->data[s->str_offset[STR_FILE_PATH] & 8191]);
+	return image;
+}
+
+/* The arguments of the current process, from its own stack. */
+static __always_inline void image_arguments(struct exec_image *image, struct task_struct *task)
+{
+	u64 start = BPF_CORE_READ(task, mm, arg_start);
+	u64 length = BPF_CORE_READ(task, mm, arg_end) - start;
+
+	if (length > ABI_ARGS_MAX) {
+		length = ABI_ARGS_MAX;
+		image->flags |= EXEC_ARGS_TRUNCATED;
+	}
+	if (length > 0 && !bpf_probe_read_user(image->args, MASKED(length, 2 * ABI_ARGS_MAX - 1), (void *)start))
+		image->args_len = length - 1;
+}
+
+static __always_inline void record_fill(struct scratch *s, struct task_struct *task, u64 exec_id)
+{
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	s->record.concern = 0;
+	s->record.generation = 0;
+	s->record.uid = BPF_CORE_READ(task, cred, euid.val);
+	s->record.gid = BPF_CORE_READ(task, cred, egid.val);
+	s->record.flags = 0;
+	s->record.cgroup = read_cgroup(task);
+	s->record.exec_id = exec_id;
+	s->record.start_time = BPF_CORE_READ(leader, start_boottime);
+	s->record.pid = BPF_CORE_READ(task, tgid);
+	s->record.ppid = BPF_CORE_READ(task, real_parent, tgid);
+}
+
+/* A record for a process that was there before us, or whose fork we missed: the task whose address is in s->kernfs. */
+__noinline int record_create(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct process_record *parent;
+	struct exec_image *image, *parent_image;
+	struct task_struct *task;
+	u32 pid, ppid;
+	u64 id;
+
+	if (!s)
+		return -1;
+	task = (void *)s->kernfs;
+	scratch_clear(s, EV_NONE);
+	pid = BPF_CORE_READ(task, tgid);
+	ppid = BPF_CORE_READ(task, real_parent, tgid);
+	id = read_exec_id(BPF_CORE_READ(task, group_leader, start_boottime), pid);
+	image = image_collect(s, slot, task);
+	if (!image)
+		return -1;
+	image->flags |= EXEC_FROM_ITER;
+	image->parent_exec_id = 0;
+	if (pid == bpf_get_current_pid_tgid() >> 32)
+		image_arguments(image, task);
+	parent = bpf_map_lookup_elem(&processes, &ppid);
+	if (parent && ppid != pid) {
+		u64 parent_id = parent->exec_id;
+
+		parent_image = bpf_map_lookup_elem(&images, &parent_id);
+		if (parent_image) {
+			image->parent_exec_id = parent_id;
+			__sync_fetch_and_add(&parent_image->refs, 1);
+		}
+	}
+	record_fill(s, task, id);
+	s->record.flags = RECORD_FROM_ITER;
+	if (bpf_map_update_elem(&images, &id, image, BPF_ANY) || bpf_map_update_elem(&processes, &pid, &s->record, BPF_NOEXIST)) {
+		count(CNT_RECORD_FAILED);
+		return -1;
+	}
+	return 0;
+}
+
+/* A new image and a changed record for the current process, which has just executed a program. */
+__noinline int record_exec(u32 slot, u64 old_id)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image, *old;
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	u32 depth = 0;
+	u64 id;
+
+	if (!s)
+		return -1;
+	scratch_clear(s, EV_NONE);
+	s->features = 0;
+	image = image_collect(s, slot, task);
+	if (!image)
+		return -1;
+	image_arguments(image, task);
+	id = read_exec_id(image->time, pid);
+	image->parent_exec_id = old_id;
+	old = bpf_map_lookup_elem(&images, &old_id);
+	if (old) {
+		depth = (old->flags >> IMAGE_DEPTH_SHIFT) + 1;
+		if (depth > LINEAGE_DEPTH) {
+			/* Too long a chain: the last program is left out of it. What it set in the lineage is kept for this generation. */
+			depth = LINEAGE_DEPTH;
+			image->parent_exec_id = old->parent_exec_id;
+		}
+	}
+	image->flags |= depth << IMAGE_DEPTH_SHIFT;
+	if (bpf_map_update_elem(&images, &id, image, BPF_ANY)) {
+		count(CNT_RECORD_FAILED);
+		return -1;
+	}
+	if (image->parent_exec_id) {
+		u64 parent_id = image->parent_exec_id;
+		struct exec_image *parent = bpf_map_lookup_elem(&images, &parent_id);
+
+		if (parent)
+			__sync_fetch_and_add(&parent->refs, 1);
+	}
+	record_fill(s, task, id);
+	concern_store(pid, 0);
+	if (bpf_map_update_elem(&processes, &pid, &s->record, BPF_ANY)) {
+		count(CNT_RECORD_FAILED);
+		return -1;
+	}
+	if (old)
+		image_release(old_id);
+	return 0;
+}
+
+/* ---- event records ---- */
+
+/* Appends string `str` of the scratch to the record under construction, after `used` bytes; returns the bytes then used. */
+__noinline int emit_string(u32 slot, u32 str, u32 used)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+	u64 length, offset, at = MASKED(str, ABI_STR_SLOTS - 1), end = MASKED(used, SCRATCH_MASK);
+
+	if (!s || !space || !(s->str_present & (1U << at)))
+		return used;
+	if (end > SCRATCH_DATA - ABI_PATH_MAX)
+		return used;
+	length = s->str_length[at];
+	if (length > ABI_PATH_MAX - 1)
+		length = ABI_PATH_MAX - 1;
+	offset = MASKED(s->str_offset[at], SCRATCH_MASK);
+	if (offset > SCRATCH_DATA - ABI_PATH_MAX)
+		return used;
+	bpf_probe_read_kernel(&space->data[end], MASKED(length, ABI_PATH_MAX - 1), &s->data[offset]);
+	space->record.str_present |= 1U << at;
+	space->record.str_offset[at] = end;
+	space->record.str_length[at] = length;
+	return end + length;
+}
+
+static __always_inline void emit_header(struct scratch *s, struct event_header *h)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct nsproxy *ns = BPF_CORE_READ(task, nsproxy);
+	u32 uid, gid;
+
+	read_ids(&uid, &gid);
+	set_num(s, NUM_PROCESS_UID, uid);
+	set_num(s, NUM_PROCESS_GID, gid);
+	h->abi = ABI_VERSION;
+	h->type = RECORD_EVENT;
+	h->time = bpf_ktime_get_boot_ns();
+	h->cpu = bpf_get_smp_processor_id();
+	h->event = s->event;
+	h->flags = s->flags;
+	h->pid = s->record.pid;
+	h->tid = bpf_get_current_pid_tgid();
+	h->ppid = s->record.ppid;
+	h->start_time = s->record.start_time;
+	h->exec_id = s->record.exec_id;
+	h->parent_exec_id = s->parent_exec_id;
+	h->cgroup = bpf_get_current_cgroup_id();
+	h->uid = uid;
+	h->gid = gid;
+	h->mnt_ns = ns ? BPF_CORE_READ(ns, mnt_ns, ns.inum) : 0;
+	h->pid_ns = ns ? BPF_CORE_READ(ns, pid_ns_for_children, ns.inum) : 0;
+	h->net_ns = ns ? BPF_CORE_READ(ns, net_ns, ns.inum) : 0;
+	h->user_ns = BPF_CORE_READ(task, cred, user_ns, ns.inum);
+	h->generation = s->generation;
+	h->action = s->action;
+	h->error = s->error;
+	h->n_verdicts = s->n_groups;
+	__builtin_memcpy(h->verdicts, s->verdict, sizeof(h->verdicts));
+	bpf_get_current_comm(h->comm, sizeof(h->comm));
+}
+
+/* The strings of the event itself, then the executable and the arguments, which user space could otherwise miss. */
+__noinline int emit_strings(u32 slot)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+	u32 used = 0;
+
+	if (!s || !space)
+		return 0;
+	space->record.str_present = 0;
+	numbers_load(slot);
+	path_resolve(slot, 0);
+	path_resolve(slot, 1);
+	string_load(slot, STR_FILE_FSTYPE);
+	used = emit_string(slot, STR_FILE_PATH, used);
+	used = emit_string(slot, STR_FILE_NEW_PATH, used);
+	used = emit_string(slot, STR_FILE_FSTYPE, used);
+	used = emit_string(slot, STR_NET_PEER_IP, used);
+	used = emit_string(slot, STR_NET_LOCAL_IP, used);
+	used = emit_string(slot, STR_NET_UNIX_PATH, used);
+	used = emit_string(slot, STR_MODULE_NAME, used);
+	used = emit_string(slot, STR_MOUNT_SOURCE, used);
+	used = emit_string(slot, STR_XATTR_NAME, used);
+	string_load(slot, STR_PROCESS_EXE);
+	used = emit_string(slot, STR_PROCESS_EXE, used);
+	string_load(slot, STR_PROCESS_ARGS);
+	used = emit_string(slot, STR_PROCESS_ARGS, used);
+	if (s->num_present & (1ULL << NUM_TARGET_PID)) {
+		string_load(slot, STR_TARGET_EXE);
+		used = emit_string(slot, STR_TARGET_EXE, used);
+	}
+	if (used <= SCRATCH_DATA - ABI_PATH_MAX) {
+		cwd_load(slot);
+		used = emit_string(slot, STR_PROCESS_CWD, used);
+	}
+	return used;
+}
+
+/* Writes the event in the scratch to a ring buffer, or counts its loss. */
+__noinline int emit_record(u32 slot, u32 to_telemetry)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image;
+	u32 buffer = !!to_telemetry, event;
+	u64 *sequence, id;
+	u64 size;
+	long failed;
+
+	if (!s || !space)
+		return 0;
+	id = s->record.exec_id;
+	image = bpf_map_lookup_elem(&images, &id);
+	s->parent_exec_id = image ? (image->pid == s->record.pid ? image->parent_exec_id : id) : 0;
+	size = emit_strings(slot);
+	emit_header(s, &space->record.header);
+	space->record.num_present = s->num_present;
+	__builtin_memcpy(space->record.num, s->num, sizeof(space->record.num));
+	space->record.reserved = 0;
+	size = MASKED(size, SCRATCH_MASK) + sizeof(struct event_record);
+	space->record.header.size = size;
+	sequence = bpf_map_lookup_elem(&sequences, &buffer);
+	if (sequence) {
+		__sync_fetch_and_add(sequence, 1);
+		space->record.header.sequence = *(volatile u64 *)sequence;
+	}
+	if (to_telemetry)
+		failed = bpf_ringbuf_output(&telemetry, space, size, 0);
+	else
+		failed = bpf_ringbuf_output(&alerts, space, size, 0);
+	if (failed) {
+		event = s->event;
+		sequence = bpf_map_lookup_elem(&lost, &event);
+		if (sequence)
+			__sync_fetch_and_add(sequence, 1);
+		count(to_telemetry ? CNT_TELEMETRY_LOST : CNT_ALERT_LOST);
+	} else {
+		count(to_telemetry ? CNT_TELEMETRY_WRITTEN : CNT_ALERT_WRITTEN);
+	}
+	return 0;
+}
+
+/* ---- the decision ---- */
+
+static __always_inline void decide_leaf(struct scratch *s, struct image_head *head, u32 leaf)
+{
+	u32 at = head->header.verdicts_ref + leaf * IMAGE_VERDICT_WORDS;
+	u32 action = match_word(s->generation, at), first = match_word(s->generation, at + 3);
+
+	if (action > s->action || (action == s->action && first < s->first)) {
+		s->action = action;
+		s->error = match_word(s->generation, at + 1);
+		s->first = first;
+	}
+	s->report |= match_word(s->generation, at + 2);
+}
+
+__noinline int decide(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct image_head *head;
+	u32 group;
+
+	if (!s)
+		return 0;
+	head = match_head(s->generation);
+	if (!head)
+		return 0;
+	s->features = head->header.features;
+	s->n_groups = head->header.n_groups;
+	s->action = ACTION_NONE;
+	s->first = 0;
+	s->error = 0;
+	s->report = 0;
+	/* Cleared in one go: with a `continue` in the loop clang 14 lets the back edge fall through, which 5.10 refuses
+	 * ("back-edge from insn 510 to 511").
+	 */
+	__builtin_memset(s->verdict, 0, sizeof(s->verdict));
+	for (group = 0; group < ABI_MAX_GROUPS; group++) {
+		u32 leaf;
+
+		if (group >= s->n_groups)
+			break;
+		leaf = match_word(s->generation, head->header.roots_ref[group] + s->record.subject[group] * ABI_MAX_EVENTS + s->event);
+		leaf = diagram_walk(s, slot, leaf);
+		s->verdict[group] = leaf;
+		if (leaf)
+			decide_leaf(s, head, leaf);
+	}
+	if (!s->report && s->action < ACTION_DENY)
+		return 0;
+	if (s->report)
+		emit_record(slot, 0);
+	if (s->action < ACTION_DENY) {
+		count(CNT_AUDITED);
+		return 0;
+	}
+	if (s->action == ACTION_KILL) {
+		bpf_send_signal(SIGKILL);
+		count(CNT_KILLED);
+	}
+	count(CNT_DENIED);
+	return s->error ? s->error : EPERM;
+}

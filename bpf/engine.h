@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the hook programs call. The functions below are global BPF functions in engine.bpf.c: the verifier checks each one once
+ * by itself instead of at every call (Linux 5.6, 51c39bb1d5d1), which is what makes unbounded paths fit a 5.10 verifier. Their
+ * arguments are scalars because 5.10 accepts nothing else there: they pass the number of a scratch slot.
+ */
+#ifndef BPFENCE_ENGINE_H
+#define BPFENCE_ENGINE_H
+
+#include "compat.h"
+#include "maps.h"
+#include "read.h"
+
+/* Computes the subject of the acting process into the scratch, and into its record. 1: a rule may concern the event. */
+int subject_load(u32 slot, u32 event);
+
+/* Walks the diagrams of the event for the subject and writes what must be reported. Returns 0 or a positive errno. */
+int decide(u32 slot);
+
+/* IMAGE_* features of the active image; 0 where none is. */
+int image_features(void);
+
+/* Resolves file.path (which 0) or file.new_path (1) of the scratch. PATH_*. */
+int path_resolve(u32 slot, u32 which);
+
+/* Gives the acting process, or in an iterator another task, its record and image. 0 or -1. */
+int record_create(u32 slot);
+int record_exec(u32 slot, u64 parent_exec_id);
+int image_release(u64 exec_id);
+
+/* A mount (struct vfsmount) of a super block in the namespace of the acting task; 0: none among the first 32. */
+u64 mount_of(u64 super_block);
+
+int emit_record(u32 slot, u32 to_telemetry);
+
+/* A hook's return value from a positive errno. The verifier wants to see [-4095, 0] for LSM programs from v6.12 on
+ * (5d99e198be27: "At program exit the register R0 has smin=... should have been in [-4095, 0]"); a plain negation is opaque
+ * to it, a subtraction is not.
+ */
+static __always_inline int deny_value(int error)
+{
+	u64 bounded = (u32)error & 0xfff;
+	s64 value;
+
+	asm volatile("%[v] = 0\n\t%[v] -= %[b]" : [v] "=&r"(value) : [b] "r"(bounded));
+	return value;
+}
+
+/* What an earlier program on the same hook returned is kept. */
+#define HONOUR(ret) do { if (ret) return deny_value(-(ret)); } while (0)
+
+/* Takes one of the CPU's scratch slots. LSM programs may be preempted (they run with migration, not preemption, disabled), so
+ * a slot is locked; the add-then-read works without the fetching atomics that only v5.12 has (5ca419f2864a): on one CPU the
+ * single add instruction is atomic against preemption, and two takers who both see 2 both go on to the next slot.
+ */
+static __always_inline struct scratch *scratch_take(u32 *slot)
+{
+	u32 i;
+
+#pragma unroll
+	for (i = 0; i < SCRATCH_SLOTS; i++) {
+		struct scratch *s = scratch_at(i);
+
+		if (!s)
+			return NULL;
+		__sync_fetch_and_add(&s->lock, 1);
+		if (*(volatile u64 *)&s->lock == 1) {
+			*slot = i;
+			return s;
+		}
+		__sync_fetch_and_add(&s->lock, -1);
+	}
+	count(CNT_SCRATCH_BUSY);
+	return NULL;
+}
+
+static __always_inline void scratch_give(struct scratch *s)
+{
+	__sync_fetch_and_add(&s->lock, -1);
+}
+
+static __always_inline u32 active_generation(void)
+{
+	u32 zero = 0;
+	struct control *c = bpf_map_lookup_elem(&control, &zero);
+
+	return c ? *(volatile u32 *)&c->generation : 0;
+}
+
+static __always_inline u64 concern_tag(u32 generation, u32 tgid)
+{
+	return (u64)(generation & CONCERN_GENERATION_MASK) << CONCERN_BITS | (u64)(tgid / CONCERN_ENTRIES) << (CONCERN_BITS + 15);
+}
+
+/* The fast way out, in front of every hook: nothing is loaded, or no rule can concern this event of this process. */
+static __always_inline bool subject_unconcerned(u32 event, u32 generation, u32 tgid)
+{
+	u32 index = tgid & (CONCERN_ENTRIES - 1);
+	u64 *word, concern;
+
+	if (!generation)
+		return true;
+	word = bpf_map_lookup_elem(&concerns, &index);
+	if (!word)
+		return false;
+	concern = *(volatile u64 *)word;
+	return !((concern ^ concern_tag(generation, tgid)) & (~0ULL << CONCERN_BITS | 1ULL << event));
+}
+
+static __always_inline void concern_store(u32 tgid, u64 concern)
+{
+	u32 index = tgid & (CONCERN_ENTRIES - 1);
+	u64 *word = bpf_map_lookup_elem(&concerns, &index);
+
+	if (word)
+		*(volatile u64 *)word = concern;
+}
+
+/* Whether a record still tells the truth: same generation, and where the subject looks at them, same effective ids and cgroup. */
+static __always_inline bool record_fresh(const struct process_record *record, u32 generation)
+{
+	u32 uid, gid;
+
+	if (record->generation != generation)
+		return false;
+	if (record->flags & RECORD_DEPENDS_CGROUP && record->cgroup != bpf_get_current_cgroup_id())
+		return false;
+	if (record->flags & RECORD_DEPENDS_IDS) {
+		read_ids(&uid, &gid);
+		return record->uid == uid && record->gid == gid;
+	}
+	return true;
+}
+
+static __always_inline void set_num(struct scratch *s, u32 num, u64 value)
+{
+	s->num[num] = value;
+	s->num_present |= 1ULL << num;
+}
+
+/* Clears what an earlier event left; data and the numbers themselves stay, nothing refers to them. */
+static __always_inline void scratch_clear(struct scratch *s, u32 event)
+{
+	s->event = event;
+	s->flags = 0;
+	s->have_class = 0;
+	s->num_present = 0;
+	s->str_present = 0;
+	s->str_tried = 0;
+	s->str_uncertain = 0;
+	s->small = AREA_SMALL;
+	s->loaded = 0;
+	s->dentry[0] = 0;
+	s->dentry[1] = 0;
+	s->mount[0] = 0;
+	s->mount[1] = 0;
+	s->inode = 0;
+}
+
+static __always_inline void set_process(struct scratch *s)
+{
+	set_num(s, NUM_PROCESS_PID, s->record.pid);
+	set_num(s, NUM_PARENT_PID, s->record.ppid);
+}
+
+/* Starts an event: takes a scratch and the subject. NULL: nothing concerns it. */
+static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
+{
+	u32 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32;
+	struct process_record *record;
+	struct scratch *s;
+
+	if (subject_unconcerned(event, generation, tgid))
+		return NULL;
+	record = bpf_map_lookup_elem(&processes, &tgid);
+	if (record && record_fresh(record, generation)) {
+		if (!(record->concern & (1ULL << event)))
+			return NULL;
+		s = scratch_take(slot);
+		if (!s)
+			return NULL;
+		scratch_clear(s, event);
+		s->generation = generation;
+		s->record = *record;
+		set_process(s);
+		/* The record may have changed under the copy: then it is not believed. */
+		if (s->record.generation == generation && *(volatile u32 *)&record->generation == generation)
+			return s;
+	} else {
+		s = scratch_take(slot);
+		if (!s)
+			return NULL;
+	}
+	if (subject_load(*slot, event) == 1)
+		return s;
+	scratch_give(s);
+	return NULL;
+}
+
+static __always_inline int event_end(struct scratch *s, u32 slot)
+{
+	int error = decide(slot);
+
+	scratch_give(s);
+	return deny_value(error);
+}
+
+/* Room for a string of at most 255 bytes: returns its offset. There is room for eight; no hook sets more than four. */
+static __always_inline u32 small_take(struct scratch *s)
+{
+	u32 at = s->small;
+
+	if (at < AREA_SMALL || at >= AREA_LOADED)
+		at = AREA_SMALL;
+	s->small = at + 256;
+	return at;
+}
+
+static __always_inline void set_str(struct scratch *s, u32 str, u32 offset, u32 length)
+{
+	u64 at = MASKED(str, ABI_STR_SLOTS - 1);
+
+	s->str_offset[at] = offset;
+	s->str_length[at] = length;
+	s->str_present |= 1U << at;
+}
+
+/* A NUL-terminated kernel string of at most 255 bytes; longer ones are uncertain. */
+static __always_inline void set_kernel_string(struct scratch *s, u32 str, const void *from)
+{
+	u32 at = small_take(s);
+	long n;
+
+	if (!from)
+		return;
+	n = bpf_probe_read_kernel_str(&s->data[at & SCRATCH_MASK], SCRATCH_SLACK, from);
+	if (n <= 0)
+		return;
+	set_str(s, str, at, n - 1);
+	if (n == SCRATCH_SLACK)
+		s->str_uncertain |= 1U << str;
+}
+
+static __always_inline void set_path(struct scratch *s, u32 which, const void *dentry, const void *mount)
+{
+	s->dentry[which & 1] = (u64)dentry;
+	s->mount[which & 1] = (u64)mount;
+}
+
+/* Everything about an open file: the hook's own argument, so these are direct loads. */
+static __always_inline void set_file(struct scratch *s, struct file *file)
+{
+	set_path(s, 0, file->f_path.dentry, file->f_path.mnt);
+	s->inode = (u64)file->f_inode;
+}
+
+#endif

@@ -1,0 +1,502 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Files: the events file.*. Path hooks where the kernel has them (CONFIG_SECURITY_PATH). */
+#include "engine.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+static __always_inline u64 access_of(unsigned int mode, unsigned int flags)
+{
+	u64 access = 0;
+
+	if (mode & FMODE_READ)
+		access |= ACCESS_READ;
+	if (mode & FMODE_WRITE)
+		access |= ACCESS_WRITE;
+	if (mode & FMODE_EXEC)
+		access |= ACCESS_EXEC;
+	if (flags & O_APPEND)
+		access |= ACCESS_APPEND;
+	if (flags & O_TRUNC)
+		access |= ACCESS_TRUNCATE;
+	if (flags & O_CREAT)
+		access |= ACCESS_CREATE;
+	return access;
+}
+
+SEC("lsm/file_open")
+int BPF_PROG(file_open__file, struct file *file, int ret)
+{
+	struct scratch *s;
+	u32 slot;
+
+	HONOUR(ret);
+	s = event_begin(EV_FILE_OPEN, &slot);
+	if (!s)
+		return 0;
+	set_file(s, file);
+	set_num(s, NUM_FILE_FLAGS, file->f_flags);
+	set_num(s, NUM_FILE_ACCESS, access_of(file->f_mode, file->f_flags));
+	return event_end(s, slot);
+}
+
+/* Reads and writes on descriptors, those opened before the policy included. */
+SEC("lsm/file_permission")
+int BPF_PROG(file_permission__file, struct file *file, int mask, int ret)
+{
+	struct scratch *s;
+	u64 access = 0;
+	u32 slot;
+
+	HONOUR(ret);
+	s = event_begin(EV_FILE_PERMISSION, &slot);
+	if (!s)
+		return 0;
+	set_file(s, file);
+	if (mask & MAY_READ)
+		access |= ACCESS_READ;
+	if (mask & MAY_WRITE)
+		access |= ACCESS_WRITE;
+	if (mask & MAY_EXEC)
+		access |= ACCESS_EXEC;
+	set_num(s, NUM_FILE_FLAGS, file->f_flags);
+	set_num(s, NUM_FILE_ACCESS, access);
+	return event_end(s, slot);
+}
+
+static __always_inline int mmap_event(struct file *file, unsigned long prot, unsigned long flags)
+{
+	struct scratch *s;
+	u32 slot;
+
+	s = event_begin(EV_FILE_MMAP, &slot);
+	if (!s)
+		return 0;
+	set_file(s, file);
+	set_num(s, NUM_FILE_PROT, prot);
+	set_num(s, NUM_FILE_MAP_SHARED, (flags & 0xf) == MAP_SHARED || (flags & 0xf) == MAP_SHARED_VALIDATE);
+	set_num(s, NUM_FILE_ACCESS, (prot & PROT_READ ? ACCESS_READ : 0) | (prot & PROT_EXEC ? ACCESS_EXEC : 0) |
+		(prot & PROT_WRITE && flags & MAP_SHARED ? ACCESS_WRITE : 0));
+	return event_end(s, slot);
+}
+
+SEC("lsm/mmap_file")
+int BPF_PROG(mmap_file__file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+{
+	HONOUR(ret);
+	return file ? mmap_event(file, prot, flags) : 0;
+}
+
+/* security_mmap_file, for fmod_ret: the protection that the caller asked for is all there is yet. */
+SEC("lsm/mmap_file")
+int BPF_PROG(mmap_file__file_v2, struct file *file, unsigned long prot, unsigned long flags, int ret)
+{
+	HONOUR(ret);
+	return file ? mmap_event(file, prot, flags) : 0;
+}
+
+SEC("lsm/file_mprotect")
+int BPF_PROG(file_mprotect__file, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
+{
+	struct file *file;
+	struct scratch *s;
+	u64 shared;
+	u32 slot;
+
+	HONOUR(ret);
+	file = vma->vm_file;
+	if (!file)
+		return 0;
+	s = event_begin(EV_FILE_MPROTECT, &slot);
+	if (!s)
+		return 0;
+	shared = !!(vma->vm_flags & VM_SHARED);
+	set_file(s, file);
+	set_num(s, NUM_FILE_PROT, prot);
+	set_num(s, NUM_FILE_MAP_SHARED, shared);
+	set_num(s, NUM_FILE_ACCESS, (prot & PROT_READ ? ACCESS_READ : 0) | (prot & PROT_EXEC ? ACCESS_EXEC : 0) |
+		(prot & PROT_WRITE && shared ? ACCESS_WRITE : 0));
+	return event_end(s, slot);
+}
+
+/* A name below a directory: what is there now, or what is about to be. */
+static __always_inline void set_name(struct scratch *s, const struct path *dir, struct dentry *dentry)
+{
+	set_path(s, 0, dentry, BPF_CORE_READ(dir, mnt));
+	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
+}
+
+SEC("lsm/path_mknod")
+int BPF_PROG(path_mknod__file, const struct path *dir, struct dentry *dentry, unsigned short mode, unsigned int dev, int ret)
+{
+	struct scratch *s;
+	u32 slot;
+
+	HONOUR(ret);
+	s = event_begin(EV_FILE_CREATE, &slot);
+	if (!s)
+		return 0;
+	set_name(s, dir, dentry);
+	set_num(s, NUM_FILE_MODE, mode);
+	return event_end(s, slot);
+}
+
+SEC("lsm/path_mkdir")
+int BPF_PROG(path_mkdir__file, const struct path *dir, struct dentry *dentry, unsigned short mode, int ret)
+{
+	struct scratch *s;
+	u32 slot;
+
+	HONOUR(ret);
+	s = event_begin(EV_FILE_MKDIR, &slot);
+	if (!s)
+		return 0;
+	set_name(s, dir, dentry);
+	set_num(s, NUM_FILE_MODE, mode);
+	return event_end(s, slot);
+}
+
+SEC("lsm/path_rmdir")
+int BPF_PROG(path_rmdir__file, const struct path *dir, struct dentry *dentry, int ret)
+{
+	struct scratch *s;
+	u32 slot;
+
+	HONOUR(ret);
+	s = event_begin(EV_FILE_RMDIR, &slot);
+	if (!s)
+		return 0;
+	set_name(s, dir, dentry);
+	return event_end(s, slot);
+}
+
+SEC("lsm/path_unlink")
+int BPF_PROG(path_unlink__file, const struct path *dir, struct dentry *dentry, int ret)
+{
+	struct scratch *s;
+	u32 slot;
+
+	HONOUR(ret);
+	s = event_begin(EV_FILE_UNLINK, &slot);
+	if (!s)
+		return 0;
+	set_name(s, dir, dentry);
+	return event_end(s, slot);
+}
+
+SEC("lsm/path_symlink")
+int BPF_PROG(path_symlink__file, const struct path *dir, struct dentry *dentry, const char *old_name, int ret)
+{
+	struct scratch *s;
+	u32 slot;
+
+	HONOUR(ret);
+	s = event_begin(EV_FILE_SYMLINK, &slot);
+	if (!s)
+		return 0;
+	set_name(s, dir, dentry);
+	return event_end(s, slot);
+}
+
+SEC("lsm/path_link")
+int BPF_PROG(path_link__file, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, int ret)
+{
+	struct scratch *s;
+	u32 slot;
+
+	HONOUR(ret);
+	s = event_begin(EV_FILE_LINK, &slot);
+	if (!s)
+		return 0;
+	/* Both names lie on one mount, or the call fails with EXDEV later. */
+	set_name(s, new_dir, old_dentry);
+	set_path(s, 1, new_dentry, BPF_CORE_READ(new_dir, mnt));
+	return event_end(s, slot);
+}
+
+static __always_inline int rename_event(const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
+					struct dentry *new_dentry)
+{
+	struct inode *replaced;
+	struct scratch *s;
+	u32 slot;
+
+	s = event_begin(EV_FILE_RENAME, &slot);
+	if (!s)
+		return 0;
+	set_name(s, old_dir, old_dentry);
+	set_path(s, 1, new_dentry, BPF_CORE_READ(new_dir, mnt));
+	replaced = BPF_CORE_READ(new_dentry, d_inode);
+	set_num(s, NUM_NEW_INO, replaced ? BPF_CORE_READ(replaced, i_ino) : 0);
+	set_num(s, NUM_NEW_DEV, replaced ? BPF_CORE_READ(replaced, i_sb, s_dev) : 0);
+	return event_end(s, slot);
+}
+
+SEC("lsm/path_rename")
+int BPF_PROG(path_rename__file, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
+	     struct dentry *new_dentry, int ret)
+{
+	HONOUR(ret);
+	return rename_event(old_dir, old_dentry, new_dir, new_dentry);
+}
+
+/* v5.19 (100f59d96405): the flags of renameat2 are passed on. */
+SEC("lsm/path_rename")
+int BPF_PROG(path_rename__file_v2, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
+	     struct dentry *new_dentry, unsigned int flags, int ret)
+{
+	HONOUR(ret);
+	return rename_event(old_dir, old_dentry, new_dir, new_dentry);
+}
+
+static __always_inline struct scratch *begin_at(u32 event, const struct path *path, u32 *slot)
+{
+	struct scratch *s = event_begin(event, slot);
+	struct dentry *dentry;
+
+	if (!s)
+		return NULL;
+	dentry = BPF_CORE_READ(path, dentry);
+	set_path(s, 0, dentry, BPF_CORE_READ(path, mnt));
+	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
+	return s;
+}
+
+SEC("lsm/path_chmod")
+int BPF_PROG(path_chmod__file, const struct path *path, unsigned short mode, int ret)
+{
+	struct scratch *s;
+	u32 slot;
+
+	HONOUR(ret);
+	s = begin_at(EV_FILE_CHMOD, path, &slot);
+	if (!s)
+		return 0;
+	set_num(s, NUM_FILE_MODE, mode);
+	return event_end(s, slot);
+}
+
+SEC("lsm/path_chown")
+int BPF_PROG(path_chown__file, const struct path *path, u64 uid, u64 gid, int ret)
+{
+	struct scratch *s;
+	u32 slot;
+
+	HONOUR(ret);
+	s = begin_at(EV_FILE_CHOWN, path, &slot);
+	if (!s)
+		return 0;
+	if ((u32)uid != (u32)-1)
+		set_num(s, NUM_FILE_UID, (u32)uid);
+	if ((u32)gid != (u32)-1)
+		set_num(s, NUM_FILE_GID, (u32)gid);
+	return event_end(s, slot);
+}
+
+/* The inode hooks see no mount: the path is resolved through a mount of the file system in the acting task's namespace. */
+static __always_inline struct scratch *begin_without_mount(u32 event, struct dentry *dentry, u32 *slot)
+{
+	struct scratch *s = event_begin(event, slot);
+
+	if (!s)
+		return NULL;
+	set_path(s, 0, dentry, (void *)mount_of((u64)BPF_CORE_READ(dentry, d_sb)));
+	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
+	return s;
+}
+
+/* Where path_chown cannot be attached: before v6.0 (720e6a435194) the verifier refuses a structure passed by value
+ * ("The function bpf_lsm_path_chown arg1 type STRUCT is unsupported").
+ */
+static __always_inline int setattr_event(struct dentry *dentry, struct iattr *attr)
+{
+	u32 slot, valid = BPF_CORE_READ(attr, ia_valid);
+	struct scratch *s;
+
+	if (!(valid & (ATTR_UID | ATTR_GID)))
+		return 0;
+	s = begin_without_mount(EV_FILE_CHOWN, dentry, &slot);
+	if (!s)
+		return 0;
+	if (valid & ATTR_UID)
+		set_num(s, NUM_FILE_UID, BPF_CORE_READ(attr, ia_uid.val));
+	if (valid & ATTR_GID)
+		set_num(s, NUM_FILE_GID, BPF_CORE_READ(attr, ia_gid.val));
+	return event_end(s, slot);
+}
+
+SEC("lsm/inode_setattr")
+int BPF_PROG(inode_setattr__file, struct dentry *dentry, struct iattr *attr, int ret)
+{
+	HONOUR(ret);
+	return setattr_event(dentry, attr);
+}
+
+/* The idmap comes first, as for the xattr hooks. */
+SEC("lsm/inode_setattr")
+int BPF_PROG(inode_setattr__file_v2, void *idmap, struct dentry *dentry, struct iattr *attr, int ret)
+{
+	HONOUR(ret);
+	return setattr_event(dentry, attr);
+}
+
+SEC("lsm/path_truncate")
+int BPF_PROG(path_truncate__file, const struct path *path, int ret)
+{
+	struct scratch *s;
+	u32 slot;
+
+	HONOUR(ret);
+	s = begin_at(EV_FILE_TRUNCATE, path, &slot);
+	if (!s)
+		return 0;
+	return event_end(s, slot);
+}
+
+/* v6.2 (3350607dc564): ftruncate got a hook of its own. */
+SEC("lsm/file_truncate")
+int BPF_PROG(file_truncate__file, struct file *file, int ret)
+{
+	struct scratch *s;
+	u32 slot;
+
+	HONOUR(ret);
+	s = event_begin(EV_FILE_TRUNCATE, &slot);
+	if (!s)
+		return 0;
+	set_file(s, file);
+	return event_end(s, slot);
+}
+
+static __always_inline int xattr_event(struct dentry *dentry, const char *name)
+{
+	struct scratch *s;
+	u32 slot;
+
+	s = begin_without_mount(EV_FILE_SETXATTR, dentry, &slot);
+	if (!s)
+		return 0;
+	set_kernel_string(s, STR_XATTR_NAME, name);
+	return event_end(s, slot);
+}
+
+SEC("lsm/inode_setxattr")
+int BPF_PROG(inode_setxattr__file, struct dentry *dentry, const char *name, const void *value, unsigned long size, int flags, int ret)
+{
+	HONOUR(ret);
+	return xattr_event(dentry, name);
+}
+
+/* v5.12 (71bc356f93a1): a user namespace, since v6.3 (39f60c1ccee7) an idmap, comes first. */
+SEC("lsm/inode_setxattr")
+int BPF_PROG(inode_setxattr__file_v2, void *idmap, struct dentry *dentry, const char *name, const void *value, unsigned long size,
+	     int flags, int ret)
+{
+	HONOUR(ret);
+	return xattr_event(dentry, name);
+}
+
+SEC("lsm/inode_removexattr")
+int BPF_PROG(inode_removexattr__file, struct dentry *dentry, const char *name, int ret)
+{
+	HONOUR(ret);
+	return xattr_event(dentry, name);
+}
+
+SEC("lsm/inode_removexattr")
+int BPF_PROG(inode_removexattr__file_v2, void *idmap, struct dentry *dentry, const char *name, int ret)
+{
+	HONOUR(ret);
+	return xattr_event(dentry, name);
+}
+
+/* Kernels without CONFIG_SECURITY_PATH: the same events from the inode hooks, which see no mount. */
+static __always_inline int inode_event(u32 event, struct dentry *dentry, u32 mode)
+{
+	struct scratch *s;
+	u32 slot;
+
+	s = begin_without_mount(event, dentry, &slot);
+	if (!s)
+		return 0;
+	if (mode)
+		set_num(s, NUM_FILE_MODE, mode);
+	return event_end(s, slot);
+}
+
+SEC("lsm/inode_mknod")
+int BPF_PROG(inode_mknod__file, struct inode *dir, struct dentry *dentry, unsigned short mode, unsigned int dev, int ret)
+{
+	HONOUR(ret);
+	return inode_event(EV_FILE_CREATE, dentry, mode);
+}
+
+SEC("lsm/inode_create")
+int BPF_PROG(inode_create__file, struct inode *dir, struct dentry *dentry, unsigned short mode, int ret)
+{
+	HONOUR(ret);
+	return inode_event(EV_FILE_CREATE, dentry, mode);
+}
+
+SEC("lsm/inode_mkdir")
+int BPF_PROG(inode_mkdir__file, struct inode *dir, struct dentry *dentry, unsigned short mode, int ret)
+{
+	HONOUR(ret);
+	return inode_event(EV_FILE_MKDIR, dentry, mode);
+}
+
+SEC("lsm/inode_rmdir")
+int BPF_PROG(inode_rmdir__file, struct inode *dir, struct dentry *dentry, int ret)
+{
+	HONOUR(ret);
+	return inode_event(EV_FILE_RMDIR, dentry, 0);
+}
+
+SEC("lsm/inode_unlink")
+int BPF_PROG(inode_unlink__file, struct inode *dir, struct dentry *dentry, int ret)
+{
+	HONOUR(ret);
+	return inode_event(EV_FILE_UNLINK, dentry, 0);
+}
+
+SEC("lsm/inode_symlink")
+int BPF_PROG(inode_symlink__file, struct inode *dir, struct dentry *dentry, const char *old_name, int ret)
+{
+	HONOUR(ret);
+	return inode_event(EV_FILE_SYMLINK, dentry, 0);
+}
+
+static __always_inline int inode_two_names(u32 event, struct dentry *old_dentry, struct dentry *new_dentry)
+{
+	struct scratch *s;
+	u32 slot;
+
+	s = begin_without_mount(event, old_dentry, &slot);
+	if (!s)
+		return 0;
+	set_path(s, 1, new_dentry, (void *)s->mount[0]);
+	return event_end(s, slot);
+}
+
+SEC("lsm/inode_link")
+int BPF_PROG(inode_link__file, struct dentry *old_dentry, struct inode *dir, struct dentry *new_dentry, int ret)
+{
+	HONOUR(ret);
+	return inode_two_names(EV_FILE_LINK, old_dentry, new_dentry);
+}
+
+SEC("lsm/inode_rename")
+int BPF_PROG(inode_rename__file, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir, struct dentry *new_dentry,
+	     int ret)
+{
+	HONOUR(ret);
+	return inode_two_names(EV_FILE_RENAME, old_dentry, new_dentry);
+}
+
+/* security_inode_rename, for fmod_ret, has the flags too. */
+SEC("lsm/inode_rename")
+int BPF_PROG(inode_rename__file_v2, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir, struct dentry *new_dentry,
+	     unsigned int flags, int ret)
+{
+	HONOUR(ret);
+	return inode_two_names(EV_FILE_RENAME, old_dentry, new_dentry);
+}

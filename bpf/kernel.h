@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The kernel types that bpfence reads, and of each only the members it reads. Offsets come from the running kernel's BTF
+ * (CO-RE); a member that only some kernels have lives in a flavour in compat.h.
+ */
+#ifndef BPFENCE_KERNEL_H
+#define BPFENCE_KERNEL_H
+
+#include <linux/types.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
+
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+typedef __s32 s32;
+typedef __s64 s64;
+
+#define EPERM 1
+#define EAGAIN 11
+#define AF_UNIX 1
+#define AF_INET 2
+#define AF_INET6 10
+#define FMODE_READ 0x1
+#define FMODE_WRITE 0x2
+#define FMODE_EXEC 0x20
+#define O_CREAT 0100
+#define O_TRUNC 01000
+#define O_APPEND 02000
+#define MAY_EXEC 1
+#define MAY_WRITE 2
+#define MAY_READ 4
+#define MAY_APPEND 8
+#define PROT_READ 1
+#define PROT_WRITE 2
+#define PROT_EXEC 4
+#define MAP_SHARED 1
+#define MAP_SHARED_VALIDATE 3
+#define VM_SHARED 8
+#define S_IFMT 0170000
+#define S_IFREG 0100000
+#define S_IFDIR 0040000
+#define ATTR_UID 2
+#define ATTR_GID 4
+#define NR_SETNS 308 /* x86-64 */
+#define THREAD_SIZE 16384
+#define SIZEOF_PT_REGS 168
+#define SIGKILL 9
+#define CLONE_THREAD 0x10000
+
+/* A mask that clang may not reason away: it drops an `&` that an earlier comparison makes needless, but the verifier has lost the
+ * comparison by then (5.10 to 7.3, clang 14: "R2 unbounded memory access").
+ */
+#define MASKED(value, mask) ({ u64 masked_ = (value); asm volatile("%0 &= %1" : "+r"(masked_) : "i"(mask)); masked_; })
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct qstr {
+	union {
+		struct {
+			u32 hash;
+			u32 len;
+		};
+		u64 hash_len;
+	};
+	const unsigned char *name;
+};
+
+typedef struct {
+	u32 val;
+} kuid_t;
+
+typedef struct {
+	u32 val;
+} kgid_t;
+
+struct file_system_type {
+	const char *name;
+};
+
+struct super_block {
+	u32 s_dev;
+	unsigned long s_magic;
+	struct file_system_type *s_type;
+	struct dentry *s_root;
+};
+
+struct inode {
+	u16 i_mode;
+	kuid_t i_uid;
+	kgid_t i_gid;
+	struct super_block *i_sb;
+	unsigned long i_ino;
+	unsigned int i_nlink;
+};
+
+struct timespec64 {
+	s64 tv_sec;
+	s64 tv_nsec;
+};
+
+struct dentry {
+	struct dentry *d_parent;
+	struct qstr d_name;
+	struct inode *d_inode;
+	struct super_block *d_sb;
+};
+
+struct vfsmount {
+	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
+};
+
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+	struct mnt_namespace *mnt_ns;
+};
+
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+};
+
+struct file {
+	struct path f_path;
+	struct inode *f_inode;
+	unsigned int f_flags;
+	unsigned int f_mode;
+};
+
+struct vm_area_struct {
+	unsigned long vm_flags;
+	struct file *vm_file;
+};
+
+struct linux_binprm {
+	struct file *file;
+};
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct user_namespace {
+	struct ns_common ns;
+};
+
+struct uts_namespace;
+
+struct mnt_namespace {
+	struct ns_common ns;
+	struct mount *root;
+};
+
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+	struct pid_namespace *pid_ns_for_children;
+	struct net *net_ns;
+};
+
+/* v6.3 (f122a08b197d) made two u32 one u64: the same eight bytes. */
+typedef struct {
+	u64 val;
+} kernel_cap_t;
+
+struct cred {
+	kuid_t uid;
+	kgid_t gid;
+	kuid_t euid;
+	kgid_t egid;
+	kernel_cap_t cap_effective;
+	struct user_namespace *user_ns;
+};
+
+struct kernfs_node {
+	const char *name;
+	u64 id;
+};
+
+struct list_head {
+	struct list_head *next;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+	struct list_head cset_links;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+	int nr_tasks;
+};
+
+struct cgrp_cset_link {
+	struct css_set *cset;
+	struct list_head cset_link;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+	int nr_threads;
+};
+
+struct fs_struct {
+	struct path pwd;
+};
+
+struct mm_struct {
+	unsigned long arg_start;
+	unsigned long arg_end;
+	struct file *exe_file;
+};
+
+struct task_struct {
+	int pid;
+	int tgid;
+	unsigned int flags;
+	int exit_code;
+	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	const struct cred *cred;
+	const struct cred *real_cred;
+	struct mm_struct *mm;
+	struct fs_struct *fs;
+	struct nsproxy *nsproxy;
+	struct signal_struct *signal;
+	struct css_set *cgroups;
+	u64 start_boottime;
+	void *stack;
+	char comm[16];
+};
+
+struct kern_ipc_perm {
+	int id;
+	kuid_t uid;
+	u16 mode;
+};
+
+struct sockaddr {
+	u16 sa_family;
+};
+
+struct in_addr {
+	u32 s_addr;
+};
+
+struct sockaddr_in {
+	u16 sin_family;
+	u16 sin_port;
+	struct in_addr sin_addr;
+};
+
+struct in6_addr {
+	union {
+		u8 u6_addr8[16];
+	} in6_u;
+};
+
+struct sockaddr_in6 {
+	u16 sin6_family;
+	u16 sin6_port;
+	struct in6_addr sin6_addr;
+};
+
+struct sockaddr_un {
+	u16 sun_family;
+	char sun_path[108];
+};
+
+struct sock_common {
+	u16 skc_family;
+	u32 skc_daddr;
+	u32 skc_rcv_saddr;
+	u16 skc_dport;
+	u16 skc_num;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	u16 sk_type;
+	u16 sk_protocol;
+};
+
+struct socket {
+	short type;
+	struct sock *sk;
+};
+
+struct msghdr {
+	void *msg_name;
+	int msg_namelen;
+};
+
+struct bpf_iter_meta;
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+struct pt_regs { /* x86-64 */
+	unsigned long si;
+	unsigned long orig_ax;
+};
+
+struct iattr {
+	unsigned int ia_valid;
+	kuid_t ia_uid;
+	kgid_t ia_gid;
+};
+
+#pragma clang attribute pop
+
+#endif

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Every map, and the scratch memory of one hook invocation. Each map is defined once, in engine.bpf.c (which defines
+ * BPFENCE_DEFINE_MAPS); the other files see extern declarations that the BPF linker resolves.
+ */
+#ifndef BPFENCE_MAPS_H
+#define BPFENCE_MAPS_H
+
+#include "kernel.h"
+#include "abi.h"
+
+#ifdef BPFENCE_DEFINE_MAPS
+#define MAP
+#else
+#define MAP extern
+#endif
+
+#define SCRATCH_SLOTS 4
+#define SCRATCH_DATA 16384
+#define SCRATCH_MASK 16383
+#define SCRATCH_SLACK 256
+#define AREA_PATH_END 5120      /* file.path is built downwards from here */
+#define AREA_NEW_PATH_END 10240 /* file.new_path */
+#define AREA_SMALL 10240        /* short strings that a hook sets, 256 bytes each */
+#define AREA_LOADED 12288       /* the one string that was loaded last: executable, arguments, cgroup, working directory */
+#define GRAVEYARD 1024
+
+/* The memory of one hook invocation: what is known of the event so far, and what was derived from it. */
+struct scratch {
+	u64 lock;                /* how many hooks want this slot, see scratch_take */
+	u32 event;
+	u32 generation;
+	u32 flags;               /* EVENT_* */
+	u32 features;            /* image_header.features */
+	u64 have_class;          /* bit d: class[d] is known */
+	u32 class[ABI_MAX_DIMS];
+	u64 num_present;
+	u64 num[ABI_NUM_SLOTS];
+	u32 str_present;         /* bit s: str_offset/str_length[s] are valid */
+	u32 str_tried;           /* bit s: no use to try again */
+	u32 str_uncertain;       /* bit s: the value is incomplete */
+	u32 small;               /* next free byte of the area of short strings */
+	u32 loaded;              /* 1 + the string slot that AREA_LOADED holds */
+	u32 str_offset[ABI_STR_SLOTS];
+	u32 str_length[ABI_STR_SLOTS];
+	u64 lineage[ABI_LINEAGE_WORDS];
+	u32 lineage_uncertain;
+	u32 has_record;          /* the process record of the acting process could be stored */
+	u64 dentry[2];           /* what file.path and file.new_path are to be resolved from, 0: nothing */
+	u64 mount[2];            /* struct vfsmount */
+	u64 inode;               /* what the numbers file.* are read from when one is asked for, 0: nothing */
+	u64 walk_dentry;         /* state of the path walk */
+	u64 walk_mount;
+	u64 walk_objects;
+	u32 walk_offset;
+	u32 walk_limit;
+	u32 walk_status;
+	u32 dfa_state;           /* state of the automaton run */
+	u32 dfa_position;
+	u32 dfa_end;
+	u32 dfa_classes;
+	u32 n_groups;
+	u32 node;                /* where the walk of a diagram stands */
+	u32 low;                 /* limits of a binary search */
+	u32 high;
+	u32 reserved;
+	u64 kernfs;              /* state of the cgroup walk */
+	struct process_record record;
+	u64 parent_exec_id;
+	u32 action;
+	u32 error;
+	u32 report;
+	u32 first;               /* image_verdict.first of what was chosen */
+	u32 verdict[ABI_MAX_GROUPS];
+	u8 data[SCRATCH_DATA + SCRATCH_SLACK];
+};
+
+/* Written by the agent through mmap; read at every hook. One entry. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct control);
+} control SEC(".maps");
+
+struct image_page {
+	u32 word[IMAGE_PAGE_WORDS];
+};
+
+/* By size, not by type: clang leaves a type that only a map of maps names as a forward declaration in the BTF
+ * (libbpf: "can't determine value size").
+ */
+struct image_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__uint(key_size, 4);
+	__uint(value_size, IMAGE_PAGE_BYTES);
+};
+
+/* The image of generation g is tables[g & 1]. Written by the agent, read by match_*. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, u32);
+	__array(values, struct image_map);
+} tables SEC(".maps");
+
+/* One record a process, key tgid: from fork, or from the first sight of it, to its end. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, u32);
+	__type(value, struct process_record);
+} processes SEC(".maps");
+
+/* See abi.h. Written when a subject is computed, at fork, exec and exit; read at every hook. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, CONCERN_ENTRIES);
+	__type(key, u32);
+	__type(value, u64);
+} concerns SEC(".maps");
+
+/* One record an executed program, key exec_id; reference counted, see exec_image. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, u64);
+	__type(value, struct exec_image);
+} images SEC(".maps");
+
+/* exec_ids whose last process has ended: kept until GRAVEYARD later ones push them out, so that user space can still ask. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, GRAVEYARD);
+	__type(value, u64);
+} graveyard SEC(".maps");
+
+/* Verdicts and rule matches, to the agent. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 * 1024 * 1024);
+} alerts SEC(".maps");
+
+/* Process life cycle and learning, to the agent. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 * 1024 * 1024);
+} telemetry SEC(".maps");
+
+/* Counters by enum counter_id; written by the programs, read by the agent. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, CNT_MAX);
+	__type(key, u32);
+	__type(value, u64);
+} counters SEC(".maps");
+
+/* Records that found no room, by enum event_id. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, ABI_MAX_EVENTS);
+	__type(key, u32);
+	__type(value, u64);
+} lost SEC(".maps");
+
+/* Sequence numbers by buffer: 0 alerts, 1 telemetry. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, u32);
+	__type(value, u64);
+} sequences SEC(".maps");
+
+/* Identities that rules follow; written by the agent before the generation that needs them is switched on. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct object_key);
+	__type(value, u64);
+} objects SEC(".maps");
+
+/* Memory of hook invocations. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCH_SLOTS);
+	__type(key, u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+struct emit_space {
+	struct event_record record;
+	u8 data[SCRATCH_DATA];
+};
+
+/* Where a record is put together before it is copied to a ring buffer; entry n belongs to scratch n. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCH_SLOTS);
+	__type(key, u32);
+	__type(value, struct emit_space);
+} emit_spaces SEC(".maps");
+
+/* A zeroed exec_image to start from. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCH_SLOTS);
+	__type(key, u32);
+	__type(value, struct exec_image);
+} image_spaces SEC(".maps");
+
+static __always_inline void count(u32 counter)
+{
+	u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
+	if (value)
+		*value += 1;
+}
+
+static __always_inline struct scratch *scratch_at(u32 slot)
+{
+	return bpf_map_lookup_elem(&scratches, &slot);
+}
+
+#endif

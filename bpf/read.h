@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Reading the acting task. */
+#ifndef BPFENCE_READ_H
+#define BPFENCE_READ_H
+
+#include "compat.h"
+
+/* Effective ids of the current task in the initial user namespace: direct loads where the task comes with a type. */
+static __always_inline void read_ids(u32 *uid, u32 *gid)
+{
+	if (have_task_btf) {
+		struct task_struct *task = bpf_get_current_task_btf();
+		const struct cred *cred = task->cred;
+
+		*uid = cred->euid.val;
+		*gid = cred->egid.val;
+	} else {
+		struct task_struct *task = (void *)bpf_get_current_task();
+		const struct cred *cred = BPF_CORE_READ(task, cred);
+
+		*uid = BPF_CORE_READ(cred, euid.val);
+		*gid = BPF_CORE_READ(cred, egid.val);
+	}
+}
+
+static __always_inline u64 read_caps(const struct cred *cred)
+{
+	u64 caps = 0;
+
+	bpf_probe_read_kernel(&caps, sizeof(caps), __builtin_preserve_access_index(&cred->cap_effective));
+	return caps;
+}
+
+static __always_inline u64 read_cgroup(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+}
+
+/* The registers that the current task entered the kernel with (x86-64: at the top of its kernel stack). */
+static __always_inline struct pt_regs *read_user_regs(void)
+{
+	struct task_struct *task;
+
+	if (have_task_btf && have_task_pt_regs)
+		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	task = (void *)bpf_get_current_task();
+	return BPF_CORE_READ(task, stack) + THREAD_SIZE - SIZEOF_PT_REGS;
+}
+
+/* Unique for two years of uptime: 2^14 ns is less than an exec takes, and a pid has 22 bits at most. */
+static __always_inline u64 read_exec_id(u64 boot_ns, u32 pid)
+{
+	return (boot_ns >> 14) << 22 | (pid & 0x3fffff);
+}
+
+#endif
