@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What libbpf's own functions do not give Python in one call. Compiled into bpfence.kernel._libbpf by build_ffi.py, which declares
+ * these functions to cffi; documented in _libbpf.pyi. Everything that fails returns a negative errno.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <linux/bpf.h>
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+
+/* ---- libbpf's messages: collected per thread, the newest LOG_LIMIT bytes kept ---- */
+
+#define LOG_LIMIT (1 << 20)
+
+static __thread struct {
+	char *data;
+	size_t length;
+} message_log;
+
+static int log_debug;
+
+static int log_print(enum libbpf_print_level level, const char *format, va_list arguments)
+{
+	size_t room;
+	va_list again;
+	int length;
+	char *at;
+
+	if (level == LIBBPF_DEBUG && !log_debug)
+		return 0;
+	if (!message_log.data && !(message_log.data = malloc(2 * LOG_LIMIT)))
+		return 0;
+	if (message_log.length > LOG_LIMIT) {
+		memmove(message_log.data, message_log.data + message_log.length - LOG_LIMIT / 2, LOG_LIMIT / 2);
+		message_log.length = LOG_LIMIT / 2;
+	}
+	room = 2 * LOG_LIMIT - message_log.length;
+	at = message_log.data + message_log.length;
+	va_copy(again, arguments);
+	length = vsnprintf(at, room, format, arguments);
+	if (length >= 0 && (size_t)length >= room) {
+		/* One message longer than the room, a verifier log: its end is what matters. */
+		char *whole = malloc((size_t)length + 1);
+
+		if (whole) {
+			vsnprintf(whole, (size_t)length + 1, format, again);
+			memcpy(at, whole + length - (room - 1), room - 1);
+			free(whole);
+		}
+		length = (int)(room - 1);
+	}
+	va_end(again);
+	if (length > 0)
+		message_log.length += (size_t)length;
+	return 0;
+}
+
+void bpfence_log_start(int debug)
+{
+	log_debug = debug;
+	libbpf_set_print(log_print);
+	message_log.length = 0;
+}
+
+size_t bpfence_log_length(void)
+{
+	return message_log.length;
+}
+
+const char *bpfence_log_text(void)
+{
+	return message_log.data;
+}
+
+/* ---- objects ---- */
+
+int bpfence_open(const char *path, const char *name, struct bpf_object **object)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = name);
+
+	*object = bpf_object__open_file(path, &options);
+	return *object ? 0 : -errno;
+}
+
+int bpfence_map_create(unsigned int type, const char *name, unsigned int key_size, unsigned int value_size, unsigned int entries,
+		       unsigned int flags)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = flags);
+
+	return bpf_map_create(type, name, key_size, value_size, entries, &options);
+}
+
+/* Stores a 64 KiB aligned image page by page. */
+int bpfence_write_pages(int fd, const char *data, size_t page_size, unsigned int first, unsigned int pages)
+{
+	unsigned int i;
+
+	for (i = 0; i < pages; i++) {
+		unsigned int key = first + i;
+		int result = bpf_map_update_elem(fd, &key, data + (size_t)i * page_size, BPF_ANY);
+
+		if (result)
+			return result;
+	}
+	return 0;
+}
+
+int bpfence_write_entries(int fd, const char *keys, size_t key_size, const char *values, size_t value_size, unsigned int count)
+{
+	unsigned int i;
+
+	for (i = 0; i < count; i++) {
+		int result = bpf_map_update_elem(fd, keys + i * key_size, values + i * value_size, BPF_ANY);
+
+		if (result)
+			return result;
+	}
+	return 0;
+}
+
+int bpfence_delete_entries(int fd, const char *keys, size_t key_size, unsigned int count)
+{
+	unsigned int i;
+
+	for (i = 0; i < count; i++) {
+		int result = bpf_map_delete_elem(fd, keys + i * key_size);
+
+		if (result && result != -ENOENT)
+			return result;
+	}
+	return 0;
+}
+
+/* Keys of a hash map, at most `limit`. A key that vanishes under the walk restarts it, so some may come twice. */
+int bpfence_read_keys(int fd, char *keys, size_t key_size, unsigned int limit)
+{
+	const void *previous = NULL;
+	unsigned int n;
+
+	for (n = 0; n < limit; n++) {
+		int result = bpf_map_get_next_key(fd, previous, keys + n * key_size);
+
+		if (result == -ENOENT)
+			return (int)n;
+		if (result)
+			return result;
+		previous = keys + n * key_size;
+	}
+	return (int)n;
+}
+
+void bpfence_store_u32(void *address, unsigned int value)
+{
+	__atomic_store_n((unsigned int *)address, value, __ATOMIC_SEQ_CST);
+}
+
+unsigned int bpfence_load_u32(const void *address)
+{
+	return __atomic_load_n((const unsigned int *)address, __ATOMIC_SEQ_CST);
+}
+
+int bpfence_object_info(int fd, struct bpf_map_info *map_info)
+{
+	unsigned int size = sizeof(*map_info);
+
+	memset(map_info, 0, size);
+	return bpf_obj_get_info_by_fd(fd, map_info, &size);
+}
+
+/* ---- probes ---- */
+
+/* Loads (attaches nothing) the two instructions "return 0". A descriptor, or a negative errno. */
+int bpfence_probe_load(unsigned int type, unsigned int attach_type, unsigned int btf_id, char *log, size_t log_size)
+{
+	struct bpf_insn program[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 0 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach_type, .attach_btf_id = btf_id, .log_buf = log,
+		    .log_size = log_size, .log_level = log ? 1 : 0);
+
+	return bpf_prog_load(type, "bpfence_probe", "GPL", program, 2, &options);
+}
+
+int bpfence_run(int fd, unsigned int repeat)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, options);
+	unsigned int i;
+
+	for (i = 0; i < repeat; i++) {
+		int result = bpf_prog_test_run_opts(fd, &options);
+
+		if (result)
+			return result;
+	}
+	return 0;
+}
+
+/* The ids of the types of one kind whose name starts with `prefix`: how many there are; at most `limit` are stored. */
+unsigned int bpfence_btf_list(const struct btf *btf, unsigned int kind, const char *prefix, unsigned int *ids, unsigned int limit)
+{
+	unsigned int count = btf__type_cnt(btf), length = strlen(prefix), id, n = 0;
+
+	for (id = 1; id < count; id++) {
+		const struct btf_type *type = btf__type_by_id(btf, id);
+		const char *name;
+
+		if (btf_kind(type) != kind)
+			continue;
+		name = btf__name_by_offset(btf, type->name_off);
+		if (!name || strncmp(name, prefix, length))
+			continue;
+		if (n < limit)
+			ids[n] = id;
+		n++;
+	}
+	return n;
+}
+
+/* Offset and size of a variable in a data section of an object's BTF; offset < 0: there is none. */
+int bpfence_btf_variable(const struct btf *btf, const char *section, const char *name, unsigned int *offset, unsigned int *size)
+{
+	const struct btf_var_secinfo *variable;
+	int id = btf__find_by_name_kind(btf, section, BTF_KIND_DATASEC), i;
+	const struct btf_type *type;
+
+	if (id < 0)
+		return id;
+	type = btf__type_by_id(btf, id);
+	variable = btf_var_secinfos(type);
+	for (i = 0; i < btf_vlen(type); i++, variable++) {
+		const struct btf_type *named = btf__type_by_id(btf, variable->type);
+		const char *text = named ? btf__name_by_offset(btf, named->name_off) : NULL;
+
+		if (!text || strcmp(text, name))
+			continue;
+		*offset = variable->offset;
+		*size = variable->size;
+		return 0;
+	}
+	return -ENOENT;
+}
+
+/* The numbers of the active LSMs (Linux 6.8, ad4aff9ec25f), at most `limit`. */
+int bpfence_lsm_list(unsigned long long *ids, unsigned int limit)
+{
+	unsigned int size = limit * sizeof(*ids);
+	long count = syscall(461, ids, &size, 0);
+
+	return count < 0 ? -errno : (int)count;
+}
+
+/* Reads a small file of a file system that is mounted nowhere: through a mount of its own that no name space sees (Linux 5.2). */
+int bpfence_read_unmounted(const char *type, const char *path, char *data, size_t size)
+{
+	int context, mount = -1, fd = -1, result;
+
+	context = syscall(430 /* fsopen */, type, 1 /* FSOPEN_CLOEXEC */);
+	if (context < 0)
+		return -errno;
+	if (!syscall(431 /* fsconfig */, context, 6 /* FSCONFIG_CMD_CREATE */, NULL, NULL, 0))
+		mount = syscall(432 /* fsmount */, context, 1 /* FSMOUNT_CLOEXEC */, 0x2 | 0x4 | 0x8 /* nosuid, nodev, noexec */);
+	if (mount >= 0)
+		fd = openat(mount, path, O_RDONLY | O_CLOEXEC);
+	result = fd >= 0 ? (int)read(fd, data, size) : -1;
+	if (result < 0)
+		result = -errno;
+	if (fd >= 0)
+		close(fd);
+	if (mount >= 0)
+		close(mount);
+	close(context);
+	return result;
+}
+
+int bpfence_mount_bpffs(const char *path)
+{
+	return mount("bpf", path, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME, "mode=700") ? -errno : 0;
+}
+
+/* ---- the drain: records of several ring buffers, copied in batches ---- */
+
+#define DRAIN_RINGS 4
+
+struct bpfence_drain {
+	int epoll;
+	int n_rings;
+	struct {
+		struct bpfence_drain *drain;
+		struct ring_buffer *buffer;
+		unsigned int index;
+	} ring[DRAIN_RINGS];
+	char *data;               /* records, one after the other */
+	size_t length, capacity;
+	unsigned int *entries;    /* per record: index of the ring, size */
+	unsigned int n_entries, max_entries;
+	size_t max_bytes;
+	unsigned long long failed; /* records that memory lacked for */
+};
+
+static int drain_record(void *context, void *record, size_t size)
+{
+	struct bpfence_drain *drain = *(struct bpfence_drain **)context;
+	unsigned int index = (unsigned int)((char *)context - (char *)drain->ring) / sizeof(drain->ring[0]);
+
+	if (drain->length + size > drain->capacity) {
+		size_t capacity = 2 * (drain->length + size);
+		char *data = realloc(drain->data, capacity);
+
+		if (!data) {
+			drain->failed++;
+			return -ENOMEM;
+		}
+		drain->data = data;
+		drain->capacity = capacity;
+	}
+	memcpy(drain->data + drain->length, record, size);
+	drain->length += size;
+	drain->entries[2 * drain->n_entries] = index;
+	drain->entries[2 * drain->n_entries + 1] = (unsigned int)size;
+	drain->n_entries++;
+	/* The record is consumed all the same: libbpf moves the position on before it stops (ringbuf_process_ring). */
+	return drain->n_entries >= drain->max_entries || drain->length >= drain->max_bytes ? -ECANCELED : 0;
+}
+
+void bpfence_drain_free(struct bpfence_drain *drain)
+{
+	int i;
+
+	if (!drain)
+		return;
+	for (i = 0; i < drain->n_rings; i++)
+		ring_buffer__free(drain->ring[i].buffer);
+	if (drain->epoll >= 0)
+		close(drain->epoll);
+	free(drain->entries);
+	free(drain->data);
+	free(drain);
+}
+
+int bpfence_drain_new(const int *map_fds, int n_rings, unsigned int max_entries, size_t max_bytes, struct bpfence_drain **result)
+{
+	struct bpfence_drain *drain = calloc(1, sizeof(*drain));
+	int i, error;
+
+	if (!drain)
+		return -ENOMEM;
+	drain->max_entries = max_entries;
+	drain->max_bytes = max_bytes;
+	drain->capacity = max_bytes;
+	drain->epoll = epoll_create1(EPOLL_CLOEXEC);
+	drain->entries = calloc(max_entries, 2 * sizeof(*drain->entries));
+	drain->data = malloc(drain->capacity);
+	if (drain->epoll < 0 || !drain->entries || !drain->data || n_rings > DRAIN_RINGS) {
+		error = drain->epoll < 0 ? -errno : n_rings > DRAIN_RINGS ? -EINVAL : -ENOMEM;
+		goto fail;
+	}
+	for (i = 0; i < n_rings; i++) {
+		struct epoll_event event = { .events = EPOLLIN, .data.u32 = (unsigned int)i };
+
+		drain->ring[i].drain = drain;
+		drain->ring[i].buffer = ring_buffer__new(map_fds[i], drain_record, &drain->ring[i], NULL);
+		if (!drain->ring[i].buffer) {
+			error = -errno;
+			goto fail;
+		}
+		drain->n_rings = i + 1;
+		if (epoll_ctl(drain->epoll, EPOLL_CTL_ADD, map_fds[i], &event)) {
+			error = -errno;
+			goto fail;
+		}
+	}
+	*result = drain;
+	return 0;
+fail:
+	bpfence_drain_free(drain);
+	return error;
+}
+
+int bpfence_drain_epoll(const struct bpfence_drain *drain)
+{
+	return drain->epoll;
+}
+
+/* Waits up to `timeout` ms for records, then takes one batch, earlier rings first. How many there are. */
+int bpfence_drain_read(struct bpfence_drain *drain, int timeout)
+{
+	struct epoll_event events[DRAIN_RINGS];
+	int i, result;
+
+	drain->length = 0;
+	drain->n_entries = 0;
+	if (timeout && epoll_wait(drain->epoll, events, DRAIN_RINGS, timeout) < 0)
+		return errno == EINTR ? 0 : -errno;
+	for (i = 0; i < drain->n_rings; i++) {
+		result = ring_buffer__consume(drain->ring[i].buffer);
+		if (result == -ECANCELED)
+			break;
+		if (result < 0)
+			return result;
+	}
+	return (int)drain->n_entries;
+}
+
+const char *bpfence_drain_data(const struct bpfence_drain *drain, size_t *length)
+{
+	*length = drain->length;
+	return drain->data;
+}
+
+const unsigned int *bpfence_drain_entries(const struct bpfence_drain *drain)
+{
+	return drain->entries;
+}
+
+unsigned long long bpfence_drain_failed(const struct bpfence_drain *drain)
+{
+	return drain->failed;
+}

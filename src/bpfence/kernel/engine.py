@@ -1,0 +1,682 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images of tables in, records and counters out: the BPF side of the agent.
+
+Called by the agent, and by `bpfence exec`, `status`, `unload` and `doctor`. One Engine holds one instance: a set of maps, the programs
+attached with them, and (where a pin folder is given) their pins in bpffs, so that enforcement outlives the process that loaded it.
+
+    load or adopt ─▶ attach(events) ─▶ seed() ─▶ swap(image, objects) ─▶ release(events)
+                                                   drain() … drain() …            ▲ the same three again for a new policy set
+
+Under the pin folder an instance is `<ABI hash>_<object digest>_<flavour>/`, with `map_<name>` and `link_<program>`. An instance that
+this version made is adopted on restart; another version's enforces on until ours does, then it goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bpfence import abi
+from bpfence.errors import KernelError
+from bpfence.fields import EVENT_BY_NAME, EVENTS
+from bpfence.kernel import libbpf
+from bpfence.kernel.libbpf import Drain, Map, Object
+from bpfence.kernel.pins import Pins, instances, link_names, open_map
+from bpfence.kernel.pins import unload as _unload
+from bpfence.kernel.probes import Features
+from bpfence.kernel.programs import Choice, Kind, Plan, plan, supported_events
+
+OBJECT: Final = Path(__file__).with_name("bpfence.bpf.o")
+PIN_DIR: Final = "/sys/fs/bpf/bpfence"
+BATCH_RECORDS: Final = 1024
+BATCH_BYTES: Final = 1 << 20
+
+_U32: Final = struct.Struct("<I")
+_U64: Final = struct.Struct("<Q")
+_OBJECT_KEY: Final = struct.Struct("<QQII")
+_RINGS: Final = ("alerts", "telemetry")
+_GENERATION: Final = abi.CONTROL_OFFSETS["generation"]
+_AGENT_PID: Final = abi.CONTROL_OFFSETS["agent_pid"]
+_TELEMETRY: Final = abi.CONTROL_OFFSETS["telemetry"]
+
+
+class ProcessRecord(msgspec.Struct, frozen=True):
+    """A process as the kernel keeps it (struct process_record). Times are ns since boot."""
+
+    concern: int
+    generation: int
+    uid: int
+    gid: int
+    flags: int
+    cgroup: int
+    exec_id: int
+    start_time: int
+    pid: int
+    ppid: int
+    subject: tuple[int, ...]
+
+
+class ExecImage(msgspec.Struct, frozen=True):
+    """An executed program as the kernel keeps it (struct exec_image). Strings are what the kernel wrote: hostile, any bytes."""
+
+    exec_id: int
+    parent_exec_id: int
+    time: int
+    pid: int
+    flags: int
+    uid: int
+    gid: int
+    exe_ino: int
+    exe_dev: int
+    comm: bytes
+    args: bytes
+    exe: bytes
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """A place in the kernel without a program of ours. `covered`: the events lose nothing by it."""
+
+    hook: str
+    program: str
+    events: tuple[str, ...]
+    reason: str
+    covered: bool = False
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What is loaded. `instances` lists every instance under the pin folder, ours included."""
+
+    flavour: str
+    generation: int
+    pin_dir: str
+    adopted: bool
+    agent_pid: int
+    attached: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+    counters: dict[str, int]
+    lost: dict[str, int]
+    image_pages: int
+    processes: int
+    libbpf: str
+    instances: tuple[str, ...] = ()
+
+
+class Engine:
+    """A loaded instance. Made by `load` or `adopt`. `drain` is for one thread; the rest is guarded by a lock."""
+
+    def __init__(self, features: Features, flavour: str, object_path: Path, pins: Pins | None) -> None:
+        self._features = features
+        self._object_path = object_path
+        self._pins = pins
+        self._maps: dict[str, Map] = {}
+        self._links: dict[str, int] = {}
+        self._failed: dict[str, str] = {}
+        self._control: mmap.mmap | None = None
+        self._drain: Drain | None = None
+        self._iterator = -1
+        self._attach_asked = False
+        self._swapped = False
+        self._lock = threading.RLock()
+        self.flavour = flavour
+        self.adopted = False
+        with Object(object_path) as parsed:
+            _check_abi(parsed)
+            self.plan: Plan = plan(features, flavour, parsed.programs)
+
+    # ---- life ----
+
+    @classmethod
+    def load(
+        cls, features: Features, *, pin_dir: str | Path | None = PIN_DIR, object_path: Path | None = None, flavour: str | None = None
+    ) -> Engine:
+        """A running instance: the one pinned by an earlier agent of this version, else a new one.
+
+        Without `pin_dir` nothing is pinned, and all is gone when this process ends. KernelError where the kernel lacks what every
+        instance needs, or another agent holds the pin folder.
+        """
+        flavour, object_path = flavour or _flavour(features), object_path or OBJECT
+        if not object_path.exists():
+            hint = "run `make bpf`, or install bpfence again"
+            raise KernelError(f"the BPF object {object_path} is missing", missing="bpfence.bpf.o", hint=hint)
+        pins = Pins.open(Path(pin_dir), instance_name(object_path, flavour)) if pin_dir else None
+        try:
+            engine = cls(features, flavour, object_path, pins)
+        except BaseException:
+            if pins:
+                pins.close()
+            raise
+        try:
+            if not engine._adopt():
+                engine._create()
+            engine._start()
+        except BaseException:
+            if pins and not engine.adopted:
+                pins.remove_own()
+            engine.close()
+            raise
+        return engine
+
+    @classmethod
+    def adopt(cls, features: Features, pin_dir: str | Path = PIN_DIR, *, object_path: Path | None = None) -> Engine | None:
+        """The instance pinned by an earlier agent of this version, or None. KernelError where only another version's is there."""
+        object_path = object_path or OBJECT
+        folder = Path(pin_dir)
+        present = instances(folder)
+        for flavour in ("lsm", "fmod_ret"):
+            if instance_name(object_path, flavour) in present:
+                return cls.load(features, pin_dir=folder, object_path=object_path, flavour=flavour)
+        if present:
+            raise KernelError(
+                f"{folder} holds an instance of another version of bpfence: {', '.join(present)}",
+                missing="matching pins",
+                hint="`bpfence run` replaces it without a gap; `bpfence unload` removes it",
+            )
+        return None
+
+    def _adopt(self) -> bool:
+        """Takes over the pins of our own instance, if they are complete and in force."""
+        if not self._pins:
+            return False
+        with Object(self._object_path) as parsed:
+            names = tuple(parsed.maps)
+        maps = self._pins.maps(names)
+        if maps is None:
+            self._pins.remove_own()
+            return False
+        self._maps = maps
+        self._map_control()
+        if not self.generation:
+            # Its agent died before the first policy was in force.
+            self._close_maps()
+            self._pins.remove_own()
+            return False
+        self._links = self._pins.links()
+        self._attach_asked = self._swapped = True
+        self.adopted = True
+        return True
+
+    def _create(self) -> None:
+        tracking = self.plan.for_events(())
+        self._load_programs(tracking)
+        if missing := [choice.program for choice in tracking if choice.row.essential and choice.program not in self._links]:
+            reasons = "; ".join(f"{program}: {self._failed.get(program, 'not loaded')}" for program in missing)
+            message = f"processes cannot be tracked on this kernel: {reasons}"
+            raise KernelError(message, missing="process tracking", hint="see `bpfence doctor`")
+
+    def _start(self) -> None:
+        if not self._control:
+            self._map_control()
+        libbpf.store_u32(self._control_memory(), _AGENT_PID, os.getpid())
+        self._drain = Drain([self._maps[name] for name in _RINGS], max_records=BATCH_RECORDS, max_bytes=BATCH_BYTES)
+
+    def close(self, unload: bool = False) -> None:
+        """Lets go of everything. What is pinned goes on, unless `unload`; what is not ends here."""
+        with self._lock:
+            if self._control:
+                libbpf.store_u32(self._control_memory(), _AGENT_PID, 0)
+            if self._drain:
+                self._drain.close()
+                self._drain = None
+            if unload and self._pins:
+                self._pins.remove_all()
+            for fd in self._links.values():
+                os.close(fd)
+            self._links = {}
+            if self._iterator >= 0:
+                os.close(self._iterator)
+                self._iterator = -1
+            self._close_maps()
+            if self._pins:
+                self._pins.close()
+                self._pins = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _close_maps(self) -> None:
+        if self._control:
+            self._control.close()
+            self._control = None
+        for table in self._maps.values():
+            table.close()
+        self._maps = {}
+
+    def _map_control(self) -> None:
+        self._control = mmap.mmap(self._maps["control"].fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+
+    def _control_memory(self) -> memoryview:
+        if not self._control:
+            raise ValueError("the engine is closed")
+        return memoryview(self._control)
+
+    # ---- programs ----
+
+    def supported_events(self) -> frozenset[str]:
+        """Events (full names) all of whose hooks have a program, as far as is known before `attach` or `try_all` loads them."""
+        return frozenset(name for name, reason in supported_events(self.plan, self._failed).items() if not reason)
+
+    def unsupported_events(self) -> dict[str, str]:
+        """The other events, each with the reason."""
+        return {name: reason for name, reason in supported_events(self.plan, self._failed).items() if reason}
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Every hook without a program, with its reason."""
+        out = [LeftOut(gap.hook, gap.program, gap.events, gap.reason, gap.covered) for gap in self.plan.gaps]
+        out += [
+            LeftOut(choice.row.hook, choice.program, choice.events, self._failed[choice.program])
+            for choice in self.plan.choices
+            if choice.program in self._failed
+        ]
+        return tuple(out)
+
+    def attached(self) -> tuple[str, ...]:
+        """Names of the attached programs."""
+        return tuple(sorted(self._links))
+
+    def attach(self, events: Collection[str]) -> dict[str, str]:
+        """Loads and attaches what `events` (full names) need and is not attached yet; detaches nothing.
+
+        Returns the events of these that cannot be relied on, with the reason: for an enforcing rule that is an error. KeyError: no
+        such event.
+        """
+        with self._lock:
+            wanted = [choice for choice in self.plan.for_events(events) if choice.program not in self._links]
+            self._load_programs([choice for choice in wanted if choice.row.kind is not Kind.ITERATOR])
+            self._attach_asked = True
+            self._retire()
+            reasons = self.unsupported_events()
+            return {event: reasons[event] for event in events if event in reasons}
+
+    def release(self, events: Collection[str]) -> tuple[str, ...]:
+        """Detaches what neither `events` nor process tracking need: for after a swap. Returns the detached programs."""
+        with self._lock:
+            kept = {choice.program for choice in self.plan.for_events(events)}
+            gone = [program for program in self._links if program not in kept]
+            for program in gone:
+                if self._pins:
+                    self._pins.remove_link(program)
+                os.close(self._links.pop(program))
+            return tuple(gone)
+
+    def try_all(self) -> dict[str, str]:
+        """Loads every program without attaching it, for `bpfence doctor`: the events that are not supported, with the reason."""
+        with self._lock:
+            self._load_programs(self.plan.choices, attach=False)
+            return self.unsupported_events()
+
+    def _load_programs(self, choices: Collection[Choice], *, attach: bool = True) -> None:
+        """Loads `choices` in one object; a program that fails is left out and the rest tried again."""
+        remaining = {choice.program: choice for choice in choices if choice.program not in self._failed}
+        while remaining or not self._maps:
+            with Object(self._object_path) as parsed:
+                if not self._maps:
+                    self._set_constants(parsed)
+                parsed.share(self._maps)
+                if not self._choose(parsed, remaining):
+                    continue
+                failed = parsed.load()
+                if failed:
+                    if failed.program not in remaining:
+                        raise libbpf.failure(failed.number, "loading the BPF object", failed.reason)
+                    self._failed[failed.program] = failed.reason
+                    del remaining[failed.program]
+                    continue
+                if not self._maps:
+                    self._keep_maps(parsed)
+                if attach:
+                    self._attach(parsed, remaining.values())
+                return
+
+    def _choose(self, parsed: Object, remaining: dict[str, Choice]) -> bool:
+        """Marks what is to be loaded; False where one had to be left out."""
+        for program, choice in list(remaining.items()):
+            try:
+                parsed.choose(program)
+                if choice.row.kind is Kind.HOOK and self.flavour == "fmod_ret":
+                    parsed.modify_return(program, choice.target)
+            except KernelError as error:
+                self._failed[program] = str(error)
+                del remaining[program]
+                return False
+        return True
+
+    def _set_constants(self, parsed: Object) -> None:
+        for name in parsed.constants():
+            if name.lower().startswith("have_"):
+                parsed.set_constant(name, self._features.constant(name))
+
+    def _keep_maps(self, parsed: Object) -> None:
+        maps = parsed.take_maps()
+        if self._pins:
+            self._pins.pin_maps(maps)
+        self._maps = maps
+
+    def _attach(self, parsed: Object, choices: Collection[Choice]) -> None:
+        for choice in choices:
+            try:
+                link = parsed.attach(choice.program)
+            except KernelError as error:
+                self._failed[choice.program] = str(error)
+                continue
+            if choice.row.kind is Kind.ITERATOR:
+                self._iterator = link
+                continue
+            if self._pins:
+                self._pins.pin_link(choice.program, link)
+            self._links[choice.program] = link
+
+    def seed(self) -> bool:
+        """Gives the processes that were there before a record. Once a load; False where there was nothing to do or no iterator."""
+        with self._lock:
+            if self._iterator < 0:
+                return False
+            libbpf.run_iterator(self._iterator)
+            os.close(self._iterator)
+            self._iterator = -1
+            return True
+
+    # ---- tables ----
+
+    @property
+    def generation(self) -> int:
+        """The generation in force; 0 before the first swap."""
+        return libbpf.load_u32(self._control_memory(), _GENERATION)
+
+    def swap(self, image: bytes, objects: Mapping[tuple[int, int], int] | None = None) -> int:
+        """Puts a compiled image in force by one atomic store, and returns its generation.
+
+        `objects`: (inode, device) -> bit set. KernelError leaves the old generation in force.
+        """
+        with self._lock:
+            current = self.generation
+            generation = current % 0xFFFFFFFF + 1
+            pages = _stamp(image, generation)
+            tables = self._maps["tables"]
+            slot = _U32.pack(generation & 1)
+            table = libbpf.new_inner_array("image", abi.IMAGE_PAGE_BYTES, len(pages) // abi.IMAGE_PAGE_BYTES)
+            try:
+                libbpf.write_pages(table, pages, abi.IMAGE_PAGE_BYTES)
+                tables.put(slot, _U32.pack(table))
+                self._put_objects(objects or {}, generation)
+                if generation & abi.CONCERN_GENERATION_MASK == 0:
+                    self._forget_concerns()
+                libbpf.store_u32(self._control_memory(), _GENERATION, generation)
+                # Storing the same table again waits until no program is still at work with the old generation: the kernel does so
+                # after every update of a map of maps (v4.20, 1ae80cf31938). Only then may the old tables and objects go.
+                tables.put(slot, _U32.pack(table))
+            finally:
+                os.close(table)
+            if current:
+                tables.delete(_U32.pack(current & 1))
+            self._drop_objects(generation)
+            self._swapped = True
+            self._retire()
+            return generation
+
+    def _forget_concerns(self) -> None:
+        """Clears map `concerns`: its entries tell generations apart by 15 bits only."""
+        concerns = self._maps["concerns"]
+        for index in range(abi.CONCERN_ENTRIES):
+            concerns.put(_U32.pack(index), _U64.pack(0))
+
+    def _put_objects(self, objects: Mapping[tuple[int, int], int], generation: int) -> None:
+        target = self._maps["objects"]
+        stale = [key for key in target.all_keys() if _OBJECT_KEY.unpack(key)[2] == generation]
+        target.delete_many(b"".join(stale))
+        keys = b"".join(_OBJECT_KEY.pack(ino, dev, generation, 0) for ino, dev in objects)
+        try:
+            target.put_many(keys, b"".join(_U64.pack(mask) for mask in objects.values()))
+        except KernelError as error:
+            target.delete_many(keys)
+            hint = f"the kernel map holds {target.max_entries} objects, of the old and the new policies together"
+            raise KernelError(f"{len(objects)} followed objects do not fit: {error}", missing="room in map objects", hint=hint) from error
+
+    def _drop_objects(self, generation: int) -> None:
+        target = self._maps["objects"]
+        target.delete_many(b"".join(key for key in target.all_keys() if _OBJECT_KEY.unpack(key)[2] != generation))
+
+    def _retire(self) -> None:
+        """Removes other versions' instances once this one is in force: its programs attached and its tables switched on."""
+        if self._pins and self._attach_asked and self._swapped:
+            self._pins.remove_others()
+
+    # ---- records ----
+
+    def set_telemetry(self, events: Collection[str]) -> None:
+        """Which events (full names) write telemetry records. The word has 32 bits: events 32 and above have none."""
+        mask = 0
+        for event in events:
+            bit = abi.EVENT_ID[EVENT_BY_NAME[event].id]
+            if bit > 31:
+                raise KernelError(f"event {event} cannot be recorded as telemetry", missing="a telemetry bit")
+            mask |= 1 << bit
+        libbpf.store_u32(self._control_memory(), _TELEMETRY, mask)
+
+    @property
+    def wakeup_fd(self) -> int:
+        """Readable (for selectors) when there are records to drain."""
+        return self._ready().fileno()
+
+    def drain(self, timeout_ms: int = 0) -> list[tuple[str, bytes]]:
+        """One batch of records, ("alerts" | "telemetry", bytes of struct event_record and its data), alerts first.
+
+        Waits up to `timeout_ms` (-1: for ever) where there is none. At most BATCH_RECORDS records; call again while it returns any.
+        """
+        return self._ready().read(timeout_ms)
+
+    def _ready(self) -> Drain:
+        if not self._drain:
+            raise ValueError("the engine is closed")
+        return self._drain
+
+    def counters(self) -> dict[str, int]:
+        """Counters by name in lower case without CNT_, summed over processors."""
+        counted = _read_counters(self._maps["counters"])
+        counted["drain_failed"] = self._drain.failed() if self._drain else 0
+        return counted
+
+    def lost(self) -> dict[str, int]:
+        """Records that found no room in a ring buffer, by event, where there are any."""
+        return _read_lost(self._maps["lost"])
+
+    def record(self, pid: int) -> ProcessRecord | None:
+        """The kernel's record of a process (tgid in the initial pid namespace)."""
+        value = self._maps["processes"].get(_U32.pack(pid))
+        return decode_process_record(value) if value else None
+
+    def image(self, exec_id: int) -> ExecImage | None:
+        """The kernel's record of an executed program."""
+        value = self._maps["images"].get(_U64.pack(exec_id))
+        return decode_exec_image(exec_id, value) if value else None
+
+    def processes(self) -> list[int]:
+        """Process ids that have a record."""
+        return [_U32.unpack(key)[0] for key in self._maps["processes"].all_keys()]
+
+    def status(self) -> Status:
+        """What is loaded and what it has counted."""
+        with self._lock:
+            memory = self._control_memory()
+            generation = self.generation
+            return Status(
+                flavour=self.flavour,
+                generation=generation,
+                pin_dir=str(self._pins.folder) if self._pins else "",
+                adopted=self.adopted,
+                agent_pid=libbpf.load_u32(memory, _AGENT_PID),
+                attached=self.attached(),
+                left_out=self.left_out(),
+                counters=self.counters(),
+                lost=self.lost(),
+                image_pages=_image_pages(self._maps["tables"], generation),
+                processes=len(self._maps["processes"].all_keys()),
+                libbpf=libbpf.version(),
+                instances=instances(self._pins.folder) if self._pins else (),
+            )
+
+
+# ---- without an engine ----
+
+
+def inspect(pin_dir: str | Path = PIN_DIR) -> tuple[Status, ...]:
+    """What is pinned under `pin_dir`, one Status an instance, running agent or not. Changes and locks nothing."""
+    folder = Path(pin_dir)
+    found = instances(folder)
+    return tuple(_inspect(folder, name, found) for name in found)
+
+
+def _inspect(folder: Path, instance: str, all_instances: tuple[str, ...]) -> Status:
+    maps = {name: open_map(folder, instance, name) for name in ("control", "counters", "lost", "tables", "processes")}
+    try:
+        control = maps["control"].get(_U32.pack(0)) or bytes(abi.CONTROL_SIZE)
+        generation = _U32.unpack_from(control, _GENERATION)[0]
+        return Status(
+            flavour=instance.rpartition("-")[2],
+            generation=generation,
+            pin_dir=str(folder),
+            adopted=False,
+            agent_pid=_U32.unpack_from(control, _AGENT_PID)[0],
+            attached=link_names(folder, instance),
+            left_out=(),
+            counters=_read_counters(maps["counters"]),
+            lost=_read_lost(maps["lost"]),
+            image_pages=_image_pages(maps["tables"], generation),
+            processes=len(maps["processes"].all_keys()),
+            libbpf=libbpf.version(),
+            instances=all_instances,
+        )
+    finally:
+        for table in maps.values():
+            table.close()
+
+
+def unload(pin_dir: str | Path = PIN_DIR) -> tuple[str, ...]:
+    """Takes away everything pinned under `pin_dir`; the instances that were there. KernelError while an agent runs."""
+    return _unload(Path(pin_dir))
+
+
+def instance_name(object_path: Path, flavour: str) -> str:
+    """The folder of the instance that this object makes in this flavour."""
+    digest = hashlib.sha256(object_path.read_bytes()).hexdigest()[:16]
+    return f"{abi.ABI_HASH}-{digest}-{flavour}"
+
+
+def _flavour(features: Features) -> str:
+    if features.flavour:
+        return features.flavour
+    asked = [(name, features.probes[name]) for name in ("lsm_active", "lsm_load", "fmod_ret") if name in features.probes]
+    seen = "; ".join(f"{name}: {probe.answer.value} {probe.detail}".rstrip() for name, probe in asked)
+    raise KernelError(
+        f"this kernel lets bpfence enforce in no way: neither LSM nor fmod_ret programs can be used ({seen})",
+        missing="lsm or fmod_ret",
+        hint="boot with bpf in the lsm= list, on a kernel that does not refuse BPF programs; see `bpfence doctor`",
+    )
+
+
+def _check_abi(parsed: Object) -> None:
+    try:
+        found = f"{parsed.constant('bpfence_abi_hash'):016x}"
+    except KeyError:
+        found = "unknown"
+    if found != abi.ABI_HASH:
+        raise KernelError(
+            f"the BPF object {parsed.path} was built from another abi.h ({found}) than bpfence.abi ({abi.ABI_HASH})",
+            missing="a matching BPF object",
+            hint="run `make generate bpf`, or install bpfence again",
+        )
+
+
+def _stamp(image: bytes, generation: int) -> bytes:
+    """The image with its generation in the header, filled up to whole pages. KernelError: it is no image of this ABI."""
+    if len(image) < abi.IMAGE_HEADER_SIZE or len(image) > abi.IMAGE_MAX_PAGES * abi.IMAGE_PAGE_BYTES:
+        raise KernelError(f"an image of {len(image)} bytes cannot be loaded; the largest is {abi.IMAGE_MAX_PAGES} pages of 64 KiB")
+    magic, version = struct.unpack_from("<II", image)
+    if magic != abi.IMAGE_MAGIC or version != abi.ABI_VERSION:
+        raise KernelError(f"not an image of tables: magic {magic:#x}, ABI {version}")
+    pages = bytearray(image)
+    pages += bytes(-len(pages) % abi.IMAGE_PAGE_BYTES)
+    _U32.pack_into(pages, abi.IMAGE_HEADER_OFFSETS["generation"], generation)
+    return bytes(pages)
+
+
+def _image_pages(tables: Map, generation: int) -> int:
+    """Size of the image in force: the inner map is opened by the id that the kernel shows."""
+    identity = tables.get(_U32.pack(generation & 1)) if generation else None
+    return libbpf.map_entries(_U32.unpack(identity)[0]) if identity else 0
+
+
+def _sum(table: Map, key: int) -> int:
+    return sum(_U64.unpack(value)[0] for value in table.get_per_cpu(_U32.pack(key)))
+
+
+def _read_counters(table: Map) -> dict[str, int]:
+    names = {number: name.removeprefix("CNT_").lower() for name, number in abi.COUNTER_ID.items() if name != "CNT_MAX"}
+    return {name: _sum(table, number) for number, name in names.items()}
+
+
+def _read_lost(table: Map) -> dict[str, int]:
+    found = {event.name: _sum(table, abi.EVENT_ID[event.id]) for event in EVENTS}
+    return {name: count for name, count in found.items() if count}
+
+
+def decode_process_record(value: bytes) -> ProcessRecord:
+    """struct process_record as a ProcessRecord."""
+    at = abi.PROCESS_RECORD_OFFSETS
+
+    def u32(name: str) -> int:
+        return int(_U32.unpack_from(value, at[name])[0])
+
+    def u64(name: str) -> int:
+        return int(_U64.unpack_from(value, at[name])[0])
+
+    return ProcessRecord(
+        concern=u64("concern"),
+        generation=u32("generation"),
+        uid=u32("uid"),
+        gid=u32("gid"),
+        flags=u32("flags"),
+        cgroup=u64("cgroup"),
+        exec_id=u64("exec_id"),
+        start_time=u64("start_time"),
+        pid=u32("pid"),
+        ppid=u32("ppid"),
+        subject=struct.unpack_from(f"<{abi.ABI_MAX_GROUPS}I", value, at["subject"]),
+    )
+
+
+def decode_exec_image(exec_id: int, value: bytes) -> ExecImage:
+    """struct exec_image as an ExecImage; lengths that do not fit are cut."""
+    at = abi.EXEC_IMAGE_OFFSETS
+
+    def u32(name: str) -> int:
+        return int(_U32.unpack_from(value, at[name])[0])
+
+    def u64(name: str) -> int:
+        return int(_U64.unpack_from(value, at[name])[0])
+
+    args, exe, comm = at["args"], at["exe"], at["comm"]
+    return ExecImage(
+        exec_id=exec_id,
+        parent_exec_id=u64("parent_exec_id"),
+        time=u64("time"),
+        pid=u32("pid"),
+        flags=u32("flags"),
+        uid=u32("uid"),
+        gid=u32("gid"),
+        exe_ino=u64("exe_ino"),
+        exe_dev=u64("exe_dev"),
+        comm=value[comm : comm + abi.ABI_COMM_LEN].partition(b"\0")[0],
+        args=value[args : args + min(u32("args_len"), abi.ABI_ARGS_MAX)],
+        exe=value[exe : exe + min(u32("exe_len"), abi.ABI_PATH_MAX)],
+    )

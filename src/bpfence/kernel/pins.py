@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder in bpffs in, the maps and links kept there out.
+
+Called by `engine`. Layout: FOLDER/INSTANCE/map_<name> and link_<program>, all of mode 0700. One process at a time may change a folder:
+it holds a lock on it (flock), which the kernel drops with the process. bpffs allows no dot in a name, so ".rodata" is "map_rodata".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from bpfence.errors import KernelError
+from bpfence.kernel import libbpf
+from bpfence.kernel.libbpf import Map
+
+BPFFS: Final = Path("/sys/fs/bpf")
+_MAP: Final = "map_"
+_LINK: Final = "link_"
+
+
+def instances(folder: Path) -> tuple[str, ...]:
+    """Names of the instances pinned under `folder`."""
+    try:
+        return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise KernelError(f"reading {folder}: {error.strerror}", missing="access to bpffs", hint="run as root") from error
+
+
+def open_map(folder: Path, instance: str, name: str) -> Map:
+    """A pinned map, for reading; takes no lock."""
+    return Map(name, libbpf.open_pin(folder / instance / _map_file(name)))
+
+
+def link_names(folder: Path, instance: str) -> tuple[str, ...]:
+    """Programs whose links are pinned."""
+    return tuple(sorted(entry.name.removeprefix(_LINK) for entry in os.scandir(folder / instance) if entry.name.startswith(_LINK)))
+
+
+def _map_file(name: str) -> str:
+    return _MAP + name.lstrip(".").replace(".", "_")
+
+
+class Pins:
+    """One instance's place under a locked folder."""
+
+    def __init__(self, folder: Path, instance: str, lock: int) -> None:
+        self.folder = folder
+        self.instance = instance
+        self._lock = lock
+
+    @classmethod
+    def open(cls, folder: Path, instance: str) -> Pins:
+        """Makes the folder (mounting bpffs on /sys/fs/bpf where it is not) and locks it."""
+        _need_bpffs(folder)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise KernelError(f"making {folder}: {error.strerror}", missing="access to bpffs", hint="run as root") from error
+        return cls(folder, instance, _lock_folder(folder))
+
+    def close(self) -> None:
+        """Gives up the lock; the pins stay."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @property
+    def _own(self) -> Path:
+        return self.folder / self.instance
+
+    def maps(self, names: Collection[str]) -> dict[str, Map] | None:
+        """The pinned maps, or None where one of `names` is missing."""
+        found: dict[str, Map] = {}
+        for name in names:
+            path = self._own / _map_file(name)
+            if not path.exists():
+                for table in found.values():
+                    table.close()
+                return None
+            found[name] = Map(name, libbpf.open_pin(path))
+        return found
+
+    def links(self) -> dict[str, int]:
+        """Descriptors of the pinned links, by program."""
+        return {name: libbpf.open_pin(self._own / (_LINK + name)) for name in link_names(self.folder, self.instance)}
+
+    def pin_maps(self, maps: Mapping[str, Map]) -> None:
+        self._own.mkdir(mode=0o700, exist_ok=True)
+        for name, table in maps.items():
+            libbpf.pin(table.fd, self._own / _map_file(name))
+
+    def pin_link(self, program: str, fd: int) -> None:
+        libbpf.pin(fd, self._own / (_LINK + program))
+
+    def remove_link(self, program: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            (self._own / (_LINK + program)).unlink()
+
+    def remove_own(self) -> None:
+        remove_instance(self._own)
+
+    def remove_others(self) -> None:
+        """Takes away every instance but ours."""
+        for name in instances(self.folder):
+            if name != self.instance:
+                remove_instance(self.folder / name)
+
+    def remove_all(self) -> None:
+        """Takes away every instance, and the folder."""
+        for name in instances(self.folder):
+            remove_instance(self.folder / name)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+
+def remove_instance(path: Path) -> None:
+    """Unpins one instance, links first: what is not attached can no longer miss its maps."""
+    with contextlib.suppress(FileNotFoundError):
+        entries = sorted(path.iterdir(), key=lambda entry: (not entry.name.startswith(_LINK), entry.name))
+        for entry in entries:
+            entry.unlink(missing_ok=True)
+        path.rmdir()
+
+
+def unload(folder: Path) -> tuple[str, ...]:
+    """Removes everything pinned under `folder`: the names of the instances that were there. KernelError while an agent holds it."""
+    if not folder.is_dir():
+        return ()
+    lock = _lock_folder(folder)
+    try:
+        found = instances(folder)
+        for name in found:
+            remove_instance(folder / name)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        return found
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _closing_on_error(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _lock_folder(folder: Path) -> int:
+    """A descriptor that holds the lock."""
+    while True:
+        with _closing_on_error(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as fd:
+            _check_owner(folder, os.fstat(fd))
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                    raise
+                raise KernelError(
+                    f"{folder} is in use by a running agent{_agent_pid(folder)}",
+                    missing="the lock on the pin folder",
+                    hint="stop that agent first, or give this one another pin folder",
+                ) from error
+            if _same(folder, fd):
+                return fd
+        # The folder was removed, and perhaps made anew, between opening and locking it.
+        os.close(fd)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _same(folder: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _check_owner(folder: Path, found: os.stat_result) -> None:
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        raise KernelError(
+            f"{folder} belongs to user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}: others could change what is enforced",
+            missing="a safe pin folder",
+            hint=f"remove it, or chown it to user {os.geteuid()} and chmod it to 700",
+        )
+
+
+def _agent_pid(folder: Path) -> str:
+    """" (pid N)" where an instance tells; only for the message."""
+    for name in instances(folder):
+        with contextlib.suppress(KernelError, OSError):
+            control = open_map(folder, name, "control")
+            try:
+                value = control.get(bytes(4)) or bytes(8)
+            finally:
+                control.close()
+            if pid := int.from_bytes(value[4:8], "little"):
+                return f" (pid {pid})"
+    return ""
+
+
+def _need_bpffs(folder: Path) -> None:
+    """Sees to it that `folder`, or its nearest ancestor that is there, lies in a BPF file system."""
+    if not folder.is_absolute():
+        raise KernelError(f"the pin folder {folder} must be an absolute path", missing="a pin folder in bpffs")
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if libbpf.is_bpffs(nearest):
+        return
+    if folder.is_relative_to(BPFFS) and BPFFS.is_dir():
+        libbpf.mount_bpffs(BPFFS)
+        return
+    raise KernelError(f"{folder} is not in a BPF file system", missing="bpffs", hint=f"choose a folder under {BPFFS}")

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The running kernel in, what it offers to bpfence out: Features, a plain value.
+
+Called by the agent before it loads, and by `bpfence doctor`. Nothing is attached and nothing on the machine changes: types are read
+from BTF, files from procfs and securityfs, and a program that returns 0 is loaded for a rarely called hook and dropped again.
+Versions are never compared. A probe has three answers; `could not tell` comes with what stood in the way.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import platform
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bpfence.errors import KernelError
+from bpfence.kernel import libbpf
+from bpfence.kernel.libbpf import Function, KernelBtf
+
+
+class Answer(enum.Enum):
+    """The outcome of a probe."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "could not tell"
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """One probe's outcome; `detail` says what was seen, or why it could not be told."""
+
+    answer: Answer
+    detail: str = ""
+
+
+class Meaning(msgspec.Struct, frozen=True):
+    """A row of the probe table: what a `no` costs, and what can be done."""
+
+    name: str
+    title: str
+    without: str
+    mend: str = ""
+    essential: bool = False
+
+
+class DoctorRow(msgspec.Struct, frozen=True):
+    """One line of `bpfence doctor`. `meaning` and `mend` are empty where all is well."""
+
+    name: str
+    title: str
+    answer: Answer
+    detail: str
+    meaning: str
+    mend: str
+    essential: bool
+
+
+_NO_LSM: Final = "enforcement uses fmod_ret programs on the security_* functions instead, where the kernel allows them"
+
+MEANINGS: Final = (
+    Meaning("kernel_btf", "kernel types (BTF)", "nothing can be loaded", "use a kernel built with CONFIG_DEBUG_INFO_BTF=y", essential=True),
+    Meaning("cap_bpf", "CAP_BPF or CAP_SYS_ADMIN", "nothing can be loaded", "run as root or grant CAP_BPF", essential=True),
+    Meaning("cap_perfmon", "CAP_PERFMON or CAP_SYS_ADMIN", "nothing can be loaded", "run as root or grant CAP_PERFMON", essential=True),
+    Meaning(
+        "cap_sys_admin", "CAP_SYS_ADMIN",
+        "maps and programs cannot be found by id, bpffs and securityfs cannot be mounted",
+        "run as root",
+    ),
+    Meaning("lsm_active", "bpf in the active LSM list", _NO_LSM, "add bpf to the kernel's lsm= boot parameter"),
+    Meaning("lsm_load", "LSM programs can be loaded", _NO_LSM, "use a kernel built with CONFIG_BPF_LSM=y that does not refuse them"),
+    Meaning(
+        "fmod_ret", "fmod_ret programs can be loaded",
+        "enforcement needs LSM programs",
+        "use a kernel built with CONFIG_FUNCTION_TRACER=y and BPF trampolines",
+    ),
+    Meaning(
+        "struct_arguments", "hooks with structures passed by value",
+        "changes of owner are seen at inode_setattr, which does not know the mount",
+        "use Linux 6.1 or later",
+    ),
+    Meaning(
+        "error_injection", "fmod_ret on a system call (setns)",
+        "nothing: kernel.setns is decided at the capability check",
+        "use a kernel built with CONFIG_FUNCTION_ERROR_INJECTION=y",
+    ),
+    Meaning(
+        "security_path", "path hooks (CONFIG_SECURITY_PATH)",
+        "inode hooks are used where there are any; they do not know the mount",
+        "use a kernel built with CONFIG_SECURITY_PATH=y",
+    ),
+    Meaning("ring_buffer", "BPF ring buffers", "nothing can be loaded", "use Linux 5.8 or later", essential=True),
+    Meaning(
+        "iter_task", "task iterators",
+        "processes older than the agent are known only from their first event on",
+        "use Linux 5.8 or later",
+    ),
+    Meaning("bpf_loop", "helper bpf_loop", "very deep paths are uncertain", "use Linux 5.17 or later"),
+    Meaning(
+        "task_pt_regs", "helper bpf_task_pt_regs",
+        "setns(2) is recognised through a probe read of the kernel stack",
+        "use Linux 5.15 or later",
+    ),
+    Meaning("task_btf", "helper bpf_get_current_task_btf", "each event costs more", "use Linux 5.11 or later"),
+    Meaning("task_storage", "task storage", "nothing yet: process records are in a hash map", "use Linux 5.11 or later"),
+    Meaning("rdonly_cast", "kfunc bpf_rdonly_cast", "walking a path costs more", "use Linux 6.2 or later"),
+    Meaning(
+        "cgroup2", "cgroup v2 hierarchy",
+        "rules on cgroups and containers, and `bpfence exec`, do not work",
+        "mount cgroup2, or boot with systemd.unified_cgroup_hierarchy=1",
+    ),
+    Meaning(
+        "bpffs", "BPF file system",
+        "the agent mounts it on /sys/fs/bpf; without it enforcement ends with the agent",
+        "mount -t bpf bpf /sys/fs/bpf",
+    ),
+    Meaning(
+        "unprivileged_bpf", "bpf(2) refused to unprivileged users",
+        "unprivileged users can load programs themselves",
+        "sysctl kernel.unprivileged_bpf_disabled=2",
+    ),
+    Meaning(
+        "lockdown", "kernel memory may be read (lockdown below confidentiality)",
+        "no program of bpfence can be loaded",
+        "boot with lockdown=integrity or lower",
+        essential=True,
+    ),
+)
+"""Every probe, in the order `bpfence doctor` shows."""
+
+MEANING_BY_NAME: Final = {meaning.name: meaning for meaning in MEANINGS}
+
+LSM_ID_BPF: Final = 110
+_QUIET_HOOK: Final = "bpf_lsm_settime"
+_QUIET_FUNCTION: Final = "security_settime64"
+"""What the trial programs are loaded for: called only when the clock is set, and they are never attached."""
+
+SYSCALL_PREFIX: Final = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
+_STATUS: Final = Path("/proc/self/status")
+CAPABILITIES: Final = {"cap_sys_admin": 21, "cap_perfmon": 38, "cap_bpf": 39}
+class Features(msgspec.Struct, frozen=True):
+    """What a kernel offers.
+
+    `functions`: parameters' types by function, for every `bpf_lsm_*`, `security_*`, `__x64_sys_*` and `btf_trace_*` (the last without
+    parameters). `cgroup2`: where the hierarchy is mounted.
+    """
+
+    probes: Mapping[str, Probe]
+    functions: Mapping[str, tuple[str, ...]]
+    cgroup2: str = ""
+    machine: str = "x86_64"
+
+    def answer(self, name: str) -> Answer:
+        probe = self.probes.get(name)
+        return probe.answer if probe else Answer.UNKNOWN
+
+    @property
+    def flavour(self) -> str:
+        """How hooks are attached: "lsm", "fmod_ret", or "" where neither works."""
+        if self.answer("lsm_active") is Answer.YES and self.answer("lsm_load") is Answer.YES:
+            return "lsm"
+        return "fmod_ret" if self.answer("fmod_ret") is Answer.YES else ""
+
+    def constant(self, name: str) -> int:
+        """The value of a constant `have_<probe>` of the BPF object; only a sure yes is 1. KeyError: there is no such probe."""
+        return int(self.answer(MEANING_BY_NAME[name.lower().removeprefix("have_")].name) is Answer.YES)
+
+    def rows(self) -> tuple[DoctorRow, ...]:
+        """What `bpfence doctor` shows of the probes."""
+        rows = []
+        for row in MEANINGS:
+            probe = self.probes.get(row.name, Probe(Answer.UNKNOWN, "not probed"))
+            well = probe.answer is Answer.YES
+            rows.append(
+                DoctorRow(
+                    row.name, row.title, probe.answer, probe.detail, "" if well else row.without, "" if well else row.mend, row.essential
+                )
+            )
+        return tuple(rows)
+
+
+def probe() -> Features:
+    """Asks the running kernel. Raises nothing for what is missing: that is an answer."""
+    capabilities = _capabilities()
+    probes = dict(capabilities)
+    functions: dict[str, tuple[str, ...]] = {}
+    privileged = all(capabilities[name].answer is Answer.YES for name in ("cap_bpf", "cap_perfmon"))
+    lsm = _securityfs("lsm")
+    probes["lsm_active"] = _lsm_active(lsm)
+    probes["lockdown"] = _lockdown(_securityfs("lockdown"))
+    probes["unprivileged_bpf"] = _unprivileged()
+    cgroup2 = _mounted("cgroup2")
+    probes["cgroup2"] = Probe(Answer.YES, cgroup2) if cgroup2 else Probe(Answer.NO, "not mounted")
+    bpffs = _mounted("bpf")
+    probes["bpffs"] = Probe(Answer.YES, bpffs) if bpffs else Probe(Answer.NO, "not mounted")
+    try:
+        with KernelBtf() as btf:
+            probes["kernel_btf"] = Probe(Answer.YES, "/sys/kernel/btf/vmlinux")
+            known = {**btf.functions("bpf_lsm_"), **btf.functions("security_"), **btf.functions(_syscall_prefix())}
+            functions = {name: function.parameters for name, function in known.items()}
+            functions |= dict.fromkeys(btf.typedefs("btf_trace_"), ())
+            probes |= _from_btf(btf, functions)
+            probes |= _by_loading(known, privileged)
+    except KernelError as error:
+        probes["kernel_btf"] = Probe(Answer.NO, str(error).splitlines()[0])
+    return Features(probes, functions, cgroup2, platform.machine())
+
+
+def _from_btf(btf: KernelBtf, functions: Mapping[str, tuple[str, ...]]) -> dict[str, Probe]:
+    helpers = btf.enumerators("bpf_func_id")
+    map_types = btf.enumerators("bpf_map_type")
+
+    def helper(name: str) -> Probe:
+        if not helpers:
+            return Probe(Answer.UNKNOWN, "enum bpf_func_id is not in the kernel's BTF")
+        return Probe(Answer.YES if f"BPF_FUNC_{name}" in helpers else Answer.NO)
+
+    def map_type(name: str) -> Probe:
+        if not map_types:
+            return Probe(Answer.UNKNOWN, "enum bpf_map_type is not in the kernel's BTF")
+        return Probe(Answer.YES if f"BPF_MAP_TYPE_{name}" in map_types else Answer.NO)
+
+    return {
+        "bpf_loop": helper("loop"),
+        "task_btf": helper("get_current_task_btf"),
+        "task_pt_regs": helper("task_pt_regs"),
+        "ring_buffer": map_type("RINGBUF"),
+        "task_storage": map_type("TASK_STORAGE"),
+        "rdonly_cast": Probe(Answer.YES if btf.has_function("bpf_rdonly_cast") else Answer.NO),
+        "iter_task": Probe(Answer.YES if btf.has_function("bpf_iter_task") else Answer.NO),
+        "security_path": Probe(Answer.YES if "bpf_lsm_path_unlink" in functions or "security_path_unlink" in functions else Answer.NO),
+    }
+
+
+def _by_loading(known: Mapping[str, Function], privileged: bool) -> dict[str, Probe]:
+    def trial(target: str, load: Callable[[Function], int]) -> Probe:
+        if target not in known:
+            return Probe(Answer.NO, f"the kernel has no function {target}")
+        if not privileged:
+            return Probe(Answer.UNKNOWN, "needs CAP_BPF and CAP_PERFMON to try")
+        return _refusal(load(known[target]))
+
+    def hook(target: str) -> Probe:
+        return trial(target, libbpf.try_hook)
+
+    def function(target: str) -> Probe:
+        return trial(target, libbpf.try_modify_return)
+
+    answers = {
+        "lsm_load": hook(_QUIET_HOOK),
+        "fmod_ret": function(_QUIET_FUNCTION),
+        "error_injection": function(_syscall_prefix() + "setns"),
+    }
+    by_value = hook("bpf_lsm_path_chown") if answers["lsm_load"].answer is Answer.YES else function("security_path_chown")
+    return {**answers, "struct_arguments": by_value}
+
+
+def _refusal(number: int) -> Probe:
+    """A load's errno as an answer. What is not a clear refusal is not taken for one."""
+    if not number:
+        return Probe(Answer.YES)
+    name = errno.errorcode.get(number, str(number))
+    refused = number in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, libbpf.ENOTSUPP)
+    return Probe(Answer.NO if refused else Answer.UNKNOWN, f"loading gives {name}")
+
+
+def _syscall_prefix() -> str:
+    return SYSCALL_PREFIX.get(platform.machine(), "__x64_sys_")
+
+
+def _capabilities() -> dict[str, Probe]:
+    """The effective capabilities of this process; CAP_SYS_ADMIN implies the two newer ones (Linux 5.8, a17b53c4a4b5)."""
+    try:
+        status = _STATUS.read_text(encoding="ascii", errors="replace")
+        effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    except (OSError, ValueError, IndexError) as error:
+        return dict.fromkeys(CAPABILITIES, Probe(Answer.UNKNOWN, f"/proc/self/status: {error}"))
+    held = {name: bool(effective >> bit & 1) for name, bit in CAPABILITIES.items()}
+    return {name: Probe(Answer.YES if own or held["cap_sys_admin"] else Answer.NO) for name, own in held.items()}
+
+
+def _securityfs(name: str) -> str | None:
+    try:
+        return Path("/sys/kernel/security", name).read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        text = libbpf.read_unmounted("securityfs", name)
+        return text.strip() if text is not None else None
+
+
+def _lsm_active(listed: str | None) -> Probe:
+    if listed is not None:
+        return Probe(Answer.YES if "bpf" in listed.split(",") else Answer.NO, listed)
+    numbers = libbpf.active_lsms()
+    if numbers is not None:
+        return Probe(Answer.YES if LSM_ID_BPF in numbers else Answer.NO, "by lsm_list_modules(2)")
+    return Probe(Answer.UNKNOWN, "securityfs is not mounted on /sys/kernel/security and could not be read otherwise")
+
+
+def _lockdown(text: str | None) -> Probe:
+    """`none [integrity] confidentiality`: only the last level takes bpf_probe_read_kernel away."""
+    if text is None:
+        # Without CONFIG_SECURITY_LOCKDOWN_LSM there is no such file.
+        readable = _securityfs("lsm") is not None
+        return Probe(Answer.YES, "no lockdown file") if readable else Probe(Answer.UNKNOWN, "securityfs cannot be read")
+    return Probe(Answer.NO if "[confidentiality]" in text else Answer.YES, text)
+
+
+def _unprivileged() -> Probe:
+    try:
+        value = int(Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        return Probe(Answer.UNKNOWN, str(error))
+    return Probe(Answer.YES if value else Answer.NO, f"kernel.unprivileged_bpf_disabled = {value}")
+
+
+def _mounted(kind: str) -> str:
+    """Where a file system of this kind is mounted, the shortest path first; "" where none is."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    found = [line.split()[4] for line in lines if line.partition(" - ")[2].split()[:1] == [kind]]
+    return min((_unescape(place) for place in found), key=len, default="")
+
+
+def _unescape(path: str) -> str:
+    """A path of mountinfo, where blank, tab, newline and backslash are octal."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)

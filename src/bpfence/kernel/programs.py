@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features of a kernel in, the programs to load on it and the events they serve out.
+
+Called by `engine`. PROGRAMS is the one table of hooks; a kernel's drift is more variants in a row, chosen by looking at the attached
+function's parameters in BTF, never by a version. Pure: nothing here touches the kernel.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from bpfence.fields import EVENT_BY_NAME
+from bpfence.kernel.probes import Answer, Features
+
+
+class Kind(enum.Enum):
+    """How a program is attached."""
+
+    HOOK = "hook"              # an LSM hook, or in the fmod_ret flavour the security_* function that calls it
+    TRACEPOINT = "tracepoint"  # a BTF tracepoint
+    ITERATOR = "iterator"      # run once by the agent, on request
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """One program that can serve a row, where the attached function has so many parameters (None: any number)."""
+
+    program: str
+    parameters: int | None = None
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One place in the kernel and what may be attached to it.
+
+    `function` is the security_* function where it is not security_<hook>. `needs`: a probe that must say yes. `instead_of`: used only
+    where that hook is absent or lacks what it needs.
+    `optional`: a kernel without this place has no such way for the event, so nothing is missed. `tracking`: always attached, because
+    process records need it; `essential` tracking programs must load.
+    """
+
+    hook: str
+    variants: tuple[Variant, ...]
+    events: tuple[str, ...] = ()
+    kind: Kind = Kind.HOOK
+    function: str = ""
+    needs: str = ""
+    instead_of: str = ""
+    optional: bool = False
+    tracking: bool = False
+    essential: bool = False
+
+
+def _hook(hook: str, subject: str, parameters: int | tuple[int, ...], *events: str, function: str = "", needs: str = "",
+          instead_of: str = "", optional: bool = False) -> Row:
+    """A row of an LSM hook. Program names follow from hook and subject: variant n > 1 ends in _vn."""
+    counts = parameters if isinstance(parameters, tuple) else (parameters,)
+    variants = tuple(Variant(f"{hook}__{subject}" + (f"_v{n}" if n > 1 else ""), count) for n, count in enumerate(counts, 1))
+    return Row(hook, variants, events, function=function, needs=needs, instead_of=instead_of, optional=optional)
+
+
+def _tracepoint(name: str, *events: str) -> Row:
+    return Row(name, (Variant(f"{name}__process"),), events, Kind.TRACEPOINT, tracking=True, essential=True)
+
+
+PROGRAMS: Final = (
+    _tracepoint("sched_process_fork"),
+    _tracepoint("sched_process_exec"),
+    _tracepoint("sched_process_exit", "process.exit"),
+    # A move to another cgroup changes the subject.
+    _tracepoint("cgroup_attach_task"),
+    Row("task", (Variant("seed_tasks"),), (), Kind.ITERATOR, needs="iter_task", tracking=True),
+    _hook("bprm_check_security", "process", 1, "process.exec", function="security_bprm_check"),
+    _hook("task_alloc", "process", 2, "process.fork"),
+    _hook("task_kill", "process", 4, "process.signal"),
+    _hook("ptrace_access_check", "process", 2, "process.ptrace"),
+    _hook("ptrace_traceme", "process", 1, "process.ptrace"),
+    _hook("task_fix_setuid", "process", 3, "process.setuid"),
+    _hook("task_fix_setgid", "process", 3, "process.setgid"),
+    _hook("capable", "process", 4, "process.capable"),
+    # setns(2) has no hook of its own; every kind of name space asks for a capability first.
+    _hook("capable", "setns", 4, "kernel.setns"),
+    _hook("file_open", "file", 1, "file.open"),
+    _hook("file_permission", "file", 2, "file.permission"),
+    # security_mmap_file(file, prot, flags) has one parameter less than the hook that it calls.
+    _hook("mmap_file", "file", (4, 3), "file.mmap"),
+    _hook("file_mprotect", "file", 3, "file.mprotect"),
+    _hook("path_mknod", "file", 4, "file.create"),
+    _hook("path_mkdir", "file", 3, "file.mkdir"),
+    _hook("path_rmdir", "file", 2, "file.rmdir"),
+    _hook("path_unlink", "file", 2, "file.unlink"),
+    _hook("path_symlink", "file", 3, "file.symlink"),
+    _hook("path_link", "file", 3, "file.link"),
+    # v5.19 (100f59d96405): the flags of renameat2 reach the hook; security_path_rename always had them.
+    _hook("path_rename", "file", (4, 5), "file.rename"),
+    _hook("path_chmod", "file", 2, "file.chmod"),
+    # Its ids are structures passed by value, which trampolines take since v6.1 (720e6a435194).
+    _hook("path_chown", "file", 3, "file.chown", needs="struct_arguments"),
+    _hook("inode_setattr", "file", (2, 3), "file.chown", instead_of="path_chown"),
+    _hook("path_truncate", "file", 1, "file.truncate"),
+    # v6.2 (3350607dc563): ftruncate left path_truncate.
+    _hook("file_truncate", "file", 1, "file.truncate", optional=True),
+    # v5.12 (c7c7a1a18af4): the user name space (v6.3: idmap) comes first.
+    _hook("inode_setxattr", "file", (5, 6), "file.setxattr"),
+    _hook("inode_removexattr", "file", (2, 3), "file.setxattr"),
+    _hook("inode_mknod", "file", 4, "file.create", instead_of="path_mknod"),
+    _hook("inode_create", "file", 3, "file.create", instead_of="path_mknod"),
+    _hook("inode_mkdir", "file", 3, "file.mkdir", instead_of="path_mkdir"),
+    _hook("inode_rmdir", "file", 2, "file.rmdir", instead_of="path_rmdir"),
+    _hook("inode_unlink", "file", 2, "file.unlink", instead_of="path_unlink"),
+    _hook("inode_symlink", "file", 3, "file.symlink", instead_of="path_symlink"),
+    _hook("inode_link", "file", 3, "file.link", instead_of="path_link"),
+    _hook("inode_rename", "file", (4, 5), "file.rename", instead_of="path_rename"),
+    _hook("socket_create", "network", 4, "net.create"),
+    _hook("socket_bind", "network", 3, "net.bind"),
+    _hook("socket_listen", "network", 2, "net.listen"),
+    _hook("socket_connect", "network", 3, "net.connect"),
+    _hook("socket_accept", "network", 2, "net.accept"),
+    _hook("socket_sendmsg", "network", 3, "net.send"),
+    _hook("ipc_permission", "ipc", 2, "ipc.access"),
+    _hook("msg_queue_msgsnd", "ipc", 3, "ipc.msgsnd"),
+    _hook("shm_shmat", "ipc", 3, "ipc.shmat"),
+    _hook("kernel_read_file", "system", 3, "kernel.module", "kernel.kexec"),
+    _hook("kernel_load_data", "system", 2, "kernel.module", "kernel.kexec"),
+    _hook("kernel_module_request", "system", 1, "kernel.module"),
+    # v6.15 (082f1db02c80): whether the kernel itself calls.
+    _hook("bpf", "system", (3, 4), "kernel.bpf"),
+    # The attributes went, in stable updates too: seen on 6.12.117, still there on 6.1.
+    _hook("perf_event_open", "system", (2, 1), "kernel.perf"),
+    _hook("sb_mount", "system", 5, "kernel.mount"),
+    _hook("move_mount", "system", 2, "kernel.mount"),
+    _hook("sb_remount", "system", 2, "kernel.mount"),
+    _hook("sb_umount", "system", 2, "kernel.umount"),
+    _hook("sb_pivotroot", "system", 2, "kernel.pivot_root"),
+    _hook("userns_create", "system", 1, "kernel.userns", function="security_create_user_ns"),
+    _hook("uring_override_creds", "system", 1, "kernel.io_uring"),
+    _hook("uring_sqpoll", "system", 0, "kernel.io_uring"),
+    # v6.0 (2a5840124009); before, an io_uring command passes no hook.
+    _hook("uring_cmd", "system", 1, "kernel.io_uring", optional=True),
+)
+"""Every place that bpfence attaches to."""
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """A program to load, what it is attached to, and the events it serves. `target` is the kernel function's name."""
+
+    program: str
+    target: str
+    row: Row
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        return self.row.events
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """A place that stays without a program, and why. `covered`: the events lose nothing by it."""
+
+    hook: str
+    events: tuple[str, ...]
+    reason: str
+    covered: bool = False
+    program: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What to load on one kernel in one flavour."""
+
+    flavour: str
+    choices: tuple[Choice, ...]
+    gaps: tuple[Gap, ...]
+
+    def for_events(self, events: Collection[str]) -> tuple[Choice, ...]:
+        """The tracking programs, and those that `events` (full names) need. KeyError: no such event."""
+        wanted = {EVENT_BY_NAME[event].name for event in events}
+        return tuple(choice for choice in self.choices if choice.row.tracking or wanted.intersection(choice.events))
+
+
+def target_of(row: Row, flavour: str) -> str:
+    """The kernel function whose call the program sees."""
+    if row.kind is Kind.TRACEPOINT:
+        return f"btf_trace_{row.hook}"
+    if row.kind is Kind.ITERATOR:
+        return f"bpf_iter_{row.hook}"
+    return f"bpf_lsm_{row.hook}" if flavour == "lsm" else row.function or f"security_{row.hook}"
+
+
+def plan(features: Features, flavour: str, available: Iterable[str]) -> Plan:
+    """Chooses one variant a row from the programs that the object has. Everything left out is a Gap with its reason."""
+    programs = frozenset(available)
+    choices: list[Choice] = []
+    gaps: list[Gap] = []
+    for row in PROGRAMS:
+        target = target_of(row, flavour)
+        if row.instead_of and _usable(row.instead_of, flavour, features):
+            continue
+        if reason := _absent(row, target, features):
+            gaps.append(Gap(row.hook, row.events, reason, _covered(row, flavour, features)))
+            continue
+        fitting = [variant for variant in row.variants if _fits(variant, row, target, features)]
+        if not fitting:
+            signature = ", ".join(features.functions[target])
+            gaps.append(Gap(row.hook, row.events, f"{target}({signature}) is unknown to this version of bpfence"))
+            continue
+        built = [variant.program for variant in fitting if variant.program in programs]
+        if built:
+            choices.append(Choice(built[0], target, row))
+        else:
+            gaps.append(Gap(row.hook, row.events, f"the BPF object has no program {fitting[0].program}", program=fitting[0].program))
+    return Plan(flavour, tuple(choices), tuple(gaps))
+
+
+def _usable(hook: str, flavour: str, features: Features) -> bool:
+    return any(not _absent(row, target_of(row, flavour), features) for row in PROGRAMS if row.hook == hook)
+
+
+def _covered(row: Row, flavour: str, features: Features) -> bool:
+    """Whether the kernel has nothing to see here, or another hook sees it."""
+    return row.optional or any(_usable(other.hook, flavour, features) for other in PROGRAMS if other.instead_of == row.hook)
+
+
+def _absent(row: Row, target: str, features: Features) -> str:
+    """Why a row cannot be used on this kernel; "" where it can."""
+    if row.kind is not Kind.ITERATOR and target not in features.functions:
+        return f"this kernel has no {target}"
+    if row.needs and features.answer(row.needs) is not Answer.YES:
+        probe = features.probes.get(row.needs)
+        return f"{row.needs}: {probe.answer.value if probe else 'not probed'}" + (f" ({probe.detail})" if probe and probe.detail else "")
+    return ""
+
+
+def _fits(variant: Variant, row: Row, target: str, features: Features) -> bool:
+    return row.kind is not Kind.HOOK or variant.parameters is None or variant.parameters == len(features.functions[target])
+
+
+def supported_events(plan: Plan, failed: Mapping[str, str]) -> dict[str, str]:
+    """Every event by name: "" where all its places have a program, else why it cannot be relied on.
+
+    `failed` are the chosen programs that did not load or attach, with the reason.
+    """
+    reasons: dict[str, str] = {}
+    for name in EVENT_BY_NAME:
+        served = [choice for choice in plan.choices if name in choice.events]
+        problems = [f"{gap.hook}: {gap.reason}" for gap in plan.gaps if name in gap.events and not gap.covered]
+        refused = [choice for choice in served if choice.program in failed]
+        problems += [f"{choice.row.hook}: {choice.program} did not load: {failed[choice.program]}" for choice in refused]
+        if not served and not problems:
+            problems = [f"{gap.hook}: {gap.reason}" for gap in plan.gaps if name in gap.events] or ["nothing serves it"]
+        reasons[name] = "; ".join(problems)
+    return reasons

@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine with its real maps and none of its programs: what it decides, writes and reads, without attaching anything."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bpfence import abi
+from bpfence.errors import KernelError
+from bpfence.fields import EVENTS
+from bpfence.kernel import engine as engine_module
+from bpfence.kernel.engine import OBJECT, Engine, decode_exec_image, decode_process_record, instance_name
+from bpfence.kernel.libbpf import LoadFailure, Object
+from bpfence.kernel.probes import Answer, Features, Probe
+from bpfence.kernel.programs import PROGRAMS, target_of
+
+YES = Probe(Answer.YES)
+FUNCTIONS = {target_of(row, "lsm"): ("int",) * (row.variants[-1].parameters or 0) for row in PROGRAMS}
+FEATURES = Features({"lsm_active": YES, "lsm_load": YES, "iter_task": YES, "struct_arguments": YES}, FUNCTIONS)
+
+
+def image(words: int = 1) -> bytes:
+    header = bytearray(abi.IMAGE_HEADER_SIZE)
+    struct.pack_into("<II", header, 0, abi.IMAGE_MAGIC, abi.ABI_VERSION)
+    return bytes(header) + b"\x55" * 4 * words
+
+
+class FakeObject:
+    """An object whose programs load or not as told; every load is noted."""
+
+    fails: dict[str, str] = {}  # noqa: RUF012
+    unattachable: frozenset[str] = frozenset()
+    loads: list[list[str]] = []  # noqa: RUF012
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.programs = {variant.program: None for row in PROGRAMS for variant in row.variants}
+        self.maps = {"control": None}
+        self.chosen: list[str] = []
+        self.modified: dict[str, str] = {}
+
+    def __enter__(self) -> FakeObject:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def constant(self, name: str) -> int:
+        return int(abi.ABI_HASH, 16)
+
+    def constants(self) -> tuple[str, ...]:
+        return ()
+
+    def share(self, maps: object) -> None:
+        pass
+
+    def choose(self, program: str) -> None:
+        self.chosen.append(program)
+
+    def modify_return(self, program: str, function: str) -> None:
+        self.modified[program] = function
+
+    def load(self) -> LoadFailure | None:
+        FakeObject.loads.append(self.chosen)
+        bad = next((program for program in self.chosen if program in self.fails), None)
+        return LoadFailure(13, bad, self.fails[bad]) if bad else None
+
+    def take_maps(self) -> dict[str, Any]:
+        return {"fake": None}
+
+    def attach(self, program: str) -> int:
+        if program in self.unattachable:
+            raise KernelError("attaching: not on this architecture")
+        return os.open(os.devnull, os.O_RDONLY)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeObject]:
+    monkeypatch.setattr(engine_module, "Object", FakeObject)
+    monkeypatch.setattr(FakeObject, "fails", {})
+    monkeypatch.setattr(FakeObject, "unattachable", frozenset())
+    monkeypatch.setattr(FakeObject, "loads", [])
+    return FakeObject
+
+
+def test_a_program_that_fails_does_not_sink_the_others(fake: type[FakeObject]) -> None:
+    fake.fails = {"file_open__file": "EACCES: R1 invalid", "socket_bind__network": "E2BIG: too complex"}
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    lacking = engine.attach(["file.open", "net.bind", "net.connect"])
+    assert set(lacking) == {"file.open", "net.bind"}
+    assert "R1 invalid" in lacking["file.open"]
+    assert "socket_connect__network" in engine.attached()
+    assert len(fake.loads) == 3
+    assert {left.program: left.reason for left in engine.left_out()} == fake.fails
+    assert "file.open" not in engine.supported_events()
+    assert "net.connect" in engine.supported_events()
+
+
+def test_failed_programs_are_not_tried_again(fake: type[FakeObject]) -> None:
+    fake.fails = {"file_open__file": "EACCES"}
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open"])
+    loads = len(fake.loads)
+    engine.attach(["file.open"])
+    assert len(fake.loads) == loads
+
+
+def test_only_what_events_need_is_loaded_and_only_once(fake: type[FakeObject]) -> None:
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open"])
+    engine.attach(["file.open", "net.connect"])
+    tracking = {"sched_process_fork__process", "sched_process_exec__process", "sched_process_exit__process", "cgroup_attach_task__process"}
+    assert set(fake.loads[0]) == tracking | {"file_open__file"}
+    assert fake.loads[1:] == [["socket_connect__network"]]
+
+
+def test_release_detaches_what_is_no_longer_needed(fake: type[FakeObject]) -> None:
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open", "net.connect"])
+    assert engine.release(["net.connect"]) == ("file_open__file",)
+    assert "socket_connect__network" in engine.attached()
+    assert "sched_process_exec__process" in engine.attached()
+
+
+def test_program_that_does_not_attach_is_left_out(fake: type[FakeObject]) -> None:
+    fake.unattachable = frozenset({"file_open__file"})
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    assert "architecture" in engine.attach(["file.open"])["file.open"]
+
+
+def test_failure_that_is_no_program_s_is_an_error(fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeObject, "load", lambda self: LoadFailure(22, "", "EINVAL: map 'alerts' failed"))
+    with pytest.raises(KernelError, match="map 'alerts' failed"):
+        Engine(FEATURES, "lsm", Path("x.o"), None).attach(["file.open"])
+
+
+def test_process_tracking_is_essential(fake: type[FakeObject]) -> None:
+    fake.fails = {"sched_process_exec__process": "EACCES: no"}
+    with pytest.raises(KernelError, match=r"processes cannot be tracked.*sched_process_exec__process: EACCES: no"):
+        Engine(FEATURES, "lsm", Path("x.o"), None)._create()
+
+
+def test_unknown_event_is_a_key_error(fake: type[FakeObject]) -> None:
+    with pytest.raises(KeyError):
+        Engine(FEATURES, "lsm", Path("x.o"), None).attach(["file.nonsense"])
+
+
+def test_object_of_another_abi_is_refused(fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeObject, "constant", lambda self, name: 0x1234)
+    with pytest.raises(KernelError, match="0000000000001234"):
+        Engine(FEATURES, "lsm", Path("x.o"), None)
+
+
+def test_kernel_that_refuses_both_ways_is_a_clear_error() -> None:
+    features = Features({"lsm_active": YES, "lsm_load": Probe(Answer.NO, "loading gives EPERM"), "fmod_ret": Probe(Answer.NO)}, {})
+    with pytest.raises(KernelError, match="loading gives EPERM") as caught:
+        Engine.load(features, pin_dir=None)
+    assert caught.value.exit_code == 3
+    assert caught.value.hint
+
+
+def test_missing_object_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(KernelError, match=r"missing\.o"):
+        Engine.load(FEATURES, pin_dir=None, object_path=tmp_path / "missing.o")
+
+
+def test_instances_differ_by_object_and_flavour(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.o", tmp_path / "two.o"
+    one.write_bytes(b"1")
+    two.write_bytes(b"2")
+    names = {instance_name(path, flavour) for path in (one, two) for flavour in ("lsm", "fmod_ret")}
+    assert len(names) == 4
+    assert not any("." in name or "/" in name for name in names)  # bpffs allows no dot
+
+
+@pytest.fixture
+def engine(needs: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An engine with maps only: nothing is loaded that the kernel could run."""
+    needs("cap_bpf", "cap_perfmon", "ring_buffer", "kernel_btf")
+    if not OBJECT.exists():
+        pytest.skip("needs the BPF object: make bpf")
+    monkeypatch.setattr(Engine, "_create", lambda self: self._load_programs(()))
+    with Engine.load(FEATURES, pin_dir=None) as loaded:
+        yield loaded
+
+
+def objects(engine: Engine) -> dict[tuple[int, int, int], int]:
+    table = engine._maps["objects"]
+    found = {}
+    for key in table.all_keys():
+        ino, dev, generation, _ = struct.unpack("<QQII", key)
+        found[ino, dev, generation] = struct.unpack("<Q", table.get(key) or bytes(8))[0]
+    return found
+
+
+def inner(engine: Engine, slot: int) -> bool:
+    return engine._maps["tables"].get(struct.pack("<I", slot)) is not None
+
+
+def test_object_answers_every_constant() -> None:
+    if not OBJECT.exists():
+        pytest.skip("needs the BPF object: make bpf")
+    with Object(OBJECT) as parsed:
+        constants = [name for name in parsed.constants() if name.startswith("have_")]
+    assert [FEATURES.constant(name) for name in constants] == [0] * len(constants)
+
+
+def test_nothing_is_attached_without_events(engine: Engine) -> None:
+    assert engine.attached() == ()
+    assert engine.generation == 0
+
+
+def test_swap_counts_generations_and_keeps_one_table(engine: Engine) -> None:
+    assert engine.swap(image()) == 1
+    assert (engine.generation, inner(engine, 1), inner(engine, 0)) == (1, True, False)
+    assert engine.swap(image()) == 2
+    assert (engine.generation, inner(engine, 1), inner(engine, 0)) == (2, False, True)
+    assert engine.status().generation == 2
+
+
+def test_swap_stores_the_whole_image_with_its_generation(engine: Engine) -> None:
+    text = image(40_000)  # three pages
+    engine.swap(text)
+    engine.swap(text)
+    stored = engine_module._stamp(text, 2)
+    assert len(stored) == 3 * abi.IMAGE_PAGE_BYTES
+    assert struct.unpack_from("<I", stored, abi.IMAGE_HEADER_OFFSETS["generation"]) == (2,)
+    assert stored[abi.IMAGE_HEADER_SIZE : len(text)] == text[abi.IMAGE_HEADER_SIZE :]
+    assert engine.status().image_pages == 3
+
+
+def test_swap_replaces_followed_objects(engine: Engine) -> None:
+    engine.swap(image(), {(10, 5): 1, (11, 5): 2})
+    assert objects(engine) == {(10, 5, 1): 1, (11, 5, 1): 2}
+    engine.swap(image(), {(11, 5): 4})
+    assert objects(engine) == {(11, 5, 2): 4}
+    engine.swap(image())
+    assert objects(engine) == {}
+
+
+def test_too_many_objects_leave_the_old_policy_in_force(engine: Engine) -> None:
+    engine.swap(image(), {(1, 1): 1})
+    room = engine._maps["objects"].max_entries
+    with pytest.raises(KernelError, match="do not fit") as caught:
+        engine.swap(image(), {(n, 2): 1 for n in range(room)})
+    assert str(room) in caught.value.hint
+    assert engine.generation == 1
+    assert objects(engine) == {(1, 1, 1): 1}
+    assert engine.swap(image(), {(2, 1): 1}) == 2
+    assert objects(engine) == {(2, 1, 2): 1}
+
+
+@pytest.mark.parametrize("text", [b"", b"\0" * 1000, bytes(struct.pack("<II", abi.IMAGE_MAGIC, 99)) + bytes(1000)])
+def test_what_is_no_image_is_refused(engine: Engine, text: bytes) -> None:
+    with pytest.raises(KernelError):
+        engine.swap(text)
+    assert engine.generation == 0
+
+
+def test_control_page_tells_the_agent_and_the_telemetry(engine: Engine) -> None:
+    assert engine.status().agent_pid == os.getpid()
+    engine.set_telemetry(["process.exec", "process.exit"])
+    control = engine._maps["control"].get(bytes(4)) or b""
+    word = struct.unpack_from("<I", control, abi.CONTROL_OFFSETS["telemetry"])[0]
+    assert word == 1 << abi.EV_PROCESS_EXEC | 1 << abi.EV_PROCESS_EXIT
+    with pytest.raises(KernelError, match=r"kernel\.kexec"):
+        engine.set_telemetry(["kernel.kexec"])
+
+
+def test_counters_and_losses_are_named(engine: Engine) -> None:
+    counters = engine.counters()
+    assert set(counters) == {name[4:].lower() for name in abi.COUNTER_ID} - {"max"} | {"drain_failed"}
+    assert set(counters.values()) == {0}
+    assert engine.lost() == {}
+    lost = engine._maps["lost"]
+    cpus = len(lost.get_per_cpu(struct.pack("<I", 0)))
+    table = engine_module._read_lost
+    assert table(lost) == {}
+    assert cpus == os.sysconf("SC_NPROCESSORS_CONF")
+
+
+def test_records_are_read_back(engine: Engine) -> None:
+    value = bytearray(abi.PROCESS_RECORD_SIZE)
+    struct.pack_into("<Q", value, abi.PROCESS_RECORD_OFFSETS["exec_id"], 77)
+    struct.pack_into("<I", value, abi.PROCESS_RECORD_OFFSETS["pid"], 4_000_000)
+    struct.pack_into("<8I", value, abi.PROCESS_RECORD_OFFSETS["subject"], *range(1, 9))
+    engine._maps["processes"].put(struct.pack("<I", 4_000_000), bytes(value))
+    record = engine.record(4_000_000)
+    assert record
+    assert (record.exec_id, record.pid, record.subject) == (77, 4_000_000, tuple(range(1, 9)))
+    assert engine.processes() == [4_000_000]
+    assert engine.record(4_000_001) is None
+    assert engine.image(77) is None
+
+
+def test_drain_of_nothing(engine: Engine) -> None:
+    assert engine.drain(0) == []
+    assert engine.wakeup_fd >= 0
+
+
+def test_closed_engine_says_so(engine: Engine) -> None:
+    engine.close()
+    engine.close()
+    with pytest.raises(ValueError, match="closed"):
+        engine.drain(0)
+    with pytest.raises(ValueError, match="closed"):
+        _ = engine.generation
+
+
+def test_exec_image_lengths_from_the_kernel_are_not_trusted() -> None:
+    value = bytearray(abi.EXEC_IMAGE_SIZE)
+    struct.pack_into("<I", value, abi.EXEC_IMAGE_OFFSETS["exe_len"], 0xFFFFFFFF)
+    struct.pack_into("<I", value, abi.EXEC_IMAGE_OFFSETS["args_len"], 0xFFFFFFFF)
+    decoded = decode_exec_image(5, bytes(value))
+    assert (len(decoded.exe), len(decoded.args)) == (abi.ABI_PATH_MAX, abi.ABI_ARGS_MAX)
+
+
+def test_exec_image_is_decoded_by_name() -> None:
+    value = bytearray(abi.EXEC_IMAGE_SIZE)
+    at = abi.EXEC_IMAGE_OFFSETS
+    struct.pack_into("<Q", value, at["parent_exec_id"], 4)
+    struct.pack_into("<I", value, at["exe_len"], 9)
+    struct.pack_into("<I", value, at["args_len"], 5)
+    value[at["exe"] : at["exe"] + 12] = b"/bin/catJUNK"
+    value[at["args"] : at["args"] + 8] = b"cat\0-nXX"
+    value[at["comm"] : at["comm"] + 7] = b"cat\0old"
+    decoded = decode_exec_image(5, bytes(value))
+    assert (decoded.exec_id, decoded.parent_exec_id) == (5, 4)
+    assert (decoded.exe, decoded.args, decoded.comm) == (b"/bin/catJ", b"cat\0-", b"cat")
+
+
+def test_process_record_of_zeros() -> None:
+    record = decode_process_record(bytes(abi.PROCESS_RECORD_SIZE))
+    assert (record.pid, record.concern, record.subject) == (0, 0, (0,) * abi.ABI_MAX_GROUPS)
+
+
+def test_every_event_fits_the_concern_mask() -> None:
+    assert all(abi.EVENT_ID[event.id] < abi.ABI_MAX_EVENTS for event in EVENTS)

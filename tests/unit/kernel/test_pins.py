@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pins need a BPF file system: these tests mount one in a mount name space of their own, which no one else sees."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bpfence.errors import KernelError
+from bpfence.kernel import pins
+from bpfence.kernel.pins import Pins, instances, unload
+
+ROOT = Path(__file__).resolve().parents[3]
+PROLOGUE = """\
+import os, struct, sys
+from pathlib import Path
+from bpfence.errors import KernelError
+from bpfence.kernel import libbpf, pins
+from bpfence.kernel.libbpf import Map
+from bpfence.kernel.pins import Pins, instances, link_names, open_map, unload
+
+place = Path(sys.argv[1])
+libbpf.mount_bpffs(place)
+folder = place / "bpfence"
+
+def array(name, value):
+    table = Map(name, libbpf.new_inner_array("test", 8, 1))
+    table.put(bytes(4), struct.pack("<Q", value))
+    return table
+
+def value(table):
+    return struct.unpack("<Q", table.get(bytes(4)))[0]
+
+def refused(action):
+    try:
+        action()
+    except KernelError as error:
+        return str(error)
+    raise AssertionError("not refused")
+"""
+
+
+@pytest.fixture
+def in_bpffs(tmp_path: Path, needs: Callable[..., None]) -> Callable[[str], None]:
+    """Runs statements with `folder` in a BPF file system."""
+    needs("cap_bpf", "cap_sys_admin")
+
+    def run(script: str) -> None:
+        command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", PROLOGUE + script, str(tmp_path)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
+def test_maps_come_back(in_bpffs: Callable[[str], None]) -> None:
+    in_bpffs("""
+mine = Pins.open(folder, "one")
+assert mine.maps(["control"]) is None
+mine.pin_maps({"control": array("control", 7), ".rodata": array(".rodata", 8)})
+mine.close()
+again = Pins.open(folder, "one")
+maps = again.maps(["control", ".rodata"])
+assert (value(maps["control"]), value(maps[".rodata"])) == (7, 8)
+assert again.maps(["control", "missing"]) is None
+assert again.links() == {}
+assert instances(folder) == ("one",)
+assert value(open_map(folder, "one", "control")) == 7
+assert oct(os.stat(folder).st_mode)[-3:] == oct(os.stat(folder / "one").st_mode)[-3:] == "700"
+""")
+
+
+def test_one_agent_at_a_time(in_bpffs: Callable[[str], None]) -> None:
+    in_bpffs("""
+first = Pins.open(folder, "one")
+control = Map("control", libbpf.new_inner_array("test", 8, 1))
+control.put(bytes(4), struct.pack("<II", 3, 4242))
+first.pin_maps({"control": control})
+assert "pid 4242" in refused(lambda: Pins.open(folder, "two"))
+assert "in use" in refused(lambda: unload(folder))
+first.close()
+Pins.open(folder, "two").close()
+""")
+
+
+def test_others_are_removed_and_ours_stays(in_bpffs: Callable[[str], None]) -> None:
+    in_bpffs("""
+old = Pins.open(folder, "old")
+old.pin_maps({"a": array("a", 1)})
+old.pin_link("file_open__file", array("link", 0).fd)
+assert link_names(folder, "old") == ("file_open__file",)
+old.close()
+new = Pins.open(folder, "new")
+new.pin_maps({"a": array("a", 2)})
+assert instances(folder) == ("new", "old")
+new.remove_others()
+assert instances(folder) == ("new",)
+assert value(new.maps(["a"])["a"]) == 2
+""")
+
+
+def test_unload_leaves_nothing(in_bpffs: Callable[[str], None]) -> None:
+    in_bpffs("""
+for name in ("one", "two"):
+    pinned = Pins.open(folder, name)
+    pinned.pin_maps({"a": array("a", 1)})
+    pinned.close()
+assert unload(folder) == ("one", "two")
+assert not folder.exists()
+assert unload(folder) == ()
+""")
+
+
+def test_links_go_before_maps(in_bpffs: Callable[[str], None]) -> None:
+    in_bpffs("""
+mine = Pins.open(folder, "one")
+mine.pin_maps({"a": array("a", 1), "z": array("z", 1)})
+mine.pin_link("p", array("link", 0).fd)
+order = []
+unlink = Path.unlink
+def noted(path, missing_ok=False):
+    order.append(path.name)
+    unlink(path, missing_ok=missing_ok)
+Path.unlink = noted
+mine.remove_own()
+assert order == ["link_p", "map_a", "map_z"], order
+assert instances(folder) == ()
+""")
+
+
+def test_folder_that_others_can_write_is_refused(in_bpffs: Callable[[str], None]) -> None:
+    in_bpffs("""
+folder.mkdir(mode=0o700)
+os.chmod(folder, 0o777)
+assert "mode 777" in refused(lambda: Pins.open(folder, "one"))
+""")
+
+
+def test_folder_outside_bpffs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KernelError, match="not in a BPF file system"):
+        Pins.open(tmp_path / "bpfence", "one")
+    assert not (tmp_path / "bpfence").exists()
+
+
+def test_relative_folder_is_refused() -> None:
+    with pytest.raises(KernelError, match="absolute"):
+        Pins.open(Path("bpfence"), "one")
+
+
+def test_nothing_pinned(tmp_path: Path) -> None:
+    assert instances(tmp_path / "missing") == ()
+    assert unload(tmp_path / "missing") == ()
+
+
+def test_removing_what_is_gone_is_no_error(tmp_path: Path) -> None:
+    pins.remove_instance(tmp_path / "missing")
+    (tmp_path / "there").mkdir()
+    pins.remove_instance(tmp_path / "there")
+    assert not (tmp_path / "there").exists()

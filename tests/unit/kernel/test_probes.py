@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from bpfence.errors import KernelError
+from bpfence.kernel import libbpf, probes
+from bpfence.kernel.probes import MEANINGS, Answer, Features, Probe, probe
+
+YES, NO, UNKNOWN = Probe(Answer.YES), Probe(Answer.NO), Probe(Answer.UNKNOWN)
+
+
+def features(**answers: Probe) -> Features:
+    return Features(answers, {})
+
+
+@pytest.mark.parametrize(
+    ("active", "load", "modify", "expected"),
+    [
+        (YES, YES, YES, "lsm"),
+        (YES, YES, NO, "lsm"),
+        (NO, YES, YES, "fmod_ret"),   # LSM programs load but are never called
+        (YES, NO, YES, "fmod_ret"),
+        (UNKNOWN, YES, YES, "fmod_ret"),
+        (YES, NO, NO, ""),
+        (NO, YES, NO, ""),
+        (YES, UNKNOWN, UNKNOWN, ""),
+    ],
+)
+def test_flavour(active: Probe, load: Probe, modify: Probe, expected: str) -> None:
+    assert features(lsm_active=active, lsm_load=load, fmod_ret=modify).flavour == expected
+
+
+def test_constant_is_one_only_for_a_sure_yes() -> None:
+    found = features(bpf_loop=YES, task_btf=UNKNOWN, rdonly_cast=NO)
+    assert [found.constant(f"have_{name}") for name in ("bpf_loop", "task_btf", "rdonly_cast", "task_storage")] == [1, 0, 0, 0]
+    with pytest.raises(KeyError):
+        found.constant("have_no_such_feature")
+
+
+def test_rows_tell_what_is_missing_and_how_to_mend_it() -> None:
+    rows = {row.name: row for row in features(lsm_active=NO, bpf_loop=YES).rows()}
+    assert list(rows) == [meaning.name for meaning in MEANINGS]
+    assert "fmod_ret" in rows["lsm_active"].meaning
+    assert "lsm=" in rows["lsm_active"].mend
+    assert (rows["bpf_loop"].meaning, rows["bpf_loop"].mend) == ("", "")
+    assert rows["ring_buffer"].answer is Answer.UNKNOWN
+    assert rows["ring_buffer"].essential
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [(0, Answer.YES), (errno.EPERM, Answer.NO), (errno.EINVAL, Answer.NO), (libbpf.ENOTSUPP, Answer.NO), (errno.ENOMEM, Answer.UNKNOWN)],
+)
+def test_only_a_clear_refusal_is_a_no(number: int, answer: Answer) -> None:
+    assert probes._refusal(number).answer is answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("[none] integrity confidentiality", Answer.YES),
+        ("none [integrity] confidentiality", Answer.YES),
+        ("none integrity [confidentiality]", Answer.NO),
+    ],
+)
+def test_lockdown(text: str, answer: Answer) -> None:
+    assert probes._lockdown(text).answer is answer
+
+
+def test_lsm_list_is_split_at_commas() -> None:
+    assert probes._lsm_active("lockdown,capability,bpf").answer is Answer.YES
+    assert probes._lsm_active("lockdown,bpfilter").answer is Answer.NO
+
+
+def test_lsm_list_falls_back_to_the_system_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libbpf, "active_lsms", lambda: frozenset({100, probes.LSM_ID_BPF}))
+    assert probes._lsm_active(None).answer is Answer.YES
+    monkeypatch.setattr(libbpf, "active_lsms", lambda: None)
+    assert probes._lsm_active(None).answer is Answer.UNKNOWN
+
+
+def test_mountinfo_paths_are_unescaped() -> None:
+    assert probes._unescape(r"/a\040b\134c") == "/a b\\c"
+
+
+def test_without_privileges_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(function: libbpf.Function) -> int:
+        raise AssertionError("loaded without privileges")
+
+    monkeypatch.setattr(libbpf, "try_hook", never)
+    monkeypatch.setattr(libbpf, "try_modify_return", never)
+    known = {name: libbpf.Function(1, ()) for name in ("bpf_lsm_settime", "security_settime64", "security_path_chown")}
+    answers = probes._by_loading(known, privileged=False)
+    assert answers["lsm_load"].answer is Answer.UNKNOWN
+    assert "CAP_BPF" in answers["lsm_load"].detail
+    assert answers["error_injection"].answer is Answer.NO  # there is no such function at all
+
+
+def test_capabilities_come_from_the_effective_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def effective(mask: int) -> dict[str, Answer]:
+        status = tmp_path / "status"
+        status.write_text(f"Name:\tx\nCapPrm:\tffffffffffffffff\nCapEff:\t{mask:016x}\n", encoding="ascii")
+        monkeypatch.setattr(probes, "_STATUS", status)
+        return {name: probe.answer for name, probe in probes._capabilities().items()}
+
+    assert effective(1 << 39) == {"cap_sys_admin": Answer.NO, "cap_perfmon": Answer.NO, "cap_bpf": Answer.YES}
+    assert set(effective(1 << 21).values()) == {Answer.YES}
+    assert set(effective(0).values()) == {Answer.NO}
+
+
+def test_kernel_without_types_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoTypes:
+        def __init__(self) -> None:
+            raise KernelError("no BTF here")
+
+    monkeypatch.setattr(probes, "KernelBtf", NoTypes)
+    found = probe()
+    assert found.answer("kernel_btf") is Answer.NO
+    assert found.flavour == ""
+    assert found.functions == {}
+
+
+def test_every_probe_has_a_meaning_and_every_meaning_a_probe() -> None:
+    found = probe()
+    if found.answer("kernel_btf") is not Answer.YES:
+        pytest.skip("needs kernel_btf")
+    assert set(found.probes) == {meaning.name for meaning in MEANINGS}

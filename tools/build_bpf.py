@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""bpf/*.bpf.c in, one linked BPF object at src/bpfence/kernel/bpfence.bpf.o out.
+
+Run by `make bpf`, and by tests for objects of their own (`compile_object`). Each source is compiled when its text, the text of a
+header, the compiler or its flags have changed; the linker runs when some object has. The hash of bpf/abi.h goes into the object
+as the constant `bpfence_abi_hash`, which the loader compares with the one of bpfence.abi.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ROOT / "bpf"
+OBJECT = ROOT / "src" / "bpfence" / "kernel" / "bpfence.bpf.o"
+CACHE = ROOT / ".build" / "bpf"
+OLDEST_CLANG = 14
+NEWEST_CLANG = 30
+TARGETS = {"x86_64": "x86", "aarch64": "arm64"}
+MULTIARCH = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
+FLAGS = ("-target", "bpf", "-mcpu=v2", "-g", "-O2", "-std=gnu11", "-Wall", "-Werror", "-Wno-missing-declarations",
+         "-fno-stack-protector")
+"""-mcpu=v2: what Linux 5.10 runs on every architecture; v3's 32-bit jumps make 5.10's verifier lose bounds."""
+
+HASH_SOURCE = """\
+/* Written by tools/build_bpf.py. */
+const volatile unsigned long long bpfence_abi_hash = 0x{digest}ULL;
+char LICENSE[] __attribute__((section("license"), used)) = "Dual BSD/GPL";
+"""
+
+
+class BuildError(Exception):
+    """A tool is missing or failed; the message is for the user."""
+
+
+def find_clang() -> str:
+    """The compiler: clang, or the newest clang-N."""
+    for name in ("clang", *(f"clang-{n}" for n in range(NEWEST_CLANG, OLDEST_CLANG - 1, -1))):
+        if path := shutil.which(name):
+            return path
+    raise BuildError(f"no clang is installed; bpfence needs clang {OLDEST_CLANG} or later (Debian: apt install clang)")
+
+
+def find_bpftool() -> str:
+    """The linker of BPF objects, which distributions like to hide from PATH."""
+    for name in ("bpftool", "/usr/sbin/bpftool", "/usr/local/sbin/bpftool", "/sbin/bpftool"):
+        if path := shutil.which(name):
+            return path
+    raise BuildError("no bpftool is installed (Debian: apt install bpftool)")
+
+
+def compile_flags(machine: str = "") -> tuple[str, ...]:
+    """Compiler arguments for the machine that the object is to run on, this one by default."""
+    machine = machine or platform.machine()
+    if machine not in TARGETS:
+        raise BuildError(f"no BPF target is known for {machine}; known: {', '.join(TARGETS)}")
+    include = Path("/usr/include") / MULTIARCH[machine]
+    return (*FLAGS, f"-D__TARGET_ARCH_{TARGETS[machine]}", *(("-idirafter", str(include)) if include.is_dir() else ()))
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)}\n{done.stdout}")
+
+
+def compile_object(source: Path, target: Path, include: Sequence[Path] = (SOURCES,)) -> None:
+    """One .bpf.c to one .o, debugging sections other than BTF removed by the linker later. Raises BuildError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    _run([find_clang(), *compile_flags(), *(f"-I{folder}" for folder in include), "-c", str(source), "-o", str(partial)])
+    partial.replace(target)
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _fresh(target: Path, digest: str) -> bool:
+    stamp = target.with_suffix(".digest")
+    return target.exists() and stamp.exists() and stamp.read_text() == digest
+
+
+def _compile_if_needed(source: Path, target: Path, common: bytes) -> bool:
+    digest = _digest(common, source.read_bytes())
+    if _fresh(target, digest):
+        return False
+    compile_object(source, target)
+    target.with_suffix(".digest").write_text(digest)
+    return True
+
+
+def build(target: Path = OBJECT, *, force: bool = False) -> bool:
+    """Brings the linked object up to date; whether anything had to be done. Raises BuildError."""
+    sources = sorted(SOURCES.glob("*.bpf.c"))
+    if not sources:
+        raise BuildError(f"no *.bpf.c in {SOURCES}")
+    bpftool = find_bpftool()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    header_hash = hashlib.sha256((SOURCES / "abi.h").read_bytes()).hexdigest()[:16]
+    hash_source = CACHE / "abi_hash.bpf.c"
+    hash_text = HASH_SOURCE.format(digest=header_hash)
+    if not hash_source.exists() or hash_source.read_text() != hash_text:
+        hash_source.write_text(hash_text)
+    version = subprocess.run([find_clang(), "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
+    headers = b"".join(path.name.encode() + path.read_bytes() for path in sorted(SOURCES.glob("*.h")))
+    common = _digest(version, headers, " ".join(compile_flags()).encode()).encode() + (b"force" if force else b"")
+    jobs = [(source, CACHE / f"{source.name.removesuffix('.c')}.o") for source in (hash_source, *sources)]
+    with ThreadPoolExecutor(2) as pool:
+        changed = list(pool.map(lambda job: _compile_if_needed(job[0], job[1], common), jobs))
+    digest = _digest(*((str(path).encode() + path.read_bytes()) for _, path in jobs))
+    linked = CACHE / "bpfence.linked.o"
+    if target.exists() and _fresh(linked, digest) and target.read_bytes() == linked.read_bytes():
+        return any(changed)
+    # In this order: bpftool names sections after the first object that has them.
+    _run([bpftool, "gen", "object", str(linked), *(str(path) for _, path in jobs)])
+    linked.with_suffix(".digest").write_text(digest)
+    partial = target.with_suffix(".partial")
+    shutil.copyfile(linked, partial)
+    partial.replace(target)
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="build the BPF object")
+    parser.add_argument("--output", type=Path, default=OBJECT)
+    parser.add_argument("--force", action="store_true", help="compile everything again")
+    arguments = parser.parse_args()
+    try:
+        done = build(arguments.output, force=arguments.force)
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{arguments.output}: {'built' if done else 'up to date'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
