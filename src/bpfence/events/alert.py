@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations and the rules they matched in, the lines that outputs write out.
+
+Called by the agent. A line is one of four kinds: an alert (one for each matching rule), an event (telemetry), a loss, a status. The
+order of keys is part of the format (docs/alerts.md). Every string that is not bpfence's own has passed `values.escape`.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Union
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from bpfence.evaluate import OBJECT_KEYS
+from bpfence.events.loss import Loss
+from bpfence.events.process import Process, rfc3339
+from bpfence.events.source import Observation
+from bpfence.events.values import escape, grouped, phrase, printable
+from bpfence.fields import FIELD_BY_NAME
+from bpfence.policy import Action, Rule, Value
+
+SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
+ABSENT: Final = "<none>"
+MAX_MESSAGE: Final = 8192
+
+
+class RuleInfo(msgspec.Struct, frozen=True):
+    """What an alert says of a rule. `action` is what the rule does in its policy's mode, `declared` what it is written to do."""
+
+    policy: str
+    rule: str
+    mode: str
+    action: Action
+    declared: Action
+    severity: str = "medium"
+    tags: tuple[str, ...] = ()
+    message: str = ""
+    rate: float = 0.0
+    burst: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a rule is counted under: names survive a reload."""
+        return self.policy, self.rule
+
+
+def rule_info(rule: Rule, mode: str) -> RuleInfo:
+    """The part of a rule that alerts need. The compiler gives the mode beside the rule, and may already have lowered the action by it."""
+    action = Action.AUDIT if mode == "audit" and rule.action > Action.AUDIT else rule.action
+    return RuleInfo(rule.policy, rule.name, mode, action, rule.action, rule.severity, rule.tags, rule.message, rule.rate, rule.burst)
+
+
+Details = Union[dict[str, Any], UnsetType]
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """A matched rule, or (kind "event") an event that was only asked for."""
+
+    time: str
+    kind: str = "alert"
+    policy: str | None
+    rule: str | None
+    severity: str
+    tags: tuple[str, ...]
+    action: str
+    mode: str | None
+    would: str | UnsetType = UNSET
+    uncertain: bool | UnsetType = UNSET
+    event: str
+    message: str
+    errno: str | None
+    seq: int
+    host: str
+    process: dict[str, Any] | Process | None
+    file: Details = UNSET
+    net: Details = UNSET
+    target: Details = UNSET
+    signal: str | int | UnsetType = UNSET
+    capability: str | int | UnsetType = UNSET
+    ipc: Details = UNSET
+    module: Details = UNSET
+    bpf: Details = UNSET
+    mount: Details = UNSET
+    setns: Details = UNSET
+    io_uring: Details = UNSET
+    container: dict[str, Any] | None = None
+    k8s: dict[str, Any] | None = None
+
+
+class LossLine(msgspec.Struct, frozen=True, kw_only=True):
+    """Records lost: by event as the kernel counted them, and as missing sequence numbers by buffer."""
+
+    time: str
+    kind: str = "loss"
+    severity: str = "high"
+    message: str
+    lost: int
+    events: dict[str, int]
+    gaps: dict[str, int]
+    undecodable: dict[str, int]
+    host: str
+
+
+class StatusLine(msgspec.Struct, frozen=True, kw_only=True):
+    """Something about bpfence itself. `status` is one of docs/alerts.md."""
+
+    time: str
+    kind: str = "status"
+    status: str
+    severity: str = "info"
+    message: str
+    policy: str | UnsetType = UNSET
+    rule: str | UnsetType = UNSET
+    suppressed: int | UnsetType = UNSET
+    generation: int | UnsetType = UNSET
+    policies: list[str] | UnsetType = UNSET
+    host: str
+
+
+Line = Union[Alert, LossLine, StatusLine]
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def encode(line: Line) -> bytes:
+    """The line as JSON, without a newline."""
+    return _ENCODER.encode(line)
+
+
+def host_name() -> str:
+    """This host's name, escaped."""
+    return escape(socket.gethostname())
+
+
+class Composer:
+    """Makes lines. `now` gives ns since 1970. Numbers events from 1; lines of one event share the number."""
+
+    def __init__(self, host: str, now: Callable[[], int]) -> None:
+        self._host = host
+        self._now = now
+        self._seq = 0
+
+    def alerts(
+        self, seen: Observation, matched: Iterable[tuple[RuleInfo, bool]], objects: tuple[str, ...] = ()
+    ) -> list[tuple[RuleInfo, Alert]]:
+        """One alert for each matching rule with whether it is uncertain. `objects`: the paths of object bits of the event's generation."""
+        self._seq += 1
+        common = self._common(seen, objects)
+        return [(rule, self._alert(seen, rule, uncertain, common)) for rule, uncertain in matched]
+
+    def event(self, seen: Observation) -> Alert:
+        """A telemetry line."""
+        self._seq += 1
+        return Alert(
+            policy=None, rule=None, severity="info", tags=(), action=_action_name(seen.action), mode=None, message=seen.event,
+            errno=_errno_name(seen.error), kind="event", **self._common(seen, ()),
+        )  # fmt: skip
+
+    def _common(self, seen: Observation, objects: tuple[str, ...]) -> dict[str, Any]:
+        own = {name: value for name, value in seen.fields.items() if name in FIELD_BY_NAME and FIELD_BY_NAME[name].events}
+        groups: dict[str, Any] = dict(grouped(own))
+        process: Any = seen.process
+        if "process" in groups:
+            process = {**(msgspec.to_builtins(process) if process else {}), **groups.pop("process")}
+        for field, bits in seen.objects.items():
+            group, _, name = OBJECT_KEYS[field].partition(".")
+            named = [escape(path) for bit, path in enumerate(objects) if bits >> bit & 1]
+            if named:
+                groups.setdefault(group, {})[name] = named
+        return {"time": rfc3339(seen.time), "event": seen.event, "seq": self._seq, "host": self._host, "process": process, **groups}
+
+    def _alert(self, seen: Observation, rule: RuleInfo, uncertain: bool, common: dict[str, Any]) -> Alert:
+        blocked = rule.action >= Action.DENY and seen.action >= Action.DENY
+        action = rule.action.name.lower()
+        return Alert(
+            policy=escape(rule.policy), rule=escape(rule.rule), severity=rule.severity, tags=tuple(escape(tag) for tag in rule.tags),
+            action=action, mode=rule.mode, would=rule.declared.name.lower() if rule.declared > rule.action else UNSET,
+            uncertain=uncertain or UNSET, errno=_errno_name(seen.error) if blocked else None,
+            message=message(rule, seen.fields, action), **common,
+        )  # fmt: skip
+
+    def loss(self, loss: Loss) -> LossLine:
+        """A loss, as a line."""
+        counted = f"{loss.total} records were lost" if loss.total != 1 else "1 record was lost"
+        return LossLine(
+            time=rfc3339(self._now()), message=counted, lost=loss.total, events=loss.events, gaps=loss.gaps,
+            undecodable={escape(reason): count for reason, count in loss.undecodable.items()}, host=self._host,
+        )  # fmt: skip
+
+    def status(self, status: str, text: str, *, severity: str = "info", **more: Any) -> StatusLine:
+        """A status line; `more` are its further keys."""
+        return StatusLine(time=rfc3339(self._now()), status=status, severity=severity, message=printable(text), host=self._host, **more)
+
+
+def _action_name(action: int) -> str:
+    try:
+        return Action(action).name.lower()
+    except ValueError:
+        return str(action)
+
+
+def _errno_name(error: int) -> str | None:
+    return errno.errorcode.get(error, str(error)) if error else None
+
+
+_PIECE: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+
+
+def message(rule: RuleInfo, fields: Mapping[str, Value], action: str) -> str:
+    """The rule's message with its fields filled in: whole names, looked up in one table; no attribute or index is reachable."""
+    event = str(fields.get("event", ABSENT))
+    words = {"event": event, "policy": rule.policy, "rule": rule.rule, "action": action, "severity": rule.severity}
+
+    def fill(found: re.Match[str]) -> str:
+        name = found.group(1)
+        if name is None:
+            return found.group()[0]
+        if name in words:
+            return escape(words[name])
+        if name in FIELD_BY_NAME and name in fields:
+            return phrase(FIELD_BY_NAME[name], fields[name])
+        return ABSENT
+
+    template = rule.message or _default_message(fields)
+    text = _PIECE.sub(fill, template)
+    # The template is policy text: what it says outside braces may still hold characters that a terminal would act on.
+    text = printable(text)
+    return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…"
+
+
+_SUBJECTS: Final = (
+    ("file.path", "file.new_path"), ("net.peer.ip", "net.peer.port"), ("net.unix.path",), ("net.local.ip", "net.local.port"),
+    ("target.exe",), ("capability",), ("module.name",), ("mount.source",), ("bpf.cmd",),
+)  # fmt: skip
+
+
+def _default_message(fields: Mapping[str, Value]) -> str:
+    """What a rule without a message says: the event and what it was about."""
+    for names in _SUBJECTS:
+        present = [f"{{{name}}}" for name in names if name in fields]
+        if present:
+            return " ".join(["{event}", *present, "by {process.exe}"])
+    return "{event} by {process.exe}"

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exec ids and boot times in, who a process is and when it was out.
+
+Called by `source` for every event that came. The kernel keeps the images; they are pulled when a matched event needs them and kept in a
+bounded cache, so a host whose policies match nothing costs nothing here. What the kernel has forgotten is shown as unknown, not guessed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from bpfence import abi
+from bpfence.errors import BpfenceError
+from bpfence.events import records
+from bpfence.events.records import ExecImage, KernelEvent
+from bpfence.events.values import escape
+from bpfence.policy import Value
+
+CACHE_SIZE: Final = 4096
+SECOND: Final = 1_000_000_000
+STEP: Final = SECOND // 100
+"""A change of the wall clock larger than this is a step; smaller ones are measuring noise and would make start times jitter."""
+
+
+class Ancestor(msgspec.Struct, frozen=True):
+    """A program that a process descends from; `exe` as shown."""
+
+    pid: int
+    exe: str
+
+
+class Process(msgspec.Struct, frozen=True):
+    """The acting process as alerts show it; strings escaped. Nearest ancestor first."""
+
+    pid: int
+    tid: int
+    ppid: int
+    exec_id: str | None
+    name: str
+    exe: str | None
+    args: list[str] | None
+    cwd: str | None
+    uid: int
+    gid: int
+    start_time: str | None
+    ancestors: list[Ancestor]
+    args_truncated: bool | UnsetType = UNSET
+    cgroup: str | UnsetType = UNSET
+
+
+def read_boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
+    """This boot's id, as 32 hexadecimal digits; zeros where it cannot be read."""
+    try:
+        text = path.read_text(encoding="ascii").strip().replace("-", "")
+    except (OSError, ValueError):
+        text = ""
+    return text if len(text) == 32 and all(char in "0123456789abcdef" for char in text) else "0" * 32
+
+
+class Clock:
+    """Boot time to wall clock. `realtime` and `boottime` give ns; they are arguments for tests."""
+
+    def __init__(self, realtime: Callable[[], int] | None = None, boottime: Callable[[], int] | None = None) -> None:
+        self._realtime = realtime or time.time_ns
+        self._boottime = boottime or (lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        self._offset = self._measure()
+
+    def _measure(self) -> int:
+        before = self._boottime()
+        now = self._realtime()
+        return now - (before + self._boottime()) // 2
+
+    def refresh(self) -> None:
+        """Notice a step of the wall clock; call it now and then."""
+        offset = self._measure()
+        if abs(offset - self._offset) > STEP:
+            self._offset = offset
+
+    def now(self) -> int:
+        """ns since 1970."""
+        return self._realtime()
+
+    def wall(self, boot: int) -> int:
+        """ns since 1970 of a moment in ns since boot."""
+        return self._offset + boot
+
+
+def rfc3339(moment: int) -> str:
+    """ns since 1970 as RFC 3339 in UTC with nine digits. Moments outside the years 1970 to 9999 are moved to the nearest."""
+    seconds, rest = divmod(min(max(moment, 0), 253402300799 * SECOND), SECOND)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
+
+
+class ProcessCache:
+    """Images by exec id, least recently used ones dropped. `fetch` reads one from the kernel, None where it is gone."""
+
+    def __init__(self, fetch: Callable[[int], ExecImage | None], clock: Clock, *, boot_id: str = "", size: int = CACHE_SIZE) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._prefix = (boot_id or read_boot_id())[:8]
+        self._size = size
+        self._images: OrderedDict[int, ExecImage] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def image(self, exec_id: int) -> ExecImage | None:
+        """The image, from the cache or the kernel."""
+        if not exec_id:
+            return None
+        known = self._images.get(exec_id)
+        if known is not None:
+            self._images.move_to_end(exec_id)
+            return known
+        try:
+            image = self._fetch(exec_id)
+        except BpfenceError:
+            # An alert without its process's name is better than an agent that ends.
+            image = None
+        if image is None:
+            return None
+        self._images[exec_id] = image
+        if len(self._images) > self._size:
+            self._images.popitem(last=False)
+        return image
+
+    def chain(self, exec_id: int) -> list[ExecImage]:
+        """The image and those it descends from, nearest first, as far as they are known and at most MAX_CHAIN."""
+        found: list[ExecImage] = []
+        seen: set[int] = set()
+        while exec_id and exec_id not in seen and len(found) < records.MAX_CHAIN:
+            seen.add(exec_id)
+            image = self.image(exec_id)
+            if image is None:
+                break
+            found.append(image)
+            exec_id = image.parent_exec_id
+        return found
+
+    def name_exec(self, exec_id: int) -> str | None:
+        """An exec id that is unique over boots: the boot's first eight digits, then the kernel's number."""
+        return f"{self._prefix}-{exec_id:x}" if exec_id else None
+
+    def describe(self, record: KernelEvent, cgroup: str | None = None) -> tuple[Process, dict[str, Value]]:
+        """The acting process as alerts show it, and its fields as rules see them."""
+        image = self.image(record.exec_id)
+        chain = self.chain(record.parent_exec_id)
+        strings = records.process_strings(record)
+        exe = strings.get("process.exe", image.exe if image else None)
+        args = strings.get("process.args", image.args if image else None)
+        cwd = strings.get("process.cwd")
+        group = strings.get("process.cgroup", cgroup.encode("utf-8", "surrogateescape") if cgroup is not None else None)
+        if not args and image and image.flags & abi.EXEC_FROM_ITER:
+            # Processes older than the engine: their arguments are in their own memory, where the kernel's programs do not look.
+            args = None
+        split = records.arguments(args) if args is not None else None
+        truncated = bool(image and image.flags & abi.EXEC_ARGS_TRUNCATED)
+        process = Process(
+            record.pid, record.tid, record.ppid, self.name_exec(record.exec_id), escape(record.comm),
+            escape(exe) if exe is not None else None, [escape(arg) for arg in split] if split is not None else None,
+            escape(cwd) if cwd is not None else None, record.uid, record.gid,
+            rfc3339(self._clock.wall(record.start_time)) if record.start_time else None,
+            [Ancestor(ancestor.pid, escape(ancestor.exe)) for ancestor in chain],
+            truncated or UNSET, escape(group) if group is not None else UNSET,
+        )  # fmt: skip
+        fields: dict[str, Value] = {
+            "process.pid": record.pid, "process.uid": record.uid, "process.user": record.uid, "process.gid": record.gid,
+            "process.parent.pid": record.ppid, "process.name": _text(image.comm if image else record.comm),
+            "process.ancestors.exe": tuple(_text(ancestor.exe) for ancestor in chain),
+        }  # fmt: skip
+        if abi.NUM_PROCESS_CAPS in record.numbers:
+            fields["process.caps"] = record.numbers[abi.NUM_PROCESS_CAPS]
+        known = {"process.exe": exe, "process.cwd": cwd, "process.cgroup": group, "process.parent.exe": chain[0].exe if chain else None}
+        fields |= {name: _text(data) for name, data in known.items() if data is not None}
+        if split is not None:
+            fields["process.args"] = _text(b" ".join(split))
+        return process, fields
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

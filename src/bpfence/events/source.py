@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An engine, a file of recorded lines or made-up events in, observations out.
+
+Called by the agent (Live) and by `bpfence test` (Replay); Synthetic serves tests. What comes after a source does not know which one
+it is. A recorded line is a line that `jsonl:` has written (kind alert or event), or a flat object of native fields:
+`{"event": "process.exec", "file.path": "/tmp/x", "process.uid": 0}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from bpfence import fields as tables
+from bpfence.events import records
+from bpfence.events.loss import Loss, LossMeter
+from bpfence.events.process import Clock, Process, ProcessCache
+from bpfence.events.records import ExecImage, Undecodable
+from bpfence.events.values import BadValueError, parse
+from bpfence.policy import Value
+
+MAX_LINE: Final = 1 << 20
+
+
+class Observation(msgspec.Struct, frozen=True):
+    """One event, whatever its source. `time` is ns since 1970; `fields` are raw native fields as `evaluate` takes them, "event" included.
+
+    `flags` are EVENT_* of bpf/abi.h; `action`, `error` and `verdicts` what the kernel did, by the tables of `generation`.
+    """
+
+    event: str
+    time: int
+    fields: dict[str, Value]
+    process: Process | None = None
+    telemetry: bool = False
+    flags: int = 0
+    generation: int = 0
+    action: int = 0
+    error: int = 0
+    verdicts: tuple[int, ...] = ()
+    objects: dict[str, int] = {}
+
+
+class EventSource(Protocol):
+    """Where observations come from."""
+
+    def read(self, timeout_ms: int = 0) -> list[Observation] | None:
+        """The next batch, empty when there is none right now; None when no more will ever come."""
+
+    def loss(self) -> Loss | None:
+        """What was lost since the last call."""
+
+    def close(self) -> None:
+        """Let go of whatever the source holds."""
+
+
+class RecordReader(Protocol):
+    """The part of `kernel.engine.Engine` that Live reads from."""
+
+    @property
+    def adopted(self) -> bool: ...
+    def drain(self, timeout_ms: int = 0) -> list[tuple[str, bytes]]: ...
+    def lost(self) -> dict[str, int]: ...
+    def image(self, exec_id: int) -> ExecImage | None: ...
+
+
+class Live:
+    """The ring buffers of an engine. It does not own the engine."""
+
+    def __init__(
+        self, engine: RecordReader, *, clock: Clock | None = None, boot_id: str = "", cgroup_path: Callable[[int], str | None] | None = None
+    ) -> None:
+        self._engine = engine
+        self._clock = clock or Clock()
+        self._cgroup_path = cgroup_path or (lambda _: None)
+        self.processes = ProcessCache(engine.image, self._clock, boot_id=boot_id)
+        self._meter = LossMeter(adopted=engine.adopted, counters=engine.lost() if engine.adopted else None)
+
+    def read(self, timeout_ms: int = 0) -> list[Observation]:
+        """One batch. What cannot be decoded is counted as loss."""
+        raw = self._engine.drain(timeout_ms)
+        if not raw:
+            return []
+        self._clock.refresh()
+        found = []
+        for buffer, data in raw:
+            record = records.decode(buffer, data)
+            if isinstance(record, Undecodable):
+                self._meter.undecodable(record.reason)
+                continue
+            self._meter.record(record.buffer, record.cpu, record.sequence)
+            process, known = self.processes.describe(record, self._cgroup_path(record.cgroup))
+            known |= records.own_fields(record)
+            known["event"] = record.event
+            found.append(
+                Observation(
+                    record.event, self._clock.wall(record.time), known, process, record.telemetry, record.flags, record.generation,
+                    record.action, record.error, record.verdicts, records.object_bits(record),
+                )
+            )  # fmt: skip
+        return found
+
+    def loss(self) -> Loss | None:
+        """What the kernel and the sequence numbers say was lost since the last call."""
+        return self._meter.take(self._engine.lost())
+
+    def close(self) -> None:
+        """Nothing: the engine belongs to the agent."""
+
+
+class Synthetic:
+    """Batches made up by a test."""
+
+    def __init__(self, batches: Iterable[list[Observation]], losses: Iterable[Loss | None] = ()) -> None:
+        self._batches = iter(batches)
+        self._losses = iter(losses)
+
+    def read(self, timeout_ms: int = 0) -> list[Observation] | None:
+        """The next made-up batch."""
+        return next(self._batches, None)
+
+    def loss(self) -> Loss | None:
+        """The next made-up loss."""
+        return next(self._losses, None)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class BadLineError(ValueError):
+    """A recorded line that cannot be read; `number` counts from 1."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        self.number = number
+        self.reason = reason
+        super().__init__(f"line {number}: {reason}")
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """One line of a recorded file: the event's fields, and what the line says should happen (any JSON), or None."""
+
+    number: int
+    fields: dict[str, Value]
+    expect: Any = None
+
+
+class Replay:
+    """A file of recorded lines as a source."""
+
+    def __init__(self, lines: Iterable[str | bytes], *, batch: int = 256) -> None:
+        self._recorded = read_recorded(lines)
+        self._batch = batch
+
+    def read(self, timeout_ms: int = 0) -> list[Observation] | None:
+        """The next lines. BadLineError where one cannot be read."""
+        found = []
+        for recorded in self._recorded:
+            found.append(Observation(str(recorded.fields["event"]), 0, recorded.fields))
+            if len(found) == self._batch:
+                break
+        return found or None
+
+    def loss(self) -> Loss | None:
+        """A file loses nothing."""
+        return None
+
+    def close(self) -> None:
+        """The file belongs to the caller."""
+
+
+def read_recorded(lines: Iterable[str | bytes]) -> Iterator[Recorded]:
+    """Every event of a recorded file, `loss` and `status` lines and empty lines left out. BadLineError where a line cannot be read."""
+    for number, line in enumerate(lines, 1):
+        if len(line) > MAX_LINE:
+            raise BadLineError(number, f"longer than {MAX_LINE >> 20} MiB")
+        if not line.strip():
+            continue
+        try:
+            document = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            raise BadLineError(number, f"not JSON: {error}") from None
+        except RecursionError:
+            raise BadLineError(number, "nested too deeply") from None
+        if not isinstance(document, dict):
+            raise BadLineError(number, "not a JSON object")
+        if document.get("kind", "alert") not in ("alert", "event"):
+            continue
+        try:
+            yield Recorded(number, fields_from_json(document), document.get("expect"))
+        except BadValueError as error:
+            raise BadLineError(number, str(error)) from None
+
+
+_NOT_FIELDS: Final = {
+    "time", "kind", "policy", "rule", "severity", "tags", "action", "mode", "message", "errno", "seq", "host", "container", "k8s",
+    "would", "uncertain", "expect",
+}  # fmt: skip
+_PROCESS_KEYS: Final = {"tid", "exec_id", "start_time", "args_truncated"}
+
+
+def fields_from_json(document: Mapping[str, Any]) -> dict[str, Value]:
+    """The raw fields of a recorded line or a flat object; BadValueError names what is wrong: an unknown event or field, or a bad value."""
+    event = document.get("event")
+    if not isinstance(event, str):
+        raise BadValueError("an event needs the key 'event': its full name")
+    full = event if event in tables.EVENT_BY_NAME else _BY_SHORT_NAME.get(event)
+    if full is None:
+        raise BadValueError(f"unknown event {event!r}")
+    found: dict[str, Value] = {"event": full}
+    for name, value in _flattened(document):
+        if value is not None:
+            _take(found, name, value)
+    if "process.uid" in found:
+        found.setdefault("process.user", found["process.uid"])
+    elif "process.user" in found:
+        found["process.uid"] = found["process.user"]
+    return found
+
+
+_BY_SHORT_NAME: Final = {short: event.name for event in tables.EVENTS for short in event.short}
+
+
+def _flattened(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if key in _NOT_FIELDS or key == "event":
+            continue
+        if not isinstance(value, dict):
+            yield key, value
+            continue
+        stack = [(f"{key}.{inner}", deep) for inner, deep in value.items()]
+        while stack:
+            name, deep = stack.pop(0)
+            if isinstance(deep, dict):
+                stack[:0] = [(f"{name}.{inner}", deeper) for inner, deeper in deep.items()]
+            else:
+                yield name, deep
+
+
+def _take(found: dict[str, Value], name: str, value: object) -> None:
+    if name == "process.ancestors":
+        found |= _ancestors(value)
+    elif name == "process.ppid":
+        found["process.parent.pid"] = parse(tables.FIELD_BY_NAME["process.parent.pid"], value)
+    elif name in ("file.object", "file.new_object"):
+        if not isinstance(value, list) or not all(isinstance(element, str) for element in value):
+            raise BadValueError(f"{name} must be a list of strings")
+        found[name] = tuple(value)
+    elif name in tables.FIELD_BY_NAME:
+        found[name] = parse(tables.FIELD_BY_NAME[name], value)
+    elif name.removeprefix("process.") not in _PROCESS_KEYS:
+        raise BadValueError(f"unknown field {name!r}")
+
+
+def _ancestors(value: object) -> dict[str, Value]:
+    if not isinstance(value, list) or not all(isinstance(element, dict) and isinstance(element.get("exe"), str) for element in value):
+        raise BadValueError("process.ancestors must be a list of objects with an exe")
+    field = tables.FIELD_BY_NAME["process.parent.exe"]
+    names = tuple(str(parse(field, element["exe"])) for element in value)
+    return {"process.ancestors.exe": names, **({"process.parent.exe": names[0]} if names else {})}

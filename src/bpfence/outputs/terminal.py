@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines in, a view for people out.
+
+Made by `open_outputs` when standard output is a terminal. One line an alert, one dimmed line of who did it. Strings were escaped when
+the line was composed, and are added as plain text: neither control characters nor rich's own markup of a hostile name have an effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, Final
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from bpfence.events.alert import Alert, Line, LossLine, StatusLine
+
+SEVERITY_STYLES: Final = {"info": "cyan", "low": "blue", "medium": "yellow", "high": "bold red", "critical": "bold white on red"}
+ACTION_STYLES: Final = {"deny": "red", "kill": "bold red", "audit": "yellow"}
+MAX_ARGS: Final = 160
+
+
+class Terminal:
+    """`rich`: a compact view of alerts as they come."""
+
+    def __init__(self, stream: IO[str], *, console: Console | None = None) -> None:
+        self.name = "rich"
+        self._console = console or Console(file=stream, highlight=False, markup=False, emoji=False)
+
+    def write(self, lines: Sequence[Line]) -> None:
+        """Show lines."""
+        for line in lines:
+            self._console.print(render(line), soft_wrap=True)
+
+    def reopen(self) -> None:
+        """There is nothing to open."""
+
+    def close(self) -> None:
+        """Not ours to close."""
+
+
+def render(line: Line) -> Text:
+    """A line as styled text."""
+    match line:
+        case Alert():
+            return _alert(line)
+        case LossLine():
+            return _note(line.time, "LOSS", "bold magenta", line.message)
+        case StatusLine():
+            return _note(line.time, line.status, SEVERITY_STYLES.get(line.severity, "cyan"), line.message)
+
+
+def _clock(moment: str) -> str:
+    return moment[11:23]
+
+
+def _note(moment: str, word: str, style: str, text: str) -> Text:
+    return Text.assemble((_clock(moment), "dim"), " ", (word, style), " ", text)
+
+
+def _alert(alert: Alert) -> Text:
+    severity, action = alert.severity, alert.action
+    text = Text.assemble(
+        (_clock(alert.time), "dim"), " ", (f"{severity:<8}", SEVERITY_STYLES.get(severity, "")), " ",
+        (f"{action:<5}", ACTION_STYLES.get(action, "")), " ", (f"{alert.policy or '-'}/{alert.rule or '-'}", "bold"), "  ", alert.message,
+    )  # fmt: skip
+    if alert.would is not msgspec.UNSET:
+        text.append(f" (would {alert.would})", "yellow")
+    if alert.uncertain is not msgspec.UNSET:
+        text.append(" (uncertain)", "magenta")
+    process = alert.process if isinstance(alert.process, Mapping) else msgspec.to_builtins(alert.process)
+    if process:
+        text.append(f"\n             {_who(process)}", "dim")
+    return text
+
+
+def _who(process: Mapping[str, Any]) -> str:
+    words = " ".join(process.get("args") or [])
+    words = words if len(words) <= MAX_ARGS else words[:MAX_ARGS] + "…"
+    parents = " ← ".join(str(ancestor.get("exe")) for ancestor in (process.get("ancestors") or [])[:4])
+    who = f"pid {process.get('pid')} uid {process.get('uid')} {process.get('exe') or process.get('name')}"
+    return who + (f" [{words}]" if words else "") + (f" ← {parents}" if parents else "")

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who a process is, and when it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bpfence import abi
+from bpfence.errors import KernelError
+from bpfence.events.process import Ancestor, Clock, ProcessCache, read_boot_id, rfc3339
+from bpfence.events.records import MAX_CHAIN, KernelEvent, decode
+from tests.unit.events.samples import IMAGES, Image, record
+
+CLOCK = Clock(lambda: 1_000_000_000_000, lambda: 0)
+
+
+def decoded(data: bytes) -> KernelEvent:
+    event = decode("alerts", data)
+    assert isinstance(event, KernelEvent)
+    return event
+
+
+def test_describe_pulls_images_and_ancestors() -> None:
+    asked: list[int] = []
+
+    def fetch(exec_id: int) -> Image | None:
+        asked.append(exec_id)
+        return IMAGES.get(exec_id)
+
+    cache = ProcessCache(fetch, CLOCK, boot_id="abcdef0123456789abcdef0123456789")
+    process, fields = cache.describe(decoded(record("file.open", strings={"STR_PROCESS_CWD": b"/root"})))
+    assert process.exe == "/usr/bin/dash"
+    assert process.args == ["sh", "-c", "/tmp/x"]
+    assert process.cwd == "/root"
+    assert process.exec_id == "abcdef01-700001"
+    assert process.start_time == "1970-01-01T00:16:44.000000000Z"
+    assert process.ancestors == [Ancestor(400, "/usr/bin/bash"), Ancestor(1, "/usr/lib/systemd/systemd")]
+    assert fields["process.args"] == "sh -c /tmp/x"
+    assert fields["process.parent.exe"] == "/usr/bin/bash"
+    assert fields["process.ancestors.exe"] == ("/usr/bin/bash", "/usr/lib/systemd/systemd")
+    assert fields["process.uid"] == fields["process.user"] == 1000
+    cache.describe(decoded(record("file.open")))
+    assert sorted(asked) == sorted(IMAGES), "the second event is served from the cache"
+
+
+def test_the_records_own_strings_win_over_the_image() -> None:
+    event = decoded(record("file.open", strings={"STR_PROCESS_EXE": b"/new\n", "STR_PROCESS_ARGS": b"a\0b\x1b"}))
+    process, fields = ProcessCache(IMAGES.get, CLOCK).describe(event)
+    assert (process.exe, process.args) == (r"/new\x0a", ["a", r"b\x1b"])
+    assert fields["process.exe"] == "/new\n"
+
+
+def test_an_unknown_process_is_shown_as_unknown() -> None:
+    process, fields = ProcessCache(lambda _: None, CLOCK).describe(decoded(record("file.open", exec_id=0, start_time=0)))
+    assert (process.exe, process.args, process.exec_id, process.start_time, process.ancestors) == (None, None, None, None, [])
+    assert "process.exe" not in fields
+    assert "process.parent.exe" not in fields
+    assert fields["process.name"] == "sh"
+
+
+def test_arguments_of_processes_older_than_the_engine_are_unknown() -> None:
+    older = {0x700001: Image(0, flags=abi.EXEC_FROM_ITER, args=b"")}
+    process, fields = ProcessCache(older.get, CLOCK).describe(decoded(record("file.open", strings={"STR_PROCESS_ARGS": b""})))
+    assert process.args is None
+    assert "process.args" not in fields
+    none = {0x700001: Image(0, args=b"")}
+    assert ProcessCache(none.get, CLOCK).describe(decoded(record("file.open")))[0].args == []
+
+
+def test_a_kernel_that_refuses_to_tell_is_no_failure() -> None:
+    def refuse(_: int) -> Image:
+        raise KernelError("not permitted")
+
+    assert ProcessCache(refuse, CLOCK).describe(decoded(record("file.open")))[0].exe is None
+
+
+def test_loops_and_endless_chains_end() -> None:
+    loop = {1: Image(2), 2: Image(1)}
+    assert len(ProcessCache(loop.get, CLOCK).chain(1)) == 2
+    assert len(ProcessCache(lambda number: Image(number + 1), CLOCK).chain(1)) == MAX_CHAIN
+
+
+def test_the_cache_is_bounded_and_forgets_the_least_recently_used() -> None:
+    asked: list[int] = []
+    cache = ProcessCache(lambda number: asked.append(number) or Image(0), CLOCK, size=2)  # type: ignore[func-returns-value]
+    for number in (1, 2, 1, 3, 1, 2):
+        cache.image(number)
+    assert len(cache) == 2
+    assert asked == [1, 2, 3, 2]
+
+
+def test_truncated_arguments_and_cgroup_are_shown_only_where_there_are_any() -> None:
+    plain, _ = ProcessCache(IMAGES.get, CLOCK).describe(decoded(record("file.open")))
+    assert not {"args_truncated", "cgroup"} & msgspec.to_builtins(plain).keys()
+    cut = {0x700001: Image(0, flags=abi.EXEC_ARGS_TRUNCATED)}
+    process, fields = ProcessCache(cut.get, CLOCK).describe(decoded(record("file.open")), "/system.slice")
+    assert (process.args_truncated, process.cgroup, fields["process.cgroup"]) == (True, "/system.slice", "/system.slice")
+
+
+def test_the_clock_follows_steps_but_not_noise() -> None:
+    now, boot = [10_000_000_000], [0]
+    clock = Clock(lambda: now[0], lambda: boot[0])
+    now[0] += 1000
+    clock.refresh()
+    assert clock.wall(5) == 10_000_000_005
+    now[0] += 3_600_000_000_000
+    clock.refresh()
+    assert clock.wall(5) == 3_610_000_001_005
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (1_769_853_600_123_456_789, "2026-01-31T10:00:00.123456789Z"), (0, "1970-01-01T00:00:00.000000000Z"),
+        (-5, "1970-01-01T00:00:00.000000000Z"), (2**64, "2554-07-21T23:34:33.709551616Z"), (2**70, "9999-12-31T23:59:59.000000000Z"),
+    ],
+)  # fmt: skip
+def test_rfc3339(moment: int, text: str) -> None:
+    assert rfc3339(moment) == text
+
+
+def test_boot_id(tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("0f0e0d0c-0b0a-0908-0706-050403020100\n")
+    assert read_boot_id(tmp_path / "id") == "0f0e0d0c0b0a09080706050403020100"
+    (tmp_path / "id").write_text("nonsense")
+    assert read_boot_id(tmp_path / "id") == read_boot_id(tmp_path / "none") == "0" * 32

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three sources give the same kind of observation."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bpfence.events.alert import Composer, RuleInfo, encode
+from bpfence.events.loss import Loss
+from bpfence.events.process import Clock
+from bpfence.events.source import BadLineError, Live, Replay, Synthetic, fields_from_json, read_recorded
+from bpfence.events.values import BadValueError
+from bpfence.policy import Action
+from tests.unit.events.samples import IMAGES, Image, observation, record
+
+
+class Reader:
+    """A ring buffer that was filled beforehand."""
+
+    def __init__(self, *batches: list[tuple[str, bytes]], adopted: bool = False) -> None:
+        self.adopted = adopted
+        self.batches = list(batches)
+        self.counted: dict[str, int] = {}
+
+    def drain(self, timeout_ms: int = 0) -> list[tuple[str, bytes]]:
+        return self.batches.pop(0) if self.batches else []
+
+    def lost(self) -> dict[str, int]:
+        return self.counted
+
+    def image(self, exec_id: int) -> Image | None:
+        return IMAGES.get(exec_id)
+
+
+def live(reader: Reader) -> Live:
+    return Live(reader, clock=Clock(lambda: 100_000_000_000, lambda: 0), boot_id="a" * 32)
+
+
+def test_live_joins_record_process_and_clock() -> None:
+    data = record("process.exec", strings={"STR_FILE_PATH": b"/tmp/x"}, verdicts=(3,))
+    [seen] = live(Reader([("alerts", data)])).read()
+    assert (seen.event, seen.time, seen.verdicts, seen.generation) == ("process.exec", 105_000_000_001, (3,), 1)
+    assert seen.fields["event"] == "process.exec"
+    assert seen.fields["file.path"] == "/tmp/x"
+    assert seen.fields["process.exe"] == "/usr/bin/dash"
+    assert seen.process is not None
+    assert seen.process.pid == 412
+
+
+def test_live_counts_gaps_garbage_and_kernel_counters() -> None:
+    reader = Reader([("alerts", record("file.open", sequence=3)), ("alerts", b"garbage"), ("alerts", record("file.open", sequence=4))], [])
+    source = live(reader)
+    assert len(source.read()) == 2
+    assert source.read() == []
+    reader.counted = {"file.open": 2}
+    assert source.loss() == Loss({"file.open": 2}, {"alerts": 2}, {"7 bytes are too few for a record": 1})
+    assert source.loss() is None
+
+
+def test_synthetic() -> None:
+    source = Synthetic([[observation()], []], [None, Loss({}, {}, {})])
+    assert [source.read(), source.read(), source.read()] == [[observation()], [], None]
+    assert [source.loss(), source.loss(), source.loss()] == [None, Loss({}, {}, {}), None]
+
+
+def test_a_written_alert_can_be_replayed() -> None:
+    data = record(
+        "file.open", {"NUM_FILE_FLAGS": 0o101, "NUM_FILE_ACCESS": 2, "NUM_FILE_MODE": 0o100644, "NUM_FILE_OBJECT": 1},
+        {"STR_FILE_PATH": b"/\xff\n\\x", "STR_PROCESS_CWD": b"/"},
+    )  # fmt: skip
+    [seen] = live(Reader([("alerts", data)])).read()
+    rule = RuleInfo("p", "r", "enforce", Action.DENY, Action.DENY)
+    [(_, alert)] = Composer("h", lambda: 0).alerts(seen, [(rule, False)], ("/etc/shadow",))
+    [batch] = [Replay([encode(alert)]).read()]
+    assert batch is not None
+    replayed = batch[0].fields
+    expected = {**seen.fields, "file.mode": 0o644, "file.object": ("/etc/shadow",)}
+    assert replayed == {**expected, "process.name": "sh"}
+
+
+def test_replay_in_batches_ends_with_none() -> None:
+    source = Replay([b'{"event":"exec"}'] * 3, batch=2)
+    assert [len(batch) if (batch := source.read()) is not None else None for _ in range(3)] == [2, 1, None]
+
+
+@pytest.mark.parametrize(
+    ("document", "fields"),
+    [
+        ({"event": "exec", "file.path": "/x"}, {"event": "process.exec", "file.path": "/x"}),
+        ({"event": "process.exec", "process.user": "root"}, {"event": "process.exec", "process.uid": 0, "process.user": 0}),
+        (
+            {"event": "connect", "net": {"peer": {"ip": "::1", "port": 4}}},
+            {"event": "net.connect", "net.peer.ip": "::1", "net.peer.port": 4},
+        ),
+        ({"event": "exec", "process": {"ppid": 7, "cwd": None}}, {"event": "process.exec", "process.parent.pid": 7}),
+    ],
+)
+def test_flat_and_nested_fields(document: dict[str, Any], fields: dict[str, Any]) -> None:
+    assert fields_from_json(document) == fields
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {}, {"event": 5}, {"event": "nope"}, {"event": "exec", "file.nope": 1}, {"event": "exec", "file.path": 1},
+        {"event": "exec", "process": {"ancestors": [1]}}, {"event": "exec", "file": {"object": "x"}},
+    ],
+)  # fmt: skip
+def test_bad_events_are_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(BadValueError):
+        fields_from_json(document)
+
+
+def test_recorded_lines_have_numbers_and_other_kinds_are_left_out() -> None:
+    lines = ["", '{"kind":"loss"}', '{"event":"exec","expect":"deny"}', '{"kind":"status"}']
+    assert [(recorded.number, recorded.expect) for recorded in read_recorded(lines)] == [(3, "deny")]
+
+
+@pytest.mark.parametrize("line", [b"{", b"[]", b'{"event":"nope"}', b"\xff", b"[" * 100_000, b" " * (1 << 20) + b"x"])
+def test_bad_lines_are_named(line: bytes) -> None:
+    with pytest.raises(BadLineError, match="line 2"):
+        list(read_recorded([b'{"event":"exec"}', line]))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["path", "exe", "peer", "ancestors", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["event", "file", "process", "net", "signal", "file.flags", "process.args", "capability"]), _JSON))
+def test_any_json_is_read_or_refused(document: dict[str, Any]) -> None:
+    document.setdefault("event", "exec")
+    try:
+        found = next(read_recorded([json.dumps(document)]), None)
+    except BadLineError:
+        return
+    assert found is not None
+    assert found.fields["event"] == "process.exec" or document["event"] != "exec"

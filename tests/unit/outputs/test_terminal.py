@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The view for people: compact, coloured, and deaf to hostile names."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import msgspec
+from rich.console import Console
+
+from bpfence.events.alert import Composer, RuleInfo
+from bpfence.events.loss import Loss
+from bpfence.events.process import Ancestor, Process
+from bpfence.outputs.terminal import Terminal
+from bpfence.policy import Action
+from tests.unit.events.samples import observation
+
+RULE = RuleInfo("shadow", "read", "enforce", Action.DENY, Action.DENY, "critical", (), "blocked {file.path}")
+PROCESS = Process(412, 412, 400, "ab-1", "sh", "/usr/bin/dash", ["sh", "[red]x[/]"], "/root", 0, 0, None, [Ancestor(1, "/sbin/init")])
+
+
+def shown(*lines: object, color: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(
+        file=stream, force_terminal=color, color_system="truecolor" if color else None, markup=False, emoji=False, highlight=False
+    )
+    Terminal(stream, console=console).write(lines)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def alert(**changes: object) -> object:
+    return Composer("h", lambda: 0).alerts(observation(process=PROCESS, **changes), [(RULE, False)])[0][1]
+
+
+def test_an_alert_is_a_line_and_who_did_it() -> None:
+    first, second = shown(alert()).splitlines()
+    assert first == "10:00:00.123 critical deny  shadow/read  blocked /etc/shadow"
+    assert second.strip() == "pid 412 uid 0 /usr/bin/dash [sh [red]x[/]] ← /sbin/init"
+
+
+def test_severity_has_a_colour() -> None:
+    assert "\x1b[1;37;41mcritical" in shown(alert(), color=True)
+
+
+def test_hostile_names_have_no_effect() -> None:
+    text = shown(alert(fields={"file.path": "/\x1b]0;owned\x07[bold]:skull:\r\n"}), color=True)
+    assert "\x1b]0" not in text
+    assert "\x07" not in text
+    assert r"/\x1b]0;owned\x07[bold]:skull:\x0d\x0a" in re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_long_lines_are_not_wrapped() -> None:
+    assert len(shown(alert(fields={"file.path": "/x" * 300})).splitlines()) == 2
+
+
+def test_audit_uncertain_and_the_other_kinds() -> None:
+    made = Composer("h", lambda: 0)
+    rule = msgspec.structs.replace(RULE, action=Action.AUDIT, mode="audit")
+    assert "(would deny) (uncertain)" in shown(made.alerts(observation(), [(rule, True)])[0][1])
+    assert "LOSS 3 records were lost" in shown(made.loss(Loss({"file.open": 3}, {}, {})))
+    assert "00:00:00.000 started 1 policy in force" in shown(made.status("started", "1 policy in force"))
