@@ -1,0 +1,520 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy files in, enforcement in the kernel and lines on outputs out: the long-running process.
+
+Called by `bpfence run` and `bpfence exec`. Start, in this order:
+
+    read      policies → PolicySet; a mistake ends the start before anything is touched
+    load      programs and maps: a new instance, or the one that an earlier agent left pinned
+    compile   PolicySet → tables, for the events that this kernel supports
+    attach    what the tables need, before they count; then seed process records, then swap: from here on policies are in force
+    release   what the last policies needed and these do not
+    drop      privileges that nothing later needs
+    ready     the ready file, and READY=1 for systemd
+
+A reload runs read, compile, attach, swap and release again; when any of it fails, the old policies stay in force. Only this module
+decides when; what the kernel side is, comes in as `Kernel`, and tests give their own.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from bpfence.agent import follow, privileges
+from bpfence.agent.generations import Generations, generation, state_path, write_whole
+from bpfence.agent.sandbox import find_hierarchy
+from bpfence.compiler import Compiled, compile_policies
+from bpfence.errors import BpfenceError, Diagnostic, PolicyError
+from bpfence.events.alert import Alert, Composer, Line, RuleInfo, host_name
+from bpfence.events.cgroups import CgroupPaths
+from bpfence.events.process import Clock, read_boot_id
+from bpfence.events.records import ExecImage
+from bpfence.events.source import Live, Observation
+from bpfence.events.values import printable
+from bpfence.frontends import native
+from bpfence.outputs import Outputs
+from bpfence.outputs.limit import RateLimiter
+from bpfence.policy import Action, And, Condition, Policy, PolicySet, Rule
+
+LOSS_SECONDS: Final = 1.0
+"""How long after records came the counters of lost ones are looked at."""
+FOLLOW_SECONDS: Final = 0.1
+"""Followed paths are looked up at most this often, whoever renames files beside them."""
+POLL_SECONDS: Final = 1.0
+"""How often followed paths are looked up where they cannot be watched."""
+BATCHES: Final = 16
+"""Batches of records between looks at signals."""
+UNKNOWN: Final = "<unknown>"
+
+
+class Engine(Protocol):
+    """What the agent needs of `kernel.engine.Engine`, which documents it."""
+
+    adopted: bool
+
+    @property
+    def generation(self) -> int: ...
+    @property
+    def wakeup_fd(self) -> int: ...
+    def supported_events(self) -> frozenset[str]: ...
+    def attach(self, events: Collection[str]) -> dict[str, str]: ...
+    def release(self, events: Collection[str]) -> tuple[str, ...]: ...
+    def seed(self) -> bool: ...
+    def swap(self, image: bytes, objects: Mapping[tuple[int, int], int] | None = None) -> int: ...
+    def drain(self, timeout_ms: int = 0) -> list[tuple[str, bytes]]: ...
+    def lost(self) -> dict[str, int]: ...
+    def image(self, exec_id: int) -> ExecImage | None: ...
+    def close(self, unload: bool = False) -> None: ...
+
+
+class Kernel(Protocol):
+    """Where engines come from."""
+
+    def load(self, pin_dir: str | None) -> Engine:
+        """A new engine, or the one pinned at `pin_dir`. KernelError where this kernel or our privileges lack something."""
+
+
+class LiveKernel:
+    """The running kernel."""
+
+    def load(self, pin_dir: str | None) -> Engine:
+        """Probe and load."""
+        from bpfence.kernel.engine import Engine as LiveEngine  # needs libbpf, which tests do without
+        from bpfence.kernel.probes import probe
+
+        return LiveEngine.load(probe(), pin_dir=pin_dir)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent is to do.
+
+    `pin_dir` None: enforcement ends with the agent. `scope` is and-ed to every rule. `keep`: what is pinned outlives a stop.
+    """
+
+    policies: tuple[str, ...]
+    mode: str | None = None
+    pin_dir: str | None = None
+    keep: bool = False
+    ready_file: Path | None = None
+    state_dir: Path | None = None
+    scope: Condition | None = None
+    drop_privileges: bool = True
+
+
+def read_policies(paths: Sequence[str], mode: str | None = None, scope: Condition | None = None) -> tuple[PolicySet, list[Diagnostic]]:
+    """The policies of files and directories, with another mode or a narrower scope where asked. PolicyError where one is wrong."""
+    found, diagnostics = native.load_files(paths)
+    if any(diagnostic.severity == "error" for diagnostic in diagnostics):
+        raise PolicyError(diagnostics)
+    return PolicySet(tuple(_narrowed(policy, mode, scope) for policy in found.policies)), diagnostics
+
+
+def _narrowed(policy: Policy, mode: str | None, scope: Condition | None) -> Policy:
+    if mode:
+        policy = msgspec.structs.replace(policy, mode=mode)
+    if scope is None:
+        return policy
+    return msgspec.structs.replace(policy, scope=And((scope, policy.scope)), rules=tuple(_scoped(rule, scope) for rule in policy.rules))
+
+
+def _scoped(rule: Rule, scope: Condition) -> Rule:
+    return msgspec.structs.replace(
+        rule, condition=And((scope, rule.condition)), conditions={event: And((scope, own)) for event, own in rule.conditions.items()}
+    )
+
+
+class Agent:
+    """One engine, its policies and their outputs. `report` takes messages for people (standard error)."""
+
+    def __init__(
+        self, settings: Settings, outputs: Outputs, *, report: Callable[[str], None], kernel: Kernel | None = None,
+        diagnose: Callable[[Iterable[Diagnostic]], None] | None = None, clock: Clock | None = None,
+        monotonic: Callable[[], float] | None = None,
+    ) -> None:  # fmt: skip
+        self.settings = settings
+        self.outputs = outputs
+        self._kernel = kernel or LiveKernel()
+        self._report = report
+        self._diagnose = diagnose or (lambda found: [report(str(diagnostic)) for diagnostic in found])  # type: ignore[func-returns-value]
+        self._clock = clock or Clock()
+        self._monotonic = monotonic or time.monotonic
+        self._boot_id = read_boot_id()
+        self._composer = Composer(host_name(), self._clock.now)
+        self._limiter = RateLimiter()
+        path = state_path(settings.pin_dir, *([settings.state_dir] if settings.state_dir else [])) if settings.pin_dir else None
+        self.generations = Generations(path, self._boot_id)
+        self._engine: Engine | None = None
+        self._source: Live | None = None
+        self._selector = selectors.DefaultSelector()
+        self._compiled: Compiled | None = None
+        self._policies: tuple[str, ...] = ()
+        self._watch: follow.Watch | None = None
+        self._objects: follow.Objects = {}
+        self._missing: tuple[str, ...] = ()
+        self._follow_at: float | None = None
+        self._followed = float("-inf")
+        self._loss_at: float | None = None
+        self.stopping = False
+
+    # ---- start, reload, stop ----
+
+    def start(self) -> None:
+        """Puts the policies in force, or raises and leaves what was in force before."""
+        policies, diagnostics = self._read()
+        self._engine = self._kernel.load(self.settings.pin_dir)
+        try:
+            adopted = self._engine.adopted
+            self._source = Live(self._engine, clock=self._clock, boot_id=self._boot_id, cgroup_path=_cgroup_path())
+            if adopted:
+                self._adopted()
+            self._enforce(policies, diagnostics)
+        except BaseException:
+            self._engine.close(unload=not self._engine.adopted)
+            self._engine = None
+            raise
+        self._selector.register(self._engine.wakeup_fd, selectors.EVENT_READ, self.drain)
+        if self.settings.drop_privileges:
+            self._drop_privileges()
+        self._in_force("adopted" if adopted else "started")
+        self._ready()
+
+    def _adopted(self) -> None:
+        reason = self.generations.restore()
+        if reason:
+            self._report(f"taking over a running engine, but {reason}: what it has reported until now has no rule names")
+
+    def _read(self) -> tuple[PolicySet, list[Diagnostic]]:
+        return read_policies(self.settings.policies, self.settings.mode, self.settings.scope)
+
+    def _enforce(self, policies: PolicySet, diagnostics: list[Diagnostic]) -> None:
+        """compile, attach, seed, swap, release."""
+        assert self._engine is not None
+        compiled = compile_policies(policies, supported_events=self._engine.supported_events())
+        if self._engine.attach(compiled.events):
+            # Some program did not load after all. The compiler says what that means for each rule: an error where it denies.
+            compiled = compile_policies(policies, supported_events=self._engine.supported_events())
+            self._engine.attach(compiled.events)
+        self._engine.seed()
+        self._watch_paths(compiled.objects)
+        resolved = follow.resolve(compiled.objects)
+        self._swap(compiled, resolved)
+        self._engine.release(compiled.events)
+        self._policies = tuple(policy.name for policy in policies.policies)
+        self._limiter.keep({(rule.policy, rule.name) for rule in compiled.rules})
+        # What was loaded stays for long: the collector need not walk it, for tens of milliseconds, between an event and its alert.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        self._diagnose([*diagnostics, *compiled.unreachable])
+
+    def _swap(self, compiled: Compiled, resolved: follow.Resolved) -> None:
+        assert self._engine is not None
+        # Known before the first record of it can come, also to the agent after us if we are killed in between.
+        number = self._engine.generation % 0xFFFFFFFF + 1
+        self._remember(number, compiled)
+        actual = self._engine.swap(compiled.image, resolved.objects)
+        if actual != number:
+            self._remember(actual, compiled)
+        self._compiled, self._objects = compiled, resolved.objects
+        if resolved.missing and resolved.missing != self._missing:
+            self._report(f"followed paths that name nothing now: {', '.join(resolved.missing)}; they are followed from when they are made")
+        self._missing = resolved.missing
+
+    def _remember(self, number: int, compiled: Compiled) -> None:
+        try:
+            self.generations.add(generation(number, compiled))
+        except (OSError, ValueError) as error:
+            self._report(f"the state file cannot be written: {error}; after a kill, waiting alerts would have no rule names")
+
+    def reload(self) -> bool:
+        """Reads the policies anew and swaps them in. False where that failed: the old ones stay in force, and the reason was reported."""
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self.outputs.reopen()
+        # What was decided by the old tables is reported first.
+        self.drain()
+        try:
+            policies, diagnostics = self._read()
+            self._enforce(policies, diagnostics)
+        except BpfenceError as error:
+            self._report_error(error)
+            self._status("reload-failed", "the policies cannot be loaded; the old ones stay in force", severity="high")
+            notify("READY=1")
+            return False
+        self._in_force("reloaded")
+        self._ready()
+        return True
+
+    def _in_force(self, status: str) -> None:
+        assert self._engine is not None
+        names = list(self._policies)
+        self._status(status, f"{_policies(names)} in force", generation=self._engine.generation, policies=names)
+
+    def _report_error(self, error: BpfenceError) -> None:
+        if isinstance(error, PolicyError):
+            self._diagnose(error.diagnostics)
+        else:
+            self._report(str(error))
+
+    def _drop_privileges(self) -> None:
+        try:
+            privileges.drop()
+        except OSError as error:
+            self._report(f"privileges could not be dropped: {error}")
+
+    def _ready(self) -> None:
+        assert self._engine is not None
+        if self.settings.ready_file:
+            state = {"pid": os.getpid(), "generation": self._engine.generation, "policies": self._policies}
+            try:
+                write_whole(self.settings.ready_file, msgspec.json.encode(state) + b"\n", 0o644)
+            except OSError as error:
+                self._report(f"the ready file cannot be written: {error}")
+        notify(f"READY=1\nSTATUS={_policies(self._policies)} in force")
+
+    def stop(self) -> None:
+        """Reports what is still waiting, then takes enforcement away, unless it is to be kept."""
+        if self._engine is None:
+            return
+        notify("STOPPING=1")
+        self.drain()
+        kept = self.settings.keep and self.settings.pin_dir is not None
+        self._report_loss()
+        self._report_suppressed(everything=True)
+        self._status("stopped", "stopped; enforcement goes on" if kept else "stopped; enforcement has ended")
+        if self.settings.ready_file:
+            self.settings.ready_file.unlink(missing_ok=True)
+        self._engine.close(unload=not kept)
+        self._engine = None
+        if not kept:
+            self.generations.remove()
+        if self._watch:
+            self._watch.close()
+        self._selector.close()
+        self.outputs.close()
+
+    def abandon(self) -> None:
+        """Ends after a bug: what is pinned goes on enforcing, because nobody who can make us fail may end it that way."""
+        if self._engine is not None:
+            self._engine.close(unload=False)
+            self._engine = None
+        self.outputs.close()
+
+    # ---- the loop ----
+
+    def run(self) -> None:
+        """Start, work until SIGTERM or SIGINT, stop. SIGHUP reloads."""
+        with Signals({signal.SIGHUP, signal.SIGTERM, signal.SIGINT}) as signals:
+            self.start()
+            try:
+                self.on_readable(signals.fileno(), lambda: self._handle(signals))
+                while not self.stopping:
+                    self.step()
+            except BaseException:
+                self.abandon()
+                raise
+            self.stop()
+
+    def _handle(self, signals: Signals) -> None:
+        for number in signals.take():
+            if number == signal.SIGHUP:
+                self.reload()
+            else:
+                self.stopping = True
+
+    def on_readable(self, descriptor: int, then: Callable[[], Any]) -> None:
+        """Have `then` called by `step` whenever `descriptor` is readable."""
+        self._selector.register(descriptor, selectors.EVENT_READ, then)
+
+    def step(self, timeout: float | None = None) -> None:
+        """Waits for the next thing to do, at most `timeout` seconds, and does it. An idle agent sleeps until something comes."""
+        for key, _ in self._selector.select(self._until_due(timeout)):
+            key.data()
+        now = self._monotonic()
+        if self._loss_at is not None and now >= self._loss_at:
+            self._loss_at = None
+            self._report_loss()
+        if self._follow_at is not None and now >= self._follow_at:
+            self._follow_again(now)
+        self._report_suppressed()
+
+    def _until_due(self, timeout: float | None) -> float | None:
+        now = self._monotonic()
+        moments = [self._loss_at, self._follow_at, self._limiter.next_report(now), None if timeout is None else now + timeout]
+        due = [moment for moment in moments if moment is not None]
+        return max(0.0, min(due) - now) if due else None
+
+    # ---- events ----
+
+    def drain(self) -> None:
+        """Turns waiting records into lines. Returns after BATCHES batches even if more are waiting."""
+        assert self._source is not None
+        for _ in range(BATCHES):
+            batch = self._source.read(0)
+            if not batch:
+                break
+            self._write([line for seen in batch for line in self._lines(seen)])
+        # Also when nothing came out: records that could not be decoded are loss.
+        self._loss_at = self._monotonic() + LOSS_SECONDS if self._loss_at is None else self._loss_at
+
+    def _lines(self, seen: Observation) -> list[Line]:
+        if seen.telemetry:
+            return [self._composer.event(seen)]
+        known = self.generations.get(seen.generation)
+        matched = known.matched(seen.verdicts) if known else None
+        if not matched:
+            matched = [(self._nameless(seen), True)]
+        lines: list[Line] = []
+        now = self._monotonic()
+        for rule, alert in self._composer.alerts(seen, matched, known.objects if known else ()):
+            if self._limiter.allow(rule.key, rule.rate, rule.burst, now):
+                lines.append(alert)
+        return lines
+
+    def _nameless(self, seen: Observation) -> RuleInfo:
+        """A stand-in for rules whose names went with an earlier agent's memory: the event is reported all the same."""
+        action = Action(seen.action) if seen.action in Action._value2member_map_ else Action.NONE
+        text = f"{{event}} was decided by generation {seen.generation}, whose rules are not known any more"
+        return RuleInfo(UNKNOWN, UNKNOWN, "enforce" if action >= Action.DENY else "audit", action, action, "high", message=text)
+
+    def _write(self, lines: Sequence[Line]) -> None:
+        self.outputs.write(lines)
+
+    def _status(self, status: str, text: str, **more: Any) -> None:
+        self._write([self._composer.status(status, text, **more)])
+
+    def _report_loss(self) -> None:
+        assert self._source is not None
+        loss = self._source.loss()
+        if loss:
+            self._write([self._composer.loss(loss)])
+
+    def _report_suppressed(self, *, everything: bool = False) -> None:
+        for policy, rule, count in self._limiter.reports(self._monotonic(), everything=everything):
+            text = f"{count} more alerts of {policy}/{rule} were left out by its rate limit"
+            self._status("suppressed", text, severity="medium", policy=policy, rule=rule, suppressed=count)
+
+    # ---- followed objects ----
+
+    def _watch_paths(self, paths: Sequence[str]) -> None:
+        self._follow_at = None
+        if self._watch is None and paths:
+            try:
+                self._watch = follow.Watch()
+            except OSError as error:
+                self._report(f"followed paths cannot be watched ({error}): they are looked up every {POLL_SECONDS:g} s")
+            else:
+                self._selector.register(self._watch.fileno(), selectors.EVENT_READ, self._paths_changed)
+        if paths and not (self._watch and self._watch.set_paths(paths)):
+            self._follow_at = self._monotonic() + POLL_SECONDS
+        elif self._watch and not paths:
+            self._watch.set_paths(())
+
+    def _paths_changed(self) -> None:
+        assert self._watch is not None
+        if self._watch.changed():
+            self._follow_at = max(self._monotonic(), self._followed + FOLLOW_SECONDS)
+
+    def _follow_again(self, now: float) -> None:
+        """Looks the followed paths up again and, if they name something else now, swaps in the same tables with the new identities."""
+        assert self._engine is not None
+        assert self._compiled is not None
+        self._followed = now
+        self._watch_paths(self._compiled.objects)
+        resolved = follow.resolve(self._compiled.objects)
+        if resolved.objects == self._objects:
+            self._missing = resolved.missing
+            return
+        try:
+            self._swap(self._compiled, resolved)
+        except BpfenceError as error:
+            self._report(f"followed paths name other files now, which could not be put in force: {error}")
+            self._follow_at = now + POLL_SECONDS
+            return
+        self._status("followed", "followed paths name other files now", generation=self._engine.generation)
+
+
+def _cgroup_path() -> Callable[[int], str | None] | None:
+    """Cgroup ids to the paths that rules see; None where they cannot be had."""
+    try:
+        hierarchy = find_hierarchy()
+        return CgroupPaths(hierarchy.root).path if hierarchy.whole else None
+    except (BpfenceError, OSError):
+        return None
+
+
+def _policies(names: Sequence[str]) -> str:
+    return "1 policy" if len(names) == 1 else f"{len(names)} policies"
+
+
+class Signals:
+    """Signals as something to select on: caught while the context is open, and taken in the order they came."""
+
+    def __init__(self, numbers: Collection[int]) -> None:
+        self._numbers = numbers
+        self._taken: deque[int] = deque()
+
+    def __enter__(self) -> Signals:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._old_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._old = {number: signal.signal(number, self._note) for number in self._numbers}
+        return self
+
+    def _note(self, number: int, _frame: object) -> None:
+        self._taken.append(number)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_fd)
+        self._reader.close()
+        self._writer.close()
+
+    def fileno(self) -> int:
+        """Readable when a signal has come."""
+        return self._reader.fileno()
+
+    def take(self) -> list[int]:
+        """Signals that have come since the last call."""
+        try:
+            while self._reader.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+        taken = []
+        while self._taken:
+            taken.append(self._taken.popleft())
+        return taken
+
+
+def notify(state: str) -> None:
+    """Tells the service manager, where there is one: sd_notify(3). Nothing depends on it, so failures are not."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.connect("\0" + address[1:] if address.startswith("@") else address)
+            sock.send(state.encode())
+    except OSError:
+        pass
+
+
+def to_stderr(text: str) -> None:
+    """The usual `report`."""
+    print("\n".join(f"bpfence: {printable(line)}" for line in text.split("\n")), file=sys.stderr, flush=True)
+
+
+__all__ = ["Agent", "Alert", "Engine", "Kernel", "LiveKernel", "Settings", "Signals", "notify", "read_policies", "to_stderr"]

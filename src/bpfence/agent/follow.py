@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths that rules follow in, the identities of what they name out, and a word when that may have changed.
+
+Called by the agent for rules with `follow: object`. A path is looked up on this host, symbolic links followed; "/dir/**" means the
+directory, and the kernel finds everything below it. Directories on the way are watched with inotify(7), because replacing a file or a
+parent is an event of the directory that holds it; where that does not work, the agent looks once a second.
+
+The identity is (inode, device) as the kernel's super block has it. File systems that show another device in stat(2) than their super
+block's (btrfs subvolumes, overlayfs for files of a lower layer) cannot be followed this way: rules on them still protect the name.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Final, NamedTuple
+
+Objects = dict[tuple[int, int], int]
+
+IN_CLOEXEC, IN_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
+IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_ATTRIB = 0x40, 0x80, 0x100, 0x200, 0x4
+IN_DELETE_SELF, IN_MOVE_SELF, IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
+IN_ONLYDIR: Final = 0x01000000
+_MASK: Final = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR
+_EVENT: Final = struct.Struct("=iIII")
+_WHOLE: Final = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED
+
+
+class Resolved(NamedTuple):
+    """What paths name now: bit sets by (inode, device), and the paths that name nothing."""
+
+    objects: Objects
+    missing: tuple[str, ...]
+
+
+def target(path: str) -> str:
+    """The path to look up: "/dir/**" is about /dir."""
+    return path.removesuffix("**").rstrip("/") or "/" if path.endswith("/**") else path
+
+
+def kernel_device(device: int) -> int:
+    """A device number of stat(2) in the form the kernel keeps: major << 20 | minor."""
+    return os.major(device) << 20 | os.minor(device)
+
+
+def resolve(paths: Iterable[str]) -> Resolved:
+    """Looks every path up; bit n of the sets is the n-th path."""
+    objects: Objects = {}
+    missing = []
+    for bit, path in enumerate(paths):
+        try:
+            found = os.stat(target(path))
+        except (OSError, ValueError):
+            missing.append(path)
+            continue
+        key = found.st_ino, kernel_device(found.st_dev)
+        objects[key] = objects.get(key, 0) | 1 << bit
+    return Resolved(objects, tuple(missing))
+
+
+def watched_names(paths: Iterable[str]) -> dict[str, set[str]]:
+    """Directories to watch and the names in them that matter: every component of the path as written and as resolved."""
+    wanted: dict[str, set[str]] = {}
+    for path in paths:
+        for spelling in {target(path), os.path.realpath(target(path))}:
+            step = PurePosixPath(spelling)
+            while step.name:
+                wanted.setdefault(str(step.parent), set()).add(step.name)
+                step = step.parent
+    return wanted
+
+
+class Watch:
+    """Tells when something that the paths name may have been replaced. OSError where inotify does not work."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = self._libc.inotify_init1(IN_CLOEXEC | IN_NONBLOCK)
+        if self._fd < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        self._names: dict[int, set[bytes]] = {}
+        self.complete = True
+
+    def fileno(self) -> int:
+        """Readable when `changed` has something to look at."""
+        return int(self._fd)
+
+    def set_paths(self, paths: Iterable[str]) -> bool:
+        """Watch what leads to these paths and nothing else. False where some directory cannot be watched: look now and then instead.
+
+        A directory that is not there needs no watch of its own: its parent's tells when it comes.
+        """
+        names: dict[int, set[bytes]] = {}
+        self.complete = True
+        for directory, wanted in watched_names(paths).items():
+            descriptor = self._libc.inotify_add_watch(self._fd, os.fsencode(directory), _MASK)
+            if descriptor < 0:
+                self.complete &= not os.path.isdir(directory)
+                continue
+            names.setdefault(descriptor, set()).update(os.fsencode(name) for name in wanted)
+        for descriptor in self._names.keys() - names.keys():
+            self._libc.inotify_rm_watch(self._fd, descriptor)
+        self._names = names
+        return self.complete
+
+    def changed(self) -> bool:
+        """Reads what has happened: whether any of it may matter."""
+        matters = False
+        while True:
+            try:
+                data = os.read(self._fd, 65536)
+            except BlockingIOError:
+                return matters
+            matters |= relevant(data, self._names)
+
+    def close(self) -> None:
+        """Let go of the watches."""
+        os.close(self._fd)
+
+
+def relevant(data: bytes, names: Mapping[int, set[bytes]]) -> bool:
+    """Whether inotify events (struct inotify_event, one after another) concern a watched name or a watched directory itself."""
+    at = 0
+    while at + _EVENT.size <= len(data):
+        descriptor, mask, _, length = _EVENT.unpack_from(data, at)
+        name = data[at + _EVENT.size : at + _EVENT.size + length].split(b"\0", 1)[0]
+        at += _EVENT.size + length
+        if mask & IN_Q_OVERFLOW or (descriptor in names and (mask & _WHOLE or name in names[descriptor])):
+            return True
+    return False

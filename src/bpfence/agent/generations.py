@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiled policies in, what a verdict number of any recent generation means out.
+
+Called by the agent at every swap and for every alert. Records wait in the ring buffer across a reload, and across a restart of the
+agent; so the tables of the last generations are kept, in memory and in a private state file that the next agent reads back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bpfence.compiler import Compiled
+from bpfence.events.alert import RuleInfo, rule_info
+from bpfence.events.values import escape
+
+KEPT: Final = 4
+MAX_STATE_BYTES: Final = 256 << 20
+STATE_VERSION: Final = 1
+STATE_DIR: Final = Path("/run/bpfence")
+
+
+class Meaning(msgspec.Struct, frozen=True):
+    """What a leaf stands for: the matching rules by number, and whether they only may match."""
+
+    rules: tuple[int, ...]
+    uncertain: bool
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """The tables that give a generation's verdict numbers their meaning. `objects`: followed paths by bit, escaped."""
+
+    number: int
+    rules: tuple[RuleInfo, ...]
+    verdicts: tuple[Meaning, ...]
+    objects: tuple[str, ...] = ()
+
+    def matched(self, verdicts: tuple[int, ...]) -> list[tuple[RuleInfo, bool]] | None:
+        """The rules of some verdict numbers, each once, with whether they are uncertain. None where a number has no meaning here."""
+        certain: dict[int, bool] = {}
+        for number in verdicts:
+            if number >= len(self.verdicts):
+                return None
+            meaning = self.verdicts[number]
+            for rule in meaning.rules:
+                if rule >= len(self.rules):
+                    return None
+                certain[rule] = certain.get(rule, False) or not meaning.uncertain
+        return [(self.rules[rule], not certain[rule]) for rule in sorted(certain)]
+
+
+def generation(number: int, compiled: Compiled) -> Generation:
+    """The tables of a compiled policy set under its generation number."""
+    return Generation(
+        number,
+        tuple(rule_info(rule, mode) for rule, mode in zip(compiled.rules, compiled.modes, strict=True)),
+        tuple(Meaning(tuple(verdict.rules), verdict.uncertain) for verdict in compiled.verdicts),
+        tuple(escape(path) for path in compiled.objects),
+    )
+
+
+class _State(msgspec.Struct, forbid_unknown_fields=True):
+    version: int
+    boot_id: str
+    generations: list[Generation]
+
+
+class Generations:
+    """The last generations, newest last. `path` None: nothing is kept on disk."""
+
+    def __init__(self, path: Path | None = None, boot_id: str = "") -> None:
+        self._path = path
+        self._boot_id = boot_id
+        self._known: dict[int, Generation] = {}
+
+    def __iter__(self) -> Iterator[Generation]:
+        return iter(self._known.values())
+
+    def get(self, number: int) -> Generation | None:
+        """A generation that is still known."""
+        return self._known.get(number)
+
+    def add(self, new: Generation) -> None:
+        """One more generation; the oldest beyond KEPT are forgotten. OSError where the state file cannot be written."""
+        self._known.pop(new.number, None)
+        self._known[new.number] = new
+        while len(self._known) > KEPT:
+            del self._known[next(iter(self._known))]
+        self.save()
+
+    def save(self) -> None:
+        """Writes the state file anew, in one step."""
+        if self._path is None:
+            return
+        data = msgspec.json.encode(_State(STATE_VERSION, self._boot_id, list(self._known.values())))
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(self._path, data, 0o600)
+
+    def restore(self) -> str:
+        """Reads what the agent before us kept; the reason where that is impossible. Another boot's generations mean nothing."""
+        if self._path is None:
+            return ""
+        try:
+            data = _read_private(self._path)
+            state = msgspec.json.decode(data, type=_State)
+        except FileNotFoundError:
+            return "there is no state file"
+        except (OSError, msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            return f"the state file cannot be read: {error}"
+        if state.version != STATE_VERSION or state.boot_id != self._boot_id:
+            return "the state file is from another boot or version"
+        self._known = {known.number: known for known in state.generations[-KEPT:]}
+        return ""
+
+    def remove(self) -> None:
+        """Takes the state file away: nothing is loaded any more."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def state_path(pin_dir: str, folder: Path = STATE_DIR) -> Path:
+    """Where the state of the instance pinned at `pin_dir` is kept."""
+    digest = hashlib.sha256(os.path.abspath(pin_dir).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return folder / f"generations-{digest}.json"
+
+
+def write_whole(path: Path, data: bytes, mode: int) -> None:
+    """Puts a file in place by rename, so that no reader ever sees a part of it. A link at the path is replaced, not followed."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _read_private(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise OSError(f"{path} is not a private file of our own")
+        data = file.read(MAX_STATE_BYTES + 1)
+    if len(data) > MAX_STATE_BYTES:
+        raise OSError(f"{path} is larger than {MAX_STATE_BYTES >> 20} MiB")
+    return data

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies and commands in, enforcement on this host out: `run`, `exec`, `status`, `unload` and `doctor`.
+
+What needs libbpf is imported when it is called, so that a machine without it can still check policies.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+from rich.text import Text
+
+from bpfence.agent import Agent, Kernel, LiveKernel, Settings, Signals, to_stderr
+from bpfence.agent.generations import Generations, state_path
+from bpfence.agent.sandbox import CANNOT_RUN, NOT_FOUND, Hierarchy, Sandbox, exit_code, find_hierarchy
+from bpfence.cli.show import Command, emit_json, json_option, out, show_diagnostics, table
+from bpfence.errors import BpfenceError, KernelError, UsageError
+from bpfence.events.process import read_boot_id
+from bpfence.events.values import printable
+from bpfence.outputs import open_outputs
+
+PIN_DIR: Final = "/sys/fs/bpf/bpfence"
+NOT_LOADED: Final = 1
+POLICY: Final = click.Path(exists=True, path_type=str)
+ANSWER_STYLES: Final = {"yes": "green", "no": "red", "could not tell": "yellow"}
+
+mode_option = click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
+policy_option = click.option(
+    "-p", "--policy", "policies", multiple=True, required=True, type=POLICY, help="A policy file, or a directory of *.yaml. Repeatable."
+)
+pin_option = click.option("--pin-dir", default=PIN_DIR, show_default=True, help="Where in bpffs maps and links are pinned.")
+output_option = click.option(
+    "--output", "outputs", multiple=True, metavar="OUTPUT", help="jsonl:PATH, - (JSON lines), rich, or auto (the default). Repeatable."
+)
+
+
+def kernel() -> Kernel:
+    """The kernel that commands work on; tests put another one here."""
+    return LiveKernel()
+
+
+def hierarchy() -> Hierarchy:
+    """The cgroup hierarchy that `exec` works in; tests put another one here."""
+    return find_hierarchy()
+
+
+@click.command(cls=Command)
+@policy_option
+@mode_option
+@output_option
+@click.option("--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Written once enforcement is in force.")
+@pin_option
+@click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
+@click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
+def run(
+    policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], ready_file: Path | None, pin_dir: str, no_pin: bool, keep: bool
+) -> int:
+    """Enforce policies on this host and print alerts, until SIGTERM or SIGINT.
+
+    SIGHUP reads the policies again, without a gap; when they are wrong, the old ones stay. Alerts are shown for people on a terminal and
+    as JSON lines elsewhere. A killed agent leaves enforcement in force; the next start takes it over.
+
+    \b
+    Examples:
+      sudo bpfence run -p /etc/bpfence/policies
+      sudo bpfence run -p policies/ --mode audit --output jsonl:/var/log/bpfence.jsonl
+    """
+    if no_pin and keep:
+        raise UsageError("--keep needs pins: leave out --no-pin")
+    paths = tuple(os.path.abspath(path) for path in policies)
+    settings = Settings(policies=paths, mode=mode, pin_dir=None if no_pin else pin_dir, keep=keep, ready_file=ready_file)
+    Agent(settings, open_outputs(outputs, to_stderr), report=to_stderr, kernel=kernel(), diagnose=show_diagnostics).run()
+    return 0
+
+
+@click.command("exec", cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@policy_option
+@mode_option
+@output_option
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_command(policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], command: tuple[str, ...]) -> int:
+    """Run one command and all its descendants under policies, in a cgroup of its own.
+
+    Nothing else on the host is concerned, nothing is pinned, and nothing is left: what still runs when the command has ended is killed.
+    Alerts go to standard error (`-` and `auto` included). The exit code is the command's, 128+N when signal N ended it, 126 or 127 when it
+    could not be run.
+
+    \b
+    Examples:
+      sudo bpfence exec -p policy.yaml -- bash
+      sudo bpfence exec -p policies/ --mode audit --output jsonl:seen.jsonl -- make install
+    """
+    ignored = {signal.SIGINT, signal.SIGQUIT}  # a terminal sends them to the command as well
+    forwarded = {signal.SIGTERM, signal.SIGHUP}
+    with Sandbox(hierarchy()) as sandbox, Signals(ignored | forwarded) as signals:
+        settings = Settings(policies=tuple(policies), mode=mode, scope=sandbox.condition(), drop_privileges=False)
+        lines = open_outputs(outputs, to_stderr, stream=sys.stderr)
+        agent = Agent(settings, lines, report=to_stderr, kernel=kernel(), diagnose=show_diagnostics)
+        agent.start()
+        try:
+            return _run_in(sandbox, agent, signals, forwarded, command)
+        finally:
+            sandbox.kill()
+            agent.stop()
+
+
+def _run_in(sandbox: Sandbox, agent: Agent, signals: Signals, forwarded: set[signal.Signals], command: tuple[str, ...]) -> int:
+    try:
+        pid = sandbox.spawn(command)
+    except OSError as error:
+        to_stderr(f"{command[0]} cannot be run: {error.strerror}")
+        agent.drain()
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
+    ended: list[int] = []
+    pidfd = os.pidfd_open(pid)
+
+    def forward() -> None:
+        for number in signals.take():
+            if number in forwarded:
+                signal.pidfd_send_signal(pidfd, number)
+
+    agent.on_readable(pidfd, lambda: ended.append(os.waitpid(pid, 0)[1]))
+    agent.on_readable(signals.fileno(), forward)
+    try:
+        while not ended:
+            agent.step()
+    finally:
+        os.close(pidfd)
+    return exit_code(ended[0])
+
+
+# ---- status and unload ----
+
+
+@click.command(cls=Command)
+@pin_option
+@json_option
+def status(pin_dir: str, as_json: bool) -> int:
+    """Show what is loaded and pinned, since when, by which agent, and what it has counted.
+
+    Exits with 1 when nothing is loaded.
+
+    \b
+    Examples:
+      sudo bpfence status
+      sudo bpfence status --json | jq '.instances[].counters.denied'
+    """
+    from bpfence.kernel.engine import inspect
+
+    found = [_described(pin_dir, status) for status in inspect(pin_dir)]
+    if as_json:
+        emit_json({"loaded": bool(found), "pin_dir": pin_dir, "instances": found})
+    elif not found:
+        out().print(f"nothing is loaded (no pins at {printable(pin_dir)})")
+    for instance in () if as_json else found:
+        _show_instance(instance)
+    return 0 if found else NOT_LOADED
+
+
+def _described(pin_dir: str, status: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(status)
+    names = [name for name in found.pop("instances") if name.endswith(f"-{status.flavour}")]
+    since = None
+    for name in names:
+        try:
+            changed = os.stat(Path(pin_dir) / name / "map_control").st_mtime
+        except OSError:
+            continue
+        since = dt.datetime.fromtimestamp(changed, dt.UTC).isoformat(timespec="seconds")
+    generations = Generations(state_path(pin_dir), read_boot_id())
+    generations.restore()
+    known = generations.get(status.generation)
+    rules = [] if known is None else [{"policy": rule.policy, "rule": rule.rule, "mode": rule.mode} for rule in known.rules]
+    return {"agent_running": _is_alive(status.agent_pid), "since": since, "rules": rules} | found
+
+
+def _is_alive(pid: int) -> bool:
+    return pid > 0 and Path(f"/proc/{pid}").is_dir()
+
+
+def _show_instance(instance: dict[str, Any]) -> None:
+    console = out()
+    agent = f"agent {instance['agent_pid']}" if instance["agent_running"] else "no agent: enforcement goes on, alerts wait"
+    policies = ", ".join(dict.fromkeys(f"{rule['policy']} ({rule['mode']})" for rule in instance["rules"])) or "unknown"
+    rows = [
+        ("enforcing by", instance["flavour"]), ("generation", instance["generation"]), ("since", instance["since"] or "unknown"),
+        ("agent", agent), ("policies", policies), ("programs", " ".join(instance["attached"])), ("processes known", instance["processes"]),
+    ]  # fmt: skip
+    console.print(table("", "", rows=rows, title=f"Pinned at {printable(instance['pin_dir'])}"))
+    counters = [(name, f"{value:,}") for name, value in instance["counters"].items()]
+    counters += [(f"lost {event}", f"{value:,}") for event, value in instance["lost"].items()]
+    console.print(table("", "", rows=counters, title="Counters"))
+
+
+@click.command(cls=Command)
+@pin_option
+@json_option
+def unload(pin_dir: str, as_json: bool) -> int:
+    """End enforcement and take everything out of the kernel. Refused while an agent runs: stop that instead.
+
+    \b
+    Examples:
+      sudo bpfence unload
+    """
+    from bpfence.kernel.engine import unload as unload_pins
+
+    gone = unload_pins(pin_dir)
+    Generations(state_path(pin_dir)).remove()
+    if as_json:
+        emit_json({"unloaded": list(gone)})
+    else:
+        out().print(f"unloaded {', '.join(printable(name) for name in gone)}" if gone else "nothing was loaded")
+    return 0
+
+
+# ---- doctor ----
+
+
+@click.command(cls=Command)
+@click.option("--try", "attempt", is_flag=True, help="Load every program once (attaching only process tracking) to be sure. Needs root.")
+@json_option
+def doctor(attempt: bool, as_json: bool) -> int:
+    """Tell what this kernel offers, what it lacks, and what that means.
+
+    Nothing is attached unless --try is given. Exits with 3 when bpfence cannot enforce here.
+
+    \b
+    Examples:
+      sudo bpfence doctor
+      sudo bpfence doctor --json | jq -r .enforcement
+    """
+    from bpfence.kernel.probes import probe
+
+    features = probe()
+    flavour = features.flavour
+    rows = features.rows()
+    missing, trouble = _unsupported(features, attempt)
+    essential = [row.title for row in rows if row.essential and row.answer.value == "no"]
+    usable = bool(flavour) and not essential and not trouble
+    if as_json:
+        emit_json(
+            {
+                "enforcement": flavour or "none", "usable": usable, "kernel": os.uname().release, "machine": os.uname().machine,
+                "probes": [_probe_as_json(row) for row in rows],
+                "unsupported_events": missing, "trouble": trouble,
+            }
+        )  # fmt: skip
+    else:
+        _show_doctor(flavour, rows, missing, trouble)
+    return 0 if usable else KernelError.exit_code
+
+
+def _probe_as_json(row: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(row)
+    return found
+
+
+def _unsupported(features: Any, attempt: bool) -> tuple[dict[str, str], str]:
+    """Events that cannot be had here with the reason, and what kept us from finding out."""
+    from bpfence.kernel.engine import OBJECT, Engine
+
+    if not features.flavour:
+        return {}, ""
+    try:
+        if not attempt:
+            return Engine(features, features.flavour, OBJECT, None).unsupported_events(), ""
+        with Engine.load(features, pin_dir=None) as engine:
+            return engine.try_all(), ""
+    except BpfenceError as error:
+        return {}, str(error)
+
+
+def _show_doctor(flavour: str, rows: Any, missing: dict[str, str], trouble: str) -> None:
+    console = out()
+    how = {"lsm": "BPF LSM programs", "fmod_ret": "fmod_ret programs on security_* functions"}.get(flavour)
+    console.print(Text(f"Enforcement: {how}" if how else "Enforcement: not possible on this kernel", "bold green" if how else "bold red"))
+    console.print()
+    shown = [(row.title, Text(row.answer.value, ANSWER_STYLES[row.answer.value]), row.detail) for row in rows]
+    console.print(table("", "", "", rows=shown))
+    for row in rows:
+        if row.meaning:
+            console.print()
+            console.print(Text.assemble((row.title, "bold"), f": {printable(row.meaning)}"))
+            if row.mend:
+                console.print(Text(f"  to mend it: {printable(row.mend)}"))
+    if missing:
+        console.print()
+        console.print(table("event", "not there because", rows=missing.items(), title="Events that this kernel does not offer"))
+    if trouble:
+        console.print(Text(f"\n{printable(trouble)}", "bold red"))
+
+
+COMMANDS: Final = (run, exec_command, status, unload, doctor)

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy files in, what is wrong with them, what becomes of them and what they decide, out.
+
+`check`, `explain` and `test`: no kernel, no privileges, no libbpf.
+"""
+
+from __future__ import annotations
+
+import errno as errno_module
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+from rich.text import Text
+
+from bpfence import evaluate
+from bpfence.agent import read_policies
+from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
+from bpfence.compiler import Compiled, compile_policies
+from bpfence.errors import CompileError, Diagnostic, UsageError
+from bpfence.events.source import BadLineError, Recorded, fields_from_json, read_recorded
+from bpfence.events.values import BadValueError, escape, printable
+from bpfence.frontends import native
+from bpfence.policy import Action, PolicySet, Value
+
+if TYPE_CHECKING:
+    from bpfence.compiler.explain import Route
+
+FINDINGS: Final = 1
+UNREADABLE: Final = 2
+PATHS: Final = click.Path(exists=True, path_type=str)
+
+
+@click.command(cls=Command)
+@click.argument("files", nargs=-1, required=True, type=PATHS)
+@click.option("--strict", is_flag=True, help="Warnings count as findings.")
+@json_option
+def check(files: tuple[str, ...], strict: bool, as_json: bool) -> int:
+    """Find every mistake in policy files, with its place and how to mend it.
+
+    Exits with 0 when there is none, 1 when there are some, 2 when a file cannot be read.
+
+    \b
+    Examples:
+      bpfence check policies/
+      bpfence check --json my.yaml | jq '.findings[].message'
+    """
+    policies, found = native.load_files(files)
+    if not any(diagnostic.severity == "error" for diagnostic in found):
+        try:
+            found += compile_policies(policies).unreachable
+        except CompileError as error:
+            found += error.diagnostics
+    found = sorted(dict.fromkeys(found), key=lambda diagnostic: diagnostic.location)
+    counts = {severity: sum(diagnostic.severity == severity for diagnostic in found) for severity in ("error", "warning")}
+    if as_json:
+        findings = [diagnostic_as_json(diagnostic) for diagnostic in found]
+        emit_json({"findings": findings, "errors": counts["error"], "warnings": counts["warning"], "policies": _summary(policies)})
+    else:
+        show_diagnostics(found, out())
+        rules = sum(len(policy.rules) for policy in policies.policies)
+        summary = f"{len(policies.policies)} policies, {rules} rules: {counts['error']} errors, {counts['warning']} warnings"
+        err().print(Text(summary, "green" if not counts["error"] else "bold red"))
+    return _check_code(found, strict)
+
+
+def _check_code(found: list[Diagnostic], strict: bool) -> int:
+    if any(diagnostic.code == "cannot-read" for diagnostic in found):
+        return UNREADABLE
+    bad = ("error", "warning") if strict else ("error",)
+    return FINDINGS if any(diagnostic.severity in bad for diagnostic in found) else 0
+
+
+def _summary(policies: PolicySet) -> list[dict[str, Any]]:
+    return [{"name": policy.name, "mode": policy.mode, "rules": len(policy.rules)} for policy in policies.policies]
+
+
+# ---- explain ----
+
+
+@click.command("explain", cls=Command)
+@click.argument("files", nargs=-1, required=True, type=PATHS)
+@click.option("--event", "event", metavar="JSON", help='A sample event, as {"event": "process.exec", "file.path": "/tmp/x"}.')
+@json_option
+def explain_command(files: tuple[str, ...], event: str | None, as_json: bool) -> int:
+    """Show what policies are compiled to: where each rule runs, the sizes of automata and diagrams, the route of an event.
+
+    \b
+    Examples:
+      bpfence explain policies/
+      bpfence explain p.yaml --event '{"event":"process.exec","file.path":"/tmp/x","process.uid":1000}'
+    """
+    policies, _ = read_policies(files)
+    compiled = compile_policies(policies)
+    route = _route(compiled, _sample(event)) if event else None
+    if as_json:
+        emit_json(_explained(compiled, route))
+        return 0
+    console = out()
+    console.print(table("policy", "rule", "mode", "action", "events", "decided", rows=_rule_rows(compiled), title="Rules"))
+    console.print()
+    console.print(table("dimension", "field", "when", "classes", "states", rows=_dimension_rows(compiled), title="Dimensions"))
+    console.print()
+    console.print(table("group", "rules", "subjects", "nodes", "edges", "events", rows=_group_rows(compiled), title="Diagrams"))
+    sizes = ", ".join(f"{name} {size:,}" for name, size in compiled.stats.bytes.items())
+    console.print(f"\nImage: {len(compiled.image):,} bytes ({sizes})")
+    if route is not None:
+        console.print()
+        _show_route(route)
+    return 0
+
+
+def _route(compiled: Compiled, event: dict[str, Value]) -> Route:
+    from bpfence.compiler.explain import explain
+
+    return explain(compiled, event)
+
+
+def _sample(text: str) -> dict[str, Value]:
+    try:
+        document = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise UsageError(f"--event is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise UsageError("--event must be a JSON object")
+    try:
+        return fields_from_json(document)
+    except BadValueError as error:
+        raise UsageError(f"--event: {error}") from None
+
+
+def _rule_rows(compiled: Compiled) -> Iterator[tuple[str, ...]]:
+    unreachable = {diagnostic.location for diagnostic in compiled.unreachable}
+    for rule, mode in zip(compiled.rules, compiled.modes, strict=True):
+        where = "never: see check" if rule.location in unreachable and rule.name != evaluate.DEFAULT_RULE else "kernel"
+        yield rule.policy, rule.name, mode, rule.action.name.lower(), " ".join(rule.events), where
+
+
+def _dimension_rows(compiled: Compiled) -> Iterator[tuple[str, ...]]:
+    for dimension in compiled.dims:
+        when = "at exec" if dimension.subject else "at the hook"
+        yield dimension.name, dimension.field, when, str(dimension.classes), str(dimension.states or "")
+
+
+def _group_rows(compiled: Compiled) -> Iterator[tuple[str, ...]]:
+    for number, group in enumerate(compiled.stats.groups):
+        events = " ".join(f"{event}:{nodes}" for event, (nodes, _) in group.events.items())
+        yield str(number), str(group.rules), str(group.rows), str(group.nodes), str(group.edges), events
+
+
+def _explained(compiled: Compiled, route: Route | None) -> dict[str, Any]:
+    names = ("policy", "rule", "mode", "action", "events", "decided")
+    rules = [dict(zip(names, row, strict=True)) | {"events": row[4].split()} for row in _rule_rows(compiled)]
+    found = {
+        "rules": rules, "dimensions": msgspec.to_builtins(compiled.dims), "groups": msgspec.to_builtins(compiled.stats.groups),
+        "bytes": compiled.stats.bytes, "image_bytes": len(compiled.image), "objects": [escape(path) for path in compiled.objects],
+        "unreachable": [diagnostic_as_json(diagnostic) for diagnostic in compiled.unreachable],
+    }  # fmt: skip
+    return found | ({"route": msgspec.to_builtins(route)} if route is not None else {})
+
+
+def _show_route(route: Route) -> None:
+    console = out()
+    console.print(Text(f"Route of {route.event}", "bold"))
+    for line in route.words:
+        console.print(Text(printable(line)))
+
+
+# ---- test ----
+
+
+@click.command("test", cls=Command)
+@click.option("-p", "--policy", "files", multiple=True, required=True, type=PATHS, help="A policy file or directory. Repeatable.")
+@click.argument("events", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=str))
+@click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
+@json_option
+def test_command(files: tuple[str, ...], events: str, mode: str | None, as_json: bool) -> int:
+    """Decide recorded events by policies, without a kernel.
+
+    EVENTS holds one JSON object a line: lines of `bpfence run --output jsonl:PATH`, or flat events such as
+    {"event": "process.exec", "file.path": "/tmp/x"}. A line may say what should happen: "expect": "deny" (or kill, audit, none;
+    allow for anything that goes through), or "expect": {"action": "deny", "errno": "EACCES", "rules": ["policy/rule"]}.
+    Exits with 1 when some event is decided otherwise.
+
+    \b
+    Examples:
+      bpfence test -p policies/ recorded.jsonl
+      echo '{"event":"exec","file.path":"/tmp/x","expect":"deny"}' | bpfence test -p p.yaml -
+    """
+    policies, _ = read_policies(files, mode)
+    results = []
+    try:
+        if events == "-":
+            results = [_tested(policies, recorded) for recorded in read_recorded(sys.stdin.buffer)]
+        else:
+            with Path(events).open("rb") as lines:
+                results = [_tested(policies, recorded) for recorded in read_recorded(lines)]
+    except (BadLineError, OSError) as error:
+        raise UsageError(f"{events}: {error}") from None
+    mismatches = sum(bool(result["mismatch"]) for result in results)
+    if as_json:
+        emit_json({"events": results, "mismatches": mismatches})
+    else:
+        rows = [[r["line"], r["event"], r["action"], r["errno"] or "", " ".join(r["rules"]), _judged(r)] for r in results]
+        out().print(table("line", "event", "action", "errno", "rules", "expected", rows=rows))
+        err().print(Text(f"{len(results)} events, {mismatches} decided otherwise than expected", "bold red" if mismatches else "green"))
+    return FINDINGS if mismatches else 0
+
+
+def _judged(result: dict[str, Any]) -> Text:
+    if result["mismatch"]:
+        return Text(printable(result["mismatch"]), "bold red")
+    return Text("" if result["expected"] is None else "as expected", "green")
+
+
+def _tested(policies: PolicySet, recorded: Recorded) -> dict[str, Any]:
+    found = evaluate.verdict(policies, recorded.fields)
+    errno = errno_module.errorcode.get(found.errno, str(found.errno)) if found.errno else None
+    rules = [f"{match.policy}/{match.rule}" for match in found.matches]
+    mismatch = "" if recorded.expect is None else _mismatch(recorded, found.action, errno, rules)
+    return {
+        "line": recorded.number, "event": str(recorded.fields["event"]), "action": found.action.name.lower(), "errno": errno,
+        "rules": rules, "expected": recorded.expect, "mismatch": mismatch,
+    }  # fmt: skip
+
+
+def _mismatch(recorded: Recorded, action: Action, errno: str | None, rules: list[str]) -> str:
+    """What is not as the line expects, or nothing."""
+    expect = {"action": recorded.expect} if isinstance(recorded.expect, str) else recorded.expect
+    if not isinstance(expect, dict) or not expect or expect.keys() - {"action", "errno", "rules"}:
+        raise BadLineError(recorded.number, "expect must be an action, or an object of action, errno and rules")
+    wanted = expect.get("action")
+    if wanted is not None and wanted not in ("allow", "none", "audit", "deny", "kill"):
+        raise BadLineError(recorded.number, f"unknown action {wanted!r} in expect")
+    if wanted == "allow" and action >= Action.DENY:
+        return f"expected to go through, is {action.name.lower()}"
+    if wanted not in (None, "allow", action.name.lower()):
+        return f"expected {wanted}, is {action.name.lower()}"
+    if "errno" in expect and expect["errno"] != errno:
+        return f"expected errno {expect['errno']}, is {errno}"
+    if "rules" in expect:
+        if not isinstance(expect["rules"], list):
+            raise BadLineError(recorded.number, "rules must be a list in expect")
+        if sorted(map(str, expect["rules"])) != sorted(rules):
+            return f"expected rules {' '.join(map(str, expect['rules'])) or 'none'}"
+    return ""
+
+
+COMMANDS: Final = (check, explain_command, test_command)

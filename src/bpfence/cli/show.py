@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results and errors in, terminal text or JSON out.
+
+Called by every command. People's text goes through rich without its markup; what may hold others' strings is made printable first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+import msgspec
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bpfence.errors import BpfenceError, Diagnostic, KernelError, PolicyError
+from bpfence.events.values import printable
+
+STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "cyan"}
+MAX_SOURCE_LINE: Final = 200
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(function: F) -> F:
+    """`--json`, as argument `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(function)
+
+
+def emit_json(value: object) -> None:
+    """A result as indented JSON on standard output."""
+    # Round trip by msgspec: structs become objects. json escapes everything that is not ASCII.
+    click.echo(json.dumps(msgspec.to_builtins(value, str_keys=True), indent=2))
+
+
+def out() -> Console:
+    """Standard output for people."""
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+
+
+def err() -> Console:
+    """Standard error for people."""
+    return Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def table(*columns: str, rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
+    """A plain table; every cell is made printable."""
+    made = Table(
+        *columns,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+        show_header=any(columns),
+    )
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in row))
+    return made
+
+
+class Command(click.Command):
+    """A command whose BpfenceErrors are printed and become the exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        try:
+            return super().invoke(ctx)
+        except BpfenceError as error:
+            if ctx.params.get("as_json"):
+                emit_json(error_as_json(error))
+            else:
+                show_error(error)
+            ctx.exit(error.exit_code)
+
+
+def error_as_json(error: BpfenceError) -> dict[str, Any]:
+    """What `--json` prints instead of a result."""
+    found: dict[str, Any] = {"error": printable(str(error).split("\n", 1)[0])}
+    if isinstance(error, PolicyError):
+        found["findings"] = [diagnostic_as_json(diagnostic) for diagnostic in error.diagnostics]
+    if isinstance(error, KernelError):
+        found |= {"missing": error.missing, "hint": error.hint}
+    return found
+
+
+def show_error(error: BpfenceError) -> None:
+    """An error on standard error."""
+    if isinstance(error, PolicyError):
+        show_diagnostics(error.diagnostics)
+        return
+    console = err()
+    lines = [printable(line) for line in str(error).split("\n")]
+    console.print(Text.assemble(("error", STYLES["error"]), f": {lines[0]}"))
+    for line in lines[1:]:
+        console.print(Text(line, "dim"))
+    if isinstance(error, KernelError) and error.hint:
+        console.print(Text.assemble(("hint", "bold"), f": {printable(error.hint)}"))
+
+
+def diagnostic_as_json(found: Diagnostic) -> dict[str, Any]:
+    """A diagnostic, flat."""
+    place = found.location
+    return {
+        "file": printable(place.file), "line": place.line, "column": place.column, "severity": found.severity, "code": found.code,
+        "message": printable(found.message), "hint": printable(found.hint),
+    }  # fmt: skip
+
+
+def show_diagnostics(found: Iterable[Diagnostic], console: Console | None = None) -> None:
+    """Diagnostics on standard error, on a terminal with the line they are about and a caret below the place."""
+    console = console or err()
+    sources: dict[str, list[str]] = {}
+    for diagnostic in found:
+        head = Text.assemble(
+            (printable(str(diagnostic.location)), "bold"), ": ", (diagnostic.severity, STYLES[diagnostic.severity]),
+            f": {printable(diagnostic.message)}",
+        )  # fmt: skip
+        if diagnostic.code:
+            head.append(f" [{diagnostic.code}]", "dim")
+        console.print(head)
+        if console.is_terminal:
+            for line in source_lines(diagnostic, sources):
+                console.print(line)
+        if diagnostic.hint:
+            console.print(Text.assemble("  ", ("hint", "bold"), f": {printable(diagnostic.hint)}"))
+
+
+def source_lines(diagnostic: Diagnostic, sources: dict[str, list[str]]) -> list[Text]:
+    """The line of the file that a diagnostic is about, and a caret; nothing where it cannot be read any more."""
+    place = diagnostic.location
+    if not place.line:
+        return []
+    if place.file not in sources:
+        try:
+            text = Path(place.file).read_text(encoding="utf-8", errors="surrogateescape") if Path(place.file).is_file() else ""
+        except (OSError, ValueError):
+            text = ""
+        sources[place.file] = text.splitlines()
+    lines = sources[place.file]
+    if place.line > len(lines):
+        return []
+    line, column = lines[place.line - 1].expandtabs(1), max(place.column, 1)
+    start = max(0, column - MAX_SOURCE_LINE // 2) if len(line) > MAX_SOURCE_LINE else 0
+    before = printable(line[start : column - 1])
+    shown = before + printable(line[column - 1 : start + MAX_SOURCE_LINE])
+    number = f"{place.line:>5} │ "
+    style = STYLES[diagnostic.severity]
+    return [Text.assemble((number, "dim"), shown), Text.assemble((" " * 5 + " │ ", "dim"), " " * cell_len(before), ("^", style))]

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths become identities, and changes on the way to them are noticed."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bpfence.agent.follow import (
+    IN_CREATE,
+    IN_DELETE_SELF,
+    IN_Q_OVERFLOW,
+    Watch,
+    kernel_device,
+    relevant,
+    resolve,
+    target,
+    watched_names,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "looked_up"), [("/etc/shadow", "/etc/shadow"), ("/etc/ssl/**", "/etc/ssl"), ("/**", "/"), ("/a/b**", "/a/b**")]
+)
+def test_target(path: str, looked_up: str) -> None:
+    assert target(path) == looked_up
+
+
+def test_resolve_gives_inode_device_and_bits(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    (tmp_path / "hard").hardlink_to(tmp_path / "a")
+    (tmp_path / "soft").symlink_to(tmp_path / "a")
+    (tmp_path / "d").mkdir()
+    paths = [f"{tmp_path}/{name}" for name in ("a", "none", "d/**", "hard", "soft", "x\0y")]
+    found = resolve(paths)
+    file, folder = (tmp_path / "a").stat(), (tmp_path / "d").stat()
+    device = os.major(file.st_dev) << 20 | os.minor(file.st_dev)
+    assert found.objects == {(file.st_ino, device): 0b11001, (folder.st_ino, device): 0b100}
+    assert found.missing == (paths[1], paths[5])
+
+
+def test_kernel_device() -> None:
+    assert kernel_device(os.makedev(259, 3)) == 259 << 20 | 3
+    assert kernel_device(os.makedev(0, 300)) == 300
+
+
+def test_every_directory_on_the_way_is_watched_also_behind_links(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    wanted = watched_names([f"{tmp_path}/link/f"])
+    assert {"link", "real"} <= wanted[str(tmp_path)]
+    assert wanted[f"{tmp_path}/link"] == wanted[f"{tmp_path}/real"] == {"f"}
+    assert tmp_path.parts[1] in wanted["/"]
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    made = Watch()
+    yield made
+    made.close()
+
+
+def test_watch(tmp_path: Path, watch: Watch) -> None:
+    (tmp_path / "d").mkdir()
+    assert watch.set_paths([f"{tmp_path}/d/f"])
+    assert not watch.changed()
+    (tmp_path / "d" / "other").write_text("")
+    (tmp_path / "other").write_text("")
+    assert not watch.changed()
+    (tmp_path / "d" / "f").write_text("")
+    assert watch.changed()
+    assert not watch.changed()
+    (tmp_path / "d").rename(tmp_path / "e")
+    assert watch.changed()
+    (tmp_path / "d").mkdir()
+    assert watch.changed()
+
+
+def test_paths_that_are_no_longer_wanted_are_not_watched(tmp_path: Path, watch: Watch) -> None:
+    watch.set_paths([f"{tmp_path}/f"])
+    watch.set_paths([])
+    watch.changed()
+    (tmp_path / "f").write_text("")
+    assert not watch.changed()
+
+
+def event(descriptor: int, mask: int, name: bytes) -> bytes:
+    padded = name + b"\0" * (-len(name) % 16)
+    return struct.pack("=iIII", descriptor, mask, 0, len(padded)) + padded
+
+
+def test_relevant() -> None:
+    names = {1: {b"f"}}
+    assert relevant(event(1, IN_CREATE, b"x") + event(1, IN_CREATE, b"f"), names)
+    assert relevant(event(1, IN_DELETE_SELF, b""), names)
+    assert relevant(event(-1, IN_Q_OVERFLOW, b""), names)
+    assert not relevant(event(1, IN_CREATE, b"x"), names)
+    assert not relevant(event(2, IN_DELETE_SELF, b""), names)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_never_raises(data: bytes) -> None:
+    assert relevant(data, {}) in (True, False)

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""run, exec, status, unload and doctor, with a kernel made of lists."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from bpfence.agent import notify
+from bpfence.agent.generations import Generation, Generations, state_path
+from bpfence.agent.sandbox import Hierarchy, Sandbox
+from bpfence.cli import cli, host
+from bpfence.compiler import Compiled, compile_policies
+from bpfence.compiler.explain import explain
+from bpfence.errors import KernelError
+from bpfence.events.alert import RuleInfo
+from bpfence.events.process import read_boot_id
+from bpfence.policy import Action, Op, atoms
+from tests.unit.agent.fakes import FakeEngine, FakeKernel, write_policy
+
+
+def call(*args: object) -> Result:
+    return CliRunner().invoke(cli, [str(arg) for arg in args], standalone_mode=False)
+
+
+def code(result: Result) -> int:
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.return_value if isinstance(result.return_value, int) else result.exit_code
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    return write_policy(tmp_path / "p.yaml")
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeKernel:
+    made = FakeKernel()
+    monkeypatch.setattr(host, "kernel", lambda: made)
+    monkeypatch.setattr("bpfence.agent.generations.STATE_DIR", tmp_path / "state")
+    monkeypatch.setattr("bpfence.agent.privileges.drop", lambda: None)
+    return made
+
+
+# ---- run ----
+
+
+def stop_when_ready(ready: Path) -> threading.Thread:
+    def wait() -> None:
+        deadline = time.monotonic() + 20
+        while not ready.exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_run(policy: Path, kernel: FakeKernel, tmp_path: Path) -> None:
+    stopper = stop_when_ready(tmp_path / "ready")
+    result = call("run", "-p", policy, "--no-pin", "--output", f"jsonl:{tmp_path}/a.jsonl", "--ready-file", tmp_path / "ready")
+    stopper.join()
+    assert code(result) == 0
+    assert kernel.asked == [None]
+    assert kernel.engine.closed is True
+    assert [json.loads(line)["status"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == ["started", "stopped"]
+
+
+def test_run_prints_json_lines_when_piped(policy: Path, kernel: FakeKernel, tmp_path: Path) -> None:
+    kernel.engine.generation = 0
+    stopper = stop_when_ready(tmp_path / "ready")
+    result = call("run", "-p", policy, "--no-pin", "--ready-file", tmp_path / "ready")
+    stopper.join()
+    assert [json.loads(line)["kind"] for line in result.stdout.splitlines()] == ["status", "status"]
+
+
+@pytest.mark.parametrize(("args", "said"), [(["--no-pin", "--keep"], "--keep needs pins"), (["--output", "nope"], "unknown output 'nope'")])
+def test_run_refuses(policy: Path, kernel: FakeKernel, args: list[str], said: str) -> None:
+    result = call("run", "-p", policy, *args)
+    assert code(result) == 2
+    assert said in result.stderr
+    assert kernel.asked == []
+
+
+def test_run_with_bad_policies(policy: Path, kernel: FakeKernel) -> None:
+    policy.write_text("nonsense")
+    result = call("run", "-p", policy, "--no-pin")
+    assert code(result) == 2
+    assert f"{policy}:1:1: error" in result.stderr
+
+
+def test_run_where_the_kernel_lacks_something(policy: Path, kernel: FakeKernel) -> None:
+    kernel.error = KernelError("cannot enforce\x1b", missing="lsm", hint="boot otherwise")
+    result = call("run", "-p", policy, "--no-pin")
+    assert code(result) == 3
+    assert "error: cannot enforce\\x1b" in result.stderr
+    assert "hint: boot otherwise" in result.stderr
+
+
+# ---- exec ----
+
+
+class FolderSandbox(Sandbox):
+    """A sandbox whose cgroup is an ordinary folder."""
+
+    def __enter__(self) -> Sandbox:
+        super().__enter__()
+        (self.folder / "cgroup.procs").touch()
+        return self
+
+    def kill(self) -> None:
+        (self.folder.parent / "killed").touch()
+
+    def remove(self) -> bool:
+        shutil.rmtree(self.folder)
+        return True
+
+
+@pytest.fixture
+def box(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    folder = tmp_path / "cgroups"
+    folder.mkdir()
+    monkeypatch.setattr(host, "hierarchy", lambda: Hierarchy(folder, True))
+    monkeypatch.setattr(host, "Sandbox", FolderSandbox)
+    return folder
+
+
+def test_exec_gives_the_commands_exit_code_and_leaves_nothing(policy: Path, kernel: FakeKernel, box: Path) -> None:
+    result = call("exec", "-p", policy, "--", "sh", "-c", f"ls {box}/bpfence-exec-*/cgroup.procs && exit 9")
+    assert code(result) == 9
+    assert kernel.asked == [None], "nothing is pinned"
+    assert kernel.engine.closed is True
+    assert [entry.name for entry in box.iterdir()] == ["killed"]
+
+
+def test_exec_scopes_every_rule_to_its_cgroup(policy: Path, kernel: FakeKernel, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Compiled] = []
+
+    def remember(*args: Any, **kwargs: Any) -> Compiled:
+        compiled.append(compile_policies(*args, **kwargs))
+        return compiled[-1]
+
+    monkeypatch.setattr("bpfence.agent.compile_policies", remember)
+    call("exec", "-p", policy, "--", "true")
+    event = {"event": "file.open", "file.path": "/secret/x"}
+    [name] = {str(atom.value) for atom in atoms(compiled[0].rules[0].condition) if atom.op is Op.EQUALS and atom.field == "process.cgroup"}
+    assert name.startswith("/bpfence-exec-")
+    assert explain(compiled[0], {**event, "process.cgroup": f"{name}/sub"}).action == "deny"
+    assert explain(compiled[0], {**event, "process.cgroup": "/"}).action == "none"
+
+
+def test_exec_of_options_and_signals(policy: Path, kernel: FakeKernel, box: Path) -> None:
+    assert code(call("exec", "-p", policy, "sh", "-c", "kill -TERM $$")) == 143
+    kernel.engine = FakeEngine()
+    assert code(call("exec", "-p", policy, "--mode", "audit", "sh", "-c", "exit 0", "--mode", "nonsense")) == 0
+
+
+@pytest.mark.parametrize(("command", "expected"), [("/nonexistent", 127), ("/etc/passwd", 126)])
+def test_exec_of_what_cannot_be_run(policy: Path, kernel: FakeKernel, box: Path, command: str, expected: int) -> None:
+    result = call("exec", "-p", policy, "--", command)
+    assert code(result) == expected
+    assert f"{command} cannot be run" in result.stderr
+    assert kernel.engine.closed is True
+
+
+def test_exec_shows_alerts_on_standard_error_only(policy: Path, kernel: FakeKernel, box: Path) -> None:
+    kernel.engine.say(generation=1)
+    result = call("exec", "-p", policy, "--", "true")
+    assert result.stdout == ""
+    assert [json.loads(line)["kind"] for line in result.stderr.splitlines()] == ["status", "alert", "status"]
+
+
+def test_exec_forwards_termination(policy: Path, kernel: FakeKernel, box: Path, tmp_path: Path) -> None:
+    script = f"trap 'exit 42' TERM; touch {tmp_path}/ready; while :; do sleep 0.01; done"
+    stopper = stop_when_ready(tmp_path / "ready")
+    assert code(call("exec", "-p", policy, "--", "sh", "-c", script)) == 42
+    stopper.join()
+
+
+def test_exec_with_bad_policies_runs_nothing(policy: Path, kernel: FakeKernel, box: Path, tmp_path: Path) -> None:
+    policy.write_text("nonsense")
+    assert code(call("exec", "-p", policy, "--", "touch", tmp_path / "ran")) == 2
+    assert not (tmp_path / "ran").exists()
+    assert not list(box.glob("bpfence-exec-*"))
+
+
+# ---- status, unload, doctor ----
+
+
+class Loaded(msgspec.Struct):
+    """What the engine says of an instance."""
+
+    flavour: str = "lsm"
+    generation: int = 3
+    pin_dir: str = ""
+    agent_pid: int = 0
+    attached: tuple[str, ...] = ("file_open__file",)
+    counters: dict[str, int] = msgspec.field(default_factory=lambda: {"denied": 1234})
+    lost: dict[str, int] = msgspec.field(default_factory=lambda: {"file.open": 2})
+    processes: int = 9
+    instances: tuple[str, ...] = ("abi-digest-lsm",)
+
+
+def engine_module(monkeypatch: pytest.MonkeyPatch, **members: Any) -> None:
+    monkeypatch.setitem(sys.modules, "bpfence.kernel.engine", SimpleNamespace(**members))
+
+
+def test_status_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine_module(monkeypatch, inspect=lambda _: ())
+    assert code(call("status")) == 1
+    result = call("status", "--json")
+    assert code(result) == 1
+    assert json.loads(result.stdout) == {"loaded": False, "pin_dir": host.PIN_DIR, "instances": []}
+
+
+def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("bpfence.agent.generations.STATE_DIR", tmp_path / "state")
+    engine_module(monkeypatch, inspect=lambda folder: (Loaded(pin_dir=folder),))
+    (tmp_path / "pins" / "abi-digest-lsm").mkdir(parents=True)
+    (tmp_path / "pins" / "abi-digest-lsm" / "map_control").touch()
+    os.utime(tmp_path / "pins" / "abi-digest-lsm" / "map_control", (86400, 86400))
+    rule = RuleInfo("guard", "secret", "enforce", Action.DENY, Action.DENY)
+    Generations(state_path(str(tmp_path / "pins")), read_boot_id()).add(Generation(3, (rule,), ()))
+    found = json.loads(call("status", "--json", "--pin-dir", tmp_path / "pins").stdout)["instances"][0]
+    assert (found["since"], found["agent_running"], found["counters"]["denied"]) == ("1970-01-02T00:00:00+00:00", False, 1234)
+    assert found["rules"] == [{"policy": "guard", "rule": "secret", "mode": "enforce"}]
+    text = call("status", "--pin-dir", tmp_path / "pins")
+    assert code(text) == 0
+    for word in ("guard (enforce)", "no agent", "1,234", "lost file.open", "file_open__file", "1970-01-02"):
+        assert word in text.stdout
+
+
+def test_unload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("bpfence.agent.generations.STATE_DIR", tmp_path)
+    asked: list[str] = []
+    engine_module(monkeypatch, unload=lambda folder: asked.append(folder) or ("one",))
+    Generations(state_path("/pins"), "b").add(Generation(1, (), ()))
+    assert json.loads(call("unload", "--json", "--pin-dir", "/pins").stdout) == {"unloaded": ["one"]}
+    assert asked == ["/pins"]
+    assert list(tmp_path.iterdir()) == []
+    engine_module(monkeypatch, unload=lambda _: ())
+    assert "nothing was loaded" in call("unload").stdout
+
+
+def test_unload_while_an_agent_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> tuple[str, ...]:
+        raise KernelError("an agent runs", hint="stop it")
+
+    engine_module(monkeypatch, unload=refuse)
+    result = call("unload", "--json")
+    assert code(result) == 3
+    assert json.loads(result.stdout) == {"error": "an agent runs", "missing": "", "hint": "stop it"}
+
+
+class Row(msgspec.Struct):
+    """One probe."""
+
+    name: str
+    title: str
+    answer: Any
+    detail: str = ""
+    meaning: str = ""
+    mend: str = ""
+    essential: bool = False
+
+
+def probes(monkeypatch: pytest.MonkeyPatch, flavour: str, *rows: Row, missing: dict[str, str] | None = None) -> None:
+    features = SimpleNamespace(flavour=flavour, rows=lambda: rows)
+    monkeypatch.setitem(sys.modules, "bpfence.kernel.probes", SimpleNamespace(probe=lambda: features))
+
+    class Engine:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def unsupported_events(self) -> dict[str, str]:
+            return missing or {}
+
+    engine_module(monkeypatch, Engine=Engine, OBJECT=Path("x"))
+
+
+GOOD = Row("btf", "kernel types", SimpleNamespace(value="yes"), "/sys")
+BAD = Row("lsm", "LSM active", SimpleNamespace(value="no"), "", "fmod_ret is used", "boot with lsm=bpf")
+
+
+def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_probe_as_json", lambda row: {"name": row.name, "answer": row.answer.value})
+    probes(monkeypatch, "fmod_ret", GOOD, BAD, missing={"kernel.userns": "no such hook"})
+    result = call("doctor", "--json")
+    assert code(result) == 0
+    found = json.loads(result.stdout)
+    assert (found["enforcement"], found["usable"]) == ("fmod_ret", True)
+    assert found["probes"] == [{"name": "btf", "answer": "yes"}, {"name": "lsm", "answer": "no"}]
+    assert found["unsupported_events"] == {"kernel.userns": "no such hook"}
+    text = call("doctor").stdout
+    for word in ("fmod_ret programs", "kernel types", "boot with lsm=bpf", "kernel.userns", "no such hook"):
+        assert word in text
+
+
+def test_doctor_where_nothing_can_be_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
+    probes(monkeypatch, "", GOOD)
+    result = call("doctor")
+    assert code(result) == 3
+    assert "not possible" in result.stdout
+
+
+def test_doctor_where_something_essential_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    probes(monkeypatch, "lsm", Row("ring", "ring buffers", SimpleNamespace(value="no"), essential=True))
+    assert code(call("doctor")) == 3
+
+
+def test_notify_without_a_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify("READY=1")

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""check, explain and test, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bpfence.cli import cli
+from tests.unit.agent.fakes import write_policy
+
+
+def call(*args: object, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(cli, [str(arg) for arg in args], input=stdin, standalone_mode=False)
+
+
+def code(result: Result) -> int:
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result.return_value if isinstance(result.return_value, int) else result.exit_code
+
+
+def answer(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    return write_policy(tmp_path / "p.yaml")
+
+
+def test_check_good(policy: Path) -> None:
+    result = call("check", policy)
+    assert code(result) == 0
+    assert "1 policies, 1 rules: 0 errors" in result.stderr
+
+
+def test_check_finds(policy: Path) -> None:
+    policy.write_text(policy.read_text().replace("on: open", "on: opne"))
+    result = call("check", policy)
+    assert code(result) == 1
+    assert f"{policy}:8:" in result.stdout
+    assert "hint: did you mean 'open'?" in result.stdout
+    found = answer(call("check", "--json", policy))
+    assert (found["errors"], found["findings"][0]["line"], found["findings"][0]["code"]) == (1, 8, "unknown-event")
+
+
+def test_check_warnings_count_only_when_strict(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert code(call("check", tmp_path / "empty")) == 0
+    assert code(call("check", "--strict", tmp_path / "empty")) == 1
+
+
+def test_check_what_cannot_be_read(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["check", str(tmp_path / "none")])
+    assert result.exit_code == 2
+    os.mkfifo(tmp_path / "fifo")
+    assert code(call("check", tmp_path / "fifo")) == 2
+
+
+def test_check_compiles_too(policy: Path) -> None:
+    policy.write_text(policy.read_text().replace("match: {file.path: /secret/**}", "match: {file.path: /a}, unless: {file.path: /a}"))
+    result = call("check", "--json", policy)
+    assert any("never match" in found["message"] or found["code"].startswith("unreachable") for found in answer(result)["findings"])
+
+
+def test_explain(policy: Path) -> None:
+    result = call("explain", policy)
+    assert code(result) == 0
+    assert "guard" in result.stdout
+    assert "file.open" in result.stdout
+    assert "Image:" in result.stdout
+    found = answer(call("explain", "--json", policy))
+    assert found["rules"][0]["rule"] == "secret"
+    assert found["image_bytes"] > 0
+
+
+def test_explain_route(policy: Path) -> None:
+    hit = answer(call("explain", "--json", policy, "--event", '{"event":"open","file.path":"/secret/x"}'))
+    miss = answer(call("explain", "--json", policy, "--event", '{"event":"open","file.path":"/public"}'))
+    assert hit["route"] != miss["route"]
+    assert "secret" in call("explain", policy, "--event", '{"event":"open","file.path":"/secret/x"}').stdout
+
+
+@pytest.mark.parametrize("event", ["{", "[]", '{"event":"nope"}', '{"event":"open","nope":1}'])
+def test_explain_refuses_bad_events(policy: Path, event: str) -> None:
+    result = call("explain", policy, "--event", event)
+    assert code(result) == 2
+    assert "--event" in result.stderr
+
+
+def test_explain_shows_mistakes(policy: Path) -> None:
+    policy.write_text("nonsense: [")
+    result = call("explain", "--json", policy)
+    assert code(result) == 2
+    assert answer(result)["findings"]
+
+
+EVENTS = """{"event":"open","file.path":"/secret/x","expect":"deny"}
+{"event":"open","file.path":"/public","expect":"allow"}
+{"kind":"status"}
+{"event":"open","file.path":"/secret/y","expect":{"action":"deny","errno":"EPERM","rules":["guard/secret"]}}
+"""
+
+
+def test_test_agrees(policy: Path, tmp_path: Path) -> None:
+    (tmp_path / "events").write_text(EVENTS)
+    result = call("test", "-p", policy, tmp_path / "events")
+    assert code(result) == 0
+    assert "3 events, 0 decided otherwise" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "mismatch"),
+    [
+        ('{"event":"open","file.path":"/secret/x","expect":"allow"}', "expected to go through, is deny"),
+        ('{"event":"open","file.path":"/public","expect":"deny"}', "expected deny, is none"),
+        ('{"event":"open","file.path":"/secret/x","expect":{"errno":"EACCES"}}', "expected errno EACCES, is EPERM"),
+        ('{"event":"open","file.path":"/secret/x","expect":{"rules":[]}}', "expected rules none"),
+    ],
+)
+def test_test_disagrees(policy: Path, line: str, mismatch: str) -> None:
+    result = call("test", "-p", policy, "--json", "-", stdin=line)
+    assert code(result) == 1
+    assert answer(result)["events"][0]["mismatch"] == mismatch
+
+
+@pytest.mark.parametrize(
+    "line", ["{", '{"event":"open","expect":"maybe"}', '{"event":"open","expect":5}', '{"event":"open","expect":{"rules":1}}']
+)
+def test_test_refuses_bad_lines(policy: Path, line: str) -> None:
+    result = call("test", "-p", policy, "-", stdin=f"{EVENTS}{line}\n")
+    assert code(result) == 2
+    assert "line 5" in result.stderr
+
+
+def test_mode_override(policy: Path) -> None:
+    result = call("test", "-p", policy, "--mode", "audit", "--json", "-", stdin='{"event":"open","file.path":"/secret/x"}')
+    assert answer(result)["events"][0]["action"] == "audit"
+
+
+def test_hostile_paths_do_not_reach_the_terminal(policy: Path, tmp_path: Path) -> None:
+    evil = write_policy(tmp_path / "p\x1b[2J.yaml", glob='"["')
+    assert "\x1b" not in call("check", evil).output
+    assert "\x1b[2J" not in call("check", "--json", evil).output
