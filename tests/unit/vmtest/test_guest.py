@@ -1,0 +1,144 @@
+"""The command line of a guest, its script, its exit code and its end, without a guest."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vmtest import GuestError, GuestTimeoutError, MissingToolError, UsageError, guest, mirror
+from vmtest.guest import Limits
+from vmtest.kernels import Image, kernel_named
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest, "find_tool", lambda name: name)
+    monkeypatch.setattr(guest, "find_virtme", lambda: Path("/v/virtme-run"))
+
+
+def command(limits: Limits, *, name: str = "6.12", append: tuple[str, ...] = (), rwdirs: tuple[Path, ...] = ()) -> list[str]:
+    image = Image(Path("/cache/6.12"), "R")
+    return guest.virtme_command(kernel_named(name), image, limits, append=append, rwdirs=rwdirs, share=Path("/t/share"))
+
+
+def pairs(argv: list[str]) -> set[tuple[str, str]]:
+    return set(itertools.pairwise(argv))
+
+
+@pytest.mark.usefixtures("tools")
+def test_command_line() -> None:
+    argv = command(Limits(cpus=3, memory="512M"), append=("debug",), rwdirs=(Path("/out"),))
+    assert argv[:3] == ["/v/virtme-run", "--kimg", "/cache/6.12/vmlinuz"]
+    assert "--disable-kvm" in argv
+    assert "-icount" not in argv
+    assert pairs(argv) >= {
+        ("--cpus", "3"),
+        ("--memory", "512M"),
+        ("--kopt", "lsm=lockdown,bpf"),
+        ("--kopt", "debug"),
+        ("--rwdir", "/run/vmtest=/t/share"),
+        ("--rwdir", "/run/vmtest.0=/out"),
+        ("--script-sh", "exec sh /run/vmtest/run"),
+    }
+    options = argv.index("--qemu-opts")
+    assert not any(word.startswith("--") for word in argv[options + 1 :]), "virtme-run takes the rest of the line as QEMU's"
+
+
+@pytest.mark.usefixtures("tools")
+def test_fmod_ret_flavour_leaves_the_lsm_list_alone() -> None:
+    assert not any(word.startswith("lsm=") for word in command(Limits(), name="5.10-fmodret"))
+
+
+@pytest.mark.usefixtures("tools")
+def test_icount_and_kvm_options() -> None:
+    assert ("-icount", "shift=0,sleep=off") in pairs(command(Limits(cpus=1, icount=True)))
+    assert "--disable-kvm" not in command(Limits(kvm=True))
+    with pytest.raises(ValueError, match="choose one"):
+        Limits(icount=True, kvm=True)
+
+
+def test_missing_tool_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(mirror.shutil, "which", lambda name, path=None: None)
+    with pytest.raises(MissingToolError, match="apt install qemu-system-x86") as caught:
+        command(Limits())
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(["echo", "a b", "$x"], "sh -c 'echo '\"'\"'a b'\"'\"' '\"'\"'$x'\"'\"''"), ("uname -r; exit 7", "sh -c 'uname -r; exit 7'")],
+)
+def test_script_runs_the_command(given: str | list[str], expected: str) -> None:
+    assert f"\n{expected}\necho $? >/run/vmtest/status\n" in guest.guest_script(given, [])
+
+
+def test_script_is_valid_shell_and_binds_after_hiding_tmp() -> None:
+    script = guest.guest_script("true", [Path("/tmp/out put")], Path("/home/me/bpfence"))
+    subprocess.run(["sh", "-n"], input=script.encode(), check=True)
+    assert script.index("tmpfs /tmp") < script.index("bind /run/vmtest.0 '/tmp/out put'")
+
+
+def test_repository_inside_an_overlaid_folder_gets_no_second_overlay() -> None:
+    existing = [folder for folder in guest.overlaid_folders(Path("/work/x")) if folder != Path("/work/x")]
+    assert guest.overlaid_folders(existing[0] / "somewhere") == existing
+    assert guest.overlaid_folders(Path("/work/x")) == [*existing, Path("/work/x")]
+
+
+def test_share_refuses_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a folder"):
+        guest.write_share(tmp_path / "share", "true", [tmp_path / "absent"])
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0\n", 0), ("7\n", 7), ("255\n", 255)])
+def test_exit_code(tmp_path: Path, text: str, expected: int) -> None:
+    (tmp_path / "status").write_text(text)
+    assert guest.exit_code(tmp_path, []) == expected
+
+
+@pytest.mark.parametrize("text", [None, "", "killed\n"])
+def test_no_exit_code_shows_the_console(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "status").write_text(text)
+    with pytest.raises(GuestError, match="Kernel panic") as caught:
+        guest.exit_code(tmp_path, ["Kernel panic - not syncing"])
+    assert caught.value.exit_code == 125
+
+
+NO_PID = Path("/nonexistent/pid")
+
+
+def python(source: str) -> list[str]:
+    return [sys.executable, "-c", source]
+
+
+def test_output_is_copied_to_its_last_unfinished_line() -> None:
+    output = io.BytesIO()
+    source = "import sys; print('one'); print('two', end=''); print('\\n'.join(map(str, range(999))), file=sys.stderr)"
+    with guest.guest_process(python(source), os.environ, NO_PID) as process:
+        console = guest.copy_output(process, time.monotonic() + 30, output)
+    assert output.getvalue() == b"one\ntwo"
+    assert console == [str(number) for number in range(999 - guest.CONSOLE_LINES, 999)]
+
+
+def test_time_limit_kills_the_whole_group() -> None:
+    output = io.BytesIO()
+    source = "import subprocess; c = subprocess.Popen(['sleep', '60']); print(c.pid, flush=True); c.wait()"
+    with (
+        pytest.raises(GuestTimeoutError) as caught,
+        guest.guest_process(python(source), os.environ, NO_PID) as process,
+    ):
+        guest.copy_output(process, time.monotonic() + 2, output)
+    assert caught.value.exit_code == 124
+    assert process.returncode == -9
+    state = Path("/proc", output.getvalue().decode().strip(), "stat")
+    deadline = time.monotonic() + 10
+    while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
