@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of kernels in, one pytest session over all of them out.
+
+`pytest tests/kernel --kernels 6.12,5.10` boots each named kernel once (vmtest), runs pytest inside it as root, and replays the
+guest's reports here as they come, one item per kernel and test. Inside a guest (BPFENCE_GUEST=1) the same tests run directly.
+On a host without --kernels, tests/kernel is not collected: its tests load programs that deny.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNEL_TESTS = ROOT / "tests" / "kernel"
+IN_GUEST = os.environ.get("BPFENCE_GUEST") == "1"
+GUEST_SECONDS = 1500
+PASSED_ON = ("BPFENCE_COMMAND", "BPFENCE_SEED", "BPFENCE_POLICIES")
+AT_ONCE = 2  # guests running at a time: one computes while the other boots
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("bpfence")
+    group.addoption("--kernels", default="", help="run tests/kernel on these kernels of vmtest's table: names with commas, or all")
+    group.addoption("--guest-reports", default="", help="inside a guest: the file to append reports to")
+    group.addoption("--guest-select", default="", help="inside a guest: a file with the node ids to run")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if collection_path.is_relative_to(KERNEL_TESTS) and not IN_GUEST and not config.getoption("--kernels"):
+        return True
+    return None
+
+
+def kernel_names(wanted: str) -> list[str]:
+    """The names asked for, checked against vmtest's table."""
+    from vmtest.kernels import KERNELS, kernel_named
+
+    if wanted == "all":
+        return [kernel.name for kernel in KERNELS]
+    return [kernel_named(name.strip()).name for name in wanted.split(",") if name.strip()]
+
+
+class Guest:
+    """One booted kernel: a vmtest process, the reports it has delivered so far, and its console."""
+
+    def __init__(self, kernel: str, config: pytest.Config, slots: threading.Semaphore) -> None:
+        self.kernel = kernel
+        self.config = config
+        self.slots = slots
+        self.folder = ROOT / ".build" / "guests" / kernel
+        self.nodeids: list[str] = []
+        self.by_test: dict[str, list[pytest.TestReport]] = {}
+        self.finished: set[str] = set()
+        self.ended = threading.Event()
+        self.changed = threading.Condition()
+        self.code: int | None = None
+        self.thread: threading.Thread | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Begin booting in the background; calls after the first do nothing."""
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._run, name=f"guest-{self.kernel}", daemon=True)
+            self.thread.start()
+
+    def _run(self) -> None:
+        with self.slots:
+            try:
+                self._boot()
+            finally:
+                with self.changed:
+                    self.ended.set()
+                    self.changed.notify_all()
+
+    def _boot(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        reports, select = self.folder / "reports.jsonl", self.folder / "select.txt"
+        reports.write_text("")
+        select.write_text("\n".join(self.nodeids))
+        passed = [f"{name}={os.environ[name]}" for name in PASSED_ON if name in os.environ]
+        inside = [
+            "env", "BPFENCE_GUEST=1", f"BPFENCE_KERNEL={self.kernel}", f"BPFENCE_LOGS={self.folder}",
+            f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *passed,
+            sys.executable, "-m", "pytest", str(KERNEL_TESTS), "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "-v",
+            "--guest-reports", str(reports), "--guest-select", str(select),
+        ]  # fmt: skip
+        vmtest = [sys.executable, "-m", "vmtest", "run", self.kernel, "--rwdir", str(self.folder), "--timeout", str(GUEST_SECONDS)]
+        command = [*vmtest, "--", *inside]
+        with (self.folder / "console.log").open("wb") as console:
+            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
+            self.process = process
+            offset = 0
+            while True:
+                ended = process.poll() is not None
+                offset = self._read(reports, offset)
+                if ended:
+                    break
+                time.sleep(0.3)
+        self.code = process.returncode
+
+    def _read(self, path: Path, offset: int) -> int:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        with self.changed:
+            for line in whole.splitlines():
+                report = self.config.hook.pytest_report_from_serializable(config=self.config, data=json.loads(line))
+                self.by_test.setdefault(report.nodeid, []).append(report)
+                if report.when == "teardown":
+                    self.finished.add(report.nodeid)
+            self.changed.notify_all()
+        return offset + len(whole)
+
+    def reports(self, nodeid: str) -> list[pytest.TestReport]:
+        """Every report of one test; waits for them. Empty when the guest ended without running it."""
+        with self.changed:
+            self.changed.wait_for(lambda: nodeid in self.finished or self.ended.is_set())
+            return self.by_test.get(nodeid, []) if nodeid in self.finished else []
+
+    def stop(self) -> None:
+        """End a guest that is still running; vmtest takes QEMU with it."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+    def failure(self) -> str:
+        """What to show for a test that the guest never finished."""
+        log = self.folder / "console.log"
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-60:]) if log.exists() else ""
+        return f"kernel {self.kernel}: the guest ended (exit code {self.code}) without finishing this test; end of {log}:\n{tail}"
+
+
+class GuestItem(pytest.Item):
+    """One test on one kernel, run in the guest."""
+
+    guest: Guest
+    remote: str
+
+    def runtest(self) -> None:
+        raise NotImplementedError("guest items are replayed by pytest_runtest_protocol")
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, self.name
+
+
+class MatrixItem(pytest.Item):
+    """After all kernels: every kernel test ran, not skipped, on at least one of them."""
+
+    guests: list[Guest]
+
+    def runtest(self) -> None:
+        ran: dict[str, bool] = {}
+        for guest in self.guests:
+            for nodeid in guest.nodeids:
+                calls = guest.by_test.get(nodeid, [])
+                ran[nodeid] = ran.get(nodeid, False) or any(r.when == "call" and not r.skipped for r in calls)
+        never = sorted(nodeid for nodeid, did in ran.items() if not did)
+        assert not never, "these tests ran on no kernel of the table:\n" + "\n".join(never)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, self.name
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    if IN_GUEST:
+        if config.getoption("--guest-select"):
+            wanted = set(Path(config.getoption("--guest-select")).read_text().split("\n"))
+            items[:] = [item for item in items if item.nodeid in wanted]
+        return
+    remote = [item for item in items if item.path.is_relative_to(KERNEL_TESTS)]
+    if not remote:
+        return
+    items[:] = [item for item in items if item not in set(remote)]
+    names = kernel_names(config.getoption("--kernels"))
+    slots = threading.Semaphore(AT_ONCE)
+    guests = [Guest(name, config, slots) for name in names]
+    for guest in guests:
+        guest.nodeids = [item.nodeid for item in remote]
+        for item in remote:
+            file, _, inner = item.nodeid.partition("::")
+            twin = GuestItem.from_parent(item.parent or session, name=item.name, nodeid=f"{file}::{guest.kernel}::{inner}")
+            twin.guest, twin.remote = guest, item.nodeid
+            twin.add_marker(pytest.mark.timeout(0))  # the guest has its own limits
+            items.append(twin)
+    if names == kernel_names("all"):
+        matrix = MatrixItem.from_parent(session, name="every kernel test ran on some kernel", nodeid="tests/kernel matrix")
+        matrix.guests = guests
+        items.append(matrix)
+    config.stash[GUESTS] = guests
+
+
+GUESTS = pytest.StashKey[list[Guest]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
+    # Guests boot while the unit tests run.
+    guests = session.config.stash.get(GUESTS, []) if not session.config.option.collectonly else []
+    for guest in guests:
+        guest.start()
+    try:
+        return (yield)
+    finally:
+        for guest in guests:
+            guest.stop()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    if not isinstance(item, GuestItem):
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = item.guest.reports(item.remote)
+    if not reports:
+        reports = [
+            pytest.TestReport(item.nodeid, item.location, {}, "failed", item.guest.failure(), "call"),
+            pytest.TestReport(item.nodeid, item.location, {}, "passed", None, "teardown"),
+        ]
+    for report in reports:
+        report.nodeid, report.location = item.nodeid, item.location
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if _sink is not None:
+        data = _config.hook.pytest_report_to_serializable(config=_config, report=report)
+        _sink.write(json.dumps(data) + "\n")
+        _sink.flush()
+
+
+_sink = None
+_config: pytest.Config
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _sink, _config  # noqa: PLW0603
+    _config = config
+    if config.getoption("--guest-reports"):
+        _sink = Path(config.getoption("--guest-reports")).open("a")  # noqa: SIM115 - closed in pytest_unconfigure
+
+
+def pytest_unconfigure() -> None:
+    if _sink is not None:
+        _sink.close()

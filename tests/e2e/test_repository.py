@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a newcomer meets first: the Makefile's help, the licences, the folders, tests that mirror sources."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BPF_LICENCE = "GPL-2.0-only OR BSD-2-Clause"
+UNMIRRORED = ROOT / "tests" / "e2e" / "unmirrored.txt"
+"""Sources without a unit test of their own name. The list may only grow shorter."""
+
+
+def files() -> list[Path]:
+    """Every file that is or may become part of the repository."""
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+def test_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    phony = set(re.findall(r"^\.PHONY: (\S+)$", makefile, re.MULTILINE))
+    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", printed)
+    assert phony == {line.split()[0] for line in plain.splitlines() if line.startswith("  ")}
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    run = (ROOT / ".ci" / "run").read_text()
+    command = re.search(r"^exec (make \S+)", run, re.MULTILINE)
+    assert command is not None
+    assert command[1] in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("folder", ["src", "bpf", "tools", "tests/kernel", "benchmarks"])
+def test_every_source_says_its_licence(folder: str) -> None:
+    sources = [path for path in files() if path.is_relative_to(ROOT / folder) and path.suffix in (".py", ".c", ".h", ".sh")]
+    without = []
+    for path in sources:
+        wanted = BPF_LICENCE if folder == "bpf" or path.name.endswith(".bpf.c") else "Apache-2.0"
+        if f"SPDX-License-Identifier: {wanted}" not in path.read_text()[:300]:
+            without.append(str(path.relative_to(ROOT)))
+    assert without == []
+
+
+def test_licence_texts_are_there() -> None:
+    named = set(re.findall(r"[A-Z][\w.]+(?:-[\w.]+)+", tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]))
+    assert named == {path.stem for path in (ROOT / "LICENSES").iterdir()}
+
+
+def test_unit_tests_mirror_the_sources() -> None:
+    package = ROOT / "src" / "bpfence"
+    sources = [path.relative_to(package) for path in package.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")]
+    mirrored = {path for path in sources if (ROOT / "tests" / "unit" / path.parent / f"test_{path.name}").exists()}
+    allowed = set(UNMIRRORED.read_text().split())
+    missing = {str(path) for path in sources if path not in mirrored}
+    assert missing - allowed == set(), "sources without a unit test of their name"
+    assert allowed - missing == set(), "these have a test now: take them out of unmirrored.txt"
+
+
+def test_nothing_asks_a_human_to_copy_a_change() -> None:
+    phrase = "keep in " + "sync"
+    found = [
+        str(path.relative_to(ROOT)) for path in files() if path.suffix in (".py", ".c", ".h", ".md", ".yaml") and phrase in path.read_text()
+    ]
+    assert found == []

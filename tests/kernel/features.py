@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The running kernel in, the features that cases may require out: probed, never inferred from a version."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import re
+from pathlib import Path
+
+SYS_IO_URING_SETUP = 425
+SYS_FSOPEN = 430
+
+
+def _system_call(number: int) -> str:
+    """Whether the system call exists: called with arguments that can only fail."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(number, 0, 0) >= 0:
+        return "yes"
+    return "no" if ctypes.get_errno() == errno.ENOSYS else "yes"
+
+
+def _function(name: str) -> str:
+    """Whether the kernel has this function, by kallsyms."""
+    path = Path("/proc/kallsyms")
+    return "yes" if re.search(rf" [tT] {name}(\.\w+)*$", path.read_text(), re.MULTILINE) else "no"
+
+
+def _binary_kernel_feature(path: str) -> str:
+    return "yes" if Path(path).exists() else "no"
+
+
+def probe() -> dict[str, str]:
+    """Feature -> yes or no. The names are the rows of features.yaml."""
+    return {
+        "bpf_lsm": "yes" if "bpf" in Path("/sys/kernel/security/lsm").read_text().split(",") else "no",
+        "hook_userns_create": _function("security_create_user_ns"),
+        "hook_uring_sqpoll": _function("security_uring_sqpoll"),
+        "hook_file_truncate": _function("security_file_truncate"),
+        "io_uring": _system_call(SYS_IO_URING_SETUP),
+        "fsmount": _system_call(SYS_FSOPEN),
+        "kexec": _function("__do_sys_kexec_load") if _function("__x64_sys_kexec_load") == "no" else "yes",
+        "sysvipc": _binary_kernel_feature("/proc/sysvipc/shm"),
+    }

@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cases in, a running agent and observed outcomes out.
+
+One `bpfence run` serves all cases: every case's policy is scoped to a cgroup of its own, so the policies of a whole file are loaded
+at once (a volley), and each act is started inside (or moved into) its case's cgroup. Alerts are read from the agent's JSON lines; a
+sentinel act, whose alert must come last because the ring buffer keeps order, tells when all earlier alerts are in. Used by the
+fixtures of tests/kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from tests.kernel.cases import CGROUP, PLAYGROUND, ROOT, TRIGGER, Case, FileSpec, Step
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+TRIGGER_FAILED = 200
+READY_SECONDS = 240
+COMMAND = shlex.split(os.environ.get("BPFENCE_COMMAND", f"{sys.executable} -m bpfence"))
+"""The command under test; the variable names another build."""
+
+ALERT_SECONDS = 30
+SENTINEL = Case(
+    name="sentinel",
+    event="file.open",
+    mode="audit",
+    rules=[{"name": "sentinel", "on": "open", "match": {"file.path": "{dir}/mark"}, "action": "audit", "rate": "100000/s"}],
+    files={"mark": ""},
+    attack=[["open", "{dir}/mark"]],
+)
+
+
+def mount_cgroups() -> None:
+    """A cgroup v2 hierarchy at its usual place; guests may come without."""
+    if not (CGROUP_ROOT / "cgroup.procs").exists():
+        CGROUP_ROOT.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(CGROUP_ROOT)], check=True)
+
+
+def cgroup_folder(name: str) -> Path:
+    """The folder of a cgroup v2 path, made when missing."""
+    folder = CGROUP_ROOT / name.lstrip("/")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def enter(folder: Path, pid: int = 0) -> None:
+    """Move a process (0: the caller) into a cgroup."""
+    (folder / "cgroup.procs").write_text(str(pid))
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How an act ended: "ok", an errno's name, "killed", or "signal N"; and what it printed."""
+
+    result: str
+    printed: str
+
+
+def outcome(code: int, printed: str, complaint: str) -> Outcome:
+    """Read a trigger's exit code. A trigger that could not even try is an error of the case, not an outcome."""
+    assert code != TRIGGER_FAILED, f"the act could not be prepared: {complaint.strip()}"
+    if code == 0:
+        return Outcome("ok", printed)
+    if code < 0:
+        return Outcome("killed" if -code == signal.SIGKILL else f"signal {-code}", printed)
+    return Outcome(errno.errorcode.get(code, str(code)), printed)
+
+
+def run_act(words: Sequence[str], cgroup: Path, *, late: bool = False, seconds: float = 60) -> Outcome:
+    """Run one act of the trigger in `cgroup`.
+
+    `late`: it starts outside, is moved in once it says "ready", and only then acts. Acts that wait for a line get one either way.
+    """
+    waits = words[0] in ("fd", "stay")
+    command = [str(TRIGGER), *words] if waits or not late else [str(TRIGGER), "stay", *words]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=None if late else lambda: enter(cgroup),  # noqa: PLW1509 - the harness has one thread
+    )  # fmt: skip
+    try:
+        if waits or late:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            assert first == "ready\n", f"the act did not get ready: {first!r} {process.communicate()[1]!r}"
+            if late:
+                enter(cgroup, process.pid)
+        printed, complaint = process.communicate("\n", timeout=seconds)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    return outcome(process.returncode, printed, complaint)
+
+
+def make_file(path: Path, spec: FileSpec, case: Case) -> None:
+    """Create `path` as `spec` says unless something is there already: its inode is what rules may have been resolved to."""
+    if os.path.lexists(path):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if spec.directory:
+        path.mkdir()
+    elif spec.symlink is not None:
+        path.symlink_to(case.fill(spec.symlink))
+        return
+    elif spec.hardlink is not None:
+        path.hardlink_to(case.fill(spec.hardlink))
+        return
+    elif spec.fifo:
+        os.mkfifo(path)
+    elif spec.program:
+        shutil.copyfile(TRIGGER, path)
+        path.chmod(0o755)
+    elif spec.size is not None:
+        path.write_bytes(bytes(spec.size))
+    else:
+        path.write_text(case.fill(spec.text or ""))
+    if spec.mode is not None:
+        path.chmod(spec.mode)
+    if spec.owner is not None:
+        os.chown(path, spec.owner, spec.owner)
+
+
+def make_files(case: Case) -> None:
+    """Bring back whatever of the case's files is missing; remove what an act has added."""
+    case.directory.mkdir(parents=True, exist_ok=True)
+    specs = {name: FileSpec(text=spec) if isinstance(spec, str) else spec for name, spec in case.files.items()}
+    wanted = {case.directory / name for name in specs}
+    keep = wanted | {parent for path in wanted for parent in path.parents} | {case.service}
+    for path in sorted(case.directory.rglob("*"), reverse=True):
+        if path not in keep:
+            if stat.S_ISDIR(path.lstat().st_mode):
+                path.rmdir()
+            else:
+                path.unlink()
+    for name, spec in specs.items():
+        make_file(case.directory / name, spec, case)
+
+
+class Agent:
+    """A `bpfence run` process: its policies folder, its alerts, its log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.policies = folder / "policies"
+        self.alerts_path = folder / "alerts.jsonl"
+        self.ready_path = folder / "ready"
+        self.log_path = Path(os.environ.get("BPFENCE_LOGS", folder)) / "agent.log"
+        self.log_path.unlink(missing_ok=True)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.seen: list[dict[str, Any]] = []
+        self._offset = 0
+        self.policies.mkdir(parents=True, exist_ok=True)
+
+    def write_policy(self, name: str, document: dict[str, Any]) -> Path:
+        """Put one policy into the folder; it counts from the next start or reload."""
+        path = self.policies / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        return path
+
+    def start(self, *extra: str) -> None:
+        """Start and wait until enforcement is in force."""
+        self.ready_path.unlink(missing_ok=True)
+        command = [
+            *COMMAND, "run", "-p", str(self.policies), "--output", f"jsonl:{self.alerts_path}",
+            "--ready-file", str(self.ready_path), *extra,
+        ]  # fmt: skip
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._wait_ready()
+
+    def _wait_ready(self) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + READY_SECONDS
+        while not self.ready_path.exists():
+            assert self.process.poll() is None, f"bpfence run ended with {self.process.returncode}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"bpfence run was not ready after {READY_SECONDS} s:\n{self.log()}"
+            time.sleep(0.05)
+
+    def reload(self) -> None:
+        """SIGHUP, then wait until the agent has written its ready file anew."""
+        assert self.process is not None
+        self.ready_path.unlink(missing_ok=True)
+        self.process.send_signal(signal.SIGHUP)
+        self._wait_ready()
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        """Stop it with a signal; its exit code."""
+        assert self.process is not None
+        self.process.send_signal(how)
+        return self.process.wait(timeout=60)
+
+    def log(self) -> str:
+        """The agent's own output, for failure messages."""
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-80:])
+
+    def poll(self) -> list[dict[str, Any]]:
+        """Alerts that have come since the last call; they are also kept in `seen`."""
+        if not self.alerts_path.exists():
+            return []
+        with self.alerts_path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        fresh = [flatten(json.loads(line)) for line in whole.splitlines()]
+        self.seen += fresh
+        return fresh
+
+    def settle(self) -> list[dict[str, Any]]:
+        """All records up to now: acts as the sentinel, in this process, and waits for its alert."""
+        (SENTINEL.directory / "mark").read_text()
+        came: list[dict[str, Any]] = []
+        deadline = time.monotonic() + ALERT_SECONDS
+        while not any(record.get("policy") == SENTINEL.name for record in came):
+            assert self.process is not None
+            assert self.process.poll() is None, f"bpfence run has ended with {self.process.returncode}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"no alert from the sentinel within {ALERT_SECONDS} s:\n{self.log()}"
+            came += self.poll()
+            time.sleep(0.01)
+        return [record for record in came if record.get("policy") != SENTINEL.name]
+
+
+def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects to dotted keys: {"file": {"path": p}} to {"file.path": p}."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+class Playground:
+    """The cases' files, cgroups and services; no agent yet."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self.cases = cases
+        self.targets: dict[str, subprocess.Popen[str]] = {}
+        mount_cgroups()
+        cgroup_folder(CGROUP)
+        PLAYGROUND.mkdir(parents=True, exist_ok=True)
+        if not TRIGGER.exists():
+            shutil.copy(ROOT / ".build" / "trigger", TRIGGER)
+        for case in (*cases, SENTINEL):
+            make_files(case)
+            cgroup_folder(case.cgroup)
+
+    def target(self, case: Case) -> int:
+        """The pid of the case's service, started on first use: outside every scope, from {dir}/service."""
+        if not case.target:
+            return 0
+        running = self.targets.get(case.name)
+        if running is not None and running.poll() is not None:
+            running.communicate()
+            running = None
+        if running is None:
+            if not case.service.exists():
+                shutil.copy(TRIGGER, case.service)
+            running = subprocess.Popen([str(case.service), "stay", "ok"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            assert running.stdout is not None
+            assert running.stdout.readline() == "ready\n"
+            self.targets[case.name] = running
+        return running.pid
+
+    def act(self, case: Case, step: Step, cgroup: str = "") -> Outcome:
+        """One step in the case's cgroup, or another one."""
+        make_files(case)
+        for act in case.setup:
+            made = run_act([case.fill(str(word)) for word in act], cgroup_folder(f"{CGROUP}/outside"))
+            assert made.result == "ok", f"the case's setup: {act}: {made}"
+        words = [case.fill(str(word), self.target(case)) for word in step.do]
+        return run_act(words, cgroup_folder(cgroup or case.cgroup), late=step.late)
+
+    def close(self) -> None:
+        """Stop the services."""
+        for process in self.targets.values():
+            process.kill()
+            process.communicate()
+
+
+class Range:
+    """One agent and all cases, one volley of them in force."""
+
+    def __init__(self, agent: Agent, playground: Playground, cases: Sequence[Case]) -> None:
+        self.agent = agent
+        self.playground = playground
+        self.cases = cases
+        self.volley = ""
+        agent.write_policy(SENTINEL.name, SENTINEL.policy())
+
+    def load(self, volley: str) -> None:
+        """Bring the cases of one file into force in place of another's."""
+        if volley == self.volley or not volley:
+            return
+        self.clear()
+        for case in self.cases:
+            if case.volley == volley:
+                self.agent.write_policy(case.name, case.policy())
+        self.volley = volley
+        self.agent.reload()
+
+    def clear(self) -> None:
+        """Take the volley's policies away; they stay in force until the next reload."""
+        for case in self.cases:
+            if case.volley == self.volley:
+                (self.agent.policies / f"{case.name}.yaml").unlink()
+        self.volley = ""
+
+    def act(self, case: Case, step: Step) -> tuple[Outcome, list[dict[str, Any]]]:
+        """One step: what happened to it, and the records of its policy."""
+        self.load(case.volley)
+        result = self.playground.act(case, step)
+        return result, [record for record in self.agent.settle() if record.get("policy") == case.name]
+
+
+@contextmanager
+def firing_range(playground: Playground, cases: Sequence[Case], folder: Path) -> Iterator[Range]:
+    """The agent up before, stopped after."""
+    enter(cgroup_folder(SENTINEL.cgroup))
+    whole = Range(Agent(folder), playground, cases)
+    whole.agent.start()
+    whole.agent.settle()
+    try:
+        yield whole
+    finally:
+        if whole.agent.process is not None and whole.agent.process.poll() is None:
+            whole.agent.stop()

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random policies and acts: the kernel's verdict, errno included, is the reference evaluator's.
+
+Each random policy is scoped to its own cgroup; one process a policy and user performs all acts. BPFENCE_SEED repeats a run,
+BPFENCE_POLICIES asks for more.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bpfence.evaluate import verdict
+from bpfence.frontends.native import load_text
+from bpfence.policy import Action, Event, PolicySet
+from tests.kernel.cases import CGROUP, PLAYGROUND, TRIGGER
+from tests.kernel.harness import Range, cgroup_folder, enter
+
+WORLD = PLAYGROUND / "world"
+FILES = (
+    "a/x.key",
+    "a/y.key",
+    "a/b/x.key",
+    "a/b/c/z",
+    "ab/x.key",
+    "b/x",
+    "b/x.key",
+    "b/[x]",
+    "b/ü",
+    "c",
+    "c.d",
+    "c.d.e",
+    "long/" + "n" * 200,
+)
+PROGRAMS = ("bin/one", "bin/two", "bin/deep/one")
+OWNERS = (0, 7, 1000)
+USERS = (0, 1000, 1001)
+OPENS = {"rdonly": 1, "wronly": 2, "rdwr": 3, "wronly|append": 10, "rdwr|trunc": 19}
+"""Flags of the act to ACCESS_* bits of bpf/abi.h."""
+READ, EXEC = 1, 4
+PEERS = (("127.0.0.1", 4000), ("127.0.0.1", 4001), ("127.3.2.1", 4000), ("127.3.2.1", 65535), ("::1", 4000))
+ERRNOS = ("EPERM", "EACCES", "ENOENT", "EIO")
+
+
+def path_glob(rng: random.Random) -> str:
+    """A glob near the paths of the world."""
+    name = rng.choice(FILES + PROGRAMS)
+    match rng.randrange(9):
+        case 0:
+            text = name.replace("[", "\\[").replace("]", "\\]")
+        case 1:
+            text = name.split("/")[0] + "/**"
+        case 2:
+            text = name.split("/")[0] + "/*"
+        case 3:
+            text = "**/" + name.split("/")[-1].replace("[", "?").replace("]", "?")
+        case 4:
+            text = "*/" + rng.choice(("*.key", "x*", "?", "[a-xü]*", "*[!y].key"))
+        case 5:
+            text = "{a,b,bin}/" + rng.choice(("**", "*", "{one,x}*", "x{,.key}"))
+        case 6:
+            text = rng.choice(("*", "c*", "c.*", "c.d?e", "?/?"))
+        case 7:
+            return "**" + rng.choice((".key", "/x*", "one", "n*", "b*c*"))
+        case _:
+            return rng.choice(("**", "/run/**", f"{WORLD}/**", "/proc/**"))
+    return f"{WORLD}/{text}"
+
+
+def criteria(rng: random.Random, event: str) -> dict[str, Any]:
+    """A random `match` or `unless` for an event."""
+    chosen: dict[str, Any] = {}
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        match rng.randrange(6):
+            case 0:
+                chosen["process.uid"] = rng.choice((0, 1000, "0-999", "1000-1001", [0, 1001], ">=1001"))
+            case 1 if event == "open":
+                chosen["file.access"] = rng.sample(("read", "write", "append", "truncate"), rng.choice((1, 2)))
+            case 2 if event == "open":
+                chosen["file.uid"] = rng.choice((0, 7, "1-1000", "0-6"))
+            case 1 | 2 if event == "connect":
+                chosen["net.peer.port"] = rng.choice((4000, "4000-4001", "5000-65535", [1, 4001]))
+            case 3:
+                chosen["process.exe"] = rng.choice((str(TRIGGER), "/run/**", "**/other", "**/trig*"))
+            case _ if event == "connect":
+                chosen["net.peer.ip"] = rng.choice(
+                    ("127.0.0.0/8", "127.3.0.0/16", "127.0.0.1", "::/0", ["::1", "127.3.2.0/23"], "10.0.0.0/8")
+                )
+            case _:
+                chosen["file.path"] = [path_glob(rng) for _ in range(rng.choice((1, 1, 2, 4)))]
+    return chosen
+
+
+def random_policy(rng: random.Random, name: str) -> dict[str, Any]:
+    """One policy: a few rules on open, exec and connect, with a default now and then."""
+    default = {event: "deny" for event in ("open", "connect") if rng.random() < 0.15}
+    rules = []
+    for number in range(rng.choice((1, 2, 3, 6))):
+        event = rng.choice(("open", "open", "open", "exec", "connect"))
+        action = rng.choice(("deny", "deny", "audit", "allow" if event in default else "deny"))
+        rule: dict[str, Any] = {"name": f"r{number}", "on": event, "match": criteria(rng, event), "action": action}
+        if rng.random() < 0.4:
+            rule["unless"] = criteria(rng, event)
+        if action == "deny":
+            rule["errno"] = rng.choice(ERRNOS)
+        rules.append(rule)
+    rules += [{"name": f"allow-{event}", "on": event, "match": criteria(rng, event), "action": "allow"} for event in default]
+    mode = rng.choice(("enforce", "enforce", "enforce", "audit"))
+    spec: dict[str, Any] = {"mode": mode, "scope": {"cgroup": f"{CGROUP}/{name}"}, "rules": rules}
+    if default:
+        spec["default"] = default
+    return {"apiVersion": "bpfence.io/v1alpha1", "kind": "SecurityPolicy", "metadata": {"name": name}, "spec": spec}
+
+
+def valid_policies(rng: random.Random, count: int) -> Iterator[tuple[str, dict[str, Any], PolicySet]]:
+    """`count` random policies that the front end accepts."""
+    made = 0
+    for _ in range(count * 50):
+        if made == count:
+            return
+        name = f"random-{made}"
+        document = random_policy(rng, name)
+        policies, diagnostics = load_text(yaml.safe_dump(document, allow_unicode=True), name)
+        if not any(d.severity == "error" for d in diagnostics):
+            made += 1
+            yield name, document, policies
+    raise AssertionError("the generator makes too many invalid policies")
+
+
+def acts_and_events() -> list[tuple[list[str], dict[str, Any]]]:
+    """Every act of the world with the event the kernel should see, user and cgroup left out."""
+    found: list[tuple[list[str], dict[str, Any]]] = []
+    for number, name in enumerate(FILES):
+        for flags, access in OPENS.items():
+            event = {"event": "file.open", "file.path": str(WORLD / name), "file.access": access, "file.uid": OWNERS[number % len(OWNERS)]}
+            found.append((["open", str(WORLD / name), flags], event))
+    programs = [str(WORLD / name) for name in PROGRAMS]
+    found += [(["then", path, "ok"], {"event": "process.exec", "file.path": path, "file.uid": 0}) for path in programs]
+    found += [(["connect", ip, str(port)], {"event": "net.connect", "net.peer.ip": ip, "net.peer.port": port}) for ip, port in PEERS]
+    return found
+
+
+@pytest.fixture
+def world() -> Path:
+    """The files and programs that random policies speak of."""
+    for number, name in enumerate(FILES):
+        path = WORLD / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+        path.chmod(0o666)
+        owner = OWNERS[number % len(OWNERS)]
+        os.chown(path, owner, owner)
+    for name in PROGRAMS:
+        path = WORLD / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(TRIGGER.read_bytes())
+        path.chmod(0o755)
+    return WORLD
+
+
+def perform(user: int, cgroup: str, acts: list[list[str]]) -> list[str]:
+    """All acts in one process, which enters the policy's scope when it is ready; the result of each: OK or an errno's name."""
+    words = [str(TRIGGER), "as", str(user), "stay", "each"]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    enter(cgroup_folder(cgroup), process.pid)
+    printed, complaint = process.communicate("\n" + "".join("\t".join(act) + "\n" for act in acts), timeout=120)
+    assert process.returncode == 0, complaint
+    return printed.splitlines()
+
+
+def expected(policies: PolicySet, event: dict[str, Any]) -> str:
+    """What the reference says the act's result is. execve opens the program before it is executed."""
+    events: list[Event] = [event]
+    if event["event"] == "process.exec":
+        events.insert(0, {**event, "event": "file.open", "file.access": READ | EXEC})
+    for one in events:
+        answer = verdict(policies, one)
+        if answer.action >= Action.DENY:
+            return errno.errorcode[answer.errno]
+    return "OK"
+
+
+def test_the_kernel_agrees_with_the_reference(shooting: Range, world: Path) -> None:
+    seed = int(os.environ.get("BPFENCE_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+    rng = random.Random(seed)
+    made = list(valid_policies(rng, int(os.environ.get("BPFENCE_POLICIES", "20"))))
+    shooting.clear()
+    files = [shooting.agent.write_policy(name, document) for name, document, _ in made]
+    wrong: list[str] = []
+    try:
+        shooting.agent.reload()
+        rows = acts_and_events()
+        for name, document, policies in made:
+            cgroup = f"{CGROUP}/{name}"
+            for user in USERS:
+                subject: dict[str, Any] = {"process.uid": user, "process.exe": str(TRIGGER), "process.cgroup": cgroup}
+                # The child of `then` executes: its own executable at that moment is still the trigger.
+                results = perform(user, cgroup, [act for act, _ in rows])
+                assert len(results) == len(rows)
+                for (act, event), result in zip(rows, results, strict=True):
+                    wanted = expected(policies, {**event, **subject})
+                    if result != wanted:
+                        wrong.append(f"{act} as {user}: kernel {result}, reference {wanted}, policy {document['spec']}")
+    finally:
+        for path in files:
+            path.unlink()
+        shooting.agent.reload()
+    assert not wrong, f"seed {seed}: {len(wrong)} verdicts differ, for example:\n" + "\n".join(wrong[:10])

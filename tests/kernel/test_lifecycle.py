@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent is reloaded, killed, started again: what it enforced is enforced all the time, and no alert is lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from tests.kernel.cases import Case, Step
+from tests.kernel.harness import Range, cgroup_folder, run_act
+
+
+def attack_of(cases: list[Case], name: str) -> tuple[Case, Step]:
+    case = next(case for case in cases if case.name == name)
+    return case, next(step for kind, step in case.steps() if kind == "attack")
+
+
+def test_reload_leaves_no_gap(shooting: Range, cases: list[Case]) -> None:
+    case, attack = attack_of(cases, "open-by-path")
+    shooting.load(case.volley)
+    shooting.agent.settle()
+    results: list[str] = []
+    done = threading.Event()
+
+    def keep_trying() -> None:
+        while not done.is_set():
+            results.append(shooting.playground.act(case, attack).result)
+
+    thread = threading.Thread(target=keep_trying)
+    thread.start()
+    try:
+        shooting.agent.reload()
+        shooting.agent.reload()
+    finally:
+        done.set()
+        thread.join()
+    assert len(results) > 3
+    assert set(results) == {"EPERM"}
+    shooting.agent.settle()
+
+
+def test_reload_brings_and_takes_policies(shooting: Range) -> None:
+    case = Case(
+        name="added-later", event="file.open", files={"f": "x"}, attack=[["open", "{dir}/f"]],
+        rules=[{"name": "r", "on": "open", "match": {"file.path": "{dir}/f"}, "action": "deny"}],
+    )  # fmt: skip
+    step = case.steps()[0][1]
+    assert shooting.playground.act(case, step).result == "ok"
+    path = shooting.agent.write_policy(case.name, case.policy())
+    shooting.agent.reload()
+    outcome, alerts = shooting.act(case, step)
+    assert outcome.result == "EPERM"
+    assert [alert["rule"] for alert in alerts] == ["r"]
+    path.unlink()
+    shooting.agent.reload()
+    outcome, alerts = shooting.act(case, step)
+    assert (outcome.result, alerts) == ("ok", [])
+
+
+def test_a_broken_policy_leaves_the_old_set_in_force(shooting: Range, cases: list[Case]) -> None:
+    case, attack = attack_of(cases, "open-by-path")
+    shooting.load(case.volley)
+    path = shooting.agent.policies / "broken.yaml"
+    path.write_text("apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {name: broken}\nspec: {rulez: []}\n")
+    process = shooting.agent.process
+    assert process is not None
+    try:
+        process.send_signal(signal.SIGHUP)
+        outcome, alerts = shooting.act(case, attack)
+        assert outcome.result == "EPERM"
+        assert alerts
+        assert process.poll() is None
+    finally:
+        path.unlink()
+    shooting.agent.reload()
+    assert "broken.yaml" in shooting.agent.log()
+
+
+def test_a_killed_agent_leaves_enforcement_and_its_successor_finds_the_alerts(shooting: Range, cases: list[Case]) -> None:
+    case, attack = attack_of(cases, "open-by-path")
+    shooting.load(case.volley)
+    shooting.agent.settle()
+    assert shooting.agent.stop(signal.SIGKILL) == -signal.SIGKILL
+    for _ in range(3):
+        assert shooting.playground.act(case, attack).result == "EPERM"
+    shooting.agent.start()
+    assert shooting.playground.act(case, attack).result == "EPERM"
+    records = shooting.agent.settle()
+    assert len([record for record in records if record.get("policy") == case.name and record.get("kind") == "alert"]) == 4
+
+
+@pytest.mark.parametrize("depth", [8, 64, 190])
+def test_deep_paths_are_resolved(shooting: Range, cases: list[Case], depth: int) -> None:
+    case = next(case for case in cases if case.name == "exec-by-directory")
+    shooting.load(case.volley)
+    deep = case.directory / "drop" / "/".join(f"d{i}" for i in range(depth))
+    deep.mkdir(parents=True, exist_ok=True)
+    tool = deep / "tool"
+    tool.write_bytes((case.directory / "bin" / "tool").read_bytes())
+    tool.chmod(0o755)
+    assert run_act(["exec", str(tool)], cgroup_folder(case.cgroup)).result == "EPERM"
+    alerts = [record for record in shooting.agent.settle() if record.get("policy") == case.name]
+    assert [alert["file.path"] for alert in alerts] == [str(tool)]

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cases cover every event, every act of the trigger and every shipped policy; a skip can only name a probed feature."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from bpfence.fields import EVENTS
+from tests.kernel.cases import ROOT, Case
+from tests.kernel.conftest import FEATURES
+
+OF_OTHER_TESTS = ("repeat", "pace", "each", "stay")
+"""Acts that test_isolation, test_latency, test_differential and the harness use."""
+
+
+def acts(case: Case) -> list[str]:
+    return [str(word) for _, step in case.steps() for word in step.do]
+
+
+def test_every_event_is_denied_and_allowed(cases: list[Case]) -> None:
+    denied = {case.event for case in cases if any(kind == "attack" and step.fails != "ok" for kind, step in case.steps())}
+    benign = {case.event for case in cases if case.benign}
+    wanted = {event.name for event in EVENTS if event.deniable}
+    assert wanted - denied == set(), "events that no case denies"
+    assert wanted - benign == set(), "events with no benign twin"
+
+
+def test_every_act_is_used(cases: list[Case]) -> None:
+    known = set(subprocess.run([str(ROOT / ".build/trigger"), "list"], capture_output=True, text=True, check=True).stdout.split())
+    used = {word for case in cases for word in acts(case)}
+    assert known - used - {"list", "exit", *OF_OTHER_TESTS} == set(), "acts of the trigger that no case uses"
+
+
+def test_required_features_are_known(cases: list[Case]) -> None:
+    required = {feature for case in cases for feature in [*case.requires, *(f for _, step in case.steps() for f in step.requires)]}
+    assert required - set(FEATURES) == set()
+
+
+def test_every_shipped_policy_has_a_case(cases: list[Case]) -> None:
+    shipped = {path.name for path in (ROOT / "examples/policies").glob("*.yaml")}
+    covered = {case.shipped for case in cases if case.attack and case.benign}
+    assert shipped - covered == set(), "shipped policies without an attack and a benign twin"
+
+
+def test_a_missing_feature_skips_only_where_the_table_says_so(
+    need: Callable[[list[str]], None], probed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feature = "io_uring"
+    monkeypatch.setitem(probed, feature, "no")
+    with pytest.raises(pytest.fail.Exception, match="should have io_uring"):
+        need([feature])
+    monkeypatch.setitem(FEATURES, feature, ["here"])
+    monkeypatch.setenv("BPFENCE_KERNEL", "here")
+    with pytest.raises(pytest.skip.Exception, match="lacks: io_uring"):
+        need([feature])
