@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The workload program in, docs/benchmarks.md out: instructions per operation under growing policy sets.
+
+`make bench` calls it. It boots a guest whose clock advances one nanosecond per instruction (QEMU -icount), starts `bpfence run`
+there with each policy set in turn, and runs benchmarks/workload.c inside the policies' cgroup ("concerned") and outside it. One
+processor: what the agent does in user space for an operation is part of that operation's figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORT = ROOT / "docs" / "benchmarks.md"
+RESULTS = ROOT / ".build" / "bench"
+KERNEL = "6.12"
+WORK = Path("/tmp/bpfence-bench")
+CGROUP = "/bpfence-bench"
+CGROUPS = Path("/sys/fs/cgroup")
+READY_SECONDS = 3000
+ROUNDS = 3
+NAMES = {
+    "getppid": "getppid", "pwrite": "pwrite 64 bytes", "open-short": "open+close, 9-byte path",
+    "open-long": "open+close, 100-byte path, 10 components",
+    "create-rename-unlink": "create+rename+unlink", "connect": "connect+accept+close, loopback", "spawn": "posix_spawn of a static program",
+    "fork": "fork+exit",
+}  # fmt: skip
+
+PEERS: dict[str, dict[str, int]] = {
+    "Falco 0.45-dev, 25 stable rules": {
+        "getppid": 595, "open-short": 21487, "open-long": 27958, "pwrite": 1831, "create-rename-unlink": 64722, "connect": 96702,
+        "spawn": 1025281, "fork": 357663,
+    },
+    "Tetragon 1.8-dev, no policy": {
+        "getppid": 334, "open-short": 5780, "open-long": 8879, "pwrite": 1571, "create-rename-unlink": 31453, "connect": 55475,
+        "spawn": 1261642, "fork": 446333,
+    },
+    "Tetragon, 1 file_open policy": {
+        "getppid": 337, "open-short": 14553, "open-long": 22508, "pwrite": 1571, "create-rename-unlink": 40087, "connect": 55652,
+        "spawn": 1278504, "fork": 440190,
+    },
+    "Tetragon, 10 such policies": {
+        "getppid": 334, "open-short": 93714, "open-long": 143192, "pwrite": 1571, "create-rename-unlink": 119339, "connect": 55265,
+        "spawn": 1332875, "fork": 436678,
+    },
+}  # fmt: skip
+"""Measured on the same kind of guest (6.12, one processor, -icount, files on tmpfs) with a workload of the same operations.
+One Tetragon policy is one kprobe on security_file_open with one Prefix value that never matches."""
+PEERS_BASE = {
+    "getppid": 334, "open-short": 5784, "open-long": 8885, "pwrite": 1571, "create-rename-unlink": 31365, "connect": 55574, "spawn": 858917,
+    "fork": 237922,
+}  # fmt: skip
+"""The same guest with no program at all."""
+
+
+PREFACE = """\
+Instructions per operation, Linux {kernel}, one processor, QEMU `-icount shift=0`: the guest's clock advances one nanosecond per instruction
+executed, so a loop timed in the guest gives guest instructions, the same to a fraction of a per cent from run to run. Kernel and user
+space are counted, the agent's own work included. Files are on tmpfs. The figure in brackets is the difference to no program at all.
+Made by `make bench`; the workload is `benchmarks/workload.c`, the policies are made by `benchmarks/bench.py`."""
+
+PEERS_PREFACE = """\
+Measured earlier with a workload of the same operations, not by `make bench`; the difference is to their own run with no program. One
+Tetragon policy is one kprobe on security_file_open with one Prefix value that never matches; Falco ran with a stand-in for its container
+plugin."""
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One policy set: `paths` path rules and `networks` networks; None: bpfence is not running."""
+
+    name: str
+    paths: int | None = None
+    networks: int = 0
+
+
+SETTINGS = (
+    Setting("no program"),
+    Setting("empty engine", 0),
+    *(Setting(f"{n:,} path rules", n) for n in (10, 100, 1000, 10000)),
+    Setting("CIDR policy, 100 networks", 0, 100),
+)
+
+
+def path_values(n: int) -> Iterator[str]:
+    """`n` different path globs, none of which matches what the workload touches: prefixes, whole paths, one-star globs."""
+    for i in range(n):
+        match i % 10:
+            case 0 | 1 | 2 | 3 | 4 | 5:
+                yield f"/srv/tenant-{i:05}/**"
+            case 6 | 7 | 8:
+                yield f"/opt/vendor-{i % 97}/lib/plugin-{i:05}.so"
+            case _:
+                yield f"/etc/service-{i:05}/*.key"
+
+
+def policy(setting: Setting) -> str:
+    """The native policy of a setting, scoped to the benchmark's cgroup."""
+    values = enumerate(path_values(setting.paths or 0))
+    rules: list[dict[str, Any]] = [
+        {"name": f"path-{i}", "on": "open", "match": {"file.path": path}, "action": "deny"} for i, path in values
+    ]
+    if setting.networks:
+        networks = [f"10.{i}.0.0/{16 + i % 9}" for i in range(setting.networks)]
+        rules.append({"name": "networks", "on": "connect", "match": {"net.peer.ip": networks}, "action": "deny"})
+    return yaml.safe_dump({
+        "apiVersion": "bpfence.io/v1alpha1", "kind": "SecurityPolicy", "metadata": {"name": "bench"},
+        "spec": {"mode": "enforce", "scope": {"cgroup": CGROUP}, "rules": rules},
+    }, sort_keys=False)  # fmt: skip
+
+
+def start_agent(setting: Setting, folder: Path) -> subprocess.Popen[bytes]:
+    """`bpfence run` with the setting's policy, in force."""
+    policies, ready = folder / "policies", folder / "ready"
+    policies.mkdir(parents=True)
+    if setting.paths or setting.networks:
+        (policies / "bench.yaml").write_text(policy(setting))
+    log = folder / "agent.log"
+    outputs = ("--output", f"jsonl:{folder / 'alerts'}", "--ready-file", str(ready))
+    command = [sys.executable, "-m", "bpfence", "run", "-p", str(policies), *outputs]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    deadline = time.monotonic() + READY_SECONDS
+    while not ready.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"bpfence run did not start with {setting.name}:\n{log.read_text(errors='replace')[-4000:]}")
+        time.sleep(1)
+    time.sleep(2)  # what the agent still does after the start is not the operations' cost
+    return process
+
+
+def run_workload(workload: Path, cgroup: Path) -> dict[str, int]:
+    """Operation to instructions."""
+    done = subprocess.run(
+        [str(workload), str(WORK), str(ROUNDS)], text=True, capture_output=True, check=True,
+        preexec_fn=lambda: (cgroup / "cgroup.procs").write_text("0"),
+    )  # fmt: skip
+    return {name: int(value) for name, value in (line.split() for line in done.stdout.splitlines())}
+
+
+def measure(wanted: str) -> None:
+    """Inside the guest: every setting; results are added to RESULTS/results.json as they come."""
+    WORK.mkdir()
+    workload = WORK / "workload"
+    shutil.copy(ROOT / ".build" / "workload", workload)
+    inside, outside = CGROUPS / CGROUP.strip("/"), CGROUPS / "bpfence-bench-outside"
+    inside.mkdir()
+    outside.mkdir()
+    results: dict[str, dict[str, dict[str, int]]] = {}
+    for number, setting in enumerate(SETTINGS):
+        if wanted and wanted not in setting.name and setting.paths is not None:
+            continue
+        print(f"{setting.name} …", flush=True)
+        if setting.paths is None:
+            results[setting.name] = {"": run_workload(workload, outside)}
+        else:
+            process = start_agent(setting, WORK / f"agent-{number}")
+            measured = {"not concerned": run_workload(workload, outside)}
+            if setting.paths or setting.networks:
+                measured = {"concerned": run_workload(workload, inside), **measured}
+            results[setting.name] = measured
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=600)
+            subprocess.run([sys.executable, "-m", "bpfence", "unload"], cwd=ROOT, check=True, capture_output=True)
+        for subject, values in results[setting.name].items():
+            print(f"  {subject or 'baseline':14} {values}", flush=True)
+        (RESULTS / "results.json").write_text(json.dumps({"kernel": os.uname().release, "results": results}, indent=1))
+
+
+def table(rows: dict[str, dict[str, int]], base: dict[str, int]) -> str:
+    """A Markdown table: one row per operation, one column per setting, the difference to `base` in brackets."""
+    lines = ["| operation | " + " | ".join(rows) + " |", "|---|" + "---:|" * len(rows)]
+    for operation, title in NAMES.items():
+        cells = []
+        for values in rows.values():
+            value = values[operation]
+            cells.append(f"{value:,}" if values is base else f"{value:,} ({value - base[operation]:+,})")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def report(measured: dict[str, Any]) -> str:
+    """docs/benchmarks.md."""
+    results: dict[str, dict[str, dict[str, int]]] = measured["results"]
+    base = results["no program"][""]
+    concerned = {"no program": base} | {name: subjects["concerned"] for name, subjects in results.items() if "concerned" in subjects}
+    others = {"no program": base} | {name: subjects["not concerned"] for name, subjects in results.items() if "not concerned" in subjects}
+    sections = [
+        f"# Benchmarks\n\n{PREFACE.format(kernel=measured['kernel'])}",
+        "## A process that the rules concern",
+        table(concerned, base),
+        "## A process that no rule concerns",
+        table(others, base),
+        f"## Peers on the same kind of guest\n\n{PEERS_PREFACE}",
+        table({"no program": PEERS_BASE, **PEERS}, PEERS_BASE),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def main() -> int:
+    """Boot the guest and write the report; or, inside it, measure."""
+    parser = argparse.ArgumentParser(description="Instructions per operation.")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name holds TEXT, printed, no report written")
+    options = parser.parse_args()
+    if options.inside:
+        measure(options.only)
+        return 0
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable, "-m", "vmtest", "run", KERNEL, "--icount", "--rwdir", str(RESULTS), "--timeout", "7200", "--memory", "4G", "--",
+        "env", f"PYTHONPATH={ROOT / 'src'}:{ROOT}", sys.executable, str(ROOT / "benchmarks/bench.py"), "--inside", "--only", options.only,
+    ]  # fmt: skip
+    code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
+    if code == 0 and not options.only:
+        REPORT.write_text(report(json.loads((RESULTS / "results.json").read_text())))
+        print(f"written: {REPORT.relative_to(ROOT)}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
