@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+# The only entry point. `make` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+BUILD := .build
+BPF_SOURCES := $(wildcard bpf/*.c bpf/*.h)
+TRIGGER := $(BUILD)/trigger
+WORKLOAD := $(BUILD)/workload
+CFLAGS := -O2 -g -Wall -Wextra -Werror -static -pthread
+# One kernel for everyday work; `make test KERNELS=5.10` takes another. `all` is the whole table of vmtest/kernels.py.
+KERNELS ?= 6.12
+export PATH := $(CURDIR)/$(BUILD)/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)/src:$(CURDIR)
+
+.PHONY: help
+help: ## this list
+	@printf 'bpfence: make TARGET\n\n'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  \033[1m%-10s\033[0m %s\n' "$$name" "$$text"; done
+	@printf '\nvariables: KERNELS=6.12,5.10 (for test), ARGS=... (more arguments for pytest, demo and bench)\n'
+
+.PHONY: dev
+dev: $(BUILD)/dev.stamp bpf $(TRIGGER) ## everything needed to build, run and test; leaves .venv/bin/bpfence
+	@echo "ready: $(VENV)/bin/bpfence"
+
+$(BUILD)/python: tools/setup.sh
+	@mkdir -p $(BUILD)/bin
+	@echo "system packages"
+	@tools/setup.sh $(BUILD)/python $(BUILD)/bpftool
+	@ln -sf "$$(cat $(BUILD)/bpftool)" $(BUILD)/bin/bpftool
+
+$(PYTHON): | $(BUILD)/python
+	@echo "virtual environment in $(VENV)"
+	@"$$(cat $(BUILD)/python)" -m venv $(VENV)
+
+$(BUILD)/dev.stamp: pyproject.toml setup.py $(wildcard src/bpfence/kernel/build_ffi.py src/bpfence/kernel/*.c src/bpfence/kernel/*.h) $(BUILD)/python | $(PYTHON)
+	@echo "Python packages"
+	@$(PYTHON) -m pip install -q --disable-pip-version-check --upgrade pip
+	@$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+.PHONY: bpf
+bpf: $(BUILD)/bpf.stamp ## the BPF object, built when a source is newer
+$(BUILD)/bpf.stamp: $(BPF_SOURCES) tools/build_bpf.py | $(BUILD)/dev.stamp
+	@echo "BPF object"
+	@$(PYTHON) tools/build_bpf.py
+	@touch $@
+
+$(TRIGGER): tests/kernel/triggers/trigger.c | $(BUILD)/python
+	@gcc $(CFLAGS) -o $@ $<
+$(WORKLOAD): benchmarks/workload.c | $(BUILD)/python
+	@gcc $(CFLAGS) -o $@ $<
+
+.PHONY: generate
+generate: $(BUILD)/dev.stamp ## rewrite the generated files (ABI, schema, reference docs)
+	@for tool in tools/gen_*.py; do echo "$$tool"; $(PYTHON) $$tool; done
+
+.PHONY: check
+check: $(BUILD)/dev.stamp ## ruff, mypy --strict, import-linter, generated files are current
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy --strict src tools vmtest
+	@$(VENV)/bin/lint-imports --no-cache
+	@for tool in tools/gen_*.py; do $(PYTHON) $$tool --check; done
+
+.PHONY: unit
+unit: $(BUILD)/dev.stamp bpf ## unit tests: no root, no kernel
+	@$(PYTHON) -m pytest tests/unit $(ARGS)
+
+.PHONY: test
+test: check dev ## check, unit tests, kernel tests in one guest (KERNELS, default 6.12)
+	@$(PYTHON) -m pytest tests/unit tests/kernel tests/e2e --kernels '$(KERNELS)' $(ARGS)
+
+.PHONY: test-all
+test-all: check dev ## the same on every kernel and flavour, one boot each
+	@$(PYTHON) -m pytest tests/unit tests/kernel tests/e2e --kernels all $(ARGS)
+
+.PHONY: demo
+demo: dev ## real attacks, without and with bpfence; in a guest where this kernel refuses
+	@$(PYTHON) tools/demo.py $(ARGS)
+
+.PHONY: bench
+bench: dev $(WORKLOAD) ## instructions per operation, in a 6.12 guest; writes docs/benchmarks.md
+	@$(PYTHON) benchmarks/bench.py $(ARGS)
+
+.PHONY: kernels
+kernels: $(BUILD)/dev.stamp ## fetch the test kernels into the cache
+	@$(PYTHON) -m vmtest fetch --all
+
+.PHONY: clean
+clean: ## remove everything built; the kernel cache stays
+	@rm -rf $(BUILD) $(VENV) build dist src/*.egg-info src/bpfence/kernel/_*.c
+	@find src tests tools vmtest benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@find src -name '*.so' -delete -o -name '*.bpf.o' -delete
