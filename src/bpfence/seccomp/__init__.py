@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Seccomp profiles in, filters, tables and other formats out.
+
+Used by the CLI, by native policies that carry `seccomp:`, and by what applies filters. From the text of a profile to its use:
+
+    documents   JSON → values with their places
+    findings    every diagnostic code, and the list they are collected in
+    profile     values → Profile: the model; and back to normalised JSON; which rules hold for an architecture, capabilities, a kernel
+    syscalls    names and numbers of system calls per architecture, arguments, families, what runtimes and libraries need
+    filter      Profile → struct sock_filter through libseccomp (`libseccomp` is the binding)
+    interpret   what a filter does to a call, what a profile says about it, and whether the two agree
+    check       what is wrong with a profile that can be read
+    merge       the union of two profiles, and the difference
+    export      other formats, out and in
+
+Nothing here applies a filter to a process, and only `libseccomp` calls C.
+"""

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON text in, a bounded tree of values with their places out.
+
+Called by `profile`. Strict RFC 8259: no comments, no trailing commas, no NaN. Bounded against hostile files: size, nesting, number of
+values; nothing recurses. What reads YAML builds the same `Value`s, so that one reader serves both.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from typing import Final, Literal, Protocol
+
+from bpfence.errors import Diagnostic, Location
+
+MAX_BYTES: Final = 4 << 20
+MAX_DEPTH: Final = 64
+MAX_VALUES: Final = 300_000
+MAX_DIGITS: Final = 40
+
+Kind = Literal["object", "array", "string", "number", "boolean", "null"]
+WORDS: Final = {"object": "an object", "array": "a list", "string": "a text", "number": "a number", "boolean": "a boolean", "null": "null"}
+
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_STRING: Final = re.compile(r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9A-Fa-f]{4})*"')
+_ESCAPE: Final = re.compile(r'\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})')
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LINE: Final = re.compile("\r\n|\r|\n")
+
+
+class Places(Protocol):
+    """What turns an offset into a place."""
+
+    def location(self, index: int) -> Location:
+        """Line and column, from 1."""
+
+
+class Text:
+    """The text of one file, and the way from offsets to lines and columns."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self.file = file
+        self.text = text
+        self.starts = [0, *(m.end() for m in _LINE.finditer(text))]
+
+    def location(self, index: int) -> Location:
+        """Line and column, from 1, of an offset."""
+        line = bisect_right(self.starts, index)
+        return Location(self.file, line, index - self.starts[line - 1] + 1)
+
+
+class Value:
+    """One value. `text` holds a string's content, a number as it was written, `true` or `false`."""
+
+    __slots__ = ("items", "kind", "pairs", "places", "start", "text")
+
+    def __init__(self, places: Places, kind: Kind, start: int, text: str = "") -> None:
+        self.places = places
+        self.kind = kind
+        self.start = start
+        self.text = text
+        self.items: list[Value] = []
+        self.pairs: list[tuple[Value, Value]] = []
+
+    @property
+    def location(self) -> Location:
+        """Where the value begins."""
+        return self.places.location(self.start)
+
+    @property
+    def what(self) -> str:
+        """The value for a message: "a list", "a text"."""
+        return WORDS[self.kind]
+
+
+class DocumentError(Exception):
+    """What ends the reading of a file; carries its diagnostic."""
+
+    def __init__(self, location: Location, message: str, hint: str = "", code: str = "json-syntax") -> None:
+        self.diagnostic = Diagnostic(location, message, hint, code=code)
+        super().__init__(message)
+
+
+def decode(data: bytes, file: str) -> str:
+    """UTF-8 bytes as text, without a byte order mark; DocumentError where it is not UTF-8 or too large."""
+    if len(data) > MAX_BYTES:
+        raise DocumentError(Location(file), f"the file is larger than {MAX_BYTES >> 20} MiB", "a profile is a few kilobytes", "json-limit")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8", "replace")
+        raise DocumentError(Text(file, before).location(len(before)), "the file is not UTF-8", "save it as UTF-8", "not-utf8") from None
+
+
+def parse(text: str, file: str) -> Value:
+    """The value of a whole JSON text; DocumentError with the place of the first mistake."""
+    return _Parser(Text(file, text)).document()
+
+
+class _Parser:
+    """One pass over the text; open objects and arrays are on a stack of our own."""
+
+    def __init__(self, source: Text) -> None:
+        self.source = source
+        self.text = source.text
+        self.at = 0
+        self.count = 0
+        self.open: list[Value] = []
+        self.keys: list[Value | None] = []  # of each open object the key that waits for its value
+
+    def document(self) -> Value:
+        self.space()
+        value = self.value()
+        while self.open:
+            self.step()
+        self.space()
+        if self.at < len(self.text):
+            raise self.error("there is something after the end of the document", "a profile is one JSON object")
+        return value
+
+    def step(self) -> None:
+        """One more value of the innermost open object or array, or its end."""
+        holder = self.open[-1]
+        end = "}" if holder.kind == "object" else "]"
+        first = not (holder.pairs or holder.items)
+        self.space()
+        if self.peek() == end:
+            self.at += 1
+            self.open.pop()
+            self.keys.pop()
+            return
+        if not first:
+            self.expect(",", f"',' or '{end}'")
+            self.space()
+            if self.peek() == end:
+                raise self.error(f"there must be no ',' before '{end}'", "remove the comma")
+        if holder.kind == "object":
+            if self.peek() != '"':
+                message = "a key must be a text in double quotes" if self.peek() else "the file ends in the middle of an object"
+                raise self.error(message, _QUOTES)
+            key = self.string()
+            self.space()
+            self.expect(":", "':'")
+            self.space()
+            self.keys[-1] = key
+        self.attach(holder)
+
+    def attach(self, holder: Value) -> None:
+        key = self.keys[-1]
+        value = self.value()
+        if holder.kind == "object":
+            assert key is not None
+            holder.pairs.append((key, value))
+        else:
+            holder.items.append(value)
+
+    def value(self) -> Value:
+        self.count += 1
+        if self.count > MAX_VALUES:
+            raise self.error(f"the file holds more than {MAX_VALUES} values", "a profile needs a few hundred", "json-limit")
+        char = self.peek()
+        if char in ("{", "["):
+            return self.container("object" if char == "{" else "array")
+        if char == '"':
+            return self.string()
+        if char and char in "-0123456789":
+            return self.number()
+        return self.word()
+
+    def container(self, kind: Kind) -> Value:
+        if len(self.open) >= MAX_DEPTH:
+            raise self.error(f"the file nests deeper than {MAX_DEPTH} levels", "a profile needs 5", "json-limit")
+        value = Value(self.source, kind, self.at)
+        self.at += 1
+        self.open.append(value)
+        self.keys.append(None)
+        return value
+
+    def string(self) -> Value:
+        found = _STRING.match(self.text, self.at)
+        if found is None:
+            raise self.bad_string()
+        value = Value(self.source, "string", self.at, json.loads(found.group()))
+        self.at = found.end()
+        return value
+
+    def bad_string(self) -> DocumentError:
+        at = self.at + 1
+        while at < len(self.text):
+            char = self.text[at]
+            if char == "\\":
+                if not _ESCAPE.match(self.text, at):
+                    self.at = at
+                    return self.error("an escape that JSON does not have", "write \\\\ for a backslash")
+                at += 1
+            elif char < " ":
+                self.at = at
+                return self.error("a text must end on its line, and hold control characters as escapes", 'write \\n, or close it with "')
+            at += 1
+        return self.error("the text never ends", 'close it with "')
+
+    def number(self) -> Value:
+        found = _NUMBER.match(self.text, self.at)
+        after = self.text[found.end() : found.end() + 1] if found else ""
+        if found is None or after.isalnum() or after in ("_", "."):
+            hexadecimal = self.text[self.at : self.at + 2].lower() == "0x"
+            hint = "write it in decimal" if hexadecimal else "leading zeros, signs and digit separators are not allowed"
+            raise self.error("not a JSON number", hint)
+        if len(found.group()) > MAX_DIGITS:
+            raise self.error("the number is far too long", "no argument has more than 20 digits", "json-limit")
+        value = Value(self.source, "number", self.at, found.group())
+        self.at = found.end()
+        return value
+
+    def word(self) -> Value:
+        found = _WORD.match(self.text, self.at)
+        word = found.group() if found else ""
+        if word in ("true", "false", "null"):
+            value = Value(self.source, "null" if word == "null" else "boolean", self.at, word)
+            self.at += len(word)
+            return value
+        if not self.peek():
+            raise self.error("the file ends where a value should stand", "close what is open")
+        if word in ("NaN", "Infinity"):
+            raise self.error(f"{word} is not a JSON value", "write a whole number")
+        if self.text.startswith(("//", "/*", "#"), self.at):
+            raise self.error("JSON has no comments", 'rules may carry one under "comment"')
+        raise self.error("here a value should stand", _QUOTES if word or self.peek() == "'" else "")
+
+    def peek(self) -> str:
+        return self.text[self.at : self.at + 1]
+
+    def space(self) -> None:
+        found = _SPACE.match(self.text, self.at)
+        assert found is not None
+        self.at = found.end()
+
+    def expect(self, char: str, what: str) -> None:
+        if self.peek() != char:
+            if self.text.startswith(("//", "/*", "#"), self.at):
+                raise self.error("JSON has no comments", 'rules may carry one under "comment"')
+            message = f"{what} is missing here" if self.peek() else f"the file ends where {what} should stand"
+            raise self.error(message, "check the line before, too")
+        self.at += 1
+
+    def error(self, message: str, hint: str = "", code: str = "json-syntax") -> DocumentError:
+        return DocumentError(self.source.location(self.at), message, hint, code)
+
+
+_QUOTES: Final = "texts and keys stand in double quotes"

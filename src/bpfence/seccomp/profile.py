@@ -1,0 +1,730 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of a seccomp profile in, the model out; and back to normalised JSON.
+
+The format is the `linux.seccomp` object of the OCI runtime specification with what Docker and containers/common add to it: `archMap`,
+`name`, `comment`, `includes`, `excludes`, `errno`, `defaultErrno`. Everything else in this package, and `policy`, is built on `Profile`.
+`load` collects every mistake with its place, and gives no profile where there is an error. Whether a name is a system call is not
+decided here: profiles are made for many kernels (`check` says so).
+
+`resolve` answers which rules hold on one machine, as runtimes do: excludes before includes, and `architectures` or `archMap`.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno as errno_module
+import json
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from bpfence import names
+from bpfence.errors import Diagnostic, Location
+from bpfence.seccomp.documents import MAX_BYTES, DocumentError, Value, decode, parse
+from bpfence.seccomp.findings import Findings, quoted, suggest
+from bpfence.seccomp.syscalls import Arch
+
+NOWHERE: Final = Location("<none>")
+EPERM: Final = errno_module.EPERM
+MAX_ERRNO: Final = 4095
+MAX_ARGUMENT: Final = (1 << 64) - 1
+ARGUMENTS: Final = 6
+
+DOCKER_CAPABILITIES: Final = tuple(
+    f"CAP_{name}"
+    for name in (
+        "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE",
+        "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    )
+)  # fmt: skip
+"""The bounding set of a container that Docker starts without --cap-add and --cap-drop."""
+
+
+class Action(enum.Enum):
+    """What seccomp does with a call; the values are those of profiles. Docker's SCMP_ACT_KILL is KILL_THREAD."""
+
+    KILL_PROCESS = "SCMP_ACT_KILL_PROCESS"
+    KILL_THREAD = "SCMP_ACT_KILL_THREAD"
+    TRAP = "SCMP_ACT_TRAP"
+    ERRNO = "SCMP_ACT_ERRNO"
+    NOTIFY = "SCMP_ACT_NOTIFY"
+    TRACE = "SCMP_ACT_TRACE"
+    LOG = "SCMP_ACT_LOG"
+    ALLOW = "SCMP_ACT_ALLOW"
+
+    @property
+    def carries_data(self) -> bool:
+        """Whether errnoRet means something: the errno, or the number that the tracer is told."""
+        return self in (Action.ERRNO, Action.TRACE)
+
+    @property
+    def permits(self) -> bool:
+        """Whether the call is made."""
+        return self in (Action.ALLOW, Action.LOG)
+
+
+RET: Final = {
+    Action.KILL_PROCESS: 0x80000000, Action.KILL_THREAD: 0x00000000, Action.TRAP: 0x00030000, Action.ERRNO: 0x00050000,
+    Action.NOTIFY: 0x7FC00000, Action.TRACE: 0x7FF00000, Action.LOG: 0x7FFC0000, Action.ALLOW: 0x7FFF0000,
+}  # fmt: skip
+"""SECCOMP_RET_* of include/uapi/linux/seccomp.h."""
+
+_ACTION_WORDS: Final = {**{action.value: action for action in Action}, "SCMP_ACT_KILL": Action.KILL_THREAD}
+
+
+class ArgOp(enum.Enum):
+    """How an argument is compared, unsigned and 64 bits wide, with `value`."""
+
+    NE = "SCMP_CMP_NE"
+    LT = "SCMP_CMP_LT"
+    LE = "SCMP_CMP_LE"
+    EQ = "SCMP_CMP_EQ"
+    GE = "SCMP_CMP_GE"
+    GT = "SCMP_CMP_GT"
+    MASKED_EQ = "SCMP_CMP_MASKED_EQ"  # (argument & value) == value_two
+
+
+class Flag(enum.Enum):
+    """Flags of seccomp(2) that a profile may ask for."""
+
+    TSYNC = "SECCOMP_FILTER_FLAG_TSYNC"
+    LOG = "SECCOMP_FILTER_FLAG_LOG"
+    SPEC_ALLOW = "SECCOMP_FILTER_FLAG_SPEC_ALLOW"
+    WAIT_KILLABLE_RECV = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+
+
+DEFAULT_FLAGS: Final = (Flag.SPEC_ALLOW,)
+"""What runc (since 1.2) and crun set where a profile has no `flags`; `"flags": []` sets none."""
+
+
+class Verdict(msgspec.Struct, frozen=True, order=False):
+    """An action with its data: the errno of ERRNO, what the tracer of TRACE is told; otherwise 0."""
+
+    action: Action
+    data: int = 0
+
+    def __str__(self) -> str:
+        if self.action is Action.ERRNO:
+            return f"ERRNO({errno_module.errorcode.get(self.data, self.data)})"
+        return f"TRACE({self.data})" if self.action is Action.TRACE else self.action.name
+
+    @property
+    def ret(self) -> int:
+        """What a filter returns for it."""
+        return RET[self.action] | self.data
+
+
+class Arg(msgspec.Struct, frozen=True):
+    """One condition on argument `index` (from 0). With MASKED_EQ `value` is the mask and `value_two` what must remain."""
+
+    index: int
+    op: ArgOp
+    value: int
+    value_two: int = 0
+    location: Location = NOWHERE
+
+    def holds(self, argument: int) -> bool:
+        """Whether a 64-bit argument fulfils it."""
+        match self.op:
+            case ArgOp.NE:
+                return argument != self.value
+            case ArgOp.LT:
+                return argument < self.value
+            case ArgOp.LE:
+                return argument <= self.value
+            case ArgOp.EQ:
+                return argument == self.value
+            case ArgOp.GE:
+                return argument >= self.value
+            case ArgOp.GT:
+                return argument > self.value
+            case ArgOp.MASKED_EQ:
+                return argument & self.value == self.value_two
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    """Of `includes` and `excludes`: capabilities in the bounding set, Go names of the machine (amd64), the oldest kernel as (6, 1)."""
+
+    caps: tuple[str, ...] = ()
+    arches: tuple[str, ...] = ()
+    min_kernel: tuple[int, int] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.caps or self.arches or self.min_kernel)
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """What happens to some calls. `errno` is errnoRet, None where it was left out; `places` says where each name stands."""
+
+    names: tuple[str, ...]
+    action: Action
+    errno: int | None = None
+    args: tuple[Arg, ...] = ()
+    includes: Conditions = Conditions()
+    excludes: Conditions = Conditions()
+    comment: str = ""
+    location: Location = NOWHERE
+    places: tuple[Location, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The action with its data: runtimes take EPERM where errnoRet is left out."""
+        return _verdict(self.action, self.errno)
+
+    @property
+    def alternatives(self) -> tuple[tuple[Arg, ...], ...]:
+        """The conditions as runtimes build them: any one of these tuples fulfilled as a whole makes the rule match.
+
+        Different indices are one AND; as soon as one index stands twice, every condition of the rule becomes a rule of its own.
+        """
+        if len({arg.index for arg in self.args}) == len(self.args):
+            return (self.args,)
+        return tuple((arg,) for arg in self.args)
+
+    def matches(self, args: Sequence[int]) -> bool:
+        """Whether the rule is about a call with these (six) arguments, its name apart."""
+        return any(all(arg.holds(args[arg.index]) for arg in alternative) for alternative in self.alternatives)
+
+    def place(self, name: str) -> Location:
+        """Where a name stands."""
+        index = self.names.index(name)
+        return self.places[index] if index < len(self.places) else self.location
+
+
+class ArchMap(msgspec.Struct, frozen=True):
+    """Docker's archMap: on machines of `arch`, the filter is for it and for `subs`."""
+
+    arch: Arch
+    subs: tuple[Arch, ...] = ()
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """One profile as it was written. `flags` is None where the key was left out, which is not the same as an empty list."""
+
+    default_action: Action
+    default_errno: int | None = None
+    architectures: tuple[Arch, ...] = ()
+    arch_map: tuple[ArchMap, ...] = ()
+    flags: tuple[Flag, ...] | None = None
+    listener_path: str = ""
+    listener_metadata: str = ""
+    rules: tuple[Rule, ...] = ()
+    location: Location = NOWHERE
+
+    @property
+    def default(self) -> Verdict:
+        """What happens to calls that no rule is about."""
+        return _verdict(self.default_action, self.default_errno)
+
+    @property
+    def effective_flags(self) -> tuple[Flag, ...]:
+        """The flags that runtimes set."""
+        return DEFAULT_FLAGS if self.flags is None else self.flags
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """A rule that does not hold on a machine, and why: `excludes: CAP_SYS_ADMIN`."""
+
+    rule: Rule
+    reason: str
+
+
+class Effective(msgspec.Struct, frozen=True, kw_only=True):
+    """A profile on one machine: `architectures` begins with the machine's own."""
+
+    profile: Profile
+    default: Verdict
+    architectures: tuple[Arch, ...]
+    flags: tuple[Flag, ...]
+    rules: tuple[Rule, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def _verdict(action: Action, errno: int | None) -> Verdict:
+    return Verdict(action, EPERM if errno is None else errno) if action.carries_data else Verdict(action)
+
+
+# ---- which rules hold ----
+
+
+def resolve(
+    profile: Profile, arch: Arch | None = None, caps: Collection[str] = DOCKER_CAPABILITIES, kernel: tuple[int, int] | None = None
+) -> Effective:
+    """The rules that hold on a machine of `arch` (default: this one) for a bounding set `caps`, on `kernel` (None: newer than any).
+
+    As Docker does it: a rule whose excludes name the machine, any one of the capabilities or a kernel that is reached is left out;
+    so is one whose includes do not name the machine, name a capability that is missing, or a kernel that is not reached.
+    """
+    machine = arch or Arch.native()
+    kept: list[Rule] = []
+    left: list[LeftOut] = []
+    for rule in profile.rules:
+        reason = _excluded(rule.excludes, machine, caps, kernel) or _not_included(rule.includes, machine, caps, kernel)
+        if reason:
+            left.append(LeftOut(rule, reason))
+        else:
+            kept.append(rule)
+    return Effective(
+        profile=profile, default=profile.default, architectures=_architectures(profile, machine), flags=profile.effective_flags,
+        rules=tuple(kept), left_out=tuple(left),
+    )  # fmt: skip
+
+
+def _architectures(profile: Profile, machine: Arch) -> tuple[Arch, ...]:
+    """What the filter covers. libseccomp begins every filter with the machine's own architecture."""
+    listed: tuple[Arch, ...] = profile.architectures
+    for entry in profile.arch_map:
+        if entry.arch is machine:
+            listed = (entry.arch, *entry.subs)
+            break
+    return tuple(dict.fromkeys((machine, *listed)))
+
+
+def _reached(kernel: tuple[int, int] | None, least: tuple[int, int]) -> bool:
+    return kernel is None or kernel >= least
+
+
+def _excluded(excludes: Conditions, machine: Arch, caps: Collection[str], kernel: tuple[int, int] | None) -> str:
+    if machine.go_name in excludes.arches:
+        return f"excludes: {machine.go_name}"
+    for cap in excludes.caps:
+        if cap in caps:
+            return f"excludes: {cap}"
+    if excludes.min_kernel and _reached(kernel, excludes.min_kernel):
+        return f"excludes: kernel {kernel_text(excludes.min_kernel)} or later"
+    return ""
+
+
+def _not_included(includes: Conditions, machine: Arch, caps: Collection[str], kernel: tuple[int, int] | None) -> str:
+    if includes.arches and machine.go_name not in includes.arches:
+        return f"includes: only {', '.join(includes.arches)}"
+    for cap in includes.caps:
+        if cap not in caps:
+            return f"includes: needs {cap}"
+    if includes.min_kernel and not _reached(kernel, includes.min_kernel):
+        return f"includes: needs kernel {kernel_text(includes.min_kernel)}"
+    return ""
+
+
+def kernel_text(version: tuple[int, int]) -> str:
+    """(6, 1) as 6.1."""
+    return f"{version[0]}.{version[1]}"
+
+
+def kernel_version(text: str) -> tuple[int, int] | None:
+    """The version of a kernel release (6.1.0-13-amd64 is (6, 1)); None where there is none."""
+    found = re.match(r"(\d{1,3})\.(\d{1,3})(?!\d)", text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+# ---- reading ----
+
+
+def load(path: str | os.PathLike[str]) -> tuple[Profile | None, list[Diagnostic]]:
+    """The profile of one file, and everything that is wrong with it; None where there is an error."""
+    place = Location(str(path))
+    try:
+        # Without O_NONBLOCK a FIFO would stop us here.
+        descriptor = os.open(Path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None, [Diagnostic(place, "not a regular file", "a profile is a file", code="cannot-read")]
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return None, [Diagnostic(place, f"the file cannot be read: {reason}", "check the path and its permissions", code="cannot-read")]
+    return load_bytes(data, str(path))
+
+
+def load_bytes(data: bytes, file: str = "<text>") -> tuple[Profile | None, list[Diagnostic]]:
+    """The profile of a JSON text; `file` is the name in diagnostics."""
+    try:
+        root = parse(decode(data, file), file)
+    except DocumentError as error:
+        return None, [error.diagnostic]
+    return read(root)
+
+
+def read(root: Value) -> tuple[Profile | None, list[Diagnostic]]:
+    """The profile of a document that was read already, from JSON or YAML."""
+    findings = Findings()
+    profile = _Reader(findings).profile(root)
+    return (profile if not findings.errors else None), findings.sorted()
+
+
+_IGNORED: Final = "runtimes ignore it without a word"
+_CONFIG_KEYS: Final = ("ociVersion", "linux", "process", "root", "mounts")
+_INSTEAD: Final = {
+    "errnoret": "did you mean 'errnoRet'?", "defaultErrnoret": "did you mean 'defaultErrnoRet'?", "syscall": "did you mean 'syscalls'?",
+    "arguments": "did you mean 'args'?", "archs": "did you mean 'architectures'?", "operator": "did you mean 'op'?",
+    "_comment": "only rules carry a \"comment\"", "$schema": "remove it", "description": "only rules carry a \"comment\"",
+}  # fmt: skip
+
+_PROFILE_KEYS: Final = (
+    "defaultAction", "defaultErrnoRet", "defaultErrno", "architectures", "archMap", "flags", "listenerPath", "listenerMetadata", "syscalls",
+)  # fmt: skip
+_RULE_KEYS: Final = ("names", "name", "action", "errnoRet", "errno", "args", "comment", "includes", "excludes")
+_ARG_KEYS: Final = ("index", "value", "valueTwo", "op")
+_CONDITION_KEYS: Final = ("caps", "arches", "minKernel")
+_ARCHMAP_KEYS: Final = ("architecture", "subArchitectures")
+
+Entries = dict[str, tuple[Value, Value]]
+
+
+class _Reader:
+    """One profile: shapes first, then what they hold. Reports what does not fit and goes on."""
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+
+    # ---- shapes ----
+
+    def level(self, value: Value, what: str, known: Sequence[str], required: Sequence[str] = ()) -> Entries:
+        """The entries of an object whose keys are known; null is the same as a key left out."""
+        entries: Entries = {}
+        if value.kind != "object":
+            self.findings.add(value.location, "wrong-type", f"{what} must be an object, not {value.what}", "write it as {...}")
+            return entries
+        for key, inner in value.pairs:
+            if key.text in entries:
+                first = entries[key.text][0].location
+                hint = "join the two: runtimes take the last"
+                self.findings.add(key.location, "duplicate-key", f"{quoted(key.text)} was already given on line {first.line}", hint)
+            elif key.text not in known:
+                hint = _INSTEAD.get(key.text) or suggest(key.text, known, "known keys: " + ", ".join(known))
+                self.findings.add(key.location, "unknown-key", f"unknown key {quoted(key.text)} in {what}: {_IGNORED}", hint)
+            else:
+                entries[key.text] = (key, inner)
+        for name in required:
+            if name not in entries or entries[name][1].kind == "null":
+                place = entries[name][0] if name in entries else value
+                self.findings.add(place.location, "missing-key", f"{what} needs {name!r}", f'add "{name}": ...')
+        return {name: entry for name, entry in entries.items() if entry[1].kind != "null"}
+
+    def items(self, entries: Entries, key: str) -> list[Value]:
+        """The elements of a list; nothing where the key is absent."""
+        if key not in entries:
+            return []
+        value = entries[key][1]
+        if value.kind != "array":
+            self.findings.add(value.location, "wrong-type", f"{key} must be a list, not {value.what}", "write it as [...]")
+            return []
+        return value.items
+
+    def text(self, value: Value, what: str) -> str | None:
+        """A string."""
+        if value.kind != "string":
+            self.findings.add(value.location, "wrong-type", f"{what} must be a text, not {value.what}", "write it in double quotes")
+            return None
+        return value.text
+
+    def texts(self, entries: Entries, key: str) -> list[tuple[Value, str]]:
+        """A list of strings."""
+        found = [(value, self.text(value, f"an element of {key}")) for value in self.items(entries, key)]
+        return [(value, text) for value, text in found if text is not None]
+
+    def whole(self, value: Value, what: str, most: int) -> int | None:
+        """A number from 0 to `most`."""
+        if value.kind != "number":
+            hint = "write the number without quotes" if value.kind == "string" else "write a whole number"
+            self.findings.add(value.location, "wrong-type", f"{what} must be a number, not {value.what}", hint)
+            return None
+        if not value.text.isdigit():
+            negative = value.text.startswith("-")
+            hint = "arguments are compared without sign: write 2^64 minus it" if negative else "write a whole number in decimal"
+            self.findings.add(value.location, "bad-number", f"{what} cannot be {quoted(value.text)}", hint)
+            return None
+        number = int(value.text)
+        if number > most:
+            self.findings.add(value.location, "bad-number", f"{what} is at most {most}, not {value.text}", "")
+            return None
+        return number
+
+    # ---- the profile ----
+
+    def profile(self, root: Value) -> Profile | None:
+        if root.kind == "object" and not self.is_profile(root):
+            return None
+        entries = self.level(root, "a profile", _PROFILE_KEYS, ("defaultAction",))
+        if "architectures" in entries and "archMap" in entries and entries["architectures"][1].items and entries["archMap"][1].items:
+            place = entries["archMap"][0].location
+            what = "architectures and archMap exclude each other: runtimes refuse the profile"
+            self.findings.add(place, "both-given", what, "remove one")
+        action = self.action(entries, "defaultAction")
+        default_errno = self.errno(entries, "defaultErrnoRet", "defaultErrno", action)
+        rules = tuple(rule for rule in map(self.rule, self.items(entries, "syscalls")) if rule is not None)
+        flags = tuple(flag for flag in (self.flag(value, text) for value, text in self.texts(entries, "flags")) if flag)
+        return Profile(
+            default_action=action or Action.ERRNO,
+            default_errno=default_errno,
+            architectures=self.arches(entries, "architectures"),
+            arch_map=tuple(entry for entry in map(self.mapped, self.items(entries, "archMap")) if entry is not None),
+            flags=flags if "flags" in entries else None,
+            listener_path=self.optional(entries, "listenerPath"),
+            listener_metadata=self.optional(entries, "listenerMetadata"),
+            rules=rules,
+            location=root.location,
+        )
+
+    def is_profile(self, root: Value) -> bool:
+        """Whether the object is not something else that people keep beside profiles."""
+        keys = {key.text: key for key, _ in root.pairs}
+        if "defaultAction" in keys:
+            return True
+        if "kind" in keys and "apiVersion" in keys:
+            hint = "bpfence seccomp import reads a SeccompProfile of the Security Profiles Operator"
+            self.findings.add(root.location, "wrong-kind", "this is a Kubernetes object, not a seccomp profile", hint)
+            return False
+        found = [key for key in _CONFIG_KEYS if key in keys]
+        if found:
+            hint = "take what stands under linux.seccomp"
+            self.findings.add(keys[found[0]].location, "wrong-kind", "this is the configuration of a whole container", hint)
+            return False
+        return True
+
+    def optional(self, entries: Entries, key: str) -> str:
+        return (self.text(entries[key][1], key) or "") if key in entries else ""
+
+    def action(self, entries: Entries, key: str) -> Action | None:
+        if key not in entries:
+            return None
+        value = entries[key][1]
+        text = self.text(value, key)
+        if text is None:
+            return None
+        if text not in _ACTION_WORDS:
+            hint = suggest(text, _ACTION_WORDS, "write one of: " + ", ".join(_ACTION_WORDS))
+            if f"SCMP_ACT_{text.upper()}" in _ACTION_WORDS:
+                hint = f"did you mean 'SCMP_ACT_{text.upper()}'?"
+            self.findings.add(value.location, "bad-action", f"{key} cannot be {quoted(text)}", hint)
+        return _ACTION_WORDS.get(text)
+
+    def errno(self, entries: Entries, key: str, named: str, action: Action | None) -> int | None:
+        """errnoRet, or the name that containers/common knows as `errno`; runc ignores it under other actions, crun refuses the profile."""
+        number = self.whole(entries[key][1], key, MAX_ERRNO) if key in entries else None
+        if named in entries:
+            value = entries[named][1]
+            text = self.text(value, named)
+            by_name = names.number("errno", text) if text is not None else None
+            if text is not None and by_name is None:
+                hint = suggest(text, names.known("errno"), "write a name of errno(3)")
+                self.findings.add(value.location, "bad-errno", f"Linux has no errno {quoted(text)}", hint)
+            elif by_name is not None and number not in (None, by_name):
+                self.findings.add(value.location, "both-given", f"{key} and {named} say different things", "give one of them")
+            number = by_name if number is None else number
+        if number is None or action is None:
+            return number
+        given = key if key in entries else named
+        place = entries[given][1].location
+        if not action.carries_data:
+            what = f"{given} has no meaning with {action.value}: runc ignores it, crun refuses the profile"
+            self.findings.warn(place, "bad-errno", what, "remove it")
+            return None
+        if action is Action.ERRNO and number == 0:
+            what = "an errno of 0 makes the call do nothing and seem to succeed"
+            self.findings.warn(place, "errno-zero", what, "1 is EPERM, 38 is ENOSYS")
+        elif action is Action.ERRNO and number not in errno_module.errorcode:
+            self.findings.warn(place, "bad-errno", f"Linux has no errno {number}", "1 is EPERM, 38 is ENOSYS")
+        return number
+
+    def flag(self, value: Value, text: str) -> Flag | None:
+        known = {flag.value: flag for flag in Flag}
+        if text not in known:
+            hint = suggest(text, known, "write one of: " + ", ".join(known))
+            self.findings.add(value.location, "bad-flag", f"unknown flag {quoted(text)}: runtimes refuse the profile", hint)
+        return known.get(text)
+
+    def arches(self, entries: Entries, key: str) -> tuple[Arch, ...]:
+        found = (self.arch(value, text) for value, text in self.texts(entries, key))
+        return tuple(dict.fromkeys(arch for arch in found if arch is not None))
+
+    def arch(self, value: Value, text: str) -> Arch | None:
+        known = {arch.value: arch for arch in Arch}
+        if text not in known:
+            other = next((arch.value for arch in Arch if text.lower() in (arch.go_name, arch.name.lower(), arch.machine)), "")
+            hint = f"did you mean {other!r}?" if other else suggest(text, known, "known: " + ", ".join(known))
+            self.findings.add(value.location, "bad-architecture", f"unknown architecture {quoted(text)}", hint)
+        return known.get(text)
+
+    def mapped(self, value: Value) -> ArchMap | None:
+        entries = self.level(value, "an element of archMap", _ARCHMAP_KEYS, ("architecture",))
+        if "architecture" not in entries:
+            return None
+        written = self.text(entries["architecture"][1], "architecture")
+        arch = self.arch(entries["architecture"][1], written) if written is not None else None
+        subs = self.arches(entries, "subArchitectures")
+        return ArchMap(arch, subs) if arch is not None else None
+
+    # ---- rules ----
+
+    def rule(self, value: Value) -> Rule | None:
+        entries = self.level(value, "a rule", _RULE_KEYS, ("action",))
+        if value.kind != "object":
+            return None
+        given = self.texts(entries, "names")
+        if "name" in entries:
+            if entries.get("names") and entries["names"][1].items:
+                place = entries["name"][0].location
+                self.findings.add(place, "both-given", "name and names exclude each other: runtimes refuse the profile", "remove name")
+            name = self.text(entries["name"][1], "name")
+            given = [*given, (entries["name"][1], name)] if name else given
+        elif "names" not in entries:
+            self.findings.add(value.location, "missing-key", "a rule needs 'names'", 'add "names": [...]')
+        elif entries["names"][1].kind == "array" and not entries["names"][1].items:
+            self.findings.add(entries["names"][1].location, "empty", "a rule without names is about nothing", "name calls, or remove it")
+        for named, text in given:
+            if not text:
+                self.findings.add(named.location, "empty", "a name must not be empty", "remove it")
+        action = self.action(entries, "action")
+        return Rule(
+            names=tuple(text for _, text in given),
+            action=action or Action.ERRNO,
+            errno=self.errno(entries, "errnoRet", "errno", action),
+            args=tuple(arg for arg in map(self.argument, self.items(entries, "args")) if arg is not None),
+            includes=self.conditions(entries, "includes"),
+            excludes=self.conditions(entries, "excludes"),
+            comment=self.optional(entries, "comment"),
+            location=value.location,
+            places=tuple(named.location for named, _ in given),
+        )
+
+    def argument(self, value: Value) -> Arg | None:
+        entries = self.level(value, "an argument condition", _ARG_KEYS, ("index", "value", "op"))
+        numbers = {key: self.whole(entries[key][1], key, MAX_ARGUMENT) for key in ("value", "valueTwo") if key in entries}
+        index = self.whole(entries["index"][1], "index", ARGUMENTS - 1) if "index" in entries else None
+        known = {op.value: op for op in ArgOp}
+        op = None
+        if "op" in entries:
+            place = entries["op"][1]
+            text = self.text(place, "op")
+            op = known.get(text) if text is not None else None
+            if text is not None and op is None:
+                near = f"SCMP_CMP_{text.upper()}"
+                hint = f"did you mean {near!r}?" if near in known else suggest(text, known, "write one of: " + ", ".join(known))
+                self.findings.add(place.location, "bad-operator", f"op cannot be {quoted(text)}", hint)
+        first, second = numbers.get("value"), numbers.get("valueTwo")
+        if op is None or index is None or first is None:
+            return None
+        if op is not ArgOp.MASKED_EQ and second:
+            what = f"valueTwo means nothing with {op.value}"
+            self.findings.warn(entries["valueTwo"][1].location, "argument-ignored", what, "only SCMP_CMP_MASKED_EQ reads it: remove it")
+            second = 0
+        return Arg(index, op, first, second or 0, value.location)
+
+    def conditions(self, entries: Entries, key: str) -> Conditions:
+        if key not in entries:
+            return Conditions()
+        inner = self.level(entries[key][1], key, _CONDITION_KEYS)
+        caps: list[str] = []
+        for value, text in self.texts(inner, "caps"):
+            if names.number("capability", text) is None or not text.startswith("CAP_") or text != text.upper():
+                known = [name for name in names.known("capability") if name.startswith("CAP_")]
+                full = f"CAP_{text.upper().removeprefix('CAP_')}"
+                hint = suggest(full, known, "capability names begin with CAP_")
+                self.findings.add(value.location, "bad-capability", f"unknown capability {quoted(text)}", hint)
+            caps.append(text)
+        arches: list[str] = []
+        machines = {arch.go_name for arch in Arch}
+        for value, text in self.texts(inner, "arches"):
+            if text not in machines:
+                other = next((arch.go_name for arch in Arch if text in (arch.value, arch.machine)), "")
+                hint = f"did you mean {other!r}?" if other else suggest(text, machines, "known: " + ", ".join(sorted(machines)))
+                self.findings.add(value.location, "bad-architecture", f"unknown architecture {quoted(text)} in {key}", hint)
+            arches.append(text)
+        return Conditions(tuple(caps), tuple(arches), self.min_kernel(inner))
+
+    def min_kernel(self, entries: Entries) -> tuple[int, int] | None:
+        if "minKernel" not in entries:
+            return None
+        value = entries["minKernel"][1]
+        text = self.text(value, "minKernel")
+        found = kernel_version(text) if text is not None and re.fullmatch(r"\d{1,3}\.\d{1,3}", text) else None
+        if text is not None and (found is None or found == (0, 0)):
+            self.findings.add(value.location, "bad-kernel", f"minKernel cannot be {quoted(text)}", 'write it as "6.1"')
+        return found
+
+
+# ---- writing ----
+
+
+def bare(profile: Profile) -> Profile:
+    """The same profile without places, for comparing."""
+    rules = tuple(
+        msgspec.structs.replace(
+            rule, location=NOWHERE, places=(), args=tuple(msgspec.structs.replace(arg, location=NOWHERE) for arg in rule.args)
+        )
+        for rule in profile.rules
+    )
+    return msgspec.structs.replace(profile, rules=rules, location=NOWHERE)
+
+
+def as_document(profile: Profile) -> dict[str, Any]:
+    """The profile as the object that JSON and YAML files hold; keys in the order of the specification."""
+    document: dict[str, Any] = {"defaultAction": profile.default_action.value}
+    if profile.default_errno is not None:
+        document["defaultErrnoRet"] = profile.default_errno
+    if profile.architectures:
+        document["architectures"] = [arch.value for arch in profile.architectures]
+    if profile.arch_map:
+        document["archMap"] = [
+            {"architecture": entry.arch.value, "subArchitectures": [sub.value for sub in entry.subs]} for entry in profile.arch_map
+        ]
+    if profile.flags is not None:
+        document["flags"] = [flag.value for flag in profile.flags]
+    if profile.listener_path:
+        document["listenerPath"] = profile.listener_path
+    if profile.listener_metadata:
+        document["listenerMetadata"] = profile.listener_metadata
+    document["syscalls"] = [_rule_document(rule) for rule in profile.rules]
+    return document
+
+
+def _rule_document(rule: Rule) -> dict[str, Any]:
+    document: dict[str, Any] = {"names": list(rule.names), "action": rule.action.value}
+    if rule.errno is not None:
+        document["errnoRet"] = rule.errno
+    if rule.args:
+        document["args"] = [
+            {"index": arg.index, "value": arg.value}
+            | ({"valueTwo": arg.value_two} if arg.op is ArgOp.MASKED_EQ else {})
+            | {"op": arg.op.value}
+            for arg in rule.args
+        ]
+    if rule.comment:
+        document["comment"] = rule.comment
+    for key, conditions in (("includes", rule.includes), ("excludes", rule.excludes)):
+        if conditions:
+            document[key] = _conditions_document(conditions)
+    return document
+
+
+def _conditions_document(conditions: Conditions) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    if conditions.caps:
+        document["caps"] = list(conditions.caps)
+    if conditions.arches:
+        document["arches"] = list(conditions.arches)
+    if conditions.min_kernel:
+        document["minKernel"] = kernel_text(conditions.min_kernel)
+    return document
+
+
+def dump(profile: Profile) -> bytes:
+    """Normalised JSON, ending with a line feed. `load_bytes(dump(p))` is `p`, places apart."""
+    return (json.dumps(as_document(profile), indent=2) + "\n").encode()
+
+
+def plain(effective: Effective) -> Profile:
+    """A profile on one machine as a plain OCI profile: no conditions left, `architectures` in place of archMap."""
+    rules = tuple(msgspec.structs.replace(rule, includes=Conditions(), excludes=Conditions()) for rule in effective.rules)
+    return msgspec.structs.replace(effective.profile, architectures=effective.architectures, arch_map=(), rules=rules)
+
+
+def without_repeats(texts: Iterable[str]) -> tuple[str, ...]:
+    """The texts in order, each once."""
+    return tuple(dict.fromkeys(texts))

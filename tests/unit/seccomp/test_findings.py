@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The list of findings, suggestions, and the codes' place in the reference."""
+
+from __future__ import annotations
+
+import pytest
+
+from bpfence.errors import Location
+from bpfence.seccomp.findings import Findings, quoted, suggest
+
+
+def test_findings_are_counted_and_sorted() -> None:
+    findings = Findings()
+    findings.warn(Location("f", 9, 1), "empty", "later")
+    findings.add(Location("f", 2, 1), "empty", "sooner")
+    findings.note(Location("f", 3, 1), "empty", "between")
+    assert findings.errors == 1
+    assert [found.message for found in findings.sorted()] == ["sooner", "between", "later"]
+    assert [found.severity for found in findings.sorted()] == ["error", "info", "warning"]
+
+
+def test_a_code_that_is_not_in_the_list_is_a_bug() -> None:
+    with pytest.raises(KeyError):
+        Findings().add(Location("f"), "no-such-code", "x")
+
+
+def test_suggest() -> None:
+    assert suggest("opne", ["open", "close"]) == "did you mean 'open'?"
+    assert suggest("zzz", ["open"], "else") == "else"
+
+
+def test_quoted_is_short_and_safe() -> None:
+    assert quoted("a\x1b[31m") == r"'a\x1b[31m'"
+    assert len(quoted("x" * 1000)) < 70

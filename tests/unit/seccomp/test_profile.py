@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Profiles: read and written back, resolved for machines as runtimes do, and never an exception."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bpfence.seccomp.profile import (
+    DEFAULT_FLAGS,
+    Action,
+    Arch,
+    Arg,
+    ArgOp,
+    Conditions,
+    Flag,
+    Profile,
+    Rule,
+    Verdict,
+    bare,
+    dump,
+    kernel_version,
+    load,
+    load_bytes,
+    plain,
+    resolve,
+)
+from tests.unit.seccomp.random_profiles import profiles
+
+CORPORA = Path(__file__).resolve().parents[4] / "shared" / "corpora"
+
+
+def read(**given: Any) -> Profile:
+    found, diagnostics = load_bytes(json.dumps({"defaultAction": "SCMP_ACT_ERRNO", **given}).encode())
+    assert diagnostics == []
+    assert found is not None
+    return found
+
+
+def rule(**given: Any) -> Rule:
+    return read(syscalls=[{"names": ["read"], "action": "SCMP_ACT_ALLOW", **given}]).rules[0]
+
+
+@given(profiles())
+def test_what_is_written_is_read_back(profile: Profile) -> None:
+    again, diagnostics = load_bytes(dump(profile))
+    assert [str(d) for d in diagnostics if d.severity == "error"] == []
+    assert again is not None
+    assert bare(again) == profile
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.sampled_from(["SCMP_ACT_ALLOW", "read", "", "\ud800", "\x1b[31m"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["defaultAction", "syscalls", "names", "args", "includes", "x"]), inner, max_size=4)
+        ),
+        max_leaves=15,
+    )
+)
+def test_no_document_makes_it_fail_otherwise(document: Any) -> None:
+    profile, diagnostics = load_bytes(json.dumps(document).encode())
+    assert (profile is None) == any(d.severity == "error" for d in diagnostics)
+
+
+@pytest.mark.parametrize("name", ["oci-seccomp/moby-default.json", "tutorial/seccomp-profile.json"])
+def test_profiles_that_people_have(name: str) -> None:
+    if not (CORPORA / name).exists():
+        pytest.skip(f"no {CORPORA / name}")
+    profile, diagnostics = load(CORPORA / name)
+    assert diagnostics == []
+    assert profile is not None
+    again, _ = load_bytes(dump(profile))
+    assert again is not None
+    assert bare(again) == bare(profile)
+
+
+def test_errno_is_eperm_where_it_is_left_out() -> None:
+    assert rule(action="SCMP_ACT_ERRNO").verdict == Verdict(Action.ERRNO, 1)
+    assert rule(action="SCMP_ACT_ERRNO", errnoRet=38).verdict == Verdict(Action.ERRNO, 38)
+    assert rule(action="SCMP_ACT_TRACE").verdict == Verdict(Action.TRACE, 1)
+    assert rule(action="SCMP_ACT_ERRNO", errno="ENOSYS").verdict == Verdict(Action.ERRNO, 38)
+    assert rule().verdict == Verdict(Action.ALLOW)
+    assert read(defaultErrnoRet=38).default == Verdict(Action.ERRNO, 38)
+    assert read(defaultErrno="EACCES").default == Verdict(Action.ERRNO, 13)
+
+
+def test_kill_is_kill_thread() -> None:
+    assert rule(action="SCMP_ACT_KILL").action is rule(action="SCMP_ACT_KILL_THREAD").action is Action.KILL_THREAD
+
+
+def test_return_values_are_the_kernels() -> None:
+    assert Verdict(Action.ERRNO, 38).ret == 0x00050026
+    assert Verdict(Action.KILL_PROCESS).ret == 0x80000000
+    assert Verdict(Action.NOTIFY).ret == 0x7FC00000
+
+
+def test_the_old_name_key() -> None:
+    assert read(syscalls=[{"name": "read", "action": "SCMP_ACT_ALLOW"}]).rules[0].names == ("read",)
+
+
+def test_missing_flags_are_not_empty_flags() -> None:
+    assert read().effective_flags == DEFAULT_FLAGS == (Flag.SPEC_ALLOW,)
+    assert read(flags=None).effective_flags == DEFAULT_FLAGS
+    assert read(flags=[]).effective_flags == ()
+    assert read(flags=["SECCOMP_FILTER_FLAG_LOG"]).effective_flags == (Flag.LOG,)
+
+
+def test_different_indices_are_and() -> None:
+    found = rule(args=[{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}, {"index": 1, "value": 2, "op": "SCMP_CMP_GT"}])
+    assert found.matches((1, 3, 0, 0, 0, 0))
+    assert not found.matches((1, 2, 0, 0, 0, 0))
+    assert not found.matches((0, 3, 0, 0, 0, 0))
+
+
+def test_one_index_twice_makes_all_of_them_or() -> None:
+    found = rule(
+        args=[
+            {"index": 0, "value": 1, "op": "SCMP_CMP_EQ"},
+            {"index": 0, "value": 2, "op": "SCMP_CMP_EQ"},
+            {"index": 1, "value": 9, "op": "SCMP_CMP_EQ"},
+        ]
+    )
+    assert found.matches((1, 0, 0, 0, 0, 0))
+    assert found.matches((2, 0, 0, 0, 0, 0))
+    assert found.matches((5, 9, 0, 0, 0, 0))
+    assert not found.matches((5, 8, 0, 0, 0, 0))
+
+
+def test_the_value_of_masked_eq_is_the_mask() -> None:
+    arg = Arg(0, ArgOp.MASKED_EQ, 0xF0, 0x20)
+    assert arg.holds(0x2F)
+    assert not arg.holds(0x3F)
+
+
+@pytest.mark.parametrize(
+    ("op", "held"), [("NE", {0, 2}), ("LT", {0}), ("LE", {0, 1}), ("EQ", {1}), ("GE", {1, 2}), ("GT", {2})]
+)
+def test_comparisons(op: str, held: set[int]) -> None:
+    assert {n for n in range(3) if Arg(0, ArgOp[op], 1).holds(n)} == held
+
+
+def names_of(profile: Profile, **given: Any) -> set[str]:
+    return {name for found in resolve(profile, **given).rules for name in found.names}
+
+
+CONDITIONAL = Profile(
+    default_action=Action.ERRNO,
+    rules=(
+        Rule(names=("always",), action=Action.ALLOW),
+        Rule(names=("admin",), action=Action.ALLOW, includes=Conditions(caps=("CAP_SYS_ADMIN",))),
+        Rule(names=("both",), action=Action.ALLOW, includes=Conditions(caps=("CAP_SYS_ADMIN", "CAP_BPF"))),
+        Rule(names=("no-admin",), action=Action.ALLOW, excludes=Conditions(caps=("CAP_BPF", "CAP_SYS_ADMIN"))),
+        Rule(names=("arm",), action=Action.ALLOW, includes=Conditions(arches=("arm", "arm64"))),
+        Rule(names=("new",), action=Action.ALLOW, includes=Conditions(min_kernel=(5, 8))),
+        Rule(names=("old",), action=Action.ALLOW, excludes=Conditions(min_kernel=(5, 8))),
+        Rule(names=("never",), action=Action.ALLOW, includes=Conditions(caps=("CAP_BPF",)), excludes=Conditions(caps=("CAP_BPF",))),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("arch", "caps", "kernel", "expected"),
+    [
+        (Arch.X86_64, (), (5, 7), {"always", "no-admin", "old"}),
+        (Arch.X86_64, (), (5, 10), {"always", "no-admin", "new"}),
+        (Arch.X86_64, (), None, {"always", "no-admin", "new"}),
+        (Arch.AARCH64, ("CAP_SYS_ADMIN",), (4, 19), {"always", "admin", "arm", "old"}),
+        (Arch.X86_64, ("CAP_SYS_ADMIN", "CAP_BPF"), (6, 1), {"always", "admin", "both", "new"}),
+        (Arch.X86_64, ("CAP_BPF",), (6, 1), {"always", "new"}),
+    ],
+)
+def test_includes_and_excludes(arch: Arch, caps: tuple[str, ...], kernel: tuple[int, int] | None, expected: set[str]) -> None:
+    assert names_of(CONDITIONAL, arch=arch, caps=caps, kernel=kernel) == expected
+    left = resolve(CONDITIONAL, arch, caps, kernel).left_out
+    assert {name for entry in left for name in entry.rule.names} == {n for r in CONDITIONAL.rules for n in r.names} - expected
+    assert all(entry.reason for entry in left)
+
+
+def test_the_excludes_are_named_before_the_includes() -> None:
+    left = {entry.rule.names[0]: entry.reason for entry in resolve(CONDITIONAL, Arch.X86_64, ("CAP_BPF",), (6, 1)).left_out}
+    assert left["never"] == "excludes: CAP_BPF"
+    assert left["admin"] == "includes: needs CAP_SYS_ADMIN"
+    assert left["arm"] == "includes: only arm, arm64"
+
+
+def test_architectures() -> None:
+    mapped = read(archMap=[{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}])
+    assert resolve(mapped, Arch.X86_64).architectures == (Arch.X86_64, Arch.X86)
+    assert resolve(mapped, Arch.AARCH64).architectures == (Arch.AARCH64,)
+    listed = read(architectures=["SCMP_ARCH_X86"])
+    assert resolve(listed, Arch.X86_64).architectures == (Arch.X86_64, Arch.X86)
+    assert resolve(read(), Arch.X32).architectures == (Arch.X32,)
+    assert resolve(read()).architectures == (Arch.native(),)
+
+
+def test_plain_has_no_conditions_left() -> None:
+    found = plain(resolve(CONDITIONAL, Arch.AARCH64, ("CAP_SYS_ADMIN",), (4, 19)))
+    assert found.architectures == (Arch.AARCH64,)
+    assert [r.names[0] for r in found.rules] == ["always", "admin", "arm", "old"]
+    assert not any(r.includes or r.excludes for r in found.rules)
+
+
+def test_kernel_version() -> None:
+    assert kernel_version("6.1.0-13-amd64") == (6, 1)
+    assert kernel_version("5.10") == (5, 10)
+    assert kernel_version("5.1000") is None
+    assert kernel_version("x") is None
+
+
+def test_what_is_not_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "none", tmp_path / "fifo", "a\0b"):
+        profile, (found,) = load(path)
+        assert profile is None
+        assert found.code == "cannot-read"
+
+
+def test_places_of_names() -> None:
+    found, _ = load_bytes(b'{"defaultAction": "SCMP_ACT_ERRNO",\n"syscalls": [{"names": ["a",\n "b"], "action": "SCMP_ACT_ALLOW"}]}')
+    assert found is not None
+    assert (found.rules[0].place("b").line, found.rules[0].place("b").column) == (3, 2)
