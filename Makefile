@@ -38,7 +38,7 @@ $(PYTHON): | $(BUILD)/python
 	@echo "virtual environment in $(VENV)"
 	@"$$(cat $(BUILD)/python)" -m venv $(VENV)
 
-$(BUILD)/dev.stamp: pyproject.toml setup.py $(wildcard src/bpfence/kernel/build_ffi.py src/bpfence/kernel/*.c src/bpfence/kernel/*.h) $(BUILD)/python | $(PYTHON)
+$(BUILD)/dev.stamp: pyproject.toml setup.py $(wildcard src/bpfence/kernel/build_*.py src/bpfence/kernel/*.c src/bpfence/kernel/*.h) $(BUILD)/python | $(PYTHON)
 	@echo "Python packages"
 	@$(PYTHON) -m pip install -q --disable-pip-version-check --upgrade pip
 	@$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]'

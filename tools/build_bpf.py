@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bpf/*.bpf.c in, one linked BPF object at src/bpfence/kernel/bpfence.bpf.o out.
+"""bpf/*.bpf.c in, one linked BPF object at src/bpfence/kernel/bpfence.bpf.o out, and beside it the objects of SEPARATE.
 
 Run by `make bpf`, and by tests for objects of their own (`compile_object`). Each source is compiled when its text, the text of a
 header, the compiler or its flags have changed; the linker runs when some object has. The hash of bpf/abi.h goes into the object
@@ -22,6 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "bpf"
 OBJECT = ROOT / "src" / "bpfence" / "kernel" / "bpfence.bpf.o"
+SEPARATE = ("seccomp.bpf.c",)
+"""Sources that share no map with the engine and must load where it does not: each becomes an object of its own name."""
 CACHE = ROOT / ".build" / "bpf"
 OLDEST_CLANG = 14
 NEWEST_CLANG = 30
@@ -104,11 +106,10 @@ def _compile_if_needed(source: Path, target: Path, common: bytes) -> bool:
 
 
 def build(target: Path = OBJECT, *, force: bool = False) -> bool:
-    """Brings the linked object up to date; whether anything had to be done. Raises BuildError."""
-    sources = sorted(SOURCES.glob("*.bpf.c"))
+    """Brings the objects up to date; whether anything had to be done. Raises BuildError."""
+    sources = sorted(path for path in SOURCES.glob("*.bpf.c") if path.name not in SEPARATE)
     if not sources:
         raise BuildError(f"no *.bpf.c in {SOURCES}")
-    bpftool = find_bpftool()
     CACHE.mkdir(parents=True, exist_ok=True)
     header_hash = hashlib.sha256((SOURCES / "abi.h").read_bytes()).hexdigest()[:16]
     hash_source = CACHE / "abi_hash.bpf.c"
@@ -119,14 +120,23 @@ def build(target: Path = OBJECT, *, force: bool = False) -> bool:
     headers = b"".join(path.name.encode() + path.read_bytes() for path in sorted(SOURCES.glob("*.h")))
     common = _digest(version, headers, " ".join(compile_flags()).encode()).encode() + (b"force" if force else b"")
     jobs = [(source, CACHE / f"{source.name.removesuffix('.c')}.o") for source in (hash_source, *sources)]
+    alone = [(SOURCES / name, CACHE / f"{name.removesuffix('.c')}.o") for name in SEPARATE]
     with ThreadPoolExecutor(2) as pool:
-        changed = list(pool.map(lambda job: _compile_if_needed(job[0], job[1], common), jobs))
-    digest = _digest(*((str(path).encode() + path.read_bytes()) for _, path in jobs))
-    linked = CACHE / "bpfence.linked.o"
+        changed = list(pool.map(lambda job: _compile_if_needed(job[0], job[1], common), (*jobs, *alone)))
+    for _, path in alone:
+        changed.append(_link([path], target.with_name(path.name)))
+    return _link([path for _, path in jobs], target) or any(changed)
+
+
+def _link(objects: Sequence[Path], target: Path) -> bool:
+    """Links objects into one, debugging sections other than BTF left out, where they have changed since; whether they had."""
+    bpftool = find_bpftool()
+    digest = _digest(*((str(path).encode() + path.read_bytes()) for path in objects))
+    linked = CACHE / f"{target.name.removesuffix('.bpf.o')}.linked.o"
     if target.exists() and _fresh(linked, digest) and target.read_bytes() == linked.read_bytes():
-        return any(changed)
+        return False
     # In this order: bpftool names sections after the first object that has them.
-    _run([bpftool, "gen", "object", str(linked), *(str(path) for _, path in jobs)])
+    _run([bpftool, "gen", "object", str(linked), *(str(path) for path in objects)])
     linked.with_suffix(".digest").write_text(digest)
     partial = target.with_suffix(".partial")
     shutil.copyfile(linked, partial)
