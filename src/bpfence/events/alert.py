@@ -88,6 +88,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     mount: Details = UNSET
     setns: Details = UNSET
     io_uring: Details = UNSET
+    syscall: Details = UNSET
     container: dict[str, Any] | None = None
     k8s: dict[str, Any] | None = None
 

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Seccomp profiles and a command in, the command under them and how it ended out.
+
+Called by `bpfence seccomp run` and `bpfence exec`; `seccomp_learn` and `seccomp_supervise` build on it. What a profile means is decided by
+`bpfence.seccomp`, and a filter that does not mean what its profile says is refused here, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from bpfence.agent import Signals
+from bpfence.agent.sandbox import exit_code
+from bpfence.errors import KernelError, PolicyError, UsageError
+from bpfence.kernel.seccomp import Child, Filter, Flag, knows_action, launch, supported_flags
+from bpfence.seccomp.filter import CompiledFilter, Optimize, compile_filter
+from bpfence.seccomp.interpret import differences
+from bpfence.seccomp.profile import DOCKER_CAPABILITIES, RET, Profile, kernel_version, load
+from bpfence.seccomp.syscalls import Arch
+
+OCI_VERSION: Final = "1.2.0"
+PASSED_ON: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
+IGNORED: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
+"""A terminal sends these to the command as well."""
+NEW_LISTENER: Final = 8
+
+
+def read_profile(path: str) -> Profile:
+    """The profile in a file. PolicyError with everything that is wrong with it; warnings are `check`'s to show."""
+    profile, found = load(path)
+    if profile is None:
+        raise PolicyError(found)
+    return profile
+
+
+def compiled_here(
+    profile: Profile, caps: Collection[str] = DOCKER_CAPABILITIES, *, optimize: Optimize = "auto", enosys: bool = False
+) -> CompiledFilter:
+    """The filter of a profile for this machine and kernel, proven to mean what the profile says. PolicyError where it does not."""
+    compiled = compile_filter(profile, Arch.native(), caps, kernel_version(os.uname().release), optimize=optimize, enosys=enosys)
+    wrong = differences(compiled)
+    if wrong:
+        raise PolicyError(wrong)
+    return compiled
+
+
+def as_filter(compiled: CompiledFilter) -> Filter:
+    """The filter as the kernel takes it. KernelError where this kernel lacks a flag or an action that it needs."""
+    wanted = Flag(compiled.flags & ~NEW_LISTENER)
+    lacking = wanted & ~supported_flags()
+    if lacking:
+        names = ", ".join(flag.name or str(int(flag)) for flag in Flag if flag in lacking)
+        raise KernelError(f"this kernel does not know {names}", missing="seccomp flags", hint="remove it from the profile's flags")
+    used = {compiled.effective.default.action, *(rule.action for rule in compiled.effective.rules)}
+    unknown = sorted(action.value for action in used if not knows_action(RET[action]))
+    if unknown:
+        raise KernelError(f"this kernel does not know {', '.join(unknown)}", missing="seccomp actions")
+    return Filter(compiled.program, wanted)
+
+
+def run(command: Sequence[str], compiled: CompiledFilter, *, report: Callable[[str], None]) -> int:
+    """Runs a command under a profile; its exit code as a shell gives it.
+
+    With NOTIFY in the profile the listener goes to the profile's listenerPath, as a runtime would send it. OSError where the command cannot
+    be run, UsageError where there is nobody to answer NOTIFY.
+    """
+    profile = compiled.effective.profile
+    if compiled.needs_listener and not profile.listener_path:
+        raise UsageError("the profile has NOTIFY and no listenerPath: nobody would answer; `bpfence seccomp supervise` does")
+    one = as_filter(compiled)
+    with Signals(PASSED_ON | IGNORED) as signals:
+        connection = _connect(profile.listener_path) if compiled.needs_listener else None
+        child = launch(command, [one], listen=0 if connection is not None else -1)
+        try:
+            if connection is not None:
+                _hand_over(connection, child, profile)
+            status = wait(child, signals)
+        finally:
+            child.close()
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS:
+        report(f"{command[0]} was ended by SIGSYS: it made a call that the profile kills or traps; `bpfence seccomp learn --audit` names it")
+    return exit_code(status)
+
+
+def wait(child: Child, signals: Signals) -> int:
+    """Waits for a child while signals are passed on to it; its wait(2) status. Raises as `Child.wait` does."""
+    import selectors  # only what waits needs it
+
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.pidfd, selectors.EVENT_READ)
+        selector.register(signals.fileno(), selectors.EVENT_READ)
+        while True:
+            ready = {key.fd for key, _ in selector.select()}
+            for number in signals.take():
+                if number in PASSED_ON:
+                    child.signal(number)
+            if child.pidfd in ready:
+                return child.wait()
+
+
+# ---- listenerPath ----
+
+
+def _connect(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        raise UsageError(f"the profile's listenerPath {path!r} cannot be reached: {error.strerror or error}") from error
+    return connection
+
+
+def _hand_over(connection: socket.socket, child: Child, profile: Profile) -> None:
+    """Sends the listener with the container process state of the OCI runtime specification, and keeps no copy."""
+    with connection:
+        if child.listener >= 0:
+            socket.send_fds(connection, [process_state(child.pid, profile)], [child.listener])
+            os.close(child.listener)
+            child.listener = -1
+
+
+def process_state(pid: int, profile: Profile) -> bytes:
+    """ContainerProcessState of the specification, for a command that is no container."""
+    state = {
+        "ociVersion": OCI_VERSION,
+        "fds": ["seccompFd"],
+        "pid": pid,
+        "metadata": profile.listener_metadata,
+        "state": {"ociVersion": OCI_VERSION, "id": f"bpfence-{pid}", "status": "creating", "pid": pid, "bundle": os.getcwd()},
+    }
+    return json.dumps(state).encode()

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System calls that a command was seen to make in, a least-privilege profile out.
+
+Called by `bpfence seccomp learn`. Pure: the same calls give the same bytes. What one run shows is not all that the next one needs, even with
+the same input; BY_CHANCE says which calls a profile has beyond those that were seen, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from bpfence.seccomp.profile import EPERM, Action, Profile, Rule
+from bpfence.seccomp.syscalls import RUNTIME_NEEDS, X32_BIT, Arch, available, name, numbers
+
+BY_CHANCE: Final[Mapping[str, tuple[str, ...]]] = {
+    "the kernel makes it when a stopped or traced process goes on inside a wait": ("restart_syscall",),
+    "the end of a signal handler, and whether a signal comes is chance": ("rt_sigreturn", "sigreturn"),
+    "a command that was ended by a signal did not show how it ends": ("exit", "exit_group"),
+    "locks ask the kernel only when two threads meet": ("futex", "futex_time64"),
+    "a spinning lock of a C library or runtime": ("sched_yield",),
+    "made in the vDSO, and by the kernel where its clock source has none (another machine, a guest)": (
+        "clock_gettime", "clock_gettime64", "clock_getres", "clock_getres_time64", "gettimeofday", "time", "getcpu", "getrandom",
+    ),
+    "how an allocator grows and shrinks depends on sizes, on the layout of memory and on how threads meet": (
+        "brk", "mmap", "mmap2", "munmap", "mremap", "mprotect", "madvise",
+    ),
+}  # fmt: skip
+"""Why → calls that every learned profile allows on the architectures that were seen. None of them reaches outside of the process."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """One call that was made: as the kernel numbers it, x32's without its bit."""
+
+    arch: Arch
+    number: int
+
+    @property
+    def name(self) -> str | None:
+        """Its name; None where this version of bpfence does not know it."""
+        return name(self.arch, self.number | X32_BIT if self.arch is Arch.X32 else self.number)
+
+
+class Learned(msgspec.Struct, frozen=True):
+    """A profile and what went into it: names that were seen, names that were added, and calls that could not be named."""
+
+    profile: Profile
+    seen: tuple[str, ...]
+    by_chance: tuple[str, ...]
+    by_runtime: tuple[str, ...]
+    nameless: tuple[Seen, ...]
+
+
+def learn(calls: Iterable[Seen], runtime: str = "", *, machine: Arch | None = None) -> Learned:
+    """A profile that allows these calls and what goes with them, and nothing else.
+
+    A profile of the OCI form has one list of names for all its architectures: what was seen on one is allowed on all that were seen. The
+    machine's own architecture always is among them. `runtime`: of syscalls.RUNTIME_NEEDS, "" for none.
+    """
+    made = set(calls)
+    native = machine or Arch.native()
+    arches = (native, *sorted({call.arch for call in made} - {native}, key=lambda arch: arch.value))
+    seen = {found for call in made if (found := call.name) is not None}
+    chance = {word for words in BY_CHANCE.values() for word in words if _exists(word, arches)} - seen
+    needed = {word for word in RUNTIME_NEEDS[runtime] if _exists(word, arches)} if runtime else set()
+    names = tuple(sorted(seen | chance | needed))
+    profile = Profile(
+        default_action=Action.ERRNO, default_errno=EPERM, architectures=arches, rules=(Rule(names=names, action=Action.ALLOW),),
+    )  # fmt: skip
+    return Learned(
+        profile, tuple(sorted(seen)), tuple(sorted(chance)), tuple(sorted(needed - seen - chance)),
+        tuple(sorted((call for call in made if call.name is None), key=lambda call: (call.arch.value, call.number))),
+    )  # fmt: skip
+
+
+def _exists(word: str, arches: Collection[Arch]) -> bool:
+    return any(available(arch, word) for arch in arches)
+
+
+def highest(arch: Arch) -> int:
+    """The greatest number that bpfence has a name for: a nameless call above it is newer than bpfence."""
+    return max(numbers(arch).values()) & ~X32_BIT
