@@ -18,9 +18,9 @@ from bpfence.agent import Signals
 from bpfence.agent.sandbox import exit_code
 from bpfence.errors import KernelError, PolicyError, UsageError
 from bpfence.kernel.seccomp import Child, Filter, Flag, knows_action, launch, supported_flags
-from bpfence.seccomp.filter import CompiledFilter, Optimize, compile_filter
-from bpfence.seccomp.interpret import differences
-from bpfence.seccomp.profile import DOCKER_CAPABILITIES, RET, Profile, kernel_version, load
+from bpfence.seccomp.filter import CompiledFilter, Optimize
+from bpfence.seccomp.interpret import compile_verified
+from bpfence.seccomp.profile import DOCKER_CAPABILITIES, RET, Profile, kernel_version, load, resolve
 from bpfence.seccomp.syscalls import Arch
 
 OCI_VERSION: Final = "1.2.0"
@@ -41,12 +41,9 @@ def read_profile(path: str) -> Profile:
 def compiled_here(
     profile: Profile, caps: Collection[str] = DOCKER_CAPABILITIES, *, optimize: Optimize = "auto", enosys: bool = False
 ) -> CompiledFilter:
-    """The filter of a profile for this machine and kernel, proven to mean what the profile says. PolicyError where it does not."""
-    compiled = compile_filter(profile, Arch.native(), caps, kernel_version(os.uname().release), optimize=optimize, enosys=enosys)
-    wrong = differences(compiled)
-    if wrong:
-        raise PolicyError(wrong)
-    return compiled
+    """The filter of a profile for this machine and kernel, proven to mean what the profile says. CompileError where it does not."""
+    effective = resolve(profile, Arch.native(), caps, kernel_version(os.uname().release), enosys=enosys)
+    return compile_verified(effective, optimize=optimize)
 
 
 def as_filter(compiled: CompiledFilter) -> Filter:

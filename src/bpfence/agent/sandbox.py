@@ -15,10 +15,13 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bpfence.errors import KernelError
 from bpfence.policy import Atom, Condition, Op, Or
+
+if TYPE_CHECKING:
+    from bpfence.kernel.seccomp import Filter
 
 INITIAL_CGROUP_NAMESPACE: Final = 0xEFFFFFFB
 """PROC_CGROUP_INIT_INO of include/linux/proc_ns.h."""
@@ -82,8 +85,13 @@ class Sandbox:
         # In a cgroup namespace, programs in the kernel see more components in front than we do.
         return Or((Atom("process.cgroup", Op.SUFFIX, path), Atom("process.cgroup", Op.CONTAINS, f"{path}/")))
 
-    def spawn(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-        """Runs a command in the cgroup, signals as usual; its pid. OSError where it cannot be run, a policy's refusal included."""
+    def spawn(self, command: Sequence[str], environment: Mapping[str, str] | None = None, filters: Sequence[Filter] = ()) -> int:
+        """Runs a command in the cgroup, signals as usual; its pid. OSError where it cannot be run, a policy's refusal included.
+
+        With seccomp `filters` it runs under them and with no_new_privs; KernelError where they cannot be installed.
+        """
+        if filters:
+            return self._spawn_filtered(command, environment, filters)
         reader, writer = os.pipe()  # both close on exec
         procs = os.open(self.folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         pid = os.fork()
@@ -98,6 +106,23 @@ class Sandbox:
             number = int(failure)
             raise OSError(number, os.strerror(number), command[0])
         return pid
+
+    def _spawn_filtered(self, command: Sequence[str], environment: Mapping[str, str] | None, filters: Sequence[Filter]) -> int:
+        from bpfence.kernel.seccomp import launch  # only what filters needs the binding
+
+        procs = os.open(self.folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            child = launch(command, filters, environment=environment, cgroup=procs)
+        finally:
+            os.close(procs)
+        try:
+            failure = child.until_exec()
+            if failure is not None:
+                os.waitpid(child.pid, 0)
+                raise failure.error(command[0])
+            return child.pid
+        finally:
+            child.close()
 
     def pids(self) -> list[int]:
         """Processes in the cgroup and below it."""

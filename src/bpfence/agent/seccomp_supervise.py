@@ -27,6 +27,7 @@ from bpfence.agent import Signals
 from bpfence.agent.confine import IGNORED, PASSED_ON, as_filter
 from bpfence.agent.sandbox import exit_code
 from bpfence.errors import KernelError
+from bpfence.events.process import Clock
 from bpfence.events.syscalls import Caller, Details, decode_call, read_caller
 from bpfence.kernel.seccomp import Child, Filter, Listener, Notification, launch
 from bpfence.seccomp.filter import CompiledFilter
@@ -135,6 +136,7 @@ class Supervisor:
         self._decide = decide
         self._handled = handled
         self._busy = threading.Lock()
+        self._clock = Clock()
         self._failed: BaseException | None = None
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
@@ -196,7 +198,7 @@ class Supervisor:
                 os.close(memory)
                 memory = None
             details = decode_call(call.name, call.arch, notification.args, memory)
-            caller = read_caller(pid) if pid else None
+            caller = read_caller(pid, self._clock) if pid else None
         finally:
             if memory is not None:
                 os.close(memory)
@@ -228,7 +230,7 @@ def _open_memory(pid: int) -> int | None:
 
 
 def _thread_group(tid: int) -> int:
-    caller = read_caller(tid)
+    caller = read_caller(tid, Clock())
     return caller.pid if caller is not None else tid
 
 

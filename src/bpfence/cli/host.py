@@ -84,8 +84,11 @@ def run(
 @policy_option
 @mode_option
 @output_option
+@click.option("--seccomp", "profile", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="A seccomp profile for it, too.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def exec_command(policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], command: tuple[str, ...]) -> int:
+def exec_command(
+    policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], profile: str | None, command: tuple[str, ...]
+) -> int:
     """Run one command and all its descendants under policies, in a cgroup of its own.
 
     Nothing else on the host is concerned, nothing is pinned, and nothing is left: what still runs when the command has ended is killed.
@@ -95,8 +98,10 @@ def exec_command(policies: tuple[str, ...], mode: str | None, outputs: tuple[str
     \b
     Examples:
       sudo bpfence exec -p policy.yaml -- bash
+      sudo bpfence exec -p policy.yaml --seccomp profile.json -- ./server
       sudo bpfence exec -p policies/ --mode audit --output jsonl:seen.jsonl -- make install
     """
+    filters = _filters(profile)
     ignored = {signal.SIGINT, signal.SIGQUIT}  # a terminal sends them to the command as well
     forwarded = {signal.SIGTERM, signal.SIGHUP}
     with Sandbox(hierarchy()) as sandbox, Signals(ignored | forwarded) as signals:
@@ -105,15 +110,29 @@ def exec_command(policies: tuple[str, ...], mode: str | None, outputs: tuple[str
         agent = Agent(settings, lines, report=to_stderr, kernel=kernel(), diagnose=show_diagnostics)
         agent.start()
         try:
-            return _run_in(sandbox, agent, signals, forwarded, command)
+            return _run_in(sandbox, agent, signals, forwarded, command, filters)
         finally:
             sandbox.kill()
             agent.stop()
 
 
-def _run_in(sandbox: Sandbox, agent: Agent, signals: Signals, forwarded: set[signal.Signals], command: tuple[str, ...]) -> int:
+def _filters(profile: str | None) -> tuple[Any, ...]:
+    """The seccomp filters of a command: that of `--seccomp`."""
+    if profile is None:
+        return ()
+    from bpfence.agent.confine import as_filter, compiled_here, read_profile
+
+    compiled = compiled_here(read_profile(profile))
+    if compiled.needs_listener:
+        raise UsageError(f"{profile} has SCMP_ACT_NOTIFY, which nobody answers here; use `bpfence seccomp supervise`")
+    return (as_filter(compiled),)
+
+
+def _run_in(
+    sandbox: Sandbox, agent: Agent, signals: Signals, forwarded: set[signal.Signals], command: tuple[str, ...], filters: tuple[Any, ...] = ()
+) -> int:
     try:
-        pid = sandbox.spawn(command)
+        pid = sandbox.spawn(command, filters=filters)
     except OSError as error:
         to_stderr(f"{command[0]} cannot be run: {error.strerror}")
         agent.drain()

@@ -146,12 +146,11 @@ def _learn(
     from bpfence.agent.confine import read_profile
     from bpfence.agent.seccomp_learn import record
     from bpfence.seccomp.learned import learn as learn_profile
-    from bpfence.seccomp.merge import merge as merge_profiles
 
     old = None if merge is None else read_profile(merge)
     recording = record(command, hierarchy, report=to_stderr, duration=duration, by_cgroup=not no_cgroup)
     learned = learn_profile(recording.calls, runtime)
-    profile = learned.profile if old is None else merge_profiles(old, learned.profile)
+    profile = learned.profile if old is None else merged(old, learned.profile)
     for call in learned.nameless:
         to_stderr(f"call {call.number} of {call.arch.name.lower()} has no name here and is not in the profile: it is newer than bpfence")
     if recording.out_of_range or recording.lost:
@@ -171,6 +170,13 @@ def _learn(
     return recording.status
 
 
+def merged(old: Profile, learned: Profile) -> Profile:
+    """The union. PolicyError where the two cannot be one profile."""
+    from bpfence.seccomp.merge import merge
+
+    return merge(old, learned)
+
+
 def _write(profile: Profile, output: Path | None, summary: str) -> None:
     if output is None:
         to_stderr(summary)
@@ -188,7 +194,6 @@ def _audit(command: tuple[str, ...], path: str, caps: tuple[str, ...], output: P
     from bpfence.agent.seccomp_alerts import Tally
     from bpfence.agent.seccomp_supervise import Answer, Response, supervise
     from bpfence.seccomp.learned import Seen, learn
-    from bpfence.seccomp.merge import merge
     from bpfence.seccomp.syscalls import X32_BIT
 
     profile = read_profile(path)
@@ -198,7 +203,7 @@ def _audit(command: tuple[str, ...], path: str, caps: tuple[str, ...], output: P
     findings = tally.findings()
     if output is not None:
         lacking = learn(Seen(arch, number & ~X32_BIT) for arch, number in tally.calls)
-        _write(merge(profile, lacking.profile), output, f"{len(findings)} kinds of calls that {path} denies were added")
+        _write(merged(profile, lacking.profile), output, f"{len(findings)} kinds of calls that {path} denies were added")
     if as_json:
         emit_json({"status": status, "denied": findings})
     elif findings:

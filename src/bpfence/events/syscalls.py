@@ -10,14 +10,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import struct
-import time
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from bpfence import names
-from bpfence.events.process import SECOND, rfc3339
+from bpfence.events.process import SECOND, Clock, rfc3339
 from bpfence.events.values import escape
 from bpfence.seccomp.syscalls import Arch, signature
 
@@ -160,7 +159,7 @@ def socket_address(data: bytes) -> str:
 # ---- the caller ----
 
 
-def read_caller(tid: int, proc: Path = Path("/proc")) -> Caller | None:
+def read_caller(tid: int, clock: Clock, proc: Path = Path("/proc")) -> Caller | None:
     """The process that a thread belongs to; None where it is gone."""
     folder = proc / str(tid)
     status = _status(folder)
@@ -172,7 +171,7 @@ def read_caller(tid: int, proc: Path = Path("/proc")) -> Caller | None:
     return Caller(
         pid, tid, ppid, None, escape(status.get("Name", b"")), _link(folder / "exe"),
         None if split is None else [escape(word[:MAX_TEXT]) for word in split[:MAX_ARGUMENTS]], _link(folder / "cwd"),
-        _whole(status, "Uid", 1), _whole(status, "Gid", 1), _start_time(proc / str(pid)), _ancestors(ppid, proc),
+        _whole(status, "Uid", 1), _whole(status, "Gid", 1), _start_time(proc / str(pid), clock), _ancestors(ppid, proc),
     )  # fmt: skip
 
 
@@ -216,11 +215,11 @@ def _link(path: Path) -> str | None:
         return None
 
 
-def _start_time(folder: Path) -> str | None:
+def _start_time(folder: Path, clock: Clock) -> str | None:
     # The name in brackets may hold anything, brackets included.
     words = _bytes(folder / "stat").rpartition(b")")[2].split()
     try:
         since_boot = int(words[19]) * SECOND // HERTZ
     except (IndexError, ValueError):
         return None
-    return rfc3339(time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + since_boot)
+    return rfc3339(clock.wall(since_boot))

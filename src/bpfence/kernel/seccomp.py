@@ -54,7 +54,8 @@ class Filter(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         count, rest = divmod(len(self.program), INSTRUCTION_SIZE)
         if rest or not 0 < count <= MAX_INSTRUCTIONS:
-            raise ValueError(f"{len(self.program)} bytes are not a filter of 1 to {MAX_INSTRUCTIONS} instructions of {INSTRUCTION_SIZE} bytes")
+            most = f"{MAX_INSTRUCTIONS} instructions of {INSTRUCTION_SIZE} bytes"
+            raise ValueError(f"{len(self.program)} bytes are not a filter of 1 to {most}")
 
 
 STAGES: Final[Mapping[int, str]] = {
@@ -101,12 +102,22 @@ class Child:
         self.pidfd = pidfd
         self.listener = -1
         self._progress = progress
+        self._until_exec = -1
 
     def failure(self) -> LaunchFailure | None:
         """Why it never ran; None while it has not failed. Sure only once it has ended."""
         error = ffi.new("int *")
         stage = lib.bpfence_progress_stage(self._progress, error)
         return LaunchFailure(STAGES[stage], error[0]) if stage != lib.STAGE_NONE else None
+
+    def until_exec(self) -> LaunchFailure | None:
+        """Waits until the command runs, or does not come to: None, or why. At once where there is a listener: somebody has to answer it."""
+        if self._until_exec >= 0:
+            while os.read(self._until_exec, 1):
+                pass
+            os.close(self._until_exec)
+            self._until_exec = -1
+        return self.failure()
 
     def signal(self, number: int) -> None:
         """Sends it a signal; nothing where it has ended."""
@@ -125,10 +136,10 @@ class Child:
 
     def close(self) -> None:
         """Lets go of descriptors and the shared page; with the listener gone, the kernel answers ENOSYS in its place."""
-        for descriptor in (self.pidfd, self.listener):
+        for descriptor in (self.pidfd, self.listener, self._until_exec):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.pidfd = self.listener = -1
+        self.pidfd = self.listener = self._until_exec = -1
         if self._progress:
             lib.bpfence_progress_free(self._progress)
             self._progress = ffi.NULL
@@ -150,8 +161,8 @@ def launch(
     """Starts a command under filters, in the order given; the kernel runs all of them and the strictest answer counts.
 
     `listen`: index of the filter whose USER_NOTIF answers come to `Child.listener`. `gate`: a descriptor that the child reads a byte from
-    before anything else. `cgroup`: an open cgroup.procs to join. Signals are as after a shell's fork: handlers reset, what was ignored stays
-    ignored, apart from what Python ignores by itself. OSError where no process can be made; what fails later is `Child.failure`.
+    before anything else. `cgroup`: an open cgroup.procs to join. Signals are as after a shell's fork: handlers reset, what was ignored
+    stays ignored, apart from what Python ignores by itself. OSError where no process can be made; what fails later is `Child.failure`.
     """
     variables = dict(os.environ if environment is None else environment)
     paths = candidates(command[0], variables.get("PATH", os.defpath))
@@ -162,10 +173,17 @@ def launch(
     spec.argv = _strings(command, keep)
     spec.envp = _strings([f"{name}={value}" for name, value in variables.items()], keep)
     progress, pidfd = ffi.new("struct bpfence_progress **"), ffi.new("int *", -1)
+    # Its end of the pipe is closed by exec, or with the process; not so where it shares our descriptors.
+    reader, writer = os.pipe2(os.O_CLOEXEC) if listen < 0 else (-1, -1)
     pid = lib.bpfence_launch(spec, progress, pidfd)
+    if writer >= 0:
+        os.close(writer)
     if pid < 0:
+        if reader >= 0:
+            os.close(reader)
         raise OSError(-pid, os.strerror(-pid), command[0])
     child = Child(command[0], pid, pidfd[0], progress[0])
+    child._until_exec = reader
     if listen >= 0:
         child._take_listener()
     return child

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """System calls that a command was seen to make in, a least-privilege profile out.
 
-Called by `bpfence seccomp learn`. Pure: the same calls give the same bytes. What one run shows is not all that the next one needs, even with
-the same input; BY_CHANCE says which calls a profile has beyond those that were seen, and why.
+Called by `bpfence seccomp learn`. Pure: the same calls give the same bytes. What one run shows is not all that the next one needs, even
+with the same input; BY_CHANCE says which calls a profile has beyond those that were seen, and why.
 """
 
 from __future__ import annotations
