@@ -24,6 +24,7 @@ pkg:libbpf libbpf-dev
 pkg:libelf libelf-dev
 pkg:zlib zlib1g-dev
 file:/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
+lib:libseccomp.so.2 libseccomp2
 '
 
 present() {
@@ -31,6 +32,7 @@ present() {
         command:*) command -v "${1#*:}" >/dev/null ;;
         pkg:*) command -v pkg-config >/dev/null && pkg-config --exists "${1#*:}" ;;
         file:*) [ -e "${1#*:}" ] ;;
+        lib:*) case $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p) in *"${1#*:}"*) ;; *) return 1 ;; esac ;;
     esac
 }
 

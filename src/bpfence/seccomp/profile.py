@@ -235,7 +235,11 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 
 class Effective(msgspec.Struct, frozen=True, kw_only=True):
-    """A profile on one machine: `architectures` begins with the machine's own."""
+    """A profile on one machine: `architectures` begins with the machine's own.
+
+    `enosys`: numbers above the greatest that the profile names give ENOSYS in place of the default, as with runc, so that libraries
+    fall back where a call is newer than the profile. runc does it unless the default lets calls through or asks a tracer.
+    """
 
     profile: Profile
     default: Verdict
@@ -243,6 +247,7 @@ class Effective(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[Flag, ...]
     rules: tuple[Rule, ...]
     left_out: tuple[LeftOut, ...] = ()
+    enosys: bool = False
 
 
 def _verdict(action: Action, errno: int | None) -> Verdict:
@@ -253,7 +258,12 @@ def _verdict(action: Action, errno: int | None) -> Verdict:
 
 
 def resolve(
-    profile: Profile, arch: Arch | None = None, caps: Collection[str] = DOCKER_CAPABILITIES, kernel: tuple[int, int] | None = None
+    profile: Profile,
+    arch: Arch | None = None,
+    caps: Collection[str] = DOCKER_CAPABILITIES,
+    kernel: tuple[int, int] | None = None,
+    *,
+    enosys: bool = False,
 ) -> Effective:
     """The rules that hold on a machine of `arch` (default: this one) for a bounding set `caps`, on `kernel` (None: newer than any).
 
@@ -272,6 +282,7 @@ def resolve(
     return Effective(
         profile=profile, default=profile.default, architectures=_architectures(profile, machine), flags=profile.effective_flags,
         rules=tuple(kept), left_out=tuple(left),
+        enosys=enosys and profile.default_action not in (Action.ALLOW, Action.LOG, Action.TRACE),
     )  # fmt: skip
 
 

@@ -1,0 +1,439 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A profile on one machine in, the classic BPF program that the kernel takes out.
+
+Called by the CLI and by what applies filters. Rules go to libseccomp architecture by architecture, as runc and crun would give them,
+with two differences that `interpret.verify` holds us to: conditions that an architecture's arguments always or never fulfil are
+decided here (libseccomp cuts values to the width of the argument, which turns "never" into "sometimes"), and calls that the installed
+libseccomp does not know are decided by a few instructions in front of its program (runtimes skip them). So are calls that it gets wrong:
+up to 2.5.4 at least, several 64-bit comparisons on one argument of a call may shadow each other. `interpret.compile_verified` finds
+them.
+"""
+
+from __future__ import annotations
+
+import errno as errno_module
+import struct
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from typing import Final, Literal
+
+import msgspec
+
+from bpfence.errors import CompileError, Diagnostic
+from bpfence.seccomp import libseccomp
+from bpfence.seccomp.profile import (
+    DOCKER_CAPABILITIES,
+    Action,
+    Arg,
+    ArgOp,
+    Effective,
+    Flag,
+    Profile,
+    Rule,
+    Verdict,
+    resolve,
+)
+from bpfence.seccomp.syscalls import X32_BIT, Arch, available, known, multiplexed, name, number, numbers
+
+MAX_INSTRUCTIONS: Final = 4096
+MAX_CONDITIONS: Final = 1000
+"""Most argument conditions of one call on one architecture: libseccomp's time grows with their square (1,000 take 3 s)."""
+TREE_RULES: Final = 32
+"""runc's threshold: with fewer calls than this a list is as fast, and libseccomp up to 2.5.4 gets a tree of none wrong."""
+BAD_ARCH: Final = Verdict(Action.KILL_THREAD)
+"""What libseccomp's filters, and so runtimes, do to calls of an architecture that is not in the profile."""
+ENOSYS: Final = Verdict(Action.ERRNO, errno_module.ENOSYS)
+FLAG_BITS: Final = {Flag.TSYNC: 1, Flag.LOG: 2, Flag.SPEC_ALLOW: 4, Flag.WAIT_KILLABLE_RECV: 32}
+NEW_LISTENER: Final = 8
+Optimize = Literal["auto", "tree", "linear"]
+
+# include/uapi/linux/bpf_common.h; offsets into struct seccomp_data of include/uapi/linux/seccomp.h.
+LD_W_ABS: Final = 0x20
+JA: Final = 0x05
+JEQ: Final = 0x15
+JGT: Final = 0x25
+JGE: Final = 0x35
+AND_K: Final = 0x54
+RET_K: Final = 0x06
+SKIPPED: Final = 0xFFFFFFFF
+"""The number -1: a tracer's way to skip a call. It belongs to no architecture, and libseccomp gives it the default."""
+NUMBER: Final = 0
+ARCH: Final = 4
+ARGUMENTS: Final = 16
+
+
+class Clause(msgspec.Struct, frozen=True):
+    """One AND of conditions with its verdict; no condition: every call of that name."""
+
+    args: tuple[Arg, ...]
+    verdict: Verdict
+    rule: Rule
+
+
+class CompiledFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """A filter and what it was made of. `program` is struct sock_filter after struct sock_filter, in this machine's byte order.
+
+    `flags` are bits for seccomp(2); `own` are the calls, as `arch/name`, that are not left to libseccomp; `unknown` are names that Linux
+    does not have, which are left out as runtimes leave them out.
+    """
+
+    program: bytes
+    flags: int
+    effective: Effective
+    own: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    tree: bool = False
+
+    @property
+    def length(self) -> int:
+        """Instructions."""
+        return len(self.program) // 8
+
+    @property
+    def needs_listener(self) -> bool:
+        """Whether some call is handed to a supervisor."""
+        return any(rule.action is Action.NOTIFY for rule in self.effective.rules) or self.effective.default.action is Action.NOTIFY
+
+
+def compile_filter(
+    profile: Profile,
+    arch: Arch | None = None,
+    caps: Collection[str] = DOCKER_CAPABILITIES,
+    kernel: tuple[int, int] | None = None,
+    *,
+    optimize: Optimize = "auto",
+    enosys: bool = False,
+) -> CompiledFilter:
+    """The filter of a profile on a machine; see `profile.resolve`. CompileError where libseccomp or the kernel would refuse it,
+    KernelError without libseccomp."""
+    return compile_effective(resolve(profile, arch, caps, kernel, enosys=enosys), optimize=optimize)
+
+
+def compile_effective(effective: Effective, *, optimize: Optimize = "auto", wrong: Collection[Call] = ()) -> CompiledFilter:
+    """The filter of a profile that was resolved already. Calls of `wrong` are not left to libseccomp."""
+    tree = _as_tree(effective, optimize)
+    with ExitStack() as stack:
+        context, unknown = _contexts(effective, stack)
+        if tree:
+            context.tree()
+        program = context.program()
+    own = {arch: _own(effective, arch, unknown | set(wrong)) for arch in effective.architectures}
+    prologue = _prologue(effective, own)
+    program = prologue + program
+    if len(program) > 8 * MAX_INSTRUCTIONS:
+        what = f"the filter has {len(program) // 8} instructions; the kernel takes {MAX_INSTRUCTIONS}"
+        hint = "use fewer argument conditions, or list fewer architectures"
+        raise CompileError([Diagnostic(effective.profile.location, what, hint, code="filter-limit")])
+    return CompiledFilter(
+        program=program,
+        flags=sum(FLAG_BITS[flag] for flag in set(effective.flags)),
+        effective=effective,
+        own=tuple(f"{arch.name.lower()}/{name(arch, found) or found}" for arch, calls in own.items() for found in calls),
+        unknown=tuple(dict.fromkeys(call for rule in effective.rules for call in rule.names if not known(call))),
+        tree=tree,
+    )
+
+
+def pseudo_code(effective: Effective, *, optimize: Optimize = "auto") -> str:
+    """The filter as libseccomp writes it for people; what stands in front of its program comes first, as comments."""
+    with ExitStack() as stack:
+        context, unknown = _contexts(effective, stack)
+        if _as_tree(effective, optimize):
+            context.tree()
+        text = context.pseudo_code()
+    front = "# in front, because libseccomp does not know it:"
+    lines = [f"{front} {name(arch, call)} ({arch.name.lower()} {call})" for arch, call in _in_order(unknown)]
+    if effective.enosys:
+        lines.append("# in front: ENOSYS for numbers above the greatest of the profile")
+    return "\n".join([*lines, text])
+
+
+def _in_order(calls: Collection[Call]) -> list[Call]:
+    return sorted(calls, key=lambda call: (call[0].name, call[1]))
+
+
+def _as_tree(effective: Effective, optimize: Optimize) -> bool:
+    names = sum(len(rule.names) for rule in effective.rules if rule.verdict != effective.default)
+    return names > TREE_RULES if optimize == "auto" else optimize == "tree" and names > 0
+
+
+# ---- clauses ----
+
+Call = tuple[Arch, int]
+
+
+def clauses(effective: Effective, arch: Arch) -> Iterator[tuple[str, Clause]]:
+    """Name and clause, in the order of the profile, of what an architecture has. Rules whose verdict is the default are left out,
+    as runtimes do; conditions are those that the architecture's arguments may or may not fulfil."""
+    for rule in effective.rules:
+        if rule.verdict == effective.default:
+            continue
+        alternatives = [folded for folded in (fold(args, arch) for args in rule.alternatives) if folded is not None]
+        for call in rule.names:
+            if available(arch, call):
+                for args in alternatives:
+                    yield call, Clause(args, rule.verdict, rule)
+
+
+def _own(effective: Effective, arch: Arch, wanted: Collection[Call]) -> dict[int, list[Clause]]:
+    """The clauses of some numbers, multiplexed ones included."""
+    found: dict[int, list[Clause]] = {call: [] for other, call in sorted(wanted, key=lambda c: c[1]) if other is arch}
+    for call, clause in clauses(effective, arch) if found else ():
+        through = multiplexed(arch, call)
+        if through is not None and (multiplexer := number(arch, through[0])) in found:
+            args = (Arg(0, ArgOp.EQ, through[1]), *(arg for arg in clause.args if arg.index))
+            found[multiplexer].append(Clause(args, clause.verdict, clause.rule))
+        direct = number(arch, call)
+        if direct in found:
+            found[direct].append(clause)
+    return found
+
+
+def fold(args: tuple[Arg, ...], arch: Arch) -> tuple[Arg, ...] | None:
+    """The conditions without those that always hold and cut to the argument's width; None where they can never hold together."""
+    kept: list[Arg] = []
+    for arg in args:
+        always = always_holds(arg, arch.bits)
+        if always is False:
+            return None
+        if always is None:
+            kept.append(_cut(arg, arch.bits))
+    return tuple(kept)
+
+
+def always_holds(arg: Arg, bits: int) -> bool | None:
+    """Whether an argument of that width always (True) or never (False) fulfils a condition; None: it depends on the argument."""
+    most = (1 << bits) - 1
+    value = arg.value
+    match arg.op:
+        case ArgOp.EQ:
+            return False if value > most else None
+        case ArgOp.NE:
+            return True if value > most else None
+        case ArgOp.LT:
+            return False if value == 0 else True if value > most else None
+        case ArgOp.LE:
+            return True if value >= most else None
+        case ArgOp.GE:
+            return True if value == 0 else False if value > most else None
+        case ArgOp.GT:
+            return False if value >= most else None
+        case ArgOp.MASKED_EQ:
+            if arg.value_two & ~(value & most):
+                return False
+            return True if value & most == 0 else None
+
+
+def _cut(arg: Arg, bits: int) -> Arg:
+    if arg.op is ArgOp.MASKED_EQ and bits < 64:
+        return msgspec.structs.replace(arg, value=arg.value & (1 << bits) - 1)
+    return arg
+
+
+# ---- libseccomp ----
+
+
+def _contexts(effective: Effective, stack: ExitStack) -> tuple[libseccomp.Context, set[Call]]:
+    """One context for all architectures, and the calls that libseccomp does not know."""
+    first: libseccomp.Context | None = None
+    unknown: set[Call] = set()
+    for arch in effective.architectures:
+        if not arch.supported:
+            what = f"filters for {arch.value} cannot be made: there is no table of its system calls"
+            raise CompileError([Diagnostic(effective.profile.location, what, "remove it from the architectures", code="not-covered")])
+        context = stack.enter_context(libseccomp.Context(effective.default, arch, BAD_ARCH))
+        for call, clause in _distinct(effective, arch):
+            if _known_to_library(arch, call):
+                _add(context, call, clause)
+            else:
+                unknown.add((arch, numbers(arch)[call]))
+        if first is None:
+            first = context
+        else:
+            first.merge(context)
+    assert first is not None
+    return first, unknown
+
+
+def _distinct(effective: Effective, arch: Arch) -> Iterator[tuple[str, Clause]]:
+    """The clauses without repetitions; CompileError where one call has too many."""
+    seen: set[tuple[str, tuple[tuple[int, ArgOp, int, int], ...], Verdict]] = set()
+    conditions: Counter[str] = Counter()
+    for call, clause in clauses(effective, arch):
+        key = (call, tuple((arg.index, arg.op, arg.value, arg.value_two) for arg in clause.args), clause.verdict)
+        if key in seen:
+            continue
+        seen.add(key)
+        conditions[call] += len(clause.args)
+        if conditions[call] > MAX_CONDITIONS:
+            what = f"{call} has more than {MAX_CONDITIONS} argument conditions"
+            raise CompileError([Diagnostic(clause.rule.place(call), what, "compare ranges instead of values", code="filter-limit")])
+        yield call, clause
+
+
+def _known_to_library(arch: Arch, call: str) -> bool:
+    found = libseccomp.number_of(arch, call)
+    return found is not None and libseccomp.knows(call) and (found >= 0 or multiplexed(arch, call) is not None)
+
+
+def _add(context: libseccomp.Context, call: str, clause: Clause) -> None:
+    try:
+        context.add(call, clause.verdict, clause.args)
+    except libseccomp.RuleError as error:
+        if error.errno == errno_module.EEXIST:
+            what = f"libseccomp refuses {call} with {clause.verdict}: an earlier rule with the same conditions has another action"
+            code = "conflict"
+        else:
+            what, code = f"libseccomp refuses {call} with {clause.verdict}: {error}", "filter-differs"
+        hint = "runtimes would not start the container: give each call one action for the same arguments"
+        raise CompileError([Diagnostic(clause.rule.place(call), what, hint, code=code)]) from None
+
+
+# ---- what stands in front of libseccomp's program ----
+
+
+class _Code:
+    """Instructions with labels. Every conditional jump goes over two long jumps, so that no distance matters."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, int, int, int | str]] = []
+        self.labels: dict[str, int] = {}
+        self.fresh = 0
+
+    def label(self) -> str:
+        self.fresh += 1
+        return f"L{self.fresh}"
+
+    def here(self, label: str) -> None:
+        self.labels[label] = len(self.lines)
+
+    def emit(self, code: int, k: int) -> None:
+        self.lines.append((code, 0, 0, k))
+
+    def jump(self, label: str) -> None:
+        self.lines.append((JA, 0, 0, label))
+
+    def test(self, code: int, k: int, if_true: str | None, if_false: str | None) -> None:
+        """Jump where a label is given, go on otherwise."""
+        if if_true is not None and if_false is not None:
+            self.lines.append((code, 0, 1, k))
+            self.jump(if_true)
+            self.jump(if_false)
+        elif if_true is not None:
+            self.lines.append((code, 0, 1, k))
+            self.jump(if_true)
+        elif if_false is not None:
+            self.lines.append((code, 1, 0, k))
+            self.jump(if_false)
+
+    def assembled(self) -> bytes:
+        out = bytearray()
+        for at, (code, jt, jf, k) in enumerate(self.lines):
+            out += struct.pack("=HBBI", code, jt, jf, self.labels[k] - at - 1 if isinstance(k, str) else k)
+        return bytes(out)
+
+
+_MAIN: Final = "main"
+
+
+def _prologue(effective: Effective, own: dict[Arch, dict[int, list[Clause]]]) -> bytes:
+    """Instructions that decide the calls of `own`, and those above the greatest number; all others go on to what follows."""
+    greatest = {arch: greatest_number(effective, arch) for arch in effective.architectures} if effective.enosys else {}
+    if not any(own.values()) and not any(greatest.values()):
+        return b""
+    code = _Code()
+    by_audit: dict[int, list[Arch]] = {}
+    for arch in effective.architectures:
+        if own.get(arch) or greatest.get(arch):
+            by_audit.setdefault(arch.audit, []).append(arch)
+    code.emit(LD_W_ABS, ARCH)
+    for audit, arches in by_audit.items():
+        following = code.label()
+        code.test(JEQ, audit, None, following)
+        code.emit(LD_W_ABS, NUMBER)
+        for arch in sorted(arches, key=lambda a: a is not Arch.X32):
+            _numbers(code, effective, arch, own.get(arch, {}), greatest.get(arch) or None)
+        code.jump(_MAIN)
+        code.here(following)
+    code.here(_MAIN)
+    return code.assembled()
+
+
+def greatest_number(effective: Effective, arch: Arch) -> int:
+    """The greatest number that the profile, the rules of other machines included, names on an architecture; 0 where there is none."""
+    found = (number(arch, call) for rule in effective.rules for call in rule.names)
+    return max((n for n in found if n is not None), default=0)
+
+
+def _numbers(code: _Code, effective: Effective, arch: Arch, calls: dict[int, list[Clause]], greatest: int | None) -> None:
+    """The calls of one architecture; the number is in the accumulator, here and wherever it is left."""
+    after = code.label()
+    if arch is Arch.X32:
+        code.test(JGE, X32_BIT, None, after)
+        code.test(JEQ, SKIPPED, _MAIN, None)
+    elif arch is Arch.X86_64:
+        code.test(JGE, X32_BIT, _MAIN, None)  # x32's, or not of any architecture of the profile: libseccomp knows which
+    if calls:
+        beyond = code.label() if greatest else after
+        code.test(JGE, min(calls), None, beyond)
+        for call, found in sorted(calls.items()):
+            following = code.label()
+            code.test(JEQ, call, None, following)
+            _decide(code, effective, arch, found)
+            code.here(following)
+        if greatest:
+            code.here(beyond)
+    if greatest:
+        code.test(JGT, greatest, None, after)
+        code.emit(RET_K, ENOSYS.ret)
+    code.here(after)
+
+
+def _decide(code: _Code, effective: Effective, arch: Arch, found: list[Clause]) -> None:
+    """Return the verdict of a call: its first clause without conditions, else the first whose conditions hold, else the default."""
+    for clause in found:
+        if not clause.args:
+            code.emit(RET_K, clause.verdict.ret)
+            return
+    for clause in found:
+        following = code.label()
+        for arg in clause.args:
+            _condition(code, arg, arch, following)
+        code.emit(RET_K, clause.verdict.ret)
+        code.here(following)
+    code.emit(RET_K, effective.default.ret)
+
+
+def _condition(code: _Code, arg: Arg, arch: Arch, otherwise: str) -> None:
+    """Go on where an argument fulfils a condition, else jump. Little endian, as all architectures of the table are."""
+    low = ARGUMENTS + 8 * arg.index
+    halves = [(low + 4, arg.value >> 32, arg.value_two >> 32)] if arch.bits == 64 else []
+    halves.append((low, arg.value & 0xFFFFFFFF, arg.value_two & 0xFFFFFFFF))
+    holds = code.label()
+    if arg.op is ArgOp.MASKED_EQ:
+        for offset, mask, datum in halves:
+            code.emit(LD_W_ABS, offset)
+            code.emit(AND_K, mask)
+            code.test(JEQ, datum, None, otherwise)
+        return
+    for offset, value, _ in halves[:-1]:  # the upper half decides unless it is the same
+        code.emit(LD_W_ABS, offset)
+        if arg.op in (ArgOp.GT, ArgOp.GE):
+            code.test(JGT, value, holds, None)
+            code.test(JEQ, value, None, otherwise)
+        elif arg.op in (ArgOp.LT, ArgOp.LE):
+            code.test(JGT, value, otherwise, None)
+            code.test(JEQ, value, None, holds)
+        elif arg.op is ArgOp.EQ:
+            code.test(JEQ, value, None, otherwise)
+        else:
+            code.test(JEQ, value, None, holds)
+    offset, value, _ = halves[-1]
+    code.emit(LD_W_ABS, offset)
+    test, wanted = {
+        ArgOp.EQ: (JEQ, True), ArgOp.NE: (JEQ, False), ArgOp.GT: (JGT, True), ArgOp.LE: (JGT, False), ArgOp.GE: (JGE, True),
+        ArgOp.LT: (JGE, False),
+    }[arg.op]  # fmt: skip
+    code.test(test, value, None if wanted else otherwise, otherwise if wanted else None)
+    code.here(holds)

@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A filter or a profile and a call in, what happens to the call out; and whether the two agree.
+
+`Program` runs classic BPF as the kernel runs seccomp filters (kernel/seccomp.c, net/core/filter.c), after the same checks. `meaning` says
+what a profile says about a call, straight from its rules: slow and obviously right. `verify` compares the two for every number of
+every architecture and, where rules look at arguments, for the values next to every one they compare with. `check` and `export` refuse
+a filter on which they differ.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from bpfence.errors import CompileError, Diagnostic
+from bpfence.seccomp.filter import (
+    BAD_ARCH,
+    ENOSYS,
+    MAX_INSTRUCTIONS,
+    SKIPPED,
+    Call,
+    CompiledFilter,
+    Optimize,
+    always_holds,
+    compile_effective,
+    greatest_number,
+)
+from bpfence.seccomp.profile import ARGUMENTS, MAX_ARGUMENT, RET, Action, Arg, ArgOp, Effective, Rule, Verdict
+from bpfence.seccomp.syscalls import ARCHES, X32_BIT, Arch, multiplexed, name, number, numbers
+
+WORD: Final = 0xFFFFFFFF
+DATA_SIZE: Final = 64
+MEMORY: Final = 16
+NO_ARGUMENTS: Final = (0,) * ARGUMENTS
+MAX_TUPLES: Final = 3000
+"""Most argument tuples that one call is tried with; more are sampled, the same every time."""
+MAX_TRIED: Final = 200_000
+"""Most argument tuples of all calls: with many conditional calls each is tried with fewer, but with MIN_TUPLES at least."""
+MIN_TUPLES: Final = 100
+MAX_REPORTED: Final = 20
+
+_ACTIONS: Final = {ret: action for action, ret in RET.items()}
+_FULL: Final = 0xFFFF0000
+# The kernel takes the smallest as a signed number: kill process, kill thread, trap, errno, notify, trace, log, allow.
+_SIGN: Final = 0x80000000
+
+
+class ProgramError(ValueError):
+    """The kernel would not take the program."""
+
+
+def verdict_of(ret: int) -> Verdict:
+    """What the kernel does for a returned value; it kills the process where it does not know the action."""
+    action = _ACTIONS.get(ret & _FULL, Action.KILL_PROCESS)
+    data = ret & 0xFFFF
+    return Verdict(action, min(data, 4095) if action is Action.ERRNO else data if action is Action.TRACE else 0)
+
+
+def precedence(rets: Iterable[int]) -> int:
+    """Of what stacked filters return, in the order they were added, the value that counts: the strictest action, and of several the
+    latest filter's. kernel/seccomp.c, seccomp_run_filters: latest first, kept where a later one in that order is not stricter."""
+    result: int | None = None
+    for ret in reversed(list(rets)):
+        if result is None or _strictness(ret) < _strictness(result):
+            result = ret
+    return RET[Action.ALLOW] if result is None else result
+
+
+def _strictness(ret: int) -> int:
+    action = ret & _FULL
+    return action - (1 << 32) if action & _SIGN else action
+
+
+# ---- classic BPF ----
+
+_LOADS: Final = {0x20, 0x80, 0x00, 0x60, 0x81, 0x01, 0x61}
+_STORES: Final = {0x02, 0x03}
+_MOVES: Final = {0x07, 0x87}
+_ALU: Final = {0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0xA0}
+_TESTS: Final = {0x10, 0x20, 0x30, 0x40}
+
+
+class Program:
+    """A filter that the kernel would take. ProgramError where it would not."""
+
+    def __init__(self, code: bytes) -> None:
+        if len(code) % 8 or not 8 <= len(code) <= 8 * MAX_INSTRUCTIONS:
+            raise ProgramError(f"a filter has 1 to {MAX_INSTRUCTIONS} instructions of 8 bytes, not {len(code)} bytes")
+        self.instructions = [(op, jt, jf, k) for op, jt, jf, k in struct.iter_unpack("=HBBI", code)]
+        for at, instruction in enumerate(self.instructions):
+            self._check(at, *instruction)
+        if self.instructions[-1][0] not in (0x06, 0x16):
+            raise ProgramError("the last instruction must return")
+
+    def _check(self, at: int, op: int, jt: int, jf: int, k: int) -> None:
+        left = len(self.instructions) - at - 1
+        kind = op & 0x07
+        if op in (0x06, 0x16) or op in _MOVES or op in (0x80, 0x81):
+            return
+        if op in _LOADS | _STORES:
+            if op == 0x20 and (k >= DATA_SIZE or k & 3):
+                raise ProgramError(f"instruction {at}: there is no word at {k} of struct seccomp_data")
+            if op in (0x60, 0x61, 0x02, 0x03) and k >= MEMORY:
+                raise ProgramError(f"instruction {at}: there is no memory {k}")
+        elif kind == 0x04 and op & 0xF0 in _ALU and op <= 0xFF:
+            if op == 0x34 and k == 0:
+                raise ProgramError(f"instruction {at}: division by zero")
+            if op in (0x64, 0x74) and k >= 32:
+                raise ProgramError(f"instruction {at}: shift by {k}")
+        elif op == 0x05:
+            if k >= left:
+                raise ProgramError(f"instruction {at}: jump behind the end")
+        elif kind == 0x05 and op & 0xF0 in _TESTS and op <= 0xFF:
+            if jt >= left or jf >= left:
+                raise ProgramError(f"instruction {at}: jump behind the end")
+        else:
+            raise ProgramError(f"instruction {at}: seccomp does not know {op:#04x}")
+
+    def run(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS, pointer: int = 0) -> int:
+        """What the filter returns for a call: AUDIT_ARCH_*, number, six 64-bit arguments, instruction pointer."""
+        return self.trace(audit, call, args, pointer)[0]
+
+    def trace(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS, pointer: int = 0) -> tuple[int, int]:
+        """The same, and the number of instructions it took."""
+        words = struct.unpack("=16I", struct.pack("=IIQ6Q", call & WORD, audit, pointer & MAX_ARGUMENT, *args))
+        program = self.instructions
+        a = x = at = steps = 0
+        memory = [0] * MEMORY
+        while True:
+            op, jt, jf, k = program[at]
+            at += 1
+            steps += 1
+            if op == 0x20:
+                a = words[k >> 2]
+            elif op == 0x15:
+                at += jt if a == k else jf
+            elif op == 0x35:
+                at += jt if a >= k else jf
+            elif op == 0x25:
+                at += jt if a > k else jf
+            elif op == 0x06:
+                return k, steps
+            elif op == 0x05:
+                at += k
+            elif op & 0x07 == 0x05:
+                other = x if op & 0x08 else k
+                test = op & 0xF0
+                held = a == other if test == 0x10 else a > other if test == 0x20 else a >= other if test == 0x30 else bool(a & other)
+                at += jt if held else jf
+            elif op & 0x07 == 0x04:
+                if op & 0x08 and op & 0xF0 == 0x30 and x == 0:
+                    return 0, steps  # the kernel ends the program with 0
+                a = _computed(op & 0xF0, a, x if op & 0x08 else k)
+            elif op == 0x16:
+                return a, steps
+            else:
+                a, x = _moved(op, k, a, x, memory)
+
+    def __len__(self) -> int:
+        return len(self.instructions)
+
+
+def _computed(what: int, a: int, b: int) -> int:
+    match what:
+        case 0x00:
+            return a + b & WORD
+        case 0x10:
+            return a - b & WORD
+        case 0x20:
+            return a * b & WORD
+        case 0x30:
+            return a // b
+        case 0x40:
+            return a | b
+        case 0x50:
+            return a & b
+        case 0x60:
+            return a << (b & 31) & WORD
+        case 0x70:
+            return a >> (b & 31)
+        case 0x80:
+            return -a & WORD
+        case _:
+            return a ^ b
+
+
+def _moved(op: int, k: int, a: int, x: int, memory: list[int]) -> tuple[int, int]:
+    match op:
+        case 0x00:
+            return k, x
+        case 0x01:
+            return a, k
+        case 0x60:
+            return memory[k], x
+        case 0x61:
+            return a, memory[k]
+        case 0x80:
+            return DATA_SIZE, x
+        case 0x81:
+            return a, DATA_SIZE
+        case 0x02:
+            memory[k] = a
+        case 0x03:
+            memory[k] = x
+        case 0x07:
+            return a, a
+        case 0x87:
+            return x, x
+    return a, x
+
+
+# ---- what a profile says ----
+
+
+class Meaning(msgspec.Struct, frozen=True):
+    """What a profile says about one call. `verdicts` holds more than one where rules contradict each other and none decides alone;
+    `rules` are those that match, in order."""
+
+    verdicts: tuple[Verdict, ...]
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict; of several, the strictest."""
+        return min(self.verdicts, key=lambda verdict: _strictness(verdict.ret))
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether it depends on the order in which libseccomp keeps conditions."""
+        return len(self.verdicts) > 1
+
+
+class Reference:
+    """What a profile says about calls, on the architectures of its filter."""
+
+    def __init__(self, effective: Effective) -> None:
+        self.effective = effective
+        self.rules = [rule for rule in effective.rules if rule.verdict != effective.default]
+        self.by_call: dict[tuple[Arch, int], list[tuple[Rule, int | None]]] = {}
+        for arch in effective.architectures:
+            if arch.supported:
+                self._collect(arch)
+        self.greatest = {arch: greatest_number(effective, arch) for arch in effective.architectures if arch.supported}
+
+    def _collect(self, arch: Arch) -> None:
+        for rule in self.rules:
+            for call in rule.names:
+                direct, through = number(arch, call), multiplexed(arch, call)
+                # libseccomp writes the multiplexer's rule before the direct one's.
+                if through is not None:
+                    multiplexer = number(arch, through[0])
+                    assert multiplexer is not None
+                    self.by_call.setdefault((arch, multiplexer), []).append((rule, through[1]))
+                if direct is not None:
+                    self.by_call.setdefault((arch, direct), []).append((rule, None))
+
+    def rules_of(self, arch: Arch, call: int) -> list[Rule]:
+        """The rules about a number, in order, whatever its arguments."""
+        return [rule for rule, _ in self.by_call.get((arch, call), ())]
+
+    def meaning(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> Meaning:
+        """What happens to a call of AUDIT_ARCH_* and number with six arguments."""
+        arch = self.arch(audit, call)
+        if arch is None:
+            return Meaning((BAD_ARCH,))
+        if call == SKIPPED:
+            return Meaning((self.effective.default,))
+        seen = tuple(arg & (1 << arch.bits) - 1 for arg in args)
+        matching = [(rule, wide) for rule, wide in self._matching(arch, call, seen)]
+        for rule, wide in matching:
+            if wide:
+                return Meaning((rule.verdict,), tuple(r for r, _ in matching))
+        verdicts = tuple(dict.fromkeys(rule.verdict for rule, _ in matching))
+        if not verdicts:
+            above = self.effective.enosys and self.greatest.get(arch, 0) and call > self.greatest[arch]
+            return Meaning((ENOSYS if above else self.effective.default,))
+        return Meaning(verdicts, tuple(rule for rule, _ in matching))
+
+    def arch(self, audit: int, call: int) -> Arch | None:
+        """The architecture of the profile that a call belongs to."""
+        for arch in self.effective.architectures:
+            shared = audit == Arch.X86_64.audit and call != SKIPPED
+            if arch.supported and arch.audit == audit and not (shared and (arch is Arch.X32) != (call >= X32_BIT)):
+                return arch
+        return None
+
+    def _matching(self, arch: Arch, call: int, args: Sequence[int]) -> Iterator[tuple[Rule, bool]]:
+        """Rules that match, and whether they do for every argument. A rule for all arguments silences the others: libseccomp keeps only
+        it, and of several the first."""
+        for rule, sub in self.by_call.get((arch, call), ()):
+            if sub is None:
+                if rule.matches(args):
+                    yield rule, any(not _deciding(alternative, arch) for alternative in rule.alternatives)
+            elif args[0] == sub:
+                # Through a multiplexer the conditions look at its own arguments, and the one on the first gives way.
+                rest = [tuple(arg for arg in alternative if arg.index) for alternative in rule.alternatives]
+                for alternative, remaining in zip(rule.alternatives, rest, strict=True):
+                    if _possible(alternative, arch) and all(arg.holds(args[arg.index]) for arg in remaining):
+                        yield rule, False
+                        break
+
+
+def _deciding(alternative: Sequence[Arg], arch: Arch) -> list[Arg]:
+    return [arg for arg in alternative if always_holds(arg, arch.bits) is not True]
+
+
+def _possible(alternative: Sequence[Arg], arch: Arch) -> bool:
+    return all(always_holds(arg, arch.bits) is not False for arg in alternative)
+
+
+# ---- whether they agree ----
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """A call on which a filter and its profile differ."""
+
+    arch: str
+    call: str
+    args: tuple[int, ...]
+    filter: Verdict
+    profile: tuple[Verdict, ...]
+
+    def __str__(self) -> str:
+        shown = ", ".join(hex(arg) for arg in self.args)
+        said = " or ".join(str(verdict) for verdict in self.profile)
+        return f"{self.call}({shown}) on {self.arch}: the filter gives {self.filter}, the profile says {said}"
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """How many calls were tried, on which the two differ (the first few), and all numbers that this concerns."""
+
+    calls: int
+    differences: tuple[Difference, ...]
+    wrong: frozenset[Call] = frozenset()
+    elsewhere: bool = False  # they differ on an architecture that is not in the profile
+
+
+def verify(compiled: CompiledFilter) -> Verified:
+    """Compare a filter with its profile: every number of every architecture, numbers next to them, other architectures, and for calls
+    with argument conditions every combination of the values that matter."""
+    reference = Reference(compiled.effective)
+    program = Program(compiled.program)
+    tried = 0
+    found: list[Difference] = []
+    wrong: set[Call | None] = set()
+    conditional = sum(1 for arch, call in reference.by_call if _conditions(reference, arch, call))
+    most = max(MIN_TUPLES, min(MAX_TUPLES, MAX_TRIED // max(conditional, 1)))
+    for arch_name, audit, call in _calls(compiled.effective):
+        arch = reference.arch(audit, call)
+        for args in argument_tuples(_conditions(reference, arch, call), most) if arch else (NO_ARGUMENTS,):
+            tried += 1
+            ret = program.run(audit, call, args)
+            said = reference.meaning(audit, call, args)
+            if all(ret != verdict.ret for verdict in said.verdicts):
+                wrong.add((arch, call) if arch else None)
+                if len(found) < MAX_REPORTED:
+                    text = (name(arch, call) if arch else None) or f"call {call & ~X32_BIT if call >= X32_BIT else call}"
+                    found.append(Difference(arch_name, text, tuple(args), verdict_of(ret), said.verdicts))
+    return Verified(tried, tuple(found), frozenset(call for call in wrong if call is not None), None in wrong)
+
+
+def compile_verified(effective: Effective, *, optimize: Optimize = "auto") -> CompiledFilter:
+    """A filter that means what its profile says. What libseccomp gets wrong is decided in front of its program; CompileError where
+    the filter still differs."""
+    compiled = compile_effective(effective, optimize=optimize)
+    found = verify(compiled)
+    if found.wrong and not found.elsewhere:
+        compiled = compile_effective(effective, optimize=optimize, wrong=found.wrong)
+        found = verify(compiled)
+    if found.differences:
+        raise CompileError(_diagnostics(found, effective, "do not use the filter; this is a fault of libseccomp or of bpfence"))
+    return compiled
+
+
+def differences(effective: Effective, *, optimize: Optimize = "auto") -> list[Diagnostic]:
+    """What runtimes on this libseccomp would get wrong about a profile."""
+    found = verify(compile_effective(effective, optimize=optimize))
+    return _diagnostics(found, effective, "bpfence's own filter is right; for runtimes, use fewer comparisons on one argument of the call")
+
+
+def _diagnostics(found: Verified, effective: Effective, hint: str) -> list[Diagnostic]:
+    seen: set[tuple[str, str]] = set()
+    diagnostics: list[Diagnostic] = []
+    for difference in found.differences:
+        if (difference.arch, difference.call) in seen:
+            continue
+        seen.add((difference.arch, difference.call))
+        rules = [rule for rule in effective.rules if difference.call in rule.names]
+        place = rules[-1].place(difference.call) if rules else effective.profile.location
+        diagnostics.append(Diagnostic(place, str(difference), hint, code="filter-differs"))
+    return diagnostics
+
+
+def _calls(effective: Effective) -> Iterator[tuple[str, int, int]]:
+    """Architecture, AUDIT_ARCH_* and number of every call worth trying."""
+    for arch in effective.architectures:
+        if not arch.supported:
+            continue
+        named = set(numbers(arch).values())
+        base = X32_BIT if arch is Arch.X32 else 0
+        tried = named | {n + 1 for n in named} | {n - 1 for n in named if n > base} | {base, base + 1000, base + 0x3FFFFFFF}
+        for call in sorted(tried):
+            yield arch.name.lower(), arch.audit, call
+    others = [arch for arch in ARCHES if arch not in effective.architectures]
+    for arch in others:
+        for known in ("read", "execve"):
+            yield arch.name.lower(), arch.audit, numbers(arch)[known]
+    yield "s390x", 0x80000016, 3
+    yield effective.architectures[0].name.lower(), effective.architectures[0].audit, WORD
+
+
+def _conditions(reference: Reference, arch: Arch, call: int) -> list[Arg]:
+    conditions = [arg for rule in reference.rules_of(arch, call) for alternative in rule.alternatives for arg in alternative]
+    multiplexers = {sub for _, sub in reference.by_call.get((arch, call), ()) if sub is not None}
+    return [*(Arg(0, ArgOp.EQ, sub) for sub in sorted(multiplexers)), *conditions]
+
+
+def boundaries(conditions: Iterable[Arg]) -> dict[int, list[int]]:
+    """For every argument that conditions look at, the values between which they may change their answer."""
+    values: dict[int, set[int]] = {}
+    for arg in conditions:
+        wanted = values.setdefault(arg.index, {0, MAX_ARGUMENT, WORD, WORD + 1})
+        for value in {arg.value, arg.value_two, arg.value ^ MAX_ARGUMENT, arg.value | arg.value_two}:
+            low, high = value & WORD, value >> 32
+            wanted |= {value + step & MAX_ARGUMENT for step in (-1, 0, 1)}
+            wanted |= {low | upper << 32 for upper in (0, high + 1 & WORD, high - 1 & WORD)}
+            wanted |= {high << 32 | lower for lower in (low + 1 & WORD, low - 1 & WORD)}
+        if arg.op is ArgOp.MASKED_EQ:
+            wanted |= {arg.value_two | ~arg.value & MAX_ARGUMENT, arg.value_two ^ arg.value & -arg.value}
+    return {index: sorted(found) for index, found in sorted(values.items())}
+
+
+def argument_tuples(conditions: Sequence[Arg], most: int = MAX_TUPLES) -> Iterator[tuple[int, ...]]:
+    """Argument tuples for conditions: all combinations of boundary values, or about as many as `most` of them."""
+    values = boundaries(conditions)
+    total = 1
+    for found in values.values():
+        total *= len(found)
+    if total <= most:
+        for chosen in itertools.product(*values.values()):
+            yield _tuple(values, chosen)
+        return
+    chance = random.Random(total)
+    singles = [(index, value) for index, found in values.items() for value in found]
+    for index, value in singles if len(singles) <= most else chance.sample(singles, most):
+        yield _tuple({index: [value]}, (value,))
+    for _ in range(most):
+        yield _tuple(values, tuple(chance.choice(found) for found in values.values()))
+
+
+def _tuple(values: dict[int, list[int]], chosen: Sequence[int]) -> tuple[int, ...]:
+    args = [0] * ARGUMENTS
+    for index, value in zip(values, chosen, strict=True):
+        args[index] = value
+    return tuple(args)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules in, the filter that the system's libseccomp makes of them out: the binding.
+
+Called by `filter` and by the table's generator. ABI mode of cffi on libseccomp.so.2: the interface has been stable since 2012, is a
+dozen functions without variable arguments, and what it gives back is checked by the interpreter, so a compiler at install time would
+buy nothing; and a machine without the library can still read, check and explain profiles. Nothing here loads a filter.
+"""
+
+from __future__ import annotations
+
+import errno as errno_module
+import functools
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final
+
+from cffi import FFI
+
+from bpfence.errors import KernelError
+from bpfence.seccomp.profile import Arg, ArgOp, Verdict
+from bpfence.seccomp.syscalls import Arch
+
+LIBRARY: Final = "libseccomp.so.2"
+OLDEST: Final = (2, 5, 0)
+HINT: Final = "Debian and Ubuntu: apt install libseccomp2"
+MAX_EXPORT: Final = 1 << 20
+
+_DECLARATIONS: Final = """
+struct scmp_version { unsigned int major, minor, micro; };
+struct scmp_arg_cmp { unsigned int arg; int op; uint64_t datum_a, datum_b; };
+const struct scmp_version *seccomp_version(void);
+unsigned int seccomp_api_get(void);
+int seccomp_api_set(unsigned int level);
+void *seccomp_init(uint32_t action);
+void seccomp_release(void *filter);
+int seccomp_merge(void *destination, void *source);
+int seccomp_arch_add(void *filter, uint32_t arch);
+int seccomp_arch_remove(void *filter, uint32_t arch);
+int seccomp_attr_set(void *filter, int attribute, uint32_t value);
+int seccomp_syscall_resolve_name(const char *name);
+int seccomp_syscall_resolve_name_arch(uint32_t arch, const char *name);
+char *seccomp_syscall_resolve_num_arch(uint32_t arch, int number);
+int seccomp_rule_add_array(void *filter, uint32_t action, int syscall, unsigned int count, const struct scmp_arg_cmp *args);
+int seccomp_export_bpf(void *filter, int fd);
+int seccomp_export_pfc(void *filter, int fd);
+void free(void *pointer);
+"""
+
+NATIVE: Final = 0
+UNKNOWN: Final = -1
+ACT_BADARCH: Final = 2
+CTL_NNP: Final = 3
+CTL_OPTIMIZE: Final = 8
+TREE: Final = 2
+COMPARE: Final = {ArgOp.NE: 1, ArgOp.LT: 2, ArgOp.LE: 3, ArgOp.EQ: 4, ArgOp.GE: 5, ArgOp.GT: 6, ArgOp.MASKED_EQ: 7}
+
+
+class RuleError(Exception):
+    """libseccomp refused a rule. `errno` says why; EEXIST: one with the same conditions has another action."""
+
+    def __init__(self, errno: int) -> None:
+        self.errno = errno
+        super().__init__(os.strerror(errno))
+
+
+@functools.cache
+def _library() -> tuple[Any, Any]:
+    """cffi's FFI and the library; KernelError where it is not there or too old."""
+    ffi = FFI()
+    ffi.cdef(_DECLARATIONS)
+    try:
+        library: Any = ffi.dlopen(LIBRARY)
+        version = library.seccomp_version()
+    except (OSError, AttributeError) as error:
+        raise KernelError(f"{LIBRARY} cannot be used: {error}", missing="libseccomp", hint=HINT) from None
+    found = (version.major, version.minor, version.micro)
+    if found < OLDEST:
+        text = ".".join(map(str, found))
+        raise KernelError(f"libseccomp {text} is older than {'.'.join(map(str, OLDEST))}", missing="libseccomp", hint=HINT)
+    # What the running kernel knows must not decide what can be compiled: the highest level that the library has.
+    for level in range(8, 0, -1):
+        if library.seccomp_api_set(level) == 0:
+            break
+    return ffi, library
+
+
+def version() -> str:
+    """The library's version: 2.5.4."""
+    _, library = _library()
+    found = library.seccomp_version()
+    return f"{found.major}.{found.minor}.{found.micro}"
+
+
+def name_of(arch: Arch, number: int) -> str | None:
+    """The name of a number on an architecture; None where it has none."""
+    ffi, library = _library()
+    found = library.seccomp_syscall_resolve_num_arch(arch.token, number)
+    if not found:
+        return None
+    name: str = ffi.string(found).decode()
+    library.free(found)
+    return name
+
+
+def number_of(arch: Arch, name: str) -> int | None:
+    """The number of a name on an architecture; negative where the architecture lacks or multiplexes the call, None where unknown."""
+    _, library = _library()
+    try:
+        found: int = library.seccomp_syscall_resolve_name_arch(arch.token, name.encode("ascii"))
+    except UnicodeEncodeError:
+        return None
+    return None if found == UNKNOWN else found
+
+
+def knows(name: str) -> bool:
+    """Whether the library knows the name, on whatever architecture: what it does not know, runtimes skip."""
+    _, library = _library()
+    try:
+        return bool(library.seccomp_syscall_resolve_name(name.encode("ascii")) != UNKNOWN)
+    except UnicodeEncodeError:
+        return False
+
+
+class Context:
+    """A filter under construction, for one or more architectures. To be used in `with`."""
+
+    def __init__(self, default: Verdict, arch: Arch, bad_arch: Verdict) -> None:
+        self._ffi, self._library = _library()
+        self._context = self._library.seccomp_init(default.ret)
+        if not self._context:
+            raise KernelError(f"libseccomp cannot make a filter whose default is {default}", missing="libseccomp", hint=HINT)
+        self._done("seccomp_attr_set", self._library.seccomp_attr_set(self._context, ACT_BADARCH, bad_arch.ret))
+        # Whoever applies a filter decides about no_new_privs.
+        self._done("seccomp_attr_set", self._library.seccomp_attr_set(self._context, CTL_NNP, 0))
+        self._only(arch)
+
+    def _only(self, arch: Arch) -> None:
+        added = self._library.seccomp_arch_add(self._context, arch.token)
+        if added != -errno_module.EEXIST:
+            self._done(f"seccomp_arch_add {arch.name}", added)
+            self._done("seccomp_arch_remove", self._library.seccomp_arch_remove(self._context, NATIVE))
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._context:
+            self._library.seccomp_release(self._context)
+            self._context = None
+
+    def add(self, name: str, verdict: Verdict, args: Sequence[Arg]) -> None:
+        """One rule; RuleError where libseccomp refuses it. `name` must be known."""
+        number = self._library.seccomp_syscall_resolve_name(name.encode("ascii"))
+        array = self._ffi.new("struct scmp_arg_cmp[]", max(len(args), 1))
+        for slot, arg in zip(array, args, strict=False):
+            slot.arg, slot.op, slot.datum_a, slot.datum_b = arg.index, COMPARE[arg.op], arg.value, arg.value_two
+        result = self._library.seccomp_rule_add_array(self._context, verdict.ret, number, len(args), array)
+        if result:
+            raise RuleError(-result)
+
+    def merge(self, other: Context) -> None:
+        """Take over the architectures of another filter, which is gone afterwards."""
+        self._done("seccomp_merge", self._library.seccomp_merge(self._context, other._context))
+        other._context = None
+
+    def tree(self) -> None:
+        """Look numbers up in a binary tree instead of one after another."""
+        self._done("seccomp_attr_set", self._library.seccomp_attr_set(self._context, CTL_OPTIMIZE, TREE))
+
+    def program(self) -> bytes:
+        """The filter: struct sock_filter after struct sock_filter, in the byte order of this machine."""
+        return self._exported(self._library.seccomp_export_bpf)
+
+    def pseudo_code(self) -> str:
+        """The filter as libseccomp writes it for people."""
+        return self._exported(self._library.seccomp_export_pfc).decode("utf-8", "replace")
+
+    def _exported(self, export: Any) -> bytes:
+        # The library writes to a file descriptor; a file in memory takes any length without a second thread.
+        with os.fdopen(os.memfd_create("bpfence-seccomp", os.MFD_CLOEXEC), "w+b", buffering=0) as file:
+            self._done("seccomp_export", export(self._context, file.fileno()))
+            file.seek(0)
+            return file.read(MAX_EXPORT)
+
+    def _done(self, what: str, result: int) -> None:
+        if result:
+            raise KernelError(f"{what}: {os.strerror(-result)}", missing="libseccomp", hint=f"libseccomp {version()}")
