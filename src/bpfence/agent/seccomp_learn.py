@@ -75,14 +75,9 @@ class _InTree:
         self._recorder = recorder
 
     def start(self, command: Sequence[str]) -> Child:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        try:
-            child = launch(command, gate=reader)
-            self._recorder.add(child.pid)
-            os.write(writer, b"\0")
-        finally:
-            os.close(reader)
-            os.close(writer)
+        child = launch(command, hold=True)
+        self._recorder.add(child.pid)
+        child.release()
         return child
 
     def running(self) -> list[int]:
@@ -111,7 +106,9 @@ def record(
 
 
 @contextlib.contextmanager
-def _recorder(hierarchy: Callable[[], Hierarchy], by_cgroup: bool, report: Callable[[str], None]) -> Iterator[tuple[SyscallRecorder, Group]]:
+def _recorder(
+    hierarchy: Callable[[], Hierarchy], by_cgroup: bool, report: Callable[[str], None]
+) -> Iterator[tuple[SyscallRecorder, Group]]:
     sandbox = None
     with contextlib.ExitStack() as stack:
         if by_cgroup:

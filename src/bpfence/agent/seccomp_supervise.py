@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A profile, a command and answers in; denied calls asked about, answered and told out.
 
-Called by `bpfence seccomp supervise`, and by `learn --audit`, which answers every call with "go on". The filter is the profile's own program
-with USER_NOTIF in place of what denies, so the kernel asks about exactly the calls that the profile would deny.
+Called by `bpfence seccomp supervise`, and by `learn --audit`, which answers every call with "go on". The filter is the profile's own
+program with USER_NOTIF in place of what denies, so the kernel asks about exactly the calls that the profile would deny.
 
 What an answer may depend on: the call's number and architecture, which the kernel copied from registers when the call was made. Never on
 memory: what a pointer points to is the process's to change after it was looked at, so strings are read for alerts only. With CONTINUE the
@@ -11,6 +11,7 @@ kernel carries out the call as it then finds it; an answer by number is true of 
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno as errno_module
 import os
@@ -130,7 +131,8 @@ class Supervisor:
     def __init__(
         self, listener: int, compiled: CompiledFilter, decide: Callable[[Call], Response], handled: Callable[[Handled], None],
     ) -> None:  # fmt: skip
-        self._listener = Listener(listener)
+        # The thread's own: nobody closes it under a call that waits on it.
+        self._listener = Listener(os.dup(listener))
         self._program = Program(compiled.program)
         self._reference = Reference(compiled.effective)
         self._decide = decide
@@ -167,7 +169,10 @@ class Supervisor:
                     return
         except BaseException as error:
             self._failed = error
-            os.eventfd_write(self.wake, 1)
+            with contextlib.suppress(OSError):
+                os.eventfd_write(self.wake, 1)
+        finally:
+            os.close(self._listener.fd)
 
     def call(self, notification: Notification) -> Call:
         """What the profile says about a call."""

@@ -129,7 +129,7 @@ def _filters(profile: str | None) -> tuple[Any, ...]:
 
 
 def _run_in(
-    sandbox: Sandbox, agent: Agent, signals: Signals, forwarded: set[signal.Signals], command: tuple[str, ...], filters: tuple[Any, ...] = ()
+    sandbox: Sandbox, agent: Agent, signals: Signals, forwarded: set[signal.Signals], command: tuple[str, ...], filters: tuple[Any, ...]
 ) -> int:
     try:
         pid = sandbox.spawn(command, filters=filters)

@@ -38,7 +38,7 @@ cap_option = click.option(
     "--cap", "caps", multiple=True, metavar="CAPABILITY",
     help="A capability that includes and excludes of the profile go by; repeatable; all, none. Default: those of a Docker container.",
 )  # fmt: skip
-enosys_option = click.option("--enosys", is_flag=True, help="As runc does: ENOSYS for calls that are newer than all that the profile names.")
+enosys_option = click.option("--enosys", is_flag=True, help="As runc does: ENOSYS for calls newer than all that the profile names.")
 command_argument = click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 
 
@@ -183,7 +183,11 @@ def _write(profile: Profile, output: Path | None, summary: str) -> None:
         click.echo(dump(profile).decode(), nl=False)
         return
     try:
-        write_whole(output, dump(profile), PROFILE_MODE)
+        if output.exists() and not output.is_file():
+            # A device or a pipe is written to; a rename would put a file in its place.
+            output.write_bytes(dump(profile))
+        else:
+            write_whole(output, dump(profile), PROFILE_MODE)
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror or error}") from error
     to_stderr(f"{summary}; written to {output}")
@@ -264,7 +268,8 @@ def supervise(
 
     Calls that the profile answers with ERRNO or NOTIFY wait for bpfence, which writes an alert with the process and the arguments. Answers
     go by the call's name alone, never by what its pointers point to. KILL, TRAP and TRACE stay the kernel's. Supervision ends when the
-    last process has ended; when bpfence is killed, such calls fail with ENOSYS. Alerts go to standard error. The exit code is the command's.
+    last process has ended; when bpfence is killed, such calls fail with ENOSYS. Alerts go to standard error. The exit code is the
+    command's.
 
     \b
     Examples:

@@ -25,7 +25,7 @@ class _Lib:
     SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: int
     BPF_MAXINSNS: int
     STAGE_NONE: int
-    STAGE_GATE: int
+    STAGE_HELD: int
     STAGE_CGROUP: int
     STAGE_NO_NEW_PRIVS: int
     STAGE_FILTER: int
@@ -37,6 +37,10 @@ class _Lib:
         """What the child failed at, and with which errno; STAGE_NONE while it has not failed."""
     def bpfence_progress_listener(self, progress: CData) -> int:
         """The listener's descriptor in this process, -1 before there is one."""
+    def bpfence_progress_held(self, progress: CData) -> int:
+        """1 once a held child has prepared everything."""
+    def bpfence_progress_release(self, progress: CData) -> None:
+        """Lets a held child go on to exec."""
     def bpfence_progress_free(self, progress: CData) -> None: ...
     def bpfence_apply(self, filters: CData, n: int) -> int:
         """Puts filters on this process."""

@@ -19,12 +19,14 @@ DECLARATIONS = """
 struct bpfence_progress;
 struct bpfence_filter { const char *instructions; unsigned int count; unsigned int flags; };
 struct bpfence_launch {
-    const struct bpfence_filter *filters; unsigned int n_filters; int listener; int gate; int cgroup;
+    const struct bpfence_filter *filters; unsigned int n_filters; int listener; int hold; int cgroup;
     char *const *paths; char *const *argv; char *const *envp;
 };
 int bpfence_launch(const struct bpfence_launch *launch, struct bpfence_progress **result, int *pidfd);
 int bpfence_progress_stage(const struct bpfence_progress *progress, int *error);
 int bpfence_progress_listener(const struct bpfence_progress *progress);
+int bpfence_progress_held(const struct bpfence_progress *progress);
+void bpfence_progress_release(struct bpfence_progress *progress);
 void bpfence_progress_free(struct bpfence_progress *progress);
 int bpfence_apply(const struct bpfence_filter *filters, unsigned int n);
 int bpfence_action_available(unsigned int action);
@@ -41,7 +43,7 @@ int bpfence_notification_valid(int listener, unsigned long long id);
 #define SECCOMP_FILTER_FLAG_SPEC_ALLOW ...
 #define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV ...
 #define BPF_MAXINSNS ...
-static const int STAGE_NONE, STAGE_GATE, STAGE_CGROUP, STAGE_NO_NEW_PRIVS, STAGE_FILTER, STAGE_EXEC;
+static const int STAGE_NONE, STAGE_HELD, STAGE_CGROUP, STAGE_NO_NEW_PRIVS, STAGE_FILTER, STAGE_EXEC;
 """
 
 

@@ -30,7 +30,7 @@
 #define CLONE_PIDFD 0x00001000
 #endif
 
-enum { STAGE_NONE, STAGE_GATE, STAGE_CGROUP, STAGE_NO_NEW_PRIVS, STAGE_FILTER, STAGE_EXEC };
+enum { STAGE_NONE, STAGE_HELD, STAGE_CGROUP, STAGE_NO_NEW_PRIVS, STAGE_FILTER, STAGE_EXEC };
 
 struct bpfence_filter {
 	const char *instructions; /* struct sock_filter, one after another */
@@ -42,21 +42,25 @@ struct bpfence_launch {
 	const struct bpfence_filter *filters;
 	unsigned int n_filters;
 	int listener;	     /* which filter gets a listener; -1: none */
-	int gate;	     /* waits for a byte from here first; -1: does not wait */
+	int hold;	     /* waits for bpfence_progress_release first */
 	int cgroup;	     /* cgroup.procs to join; -1: none */
 	char *const *paths;  /* tried in order, as execvp(3) does */
 	char *const *argv;
 	char *const *envp;
 };
 
-/* Written by the child, read by the parent. `listener` is the last thing that is stored before exec. */
+/* Written by the child, read by the parent, apart from `go`. */
 struct bpfence_progress {
 	int stage;
 	int error;
 	int listener; /* -1: not there yet */
+	int held;     /* all is prepared; waits for `go` */
+	int go;
 };
 
-static void note(volatile struct bpfence_progress *progress, int stage, int error)
+#define SPINS (1L << 28) /* some seconds: whoever should say go is gone */
+
+static void note(struct bpfence_progress *progress, int stage, int error)
 {
 	progress->error = error;
 	__atomic_store_n(&progress->stage, stage, __ATOMIC_RELEASE);
@@ -103,6 +107,24 @@ static void reset_signals(void)
 	}
 }
 
+/* Without a system call: the next one that is made has to be the command's own. */
+static int hold(struct bpfence_progress *progress)
+{
+	long spins;
+
+	__atomic_store_n(&progress->held, 1, __ATOMIC_RELEASE);
+	for (spins = 0; spins < SPINS; spins++) {
+		if (__atomic_load_n(&progress->go, __ATOMIC_ACQUIRE))
+			return 0;
+#if defined(__x86_64__)
+		__builtin_ia32_pause();
+#else
+		asm volatile("yield" ::: "memory");
+#endif
+	}
+	return -1;
+}
+
 static void __attribute__((noreturn)) leave(void)
 {
 	/* Whatever the filter thinks of exit_group. */
@@ -130,18 +152,13 @@ static int exec_first(const struct bpfence_launch *launch)
 }
 
 static void __attribute__((noreturn))
-become(const struct bpfence_launch *launch, volatile struct bpfence_progress *progress, const sigset_t *mask)
+become(const struct bpfence_launch *launch, struct bpfence_progress *progress, const sigset_t *mask)
 {
 	unsigned int i;
-	char byte;
 	int fd;
 
 	reset_signals();
 	sigprocmask(SIG_SETMASK, mask, NULL);
-	if (launch->gate >= 0 && read(launch->gate, &byte, 1) != 1) {
-		note(progress, STAGE_GATE, errno ? errno : EPIPE);
-		leave();
-	}
 	if (launch->cgroup >= 0 && write(launch->cgroup, "0", 1) != 1) {
 		note(progress, STAGE_CGROUP, errno);
 		leave();
@@ -158,6 +175,10 @@ become(const struct bpfence_launch *launch, volatile struct bpfence_progress *pr
 		}
 		if ((int)i == launch->listener)
 			__atomic_store_n(&progress->listener, fd, __ATOMIC_RELEASE);
+	}
+	if (launch->hold && hold(progress)) {
+		note(progress, STAGE_HELD, ETIMEDOUT);
+		leave();
 	}
 	note(progress, STAGE_EXEC, exec_first(launch));
 	leave();
@@ -205,6 +226,16 @@ static int bpfence_progress_stage(const struct bpfence_progress *progress, int *
 static int bpfence_progress_listener(const struct bpfence_progress *progress)
 {
 	return __atomic_load_n(&progress->listener, __ATOMIC_ACQUIRE);
+}
+
+static int bpfence_progress_held(const struct bpfence_progress *progress)
+{
+	return __atomic_load_n(&progress->held, __ATOMIC_ACQUIRE);
+}
+
+static void bpfence_progress_release(struct bpfence_progress *progress)
+{
+	__atomic_store_n(&progress->go, 1, __ATOMIC_RELEASE);
 }
 
 static void bpfence_progress_free(struct bpfence_progress *progress)

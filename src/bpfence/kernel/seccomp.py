@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -33,7 +33,7 @@ except ImportError as error:
 
 INSTRUCTION_SIZE: Final = 8
 MAX_INSTRUCTIONS: Final = lib.BPF_MAXINSNS
-LISTENER_SECONDS: Final = 10.0
+PREPARE_SECONDS: Final = 10.0
 
 
 class Flag(enum.IntFlag):
@@ -59,7 +59,7 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 STAGES: Final[Mapping[int, str]] = {
-    lib.STAGE_GATE: "waiting for the start",
+    lib.STAGE_HELD: "waiting to be let go",
     lib.STAGE_CGROUP: "joining the cgroup",
     lib.STAGE_NO_NEW_PRIVS: "setting no_new_privs",
     lib.STAGE_FILTER: "installing the filter",
@@ -144,31 +144,33 @@ class Child:
             lib.bpfence_progress_free(self._progress)
             self._progress = ffi.NULL
 
-    def _take_listener(self) -> None:
-        deadline = time.monotonic() + LISTENER_SECONDS
-        while (found := lib.bpfence_progress_listener(self._progress)) < 0:
-            if self.failure() is not None or time.monotonic() > deadline:
-                return
-            time.sleep(0.0005)
-        self.listener = found
-        os.set_inheritable(found, False)
+    def release(self) -> None:
+        """Lets a held child go on."""
+        lib.bpfence_progress_release(self._progress)
+
+    def _wait_for(self, read: Callable[[CData], int], absent: int) -> int:
+        """What the child has come to; `absent` when it has failed, or does not come to it."""
+        deadline = time.monotonic() + PREPARE_SECONDS
+        while (found := read(self._progress)) == absent and self.failure() is None and time.monotonic() < deadline:
+            time.sleep(0.0002)
+        return found
 
 
 def launch(
     command: Sequence[str], filters: Sequence[Filter] = (), *, environment: Mapping[str, str] | None = None, listen: int = -1,
-    gate: int = -1, cgroup: int = -1,
+    hold: bool = False, cgroup: int = -1,
 ) -> Child:  # fmt: skip
     """Starts a command under filters, in the order given; the kernel runs all of them and the strictest answer counts.
 
-    `listen`: index of the filter whose USER_NOTIF answers come to `Child.listener`. `gate`: a descriptor that the child reads a byte from
-    before anything else. `cgroup`: an open cgroup.procs to join. Signals are as after a shell's fork: handlers reset, what was ignored
+    `listen`: index of the filter whose USER_NOTIF answers come to `Child.listener`. `hold`: the child prepares
+    everything and makes no system call more until `Child.release`. `cgroup`: an open cgroup.procs to join. Signals are as after a shell's fork: handlers reset, what was ignored
     stays ignored, apart from what Python ignores by itself. OSError where no process can be made; what fails later is `Child.failure`.
     """
     variables = dict(os.environ if environment is None else environment)
     paths = candidates(command[0], variables.get("PATH", os.defpath))
     keep: list[CData] = []  # cffi frees what nothing refers to
     spec = ffi.new("struct bpfence_launch *")
-    spec.filters, spec.n_filters, spec.listener, spec.gate, spec.cgroup = _filters(filters, keep), len(filters), listen, gate, cgroup
+    spec.filters, spec.n_filters, spec.listener, spec.hold, spec.cgroup = _filters(filters, keep), len(filters), listen, hold, cgroup
     spec.paths = _strings(paths, keep)
     spec.argv = _strings(command, keep)
     spec.envp = _strings([f"{name}={value}" for name, value in variables.items()], keep)
@@ -184,8 +186,10 @@ def launch(
         raise OSError(-pid, os.strerror(-pid), command[0])
     child = Child(command[0], pid, pidfd[0], progress[0])
     child._until_exec = reader
+    if hold:
+        child._wait_for(lib.bpfence_progress_held, 0)
     if listen >= 0:
-        child._take_listener()
+        child.listener = child._wait_for(lib.bpfence_progress_listener, -1)
     return child
 
 
