@@ -259,9 +259,11 @@ class Reference:
                 if direct is not None:
                     self.by_call.setdefault((arch, direct), []).append((rule, None))
 
-    def rules_of(self, arch: Arch, call: int) -> list[Rule]:
-        """The rules about a number, in order, whatever its arguments."""
-        return [rule for rule, _ in self.by_call.get((arch, call), ())]
+    def conditions(self, arch: Arch, call: int) -> list[Arg]:
+        """The conditions that may matter for a number, the first argument of a multiplexer included."""
+        about = self.by_call.get((arch, call), ())
+        multiplexers = sorted({through for _, through in about if through is not None})
+        return [*(Arg(0, ArgOp.EQ, through) for through in multiplexers), *(arg for rule, _ in about for arg in rule.args)]
 
     def meaning(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> Meaning:
         """What happens to a call of AUDIT_ARCH_* and number with six arguments."""
@@ -348,11 +350,11 @@ def verify(compiled: CompiledFilter) -> Verified:
     tried = 0
     found: list[Difference] = []
     wrong: set[Call | None] = set()
-    conditional = sum(1 for arch, call in reference.by_call if _conditions(reference, arch, call))
+    conditional = sum(1 for arch, call in reference.by_call if reference.conditions(arch, call))
     most = max(MIN_TUPLES, min(MAX_TUPLES, MAX_TRIED // max(conditional, 1)))
     for arch_name, audit, call in _calls(compiled.effective):
         arch = reference.arch(audit, call)
-        for args in argument_tuples(_conditions(reference, arch, call), most) if arch else (NO_ARGUMENTS,):
+        for args in argument_tuples(reference.conditions(arch, call), most) if arch else (NO_ARGUMENTS,):
             tried += 1
             ret = program.run(audit, call, args)
             said = reference.meaning(audit, call, args)
@@ -412,12 +414,6 @@ def _calls(effective: Effective) -> Iterator[tuple[str, int, int]]:
             yield arch.name.lower(), arch.audit, numbers(arch)[known]
     yield "s390x", 0x80000016, 3
     yield effective.architectures[0].name.lower(), effective.architectures[0].audit, WORD
-
-
-def _conditions(reference: Reference, arch: Arch, call: int) -> list[Arg]:
-    conditions = [arg for rule in reference.rules_of(arch, call) for alternative in rule.alternatives for arg in alternative]
-    multiplexers = {sub for _, sub in reference.by_call.get((arch, call), ()) if sub is not None}
-    return [*(Arg(0, ArgOp.EQ, sub) for sub in sorted(multiplexers)), *conditions]
 
 
 def boundaries(conditions: Iterable[Arg]) -> dict[int, list[int]]:

@@ -1,0 +1,577 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A profile that can be read in, what is wrong with it out.
+
+Called by `bpfence seccomp check`. The passes, each a function of the profile on one machine: rules against each other, their arguments,
+architectures, what others need of the profile, what gets around it, listeners and flags, and last the filter itself, held against the
+profile by the interpreter. Errors are what makes a profile mean something else than it says, or not start; warnings are what its
+author will not have meant; the rest is information.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Final
+
+from bpfence.errors import CompileError, Diagnostic, KernelError, Location
+from bpfence.seccomp import libseccomp
+from bpfence.seccomp.arguments import NARROW, POINTERS
+from bpfence.seccomp.filter import always_holds, fold
+from bpfence.seccomp.findings import Findings, quoted, suggest
+from bpfence.seccomp.interpret import argument_tuples, differences
+from bpfence.seccomp.profile import (
+    ARGUMENTS,
+    DOCKER_CAPABILITIES,
+    MAX_ARGUMENT,
+    Action,
+    Arg,
+    ArgOp,
+    Conditions,
+    Effective,
+    Flag,
+    Profile,
+    Rule,
+    resolve,
+)
+from bpfence.seccomp.syscalls import (
+    DANGEROUS,
+    FALLS_BACK,
+    FAMILIES,
+    HANDLES,
+    IO_URING,
+    LIBC_NEEDS,
+    RUNTIME_MUST,
+    RUNTIME_NEEDS,
+    SOCKETCALL,
+    STARTS_IO_URING,
+    Arch,
+    all_names,
+    available,
+    known,
+    signature,
+)
+from bpfence.seccomp.table import Table
+
+MAX_NAMES: Final = 10
+MAX_PAIRS: Final = 4000
+ENOSYS: Final = 38
+
+ESSENTIAL: Final = frozenset({
+    "execve", "brk", "mmap", "mprotect", "munmap", "openat", "pread64", "newfstatat", "arch_prctl", "set_tid_address", "set_robust_list",
+    "rseq", "prlimit64", "getrandom", "access", "exit_group", "futex",
+})  # fmt: skip
+"""Of the calls of LIBC_NEEDS those without which no dynamically linked program of today's Debian or Fedora starts undisturbed."""
+
+# Calls that 32-bit architectures have beside, or in place of, the one of 64-bit ones; and the other way round.
+TWINS: Final = {
+    "mmap": ("mmap2",), "lseek": ("_llseek",), "select": ("_newselect",), "getrlimit": ("ugetrlimit",), "newfstatat": ("fstatat64",),
+    "fadvise64": ("fadvise64_64",), "sendfile": ("sendfile64",),
+}  # fmt: skip
+
+OLDER: Final = {"getdents64": "getdents", "openat": "open", "newfstatat": "stat", "prlimit64": "getrlimit", "faccessat2": "faccessat"}
+"""Call of today → the one whose permission shows that it is meant, too."""
+
+
+class Machine:
+    """What the passes work on."""
+
+    def __init__(self, effective: Effective, findings: Findings) -> None:
+        self.effective = effective
+        self.profile = effective.profile
+        self.findings = findings
+        self.arch = effective.architectures[0]
+        self.arches = [arch for arch in effective.architectures if arch.supported]
+        self.table = Table(effective)
+
+    @property
+    def place(self) -> Location:
+        """Where findings about the whole stand."""
+        return self.profile.location
+
+    @property
+    def denies_by_default(self) -> bool:
+        """Whether what is not listed is denied."""
+        return not self.effective.default.action.permits
+
+
+def check(
+    profile: Profile,
+    arch: Arch | None = None,
+    caps: Collection[str] = DOCKER_CAPABILITIES,
+    kernel: tuple[int, int] | None = None,
+) -> list[Diagnostic]:
+    """Everything that is wrong with a profile on a machine, in the order of the text."""
+    findings = Findings()
+    machine = Machine(resolve(profile, arch, caps, kernel), findings)
+    for examine in PASSES:
+        examine(machine)
+    return list(dict.fromkeys(findings.sorted()))
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = list(names)
+    return ", ".join(found[:MAX_NAMES]) + (f" and {len(found) - MAX_NAMES} more" if len(found) > MAX_NAMES else "")
+
+
+# ---- names ----
+
+
+def unknown_names(machine: Machine) -> None:
+    """Names that are no system call, and those that the installed libseccomp does not know."""
+    for rule in machine.profile.rules:
+        skipped: list[str] = []
+        for name, place in zip(rule.names, rule.places or (rule.location,) * len(rule.names), strict=False):
+            if not known(name):
+                effect = "so it is denied" if rule.action.permits and machine.denies_by_default else "so the rule has no effect on it"
+                what = f"Linux has no system call {quoted(name)}: runtimes skip it without a word, {effect}"
+                machine.findings.add(place, "unknown-syscall", what, suggest(name, all_names(), "look it up in syscalls(2)"))
+            elif not _library_knows(name):
+                skipped.append(name)
+        if skipped:
+            what = f"libseccomp {libseccomp.version()} does not know {_listed(skipped)}: runtimes built on it skip them without a word"
+            machine.findings.note(rule.place(skipped[0]), "runtime-skips", what, "bpfence's own filters cover them")
+
+
+def _library_knows(name: str) -> bool:
+    try:
+        return libseccomp.knows(name)
+    except KernelError:
+        return True
+
+
+def duplicate_names(machine: Machine) -> None:
+    """One name twice in one rule."""
+    for rule in machine.profile.rules:
+        seen: dict[str, Location] = {}
+        for name, place in zip(rule.names, rule.places, strict=False):
+            if name in seen:
+                what = f"{name} was already given on line {seen[name].line}"
+                machine.findings.warn(place, "duplicate-name", what, "remove one of them")
+            seen.setdefault(name, place)
+
+
+# ---- rules against each other ----
+
+
+def rules_against_each_other(machine: Machine) -> None:
+    """Rules that repeat, silence or contradict each other, and those that say what the default says."""
+    default = machine.profile.default
+    for rule in machine.profile.rules:
+        if rule.verdict == default:
+            _default_entry(machine, rule)
+    deciding = [rule for rule in machine.profile.rules if rule.verdict != default]
+    by_name: dict[str, list[Rule]] = {}
+    for rule in deciding:
+        for name in dict.fromkeys(rule.names):
+            by_name.setdefault(name, []).append(rule)
+    pairs = 0
+    for name, rules in by_name.items():
+        for n, later in enumerate(rules):
+            for earlier in rules[:n]:
+                pairs += 1
+                if pairs > MAX_PAIRS:
+                    return
+                if _together(earlier, later) and _pair(machine, name, earlier, later):
+                    break
+
+
+def _default_entry(machine: Machine, rule: Rule) -> None:
+    what = f"{rule.verdict} is the default: runtimes leave the rule out, and it denies nothing that another rule lets through"
+    if rule.action.permits:
+        what = f"{rule.verdict} is the default: runtimes leave the rule out"
+    machine.findings.warn(rule.location, "default-entry", what, "remove it")
+    for name in dict.fromkeys(rule.names):
+        other = next((r for r in machine.profile.rules if name in r.names and r.verdict != rule.verdict and _together(rule, r)), None)
+        if other is not None and not rule.args:
+            what = f"{name} gets {other.verdict} all the same, from line {other.place(name).line}"
+            machine.findings.add(rule.place(name), "shadowed", what, "remove the name from one of the two rules")
+
+
+def _together(one: Rule, other: Rule) -> bool:
+    """Whether the two may hold on one machine, as far as that is plain."""
+    if one.includes == other.includes and one.excludes == other.excludes:
+        return True
+    return not (one.includes or one.excludes) or not (other.includes or other.excludes)
+
+
+def _holds_wherever(one: Rule, other: Rule) -> bool:
+    """Whether `one` holds on every machine on which `other` does."""
+    return not (one.includes or one.excludes) or (one.includes == other.includes and one.excludes == other.excludes)
+
+
+def _pair(machine: Machine, name: str, earlier: Rule, later: Rule) -> bool:
+    """What is wrong about two rules for one name; whether something was."""
+    place, line = later.place(name), earlier.place(name).line
+    findings = machine.findings
+    if earlier.verdict == later.verdict:
+        if (not earlier.args or _same(earlier, later)) and _holds_wherever(earlier, later):
+            findings.warn(place, "duplicate-rule", f"{name} already gets {later.verdict} from line {line}", "remove it here")
+            return True
+        if not later.args and _holds_wherever(later, earlier):
+            what = f"the conditions on {name} have no effect: line {place.line} gives it {later.verdict} whatever its arguments"
+            findings.add(earlier.place(name), "shadowed", what, "remove the name from the rule without conditions")
+            return True
+        return False
+    if not earlier.args and not later.args:
+        if not _holds_wherever(earlier, later):
+            return False
+        what = f"{name} already gets {earlier.verdict} from line {line}: of rules for the same arguments the first counts"
+        findings.add(place, "shadowed", what, "remove the name from one of the two rules")
+        return True
+    if not earlier.args or not later.args:
+        wide, narrow = (earlier, later) if not earlier.args else (later, earlier)
+        if not _holds_wherever(wide, narrow):
+            return False
+        what = f"{narrow.verdict} for {name} has no effect: line {wide.place(name).line} gives {wide.verdict} whatever the arguments,"
+        what += " and libseccomp keeps only that"
+        findings.add(narrow.place(name), "shadowed", what, "give the other rule the opposite conditions")
+        return True
+    both = _both_match(earlier, later)
+    if both is not None:
+        shown = ", ".join(hex(arg) for arg in both)
+        what = f"{name}({shown}) matches this rule with {later.verdict} and line {line} with {earlier.verdict}:"
+        what += " which one counts depends on how libseccomp orders the conditions"
+        findings.add(place, "conflict", what, "make the conditions exclude each other")
+        return True
+    return False
+
+
+def _same(one: Rule, other: Rule) -> bool:
+    def key(rule: Rule) -> set[frozenset[tuple[int, str, int, int]]]:
+        return {frozenset((a.index, a.op.value, a.value, a.value_two) for a in alternative) for alternative in rule.alternatives}
+
+    return key(one) == key(other)
+
+
+def _both_match(one: Rule, other: Rule) -> tuple[int, ...] | None:
+    for args in argument_tuples([*one.args, *other.args], 500):
+        if one.matches(args) and other.matches(args):
+            return args
+    return None
+
+
+# ---- arguments ----
+
+
+def arguments(machine: Machine) -> None:
+    """Conditions that mean something else than they look like."""
+    for rule in machine.profile.rules:
+        if rule.args and rule.verdict != machine.profile.default:
+            _as_a_whole(machine, rule)
+            for arg in rule.args:
+                _one_argument(machine, rule, arg)
+
+
+def _as_a_whole(machine: Machine, rule: Rule) -> None:
+    findings = machine.findings
+    if len(rule.args) > ARGUMENTS:
+        what = f"crun reads the first {ARGUMENTS} of the {len(rule.args)} conditions only"
+        findings.warn(rule.args[ARGUMENTS].location, "argument-ignored", what, "write more rules, with fewer conditions each")
+    indices = [arg.index for arg in rule.args]
+    twice = next((arg for n, arg in enumerate(rule.args) if arg.index in indices[:n]), None)
+    if twice is not None:
+        others = len(set(indices)) > 1
+        what = f"index {twice.index} stands twice: then every condition of the rule counts by itself (OR)"
+        what += ", those on other arguments included" if others else ""
+        if all(rule.matches(args) for args in argument_tuples(rule.args, 500)):
+            what += ", and together they match every call"
+            hint = "no rule can ask two things of one argument at once: use a mask, or deny the rest with rules of their own"
+            findings.add(twice.location, "arguments-or", what, hint)
+        else:
+            findings.warn(twice.location, "arguments-or", what, "write one rule for each alternative, to say so")
+    for alternative in rule.alternatives:
+        if fold(alternative, machine.arch) is None:
+            what = "no call fulfils this condition" if len(alternative) == 1 else "no call fulfils these conditions"
+            never = next(arg for arg in alternative if always_holds(arg, machine.arch.bits) is False)
+            if never.op is ArgOp.MASKED_EQ:
+                what += ": valueTwo has bits that are not in the mask. libseccomp drops them: runtimes compare with"
+                what += f" {never.value & never.value_two:#x}"
+            findings.add(never.location, "never-matches", what, "compare with a value that the argument can have")
+
+
+def _one_argument(machine: Machine, rule: Rule, arg: Arg) -> None:
+    findings = machine.findings
+    if always_holds(arg, 64):
+        findings.warn(arg.location, "argument-ignored", "every call fulfils this condition", "remove it, or compare with something else")
+        return
+    narrow = [arch for arch in machine.arches if arch.bits == 32]
+    if narrow and (arg.value > 0xFFFFFFFF or arg.value_two > 0xFFFFFFFF) and arg.value != MAX_ARGUMENT:
+        names = _listed(arch.name.lower() for arch in narrow)
+        what = f"arguments on {names} have 32 bits: runtimes there compare with {arg.value & 0xFFFFFFFF:#x}"
+        findings.warn(arg.location, "wide-argument", what, "bpfence's own filters compare the whole value")
+    for name in dict.fromkeys(rule.names):
+        _argument_of(machine, rule, arg, name)
+
+
+def _argument_of(machine: Machine, rule: Rule, arg: Arg, name: str) -> None:
+    findings = machine.findings
+    found = signature(name)
+    if found is None:
+        return
+    if arg.index >= len(found.arguments):
+        what = f"{name} has {len(found.arguments)} arguments: number {arg.index} (from 0) is whatever the register holds"
+        findings.warn(arg.location, "argument-ignored", what, "count arguments from 0")
+        return
+    argument, kind = found.arguments[arg.index]
+    if kind in POINTERS and not (arg.value == 0 and arg.op in (ArgOp.EQ, ArgOp.NE)):
+        what = f"{argument} of {name} is an address: the filter compares the address, not what lies there"
+        findings.warn(arg.location, "pointer-argument", what, "only NULL can be told: what a pointer leads to is for an LSM policy")
+    elif kind in NARROW and machine.arch.bits == 64 and _upper_half_matters(rule, arg):
+        what = f"the kernel takes the lower 32 bits of {argument} of {name}, the filter compares all 64: with a bit set in the upper half"
+        what += " the call passes whatever the lower half says" if rule.action.permits else " the call gets past this rule"
+        hint = "compare values with SCMP_CMP_EQ" if rule.action.permits else "use SCMP_CMP_MASKED_EQ with mask 4294967295"
+        findings.warn(arg.location, "wide-argument", what, hint)
+
+
+def _upper_half_matters(rule: Rule, arg: Arg) -> bool:
+    """Whether garbage in the upper half gets a call through: where it makes the condition of a permission hold, or of a denial fail."""
+    if arg.op is ArgOp.MASKED_EQ:
+        return not rule.action.permits and arg.value > 0xFFFFFFFF
+    if arg.value > 0xFFFFFFFF:
+        return False
+    return arg.op in ((ArgOp.NE, ArgOp.GT, ArgOp.GE) if rule.action.permits else (ArgOp.EQ, ArgOp.LT, ArgOp.LE))
+
+
+# ---- conditions and architectures ----
+
+
+def conditions(machine: Machine) -> None:
+    """includes and excludes that no machine fulfils."""
+    for rule in machine.profile.rules:
+        reason = _contradiction(rule.includes, rule.excludes)
+        if reason:
+            machine.findings.warn(rule.location, "never-applies", f"the rule holds on no machine: {reason}", "remove one of the two")
+
+
+def _contradiction(includes: Conditions, excludes: Conditions) -> str:
+    caps = set(includes.caps) & set(excludes.caps)
+    if caps:
+        return f"it includes and excludes {min(caps)}"
+    if includes.arches and set(includes.arches) <= set(excludes.arches):
+        return f"it includes and excludes {includes.arches[0]}"
+    if includes.min_kernel and excludes.min_kernel and excludes.min_kernel <= includes.min_kernel:
+        return "it excludes every kernel that it includes"
+    return ""
+
+
+def architectures(machine: Machine) -> None:
+    """Architectures that are added, cannot be handled, or lack what the profile names."""
+    profile, findings = machine.profile, machine.findings
+    if profile.architectures and machine.arch not in profile.architectures:
+        what = f"the filter also covers {machine.arch.value}, this machine's own: libseccomp always adds it"
+        findings.note(machine.place, "architecture-added", what, "use --arch to check for another machine")
+    if profile.arch_map and all(entry.arch is not machine.arch for entry in profile.arch_map):
+        what = f"archMap has no entry for {machine.arch.value}: the filter covers it alone"
+        findings.note(machine.place, "architecture-added", what, "")
+    for arch in machine.effective.architectures:
+        if not arch.supported:
+            what = f"calls of {arch.value} are not examined: there is no table of them"
+            findings.note(machine.place, "not-covered", what, "")
+            continue
+        wanted = dict.fromkeys(name for rule in machine.effective.rules if rule.verdict != profile.default for name in rule.names)
+        missing = [name for name in wanted if known(name) and not available(arch, name)]
+        if missing:
+            what = f"{len(missing)} of {len(wanted)} names do not exist on {arch.name.lower()}: {_listed(missing)}"
+            findings.note(machine.place, "missing-on-architecture", what, "the rules about them have no effect there")
+        _twins(machine, arch)
+
+
+def _twins(machine: Machine, arch: Arch) -> None:
+    """On a 32-bit architecture, the calls that do what a permitted 64-bit one does and are denied."""
+    if arch.bits != 32 or arch is Arch.X32 or not machine.denies_by_default or machine.arch.bits != 64:
+        return
+    lacking: list[str] = []
+    for name, entry in machine.table.entries(machine.arch).items():
+        if entry.status != "permitted":
+            continue
+        twins = (*TWINS.get(name, ()), f"{name}64", f"{name}32", f"{name}_time64")
+        lacking += [twin for twin in twins if machine.table.status(arch, twin) == "denied"]
+    if lacking:
+        what = f"programs on {arch.name.lower()} use {_listed(lacking)} in place of calls that are allowed, and these are denied"
+        machine.findings.warn(machine.place, "not-covered", what, f"allow them, too, or take {arch.value} out of the profile")
+
+
+# ---- what others need ----
+
+
+def runtimes(machine: Machine) -> None:
+    """Calls that a container runtime makes between the filter and the program."""
+    denied = {name for name in frozenset().union(*RUNTIME_NEEDS.values()) if machine.table.status(machine.arch, name) == "denied"}
+    must = sorted(denied & RUNTIME_MUST)
+    for name in must:
+        what = f"{name} is denied: container runtimes call it after the filter is in force, and no container starts"
+        machine.findings.warn(_where(machine, name), "runtime-needs", what, f"allow {name}")
+    for runtime, calls in RUNTIME_NEEDS.items():
+        rest = sorted(denied & calls - RUNTIME_MUST)
+        if rest:
+            what = f"{runtime} may call {_listed(rest)} after the filter is in force, and they are denied"
+            machine.findings.note(machine.place, "runtime-needs", what, "whether it does depends on its version, no_new_privs and the user")
+
+
+def _where(machine: Machine, name: str) -> Location:
+    """Where the profile speaks about a call, or its beginning."""
+    for rule in machine.effective.rules:
+        if name in rule.names:
+            return rule.place(name)
+    return machine.place
+
+
+def libraries(machine: Machine) -> None:
+    """Calls of today's C libraries that are denied."""
+    if not machine.denies_by_default:
+        return
+    for name, purpose in LIBC_NEEDS.items():
+        entry = machine.table.entry(machine.arch, name)
+        if entry is None or entry.status != "denied" or (name in FALLS_BACK and _gives_enosys(entry.verdict.action, entry.verdict.data)):
+            continue
+        hint = f"allow {name}"
+        if name in FALLS_BACK:
+            hint += f", or deny it with errnoRet {ENOSYS} (ENOSYS): after {entry.verdict} libraries do not try the older call"
+        meant = name in OLDER and machine.table.status(machine.arch, OLDER[name]) == "permitted"
+        severe = name in ESSENTIAL or name in FALLS_BACK or meant
+        what = f"{name} is denied: {purpose}"
+        machine.findings.add(_where(machine, name), "libc-needs", what, hint, "warning" if severe else "info")
+
+
+def _gives_enosys(action: Action, data: int) -> bool:
+    return action is Action.ERRNO and data == ENOSYS
+
+
+def defaults(machine: Machine) -> None:
+    """A default that lets through what nobody listed."""
+    if not machine.denies_by_default:
+        what = f"the default is {machine.effective.default}: every call that is not listed passes, those of coming kernels included"
+        machine.findings.warn(machine.place, "allows-all", what, "list what is needed, and make ERRNO the default")
+
+
+# ---- what gets around ----
+
+
+def ways_around(machine: Machine) -> None:
+    """Calls that do the work of denied ones."""
+    for arch in machine.arches:
+        for name, place in _restricted(machine, arch):
+            _relatives(machine, arch, name, place)
+    _socketcall(machine)
+    _io_uring(machine)
+    _handles(machine)
+
+
+def _restricted(machine: Machine, arch: Arch) -> Iterator[tuple[str, Location]]:
+    """Calls that the profile denies by name, or permits under conditions only."""
+    for rule in machine.effective.rules:
+        for name in dict.fromkeys(rule.names):
+            status = machine.table.status(arch, name)
+            if (status == "denied" and not rule.action.permits) or status == "conditional":
+                yield name, rule.place(name)
+
+
+def _relatives(machine: Machine, arch: Arch, name: str, place: Location) -> None:
+    family = next((family for family in FAMILIES if name in family), frozenset({name}))
+    relatives = set(family) | {f"{name}{ending}" for ending in ("64", "32", "_time64")}
+    conditional = machine.table.status(arch, name) == "conditional"
+    if not (conditional or relatives & DANGEROUS or not machine.denies_by_default):
+        return
+    passing = sorted(other for other in relatives - {name} if _passes(machine, arch, other))
+    if name in ("clone", "clone3"):
+        passing = [other for other in passing if other not in ("fork", "vfork")]  # they make no namespaces
+    if passing:
+        manner = "only permitted under conditions" if conditional else "denied"
+        what = f"{name} is {manner} on {arch.name.lower()}, and {_listed(passing)}, which can do the same, passes"
+        machine.findings.warn(place, "gets-around", what, f"deny {_listed(passing)}, too, or do not count on this rule")
+
+
+def _passes(machine: Machine, arch: Arch, name: str) -> bool:
+    return machine.table.status(arch, name) == "permitted"
+
+
+def _socketcall(machine: Machine) -> None:
+    """Rules with conditions on socket calls, where socketcall is to be had."""
+    if Arch.X86 not in machine.arches:
+        return
+    seen: set[str] = set()
+    for rule in machine.effective.rules:
+        for name in dict.fromkeys(rule.names):
+            if name not in SOCKETCALL or name in seen or machine.table.status(Arch.X86, name) == "denied":
+                continue
+            outer = machine.table.entry(Arch.X86, "socketcall")
+            if rule.args and outer is not None and outer.status != "denied":
+                seen.add(name)
+                what = f"32-bit programs can make {name} through socketcall, where its arguments lie in memory and no filter sees them:"
+                what += " the conditions do not hold there"
+                machine.findings.warn(rule.place(name), "socketcall", what, "take SCMP_ARCH_X86 out of the profile, or deny socketcall")
+
+
+def _io_uring(machine: Machine) -> None:
+    """Calls that are denied and that io_uring makes all the same."""
+    if not any(_passes(machine, machine.arch, name) for name in STARTS_IO_URING):
+        return
+    denied = [name for name in IO_URING if machine.table.status(machine.arch, name) in ("denied", "conditional")]
+    if denied:
+        place = _where(machine, "io_uring_setup")
+        ops = _listed(f"{name} (IORING_OP_{IO_URING[name]})" for name in denied)
+        what = f"io_uring_setup is allowed, and what a ring does passes no filter: it gets around the denial of {ops}"
+        machine.findings.warn(place, "io-uring", what, "deny io_uring_setup, or restrict rings with an LSM policy")
+
+
+def _handles(machine: Machine) -> None:
+    """Opening by handle beside opening that is restricted."""
+    if _passes(machine, machine.arch, HANDLES[1]):
+        restricted = [name for name, _ in _restricted(machine, machine.arch) if name in ("open", "openat", "openat2", "creat")]
+        if restricted:
+            what = f"{HANDLES[1]} opens files that {_listed(restricted)} may not, given CAP_DAC_READ_SEARCH"
+            machine.findings.warn(_where(machine, HANDLES[1]), "gets-around", what, f"deny {HANDLES[1]}")
+
+
+# ---- listeners and flags ----
+
+
+def listeners(machine: Machine) -> None:
+    """NOTIFY and TRACE, and the flags that go with them."""
+    profile, findings = machine.profile, machine.findings
+    notifying = [rule for rule in profile.rules if rule.action is Action.NOTIFY]
+    if profile.default_action is Action.NOTIFY:
+        findings.add(machine.place, "listener", "NOTIFY cannot be the default: runtimes refuse the profile", "name the calls")
+    for rule in notifying:
+        if "write" in rule.names:
+            what = "runc cannot start a container whose write is NOTIFY: it hands the listener over with it"
+            findings.add(rule.place("write"), "listener", what, "leave write out")
+    if notifying and not profile.listener_path:
+        what = "NOTIFY needs a listener: runtimes refuse a profile without listenerPath"
+        findings.add(notifying[0].location, "listener", what, 'add "listenerPath", or use the profile with bpfence seccomp supervise')
+    if profile.listener_path and not notifying:
+        findings.warn(machine.place, "listener", "there is a listenerPath, and no rule with SCMP_ACT_NOTIFY", "remove it")
+    flags = profile.effective_flags
+    if Flag.WAIT_KILLABLE_RECV in flags and not notifying:
+        what = f"{Flag.WAIT_KILLABLE_RECV.value} needs a listener: the kernel refuses it without one"
+        findings.warn(machine.place, "bad-flag", what, "remove it")
+    if Flag.TSYNC in flags and notifying:
+        what = f"{Flag.TSYNC.value} and a listener go together since Linux 5.7 only, and only with a third flag that profiles cannot name"
+        findings.warn(machine.place, "bad-flag", what, "remove it: a container has one thread when its filter is loaded")
+    tracing = [rule for rule in profile.rules if rule.action is Action.TRACE]
+    place = tracing[0].location if tracing else machine.place
+    if tracing or profile.default_action is Action.TRACE:
+        what = "TRACE without a tracer fails the call with ENOSYS, and runtimes have none"
+        findings.note(place, "trace-without-tracer", what, "use LOG to watch and ERRNO to deny")
+
+
+# ---- the filter ----
+
+
+def filters(machine: Machine) -> None:
+    """Whether the filter can be made, and means what the profile says."""
+    try:
+        found = differences(machine.effective)
+    except CompileError as error:
+        found = list(error.diagnostics)
+    except KernelError as error:
+        machine.findings.warn(machine.place, "no-libseccomp", f"the filter was not made and not examined: {error}", error.hint)
+        return
+    for diagnostic in found:
+        machine.findings.add(diagnostic.location, diagnostic.code, diagnostic.message, diagnostic.hint)
+
+
+PASSES: Final[tuple[Callable[[Machine], None], ...]] = (
+    unknown_names, duplicate_names, rules_against_each_other, arguments, conditions, architectures, runtimes, libraries, defaults,
+    ways_around, listeners, filters,
+)  # fmt: skip
+"""The passes, in their order: `filters` comes last because it takes the longest."""

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two profiles in, their union, or what one allows that the other does not, out.
+
+`union` is what `learn --merge` and `bpfence seccomp merge` need: a call passes under the result exactly when it passes under one of the
+two, argument conditions included. Conditions are never moved from one rule to another: two rules are OR, one rule is AND, and one index
+twice in a rule would turn the AND of all of it into an OR. `diff` compares two profiles on one machine; every difference comes with
+arguments that show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from bpfence.errors import CompileError, Diagnostic
+from bpfence.seccomp.interpret import Reference, argument_tuples
+from bpfence.seccomp.profile import Action, ArchMap, Conditions, Effective, Profile, Rule, Verdict, bare
+from bpfence.seccomp.syscalls import Arch, numbers
+
+MAX_TRIED: Final = 3000
+Key = tuple[Action, int | None, tuple[tuple[int, str, int, int], ...], Conditions, Conditions]
+
+
+# ---- the union ----
+
+
+def union(one: Profile, other: Profile) -> Profile:
+    """The profile that lets through what either does. Both must deny by default: CompileError otherwise, because what both of two
+    deny lists deny cannot be said in rules. What `one` says decides where they differ in how they deny."""
+    for profile in (one, other):
+        if profile.default.action.permits:
+            what = f"the default is {profile.default}: only profiles that deny by default can be merged"
+            hint = "make ERRNO the default, and list what is needed"
+            raise CompileError([Diagnostic(profile.location, what, hint, code="cannot-express")])
+    architectures, arch_map = _architectures(one, other)
+    return Profile(
+        default_action=one.default_action,
+        default_errno=one.default_errno,
+        architectures=architectures,
+        arch_map=arch_map,
+        flags=one.flags if one.flags == other.flags else tuple(dict.fromkeys((*one.effective_flags, *other.effective_flags))),
+        listener_path=one.listener_path or other.listener_path,
+        listener_metadata=one.listener_metadata or other.listener_metadata,
+        rules=_rules(one, other),
+        location=one.location,
+    )
+
+
+def _architectures(one: Profile, other: Profile) -> tuple[tuple[Arch, ...], tuple[ArchMap, ...]]:
+    """`architectures` of both; where one has an archMap, that, as long as it covers what the other lists."""
+    if not one.arch_map and not other.arch_map:
+        both = one.architectures and other.architectures
+        if both or one.architectures == other.architectures:
+            return tuple(dict.fromkeys((*one.architectures, *other.architectures))), ()
+        listed = one.architectures or other.architectures
+        return tuple(dict.fromkeys((Arch.native(), *listed))), ()
+    maps: dict[Arch, tuple[Arch, ...]] = {}
+    for entry in (*one.arch_map, *other.arch_map):
+        maps[entry.arch] = tuple(dict.fromkeys((*maps.get(entry.arch, ()), *entry.subs)))
+    covered = {*maps, *(sub for subs in maps.values() for sub in subs)}
+    extra = [arch for arch in (*one.architectures, *other.architectures) if arch not in covered]
+    return (), (*(ArchMap(arch, subs) for arch, subs in maps.items()), *(ArchMap(arch) for arch in dict.fromkeys(extra)))
+
+
+def _rules(one: Profile, other: Profile) -> tuple[Rule, ...]:
+    mine, theirs = _by_name(one), _by_name(other)
+    chosen: list[tuple[str, Rule]] = []
+    for name in dict.fromkeys((*mine, *theirs)):
+        if name not in theirs:
+            chosen += [(name, rule) for rule in mine[name]]
+        elif name not in mine:
+            chosen += [(name, rule) for rule in theirs[name]]
+        else:
+            chosen += [(name, rule) for rule in _both(mine[name], theirs[name])]
+    return grouped(chosen)
+
+
+def _by_name(profile: Profile) -> dict[str, list[Rule]]:
+    """The rules of each name, without those that say what the default says."""
+    found: dict[str, list[Rule]] = {}
+    for rule in profile.rules:
+        if rule.verdict != profile.default:
+            for name in dict.fromkeys(rule.names):
+                found.setdefault(name, []).append(rule)
+    return found
+
+
+def _both(mine: Sequence[Rule], theirs: Sequence[Rule]) -> list[Rule]:
+    """What both say about a name. A permission of one side outweighs what the other says to deny, and the default denies the rest;
+    rules that do not permit are kept only where neither permits anything."""
+    permits = [rule for rule in (*_permits(mine), *_permits(theirs)) if rule.action.permits]
+    if not permits:
+        return list(mine)
+    always = [rule for rule in permits if not rule.args and not rule.includes and not rule.excludes]
+    if always:
+        return [min(always, key=lambda rule: rule.action is not Action.ALLOW)]
+    if len({rule.action for rule in permits}) > 1:  # libseccomp refuses two actions for one set of conditions
+        permits = [msgspec.structs.replace(rule, action=Action.ALLOW) for rule in permits]
+    return list({key_of(rule): rule for rule in reversed(permits)}.values())[::-1]
+
+
+def _permits(rules: Sequence[Rule]) -> list[Rule]:
+    """The permissions that count: libseccomp keeps of rules for every argument only the first, and of the others then nothing."""
+    wide = next((rule for rule in rules if not rule.args), None)
+    if wide is None or any((rule.includes, rule.excludes) != (wide.includes, wide.excludes) for rule in rules):
+        return list(rules)
+    return [wide] if wide.action.permits else []
+
+
+def key_of(rule: Rule) -> Key:
+    """Everything about a rule but names, places and comment."""
+    args = tuple(sorted((arg.index, arg.op.value, arg.value, arg.value_two) for arg in rule.args))
+    return rule.action, rule.errno, args, rule.includes, rule.excludes
+
+
+def grouped(chosen: Iterable[tuple[str, Rule]]) -> tuple[Rule, ...]:
+    """Rules with everything but the name in common as one rule, its names in order; the order of rules is that of their first name.
+    Where the rules of a name have different verdicts their order counts, and they stay by themselves."""
+    by_name: dict[str, dict[Key, Rule]] = {}
+    for name, rule in chosen:
+        by_name.setdefault(name, {}).setdefault(key_of(rule), rule)
+    groups: dict[Key, tuple[Rule, list[str]]] = {}
+    alone: list[Rule] = []
+    for name, rules in by_name.items():
+        if len({rule.verdict for rule in rules.values()}) > 1:
+            alone += [msgspec.structs.replace(rule, names=(name,), places=()) for rule in rules.values()]
+            continue
+        for key, rule in rules.items():
+            groups.setdefault(key, (rule, []))[1].append(name)
+    return (*(msgspec.structs.replace(rule, names=tuple(sorted(names)), places=()) for rule, names in groups.values()), *alone)
+
+
+def normalised(profile: Profile) -> Profile:
+    """The same meaning with as few rules as can be: rules that say what the default says are gone, repetitions are gone, names of equal
+    rules are together, in order."""
+    chosen = [(name, rule) for rule in profile.rules if rule.verdict != profile.default for name in rule.names]
+    return bare(msgspec.structs.replace(profile, rules=grouped(chosen)))
+
+
+# ---- the difference ----
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A call that two profiles treat differently, with arguments that show it; none where it is so whatever the arguments are.
+
+    `kind`: `more` passes under the second and not under the first, `less` the other way round, `other` passes under neither or both,
+    with another action.
+    """
+
+    arch: Arch
+    name: str
+    kind: str
+    before: Verdict
+    after: Verdict
+    args: tuple[int, ...] = ()
+
+
+def diff(one: Effective, other: Effective) -> list[Change]:
+    """How two profiles on one machine differ, per architecture and call. Architectures that only one covers come as calls that the
+    other's filter kills the thread for."""
+    first, second = Reference(one), Reference(other)
+    found: list[Change] = []
+    for arch in dict.fromkeys((*one.architectures, *other.architectures)):
+        if arch.supported:
+            for name, call in sorted(numbers(arch).items(), key=lambda item: item[1]):
+                found += _compared(first, second, arch, name, call)
+    return found
+
+
+def _compared(first: Reference, second: Reference, arch: Arch, name: str, call: int) -> list[Change]:
+    """At most one change of each kind."""
+    conditions = [*first.conditions(arch, call), *second.conditions(arch, call)]
+    seen: dict[str, Change] = {}
+    same = 0
+    tried = 0
+    for args in argument_tuples(conditions, MAX_TRIED):
+        tried += 1
+        before, after = (reference.meaning(arch.audit, call, args).verdict for reference in (first, second))
+        if before == after:
+            same += 1
+            continue
+        kind = "other" if before.action.permits == after.action.permits else "more" if after.action.permits else "less"
+        seen.setdefault(kind, Change(arch, name, kind, before, after, args))
+    if len(seen) == 1 and same == 0 and not conditions:
+        return [msgspec.structs.replace(change, args=()) for change in seen.values()]
+    return list(seen.values())
+

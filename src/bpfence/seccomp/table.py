@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A profile on one machine in, what happens to every system call, and why, out.
+
+Called by `check`, `merge` and `bpfence seccomp explain`. Where `interpret.Reference` answers for one call with its arguments, this tells
+the whole: a call is permitted, denied, or it depends on arguments; and which line of the profile says so.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from bpfence.seccomp.filter import ENOSYS, fold, greatest_number
+from bpfence.seccomp.profile import Arg, ArgOp, Effective, Rule, Verdict
+from bpfence.seccomp.syscalls import Arch, multiplexed, number, numbers, signature
+
+Status = Literal["permitted", "denied", "conditional"]
+
+SIGNS: Final = {ArgOp.NE: "!=", ArgOp.LT: "<", ArgOp.LE: "<=", ArgOp.EQ: "==", ArgOp.GE: ">=", ArgOp.GT: ">"}
+
+
+class Case(msgspec.Struct, frozen=True):
+    """What happens under conditions that hold together; without any: otherwise, or always. `through`: the first argument of the
+    multiplexer."""
+
+    args: tuple[Arg, ...]
+    verdict: Verdict
+    rule: Rule | None = None
+    through: int | None = None
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One call of one architecture. `cases` ends with one without conditions; `why` is where its verdict comes from."""
+
+    arch: Arch
+    name: str
+    number: int
+    cases: tuple[Case, ...]
+    why: str
+
+    @property
+    def status(self) -> Status:
+        """Whether the call is made: always, never, or depending on its arguments."""
+        permits = {case.verdict.action.permits for case in self.cases}
+        return "conditional" if len(permits) > 1 else "permitted" if permits == {True} else "denied"
+
+    @property
+    def verdict(self) -> Verdict:
+        """What happens where no condition holds."""
+        return self.cases[-1].verdict
+
+    def text(self) -> str:
+        """`ALLOW if family < 38; else ERRNO(EPERM)`."""
+        parts = [f"{case.verdict} if {conditions_text(self.name, case)}" for case in self.cases[:-1]]
+        return "; ".join([*parts, f"else {self.verdict}" if parts else str(self.verdict)])
+
+
+class Table:
+    """The calls of all architectures of a filter."""
+
+    def __init__(self, effective: Effective) -> None:
+        self.effective = effective
+        self._left: dict[str, list[str]] = {}
+        for left in effective.left_out:
+            for name in left.rule.names:
+                self._left.setdefault(name, []).append(f"{self._line(left.rule, name)} does not hold ({left.reason})")
+        self._rules: dict[str, list[Rule]] = {}
+        for rule in effective.rules:
+            for name in dict.fromkeys(rule.names):
+                self._rules.setdefault(name, []).append(rule)
+        self._order = {id(rule): n for n, rule in enumerate(effective.rules)}
+        self._entries: dict[Arch, dict[str, Entry]] = {}
+
+    def entries(self, arch: Arch) -> dict[str, Entry]:
+        """Every call of a supported architecture, by name, in the order of numbers."""
+        if arch not in self._entries:
+            through: dict[str, list[tuple[str, int]]] = {}
+            for name in self._rules:
+                found = multiplexed(arch, name)
+                if found is not None:
+                    through.setdefault(found[0], []).append((name, found[1]))
+            greatest = greatest_number(self.effective, arch) if self.effective.enosys else 0
+            ordered = sorted(numbers(arch).items(), key=lambda item: item[1])
+            self._entries[arch] = {name: self._entry(arch, name, n, through.get(name, []), greatest) for name, n in ordered}
+        return self._entries[arch]
+
+    def entry(self, arch: Arch, name: str) -> Entry | None:
+        """One call; None where the architecture does not have it by itself."""
+        return self.entries(arch).get(name) if number(arch, name) is not None else None
+
+    def status(self, arch: Arch, name: str) -> Status | None:
+        """Whether a call is made, through a multiplexer if need be; None where the architecture does not have it."""
+        entry = self.entry(arch, name)
+        if entry is not None:
+            return entry.status
+        found = multiplexed(arch, name)
+        if found is None:
+            return None
+        outer = self.entries(arch)[found[0]]
+        cases = [case for case in outer.cases if case.through in (None, found[1])]
+        if not cases[0].args or (cases[0].through is not None and len(cases[0].args) == 1):
+            return "permitted" if cases[0].verdict.action.permits else "denied"
+        return "denied" if not any(case.verdict.action.permits for case in cases) else "conditional"
+
+    def _entry(self, arch: Arch, name: str, call: int, inner: list[tuple[str, int]], greatest: int) -> Entry:
+        cases: list[Case] = []
+        for rule, through in self._about(name, inner):
+            if rule.verdict == self.effective.default:
+                continue
+            for alternative in rule.alternatives:
+                folded = fold(alternative, arch)
+                if folded is None:
+                    continue
+                if through is not None:
+                    folded = (Arg(0, ArgOp.EQ, through), *(arg for arg in folded if arg.index))
+                if not folded:
+                    return Entry(arch, name, call, (Case((), rule.verdict, rule),), self._line(rule, name))
+                cases.append(Case(folded, rule.verdict, rule, through))
+        last = ENOSYS if greatest and call > greatest else self.effective.default
+        places = ", ".join(dict.fromkeys(self._line(case.rule, name) for case in cases if case.rule is not None))
+        why = places or self._default(name, last)
+        return Entry(arch, name, call, (*cases, Case((), last)), why)
+
+    def _about(self, name: str, inner: list[tuple[str, int]]) -> list[tuple[Rule, int | None]]:
+        """Rules about a call and, for a multiplexer, about what goes through it, in the order of the profile."""
+        found: list[tuple[Rule, int | None]] = []
+        found += [(rule, None) for rule in self._rules.get(name, [])]
+        found += [(rule, through) for other, through in inner for rule in self._rules[other]]
+        found.sort(key=lambda pair: self._order[id(pair[0])])
+        # A rule for every argument silences the others.
+        for rule, through in found:
+            if through is None and rule.verdict != self.effective.default and not rule.args:
+                return [(rule, None)]
+        return found
+
+    def _line(self, rule: Rule, name: str) -> str:
+        place = rule.place(name) if name in rule.names else rule.location
+        return f"line {place.line}" if place.line else "a rule"
+
+    def _default(self, name: str, verdict: Verdict) -> str:
+        if verdict != self.effective.default:
+            return "newer than the profile"
+        same = [rule for rule in self._rules.get(name, []) if rule.verdict == self.effective.default]
+        if same:
+            return f"default ({self._line(same[0], name)} says the same)"
+        left = self._left.get(name, [])
+        return f"default; {'; '.join(left)}" if left else "default"
+
+
+def conditions_text(name: str, case: Case) -> str:
+    """Conditions for people: `family < 38`, with the names of arguments where they are known."""
+    known = signature(name)
+    words = []
+    for arg in case.args:
+        named = known.arguments[arg.index][0] if known is not None and arg.index < len(known.arguments) else f"arg{arg.index}"
+        if arg.op is ArgOp.MASKED_EQ:
+            words.append(f"({named} & {arg.value:#x}) == {arg.value_two:#x}")
+        else:
+            words.append(f"{named} {SIGNS[arg.op]} {_number(arg.value)}")
+    return " and ".join(words) or "always"
+
+
+def _number(value: int) -> str:
+    return str(value) if value < 1024 else hex(value)
+

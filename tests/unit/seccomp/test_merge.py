@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unions let through what either side does, and nothing else; differences are real."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bpfence.errors import CompileError
+from bpfence.seccomp.interpret import Reference, argument_tuples
+from bpfence.seccomp.merge import diff, normalised, union
+from bpfence.seccomp.profile import Action, Arch, ArchMap, Arg, ArgOp, Conditions, Flag, Profile, Rule, bare, dump, load_bytes, resolve
+from bpfence.seccomp.syscalls import numbers
+from tests.unit.seccomp.random_profiles import profiles, rules
+
+DENIALS = [action for action in Action if not action.permits]
+
+
+@st.composite
+def deny_by_default(draw: st.DrawFn, conditional: bool = False) -> Profile:
+    return Profile(
+        default_action=draw(st.sampled_from(DENIALS)),
+        architectures=(Arch.X86_64, Arch.X86),
+        rules=tuple(draw(st.lists(rules(conditional=conditional), max_size=5))),
+    )
+
+
+def allow(*names: str, args: Sequence[Arg] = (), action: Action = Action.ALLOW, errno: int | None = None) -> Rule:
+    return Rule(names=names, action=action, args=tuple(args), errno=errno)
+
+
+def deny(*rules: Rule, **given: object) -> Profile:
+    return msgspec.structs.replace(Profile(default_action=Action.ERRNO, rules=rules), **given)
+
+
+def passes(reference: Reference, arch: Arch, call: int, args: Sequence[int]) -> bool | None:
+    """None where the profile contradicts itself."""
+    found = {verdict.action.permits for verdict in reference.meaning(arch.audit, call, args).verdicts}
+    return found.pop() if len(found) == 1 else None
+
+
+@settings(max_examples=60, deadline=None)
+@given(deny_by_default(), deny_by_default())
+def test_a_union_lets_through_what_either_does(one: Profile, other: Profile) -> None:
+    merged = Reference(resolve(union(one, other), Arch.X86_64))
+    first, second = (Reference(resolve(profile, Arch.X86_64)) for profile in (one, other))
+    for arch, call in {*first.by_call, *second.by_call, *merged.by_call}:
+        conditions = [*first.conditions(arch, call), *second.conditions(arch, call)]
+        for args in argument_tuples(conditions, 200):
+            sides = [passes(reference, arch, call, args) for reference in (first, second)]
+            if None not in sides:
+                assert passes(merged, arch, call, args) is any(sides), (arch, call, args)
+
+
+@settings(max_examples=40, deadline=None)
+@given(deny_by_default(conditional=True), deny_by_default(conditional=True))
+def test_a_union_of_profiles_for_many_machines_loses_nothing(one: Profile, other: Profile) -> None:
+    for caps in ((), ("CAP_BPF",)):
+        merged = Reference(resolve(union(one, other), Arch.X86_64, caps, (6, 1)))
+        for profile in (one, other):
+            reference = Reference(resolve(profile, Arch.X86_64, caps, (6, 1)))
+            for arch, call in reference.by_call:
+                for args in argument_tuples(reference.conditions(arch, call), 100):
+                    if passes(reference, arch, call, args):
+                        assert passes(merged, arch, call, args) is not False
+
+
+@settings(max_examples=60, deadline=None)
+@given(profiles(), profiles())
+def test_differences_are_real(one: Profile, other: Profile) -> None:
+    before, after = (resolve(profile, Arch.X86_64, (), (6, 1)) for profile in (one, other))
+    first, second = Reference(before), Reference(after)
+    for change in diff(before, after):
+        call = numbers(change.arch)[change.name]
+        args = change.args or (0,) * 6
+        assert first.meaning(change.arch.audit, call, args).verdict == change.before != change.after
+        assert second.meaning(change.arch.audit, call, args).verdict == change.after
+        expected = {(False, True): "more", (True, False): "less"}.get((change.before.action.permits, change.after.action.permits), "other")
+        assert change.kind == expected
+    assert diff(before, before) == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(profiles())
+def test_normalising_changes_no_meaning(profile: Profile) -> None:
+    made = normalised(profile)
+    again, _ = load_bytes(dump(made))
+    assert again is not None
+    assert bare(again) == made
+    for caps in ((), ("CAP_BPF",)):
+        before, after = (Reference(resolve(p, Arch.X86_64, caps, (6, 1))) for p in (profile, made))
+        for arch, call in {*before.by_call, *after.by_call}:
+            for args in argument_tuples(before.conditions(arch, call), 100):
+                found = [set(reference.meaning(arch.audit, call, args).verdicts) for reference in (before, after)]
+                assert found[0] == found[1]
+
+
+def test_conditions_of_two_profiles_stay_apart() -> None:
+    one = deny(allow("socket", args=[Arg(0, ArgOp.EQ, 1)]))
+    other = deny(allow("socket", args=[Arg(0, ArgOp.EQ, 2), Arg(1, ArgOp.EQ, 3)]))
+    assert [len(rule.args) for rule in union(one, other).rules] == [1, 2]
+
+
+def test_a_permission_outweighs_a_denial_by_name() -> None:
+    one = deny(allow("read"), allow("clone3", action=Action.ERRNO, errno=38))
+    assert [(r.names, r.action) for r in union(one, deny(allow("clone3"))).rules] == [(("clone3", "read"), Action.ALLOW)]
+    kept = union(one, deny(allow("write"))).rules
+    assert (("clone3",), Action.ERRNO) in [(r.names, r.action) for r in kept]
+
+
+def test_a_permission_without_conditions_outweighs_those_with() -> None:
+    one = deny(allow("socket", args=[Arg(0, ArgOp.EQ, 1)]))
+    assert union(one, deny(allow("socket"))).rules == (allow("socket"),)
+    capable = Rule(names=("socket",), action=Action.ALLOW, includes=Conditions(caps=("CAP_NET_RAW",)))
+    assert len(union(one, deny(capable)).rules) == 2
+
+
+def test_names_are_put_together_in_order() -> None:
+    assert union(deny(allow("write", "read")), deny(allow("close", "read"))).rules == (allow("close", "read", "write"),)
+
+
+@pytest.mark.parametrize("allows", [0, 1])
+def test_deny_lists_are_refused(allows: int) -> None:
+    pair = [deny(allow("read")), Profile(default_action=Action.LOG)]
+    with pytest.raises(CompileError, match="only profiles that deny by default"):
+        union(pair[allows], pair[1 - allows])
+
+
+def test_architectures() -> None:
+    mapped = deny(arch_map=(ArchMap(Arch.X86_64, (Arch.X86,)),))
+    assert union(deny(architectures=(Arch.X86_64,)), deny(architectures=(Arch.X86,))).architectures == (Arch.X86_64, Arch.X86)
+    assert union(deny(), deny()).architectures == ()
+    assert Arch.native() in union(deny(architectures=(Arch.X86,)), deny()).architectures
+    assert union(mapped, deny(architectures=(Arch.X86_64,))).arch_map == mapped.arch_map
+    assert union(mapped, deny(architectures=(Arch.AARCH64,))).arch_map == (*mapped.arch_map, ArchMap(Arch.AARCH64))
+
+
+def test_flags() -> None:
+    assert union(deny(), deny()).flags is None
+    assert union(deny(flags=()), deny()).flags == (Flag.SPEC_ALLOW,)
+    assert union(deny(flags=(Flag.LOG,)), deny(flags=(Flag.LOG,))).flags == (Flag.LOG,)
+
+
+def test_diff_says_for_which_arguments() -> None:
+    before = resolve(deny(allow("socket", args=[Arg(0, ArgOp.LT, 38)])), Arch.X86_64)
+    after = resolve(deny(allow("socket", args=[Arg(0, ArgOp.LT, 40)])), Arch.X86_64)
+    (found,) = diff(before, after)
+    assert (found.name, found.kind) == ("socket", "more")
+    assert found.args[0] in (38, 39)
+    (found,) = diff(after, before)
+    assert found.kind == "less"
+
+
+def test_diff_of_whole_calls_and_of_architectures() -> None:
+    before, after = deny(allow("read")), deny(allow("read"), allow("write"), architectures=(Arch.X86,))
+    found = diff(resolve(before, Arch.X86_64), resolve(after, Arch.X86_64))
+    assert ("write", Arch.X86_64, "more", ()) in [(c.name, c.arch, c.kind, c.args) for c in found]
+    assert ("read", Arch.X86, "more") in [(c.name, c.arch, c.kind) for c in found]
+    assert ("open", Arch.X86, "other") in [(c.name, c.arch, c.kind) for c in found]
