@@ -268,13 +268,13 @@ def test_audit_denies_nothing_and_tells_all(bpfence: Bpfence, profile: Profile, 
     assert not folder.exists()
 
 
-def test_audit_judges_arguments_and_other_doors(bpfence: Bpfence, profile: Profile, call: str, tmp_path: Path) -> None:
+def test_audit_judges_arguments_and_other_doors(bpfence: Bpfence, profile: Profile, call: str) -> None:
     """A bitmap of calls could not: only the second of these is denied, and the third comes by a door that the profile shuts."""
     only = [{"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]
     path = profile(syscalls=[{"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": only}])
     nr = number(Arch.X86_64, "personality")
     script = f"{call} x86_64 {nr} 0xffffffff; {call} x86_64 {nr} 8; {call} i386 {number(Arch.X86, 'getppid')}"
-    done = bpfence("learn", "--audit", path, "--json", "-o", str(tmp_path / "more.json"), "--", "sh", "-c", script)
+    done = bpfence("learn", "--audit", path, "--json", "--", "sh", "-c", script)
     denied = json.loads(done.stdout[done.stdout.index("{") :])["denied"]
     assert [(found["name"], found["arch"], found["times"]) for found in denied if found["arch"] == "x86_64"] == [("personality", "x86_64", 1)]
     assert ("getppid", "x86", "KILL_THREAD") in [(found["name"], found["arch"], found["verdict"]) for found in denied]

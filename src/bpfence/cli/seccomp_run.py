@@ -148,6 +148,8 @@ def _learn(
     from bpfence.seccomp.learned import learn as learn_profile
 
     old = None if merge is None else read_profile(merge)
+    if old is not None:
+        merged(old, old)  # what cannot be merged is said before the command runs
     recording = record(command, hierarchy, report=to_stderr, duration=duration, by_cgroup=not no_cgroup)
     learned = learn_profile(recording.calls, runtime)
     profile = learned.profile if old is None else merged(old, learned.profile)
@@ -171,10 +173,10 @@ def _learn(
 
 
 def merged(old: Profile, learned: Profile) -> Profile:
-    """The union. PolicyError where the two cannot be one profile."""
-    from bpfence.seccomp.merge import merge
+    """The union. CompileError where the old one allows by default, so that there is nothing to add to."""
+    from bpfence.seccomp.merge import union
 
-    return merge(old, learned)
+    return union(old, learned)
 
 
 def _write(profile: Profile, output: Path | None, summary: str) -> None:
@@ -201,6 +203,8 @@ def _audit(command: tuple[str, ...], path: str, caps: tuple[str, ...], output: P
     from bpfence.seccomp.syscalls import X32_BIT
 
     profile = read_profile(path)
+    if output is not None:
+        merged(profile, profile)
     tally = Tally()
     proceed = Response(Answer.LOG)
     status = supervise(command, compiled_here(profile, caps), lambda _: proceed, tally.handled, everything=True)

@@ -377,8 +377,7 @@ class Object:
         try:
             return os.dup(lib.bpf_link__fd(link))
         finally:
-            lib.bpf_link__disconnect(link)
-            # It closes its own descriptor only.
+            # Its way to detach is to close its own descriptor; ours keeps the link. (Disconnected, it would leave it open.)
             lib.bpf_link__destroy(link)
 
     def fd(self, program: str) -> int:

@@ -49,7 +49,9 @@ def test_table_is_consistent() -> None:
 
 
 def test_every_program_of_the_sources_is_in_the_table() -> None:
-    sources = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "bpf").glob("*.bpf.c")))
+    # seccomp.bpf.c is an object of its own (tools/build_bpf.py): kernel/syscall_recorder.py loads it.
+    paths = [path for path in sorted((ROOT / "bpf").glob("*.bpf.c")) if path.name != "seccomp.bpf.c"]
+    sources = "".join(path.read_text(encoding="utf-8") for path in paths)
     written = set(re.findall(r'^SEC\("[^"]+"\)\n(?:int|long) (?:BPF_PROG\()?(\w+)', sources, flags=re.M)) - {"LICENSE"}
     assert len(written) > 40
     assert written <= ALL
