@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from bpfence.errors import BpfenceError  # noqa: E402
 from bpfence.seccomp import libseccomp  # noqa: E402
-from bpfence.seccomp.syscalls import ARCHES, TABLE_FILE, X32_BIT, Arch  # noqa: E402
+from bpfence.seccomp.model import ARCHES, X32_BIT  # noqa: E402
+from bpfence.seccomp.syscalls import TABLE_FILE, Arch  # noqa: E402
 
 NUMBERS = 600
 PSEUDO = range(-10400, -10000)  # libseccomp's numbers for calls that an architecture does not have

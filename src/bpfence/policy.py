@@ -17,6 +17,7 @@ from typing import Union
 import msgspec
 
 from bpfence.errors import Location
+from bpfence.seccomp.model import Profile
 
 Value = Union[str, int, bytes, tuple[str, ...]]
 Event = Mapping[str, Value]
@@ -118,7 +119,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """A named set of rules with one scope, one mode and default postures.
 
-    `default` maps full event names to an action: what no allow rule of this policy covers, inside `scope`, gets it.
+    `default` maps full event names to an action: what no allow rule of this policy covers, inside `scope`, gets it. `seccomp` is a
+    system-call filter for what is started under the policy (`bpfence exec`): a filter cannot be given to processes that run already.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     scope: Condition = TRUE
     default: Mapping[str, Action] = msgspec.field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    seccomp: Profile | None = None
     location: Location = Location("<none>")
 
 

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from bpfence import names
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, GROUPS, Field, Kind, applies
-from bpfence.frontends import conditions, expand, schema, values, yaml_nodes
+from bpfence.frontends import conditions, expand, schema, seccomp, values, yaml_nodes
 from bpfence.frontends.report import Report, TextError, quoted, suggest
 from bpfence.frontends.schema import Document
 from bpfence.frontends.yaml_nodes import Node, YamlError
@@ -258,10 +258,11 @@ class _PolicyReader(_Shapes):
             default=self.default(spec["default"][1]) if "default" in spec else {},
             location=root.location,
         )
-        rules = self.rules(spec["rules"][1], policy) if "rules" in spec else ()
-        if "default" not in spec and "rules" not in spec:
+        filtering = seccomp.profile_of(spec["seccomp"][1], self.report) if "seccomp" in spec else None
+        rules = self.rules(spec["rules"][1], policy, "seccomp" in spec) if "rules" in spec else ()
+        if "default" not in spec and "rules" not in spec and "seccomp" not in spec:
             self.report.add(top["spec"][0], "no-rules", "the policy has neither rules nor a default: it does nothing", "", "warning")
-        values_given = {**{f: getattr(policy, f) for f in policy.__struct_fields__}, "rules": rules}
+        values_given = {**{f: getattr(policy, f) for f in policy.__struct_fields__}, "rules": rules, "seccomp": filtering}
         return Policy(**values_given)
 
     def kind(self, root: Node) -> bool:
@@ -394,11 +395,11 @@ class _PolicyReader(_Shapes):
 
     # ---- rules ----
 
-    def rules(self, node: Node, policy: Policy) -> tuple[Rule, ...]:
+    def rules(self, node: Node, policy: Policy, filtered: bool) -> tuple[Rule, ...]:
         if node.kind != "list":
             self.report.add(node, "wrong-type", "rules must be a list", "begin each rule with '- name: ...'")
             return ()
-        if not node.items and not policy.default:
+        if not node.items and not policy.default and not filtered:
             self.report.add(node, "no-rules", "the policy has neither rules nor a default: it does nothing", "", "warning")
         read = (_RuleReader(self, policy, item).rule() for item in node.items)
         return tuple(rule for rule in read if rule is not None)

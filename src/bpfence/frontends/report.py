@@ -84,6 +84,12 @@ class Report:
         self.diagnostics.append(Diagnostic(location, message, hint, severity, code))
         self.errors += severity == "error"
 
+    def take(self, found: Iterable[Diagnostic]) -> None:
+        """Findings of a reader with codes of its own."""
+        for diagnostic in found:
+            self.diagnostics.append(diagnostic)
+            self.errors += diagnostic.severity == "error"
+
     def sort(self, start: int) -> None:
         """Put the diagnostics of one file, from number `start` on, in the order of the text."""
         self.diagnostics[start:] = sorted(self.diagnostics[start:], key=lambda d: (d.location.line, d.location.column))

@@ -14,6 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from bpfence.fields import EVENTS, FIELDS, GROUPS
+from bpfence.seccomp import model as seccomp
+from bpfence.seccomp import profile as seccomp_profile
 
 API_VERSION: Final = "bpfence.io/v1alpha1"
 KIND: Final = "SecurityPolicy"
@@ -89,6 +91,7 @@ class Spec(Document):
     scope: Scope | None = None
     default: Annotated[dict[str, ActionName], Meta(description="event: what happens to what no allow rule of this policy covers")] = {}
     rules: list[Rule] = []
+    seccomp: Annotated[Union[str, dict[str, Any]], Meta(description="a seccomp profile: a file beside this one, or inline")] = ""
 
 
 class SecurityPolicy(Document, rename={"api_version": "apiVersion"}):
@@ -135,5 +138,40 @@ def json_schema() -> dict[str, Any]:
     }
     for key in ("match", "unless"):
         rule[key] = {"description": rule[key]["description"], "$ref": "#/$defs/Match"}
-    definitions["Spec"]["properties"]["default"]["propertyNames"] = {"enum": [name for name in event_names() if name not in GROUPS]}
+    spec = definitions["Spec"]["properties"]
+    definitions["SeccompProfile"] = seccomp_schema()
+    spec["seccomp"] = {"description": spec["seccomp"]["description"], "anyOf": [{"type": "string"}, {"$ref": "#/$defs/SeccompProfile"}]}
+    spec["default"]["propertyNames"] = {"enum": [name for name in event_names() if name not in GROUPS]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://bpfence.io/schemas/securitypolicy.json", **schema}
+
+
+def _object(required: tuple[str, ...] = (), **properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+def seccomp_schema() -> dict[str, Any]:
+    """The JSON Schema of a seccomp profile: the OCI runtime specification's, with what Docker adds."""
+    text, number = {"type": "string"}, {"type": "integer", "minimum": 0}
+    action = {"enum": [*(action.value for action in seccomp.Action), "SCMP_ACT_KILL"]}
+    errno = {"type": "integer", "minimum": 0, "maximum": seccomp_profile.MAX_ERRNO}
+    arch = {"enum": [arch.value for arch in seccomp.Arch]}
+    arches = {"type": "array", "items": arch}
+    texts = {"type": "array", "items": text}
+    conditions = _object(caps=texts, arches={"type": "array", "items": {"enum": [a.go_name for a in seccomp.Arch]}}, minKernel=text)
+    argument = _object(
+        ("index", "value", "op"), index={"type": "integer", "minimum": 0, "maximum": seccomp.ARGUMENTS - 1}, value=number, valueTwo=number,
+        op={"enum": [op.value for op in seccomp.ArgOp]},
+    )  # fmt: skip
+    rule = _object(
+        ("action",), names={**texts, "minItems": 1}, name=text, action=action, errnoRet=errno, errno=text,
+        args={"type": "array", "items": argument}, comment=text, includes=conditions, excludes=conditions,
+    )  # fmt: skip
+    mapped = _object(("architecture",), architecture=arch, subArchitectures=arches)
+    return {
+        "title": "SeccompProfile",
+        **_object(
+            ("defaultAction",), defaultAction=action, defaultErrnoRet=errno, defaultErrno=text, architectures=arches,
+            archMap={"type": "array", "items": mapped}, flags={"type": "array", "items": {"enum": [flag.value for flag in seccomp.Flag]}},
+            listenerPath=text, listenerMetadata=text, syscalls={"type": "array", "items": rule},
+        ),
+    }  # fmt: skip

@@ -5,10 +5,12 @@ Used by the CLI, by native policies that carry `seccomp:`, and by what applies f
 
     documents   JSON → values with their places
     findings    every diagnostic code, and the list they are collected in
-    profile     values → Profile: the model; and back to normalised JSON; which rules hold for an architecture, capabilities, a kernel
+    model       Profile and its parts
+    profile     values → Profile, and back to normalised JSON; which rules hold for an architecture, capabilities, a kernel
     syscalls    names and numbers of system calls per architecture, arguments, families, what runtimes and libraries need
     filter      Profile → struct sock_filter through libseccomp (`libseccomp` is the binding)
     interpret   what a filter does to a call, what a profile says about it, and whether the two agree
+    table       what happens to every call, and why
     check       what is wrong with a profile that can be read
     merge       the union of two profiles, and the difference
     export      other formats, out and in

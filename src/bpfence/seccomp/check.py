@@ -18,20 +18,8 @@ from bpfence.seccomp.arguments import NARROW, POINTERS
 from bpfence.seccomp.filter import always_holds, fold
 from bpfence.seccomp.findings import Findings, quoted, suggest
 from bpfence.seccomp.interpret import argument_tuples, differences
-from bpfence.seccomp.profile import (
-    ARGUMENTS,
-    DOCKER_CAPABILITIES,
-    MAX_ARGUMENT,
-    Action,
-    Arg,
-    ArgOp,
-    Conditions,
-    Effective,
-    Flag,
-    Profile,
-    Rule,
-    resolve,
-)
+from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, Action, Arch, Arg, ArgOp, Conditions, Effective, Flag, Profile, Rule
+from bpfence.seccomp.profile import DOCKER_CAPABILITIES, resolve
 from bpfence.seccomp.syscalls import (
     DANGEROUS,
     FALLS_BACK,
@@ -43,7 +31,6 @@ from bpfence.seccomp.syscalls import (
     RUNTIME_NEEDS,
     SOCKETCALL,
     STARTS_IO_URING,
-    Arch,
     all_names,
     available,
     known,

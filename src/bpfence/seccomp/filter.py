@@ -22,19 +22,9 @@ import msgspec
 
 from bpfence.errors import CompileError, Diagnostic
 from bpfence.seccomp import libseccomp
-from bpfence.seccomp.profile import (
-    DOCKER_CAPABILITIES,
-    Action,
-    Arg,
-    ArgOp,
-    Effective,
-    Flag,
-    Profile,
-    Rule,
-    Verdict,
-    resolve,
-)
-from bpfence.seccomp.syscalls import X32_BIT, Arch, available, known, multiplexed, name, number, numbers
+from bpfence.seccomp.model import X32_BIT, Action, Arch, Arg, ArgOp, Effective, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.profile import DOCKER_CAPABILITIES, resolve
+from bpfence.seccomp.syscalls import available, known, multiplexed, name, number, numbers
 
 MAX_INSTRUCTIONS: Final = 4096
 MAX_CONDITIONS: Final = 1000

@@ -68,6 +68,7 @@ CODES: Final[Mapping[str, str]] = {
     "no-libseccomp": "libseccomp is not there, or too old",
     # other formats
     "cannot-express": "something that the other format cannot say",
+    "hardened": "what a container's security context lacked and was given",
     "obsolete": "an annotation or field that Kubernetes no longer reads",
 }
 """Every diagnostic code of this package, and what it means."""

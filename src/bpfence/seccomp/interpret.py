@@ -30,8 +30,8 @@ from bpfence.seccomp.filter import (
     compile_effective,
     greatest_number,
 )
-from bpfence.seccomp.profile import ARGUMENTS, MAX_ARGUMENT, RET, Action, Arg, ArgOp, Effective, Rule, Verdict
-from bpfence.seccomp.syscalls import ARCHES, X32_BIT, Arch, multiplexed, name, number, numbers
+from bpfence.seccomp.model import ARCHES, ARGUMENTS, MAX_ARGUMENT, RET, X32_BIT, Action, Arch, Arg, ArgOp, Effective, Rule, Verdict
+from bpfence.seccomp.syscalls import multiplexed, name, number, numbers
 
 WORD: Final = 0xFFFFFFFF
 DATA_SIZE: Final = 64

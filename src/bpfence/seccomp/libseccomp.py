@@ -18,8 +18,7 @@ from typing import Any, Final
 from cffi import FFI
 
 from bpfence.errors import KernelError
-from bpfence.seccomp.profile import Arg, ArgOp, Verdict
-from bpfence.seccomp.syscalls import Arch
+from bpfence.seccomp.model import Arch, Arg, ArgOp, Verdict
 
 LIBRARY: Final = "libseccomp.so.2"
 OLDEST: Final = (2, 5, 0)

@@ -16,8 +16,9 @@ import msgspec
 
 from bpfence.errors import CompileError, Diagnostic
 from bpfence.seccomp.interpret import Reference, argument_tuples
-from bpfence.seccomp.profile import Action, ArchMap, Conditions, Effective, Profile, Rule, Verdict, bare
-from bpfence.seccomp.syscalls import Arch, numbers
+from bpfence.seccomp.model import Action, Arch, ArchMap, Conditions, Effective, Profile, Rule, Verdict
+from bpfence.seccomp.profile import bare
+from bpfence.seccomp.syscalls import numbers
 
 MAX_TRIED: Final = 3000
 Key = tuple[Action, int | None, tuple[tuple[int, str, int, int], ...], Conditions, Conditions]

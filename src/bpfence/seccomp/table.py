@@ -12,8 +12,8 @@ from typing import Final, Literal
 import msgspec
 
 from bpfence.seccomp.filter import ENOSYS, fold, greatest_number
-from bpfence.seccomp.profile import Arg, ArgOp, Effective, Rule, Verdict
-from bpfence.seccomp.syscalls import Arch, multiplexed, number, numbers, signature
+from bpfence.seccomp.model import Arch, Arg, ArgOp, Effective, Rule, Verdict
+from bpfence.seccomp.syscalls import multiplexed, number, numbers, signature
 
 Status = Literal["permitted", "denied", "conditional"]
 

@@ -13,7 +13,8 @@ from bpfence.errors import CompileError
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.filter import always_holds, clauses, compile_filter, fold, pseudo_code
 from bpfence.seccomp.interpret import Program, verdict_of
-from bpfence.seccomp.profile import Action, Arch, Arg, ArgOp, Flag, Profile, Rule, Verdict, resolve
+from bpfence.seccomp.model import Action, Arch, Arg, ArgOp, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.profile import resolve
 from bpfence.seccomp.syscalls import numbers as numbers_of
 from tests.unit.seccomp.random_profiles import arguments, numbers
 

@@ -25,7 +25,8 @@ from bpfence.seccomp.interpret import (
     verdict_of,
     verify,
 )
-from bpfence.seccomp.profile import DOCKER_CAPABILITIES, Action, Arch, Arg, ArgOp, Effective, Profile, Rule, Verdict, load, resolve
+from bpfence.seccomp.model import Action, Arch, Arg, ArgOp, Effective, Profile, Rule, Verdict
+from bpfence.seccomp.profile import DOCKER_CAPABILITIES, load, resolve
 from bpfence.seccomp.syscalls import number, numbers
 from tests.unit.seccomp.random_profiles import profiles
 

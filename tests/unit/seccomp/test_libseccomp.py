@@ -11,8 +11,7 @@ import pytest
 from bpfence.errors import KernelError
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.libseccomp import Context, RuleError, knows, name_of, number_of, version
-from bpfence.seccomp.profile import Action, Arg, ArgOp, Verdict
-from bpfence.seccomp.syscalls import ARCHES, Arch
+from bpfence.seccomp.model import ARCHES, Action, Arch, Arg, ArgOp, Verdict
 
 ALLOW, KILL = Verdict(Action.ALLOW), Verdict(Action.KILL_THREAD)
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from bpfence.errors import CompileError
 from bpfence.seccomp.interpret import Reference, argument_tuples
 from bpfence.seccomp.merge import diff, normalised, union
-from bpfence.seccomp.profile import Action, Arch, ArchMap, Arg, ArgOp, Conditions, Flag, Profile, Rule, bare, dump, load_bytes, resolve
+from bpfence.seccomp.model import Action, Arch, ArchMap, Arg, ArgOp, Conditions, Flag, Profile, Rule
+from bpfence.seccomp.profile import bare, dump, load_bytes, resolve
 from bpfence.seccomp.syscalls import numbers
 from tests.unit.seccomp.random_profiles import profiles, rules
 

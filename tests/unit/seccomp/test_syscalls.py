@@ -10,7 +10,8 @@ import pytest
 
 from bpfence.seccomp import syscalls
 from bpfence.seccomp.arguments import ARGUMENTS
-from bpfence.seccomp.syscalls import ARCHES, X32_BIT, Arch, available, by_audit, multiplexed, name, number, numbers, signature
+from bpfence.seccomp.model import ARCHES, X32_BIT, Arch
+from bpfence.seccomp.syscalls import available, by_audit, multiplexed, name, number, numbers, signature
 
 HEADERS = Path("/usr/include/x86_64-linux-gnu/asm")
 
@@ -74,11 +75,3 @@ def test_signature() -> None:
     assert signature("fork") is not None
     assert signature("getegid") is None
 
-
-def test_architectures_have_the_names_of_go_and_of_uname() -> None:
-    assert (Arch.X86_64.go_name, Arch.AARCH64.go_name, Arch.X86.go_name) == ("amd64", "arm64", "x86")
-    assert Arch.X86_64.machine == "x86_64"
-    assert Arch.native() in Arch
-    assert Arch.X32.audit == Arch.X86_64.audit
-    assert Arch.X32.token != Arch.X86_64.token
-    assert not Arch.S390X.supported

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing in, the model of a seccomp profile out: what every other module here, and `policy`, is built on.
+
+The shapes are those of the `linux.seccomp` object of the OCI runtime specification with what Docker adds to it. Pure: `profile` reads and
+writes them, `syscalls` knows the calls.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno as errno_module
+import platform
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from bpfence.errors import Location
+
+NOWHERE: Final = Location("<none>")
+EPERM: Final = errno_module.EPERM
+MAX_ARGUMENT: Final = (1 << 64) - 1
+ARGUMENTS: Final = 6
+X32_BIT: Final = 0x40000000
+
+
+class Arch(enum.Enum):
+    """The architectures of profiles; the values are theirs. Go names are those of includes.arches and excludes.arches."""
+
+    X86_64 = "SCMP_ARCH_X86_64"
+    X86 = "SCMP_ARCH_X86"
+    X32 = "SCMP_ARCH_X32"
+    AARCH64 = "SCMP_ARCH_AARCH64"
+    ARM = "SCMP_ARCH_ARM"
+    MIPS = "SCMP_ARCH_MIPS"
+    MIPS64 = "SCMP_ARCH_MIPS64"
+    MIPS64N32 = "SCMP_ARCH_MIPS64N32"
+    MIPSEL = "SCMP_ARCH_MIPSEL"
+    MIPSEL64 = "SCMP_ARCH_MIPSEL64"
+    MIPSEL64N32 = "SCMP_ARCH_MIPSEL64N32"
+    PPC = "SCMP_ARCH_PPC"
+    PPC64 = "SCMP_ARCH_PPC64"
+    PPC64LE = "SCMP_ARCH_PPC64LE"
+    RISCV64 = "SCMP_ARCH_RISCV64"
+    S390 = "SCMP_ARCH_S390"
+    S390X = "SCMP_ARCH_S390X"
+    LOONGARCH64 = "SCMP_ARCH_LOONGARCH64"
+    PARISC = "SCMP_ARCH_PARISC"
+    PARISC64 = "SCMP_ARCH_PARISC64"
+
+    @property
+    def go_name(self) -> str:
+        """As in includes.arches: amd64."""
+        return _GO_NAMES.get(self, self.name.lower())
+
+    @property
+    def machine(self) -> str:
+        """As uname -m says: x86_64."""
+        return _MACHINES.get(self, self.name.lower())
+
+    @property
+    def supported(self) -> bool:
+        """Whether filters can be made and explained for it."""
+        return self in ARCHES
+
+    @property
+    def token(self) -> int:
+        """libseccomp's number: AUDIT_ARCH_*, apart from x32, which shares x86_64's and is told apart by bit 30 of call numbers."""
+        return _TOKENS[self]
+
+    @property
+    def audit(self) -> int:
+        """AUDIT_ARCH_* as the kernel puts it into struct seccomp_data."""
+        return _TOKENS[Arch.X86_64 if self is Arch.X32 else self]
+
+    @property
+    def bits(self) -> int:
+        """The width of arguments as filters see them. libseccomp takes x32's for 32 bits wide, too."""
+        return 32 if self in (Arch.X86, Arch.X32, Arch.ARM) else 64
+
+    @staticmethod
+    def native() -> Arch:
+        """The architecture of this machine."""
+        machine = platform.machine()
+        return next((arch for arch in Arch if arch.machine == machine), Arch.X86_64)
+
+
+ARCHES: Final = (Arch.X86_64, Arch.X86, Arch.X32, Arch.AARCH64, Arch.ARM)
+"""The architectures of the table, in the order of its columns."""
+
+# include/uapi/linux/audit.h; x32's is libseccomp's own.
+_TOKENS: Final = {
+    Arch.X86_64: 0xC000003E, Arch.X86: 0x40000003, Arch.X32: 0x4000003E, Arch.AARCH64: 0xC00000B7, Arch.ARM: 0x40000028,
+}  # fmt: skip
+_GO_NAMES: Final = {Arch.X86_64: "amd64", Arch.AARCH64: "arm64", Arch.LOONGARCH64: "loong64"}
+_MACHINES: Final = {Arch.X86: "i686", Arch.ARM: "armv7l"}
+
+
+class Action(enum.Enum):
+    """What seccomp does with a call; the values are those of profiles. Docker's SCMP_ACT_KILL is KILL_THREAD."""
+
+    KILL_PROCESS = "SCMP_ACT_KILL_PROCESS"
+    KILL_THREAD = "SCMP_ACT_KILL_THREAD"
+    TRAP = "SCMP_ACT_TRAP"
+    ERRNO = "SCMP_ACT_ERRNO"
+    NOTIFY = "SCMP_ACT_NOTIFY"
+    TRACE = "SCMP_ACT_TRACE"
+    LOG = "SCMP_ACT_LOG"
+    ALLOW = "SCMP_ACT_ALLOW"
+
+    @property
+    def carries_data(self) -> bool:
+        """Whether errnoRet means something: the errno, or the number that the tracer is told."""
+        return self in (Action.ERRNO, Action.TRACE)
+
+    @property
+    def permits(self) -> bool:
+        """Whether the call is made."""
+        return self in (Action.ALLOW, Action.LOG)
+
+
+RET: Final = {
+    Action.KILL_PROCESS: 0x80000000, Action.KILL_THREAD: 0x00000000, Action.TRAP: 0x00030000, Action.ERRNO: 0x00050000,
+    Action.NOTIFY: 0x7FC00000, Action.TRACE: 0x7FF00000, Action.LOG: 0x7FFC0000, Action.ALLOW: 0x7FFF0000,
+}  # fmt: skip
+"""SECCOMP_RET_* of include/uapi/linux/seccomp.h."""
+
+class ArgOp(enum.Enum):
+    """How an argument is compared, unsigned and 64 bits wide, with `value`."""
+
+    NE = "SCMP_CMP_NE"
+    LT = "SCMP_CMP_LT"
+    LE = "SCMP_CMP_LE"
+    EQ = "SCMP_CMP_EQ"
+    GE = "SCMP_CMP_GE"
+    GT = "SCMP_CMP_GT"
+    MASKED_EQ = "SCMP_CMP_MASKED_EQ"  # (argument & value) == value_two
+
+
+class Flag(enum.Enum):
+    """Flags of seccomp(2) that a profile may ask for."""
+
+    TSYNC = "SECCOMP_FILTER_FLAG_TSYNC"
+    LOG = "SECCOMP_FILTER_FLAG_LOG"
+    SPEC_ALLOW = "SECCOMP_FILTER_FLAG_SPEC_ALLOW"
+    WAIT_KILLABLE_RECV = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+
+
+DEFAULT_FLAGS: Final = (Flag.SPEC_ALLOW,)
+"""What runc (since 1.2) and crun set where a profile has no `flags`; `"flags": []` sets none."""
+
+
+class Verdict(msgspec.Struct, frozen=True, order=False):
+    """An action with its data: the errno of ERRNO, what the tracer of TRACE is told; otherwise 0."""
+
+    action: Action
+    data: int = 0
+
+    def __str__(self) -> str:
+        if self.action is Action.ERRNO:
+            return f"ERRNO({errno_module.errorcode.get(self.data, self.data)})"
+        return f"TRACE({self.data})" if self.action is Action.TRACE else self.action.name
+
+    @property
+    def ret(self) -> int:
+        """What a filter returns for it."""
+        return RET[self.action] | self.data
+
+
+class Arg(msgspec.Struct, frozen=True):
+    """One condition on argument `index` (from 0). With MASKED_EQ `value` is the mask and `value_two` what must remain."""
+
+    index: int
+    op: ArgOp
+    value: int
+    value_two: int = 0
+    location: Location = NOWHERE
+
+    def holds(self, argument: int) -> bool:
+        """Whether a 64-bit argument fulfils it."""
+        match self.op:
+            case ArgOp.NE:
+                return argument != self.value
+            case ArgOp.LT:
+                return argument < self.value
+            case ArgOp.LE:
+                return argument <= self.value
+            case ArgOp.EQ:
+                return argument == self.value
+            case ArgOp.GE:
+                return argument >= self.value
+            case ArgOp.GT:
+                return argument > self.value
+            case ArgOp.MASKED_EQ:
+                return argument & self.value == self.value_two
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    """Of `includes` and `excludes`: capabilities in the bounding set, Go names of the machine (amd64), the oldest kernel as (6, 1)."""
+
+    caps: tuple[str, ...] = ()
+    arches: tuple[str, ...] = ()
+    min_kernel: tuple[int, int] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.caps or self.arches or self.min_kernel)
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """What happens to some calls. `errno` is errnoRet, None where it was left out; `places` says where each name stands."""
+
+    names: tuple[str, ...]
+    action: Action
+    errno: int | None = None
+    args: tuple[Arg, ...] = ()
+    includes: Conditions = Conditions()
+    excludes: Conditions = Conditions()
+    comment: str = ""
+    location: Location = NOWHERE
+    places: tuple[Location, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The action with its data: runtimes take EPERM where errnoRet is left out."""
+        return _verdict(self.action, self.errno)
+
+    @property
+    def alternatives(self) -> tuple[tuple[Arg, ...], ...]:
+        """The conditions as runtimes build them: any one of these tuples fulfilled as a whole makes the rule match.
+
+        Different indices are one AND; as soon as one index stands twice, every condition of the rule becomes a rule of its own.
+        """
+        if len({arg.index for arg in self.args}) == len(self.args):
+            return (self.args,)
+        return tuple((arg,) for arg in self.args)
+
+    def matches(self, args: Sequence[int]) -> bool:
+        """Whether the rule is about a call with these (six) arguments, its name apart."""
+        return any(all(arg.holds(args[arg.index]) for arg in alternative) for alternative in self.alternatives)
+
+    def place(self, name: str) -> Location:
+        """Where a name stands."""
+        index = self.names.index(name)
+        return self.places[index] if index < len(self.places) else self.location
+
+
+class ArchMap(msgspec.Struct, frozen=True):
+    """Docker's archMap: on machines of `arch`, the filter is for it and for `subs`."""
+
+    arch: Arch
+    subs: tuple[Arch, ...] = ()
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """One profile as it was written. `flags` is None where the key was left out, which is not the same as an empty list."""
+
+    default_action: Action
+    default_errno: int | None = None
+    architectures: tuple[Arch, ...] = ()
+    arch_map: tuple[ArchMap, ...] = ()
+    flags: tuple[Flag, ...] | None = None
+    listener_path: str = ""
+    listener_metadata: str = ""
+    rules: tuple[Rule, ...] = ()
+    location: Location = NOWHERE
+
+    @property
+    def default(self) -> Verdict:
+        """What happens to calls that no rule is about."""
+        return _verdict(self.default_action, self.default_errno)
+
+    @property
+    def effective_flags(self) -> tuple[Flag, ...]:
+        """The flags that runtimes set."""
+        return DEFAULT_FLAGS if self.flags is None else self.flags
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """A rule that does not hold on a machine, and why: `excludes: CAP_SYS_ADMIN`."""
+
+    rule: Rule
+    reason: str
+
+
+class Effective(msgspec.Struct, frozen=True, kw_only=True):
+    """A profile on one machine: `architectures` begins with the machine's own.
+
+    `enosys`: numbers above the greatest that the profile names give ENOSYS in place of the default, as with runc, so that libraries
+    fall back where a call is newer than the profile. runc does it unless the default lets calls through or asks a tracer.
+    """
+
+    profile: Profile
+    default: Verdict
+    architectures: tuple[Arch, ...]
+    flags: tuple[Flag, ...]
+    rules: tuple[Rule, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    enosys: bool = False
+
+
+def _verdict(action: Action, errno: int | None) -> Verdict:
+    return Verdict(action, EPERM if errno is None else errno) if action.carries_data else Verdict(action)

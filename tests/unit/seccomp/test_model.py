@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a profile: what conditions hold for, and what actions are to the kernel."""
+
+from __future__ import annotations
+
+import pytest
+
+from bpfence.seccomp.model import Action, Arch, Arg, ArgOp, Rule, Verdict
+
+
+def test_return_values_are_the_kernels() -> None:
+    assert Verdict(Action.ERRNO, 38).ret == 0x00050026
+    assert Verdict(Action.KILL_PROCESS).ret == 0x80000000
+    assert Verdict(Action.NOTIFY).ret == 0x7FC00000
+
+
+def test_the_value_of_masked_eq_is_the_mask() -> None:
+    arg = Arg(0, ArgOp.MASKED_EQ, 0xF0, 0x20)
+    assert arg.holds(0x2F)
+    assert not arg.holds(0x3F)
+
+
+@pytest.mark.parametrize(
+    ("op", "held"), [("NE", {0, 2}), ("LT", {0}), ("LE", {0, 1}), ("EQ", {1}), ("GE", {1, 2}), ("GT", {2})]
+)
+def test_comparisons(op: str, held: set[int]) -> None:
+    assert {n for n in range(3) if Arg(0, ArgOp[op], 1).holds(n)} == held
+
+
+def test_verdicts_read_like_errno() -> None:
+    assert str(Verdict(Action.ERRNO, 38)) == "ERRNO(ENOSYS)"
+    assert str(Verdict(Action.ERRNO, 4000)) == "ERRNO(4000)"
+    assert str(Verdict(Action.TRACE, 7)) == "TRACE(7)"
+    assert str(Verdict(Action.ALLOW)) == "ALLOW"
+
+
+def test_only_allow_and_log_permit() -> None:
+    assert {action for action in Action if action.permits} == {Action.ALLOW, Action.LOG}
+    assert {action for action in Action if action.carries_data} == {Action.ERRNO, Action.TRACE}
+
+
+def test_a_rule_without_conditions_matches_everything() -> None:
+    rule = Rule(names=("read",), action=Action.ALLOW)
+    assert rule.alternatives == ((),)
+    assert rule.matches((1, 2, 3, 4, 5, 6))
+
+
+def test_architectures_have_the_names_of_go_and_of_uname() -> None:
+    assert (Arch.X86_64.go_name, Arch.AARCH64.go_name, Arch.X86.go_name) == ("amd64", "arm64", "x86")
+    assert Arch.X86_64.machine == "x86_64"
+    assert Arch.native() in Arch
+    assert Arch.X32.audit == Arch.X86_64.audit
+    assert Arch.X32.token != Arch.X86_64.token
+    assert not Arch.S390X.supported
+    assert [arch for arch in Arch if arch.supported and arch.bits == 32] == [Arch.X86, Arch.X32, Arch.ARM]
