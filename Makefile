@@ -73,11 +73,11 @@ unit: $(BUILD)/dev.stamp bpf ## unit tests: no root, no kernel
 
 .PHONY: test
 test: check dev ## check, unit tests, kernel tests in one guest (KERNELS, default 6.12)
-	@$(PYTHON) -m pytest tests/unit tests/kernel tests/e2e --kernels '$(KERNELS)' $(ARGS)
+	@$(PYTHON) -m pytest tests/unit tests/seccomp tests/kernel tests/e2e --kernels '$(KERNELS)' $(ARGS)
 
 .PHONY: test-all
 test-all: check dev ## the same on every kernel and flavour, one boot each
-	@$(PYTHON) -m pytest tests/unit tests/kernel tests/e2e --kernels all $(ARGS)
+	@$(PYTHON) -m pytest tests/unit tests/seccomp tests/kernel tests/e2e --kernels all $(ARGS)
 
 .PHONY: demo
 demo: dev ## real attacks, without and with bpfence; in a guest where this kernel refuses

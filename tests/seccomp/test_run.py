@@ -25,6 +25,7 @@ GETPPID = number(Arch.X86_64, "getppid") or 0
 GETUID = number(Arch.X86_64, "getuid") or 0
 GETPPID_32 = number(Arch.X86, "getppid") or 0
 SIGSYS = 128 + signal.SIGSYS
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 
 
 def test_allow(bpfence: Bpfence, profile: Profile, call: str) -> None:
@@ -82,7 +83,7 @@ def test_trace_without_a_tracer(bpfence: Bpfence, profile: Profile, call: str) -
 def test_trace_with_a_tracer(profile: Profile, call: str) -> None:
     path = profile(syscalls=[{"names": ["getuid"], "action": "SCMP_ACT_TRACE", "errnoRet": 321}])
     command = [call, "tracer", sys.executable, "-m", "bpfence", "seccomp", "run", "--profile", path, "--", call, "x86_64", str(GETUID)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT)
     assert (done.returncode, done.stdout) == (0, "TRACE 321\n77\n"), done.stderr
 
 
@@ -190,7 +191,7 @@ go.set(); thread.join(); print(os.getppid())
 def test_a_thread_made_before_cannot_escape_tsync(profile: Profile, flag: int, escaped: bool) -> None:
     """And does without the flag: so it is the flag that holds it."""
     command = [sys.executable, "-c", TSYNC, profile({"getppid": "ERRNO"}), str(flag)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=ENVIRONMENT)
     before, own = (int(line) for line in done.stdout.split())
     assert own == -1
     assert (before > 0) is escaped
@@ -266,7 +267,7 @@ def test_commands_that_cannot_be_run(bpfence: Bpfence, profile: Profile, tmp_pat
 def test_signals_are_passed_on(profile: Profile) -> None:
     command = [sys.executable, "-m", "bpfence", "seccomp", "run", "--profile", profile(), "--", "sh", "-c"]
     script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"
-    with subprocess.Popen([*command, script], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}) as process:
+    with subprocess.Popen([*command, script], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)

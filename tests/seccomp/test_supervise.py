@@ -174,6 +174,7 @@ def test_a_denied_execve_is_answered_too(bpfence: Bpfence, profile: Profile, tmp
     path = profile({"execve": "ERRNO"})
     assert bpfence("supervise", "--profile", path, "--", "/bin/true").returncode == 126
     out = tmp_path / "alerts"
-    done = bpfence("supervise", "--profile", path, "--answer", "execve=allow-once", "--output", f"jsonl:{out}", "--", "/bin/sh", "-c", "exec /bin/ls")
+    words = ("supervise", "--profile", path, "--answer", "execve=allow-once", "--output", f"jsonl:{out}")
+    done = bpfence(*words, "--", "/bin/sh", "-c", "exec /bin/ls")
     assert done.returncode != 0
     assert [alert["syscall"]["args"]["path"] for alert in alerts(out)] == ["/bin/sh", "/bin/ls"]

@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import signal
 import socket
-from collections.abc import Callable, Collection, Sequence
+import struct
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from bpfence.agent import Signals
 from bpfence.agent.sandbox import exit_code
 from bpfence.errors import KernelError, PolicyError, UsageError
 from bpfence.kernel.seccomp import Child, Filter, Flag, knows_action, launch, supported_flags
+from bpfence.policy import TRUE, Policy
 from bpfence.seccomp.filter import CompiledFilter, Optimize
 from bpfence.seccomp.interpret import compile_verified
-from bpfence.seccomp.profile import DOCKER_CAPABILITIES, RET, Profile, kernel_version, load, resolve
-from bpfence.seccomp.syscalls import Arch
+from bpfence.seccomp.model import RET, Action, Arch, Profile
+from bpfence.seccomp.profile import DOCKER_CAPABILITIES, kernel_version, load, resolve
 
 OCI_VERSION: Final = "1.2.0"
 PASSED_ON: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
 IGNORED: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
 """A terminal sends these to the command as well."""
 NEW_LISTENER: Final = 8
+RET_K: Final = 0x06
+ACTION_MASK: Final = 0xFFFF0000
+PERMITS: Final = frozenset(RET[action] for action in Action if action.permits)
 
 
 def read_profile(path: str) -> Profile:
@@ -60,6 +66,42 @@ def as_filter(compiled: CompiledFilter) -> Filter:
     return Filter(compiled.program, wanted)
 
 
+def with_returns(program: bytes, replace: Callable[[int], int]) -> bytes:
+    """The same filter with other answers: `replace` is given what each of its returns gives."""
+    return b"".join(
+        struct.pack("=HBBI", code, jt, jf, replace(k) if code == RET_K else k) for code, jt, jf, k in struct.iter_unpack("=HBBI", program)
+    )
+
+
+def logging(program: bytes) -> bytes:
+    """The same filter with LOG for whatever it would deny: the kernel lets the call through and tells its audit log."""
+    return with_returns(program, lambda ret: ret if ret & ACTION_MASK in PERMITS else RET[Action.LOG])
+
+
+def filters_of(profile: str | None, policies: Iterable[Policy], report: Callable[[str], None]) -> list[Filter]:
+    """The filters of a command that starts under policies: that of `profile` (a file), and those that the policies carry.
+
+    In audit mode a policy's filter only logs. A policy with a scope is not for every command, and whom it is for is not known before the
+    command runs: its filter is left out, and that is reported. UsageError for NOTIFY, which nobody answers here.
+    """
+    named = [] if profile is None else [(profile, read_profile(profile), "enforce")]
+    for policy in policies:
+        if policy.seccomp is None:
+            continue
+        if policy.scope != TRUE:
+            report(f"the seccomp profile of policy {policy.name} is not applied: the policy has a scope")
+            continue
+        named.append((f"policy {policy.name}", policy.seccomp, policy.mode))
+    filters = []
+    for name, found, mode in named:
+        compiled = compiled_here(found)
+        if compiled.needs_listener and mode != "audit":
+            raise UsageError(f"{name} has SCMP_ACT_NOTIFY, which nobody answers here; `bpfence seccomp supervise` does")
+        one = as_filter(compiled)
+        filters.append(Filter(logging(one.program), one.flags) if mode == "audit" else one)
+    return filters
+
+
 def run(command: Sequence[str], compiled: CompiledFilter, *, report: Callable[[str], None]) -> int:
     """Runs a command under a profile; its exit code as a shell gives it.
 
@@ -80,14 +122,12 @@ def run(command: Sequence[str], compiled: CompiledFilter, *, report: Callable[[s
         finally:
             child.close()
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS:
-        report(f"{command[0]} was ended by SIGSYS: it made a call that the profile kills or traps; `bpfence seccomp learn --audit` names it")
+        report(f"{command[0]} was ended by SIGSYS: the profile kills or traps a call that it made; `seccomp learn --audit` names it")
     return exit_code(status)
 
 
 def wait(child: Child, signals: Signals) -> int:
     """Waits for a child while signals are passed on to it; its wait(2) status. Raises as `Child.wait` does."""
-    import selectors  # only what waits needs it
-
     with selectors.DefaultSelector() as selector:
         selector.register(child.pidfd, selectors.EVENT_READ)
         selector.register(signals.fileno(), selectors.EVENT_READ)

@@ -20,12 +20,14 @@ from bpfence.events.process import rfc3339
 from bpfence.events.values import escape, printable
 from bpfence.outputs import Outputs
 from bpfence.outputs.limit import RateLimiter
-from bpfence.seccomp.profile import Action
+from bpfence.seccomp.model import Action
 
 EVENT: Final = "seccomp"
 DEFAULT_RULE: Final = "default"
 ACTIONS: Final = {Answer.ERRNO: "deny", Answer.KILL: "kill", Answer.LOG: "audit", Answer.ALLOW_ONCE: "allow"}
-DONE: Final = {Answer.ERRNO: "denied", Answer.KILL: "killed for", Answer.LOG: "let through and noted", Answer.ALLOW_ONCE: "let through once"}
+DONE: Final = {
+    Answer.ERRNO: "denied", Answer.KILL: "killed for", Answer.LOG: "let through and noted", Answer.ALLOW_ONCE: "let through once",
+}  # fmt: skip
 
 
 def rule_name(call: Call) -> str:

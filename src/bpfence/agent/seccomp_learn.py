@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A command in, the system calls that it and its descendants made out.
 
-Called by `bpfence seccomp learn`. The command runs in a cgroup of its own, by which the kernel tells its calls from others'; where no cgroup
-can be made, the kernel keeps a list of its processes instead. Recording ends when the last of them has ended, or when it is told to.
+Called by `bpfence seccomp learn`. The command runs in a cgroup of its own, by which the kernel tells its calls from others'; where no
+cgroup can be made, the kernel keeps a list of its processes instead. Recording ends when the last of them has ended, or when it is told to.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bpfence.errors import KernelError
 from bpfence.kernel.seccomp import Child, launch
 from bpfence.kernel.syscall_recorder import Abi, SyscallRecorder
 from bpfence.seccomp.learned import Seen
-from bpfence.seccomp.syscalls import Arch
+from bpfence.seccomp.model import Arch
 
 GRACE_SECONDS: Final = 5.0
 """Between SIGTERM and SIGKILL for what still runs when recording is to end."""

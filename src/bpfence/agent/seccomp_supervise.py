@@ -17,7 +17,6 @@ import errno as errno_module
 import os
 import select
 import signal
-import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -25,7 +24,7 @@ from typing import Final
 import msgspec
 
 from bpfence.agent import Signals
-from bpfence.agent.confine import IGNORED, PASSED_ON, as_filter
+from bpfence.agent.confine import ACTION_MASK, IGNORED, PASSED_ON, PERMITS, as_filter, with_returns
 from bpfence.agent.sandbox import exit_code
 from bpfence.errors import KernelError
 from bpfence.events.process import Clock
@@ -33,12 +32,9 @@ from bpfence.events.syscalls import Caller, Details, decode_call, read_caller
 from bpfence.kernel.seccomp import Child, Filter, Listener, Notification, launch
 from bpfence.seccomp.filter import CompiledFilter
 from bpfence.seccomp.interpret import Program, Reference, verdict_of
-from bpfence.seccomp.profile import RET, Action, Rule, Verdict
-from bpfence.seccomp.syscalls import Arch, by_audit
+from bpfence.seccomp.model import RET, Action, Arch, Rule, Verdict
+from bpfence.seccomp.syscalls import by_audit
 
-RET_K: Final = 0x06
-ACTION_MASK: Final = 0xFFFF0000
-PERMITS: Final = frozenset(RET[action] for action in Action if action.permits)
 SOFT: Final = frozenset({RET[Action.ERRNO], RET[Action.NOTIFY]})
 
 
@@ -47,13 +43,12 @@ def asking(program: bytes, *, everything: bool = False) -> bytes:
 
     Kills, traps and traces stay the kernel's own to do otherwise: they need nobody alive to answer.
     """
-    out = bytearray()
-    for code, jt, jf, k in struct.iter_unpack("=HBBI", program):
-        returned = k & ACTION_MASK
-        if code == RET_K and (returned not in PERMITS if everything else returned in SOFT):
-            k = RET[Action.NOTIFY]
-        out += struct.pack("=HBBI", code, jt, jf, k)
-    return bytes(out)
+
+    def asked(ret: int) -> bool:
+        action = ret & ACTION_MASK
+        return action not in PERMITS if everything else action in SOFT
+
+    return with_returns(program, lambda ret: RET[Action.NOTIFY] if asked(ret) else ret)
 
 
 class Answer(enum.Enum):

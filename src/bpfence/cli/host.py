@@ -17,7 +17,7 @@ import click
 import msgspec
 from rich.text import Text
 
-from bpfence.agent import Agent, Kernel, LiveKernel, Settings, Signals, to_stderr
+from bpfence.agent import Agent, Kernel, LiveKernel, Settings, Signals, read_policies, to_stderr
 from bpfence.agent.generations import Generations, state_path
 from bpfence.agent.sandbox import CANNOT_RUN, NOT_FOUND, Hierarchy, Sandbox, exit_code, find_hierarchy
 from bpfence.cli.show import Command, emit_json, json_option, out, show_diagnostics, table
@@ -101,7 +101,9 @@ def exec_command(
       sudo bpfence exec -p policy.yaml --seccomp profile.json -- ./server
       sudo bpfence exec -p policies/ --mode audit --output jsonl:seen.jsonl -- make install
     """
-    filters = _filters(profile)
+    from bpfence.agent.confine import filters_of  # what checks policies and reads events does without libseccomp
+
+    filters = filters_of(profile, read_policies(policies, mode)[0].policies, to_stderr)
     ignored = {signal.SIGINT, signal.SIGQUIT}  # a terminal sends them to the command as well
     forwarded = {signal.SIGTERM, signal.SIGHUP}
     with Sandbox(hierarchy()) as sandbox, Signals(ignored | forwarded) as signals:
@@ -116,20 +118,8 @@ def exec_command(
             agent.stop()
 
 
-def _filters(profile: str | None) -> tuple[Any, ...]:
-    """The seccomp filters of a command: that of `--seccomp`."""
-    if profile is None:
-        return ()
-    from bpfence.agent.confine import as_filter, compiled_here, read_profile
-
-    compiled = compiled_here(read_profile(profile))
-    if compiled.needs_listener:
-        raise UsageError(f"{profile} has SCMP_ACT_NOTIFY, which nobody answers here; use `bpfence seccomp supervise`")
-    return (as_filter(compiled),)
-
-
 def _run_in(
-    sandbox: Sandbox, agent: Agent, signals: Signals, forwarded: set[signal.Signals], command: tuple[str, ...], filters: tuple[Any, ...]
+    sandbox: Sandbox, agent: Agent, signals: Signals, forwarded: set[signal.Signals], command: tuple[str, ...], filters: list[Any]
 ) -> int:
     try:
         pid = sandbox.spawn(command, filters=filters)

@@ -22,7 +22,8 @@ from bpfence.cli.show import Command, emit_json, json_option, out, table
 from bpfence.errors import UsageError
 from bpfence.events.values import printable
 from bpfence.outputs import open_outputs
-from bpfence.seccomp.profile import DOCKER_CAPABILITIES, Profile, dump
+from bpfence.seccomp.model import Profile
+from bpfence.seccomp.profile import DOCKER_CAPABILITIES, dump
 
 if TYPE_CHECKING:
     from bpfence.agent.seccomp_supervise import Response

@@ -18,7 +18,8 @@ import msgspec
 from bpfence import names
 from bpfence.events.process import SECOND, Clock, rfc3339
 from bpfence.events.values import escape
-from bpfence.seccomp.syscalls import Arch, signature
+from bpfence.seccomp.model import Arch
+from bpfence.seccomp.syscalls import signature
 
 MAX_TEXT: Final = 1024
 """Bytes of a string in memory that are shown; longer ones end with an ellipsis."""

@@ -162,9 +162,10 @@ def launch(
 ) -> Child:  # fmt: skip
     """Starts a command under filters, in the order given; the kernel runs all of them and the strictest answer counts.
 
-    `listen`: index of the filter whose USER_NOTIF answers come to `Child.listener`. `hold`: the child prepares
-    everything and makes no system call more until `Child.release`. `cgroup`: an open cgroup.procs to join. Signals are as after a shell's fork: handlers reset, what was ignored
-    stays ignored, apart from what Python ignores by itself. OSError where no process can be made; what fails later is `Child.failure`.
+    `listen`: index of the filter whose USER_NOTIF answers come to `Child.listener`. `hold`: the child prepares everything and makes no
+    system call more until `Child.release`. `cgroup`: an open cgroup.procs to join. Signals are as after a shell's fork: handlers reset,
+    what was ignored stays ignored, apart from what Python ignores by itself. OSError where no process can be made; what fails later is
+    `Child.failure`.
     """
     variables = dict(os.environ if environment is None else environment)
     paths = candidates(command[0], variables.get("PATH", os.defpath))

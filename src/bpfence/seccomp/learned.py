@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from bpfence.seccomp.profile import EPERM, Action, Profile, Rule
-from bpfence.seccomp.syscalls import RUNTIME_NEEDS, X32_BIT, Arch, available, name, numbers
+from bpfence.seccomp.model import EPERM, Action, Arch, Profile, Rule
+from bpfence.seccomp.syscalls import RUNTIME_NEEDS, X32_BIT, available, name
 
 BY_CHANCE: Final[Mapping[str, tuple[str, ...]]] = {
     "the kernel makes it when a stopped or traced process goes on inside a wait": ("restart_syscall",),
@@ -78,7 +78,3 @@ def learn(calls: Iterable[Seen], runtime: str = "", *, machine: Arch | None = No
 def _exists(word: str, arches: Collection[Arch]) -> bool:
     return any(available(arch, word) for arch in arches)
 
-
-def highest(arch: Arch) -> int:
-    """The greatest number that bpfence has a name for: a nameless call above it is newer than bpfence."""
-    return max(numbers(arch).values()) & ~X32_BIT
