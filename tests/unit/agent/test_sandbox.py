@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import signal
+import struct
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from bpfence.agent import sandbox as module
 from bpfence.agent.sandbox import INITIAL_CGROUP_NAMESPACE, Hierarchy, Sandbox, exit_code, find_hierarchy
 from bpfence.errors import KernelError
 from bpfence.evaluate import holds
+from bpfence.kernel.seccomp import Filter
 
 
 def fake(tmp_path: Path, *, whole: bool = True) -> Sandbox:
@@ -137,3 +140,21 @@ def test_exit_codes_are_the_shells(tmp_path: Path) -> None:
     box = fake(tmp_path)
     killed = box.spawn(["sh", "-c", "kill -KILL $$"])
     assert exit_code(os.waitpid(killed, 0)[1]) == 137
+
+
+def getppid_gives(number: int) -> Filter:
+    instructions = ((0x20, 0, 0, 0), (0x15, 0, 1, 110), (0x06, 0, 0, 0x00050000 | number), (0x06, 0, 0, 0x7FFF0000))
+    return Filter(b"".join(struct.pack("=HBBI", *one) for one in instructions))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86_64 machine: the filter is for it")
+def test_spawn_with_filters(tmp_path: Path) -> None:
+    box = fake(tmp_path)
+    script = "import os; raise SystemExit(-os.getppid())"
+    pid = box.spawn(["/usr/bin/python3", "-c", script], filters=[getppid_gives(7)])
+    assert exit_code(os.waitpid(pid, 0)[1]) == 7
+    assert (box.folder / "cgroup.procs").read_text() == "0"
+    with pytest.raises(FileNotFoundError):
+        box.spawn(["/nonexistent"], filters=[getppid_gives(7)])
+    with pytest.raises(KernelError, match="installing the filter"):
+        box.spawn(["true"], filters=[Filter(b"\xff" * 8)])

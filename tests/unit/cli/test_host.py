@@ -198,6 +198,28 @@ def test_exec_with_bad_policies_runs_nothing(policy: Path, kernel: FakeKernel, b
     assert not list(box.glob("bpfence-exec-*"))
 
 
+def test_exec_applies_a_seccomp_profile_and_those_of_policies(policy: Path, kernel: FakeKernel, box: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["umask"], "action": "SCMP_ACT_KILL_PROCESS"}]}')
+    run = ("/usr/bin/python3", "-c", "import os; os.umask(0)")
+    assert code(call("exec", "-p", policy, "--", *run)) == 0
+    kernel.engine = FakeEngine()
+    assert code(call("exec", "-p", policy, "--seccomp", profile, "--", *run)) == 159
+    policy.write_text(policy.read_text().replace("spec:\n", f"spec:\n  seccomp: {profile}\n"))
+    kernel.engine = FakeEngine()
+    assert code(call("exec", "-p", policy, "--", *run)) == 159
+    kernel.engine = FakeEngine()
+    assert code(call("exec", "-p", policy, "--mode", "audit", "--", *run)) == 0
+
+
+def test_exec_with_a_bad_profile_runs_nothing(policy: Path, kernel: FakeKernel, box: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    for text in ('{"defaultAction": "SCMP_ACT_NO"}', '{"defaultAction": "SCMP_ACT_NOTIFY"}'):
+        profile.write_text(text)
+        assert code(call("exec", "-p", policy, "--seccomp", profile, "--", "touch", tmp_path / "ran")) == 2
+    assert not (tmp_path / "ran").exists()
+
+
 # ---- status, unload, doctor ----
 
 
