@@ -84,8 +84,9 @@ demo: dev ## real attacks, without and with bpfence; in a guest where this kerne
 	@$(PYTHON) tools/demo.py $(ARGS)
 
 .PHONY: bench
-bench: dev $(WORKLOAD) ## instructions per operation, in a 6.12 guest; writes docs/benchmarks.md
+bench: dev $(WORKLOAD) ## instructions per operation, in 6.12 guests; writes docs/benchmarks*.md
 	@$(PYTHON) benchmarks/bench.py $(ARGS)
+	@$(PYTHON) benchmarks/seccomp.py
 
 .PHONY: kernels
 kernels: $(BUILD)/dev.stamp ## fetch the test kernels into the cache
