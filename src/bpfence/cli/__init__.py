@@ -4,6 +4,7 @@
     show       errors, diagnostics and tables for people; nothing hostile reaches the terminal unescaped
     policies   check, explain, test: what needs no kernel
     host       run, exec, status, unload, doctor: what does
+    seccomp    profiles: check, explain, diff, merge, export, import
     __init__   the group, version, completion
 
 Exit codes: 0 ok, 1 findings, 2 usage or bad input, 3 the kernel or the privileges lack something; `exec` gives its command's own.
@@ -17,7 +18,7 @@ from click.shell_completion import get_completion_class
 
 import bpfence
 from bpfence import abi
-from bpfence.cli import host, policies
+from bpfence.cli import host, policies, seccomp
 from bpfence.cli.show import Command, emit_json, json_option
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -68,7 +69,7 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, "bpfence", "_BPFENCE_COMPLETE").source())
 
 
-for command in (*policies.COMMANDS, *host.COMMANDS):
+for command in (*policies.COMMANDS, *host.COMMANDS, *seccomp.COMMANDS):
     cli.add_command(command)
 
 

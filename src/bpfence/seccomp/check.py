@@ -54,7 +54,10 @@ TWINS: Final = {
     "fadvise64": ("fadvise64_64",), "sendfile": ("sendfile64",),
 }  # fmt: skip
 
-OLDER: Final = {"getdents64": "getdents", "openat": "open", "newfstatat": "stat", "prlimit64": "getrlimit", "faccessat2": "faccessat"}
+OLDER: Final = {
+    "getdents64": "getdents", "clone3": "clone", "statx": "newfstatat", "faccessat2": "faccessat", "epoll_pwait2": "epoll_wait",
+    "close_range": "clone", "pidfd_open": "clone",
+}  # fmt: skip
 """Call of today → the one whose permission shows that it is meant, too."""
 
 
@@ -351,7 +354,7 @@ def architectures(machine: Machine) -> None:
         findings.note(machine.place, "architecture-added", what, "")
     for arch in machine.effective.architectures:
         if not arch.supported:
-            what = f"calls of {arch.value} are not examined: there is no table of them"
+            what = f"{arch.value} is not examined, and bpfence's own filters leave it out: there is no table of its calls"
             findings.note(machine.place, "not-covered", what, "")
             continue
         wanted = dict.fromkeys(name for rule in machine.effective.rules if rule.verdict != profile.default for name in rule.names)
@@ -414,7 +417,7 @@ def libraries(machine: Machine) -> None:
         if name in FALLS_BACK:
             hint += f", or deny it with errnoRet {ENOSYS} (ENOSYS): after {entry.verdict} libraries do not try the older call"
         meant = name in OLDER and machine.table.status(machine.arch, OLDER[name]) == "permitted"
-        severe = name in ESSENTIAL or name in FALLS_BACK or meant
+        severe = name in ESSENTIAL or meant
         what = f"{name} is denied: {purpose}"
         machine.findings.add(_where(machine, name), "libc-needs", what, hint, "warning" if severe else "info")
 
@@ -462,8 +465,9 @@ def _relatives(machine: Machine, arch: Arch, name: str, place: Location) -> None
     if name in ("clone", "clone3"):
         passing = [other for other in passing if other not in ("fork", "vfork")]  # they make no namespaces
     if passing:
+        verb = "passes" if len(passing) == 1 else "pass"
         manner = "only permitted under conditions" if conditional else "denied"
-        what = f"{name} is {manner} on {arch.name.lower()}, and {_listed(passing)}, which can do the same, passes"
+        what = f"{name} is {manner} on {arch.name.lower()}, and {_listed(passing)}, which can do the same, {verb}"
         machine.findings.warn(place, "gets-around", what, f"deny {_listed(passing)}, too, or do not count on this rule")
 
 
@@ -525,7 +529,7 @@ def listeners(machine: Machine) -> None:
     if notifying and not profile.listener_path:
         what = "NOTIFY needs a listener: runtimes refuse a profile without listenerPath"
         findings.add(notifying[0].location, "listener", what, 'add "listenerPath", or use the profile with bpfence seccomp supervise')
-    if profile.listener_path and not notifying:
+    if profile.listener_path and not notifying and profile.default_action is not Action.NOTIFY:
         findings.warn(machine.place, "listener", "there is a listenerPath, and no rule with SCMP_ACT_NOTIFY", "remove it")
     flags = profile.effective_flags
     if Flag.WAIT_KILLABLE_RECV in flags and not notifying:

@@ -138,6 +138,7 @@ class _Parser:
                 raise self.error(f"there must be no ',' before '{end}'", "remove the comma")
         if holder.kind == "object":
             if self.peek() != '"':
+                self.no_comment()
                 message = "a key must be a text in double quotes" if self.peek() else "the file ends in the middle of an object"
                 raise self.error(message, _QUOTES)
             key = self.string()
@@ -225,8 +226,7 @@ class _Parser:
             raise self.error("the file ends where a value should stand", "close what is open")
         if word in ("NaN", "Infinity"):
             raise self.error(f"{word} is not a JSON value", "write a whole number")
-        if self.text.startswith(("//", "/*", "#"), self.at):
-            raise self.error("JSON has no comments", 'rules may carry one under "comment"')
+        self.no_comment()
         raise self.error("here a value should stand", _QUOTES if word or self.peek() == "'" else "")
 
     def peek(self) -> str:
@@ -239,11 +239,14 @@ class _Parser:
 
     def expect(self, char: str, what: str) -> None:
         if self.peek() != char:
-            if self.text.startswith(("//", "/*", "#"), self.at):
-                raise self.error("JSON has no comments", 'rules may carry one under "comment"')
+            self.no_comment()
             message = f"{what} is missing here" if self.peek() else f"the file ends where {what} should stand"
             raise self.error(message, "check the line before, too")
         self.at += 1
+
+    def no_comment(self) -> None:
+        if self.text.startswith(("//", "/*", "#"), self.at):
+            raise self.error("JSON has no comments", 'rules may carry one under "comment"')
 
     def error(self, message: str, hint: str = "", code: str = "json-syntax") -> DocumentError:
         return DocumentError(self.source.location(self.at), message, hint, code)

@@ -22,7 +22,7 @@ import msgspec
 
 from bpfence.errors import CompileError, Diagnostic
 from bpfence.seccomp import libseccomp
-from bpfence.seccomp.model import X32_BIT, Action, Arch, Arg, ArgOp, Effective, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.model import ARCHES, X32_BIT, Action, Arch, Arg, ArgOp, Effective, Flag, Profile, Rule, Verdict
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, resolve
 from bpfence.seccomp.syscalls import available, known, multiplexed, name, number, numbers
 
@@ -108,7 +108,7 @@ def compile_effective(effective: Effective, *, optimize: Optimize = "auto", wron
         if tree:
             context.tree()
         program = context.program()
-    own = {arch: _own(effective, arch, unknown | set(wrong)) for arch in effective.architectures}
+    own = {arch: _own(effective, arch, unknown | set(wrong)) for arch in effective.architectures if arch.supported}
     prologue = _prologue(effective, own)
     program = prologue + program
     if len(program) > 8 * MAX_INSTRUCTIONS:
@@ -228,10 +228,12 @@ def _contexts(effective: Effective, stack: ExitStack) -> tuple[libseccomp.Contex
     """One context for all architectures, and the calls that libseccomp does not know."""
     first: libseccomp.Context | None = None
     unknown: set[Call] = set()
-    for arch in effective.architectures:
-        if not arch.supported:
-            what = f"filters for {arch.value} cannot be made: there is no table of its system calls"
-            raise CompileError([Diagnostic(effective.profile.location, what, "remove it from the architectures", code="not-covered")])
+    if not effective.architectures[0].supported:
+        what = f"filters for {effective.architectures[0].value} cannot be made: there is no table of its system calls"
+        hint = "supported machines: " + ", ".join(arch.name.lower() for arch in ARCHES)
+        raise CompileError([Diagnostic(effective.profile.location, what, hint, code="not-covered")])
+    # Others that have no table are of other machines: their calls cannot come, and libseccomp's filter kills the thread if they do.
+    for arch in (arch for arch in effective.architectures if arch.supported):
         context = stack.enter_context(libseccomp.Context(effective.default, arch, BAD_ARCH))
         for call, clause in _distinct(effective, arch):
             if _known_to_library(arch, call):
@@ -329,12 +331,13 @@ _MAIN: Final = "main"
 
 def _prologue(effective: Effective, own: dict[Arch, dict[int, list[Clause]]]) -> bytes:
     """Instructions that decide the calls of `own`, and those above the greatest number; all others go on to what follows."""
-    greatest = {arch: greatest_number(effective, arch) for arch in effective.architectures} if effective.enosys else {}
+    supported = [arch for arch in effective.architectures if arch.supported]
+    greatest = {arch: greatest_number(effective, arch) for arch in supported} if effective.enosys else {}
     if not any(own.values()) and not any(greatest.values()):
         return b""
     code = _Code()
     by_audit: dict[int, list[Arch]] = {}
-    for arch in effective.architectures:
+    for arch in supported:
         if own.get(arch) or greatest.get(arch):
             by_audit.setdefault(arch.audit, []).append(arch)
     code.emit(LD_W_ABS, ARCH)
@@ -351,7 +354,7 @@ def _prologue(effective: Effective, own: dict[Arch, dict[int, list[Clause]]]) ->
 
 
 def greatest_number(effective: Effective, arch: Arch) -> int:
-    """The greatest number that the profile, the rules of other machines included, names on an architecture; 0 where there is none."""
+    """The greatest number that the rules which hold name on an architecture; 0 where there is none."""
     found = (number(arch, call) for rule in effective.rules for call in rule.names)
     return max((n for n in found if n is not None), default=0)
 

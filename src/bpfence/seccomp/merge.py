@@ -15,12 +15,14 @@ from typing import Final
 import msgspec
 
 from bpfence.errors import CompileError, Diagnostic
+from bpfence.seccomp.filter import BAD_ARCH
 from bpfence.seccomp.interpret import Reference, argument_tuples
 from bpfence.seccomp.model import Action, Arch, ArchMap, Conditions, Effective, Profile, Rule, Verdict
 from bpfence.seccomp.profile import bare
 from bpfence.seccomp.syscalls import numbers
 
 MAX_TRIED: Final = 3000
+ALL_CALLS: Final = "*"
 Key = tuple[Action, int | None, tuple[tuple[int, str, int, int], ...], Conditions, Conditions]
 
 
@@ -159,12 +161,18 @@ class Change(msgspec.Struct, frozen=True):
 
 
 def diff(one: Effective, other: Effective) -> list[Change]:
-    """How two profiles on one machine differ, per architecture and call. Architectures that only one covers come as calls that the
-    other's filter kills the thread for."""
+    """How two profiles on one machine differ, per architecture and call. An architecture that only one covers is one change of the
+    call `*`: the other's filter kills the thread for all its calls."""
     first, second = Reference(one), Reference(other)
     found: list[Change] = []
     for arch in dict.fromkeys((*one.architectures, *other.architectures)):
-        if arch.supported:
+        if not arch.supported:
+            continue
+        if arch not in other.architectures:
+            found.append(Change(arch, ALL_CALLS, "less", one.default, BAD_ARCH))
+        elif arch not in one.architectures:
+            found.append(Change(arch, ALL_CALLS, "more", BAD_ARCH, other.default))
+        else:
             for name, call in sorted(numbers(arch).items(), key=lambda item: item[1]):
                 found += _compared(first, second, arch, name, call)
     return found

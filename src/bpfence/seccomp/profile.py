@@ -291,7 +291,7 @@ class _Reader:
             return None
         number = int(value.text)
         if number > most:
-            self.findings.add(value.location, "bad-number", f"{what} is at most {most}, not {value.text}", "")
+            self.findings.add(value.location, "bad-number", f"{what} is at most {most}, not {value.text}", "write a smaller number")
             return None
         return number
 

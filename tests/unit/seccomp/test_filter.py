@@ -107,9 +107,14 @@ def test_two_actions_for_the_same_conditions_are_refused() -> None:
     assert "read with LOG" in found.message
 
 
-def test_an_architecture_without_a_table_is_refused() -> None:
+def test_a_machine_without_a_table_is_refused() -> None:
     with pytest.raises(CompileError, match="SCMP_ARCH_S390X"):
-        compile_filter(profile(arches=[Arch.S390X]), Arch.X86_64)
+        compile_filter(profile(allow("read")), Arch.S390X)
+
+
+def test_architectures_of_other_machines_without_a_table_are_left_out() -> None:
+    with_s390x = compile_filter(profile(allow("read"), arches=[Arch.X86_64, Arch.S390X]), Arch.X86_64, enosys=True)
+    assert with_s390x.program == compile_filter(profile(allow("read")), Arch.X86_64, enosys=True).program
 
 
 def test_a_filter_that_is_too_long_is_refused() -> None:

@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Seccomp profiles in, what is wrong with them, what they do to every call, how two differ, and other formats, out.
+
+`bpfence seccomp check`, `explain`, `diff`, `merge`, `export` and `import`: no kernel, no privileges; libseccomp where a filter is made.
+"""
+
+from __future__ import annotations
+
+import base64
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast, get_args
+
+import click
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from bpfence import names
+from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
+from bpfence.errors import Diagnostic, PolicyError, UsageError
+from bpfence.events.values import printable
+from bpfence.frontends import seccomp as yaml_front
+from bpfence.seccomp.check import check as examine
+from bpfence.seccomp.documents import MAX_BYTES, DocumentError, Value
+from bpfence.seccomp.export import FORMATS, Conditional, Exported, Format, OperatorVersion, Options, export, from_operator
+from bpfence.seccomp.filter import Optimize
+from bpfence.seccomp.merge import Change, diff, normalised, union
+from bpfence.seccomp.model import Arch, Effective, Profile
+from bpfence.seccomp.profile import DOCKER_CAPABILITIES, dump, kernel_version, load, resolve
+from bpfence.seccomp.table import Case, Entry, Table, conditions_text
+
+FINDINGS: Final = 1
+UNREADABLE: Final = 2
+PIPED_WIDTH: Final = 1000
+FILE: Final = click.Path(exists=True, dir_okay=False, path_type=str)
+OUTPUT: Final = click.Path(dir_okay=False, writable=True, path_type=str)
+STYLES: Final = {"permitted": "green", "denied": "red", "conditional": "yellow", "more": "red", "less": "green", "other": "yellow"}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group("seccomp")
+def group() -> None:
+    """Seccomp profiles: check, explain, compare, convert.
+
+    \b
+    Examples:
+      bpfence seccomp check profile.json              what is wrong with it
+      bpfence seccomp explain profile.json            what happens to every call, and why
+      bpfence seccomp export --format k8s profile.json
+    """
+
+
+class _Machine:
+    """The machine that a profile is resolved for."""
+
+    def __init__(self, arch: str | None, caps: tuple[str, ...], kernel: str | None) -> None:
+        self.arch = _arch(arch) if arch else Arch.native()
+        self.caps = _capabilities(caps)
+        release = kernel or platform.release()
+        version = kernel_version(release)
+        if version is None:
+            raise UsageError(f"--kernel {release!r} is not a kernel version: write 6.1")
+        self.kernel = version
+
+    def resolve(self, profile: Profile, enosys: bool = False) -> Effective:
+        """The profile there."""
+        return resolve(profile, self.arch, self.caps, self.kernel, enosys=enosys)
+
+
+def machine_options(function: F) -> F:
+    """`--arch`, `--cap` and `--kernel`, as arguments arch, caps and kernel."""
+    options = (
+        click.option("--arch", metavar="ARCH", help="The machine: x86_64, aarch64, … Default: this one."),
+        click.option(
+            "--cap", "caps", multiple=True, metavar="CAP",
+            help="A capability of the container, or docker (the default: what Docker gives), all, none. Repeatable.",
+        ),
+        click.option("--kernel", metavar="VERSION", help="The kernel, for minKernel. Default: this one's."),
+    )  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _arch(text: str) -> Arch:
+    for arch in Arch:
+        if text.lower() in (arch.name.lower(), arch.value.lower(), arch.go_name, arch.machine):
+            if not arch.supported:
+                break
+            return arch
+    raise UsageError(f"--arch {text!r}: write one of " + ", ".join(arch.name.lower() for arch in Arch if arch.supported))
+
+
+def _capabilities(texts: tuple[str, ...]) -> frozenset[str]:
+    found: set[str] = set()
+    for text in texts or ("docker",):
+        match text.lower():
+            case "docker":
+                found |= set(DOCKER_CAPABILITIES)
+            case "all":
+                found |= set(names.TABLES["capability"].numbers)
+            case "none":
+                pass
+            case _:
+                number = names.number("capability", text)
+                if number is None:
+                    raise UsageError(f"--cap {text!r} is not a capability: write SYS_ADMIN, or docker, all, none")
+                found.add(cast(str, names.name("capability", number)))
+    return frozenset(found)
+
+
+def read_profile(path: str) -> tuple[Profile, list[Diagnostic]]:
+    """The profile of a file, and warnings; PolicyError where it has mistakes."""
+    profile, found = load(path)
+    if profile is None:
+        raise PolicyError(found)
+    return profile, found
+
+
+# ---- check ----
+
+
+@group.command(cls=Command)
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@machine_options
+@click.option("--strict", is_flag=True, help="Warnings count as findings.")
+@json_option
+def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kernel: str | None, strict: bool, as_json: bool) -> int:
+    """Find what is wrong with profiles: mistakes, rules without effect, what gets around them, what programs need.
+
+    The filter is compiled, and held against the profile call by call. Exits with 0 when there is nothing, 1 when there is an error (with
+    --strict: or a warning), 2 when a file cannot be read. docs/seccomp.md explains every code.
+
+    \b
+    Examples:
+      bpfence seccomp check profile.json
+      bpfence seccomp check --arch aarch64 --cap docker --cap SYS_ADMIN profiles/*.json
+      bpfence seccomp check --json profile.json | jq '.findings[].code'
+    """
+    machine = _Machine(arch, caps, kernel)
+    found: list[Diagnostic] = []
+    for file in files:
+        profile, read = load(file)
+        found += read
+        if profile is not None:
+            found += examine(profile, machine.arch, machine.caps, machine.kernel)
+    counts = {severity: sum(diagnostic.severity == severity for diagnostic in found) for severity in ("error", "warning", "info")}
+    if as_json:
+        emit_json({"findings": [diagnostic_as_json(d) for d in found], "errors": counts["error"], "warnings": counts["warning"]})
+    else:
+        show_diagnostics(found, out())
+        summary = f"{len(files)} profiles: {counts['error']} errors, {counts['warning']} warnings, {counts['info']} notes"
+        err().print(Text(summary, "bold red" if counts["error"] else "green"))
+    if any(diagnostic.code == "cannot-read" for diagnostic in found):
+        return UNREADABLE
+    return FINDINGS if counts["error"] or (strict and counts["warning"]) else 0
+
+
+# ---- explain ----
+
+
+@group.command(cls=Command)
+@click.argument("file", type=FILE)
+@click.argument("calls", nargs=-1)
+@machine_options
+@click.option("--on", "shown", metavar="ARCH", help="Show one architecture of the filter. Default: the machine's own.")
+@click.option("--status", type=click.Choice(["permitted", "denied", "conditional"]), help="Show only these calls.")
+@click.option("--enosys", is_flag=True, help="As runc: ENOSYS for calls newer than the profile.")
+@json_option
+def explain(
+    file: str, calls: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kernel: str | None, shown: str | None, status: str | None,
+    enosys: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Show what a profile does to every system call on a machine, and which line says so.
+
+    \b
+    Examples:
+      bpfence seccomp explain profile.json
+      bpfence seccomp explain --cap SYS_ADMIN profile.json mount clone bpf
+      bpfence seccomp explain --on x86 --status denied profile.json
+      bpfence seccomp explain --arch aarch64 --kernel 4.19 --json profile.json
+    """
+    machine = _Machine(arch, caps, kernel)
+    profile, found = read_profile(file)
+    effective = machine.resolve(profile, enosys)
+    columns = [_arch(shown)] if shown else [machine.arch] if not as_json else [a for a in effective.architectures if a.supported]
+    if shown and columns[0] not in effective.architectures:
+        covered = ", ".join(a.name.lower() for a in effective.architectures)
+        raise UsageError(f"the filter does not cover {columns[0].name.lower()}: its calls kill the thread (it covers {covered})")
+    made = Table(effective)
+    entries = [entry for column in columns for entry in made.entries(column).values()]
+    unknown = [call for call in calls if all(entry.name != call for entry in entries)]
+    if unknown:
+        raise UsageError(f"no such call on {columns[0].name.lower()}: {', '.join(map(printable, unknown))}")
+    entries = [entry for entry in entries if (not calls or entry.name in calls) and status in (None, entry.status)]
+    if as_json:
+        emit_json(_explained(effective, entries))
+        return 0
+    show_diagnostics(found)
+    _print(table("call", "number", "verdict", "why", rows=_rows(entries)))
+    err().print(Text(_counted(made, effective), "dim"))
+    return 0
+
+
+def _print(made: RichTable) -> None:
+    """A table; where nobody's terminal ends its lines, one line a row."""
+    console = out()
+    console.print(made, width=None if console.is_terminal else PIPED_WIDTH)
+
+
+def _rows(entries: list[Entry]) -> Iterator[tuple[object, ...]]:
+    for entry in entries:
+        number = entry.number & ~0x40000000 if entry.arch is Arch.X32 else entry.number
+        yield entry.name, number, Text(printable(entry.text()), STYLES[entry.status]), entry.why
+
+
+def _counted(made: Table, effective: Effective) -> str:
+    parts = []
+    for arch in effective.architectures:
+        if arch.supported:
+            states = [entry.status for entry in made.entries(arch).values()]
+            counts = ", ".join(f"{states.count(state)} {state}" for state in ("permitted", "conditional", "denied"))
+            parts.append(f"{arch.name.lower()}: {counts}")
+    return "; ".join(parts) + f"; default {effective.default}"
+
+
+def _explained(effective: Effective, entries: list[Entry]) -> dict[str, Any]:
+    def case(name: str, found: Case) -> dict[str, str]:
+        return {"if": conditions_text(name, found) if found.args else "", "verdict": str(found.verdict)}
+
+    return {
+        "default": str(effective.default),
+        "architectures": [arch.name.lower() for arch in effective.architectures],
+        "flags": [flag.value for flag in effective.flags],
+        "left_out": [
+            {"line": left.rule.location.line, "names": [printable(n) for n in left.rule.names], "reason": left.reason}
+            for left in effective.left_out
+        ],
+        "calls": [
+            {
+                "arch": entry.arch.name.lower(), "name": entry.name, "number": entry.number, "status": entry.status, "why": entry.why,
+                "cases": [case(entry.name, found) for found in entry.cases],
+            }
+            for entry in entries
+        ],
+    }  # fmt: skip
+
+
+# ---- diff and merge ----
+
+
+@group.command("diff", cls=Command)
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
+@machine_options
+@json_option
+def diff_command(first: str, second: str, arch: str | None, caps: tuple[str, ...], kernel: str | None, as_json: bool) -> int:
+    """Show what SECOND allows that FIRST does not, and the other way round, per architecture.
+
+    Where it depends on arguments, some that show the difference are given. The call * is every call of an architecture that only one
+    of the two covers. Exits with 1 when the two differ.
+
+    \b
+    Examples:
+      bpfence seccomp diff docker-default.json mine.json
+      bpfence seccomp diff --cap SYS_PTRACE --json a.json b.json | jq '.changes[] | select(.kind == "more") | .name'
+    """
+    machine = _Machine(arch, caps, kernel)
+    changes = diff(*(machine.resolve(read_profile(file)[0]) for file in (first, second)))
+    if as_json:
+        emit_json({"changes": [_change_as_json(change) for change in changes]})
+    elif changes:
+        _print(table("", "arch", "call", "first", "second", "arguments", rows=map(_change_row, changes)))
+    counts = {kind: sum(change.kind == kind for change in changes) for kind in ("more", "less", "other")}
+    if not as_json:
+        summary = f"the second allows {counts['more']} calls more and {counts['less']} less; {counts['other']} fail or are logged otherwise"
+        err().print(Text(summary if changes else "the two do the same", "dim"))
+    return FINDINGS if changes else 0
+
+
+_MARKS: Final = {"more": "+", "less": "-", "other": "~"}
+
+
+def _change_row(change: Change) -> tuple[object, ...]:
+    args = ", ".join(hex(arg) for arg in change.args)
+    mark = Text(_MARKS[change.kind], STYLES[change.kind])
+    return mark, change.arch.name.lower(), change.name, str(change.before), str(change.after), f"({args})" if args else "any"
+
+
+def _change_as_json(change: Change) -> dict[str, Any]:
+    return {
+        "kind": change.kind, "arch": change.arch.name.lower(), "name": change.name, "first": str(change.before),
+        "second": str(change.after), "args": list(change.args) or None,
+    }  # fmt: skip
+
+
+@group.command("merge", cls=Command)
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
+@click.option("-o", "--output", type=OUTPUT, help="Write to a file.")
+def merge_command(first: str, second: str, output: str | None) -> int:
+    """Write the profile that lets through what either of two does, argument conditions included.
+
+    Both must deny by default. Where they deny in different ways, FIRST counts.
+
+    \b
+    Examples:
+      bpfence seccomp merge old.json learned.json -o new.json
+    """
+    _write(dump(union(read_profile(first)[0], read_profile(second)[0])), output)
+    return 0
+
+
+# ---- export and import ----
+
+
+@group.command("export", cls=Command)
+@click.argument("file", type=FILE)
+@click.option("--format", "format", type=click.Choice(list(FORMATS)), required=True, help="What to write.")
+@machine_options
+@click.option("-o", "--output", type=OUTPUT, help="Write to a file.")
+@click.option("--name", help="Name of the Kubernetes object. Default: the file's.")
+@click.option("--path", default="", help="Where the profile will lie: for podman a file, for k8s below the kubelet's seccomp folder.")
+@click.option("--pod", "manifest", type=FILE, help="k8s: a manifest to bring up to date in place of writing a new Pod.")
+@click.option("--operator", type=click.Choice(get_args(OperatorVersion)), default="v1", help="k8s: API version of the profile's object.")
+@click.option("--conditional", type=click.Choice(get_args(Conditional)), default="deny", help="systemd: calls whose arguments matter.")
+@click.option("--optimize", type=click.Choice(get_args(Optimize)), default="auto", help="bpf, pfc: how numbers are looked up.")
+@click.option("--enosys", is_flag=True, help="bpf, pfc: as runc, ENOSYS for calls newer than the profile.")
+@json_option
+def export_command(
+    file: str, format: str, arch: str | None, caps: tuple[str, ...], kernel: str | None, output: str | None, name: str | None, path: str,
+    manifest: str | None, operator: str, conditional: str, optimize: str, enosys: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Write a profile in another format; what the format cannot say is reported.
+
+    \b
+    Formats:
+      bpf         the filter: struct sock_filter after struct sock_filter, in this machine's byte order
+      pfc         the same as libseccomp writes it for people
+      oci         a normalised profile without conditions, for any OCI runtime
+      systemd     SystemCallFilter= and its like, for a [Service] section
+      podman-run  the options of a hardened `podman run` (or docker run)
+      k8s         the Security Profiles Operator's object, and a Pod with Localhost profile, runAsNonRoot, readOnlyRootFilesystem,
+                  drop ALL, allowPrivilegeEscalation false
+
+    \b
+    Examples:
+      bpfence seccomp export --format bpf -o filter.bpf profile.json
+      bpfence seccomp export --format systemd profile.json > /etc/systemd/system/my.service.d/seccomp.conf
+      bpfence seccomp export --format k8s --pod pod.yaml profile.json
+    """
+    machine = _Machine(arch, caps, kernel)
+    profile, found = read_profile(file)
+    options = Options(
+        name=name if name is not None else Path(file).name.removesuffix(".json").lower().replace("_", "-"), path=path,
+        optimize=cast(Optimize, optimize), conditional=cast(Conditional, conditional), operator=cast(OperatorVersion, operator),
+        manifest=_manifest(manifest) if manifest else None,
+    )  # fmt: skip
+    if format == "bpf" and output is None and not as_json and sys.stdout.isatty():
+        raise UsageError("a filter is not for a terminal: use -o FILE")
+    made = export(machine.resolve(profile, enosys), cast(Format, format), options)
+    if as_json:
+        emit_json(_exported(made, format))
+        return 0
+    show_diagnostics([*found, *made.findings])
+    _write(made.data, output)
+    return 0
+
+
+def _exported(made: Exported, format: str) -> dict[str, Any]:
+    data = {"base64": base64.b64encode(made.data).decode()} if format == "bpf" else {"text": made.data.decode()}
+    return {"format": format, **data, "findings": [diagnostic_as_json(finding) for finding in made.findings]}
+
+
+def _manifest(path: str) -> Value:
+    """The one object of a manifest."""
+    found = _documents(path)
+    if len(found) != 1:
+        raise UsageError(f"{path} holds {len(found)} objects: give the one that makes Pods")
+    return found[0]
+
+
+def _documents(path: str) -> list[Value]:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    try:
+        return yaml_front.documents(data, path)
+    except DocumentError as error:
+        raise PolicyError([error.diagnostic]) from None
+
+
+@group.command("import", cls=Command)
+@click.argument("file", type=FILE)
+@click.option("-o", "--output", type=OUTPUT, help="Write to a file.")
+@json_option
+def import_command(file: str, output: str | None, as_json: bool) -> int:
+    """Write the OCI profile of a SeccompProfile object of the Security Profiles Operator (YAML or JSON).
+
+    \b
+    Examples:
+      kubectl get seccompprofile nginx -o yaml | bpfence seccomp import /dev/stdin -o nginx.json
+    """
+    found = _documents(file)
+    if len(found) != 1:
+        raise UsageError(f"{file} holds {len(found)} objects: give one SeccompProfile")
+    profile, diagnostics = from_operator(found[0])
+    if profile is None:
+        raise PolicyError(diagnostics)
+    if as_json:
+        emit_json({"profile": dump(normalised(profile)).decode(), "findings": [diagnostic_as_json(d) for d in diagnostics]})
+        return 0
+    show_diagnostics(diagnostics)
+    _write(dump(normalised(profile)), output)
+    return 0
+
+
+def _write(data: bytes, output: str | None) -> None:
+    if output is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        Path(output).write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"{output}: {error.strerror}") from None
+
+
+# Commands that need a kernel (run, learn, supervise) are added here from a module of their own.
+COMMANDS: Final = (group,)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of all calls agrees with the reference, and says why."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bpfence.seccomp.interpret import Reference, argument_tuples
+from bpfence.seccomp.model import Action, Arch, Arg, ArgOp, Conditions, Profile, Rule
+from bpfence.seccomp.profile import load_bytes, resolve
+from bpfence.seccomp.table import Case, Table, conditions_text
+from tests.unit.seccomp.random_profiles import profiles
+
+
+def table(*rules: Rule, default: Action = Action.ERRNO, arches: tuple[Arch, ...] = ()) -> Table:
+    return Table(resolve(Profile(default_action=default, rules=rules, architectures=arches), Arch.X86_64, (), (6, 1)))
+
+
+def allow(*names: str, args: tuple[Arg, ...] = (), action: Action = Action.ALLOW) -> Rule:
+    return Rule(names=names, action=action, args=args)
+
+
+@settings(max_examples=50, deadline=None)
+@given(profiles(), st.booleans())
+def test_cases_cover_what_the_reference_says(profile: Profile, enosys: bool) -> None:
+    effective = resolve(profile, Arch.X86_64, (), (6, 1), enosys=enosys)
+    reference, made = Reference(effective), Table(effective)
+    for arch in effective.architectures:
+        for entry in made.entries(arch).values():
+            conditions = reference.conditions(arch, entry.number)
+            for args in argument_tuples(conditions, 40):
+                said = reference.meaning(arch.audit, entry.number, args)
+                seen = [arg & (1 << arch.bits) - 1 for arg in args]
+                holding = {c.verdict for c in entry.cases[:-1] if all(a.holds(seen[a.index]) for a in c.args)} or {entry.verdict}
+                assert set(said.verdicts) == holding, (entry, args)
+            if entry.status != "conditional":
+                verdicts = {case.verdict.action.permits for case in entry.cases}
+                assert verdicts == {entry.status == "permitted"}
+
+
+def test_status() -> None:
+    made = table(allow("read"), allow("personality", args=(Arg(0, ArgOp.EQ, 8),)), allow("mount", action=Action.KILL_PROCESS))
+    assert [made.status(Arch.X86_64, name) for name in ("read", "personality", "mount", "bpf", "chown32")] == [
+        "permitted", "conditional", "denied", "denied", None,
+    ]  # fmt: skip
+
+
+def test_calls_that_only_a_multiplexer_makes() -> None:
+    made = table(allow("accept"), allow("semop", args=(Arg(1, ArgOp.EQ, 1),)), arches=(Arch.X86,))
+    assert made.entry(Arch.X86, "accept") is None
+    assert made.status(Arch.X86, "accept") == "permitted"
+    assert made.status(Arch.X86, "semop") == "conditional"
+    assert made.status(Arch.X86, "recv") == "denied"
+    assert table(allow("socketcall"), arches=(Arch.X86,)).status(Arch.X86, "recv") == "permitted"
+
+
+def test_text() -> None:
+    made = table(allow("socket", args=(Arg(0, ArgOp.LT, 38), Arg(1, ArgOp.MASKED_EQ, 0xF, 1))))
+    entry = made.entry(Arch.X86_64, "socket")
+    assert entry is not None
+    assert entry.text() == "ALLOW if family < 38 and (type & 0xf) == 0x1; else ERRNO(EPERM)"
+    unnamed = Case((Arg(5, ArgOp.GE, 4096),), entry.verdict)
+    assert conditions_text("getegid", unnamed) == "arg5 >= 0x1000"
+    assert conditions_text("getegid", Case((), entry.verdict)) == "always"
+
+
+def test_why() -> None:
+    text = b"""{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+    {"names": ["read", "statx",
+      "write"], "action": "SCMP_ACT_ALLOW"},
+    {"names": ["bpf"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_BPF"]}},
+    {"names": ["mount"], "action": "SCMP_ACT_ERRNO"}]}"""
+    profile, _ = load_bytes(text)
+    assert profile is not None
+    entries = Table(resolve(profile, Arch.X86_64, (), (6, 1), enosys=True)).entries(Arch.X86_64)
+    assert entries["write"].why == "line 3"
+    assert entries["bpf"].why == "default; line 4 does not hold (includes: needs CAP_BPF)"
+    assert entries["mount"].why == "default (line 5 says the same)"
+    assert entries["open"].why == "default"
+    assert entries["mseal"].why == "newer than the profile"
+    assert str(entries["mseal"].verdict) == "ERRNO(ENOSYS)"
+
+
+def test_a_rule_of_a_profile_without_places() -> None:
+    entry = table(Rule(names=("read",), action=Action.ALLOW, includes=Conditions())).entry(Arch.X86_64, "read")
+    assert entry is not None
+    assert entry.why == "a rule"
