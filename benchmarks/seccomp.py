@@ -31,7 +31,9 @@ KERNEL = "6.12"
 ROUNDS = 5
 WORK = Path("/tmp/bpfence-bench-seccomp")
 CGROUPS = Path("/sys/fs/cgroup")
-PYTHON_START = ["/usr/bin/python3", "-I", "-c", "pass"]
+PYTHON = Path("/usr/bin/python3")
+STDLIB = ("*.py", "__pycache__", "encodings", "importlib", "collections", "re")
+"""What of the standard library a start needs."""
 NAMES = {"getppid": "getppid", "open": "open+close", "socket": "socket+close (its arguments are compared)", "python": "Python start-up"}
 NONE = "no filter"
 
@@ -58,12 +60,13 @@ class Bench:
         self.lengths: dict[str, int] = {}
         self.profile = profile
         (WORK / "file").write_text("x")
+        self.start = python_start()
 
     def measure(self, setting: str, start: Callable[[list[str]], Any]) -> None:
         """Runs the operations; `start` starts a command in the setting and gives a Child."""
         out = WORK / "out"
         print(f"{setting} …", flush=True)
-        child = start([str(WORK / "calls"), str(WORK / "file"), str(out), str(ROUNDS)])
+        child = start([str(WORK / "calls"), str(WORK / "file"), str(out), str(ROUNDS), *self.start])
         status = child.wait()
         child.close()
         if status:
@@ -81,7 +84,6 @@ class Bench:
         from bpfence.agent.seccomp_learn import record
         from bpfence.kernel.seccomp import launch
         from bpfence.seccomp.learned import learn
-        from bpfence.seccomp.merge import union
 
         self.measure(NONE, launch)
         large = read_profile(str(self.profile))
@@ -89,10 +91,8 @@ class Bench:
             compiled = compiled_here(large, optimize=form)  # type: ignore[arg-type]
             self.lengths[form] = compiled.length
             self.measure(f"large, {form}", functools.partial(launch, filters=[as_filter(compiled)]))
-        starts = record(PYTHON_START, find_hierarchy, report=print)
-        operations = record([str(WORK / "calls"), str(WORK / "file"), "/dev/null", "1"], find_hierarchy, report=print)
-        small = union(learn(starts.calls).profile, learn(operations.calls).profile)
-        compiled = compiled_here(small)
+        command = [str(WORK / "calls"), str(WORK / "file"), "/dev/null", "1", *self.start]
+        compiled = compiled_here(learn(record(command, find_hierarchy, report=print).calls).profile)
         self.lengths["learned"] = compiled.length
         self.measure("learned", functools.partial(launch, filters=[as_filter(compiled)]))
 
@@ -114,6 +114,27 @@ class Bench:
 
             self.measure("recorded by descent", start)
             self.measure("beside, by descent", launch)
+
+
+def python_start() -> list[str]:
+    """The start of a Python that lies on tmpfs, its libraries included: over 9p the guest's clock would count the waiting."""
+    home = WORK / "python"
+    (home / "bin").mkdir(parents=True)
+    (home / "so").mkdir()
+    shutil.copy(PYTHON.resolve(), home / "bin" / "python3")
+    needed = subprocess.run(["ldd", str(PYTHON)], capture_output=True, text=True, check=True).stdout
+    libraries = [word for line in needed.splitlines() for word in line.split() if word.startswith("/")]
+    for library in libraries:
+        shutil.copy(library, home / "so")
+    (loader,) = [home / "so" / Path(library).name for library in libraries if Path(library).name.startswith("ld-")]
+    script = "import sysconfig; print(sysconfig.get_path('stdlib'))"
+    stdlib = Path(subprocess.run([PYTHON, "-c", script], capture_output=True, text=True, check=True).stdout.strip())
+    for pattern in STDLIB:
+        for path in stdlib.glob(pattern):
+            target = home / "lib" / stdlib.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(path, target) if path.is_dir() else shutil.copy(path, target)
+    return [str(loader), "--library-path", str(home / "so"), str(home / "bin" / "python3"), "-I", "-c", "pass"]
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A file on tmpfs and a place for results in, nanoseconds per operation out.
+/* A file on tmpfs, a place for results and a command in, nanoseconds per operation out.
  *
- * `seccomp_calls FILE RESULTS ROUNDS` writes one line "NAME NANOSECONDS" for each operation: the median of ROUNDS timed batches after a
+ * `seccomp_calls FILE RESULTS ROUNDS COMMAND…` writes one line "NAME NANOSECONDS" for each operation: the median of ROUNDS timed batches after a
  * warm-up batch. Under QEMU's -icount with shift=0 a nanosecond of the guest's clock is one instruction executed. Whatever filter this
  * program was started under, the operations and what they start are under it, too. Called by benchmarks/seccomp.py in a guest.
  */
@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 static const char *file;
+static char **command;
 extern char **environ;
 
 static void op_getppid(void) { syscall(SYS_getppid); }
@@ -33,13 +34,12 @@ static void op_socket(void)
 		exit(3);
 }
 
-static void op_python(void)
+static void op_command(void)
 {
-	char *arguments[] = {"/usr/bin/python3", "-I", "-c", "pass", NULL};
 	int status;
 	pid_t pid;
 
-	if (posix_spawn(&pid, arguments[0], NULL, NULL, arguments, environ) || waitpid(pid, &status, 0) != pid || status)
+	if (posix_spawn(&pid, command[0], NULL, NULL, command, environ) || waitpid(pid, &status, 0) != pid || status)
 		exit(4);
 }
 
@@ -47,7 +47,7 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 	int batch;
-} operations[] = {{"getppid", op_getppid, 20000}, {"open", op_open, 3000}, {"socket", op_socket, 3000}, {"python", op_python, 3}};
+} operations[] = {{"getppid", op_getppid, 20000}, {"open", op_open, 3000}, {"socket", op_socket, 3000}, {"python", op_command, 4}};
 
 static long long now(void)
 {
@@ -66,7 +66,7 @@ static int by_value(const void *a, const void *b)
 
 int main(int argc, char **argv)
 {
-	int rounds = argc == 4 ? atoi(argv[3]) : 0, round, n;
+	int rounds = argc > 4 ? atoi(argv[3]) : 0, round, n;
 	double *times = calloc(rounds > 0 ? rounds : 1, sizeof(*times));
 	FILE *results;
 	size_t i;
@@ -74,6 +74,7 @@ int main(int argc, char **argv)
 	if (rounds < 1 || !times || !(results = fopen(argv[2], "we")))
 		return 2;
 	file = argv[1];
+	command = argv + 4;
 	for (i = 0; i < sizeof(operations) / sizeof(operations[0]); i++) {
 		for (n = 0; n < operations[i].batch; n++)
 			operations[i].run();

@@ -5,9 +5,11 @@
     policies   check, explain, test: what needs no kernel
     host       run, exec, status, unload, doctor: what does
     seccomp    profiles: check, explain, diff, merge, export, import
+    seccomp_run  commands under profiles: run, learn, supervise; in the same group
     __init__   the group, version, completion
 
-Exit codes: 0 ok, 1 findings, 2 usage or bad input, 3 the kernel or the privileges lack something; `exec` gives its command's own.
+Exit codes: 0 ok, 1 findings, 2 usage or bad input, 3 the kernel or the privileges lack something; what runs a command gives
+the command's own.
 Modules that need libbpf are imported by the commands that need them, so that the others work without it.
 """
 
@@ -18,7 +20,7 @@ from click.shell_completion import get_completion_class
 
 import bpfence
 from bpfence import abi
-from bpfence.cli import host, policies, seccomp
+from bpfence.cli import host, policies, seccomp, seccomp_run
 from bpfence.cli.show import Command, emit_json, json_option
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -71,6 +73,8 @@ def completion(shell: str) -> None:
 
 for command in (*policies.COMMANDS, *host.COMMANDS, *seccomp.COMMANDS):
     cli.add_command(command)
+for command in seccomp_run.COMMANDS:
+    seccomp.group.add_command(command)
 
 
 def main() -> int:

@@ -57,7 +57,7 @@ class _Machine:
 
     def __init__(self, arch: str | None, caps: tuple[str, ...], kernel: str | None) -> None:
         self.arch = _arch(arch) if arch else Arch.native()
-        self.caps = _capabilities(caps)
+        self.caps = capabilities(caps)
         release = kernel or platform.release()
         version = kernel_version(release)
         if version is None:
@@ -93,7 +93,8 @@ def _arch(text: str) -> Arch:
     raise UsageError(f"--arch {text!r}: write one of " + ", ".join(arch.name.lower() for arch in Arch if arch.supported))
 
 
-def _capabilities(texts: tuple[str, ...]) -> frozenset[str]:
+def capabilities(texts: tuple[str, ...]) -> frozenset[str]:
+    """What `--cap` says. UsageError for what is no capability."""
     found: set[str] = set()
     for text in texts or ("docker",):
         match text.lower():

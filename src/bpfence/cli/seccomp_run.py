@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Seccomp profiles and commands in, commands under them out: `bpfence seccomp run`, `learn` and `supervise`.
 
-The group they belong to is `cli.seccomp`. What needs compiled bindings is imported when it is called.
+The group they belong to is `cli.seccomp`; cli/__init__.py puts them there. What needs compiled bindings is imported when it is called.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from bpfence import names
 from bpfence.agent import to_stderr
 from bpfence.agent.generations import write_whole
 from bpfence.agent.sandbox import CANNOT_RUN, NOT_FOUND, Hierarchy, find_hierarchy
+from bpfence.cli.seccomp import capabilities
 from bpfence.cli.show import Command, emit_json, json_option, out, table
 from bpfence.errors import UsageError
 from bpfence.events.values import printable
 from bpfence.outputs import open_outputs
 from bpfence.seccomp.model import Profile
-from bpfence.seccomp.profile import DOCKER_CAPABILITIES, dump
+from bpfence.seccomp.profile import dump
 
 if TYPE_CHECKING:
     from bpfence.agent.seccomp_supervise import Response
@@ -37,7 +38,7 @@ profile_option = click.option(
 )
 cap_option = click.option(
     "--cap", "caps", multiple=True, metavar="CAPABILITY",
-    help="A capability that includes and excludes of the profile go by; repeatable; all, none. Default: those of a Docker container.",
+    help="A capability that the profile's includes and excludes go by, or docker (the default: what Docker gives), all, none. Repeatable.",
 )  # fmt: skip
 enosys_option = click.option("--enosys", is_flag=True, help="As runc does: ENOSYS for calls newer than all that the profile names.")
 command_argument = click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -46,23 +47,6 @@ command_argument = click.argument("command", nargs=-1, required=True, type=click
 def hierarchy() -> Hierarchy:
     """The cgroup hierarchy that `learn` works in; tests put another one here."""
     return find_hierarchy()
-
-
-def capabilities(caps: tuple[str, ...]) -> tuple[str, ...]:
-    """What `--cap` says. UsageError for what is no capability."""
-    known = tuple(name for name in names.TABLES["capability"].numbers)
-    if not caps:
-        return DOCKER_CAPABILITIES
-    found: list[str] = []
-    for word in caps:
-        if word.lower() in ("all", "none"):
-            found += known if word.lower() == "all" else ()
-            continue
-        number = names.number("capability", word)
-        if number is None:
-            raise UsageError(f"--cap {printable(word)}: there is no such capability")
-        found.append(known[number])
-    return tuple(dict.fromkeys(found))
 
 
 def guarded(command: tuple[str, ...], work: Callable[[], int]) -> int:
@@ -196,7 +180,7 @@ def _write(profile: Profile, output: Path | None, summary: str) -> None:
     to_stderr(f"{summary}; written to {output}")
 
 
-def _audit(command: tuple[str, ...], path: str, caps: tuple[str, ...], output: Path | None, as_json: bool) -> int:
+def _audit(command: tuple[str, ...], path: str, caps: frozenset[str], output: Path | None, as_json: bool) -> int:
     from bpfence.agent.confine import compiled_here, read_profile
     from bpfence.agent.seccomp_alerts import Tally
     from bpfence.agent.seccomp_supervise import Answer, Response, supervise

@@ -13,11 +13,10 @@ from bpfence.agent import seccomp_learn
 from bpfence.agent.seccomp_learn import Recording
 from bpfence.agent.seccomp_supervise import Answer, Response
 from bpfence.cli import seccomp_run
-from bpfence.cli.seccomp_run import COMMANDS, capabilities, learn, responses
+from bpfence.cli.seccomp_run import COMMANDS, learn, responses
 from bpfence.errors import UsageError
 from bpfence.seccomp.learned import Seen
 from bpfence.seccomp.model import Arch
-from bpfence.seccomp.profile import DOCKER_CAPABILITIES
 
 
 def test_every_command_helps_with_examples() -> None:
@@ -25,25 +24,6 @@ def test_every_command_helps_with_examples() -> None:
         done = CliRunner().invoke(command, ["--help"])
         assert done.exit_code == 0
         assert "Examples:" in done.output
-
-
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        ((), DOCKER_CAPABILITIES),
-        (("none",), ()),
-        (("sys_admin", "CAP_BPF", "21"), None),
-        (("sys_admin", "CAP_BPF"), ("CAP_SYS_ADMIN", "CAP_BPF")),
-        (("nonsense",), None),
-    ],
-)
-def test_capabilities(words: tuple[str, ...], found: tuple[str, ...] | None) -> None:
-    if found is None:
-        with pytest.raises(UsageError, match="no such capability"):
-            capabilities(words)
-    else:
-        assert capabilities(words) == found
-    assert len(capabilities(("all",))) == 41
 
 
 def test_answers() -> None:
