@@ -32,6 +32,7 @@ ROUNDS = 5
 WORK = Path("/tmp/bpfence-bench-seccomp")
 CGROUPS = Path("/sys/fs/cgroup")
 PYTHON = Path("/usr/bin/python3")
+PYTHON_START = [str(PYTHON), "-I", "-c", "pass"]
 STDLIB = ("*.py", "__pycache__", "encodings", "importlib", "collections", "re")
 """What of the standard library a start needs."""
 NAMES = {"getppid": "getppid", "open": "open+close", "socket": "socket+close (its arguments are compared)", "python": "Python start-up"}
@@ -59,14 +60,13 @@ class Bench:
         self.results: dict[str, dict[str, int]] = {}
         self.lengths: dict[str, int] = {}
         self.profile = profile
-        (WORK / "file").write_text("x")
-        self.start = python_start()
+        make_root()
 
     def measure(self, setting: str, start: Callable[[list[str]], Any]) -> None:
         """Runs the operations; `start` starts a command in the setting and gives a Child."""
         out = WORK / "out"
         print(f"{setting} …", flush=True)
-        child = start([str(WORK / "calls"), str(WORK / "file"), str(out), str(ROUNDS), *self.start])
+        child = start([str(WORK / "calls"), str(out), str(ROUNDS), str(WORK / "root"), *PYTHON_START])
         status = child.wait()
         child.close()
         if status:
@@ -91,7 +91,7 @@ class Bench:
             compiled = compiled_here(large, optimize=form)  # type: ignore[arg-type]
             self.lengths[form] = compiled.length
             self.measure(f"large, {form}", functools.partial(launch, filters=[as_filter(compiled)]))
-        command = [str(WORK / "calls"), str(WORK / "file"), "/dev/null", "1", *self.start]
+        command = [str(WORK / "calls"), "/dev/null", "1", str(WORK / "root"), *PYTHON_START]
         compiled = compiled_here(learn(record(command, find_hierarchy, report=print).calls).profile)
         self.lengths["learned"] = compiled.length
         self.measure("learned", functools.partial(launch, filters=[as_filter(compiled)]))
@@ -116,25 +116,21 @@ class Bench:
             self.measure("beside, by descent", launch)
 
 
-def python_start() -> list[str]:
-    """The start of a Python that lies on tmpfs, its libraries included: over 9p the guest's clock would count the waiting."""
-    home = WORK / "python"
-    (home / "bin").mkdir(parents=True)
-    (home / "so").mkdir()
-    shutil.copy(PYTHON.resolve(), home / "bin" / "python3")
+def make_root() -> None:
+    """A root directory on tmpfs with a Python in it: over 9p the guest's clock would count the waiting."""
     needed = subprocess.run(["ldd", str(PYTHON)], capture_output=True, text=True, check=True).stdout
-    libraries = [word for line in needed.splitlines() for word in line.split() if word.startswith("/")]
-    for library in libraries:
-        shutil.copy(library, home / "so")
-    (loader,) = [home / "so" / Path(library).name for library in libraries if Path(library).name.startswith("ld-")]
+    files = [PYTHON, *(Path(word) for line in needed.splitlines() for word in line.split() if word.startswith("/"))]
+    for file in files:
+        target = WORK / "root" / str(file).lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file.resolve(), target)
     script = "import sysconfig; print(sysconfig.get_path('stdlib'))"
     stdlib = Path(subprocess.run([PYTHON, "-c", script], capture_output=True, text=True, check=True).stdout.strip())
-    for pattern in STDLIB:
-        for path in stdlib.glob(pattern):
-            target = home / "lib" / stdlib.name / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(path, target) if path.is_dir() else shutil.copy(path, target)
-    return [str(loader), "--library-path", str(home / "so"), str(home / "bin" / "python3"), "-I", "-c", "pass"]
+    (WORK / "root" / str(stdlib).lstrip("/") / "lib-dynload").mkdir(parents=True)
+    for path in (path for pattern in STDLIB for path in stdlib.glob(pattern)):
+        target = WORK / "root" / str(path).lstrip("/")
+        shutil.copytree(path, target) if path.is_dir() else shutil.copy(path, target)
+    (WORK / "root" / "file").write_text("x")
 
 
 @contextmanager

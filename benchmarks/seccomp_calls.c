@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A file on tmpfs, a place for results and a command in, nanoseconds per operation out.
+/* A place for results, a root directory and a command in it in, nanoseconds per operation out.
  *
- * `seccomp_calls FILE RESULTS ROUNDS COMMAND…` writes one line "NAME NANOSECONDS" for each operation: the median of ROUNDS timed batches after a
+ * `seccomp_calls RESULTS ROUNDS ROOT COMMAND…` changes its root and writes one line "NAME NANOSECONDS" for each operation: the median of ROUNDS timed batches after a
  * warm-up batch. Under QEMU's -icount with shift=0 a nanosecond of the guest's clock is one instruction executed. Whatever filter this
  * program was started under, the operations and what they start are under it, too. Called by benchmarks/seccomp.py in a guest.
  */
@@ -16,7 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *file;
 static char **command;
 extern char **environ;
 
@@ -24,7 +23,7 @@ static void op_getppid(void) { syscall(SYS_getppid); }
 
 static void op_open(void)
 {
-	if (close(open(file, O_RDONLY)))
+	if (close(open("/file", O_RDONLY)))
 		exit(3);
 }
 
@@ -66,14 +65,15 @@ static int by_value(const void *a, const void *b)
 
 int main(int argc, char **argv)
 {
-	int rounds = argc > 4 ? atoi(argv[3]) : 0, round, n;
+	int rounds = argc > 4 ? atoi(argv[2]) : 0, round, n;
 	double *times = calloc(rounds > 0 ? rounds : 1, sizeof(*times));
 	FILE *results;
 	size_t i;
 
-	if (rounds < 1 || !times || !(results = fopen(argv[2], "we")))
+	if (rounds < 1 || !times || !(results = fopen(argv[1], "we")))
 		return 2;
-	file = argv[1];
+	if (chroot(argv[3]) || chdir("/"))
+		return 3;
 	command = argv + 4;
 	for (i = 0; i < sizeof(operations) / sizeof(operations[0]); i++) {
 		for (n = 0; n < operations[i].batch; n++)
