@@ -208,7 +208,9 @@ def explain(
 def _print(made: RichTable) -> None:
     """A table; where nobody's terminal ends its lines, one line a row."""
     console = out()
-    console.print(made, width=None if console.is_terminal else PIPED_WIDTH)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    console.print(made)
 
 
 def _rows(entries: list[Entry]) -> Iterator[tuple[object, ...]]:

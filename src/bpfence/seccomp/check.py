@@ -393,7 +393,7 @@ def runtimes(machine: Machine) -> None:
     for runtime, calls in RUNTIME_NEEDS.items():
         rest = sorted(denied & calls - RUNTIME_MUST)
         if rest:
-            what = f"{runtime} may call {_listed(rest)} after the filter is in force, and they are denied"
+            what = f"{runtime} may call {_listed(rest)} after the filter is in force, and the profile denies it"
             machine.findings.note(machine.place, "runtime-needs", what, "whether it does depends on its version, no_new_privs and the user")
 
 

@@ -138,3 +138,11 @@ def test_the_tutorials_profile() -> None:
     assert {"clone3", "rseq", "statx", "faccessat2", "getdents64", "close_range"} <= lacking
     assert [(d.message.partition(" ")[0], d.location.line) for d in found if d.code == "duplicate-name"] == [("dup3", 67)]
     assert [d.location.line for d in found if d.code == "default-entry"] == [75]
+
+
+@pytest.mark.parametrize("machine", [Arch.X86_64, Arch.AARCH64])
+def test_our_own_example_has_no_warnings(machine: Arch) -> None:
+    profile, found = load(ROOT / "examples" / "seccomp" / "web-service.json")
+    assert profile is not None
+    found += check(profile, machine, (), (6, 12))
+    assert [d for d in found if d.severity != "info"] == []

@@ -204,6 +204,13 @@ def test_the_pod_of_the_tutorial() -> None:
     assert [(d.code, d.severity, d.location.line) for d in found.findings] == [("obsolete", "warning", 7), ("shadowed", "info", 16)]
 
 
+def test_our_own_pod_lacks_nothing() -> None:
+    text = (Path(__file__).resolve().parents[3] / "examples" / "seccomp" / "pod.yaml").read_text()
+    found = made(PLAIN, "k8s", manifest=manifest(text))
+    assert found.findings == ()
+    assert objects(found)[1] == yaml.safe_load(text)
+
+
 ANNOTATED = """
 apiVersion: apps/v1
 kind: Deployment
