@@ -42,7 +42,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @click.group("seccomp")
 def group() -> None:
-    """Seccomp profiles: check, explain, compare, convert.
+    """Seccomp profiles: check, explain, compare, convert; learn them, and run commands under them.
 
     \b
     Examples:
@@ -200,12 +200,12 @@ def explain(
         emit_json(_explained(effective, entries))
         return 0
     show_diagnostics(found)
-    _print(table("call", "number", "verdict", "why", rows=_rows(entries)))
+    print_table(table("call", "number", "verdict", "why", rows=_rows(entries)))
     err().print(Text(_counted(made, effective), "dim"))
     return 0
 
 
-def _print(made: RichTable) -> None:
+def print_table(made: RichTable) -> None:
     """A table; where nobody's terminal ends its lines, one line a row."""
     console = out()
     if not console.is_terminal:
@@ -275,7 +275,7 @@ def diff_command(first: str, second: str, arch: str | None, caps: tuple[str, ...
     if as_json:
         emit_json({"changes": [_change_as_json(change) for change in changes]})
     elif changes:
-        _print(table("", "arch", "call", "first", "second", "arguments", rows=map(_change_row, changes)))
+        print_table(table("", "arch", "call", "first", "second", "arguments", rows=map(_change_row, changes)))
     counts = {kind: sum(change.kind == kind for change in changes) for kind in ("more", "less", "other")}
     if not as_json:
         summary = f"the second allows {counts['more']} calls more and {counts['less']} less; {counts['other']} fail or are logged otherwise"

@@ -18,8 +18,8 @@ from bpfence import names
 from bpfence.agent import to_stderr
 from bpfence.agent.generations import write_whole
 from bpfence.agent.sandbox import CANNOT_RUN, NOT_FOUND, Hierarchy, find_hierarchy
-from bpfence.cli.seccomp import capabilities
-from bpfence.cli.show import Command, emit_json, json_option, out, table
+from bpfence.cli.seccomp import capabilities, print_table
+from bpfence.cli.show import Command, emit_json, json_option, table
 from bpfence.errors import UsageError
 from bpfence.events.values import printable
 from bpfence.outputs import open_outputs
@@ -203,7 +203,7 @@ def _audit(command: tuple[str, ...], path: str, caps: frozenset[str], output: Pa
         rows = [
             (found.name, found.arch, found.verdict, found.rule, found.times, found.exe or "", _shown(found.args)) for found in findings
         ]  # fmt: skip
-        out().print(table("call", "arch", "verdict", "rule", "times", "first by", "with", rows=rows))
+        print_table(table("call", "arch", "verdict", "rule", "times", "first by", "with", rows=rows))
     else:
         to_stderr(f"{path} would have denied nothing")
     return FINDINGS if findings else status
