@@ -274,6 +274,16 @@ def test_signals_are_passed_on(profile: Profile) -> None:
         assert process.wait(10) == 9
 
 
+@pytest.mark.parametrize("words", [("run",), ("supervise",)])
+def test_what_was_ignored_stays_ignored(profile: Profile, words: tuple[str, ...]) -> None:
+    """As after nohup; and handlers of bpfence itself are not what the command begins with."""
+    script = "import signal as s; print(s.getsignal(s.SIGHUP) == s.SIG_IGN, s.getsignal(s.SIGTERM) == s.SIG_DFL)"
+    bpfence = f"{sys.executable} -m bpfence seccomp {' '.join(words)} --profile {profile()}"
+    command = ["sh", "-c", f"trap '' HUP; exec {bpfence} -- {PYTHON} -c '{script}'"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=60)
+    assert done.stdout == "True True\n", done.stderr
+
+
 def test_descriptors_do_not_leak(bpfence: Bpfence, profile: Profile) -> None:
     script = "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"
     plain = subprocess.run([PYTHON, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout

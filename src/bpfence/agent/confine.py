@@ -36,6 +36,11 @@ ACTION_MASK: Final = 0xFFFF0000
 PERMITS: Final = frozenset(RET[action] for action in Action if action.permits)
 
 
+def caught() -> set[signal.Signals]:
+    """The signals to catch while a command runs. One that is ignored stays so, for the command, too: nohup means both."""
+    return {number for number in PASSED_ON | IGNORED if signal.getsignal(number) != signal.SIG_IGN}
+
+
 def read_profile(path: str) -> Profile:
     """The profile in a file. PolicyError with everything that is wrong with it; warnings are `check`'s to show."""
     profile, found = load(path)
@@ -112,7 +117,7 @@ def run(command: Sequence[str], compiled: CompiledFilter, *, report: Callable[[s
     if compiled.needs_listener and not profile.listener_path:
         raise UsageError("the profile has NOTIFY and no listenerPath: nobody would answer; `bpfence seccomp supervise` does")
     one = as_filter(compiled)
-    with Signals(PASSED_ON | IGNORED) as signals:
+    with Signals(caught()) as signals:
         connection = _connect(profile.listener_path) if compiled.needs_listener else None
         child = launch(command, [one], listen=0 if connection is not None else -1)
         try:

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import msgspec
 
 from bpfence.agent import Signals
-from bpfence.agent.confine import IGNORED, PASSED_ON
+from bpfence.agent.confine import PASSED_ON, caught
 from bpfence.agent.sandbox import Hierarchy, Sandbox, exit_code
 from bpfence.errors import KernelError
 from bpfence.kernel.seccomp import Child, launch
@@ -92,7 +92,7 @@ def record(
 
     OSError where the command cannot be run, KernelError where nothing can be recorded.
     """
-    with Signals(PASSED_ON | IGNORED) as signals, _recorder(hierarchy, by_cgroup, report) as (recorder, group):
+    with Signals(caught()) as signals, _recorder(hierarchy, by_cgroup, report) as (recorder, group):
         child = group.start(command)
         try:
             status = _Run(child, group, signals, report, duration).until_all_ended()

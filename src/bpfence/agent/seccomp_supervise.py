@@ -24,7 +24,7 @@ from typing import Final
 import msgspec
 
 from bpfence.agent import Signals
-from bpfence.agent.confine import ACTION_MASK, IGNORED, PASSED_ON, PERMITS, as_filter, with_returns
+from bpfence.agent.confine import ACTION_MASK, PASSED_ON, PERMITS, as_filter, caught, with_returns
 from bpfence.agent.sandbox import exit_code
 from bpfence.errors import KernelError
 from bpfence.events.process import Clock
@@ -87,6 +87,11 @@ class Answers:
             return Response(Answer.ERRNO, found.errno)
         self._used.add(name)
         return found
+
+    def settle(self, handled: Handled) -> None:
+        """Gives an "allow-once" back whose call did not take place: the caller was interrupted by a signal, and will ask again."""
+        if handled.response.answer is Answer.ALLOW_ONCE and not handled.answered:
+            self._used.discard(handled.call.name)
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -252,7 +257,7 @@ def supervise(
     """
     plain = as_filter(compiled)
     one = Filter(asking(plain.program, everything=everything), plain.flags)
-    with Signals(PASSED_ON | IGNORED) as signals:
+    with Signals(caught()) as signals:
         child = launch(command, [one], listen=0)
         try:
             if child.listener < 0:

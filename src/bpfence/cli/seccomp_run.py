@@ -27,7 +27,7 @@ from bpfence.seccomp.model import Profile
 from bpfence.seccomp.profile import dump
 
 if TYPE_CHECKING:
-    from bpfence.agent.seccomp_supervise import Response
+    from bpfence.agent.seccomp_supervise import Handled, Response
 
 CONTEXT: Final = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 FINDINGS: Final = 1
@@ -53,9 +53,8 @@ def guarded(command: tuple[str, ...], work: Callable[[], int]) -> int:
     """Runs `work`; what keeps the command from running is told, and gives 126 or 127."""
     try:
         return work()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        to_stderr(f"{command[0]} cannot be run: {reason}")
+    except OSError as error:
+        to_stderr(f"{command[0]} cannot be run: {error.strerror or error}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
 
 
@@ -275,8 +274,13 @@ def supervise(
     lines = open_outputs(outputs, to_stderr, stream=sys.stderr)
     reporter = Reporter(lines, os.path.basename(profile))
     decide = Answers(by_name, otherwise)
+
+    def handled(one: Handled) -> None:
+        decide.settle(one)
+        reporter.handled(one)
+
     try:
-        return guarded(command, lambda: supervise_command(command, compiled, lambda call: decide.to(call.name), reporter.handled))
+        return guarded(command, lambda: supervise_command(command, compiled, lambda call: decide.to(call.name), handled))
     finally:
         reporter.suppressed(everything=True)
         lines.close()

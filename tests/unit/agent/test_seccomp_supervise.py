@@ -11,9 +11,10 @@ import pytest
 
 from bpfence.agent.confine import compiled_here
 from bpfence.agent.seccomp_supervise import DENY, Answer, Answers, Call, Handled, Response, asking, supervise
+from bpfence.events.syscalls import Details
 from bpfence.kernel import seccomp as kernel
 from bpfence.seccomp.interpret import Program, verdict_of
-from bpfence.seccomp.model import Action, Arch, Profile, Rule
+from bpfence.seccomp.model import Action, Arch, Profile, Rule, Verdict
 from bpfence.seccomp.syscalls import number
 
 PYTHON = "/usr/bin/python3"
@@ -48,6 +49,18 @@ def test_answers_by_name() -> None:
     assert answers.to("bpf").answer is Answer.KILL
     assert answers.to("keyctl").answer is Answer.LOG
     assert Answers({}).to("keyctl") == DENY
+
+
+def test_an_allow_once_that_was_not_used_is_given_back() -> None:
+    once = Response(Answer.ALLOW_ONCE)
+    answers = Answers({"getpgid": once})
+    asked = kernel.Notification(1, 2, Arch.native().audit, GETPGID, 0, (0,) * 6)
+    call = Call(asked, Arch.native(), "getpgid", Verdict(Action.ERRNO, 1), ())
+    assert answers.to("getpgid") == once
+    answers.settle(Handled(call, once, 0, False, None, Details({}, [])))
+    assert answers.to("getpgid") == once
+    answers.settle(Handled(call, once, 0, True, None, Details({}, [])))
+    assert answers.to("getpgid").answer is Answer.ERRNO
 
 
 def run(response: Response, script: str, action: Action = Action.ERRNO, error: int | None = errno.EACCES) -> tuple[int, list[Handled]]:
