@@ -124,6 +124,10 @@ def run(command: Sequence[str], compiled: CompiledFilter, *, report: Callable[[s
             if connection is not None:
                 _hand_over(connection, child, profile)
             status = wait(child, signals)
+        except BaseException:
+            # Nobody would answer for it, or wait for it.
+            child.signal(signal.SIGKILL)
+            raise
         finally:
             child.close()
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS:
@@ -161,10 +165,15 @@ def _connect(path: str) -> socket.socket:
 def _hand_over(connection: socket.socket, child: Child, profile: Profile) -> None:
     """Sends the listener with the container process state of the OCI runtime specification, and keeps no copy."""
     with connection:
-        if child.listener >= 0:
+        if child.listener < 0:
+            return
+        try:
             socket.send_fds(connection, [process_state(child.pid, profile)], [child.listener])
-            os.close(child.listener)
-            child.listener = -1
+        except OSError as error:
+            place = profile.listener_path
+            raise UsageError(f"the profile's listenerPath {place!r} did not take the listener: {error.strerror or error}") from error
+        os.close(child.listener)
+        child.listener = -1
 
 
 def process_state(pid: int, profile: Profile) -> bytes:

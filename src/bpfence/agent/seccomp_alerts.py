@@ -20,7 +20,7 @@ from bpfence.events.process import rfc3339
 from bpfence.events.values import escape, printable
 from bpfence.outputs import Outputs
 from bpfence.outputs.limit import RateLimiter
-from bpfence.seccomp.model import Action
+from bpfence.seccomp.model import Arch
 
 EVENT: Final = "seccomp"
 DEFAULT_RULE: Final = "default"
@@ -115,7 +115,7 @@ class Tally:
     def __init__(self) -> None:
         self._first: dict[tuple[str, str, str], Handled] = {}
         self._times: dict[tuple[str, str, str], int] = {}
-        self.calls: set[tuple[Any, int]] = set()
+        self.calls: set[tuple[Arch, int]] = set()
 
     def handled(self, handled: Handled) -> None:
         """One call. What the profile lets a supervisor decide (NOTIFY) counts as denied: nobody may be there to allow it."""
@@ -133,8 +133,3 @@ class Tally:
             exe = handled.caller.exe if handled.caller is not None else None
             found.append(Finding(*key, rule_name(handled.call), self._times[key], exe, handled.details.args))
         return found
-
-
-def kills(findings: list[Finding]) -> bool:
-    """Whether any of them would have ended the process."""
-    return any(finding.verdict in (Action.KILL_PROCESS.name, Action.KILL_THREAD.name, Action.TRAP.name) for finding in findings)

@@ -31,7 +31,7 @@ GRACE_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 0.05
 ARCHES: Final = {
     Arch.X86_64: {Abi.NATIVE: Arch.X86_64, Abi.COMPAT: Arch.X86, Abi.X32: Arch.X32},
-    Arch.AARCH64: {Abi.NATIVE: Arch.AARCH64, Abi.COMPAT: Arch.ARM},
+    Arch.AARCH64: {Abi.NATIVE: Arch.AARCH64, Abi.COMPAT: Arch.ARM, Abi.X32: Arch.AARCH64},
 }  # fmt: skip
 
 
@@ -92,14 +92,17 @@ def record(
 
     OSError where the command cannot be run, KernelError where nothing can be recorded.
     """
+    arches = ARCHES.get(Arch.native())
+    if arches is None:
+        known = ", ".join(arch.machine for arch in ARCHES)
+        raise KernelError(f"system calls of {os.uname().machine} cannot be recorded; known are {known}", missing="architecture")
     with Signals(caught()) as signals, _recorder(hierarchy, by_cgroup, report) as (recorder, group):
         child = group.start(command)
         try:
             status = _Run(child, group, signals, report, duration).until_all_ended()
             recorder.stop()
             out_of_range, lost = recorder.missed()
-            arches = ARCHES.get(Arch.native(), {})
-            calls = frozenset(Seen(arches[abi], number) for abi, number in recorder.calls() if abi in arches)
+            calls = frozenset(Seen(arches[abi], number) for abi, number in recorder.calls())
             return Recording(exit_code(status), calls, out_of_range, lost)
         finally:
             child.close()

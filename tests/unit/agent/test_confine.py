@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bpfence.agent import confine as module
 from bpfence.agent.confine import as_filter, compiled_here, filters_of, logging, process_state, read_profile, run, with_returns
 from bpfence.errors import KernelError, PolicyError, UsageError
-from bpfence.kernel.seccomp import Flag
+from bpfence.kernel.seccomp import Child, Flag, launch
 from bpfence.policy import Atom, Op, Policy
 from bpfence.seccomp.interpret import Program, verdict_of
 from bpfence.seccomp.model import Action, Arch, Profile, Rule
@@ -104,3 +108,21 @@ def test_run_gives_the_exit_code() -> None:
     assert run(["sh", "-c", "exit 4"], compiled_here(profile()), report=said.append) == 4
     assert run(["sh", "-c", "kill -SYS $$"], compiled_here(profile()), report=said.append) == 159
     assert len(said) == 1
+
+
+def test_a_listener_path_that_goes_away_leaves_no_command_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = str(tmp_path / "listener")
+    started: list[Child] = []
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(place)
+        server.listen(1)
+
+        def launch_after_the_end(*args: Any, **more: Any) -> Child:
+            server.accept()[0].close()
+            started.append(launch(*args, **more))
+            return started[0]
+
+        monkeypatch.setattr(module, "launch", launch_after_the_end)
+        with pytest.raises(UsageError, match="did not take the listener"):
+            run(["sleep", "30"], compiled_here(profile(Action.NOTIFY, listener_path=place)), report=print)
+    assert os.waitstatus_to_exitcode(os.waitpid(started[0].pid, 0)[1]) == -signal.SIGKILL

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bpfence.agent.seccomp_alerts import Reporter, Tally, kills, rule_name
+from bpfence.agent.seccomp_alerts import Reporter, Tally, rule_name
 from bpfence.agent.seccomp_supervise import Answer, Call, Handled, Response
 from bpfence.errors import Location
 from bpfence.events.alert import encode
@@ -92,4 +92,3 @@ def test_a_tally_counts_kinds() -> None:
     (found,) = tally.findings()
     assert (found.arch, found.name, found.verdict, found.times, found.exe) == ("x86_64", "mkdir", "ERRNO(EACCES)", 4, "/bin/sh")
     assert tally.calls == {(Arch.X86_64, 83)}
-    assert not kills([found])

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +90,12 @@ def test_sigterm_after_the_commands_end_ends_descendants() -> None:
 def test_a_command_that_cannot_be_run() -> None:
     with pytest.raises(FileNotFoundError):
         follow(["no-such-command"], FakeGroup())
+
+
+def test_a_machine_whose_calls_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ARCHES", {Arch.ARM: {}})
+    with pytest.raises(KernelError, match="cannot be recorded"):
+        record(["true"], lambda: Hierarchy(Path("/nowhere"), True), report=print)
 
 
 def test_without_cgroups_processes_are_told_by_descent() -> None:
