@@ -9,7 +9,7 @@ import pytest
 
 from bpfence.seccomp.syscalls import Arch, number
 
-from .conftest import PYTHON, Bpfence, corpus, program
+from .conftest import PYTHON, ROOT, Bpfence, corpus, program
 
 DEFAULT = "oci-seccomp/moby-default.json"
 
@@ -69,6 +69,14 @@ def test_clone3_falls_back_and_namespaces_by_clone_do_not_pass(bpfence: Bpfence,
     clone, clone3 = number(Arch.X86_64, "clone"), number(Arch.X86_64, "clone3")
     assert bpfence("run", "--profile", path, "--", call, "x86_64", str(clone3)).stdout == f"{-errno.ENOSYS}\n"
     assert bpfence("run", "--profile", path, "--", call, "x86_64", str(clone), hex(0x10000000)).stdout == f"{-errno.EPERM}\n"
+
+
+def test_the_shipped_example_serves_and_stops(bpfence: Bpfence, call: str) -> None:
+    path = str(ROOT / "examples" / "seccomp" / "web-service.json")
+    done = bpfence("run", "--profile", path, "--", PYTHON, "-c", WEB_SERVER)
+    assert (done.returncode, done.stdout) == (0, "200\n" * 5), done.stderr
+    for name in ("mount", "ptrace", "bpf"):
+        assert bpfence("run", "--profile", path, "--", call, "x86_64", str(number(Arch.X86_64, name))).stdout == f"{-errno.EPERM}\n"
 
 
 def test_a_capability_opens_what_belongs_to_it(bpfence: Bpfence, call: str) -> None:
