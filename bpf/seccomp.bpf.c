@@ -22,6 +22,10 @@ enum abi {
 #define TS_COMPAT 0x0002
 #define TIF_32BIT (1UL << 22)
 #define ENTRIES 65536
+#define MAX_FAMILIES 64 /* AF_MAX is 46 in v6.18 */
+
+/* The number of socket(2), the same for the machine's own calls and x32's. Set by the loader before load. */
+const volatile u32 socket_number = ~0U;
 
 /* The command's cgroup, at index 0; written by the loader before the command starts. By descriptor and not by id and level: in a cgroup
  * namespace the loader cannot know the level.
@@ -40,6 +44,8 @@ struct {
 	u8 seen[ABI_COUNT][MAX_CALLS];
 	u64 out_of_range; /* calls whose number has no room above: private ones of arm, or nonsense */
 	u64 tree_full;	  /* processes that found no room in the tree: their calls are missing */
+	u8 families[MAX_FAMILIES]; /* first arguments of socket(2), but for compat calls */
+	u64 families_beyond;	   /* … that have no room above */
 } result;
 
 /* Thread group ids, where there is no cgroup to tell by. Written here on fork and exit, and by the loader for the first. */
@@ -61,6 +67,11 @@ struct task_struct___seccomp {
 	struct thread_info___seccomp thread_info;
 };
 
+struct pt_regs___seccomp {
+	unsigned long di; /* x86 */
+	unsigned long long regs[31]; /* arm64 */
+};
+
 #pragma clang attribute pop
 
 /* As syscall_get_arch() of arch/…/include/asm/syscall.h tells it to seccomp. */
@@ -75,7 +86,25 @@ static __always_inline bool is_compat(void)
 #endif
 }
 
-static __always_inline void record(u64 number)
+static __always_inline u32 first_argument(const struct pt_regs___seccomp *regs)
+{
+#if defined(__TARGET_ARCH_arm64)
+	return BPF_CORE_READ(regs, regs[0]);
+#else
+	return BPF_CORE_READ(regs, di);
+#endif
+}
+
+static __always_inline void record_family(u32 family)
+{
+	if (family < MAX_FAMILIES)
+		/* The comparison is of a shifted copy, and the verifier loses it (6.18, clang 14: "R2 unbounded memory access"). */
+		result.families[MASKED(family, MAX_FAMILIES - 1)] = 1;
+	else
+		__sync_fetch_and_add(&result.families_beyond, 1);
+}
+
+static __always_inline void record(const void *regs, u64 number)
 {
 	u32 abi = is_compat() ? ABI_COMPAT : ABI_NATIVE;
 	u8 *byte;
@@ -94,6 +123,8 @@ static __always_inline void record(u64 number)
 	/* Reading first keeps the line shared between processors. */
 	if (!*byte)
 		*byte = 1;
+	if (number == socket_number && abi != ABI_COMPAT)
+		record_family(first_argument(regs));
 }
 
 SEC("raw_tp/sys_enter")
@@ -101,7 +132,7 @@ int sys_enter__cgroup(struct bpf_raw_tracepoint_args *ctx)
 {
 	if (bpf_current_task_under_cgroup(&cgroup, 0) != 1)
 		return 0;
-	record(ctx->args[1]);
+	record((const void *)ctx->args[0], ctx->args[1]);
 	return 0;
 }
 
@@ -112,7 +143,7 @@ int sys_enter__tree(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!bpf_map_lookup_elem(&tree, &process))
 		return 0;
-	record(ctx->args[1]);
+	record((const void *)ctx->args[0], ctx->args[1]);
 	return 0;
 }
 

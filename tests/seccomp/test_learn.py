@@ -155,6 +155,21 @@ def test_doors_are_told_apart(bpfence: Bpfence, call: str, tmp_path: Path) -> No
     assert bpfence("run", "--profile", str(out), "--", "sh", "-c", script).stdout.splitlines()[0] != "-1"
 
 
+def test_families_of_sockets_are_learned(bpfence: Bpfence, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    script = "import socket as s; s.socket(s.AF_INET)"
+    assert bpfence("learn", "-o", str(out), "--", PYTHON, "-c", script).returncode == 0
+    for family, code in (("AF_INET", 0), ("AF_UNIX", 0), ("AF_ALG", 1), ("AF_PACKET", 1), ("AF_VSOCK", 1)):
+        done = bpfence("run", "--profile", str(out), "--", PYTHON, "-c", script.replace("AF_INET", family))
+        assert (done.returncode, "PermissionError" in done.stderr) == (code, bool(code)), (family, done.stderr)
+    crypto = [PYTHON, "-c", script.replace("AF_INET", "AF_ALG, s.SOCK_SEQPACKET")]
+    assert bpfence("learn", "--audit", str(out), "-o", str(out), "--", *crypto).returncode == 1
+    # Whether the kernel has the family is its own affair.
+    assert "PermissionError" not in bpfence("run", "--profile", str(out), "--", *crypto).stderr
+    other = [PYTHON, "-c", script.replace("AF_INET", "AF_VSOCK")]
+    assert "PermissionError" in bpfence("run", "--profile", str(out), "--", *other).stderr
+
+
 def test_the_runtimes_calls_on_request(bpfence: Bpfence, tmp_path: Path) -> None:
     for runtime, call in (("runc", "epoll_pwait"), ("crun", "keyctl")):
         out = tmp_path / f"{runtime}.json"

@@ -116,6 +116,7 @@ class Tally:
         self._first: dict[tuple[str, str, str], Handled] = {}
         self._times: dict[tuple[str, str, str], int] = {}
         self.calls: set[tuple[Arch, int]] = set()
+        self.families: set[int] = set()
 
     def handled(self, handled: Handled) -> None:
         """One call. What the profile lets a supervisor decide (NOTIFY) counts as denied: nobody may be there to allow it."""
@@ -124,6 +125,8 @@ class Tally:
         self._first.setdefault(key, handled)
         self._times[key] = self._times.get(key, 0) + 1
         self.calls.add((call.arch, call.notification.nr))
+        if call.name == "socket":
+            self.families.add(call.notification.args[0] & 0xFFFFFFFF)
 
     def findings(self) -> list[Finding]:
         """What was seen, in order of name."""

@@ -25,6 +25,7 @@ from bpfence.kernel.seccomp import Child, launch
 from bpfence.kernel.syscall_recorder import Abi, SyscallRecorder
 from bpfence.seccomp.learned import Seen
 from bpfence.seccomp.model import Arch
+from bpfence.seccomp.syscalls import number
 
 GRACE_SECONDS: Final = 5.0
 """Between SIGTERM and SIGKILL for what still runs when recording is to end."""
@@ -37,12 +38,13 @@ ARCHES: Final = {
 
 class Recording(msgspec.Struct, frozen=True):
     """What was recorded. `status` is the command's exit code as a shell gives it. `out_of_range`: calls whose numbers could not be kept;
-    `lost`: processes whose calls could not be."""
+    `lost`: processes whose calls could not be. `families`: of the sockets that were made, None where that is not known."""
 
     status: int
     calls: frozenset[Seen]
     out_of_range: int = 0
     lost: int = 0
+    families: frozenset[int] | None = None
 
 
 class Group(Protocol):
@@ -102,8 +104,8 @@ def record(
             status = _Run(child, group, signals, report, duration).until_all_ended()
             recorder.stop()
             out_of_range, lost = recorder.missed()
-            calls = frozenset(Seen(arches[abi], number) for abi, number in recorder.calls())
-            return Recording(exit_code(status), calls, out_of_range, lost)
+            calls = frozenset(Seen(arches[abi], made) for abi, made in recorder.calls())
+            return Recording(exit_code(status), calls, out_of_range, lost, recorder.families())
         finally:
             child.close()
 
@@ -113,6 +115,7 @@ def _recorder(
     hierarchy: Callable[[], Hierarchy], by_cgroup: bool, report: Callable[[str], None]
 ) -> Iterator[tuple[SyscallRecorder, Group]]:
     sandbox = None
+    socket_number = number(Arch.native(), "socket")
     with contextlib.ExitStack() as stack:
         if by_cgroup:
             try:
@@ -120,12 +123,12 @@ def _recorder(
             except KernelError as error:
                 report(f"{error}; processes are told by their descent instead")
         if sandbox is None:
-            recorder = stack.enter_context(SyscallRecorder())
+            recorder = stack.enter_context(SyscallRecorder(socket_number=socket_number))
             yield recorder, _InTree(recorder)
             return
         folder = os.open(sandbox.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, folder)
-        yield stack.enter_context(SyscallRecorder(folder)), _InCgroup(sandbox)
+        yield stack.enter_context(SyscallRecorder(folder, socket_number=socket_number)), _InCgroup(sandbox)
 
 
 class _Run:
@@ -157,9 +160,9 @@ class _Run:
         if self._status is not None:
             timeout = min(timeout, LOOK_SECONDS) if timeout is not None else LOOK_SECONDS
         self._wait(timeout)
-        for number in self._signals.take():
-            if self._status is None and number in PASSED_ON:
-                self._child.signal(number)
+        for caught_number in self._signals.take():
+            if self._status is None and caught_number in PASSED_ON:
+                self._child.signal(caught_number)
             elif self._status is not None:
                 self._ask_to_end()
         now = time.monotonic()

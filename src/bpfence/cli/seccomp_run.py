@@ -135,7 +135,7 @@ def _learn(
     if old is not None:
         merged(old, old)  # what cannot be merged is said before the command runs
     recording = record(command, hierarchy, report=to_stderr, duration=duration, by_cgroup=not no_cgroup)
-    learned = learn_profile(recording.calls, runtime)
+    learned = learn_profile(recording.calls, runtime, families=recording.families)
     profile = learned.profile if old is None else merged(old, learned.profile)
     for call in learned.nameless:
         to_stderr(f"call {call.number} of {call.arch.name.lower()} has no name here and is not in the profile: it is newer than bpfence")
@@ -150,6 +150,7 @@ def _learn(
             {
                 "status": recording.status, "seen": learned.seen, "by_chance": learned.by_chance, "by_runtime": learned.by_runtime,
                 "nameless": [{"arch": call.arch.name.lower(), "nr": call.number} for call in learned.nameless],
+                "families": None if recording.families is None else sorted(recording.families),
                 "out_of_range": recording.out_of_range, "lost": recording.lost,
             }
         )  # fmt: skip
@@ -194,7 +195,7 @@ def _audit(command: tuple[str, ...], path: str, caps: frozenset[str], output: Pa
     status = supervise(command, compiled_here(profile, caps), lambda _: proceed, tally.handled, everything=True)
     findings = tally.findings()
     if output is not None:
-        lacking = learn(Seen(arch, number & ~X32_BIT) for arch, number in tally.calls)
+        lacking = learn((Seen(arch, number & ~X32_BIT) for arch, number in tally.calls), families=tally.families)
         _write(merged(profile, lacking.profile), output, f"{len(findings)} kinds of calls that {path} denies were added")
     if as_json:
         emit_json({"status": status, "denied": findings})

@@ -18,6 +18,7 @@ from bpfence.kernel.libbpf import Map, Object
 
 OBJECT: Final = Path(__file__).with_name("seccomp.bpf.o")
 MAX_CALLS: Final = 1024
+MAX_FAMILIES: Final = 64
 BY_CGROUP: Final = ("sys_enter__cgroup",)
 BY_TREE: Final = ("sched_process_fork__tree", "sched_process_exit__tree", "sys_enter__tree")
 """In this order: a fork must not be missed once calls are recorded."""
@@ -35,16 +36,18 @@ class SyscallRecorder:
     """Open while it records. Use as a context manager. KernelError where programs cannot be loaded.
 
     With `cgroup` (a descriptor of a cgroup v2 directory) everything in it and below is recorded; without, processes that `add` names and
-    what they fork.
+    what they fork. With `socket_number`, the families that sockets are made of are recorded, too.
     """
 
-    def __init__(self, cgroup: int | None = None, path: Path = OBJECT) -> None:
+    def __init__(self, cgroup: int | None = None, path: Path = OBJECT, *, socket_number: int | None = None) -> None:
         self._links: list[int] = []
         self._maps: dict[str, Map] = {}
         programs = BY_TREE if cgroup is None else BY_CGROUP
         with Object(path, "bpfence_seccomp") as found:
             for program in programs:
                 found.choose(program)
+            if socket_number is not None:
+                found.set_constant("socket_number", socket_number)
             failed = found.load()
             if failed is not None:
                 hint = "learning needs CAP_BPF and CAP_PERFMON (or root), and kernel types (BTF)"
@@ -82,9 +85,16 @@ class SyscallRecorder:
         data = self._variables()[len(Abi) * MAX_CALLS :]
         return int.from_bytes(data[:8], "little"), int.from_bytes(data[8:16], "little")
 
+    def families(self) -> frozenset[int] | None:
+        """First arguments of socket(2), compat calls apart; None where some could not be kept."""
+        data = self._variables()[len(Abi) * MAX_CALLS + 16 :]
+        if int.from_bytes(data[MAX_FAMILIES:], "little"):
+            return None
+        return frozenset(family for family in range(MAX_FAMILIES) if data[family])
+
     def _variables(self) -> bytes:
         data = self._maps[".bss"].get(_u32(0))
-        if data is None or len(data) != len(Abi) * MAX_CALLS + 16:
+        if data is None or len(data) != len(Abi) * MAX_CALLS + 16 + MAX_FAMILIES + 8:
             raise KernelError("the recorder's object does not fit this version of bpfence", hint="build it again: make bpf")
         return data
 

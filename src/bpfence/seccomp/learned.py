@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from bpfence.seccomp.model import EPERM, Action, Arch, Profile, Rule
+from bpfence.seccomp.model import EPERM, Action, Arch, Arg, ArgOp, Profile, Rule
 from bpfence.seccomp.syscalls import RUNTIME_NEEDS, X32_BIT, available, name
 
 BY_CHANCE: Final[Mapping[str, tuple[str, ...]]] = {
@@ -24,11 +24,16 @@ BY_CHANCE: Final[Mapping[str, tuple[str, ...]]] = {
     "made in the vDSO, and by the kernel where its clock source has none (another machine, a guest)": (
         "clock_gettime", "clock_gettime64", "clock_getres", "clock_getres_time64", "gettimeofday", "time", "getcpu", "getrandom",
     ),
+    "what a program says when something goes wrong, to a descriptor that it has": ("write", "writev"),
     "how an allocator grows and shrinks depends on sizes, on the layout of memory and on how threads meet": (
         "brk", "mmap", "mmap2", "munmap", "mremap", "mprotect", "madvise",
     ),
 }  # fmt: skip
-"""Why → calls that every learned profile allows on the architectures that were seen. None of them reaches outside of the process."""
+"""Why → calls that every learned profile allows on the architectures that were seen. None of them opens anything new to the process."""
+
+ORDINARY_FAMILIES: Final = frozenset({1, 2, 10, 16})
+"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Where sockets are made at all, which of these is chance: looking up a name tries them by
+what the host has, and a message to the log is one. All others (AF_PACKET, AF_ALG, AF_VSOCK, …) are allowed only if they were used."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -53,11 +58,14 @@ class Learned(msgspec.Struct, frozen=True):
     nameless: tuple[Seen, ...]
 
 
-def learn(calls: Iterable[Seen], runtime: str = "", *, machine: Arch | None = None) -> Learned:
+def learn(
+    calls: Iterable[Seen], runtime: str = "", *, families: Collection[int] | None = None, machine: Arch | None = None
+) -> Learned:
     """A profile that allows these calls and what goes with them, and nothing else.
 
     A profile of the OCI form has one list of names for all its architectures: what was seen on one is allowed on all that were seen. The
-    machine's own architecture always is among them. `runtime`: of syscalls.RUNTIME_NEEDS, "" for none.
+    machine's own architecture always is among them. `runtime`: of syscalls.RUNTIME_NEEDS, "" for none. `families`: those of the sockets
+    that were made, None where they are not known: then, and where 32-bit calls were seen, sockets of every family are allowed.
     """
     made = set(calls)
     native = machine or Arch.native()
@@ -65,10 +73,13 @@ def learn(calls: Iterable[Seen], runtime: str = "", *, machine: Arch | None = No
     seen = {found for call in made if (found := call.name) is not None}
     chance = {word for words in BY_CHANCE.values() for word in words if _exists(word, arches)} - seen
     needed = {word for word in RUNTIME_NEEDS[runtime] if _exists(word, arches)} if runtime else set()
-    names = tuple(sorted(seen | chance | needed))
-    profile = Profile(
-        default_action=Action.ERRNO, default_errno=EPERM, architectures=arches, rules=(Rule(names=names, action=Action.ALLOW),),
-    )  # fmt: skip
+    by_family = families is not None and "socket" in seen and all(arch.bits == 64 or arch is Arch.X32 for arch in arches)
+    names = tuple(sorted((seen | chance | needed) - ({"socket"} if by_family else set())))
+    rules = [Rule(names=names, action=Action.ALLOW)]
+    if by_family and families is not None:
+        wanted = sorted(ORDINARY_FAMILIES | set(families))
+        rules += [Rule(names=("socket",), action=Action.ALLOW, args=(Arg(0, ArgOp.EQ, family),)) for family in wanted]
+    profile = Profile(default_action=Action.ERRNO, default_errno=EPERM, architectures=arches, rules=tuple(rules))
     return Learned(
         profile, tuple(sorted(seen)), tuple(sorted(chance)), tuple(sorted(needed - seen - chance)),
         tuple(sorted((call for call in made if call.name is None), key=lambda call: (call.arch.value, call.number))),

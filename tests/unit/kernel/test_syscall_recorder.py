@@ -15,7 +15,7 @@ import pytest
 from bpfence.errors import KernelError
 from bpfence.kernel import syscall_recorder as module
 from bpfence.kernel.seccomp import launch
-from bpfence.kernel.syscall_recorder import BY_CGROUP, BY_TREE, MAX_CALLS, OBJECT, Abi, SyscallRecorder
+from bpfence.kernel.syscall_recorder import BY_CGROUP, BY_TREE, MAX_CALLS, MAX_FAMILIES, OBJECT, Abi, SyscallRecorder
 from bpfence.seccomp.syscalls import Arch, number
 
 SOURCE = Path(__file__).resolve().parents[3] / "bpf" / "seccomp.bpf.c"
@@ -34,6 +34,7 @@ def recorder() -> Iterator[SyscallRecorder]:
 def test_layout_and_programs_are_those_of_the_source() -> None:
     text = SOURCE.read_text()
     assert re.search(rf"#define MAX_CALLS {MAX_CALLS}\b", text)
+    assert re.search(rf"#define MAX_FAMILIES {MAX_FAMILIES}\b", text)
     abis = re.search(r"enum abi \{(.*?)ABI_COUNT", text, re.DOTALL)
     assert abis
     assert [word.removeprefix("ABI_") for word in re.findall(r"ABI_\w+", abis[1])] == [abi.name for abi in Abi]
@@ -54,6 +55,21 @@ def test_a_held_command_is_recorded_from_its_execve_on(recorder: SyscallRecorder
     assert (Abi.NATIVE, number(Arch.native(), "seccomp")) not in seen
     assert recorder.pids() == []
     assert recorder.missed() == (0, 0)
+
+
+def test_families_of_sockets(recorder: SyscallRecorder) -> None:
+    assert recorder.families() == frozenset()
+    script = "import socket as s, contextlib\ns.socket(); s.socket(s.AF_UNIX, s.SOCK_DGRAM); s.socketpair()"
+    script += "\nwith contextlib.suppress(OSError): s.socket(63)"
+    for extra, found in (("", frozenset({1, 2, 63})), ("\nwith contextlib.suppress(OSError): s.socket(64)", None)):
+        with SyscallRecorder(socket_number=number(Arch.native(), "socket")) as own:
+            child = launch(["/usr/bin/python3", "-c", script + extra], hold=True)
+            own.add(child.pid)
+            child.release()
+            assert child.wait() == 0
+            child.close()
+            assert own.families() == found
+    assert recorder.families() == frozenset(), "nobody asked this one for families"
 
 
 def test_nothing_is_seen_of_others_and_after_stop(recorder: SyscallRecorder) -> None:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bpfence.seccomp.interpret import Program, compile_verified, verdict_of
 from bpfence.seccomp.learned import BY_CHANCE, Seen, learn
 from bpfence.seccomp.model import Action, Arch
-from bpfence.seccomp.profile import dump, load_bytes
+from bpfence.seccomp.profile import dump, load_bytes, resolve
 from bpfence.seccomp.syscalls import RUNTIME_NEEDS, available, known, number
 
 numbers = st.integers(0, 1023)
@@ -34,6 +35,7 @@ def test_a_profile_of_what_was_seen() -> None:
     assert found.nameless == (Seen(Arch.X86_64, 1000),)
     assert found.profile.architectures == (Arch.X86_64,)
     (rule,) = found.profile.rules
+    assert {"write", "writev"} <= set(rule.names)
     assert rule.names == tuple(sorted({"execve", "write", *found.by_chance}))
     assert (str(found.profile.default), rule.action) == ("ERRNO(EPERM)", Action.ALLOW)
 
@@ -59,6 +61,18 @@ def test_what_a_runtime_needs_is_added_on_request(runtime: str) -> None:
     wanted = {name for name in RUNTIME_NEEDS[runtime] if available(Arch.X86_64, name)}
     assert wanted <= set(found.profile.rules[0].names)
     assert not set(found.by_runtime) & {*found.seen, *found.by_chance}
+
+
+def test_sockets_by_family() -> None:
+    sockets = [call(Arch.X86_64, "socket"), call(Arch.X86_64, "read")]
+    found = learn(sockets, families={2, 17}, machine=Arch.X86_64).profile
+    program = compile_verified(resolve(found, Arch.X86_64)).program
+    verdicts = [str(verdict_of(Program(program).run(Arch.X86_64.audit, 41, (family, 0, 0, 0, 0, 0)))) for family in (1, 2, 10, 16, 17, 38, 40)]
+    assert verdicts == ["ALLOW"] * 5 + ["ERRNO(EPERM)"] * 2
+    assert "socket" in learn(sockets, machine=Arch.X86_64).profile.rules[0].names, "not known: every family"
+    compat = learn([*sockets, call(Arch.X86, "socketcall")], families={2}, machine=Arch.X86_64).profile
+    assert "socket" in compat.rules[0].names, "socketcall hides the family"
+    assert all("socket" not in rule.names for rule in learn([call(Arch.X86_64, "read")], families=set(), machine=Arch.X86_64).profile.rules)
 
 
 @given(st.lists(seen, max_size=40), st.randoms(use_true_random=False))
