@@ -50,7 +50,8 @@ INSTALL = "Installing the filter, compiled by the kernel's JIT, is part of no fi
 
 LEARNING = """\
 While a recorder is open, every system call of the machine goes through the kernel's slow path to the tracepoint; calls that are not the
-recorded command's cost that, and finding out that they are somebody else's."""
+recorded command's cost that, and finding out that they are somebody else's. The families of sockets were not recorded here; `learn` does,
+which adds a comparison to each of the command's calls and a read to each socket."""
 
 
 class Bench:

@@ -66,8 +66,9 @@ def test_what_a_runtime_needs_is_added_on_request(runtime: str) -> None:
 def test_sockets_by_family() -> None:
     sockets = [call(Arch.X86_64, "socket"), call(Arch.X86_64, "read")]
     found = learn(sockets, families={2, 17}, machine=Arch.X86_64).profile
-    program = compile_verified(resolve(found, Arch.X86_64)).program
-    verdicts = [str(verdict_of(Program(program).run(Arch.X86_64.audit, 41, (family, 0, 0, 0, 0, 0)))) for family in (1, 2, 10, 16, 17, 38, 40)]
+    program = Program(compile_verified(resolve(found, Arch.X86_64)).program)
+    rets = [program.run(Arch.X86_64.audit, 41, (family, 0, 0, 0, 0, 0)) for family in (1, 2, 10, 16, 17, 38, 40)]
+    verdicts = [str(verdict_of(ret)) for ret in rets]
     assert verdicts == ["ALLOW"] * 5 + ["ERRNO(EPERM)"] * 2
     assert "socket" in learn(sockets, machine=Arch.X86_64).profile.rules[0].names, "not known: every family"
     compat = learn([*sockets, call(Arch.X86, "socketcall")], families={2}, machine=Arch.X86_64).profile
