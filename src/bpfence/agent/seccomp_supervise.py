@@ -11,7 +11,6 @@ kernel carries out the call as it then finds it; an answer by number is true of 
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import errno as errno_module
 import os
@@ -35,6 +34,7 @@ from bpfence.seccomp.interpret import Program, Reference, verdict_of
 from bpfence.seccomp.model import RET, Action, Arch, Rule, Verdict
 from bpfence.seccomp.syscalls import by_audit
 
+LAST_CALL_SECONDS: Final = 0.3
 SOFT: Final = frozenset({RET[Action.ERRNO], RET[Action.NOTIFY]})
 
 
@@ -140,23 +140,32 @@ class Supervisor:
         self._busy = threading.Lock()
         self._clock = Clock()
         self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._answer_all, name="seccomp", daemon=True)
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def start(self) -> None:
         """Begins to answer."""
         # The kernel wakes a waiting receive only when a call comes (and lately when the last process goes), so it must not be waited for.
-        threading.Thread(target=self._answer_all, name="seccomp", daemon=True).start()
+        self._thread.start()
 
     def check(self) -> None:
         """Raises what the thread failed with."""
         if self._failed is not None:
             raise self._failed
 
-    def finish(self) -> None:
-        """Waits for the call in work, if there is one."""
+    def finish(self, *, all_ended: bool = False) -> None:
+        """Waits for the call in work, if there is one; with `all_ended`, for the thread, which some kernels leave waiting for nobody."""
+        if all_ended:
+            self._thread.join(LAST_CALL_SECONDS)
         with self._busy:
             pass
         self.check()
+
+    def close(self) -> None:
+        """Nobody listens to it any more. The thread goes on until no process is left, or with this process."""
+        with self._busy:
+            os.close(self.wake)
+            self.wake = -1
 
     def _answer_all(self) -> None:
         try:
@@ -169,8 +178,9 @@ class Supervisor:
                     return
         except BaseException as error:
             self._failed = error
-            with contextlib.suppress(OSError):
-                os.eventfd_write(self.wake, 1)
+            with self._busy:
+                if self.wake >= 0:
+                    os.eventfd_write(self.wake, 1)
         finally:
             os.close(self._listener.fd)
 
@@ -248,12 +258,12 @@ def hung_up(listener: int) -> bool:
 
 def supervise(
     command: Sequence[str], compiled: CompiledFilter, decide: Callable[[Call], Response], handled: Callable[[Handled], None],
-    *, everything: bool = False, idle: Callable[[], None] = lambda: None,
+    *, everything: bool = False,
 ) -> int:  # fmt: skip
     """Runs a command, answers for it and for its descendants until the last has ended; the command's exit code as a shell gives it.
 
     SIGTERM and SIGHUP are passed on to the command; after its end, they and SIGINT end the supervision, and what runs on gets ENOSYS for
-    what it would have been asked about. `idle` is called now and then. OSError where the command cannot be run.
+    what it would have been asked about. OSError where the command cannot be run.
     """
     plain = as_filter(compiled)
     one = Filter(asking(plain.program, everything=everything), plain.flags)
@@ -265,23 +275,24 @@ def supervise(
                 raise KernelError("no listener came from the kernel", missing="seccomp user notification")
             supervisor = Supervisor(child.listener, compiled, decide, handled)
             supervisor.start()
-            status = _follow(child, supervisor, signals, idle)
-            os.close(supervisor.wake)
+            try:
+                status = _follow(child, supervisor, signals)
+            finally:
+                supervisor.close()
         finally:
             child.close()
     return exit_code(status)
 
 
-def _follow(child: Child, supervisor: Supervisor, signals: Signals, idle: Callable[[], None]) -> int:
+def _follow(child: Child, supervisor: Supervisor, signals: Signals) -> int:
     status: int | None = None
     with select.epoll() as poll:
         for descriptor in (child.pidfd, signals.fileno(), supervisor.wake):
             poll.register(descriptor, select.EPOLLIN)
         poll.register(child.listener, 0)  # a hang-up is always told
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll(1.0)}
+            ready = {descriptor for descriptor, _ in poll.poll()}
             supervisor.check()
-            idle()
             for number in signals.take():
                 if status is not None:
                     return status
@@ -292,5 +303,5 @@ def _follow(child: Child, supervisor: Supervisor, signals: Signals, idle: Callab
                 supervisor.finish()
                 status = child.wait()
             if child.listener in ready and status is not None and hung_up(child.listener):
-                supervisor.finish()
+                supervisor.finish(all_ended=True)
                 return status
