@@ -9,7 +9,7 @@ author will not have meant; the rest is information.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from bpfence.errors import CompileError, Diagnostic, KernelError, Location
@@ -40,6 +40,10 @@ from bpfence.seccomp.table import Table
 
 MAX_NAMES: Final = 10
 MAX_PAIRS: Final = 4000
+MAX_TRIES: Final = 200_000
+"""Argument tuples with which rules are tried, all of them together; only absurd profiles need more."""
+MAX_SUGGESTIONS: Final = 100
+"""Looking for the nearest of 500 names takes a few milliseconds."""
 ENOSYS: Final = 38
 
 ESSENTIAL: Final = frozenset({
@@ -71,6 +75,7 @@ class Machine:
         self.arch = effective.architectures[0]
         self.arches = [arch for arch in effective.architectures if arch.supported]
         self.table = Table(effective)
+        self.tries = MAX_TRIES
 
     @property
     def place(self) -> Location:
@@ -107,13 +112,16 @@ def _listed(names: Iterable[str]) -> str:
 
 def unknown_names(machine: Machine) -> None:
     """Names that are no system call, and those that the installed libseccomp does not know."""
+    suggestions = 0
     for rule in machine.profile.rules:
         skipped: list[str] = []
         for name, place in zip(rule.names, rule.places or (rule.location,) * len(rule.names), strict=False):
             if not known(name):
                 effect = "so it is denied" if rule.action.permits and machine.denies_by_default else "so the rule has no effect on it"
                 what = f"Linux has no system call {quoted(name)}: runtimes skip it without a word, {effect}"
-                machine.findings.add(place, "unknown-syscall", what, suggest(name, all_names(), "look it up in syscalls(2)"))
+                suggestions += 1
+                near = suggest(name, all_names()) if suggestions <= MAX_SUGGESTIONS else ""
+                machine.findings.add(place, "unknown-syscall", what, near or "look it up in syscalls(2)")
             elif not _library_knows(name):
                 skipped.append(name)
         if skipped:
@@ -145,14 +153,14 @@ def duplicate_names(machine: Machine) -> None:
 def rules_against_each_other(machine: Machine) -> None:
     """Rules that repeat, silence or contradict each other, and those that say what the default says."""
     default = machine.profile.default
-    for rule in machine.profile.rules:
-        if rule.verdict == default:
-            _default_entry(machine, rule)
     deciding = [rule for rule in machine.profile.rules if rule.verdict != default]
     by_name: dict[str, list[Rule]] = {}
     for rule in deciding:
         for name in dict.fromkeys(rule.names):
             by_name.setdefault(name, []).append(rule)
+    for rule in machine.profile.rules:
+        if rule.verdict == default:
+            _default_entry(machine, rule, by_name)
     pairs = 0
     for name, rules in by_name.items():
         for n, later in enumerate(rules):
@@ -164,13 +172,13 @@ def rules_against_each_other(machine: Machine) -> None:
                     break
 
 
-def _default_entry(machine: Machine, rule: Rule) -> None:
+def _default_entry(machine: Machine, rule: Rule, by_name: dict[str, list[Rule]]) -> None:
     what = f"{rule.verdict} is the default: runtimes leave the rule out, and it denies nothing that another rule lets through"
     if rule.action.permits:
         what = f"{rule.verdict} is the default: runtimes leave the rule out"
     machine.findings.warn(rule.location, "default-entry", what, "remove it")
     for name in dict.fromkeys(rule.names):
-        other = next((r for r in machine.profile.rules if name in r.names and r.verdict != rule.verdict and _together(rule, r)), None)
+        other = next((r for r in by_name.get(name, []) if _together(rule, r)), None)
         if other is not None and not rule.args:
             what = f"{name} gets {other.verdict} all the same, from line {other.place(name).line}"
             machine.findings.add(rule.place(name), "shadowed", what, "remove the name from one of the two rules")
@@ -215,7 +223,7 @@ def _pair(machine: Machine, name: str, earlier: Rule, later: Rule) -> bool:
         what += " and libseccomp keeps only that"
         findings.add(narrow.place(name), "shadowed", what, "give the other rule the opposite conditions")
         return True
-    both = _both_match(earlier, later)
+    both = _both_match(machine, earlier, later)
     if both is not None:
         shown = ", ".join(hex(arg) for arg in both)
         what = f"{name}({shown}) matches this rule with {later.verdict} and line {line} with {earlier.verdict}:"
@@ -232,8 +240,15 @@ def _same(one: Rule, other: Rule) -> bool:
     return key(one) == key(other)
 
 
-def _both_match(one: Rule, other: Rule) -> tuple[int, ...] | None:
-    for args in argument_tuples([*one.args, *other.args], 500):
+def _tuples(machine: Machine, args: Sequence[Arg]) -> Iterator[tuple[int, ...]]:
+    """Arguments that matter for conditions, as long as tries are left; at least a few."""
+    for found in argument_tuples(args, 500 if machine.tries > 0 else 5):
+        machine.tries -= 1 + len(args)
+        yield found
+
+
+def _both_match(machine: Machine, one: Rule, other: Rule) -> tuple[int, ...] | None:
+    for args in _tuples(machine, [*one.args, *other.args]):
         if one.matches(args) and other.matches(args):
             return args
     return None
@@ -262,7 +277,7 @@ def _as_a_whole(machine: Machine, rule: Rule) -> None:
         others = len(set(indices)) > 1
         what = f"index {twice.index} stands twice: then every condition of the rule counts by itself (OR)"
         what += ", those on other arguments included" if others else ""
-        if all(rule.matches(args) for args in argument_tuples(rule.args, 500)):
+        if all(rule.matches(args) for args in _tuples(machine, rule.args)):
             what += ", and together they match every call"
             hint = "no rule can ask two things of one argument at once: use a mask, or deny the rest with rules of their own"
             findings.add(twice.location, "arguments-or", what, hint)
@@ -439,8 +454,11 @@ def defaults(machine: Machine) -> None:
 def ways_around(machine: Machine) -> None:
     """Calls that do the work of denied ones."""
     for arch in machine.arches:
+        seen: set[str] = set()
         for name, place in _restricted(machine, arch):
-            _relatives(machine, arch, name, place)
+            if name not in seen:
+                seen.add(name)
+                _relatives(machine, arch, name, place)
     _socketcall(machine)
     _io_uring(machine)
     _handles(machine)

@@ -22,6 +22,9 @@ from bpfence.seccomp.profile import bare
 from bpfence.seccomp.syscalls import numbers
 
 MAX_TRIED: Final = 3000
+MIN_TRIED: Final = 20
+MAX_WORK: Final = 200_000
+"""Argument tuples times conditions of one call; a call with more conditions is tried with fewer tuples."""
 ALL_CALLS: Final = "*"
 Key = tuple[Action, int | None, tuple[tuple[int, str, int, int], ...], Conditions, Conditions]
 
@@ -184,7 +187,7 @@ def _compared(first: Reference, second: Reference, arch: Arch, name: str, call: 
     seen: dict[str, Change] = {}
     same = 0
     tried = 0
-    for args in argument_tuples(conditions, MAX_TRIED):
+    for args in argument_tuples(conditions, max(MIN_TRIED, min(MAX_TRIED, MAX_WORK // max(len(conditions), 1)))):
         tried += 1
         before, after = (reference.meaning(arch.audit, call, args).verdict for reference in (first, second))
         if before == after:

@@ -81,6 +81,9 @@ __all__ = [
 ]
 
 MAX_ERRNO: Final = 4095
+MAX_RULES: Final = 5000
+MAX_NAMES: Final = 50_000
+"""Names of all rules together. Docker's profile has 33 rules and 450 names; what is examined rule against rule must end."""
 _ACTION_WORDS: Final = {**{action.value: action for action in Action}, "SCMP_ACT_KILL": Action.KILL_THREAD}
 
 DOCKER_CAPABILITIES: Final = tuple(
@@ -307,7 +310,7 @@ class _Reader:
             self.findings.add(place, "both-given", what, "remove one")
         action = self.action(entries, "defaultAction")
         default_errno = self.errno(entries, "defaultErrnoRet", "defaultErrno", action)
-        rules = tuple(rule for rule in map(self.rule, self.items(entries, "syscalls")) if rule is not None)
+        rules = self.rules(entries)
         flags = tuple(flag for flag in (self.flag(value, text) for value, text in self.texts(entries, "flags")) if flag)
         return Profile(
             default_action=action or Action.ERRNO,
@@ -411,6 +414,18 @@ class _Reader:
         return ArchMap(arch, subs) if arch is not None else None
 
     # ---- rules ----
+
+    def rules(self, entries: Entries) -> tuple[Rule, ...]:
+        written = self.items(entries, "syscalls")
+        if len(written) > MAX_RULES:
+            place = written[MAX_RULES].location
+            self.findings.add(place, "json-limit", f"the profile has more than {MAX_RULES} rules", "put names of equal rules together")
+            return ()
+        rules = tuple(rule for rule in map(self.rule, written) if rule is not None)
+        if sum(len(rule.names) for rule in rules) > MAX_NAMES:
+            what = f"the rules hold more than {MAX_NAMES} names"
+            self.findings.add(entries["syscalls"][0].location, "json-limit", what, "Linux has less than 500 calls")
+        return rules
 
     def rule(self, value: Value) -> Rule | None:
         entries = self.level(value, "a rule", _RULE_KEYS, ("action",))
