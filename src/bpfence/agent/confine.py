@@ -21,7 +21,7 @@ from bpfence.agent.sandbox import exit_code
 from bpfence.errors import KernelError, PolicyError, UsageError
 from bpfence.kernel.seccomp import Child, Filter, Flag, knows_action, launch, supported_flags
 from bpfence.policy import TRUE, Policy
-from bpfence.seccomp.filter import CompiledFilter, Optimize
+from bpfence.seccomp.filter import NEW_LISTENER, RET_K, CompiledFilter, Optimize
 from bpfence.seccomp.interpret import compile_verified
 from bpfence.seccomp.model import RET, Action, Arch, Profile
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, kernel_version, load, resolve
@@ -30,8 +30,6 @@ OCI_VERSION: Final = "1.2.0"
 PASSED_ON: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
 IGNORED: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
 """A terminal sends these to the command as well."""
-NEW_LISTENER: Final = 8
-RET_K: Final = 0x06
 ACTION_MASK: Final = 0xFFFF0000
 PERMITS: Final = frozenset(RET[action] for action in Action if action.permits)
 
