@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno as errno_module
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +25,16 @@ from bpfence.errors import CompileError, Diagnostic, UsageError
 from bpfence.events.source import BadLineError, Recorded, fields_from_json, read_recorded
 from bpfence.events.values import BadValueError, escape, printable
 from bpfence.frontends import native
+from bpfence.names import TABLES
 from bpfence.policy import Action, PolicySet, Value
+from bpfence.seccomp.profile import kernel_version
 
 if TYPE_CHECKING:
     from bpfence.compiler.explain import Route
 
 FINDINGS: Final = 1
 UNREADABLE: Final = 2
+ALL_CAPABILITIES: Final = frozenset(TABLES["capability"].numbers)
 PATHS: Final = click.Path(exists=True, path_type=str)
 
 
@@ -49,6 +53,7 @@ def check(files: tuple[str, ...], strict: bool, as_json: bool) -> int:
       bpfence check --json my.yaml | jq '.findings[].message'
     """
     policies, found = native.load_files(files)
+    found += seccomp_findings(policies)
     if not any(diagnostic.severity == "error" for diagnostic in found):
         try:
             found += compile_policies(policies).unreachable
@@ -65,6 +70,18 @@ def check(files: tuple[str, ...], strict: bool, as_json: bool) -> int:
         summary = f"{len(policies.policies)} policies, {rules} rules: {counts['error']} errors, {counts['warning']} warnings"
         err().print(Text(summary, "green" if not counts["error"] else "bold red"))
     return _check_code(found, strict)
+
+
+def seccomp_findings(policies: PolicySet) -> list[Diagnostic]:
+    """What is wrong with the seccomp profiles that policies carry. What a container runtime needs does not matter to them."""
+    profiles = [policy.seccomp for policy in policies.policies if policy.seccomp is not None]
+    if not profiles:
+        return []
+    from bpfence.seccomp.check import check as examine  # only policies that carry one pay for loading libseccomp
+
+    kernel = kernel_version(platform.release())
+    found = [diagnostic for profile in profiles for diagnostic in examine(profile, None, ALL_CAPABILITIES, kernel)]
+    return [diagnostic for diagnostic in found if diagnostic.severity != "info" and diagnostic.code != "runtime-needs"]
 
 
 def _check_code(found: list[Diagnostic], strict: bool) -> int:

@@ -15,7 +15,7 @@ from typing import Final
 from bpfence.errors import CompileError, Diagnostic, KernelError, Location
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.arguments import NARROW, POINTERS
-from bpfence.seccomp.filter import always_holds, fold
+from bpfence.seccomp.filter import LIBRARY_CHAINS, LIBRARY_CONDITIONS, always_holds, fold, too_heavy
 from bpfence.seccomp.findings import Findings, quoted, suggest
 from bpfence.seccomp.interpret import argument_tuples, differences
 from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, Action, Arch, Arg, ArgOp, Conditions, Effective, Flag, Profile, Rule
@@ -569,6 +569,11 @@ def listeners(machine: Machine) -> None:
 def filters(machine: Machine) -> None:
     """Whether the filter can be made, and means what the profile says."""
     try:
+        for name, rule in too_heavy(machine.effective).items():
+            what = f"{name} has more than {LIBRARY_CHAINS} rules with several conditions each, or {LIBRARY_CONDITIONS} conditions in all:"
+            what += " the time that libseccomp takes for them explodes, and runtimes may hang"
+            hint = "bpfence's own filter decides the call by itself; use fewer rules"
+            machine.findings.warn(rule.place(name), "filter-limit", what, hint)
         found = differences(machine.effective)
     except CompileError as error:
         found = list(error.diagnostics)

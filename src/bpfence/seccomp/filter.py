@@ -12,6 +12,7 @@ them.
 from __future__ import annotations
 
 import errno as errno_module
+import itertools
 import struct
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -28,7 +29,12 @@ from bpfence.seccomp.syscalls import available, known, multiplexed, name, number
 
 MAX_INSTRUCTIONS: Final = 4096
 MAX_CONDITIONS: Final = 1000
-"""Most argument conditions of one call on one architecture: libseccomp's time grows with their square (1,000 take 3 s)."""
+"""Most argument conditions of one call on one architecture; far fewer fill the kernel's limit."""
+LIBRARY_CONDITIONS: Final = 100
+"""Most of them that libseccomp is given: its time grows with more than their cube (200 take 2.5.4 a second, 400 half a minute)."""
+LIBRARY_CHAINS: Final = 8
+"""Most rules of one call with several conditions each that libseccomp is given: its time doubles with every three (40 take twelve
+seconds). Calls with more of either are decided in front of its program."""
 TREE_RULES: Final = 32
 """runc's threshold: with fewer calls than this a list is as fast, and libseccomp up to 2.5.4 gets a tree of none wrong."""
 BAD_ARCH: Final = Verdict(Action.KILL_THREAD)
@@ -46,6 +52,7 @@ JGT: Final = 0x25
 JGE: Final = 0x35
 AND_K: Final = 0x54
 RET_K: Final = 0x06
+SHORT: Final = 255
 SKIPPED: Final = 0xFFFFFFFF
 """The number -1: a tracer's way to skip a call. It belongs to no architecture, and libseccomp gives it the default."""
 NUMBER: Final = 0
@@ -132,7 +139,7 @@ def pseudo_code(effective: Effective, *, optimize: Optimize = "auto") -> str:
         if _as_tree(effective, optimize):
             context.tree()
         text = context.pseudo_code()
-    front = "# in front, because libseccomp does not know it:"
+    front = "# in front of libseccomp's program:"
     lines = [f"{front} {name(arch, call)} ({arch.name.lower()} {call})" for arch, call in _in_order(unknown)]
     if effective.enosys:
         lines.append("# in front: ENOSYS for numbers above the greatest of the profile")
@@ -235,8 +242,12 @@ def _contexts(effective: Effective, stack: ExitStack) -> tuple[libseccomp.Contex
     # Others that have no table are of other machines: their calls cannot come, and libseccomp's filter kills the thread if they do.
     for arch in (arch for arch in effective.architectures if arch.supported):
         context = stack.enter_context(libseccomp.Context(effective.default, arch, BAD_ARCH))
-        for call, clause in _distinct(effective, arch):
-            if _known_to_library(arch, call):
+        found = list(_distinct(effective, arch))
+        heavy = _heavy(found)
+        for call, clause in found:
+            if call in heavy:
+                unknown |= _numbers_of(arch, call)
+            elif _known_to_library(arch, call):
                 _add(context, call, clause)
             else:
                 unknown.add((arch, numbers(arch)[call]))
@@ -248,18 +259,47 @@ def _contexts(effective: Effective, stack: ExitStack) -> tuple[libseccomp.Contex
     return first, unknown
 
 
+def too_heavy(effective: Effective) -> dict[str, Rule]:
+    """The calls with more conditions than libseccomp can be given, and the last of their rules."""
+    found: dict[str, Rule] = {}
+    for arch in effective.architectures:
+        if arch.supported:
+            found |= _heavy(list(_distinct(effective, arch)))
+    return found
+
+
+def _heavy(found: list[tuple[str, Clause]]) -> dict[str, Rule]:
+    chains = Counter(call for call, clause in found if len(clause.args) > 1)
+    conditions: Counter[str] = Counter()
+    for call, clause in found:
+        conditions[call] += len(clause.args)
+    heavy = {call for call in conditions if chains[call] > LIBRARY_CHAINS or conditions[call] > LIBRARY_CONDITIONS}
+    return {call: clause.rule for call, clause in found if call in heavy}
+
+
+def _numbers_of(arch: Arch, call: str) -> set[Call]:
+    """A call's own number, and its multiplexer's."""
+    through = multiplexed(arch, call)
+    wanted = (number(arch, call), number(arch, through[0]) if through else None)
+    return {(arch, found) for found in wanted if found is not None}
+
+
 def _distinct(effective: Effective, arch: Arch) -> Iterator[tuple[str, Clause]]:
     """The clauses without repetitions; CompileError where one call has too many."""
     seen: set[tuple[str, tuple[tuple[int, ArgOp, int, int], ...], Verdict]] = set()
     conditions: Counter[str] = Counter()
+    total = 0
     for call, clause in clauses(effective, arch):
         key = (call, tuple((arg.index, arg.op, arg.value, arg.value_two) for arg in clause.args), clause.verdict)
         if key in seen:
             continue
         seen.add(key)
         conditions[call] += len(clause.args)
-        if conditions[call] > MAX_CONDITIONS:
+        total += len(clause.args)
+        if conditions[call] > MAX_CONDITIONS or total > MAX_INSTRUCTIONS:
             what = f"{call} has more than {MAX_CONDITIONS} argument conditions"
+            if total > MAX_INSTRUCTIONS:
+                what = f"the profile has more than {MAX_INSTRUCTIONS} argument conditions, and the kernel takes as many instructions"
             raise CompileError([Diagnostic(clause.rule.place(call), what, "compare ranges instead of values", code="filter-limit")])
         yield call, clause
 
@@ -286,44 +326,58 @@ def _add(context: libseccomp.Context, call: str, clause: Clause) -> None:
 
 
 class _Code:
-    """Instructions with labels. Every conditional jump goes over two long jumps, so that no distance matters."""
+    """Instructions with labels. A conditional jump that is too far for its eight bits goes over a long one."""
 
     def __init__(self) -> None:
-        self.lines: list[tuple[int, int, int, int | str]] = []
-        self.labels: dict[str, int] = {}
-        self.fresh = 0
+        self.lines: list[tuple[int, int | str, str | None, str | None]] = []  # code, k or label of a jump, where to if true, if false
+        self.labels: dict[str, int] = {}  # label: the number of the line that follows
 
     def label(self) -> str:
-        self.fresh += 1
-        return f"L{self.fresh}"
+        """A new one; `here` says where it is."""
+        name = f"L{len(self.labels)}"
+        self.labels[name] = -1
+        return name
 
     def here(self, label: str) -> None:
         self.labels[label] = len(self.lines)
 
     def emit(self, code: int, k: int) -> None:
-        self.lines.append((code, 0, 0, k))
+        self.lines.append((code, k, None, None))
 
     def jump(self, label: str) -> None:
-        self.lines.append((JA, 0, 0, label))
+        self.lines.append((JA, label, None, None))
 
     def test(self, code: int, k: int, if_true: str | None, if_false: str | None) -> None:
         """Jump where a label is given, go on otherwise."""
-        if if_true is not None and if_false is not None:
-            self.lines.append((code, 0, 1, k))
-            self.jump(if_true)
-            self.jump(if_false)
-        elif if_true is not None:
-            self.lines.append((code, 0, 1, k))
-            self.jump(if_true)
-        elif if_false is not None:
-            self.lines.append((code, 1, 0, k))
-            self.jump(if_false)
+        self.lines.append((code, k, if_true, if_false))
 
     def assembled(self) -> bytes:
-        out = bytearray()
-        for at, (code, jt, jf, k) in enumerate(self.lines):
-            out += struct.pack("=HBBI", code, jt, jf, self.labels[k] - at - 1 if isinstance(k, str) else k)
-        return bytes(out)
+        """The program. Tests grow until every jump reaches; they never shrink, so that this ends."""
+        long: set[int] = set()
+        while True:
+            sizes = [1 + sum(target is not None for target in line[2:]) if n in long else 1 for n, line in enumerate(self.lines)]
+            starts = [0, *itertools.accumulate(sizes)]
+            places = {label: starts[line] for label, line in self.labels.items()}
+            far = {
+                n for n, line in enumerate(self.lines)
+                if n not in long and any(target is not None and places[target] - starts[n] - 1 > SHORT for target in line[2:])
+            }  # fmt: skip
+            if not far:
+                return b"".join(self._line(n, starts[n], places, n in long) for n in range(len(self.lines)))
+            long |= far
+
+    def _line(self, n: int, at: int, places: dict[str, int], long: bool) -> bytes:
+        code, k, if_true, if_false = self.lines[n]
+        if isinstance(k, str):
+            return struct.pack("=HBBI", code, 0, 0, places[k] - at - 1)
+        if not long:
+            offsets = (places[target] - at - 1 if target is not None else 0 for target in (if_true, if_false))
+            return struct.pack("=HBBI", code, *offsets, k)
+        targets = [target for target in (if_true, if_false) if target is not None]
+        # The long jumps follow in this order; a side without one goes on behind them.
+        hops = (0 if if_true is not None else len(targets), len(targets) - (if_false is not None))
+        jumps = b"".join(struct.pack("=HBBI", JA, 0, 0, places[target] - at - 2 - i) for i, target in enumerate(targets))
+        return struct.pack("=HBBI", code, *hops, k) + jumps
 
 
 _MAIN: Final = "main"

@@ -39,7 +39,7 @@ MEMORY: Final = 16
 NO_ARGUMENTS: Final = (0,) * ARGUMENTS
 MAX_TUPLES: Final = 3000
 """Most argument tuples that one call is tried with; more are sampled, the same every time."""
-MAX_TRIED: Final = 200_000
+MAX_TRIED: Final = 100_000
 """Most argument tuples of all calls: with many conditional calls each is tried with fewer, but with MIN_TUPLES at least."""
 MIN_TUPLES: Final = 100
 MAX_REPORTED: Final = 20

@@ -23,8 +23,8 @@ from bpfence.seccomp.syscalls import numbers
 
 MAX_TRIED: Final = 3000
 MIN_TRIED: Final = 20
-MAX_WORK: Final = 200_000
-"""Argument tuples times conditions of one call; a call with more conditions is tried with fewer tuples."""
+MAX_WORK: Final = 300_000
+"""Argument tuples times conditions, of all calls together; the more conditions there are, the fewer tuples each call is tried with."""
 ALL_CALLS: Final = "*"
 Key = tuple[Action, int | None, tuple[tuple[int, str, int, int], ...], Conditions, Conditions]
 
@@ -167,6 +167,8 @@ def diff(one: Effective, other: Effective) -> list[Change]:
     """How two profiles on one machine differ, per architecture and call. An architecture that only one covers is one change of the
     call `*`: the other's filter kills the thread for all its calls."""
     first, second = Reference(one), Reference(other)
+    total = sum(len(rule.args) * len(rule.names) for effective in (one, other) for rule in effective.rules) * len(one.architectures)
+    most = max(MIN_TRIED, min(MAX_TRIED, MAX_WORK // max(total, 1)))
     found: list[Change] = []
     for arch in dict.fromkeys((*one.architectures, *other.architectures)):
         if not arch.supported:
@@ -177,17 +179,17 @@ def diff(one: Effective, other: Effective) -> list[Change]:
             found.append(Change(arch, ALL_CALLS, "more", BAD_ARCH, other.default))
         else:
             for name, call in sorted(numbers(arch).items(), key=lambda item: item[1]):
-                found += _compared(first, second, arch, name, call)
+                found += _compared(first, second, arch, name, call, most)
     return found
 
 
-def _compared(first: Reference, second: Reference, arch: Arch, name: str, call: int) -> list[Change]:
+def _compared(first: Reference, second: Reference, arch: Arch, name: str, call: int, most: int) -> list[Change]:
     """At most one change of each kind."""
     conditions = [*first.conditions(arch, call), *second.conditions(arch, call)]
     seen: dict[str, Change] = {}
     same = 0
     tried = 0
-    for args in argument_tuples(conditions, max(MIN_TRIED, min(MAX_TRIED, MAX_WORK // max(len(conditions), 1)))):
+    for args in argument_tuples(conditions, most):
         tried += 1
         before, after = (reference.meaning(arch.audit, call, args).verdict for reference in (first, second))
         if before == after:

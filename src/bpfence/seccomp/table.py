@@ -70,6 +70,7 @@ class Table:
             for name in dict.fromkeys(rule.names):
                 self._rules.setdefault(name, []).append(rule)
         self._order = {id(rule): n for n, rule in enumerate(effective.rules)}
+        self._statuses: dict[tuple[Arch, str], Status | None] = {}
         self._entries: dict[Arch, dict[str, Entry]] = {}
 
     def entries(self, arch: Arch) -> dict[str, Entry]:
@@ -91,6 +92,11 @@ class Table:
 
     def status(self, arch: Arch, name: str) -> Status | None:
         """Whether a call is made, through a multiplexer if need be; None where the architecture does not have it."""
+        if (arch, name) not in self._statuses:
+            self._statuses[arch, name] = self._status(arch, name)
+        return self._statuses[arch, name]
+
+    def _status(self, arch: Arch, name: str) -> Status | None:
         entry = self.entry(arch, name)
         if entry is not None:
             return entry.status

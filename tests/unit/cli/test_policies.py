@@ -147,3 +147,13 @@ def test_hostile_paths_do_not_reach_the_terminal(policy: Path, tmp_path: Path) -
     evil = write_policy(tmp_path / "p\x1b[2J.yaml", glob='"["')
     assert "\x1b" not in call("check", evil).output
     assert "\x1b[2J" not in call("check", "--json", evil).output
+
+
+def test_check_looks_into_the_seccomp_profile(policy: Path) -> None:
+    profile = "  seccomp: {defaultAction: SCMP_ACT_ERRNO, syscalls: [{names: [raed, clone], action: SCMP_ACT_ALLOW}]}\n"
+    policy.write_text(policy.read_text().rstrip() + "\n" + profile)
+    found = answer(call("check", "--json", policy))
+    codes = [finding["code"] for finding in found["findings"]]
+    assert "unknown-syscall" in codes
+    assert "runtime-needs" not in codes
+    assert code(call("check", policy)) == 1

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bpfence.errors import CompileError
 from bpfence.seccomp import libseccomp
-from bpfence.seccomp.filter import always_holds, clauses, compile_filter, fold, pseudo_code
-from bpfence.seccomp.interpret import Program, verdict_of
+from bpfence.seccomp.filter import always_holds, clauses, compile_effective, compile_filter, fold, pseudo_code, too_heavy
+from bpfence.seccomp.interpret import Program, verdict_of, verify
 from bpfence.seccomp.model import Action, Arch, Arg, ArgOp, Flag, Profile, Rule, Verdict
 from bpfence.seccomp.profile import resolve
 from bpfence.seccomp.syscalls import numbers as numbers_of
@@ -130,6 +130,12 @@ def test_too_many_conditions_on_one_call_are_refused_before_they_cost_much() -> 
     assert caught.value.diagnostics[0].code == "filter-limit"
 
 
+def test_too_many_conditions_on_many_calls_are_refused_before_they_cost_much() -> None:
+    many = [allow(*NAMES, args=[Arg(n % 6, ArgOp.GE, (n + 1) << 32)]) for n in range(200)]
+    with pytest.raises(CompileError, match="more than 4096 argument conditions"):
+        compile_filter(profile(*many), Arch.X86_64)
+
+
 def test_repetitions_cost_nothing() -> None:
     many = [allow("read", args=[EQ1])] * 5000
     once, often = (compile_filter(profile(*rules), Arch.X86_64, optimize="linear") for rules in (many[:1], many))
@@ -149,7 +155,7 @@ def test_a_tree_takes_fewer_steps_and_is_not_made_of_nothing() -> None:
 def test_pseudo_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libseccomp, "knows", lambda name: name != "mseal")
     text = pseudo_code(resolve(profile(allow("read", "mseal")), Arch.X86_64, enosys=True))
-    assert "does not know it: mseal (x86_64 462)" in text
+    assert "# in front of libseccomp's program: mseal (x86_64 462)" in text
     assert "ENOSYS for numbers above" in text
     assert 'syscall "read"' in text
 
@@ -157,3 +163,21 @@ def test_pseudo_code(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_needs_a_listener() -> None:
     assert compile_filter(profile(allow("read", action=Action.NOTIFY)), Arch.X86_64).needs_listener
     assert not compile_filter(profile(allow("read")), Arch.X86_64).needs_listener
+
+
+def test_many_conditions_cost_little() -> None:
+    """libseccomp's time grows with more than their cube; they are not left to it."""
+    many = [allow("prctl", args=[Arg(n % 6, ArgOp.GE, n << 33)]) for n in range(500)]
+    effective = resolve(profile(*many), Arch.X86_64)
+    assert set(too_heavy(effective)) == {"prctl"}
+    assert verify(compile_effective(effective)).differences == ()
+
+
+def test_many_rules_of_several_conditions_cost_little() -> None:
+    """libseccomp's time doubles with every three of them; they are not left to it."""
+    many = [allow("prctl", "socket", args=[Arg(0, ArgOp.GE, n), Arg(1, ArgOp.LT, n * n)]) for n in range(1, 80)]
+    effective = resolve(profile(*many, arches=[Arch.X86]), Arch.X86_64)
+    assert set(too_heavy(effective)) == {"prctl", "socket"}
+    compiled = compile_effective(effective)
+    assert {"x86_64/prctl", "x86/socket", "x86/socketcall"} <= set(compiled.own)
+    assert verify(compiled).differences == ()
