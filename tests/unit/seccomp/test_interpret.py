@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +31,7 @@ from bpfence.seccomp.interpret import (
 from bpfence.seccomp.model import Action, Arch, Arg, ArgOp, Effective, Profile, Rule, Verdict
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, load, resolve
 from bpfence.seccomp.syscalls import number, numbers
-from tests.unit.seccomp.random_profiles import profiles
+from tests.unit.seccomp.random_profiles import arguments, profiles
 
 MOBY = Path(__file__).resolve().parents[4] / "shared" / "corpora" / "oci-seccomp" / "moby-default.json"
 ALLOW, EPERM = Verdict(Action.ALLOW), Verdict(Action.ERRNO, 1)
@@ -338,3 +341,48 @@ def test_arguments_of_dockers_profile(call: str, args: tuple[int, ...], expected
     program = Program(compile_effective(resolve(profile, Arch.X86_64, DOCKER_CAPABILITIES, (6, 1))).program)
     given_args = (*args, *(0,) * (6 - len(args)))
     assert verdict_of(program.run(Arch.X86_64.audit, numbers(Arch.X86_64)[call], given_args)) == expected
+
+
+# ---- the interpreter against the kernel ----
+
+CHILD = """
+import ctypes, json, sys
+given = json.load(sys.stdin)
+code = bytes.fromhex(given["program"])
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+class Program(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+kept = ctypes.create_string_buffer(code, len(code))
+program = Program(len(code) // 8, ctypes.addressof(kept))
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+loaded = libc.syscall(ctypes.c_long(given["seccomp"]), 1, 0, ctypes.byref(program))
+assert loaded == 0, ctypes.get_errno()
+found = []
+for args in given["calls"]:
+    result = libc.syscall(ctypes.c_long(given["getppid"]), *map(ctypes.c_ulong, args))
+    found.append(ctypes.get_errno() if result == -1 else 0)
+print(json.dumps(found))
+"""
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.lists(arguments(), min_size=1, max_size=3), min_size=1, max_size=4), st.booleans())
+def test_the_kernel_decides_as_the_interpreter_does(conditions: list[list[Arg]], own: bool) -> None:
+    """getppid ignores its arguments, so that any can be tried."""
+    machine = Arch.native()
+    if not machine.supported or not sys.platform.startswith("linux"):
+        pytest.skip("needs a machine of the table")
+    rules = tuple(allow("getppid", args=tuple(args), action=Action.ERRNO) for args in conditions)
+    effective = resolve(Profile(default_action=Action.ALLOW, rules=rules))
+    getppid = numbers(machine)["getppid"]
+    compiled = compile_effective(effective, wrong={(machine, getppid)}) if own else compile_verified(effective)
+    calls = list(argument_tuples([arg for args in conditions for arg in args], 60))
+    given_to = {
+        "program": compiled.program.hex(), "calls": calls, "getppid": getppid, "seccomp": numbers(machine)["seccomp"],
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", CHILD], input=json.dumps(given_to), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    program = Program(compiled.program)
+    expected = [verdict_of(program.run(machine.audit, getppid, args)) for args in calls]
+    assert json.loads(done.stdout) == [verdict.data if verdict.action is Action.ERRNO else 0 for verdict in expected]
