@@ -3,6 +3,7 @@
 
     show       errors, diagnostics and tables for people; nothing hostile reaches the terminal unescaped
     policies   check, explain, test: what needs no kernel
+    falco      fields, convert; check, explain and test of Falco's rule files
     host       run, exec, status, unload, doctor: what does
     __init__   the group, version, completion
 
@@ -17,7 +18,7 @@ from click.shell_completion import get_completion_class
 
 import bpfence
 from bpfence import abi
-from bpfence.cli import host, policies
+from bpfence.cli import falco, host, policies
 from bpfence.cli.show import Command, emit_json, json_option
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -68,7 +69,7 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, "bpfence", "_BPFENCE_COMPLETE").source())
 
 
-for command in (*policies.COMMANDS, *host.COMMANDS):
+for command in (*policies.COMMANDS, *falco.COMMANDS, *host.COMMANDS):
     cli.add_command(command)
 
 
