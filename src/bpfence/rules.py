@@ -26,7 +26,7 @@ from bpfence.frontends.falco import patterns
 from bpfence.frontends.falco.checks import Applied, Comparison, Getter, Network
 from bpfence.frontends.falco.fields import Type
 from bpfence.frontends.falco.language import And, Not
-from bpfence.frontends.falco.output import Part, Template
+from bpfence.frontends.falco.output import SUGGESTED, Part, Template, parse
 from bpfence.frontends.falco.resolve import Rule, decides_type
 
 Closure = Callable[[FalcoEvent], bool]
@@ -47,10 +47,16 @@ class Match(NamedTuple):
 
 
 class RuleSet:
-    """Rules in Falco's order. `matching`: "first" reports the first rule that an event matches, Falco's default, "all" every one."""
+    """Rules in Falco's order. `matching`: "first" reports the first rule that an event matches, Falco's default, "all" every one.
 
-    def __init__(self, rules: Iterable[Rule], *, matching: Literal["first", "all"] = "first", paths: Paths = "kernel") -> None:
+    `append` goes after every output; a TextError where it is none. Its default is what Falco appends by default.
+    """
+
+    def __init__(
+        self, rules: Iterable[Rule], *, matching: Literal["first", "all"] = "first", paths: Paths = "kernel", append: str = SUGGESTED
+    ) -> None:
         self.rules = tuple(rules)
+        self._append = parse(f" {append}").parts if append else ()
         self.matching = matching
         self.paths = paths
         self._by_type: dict[str, tuple[tuple[Rule, Closure], ...]] = {}
@@ -83,7 +89,7 @@ class RuleSet:
         """A rule's text and output_fields for an event."""
         renderer = self._renderers.get(id(rule))
         if renderer is None:
-            renderer = self._renderers[id(rule)] = _Renderer(rule.output)
+            renderer = self._renderers[id(rule)] = _Renderer(rule.output._replace(parts=(*rule.output.parts, *self._append)))
         return renderer.text(event) or "", renderer.fields(event)
 
 

@@ -18,6 +18,7 @@ from bpfence.frontends.falco.checks import Comparison
 from bpfence.frontends.falco.language import And, Not
 from bpfence.frontends.falco.output import parse
 from bpfence.frontends.falco.resolve import Rule
+from bpfence.frontends.report import TextError
 from tests.unit.frontends.falco.native_view import acts, conditions
 from tests.unit.frontends.falco.trees import corpus
 
@@ -156,7 +157,7 @@ def test_a_path_is_what_the_kernel_resolved_unless_text_is_asked_for() -> None:
         assert fires(condition, made)
         assert not fires(condition, made, paths="text")
     assert fires("fd.name = /tmp/holiday.jpg and fd.directory = /tmp", made, paths="text")
-    chosen = rules.RuleSet([rule("evt.type=openat and fd.name=/etc/shadow", "%fd.name %bpfence.path")])
+    chosen = rules.RuleSet([rule("evt.type=openat and fd.name=/etc/shadow", "%fd.name %bpfence.path")], append="")
     assert chosen.matches(made)[0].output == "/tmp/holiday.jpg /etc/shadow"
 
 
@@ -269,13 +270,13 @@ def test_nothing_raw_reaches_an_output() -> None:
     made = event(fields={"fd.name": "/tmp/\\x1b[31m\\xff\\x0a"})
     assert made.get("fd.name") == "/tmp/\x1b[31m\udcff\n"
     assert rendered("%fd.name", made) == r"/tmp/\x1b[31m\xff\x0a"
-    match = rules.RuleSet([rule("evt.type=openat", "%fd.name")]).matches(made)[0]
+    match = rules.RuleSet([rule("evt.type=openat", "%fd.name")], append="").matches(made)[0]
     assert match.fields == {"fd.name": r"/tmp/\x1b[31m\xff\x0a"}
 
 
 def test_output_fields_have_the_types_of_their_values() -> None:
     output = "%user.uid %evt.failed %proc.aname %fd.types %user.name %evt.time %evt.time.iso8601 %toupper(proc.name) %proc.aname[1]"
-    match = rules.RuleSet([rule("evt.type=openat", output)]).matches(event())[0]
+    match = rules.RuleSet([rule("evt.type=openat", output)], append="").matches(event())[0]
     assert match.fields == {
         "user.uid": 1000, "evt.failed": False, "proc.aname": ["sh", "sshd"], "fd.types": ["file", "pipe", "file"], "user.name": None,
         "evt.time": MOMENT, "evt.time.iso8601": MOMENT, "toupper(proc.name)": "CAT", "proc.name": "Cat", "proc.aname[1]": "sh",
@@ -283,7 +284,21 @@ def test_output_fields_have_the_types_of_their_values() -> None:
     assert match.output.startswith("1000 false (sh,sshd) (file,pipe,file) <NA> ")
 
 
+def test_the_containers_fields_go_after_every_output() -> None:
+    match = rules.RuleSet([rule("evt.type=openat", "o")]).matches(event(fields={"container.id": "3ad7b26ded6d", "k8s.ns.name": "prod"}))[0]
+    assert match.output == (
+        "o container_id=3ad7b26ded6d container_name=<NA> container_image_repository=<NA> container_image_tag=<NA> k8s_pod_name=<NA>"
+        " k8s_ns_name=prod"
+    )
+    assert match.fields["container.id"] == "3ad7b26ded6d"
+    other = rules.RuleSet([rule("evt.type=openat", "o")], append="on CPU %evt.cpu").matches(event())[0]
+    assert (other.output, other.fields) == ("o on CPU <NA>", {"evt.cpu": None})
+    with pytest.raises(TextError):
+        rules.RuleSet([], append="%")
+
+
 @given(st.text(max_size=20))
+@settings(deadline=None)
 def test_folding_is_ascii_only(text: str) -> None:
     folded = rules.fold(text)
     assert len(folded) == len(text)

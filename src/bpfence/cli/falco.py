@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 import msgspec
@@ -28,9 +28,10 @@ from bpfence.frontends.falco import convert as conversion
 from bpfence.frontends.falco import lower, resolve
 from bpfence.frontends.falco.document import CODES
 from bpfence.frontends.falco.fields import CLASSES, FIELDS, Argument, Field
+from bpfence.frontends.falco.output import SUGGESTED
 from bpfence.frontends.falco.resolve import Rule
 from bpfence.frontends.native import policy_files
-from bpfence.frontends.report import Report
+from bpfence.frontends.report import Report, TextError
 from bpfence.outputs.falco import form, of_match
 from bpfence.rules import Match, RuleSet
 
@@ -126,9 +127,21 @@ def _explanation(rule: dict[str, Any]) -> Iterator[Text]:
 # ---- test ----
 
 
-def test(files: Sequence[str], events: str, *, matching: str, paths: str, form_name: str, as_json: bool) -> int:
+def test(
+    files: Sequence[str],
+    events: str,
+    *,
+    matching: Literal["first", "all"],
+    paths: Literal["kernel", "text"],
+    form_name: str,
+    append: str | None,
+    as_json: bool,
+) -> int:
     """Replay recorded events against rules."""
-    rules = RuleSet(falco.select(load(files)), matching=matching, paths=paths)  # type: ignore[arg-type]  # click.Choice gives these words
+    try:
+        rules = RuleSet(falco.select(load(files)), matching=matching, paths=paths, append=SUGGESTED if append is None else append)
+    except TextError as error:
+        raise UsageError(f"--append-output: {error.message}") from None
     results = []
     try:
         if events == "-":

@@ -34,6 +34,7 @@ FINDINGS: Final = 1
 UNREADABLE: Final = 2
 PATHS: Final = click.Path(exists=True, path_type=str)
 FILES: Final = click.Path(exists=True, allow_dash=True, path_type=str)
+FORMS: Final = click.Choice(["table", "falco", "falco-text"])
 
 
 @click.command(cls=Command)
@@ -194,11 +195,12 @@ def _show_route(route: Route) -> None:
 @click.argument("arguments", nargs=-1, required=True, metavar="[POLICIES]... EVENTS", type=FILES)
 @click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
 @click.option("--matching", type=click.Choice(["first", "all"]), default="first", help="Falco rules: the first match, or all.")
-@click.option("--strict-paths", type=click.Choice(["kernel", "text"]), default="kernel", help="Falco rules: what fd.name is.")
-@click.option("--format", "form", type=click.Choice(["table", "falco", "falco-text"]), default="table", help="Falco rules: how to print.")
+@click.option("--strict-paths", "paths", type=click.Choice(["kernel", "text"]), default="kernel", help="Falco rules: what fd.name is.")
+@click.option("--format", "form_name", type=FORMS, default="table", help="Falco rules: how to show it.")
+@click.option("--append-output", "append", metavar="TEXT", help="Falco rules: goes after outputs (default: container fields).")
 @json_option
 def test_command(
-    policy_files: tuple[str, ...], arguments: tuple[str, ...], mode: str | None, matching: str, strict_paths: str, form: str, as_json: bool
+    policy_files: tuple[str, ...], arguments: tuple[str, ...], mode: str | None, as_json: bool, **falco_options: str | None
 ) -> int:
     """Decide recorded events by policies, without a kernel.
 
@@ -221,7 +223,7 @@ def test_command(
     if theirs:
         if files or mode:
             raise UsageError("Falco rules are tested by themselves, without --mode")
-        return falco.test(theirs, events, matching=matching, paths=strict_paths, form_name=form, as_json=as_json)
+        return falco.test(theirs, events, as_json=as_json, **falco_options)  # type: ignore[arg-type]  # click gives what its options say
     policies, _ = read_policies(files, mode)
     results = []
     try:

@@ -270,7 +270,8 @@ class _PolicyReader(_Shapes):
         """Whether the document is one of ours; reports why not."""
         if root.kind != "map":
             listed = root.kind == "list"
-            hint = "Falco rules need a front end of a later version" if listed else f"begin with apiVersion: {schema.API_VERSION}"
+            theirs = "Falco rules: check, explain, test and convert take them, the agent not yet"
+            hint = theirs if listed else f"begin with apiVersion: {schema.API_VERSION}"
             self.report.add(root, "wrong-kind", f"a policy is a map with apiVersion, kind, metadata and spec, not a {root.kind}", hint)
             return False
         given = {key.text: value for key, value in root.pairs if key.kind == "scalar"}

@@ -97,7 +97,7 @@ def test_replay(rules: Path, tmp_path: Path) -> None:
     assert "Sensitive file" in result.stdout
     found = answer(call("test", "-p", rules, events, "--json"))
     assert found["mismatches"] == 0
-    assert found["events"][0]["matches"][0]["output"] == "file=/etc/shadow by cat"
+    assert found["events"][0]["matches"][0]["output"].startswith("file=/etc/shadow by cat container_id=host container_name=host ")
     events.write_text(HIT.replace('"Sensitive file"', '{"rule":"Sensitive file","output_fields":{"fd.name":"/x"}}'))
     result = call("test", rules, events, "--json")
     assert code(result) == 1
@@ -106,11 +106,12 @@ def test_replay(rules: Path, tmp_path: Path) -> None:
 
 
 def test_replay_in_falcos_form(rules: Path) -> None:
-    line = call("test", rules, "-", "--format", "falco", stdin=HIT + MISS).stdout
+    line = call("test", rules, "-", "--format", "falco", "--append-output", "", stdin=HIT + MISS).stdout
     assert json.loads(line)["output"].endswith("Warning file=/etc/shadow by cat")
     assert json.loads(line)["hostname"] == "n1"
-    text = call("test", rules, "-", "--format", "falco-text", stdin=HIT).stdout
-    assert text.endswith(": Warning file=/etc/shadow by cat\n")
+    text = call("test", rules, "-", "--format", "falco-text", "--append-output", "%proc.pid", stdin=HIT).stdout
+    assert text.endswith(": Warning file=/etc/shadow by cat <NA>\n")
+    assert code(call("test", rules, "-", "--append-output", "%no.field", stdin=HIT)) == 2
 
 
 @pytest.mark.parametrize("line", ["x\n", '{"type":"open","fields":{"no.field":1}}\n', '{"type":"open","expect":[{"x":1}]}\n'])

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfence.events.falco import Ancestor, Record, RecordedEvent, decode, directory_of, encode, read, record_of
@@ -124,6 +124,7 @@ def test_reading_skips_empty_lines_and_comments() -> None:
 
 
 @given(st.binary(max_size=80))
+@settings(deadline=None)
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     try:
         list(read([data]))

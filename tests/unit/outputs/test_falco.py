@@ -39,7 +39,7 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Any:
 def match() -> tuple[Match, RecordedEvent]:
     event = RecordedEvent(Record(type="open", time=MOMENT, fields={"fd.name": "/etc/shadow", "user.uid": 0}))
     loaded, _ = load_text(RULES)
-    return RuleSet(loaded.rules).matches(event)[0], event
+    return RuleSet(loaded.rules, append="").matches(event)[0], event
 
 
 def alert(**more: Any) -> Alert:

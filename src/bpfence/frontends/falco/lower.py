@@ -589,7 +589,7 @@ _MAPPED: Final[Mapping[str, tuple[tuple[Callable[[str], bool], _Build], ...]]] =
     "fd.name": ((_OPENED, _file("name")),),
     "fd.directory": ((_OPENED, _file("directory")),),
     "fd.filename": ((_OPENED, _file("filename")),),
-    "bpfence.path": ((_on("file.open", "process.exec"), _text("file.path")),),
+    "bpfence.path": ((_OPENED, _text("file.path")),),
     "fd.ino": ((_OPENED, _number("file.ino")),),
     "fd.typechar": _KINDS,
     "fd.type": _KINDS,

@@ -16,6 +16,12 @@ from bpfence.frontends.falco.fields import FIELD_BY_NAME, argument_problem, long
 from bpfence.frontends.falco.language import TRANSFORMERS, Call, FieldRef, parse_call, show_operand
 from bpfence.frontends.report import TextError, quoted, suggest
 
+SUGGESTED: Final = (
+    "container_id=%container.id container_name=%container.name container_image_repository=%container.image.repository"
+    " container_image_tag=%container.image.tag k8s_pod_name=%k8s.pod.name k8s_ns_name=%k8s.ns.name"
+)
+"""What Falco puts after every output by default: the fields that its container plugin suggests (append_output: suggested_output)."""
+
 MAX_OUTPUT: Final = 64 << 10
 MAX_WIDTH: Final = 1024
 _WIDTH: Final = re.compile(r"[0-9]+")

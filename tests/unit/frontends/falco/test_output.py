@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfence.frontends.falco.output import MAX_OUTPUT, parse
@@ -76,6 +76,7 @@ def test_length_is_bounded() -> None:
         st.text(max_size=30), st.lists(st.sampled_from(["%", "proc.name", "12", "[", "]", "*", "tolower(", ")", "evt.arg."])).map("".join)
     )
 )
+@settings(deadline=None)
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         template = parse(text)

@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfence.frontends.falco.patterns import MAX_PATTERN, PathSet, glob, regex
@@ -43,11 +43,13 @@ def test_a_glob_without_regard_to_case() -> None:
 
 
 @given(st.text("ab*?/.", max_size=8), st.text("ab/.", max_size=8))
+@settings(deadline=None)
 def test_globs_without_sets_are_those_of_the_standard_library(pattern: str, text: str) -> None:
     assert glob(pattern)(text) == (re.fullmatch(fnmatch.translate(pattern), text) is not None)
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
+@settings(deadline=None)
 def test_any_glob_is_compiled_or_refused(pattern: str, text: str) -> None:
     try:
         code = str(glob(pattern)(text))

@@ -189,6 +189,15 @@ def test_lists_are_put_into_exceptions() -> None:
     assert conditions(text) == ["evt.type = open and not proc.name in (a, b)"]
 
 
+def test_an_overlay_enforces_and_leaves_the_rule_as_it_is() -> None:
+    rules, problems = loaded(rule("evt.type=open and fd.name=/x"), "- rule: R\n  bpfence: {action: deny, errno: EACCES}\n")
+    assert problems == []
+    (one,) = rules
+    assert one.enforcement is not None
+    assert (one.enforcement.action, one.enforcement.errno, one.location.file) == ("deny", 13, "0.yaml")
+    assert [problem.code for problem in loaded("- rule: R\n  bpfence: {action: deny}\n")[1]] == ["append-unknown"]
+
+
 # ---- diagnostics ----
 
 
@@ -340,6 +349,7 @@ def test_any_yaml_of_the_right_words_loads_or_is_diagnosed(items: list[str]) -> 
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_any_bytes_load_or_are_diagnosed(data: bytes) -> None:
     load_text(data.decode("utf-8", "surrogateescape"))
 

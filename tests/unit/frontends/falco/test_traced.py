@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfence.frontends.falco.traced import MAX_EXPANDED, Traced, quote_item, substitute
@@ -82,6 +82,7 @@ def test_items_with_blanks_are_quoted(item: str, quoted: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["a", "list", "(", ")", ",", " ", "=", '"', "'", "\\"]), max_size=20).map("".join))
+@settings(deadline=None)
 def test_without_lists_nothing_changes(text: str) -> None:
     source = Traced().add(text, node("x"))
     assert substitute(source, {}, set()).text == text
