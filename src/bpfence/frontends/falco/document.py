@@ -72,7 +72,7 @@ REPLACEABLE: Final = (
     "condition", "output", "desc", "priority", "tags", "exceptions", "enabled", "warn_evttypes", "skip-if-unknown-filter", "capture",
     "capture_duration",
 )  # fmt: skip
-_RULE_KEYS: Final = ("rule", *REPLACEABLE, "source", "append", "override", "bpfence", "examples")
+_RULE_KEYS: Final = ("rule", *REPLACEABLE, "source", "append", "override", "bpfence")
 _KEYS: Final = {
     "list": ("list", "items", "append", "override"),
     "macro": ("macro", "condition", "append", "override"),
@@ -185,6 +185,10 @@ def priority(text: str) -> str | None:
     return next((name for name in PRIORITIES if name.lower() == low), None)
 
 
+MAX_MISTAKES: Final = 200
+"""After so many the rest of a load is not looked at: finding the place of a mistake and a word near it takes time."""
+
+
 def entries(root: Node, report: Report) -> Iterator[Entry]:
     """The entries of one YAML document, in order; mistakes go to the report."""
     if root.kind != "list":
@@ -192,6 +196,8 @@ def entries(root: Node, report: Report) -> Iterator[Entry]:
         report.add(root, "wrong-type", "a Falco rule file must be a list of entries", hint)
         return
     for item in root.items:
+        if report.errors >= MAX_MISTAKES:
+            return
         if item.kind == "scalar" and item.empty:
             continue
         if item.kind != "map":
@@ -500,15 +506,17 @@ class _Reader:
             self.report.add(node, "wrong-type", "exceptions must be a list", "write '- name: NAME' and its keys below")
             return None
         made: list[ExceptionEntry] = []
+        taken: set[str] = set()
         for item in node.items:
             if item.kind != "map":
                 self.report.add(item, "wrong-type", "an exception must be a map", "write name:, fields:, comps: and values:")
                 continue
             one = self.exception(item)
-            if one is not None and any(other.name == one.name for other in made):
+            if one is not None and one.name in taken:
                 self.report.add(item, "duplicate-exception", f"two exceptions are named {quoted(one.name)}", "join their values")
             elif one is not None:
                 made.append(one)
+                taken.add(one.name)
         return tuple(made)
 
     def exception(self, node: Node) -> ExceptionEntry | None:

@@ -16,6 +16,7 @@ from bpfence.errors import Location
 from bpfence.frontends.falco import checks, events, language, output
 from bpfence.frontends.falco.checks import CheckError, Comparison, Source
 from bpfence.frontends.falco.document import (
+    MAX_MISTAKES,
     Enforcement,
     EngineEntry,
     Entry,
@@ -39,6 +40,9 @@ MAX_LIST: Final = 200_000
 MAX_TREE: Final = 100_000
 MAX_DEPTH: Final = 200
 MANY_TYPES: Final = 100
+MAX_JOINED: Final = 64
+MAX_RULE_MISTAKES: Final = 20
+LONG: Final = 64 << 10  # a condition in which finding a place takes time: then fewer mistakes are enough
 
 Tree = Union[Comparison, Not, And, Or]
 
@@ -131,6 +135,8 @@ class Collector:
     def take(self, entry: Entry) -> None:
         """One entry."""
         self.count += 1
+        if self.report.errors >= MAX_MISTAKES:
+            return
         match entry:
             case ListEntry():
                 self._list(entry)
@@ -380,24 +386,36 @@ class _Resolver:
         self.used_lists: set[str] = set()
         self.used_macros: set[str] = set()
         self.level = 0
+        self.longest = 0  # the longest text read so far
         self.tests: dict[int, Comparison | CheckError] = {}
-        self.told: set[tuple[Location, str]] = set()
+        self.told: set[int] = set()
+        self.trees: dict[int, Tree] = {}
+        self.type_sets: dict[int, tuple[frozenset[str], frozenset[str]]] = {}
         self.sizes: dict[int, tuple[int, int]] = {}
-        self.kept: list[object] = []  # what `tests` and `sizes` are keyed by must stay alive
+        self.kept: list[object] = []  # what the maps above and `told` are keyed by must stay alive
 
     def run(self) -> Loaded:
         self.expand_lists()
         for macro in self.in_order(self.macros):
-            macro.syntax = self.parse(self.joined(macro.conditions))
+            macro.syntax = None if self.tired() else self.parse(self.joined(macro.conditions))
         for macro in self.in_order(self.macros):
-            self.expand_macro(macro, [])
+            if not self.tired():
+                self.expand_macro(macro, [])
         loaded = Loaded(lists=len(self.lists), macros=len(self.macros))
         for rule in self.in_order(self.collector.rules):
-            made = None if rule.source not in SOURCES else self.rule(rule)
+            made = None if rule.source not in SOURCES or self.tired() else self.rule(rule)
             if made is not None:
                 loaded.rules.append(made)
-        self.tell_unused()
+        if self.tired():
+            what = f"more than {MAX_MISTAKES} mistakes: what comes after them is not looked at"
+            self.report.add(self.report.diagnostics[-1].location, "limit", what, "mend these first")
+        else:
+            self.tell_unused()
         return loaded
+
+    def tired(self) -> bool:
+        """Whether there are so many mistakes that more are no help."""
+        return self.report.errors >= MAX_MISTAKES
 
     def in_order(self, named: dict[str, Any]) -> list[Any]:
         return sorted(named.values(), key=lambda item: item.index)
@@ -455,6 +473,7 @@ class _Resolver:
         """The tree of a condition after its lists were put in; None where it is broken, which is reported."""
         try:
             traced = substitute(traced, self.lists, self.used_lists)
+            self.longest = max(self.longest, len(traced.text))
             return language.parse(traced.text, traced)
         except TextError as error:
             self.report.add(traced.place(error.offset), error.code, error.message, error.hint)
@@ -504,21 +523,23 @@ class _Resolver:
 
     def macro(self, ref: MacroRef, visible: int | None, path: list[str]) -> Any:
         macro = self.macros.get(ref.name)
-        place = place_of(ref.spot)
         if macro is None or (visible is not None and macro.index >= visible):
             hint = suggest(ref.name, self.macros, "a test is FIELD OPERATOR VALUE; field names hold a dot")
             if macro is not None:
                 hint = f"it is defined on line {macro.place.location.line} of {macro.place.location.file}: move it before this one"
-            self.report.add(place, "unknown-macro", f"undefined macro {quoted(ref.name)}", hint)
+            self.report.add(place_of(ref.spot), "unknown-macro", f"undefined macro {quoted(ref.name)}", hint)
             raise _BrokenError
         self.used_macros.add(ref.name)
         if ref.name in path:
             self.report.add(
-                place, "macro-loop", f"macro {quoted(ref.name)} uses itself: {' → '.join([*path, ref.name])}", "break the circle"
+                place_of(ref.spot),
+                "macro-loop",
+                f"macro {quoted(ref.name)} uses itself: {' → '.join([*path, ref.name])}",
+                "break the circle",
             )
             raise _BrokenError
         if len(path) > language.MAX_NESTING:
-            self.report.add(place, "limit", f"macros nest deeper than {language.MAX_NESTING}", "join some of them")
+            self.report.add(place_of(ref.spot), "limit", f"macros nest deeper than {language.MAX_NESTING}", "join some of them")
             raise _BrokenError
         found = self.expand_macro(macro, path)
         if found is None:
@@ -539,7 +560,7 @@ class _Resolver:
         if made is None:
             return None
         template, text = made
-        types = event_types(condition)
+        types = _types(condition, self.type_sets)[0]
         if rule.warn_evttypes and len(types) > MANY_TYPES:
             what = f"rule {quoted(rule.name)} does not say which event types it is for: it is tried on every event"
             self.report.add(rule.place, "no-evttype", what, "add evt.type in (...) to its condition, or warn_evttypes: false", "warning")
@@ -555,10 +576,9 @@ class _Resolver:
             self.report.add(place_of(mistakes[0].spot), "unknown-filter", what, mistakes[0].hint, "warning")
             return
         for mistake in mistakes:
-            place = place_of(mistake.spot)
-            if (place, mistake.code) not in self.told:
-                self.told.add((place, mistake.code))
-                self.report.add(place, mistake.code, mistake.message, mistake.hint)
+            if id(mistake) not in self.told:
+                self.told.add(id(mistake))
+                self.report.add(place_of(mistake.spot), mistake.code, mistake.message, mistake.hint)
 
     def condition(self, rule: _Rule) -> Tree:
         traced = self.joined(rule.conditions)
@@ -582,30 +602,35 @@ class _Resolver:
             self.report.add(rule.place, "limit", what, f"at most {MAX_TREE:,}: use fewer macros inside macros")
             raise _BrokenError
         mistakes: list[CheckError] = []
-        made = self.typed(expanded, mistakes, {})
+        made = self.typed(expanded, mistakes)
         if mistakes:
             raise _BrokenError(mistakes)
         assert made is not None
         return made
 
-    def typed(self, node: Any, mistakes: list[CheckError], done: dict[int, Tree | None]) -> Tree | None:
+    def typed(self, node: Any, mistakes: list[CheckError]) -> Tree | None:
         """The tree with Comparisons for leaves, and `and` inside `and`, `or` inside `or` joined."""
-        key = id(node)
-        if key in done:
-            return done[key]
+        known = self.trees.get(id(node))
+        if known is not None:
+            return known
+        if len(mistakes) >= (MAX_RULE_MISTAKES if self.longest <= LONG else 3):
+            return None
         made: Tree | None
         if isinstance(node, Check):
             made = self.test(node, mistakes)
         elif isinstance(node, Not):
-            part = self.typed(node.part, mistakes, done)
+            part = self.typed(node.part, mistakes)
             made = None if part is None else Not(part)  # type: ignore[arg-type]  # the same shape over other leaves
         else:
             parts: list[Any] = []
             for part in node.parts:
-                inner = self.typed(part, mistakes, done)
-                parts += inner.parts if isinstance(inner, type(node)) else [inner]
+                inner = self.typed(part, mistakes)
+                # A wide macro that many rules use stays one shared node.
+                parts += inner.parts if isinstance(inner, type(node)) and len(inner.parts) <= MAX_JOINED else [inner]
             made = None if None in parts else type(node)(tuple(parts))
-        done[key] = made
+        if made is not None:
+            self.kept.append(node)
+            self.trees[id(node)] = made
         return made
 
     def test(self, check: Check, mistakes: list[CheckError]) -> Comparison | None:
@@ -640,6 +665,7 @@ class _Resolver:
             return self.lenient(traced.text), traced.text
         except TextError as error:
             found = CheckError(Spot(traced, error.offset), error.message, error.hint, error.code)
+            self.kept.append(found)
             self.tell(rule, [found])
             return None
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bpfence.errors import Diagnostic
 from bpfence.frontends.falco import is_falco, load_files, load_text, load_texts, select
+from bpfence.frontends.falco.document import MAX_MISTAKES
 from bpfence.frontends.falco.resolve import MAX_DEPTH, Rule, event_types, show
 from tests.unit.frontends.falco.trees import corpus
 
@@ -280,6 +281,28 @@ def test_depth_has_a_limit() -> None:
     text = "- macro: m0\n  condition: proc.name=x\n"
     text += "".join(f"- macro: m{n}\n  condition: not (proc.name=a and m{n - 1})\n" for n in range(1, MAX_DEPTH))
     assert bounded([text + rule(f"evt.type=open and m{MAX_DEPTH - 1}")]) == {"limit"}
+
+
+def test_a_wide_macro_that_many_rules_share_is_read_once() -> None:
+    wide = "- macro: m\n  condition: " + " or ".join(["proc.name=x"] * 5000) + "\n"
+    text = wide + "".join(rule("evt.type=open and m", f"R{n}") for n in range(300))
+    start = time.monotonic()
+    rules, problems = loaded(text)
+    assert time.monotonic() - start < 20
+    assert (len(rules), problems) == (300, [])
+
+
+@pytest.mark.parametrize("join", [" or ", " or\n    "])
+def test_one_condition_of_many_mistakes(join: str) -> None:
+    text = rule(">\n    evt.type=open and " + join.join(["a.b=x"] * 30_000))
+    assert bounded([text]) == {"unknown-field"}
+
+
+def test_after_many_mistakes_the_rest_is_not_looked_at() -> None:
+    text = "".join(f"- macro: mac{n}\n  condition: proc.name=x\n" for n in range(1000))
+    _, problems = loaded(text + "".join(rule(f"evt.type=open and unknown_{n}", f"R{n}") for n in range(1000)))
+    assert len(problems) == MAX_MISTAKES + 1
+    assert (problems[-1].code, problems[-1].hint) == ("limit", "mend these first")
 
 
 @pytest.mark.parametrize(
