@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import click
 import msgspec
@@ -127,19 +127,23 @@ def _explanation(rule: dict[str, Any]) -> Iterator[Text]:
 # ---- test ----
 
 
-def test(
-    files: Sequence[str],
-    events: str,
-    *,
-    matching: Literal["first", "all"],
-    paths: Literal["kernel", "text"],
-    form_name: str,
-    append: str | None,
-    as_json: bool,
-) -> int:
+class Replay(NamedTuple):
+    """How events are replayed: the options of `bpfence test` that are for Falco rules."""
+
+    matching: Literal["first", "all"] = "first"
+    paths: Literal["kernel", "text"] = "kernel"
+    form_name: str = "table"
+    append: str | None = None
+    names: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    priority: str = "Debug"
+
+
+def test(files: Sequence[str], events: str, how: Replay, *, as_json: bool) -> int:
     """Replay recorded events against rules."""
+    chosen = falco.select(load(files), names=how.names, tags=how.tags, priority=how.priority)
     try:
-        rules = RuleSet(falco.select(load(files)), matching=matching, paths=paths, append=SUGGESTED if append is None else append)
+        rules = RuleSet(chosen, matching=how.matching, paths=how.paths, append=SUGGESTED if how.append is None else how.append)
     except TextError as error:
         raise UsageError(f"--append-output: {error.message}") from None
     results = []
@@ -152,12 +156,12 @@ def test(
     except (BadLineError, OSError) as error:
         raise UsageError(f"{events}: {error}") from None
     mismatches = sum(bool(result[-1]) for result in results)
-    if form_name != "table":
+    if how.form_name != "table":
         host = host_name()
         for _, event, matches, _ in results:
             for match in matches:
                 named = event.get("evt.hostname")
-                click.echo(form(of_match(match, event, str(named) if named is not None else host), as_text=form_name == "falco-text"))
+                click.echo(form(of_match(match, event, str(named) if named is not None else host), as_text=how.form_name == "falco-text"))
     elif as_json:
         shown = [_result(number, event, matches, problem) for number, event, matches, problem in results]
         emit_json({"events": shown, "mismatches": mismatches})
@@ -166,7 +170,7 @@ def test(
             (number, event.type, ", ".join(match.rule.name for match in matches), problem) for number, event, matches, problem in results
         ]
         out().print(table("line", "event", "rules", "expected otherwise", rows=rows))
-    if form_name != "table" or not as_json:
+    if how.form_name != "table" or not as_json:
         err().print(Text(f"{len(results)} events, {mismatches} matched otherwise than expected", "bold red" if mismatches else "green"))
     return FINDINGS if mismatches else 0
 

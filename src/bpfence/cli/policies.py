@@ -25,6 +25,7 @@ from bpfence.errors import CompileError, Diagnostic, UsageError
 from bpfence.events.source import BadLineError, Recorded, fields_from_json, read_recorded
 from bpfence.events.values import BadValueError, escape, printable
 from bpfence.frontends import native
+from bpfence.frontends.falco.document import PRIORITIES
 from bpfence.policy import Action, PolicySet, Value
 
 if TYPE_CHECKING:
@@ -198,9 +199,12 @@ def _show_route(route: Route) -> None:
 @click.option("--strict-paths", "paths", type=click.Choice(["kernel", "text"]), default="kernel", help="Falco rules: what fd.name is.")
 @click.option("--format", "form_name", type=FORMS, default="table", help="Falco rules: how to show it.")
 @click.option("--append-output", "append", metavar="TEXT", help="Falco rules: goes after outputs (default: container fields).")
+@click.option("--rule", "names", multiple=True, metavar="NAME", help="Falco rules: only these (shell patterns). Repeatable.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Falco rules: only those with this tag, enabled or not. Repeatable.")
+@click.option("--priority", type=click.Choice(PRIORITIES, case_sensitive=False), default="Debug", help="Falco rules: least urgent.")
 @json_option
 def test_command(
-    policy_files: tuple[str, ...], arguments: tuple[str, ...], mode: str | None, as_json: bool, **falco_options: str | None
+    policy_files: tuple[str, ...], arguments: tuple[str, ...], mode: str | None, as_json: bool, **falco_options: Any
 ) -> int:
     """Decide recorded events by policies, without a kernel.
 
@@ -223,7 +227,7 @@ def test_command(
     if theirs:
         if files or mode:
             raise UsageError("Falco rules are tested by themselves, without --mode")
-        return falco.test(theirs, events, as_json=as_json, **falco_options)  # type: ignore[arg-type]  # click gives what its options say
+        return falco.test(theirs, events, falco.Replay(**falco_options), as_json=as_json)
     policies, _ = read_policies(files, mode)
     results = []
     try:

@@ -114,6 +114,20 @@ def test_replay_in_falcos_form(rules: Path) -> None:
     assert code(call("test", rules, "-", "--append-output", "%no.field", stdin=HIT)) == 2
 
 
+def test_replay_of_chosen_rules(rules: Path) -> None:
+    rules.write_text(RULES + "  tags: [t]\n- rule: Sensitive file\n  enabled: false\n  override: {enabled: replace}\n")
+    nothing = HIT.replace('"Sensitive file"', "")
+
+    def chosen(*options: str) -> list[str]:
+        (found,) = answer(call("test", rules, "-", "--json", *options, stdin=nothing))["events"]
+        return [match["rule"] for match in found["matches"]]
+
+    assert chosen() == []
+    assert chosen("--rule", "Sens*") == ["Sensitive file"]
+    assert chosen("--rule", "Sens*", "--priority", "error") == []
+    assert chosen("--tag", "t") == []
+
+
 @pytest.mark.parametrize("line", ["x\n", '{"type":"open","fields":{"no.field":1}}\n', '{"type":"open","expect":[{"x":1}]}\n'])
 def test_replay_of_bad_lines(rules: Path, line: str) -> None:
     result = call("test", rules, "-", stdin=line)
