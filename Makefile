@@ -85,6 +85,7 @@ demo: dev ## real attacks, without and with bpfence; in a guest where this kerne
 
 .PHONY: bench
 bench: dev $(WORKLOAD) ## instructions per operation, in 6.12 guests; writes docs/benchmarks*.md
+	@$(PYTHON) benchmarks/falco.py
 	@$(PYTHON) benchmarks/bench.py $(ARGS)
 	@$(PYTHON) benchmarks/seccomp.py
 

@@ -3,6 +3,7 @@
 
     show       errors, diagnostics and tables for people; nothing hostile reaches the terminal unescaped
     policies   check, explain, test: what needs no kernel
+    falco      fields, convert; check, explain and test of Falco's rule files
     host       run, exec, status, unload, doctor: what does
     seccomp    profiles: check, explain, diff, merge, export, import
     seccomp_run  commands under profiles: run, learn, supervise; in the same group
@@ -20,7 +21,7 @@ from click.shell_completion import get_completion_class
 
 import bpfence
 from bpfence import abi
-from bpfence.cli import host, policies, seccomp, seccomp_run
+from bpfence.cli import falco, host, policies, seccomp, seccomp_run
 from bpfence.cli.show import Command, emit_json, json_option
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -71,7 +72,7 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, "bpfence", "_BPFENCE_COMPLETE").source())
 
 
-for command in (*policies.COMMANDS, *host.COMMANDS, *seccomp.COMMANDS):
+for command in (*policies.COMMANDS, *falco.COMMANDS, *host.COMMANDS, *seccomp.COMMANDS):
     cli.add_command(command)
 for command in seccomp_run.COMMANDS:
     seccomp.group.add_command(command)

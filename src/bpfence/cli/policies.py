@@ -19,12 +19,14 @@ from rich.text import Text
 
 from bpfence import evaluate
 from bpfence.agent import read_policies
+from bpfence.cli import falco
 from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
 from bpfence.compiler import Compiled, compile_policies
 from bpfence.errors import CompileError, Diagnostic, UsageError
 from bpfence.events.source import BadLineError, Recorded, fields_from_json, read_recorded
 from bpfence.events.values import BadValueError, escape, printable
 from bpfence.frontends import native
+from bpfence.frontends.falco.document import PRIORITIES
 from bpfence.names import TABLES
 from bpfence.policy import Action, PolicySet, Value
 from bpfence.seccomp.profile import kernel_version
@@ -36,6 +38,8 @@ FINDINGS: Final = 1
 UNREADABLE: Final = 2
 ALL_CAPABILITIES: Final = frozenset(TABLES["capability"].numbers)
 PATHS: Final = click.Path(exists=True, path_type=str)
+FILES: Final = click.Path(exists=True, allow_dash=True, path_type=str)
+FORMS: Final = click.Choice(["table", "falco", "falco-text"])
 
 
 @click.command(cls=Command)
@@ -43,7 +47,7 @@ PATHS: Final = click.Path(exists=True, path_type=str)
 @click.option("--strict", is_flag=True, help="Warnings count as findings.")
 @json_option
 def check(files: tuple[str, ...], strict: bool, as_json: bool) -> int:
-    """Find every mistake in policy files, with its place and how to mend it.
+    """Find every mistake in policy files (native or Falco's), with its place and how to mend it.
 
     Exits with 0 when there is none, 1 when there are some, 2 when a file cannot be read.
 
@@ -52,6 +56,7 @@ def check(files: tuple[str, ...], strict: bool, as_json: bool) -> int:
       bpfence check policies/
       bpfence check --json my.yaml | jq '.findings[].message'
     """
+    files, theirs = falco.split(files)
     policies, found = native.load_files(files)
     found += seccomp_findings(policies)
     if not any(diagnostic.severity == "error" for diagnostic in found):
@@ -59,16 +64,20 @@ def check(files: tuple[str, ...], strict: bool, as_json: bool) -> int:
             found += compile_policies(policies).unreachable
         except CompileError as error:
             found += error.diagnostics
+    summary = _summary(policies)
+    if theirs:
+        more, falco_summary = falco.check(theirs)
+        found, summary = [*found, *more], [*summary, *falco_summary]
     found = sorted(dict.fromkeys(found), key=lambda diagnostic: diagnostic.location)
     counts = {severity: sum(diagnostic.severity == severity for diagnostic in found) for severity in ("error", "warning")}
     if as_json:
         findings = [diagnostic_as_json(diagnostic) for diagnostic in found]
-        emit_json({"findings": findings, "errors": counts["error"], "warnings": counts["warning"], "policies": _summary(policies)})
+        emit_json({"findings": findings, "errors": counts["error"], "warnings": counts["warning"], "policies": summary})
     else:
         show_diagnostics(found, out())
-        rules = sum(len(policy.rules) for policy in policies.policies)
-        summary = f"{len(policies.policies)} policies, {rules} rules: {counts['error']} errors, {counts['warning']} warnings"
-        err().print(Text(summary, "green" if not counts["error"] else "bold red"))
+        rules = sum(policy["rules"] for policy in summary)
+        line = f"{len(summary)} policies, {rules} rules: {counts['error']} errors, {counts['warning']} warnings"
+        err().print(Text(line, "green" if not counts["error"] else "bold red"))
     return _check_code(found, strict)
 
 
@@ -101,15 +110,25 @@ def _summary(policies: PolicySet) -> list[dict[str, Any]]:
 @click.command("explain", cls=Command)
 @click.argument("files", nargs=-1, required=True, type=PATHS)
 @click.option("--event", "event", metavar="JSON", help='A sample event, as {"event": "process.exec", "file.path": "/tmp/x"}.')
+@click.option("--rule", "names", multiple=True, metavar="NAME", help="Of Falco rules: only these (shell patterns). Repeatable.")
 @json_option
-def explain_command(files: tuple[str, ...], event: str | None, as_json: bool) -> int:
+def explain_command(files: tuple[str, ...], event: str | None, names: tuple[str, ...], as_json: bool) -> int:
     """Show what policies are compiled to: where each rule runs, the sizes of automata and diagrams, the route of an event.
+
+    Of Falco rules: the condition with macros and lists put in, what of it the kernel decides, and what is left and why.
 
     \b
     Examples:
       bpfence explain policies/
+      bpfence explain falco_rules.yaml --rule 'Clear Log*'
       bpfence explain p.yaml --event '{"event":"process.exec","file.path":"/tmp/x","process.uid":1000}'
     """
+    files, theirs = falco.split(files)
+    if theirs:
+        if files or event:
+            raise UsageError("Falco files are explained by themselves, without --event")
+        falco.explain(theirs, names, as_json)
+        return 0
     policies, _ = read_policies(files)
     compiled = compile_policies(policies)
     route = _route(compiled, _sample(event)) if event else None
@@ -190,23 +209,42 @@ def _show_route(route: Route) -> None:
 
 
 @click.command("test", cls=Command)
-@click.option("-p", "--policy", "files", multiple=True, required=True, type=PATHS, help="A policy file or directory. Repeatable.")
-@click.argument("events", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=str))
+@click.option("-p", "--policy", "policy_files", multiple=True, type=PATHS, help="A policy file or directory. Repeatable.")
+@click.argument("arguments", nargs=-1, required=True, metavar="[POLICIES]... EVENTS", type=FILES)
 @click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
+@click.option("--matching", type=click.Choice(["first", "all"]), default="first", help="Falco rules: the first match, or all.")
+@click.option("--strict-paths", "paths", type=click.Choice(["kernel", "text"]), default="kernel", help="Falco rules: what fd.name is.")
+@click.option("--format", "form_name", type=FORMS, default="table", help="Falco rules: how to show it.")
+@click.option("--append-output", "append", metavar="TEXT", help="Falco rules: goes after outputs (default: container fields).")
+@click.option("--rule", "names", multiple=True, metavar="NAME", help="Falco rules: only these (shell patterns). Repeatable.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Falco rules: only those with this tag, enabled or not. Repeatable.")
+@click.option("--priority", type=click.Choice(PRIORITIES, case_sensitive=False), default="Debug", help="Falco rules: least urgent.")
 @json_option
-def test_command(files: tuple[str, ...], events: str, mode: str | None, as_json: bool) -> int:
+def test_command(
+    policy_files: tuple[str, ...], arguments: tuple[str, ...], mode: str | None, as_json: bool, **falco_options: Any
+) -> int:
     """Decide recorded events by policies, without a kernel.
 
     EVENTS holds one JSON object a line: lines of `bpfence run --output jsonl:PATH`, or flat events such as
     {"event": "process.exec", "file.path": "/tmp/x"}. A line may say what should happen: "expect": "deny" (or kill, audit, none;
     allow for anything that goes through), or "expect": {"action": "deny", "errno": "EACCES", "rules": ["policy/rule"]}.
-    Exits with 1 when some event is decided otherwise.
+    Exits with 1 when some event is decided otherwise. Falco rules take lines of the form of docs/falco.md, whose "expect"
+    is the list of rules that must match.
 
     \b
     Examples:
       bpfence test -p policies/ recorded.jsonl
+      bpfence test falco_rules.yaml events.jsonl --format falco
       echo '{"event":"exec","file.path":"/tmp/x","expect":"deny"}' | bpfence test -p p.yaml -
     """
+    *given, events = arguments
+    files, theirs = falco.split((*policy_files, *given))
+    if not files and not theirs:
+        raise UsageError("name policies: -p FILE, or files before EVENTS")
+    if theirs:
+        if files or mode:
+            raise UsageError("Falco rules are tested by themselves, without --mode")
+        return falco.test(theirs, events, falco.Replay(**falco_options), as_json=as_json)
     policies, _ = read_policies(files, mode)
     results = []
     try:

@@ -89,6 +89,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     setns: Details = UNSET
     io_uring: Details = UNSET
     syscall: Details = UNSET
+    falco: Details = UNSET  # of a Falco rule: priority, source, output, output_fields
     container: dict[str, Any] | None = None
     k8s: dict[str, Any] | None = None
 

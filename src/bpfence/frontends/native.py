@@ -63,8 +63,8 @@ def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[PolicySet, list
     """Every policy of some files and directories (their *.yaml and *.yml, by name; not what lies deeper)."""
     reader = _Reader()
     for path in paths:
-        for file in _files(Path(path), reader.report):
-            data = _bytes(file, reader.report)
+        for file in policy_files(Path(path), reader.report):
+            data = read_bytes(file, reader.report)
             if data is not None:
                 reader.read(data, str(file))
     return reader.result()
@@ -77,7 +77,8 @@ def load_text(text: str, file: str = "<text>") -> tuple[PolicySet, list[Diagnost
     return reader.result()
 
 
-def _files(path: Path, report: Report) -> list[Path]:
+def policy_files(path: Path, report: Report) -> list[Path]:
+    """A file itself, or the policy files of a directory by name; what is not read is reported."""
     if not path.is_dir():
         return [path]
     try:
@@ -95,7 +96,8 @@ def _files(path: Path, report: Report) -> list[Path]:
     return chosen
 
 
-def _bytes(path: Path, report: Report) -> bytes | None:
+def read_bytes(path: Path, report: Report) -> bytes | None:
+    """A regular file's bytes, one more than yaml_nodes.MAX_BYTES at most; None, and a finding, where it cannot be read."""
     place = Location(str(path))
     try:
         # Without O_NONBLOCK a FIFO dropped into the directory would stop the agent here.
@@ -269,7 +271,8 @@ class _PolicyReader(_Shapes):
         """Whether the document is one of ours; reports why not."""
         if root.kind != "map":
             listed = root.kind == "list"
-            hint = "Falco rules need a front end of a later version" if listed else f"begin with apiVersion: {schema.API_VERSION}"
+            theirs = "Falco rules: check, explain, test and convert take them, the agent not yet"
+            hint = theirs if listed else f"begin with apiVersion: {schema.API_VERSION}"
             self.report.add(root, "wrong-kind", f"a policy is a map with apiVersion, kind, metadata and spec, not a {root.kind}", hint)
             return False
         given = {key.text: value for key, value in root.pairs if key.kind == "scalar"}

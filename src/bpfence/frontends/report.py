@@ -53,7 +53,7 @@ CODES: Final[Mapping[str, str]] = {
     "yaml-limit": "a file too large or too deep",
     "yaml-syntax": "a file that is not YAML",
 }
-"""Every diagnostic code of this package, and what it means."""
+"""Every diagnostic code of the native front end, and what it means; those of `falco` are in its `document`."""
 
 
 class TextError(Exception):
@@ -68,9 +68,10 @@ class TextError(Exception):
 
 
 class Report:
-    """The diagnostics of one load, in the order they were found."""
+    """The diagnostics of one load, in the order they were found. `codes` are those of the front end that it is for."""
 
-    def __init__(self) -> None:
+    def __init__(self, codes: Mapping[str, str] = CODES) -> None:
+        self.codes = codes
         self.diagnostics: list[Diagnostic] = []
         self.errors = 0
 
@@ -78,7 +79,7 @@ class Report:
         self, place: Node | Location, code: str, message: str, hint: str = "", severity: Literal["error", "warning", "info"] = "error"
     ) -> None:
         """One finding, at a node or a place."""
-        if code not in CODES:
+        if code not in self.codes:
             raise KeyError(code)
         location = place.location if isinstance(place, Node) else place
         self.diagnostics.append(Diagnostic(location, message, hint, severity, code))

@@ -82,6 +82,9 @@ class Node:
 
     def _index(self, offset: int) -> int:
         raw, at = self.source.text, self.start
+        begin = at + len(self.style)
+        if self.style not in ("|", ">") and raw.startswith(self.text, begin):
+            return min(begin + offset, len(raw))  # written as it is
         if self.style in ("|", ">"):
             end = _BREAK.search(raw, at)
             at = end.end() if end else len(raw)

@@ -5,6 +5,7 @@ Called by the agent with batches of lines. `open_outputs` reads what `--output` 
 
     jsonl:PATH   JSON lines appended to a file        -      JSON lines on standard output
     rich         the terminal view                    auto   rich on a terminal, JSON lines elsewhere
+    falco        Falco's JSON lines on standard output      falco-text   Falco's text lines
 
 An output that fails (disk full, reader gone) is counted and reported once; it never stops the agent, and enforcement lives in the kernel.
 """
@@ -21,7 +22,7 @@ import msgspec
 from bpfence.errors import UsageError
 from bpfence.events.alert import Line
 
-KINDS = ("auto", "-", "rich", "jsonl:PATH")
+KINDS = ("auto", "-", "rich", "jsonl:PATH", "falco", "falco-text")
 
 
 class Output(Protocol):
@@ -101,6 +102,7 @@ class Outputs:
 
 def open_outputs(specs: Sequence[str], report: Callable[[str], None], *, stream: IO[str] | None = None) -> Outputs:
     """The outputs that `specs` name, none twice; none at all means `auto`. `stream` is standard output. UsageError on a bad spec."""
+    from bpfence.outputs.falco import FalcoStream
     from bpfence.outputs.jsonl import JsonLinesFile, JsonLinesStream  # these import Output
     from bpfence.outputs.terminal import Terminal
 
@@ -113,6 +115,8 @@ def open_outputs(specs: Sequence[str], report: Callable[[str], None], *, stream:
                 made.append(JsonLinesFile(Path(place)))
             except OSError as error:
                 raise UsageError(f"output {spec!r} cannot be opened: {error.strerror or error}") from error
+        elif spec in ("falco", "falco-text"):
+            made.append(FalcoStream(stream, spec))
         elif spec == "-" or (spec in ("auto", "rich") and not stream.isatty()):
             made.append(JsonLinesStream(stream, spec))
         elif spec in ("auto", "rich"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 import resource
 import time
@@ -100,7 +101,13 @@ def test_deterministic(policies: PolicySet) -> None:
 
 
 FILE_OPEN = abi.EV_FILE_OPEN
-CERTAIN_PATHS = (*PATHS, "/a/c", "/c", "/b/x", "/b/xc", "/x/c", "/ab/b", "b", "xb", "/a/b/b", "/b/b/c", "/b/c", "", "c", "x", "/éb", "/a/")
+CERTAIN_PATHS = tuple(
+    dict.fromkeys([
+        *PATHS, "", *(prefix + "/".join(names) + suffix for prefix in ("", "/") for suffix in ("", "/") for depth in (1, 2, 3)
+                      for names in itertools.product(("a", "b", "c", "x", "xb"), repeat=depth)), "/xc", "/b/xc", "/ab/b", "/éb",
+    ])
+)  # fmt: skip
+"""A path for every set of the patterns below that some path is of, as far as the random conditions have them."""
 
 
 @SETTINGS

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Falco rule files in; mistakes, expansions, replayed events and native policies out.
+
+`fields` and `convert` are commands of their own; `check`, `explain` and `test` of `policies` come here with the files that are Falco's.
+No kernel, no privileges, no libbpf.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import click
+import msgspec
+from rich.text import Text
+
+from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
+from bpfence.errors import Diagnostic, PolicyError, UsageError
+from bpfence.events import falco as falco_events
+from bpfence.events.alert import host_name
+from bpfence.events.falco import RecordedEvent
+from bpfence.events.source import BadLineError
+from bpfence.events.values import printable
+from bpfence.frontends import falco
+from bpfence.frontends.falco import convert as conversion
+from bpfence.frontends.falco import lower, resolve
+from bpfence.frontends.falco.document import CODES
+from bpfence.frontends.falco.fields import CLASSES, FIELDS, Argument, Field
+from bpfence.frontends.falco.output import SUGGESTED
+from bpfence.frontends.falco.resolve import Rule
+from bpfence.frontends.native import policy_files
+from bpfence.frontends.report import Report, TextError
+from bpfence.outputs.falco import form, of_match
+from bpfence.rules import Match, RuleSet
+
+FINDINGS: Final = 1
+PATHS: Final = click.Path(exists=True, path_type=str)
+
+
+def split(files: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Native files and Falco files of some files and directories. A directory that holds both is taken apart."""
+    native: list[str] = []
+    theirs: list[str] = []
+    for name in files:
+        if not Path(name).is_dir():
+            (theirs if falco.is_falco_path(name) else native).append(name)
+        elif falco.is_falco_path(name):
+            inside = [str(path) for path in policy_files(Path(name), Report(CODES))]
+            for path in inside:
+                (theirs if falco.is_falco_path(path) else native).append(path)
+        else:
+            native.append(name)
+    return tuple(native), tuple(theirs)
+
+
+def load(files: Sequence[str]) -> list[Rule]:
+    """The rules of some files; PolicyError where there is a mistake. Warnings go to standard error."""
+    loaded, found = falco.load_files(files)
+    if any(diagnostic.severity == "error" for diagnostic in found):
+        raise PolicyError(found)
+    show_diagnostics(diagnostic for diagnostic in found if diagnostic.severity == "warning")
+    return loaded.rules
+
+
+def check(files: Sequence[str]) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
+    """Mistakes in Falco files, and one line of summary for each file's rules."""
+    loaded, found = falco.load_files(files)
+    summary = [{"name": file, "mode": "falco", "rules": sum(rule.location.file == file for rule in loaded.rules)} for file in files]
+    return found, summary
+
+
+# ---- explain ----
+
+
+def explain(files: Sequence[str], names: Sequence[str], as_json: bool) -> None:
+    """Expanded conditions, what the kernel decides, and what is left."""
+    rules = load(files)
+    if names:
+        rules = falco.select(rules, names=names)
+        if not rules:
+            raise UsageError(f"no rule is named {' or '.join(map(repr, names))}")
+    shown = [_explained(rule) for rule in rules]
+    if as_json:
+        emit_json({"rules": shown})
+        return
+    console = out()
+    for n, rule in enumerate(shown):
+        if n:
+            console.print()
+        for line in _explanation(rule):
+            console.print(line)
+
+
+def _explained(rule: Rule) -> dict[str, Any]:
+    enforcing = rule.enforcement is not None and rule.enforcement.action != "audit"
+    lowered = lower.enforced(rule) if enforcing else lower.lower(rule)
+    types = sorted(rule.types) if len(rule.types) <= resolve.MANY_TYPES else ["(all)"]
+    return {
+        "rule": rule.name, "priority": rule.priority, "enabled": rule.enabled, "tags": list(rule.tags), "location": str(rule.location),
+        "action": rule.enforcement.action if rule.enforcement else "audit", "types": types, "condition": resolve.show(rule.condition),
+        "output": rule.output_text, "exact": lowered.exact,
+        "kernel": {native: conversion.condition_text(condition) for native, condition in lowered.conditions.items()},
+        "user_space": [{"test": left.text, "reason": left.reason, "hint": left.hint, "location": str(left.place)} for left in lowered.left],
+        "unsensed": list(lowered.unsensed),
+    }  # fmt: skip
+
+
+def _explanation(rule: dict[str, Any]) -> Iterator[Text]:
+    state = "" if rule["enabled"] else ", disabled"
+    yield Text.assemble(
+        (printable(rule["rule"]), "bold"), f"  {rule['priority']}, {rule['action']}{state}", (f"  {printable(rule['location'])}", "dim")
+    )
+    yield Text(f"  event types  {' '.join(rule['types'])}")
+    yield Text(f"  condition    {printable(rule['condition'])}")
+    for native, condition in rule["kernel"].items():
+        yield Text.assemble(("  kernel       ", "green"), f"{native}: {printable(condition)}")
+    if rule["exact"]:
+        yield Text("  user space   nothing: the kernel decides it")
+    for left in rule["user_space"]:
+        yield Text.assemble(("  user space   ", "yellow"), printable(left["test"]), (f"  {printable(left['reason'])}", "dim"))
+    if rule["unsensed"]:
+        yield Text.assemble(("  not sensed   ", "red"), " ".join(rule["unsensed"]))
+
+
+# ---- test ----
+
+
+class Replay(NamedTuple):
+    """How events are replayed: the options of `bpfence test` that are for Falco rules."""
+
+    matching: Literal["first", "all"] = "first"
+    paths: Literal["kernel", "text"] = "kernel"
+    form_name: str = "table"
+    append: str | None = None
+    names: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    priority: str = "Debug"
+
+
+def test(files: Sequence[str], events: str, how: Replay, *, as_json: bool) -> int:
+    """Replay recorded events against rules."""
+    chosen = falco.select(load(files), names=how.names, tags=how.tags, priority=how.priority)
+    try:
+        rules = RuleSet(chosen, matching=how.matching, paths=how.paths, append=SUGGESTED if how.append is None else how.append)
+    except TextError as error:
+        raise UsageError(f"--append-output: {error.message}") from None
+    results = []
+    try:
+        if events == "-":
+            results = [_tested(rules, number, event) for number, event in falco_events.read(sys.stdin.buffer)]
+        else:
+            with Path(events).open("rb") as lines:
+                results = [_tested(rules, number, event) for number, event in falco_events.read(lines)]
+    except (BadLineError, OSError) as error:
+        raise UsageError(f"{events}: {error}") from None
+    mismatches = sum(bool(result[-1]) for result in results)
+    if how.form_name != "table":
+        host = host_name()
+        for _, event, matches, _ in results:
+            for match in matches:
+                named = event.get("evt.hostname")
+                click.echo(form(of_match(match, event, str(named) if named is not None else host), as_text=how.form_name == "falco-text"))
+    elif as_json:
+        shown = [_result(number, event, matches, problem) for number, event, matches, problem in results]
+        emit_json({"events": shown, "mismatches": mismatches})
+    else:
+        rows = [
+            (number, event.type, ", ".join(match.rule.name for match in matches), problem) for number, event, matches, problem in results
+        ]
+        out().print(table("line", "event", "rules", "expected otherwise", rows=rows))
+    if how.form_name != "table" or not as_json:
+        err().print(Text(f"{len(results)} events, {mismatches} matched otherwise than expected", "bold red" if mismatches else "green"))
+    return FINDINGS if mismatches else 0
+
+
+def _result(number: int, event: RecordedEvent, matches: list[Match], problem: str) -> dict[str, Any]:
+    fired = [{"rule": m.rule.name, "priority": m.rule.priority, "output": m.output, "output_fields": m.fields} for m in matches]
+    return {"line": number, "event": event.type, "matches": fired, "expected": event.record.expect, "mismatch": problem}
+
+
+def _tested(rules: RuleSet, number: int, event: RecordedEvent) -> tuple[int, RecordedEvent, list[Match], str]:
+    matches = rules.matches(event)
+    return number, event, matches, mismatch(event, matches, number)
+
+
+def mismatch(event: RecordedEvent, matches: list[Match], number: int = 0) -> str:
+    """What is not as a recorded line expects, or nothing."""
+    expected = event.record.expect
+    if expected is None:
+        return ""
+    wanted: list[dict[str, Any]] = [{"rule": item} if isinstance(item, str) else item for item in expected]
+    names = [str(item.get("rule")) for item in wanted]
+    fired = [match.rule.name for match in matches]
+    if sorted(names) != sorted(fired):
+        return f"expected {', '.join(names) or 'no rule'}, is {', '.join(fired) or 'none'}"
+    for item in wanted:
+        if item.keys() - {"rule", "output", "output_fields"} or not isinstance(item.get("output_fields", {}), dict):
+            raise BadLineError(number, "expect holds names of rules, or objects of rule, output and output_fields")
+        match = next(match for match in matches if match.rule.name == item["rule"])
+        if "output" in item and item["output"] != match.output:
+            return f"{match.rule.name}: output is {match.output}"
+        for name, value in item.get("output_fields", {}).items():
+            if match.fields.get(name) != value:
+                return f"{match.rule.name}: {name} is {match.fields.get(name)!r}, not {value!r}"
+    return ""
+
+
+# ---- fields ----
+
+
+@click.command("fields", cls=Command)
+@click.argument("pattern", required=False, default="")
+@click.option("--source", type=click.Choice(["syscall"]), default="syscall", show_default=True, help="The event source.")
+@click.option("--kernel", is_flag=True, help="Only fields that the kernel decides on some event.")
+@json_option
+def fields_command(pattern: str, source: str, kernel: bool, as_json: bool) -> int:
+    """List the Falco fields that conditions and outputs can use. PATTERN is a part of a name.
+
+    \b
+    Examples:
+      bpfence fields
+      bpfence fields proc.a
+      bpfence fields --json | jq -r '.fields[].name'
+    """
+    decided = set(lower.decided_fields())
+    chosen = [field for field in FIELDS if pattern in field.name and (not kernel or field.name in decided)]
+    if as_json:
+        emit_json({"source": source, "fields": [_field_as_json(field, field.name in decided) for field in chosen]})
+        return 0
+    console = out()
+    for prefix, what in CLASSES.items():
+        rows = [(_named(field), field.type.value, _described(field)) for field in chosen if field.name.partition(".")[0] == prefix]
+        if rows:
+            console.print(table("field", "type", "what it is", rows=rows, title=f"{prefix}: {what}"))
+            console.print()
+    return 0
+
+
+def _field_as_json(field: Field, decided: bool) -> dict[str, Any]:
+    made: dict[str, Any] = msgspec.to_builtins(field)
+    return {
+        "name": field.name, "type": field.type.value, "description": field.doc, "argument": field.argument.value, "list": field.many,
+        "available": field.filled, "kernel": decided, "extension": made["extension"], "deprecated": field.deprecated,
+    }  # fmt: skip
+
+
+def _named(field: Field) -> str:
+    shape = {
+        Argument.NONE: "",
+        Argument.INDEX: "[N]",
+        Argument.KEY: "[KEY]",
+        Argument.OPTIONAL_INDEX: "[N]?",
+        Argument.OPTIONAL_KEY: "[KEY]?",
+    }
+    return field.name + shape[field.argument]
+
+
+def _described(field: Field) -> str:
+    return field.doc if field.filled else f"{field.doc} (not filled in yet)"
+
+
+# ---- convert ----
+
+
+@click.command("convert", cls=Command)
+@click.argument("files", nargs=-1, required=True, type=PATHS)
+@click.option("--to", "target", type=click.Choice(["native"]), required=True, help="The format to write.")
+@click.option("--mode", type=click.Choice(["audit", "enforce"]), default="audit", show_default=True, help="Mode of the policies written.")
+@json_option
+def convert_command(files: tuple[str, ...], target: str, mode: str, as_json: bool) -> int:
+    """Write native policies that mean the same as Falco rules. What cannot be expressed exactly is reported and left out.
+
+    Exits with 1 when something was left out.
+
+    \b
+    Examples:
+      bpfence convert --to native rules.yaml > policies.yaml
+      bpfence convert --to native rules.yaml --json | jq '.left_out'
+    """
+    found = conversion.convert(load(files), mode)
+    if as_json:
+        emit_json({"policies": found.text, "converted": found.converted, "left_out": [diagnostic_as_json(d) for d in found.left_out]})
+    else:
+        click.echo(found.text, nl=False)
+        show_diagnostics(found.left_out)
+        err().print(Text(f"{len(found.converted)} rules converted, {len({d.location for d in found.left_out})} places left out {target}"))
+    return FINDINGS if found.left_out else 0
+
+
+COMMANDS: Final = (fields_command, convert_command)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Matches of Falco rules, or alerts, in; Falco's own lines out: one JSON object a line, or text.
+
+`--format falco` and `--output falco`. Keys, their order, the spelling of priorities and the form of `time` and `output` are Falco's, so
+that what reads Falco's output (falcosidekick and the like) reads this. Alerts of native policies come out in the same form; losses and
+statuses become lines of the internal rules that Falco has for such things.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from bpfence.events.alert import Alert, Line, LossLine, StatusLine
+from bpfence.events.falco import SECOND, FalcoEvent
+from bpfence.rules import Match
+
+PRIORITY_OF: Final = {"critical": "Critical", "high": "Error", "medium": "Warning", "low": "Notice", "info": "Informational"}
+"""Falco's priority for a severity of bpfence."""
+
+
+class FalcoAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """One line. The order of the keys is Falco's."""
+
+    hostname: str
+    output: str
+    output_fields: dict[str, Any]
+    priority: str
+    rule: str
+    source: str
+    tags: tuple[str, ...]
+    time: str
+
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def encode(alert: FalcoAlert) -> bytes:
+    """The line as JSON, without a newline."""
+    return _ENCODER.encode(alert)
+
+
+def of_match(match: Match, event: FalcoEvent, host: str) -> FalcoAlert:
+    """The line of a rule that an event matches."""
+    rule = match.rule
+    return FalcoAlert(
+        hostname=host, output=f"{_clock(event.time)}: {rule.priority} {match.output}", output_fields={"evt.time": event.time,
+        **match.fields},
+        priority=rule.priority, rule=rule.name, source=rule.source, tags=rule.tags, time=_iso(event.time),
+    )  # fmt: skip
+
+
+def _ordered(fields: dict[str, Any]) -> dict[str, Any]:
+    """By name, as Falco has them."""
+    return dict(sorted(fields.items()))
+
+
+def details(match: Match) -> dict[str, Any]:
+    """What an alert of bpfence carries of a Falco rule, under `falco`."""
+    rule = match.rule
+    return {"priority": rule.priority, "source": rule.source, "output": match.output, "output_fields": match.fields}
+
+
+def of_line(line: Line) -> FalcoAlert:
+    """The line of an alert, a loss or a status of bpfence."""
+    match line:
+        case Alert():
+            return _alert(line)
+        case LossLine():
+            fields: dict[str, Any] = {"lost": line.lost, **{f"lost.{event}": count for event, count in line.events.items()}}
+            return _internal(line, "Falco internal: syscall event drop", "Error", fields)
+        case StatusLine():
+            return _internal(line, "Falco internal: status", PRIORITY_OF.get(line.severity, "Informational"), {"status": line.status})
+
+
+def _internal(line: LossLine | StatusLine, rule: str, priority: str, fields: dict[str, Any]) -> FalcoAlert:
+    when = _moment(line.time)
+    return FalcoAlert(
+        hostname=line.host, output=f"{_clock(when)}: {priority} {line.message}", output_fields=_ordered({"evt.time": when, **fields}),
+        priority=priority,
+        rule=rule, source="internal", tags=(), time=line.time,
+    )  # fmt: skip
+
+
+def _alert(alert: Alert) -> FalcoAlert:
+    when = _moment(alert.time)
+    own: Mapping[str, Any] = alert.falco if alert.falco is not UNSET else {}
+    priority = str(own.get("priority") or PRIORITY_OF.get(alert.severity, "Warning"))
+    fields = own["output_fields"] if "output_fields" in own else _fields(alert)
+    return FalcoAlert(
+        hostname=alert.host, output=f"{_clock(when)}: {priority} {own.get('output', alert.message)}", output_fields={"evt.time": when,
+        **fields},
+        priority=priority, rule=str(alert.rule or alert.event), source=str(own.get("source", "syscall")), tags=alert.tags, time=alert.time,
+    )  # fmt: skip
+
+
+def _fields(alert: Alert) -> dict[str, Any]:
+    """output_fields of a native alert: what of it has a name in Falco, and what was done."""
+    process: dict[str, Any] = msgspec.to_builtins(alert.process) if alert.process else {}
+    words = process.get("args") or []
+    found = {
+        "evt.type": alert.event, "proc.pid": process.get("pid"), "proc.ppid": process.get("ppid"), "proc.name": process.get("name"),
+        "proc.exepath": process.get("exe"), "proc.cmdline": " ".join([str(process.get("name") or ""), *map(str, words[1:])]) or None,
+        "proc.cwd": process.get("cwd"), "user.uid": process.get("uid"), "group.gid": process.get("gid"),
+        "fd.name": alert.file.get("path") if alert.file is not UNSET else None,
+        "bpfence.action": alert.action, "bpfence.policy": alert.policy, "evt.res": alert.errno or None,
+    }  # fmt: skip
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _clock(when: int) -> str:
+    return dt.datetime.fromtimestamp(when // SECOND, dt.UTC).astimezone().strftime("%H:%M:%S") + f".{when % SECOND:09d}"
+
+
+def _iso(when: int) -> str:
+    return dt.datetime.fromtimestamp(when // SECOND, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{when % SECOND:09d}Z"
+
+
+def _moment(text: str) -> int:
+    """ns since 1970 of a time as bpfence writes it."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    seconds = int(dt.datetime.fromisoformat(whole).replace(tzinfo=dt.UTC).timestamp())
+    return seconds * SECOND + int((fraction + "0" * 9)[:9])
+
+
+class FalcoStream:
+    """`falco` and `falco-text`: standard output, which is not ours to close."""
+
+    def __init__(self, stream: IO[str], name: str = "falco") -> None:
+        self.name = name
+        self._stream = stream
+        self._as_text = name == "falco-text"
+
+    def write(self, lines: Sequence[Line]) -> None:
+        """Write lines, at once."""
+        for line in lines:
+            self._stream.write(form(of_line(line), as_text=self._as_text) + "\n")
+        self._stream.flush()
+
+    def reopen(self) -> None:
+        """There is nothing to open."""
+
+    def close(self) -> None:
+        """Not ours to close."""
+
+
+def form(alert: FalcoAlert, *, as_text: bool) -> str:
+    """A line in one of the two forms."""
+    return alert.output if as_text else encode(alert).decode()
