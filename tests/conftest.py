@@ -115,6 +115,8 @@ class Guest:
         with self.changed:
             for line in whole.splitlines():
                 report = self.config.hook.pytest_report_from_serializable(config=self.config, data=json.loads(line))
+                if report.skipped and isinstance(report.longrepr, list):
+                    report.longrepr = tuple(report.longrepr)  # JSON has no tuples, and pytest's summary wants one
                 self.by_test.setdefault(report.nodeid, []).append(report)
                 if report.when == "teardown":
                     self.finished.add(report.nodeid)
@@ -149,6 +151,16 @@ class GuestItem(pytest.Item):
     def runtest(self) -> None:
         raise NotImplementedError("guest items are replayed by pytest_runtest_protocol")
 
+    def found(self) -> list[pytest.TestReport]:
+        """The guest's reports, or one failure where it has none."""
+        reports = self.guest.reports(self.remote)
+        if reports:
+            return reports
+        return [
+            pytest.TestReport(self.nodeid, self.location, {}, "failed", self.guest.failure(), "call"),
+            pytest.TestReport(self.nodeid, self.location, {}, "passed", None, "teardown"),
+        ]
+
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, 0, self.name
 
@@ -159,13 +171,23 @@ class MatrixItem(pytest.Item):
     guests: list[Guest]
 
     def runtest(self) -> None:
+        raise NotImplementedError("judged by pytest_runtest_protocol, without the setup of the tests before it")
+
+    def found(self) -> list[pytest.TestReport]:
+        """One report."""
+        never = self.never_ran()
+        text = "these tests ran on no kernel of the table:\n" + "\n".join(never)
+        report = pytest.TestReport(self.nodeid, self.location, {}, "failed" if never else "passed", text if never else None, "call")
+        return [report, pytest.TestReport(self.nodeid, self.location, {}, "passed", None, "teardown")]
+
+    def never_ran(self) -> list[str]:
+        """Tests that no kernel ran."""
         ran: dict[str, bool] = {}
         for guest in self.guests:
             for nodeid in guest.nodeids:
                 calls = guest.by_test.get(nodeid, [])
                 ran[nodeid] = ran.get(nodeid, False) or any(r.when == "call" and not r.skipped for r in calls)
-        never = sorted(nodeid for nodeid, did in ran.items() if not did)
-        assert not never, "these tests ran on no kernel of the table:\n" + "\n".join(never)
+        return sorted(nodeid for nodeid, did in ran.items() if not did)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, 0, self.name
@@ -218,16 +240,10 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    if not isinstance(item, GuestItem):
+    if not isinstance(item, (GuestItem, MatrixItem)):
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    reports = item.guest.reports(item.remote)
-    if not reports:
-        reports = [
-            pytest.TestReport(item.nodeid, item.location, {}, "failed", item.guest.failure(), "call"),
-            pytest.TestReport(item.nodeid, item.location, {}, "passed", None, "teardown"),
-        ]
-    for report in reports:
+    for report in item.found():
         report.nodeid, report.location = item.nodeid, item.location
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

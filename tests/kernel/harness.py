@@ -324,10 +324,10 @@ class Range:
         self.volley = ""
 
     def act(self, case: Case, step: Step) -> tuple[Outcome, list[dict[str, Any]]]:
-        """One step: what happened to it, and the records of its policy."""
+        """One step: what happened to it, and the alerts of its policy. What a rate limit left out before is told whenever that ends."""
         self.load(case.volley)
         result = self.playground.act(case, step)
-        return result, [record for record in self.agent.settle() if record.get("policy") == case.name]
+        return result, [r for r in self.agent.settle() if r.get("policy") == case.name and r.get("status") != "suppressed"]
 
 
 @contextmanager

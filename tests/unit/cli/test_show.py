@@ -15,7 +15,10 @@ from bpfence.errors import Diagnostic, KernelError, Location, PolicyError
 
 def shown(found: Diagnostic, terminal: bool = True) -> str:
     stream = io.StringIO()
-    show_diagnostics([found], Console(file=stream, force_terminal=terminal, color_system=None, width=400, markup=False, emoji=False))
+    console = Console(
+        file=stream, force_terminal=terminal, color_system=None, width=400, markup=False, emoji=False, _environ={"TERM": "xterm"}
+    )
+    show_diagnostics([found], console)
     return stream.getvalue()
 
 

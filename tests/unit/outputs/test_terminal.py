@@ -23,8 +23,9 @@ PROCESS = Process(412, 412, 400, "ab-1", "sh", "/usr/bin/dash", ["sh", "[red]x[/
 def shown(*lines: object, color: bool = False) -> str:
     stream = io.StringIO()
     console = Console(
-        file=stream, force_terminal=color, color_system="truecolor" if color else None, markup=False, emoji=False, highlight=False
-    )
+        file=stream, force_terminal=color, color_system="truecolor" if color else None, markup=False, emoji=False, highlight=False,
+        _environ={"TERM": "xterm"},
+    )  # fmt: skip
     Terminal(stream, console=console).write(lines)  # type: ignore[arg-type]
     return stream.getvalue()
 
