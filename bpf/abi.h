@@ -10,6 +10,7 @@
 #define ABI_VERSION 1
 #define ABI_PATH_MAX 4096
 #define ABI_ARGS_MAX 1024
+#define ABI_EXE_SHORT 256
 #define ABI_CGROUP_MAX 512
 #define ABI_COMM_LEN 16
 #define ABI_NUM_SLOTS 40
@@ -147,7 +148,7 @@ enum action_id {
 	ACTION_KILL = 4,
 };
 
-/* ---- The image: one generation of tables, an array map of 64 KiB pages read as 32-bit little-endian words. ----
+/* ---- The image: one generation of tables, 1 MiB pages of 32-bit little-endian words, each the one value of an array map. ----
  * "ref" = absolute word offset in the image. Word 0.. is struct image_header.
  *
  * Classes. Every dimension maps an event to a class number: CLASS_UNCERTAIN, CLASS_NONE, 2, 3 ...
@@ -182,12 +183,12 @@ enum action_id {
  * Verdict v: struct image_verdict at verdicts_ref + v * IMAGE_VERDICT_WORDS. Verdict 0 is "nothing".
  */
 #define IMAGE_MAGIC 0x434e4642
-#define IMAGE_PAGE_WORDS 16384
-#define IMAGE_PAGE_BYTES 65536
+#define IMAGE_PAGE_WORDS 262144
+#define IMAGE_PAGE_BYTES 1048576
 #define IMAGE_LEAF 0x80000000
 #define IMAGE_DIM_WORDS 8
 #define IMAGE_VERDICT_WORDS 4
-#define IMAGE_MAX_PAGES 4096
+#define IMAGE_MAX_PAGES 256
 #define NODE_DENSE 0
 #define NODE_SPARSE 1
 #define CLASS_UNCERTAIN 0
@@ -248,7 +249,7 @@ struct image_verdict {
 
 /* ---- Control word page: map `control`, one entry, memory-mapped by the agent. ---- */
 struct control {
-	__u32 generation;            /* active generation; its image is tables[generation & 1]; 0: nothing is loaded */
+	__u32 generation;            /* active generation; its page n is tables[(generation & 1) * IMAGE_MAX_PAGES + n]; 0: nothing is loaded */
 	__u32 agent_pid;             /* tgid of the agent, exempt from kernel.bpf; 0: none */
 	__u32 telemetry;             /* bit e: write a telemetry record for event e */
 	__u32 reserved;
@@ -273,14 +274,19 @@ struct process_record {
 	__u32 subject[8];            /* row per group */
 };
 
-/* The first look of every hook: map `concerns`, an array of u64, index tgid & (CONCERN_ENTRIES - 1). One word, so it is read and
- * written whole: bits 0..CONCERN_BITS-1 are process_record.concern, then 15 bits of the generation, then the upper 6 bits of the
- * tgid. Only subjects that do not depend on ids stand here, and a change of cgroup clears the entry; 0 is never right for a
- * generation > 0. The agent clears the map whenever the 15 bits of the generation come round.
+/* The first look of every hook: map `concerns`, an array of struct concern, index tgid & (CONCERN_ENTRIES - 1).
+ * word: read and written whole. Bits 0..CONCERN_BITS-1 are process_record.concern, then 15 bits of the generation, then the upper 6
+ * bits of the tgid. Only subjects that do not depend on ids stand here, and a change of cgroup clears the entry; 0 is never right for
+ * a generation > 0. The agent clears the words whenever the 15 bits of the generation come round.
+ * version: counts the changes of the records of all these tgids: a copy of a record made at a version is good while that lasts.
  */
 #define CONCERN_ENTRIES 65536
 #define CONCERN_BITS 43
 #define CONCERN_GENERATION_MASK 0x7fff
+struct concern {
+	__u64 word;
+	__u64 version;
+};
 
 /* One executed program: map `images`, key u64 exec_id. Lives while a process runs it or a living process descends from it. */
 struct exec_image {
@@ -300,7 +306,7 @@ struct exec_image {
 	__u64 exe_dev;
 	__u8 comm[16];
 	__u8 args[1024];             /* as on the process's stack: NUL-separated */
-	__u8 exe[4096];
+	__u8 exe[256];               /* longer ones stand in map `long_exes` under the same key, and only there */
 };
 #define EXEC_ARGS_TRUNCATED 1
 #define EXEC_EXE_UNCERTAIN 2

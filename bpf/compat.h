@@ -55,7 +55,11 @@ static __always_inline struct kernfs_node *compat_kernfs_parent(const struct ker
 	return BPF_CORE_READ(before, parent);
 }
 
-/* v6.15 (58cf9c383c5c): the name inside the dentry is d_shortname, before that d_iname; at least 32 bytes both. */
+/* v6.15 (58cf9c383c5c): the name inside the dentry is d_shortname, before that d_iname; at least 32 bytes both, and a name that fits
+ * there, its NUL included, is nowhere else (fs/dcache.c, __d_alloc, copy_name, swap_names).
+ */
+#define COMPAT_INLINE_NAME 31
+
 struct dentry___iname {
 	unsigned char d_iname[32];
 } __attribute__((preserve_access_index));
@@ -67,6 +71,37 @@ union shortname_store {
 struct dentry___shortname {
 	union shortname_store d_shortname;
 } __attribute__((preserve_access_index));
+
+/* A dentry of an inode; 0 where it has none, or the kernel keeps them otherwise. */
+struct hlist_node {
+	struct hlist_node *next;
+} __attribute__((preserve_access_index));
+
+struct hlist_head {
+	struct hlist_node *first;
+} __attribute__((preserve_access_index));
+
+struct inode___aliases {
+	struct hlist_head i_dentry;
+} __attribute__((preserve_access_index));
+
+union dentry_lists {
+	struct hlist_node d_alias;
+} __attribute__((preserve_access_index));
+
+struct dentry___aliases {
+	union dentry_lists d_u;
+} __attribute__((preserve_access_index));
+
+static __always_inline u64 compat_first_alias(u64 inode)
+{
+	u64 node;
+
+	if (!bpf_core_field_exists(struct inode___aliases, i_dentry) || !bpf_core_field_exists(struct dentry___aliases, d_u))
+		return 0;
+	node = (u64)BPF_CORE_READ((struct inode___aliases *)inode, i_dentry.first);
+	return node ? node - bpf_core_field_offset(struct dentry___aliases, d_u) : 0;
+}
 
 static __always_inline u64 compat_inline_name(u64 dentry)
 {

@@ -15,36 +15,73 @@ const volatile u32 have_task_pt_regs = 0;
 
 /* ---- paths ---- */
 
-/* A name of less than 16 bytes that lies inside its dentry: two loads, no helper, and what was collected before is kept. */
-static __always_inline void path_copy_short(struct scratch *s, u64 name, u32 at, u32 length)
+/* Two words of any kernel memory, read by loads that the JIT guards: zeros where there is none. */
+static __always_inline struct timespec64 *path_words(u64 address)
 {
-	struct timespec64 *words = bpf_rdonly_cast((void *)name, bpf_core_type_id_kernel(struct timespec64));
-	u64 *first = (u64 *)&s->data[at & SCRATCH_MASK], *second = (u64 *)&s->data[(at & SCRATCH_MASK) + 8];
-	u64 mask = (1ULL << ((length & 7) * 8)) - 1;
-
-	if (length < 8) {
-		*first = (words->tv_sec & mask) | (*first & ~mask);
-		return;
-	}
-	*first = words->tv_sec;
-	*second = (words->tv_nsec & mask) | (*second & ~mask);
+	return bpf_rdonly_cast((void *)address, bpf_core_type_id_kernel(struct timespec64));
 }
 
-/* Puts "/name" in front of what was collected. */
-static __always_inline int path_prepend(struct scratch *s, u64 dentry, u64 name, u32 length)
-{
-	u32 at = s->walk_offset;
+#define PATH_NAME_WORDS 32 /* bytes of a name that are copied by loads; longer ones take the helper */
 
-	if (length > 255 || at < s->walk_limit + length + 1)
+/* A name, copied word by word from its end: what this writes in front of it is overwritten by the next component, or lies before the
+ * path.
+ */
+static __always_inline void path_copy_words(struct scratch *s, u64 name_end, u64 end, u32 length)
+{
+	struct timespec64 *words = path_words(name_end - 16);
+
+	store_word(&s->data[MASKED(end - 8, SCRATCH_MASK)], words->tv_nsec);
+	if (length <= 8)
+		return;
+	store_word(&s->data[MASKED(end - 16, SCRATCH_MASK)], words->tv_sec);
+	if (length <= 16)
+		return;
+	words = path_words(name_end - 32);
+	store_word(&s->data[MASKED(end - 24, SCRATCH_MASK)], words->tv_nsec);
+	store_word(&s->data[MASKED(end - 32, SCRATCH_MASK)], words->tv_sec);
+}
+
+/* Puts "/name" in front of what was collected from `end` on; returns the new beginning, 0 where it does not fit. */
+static __always_inline u64 path_prepend(struct scratch *s, u64 name, u64 length, u64 end, u64 limit)
+{
+	if (length > 255 || end < limit + length + 1)
+		return 0;
+	if (have_rdonly_cast && length <= PATH_NAME_WORDS)
+		path_copy_words(s, name + length, end, length);
+	else if (bpf_probe_read_kernel(&s->data[MASKED(end - length, SCRATCH_MASK)], MASKED(length, 255), (void *)name))
+		return 0;
+	end -= length + 1;
+	s->data[MASKED(end, SCRATCH_MASK)] = '/';
+	return end;
+}
+
+/* The followed identities on PATH_CHUNK steps up, from s->walk_dentry on s->walk_mount. Up to the root of each file system, not of the
+ * mount: no path leads through the folders above that, but a bind mount of a folder's folder must not lose what is said of the folder.
+ */
+__noinline int path_objects_chunk(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u64 mount, dentry, parent, mountpoint;
+	u32 i;
+
+	if (!s)
 		return PATH_UNCERTAIN;
-	at -= length;
-	if (have_rdonly_cast && length < 16 && name == compat_inline_name(dentry))
-		path_copy_short(s, name, at, length);
-	else if (bpf_probe_read_kernel(&s->data[at & SCRATCH_MASK], MASKED(length, 255), (void *)name))
-		return PATH_UNCERTAIN;
-	at -= 1;
-	s->data[at & SCRATCH_MASK] = '/';
-	s->walk_offset = at;
+	mount = s->walk_mount;
+	dentry = s->walk_dentry;
+	for (i = 0; i < PATH_CHUNK; i++) {
+		s->walk_objects |= path_objects(s, dentry);
+		parent = (u64)BPF_CORE_READ((struct dentry *)dentry, d_parent);
+		if (!parent || parent == dentry) {
+			path_read_mount(mount, &parent, &mountpoint);
+			if (!parent || parent == mount)
+				return PATH_DONE;
+			mount = parent;
+			parent = mountpoint;
+		}
+		dentry = parent;
+	}
+	s->walk_mount = mount;
+	s->walk_dentry = dentry;
 	return PATH_GOING;
 }
 
@@ -52,24 +89,25 @@ static __always_inline int path_prepend(struct scratch *s, u64 dentry, u64 name,
 __noinline int path_walk_chunk(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
+	u64 dentry, mount, root, at, limit;
 	struct path_step step;
-	u64 dentry, mount, root;
 	u32 i;
 
 	if (!s)
 		return PATH_UNCERTAIN;
 	dentry = s->walk_dentry;
 	mount = s->walk_mount;
+	at = s->walk_offset;
+	limit = s->walk_limit;
 	root = path_mount_root(mount);
 	for (i = 0; i < PATH_CHUNK; i++) {
-		if (s->features & IMAGE_NEEDS_OBJECTS)
-			s->walk_objects |= path_objects(dentry, s->generation);
 		if (dentry == root) {
 			u64 parent = 0, mountpoint = 0;
 
 			path_read_mount(mount, &parent, &mountpoint);
 			if (!parent || parent == mount) {
 				s->walk_mount = mount;
+				s->walk_offset = at;
 				return PATH_DONE;
 			}
 			dentry = mountpoint;
@@ -83,14 +121,20 @@ __noinline int path_walk_chunk(u32 slot)
 		if (step.parent == dentry) {
 			s->walk_dentry = dentry;
 			s->walk_mount = mount;
+			s->walk_offset = at;
 			return PATH_PSEUDO;
 		}
-		if (path_prepend(s, dentry, step.name, step.length) != PATH_GOING)
+		at = path_prepend(s, step.name, step.length, at, limit);
+		if (!at)
 			return PATH_UNCERTAIN;
+		/* Through memory the verifier forgets what it knows of the length, and need not follow every combination of lengths. */
+		*(volatile u32 *)&s->walk_offset = at;
+		at = *(volatile u32 *)&s->walk_offset;
 		dentry = step.parent;
 	}
 	s->walk_dentry = dentry;
 	s->walk_mount = mount;
+	s->walk_offset = at;
 	return PATH_GOING;
 }
 
@@ -98,14 +142,29 @@ __noinline int path_walk_chunk(u32 slot)
 static __always_inline int path_pseudo(struct scratch *s, u32 end)
 {
 	struct path_step step;
+	u64 at;
 
-	if (s->walk_offset != end)
+	if (s->walk_offset != end || !path_mount_internal(s->walk_mount))
 		return PATH_UNCERTAIN; /* the walk left its mount: a lost race with a move, or a mount that does not hold the file */
 	path_read_dentry(s->walk_dentry, &step);
-	if (step.length > 255 || path_prepend(s, s->walk_dentry, step.name, step.length) != PATH_GOING)
+	at = path_prepend(s, step.name, step.length, end, s->walk_limit);
+	if (!at)
 		return PATH_UNCERTAIN;
-	s->walk_offset += 1;
+	s->walk_offset = at + 1;
 	return PATH_PSEUDO;
+}
+
+/* Where the walk for followed identities begins. The file that overlayfs opens in a layer has, on 5.10 and 6.1, the overlay's path, and only
+ * its inode is the layer's.
+ */
+static __always_inline u64 path_objects_start(struct scratch *s, u32 which)
+{
+	u64 dentry = s->dentry[which & 1], alias;
+
+	if (which || !s->inode || (u64)BPF_CORE_READ((struct dentry *)dentry, d_inode) == s->inode)
+		return dentry;
+	alias = compat_first_alias(s->inode);
+	return alias ? alias : dentry;
 }
 
 __noinline int path_resolve(u32 slot, u32 which)
@@ -114,7 +173,7 @@ __noinline int path_resolve(u32 slot, u32 which)
 	u32 str = which ? STR_FILE_NEW_PATH : STR_FILE_PATH;
 	u32 object = which ? NUM_NEW_OBJECT : NUM_FILE_OBJECT;
 	u32 end = which ? AREA_NEW_PATH_END : AREA_PATH_END;
-	int status = PATH_UNCERTAIN;
+	int status = PATH_UNCERTAIN, objects = PATH_DONE;
 	u32 i;
 
 	if (!s || s->str_tried & (1U << str))
@@ -122,11 +181,20 @@ __noinline int path_resolve(u32 slot, u32 which)
 	s->str_tried |= 1U << str;
 	if (!s->dentry[which & 1])
 		return 0;
+	s->walk_objects = 0;
+	if (s->mount[which & 1] && s->features & IMAGE_NEEDS_OBJECTS) {
+		s->walk_dentry = path_objects_start(s, which);
+		s->walk_mount = s->mount[which & 1];
+		for (i = 0; i < PATH_CHUNKS; i++) {
+			objects = path_objects_chunk(slot);
+			if (objects != PATH_GOING)
+				break;
+		}
+	}
 	s->walk_dentry = s->dentry[which & 1];
 	s->walk_mount = s->mount[which & 1];
 	s->walk_offset = end;
 	s->walk_limit = end - ABI_PATH_MAX;
-	s->walk_objects = 0;
 	if (s->walk_mount) {
 		for (i = 0; i < PATH_CHUNKS; i++) {
 			status = path_walk_chunk(slot);
@@ -135,13 +203,15 @@ __noinline int path_resolve(u32 slot, u32 which)
 		}
 	}
 	set_num(s, object, s->walk_objects);
+	if (objects != PATH_DONE)
+		status = PATH_UNCERTAIN;
 	/* A place on a mount of the kernel's own, such as the layers that overlayfs opens behind the file that was asked for: it has no
 	 * name in any namespace. The access by name was decided when the overlay's file was opened.
 	 */
 	if ((status == PATH_DONE || (status == PATH_PSEUDO && s->walk_offset != end)) && path_mount_internal(s->walk_mount))
 		return 0;
 	if (status == PATH_PSEUDO)
-		status = path_pseudo(s, end);
+		status = path_pseudo(s, end); /* what is opened by handle, its folders not being in the cache, ends here too */
 	if (status == PATH_DONE && s->walk_offset == end) {
 		s->walk_offset = end - 1;
 		s->data[(end - 1) & SCRATCH_MASK] = '/';
@@ -160,22 +230,80 @@ __noinline int path_resolve(u32 slot, u32 which)
 	return 0;
 }
 
-#define MOUNTS_TRIED 32
+/* The dentries of file.path from the file up to its namespace's root into s->steps. False where it is not the usual case: a file in the
+ * tree, with few components. Only where the kernel has bpf_rdonly_cast. Their number is kept in memory, where the verifier knows nothing
+ * of it: in a register it follows every number with every step ("BPF program is too large. Processed 1000001 insn", 6.12).
+ */
+static __always_inline bool path_steps(struct scratch *s)
+{
+	u64 dentry = s->dentry[0], mount = s->mount[0], root, above, parent, offset = bpf_core_field_offset(struct mount, mnt);
+	volatile u64 *number = &s->n_steps;
+	struct mount *m;
+	u64 i, n;
 
-__noinline u64 mount_of(u64 super_block)
+	if (!dentry || !mount)
+		return false;
+	*number = 0;
+	root = (u64)path_vfsmount(mount)->mnt_root;
+	for (i = 0; i < PATH_STEPS + PATH_STEPS_MOUNTS; i++) {
+		if (dentry == root) {
+			m = path_mount(mount - offset);
+			above = (u64)m->mnt_parent + offset;
+			if (above == mount)
+				return (u64)m->mnt_ns < (u64)-4095; /* see path_mount_internal */
+			dentry = (u64)m->mnt_mountpoint;
+			mount = above;
+			root = (u64)path_vfsmount(mount)->mnt_root;
+		} else {
+			parent = (u64)path_dentry(dentry)->d_parent;
+			n = *number;
+			if (!parent || parent == dentry || n >= PATH_STEPS)
+				return false;
+			s->steps[MASKED(n, PATH_STEPS - 1)] = dentry;
+			*number = n + 1;
+			dentry = parent;
+		}
+	}
+	return false;
+}
+
+#define MOUNTS_TRIED 32
+#define LEVELS_TRIED 64
+
+/* Whether a dentry is `root` or lies below it. */
+__noinline int dentry_below(u64 dentry, u64 root)
+{
+	u32 i;
+
+	for (i = 0; i < LEVELS_TRIED; i++) {
+		u64 parent;
+
+		if (dentry == root)
+			return 1;
+		parent = (u64)BPF_CORE_READ((struct dentry *)dentry, d_parent);
+		if (!parent || parent == dentry)
+			return 0;
+		dentry = parent;
+	}
+	return 0;
+}
+
+/* A bind mount of another folder does not hold the dentry. Kernels differ in whether the oldest or the newest mount comes first. */
+__noinline u64 mount_of(u64 dentry)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	u64 wanted = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
-	struct super_block *sb = (void *)super_block;
+	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
 	u64 mount = compat_first_mount(sb);
 	u32 i;
 
 	for (i = 0; i < MOUNTS_TRIED; i++) {
 		if (!mount)
 			return 0;
-		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted)
+		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted &&
+		    dentry_below(dentry, (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root)))
 			return mount + bpf_core_field_offset(struct mount, mnt);
-		mount = compat_next_mount(super_block, mount);
+		mount = compat_next_mount((u64)sb, mount);
 	}
 	return 0;
 }
@@ -240,8 +368,24 @@ static __always_inline void load_cgroup(struct scratch *s, u32 slot)
 	set_str(s, STR_PROCESS_CGROUP, s->walk_offset, end - s->walk_offset);
 }
 
+/* The path of an executable into AREA_LOADED; -1: it is not kept. */
+static __always_inline int load_exe(struct scratch *s, struct exec_image *image, u64 id, u32 length)
+{
+	struct long_exe *path;
+
+	if (length < ABI_EXE_SHORT) {
+		bpf_probe_read_kernel(&s->data[AREA_LOADED], MASKED(length, ABI_EXE_SHORT - 1), image->exe);
+		return 0;
+	}
+	path = bpf_map_lookup_elem(&long_exes, &id);
+	if (!path)
+		return -1;
+	bpf_probe_read_kernel(&s->data[AREA_LOADED], MASKED(length, ABI_PATH_MAX - 1), path->path);
+	return 0;
+}
+
 /* Loads a member of an exec image into AREA_LOADED. */
-static __always_inline void load_image(struct scratch *s, u32 str, struct exec_image *image)
+static __always_inline void load_image(struct scratch *s, u32 str, struct exec_image *image, u64 id)
 {
 	u32 length;
 
@@ -256,8 +400,7 @@ static __always_inline void load_image(struct scratch *s, u32 str, struct exec_i
 		length = image->exe_len;
 		if (length > ABI_PATH_MAX - 1)
 			length = ABI_PATH_MAX - 1;
-		bpf_probe_read_kernel(&s->data[AREA_LOADED], MASKED(length, ABI_PATH_MAX - 1), image->exe);
-		if (image->flags & EXEC_EXE_UNCERTAIN)
+		if (load_exe(s, image, id, length) || image->flags & EXEC_EXE_UNCERTAIN)
 			s->str_uncertain |= 1U << (str & 31);
 	}
 	if (length)
@@ -280,8 +423,8 @@ static __always_inline void load_fstype(struct scratch *s)
 		set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(inode, i_sb, s_type, name));
 }
 
-/* The image whose executable STR_PROCESS_EXE, STR_PARENT_EXE or STR_TARGET_EXE means. */
-static __always_inline struct exec_image *string_image(struct scratch *s, u32 str)
+/* The exec_id of the image whose executable STR_PROCESS_EXE, STR_PARENT_EXE or STR_TARGET_EXE means; 0: none. */
+static __always_inline u64 string_image(struct scratch *s, u32 str)
 {
 	u64 id = s->record.exec_id;
 	struct exec_image *image;
@@ -290,15 +433,14 @@ static __always_inline struct exec_image *string_image(struct scratch *s, u32 st
 		u32 pid = s->num[NUM_TARGET_PID];
 		struct process_record *target = bpf_map_lookup_elem(&processes, &pid);
 
-		if (!target)
-			return NULL;
-		id = target->exec_id;
-	} else if (str == STR_PARENT_EXE) {
+		return target ? target->exec_id : 0;
+	}
+	if (str == STR_PARENT_EXE) {
 		image = bpf_map_lookup_elem(&images, &id);
 		if (image && image->pid == s->record.pid)
 			id = image->parent_exec_id;
 	}
-	return bpf_map_lookup_elem(&images, &id);
+	return id;
 }
 
 /* Makes sure that a string is in the scratch: file paths and what the hook set stay, the rest shares AREA_LOADED. */
@@ -306,6 +448,7 @@ __noinline int string_load(u32 slot, u32 str)
 {
 	struct scratch *s = scratch_at(slot);
 	struct exec_image *image;
+	u64 id;
 
 	if (!s)
 		return 0;
@@ -328,7 +471,8 @@ __noinline int string_load(u32 slot, u32 str)
 		load_cgroup(s, slot);
 		return 0;
 	}
-	image = string_image(s, str);
+	id = string_image(s, str);
+	image = bpf_map_lookup_elem(&images, &id);
 	if (!image) {
 		s->str_uncertain |= 1U << (str & 31);
 		return 0;
@@ -336,7 +480,7 @@ __noinline int string_load(u32 slot, u32 str)
 	if (str == STR_PROCESS_NAME)
 		load_name(s, image);
 	else
-		load_image(s, str, image);
+		load_image(s, str, image, id);
 	return 0;
 }
 
@@ -374,7 +518,9 @@ __noinline int cwd_load(u32 slot)
 
 #define DFA_CHUNK 128
 
-/* Runs the automaton over the next DFA_CHUNK bytes of scratch->data. 1: more to do. */
+#define DFA_GOING -1
+
+/* Runs the automaton over the next DFA_CHUNK bytes of scratch->data, from where the scratch says; the accept class at the end. */
 __noinline int match_automaton_chunk(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
@@ -382,7 +528,7 @@ __noinline int match_automaton_chunk(u32 slot)
 	u32 i, state, position, end, classes;
 
 	if (!s)
-		return 0;
+		return CLASS_UNCERTAIN;
 	state = s->dfa_state;
 	position = s->dfa_position;
 	end = s->dfa_end;
@@ -390,7 +536,7 @@ __noinline int match_automaton_chunk(u32 slot)
 	class_page = match_page(s->generation, s->dfa_classes);
 	page = match_page(s->generation, state);
 	if (!page || !class_page)
-		return 0;
+		return CLASS_UNCERTAIN;
 	for (i = 0; i < DFA_CHUNK; i++) {
 		u32 byte_class, row, cell, next;
 
@@ -409,17 +555,17 @@ __noinline int match_automaton_chunk(u32 slot)
 		if ((next ^ state) >= IMAGE_PAGE_WORDS) {
 			page = match_page(s->generation, next);
 			if (!page)
-				return 0;
+				return CLASS_UNCERTAIN;
 		}
 		state = next;
 	}
-	s->dfa_state = state;
-	s->dfa_position = position;
-	return position < end;
+	if (position < end) {
+		s->dfa_state = state;
+		s->dfa_position = position;
+		return DFA_GOING;
+	}
 done:
-	s->dfa_state = state;
-	s->dfa_position = end;
-	return 0;
+	return page->word[state & (IMAGE_PAGE_WORDS - 2)] & DFA_CLASS_MASK;
 }
 
 /* The accept class of data[offset .. offset + length). */
@@ -435,10 +581,12 @@ static __always_inline u32 match_automaton(u32 slot, u32 classes, u32 start, u32
 	s->dfa_position = offset;
 	s->dfa_end = offset + length;
 	for (i = 0; i < (ABI_PATH_MAX + SCRATCH_SLACK) / DFA_CHUNK + 1; i++) {
-		if (match_automaton_chunk(slot) != 1)
-			break;
+		int class = match_automaton_chunk(slot);
+
+		if (class != DFA_GOING)
+			return class;
 	}
-	return match_word(s->generation, s->dfa_state) & DFA_CLASS_MASK;
+	return CLASS_UNCERTAIN;
 }
 
 #define BSEARCH_STEPS 17
@@ -668,6 +816,241 @@ __noinline int diagram_walk_chunk(u32 slot)
 	return DIAGRAM_GOING;
 }
 
+/* Where a run of an automaton stands: `page` holds the row of `state`. In hot code numbers are 64 bits wide: -mcpu=v2 has no others, and
+ * pays two instructions to cut one down.
+ */
+struct automaton {
+	struct image_page *page;
+	u64 state;
+	u64 generation;
+};
+
+/* One byte, by its class, further; false where the run is at its end. */
+static __always_inline bool automaton_step(struct automaton *a, u64 byte_class)
+{
+	u64 row = a->state & (IMAGE_PAGE_WORDS - 2), cell = (row + 2 * byte_class) & (IMAGE_PAGE_WORDS - 2), next;
+
+	if (a->page->word[cell] != a->state) {
+		if (a->page->word[row] & DFA_STOP)
+			return false;
+		cell = row;
+	}
+	next = a->page->word[cell + 1];
+	if ((next ^ a->state) >= IMAGE_PAGE_WORDS) {
+		a->page = match_page(a->generation, next);
+		if (!a->page)
+			return false;
+	}
+	a->state = next;
+	return true;
+}
+
+/* One byte of a word of a name; clang 14 does not unroll the loop of them. */
+#define NAME_BYTE(n) \
+	if (!length) \
+		return PATH_GOING; \
+	if (!automaton_step(a, class_of_byte[(word >> (8 * (n))) & 0xff])) \
+		return PATH_DONE; \
+	length--
+
+/* "/name" of a dentry further. PATH_DONE: the run is at its end; PATH_UNCERTAIN: the name does not lie in the dentry. */
+static __always_inline int automaton_name(struct automaton *a, const u8 *class_of_byte, u64 dentry)
+{
+	u64 length = path_dentry(dentry)->d_name.len, name = compat_inline_name(dentry), word, i;
+
+	if (length > COMPAT_INLINE_NAME)
+		return PATH_UNCERTAIN;
+	if (!automaton_step(a, class_of_byte['/']))
+		return PATH_DONE;
+	for (i = 0; i < (COMPAT_INLINE_NAME + 7) / 8; i++) {
+		word = path_words(name + 8 * i)->tv_sec;
+		NAME_BYTE(0); NAME_BYTE(1); NAME_BYTE(2); NAME_BYTE(3);
+		NAME_BYTE(4); NAME_BYTE(5); NAME_BYTE(6); NAME_BYTE(7);
+	}
+	return PATH_GOING;
+}
+
+static __always_inline u32 automaton_class(const struct automaton *a)
+{
+	return a->page ? a->page->word[a->state & (IMAGE_PAGE_WORDS - 2)] & DFA_CLASS_MASK : CLASS_UNCERTAIN;
+}
+
+#define DFA_CLASSES_LAST (IMAGE_PAGE_BYTES - 256)
+
+/* Number `step` of the steps, from s->dfa_state on; its class where the run ends there. */
+__noinline int automaton_name_step(u32 slot, u32 step)
+{
+	struct scratch *s = scratch_at(slot);
+	struct image_page *class_page;
+	struct automaton a;
+	int status;
+	u64 classes;
+
+	if (!have_rdonly_cast || !s)
+		return CLASS_UNCERTAIN;
+	a.state = s->dfa_state;
+	a.generation = s->generation;
+	classes = (s->dfa_classes & (IMAGE_PAGE_WORDS - 1)) * 4;
+	class_page = match_page(s->generation, s->dfa_classes);
+	a.page = match_page(s->generation, a.state);
+	if (!class_page || !a.page || classes > DFA_CLASSES_LAST)
+		return CLASS_UNCERTAIN;
+	status = automaton_name(&a, (u8 *)class_page + classes, s->steps[step & (PATH_STEPS - 1)]);
+	if (status == PATH_DONE)
+		return automaton_class(&a);
+	s->dfa_state = a.state;
+	return status == PATH_GOING ? DFA_GOING : CLASS_UNCERTAIN;
+}
+
+#define NAMES_INLINE 2
+
+/* Class of file.path by `d`, read from the dentries themselves, so that nothing is copied, and nothing looked at behind the byte that
+ * decides. The first names are looked at here, which is where most paths end to be of interest. CLASS_UNCERTAIN where that cannot be
+ * done: class_of does it.
+ */
+static __always_inline u32 class_path_steps(struct scratch *s, u32 slot, struct image_page *first, struct image_dim *d)
+{
+	struct automaton a = { .state = d->start, .generation = s->generation };
+	u64 n, classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4, i;
+	struct image_page *class_page;
+	int status, class;
+
+	if (classes > DFA_CLASSES_LAST || !path_steps(s))
+		return CLASS_UNCERTAIN;
+	class_page = match_page_near(first, s->generation, d->ref);
+	a.page = match_page_near(first, s->generation, a.state);
+	n = s->n_steps;
+	if (!class_page || !a.page || !n) /* 0: the root itself */
+		return CLASS_UNCERTAIN;
+	for (i = 1; i <= NAMES_INLINE; i++) {
+		if (i > n)
+			return automaton_class(&a);
+		status = automaton_name(&a, (u8 *)class_page + classes, s->steps[MASKED(n - i, PATH_STEPS - 1)]);
+		if (status != PATH_GOING)
+			return status == PATH_DONE ? automaton_class(&a) : CLASS_UNCERTAIN;
+	}
+	s->dfa_classes = d->ref;
+	s->dfa_state = a.state;
+	for (i = NAMES_INLINE + 1; i <= PATH_STEPS; i++) {
+		if (i > n)
+			break;
+		class = automaton_name_step(slot, n - i);
+		if (class != DFA_GOING)
+			return class;
+	}
+	return match_word(s->generation, s->dfa_state) & DFA_CLASS_MASK;
+}
+
+#define SHORT_STRING 16 /* an IPv6 address */
+
+/* Class by `d` of a short string that is in the scratch. */
+static __always_inline u32 class_short(struct scratch *s, struct image_page *first, struct image_dim *d, u64 offset, u64 length)
+{
+	struct automaton a = { .state = d->start, .generation = s->generation };
+	u64 classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4, i;
+	struct image_page *class_page;
+	u8 *class_of_byte;
+
+	if (classes > DFA_CLASSES_LAST)
+		return CLASS_UNCERTAIN;
+	class_page = match_page_near(first, s->generation, d->ref);
+	a.page = match_page_near(first, s->generation, a.state);
+	if (!class_page || !a.page)
+		return CLASS_UNCERTAIN;
+	class_of_byte = (u8 *)class_page + classes;
+	for (i = 0; i < SHORT_STRING; i++) {
+		if (i >= length || !automaton_step(&a, class_of_byte[s->data[MASKED(offset + i, SCRATCH_MASK)]]))
+			break;
+	}
+	return automaton_class(&a);
+}
+
+#define FEW_CHILDREN 4
+
+/* Child of a sparse node for a class, where it has few; 0 where it has more. */
+static __always_inline u64 diagram_few(struct image_page *first, u64 generation, u64 node, u64 class)
+{
+	u64 count = match_word_near(first, generation, node + 1), i;
+
+	if (count > FEW_CHILDREN)
+		return 0;
+	for (i = 0; i < FEW_CHILDREN; i++) {
+		if (i >= count)
+			break;
+		if (match_word_near(first, generation, node + 3 + 2 * i) == class)
+			return match_word_near(first, generation, node + 4 + 2 * i);
+	}
+	return match_word_near(first, generation, node + 2);
+}
+
+/* Where a node leads with `class` of its dimension, which is noted; the node itself where diagram_few cannot tell. */
+static __always_inline u64 diagram_next(struct scratch *s, struct image_page *first, u64 node, u64 word, u64 class)
+{
+	u64 dim = MASKED(word, ABI_MAX_DIMS - 1), child;
+
+	s->class[dim] = class;
+	s->have_class |= 1ULL << dim;
+	if (((word >> 8) & 0xff) == NODE_DENSE)
+		return match_word_near(first, s->generation, node + 2 + class);
+	child = diagram_few(first, s->generation, node, class);
+	return child ? child : node;
+}
+
+/* Class of a dimension that needs no call: bits and short strings that the hook has set. CLASS_UNCERTAIN: it is another. */
+static __always_inline u64 class_fast(struct scratch *s, struct image_page *first, struct image_dim *d)
+{
+	u64 num = d->slot, at;
+
+	if (d->kind == DIM_BITS && num < ABI_NUM_SLOTS && s->num_present & (1ULL << num))
+		return s->num[MASKED(num, 63)] & (d->mask_lo | (u64)d->mask_hi << 32) ? 2 : CLASS_NONE;
+	if (d->kind != DIM_STRING || num >= ABI_STR_SLOTS || !((s->str_present & ~s->str_uncertain) & (1U << num)))
+		return CLASS_UNCERTAIN;
+	at = MASKED(num, ABI_STR_SLOTS - 1);
+	if (s->str_length[at] > SHORT_STRING)
+		return CLASS_UNCERTAIN;
+	return class_short(s, first, d, s->str_offset[at], s->str_length[at]);
+}
+
+#define DIAGRAM_FAST 2
+
+/* The first nodes of an event's diagram without a call for each: those of class_fast, then file.path. Stops at whatever else it meets;
+ * returns where it stands.
+ */
+__noinline int diagram_fast(u32 slot, u32 root)
+{
+	struct scratch *s = scratch_at(slot);
+	struct image_page *first;
+	struct image_head *head;
+	struct image_dim *d;
+	u64 i, node = root, word, class;
+
+	if (!have_rdonly_cast)
+		return root;
+	if (!s)
+		return IMAGE_LEAF;
+	first = match_page(s->generation, 0);
+	if (!first)
+		return IMAGE_LEAF;
+	head = (void *)first;
+	for (i = 0; i < DIAGRAM_FAST; i++) {
+		if (node >= IMAGE_PAGE_WORDS) /* a leaf, or on another page */
+			return node;
+		word = first->word[MASKED(node, IMAGE_PAGE_WORDS - 1)];
+		class = class_fast(s, first, &head->dims[MASKED(word, ABI_MAX_DIMS - 1)]);
+		if (class == CLASS_UNCERTAIN)
+			break;
+		node = diagram_next(s, first, node, word, class);
+	}
+	if (node >= IMAGE_PAGE_WORDS)
+		return node;
+	word = first->word[MASKED(node, IMAGE_PAGE_WORDS - 1)];
+	d = &head->dims[MASKED(word, ABI_MAX_DIMS - 1)];
+	if (d->kind != DIM_STRING || d->slot != STR_FILE_PATH || s->str_tried & (1U << STR_FILE_PATH))
+		return node;
+	class = class_path_steps(s, slot, first, d);
+	return class == CLASS_UNCERTAIN ? node : diagram_next(s, first, node, word, class);
+}
+
 /* Follows a diagram from `node` to its leaf; returns the leaf's number. */
 static __always_inline u32 diagram_walk(struct scratch *s, u32 slot, u32 node)
 {
@@ -692,6 +1075,18 @@ __noinline int image_features(void)
 	struct image_head *head = generation ? match_head(generation) : NULL;
 
 	return head ? head->header.features : 0;
+}
+
+__noinline int image_concerns(u32 event)
+{
+	u32 generation = active_generation();
+	struct image_head *head = generation ? match_head(generation) : NULL;
+	u64 all;
+
+	if (!head)
+		return 0;
+	all = head->header.concern_all[0] | (u64)head->header.concern_all[1] << 32;
+	return (all >> (event & 63)) & 1;
 }
 
 /* ---- subject ---- */
@@ -720,7 +1115,7 @@ __noinline int lineage_add(u32 slot, u64 exec_id)
 	ref = match_word(s->generation, offsetof(struct image_header, lineage_dfa) / 4);
 	masks = match_word(s->generation, offsetof(struct image_header, lineage_masks) / 4);
 	s->loaded = 0;
-	load_image(s, STR_PROCESS_EXE, image);
+	load_image(s, STR_PROCESS_EXE, image, exec_id);
 	class = match_automaton(slot, ref, match_word(s->generation, offsetof(struct image_header, lineage_start) / 4), AREA_LOADED,
 				image->exe_len & (ABI_PATH_MAX - 1));
 	s->str_present &= ~(1U << STR_PROCESS_EXE);
@@ -858,7 +1253,7 @@ static __always_inline void subject_refresh(struct scratch *s, u32 slot)
 	if (!record || record->exec_id != s->record.exec_id)
 		return;
 	*(volatile u32 *)&record->generation = 0;
-	barrier();
+	record_changed(tgid, 0);
 	record->uid = uid;
 	record->gid = gid;
 	record->cgroup = cgroup;
@@ -867,8 +1262,7 @@ static __always_inline void subject_refresh(struct scratch *s, u32 slot)
 	__builtin_memcpy(record->subject, s->record.subject, sizeof(record->subject));
 	barrier();
 	*(volatile u32 *)&record->generation = s->generation;
-	if (!(s->record.flags & RECORD_DEPENDS_IDS))
-		concern_store(tgid, s->record.concern | concern_tag(s->generation, tgid));
+	record_changed(tgid, s->record.flags & RECORD_DEPENDS_IDS ? 0 : s->record.concern | concern_tag(s->generation, tgid));
 }
 
 __noinline int subject_load(u32 slot, u32 event)
@@ -880,6 +1274,7 @@ __noinline int subject_load(u32 slot, u32 event)
 	if (!s)
 		return 0;
 	scratch_clear(s, event);
+	s->record_version = RECORD_OWN;
 	if (scratch_generation(s))
 		return 0;
 	record = bpf_map_lookup_elem(&processes, &tgid);
@@ -916,6 +1311,8 @@ __noinline int image_release(u64 exec_id)
 	if (!bpf_map_pop_elem(&graveyard, &oldest)) {
 		image = bpf_map_lookup_elem(&images, &oldest);
 		parent = image ? image->parent_exec_id : 0;
+		if (image && image->exe_len >= ABI_EXE_SHORT)
+			bpf_map_delete_elem(&long_exes, &oldest);
 		if (!bpf_map_delete_elem(&images, &oldest) && parent) {
 			image = bpf_map_lookup_elem(&images, &parent);
 			if (image) {
@@ -974,8 +1371,20 @@ static __always_inline struct exec_image *image_collect(struct scratch *s, u32 s
 	if (length > ABI_PATH_MAX - 1)
 		length = ABI_PATH_MAX - 1;
 	image->exe_len = length;
-	bpf_probe_read_kernel(image->exe, MASKED(length, ABI_PATH_MAX - 1), &s->data[s->str_offset[STR_FILE_PATH] & 8191]);
+	if (length < ABI_EXE_SHORT)
+		bpf_probe_read_kernel(image->exe, MASKED(length, ABI_EXE_SHORT - 1), &s->data[s->str_offset[STR_FILE_PATH] & 8191]);
 	return image;
+}
+
+/* Keeps what image_collect put together. */
+static __always_inline int image_store(struct scratch *s, u64 id, struct exec_image *image)
+{
+	if (image->exe_len >= ABI_EXE_SHORT &&
+	    bpf_map_update_elem(&long_exes, &id, &s->data[s->str_offset[STR_FILE_PATH] & 8191], BPF_ANY)) {
+		image->flags |= EXEC_EXE_UNCERTAIN;
+		count(CNT_RECORD_FAILED);
+	}
+	return bpf_map_update_elem(&images, &id, image, BPF_ANY);
 }
 
 /* The arguments of the current process, from its own stack. */
@@ -996,6 +1405,7 @@ static __always_inline void record_fill(struct scratch *s, struct task_struct *t
 {
 	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
 
+	s->record_version = RECORD_OWN;
 	s->record.concern = 0;
 	s->record.generation = 0;
 	s->record.uid = BPF_CORE_READ(task, cred, euid.val);
@@ -1044,10 +1454,11 @@ __noinline int record_create(u32 slot)
 	}
 	record_fill(s, task, id);
 	s->record.flags = RECORD_FROM_ITER;
-	if (bpf_map_update_elem(&images, &id, image, BPF_ANY) || bpf_map_update_elem(&processes, &pid, &s->record, BPF_NOEXIST)) {
+	if (image_store(s, id, image) || bpf_map_update_elem(&processes, &pid, &s->record, BPF_NOEXIST)) {
 		count(CNT_RECORD_FAILED);
 		return -1;
 	}
+	record_changed(pid, 0);
 	return 0;
 }
 
@@ -1081,7 +1492,7 @@ __noinline int record_exec(u32 slot, u64 old_id)
 		}
 	}
 	image->flags |= depth << IMAGE_DEPTH_SHIFT;
-	if (bpf_map_update_elem(&images, &id, image, BPF_ANY)) {
+	if (image_store(s, id, image)) {
 		count(CNT_RECORD_FAILED);
 		return -1;
 	}
@@ -1093,11 +1504,11 @@ __noinline int record_exec(u32 slot, u64 old_id)
 			__sync_fetch_and_add(&parent->refs, 1);
 	}
 	record_fill(s, task, id);
-	concern_store(pid, 0);
 	if (bpf_map_update_elem(&processes, &pid, &s->record, BPF_ANY)) {
 		count(CNT_RECORD_FAILED);
 		return -1;
 	}
+	record_changed(pid, 0);
 	if (old)
 		image_release(old_id);
 	return 0;
@@ -1262,17 +1673,27 @@ static __always_inline void decide_leaf(struct scratch *s, struct image_head *he
 	s->report |= match_word(s->generation, at + 2);
 }
 
+/* The diagram of the event for the subject in one group. */
+static __always_inline u64 decide_root(struct scratch *s, struct image_page *first, u64 group)
+{
+	struct image_head *head = (void *)first;
+
+	return match_word_near(first, s->generation, head->header.roots_ref[group] + s->record.subject[group] * ABI_MAX_EVENTS + s->event);
+}
+
 __noinline int decide(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
+	struct image_page *first;
 	struct image_head *head;
-	u32 group;
+	u64 group, node;
 
 	if (!s)
 		return 0;
-	head = match_head(s->generation);
-	if (!head)
+	first = match_page(s->generation, 0);
+	if (!first)
 		return 0;
+	head = (void *)first;
 	s->features = head->header.features;
 	s->n_groups = head->header.n_groups;
 	s->action = ACTION_NONE;
@@ -1283,13 +1704,17 @@ __noinline int decide(u32 slot)
 	 * ("back-edge from insn 510 to 511").
 	 */
 	__builtin_memset(s->verdict, 0, sizeof(s->verdict));
+	node = decide_root(s, first, 0);
+	if (node < IMAGE_PAGE_WORDS)
+		node = diagram_fast(slot, node);
 	for (group = 0; group < ABI_MAX_GROUPS; group++) {
 		u32 leaf;
 
 		if (group >= s->n_groups)
 			break;
-		leaf = match_word(s->generation, head->header.roots_ref[group] + s->record.subject[group] * ABI_MAX_EVENTS + s->event);
-		leaf = diagram_walk(s, slot, leaf);
+		if (group > 0)
+			node = decide_root(s, first, group);
+		leaf = diagram_walk(s, slot, node);
 		s->verdict[group] = leaf;
 		if (leaf)
 			decide_leaf(s, head, leaf);

@@ -19,6 +19,9 @@ int decide(u32 slot);
 /* IMAGE_* features of the active image; 0 where none is. */
 int image_features(void);
 
+/* Whether any rule of the active image is about the event: for programs that are attached whether or not. */
+int image_concerns(u32 event);
+
 /* Resolves file.path (which 0) or file.new_path (1) of the scratch. PATH_*. */
 int path_resolve(u32 slot, u32 which);
 
@@ -27,8 +30,8 @@ int record_create(u32 slot);
 int record_exec(u32 slot, u64 parent_exec_id);
 int image_release(u64 exec_id);
 
-/* A mount (struct vfsmount) of a super block in the namespace of the acting task; 0: none among the first 32. */
-u64 mount_of(u64 super_block);
+/* A mount (struct vfsmount) in the namespace of the acting task through which a dentry can be seen; 0: none among the first 32. */
+u64 mount_of(u64 dentry);
 
 int emit_record(u32 slot, u32 to_telemetry);
 
@@ -91,28 +94,30 @@ static __always_inline u64 concern_tag(u32 generation, u32 tgid)
 	return (u64)(generation & CONCERN_GENERATION_MASK) << CONCERN_BITS | (u64)(tgid / CONCERN_ENTRIES) << (CONCERN_BITS + 15);
 }
 
-/* The fast way out, in front of every hook: nothing is loaded, or no rule can concern this event of this process. */
-static __always_inline bool subject_unconcerned(u32 event, u32 generation, u32 tgid)
+static __always_inline struct concern *concern_of(u32 tgid)
 {
 	u32 index = tgid & (CONCERN_ENTRIES - 1);
-	u64 *word, concern;
 
-	if (!generation)
-		return true;
-	word = bpf_map_lookup_elem(&concerns, &index);
-	if (!word)
-		return false;
-	concern = *(volatile u64 *)word;
-	return !((concern ^ concern_tag(generation, tgid)) & (~0ULL << CONCERN_BITS | 1ULL << event));
+	return bpf_map_lookup_elem(&concerns, &index);
 }
 
-static __always_inline void concern_store(u32 tgid, u64 concern)
+/* The fast way out, in front of every hook: nothing is loaded, or no rule can concern this event of this process. */
+static __always_inline bool subject_unconcerned(const struct concern *concern, u32 event, u32 generation, u32 tgid)
 {
-	u32 index = tgid & (CONCERN_ENTRIES - 1);
-	u64 *word = bpf_map_lookup_elem(&concerns, &index);
+	u64 word = *(volatile const u64 *)&concern->word;
 
-	if (word)
-		*(volatile u64 *)word = concern;
+	return !generation || !((word ^ concern_tag(generation, tgid)) & (~0ULL << CONCERN_BITS | 1ULL << event));
+}
+
+/* After every change of a process's record: what hooks may know without it, and the end of all copies. */
+static __always_inline void record_changed(u32 tgid, u64 word)
+{
+	struct concern *concern = concern_of(tgid);
+
+	if (!concern)
+		return;
+	*(volatile u64 *)&concern->word = word;
+	__sync_fetch_and_add(&concern->version, 1);
 }
 
 /* Whether a record still tells the truth: same generation, and where the subject looks at them, same effective ids and cgroup. */
@@ -162,36 +167,52 @@ static __always_inline void set_process(struct scratch *s)
 	set_num(s, NUM_PARENT_PID, s->record.ppid);
 }
 
+/* The record of process `tgid` in the scratch, still there from the last event on this CPU where that was the same process's. False:
+ * there is none, or it has to be computed.
+ */
+static __always_inline bool record_load(struct scratch *s, const struct concern *concern, u32 generation, u32 tgid)
+{
+	u64 version = *(volatile const u64 *)&concern->version;
+	struct process_record *record;
+
+	if (s->record_version != version || s->record.pid != tgid) {
+		s->record_version = RECORD_OWN;
+		record = bpf_map_lookup_elem(&processes, &tgid);
+		if (!record)
+			return false;
+		s->record = *record;
+		/* It may have changed under the copy: then it is not believed. Who changes it takes the generation away, counts up, writes,
+		 * puts the generation back and counts up again.
+		 */
+		if (*(volatile u32 *)&record->generation != generation || *(volatile const u64 *)&concern->version != version)
+			return false;
+		s->record_version = version;
+	}
+	return record_fresh(&s->record, generation);
+}
+
 /* Starts an event: takes a scratch and the subject. NULL: nothing concerns it. */
 static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
 {
 	u32 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32;
-	struct process_record *record;
+	struct concern *concern = concern_of(tgid);
 	struct scratch *s;
 
-	if (subject_unconcerned(event, generation, tgid))
+	if (!concern || subject_unconcerned(concern, event, generation, tgid))
 		return NULL;
-	record = bpf_map_lookup_elem(&processes, &tgid);
-	if (record && record_fresh(record, generation)) {
-		if (!(record->concern & (1ULL << event)))
-			return NULL;
-		s = scratch_take(slot);
-		if (!s)
-			return NULL;
-		scratch_clear(s, event);
-		s->generation = generation;
-		s->record = *record;
-		set_process(s);
-		/* The record may have changed under the copy: then it is not believed. */
-		if (s->record.generation == generation && *(volatile u32 *)&record->generation == generation)
+	s = scratch_take(slot);
+	if (!s)
+		return NULL;
+	if (record_load(s, concern, generation, tgid)) {
+		if (s->record.concern & (1ULL << event)) {
+			scratch_clear(s, event);
+			s->generation = generation;
+			set_process(s);
 			return s;
-	} else {
-		s = scratch_take(slot);
-		if (!s)
-			return NULL;
-	}
-	if (subject_load(*slot, event) == 1)
+		}
+	} else if (subject_load(*slot, event) == 1) {
 		return s;
+	}
 	scratch_give(s);
 	return NULL;
 }
@@ -232,12 +253,19 @@ static __always_inline void set_kernel_string(struct scratch *s, u32 str, const 
 
 	if (!from)
 		return;
-	n = bpf_probe_read_kernel_str(&s->data[at & SCRATCH_MASK], SCRATCH_SLACK, from);
+	n = bpf_probe_read_kernel_str(&s->data[MASKED(at, SCRATCH_MASK)], SCRATCH_SLACK, from);
 	if (n <= 0)
 		return;
 	set_str(s, str, at, n - 1);
 	if (n == SCRATCH_SLACK)
 		s->str_uncertain |= 1U << str;
+}
+
+/* The address that a pointer holds as a number, which is what global functions take: 5.10 to 7.3 "R1 is not a scalar". */
+static __always_inline u64 address_of(struct scratch *s, const void *pointer)
+{
+	*(volatile u64 *)&s->walk_dentry = (u64)pointer;
+	return *(volatile u64 *)&s->walk_dentry;
 }
 
 static __always_inline void set_path(struct scratch *s, u32 which, const void *dentry, const void *mount)

@@ -299,7 +299,7 @@ static __always_inline struct scratch *begin_without_mount(u32 event, struct den
 
 	if (!s)
 		return NULL;
-	set_path(s, 0, dentry, (void *)mount_of((u64)BPF_CORE_READ(dentry, d_sb)));
+	set_path(s, 0, dentry, (void *)mount_of(address_of(s, dentry)));
 	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
 	return s;
 }

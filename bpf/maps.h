@@ -23,6 +23,9 @@
 #define AREA_SMALL 10240        /* short strings that a hook sets, 256 bytes each */
 #define AREA_LOADED 12288       /* the one string that was loaded last: executable, arguments, cgroup, working directory */
 #define GRAVEYARD 1024
+#define PATH_STEPS 32        /* components of a path that is matched where it lies */
+#define PATH_STEPS_MOUNTS 4  /* and mounts on its way */
+#define RECORD_OWN (~0ULL)
 
 /* The memory of one hook invocation: what is known of the event so far, and what was derived from it. */
 struct scratch {
@@ -51,10 +54,12 @@ struct scratch {
 	u64 walk_dentry;         /* state of the path walk */
 	u64 walk_mount;
 	u64 walk_objects;
+	struct object_key object; /* its `reserved` stays 0 */
 	u32 walk_offset;
 	u32 walk_limit;
-	u32 walk_status;
-	u32 dfa_state;           /* state of the automaton run */
+	u64 steps[PATH_STEPS];   /* dentries, the file first */
+	u64 n_steps;
+	u32 dfa_state;           /* state of the automaton run, where it goes on in another chunk */
 	u32 dfa_position;
 	u32 dfa_end;
 	u32 dfa_classes;
@@ -62,9 +67,9 @@ struct scratch {
 	u32 node;                /* where the walk of a diagram stands */
 	u32 low;                 /* limits of a binary search */
 	u32 high;
-	u32 reserved;
 	u64 kernfs;              /* state of the cgroup walk */
 	struct process_record record;
+	u64 record_version;      /* concern.version when the record was copied from the map; RECORD_OWN: it was not */
 	u64 parent_exec_id;
 	u32 action;
 	u32 error;
@@ -87,21 +92,22 @@ struct image_page {
 	u32 word[IMAGE_PAGE_WORDS];
 };
 
-/* By size, not by type: clang leaves a type that only a map of maps names as a forward declaration in the BTF
+/* All pages have one size, so that look-ups of both levels are inlined (array_map_gen_lookup refuses BPF_F_INNER_MAP), and they
+ * are filled through mmap. By size, not by type: clang leaves a type that only a map of maps names as a forward declaration in the BTF
  * (libbpf: "can't determine value size").
  */
 struct image_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__uint(key_size, 4);
 	__uint(value_size, IMAGE_PAGE_BYTES);
 };
 
-/* The image of generation g is tables[g & 1]. Written by the agent, read by match_*. */
+/* Page n of the image of generation g is tables[(g & 1) * IMAGE_MAX_PAGES + n]. Written by the agent, read by match_*. */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 2);
+	__uint(max_entries, 2 * IMAGE_MAX_PAGES);
 	__type(key, u32);
 	__array(values, struct image_map);
 } tables SEC(".maps");
@@ -120,7 +126,7 @@ MAP struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, CONCERN_ENTRIES);
 	__type(key, u32);
-	__type(value, u64);
+	__type(value, struct concern);
 } concerns SEC(".maps");
 
 /* One record an executed program, key exec_id; reference counted, see exec_image. */
@@ -131,6 +137,19 @@ MAP struct {
 	__type(key, u64);
 	__type(value, struct exec_image);
 } images SEC(".maps");
+
+struct long_exe {
+	u8 path[ABI_PATH_MAX];
+};
+
+/* Executables whose path does not fit into their image, key exec_id; go with it. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, u64);
+	__type(value, struct long_exe);
+} long_exes SEC(".maps");
 
 /* exec_ids whose last process has ended: kept until GRAVEYARD later ones push them out, so that user space can still ask. */
 MAP struct {
@@ -218,6 +237,12 @@ static __always_inline void count(u32 counter)
 
 	if (value)
 		*value += 1;
+}
+
+/* Eight bytes to any place. Through a parameter: where clang sees that the place lies in an array of bytes, it stores byte by byte. */
+static __always_inline void store_word(void *to, u64 word)
+{
+	*(u64 *)to = word;
 }
 
 static __always_inline struct scratch *scratch_at(u32 slot)

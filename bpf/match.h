@@ -13,13 +13,12 @@ struct image_head {
 	struct image_dim dims[ABI_MAX_DIMS];
 };
 
-
-static __always_inline struct image_page *match_page(u32 generation, u32 ref)
+static __always_inline struct image_page *match_page(u64 generation, u64 ref)
 {
-	u32 key = generation & 1, page = ref / IMAGE_PAGE_WORDS;
-	void *image = bpf_map_lookup_elem(&tables, &key);
+	u32 key = (generation & 1) * IMAGE_MAX_PAGES + ((ref / IMAGE_PAGE_WORDS) & (IMAGE_MAX_PAGES - 1)), zero = 0;
+	void *page = bpf_map_lookup_elem(&tables, &key);
 
-	return image ? bpf_map_lookup_elem(image, &page) : NULL;
+	return page ? bpf_map_lookup_elem(page, &zero) : NULL;
 }
 
 static __always_inline struct image_head *match_head(u32 generation)
@@ -27,11 +26,22 @@ static __always_inline struct image_head *match_head(u32 generation)
 	return (void *)match_page(generation, 0);
 }
 
-static __always_inline u32 match_word(u32 generation, u32 ref)
+static __always_inline u32 match_word(u64 generation, u64 ref)
 {
 	struct image_page *page = match_page(generation, ref);
 
 	return page ? page->word[ref & (IMAGE_PAGE_WORDS - 1)] : 0;
+}
+
+/* The same two where page 0, in which small images lie whole, is at hand. */
+static __always_inline struct image_page *match_page_near(struct image_page *first, u64 generation, u64 ref)
+{
+	return ref < IMAGE_PAGE_WORDS ? first : match_page(generation, ref);
+}
+
+static __always_inline u32 match_word_near(struct image_page *first, u64 generation, u64 ref)
+{
+	return ref < IMAGE_PAGE_WORDS ? first->word[MASKED(ref, IMAGE_PAGE_WORDS - 1)] : match_word(generation, ref);
 }
 
 #endif

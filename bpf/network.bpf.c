@@ -12,29 +12,26 @@ static __always_inline u64 port_of(u16 network_order)
 	return __builtin_bswap16(network_order);
 }
 
-/* 4 bytes for IPv4 and v4-mapped IPv6, else 16. */
-static __always_inline void set_ip(struct scratch *s, u32 str, const void *address, u32 length)
+static __always_inline void set_ip4(struct scratch *s, u32 str, u32 address)
 {
-	u32 at = small_take(s) & SCRATCH_MASK;
-	const u8 *bytes = &s->data[at];
-	u32 i, mapped = 1;
+	u32 at = MASKED(small_take(s), SCRATCH_MASK);
 
-	if (length == 4) {
-		bpf_probe_read_kernel(&s->data[at], 4, address);
-		set_str(s, str, at, 4);
-		return;
-	}
-	bpf_probe_read_kernel(&s->data[at], 16, address);
-#pragma unroll
-	for (i = 0; i < 10; i++)
-		mapped &= bytes[i] == 0;
-	mapped &= bytes[10] == 0xff && bytes[11] == 0xff;
+	store_word(&s->data[at], address);
+	set_str(s, str, at, 4);
+}
+
+/* 16 bytes in the scratch as an address: 4 of them where it is v4-mapped. */
+static __always_inline void set_ip6(struct scratch *s, u32 str, u32 at)
+{
+	u64 *words = (void *)&s->data[at & SCRATCH_MASK];
+	bool mapped = !words[0] && (u32)words[1] == 0xffff0000; /* as they lie in memory, little-endian */
+
 	set_str(s, str, mapped ? at + 12 : at, mapped ? 4 : 16);
 }
 
 static __always_inline void set_unix(struct scratch *s, const void *address, int length)
 {
-	u32 at = small_take(s) & SCRATCH_MASK, n;
+	u32 at = MASKED(small_take(s), SCRATCH_MASK), n;
 	long got;
 
 	if (length <= 2 || length > (int)sizeof(struct sockaddr_un))
@@ -53,68 +50,90 @@ static __always_inline void set_unix(struct scratch *s, const void *address, int
 		set_str(s, STR_NET_UNIX_PATH, at, got - 1);
 }
 
-/* A sockaddr of `length` bytes in kernel memory, as one side of the connection. */
+/* struct sockaddr_in and sockaddr_in6 in one, as they begin. */
+struct ip_address {
+	u16 family;
+	u16 port;
+	u32 v4;
+	u64 v6[2];
+};
+
+/* A sockaddr of `length` bytes in kernel memory, as one side of the connection. More than was given may be read: it is kernel memory all
+ * the same, and protocols refuse an address that is too short.
+ */
 static __always_inline void set_address(struct scratch *s, const void *address, int length, u32 side)
 {
-	u16 family = 0, port = 0;
+	u32 at = MASKED(small_take(s), SCRATCH_MASK), str = side == PEER ? STR_NET_PEER_IP : STR_NET_LOCAL_IP;
+	struct ip_address *ip = (void *)&s->data[at];
 
-	if (!address || length < 2 || bpf_probe_read_kernel(&family, 2, address))
+	if (!address || length < 2 || bpf_probe_read_kernel(ip, sizeof(*ip), address))
 		return;
-	if (family == AF_UNIX) {
+	if (ip->family == AF_UNIX) {
 		set_unix(s, address, length);
 		return;
 	}
-	if (family != AF_INET && family != AF_INET6)
+	if (ip->family != AF_INET && ip->family != AF_INET6)
 		return;
-	bpf_probe_read_kernel(&port, 2, address + 2);
-	set_num(s, side == PEER ? NUM_NET_PEER_PORT : NUM_NET_LOCAL_PORT, port_of(port));
-	set_ip(s, side == PEER ? STR_NET_PEER_IP : STR_NET_LOCAL_IP, address + (family == AF_INET ? 4 : 8), family == AF_INET ? 4 : 16);
+	set_num(s, side == PEER ? NUM_NET_PEER_PORT : NUM_NET_LOCAL_PORT, port_of(ip->port));
+	if (ip->family == AF_INET)
+		set_str(s, str, at + offsetof(struct ip_address, v4), 4);
+	else
+		set_ip6(s, str, at + offsetof(struct ip_address, v6));
 }
 
+/* What the hook is given comes with a type: these are loads, not calls. */
 static __always_inline void set_socket(struct scratch *s, struct socket *socket)
 {
-	struct sock *sk = BPF_CORE_READ(socket, sk);
+	struct sock *sk = socket->sk;
 
-	set_num(s, NUM_NET_TYPE, BPF_CORE_READ(socket, type));
+	set_num(s, NUM_NET_TYPE, socket->type);
 	if (!sk)
 		return;
-	set_num(s, NUM_NET_FAMILY, BPF_CORE_READ(sk, __sk_common.skc_family));
-	set_num(s, NUM_NET_PROTOCOL, BPF_CORE_READ_BITFIELD_PROBED(sk, sk_protocol));
+	set_num(s, NUM_NET_FAMILY, sk->__sk_common.skc_family);
+	set_num(s, NUM_NET_PROTOCOL, sk->sk_protocol);
+}
+
+static __always_inline void set_sock_ip6(struct scratch *s, u32 str, const struct in6_addr *address)
+{
+	u32 at = MASKED(small_take(s), SCRATCH_MASK);
+
+	if (!bpf_probe_read_kernel(&s->data[at], sizeof(*address), address))
+		set_ip6(s, str, at);
 }
 
 /* The own side as the socket has it. */
 static __always_inline void set_socket_local(struct scratch *s, struct socket *socket)
 {
-	struct sock *sk = BPF_CORE_READ(socket, sk);
+	struct sock *sk = socket->sk;
 	u16 family;
 
 	if (!sk)
 		return;
-	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	family = sk->__sk_common.skc_family;
 	if (family != AF_INET && family != AF_INET6)
 		return;
-	set_num(s, NUM_NET_LOCAL_PORT, BPF_CORE_READ(sk, __sk_common.skc_num));
+	set_num(s, NUM_NET_LOCAL_PORT, sk->__sk_common.skc_num);
 	if (family == AF_INET)
-		set_ip(s, STR_NET_LOCAL_IP, __builtin_preserve_access_index(&sk->__sk_common.skc_rcv_saddr), 4);
+		set_ip4(s, STR_NET_LOCAL_IP, sk->__sk_common.skc_rcv_saddr);
 	else
-		set_ip(s, STR_NET_LOCAL_IP, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr), 16);
+		set_sock_ip6(s, STR_NET_LOCAL_IP, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr));
 }
 
 static __always_inline void set_socket_peer(struct scratch *s, struct socket *socket)
 {
-	struct sock *sk = BPF_CORE_READ(socket, sk);
+	struct sock *sk = socket->sk;
 	u16 family;
 
 	if (!sk)
 		return;
-	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	family = sk->__sk_common.skc_family;
 	if (family != AF_INET && family != AF_INET6)
 		return;
-	set_num(s, NUM_NET_PEER_PORT, port_of(BPF_CORE_READ(sk, __sk_common.skc_dport)));
+	set_num(s, NUM_NET_PEER_PORT, port_of(sk->__sk_common.skc_dport));
 	if (family == AF_INET)
-		set_ip(s, STR_NET_PEER_IP, __builtin_preserve_access_index(&sk->__sk_common.skc_daddr), 4);
+		set_ip4(s, STR_NET_PEER_IP, sk->__sk_common.skc_daddr);
 	else
-		set_ip(s, STR_NET_PEER_IP, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr), 16);
+		set_sock_ip6(s, STR_NET_PEER_IP, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
 }
 
 SEC("lsm/socket_create")
@@ -209,9 +228,9 @@ int BPF_PROG(socket_sendmsg__network, struct socket *socket, struct msghdr *mess
 		return 0;
 	set_socket(s, socket);
 	set_socket_local(s, socket);
-	name = BPF_CORE_READ(message, msg_name);
+	name = message->msg_name;
 	if (name)
-		set_address(s, name, BPF_CORE_READ(message, msg_namelen), PEER);
+		set_address(s, name, message->msg_namelen, PEER);
 	else
 		set_socket_peer(s, socket);
 	return event_end(s, slot);

@@ -99,20 +99,18 @@ static __always_inline bool path_mount_internal(u64 vfsmount)
 	return ns >= (u64)-4095;
 }
 
-/* The followed identities that a dentry's inode belongs to. */
-static __always_inline u64 path_objects(u64 address, u32 generation)
+/* The followed identities that a dentry's inode belongs to. The key is put together in the scratch: stack is short here. */
+static __always_inline u64 path_objects(struct scratch *s, u64 address)
 {
-	struct dentry *dentry = (void *)address;
-	struct object_key key = {};
-	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	struct inode *inode = BPF_CORE_READ((struct dentry *)address, d_inode);
 	u64 *mask;
 
 	if (!inode)
 		return 0;
-	key.ino = BPF_CORE_READ(inode, i_ino);
-	key.dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	key.generation = generation;
-	mask = bpf_map_lookup_elem(&objects, &key);
+	s->object.ino = BPF_CORE_READ(inode, i_ino);
+	s->object.dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	s->object.generation = s->generation;
+	mask = bpf_map_lookup_elem(&objects, &s->object);
 	return mask ? *mask : 0;
 }
 

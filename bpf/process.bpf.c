@@ -27,14 +27,12 @@ int BPF_PROG(sched_process_fork__process, struct task_struct *parent, struct tas
 		copy.generation = 0;
 	if (copy.cgroup != read_cgroup(child)) /* CLONE_INTO_CGROUP */
 		copy.generation = 0;
-	if (copy.flags & RECORD_DEPENDS_IDS || !copy.generation)
-		concern_store(tgid, 0);
-	else
-		concern_store(tgid, copy.concern | concern_tag(copy.generation, tgid));
 	if (bpf_map_update_elem(&processes, &tgid, &copy, BPF_ANY)) {
 		__sync_fetch_and_add(&image->refs, -1);
 		count(CNT_RECORD_FAILED);
+		copy.generation = 0;
 	}
+	record_changed(tgid, copy.flags & RECORD_DEPENDS_IDS || !copy.generation ? 0 : copy.concern | concern_tag(copy.generation, tgid));
 	return 0;
 }
 
@@ -47,15 +45,17 @@ int BPF_PROG(sched_process_exec__process, struct task_struct *task, int old_pid,
 	u64 old_id = record ? record->exec_id : 0;
 	struct scratch *s = scratch_take(&slot);
 
-	concern_store(tgid, 0);
 	if (!s) {
 		/* No memory to look at the new program: the record goes, and the next hook makes one from the task. */
 		bpf_map_delete_elem(&processes, &tgid);
+		record_changed(tgid, 0);
 		count(CNT_RECORD_FAILED);
 		return 0;
 	}
-	if (record_exec(slot, old_id))
+	if (record_exec(slot, old_id)) {
 		bpf_map_delete_elem(&processes, &tgid);
+		record_changed(tgid, 0);
+	}
 	scratch_give(s);
 	return 0;
 }
@@ -71,7 +71,7 @@ int BPF_PROG(sched_process_exit__process, struct task_struct *task)
 
 	if (BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0;
-	s = event_begin(EV_PROCESS_EXIT, &slot);
+	s = image_concerns(EV_PROCESS_EXIT) ? event_begin(EV_PROCESS_EXIT, &slot) : NULL;
 	if (s) {
 		set_num(s, NUM_EXIT_CODE, BPF_CORE_READ(task, exit_code));
 		event_end(s, slot);
@@ -79,13 +79,13 @@ int BPF_PROG(sched_process_exit__process, struct task_struct *task)
 	/* A killed agent's exemption must not pass to whoever gets its pid next. */
 	if (c && c->agent_pid == tgid)
 		c->agent_pid = 0;
-	concern_store(tgid, 0);
 	record = bpf_map_lookup_elem(&processes, &tgid);
 	if (!record)
 		return 0;
 	id = record->exec_id;
 	if (!bpf_map_delete_elem(&processes, &tgid))
 		image_release(id);
+	record_changed(tgid, 0);
 	return 0;
 }
 
@@ -96,13 +96,13 @@ int BPF_PROG(cgroup_attach_task__process, struct cgroup *to, const char *path, s
 	u32 tgid = BPF_CORE_READ(task, tgid);
 	struct process_record *record;
 
-	concern_store(tgid, 0);
 	record = bpf_map_lookup_elem(&processes, &tgid);
-	if (!record)
-		return 0;
-	*(volatile u32 *)&record->generation = 0;
-	if (threadgroup)
-		record->cgroup = BPF_CORE_READ(to, kn, id);
+	if (record) {
+		*(volatile u32 *)&record->generation = 0;
+		if (threadgroup)
+			record->cgroup = BPF_CORE_READ(to, kn, id);
+	}
+	record_changed(tgid, 0);
 	return 0;
 }
 
@@ -286,10 +286,12 @@ static __always_inline int setns_event(struct pt_regs *regs)
 SEC("lsm/capable")
 int BPF_PROG(capable__setns, const struct cred *cred, struct user_namespace *ns, int cap, unsigned int opts, int ret)
 {
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct concern *concern = concern_of(tgid);
 	struct pt_regs *regs;
 
 	HONOUR(ret);
-	if (subject_unconcerned(EV_KERNEL_SETNS, active_generation(), bpf_get_current_pid_tgid() >> 32))
+	if (!concern || subject_unconcerned(concern, EV_KERNEL_SETNS, active_generation(), tgid))
 		return 0;
 	regs = read_user_regs();
 	if (BPF_CORE_READ(regs, orig_ax) != NR_SETNS)

@@ -183,6 +183,7 @@ int BPF_PROG(move_mount__system, const struct path *from, const struct path *to,
 SEC("lsm/sb_remount")
 int BPF_PROG(sb_remount__system, struct super_block *sb, void *options, int ret)
 {
+	struct dentry *root;
 	struct scratch *s;
 	u32 slot;
 
@@ -190,8 +191,9 @@ int BPF_PROG(sb_remount__system, struct super_block *sb, void *options, int ret)
 	s = event_begin(EV_KERNEL_MOUNT, &slot);
 	if (!s)
 		return 0;
+	root = BPF_CORE_READ(sb, s_root);
 	set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(sb, s_type, name));
-	set_path(s, 0, BPF_CORE_READ(sb, s_root), (void *)mount_of((u64)BPF_CORE_READ(sb, s_root, d_sb)));
+	set_path(s, 0, root, (void *)mount_of((u64)root));
 	return event_end(s, slot);
 }
 

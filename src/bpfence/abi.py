@@ -10,12 +10,13 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "94f5c82e21538f1a"
+ABI_HASH: Final = "aa3748ba6a2a1a3d"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 1
 ABI_PATH_MAX: Final = 4096
 ABI_ARGS_MAX: Final = 1024
+ABI_EXE_SHORT: Final = 256
 ABI_CGROUP_MAX: Final = 512
 ABI_COMM_LEN: Final = 16
 ABI_NUM_SLOTS: Final = 40
@@ -25,12 +26,12 @@ ABI_MAX_GROUPS: Final = 8
 ABI_MAX_EVENTS: Final = 64
 ABI_LINEAGE_WORDS: Final = 2
 IMAGE_MAGIC: Final = 0x434e4642
-IMAGE_PAGE_WORDS: Final = 16384
-IMAGE_PAGE_BYTES: Final = 0x10000
+IMAGE_PAGE_WORDS: Final = 0x40000
+IMAGE_PAGE_BYTES: Final = 0x100000
 IMAGE_LEAF: Final = 0x80000000
 IMAGE_DIM_WORDS: Final = 8
 IMAGE_VERDICT_WORDS: Final = 4
-IMAGE_MAX_PAGES: Final = 4096
+IMAGE_MAX_PAGES: Final = 256
 NODE_DENSE: Final = 0
 NODE_SPARSE: Final = 1
 CLASS_UNCERTAIN: Final = 0
@@ -427,9 +428,17 @@ PROCESS_RECORD_OFFSETS: Final[dict[str, int]] = {
     "subject": 56,
 }
 
-EXEC_IMAGE_FORMAT: Final = "<QQ2Q2QIIIIIIIIQQ16s1024s4096s"
+CONCERN_FORMAT: Final = "<QQ"
+CONCERN_STRUCT: Final = struct.Struct(CONCERN_FORMAT)
+CONCERN_SIZE: Final = 16
+CONCERN_OFFSETS: Final[dict[str, int]] = {
+    "word": 0,
+    "version": 8,
+}
+
+EXEC_IMAGE_FORMAT: Final = "<QQ2Q2QIIIIIIIIQQ16s1024s256s"
 EXEC_IMAGE_STRUCT: Final = struct.Struct(EXEC_IMAGE_FORMAT)
-EXEC_IMAGE_SIZE: Final = 5232
+EXEC_IMAGE_SIZE: Final = 1392
 EXEC_IMAGE_OFFSETS: Final[dict[str, int]] = {
     "parent_exec_id": 0,
     "time": 8,

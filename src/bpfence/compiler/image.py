@@ -5,7 +5,7 @@
 mirrors bpf/match.h step by step. The layout is the comment in bpf/abi.h.
 
     pages of words:  header | dimensions | byte classes, bounds, lineage masks, verdicts, nodes, rows, concern | automaton rows
-Automaton rows have pages of their own: a row's check word must not be found in anything that is not a row.
+Automaton rows have blocks of their own: a row's check word must not be found in anything that is not a row.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from bpfence.compiler.automaton import Automaton, byte_classes
 from bpfence.compiler.classes import Classification, Dimension
 from bpfence.compiler.diagram import Group, Node
 
-PAGE_CELLS: Final = abi.IMAGE_PAGE_WORDS // 2
-OPEN_PAGES: Final = 4
-CLOSE_BELOW: Final = PAGE_CELLS // 64
+BLOCK_CELLS: Final = 8192
+BLOCK_WORDS: Final = 2 * BLOCK_CELLS
+OPEN_BLOCKS: Final = 4
+CLOSE_BELOW: Final = BLOCK_CELLS // 64
 HEADER_WORDS: Final = abi.IMAGE_HEADER_SIZE // 4
 MAX_CHILDREN: Final = 65535
+SMALL_NODE: Final = 32  # classes of a node that is dense whatever that takes: its child is one load, not a search
 
 
 class ImageTooLarge(Exception):  # noqa: N818  turned into a CompileError by the caller
@@ -49,7 +51,7 @@ class Packed(NamedTuple):
 
 
 class _Comb:
-    """Rows of automata, packed first fit into pages of cells; a set bit of `free` is a free cell."""
+    """Rows of automata, packed first fit into blocks of cells (several fill a page); a set bit of `free` is a free cell."""
 
     def __init__(self) -> None:
         self.free: list[int] = []
@@ -57,30 +59,30 @@ class _Comb:
         self.open: list[int] = []
 
     def place(self, classes: Collection[int]) -> int:
-        """Takes cell 0 and the cells of these byte classes: the number of the row's cell 0, over all pages."""
-        for page in self.open:
-            fits = self.free[page]
+        """Takes cell 0 and the cells of these byte classes: the number of the row's cell 0, over all blocks."""
+        for block in self.open:
+            fits = self.free[block]
             for cell in classes:
-                fits &= self.free[page] >> cell
+                fits &= self.free[block] >> cell
                 if not fits:
                     break
             if fits:
-                return self.take(page, (fits & -fits).bit_length() - 1, classes)
-        self.free.append((1 << PAGE_CELLS) - 1)
-        self.count.append(PAGE_CELLS)
+                return self.take(block, (fits & -fits).bit_length() - 1, classes)
+        self.free.append((1 << BLOCK_CELLS) - 1)
+        self.count.append(BLOCK_CELLS)
         self.open.append(len(self.free) - 1)
-        del self.open[:-OPEN_PAGES]
+        del self.open[:-OPEN_BLOCKS]
         return self.take(len(self.free) - 1, 0, classes)
 
-    def take(self, page: int, at: int, classes: Collection[int]) -> int:
+    def take(self, block: int, at: int, classes: Collection[int]) -> int:
         mask = 1
         for cell in classes:
             mask |= 1 << cell
-        self.free[page] ^= mask << at
-        self.count[page] -= len(classes) + 1
-        if self.count[page] < CLOSE_BELOW:
-            self.open.remove(page)
-        return page * PAGE_CELLS + at
+        self.free[block] ^= mask << at
+        self.count[block] -= len(classes) + 1
+        if self.count[block] < CLOSE_BELOW:
+            self.open.remove(block)
+        return block * BLOCK_CELLS + at
 
 
 class _Writer:
@@ -98,8 +100,8 @@ class _Writer:
         self.words.extend(words)
         return at
 
-    def pages(self) -> None:
-        self.words.extend([0] * (-len(self.words) % abi.IMAGE_PAGE_WORDS))
+    def fill_block(self) -> None:
+        self.words.extend([0] * (-len(self.words) % BLOCK_WORDS))
 
 
 def pack(
@@ -120,12 +122,13 @@ def pack(
     before = len(out.words)
     packed_groups = [_group(out, group, leaves, dimensions) for group, leaves in zip(groups, leaf_verdicts, strict=True)]
     sizes["diagrams"] = 4 * (len(out.words) - before)
-    out.pages()
+    out.fill_block()
     before = len(out.words)
     starts = automata.write()
     sizes["automata"] = 4 * (len(out.words) - before)
     if len(out.words) > abi.IMAGE_MAX_PAGES * abi.IMAGE_PAGE_WORDS:
-        raise ImageTooLarge(f"the tables take {4 * len(out.words) >> 20} MiB, the kernel's map holds {abi.IMAGE_MAX_PAGES * 64 >> 10} MiB")
+        room = abi.IMAGE_MAX_PAGES * abi.IMAGE_PAGE_BYTES >> 20
+        raise ImageTooLarge(f"the tables take {4 * len(out.words) >> 20} MiB, the kernel's map holds {room} MiB")
     for number, (dimension, ref) in enumerate(zip(dimensions, refs, strict=True)):
         at = dims_ref + number * abi.IMAGE_DIM_WORDS
         start = starts[ref] if dimension.automaton else 0
@@ -188,17 +191,17 @@ class _Automata:
             table = table[ord(" ") : ord(" ") + 1] + table[1:]
         ref = self.out.put(struct.unpack("<64I", table))
         places = [0] * len(rows)
-        # Wide rows first, while pages are empty; then depth first, so that a path's states lie together.
+        # Wide rows first, while blocks are empty; then depth first, so that a path's states lie together.
         for state in sorted(range(len(rows)), key=lambda s: (-(len(rows[s]) if len(rows[s]) > 8 else 0), s)):
             places[state] = self.comb.place(rows[state])
         self.waiting.append((ref, automaton, rows, default, places))
         return ref
 
     def write(self) -> dict[int, int]:
-        """Writes all rows into pages of their own; ref of the byte classes -> ref of the start state."""
+        """Writes all rows into blocks of their own; ref of the byte classes -> ref of the start state."""
         base = len(self.out.words)
         words = self.out.words
-        words.extend(array("I", bytes(4 * abi.IMAGE_PAGE_WORDS)) * len(self.comb.free))
+        words.extend(array("I", bytes(4 * BLOCK_WORDS)) * len(self.comb.free))
         starts: dict[int, int] = {}
         for ref, automaton, rows, default, places in self.waiting:
             at = [base + 2 * place for place in places]
@@ -257,7 +260,7 @@ def _node(node: Node, classes: int, uncertain: int, default: int, ref: Callable[
     counts[uncertain] = counts.get(uncertain, 0) + 1
     usual = max(counts, key=lambda child: (counts[child], child == default))
     pairs = classes - counts[usual]
-    dense = 2 + classes <= 3 + 2 * pairs
+    dense = classes <= SMALL_NODE or 2 + classes <= 3 + 2 * pairs
     if (classes if dense else pairs) > MAX_CHILDREN:
         raise ImageTooLarge(f"a decision has {classes} classes, a node holds {MAX_CHILDREN}")
     if dense or usual != default:

@@ -30,7 +30,7 @@ class _Lib:
     BPF_MODIFY_RETURN: int
     BPF_LSM_MAC: int
     BPF_MAP_TYPE_ARRAY: int
-    BPF_F_INNER_MAP: int
+    BPF_F_MMAPABLE: int
     BTF_KIND_FUNC: int
     BTF_KIND_PTR: int
     BTF_KIND_CONST: int
@@ -76,8 +76,6 @@ class _Lib:
     def bpf_map_get_fd_by_id(self, id: int) -> int: ...
     def bpfence_map_create(self, type: int, name: bytes, key_size: int, value_size: int, entries: int, flags: int) -> int:
         """A new map's descriptor."""
-    def bpfence_write_pages(self, fd: int, data: CData, page_size: int, first: int, pages: int) -> int:
-        """Writes `pages` values of an array map with u32 keys, from key `first` on."""
     def bpfence_write_entries(self, fd: int, keys: CData, key_size: int, values: CData, value_size: int, count: int) -> int: ...
     def bpfence_delete_entries(self, fd: int, keys: CData, key_size: int, count: int) -> int:
         """Deletes keys; one that is not there is no failure."""

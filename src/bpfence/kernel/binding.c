@@ -103,21 +103,6 @@ int bpfence_map_create(unsigned int type, const char *name, unsigned int key_siz
 	return bpf_map_create(type, name, key_size, value_size, entries, &options);
 }
 
-/* Stores a 64 KiB aligned image page by page. */
-int bpfence_write_pages(int fd, const char *data, size_t page_size, unsigned int first, unsigned int pages)
-{
-	unsigned int i;
-
-	for (i = 0; i < pages; i++) {
-		unsigned int key = first + i;
-		int result = bpf_map_update_elem(fd, &key, data + (size_t)i * page_size, BPF_ANY);
-
-		if (result)
-			return result;
-	}
-	return 0;
-}
-
 int bpfence_write_entries(int fd, const char *keys, size_t key_size, const char *values, size_t value_size, unsigned int count)
 {
 	unsigned int i;

@@ -61,7 +61,6 @@ int bpf_obj_get(const char *path);
 int bpf_map_get_fd_by_id(unsigned int id);
 int bpfence_map_create(unsigned int type, const char *name, unsigned int key_size, unsigned int value_size, unsigned int entries,
                        unsigned int flags);
-int bpfence_write_pages(int fd, const char *data, size_t page_size, unsigned int first, unsigned int pages);
 int bpfence_write_entries(int fd, const char *keys, size_t key_size, const char *values, size_t value_size, unsigned int count);
 int bpfence_delete_entries(int fd, const char *keys, size_t key_size, unsigned int count);
 int bpfence_read_keys(int fd, char *keys, size_t key_size, unsigned int limit);
@@ -109,7 +108,7 @@ const char *bpfence_drain_data(const struct bpfence_drain *drain, size_t *length
 const unsigned int *bpfence_drain_entries(const struct bpfence_drain *drain);
 unsigned long long bpfence_drain_failed(const struct bpfence_drain *drain);
 
-static const int BPF_PROG_TYPE_TRACING, BPF_PROG_TYPE_LSM, BPF_MODIFY_RETURN, BPF_LSM_MAC, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP;
+static const int BPF_PROG_TYPE_TRACING, BPF_PROG_TYPE_LSM, BPF_MODIFY_RETURN, BPF_LSM_MAC, BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE;
 static const int BTF_KIND_FUNC, BTF_KIND_PTR, BTF_KIND_CONST, BTF_KIND_VOLATILE, BTF_KIND_RESTRICT, BTF_KIND_TYPEDEF, BTF_KIND_ENUM;
 static const int BTF_KIND_DATASEC;
 """

@@ -401,34 +401,48 @@ class Engine:
         with self._lock:
             current = self.generation
             generation = current % 0xFFFFFFFF + 1
-            pages = _stamp(image, generation)
-            tables = self._maps["tables"]
-            slot = _U32.pack(generation & 1)
-            table = libbpf.new_inner_array("image", abi.IMAGE_PAGE_BYTES, len(pages) // abi.IMAGE_PAGE_BYTES)
+            stamped = memoryview(_stamp(image, generation))
+            pages = [stamped[at : at + abi.IMAGE_PAGE_BYTES] for at in range(0, len(stamped), abi.IMAGE_PAGE_BYTES)]
+            self._drop_pages(generation)  # what an agent that was killed here has left
+            for number, page in enumerate(pages):
+                self._put_page(generation, number, page)
             try:
-                libbpf.write_pages(table, pages, abi.IMAGE_PAGE_BYTES)
-                tables.put(slot, _U32.pack(table))
                 self._put_objects(objects or {}, generation)
                 if generation & abi.CONCERN_GENERATION_MASK == 0:
                     self._forget_concerns()
                 libbpf.store_u32(self._control_memory(), _GENERATION, generation)
-                # Storing the same table again waits until no program is still at work with the old generation: the kernel does so
-                # after every update of a map of maps (v4.20, 1ae80cf31938). Only then may the old tables and objects go.
-                tables.put(slot, _U32.pack(table))
-            finally:
-                os.close(table)
+                # Storing a page again waits until no program is still at work with the old generation: the kernel does so after every
+                # update of a map of maps (v4.20, 1ae80cf31938). Only then may the old tables and objects go.
+                self._put_page(generation, 0, pages[0])
+            except BaseException:
+                if self.generation != generation:
+                    self._drop_pages(generation)
+                raise
             if current:
-                tables.delete(_U32.pack(current & 1))
+                self._drop_pages(current)
             self._drop_objects(generation)
             self._swapped = True
             self._retire()
             return generation
 
+    def _put_page(self, generation: int, number: int, data: memoryview) -> None:
+        page = libbpf.new_page("image", abi.IMAGE_PAGE_BYTES, data)
+        try:
+            self._maps["tables"].put(_page_key(generation, number), _U32.pack(page))
+        finally:
+            os.close(page)
+
+    def _drop_pages(self, generation: int) -> None:
+        for number in range(_image_pages(self._maps["tables"], generation)):
+            self._maps["tables"].delete(_page_key(generation, number))
+
     def _forget_concerns(self) -> None:
-        """Clears map `concerns`: its entries tell generations apart by 15 bits only."""
+        """Clears map `concerns`: its words tell generations apart by 15 bits only. The version that is lost with them goes only up: copies
+        of records made before are of other generations.
+        """
         concerns = self._maps["concerns"]
         for index in range(abi.CONCERN_ENTRIES):
-            concerns.put(_U32.pack(index), _U64.pack(0))
+            concerns.put(_U32.pack(index), bytes(abi.CONCERN_SIZE))
 
     def _put_objects(self, objects: Mapping[tuple[int, int], int], generation: int) -> None:
         target = self._maps["objects"]
@@ -497,8 +511,9 @@ class Engine:
 
     def image(self, exec_id: int) -> ExecImage | None:
         """The kernel's record of an executed program."""
-        value = self._maps["images"].get(_U64.pack(exec_id))
-        return decode_exec_image(exec_id, value) if value else None
+        key = _U64.pack(exec_id)
+        value = self._maps["images"].get(key)
+        return decode_exec_image(exec_id, value, self._maps["long_exes"].get(key)) if value else None
 
     def processes(self) -> list[int]:
         """Process ids that have a record."""
@@ -598,22 +613,26 @@ def _check_abi(parsed: Object) -> None:
 
 
 def _stamp(image: bytes, generation: int) -> bytes:
-    """The image with its generation in the header, filled up to whole pages. KernelError: it is no image of this ABI."""
+    """The image with its generation in the header. KernelError: it is no image of this ABI."""
     if len(image) < abi.IMAGE_HEADER_SIZE or len(image) > abi.IMAGE_MAX_PAGES * abi.IMAGE_PAGE_BYTES:
-        raise KernelError(f"an image of {len(image)} bytes cannot be loaded; the largest is {abi.IMAGE_MAX_PAGES} pages of 64 KiB")
+        raise KernelError(f"an image of {len(image)} bytes cannot be loaded; the largest is {abi.IMAGE_MAX_PAGES} pages of 1 MiB")
     magic, version = struct.unpack_from("<II", image)
     if magic != abi.IMAGE_MAGIC or version != abi.ABI_VERSION:
         raise KernelError(f"not an image of tables: magic {magic:#x}, ABI {version}")
-    pages = bytearray(image)
-    pages += bytes(-len(pages) % abi.IMAGE_PAGE_BYTES)
-    _U32.pack_into(pages, abi.IMAGE_HEADER_OFFSETS["generation"], generation)
-    return bytes(pages)
+    stamped = bytearray(image)
+    _U32.pack_into(stamped, abi.IMAGE_HEADER_OFFSETS["generation"], generation)
+    return bytes(stamped)
+
+
+def _page_key(generation: int, number: int) -> bytes:
+    """The place of a page in map `tables`."""
+    return _U32.pack((generation & 1) * abi.IMAGE_MAX_PAGES + number)
 
 
 def _image_pages(tables: Map, generation: int) -> int:
-    """Size of the image in force: the inner map is opened by the id that the kernel shows."""
-    identity = tables.get(_U32.pack(generation & 1)) if generation else None
-    return libbpf.map_entries(_U32.unpack(identity)[0]) if identity else 0
+    """Pages of a generation."""
+    pages = range(abi.IMAGE_MAX_PAGES) if generation else range(0)
+    return next((number for number in pages if tables.get(_page_key(generation, number)) is None), len(pages))
 
 
 def _sum(table: Map, key: int) -> int:
@@ -655,8 +674,12 @@ def decode_process_record(value: bytes) -> ProcessRecord:
     )
 
 
-def decode_exec_image(exec_id: int, value: bytes) -> ExecImage:
-    """struct exec_image as an ExecImage; lengths that do not fit are cut."""
+def _exe(short: bytes, long: bytes | None, length: int) -> bytes:
+    return short[:length] if length < abi.ABI_EXE_SHORT else (long or b"")[:length]
+
+
+def decode_exec_image(exec_id: int, value: bytes, long_exe: bytes | None = None) -> ExecImage:
+    """struct exec_image, and what map `long_exes` has for it, as an ExecImage; lengths that do not fit are cut."""
     at = abi.EXEC_IMAGE_OFFSETS
 
     def u32(name: str) -> int:
@@ -678,5 +701,5 @@ def decode_exec_image(exec_id: int, value: bytes) -> ExecImage:
         exe_dev=u64("exe_dev"),
         comm=value[comm : comm + abi.ABI_COMM_LEN].partition(b"\0")[0],
         args=value[args : args + min(u32("args_len"), abi.ABI_ARGS_MAX)],
-        exe=value[exe : exe + min(u32("exe_len"), abi.ABI_PATH_MAX)],
+        exe=_exe(value[exe : exe + abi.ABI_EXE_SHORT], long_exe, u32("exe_len")),
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import re
 import stat
@@ -224,27 +225,22 @@ class Map:
             raise ValueError(f"map {self.name} takes {size} bytes here, not {len(data)}")
 
 
-def new_inner_array(name: str, value_size: int, entries: int) -> int:
-    """The descriptor of a new array map that fits an outer map whatever its number of entries (Linux 5.10, 4a8f87e60f6d)."""
-    result = lib.bpfence_map_create(lib.BPF_MAP_TYPE_ARRAY, name.encode(), 4, value_size, entries, lib.BPF_F_INNER_MAP)
-    return check(result, f"creating an array map of {entries} entries")
+def new_page(name: str, size: int, data: memoryview) -> int:
+    """The descriptor of a new array map with one value of `size` bytes that begins with `data`, the rest zeros.
 
-
-def write_pages(fd: int, data: bytes, page_size: int) -> None:
-    """Writes an array map whose value size is `page_size`; `data` is a whole number of pages."""
-    if len(data) % page_size:
-        raise ValueError(f"{len(data)} bytes are not a whole number of pages of {page_size}")
-    check(lib.bpfence_write_pages(fd, ffi.from_buffer("char[]", data), page_size, 0, len(data) // page_size), "writing an array map")
-
-
-def map_entries(identity: int) -> int:
-    """The size of the map with this id; 0 where it is gone or may not be asked."""
-    fd = lib.bpf_map_get_fd_by_id(identity)
-    if fd < 0:
-        return 0
-    found = Map("by id", fd)
-    found.close()
-    return found.max_entries
+    It is filled through mmap (Linux 5.5, fc9702273e2e): an update would make the kernel allocate the value once more, in 5.10 as
+    contiguous memory.
+    """
+    if len(data) > size:
+        raise ValueError(f"{len(data)} bytes do not fit into a page of {size}")
+    fd = check(lib.bpfence_map_create(lib.BPF_MAP_TYPE_ARRAY, name.encode(), 4, size, 1, lib.BPF_F_MMAPABLE), "creating an array map")
+    try:
+        with mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE) as memory:
+            memory[: len(data)] = data
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def pin(fd: int, path: Path) -> None:

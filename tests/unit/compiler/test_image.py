@@ -44,7 +44,7 @@ def one_node(dimension: Dimension, children: dict[int, int], default: int = 0, u
 def test_header_and_alignment() -> None:
     data, walker = one_node(string_dimension(PATHS), {2: 2})
     header = walker.header
-    assert len(data) % abi.IMAGE_PAGE_BYTES == 0
+    assert len(data) % (4 * images.BLOCK_WORDS) == 0
     assert struct.unpack_from("<4I", data) == (abi.IMAGE_MAGIC, abi.ABI_VERSION, 3, len(data) // 4)
     assert (header["n_dims"], header["n_groups"], header["n_verdicts"], header["lineage_dfa"]) == (1, 1, 3, 0)
     assert header["dims_ref"] == abi.IMAGE_HEADER_SIZE // 4, "the kernel expects the dimensions right behind the header"
@@ -96,11 +96,11 @@ WALKER = one_node(DIMENSION, {2: 2})[1]
 TABLE = (WALKER.words[WALKER.header["dims_ref"] + 2], WALKER.words[WALKER.header["dims_ref"] + abi.IMAGE_DIM_WORDS - 1])
 
 
-@pytest.mark.parametrize("count", [3, 12, 300])
+@pytest.mark.parametrize("count", [3, 12, 33, 300])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
 @pytest.mark.parametrize("uncertain", [0, 1, 2])
 def test_node_forms_agree(count: int, share: float, uncertain: int) -> None:
-    """Dense or sparse: the child of every class is what was asked for, and the smaller form is taken."""
+    """Dense or sparse: the child of every class is what was asked for, and the smaller form is taken; of few classes the dense one."""
     generator = random.Random(count)
     dimension = Dimension("d", "file.uid", abi.DIM_RANGE, abi.NUM_FILE_UID, False, False, classes=count, bounds=[(0, 1)])
     children = {c: generator.choice((1, 2, 2, 3)) for c in range(2, count) if generator.random() < share}
@@ -112,7 +112,8 @@ def test_node_forms_agree(count: int, share: float, uncertain: int) -> None:
     form, size = walker.words[ref] >> 8, walker.words[ref + 1]
     full = [uncertain, *(children.get(c, 0) for c in range(1, count))]
     pairs = count - max(full.count(v) for v in full)
-    assert (form, size) == ((abi.NODE_DENSE, count) if count + 2 <= 3 + 2 * pairs else (abi.NODE_SPARSE, pairs))
+    dense = count <= images.SMALL_NODE or count + 2 <= 3 + 2 * pairs
+    assert (form, size) == ((abi.NODE_DENSE, count) if dense else (abi.NODE_SPARSE, pairs))
 
 
 @pytest.mark.parametrize(
@@ -166,5 +167,9 @@ def test_the_comb_reuses_gaps() -> None:
     assert comb.place([1]) != first
     places = [comb.place([3]) for _ in range(2000)]
     assert len(set(places)) == 2000
-    assert len(comb.free) == 1, "2,002 rows of two cells fit one page of 8,192"
-    assert all(place % images.PAGE_CELLS + 3 < images.PAGE_CELLS for place in places)
+    assert len(comb.free) == 1, "2,002 rows of two cells fit one block of 8,192"
+    assert all(place % images.BLOCK_CELLS + 3 < images.BLOCK_CELLS for place in places)
+
+
+def test_blocks_fill_pages() -> None:
+    assert abi.IMAGE_PAGE_WORDS % images.BLOCK_WORDS == 0, "a row that stays in its block stays in its page"

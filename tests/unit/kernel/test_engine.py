@@ -199,8 +199,11 @@ def objects(engine: Engine) -> dict[tuple[int, int, int], int]:
     return found
 
 
-def inner(engine: Engine, slot: int) -> bool:
-    return engine._maps["tables"].get(struct.pack("<I", slot)) is not None
+def pages(engine: Engine, generation: int) -> list[int]:
+    """Pages of the odd or the even generations."""
+    tables = engine._maps["tables"]
+    first = (generation & 1) * abi.IMAGE_MAX_PAGES
+    return [n for n in range(abi.IMAGE_MAX_PAGES) if tables.get(struct.pack("<I", first + n)) is not None]
 
 
 def test_object_answers_every_constant() -> None:
@@ -218,21 +221,40 @@ def test_nothing_is_attached_without_events(engine: Engine) -> None:
 
 def test_swap_counts_generations_and_keeps_one_table(engine: Engine) -> None:
     assert engine.swap(image()) == 1
-    assert (engine.generation, inner(engine, 1), inner(engine, 0)) == (1, True, False)
+    assert (engine.generation, pages(engine, 1), pages(engine, 0)) == (1, [0], [])
     assert engine.swap(image()) == 2
-    assert (engine.generation, inner(engine, 1), inner(engine, 0)) == (2, False, True)
+    assert (engine.generation, pages(engine, 1), pages(engine, 0)) == (2, [], [0])
     assert engine.status().generation == 2
 
 
 def test_swap_stores_the_whole_image_with_its_generation(engine: Engine) -> None:
-    text = image(40_000)  # three pages
+    text = image(2 * abi.IMAGE_PAGE_WORDS + 100)  # three pages
     engine.swap(text)
     engine.swap(text)
     stored = engine_module._stamp(text, 2)
-    assert len(stored) == 3 * abi.IMAGE_PAGE_BYTES
     assert struct.unpack_from("<I", stored, abi.IMAGE_HEADER_OFFSETS["generation"]) == (2,)
-    assert stored[abi.IMAGE_HEADER_SIZE : len(text)] == text[abi.IMAGE_HEADER_SIZE :]
+    assert stored[abi.IMAGE_HEADER_SIZE :] == text[abi.IMAGE_HEADER_SIZE :]
     assert engine.status().image_pages == 3
+    assert pages(engine, 2) == [0, 1, 2]
+
+
+def test_swap_clears_what_a_killed_agent_left(engine: Engine) -> None:
+    engine.swap(image())
+    for number in range(3):
+        engine._put_page(2, number, memoryview(b"left"))
+    engine.swap(image())
+    assert pages(engine, 2) == [0]
+
+
+def test_a_swap_that_fails_leaves_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise KernelError("full", missing="room")
+
+    engine.swap(image())
+    monkeypatch.setattr(engine, "_put_objects", refuse)
+    with pytest.raises(KernelError, match="full"):
+        engine.swap(image())
+    assert (engine.generation, pages(engine, 1), pages(engine, 2)) == (1, [0], [])
 
 
 def test_swap_replaces_followed_objects(engine: Engine) -> None:
@@ -317,8 +339,15 @@ def test_exec_image_lengths_from_the_kernel_are_not_trusted() -> None:
     value = bytearray(abi.EXEC_IMAGE_SIZE)
     struct.pack_into("<I", value, abi.EXEC_IMAGE_OFFSETS["exe_len"], 0xFFFFFFFF)
     struct.pack_into("<I", value, abi.EXEC_IMAGE_OFFSETS["args_len"], 0xFFFFFFFF)
-    decoded = decode_exec_image(5, bytes(value))
+    decoded = decode_exec_image(5, bytes(value), bytes(abi.ABI_PATH_MAX))
     assert (len(decoded.exe), len(decoded.args)) == (abi.ABI_PATH_MAX, abi.ABI_ARGS_MAX)
+    assert decode_exec_image(5, bytes(value)).exe == b"", "a long path that has gone meanwhile"
+
+
+def test_long_executables_come_from_their_own_map() -> None:
+    value = bytearray(abi.EXEC_IMAGE_SIZE)
+    struct.pack_into("<I", value, abi.EXEC_IMAGE_OFFSETS["exe_len"], 300)
+    assert decode_exec_image(5, bytes(value), b"/x" * 200).exe == b"/x" * 150
 
 
 def test_exec_image_is_decoded_by_name() -> None:

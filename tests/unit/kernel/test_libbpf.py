@@ -275,18 +275,17 @@ def test_map_closes_once(loaded: Object) -> None:
     loaded.close()
 
 
-def test_pages_must_be_whole() -> None:
-    with pytest.raises(ValueError, match="whole number of pages"):
-        libbpf.write_pages(-1, bytes(65537), 65536)
+def test_what_is_larger_than_a_page_is_refused() -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        libbpf.new_page("page", 65536, memoryview(bytes(65537)))
 
 
-def test_array_is_written_page_by_page(needs: Callable[..., None]) -> None:
+def test_a_page_begins_with_its_data(needs: Callable[..., None]) -> None:
     needs("cap_bpf")
-    pages = Map("pages", libbpf.new_inner_array("pages", 4096, 3))
-    libbpf.write_pages(pages.fd, b"a" * 4096 + b"b" * 4096 + b"c" * 4096, 4096)
-    assert [(pages.get(struct.pack("<I", n)) or b"")[:1] for n in range(3)] == [b"a", b"b", b"c"]
-    assert pages.max_entries == 3
-    pages.close()
+    page = Map("page", libbpf.new_page("page", 8192, memoryview(b"a" * 5000)))
+    assert page.get(bytes(4)) == b"a" * 5000 + bytes(3192)
+    assert page.max_entries == 1
+    page.close()
 
 
 def test_atomic_words() -> None:

@@ -29,9 +29,7 @@ libbpf.mount_bpffs(place)
 folder = place / "bpfence"
 
 def array(name, value):
-    table = Map(name, libbpf.new_inner_array("test", 8, 1))
-    table.put(bytes(4), struct.pack("<Q", value))
-    return table
+    return Map(name, libbpf.new_page("test", 8, memoryview(struct.pack("<Q", value))))
 
 def value(table):
     return struct.unpack("<Q", table.get(bytes(4)))[0]
@@ -79,8 +77,7 @@ assert oct(os.stat(folder).st_mode)[-3:] == oct(os.stat(folder / "one").st_mode)
 def test_one_agent_at_a_time(in_bpffs: Callable[[str], None]) -> None:
     in_bpffs("""
 first = Pins.open(folder, "one")
-control = Map("control", libbpf.new_inner_array("test", 8, 1))
-control.put(bytes(4), struct.pack("<II", 3, 4242))
+control = array("control", 4242 << 32 | 3)
 first.pin_maps({"control": control})
 assert "pid 4242" in refused(lambda: Pins.open(folder, "two"))
 assert "in use" in refused(lambda: unload(folder))
