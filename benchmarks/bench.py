@@ -10,6 +10,7 @@ processor: what the agent does in user space for an operation is part of that op
 from __future__ import annotations
 
 import argparse
+import calendar
 import json
 import os
 import shutil
@@ -32,7 +33,9 @@ WORK = Path("/tmp/bpfence-bench")
 CGROUP = "/bpfence-bench"
 CGROUPS = Path("/sys/fs/cgroup")
 READY_SECONDS = 3000
-ROUNDS = 3
+ROUNDS = 5
+ALERTS = 300
+ALERT_PAUSE_MS = 20
 NAMES = {
     "getppid": "getppid", "pwrite": "pwrite 64 bytes", "open-short": "open+close, 9-byte path",
     "open-long": "open+close, 100-byte path, 10 components",
@@ -73,6 +76,11 @@ executed, so a loop timed in the guest gives guest instructions, the same to a f
 space are counted, the agent's own work included. Files are on tmpfs. The figure in brackets is the difference to no program at all.
 Made by `make bench`; the workload is `benchmarks/workload.c`, the policies are made by `benchmarks/bench.py`."""
 
+LATENCY = """\
+{alerts} alerts, one every {pause} ms, on the same guest, otherwise idle: from the kernel's time stamp at the decision to the moment at
+which a reader of `bpfence run --output -` has the line. The clock is the instruction count, at one nanosecond an instruction: half of
+the alerts took less than {p50:.2f} ms, 99 % less than {p99:.2f} ms, the slowest {most:.2f} ms."""
+
 PEERS_PREFACE = """\
 Measured earlier with a workload of the same operations, not by `make bench`; the difference is to their own run with no program. One
 Tetragon policy is one kprobe on security_file_open with one Prefix value that never matches; Falco ran with a stand-in for its container
@@ -80,23 +88,31 @@ plugin."""
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """One policy set: `paths` path rules and `networks` networks; None: bpfence is not running."""
+    """One policy set: `paths` path rules and `networks` networks; None: bpfence is not running. `beside`: the paths are in the folder of
+    the long path, so that an automaton has to read all of it.
+    """
 
     name: str
     paths: int | None = None
     networks: int = 0
+    beside: bool = False
 
 
 SETTINGS = (
     Setting("no program"),
     Setting("empty engine", 0),
     *(Setting(f"{n:,} path rules", n) for n in (10, 100, 1000, 10000)),
+    Setting("1,000 rules beside the file", 1000, beside=True),
     Setting("CIDR policy, 100 networks", 0, 100),
 )
 
 
-def path_values(n: int) -> Iterator[str]:
+def path_values(n: int, beside: bool) -> Iterator[str]:
     """`n` different path globs, none of which matches what the workload touches: prefixes, whole paths, one-star globs."""
+    if beside:
+        deepest = max((path.parent for path in WORK.rglob("*")), key=lambda folder: len(folder.parts))
+        yield from (f"{deepest}/other-{i:05}" for i in range(n))
+        return
     for i in range(n):
         match i % 10:
             case 0 | 1 | 2 | 3 | 4 | 5:
@@ -109,7 +125,7 @@ def path_values(n: int) -> Iterator[str]:
 
 def policy(setting: Setting) -> str:
     """The native policy of a setting, scoped to the benchmark's cgroup."""
-    values = enumerate(path_values(setting.paths or 0))
+    values = enumerate(path_values(setting.paths or 0, setting.beside))
     rules: list[dict[str, Any]] = [
         {"name": f"path-{i}", "on": "open", "match": {"file.path": path}, "action": "deny"} for i, path in values
     ]
@@ -142,16 +158,48 @@ def start_agent(setting: Setting, folder: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def run_workload(workload: Path, cgroup: Path) -> dict[str, int]:
+def run_workload(workload: Path, cgroup: Path, operations: list[str]) -> dict[str, int]:
     """Operation to instructions."""
     done = subprocess.run(
-        [str(workload), str(WORK), str(ROUNDS)], text=True, capture_output=True, check=True,
+        [str(workload), str(WORK), str(ROUNDS), *operations], text=True, capture_output=True, check=True,
         preexec_fn=lambda: (cgroup / "cgroup.procs").write_text("0"),
     )  # fmt: skip
     return {name: int(value) for name, value in (line.split() for line in done.stdout.splitlines())}
 
 
-def measure(wanted: str) -> None:
+def latencies() -> list[float]:
+    """Milliseconds from the kernel's decision to the line that a reader of the output has, of ALERTS paced alerts, ascending."""
+    policies = WORK / "latency"
+    policies.mkdir()
+    mark = WORK / "mark"
+    mark.write_text("")
+    rule = {"name": "mark", "on": "open", "match": {"file.path": str(mark)}, "action": "audit", "rate": "1000/s"}
+    document = {
+        "apiVersion": "bpfence.io/v1alpha1", "kind": "SecurityPolicy", "metadata": {"name": "mark"}, "spec": {"rules": [rule]},
+    }  # fmt: skip
+    (policies / "mark.yaml").write_text(yaml.safe_dump(document))
+    ready = WORK / "latency-ready"
+    command = [sys.executable, "-m", "bpfence", "run", "-p", str(policies), "--output", "-", "--ready-file", str(ready)]
+    delays: list[float] = []
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as agent:
+        assert agent.stdout is not None
+        while not ready.exists():
+            time.sleep(0.5)
+        words = [str(ROOT / ".build" / "trigger"), "pace", str(ALERTS), str(ALERT_PAUSE_MS), "open", str(mark)]
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL):
+            while len(delays) < ALERTS:
+                line = agent.stdout.readline()
+                now = time.time_ns()
+                record = json.loads(line)
+                if record["kind"] == "alert":
+                    whole, _, fraction = record["time"].rstrip("Z").partition(".")
+                    when = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) * 10**9 + int(fraction)
+                    delays.append((now - when) / 1e6)
+        agent.send_signal(signal.SIGTERM)
+    return sorted(delays)
+
+
+def measure(wanted: str, operations: list[str]) -> None:
     """Inside the guest: every setting; results are added to RESULTS/results.json as they come."""
     WORK.mkdir()
     workload = WORK / "workload"
@@ -165,12 +213,12 @@ def measure(wanted: str) -> None:
             continue
         print(f"{setting.name} …", flush=True)
         if setting.paths is None:
-            results[setting.name] = {"": run_workload(workload, outside)}
+            results[setting.name] = {"": run_workload(workload, outside, operations)}
         else:
             process = start_agent(setting, WORK / f"agent-{number}")
-            measured = {"not concerned": run_workload(workload, outside)}
+            measured = {"not concerned": run_workload(workload, outside, operations)}
             if setting.paths or setting.networks:
-                measured = {"concerned": run_workload(workload, inside), **measured}
+                measured = {"concerned": run_workload(workload, inside, operations), **measured}
             results[setting.name] = measured
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=600)
@@ -178,6 +226,12 @@ def measure(wanted: str) -> None:
         for subject, values in results[setting.name].items():
             print(f"  {subject or 'baseline':14} {values}", flush=True)
         (RESULTS / "results.json").write_text(json.dumps({"kernel": os.uname().release, "results": results}, indent=1))
+    if not wanted or wanted == "latency":
+        delays = latencies()
+        found = {"p50": delays[len(delays) // 2], "p99": delays[len(delays) * 99 // 100 - 1], "most": delays[-1]}
+        print(f"latency {found}", flush=True)
+        measured = {"kernel": os.uname().release, "results": results, "latency": found}
+        (RESULTS / "results.json").write_text(json.dumps(measured, indent=1))
 
 
 def table(rows: dict[str, dict[str, int]], base: dict[str, int]) -> str:
@@ -204,6 +258,8 @@ def report(measured: dict[str, Any]) -> str:
         table(concerned, base),
         "## A process that no rule concerns",
         table(others, base),
+        "## From the hook to the output",
+        LATENCY.format(alerts=ALERTS, pause=ALERT_PAUSE_MS, **measured["latency"]),
         f"## Peers on the same kind of guest\n\n{PEERS_PREFACE}",
         table({"no program": PEERS_BASE, **PEERS}, PEERS_BASE),
     ]
@@ -215,17 +271,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Instructions per operation.")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name holds TEXT, printed, no report written")
+    parser.add_argument("--operations", default="", metavar="NAMES", help=f"these only, printed, no report written: {','.join(NAMES)}")
     options = parser.parse_args()
     if options.inside:
-        measure(options.only)
+        measure(options.only, [name for name in options.operations.split(",") if name])
         return 0
     RESULTS.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable, "-m", "vmtest", "run", KERNEL, "--icount", "--rwdir", str(RESULTS), "--timeout", "7200", "--memory", "4G", "--",
         "env", f"PYTHONPATH={ROOT / 'src'}:{ROOT}", sys.executable, str(ROOT / "benchmarks/bench.py"), "--inside", "--only", options.only,
+        "--operations", options.operations,
     ]  # fmt: skip
     code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
-    if code == 0 and not options.only:
+    if code == 0 and not options.only and not options.operations:
         REPORT.write_text(report(json.loads((RESULTS / "results.json").read_text())))
         print(f"written: {REPORT.relative_to(ROOT)}")
     return code
