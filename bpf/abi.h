@@ -276,8 +276,8 @@ struct process_record {
 
 /* The first look of every hook: map `concerns`, an array of struct concern, index tgid & (CONCERN_ENTRIES - 1).
  * word: read and written whole. Bits 0..CONCERN_BITS-1 are process_record.concern, then 15 bits of the generation, then the upper 6
- * bits of the tgid. Only subjects that do not depend on ids stand here, and a change of cgroup clears the entry; 0 is never right for
- * a generation > 0. The agent clears the words whenever the 15 bits of the generation come round.
+ * bits of the tgid. Only subjects that do not depend on ids stand here, and a change of cgroup clears the entry; no generation has 15
+ * bits of 0, so a cleared word is never right. The agent clears the words whenever those bits come round.
  * version: counts the changes of the records of all these tgids: a copy of a record made at a version is good while that lasts.
  */
 #define CONCERN_ENTRIES 65536

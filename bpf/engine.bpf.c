@@ -294,14 +294,15 @@ __noinline u64 mount_of(u64 dentry)
 	struct task_struct *task = (void *)bpf_get_current_task();
 	u64 wanted = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
 	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
-	u64 mount = compat_first_mount(sb);
+	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root), root;
 	u32 i;
 
 	for (i = 0; i < MOUNTS_TRIED; i++) {
 		if (!mount)
 			return 0;
-		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted &&
-		    dentry_below(dentry, (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root)))
+		root = (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root);
+
+		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted && (root == whole || dentry_below(dentry, root)))
 			return mount + bpf_core_field_offset(struct mount, mnt);
 		mount = compat_next_mount((u64)sb, mount);
 	}
@@ -400,7 +401,11 @@ static __always_inline void load_image(struct scratch *s, u32 str, struct exec_i
 		length = image->exe_len;
 		if (length > ABI_PATH_MAX - 1)
 			length = ABI_PATH_MAX - 1;
-		if (load_exe(s, image, id, length) || image->flags & EXEC_EXE_UNCERTAIN)
+		if (load_exe(s, image, id, length)) {
+			s->str_uncertain |= 1U << (str & 31);
+			return;
+		}
+		if (image->flags & EXEC_EXE_UNCERTAIN)
 			s->str_uncertain |= 1U << (str & 31);
 	}
 	if (length)
@@ -1115,7 +1120,11 @@ __noinline int lineage_add(u32 slot, u64 exec_id)
 	ref = match_word(s->generation, offsetof(struct image_header, lineage_dfa) / 4);
 	masks = match_word(s->generation, offsetof(struct image_header, lineage_masks) / 4);
 	s->loaded = 0;
+	s->str_present &= ~(1U << STR_PROCESS_EXE);
 	load_image(s, STR_PROCESS_EXE, image, exec_id);
+	s->str_uncertain &= ~(1U << STR_PROCESS_EXE);
+	if (image->exe_len && !(s->str_present & (1U << STR_PROCESS_EXE)))
+		return -1;
 	class = match_automaton(slot, ref, match_word(s->generation, offsetof(struct image_header, lineage_start) / 4), AREA_LOADED,
 				image->exe_len & (ABI_PATH_MAX - 1));
 	s->str_present &= ~(1U << STR_PROCESS_EXE);
@@ -1232,6 +1241,7 @@ static __always_inline int scratch_generation(struct scratch *s)
 static __always_inline void subject_refresh(struct scratch *s, u32 slot)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
+	u64 version = record_version(s->record.pid);
 	struct process_record *record;
 	u64 cgroup = bpf_get_current_cgroup_id();
 	bool same_subject;
@@ -1251,6 +1261,9 @@ static __always_inline void subject_refresh(struct scratch *s, u32 slot)
 	tgid = s->record.pid;
 	record = bpf_map_lookup_elem(&processes, &tgid);
 	if (!record || record->exec_id != s->record.exec_id)
+		return;
+	/* A move to another cgroup meanwhile: the next event computes it again. */
+	if (record_version(tgid) != version)
 		return;
 	*(volatile u32 *)&record->generation = 0;
 	record_changed(tgid, 0);
@@ -1384,7 +1397,11 @@ static __always_inline int image_store(struct scratch *s, u64 id, struct exec_im
 		image->flags |= EXEC_EXE_UNCERTAIN;
 		count(CNT_RECORD_FAILED);
 	}
-	return bpf_map_update_elem(&images, &id, image, BPF_ANY);
+	if (!bpf_map_update_elem(&images, &id, image, BPF_ANY))
+		return 0;
+	if (image->exe_len >= ABI_EXE_SHORT)
+		bpf_map_delete_elem(&long_exes, &id);
+	return -1;
 }
 
 /* The arguments of the current process, from its own stack. */

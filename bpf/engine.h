@@ -101,6 +101,13 @@ static __always_inline struct concern *concern_of(u32 tgid)
 	return bpf_map_lookup_elem(&concerns, &index);
 }
 
+static __always_inline u64 record_version(u32 tgid)
+{
+	struct concern *concern = concern_of(tgid);
+
+	return concern ? *(volatile u64 *)&concern->version : 0;
+}
+
 /* The fast way out, in front of every hook: nothing is loaded, or no rule can concern this event of this process. */
 static __always_inline bool subject_unconcerned(const struct concern *concern, u32 event, u32 generation, u32 tgid)
 {
@@ -181,10 +188,12 @@ static __always_inline bool record_load(struct scratch *s, const struct concern 
 		if (!record)
 			return false;
 		s->record = *record;
-		/* It may have changed under the copy: then it is not believed. Who changes it takes the generation away, counts up, writes,
-		 * puts the generation back and counts up again.
+		barrier();
+		/* It may have changed under the copy, or its memory may have gone to another process: then it is not believed. Whoever
+		 * changes it in place takes the generation away, counts up, writes, puts the generation back and counts up again; whoever
+		 * replaces or removes it counts up when that is done.
 		 */
-		if (*(volatile u32 *)&record->generation != generation || *(volatile const u64 *)&concern->version != version)
+		if (s->record.pid != tgid || *(volatile u32 *)&record->generation != generation || *(volatile const u64 *)&concern->version != version)
 			return false;
 		s->record_version = version;
 	}

@@ -59,23 +59,25 @@ struct ip_address {
 };
 
 /* A sockaddr of `length` bytes in kernel memory, as one side of the connection. More than was given may be read: it is kernel memory all
- * the same, and protocols refuse an address that is too short.
+ * the same, and protocols refuse an address that is too short. `unspecified`: the family that the socket's protocol takes AF_UNSPEC for.
  */
-static __always_inline void set_address(struct scratch *s, const void *address, int length, u32 side)
+static __always_inline void set_address(struct scratch *s, const void *address, int length, u32 side, u16 unspecified)
 {
 	u32 at = MASKED(small_take(s), SCRATCH_MASK), str = side == PEER ? STR_NET_PEER_IP : STR_NET_LOCAL_IP;
 	struct ip_address *ip = (void *)&s->data[at];
+	u16 family;
 
 	if (!address || length < 2 || bpf_probe_read_kernel(ip, sizeof(*ip), address))
 		return;
-	if (ip->family == AF_UNIX) {
+	family = ip->family ? ip->family : unspecified;
+	if (family == AF_UNIX) {
 		set_unix(s, address, length);
 		return;
 	}
-	if (ip->family != AF_INET && ip->family != AF_INET6)
+	if (family != AF_INET && family != AF_INET6)
 		return;
 	set_num(s, side == PEER ? NUM_NET_PEER_PORT : NUM_NET_LOCAL_PORT, port_of(ip->port));
-	if (ip->family == AF_INET)
+	if (family == AF_INET)
 		set_str(s, str, at + offsetof(struct ip_address, v4), 4);
 	else
 		set_ip6(s, str, at + offsetof(struct ip_address, v6));
@@ -91,6 +93,14 @@ static __always_inline void set_socket(struct scratch *s, struct socket *socket)
 		return;
 	set_num(s, NUM_NET_FAMILY, sk->__sk_common.skc_family);
 	set_num(s, NUM_NET_PROTOCOL, sk->sk_protocol);
+}
+
+/* IPv4 sockets take AF_UNSPEC in an address for AF_INET. */
+static __always_inline u16 inet_unspecified(struct socket *socket)
+{
+	struct sock *sk = socket->sk;
+
+	return sk && sk->__sk_common.skc_family == AF_INET ? AF_INET : 0;
 }
 
 static __always_inline void set_sock_ip6(struct scratch *s, u32 str, const struct in6_addr *address)
@@ -165,7 +175,7 @@ int BPF_PROG(socket_bind__network, struct socket *socket, struct sockaddr *addre
 	if (!s)
 		return 0;
 	set_socket(s, socket);
-	set_address(s, address, length, LOCAL);
+	set_address(s, address, length, LOCAL, inet_unspecified(socket)); /* inet_bind */
 	return event_end(s, slot);
 }
 
@@ -196,7 +206,7 @@ int BPF_PROG(socket_connect__network, struct socket *socket, struct sockaddr *ad
 		return 0;
 	set_socket(s, socket);
 	set_socket_local(s, socket);
-	set_address(s, address, length, PEER);
+	set_address(s, address, length, PEER, 0); /* AF_UNSPEC: an end of the connection, to nowhere */
 	return event_end(s, slot);
 }
 
@@ -230,8 +240,8 @@ int BPF_PROG(socket_sendmsg__network, struct socket *socket, struct msghdr *mess
 	set_socket_local(s, socket);
 	name = message->msg_name;
 	if (name)
-		set_address(s, name, message->msg_namelen, PEER);
-	else
-		set_socket_peer(s, socket);
+		set_address(s, name, message->msg_namelen, PEER, inet_unspecified(socket)); /* udp_sendmsg, raw_sendmsg */
+	if (!(s->num_present & (1ULL << NUM_NET_PEER_PORT)))
+		set_socket_peer(s, socket); /* without a name; or AF_UNSPEC on an IPv6 socket, which means the same (udpv6_sendmsg) */
 	return event_end(s, slot);
 }

@@ -8,13 +8,16 @@ int BPF_PROG(sched_process_fork__process, struct task_struct *parent, struct tas
 	u32 tgid = BPF_CORE_READ(child, tgid), parent_tgid = BPF_CORE_READ(parent, tgid);
 	struct process_record *record, copy;
 	struct exec_image *image;
+	u64 version;
 
 	if (tgid != BPF_CORE_READ(child, pid))
 		return 0;
 	record = bpf_map_lookup_elem(&processes, &parent_tgid);
 	if (!record)
 		return 0;
+	version = record_version(parent_tgid);
 	copy = *record;
+	barrier();
 	image = bpf_map_lookup_elem(&images, &copy.exec_id);
 	if (!image)
 		return 0;
@@ -26,6 +29,9 @@ int BPF_PROG(sched_process_fork__process, struct task_struct *parent, struct tas
 	if (image_features() & IMAGE_FORK_CHANGES)
 		copy.generation = 0;
 	if (copy.cgroup != read_cgroup(child)) /* CLONE_INTO_CGROUP */
+		copy.generation = 0;
+	/* Another thread of the parent was changing it. */
+	if (record_version(parent_tgid) != version)
 		copy.generation = 0;
 	if (bpf_map_update_elem(&processes, &tgid, &copy, BPF_ANY)) {
 		__sync_fetch_and_add(&image->refs, -1);

@@ -25,6 +25,7 @@ BLOCK_CELLS: Final = 8192
 BLOCK_WORDS: Final = 2 * BLOCK_CELLS
 OPEN_BLOCKS: Final = 4
 CLOSE_BELOW: Final = BLOCK_CELLS // 64
+STARTS: Final = (1 << (BLOCK_CELLS - 255)) - 1  # cells where a row may begin: all 255 that are looked at then lie in its block
 HEADER_WORDS: Final = abi.IMAGE_HEADER_SIZE // 4
 MAX_CHILDREN: Final = 65535
 SMALL_NODE: Final = 32  # classes of a node that is dense whatever that takes: its child is one load, not a search
@@ -61,7 +62,7 @@ class _Comb:
     def place(self, classes: Collection[int]) -> int:
         """Takes cell 0 and the cells of these byte classes: the number of the row's cell 0, over all blocks."""
         for block in self.open:
-            fits = self.free[block]
+            fits = self.free[block] & STARTS
             for cell in classes:
                 fits &= self.free[block] >> cell
                 if not fits:

@@ -393,6 +393,10 @@ class Engine:
         """The generation in force; 0 before the first swap."""
         return libbpf.load_u32(self._control_memory(), _GENERATION)
 
+    def next_generation(self) -> int:
+        """The number that the next swap will give."""
+        return next_generation(self.generation)
+
     def swap(self, image: bytes, objects: Mapping[tuple[int, int], int] | None = None) -> int:
         """Puts a compiled image in force by one atomic store, and returns its generation.
 
@@ -400,24 +404,31 @@ class Engine:
         """
         with self._lock:
             current = self.generation
-            generation = current % 0xFFFFFFFF + 1
+            generation = next_generation(current)
             stamped = memoryview(_stamp(image, generation))
             pages = [stamped[at : at + abi.IMAGE_PAGE_BYTES] for at in range(0, len(stamped), abi.IMAGE_PAGE_BYTES)]
-            self._drop_pages(generation)  # what an agent that was killed here has left
-            for number, page in enumerate(pages):
-                self._put_page(generation, number, page)
+            self._drop_pages(generation, everything=True)  # what an agent that was killed here has left
+            first = -1
             try:
+                for number, page in reversed(list(enumerate(pages))):
+                    if first >= 0:
+                        os.close(first)
+                    first = self._put_page(generation, number, page)
                 self._put_objects(objects or {}, generation)
-                if generation & abi.CONCERN_GENERATION_MASK == 0:
-                    self._forget_concerns()
+                if generation & abi.CONCERN_GENERATION_MASK < current & abi.CONCERN_GENERATION_MASK:
+                    self._forget_concerns(generation)
                 libbpf.store_u32(self._control_memory(), _GENERATION, generation)
-                # Storing a page again waits until no program is still at work with the old generation: the kernel does so after every
-                # update of a map of maps (v4.20, 1ae80cf31938). Only then may the old tables and objects go.
-                self._put_page(generation, 0, pages[0])
+                # Storing page 0 again waits until no program is still at work with the old generation: the kernel does so after every
+                # update of a map of maps (v4.20, 1ae80cf31938). Only then may the old tables and objects go. It must be the same map:
+                # another would free the one in use, on kernels without 876673364161 at once.
+                self._maps["tables"].put(_page_key(generation, 0), _U32.pack(first))
             except BaseException:
                 if self.generation != generation:
-                    self._drop_pages(generation)
+                    self._drop_pages(generation, everything=True)
                 raise
+            finally:
+                if first >= 0:
+                    os.close(first)
             if current:
                 self._drop_pages(current)
             self._drop_objects(generation)
@@ -425,24 +436,32 @@ class Engine:
             self._retire()
             return generation
 
-    def _put_page(self, generation: int, number: int, data: memoryview) -> None:
+    def _put_page(self, generation: int, number: int, data: memoryview) -> int:
+        """Returns the page's descriptor, for the caller to close."""
         page = libbpf.new_page("image", abi.IMAGE_PAGE_BYTES, data)
         try:
             self._maps["tables"].put(_page_key(generation, number), _U32.pack(page))
-        finally:
+        except BaseException:
             os.close(page)
+            raise
+        return page
 
-    def _drop_pages(self, generation: int) -> None:
-        for number in range(_image_pages(self._maps["tables"], generation)):
-            self._maps["tables"].delete(_page_key(generation, number))
+    def _drop_pages(self, generation: int, everything: bool = False) -> None:
+        """From the last page to the first, so that an agent that is killed here leaves pages that can be counted. `everything`: also what
+        stands behind a gap.
+        """
+        tables = self._maps["tables"]
+        for number in reversed(range(abi.IMAGE_MAX_PAGES if everything else _image_pages(tables, generation))):
+            if not everything or tables.get(_page_key(generation, number)) is not None:
+                tables.delete(_page_key(generation, number))
 
-    def _forget_concerns(self) -> None:
-        """Clears map `concerns`: its words tell generations apart by 15 bits only. The version that is lost with them goes only up: copies
-        of records made before are of other generations.
+    def _forget_concerns(self, generation: int) -> None:
+        """Clears the words of map `concerns`, which tell generations apart by 15 bits only. The versions beside them only ever go up: to
+        more than any count can have come to since the last time.
         """
         concerns = self._maps["concerns"]
         for index in range(abi.CONCERN_ENTRIES):
-            concerns.put(_U32.pack(index), bytes(abi.CONCERN_SIZE))
+            concerns.put(_U32.pack(index), struct.pack("<QQ", 0, generation << 32))
 
     def _put_objects(self, objects: Mapping[tuple[int, int], int], generation: int) -> None:
         target = self._maps["objects"]
@@ -622,6 +641,16 @@ def _stamp(image: bytes, generation: int) -> bytes:
     stamped = bytearray(image)
     _U32.pack_into(stamped, abi.IMAGE_HEADER_OFFSETS["generation"], generation)
     return bytes(stamped)
+
+
+def next_generation(current: int) -> int:
+    """The generation after `current`: never 0, odd and even in turn, and never one whose 15 bits in map `concerns` are those of a cleared
+    word.
+    """
+    following = current + 1
+    if not following & abi.CONCERN_GENERATION_MASK:
+        following += 2
+    return following & 0xFFFFFFFF
 
 
 def _page_key(generation: int, number: int) -> bytes:

@@ -815,6 +815,16 @@ static int do_udp_send(void)
 
 	return report(went_out(sendto(fd, "x", 1, 0, (void *)&to, size)));
 }
+/* udp-send-unspec IP PORT: IPv4, with AF_UNSPEC in the address, which udp_sendmsg takes for AF_INET */
+static int do_udp_send_unspec(void)
+{
+	struct sockaddr_storage to;
+	socklen_t size = address(arg(0), arg(1), &to);
+	int fd = need_fd(socket(AF_INET, SOCK_DGRAM, 0), "socket");
+
+	to.ss_family = AF_UNSPEC;
+	return report(went_out(sendto(fd, "x", 1, 0, (void *)&to, size)));
+}
 static int do_udp_connect(void)
 {
 	struct sockaddr_storage to;
@@ -1138,7 +1148,7 @@ static const struct { const char *name; int (*act)(void); } acts[] = {
 	{"ptrace-traceme", do_ptrace_traceme}, {"vm-readv", do_vm_readv}, {"proc-root", do_proc_mem}, {"setuid", do_setuid}, {"setresuid", do_setresuid},
 	{"setgid", do_setgid}, {"setgroups", do_setgroups}, {"nice", do_nice}, {"sethostname", do_sethostname}, {"exit", do_exit}, {"as", do_as},
 	{"stay", do_stay}, {"repeat", do_repeat}, {"pace", do_pace}, {"each", do_each},
-	{"connect", do_connect}, {"connect-uring", do_connect_uring}, {"udp-send", do_udp_send}, {"udp-connect", do_udp_connect}, {"bind", do_bind},
+	{"connect", do_connect}, {"connect-uring", do_connect_uring}, {"udp-send", do_udp_send}, {"udp-send-unspec", do_udp_send_unspec}, {"udp-connect", do_udp_connect}, {"bind", do_bind},
 	{"listen", do_listen}, {"accept", do_accept}, {"unix-connect", do_unix_connect}, {"unix-bind", do_unix_bind}, {"socket", do_socket},
 	{"shmget", do_shmget}, {"shmat", do_shmat}, {"shm-use", do_shm_use}, {"shm-make", do_shm_make}, {"msgsnd", do_msgsnd}, {"semop", do_semop},
 	{"init-module", do_init_module}, {"finit-module", do_finit_module}, {"kexec-load", do_kexec}, {"kexec-file", do_kexec_file}, {"bpf", do_bpf},

@@ -52,6 +52,9 @@ class FakeEngine:
         self.wakeup_fd, self._bell = os.pipe()
         self.sequence = 0
 
+    def next_generation(self) -> int:
+        return self.generation + 1
+
     def say(self, verdict: int = 1, path: bytes = b"/secret/a", **header: Any) -> None:
         """One file.open record, decided by the newest generation."""
         self.sequence += 1

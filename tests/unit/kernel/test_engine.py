@@ -15,6 +15,7 @@ from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.fields import EVENTS
 from bpfence.kernel import engine as engine_module
+from bpfence.kernel import libbpf
 from bpfence.kernel.engine import OBJECT, Engine, decode_exec_image, decode_process_record, instance_name
 from bpfence.kernel.libbpf import LoadFailure, Object
 from bpfence.kernel.probes import Answer, Features, Probe
@@ -240,10 +241,27 @@ def test_swap_stores_the_whole_image_with_its_generation(engine: Engine) -> None
 
 def test_swap_clears_what_a_killed_agent_left(engine: Engine) -> None:
     engine.swap(image())
-    for number in range(3):
-        engine._put_page(2, number, memoryview(b"left"))
+    for number in (1, 2, 5):
+        os.close(engine._put_page(2, number, memoryview(b"left")))
     engine.swap(image())
     assert pages(engine, 2) == [0]
+
+
+@pytest.mark.parametrize(("current", "following"), [(0, 1), (1, 2), (0x7FFE, 0x7FFF), (0x7FFF, 0x8002), (0xFFFFFFFF, 2)])
+def test_generations_come_round(current: int, following: int) -> None:
+    assert engine_module.next_generation(current) == following
+    assert (current ^ following) & 1, "the tables of two generations in turn have two places"
+    assert following & abi.CONCERN_GENERATION_MASK, "a cleared word is never right"
+
+
+def test_words_are_cleared_when_their_generation_comes_round(engine: Engine) -> None:
+    concerns = engine._maps["concerns"]
+    concerns.put(bytes(4), struct.pack("<QQ", 5, 7))
+    libbpf.store_u32(engine._control_memory(), abi.CONTROL_OFFSETS["generation"], 0x7FFF)
+    assert engine.swap(image()) == 0x8002
+    word, version = struct.unpack("<QQ", concerns.get(bytes(4)) or b"")
+    assert word == 0
+    assert version > 7, "a copy of a record that was made before must not seem new"
 
 
 def test_a_swap_that_fails_leaves_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
