@@ -35,6 +35,14 @@ u64 mount_of(u64 dentry);
 
 int emit_record(u32 slot, u32 to_telemetry);
 
+/* Make sure that a string, the working directory, the numbers of the event's file are in the scratch. */
+int string_load(u32 slot, u32 str);
+int cwd_load(u32 slot);
+int numbers_load(u32 slot);
+
+/* Ancestors that a lineage is collected from. */
+#define LINEAGE_DEPTH 64
+
 /* A hook's return value from a positive errno. The verifier wants to see [-4095, 0] for LSM programs from v6.12 on
  * (5d99e198be27: "At program exit the register R0 has smin=... should have been in [-4095, 0]"); a plain negation is opaque
  * to it, a subtraction is not.

@@ -5,6 +5,9 @@
  * that, probe reads. Walks go in chunks, each a call of a global function that the verifier checks once, so any depth up to
  * PATH_MAX works on every kernel.
  */
+/* Included by engine.bpf.c alone: of the objects that bpftool links only one may call a kfunc ("failed to resolve size of underlying
+ * type", libbpf 1.1).
+ */
 #ifndef BPFENCE_PATH_H
 #define BPFENCE_PATH_H
 
@@ -112,6 +115,300 @@ static __always_inline u64 path_objects(struct scratch *s, u64 address)
 	s->object.generation = s->generation;
 	mask = bpf_map_lookup_elem(&objects, &s->object);
 	return mask ? *mask : 0;
+}
+
+/* Two words of any kernel memory, read by loads that the JIT guards: zeros where there is none. */
+static __always_inline struct timespec64 *path_words(u64 address)
+{
+	return bpf_rdonly_cast((void *)address, bpf_core_type_id_kernel(struct timespec64));
+}
+
+/* The dentries of file.path from the file up to its namespace's root into s->steps. False where it is not the usual case: a file in the
+ * tree, with few components. Only where the kernel has bpf_rdonly_cast. Their number is kept in memory, where the verifier knows nothing
+ * of it: in a register it follows every number with every step ("BPF program is too large. Processed 1000001 insn", 6.12).
+ */
+static __always_inline bool path_steps(struct scratch *s)
+{
+	u64 dentry = s->dentry[0], mount = s->mount[0], root, above, parent, offset = bpf_core_field_offset(struct mount, mnt);
+	volatile u64 *number = &s->n_steps;
+	struct mount *m;
+	u64 i, n;
+
+	if (!dentry || !mount)
+		return false;
+	*number = 0;
+	root = (u64)path_vfsmount(mount)->mnt_root;
+	for (i = 0; i < PATH_STEPS + PATH_STEPS_MOUNTS; i++) {
+		if (dentry == root) {
+			m = path_mount(mount - offset);
+			above = (u64)m->mnt_parent + offset;
+			if (above == mount)
+				return (u64)m->mnt_ns < (u64)-4095; /* see path_mount_internal */
+			dentry = (u64)m->mnt_mountpoint;
+			mount = above;
+			root = (u64)path_vfsmount(mount)->mnt_root;
+		} else {
+			parent = (u64)path_dentry(dentry)->d_parent;
+			n = *number;
+			if (!parent || parent == dentry || n >= PATH_STEPS)
+				return false;
+			s->steps[MASKED(n, PATH_STEPS - 1)] = dentry;
+			*number = n + 1;
+			dentry = parent;
+		}
+	}
+	return false;
+}
+
+#define PATH_NAME_WORDS 32 /* bytes of a name that are copied by loads; longer ones take the helper */
+
+/* A name, copied word by word from its end: what this writes in front of it is overwritten by the next component, or lies before the
+ * path.
+ */
+static __always_inline void path_copy_words(struct scratch *s, u64 name_end, u64 end, u32 length)
+{
+	struct timespec64 *words = path_words(name_end - 16);
+
+	store_word(&s->data[MASKED(end - 8, SCRATCH_MASK)], words->tv_nsec);
+	if (length <= 8)
+		return;
+	store_word(&s->data[MASKED(end - 16, SCRATCH_MASK)], words->tv_sec);
+	if (length <= 16)
+		return;
+	words = path_words(name_end - 32);
+	store_word(&s->data[MASKED(end - 24, SCRATCH_MASK)], words->tv_nsec);
+	store_word(&s->data[MASKED(end - 32, SCRATCH_MASK)], words->tv_sec);
+}
+
+/* Puts "/name" in front of what was collected from `end` on; returns the new beginning, 0 where it does not fit. */
+static __always_inline u64 path_prepend(struct scratch *s, u64 name, u64 length, u64 end, u64 limit)
+{
+	if (length > 255 || end < limit + length + 1)
+		return 0;
+	if (have_rdonly_cast && length <= PATH_NAME_WORDS)
+		path_copy_words(s, name + length, end, length);
+	else if (bpf_probe_read_kernel(&s->data[MASKED(end - length, SCRATCH_MASK)], MASKED(length, 255), (void *)name))
+		return 0;
+	end -= length + 1;
+	s->data[MASKED(end, SCRATCH_MASK)] = '/';
+	return end;
+}
+
+/* The followed identities on PATH_CHUNK steps up, from s->walk_dentry on s->walk_mount. Up to the root of each file system, not of the
+ * mount: no path leads through the folders above that, but a bind mount of a folder's folder must not lose what is said of the folder.
+ */
+__noinline int path_objects_chunk(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u64 mount, dentry, parent, mountpoint;
+	u32 i;
+
+	if (!s)
+		return PATH_UNCERTAIN;
+	mount = s->walk_mount;
+	dentry = s->walk_dentry;
+	for (i = 0; i < PATH_CHUNK; i++) {
+		s->walk_objects |= path_objects(s, dentry);
+		parent = (u64)BPF_CORE_READ((struct dentry *)dentry, d_parent);
+		if (!parent || parent == dentry) {
+			path_read_mount(mount, &parent, &mountpoint);
+			if (!parent || parent == mount)
+				return PATH_DONE;
+			mount = parent;
+			parent = mountpoint;
+		}
+		dentry = parent;
+	}
+	s->walk_mount = mount;
+	s->walk_dentry = dentry;
+	return PATH_GOING;
+}
+
+/* PATH_CHUNK steps up. */
+__noinline int path_walk_chunk(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u64 dentry, mount, root, at, limit;
+	struct path_step step;
+	u32 i;
+
+	if (!s)
+		return PATH_UNCERTAIN;
+	dentry = s->walk_dentry;
+	mount = s->walk_mount;
+	at = s->walk_offset;
+	limit = s->walk_limit;
+	root = path_mount_root(mount);
+	for (i = 0; i < PATH_CHUNK; i++) {
+		if (dentry == root) {
+			u64 parent = 0, mountpoint = 0;
+
+			path_read_mount(mount, &parent, &mountpoint);
+			if (!parent || parent == mount) {
+				s->walk_mount = mount;
+				s->walk_offset = at;
+				return PATH_DONE;
+			}
+			dentry = mountpoint;
+			mount = parent;
+			root = path_mount_root(mount);
+			continue;
+		}
+		path_read_dentry(dentry, &step);
+		if (!step.parent)
+			return PATH_UNCERTAIN;
+		if (step.parent == dentry) {
+			s->walk_dentry = dentry;
+			s->walk_mount = mount;
+			s->walk_offset = at;
+			return PATH_PSEUDO;
+		}
+		at = path_prepend(s, step.name, step.length, at, limit);
+		if (!at)
+			return PATH_UNCERTAIN;
+		/* Through memory the verifier forgets what it knows of the length, and need not follow every combination of lengths. */
+		*(volatile u32 *)&s->walk_offset = at;
+		at = *(volatile u32 *)&s->walk_offset;
+		dentry = step.parent;
+	}
+	s->walk_dentry = dentry;
+	s->walk_mount = mount;
+	s->walk_offset = at;
+	return PATH_GOING;
+}
+
+/* A file outside the tree: memfd:NAME, pipe, socket. Only a name that the kernel itself made has no '/' in front. */
+static __always_inline int path_pseudo(struct scratch *s, u32 end)
+{
+	struct path_step step;
+	u64 at;
+
+	if (s->walk_offset != end || !path_mount_internal(s->walk_mount))
+		return PATH_UNCERTAIN; /* the walk left its mount: a lost race with a move, or a mount that does not hold the file */
+	path_read_dentry(s->walk_dentry, &step);
+	at = path_prepend(s, step.name, step.length, end, s->walk_limit);
+	if (!at)
+		return PATH_UNCERTAIN;
+	s->walk_offset = at + 1;
+	return PATH_PSEUDO;
+}
+
+/* Where the walk for followed identities begins. The file that overlayfs opens in a layer has, on 5.10 and 6.1, the overlay's path, and only
+ * its inode is the layer's.
+ */
+static __always_inline u64 path_objects_start(struct scratch *s, u32 which)
+{
+	u64 dentry = s->dentry[which & 1], alias;
+
+	if (which || !s->inode || (u64)BPF_CORE_READ((struct dentry *)dentry, d_inode) == s->inode)
+		return dentry;
+	alias = compat_first_alias(s->inode);
+	return alias ? alias : dentry;
+}
+
+__noinline int path_resolve(u32 slot, u32 which)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 str = which ? STR_FILE_NEW_PATH : STR_FILE_PATH;
+	u32 object = which ? NUM_NEW_OBJECT : NUM_FILE_OBJECT;
+	u32 end = which ? AREA_NEW_PATH_END : AREA_PATH_END;
+	int status = PATH_UNCERTAIN, objects = PATH_DONE;
+	u32 i;
+
+	if (!s || s->str_tried & (1U << str))
+		return 0;
+	s->str_tried |= 1U << str;
+	if (!s->dentry[which & 1])
+		return 0;
+	s->walk_objects = 0;
+	if (s->mount[which & 1] && s->features & IMAGE_NEEDS_OBJECTS) {
+		s->walk_dentry = path_objects_start(s, which);
+		s->walk_mount = s->mount[which & 1];
+		for (i = 0; i < PATH_CHUNKS; i++) {
+			objects = path_objects_chunk(slot);
+			if (objects != PATH_GOING)
+				break;
+		}
+	}
+	s->walk_dentry = s->dentry[which & 1];
+	s->walk_mount = s->mount[which & 1];
+	s->walk_offset = end;
+	s->walk_limit = end - ABI_PATH_MAX;
+	if (s->walk_mount) {
+		for (i = 0; i < PATH_CHUNKS; i++) {
+			status = path_walk_chunk(slot);
+			if (status != PATH_GOING)
+				break;
+		}
+	}
+	set_num(s, object, s->walk_objects);
+	if (objects != PATH_DONE)
+		status = PATH_UNCERTAIN;
+	/* A place on a mount of the kernel's own, such as the layers that overlayfs opens behind the file that was asked for: it has no
+	 * name in any namespace. The access by name was decided when the overlay's file was opened.
+	 */
+	if ((status == PATH_DONE || (status == PATH_PSEUDO && s->walk_offset != end)) && path_mount_internal(s->walk_mount))
+		return 0;
+	if (status == PATH_PSEUDO)
+		status = path_pseudo(s, end); /* what is opened by handle, its folders not being in the cache, ends here too */
+	if (status == PATH_DONE && s->walk_offset == end) {
+		s->walk_offset = end - 1;
+		s->data[(end - 1) & SCRATCH_MASK] = '/';
+	}
+	if (status == PATH_PSEUDO && !which && end - s->walk_offset > 6 &&
+	    s->data[s->walk_offset & SCRATCH_MASK] == 'm' && s->data[(s->walk_offset + 5) & SCRATCH_MASK] == ':')
+		set_num(s, NUM_FILE_MEMFD, 1);
+	if (status == PATH_PSEUDO && s->walk_offset == end)
+		return 0; /* a pipe or socket: no name */
+	if (status != PATH_DONE && status != PATH_PSEUDO) {
+		s->str_uncertain |= 1U << str;
+		s->flags |= which ? EVENT_NEW_PATH_UNCERTAIN : EVENT_PATH_UNCERTAIN;
+		count(CNT_PATH_UNCERTAIN);
+	}
+	set_str(s, str, s->walk_offset, end - s->walk_offset);
+	return 0;
+}
+
+#define MOUNTS_TRIED 32
+#define LEVELS_TRIED 64
+
+/* Whether a dentry is `root` or lies below it. */
+__noinline int dentry_below(u64 dentry, u64 root)
+{
+	u32 i;
+
+	for (i = 0; i < LEVELS_TRIED; i++) {
+		u64 parent;
+
+		if (dentry == root)
+			return 1;
+		parent = (u64)BPF_CORE_READ((struct dentry *)dentry, d_parent);
+		if (!parent || parent == dentry)
+			return 0;
+		dentry = parent;
+	}
+	return 0;
+}
+
+/* A bind mount of another folder does not hold the dentry. Kernels differ in whether the oldest or the newest mount comes first. */
+__noinline u64 mount_of(u64 dentry)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	u64 wanted = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
+	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
+	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root), root;
+	u32 i;
+
+	for (i = 0; i < MOUNTS_TRIED; i++) {
+		if (!mount)
+			return 0;
+		root = (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root);
+
+		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted && (root == whole || dentry_below(dentry, root)))
+			return mount + bpf_core_field_offset(struct mount, mnt);
+		mount = compat_next_mount((u64)sb, mount);
+	}
+	return 0;
 }
 
 #endif

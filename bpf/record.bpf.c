@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Records of processes and of the programs they have executed: made at fork, exec and first sight, buried after the last holder. */
+#include "engine.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* One holder less; the last one buries the image. */
+__noinline int image_release(u64 exec_id)
+{
+	struct exec_image *image = bpf_map_lookup_elem(&images, &exec_id);
+	u64 oldest, parent;
+
+	if (!image)
+		return 0;
+	__sync_fetch_and_add(&image->refs, -1);
+	if (*(volatile u32 *)&image->refs)
+		return 0;
+	if (!bpf_map_push_elem(&graveyard, &exec_id, 0))
+		return 0;
+	/* Full: the longest dead makes room, and lets go of its parent, which is buried in turn. */
+	if (!bpf_map_pop_elem(&graveyard, &oldest)) {
+		image = bpf_map_lookup_elem(&images, &oldest);
+		parent = image ? image->parent_exec_id : 0;
+		if (image && image->exe_len >= ABI_EXE_SHORT)
+			bpf_map_delete_elem(&long_exes, &oldest);
+		if (!bpf_map_delete_elem(&images, &oldest) && parent) {
+			image = bpf_map_lookup_elem(&images, &parent);
+			if (image) {
+				__sync_fetch_and_add(&image->refs, -1);
+				if (!*(volatile u32 *)&image->refs)
+					bpf_map_push_elem(&graveyard, &parent, BPF_EXIST);
+			}
+		}
+	}
+	bpf_map_push_elem(&graveyard, &exec_id, BPF_EXIST);
+	return 0;
+}
+
+#define IMAGE_DEPTH_SHIFT 16
+
+/* Puts an image together in image_spaces[slot] from the task in s->kernfs, with its executable's path resolved. */
+static __always_inline struct exec_image *image_collect(struct scratch *s, u32 slot, struct task_struct *task)
+{
+	struct exec_image *image = bpf_map_lookup_elem(&image_spaces, &slot);
+	struct file *file = BPF_CORE_READ(task, mm, exe_file);
+	u32 length;
+
+	if (!image)
+		return NULL;
+	image->time = bpf_ktime_get_boot_ns();
+	image->lineage[0] = 0;
+	image->lineage[1] = 0;
+	image->self_bits[0] = 0;
+	image->self_bits[1] = 0;
+	image->refs = 1;
+	image->generation = 0;
+	image->flags = 0;
+	image->exe_len = 0;
+	image->args_len = 0;
+	image->exe_ino = 0;
+	image->exe_dev = 0;
+	image->pid = BPF_CORE_READ(task, tgid);
+	image->uid = BPF_CORE_READ(task, cred, euid.val);
+	image->gid = BPF_CORE_READ(task, cred, egid.val);
+	bpf_probe_read_kernel_str(image->comm, sizeof(image->comm), &task->comm);
+	if (!file)
+		return image;
+	set_path(s, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt));
+	path_resolve(slot, 0);
+	if (!(s->str_present & (1U << STR_FILE_PATH)))
+		return image;
+	image->exe_ino = BPF_CORE_READ(file, f_inode, i_ino);
+	image->exe_dev = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
+	if (!BPF_CORE_READ(file, f_inode, i_nlink))
+		image->flags |= EXEC_EXE_DELETED;
+	if (s->num_present & (1ULL << NUM_FILE_MEMFD))
+		image->flags |= EXEC_EXE_MEMFD;
+	if (s->str_uncertain & (1U << STR_FILE_PATH))
+		image->flags |= EXEC_EXE_UNCERTAIN;
+	length = s->str_length[STR_FILE_PATH];
+	if (length > ABI_PATH_MAX - 1)
+		length = ABI_PATH_MAX - 1;
+	image->exe_len = length;
+	if (length < ABI_EXE_SHORT)
+		bpf_probe_read_kernel(image->exe, MASKED(length, ABI_EXE_SHORT - 1), &s->data[s->str_offset[STR_FILE_PATH] & 8191]);
+	return image;
+}
+
+/* Keeps what image_collect put together. */
+static __always_inline int image_store(struct scratch *s, u64 id, struct exec_image *image)
+{
+	if (image->exe_len >= ABI_EXE_SHORT &&
+	    bpf_map_update_elem(&long_exes, &id, &s->data[s->str_offset[STR_FILE_PATH] & 8191], BPF_ANY)) {
+		image->flags |= EXEC_EXE_UNCERTAIN;
+		count(CNT_RECORD_FAILED);
+	}
+	if (!bpf_map_update_elem(&images, &id, image, BPF_ANY))
+		return 0;
+	if (image->exe_len >= ABI_EXE_SHORT)
+		bpf_map_delete_elem(&long_exes, &id);
+	return -1;
+}
+
+/* The arguments of the current process, from its own stack. */
+static __always_inline void image_arguments(struct exec_image *image, struct task_struct *task)
+{
+	u64 start = BPF_CORE_READ(task, mm, arg_start);
+	u64 length = BPF_CORE_READ(task, mm, arg_end) - start;
+
+	if (length > ABI_ARGS_MAX) {
+		length = ABI_ARGS_MAX;
+		image->flags |= EXEC_ARGS_TRUNCATED;
+	}
+	if (length > 0 && !bpf_probe_read_user(image->args, MASKED(length, 2 * ABI_ARGS_MAX - 1), (void *)start))
+		image->args_len = length - 1;
+}
+
+static __always_inline void record_fill(struct scratch *s, struct task_struct *task, u64 exec_id)
+{
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	s->record_version = RECORD_OWN;
+	s->record.concern = 0;
+	s->record.generation = 0;
+	s->record.uid = BPF_CORE_READ(task, cred, euid.val);
+	s->record.gid = BPF_CORE_READ(task, cred, egid.val);
+	s->record.flags = 0;
+	s->record.cgroup = read_cgroup(task);
+	s->record.exec_id = exec_id;
+	s->record.start_time = BPF_CORE_READ(leader, start_boottime);
+	s->record.pid = BPF_CORE_READ(task, tgid);
+	s->record.ppid = BPF_CORE_READ(task, real_parent, tgid);
+}
+
+/* A record for a process that was there before us, or whose fork we missed: the task whose address is in s->kernfs. */
+__noinline int record_create(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct process_record *parent;
+	struct exec_image *image, *parent_image;
+	struct task_struct *task;
+	u32 pid, ppid;
+	u64 id;
+
+	if (!s)
+		return -1;
+	task = (void *)s->kernfs;
+	scratch_clear(s, EV_NONE);
+	pid = BPF_CORE_READ(task, tgid);
+	ppid = BPF_CORE_READ(task, real_parent, tgid);
+	id = read_exec_id(BPF_CORE_READ(task, group_leader, start_boottime), pid);
+	image = image_collect(s, slot, task);
+	if (!image)
+		return -1;
+	image->flags |= EXEC_FROM_ITER;
+	image->parent_exec_id = 0;
+	if (pid == bpf_get_current_pid_tgid() >> 32)
+		image_arguments(image, task);
+	parent = bpf_map_lookup_elem(&processes, &ppid);
+	if (parent && ppid != pid) {
+		u64 parent_id = parent->exec_id;
+
+		parent_image = bpf_map_lookup_elem(&images, &parent_id);
+		if (parent_image) {
+			image->parent_exec_id = parent_id;
+			__sync_fetch_and_add(&parent_image->refs, 1);
+		}
+	}
+	record_fill(s, task, id);
+	s->record.flags = RECORD_FROM_ITER;
+	if (image_store(s, id, image) || bpf_map_update_elem(&processes, &pid, &s->record, BPF_NOEXIST)) {
+		count(CNT_RECORD_FAILED);
+		return -1;
+	}
+	record_changed(pid, 0);
+	return 0;
+}
+
+/* A new image and a changed record for the current process, which has just executed a program. */
+__noinline int record_exec(u32 slot, u64 old_id)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image, *old;
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	u32 depth = 0;
+	u64 id;
+
+	if (!s)
+		return -1;
+	scratch_clear(s, EV_NONE);
+	s->features = 0;
+	image = image_collect(s, slot, task);
+	if (!image)
+		return -1;
+	image_arguments(image, task);
+	id = read_exec_id(image->time, pid);
+	image->parent_exec_id = old_id;
+	old = bpf_map_lookup_elem(&images, &old_id);
+	if (old) {
+		depth = (old->flags >> IMAGE_DEPTH_SHIFT) + 1;
+		if (depth > LINEAGE_DEPTH) {
+			/* Too long a chain: the last program is left out of it. What it set in the lineage is kept for this generation. */
+			depth = LINEAGE_DEPTH;
+			image->parent_exec_id = old->parent_exec_id;
+		}
+	}
+	image->flags |= depth << IMAGE_DEPTH_SHIFT;
+	if (image_store(s, id, image)) {
+		count(CNT_RECORD_FAILED);
+		return -1;
+	}
+	if (image->parent_exec_id) {
+		u64 parent_id = image->parent_exec_id;
+		struct exec_image *parent = bpf_map_lookup_elem(&images, &parent_id);
+
+		if (parent)
+			__sync_fetch_and_add(&parent->refs, 1);
+	}
+	record_fill(s, task, id);
+	if (bpf_map_update_elem(&processes, &pid, &s->record, BPF_ANY)) {
+		count(CNT_RECORD_FAILED);
+		return -1;
+	}
+	record_changed(pid, 0);
+	if (old)
+		image_release(old_id);
+	return 0;
+}
