@@ -106,11 +106,11 @@ def _both(name: str, mine: list[Rule], theirs: list[Rule], default: Verdict, wid
     """
     permits = {width: [*_permits(mine, width), *_permits(theirs, width)] for width in widths}
     wanted = {width: _meaning(found, width) for width, found in permits.items()}
+    # A rule that says what the new default says is left out, and no longer silences those after it.
     sides = [[rule for rule in side if rule.verdict != default] for side in (mine, theirs)]
-    if not any(permits.values()):
-        return sides[0] or sides[1]
     together = [_together(found) for found in permits.values()]
-    for candidate in (*together, *sides) if mine and theirs else (*sides, *together):
+    both_count = mine and theirs and any(permits.values())
+    for candidate in (*together, *sides) if both_count else (sides[0] or sides[1], *together):
         if all(_meaning(_permits(candidate, width), width) == wanted[width] for width in widths):
             return candidate
     what = f"what {name} may be called with depends on the width of its arguments, in a way that no rules can say for both profiles"

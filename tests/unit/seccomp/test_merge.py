@@ -68,6 +68,7 @@ def union_if_any(one: Profile, other: Profile) -> Profile | None:
 
 SOME = deny(allow("read", args=[Arg(1, ArgOp.EQ, 3)]), architectures=(Arch.X86_64, Arch.X86))
 NONE = deny(allow("read", action=Action.TRAP), architectures=(Arch.X86_64, Arch.X86))
+SILENCED = deny(allow("read", action=Action.ERRNO), allow("read"), default_action=Action.TRAP, architectures=(Arch.X86_64, Arch.X86))
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,7 +78,8 @@ NONE = deny(allow("read", action=Action.TRAP), architectures=(Arch.X86_64, Arch.
 @example(NONE, by_width(Action.ALLOW, Action.ERRNO))
 @example(by_width(Action.KILL_THREAD, Action.ALLOW), NONE)
 @example(by_width(Action.KILL_THREAD, Action.ALLOW), SOME)
-@example(msgspec.structs.replace(NONE, rules=()), by_width(Action.LOG, Action.ERRNO))
+@example(msgspec.structs.replace(NONE, rules=()), msgspec.structs.replace(by_width(Action.LOG, Action.ERRNO), default_action=Action.TRAP))
+@example(msgspec.structs.replace(NONE, rules=()), SILENCED)
 @example(NONE, msgspec.structs.replace(NONE, rules=(allow("read", args=[Arg(0, ArgOp.GE, 0)]), *NONE.rules)))
 @example(NONE, msgspec.structs.replace(NONE, rules=(*SOME.rules, *by_width(Action.TRAP, Action.TRAP).rules[:1])))
 def test_a_union_lets_through_what_either_does(one: Profile, other: Profile) -> None:
