@@ -101,6 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent is to do.
 
     `pin_dir` None: enforcement ends with the agent. `scope` is and-ed to every rule. `keep`: what is pinned outlives a stop.
+    `starts_command`: the caller starts a command and puts on it the seccomp filters that policies carry; without, that is reported.
     """
 
     policies: tuple[str, ...]
@@ -111,6 +112,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Path | None = None
     scope: Condition | None = None
     drop_privileges: bool = True
+    starts_command: bool = False
 
 
 def read_policies(paths: Sequence[str], mode: str | None = None, scope: Condition | None = None) -> tuple[PolicySet, list[Diagnostic]]:
@@ -163,6 +165,7 @@ class Agent:
         self._watch: follow.Watch | None = None
         self._objects: follow.Objects = {}
         self._missing: tuple[str, ...] = ()
+        self._unfiltered: tuple[str, ...] = ()
         self._follow_at: float | None = None
         self._followed = float("-inf")
         self._loss_at: float | None = None
@@ -218,6 +221,15 @@ class Agent:
         gc.collect()
         gc.freeze()
         self._diagnose([*diagnostics, *compiled.unreachable])
+        self._tell_filters(policies)
+
+    def _tell_filters(self, policies: PolicySet) -> None:
+        """A filter is put on a command that is started here, and a host's processes are not. Said again only where it is about others."""
+        carrying = tuple(policy.name for policy in policies.policies if policy.seccomp is not None)
+        if carrying and carrying != self._unfiltered and not self.settings.starts_command:
+            names = ", ".join(carrying)
+            self._report(f"`seccomp:` of {names} is not applied: `bpfence exec` applies it to its command, `bpfence run` to nothing")
+        self._unfiltered = carrying
 
     def _swap(self, compiled: Compiled, resolved: follow.Resolved) -> None:
         assert self._engine is not None

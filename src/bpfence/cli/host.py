@@ -107,7 +107,8 @@ def exec_command(
     ignored = {signal.SIGINT, signal.SIGQUIT}  # a terminal sends them to the command as well
     forwarded = {signal.SIGTERM, signal.SIGHUP}
     with Sandbox(hierarchy()) as sandbox, Signals(ignored | forwarded) as signals:
-        settings = Settings(policies=tuple(policies), mode=mode, scope=sandbox.condition(), drop_privileges=False)
+        scope = sandbox.condition()
+        settings = Settings(policies=tuple(policies), mode=mode, scope=scope, drop_privileges=False, starts_command=True)
         lines = open_outputs(outputs, to_stderr, stream=sys.stderr)
         agent = Agent(settings, lines, report=to_stderr, kernel=kernel(), diagnose=show_diagnostics)
         agent.start()

@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 
 from bpfence.errors import CompileError, Diagnostic
-from bpfence.seccomp.filter import BAD_ARCH
+from bpfence.seccomp.filter import BAD_ARCH, fold
 from bpfence.seccomp.interpret import Reference, argument_tuples
-from bpfence.seccomp.model import Action, Arch, ArchMap, Conditions, Effective, Profile, Rule, Verdict
+from bpfence.seccomp.model import Action, Arch, ArchMap, Arg, Conditions, Effective, Profile, Rule, Verdict
 from bpfence.seccomp.profile import bare
 from bpfence.seccomp.syscalls import numbers
 
@@ -26,7 +26,9 @@ MIN_TRIED: Final = 20
 MAX_WORK: Final = 300_000
 """Argument tuples times conditions, of all calls together; the more conditions there are, the fewer tuples each call is tried with."""
 ALL_CALLS: Final = "*"
-Key = tuple[Action, int | None, tuple[tuple[int, str, int, int], ...], Conditions, Conditions]
+Args = tuple[tuple[int, str, int, int], ...]
+Permission = tuple[Args, Conditions, Conditions]
+Key = tuple[Action, int | None, Args, Conditions, Conditions]
 
 
 # ---- the union ----
@@ -34,7 +36,8 @@ Key = tuple[Action, int | None, tuple[tuple[int, str, int, int], ...], Condition
 
 def union(one: Profile, other: Profile) -> Profile:
     """The profile that lets through what either does. Both must deny by default: CompileError otherwise, because what both of two
-    deny lists deny cannot be said in rules. What `one` says decides where they differ in how they deny."""
+    deny lists deny cannot be said in rules; and, rarely, where what is let through depends on the width of arguments. What `one` says
+    decides where they differ in how they deny."""
     for profile in (one, other):
         if profile.default.action.permits:
             what = f"the default is {profile.default}: only profiles that deny by default can be merged"
@@ -49,7 +52,7 @@ def union(one: Profile, other: Profile) -> Profile:
         flags=one.flags if one.flags == other.flags else tuple(dict.fromkeys((*one.effective_flags, *other.effective_flags))),
         listener_path=one.listener_path or other.listener_path,
         listener_metadata=one.listener_metadata or other.listener_metadata,
-        rules=_rules(one, other),
+        rules=_rules(one, other, _widths(architectures, arch_map)),
         location=one.location,
     )
 
@@ -70,16 +73,17 @@ def _architectures(one: Profile, other: Profile) -> tuple[tuple[Arch, ...], tupl
     return (), (*(ArchMap(arch, subs) for arch, subs in maps.items()), *(ArchMap(arch) for arch in dict.fromkeys(extra)))
 
 
-def _rules(one: Profile, other: Profile) -> tuple[Rule, ...]:
+def _widths(arches: tuple[Arch, ...], arch_map: tuple[ArchMap, ...]) -> tuple[Arch, ...]:
+    """One architecture for each width of arguments that the profile is about."""
+    listed = (*arches, *(arch for entry in arch_map for arch in (entry.arch, *entry.subs))) or (Arch.native(),)
+    return tuple({arch.bits: arch for arch in listed}.values())
+
+
+def _rules(one: Profile, other: Profile, widths: Sequence[Arch]) -> tuple[Rule, ...]:
     mine, theirs = _by_name(one), _by_name(other)
     chosen: list[tuple[str, Rule]] = []
     for name in dict.fromkeys((*mine, *theirs)):
-        if name not in theirs:
-            chosen += [(name, rule) for rule in mine[name]]
-        elif name not in mine:
-            chosen += [(name, rule) for rule in theirs[name]]
-        else:
-            chosen += [(name, rule) for rule in _both(mine[name], theirs[name])]
+        chosen += [(name, rule) for rule in _both(name, mine.get(name, []), theirs.get(name, []), one.default, widths)]
     return grouped(chosen)
 
 
@@ -93,12 +97,29 @@ def _by_name(profile: Profile) -> dict[str, list[Rule]]:
     return found
 
 
-def _both(mine: Sequence[Rule], theirs: Sequence[Rule]) -> list[Rule]:
-    """What both say about a name. A permission of one side outweighs what the other says to deny, and the default denies the rest;
-    rules that do not permit are kept only where neither permits anything."""
-    permits = [rule for rule in (*_permits(mine), *_permits(theirs)) if rule.action.permits]
-    if not permits:
-        return list(mine)
+def _both(name: str, mine: list[Rule], theirs: list[Rule], default: Verdict, widths: Sequence[Arch]) -> list[Rule]:
+    """What both say about a name. A permission of one side outweighs what the other says to deny, and the default denies the rest; rules
+    that do not permit are kept only where one side alone says it all.
+
+    Which permissions count may depend on the width of arguments: `arg != 2^32` holds for every 32-bit one, and then silences all other
+    rules of the name. Where no rules give each width what it should let through, CompileError.
+    """
+    permits = {width: [*_permits(mine, width), *_permits(theirs, width)] for width in widths}
+    wanted = {width: _meaning(found, width) for width, found in permits.items()}
+    # A rule that says what the new default says is left out, and no longer silences those after it.
+    sides = [[rule for rule in side if rule.verdict != default] for side in (mine, theirs)]
+    together = [_together(found) for found in permits.values()]
+    both_count = mine and theirs and any(permits.values())
+    for candidate in (*together, *sides) if both_count else (sides[0] or sides[1], *together):
+        if all(_meaning(_permits(candidate, width), width) == wanted[width] for width in widths):
+            return candidate
+    what = f"what {name} may be called with depends on the width of its arguments, in a way that no rules can say for both profiles"
+    hint = "leave out conditions that every 32-bit argument fulfils, or list no 32-bit architecture"
+    raise CompileError([Diagnostic((mine or theirs)[0].place(name), what, hint, code="cannot-express")])
+
+
+def _together(permits: Sequence[Rule]) -> list[Rule]:
+    """Permissions of both sides as one list."""
     always = [rule for rule in permits if not rule.args and not rule.includes and not rule.excludes]
     if always:
         return [min(always, key=lambda rule: rule.action is not Action.ALLOW)]
@@ -107,18 +128,37 @@ def _both(mine: Sequence[Rule], theirs: Sequence[Rule]) -> list[Rule]:
     return list({key_of(rule): rule for rule in reversed(permits)}.values())[::-1]
 
 
-def _permits(rules: Sequence[Rule]) -> list[Rule]:
+def _permits(rules: Sequence[Rule], width: Arch) -> list[Rule]:
     """The permissions that count: libseccomp keeps of rules for every argument only the first, and of the others then nothing."""
-    wide = next((rule for rule in rules if not rule.args), None)
+    wide = next((rule for rule in rules if () in _alternatives(rule, width)), None)
     if wide is None or any((rule.includes, rule.excludes) != (wide.includes, wide.excludes) for rule in rules):
-        return list(rules)
+        return [rule for rule in rules if rule.action.permits]
     return [wide] if wide.action.permits else []
+
+
+def _meaning(permits: Sequence[Rule], width: Arch) -> frozenset[Permission]:
+    """What permissions let through, without those that a permission for every argument covers: equal for rules that mean the same,
+    though not for all of them."""
+    found = {(args, rule.includes, rule.excludes) for rule in permits for args in _alternatives(rule, width)}
+    anywhere = ((), Conditions(), Conditions())
+    if anywhere in found:
+        return frozenset((anywhere,))
+    return frozenset(each for each in found if not each[0] or ((), *each[1:]) not in found)
+
+
+def _alternatives(rule: Rule, width: Arch) -> list[Args]:
+    """The conditions that can hold together for arguments of a width, without those that always do."""
+    folded = (fold(args, width) for args in rule.alternatives)
+    return [_bare(args) for args in folded if args is not None]
+
+
+def _bare(args: Iterable[Arg]) -> Args:
+    return tuple(sorted((arg.index, arg.op.value, arg.value, arg.value_two) for arg in args))
 
 
 def key_of(rule: Rule) -> Key:
     """Everything about a rule but names, places and comment."""
-    args = tuple(sorted((arg.index, arg.op.value, arg.value, arg.value_two) for arg in rule.args))
-    return rule.action, rule.errno, args, rule.includes, rule.excludes
+    return rule.action, rule.errno, _bare(rule.args), rule.includes, rule.excludes
 
 
 def grouped(chosen: Iterable[tuple[str, Rule]]) -> tuple[Rule, ...]:

@@ -425,3 +425,27 @@ def test_kernel_errors_pass_through(tmp_path: Path) -> None:
     rig.kernel.error = KernelError("no", missing="lsm")
     with pytest.raises(KernelError):
         rig.agent.start()
+
+
+def with_filter(path: Path) -> None:
+    path.write_text(path.read_text() + "  seccomp: {defaultAction: SCMP_ACT_ERRNO, syscalls: [{names: [read], action: SCMP_ACT_ALLOW}]}\n")
+
+
+def test_filters_that_nobody_applies_are_named_once(rig: Rig) -> None:
+    with_filter(rig.policy("one"))
+    with_filter(rig.policy("two"))
+    rig.agent.start()
+    rig.agent.reload()
+    [told] = [text for text in rig.said if "seccomp" in text]
+    assert told.startswith("`seccomp:` of one, two is not applied: `bpfence exec` applies it")
+    rig.policy("two")
+    rig.agent.reload()
+    assert rig.said[-1].startswith("`seccomp:` of one is not applied")
+
+
+def test_filters_of_a_command_are_applied_and_not_named(tmp_path: Path) -> None:
+    made = Rig(tmp_path, starts_command=True)
+    with_filter(made.policy())
+    made.agent.start()
+    made.agent.stop()
+    assert not [text for text in made.said if "seccomp" in text]
