@@ -89,7 +89,8 @@ static __always_inline void scratch_give(struct scratch *s)
 	__sync_fetch_and_add(&s->lock, -1);
 }
 
-static __always_inline u32 active_generation(void)
+/* 64 bits wide, as all numbers of the way in: see struct automaton. */
+static __always_inline u64 active_generation(void)
 {
 	u32 zero = 0;
 	struct control *c = bpf_map_lookup_elem(&control, &zero);
@@ -97,12 +98,12 @@ static __always_inline u32 active_generation(void)
 	return c ? *(volatile u32 *)&c->generation : 0;
 }
 
-static __always_inline u64 concern_tag(u32 generation, u32 tgid)
+static __always_inline u64 concern_tag(u64 generation, u64 tgid)
 {
-	return (u64)(generation & CONCERN_GENERATION_MASK) << CONCERN_BITS | (u64)(tgid / CONCERN_ENTRIES) << (CONCERN_BITS + 15);
+	return (generation & CONCERN_GENERATION_MASK) << CONCERN_BITS | (tgid / CONCERN_ENTRIES) << (CONCERN_BITS + 15);
 }
 
-static __always_inline struct concern *concern_of(u32 tgid)
+static __always_inline struct concern *concern_of(u64 tgid)
 {
 	u32 index = tgid & (CONCERN_ENTRIES - 1);
 
@@ -117,7 +118,7 @@ static __always_inline u64 record_version(u32 tgid)
 }
 
 /* The fast way out, in front of every hook: nothing is loaded, or no rule can concern this event of this process. */
-static __always_inline bool subject_unconcerned(const struct concern *concern, u32 event, u32 generation, u32 tgid)
+static __always_inline bool subject_unconcerned(const struct concern *concern, u32 event, u64 generation, u64 tgid)
 {
 	u64 word = *(volatile const u64 *)&concern->word;
 
@@ -136,7 +137,7 @@ static __always_inline void record_changed(u32 tgid, u64 word)
 }
 
 /* Whether a record still tells the truth: same generation, and where the subject looks at them, same effective ids and cgroup. */
-static __always_inline bool record_fresh(const struct process_record *record, u32 generation)
+static __always_inline bool record_fresh(const struct process_record *record, u64 generation)
 {
 	u32 uid, gid;
 
@@ -185,14 +186,15 @@ static __always_inline void set_process(struct scratch *s)
 /* The record of process `tgid` in the scratch, still there from the last event on this CPU where that was the same process's. False:
  * there is none, or it has to be computed.
  */
-static __always_inline bool record_load(struct scratch *s, const struct concern *concern, u32 generation, u32 tgid)
+static __always_inline bool record_load(struct scratch *s, const struct concern *concern, u64 generation, u64 tgid)
 {
 	u64 version = *(volatile const u64 *)&concern->version;
 	struct process_record *record;
+	u32 key = tgid;
 
 	if (s->record_version != version || s->record.pid != tgid) {
 		s->record_version = RECORD_OWN;
-		record = bpf_map_lookup_elem(&processes, &tgid);
+		record = bpf_map_lookup_elem(&processes, &key);
 		if (!record)
 			return false;
 		s->record = *record;
@@ -211,7 +213,7 @@ static __always_inline bool record_load(struct scratch *s, const struct concern 
 /* Starts an event: takes a scratch and the subject. NULL: nothing concerns it. */
 static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
 {
-	u32 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32;
+	u64 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32;
 	struct concern *concern = concern_of(tgid);
 	struct scratch *s;
 

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "bpf"
 OBJECT = ROOT / "src" / "bpfence" / "kernel" / "bpfence.bpf.o"
 SEPARATE = ("seccomp.bpf.c",)
+MAPS = "engine.bpf.c"
 """Sources that share no map with the engine and must load where it does not: each becomes an object of its own name."""
 CACHE = ROOT / ".build" / "bpf"
 OLDEST_CLANG = 14
@@ -107,7 +108,8 @@ def _compile_if_needed(source: Path, target: Path, common: bytes) -> bool:
 
 def build(target: Path = OBJECT, *, force: bool = False) -> bool:
     """Brings the objects up to date; whether anything had to be done. Raises BuildError."""
-    sources = sorted(path for path in SOURCES.glob("*.bpf.c") if path.name not in SEPARATE)
+    # The maps' definitions first: libbpf 1.1 loses track of a map that is declared before ("map relo failed to find map").
+    sources = sorted((path for path in SOURCES.glob("*.bpf.c") if path.name not in SEPARATE), key=lambda path: (path.name != MAPS, path.name))
     if not sources:
         raise BuildError(f"no *.bpf.c in {SOURCES}")
     CACHE.mkdir(parents=True, exist_ok=True)
