@@ -109,7 +109,8 @@ def _compile_if_needed(source: Path, target: Path, common: bytes) -> bool:
 def build(target: Path = OBJECT, *, force: bool = False) -> bool:
     """Brings the objects up to date; whether anything had to be done. Raises BuildError."""
     # The maps' definitions first: libbpf 1.1 loses track of a map that is declared before ("map relo failed to find map").
-    sources = sorted((path for path in SOURCES.glob("*.bpf.c") if path.name not in SEPARATE), key=lambda path: (path.name != MAPS, path.name))
+    sources = [path for path in SOURCES.glob("*.bpf.c") if path.name not in SEPARATE]
+    sources.sort(key=lambda path: (path.name != MAPS, path.name))
     if not sources:
         raise BuildError(f"no *.bpf.c in {SOURCES}")
     CACHE.mkdir(parents=True, exist_ok=True)

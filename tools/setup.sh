@@ -5,6 +5,7 @@
 set -euo pipefail
 
 ask_python=${BPFENCE_PYTHON:-}
+PATH=${PATH#*/.build/bin:} # the Makefile puts its own link to bpftool first
 say() { printf '  %s\n' "$*"; }
 
 # One line a need: the file or command that shows it is there, then the Debian package.
