@@ -20,6 +20,7 @@ command:kmod kmod
 command:ip iproute2
 command:udevadm udev
 command:gpgv gpgv
+command:sqlite3 sqlite3
 command:xz xz-utils
 pkg:libbpf libbpf-dev
 pkg:libelf libelf-dev
