@@ -74,7 +74,10 @@ PREFACE = """\
 Instructions per operation, Linux {kernel}, one processor, QEMU `-icount shift=0`: the guest's clock advances one nanosecond per instruction
 executed, so a loop timed in the guest gives guest instructions, the same to a fraction of a per cent from run to run. Kernel and user
 space are counted, the agent's own work included. Files are on tmpfs. The figure in brackets is the difference to no program at all.
-Made by `make bench`; the workload is `benchmarks/workload.c`, the policies are made by `benchmarks/bench.py`."""
+Made by `make bench`; the workload is `benchmarks/workload.c`, the policies are made by `benchmarks/bench.py`. Rules "beside the file" name
+other files in the folder of the 100-byte path, so that nothing short of its last component decides; all others part from the paths within
+a few bytes.
+Processes are made and ended with a spread of some thousand instructions from run to run, whatever is loaded."""
 
 LATENCY = """\
 {alerts} alerts, one every {pause} ms, on the same guest, otherwise idle: from the kernel's time stamp at the decision to the moment at
