@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL_TESTS = ROOT / "tests" / "kernel"
 IN_GUEST = os.environ.get("BPFENCE_GUEST") == "1"
-GUEST_SECONDS = 1500
+GUEST_SECONDS = 2100
 PASSED_ON = ("BPFENCE_COMMAND", "BPFENCE_SEED", "BPFENCE_POLICIES")
 AT_ONCE = 2  # guests running at a time: one computes while the other boots
 
