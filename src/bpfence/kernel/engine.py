@@ -411,9 +411,11 @@ class Engine:
             first = -1
             try:
                 for number, page in reversed(list(enumerate(pages))):
-                    if first >= 0:
-                        os.close(first)
-                    first = self._put_page(generation, number, page)
+                    descriptor = self._put_page(generation, number, page)
+                    if number:
+                        os.close(descriptor)
+                    else:
+                        first = descriptor
                 self._put_objects(objects or {}, generation)
                 if generation & abi.CONCERN_GENERATION_MASK < current & abi.CONCERN_GENERATION_MASK:
                     self._forget_concerns(generation)

@@ -99,7 +99,7 @@ MEANINGS: Final = (
         "processes older than the agent are known only from their first event on",
         "use Linux 5.8 or later",
     ),
-    Meaning("bpf_loop", "helper bpf_loop", "very deep paths are uncertain", "use Linux 5.17 or later"),
+    Meaning("bpf_loop", "helper bpf_loop", "nothing: paths of any depth are walked in chunks", "use Linux 5.17 or later"),
     Meaning(
         "task_pt_regs", "helper bpf_task_pt_regs",
         "setns(2) is recognised through a probe read of the kernel stack",

@@ -247,6 +247,21 @@ def test_swap_clears_what_a_killed_agent_left(engine: Engine) -> None:
     assert pages(engine, 2) == [0]
 
 
+def test_a_swap_that_runs_out_of_memory_leaves_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = engine._put_page
+
+    def refuse_the_first(generation: int, number: int, data: memoryview) -> int:
+        if number == 0:
+            raise KernelError("no memory", missing="room")
+        return put(generation, number, data)
+
+    engine.swap(image())
+    monkeypatch.setattr(engine, "_put_page", refuse_the_first)
+    with pytest.raises(KernelError, match="no memory"):
+        engine.swap(image(2 * abi.IMAGE_PAGE_WORDS + 100))
+    assert (engine.generation, pages(engine, 1), pages(engine, 2)) == (1, [0], [])
+
+
 @pytest.mark.parametrize(("current", "following"), [(0, 1), (1, 2), (0x7FFE, 0x7FFF), (0x7FFF, 0x8002), (0xFFFFFFFF, 2)])
 def test_generations_come_round(current: int, following: int) -> None:
     assert engine_module.next_generation(current) == following
