@@ -13,8 +13,8 @@
 #define ABI_EXE_SHORT 256
 #define ABI_CGROUP_MAX 512
 #define ABI_COMM_LEN 16
-#define ABI_NUM_SLOTS 40
-#define ABI_STR_SLOTS 16
+#define ABI_NUM_SLOTS 64
+#define ABI_STR_SLOTS 32
 #define ABI_MAX_DIMS 64
 #define ABI_MAX_GROUPS 8
 #define ABI_MAX_EVENTS 64
@@ -65,6 +65,23 @@ enum event_id {
 	EV_KERNEL_IO_URING = 40,
 	EV_KERNEL_SETNS = 41,
 	EV_KERNEL_KEXEC = 42,
+	/* Seen when they are done; none of them can be denied. */
+	EV_PROCESS_EXECUTED = 43,
+	EV_PROCESS_EXEC_FAILED = 44,
+	EV_FILE_OPEN_FAILED = 45,
+	EV_FILE_DUP = 46,
+	EV_PROCESS_TRACE = 47,
+	EV_PROCESS_UNSHARE = 48,
+	EV_PROCESS_SETNS = 49,
+	EV_PROCESS_PRCTL = 50,
+	EV_PROCESS_CAPSET = 51,
+	EV_PROCESS_CHROOT = 52,
+	EV_PROCESS_CHDIR = 53,
+	EV_PROCESS_SETSID = 54,
+	EV_KERNEL_IO_URING_SETUP = 55,
+	EV_KERNEL_MEMFD = 56,
+	EV_KERNEL_USERFAULTFD = 57,
+	EV_KERNEL_FSCONFIG = 58,
 };
 
 /* Numeric slots of an event. A slot is present when its bit in num_present is set. */
@@ -109,7 +126,39 @@ enum num_slot {
 	NUM_IO_URING_OP = 37,       /* 1 override_creds, 2 sqpoll, 3 cmd */
 	NUM_FILE_OBJECT = 38,       /* bit set: the `follow: object` sets that the file or one of its ancestors belongs to */
 	NUM_NEW_OBJECT = 39,        /* same for the second path */
+	NUM_CALL = 40,              /* number of the system call that the event belongs to; with CALL_* bits; absent: none */
+	NUM_CALL_ARG0 = 41,         /* its arguments as the registers hold them */
+	NUM_CALL_ARG1 = 42,
+	NUM_CALL_ARG2 = 43,
+	NUM_CALL_ARG3 = 44,
+	NUM_CALL_ARG4 = 45,
+	NUM_CALL_ARG5 = 46,
+	NUM_RESULT = 47,            /* what it returned, as s64; absent: not known */
+	/* Of the acting process; in records where the image has IMAGE_DETAILS. */
+	NUM_TTY = 48,               /* device number of the controlling terminal (major << 8 | minor), 0: none */
+	NUM_SID = 49,
+	NUM_PGID = 50,
+	NUM_VPID = 51,              /* ids in the process's own pid namespace */
+	NUM_VTID = 52,
+	NUM_VPGID = 53,
+	NUM_LOGINUID = 54,          /* audit user id, 0xffffffff: not set */
+	NUM_CAPS_PERMITTED = 55,
+	NUM_CAPS_INHERITABLE = 56,
+	NUM_CAPS_BOUNDING = 57,
+	NUM_EXE_INO = 58,
+	NUM_EXE_CTIME = 59,         /* ns since 1970 */
+	NUM_EXE_MTIME = 60,
+	NUM_EXE_FLAGS = 61,         /* bits: EXE_* */
+	NUM_PARENT_START = 62,      /* ns since boot */
+	NUM_DIRFD = 63,             /* descriptor that STR_FILE_TEXT is relative to, AT_FDCWD (-100, as s32) for the working directory */
 };
+
+#define CALL_COMPAT 0x100000000    /* in NUM_CALL: a number of the 32-bit table */
+#define CALL_NUMBER_MASK 0xffffffff
+#define EXE_UPPER 1                 /* in the upper layer of an overlay */
+#define EXE_LOWER 2                 /* in a lower layer only */
+#define EXE_WRITABLE 4              /* by the user who runs it */
+#define EXE_MEMFD 8
 
 /* String slots. IP addresses are byte strings: 4 bytes (IPv4, also v4-mapped) or 16. */
 enum str_slot {
@@ -129,6 +178,21 @@ enum str_slot {
 	STR_MODULE_NAME = 13,
 	STR_MOUNT_SOURCE = 14,
 	STR_XATTR_NAME = 15,
+	STR_PARENT_NAME = 16,       /* of the parent as it is now */
+	STR_PARENT_ARGS = 17,       /* NUL-separated, as STR_PROCESS_ARGS */
+	STR_FILE_TEXT = 18,         /* open: the name as the caller gave it, the kernel's copy */
+	STR_FILE_BASE = 19,         /* path of the directory descriptor that it is relative to; absent: the working directory */
+	STR_LINK_TARGET = 20,       /* symlink: the text of the link */
+	STR_CALL_TEXT = 21,         /* a text argument of the call, read from the caller's memory when it has returned */
+	STR_ANCESTORS = 22,         /* struct ancestor, the parent first; in records where the image has IMAGE_DETAILS */
+};
+
+/* One process that the acting one descends from, as it is now. */
+#define ABI_ANCESTORS_MAX 24
+struct ancestor {
+	__u64 exec_id;               /* 0: unknown */
+	__u32 pid;
+	__u32 reserved;
 };
 
 enum access_bits {
@@ -169,7 +233,9 @@ enum action_id {
  *   DIM_MASKED: (num[slot] & mask) == value -> 2, else 1.
  *   DIM_PRESENT: slot present -> 2, else 1 (slot counts strings from ABI_NUM_SLOTS on).
  *   DIM_LINEAGE: lineage bit number `slot` (0 .. 64*ABI_LINEAGE_WORDS-1) set -> 2, else 1.
- * An automaton over process.args gives byte 0 the class of ' ': the kernel keeps arguments separated by NUL.
+ *   DIM_ANCESTORS: bit number `slot` (0 .. 63) of the names of all processes that the acting one descends from now, itself excluded
+ *               -> 2, else 1. No subject dimension: looked up when a node asks.
+ * An automaton over process.args or process.parent.args gives byte 0 the class of ' ': the kernel keeps arguments separated by NUL.
  * Automaton: 64 words of byte classes (256 bytes, byte value -> byte class 1..255), then states at any word offset.
  *   A state is the ref of its row (even). Rows are packed in one comb: cell k of row s is the two words at s + 2*k:
  *   word 0 = check (must equal s), word 1 = next state. Cell 0 is the state's own: word 0 = accept class of the state
@@ -202,11 +268,13 @@ enum action_id {
 #define DIM_MASKED 4
 #define DIM_PRESENT 5
 #define DIM_LINEAGE 6
+#define DIM_ANCESTORS 7
 
 #define IMAGE_NEEDS_OBJECTS 1       /* header.features: some rule uses NUM_FILE_OBJECT */
 #define IMAGE_SUBJECT_IDS 8          /* some subject diagram tests effective ids */
 #define IMAGE_SUBJECT_CGROUP 16     /* some subject diagram tests the cgroup */
 #define IMAGE_FORK_CHANGES 4        /* some rule uses lineage or the parent's executable: a fork changes the subject */
+#define IMAGE_DETAILS 32            /* records carry what is marked so above: some rule is reported with its result */
 
 struct image_header {
 	__u32 magic;
@@ -223,7 +291,10 @@ struct image_header {
 	__u32 lineage_masks;         /* ref: for each class of lineage_dfa 2*ABI_LINEAGE_WORDS words: the lineage bits it sets */
 	__u32 concern_all[2];        /* OR of every concern table row: what programs must be attached */
 	__u32 lineage_start;         /* ref of its start state */
-	__u32 reserved;
+	__u32 names_dfa;             /* ref of the automaton over command names, 0: no rule asks for names of ancestors */
+	__u32 names_masks;           /* ref: for each class of names_dfa 2 words: the bits of DIM_ANCESTORS that it sets */
+	__u32 names_start;
+	__u32 reserved[2];
 	__u32 subject_root[8];       /* per group: diagram reference of the subject diagram */
 	__u32 roots_ref[8];          /* per group: ref of the rows */
 	__u32 concern_ref[8];        /* per group: ref of the concern table */
@@ -243,9 +314,20 @@ struct image_dim {
 struct image_verdict {
 	__u32 action;                /* enum action_id: what is done; in audit mode ACTION_AUDIT */
 	__u32 error;                 /* positive errno for deny and kill */
-	__u32 report;                /* 1: write an alert record */
+	__u32 report;                /* bits: REPORT_* */
 	__u32 first;                 /* number of the rule that error comes from: the smallest one's counts where groups agree on the action */
 };
+
+/* When a record is written: at once, or when the system call has returned, if it has succeeded or failed. */
+#define REPORT_DECISION 1
+#define REPORT_SUCCESS 2
+#define REPORT_FAILURE 4
+
+/* ---- System calls: map `calls`, array, index number of the call (64-bit table), value: bit e: it is what event e comes from;
+ * CALL_SENSED: its return is seen. ----
+ */
+#define CALLS_MAX 512
+#define CALL_SENSED 0x8000000000000000
 
 /* ---- Control word page: map `control`, one entry, memory-mapped by the agent. ---- */
 struct control {
@@ -294,8 +376,11 @@ struct exec_image {
 	__u64 time;                  /* ns since boot */
 	__u64 lineage[2];            /* bits of all ancestors, self excluded; valid for `generation` */
 	__u64 self_bits[2];          /* bits this executable sets for its descendants; valid for `generation` */
+	__u64 name_bits;             /* bits of DIM_ANCESTORS that its name sets; valid for `names_generation` */
 	__u32 refs;
 	__u32 generation;
+	__u32 names_generation;
+	__u32 reserved;
 	__u32 pid;
 	__u32 flags;                 /* EXEC_* below; from bit 16 on the length of the chain of parents */
 	__u32 exe_len;
@@ -320,6 +405,10 @@ struct exec_image {
 #define EVENT_PATH_UNCERTAIN 2
 #define EVENT_NEW_PATH_UNCERTAIN 4
 #define EVENT_TELEMETRY 8
+#define EVENT_RESULT 16              /* for rules that wait for the result (image_verdict.report without REPORT_DECISION) */
+#define EVENT_DECISION 32            /* for rules that do not */
+#define EVENT_AT_ONCE 64             /* written before the result was known, because its return is not seen: NUM_RESULT is absent */
+#define EVENT_ASYNC 128              /* the work of io_uring or another thread of the kernel, not of a system call of its own */
 struct event_header {
 	__u16 abi;
 	__u16 type;
@@ -354,10 +443,10 @@ struct event_header {
 struct event_record {
 	struct event_header header;
 	__u64 num_present;
-	__u64 num[40];
+	__u64 num[64];
 	__u32 str_present;           /* bit s: string slot s is in data */
-	__u32 str_offset[16];        /* in data */
-	__u32 str_length[16];
+	__u32 str_offset[32];        /* in data */
+	__u32 str_length[32];
 	__u32 reserved;
 	/* then data: bytes, not terminated */
 };
@@ -376,7 +465,8 @@ enum counter_id {
 	CNT_SCRATCH_BUSY = 9,
 	CNT_SUBJECT_COMPUTED = 10,
 	CNT_TABLE_ERROR = 11,        /* an inconsistent image: a bug */
-	CNT_MAX = 12,
+	CNT_HELD_FULL = 12,          /* no room to hold a record for its result: written at once */
+	CNT_MAX = 13,
 };
 /* Lost records by event: map `lost`, per-CPU array, key enum event_id, value u64. */
 

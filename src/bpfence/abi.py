@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "7a8ea6cd62468e0f"
+ABI_HASH: Final = "2a3213f5c1304f70"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 1
@@ -19,12 +19,19 @@ ABI_ARGS_MAX: Final = 1024
 ABI_EXE_SHORT: Final = 256
 ABI_CGROUP_MAX: Final = 512
 ABI_COMM_LEN: Final = 16
-ABI_NUM_SLOTS: Final = 40
-ABI_STR_SLOTS: Final = 16
+ABI_NUM_SLOTS: Final = 64
+ABI_STR_SLOTS: Final = 32
 ABI_MAX_DIMS: Final = 64
 ABI_MAX_GROUPS: Final = 8
 ABI_MAX_EVENTS: Final = 64
 ABI_LINEAGE_WORDS: Final = 2
+CALL_COMPAT: Final = 0x100000000
+CALL_NUMBER_MASK: Final = 0xffffffff
+EXE_UPPER: Final = 1
+EXE_LOWER: Final = 2
+EXE_WRITABLE: Final = 4
+EXE_MEMFD: Final = 8
+ABI_ANCESTORS_MAX: Final = 24
 IMAGE_MAGIC: Final = 0x434e4642
 IMAGE_PAGE_WORDS: Final = 0x40000
 IMAGE_PAGE_BYTES: Final = 0x100000
@@ -45,10 +52,17 @@ DIM_BITS: Final = 3
 DIM_MASKED: Final = 4
 DIM_PRESENT: Final = 5
 DIM_LINEAGE: Final = 6
+DIM_ANCESTORS: Final = 7
 IMAGE_NEEDS_OBJECTS: Final = 1
 IMAGE_SUBJECT_IDS: Final = 8
 IMAGE_SUBJECT_CGROUP: Final = 16
 IMAGE_FORK_CHANGES: Final = 4
+IMAGE_DETAILS: Final = 32
+REPORT_DECISION: Final = 1
+REPORT_SUCCESS: Final = 2
+REPORT_FAILURE: Final = 4
+CALLS_MAX: Final = 512
+CALL_SENSED: Final = 0x8000000000000000
 RECORD_FROM_ITER: Final = 1
 RECORD_DEPENDS_IDS: Final = 2
 RECORD_DEPENDS_CGROUP: Final = 4
@@ -65,6 +79,10 @@ EVENT_UNCERTAIN: Final = 1
 EVENT_PATH_UNCERTAIN: Final = 2
 EVENT_NEW_PATH_UNCERTAIN: Final = 4
 EVENT_TELEMETRY: Final = 8
+EVENT_RESULT: Final = 16
+EVENT_DECISION: Final = 32
+EVENT_AT_ONCE: Final = 64
+EVENT_ASYNC: Final = 128
 
 # enum event_id
 EV_NONE: Final = 0
@@ -110,6 +128,22 @@ EV_KERNEL_USERNS: Final = 39
 EV_KERNEL_IO_URING: Final = 40
 EV_KERNEL_SETNS: Final = 41
 EV_KERNEL_KEXEC: Final = 42
+EV_PROCESS_EXECUTED: Final = 43
+EV_PROCESS_EXEC_FAILED: Final = 44
+EV_FILE_OPEN_FAILED: Final = 45
+EV_FILE_DUP: Final = 46
+EV_PROCESS_TRACE: Final = 47
+EV_PROCESS_UNSHARE: Final = 48
+EV_PROCESS_SETNS: Final = 49
+EV_PROCESS_PRCTL: Final = 50
+EV_PROCESS_CAPSET: Final = 51
+EV_PROCESS_CHROOT: Final = 52
+EV_PROCESS_CHDIR: Final = 53
+EV_PROCESS_SETSID: Final = 54
+EV_KERNEL_IO_URING_SETUP: Final = 55
+EV_KERNEL_MEMFD: Final = 56
+EV_KERNEL_USERFAULTFD: Final = 57
+EV_KERNEL_FSCONFIG: Final = 58
 
 # enum num_slot
 NUM_PROCESS_PID: Final = 0
@@ -152,6 +186,30 @@ NUM_NS_FLAGS: Final = 36
 NUM_IO_URING_OP: Final = 37
 NUM_FILE_OBJECT: Final = 38
 NUM_NEW_OBJECT: Final = 39
+NUM_CALL: Final = 40
+NUM_CALL_ARG0: Final = 41
+NUM_CALL_ARG1: Final = 42
+NUM_CALL_ARG2: Final = 43
+NUM_CALL_ARG3: Final = 44
+NUM_CALL_ARG4: Final = 45
+NUM_CALL_ARG5: Final = 46
+NUM_RESULT: Final = 47
+NUM_TTY: Final = 48
+NUM_SID: Final = 49
+NUM_PGID: Final = 50
+NUM_VPID: Final = 51
+NUM_VTID: Final = 52
+NUM_VPGID: Final = 53
+NUM_LOGINUID: Final = 54
+NUM_CAPS_PERMITTED: Final = 55
+NUM_CAPS_INHERITABLE: Final = 56
+NUM_CAPS_BOUNDING: Final = 57
+NUM_EXE_INO: Final = 58
+NUM_EXE_CTIME: Final = 59
+NUM_EXE_MTIME: Final = 60
+NUM_EXE_FLAGS: Final = 61
+NUM_PARENT_START: Final = 62
+NUM_DIRFD: Final = 63
 
 # enum str_slot
 STR_PROCESS_EXE: Final = 0
@@ -170,6 +228,13 @@ STR_TARGET_EXE: Final = 12
 STR_MODULE_NAME: Final = 13
 STR_MOUNT_SOURCE: Final = 14
 STR_XATTR_NAME: Final = 15
+STR_PARENT_NAME: Final = 16
+STR_PARENT_ARGS: Final = 17
+STR_FILE_TEXT: Final = 18
+STR_FILE_BASE: Final = 19
+STR_LINK_TARGET: Final = 20
+STR_CALL_TEXT: Final = 21
+STR_ANCESTORS: Final = 22
 
 # enum access_bits
 ACCESS_READ: Final = 1
@@ -199,7 +264,8 @@ CNT_RECORD_FAILED: Final = 8
 CNT_SCRATCH_BUSY: Final = 9
 CNT_SUBJECT_COMPUTED: Final = 10
 CNT_TABLE_ERROR: Final = 11
-CNT_MAX: Final = 12
+CNT_HELD_FULL: Final = 12
+CNT_MAX: Final = 13
 
 EVENT_ID: Final[dict[str, int]] = {
     "EV_NONE": 0,
@@ -245,6 +311,22 @@ EVENT_ID: Final[dict[str, int]] = {
     "EV_KERNEL_IO_URING": 40,
     "EV_KERNEL_SETNS": 41,
     "EV_KERNEL_KEXEC": 42,
+    "EV_PROCESS_EXECUTED": 43,
+    "EV_PROCESS_EXEC_FAILED": 44,
+    "EV_FILE_OPEN_FAILED": 45,
+    "EV_FILE_DUP": 46,
+    "EV_PROCESS_TRACE": 47,
+    "EV_PROCESS_UNSHARE": 48,
+    "EV_PROCESS_SETNS": 49,
+    "EV_PROCESS_PRCTL": 50,
+    "EV_PROCESS_CAPSET": 51,
+    "EV_PROCESS_CHROOT": 52,
+    "EV_PROCESS_CHDIR": 53,
+    "EV_PROCESS_SETSID": 54,
+    "EV_KERNEL_IO_URING_SETUP": 55,
+    "EV_KERNEL_MEMFD": 56,
+    "EV_KERNEL_USERFAULTFD": 57,
+    "EV_KERNEL_FSCONFIG": 58,
 }
 
 NUM_SLOT: Final[dict[str, int]] = {
@@ -288,6 +370,30 @@ NUM_SLOT: Final[dict[str, int]] = {
     "NUM_IO_URING_OP": 37,
     "NUM_FILE_OBJECT": 38,
     "NUM_NEW_OBJECT": 39,
+    "NUM_CALL": 40,
+    "NUM_CALL_ARG0": 41,
+    "NUM_CALL_ARG1": 42,
+    "NUM_CALL_ARG2": 43,
+    "NUM_CALL_ARG3": 44,
+    "NUM_CALL_ARG4": 45,
+    "NUM_CALL_ARG5": 46,
+    "NUM_RESULT": 47,
+    "NUM_TTY": 48,
+    "NUM_SID": 49,
+    "NUM_PGID": 50,
+    "NUM_VPID": 51,
+    "NUM_VTID": 52,
+    "NUM_VPGID": 53,
+    "NUM_LOGINUID": 54,
+    "NUM_CAPS_PERMITTED": 55,
+    "NUM_CAPS_INHERITABLE": 56,
+    "NUM_CAPS_BOUNDING": 57,
+    "NUM_EXE_INO": 58,
+    "NUM_EXE_CTIME": 59,
+    "NUM_EXE_MTIME": 60,
+    "NUM_EXE_FLAGS": 61,
+    "NUM_PARENT_START": 62,
+    "NUM_DIRFD": 63,
 }
 
 STR_SLOT: Final[dict[str, int]] = {
@@ -307,6 +413,13 @@ STR_SLOT: Final[dict[str, int]] = {
     "STR_MODULE_NAME": 13,
     "STR_MOUNT_SOURCE": 14,
     "STR_XATTR_NAME": 15,
+    "STR_PARENT_NAME": 16,
+    "STR_PARENT_ARGS": 17,
+    "STR_FILE_TEXT": 18,
+    "STR_FILE_BASE": 19,
+    "STR_LINK_TARGET": 20,
+    "STR_CALL_TEXT": 21,
+    "STR_ANCESTORS": 22,
 }
 
 ACCESS_BITS: Final[dict[str, int]] = {
@@ -339,7 +452,8 @@ COUNTER_ID: Final[dict[str, int]] = {
     "CNT_SCRATCH_BUSY": 9,
     "CNT_SUBJECT_COMPUTED": 10,
     "CNT_TABLE_ERROR": 11,
-    "CNT_MAX": 12,
+    "CNT_HELD_FULL": 12,
+    "CNT_MAX": 13,
 }
 
 CONSTANTS: Final[dict[str, int]] = {
@@ -352,9 +466,18 @@ CONSTANTS: Final[dict[str, int]] = {
 }
 """Every enum member by name: how the tables of fields.py name slots and events."""
 
-IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII2III8I8I8I"
+ANCESTOR_FORMAT: Final = "<QII"
+ANCESTOR_STRUCT: Final = struct.Struct(ANCESTOR_FORMAT)
+ANCESTOR_SIZE: Final = 16
+ANCESTOR_OFFSETS: Final[dict[str, int]] = {
+    "exec_id": 0,
+    "pid": 8,
+    "reserved": 12,
+}
+
+IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII2IIIII2I8I8I8I"
 IMAGE_HEADER_STRUCT: Final = struct.Struct(IMAGE_HEADER_FORMAT)
-IMAGE_HEADER_SIZE: Final = 160
+IMAGE_HEADER_SIZE: Final = 176
 IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "magic": 0,
     "abi": 4,
@@ -370,10 +493,13 @@ IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "lineage_masks": 44,
     "concern_all": 48,
     "lineage_start": 56,
-    "reserved": 60,
-    "subject_root": 64,
-    "roots_ref": 96,
-    "concern_ref": 128,
+    "names_dfa": 60,
+    "names_masks": 64,
+    "names_start": 68,
+    "reserved": 72,
+    "subject_root": 80,
+    "roots_ref": 112,
+    "concern_ref": 144,
 }
 
 IMAGE_DIM_FORMAT: Final = "<IIIIIIII"
@@ -436,27 +562,30 @@ CONCERN_OFFSETS: Final[dict[str, int]] = {
     "version": 8,
 }
 
-EXEC_IMAGE_FORMAT: Final = "<QQ2Q2QIIIIIIIIQQ16s1024s256s"
+EXEC_IMAGE_FORMAT: Final = "<QQ2Q2QQIIIIIIIIIIQQ16s1024s256s"
 EXEC_IMAGE_STRUCT: Final = struct.Struct(EXEC_IMAGE_FORMAT)
-EXEC_IMAGE_SIZE: Final = 1392
+EXEC_IMAGE_SIZE: Final = 1408
 EXEC_IMAGE_OFFSETS: Final[dict[str, int]] = {
     "parent_exec_id": 0,
     "time": 8,
     "lineage": 16,
     "self_bits": 32,
-    "refs": 48,
-    "generation": 52,
-    "pid": 56,
-    "flags": 60,
-    "exe_len": 64,
-    "args_len": 68,
-    "uid": 72,
-    "gid": 76,
-    "exe_ino": 80,
-    "exe_dev": 88,
-    "comm": 96,
-    "args": 112,
-    "exe": 1136,
+    "name_bits": 48,
+    "refs": 56,
+    "generation": 60,
+    "names_generation": 64,
+    "reserved": 68,
+    "pid": 72,
+    "flags": 76,
+    "exe_len": 80,
+    "args_len": 84,
+    "uid": 88,
+    "gid": 92,
+    "exe_ino": 96,
+    "exe_dev": 104,
+    "comm": 112,
+    "args": 128,
+    "exe": 1152,
 }
 
 EVENT_HEADER_FORMAT: Final = "<HHIQQIIIIIIQQQQIIIIIIIIII8I16s"
@@ -492,17 +621,17 @@ EVENT_HEADER_OFFSETS: Final[dict[str, int]] = {
     "comm": 152,
 }
 
-EVENT_RECORD_FORMAT: Final = "<HHIQQIIIIIIQQQQIIIIIIIIII8I16sQ40QI16I16II"
+EVENT_RECORD_FORMAT: Final = "<HHIQQIIIIIIQQQQIIIIIIIIII8I16sQ64QI32I32II"
 EVENT_RECORD_STRUCT: Final = struct.Struct(EVENT_RECORD_FORMAT)
-EVENT_RECORD_SIZE: Final = 632
+EVENT_RECORD_SIZE: Final = 952
 EVENT_RECORD_OFFSETS: Final[dict[str, int]] = {
     "header": 0,
     "num_present": 168,
     "num": 176,
-    "str_present": 496,
-    "str_offset": 500,
-    "str_length": 564,
-    "reserved": 628,
+    "str_present": 688,
+    "str_offset": 692,
+    "str_length": 820,
+    "reserved": 948,
 }
 
 OBJECT_KEY_FORMAT: Final = "<QQII"

@@ -99,6 +99,22 @@ EVENTS: Final = (
     EventType("kernel.io_uring", "EV_KERNEL_IO_URING", "io_uring is about to take other credentials, a polling thread, or a device command", ("io_uring",), True, ("uring_override_creds", "uring_sqpoll", "uring_cmd")),
     EventType("kernel.setns", "EV_KERNEL_SETNS", "a task is about to join another namespace", ("setns",), True, ("capable",)),
     EventType("kernel.kexec", "EV_KERNEL_KEXEC", "another kernel is about to be loaded", ("kexec",), True, ("kernel_read_file", "kernel_load_data")),
+    EventType("process.executed", "EV_PROCESS_EXECUTED", "a new program runs; process.* are its", ("executed",), False, ("tp:sched_process_exec",)),
+    EventType("process.exec_failed", "EV_PROCESS_EXEC_FAILED", "a program could not be executed; process.* are the caller's", (), False, ("call:execve", "call:execveat")),
+    EventType("file.open_failed", "EV_FILE_OPEN_FAILED", "a file could not be opened, wherever that was found out", (), False, ("fn:do_filp_open",)),
+    EventType("file.dup", "EV_FILE_DUP", "a descriptor has been duplicated", ("dup",), False, ("call:dup", "call:dup2", "call:dup3")),
+    EventType("process.trace", "EV_PROCESS_TRACE", "ptrace(2) has returned", (), False, ("call:ptrace",)),
+    EventType("process.unshare", "EV_PROCESS_UNSHARE", "unshare(2) has returned", ("unshare",), False, ("call:unshare",)),
+    EventType("process.setns", "EV_PROCESS_SETNS", "setns(2) has returned", (), False, ("call:setns",)),
+    EventType("process.prctl", "EV_PROCESS_PRCTL", "prctl(2) has returned", ("prctl",), False, ("call:prctl",)),
+    EventType("process.capset", "EV_PROCESS_CAPSET", "capset(2) has returned", ("capset",), False, ("call:capset",)),
+    EventType("process.chroot", "EV_PROCESS_CHROOT", "chroot(2) has returned", ("chroot",), False, ("call:chroot",)),
+    EventType("process.chdir", "EV_PROCESS_CHDIR", "chdir(2) or fchdir(2) has returned", ("chdir",), False, ("call:chdir", "call:fchdir")),
+    EventType("process.setsid", "EV_PROCESS_SETSID", "setsid(2) has returned", ("setsid",), False, ("call:setsid",)),
+    EventType("kernel.io_uring_setup", "EV_KERNEL_IO_URING_SETUP", "io_uring_setup(2) has returned", (), False, ("call:io_uring_setup",)),
+    EventType("kernel.memfd", "EV_KERNEL_MEMFD", "memfd_create(2) has returned", ("memfd",), False, ("call:memfd_create",)),
+    EventType("kernel.userfaultfd", "EV_KERNEL_USERFAULTFD", "userfaultfd(2) has returned", ("userfaultfd",), False, ("call:userfaultfd",)),
+    EventType("kernel.fsconfig", "EV_KERNEL_FSCONFIG", "fsconfig(2) has returned", (), False, ("call:fsconfig",)),
 )
 
 MODIFY: Final = (
@@ -113,7 +129,16 @@ GROUPS: Final = {
     "exec.any": ("process.exec", "file.mmap", "file.mprotect"),
 }
 
-_FILE = ("file.", "process.exec")
+# The events of files that are about to be used: what follows a call has no file.path.
+_FILE = (
+    "file.open", "file.create", "file.unlink", "file.rename", "file.link", "file.symlink", "file.mkdir", "file.rmdir", "file.chmod",
+    "file.chown", "file.truncate", "file.setxattr", "file.mmap", "file.mprotect", "file.permission", "process.exec",
+)
+_RETURNED = (
+    "process.exec_failed", "file.open_failed", "file.dup", "process.trace", "process.unshare", "process.setns", "process.prctl",
+    "process.capset", "process.chroot", "process.chdir", "process.setsid", "kernel.io_uring_setup", "kernel.memfd", "kernel.userfaultfd",
+    "kernel.fsconfig",
+)
 _TARGET = ("process.signal", "process.ptrace")
 
 FIELDS: Final = (
@@ -129,6 +154,11 @@ FIELDS: Final = (
     Field("process.cgroup", Kind.PATH, "STR_PROCESS_CGROUP", "cgroup v2 path", subject=True),
     Field("process.parent.exe", Kind.PATH, "STR_PARENT_EXE", "executable of the program that this one was started from", subject=True),
     Field("process.parent.pid", Kind.NUMBER, "NUM_PARENT_PID", "parent process id"),
+    Field("process.parent.name", Kind.STRING, "STR_PARENT_NAME", "command name of the parent as it is now"),
+    Field("process.parent.args", Kind.STRING, "STR_PARENT_ARGS", "arguments of the parent as it is now, joined by one space, at most 1024 bytes"),
+    Field("process.ancestors.name", Kind.STRINGS, "", "command names of the processes that this one descends from now, itself excluded"),
+    Field("process.tty", Kind.NUMBER, "NUM_TTY", "device number of the controlling terminal, 0 without one"),
+    Field("process.exe_flags", Kind.FLAGS, "NUM_EXE_FLAGS", "about the executable: upper, lower (layer of an overlay), writable, memfd: any of the named", names="exe"),
     Field("process.ancestors.exe", Kind.STRINGS, "", "executables of all ancestors, earlier programs of the same process included", subject=True),
     Field("process.fork.live", Kind.NUMBER, "NUM_FORK_LIVE", "live tasks in the cgroup before the fork", ("process.fork",)),
     Field("process.fork.flags", Kind.FLAGS, "NUM_CLONE_FLAGS", "clone flags: any of the named", ("process.fork",), names="clone"),
@@ -138,8 +168,11 @@ FIELDS: Final = (
     Field("process.ptrace.mode", Kind.FLAGS, "NUM_PTRACE_MODE", "PTRACE_MODE bits: any of the named", ("process.ptrace",), names="ptrace_mode"),
     Field("file.path", Kind.PATH, "STR_FILE_PATH", "path in the acting task's mount namespace, symlinks resolved", (*_FILE, "kernel.mount", "kernel.umount", "kernel.pivot_root", "kernel.module", "kernel.kexec")),
     Field("file.new_path", Kind.PATH, "STR_FILE_NEW_PATH", "the other path of rename and link; the new root of pivot_root", ("file.rename", "file.link", "kernel.pivot_root")),
-    Field("file.access", Kind.FLAGS, "NUM_FILE_ACCESS", "read, write, exec, append, truncate, create: any of the named", ("file.", "process.exec"), names="access"),
-    Field("file.flags", Kind.FLAGS, "NUM_FILE_FLAGS", "open flags (O_*): any of the named", ("file.open", "file.permission"), names="open"),
+    Field("file.access", Kind.FLAGS, "NUM_FILE_ACCESS", "read, write, exec, append, truncate, create: any of the named", (*_FILE, "file.open_failed"), names="access"),
+    Field("file.flags", Kind.FLAGS, "NUM_FILE_FLAGS", "open flags (O_*): any of the named", ("file.open", "file.open_failed", "file.permission"), names="open"),
+    Field("file.text", Kind.STRING, "STR_FILE_TEXT", "the name as the caller gave it", ("file.open", "file.open_failed")),
+    Field("file.dirfd", Kind.NUMBER, "NUM_DIRFD", "descriptor of the directory that file.text is relative to; -100 (as unsigned number of 64 bits) for the working directory", ("file.open", "file.open_failed")),
+    Field("file.target", Kind.STRING, "STR_LINK_TARGET", "the text of a symbolic link", ("file.symlink",)),
     Field("file.mode", Kind.FLAGS, "NUM_FILE_MODE", "permission bits: any of the given; for chmod, create and mkdir the new ones", _FILE, names="mode"),
     Field("file.uid", Kind.NUMBER, "NUM_FILE_UID", "owner; for chown the new owner", _FILE, names="user"),
     Field("file.gid", Kind.NUMBER, "NUM_FILE_GID", "group; for chown the new group", _FILE, names="group"),
@@ -150,7 +183,7 @@ FIELDS: Final = (
     Field("file.prot", Kind.FLAGS, "NUM_FILE_PROT", "PROT_* of a mapping: any of the named", ("file.mmap", "file.mprotect"), names="prot"),
     Field("file.shared", Kind.BOOL, "NUM_FILE_MAP_SHARED", "the mapping is shared", ("file.mmap", "file.mprotect")),
     Field("file.xattr", Kind.STRING, "STR_XATTR_NAME", "name of the extended attribute", ("file.setxattr",)),
-    Field("net.family", Kind.NAMED, "NUM_NET_FAMILY", "address family", ("net.",), names="family"),
+    Field("net.family", Kind.NAMED, "NUM_NET_FAMILY", "address family", ("net.", "file.dup"), names="family"),
     Field("net.type", Kind.NAMED, "NUM_NET_TYPE", "socket type", ("net.",), names="socktype"),
     Field("net.protocol", Kind.NAMED, "NUM_NET_PROTOCOL", "protocol", ("net.",), names="protocol"),
     Field("net.peer.ip", Kind.ADDRESS, "STR_NET_PEER_IP", "address of the other side", ("net.connect", "net.send")),
@@ -163,6 +196,9 @@ FIELDS: Final = (
     Field("target.exe", Kind.PATH, "STR_TARGET_EXE", "executable of the target", _TARGET),
     Field("signal", Kind.NAMED, "NUM_SIGNAL", "the signal; 0 is the existence check", ("process.signal",), names="signal"),
     Field("capability", Kind.NAMED, "NUM_CAPABILITY", "the capability asked for", ("process.capable",), names="capability"),
+    Field("call.result", Kind.NUMBER, "NUM_RESULT", "what the system call returned; errors as unsigned numbers of 64 bits", _RETURNED),
+    Field("call.text", Kind.STRING, "STR_CALL_TEXT", "a text argument of the call, as the caller's memory had it when the call returned", ("process.exec_failed", "process.prctl", "process.chroot", "process.chdir", "kernel.memfd", "kernel.fsconfig")),
+    *(Field(f"call.arg{n}", Kind.NUMBER, f"NUM_CALL_ARG{n}", f"argument {n} of the system call, counted from 0", _RETURNED) for n in range(6)),
     Field("ipc.id", Kind.NUMBER, "NUM_IPC_ID", "System V identifier", ("ipc.",)),
     Field("ipc.uid", Kind.NUMBER, "NUM_TARGET_UID", "owner of the System V object", ("ipc.",), names="user"),
     Field("module.name", Kind.STRING, "STR_MODULE_NAME", "name of the requested module", ("kernel.module",)),

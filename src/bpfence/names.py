@@ -140,6 +140,7 @@ TABLES: Final[Mapping[str, Table]] = {
     "capability": Table("CAP_", _CAPABILITIES, index=True),
     "clone": Table("CLONE_", _CLONE),
     "errno": Table("", {name: number for number, name in errno_module.errorcode.items()}),
+    "exe": Table("", {"upper": abi.EXE_UPPER, "lower": abi.EXE_LOWER, "writable": abi.EXE_WRITABLE, "memfd": abi.EXE_MEMFD}),
     "family": Table("AF_", _FAMILIES),
     "io_uring_op": Table("", {"override_creds": 1, "sqpoll": 2, "cmd": 3}),
     "mode": Table("", _MODES),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from typing import Union
+from typing import Final, Union
 
 import msgspec
 
@@ -42,6 +42,7 @@ class Op(enum.Enum):
     PREFIX = "prefix"      # value: str
     SUFFIX = "suffix"      # value: str
     CONTAINS = "contains"  # value: str
+    ICONTAINS = "icontains"  # value: str, in lower case; ASCII letters of the string are folded
     RANGE = "range"        # value: (low, high), inclusive
     CIDR = "cidr"          # value: str, an address or network, v4 or v6
     ANYBITS = "anybits"    # value: int mask: (number & mask) != 0
@@ -81,12 +82,17 @@ TRUE: Condition = And()
 FALSE: Condition = Or()
 
 
+SUCCESS: Final = 1
+FAILURE: Final = 2
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """One rule on one or more events, scope already and-ed into `condition` by the front end.
 
     `events` are full names of fields.EVENTS. `conditions` gives, where an event needs another condition than the rest (a rename
     under `file.modify` looks at both names), that event's own. `allow` rules only matter against their policy's default.
-    `limit` is set on process.fork rules: the rule's atoms already test `process.fork.live` against it.
+    `limit` is set on process.fork rules: the rule's atoms already test `process.fork.live` against it. `results`: 0, the rule is reported
+    when it is decided; else bits of SUCCESS and FAILURE, and it is reported when the system call has returned so (audit rules only).
     """
 
     policy: str
@@ -102,6 +108,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 0.0      # alerts a second, 0: the agent's default
     burst: int = 0
     limit: int = 0
+    results: int = 0
     location: Location = Location("<none>")
 
     def condition_for(self, event: str) -> Condition:
