@@ -7,6 +7,7 @@ And: what no rule is about puts nothing through the ring buffer; a rule that blo
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -36,12 +37,13 @@ FIRES = [pytest.param(case.rule, shot, id=f"{case.rule.replace(' ', '-')}-{shot.
 QUIET = [pytest.param(shot, id=f"{case.rule.replace(' ', '-')}-{shot.name}") for case in CASES for shot in case.quiet]
 OPENS = 100_000
 FILES = 500
+REAL_FILES = 200
 MISSES = 1_000
 SWAPS = 40
 BUILD = f"""\
 set -e
 cd {WORK}
-for n in 1 2 3; do
+for n in 1 2; do
     printf '#include <stdio.h>\\nint main(void) {{ return printf("%d\\\\n", {{n}}) < 0; }}\\n' >unit.c
     sed -i "s/{{n}}/$n/" unit.c
     grep -q main unit.c
@@ -135,20 +137,25 @@ def test_what_passes_no_exit_of_a_system_call_is_marked(act: str, asynchronous: 
 
 
 def usr_files() -> list[str]:
-    """Regular files under /usr that can be read, always the same ones."""
-    found: list[str] = []
-    for top in ("/usr/include", "/usr/lib", "/usr/share"):
-        for path in sorted(Path(top).rglob("*")):
-            if len(found) >= FILES:
-                return found
-            if path.is_file() and not path.is_symlink():
-                found.append(str(path))
-    return found
+    """Files below /usr: some of those that are there, and, in a guest far quicker to open, more that were made for it."""
+    found = []
+    for folder, folders, names in os.walk("/usr/include"):
+        folders.sort()
+        found += [f"{folder}/{name}" for name in sorted(names)]
+        if len(found) >= REAL_FILES:
+            break
+    made = Path("/usr/src/falco-range")
+    for n in range(FILES):
+        path = made / f"include-{n % 10}" / f"part-{n}.h"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        found.append(str(path))
+    return found[:REAL_FILES] + found[-FILES:]
 
 
 def test_opens_and_a_build_that_no_rule_is_about_put_nothing_through_the_ring_buffer(falco: FalcoRange) -> None:
     files = usr_files()
-    assert len(files) > 50
+    assert len(files) > FILES
     missing = [f"/usr/lib/gcc/x86_64/{n}/../../../../include/y.h" for n in range(10)]
     (WORK / "list").write_text("\n".join(files) + "\n")
     (WORK / "missing").write_text("\n".join(missing) + "\n")
@@ -164,9 +171,10 @@ def test_opens_and_a_build_that_no_rule_is_about_put_nothing_through_the_ring_bu
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    rounds = -(-OPENS // len(files))
-    opened, failed = (int(word) for word in run(str(BIN / "cc1"), "open-list", str(WORK / "list"), str(rounds)).split())
-    assert (opened >= OPENS, failed) == (True, 0)
+    once = run(str(BIN / "cc1"), "open-list", str(WORK / "list"), "1").split()
+    assert once == [str(len(files)), "0"]
+    (WORK / "list").write_text("\n".join(files[-FILES:]) + "\n")
+    assert run(str(BIN / "cc1"), "open-list", str(WORK / "list"), str(OPENS // FILES)).split() == [str(OPENS), "0"]
     assert run(str(BIN / "cc1"), "open-list", str(WORK / "missing"), str(MISSES // len(missing))).split() == ["0", str(MISSES)]
     run("/bin/sh", "-c", BUILD)
     assert falco.counter() == before
