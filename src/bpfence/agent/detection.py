@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations and the Falco rules that the kernel names for them in, the rules that really match out.
+
+Called by the agent. The kernel over-approximates detection: what it lets through is a candidate, and it is an alert only where the rest
+of a rule's condition holds too. The rule sets of the last generations are kept, because records wait in the ring buffer across a reload;
+where a record's own set is gone, the newest set decides, by the names of its rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple, Protocol
+
+from bpfence.agent.generations import KEPT
+from bpfence.agent.loading import DETECTION
+from bpfence.events.alert import RuleInfo
+from bpfence.events.falco import FalcoEvent
+from bpfence.events.records import KernelEvent
+from bpfence.events.source import Observation
+from bpfence.outputs.falco import details
+from bpfence.outputs.recording import Recorder
+from bpfence.rules import RuleSet
+
+
+class Events(Protocol):
+    """Makes Falco's view of kernel records: `events.falco_live.LiveEvents`."""
+
+    def event(self, record: KernelEvent) -> FalcoEvent | None:
+        """The event; None where the record is none that Falco has."""
+
+
+class _Known(NamedTuple):
+    rules: RuleSet
+    infos: dict[str, RuleInfo]
+
+
+class Detection:
+    """Confirms candidates. `candidates` counts the records that were looked at, `confirmed` those that some rule matched."""
+
+    def __init__(self, events: Events, recorder: Recorder | None = None) -> None:
+        self._events = events
+        self._recorder = recorder
+        self._known: dict[int, _Known] = {}
+        self._newest: _Known | None = None
+        self.candidates = 0
+        self.confirmed = 0
+
+    def use(self, generation: int, rules: RuleSet | None, infos: Iterable[RuleInfo]) -> None:
+        """The rules of the generation that is in force now. None: it has no Falco rules."""
+        self._known.pop(generation, None)
+        if rules is not None:
+            named = {info.rule: info for info in infos if info.policy == DETECTION}
+            self._newest = self._known[generation] = _Known(rules, named)
+        else:
+            self._newest = None
+        while len(self._known) > KEPT:
+            del self._known[next(iter(self._known))]
+        if self._recorder is not None:
+            self._recorder.use(rules)
+
+    @property
+    def active(self) -> bool:
+        """Whether Falco rules are in force, or were a short time ago."""
+        return bool(self._known)
+
+    def view(self, seen: Observation) -> View:
+        """An observation as Falco's rules see it."""
+        return View(seen, self._known.get(seen.generation, self._newest), self._events)
+
+    def confirm(self, view: View, among: Collection[str] | None) -> list[RuleInfo]:
+        """The candidates that match, in Falco's order. `among`: names of the candidates; None: they are not known, any rule may be one."""
+        self.candidates += 1
+        event, known = view.event(), view.known
+        if event is None or known is None:
+            return []
+        if self._recorder is not None:
+            self._recorder.add(event)
+        wanted = known.infos.keys() if among is None else known.infos.keys() & among
+        found = [known.infos[rule.name] for rule in known.rules.matching_rules(event, wanted)]
+        self.confirmed += bool(found)
+        return found
+
+    def flush(self) -> None:
+        """Write what was recorded."""
+        if self._recorder is not None:
+            self._recorder.flush()
+
+    def reopen(self) -> None:
+        """Log rotation."""
+        if self._recorder is not None:
+            self._recorder.reopen()
+
+    def close(self) -> None:
+        """Write what was recorded and let go of the file."""
+        if self._recorder is not None:
+            self._recorder.close()
+
+
+class View:
+    """One observation as a Falco event, made when first asked for."""
+
+    def __init__(self, seen: Observation, known: _Known | None, events: Events) -> None:
+        self._seen = seen
+        self._events = events
+        self._made: tuple[FalcoEvent | None] | None = None
+        self.known = known
+
+    def event(self) -> FalcoEvent | None:
+        """The event; None where Falco has none like it, or the observation comes from no kernel."""
+        if self._made is None:
+            record = self._seen.record
+            self._made = (self._events.event(record) if record is not None else None,)
+        return self._made[0]
+
+    def details(self, name: str) -> dict[str, Any] | None:
+        """What a rule says of it, under `falco` of an alert; None where rule or event are not known."""
+        rule = self.known.rules.rule(name) if self.known is not None else None
+        event = self.event() if rule is not None else None
+        if rule is None or event is None or self.known is None:
+            return None
+        return details(self.known.rules.match(rule, event))
