@@ -74,9 +74,20 @@ def pieces(pattern: Pattern) -> Glob:
             return (everything, Text(glob.encode(value)))
         case Op.CONTAINS:
             return (everything, Text(glob.encode(value)), everything)
+        case Op.ICONTAINS:
+            return (everything, *folded(value), everything)
         case Op.CIDR:
             return network_pieces(value)
     raise ValueError(f"{op.value} is not a test on strings")
+
+
+def folded(text: str) -> Glob:
+    """A text of which ASCII letters may stand in either case."""
+    parts: list[Piece] = []
+    for byte in glob.encode(text):
+        other = byte ^ 0x20 if bytes((byte,)).isalpha() else byte
+        parts.append(Text(bytes((byte,))) if other == byte else One((((byte, byte),), ((other, other),))))
+    return tuple(parts)
 
 
 def network_pieces(text: str) -> Glob:

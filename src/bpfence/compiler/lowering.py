@@ -99,6 +99,8 @@ class _Lowering:
         out.actions.append(rule.action if enforced or rule.action < Action.AUDIT else Action.AUDIT)
         self.where, self.who = rule.location, (policy.name, rule.name)
         errors = len(out.errors)
+        if rule.results and rule.action is not Action.AUDIT:
+            self.error(f"what waits for the call's result cannot {rule.action.name.lower()}", "use action: audit")
         by_condition: dict[int, int] = {}
         for event, condition in self.by_event(rule, [e for e in rule.events if self.known(rule, e, enforced)]):
             bit = 1 << abi.CONSTANTS[EVENT_BY_NAME[event].id]
@@ -167,7 +169,7 @@ class _Lowering:
             test = self.lowered(atom)
             if test is None:
                 continue
-            if test.kind not in (abi.DIM_LINEAGE, abi.DIM_BITS):
+            if test.kind not in (*classes.DESCENT, abi.DIM_BITS):
                 yield self.test(test, atom.field)
                 continue
             key = (test.kind, test.slot, type(test.value))

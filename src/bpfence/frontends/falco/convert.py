@@ -26,6 +26,7 @@ from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or
 _WORDS: Final = {
     Op.PREFIX: "startswith", Op.SUFFIX: "endswith", Op.CONTAINS: "contains", Op.EQUALS: "=", Op.CIDR: "=", Op.GLOB: "glob",
     Op.STRGLOB: "glob",
+    Op.ICONTAINS: "icontains",
 }  # fmt: skip
 
 
