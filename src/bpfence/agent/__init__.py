@@ -145,7 +145,7 @@ class Agent:
         self._boot_id = read_boot_id()
         self._host = host_name()
         self._composer = Composer(self._host, self._clock.now)
-        self._events = events or self._live_events
+        self._events = events
         self._detection: Detection | None = None
         self._rules: RuleSet | None = None
         self._reads_others = True
@@ -181,7 +181,7 @@ class Agent:
         try:
             adopted = self._engine.adopted
             self._source = Live(self._engine, clock=self._clock, boot_id=self._boot_id, cgroup_path=_cgroup_path())
-            self._detection = Detection(self._events(self._source), recorder)
+            self._detection = Detection(self._make_events, recorder)
             if adopted:
                 self._adopted()
             self._enforce(loaded)
@@ -213,11 +213,14 @@ class Agent:
         except OSError as error:
             raise UsageError(f"--record {self.settings.record} cannot be opened: {error.strerror or error}") from error
 
-    def _live_events(self, source: Live) -> Events:
+    def _make_events(self) -> Events:
+        assert self._source is not None
+        if self._events is not None:
+            return self._events(self._source)
         from bpfence.events.falco_live import LiveEvents  # what enforces native policies alone does without
         from bpfence.events.hostnames import HostNames
 
-        return LiveEvents(source.processes, self._clock, cgroup_path=_cgroup_path(), host=self._host, hostnames=HostNames())
+        return LiveEvents(self._source.processes, self._clock, cgroup_path=_cgroup_path(), host=self._host, hostnames=HostNames())
 
     def _enforce(self, loaded: Loaded) -> None:
         """compile, attach, seed, swap, release."""
@@ -441,6 +444,8 @@ class Agent:
             said = view.details(rule.rule) if rule.results or rule.policy == ENFORCEMENT else None
             if said is not None:
                 carried[rule.key] = said
+        assert self._source is not None
+        seen = self._source.described(seen) if found else seen
         return [alert for _, alert in self._composer.alerts(seen, found, known.objects if known else (), carried)]
 
     def _confirmed(self, view: View, matched: list[tuple[RuleInfo, bool]] | None) -> list[tuple[RuleInfo, bool]]:

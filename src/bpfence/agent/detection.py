@@ -8,7 +8,7 @@ where a record's own set is gone, the newest set decides, by the names of its ru
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from bpfence.agent.generations import KEPT
@@ -32,13 +32,18 @@ class Events(Protocol):
 class _Known(NamedTuple):
     rules: RuleSet
     infos: dict[str, RuleInfo]
+    events: Events
 
 
 class Detection:
-    """Confirms candidates. `candidates` counts the records that were looked at, `confirmed` those that some rule matched."""
+    """Confirms candidates. `candidates` counts the records that were looked at, `confirmed` those that some rule matched.
 
-    def __init__(self, events: Events, recorder: Recorder | None = None) -> None:
-        self._events = events
+    `make` is called once there are Falco rules.
+    """
+
+    def __init__(self, make: Callable[[], Events], recorder: Recorder | None = None) -> None:
+        self._make = make
+        self._events: Events | None = None
         self._recorder = recorder
         self._known: dict[int, _Known] = {}
         self._newest: _Known | None = None
@@ -49,8 +54,9 @@ class Detection:
         """The rules of the generation that is in force now. None: it has no Falco rules."""
         self._known.pop(generation, None)
         if rules is not None:
+            self._events = self._events or self._make()
             named = {info.rule: info for info in infos if info.policy == DETECTION}
-            self._newest = self._known[generation] = _Known(rules, named)
+            self._newest = self._known[generation] = _Known(rules, named, self._events)
         else:
             self._newest = None
         while len(self._known) > KEPT:
@@ -65,7 +71,7 @@ class Detection:
 
     def view(self, seen: Observation) -> View:
         """An observation as Falco's rules see it."""
-        return View(seen, self._known.get(seen.generation, self._newest), self._events)
+        return View(seen, self._known.get(seen.generation, self._newest))
 
     def confirm(self, view: View, among: Collection[str] | None) -> list[RuleInfo]:
         """The candidates that match, in Falco's order. `among`: names of the candidates; None: they are not known, any rule may be one."""
@@ -99,17 +105,16 @@ class Detection:
 class View:
     """One observation as a Falco event, made when first asked for."""
 
-    def __init__(self, seen: Observation, known: _Known | None, events: Events) -> None:
+    def __init__(self, seen: Observation, known: _Known | None) -> None:
         self._seen = seen
-        self._events = events
         self._made: tuple[FalcoEvent | None] | None = None
         self.known = known
 
     def event(self) -> FalcoEvent | None:
-        """The event; None where Falco has none like it, or the observation comes from no kernel."""
+        """The event; None where Falco has none like it, there are no rules, or the observation comes from no kernel."""
         if self._made is None:
             record = self._seen.record
-            self._made = (self._events.event(record) if record is not None else None,)
+            self._made = (None if record is None or self.known is None else self.known.events.event(record),)
         return self._made[0]
 
     def details(self, name: str) -> dict[str, Any] | None:

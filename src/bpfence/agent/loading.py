@@ -49,7 +49,9 @@ DEFAULTS: Final = FalcoOptions()
 
 
 def load(paths: Sequence[str], mode: str | None = None, scope: Condition | None = None, options: FalcoOptions = DEFAULTS) -> Loaded:
-    """The policies of files and directories, with another mode or a narrower scope where asked. PolicyError where one is wrong.
+    """The policies of files and directories, with another mode or a narrower scope where asked.
+
+    PolicyError where one is wrong; UsageError where the options choose no rule.
 
     `mode` is that of native policies and of enforced Falco rules: a detection stays one.
     """
@@ -61,6 +63,8 @@ def load(paths: Sequence[str], mode: str | None = None, scope: Condition | None 
         loaded, more = falco.load_files(theirs)
         diagnostics = [*diagnostics, *_taken(found), *(diagnostic for diagnostic in more if diagnostic.severity != "info")]
         rules = rule_set(loaded.rules, options)
+        if loaded.rules and not rules.rules and (options.names or options.tags):
+            raise UsageError("no Falco rule has such a name or tag at this priority")
     if any(diagnostic.severity == "error" for diagnostic in diagnostics):
         raise PolicyError(diagnostics)
     if rules is not None:
@@ -70,11 +74,8 @@ def load(paths: Sequence[str], mode: str | None = None, scope: Condition | None 
 
 
 def rule_set(rules: Iterable[FalcoRule], options: FalcoOptions) -> RuleSet:
-    """The chosen ones of some rules. UsageError where the choice leaves none, or what is to be appended is no output."""
-    rules = list(rules)
+    """The chosen ones of some rules. UsageError where what is to be appended is no output."""
     chosen = falco.select(rules, names=options.names, tags=options.tags, disabled=options.disabled, priority=options.priority)
-    if rules and not chosen and (options.names or options.tags):
-        raise UsageError("no Falco rule has such a name or tag at this priority")
     try:
         return RuleSet(chosen, matching=options.matching, paths=options.paths, append=options.append)
     except TextError as error:

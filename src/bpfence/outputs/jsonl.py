@@ -2,7 +2,8 @@
 """Lines in, JSON lines in a file or a stream out.
 
 Made by `open_outputs`, and by `recording` for `--record`. A batch is one write(2) on a descriptor in append mode, so lines of several
-writers do not mix. The file is private (0600), never reached through a symbolic link in its last component, and opened anew when it was moved or removed.
+writers do not mix. The file is private (0600), never reached through a symbolic link in its last component, and opened anew when it was
+moved or removed.
 """
 
 from __future__ import annotations

@@ -25,13 +25,13 @@ MAX_BYTES: Final = 1 << 30
 BASE: Final = (
     "evt.rawres", "evt.res", "evt.hostname", "bpfence.path",
     "proc.name", "proc.exe", "proc.exepath", "proc.cmdline", "proc.cwd", "proc.pid", "proc.vpid", "proc.ppid", "proc.pname", "proc.pexe",
-    "proc.pexepath", "proc.pcmdline", "proc.sid", "proc.vpgid", "proc.tty", "proc.loginuid", "proc.pid.ts", "proc.ppid.ts",
+    "proc.pexepath", "proc.pcmdline", "proc.sid", "proc.vpgid", "proc.tty", "proc.pid.ts", "proc.ppid.ts",
     "proc.is_exe_upper_layer", "proc.is_exe_writable", "proc.is_exe_from_memfd", "proc.exe_ino", "proc.exe_ino.ctime", "proc.exe_ino.mtime",
     "thread.tid", "thread.vtid", "thread.cap_effective", "thread.cap_permitted", "thread.cap_inheritable",
     "fd.num", "fd.type", "fd.typechar", "fd.name", "fd.nameraw", "fd.directory", "fd.filename", "fd.dev", "fd.ino", "fd.l4proto",
     "fd.cip", "fd.sip", "fd.lip", "fd.rip", "fd.cport", "fd.sport", "fd.lport", "fd.rport",
     "user.uid", "user.name", "user.loginuid", "user.loginname", "user.homedir", "user.shell", "group.gid", "group.name",
-    "container.id", "container.name",
+    "fs.path.name", "fs.path.source", "fs.path.target", "container.id", "container.name",
 )  # fmt: skip
 """What every record holds as far as it is there. `args`, `argv`, `env` and `lineage` of a record hold what follows from them."""
 
