@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of `condition:` in, a condition and the mistakes in it out.
 
-Called by `native`. The language is Falco's (and, or, not, comparisons, `in`, `contains`, `icontains`, `startswith`,
-`endswith`, `glob`, `pmatch`, `exists`) over native fields; grammar in conditions.lark. As in Falco every test on an absent field is false, `!=`
-included. Offsets count characters of the text; the caller turns them into lines and columns.
+Called by `native`. The language is Falco's (and, or, not, comparisons, `in`, `contains`, `icontains`, `startswith`, `endswith`,
+`glob`, `pmatch`, `exists`) over native fields; grammar in conditions.lark. As in Falco every test on an absent field is false,
+`!=` included. Offsets count characters of the text; the caller turns them into lines and columns.
 """
 
 from __future__ import annotations
