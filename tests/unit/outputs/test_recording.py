@@ -21,7 +21,8 @@ RULES = """
   desc: d
   condition: >
     evt.type in (openat, execve) and evt.arg.flags contains O_CREAT and proc.aname[2]=sshd and proc.env[LD_PRELOAD]=x
-    and proc.vpgid.name exists and not tolower(proc.sname)=other and fd.name=val(fd.nameraw) and proc.duration > 5 and evt.rawtime exists and fd.ip="1.2.3.4"
+    and proc.vpgid.name exists and not tolower(proc.sname)=other
+    and fd.name=val(fd.nameraw) and proc.duration > 5 and evt.rawtime exists and fd.ip="1.2.3.4"
   output: "%evt.time %proc.aexepath[3] %toupper(user.shell) %proc.args %evt.args %fd.sport %proc.aname %container.id %evt.num %proc.cmdline"
   priority: INFO
 """
