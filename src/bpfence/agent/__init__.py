@@ -34,7 +34,7 @@ import msgspec
 
 from bpfence import abi
 from bpfence.agent import follow, privileges
-from bpfence.agent.detection import Detection, Events, View
+from bpfence.agent.detection import Detection, Events, KernelEvents, View
 from bpfence.agent.generations import Generations, generation, state_path, write_whole
 from bpfence.agent.loading import ENFORCEMENT, FalcoOptions, Loaded, load, read_policies
 from bpfence.agent.sandbox import find_hierarchy
@@ -217,10 +217,7 @@ class Agent:
         assert self._source is not None
         if self._events is not None:
             return self._events(self._source)
-        from bpfence.events.falco_live import LiveEvents  # what enforces native policies alone does without
-        from bpfence.events.hostnames import HostNames
-
-        return LiveEvents(self._source.processes, self._clock, cgroup_path=_cgroup_path(), host=self._host, hostnames=HostNames())
+        return KernelEvents(self._source.processes, self._clock, _cgroup_path(), self._host)
 
     def _enforce(self, loaded: Loaded) -> None:
         """compile, attach, seed, swap, release."""
@@ -390,6 +387,8 @@ class Agent:
 
     def step(self, timeout: float | None = None) -> None:
         """Waits for the next thing to do, at most `timeout` seconds, and does it. An idle agent sleeps until something comes."""
+        if self._detection is not None:
+            self._detection.start()
         for key, _ in self._selector.select(self._until_due(timeout)):
             key.data()
         now = self._monotonic()

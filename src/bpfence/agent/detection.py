@@ -15,6 +15,8 @@ from bpfence.agent.generations import KEPT
 from bpfence.agent.loading import DETECTION
 from bpfence.events.alert import RuleInfo
 from bpfence.events.falco import FalcoEvent
+from bpfence.events.hostnames import Hostnames, mentioned
+from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent
 from bpfence.events.source import Observation
 from bpfence.outputs.falco import details
@@ -23,10 +25,55 @@ from bpfence.rules import RuleSet
 
 
 class Events(Protocol):
-    """Makes Falco's view of kernel records: `events.falco_live.LiveEvents`."""
+    """Makes Falco's view of kernel records; the agent's own is `KernelEvents`."""
 
     def event(self, record: KernelEvent) -> FalcoEvent | None:
         """The event; None where the record is none that Falco has."""
+
+    def use(self, rules: RuleSet | None) -> None:
+        """These rules are in force now."""
+
+    def start(self) -> None:
+        """Begin with what goes on beside events; called again and again."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class KernelEvents:
+    """`LiveEvents` with the names of hosts that the rules in force mention.
+
+    They are resolved by a thread, which must not begin before privileges are given up (they are those of a thread) nor before a command is
+    forked: `start` is called when the agent begins to work.
+    """
+
+    def __init__(self, processes: ProcessCache, clock: Clock, cgroup_path: Callable[[int], str | None] | None, host: str) -> None:
+        from bpfence.events.falco_live import LiveEvents  # what enforces native policies alone does without
+
+        self._live = LiveEvents(processes, clock, cgroup_path=cgroup_path or (lambda _: None), host=host)
+        self._names: tuple[str, ...] = ()
+
+    def event(self, record: KernelEvent) -> FalcoEvent | None:
+        """The event."""
+        return self._live.event(record)
+
+    def use(self, rules: RuleSet | None) -> None:
+        """Other rules may mention other hosts."""
+        names = mentioned(rules.rules) if rules is not None else ()
+        if names != self._names:
+            self.close()
+            self._names = names
+            self._live.hostnames = Hostnames(names) if names else None
+
+    def start(self) -> None:
+        """Resolve, where there is something to resolve."""
+        if self._live.hostnames is not None:
+            self._live.hostnames.start()
+
+    def close(self) -> None:
+        """Resolve no more."""
+        if self._live.hostnames is not None:
+            self._live.hostnames.close()
 
 
 class _Known(NamedTuple):
@@ -61,8 +108,15 @@ class Detection:
             self._newest = None
         while len(self._known) > KEPT:
             del self._known[next(iter(self._known))]
+        if self._events is not None:
+            self._events.use(rules)
         if self._recorder is not None:
             self._recorder.use(rules)
+
+    def start(self) -> None:
+        """The agent works now: its privileges are what they will be, and its command runs."""
+        if self._events is not None:
+            self._events.start()
 
     @property
     def active(self) -> bool:
@@ -97,7 +151,9 @@ class Detection:
             self._recorder.reopen()
 
     def close(self) -> None:
-        """Write what was recorded and let go of the file."""
+        """Write what was recorded, let go of the file, and end what goes on beside."""
+        if self._events is not None:
+            self._events.close()
         if self._recorder is not None:
             self._recorder.close()
 

@@ -36,7 +36,7 @@ BASE: Final = (
 """What every record holds as far as it is there. `args`, `argv`, `env` and `lineage` of a record hold what follows from them."""
 
 _FROM_TIME: Final = ("evt.time", "evt.datetime", "evt.rawtime")
-_FROM_LISTS: Final = frozenset(("evt.arg", "evt.rawarg", "evt.args", "evt.info", "evt.num", "proc.env", "proc.aenv"))
+_ELSEWHERE: Final = frozenset(("evt.num", "evt.type", "proc.args", "proc.env"))
 
 
 def recorded_fields(rules: RuleSet) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def recorded_fields(rules: RuleSet) -> tuple[str, ...]:
         getters = [part.getter for part in parts if part.getter is not None]
         for source in _sources([*_getters(rule.condition), *getters]):
             field, argument = source.use.field.name, source.use.argument
-            if field not in _FROM_LISTS and not field.startswith(_FROM_TIME):
+            if field not in _ELSEWHERE and not field.startswith(_FROM_TIME):
                 found[field if argument is None else f"{field}[{argument}]"] = None
     return tuple(found)
 

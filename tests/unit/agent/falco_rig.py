@@ -9,6 +9,7 @@ from bpfence.compiler import Compiled
 from bpfence.events.falco import Record, RecordedEvent
 from bpfence.events.records import KernelEvent, signed
 from bpfence.events.values import escape
+from bpfence.rules import RuleSet
 
 RULES = """
 - rule: Shadow by sh
@@ -40,6 +41,17 @@ class FakeEvents:
     def __init__(self) -> None:
         self.asked: list[KernelEvent] = []
         self.none = False
+        self.used: list[RuleSet | None] = []
+        self.begun = self.closed = 0
+
+    def use(self, rules: RuleSet | None) -> None:
+        self.used.append(rules)
+
+    def start(self) -> None:
+        self.begun += 1
+
+    def close(self) -> None:
+        self.closed += 1
 
     def event(self, record: KernelEvent) -> RecordedEvent | None:
         self.asked.append(record)

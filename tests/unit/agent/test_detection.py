@@ -13,12 +13,13 @@ import pytest
 
 from bpfence import abi
 from bpfence.agent import Agent, Settings
-from bpfence.agent.detection import Detection
+from bpfence.agent.detection import Detection, KernelEvents
 from bpfence.agent.loading import FalcoOptions
 from bpfence.errors import PolicyError, UsageError
 from bpfence.events.alert import RuleInfo
 from bpfence.events.falco import read
-from bpfence.events.records import decode
+from bpfence.events.process import Clock, ProcessCache
+from bpfence.events.records import KernelEvent, decode
 from bpfence.events.source import Observation
 from bpfence.frontends.falco import load_text
 from bpfence.outputs import Outputs
@@ -26,7 +27,7 @@ from bpfence.policy import Action
 from bpfence.rules import RuleSet
 from tests.unit.agent.fakes import FakeEngine, FakeKernel, Kept, write_policy
 from tests.unit.agent.falco_rig import APPENDED, RULES, FakeEvents, verdict_of
-from tests.unit.events.samples import record
+from tests.unit.events.samples import IMAGES, record
 
 BOTH = ("Shadow by sh", "Shadow by anyone")
 
@@ -399,3 +400,56 @@ def test_an_event_is_made_once_and_only_when_asked_for() -> None:
     assert view.details(BOTH[0]) is not None
     assert view.details("unknown") is None
     assert len(events.asked) == 1
+
+
+def test_names_of_hosts_are_resolved_once_the_agent_works_and_anew_for_other_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(tmp_path)
+    rig.agent.start()
+    assert [rules is not None for rules in rig.events.used] == [True]
+    assert rig.events.begun == 0, "a thread that began now would keep every privilege"
+    rig.agent.step(0)
+    assert rig.events.begun == 1
+    rig.agent.reload()
+    assert len(rig.events.used) == 2
+    rig.agent.stop()
+    assert rig.events.closed == 1
+
+
+def test_the_agents_own_events_know_the_hosts_that_rules_mention(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr("bpfence.events.hostnames.Hostnames.start", lambda self: started.append(tuple(self._entries)))
+    clock = Clock()
+    made = KernelEvents(ProcessCache(IMAGES.get, clock), clock, None, "node1")
+    made.start()
+    text = "- rule: X\n  desc: d\n  condition: evt.type=connect and fd.sip.name=%s\n  output: o\n  priority: INFO\n"
+    for name in ("a.example", "a.example", "b.example"):
+        before = made._live.hostnames
+        made.use(RuleSet(load_text(text % name)[0].rules))
+        made.start()
+    assert started == [("a.example",), ("a.example",), ("b.example",)]
+    assert before is not None
+    assert before._wake.is_set(), "the old names are resolved no more"
+    raw = decode("alerts", record("file.open", {"NUM_RESULT": 3, "NUM_CALL": 2}, {"STR_FILE_PATH": b"/x"}, flags=abi.EVENT_RESULT))
+    assert isinstance(raw, KernelEvent)
+    event = made.event(raw)
+    assert event is not None
+    assert (event.type, event.get("fd.name"), event.get("evt.hostname")) == ("open", "/x", "node1")
+    made.use(None)
+    assert made._live.hostnames is None
+    made.close()
+
+
+def test_from_files_to_a_line_with_the_agents_own_events(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.agent._events = None
+    rig.agent.start()
+    rig.engine.sequence += 1
+    numbers = {"NUM_RESULT": 3, "NUM_CALL": 257, "NUM_CALL_ARG0": -100 & (1 << 64) - 1}
+    raw = record("file.open", numbers, {"STR_FILE_PATH": b"/etc/shadow", "STR_FILE_TEXT": b"/tmp/link"}, flags=abi.EVENT_RESULT,
+                 verdicts=(rig.verdict(*BOTH),), action=abi.ACTION_AUDIT, error=0)  # fmt: skip
+    rig.engine.batches.append([("alerts", raw)])
+    os.write(rig.engine._bell, b"!")
+    rig.agent.step(0)
+    [alert] = rig.output.dicts("alert")
+    assert alert["message"].startswith("sh opened /tmp/link (result SUCCESS, number 3)"), "decided by the path, shown as it was asked for"
+    rig.agent.stop()

@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from bpfence import abi
 from bpfence.events.falco import FalcoEvent, Record, RecordedEvent, read
+from bpfence.events.falco_live import LiveEvents
+from bpfence.events.process import Clock, ProcessCache
+from bpfence.events.records import KernelEvent, decode
 from bpfence.frontends.falco import load_text
-from bpfence.frontends.falco.fields import FIELD_BY_NAME
+from bpfence.frontends.falco.fields import FIELD_BY_NAME, Argument
 from bpfence.outputs.recording import BASE, Recorder, recorded_fields
 from bpfence.rules import RuleSet
+from tests.unit.events.samples import IMAGES, record
 from tests.unit.frontends.falco.trees import corpus
 
 RULES = """
@@ -78,7 +84,8 @@ def test_what_rules_look_at_is_recorded() -> None:
     found = recorded_fields(rules())
     wanted = {"proc.aname[2]", "proc.aexepath[3]", "proc.sname", "user.shell", "fd.ip", "proc.vpgid.name", "container.image.repository"}
     assert wanted <= set(found)
-    assert not {name for name in found if name.startswith(("evt.arg", "evt.time", "evt.rawtime", "proc.env"))}
+    assert {"evt.args", "evt.arg[flags]"} <= set(found)
+    assert not {name for name in found if name.startswith(("evt.time", "evt.rawtime", "proc.env", "proc.args", "evt.num"))}
     assert recorded_fields(rules("[]")) == BASE
     assert len(set(found)) == len(found)
 
@@ -97,6 +104,58 @@ def test_falcos_own_rules_round_trip_on_their_cases(tmp_path: Path) -> None:
     back = replayed(path)
     assert [shown(ours, one) for one in back] == [shown(ours, one) for one in seen]
     assert {name for one in back for name, _, _ in shown(ours, one)} == {rule.name for rule in ours.rules}
+
+
+def kernel_events() -> list[FalcoEvent]:
+    """Events as the agent has them, of records with hostile strings and arguments."""
+    clock = Clock()
+    live = LiveEvents(ProcessCache(IMAGES.get, clock), clock, cgroup_path=lambda _: "/system.slice", host="node1")
+    here, creating, refused = -100 & (1 << 64) - 1, 0o1102, -115 & (1 << 64) - 1
+    opened = {"NUM_RESULT": 3, "NUM_CALL": 257, "NUM_CALL_ARG0": here, "NUM_CALL_ARG2": creating, "NUM_CALL_ARG3": 0o640}
+    opened |= {"NUM_FILE_MODE": 0o100644, "NUM_FILE_FLAGS": creating, "NUM_FILE_DEV": 8 << 20, "NUM_FILE_INO": 5}
+    opened |= {"NUM_LOGINUID": 0xFFFFFFFF, "NUM_TTY": 0x8800, "NUM_SID": 1, "NUM_VPID": 4, "NUM_PROCESS_CAPS": 7, "NUM_EXE_FLAGS": abi.EXE_WRITABLE}
+    socket = {"NUM_RESULT": refused, "NUM_CALL": 42, "NUM_CALL_ARG0": 5, "NUM_NET_FAMILY": 2, "NUM_NET_TYPE": 1, "NUM_NET_PEER_PORT": 80}
+    missing = {**opened, "NUM_RESULT": -2 & (1 << 64) - 1}
+    raw = [
+        record("file.open", opened, {"STR_FILE_PATH": b"/etc/shadow", "STR_FILE_TEXT": b"../sh\x1b\xff", "STR_PROCESS_CWD": b"/etc/x"},
+               flags=abi.EVENT_RESULT, pid=os.getpid()),
+        record("net.connect", socket | {"NUM_NET_LOCAL_PORT": 40000}, {"STR_NET_PEER_IP": b"\1\2\3\4", "STR_NET_LOCAL_IP": b"\x7f\0\0\1"},
+               flags=abi.EVENT_RESULT),
+        record("process.executed", {}, {"STR_PROCESS_ARGS": b"a\0b c\0\xfe\0"}, flags=abi.EVENT_RESULT),
+        record("file.open_failed", missing, {"STR_FILE_TEXT": b"/none", "STR_PROCESS_CWD": b"/"}, flags=abi.EVENT_RESULT),
+        record("file.rename", {"NUM_RESULT": 0, "NUM_CALL": 82}, {"STR_FILE_PATH": b"/a", "STR_FILE_NEW_PATH": b"/b"},
+               flags=abi.EVENT_RESULT),
+        record("file.open", {}, {"STR_FILE_PATH": b"/x"}, flags=abi.EVENT_RESULT | abi.EVENT_AT_ONCE | abi.EVENT_ASYNC, action=0, error=0),
+    ]  # fmt: skip
+    found = []
+    for data in raw:
+        decoded = decode("alerts", data)
+        assert isinstance(decoded, KernelEvent)
+        made = live.event(decoded)
+        assert made is not None
+        found.append(made)
+    return found
+
+
+def test_every_field_of_a_kernels_event_round_trips(tmp_path: Path) -> None:
+    uses = [f"%{field.name}" for field in FIELD_BY_NAME.values() if field.argument not in (Argument.INDEX, Argument.KEY)]
+    uses += ["%evt.arg.flags", "%evt.arg[0]", "%evt.rawarg.fd", "%evt.arg.mode", "%evt.rawarg.mode", "%evt.arg.name", "%evt.arg.dirfd"]
+    uses += ["%proc.aname[1]", "%proc.acmdline[2]", "%proc.env[HOME]", "%proc.aenv[PATH]", "%proc.apid[1]", "%thread.cgroup.cpu"]
+    text = f"- rule: X\n  desc: d\n  condition: evt.type exists\n  output: '{' '.join(uses)}'\n  priority: INFO\n"
+    ours = rules(text)
+    recorder = Recorder(tmp_path / "e", "node1", pytest.fail)
+    recorder.use(ours)
+    seen = kernel_events()
+    for one in seen:
+        recorder.add(one)
+    recorder.close()
+    back = replayed(tmp_path / "e")
+    assert [one.type for one in back] == ["openat", "connect", "execve", "openat", "rename", "openat"]
+    for live, again in zip(seen, back, strict=True):
+        [(_, output, fields)], [(_, read_output, read_fields)] = shown(ours, live), shown(ours, again)
+        assert {name: (value, read_fields[name]) for name, value in fields.items() if read_fields[name] != value} == {}
+        assert output == read_output
+        assert sum(value is not None for value in fields.values()) > 40
 
 
 def test_the_base_is_of_fields_that_exist() -> None:
