@@ -171,15 +171,12 @@ def _holds(piece: _Piece, *, folds: bool) -> Condition:
         inside: Condition = Atom("file.text", Op.ICONTAINS, fold(piece.text))
         below: Condition = Atom("process.cwd", Op.ICONTAINS, fold(piece.text))
     else:
-        # A component that ends where it must ends the text too, or '/' follows.
-        wanted = ("/" if piece.first else "") + piece.text
-        closed = [Atom("file.text", Op.CONTAINS, wanted + "/"), Atom("file.text", Op.SUFFIX, wanted)]
-        parts = closed if piece.last else [Atom("file.text", Op.CONTAINS, wanted)]
-        if piece.first:
-            begins = [Atom("file.text", Op.PREFIX, piece.text + "/"), Atom("file.text", Op.EQUALS, piece.text)]
-            parts += begins if piece.last else [Atom("file.text", Op.PREFIX, piece.text)]
-        inside = disj(parts)
-        below = Atom("process.cwd", Op.CONTAINS, wanted)
+        # One pattern for each component, not one for each place where it may stand: they would multiply.
+        before, after = "{,*/}" if piece.first else "*", "{,/*}" if piece.last else "*"
+        inside = Atom("file.text", Op.STRGLOB, before + re.sub(r"([\\*?\[\]{},])", r"\\\1", piece.text) + after)
+        if before == after:
+            inside = Atom("file.text", Op.CONTAINS, piece.text)
+        below = Atom("process.cwd", Op.CONTAINS, ("/" if piece.first else "") + piece.text)
     relative = negation(Atom("file.text", Op.PREFIX, "/"))
     elsewhere = negation(Atom("file.dirfd", Op.RANGE, (AT_FDCWD, AT_FDCWD)))
     return disj([inside, conj([relative, disj([below, elsewhere])])])
