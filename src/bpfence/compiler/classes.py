@@ -30,8 +30,9 @@ MAX_NUMBER: Final = (1 << 64) - 1
 OBJECT_SLOTS: Final = {"file.path": abi.NUM_FILE_OBJECT, "file.new_path": abi.NUM_NEW_OBJECT}
 STRING_KINDS: Final = (Kind.PATH, Kind.STRING, Kind.ADDRESS)
 SUBJECT_ORDER: Final = (
-    abi.STR_PROCESS_EXE, abi.STR_PROCESS_ARGS, abi.STR_PROCESS_NAME, abi.STR_PROCESS_CGROUP, abi.STR_PARENT_EXE,
+    abi.STR_PROCESS_EXE, abi.STR_PROCESS_NAME, abi.STR_PROCESS_CGROUP, abi.STR_PARENT_EXE, abi.STR_PROCESS_ARGS,
 )  # fmt: skip
+"""Short texts first: what they exclude spares the walk over all arguments."""
 DESCENT: Final = (abi.DIM_LINEAGE, abi.DIM_ANCESTORS)
 ANCESTOR_NAMES: Final = "process.ancestors.name"
 PATH_SLOTS: Final = (abi.STR_PROCESS_CWD, abi.STR_TARGET_EXE, abi.STR_NET_UNIX_PATH, abi.STR_FILE_PATH, abi.STR_FILE_NEW_PATH)
@@ -64,16 +65,23 @@ class Test(NamedTuple):
         if self.kind not in DESCENT or not isinstance(self.value, frozenset):
             return []
         found = [pattern for pattern in self.value if isinstance(pattern, Pattern)]
-        return sorted(found, key=lambda pattern: (pattern.value, pattern.op.value))
+        return sorted(found, key=lambda pattern: (pattern.text, pattern.op.value))
 
 
 def either(one: Test, other: Test) -> Test:
-    """The test that one or the other holds, for two tests of bits, object sets or ancestors on one slot."""
+    """The test that one or the other holds, for two tests of bits, object sets, ancestors or contained texts on one slot."""
+    if isinstance(one.value, Pattern) and isinstance(other.value, Pattern):
+        values = dict.fromkeys((*_values(one.value), *_values(other.value)))
+        return Test(one.kind, one.slot, Pattern(one.value.op, tuple(sorted(values)) if len(values) > 1 else next(iter(values))))
     if isinstance(one.value, int) and isinstance(other.value, int):
         return Test(one.kind, one.slot, one.value | other.value)
     if one.kind in DESCENT:
         return Test(one.kind, one.slot, frozenset((*one.ancestors, *other.ancestors)))
     return Test(one.kind, one.slot, frozenset((*one.paths, *other.paths)))
+
+
+def _values(pattern: Pattern) -> tuple[str, ...]:
+    return (pattern.value,) if isinstance(pattern.value, str) else pattern.value
 
 
 class Dimension(msgspec.Struct):
@@ -296,7 +304,7 @@ def _too_large(use: Use, pattern: Pattern) -> CompileError:
         [
             Diagnostic(
                 use.location,
-                f"{use.field}: the pattern {pattern.value!r} needs too large an automaton",
+                f"{use.field}: the pattern {pattern.text!r} needs too large an automaton",
                 "write fewer '?' or sets after '**'",
                 code="pattern-too-large",
             )
@@ -339,7 +347,7 @@ def _boolean(test: Test, use: Use, bit: int, objects: dict[str, int]) -> Dimensi
     value = test.value
     if test.kind in DESCENT:
         dimension.slot, dimension.joined = bit, True
-        dimension.name = f"{use.field}~{'|'.join(p.value for p in test.ancestors)}"
+        dimension.name = f"{use.field}~{'|'.join(p.text for p in test.ancestors)}"
     elif test.paths:
         dimension.mask, dimension.joined = sum(1 << objects[path] for path in test.paths), True
         dimension.name = f"{use.field} is object {'|'.join(test.paths)}"
