@@ -13,21 +13,24 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from bpfence import abi
 from bpfence import fields as tables
 from bpfence.events import records
 from bpfence.events.loss import Loss, LossMeter
 from bpfence.events.process import Clock, Process, ProcessCache
-from bpfence.events.records import ExecImage, Undecodable
+from bpfence.events.records import ExecImage, KernelEvent, Undecodable
 from bpfence.events.values import BadValueError, parse
 from bpfence.policy import Value
 
 MAX_LINE: Final = 1 << 20
+_SPEAKS_FOR: Final = abi.EVENT_RESULT | abi.EVENT_DECISION
 
 
 class Observation(msgspec.Struct, frozen=True):
     """One event, whatever its source. `time` is ns since 1970; `fields` are raw native fields as `evaluate` takes them, "event" included.
 
-    `flags` are EVENT_* of bpf/abi.h; `action`, `error` and `verdicts` what the kernel did, by the tables of `generation`.
+    `flags` are EVENT_* of bpf/abi.h; `action`, `error` and `verdicts` what the kernel did, by the tables of `generation`. `record` is what
+    came from the kernel, None where nothing did.
     """
 
     event: str
@@ -41,6 +44,7 @@ class Observation(msgspec.Struct, frozen=True):
     error: int = 0
     verdicts: tuple[int, ...] = ()
     objects: dict[str, int] = {}
+    record: KernelEvent | None = None
 
 
 class EventSource(Protocol):
@@ -91,16 +95,20 @@ class Live:
                 self._meter.undecodable(record.reason)
                 continue
             self._meter.record(record.buffer, record.cpu, record.sequence)
-            process, known = self.processes.describe(record, self._cgroup_path(record.cgroup))
-            known |= records.own_fields(record)
-            known["event"] = record.event
-            found.append(
-                Observation(
-                    record.event, self._clock.wall(record.time), known, process, record.telemetry, record.flags, record.generation,
-                    record.action, record.error, record.verdicts, records.object_bits(record),
-                )
+            seen = Observation(
+                record.event, self._clock.wall(record.time), {"event": record.event}, None, record.telemetry, record.flags,
+                record.generation, record.action, record.error, record.verdicts, records.object_bits(record), record,
             )  # fmt: skip
+            found.append(seen if record.flags & _SPEAKS_FOR == abi.EVENT_RESULT else self.described(seen))
         return found
+
+    def described(self, seen: Observation) -> Observation:
+        """The observation with its fields and its process. What is only a candidate is read without: most candidates come to nothing."""
+        record = seen.record
+        if record is None or seen.process is not None:
+            return seen
+        process, known = self.processes.describe(record, self._cgroup_path(record.cgroup))
+        return msgspec.structs.replace(seen, process=process, fields=known | records.own_fields(record) | seen.fields)
 
     def loss(self) -> Loss | None:
         """What the kernel and the sequence numbers say was lost since the last call."""
@@ -241,6 +249,8 @@ def _flattened(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _take(found: dict[str, Value], name: str, value: object) -> None:
     if name == "process.ancestors":
         found |= _ancestors(value)
+    elif name == "process.parents":
+        found |= _parents(value)
     elif name == "process.ppid":
         found["process.parent.pid"] = parse(tables.FIELD_BY_NAME["process.parent.pid"], value)
     elif name in ("file.object", "file.new_object"):
@@ -259,3 +269,11 @@ def _ancestors(value: object) -> dict[str, Value]:
     field = tables.FIELD_BY_NAME["process.parent.exe"]
     names = tuple(str(parse(field, element["exe"])) for element in value)
     return {"process.ancestors.exe": names, **({"process.parent.exe": names[0]} if names else {})}
+
+
+def _parents(value: object) -> dict[str, Value]:
+    if not isinstance(value, list) or not all(isinstance(element, dict) for element in value):
+        raise BadValueError("process.parents must be a list of objects")
+    field = tables.FIELD_BY_NAME["process.parent.name"]
+    names = (parse(field, element["name"]) for element in value if element.get("name") is not None)
+    return {"process.ancestors.name": tuple(str(name) for name in names)}

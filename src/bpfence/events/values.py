@@ -135,7 +135,7 @@ def parse(field: Field, value: object) -> Value:
     """The raw value that `readable` (or a person) has written; BadValueError where it is none."""
     match field.kind:
         case Kind.PATH | Kind.STRING | Kind.ADDRESS:
-            if isinstance(value, list) and field.name == "process.args":
+            if isinstance(value, list) and field.name in ("process.args", "process.parent.args"):
                 return " ".join(_string(field, element) for element in value)
             return _string(field, value)
         case Kind.STRINGS:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
@@ -46,6 +46,21 @@ def is_falco_path(path: str | os.PathLike[str]) -> bool:
     """Whether a file, or any policy file of a directory, looks like Falco rules. What cannot be read does not."""
     quiet = Report(CODES)
     return any(is_falco(read_bytes(file, quiet) or b"") for file in policy_files(Path(path), quiet))
+
+
+def split(paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Native files and Falco files of some files and directories, each in the order given. A directory that holds both is taken apart."""
+    native: list[str] = []
+    theirs: list[str] = []
+    for name in paths:
+        if not Path(name).is_dir():
+            (theirs if is_falco_path(name) else native).append(name)
+        elif is_falco_path(name):
+            for path in policy_files(Path(name), Report(CODES)):
+                (theirs if is_falco_path(path) else native).append(str(path))
+        else:
+            native.append(name)
+    return tuple(native), tuple(theirs)
 
 
 def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[Loaded, list[Diagnostic]]:
