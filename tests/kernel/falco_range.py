@@ -50,7 +50,7 @@ UNFILLED = re.compile(r"container\.(name|image\..*)|k8s\..*")
 OWN_RULES = f"""\
 - rule: Own read
   desc: what the range looks at closely
-  condition: evt.type in (open, openat, openat2) and evt.is_open_read=true and fd.name startswith {WORK}/own/
+  condition: evt.type in (open, openat, openat2) and evt.is_open_read=true and fd.num >= 0 and fd.name startswith {WORK}/own/
   output: own | file=%fd.name path=%bpfence.path async=%bpfence.async res=%evt.rawres num=%fd.num type=%evt.type
   priority: INFO
 - rule: Own guard
