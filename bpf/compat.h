@@ -110,6 +110,68 @@ static __always_inline u64 compat_inline_name(u64 dentry)
 	return dentry + bpf_core_field_offset(struct dentry___iname, d_iname);
 }
 
+/* The name that is being opened, as the kernel has copied it, and the descriptor of the directory that it is relative to. 6.19 has the
+ * text at hand in `pathname`.
+ */
+struct nameidata___name {
+	struct filename *name;
+	int dfd;
+} __attribute__((preserve_access_index));
+
+static __always_inline u64 compat_opened_name(struct task_struct *task, int *dirfd)
+{
+	struct nameidata___name *nd = (void *)BPF_CORE_READ(task, nameidata);
+
+	if (!nd)
+		return 0;
+	*dirfd = BPF_CORE_READ(nd, dfd);
+	return (u64)BPF_CORE_READ(nd, name, name);
+}
+
+/* Times of an inode: v6.6 (13bc24457850) renamed i_ctime, v6.11 (3aa63a569c64) split the times in seconds and ns. */
+struct inode___timespec {
+	struct timespec64 i_mtime;
+	struct timespec64 i_ctime;
+} __attribute__((preserve_access_index));
+
+struct inode___renamed {
+	struct timespec64 __i_mtime;
+	struct timespec64 __i_ctime;
+} __attribute__((preserve_access_index));
+
+struct inode___split {
+	s64 i_mtime_sec;
+	s64 i_ctime_sec;
+	u32 i_mtime_nsec;
+	u32 i_ctime_nsec;
+} __attribute__((preserve_access_index));
+
+#define NSEC_PER_SEC 1000000000ULL
+
+static __always_inline u64 compat_mtime(struct inode *inode)
+{
+	if (bpf_core_field_exists(struct inode___split, i_mtime_sec))
+		return BPF_CORE_READ((struct inode___split *)inode, i_mtime_sec) * NSEC_PER_SEC +
+		       BPF_CORE_READ((struct inode___split *)inode, i_mtime_nsec);
+	if (bpf_core_field_exists(struct inode___renamed, __i_mtime))
+		return BPF_CORE_READ((struct inode___renamed *)inode, __i_mtime.tv_sec) * NSEC_PER_SEC +
+		       BPF_CORE_READ((struct inode___renamed *)inode, __i_mtime.tv_nsec);
+	return BPF_CORE_READ((struct inode___timespec *)inode, i_mtime.tv_sec) * NSEC_PER_SEC +
+	       BPF_CORE_READ((struct inode___timespec *)inode, i_mtime.tv_nsec);
+}
+
+static __always_inline u64 compat_ctime(struct inode *inode)
+{
+	if (bpf_core_field_exists(struct inode___split, i_ctime_sec))
+		return BPF_CORE_READ((struct inode___split *)inode, i_ctime_sec) * NSEC_PER_SEC +
+		       BPF_CORE_READ((struct inode___split *)inode, i_ctime_nsec);
+	if (bpf_core_field_exists(struct inode___renamed, __i_ctime))
+		return BPF_CORE_READ((struct inode___renamed *)inode, __i_ctime.tv_sec) * NSEC_PER_SEC +
+		       BPF_CORE_READ((struct inode___renamed *)inode, __i_ctime.tv_nsec);
+	return BPF_CORE_READ((struct inode___timespec *)inode, i_ctime.tv_sec) * NSEC_PER_SEC +
+	       BPF_CORE_READ((struct inode___timespec *)inode, i_ctime.tv_nsec);
+}
+
 /* First mount of a super block, and the next one; 0 at the end. */
 static __always_inline u64 compat_first_mount(const struct super_block *sb)
 {

@@ -87,6 +87,16 @@ __noinline int emit_strings(u32 slot)
 	used = emit_string(slot, STR_MODULE_NAME, used);
 	used = emit_string(slot, STR_MOUNT_SOURCE, used);
 	used = emit_string(slot, STR_XATTR_NAME, used);
+	used = emit_string(slot, STR_LINK_TARGET, used);
+	used = emit_string(slot, STR_CALL_TEXT, used);
+	if (s->features & IMAGE_DETAILS) {
+		ancestors_load(slot);
+		used = emit_string(slot, STR_ANCESTORS, used);
+		if (s->event == EV_FILE_OPEN || s->event == EV_FILE_OPEN_FAILED) {
+			string_load(slot, STR_FILE_TEXT);
+			used = emit_string(slot, STR_FILE_TEXT, used);
+		}
+	}
 	string_load(slot, STR_PROCESS_EXE);
 	used = emit_string(slot, STR_PROCESS_EXE, used);
 	string_load(slot, STR_PROCESS_ARGS);
@@ -99,25 +109,27 @@ __noinline int emit_strings(u32 slot)
 		cwd_load(slot);
 		used = emit_string(slot, STR_PROCESS_CWD, used);
 	}
+	if (s->features & IMAGE_DETAILS && s->num_present & (1ULL << NUM_DIRFD) && (s32)s->num[NUM_DIRFD] != AT_FDCWD) {
+		base_load(slot);
+		used = emit_string(slot, STR_FILE_BASE, used);
+	}
 	return used;
 }
 
-/* Writes the event in the scratch to a ring buffer, or counts its loss. */
-__noinline int emit_record(u32 slot, u32 to_telemetry)
+__noinline int emit_build(u32 slot)
 {
 	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
 	struct scratch *s = scratch_at(slot);
 	struct exec_image *image;
-	u32 buffer = !!to_telemetry, event;
-	u64 *sequence, id;
-	u64 size;
-	long failed;
+	u64 id, size;
 
 	if (!s || !space)
 		return 0;
 	id = s->record.exec_id;
 	image = bpf_map_lookup_elem(&images, &id);
 	s->parent_exec_id = image ? (image->pid == s->record.pid ? image->parent_exec_id : id) : 0;
+	if (s->features & IMAGE_DETAILS)
+		details_load(slot);
 	size = emit_strings(slot);
 	emit_header(s, &space->record.header);
 	space->record.num_present = s->num_present;
@@ -125,23 +137,209 @@ __noinline int emit_record(u32 slot, u32 to_telemetry)
 	space->record.reserved = 0;
 	size = MASKED(size, SCRATCH_MASK) + sizeof(struct event_record);
 	space->record.header.size = size;
+	return size;
+}
+
+/* Writes a record to a ring buffer, or counts its loss. */
+static __always_inline void emit_write(struct emit_space *space, u32 buffer)
+{
+	u64 size = MASKED(space->record.header.size - sizeof(struct event_record), SCRATCH_MASK) + sizeof(struct event_record), *sequence;
+	u32 event = space->record.header.event;
+	long failed;
+
 	sequence = bpf_map_lookup_elem(&sequences, &buffer);
 	if (sequence) {
 		__sync_fetch_and_add(sequence, 1);
 		space->record.header.sequence = *(volatile u64 *)sequence;
 	}
-	if (to_telemetry)
+	if (buffer)
 		failed = bpf_ringbuf_output(&telemetry, space, size, 0);
 	else
 		failed = bpf_ringbuf_output(&alerts, space, size, 0);
 	if (failed) {
-		event = s->event;
 		sequence = bpf_map_lookup_elem(&lost, &event);
 		if (sequence)
 			__sync_fetch_and_add(sequence, 1);
-		count(to_telemetry ? CNT_TELEMETRY_LOST : CNT_ALERT_LOST);
+		count(buffer ? CNT_TELEMETRY_LOST : CNT_ALERT_LOST);
 	} else {
-		count(to_telemetry ? CNT_TELEMETRY_WRITTEN : CNT_ALERT_WRITTEN);
+		count(buffer ? CNT_TELEMETRY_WRITTEN : CNT_ALERT_WRITTEN);
+	}
+}
+
+__noinline int emit_built(u32 slot, u32 to_telemetry)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+
+	if (space)
+		emit_write(space, !!to_telemetry);
+	return 0;
+}
+
+#define ADDRESS 16
+
+/* One side of a socket, put behind what the record holds. */
+static __always_inline void held_side(struct emit_space *space, struct sock *sk, u32 str, u32 num, u32 port, const void *ip4, const void *ip6)
+{
+	u64 at = MASKED(space->record.header.size - sizeof(struct event_record), SCRATCH_MASK);
+	u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	if (at > SCRATCH_DATA - ADDRESS)
+		return;
+	if (family == AF_INET)
+		bpf_probe_read_kernel(&space->data[at], 4, ip4);
+	else
+		bpf_probe_read_kernel(&space->data[at], ADDRESS, ip6);
+	space->record.str_offset[str] = at;
+	space->record.str_length[str] = family == AF_INET ? 4 : ADDRESS;
+	space->record.str_present |= 1U << str;
+	space->record.num[num] = port;
+	space->record.num_present |= 1ULL << num;
+	space->record.header.size += ADDRESS;
+}
+
+/* Both sides of the socket of a descriptor as they are now; what the caller asked to connect to stays. */
+static __always_inline void held_sides(struct emit_space *space, struct sock *sk)
+{
+	u16 family = BPF_CORE_READ(sk, __sk_common.skc_family), port = BPF_CORE_READ(sk, __sk_common.skc_num);
+
+	if (family != AF_INET && family != AF_INET6)
+		return;
+	held_side(space, sk, STR_NET_LOCAL_IP, NUM_NET_LOCAL_PORT, port, __builtin_preserve_access_index(&sk->__sk_common.skc_rcv_saddr),
+		  __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr));
+	port = __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	if (!port || space->record.str_present & (1U << STR_NET_PEER_IP))
+		return;
+	held_side(space, sk, STR_NET_PEER_IP, NUM_NET_PEER_PORT, port, __builtin_preserve_access_index(&sk->__sk_common.skc_daddr),
+		  __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
+}
+
+static __always_inline void held_socket(struct emit_space *space, s64 result)
+{
+	u32 event = space->record.header.event;
+	struct sock *sk;
+
+	if (event < EV_NET_BIND || event > EV_NET_SEND)
+		return;
+	sk = read_sock(read_fd(event == EV_NET_ACCEPT ? (s32)result : (s32)space->record.num[NUM_CALL_ARG0]));
+	if (sk)
+		held_sides(space, sk);
+}
+
+/* `known` 0: the task ends without having returned. */
+__noinline int held_result(s64 result, u32 known)
+{
+	u64 key = bpf_get_current_pid_tgid();
+	u32 index = key & (PENDING_ENTRIES - 1), *number;
+	struct emit_space *space = bpf_map_lookup_elem(&held, &key);
+
+	if (!space)
+		return 0;
+	if (!known) {
+		space->record.header.flags |= EVENT_AT_ONCE;
+		emit_write(space, 0);
+	} else if (space->record.reserved & (result < 0 ? REPORT_FAILURE : REPORT_SUCCESS)) {
+		space->record.num[NUM_RESULT] = result;
+		space->record.num_present |= 1ULL << NUM_RESULT;
+		space->record.header.time = bpf_ktime_get_boot_ns();
+		held_socket(space, result);
+		emit_write(space, 0);
+	}
+	bpf_map_delete_elem(&held, &key);
+	number = bpf_map_lookup_elem(&pending, &index);
+	if (number)
+		__sync_fetch_and_add(number, -1);
+	return 0;
+}
+
+/* Keeps the built record until the system call returns; -1: there is no room. */
+static __always_inline int held_put(struct emit_space *space, u32 results)
+{
+	u64 key = bpf_get_current_pid_tgid();
+	u32 index = key & (PENDING_ENTRIES - 1), *number = bpf_map_lookup_elem(&pending, &index);
+
+	if (!number)
+		return -1;
+	space->record.reserved = results;
+	space->record.header.flags |= EVENT_RESULT;
+	/* Of several in one call the last is kept. */
+	if (!bpf_map_update_elem(&held, &key, space, BPF_EXIST))
+		return 0;
+	if (bpf_map_update_elem(&held, &key, space, BPF_NOEXIST)) {
+		count(CNT_HELD_FULL);
+		return -1;
+	}
+	__sync_fetch_and_add(number, 1);
+	return 0;
+}
+
+#define WAY_NONE 0  /* the result is not asked for, or the event is none of its system call */
+#define WAY_NOW 1   /* the result is known */
+#define WAY_HOLD 2
+#define WAY_AT_ONCE 3 /* it will not be */
+#define WAY_ASYNC 4
+
+static __always_inline u32 result_way(struct scratch *s)
+{
+	u64 call, event = s->event;
+	u64 *what;
+	u32 number;
+
+	if (event == EV_PROCESS_EXIT || event == EV_PROCESS_EXECUTED)
+		return s->report & REPORT_SUCCESS ? WAY_NOW : WAY_NONE;
+	if (event > EV_PROCESS_EXECUTED) {
+		bool failed = (s64)s->num[NUM_RESULT] < 0;
+
+		if (!(s->report & (failed ? REPORT_FAILURE : REPORT_SUCCESS)))
+			return WAY_NONE;
+		if (event != EV_FILE_OPEN_FAILED)
+			return WAY_NOW;
+	}
+	call = read_call();
+	if (call == NO_CALL || call == NR_IO_URING_ENTER)
+		return WAY_ASYNC;
+	if (call & CALL_COMPAT)
+		return WAY_AT_ONCE;
+	number = call;
+	what = bpf_map_lookup_elem(&calls, &number);
+	if (!what || !(*what & (1ULL << (event & 63))))
+		return WAY_NONE;
+	if (event == EV_FILE_OPEN_FAILED)
+		return WAY_NOW;
+	return *what & CALL_SENSED ? WAY_HOLD : WAY_AT_ONCE;
+}
+
+__noinline int report(u32 slot)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+	u32 way = WAY_NONE, flags = 0;
+
+	if (!s || !space)
+		return 0;
+	if (s->report & (REPORT_SUCCESS | REPORT_FAILURE))
+		way = result_way(s);
+	if (s->report & REPORT_DECISION)
+		flags |= EVENT_DECISION;
+	if (way == WAY_NONE && !flags)
+		return 0;
+	emit_build(slot);
+	if (way == WAY_HOLD && held_put(space, s->report))
+		way = WAY_AT_ONCE;
+	if (way == WAY_NOW)
+		flags |= EVENT_RESULT;
+	else if (way == WAY_AT_ONCE)
+		flags |= EVENT_RESULT | EVENT_AT_ONCE;
+	else if (way == WAY_ASYNC)
+		flags |= EVENT_RESULT | EVENT_AT_ONCE | EVENT_ASYNC;
+	if (flags) {
+		space->record.header.flags = s->flags | flags;
+		emit_write(space, 0);
 	}
 	return 0;
+}
+
+__noinline int emit_record(u32 slot, u32 to_telemetry)
+{
+	emit_build(slot);
+	return emit_built(slot, to_telemetry);
 }

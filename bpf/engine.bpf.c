@@ -94,13 +94,13 @@ static __always_inline void load_image(struct scratch *s, u32 str, struct exec_i
 {
 	u32 length;
 
-	if (str == STR_PROCESS_ARGS) {
+	if (str == STR_PROCESS_ARGS || str == STR_PARENT_ARGS) {
 		length = image->args_len;
 		if (length > ABI_ARGS_MAX)
 			length = ABI_ARGS_MAX;
 		bpf_probe_read_kernel(&s->data[AREA_LOADED], MASKED(length, 2 * ABI_ARGS_MAX - 1), image->args);
 		if (image->flags & EXEC_ARGS_TRUNCATED)
-			s->str_uncertain |= 1U << str;
+			s->str_uncertain |= 1U << (str & 31);
 	} else {
 		length = image->exe_len;
 		if (length > ABI_PATH_MAX - 1)
@@ -116,12 +116,30 @@ static __always_inline void load_image(struct scratch *s, u32 str, struct exec_i
 		set_str(s, str & (ABI_STR_SLOTS - 1), AREA_LOADED, length);
 }
 
-static __always_inline void load_name(struct scratch *s, struct exec_image *image)
+static __always_inline void load_name(struct scratch *s, u32 str, struct exec_image *image)
 {
 	long n = bpf_probe_read_kernel_str(&s->data[AREA_LOADED], ABI_COMM_LEN, image->comm);
 
 	if (n > 1)
-		set_str(s, STR_PROCESS_NAME, AREA_LOADED, n - 1);
+		set_str(s, str, AREA_LOADED, n - 1);
+}
+
+/* The name that is being opened. */
+static __always_inline void load_text(struct scratch *s)
+{
+	u64 text = s->text;
+	int dirfd = 0;
+	long n;
+
+	if (!text && s->event == EV_FILE_OPEN) {
+		text = compat_opened_name((void *)bpf_get_current_task(), &dirfd);
+		set_num(s, NUM_DIRFD, (s64)dirfd);
+	}
+	if (!text)
+		return;
+	n = bpf_probe_read_kernel_str(&s->data[AREA_LOADED], ABI_PATH_MAX, (void *)text);
+	if (n > 0)
+		set_str(s, STR_FILE_TEXT, AREA_LOADED, n - 1);
 }
 
 static __always_inline void load_fstype(struct scratch *s)
@@ -132,7 +150,7 @@ static __always_inline void load_fstype(struct scratch *s)
 		set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(inode, i_sb, s_type, name));
 }
 
-/* The exec_id of the image whose executable STR_PROCESS_EXE, STR_PARENT_EXE or STR_TARGET_EXE means; 0: none. */
+/* The exec_id of the image that a string is about; 0: none. The parent's name and arguments are those of the parent as it is now. */
 static __always_inline u64 string_image(struct scratch *s, u32 str)
 {
 	u64 id = s->record.exec_id;
@@ -148,6 +166,12 @@ static __always_inline u64 string_image(struct scratch *s, u32 str)
 		image = bpf_map_lookup_elem(&images, &id);
 		if (image && image->pid == s->record.pid)
 			id = image->parent_exec_id;
+	} else if (str == STR_PARENT_NAME || str == STR_PARENT_ARGS) {
+		struct task_struct *task = (void *)bpf_get_current_task();
+		u32 pid = BPF_CORE_READ(task, group_leader, real_parent, tgid);
+		struct process_record *parent = bpf_map_lookup_elem(&processes, &pid);
+
+		return parent ? parent->exec_id : 0;
 	}
 	return id;
 }
@@ -169,7 +193,7 @@ __noinline int string_load(u32 slot, u32 str)
 		load_fstype(s);
 		return 0;
 	}
-	if (str > STR_PROCESS_CWD && str != STR_TARGET_EXE)
+	if (str > STR_PROCESS_CWD && str != STR_TARGET_EXE && str != STR_PARENT_NAME && str != STR_PARENT_ARGS && str != STR_FILE_TEXT)
 		return 0;
 	if (s->loaded == str + 1 || (str == STR_TARGET_EXE && s->str_tried & (1U << STR_TARGET_EXE)))
 		return 0;
@@ -180,14 +204,18 @@ __noinline int string_load(u32 slot, u32 str)
 		load_cgroup(s, slot);
 		return 0;
 	}
+	if (str == STR_FILE_TEXT) {
+		load_text(s);
+		return 0;
+	}
 	id = string_image(s, str);
 	image = bpf_map_lookup_elem(&images, &id);
 	if (!image) {
 		s->str_uncertain |= 1U << (str & 31);
 		return 0;
 	}
-	if (str == STR_PROCESS_NAME)
-		load_name(s, image);
+	if (str == STR_PROCESS_NAME || str == STR_PARENT_NAME)
+		load_name(s, str, image);
 	else
 		load_image(s, str, image, id);
 	return 0;
@@ -362,6 +390,71 @@ __noinline int diagram_sparse_child(u32 slot, u32 node, u32 class)
 	return match_word(s->generation, node + 2);
 }
 
+/* The bits that the command name of one program gives its descendants, added to s->names; -1: it is not known. */
+__noinline int names_add(u32 slot, u64 exec_id)
+{
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image;
+	u32 masks;
+	long n;
+
+	if (!s)
+		return -1;
+	image = bpf_map_lookup_elem(&images, &exec_id);
+	if (!image)
+		return -1;
+	if (image->names_generation != s->generation) {
+		if (s->loaded > 0)
+			s->str_present &= ~(1U << ((s->loaded - 1) & 31));
+		s->loaded = 0;
+		n = bpf_probe_read_kernel_str(&s->data[AREA_LOADED], ABI_COMM_LEN, image->comm);
+		if (n <= 0)
+			return -1;
+		masks = match_word(s->generation, offsetof(struct image_header, names_masks) / 4) +
+			2 * match_automaton(slot, match_word(s->generation, offsetof(struct image_header, names_dfa) / 4),
+					    match_word(s->generation, offsetof(struct image_header, names_start) / 4), AREA_LOADED, n - 1);
+		*(volatile u32 *)&image->names_generation = 0;
+		image->name_bits = match_word(s->generation, masks) | (u64)match_word(s->generation, masks + 1) << 32;
+		barrier();
+		image->names_generation = s->generation;
+	}
+	s->names |= image->name_bits;
+	return 0;
+}
+
+/* Of all processes that the acting one descends from now. -1: not all of them are known. */
+__noinline int names_load(u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task(), *parent;
+	struct scratch *s = scratch_at(slot);
+	u32 i, bit = 1U << STR_ANCESTORS;
+
+	if (!s)
+		return -1;
+	if (s->str_tried & bit)
+		return s->names_status;
+	s->str_tried |= bit;
+	s->names = 0;
+	s->names_status = -1;
+	task = BPF_CORE_READ(task, group_leader);
+	for (i = 0; i < ABI_ANCESTORS_MAX; i++) {
+		struct process_record *record;
+		u32 pid;
+
+		parent = BPF_CORE_READ(task, real_parent, group_leader);
+		pid = BPF_CORE_READ(parent, tgid);
+		if (parent == task || !pid) {
+			s->names_status = 0;
+			return 0;
+		}
+		record = bpf_map_lookup_elem(&processes, &pid);
+		if (!record || names_add(slot, record->exec_id))
+			return -1;
+		task = parent;
+	}
+	return -1;
+}
+
 static __always_inline u32 class_string(struct scratch *s, u32 slot, u32 str, u32 ref, u32 start)
 {
 	u32 bit;
@@ -411,6 +504,12 @@ __noinline int numbers_load(u32 slot)
 
 static __always_inline void class_prepare(struct scratch *s, u32 slot, u32 num)
 {
+	if (num == NUM_TTY)
+		tty_load(slot);
+	else if (num == NUM_EXE_FLAGS)
+		exe_load(slot);
+	else if (num == NUM_DIRFD)
+		string_load(slot, STR_FILE_TEXT);
 	if (num == NUM_PROCESS_CAPS || (num >= NUM_FILE_MODE && num <= NUM_FILE_DELETED))
 		numbers_load(slot);
 	if (num == NUM_FILE_OBJECT || num == NUM_FILE_MEMFD)
@@ -444,6 +543,11 @@ __noinline int class_of(u32 slot, u32 dim)
 		if (s->lineage_uncertain)
 			goto out;
 		class = (s->lineage[(num >> 6) & 1] >> (num & 63)) & 1 ? 2 : CLASS_NONE;
+		goto out;
+	}
+	if (kind == DIM_ANCESTORS) {
+		if (!names_load(slot))
+			class = (s->names >> (num & 63)) & 1 ? 2 : CLASS_NONE;
 		goto out;
 	}
 	if (kind == DIM_PRESENT && num >= ABI_NUM_SLOTS) {
@@ -977,7 +1081,7 @@ static __always_inline void subject_refresh(struct scratch *s, u32 slot)
 	__builtin_memcpy(record->subject, s->record.subject, sizeof(record->subject));
 	barrier();
 	*(volatile u32 *)&record->generation = s->generation;
-	record_changed(tgid, s->record.flags & RECORD_DEPENDS_IDS ? 0 : s->record.concern | concern_tag(s->generation, tgid));
+	record_changed(tgid, s->record.flags & RECORD_DEPENDS_IDS ? 0 : concern_word(s->record.concern) | concern_tag(s->generation, tgid));
 }
 
 __noinline int subject_load(u32 slot, u32 event)
@@ -1071,9 +1175,10 @@ __noinline int decide(u32 slot)
 	if (!s->report && s->action < ACTION_DENY)
 		return 0;
 	if (s->report)
-		emit_record(slot, 0);
+		report(slot);
 	if (s->action < ACTION_DENY) {
-		count(CNT_AUDITED);
+		if (s->report & REPORT_DECISION)
+			count(CNT_AUDITED);
 		return 0;
 	}
 	if (s->action == ACTION_KILL) {

@@ -35,6 +35,26 @@ u64 mount_of(u64 dentry);
 
 int emit_record(u32 slot, u32 to_telemetry);
 
+/* Puts the record of the event together in emit_spaces[slot]; its size. Writes what is there, or its loss. */
+int emit_build(u32 slot);
+int emit_built(u32 slot, u32 to_telemetry);
+
+/* Reports a decision: now, or when the system call returns. */
+int report(u32 slot);
+
+/* The end of a system call that a record may be held for. */
+int held_result(s64 result, u32 known);
+
+/* Details of the acting process: numbers NUM_CALL to NUM_PARENT_START, and what string slot STR_ANCESTORS holds. */
+int details_load(u32 slot);
+int ancestors_load(u32 slot);
+int base_load(u32 slot);
+int tty_load(u32 slot);
+int exe_load(u32 slot);
+
+/* Names of ancestors as bits of DIM_ANCESTORS into s->names; -1: not all are known. */
+int names_load(u32 slot);
+
 /* Make sure that a string, the working directory, the numbers of the event's file are in the scratch. */
 int string_load(u32 slot, u32 str);
 int cwd_load(u32 slot);
@@ -98,6 +118,17 @@ static __always_inline u64 active_generation(void)
 	return c ? *(volatile u32 *)&c->generation : 0;
 }
 
+/* Events from CONCERN_BITS on share bit 0 of the word, which is no event's: whoever finds it set looks at the record. */
+static __always_inline u64 concern_bit(u32 event)
+{
+	return 1ULL << (event < CONCERN_BITS ? event : 0);
+}
+
+static __always_inline u64 concern_word(u64 concern)
+{
+	return (concern & ((1ULL << CONCERN_BITS) - 1)) | !!(concern >> CONCERN_BITS);
+}
+
 static __always_inline u64 concern_tag(u64 generation, u64 tgid)
 {
 	return (generation & CONCERN_GENERATION_MASK) << CONCERN_BITS | (tgid / CONCERN_ENTRIES) << (CONCERN_BITS + 15);
@@ -122,7 +153,7 @@ static __always_inline bool subject_unconcerned(const struct concern *concern, u
 {
 	u64 word = *(volatile const u64 *)&concern->word;
 
-	return !generation || !((word ^ concern_tag(generation, tgid)) & (~0ULL << CONCERN_BITS | 1ULL << event));
+	return !generation || !((word ^ concern_tag(generation, tgid)) & (~0ULL << CONCERN_BITS | concern_bit(event)));
 }
 
 /* After every change of a process's record: what hooks may know without it, and the end of all copies. */
@@ -175,6 +206,7 @@ static __always_inline void scratch_clear(struct scratch *s, u32 event)
 	s->mount[0] = 0;
 	s->mount[1] = 0;
 	s->inode = 0;
+	s->text = 0;
 }
 
 static __always_inline void set_process(struct scratch *s)
@@ -236,6 +268,15 @@ static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
 	return NULL;
 }
 
+/* Whether a record may be held for the current task. */
+static __always_inline bool held_pending(void)
+{
+	u32 index = bpf_get_current_pid_tgid() & (PENDING_ENTRIES - 1);
+	u32 *number = bpf_map_lookup_elem(&pending, &index);
+
+	return number && *(volatile u32 *)number;
+}
+
 static __always_inline int event_end(struct scratch *s, u32 slot)
 {
 	int error = decide(slot);
@@ -285,6 +326,19 @@ static __always_inline u64 address_of(struct scratch *s, const void *pointer)
 {
 	*(volatile u64 *)&s->walk_dentry = (u64)pointer;
 	return *(volatile u64 *)&s->walk_dentry;
+}
+
+/* The registers of the current system call. */
+static __always_inline void set_call_arguments(struct scratch *s)
+{
+	struct pt_regs *regs = read_user_regs();
+
+	set_num(s, NUM_CALL_ARG0, BPF_CORE_READ(regs, di));
+	set_num(s, NUM_CALL_ARG1, BPF_CORE_READ(regs, si));
+	set_num(s, NUM_CALL_ARG2, BPF_CORE_READ(regs, dx));
+	set_num(s, NUM_CALL_ARG3, BPF_CORE_READ(regs, r10));
+	set_num(s, NUM_CALL_ARG4, BPF_CORE_READ(regs, r8));
+	set_num(s, NUM_CALL_ARG5, BPF_CORE_READ(regs, r9));
 }
 
 static __always_inline void set_path(struct scratch *s, u32 which, const void *dentry, const void *mount)

@@ -194,6 +194,7 @@ int BPF_PROG(path_symlink__file, const struct path *dir, struct dentry *dentry, 
 	if (!s)
 		return 0;
 	set_name(s, dir, dentry);
+	set_kernel_string(s, STR_LINK_TARGET, old_name);
 	return event_end(s, slot);
 }
 
@@ -461,8 +462,15 @@ int BPF_PROG(inode_unlink__file, struct inode *dir, struct dentry *dentry, int r
 SEC("lsm/inode_symlink")
 int BPF_PROG(inode_symlink__file, struct inode *dir, struct dentry *dentry, const char *old_name, int ret)
 {
+	struct scratch *s;
+	u32 slot;
+
 	HONOUR(ret);
-	return inode_event(EV_FILE_SYMLINK, dentry, 0);
+	s = begin_without_mount(EV_FILE_SYMLINK, dentry, &slot);
+	if (!s)
+		return 0;
+	set_kernel_string(s, STR_LINK_TARGET, old_name);
+	return event_end(s, slot);
 }
 
 static __always_inline int inode_two_names(u32 event, struct dentry *old_dentry, struct dentry *new_dentry)

@@ -51,6 +51,21 @@ typedef __s64 s64;
 #define SIZEOF_PT_REGS 168
 #define SIGKILL 9
 #define CLONE_THREAD 0x10000
+#define S_IFSOCK 0140000
+#define S_IWUSR 0200
+#define S_IWGRP 0020
+#define S_IWOTH 0002
+#define CAP_DAC_OVERRIDE 1
+#define AT_FDCWD -100
+#define NR_IO_URING_ENTER 426 /* every architecture */
+#define X32_SYSCALL_BIT 0x40000000
+#define TS_COMPAT 2
+#define PF_IO_WORKER 0x10
+#define PF_KTHREAD 0x200000
+#define PIDTYPE_TGID 1
+#define PIDTYPE_PGID 2
+#define PIDTYPE_SID 3
+#define OVERLAYFS_SUPER_MAGIC 0x794c7630
 
 /* A mask that clang may not reason away: it drops an `&` that an earlier comparison makes needless, but the verifier has lost the
  * comparison by then (5.10 to 7.3, clang 14: "R2 unbounded memory access").
@@ -130,6 +145,7 @@ struct path {
 struct file {
 	struct path f_path;
 	struct inode *f_inode;
+	void *private_data;
 	unsigned int f_flags;
 	unsigned int f_mode;
 };
@@ -182,7 +198,10 @@ struct cred {
 	kgid_t gid;
 	kuid_t euid;
 	kgid_t egid;
+	kernel_cap_t cap_inheritable;
+	kernel_cap_t cap_permitted;
 	kernel_cap_t cap_effective;
+	kernel_cap_t cap_bset;
 	struct user_namespace *user_ns;
 };
 
@@ -214,9 +233,52 @@ typedef struct {
 	int counter;
 } atomic_t;
 
+struct upid {
+	int nr;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
+
+struct tty_driver {
+	int major;
+	int minor_start;
+};
+
+struct tty_struct {
+	int index;
+	struct tty_driver *driver;
+};
+
 struct signal_struct {
 	atomic_t live;
 	int nr_threads;
+	struct pid *pids[4];
+	struct tty_struct *tty;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct filename {
+	const char *name;
+};
+
+struct open_flags {
+	int open_flag;
+	int acc_mode;
+};
+
+struct thread_info {
+	u32 status; /* x86 */
 };
 
 struct fs_struct {
@@ -239,7 +301,12 @@ struct task_struct {
 	const struct cred *cred;
 	const struct cred *real_cred;
 	struct mm_struct *mm;
+	struct thread_info thread_info;
 	struct fs_struct *fs;
+	struct files_struct *files;
+	struct nameidata *nameidata;
+	struct pid *thread_pid;
+	kuid_t loginuid;
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
@@ -319,7 +386,12 @@ struct bpf_iter__task {
 };
 
 struct pt_regs { /* x86-64 */
+	unsigned long r10;
+	unsigned long r9;
+	unsigned long r8;
+	unsigned long dx;
 	unsigned long si;
+	unsigned long di;
 	unsigned long orig_ax;
 };
 

@@ -23,6 +23,8 @@
 #define AREA_SMALL 10240        /* short strings that a hook sets, 256 bytes each */
 #define AREA_LOADED 12288       /* the one string that was loaded last: executable, arguments, cgroup, working directory */
 #define GRAVEYARD 1024
+#define HELD_MAX 128
+#define PENDING_ENTRIES 16384
 #define PATH_STEPS 32        /* components of a path that is matched where it lies */
 #define PATH_STEPS_MOUNTS 4  /* and mounts on its way */
 #define RECORD_OWN (~0ULL)
@@ -47,10 +49,13 @@ struct scratch {
 	u32 str_length[ABI_STR_SLOTS];
 	u64 lineage[ABI_LINEAGE_WORDS];
 	u32 lineage_uncertain;
+	u64 names;               /* bits of DIM_ANCESTORS, where str_tried has STR_ANCESTORS */
+	s64 names_status;
 	u32 has_record;          /* the process record of the acting process could be stored */
 	u64 dentry[2];           /* what file.path and file.new_path are to be resolved from, 0: nothing */
 	u64 mount[2];            /* struct vfsmount */
 	u64 inode;               /* what the numbers file.* are read from when one is asked for, 0: nothing */
+	u64 text;                /* the name that could not be opened, in kernel memory */
 	u64 walk_dentry;         /* state of the path walk */
 	u64 walk_mount;
 	u64 walk_objects;
@@ -222,6 +227,30 @@ MAP struct {
 	__type(key, u32);
 	__type(value, struct emit_space);
 } emit_spaces SEC(".maps");
+
+/* What the system calls are events of, by number; written by the agent. See abi.h. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, CALLS_MAX);
+	__type(key, u32);
+	__type(value, u64);
+} calls SEC(".maps");
+
+/* Records that wait for the end of their task's system call, key bpf_get_current_pid_tgid(). */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, HELD_MAX);
+	__type(key, u64);
+	__type(value, struct emit_space);
+} held SEC(".maps");
+
+/* How many records the tasks with a thread id of that remainder have in map `held`: the first look of every return. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PENDING_ENTRIES);
+	__type(key, u32);
+	__type(value, u32);
+} pending SEC(".maps");
 
 /* A zeroed exec_image to start from. */
 MAP struct {

@@ -38,7 +38,7 @@ int BPF_PROG(sched_process_fork__process, struct task_struct *parent, struct tas
 		count(CNT_RECORD_FAILED);
 		copy.generation = 0;
 	}
-	record_changed(tgid, copy.flags & RECORD_DEPENDS_IDS || !copy.generation ? 0 : copy.concern | concern_tag(copy.generation, tgid));
+	record_changed(tgid, copy.flags & RECORD_DEPENDS_IDS || !copy.generation ? 0 : concern_word(copy.concern) | concern_tag(copy.generation, tgid));
 	return 0;
 }
 
@@ -63,6 +63,11 @@ int BPF_PROG(sched_process_exec__process, struct task_struct *task, int old_pid,
 		record_changed(tgid, 0);
 	}
 	scratch_give(s);
+	if (!image_concerns(EV_PROCESS_EXECUTED))
+		return 0;
+	s = event_begin(EV_PROCESS_EXECUTED, &slot);
+	if (s)
+		event_end(s, slot);
 	return 0;
 }
 
@@ -75,6 +80,9 @@ int BPF_PROG(sched_process_exit__process, struct task_struct *task)
 	struct scratch *s;
 	u64 id;
 
+	/* A task that ends within its system call. */
+	if (held_pending())
+		held_result(0, 0);
 	if (BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0;
 	s = image_concerns(EV_PROCESS_EXIT) ? event_begin(EV_PROCESS_EXIT, &slot) : NULL;

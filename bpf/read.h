@@ -47,6 +47,51 @@ static __always_inline struct pt_regs *read_user_regs(void)
 	return BPF_CORE_READ(task, stack) + THREAD_SIZE - SIZEOF_PT_REGS;
 }
 
+#define NO_CALL (~0ULL)
+
+/* The system call that the current task is in: its number in the 64-bit table, or with CALL_COMPAT in the 32-bit one. NO_CALL: a thread of
+ * the kernel or of io_uring.
+ */
+static __always_inline u64 read_call(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct pt_regs *regs;
+	u64 number;
+
+	if (BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER))
+		return NO_CALL;
+	regs = read_user_regs();
+	number = BPF_CORE_READ(regs, orig_ax);
+	if ((s64)number < 0)
+		return NO_CALL;
+	if (BPF_CORE_READ(task, thread_info.status) & TS_COMPAT)
+		return (u32)number | CALL_COMPAT;
+	return (u32)number & ~X32_SYSCALL_BIT;
+}
+
+/* What a descriptor of the current task stands for now. */
+static __always_inline struct file *read_fd(s32 fd)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file *file = NULL;
+
+	if (fd < 0 || !table || (u32)fd >= BPF_CORE_READ(table, max_fds))
+		return NULL;
+	bpf_probe_read_kernel(&file, sizeof(file), BPF_CORE_READ(table, fd) + fd);
+	return file;
+}
+
+static __always_inline struct sock *read_sock(struct file *file)
+{
+	struct socket *socket;
+
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk);
+}
+
 /* Unique for two years of uptime: 2^14 ns is less than an exec takes, and a pid has 22 bits at most. */
 static __always_inline u64 read_exec_id(u64 boot_ns, u32 pid)
 {

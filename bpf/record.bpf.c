@@ -54,6 +54,8 @@ static __always_inline struct exec_image *image_collect(struct scratch *s, u32 s
 	image->self_bits[1] = 0;
 	image->refs = 1;
 	image->generation = 0;
+	image->name_bits = 0;
+	image->names_generation = 0;
 	image->flags = 0;
 	image->exe_len = 0;
 	image->args_len = 0;

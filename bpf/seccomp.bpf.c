@@ -18,8 +18,6 @@ enum abi {
 };
 
 #define MAX_CALLS 1024
-#define X32_SYSCALL_BIT (1ULL << 30)
-#define TS_COMPAT 0x0002
 #define TIF_32BIT (1UL << 22)
 #define ENTRIES 65536
 #define MAX_FAMILIES 64 /* AF_MAX is 46 in v6.18 */

@@ -32,7 +32,9 @@ from bpfence.kernel.libbpf import Drain, Map, Object
 from bpfence.kernel.pins import Pins, instances, link_names, open_map
 from bpfence.kernel.pins import unload as _unload
 from bpfence.kernel.probes import Features
-from bpfence.kernel.programs import Choice, Kind, Plan, plan, supported_events
+from bpfence.kernel.programs import Choice, Kind, Plan, calls, plan, sensed, supported_events
+from bpfence.seccomp import syscalls
+from bpfence.seccomp.model import Arch
 
 OBJECT: Final = Path(__file__).with_name("bpfence.bpf.o")
 PIN_DIR: Final = "/sys/fs/bpf/bpfence"
@@ -284,30 +286,43 @@ class Engine:
         """Names of the attached programs."""
         return tuple(sorted(self._links))
 
-    def attach(self, events: Collection[str]) -> dict[str, str]:
-        """Loads and attaches what `events` (full names) need and is not attached yet; detaches nothing.
+    def attach(self, events: Collection[str], results: Collection[str] = ()) -> dict[str, str]:
+        """Loads and attaches what `events` (full names) need and is not attached yet, and for `results` the ends of the system calls that
+        these events are the work of; detaches nothing.
 
         Returns the events of these that cannot be relied on, with the reason: for an enforcing rule that is an error. KeyError: no
         such event.
         """
         with self._lock:
-            wanted = [choice for choice in self.plan.for_events(events) if choice.program not in self._links]
+            wanted = [choice for choice in self.plan.for_events(events, results) if choice.program not in self._links]
             self._load_programs([choice for choice in wanted if choice.row.kind is not Kind.ITERATOR])
+            self._put_calls()
             self._attach_asked = True
             self._retire()
             reasons = self.unsupported_events()
             return {event: reasons[event] for event in events if event in reasons}
 
-    def release(self, events: Collection[str]) -> tuple[str, ...]:
-        """Detaches what neither `events` nor process tracking need: for after a swap. Returns the detached programs."""
+    def release(self, events: Collection[str], results: Collection[str] = ()) -> tuple[str, ...]:
+        """Detaches what neither `events` nor `results` nor process tracking need: for after a swap. Returns the detached programs."""
         with self._lock:
-            kept = {choice.program for choice in self.plan.for_events(events)}
+            kept = {choice.program for choice in self.plan.for_events(events, results)}
             gone = [program for program in self._links if program not in kept]
+            self._put_calls(kept)
             for program in gone:
                 if self._pins:
                     self._pins.remove_link(program)
                 os.close(self._links.pop(program))
             return tuple(gone)
+
+    def _put_calls(self, staying: Collection[str] | None = None) -> None:
+        """Tells the programs which system calls their events may be the work of, and whose end is seen."""
+        attached = self._links.keys() if staying is None else self._links.keys() & set(staying)
+        seen = sensed(attached)
+        for call, events in calls().items():
+            number = syscalls.number(Arch.X86_64, call)
+            if number is not None and number < abi.CALLS_MAX:
+                mask = sum(1 << abi.EVENT_ID[EVENT_BY_NAME[event].id] for event in events)
+                self._maps["calls"].put(_U32.pack(number), _U64.pack(mask | (abi.CALL_SENSED if call in seen else 0)))
 
     def try_all(self) -> dict[str, str]:
         """Loads every program without attaching it, for `bpfence doctor`: the events that are not supported, with the reason."""

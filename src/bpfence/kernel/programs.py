@@ -23,6 +23,8 @@ class Kind(enum.Enum):
     HOOK = "hook"              # an LSM hook, or in the fmod_ret flavour the security_* function that calls it
     TRACEPOINT = "tracepoint"  # a BTF tracepoint
     ITERATOR = "iterator"      # run once by the agent, on request
+    RETURN = "return"          # the end of a kernel function, for events that exist only then
+    RESULT = "result"          # the end of a system call, for records of other hooks that wait for its result
 
 
 class Variant(msgspec.Struct, frozen=True):
@@ -65,9 +67,27 @@ def _tracepoint(name: str, *events: str) -> Row:
     return Row(name, (Variant(f"{name}__process"),), events, Kind.TRACEPOINT, tracking=True, essential=True)
 
 
+def _return(call: str, *events: str) -> Row:
+    return Row(f"call:{call}", (Variant(f"{call}__call"),), events, Kind.RETURN, function=_SYSCALL + call)
+
+
+def _function(name: str, *events: str, instead_of: str = "") -> Row:
+    return Row(f"fn:{name}", (Variant(f"{name}__call"),), events, Kind.RETURN, function=name, instead_of=instead_of)
+
+
+def _result(calls: str, *events: str) -> tuple[Row, ...]:
+    return tuple(
+        Row(f"result:{call}", (Variant(f"{call}__result"),), events, Kind.RESULT, function=_SYSCALL + call, optional=True)
+        for call in calls.split()
+    )
+
+
+# x86-64; the return sensors name these functions in bpf/calls.bpf.c.
+_SYSCALL: Final = "__x64_sys_"
+
 PROGRAMS: Final = (
     _tracepoint("sched_process_fork"),
-    _tracepoint("sched_process_exec"),
+    _tracepoint("sched_process_exec", "process.executed"),
     _tracepoint("sched_process_exit", "process.exit"),
     # A move to another cgroup changes the subject.
     _tracepoint("cgroup_attach_task"),
@@ -139,6 +159,55 @@ PROGRAMS: Final = (
     _hook("uring_sqpoll", "system", 0, "kernel.io_uring"),
     # v6.0 (2a5840124009); before, an io_uring command passes no hook.
     _hook("uring_cmd", "system", 1, "kernel.io_uring", optional=True),
+    _return("execve", "process.exec_failed"),
+    _return("execveat", "process.exec_failed"),
+    _function("do_filp_open", "file.open_failed"),
+    # v6.19: its new name.
+    _function("do_file_open", "file.open_failed", instead_of="fn:do_filp_open"),
+    _return("dup", "file.dup"),
+    _return("dup2", "file.dup"),
+    _return("dup3", "file.dup"),
+    _return("ptrace", "process.trace"),
+    _return("unshare", "process.unshare"),
+    _return("setns", "process.setns"),
+    _return("prctl", "process.prctl"),
+    _return("capset", "process.capset"),
+    _return("chroot", "process.chroot"),
+    _return("chdir", "process.chdir"),
+    _return("fchdir", "process.chdir"),
+    # Of __x64_sys_setsid no kernel has type information.
+    _function("ksys_setsid", "process.setsid"),
+    _return("io_uring_setup", "kernel.io_uring_setup"),
+    _return("memfd_create", "kernel.memfd"),
+    _return("userfaultfd", "kernel.userfaultfd"),
+    _return("fsconfig", "kernel.fsconfig"),
+    *_result("open openat openat2 creat open_by_handle_at", "file.open"),
+    *_result("clone clone3 fork vfork", "process.fork"),
+    *_result("socket socketpair", "net.create"),
+    *_result("bind", "net.bind"),
+    *_result("connect", "net.connect"),
+    *_result("listen", "net.listen"),
+    *_result("accept accept4", "net.accept"),
+    *_result("sendto sendmsg sendmmsg", "net.send"),
+    *_result("rename renameat renameat2", "file.rename"),
+    *_result("unlink", "file.unlink"),
+    *_result("unlinkat", "file.unlink", "file.rmdir"),
+    *_result("rmdir", "file.rmdir"),
+    *_result("link linkat", "file.link"),
+    *_result("symlink symlinkat", "file.symlink"),
+    *_result("mkdir mkdirat", "file.mkdir"),
+    *_result("chmod fchmod fchmodat", "file.chmod"),
+    *_result("chown lchown fchown fchownat", "file.chown"),
+    *_result("mknod mknodat", "file.create"),
+    *_result("kill tkill tgkill", "process.signal"),
+    *_result("process_vm_readv process_vm_writev", "process.ptrace"),
+    *_result("mount", "kernel.mount"),
+    *_result("umount", "kernel.umount"),
+    *_result("pivot_root", "kernel.pivot_root"),
+    *_result("bpf", "kernel.bpf"),
+    *_result("init_module finit_module", "kernel.module"),
+    *_result("setuid setreuid setresuid", "process.setuid"),
+    *_result("setgid setregid setresgid", "process.setgid"),
 )
 """Every place that bpfence attaches to."""
 
@@ -172,10 +241,17 @@ class Plan(msgspec.Struct, frozen=True):
     choices: tuple[Choice, ...]
     gaps: tuple[Gap, ...]
 
-    def for_events(self, events: Collection[str]) -> tuple[Choice, ...]:
-        """The tracking programs, and those that `events` (full names) need. KeyError: no such event."""
+    def for_events(self, events: Collection[str], results: Collection[str] = ()) -> tuple[Choice, ...]:
+        """The tracking programs, those that `events` (full names) need, and those that give the results of `results`. KeyError: no such
+        event.
+        """
         wanted = {EVENT_BY_NAME[event].name for event in events}
-        return tuple(choice for choice in self.choices if choice.row.tracking or wanted.intersection(choice.events))
+        waiting = {EVENT_BY_NAME[event].name for event in results}
+        return tuple(
+            choice
+            for choice in self.choices
+            if choice.row.tracking or (waiting if choice.row.kind is Kind.RESULT else wanted).intersection(choice.events)
+        )
 
 
 def target_of(row: Row, flavour: str) -> str:
@@ -184,6 +260,8 @@ def target_of(row: Row, flavour: str) -> str:
         return f"btf_trace_{row.hook}"
     if row.kind is Kind.ITERATOR:
         return f"bpf_iter_{row.hook}"
+    if row.kind in (Kind.RETURN, Kind.RESULT):
+        return row.function
     return f"bpf_lsm_{row.hook}" if flavour == "lsm" else row.function or f"security_{row.hook}"
 
 
@@ -242,7 +320,8 @@ def supported_events(plan: Plan, failed: Mapping[str, str]) -> dict[str, str]:
     """
     reasons: dict[str, str] = {}
     for name in EVENT_BY_NAME:
-        served = [choice for choice in plan.choices if name in choice.events]
+        # Without the end of a call an event is reported all the same, at once.
+        served = [choice for choice in plan.choices if name in choice.events and choice.row.kind is not Kind.RESULT]
         problems = [f"{gap.hook}: {gap.reason}" for gap in plan.gaps if name in gap.events and not gap.covered]
         refused = [choice for choice in served if choice.program in failed]
         problems += [f"{choice.row.hook}: {choice.program} did not load: {failed[choice.program]}" for choice in refused]
@@ -250,3 +329,26 @@ def supported_events(plan: Plan, failed: Mapping[str, str]) -> dict[str, str]:
             problems = [f"{gap.hook}: {gap.reason}" for gap in plan.gaps if name in gap.events] or ["nothing serves it"]
         reasons[name] = "; ".join(problems)
     return reasons
+
+
+_CALL_OF_FUNCTION: Final = {"umount": "umount2"}
+"""System calls whose function in the kernel has another name."""
+
+
+def calls() -> dict[str, frozenset[str]]:
+    """Events by the system call (its name) that they are the work of, as far as its result is told: what the kernel's map `calls` holds."""
+    found: dict[str, set[str]] = {}
+    for row in PROGRAMS:
+        if row.kind is Kind.RESULT:
+            call = row.function.removeprefix(_SYSCALL)
+            found.setdefault(_CALL_OF_FUNCTION.get(call, call), set()).update(row.events)
+    for call, events in found.items():
+        if "file.open" in events:
+            found[call].add("file.open_failed")
+    return {call: frozenset(events) for call, events in found.items()}
+
+
+def sensed(attached: Collection[str]) -> frozenset[str]:
+    """The system calls whose end is seen by one of the attached programs."""
+    found = {row.function.removeprefix(_SYSCALL) for row in PROGRAMS if row.kind is Kind.RESULT and row.variants[0].program in attached}
+    return frozenset(_CALL_OF_FUNCTION.get(call, call) for call in found)

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Ends of system calls: the results that records are held for, and the events that exist only then. One program a function, attached only
+ * where a rule asks for that call's result: nothing here is paid by any other call.
+ */
+#include "engine.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* ---- results that records wait for ---- */
+
+#define RESULT_OF(call) \
+	SEC("fexit/__x64_sys_" #call) \
+	int BPF_PROG(call##__result, const void *regs, long result) \
+	{ \
+		if (held_pending()) \
+			held_result(result, 1); \
+		return 0; \
+	}
+
+RESULT_OF(open)
+RESULT_OF(openat)
+RESULT_OF(openat2)
+RESULT_OF(creat)
+RESULT_OF(open_by_handle_at)
+RESULT_OF(clone)
+RESULT_OF(clone3)
+RESULT_OF(fork)
+RESULT_OF(vfork)
+RESULT_OF(socket)
+RESULT_OF(socketpair)
+RESULT_OF(bind)
+RESULT_OF(connect)
+RESULT_OF(listen)
+RESULT_OF(accept)
+RESULT_OF(accept4)
+RESULT_OF(sendto)
+RESULT_OF(sendmsg)
+RESULT_OF(sendmmsg)
+RESULT_OF(rename)
+RESULT_OF(renameat)
+RESULT_OF(renameat2)
+RESULT_OF(unlink)
+RESULT_OF(unlinkat)
+RESULT_OF(rmdir)
+RESULT_OF(link)
+RESULT_OF(linkat)
+RESULT_OF(symlink)
+RESULT_OF(symlinkat)
+RESULT_OF(mkdir)
+RESULT_OF(mkdirat)
+RESULT_OF(chmod)
+RESULT_OF(fchmod)
+RESULT_OF(fchmodat)
+RESULT_OF(chown)
+RESULT_OF(lchown)
+RESULT_OF(fchown)
+RESULT_OF(fchownat)
+RESULT_OF(mknod)
+RESULT_OF(mknodat)
+RESULT_OF(kill)
+RESULT_OF(tkill)
+RESULT_OF(tgkill)
+RESULT_OF(process_vm_readv)
+RESULT_OF(process_vm_writev)
+RESULT_OF(mount)
+RESULT_OF(umount)
+RESULT_OF(bpf)
+RESULT_OF(init_module)
+RESULT_OF(finit_module)
+RESULT_OF(setuid)
+RESULT_OF(setreuid)
+RESULT_OF(setresuid)
+RESULT_OF(setgid)
+RESULT_OF(setregid)
+RESULT_OF(setresgid)
+RESULT_OF(pivot_root)
+
+/* ---- events after the act ---- */
+
+/* Begins the event of a system call that has returned, with its arguments and result. The registers are looked for where the task entered
+ * the kernel: of the function's own argument 5.10 may know no type ("func '__x64_sys_memfd_create' arg0 type FWD is not a struct").
+ */
+static __always_inline struct scratch *call_begin(u32 event, long result, u32 *slot)
+{
+	struct scratch *s = event_begin(event, slot);
+
+	if (!s)
+		return NULL;
+	set_num(s, NUM_RESULT, result);
+	set_call_arguments(s);
+	return s;
+}
+
+/* Reports it where a rule says so. There is nothing to return (v6.12, 5d99e198be27: "should have been in [0, 0]"). */
+static __always_inline void call_end(struct scratch *s, u32 slot)
+{
+	if (!s)
+		return;
+	decide(slot);
+	scratch_give(s);
+}
+
+/* A text argument, as the caller's memory has it now; at most 254 bytes of it. */
+static __always_inline void set_call_text(struct scratch *s, u32 argument)
+{
+	u32 at = small_take(s);
+	u64 from = s->num[argument];
+	long n;
+
+	if (!from)
+		return;
+	n = bpf_probe_read_user_str(&s->data[MASKED(at, SCRATCH_MASK)], SCRATCH_SLACK, (void *)from);
+	if (n <= 0)
+		return;
+	set_str(s, STR_CALL_TEXT, at, n - 1);
+	if (n == SCRATCH_SLACK)
+		s->str_uncertain |= 1U << STR_CALL_TEXT;
+}
+
+#define CALL_EVENT(call, event) \
+	SEC("fexit/__x64_sys_" #call) \
+	int BPF_PROG(call##__call, const void *regs, long result) \
+	{ \
+		u32 slot; \
+		struct scratch *s = call_begin(event, result, &slot); \
+\
+		call_end(s, slot); \
+		return 0; \
+	}
+
+#define CALL_EVENT_TEXT(call, event, argument) \
+	SEC("fexit/__x64_sys_" #call) \
+	int BPF_PROG(call##__call, const void *regs, long result) \
+	{ \
+		u32 slot; \
+		struct scratch *s = call_begin(event, result, &slot); \
+\
+		if (!s) \
+			return 0; \
+		set_call_text(s, argument); \
+		call_end(s, slot); \
+		return 0; \
+	}
+
+CALL_EVENT(ptrace, EV_PROCESS_TRACE)
+CALL_EVENT(unshare, EV_PROCESS_UNSHARE)
+CALL_EVENT(setns, EV_PROCESS_SETNS)
+CALL_EVENT_TEXT(prctl, EV_PROCESS_PRCTL, NUM_CALL_ARG1)
+CALL_EVENT(capset, EV_PROCESS_CAPSET)
+CALL_EVENT_TEXT(chroot, EV_PROCESS_CHROOT, NUM_CALL_ARG0)
+CALL_EVENT_TEXT(chdir, EV_PROCESS_CHDIR, NUM_CALL_ARG0)
+CALL_EVENT(fchdir, EV_PROCESS_CHDIR)
+CALL_EVENT(io_uring_setup, EV_KERNEL_IO_URING_SETUP)
+CALL_EVENT_TEXT(memfd_create, EV_KERNEL_MEMFD, NUM_CALL_ARG0)
+CALL_EVENT(userfaultfd, EV_KERNEL_USERFAULTFD)
+CALL_EVENT_TEXT(fsconfig, EV_KERNEL_FSCONFIG, NUM_CALL_ARG2)
+
+/* The function of setsid(2) itself has no type information on some kernels; this one takes nothing. */
+SEC("fexit/ksys_setsid")
+int BPF_PROG(ksys_setsid__call, int result)
+{
+	u32 slot;
+	struct scratch *s = call_begin(EV_PROCESS_SETSID, result, &slot);
+
+	call_end(s, slot);
+	return 0;
+}
+
+/* A program that runs has been reported by the tracepoint; its registers are not the caller's any more. */
+static __always_inline int exec_failed(long result, u32 name)
+{
+	struct scratch *s;
+	u32 slot;
+
+	if (result >= 0)
+		return 0;
+	s = call_begin(EV_PROCESS_EXEC_FAILED, result, &slot);
+	if (!s)
+		return 0;
+	set_call_text(s, name);
+	call_end(s, slot);
+	return 0;
+}
+
+SEC("fexit/__x64_sys_execve")
+int BPF_PROG(execve__call, const void *regs, long result)
+{
+	return exec_failed(result, NUM_CALL_ARG0);
+}
+
+SEC("fexit/__x64_sys_execveat")
+int BPF_PROG(execveat__call, const void *regs, long result)
+{
+	return exec_failed(result, NUM_CALL_ARG1);
+}
+
+/* What a new descriptor stands for, where it is a socket. */
+static __always_inline void set_duplicate(struct scratch *s, long result)
+{
+	struct sock *sk = read_sock(read_fd(result));
+	u32 at;
+	u16 family;
+
+	if (!sk)
+		return;
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	set_num(s, NUM_NET_FAMILY, family);
+	set_num(s, NUM_NET_PROTOCOL, BPF_CORE_READ(sk, sk_protocol));
+	if (family != AF_INET && family != AF_INET6)
+		return;
+	set_num(s, NUM_NET_LOCAL_PORT, BPF_CORE_READ(sk, __sk_common.skc_num));
+	set_num(s, NUM_NET_PEER_PORT, __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport)));
+	at = MASKED(small_take(s), SCRATCH_MASK);
+	if (family == AF_INET) {
+		store_word(&s->data[at], BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
+		store_word(&s->data[at + 16], BPF_CORE_READ(sk, __sk_common.skc_daddr));
+	} else {
+		bpf_probe_read_kernel(&s->data[at], 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr));
+		bpf_probe_read_kernel(&s->data[at + 16], 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
+	}
+	set_str(s, STR_NET_LOCAL_IP, at, family == AF_INET ? 4 : 16);
+	set_str(s, STR_NET_PEER_IP, at + 16, family == AF_INET ? 4 : 16);
+}
+
+#define DUP_EVENT(call) \
+	SEC("fexit/__x64_sys_" #call) \
+	int BPF_PROG(call##__call, const void *regs, long result) \
+	{ \
+		u32 slot; \
+		struct scratch *s = call_begin(EV_FILE_DUP, result, &slot); \
+\
+		if (!s) \
+			return 0; \
+		set_duplicate(s, result); \
+		call_end(s, slot); \
+		return 0; \
+	}
+
+DUP_EVENT(dup)
+DUP_EVENT(dup2)
+DUP_EVENT(dup3)
+
+/* ---- files that cannot be opened ---- */
+
+/* The name is the kernel's copy: what the file system looked for. -EAGAIN is io_uring's first try, without waiting. */
+static __always_inline int open_failed(int dirfd, const struct filename *name, const struct open_flags *how, long file)
+{
+	struct scratch *s;
+	u64 access = 0;
+	u32 slot;
+	int mode;
+
+	if ((u64)file < (u64)-4095 || file == -EAGAIN)
+		return 0;
+	s = event_begin(EV_FILE_OPEN_FAILED, &slot);
+	if (!s)
+		return 0;
+	mode = how->acc_mode;
+	s->text = (u64)name->name;
+	set_num(s, NUM_DIRFD, (s64)dirfd);
+	set_num(s, NUM_RESULT, file);
+	set_num(s, NUM_FILE_FLAGS, how->open_flag);
+	if (mode & MAY_READ)
+		access |= ACCESS_READ;
+	if (mode & MAY_WRITE)
+		access |= ACCESS_WRITE;
+	if (how->open_flag & O_CREAT)
+		access |= ACCESS_CREATE;
+	set_num(s, NUM_FILE_ACCESS, access);
+	call_end(s, slot);
+	return 0;
+}
+
+SEC("fexit/do_filp_open")
+int BPF_PROG(do_filp_open__call, int dirfd, struct filename *name, const struct open_flags *how, long file)
+{
+	return open_failed(dirfd, name, how, file);
+}
+
+/* v6.19: its new name. */
+SEC("fexit/do_file_open")
+int BPF_PROG(do_file_open__call, int dirfd, struct filename *name, const struct open_flags *how, long file)
+{
+	return open_failed(dirfd, name, how, file);
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* What records say of the acting process beyond its program: the system call, sessions, credentials, the executable's file, ancestors. Read
+ * when a record is written, or when a diagram asks.
+ */
+#include "engine.h"
+
+static __always_inline void set_caps(struct scratch *s, u32 num, const kernel_cap_t *from)
+{
+	u64 caps = 0;
+
+	bpf_probe_read_kernel(&caps, sizeof(caps), from);
+	set_num(s, num, caps);
+}
+
+static __always_inline u64 pid_number(struct pid *pid)
+{
+	return BPF_CORE_READ(pid, numbers[0].nr);
+}
+
+/* In the pid namespace of the process itself. */
+static __always_inline u64 pid_own_number(struct pid *pid)
+{
+	u32 level = BPF_CORE_READ(pid, level) & 31; /* MAX_PID_NS_LEVEL is 32 */
+	u64 at = (u64)pid + bpf_core_field_offset(struct pid, numbers) + (u64)level * bpf_core_type_size(struct upid);
+
+	return BPF_CORE_READ((struct upid *)at, nr);
+}
+
+/* The number that user space has for the device: new_encode_dev of include/linux/kdev_t.h. */
+__noinline int tty_load(u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_at(slot);
+	struct tty_struct *tty;
+	u32 major, minor;
+
+	if (!s || s->num_present & (1ULL << NUM_TTY))
+		return 0;
+	tty = BPF_CORE_READ(task, signal, tty);
+	if (!tty) {
+		set_num(s, NUM_TTY, 0);
+		return 0;
+	}
+	major = BPF_CORE_READ(tty, driver, major);
+	minor = BPF_CORE_READ(tty, driver, minor_start) + BPF_CORE_READ(tty, index);
+	set_num(s, NUM_TTY, (minor & 0xff) | major << 8 | (minor & ~0xffU) << 12);
+	return 0;
+}
+
+/* An overlay's inode is followed by the dentry in the upper layer, where there is one: struct ovl_inode of fs/overlayfs/ovl_entry.h, which
+ * is a module's and so not among the kernel's own types.
+ */
+static __always_inline u64 exe_layer(struct inode *inode)
+{
+	u64 upper = 0;
+
+	if (BPF_CORE_READ(inode, i_sb, s_magic) != OVERLAYFS_SUPER_MAGIC)
+		return 0;
+	bpf_probe_read_kernel(&upper, sizeof(upper), (void *)inode + bpf_core_type_size(struct inode));
+	return upper ? EXE_UPPER : EXE_LOWER;
+}
+
+static __always_inline u64 exe_writable(struct task_struct *task, struct inode *inode)
+{
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+	u32 mode = BPF_CORE_READ(inode, i_mode);
+
+	if (read_caps(cred) & (1ULL << CAP_DAC_OVERRIDE))
+		return EXE_WRITABLE;
+	if (BPF_CORE_READ(cred, euid.val) == BPF_CORE_READ(inode, i_uid.val))
+		return mode & S_IWUSR ? EXE_WRITABLE : 0;
+	if (BPF_CORE_READ(cred, egid.val) == BPF_CORE_READ(inode, i_gid.val))
+		return mode & S_IWGRP ? EXE_WRITABLE : 0;
+	return mode & S_IWOTH ? EXE_WRITABLE : 0;
+}
+
+__noinline int exe_load(u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image;
+	struct inode *inode;
+	u64 id, flags;
+
+	if (!s || s->num_present & (1ULL << NUM_EXE_FLAGS))
+		return 0;
+	inode = BPF_CORE_READ(task, mm, exe_file, f_inode);
+	if (!inode)
+		return 0;
+	flags = exe_layer(inode) | exe_writable(task, inode);
+	id = s->record.exec_id;
+	image = bpf_map_lookup_elem(&images, &id);
+	if (image && image->flags & EXEC_EXE_MEMFD)
+		flags |= EXE_MEMFD;
+	set_num(s, NUM_EXE_FLAGS, flags);
+	set_num(s, NUM_EXE_INO, BPF_CORE_READ(inode, i_ino));
+	set_num(s, NUM_EXE_CTIME, compat_ctime(inode));
+	set_num(s, NUM_EXE_MTIME, compat_mtime(inode));
+	return 0;
+}
+
+static __always_inline void call_load(struct scratch *s)
+{
+	u64 call = read_call();
+
+	if (call == NO_CALL)
+		return;
+	set_num(s, NUM_CALL, call);
+	if (!(s->num_present & (1ULL << NUM_CALL_ARG0)))
+		set_call_arguments(s);
+}
+
+__noinline int details_load(u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct signal_struct *signal = BPF_CORE_READ(task, signal);
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+	struct scratch *s = scratch_at(slot);
+	struct pid *pid;
+
+	if (!s)
+		return 0;
+	call_load(s);
+	tty_load(slot);
+	exe_load(slot);
+	pid = BPF_CORE_READ(signal, pids[PIDTYPE_SID]);
+	set_num(s, NUM_SID, pid_number(pid));
+	pid = BPF_CORE_READ(signal, pids[PIDTYPE_PGID]);
+	set_num(s, NUM_PGID, pid_number(pid));
+	set_num(s, NUM_VPGID, pid_own_number(pid));
+	pid = BPF_CORE_READ(signal, pids[PIDTYPE_TGID]);
+	set_num(s, NUM_VPID, pid_own_number(pid));
+	pid = BPF_CORE_READ(task, thread_pid);
+	set_num(s, NUM_VTID, pid_own_number(pid));
+	if (bpf_core_field_exists(task->loginuid))
+		set_num(s, NUM_LOGINUID, BPF_CORE_READ(task, loginuid.val));
+	set_caps(s, NUM_CAPS_PERMITTED, __builtin_preserve_access_index(&cred->cap_permitted));
+	set_caps(s, NUM_CAPS_INHERITABLE, __builtin_preserve_access_index(&cred->cap_inheritable));
+	set_caps(s, NUM_CAPS_BOUNDING, __builtin_preserve_access_index(&cred->cap_bset));
+	set_num(s, NUM_PARENT_START, BPF_CORE_READ(task, group_leader, real_parent, group_leader, start_boottime));
+	return 0;
+}
+
+/* The process that a process was started by, or was given to when that ended; NULL at the end of the chain. */
+static __always_inline struct task_struct *parent_of(struct task_struct *leader)
+{
+	struct task_struct *parent = BPF_CORE_READ(leader, real_parent, group_leader);
+
+	return parent == leader || !BPF_CORE_READ(parent, tgid) ? NULL : parent;
+}
+
+__noinline int ancestors_load(u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_at(slot);
+	u32 i, n = 0;
+
+	if (!s)
+		return 0;
+	if (s->loaded > 0)
+		s->str_present &= ~(1U << ((s->loaded - 1) & 31));
+	s->loaded = 0;
+	task = BPF_CORE_READ(task, group_leader);
+	for (i = 0; i < ABI_ANCESTORS_MAX; i++) {
+		struct process_record *record;
+		struct ancestor *ancestor;
+		u32 pid;
+
+		task = parent_of(task);
+		if (!task)
+			break;
+		pid = BPF_CORE_READ(task, tgid);
+		record = bpf_map_lookup_elem(&processes, &pid);
+		ancestor = (void *)&s->data[AREA_LOADED + i * sizeof(*ancestor)];
+		ancestor->exec_id = record ? record->exec_id : 0;
+		ancestor->pid = pid;
+		ancestor->reserved = 0;
+		n = (i + 1) * sizeof(*ancestor);
+	}
+	if (n)
+		set_str(s, STR_ANCESTORS, AREA_LOADED, n);
+	return 0;
+}
+
+/* The path of the directory descriptor that a name is relative to, by way of the area of file.new_path, after the working directory. */
+__noinline int base_load(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct file *file;
+
+	if (!s)
+		return 0;
+	file = read_fd(s->num[NUM_DIRFD]);
+	if (!file)
+		return 0;
+	s->dentry[1] = (u64)BPF_CORE_READ(file, f_path.dentry);
+	s->mount[1] = (u64)BPF_CORE_READ(file, f_path.mnt);
+	s->str_tried &= ~(1U << STR_FILE_NEW_PATH);
+	path_resolve(slot, 1);
+	s->dentry[1] = 0;
+	if (s->str_present & ~s->str_uncertain & (1U << STR_FILE_NEW_PATH))
+		set_str(s, STR_FILE_BASE, s->str_offset[STR_FILE_NEW_PATH], s->str_length[STR_FILE_NEW_PATH]);
+	s->str_present &= ~(1U << STR_FILE_NEW_PATH);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
