@@ -36,7 +36,7 @@ from bpfence import abi
 from bpfence.agent import follow, privileges
 from bpfence.agent.detection import Detection, Events, KernelEvents, View
 from bpfence.agent.generations import Generations, generation, state_path, write_whole
-from bpfence.agent.loading import ENFORCEMENT, FalcoOptions, Loaded, load, read_policies
+from bpfence.agent.loading import FalcoOptions, Loaded, load, read_policies
 from bpfence.agent.sandbox import find_hierarchy
 from bpfence.compiler import Compiled, compile_policies
 from bpfence.errors import BpfenceError, Diagnostic, PolicyError, UsageError
@@ -46,6 +46,7 @@ from bpfence.events.process import Clock, read_boot_id
 from bpfence.events.records import ExecImage
 from bpfence.events.source import Live, Observation
 from bpfence.events.values import printable
+from bpfence.frontends.falco.policies import ENFORCING
 from bpfence.outputs import Outputs
 from bpfence.outputs.limit import RateLimiter
 from bpfence.outputs.recording import Recorder
@@ -440,7 +441,7 @@ class Agent:
         now = self._monotonic()
         found = [pair for pair in found if self._limiter.allow(pair[0].key, pair[0].rate, pair[0].burst, now)]
         for rule, _ in found:
-            said = view.details(rule.rule) if rule.results or rule.policy == ENFORCEMENT else None
+            said = view.details(rule.rule) if rule.results or rule.policy == ENFORCING else None
             if said is not None:
                 carried[rule.key] = said
         assert self._source is not None
