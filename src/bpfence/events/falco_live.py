@@ -32,6 +32,8 @@ from bpfence.events.records import ExecImage, KernelEvent
 from bpfence.frontends.expand import container
 
 SECOND: Final = 1_000_000_000
+LAST_MOMENT: Final = 253402300799 * SECOND
+"""The end of the year 9999, the last that can be written."""
 MAX_CGROUPS: Final = 4096
 MAX_PEERS: Final = 4096
 HOST: Final = "host"
@@ -75,7 +77,7 @@ class LiveEvents:
         if kind is None:
             return None
         self._count += 1
-        moment = self.clock.wall(record.time)
+        moment = min(max(self.clock.wall(record.time), 0), LAST_MOMENT)
         if self._count == 1:
             self._first = self._last = moment
         made = LiveEvent(self, record, kind, moment, self._count, moment - self._first, moment - self._last)
@@ -705,6 +707,8 @@ _FIRST: Final = frozenset({
 """Types whose descriptor is their first argument."""
 _MADE: Final = {"memfd_create": "memfd", "userfaultfd": "userfaultfd", "io_uring_setup": "io_uring"}
 _IP: Final = {"AF_INET": 2, "AF_INET6": 10}
+_FILE_TYPE: Final = 0o170000
+_O_DIRECTORY: Final = 0o200000
 _FILES: Final = frozenset({"fchmod", "fchown", "finit_module"})
 
 
@@ -746,10 +750,11 @@ def _fd_type(event: LiveEvent, _: str | None) -> Value | None:
     if _is_socket(event):
         return _socket_type(event)
     if event.record.event in _OPENS:
-        mode, flags = event.record.numbers.get(abi.NUM_FILE_MODE, 0), event.record.numbers.get(abi.NUM_FILE_FLAGS, 0)
-        return "directory" if stat.S_ISDIR(mode) or (not stat.S_IFMT(mode) and flags & 0o200000) else "file"
+        kind = event.record.numbers.get(abi.NUM_FILE_MODE, 0) & _FILE_TYPE
+        directory = kind == stat.S_IFDIR or (not kind and event.record.numbers.get(abi.NUM_FILE_FLAGS, 0) & _O_DIRECTORY)
+        return "directory" if directory else "file"
     if event.type in _FILES:
-        return "directory" if stat.S_ISDIR(event.record.numbers.get(abi.NUM_FILE_MODE, 0)) else "file"
+        return "directory" if event.record.numbers.get(abi.NUM_FILE_MODE, 0) & _FILE_TYPE == stat.S_IFDIR else "file"
     if event.type == "fchdir":
         return "directory"
     found = _from_procfs(event)
