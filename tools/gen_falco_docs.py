@@ -50,15 +50,17 @@ def page() -> str:
         lines.append(f"| {kind.value} | " + " | ".join("✓" if one in allowed else "" for one in OPERATORS) + " |")
     lines += ["", "Lists take `in`, `intersects` and `exists` only.", "", "## Events", ""]
     lines += [
-        "*reported by*: the native events that see it today, and which part of it. Other names that Falco knows are accepted.",
+        "*reported by*: the native events that see it when it is done, and which part of it where that is not all. *stopped as*: the acts",
+        "that a rule with `bpfence: {action: deny}` stops; empty: it can only be watched. Other names that Falco knows are accepted.",
         "",
-        "| event | category | arguments (`evt.arg.NAME`) | reported by |",
-        "|---|---|---|---|",
+        "| event | category | arguments (`evt.arg.NAME`) | reported by | stopped as |",
+        "|---|---|---|---|---|",
     ]
     for event in SENSED:
-        native = ", ".join(f"`{name}`" for name in event.native) or "nothing yet"
+        seen = ", ".join(f"`{name}`" for name in event.seen) or "nothing yet"
+        native = ", ".join(f"`{name}`" for name in event.native)
         args = " ".join(f"`{name}`" for name in event.args)
-        lines.append(f"| `{event.name}` | {event.category} | {args} | {native}{f': {event.part}' if event.part else ''} |")
+        lines.append(f"| `{event.name}` | {event.category} | {args} | {seen}{f': {event.part}' if event.part else ''} | {native} |")
     return "\n".join([*lines, ""])
 
 

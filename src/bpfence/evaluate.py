@@ -131,6 +131,8 @@ def _test(atom: Atom, value: str | bytes | int) -> bool:
             return data.endswith(glob.encode(text))
         case Op.CONTAINS:
             return glob.encode(text) in data
+        case Op.ICONTAINS:
+            return glob.encode(text).lower() in data.lower()  # bytes.lower() folds ASCII letters only
     raise AssertionError(atom.op)
 
 

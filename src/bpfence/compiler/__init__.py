@@ -28,7 +28,7 @@ from bpfence.compiler.image import VerdictRow, with_generation
 from bpfence.compiler.lowering import Lowered, lower_policies
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.fields import EVENTS
-from bpfence.policy import Action, PolicySet, Rule
+from bpfence.policy import FAILURE, SUCCESS, Action, PolicySet, Rule
 
 BASE_BUDGET: Final = 200_000
 BUDGET_PER_RULE: Final = 60
@@ -87,8 +87,8 @@ class Stats(msgspec.Struct, frozen=True):
 class Compiled(msgspec.Struct, frozen=True):
     """One generation. `rules` (default postures included, as rules named "default") and `modes` go together by number.
 
-    `objects[b]` is the path of object bit b; `events` are those that some verdict needs; `unreachable` holds warnings about rules
-    that can never match or have no effect.
+    A rule's `results` say which records speak for it: see Rule. `objects[b]` is the path of object bit b; `events` are those that
+    some verdict needs; `unreachable` holds warnings about rules that can never match or have no effect.
     """
 
     image: bytes
@@ -114,7 +114,7 @@ def compile_policies(
         lowered.conditions.bind([classification.of_test[test] for test in lowered.tests])
         groups = _groups(lowered, classification, limits)
         verdicts, leaf_verdicts = _verdicts(lowered, groups)
-        rows = [VerdictRow(v.action, v.error, bool(v.rules), v.first) for v in verdicts]
+        rows = [VerdictRow(v.action, v.error, _report(lowered, v.rules), v.first) for v in verdicts]
         try:
             packed = images.pack(classification, groups, leaf_verdicts, rows, generation, _features(lowered))
         except images.ImageTooLarge as error:
@@ -204,12 +204,24 @@ def _verdict(lowered: Lowered, leaf: Leaf) -> Verdict:
     return Verdict(action, lowered.rules[first].errno if action >= Action.DENY else 0, leaf.rules, leaf.uncertain, first)
 
 
+def _report(lowered: Lowered, rules: Sequence[int]) -> int:
+    """REPORT_* of a verdict: when some rule of it is reported."""
+    report = 0
+    for number in rules:
+        results = lowered.rules[number].results
+        report |= (abi.REPORT_SUCCESS if results & SUCCESS else 0) | (abi.REPORT_FAILURE if results & FAILURE else 0)
+        report |= 0 if results else abi.REPORT_DECISION
+    return report
+
+
 def _features(lowered: Lowered) -> int:
     """IMAGE_* of the header: what the kernel must look at besides the tables."""
-    features = 0
+    features = abi.IMAGE_DETAILS if any(rule.results for rule in lowered.rules) else 0
     for test in lowered.tests:
         if test.paths:
             features |= abi.IMAGE_NEEDS_OBJECTS
+        elif test.kind == abi.DIM_ANCESTORS:
+            continue
         elif test.kind == abi.DIM_LINEAGE:
             features |= abi.IMAGE_FORK_CHANGES
         elif test.kind == abi.DIM_STRING or test.slot >= abi.ABI_NUM_SLOTS:

@@ -24,13 +24,20 @@ SLASH: Final = 0x2F
 DEAD: Final = 0
 BASE_BUDGET: Final = 30_000
 MAX_BYTE_CLASSES: Final = 255
+ANY_OF: Final = (Op.CONTAINS, Op.ICONTAINS)
+"""Tests that multiply with each other: as alternatives of one condition they are better one pattern."""
 
 
 class Pattern(NamedTuple):
-    """One string test: an Op that takes a string, and its value."""
+    """One string test: an Op that takes a string, and its value; of CONTAINS and ICONTAINS a tuple of values too: any of them."""
 
     op: Op
-    value: str
+    value: str | tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The value for people."""
+        return self.value if isinstance(self.value, str) else "|".join(self.value)
 
 
 class TooManyStates(Exception):  # noqa: N818  control flow inside the compiler, answered by splitting
@@ -61,6 +68,11 @@ def pieces(pattern: Pattern) -> Glob:
     """The pattern as a glob tree; GlobError or ValueError where it is none."""
     op, value = pattern
     everything = Star(crosses=True)
+    if not isinstance(value, str):
+        if op not in ANY_OF:
+            raise ValueError(f"{op.value} takes one value")
+        branches = [pieces(Pattern(op, one))[1:-1] for one in value]
+        return (everything, Either(tuple(branches)), everything)
     match op:
         case Op.GLOB:
             return glob.parse(value, "path")
@@ -74,9 +86,20 @@ def pieces(pattern: Pattern) -> Glob:
             return (everything, Text(glob.encode(value)))
         case Op.CONTAINS:
             return (everything, Text(glob.encode(value)), everything)
+        case Op.ICONTAINS:
+            return (everything, *folded(value), everything)
         case Op.CIDR:
             return network_pieces(value)
     raise ValueError(f"{op.value} is not a test on strings")
+
+
+def folded(text: str) -> Glob:
+    """A text of which ASCII letters may stand in either case."""
+    parts: list[Piece] = []
+    for byte in glob.encode(text):
+        other = byte ^ 0x20 if bytes((byte,)).isalpha() else byte
+        parts.append(Text(bytes((byte,))) if other == byte else One((((byte, byte),), ((other, other),))))
+    return tuple(parts)
 
 
 def network_pieces(text: str) -> Glob:

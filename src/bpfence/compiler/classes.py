@@ -4,7 +4,8 @@
 Called by `compiler.compile_policies`: `Tests` first collects every test that the rules make (`lower` turns a field's atom into a
 Test), then `dimensions` groups them. A dimension maps an event to a class number; a test is the set of classes in which it is
 true. String tests on one slot share an automaton, number ranges on one slot share a sorted list of bounds; a bit test, a presence
-test, an object set or a lineage bit is a boolean dimension of its own. Nothing here knows rules beyond the place to blame.
+test, an object set or a bit of ancestors (their executables, their names) is a boolean dimension of its own. Nothing here knows
+rules beyond the place to blame.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ from bpfence.glob import GlobError
 from bpfence.policy import Atom, Op
 
 MAX_LINEAGE: Final = 64 * abi.ABI_LINEAGE_WORDS
+MAX_NAMES: Final = 64
 MAX_OBJECTS: Final = 64
 MAX_NUMBER: Final = (1 << 64) - 1
 OBJECT_SLOTS: Final = {"file.path": abi.NUM_FILE_OBJECT, "file.new_path": abi.NUM_NEW_OBJECT}
 STRING_KINDS: Final = (Kind.PATH, Kind.STRING, Kind.ADDRESS)
 SUBJECT_ORDER: Final = (
-    abi.STR_PROCESS_EXE, abi.STR_PROCESS_ARGS, abi.STR_PROCESS_NAME, abi.STR_PROCESS_CGROUP, abi.STR_PARENT_EXE,
+    abi.STR_PROCESS_EXE, abi.STR_PROCESS_NAME, abi.STR_PROCESS_CGROUP, abi.STR_PARENT_EXE, abi.STR_PROCESS_ARGS,
 )  # fmt: skip
+"""Short texts first: what they exclude spares the walk over all arguments."""
+DESCENT: Final = (abi.DIM_LINEAGE, abi.DIM_ANCESTORS)
+ANCESTOR_NAMES: Final = "process.ancestors.name"
 PATH_SLOTS: Final = (abi.STR_PROCESS_CWD, abi.STR_TARGET_EXE, abi.STR_NET_UNIX_PATH, abi.STR_FILE_PATH, abi.STR_FILE_NEW_PATH)
+LATE_SLOTS: Final = (abi.STR_FILE_TEXT, abi.STR_PARENT_NAME, abi.STR_PARENT_ARGS)
+"""Texts that are asked for last: a path, or what else an event brings, has decided most events by then."""
 
 TestValue = Pattern | tuple[int, int] | int | frozenset[str] | frozenset[Pattern] | None
 
@@ -39,7 +46,8 @@ class Test(NamedTuple):
     """One test as the kernel can make it.
 
     `kind` is DIM_*; `value` is a Pattern (DIM_STRING), inclusive bounds (DIM_RANGE), a mask or the paths of object sets
-    (DIM_BITS), mask and wanted value (DIM_MASKED), None (DIM_PRESENT), or the alternatives of a lineage bit (DIM_LINEAGE).
+    (DIM_BITS), mask and wanted value (DIM_MASKED), None (DIM_PRESENT), or the alternatives of a bit of ancestors (DIM_LINEAGE: their
+    executables, DIM_ANCESTORS: their names).
     """
 
     kind: int
@@ -53,19 +61,27 @@ class Test(NamedTuple):
 
     @property
     def ancestors(self) -> list[Pattern]:
-        """Of a lineage test: its alternatives, sorted."""
-        if self.kind != abi.DIM_LINEAGE or not isinstance(self.value, frozenset):
+        """Of a test on ancestors: its alternatives, sorted."""
+        if self.kind not in DESCENT or not isinstance(self.value, frozenset):
             return []
-        return sorted(pattern for pattern in self.value if isinstance(pattern, Pattern))
+        found = [pattern for pattern in self.value if isinstance(pattern, Pattern)]
+        return sorted(found, key=lambda pattern: (pattern.text, pattern.op.value))
 
 
 def either(one: Test, other: Test) -> Test:
-    """The test that one or the other holds, for two tests of bits, object sets or ancestors on one slot."""
+    """The test that one or the other holds, for two tests of bits, object sets, ancestors or contained texts on one slot."""
+    if isinstance(one.value, Pattern) and isinstance(other.value, Pattern):
+        values = dict.fromkeys((*_values(one.value), *_values(other.value)))
+        return Test(one.kind, one.slot, Pattern(one.value.op, tuple(sorted(values)) if len(values) > 1 else next(iter(values))))
     if isinstance(one.value, int) and isinstance(other.value, int):
         return Test(one.kind, one.slot, one.value | other.value)
-    if one.kind == abi.DIM_LINEAGE:
+    if one.kind in DESCENT:
         return Test(one.kind, one.slot, frozenset((*one.ancestors, *other.ancestors)))
     return Test(one.kind, one.slot, frozenset((*one.paths, *other.paths)))
+
+
+def _values(pattern: Pattern) -> tuple[str, ...]:
+    return (pattern.value,) if isinstance(pattern.value, str) else pattern.value
 
 
 class Dimension(msgspec.Struct):
@@ -105,7 +121,7 @@ def lower(atom: Atom) -> Test | None:
         return Test(abi.DIM_BITS, OBJECT_SLOTS[atom.field], frozenset((atom.value,)))
     if field.kind is Kind.STRINGS:
         pattern = Pattern(Op.GLOB, "**") if atom.op is Op.EXISTS else _pattern(atom)
-        return Test(abi.DIM_LINEAGE, 0, frozenset((pattern,)))
+        return Test(abi.DIM_ANCESTORS if field.name == ANCESTOR_NAMES else abi.DIM_LINEAGE, 0, frozenset((pattern,)))
     slot = abi.CONSTANTS[field.slot]
     if field.kind in STRING_KINDS:
         if atom.op is Op.EXISTS:
@@ -165,6 +181,8 @@ class Classification(NamedTuple):
     objects: tuple[str, ...]
     lineage: Automaton | None
     lineage_masks: list[int]
+    names: Automaton | None = None
+    names_masks: Sequence[int] = ()
 
 
 class Use(NamedTuple):
@@ -177,18 +195,20 @@ class Use(NamedTuple):
 def classify(tests: dict[Test, Use], budget: int | None = None) -> Classification:
     """Dimensions for the tests; CompileError beyond the kernel's limits. `budget`: states per automaton."""
     drafts: list[tuple[tuple[int, ...], Dimension, list[tuple[Test, tuple[int, ...]]]]] = []
-    groups: dict[tuple[int, int], list[Test]] = {}
+    groups: dict[tuple[int, int, bool], list[Test]] = {}
     for test in tests:
         if test.kind in (abi.DIM_STRING, abi.DIM_RANGE):
-            groups.setdefault((test.kind, test.slot), []).append(test)
-    for (kind, slot), members in groups.items():
+            groups.setdefault((test.kind, test.slot, _folds(test)), []).append(test)
+    for (kind, slot, folds), members in groups.items():
         use = tests[members[0]]
-        found = _strings(slot, members, tests, budget) if kind == abi.DIM_STRING else [_ranges(slot, members, use)]
+        found = _strings(slot, members, tests, budget, folds) if kind == abi.DIM_STRING else [_ranges(slot, members, use)]
         drafts += [(_order(dimension, n), dimension, truth) for n, (dimension, truth) in enumerate(found)]
     paths = _numbered(tests, ((test, path) for test in tests for path in test.paths), MAX_OBJECTS, "object paths (follow: object)")
     lineage = [test for test in tests if test.kind == abi.DIM_LINEAGE]
     bits = _numbered(tests, ((test, test) for test in lineage), MAX_LINEAGE, "different conditions on ancestors")
-    booleans = (abi.DIM_BITS, abi.DIM_MASKED, abi.DIM_PRESENT, abi.DIM_LINEAGE)
+    names = [test for test in tests if test.kind == abi.DIM_ANCESTORS]
+    bits |= _numbered(tests, ((test, test) for test in names), MAX_NAMES, "different conditions on names of ancestors")
+    booleans = (abi.DIM_BITS, abi.DIM_MASKED, abi.DIM_PRESENT, *DESCENT)
     for n, (test, use) in enumerate((t, u) for t, u in tests.items() if t.kind in booleans):
         dimension = _boolean(test, use, bits.get(test, 0), paths)
         drafts.append((_order(dimension, n), dimension, [(test, (2,))]))
@@ -207,8 +227,14 @@ def classify(tests: dict[Test, Use], budget: int | None = None) -> Classificatio
         )
     of_test = {test: (number, classes) for number, (_, _, truth) in enumerate(drafts) for test, classes in truth}
     dimensions = [dimension for _, dimension, _ in drafts]
-    automaton, masks = _lineage(lineage, tests, budget)
-    return Classification(dimensions, sum(d.subject for d in dimensions), of_test, tuple(paths), automaton, masks)
+    subjects = sum(d.subject for d in dimensions)
+    descent = (*_descent(lineage, tests, budget), *_descent(names, tests, budget))
+    return Classification(dimensions, subjects, of_test, tuple(paths), *descent)
+
+
+def _folds(test: Test) -> bool:
+    """Patterns without regard to case have automata of their own: they would multiply with the others."""
+    return isinstance(test.value, Pattern) and test.value.op is Op.ICONTAINS
 
 
 Key = TypeVar("Key")
@@ -225,7 +251,7 @@ def _numbered(tests: dict[Test, Use], found: Iterable[tuple[Test, Key]], limit: 
 
 
 def _order(dimension: Dimension, number: int) -> tuple[int, ...]:
-    """Sorting key of a dimension: the subject's, then cheap numbers, object sets, strings, paths."""
+    """Sorting key of a dimension: the subject's, then cheap numbers, object sets, strings, paths, parents, names of ancestors."""
     slot = dimension.slot
     if dimension.subject:
         if dimension.kind == abi.DIM_LINEAGE:
@@ -235,16 +261,20 @@ def _order(dimension: Dimension, number: int) -> tuple[int, ...]:
         if dimension.kind == abi.DIM_PRESENT and slot >= abi.ABI_NUM_SLOTS:
             return 0, SUBJECT_ORDER.index(slot - abi.ABI_NUM_SLOTS), 0, 0, number
         return 0, len(SUBJECT_ORDER), slot, dimension.kind, number
+    if dimension.kind == abi.DIM_ANCESTORS:
+        return 1, 5, slot, 0, number
     if dimension.kind != abi.DIM_STRING:
         late = 1 if dimension.joined else 0
         return 1, late, slot, dimension.kind, number
     if slot in PATH_SLOTS:
         return 1, 3, PATH_SLOTS.index(slot), 0, number
+    if slot in LATE_SLOTS:
+        return 1, 4, LATE_SLOTS.index(slot), 0, number
     return 1, 2, slot, 0, number
 
 
 def _strings(
-    slot: int, members: Sequence[Test], tests: dict[Test, Use], budget: int | None
+    slot: int, members: Sequence[Test], tests: dict[Test, Use], budget: int | None, folds: bool = False
 ) -> list[tuple[Dimension, list[tuple[Test, tuple[int, ...]]]]]:
     use = tests[members[0]]
     patterns = [test.value for test in members if isinstance(test.value, Pattern)]
@@ -254,7 +284,7 @@ def _strings(
         raise _too_large(tests[members[patterns.index(error.args[0])]], error.args[0]) from None
     out = []
     for number, (automaton, numbers) in enumerate(automata):
-        name = use.field if len(automata) == 1 else f"{use.field}#{number + 1}"
+        name = (f"{use.field} (any case)" if folds else use.field) + ("" if len(automata) == 1 else f"#{number + 1}")
         dimension = Dimension(name, use.field, abi.DIM_STRING, slot, FIELD_BY_NAME[use.field].subject, True)
         dimension.classes, dimension.automaton = len(automaton.class_sets), automaton
         out.append((dimension, [(members[n], classes) for n, classes in zip(numbers, _truth(automaton, len(numbers)), strict=True)]))
@@ -274,7 +304,7 @@ def _too_large(use: Use, pattern: Pattern) -> CompileError:
         [
             Diagnostic(
                 use.location,
-                f"{use.field}: the pattern {pattern.value!r} needs too large an automaton",
+                f"{use.field}: the pattern {pattern.text!r} needs too large an automaton",
                 "write fewer '?' or sets after '**'",
                 code="pattern-too-large",
             )
@@ -315,9 +345,9 @@ def _boolean(test: Test, use: Use, bit: int, objects: dict[str, int]) -> Dimensi
     field = FIELD_BY_NAME[use.field]
     dimension = Dimension(use.field, use.field, test.kind, test.slot, field.subject, False)
     value = test.value
-    if test.kind == abi.DIM_LINEAGE:
+    if test.kind in DESCENT:
         dimension.slot, dimension.joined = bit, True
-        dimension.name = f"{use.field}~{'|'.join(p.value for p in test.ancestors)}"
+        dimension.name = f"{use.field}~{'|'.join(p.text for p in test.ancestors)}"
     elif test.paths:
         dimension.mask, dimension.joined = sum(1 << objects[path] for path in test.paths), True
         dimension.name = f"{use.field} is object {'|'.join(test.paths)}"
@@ -333,8 +363,8 @@ def _boolean(test: Test, use: Use, bit: int, objects: dict[str, int]) -> Dimensi
     return dimension
 
 
-def _lineage(tests: Iterable[Test], uses: dict[Test, Use], budget: int | None) -> tuple[Automaton | None, list[int]]:
-    """The automaton over executables and, per class of it, the lineage bits that an executable of that class sets."""
+def _descent(tests: Iterable[Test], uses: dict[Test, Use], budget: int | None) -> tuple[Automaton | None, list[int]]:
+    """The automaton over executables or names and, per class of it, the bits that one of that class sets."""
     alternatives = [(bit, test, pattern) for bit, test in enumerate(tests) for pattern in test.ancestors]
     if not alternatives:
         return None, []

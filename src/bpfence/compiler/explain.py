@@ -15,6 +15,7 @@ import msgspec
 
 from bpfence import abi, glob
 from bpfence.compiler import Compiled, Verdict
+from bpfence.compiler.classes import ANCESTOR_NAMES
 from bpfence.compiler.image import Sample, Step, Walker
 from bpfence.errors import UsageError
 from bpfence.fields import EVENT_BY_NAME, EVENTS, FIELD_BY_NAME, Kind
@@ -91,7 +92,7 @@ def sample(compiled: Compiled, walker: Walker, event: Mapping[str, Value | None]
     """The slots of an event. UsageError where a value does not fit its field."""
     nums: dict[int, int | None] = {}
     strs: dict[int, bytes | None] = {}
-    lineage = 0
+    lineage = names = 0
     for name, value in event.items():
         if name == "event" or value is None:
             continue
@@ -103,15 +104,18 @@ def sample(compiled: Compiled, walker: Walker, event: Mapping[str, Value | None]
         if field is None:
             raise UsageError(f"no field is called {name!r}")
         if field.kind is Kind.STRINGS:
-            for executable in value if isinstance(value, tuple | list) else (value,):
-                lineage |= walker.lineage(_bytes(name, executable))
+            for one in value if isinstance(value, tuple | list) else (value,):
+                if name == ANCESTOR_NAMES:
+                    names |= walker.names(_bytes(name, one))
+                else:
+                    lineage |= walker.lineage(_bytes(name, one))
         elif field.slot in abi.STR_SLOT:
             strs[abi.STR_SLOT[field.slot]] = _address(name, value) if field.kind is Kind.ADDRESS else _bytes(name, value)
         elif field.slot in abi.NUM_SLOT:
             if not isinstance(value, int):
                 raise UsageError(f"{name} is a number, not {value!r}")
             nums[abi.NUM_SLOT[field.slot]] = int(value)
-    return Sample(nums, strs, lineage)
+    return Sample(nums, strs, lineage, names)
 
 
 def _bytes(name: str, value: object) -> bytes:

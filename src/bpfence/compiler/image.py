@@ -4,7 +4,7 @@
 `pack` is called by `compiler.compile_policies`; `Walker` by `compiler.explain` and the tests: it reads nothing but the bytes and
 mirrors bpf/match.h step by step. The layout is the comment in bpf/abi.h.
 
-    pages of words:  header | dimensions | byte classes, bounds, lineage masks, verdicts, nodes, rows, concern | automaton rows
+    pages of words:  header | dimensions | byte classes, bounds, masks of ancestors, verdicts, nodes, rows, concern | automaton rows
 Automaton rows have blocks of their own: a row's check word must not be found in anything that is not a row.
 """
 
@@ -27,6 +27,8 @@ OPEN_BLOCKS: Final = 4
 CLOSE_BELOW: Final = BLOCK_CELLS // 64
 STARTS: Final = (1 << (BLOCK_CELLS - 255)) - 1  # cells where a row may begin: all 255 that are looked at then lie in its block
 HEADER_WORDS: Final = abi.IMAGE_HEADER_SIZE // 4
+NAME_WORDS: Final = 2  # of the bits of DIM_ANCESTORS
+BLANK_SEPARATED: Final = (abi.STR_PROCESS_ARGS, abi.STR_PARENT_ARGS)
 MAX_CHILDREN: Final = 65535
 SMALL_NODE: Final = 32  # classes of a node that is dense whatever that takes: its child is one load, not a search
 
@@ -40,7 +42,7 @@ class VerdictRow(NamedTuple):
 
     action: int
     error: int
-    report: bool
+    report: int
     first: int
 
 
@@ -119,7 +121,9 @@ def pack(
     refs = [_dimension_ref(out, automata, dimension) for dimension in dimensions]
     lineage = automata.add(classification.lineage) if classification.lineage else None
     masks_ref = out.put([w for mask in classification.lineage_masks for w in _halves(mask, 2 * abi.ABI_LINEAGE_WORDS)])
-    verdicts_ref = out.put([w for v in verdicts for w in (v.action, v.error, int(v.report), v.first)])
+    names = automata.add(classification.names) if classification.names else None
+    names_ref = out.put([w for mask in classification.names_masks for w in _halves(mask, NAME_WORDS)])
+    verdicts_ref = out.put([w for v in verdicts for w in (v.action, v.error, v.report, v.first)])
     before = len(out.words)
     packed_groups = [_group(out, group, leaves, dimensions) for group, leaves in zip(groups, leaf_verdicts, strict=True)]
     sizes["diagrams"] = 4 * (len(out.words) - before)
@@ -143,6 +147,7 @@ def pack(
         "n_dims": (len(dimensions),), "dims_ref": (dims_ref,), "n_groups": (len(groups),), "verdicts_ref": (verdicts_ref,),
         "n_verdicts": (len(verdicts),), "features": (features,), "lineage_dfa": (lineage or 0,),
         "lineage_masks": (masks_ref if lineage else 0,), "lineage_start": (starts[lineage] if lineage else 0,),
+        "names_dfa": (names or 0,), "names_masks": (names_ref if names else 0,), "names_start": (starts[names] if names else 0,),
         "concern_all": _halves(concern_all, 2), "subject_root": [g.subject for g in packed_groups],
         "roots_ref": [g.roots for g in packed_groups], "concern_ref": [g.concern for g in packed_groups],
     }  # fmt: skip
@@ -168,7 +173,7 @@ def _halves(value: int, words: int) -> tuple[int, ...]:
 
 def _dimension_ref(out: _Writer, automata: _Automata, dimension: Dimension) -> int:
     if dimension.automaton:
-        return automata.add(dimension.automaton, nul_is_blank=dimension.slot == abi.STR_PROCESS_ARGS)
+        return automata.add(dimension.automaton, nul_is_blank=dimension.slot in BLANK_SEPARATED)
     if dimension.kind == abi.DIM_RANGE:
         return out.put([len(dimension.bounds), *(w for low, number in dimension.bounds for w in (*_halves(low, 2), number))])
     return 0
@@ -326,8 +331,17 @@ class Walker:
         if not self.header["lineage_dfa"]:
             return 0
         number = self.run(self.header["lineage_dfa"], self.header["lineage_start"], executable)
-        size = 2 * abi.ABI_LINEAGE_WORDS
-        at = self.header["lineage_masks"] + number * size
+        return self.mask(self.header["lineage_masks"], number, 2 * abi.ABI_LINEAGE_WORDS)
+
+    def names(self, name: bytes) -> int:
+        """The bits of DIM_ANCESTORS that a command name sets for those who descend from it."""
+        if not self.header["names_dfa"]:
+            return 0
+        return self.mask(self.header["names_masks"], self.run(self.header["names_dfa"], self.header["names_start"], name), NAME_WORDS)
+
+    def mask(self, ref: int, number: int, size: int) -> int:
+        """The mask of a class: `size` words for each from `ref` on."""
+        at = ref + number * size
         return sum(self.words[at + n] << 32 * n for n in range(size))
 
     def number(self, dimension: int, event: Sample) -> int:
@@ -341,6 +355,8 @@ class Walker:
             return abi.CLASS_UNCERTAIN if text is None else self.run(ref, start, text)
         if kind == abi.DIM_LINEAGE:
             return abi.CLASS_UNCERTAIN if event.lineage is None else 1 + (event.lineage >> slot & 1)
+        if kind == abi.DIM_ANCESTORS:
+            return abi.CLASS_UNCERTAIN if event.names is None else 1 + (event.names >> slot & 1)
         if kind == abi.DIM_PRESENT:
             source: Mapping[int, object] = event.nums if slot < abi.ABI_NUM_SLOTS else event.strs
             slot -= 0 if slot < abi.ABI_NUM_SLOTS else abi.ABI_NUM_SLOTS
@@ -409,18 +425,23 @@ class Walker:
 
 
 class Sample(NamedTuple):
-    """The values of one event by slot; None is a value that could not be obtained completely."""
+    """The values of one event by slot; None is a value that could not be obtained completely.
+
+    `lineage` and `names` are the bits of ancestors, by executable and by name.
+    """
 
     nums: Mapping[int, int | None]
     strs: Mapping[int, bytes | None]
     lineage: int | None = 0
+    names: int | None = 0
 
 
 def walk(
-    image: bytes, event_id: int, nums: Mapping[int, int | None], strs: Mapping[int, bytes | None], lineage: int | None = 0
-) -> list[int]:
+    image: bytes, event_id: int, nums: Mapping[int, int | None], strs: Mapping[int, bytes | None], lineage: int | None = 0,
+    names: int | None = 0,
+) -> list[int]:  # fmt: skip
     """The verdict number per group, for one event; `Walker` for many."""
-    return [answer.verdict for answer in Walker(image).walk(event_id, Sample(nums, strs, lineage))]
+    return [answer.verdict for answer in Walker(image).walk(event_id, Sample(nums, strs, lineage, names))]
 
 
 def _swapped(image: bytes) -> array[int]:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from bpfence import abi
 from bpfence.compiler import classes
+from bpfence.compiler.automaton import ANY_OF, Pattern
 from bpfence.compiler.classes import Test, Unsupported, Use
 from bpfence.compiler.diagram import FALSE, Clause, Conditions
 from bpfence.errors import Diagnostic, Location
@@ -99,6 +100,8 @@ class _Lowering:
         out.actions.append(rule.action if enforced or rule.action < Action.AUDIT else Action.AUDIT)
         self.where, self.who = rule.location, (policy.name, rule.name)
         errors = len(out.errors)
+        if rule.results and rule.action is not Action.AUDIT:
+            self.error(f"what waits for the call's result cannot {rule.action.name.lower()}", "use action: audit")
         by_condition: dict[int, int] = {}
         for event, condition in self.by_event(rule, [e for e in rule.events if self.known(rule, e, enforced)]):
             bit = 1 << abi.CONSTANTS[EVENT_BY_NAME[event].id]
@@ -159,18 +162,19 @@ class _Lowering:
         return store.any_of([*numbers, *self.joined(found)])
 
     def joined(self, alternatives: list[Atom]) -> Iterator[int]:
-        """Conditions for alternatives. Flags, object sets and ancestors that are alternatives are one test, "any of these": as
-        independent dimensions they would multiply.
+        """Conditions for alternatives. Flags, object sets, ancestors and contained texts that are alternatives are one test, "any of
+        these": as independent dimensions, or patterns of one automaton, they would multiply.
         """
-        merged: dict[tuple[int, int, type], tuple[Test, str]] = {}
+        merged: dict[tuple[int, int, object], tuple[Test, str]] = {}
         for atom in alternatives:
             test = self.lowered(atom)
             if test is None:
                 continue
-            if test.kind not in (abi.DIM_LINEAGE, abi.DIM_BITS):
+            contained = test.value.op if isinstance(test.value, Pattern) and test.value.op in ANY_OF else None
+            if test.kind not in (*classes.DESCENT, abi.DIM_BITS) and contained is None:
                 yield self.test(test, atom.field)
                 continue
-            key = (test.kind, test.slot, type(test.value))
+            key = (test.kind, test.slot, contained or type(test.value))
             before = merged.get(key)
             merged[key] = (test if before is None else classes.either(before[0], test), atom.field)
         for test, field in merged.values():

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of `condition:` in, a condition and the mistakes in it out.
 
-Called by `native`. The language is Falco's (and, or, not, comparisons, `in`, `contains`, `startswith`, `endswith`, `glob`,
-`pmatch`, `exists`) over native fields; grammar in conditions.lark. As in Falco every test on an absent field is false, `!=`
-included. Offsets count characters of the text; the caller turns them into lines and columns.
+Called by `native`. The language is Falco's (and, or, not, comparisons, `in`, `contains`, `icontains`, `startswith`, `endswith`,
+`glob`, `pmatch`, `exists`) over native fields; grammar in conditions.lark. As in Falco every test on an absent field is false,
+`!=` included. Offsets count characters of the text; the caller turns them into lines and columns.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from lark import Lark, Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
 from lark.visitors import Transformer_NonRecursive
 
+from bpfence import glob
 from bpfence.fields import FIELD_BY_NAME, Field, Kind
 from bpfence.frontends import values
 from bpfence.frontends.report import TextError, quoted, suggest
@@ -247,12 +248,16 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
                 return values.disj([Atom(field.name, Op.EQUALS, path or "/"), Atom(field.name, Op.PREFIX, path + "/")])
         except TextError as e:
             raise TextError(e.message, e.hint, e.code, shift + e.offset) from None
-        return Atom(field.name, _BUILD[word], text)
+        return Atom(field.name, _BUILD[word], fold(text) if word == "icontains" else text)
 
 
-_BUILD: Final = {"contains": Op.CONTAINS, "startswith": Op.PREFIX, "endswith": Op.SUFFIX}
+def fold(text: str) -> str:
+    """A text with its ASCII letters in lower case: what Op.ICONTAINS takes."""
+    return glob.encode(text).lower().decode("utf-8", "surrogateescape")
+
+
+_BUILD: Final = {"contains": Op.CONTAINS, "icontains": Op.ICONTAINS, "startswith": Op.PREFIX, "endswith": Op.SUFFIX}
 _INSTEAD: Final = {
-    "icontains": 'contains is case-sensitive: spell out the cases with glob, as in "*[Pp]asswd*"',
     "iglob": "spell out the cases: [Aa]",
     "regex": "use glob, startswith, endswith or contains",
 }

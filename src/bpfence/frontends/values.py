@@ -21,6 +21,7 @@ from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or, atoms
 U64: Final = 2**64 - 1
 _LIMITS: Final = {"port": 0xFFFF, "user": 0xFFFF_FFFF, "group": 0xFFFF_FFFF}
 _COMM_MAX: Final = 15
+_COMMANDS: Final = ("process.name", "process.parent.name", "process.ancestors.name")
 _BRANCHES: Final = 64
 _MAX_TRIALS: Final = 200_000
 _BRACES: Final = re.compile(r"\{([^{}\\\[\]]*)\}")
@@ -100,7 +101,7 @@ def exactly(field: Field, text: str) -> Condition:
 
 def pattern(field: Field, text: str) -> Condition:
     """A glob, as the simplest atoms that mean the same."""
-    kind: glob.Kind = "string" if field.kind is Kind.STRING else "path"
+    kind: glob.Kind = "string" if field.kind is Kind.STRING or field.name in _COMMANDS else "path"
     try:
         pieces = glob.parse(text, kind)
     except glob.GlobError as e:
@@ -156,7 +157,7 @@ def _branches(text: str) -> list[str]:
 
 
 def _check_length(field: Field, text: str) -> None:
-    if field.name == "process.name" and len(glob.encode(text)) > _COMM_MAX:
+    if field.name in _COMMANDS and len(glob.encode(text)) > _COMM_MAX:
         cut = glob.encode(text)[:_COMM_MAX].decode("utf-8", "ignore")
         what = f"the kernel keeps {_COMM_MAX} bytes of a name: {quoted(text)} never matches"
         raise TextError(what, f"write {cut!r}, or use process.exe", "unreachable")

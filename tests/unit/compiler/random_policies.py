@@ -18,14 +18,14 @@ from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Pol
 EVENTS = ("process.exec", "file.open", "file.rename", "net.connect", "process.exit")
 PATHS = ("/a", "/a/b", "/a/b/c", "/ab", "/b", "/b/é", "/b/\udcff", "/")
 PATH_GLOBS = ("/a", "/a/**", "/a/*", "/b/?", "/**/c", "**b", "/[!b]*", "/{a,b}/**", "/b/[é]", "**")
-WORDS = ("sh", "bash", "a b", "x/y", "")
+WORDS = ("sh", "bash", "Bash", "a b", "x/y", "É.SH", "")
 ADDRESSES = ("10.0.0.1", "10.1.0.1", "192.168.1.1", "::1", "2001:db8::1", "::ffff:10.0.0.1")
 NETWORKS = ("10.0.0.0/8", "10.0.0.1/32", "192.168.0.0/16", "::/0", "2001:db8::/32", "0.0.0.0/0")
 NUMBERS = (0, 1, 2, 33, 1000, 65535)
 OBJECTS = ("/etc/passwd", "/srv/**")
 
 PATH_FIELDS = ("process.exe", "process.cgroup", "file.path", "file.new_path", "process.cwd")
-WORD_FIELDS = ("process.name", "process.args", "file.fstype")
+WORD_FIELDS = ("process.name", "process.args", "file.fstype", "process.parent.name")
 NUMBER_FIELDS = ("process.uid", "file.uid", "net.peer.port", "process.pid", "process.exit.code")
 FLAG_FIELDS = ("file.access", "file.mode", "process.caps")
 
@@ -37,6 +37,9 @@ ATOMS: st.SearchStrategy[Atom] = st.one_of(
     st.builds(Atom, st.just("process.ancestors.exe"), st.just(Op.GLOB), st.sampled_from(PATH_GLOBS[:5])),
     st.builds(Atom, st.sampled_from(WORD_FIELDS), st.just(Op.STRGLOB), st.sampled_from(("*sh", "s?", "*", "a*b"))),
     st.builds(Atom, st.sampled_from(WORD_FIELDS), st.sampled_from((Op.EQUALS, Op.PREFIX, Op.SUFFIX, Op.CONTAINS)), st.sampled_from(WORDS)),
+    st.builds(Atom, st.sampled_from(WORD_FIELDS), st.just(Op.ICONTAINS), st.sampled_from(("sh", "as", "a", ".s", "é", ""))),
+    st.builds(Atom, st.just("process.ancestors.name"), st.sampled_from((Op.EQUALS, Op.PREFIX, Op.CONTAINS)), st.sampled_from(WORDS)),
+    st.builds(Atom, st.just("process.ancestors.name"), st.just(Op.EXISTS)),
     st.builds(Atom, st.sampled_from(NUMBER_FIELDS), st.just(Op.RANGE), _ranges),
     st.builds(Atom, st.sampled_from(FLAG_FIELDS), st.just(Op.ANYBITS), st.sampled_from((1, 2, 3, 6))),
     st.builds(Atom, st.sampled_from(FLAG_FIELDS), st.just(Op.MASKED), st.sampled_from(((3, 1), (1, 1), (2, 0)))),
@@ -95,6 +98,7 @@ def events(draw: st.DrawFn) -> dict[str, Value]:
         **dict.fromkeys(FLAG_FIELDS, st.integers(0, 7)),
         "net.peer.ip": st.sampled_from(ADDRESSES),
         "process.ancestors.exe": st.lists(st.sampled_from(PATHS), max_size=2).map(tuple),
+        "process.ancestors.name": st.lists(st.sampled_from(WORDS), max_size=2).map(tuple),
     }
     for field, values in sources.items():
         if applies(FIELD_BY_NAME[field], name) and draw(st.integers(0, 3)):
@@ -109,12 +113,16 @@ def sample(compiled: Compiled, walker: Walker, event: Event) -> Sample:
     """The slots of an event."""
     nums: dict[int, int | None] = {}
     strs: dict[int, bytes | None] = {}
-    lineage = 0
+    lineage = names = 0
     for name, value in event.items():
         if name == "process.ancestors.exe":
             assert isinstance(value, tuple)
             for executable in value:
                 lineage |= walker.lineage(glob.encode(executable))
+        elif name == "process.ancestors.name":
+            assert isinstance(value, tuple)
+            for one in value:
+                names |= walker.names(glob.encode(one))
         elif name in ("file.object", "file.new_object"):
             assert isinstance(value, tuple)
             slot = abi.NUM_FILE_OBJECT if name == "file.object" else abi.NUM_NEW_OBJECT
@@ -130,4 +138,4 @@ def sample(compiled: Compiled, walker: Walker, event: Event) -> Sample:
                 nums[slot] = value
             else:
                 strs[slot] = glob.encode(str(value))
-    return Sample(nums, strs, lineage)
+    return Sample(nums, strs, lineage, names)

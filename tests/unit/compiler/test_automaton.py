@@ -22,10 +22,10 @@ GLOB_PIECES = st.sampled_from(
     ["/", "/", "a", "b", "ab", "*", "**", "/**/", "?", "[ab]", "[!a]", "[!é]", "[é-ü]", "{a,b}", "{a,{b,/}*}", "{,a}", "é", "\udcff", "\\*"]
 )
 GLOBS = st.lists(GLOB_PIECES, max_size=7).map("".join)
-TEXT = st.lists(st.sampled_from(["/", "/", "a", "b", "c", "é", "ö", "\udcff", "\udcc3", "€", "*"]), max_size=9).map("".join)
+TEXT = st.lists(st.sampled_from(["/", "/", "a", "b", "B", "c", "é", "ö", "\udcff", "\udcc3", "€", "*"]), max_size=9).map("".join)
 PATTERNS = st.one_of(
     st.builds(Pattern, st.sampled_from([Op.GLOB, Op.STRGLOB]), GLOBS),
-    st.builds(Pattern, st.sampled_from([Op.EQUALS, Op.PREFIX, Op.SUFFIX, Op.CONTAINS]), TEXT),
+    st.builds(Pattern, st.sampled_from([Op.EQUALS, Op.PREFIX, Op.SUFFIX, Op.CONTAINS, Op.ICONTAINS]), TEXT),
 )
 
 
@@ -51,6 +51,8 @@ def reference(pattern: Pattern, text: str) -> bool:
             return data.startswith(value)
         case Op.SUFFIX:
             return data.endswith(value)
+        case Op.ICONTAINS:
+            return value.lower() in data.lower()
     return value in data
 
 

@@ -10,7 +10,7 @@ from bpfence import abi
 from bpfence.compiler import classes
 from bpfence.compiler.automaton import Pattern
 from bpfence.compiler.classes import MAX_NUMBER, Unsupported, Use, classify, lower
-from bpfence.errors import Location
+from bpfence.errors import CompileError, Location
 from bpfence.policy import Atom, Op
 
 PORT = abi.NUM_NET_PEER_PORT
@@ -29,7 +29,7 @@ def uses(*atoms: Atom) -> dict[classes.Test, Use]:
     ("atom", "test"),
     [
         (Atom("file.path", Op.GLOB, "/a"), classes.Test(abi.DIM_STRING, abi.STR_FILE_PATH, Pattern(Op.GLOB, "/a"))),
-        (Atom("file.path", Op.EXISTS), classes.Test(abi.DIM_PRESENT, 40 + abi.STR_FILE_PATH, None)),
+        (Atom("file.path", Op.EXISTS), classes.Test(abi.DIM_PRESENT, abi.ABI_NUM_SLOTS + abi.STR_FILE_PATH, None)),
         (Atom("file.path", Op.OBJECT, "/a"), classes.Test(abi.DIM_BITS, abi.NUM_FILE_OBJECT, frozenset({"/a"}))),
         (Atom("file.new_path", Op.OBJECT, "/a"), classes.Test(abi.DIM_BITS, abi.NUM_NEW_OBJECT, frozenset({"/a"}))),
         (Atom("net.peer.ip", Op.EQUALS, "::1"), classes.Test(abi.DIM_STRING, abi.STR_NET_PEER_IP, Pattern(Op.CIDR, "::1"))),
@@ -135,6 +135,47 @@ def test_lineage_bits_of_an_executable() -> None:
     masks = {path: found.lineage_masks[found.lineage.run(path)] for path in (b"/a", b"/b/c", b"/b/c/d", b"/x")}
     assert masks == {b"/a": 1, b"/b/c": 3, b"/b/c/d": 2, b"/x": 0}
     assert [d.slot for d in found.dimensions] == [0, 1]
+
+
+def test_bits_of_the_names_of_ancestors() -> None:
+    either = classes.Test(abi.DIM_ANCESTORS, 0, frozenset({Pattern(Op.EQUALS, "sshd"), Pattern(Op.PREFIX, "ap")}))
+    one = classes.Test(abi.DIM_ANCESTORS, 0, frozenset({Pattern(Op.EQUALS, "apt")}))
+    use = Use("process.ancestors.name", Location("f", 1, 1))
+    found = classify({either: use, one: use})
+    assert found.names is not None
+    assert found.lineage is None
+    masks = {name: found.names_masks[found.names.run(name)] for name in (b"sshd", b"apt", b"apk", b"sh")}
+    assert masks == {b"sshd": 1, b"apt": 3, b"apk": 1, b"sh": 0}
+    assert [(d.slot, d.subject) for d in found.dimensions] == [(0, False), (1, False)]
+
+
+def test_too_many_names_of_ancestors_are_an_error_at_the_rule() -> None:
+    use = Use("process.ancestors.name", Location("f", 4, 1))
+    with pytest.raises(CompileError) as caught:
+        classify({classes.Test(abi.DIM_ANCESTORS, 0, frozenset({Pattern(Op.EQUALS, f"n{n}")})): use for n in range(65)})
+    (found,) = caught.value.diagnostics
+    assert (found.code, found.location) == ("too-many-bits", Location("f", 4, 1))
+    assert "64 different conditions on names of ancestors" in found.message
+
+
+def test_patterns_in_any_case_have_a_dimension_of_their_own() -> None:
+    found = classify(uses(Atom("process.args", Op.ICONTAINS, "key"), Atom("process.args", Op.CONTAINS, "key")))
+    assert sorted(d.name for d in found.dimensions) == ["process.args", "process.args (any case)"]
+    folded = next(d for d in found.dimensions if d.name.endswith("(any case)"))
+    assert folded.automaton is not None
+    assert [folded.automaton.run(text) for text in (b"a KeY b", b"a key", b"a ke")] == [2, 2, 1]
+
+
+def test_parents_and_ancestors_are_asked_for_last() -> None:
+    found = classify(
+        uses(
+            Atom("process.ancestors.name", Op.EQUALS, "x"),
+            Atom("process.parent.name", Op.EQUALS, "x"),
+            Atom("file.text", Op.CONTAINS, ".."),
+            Atom("file.path", Op.GLOB, "/a"),
+        )
+    )
+    assert [d.field for d in found.dimensions] == ["file.path", "file.text", "process.parent.name", "process.ancestors.name"]
 
 
 def test_a_field_of_many_patterns_may_take_several_dimensions() -> None:

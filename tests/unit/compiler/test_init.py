@@ -270,6 +270,40 @@ def test_features_say_what_the_image_needs() -> None:
     assert features(Atom("process.gid", Op.RANGE, (1, 5))) == abi.IMAGE_SUBJECT_IDS
 
 
+@pytest.mark.parametrize(
+    ("results", "report"),
+    [
+        ([0], abi.REPORT_DECISION), ([1], abi.REPORT_SUCCESS), ([2], abi.REPORT_FAILURE), ([1, 2], abi.REPORT_SUCCESS | abi.REPORT_FAILURE),
+        ([3, 0], abi.REPORT_SUCCESS | abi.REPORT_FAILURE | abi.REPORT_DECISION),
+    ],
+)  # fmt: skip
+def test_verdicts_say_when_they_are_reported(results: list[int], report: int) -> None:
+    deny = Rule(policy="p", name="deny", events=("file.chmod",), action=Action.DENY)
+    rules = [Rule(policy="p", name=f"r{n}", events=("file.open",), results=wanted) for n, wanted in enumerate(results)]
+    compiled = compile_policies(PolicySet((Policy(name="p", rules=(deny, *rules)),)))
+    walker = Walker(compiled.image)
+    (found,) = walk(compiled.image, FILE_OPEN, {}, {})
+    at = 4 * (walker.header["verdicts_ref"] + found * abi.IMAGE_VERDICT_WORDS)
+    assert abi.IMAGE_VERDICT_STRUCT.unpack_from(compiled.image, at)[2] == report
+    assert compiled.verdicts[found].action == Action.AUDIT
+    assert [compiled.rules[n].results for n in compiled.verdicts[found].rules] == results
+    assert bool(walker.header["features"] & abi.IMAGE_DETAILS) == any(results)
+
+
+def test_a_rule_that_waits_for_the_result_only_audits() -> None:
+    with pytest.raises(CompileError) as caught:
+        compile_policies(one_rule(results=1))
+    assert "cannot deny" in caught.value.diagnostics[0].message
+
+
+@pytest.mark.parametrize("event", ["process.executed", "file.dup", "kernel.fsconfig"])
+def test_events_after_the_act_are_watched(event: str) -> None:
+    found = compile_policies(one_rule(Atom("process.exe_flags", Op.ANYBITS, 8), events=(event,), action=Action.AUDIT, results=3))
+    assert answer(found, {"event": event, "process.exe_flags": 12}).rules == [0]
+    assert answer(found, {"event": event, "process.exe_flags": 4}).rules == []
+    assert found.events == {event}
+
+
 def test_nothing_compiles_to_nothing() -> None:
     compiled = compile_policies(PolicySet())
     assert (compiled.events, compiled.rules, len(compiled.verdicts)) == (frozenset(), (), 1)
@@ -347,8 +381,9 @@ def test_size_and_time(count: int, seconds: float, mib: int) -> None:
         check(policies, compiled, event)
 
 
-def test_arguments_match_as_the_kernel_keeps_them() -> None:
-    compiled = compile_policies(one_rule(Atom("process.args", Op.STRGLOB, "* --mark*")))
+@pytest.mark.parametrize(("field", "slot"), [("process.args", abi.STR_PROCESS_ARGS), ("process.parent.args", abi.STR_PARENT_ARGS)])
+def test_arguments_match_as_the_kernel_keeps_them(field: str, slot: int) -> None:
+    compiled = compile_policies(one_rule(Atom(field, Op.STRGLOB, "* --mark*")))
     for args, matches in ((b"cat --marked", True), (b"cat\0--marked", True), (b"cat\0marked", False)):
-        (verdict,) = walk(compiled.image, abi.EV_FILE_OPEN, {}, {abi.STR_PROCESS_ARGS: args})
+        (verdict,) = walk(compiled.image, abi.EV_FILE_OPEN, {}, {slot: args})
         assert bool(compiled.verdicts[verdict].rules) is matches, args

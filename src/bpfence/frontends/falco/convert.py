@@ -26,6 +26,7 @@ from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or
 _WORDS: Final = {
     Op.PREFIX: "startswith", Op.SUFFIX: "endswith", Op.CONTAINS: "contains", Op.EQUALS: "=", Op.CIDR: "=", Op.GLOB: "glob",
     Op.STRGLOB: "glob",
+    Op.ICONTAINS: "icontains",
 }  # fmt: skip
 
 
@@ -47,7 +48,7 @@ def convert(rules: Iterable[Rule], mode: str = "audit") -> Converted:
         if not rule.enabled:
             continue
         enforcing = rule.enforcement is not None and rule.enforcement.action != "audit"
-        lowered = lower.enforced(rule) if enforcing else lower.lower(rule)
+        lowered = lower.enforced(rule) if enforcing else lower.acts(rule)
         text, problem = _policy(rule, lowered, mode, _slug(rule.name, taken))
         if text:
             documents.append(text)

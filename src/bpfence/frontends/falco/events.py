@@ -1,50 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing in, the table of Falco's event types out: what bpfence senses of them, and where.
 
-Read by `checks` (which names evt.type may be compared with), `lower` (which native events a rule needs) and the docs. `args` are the
-names that evt.arg takes, in the order of evt.arg[0], evt.arg[1], ...; they are those of Falco's exit events.
+Read by `checks` (which names evt.type may be compared with), `lower` (which native events a rule needs), the docs, and by what tells
+the kernel which system calls an event counts in (`calls_of`). `args` are the names that evt.arg takes, in the order of evt.arg[0],
+evt.arg[1], ...; they are those of Falco's exit events.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 
 class EventType(msgspec.Struct, frozen=True):
-    """One event type. `native` are the events of bpfence.fields that report it today; empty: known, but nothing reports it yet.
+    """One event type, and the events of bpfence.fields that it comes from.
 
-    `part` says which part of it the native events see, where they do not see all.
+    `seen` report it when it is done, with its result; empty: known, but nothing reports it yet. `native` are the acts that a rule
+    which denies stops; empty: nothing can. `part` says which part of it `seen` sees, where that is not all.
     """
 
     name: str
     category: str
     args: tuple[str, ...]
     native: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
     part: str = ""
 
 
-def _e(name: str, category: str, args: str, native: str = "", part: str = "") -> EventType:
-    return EventType(name, category, tuple(args.split()), tuple(native.split()), part)
+def _e(name: str, category: str, args: str, native: str = "", seen: str = "", part: str = "") -> EventType:
+    """`seen` is `native` where nothing else is said."""
+    return EventType(name, category, tuple(args.split()), tuple(native.split()), tuple((seen or native).split()), part)
 
 
-_OPENED: Final = "calls that reach the file: not those that fail on the way (ENOENT, EACCES on a directory)"
+_OPENED: Final = "file.open file.open_failed"
+_EXECUTED: Final = "process.executed process.exec_failed"
 _EXEC_ARGS: Final = (
     "res exe args tid pid ptid cwd fdlimit pgft_maj pgft_min vm_size vm_rss vm_swap comm cgroups env tty vpgid loginuid flags cap_inheritable"
     " cap_permitted cap_effective exe_ino exe_ino_ctime exe_ino_mtime uid trusted_exepath pgid gid filename"
 )
 _CLONE_ARGS: Final = "res exe args tid pid ptid cwd fdlimit pgft_maj pgft_min vm_size vm_rss vm_swap comm cgroups flags uid gid vtid vpid pidns_init_start_ts"
-_SEES_EXEC: Final = "the attempt, before the new program's name and arguments are known"
 
 SENSED: Final = (
     _e("open", "file", "fd name flags mode dev ino", "file.open", _OPENED),
     _e("openat", "file", "fd dirfd name flags mode dev ino", "file.open", _OPENED),
     _e("openat2", "file", "fd dirfd name flags mode resolve dev ino", "file.open", _OPENED),
     _e("creat", "file", "fd name mode dev ino creat_flags", "file.open", _OPENED),
-    _e("open_by_handle_at", "file", "fd mountfd flags path dev ino", "file.open", _OPENED),
-    _e("execve", "process", _EXEC_ARGS, "process.exec", _SEES_EXEC),
-    _e("execveat", "process", _EXEC_ARGS, "process.exec", _SEES_EXEC),
+    _e("open_by_handle_at", "file", "fd mountfd flags path dev ino", "file.open", part="handles that reach the file: not those that are stale"),
+    _e("execve", "process", _EXEC_ARGS, "process.exec", _EXECUTED),
+    _e("execveat", "process", _EXEC_ARGS, "process.exec", _EXECUTED),
     _e("clone", "process", _CLONE_ARGS, "process.fork"),
     _e("clone3", "process", _CLONE_ARGS, "process.fork"),
     _e("fork", "process", _CLONE_ARGS, "process.fork"),
@@ -84,14 +89,14 @@ SENSED: Final = (
     _e("kill", "signal", "res pid sig", "process.signal"),
     _e("tkill", "signal", "res tid sig", "process.signal"),
     _e("tgkill", "signal", "res pid tid sig", "process.signal"),
-    _e("ptrace", "process", "res addr data request pid", "process.ptrace", "PTRACE_ATTACH, PTRACE_SEIZE and PTRACE_TRACEME, without the request"),
+    _e("ptrace", "process", "res addr data request pid", "process.ptrace", "process.trace"),
     _e("process_vm_readv", "ipc", "res pid data", "process.ptrace"),
     _e("process_vm_writev", "ipc", "res pid data", "process.ptrace"),
     _e("mount", "file", "res dev name type flags", "kernel.mount"),
     _e("umount", "file", "res name flags", "kernel.umount"),
     _e("umount2", "file", "res name flags", "kernel.umount"),
-    _e("setns", "process", "res fd nstype", "kernel.setns"),
-    _e("unshare", "process", "res flags", "kernel.userns", "new user namespaces only"),
+    _e("setns", "process", "res fd nstype", "kernel.setns", "process.setns"),
+    _e("unshare", "process", "res flags", "kernel.userns", "process.unshare"),
     _e("bpf", "system", "fd cmd", "kernel.bpf"),
     _e("init_module", "system", "res img length uargs", "kernel.module"),
     _e("finit_module", "system", "res fd uargs flags", "kernel.module"),
@@ -101,19 +106,19 @@ SENSED: Final = (
     _e("setgid", "user", "res gid", "process.setgid"),
     _e("setregid", "user", "res rgid egid", "process.setgid"),
     _e("setresgid", "user", "res rgid egid sgid", "process.setgid"),
-    _e("io_uring_setup", "system", "res entries sq_entries cq_entries flags sq_thread_cpu sq_thread_idle features"),
-    _e("memfd_create", "file", "fd name flags"),
-    _e("prctl", "process", "res option arg2_str arg2_int"),
-    _e("dup", "file", "res oldfd"),
-    _e("dup2", "file", "res oldfd newfd"),
-    _e("dup3", "file", "res oldfd newfd flags"),
-    _e("userfaultfd", "memory", "res flags"),
-    _e("capset", "process", "res cap_inheritable cap_permitted cap_effective"),
-    _e("chroot", "process", "res path"),
-    _e("chdir", "file", "res path"),
-    _e("fchdir", "file", "res fd"),
-    _e("setsid", "process", "res"),
-    _e("fsconfig", "system", "res fd cmd key value_bytebuf value_charbuf aux"),
+    _e("io_uring_setup", "system", "res entries sq_entries cq_entries flags sq_thread_cpu sq_thread_idle features", seen="kernel.io_uring_setup"),
+    _e("memfd_create", "file", "fd name flags", seen="kernel.memfd"),
+    _e("prctl", "process", "res option arg2_str arg2_int", seen="process.prctl"),
+    _e("dup", "file", "res oldfd", seen="file.dup"),
+    _e("dup2", "file", "res oldfd newfd", seen="file.dup"),
+    _e("dup3", "file", "res oldfd newfd flags", seen="file.dup"),
+    _e("userfaultfd", "memory", "res flags", seen="kernel.userfaultfd"),
+    _e("capset", "process", "res cap_inheritable cap_permitted cap_effective", seen="process.capset"),
+    _e("chroot", "process", "res path", seen="process.chroot"),
+    _e("chdir", "file", "res path", seen="process.chdir"),
+    _e("fchdir", "file", "res fd", seen="process.chdir"),
+    _e("setsid", "process", "res", seen="process.setsid"),
+    _e("fsconfig", "system", "res fd cmd key value_bytebuf value_charbuf aux", seen="kernel.fsconfig"),
     _e("mprotect", "memory", "res addr length prot"),
     _e("pivot_root", "system", "res", "kernel.pivot_root"),
 )  # fmt: skip
@@ -434,3 +439,17 @@ KNOWN: Final = frozenset(
 EVENT_BY_NAME: Final = {event.name: event for event in SENSED}
 NAMES: Final = tuple(EVENT_BY_NAME)
 OTHERS: Final = frozenset(KNOWN - EVENT_BY_NAME.keys())
+_NO_CALLS: Final = ("procexit",)
+
+
+def calls_of() -> Mapping[str, frozenset[str]]:
+    """Native event -> the system calls in which it is what Falco would report: an opening inside of execve is not.
+
+    Every event of some `seen` is there. No calls: it belongs to none, and counts wherever it happens. Not every architecture has all
+    of the calls.
+    """
+    found: dict[str, set[str]] = {}
+    for kind in SENSED:
+        for native in kind.seen:
+            found.setdefault(native, set()).update((kind.name,) if kind.name not in _NO_CALLS else ())
+    return {native: frozenset(calls) for native, calls in found.items()}

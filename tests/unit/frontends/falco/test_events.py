@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bpfence.fields import EVENT_BY_NAME as NATIVE
-from bpfence.frontends.falco.events import EVENT_BY_NAME, KNOWN, NAMES, OTHERS, SENSED
+from bpfence.frontends.falco.events import EVENT_BY_NAME, KNOWN, NAMES, OTHERS, SENSED, calls_of
 from tests.unit.frontends.falco.trees import corpus
 
 REQUIRED = [
@@ -80,9 +80,21 @@ def test_names_and_native_events() -> None:
     assert not OTHERS & EVENT_BY_NAME.keys()
     assert KNOWN >= OTHERS
     for event in SENSED:
-        assert set(event.native) <= NATIVE.keys()
+        assert set(event.native) | set(event.seen) <= NATIVE.keys()
+        assert all(NATIVE[name].deniable for name in event.native if event.name != "procexit")
+        assert event.seen or event.name == "mprotect"
         assert event.args or event.name == "setsid"
         assert event.category in ("file", "net", "process", "user", "system", "signal", "ipc", "memory")
+
+
+def test_which_calls_an_event_counts_in() -> None:
+    calls = calls_of()
+    assert calls["file.open"] == {"open", "openat", "openat2", "creat", "open_by_handle_at"}
+    assert calls["process.executed"] == calls["process.exec_failed"] == {"execve", "execveat"}
+    assert calls["file.dup"] == {"dup", "dup2", "dup3"}
+    assert calls["process.exit"] == frozenset(), "it comes from no call"
+    assert "process.exec" not in calls, "the attempt is for rules that deny"
+    assert {name for event in SENSED for name in event.seen} == calls.keys()
 
 
 def test_arguments_that_stable_rules_use_are_named() -> None:
