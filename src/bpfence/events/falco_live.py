@@ -406,8 +406,16 @@ def _set(slot: int) -> _Take:
     return take
 
 
+def _of_program(slot: int) -> _Take:
+    """Something of the executable. Of a program that is about to be executed the record does not have it: it is of the caller's."""
+    return lambda event, _: None if event.record.event == "process.exec" else event.record.numbers.get(slot)
+
+
 def _exe_flag(bit: int) -> _Take:
     def take(event: LiveEvent, _: str | None) -> Value | None:
+        if event.record.event == "process.exec":
+            memfd = event.record.numbers.get(abi.NUM_FILE_MEMFD) if bit == abi.EXE_MEMFD else None
+            return None if memfd is None else memfd != 0
         value = event.record.numbers.get(abi.NUM_EXE_FLAGS)
         return None if value is None else value & bit != 0
 
@@ -425,6 +433,9 @@ def _exe(event: LiveEvent, _: str | None) -> Value | None:
 
 
 def _exepath(event: LiveEvent, _: str | None) -> Value | None:
+    if event.record.event == "process.exec":
+        # What is about to be executed. That is the one thing of the new program that is known, and what enforced rules are about.
+        return event.text(abi.STR_FILE_PATH)
     data = event.record.strings.get(abi.STR_PROCESS_EXE)
     if data is None:
         image = event.image()
@@ -922,8 +933,8 @@ _OWN: Final[Mapping[str, _Take]] = {
     "proc.vpgid.exepath": _leader(abi.NUM_PGID, 2), "proc.is_sid_leader": _leads(abi.NUM_SID), "proc.is_pgid_leader": _leads(abi.NUM_PGID),
     "proc.pid.ts": _started, "proc.ppid.ts": _parent_started, "proc.is_exe_writable": _exe_flag(abi.EXE_WRITABLE),
     "proc.is_exe_upper_layer": _exe_flag(abi.EXE_UPPER), "proc.is_exe_lower_layer": _exe_flag(abi.EXE_LOWER),
-    "proc.is_exe_from_memfd": _exe_flag(abi.EXE_MEMFD), "proc.exe_ino": _slot(abi.NUM_EXE_INO),
-    "proc.exe_ino.ctime": _slot(abi.NUM_EXE_CTIME), "proc.exe_ino.mtime": _slot(abi.NUM_EXE_MTIME),
+    "proc.is_exe_from_memfd": _exe_flag(abi.EXE_MEMFD), "proc.exe_ino": _of_program(abi.NUM_EXE_INO),
+    "proc.exe_ino.ctime": _of_program(abi.NUM_EXE_CTIME), "proc.exe_ino.mtime": _of_program(abi.NUM_EXE_MTIME),
     "proc.exe_ino.ctime_duration_pidns_start": _changed_in_namespace, "proc.pidns_init_start_ts": _namespace_started,
     "proc.aenv": _ancestor_environment,
     **{f"proc.{name}.{part}": _stream(number, index) for number, name in enumerate(("stdin", "stdout", "stderr"))

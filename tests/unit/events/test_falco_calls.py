@@ -59,6 +59,9 @@ def test_types_of_unusual_calls() -> None:
     assert event_type(seen("file.open", numbers={"NUM_CALL": 0xFFFF_FFFF_FFFF_FFFF})) is None
     assert event_type(seen("process.exec", "execve", flags=abi.EVENT_RESULT)) is None
     assert event_type(seen("process.exec", "execve", flags=abi.EVENT_DECISION)) == "execve"
+    assert event_type(seen("process.ptrace", "ptrace", flags=abi.EVENT_RESULT)) is None
+    assert event_type(seen("process.ptrace", "ptrace", flags=abi.EVENT_RESULT | abi.EVENT_DECISION)) == "ptrace"
+    assert event_type(seen("process.ptrace", "process_vm_readv", flags=abi.EVENT_RESULT)) == "process_vm_readv"
     assert call_name(0x40000000 | 520, 0) == "execve"
     assert call_name(5_000, 0) is None
 

@@ -318,6 +318,19 @@ def test_a_new_program() -> None:
     assert event.elements("fd.name") is None
 
 
+def test_a_program_about_to_be_executed() -> None:
+    event = made(
+        "process.exec", "execve", numbers={"NUM_FILE_MEMFD": 1, "NUM_EXE_FLAGS": abi.EXE_UPPER, "NUM_EXE_INO": 4},
+        strings={"STR_FILE_PATH": b"/tmp/x", "STR_PROCESS_EXE": b"/usr/bin/dash"}, action=abi.ACTION_DENY, error=1,
+        flags=abi.EVENT_DECISION,
+    )  # fmt: skip
+    check(event, {
+        "evt.type": "execve", "evt.res": "EPERM", "proc.exepath": "/tmp/x", "proc.is_exe_from_memfd": True, "proc.name": "sh",
+        "proc.is_exe_upper_layer": None, "proc.exe_ino": None, "proc.pname": "bash", "evt.arg[filename]": "/tmp/x",
+        "evt.arg[flags]": None,
+    })  # fmt: skip
+
+
 def test_processes_older_than_the_agent() -> None:
     images = {1: Image(2, 412, abi.EXEC_FROM_ITER, b"old", b"", b"/x"), 2: Image(0, 400, abi.EXEC_FROM_ITER, b"older", b"", b"/y")}
     proc = Proc(arguments={412: b"old\0-a\0", 400: b"older\0-b\0"}, started={400: 5}, environment={412: b"A=1\0B=\0", 400: b"C=2\0"})
