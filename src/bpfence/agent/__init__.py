@@ -224,10 +224,11 @@ class Agent:
         """compile, attach, seed, swap, release."""
         assert self._engine is not None
         policies, rules, diagnostics = loaded
-        compiled = compile_policies(policies, supported_events=self._engine.supported_events())
+        details = rules is not None
+        compiled = compile_policies(policies, supported_events=self._engine.supported_events(), details=details)
         if self._engine.attach(compiled.events):
             # Some program did not load after all. The compiler says what that means for each rule: an error where it denies.
-            compiled = compile_policies(policies, supported_events=self._engine.supported_events())
+            compiled = compile_policies(policies, supported_events=self._engine.supported_events(), details=details)
             self._engine.attach(compiled.events)
         self._engine.seed()
         self._watch_paths(compiled.objects)

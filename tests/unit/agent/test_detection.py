@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -452,4 +453,16 @@ def test_from_files_to_a_line_with_the_agents_own_events(tmp_path: Path) -> None
     rig.agent.step(0)
     [alert] = rig.output.dicts("alert")
     assert alert["message"].startswith("sh opened /tmp/link (result SUCCESS, number 3)"), "decided by the path, shown as it was asked for"
+    rig.agent.stop()
+
+
+@pytest.mark.parametrize(("rules", "wanted"), [(RULES, True), (RULES[RULES.index("- rule: Secret") :], True), (None, False)])
+def test_records_carry_details_where_there_are_falco_rules(tmp_path: Path, rules: str | None, wanted: bool) -> None:
+    rig = Rig(tmp_path, rules=rules or "")
+    if rules is None:
+        write_policy(rig.rules)
+    rig.agent.start()
+    [image] = [call[1] for call in rig.engine.calls if call[0] == "swap"]
+    [features] = struct.unpack_from("<I", image, abi.IMAGE_HEADER_OFFSETS["features"])
+    assert bool(features & abi.IMAGE_DETAILS) == wanted
     rig.agent.stop()
