@@ -173,6 +173,8 @@ class Agent:
         """Puts the policies in force, or raises and leaves what was in force before."""
         loaded = self._read()
         recorder = self._recorder()
+        if recorder is not None and loaded.rules is None:
+            self._report("--record records events of Falco rules, and there are none: nothing is recorded until a reload brings some")
         try:
             self._engine = self._kernel.load(self.settings.pin_dir)
         except BaseException:

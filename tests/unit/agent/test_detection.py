@@ -366,6 +366,26 @@ def test_a_recording_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> Non
     assert rig.engine.calls == []
 
 
+def test_a_recording_without_falco_rules_is_told(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, record=tmp_path / "recorded.jsonl")
+    write_policy(rig.rules)
+    rig.agent.start()
+    assert [text for text in rig.said if "--record records events of Falco rules" in text]
+    rig.agent.stop()
+    assert (tmp_path / "recorded.jsonl").read_bytes() == b""
+    assert "candidates" not in rig.output.dicts("status")[-1]
+
+
+def test_an_event_that_this_kernel_lacks_is_told_and_the_rest_works(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeEngine(missing={"file.open_failed"}))
+    rig.agent.start()
+    assert "file.open_failed" not in rig.engine.supported_events()
+    rig.open(*BOTH)
+    assert rig.fired() == ["Shadow by sh"]
+    assert any("file.open_failed" in text for text in rig.said)
+    rig.agent.stop()
+
+
 # ---- the parts ----
 
 

@@ -166,7 +166,8 @@ def test_the_base_is_of_fields_that_exist() -> None:
 def test_a_recording_has_a_limit_and_goes_on_after_a_rotation(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     said: list[str] = []
-    recorder = Recorder(path, "h", said.append, limit=2500)
+    now = 0.0
+    recorder = Recorder(path, "h", said.append, limit=2500, monotonic=lambda: now)
     for _ in range(20):
         recorder.add(event())
         recorder.flush()
@@ -176,8 +177,12 @@ def test_a_recording_has_a_limit_and_goes_on_after_a_rotation(tmp_path: Path) ->
     path.rename(tmp_path / "old")
     recorder.reopen()
     recorder.add(event())
+    recorder.flush()
+    path.rename(tmp_path / "older")
+    now += 1
+    recorder.add(event())
     recorder.close()
-    assert len(replayed(path)) == 1
+    assert [len(replayed(tmp_path / name)) for name in ("older", "e.jsonl")] == [1, 1], "with and without being told"
     assert len(said) == 1
 
 
