@@ -24,11 +24,14 @@ from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.procfs import Procfs
 from bpfence.events.records import KernelEvent, decode
 from bpfence.fields import EVENTS as NATIVE_EVENTS
+from bpfence.frontends.falco import load_files
 from bpfence.frontends.falco.fields import FIELDS, Argument
+from bpfence.rules import RuleSet
 from bpfence.seccomp.model import Arch
 from bpfence.seccomp.syscalls import number
 from tests.unit.events.samples import IMAGES, Image, record
 from tests.unit.events.test_falco_calls import seen
+from tests.unit.frontends.falco.trees import corpus
 
 CLOCK = Clock(lambda: 1_700_000_000_000_000_000, lambda: 0)
 MINUS = (1 << 64).__sub__
@@ -486,6 +489,65 @@ def test_what_the_kernel_says_of_itself(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(falco_live, name, Path("/nonexistent"))
     assert falco_live._all_capabilities() == (1 << 41) - 1
     assert falco_live._ephemeral_ports() == range(32768, 61000)
+
+
+# ---- Falco's own rules ----
+
+CONTAINER = f"/docker/{ID}"
+ANCESTORS = b"".join(abi.ANCESTOR_STRUCT.pack(*one, 0) for one in ((0x700000, 400), (0x600000, 1)))
+SSH_PORT = bytes([1, 2, 3, 4])
+OK = {"NUM_RESULT": 3}
+MET: list[tuple[str, tuple[Any, ...], str, dict[str, int], dict[str, bytes], Image | None]] = [
+    ("Read sensitive file untrusted", ("file.open", "openat", 0, 1, 0), "/", OK, {"STR_FILE_TEXT": b"../etc/shadow"}, None),
+    ("Read sensitive file untrusted", ("file.open", "openat", 0, 1, 0), "/", OK,
+     {"STR_FILE_TEXT": b"innocent", "STR_FILE_PATH": b"/etc/shadow"}, None),
+    ("Read sensitive file untrusted", ("file.open",), "/", {"NUM_FILE_FLAGS": 0}, {"STR_FILE_PATH": b"/etc/shadow"}, None),
+    ("Packet socket created in container", ("net.create", "socket", 17, 3, 0), CONTAINER, {"NUM_NET_FAMILY": 17, **OK}, {}, None),
+    ("Redirect STDOUT/STDIN to Network Connection in Container", ("file.dup", "dup2", 5, 1), CONTAINER,
+     {"NUM_RESULT": 1, "NUM_NET_FAMILY": 2, "NUM_NET_TYPE": 1}, {"STR_NET_LOCAL_IP": V4, "STR_NET_PEER_IP": SSH_PORT}, None),
+    ("PTRACE attached to process", ("process.trace", "ptrace", 16, 77), "/", {"NUM_RESULT": 0}, {}, None),
+    ("PTRACE anti-debug attempt", ("process.trace", "ptrace", 0, 0), "/", {"NUM_RESULT": MINUS(1)}, {}, None),
+    ("Fileless execution via memfd_create", ("process.executed", "execveat"), "/", {"NUM_EXE_FLAGS": abi.EXE_MEMFD}, {}, None),
+    ("Drop and execute new binary in container", ("process.executed", "execve"), CONTAINER, {"NUM_EXE_FLAGS": abi.EXE_UPPER}, {}, None),
+    ("Create Symlink Over Sensitive Files", ("file.symlink", "symlinkat"), "/", {"NUM_RESULT": 0},
+     {"STR_LINK_TARGET": b"/etc/shadow", "STR_FILE_PATH": b"/tmp/l"}, None),
+    ("Create Hardlink Over Sensitive Files", ("file.link", "linkat"), "/", {"NUM_RESULT": 0},
+     {"STR_FILE_NEW_PATH": b"/tmp/l", "STR_FILE_PATH": b"/etc/shadow"}, None),
+    ("Detect release_agent File Container Escapes", ("file.open", "open", 1, 2), CONTAINER, {"NUM_PROCESS_CAPS": 1 << 21 | 2, **OK},
+     {"STR_FILE_TEXT": b"/x/release_agent"}, None),
+    ("Clear Log Activities", ("file.open", "open", 1, 0o1001), "/", OK, {"STR_FILE_TEXT": b"/var/log/syslog"}, None),
+    ("Debugfs Launched in Privileged Container", ("process.executed", "execve"), CONTAINER, {"NUM_CAPS_BOUNDING": (1 << 64) - 1}, {},
+     Image(0x700000, 412, 0, b"debugfs", b"debugfs\0", b"/sbin/debugfs")),
+    ("Netcat Remote Code Execution in Container", ("process.executed", "execve"), CONTAINER, {},
+     {"STR_PROCESS_ARGS": b"nc\0-e\0/bin/sh\0"}, Image(0x700000, 412, 0, b"nc", b"nc\0", b"/bin/nc")),
+    ("Execution from /dev/shm", ("process.executed", "execve"), "/", {}, {"STR_PROCESS_EXE": b"/dev/shm/x", "STR_PROCESS_ARGS":
+     b"/dev/shm/x\0"}, None),
+    ("Disallowed SSH Connection Non Standard Port", ("net.connect", "connect", 3), "/",
+     {"NUM_RESULT": MINUS(115), "NUM_NET_TYPE": 1, "NUM_NET_LOCAL_PORT": 40000, "NUM_NET_PEER_PORT": 443},
+     {"STR_NET_LOCAL_IP": V4, "STR_NET_PEER_IP": SSH_PORT, "STR_PROCESS_ARGS": b"ssh\0h\0"},
+     Image(0x700000, 412, 0, b"ssh", b"ssh\0", b"/usr/bin/ssh")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "event", "cgroup", "numbers", "strings", "image"), MET)
+def test_stable_rules_are_met(
+    rule: str, event: tuple[Any, ...], cgroup: str, numbers: dict[str, int], strings: dict[str, bytes], image: Image | None
+) -> None:
+    rules = RuleSet(load_files([corpus()])[0].rules, matching="all")
+    image = image or Image(0x700000, 412, 0, b"cat", b"cat\0x\0", b"/usr/bin/cat")
+    made_up = made(
+        *event, maker=events(cgroup=cgroup, images={**IMAGES, 0x700001: image}), flags=abi.EVENT_RESULT,
+        numbers={
+            "NUM_TTY": 34816, "NUM_LOGINUID": 0xFFFFFFFF, "NUM_PROCESS_CAPS": 1, "NUM_EXE_FLAGS": 0, "NUM_FILE_MODE": 0o100640, **numbers,
+        },
+        strings={
+            "STR_ANCESTORS": ANCESTORS, "STR_PROCESS_CWD": b"/tmp", "STR_PROCESS_ARGS": image.args, "STR_PROCESS_EXE": image.exe, **strings,
+        },
+    )  # fmt: skip
+    assert [match.rule.name for match in rules.matches(made_up)] == [rule]
+    spelled = [field.name for field in FIELDS if field.argument is not Argument.KEY]
+    replayed = recorded(encode(record_of(made_up, spelled, num=1, host="h")))
+    assert [match.rule.name for match in rules.matches(replayed)] == [rule]
 
 
 def test_this_very_process() -> None:

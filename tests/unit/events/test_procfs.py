@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.events.procfs import MAX_STUCK, MAX_TEXT, Patience, Procfs, read_file
+from bpfence.events.procfs import HUNG_FOR, MAX_STUCK, MAX_TEXT, Patience, Procfs, read_file
 
 
 @pytest.fixture
@@ -99,6 +99,18 @@ def test_reads_are_bounded(tmp_path: Path) -> None:
     path = tmp_path / "big"
     path.write_bytes(b"x" * (MAX_TEXT * 3))
     assert len(read_file(path, MAX_TEXT)) == MAX_TEXT
+
+
+def test_patience_shrinks_for_a_minute() -> None:
+    now = [0.0]
+    release = threading.Event()
+    patience = Patience(0.04, clock=lambda: now[0])
+    for wanted in (0.04, 0.02, 0.01):
+        assert patience.seconds == wanted
+        assert patience.call(release.wait) is None
+    now[0] = HUNG_FOR
+    assert patience.seconds == 0.04
+    release.set()
 
 
 def test_what_hangs_is_given_up() -> None:
