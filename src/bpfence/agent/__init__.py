@@ -36,7 +36,7 @@ from bpfence import abi
 from bpfence.agent import follow, privileges
 from bpfence.agent.detection import Detection, Events, KernelEvents, View
 from bpfence.agent.generations import Generations, generation, state_path, write_whole
-from bpfence.agent.loading import ENFORCEMENT, FalcoOptions, Loaded, load, read_policies
+from bpfence.agent.loading import FalcoOptions, Loaded, load, read_policies
 from bpfence.agent.sandbox import find_hierarchy
 from bpfence.compiler import Compiled, compile_policies
 from bpfence.errors import BpfenceError, Diagnostic, PolicyError, UsageError
@@ -46,6 +46,7 @@ from bpfence.events.process import Clock, read_boot_id
 from bpfence.events.records import ExecImage
 from bpfence.events.source import Live, Observation
 from bpfence.events.values import printable
+from bpfence.frontends.falco.policies import ENFORCING
 from bpfence.outputs import Outputs
 from bpfence.outputs.limit import RateLimiter
 from bpfence.outputs.recording import Recorder
@@ -172,6 +173,8 @@ class Agent:
         """Puts the policies in force, or raises and leaves what was in force before."""
         loaded = self._read()
         recorder = self._recorder()
+        if recorder is not None and loaded.rules is None:
+            self._report("--record records events of Falco rules, and there are none: nothing is recorded until a reload brings some")
         try:
             self._engine = self._kernel.load(self.settings.pin_dir)
         except BaseException:
@@ -223,10 +226,11 @@ class Agent:
         """compile, attach, seed, swap, release."""
         assert self._engine is not None
         policies, rules, diagnostics = loaded
-        compiled = compile_policies(policies, supported_events=self._engine.supported_events())
+        details = rules is not None
+        compiled = compile_policies(policies, supported_events=self._engine.supported_events(), details=details)
         if self._engine.attach(compiled.events):
             # Some program did not load after all. The compiler says what that means for each rule: an error where it denies.
-            compiled = compile_policies(policies, supported_events=self._engine.supported_events())
+            compiled = compile_policies(policies, supported_events=self._engine.supported_events(), details=details)
             self._engine.attach(compiled.events)
         self._engine.seed()
         self._watch_paths(compiled.objects)
@@ -440,7 +444,7 @@ class Agent:
         now = self._monotonic()
         found = [pair for pair in found if self._limiter.allow(pair[0].key, pair[0].rate, pair[0].burst, now)]
         for rule, _ in found:
-            said = view.details(rule.rule) if rule.results or rule.policy == ENFORCEMENT else None
+            said = view.details(rule.rule) if rule.results or rule.policy == ENFORCING else None
             if said is not None:
                 carried[rule.key] = said
         assert self._source is not None

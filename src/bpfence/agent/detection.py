@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from bpfence.agent.generations import KEPT
-from bpfence.agent.loading import DETECTION
 from bpfence.events.alert import RuleInfo
 from bpfence.events.falco import FalcoEvent
 from bpfence.events.hostnames import Hostnames, mentioned
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent
 from bpfence.events.source import Observation
+from bpfence.frontends.falco.policies import WATCHING
 from bpfence.outputs.falco import details
 from bpfence.outputs.recording import Recorder
 from bpfence.rules import RuleSet
@@ -102,7 +102,7 @@ class Detection:
         self._known.pop(generation, None)
         if rules is not None:
             self._events = self._events or self._make()
-            named = {info.rule: info for info in infos if info.policy == DETECTION}
+            named = {info.rule: info for info in infos if info.policy == WATCHING}
             self._newest = self._known[generation] = _Known(rules, named, self._events)
         else:
             self._newest = None

@@ -14,15 +14,14 @@ import msgspec
 
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.frontends import falco, native
+from bpfence.frontends.falco.document import CODES
 from bpfence.frontends.falco.output import SUGGESTED
+from bpfence.frontends.falco.policies import ENFORCING, WATCHING
 from bpfence.frontends.falco.policies import policies as falco_policies
 from bpfence.frontends.falco.resolve import Rule as FalcoRule
-from bpfence.frontends.report import TextError
+from bpfence.frontends.report import Report, TextError
 from bpfence.policy import And, Condition, Policy, PolicySet, Rule
 from bpfence.rules import RuleSet
-
-DETECTION: Final = "falco"
-ENFORCEMENT: Final = "falco-enforce"
 
 
 class FalcoOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,13 +62,14 @@ def load(paths: Sequence[str], mode: str | None = None, scope: Condition | None 
         loaded, more = falco.load_files(theirs)
         diagnostics = [*diagnostics, *_taken(found), *(diagnostic for diagnostic in more if diagnostic.severity != "info")]
         rules = rule_set(loaded.rules, options)
+        diagnostics = list(dict.fromkeys([*diagnostics, *_undecided(rules)]))
         if loaded.rules and not rules.rules and (options.names or options.tags):
             raise UsageError("no Falco rule has such a name or tag at this priority")
     if any(diagnostic.severity == "error" for diagnostic in diagnostics):
         raise PolicyError(diagnostics)
     if rules is not None:
         made = falco_policies(rules.rules, paths=options.paths)
-    narrowed = tuple(_narrowed(policy, None if policy.name == DETECTION else mode, scope) for policy in made)
+    narrowed = tuple(_narrowed(policy, None if policy.name == WATCHING else mode, scope) for policy in made)
     return Loaded(PolicySet((*(_narrowed(policy, mode, scope) for policy in found.policies), *narrowed)), rules, diagnostics)
 
 
@@ -90,13 +90,21 @@ def read_policies(paths: Sequence[str], mode: str | None = None, scope: Conditio
     return PolicySet(tuple(_narrowed(policy, mode, scope) for policy in found.policies)), diagnostics
 
 
+def _undecided(rules: RuleSet) -> list[Diagnostic]:
+    """What the kernel cannot decide of the chosen rules that deny, where paths are compared otherwise than `load_files` has checked."""
+    report = Report(CODES)
+    for rule in rules.rules:
+        falco.check_enforcement(rule, report, paths=rules.paths)
+    return report.diagnostics
+
+
 def _taken(policies: PolicySet) -> list[Diagnostic]:
     """Native policies that have the names that Falco's rules go under."""
-    hint = f"rename it: Falco rules are reported as the policies {DETECTION} and {ENFORCEMENT}"
+    hint = f"rename it: Falco rules are reported as the policies {WATCHING} and {ENFORCING}"
     return [
         Diagnostic(policy.location, f"a policy cannot be named {policy.name!r} beside Falco rules", hint, code="duplicate-policy")
         for policy in policies.policies
-        if policy.name in (DETECTION, ENFORCEMENT)
+        if policy.name in (WATCHING, ENFORCING)
     ]
 
 

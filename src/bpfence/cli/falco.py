@@ -33,6 +33,7 @@ from bpfence.frontends.falco.fields import CLASSES, FIELDS, Argument, Field
 from bpfence.frontends.falco.output import SUGGESTED
 from bpfence.frontends.falco.resolve import Rule
 from bpfence.outputs.falco import form, of_match
+from bpfence.policy import FAILURE, SUCCESS
 from bpfence.rules import Match, RuleSet
 
 FINDINGS: Final = 1
@@ -107,6 +108,12 @@ def explain(files: Sequence[str], names: Sequence[str], as_json: bool) -> None:
             console.print(line)
 
 
+_REPORTED: Final = {
+    0: "never", SUCCESS: "when the call has succeeded", FAILURE: "when the call has failed",
+    SUCCESS | FAILURE: "when the call has succeeded or failed",
+}  # fmt: skip
+
+
 def _explained(rule: Rule) -> dict[str, Any]:
     enforcing = rule.enforcement is not None and rule.enforcement.action != "audit"
     lowered = lower.enforced(rule) if enforcing else lower.lower(rule)
@@ -114,7 +121,7 @@ def _explained(rule: Rule) -> dict[str, Any]:
     return {
         "rule": rule.name, "priority": rule.priority, "enabled": rule.enabled, "tags": list(rule.tags), "location": str(rule.location),
         "action": rule.enforcement.action if rule.enforcement else "audit", "types": types, "condition": resolve.show(rule.condition),
-        "output": rule.output_text, "exact": lowered.exact,
+        "output": rule.output_text, "exact": lowered.exact, "reported": "before the act" if enforcing else _REPORTED[lowered.results],
         "kernel": {native: conversion.condition_text(condition) for native, condition in lowered.conditions.items()},
         "user_space": [{"test": left.text, "reason": left.reason, "hint": left.hint, "location": str(left.place)} for left in lowered.left],
         "unsensed": list(lowered.unsensed),
@@ -128,6 +135,8 @@ def _explanation(rule: dict[str, Any]) -> Iterator[Text]:
     )
     yield Text(f"  event types  {' '.join(rule['types'])}")
     yield Text(f"  condition    {printable(rule['condition'])}")
+    if rule["kernel"]:
+        yield Text(f"  reported     {rule['reported']}")
     for native, condition in rule["kernel"].items():
         yield Text.assemble(("  kernel       ", "green"), f"{native}: {printable(condition)}")
     if rule["exact"]:

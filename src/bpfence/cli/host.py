@@ -19,13 +19,14 @@ from rich.text import Text
 
 from bpfence.agent import Agent, Kernel, LiveKernel, Settings, Signals, to_stderr
 from bpfence.agent.generations import Generations, state_path
-from bpfence.agent.loading import FalcoOptions, load
+from bpfence.agent.loading import FalcoOptions, read_policies
 from bpfence.agent.sandbox import CANNOT_RUN, NOT_FOUND, Hierarchy, Sandbox, exit_code, find_hierarchy
 from bpfence.cli import falco
 from bpfence.cli.show import Command, emit_json, json_option, out, show_diagnostics, table
 from bpfence.errors import BpfenceError, KernelError, UsageError
 from bpfence.events.process import read_boot_id
 from bpfence.events.values import printable
+from bpfence.frontends.falco import split
 from bpfence.outputs import FORMATS, open_outputs, with_format
 
 PIN_DIR: Final = "/sys/fs/bpf/bpfence"
@@ -130,7 +131,8 @@ def exec_command(
     from bpfence.agent.confine import filters_of  # what checks policies and reads events does without libseccomp
 
     options = FalcoOptions(**falco_options)
-    filters = filters_of(profile, load(policies, mode, None, options).policies.policies, to_stderr)
+    natives, _ = split(policies)  # filters are not in Falco's files
+    filters = filters_of(profile, read_policies(natives, mode)[0].policies, to_stderr)
     ignored = {signal.SIGINT, signal.SIGQUIT}  # a terminal sends them to the command as well
     forwarded = {signal.SIGTERM, signal.SIGHUP}
     with Sandbox(hierarchy()) as sandbox, Signals(ignored | forwarded) as signals:

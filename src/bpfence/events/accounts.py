@@ -26,6 +26,8 @@ MAX_HOST: Final = 4096
 FRESH: Final = 2.0
 """Seconds for which a namespace's files are taken to be unchanged."""
 HOST_FRESH: Final = 60.0
+HOST_PATIENCE: Final = 0.5
+"""Seconds that this host's own lookup may take: it may ask a directory server."""
 UNKNOWN: Final = "<NA>"
 """What Falco gives for a user or group that has no entry."""
 
@@ -67,6 +69,8 @@ class Accounts:
         self._proc = str(proc)
         self._clock = clock
         self._patience = patience or Patience()
+        # Of its own: no container can make this host's lookups slow.
+        self._host_patience = Patience(HOST_PATIENCE)
         self._namespaces: OrderedDict[int, _Known] = OrderedDict()
         self._host: OrderedDict[tuple[str, int], tuple[float, list[str] | None]] = OrderedDict()
         self._own = _own_namespace(self._proc) if host_namespace is None else host_namespace
@@ -108,7 +112,7 @@ class Accounts:
         cached = self._host.get((file, number))
         if cached is not None and now - cached[0] < HOST_FRESH:
             return cached[1]
-        found = self._patience.call(lambda: _ON_HOST[file](number))
+        found = self._host_patience.call(lambda: _ON_HOST[file](number))
         self._host[file, number] = (now, found)
         if len(self._host) > MAX_HOST:
             self._host.popitem(last=False)

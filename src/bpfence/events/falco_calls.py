@@ -58,14 +58,6 @@ class Call(Protocol):
 
 # ---- which event a record is ----
 
-_AFTERWARDS: Final[Mapping[str, str]] = {
-    "process.executed": "execve execveat", "process.exec_failed": "execve execveat", "file.open_failed":
-    "open openat openat2 creat open_by_handle_at", "file.dup": "dup dup2 dup3", "process.trace": "ptrace", "process.unshare": "unshare",
-    "process.setns": "setns", "process.prctl": "prctl", "process.capset": "capset", "process.chroot": "chroot",
-    "process.chdir": "chdir fchdir", "process.setsid": "setsid", "kernel.io_uring_setup": "io_uring_setup", "kernel.memfd": "memfd_create",
-    "kernel.userfaultfd": "userfaultfd", "kernel.fsconfig": "fsconfig",
-}  # fmt: skip
-
 _CANONICAL: Final[Mapping[str, str]] = {
     "file.open": "openat", "file.open_failed": "openat", "file.unlink": "unlinkat", "file.rmdir": "unlinkat", "file.rename": "renameat2",
     "file.link": "linkat", "file.symlink": "symlinkat", "file.mkdir": "mkdirat", "file.chmod": "fchmodat", "file.chown": "fchownat",
@@ -74,21 +66,26 @@ _CANONICAL: Final[Mapping[str, str]] = {
     "process.exec_failed": "execve", "process.signal": "kill", "process.ptrace": "ptrace", "process.setuid": "setuid",
     "process.setgid": "setgid", "kernel.bpf": "bpf", "kernel.module": "finit_module", "kernel.mount": "mount", "kernel.umount": "umount2",
     "kernel.setns": "setns", "kernel.userns": "unshare", "kernel.pivot_root": "pivot_root",
-    **{event: types for event, types in _AFTERWARDS.items() if " " not in types}, "process.chdir": "chdir",
+    "process.trace": "ptrace", "process.unshare": "unshare", "process.setns": "setns", "process.prctl": "prctl", "process.capset": "capset",
+    "process.chroot": "chroot", "process.chdir": "chdir", "process.setsid": "setsid", "kernel.io_uring_setup": "io_uring_setup",
+    "kernel.memfd": "memfd_create", "kernel.userfaultfd": "userfaultfd", "kernel.fsconfig": "fsconfig",
 }  # fmt: skip
 """The type of an event that no system call of its own stands behind."""
 
 
-def _types() -> Mapping[str, frozenset[str]]:
-    found: dict[str, set[str]] = {event: set(types.split()) for event, types in _AFTERWARDS.items()}
+def _types(*attributes: str) -> Mapping[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
     for event in SENSED:
-        for native in event.native:
-            found.setdefault(native, set()).add(event.name)
+        for attribute in attributes:
+            for native in getattr(event, attribute):
+                found.setdefault(native, set()).add(event.name)
     return {native: frozenset(types) for native, types in found.items()}
 
 
-TYPES: Final = _types()
-"""Native event → the types that it can be."""
+SEEN: Final = _types("seen")
+"""Native event → the types that it can be, for what is reported when it is done."""
+TYPES: Final = _types("native", "seen")
+"""The same for what is about to be done, too."""
 
 _SUBCALLS: Final = {number: name for name, number in SOCKETCALL.items()}
 
@@ -114,9 +111,8 @@ def event_type(record: KernelEvent) -> str | None:
         return "procexit"
     if event == "process.executed":
         return "execve"
-    if event == "process.exec" and record.flags & abi.EVENT_RESULT and not record.flags & abi.EVENT_DECISION:
-        return None
-    types = TYPES.get(event)
+    done = record.flags & (abi.EVENT_RESULT | abi.EVENT_DECISION) == abi.EVENT_RESULT
+    types = (SEEN if done else TYPES).get(event)
     if types is None:
         return None
     number = record.numbers.get(abi.NUM_CALL)
@@ -223,17 +219,7 @@ _PRCTL: Final = {
 }  # fmt: skip
 _PR_SET_NAME: Final = 15
 
-# include/uapi/linux/ptrace.h and arch/x86/include/uapi/asm/ptrace-abi.h
-PTRACE: Final = {
-    0: "PTRACE_TRACEME", 1: "PTRACE_PEEKTEXT", 2: "PTRACE_PEEKDATA", 3: "PTRACE_PEEKUSR", 4: "PTRACE_POKETEXT", 5: "PTRACE_POKEDATA",
-    6: "PTRACE_POKEUSR", 7: "PTRACE_CONT", 8: "PTRACE_KILL", 9: "PTRACE_SINGLESTEP", 12: "PTRACE_GETREGS", 13: "PTRACE_SETREGS",
-    14: "PTRACE_GETFPREGS", 15: "PTRACE_SETFPREGS", 16: "PTRACE_ATTACH", 17: "PTRACE_DETACH", 18: "PTRACE_GETFPXREGS",
-    19: "PTRACE_SETFPXREGS", 21: "PTRACE_OLDSETOPTIONS", 24: "PTRACE_SYSCALL", 25: "PTRACE_GET_THREAD_AREA",
-    26: "PTRACE_SET_THREAD_AREA", 30: "PTRACE_ARCH_PRCTL", 31: "PTRACE_SYSEMU", 32: "PTRACE_SYSEMU_SINGLESTEP", 33: "PTRACE_SINGLEBLOCK",
-    0x4200: "PTRACE_SETOPTIONS", 0x4201: "PTRACE_GETEVENTMSG", 0x4202: "PTRACE_GETSIGINFO", 0x4203: "PTRACE_SETSIGINFO",
-    0x4204: "PTRACE_GETREGSET", 0x4205: "PTRACE_SETREGSET", 0x4206: "PTRACE_SEIZE", 0x4207: "PTRACE_INTERRUPT", 0x4208: "PTRACE_LISTEN",
-    0x4209: "PTRACE_PEEKSIGINFO", 0x420A: "PTRACE_GETSIGMASK", 0x420B: "PTRACE_SETSIGMASK",
-}  # fmt: skip
+_PTRACE: Final = {number: name for name, number in names.TABLES["ptrace_request"].numbers.items()}
 
 # enum fsconfig_command of include/uapi/linux/mount.h
 _FSCONFIG: Final = {
@@ -479,6 +465,12 @@ def _exec_name(call: Call) -> Argument:
     return _field("proc.exepath")(call)
 
 
+def _exe_flags(call: Call) -> Argument:
+    """About the executable; of one that is about to be executed nothing is known yet."""
+    value = None if call.record.event == "process.exec" else call.record.numbers.get(abi.NUM_EXE_FLAGS)
+    return ABSENT if value is None else _EXE(value)
+
+
 def _clone_flags(call: Call) -> Argument:
     value = call.record.numbers.get(abi.NUM_CLONE_FLAGS)
     return ABSENT if value is None else _CLONE(value & ~0xFF)
@@ -491,7 +483,7 @@ _EXEC: Final[Mapping[str, Make]] = {
     "exe": _field("proc.exe"), "args": _field("proc.args"), "tid": _field("thread.tid"), "pid": _field("proc.pid"),
     "ptid": _field("proc.ppid"), "cwd": _field("proc.cwd"), "comm": _field("proc.name"), "cgroups": _field("thread.cgroups"),
     "env": _field("proc.env"), "tty": _field("proc.tty"), "vpgid": _field("proc.vpgid"), "pgid": _field("proc.pgid"),
-    "loginuid": _field("user.loginuid"), "flags": _slot_flags(abi.NUM_EXE_FLAGS, _EXE), "uid": _field("user.uid"),
+    "loginuid": _field("user.loginuid"), "flags": _exe_flags, "uid": _field("user.uid"),
     "gid": _field("group.gid"), "cap_inheritable": _field("thread.cap_inheritable"), "cap_permitted": _field("thread.cap_permitted"),
     "cap_effective": _field("thread.cap_effective"), "exe_ino": _slot(abi.NUM_EXE_INO), "exe_ino_ctime": _slot(abi.NUM_EXE_CTIME),
     "exe_ino_mtime": _slot(abi.NUM_EXE_MTIME), "trusted_exepath": _field("proc.exepath"), "filename": _exec_name,
@@ -542,7 +534,7 @@ _BY_TYPE: Final[Mapping[str, Mapping[str, Make]]] = {
     "kill": {"pid": _number(0), "sig": _signal}, "tkill": {"tid": _number(0), "sig": _signal},
     "tgkill": {"pid": _number(0), "tid": _number(1), "sig": _signal},
     "ptrace": {
-        "addr": _hexadecimal(2), "data": _hexadecimal(3), "request": _named(0, PTRACE, "PTRACE_UNKNOWN"), "pid": _number(1),
+        "addr": _hexadecimal(2), "data": _hexadecimal(3), "request": _named(0, _PTRACE, "PTRACE_UNKNOWN"), "pid": _number(1),
     },
     "process_vm_readv": {"pid": _number(0)}, "process_vm_writev": {"pid": _number(0)},
     "mount": {

@@ -32,6 +32,8 @@ from bpfence.events.records import ExecImage, KernelEvent
 from bpfence.frontends.expand import container
 
 SECOND: Final = 1_000_000_000
+LAST_MOMENT: Final = 253402300799 * SECOND
+"""The end of the year 9999, the last that can be written."""
 MAX_CGROUPS: Final = 4096
 MAX_PEERS: Final = 4096
 HOST: Final = "host"
@@ -75,7 +77,7 @@ class LiveEvents:
         if kind is None:
             return None
         self._count += 1
-        moment = self.clock.wall(record.time)
+        moment = min(max(self.clock.wall(record.time), 0), LAST_MOMENT)
         if self._count == 1:
             self._first = self._last = moment
         made = LiveEvent(self, record, kind, moment, self._count, moment - self._first, moment - self._last)
@@ -404,8 +406,16 @@ def _set(slot: int) -> _Take:
     return take
 
 
+def _of_program(slot: int) -> _Take:
+    """Something of the executable. Of a program that is about to be executed the record does not have it: it is of the caller's."""
+    return lambda event, _: None if event.record.event == "process.exec" else event.record.numbers.get(slot)
+
+
 def _exe_flag(bit: int) -> _Take:
     def take(event: LiveEvent, _: str | None) -> Value | None:
+        if event.record.event == "process.exec":
+            memfd = event.record.numbers.get(abi.NUM_FILE_MEMFD) if bit == abi.EXE_MEMFD else None
+            return None if memfd is None else memfd != 0
         value = event.record.numbers.get(abi.NUM_EXE_FLAGS)
         return None if value is None else value & bit != 0
 
@@ -423,6 +433,9 @@ def _exe(event: LiveEvent, _: str | None) -> Value | None:
 
 
 def _exepath(event: LiveEvent, _: str | None) -> Value | None:
+    if event.record.event == "process.exec":
+        # What is about to be executed. That is the one thing of the new program that is known, and what enforced rules are about.
+        return event.text(abi.STR_FILE_PATH)
     data = event.record.strings.get(abi.STR_PROCESS_EXE)
     if data is None:
         image = event.image()
@@ -705,6 +718,8 @@ _FIRST: Final = frozenset({
 """Types whose descriptor is their first argument."""
 _MADE: Final = {"memfd_create": "memfd", "userfaultfd": "userfaultfd", "io_uring_setup": "io_uring"}
 _IP: Final = {"AF_INET": 2, "AF_INET6": 10}
+_FILE_TYPE: Final = 0o170000
+_O_DIRECTORY: Final = 0o200000
 _FILES: Final = frozenset({"fchmod", "fchown", "finit_module"})
 
 
@@ -746,10 +761,11 @@ def _fd_type(event: LiveEvent, _: str | None) -> Value | None:
     if _is_socket(event):
         return _socket_type(event)
     if event.record.event in _OPENS:
-        mode, flags = event.record.numbers.get(abi.NUM_FILE_MODE, 0), event.record.numbers.get(abi.NUM_FILE_FLAGS, 0)
-        return "directory" if stat.S_ISDIR(mode) or (not stat.S_IFMT(mode) and flags & 0o200000) else "file"
+        kind = event.record.numbers.get(abi.NUM_FILE_MODE, 0) & _FILE_TYPE
+        directory = kind == stat.S_IFDIR or (not kind and event.record.numbers.get(abi.NUM_FILE_FLAGS, 0) & _O_DIRECTORY)
+        return "directory" if directory else "file"
     if event.type in _FILES:
-        return "directory" if stat.S_ISDIR(event.record.numbers.get(abi.NUM_FILE_MODE, 0)) else "file"
+        return "directory" if event.record.numbers.get(abi.NUM_FILE_MODE, 0) & _FILE_TYPE == stat.S_IFDIR else "file"
     if event.type == "fchdir":
         return "directory"
     found = _from_procfs(event)
@@ -917,8 +933,8 @@ _OWN: Final[Mapping[str, _Take]] = {
     "proc.vpgid.exepath": _leader(abi.NUM_PGID, 2), "proc.is_sid_leader": _leads(abi.NUM_SID), "proc.is_pgid_leader": _leads(abi.NUM_PGID),
     "proc.pid.ts": _started, "proc.ppid.ts": _parent_started, "proc.is_exe_writable": _exe_flag(abi.EXE_WRITABLE),
     "proc.is_exe_upper_layer": _exe_flag(abi.EXE_UPPER), "proc.is_exe_lower_layer": _exe_flag(abi.EXE_LOWER),
-    "proc.is_exe_from_memfd": _exe_flag(abi.EXE_MEMFD), "proc.exe_ino": _slot(abi.NUM_EXE_INO),
-    "proc.exe_ino.ctime": _slot(abi.NUM_EXE_CTIME), "proc.exe_ino.mtime": _slot(abi.NUM_EXE_MTIME),
+    "proc.is_exe_from_memfd": _exe_flag(abi.EXE_MEMFD), "proc.exe_ino": _of_program(abi.NUM_EXE_INO),
+    "proc.exe_ino.ctime": _of_program(abi.NUM_EXE_CTIME), "proc.exe_ino.mtime": _of_program(abi.NUM_EXE_MTIME),
     "proc.exe_ino.ctime_duration_pidns_start": _changed_in_namespace, "proc.pidns_init_start_ts": _namespace_started,
     "proc.aenv": _ancestor_environment,
     **{f"proc.{name}.{part}": _stream(number, index) for number, name in enumerate(("stdin", "stdout", "stderr"))

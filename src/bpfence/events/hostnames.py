@@ -104,7 +104,8 @@ class Hostnames:
         for name, entry in self._entries.items():
             if entry.due <= self._clock() and not self._wake.is_set():
                 self._refresh(name, entry)
-        return min((entry.due for entry in self._entries.values()), default=LAST) - self._clock()
+        now = self._clock()
+        return min((entry.due for entry in self._entries.values()), default=now + LAST) - now
 
     def _refresh(self, name: str, entry: _Entry) -> None:
         found = self._addresses(name)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -22,7 +24,10 @@ MAX_TABLE: Final = 256 << 10
 """Bytes of a table of sockets that are looked at."""
 MAX_DESCRIPTORS: Final = 256
 PATIENCE: Final = 0.25
+"""Seconds that reading a process's memory, or a container's file, may take."""
 MAX_STUCK: Final = 4
+MAX_HUNG: Final = 8
+HUNG_FOR: Final = 60.0
 HERTZ: Final = os.sysconf("SC_CLK_TCK")
 SECOND: Final = 1_000_000_000
 _STEP: Final = 2 * SECOND // HERTZ
@@ -38,13 +43,22 @@ _O_DIRECTORY: Final = 0o200000
 class Patience:
     """Work that may hang, done on a thread of its own: its result, or None where it has not ended in time or could not be done.
 
-    Threads that hang are left behind (nothing can end them); while there are too many of them, no more work is begun.
+    Threads that hang are left behind (nothing can end them); while there are too many of them, no more work is begun. Whenever work has
+    hung, the time that work is given is halved for a minute: whoever can make it hang must not be able to hold up everything.
     """
 
-    def __init__(self, seconds: float = PATIENCE, stuck: int = MAX_STUCK) -> None:
+    def __init__(self, seconds: float = PATIENCE, stuck: int = MAX_STUCK, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._limit = stuck
+        self._clock = clock
         self._stuck: list[threading.Thread] = []
+        self._hung: deque[float] = deque(maxlen=MAX_HUNG)
+
+    @property
+    def seconds(self) -> float:
+        """How long work may take now."""
+        since = self._clock() - HUNG_FOR
+        return self._seconds / (1 << sum(moment > since for moment in self._hung))
 
     def call(self, work: Callable[[], T]) -> T | None:
         """The result of `work`, None where there is none. OSError of the work counts as none."""
@@ -61,9 +75,10 @@ class Patience:
 
         thread = threading.Thread(target=run, name="bpfence-read", daemon=True)
         thread.start()
-        thread.join(self._seconds)
+        thread.join(self.seconds)
         if thread.is_alive():
             self._stuck.append(thread)
+            self._hung.append(self._clock())
             return None
         return found[0] if found else None
 

@@ -96,8 +96,10 @@ class JsonLinesFile:
         self._writer.write(self._descriptor, lines)
 
     def size(self) -> int:
-        """Bytes in the file, 0 where there is none."""
-        return os.fstat(self._descriptor).st_size if self._descriptor >= 0 else 0
+        """Bytes in the file that is now at the path, looked at as `write` does."""
+        if self._descriptor < 0 or self._moved():
+            self.reopen()
+        return os.fstat(self._descriptor).st_size
 
     def reopen(self) -> None:
         """Let go of the file and open what is at the path. When that fails, the next write tries again."""

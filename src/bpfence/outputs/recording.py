@@ -8,6 +8,7 @@ is private and append-only like every file of lines; a recording that fails is r
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -77,13 +78,16 @@ def _sources(getters: Iterable[Getter]) -> Iterator[Source]:
 
 
 class Recorder:
-    """Events to be written with the next `flush`. UsageError is for who opens it: OSError where the file cannot be opened.
+    """Events to be written with the next `flush`. OSError where the file cannot be opened.
 
     `report` gets the first failure, and the first success after it; `lost` counts the events that are not in the file.
     """
 
-    def __init__(self, path: Path, host: str, report: Callable[[str], None], *, limit: int = MAX_BYTES) -> None:
-        self._file = JsonLinesFile(path)
+    def __init__(
+        self, path: Path, host: str, report: Callable[[str], None], *, limit: int = MAX_BYTES,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._file = JsonLinesFile(path, monotonic)
         self._path = path
         self._host = host
         self._report = report
@@ -121,9 +125,7 @@ class Recorder:
             self._file.append(lines)
         except (OSError, ValueError) as error:
             self.lost += len(lines)
-            if not self._failing:
-                self._report(f"recording to {self._path} failed: {error}; events are not recorded until it works again")
-            self._failing = True
+            self._failed(error)
         else:
             if self._failing:
                 self._report(f"recording to {self._path} works again; {self.lost} events were lost so far")
@@ -134,7 +136,7 @@ class Recorder:
             self._full = False
             return True
         if not self._full:
-            self._report(f"the recording {self._path} is full ({self._limit:,} bytes); move it away and reload to go on")
+            self._report(f"the recording {self._path} is full ({self._limit:,} bytes); move it away to go on")
         self._full = True
         return False
 
@@ -143,11 +145,17 @@ class Recorder:
         try:
             self._file.reopen()
         except (OSError, ValueError) as error:
-            if not self._failing:
-                self._report(f"recording to {self._path} failed: {error}; events are not recorded until it works again")
-            self._failing = True
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if not self._failing:
+            self._report(f"recording to {self._path} failed: {error}; events are not recorded until it works again")
+        self._failing = True
 
     def close(self) -> None:
         """Write what is waiting and let go of the file."""
         self.flush()
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            self._failed(error)

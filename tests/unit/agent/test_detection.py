@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -365,6 +366,26 @@ def test_a_recording_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> Non
     assert rig.engine.calls == []
 
 
+def test_a_recording_without_falco_rules_is_told(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, record=tmp_path / "recorded.jsonl")
+    write_policy(rig.rules)
+    rig.agent.start()
+    assert [text for text in rig.said if "--record records events of Falco rules" in text]
+    rig.agent.stop()
+    assert (tmp_path / "recorded.jsonl").read_bytes() == b""
+    assert "candidates" not in rig.output.dicts("status")[-1]
+
+
+def test_an_event_that_this_kernel_lacks_is_told_and_the_rest_works(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeEngine(missing={"file.open_failed"}))
+    rig.agent.start()
+    assert "file.open_failed" not in rig.engine.supported_events()
+    rig.open(*BOTH)
+    assert rig.fired() == ["Shadow by sh"]
+    assert any("file.open_failed" in text for text in rig.said)
+    rig.agent.stop()
+
+
 # ---- the parts ----
 
 
@@ -452,4 +473,16 @@ def test_from_files_to_a_line_with_the_agents_own_events(tmp_path: Path) -> None
     rig.agent.step(0)
     [alert] = rig.output.dicts("alert")
     assert alert["message"].startswith("sh opened /tmp/link (result SUCCESS, number 3)"), "decided by the path, shown as it was asked for"
+    rig.agent.stop()
+
+
+@pytest.mark.parametrize(("rules", "wanted"), [(RULES, True), (RULES[RULES.index("- rule: Secret") :], True), (None, False)])
+def test_records_carry_details_where_there_are_falco_rules(tmp_path: Path, rules: str | None, wanted: bool) -> None:
+    rig = Rig(tmp_path, rules=rules or "")
+    if rules is None:
+        write_policy(rig.rules)
+    rig.agent.start()
+    [image] = [call[1] for call in rig.engine.calls if call[0] == "swap"]
+    [features] = struct.unpack_from("<I", image, abi.IMAGE_HEADER_OFFSETS["features"])
+    assert bool(features & abi.IMAGE_DETAILS) == wanted
     rig.agent.stop()

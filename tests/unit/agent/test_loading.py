@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.agent.loading import DETECTION, ENFORCEMENT, FalcoOptions, load, read_policies
+from bpfence.agent.loading import FalcoOptions, load, read_policies
 from bpfence.errors import PolicyError
 from bpfence.evaluate import verdict
+from bpfence.frontends.falco.policies import ENFORCING, WATCHING
 from bpfence.policy import Action, Atom, Op
 from tests.unit.agent.fakes import write_policy
 from tests.unit.agent.falco_rig import RULES
@@ -29,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_of_both_and_files_in_order(folder: Path) -> None:
     found = load([str(folder)])
-    assert [policy.name for policy in found.policies.policies] == ["guard", DETECTION, ENFORCEMENT]
+    assert [policy.name for policy in found.policies.policies] == ["guard", WATCHING, ENFORCING]
     assert found.rules is not None
     assert [rule.name for rule in found.rules.rules] == ["Shadow by sh", "Shadow by anyone", "Secret"]
     overlay = folder.parent / "overlay.yaml"
@@ -61,7 +62,7 @@ def test_scope_and_mode_reach_rules_of_both_kinds(folder: Path) -> None:
     audited = load([str(folder)], "audit").policies
     assert verdict(audited, {**OPEN, "file.path": "/secret/a"}).action is Action.AUDIT
     assert {policy.name: policy.mode for policy in load([str(folder)], "enforce").policies.policies} == {
-        "guard": "enforce", DETECTION: "audit", ENFORCEMENT: "enforce",
+        "guard": "enforce", WATCHING: "audit", ENFORCING: "enforce",
     }  # fmt: skip
 
 
@@ -70,7 +71,16 @@ def test_falcos_stable_rules_load_without_a_word() -> None:
     assert found.diagnostics == []
     assert found.rules is not None
     assert len(found.rules.rules) == 25
-    assert {(policy.name, len(policy.rules)) for policy in found.policies.policies} == {(DETECTION, 25)}
+    assert {(policy.name, len(policy.rules)) for policy in found.policies.policies} == {(WATCHING, 25)}
+
+
+def test_a_rule_that_blocks_by_text_paths_is_refused_atom_by_atom(folder: Path) -> None:
+    with pytest.raises(PolicyError) as caught:
+        load([str(folder / "rules.yaml")], options=FalcoOptions(paths="text"))
+    [found] = [one for one in caught.value.diagnostics if one.severity == "error"]
+    assert found.code == "not-enforceable"
+    assert "fd.name startswith /secret/" in found.message
+    load([str(folder / "rules.yaml")], options=FalcoOptions(paths="text", disabled=("Secret",)))
 
 
 def test_options_reach_the_rule_set(folder: Path) -> None:

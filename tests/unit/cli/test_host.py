@@ -236,9 +236,9 @@ def rules(tmp_path: Path, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -
     return path
 
 
-def say_open(kernel: FakeKernel, paths: list[str], *names: str, **options: Any) -> None:
+def say_open(kernel: FakeKernel, files: list[str], *names: str, **options: Any) -> None:
     """An open of /etc/shadow that rules may match, waiting before the agent starts: the verdict's number comes from the same files."""
-    found = load(paths, options=FalcoOptions(**options)).policies
+    found = load(files, options=FalcoOptions(**options)).policies
     compiled = compile_policies(found, supported_events=kernel.engine.supported_events())
     header = {"sequence": 1, "generation": 1, "flags": EVENT_RESULT, "verdicts": (verdict_of(compiled, *names),), "error": 0}
     kernel.engine.batches.append([("alerts", record("file.open", {"NUM_RESULT": 3}, {"STR_FILE_PATH": b"/etc/shadow"}, **header))])
@@ -274,9 +274,10 @@ def test_run_with_falco_rules_and_policies(rules: Path, policy: Path, kernel: Fa
 
 
 def test_run_with_options_of_falco(rules: Path, kernel: FakeKernel, tmp_path: Path) -> None:
-    say_open(kernel, [str(rules)], "Shadow by anyone", disabled=("*by sh",))
-    options = ("--disable-rule", "*by sh", "--rule-matching", "all", "--append-output", "(x)", "--priority", "notice")
-    result = run_until_ready(tmp_path / "ready", "-p", rules, "--format", "falco-text", "--strict-paths", "text", *options)
+    say_open(kernel, [str(rules)], "Shadow by anyone", disabled=("*by sh", "Secret"), paths="text")
+    chosen = ("--disable-rule", "*by sh", "--disable-rule", "Secret", "--priority", "notice")
+    how = ("--rule-matching", "all", "--append-output", "(x)", "--strict-paths", "text")
+    result = run_until_ready(tmp_path / "ready", "-p", rules, "--format", "falco-text", *chosen, *how)
     assert code(result) == 0
     assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{9}: Notice sh opened /etc/shadow \(x\)", result.stdout.splitlines()[1])
 

@@ -113,7 +113,8 @@ def kernel_events() -> list[FalcoEvent]:
     here, creating, refused = -100 & (1 << 64) - 1, 0o1102, -115 & (1 << 64) - 1
     opened = {"NUM_RESULT": 3, "NUM_CALL": 257, "NUM_CALL_ARG0": here, "NUM_CALL_ARG2": creating, "NUM_CALL_ARG3": 0o640}
     opened |= {"NUM_FILE_MODE": 0o100644, "NUM_FILE_FLAGS": creating, "NUM_FILE_DEV": 8 << 20, "NUM_FILE_INO": 5}
-    opened |= {"NUM_LOGINUID": 0xFFFFFFFF, "NUM_TTY": 0x8800, "NUM_SID": 1, "NUM_VPID": 4, "NUM_PROCESS_CAPS": 7, "NUM_EXE_FLAGS": abi.EXE_WRITABLE}
+    opened |= {"NUM_LOGINUID": 0xFFFFFFFF, "NUM_TTY": 0x8800, "NUM_SID": 1, "NUM_VPID": 4, "NUM_PROCESS_CAPS": 7}
+    opened |= {"NUM_EXE_FLAGS": abi.EXE_WRITABLE}
     socket = {"NUM_RESULT": refused, "NUM_CALL": 42, "NUM_CALL_ARG0": 5, "NUM_NET_FAMILY": 2, "NUM_NET_TYPE": 1, "NUM_NET_PEER_PORT": 80}
     missing = {**opened, "NUM_RESULT": -2 & (1 << 64) - 1}
     raw = [
@@ -165,7 +166,8 @@ def test_the_base_is_of_fields_that_exist() -> None:
 def test_a_recording_has_a_limit_and_goes_on_after_a_rotation(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     said: list[str] = []
-    recorder = Recorder(path, "h", said.append, limit=2500)
+    now = 0.0
+    recorder = Recorder(path, "h", said.append, limit=2500, monotonic=lambda: now)
     for _ in range(20):
         recorder.add(event())
         recorder.flush()
@@ -175,8 +177,12 @@ def test_a_recording_has_a_limit_and_goes_on_after_a_rotation(tmp_path: Path) ->
     path.rename(tmp_path / "old")
     recorder.reopen()
     recorder.add(event())
+    recorder.flush()
+    path.rename(tmp_path / "older")
+    now += 1
+    recorder.add(event())
     recorder.close()
-    assert len(replayed(path)) == 1
+    assert [len(replayed(tmp_path / name)) for name in ("older", "e.jsonl")] == [1, 1], "with and without being told"
     assert len(said) == 1
 
 

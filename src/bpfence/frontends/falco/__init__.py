@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from bpfence.errors import Diagnostic, Location
 from bpfence.frontends import yaml_nodes
@@ -117,13 +117,13 @@ def _finish(collector: Collector) -> tuple[Loaded, list[Diagnostic]]:
     return loaded, list(dict.fromkeys(found))
 
 
-def check_enforcement(rule: Rule, report: Report) -> None:
-    """Report every test of a rule with `bpfence: {action: deny}` that the kernel cannot decide."""
+def check_enforcement(rule: Rule, report: Report, *, paths: Literal["kernel", "text"] = "kernel") -> None:
+    """Report every test of a rule with `bpfence: {action: deny}` that the kernel cannot decide. `paths`: what fd.name means."""
     from bpfence.frontends.falco.lower import enforced  # it needs the names of this package's modules
 
     if rule.enforcement is None or rule.enforcement.action == "audit":
         return
-    for problem in enforced(rule).left:
+    for problem in enforced(rule, paths=paths).left:
         place = problem.place if problem.place.line else rule.enforcement.place.location
         what = f"rule {rule.name!r} cannot {rule.enforcement.action}: {problem.text}: {problem.reason}"
         report.add(place, "not-enforceable", what, problem.hint)
