@@ -86,7 +86,7 @@ class Shot(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     becomes: list[str] = []
     parents: list[str] | None = None
     container: bool = False
-    aged: bool = False  # started OLD_SECONDS before it acts
+    aged: bool = False  # started before the agent and OLD_SECONDS before it acts, and still there when the alert is written
     outcome: str = "ok"
     fields: dict[str, Any] = {}  # of the alert's output; null: the field must be there and have no value
     absent: list[str] = []  # output fields that may have no value
@@ -102,7 +102,7 @@ class Shot(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """The program's arguments, before {n} and the like are put in."""
         if self.idle is not None:
             return self.idle
-        words = ["stay", *self.do] if self.aged else list(self.do)
+        words = ["stay", "linger", *self.do] if self.aged else list(self.do)
         for start, program in (("below", self.child), ("become", self.becomes)):
             if program:
                 words += [f"{start}-as", str(self.user)] if self.user else [start]
@@ -240,14 +240,21 @@ class FalcoRange:
     def act(self, shot: Shot) -> tuple[Outcome, list[dict[str, Any]], dict[str, str]]:
         """One act: how it ended, the alerts of Falco rules, and what its texts were filled with."""
         number = 0 if shot.aged else next(self._numbers)
-        if shot.aged:
-            process, since = self.old.pop(shot.name)
-            time.sleep(max(0.0, since + OLD_SECONDS - time.monotonic()))
-        else:
+        if not shot.aged:
             process = self._start(shot, number)
-        printed, complaint = process.communicate("\n", timeout=60)
-        result = outcome(process.returncode, printed, complaint)
-        return result, self.alerts(), self._texts(shot, number)
+            printed, complaint = process.communicate(timeout=60)
+            return outcome(process.returncode, printed, complaint), self.alerts(), self._texts(shot, number)
+        process, since = self.old.pop(shot.name)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        time.sleep(max(0.0, since + OLD_SECONDS - time.monotonic()))
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "ready\n"
+        printed = process.stdout.readline()
+        alerts = self.alerts()
+        rest, complaint = process.communicate(timeout=60)
+        return outcome(process.returncode, printed + rest, complaint), alerts, self._texts(shot, number)
 
     def alerts(self) -> list[dict[str, Any]]:
         """Alerts of Falco rules since the last call."""

@@ -182,6 +182,18 @@ static int do_open_compat(void)
 	return report_fd(result);
 }
 
+/* linger ACT...: this process is still there until its standard input ends */
+static int do_linger(void)
+{
+	int result = dispatch(args);
+	char byte;
+
+	fflush(stdout);
+	while (read(0, &byte, 1) > 0)
+		;
+	return result;
+}
+
 static atomic_int swapping = 1;
 static volatile char *swapped;
 static char swap_from, swap_to;
@@ -272,7 +284,8 @@ static int do_open_list(void)
 }
 
 const struct act falco_acts[] = {
-	{"below", do_below}, {"below-as", do_below_as}, {"become", do_become}, {"chdir", do_chdir}, {"on-tty", do_on_tty},
+	{"below", do_below}, {"below-as", do_below_as}, {"become", do_become}, {"chdir", do_chdir}, {"linger", do_linger},
+	{"on-tty", do_on_tty},
 	{"without-cap", do_without_cap}, {"connect-wait", do_connect_wait}, {"dup-over", do_dup_over}, {"ptrace-request", do_ptrace_request},
 	{"symlinkat", do_symlinkat}, {"linkat", do_linkat}, {"overlay-copy", do_overlay_copy}, {"open-compat", do_open_compat},
 	{"swap", do_swap}, {"open-list", do_open_list}, {NULL, NULL},
