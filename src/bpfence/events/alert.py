@@ -88,6 +88,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     mount: Details = UNSET
     setns: Details = UNSET
     io_uring: Details = UNSET
+    call: Details = UNSET
     syscall: Details = UNSET
     falco: Details = UNSET  # of a Falco rule: priority, source, output, output_fields
     container: dict[str, Any] | None = None

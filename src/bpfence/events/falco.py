@@ -98,7 +98,7 @@ class Derived:
             pass
         found = self.raw(field, argument)
         if found is None:
-            derive = _DERIVED.get(field)
+            derive = DERIVED.get(field)
             if derive is not None:
                 found = derive(self, argument)
         self._known[key] = found
@@ -357,7 +357,7 @@ def _constant(value: Scalar) -> _Derive:
     return lambda event, argument: value
 
 
-_DERIVED: Final[Mapping[str, _Derive]] = {
+DERIVED: Final[Mapping[str, _Derive]] = {
     "evt.type": lambda event, _: event.type,
     "syscall.type": lambda event, _: None if event.type == "procexit" else event.type,
     "evt.category": lambda event, _: EVENT_BY_NAME[event.type].category if event.type in EVENT_BY_NAME else "other",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +21,13 @@ from bpfence.errors import BpfenceError
 from bpfence.events import records
 from bpfence.events.records import ExecImage, KernelEvent
 from bpfence.events.values import escape
+from bpfence.names import flags
 from bpfence.policy import Value
 
 CACHE_SIZE: Final = 4096
+_NUMBERS: Final = (
+    ("process.caps", abi.NUM_PROCESS_CAPS), ("process.tty", abi.NUM_TTY), ("process.exe_flags", abi.NUM_EXE_FLAGS),
+)  # fmt: skip
 SECOND: Final = 1_000_000_000
 STEP: Final = SECOND // 100
 """A change of the wall clock larger than this is a step; smaller ones are measuring noise and would make start times jitter."""
@@ -36,8 +40,22 @@ class Ancestor(msgspec.Struct, frozen=True):
     exe: str
 
 
+class Parent(msgspec.Struct, frozen=True):
+    """The parent as it was when the event happened; strings escaped."""
+
+    name: str | UnsetType = UNSET
+    args: list[str] | UnsetType = UNSET
+
+
+class Living(msgspec.Struct, frozen=True):
+    """A process that the acting one descends from, as it was when the event happened; the name escaped."""
+
+    pid: int
+    name: str | None
+
+
 class Process(msgspec.Struct, frozen=True):
-    """The acting process as alerts show it; strings escaped. Nearest ancestor first."""
+    """The acting process as alerts show it; strings escaped. Nearest ancestor first. `ancestors` are programs, `parents` processes."""
 
     pid: int
     tid: int
@@ -53,6 +71,10 @@ class Process(msgspec.Struct, frozen=True):
     ancestors: list[Ancestor]
     args_truncated: bool | UnsetType = UNSET
     cgroup: str | UnsetType = UNSET
+    tty: int | UnsetType = UNSET
+    exe_flags: tuple[str, ...] | UnsetType = UNSET
+    parent: Parent | UnsetType = UNSET
+    parents: list[Living] | UnsetType = UNSET
 
 
 def read_boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
@@ -144,6 +166,19 @@ class ProcessCache:
             exec_id = image.parent_exec_id
         return found
 
+    def ancestors(self, record: KernelEvent) -> list[tuple[int, ExecImage | None]]:
+        """The processes that the acting one descends from, the parent first, with the programs they run; None where the kernel has
+        forgotten one. Where the record does not say, as far as the chain of programs shows them: without processes that only forked.
+        """
+        listed = records.ancestors(record)
+        if listed is not None:
+            return [(pid, self.image(exec_id)) for exec_id, pid in listed]
+        found: dict[int, ExecImage] = {}
+        for image in self.chain(record.parent_exec_id):
+            if image.pid != record.pid:
+                found.setdefault(image.pid, image)
+        return list(found.items())
+
     def name_exec(self, exec_id: int) -> str | None:
         """An exec id that is unique over boots: the boot's first eight digits, then the kernel's number."""
         return f"{self._prefix}-{exec_id:x}" if exec_id else None
@@ -162,26 +197,52 @@ class ProcessCache:
             args = None
         split = records.arguments(args) if args is not None else None
         truncated = bool(image and image.flags & abi.EXEC_ARGS_TRUNCATED)
+        parent, parents, lineage = self._parents(record, strings)
         process = Process(
             record.pid, record.tid, record.ppid, self.name_exec(record.exec_id), escape(record.comm),
             escape(exe) if exe is not None else None, [escape(arg) for arg in split] if split is not None else None,
             escape(cwd) if cwd is not None else None, record.uid, record.gid,
             rfc3339(self._clock.wall(record.start_time)) if record.start_time else None,
             [Ancestor(ancestor.pid, escape(ancestor.exe)) for ancestor in chain],
-            truncated or UNSET, escape(group) if group is not None else UNSET,
+            truncated or UNSET, escape(group) if group is not None else UNSET, record.numbers.get(abi.NUM_TTY, UNSET),
+            flags("exe", record.numbers[abi.NUM_EXE_FLAGS]) if abi.NUM_EXE_FLAGS in record.numbers else UNSET, parent, parents,
         )  # fmt: skip
         fields: dict[str, Value] = {
             "process.pid": record.pid, "process.uid": record.uid, "process.user": record.uid, "process.gid": record.gid,
             "process.parent.pid": record.ppid, "process.name": _text(image.comm if image else record.comm),
             "process.ancestors.exe": tuple(_text(ancestor.exe) for ancestor in chain),
         }  # fmt: skip
-        if abi.NUM_PROCESS_CAPS in record.numbers:
-            fields["process.caps"] = record.numbers[abi.NUM_PROCESS_CAPS]
+        fields |= {name: record.numbers[slot] for name, slot in _NUMBERS if slot in record.numbers}
         known = {"process.exe": exe, "process.cwd": cwd, "process.cgroup": group, "process.parent.exe": chain[0].exe if chain else None}
         fields |= {name: _text(data) for name, data in known.items() if data is not None}
         if split is not None:
             fields["process.args"] = _text(b" ".join(split))
-        return process, fields
+        return process, fields | lineage
+
+    def _parents(
+        self, record: KernelEvent, strings: Mapping[str, bytes]
+    ) -> tuple[Parent | UnsetType, list[Living] | UnsetType, dict[str, Value]]:
+        """What the record says of the processes that the acting one descends from now: as shown, and as rules see it."""
+        fields: dict[str, Value] = {}
+        parents: list[Living] | UnsetType = UNSET
+        name, args = strings.get("process.parent.name"), strings.get("process.parent.args")
+        if records.ancestors(record) is not None:
+            living = self.ancestors(record)
+            fields["process.ancestors.name"] = tuple(_text(image.comm) for _, image in living if image is not None)
+            parents = [Living(pid, None if image is None else escape(image.comm)) for pid, image in living]
+            nearest = living[0][1] if living else None
+            if nearest is not None:
+                name = nearest.comm if name is None else name
+                args = (nearest.args or None) if args is None else args
+        if name is None and args is None:
+            return UNSET, parents, fields
+        split = None if args is None else records.arguments(args)
+        if name is not None:
+            fields["process.parent.name"] = _text(name)
+        if split is not None:
+            fields["process.parent.args"] = _text(b" ".join(split))
+        parent = Parent(UNSET if name is None else escape(name), UNSET if split is None else [escape(arg) for arg in split])
+        return parent, parents, fields
 
 
 def _text(data: bytes) -> str:

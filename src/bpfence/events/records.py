@@ -180,6 +180,23 @@ def process_strings(record: KernelEvent) -> dict[str, bytes]:
     return {name: record.strings[slot] for name, _, slot in _PROCESS_STRINGS if slot in record.strings}
 
 
+def ancestors(record: KernelEvent) -> tuple[tuple[int, int], ...] | None:
+    """The processes that the acting one descends from as they are now, the parent first: (exec id or 0, pid). None: the record has none.
+
+    What is left over behind the last whole entry, and entries beyond what the kernel writes, are ignored.
+    """
+    data = record.strings.get(abi.STR_ANCESTORS)
+    if data is None:
+        return None
+    whole = min(len(data) // abi.ANCESTOR_SIZE, abi.ABI_ANCESTORS_MAX) * abi.ANCESTOR_SIZE
+    return tuple((exec_id, pid) for exec_id, pid, _ in abi.ANCESTOR_STRUCT.iter_unpack(data[:whole]))
+
+
+def signed(value: int) -> int:
+    """A slot of 64 bits as the kernel's signed number."""
+    return value - (1 << 64) if value >> 63 else value
+
+
 def arguments(data: bytes) -> tuple[bytes, ...]:
     """NUL-separated (and perhaps NUL-terminated) arguments one by one."""
     if not data:

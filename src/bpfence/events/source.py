@@ -17,7 +17,7 @@ from bpfence import fields as tables
 from bpfence.events import records
 from bpfence.events.loss import Loss, LossMeter
 from bpfence.events.process import Clock, Process, ProcessCache
-from bpfence.events.records import ExecImage, Undecodable
+from bpfence.events.records import ExecImage, KernelEvent, Undecodable
 from bpfence.events.values import BadValueError, parse
 from bpfence.policy import Value
 
@@ -27,7 +27,8 @@ MAX_LINE: Final = 1 << 20
 class Observation(msgspec.Struct, frozen=True):
     """One event, whatever its source. `time` is ns since 1970; `fields` are raw native fields as `evaluate` takes them, "event" included.
 
-    `flags` are EVENT_* of bpf/abi.h; `action`, `error` and `verdicts` what the kernel did, by the tables of `generation`.
+    `flags` are EVENT_* of bpf/abi.h; `action`, `error` and `verdicts` what the kernel did, by the tables of `generation`. `record` is what
+    came from the kernel, None where nothing did.
     """
 
     event: str
@@ -41,6 +42,7 @@ class Observation(msgspec.Struct, frozen=True):
     error: int = 0
     verdicts: tuple[int, ...] = ()
     objects: dict[str, int] = {}
+    record: KernelEvent | None = None
 
 
 class EventSource(Protocol):
@@ -97,7 +99,7 @@ class Live:
             found.append(
                 Observation(
                     record.event, self._clock.wall(record.time), known, process, record.telemetry, record.flags, record.generation,
-                    record.action, record.error, record.verdicts, records.object_bits(record),
+                    record.action, record.error, record.verdicts, records.object_bits(record), record,
                 )
             )  # fmt: skip
         return found
@@ -241,6 +243,8 @@ def _flattened(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _take(found: dict[str, Value], name: str, value: object) -> None:
     if name == "process.ancestors":
         found |= _ancestors(value)
+    elif name == "process.parents":
+        found |= _parents(value)
     elif name == "process.ppid":
         found["process.parent.pid"] = parse(tables.FIELD_BY_NAME["process.parent.pid"], value)
     elif name in ("file.object", "file.new_object"):
@@ -259,3 +263,11 @@ def _ancestors(value: object) -> dict[str, Value]:
     field = tables.FIELD_BY_NAME["process.parent.exe"]
     names = tuple(str(parse(field, element["exe"])) for element in value)
     return {"process.ancestors.exe": names, **({"process.parent.exe": names[0]} if names else {})}
+
+
+def _parents(value: object) -> dict[str, Value]:
+    if not isinstance(value, list) or not all(isinstance(element, dict) for element in value):
+        raise BadValueError("process.parents must be a list of objects")
+    field = tables.FIELD_BY_NAME["process.parent.name"]
+    names = (parse(field, element["name"]) for element in value if element.get("name") is not None)
+    return {"process.ancestors.name": tuple(str(name) for name in names)}

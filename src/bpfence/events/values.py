@@ -21,6 +21,7 @@ Json = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]
 
 _ESCAPED: Final = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
 _OCTAL: Final = {"file.mode"}
+_SIGNED: Final = {"call.result", "file.dirfd"}
 _HEXADECIMAL: Final = {"process.caps"}
 _TRUTH: Final = {True: "true", False: "false"}
 
@@ -78,6 +79,8 @@ def readable(field: Field, value: Value) -> Json:
         return escape(value)
     if field.kind is Kind.BOOL:
         return bool(value)
+    if field.name in _SIGNED:
+        return value - (1 << 64) if value >> 63 else value
     if field.name in _OCTAL:
         return f"{value & 0o7777:04o}"
     if field.name in _HEXADECIMAL:
@@ -135,7 +138,7 @@ def parse(field: Field, value: object) -> Value:
     """The raw value that `readable` (or a person) has written; BadValueError where it is none."""
     match field.kind:
         case Kind.PATH | Kind.STRING | Kind.ADDRESS:
-            if isinstance(value, list) and field.name == "process.args":
+            if isinstance(value, list) and field.name in ("process.args", "process.parent.args"):
                 return " ".join(_string(field, element) for element in value)
             return _string(field, value)
         case Kind.STRINGS:
@@ -163,7 +166,7 @@ def _truth(field: Field, value: object) -> bool:
 
 def _number(field: Field, value: object) -> int:
     if isinstance(value, int):
-        return int(value)
+        return int(value) % (1 << 64) if field.name in _SIGNED else int(value)
     if isinstance(value, str):
         known = names.number(field.names, value) if field.names else None
         if known is not None:

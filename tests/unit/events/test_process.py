@@ -10,7 +10,7 @@ import pytest
 
 from bpfence import abi
 from bpfence.errors import KernelError
-from bpfence.events.process import Ancestor, Clock, ProcessCache, read_boot_id, rfc3339
+from bpfence.events.process import Ancestor, Clock, Living, Parent, ProcessCache, read_boot_id, rfc3339
 from bpfence.events.records import MAX_CHAIN, KernelEvent, decode
 from tests.unit.events.samples import IMAGES, Image, record
 
@@ -127,3 +127,33 @@ def test_boot_id(tmp_path: Path) -> None:
     assert read_boot_id(tmp_path / "id") == "0f0e0d0c0b0a09080706050403020100"
     (tmp_path / "id").write_text("nonsense")
     assert read_boot_id(tmp_path / "id") == read_boot_id(tmp_path / "none") == "0" * 32
+
+
+def test_parents_as_the_record_says_them() -> None:
+    cache = ProcessCache(IMAGES.get, CLOCK, boot_id="ab")
+    listed = abi.ANCESTOR_STRUCT.pack(0x700000, 401, 0) + abi.ANCESTOR_STRUCT.pack(0x5, 7, 0) + abi.ANCESTOR_STRUCT.pack(0x600000, 1, 0)
+    event = decoded(record("process.executed", {"NUM_TTY": 34816, "NUM_EXE_FLAGS": abi.EXE_MEMFD}, {"STR_ANCESTORS": listed}))
+    process, fields = cache.describe(event)
+    assert process.parents == [Living(401, "bash"), Living(7, None), Living(1, "init")]
+    assert process.parent == Parent("bash", ["-bash"])
+    assert (process.tty, process.exe_flags) == (34816, ("memfd",))
+    wanted = {
+        "process.ancestors.name": ("bash", "init"), "process.parent.name": "bash", "process.parent.args": "-bash", "process.tty": 34816,
+        "process.exe_flags": abi.EXE_MEMFD,
+    }  # fmt: skip
+    assert {name: fields.get(name) for name in wanted} == wanted
+    assert cache.ancestors(event) == [(401, IMAGES[0x700000]), (7, None), (1, IMAGES[0x600000])]
+
+
+def test_parents_without_a_list() -> None:
+    images = {1: Image(2, 412), 2: Image(3, 412), 3: Image(4, 9, comm=b"new"), 4: Image(5, 9, comm=b"old"), 5: Image(0, 1)}
+    cache = ProcessCache(images.get, CLOCK, boot_id="ab")
+    plain = decoded(record("file.open", exec_id=1, parent_exec_id=2))
+    assert cache.ancestors(plain) == [(9, images[3]), (1, images[5])]
+    process, fields = cache.describe(plain)
+    assert process.parents is process.parent is msgspec.UNSET
+    assert "process.parent.name" not in fields
+    process, fields = cache.describe(decoded(record("file.open", strings={"STR_PARENT_NAME": b"\xff", "STR_PARENT_ARGS": b"a\0\0b"})))
+    assert process.parent == Parent(r"\xff", ["a", "", "b"])
+    assert process.parents is msgspec.UNSET
+    assert (fields["process.parent.name"], fields["process.parent.args"]) == ("\udcff", "a  b")

@@ -120,3 +120,27 @@ def test_garbage_behind_a_good_header_never_raises(data: bytes, event: int) -> N
 )
 def test_arguments(data: bytes, words: tuple[bytes, ...]) -> None:
     assert arguments(data) == words
+
+
+def entries(*pairs: tuple[int, int]) -> bytes:
+    return b"".join(abi.ANCESTOR_STRUCT.pack(exec_id, pid, 0) for exec_id, pid in pairs)
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (b"", ()), (entries((7, 400), (0, 1)), ((7, 400), (0, 1))), (entries((7, 400)) + b"half", ((7, 400),)),
+        (entries(*[(1, 2)] * 99), ((1, 2),) * abi.ABI_ANCESTORS_MAX),
+    ],
+)  # fmt: skip
+def test_ancestors(data: bytes, wanted: tuple[tuple[int, int], ...]) -> None:
+    event = decode("alerts", record("file.open", strings={"STR_ANCESTORS": data}))
+    assert isinstance(event, KernelEvent)
+    assert records.ancestors(event) == wanted
+
+
+def test_no_ancestors_and_signed_numbers() -> None:
+    event = decode("alerts", record("file.open"))
+    assert isinstance(event, KernelEvent)
+    assert records.ancestors(event) is None
+    assert [records.signed(value) for value in (0, 5, (1 << 64) - 2, 1 << 63)] == [0, 5, -2, -(1 << 63)]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bpfence import abi
 from bpfence.events.alert import Composer, RuleInfo, encode
 from bpfence.events.loss import Loss
 from bpfence.events.process import Clock
@@ -68,10 +69,19 @@ def test_synthetic() -> None:
     assert [source.loss(), source.loss(), source.loss()] == [None, Loss({}, {}, {}), None]
 
 
-def test_a_written_alert_can_be_replayed() -> None:
+@pytest.mark.parametrize(
+    ("numbers", "more"),
+    [
+        ({}, {}), ({"NUM_TTY": 34816, "NUM_EXE_FLAGS": 5}, {"STR_PARENT_NAME": b"b\n", "STR_PARENT_ARGS": b"b\0-c\0"}),
+        ({}, {"STR_ANCESTORS": abi.ANCESTOR_STRUCT.pack(0x700000, 400, 0) + abi.ANCESTOR_STRUCT.pack(0, 1, 0)}),
+        ({}, {"STR_ANCESTORS": b""}),
+        ({}, {"STR_FILE_TEXT": b"../x\xff"}),
+    ],
+)  # fmt: skip
+def test_a_written_alert_can_be_replayed(numbers: dict[str, int], more: dict[str, bytes]) -> None:
     data = record(
-        "file.open", {"NUM_FILE_FLAGS": 0o101, "NUM_FILE_ACCESS": 2, "NUM_FILE_MODE": 0o100644, "NUM_FILE_OBJECT": 1},
-        {"STR_FILE_PATH": b"/\xff\n\\x", "STR_PROCESS_CWD": b"/"},
+        "file.open", {"NUM_FILE_FLAGS": 0o101, "NUM_FILE_ACCESS": 2, "NUM_FILE_MODE": 0o100644, "NUM_FILE_OBJECT": 1, **numbers},
+        {"STR_FILE_PATH": b"/\xff\n\\x", "STR_PROCESS_CWD": b"/", **more},
     )  # fmt: skip
     [seen] = live(Reader([("alerts", data)])).read()
     rule = RuleInfo("p", "r", "enforce", Action.DENY, Action.DENY)

@@ -127,3 +127,9 @@ def test_grouped_nests_by_dots_in_table_order() -> None:
     assert nested == {"net": {"family": "AF_INET", "peer": {"ip": "127.0.0.1", "port": 4444}}}
     assert list(nested["net"]) == ["family", "peer"]  # type: ignore[call-overload, arg-type]
     assert grouped({"signal": 9}) == {"signal": "SIGKILL"}
+
+
+def test_signed_numbers() -> None:
+    field = FIELD_BY_NAME["call.result"]
+    assert [readable(field, value) for value in (3, (1 << 64) - 13)] == [3, -13]
+    assert [parse(field, value) for value in (3, -13, (1 << 64) - 13)] == [3, (1 << 64) - 13, (1 << 64) - 13]

@@ -49,7 +49,7 @@ class Field(msgspec.Struct, frozen=True):
 
     "list"      in: all values, intersects: any; nothing else
     "ancestors" any ancestor, the process itself excluded
-    "sides"     either side of a connection; for != both must differ
+    "sides"     either side of a connection, or any name of an address; for != all must differ
     `dotted`: the argument may also follow after a dot (evt.arg.flags).
     """
 
@@ -223,7 +223,7 @@ FIELDS: Final = (
     Field("container.image.tag", S, "tag of the image", filled=False),
     Field("container.image.digest", S, "digest of the image", filled=False),
     Field("container.type", S, "runtime: docker, containerd, cri-o, podman", filled=False),
-    Field("container.privileged", B, "the container runs privileged", filled=False),
+    Field("container.privileged", B, "the process in a container has every capability that the kernel knows in its bounding set; absent on the host"),
     Field("container.mounts", S, "mounts, source:dest:mode:rdwr:propagation joined by spaces", filled=False),
     Field("container.mount", S, "one mount, by number or source", _KEY, filled=False),
     Field("container.mount.source", S, "source of a mount, by number or destination", _KEY, filled=False),
@@ -278,17 +278,17 @@ FIELDS: Final = (
     Field("fd.rnet", Type.NET, "the other side's address, compared with networks"),
     Field("fd.connected", B, "the socket is connected"),
     Field("fd.name_changed", B, "the event changed the descriptor's name (an unconnected UDP socket with a new peer)"),
-    Field("fd.cip.name", S, "domain name of the client", filled=False),
-    Field("fd.sip.name", S, "domain name of the server", filled=False),
-    Field("fd.lip.name", S, "domain name of the own address", filled=False),
-    Field("fd.rip.name", S, "domain name of the other side", filled=False),
+    Field("fd.cip.name", S, "domain name of the client: of the names that rules compare it with, those that resolve to the address", many="sides"),
+    Field("fd.sip.name", S, "domain name of the server: of the names that rules compare it with, those that resolve to the address", many="sides"),
+    Field("fd.lip.name", S, "domain name of the own address: of the names that rules compare it with, those that resolve to the address", many="sides"),
+    Field("fd.rip.name", S, "domain name of the other side: of the names that rules compare it with, those that resolve to the address", many="sides"),
     Field("fd.dev", I, "device that holds the file"),
     Field("fd.dev.major", I, "major number of fd.dev"),
     Field("fd.dev.minor", I, "minor number of fd.dev"),
     Field("fd.ino", I, "inode of the file"),
     Field("fd.types", S, "types of all open descriptors, or of one: fd.types[0]", _AT, "list"),
-    Field("fd.is_upper_layer", B, "the file lies in the upper layer of an overlay"),
-    Field("fd.is_lower_layer", B, "the file lies in a lower layer of an overlay"),
+    Field("fd.is_upper_layer", B, "the file lies in the upper layer of an overlay", filled=False),
+    Field("fd.is_lower_layer", B, "the file lies in a lower layer of an overlay", filled=False),
     Field("fs.path.name", P, "absolute path that the call works on"),
     Field("fs.path.nameraw", P, "that path as given"),
     Field("fs.path.source", P, "absolute source path of a call with two"),
@@ -306,6 +306,7 @@ FIELDS: Final = (
     Field("k8s.pod.ip", S, "address of the pod", filled=False),
     Field("k8s.pod.cni.json", S, "result of the network plugin, as JSON", filled=False),
     Field("bpfence.path", P, "path of an opened file as the kernel resolved it, symbolic links and all; what decides fd.name under strict_paths: kernel", extension=True),
+    Field("bpfence.async", B, "reported at once, as the work of io_uring is, without its result: it is taken to have succeeded", extension=True),
 )  # fmt: skip
 
 FIELD_BY_NAME: Final = {field.name: field for field in FIELDS}

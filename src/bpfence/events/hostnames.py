@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of hosts that rules mention in, the names of an address out.
+
+Called by `falco_live` for fd.sip.name and its kin. As in Falco, names are resolved forward, and the name of an address is the mentioned
+name that it belongs to: what an address calls itself in reverse is its owner's choice. A thread resolves in the background; an event never
+waits for it, and as long as a name is not resolved it belongs to no address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from bpfence.frontends.falco.checks import Comparison, Source
+from bpfence.frontends.falco.language import Not
+from bpfence.frontends.falco.resolve import Rule
+
+FIELDS: Final = frozenset({"fd.sip.name", "fd.cip.name", "fd.lip.name", "fd.rip.name"})
+FIRST: Final = 120.0
+"""Seconds until a name is resolved again; doubled whenever its addresses have not changed, up to LAST."""
+LAST: Final = 3600.0
+RETRY: Final = 15.0
+"""Seconds until a name that could not be resolved is tried again; doubled as well, up to FIRST."""
+MAX_NAMES: Final = 4096
+MAX_ADDRESSES: Final = 256
+EQUALITY: Final = frozenset({"=", "==", "!=", "in", "intersects"})
+
+Resolve = Callable[[str, None], Iterable[tuple[Any, ...]]]
+
+
+def mentioned(rules: Iterable[Rule]) -> tuple[str, ...]:
+    """The names that rules compare names of hosts with, in order: those of tests for equality, which is what can be looked up."""
+    found: dict[str, None] = {}
+    for rule in rules:
+        for test in _comparisons(rule.condition):
+            if isinstance(test.left, Source) and test.left.use.field.name in FIELDS and test.operator in EQUALITY:
+                found |= {value: None for value in test.values if isinstance(value, str) and value}
+    return tuple(found)
+
+
+def _comparisons(condition: Any) -> Iterator[Comparison]:
+    pending = [condition]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Comparison):
+            yield node
+        elif isinstance(node, Not):
+            pending.append(node.part)
+        else:
+            pending += reversed(node.parts)
+
+
+class _Entry:
+    """One name: its addresses, and when it is resolved next."""
+
+    def __init__(self) -> None:
+        self.addresses: frozenset[str] = frozenset()
+        self.due = 0.0
+        self.pause = 0.0
+
+
+class Hostnames:
+    """The names, resolved by a daemon thread from `start` on. `resolve` is called as getaddrinfo(name, None); `clock` gives seconds."""
+
+    def __init__(
+        self, names: Iterable[str], resolve: Resolve = socket.getaddrinfo, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._entries = {name: _Entry() for name in list(dict.fromkeys(names))[:MAX_NAMES]}
+        self._resolve = resolve
+        self._clock = clock
+        self._by_address: dict[str, tuple[str, ...]] = {}
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to resolve; nothing where there is no name."""
+        if self._entries and self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="bpfence-names", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Let the thread end; it does when the resolver lets go of it."""
+        self._wake.set()
+
+    def names_of(self, address: str) -> tuple[str, ...]:
+        """The names that an address belongs to, in the order of the names."""
+        return self._by_address.get(address, ())
+
+    def name_of(self, address: str) -> str | None:
+        """The first of them."""
+        names = self.names_of(address)
+        return names[0] if names else None
+
+    def _run(self) -> None:
+        while not self._wake.is_set():
+            self._wake.wait(max(0.5, self.refresh()))
+
+    def refresh(self) -> float:
+        """Resolve what is due; seconds until the next is. For the thread, and for tests."""
+        for name, entry in self._entries.items():
+            if entry.due <= self._clock() and not self._wake.is_set():
+                self._refresh(name, entry)
+        now = self._clock()
+        return min((entry.due for entry in self._entries.values()), default=now + LAST) - now
+
+    def _refresh(self, name: str, entry: _Entry) -> None:
+        found = self._addresses(name)
+        if found is None:
+            # A resolver that is down for a while must not make a name forgotten.
+            entry.pause = min(max(RETRY, entry.pause * 2), FIRST)
+        elif found != entry.addresses:
+            entry.addresses, entry.pause = found, FIRST
+            table: dict[str, tuple[str, ...]] = {}
+            for one, other in self._entries.items():
+                for address in other.addresses:
+                    table[address] = (*table.get(address, ()), one)
+            # One assignment: whoever reads sees the old table or the new one.
+            self._by_address = table
+        else:
+            entry.pause = min(max(FIRST, entry.pause * 2), LAST)
+        entry.due = self._clock() + entry.pause
+
+    def _addresses(self, name: str) -> frozenset[str] | None:
+        """None where the name cannot be resolved now. Whatever a resolver answers, the thread goes on."""
+        found = set()
+        try:
+            for entry in self._resolve(name, None):
+                address = ipaddress.ip_address(str(entry[4][0]).partition("%")[0])
+                mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+                found.add(str(mapped or address))
+                if len(found) == MAX_ADDRESSES:
+                    break
+        except (OSError, ValueError, LookupError, UnicodeError):
+            return None
+        return frozenset(found)
