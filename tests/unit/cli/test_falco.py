@@ -22,9 +22,9 @@ RULES = """\
   condition: evt.type in (open, openat) and sensitive and not proc.name=sshd
   output: file=%fd.name by %proc.name
   priority: WARNING
-- rule: Any dup
+- rule: Any mprotect
   desc: d
-  condition: evt.type=dup and proc.pname=sh
+  condition: evt.type=mprotect and proc.pname=sh
   output: dup
   priority: INFO
 """
@@ -72,10 +72,10 @@ def test_explain(rules: Path) -> None:
     text = " ".join(result.stdout.split())
     assert "condition evt.type in (open, openat) and fd.name in (/etc/shadow) and not proc.name = sshd" in text
     assert "kernel file.open: file.path = /etc/shadow and not process.name = sshd" in text
-    assert "user space nothing: the kernel decides it" in text
-    assert "not sensed dup" in text
+    assert "user space fd.name in (/etc/shadow) the kernel has the name as it was given" in text
+    assert "not sensed mprotect" in text
     found = answer(call("explain", rules, "--rule", "Any*", "--json"))["rules"]
-    assert [(one["rule"], one["exact"], one["unsensed"]) for one in found] == [("Any dup", False, ["dup"])]
+    assert [(one["rule"], one["exact"], one["unsensed"]) for one in found] == [("Any mprotect", False, ["mprotect"])]
     assert code(call("explain", rules, "--rule", "Nothing")) == 2
     assert code(call("explain", rules, "--event", "{}")) == 2
 
@@ -157,7 +157,7 @@ def test_fields() -> None:
 def test_convert(rules: Path, tmp_path: Path) -> None:
     result = call("convert", "--to", "native", rules)
     assert code(result) == 1
-    assert "Any dup" in result.stderr
+    assert "Any mprotect" in result.stderr
     policies, problems = native.load_text(result.stdout)
     assert problems == []
     assert [one.name for one in policies.policies] == ["sensitive-file"]

@@ -196,7 +196,7 @@ def _atom(atom: Atom) -> tuple[str, int]:
         case Op.RANGE, (int(low), int(high)):
             return _range(field.name, low, high, truth=field.kind is Kind.BOOL)
         case Op.ANYBITS, int(mask):
-            bits = [f"{atom.field} = {name}" for name in _flags(field.names, mask)]
+            bits = [f"{atom.field} = {name}" for name in _flags(field.names, mask)] if field.names else _bits(atom.field, mask)
             return " or ".join(bits), 0 if len(bits) > 1 else 4
         case Op.MASKED, (int(mask), int(wanted)):
             return f"{atom.field} & {mask:#x} = {wanted:#x}", 4
@@ -206,6 +206,10 @@ def _atom(atom: Atom) -> tuple[str, int]:
 def _flags(table: str, mask: int) -> list[str]:
     prefix = names.TABLES[table].prefix
     return [name.removeprefix(prefix).lower() for name in names.flags(table, mask)]
+
+
+def _bits(field: str, mask: int) -> list[str]:
+    return [f"{field} & {1 << bit:#x} = {1 << bit:#x}" for bit in range(mask.bit_length()) if mask >> bit & 1]
 
 
 def _range(field: str, low: int, high: int, *, truth: bool) -> tuple[str, int]:
