@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import operator as operators
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final, Literal, NamedTuple
@@ -56,7 +56,8 @@ class RuleSet:
         self, rules: Iterable[Rule], *, matching: Literal["first", "all"] = "first", paths: Paths = "kernel", append: str = SUGGESTED
     ) -> None:
         self.rules = tuple(rules)
-        self._append = parse(f" {append}").parts if append else ()
+        self.appended = parse(f" {append}").parts if append else ()
+        self._by_name = {rule.name: rule for rule in self.rules}
         self.matching = matching
         self.paths = paths
         self._by_type: dict[str, tuple[tuple[Rule, Closure], ...]] = {}
@@ -73,23 +74,31 @@ class RuleSet:
                 self._by_type[event_type] = found
         return found
 
-    def matching_rules(self, event: FalcoEvent) -> Iterator[Rule]:
-        """The rules that an event matches."""
+    def rule(self, name: str) -> Rule | None:
+        """The rule of a name."""
+        return self._by_name.get(name)
+
+    def matching_rules(self, event: FalcoEvent, among: Collection[str] | None = None) -> Iterator[Rule]:
+        """The rules that an event matches. `among`: names of the only rules that can; the others are not tested."""
         for rule, holds in self.candidates(event.type):
-            if holds(event):
+            if (among is None or rule.name in among) and holds(event):
                 yield rule
                 if self.matching == "first":
                     return
 
-    def matches(self, event: FalcoEvent) -> list[Match]:
-        """The rules that an event matches, with what they say."""
-        return [Match(rule, *self.render(rule, event)) for rule in self.matching_rules(event)]
+    def matches(self, event: FalcoEvent, among: Collection[str] | None = None) -> list[Match]:
+        """The rules that an event matches, with what they say; see `matching_rules`."""
+        return [self.match(rule, event) for rule in self.matching_rules(event, among)]
+
+    def match(self, rule: Rule, event: FalcoEvent) -> Match:
+        """What a rule says of an event, whether or not it holds."""
+        return Match(rule, *self.render(rule, event))
 
     def render(self, rule: Rule, event: FalcoEvent) -> tuple[str, dict[str, Any]]:
         """A rule's text and output_fields for an event."""
         renderer = self._renderers.get(id(rule))
         if renderer is None:
-            renderer = self._renderers[id(rule)] = _Renderer(rule.output._replace(parts=(*rule.output.parts, *self._append)))
+            renderer = self._renderers[id(rule)] = _Renderer(rule.output._replace(parts=(*rule.output.parts, *self.appended)))
         return renderer.text(event) or "", renderer.fields(event)
 
 

@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 POLICIES = ROOT / "examples" / "policies"
+OVERLAY = ROOT / "examples" / "falco" / "local_rules.yaml"
+FALCO_RULES = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
 COMMANDS = ("run", "check", "explain", "test", "exec", "status", "doctor", "unload")
 
 
@@ -61,3 +63,47 @@ def test_doctor_answers_every_probe() -> None:
     answer = json.loads(done.stdout)
     assert answer["enforcement"] in ("lsm", "fmod_ret", "none")
     assert {probe["answer"] for probe in answer["probes"]} <= {"yes", "no", "could not tell"}
+
+
+@pytest.fixture
+def stable() -> str:
+    if not FALCO_RULES.exists():
+        pytest.skip(f"{FALCO_RULES} is missing: the corpora lie beside the repository")
+    return str(FALCO_RULES)
+
+
+def test_the_shipped_overlay_makes_a_stable_rule_block_in_the_kernel(stable: str) -> None:
+    done = bpfence("check", "--strict", stable, str(OVERLAY))
+    assert done.returncode == 0, done.stdout + done.stderr
+    rules = {rule["rule"]: rule for rule in json.loads(bpfence("explain", "--json", stable, str(OVERLAY)).stdout)["rules"]}
+    assert len(rules) == 26
+    assert {name: (rule["action"], rule["exact"]) for name, rule in rules.items() if rule["action"] != "audit"} == {
+        "Clear Log Activities": ("deny", True)
+    }
+    assert rules["Write to authorized keys"]["unsensed"] == []
+
+
+def test_the_overlays_own_rule_on_recorded_events(stable: str, tmp_path: Path) -> None:
+    event = {
+        "type": "openat", "time": 1764000000123456789, "args": {"flags": "O_WRONLY|O_APPEND"}, "expect": ["Write to authorized keys"],
+        "fields": {"fd.num": 3, "fd.type": "file", "fd.name": "/home/a/.ssh/authorized_keys", "proc.name": "tee", "evt.rawres": 3},
+    }  # fmt: skip
+    fields = event["fields"]
+    assert isinstance(fields, dict)
+    other = {**event, "fields": {**fields, "proc.name": "sshd"}, "expect": []}
+    (tmp_path / "events").write_text(json.dumps(event) + "\n" + json.dumps(other) + "\n")
+    words = ("test", stable, str(OVERLAY), str(tmp_path / "events"), "--format", "falco-text", "--append-output", "", "--matching", "all")
+    done = bpfence(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [line] = done.stdout.splitlines()
+    assert ": Warning Keys of an account were written | file=/home/a/.ssh/authorized_keys resolved=<NA>" in line
+    assert bpfence(*words, "--disable-rule", "Write*").returncode == 1
+
+
+def test_run_tells_mistakes_in_falco_rules_before_it_needs_a_kernel(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("- rule: X\n  desc: d\n  condition: evt.type=open and proc.nam=x\n  output: o\n  priority: INFO\n")
+    done = bpfence("run", "-p", str(rules), "--no-pin")
+    assert done.returncode == 2
+    assert f"{rules}:3:" in done.stderr
+    assert "proc.name" in done.stderr

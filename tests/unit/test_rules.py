@@ -303,3 +303,21 @@ def test_folding_is_ascii_only(text: str) -> None:
     folded = rules.fold(text)
     assert len(folded) == len(text)
     assert all(a == b or (a == b.lower() and b.isascii()) for a, b in zip(folded, text, strict=True))
+
+
+def test_only_the_named_rules_can_match() -> None:
+    text = "".join(
+        f"- rule: R{n}\n  desc: d\n  condition: evt.type=open and fd.num < {n}\n  output: o{n}\n  priority: INFO\n" for n in (1, 5, 9)
+    )
+    loaded, _ = load_text(text)
+    event = RecordedEvent(Record(type="open", fields={"fd.num": 3}))
+    every = rules.RuleSet(loaded.rules, matching="all", append="")
+    assert [match.rule.name for match in every.matches(event)] == ["R5", "R9"]
+    assert [match.rule.name for match in every.matches(event, {"R9", "R1", "no such rule"})] == ["R9"]
+    assert every.matches(event, ()) == []
+    first = rules.RuleSet(loaded.rules, append="")
+    assert [match.rule.name for match in first.matches(event, ["R9", "R5"])] == ["R5"]
+    assert [rule.name for rule in first.matching_rules(event, {"R9"})] == ["R9"]
+    assert first.rule("R5") is loaded.rules[1]
+    assert first.rule("R6") is None
+    assert first.match(loaded.rules[0], event).output == "o1"

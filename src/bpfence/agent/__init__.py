@@ -3,7 +3,7 @@
 
 Called by `bpfence run` and `bpfence exec`. Start, in this order:
 
-    read      policies → PolicySet; a mistake ends the start before anything is touched
+    read      policies and Falco rules → PolicySet, RuleSet; a mistake ends the start before anything is touched
     load      programs and maps: a new instance, or the one that an earlier agent left pinned
     compile   PolicySet → tables, for the events that this kernel supports
     attach    what the tables need, before they count; then seed process records, then swap: from here on policies are in force
@@ -11,6 +11,7 @@ Called by `bpfence run` and `bpfence exec`. Start, in this order:
     drop      privileges that nothing later needs
     ready     the ready file, and READY=1 for systemd
 
+A record is a decision (alerts of its rules, at once) or a candidate of Falco rules (which `detection` confirms), or both.
 A reload runs read, compile, attach, swap and release again; when any of it fails, the old policies stay in force. Only this module
 decides when; what the kernel side is, comes in as `Kernel`, and tests give their own.
 """
@@ -31,21 +32,26 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from bpfence import abi
 from bpfence.agent import follow, privileges
+from bpfence.agent.detection import Detection, Events, KernelEvents, View
 from bpfence.agent.generations import Generations, generation, state_path, write_whole
+from bpfence.agent.loading import FalcoOptions, Loaded, load, read_policies
 from bpfence.agent.sandbox import find_hierarchy
 from bpfence.compiler import Compiled, compile_policies
-from bpfence.errors import BpfenceError, Diagnostic, PolicyError
+from bpfence.errors import BpfenceError, Diagnostic, PolicyError, UsageError
 from bpfence.events.alert import Alert, Composer, Line, RuleInfo, host_name
 from bpfence.events.cgroups import CgroupPaths
 from bpfence.events.process import Clock, read_boot_id
 from bpfence.events.records import ExecImage
 from bpfence.events.source import Live, Observation
 from bpfence.events.values import printable
-from bpfence.frontends import native
+from bpfence.frontends.falco.policies import ENFORCING
 from bpfence.outputs import Outputs
 from bpfence.outputs.limit import RateLimiter
-from bpfence.policy import Action, And, Condition, Policy, PolicySet, Rule
+from bpfence.outputs.recording import Recorder
+from bpfence.policy import Action, Condition, PolicySet
+from bpfence.rules import RuleSet
 
 LOSS_SECONDS: Final = 1.0
 """How long after records came the counters of lost ones are looked at."""
@@ -56,6 +62,10 @@ POLL_SECONDS: Final = 1.0
 BATCHES: Final = 16
 """Batches of records between looks at signals."""
 UNKNOWN: Final = "<unknown>"
+LATE_FALCO: Final = (
+    "Falco rules came after what only they need was given up (CAP_SYS_PTRACE): environments, user names of containers and command lines of"
+    " other users' processes stay unknown until a restart"
+)
 
 
 class Engine(Protocol):
@@ -102,6 +112,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     `pin_dir` None: enforcement ends with the agent. `scope` is and-ed to every rule. `keep`: what is pinned outlives a stop.
     `starts_command`: the caller starts a command and puts on it the seccomp filters that policies carry; without, that is reported.
+    `record`: where Falco events that were evaluated are appended.
     """
 
     policies: tuple[str, ...]
@@ -113,28 +124,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     scope: Condition | None = None
     drop_privileges: bool = True
     starts_command: bool = False
-
-
-def read_policies(paths: Sequence[str], mode: str | None = None, scope: Condition | None = None) -> tuple[PolicySet, list[Diagnostic]]:
-    """The policies of files and directories, with another mode or a narrower scope where asked. PolicyError where one is wrong."""
-    found, diagnostics = native.load_files(paths)
-    if any(diagnostic.severity == "error" for diagnostic in diagnostics):
-        raise PolicyError(diagnostics)
-    return PolicySet(tuple(_narrowed(policy, mode, scope) for policy in found.policies)), diagnostics
-
-
-def _narrowed(policy: Policy, mode: str | None, scope: Condition | None) -> Policy:
-    if mode:
-        policy = msgspec.structs.replace(policy, mode=mode)
-    if scope is None:
-        return policy
-    return msgspec.structs.replace(policy, scope=And((scope, policy.scope)), rules=tuple(_scoped(rule, scope) for rule in policy.rules))
-
-
-def _scoped(rule: Rule, scope: Condition) -> Rule:
-    return msgspec.structs.replace(
-        rule, condition=And((scope, rule.condition)), conditions={event: And((scope, own)) for event, own in rule.conditions.items()}
-    )
+    falco: FalcoOptions = FalcoOptions()
+    record: Path | None = None
 
 
 class Agent:
@@ -143,7 +134,7 @@ class Agent:
     def __init__(
         self, settings: Settings, outputs: Outputs, *, report: Callable[[str], None], kernel: Kernel | None = None,
         diagnose: Callable[[Iterable[Diagnostic]], None] | None = None, clock: Clock | None = None,
-        monotonic: Callable[[], float] | None = None,
+        monotonic: Callable[[], float] | None = None, events: Callable[[Live], Events] | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.outputs = outputs
@@ -153,7 +144,12 @@ class Agent:
         self._clock = clock or Clock()
         self._monotonic = monotonic or time.monotonic
         self._boot_id = read_boot_id()
-        self._composer = Composer(host_name(), self._clock.now)
+        self._host = host_name()
+        self._composer = Composer(self._host, self._clock.now)
+        self._events = events
+        self._detection: Detection | None = None
+        self._rules: RuleSet | None = None
+        self._reads_others = True
         self._limiter = RateLimiter()
         path = state_path(settings.pin_dir, *([settings.state_dir] if settings.state_dir else [])) if settings.pin_dir else None
         self.generations = Generations(path, self._boot_id)
@@ -175,17 +171,28 @@ class Agent:
 
     def start(self) -> None:
         """Puts the policies in force, or raises and leaves what was in force before."""
-        policies, diagnostics = self._read()
-        self._engine = self._kernel.load(self.settings.pin_dir)
+        loaded = self._read()
+        recorder = self._recorder()
+        if recorder is not None and loaded.rules is None:
+            self._report("--record records events of Falco rules, and there are none: nothing is recorded until a reload brings some")
+        try:
+            self._engine = self._kernel.load(self.settings.pin_dir)
+        except BaseException:
+            if recorder is not None:
+                recorder.close()
+            raise
         try:
             adopted = self._engine.adopted
             self._source = Live(self._engine, clock=self._clock, boot_id=self._boot_id, cgroup_path=_cgroup_path())
+            self._detection = Detection(self._make_events, recorder)
             if adopted:
                 self._adopted()
-            self._enforce(policies, diagnostics)
+            self._enforce(loaded)
         except BaseException:
             self._engine.close(unload=not self._engine.adopted)
             self._engine = None
+            if recorder is not None:
+                recorder.close()
             raise
         self._selector.register(self._engine.wakeup_fd, selectors.EVENT_READ, self.drain)
         if self.settings.drop_privileges:
@@ -198,21 +205,37 @@ class Agent:
         if reason:
             self._report(f"taking over a running engine, but {reason}: what it has reported until now has no rule names")
 
-    def _read(self) -> tuple[PolicySet, list[Diagnostic]]:
-        return read_policies(self.settings.policies, self.settings.mode, self.settings.scope)
+    def _read(self) -> Loaded:
+        return load(self.settings.policies, self.settings.mode, self.settings.scope, self.settings.falco)
 
-    def _enforce(self, policies: PolicySet, diagnostics: list[Diagnostic]) -> None:
+    def _recorder(self) -> Recorder | None:
+        if self.settings.record is None:
+            return None
+        try:
+            return Recorder(self.settings.record, self._host, self._report)
+        except OSError as error:
+            raise UsageError(f"--record {self.settings.record} cannot be opened: {error.strerror or error}") from error
+
+    def _make_events(self) -> Events:
+        assert self._source is not None
+        if self._events is not None:
+            return self._events(self._source)
+        return KernelEvents(self._source.processes, self._clock, _cgroup_path(), self._host)
+
+    def _enforce(self, loaded: Loaded) -> None:
         """compile, attach, seed, swap, release."""
         assert self._engine is not None
-        compiled = compile_policies(policies, supported_events=self._engine.supported_events())
+        policies, rules, diagnostics = loaded
+        details = rules is not None
+        compiled = compile_policies(policies, supported_events=self._engine.supported_events(), details=details)
         if self._engine.attach(compiled.events):
             # Some program did not load after all. The compiler says what that means for each rule: an error where it denies.
-            compiled = compile_policies(policies, supported_events=self._engine.supported_events())
+            compiled = compile_policies(policies, supported_events=self._engine.supported_events(), details=details)
             self._engine.attach(compiled.events)
         self._engine.seed()
         self._watch_paths(compiled.objects)
         resolved = follow.resolve(compiled.objects)
-        self._swap(compiled, resolved)
+        self._swap(compiled, resolved, rules)
         self._engine.release(compiled.events)
         self._policies = tuple(policy.name for policy in policies.policies)
         self._limiter.keep({(rule.policy, rule.name) for rule in compiled.rules})
@@ -222,6 +245,8 @@ class Agent:
         gc.freeze()
         self._diagnose([*diagnostics, *compiled.unreachable])
         self._tell_filters(policies)
+        if rules is not None and not self._reads_others:
+            self._report(LATE_FALCO)
 
     def _tell_filters(self, policies: PolicySet) -> None:
         """A filter is put on a command that is started here, and a host's processes are not. Said again only where it is about others."""
@@ -231,15 +256,18 @@ class Agent:
             self._report(f"`seccomp:` of {names} is not applied: `bpfence exec` applies it to its command, `bpfence run` to nothing")
         self._unfiltered = carrying
 
-    def _swap(self, compiled: Compiled, resolved: follow.Resolved) -> None:
+    def _swap(self, compiled: Compiled, resolved: follow.Resolved, rules: RuleSet | None) -> None:
         assert self._engine is not None
+        assert self._detection is not None
         # Known before the first record of it can come, also to the agent after us if we are killed in between.
         number = self._engine.next_generation()
         self._remember(number, compiled)
         actual = self._engine.swap(compiled.image, resolved.objects)
         if actual != number:
             self._remember(actual, compiled)
-        self._compiled, self._objects = compiled, resolved.objects
+        known = self.generations.get(actual)
+        self._detection.use(actual, rules, known.rules if known else ())
+        self._compiled, self._objects, self._rules = compiled, resolved.objects, rules
         if resolved.missing and resolved.missing != self._missing:
             self._report(f"followed paths that name nothing now: {', '.join(resolved.missing)}; they are followed from when they are made")
         self._missing = resolved.missing
@@ -254,11 +282,12 @@ class Agent:
         """Reads the policies anew and swaps them in. False where that failed: the old ones stay in force, and the reason was reported."""
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         self.outputs.reopen()
+        if self._detection is not None:
+            self._detection.reopen()
         # What was decided by the old tables is reported first.
         self.drain()
         try:
-            policies, diagnostics = self._read()
-            self._enforce(policies, diagnostics)
+            self._enforce(self._read())
         except BpfenceError as error:
             self._report_error(error)
             self._status("reload-failed", "the policies cannot be loaded; the old ones stay in force", severity="high")
@@ -281,9 +310,11 @@ class Agent:
 
     def _drop_privileges(self) -> None:
         try:
-            privileges.drop()
+            privileges.drop(reads_processes=self._rules is not None)
         except OSError as error:
             self._report(f"privileges could not be dropped: {error}")
+        else:
+            self._reads_others = self._rules is not None
 
     def _ready(self) -> None:
         assert self._engine is not None
@@ -304,7 +335,7 @@ class Agent:
         kept = self.settings.keep and self.settings.pin_dir is not None
         self._report_loss()
         self._report_suppressed(everything=True)
-        self._status("stopped", "stopped; enforcement goes on" if kept else "stopped; enforcement has ended")
+        self._status("stopped", "stopped; enforcement goes on" if kept else "stopped; enforcement has ended", **self._counted())
         if self.settings.ready_file:
             self.settings.ready_file.unlink(missing_ok=True)
         self._engine.close(unload=not kept)
@@ -313,14 +344,23 @@ class Agent:
             self.generations.remove()
         if self._watch:
             self._watch.close()
+        if self._detection is not None:
+            self._detection.close()
         self._selector.close()
         self.outputs.close()
+
+    def _counted(self) -> dict[str, int]:
+        """How many candidates of Falco rules came, and how many were confirmed; nothing where there were no such rules."""
+        found = self._detection
+        return {"candidates": found.candidates, "confirmed": found.confirmed} if found is not None and found.active else {}
 
     def abandon(self) -> None:
         """Ends after a bug: what is pinned goes on enforcing, because nobody who can make us fail may end it that way."""
         if self._engine is not None:
             self._engine.close(unload=False)
             self._engine = None
+        if self._detection is not None:
+            self._detection.close()
         self.outputs.close()
 
     # ---- the loop ----
@@ -351,6 +391,8 @@ class Agent:
 
     def step(self, timeout: float | None = None) -> None:
         """Waits for the next thing to do, at most `timeout` seconds, and does it. An idle agent sleeps until something comes."""
+        if self._detection is not None:
+            self._detection.start()
         for key, _ in self._selector.select(self._until_due(timeout)):
             key.data()
         now = self._monotonic()
@@ -377,22 +419,43 @@ class Agent:
             if not batch:
                 break
             self._write([line for seen in batch for line in self._lines(seen)])
+            if self._detection is not None:
+                self._detection.flush()
         # Also when nothing came out: records that could not be decoded are loss.
         self._loss_at = self._monotonic() + LOSS_SECONDS if self._loss_at is None else self._loss_at
 
     def _lines(self, seen: Observation) -> list[Line]:
         if seen.telemetry:
             return [self._composer.event(seen)]
+        assert self._detection is not None
         known = self.generations.get(seen.generation)
         matched = known.matched(seen.verdicts) if known else None
-        if not matched:
-            matched = [(self._nameless(seen), True)]
-        lines: list[Line] = []
+        view = self._detection.view(seen)
+        found: list[tuple[RuleInfo, bool]] = []
+        carried: dict[tuple[str, str], dict[str, Any]] = {}
+        candidate = bool(seen.flags & abi.EVENT_RESULT)
+        decided = not candidate or bool(seen.flags & abi.EVENT_DECISION)
+        if decided:
+            found = [pair for pair in matched if not pair[0].results] if matched else [(self._nameless(seen), True)]
+        if candidate:
+            found += self._confirmed(view, matched)
+        if not found:
+            return []
         now = self._monotonic()
-        for rule, alert in self._composer.alerts(seen, matched, known.objects if known else ()):
-            if self._limiter.allow(rule.key, rule.rate, rule.burst, now):
-                lines.append(alert)
-        return lines
+        found = [pair for pair in found if self._limiter.allow(pair[0].key, pair[0].rate, pair[0].burst, now)]
+        for rule, _ in found:
+            said = view.details(rule.rule) if rule.results or rule.policy == ENFORCING else None
+            if said is not None:
+                carried[rule.key] = said
+        assert self._source is not None
+        seen = self._source.described(seen) if found else seen
+        return [alert for _, alert in self._composer.alerts(seen, found, known.objects if known else (), carried)]
+
+    def _confirmed(self, view: View, matched: list[tuple[RuleInfo, bool]] | None) -> list[tuple[RuleInfo, bool]]:
+        """Falco rules that really match, among the candidates where those are known. User space has decided them: none is uncertain."""
+        assert self._detection is not None
+        among = None if matched is None else {rule.rule for rule, _ in matched if rule.results}
+        return [(rule, False) for rule in self._detection.confirm(view, among)]
 
     def _nameless(self, seen: Observation) -> RuleInfo:
         """A stand-in for rules whose names went with an earlier agent's memory: the event is reported all the same."""
@@ -449,7 +512,7 @@ class Agent:
             self._missing = resolved.missing
             return
         try:
-            self._swap(self._compiled, resolved)
+            self._swap(self._compiled, resolved, self._rules)
         except BpfenceError as error:
             self._report(f"followed paths name other files now, which could not be put in force: {error}")
             self._follow_at = now + POLL_SECONDS

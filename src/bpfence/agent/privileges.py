@@ -13,9 +13,11 @@ from typing import Final
 
 from bpfence import names
 
-KEPT: Final = ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "CAP_SYS_RESOURCE", "CAP_SYS_PTRACE")
-"""Loading programs and maps (SYS_ADMIN before Linux 5.8 and for ids and tracing), policies and followed files wherever they lie,
-locked memory before 5.11, and reading other processes' /proc entries."""
+KEPT: Final = ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "CAP_SYS_RESOURCE")
+"""Loading programs and maps (SYS_ADMIN before Linux 5.8 and for ids and tracing), policies and followed files wherever they lie, and
+locked memory before 5.11."""
+READS_PROCESSES: Final = ("CAP_SYS_PTRACE",)
+"""For Falco rules: environ, root and cmdline in /proc of other users' processes are behind ptrace's access check (PTRACE_MODE_READ)."""
 
 PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 23, 24, 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -30,18 +32,21 @@ class _Data(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
-def kept_mask() -> int:
+def kept_mask(*, reads_processes: bool = False) -> int:
     """The capabilities that stay, as bits."""
     mask = 0
-    for name in KEPT:
+    for name in (*KEPT, *(READS_PROCESSES if reads_processes else ())):
         mask |= names.mask("capability", name) or 0
     return mask
 
 
-def drop() -> None:
-    """Gives up every capability but KEPT, for good, and asks for no_new_privs. OSError where the kernel refuses."""
+def drop(*, reads_processes: bool = False) -> None:
+    """Gives up every capability but KEPT (and, where asked, READS_PROCESSES), for good, and asks for no_new_privs.
+
+    OSError where the kernel refuses.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    keep = kept_mask()
+    keep = kept_mask(reads_processes=reads_processes)
     _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     capability = 0

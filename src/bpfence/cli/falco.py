@@ -2,20 +2,22 @@
 """Falco rule files in; mistakes, expansions, replayed events and native policies out.
 
 `fields` and `convert` are commands of their own; `check`, `explain` and `test` of `policies` come here with the files that are Falco's.
+`rule_options` are the options by which `test`, `run` and `exec` choose and compare rules.
 No kernel, no privileges, no libbpf.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, TypeVar
 
 import click
 import msgspec
 from rich.text import Text
 
+from bpfence.agent.loading import FalcoOptions, rule_set
 from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events import falco as falco_events
@@ -26,33 +28,46 @@ from bpfence.events.values import printable
 from bpfence.frontends import falco
 from bpfence.frontends.falco import convert as conversion
 from bpfence.frontends.falco import lower, resolve
-from bpfence.frontends.falco.document import CODES
+from bpfence.frontends.falco.document import PRIORITIES
 from bpfence.frontends.falco.fields import CLASSES, FIELDS, Argument, Field
 from bpfence.frontends.falco.output import SUGGESTED
 from bpfence.frontends.falco.resolve import Rule
-from bpfence.frontends.native import policy_files
-from bpfence.frontends.report import Report, TextError
 from bpfence.outputs.falco import form, of_match
+from bpfence.policy import FAILURE, SUCCESS
 from bpfence.rules import Match, RuleSet
 
 FINDINGS: Final = 1
 PATHS: Final = click.Path(exists=True, path_type=str)
 
 
-def split(files: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Native files and Falco files of some files and directories. A directory that holds both is taken apart."""
-    native: list[str] = []
-    theirs: list[str] = []
-    for name in files:
-        if not Path(name).is_dir():
-            (theirs if falco.is_falco_path(name) else native).append(name)
-        elif falco.is_falco_path(name):
-            inside = [str(path) for path in policy_files(Path(name), Report(CODES))]
-            for path in inside:
-                (theirs if falco.is_falco_path(path) else native).append(path)
-        else:
-            native.append(name)
-    return tuple(native), tuple(theirs)
+F = TypeVar("F", bound=Callable[..., Any])
+_OPTIONS: Final = (
+    click.option(
+        "--rule-matching", "--matching", "matching", type=click.Choice(["first", "all"]), default="first", show_default=True,
+        help="Falco rules: report the first that an event matches, or all.",
+    ),
+    click.option(
+        "--strict-paths", "paths", type=click.Choice(["kernel", "text"]), default="kernel", show_default=True,
+        help="Falco rules: compare paths as the kernel resolved them, or as the caller gave them.",
+    ),
+    click.option(
+        "--append-output", "append", metavar="TEXT", default=SUGGESTED,
+        help="Falco rules: goes after every output (default: container fields).",
+    ),
+    click.option("--rule", "names", multiple=True, metavar="NAME", help="Falco rules: only these (shell patterns). Repeatable."),
+    click.option("--tag", "tags", multiple=True, metavar="TAG", help="Falco rules: only those with this tag, enabled or not. Repeatable."),
+    click.option("--disable-rule", "disabled", multiple=True, metavar="NAME", help="Falco rules: not these (shell patterns). Repeatable."),
+    click.option(
+        "--priority", type=click.Choice(PRIORITIES, case_sensitive=False), default="Debug", help="Falco rules: the least urgent to keep."
+    ),
+)  # fmt: skip
+
+
+def rule_options(function: F) -> F:
+    """The options that choose and compare Falco rules, as the arguments that FalcoOptions takes."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
 
 
 def load(files: Sequence[str]) -> list[Rule]:
@@ -93,6 +108,12 @@ def explain(files: Sequence[str], names: Sequence[str], as_json: bool) -> None:
             console.print(line)
 
 
+_REPORTED: Final = {
+    0: "never", SUCCESS: "when the call has succeeded", FAILURE: "when the call has failed",
+    SUCCESS | FAILURE: "when the call has succeeded or failed",
+}  # fmt: skip
+
+
 def _explained(rule: Rule) -> dict[str, Any]:
     enforcing = rule.enforcement is not None and rule.enforcement.action != "audit"
     lowered = lower.enforced(rule) if enforcing else lower.lower(rule)
@@ -100,7 +121,7 @@ def _explained(rule: Rule) -> dict[str, Any]:
     return {
         "rule": rule.name, "priority": rule.priority, "enabled": rule.enabled, "tags": list(rule.tags), "location": str(rule.location),
         "action": rule.enforcement.action if rule.enforcement else "audit", "types": types, "condition": resolve.show(rule.condition),
-        "output": rule.output_text, "exact": lowered.exact,
+        "output": rule.output_text, "exact": lowered.exact, "reported": "before the act" if enforcing else _REPORTED[lowered.results],
         "kernel": {native: conversion.condition_text(condition) for native, condition in lowered.conditions.items()},
         "user_space": [{"test": left.text, "reason": left.reason, "hint": left.hint, "location": str(left.place)} for left in lowered.left],
         "unsensed": list(lowered.unsensed),
@@ -114,6 +135,8 @@ def _explanation(rule: dict[str, Any]) -> Iterator[Text]:
     )
     yield Text(f"  event types  {' '.join(rule['types'])}")
     yield Text(f"  condition    {printable(rule['condition'])}")
+    if rule["kernel"]:
+        yield Text(f"  reported     {rule['reported']}")
     for native, condition in rule["kernel"].items():
         yield Text.assemble(("  kernel       ", "green"), f"{native}: {printable(condition)}")
     if rule["exact"]:
@@ -127,25 +150,9 @@ def _explanation(rule: dict[str, Any]) -> Iterator[Text]:
 # ---- test ----
 
 
-class Replay(NamedTuple):
-    """How events are replayed: the options of `bpfence test` that are for Falco rules."""
-
-    matching: Literal["first", "all"] = "first"
-    paths: Literal["kernel", "text"] = "kernel"
-    form_name: str = "table"
-    append: str | None = None
-    names: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    priority: str = "Debug"
-
-
-def test(files: Sequence[str], events: str, how: Replay, *, as_json: bool) -> int:
+def test(files: Sequence[str], events: str, options: FalcoOptions, *, form_name: str, as_json: bool) -> int:
     """Replay recorded events against rules."""
-    chosen = falco.select(load(files), names=how.names, tags=how.tags, priority=how.priority)
-    try:
-        rules = RuleSet(chosen, matching=how.matching, paths=how.paths, append=SUGGESTED if how.append is None else how.append)
-    except TextError as error:
-        raise UsageError(f"--append-output: {error.message}") from None
+    rules = rule_set(load(files), options)
     results = []
     try:
         if events == "-":
@@ -156,12 +163,12 @@ def test(files: Sequence[str], events: str, how: Replay, *, as_json: bool) -> in
     except (BadLineError, OSError) as error:
         raise UsageError(f"{events}: {error}") from None
     mismatches = sum(bool(result[-1]) for result in results)
-    if how.form_name != "table":
+    if form_name != "table":
         host = host_name()
         for _, event, matches, _ in results:
             for match in matches:
                 named = event.get("evt.hostname")
-                click.echo(form(of_match(match, event, str(named) if named is not None else host), as_text=how.form_name == "falco-text"))
+                click.echo(form(of_match(match, event, str(named) if named is not None else host), as_text=form_name == "falco-text"))
     elif as_json:
         shown = [_result(number, event, matches, problem) for number, event, matches, problem in results]
         emit_json({"events": shown, "mismatches": mismatches})
@@ -170,7 +177,7 @@ def test(files: Sequence[str], events: str, how: Replay, *, as_json: bool) -> in
             (number, event.type, ", ".join(match.rule.name for match in matches), problem) for number, event, matches, problem in results
         ]
         out().print(table("line", "event", "rules", "expected otherwise", rows=rows))
-    if how.form_name != "table" or not as_json:
+    if form_name != "table" or not as_json:
         err().print(Text(f"{len(results)} events, {mismatches} matched otherwise than expected", "bold red" if mismatches else "green"))
     return FINDINGS if mismatches else 0
 

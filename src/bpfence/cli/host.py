@@ -17,14 +17,17 @@ import click
 import msgspec
 from rich.text import Text
 
-from bpfence.agent import Agent, Kernel, LiveKernel, Settings, Signals, read_policies, to_stderr
+from bpfence.agent import Agent, Kernel, LiveKernel, Settings, Signals, to_stderr
 from bpfence.agent.generations import Generations, state_path
+from bpfence.agent.loading import FalcoOptions, read_policies
 from bpfence.agent.sandbox import CANNOT_RUN, NOT_FOUND, Hierarchy, Sandbox, exit_code, find_hierarchy
+from bpfence.cli import falco
 from bpfence.cli.show import Command, emit_json, json_option, out, show_diagnostics, table
 from bpfence.errors import BpfenceError, KernelError, UsageError
 from bpfence.events.process import read_boot_id
 from bpfence.events.values import printable
-from bpfence.outputs import open_outputs
+from bpfence.frontends.falco import split
+from bpfence.outputs import FORMATS, open_outputs, with_format
 
 PIN_DIR: Final = "/sys/fs/bpf/bpfence"
 NOT_LOADED: Final = 1
@@ -33,12 +36,22 @@ ANSWER_STYLES: Final = {"yes": "green", "no": "red", "could not tell": "yellow"}
 
 mode_option = click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
 policy_option = click.option(
-    "-p", "--policy", "policies", multiple=True, required=True, type=POLICY, help="A policy file, or a directory of *.yaml. Repeatable."
-)
+    "-p", "--policy", "policies", multiple=True, required=True, type=POLICY,
+    help="A file of policies or Falco rules, or a directory of *.yaml. Repeatable.",
+)  # fmt: skip
 pin_option = click.option("--pin-dir", default=PIN_DIR, show_default=True, help="Where in bpffs maps and links are pinned.")
 output_option = click.option(
-    "--output", "outputs", multiple=True, metavar="OUTPUT", help="jsonl:PATH, - (JSON lines), rich, or auto (the default). Repeatable."
-)
+    "--output", "outputs", multiple=True, metavar="OUTPUT",
+    help="jsonl:PATH, - (JSON lines), rich, falco, falco-text, or auto (the default). Repeatable.",
+)  # fmt: skip
+format_option = click.option(
+    "--format", "form_name", type=click.Choice(FORMATS), default="native", show_default=True,
+    help="What standard output shows: bpfence's own form, or Falco's lines.",
+)  # fmt: skip
+record_option = click.option(
+    "--record", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Append every event that Falco rules were finished on; `bpfence test` replays it.",
+)  # fmt: skip
 
 
 def kernel() -> Kernel:
@@ -55,14 +68,18 @@ def hierarchy() -> Hierarchy:
 @policy_option
 @mode_option
 @output_option
+@format_option
+@falco.rule_options
+@record_option
 @click.option("--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Written once enforcement is in force.")
 @pin_option
 @click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
 def run(
-    policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], ready_file: Path | None, pin_dir: str, no_pin: bool, keep: bool
-) -> int:
-    """Enforce policies on this host and print alerts, until SIGTERM or SIGINT.
+    policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], form_name: str, record: Path | None, ready_file: Path | None,
+    pin_dir: str, no_pin: bool, keep: bool, **falco_options: Any,
+) -> int:  # fmt: skip
+    """Enforce policies and Falco rules on this host and print alerts, until SIGTERM or SIGINT.
 
     SIGHUP reads the policies again, without a gap; when they are wrong, the old ones stay. Alerts are shown for people on a terminal and
     as JSON lines elsewhere. A killed agent leaves enforcement in force; the next start takes it over.
@@ -71,12 +88,17 @@ def run(
     Examples:
       sudo bpfence run -p /etc/bpfence/policies
       sudo bpfence run -p policies/ --mode audit --output jsonl:/var/log/bpfence.jsonl
+      sudo bpfence run -p falco_rules.yaml -p local_rules.yaml --format falco
     """
     if no_pin and keep:
         raise UsageError("--keep needs pins: leave out --no-pin")
     paths = tuple(os.path.abspath(path) for path in policies)
-    settings = Settings(policies=paths, mode=mode, pin_dir=None if no_pin else pin_dir, keep=keep, ready_file=ready_file)
-    Agent(settings, open_outputs(outputs, to_stderr), report=to_stderr, kernel=kernel(), diagnose=show_diagnostics).run()
+    settings = Settings(
+        policies=paths, mode=mode, pin_dir=None if no_pin else pin_dir, keep=keep, ready_file=ready_file,
+        falco=FalcoOptions(**falco_options), record=record,
+    )  # fmt: skip
+    lines = open_outputs(with_format(outputs, form_name), to_stderr)
+    Agent(settings, lines, report=to_stderr, kernel=kernel(), diagnose=show_diagnostics).run()
     return 0
 
 
@@ -84,12 +106,16 @@ def run(
 @policy_option
 @mode_option
 @output_option
+@format_option
+@falco.rule_options
+@record_option
 @click.option("--seccomp", "profile", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="A seccomp profile for it, too.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_command(
-    policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], profile: str | None, command: tuple[str, ...]
-) -> int:
-    """Run one command and all its descendants under policies, in a cgroup of its own.
+    policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], form_name: str, record: Path | None, profile: str | None,
+    command: tuple[str, ...], **falco_options: Any,
+) -> int:  # fmt: skip
+    """Run one command and all its descendants under policies and Falco rules, in a cgroup of its own.
 
     Nothing else on the host is concerned, nothing is pinned, and nothing is left: what still runs when the command has ended is killed.
     Alerts go to standard error (`-` and `auto` included). The exit code is the command's, 128+N when signal N ended it, 126 or 127 when it
@@ -100,16 +126,21 @@ def exec_command(
       sudo bpfence exec -p policy.yaml -- bash
       sudo bpfence exec -p policy.yaml --seccomp profile.json -- ./server
       sudo bpfence exec -p policies/ --mode audit --output jsonl:seen.jsonl -- make install
+      sudo bpfence exec -p falco_rules.yaml --format falco-text --record seen.jsonl -- ./suspicious
     """
     from bpfence.agent.confine import filters_of  # what checks policies and reads events does without libseccomp
 
-    filters = filters_of(profile, read_policies(policies, mode)[0].policies, to_stderr)
+    options = FalcoOptions(**falco_options)
+    natives, _ = split(policies)  # filters are not in Falco's files
+    filters = filters_of(profile, read_policies(natives, mode)[0].policies, to_stderr)
     ignored = {signal.SIGINT, signal.SIGQUIT}  # a terminal sends them to the command as well
     forwarded = {signal.SIGTERM, signal.SIGHUP}
     with Sandbox(hierarchy()) as sandbox, Signals(ignored | forwarded) as signals:
         scope = sandbox.condition()
-        settings = Settings(policies=tuple(policies), mode=mode, scope=scope, drop_privileges=False, starts_command=True)
-        lines = open_outputs(outputs, to_stderr, stream=sys.stderr)
+        settings = Settings(
+            policies=tuple(policies), mode=mode, scope=scope, drop_privileges=False, starts_command=True, falco=options, record=record
+        )
+        lines = open_outputs(with_format(outputs, form_name), to_stderr, stream=sys.stderr)
         agent = Agent(settings, lines, report=to_stderr, kernel=kernel(), diagnose=show_diagnostics)
         agent.start()
         try:

@@ -18,7 +18,7 @@ import msgspec
 from rich.text import Text
 
 from bpfence import evaluate
-from bpfence.agent import read_policies
+from bpfence.agent.loading import FalcoOptions, read_policies
 from bpfence.cli import falco
 from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
 from bpfence.compiler import Compiled, compile_policies
@@ -26,7 +26,7 @@ from bpfence.errors import CompileError, Diagnostic, UsageError
 from bpfence.events.source import BadLineError, Recorded, fields_from_json, read_recorded
 from bpfence.events.values import BadValueError, escape, printable
 from bpfence.frontends import native
-from bpfence.frontends.falco.document import PRIORITIES
+from bpfence.frontends.falco import split
 from bpfence.names import TABLES
 from bpfence.policy import Action, PolicySet, Value
 from bpfence.seccomp.profile import kernel_version
@@ -56,7 +56,7 @@ def check(files: tuple[str, ...], strict: bool, as_json: bool) -> int:
       bpfence check policies/
       bpfence check --json my.yaml | jq '.findings[].message'
     """
-    files, theirs = falco.split(files)
+    files, theirs = split(files)
     policies, found = native.load_files(files)
     found += seccomp_findings(policies)
     if not any(diagnostic.severity == "error" for diagnostic in found):
@@ -123,7 +123,7 @@ def explain_command(files: tuple[str, ...], event: str | None, names: tuple[str,
       bpfence explain falco_rules.yaml --rule 'Clear Log*'
       bpfence explain p.yaml --event '{"event":"process.exec","file.path":"/tmp/x","process.uid":1000}'
     """
-    files, theirs = falco.split(files)
+    files, theirs = split(files)
     if theirs:
         if files or event:
             raise UsageError("Falco files are explained by themselves, without --event")
@@ -212,16 +212,11 @@ def _show_route(route: Route) -> None:
 @click.option("-p", "--policy", "policy_files", multiple=True, type=PATHS, help="A policy file or directory. Repeatable.")
 @click.argument("arguments", nargs=-1, required=True, metavar="[POLICIES]... EVENTS", type=FILES)
 @click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
-@click.option("--matching", type=click.Choice(["first", "all"]), default="first", help="Falco rules: the first match, or all.")
-@click.option("--strict-paths", "paths", type=click.Choice(["kernel", "text"]), default="kernel", help="Falco rules: what fd.name is.")
 @click.option("--format", "form_name", type=FORMS, default="table", help="Falco rules: how to show it.")
-@click.option("--append-output", "append", metavar="TEXT", help="Falco rules: goes after outputs (default: container fields).")
-@click.option("--rule", "names", multiple=True, metavar="NAME", help="Falco rules: only these (shell patterns). Repeatable.")
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Falco rules: only those with this tag, enabled or not. Repeatable.")
-@click.option("--priority", type=click.Choice(PRIORITIES, case_sensitive=False), default="Debug", help="Falco rules: least urgent.")
+@falco.rule_options
 @json_option
 def test_command(
-    policy_files: tuple[str, ...], arguments: tuple[str, ...], mode: str | None, as_json: bool, **falco_options: Any
+    policy_files: tuple[str, ...], arguments: tuple[str, ...], mode: str | None, form_name: str, as_json: bool, **falco_options: Any
 ) -> int:
     """Decide recorded events by policies, without a kernel.
 
@@ -238,13 +233,13 @@ def test_command(
       echo '{"event":"exec","file.path":"/tmp/x","expect":"deny"}' | bpfence test -p p.yaml -
     """
     *given, events = arguments
-    files, theirs = falco.split((*policy_files, *given))
+    files, theirs = split((*policy_files, *given))
     if not files and not theirs:
         raise UsageError("name policies: -p FILE, or files before EVENTS")
     if theirs:
         if files or mode:
             raise UsageError("Falco rules are tested by themselves, without --mode")
-        return falco.test(theirs, events, falco.Replay(**falco_options), as_json=as_json)
+        return falco.test(theirs, events, FalcoOptions(**falco_options), form_name=form_name, as_json=as_json)
     policies, _ = read_policies(files, mode)
     results = []
     try:

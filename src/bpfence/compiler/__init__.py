@@ -103,9 +103,13 @@ class Compiled(msgspec.Struct, frozen=True):
 
 
 def compile_policies(
-    policies: PolicySet, *, generation: int = 1, supported_events: Collection[str] | None = None, limits: Limits = Limits()  # noqa: B008
-) -> Compiled:
-    """The tables for a policy set; CompileError with every finding when some rule cannot be decided in the kernel."""
+    policies: PolicySet, *, generation: int = 1, supported_events: Collection[str] | None = None, limits: Limits = Limits(),  # noqa: B008
+    details: bool = False,
+) -> Compiled:  # fmt: skip
+    """The tables for a policy set; CompileError with every finding when some rule cannot be decided in the kernel.
+
+    `details`: records carry what Falco's fields need (IMAGE_DETAILS) even where no rule waits for a result.
+    """
     with _collector_paused():
         lowered = lower_policies(policies, supported_events)
         if lowered.errors:
@@ -116,7 +120,7 @@ def compile_policies(
         verdicts, leaf_verdicts = _verdicts(lowered, groups)
         rows = [VerdictRow(v.action, v.error, _report(lowered, v.rules), v.first) for v in verdicts]
         try:
-            packed = images.pack(classification, groups, leaf_verdicts, rows, generation, _features(lowered))
+            packed = images.pack(classification, groups, leaf_verdicts, rows, generation, _features(lowered, details))
         except images.ImageTooLarge as error:
             raise CompileError([Diagnostic(Location("<policies>"), str(error), "use fewer or broader rules", code="too-large")]) from None
         stats = Stats(tuple(_group_stats(group) for group in groups), packed.sizes)
@@ -214,9 +218,9 @@ def _report(lowered: Lowered, rules: Sequence[int]) -> int:
     return report
 
 
-def _features(lowered: Lowered) -> int:
+def _features(lowered: Lowered, details: bool) -> int:
     """IMAGE_* of the header: what the kernel must look at besides the tables."""
-    features = abi.IMAGE_DETAILS if any(rule.results for rule in lowered.rules) else 0
+    features = abi.IMAGE_DETAILS if details or any(rule.results for rule in lowered.rules) else 0
     for test in lowered.tests:
         if test.paths:
             features |= abi.IMAGE_NEEDS_OBJECTS

@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Union
 
 import msgspec
@@ -30,7 +31,10 @@ MAX_MESSAGE: Final = 8192
 
 
 class RuleInfo(msgspec.Struct, frozen=True):
-    """What an alert says of a rule. `action` is what the rule does in its policy's mode, `declared` what it is written to do."""
+    """What an alert says of a rule. `action` is what the rule does in its policy's mode, `declared` what it is written to do.
+
+    `results` as in policy.Rule: not 0 for a Falco rule, of which the kernel only names candidates.
+    """
 
     policy: str
     rule: str
@@ -42,6 +46,7 @@ class RuleInfo(msgspec.Struct, frozen=True):
     message: str = ""
     rate: float = 0.0
     burst: int = 0
+    results: int = 0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -52,7 +57,9 @@ class RuleInfo(msgspec.Struct, frozen=True):
 def rule_info(rule: Rule, mode: str) -> RuleInfo:
     """The part of a rule that alerts need. The compiler gives the mode beside the rule, and may already have lowered the action by it."""
     action = Action.AUDIT if mode == "audit" and rule.action > Action.AUDIT else rule.action
-    return RuleInfo(rule.policy, rule.name, mode, action, rule.action, rule.severity, rule.tags, rule.message, rule.rate, rule.burst)
+    return RuleInfo(
+        rule.policy, rule.name, mode, action, rule.action, rule.severity, rule.tags, rule.message, rule.rate, rule.burst, rule.results
+    )  # fmt: skip
 
 
 Details = Union[dict[str, Any], UnsetType]
@@ -122,6 +129,8 @@ class StatusLine(msgspec.Struct, frozen=True, kw_only=True):
     suppressed: int | UnsetType = UNSET
     generation: int | UnsetType = UNSET
     policies: list[str] | UnsetType = UNSET
+    candidates: int | UnsetType = UNSET
+    confirmed: int | UnsetType = UNSET
     host: str
 
 
@@ -148,12 +157,17 @@ class Composer:
         self._seq = 0
 
     def alerts(
-        self, seen: Observation, matched: Iterable[tuple[RuleInfo, bool]], objects: tuple[str, ...] = ()
-    ) -> list[tuple[RuleInfo, Alert]]:
-        """One alert for each matching rule with whether it is uncertain. `objects`: the paths of object bits of the event's generation."""
+        self, seen: Observation, matched: Collection[tuple[RuleInfo, bool]], objects: tuple[str, ...] = (),
+        falco: Mapping[tuple[str, str], dict[str, Any]] = MappingProxyType({}),
+    ) -> list[tuple[RuleInfo, Alert]]:  # fmt: skip
+        """One alert for each matching rule with whether it is uncertain. `objects`: the paths of object bits of the event's generation;
+        `falco`: by the key of a rule what it says as a Falco rule, which also becomes the message. None matched: the event is counted.
+        """
         self._seq += 1
+        if not matched:
+            return []
         common = self._common(seen, objects)
-        return [(rule, self._alert(seen, rule, uncertain, common)) for rule, uncertain in matched]
+        return [(rule, self._alert(seen, rule, uncertain, common, falco.get(rule.key))) for rule, uncertain in matched]
 
     def event(self, seen: Observation) -> Alert:
         """A telemetry line."""
@@ -176,14 +190,17 @@ class Composer:
                 groups.setdefault(group, {})[name] = named
         return {"time": rfc3339(seen.time), "event": seen.event, "seq": self._seq, "host": self._host, "process": process, **groups}
 
-    def _alert(self, seen: Observation, rule: RuleInfo, uncertain: bool, common: dict[str, Any]) -> Alert:
+    def _alert(
+        self, seen: Observation, rule: RuleInfo, uncertain: bool, common: dict[str, Any], falco: dict[str, Any] | None = None
+    ) -> Alert:
         blocked = rule.action >= Action.DENY and seen.action >= Action.DENY
         action = rule.action.name.lower()
         return Alert(
             policy=escape(rule.policy), rule=escape(rule.rule), severity=rule.severity, tags=tuple(escape(tag) for tag in rule.tags),
             action=action, mode=rule.mode, would=rule.declared.name.lower() if rule.declared > rule.action else UNSET,
             uncertain=uncertain or UNSET, errno=_errno_name(seen.error) if blocked else None,
-            message=message(rule, seen.fields, action), **common,
+            message=message(rule, seen.fields, action) if falco is None else _bounded(printable(falco["output"])),
+            falco=UNSET if falco is None else falco, **common,
         )  # fmt: skip
 
     def loss(self, loss: Loss) -> LossLine:
@@ -231,7 +248,10 @@ def message(rule: RuleInfo, fields: Mapping[str, Value], action: str) -> str:
     template = rule.message or _default_message(fields)
     text = _PIECE.sub(fill, template)
     # The template is policy text: what it says outside braces may still hold characters that a terminal would act on.
-    text = printable(text)
+    return _bounded(printable(text))
+
+
+def _bounded(text: str) -> str:
     return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…"
 
 

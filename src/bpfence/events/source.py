@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from bpfence import abi
 from bpfence import fields as tables
 from bpfence.events import records
 from bpfence.events.loss import Loss, LossMeter
@@ -22,6 +23,7 @@ from bpfence.events.values import BadValueError, parse
 from bpfence.policy import Value
 
 MAX_LINE: Final = 1 << 20
+_SPEAKS_FOR: Final = abi.EVENT_RESULT | abi.EVENT_DECISION
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -93,16 +95,20 @@ class Live:
                 self._meter.undecodable(record.reason)
                 continue
             self._meter.record(record.buffer, record.cpu, record.sequence)
-            process, known = self.processes.describe(record, self._cgroup_path(record.cgroup))
-            known |= records.own_fields(record)
-            known["event"] = record.event
-            found.append(
-                Observation(
-                    record.event, self._clock.wall(record.time), known, process, record.telemetry, record.flags, record.generation,
-                    record.action, record.error, record.verdicts, records.object_bits(record), record,
-                )
+            seen = Observation(
+                record.event, self._clock.wall(record.time), {"event": record.event}, None, record.telemetry, record.flags,
+                record.generation, record.action, record.error, record.verdicts, records.object_bits(record), record,
             )  # fmt: skip
+            found.append(seen if record.flags & _SPEAKS_FOR == abi.EVENT_RESULT else self.described(seen))
         return found
+
+    def described(self, seen: Observation) -> Observation:
+        """The observation with its fields and its process. What is only a candidate is read without: most candidates come to nothing."""
+        record = seen.record
+        if record is None or seen.process is not None:
+            return seen
+        process, known = self.processes.describe(record, self._cgroup_path(record.cgroup))
+        return msgspec.structs.replace(seen, process=process, fields=known | records.own_fields(record) | seen.fields)
 
     def loss(self) -> Loss | None:
         """What the kernel and the sequence numbers say was lost since the last call."""

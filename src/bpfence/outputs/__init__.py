@@ -23,6 +23,7 @@ from bpfence.errors import UsageError
 from bpfence.events.alert import Line
 
 KINDS = ("auto", "-", "rich", "jsonl:PATH", "falco", "falco-text")
+FORMATS = ("native", "falco", "falco-text")
 
 
 class Output(Protocol):
@@ -98,6 +99,15 @@ class Outputs:
     def lost_lines(self) -> dict[str, int]:
         """Lines that could not be written, by output, where there are any."""
         return {name: failures.lines for name, failures in self.failures.items() if failures.lines}
+
+
+def with_format(specs: Sequence[str], form: str) -> tuple[str, ...]:
+    """The outputs where standard output shows `form`: it takes the place of `auto` and `-`, beside files. UsageError beside `rich`."""
+    if form == "native":
+        return tuple(specs)
+    if clashing := [spec for spec in specs if spec in ("rich", *FORMATS) and spec != form]:
+        raise UsageError(f"--format {form} and --output {clashing[0]} both say what standard output shows: leave one out")
+    return *(spec for spec in specs if spec not in ("auto", "-", form)), form
 
 
 def open_outputs(specs: Sequence[str], report: Callable[[str], None], *, stream: IO[str] | None = None) -> Outputs:

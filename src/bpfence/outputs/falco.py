@@ -3,7 +3,8 @@
 
 `--format falco` and `--output falco`. Keys, their order, the spelling of priorities and the form of `time` and `output` are Falco's, so
 that what reads Falco's output (falcosidekick and the like) reads this. Alerts of native policies come out in the same form; losses and
-statuses become lines of the internal rules that Falco has for such things.
+statuses become messages of Falco's internal rules, whose form is another one (userspace/falco/falco_outputs.cpp, handle_msg): `output`
+without time and priority, no tags, numbers as text; as a text line the fields follow in parentheses.
 """
 
 from __future__ import annotations
@@ -13,14 +14,25 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any, Final
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from bpfence.events.alert import Alert, Line, LossLine, StatusLine
 from bpfence.events.falco import SECOND, FalcoEvent
+from bpfence.events.values import printable
 from bpfence.rules import Match
 
 PRIORITY_OF: Final = {"critical": "Critical", "high": "Error", "medium": "Warning", "low": "Notice", "info": "Informational"}
 """Falco's priority for a severity of bpfence."""
+INTERNAL: Final = "internal"
+DROP_RULE: Final = "Falco internal: syscall event drop"
+RELOAD_RULE: Final = "Falco internal: hot restart failure"
+STATUS_RULE: Final = "Falco internal: status"
+DROP_KINDS: Final = {
+    "clone_fork": ("process.fork",), "close": (), "connect": ("net.connect",), "proc": ("process.exit",),
+    "execve": ("process.exec", "process.executed", "process.exec_failed"), "open": ("file.open", "file.create", "file.open_failed"),
+    "dir_file": ("file.link", "file.mkdir", "file.rename", "file.rmdir", "file.symlink", "file.unlink", "process.chdir"),
+}  # fmt: skip
+"""The groups by which Falco counts lost events, and ours in them."""
 
 
 class FalcoAlert(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +44,7 @@ class FalcoAlert(msgspec.Struct, frozen=True, kw_only=True):
     priority: str
     rule: str
     source: str
-    tags: tuple[str, ...]
+    tags: tuple[str, ...] | UnsetType = UNSET
     time: str
 
 
@@ -71,19 +83,37 @@ def of_line(line: Line) -> FalcoAlert:
         case Alert():
             return _alert(line)
         case LossLine():
-            fields: dict[str, Any] = {"lost": line.lost, **{f"lost.{event}": count for event, count in line.events.items()}}
-            return _internal(line, "Falco internal: syscall event drop", "Error", fields)
+            text = f"{DROP_RULE}. {line.lost} system calls dropped in last second."
+            return _internal(line, DROP_RULE, "Debug", text, _drops(line))
+        case StatusLine(status="reload-failed"):
+            return _internal(line, RELOAD_RULE, "Critical", f"{RELOAD_RULE}: {line.message}", {})
         case StatusLine():
-            return _internal(line, "Falco internal: status", PRIORITY_OF.get(line.severity, "Informational"), {"status": line.status})
+            return _internal(line, STATUS_RULE, PRIORITY_OF.get(line.severity, "Informational"), line.message, _status(line))
 
 
-def _internal(line: LossLine | StatusLine, rule: str, priority: str, fields: dict[str, Any]) -> FalcoAlert:
-    when = _moment(line.time)
+def _internal(line: LossLine | StatusLine, rule: str, priority: str, text: str, fields: dict[str, str]) -> FalcoAlert:
     return FalcoAlert(
-        hostname=line.host, output=f"{_clock(when)}: {priority} {line.message}", output_fields=_ordered({"evt.time": when, **fields}),
-        priority=priority,
-        rule=rule, source="internal", tags=(), time=line.time,
-    )  # fmt: skip
+        hostname=line.host, output=text, output_fields=_ordered(fields), priority=priority, rule=rule, source=INTERNAL, time=line.time
+    )
+
+
+def _drops(line: LossLine) -> dict[str, str]:
+    """Falco's counters of drops, as far as they have a meaning here (userspace/falco/event_drops.cpp)."""
+    counts = dict.fromkeys((f"n_drops_buffer_{kind}_exit" for kind in (*DROP_KINDS, "other_interest")), 0)
+    for event, lost in line.events.items():
+        kind = next((kind for kind, events in DROP_KINDS.items() if event in events), "other_interest")
+        counts[f"n_drops_buffer_{kind}_exit"] += lost
+    counts |= {
+        "n_drops": line.lost, "n_drops_buffer_total": sum(line.events.values()), "n_drops_bug": sum(line.undecodable.values()),
+        "n_drops_page_faults": 0, "n_drops_scratch_map": 0, "ebpf_enabled": 1,
+    }  # fmt: skip
+    return {name: str(count) for name, count in counts.items()}
+
+
+def _status(line: StatusLine) -> dict[str, str]:
+    named = {"status": line.status, "policy": line.policy, "rule": line.rule, "suppressed": line.suppressed,
+             "candidates": line.candidates, "confirmed": line.confirmed}  # fmt: skip
+    return {name: str(value) for name, value in named.items() if value is not UNSET}
 
 
 def _alert(alert: Alert) -> FalcoAlert:
@@ -149,5 +179,10 @@ class FalcoStream:
 
 
 def form(alert: FalcoAlert, *, as_text: bool) -> str:
-    """A line in one of the two forms."""
-    return alert.output if as_text else encode(alert).decode()
+    """A line in one of the two forms. What a rule's own text holds beside fields may not be printable."""
+    if not as_text:
+        return encode(alert).decode()
+    if alert.source != INTERNAL:
+        return printable(alert.output)
+    fields = " ".join(f"{name}={_ENCODER.encode(value).decode()}" for name, value in alert.output_fields.items())
+    return printable(f"{_clock(_moment(alert.time))}: {alert.priority} {alert.output} ({fields})")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lines in, JSON lines in a file or a stream out.
 
-Made by `open_outputs`. A batch is one write(2) on a descriptor in append mode, so lines of several writers do not mix. The file is
-private (0600), never reached through a symbolic link in its last component, and opened anew when it was moved or removed.
+Made by `open_outputs`, and by `recording` for `--record`. A batch is one write(2) on a descriptor in append mode, so lines of several
+writers do not mix. The file is private (0600), never reached through a symbolic link in its last component, and opened anew when it was
+moved or removed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Final
 
@@ -38,8 +39,8 @@ class _Writer:
     def __init__(self) -> None:
         self._torn = False
 
-    def write(self, descriptor: int, lines: Sequence[Line]) -> None:
-        data = b"".join(encode(line) + b"\n" for line in lines)
+    def write(self, descriptor: int, lines: Iterable[bytes]) -> None:
+        data = b"".join(line + b"\n" for line in lines)
         if self._torn:
             data = b"\n" + data
         try:
@@ -86,9 +87,19 @@ class JsonLinesFile:
 
     def write(self, lines: Sequence[Line]) -> None:
         """Append lines; to the file that is now at the path, looked at once a second."""
+        self.append(encode(line) for line in lines)
+
+    def append(self, lines: Iterable[bytes]) -> None:
+        """The same for lines that are encoded already, without their newlines."""
         if self._descriptor < 0 or self._moved():
             self.reopen()
         self._writer.write(self._descriptor, lines)
+
+    def size(self) -> int:
+        """Bytes in the file that is now at the path, looked at as `write` does."""
+        if self._descriptor < 0 or self._moved():
+            self.reopen()
+        return os.fstat(self._descriptor).st_size
 
     def reopen(self) -> None:
         """Let go of the file and open what is at the path. When that fails, the next write tries again."""
@@ -120,7 +131,7 @@ class JsonLinesStream:
             # A stream without a descriptor (io.UnsupportedOperation): a test's.
             self._stream.write("".join(encode(line).decode() + "\n" for line in lines))
             return
-        self._writer.write(descriptor, lines)
+        self._writer.write(descriptor, (encode(line) for line in lines))
 
     def reopen(self) -> None:
         """There is nothing to open."""

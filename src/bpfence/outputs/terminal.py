@@ -60,10 +60,13 @@ def _note(moment: str, word: str, style: str, text: str) -> Text:
 
 
 def _alert(alert: Alert) -> Text:
-    severity, action = alert.severity, alert.action
+    word, name, action = alert.severity, f"{alert.policy or '-'}/{alert.rule or '-'}", alert.action
+    if alert.falco is not msgspec.UNSET:
+        # A Falco rule as Falco's users know it: priority, rule, output. Which of the two policies it went under, the action tells.
+        word, name = str(alert.falco["priority"]), str(alert.rule)
     text = Text.assemble(
-        (_clock(alert.time), "dim"), " ", (f"{severity:<8}", SEVERITY_STYLES.get(severity, "")), " ",
-        (f"{action:<5}", ACTION_STYLES.get(action, "")), " ", (f"{alert.policy or '-'}/{alert.rule or '-'}", "bold"), "  ", alert.message,
+        (_clock(alert.time), "dim"), " ", (f"{word:<8}", SEVERITY_STYLES.get(alert.severity, "")), " ",
+        (f"{action:<5}", ACTION_STYLES.get(action, "")), " ", (name, "bold"), "  ", alert.message,
     )  # fmt: skip
     if alert.would is not msgspec.UNSET:
         text.append(f" (would {alert.would})", "yellow")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -18,8 +19,10 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from bpfence.abi import EVENT_RESULT
 from bpfence.agent import notify
 from bpfence.agent.generations import Generation, Generations, state_path
+from bpfence.agent.loading import FalcoOptions, load
 from bpfence.agent.sandbox import Hierarchy, Sandbox
 from bpfence.cli import cli, host
 from bpfence.compiler import Compiled, compile_policies
@@ -29,6 +32,8 @@ from bpfence.events.alert import RuleInfo
 from bpfence.events.process import read_boot_id
 from bpfence.policy import Action, Op, atoms
 from tests.unit.agent.fakes import FakeEngine, FakeKernel, write_policy
+from tests.unit.agent.falco_rig import RULES, FakeEvents, verdict_of
+from tests.unit.events.samples import record
 
 
 def call(*args: object) -> Result:
@@ -51,7 +56,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeKernel:
     made = FakeKernel()
     monkeypatch.setattr(host, "kernel", lambda: made)
     monkeypatch.setattr("bpfence.agent.generations.STATE_DIR", tmp_path / "state")
-    monkeypatch.setattr("bpfence.agent.privileges.drop", lambda: None)
+    monkeypatch.setattr("bpfence.agent.privileges.drop", lambda **_: None)
     return made
 
 
@@ -218,6 +223,102 @@ def test_exec_with_a_bad_profile_runs_nothing(policy: Path, kernel: FakeKernel, 
         profile.write_text(text)
         assert code(call("exec", "-p", policy, "--seccomp", profile, "--", "touch", tmp_path / "ran")) == 2
     assert not (tmp_path / "ran").exists()
+
+
+# ---- Falco rules ----
+
+
+@pytest.fixture
+def rules(tmp_path: Path, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("bpfence.agent.Agent._make_events", lambda _: FakeEvents())
+    path = tmp_path / "rules.yaml"
+    path.write_text(RULES)
+    return path
+
+
+def say_open(kernel: FakeKernel, files: list[str], *names: str, **options: Any) -> None:
+    """An open of /etc/shadow that rules may match, waiting before the agent starts: the verdict's number comes from the same files."""
+    found = load(files, options=FalcoOptions(**options)).policies
+    compiled = compile_policies(found, supported_events=kernel.engine.supported_events())
+    header = {"sequence": 1, "generation": 1, "flags": EVENT_RESULT, "verdicts": (verdict_of(compiled, *names),), "error": 0}
+    kernel.engine.batches.append([("alerts", record("file.open", {"NUM_RESULT": 3}, {"STR_FILE_PATH": b"/etc/shadow"}, **header))])
+    os.write(kernel.engine._bell, b"!")
+
+
+def run_until_ready(ready: Path, *args: object) -> Result:
+    stopper = stop_when_ready(ready)
+    try:
+        return call("run", "--no-pin", "--ready-file", ready, *args)
+    finally:
+        stopper.join()
+
+
+def test_run_with_falco_rules_and_policies(rules: Path, policy: Path, kernel: FakeKernel, tmp_path: Path) -> None:
+    say_open(kernel, [str(rules), str(policy)], "Shadow by sh", "Shadow by anyone")
+    recorded = tmp_path / "recorded.jsonl"
+    result = run_until_ready(
+        tmp_path / "ready", "-p", rules, "-p", policy, "--format", "falco", "--output", f"jsonl:{tmp_path}/native.jsonl",
+        "--record", recorded,
+    )  # fmt: skip
+    assert code(result) == 0
+    started, shadow, stopped = (json.loads(line) for line in result.stdout.splitlines())
+    assert list(shadow) == ["hostname", "output", "output_fields", "priority", "rule", "source", "tags", "time"]
+    assert (shadow["rule"], shadow["priority"], shadow["tags"]) == ("Shadow by sh", "Error", ["t1", "t2"])
+    assert shadow["output"].partition(": ")[2].startswith("Error sh opened /etc/shadow (result SUCCESS, number 3) container_id=host")
+    assert (started["source"], stopped["output_fields"]["confirmed"]) == ("internal", "1")
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "native.jsonl").read_text().splitlines()]
+    assert kinds == ["status", "alert", "status"]
+    replayed = json.loads(call("test", rules, recorded, "--json").stdout)["events"]
+    assert [match["rule"] for one in replayed for match in one["matches"]] == ["Shadow by sh"]
+    assert {**replayed[0]["matches"][0]["output_fields"], "evt.time": None} == {**shadow["output_fields"], "evt.time": None}
+
+
+def test_run_with_options_of_falco(rules: Path, kernel: FakeKernel, tmp_path: Path) -> None:
+    say_open(kernel, [str(rules)], "Shadow by anyone", disabled=("*by sh", "Secret"), paths="text")
+    chosen = ("--disable-rule", "*by sh", "--disable-rule", "Secret", "--priority", "notice")
+    how = ("--rule-matching", "all", "--append-output", "(x)", "--strict-paths", "text")
+    result = run_until_ready(tmp_path / "ready", "-p", rules, "--format", "falco-text", *chosen, *how)
+    assert code(result) == 0
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{9}: Notice sh opened /etc/shadow \(x\)", result.stdout.splitlines()[1])
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--rule", "nope"], "no Falco rule has such a name"), (["--append-output", "%nope"], "--append-output"),
+        (["--format", "falco", "--output", "rich"], "leave one out"), (["--record", "/nonexistent/folder/x"], "--record"),
+    ],
+)  # fmt: skip
+def test_run_refuses_of_falco(rules: Path, kernel: FakeKernel, args: list[str], said: str) -> None:
+    result = call("run", "-p", rules, "--no-pin", *args)
+    assert code(result) == 2
+    assert said in result.stderr
+    assert kernel.asked == []
+
+
+def test_run_with_mistakes_in_falco_rules(rules: Path, kernel: FakeKernel) -> None:
+    rules.write_text(RULES.replace("proc.name=sh", "proc.nam=sh"))
+    result = call("run", "-p", rules, "--no-pin")
+    assert code(result) == 2
+    assert f"{rules}:4:" in result.stderr
+    assert "proc.name" in result.stderr
+    assert kernel.asked == []
+
+
+def test_exec_scopes_both_kinds(rules: Path, policy: Path, kernel: FakeKernel, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Compiled] = []
+    monkeypatch.setattr(
+        "bpfence.agent.compile_policies", lambda *args, **more: compiled.append(compile_policies(*args, **more)) or compiled[-1]
+    )
+    result = call("exec", "-p", rules, "-p", policy, "--format", "falco", "--rule", "Shadow*", "--", "sh", "-c", "exit 3")
+    assert code(result) == 3
+    assert result.stdout == ""
+    assert [json.loads(line)["source"] for line in result.stderr.splitlines()] == ["internal", "internal"]
+    assert [rule.name for rule in compiled[0].rules] == ["secret", "Shadow by sh", "Shadow by anyone"]
+    for rule in compiled[0].rules:
+        for event in rule.events:
+            cgroups = {str(atom.value) for atom in atoms(rule.condition_for(event)) if atom.field == "process.cgroup"}
+            assert [name for name in cgroups if name.startswith("/bpfence-exec-")], (rule.name, event)
 
 
 # ---- status, unload, doctor ----

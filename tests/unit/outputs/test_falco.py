@@ -11,9 +11,10 @@ import pytest
 
 from bpfence.events.alert import Alert, LossLine, StatusLine
 from bpfence.events.falco import Record, RecordedEvent
+from bpfence.fields import EVENT_BY_NAME
 from bpfence.frontends.falco import load_text
 from bpfence.outputs import open_outputs
-from bpfence.outputs.falco import FalcoStream, details, encode, form, of_line, of_match
+from bpfence.outputs.falco import DROP_KINDS, FalcoStream, details, encode, form, of_line, of_match
 from bpfence.rules import Match, RuleSet
 
 MOMENT = 1764000000123456789
@@ -83,15 +84,51 @@ def test_an_alert_of_a_native_policy() -> None:
     assert json.loads(encode(of_line(alert(rule=None, process=None))))["rule"] == "file.open"
 
 
-def test_losses_and_statuses() -> None:
-    loss = LossLine(
-        time="2025-11-24T16:00:00.5Z", message="3 records were lost", lost=3, events={"file.open": 3}, gaps={}, undecodable={}, host="n"
-    )
-    found = of_line(loss)
-    assert (found.rule, found.source, found.output_fields["lost.file.open"]) == ("Falco internal: syscall event drop", "internal", 3)
-    assert found.output_fields["evt.time"] == 1764000000500000000
+LOSS = LossLine(
+    time="2025-11-24T16:00:00.5Z", message="9 records were lost", lost=9, events={"file.open": 3, "process.fork": 1, "net.bind": 2},
+    gaps={"alerts": 8}, undecodable={"too short": 1}, host="n",
+)  # fmt: skip
+
+
+def test_a_loss_is_falcos_message_of_drops() -> None:
+    found = json.loads(encode(of_line(LOSS)))
+    assert list(found) == ["hostname", "output", "output_fields", "priority", "rule", "source", "time"]
+    assert found["rule"] == "Falco internal: syscall event drop"
+    assert found["output"] == "Falco internal: syscall event drop. 9 system calls dropped in last second."
+    assert (found["priority"], found["source"], found["time"]) == ("Debug", "internal", "2025-11-24T16:00:00.5Z")
+    assert found["output_fields"] == {
+        "ebpf_enabled": "1", "n_drops": "9", "n_drops_buffer_clone_fork_exit": "1", "n_drops_buffer_close_exit": "0",
+        "n_drops_buffer_connect_exit": "0", "n_drops_buffer_dir_file_exit": "0", "n_drops_buffer_execve_exit": "0",
+        "n_drops_buffer_open_exit": "3", "n_drops_buffer_other_interest_exit": "2", "n_drops_buffer_proc_exit": "0",
+        "n_drops_buffer_total": "6", "n_drops_bug": "1", "n_drops_page_faults": "0", "n_drops_scratch_map": "0",
+    }  # fmt: skip
+    assert list(found["output_fields"]) == sorted(found["output_fields"])
+    text = form(of_line(LOSS), as_text=True)
+    assert text.startswith("16:00:00.500000000: Debug Falco internal: syscall event drop. 9 system calls dropped in last second. (ebpf_en")
+    assert text.endswith('n_drops_page_faults="0" n_drops_scratch_map="0")')
+
+
+def test_every_event_that_is_counted_by_group_exists() -> None:
+    assert {event for events in DROP_KINDS.values() for event in events} <= EVENT_BY_NAME.keys()
+
+
+def test_statuses() -> None:
     status = of_line(StatusLine(time="2025-11-24T16:00:00Z", status="started", message="started", host="n"))
-    assert (status.priority, status.output) == ("Informational", "16:00:00.000000000: Informational started")
+    assert (status.rule, status.priority, status.output, status.output_fields) == (
+        "Falco internal: status", "Informational", "started", {"status": "started"},
+    )  # fmt: skip
+    assert form(status, as_text=True) == '16:00:00.000000000: Informational started (status="started")'
+    stopped = StatusLine(time="2025-11-24T16:00:00Z", status="stopped", message="stopped", candidates=7, confirmed=2, host="n")
+    assert of_line(stopped).output_fields == {"candidates": "7", "confirmed": "2", "status": "stopped"}
+    failed = of_line(StatusLine(time="2025-11-24T16:00:00Z", status="reload-failed", severity="high", message="no", host="n"))
+    assert (failed.rule, failed.priority) == ("Falco internal: hot restart failure", "Critical")
+    assert failed.output == "Falco internal: hot restart failure: no"
+
+
+def test_a_text_line_is_one_line_and_printable() -> None:
+    found, event = match()
+    line = form(of_match(found._replace(output="a\nb\x1b[31m"), event, "n"), as_text=True)
+    assert line == "16:00:00.123456789: Critical a\\x0ab\\x1b[31m"
 
 
 @pytest.mark.parametrize(("name", "first"), [("falco", '{"hostname"'), ("falco-text", "16:00:00")])

@@ -11,7 +11,7 @@ import pytest
 
 from bpfence.errors import UsageError
 from bpfence.events.alert import Composer, Line
-from bpfence.outputs import Outputs, open_outputs
+from bpfence.outputs import Outputs, open_outputs, with_format
 from bpfence.outputs.jsonl import JsonLinesFile, JsonLinesStream
 from bpfence.outputs.terminal import Terminal
 
@@ -81,6 +81,24 @@ def test_nothing_to_write_is_not_written() -> None:
 def test_specs(specs: tuple[str, ...], terminal: bool, kinds: list[type]) -> None:
     outputs = open_outputs(specs, pytest.fail, stream=Tty() if terminal else io.StringIO())
     assert [type(output) for output in outputs._outputs] == kinds
+
+
+@pytest.mark.parametrize(
+    ("specs", "form", "expected"),
+    [
+        ((), "native", ()), (("-", "jsonl:x"), "native", ("-", "jsonl:x")), ((), "falco", ("falco",)),
+        (("jsonl:x",), "falco-text", ("jsonl:x", "falco-text")), (("auto", "-", "jsonl:x"), "falco", ("jsonl:x", "falco")),
+        (("falco",), "falco", ("falco",)),
+    ],
+)  # fmt: skip
+def test_a_format_is_what_standard_output_shows(specs: tuple[str, ...], form: str, expected: tuple[str, ...]) -> None:
+    assert with_format(specs, form) == expected
+
+
+@pytest.mark.parametrize("spec", ["rich", "falco-text"])
+def test_a_format_beside_another_one(spec: str) -> None:
+    with pytest.raises(UsageError, match=f"--format falco and --output {spec}"):
+        with_format(["jsonl:x", spec], "falco")
 
 
 def test_jsonl_spec(tmp_path: Path) -> None:

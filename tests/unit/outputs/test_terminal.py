@@ -61,3 +61,12 @@ def test_audit_uncertain_and_the_other_kinds() -> None:
     assert "(would deny) (uncertain)" in shown(made.alerts(observation(), [(rule, True)])[0][1])
     assert "LOSS 3 records were lost" in shown(made.loss(Loss({"file.open": 3}, {}, {})))
     assert "00:00:00.000 started 1 policy in force" in shown(made.status("started", "1 policy in force"))
+
+
+def test_a_falco_rule_is_shown_by_priority_rule_and_output() -> None:
+    rule = RuleInfo("falco", "Shadow [bold]file", "audit", Action.AUDIT, Action.AUDIT, "low")
+    said = {"priority": "Notice", "source": "syscall", "output": "cat opened\x1b /etc/shadow", "output_fields": {}}
+    [(_, made)] = Composer("h", lambda: 0).alerts(observation(process=PROCESS), [(rule, False)], (), {rule.key: said})
+    first, second = shown(made).splitlines()
+    assert first == r"10:00:00.123 Notice   audit Shadow [bold]file  cat opened\x1b /etc/shadow"
+    assert second.strip().startswith("pid 412 uid 0 /usr/bin/dash")

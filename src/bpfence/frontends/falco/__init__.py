@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from bpfence.errors import Diagnostic, Location
 from bpfence.frontends import yaml_nodes
@@ -48,6 +48,21 @@ def is_falco_path(path: str | os.PathLike[str]) -> bool:
     """Whether a file, or any policy file of a directory, looks like Falco rules. What cannot be read does not."""
     quiet = Report(CODES)
     return any(is_falco(read_bytes(file, quiet) or b"") for file in policy_files(Path(path), quiet))
+
+
+def split(paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Native files and Falco files of some files and directories, each in the order given. A directory that holds both is taken apart."""
+    native: list[str] = []
+    theirs: list[str] = []
+    for name in paths:
+        if not Path(name).is_dir():
+            (theirs if is_falco_path(name) else native).append(name)
+        elif is_falco_path(name):
+            for path in policy_files(Path(name), Report(CODES)):
+                (theirs if is_falco_path(path) else native).append(str(path))
+        else:
+            native.append(name)
+    return tuple(native), tuple(theirs)
 
 
 def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[Loaded, list[Diagnostic]]:
@@ -104,13 +119,13 @@ def _finish(collector: Collector) -> tuple[Loaded, list[Diagnostic]]:
     return loaded, list(dict.fromkeys(found))
 
 
-def check_enforcement(rule: Rule, report: Report) -> None:
-    """Report every test of a rule with `bpfence: {action: deny}` that the kernel cannot decide."""
+def check_enforcement(rule: Rule, report: Report, *, paths: Literal["kernel", "text"] = "kernel") -> None:
+    """Report every test of a rule with `bpfence: {action: deny}` that the kernel cannot decide. `paths`: what fd.name means."""
     from bpfence.frontends.falco.lower import enforced  # it needs the names of this package's modules
 
     if rule.enforcement is None or rule.enforcement.action == "audit":
         return
-    for problem in enforced(rule).left:
+    for problem in enforced(rule, paths=paths).left:
         place = problem.place if problem.place.line else rule.enforcement.place.location
         what = f"rule {rule.name!r} cannot {rule.enforcement.action}: {problem.text}: {problem.reason}"
         report.add(place, "not-enforceable", what, problem.hint)

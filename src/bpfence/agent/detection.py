@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations and the Falco rules that the kernel names for them in, the rules that really match out.
+
+Called by the agent. The kernel over-approximates detection: what it lets through is a candidate, and it is an alert only where the rest
+of a rule's condition holds too. The rule sets of the last generations are kept, because records wait in the ring buffer across a reload;
+where a record's own set is gone, the newest set decides, by the names of its rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, NamedTuple, Protocol
+
+from bpfence.agent.generations import KEPT
+from bpfence.events.alert import RuleInfo
+from bpfence.events.falco import FalcoEvent
+from bpfence.events.hostnames import Hostnames, mentioned
+from bpfence.events.process import Clock, ProcessCache
+from bpfence.events.records import KernelEvent
+from bpfence.events.source import Observation
+from bpfence.frontends.falco.policies import WATCHING
+from bpfence.outputs.falco import details
+from bpfence.outputs.recording import Recorder
+from bpfence.rules import RuleSet
+
+
+class Events(Protocol):
+    """Makes Falco's view of kernel records; the agent's own is `KernelEvents`."""
+
+    def event(self, record: KernelEvent) -> FalcoEvent | None:
+        """The event; None where the record is none that Falco has."""
+
+    def use(self, rules: RuleSet | None) -> None:
+        """These rules are in force now."""
+
+    def start(self) -> None:
+        """Begin with what goes on beside events; called again and again."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class KernelEvents:
+    """`LiveEvents` with the names of hosts that the rules in force mention.
+
+    They are resolved by a thread, which must not begin before privileges are given up (they are those of a thread) nor before a command is
+    forked: `start` is called when the agent begins to work.
+    """
+
+    def __init__(self, processes: ProcessCache, clock: Clock, cgroup_path: Callable[[int], str | None] | None, host: str) -> None:
+        from bpfence.events.falco_live import LiveEvents  # what enforces native policies alone does without
+
+        self._live = LiveEvents(processes, clock, cgroup_path=cgroup_path or (lambda _: None), host=host)
+        self._names: tuple[str, ...] = ()
+
+    def event(self, record: KernelEvent) -> FalcoEvent | None:
+        """The event."""
+        return self._live.event(record)
+
+    def use(self, rules: RuleSet | None) -> None:
+        """Other rules may mention other hosts."""
+        names = mentioned(rules.rules) if rules is not None else ()
+        if names != self._names:
+            self.close()
+            self._names = names
+            self._live.hostnames = Hostnames(names) if names else None
+
+    def start(self) -> None:
+        """Resolve, where there is something to resolve."""
+        if self._live.hostnames is not None:
+            self._live.hostnames.start()
+
+    def close(self) -> None:
+        """Resolve no more."""
+        if self._live.hostnames is not None:
+            self._live.hostnames.close()
+
+
+class _Known(NamedTuple):
+    rules: RuleSet
+    infos: dict[str, RuleInfo]
+    events: Events
+
+
+class Detection:
+    """Confirms candidates. `candidates` counts the records that were looked at, `confirmed` those that some rule matched.
+
+    `make` is called once there are Falco rules.
+    """
+
+    def __init__(self, make: Callable[[], Events], recorder: Recorder | None = None) -> None:
+        self._make = make
+        self._events: Events | None = None
+        self._recorder = recorder
+        self._known: dict[int, _Known] = {}
+        self._newest: _Known | None = None
+        self.candidates = 0
+        self.confirmed = 0
+
+    def use(self, generation: int, rules: RuleSet | None, infos: Iterable[RuleInfo]) -> None:
+        """The rules of the generation that is in force now. None: it has no Falco rules."""
+        self._known.pop(generation, None)
+        if rules is not None:
+            self._events = self._events or self._make()
+            named = {info.rule: info for info in infos if info.policy == WATCHING}
+            self._newest = self._known[generation] = _Known(rules, named, self._events)
+        else:
+            self._newest = None
+        while len(self._known) > KEPT:
+            del self._known[next(iter(self._known))]
+        if self._events is not None:
+            self._events.use(rules)
+        if self._recorder is not None:
+            self._recorder.use(rules)
+
+    def start(self) -> None:
+        """The agent works now: its privileges are what they will be, and its command runs."""
+        if self._events is not None:
+            self._events.start()
+
+    @property
+    def active(self) -> bool:
+        """Whether Falco rules are in force, or were a short time ago."""
+        return bool(self._known)
+
+    def view(self, seen: Observation) -> View:
+        """An observation as Falco's rules see it."""
+        return View(seen, self._known.get(seen.generation, self._newest))
+
+    def confirm(self, view: View, among: Collection[str] | None) -> list[RuleInfo]:
+        """The candidates that match, in Falco's order. `among`: names of the candidates; None: they are not known, any rule may be one."""
+        self.candidates += 1
+        event, known = view.event(), view.known
+        if event is None or known is None:
+            return []
+        if self._recorder is not None:
+            self._recorder.add(event)
+        wanted = known.infos.keys() if among is None else known.infos.keys() & among
+        found = [known.infos[rule.name] for rule in known.rules.matching_rules(event, wanted)]
+        self.confirmed += bool(found)
+        return found
+
+    def flush(self) -> None:
+        """Write what was recorded."""
+        if self._recorder is not None:
+            self._recorder.flush()
+
+    def reopen(self) -> None:
+        """Log rotation."""
+        if self._recorder is not None:
+            self._recorder.reopen()
+
+    def close(self) -> None:
+        """Write what was recorded, let go of the file, and end what goes on beside."""
+        if self._events is not None:
+            self._events.close()
+        if self._recorder is not None:
+            self._recorder.close()
+
+
+class View:
+    """One observation as a Falco event, made when first asked for."""
+
+    def __init__(self, seen: Observation, known: _Known | None) -> None:
+        self._seen = seen
+        self._made: tuple[FalcoEvent | None] | None = None
+        self.known = known
+
+    def event(self) -> FalcoEvent | None:
+        """The event; None where Falco has none like it, there are no rules, or the observation comes from no kernel."""
+        if self._made is None:
+            record = self._seen.record
+            self._made = (None if record is None or self.known is None else self.known.events.event(record),)
+        return self._made[0]
+
+    def details(self, name: str) -> dict[str, Any] | None:
+        """What a rule says of it, under `falco` of an alert; None where rule or event are not known."""
+        rule = self.known.rules.rule(name) if self.known is not None else None
+        event = self.event() if rule is not None else None
+        if rule is None or event is None or self.known is None:
+            return None
+        return details(self.known.rules.match(rule, event))

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy files in, native ones and Falco's mixed; one policy set, the rules that user space finishes, and diagnostics out.
+
+Called by the agent at every start and reload, and by `bpfence check` and its like for native files alone. Falco rules become the policies
+"falco" (detection: the kernel names candidates) and "falco-enforce" (rules with `bpfence: {action: deny}`, decided in the kernel).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+from bpfence.errors import Diagnostic, PolicyError, UsageError
+from bpfence.frontends import falco, native
+from bpfence.frontends.falco.document import CODES
+from bpfence.frontends.falco.output import SUGGESTED
+from bpfence.frontends.falco.policies import ENFORCING, WATCHING
+from bpfence.frontends.falco.policies import policies as falco_policies
+from bpfence.frontends.falco.resolve import Rule as FalcoRule
+from bpfence.frontends.report import Report, TextError
+from bpfence.policy import And, Condition, Policy, PolicySet, Rule
+from bpfence.rules import RuleSet
+
+
+class FalcoOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How Falco's rules are chosen, compared and shown; see `falco.select` and `RuleSet`."""
+
+    matching: Literal["first", "all"] = "first"
+    paths: Literal["kernel", "text"] = "kernel"
+    append: str = SUGGESTED
+    names: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    disabled: tuple[str, ...] = ()
+    priority: str = "Debug"
+
+
+class Loaded(NamedTuple):
+    """`rules`: None where no Falco file was given."""
+
+    policies: PolicySet
+    rules: RuleSet | None
+    diagnostics: list[Diagnostic]
+
+
+DEFAULTS: Final = FalcoOptions()
+
+
+def load(paths: Sequence[str], mode: str | None = None, scope: Condition | None = None, options: FalcoOptions = DEFAULTS) -> Loaded:
+    """The policies of files and directories, with another mode or a narrower scope where asked.
+
+    PolicyError where one is wrong; UsageError where the options choose no rule.
+
+    `mode` is that of native policies and of enforced Falco rules: a detection stays one.
+    """
+    files, theirs = falco.split(paths)
+    found, diagnostics = native.load_files(files)
+    made: tuple[Policy, ...] = ()
+    rules: RuleSet | None = None
+    if theirs:
+        loaded, more = falco.load_files(theirs)
+        diagnostics = [*diagnostics, *_taken(found), *(diagnostic for diagnostic in more if diagnostic.severity != "info")]
+        rules = rule_set(loaded.rules, options)
+        diagnostics = list(dict.fromkeys([*diagnostics, *_undecided(rules)]))
+        if loaded.rules and not rules.rules and (options.names or options.tags):
+            raise UsageError("no Falco rule has such a name or tag at this priority")
+    if any(diagnostic.severity == "error" for diagnostic in diagnostics):
+        raise PolicyError(diagnostics)
+    if rules is not None:
+        made = falco_policies(rules.rules, paths=options.paths)
+    narrowed = tuple(_narrowed(policy, None if policy.name == WATCHING else mode, scope) for policy in made)
+    return Loaded(PolicySet((*(_narrowed(policy, mode, scope) for policy in found.policies), *narrowed)), rules, diagnostics)
+
+
+def rule_set(rules: Iterable[FalcoRule], options: FalcoOptions) -> RuleSet:
+    """The chosen ones of some rules. UsageError where what is to be appended is no output."""
+    chosen = falco.select(rules, names=options.names, tags=options.tags, disabled=options.disabled, priority=options.priority)
+    try:
+        return RuleSet(chosen, matching=options.matching, paths=options.paths, append=options.append)
+    except TextError as error:
+        raise UsageError(f"--append-output: {error.message}") from None
+
+
+def read_policies(paths: Sequence[str], mode: str | None = None, scope: Condition | None = None) -> tuple[PolicySet, list[Diagnostic]]:
+    """The same for native policies alone."""
+    found, diagnostics = native.load_files(paths)
+    if any(diagnostic.severity == "error" for diagnostic in diagnostics):
+        raise PolicyError(diagnostics)
+    return PolicySet(tuple(_narrowed(policy, mode, scope) for policy in found.policies)), diagnostics
+
+
+def _undecided(rules: RuleSet) -> list[Diagnostic]:
+    """What the kernel cannot decide of the chosen rules that deny, where paths are compared otherwise than `load_files` has checked."""
+    report = Report(CODES)
+    for rule in rules.rules:
+        falco.check_enforcement(rule, report, paths=rules.paths)
+    return report.diagnostics
+
+
+def _taken(policies: PolicySet) -> list[Diagnostic]:
+    """Native policies that have the names that Falco's rules go under."""
+    hint = f"rename it: Falco rules are reported as the policies {WATCHING} and {ENFORCING}"
+    return [
+        Diagnostic(policy.location, f"a policy cannot be named {policy.name!r} beside Falco rules", hint, code="duplicate-policy")
+        for policy in policies.policies
+        if policy.name in (WATCHING, ENFORCING)
+    ]
+
+
+def _narrowed(policy: Policy, mode: str | None, scope: Condition | None) -> Policy:
+    if mode:
+        policy = msgspec.structs.replace(policy, mode=mode)
+    if scope is None:
+        return policy
+    return msgspec.structs.replace(policy, scope=And((scope, policy.scope)), rules=tuple(_scoped(rule, scope) for rule in policy.rules))
+
+
+def _scoped(rule: Rule, scope: Condition) -> Rule:
+    return msgspec.structs.replace(
+        rule, condition=And((scope, rule.condition)), conditions={event: And((scope, own)) for event, own in rule.conditions.items()}
+    )

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Native policies and Falco rules from the same files and directories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bpfence.agent.loading import FalcoOptions, load, read_policies
+from bpfence.errors import PolicyError
+from bpfence.evaluate import verdict
+from bpfence.frontends.falco.policies import ENFORCING, WATCHING
+from bpfence.policy import Action, Atom, Op
+from tests.unit.agent.fakes import write_policy
+from tests.unit.agent.falco_rig import RULES
+from tests.unit.frontends.falco.trees import corpus
+
+BOX = Atom("process.cgroup", Op.EQUALS, "/box")
+OPEN = {"event": "file.open", "file.access": 1, "process.name": "sh", "process.cgroup": "/box"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "rules.yaml").write_text(RULES)
+    write_policy(tmp_path / "all" / "native.yaml")
+    return tmp_path / "all"
+
+
+def test_a_folder_of_both_and_files_in_order(folder: Path) -> None:
+    found = load([str(folder)])
+    assert [policy.name for policy in found.policies.policies] == ["guard", WATCHING, ENFORCING]
+    assert found.rules is not None
+    assert [rule.name for rule in found.rules.rules] == ["Shadow by sh", "Shadow by anyone", "Secret"]
+    overlay = folder.parent / "overlay.yaml"
+    overlay.write_text("- rule: Shadow by anyone\n  bpfence: {action: kill}\n")
+    found = load([str(folder / "rules.yaml"), str(overlay)])
+    assert {rule.name: rule.action for _, rule in found.policies.rules()} == {
+        "Shadow by sh": Action.AUDIT, "Shadow by anyone": Action.KILL, "Secret": Action.DENY,
+    }  # fmt: skip
+
+
+def test_native_files_alone_have_no_rule_set(folder: Path) -> None:
+    assert load([str(folder / "native.yaml")]).rules is None
+    assert load([str(folder / "native.yaml")]).policies == read_policies([str(folder / "native.yaml")])[0]
+
+
+def test_mistakes_of_both_kinds_are_told_together(folder: Path) -> None:
+    write_policy(folder / "native.yaml", glob="[")
+    (folder / "rules.yaml").write_text(RULES.replace("proc.name=sh", "proc.nam=sh"))
+    with pytest.raises(PolicyError) as caught:
+        load([str(folder)])
+    assert {Path(found.location.file).name for found in caught.value.diagnostics} == {"native.yaml", "rules.yaml"}
+
+
+def test_scope_and_mode_reach_rules_of_both_kinds(folder: Path) -> None:
+    scoped = load([str(folder)], None, BOX).policies
+    for path, expected in (("/etc/shadow", Action.AUDIT), ("/secret/a", Action.DENY)):
+        assert verdict(scoped, {**OPEN, "file.path": path}).action is expected
+        assert verdict(scoped, {**OPEN, "file.path": path, "process.cgroup": "/else"}).action is Action.NONE
+    audited = load([str(folder)], "audit").policies
+    assert verdict(audited, {**OPEN, "file.path": "/secret/a"}).action is Action.AUDIT
+    assert {policy.name: policy.mode for policy in load([str(folder)], "enforce").policies.policies} == {
+        "guard": "enforce", WATCHING: "audit", ENFORCING: "enforce",
+    }  # fmt: skip
+
+
+def test_falcos_stable_rules_load_without_a_word() -> None:
+    found = load([str(corpus())])
+    assert found.diagnostics == []
+    assert found.rules is not None
+    assert len(found.rules.rules) == 25
+    assert {(policy.name, len(policy.rules)) for policy in found.policies.policies} == {(WATCHING, 25)}
+
+
+def test_a_rule_that_blocks_by_text_paths_is_refused_atom_by_atom(folder: Path) -> None:
+    with pytest.raises(PolicyError) as caught:
+        load([str(folder / "rules.yaml")], options=FalcoOptions(paths="text"))
+    [found] = [one for one in caught.value.diagnostics if one.severity == "error"]
+    assert found.code == "not-enforceable"
+    assert "fd.name startswith /secret/" in found.message
+    load([str(folder / "rules.yaml")], options=FalcoOptions(paths="text", disabled=("Secret",)))
+
+
+def test_options_reach_the_rule_set(folder: Path) -> None:
+    options = FalcoOptions(matching="all", paths="text", append="", names=("Shadow*",), disabled=("*anyone",), priority="Error")
+    found = load([str(folder / "rules.yaml")], options=options).rules
+    assert found is not None
+    assert ([rule.name for rule in found.rules], found.matching, found.paths, found.appended) == (["Shadow by sh"], "all", "text", ())
