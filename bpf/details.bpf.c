@@ -182,25 +182,34 @@ __noinline int ancestors_load(u32 slot)
 	return 0;
 }
 
-/* The path of the directory descriptor that a name is relative to, by way of the area of file.new_path, after the working directory. */
-__noinline int base_load(u32 slot)
+/* String `str`: the path of a directory descriptor, or of the working directory, by way of the area of file.new_path. */
+__noinline int path_aside(u32 slot, u32 str, int dirfd)
 {
+	struct task_struct *task = (void *)bpf_get_current_task();
 	struct scratch *s = scratch_at(slot);
+	u32 area = 1U << STR_FILE_NEW_PATH;
 	struct file *file;
 
 	if (!s)
 		return 0;
-	file = read_fd(s->num[NUM_DIRFD]);
-	if (!file)
-		return 0;
-	s->dentry[1] = (u64)BPF_CORE_READ(file, f_path.dentry);
-	s->mount[1] = (u64)BPF_CORE_READ(file, f_path.mnt);
-	s->str_tried &= ~(1U << STR_FILE_NEW_PATH);
+	s->str_present &= ~area;
+	if (dirfd == AT_FDCWD) {
+		s->dentry[1] = (u64)BPF_CORE_READ(task, fs, pwd.dentry);
+		s->mount[1] = (u64)BPF_CORE_READ(task, fs, pwd.mnt);
+	} else {
+		file = read_fd(dirfd);
+		if (!file)
+			return 0;
+		s->dentry[1] = (u64)BPF_CORE_READ(file, f_path.dentry);
+		s->mount[1] = (u64)BPF_CORE_READ(file, f_path.mnt);
+	}
+	s->str_tried &= ~area;
+	s->str_uncertain &= ~area;
 	path_resolve(slot, 1);
 	s->dentry[1] = 0;
-	if (s->str_present & ~s->str_uncertain & (1U << STR_FILE_NEW_PATH))
-		set_str(s, STR_FILE_BASE, s->str_offset[STR_FILE_NEW_PATH], s->str_length[STR_FILE_NEW_PATH]);
-	s->str_present &= ~(1U << STR_FILE_NEW_PATH);
+	if (s->str_present & ~s->str_uncertain & area)
+		set_str(s, str & (ABI_STR_SLOTS - 1), s->str_offset[STR_FILE_NEW_PATH], s->str_length[STR_FILE_NEW_PATH]);
+	s->str_present &= ~area;
 	return 0;
 }
 

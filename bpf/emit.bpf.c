@@ -64,6 +64,24 @@ static __always_inline void emit_header(struct scratch *s, struct event_header *
 	bpf_get_current_comm(h->comm, sizeof(h->comm));
 }
 
+/* Folders that are looked up in the area of file.new_path: all of the event itself has been copied by now. */
+static __always_inline u32 emit_folders(struct scratch *s, u32 slot, u32 used)
+{
+	u64 object = 1ULL << NUM_NEW_OBJECT, present = s->num_present & object, value = s->num[NUM_NEW_OBJECT];
+
+	if (s->str_present & (1U << STR_FILE_NEW_PATH)) {
+		path_aside(slot, STR_PROCESS_CWD, AT_FDCWD);
+		used = emit_string(slot, STR_PROCESS_CWD, used);
+	}
+	if (s->num_present & (1ULL << NUM_DIRFD) && (s32)s->num[NUM_DIRFD] != AT_FDCWD) {
+		path_aside(slot, STR_FILE_BASE, s->num[NUM_DIRFD]);
+		used = emit_string(slot, STR_FILE_BASE, used);
+	}
+	s->num[NUM_NEW_OBJECT] = value;
+	s->num_present = (s->num_present & ~object) | present;
+	return used;
+}
+
 /* The strings of the event itself, then the executable and the arguments, which user space could otherwise miss. */
 __noinline int emit_strings(u32 slot)
 {
@@ -109,10 +127,8 @@ __noinline int emit_strings(u32 slot)
 		cwd_load(slot);
 		used = emit_string(slot, STR_PROCESS_CWD, used);
 	}
-	if (s->features & IMAGE_DETAILS && s->num_present & (1ULL << NUM_DIRFD) && (s32)s->num[NUM_DIRFD] != AT_FDCWD) {
-		base_load(slot);
-		used = emit_string(slot, STR_FILE_BASE, used);
-	}
+	if (s->features & IMAGE_DETAILS)
+		used = emit_folders(s, slot, used);
 	return used;
 }
 

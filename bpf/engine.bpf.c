@@ -99,7 +99,8 @@ static __always_inline void load_image(struct scratch *s, u32 str, struct exec_i
 		if (length > ABI_ARGS_MAX)
 			length = ABI_ARGS_MAX;
 		bpf_probe_read_kernel(&s->data[AREA_LOADED], MASKED(length, 2 * ABI_ARGS_MAX - 1), image->args);
-		if (image->flags & EXEC_ARGS_TRUNCATED)
+		/* Of programs older than the agent the arguments are not known. */
+		if (image->flags & EXEC_ARGS_TRUNCATED || (str == STR_PARENT_ARGS && image->flags & EXEC_FROM_ITER && !length))
 			s->str_uncertain |= 1U << (str & 31);
 	} else {
 		length = image->exe_len;

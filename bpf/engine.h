@@ -48,7 +48,7 @@ int held_result(s64 result, u32 known);
 /* Details of the acting process: numbers NUM_CALL to NUM_PARENT_START, and what string slot STR_ANCESTORS holds. */
 int details_load(u32 slot);
 int ancestors_load(u32 slot);
-int base_load(u32 slot);
+int path_aside(u32 slot, u32 str, int dirfd);
 int tty_load(u32 slot);
 int exe_load(u32 slot);
 

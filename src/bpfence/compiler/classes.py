@@ -36,6 +36,7 @@ SUBJECT_ORDER: Final = (
 DESCENT: Final = (abi.DIM_LINEAGE, abi.DIM_ANCESTORS)
 ANCESTOR_NAMES: Final = "process.ancestors.name"
 PATH_SLOTS: Final = (abi.STR_PROCESS_CWD, abi.STR_TARGET_EXE, abi.STR_NET_UNIX_PATH, abi.STR_FILE_PATH, abi.STR_FILE_NEW_PATH)
+ARGUMENT_SLOTS: Final = (abi.STR_PROCESS_ARGS, abi.STR_PARENT_ARGS)
 LATE_SLOTS: Final = (abi.STR_FILE_TEXT, abi.STR_PARENT_NAME, abi.STR_PARENT_ARGS)
 """Texts that are asked for last: a path, or what else an event brings, has decided most events by then."""
 
@@ -195,14 +196,15 @@ class Use(NamedTuple):
 def classify(tests: dict[Test, Use], budget: int | None = None) -> Classification:
     """Dimensions for the tests; CompileError beyond the kernel's limits. `budget`: states per automaton."""
     drafts: list[tuple[tuple[int, ...], Dimension, list[tuple[Test, tuple[int, ...]]]]] = []
-    groups: dict[tuple[int, int, bool], list[Test]] = {}
+    groups: dict[tuple[int, int, str], list[Test]] = {}
     for test in tests:
         if test.kind in (abi.DIM_STRING, abi.DIM_RANGE):
-            groups.setdefault((test.kind, test.slot, _folds(test)), []).append(test)
-    for (kind, slot, folds), members in groups.items():
+            groups.setdefault((test.kind, test.slot, _apart(test)), []).append(test)
+    for (kind, slot, apart), members in groups.items():
         use = tests[members[0]]
-        found = _strings(slot, members, tests, budget, folds) if kind == abi.DIM_STRING else [_ranges(slot, members, use)]
-        drafts += [(_order(dimension, n), dimension, truth) for n, (dimension, truth) in enumerate(found)]
+        found = _strings(slot, members, tests, budget, apart) if kind == abi.DIM_STRING else [_ranges(slot, members, use)]
+        after = len(tests) if apart else 0  # what is decided soonest comes first
+        drafts += [(_order(dimension, after + n), dimension, truth) for n, (dimension, truth) in enumerate(found)]
     paths = _numbered(tests, ((test, path) for test in tests for path in test.paths), MAX_OBJECTS, "object paths (follow: object)")
     lineage = [test for test in tests if test.kind == abi.DIM_LINEAGE]
     bits = _numbered(tests, ((test, test) for test in lineage), MAX_LINEAGE, "different conditions on ancestors")
@@ -232,9 +234,17 @@ def classify(tests: dict[Test, Use], budget: int | None = None) -> Classificatio
     return Classification(dimensions, subjects, of_test, tuple(paths), *descent)
 
 
-def _folds(test: Test) -> bool:
-    """Patterns without regard to case have automata of their own: they would multiply with the others."""
-    return isinstance(test.value, Pattern) and test.value.op is Op.ICONTAINS
+def _apart(test: Test) -> str:
+    """Patterns that have automata of their own, by what is added to the field's name.
+
+    Those without regard to case would multiply with the others. Those that may match anywhere in arguments have to see them to the end:
+    what they begin with is decided sooner, and even where the rest was cut off.
+    """
+    if not isinstance(test.value, Pattern):
+        return ""
+    if test.value.op is Op.ICONTAINS:
+        return " (any case)"
+    return " (anywhere)" if test.slot in ARGUMENT_SLOTS and dfa.is_loose(test.value) else ""
 
 
 Key = TypeVar("Key")
@@ -274,7 +284,7 @@ def _order(dimension: Dimension, number: int) -> tuple[int, ...]:
 
 
 def _strings(
-    slot: int, members: Sequence[Test], tests: dict[Test, Use], budget: int | None, folds: bool = False
+    slot: int, members: Sequence[Test], tests: dict[Test, Use], budget: int | None, apart: str = ""
 ) -> list[tuple[Dimension, list[tuple[Test, tuple[int, ...]]]]]:
     use = tests[members[0]]
     patterns = [test.value for test in members if isinstance(test.value, Pattern)]
@@ -284,7 +294,7 @@ def _strings(
         raise _too_large(tests[members[patterns.index(error.args[0])]], error.args[0]) from None
     out = []
     for number, (automaton, numbers) in enumerate(automata):
-        name = (f"{use.field} (any case)" if folds else use.field) + ("" if len(automata) == 1 else f"#{number + 1}")
+        name = f"{use.field}{apart}" + ("" if len(automata) == 1 else f"#{number + 1}")
         dimension = Dimension(name, use.field, abi.DIM_STRING, slot, FIELD_BY_NAME[use.field].subject, True)
         dimension.classes, dimension.automaton = len(automaton.class_sets), automaton
         out.append((dimension, [(members[n], classes) for n, classes in zip(numbers, _truth(automaton, len(numbers)), strict=True)]))

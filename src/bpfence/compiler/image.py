@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from bpfence import abi
 from bpfence.compiler.automaton import Automaton, byte_classes
-from bpfence.compiler.classes import Classification, Dimension
+from bpfence.compiler.classes import ARGUMENT_SLOTS, Classification, Dimension
 from bpfence.compiler.diagram import Group, Node
 
 BLOCK_CELLS: Final = 8192
@@ -28,7 +28,6 @@ CLOSE_BELOW: Final = BLOCK_CELLS // 64
 STARTS: Final = (1 << (BLOCK_CELLS - 255)) - 1  # cells where a row may begin: all 255 that are looked at then lie in its block
 HEADER_WORDS: Final = abi.IMAGE_HEADER_SIZE // 4
 NAME_WORDS: Final = 2  # of the bits of DIM_ANCESTORS
-BLANK_SEPARATED: Final = (abi.STR_PROCESS_ARGS, abi.STR_PARENT_ARGS)
 MAX_CHILDREN: Final = 65535
 SMALL_NODE: Final = 32  # classes of a node that is dense whatever that takes: its child is one load, not a search
 
@@ -173,7 +172,7 @@ def _halves(value: int, words: int) -> tuple[int, ...]:
 
 def _dimension_ref(out: _Writer, automata: _Automata, dimension: Dimension) -> int:
     if dimension.automaton:
-        return automata.add(dimension.automaton, nul_is_blank=dimension.slot in BLANK_SEPARATED)
+        return automata.add(dimension.automaton, nul_is_blank=dimension.slot in ARGUMENT_SLOTS)
     if dimension.kind == abi.DIM_RANGE:
         return out.put([len(dimension.bounds), *(w for low, number in dimension.bounds for w in (*_halves(low, 2), number))])
     return 0

@@ -423,7 +423,11 @@ def _exe_flag(bit: int) -> _Take:
 
 
 def _name(event: LiveEvent, _: str | None) -> Value | None:
-    image = event.image()
+    """The name at exec. A task can rename itself afterwards; right after the exec the task's own name is that name."""
+    given = event.record.strings.get(abi.STR_PROCESS_NAME)
+    if given is not None:
+        return _text(given)
+    image = None if event.record.event == "process.executed" else event.image()
     return _text(event.record.comm if image is None else image.comm)
 
 
@@ -469,7 +473,7 @@ def _parent_vpid(event: LiveEvent, _: str | None) -> Value | None:
 
 
 def _login_shell(event: LiveEvent, _: str | None) -> Value | None:
-    """The oldest ancestor, the process itself included, in an unbroken or broken line, whose name ends in sh."""
+    """The oldest process among the ancestors, or else the process itself, whose name ends in sh."""
     shells = [one.pid for one in event.lineage() if one.name is not None and one.name.endswith("sh")]
     if shells:
         return shells[-1]

@@ -55,3 +55,35 @@ def test_dropped_for_good(reads: bool) -> None:
         assert int(effective, 16) >> 19 & 1 == reads
     assert no_new_privs == "1"
     assert chroot == "chroot refused"
+
+
+READING = """
+import pathlib, sys
+from bpfence.agent import privileges
+privileges.drop(reads_processes=sys.argv[1] == "True")
+for name in sys.argv[3:]:
+    try:
+        print(len(pathlib.Path("/proc", sys.argv[2], name).read_bytes()) > 0)
+    except PermissionError:
+        print("refused")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start another user's process")
+@pytest.mark.skipif(not int(kept_before(), 16) >> 19 & 1, reason="CAP_SYS_PTRACE is missing")
+@pytest.mark.parametrize(
+    ("reads", "files", "expected"),
+    # CAP_PERFMON, which always stays, opens environ since about Linux 6.16.
+    [(True, ["environ", "cmdline", "root/etc/passwd"], ["True"] * 3), (False, ["root/etc/passwd"], ["refused"])],
+)
+def test_what_falco_rules_read_of_other_users_processes(reads: bool, files: list[str], expected: list[str]) -> None:
+    other = subprocess.Popen(["sleep", "60"], user=65534, group=65534, extra_groups=[], env={"SECRET": "x"})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", READING, str(reads), str(other.pid), *files], capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONPATH": "src"},
+        )  # fmt: skip
+    finally:
+        other.kill()
+        other.wait()
+    assert done.stdout.split() == expected

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfence import abi
-from bpfence.compiler import classes
+from bpfence.compiler import classes, compile_policies
 from bpfence.compiler.automaton import Pattern
 from bpfence.compiler.classes import MAX_NUMBER, Unsupported, Use, classify, lower
+from bpfence.compiler.image import Sample, Walker
 from bpfence.errors import CompileError, Location
-from bpfence.policy import Atom, Op
+from bpfence.policy import Action, Atom, Condition, Op, Or, Policy, PolicySet, Rule
 
 PORT = abi.NUM_NET_PEER_PORT
 
@@ -160,10 +161,44 @@ def test_too_many_names_of_ancestors_are_an_error_at_the_rule() -> None:
 
 def test_patterns_in_any_case_have_a_dimension_of_their_own() -> None:
     found = classify(uses(Atom("process.args", Op.ICONTAINS, "key"), Atom("process.args", Op.CONTAINS, "key")))
-    assert sorted(d.name for d in found.dimensions) == ["process.args", "process.args (any case)"]
+    assert sorted(d.name for d in found.dimensions) == ["process.args (any case)", "process.args (anywhere)"]
     folded = next(d for d in found.dimensions if d.name.endswith("(any case)"))
     assert folded.automaton is not None
     assert [folded.automaton.run(text) for text in (b"a KeY b", b"a key", b"a ke")] == [2, 2, 1]
+
+
+def test_what_arguments_begin_with_is_decided_first_and_soon() -> None:
+    atoms = [Atom("process.args", Op.CONTAINS, "x"), Atom("process.args", Op.PREFIX, "/a/"), Atom("process.args", Op.EQUALS, "b")]
+    found = classify(uses(*atoms))
+    assert [d.name for d in found.dimensions] == ["process.args", "process.args (anywhere)"]
+    walker = Walker(compile_policies(audit(*atoms)).image)
+    at = walker.header["dims_ref"]
+    start = walker.words[at + abi.IMAGE_DIM_WORDS - 1]
+    after = walker.words[start + 1]  # where a byte leads that no pattern begins with
+    assert walker.words[after] & abi.DFA_STOP
+
+
+def test_contained_texts_that_are_alternatives_are_one_pattern() -> None:
+    contained = [Atom("process.args", Op.CONTAINS, word) for word in ("aa", "bb", "cc")]
+    folded = [Atom("process.args", Op.ICONTAINS, word) for word in ("dd", "ee")]
+    compiled = compile_policies(audit(Or((*contained, *folded, Atom("process.args", Op.PREFIX, "/a/")))))
+    assert {d.name: d.classes for d in compiled.dims} == {
+        "process.args": 3, "process.args (anywhere)": 3, "process.args (any case)": 3,
+    }  # fmt: skip
+    walker = Walker(compiled.image)
+    for args in (b"x aa", b"bb", b"accc", b"DD", b"x eE y", b"/a/b"):
+        assert walker.walk(abi.EV_FILE_OPEN, Sample({}, {abi.STR_PROCESS_ARGS: args}))[0].verdict, args
+    for args in (b"a a", b"BB", b"d d", b"x /a/b"):
+        assert not walker.walk(abi.EV_FILE_OPEN, Sample({}, {abi.STR_PROCESS_ARGS: args}))[0].verdict, args
+
+
+def audit(*conditions: Condition) -> PolicySet:
+    """A policy with one rule on file.open for each condition."""
+    rules = [
+        Rule(policy="p", name=f"r{n}", events=("file.open",), condition=condition, action=Action.AUDIT) for n,
+        condition in enumerate(conditions)
+    ]
+    return PolicySet((Policy(name="p", rules=tuple(rules)),))
 
 
 def test_parents_and_ancestors_are_asked_for_last() -> None:
@@ -181,7 +216,7 @@ def test_parents_and_ancestors_are_asked_for_last() -> None:
 def test_a_field_of_many_patterns_may_take_several_dimensions() -> None:
     atoms = [Atom("process.args", Op.CONTAINS, f"word{n}.") for n in range(8)]
     found = classify(uses(*atoms), budget=100)
-    assert [d.name for d in found.dimensions] == [f"process.args#{n + 1}" for n in range(len(found.dimensions))]
+    assert [d.name for d in found.dimensions] == [f"process.args (anywhere)#{n + 1}" for n in range(len(found.dimensions))]
     assert len(found.dimensions) > 1
     assert len(found.of_test) == 8
     assert all(d.states <= 100 for d in found.dimensions)
@@ -192,5 +227,8 @@ def test_either_is_one_test() -> None:
     objects = [classes.Test(abi.DIM_BITS, slot, frozenset({path})) for path in ("/b", "/a")]
     assert classes.either(*objects).paths == ["/a", "/b"]
     assert classes.either(classes.Test(abi.DIM_BITS, 5, 1), classes.Test(abi.DIM_BITS, 5, 6)).value == 7
+    contained = [classes.Test(abi.DIM_STRING, 2, Pattern(Op.CONTAINS, word)) for word in ("b", "a", "a")]
+    assert classes.either(*contained[:2]).value == Pattern(Op.CONTAINS, ("a", "b"))
+    assert classes.either(*contained[1:]).value == Pattern(Op.CONTAINS, "a")
     patterns = [Pattern(Op.GLOB, path) for path in ("/b", "/a")]
     assert classes.either(*(classes.Test(abi.DIM_LINEAGE, 0, frozenset({p})) for p in patterns)).ancestors == patterns[::-1]

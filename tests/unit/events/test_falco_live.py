@@ -24,7 +24,7 @@ from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.procfs import Procfs
 from bpfence.events.records import KernelEvent, decode
 from bpfence.fields import EVENTS as NATIVE_EVENTS
-from bpfence.frontends.falco import load_files
+from bpfence.frontends.falco import load_files, load_text
 from bpfence.frontends.falco.fields import FIELDS, Argument
 from bpfence.rules import RuleSet
 from bpfence.seccomp.model import Arch
@@ -350,6 +350,28 @@ def test_processes_older_than_the_agent() -> None:
                     "proc.pname": None, "proc.cwd": None, "proc.sname": None, "proc.ppid": 400})  # fmt: skip
 
 
+def test_names_of_tasks() -> None:
+    assert made("file.open", comm=b"renamed").get("proc.name") == "sh"
+    assert made("process.executed", comm=b"new").get("proc.name") == "new"
+    assert made("file.open", strings={"STR_PROCESS_NAME": b"given"}).get("proc.name") == "given"
+
+
+def test_an_address_with_two_names() -> None:
+    names = Hostnames(["a.example", "b.example"], lambda *_: [(2, 1, 6, "", ("10.0.0.1", 0))], clock=lambda: 0.0)
+    names.refresh()
+    text = "\n".join(
+        f"- {{rule: r{n}, desc: d, output: o, priority: INFO, condition: 'evt.type=connect and {condition}'}}"
+        for n, condition in enumerate((
+            "fd.sip.name = b.example", "fd.sip.name in (x.example, a.example)", "fd.sip.name != a.example", "fd.sip.name != c.example",
+            "fd.cip.name exists",
+        ))
+    )  # fmt: skip
+    rules = RuleSet(load_text(text)[0].rules, matching="all")
+    event = net("net.connect", "connect", 3, peer=(V4, 443), maker=events(hostnames=names))
+    assert event.get("fd.sip.name") == ("a.example", "b.example")
+    assert [match.rule.name for match in rules.matches(event)] == ["r0", "r1", "r3"]
+
+
 def test_what_only_proc_knows() -> None:
     proc = Proc(
         leader={9: (b"login", b"-l", b"/bin/login")}, inner_pid={400: 1}, started={400: 2_000_000_000},
@@ -536,7 +558,7 @@ def test_stable_rules_are_met(
     rules = RuleSet(load_files([corpus()])[0].rules, matching="all")
     image = image or Image(0x700000, 412, 0, b"cat", b"cat\0x\0", b"/usr/bin/cat")
     made_up = made(
-        *event, maker=events(cgroup=cgroup, images={**IMAGES, 0x700001: image}), flags=abi.EVENT_RESULT,
+        *event, maker=events(cgroup=cgroup, images={**IMAGES, 0x700001: image}), flags=abi.EVENT_RESULT, comm=image.comm,
         numbers={
             "NUM_TTY": 34816, "NUM_LOGINUID": 0xFFFFFFFF, "NUM_PROCESS_CAPS": 1, "NUM_EXE_FLAGS": 0, "NUM_FILE_MODE": 0o100640, **numbers,
         },

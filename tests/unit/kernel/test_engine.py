@@ -32,6 +32,16 @@ def image(words: int = 1) -> bytes:
     return bytes(header) + b"\x55" * 4 * words
 
 
+class FakeMap:
+    """A map that keeps what it is given, by key."""
+
+    def __init__(self) -> None:
+        self.values: dict[bytes, bytes] = {}
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.values[key] = value
+
+
 class FakeObject:
     """An object whose programs load or not as told; every load is noted."""
 
@@ -73,7 +83,7 @@ class FakeObject:
         return LoadFailure(13, bad, self.fails[bad]) if bad else None
 
     def take_maps(self) -> dict[str, Any]:
-        return {"fake": None}
+        return {"calls": FakeMap()}
 
     def attach(self, program: str) -> int:
         if program in self.unattachable:
@@ -101,6 +111,26 @@ def test_a_program_that_fails_does_not_sink_the_others(fake: type[FakeObject]) -
     assert {left.program: left.reason for left in engine.left_out()} == fake.fails
     assert "file.open" not in engine.supported_events()
     assert "net.connect" in engine.supported_events()
+
+
+def test_ends_of_calls_are_attached_where_a_result_is_asked_for(fake: type[FakeObject]) -> None:
+    def call(number: int) -> int:
+        return int(struct.unpack("<Q", engine._maps["calls"].values[struct.pack("<I", number)])[0])
+
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open"])
+    opened = 1 << abi.EV_FILE_OPEN | 1 << abi.EV_FILE_OPEN_FAILED
+    assert "openat__result" not in engine.attached()
+    assert call(257) == opened
+    engine.attach(["file.open"], ["file.open"])
+    assert {"openat__result", "openat2__result", "creat__result"} <= set(engine.attached())
+    assert "connect__result" not in engine.attached()
+    assert call(257) == opened | abi.CALL_SENSED
+    assert call(42) == 1 << abi.EV_NET_CONNECT
+    assert call(166) == 1 << abi.EV_KERNEL_UMOUNT
+    engine.release(["file.open"])
+    assert "openat__result" not in engine.attached()
+    assert call(257) == opened
 
 
 def test_failed_programs_are_not_tried_again(fake: type[FakeObject]) -> None:

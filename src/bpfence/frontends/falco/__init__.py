@@ -10,6 +10,8 @@
     output     outputs: text → parts
     resolve    overrides, lists and macros put in → final rules
     lower      the part of a condition that the kernel can decide, as bpfence's own IR
+    atoms      single tests for it   implied    what follows from tests on texts that the kernel keeps in another form
+    policies   rules as policies of the IR
 
 `load_files` is the way in. Files are read in the order given; nothing they hold raises.
 """

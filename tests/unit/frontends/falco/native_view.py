@@ -28,7 +28,8 @@ CAPS = ["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_DAC_OVERRIDE"]
 
 
 ARGS = [["-e", "/bin/sh"], [], [""], ["-c", "curl x"], ["--Sh-Exec=a b"], ["/dev/shm/x", ".."], ["cat"]]
-NAMES = ["/etc/shadow", "shadow", "../etc/shadow", "/usr/lib/../../etc/shadow", "/etc/./shadow/", "x/../id_rsa", "/home/ann/.ssh/../.ssh/id_rsa", "",
+NAMES = ["/etc/shadow", "shadow", "../etc/shadow", "/usr/lib/../../etc/shadow", "/etc/./shadow/", "x/../id_rsa",
+"/home/ann/.ssh/../.ssh/id_rsa", "",
          "/usr/lib/gcc/x/../../../../include/y.h", "//etc//sudoers.d/x", ".", "etcetera/x"]
 BASES = ["/", "/etc", "/home/ann/.ssh", "/tmp/a", "/etcetera"]
 REQUESTS = {"PTRACE_TRACEME": 0, "PTRACE_ATTACH": 16, "PTRACE_SETREGS": 13, "PTRACE_SETREGSET": 0x4205, "PTRACE_POKETEXT": 4}
@@ -258,18 +259,21 @@ CHECKS = [
     *_texts("proc.exepath", EXES),
     *_texts("proc.cwd", ["/tmp/", "/tmp", "/", "/tmp/a/"]), *_texts("proc.aexepath", EXES), *_texts("proc.exe", ["cat", "./x"]),
     *_texts("proc.pname", COMMS[:2]), *_texts("bpfence.path", PATHS[:3]),
-    *_texts("proc.exe", ["cat", "/dev/shm/x", "a b", "/usr/bin/ssh"]), *_texts("proc.args", ["-e /bin/sh", "-c curl x", "cat", "--Sh-Exec=a b"]),
+    *_texts("proc.exe", ["cat", "/dev/shm/x", "a b", "/usr/bin/ssh"]), *_texts("proc.args", ["-e /bin/sh", "-c curl x", "cat",
+    "--Sh-Exec=a b"]),
     *_texts("proc.cmdline", ["cat", "sh -e /bin/sh", "sh -c curl x", "sshd ", "nginx cat"]), *_texts("proc.pexe", ["java", "/opt/java"]),
     *_texts("proc.pcmdline", ["cat", "sh -e /bin/sh", "sh -c curl x"]), *_texts("proc.aname", COMMS), *_texts("proc.aname[2]", COMMS[:2]),
     *_texts("proc.aname[1]", COMMS[:2]), *_texts("container.id", ["host", "0123456789ab"]), *_texts("container.image.repository", ["img"]),
     *_texts("evt.arg.target", PATHS[:3]), *_texts("evt.arg.oldpath", PATHS[:3]), *_texts("evt.arg.linkpath", PATHS[:2]),
-    *_texts("evt.arg.newpath", PATHS[:2]), *_texts("fd.nameraw", NAMES[1:4]), *_texts("fd.name", ["/etc/", "/home/ann/.ssh/id_rsa", "id_rsa"]),
+    *_texts("evt.arg.newpath", PATHS[:2]), *_texts("fd.nameraw", NAMES[1:4]), *_texts("fd.name", ["/etc/", "/home/ann/.ssh/id_rsa",
+    "id_rsa"]),
     "proc.aname intersects (cat, sh)", "proc.args startswith '-e '", "proc.args contains ' '", "proc.cmdline contains ' -e'",
     "proc.cmdline contains ' -c'", "proc.cmdline startswith 'sh -c'", "proc.cmdline endswith ' x'", "proc.cmdline icontains 'H -C'",
     "proc.tty = 0", "proc.tty != 0", "proc.is_exe_upper_layer = true", "proc.is_exe_writable = false", "proc.is_exe_lower_layer = true",
     "evt.arg.request contains PTRACE_SETREGS", "evt.arg.request = PTRACE_ATTACH", "evt.arg.request in (PTRACE_TRACEME, PTRACE_CONT)",
     "evt.arg.request contains SETREGS", "evt.arg.flags contains CLONE_NEWUSER", "evt.arg.flags contains CLONE_NEWNS",
-    "evt.rawres in (0, 1, 2)", "evt.rawres != 0", "evt.rawres = -13", "evt.rawres < -5", "fd.num in (0, 1, 2)", "fd.num < 0", "fd.num exists",
+    "evt.rawres in (0, 1, 2)", "evt.rawres != 0", "evt.rawres = -13", "evt.rawres < -5", "fd.num in (0, 1, 2)", "fd.num < 0",
+    "fd.num exists",
     "evt.res = EINPROGRESS", "evt.res in (SUCCESS, EINPROGRESS)", "evt.failed = true", "evt.res contains E", "evt.res glob 'EA*'",
     "fd.type in (ipv4, ipv6)", "fd.type = unix", "fd.typechar = u", "fd.type != file", "fd.name glob '/home/*/.ssh/*'",
     "fd.name pmatch (/etc/shadow)", "fd.directory startswith /etc", "fd.directory endswith ssh", "fd.filename startswith id",
