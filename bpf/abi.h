@@ -201,7 +201,8 @@ enum access_bits {
 	ACCESS_EXEC = 4,
 	ACCESS_APPEND = 8,
 	ACCESS_TRUNCATE = 16,
-	ACCESS_CREATE = 32,
+	ACCESS_CREATE = 32,         /* O_CREAT */
+	ACCESS_CREATED = 64,        /* the file was not there before */
 };
 
 enum action_id {

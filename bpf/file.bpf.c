@@ -20,6 +20,8 @@ static __always_inline u64 access_of(unsigned int mode, unsigned int flags)
 		access |= ACCESS_TRUNCATE;
 	if (flags & O_CREAT)
 		access |= ACCESS_CREATE;
+	if (mode & FMODE_CREATED)
+		access |= ACCESS_CREATED;
 	return access;
 }
 

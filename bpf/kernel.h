@@ -28,6 +28,7 @@ typedef __s64 s64;
 #define FMODE_READ 0x1
 #define FMODE_WRITE 0x2
 #define FMODE_EXEC 0x20
+#define FMODE_CREATED 0x100000
 #define O_CREAT 0100
 #define O_TRUNC 01000
 #define O_APPEND 02000

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "2a3213f5c1304f70"
+ABI_HASH: Final = "16509d3a21156488"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 1
@@ -243,6 +243,7 @@ ACCESS_EXEC: Final = 4
 ACCESS_APPEND: Final = 8
 ACCESS_TRUNCATE: Final = 16
 ACCESS_CREATE: Final = 32
+ACCESS_CREATED: Final = 64
 
 # enum action_id
 ACTION_NONE: Final = 0
@@ -429,6 +430,7 @@ ACCESS_BITS: Final[dict[str, int]] = {
     "ACCESS_APPEND": 8,
     "ACCESS_TRUNCATE": 16,
     "ACCESS_CREATE": 32,
+    "ACCESS_CREATED": 64,
 }
 
 ACTION_ID: Final[dict[str, int]] = {

@@ -168,7 +168,7 @@ FIELDS: Final = (
     Field("process.ptrace.mode", Kind.FLAGS, "NUM_PTRACE_MODE", "PTRACE_MODE bits: any of the named", ("process.ptrace",), names="ptrace_mode"),
     Field("file.path", Kind.PATH, "STR_FILE_PATH", "path in the acting task's mount namespace, symlinks resolved", (*_FILE, "kernel.mount", "kernel.umount", "kernel.pivot_root", "kernel.module", "kernel.kexec")),
     Field("file.new_path", Kind.PATH, "STR_FILE_NEW_PATH", "the other path of rename and link; the new root of pivot_root", ("file.rename", "file.link", "kernel.pivot_root")),
-    Field("file.access", Kind.FLAGS, "NUM_FILE_ACCESS", "read, write, exec, append, truncate, create: any of the named", (*_FILE, "file.open_failed"), names="access"),
+    Field("file.access", Kind.FLAGS, "NUM_FILE_ACCESS", "read, write, exec, append, truncate, create (O_CREAT), created (the file was not there): any of the named", (*_FILE, "file.open_failed"), names="access"),
     Field("file.flags", Kind.FLAGS, "NUM_FILE_FLAGS", "open flags (O_*): any of the named", ("file.open", "file.open_failed", "file.permission"), names="open"),
     Field("file.text", Kind.STRING, "STR_FILE_TEXT", "the name as the caller gave it", ("file.open", "file.open_failed")),
     Field("file.dirfd", Kind.NUMBER, "NUM_DIRFD", "descriptor of the directory that file.text is relative to; -100 (as unsigned number of 64 bits) for the working directory", ("file.open", "file.open_failed")),

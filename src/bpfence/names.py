@@ -149,6 +149,7 @@ TABLES: Final[Mapping[str, Table]] = {
     "access": Table("", {
         "read": abi.ACCESS_READ, "write": abi.ACCESS_WRITE, "exec": abi.ACCESS_EXEC, "append": abi.ACCESS_APPEND,
         "truncate": abi.ACCESS_TRUNCATE, "create": abi.ACCESS_CREATE,
+        "created": abi.ACCESS_CREATED,
     }),
     "bpf_cmd": Table("BPF_", _BPF_COMMANDS),
     "capability": Table("CAP_", _CAPABILITIES, index=True),

@@ -353,11 +353,15 @@ def _given_flags(call: Call) -> int:
 def _open_flags(call: Call) -> Argument:
     flags = _given_flags(call)
     made = (call.result or 0) >= 0 and call.record.event == "file.open"
-    return open_flags(flags, made and bool(flags & (_O_CREAT | _O_TMPFILE)))
+    return open_flags(flags, made and (_is_new(call) or bool(flags & _O_TMPFILE == _O_TMPFILE)))
+
+
+def _is_new(call: Call) -> bool:
+    return bool(call.record.numbers.get(abi.NUM_FILE_ACCESS, 0) & abi.ACCESS_CREATED)
 
 
 def _created(call: Call) -> Argument:
-    return Argument(1 << 14, "O_F_CREATED") if (call.result or 0) >= 0 else Argument(0)
+    return Argument(1 << 14, "O_F_CREATED") if (call.result or 0) >= 0 and _is_new(call) else Argument(0)
 
 
 def _result(call: Call) -> Argument:

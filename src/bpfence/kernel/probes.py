@@ -200,7 +200,7 @@ def probe() -> Features:
     try:
         with KernelBtf() as btf:
             probes["kernel_btf"] = Probe(Answer.YES, "/sys/kernel/btf/vmlinux")
-            known = {}
+            known: dict[str, libbpf.Function] = {}
             for prefix in ("bpf_lsm_", "security_", _syscall_prefix(), "do_fil", "ksys_setsid"):
                 known |= btf.functions(prefix)
             functions = {name: function.parameters for name, function in known.items()}

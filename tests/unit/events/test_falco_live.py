@@ -161,7 +161,10 @@ def test_names_of_opens(numbers: dict[str, int], strings: dict[str, bytes], name
 
 
 def test_an_open_that_makes_a_file() -> None:
-    event = made("file.open", "open", 0, 0o1101, 0o755, numbers={"NUM_RESULT": 4})
+    access = abi.ACCESS_WRITE | abi.ACCESS_CREATE
+    there = made("file.open", "open", 0, 0o1101, 0o755, numbers={"NUM_RESULT": 4, "NUM_FILE_ACCESS": access})
+    check(there, {"evt.arg[flags]": "O_TRUNC|O_CREAT|O_WRONLY", "evt.is_open_create": False})
+    event = made("file.open", "open", 0, 0o1101, 0o755, numbers={"NUM_RESULT": 4, "NUM_FILE_ACCESS": access | abi.ACCESS_CREATED})
     check(event, {
         "evt.arg[flags]": "O_TRUNC|O_CREAT|O_WRONLY|O_F_CREATED", "evt.rawarg[mode]": 0o755, "evt.arg[mode]": "0755",
         "evt.is_open_exec": True, "evt.is_open_create": True, "evt.is_open_write": True, "evt.is_open_read": False,
