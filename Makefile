@@ -51,8 +51,8 @@ $(BUILD)/bpf.stamp: $(BPF_SOURCES) tools/build_bpf.py | $(BUILD)/dev.stamp
 	@$(PYTHON) tools/build_bpf.py
 	@touch $@
 
-$(TRIGGER): tests/kernel/triggers/trigger.c | $(BUILD)/python
-	@gcc $(CFLAGS) -o $@ $<
+$(TRIGGER): $(wildcard tests/kernel/triggers/*.c tests/kernel/triggers/*.h) | $(BUILD)/python
+	@gcc $(CFLAGS) -o $@ $(filter %.c,$^)
 $(WORKLOAD): benchmarks/workload.c | $(BUILD)/python
 	@gcc $(CFLAGS) -o $@ $<
 

@@ -31,7 +31,10 @@ RESULTS = ROOT / ".build" / "bench"
 KERNEL = "6.12"
 WORK = Path("/tmp/bpfence-bench")
 CGROUP = "/bpfence-bench"
+CONTAINER = f"/bpfence-bench-pods/docker-{'3ad7b26ded6d' + '7f' * 26}.scope"
+"""Where Falco's rules take a process for a container's."""
 CGROUPS = Path("/sys/fs/cgroup")
+FALCO_RULES = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
 READY_SECONDS = 3000
 ROUNDS = 5
 ALERTS = 300
@@ -84,6 +87,21 @@ LATENCY = """\
 which a reader of `bpfence run --output -` has the line. The clock is the instruction count, at one nanosecond an instruction: half of
 the alerts took less than {p50:.2f} ms, 99 % less than {p99:.2f} ms, the slowest {most:.2f} ms."""
 
+FALCO_LATENCY = """\
+The same for the stable rules of Falco, with opens of /etc/shadow ("Read sensitive file untrusted"), which are decided when the file is
+opened, reported when the call has returned, and finished in user space: half of the alerts took less than {p50:.2f} ms, 99 % less than
+{p99:.2f} ms, the slowest {most:.2f} ms."""
+
+FALCO_AGENT = """\
+`bpfence run` with Falco's {rules} stable rules, in the guest: {ready:.1f} s (thousand million instructions) from the start of the process
+to enforcement in force, {rss:.1f} MB resident after the workload.
+
+On the machine that ran the benchmark, natively, processor time of one core (`benchmarks/falco.py`): {read_ms:.0f} ms to read the rules,
+{lower_ms:.0f} ms to find what the kernel decides, {compile_ms:.0f} ms to compile tables of {kib:,.0f} KiB. What the kernel lets through
+is finished at {rules_per_second:,.0f} rules or {events_per_second:,.0f} events a second: {decode_us:.1f} µs to decode an event,
+{confirm_us:.1f} µs to try the {tried:.1f} rules of its type, {render_us:.1f} µs to render a match. These events are recorded ones, in JSON,
+half of which match."""
+
 PEERS_PREFACE = """\
 Measured earlier with a workload of the same operations, not by `make bench`; the difference is to their own run with no program. One
 Tetragon policy is one kprobe on security_file_open with one Prefix value that never matches; Falco ran with a stand-in for its container
@@ -92,13 +110,15 @@ plugin."""
 
 class Setting(msgspec.Struct, frozen=True):
     """One policy set: `paths` path rules and `networks` networks; None: bpfence is not running. `beside`: the paths are in the folder of
-    the long path, so that an automaton has to read all of it.
+    the long path, so that an automaton has to read all of it. `falco`: Falco's stable rules instead, which concern processes in containers
+    most.
     """
 
     name: str
     paths: int | None = None
     networks: int = 0
     beside: bool = False
+    falco: bool = False
 
 
 SETTINGS = (
@@ -107,6 +127,7 @@ SETTINGS = (
     *(Setting(f"{n:,} path rules", n) for n in (10, 100, 1000, 10000)),
     Setting("1,000 rules beside the file", 1000, beside=True),
     Setting("CIDR policy, 100 networks", 0, 100),
+    Setting("Falco, 25 stable rules", 0, falco=True),
 )
 
 
@@ -141,24 +162,34 @@ def policy(setting: Setting) -> str:
     }, sort_keys=False)  # fmt: skip
 
 
-def start_agent(setting: Setting, folder: Path) -> subprocess.Popen[bytes]:
-    """`bpfence run` with the setting's policy, in force."""
+def start_agent(setting: Setting, folder: Path) -> tuple[subprocess.Popen[bytes], float]:
+    """`bpfence run` with the setting's policy, in force, and the seconds that it took to get there."""
     policies, ready = folder / "policies", folder / "ready"
     policies.mkdir(parents=True)
     if setting.paths or setting.networks:
         (policies / "bench.yaml").write_text(policy(setting))
+    if setting.falco:
+        shutil.copy(RESULTS / FALCO_RULES.name, policies)
     log = folder / "agent.log"
     outputs = ("--output", f"jsonl:{folder / 'alerts'}", "--ready-file", str(ready))
     command = [sys.executable, "-m", "bpfence", "run", "-p", str(policies), *outputs]
+    began = time.monotonic()
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = began + READY_SECONDS
     while not ready.exists():
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"bpfence run did not start with {setting.name}:\n{log.read_text(errors='replace')[-4000:]}")
-        time.sleep(1)
+        time.sleep(0.1)
+    took = ready.stat().st_mtime - (time.time() - (time.monotonic() - began))
     time.sleep(2)  # what the agent still does after the start is not the operations' cost
-    return process
+    return process, took
+
+
+def resident(pid: int) -> float:
+    """Megabytes of memory that a process has resident."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(status["VmRSS"].split()[0]) * 1024 / 1e6
 
 
 def run_workload(workload: Path, cgroup: Path, operations: list[str]) -> dict[str, int]:
@@ -170,8 +201,8 @@ def run_workload(workload: Path, cgroup: Path, operations: list[str]) -> dict[st
     return {name: int(value) for name, value in (line.split() for line in done.stdout.splitlines())}
 
 
-def latencies() -> list[float]:
-    """Milliseconds from the kernel's decision to the line that a reader of the output has, of ALERTS paced alerts, ascending."""
+def marked() -> tuple[Path, Path]:
+    """A policy about one file, and the file."""
     policies = WORK / "latency"
     policies.mkdir()
     mark = WORK / "mark"
@@ -181,7 +212,12 @@ def latencies() -> list[float]:
         "apiVersion": "bpfence.io/v1alpha1", "kind": "SecurityPolicy", "metadata": {"name": "mark"}, "spec": {"rules": [rule]},
     }  # fmt: skip
     (policies / "mark.yaml").write_text(yaml.safe_dump(document))
-    ready = WORK / "latency-ready"
+    return policies, mark
+
+
+def latencies(policies: Path, mark: Path) -> dict[str, float]:
+    """Milliseconds from the kernel's decision to the line that a reader of the output has, of ALERTS paced alerts about `mark`."""
+    ready = WORK / f"{policies.stem}-ready"
     command = [sys.executable, "-m", "bpfence", "run", "-p", str(policies), "--output", "-", "--ready-file", str(ready)]
     delays: list[float] = []
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as agent:
@@ -199,7 +235,8 @@ def latencies() -> list[float]:
                     when = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) * 10**9 + int(fraction)
                     delays.append((now - when) / 1e6)
         agent.send_signal(signal.SIGTERM)
-    return sorted(delays)
+    delays.sort()
+    return {"p50": delays[len(delays) // 2], "p99": delays[len(delays) * 99 // 100 - 1], "most": delays[-1]}
 
 
 def measure(wanted: str, operations: list[str]) -> None:
@@ -207,34 +244,39 @@ def measure(wanted: str, operations: list[str]) -> None:
     WORK.mkdir()
     workload = WORK / "workload"
     shutil.copy(ROOT / ".build" / "workload", workload)
-    inside, outside = CGROUPS / CGROUP.strip("/"), CGROUPS / "bpfence-bench-outside"
-    inside.mkdir()
-    outside.mkdir()
-    results: dict[str, dict[str, dict[str, int]]] = {}
+    outside = CGROUPS / "bpfence-bench-outside"
+    for cgroup in (CGROUPS / CGROUP.strip("/"), CGROUPS / CONTAINER.strip("/"), outside):
+        cgroup.mkdir(parents=True)
+    found: dict[str, Any] = {"kernel": os.uname().release, "results": {}}
+    rules = RESULTS / FALCO_RULES.name
     for number, setting in enumerate(SETTINGS):
-        if wanted and wanted not in setting.name and setting.paths is not None:
+        if (wanted and wanted not in setting.name and setting.paths is not None) or (setting.falco and not rules.exists()):
             continue
         print(f"{setting.name} …", flush=True)
         if setting.paths is None:
-            results[setting.name] = {"": run_workload(workload, outside, operations)}
+            measured = {"": run_workload(workload, outside, operations)}
         else:
-            process = start_agent(setting, WORK / f"agent-{number}")
+            process, took = start_agent(setting, WORK / f"agent-{number}")
             measured = {"not concerned": run_workload(workload, outside, operations)}
-            if setting.paths or setting.networks:
+            if setting.paths or setting.networks or setting.falco:
+                inside = CGROUPS / (CONTAINER if setting.falco else CGROUP).strip("/")
                 measured = {"concerned": run_workload(workload, inside, operations), **measured}
-            results[setting.name] = measured
+            if setting.falco:
+                found["agent"] = {"ready": took, "rss": resident(process.pid)}
+                print(f"  {found['agent']}", flush=True)
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=600)
             subprocess.run([sys.executable, "-m", "bpfence", "unload"], cwd=ROOT, check=True, capture_output=True)
-        for subject, values in results[setting.name].items():
+        for subject, values in measured.items():
             print(f"  {subject or 'baseline':14} {values}", flush=True)
-        (RESULTS / "results.json").write_text(json.dumps({"kernel": os.uname().release, "results": results}, indent=1))
+        found["results"][setting.name] = measured
+        (RESULTS / "results.json").write_text(json.dumps(found, indent=1))
     if not wanted or wanted == "latency":
-        delays = latencies()
-        found = {"p50": delays[len(delays) // 2], "p99": delays[len(delays) * 99 // 100 - 1], "most": delays[-1]}
-        print(f"latency {found}", flush=True)
-        measured = {"kernel": os.uname().release, "results": results, "latency": found}
-        (RESULTS / "results.json").write_text(json.dumps(measured, indent=1))
+        found["latency"] = latencies(*marked())
+        if rules.exists():
+            found["falco latency"] = latencies(rules, Path("/etc/shadow"))
+        print({name: found[name] for name in found if "latency" in name}, flush=True)
+        (RESULTS / "results.json").write_text(json.dumps(found, indent=1))
 
 
 def table(rows: dict[str, dict[str, int]], base: dict[str, int]) -> str:
@@ -247,6 +289,18 @@ def table(rows: dict[str, dict[str, int]], base: dict[str, int]) -> str:
             cells.append(f"{value:,}" if values is base else f"{value:,} ({value - base[operation]:+,})")
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def falco_sections(measured: dict[str, Any]) -> list[str]:
+    """What the report says of Falco's rules beside the tables; nothing where they were not there to be measured."""
+    native = RESULTS / "falco.json"
+    if "falco latency" not in measured or not native.exists():
+        return []
+    own = json.loads(native.read_text())
+    return [
+        FALCO_LATENCY.format(**measured["falco latency"]),
+        f"## Falco's rules\n\n{FALCO_AGENT.format(kib=own['image'] / 1024, **own, **measured['agent'])}",
+    ]
 
 
 def report(measured: dict[str, Any]) -> str:
@@ -263,6 +317,7 @@ def report(measured: dict[str, Any]) -> str:
         table(others, base),
         "## From the hook to the output",
         LATENCY.format(alerts=ALERTS, pause=ALERT_PAUSE_MS, **measured["latency"]),
+        *falco_sections(measured),
         f"## Peers on the same kind of guest\n\n{PEERS_PREFACE}",
         table({"no program": PEERS_BASE, **PEERS}, PEERS_BASE),
     ]
@@ -280,6 +335,9 @@ def main() -> int:
         measure(options.only, [name for name in options.operations.split(",") if name])
         return 0
     RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / FALCO_RULES.name).unlink(missing_ok=True)
+    if FALCO_RULES.exists():
+        shutil.copyfile(FALCO_RULES, RESULTS / FALCO_RULES.name)  # the guest does not see everything beside the repository
     command = [
         sys.executable, "-m", "vmtest", "run", KERNEL, "--icount", "--rwdir", str(RESULTS), "--timeout", "7200", "--memory", "4G", "--",
         "env", f"PYTHONPATH={ROOT / 'src'}:{ROOT}", sys.executable, str(ROOT / "benchmarks/bench.py"), "--inside", "--only", options.only,

@@ -153,14 +153,15 @@ def make_files(case: Case) -> None:
 
 
 class Agent:
-    """A `bpfence run` process: its policies folder, its alerts, its log."""
+    """A `bpfence run` process: its policies folder, its alerts, its log. `sentinel`: the file that the sentinel's policy is about."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "agent", sentinel: Path = SENTINEL.directory / "mark") -> None:
         self.folder = folder
+        self.sentinel = sentinel
         self.policies = folder / "policies"
         self.alerts_path = folder / "alerts.jsonl"
         self.ready_path = folder / "ready"
-        self.log_path = Path(os.environ.get("BPFENCE_LOGS", folder)) / "agent.log"
+        self.log_path = Path(os.environ.get("BPFENCE_LOGS", folder)) / f"{name}.log"
         self.log_path.unlink(missing_ok=True)
         self.process: subprocess.Popen[bytes] | None = None
         self.seen: list[dict[str, Any]] = []
@@ -224,7 +225,7 @@ class Agent:
 
     def settle(self) -> list[dict[str, Any]]:
         """All records up to now: acts as the sentinel, in this process, and waits for its alert."""
-        (SENTINEL.directory / "mark").read_text()
+        self.sentinel.read_text()
         came: list[dict[str, Any]] = []
         deadline = time.monotonic() + ALERT_SECONDS
         while not any(record.get("policy") == SENTINEL.name for record in came):

@@ -11,9 +11,10 @@ import pytest
 from bpfence.fields import EVENTS
 from tests.kernel.cases import ROOT, Case
 from tests.kernel.conftest import FEATURES
+from tests.kernel.falco_range import load_shots
 
-OF_OTHER_TESTS = ("repeat", "pace", "each", "stay")
-"""Acts that test_isolation, test_latency, test_differential and the harness use."""
+OF_OTHER_TESTS = ("repeat", "pace", "each", "stay", "swap", "open-list")
+"""Acts that test_isolation, test_latency, test_differential, test_falco and the harness use."""
 
 
 def acts(case: Case) -> list[str]:
@@ -31,6 +32,7 @@ def test_every_event_is_denied_and_allowed(cases: list[Case]) -> None:
 def test_every_act_is_used(cases: list[Case]) -> None:
     known = set(subprocess.run([str(ROOT / ".build/trigger"), "list"], capture_output=True, text=True, check=True).stdout.split())
     used = {word for case in cases for word in acts(case)}
+    used |= {word for rule in load_shots() for shot in (*rule.fires, *rule.quiet) for word in shot.words()}
     assert known - used - {"list", "exit", *OF_OTHER_TESTS} == set(), "acts of the trigger that no case uses"
 
 

@@ -79,8 +79,8 @@ class Engine(Protocol):
     def wakeup_fd(self) -> int: ...
     def next_generation(self) -> int: ...
     def supported_events(self) -> frozenset[str]: ...
-    def attach(self, events: Collection[str]) -> dict[str, str]: ...
-    def release(self, events: Collection[str]) -> tuple[str, ...]: ...
+    def attach(self, events: Collection[str], results: Collection[str] = ()) -> dict[str, str]: ...
+    def release(self, events: Collection[str], results: Collection[str] = ()) -> tuple[str, ...]: ...
     def seed(self) -> bool: ...
     def swap(self, image: bytes, objects: Mapping[tuple[int, int], int] | None = None) -> int: ...
     def drain(self, timeout_ms: int = 0) -> list[tuple[str, bytes]]: ...
@@ -228,15 +228,15 @@ class Agent:
         policies, rules, diagnostics = loaded
         details = rules is not None
         compiled = compile_policies(policies, supported_events=self._engine.supported_events(), details=details)
-        if self._engine.attach(compiled.events):
+        if self._engine.attach(compiled.events, _results(compiled)):
             # Some program did not load after all. The compiler says what that means for each rule: an error where it denies.
             compiled = compile_policies(policies, supported_events=self._engine.supported_events(), details=details)
-            self._engine.attach(compiled.events)
+            self._engine.attach(compiled.events, _results(compiled))
         self._engine.seed()
         self._watch_paths(compiled.objects)
         resolved = follow.resolve(compiled.objects)
         self._swap(compiled, resolved, rules)
-        self._engine.release(compiled.events)
+        self._engine.release(compiled.events, _results(compiled))
         self._policies = tuple(policy.name for policy in policies.policies)
         self._limiter.keep({(rule.policy, rule.name) for rule in compiled.rules})
         # What was loaded stays for long: the collector need not walk it, for tens of milliseconds, between an event and its alert.
@@ -518,6 +518,11 @@ class Agent:
             self._follow_at = now + POLL_SECONDS
             return
         self._status("followed", "followed paths name other files now", generation=self._engine.generation)
+
+
+def _results(compiled: Compiled) -> frozenset[str]:
+    """The events that some rule wants the result of."""
+    return compiled.events & {event for rule in compiled.rules if rule.results for event in rule.events}
 
 
 def _cgroup_path() -> Callable[[int], str | None] | None:

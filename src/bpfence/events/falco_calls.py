@@ -132,10 +132,16 @@ _RENAMED: Final = {
 }
 
 
-def is_multiplexed(record: KernelEvent) -> bool:
-    """Whether the registers are not the call's own arguments but say where they lie (socketcall)."""
-    number = record.numbers.get(abi.NUM_CALL, 0)
-    return bool(number & abi.CALL_COMPAT) and call_name_of(Arch.X86, number & abi.CALL_NUMBER_MASK) == "socketcall"
+def has_registers(record: KernelEvent) -> bool:
+    """Whether the registers are the arguments of the call that the event is the work of. Those of socketcall say where they lie, and those
+    of io_uring_enter are about the ring.
+    """
+    number = record.numbers.get(abi.NUM_CALL)
+    if number is None or record.flags & abi.EVENT_ASYNC:
+        return False
+    if number & abi.CALL_COMPAT:
+        return call_name_of(Arch.X86, number & abi.CALL_NUMBER_MASK) not in ("socketcall", "io_uring_enter")
+    return call_name(number, 0) != "io_uring_enter"
 
 
 # ---- flags, in Falco's spelling and order ----

@@ -207,7 +207,7 @@ class LiveEvent(Derived):
         self._argv_known = False
         self._living: list[tuple[int, ExecImage | None]] | None = None
         self._ancestors: tuple[Ancestor, ...] | None = None
-        self._registers = abi.NUM_CALL in record.numbers and not calls.is_multiplexed(record)
+        self._registers = calls.has_registers(record)
 
     # -- what falco_calls asks for --
 

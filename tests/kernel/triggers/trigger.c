@@ -42,17 +42,15 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define EXIT_WRONG 200
+#include "trigger.h"
 
-extern char **environ;
-
-static void wrong(const char *what)
+void wrong(const char *what)
 {
 	fprintf(stderr, "trigger: %s: %s\n", what, strerror(errno));
 	exit(EXIT_WRONG);
 }
 
-static int report(long result)
+int report(long result)
 {
 	int error = result < 0 ? errno : 0;
 
@@ -61,7 +59,7 @@ static int report(long result)
 }
 
 /* For acts that yield a descriptor: it is closed, so that an act can be repeated. */
-static int report_fd(int fd)
+int report_fd(int fd)
 {
 	int error = report(fd);
 
@@ -70,9 +68,9 @@ static int report_fd(int fd)
 	return error;
 }
 
-static char **args;
+char **args;
 
-static const char *arg(int n)
+const char *arg(int n)
 {
 	for (int i = 0; i <= n; i++)
 		if (!args[i]) {
@@ -82,7 +80,7 @@ static const char *arg(int n)
 	return args[n];
 }
 
-static const char *opt(int n, const char *otherwise)
+const char *opt(int n, const char *otherwise)
 {
 	for (int i = 0; i <= n; i++)
 		if (!args[i])
@@ -90,7 +88,7 @@ static const char *opt(int n, const char *otherwise)
 	return args[n];
 }
 
-static long number(const char *text)
+long number(const char *text)
 {
 	char *end;
 	long value = strtol(text, &end, 0);
@@ -102,7 +100,7 @@ static long number(const char *text)
 	return value;
 }
 
-static int open_flags(const char *text)
+int open_flags(const char *text)
 {
 	static const struct { const char *name; int flag; } names[] = {
 		{"rdonly", O_RDONLY}, {"wronly", O_WRONLY}, {"rdwr", O_RDWR}, {"creat", O_CREAT}, {"excl", O_EXCL}, {"trunc", O_TRUNC},
@@ -126,7 +124,7 @@ static int open_flags(const char *text)
 	return flags;
 }
 
-static int need_fd(int fd, const char *what)
+int need_fd(int fd, const char *what)
 {
 	if (fd < 0)
 		wrong(what);
@@ -134,7 +132,7 @@ static int need_fd(int fd, const char *what)
 }
 
 /* Waits for a child; its exit code, or 128 + the signal that ended it. */
-static int collect(pid_t child)
+int collect(pid_t child)
 {
 	int status;
 
@@ -451,7 +449,7 @@ static int do_exec_proc_fd(void)
 	return report(-1);
 }
 
-static int copy_of(const char *from, int to)
+int copy_of(const char *from, int to)
 {
 	int fd = need_fd(open(from, O_RDONLY), from);
 	char buffer[65536];
@@ -680,7 +678,6 @@ static int do_sethostname(void)
 static int do_exit(void) { return number(arg(0)); }
 
 /* as UID ACT ARGS...: becomes UID, then acts */
-static int dispatch(char **argv);
 static int do_as(void)
 {
 	long uid = number(arg(0));
@@ -756,7 +753,7 @@ static int do_each(void)
 }
 
 /* ---- network ---- */
-static socklen_t address(const char *ip, const char *port, struct sockaddr_storage *out)
+socklen_t address(const char *ip, const char *port, struct sockaddr_storage *out)
 {
 	struct sockaddr_in *v4 = (void *)out;
 	struct sockaddr_in6 *v6 = (void *)out;
@@ -1133,7 +1130,7 @@ static int do_setns(void)
 }
 
 static int do_list(void);
-static const struct { const char *name; int (*act)(void); } acts[] = {
+static const struct act acts[] = {
 	{"list", do_list}, {"ok", do_ok},
 	{"open", do_open}, {"open-syscall", do_open_syscall}, {"creat", do_creat}, {"openat", do_openat}, {"openat2", do_openat2},
 	{"open-chdir", do_open_chdir}, {"open-chroot", do_open_chroot}, {"open-proc-fd", do_open_proc_fd}, {"open-private-ns", do_open_private_ns},
@@ -1163,10 +1160,12 @@ static int do_list(void)
 {
 	for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++)
 		puts(acts[i].name);
+	for (const struct act *act = falco_acts; act->name; act++)
+		puts(act->name);
 	return 0;
 }
 
-static int dispatch(char **argv)
+int dispatch(char **argv)
 {
 	if (!argv[0]) {
 		errno = EINVAL;
@@ -1177,6 +1176,11 @@ static int dispatch(char **argv)
 			args = argv + 1;
 			return acts[i].act();
 		}
+	for (const struct act *act = falco_acts; act->name; act++)
+		if (!strcmp(act->name, argv[0])) {
+			args = argv + 1;
+			return act->act();
+		}
 	errno = EINVAL;
 	wrong(argv[0]);
 	return EXIT_WRONG;
@@ -1185,5 +1189,5 @@ static int dispatch(char **argv)
 int main(int argc, char **argv)
 {
 	(void)argc;
-	return dispatch(argv + 1);
+	return getenv(IDLE) ? 0 : dispatch(argv + 1);
 }

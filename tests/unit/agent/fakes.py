@@ -43,6 +43,7 @@ class FakeEngine:
         self.generation = generation
         self.calls: list[tuple[Any, ...]] = []
         self.unsupported = set(missing)
+        self.results: frozenset[str] = frozenset()
         self.fails_to_load: set[str] = set()
         self.refuse_swap = False
         self.counted: dict[str, int] = {}
@@ -65,13 +66,14 @@ class FakeEngine:
     def supported_events(self) -> frozenset[str]:
         return frozenset(EVENT_BY_NAME) - self.unsupported
 
-    def attach(self, events: Collection[str]) -> dict[str, str]:
+    def attach(self, events: Collection[str], results: Collection[str] = ()) -> dict[str, str]:
         self.calls.append(("attach", frozenset(events)))
+        self.results = frozenset(results)
         failed = self.fails_to_load & set(events)
         self.unsupported |= failed
         return dict.fromkeys(failed, "the verifier said no")
 
-    def release(self, events: Collection[str]) -> tuple[str, ...]:
+    def release(self, events: Collection[str], results: Collection[str] = ()) -> tuple[str, ...]:
         self.calls.append(("release", frozenset(events)))
         return ()
 

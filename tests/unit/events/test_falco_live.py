@@ -176,9 +176,11 @@ def test_an_open_that_makes_a_file() -> None:
     })  # fmt: skip
 
 
-def test_an_open_by_io_uring() -> None:
+@pytest.mark.parametrize("call", [(), ("io_uring_enter", 5, 1, 1, 1)])
+def test_an_open_by_io_uring(call: tuple[Any, ...]) -> None:
+    """In a thread of the kernel, or within io_uring_enter, whose registers are about the ring."""
     event = made(
-        "file.open", numbers={"NUM_FILE_FLAGS": 0o100001, "NUM_FILE_MODE": 0o040755}, strings={"STR_FILE_PATH": b"/etc/shadow"},
+        "file.open", *call, numbers={"NUM_FILE_FLAGS": 0o100001, "NUM_FILE_MODE": 0o040755}, strings={"STR_FILE_PATH": b"/etc/shadow"},
         flags=abi.EVENT_RESULT | abi.EVENT_AT_ONCE | abi.EVENT_ASYNC,
     )  # fmt: skip
     check(event, {

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Falco's stable rules on real acts: each fires once with the right output, its nearest twins do not, tricks do not hide the act.
+
+And: what no rule is about puts nothing through the ring buffer; a rule that blocks blocks; what was recorded replays to the same alerts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.kernel.cases import ROOT
+from tests.kernel.falco_range import (
+    BIN,
+    HOST,
+    RULES,
+    WORK,
+    FalcoRange,
+    Shot,
+    differences,
+    falco_range,
+    load_shots,
+    output_fields,
+)
+from tests.kernel.harness import COMMAND, Playground, cgroup_folder, enter
+
+CASES = load_shots()
+FIRES = [pytest.param(case.rule, shot, id=f"{case.rule.replace(' ', '-')}-{shot.name}") for case in CASES for shot in case.fires]
+QUIET = [pytest.param(shot, id=f"{case.rule.replace(' ', '-')}-{shot.name}") for case in CASES for shot in case.quiet]
+OPENS = 100_000
+PRIORITIES = {"INFO": "Informational"}
+FILES = 500
+REAL_FILES = 200
+MISSES = 1_000
+SWAPS = 40
+BUILD = f"""\
+set -e
+cd {WORK}
+for n in 1 2; do
+    printf '#include <stdio.h>\\nint main(void) {{ return printf("%d\\\\n", {{n}}) < 0; }}\\n' >unit.c
+    sed -i "s/{{n}}/$n/" unit.c
+    grep -q main unit.c
+    if [ $n = 1 ] && command -v gcc >/dev/null; then gcc -c unit.c -o unit.o; fi
+    find . -maxdepth 1 -name '*.o' | wc -l
+done
+"""
+
+
+@pytest.fixture(scope="module")
+def falco(playground: Playground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalcoRange]:
+    """One agent for the whole file."""
+    if not RULES.exists():
+        pytest.skip("no shared/corpora/falco/falco_rules.yaml beside the repository")
+    shots = [shot for case in CASES for shot in (*case.fires, *case.quiet)]
+    with falco_range(tmp_path_factory.mktemp("falco"), shots) as whole:
+        yield whole
+
+
+@pytest.fixture(scope="module")
+def stable() -> dict[str, dict[str, Any]]:
+    """The rules of the file, by name."""
+    return {entry["rule"]: entry for entry in yaml.safe_load(RULES.read_text()) if "rule" in entry}
+
+
+def rules_of(alerts: list[dict[str, Any]]) -> list[str]:
+    return [str(alert["rule"]) for alert in alerts]
+
+
+def test_every_stable_rule_has_acts(falco: FalcoRange, stable: dict[str, dict[str, Any]]) -> None:
+    assert {case.rule for case in CASES} == set(stable)
+    assert all(case.fires and case.quiet for case in CASES)
+
+
+@pytest.mark.parametrize(("rule", "shot"), FIRES)
+def test_fires(rule: str, shot: Shot, falco: FalcoRange, stable: dict[str, dict[str, Any]], need: Callable[[list[str]], None]) -> None:
+    need(shot.requires)
+    result, alerts, texts = falco.act(shot)
+    assert result.result == shot.outcome, f"{result}; alerts: {alerts}"
+    assert rules_of(alerts) == [rule], alerts
+    (alert,) = alerts
+    wrong = differences(shot, alert, falco.expected(shot, texts))
+    assert not wrong, "\n".join([*wrong, json.dumps(alert, indent=1, default=str)])
+    priority = PRIORITIES.get(stable[rule]["priority"], stable[rule]["priority"].capitalize())
+    assert (alert["falco.priority"], alert["falco.source"]) == (priority, "syscall")
+    assert (alert["mode"], alert["action"]) == ("audit", "audit")
+    assert set(alert["tags"]) == set(stable[rule]["tags"])
+    assert str(alert["falco.output"]).startswith(stable[rule]["output"].partition("%")[0])
+
+
+@pytest.mark.parametrize("shot", QUIET)
+def test_stays_quiet(shot: Shot, falco: FalcoRange, need: Callable[[list[str]], None]) -> None:
+    need(shot.requires)
+    result, alerts, _ = falco.act(shot)
+    assert result.result == shot.outcome, f"{result}; alerts: {alerts}"
+    assert rules_of(alerts) == shot.instead, alerts
+
+
+# ---- tricks ----
+
+
+def test_a_name_changed_between_check_and_use(falco: FalcoRange) -> None:
+    """Another thread changes the argument: an alert for each time that the kernel opened the file, whatever the memory says later."""
+    result, alerts = falco.act_words("swap", "/etc/shadow", "/etc/shadox", str(SWAPS), program="cat")
+    assert result.result == "ok", result
+    opened, other = (int(word) for word in result.printed.split())
+    assert opened == SWAPS
+    assert other > 0, "the race did not happen"
+    assert rules_of(alerts) == ["Read sensitive file untrusted"] * opened
+    assert {alert["file.path"] for alert in alerts} == {"/etc/shadow"}
+
+
+@pytest.mark.parametrize(("act", "asynchronous"), [("open", False), ("open-uring", True), ("open-compat", True)])
+def test_what_passes_no_exit_of_a_system_call_is_marked(act: str, asynchronous: bool, falco: FalcoRange) -> None:
+    file = str(WORK / "own/file")
+    result, alerts = falco.act_words(act, file)
+    assert result.result == "ok"
+    assert rules_of(alerts) == ["Own read"], alerts
+    fields = output_fields(alerts[0])
+    assert (fields["fd.name"], fields["bpfence.path"], fields["evt.type"]) == (file, file, "openat")
+    assert fields["bpfence.async"] is asynchronous
+    if asynchronous:
+        assert (fields["evt.rawres"], fields["fd.num"]) == (0, 2**31 - 1)
+    else:
+        assert fields["evt.rawres"] == fields["fd.num"] > 2
+
+
+# ---- nothing for nobody ----
+
+
+def usr_files() -> list[str]:
+    """Files below /usr: some of those that are there, and, in a guest far quicker to open, more that were made for it."""
+    found = []
+    for folder, folders, names in os.walk("/usr/include"):
+        folders.sort()
+        found += [f"{folder}/{name}" for name in sorted(names)]
+        if len(found) >= REAL_FILES:
+            break
+    made = Path("/usr/src/falco-range")
+    for n in range(FILES):
+        path = made / f"include-{n % 10}" / f"part-{n}.h"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        found.append(str(path))
+    return found[:REAL_FILES] + found[-FILES:]
+
+
+def test_opens_and_a_build_that_no_rule_is_about_put_nothing_through_the_ring_buffer(falco: FalcoRange) -> None:
+    files = usr_files()
+    assert len(files) > FILES
+    missing = [f"/usr/lib/gcc/x86_64/{n}/../../../../include/y.h" for n in range(10)]
+    (WORK / "list").write_text("\n".join(files) + "\n")
+    (WORK / "missing").write_text("\n".join(missing) + "\n")
+    falco.agent.settle()
+    seen = len(falco.record.read_text().splitlines())
+    before = falco.counter()
+    cgroup = cgroup_folder(HOST)
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            words, cwd=WORK, capture_output=True, text=True, timeout=240, check=False,
+            preexec_fn=lambda: enter(cgroup),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    once = run(str(BIN / "cc1"), "open-list", str(WORK / "list"), "1").split()
+    assert once == [str(len(files)), "0"]
+    (WORK / "list").write_text("\n".join(files[-FILES:]) + "\n")
+    assert run(str(BIN / "cc1"), "open-list", str(WORK / "list"), str(OPENS // FILES)).split() == [str(OPENS), "0"]
+    assert run(str(BIN / "cc1"), "open-list", str(WORK / "missing"), str(MISSES // len(missing))).split() == ["0", str(MISSES)]
+    run("/bin/sh", "-c", BUILD)
+    after = falco.counter()
+    alerts = falco.alerts()
+    candidates = [json.loads(line) for line in falco.record.read_text().splitlines()[seen:]]
+    assert after == before, [(event["type"], event.get("argv"), event["args"]) for event in candidates]
+    assert not alerts
+
+
+# ---- rules that block ----
+
+
+def test_a_rule_with_an_overlay_denies(falco: FalcoRange) -> None:
+    file = str(WORK / "guarded/file")
+    for words in (["open", file, "wronly"], ["open-uring", file, "rdwr"], ["open-handle", file, "wronly", str(WORK)]):
+        result, alerts = falco.act_words(*words)
+        assert result.result == "EACCES", (words, result)
+        assert rules_of(alerts) == ["Own guard"], alerts
+        (alert,) = alerts
+        assert (alert["action"], alert["mode"], alert["errno"]) == ("deny", "enforce", "EACCES")
+        assert alert["file.path"] == file
+        fields = output_fields(alert)
+        assert (fields["fd.name"], fields["proc.name"]) == (file, "tool")
+        assert f"guarded | file={file} process=tool command=tool {words[0]}" in alert["falco.output"]
+        assert alert["falco.priority"] == "Critical"
+    result, alerts = falco.act_words("open", file)
+    assert (result.result, alerts) == ("ok", [])
+
+
+def test_a_rule_kills(falco: FalcoRange) -> None:
+    result, alerts = falco.act_words("open", str(WORK / "fatal"))
+    assert result.result == "killed"
+    assert rules_of(alerts) == ["Own kill"], alerts
+    assert (alerts[0]["action"], alerts[0]["mode"]) == ("kill", "enforce")
+    assert output_fields(alerts[0])["fd.name"] == str(WORK / "fatal")
+    assert falco.act_words("open", str(WORK / "fatal"), "wronly")[0].result == "ok"
+
+
+# ---- recording ----
+
+
+def test_what_was_recorded_replays_to_the_same_alerts(falco: FalcoRange) -> None:
+    """The last test of the file: everything that the agent saw, decided once more by `bpfence test`."""
+    falco.act(Shot(name="shred", program="shred", idle=["-u", "disk.img"]))
+    seen = [alert for alert in falco.agent.seen if alert.get("kind") == "alert" and alert.get("policy") == "falco"]
+    assert seen
+    command = [*COMMAND, "test", str(RULES), str(falco.own), str(falco.record), "--format", "falco"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    replayed = [json.loads(line) for line in done.stdout.splitlines()]
+    enforced = {"Own guard", "Own kill"}
+    assert Counter(line["rule"] for line in replayed if line["rule"] not in enforced) == Counter(rules_of(seen))
+    fields = Counter(json.dumps(output_fields(alert), sort_keys=True) for alert in seen)
+    again = Counter(
+        json.dumps({name: value for name, value in line["output_fields"].items() if name != "evt.time"}, sort_keys=True)
+        for line in replayed
+        if line["rule"] not in enforced
+    )
+    assert again == fields

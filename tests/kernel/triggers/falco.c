@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Acts that Falco's rules are about, and the tricks that hide them; those of trigger.c are used as well.
+ *
+ * Linked into the trigger. Programs that are started to be seen, not to do anything, get IDLE in their environment.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "trigger.h"
+
+/* The child becomes FILE, idle, with the given argv. */
+static int idle_child(const char *file, char **argv, long uid)
+{
+	pid_t child = fork();
+
+	if (child < 0)
+		wrong("fork");
+	if (!child) {
+		if (uid && (syscall(SYS_setresgid, uid, uid, uid) || syscall(SYS_setresuid, uid, uid, uid)))
+			wrong("setresuid");
+		setenv(IDLE, "1", 1);
+		execv(file, argv);
+		_exit(errno);
+	}
+	errno = collect(child);
+	return report(errno ? -1 : 0);
+}
+
+/* below FILE ARGV...: this process is the parent of FILE */
+static int do_below(void) { return idle_child(arg(0), args + 1, 0); }
+/* below-as UID FILE ARGV... */
+static int do_below_as(void) { return idle_child(arg(1), args + 2, number(arg(0))); }
+
+/* become FILE ARGV...: this process executes FILE */
+static int do_become(void)
+{
+	setenv(IDLE, "1", 1);
+	execv(arg(0), args + 1);
+	return report(-1);
+}
+
+/* chdir DIRECTORY ACT... */
+static int do_chdir(void)
+{
+	if (chdir(arg(0)))
+		wrong(arg(0));
+	return dispatch(args + 1);
+}
+
+/* on-tty ACT...: leader of a session of its own with a controlling terminal */
+static int do_on_tty(void)
+{
+	int master = need_fd(posix_openpt(O_RDWR | O_NOCTTY), "posix_openpt");
+
+	if (setsid() < 0 || grantpt(master) || unlockpt(master))
+		wrong("terminal");
+	int terminal = need_fd(open(ptsname(master), O_RDWR | O_NOCTTY), "terminal");
+
+	if (ioctl(terminal, TIOCSCTTY, 0))
+		wrong("TIOCSCTTY");
+	return dispatch(args);
+}
+
+/* without-cap NUMBER ACT...: one capability is gone, from the bounding set too */
+static int do_without_cap(void)
+{
+	int cap = number(arg(0));
+	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct data[2];
+
+	if (prctl(PR_CAPBSET_DROP, cap) || syscall(SYS_capget, &header, data))
+		wrong("capability");
+	data[cap / 32].effective &= ~(1U << cap % 32);
+	data[cap / 32].permitted &= ~(1U << cap % 32);
+	data[cap / 32].inheritable &= ~(1U << cap % 32);
+	if (syscall(SYS_capset, &header, data))
+		wrong("capset");
+	return dispatch(args + 1);
+}
+
+static int connected(const char *ip, const char *port)
+{
+	struct sockaddr_storage to;
+	socklen_t size = address(ip, port, &to);
+	int fd = need_fd(socket(to.ss_family, SOCK_STREAM, 0), "socket");
+
+	if (connect(fd, (void *)&to, size))
+		wrong("connect");
+	return fd;
+}
+
+/* connect-wait IP PORT: until the connection is there */
+static int do_connect_wait(void)
+{
+	struct sockaddr_storage to;
+	socklen_t size = address(arg(0), arg(1), &to);
+	int fd = need_fd(socket(to.ss_family, SOCK_STREAM, 0), "socket");
+	int error = report(connect(fd, (void *)&to, size));
+
+	close(fd);
+	return error;
+}
+
+/* dup-over FD WHAT...: WHAT, a pipe or an address and port connected to, becomes descriptor FD; FD is then as it was before */
+static int do_dup_over(void)
+{
+	int to = number(arg(0)), ends[2], saved = dup(to);
+
+	if (!strcmp(arg(1), "pipe")) {
+		if (pipe(ends))
+			wrong("pipe");
+	} else
+		ends[0] = connected(arg(1), arg(2));
+	int result = dup2(ends[0], to), error = errno;
+
+	if (saved >= 0)
+		dup2(saved, to);
+	errno = error;
+	return report(result);
+}
+
+/* ptrace-request NUMBER: of a process that is not traced, so it fails */
+static int do_ptrace_request(void) { return report(ptrace(number(arg(0)), getppid(), NULL, NULL)); }
+
+static int do_symlinkat(void) { return report(symlinkat(arg(0), need_fd(open(arg(1), O_PATH | O_DIRECTORY), arg(1)), arg(2))); }
+static int do_linkat(void)
+{
+	int dir = need_fd(open(arg(0), O_PATH | O_DIRECTORY), arg(0));
+
+	return report(linkat(dir, arg(1), dir, arg(2), 0));
+}
+
+/* overlay-copy FOLDER NAME FILE ACT...: an overlay of FOLDER/lower and FOLDER/upper on FOLDER/merged, in a private mount namespace, and
+ * in it a copy of FILE as NAME
+ */
+static int do_overlay_copy(void)
+{
+	char options[16384], name[8192], merged[4096];
+	const char *folder = arg(0);
+
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+		wrong("unshare");
+	snprintf(options, sizeof(options), "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", folder, folder, folder);
+	snprintf(merged, sizeof(merged), "%s/merged", folder);
+	snprintf(name, sizeof(name), "%s/%s", merged, arg(1));
+	if (mount("overlay", merged, "overlay", 0, options))
+		wrong("overlay mount");
+	if (strcmp(arg(2), "-"))
+		close(copy_of(arg(2), need_fd(open(name, O_WRONLY | O_CREAT | O_TRUNC, 0755), name)));
+	return dispatch(args + 3);
+}
+
+/* open-compat FILE: by the 32-bit call openat, from a 64-bit process */
+static int do_open_compat(void)
+{
+	char *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	long result;
+
+	if (low == MAP_FAILED)
+		wrong("mmap");
+	snprintf(low, 4096, "%s", arg(0));
+	__asm__ volatile("int $0x80" : "=a"(result) : "a"(295L), "b"((long)AT_FDCWD), "c"(low), "d"((long)O_RDONLY), "S"(0L)
+			 : "memory", "cc", "r8", "r9", "r10", "r11");
+	result = (int)result;
+	errno = result < 0 ? -result : 0;
+	return report_fd(result);
+}
+
+/* linger ACT...: this process is still there until its standard input ends */
+static int do_linger(void)
+{
+	int result = dispatch(args);
+	char byte;
+
+	fflush(stdout);
+	while (read(0, &byte, 1) > 0)
+		;
+	return result;
+}
+
+static atomic_int swapping = 1;
+static volatile char *swapped;
+static char swap_from, swap_to;
+
+static void *swap(void *unused)
+{
+	unsigned int n = 0;
+
+	while (swapping) {
+		*swapped = n++ & 1 ? swap_to : swap_from;
+		for (volatile int i = 0; i < (int)(n * 7 % 400); i++)
+			;
+	}
+	return unused;
+}
+
+/* swap FILE OTHER COUNT: opens one buffer while another thread changes it between the two names, which differ in one byte, until FILE was
+ * what the kernel opened COUNT times; prints how often it was, and how often not
+ */
+static int do_swap(void)
+{
+	const char *file = arg(0), *other = arg(1);
+	long wanted = number(arg(2)), got = 0, missed = 0;
+	char path[4096];
+	size_t at = 0;
+	struct stat is, opened;
+	pthread_t thread;
+
+	while (file[at] && file[at] == other[at])
+		at++;
+	if (strlen(file) != strlen(other) || !file[at] || strcmp(file + at + 1, other + at + 1) || stat(file, &is)) {
+		errno = EINVAL;
+		wrong("names");
+	}
+	snprintf(path, sizeof(path), "%s", file);
+	swapped = path + at;
+	swap_from = file[at];
+	swap_to = other[at];
+	if (pthread_create(&thread, NULL, swap, NULL))
+		wrong("pthread_create");
+	while (got < wanted && missed < 100000) {
+		int fd = need_fd(open(path, O_RDONLY), path);
+
+		if (fstat(fd, &opened))
+			wrong("fstat");
+		close(fd);
+		if (opened.st_dev == is.st_dev && opened.st_ino == is.st_ino) {
+			got++;
+			usleep(5000);
+		} else
+			missed++;
+	}
+	swapping = 0;
+	pthread_join(thread, NULL);
+	printf("%ld %ld\n", got, missed);
+	return got < wanted ? ETIME : 0;
+}
+
+/* open-list LIST ROUNDS: opens and closes every file that LIST names, one a line; prints how many opens succeeded and failed */
+static int do_open_list(void)
+{
+	long rounds = number(arg(1)), good = 0, bad = 0;
+	int fd = need_fd(open(arg(0), O_RDONLY), arg(0));
+	struct stat st;
+
+	if (fstat(fd, &st))
+		wrong("fstat");
+	char *text = malloc(st.st_size + 1);
+
+	if (!text || read(fd, text, st.st_size) != st.st_size)
+		wrong("list");
+	text[st.st_size] = 0;
+	for (char *c = text; *c; c++)
+		if (*c == '\n')
+			*c = 0;
+	for (long round = 0; round < rounds; round++)
+		for (char *name = text; name < text + st.st_size; name += strlen(name) + 1) {
+			int opened = open(name, O_RDONLY | O_CLOEXEC);
+
+			if (opened >= 0) {
+				close(opened);
+				good++;
+			} else
+				bad++;
+		}
+	printf("%ld %ld\n", good, bad);
+	return 0;
+}
+
+const struct act falco_acts[] = {
+	{"below", do_below}, {"below-as", do_below_as}, {"become", do_become}, {"chdir", do_chdir}, {"linger", do_linger},
+	{"on-tty", do_on_tty},
+	{"without-cap", do_without_cap}, {"connect-wait", do_connect_wait}, {"dup-over", do_dup_over}, {"ptrace-request", do_ptrace_request},
+	{"symlinkat", do_symlinkat}, {"linkat", do_linkat}, {"overlay-copy", do_overlay_copy}, {"open-compat", do_open_compat},
+	{"swap", do_swap}, {"open-list", do_open_list}, {NULL, NULL},
+};
