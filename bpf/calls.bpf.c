@@ -242,6 +242,15 @@ DUP_EVENT(dup3)
 
 /* ---- files that cannot be opened ---- */
 
+/* Whether it has passed its hook: then that is what is reported, with the object's path. */
+static __always_inline bool open_held(void)
+{
+	u64 key = bpf_get_current_pid_tgid();
+	struct emit_space *space = held_pending() ? bpf_map_lookup_elem(&held, &key) : NULL;
+
+	return space && space->record.header.event == EV_FILE_OPEN;
+}
+
 /* The name is the kernel's copy: what the file system looked for. -EAGAIN is io_uring's first try, without waiting. */
 static __always_inline int open_failed(int dirfd, const struct filename *name, const struct open_flags *how, long file)
 {
@@ -250,7 +259,7 @@ static __always_inline int open_failed(int dirfd, const struct filename *name, c
 	u32 slot;
 	int mode;
 
-	if ((u64)file < (u64)-4095 || file == -EAGAIN)
+	if ((u64)file < (u64)-4095 || file == -EAGAIN || open_held())
 		return 0;
 	s = event_begin(EV_FILE_OPEN_FAILED, &slot);
 	if (!s)

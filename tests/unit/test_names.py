@@ -103,7 +103,7 @@ def test_there_and_back(table: str) -> None:
 
 
 def test_names_of_masks() -> None:
-    assert names.flags("access", 1 | 2 | 64) == ("read", "write", "0x40")
+    assert names.flags("access", 1 | 2 | 128) == ("read", "write", "0x80")
     assert names.flags("capability", 1 << 13 | 1) == ("CAP_CHOWN", "CAP_NET_RAW")
     assert names.flags("open", 0) == ()
 

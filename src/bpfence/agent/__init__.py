@@ -36,7 +36,7 @@ from bpfence import abi
 from bpfence.agent import follow, privileges
 from bpfence.agent.detection import Detection, Events, KernelEvents, View
 from bpfence.agent.generations import Generations, generation, state_path, write_whole
-from bpfence.agent.loading import FalcoOptions, Loaded, load, read_policies
+from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, read_policies
 from bpfence.agent.sandbox import find_hierarchy
 from bpfence.compiler import Compiled, compile_policies
 from bpfence.errors import BpfenceError, Diagnostic, PolicyError, UsageError
@@ -162,6 +162,7 @@ class Agent:
         self._objects: follow.Objects = {}
         self._missing: tuple[str, ...] = ()
         self._unfiltered: tuple[str, ...] = ()
+        self._left: tuple[str, ...] = ()
         self._follow_at: float | None = None
         self._followed = float("-inf")
         self._loss_at: float | None = None
@@ -227,10 +228,10 @@ class Agent:
         assert self._engine is not None
         policies, rules, diagnostics = loaded
         details = rules is not None
-        compiled = compile_policies(policies, supported_events=self._engine.supported_events(), details=details)
+        compiled = self._compile(policies, details)
         if self._engine.attach(compiled.events, _results(compiled)):
             # Some program did not load after all. The compiler says what that means for each rule: an error where it denies.
-            compiled = compile_policies(policies, supported_events=self._engine.supported_events(), details=details)
+            compiled = self._compile(policies, details)
             self._engine.attach(compiled.events, _results(compiled))
         self._engine.seed()
         self._watch_paths(compiled.objects)
@@ -247,6 +248,15 @@ class Agent:
         self._tell_filters(policies)
         if rules is not None and not self._reads_others:
             self._report(LATE_FALCO)
+
+    def _compile(self, policies: PolicySet, details: bool) -> Compiled:
+        assert self._engine is not None
+        events = self._engine.supported_events()
+        compiled, left = compile_smaller(policies, lambda given: compile_policies(given, supported_events=events, details=details))
+        if left and left != self._left:
+            self._report(f"Falco's rules need larger tables than the kernel takes: tests on {', '.join(left)} are left to user space")
+        self._left = left
+        return compiled
 
     def _tell_filters(self, policies: PolicySet) -> None:
         """A filter is put on a command that is started here, and a host's processes are not. Said again only where it is about others."""

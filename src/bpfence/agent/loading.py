@@ -7,16 +7,17 @@ Called by the agent at every start and reload, and by `bpfence check` and its li
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from bpfence.errors import Diagnostic, PolicyError, UsageError
+from bpfence.compiler import Compiled
+from bpfence.errors import CompileError, Diagnostic, PolicyError, UsageError
 from bpfence.frontends import falco, native
 from bpfence.frontends.falco.document import CODES
 from bpfence.frontends.falco.output import SUGGESTED
-from bpfence.frontends.falco.policies import ENFORCING, WATCHING
+from bpfence.frontends.falco.policies import ENFORCING, WATCHING, candidates
 from bpfence.frontends.falco.policies import policies as falco_policies
 from bpfence.frontends.falco.resolve import Rule as FalcoRule
 from bpfence.frontends.report import Report, TextError
@@ -88,6 +89,34 @@ def read_policies(paths: Sequence[str], mode: str | None = None, scope: Conditio
     if any(diagnostic.severity == "error" for diagnostic in diagnostics):
         raise PolicyError(diagnostics)
     return PolicySet(tuple(_narrowed(policy, mode, scope) for policy in found.policies)), diagnostics
+
+
+TOO_MUCH: Final = frozenset(("too-large", "pattern-too-large", "too-many-dimensions", "too-many-bits"))
+"""Codes of what the kernel's tables have no room for."""
+
+
+def compile_smaller(policies: PolicySet, compile_set: Callable[[PolicySet], Compiled]) -> tuple[Compiled, tuple[str, ...]]:
+    """The tables of a policy set, and the fields whose tests had to be left to user space for want of room in the kernel.
+
+    Falco's rules may lose tests there and still miss nothing, which native policies may not: their CompileError is raised.
+    """
+    for smaller, left in _versions(policies):
+        try:
+            return compile_set(smaller), left
+        except CompileError as error:
+            last = error
+            if not TOO_MUCH.issuperset(found.code for found in error.diagnostics if found.severity == "error"):
+                raise
+    raise last
+
+
+def _versions(policies: PolicySet) -> Iterator[tuple[PolicySet, tuple[str, ...]]]:
+    watching = next((policy for policy in policies.policies if policy.name == WATCHING), None)
+    if watching is None:
+        yield policies, ()
+        return
+    for smaller, left in candidates(watching):
+        yield PolicySet(tuple(smaller if policy is watching else policy for policy in policies.policies)), left
 
 
 def _undecided(rules: RuleSet) -> list[Diagnostic]:

@@ -111,7 +111,7 @@ class Table:
 
     def _entry(self, arch: Arch, name: str, call: int, inner: list[tuple[str, int]], greatest: int) -> Entry:
         cases: list[Case] = []
-        for rule, through in self._about(name, inner):
+        for rule, through in self._about(arch, name, inner):
             if rule.verdict == self.effective.default:
                 continue
             for alternative in rule.alternatives:
@@ -128,15 +128,16 @@ class Table:
         why = places or self._default(name, last)
         return Entry(arch, name, call, (*cases, Case((), last)), why)
 
-    def _about(self, name: str, inner: list[tuple[str, int]]) -> list[tuple[Rule, int | None]]:
+    def _about(self, arch: Arch, name: str, inner: list[tuple[str, int]]) -> list[tuple[Rule, int | None]]:
         """Rules about a call and, for a multiplexer, about what goes through it, in the order of the profile."""
         found: list[tuple[Rule, int | None]] = []
         found += [(rule, None) for rule in self._rules.get(name, [])]
         found += [(rule, through) for other, through in inner for rule in self._rules[other]]
         found.sort(key=lambda pair: self._order[id(pair[0])])
-        # A rule for every argument silences the others.
+        # A rule for every argument silences the others; of several the first counts. Conditions that always hold are none.
         for rule, through in found:
-            if through is None and rule.verdict != self.effective.default and not rule.args:
+            wide = through is None and any(fold(alternative, arch) == () for alternative in rule.alternatives)
+            if wide and rule.verdict != self.effective.default:
                 return [(rule, None)]
         return found
 

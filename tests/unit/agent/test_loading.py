@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.agent.loading import FalcoOptions, load, read_policies
-from bpfence.errors import PolicyError
+from bpfence.agent.loading import FalcoOptions, compile_smaller, load, read_policies
+from bpfence.compiler import Compiled, Limits, compile_policies
+from bpfence.errors import CompileError, Diagnostic, Location, PolicyError
 from bpfence.evaluate import verdict
 from bpfence.frontends.falco.policies import ENFORCING, WATCHING
-from bpfence.policy import Action, Atom, Op
+from bpfence.policy import Action, Atom, Op, PolicySet
 from tests.unit.agent.fakes import write_policy
 from tests.unit.agent.falco_rig import RULES
 from tests.unit.frontends.falco.trees import corpus
@@ -88,3 +89,31 @@ def test_options_reach_the_rule_set(folder: Path) -> None:
     found = load([str(folder / "rules.yaml")], options=options).rules
     assert found is not None
     assert ([rule.name for rule in found.rules], found.matching, found.paths, found.appended) == (["Shadow by sh"], "all", "text", ())
+
+
+def test_falco_rules_may_lose_tests_to_user_space_where_tables_are_too_large(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    condition = "evt.type = execve and proc.pcmdline contains word"
+    rules.write_text(f"- rule: R\n  desc: d\n  condition: {condition}\n  output: o\n  priority: INFO\n")
+    policies = load([str(rules)]).policies
+
+    def small(given: PolicySet) -> Compiled:
+        compiled = compile_policies(given)
+        if any(dimension.field == "process.parent.args" for dimension in compiled.dims):
+            raise CompileError([Diagnostic(Location("x"), "no room", code=code)])
+        return compiled
+
+    code = "too-large"
+    compiled, left = compile_smaller(policies, small)
+    assert left == ("process.parent.args",)
+    assert [rule.name for rule in compiled.rules] == ["R"]
+    assert compile_smaller(policies, compile_policies)[1] == ()
+    code = "uncertain-deny"
+    with pytest.raises(CompileError):
+        compile_smaller(policies, small)
+
+
+def test_native_policies_may_not(tmp_path: Path) -> None:
+    policies = load([str(write_policy(tmp_path / "native.yaml"))]).policies
+    with pytest.raises(CompileError):
+        compile_smaller(policies, lambda given: compile_policies(given, limits=Limits(states=1)))

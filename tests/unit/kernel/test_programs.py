@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from bpfence.fields import EVENTS
+from bpfence.frontends.falco.events import calls_of
 from bpfence.kernel.probes import MEANING_BY_NAME, Answer, Features, Probe
-from bpfence.kernel.programs import PROGRAMS, Kind, Plan, plan, supported_events, target_of
+from bpfence.kernel.programs import PROGRAMS, Kind, Plan, calls, plan, sensed, supported_events, target_of
+from bpfence.seccomp import syscalls
+from bpfence.seccomp.model import Arch
 
 ROOT = Path(__file__).resolve().parents[3]
 ALL = frozenset(variant.program for row in PROGRAMS for variant in row.variants)
@@ -152,3 +155,17 @@ def test_events_bring_their_programs_and_the_tracking_ones() -> None:
 def test_iterator_needs_its_probe() -> None:
     found = plan(kernel("lsm", probes={"iter_task": Probe(Answer.NO)}), "lsm", ALL)
     assert not any(choice.row.kind is Kind.ITERATOR for choice in found.choices)
+
+
+def test_results_are_those_of_the_calls_that_falco_names() -> None:
+    returned = {event for row in PROGRAMS if row.kind is Kind.RETURN for event in row.events} - {"file.open_failed"}
+    wanted: dict[str, set[str]] = {}
+    for event, names in calls_of().items():
+        for name in names if event not in returned | {"process.executed"} else ():
+            if syscalls.number(Arch.X86_64, name) is not None:
+                wanted.setdefault(name, set()).add(event)
+    assert {call: set(events) for call, events in calls().items()} == wanted
+
+
+def test_a_call_whose_end_is_not_attached_is_not_sensed() -> None:
+    assert sensed(["openat__result", "umount__result", "file_open__file"]) == {"openat", "umount2"}

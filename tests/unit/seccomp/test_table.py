@@ -46,6 +46,13 @@ def test_status() -> None:
     ]  # fmt: skip
 
 
+def test_the_first_rule_for_every_argument_counts_conditions_that_always_hold_or_none() -> None:
+    always, rest = allow("read", args=(Arg(0, ArgOp.GE, 0),), action=Action.KILL_PROCESS), allow("read", action=Action.KILL_THREAD)
+    assert [str(table(*rules).entries(Arch.X86_64)["read"].verdict) for rules in ((always, rest), (rest, always))] == [
+        "KILL_PROCESS", "KILL_THREAD",
+    ]  # fmt: skip
+
+
 def test_calls_that_only_a_multiplexer_makes() -> None:
     made = table(allow("accept"), allow("semop", args=(Arg(1, ArgOp.EQ, 1),)), arches=(Arch.X86,))
     assert made.entry(Arch.X86, "accept") is None

@@ -148,8 +148,19 @@ def _pieces(operator: str, value: str) -> list[_Piece]:
     ]  # fmt: skip
 
 
+_RELATIVE: Final = negation(Atom("file.text", Op.PREFIX, "/"))
+_UNLIKE: Final = disj(
+    [
+        *(Atom("file.text", Op.CONTAINS, part) for part in ("//", "/./", "/../")),
+        *(Atom("file.text", Op.SUFFIX, part) for part in ("/", "/.", "/..")),
+        _RELATIVE,
+    ]
+)
+"""Texts that joining and normalising may change; all others are the name."""
+
+
 def _name(operator: str, value: str) -> Condition:
-    """From a test on the joined and normalised name: each component of it stands in the text or in the directory."""
+    """From a test on the joined and normalised name: it is the text, or each component of it stands in the text or in the directory."""
     if operator == "pmatch":
         operator = "startswith"
         value = re.split(r"[*?\[\\]", value, maxsplit=1)[0].rpartition("/")[0] if re.search(r"[*?\[\\]", value) else value.rstrip("/")
@@ -163,7 +174,9 @@ def _name(operator: str, value: str) -> Condition:
         return TRUE
     if not found:
         return TRUE
-    return _holds(max(found, key=lambda piece: (len(piece.text), piece.first and piece.last)), folds=operator == "icontains")
+    piece = max(found, key=lambda piece: (len(piece.text), piece.first and piece.last))
+    same = text_atom("file.text", operator, value) or TRUE
+    return disj([same, conj([_UNLIKE, _holds(piece, folds=operator == "icontains")])])
 
 
 def _holds(piece: _Piece, *, folds: bool) -> Condition:
@@ -177,9 +190,8 @@ def _holds(piece: _Piece, *, folds: bool) -> Condition:
         if before == after:
             inside = Atom("file.text", Op.CONTAINS, piece.text)
         below = Atom("process.cwd", Op.CONTAINS, ("/" if piece.first else "") + piece.text)
-    relative = negation(Atom("file.text", Op.PREFIX, "/"))
     elsewhere = negation(Atom("file.dirfd", Op.RANGE, (AT_FDCWD, AT_FDCWD)))
-    return disj([inside, conj([relative, disj([below, elsewhere])])])
+    return disj([inside, conj([_RELATIVE, disj([below, elsewhere])])])
 
 
 def _directory(operator: str, value: str) -> Condition:

@@ -8,16 +8,20 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bpfence import abi
+from bpfence import abi, evaluate
 from bpfence.compiler import Compiled, compile_policies
 from bpfence.compiler.explain import sample
 from bpfence.compiler.image import Walker
+from bpfence.errors import CompileError
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.frontends.falco import load_files, load_text
-from bpfence.frontends.falco.policies import policies
+from bpfence.frontends.falco.policies import candidates, policies, relaxed
 from bpfence.frontends.values import U64
-from bpfence.policy import FAILURE, SUCCESS, Action, Policy, PolicySet
+from bpfence.policy import FAILURE, SUCCESS, Action, Condition, Event, Policy, PolicySet, atoms
+from tests.unit.compiler.random_policies import CONDITIONS, events
 from tests.unit.frontends.falco.trees import corpus
 
 HOST = "/user.slice/user-1000.slice/session-2.scope"
@@ -275,6 +279,32 @@ def test_two_policies() -> None:
     assert {rule.policy for rule in watching.rules} == {"falco"}
     made = compile_policies(PolicySet((watching, enforcing)))
     assert {made.rules[n].name for verdict in made.verdicts for n in verdict.rules} == {"Watched", "Only audited", "Blocked", "Killed"}
+
+
+@settings(max_examples=200, deadline=None)
+@given(CONDITIONS, events(), st.sets(st.sampled_from(["process.name", "process.args", "process.uid", "file.path"])))
+def test_what_is_given_up_is_let_through(condition: Condition, event: Event, fields: set[str]) -> None:
+    less = relaxed(condition, fields)
+    assert {atom.field for atom in atoms(less)}.isdisjoint(fields)
+    assert evaluate.holds(less, event) or not evaluate.holds(condition, event)
+    assert fields or evaluate.holds(less, event) == evaluate.holds(condition, event)
+
+
+def test_rules_that_are_too_many_give_up_what_costs_most() -> None:
+    text = "- rule: R{n}\n  desc: d\n  condition: evt.type=open and fd.name=/x{n} and not proc.aname in (a{n}, b{n})\n"
+    found, _ = load_text("".join(text.format(n=n) + "  output: o\n  priority: INFO\n" for n in range(65)))
+    (policy,) = policies(found.rules)
+    tried: list[tuple[str, int]] = []
+    for one, given_up in candidates(policy):
+        try:
+            compile_policies(PolicySet((one,)))
+        except CompileError as error:
+            tried.append((error.diagnostics[0].code, len(given_up)))
+            continue
+        break
+    assert tried == [("too-many-bits", count) for count in (0, 1, 3)]
+    assert {atom.field for rule in one.rules for part in rule.conditions.values() for atom in atoms(part)} == {"file.path", "file.text"}
+    assert [rule.name for rule in one.rules] == [f"R{n}" for n in range(65)]
 
 
 def test_no_rules_are_no_policies() -> None:
