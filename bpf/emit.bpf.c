@@ -163,6 +163,8 @@ static __always_inline void emit_write(struct emit_space *space, u32 buffer)
 	u32 event = space->record.header.event;
 	long failed;
 
+	/* A record that was held may be written on another CPU than it was built on, and is one of the CPU that numbers it. */
+	space->record.header.cpu = bpf_get_smp_processor_id();
 	sequence = bpf_map_lookup_elem(&sequences, &buffer);
 	if (sequence) {
 		__sync_fetch_and_add(sequence, 1);
