@@ -93,6 +93,7 @@ class Shot(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     native: dict[str, Any] = {}  # of the alert itself
     instead: list[str] = []
     requires: list[str] = []
+    missing: str = ""  # what bpfence lacks to tell: the act must not fire until it has it
 
     @property
     def path(self) -> str:
@@ -201,7 +202,7 @@ class FalcoRange:
         self.agent.write_policy(SENTINEL.name, policy)
         files = [word for path in (RULES, self.own, self.overlay) for word in ("-p", str(path))]
         enter(cgroup_folder(SENTINEL.cgroup))
-        self.agent.start(*files, "--pin-dir", PINS, "--record", str(self.record))
+        self.agent.start(*files, "--pin-dir", PINS, "--record", str(self.record), "--output", "falco")
         self.agent.settle()
 
     def close(self) -> None:
