@@ -128,13 +128,17 @@ static __always_inline void load_name(struct scratch *s, u32 str, struct exec_im
 /* The name that is being opened. */
 static __always_inline void load_text(struct scratch *s)
 {
-	u64 text = s->text;
 	int dirfd = 0;
+	u64 text;
 	long n;
 
-	if (!text && s->event == EV_FILE_OPEN) {
+	if (s->event == EV_FILE_OPEN_FAILED) {
+		text = s->text;
+	} else if (s->event == EV_FILE_OPEN) {
 		text = compat_opened_name((void *)bpf_get_current_task(), &dirfd);
 		set_num(s, NUM_DIRFD, (s64)dirfd);
+	} else {
+		return;
 	}
 	if (!text)
 		return;

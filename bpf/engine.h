@@ -201,12 +201,9 @@ static __always_inline void scratch_clear(struct scratch *s, u32 event)
 	s->str_uncertain = 0;
 	s->small = AREA_SMALL;
 	s->loaded = 0;
-	s->dentry[0] = 0;
+	s->dentry[0] = 0; /* without it the mount and, but for a failed open, the text are not looked at */
 	s->dentry[1] = 0;
-	s->mount[0] = 0;
-	s->mount[1] = 0;
 	s->inode = 0;
-	s->text = 0;
 }
 
 static __always_inline void set_process(struct scratch *s)

@@ -25,8 +25,10 @@ from bpfence.events.alert import host_name
 from bpfence.events.falco import RecordedEvent
 from bpfence.events.source import BadLineError
 from bpfence.events.values import printable
+from bpfence.fields import EVENT_BY_NAME
 from bpfence.frontends import falco
 from bpfence.frontends.falco import convert as conversion
+from bpfence.frontends.falco import events as falco_calls
 from bpfence.frontends.falco import lower, resolve
 from bpfence.frontends.falco.document import PRIORITIES
 from bpfence.frontends.falco.fields import CLASSES, FIELDS, Argument, Field
@@ -124,8 +126,19 @@ def _explained(rule: Rule) -> dict[str, Any]:
         "output": rule.output_text, "exact": lowered.exact, "reported": "before the act" if enforcing else _REPORTED[lowered.results],
         "kernel": {native: conversion.condition_text(condition) for native, condition in lowered.conditions.items()},
         "user_space": [{"test": left.text, "reason": left.reason, "hint": left.hint, "location": str(left.place)} for left in lowered.left],
-        "unsensed": list(lowered.unsensed),
+        "sensors": _sensors(rule, lowered), "unsensed": list(lowered.unsensed),
     }  # fmt: skip
+
+
+def _sensors(rule: Rule, lowered: lower.Lowered) -> list[str]:
+    """Where the kernel is looked at for a rule: hooks, tracepoints (tp:), functions (fn:) and ends of system calls (call:)."""
+    found: dict[str, None] = {}
+    for native in lowered.conditions:
+        found |= dict.fromkeys(EVENT_BY_NAME[native].hooks)
+    for native in lowered.conditions if lowered.results else ():
+        if EVENT_BY_NAME[native].deniable:  # decided at the hook, told when the call has returned
+            found |= dict.fromkeys(f"call:{call}" for call in sorted(rule.types & falco_calls.calls_of()[native]))
+    return list(found)
 
 
 def _explanation(rule: dict[str, Any]) -> Iterator[Text]:
@@ -139,6 +152,8 @@ def _explanation(rule: dict[str, Any]) -> Iterator[Text]:
         yield Text(f"  reported     {rule['reported']}")
     for native, condition in rule["kernel"].items():
         yield Text.assemble(("  kernel       ", "green"), f"{native}: {printable(condition)}")
+    if rule["sensors"]:
+        yield Text(f"  sensors      {' '.join(rule['sensors'])}")
     if rule["exact"]:
         yield Text("  user space   nothing: the kernel decides it")
     for left in rule["user_space"]:
