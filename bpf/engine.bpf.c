@@ -829,7 +829,7 @@ static __always_inline u64 class_fast(struct scratch *s, struct image_page *firs
 	return class_short(s, first, d, s->str_offset[at], s->str_length[at]);
 }
 
-#define DIAGRAM_FAST 2
+#define DIAGRAM_FAST 4
 
 /* The first nodes of an event's diagram without a call for each: those of class_fast, then file.path. Stops at whatever else it meets;
  * returns where it stands.

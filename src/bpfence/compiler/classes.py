@@ -39,6 +39,8 @@ PATH_SLOTS: Final = (abi.STR_PROCESS_CWD, abi.STR_TARGET_EXE, abi.STR_NET_UNIX_P
 ARGUMENT_SLOTS: Final = (abi.STR_PROCESS_ARGS, abi.STR_PARENT_ARGS)
 LATE_SLOTS: Final = (abi.STR_FILE_TEXT, abi.STR_PARENT_NAME, abi.STR_PARENT_ARGS)
 """Texts that are asked for last: a path, or what else an event brings, has decided most events by then."""
+LOOKED_UP: Final = (abi.NUM_PROCESS_CAPS, abi.NUM_TTY, abi.NUM_EXE_FLAGS)
+"""Numbers that no hook brings."""
 
 TestValue = Pattern | tuple[int, int] | int | frozenset[str] | frozenset[Pattern] | None
 
@@ -261,7 +263,9 @@ def _numbered(tests: dict[Test, Use], found: Iterable[tuple[Test, Key]], limit: 
 
 
 def _order(dimension: Dimension, number: int) -> tuple[int, ...]:
-    """Sorting key of a dimension: the subject's, then cheap numbers, object sets, strings, paths, parents, names of ancestors."""
+    """Sorting key of a dimension: the subject's, then cheap numbers, object sets, strings, paths, numbers that are looked up, parents, names of
+    ancestors.
+    """
     slot = dimension.slot
     if dimension.subject:
         if dimension.kind == abi.DIM_LINEAGE:
@@ -273,6 +277,8 @@ def _order(dimension: Dimension, number: int) -> tuple[int, ...]:
         return 0, len(SUBJECT_ORDER), slot, dimension.kind, number
     if dimension.kind == abi.DIM_ANCESTORS:
         return 1, 5, slot, 0, number
+    if slot in LOOKED_UP and dimension.kind not in (abi.DIM_STRING, abi.DIM_LINEAGE) and not dimension.joined:
+        return 1, 3, len(PATH_SLOTS), slot, dimension.kind, number
     if dimension.kind != abi.DIM_STRING:
         late = 1 if dimension.joined else 0
         return 1, late, slot, dimension.kind, number
