@@ -57,7 +57,7 @@ CODES: Final[Mapping[str, str]] = {
 """Every diagnostic code of the native front end, and what it means; those of `falco` are in its `document`."""
 
 
-MAX_OPTIONS: Final = 1000
+MAX_OPTIONS: Final = 400
 """Among how many words a near one is looked for: a hostile file has as many names as it likes, and as many that resemble them."""
 
 

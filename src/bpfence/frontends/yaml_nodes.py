@@ -51,7 +51,7 @@ class Source:
 class Node:
     """One YAML node. `style` is '' for plain scalars, else the character that introduces it; `start` the offset of its content."""
 
-    __slots__ = ("items", "kind", "length", "mark", "pairs", "size", "source", "start", "style", "tag", "text")
+    __slots__ = ("items", "kind", "length", "mark", "pairs", "reached", "size", "source", "start", "style", "tag", "text")
 
     def __init__(self, source: Source, kind: Kind, start: int, text: str = "", style: str = "", tag: str = "") -> None:
         self.source = source
@@ -65,6 +65,7 @@ class Node:
         self.size = 1  # in nodes
         self.length = len(text)  # in characters of texts
         self.mark = start  # where its tag and anchor begin
+        self.reached = (0, -1, -1)  # how far `_index` has come: the next one is mostly asked for farther on
 
     @property
     def empty(self) -> bool:
@@ -92,9 +93,12 @@ class Node:
             at = end.end() if end else len(raw)
         elif self.style:
             at += 1
-        found = at
+        first, found = 0, at
+        if 0 < self.reached[0] <= offset:
+            first, at, found = self.reached
         # White space may have been folded, so it is only skipped; every other character of the text stands in the source too.
-        for n in range(offset + 1):
+        for n in range(first, offset + 1):
+            self.reached = n, at, found
             if n == len(self.text):
                 return min(found, len(raw))
             char = self.text[n]

@@ -47,6 +47,8 @@ MAX_WEIGHT: Final = 600_000
 MAX_WRITTEN: Final = 16 << 20
 """How many characters all conditions of a load may have with their lists and exceptions put in."""
 TEST: Final = 8
+MAX_NEAR: Final = 10
+"""For how many unknown names of a load one that is near is looked for."""
 MAX_RULE_MISTAKES: Final = 20
 LONG: Final = 64 << 10  # a condition in which finding a place takes time: then fewer mistakes are enough
 
@@ -137,6 +139,12 @@ class Collector:
         self.macros: dict[str, _Macro] = {}
         self.rules: dict[str, _Rule] = {}
         self.count = 0
+        self.nears = 0
+
+    def near(self, word: str, known: Iterable[str], otherwise: str) -> str:
+        """`suggest` from names of the files, which takes time where they are many and alike."""
+        self.nears += 1
+        return suggest(word, known, otherwise) if self.nears <= MAX_NEAR else otherwise
 
     def take(self, entry: Entry) -> None:
         """One entry."""
@@ -195,7 +203,7 @@ class Collector:
 
     def _unknown(self, place: Node, kind: str, name: str, known: Iterable[str]) -> None:
         what = f"there is no {kind} {quoted(name)} before this one to change"
-        self.report.add(place, "append-unknown", what, suggest(name, known, "files are read in order: put this one after its definition"))
+        self.report.add(place, "append-unknown", what, self.near(name, known, "files are read in order: put this one after its definition"))
 
     # ---- rules ----
 
@@ -553,7 +561,7 @@ class _Resolver:
     def macro(self, ref: MacroRef, visible: int | None, path: list[str]) -> Any:
         macro = self.macros.get(ref.name)
         if macro is None or (visible is not None and macro.index >= visible):
-            hint = suggest(ref.name, self.macros, "a test is FIELD OPERATOR VALUE; field names hold a dot")
+            hint = self.collector.near(ref.name, self.macros, "a test is FIELD OPERATOR VALUE; field names hold a dot")
             if macro is not None:
                 hint = f"it is defined on line {macro.place.location.line} of {macro.place.location.file}: move it before this one"
             self.report.add(place_of(ref.spot), "unknown-macro", f"undefined macro {quoted(ref.name)}", hint)

@@ -156,6 +156,7 @@ CASES: dict[str, tuple[Callable[[], str], int | None, set[str]]] = {
     "descriptions": (lambda: aliased("desc", 20), 1, set()),
     "escaped quotes": (lambda: escaped_quotes(400_000), 0, {"condition-syntax"}),
     "names": (lambda: unknown_names(60_000), 0, {"unknown-macro", "limit"}),
+    "warnings in a folded text": (lambda: rule(">\n    evt.type=open and (" + " or\n    ".join(["evt.dir='<'"] * 40_000) + ")"), 1, set()),
     "long exceptions": (lambda: one_long_field(350), None, {"limit"}),
 }
 
