@@ -29,7 +29,7 @@ from typing import Final, Literal
 
 from bpfence.errors import Diagnostic, Location
 from bpfence.frontends import yaml_nodes
-from bpfence.frontends.falco.document import CODES, PRIORITIES, entries
+from bpfence.frontends.falco.document import CODES, MAX_MISTAKES, PRIORITIES, entries
 from bpfence.frontends.falco.resolve import Collector, Loaded, Rule
 from bpfence.frontends.native import policy_files, read_bytes
 from bpfence.frontends.report import Report
@@ -129,6 +129,8 @@ def _finish(collector: Collector) -> tuple[Loaded, list[Diagnostic]]:
     loaded = collector.finish()
     report = collector.report
     for rule in loaded.rules:
+        if report.errors >= MAX_MISTAKES:
+            break
         check_enforcement(rule, report)
     order = {diagnostic.location.file: n for n, diagnostic in reversed(list(enumerate(report.diagnostics)))}
     found = sorted(report.diagnostics, key=lambda d: (order[d.location.file], d.location.line, d.location.column))
