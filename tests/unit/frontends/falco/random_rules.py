@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any, Union
 
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ UIDS = ("0", "7", "1000")
 FIELDS: dict[str, tuple[str, ...]] = {"proc.name": NAMES, "proc.exepath": PATHS, "user.uid": UIDS}
 LISTS = ("l0", "l1", "l2", "one")
 MACROS = ("m0", "m1", "m2")
-RULES = ("R", "S", "T")
+RULES = ("R", "S")
 EXCEPTIONS = ("e", "f", "g")
 PRIORITIES = {"warning": "Warning", "INFO": "Informational", "Critical": "Critical"}
 TEXT_OPERATORS = ("=", "!=", "startswith", "endswith", "contains")
@@ -400,7 +401,7 @@ tags = st.lists(st.sampled_from(["x", "y", "z"]), max_size=2)
 def rule_entries(draw: st.DrawFn, meant: Meant) -> Entry:
     name = draw(st.sampled_from(RULES))
     rule = meant.rules.get(name)
-    if rule is None or draw(st.integers(0, 4)) == 0:
+    if rule is None or draw(st.integers(0, 7)) == 0:
         keys: dict[str, Any] = {
             "desc": draw(texts), "condition": draw(chains(MACROS)), "output": draw(texts),
             "priority": draw(st.sampled_from(list(PRIORITIES))),
@@ -431,7 +432,7 @@ def rule_entries(draw: st.DrawFn, meant: Meant) -> Entry:
 
 
 @st.composite
-def files(draw: st.DrawFn, most: int = 9) -> tuple[list[Entry], Meant]:
+def files(draw: st.DrawFn, most: int = 12) -> tuple[list[Entry], Meant]:
     """Entries that can be loaded in this order, but for macros that are not seen, and what they mean."""
     meant = Meant()
     entries: list[Entry] = []
@@ -441,17 +442,15 @@ def files(draw: st.DrawFn, most: int = 9) -> tuple[list[Entry], Meant]:
         items = [draw(st.sampled_from(["a", "b c"]))] if name == "one" else draw(several)
         entries.append(Entry("list", name, {"items": items}, "define"))
         meant.take(entries[-1])
-    for _ in range(draw(st.integers(1, most))):
-        kind = draw(st.sampled_from([list_entries, macro_entries, rule_entries, rule_entries]))
+    for _ in range(draw(st.integers(3, most))):
+        kind = draw(st.sampled_from([list_entries, macro_entries, *[rule_entries] * 5]))
         entries.append(draw(kind(meant)))
         meant.take(entries[-1])
     return entries, meant
 
 
-def _some(name: str) -> st.SearchStrategy[str | None]:
-    return st.one_of(st.none(), st.sampled_from(FIELDS[name]))
-
-
-events: st.SearchStrategy[Event] = st.fixed_dictionaries({name: _some(name) for name in FIELDS}).map(
-    lambda chosen: {name: value for name, value in chosen.items() if value is not None}
+EVENTS: tuple[Event, ...] = tuple(
+    {name: value for name, value in zip(FIELDS, chosen, strict=True) if value is not None}
+    for chosen in product(*[(None, *values) for values in FIELDS.values()])
 )
+"""Every event that there is."""
