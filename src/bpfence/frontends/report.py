@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Final, Literal
 
 from bpfence.errors import Diagnostic, Location
@@ -54,6 +55,10 @@ CODES: Final[Mapping[str, str]] = {
     "yaml-syntax": "a file that is not YAML",
 }
 """Every diagnostic code of the native front end, and what it means; those of `falco` are in its `document`."""
+
+
+MAX_OPTIONS: Final = 400
+"""Among how many words a near one is looked for: a hostile file has as many names as it likes, and as many that resemble them."""
 
 
 class TextError(Exception):
@@ -103,7 +108,7 @@ class Report:
 def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """A "did you mean" for a misspelt word; `otherwise` where nothing is near."""
     options: dict[str, str] = {}
-    for option in known:
+    for option in islice(known, MAX_OPTIONS):
         options.setdefault(option.lower(), option)
     near = difflib.get_close_matches(word.lower()[:100], options, n=1, cutoff=0.6)
     if not near:

@@ -3,7 +3,7 @@
 
 Called by front ends whose input is YAML. No object is ever constructed: scalars stay the text that was written, so `on:` is not a
 boolean and `017` not fifteen; what a scalar means is the reader's business. Bounded against hostile files: size, nesting, number
-of nodes with aliases counted as often as they are used. Every finding is a Diagnostic.
+of nodes, and of characters in their texts, with aliases counted as often as they are used. Every finding is a Diagnostic.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bpfence.errors import Diagnostic, Location
 MAX_BYTES: Final = 4 << 20
 MAX_DEPTH: Final = 64
 MAX_NODES: Final = 500_000
+MAX_ALIASED: Final = MAX_BYTES
 
 # What libyaml takes for the end of a line.
 _BREAK: Final = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
@@ -50,7 +51,7 @@ class Source:
 class Node:
     """One YAML node. `style` is '' for plain scalars, else the character that introduces it; `start` the offset of its content."""
 
-    __slots__ = ("items", "kind", "mark", "pairs", "size", "source", "start", "style", "tag", "text")
+    __slots__ = ("items", "kind", "length", "mark", "pairs", "reached", "size", "source", "start", "style", "tag", "text")
 
     def __init__(self, source: Source, kind: Kind, start: int, text: str = "", style: str = "", tag: str = "") -> None:
         self.source = source
@@ -61,8 +62,10 @@ class Node:
         self.tag = tag
         self.items: list[Node] = []
         self.pairs: list[tuple[Node, Node]] = []
-        self.size = 1
+        self.size = 1  # in nodes
+        self.length = len(text)  # in characters of texts
         self.mark = start  # where its tag and anchor begin
+        self.reached = (0, -1, -1)  # how far `_index` has come: the next one is mostly asked for farther on
 
     @property
     def empty(self) -> bool:
@@ -90,9 +93,12 @@ class Node:
             at = end.end() if end else len(raw)
         elif self.style:
             at += 1
-        found = at
+        first, found = 0, at
+        if 0 < self.reached[0] <= offset:
+            first, at, found = self.reached
         # White space may have been folded, so it is only skipped; every other character of the text stands in the source too.
-        for n in range(offset + 1):
+        for n in range(first, offset + 1):
+            self.reached = n, at, found
             if n == len(self.text):
                 return min(found, len(raw))
             char = self.text[n]
@@ -178,6 +184,7 @@ class _Composer:
         self.open: list[tuple[Node, str, list[Node]]] = []  # node, its anchor, children so far (of a map: key, value, key, ...)
         self.anchors: dict[str, Node | None] = {}
         self.total = 0
+        self.characters = 0
 
     def take(self, event: yaml.Event) -> Node | None:
         """One event; the root node when it completes a document's tree."""
@@ -207,6 +214,7 @@ class _Composer:
             else:
                 node.pairs = list(zip(children[::2], children[1::2], strict=True))
             node.size = 1 + sum(child.size for child in children)
+            node.length = sum(child.length for child in children)
             if anchor:
                 self.anchors[anchor] = node
             return self.add(node)
@@ -240,6 +248,10 @@ class _Composer:
             what = f"*{anchor} contains itself" if anchor in self.anchors else f"the alias *{anchor} has no anchor before it"
             raise YamlError(self.source.location(self.mark(event)), what, "a value that begins with '*' must be quoted")
         self.count(node.size, event)
+        self.characters += node.length  # those that are written out are bounded by the size of the file
+        if self.characters > MAX_ALIASED:
+            what = f"the aliases stand for more than {MAX_ALIASED >> 20} Mi characters"
+            raise YamlError(self.source.location(self.mark(event)), what, "write less behind anchors, or split the file", "yaml-limit")
         return node
 
     def count(self, size: int, event: yaml.NodeEvent) -> None:

@@ -75,6 +75,17 @@ def test_every_character_of_a_quoted_scalar_has_its_place(text: str, data: st.Da
             assert node.place(offset).column == 5 + offset + text[:offset].count("'")
 
 
+@given(
+    st.lists(st.sampled_from(["a", "b ", "''", "\n\n  ", "\n  ", "é", "  "]), min_size=1),
+    st.lists(st.integers(0, 40)),
+    st.sampled_from("'>|"),
+)
+def test_places_do_not_depend_on_those_asked_for_before(pieces: list[str], offsets: list[int], style: str) -> None:
+    text = f"k: {style}{'' if style == chr(39) else chr(10) + '  x'}{''.join(pieces)}{style if style == chr(39) else ''}"
+    node = value(text)
+    assert [node.place(offset) for offset in offsets] == [value(text).place(offset) for offset in offsets]
+
+
 def test_places_of_nodes() -> None:
     node = root("a:\n  - x\n  - {b: c}\n")
     listed = node.pairs[0][1]

@@ -8,8 +8,9 @@ knows where it was written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Union
 
 from bpfence.errors import Location
@@ -41,6 +42,13 @@ MAX_TREE: Final = 100_000
 MAX_DEPTH: Final = 200
 MANY_TYPES: Final = 100
 MAX_JOINED: Final = 64
+MAX_WEIGHT: Final = 600_000
+"""Of all conditions of a load with their lists put in: a test weighs TEST, a value 1. Falco's stable rules weigh 2,745."""
+MAX_WRITTEN: Final = 16 << 20
+"""How many characters all conditions of a load may have with their lists and exceptions put in."""
+TEST: Final = 8
+MAX_NEAR: Final = 10
+"""For how many unknown names of a load one that is near is looked for."""
 MAX_RULE_MISTAKES: Final = 20
 LONG: Final = 64 << 10  # a condition in which finding a place takes time: then fewer mistakes are enough
 
@@ -101,14 +109,14 @@ class _Rule:
     place: Node
     conditions: list[Node]
     outputs: list[Node]
-    desc: str
+    desc: list[str]
     priority: str
     tags: dict[str, None]
     source: str
     enabled: bool
     warn_evttypes: bool
     skip_unknown: bool
-    exceptions: list[_Exception]
+    exceptions: dict[str, _Exception]
     enforcement: Enforcement | None
     broken: bool = False
 
@@ -131,6 +139,12 @@ class Collector:
         self.macros: dict[str, _Macro] = {}
         self.rules: dict[str, _Rule] = {}
         self.count = 0
+        self.nears = 0
+
+    def near(self, word: str, known: Iterable[str], otherwise: str) -> str:
+        """`suggest` from names of the files, which takes time where they are many and alike."""
+        self.nears += 1
+        return suggest(word, known, otherwise) if self.nears <= MAX_NEAR else otherwise
 
     def take(self, entry: Entry) -> None:
         """One entry."""
@@ -189,7 +203,7 @@ class Collector:
 
     def _unknown(self, place: Node, kind: str, name: str, known: Iterable[str]) -> None:
         what = f"there is no {kind} {quoted(name)} before this one to change"
-        self.report.add(place, "append-unknown", what, suggest(name, known, "files are read in order: put this one after its definition"))
+        self.report.add(place, "append-unknown", what, self.near(name, known, "files are read in order: put this one after its definition"))
 
     # ---- rules ----
 
@@ -225,14 +239,14 @@ class Collector:
             place=entry.place,
             conditions=[entry.condition],
             outputs=[entry.output],
-            desc=entry.desc or "",
+            desc=[entry.desc or ""],
             priority=entry.priority or "Debug",
             tags=dict.fromkeys(entry.tags or ()),
             source=source,
             enabled=entry.enabled is not False,
             warn_evttypes=entry.warn_evttypes is not False,
             skip_unknown=bool(entry.skip_if_unknown_filter),
-            exceptions=[],
+            exceptions={},
             enforcement=entry.enforcement,
         )
         self.rules[entry.name] = rule
@@ -246,7 +260,7 @@ class Collector:
             elif key == "output" and entry.output is not None:
                 rule.outputs.append(entry.output)
             elif key == "desc" and entry.desc is not None:
-                rule.desc = f"{rule.desc} {entry.desc}"
+                rule.desc.append(entry.desc)
             elif key == "tags":
                 rule.tags |= dict.fromkeys(entry.tags or ())
             elif key == "exceptions":
@@ -260,7 +274,7 @@ class Collector:
             elif key == "output" and entry.output is not None:
                 rule.outputs = [entry.output]
             elif key == "desc":
-                rule.desc = entry.desc or ""
+                rule.desc = [entry.desc or ""]
             elif key == "priority" and entry.priority is not None:
                 rule.priority = entry.priority
             elif key == "tags":
@@ -272,14 +286,14 @@ class Collector:
             elif key == "skip-if-unknown-filter":
                 rule.skip_unknown = bool(entry.skip_if_unknown_filter)
             elif key == "exceptions":
-                rule.exceptions = []
+                rule.exceptions = {}
                 for exception in entry.exceptions or ():
                     self._exception(rule, exception)
 
     # ---- exceptions ----
 
     def _append_exception(self, rule: _Rule, entry: ExceptionEntry) -> None:
-        known = next((exception for exception in rule.exceptions if exception.name == entry.name), None)
+        known = rule.exceptions.get(entry.name)
         if known is None:
             if entry.values is None:
                 self.report.add(
@@ -310,7 +324,7 @@ class Collector:
             return
         made = _Exception(entry.name, entry.place, fields, entry.comps, [])
         if self._comps(made) and self._values(entry.values or (), made):
-            rule.exceptions.append(made)
+            rule.exceptions[made.name] = made
 
     def _comps(self, exception: _Exception) -> bool:
         fields, comps = exception.fields, exception.comps
@@ -387,17 +401,19 @@ class _Resolver:
         self.used_macros: set[str] = set()
         self.level = 0
         self.longest = 0  # the longest text read so far
+        self.written = 0
+        self.weight = 0
         self.tests: dict[int, Comparison | CheckError] = {}
         self.told: set[int] = set()
         self.trees: dict[int, Tree] = {}
-        self.type_sets: dict[int, tuple[frozenset[str], frozenset[str]]] = {}
+        self.type_sets: dict[int, tuple[int, int]] = {}
         self.sizes: dict[int, tuple[int, int]] = {}
         self.kept: list[object] = []  # what the maps above and `told` are keyed by must stay alive
 
     def run(self) -> Loaded:
         self.expand_lists()
         for macro in self.in_order(self.macros):
-            macro.syntax = None if self.tired() else self.parse(self.joined(macro.conditions))
+            macro.syntax = None if self.tired() else self.parse(macro, self.joined)
         for macro in self.in_order(self.macros):
             if not self.tired():
                 self.expand_macro(macro, [])
@@ -406,6 +422,8 @@ class _Resolver:
             made = None if rule.source not in SOURCES or self.tired() else self.rule(rule)
             if made is not None:
                 loaded.rules.append(made)
+        if self.full():
+            return loaded
         if self.tired():
             what = f"more than {MAX_MISTAKES} mistakes: what comes after them is not looked at"
             self.report.add(self.report.diagnostics[-1].location, "limit", what, "mend these first")
@@ -414,8 +432,11 @@ class _Resolver:
         return loaded
 
     def tired(self) -> bool:
-        """Whether there are so many mistakes that more are no help."""
-        return self.report.errors >= MAX_MISTAKES
+        """Whether there are so many mistakes that more are no help, or the conditions are too large already."""
+        return self.report.errors >= MAX_MISTAKES or self.full()
+
+    def full(self) -> bool:
+        return self.weight > MAX_WEIGHT or self.written > MAX_WRITTEN
 
     def in_order(self, named: dict[str, Any]) -> list[Any]:
         return sorted(named.values(), key=lambda item: item.index)
@@ -461,23 +482,39 @@ class _Resolver:
 
     # ---- conditions ----
 
-    def joined(self, nodes: list[Node]) -> Traced:
+    def joined(self, item: _Macro | _Rule) -> Traced:
+        """A condition and what was appended to it."""
         made = Traced()
-        for n, node in enumerate(nodes):
+        for n, node in enumerate(item.conditions):
             if n:
                 made.add(" ", node, fixed=True)
             made.add(node.text, node)
         return made
 
-    def parse(self, traced: Traced) -> language.Node | None:
+    def excepted(self, rule: _Rule) -> Traced:
+        """A condition with its exceptions."""
+        return _with_exceptions(self.joined(rule), rule) if rule.exceptions else self.joined(rule)
+
+    def parse(self, item: Any, write: Callable[[Any], Traced]) -> language.Node | None:
         """The tree of a condition after its lists were put in; None where it is broken, which is reported."""
+        traced: Traced | None = None
         try:
+            traced = write(item)
+            self.written += len(traced.text)
             traced = substitute(traced, self.lists, self.used_lists)
+            self.written += len(traced.text)
             self.longest = max(self.longest, len(traced.text))
-            return language.parse(traced.text, traced)
+            tree = language.parse(traced.text, traced)
         except TextError as error:
-            self.report.add(traced.place(error.offset), error.code, error.message, error.hint)
+            place = item.place.location if traced is None else traced.place(error.offset)
+            self.report.add(place, error.code, error.message, error.hint)
             return None
+        self.weight += _weight(tree)
+        if self.full():
+            what = "the conditions grow too large when their lists and exceptions are put in: what comes after this one is not looked at"
+            self.report.add(item.place, "limit", what, "use smaller lists, or use them in fewer places")
+            return None
+        return tree
 
     def expand_macro(self, macro: _Macro, path: list[str]) -> Any:
         """A macro's tree with the macros it may see put in; None where it is broken."""
@@ -524,7 +561,7 @@ class _Resolver:
     def macro(self, ref: MacroRef, visible: int | None, path: list[str]) -> Any:
         macro = self.macros.get(ref.name)
         if macro is None or (visible is not None and macro.index >= visible):
-            hint = suggest(ref.name, self.macros, "a test is FIELD OPERATOR VALUE; field names hold a dot")
+            hint = self.collector.near(ref.name, self.macros, "a test is FIELD OPERATOR VALUE; field names hold a dot")
             if macro is not None:
                 hint = f"it is defined on line {macro.place.location.line} of {macro.place.location.file}: move it before this one"
             self.report.add(place_of(ref.spot), "unknown-macro", f"undefined macro {quoted(ref.name)}", hint)
@@ -560,12 +597,13 @@ class _Resolver:
         if made is None:
             return None
         template, text = made
-        types = _types(condition, self.type_sets)[0]
+        types = _named(_types(condition, self.type_sets)[0])
         if rule.warn_evttypes and len(types) > MANY_TYPES:
             what = f"rule {quoted(rule.name)} does not say which event types it is for: it is tried on every event"
             self.report.add(rule.place, "no-evttype", what, "add evt.type in (...) to its condition, or warn_evttypes: false", "warning")
         return Rule(
-            rule.name, rule.desc, condition, template, text, rule.priority, tuple(sorted(rule.tags)), rule.source, rule.enabled, types,
+            rule.name, " ".join(rule.desc), condition, template, text, rule.priority, tuple(sorted(rule.tags)), rule.source, rule.enabled,
+            types,
             rule.place.location, rule.enforcement,
         )  # fmt: skip
 
@@ -581,14 +619,7 @@ class _Resolver:
                 self.report.add(place_of(mistake.spot), mistake.code, mistake.message, mistake.hint)
 
     def condition(self, rule: _Rule) -> Tree:
-        traced = self.joined(rule.conditions)
-        if rule.exceptions:
-            try:
-                traced = _with_exceptions(traced, rule)
-            except TextError as error:
-                self.report.add(rule.place, error.code, error.message, error.hint)
-                raise _BrokenError from None
-        syntax = self.parse(traced)
+        syntax = self.parse(rule, self.excepted)
         if syntax is None:
             raise _BrokenError
         expanded = self.measured(self.expand(syntax, None, []))
@@ -655,13 +686,13 @@ class _Resolver:
 
     def template(self, rule: _Rule) -> tuple[output.Template, str] | None:
         traced = Traced()
-        for n, node in enumerate(rule.outputs):
-            if n:
-                traced.add(" ", node, fixed=True)
-            text = node.text.rstrip()
-            lead = len(text) - len(text.lstrip())
-            traced.add(text[lead:], node, lead)
         try:
+            for n, node in enumerate(rule.outputs):
+                if n:
+                    traced.add(" ", node, fixed=True)
+                text = node.text.rstrip()
+                lead = len(text) - len(text.lstrip())
+                traced.add(text[lead:], node, lead)
             return self.lenient(traced.text), traced.text
         except TextError as error:
             found = CheckError(Spot(traced, error.offset), error.message, error.hint, error.code)
@@ -696,10 +727,15 @@ def _measure(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     return found
 
 
+def _weight(tree: language.Node) -> int:
+    """What a tree costs, by its tests and values."""
+    return sum(TEST + (len(check.right.items) if isinstance(check.right, language.Words) else 1) for check in language.checks(tree))
+
+
 def _with_exceptions(condition: Traced, rule: _Rule) -> Traced:
     """The condition and, for every exception that has values, `and not (...)`."""
     made = Traced().add("(", rule.place, fixed=True).extend(condition).add(")", rule.place, fixed=True)
-    for exception in rule.exceptions:
+    for exception in rule.exceptions.values():
         if not exception.values:
             continue
         place = exception.place
@@ -740,14 +776,22 @@ def _items(made: Traced, items: Iterable[Node]) -> None:
 
 
 _EVERY: Final = frozenset(events.NAMES) | events.OTHERS
+# Sets of types as bits: a rule has two for every node of its condition, and there are hundreds of types.
+_BITS: Final = {name: 1 << n for n, name in enumerate(sorted(_EVERY))}
+_ALL: Final = (1 << len(_BITS)) - 1
 
 
 def event_types(tree: Tree) -> frozenset[str]:
     """The event types for which a condition is not false whatever the other fields are."""
-    return _types(tree, {})[0]
+    return _named(_types(tree, {})[0])
 
 
-def _types(node: Any, known: dict[int, tuple[frozenset[str], frozenset[str]]]) -> tuple[frozenset[str], frozenset[str]]:
+@lru_cache(maxsize=4096)
+def _named(bits: int) -> frozenset[str]:
+    return frozenset(name for name, bit in _BITS.items() if bits & bit)
+
+
+def _types(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """For which types a tree may be true, and for which it may be false."""
     found = known.get(id(node))
     if found is None:
@@ -757,21 +801,23 @@ def _types(node: Any, known: dict[int, tuple[frozenset[str], frozenset[str]]]) -
             true, false = _types(node.part, known)
             found = false, true
         else:
-            pairs = []
+            both, either = (0, 1) if isinstance(node, And) else (1, 0)
+            joined = [_ALL, 0]  # of And what all may be true for and any may be false for, of Or the other way round
             for part in node.parts:
-                pairs.append(_types(part, known))  # noqa: PERF401  # a comprehension costs a stack frame a level
-            trues, falses = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-            if isinstance(node, And):
-                found = frozenset.intersection(*trues), frozenset.union(*falses)
-            else:
-                found = frozenset.union(*trues), frozenset.intersection(*falses)
+                pair = _types(part, known)
+                joined[0] &= pair[both]
+                joined[1] |= pair[either]
+            found = joined[both], joined[either]
         known[id(node)] = found
     return found
 
 
-def _test_types(test: Comparison) -> tuple[frozenset[str], frozenset[str]]:
+def _test_types(test: Comparison) -> tuple[int, int]:
     decided = decides_type(test)
-    return (_EVERY, _EVERY) if decided is None else (decided, _EVERY - decided)
+    if decided is None:
+        return _ALL, _ALL
+    bits = sum(_BITS.get(name, 0) for name in decided)
+    return bits, _ALL & ~bits
 
 
 def decides_type(test: Comparison) -> frozenset[str] | None:

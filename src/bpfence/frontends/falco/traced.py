@@ -82,7 +82,8 @@ class Traced:
         return mark.node, mark.offset if mark.fixed else mark.offset + offset - mark.start
 
 
-_TOKEN: Final = re.compile(r"""\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[^\s(),="']+|.""", re.DOTALL)
+# Quotes that are not closed reach to the end: to look for their end from every quote in them would take quadratic time.
+_TOKEN: Final = re.compile(r"""\"(?:\\.|[^\"\\])*(?:\"|\\?\Z)|'(?:\\.|[^'\\])*(?:'|\\?\Z)|[^\s(),="']+|[\s(),=]+""", re.DOTALL)
 _DELIMITERS: Final = " \t\n\r(),="
 
 
