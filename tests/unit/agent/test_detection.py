@@ -438,15 +438,15 @@ def test_names_of_hosts_are_resolved_once_the_agent_works_and_anew_for_other_rul
 
 def test_the_agents_own_events_know_the_hosts_that_rules_mention(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[str, ...]] = []
-    monkeypatch.setattr("bpfence.events.hostnames.Hostnames.start", lambda self: started.append(tuple(self._entries)))
+    monkeypatch.setattr("bpfence.events.hostnames.Hostnames.start", lambda self, _: started.append(tuple(self._entries)))
     clock = Clock()
     made = KernelEvents(ProcessCache(IMAGES.get, clock), clock, None, "node1")
-    made.start()
+    made.start(lambda: None)
     text = "- rule: X\n  desc: d\n  condition: evt.type=connect and fd.sip.name=%s\n  output: o\n  priority: INFO\n"
     for name in ("a.example", "a.example", "b.example"):
         before = made._live.hostnames
         made.use(RuleSet(load_text(text % name)[0].rules))
-        made.start()
+        made.start(lambda: None)
     assert started == [("a.example",), ("a.example",), ("b.example",)]
     assert before is not None
     assert before._wake.is_set(), "the old names are resolved no more"
