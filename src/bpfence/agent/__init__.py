@@ -39,6 +39,7 @@ from bpfence.agent import follow, privileges
 from bpfence.agent.detection import Detection, Events, KernelEvents, View
 from bpfence.agent.generations import Generations, generation, state_path, write_whole
 from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, read_policies, with_hosts
+from bpfence.agent.remake import Made, Remake
 from bpfence.agent.sandbox import find_hierarchy
 from bpfence.compiler import Compiled, compile_policies
 from bpfence.errors import BpfenceError, Diagnostic, PolicyError, UsageError
@@ -65,7 +66,8 @@ POLL_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 0.5
 """How long after one name of a host has got other addresses the tables are made anew: at first they all do."""
 HOSTS_SECONDS: Final = 10.0
-"""They are made anew at most this often."""
+"""They are made anew at most this often, and so that it takes at most one part in HOSTS_SHARE of the time."""
+HOSTS_SHARE: Final = 20.0
 RETRY_SECONDS: Final = 60.0
 """When that is tried again if it fails."""
 BATCHES: Final = 16
@@ -178,7 +180,8 @@ class Agent:
         self._loss_at: float | None = None
         self._notice: Notice | None = None
         self._hosts_at: float | None = None
-        self._hosts_made = float("-inf")
+        self._hosts_next = float("-inf")
+        self._remake: Remake | None = None
         self.stopping = False
 
     # ---- start, reload, stop ----
@@ -209,8 +212,7 @@ class Agent:
                 recorder.close()
             raise
         self._selector.register(self._engine.wakeup_fd, selectors.EVENT_READ, self.drain)
-        self._notice = Notice()
-        self._selector.register(self._notice.fileno(), selectors.EVENT_READ, self._hosts_changed)
+        self._watch_hosts()
         if self.settings.drop_privileges:
             self._drop_privileges()
         self._in_force("adopted" if adopted else "started")
@@ -248,36 +250,36 @@ class Agent:
         if loaded.rules is not None and not self._reads_others:
             self._report(LATE_FALCO)
 
-    def _put_in_force(self, loaded: Loaded) -> Compiled:
-        """compile, attach, seed, swap, release."""
+    def _put_in_force(self, loaded: Loaded, compiled: Compiled | None = None) -> Compiled:
+        """compile, where that is not done yet; attach, seed, swap, release."""
         assert self._engine is not None
-        policies, rules, _ = loaded
-        details = rules is not None
-        compiled = self._compile(policies, details)
+        compiled = compiled or self._compile(loaded)
         if self._engine.attach(compiled.events, _results(compiled)):
             # Some program did not load after all. The compiler says what that means for each rule: an error where it denies.
-            compiled = self._compile(policies, details)
+            compiled = self._compile(loaded)
             self._engine.attach(compiled.events, _results(compiled))
         self._engine.seed()
         self._watch_paths(compiled.objects)
-        self._swap(compiled, follow.resolve(compiled.objects), rules)
+        self._swap(compiled, follow.resolve(compiled.objects), loaded.rules)
         self._engine.release(compiled.events, _results(compiled))
         self._loaded = loaded
-        self._policies = tuple(policy.name for policy in policies.policies)
+        self._policies = tuple(policy.name for policy in loaded.policies.policies)
         # What was loaded stays for long: the collector need not walk it, for tens of milliseconds, between an event and its alert.
         gc.unfreeze()
         gc.collect()
         gc.freeze()
         return compiled
 
-    def _compile(self, policies: PolicySet, details: bool) -> Compiled:
+    def _compile(self, loaded: Loaded) -> Compiled:
         assert self._engine is not None
-        events = self._engine.supported_events()
-        compiled, left = compile_smaller(policies, lambda given: compile_policies(given, supported_events=events, details=details))
+        compiled, left = _tables(loaded, self._engine.supported_events())
+        self._tell_left(left)
+        return compiled
+
+    def _tell_left(self, left: tuple[str, ...]) -> None:
         if left and left != self._left:
             self._report(f"Falco's rules need larger tables than the kernel takes: tests on {', '.join(left)} are left to user space")
         self._left = left
-        return compiled
 
     def _tell_filters(self, policies: PolicySet) -> None:
         """A filter is put on a command that is started here, and a host's processes are not. Said again only where it is about others."""
@@ -377,8 +379,7 @@ class Agent:
             self._watch.close()
         if self._detection is not None:
             self._detection.close()
-        if self._notice is not None:
-            self._notice.close()
+        self._unwatch_hosts()
         self._selector.close()
         self.outputs.close()
 
@@ -394,8 +395,7 @@ class Agent:
             self._engine = None
         if self._detection is not None:
             self._detection.close()
-        if self._notice is not None:
-            self._notice.close()
+        self._unwatch_hosts()
         self.outputs.close()
 
     # ---- the loop ----
@@ -437,7 +437,7 @@ class Agent:
         if self._follow_at is not None and now >= self._follow_at:
             self._follow_again(now)
         if self._hosts_at is not None and now >= self._hosts_at:
-            self._resolve_again(now)
+            self._resolve_again()
         self._report_suppressed()
 
     def _until_due(self, timeout: float | None) -> float | None:
@@ -558,26 +558,65 @@ class Agent:
 
     # ---- names of hosts ----
 
+    def _watch_hosts(self) -> None:
+        self._notice, self._remake = Notice(), Remake()
+        self._selector.register(self._notice.fileno(), selectors.EVENT_READ, self._hosts_changed)
+        self._selector.register(self._remake.fileno(), selectors.EVENT_READ, self._remade)
+
+    def _unwatch_hosts(self) -> None:
+        for one in (self._notice, self._remake):
+            if one is not None:
+                one.close()
+
     def _hosts_changed(self) -> None:
         assert self._notice is not None
         if self._notice.take() and self._hosts_at is None:
-            self._hosts_at = max(self._monotonic() + SETTLE_SECONDS, self._hosts_made + HOSTS_SECONDS)
+            self._hosts_at = max(self._monotonic() + SETTLE_SECONDS, self._hosts_next)
 
-    def _resolve_again(self, now: float) -> None:
-        """Puts the loaded rules in force with the addresses that names of hosts have now. Which rules are in force does not change."""
+    def _resolve_again(self) -> None:
+        """Begins to make the tables of the rules in force for the addresses that names of hosts have now."""
+        assert self._engine is not None
         assert self._loaded is not None
         assert self._detection is not None
-        self._hosts_at, self._hosts_made = None, now
+        assert self._remake is not None
+        if self._remake.busy:
+            self._hosts_at = self._monotonic() + HOSTS_SECONDS
+            return
+        self._hosts_at = None
+        base, events, hosts, settings = self._loaded, self._engine.supported_events(), self._detection.hosts(), self.settings
+
+        def work() -> Made | None:
+            made = with_hosts(base, settings.mode, settings.scope, hosts)
+            if made.policies == base.policies:
+                return None
+            return Made(base, events, made, *_tables(made, events))
+
+        self._remake.begin(work)
+
+    def _remade(self) -> None:
+        """Puts what was made in force, where it is still about the rules that are. Which rules these are does not change: no status."""
+        assert self._engine is not None
+        assert self._remake is not None
         try:
-            made = with_hosts(self._loaded, self.settings.mode, self.settings.scope, self._detection.hosts())
-            if made.policies != self._loaded.policies:
+            made = self._remake.take()
+            if made is not None and (made.base is not self._loaded or made.events != self._engine.supported_events()):
+                self._hosts_at = self._monotonic()  # policies were loaded in the meantime
+            elif made is not None:
                 # What was decided by the old tables is reported first.
                 self.drain()
-                self._put_in_force(made)
+                self._tell_left(made.left)
+                self._put_in_force(made.loaded, made.compiled)
         except BpfenceError as error:
             self._report_error(error)
             self._report("names of hosts have other addresses now, which could not be put in force; the old ones stay")
-            self._hosts_at = now + RETRY_SECONDS
+            self._hosts_at = self._monotonic() + RETRY_SECONDS
+        self._hosts_next = self._monotonic() + max(HOSTS_SECONDS, HOSTS_SHARE * self._remake.seconds)
+
+
+def _tables(loaded: Loaded, events: frozenset[str]) -> tuple[Compiled, tuple[str, ...]]:
+    """Tables for the events that this kernel supports; see `compile_smaller`."""
+    details = loaded.rules is not None
+    return compile_smaller(loaded.policies, lambda given: compile_policies(given, supported_events=events, details=details))
 
 
 def _results(compiled: Compiled) -> frozenset[str]:
