@@ -11,6 +11,8 @@ Called by `bpfence run` and `bpfence exec`. Start, in this order:
     drop      privileges that nothing later needs
     ready     the ready file, and READY=1 for systemd
 
+Falco rules may mention names of hosts. When these have other addresses, compile and what follows it run again, for the rules as loaded.
+
 A record is a decision (alerts of its rules, at once) or a candidate of Falco rules (which `detection` confirms), or both.
 A reload runs read, compile, attach, swap and release again; when any of it fails, the old policies stay in force. Only this module
 decides when; what the kernel side is, comes in as `Kernel`, and tests give their own.
@@ -36,12 +38,14 @@ from bpfence import abi
 from bpfence.agent import follow, privileges
 from bpfence.agent.detection import Detection, Events, KernelEvents, View
 from bpfence.agent.generations import Generations, generation, state_path, write_whole
-from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, read_policies
+from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, read_policies, with_hosts
+from bpfence.agent.remake import Made, Remake
 from bpfence.agent.sandbox import find_hierarchy
 from bpfence.compiler import Compiled, compile_policies
 from bpfence.errors import BpfenceError, Diagnostic, PolicyError, UsageError
 from bpfence.events.alert import Alert, Composer, Line, RuleInfo, host_name
 from bpfence.events.cgroups import CgroupPaths
+from bpfence.events.hostnames import Notice
 from bpfence.events.process import Clock, read_boot_id
 from bpfence.events.records import ExecImage
 from bpfence.events.source import Live, Observation
@@ -59,6 +63,13 @@ FOLLOW_SECONDS: Final = 0.1
 """Followed paths are looked up at most this often, whoever renames files beside them."""
 POLL_SECONDS: Final = 1.0
 """How often followed paths are looked up where they cannot be watched."""
+SETTLE_SECONDS: Final = 0.5
+"""How long after one name of a host has got other addresses the tables are made anew: at first they all do."""
+HOSTS_SECONDS: Final = 10.0
+"""They are made anew at most this often, and so that it takes at most one part in HOSTS_SHARE of the time."""
+HOSTS_SHARE: Final = 20.0
+RETRY_SECONDS: Final = 60.0
+"""When that is tried again if it fails."""
 BATCHES: Final = 16
 """Batches of records between looks at signals."""
 UNKNOWN: Final = "<unknown>"
@@ -148,6 +159,7 @@ class Agent:
         self._composer = Composer(self._host, self._clock.now)
         self._events = events
         self._detection: Detection | None = None
+        self._loaded: Loaded | None = None
         self._rules: RuleSet | None = None
         self._reads_others = True
         self._limiter = RateLimiter()
@@ -166,6 +178,10 @@ class Agent:
         self._follow_at: float | None = None
         self._followed = float("-inf")
         self._loss_at: float | None = None
+        self._notice: Notice | None = None
+        self._hosts_at: float | None = None
+        self._hosts_next = float("-inf")
+        self._remake: Remake | None = None
         self.stopping = False
 
     # ---- start, reload, stop ----
@@ -196,6 +212,7 @@ class Agent:
                 recorder.close()
             raise
         self._selector.register(self._engine.wakeup_fd, selectors.EVENT_READ, self.drain)
+        self._watch_hosts()
         if self.settings.drop_privileges:
             self._drop_privileges()
         self._in_force("adopted" if adopted else "started")
@@ -207,7 +224,8 @@ class Agent:
             self._report(f"taking over a running engine, but {reason}: what it has reported until now has no rule names")
 
     def _read(self) -> Loaded:
-        return load(self.settings.policies, self.settings.mode, self.settings.scope, self.settings.falco)
+        hosts = self._detection.hosts() if self._detection is not None else None
+        return load(self.settings.policies, self.settings.mode, self.settings.scope, self.settings.falco, hosts)
 
     def _recorder(self) -> Recorder | None:
         if self.settings.record is None:
@@ -224,39 +242,44 @@ class Agent:
         return KernelEvents(self._source.processes, self._clock, _cgroup_path(), self._host)
 
     def _enforce(self, loaded: Loaded) -> None:
-        """compile, attach, seed, swap, release."""
+        """Put policies in force that were read."""
+        compiled = self._put_in_force(loaded)
+        self._limiter.keep({(rule.policy, rule.name) for rule in compiled.rules})
+        self._diagnose([*loaded.diagnostics, *compiled.unreachable])
+        self._tell_filters(loaded.policies)
+        if loaded.rules is not None and not self._reads_others:
+            self._report(LATE_FALCO)
+
+    def _put_in_force(self, loaded: Loaded, compiled: Compiled | None = None) -> Compiled:
+        """compile, where that is not done yet; attach, seed, swap, release."""
         assert self._engine is not None
-        policies, rules, diagnostics = loaded
-        details = rules is not None
-        compiled = self._compile(policies, details)
+        compiled = compiled or self._compile(loaded)
         if self._engine.attach(compiled.events, _results(compiled)):
             # Some program did not load after all. The compiler says what that means for each rule: an error where it denies.
-            compiled = self._compile(policies, details)
+            compiled = self._compile(loaded)
             self._engine.attach(compiled.events, _results(compiled))
         self._engine.seed()
         self._watch_paths(compiled.objects)
-        resolved = follow.resolve(compiled.objects)
-        self._swap(compiled, resolved, rules)
+        self._swap(compiled, follow.resolve(compiled.objects), loaded.rules)
         self._engine.release(compiled.events, _results(compiled))
-        self._policies = tuple(policy.name for policy in policies.policies)
-        self._limiter.keep({(rule.policy, rule.name) for rule in compiled.rules})
+        self._loaded = loaded
+        self._policies = tuple(policy.name for policy in loaded.policies.policies)
         # What was loaded stays for long: the collector need not walk it, for tens of milliseconds, between an event and its alert.
         gc.unfreeze()
         gc.collect()
         gc.freeze()
-        self._diagnose([*diagnostics, *compiled.unreachable])
-        self._tell_filters(policies)
-        if rules is not None and not self._reads_others:
-            self._report(LATE_FALCO)
+        return compiled
 
-    def _compile(self, policies: PolicySet, details: bool) -> Compiled:
+    def _compile(self, loaded: Loaded) -> Compiled:
         assert self._engine is not None
-        events = self._engine.supported_events()
-        compiled, left = compile_smaller(policies, lambda given: compile_policies(given, supported_events=events, details=details))
+        compiled, left = _tables(loaded, self._engine.supported_events())
+        self._tell_left(left)
+        return compiled
+
+    def _tell_left(self, left: tuple[str, ...]) -> None:
         if left and left != self._left:
             self._report(f"Falco's rules need larger tables than the kernel takes: tests on {', '.join(left)} are left to user space")
         self._left = left
-        return compiled
 
     def _tell_filters(self, policies: PolicySet) -> None:
         """A filter is put on a command that is started here, and a host's processes are not. Said again only where it is about others."""
@@ -356,6 +379,7 @@ class Agent:
             self._watch.close()
         if self._detection is not None:
             self._detection.close()
+        self._unwatch_hosts()
         self._selector.close()
         self.outputs.close()
 
@@ -371,6 +395,7 @@ class Agent:
             self._engine = None
         if self._detection is not None:
             self._detection.close()
+        self._unwatch_hosts()
         self.outputs.close()
 
     # ---- the loop ----
@@ -401,8 +426,8 @@ class Agent:
 
     def step(self, timeout: float | None = None) -> None:
         """Waits for the next thing to do, at most `timeout` seconds, and does it. An idle agent sleeps until something comes."""
-        if self._detection is not None:
-            self._detection.start()
+        if self._detection is not None and self._notice is not None:
+            self._detection.start(self._notice.tell)
         for key, _ in self._selector.select(self._until_due(timeout)):
             key.data()
         now = self._monotonic()
@@ -411,12 +436,14 @@ class Agent:
             self._report_loss()
         if self._follow_at is not None and now >= self._follow_at:
             self._follow_again(now)
+        if self._hosts_at is not None and now >= self._hosts_at:
+            self._resolve_again()
         self._report_suppressed()
 
     def _until_due(self, timeout: float | None) -> float | None:
         now = self._monotonic()
-        moments = [self._loss_at, self._follow_at, self._limiter.next_report(now), None if timeout is None else now + timeout]
-        due = [moment for moment in moments if moment is not None]
+        moments = [self._loss_at, self._follow_at, self._hosts_at, self._limiter.next_report(now)]
+        due = [moment for moment in (*moments, None if timeout is None else now + timeout) if moment is not None]
         return max(0.0, min(due) - now) if due else None
 
     # ---- events ----
@@ -528,6 +555,68 @@ class Agent:
             self._follow_at = now + POLL_SECONDS
             return
         self._status("followed", "followed paths name other files now", generation=self._engine.generation)
+
+    # ---- names of hosts ----
+
+    def _watch_hosts(self) -> None:
+        self._notice, self._remake = Notice(), Remake()
+        self._selector.register(self._notice.fileno(), selectors.EVENT_READ, self._hosts_changed)
+        self._selector.register(self._remake.fileno(), selectors.EVENT_READ, self._remade)
+
+    def _unwatch_hosts(self) -> None:
+        for one in (self._notice, self._remake):
+            if one is not None:
+                one.close()
+
+    def _hosts_changed(self) -> None:
+        assert self._notice is not None
+        if self._notice.take() and self._hosts_at is None:
+            self._hosts_at = max(self._monotonic() + SETTLE_SECONDS, self._hosts_next)
+
+    def _resolve_again(self) -> None:
+        """Begins to make the tables of the rules in force for the addresses that names of hosts have now."""
+        assert self._engine is not None
+        assert self._loaded is not None
+        assert self._detection is not None
+        assert self._remake is not None
+        if self._remake.busy:
+            self._hosts_at = self._monotonic() + HOSTS_SECONDS
+            return
+        self._hosts_at = None
+        base, events, hosts, settings = self._loaded, self._engine.supported_events(), self._detection.hosts(), self.settings
+
+        def work() -> Made | None:
+            made = with_hosts(base, settings.mode, settings.scope, hosts)
+            if made.policies == base.policies:
+                return None
+            return Made(base, events, made, *_tables(made, events))
+
+        self._remake.begin(work)
+
+    def _remade(self) -> None:
+        """Puts what was made in force, where it is still about the rules that are. Which rules these are does not change: no status."""
+        assert self._engine is not None
+        assert self._remake is not None
+        try:
+            made = self._remake.take()
+            if made is not None and (made.base is not self._loaded or made.events != self._engine.supported_events()):
+                self._hosts_at = self._monotonic()  # policies were loaded in the meantime
+            elif made is not None:
+                # What was decided by the old tables is reported first.
+                self.drain()
+                self._tell_left(made.left)
+                self._put_in_force(made.loaded, made.compiled)
+        except BpfenceError as error:
+            self._report_error(error)
+            self._report("names of hosts have other addresses now, which could not be put in force; the old ones stay")
+            self._hosts_at = self._monotonic() + RETRY_SECONDS
+        self._hosts_next = self._monotonic() + max(HOSTS_SECONDS, HOSTS_SHARE * self._remake.seconds)
+
+
+def _tables(loaded: Loaded, events: frozenset[str]) -> tuple[Compiled, tuple[str, ...]]:
+    """Tables for the events that this kernel supports; see `compile_smaller`."""
+    details = loaded.rules is not None
+    return compile_smaller(loaded.policies, lambda given: compile_policies(given, supported_events=events, details=details))
 
 
 def _results(compiled: Compiled) -> frozenset[str]:

@@ -18,6 +18,7 @@ from bpfence.events.hostnames import Hostnames, mentioned
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent
 from bpfence.events.source import Observation
+from bpfence.frontends.falco.atoms import Hosts
 from bpfence.frontends.falco.policies import WATCHING
 from bpfence.outputs.falco import details
 from bpfence.outputs.recording import Recorder
@@ -33,8 +34,11 @@ class Events(Protocol):
     def use(self, rules: RuleSet | None) -> None:
         """These rules are in force now."""
 
-    def start(self) -> None:
-        """Begin with what goes on beside events; called again and again."""
+    def hosts(self) -> Hosts:
+        """The names of hosts that the rules in force mention and that were asked for, with their addresses."""
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Begin with what goes on beside events; called again and again. `changed` is called, by any thread, when `hosts` is another."""
 
     def close(self) -> None:
         """Let go of it."""
@@ -44,7 +48,7 @@ class KernelEvents:
     """`LiveEvents` with the names of hosts that the rules in force mention.
 
     They are resolved by a thread, which must not begin before privileges are given up (they are those of a thread) nor before a command is
-    forked: `start` is called when the agent begins to work.
+    forked: `start` is called when the agent begins to work. Until a name was asked for, the kernel lets everything through for it.
     """
 
     def __init__(self, processes: ProcessCache, clock: Clock, cgroup_path: Callable[[int], str | None] | None, host: str) -> None:
@@ -63,12 +67,16 @@ class KernelEvents:
         if names != self._names:
             self.close()
             self._names = names
-            self._live.hostnames = Hostnames(names) if names else None
+            self._live.hostnames = Hostnames(names, known=self._live.hostnames) if names else None
 
-    def start(self) -> None:
+    def hosts(self) -> Hosts:
+        """What is resolved."""
+        return self._live.hostnames.addresses() if self._live.hostnames is not None else {}
+
+    def start(self, changed: Callable[[], None]) -> None:
         """Resolve, where there is something to resolve."""
         if self._live.hostnames is not None:
-            self._live.hostnames.start()
+            self._live.hostnames.start(changed)
 
     def close(self) -> None:
         """Resolve no more."""
@@ -113,10 +121,14 @@ class Detection:
         if self._recorder is not None:
             self._recorder.use(rules)
 
-    def start(self) -> None:
-        """The agent works now: its privileges are what they will be, and its command runs."""
+    def hosts(self) -> Hosts:
+        """The addresses of names of hosts, as far as they are known."""
+        return self._events.hosts() if self._events is not None else {}
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """The agent works now: its privileges are what they will be, and its command runs. `changed`: see `Events`."""
         if self._events is not None:
-            self._events.start()
+            self._events.start(changed)
 
     @property
     def active(self) -> bool:

@@ -15,6 +15,7 @@ import msgspec
 from bpfence.compiler import Compiled
 from bpfence.errors import CompileError, Diagnostic, PolicyError, UsageError
 from bpfence.frontends import falco, native
+from bpfence.frontends.falco.atoms import Hosts
 from bpfence.frontends.falco.document import CODES
 from bpfence.frontends.falco.output import SUGGESTED
 from bpfence.frontends.falco.policies import ENFORCING, WATCHING, candidates
@@ -48,16 +49,18 @@ class Loaded(NamedTuple):
 DEFAULTS: Final = FalcoOptions()
 
 
-def load(paths: Sequence[str], mode: str | None = None, scope: Condition | None = None, options: FalcoOptions = DEFAULTS) -> Loaded:
+def load(
+    paths: Sequence[str], mode: str | None = None, scope: Condition | None = None, options: FalcoOptions = DEFAULTS,
+    hosts: Hosts | None = None,
+) -> Loaded:  # fmt: skip
     """The policies of files and directories, with another mode or a narrower scope where asked.
 
     PolicyError where one is wrong; UsageError where the options choose no rule.
 
-    `mode` is that of native policies and of enforced Falco rules: a detection stays one.
+    `mode` is that of native policies and of enforced Falco rules: a detection stays one. `hosts`: see `with_hosts`.
     """
     files, theirs = falco.split(paths)
     found, diagnostics = native.load_files(files)
-    made: tuple[Policy, ...] = ()
     rules: RuleSet | None = None
     if theirs:
         loaded, more = falco.load_files(theirs)
@@ -68,10 +71,21 @@ def load(paths: Sequence[str], mode: str | None = None, scope: Condition | None 
             raise UsageError("no Falco rule has such a name or tag at this priority")
     if any(diagnostic.severity == "error" for diagnostic in diagnostics):
         raise PolicyError(diagnostics)
-    if rules is not None:
-        made = falco_policies(rules.rules, paths=options.paths)
-    narrowed = tuple(_narrowed(policy, None if policy.name == WATCHING else mode, scope) for policy in made)
-    return Loaded(PolicySet((*(_narrowed(policy, mode, scope) for policy in found.policies), *narrowed)), rules, diagnostics)
+    native_ones = PolicySet(tuple(_narrowed(policy, mode, scope) for policy in found.policies))
+    return with_hosts(Loaded(native_ones, rules, diagnostics), mode, scope, hosts)
+
+
+def with_hosts(loaded: Loaded, mode: str | None = None, scope: Condition | None = None, hosts: Hosts | None = None) -> Loaded:
+    """The same with the policies of its Falco rules made anew, for names of hosts with these addresses: see `lower.lower`.
+
+    `mode` and `scope`: those it was loaded with.
+    """
+    if loaded.rules is None:
+        return loaded
+    native = (policy for policy in loaded.policies.policies if policy.name not in (WATCHING, ENFORCING))
+    made = falco_policies(loaded.rules.rules, paths=loaded.rules.paths, hosts=hosts)
+    narrowed = (_narrowed(policy, None if policy.name == WATCHING else mode, scope) for policy in made)
+    return loaded._replace(policies=PolicySet((*native, *narrowed)))
 
 
 def rule_set(rules: Iterable[FalcoRule], options: FalcoOptions) -> RuleSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from bpfence import abi
@@ -43,12 +44,18 @@ class FakeEvents:
         self.none = False
         self.used: list[RuleSet | None] = []
         self.begun = self.closed = 0
+        self.addresses: dict[str, frozenset[str]] = {}
+        self.changed: Callable[[], None] = lambda: None
 
     def use(self, rules: RuleSet | None) -> None:
         self.used.append(rules)
 
-    def start(self) -> None:
+    def hosts(self) -> dict[str, frozenset[str]]:
+        return self.addresses
+
+    def start(self, changed: Callable[[], None]) -> None:
         self.begun += 1
+        self.changed = changed
 
     def close(self) -> None:
         self.closed += 1

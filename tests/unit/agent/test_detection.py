@@ -7,21 +7,26 @@ import json
 import os
 import struct
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bpfence import abi
-from bpfence.agent import Agent, Settings
+from bpfence.agent import HOSTS_SECONDS, HOSTS_SHARE, RETRY_SECONDS, SETTLE_SECONDS, Agent, Settings
 from bpfence.agent.detection import Detection, KernelEvents
 from bpfence.agent.loading import FalcoOptions
+from bpfence.compiler.explain import sample
+from bpfence.compiler.image import Walker
 from bpfence.errors import PolicyError, UsageError
 from bpfence.events.alert import RuleInfo
 from bpfence.events.falco import read
+from bpfence.events.hostnames import Hostnames
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent, decode
 from bpfence.events.source import Observation
+from bpfence.fields import EVENT_BY_NAME
 from bpfence.frontends.falco import load_text
 from bpfence.outputs import Outputs
 from bpfence.policy import Action
@@ -438,15 +443,15 @@ def test_names_of_hosts_are_resolved_once_the_agent_works_and_anew_for_other_rul
 
 def test_the_agents_own_events_know_the_hosts_that_rules_mention(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[str, ...]] = []
-    monkeypatch.setattr("bpfence.events.hostnames.Hostnames.start", lambda self: started.append(tuple(self._entries)))
+    monkeypatch.setattr("bpfence.events.hostnames.Hostnames.start", lambda self, _: started.append(tuple(self._entries)))
     clock = Clock()
     made = KernelEvents(ProcessCache(IMAGES.get, clock), clock, None, "node1")
-    made.start()
+    made.start(lambda: None)
     text = "- rule: X\n  desc: d\n  condition: evt.type=connect and fd.sip.name=%s\n  output: o\n  priority: INFO\n"
     for name in ("a.example", "a.example", "b.example"):
         before = made._live.hostnames
         made.use(RuleSet(load_text(text % name)[0].rules))
-        made.start()
+        made.start(lambda: None)
     assert started == [("a.example",), ("a.example",), ("b.example",)]
     assert before is not None
     assert before._wake.is_set(), "the old names are resolved no more"
@@ -485,4 +490,164 @@ def test_records_carry_details_where_there_are_falco_rules(tmp_path: Path, rules
     [image] = [call[1] for call in rig.engine.calls if call[0] == "swap"]
     [features] = struct.unpack_from("<I", image, abi.IMAGE_HEADER_OFFSETS["features"])
     assert bool(features & abi.IMAGE_DETAILS) == wanted
+    rig.agent.stop()
+
+
+# ---- names of hosts ----
+
+CALLS = """
+- rule: Calls a
+  desc: d
+  condition: evt.type=connect and fd.sip.name=a.example
+  output: to %fd.sip.name
+  priority: INFO
+- rule: Shadow
+  desc: d
+  condition: evt.type=openat and fd.name=/etc/shadow
+  output: o
+  priority: INFO
+"""
+
+
+def named(rig: Rig, address: str) -> list[str]:
+    """The rules that the tables in force name for a connect to an address."""
+    compiled = rig.agent._compiled
+    assert compiled is not None
+    assert [call for call in rig.engine.calls if call[0] == "swap"][-1] == ("swap", compiled.image)
+    if "net.connect" not in compiled.events:
+        return []
+    walker = Walker(compiled.image)
+    seen = sample(compiled, walker, {"event": "net.connect", "net.peer.ip": address, "net.peer.port": 443})
+    walks = walker.walk(abi.CONSTANTS[EVENT_BY_NAME["net.connect"].id], seen)
+    return [compiled.rules[n].name for walk in walks for n in compiled.verdicts[walk.verdict].rules]
+
+
+def made_again(rig: Rig, addresses: dict[str, frozenset[str]], *, wait: float = 60.0) -> None:
+    """The addresses change, time passes, and the agent does what is due."""
+    rig.events.addresses = addresses
+    rig.events.changed()
+    rig.agent.step(0)
+    rig.now += wait
+    rig.agent.step(0)
+    settle(rig)
+
+
+def settle(rig: Rig) -> None:
+    assert rig.agent._remake is not None
+    while rig.agent._remake.busy:
+        rig.agent.step(1)
+
+
+def test_tables_follow_the_addresses_of_names(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, rules=CALLS)
+    rig.agent.start()
+    assert named(rig, "10.0.0.1") == named(rig, "10.0.0.2") == ["Calls a"], "nobody has asked for the name yet"
+    rig.agent.step(0)
+    made_again(rig, {"a.example": frozenset()})
+    assert "net.connect" not in rig.agent._compiled.events  # type: ignore[union-attr]
+    assert ("release", frozenset({"file.open", "file.open_failed"})) in rig.engine.calls
+    made_again(rig, {"a.example": frozenset({"10.0.0.1"})})
+    assert (named(rig, "10.0.0.1"), named(rig, "10.0.0.2")) == (["Calls a"], [])
+    made_again(rig, {"a.example": frozenset({"10.0.0.2"})})
+    assert (named(rig, "10.0.0.1"), named(rig, "10.0.0.2")) == ([], ["Calls a"])
+    assert rig.output.statuses() == ["started"], "the same rules are in force"
+    assert rig.said == []
+    generation = rig.engine.generation
+    made_again(rig, {"a.example": frozenset({"10.0.0.2"}), "b.example": frozenset({"10.0.0.3"})})
+    assert rig.engine.generation == generation, "no rule compares with it"
+    assert rig.agent.reload()
+    assert (named(rig, "10.0.0.1"), named(rig, "10.0.0.2")) == ([], ["Calls a"]), "a reload begins with what is known"
+    rig.agent.stop()
+    rig.events.changed()
+
+
+def test_tables_are_made_anew_once_for_a_burst(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, rules=CALLS)
+    rig.agent.start()
+    rig.agent.step(0)
+    first = rig.engine.generation
+    for n in range(20):
+        rig.events.addresses = {"a.example": frozenset({f"10.0.0.{n}"})}
+        rig.events.changed()
+        rig.agent.step(0)
+    assert (rig.engine.generation, rig.agent._until_due(None)) == (first, SETTLE_SECONDS)
+    rig.now += SETTLE_SECONDS
+    rig.agent.step(0)
+    settle(rig)
+    assert (rig.engine.generation, named(rig, "10.0.0.19"), named(rig, "10.0.0.18")) == (first + 1, ["Calls a"], [])
+    rig.agent._remake.seconds = 3.0  # type: ignore[union-attr]
+    rig.agent._remade()  # nothing is there to be taken; what is next is by what the last took
+    rig.events.addresses = {"a.example": frozenset({"10.0.0.99"})}
+    rig.events.changed()
+    rig.agent.step(0)
+    assert rig.agent._hosts_at == rig.now + 3.0 * HOSTS_SHARE
+    rig.now += HOSTS_SECONDS
+    rig.agent.step(0)
+    assert (rig.agent._remake.busy, rig.engine.generation) == (False, first + 1)  # type: ignore[union-attr]
+    made_again(rig, rig.events.addresses)
+    assert (rig.engine.generation, named(rig, "10.0.0.99")) == (first + 2, ["Calls a"])
+    rig.agent.stop()
+
+
+def test_tables_that_cannot_be_put_in_force_leave_the_old_ones(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, rules=CALLS)
+    rig.agent.start()
+    rig.agent.step(0)
+    made_again(rig, {"a.example": frozenset({"10.0.0.1"})})
+    rig.engine.refuse_swap = True
+    made_again(rig, {"a.example": frozenset({"10.0.0.2"})})
+    assert rig.said == ["no room", "names of hosts have other addresses now, which could not be put in force; the old ones stay"]
+    assert (named(rig, "10.0.0.1"), named(rig, "10.0.0.2")) == (["Calls a"], [])
+    rig.engine.refuse_swap = False
+    rig.now += RETRY_SECONDS
+    rig.agent.step(0)
+    settle(rig)
+    assert (named(rig, "10.0.0.1"), named(rig, "10.0.0.2")) == ([], ["Calls a"])
+    rig.agent.stop()
+
+
+def test_tables_made_for_rules_that_are_in_force_no_more_are_not_taken(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, rules=CALLS)
+    rig.agent.start()
+    rig.agent.step(0)
+    rig.events.addresses = {"a.example": frozenset({"10.0.0.1"})}
+    rig.agent._resolve_again()
+    rig.agent._resolve_again()
+    assert rig.agent._until_due(None) == HOSTS_SECONDS, "one after the other"
+    rig.rules.write_text(CALLS.replace("Calls a", "Calls it"))
+    assert rig.agent.reload()
+    generation = rig.engine.generation
+    settle(rig)
+    assert (rig.engine.generation, named(rig, "10.0.0.1")) == (generation, ["Calls it"])
+    rig.rules.write_text("- rule: Broken\n")
+    assert not rig.agent.reload()
+    made_again(rig, {"a.example": frozenset({"10.0.0.2"})})
+    assert named(rig, "10.0.0.2") == ["Calls it"], "the rules as they were loaded, not as they are in the files"
+    rig.agent.stop()
+
+
+def test_a_connect_to_an_address_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(name: str, _: None) -> list[tuple[Any, ...]]:
+        return [(2, 1, 6, "", ("10.0.0.1", 0))]
+
+    monkeypatch.setattr("bpfence.agent.detection.Hostnames", partial(Hostnames, resolve=resolve))
+    rig = Rig(tmp_path, rules=CALLS)
+    rig.agent._events = None
+    rig.agent.start()
+    first = rig.engine.generation
+    while rig.engine.generation == first:
+        rig.agent.step(0.05)
+        rig.now += 1
+    assert (named(rig, "10.0.0.1"), named(rig, "10.0.0.2")) == (["Calls a"], [])
+    for last in (1, 2):
+        raw = record(
+            "net.connect", {"NUM_RESULT": 0, "NUM_CALL": 42, "NUM_CALL_ARG0": 3, "NUM_NET_FAMILY": 2, "NUM_NET_PEER_PORT": 443},
+            {"STR_NET_PEER_IP": bytes([10, 0, 0, last])}, flags=abi.EVENT_RESULT, generation=rig.engine.generation,
+            verdicts=(verdict_of(rig.agent._compiled, "Calls a"),), action=abi.ACTION_AUDIT, error=0,  # type: ignore[arg-type]
+        )  # fmt: skip
+        rig.engine.batches.append([("alerts", raw)])
+        os.write(rig.engine._bell, b"!")
+        rig.agent.step(0)
+    [alert] = rig.output.dicts("alert")
+    assert alert["message"] == "to a.example" + APPENDED
     rig.agent.stop()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.agent.loading import FalcoOptions, compile_smaller, load, read_policies
+from bpfence.agent.loading import FalcoOptions, compile_smaller, load, read_policies, with_hosts
 from bpfence.compiler import Compiled, Limits, compile_policies
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError
 from bpfence.evaluate import verdict
@@ -117,3 +117,25 @@ def test_native_policies_may_not(tmp_path: Path) -> None:
     policies = load([str(write_policy(tmp_path / "native.yaml"))]).policies
     with pytest.raises(CompileError):
         compile_smaller(policies, lambda given: compile_policies(given, limits=Limits(states=1)))
+
+
+def test_addresses_of_hosts_change_only_what_falco_rules_detect(tmp_path: Path) -> None:
+    write_policy(tmp_path / "native.yaml")
+    (tmp_path / "rules.yaml").write_text(
+        RULES + "- rule: Calls\n  desc: d\n  condition: evt.type=connect and fd.sip.name=a.example\n  output: o\n  priority: INFO\n"
+    )
+    scope = Atom("process.cgroup", Op.PREFIX, "/system.slice")
+    first = load([str(tmp_path)], "audit", scope)
+    hosts = {"a.example": ["10.0.0.1"]}
+    then = with_hosts(first, "audit", scope, hosts)
+    assert [policy.name for policy in then.policies.policies] == ["guard", WATCHING, ENFORCING]
+    assert [one == other for one, other in zip(first.policies.policies, then.policies.policies, strict=True)] == [True, False, True]
+    connect = {"event": "net.connect", "net.peer.ip": "10.0.0.1", "process.cgroup": "/system.slice/x"}
+    for address, inside in (("10.0.0.1", True), ("10.0.0.2", False)):
+        assert (verdict(then.policies, {**connect, "net.peer.ip": address}).action is Action.AUDIT) == inside
+        assert verdict(first.policies, {**connect, "net.peer.ip": address}).action is Action.AUDIT
+    assert verdict(then.policies, {**connect, "process.cgroup": "/else"}).action is Action.NONE
+    assert load([str(tmp_path)], "audit", scope, hosts=hosts).policies == then.policies
+    assert with_hosts(then, "audit", scope).policies == first.policies
+    native = load([str(tmp_path / "native.yaml")])
+    assert with_hosts(native, hosts=hosts) is native

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from bpfence.events.hostnames import FIRST, LAST, MAX_ADDRESSES, RETRY, Hostnames, mentioned
+from bpfence.events.hostnames import FIRST, LAST, MAX_ADDRESSES, RETRY, Hostnames, Notice, mentioned
 from bpfence.frontends.falco import load_text
 
 ANSWERS = {"a.example": ["192.0.2.1", "2001:db8::1"], "b.example": ["::ffff:192.0.2.1", "fe80::1%eth0"]}
@@ -99,3 +101,58 @@ def test_names_that_rules_mention() -> None:
     )
     assert [one for one in found if one.severity == "error"] == []
     assert mentioned(loaded.rules) == ("a.example", "b.example", "c.example")
+
+
+def test_addresses_are_told_once_a_name_was_asked_for_and_when_they_change() -> None:
+    now = [0.0]
+    known = dict(ANSWERS)
+    told: list[dict[str, frozenset[str]]] = []
+    names = Hostnames(["a.example", "c.example"], answer(known), clock=lambda: now[0])
+    names._changed = lambda: told.append(names.addresses())
+    assert names.addresses() == {}, "a name that was not asked for may yet be that of any address"
+    names.refresh()
+    a = frozenset(ANSWERS["a.example"])
+    assert told == [{"a.example": a}, {"a.example": a, "c.example": frozenset()}]
+    now[0] += FIRST
+    names.refresh()
+    del known["a.example"]
+    now[0] += LAST
+    names.refresh()
+    assert len(told) == 2, "neither the same answer nor none is news"
+    known["a.example"] = ["::ffff:192.0.2.9"]
+    now[0] += LAST
+    names.refresh()
+    assert told[2:] == [{"a.example": frozenset({"192.0.2.9"}), "c.example": frozenset()}]
+    later = Hostnames(["b.example", "a.example"], answer(known), clock=lambda: now[0], known=names)
+    assert later.addresses() == {"a.example": frozenset({"192.0.2.9"})}
+    assert later.names_of("192.0.2.9") == ("a.example",)
+    assert later.names_of("192.0.2.1") == ()
+
+
+def test_the_thread_tells() -> None:
+    notice = Notice()
+    names = Hostnames(["a.example"], answer(ANSWERS))
+    names.start(notice.tell)
+    assert select.select([notice.fileno()], [], [], 10)[0]
+    assert names.addresses() == {"a.example": frozenset(ANSWERS["a.example"])}
+    names.close()
+    notice.close()
+
+
+def test_a_notice() -> None:
+    notice = Notice()
+    assert not notice.take()
+    notice.tell()
+    notice.tell()
+    assert select.select([notice.fileno()], [], [], 0)[0]
+    assert notice.take()
+    assert not notice.take()
+    number = notice.fileno()
+    notice.close()
+    notice.close()
+    reader, writer = os.pipe()
+    os.dup2(reader, number)
+    notice.tell()  # what has the number now is not written to
+    assert not select.select([reader], [], [], 0)[0]
+    for descriptor in {reader, writer, number}:
+        os.close(descriptor)

@@ -32,6 +32,8 @@ FAILED: Final = tuple(errno.errorcode.get(number, str(number)) for number in ran
 """What evt.res can be of a call that fails."""
 
 Paths = Literal["kernel", "text"]
+Hosts = Mapping[str, Iterable[str]]
+"""Names of hosts and their addresses, as far as they are known: a name that is not in it may be that of any address."""
 Result = Literal["success", "failure", ""]
 
 
@@ -52,6 +54,7 @@ class On(NamedTuple):
     """Where a test is made: an event type as one native event reports it.
 
     `result`: of the calls that end so; empty: it is not known yet. `enforcing`: to be stopped is the call that would succeed.
+    `hosts`: None where names of hosts are left to user space.
     """
 
     kind: EventType
@@ -59,6 +62,7 @@ class On(NamedTuple):
     paths: Paths = "kernel"
     enforcing: bool = False
     result: Result = ""
+    hosts: Hosts | None = None
 
 
 Build = Callable[[On, Comparison], Pair]
@@ -490,13 +494,42 @@ def address(field: str) -> Build:
 
     def build(on: On, test: Comparison) -> Pair:
         condition = address_condition(field, test)
-        if on.enforcing or not on.result or test.operator == "exists":
-            return exact(condition)
-        unset = disj([Atom(field, Op.CIDR, "0.0.0.0/32"), Atom(field, Op.CIDR, "::/128")])
-        reason = "the call may give a socket another address than 0.0.0.0"
-        return Pair(conj([condition, negation(unset)]), disj([condition, unset]), reason)
+        return exact(condition) if test.operator == "exists" else _settled(on, field, condition)
 
     return build
+
+
+def _settled(on: On, field: str, condition: Condition) -> Pair:
+    if on.enforcing or not on.result:
+        return exact(condition)
+    unset = disj([Atom(field, Op.CIDR, "0.0.0.0/32"), Atom(field, Op.CIDR, "::/128")])
+    reason = "the call may give a socket another address than 0.0.0.0"
+    return Pair(conj([condition, negation(unset)]), disj([condition, unset]), reason)
+
+
+def host_name(field: str) -> Build:
+    """The names of an address: it has those whose addresses it is among. A name that is in no `On.hosts` may yet turn out to be its."""
+
+    def build(on: On, test: Comparison) -> Pair:
+        if on.hosts is None or test.operator not in ("=", "in", "intersects") or test.modifier:
+            return at_most(TRUE, "names of hosts are resolved in user space", "test fd.sip or fd.snet")
+        known = [on.hosts[value] for value in test.values if isinstance(value, str) and value in on.hosts]
+        addresses = dict.fromkeys(address for one in known for address in sorted(one))
+        found = disj([Atom(field, Op.CIDR, _host_cidr(address)) for address in addresses])
+        # What has no address is the name of none, also of the one that a socket is given.
+        pair = _settled(on, field, found) if addresses else exact(FALSE)
+        if len(known) == len(test.values):
+            return pair
+        return at_most(TRUE, "not every name has been resolved yet")._replace(must=pair.must)
+
+    return build
+
+
+def _host_cidr(value: str) -> str:
+    """As the kernel keeps it: of IPv4-mapped addresses the four bytes."""
+    address = ipaddress.ip_address(value)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(ipaddress.ip_network(mapped or address))
 
 
 def port(field: str) -> Build:

@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, NamedTuple
 from bpfence import names
 from bpfence.errors import Location
 from bpfence.frontends.falco import atoms, events, implied, language
-from bpfence.frontends.falco.atoms import Build, On, Pair, Paths, Result, at_most, exact
+from bpfence.frontends.falco.atoms import Build, Hosts, On, Pair, Paths, Result, at_most, exact
 from bpfence.frontends.falco.checks import Comparison, Source
 from bpfence.frontends.falco.language import And, Not
 from bpfence.frontends.falco.resolve import Rule, decides_type, place_of
@@ -57,9 +57,13 @@ class Lowered(NamedTuple):
     results: int = 0
 
 
-def lower(rule: Rule, *, paths: Paths = "kernel") -> Lowered:
-    """For detection: over-approximated, with the result. `paths`: what fd.name means, see docs/falco.md."""
-    return _lower(rule, paths, "detect")
+def lower(rule: Rule, *, paths: Paths = "kernel", hosts: Hosts | None = None) -> Lowered:
+    """For detection: over-approximated, with the result. `paths`: what fd.name means, see docs/falco.md.
+
+    `hosts`: the addresses of names, in their usual spelling; names that it does not have are left to user space, names without addresses
+    are those of no host. ValueError where one is no address.
+    """
+    return _lower(rule, paths, "detect", hosts)
 
 
 def acts(rule: Rule, *, paths: Paths = "kernel") -> Lowered:
@@ -88,7 +92,7 @@ def results_of(native: str) -> tuple[Result, ...]:
     return ("failure",) if native.endswith("_failed") else ("success", "failure")
 
 
-def _lower(rule: Rule, paths: Paths, purpose: _Purpose) -> Lowered:
+def _lower(rule: Rule, paths: Paths, purpose: _Purpose, hosts: Hosts | None = None) -> Lowered:
     by_event: dict[str, dict[Result, list[Pair]]] = {}
     left: dict[Left, None] = {}
     unsensed = []
@@ -101,7 +105,7 @@ def _lower(rule: Rule, paths: Paths, purpose: _Purpose) -> Lowered:
             unsensed.append(name)
         for native in natives:
             for result in results_of(native) if purpose == "detect" else ("",):
-                lowerer = _Lowerer(On(kind, native, paths, purpose == "enforce", result))
+                lowerer = _Lowerer(On(kind, native, paths, purpose == "enforce", result, hosts))
                 by_event.setdefault(native, {}).setdefault(result, []).append(lowerer.pair(rule.condition))
                 lowerer.collect(rule.condition, left)
     others = rule.types & events.OTHERS
@@ -307,6 +311,8 @@ _L4: Final[Mapping[str, Condition]] = {name: Atom("net.protocol", Op.RANGE, (num
 
 _PEER: Final = atoms.address("net.peer.ip")
 _LOCAL: Final = atoms.address("net.local.ip")
+_PEER_NAME: Final = atoms.host_name("net.peer.ip")
+_LOCAL_NAME: Final = atoms.host_name("net.local.ip")
 _KINDS: Final = (
     (_OPENED, atoms.choice(_OPEN_TYPES, "other kinds of files are told apart in user space")),
     (_SENDS, atoms.choice(_SOCKET_TYPES, "other kinds of sockets are told apart in user space")),
@@ -392,6 +398,8 @@ _MAPPED: Final[Mapping[str, tuple[tuple[Callable[[str], bool], Build], ...]]] = 
     "fd.l4proto": ((_SENDS, atoms.choice(_L4, "protocols other than tcp and udp are told apart in user space")),),
     "fd.sip": ((_CONNECT, _PEER), (_BIND, _LOCAL)),
     "fd.rip": ((_SENDS, _PEER),),
+    "fd.sip.name": ((_CONNECT, _PEER_NAME), (_BIND, _LOCAL_NAME)),
+    "fd.rip.name": ((_SENDS, _PEER_NAME),),
     "fd.snet": ((_CONNECT, _PEER), (_BIND, _LOCAL)),
     "fd.rnet": ((_SENDS, _PEER),),
     "fd.sport": ((_CONNECT, atoms.number("net.peer.port")), (_BIND, atoms.port("net.local.port"))),

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from bpfence.frontends.falco.atoms import Paths
+from bpfence.frontends.falco.atoms import Hosts, Paths
 from bpfence.frontends.falco.document import SEVERITY_OF
 from bpfence.frontends.falco.lower import enforced, lower
 from bpfence.frontends.falco.resolve import Rule
@@ -31,18 +31,24 @@ GIVEN_UP: Final = (
 )  # fmt: skip
 """Fields, or fields and operators, whose tests cost most for what they exclude, in the order in which they are left to user space."""
 _ACTIONS: Final = {"deny": Action.DENY, "kill": Action.KILL}
+MAX_ADDRESSES: Final = 1024
+"""Addresses of names of hosts that the kernel is told. With more, names are left to user space: what a resolver answers must not be what
+takes the room of other tests."""
 
 
-def policies(rules: Iterable[Rule], *, paths: Paths = "kernel") -> tuple[Policy, ...]:
+def policies(rules: Iterable[Rule], *, paths: Paths = "kernel", hosts: Hosts | None = None) -> tuple[Policy, ...]:
     """The policies of some rules, in their order. Rules that can never be true are left out.
 
-    A rule that blocks must be exact (`lower.enforced`), which the loader has checked; ValueError where it is not.
+    `hosts`: see `lower.lower`; what a rule blocks never depends on it. A rule that blocks must be exact (`lower.enforced`), which the
+    loader has checked; ValueError where it is not.
     """
+    if hosts is not None and len({address for addresses in hosts.values() for address in addresses}) > MAX_ADDRESSES:
+        hosts = None
     watching: list[NativeRule] = []
     enforcing: list[NativeRule] = []
     for rule in rules:
         if rule.enforcement is None or rule.enforcement.action not in _ACTIONS:
-            lowered = lower(rule, paths=paths)
+            lowered = lower(rule, paths=paths, hosts=hosts)
             if lowered.conditions:
                 watching.append(_rule(rule, WATCHING, lowered.conditions, Action.AUDIT, results=lowered.results))
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from bpfence import evaluate, rules
 from bpfence.compiler import compile_policies
+from bpfence.events.falco import Record, RecordedEvent
+from bpfence.events.hostnames import Hostnames, mentioned
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, applies
 from bpfence.frontends.falco import load_files, load_text
 from bpfence.frontends.falco.convert import condition_text
@@ -19,7 +21,7 @@ from bpfence.frontends.falco.lower import decided_fields, enforced, lower
 from bpfence.frontends.falco.resolve import Rule
 from bpfence.policy import FAILURE, SUCCESS, Policy, PolicySet, atoms
 from bpfence.policy import Rule as NativeRule
-from tests.unit.frontends.falco.native_view import Act, acts, conditions
+from tests.unit.frontends.falco.native_view import Act, Drawn, acts, conditions, connects
 from tests.unit.frontends.falco.trees import corpus
 
 TYPES = "evt.type in (open, openat, openat2, connect, execve, socket, dup, dup2, dup3, ptrace, symlinkat, linkat, unshare)"
@@ -237,3 +239,96 @@ def test_the_tables_name_fields_that_exist() -> None:
     for spelled in decided_fields():
         assert spelled in FALCO or spelled.startswith(("evt.arg.", "evt.rawarg."))
     assert "process.exec" in EVENT_BY_NAME
+
+
+# ---- names of hosts ----
+
+HOSTS = {
+    "a.example": ["10.1.2.3", "::1"], "b.example": ["::ffff:10.1.2.3", "127.0.0.1"], "none.example": [], "zero.example": ["0.0.0.0", "::"],
+}  # fmt: skip
+NAMED = [*HOSTS, "gone.example"]
+
+
+def resolve(name: str, _: None) -> list[tuple[Any, ...]]:
+    if name not in HOSTS:
+        raise OSError("no such host")
+    return [(2, 1, 6, "", (address, 0)) for address in HOSTS[name]]
+
+
+name_tests = st.one_of(
+    st.tuples(
+        st.sampled_from(["fd.sip.name", "fd.rip.name"]), st.sampled_from(["=", "!=", "startswith", "contains"]), st.sampled_from(NAMED),
+    ).map(" ".join),
+    st.tuples(
+        st.sampled_from(["fd.sip.name", "fd.rip.name"]), st.sampled_from(["in", "intersects"]),
+        st.lists(st.sampled_from(NAMED), min_size=1, max_size=3, unique=True).map(lambda found: f"({', '.join(found)})"),
+    ).map(" ".join),
+    st.sampled_from(["fd.sip.name exists", "fd.sip = 10.1.2.3", "fd.sport = 443", "evt.rawres >= 0", "fd.cip.name = a.example"]),
+)  # fmt: skip
+name_conditions: st.SearchStrategy[str] = st.recursive(
+    name_tests,
+    lambda inner: st.one_of(
+        inner.map(lambda one: f"not ({one})"),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: "(" + " and ".join(parts) + ")"),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: "(" + " or ".join(parts) + ")"),
+    ),
+    max_leaves=5,
+)
+
+
+@given(name_conditions, connects(), st.sets(st.sampled_from(NAMED)))
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_what_user_space_says_of_a_host_the_kernel_lets_through(text: str, drawn: Drawn, unasked: set[str]) -> None:
+    one = rule(f"evt.type=connect and {text}")
+    names = Hostnames(mentioned([one]), resolve, clock=lambda: 0.0)
+    names.refresh()
+    found = {f"{field}.name": names.names_of(drawn.own[field]) for field in ("fd.sip", "fd.rip", "fd.cip")}
+    fields = {**drawn.own, **{field: has[0] if len(has) == 1 else list(has) for field, has in found.items() if has}}
+    event = RecordedEvent(Record(type="connect", num=1, args=drawn.args, fields=fields))
+    hosts = {name: addresses for name, addresses in names.addresses().items() if name not in unasked}
+    lowered = lower(one, hosts=hosts)
+    fires = rules.holds(one.condition, event)
+    waited = lowered.results & (FAILURE if drawn.own["evt.rawres"] < 0 else SUCCESS)
+    condition = lowered.conditions.get("net.connect")
+    decided = bool(waited) and condition is not None and evaluate.holds(condition, drawn.seen)
+    assert decided or not fires, (text, fields, drawn.seen, condition)
+    if lowered.exact:
+        assert decided == fires, (text, condition)
+
+
+UNSET = "net.peer.ip = 0.0.0.0/32 or net.peer.ip = ::/128"
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts", "wanted"),
+    [
+        ("fd.sip.name = a.example", None, "always"), ("fd.sip.name = a.example", {"b.example": ["10.0.0.2"]}, "always"),
+        ("fd.sip.name = a.example", {"a.example": []}, None), ("not fd.sip.name = a.example", {"a.example": []}, "always"),
+        ("fd.sip.name = a.example", {"a.example": ["10.0.0.1"], "b.example": ["10.0.0.2"]}, f"net.peer.ip = 10.0.0.1/32 or {UNSET}"),
+        ("fd.rip.name in (a.example, b.example)", {"a.example": ["::ffff:10.0.0.1"], "b.example": ["2001:db8::2"]},
+         f"net.peer.ip = 10.0.0.1/32 or net.peer.ip = 2001:db8::2/128 or {UNSET}"),
+        ("fd.sip.name intersects (a.example, b.example)", {"a.example": ["10.0.0.1"]}, "always"),
+        ("fd.sip.name != a.example", {"a.example": ["10.0.0.1"]}, "always"), ("fd.sip.name exists", {"a.example": []}, "always"),
+        ("fd.sip.name startswith a.ex", {"a.example": []}, "always"), ("fd.sip.name in (a.example, b.example)",
+        {"a.example": [], "b.example": []}, None),
+    ],
+)  # fmt: skip
+def test_a_name_stands_for_its_addresses(text: str, hosts: dict[str, list[str]] | None, wanted: str | None) -> None:
+    found = lower(rule(f"evt.type=connect and {text}"), hosts=hosts).conditions.get("net.connect")
+    assert (None if found is None else condition_text(found)) == wanted
+
+
+def test_the_addresses_of_others_are_dropped_in_the_kernel() -> None:
+    hosts = {"a.example": ["10.0.0.1"]}
+    for text, holds in (("fd.sip.name = a.example", (True, False, True)), ("not fd.sip.name = a.example", (False, True, True))):
+        found = lower(rule(f"evt.type=connect and {text}"), hosts=hosts).conditions["net.connect"]
+        addresses = ("10.0.0.1", "10.0.0.2", "0.0.0.0")
+        assert tuple(evaluate.holds(found, {"event": "net.connect", "net.peer.ip": one}) for one in addresses) == holds
+    bound = lower(rule("evt.type=bind and fd.sip.name = a.example"), hosts=hosts).conditions["net.bind"]
+    assert [evaluate.holds(bound, {"event": "net.bind", "net.local.ip": one}) for one in ("10.0.0.1", "10.0.0.2")] == [True, False]
+    sent = lower(rule("evt.type=sendto and fd.rip.name = a.example"), hosts=hosts).conditions["net.send"]
+    assert [evaluate.holds(sent, {"event": "net.send", "net.peer.ip": one}) for one in ("10.0.0.1", "10.0.0.2")] == [True, False]
+
+
+def test_names_of_hosts_never_decide_what_is_blocked() -> None:
+    assert [left.text for left in enforced(rule("evt.type=connect and fd.sip.name = a.example")).left] == ["fd.sip.name = a.example"]

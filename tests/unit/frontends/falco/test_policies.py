@@ -18,7 +18,7 @@ from bpfence.compiler.image import Walker
 from bpfence.errors import CompileError
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.frontends.falco import load_files, load_text
-from bpfence.frontends.falco.policies import candidates, policies, relaxed
+from bpfence.frontends.falco.policies import MAX_ADDRESSES, candidates, policies, relaxed
 from bpfence.frontends.values import U64
 from bpfence.policy import FAILURE, SUCCESS, Action, Condition, Event, Policy, PolicySet, atoms
 from tests.unit.compiler.random_policies import CONDITIONS, events
@@ -315,3 +315,20 @@ def test_what_cannot_be_enforced_is_no_policy() -> None:
     found, _ = load_text(RULES.replace("proc.pname=x", "proc.sid=1"))
     with pytest.raises(ValueError, match=r"'Killed' cannot be enforced: proc\.sid = 1"):
         policies(found.rules)
+
+
+def test_the_kernel_is_told_so_many_addresses_and_not_more() -> None:
+    text = "- rule: R\n  desc: d\n  condition: evt.type=connect and fd.sip.name in (a.example, b.example)\n  output: o\n  priority: INFO\n"
+    rules = load_text(text)[0].rules
+    some = {"a.example": [f"10.0.{n >> 8}.{n & 255}" for n in range(MAX_ADDRESSES)], "b.example": ["10.0.0.7"]}
+
+    def lets_through(hosts: dict[str, list[str]] | None, address: str) -> bool:
+        found = policies(rules, hosts=hosts)
+        return any(rule.matches({"event": "net.connect", "net.peer.ip": address}) for policy in found for rule in policy.rules)
+
+    assert (lets_through(some, "10.0.3.255"), lets_through(some, "10.1.0.0")) == (True, False)
+    assert compile_policies(PolicySet(policies(rules, hosts=some))).rules
+    more = {**some, "b.example": ["10.2.0.0"]}
+    assert lets_through(more, "10.1.0.0")
+    assert lets_through(None, "10.1.0.0")
+    assert policies(rules, hosts={"a.example": [], "b.example": []}) == ()

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules that are in force and other addresses of hosts in, their new tables out, made beside the agent's loop.
+
+Called by the agent when names of hosts that Falco rules mention have other addresses. Tables of many rules take seconds to make, in which
+the loop goes on to read records; it is woken when they are done, and puts them in force itself. The thread needs no privileges.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bpfence.agent.loading import Loaded
+from bpfence.compiler import Compiled
+from bpfence.events.hostnames import Notice
+
+
+class Made(NamedTuple):
+    """`base`: what was in force when it was begun, `events` what the kernel supported; `left`: see `compile_smaller`."""
+
+    base: Loaded
+    events: frozenset[str]
+    loaded: Loaded
+    compiled: Compiled
+    left: tuple[str, ...]
+
+
+Work = Callable[[], Made | None]
+
+
+class Remake:
+    """One piece of work at a time. `seconds`: how long the last one took, 0 before the first."""
+
+    def __init__(self) -> None:
+        self._notice = Notice()
+        self._thread: threading.Thread | None = None
+        self._result: Made | BaseException | None = None
+        self.seconds = 0.0
+
+    def fileno(self) -> int:
+        """Readable when the work is done."""
+        return self._notice.fileno()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is work that was not taken yet."""
+        return self._thread is not None
+
+    def begin(self, work: Work) -> None:
+        """Start; not while `busy`."""
+        assert self._thread is None
+        self._thread = threading.Thread(target=self._run, args=(work,), name="bpfence-remake", daemon=True)
+        self._thread.start()
+
+    def _run(self, work: Work) -> None:
+        began = time.monotonic()
+        try:
+            self._result = work()
+        except BaseException as error:  # raised again by `take`, in the thread that asked for it
+            self._result = error
+        self.seconds = time.monotonic() - began
+        self._notice.tell()
+
+    def take(self) -> Made | None:
+        """What was made; None where nothing was to be made. Raises what the work raised. To be called when `fileno` is readable."""
+        if not self._notice.take():
+            return None
+        assert self._thread is not None
+        self._thread.join()
+        found, self._thread, self._result = self._result, None, None
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """Nobody waits any more; work that goes on ends unheard."""
+        self._notice.close()
