@@ -375,6 +375,10 @@ __noinline int diagram_sparse_child(u32 slot, u32 node, u32 class)
 		return 0;
 	low = &s->low;
 	high = &s->high;
+	/* See diagram_few. */
+	i = match_word(s->generation, node + 3) == CLASS_UNCERTAIN ? node + 5 : node + 3;
+	if (match_word(s->generation, i) == class && match_word(s->generation, node + 1) > 1)
+		return match_word(s->generation, i + 1);
 	*low = 0;
 	*high = match_word(s->generation, node + 1);
 	for (i = 0; i < BSEARCH_STEPS; i++) {
@@ -785,13 +789,16 @@ static __always_inline u32 class_short(struct scratch *s, struct image_page *fir
 
 #define FEW_CHILDREN 4
 
-/* Child of a sparse node for a class, where it has few; 0 where it has more. */
+/* Child of a sparse node for a class; 0 where it has too many to look through. */
 static __always_inline u64 diagram_few(struct image_page *first, u64 generation, u64 node, u64 class)
 {
 	u64 count = match_word_near(first, generation, node + 1), i;
 
-	if (count > FEW_CHILDREN)
-		return 0;
+	/* Of many the one that is asked for most, what no pattern matches, is the first or follows CLASS_UNCERTAIN. */
+	if (count > FEW_CHILDREN) {
+		i = match_word_near(first, generation, node + 3) == CLASS_UNCERTAIN ? node + 5 : node + 3;
+		return match_word_near(first, generation, i) == class ? match_word_near(first, generation, i + 1) : 0;
+	}
 	for (i = 0; i < FEW_CHILDREN; i++) {
 		if (i >= count)
 			break;
