@@ -37,6 +37,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 FALCO_RULES = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
 READY_SECONDS = 3000
 ROUNDS = 5
+IDLE_SECONDS = 3
 ALERTS = 300
 ALERT_PAUSE_MS = 20
 NAMES = {
@@ -94,7 +95,7 @@ opened, reported when the call has returned, and finished in user space: half of
 
 FALCO_AGENT = """\
 `bpfence run` with Falco's {rules} stable rules, in the guest: {ready:.1f} s (thousand million instructions) from the start of the process
-to enforcement in force, {rss:.1f} MB resident after the workload.
+to enforcement in force, {rss:.1f} MB resident after the workload; with no rules {empty_ready:.1f} s and {empty_rss:.1f} MB.
 
 On the machine that ran the benchmark, natively, processor time of one core (`benchmarks/falco.py`): {read_ms:.0f} ms to read the rules,
 {lower_ms:.0f} ms to find what the kernel decides, {compile_ms:.0f} ms to compile tables of {kib:,.0f} KiB. What the kernel lets through
@@ -193,12 +194,17 @@ def resident(pid: int) -> float:
 
 
 def run_workload(workload: Path, cgroup: Path, operations: list[str]) -> dict[str, int]:
-    """Operation to instructions."""
-    done = subprocess.run(
-        [str(workload), str(WORK), str(ROUNDS), *operations], text=True, capture_output=True, check=True,
-        preexec_fn=lambda: (cgroup / "cgroup.procs").write_text("0"),
-    )  # fmt: skip
-    return {name: int(value) for name, value in (line.split() for line in done.stdout.splitlines())}
+    """Operation to instructions. One at a time, with a pause in which the agent ends what it still does for the one before."""
+    found = {}
+    for operation in operations or NAMES:
+        done = subprocess.run(
+            [str(workload), str(WORK), str(ROUNDS), operation], text=True, capture_output=True, check=True,
+            preexec_fn=lambda: (cgroup / "cgroup.procs").write_text("0"),
+        )  # fmt: skip
+        name, value = done.stdout.split()
+        found[name] = int(value)
+        time.sleep(IDLE_SECONDS)
+    return found
 
 
 def marked() -> tuple[Path, Path]:
@@ -261,9 +267,10 @@ def measure(wanted: str, operations: list[str]) -> None:
             if setting.paths or setting.networks or setting.falco:
                 inside = CGROUPS / (CONTAINER if setting.falco else CGROUP).strip("/")
                 measured = {"concerned": run_workload(workload, inside, operations), **measured}
-            if setting.falco:
-                found["agent"] = {"ready": took, "rss": resident(process.pid)}
-                print(f"  {found['agent']}", flush=True)
+            agent = {"ready": took, "rss": resident(process.pid)}
+            print(f"  {agent}", flush=True)
+            if setting.falco or not (setting.paths or setting.networks):
+                found["agent" if setting.falco else "empty agent"] = agent
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=600)
             subprocess.run([sys.executable, "-m", "bpfence", "unload"], cwd=ROOT, check=True, capture_output=True)
@@ -297,9 +304,10 @@ def falco_sections(measured: dict[str, Any]) -> list[str]:
     if "falco latency" not in measured or not native.exists():
         return []
     own = json.loads(native.read_text())
+    empty = {f"empty_{name}": value for name, value in measured["empty agent"].items()}
     return [
         FALCO_LATENCY.format(**measured["falco latency"]),
-        f"## Falco's rules\n\n{FALCO_AGENT.format(kib=own['image'] / 1024, **own, **measured['agent'])}",
+        f"## Falco's rules\n\n{FALCO_AGENT.format(kib=own['image'] / 1024, **own, **measured['agent'], **empty)}",
     ]
 
 
