@@ -263,8 +263,8 @@ def _numbered(tests: dict[Test, Use], found: Iterable[tuple[Test, Key]], limit: 
 
 
 def _order(dimension: Dimension, number: int) -> tuple[int, ...]:
-    """Sorting key of a dimension: the subject's, then cheap numbers, object sets, strings, paths, numbers that are looked up, parents, names of
-    ancestors.
+    """Sorting key of a dimension: the subject's, then cheap numbers, object sets, strings, paths, numbers that are looked up, parents,
+    names of ancestors.
     """
     slot = dimension.slot
     if dimension.subject:
