@@ -409,6 +409,7 @@ struct exec_image {
 #define EVENT_RESULT 16              /* for rules that wait for the result (image_verdict.report without REPORT_DECISION) */
 #define EVENT_DECISION 32            /* for rules that do not */
 #define EVENT_AT_ONCE 64             /* written before the result was known, because its return is not seen: NUM_RESULT is absent */
+#define EVENT_ORIGIN 256             /* file.path is that of the file apart from the bind mount it was reached through */
 #define EVENT_ASYNC 128              /* the work of io_uring or another thread of the kernel, not of a system call of its own */
 struct event_header {
 	__u16 abi;

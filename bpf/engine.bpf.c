@@ -1184,6 +1184,10 @@ __noinline int decide(u32 slot)
 		if (leaf)
 			decide_leaf(s, head, leaf);
 	}
+	if (s->flags & EVENT_ORIGIN) {
+		s->report &= ~REPORT_DECISION;
+		s->action = ACTION_NONE;
+	}
 	if (!s->report && s->action < ACTION_DENY)
 		return 0;
 	if (s->report)

@@ -33,6 +33,9 @@ int image_release(u64 exec_id);
 /* A mount (struct vfsmount) in the namespace of the acting task through which a dentry can be seen; 0: none among the first 32. */
 u64 mount_of(u64 dentry);
 
+/* The same where the whole file system is mounted, not a part of it. */
+u64 mount_of_whole(u64 dentry);
+
 int emit_record(u32 slot, u32 to_telemetry);
 
 /* Puts the record of the event together in emit_spaces[slot]; its size. Writes what is there, or its loss. */

@@ -25,10 +25,35 @@ static __always_inline u64 access_of(unsigned int mode, unsigned int flags)
 	return access;
 }
 
+/* Through a bind mount a file has another path. Rules that only report are asked again for the one that it has apart from it; those that
+ * block say with `follow: object` that they mean the file and not the path. Mounts of the kernel's own, such as the layers behind an
+ * overlay, are no way to a file.
+ */
+static __always_inline void decide_origin(struct scratch *s, u32 slot)
+{
+	u64 mount = s->mount[0] - bpf_core_field_offset(struct mount, mnt), whole, path = 1U << STR_FILE_PATH;
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	if (BPF_CORE_READ((struct mount *)mount, mnt_ns) != BPF_CORE_READ(task, nsproxy, mnt_ns))
+		return;
+	whole = mount_of_whole(s->dentry[0]);
+	if (!whole)
+		return;
+	s->mount[0] = whole;
+	s->flags |= EVENT_ORIGIN;
+	s->have_class = 0;
+	s->str_present &= ~path;
+	s->str_tried &= ~path;
+	s->str_uncertain &= ~path;
+	s->num_present &= ~(1ULL << NUM_FILE_OBJECT | 1ULL << NUM_FILE_MEMFD);
+	decide(slot);
+}
+
 SEC("lsm/file_open")
 int BPF_PROG(file_open__file, struct file *file, int ret)
 {
 	struct scratch *s;
+	int error;
 	u32 slot;
 
 	HONOUR(ret);
@@ -38,7 +63,12 @@ int BPF_PROG(file_open__file, struct file *file, int ret)
 	set_file(s, file);
 	set_num(s, NUM_FILE_FLAGS, file->f_flags);
 	set_num(s, NUM_FILE_ACCESS, access_of(file->f_mode, file->f_flags));
-	return event_end(s, slot);
+	error = decide(slot);
+	if (!error && s->features & IMAGE_DETAILS && !(s->report & (REPORT_SUCCESS | REPORT_FAILURE)) &&
+	    file->f_path.mnt->mnt_root != file->f_path.dentry->d_sb->s_root)
+		decide_origin(s, slot);
+	scratch_give(s);
+	return deny_value(error);
 }
 
 /* Reads and writes on descriptors, those opened before the policy included. */

@@ -411,4 +411,22 @@ __noinline u64 mount_of(u64 dentry)
 	return 0;
 }
 
+__noinline u64 mount_of_whole(u64 dentry)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	u64 wanted = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
+	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
+	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root);
+	u32 i;
+
+	for (i = 0; i < MOUNTS_TRIED; i++) {
+		if (!mount)
+			return 0;
+		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted && (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root) == whole)
+			return mount + bpf_core_field_offset(struct mount, mnt);
+		mount = compat_next_mount((u64)sb, mount);
+	}
+	return 0;
+}
+
 #endif

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "16509d3a21156488"
+ABI_HASH: Final = "883e32f56be03335"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 1
@@ -82,6 +82,7 @@ EVENT_TELEMETRY: Final = 8
 EVENT_RESULT: Final = 16
 EVENT_DECISION: Final = 32
 EVENT_AT_ONCE: Final = 64
+EVENT_ORIGIN: Final = 256
 EVENT_ASYNC: Final = 128
 
 # enum event_id
