@@ -31,7 +31,7 @@ from tests.kernel.cases import CGROUP, PLAYGROUND, ROOT, TRIGGER, Case, FileSpec
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 TRIGGER_FAILED = 200
-READY_SECONDS = 240
+READY_SECONDS = 480
 COMMAND = shlex.split(os.environ.get("BPFENCE_COMMAND", f"{sys.executable} -m bpfence"))
 """The command under test; the variable names another build."""
 
