@@ -23,7 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL_TESTS = ROOT / "tests" / "kernel"
 IN_GUEST = os.environ.get("BPFENCE_GUEST") == "1"
-GUEST_SECONDS = 2100
+GUEST_SECONDS = 3000
 PASSED_ON = ("BPFENCE_COMMAND", "BPFENCE_SEED", "BPFENCE_POLICIES")
 FALCO_RULES = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
 AT_ONCE = 2  # guests running at a time: one computes while the other boots
