@@ -271,7 +271,7 @@ class _PolicyReader(_Shapes):
         """Whether the document is one of ours; reports why not."""
         if root.kind != "map":
             listed = root.kind == "list"
-            theirs = "Falco rules: check, explain, test and convert take them, the agent not yet"
+            theirs = "Falco rules: a file of theirs is known by an entry '- rule:', '- macro:' or '- list:' that begins a line"
             hint = theirs if listed else f"begin with apiVersion: {schema.API_VERSION}"
             self.report.add(root, "wrong-kind", f"a policy is a map with apiVersion, kind, metadata and spec, not a {root.kind}", hint)
             return False

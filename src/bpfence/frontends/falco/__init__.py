@@ -36,7 +36,7 @@ from bpfence.frontends.report import Report
 from bpfence.frontends.yaml_nodes import YamlError
 
 _FALCO: Final = re.compile(
-    rb"^[ \t]*-[ \t]+[\"']?(?:rule|macro|list|required_engine_version|required_plugin_versions)[\"']?[ \t]*:", re.MULTILINE
+    rb"^[ \t]*-[ \t]+(?:\{[ \t]*)?[\"']?(?:rule|macro|list|required_engine_version|required_plugin_versions)[\"']?[ \t]*:", re.MULTILINE
 )
 _NATIVE: Final = re.compile(rb"^apiVersion[ \t]*:", re.MULTILINE)
 

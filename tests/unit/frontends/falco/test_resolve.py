@@ -394,6 +394,7 @@ def test_the_kind_of_a_file_is_seen_from_its_content() -> None:
     assert is_falco(corpus().read_bytes())
     assert is_falco(b"- macro: m\n  condition: x\n")
     assert is_falco(b'- "rule" : R\n')
+    assert is_falco(b"- {rule: R, desc: d}\n")
     assert not is_falco(b"apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nspec:\n  rules:\n    - rule: x\n")
     assert not is_falco(b"rules:\n  - name: x\n")
 
