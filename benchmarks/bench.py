@@ -189,7 +189,7 @@ def start_agent(setting: Setting, folder: Path) -> tuple[subprocess.Popen[bytes]
 
 
 def rest(pid: int) -> None:
-    """Waits until a process has used no processor time to speak of for REST_SECONDS: names of hosts, once resolved, are put into the tables."""
+    """Waits until a process takes next to no processor time: names of hosts, once resolved, are put into the tables."""
     used = -1.0
     while True:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
