@@ -117,32 +117,28 @@ static __always_inline void set_call_text(struct scratch *s, u32 argument)
 		s->str_uncertain |= 1U << STR_CALL_TEXT;
 }
 
-#define CALL_EVENT(call, event) \
-	SEC("fexit/__x64_sys_" #call) \
-	int BPF_PROG(call##__call, const void *regs, long result) \
+/* One program for each of the two tables: what can be called by `int $0x80` must not be hidden by it. */
+#define CALL_EVENT_OF(function, program, event, text) \
+	SEC("fexit/" function) \
+	int BPF_PROG(program, const void *regs, long result) \
 	{ \
 		u32 slot; \
 		struct scratch *s = call_begin(event, result, &slot); \
 \
+		if (s && (text)) \
+			set_call_text(s, text); \
 		call_end(s, slot); \
 		return 0; \
 	}
 
-#define CALL_EVENT_TEXT(call, event, argument) \
-	SEC("fexit/__x64_sys_" #call) \
-	int BPF_PROG(call##__call, const void *regs, long result) \
-	{ \
-		u32 slot; \
-		struct scratch *s = call_begin(event, result, &slot); \
-\
-		if (!s) \
-			return 0; \
-		set_call_text(s, argument); \
-		call_end(s, slot); \
-		return 0; \
-	}
+#define CALL_EVENT_TEXT(call, event, text) \
+	CALL_EVENT_OF("__x64_sys_" #call, call##__call, event, text) \
+	CALL_EVENT_OF("__ia32_sys_" #call, call##__call32, event, text)
 
-CALL_EVENT(ptrace, EV_PROCESS_TRACE)
+#define CALL_EVENT(call, event) CALL_EVENT_TEXT(call, event, 0)
+
+CALL_EVENT_OF("__x64_sys_ptrace", ptrace__call, EV_PROCESS_TRACE, 0)
+CALL_EVENT_OF("__ia32_compat_sys_ptrace", ptrace__call32, EV_PROCESS_TRACE, 0)
 CALL_EVENT(unshare, EV_PROCESS_UNSHARE)
 CALL_EVENT(setns, EV_PROCESS_SETNS)
 CALL_EVENT_TEXT(prctl, EV_PROCESS_PRCTL, NUM_CALL_ARG1)
@@ -182,17 +178,17 @@ static __always_inline int exec_failed(long result, u32 name)
 	return 0;
 }
 
-SEC("fexit/__x64_sys_execve")
-int BPF_PROG(execve__call, const void *regs, long result)
-{
-	return exec_failed(result, NUM_CALL_ARG0);
-}
+#define EXEC_FAILED(function, program, text) \
+	SEC("fexit/" function) \
+	int BPF_PROG(program, const void *regs, long result) \
+	{ \
+		return exec_failed(result, text); \
+	}
 
-SEC("fexit/__x64_sys_execveat")
-int BPF_PROG(execveat__call, const void *regs, long result)
-{
-	return exec_failed(result, NUM_CALL_ARG1);
-}
+EXEC_FAILED("__x64_sys_execve", execve__call, NUM_CALL_ARG0)
+EXEC_FAILED("__ia32_compat_sys_execve", execve__call32, NUM_CALL_ARG0)
+EXEC_FAILED("__x64_sys_execveat", execveat__call, NUM_CALL_ARG1)
+EXEC_FAILED("__ia32_compat_sys_execveat", execveat__call32, NUM_CALL_ARG1)
 
 /* What a new descriptor stands for, where it is a socket. */
 static __always_inline void set_duplicate(struct scratch *s, long result)
@@ -222,19 +218,22 @@ static __always_inline void set_duplicate(struct scratch *s, long result)
 	set_str(s, STR_NET_PEER_IP, at + 16, family == AF_INET ? 4 : 16);
 }
 
-#define DUP_EVENT(call) \
-	SEC("fexit/__x64_sys_" #call) \
-	int BPF_PROG(call##__call, const void *regs, long result) \
+#define DUP_EVENT_OF(function, program) \
+	SEC("fexit/" function) \
+	int BPF_PROG(program, const void *regs, long result) \
 	{ \
 		u32 slot; \
 		struct scratch *s = call_begin(EV_FILE_DUP, result, &slot); \
 \
-		if (!s) \
-			return 0; \
-		set_duplicate(s, result); \
+		if (s) \
+			set_duplicate(s, result); \
 		call_end(s, slot); \
 		return 0; \
 	}
+
+#define DUP_EVENT(call) \
+	DUP_EVENT_OF("__x64_sys_" #call, call##__call) \
+	DUP_EVENT_OF("__ia32_sys_" #call, call##__call32)
 
 DUP_EVENT(dup)
 DUP_EVENT(dup2)

@@ -141,14 +141,6 @@ __noinline int details_load(u32 slot)
 	return 0;
 }
 
-/* The process that a process was started by, or was given to when that ended; NULL at the end of the chain. */
-static __always_inline struct task_struct *parent_of(struct task_struct *leader)
-{
-	struct task_struct *parent = BPF_CORE_READ(leader, real_parent, group_leader);
-
-	return parent == leader || !BPF_CORE_READ(parent, tgid) ? NULL : parent;
-}
-
 __noinline int ancestors_load(u32 slot)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -166,7 +158,7 @@ __noinline int ancestors_load(u32 slot)
 		struct ancestor *ancestor;
 		u32 pid;
 
-		task = parent_of(task);
+		task = read_parent(task);
 		if (!task)
 			break;
 		pid = BPF_CORE_READ(task, tgid);

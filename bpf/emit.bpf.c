@@ -156,12 +156,11 @@ __noinline int emit_build(u32 slot)
 	return size;
 }
 
-/* Writes a record to a ring buffer, or counts its loss. */
-static __always_inline void emit_write(struct emit_space *space, u32 buffer)
+/* Writes a record to the ring buffer of alerts, or counts its loss. */
+static __always_inline void emit_write(struct emit_space *space)
 {
 	u64 size = MASKED(space->record.header.size - sizeof(struct event_record), SCRATCH_MASK) + sizeof(struct event_record), *sequence;
-	u32 event = space->record.header.event;
-	long failed;
+	u32 event = space->record.header.event, buffer = 0;
 
 	/* A record that was held may be written on another CPU than it was built on, and is one of the CPU that numbers it. */
 	space->record.header.cpu = bpf_get_smp_processor_id();
@@ -170,27 +169,14 @@ static __always_inline void emit_write(struct emit_space *space, u32 buffer)
 		__sync_fetch_and_add(sequence, 1);
 		space->record.header.sequence = *(volatile u64 *)sequence;
 	}
-	if (buffer)
-		failed = bpf_ringbuf_output(&telemetry, space, size, 0);
-	else
-		failed = bpf_ringbuf_output(&alerts, space, size, 0);
-	if (failed) {
+	if (bpf_ringbuf_output(&alerts, space, size, 0)) {
 		sequence = bpf_map_lookup_elem(&lost, &event);
 		if (sequence)
 			__sync_fetch_and_add(sequence, 1);
-		count(buffer ? CNT_TELEMETRY_LOST : CNT_ALERT_LOST);
+		count(CNT_ALERT_LOST);
 	} else {
-		count(buffer ? CNT_TELEMETRY_WRITTEN : CNT_ALERT_WRITTEN);
+		count(CNT_ALERT_WRITTEN);
 	}
-}
-
-__noinline int emit_built(u32 slot, u32 to_telemetry)
-{
-	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
-
-	if (space)
-		emit_write(space, !!to_telemetry);
-	return 0;
 }
 
 #define ADDRESS 16
@@ -254,13 +240,13 @@ __noinline int held_result(s64 result, u32 known)
 		return 0;
 	if (!known) {
 		space->record.header.flags |= EVENT_AT_ONCE;
-		emit_write(space, 0);
+		emit_write(space);
 	} else if (space->record.reserved & (result < 0 ? REPORT_FAILURE : REPORT_SUCCESS)) {
 		space->record.num[NUM_RESULT] = result;
 		space->record.num_present |= 1ULL << NUM_RESULT;
 		space->record.header.time = bpf_ktime_get_boot_ns();
 		held_socket(space, result);
-		emit_write(space, 0);
+		emit_write(space);
 	}
 	bpf_map_delete_elem(&held, &key);
 	number = bpf_map_lookup_elem(&pending, &index);
@@ -274,14 +260,23 @@ static __always_inline int held_put(struct emit_space *space, u32 results)
 {
 	u64 key = bpf_get_current_pid_tgid();
 	u32 index = key & (PENDING_ENTRIES - 1), *number = bpf_map_lookup_elem(&pending, &index);
+	struct emit_space *earlier;
 
 	if (!number)
 		return -1;
 	space->record.reserved = results;
 	space->record.header.flags |= EVENT_RESULT;
-	/* Of several in one call the last is kept. */
-	if (!bpf_map_update_elem(&held, &key, space, BPF_EXIST))
-		return 0;
+	earlier = bpf_map_lookup_elem(&held, &key);
+	if (earlier) {
+		/* Of several in one call the last is kept. One of another call is there where that call's end was not seen, because its
+		 * program went, or another tool's came to the same function, in between.
+		 */
+		if (earlier->record.header.event != space->record.header.event || earlier->record.num[NUM_CALL] != space->record.num[NUM_CALL]) {
+			earlier->record.header.flags |= EVENT_AT_ONCE;
+			emit_write(earlier);
+		}
+		return bpf_map_update_elem(&held, &key, space, BPF_EXIST) ? -1 : 0;
+	}
 	if (bpf_map_update_elem(&held, &key, space, BPF_NOEXIST)) {
 		count(CNT_HELD_FULL);
 		return -1;
@@ -351,13 +346,7 @@ __noinline int report(u32 slot)
 		flags |= EVENT_RESULT | EVENT_AT_ONCE | EVENT_ASYNC;
 	if (flags) {
 		space->record.header.flags = s->flags | flags;
-		emit_write(space, 0);
+		emit_write(space);
 	}
 	return 0;
-}
-
-__noinline int emit_record(u32 slot, u32 to_telemetry)
-{
-	emit_build(slot);
-	return emit_built(slot, to_telemetry);
 }

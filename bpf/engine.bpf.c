@@ -434,7 +434,7 @@ __noinline int names_add(u32 slot, u64 exec_id)
 /* Of all processes that the acting one descends from now. -1: not all of them are known. */
 __noinline int names_load(u32 slot)
 {
-	struct task_struct *task = (void *)bpf_get_current_task(), *parent;
+	struct task_struct *task = (void *)bpf_get_current_task();
 	struct scratch *s = scratch_at(slot);
 	u32 i, bit = 1U << STR_ANCESTORS;
 
@@ -450,16 +450,15 @@ __noinline int names_load(u32 slot)
 		struct process_record *record;
 		u32 pid;
 
-		parent = BPF_CORE_READ(task, real_parent, group_leader);
-		pid = BPF_CORE_READ(parent, tgid);
-		if (parent == task || !pid) {
+		task = read_parent(task);
+		if (!task) {
 			s->names_status = 0;
 			return 0;
 		}
+		pid = BPF_CORE_READ(task, tgid);
 		record = bpf_map_lookup_elem(&processes, &pid);
 		if (!record || names_add(slot, record->exec_id))
 			return -1;
-		task = parent;
 	}
 	return -1;
 }

@@ -36,11 +36,8 @@ u64 mount_of(u64 dentry);
 /* The same where the whole file system is mounted, not a part of it. */
 u64 mount_of_whole(u64 dentry);
 
-int emit_record(u32 slot, u32 to_telemetry);
-
-/* Puts the record of the event together in emit_spaces[slot]; its size. Writes what is there, or its loss. */
+/* Puts the record of the event together in emit_spaces[slot]; its size. */
 int emit_build(u32 slot);
-int emit_built(u32 slot, u32 to_telemetry);
 
 /* Reports a decision: now, or when the system call returns. */
 int report(u32 slot);
@@ -328,11 +325,20 @@ static __always_inline u64 address_of(struct scratch *s, const void *pointer)
 	return *(volatile u64 *)&s->walk_dentry;
 }
 
-/* The registers of the current system call. */
+/* The registers of the current system call: those of its table. */
 static __always_inline void set_call_arguments(struct scratch *s)
 {
 	struct pt_regs *regs = read_user_regs();
 
+	if (read_compat()) {
+		set_num(s, NUM_CALL_ARG0, (u32)BPF_CORE_READ(regs, bx));
+		set_num(s, NUM_CALL_ARG1, (u32)BPF_CORE_READ(regs, cx));
+		set_num(s, NUM_CALL_ARG2, (u32)BPF_CORE_READ(regs, dx));
+		set_num(s, NUM_CALL_ARG3, (u32)BPF_CORE_READ(regs, si));
+		set_num(s, NUM_CALL_ARG4, (u32)BPF_CORE_READ(regs, di));
+		set_num(s, NUM_CALL_ARG5, (u32)BPF_CORE_READ(regs, bp));
+		return;
+	}
 	set_num(s, NUM_CALL_ARG0, BPF_CORE_READ(regs, di));
 	set_num(s, NUM_CALL_ARG1, BPF_CORE_READ(regs, si));
 	set_num(s, NUM_CALL_ARG2, BPF_CORE_READ(regs, dx));

@@ -387,6 +387,9 @@ struct bpf_iter__task {
 };
 
 struct pt_regs { /* x86-64 */
+	unsigned long bp;
+	unsigned long bx;
+	unsigned long cx;
 	unsigned long r10;
 	unsigned long r9;
 	unsigned long r8;

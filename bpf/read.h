@@ -31,6 +31,14 @@ static __always_inline u64 read_caps(const struct cred *cred)
 	return caps;
 }
 
+/* The process that a process was started by, or was given to when that ended; NULL at the end of the chain. */
+static __always_inline struct task_struct *read_parent(struct task_struct *leader)
+{
+	struct task_struct *parent = BPF_CORE_READ(leader, real_parent, group_leader);
+
+	return parent == leader || !BPF_CORE_READ(parent, tgid) ? NULL : parent;
+}
+
 static __always_inline u64 read_cgroup(struct task_struct *task)
 {
 	return BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
@@ -45,6 +53,14 @@ static __always_inline struct pt_regs *read_user_regs(void)
 		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	task = (void *)bpf_get_current_task();
 	return BPF_CORE_READ(task, stack) + THREAD_SIZE - SIZEOF_PT_REGS;
+}
+
+/* Whether the current system call is one of the 32-bit table, whatever the program is: `int $0x80` works in 64-bit ones too. */
+static __always_inline bool read_compat(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
 }
 
 #define NO_CALL (~0ULL)
@@ -64,7 +80,7 @@ static __always_inline u64 read_call(void)
 	number = BPF_CORE_READ(regs, orig_ax);
 	if ((s64)number < 0)
 		return NO_CALL;
-	if (BPF_CORE_READ(task, thread_info.status) & TS_COMPAT)
+	if (read_compat())
 		return (u32)number | CALL_COMPAT;
 	return (u32)number & ~X32_SYSCALL_BIT;
 }

@@ -145,8 +145,8 @@ CAPABILITIES: Final = {"cap_sys_admin": 21, "cap_perfmon": 38, "cap_bpf": 39}
 class Features(msgspec.Struct, frozen=True):
     """What a kernel offers.
 
-    `functions`: parameters' types by function, for every `bpf_lsm_*`, `security_*`, `__x64_sys_*`, `do_fil*`, `ksys_setsid` and
-    `btf_trace_*` (these without parameters). `cgroup2`: where the hierarchy is mounted.
+    `functions`: parameters' types by function, for every `bpf_lsm_*`, `security_*`, `__x64_sys_*`, `__ia32_*`, `do_fil*`, `ksys_setsid`
+    and `btf_trace_*` (these without parameters). `cgroup2`: where the hierarchy is mounted.
     """
 
     probes: Mapping[str, Probe]
@@ -201,7 +201,7 @@ def probe() -> Features:
         with KernelBtf() as btf:
             probes["kernel_btf"] = Probe(Answer.YES, "/sys/kernel/btf/vmlinux")
             known: dict[str, libbpf.Function] = {}
-            for prefix in ("bpf_lsm_", "security_", _syscall_prefix(), "do_fil", "ksys_setsid"):
+            for prefix in ("bpf_lsm_", "security_", _syscall_prefix(), "__ia32_", "do_fil", "ksys_setsid"):
                 known |= btf.functions(prefix)
             functions = {name: function.parameters for name, function in known.items()}
             functions |= dict.fromkeys(btf.typedefs("btf_trace_"), ())

@@ -67,8 +67,12 @@ def _tracepoint(name: str, *events: str) -> Row:
     return Row(name, (Variant(f"{name}__process"),), events, Kind.TRACEPOINT, tracking=True, essential=True)
 
 
-def _return(call: str, *events: str) -> Row:
-    return Row(f"call:{call}", (Variant(f"{call}__call"),), events, Kind.RETURN, function=_SYSCALL + call)
+def _return(call: str, *events: str, prefix32: str = "__ia32_sys_") -> tuple[Row, Row]:
+    """The ends of a call of the 64-bit table and of the 32-bit one, where the kernel has that."""
+    return (
+        Row(f"call:{call}", (Variant(f"{call}__call"),), events, Kind.RETURN, function=_SYSCALL + call),
+        Row(f"call32:{call}", (Variant(f"{call}__call32"),), events, Kind.RETURN, function=prefix32 + call, optional=True),
+    )
 
 
 def _function(name: str, *events: str, instead_of: str = "") -> Row:
@@ -84,6 +88,7 @@ def _result(calls: str, *events: str) -> tuple[Row, ...]:
 
 # x86-64; the return sensors name these functions in bpf/calls.bpf.c.
 _SYSCALL: Final = "__x64_sys_"
+_COMPAT: Final = "__ia32_compat_sys_"
 
 PROGRAMS: Final = (
     _tracepoint("sched_process_fork"),
@@ -159,28 +164,28 @@ PROGRAMS: Final = (
     _hook("uring_sqpoll", "system", 0, "kernel.io_uring"),
     # v6.0 (2a5840124009); before, an io_uring command passes no hook.
     _hook("uring_cmd", "system", 1, "kernel.io_uring", optional=True),
-    _return("execve", "process.exec_failed"),
-    _return("execveat", "process.exec_failed"),
+    *_return("execve", "process.exec_failed", prefix32=_COMPAT),
+    *_return("execveat", "process.exec_failed", prefix32=_COMPAT),
     _function("do_filp_open", "file.open_failed"),
     # v6.19: its new name.
     _function("do_file_open", "file.open_failed", instead_of="fn:do_filp_open"),
-    _return("dup", "file.dup"),
-    _return("dup2", "file.dup"),
-    _return("dup3", "file.dup"),
-    _return("ptrace", "process.trace"),
-    _return("unshare", "process.unshare"),
-    _return("setns", "process.setns"),
-    _return("prctl", "process.prctl"),
-    _return("capset", "process.capset"),
-    _return("chroot", "process.chroot"),
-    _return("chdir", "process.chdir"),
-    _return("fchdir", "process.chdir"),
+    *_return("dup", "file.dup"),
+    *_return("dup2", "file.dup"),
+    *_return("dup3", "file.dup"),
+    *_return("ptrace", "process.trace", prefix32=_COMPAT),
+    *_return("unshare", "process.unshare"),
+    *_return("setns", "process.setns"),
+    *_return("prctl", "process.prctl"),
+    *_return("capset", "process.capset"),
+    *_return("chroot", "process.chroot"),
+    *_return("chdir", "process.chdir"),
+    *_return("fchdir", "process.chdir"),
     # Of __x64_sys_setsid no kernel has type information.
     _function("ksys_setsid", "process.setsid"),
-    _return("io_uring_setup", "kernel.io_uring_setup"),
-    _return("memfd_create", "kernel.memfd"),
-    _return("userfaultfd", "kernel.userfaultfd"),
-    _return("fsconfig", "kernel.fsconfig"),
+    *_return("io_uring_setup", "kernel.io_uring_setup"),
+    *_return("memfd_create", "kernel.memfd"),
+    *_return("userfaultfd", "kernel.userfaultfd"),
+    *_return("fsconfig", "kernel.fsconfig"),
     *_result("open openat openat2 creat open_by_handle_at", "file.open"),
     *_result("clone clone3 fork vfork", "process.fork"),
     *_result("socket socketpair", "net.create"),

@@ -117,8 +117,19 @@ static int do_connect_wait(void)
 	return error;
 }
 
-/* dup-over FD WHAT...: WHAT, a pipe or an address and port connected to, becomes descriptor FD; FD is then as it was before */
-static int do_dup_over(void)
+/* A call of the 32-bit table, from a 64-bit process: its result, or -1 and errno */
+static int call32(long number, long first, long second, long third, long fourth)
+{
+	long result;
+
+	__asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(first), "c"(second), "d"(third), "S"(fourth)
+			 : "memory", "cc", "r8", "r9", "r10", "r11");
+	errno = (int)result < 0 ? -(int)result : 0;
+	return (int)result < 0 ? -1 : (int)result;
+}
+
+/* WHAT, a pipe or an address and port connected to, becomes descriptor FD; FD is then as it was before */
+static int dup_over(int by_call32)
 {
 	int to = number(arg(0)), ends[2], saved = dup(to);
 
@@ -127,7 +138,7 @@ static int do_dup_over(void)
 			wrong("pipe");
 	} else
 		ends[0] = connected(arg(1), arg(2));
-	int result = dup2(ends[0], to), error = errno;
+	int result = by_call32 ? call32(63, ends[0], to, 0, 0) : dup2(ends[0], to), error = errno;
 
 	if (saved >= 0)
 		dup2(saved, to);
@@ -135,8 +146,15 @@ static int do_dup_over(void)
 	return report(result);
 }
 
+/* dup-over FD WHAT..., dup-over-compat FD WHAT... */
+static int do_dup_over(void) { return dup_over(0); }
+static int do_dup_over_compat(void) { return dup_over(1); }
+
 /* ptrace-request NUMBER: of a process that is not traced, so it fails */
 static int do_ptrace_request(void) { return report(ptrace(number(arg(0)), getppid(), NULL, NULL)); }
+
+/* ptrace-compat NUMBER: the same by the 32-bit call */
+static int do_ptrace_compat(void) { return report(call32(26, number(arg(0)), getppid(), 0, 0)); }
 
 static int do_symlinkat(void) { return report(symlinkat(arg(0), need_fd(open(arg(1), O_PATH | O_DIRECTORY), arg(1)), arg(2))); }
 static int do_linkat(void)
@@ -170,16 +188,11 @@ static int do_overlay_copy(void)
 static int do_open_compat(void)
 {
 	char *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
-	long result;
 
 	if (low == MAP_FAILED)
 		wrong("mmap");
 	snprintf(low, 4096, "%s", arg(0));
-	__asm__ volatile("int $0x80" : "=a"(result) : "a"(295L), "b"((long)AT_FDCWD), "c"(low), "d"((long)O_RDONLY), "S"(0L)
-			 : "memory", "cc", "r8", "r9", "r10", "r11");
-	result = (int)result;
-	errno = result < 0 ? -result : 0;
-	return report_fd(result);
+	return report_fd(call32(295, AT_FDCWD, (long)low, O_RDONLY, 0));
 }
 
 /* linger ACT...: this process is still there until its standard input ends */
@@ -286,7 +299,7 @@ static int do_open_list(void)
 const struct act falco_acts[] = {
 	{"below", do_below}, {"below-as", do_below_as}, {"become", do_become}, {"chdir", do_chdir}, {"linger", do_linger},
 	{"on-tty", do_on_tty},
-	{"without-cap", do_without_cap}, {"connect-wait", do_connect_wait}, {"dup-over", do_dup_over}, {"ptrace-request", do_ptrace_request},
+	{"without-cap", do_without_cap}, {"connect-wait", do_connect_wait}, {"dup-over", do_dup_over}, {"dup-over-compat", do_dup_over_compat}, {"ptrace-compat", do_ptrace_compat}, {"ptrace-request", do_ptrace_request},
 	{"symlinkat", do_symlinkat}, {"linkat", do_linkat}, {"overlay-copy", do_overlay_copy}, {"open-compat", do_open_compat},
 	{"swap", do_swap}, {"open-list", do_open_list}, {NULL, NULL},
 };
