@@ -83,8 +83,7 @@ def of_line(line: Line) -> FalcoAlert:
         case Alert():
             return _alert(line)
         case LossLine():
-            text = f"{DROP_RULE}. {line.lost} system calls dropped in last second."
-            return _internal(line, DROP_RULE, "Debug", text, _drops(line))
+            return _internal(line, DROP_RULE, "Debug", f"{DROP_RULE}: {line.message}", _drops(line))
         case StatusLine(status="reload-failed"):
             return _internal(line, RELOAD_RULE, "Critical", f"{RELOAD_RULE}: {line.message}", {})
         case StatusLine():

@@ -94,7 +94,7 @@ def test_a_loss_is_falcos_message_of_drops() -> None:
     found = json.loads(encode(of_line(LOSS)))
     assert list(found) == ["hostname", "output", "output_fields", "priority", "rule", "source", "time"]
     assert found["rule"] == "Falco internal: syscall event drop"
-    assert found["output"] == "Falco internal: syscall event drop. 9 system calls dropped in last second."
+    assert found["output"] == "Falco internal: syscall event drop: 9 records were lost"
     assert (found["priority"], found["source"], found["time"]) == ("Debug", "internal", "2025-11-24T16:00:00.5Z")
     assert found["output_fields"] == {
         "ebpf_enabled": "1", "n_drops": "9", "n_drops_buffer_clone_fork_exit": "1", "n_drops_buffer_close_exit": "0",
@@ -104,7 +104,7 @@ def test_a_loss_is_falcos_message_of_drops() -> None:
     }  # fmt: skip
     assert list(found["output_fields"]) == sorted(found["output_fields"])
     text = form(of_line(LOSS), as_text=True)
-    assert text.startswith("16:00:00.500000000: Debug Falco internal: syscall event drop. 9 system calls dropped in last second. (ebpf_en")
+    assert text.startswith("16:00:00.500000000: Debug Falco internal: syscall event drop: 9 records were lost (ebpf_en")
     assert text.endswith('n_drops_page_faults="0" n_drops_scratch_map="0")')
 
 
