@@ -1160,14 +1160,9 @@ __noinline int decide(u32 slot)
 	head = (void *)first;
 	s->features = head->header.features;
 	s->n_groups = head->header.n_groups;
+	/* The first leaf that says something sets error and first with the action; of the verdicts only n_groups are looked at. */
 	s->action = ACTION_NONE;
-	s->first = 0;
-	s->error = 0;
 	s->report = 0;
-	/* Cleared in one go: with a `continue` in the loop clang 14 lets the back edge fall through, which 5.10 refuses
-	 * ("back-edge from insn 510 to 511").
-	 */
-	__builtin_memset(s->verdict, 0, sizeof(s->verdict));
 	node = decide_root(s, first, 0);
 	if (node < IMAGE_PAGE_WORDS)
 		node = diagram_fast(slot, node);
@@ -1183,12 +1178,13 @@ __noinline int decide(u32 slot)
 		if (leaf)
 			decide_leaf(s, head, leaf);
 	}
+	if (!s->report && s->action < ACTION_DENY)
+		return 0;
 	if (s->flags & EVENT_ORIGIN) {
 		s->report &= ~REPORT_DECISION;
 		s->action = ACTION_NONE;
+		s->error = 0;
 	}
-	if (!s->report && s->action < ACTION_DENY)
-		return 0;
 	if (s->report)
 		report(slot);
 	if (s->action < ACTION_DENY) {

@@ -19,9 +19,7 @@ static __always_inline u64 access_of(unsigned int mode, unsigned int flags)
 	if (flags & O_TRUNC)
 		access |= ACCESS_TRUNCATE;
 	if (flags & O_CREAT)
-		access |= ACCESS_CREATE;
-	if (mode & FMODE_CREATED)
-		access |= ACCESS_CREATED;
+		access |= ACCESS_CREATE | (mode & FMODE_CREATED ? ACCESS_CREATED : 0);
 	return access;
 }
 
@@ -64,7 +62,7 @@ int BPF_PROG(file_open__file, struct file *file, int ret)
 	set_num(s, NUM_FILE_FLAGS, file->f_flags);
 	set_num(s, NUM_FILE_ACCESS, access_of(file->f_mode, file->f_flags));
 	error = decide(slot);
-	if (!error && s->features & IMAGE_DETAILS && !(s->report & (REPORT_SUCCESS | REPORT_FAILURE)) &&
+	if (s->features & IMAGE_DETAILS && !error && !(s->report & (REPORT_SUCCESS | REPORT_FAILURE)) &&
 	    file->f_path.mnt->mnt_root != file->f_path.dentry->d_sb->s_root)
 		decide_origin(s, slot);
 	scratch_give(s);
