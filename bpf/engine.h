@@ -239,13 +239,14 @@ static __always_inline bool record_load(struct scratch *s, const struct concern 
 	return record_fresh(&s->record, generation);
 }
 
-/* Starts an event: takes a scratch and the subject. NULL: nothing concerns it. */
+/* Starts an event: takes a scratch and the subject. NULL: nothing concerns it, or it is refused; event_refused tells. */
 static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
 {
 	u64 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32;
 	struct concern *concern = concern_of(tgid);
 	struct scratch *s;
 
+	*slot = 0;
 	if (!concern || subject_unconcerned(concern, event, generation, tgid))
 		return NULL;
 	s = scratch_take(slot);
@@ -262,7 +263,14 @@ static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
 		return s;
 	}
 	scratch_give(s);
+	*slot = 0;
 	return NULL;
+}
+
+/* What a hook returns for which event_begin gave NULL: `slot` then holds the errno of a refusal, or 0. */
+static __always_inline int event_refused(u32 slot)
+{
+	return deny_value(slot);
 }
 
 /* Whether a record may be held for the current task. */

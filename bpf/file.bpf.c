@@ -57,7 +57,7 @@ int BPF_PROG(file_open__file, struct file *file, int ret)
 	HONOUR(ret);
 	s = event_begin(EV_FILE_OPEN, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_file(s, file);
 	set_num(s, NUM_FILE_FLAGS, file->f_flags);
 	set_num(s, NUM_FILE_ACCESS, access_of(file->f_mode, file->f_flags));
@@ -80,7 +80,7 @@ int BPF_PROG(file_permission__file, struct file *file, int mask, int ret)
 	HONOUR(ret);
 	s = event_begin(EV_FILE_PERMISSION, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_file(s, file);
 	if (mask & MAY_READ)
 		access |= ACCESS_READ;
@@ -100,7 +100,7 @@ static __always_inline int mmap_event(struct file *file, unsigned long prot, uns
 
 	s = event_begin(EV_FILE_MMAP, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_file(s, file);
 	set_num(s, NUM_FILE_PROT, prot);
 	set_num(s, NUM_FILE_MAP_SHARED, (flags & 0xf) == MAP_SHARED || (flags & 0xf) == MAP_SHARED_VALIDATE);
@@ -138,7 +138,7 @@ int BPF_PROG(file_mprotect__file, struct vm_area_struct *vma, unsigned long reqp
 		return 0;
 	s = event_begin(EV_FILE_MPROTECT, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	shared = !!(vma->vm_flags & VM_SHARED);
 	set_file(s, file);
 	set_num(s, NUM_FILE_PROT, prot);
@@ -164,7 +164,7 @@ int BPF_PROG(path_mknod__file, const struct path *dir, struct dentry *dentry, un
 	HONOUR(ret);
 	s = event_begin(EV_FILE_CREATE, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_name(s, dir, dentry);
 	set_num(s, NUM_FILE_MODE, mode);
 	return event_end(s, slot);
@@ -179,7 +179,7 @@ int BPF_PROG(path_mkdir__file, const struct path *dir, struct dentry *dentry, un
 	HONOUR(ret);
 	s = event_begin(EV_FILE_MKDIR, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_name(s, dir, dentry);
 	set_num(s, NUM_FILE_MODE, mode);
 	return event_end(s, slot);
@@ -194,7 +194,7 @@ int BPF_PROG(path_rmdir__file, const struct path *dir, struct dentry *dentry, in
 	HONOUR(ret);
 	s = event_begin(EV_FILE_RMDIR, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_name(s, dir, dentry);
 	return event_end(s, slot);
 }
@@ -208,7 +208,7 @@ int BPF_PROG(path_unlink__file, const struct path *dir, struct dentry *dentry, i
 	HONOUR(ret);
 	s = event_begin(EV_FILE_UNLINK, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_name(s, dir, dentry);
 	return event_end(s, slot);
 }
@@ -222,7 +222,7 @@ int BPF_PROG(path_symlink__file, const struct path *dir, struct dentry *dentry, 
 	HONOUR(ret);
 	s = event_begin(EV_FILE_SYMLINK, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_name(s, dir, dentry);
 	set_kernel_string(s, STR_LINK_TARGET, old_name);
 	return event_end(s, slot);
@@ -237,7 +237,7 @@ int BPF_PROG(path_link__file, struct dentry *old_dentry, const struct path *new_
 	HONOUR(ret);
 	s = event_begin(EV_FILE_LINK, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	/* Both names lie on one mount, or the call fails with EXDEV later. */
 	set_name(s, new_dir, old_dentry);
 	set_path(s, 1, new_dentry, BPF_CORE_READ(new_dir, mnt));
@@ -253,7 +253,7 @@ static __always_inline int rename_event(const struct path *old_dir, struct dentr
 
 	s = event_begin(EV_FILE_RENAME, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_name(s, old_dir, old_dentry);
 	set_path(s, 1, new_dentry, BPF_CORE_READ(new_dir, mnt));
 	replaced = BPF_CORE_READ(new_dentry, d_inode);
@@ -301,7 +301,7 @@ int BPF_PROG(path_chmod__file, const struct path *path, unsigned short mode, int
 	HONOUR(ret);
 	s = begin_at(EV_FILE_CHMOD, path, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_num(s, NUM_FILE_MODE, mode);
 	return event_end(s, slot);
 }
@@ -315,7 +315,7 @@ int BPF_PROG(path_chown__file, const struct path *path, u64 uid, u64 gid, int re
 	HONOUR(ret);
 	s = begin_at(EV_FILE_CHOWN, path, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	if ((u32)uid != (u32)-1)
 		set_num(s, NUM_FILE_UID, (u32)uid);
 	if ((u32)gid != (u32)-1)
@@ -347,7 +347,7 @@ static __always_inline int setattr_event(struct dentry *dentry, struct iattr *at
 		return 0;
 	s = begin_without_mount(EV_FILE_CHOWN, dentry, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	if (valid & ATTR_UID)
 		set_num(s, NUM_FILE_UID, BPF_CORE_READ(attr, ia_uid.val));
 	if (valid & ATTR_GID)
@@ -379,7 +379,7 @@ int BPF_PROG(path_truncate__file, const struct path *path, int ret)
 	HONOUR(ret);
 	s = begin_at(EV_FILE_TRUNCATE, path, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	return event_end(s, slot);
 }
 
@@ -393,7 +393,7 @@ int BPF_PROG(file_truncate__file, struct file *file, int ret)
 	HONOUR(ret);
 	s = event_begin(EV_FILE_TRUNCATE, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_file(s, file);
 	return event_end(s, slot);
 }
@@ -405,7 +405,7 @@ static __always_inline int xattr_event(struct dentry *dentry, const char *name)
 
 	s = begin_without_mount(EV_FILE_SETXATTR, dentry, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_kernel_string(s, STR_XATTR_NAME, name);
 	return event_end(s, slot);
 }
@@ -448,7 +448,7 @@ static __always_inline int inode_event(u32 event, struct dentry *dentry, u32 mod
 
 	s = begin_without_mount(event, dentry, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	if (mode)
 		set_num(s, NUM_FILE_MODE, mode);
 	return event_end(s, slot);
@@ -498,7 +498,7 @@ int BPF_PROG(inode_symlink__file, struct inode *dir, struct dentry *dentry, cons
 	HONOUR(ret);
 	s = begin_without_mount(EV_FILE_SYMLINK, dentry, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_kernel_string(s, STR_LINK_TARGET, old_name);
 	return event_end(s, slot);
 }
@@ -510,7 +510,7 @@ static __always_inline int inode_two_names(u32 event, struct dentry *old_dentry,
 
 	s = begin_without_mount(event, old_dentry, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_path(s, 1, new_dentry, (void *)s->mount[0]);
 	return event_end(s, slot);
 }

@@ -11,7 +11,7 @@ static __always_inline int ipc_event(u32 event, struct kern_ipc_perm *perm)
 
 	s = event_begin(event, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_num(s, NUM_IPC_ID, BPF_CORE_READ(perm, id));
 	set_num(s, NUM_TARGET_UID, BPF_CORE_READ(perm, uid.val));
 	return event_end(s, slot);

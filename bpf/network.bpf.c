@@ -157,7 +157,7 @@ int BPF_PROG(socket_create__network, int family, int type, int protocol, int ker
 		return 0;
 	s = event_begin(EV_NET_CREATE, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_num(s, NUM_NET_FAMILY, family);
 	set_num(s, NUM_NET_TYPE, type & 0xf);
 	set_num(s, NUM_NET_PROTOCOL, protocol);
@@ -173,7 +173,7 @@ int BPF_PROG(socket_bind__network, struct socket *socket, struct sockaddr *addre
 	HONOUR(ret);
 	s = event_begin(EV_NET_BIND, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_socket(s, socket);
 	set_address(s, address, length, LOCAL, inet_unspecified(socket)); /* inet_bind */
 	return event_end(s, slot);
@@ -188,7 +188,7 @@ int BPF_PROG(socket_listen__network, struct socket *socket, int backlog, int ret
 	HONOUR(ret);
 	s = event_begin(EV_NET_LISTEN, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_socket(s, socket);
 	set_socket_local(s, socket);
 	return event_end(s, slot);
@@ -203,7 +203,7 @@ int BPF_PROG(socket_connect__network, struct socket *socket, struct sockaddr *ad
 	HONOUR(ret);
 	s = event_begin(EV_NET_CONNECT, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_socket(s, socket);
 	set_socket_local(s, socket);
 	set_address(s, address, length, PEER, 0); /* AF_UNSPEC: an end of the connection, to nowhere */
@@ -219,7 +219,7 @@ int BPF_PROG(socket_accept__network, struct socket *socket, struct socket *new, 
 	HONOUR(ret);
 	s = event_begin(EV_NET_ACCEPT, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_socket(s, socket);
 	set_socket_local(s, socket);
 	return event_end(s, slot);
@@ -235,7 +235,7 @@ int BPF_PROG(socket_sendmsg__network, struct socket *socket, struct msghdr *mess
 	HONOUR(ret);
 	s = event_begin(EV_NET_SEND, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_socket(s, socket);
 	set_socket_local(s, socket);
 	name = message->msg_name;

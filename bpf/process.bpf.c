@@ -152,7 +152,7 @@ int BPF_PROG(bprm_check_security__process, struct linux_binprm *bprm, int ret)
 	HONOUR(ret);
 	s = event_begin(EV_PROCESS_EXEC, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_file(s, bprm->file);
 	set_num(s, NUM_FILE_ACCESS, ACCESS_EXEC);
 	return event_end(s, slot);
@@ -192,7 +192,7 @@ int BPF_PROG(task_alloc__process, struct task_struct *task, unsigned long clone_
 	HONOUR(ret);
 	s = event_begin(EV_PROCESS_FORK, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_num(s, NUM_CLONE_FLAGS, clone_flags);
 	set_num(s, NUM_FORK_LIVE, live_tasks());
 	return event_end(s, slot);
@@ -216,7 +216,7 @@ int BPF_PROG(task_kill__process, struct task_struct *target, void *info, int sig
 	HONOUR(ret);
 	s = event_begin(EV_PROCESS_SIGNAL, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_target(s, target);
 	set_num(s, NUM_SIGNAL, sig);
 	return event_end(s, slot);
@@ -231,7 +231,7 @@ int BPF_PROG(ptrace_access_check__process, struct task_struct *child, unsigned i
 	HONOUR(ret);
 	s = event_begin(EV_PROCESS_PTRACE, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_target(s, child);
 	set_num(s, NUM_PTRACE_MODE, mode);
 	return event_end(s, slot);
@@ -246,7 +246,7 @@ int BPF_PROG(ptrace_traceme__process, struct task_struct *parent, int ret)
 	HONOUR(ret);
 	s = event_begin(EV_PROCESS_PTRACE, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	/* The parent becomes the tracer: the acting process offers itself. */
 	set_num(s, NUM_TARGET_PID, s->record.pid);
 	set_num(s, NUM_TARGET_UID, s->record.uid);
@@ -263,7 +263,7 @@ int BPF_PROG(task_fix_setuid__process, struct cred *new, const struct cred *old,
 	HONOUR(ret);
 	s = event_begin(EV_PROCESS_SETUID, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_num(s, NUM_SET_UID, new->euid.val);
 	return event_end(s, slot);
 }
@@ -277,7 +277,7 @@ int BPF_PROG(task_fix_setgid__process, struct cred *new, const struct cred *old,
 	HONOUR(ret);
 	s = event_begin(EV_PROCESS_SETGID, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_num(s, NUM_SET_GID, new->egid.val);
 	return event_end(s, slot);
 }
@@ -292,7 +292,7 @@ static __always_inline int setns_event(struct pt_regs *regs)
 
 	s = event_begin(EV_KERNEL_SETNS, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_num(s, NUM_NS_FLAGS, (u32)BPF_CORE_READ(regs, si));
 	return event_end(s, slot);
 }
@@ -322,7 +322,7 @@ int BPF_PROG(capable__process, const struct cred *cred, struct user_namespace *n
 	HONOUR(ret);
 	s = event_begin(EV_PROCESS_CAPABLE, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_num(s, NUM_CAPABILITY, cap);
 	return event_end(s, slot);
 }

@@ -50,7 +50,7 @@ int BPF_PROG(kernel_read_file__system, struct file *file, int id, bool contents,
 		return 0;
 	s = event_begin(event, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	if (file)
 		set_file(s, file);
 	return event_end(s, slot);
@@ -67,7 +67,7 @@ int BPF_PROG(kernel_load_data__system, int id, bool contents, int ret)
 		return 0;
 	s = event_begin(event, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	return event_end(s, slot);
 }
 
@@ -80,7 +80,7 @@ int BPF_PROG(kernel_module_request__system, char *name, int ret)
 	HONOUR(ret);
 	s = event_begin(EV_KERNEL_MODULE, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_kernel_string(s, STR_MODULE_NAME, name);
 	return event_end(s, slot);
 }
@@ -96,7 +96,7 @@ static __always_inline int bpf_event(int command)
 		return 0;
 	s = event_begin(EV_KERNEL_BPF, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_num(s, NUM_BPF_CMD, command);
 	return event_end(s, slot);
 }
@@ -125,7 +125,7 @@ static __always_inline int plain_event(u32 event)
 
 	s = event_begin(event, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	return event_end(s, slot);
 }
 
@@ -158,7 +158,7 @@ int BPF_PROG(sb_mount__system, const char *source, const struct path *path, cons
 	HONOUR(ret);
 	s = event_begin(EV_KERNEL_MOUNT, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_mount_point(s, path);
 	set_kernel_string(s, STR_MOUNT_SOURCE, source);
 	set_kernel_string(s, STR_FILE_FSTYPE, type);
@@ -175,7 +175,7 @@ int BPF_PROG(move_mount__system, const struct path *from, const struct path *to,
 	HONOUR(ret);
 	s = event_begin(EV_KERNEL_MOUNT, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_mount_point(s, to);
 	return event_end(s, slot);
 }
@@ -190,7 +190,7 @@ int BPF_PROG(sb_remount__system, struct super_block *sb, void *options, int ret)
 	HONOUR(ret);
 	s = event_begin(EV_KERNEL_MOUNT, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	root = BPF_CORE_READ(sb, s_root);
 	set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(sb, s_type, name));
 	set_path(s, 0, root, (void *)mount_of((u64)root));
@@ -206,7 +206,7 @@ int BPF_PROG(sb_umount__system, struct vfsmount *mount, int flags, int ret)
 	HONOUR(ret);
 	s = event_begin(EV_KERNEL_UMOUNT, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_path(s, 0, BPF_CORE_READ(mount, mnt_root), mount);
 	set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(mount, mnt_sb, s_type, name));
 	return event_end(s, slot);
@@ -221,7 +221,7 @@ int BPF_PROG(sb_pivotroot__system, const struct path *old_path, const struct pat
 	HONOUR(ret);
 	s = event_begin(EV_KERNEL_PIVOT_ROOT, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_mount_point(s, old_path);
 	set_path(s, 1, BPF_CORE_READ(new_path, dentry), BPF_CORE_READ(new_path, mnt));
 	return event_end(s, slot);
@@ -241,7 +241,7 @@ static __always_inline int io_uring_event(u64 operation)
 
 	s = event_begin(EV_KERNEL_IO_URING, &slot);
 	if (!s)
-		return 0;
+		return event_refused(slot);
 	set_num(s, NUM_IO_URING_OP, operation);
 	return event_end(s, slot);
 }
