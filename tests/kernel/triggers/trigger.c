@@ -1153,15 +1153,16 @@ static const struct act acts[] = {
 	{"fsmount", do_fsmount}, {"umount", do_umount}, {"in-mount-ns", do_in_mount_ns}, {"in-bare-ns", do_in_bare_ns}, {"via-bind", do_via_bind},
 	{"via-overlay", do_via_overlay}, {"after-rename", do_after_rename},
 	{"mount-umount", do_after_mount_umount}, {"pivot-root", do_pivot_root}, {"userns", do_userns}, {"userns-clone", do_userns_clone},
-	{"unshare-uts", do_unshare_net}, {"setns", do_setns}, {"uring-setup", do_uring_setup}, {"uring-sqpoll", do_uring_sqpoll},
+	{"unshare-uts", do_unshare_net}, {"setns", do_setns}, {"uring-setup", do_uring_setup}, {"uring-sqpoll", do_uring_sqpoll}, {NULL, NULL},
 };
+
+static const struct act *const tables[] = {acts, falco_acts, file_acts, network_acts, process_acts, NULL};
 
 static int do_list(void)
 {
-	for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++)
-		puts(acts[i].name);
-	for (const struct act *act = falco_acts; act->name; act++)
-		puts(act->name);
+	for (const struct act *const *table = tables; *table; table++)
+		for (const struct act *act = *table; act->name; act++)
+			puts(act->name);
 	return 0;
 }
 
@@ -1171,16 +1172,12 @@ int dispatch(char **argv)
 		errno = EINVAL;
 		wrong("no act named");
 	}
-	for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++)
-		if (!strcmp(acts[i].name, argv[0])) {
-			args = argv + 1;
-			return acts[i].act();
-		}
-	for (const struct act *act = falco_acts; act->name; act++)
-		if (!strcmp(act->name, argv[0])) {
-			args = argv + 1;
-			return act->act();
-		}
+	for (const struct act *const *table = tables; *table; table++)
+		for (const struct act *act = *table; act->name; act++)
+			if (!strcmp(act->name, argv[0])) {
+				args = argv + 1;
+				return act->act();
+			}
 	errno = EINVAL;
 	wrong(argv[0]);
 	return EXIT_WRONG;

@@ -15,7 +15,8 @@ struct act {
 };
 
 extern char **environ, **args;
-extern const struct act falco_acts[];   /* of falco.c, up to one without a name */
+/* The acts of the other files, each up to one without a name. */
+extern const struct act falco_acts[], file_acts[], network_acts[], process_acts[];
 
 void wrong(const char *what);
 int report(long result);
