@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* From a dentry and a mount to the path that the object's mount namespace calls it: up to the namespace's root, not to a chroot.
+/* From a dentry and a mount to the path that the acting task's mount namespace calls the object: up to the namespace's root, not to a chroot.
+ * A mount that is in no namespace (detached, or not attached yet) or in another one says nothing of that: the object is named by a mount of
+ * the task's own namespace that holds it, and is uncertain where there is none.
  *
  * Two ways to read the same members: where the kernel has the kfunc bpf_rdonly_cast, direct loads (the JIT guards them); before
  * that, probe reads. Walks go in chunks, each a call of a global function that the verifier checks once, so any depth up to
@@ -90,16 +92,33 @@ static __always_inline void path_read_mount(u64 vfsmount, u64 *parent_vfsmount, 
 	*parent_vfsmount = parent + bpf_core_field_offset(struct mount, mnt);
 }
 
+static __always_inline u64 path_mount_namespace(u64 vfsmount)
+{
+	u64 address = vfsmount - bpf_core_field_offset(struct mount, mnt);
+
+	if (have_rdonly_cast)
+		return (u64)path_mount(address)->mnt_ns;
+	return (u64)BPF_CORE_READ((struct mount *)address, mnt_ns);
+}
+
 /* MNT_NS_INTERNAL is an error pointer. */
 static __always_inline bool path_mount_internal(u64 vfsmount)
 {
-	u64 address = vfsmount - bpf_core_field_offset(struct mount, mnt), ns;
+	return path_mount_namespace(vfsmount) >= (u64)-4095;
+}
 
-	if (have_rdonly_cast)
-		ns = (u64)path_mount(address)->mnt_ns;
-	else
-		ns = (u64)BPF_CORE_READ((struct mount *)address, mnt_ns);
-	return ns >= (u64)-4095;
+/* The mount namespace of the acting task; 0 of one that is ending and has left it. */
+static __always_inline u64 path_namespace(void)
+{
+	if (have_task_btf) {
+		struct task_struct *task = bpf_get_current_task_btf();
+
+		return (u64)task->nsproxy->mnt_ns;
+	} else {
+		struct task_struct *task = (void *)bpf_get_current_task();
+
+		return (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
+	}
 }
 
 /* The followed identities that a dentry's inode belongs to. The key is put together in the scratch: stack is short here. */
@@ -143,7 +162,7 @@ static __always_inline bool path_steps(struct scratch *s)
 			m = path_mount(mount - offset);
 			above = (u64)m->mnt_parent + offset;
 			if (above == mount)
-				return (u64)m->mnt_ns < (u64)-4095; /* see path_mount_internal */
+				return (u64)m->mnt_ns == path_namespace();
 			dentry = (u64)m->mnt_mountpoint;
 			mount = above;
 			root = (u64)path_vfsmount(mount)->mnt_root;
@@ -306,13 +325,44 @@ static __always_inline u64 path_objects_start(struct scratch *s, u32 which)
 	return alias ? alias : dentry;
 }
 
+/* The walk of path_resolve. */
+__noinline int path_walk(u32 slot, u32 which)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 end = which ? AREA_NEW_PATH_END : AREA_PATH_END, i;
+	int status = PATH_UNCERTAIN;
+
+	if (!s)
+		return PATH_UNCERTAIN;
+	s->walk_dentry = s->dentry[which & 1];
+	s->walk_mount = s->mount[which & 1];
+	s->walk_offset = end;
+	s->walk_limit = end - ABI_PATH_MAX;
+	if (!s->walk_mount)
+		return PATH_UNCERTAIN;
+	for (i = 0; i < PATH_CHUNKS; i++) {
+		status = path_walk_chunk(slot);
+		if (status != PATH_GOING)
+			break;
+	}
+	return status;
+}
+
+/* Whether the walk has ended at the root of something else than the namespace that paths are told in. */
+static __always_inline bool path_foreign(struct scratch *s)
+{
+	u64 ns = path_mount_namespace(s->walk_mount);
+
+	return ns < (u64)-4095 && ns != (s->mnt_ns ? s->mnt_ns : path_namespace());
+}
+
 __noinline int path_resolve(u32 slot, u32 which)
 {
 	struct scratch *s = scratch_at(slot);
 	u32 str = which ? STR_FILE_NEW_PATH : STR_FILE_PATH;
 	u32 object = which ? NUM_NEW_OBJECT : NUM_FILE_OBJECT;
 	u32 end = which ? AREA_NEW_PATH_END : AREA_PATH_END;
-	int status = PATH_UNCERTAIN, objects = PATH_DONE;
+	int status, objects = PATH_DONE;
 	u32 i;
 
 	if (!s || s->str_tried & (1U << str))
@@ -330,16 +380,10 @@ __noinline int path_resolve(u32 slot, u32 which)
 				break;
 		}
 	}
-	s->walk_dentry = s->dentry[which & 1];
-	s->walk_mount = s->mount[which & 1];
-	s->walk_offset = end;
-	s->walk_limit = end - ABI_PATH_MAX;
-	if (s->walk_mount) {
-		for (i = 0; i < PATH_CHUNKS; i++) {
-			status = path_walk_chunk(slot);
-			if (status != PATH_GOING)
-				break;
-		}
+	status = path_walk(slot, which);
+	if (status == PATH_DONE && path_foreign(s)) {
+		s->mount[which & 1] = mount_in(s->dentry[which & 1], s->mnt_ns ? s->mnt_ns : path_namespace());
+		status = s->mount[which & 1] ? path_walk(slot, which) : PATH_UNCERTAIN;
 	}
 	set_num(s, object, s->walk_objects);
 	if (objects != PATH_DONE)
@@ -369,7 +413,7 @@ __noinline int path_resolve(u32 slot, u32 which)
 	return 0;
 }
 
-#define MOUNTS_TRIED 32
+#define MOUNTS_TRIED 256
 #define LEVELS_TRIED 64
 
 /* Whether a dentry is `root` or lies below it. */
@@ -391,32 +435,36 @@ __noinline int dentry_below(u64 dentry, u64 root)
 }
 
 /* A bind mount of another folder does not hold the dentry. Kernels differ in whether the oldest or the newest mount comes first. */
-__noinline u64 mount_of(u64 dentry)
+__noinline u64 mount_in(u64 dentry, u64 mnt_ns)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	u64 wanted = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
 	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
 	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root), root;
 	u32 i;
 
+	if (!mnt_ns)
+		return 0;
 	for (i = 0; i < MOUNTS_TRIED; i++) {
 		if (!mount)
 			return 0;
-		root = (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root);
-
-		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted && (root == whole || dentry_below(dentry, root)))
-			return mount + bpf_core_field_offset(struct mount, mnt);
+		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == mnt_ns) {
+			root = (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root);
+			if (root == whole || dentry_below(dentry, root))
+				return mount + bpf_core_field_offset(struct mount, mnt);
+		}
 		mount = compat_next_mount((u64)sb, mount);
 	}
 	return 0;
 }
 
+__noinline u64 mount_of(u64 dentry)
+{
+	return mount_in(dentry, path_namespace());
+}
+
 __noinline u64 mount_of_whole(u64 dentry)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	u64 wanted = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
 	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
-	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root);
+	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root), wanted = path_namespace();
 	u32 i;
 
 	for (i = 0; i < MOUNTS_TRIED; i++) {

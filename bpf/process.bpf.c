@@ -2,25 +2,36 @@
 /* Processes: their records, and the events process.*. */
 #include "engine.h"
 
+/* A new process without a record, because its parent has none or there is no room: whatever an earlier process with its pid has left goes, and
+ * the first hook makes a record from the task.
+ */
+static __always_inline int forget(u32 tgid)
+{
+	bpf_map_delete_elem(&processes, &tgid);
+	record_changed(tgid);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(sched_process_fork__process, struct task_struct *parent, struct task_struct *child)
 {
 	u32 tgid = BPF_CORE_READ(child, tgid), parent_tgid = BPF_CORE_READ(parent, tgid);
 	struct process_record *record, copy;
 	struct exec_image *image;
-	u64 version;
+	u64 version, own_version;
 
 	if (tgid != BPF_CORE_READ(child, pid))
 		return 0;
+	own_version = record_version(tgid) + 1; /* after the change below */
 	record = bpf_map_lookup_elem(&processes, &parent_tgid);
 	if (!record)
-		return 0;
+		return forget(tgid);
 	version = record_version(parent_tgid);
 	copy = *record;
 	barrier();
 	image = bpf_map_lookup_elem(&images, &copy.exec_id);
-	if (!image)
-		return 0;
+	if (!image || copy.start_time != BPF_CORE_READ(parent, group_leader, start_boottime))
+		return forget(tgid);
 	__sync_fetch_and_add(&image->refs, 1);
 	copy.pid = tgid;
 	copy.ppid = BPF_CORE_READ(child, real_parent, tgid);
@@ -36,9 +47,10 @@ int BPF_PROG(sched_process_fork__process, struct task_struct *parent, struct tas
 	if (bpf_map_update_elem(&processes, &tgid, &copy, BPF_ANY)) {
 		__sync_fetch_and_add(&image->refs, -1);
 		count(CNT_RECORD_FAILED);
-		copy.generation = 0;
+		return forget(tgid);
 	}
-	record_changed(tgid, copy.flags & RECORD_DEPENDS_IDS || !copy.generation ? 0 : concern_word(copy.concern) | concern_tag(copy.generation, tgid));
+	record_changed(tgid);
+	concern_publish(&copy, own_version, tgid);
 	return 0;
 }
 
@@ -51,18 +63,22 @@ int BPF_PROG(sched_process_exec__process, struct task_struct *task, int old_pid,
 	u64 old_id = record ? record->exec_id : 0;
 	struct scratch *s = scratch_take(&slot);
 
-	if (!s) {
-		/* No memory to look at the new program: the record goes, and the next hook makes one from the task. */
-		bpf_map_delete_elem(&processes, &tgid);
-		record_changed(tgid, 0);
+	if (!s || record_exec(slot, old_id)) {
+		/* No memory to look at the new program, or to keep it. The record stays, without a program: the next hook makes one from the
+		 * task, and knows that the lineage is not whole.
+		 */
 		count(CNT_RECORD_FAILED);
+		if (record) {
+			*(volatile u32 *)&record->generation = 0;
+			record->exec_id = 0;
+			image_release(old_id);
+		}
+		record_changed(tgid);
+		if (s)
+			scratch_give(s, slot);
 		return 0;
 	}
-	if (record_exec(slot, old_id)) {
-		bpf_map_delete_elem(&processes, &tgid);
-		record_changed(tgid, 0);
-	}
-	scratch_give(s);
+	scratch_give(s, slot);
 	if (!image_concerns(EV_PROCESS_EXECUTED))
 		return 0;
 	s = event_begin(EV_PROCESS_EXECUTED, &slot);
@@ -99,7 +115,7 @@ int BPF_PROG(sched_process_exit__process, struct task_struct *task)
 	id = record->exec_id;
 	if (!bpf_map_delete_elem(&processes, &tgid))
 		image_release(id);
-	record_changed(tgid, 0);
+	record_changed(tgid);
 	return 0;
 }
 
@@ -116,30 +132,37 @@ int BPF_PROG(cgroup_attach_task__process, struct cgroup *to, const char *path, s
 		if (threadgroup)
 			record->cgroup = BPF_CORE_READ(to, kn, id);
 	}
-	record_changed(tgid, 0);
+	record_changed(tgid);
 	return 0;
 }
 
-/* Processes older than the agent. */
+/* Processes older than the agent. Run twice: where a child has a smaller pid than its parent, its parent is known the second time only. */
 SEC("iter/task")
 int seed_tasks(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
+	struct process_record *record;
+	u32 slot, tgid, ppid;
 	struct scratch *s;
-	u32 slot, tgid;
 
 	if (!task)
 		return 0;
 	tgid = BPF_CORE_READ(task, tgid);
-	if (BPF_CORE_READ(task, pid) != tgid || bpf_map_lookup_elem(&processes, &tgid))
+	if (BPF_CORE_READ(task, pid) != tgid)
 		return 0;
+	record = bpf_map_lookup_elem(&processes, &tgid);
+	if (record) {
+		ppid = BPF_CORE_READ(task, real_parent, tgid);
+		record_adopt(record->exec_id, ppid, 1);
+		return 0;
+	}
 	s = scratch_take(&slot);
 	if (!s)
 		return 0;
 	s->features = 0;
 	s->kernfs = (u64)task;
 	record_create(slot);
-	scratch_give(s);
+	scratch_give(s, slot);
 	return 0;
 }
 

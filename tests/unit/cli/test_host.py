@@ -54,7 +54,7 @@ def policy(tmp_path: Path) -> Path:
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeKernel:
     made = FakeKernel()
-    monkeypatch.setattr(host, "kernel", lambda: made)
+    monkeypatch.setattr(host, "kernel", lambda *_: made)
     monkeypatch.setattr("bpfence.agent.generations.STATE_DIR", tmp_path / "state")
     monkeypatch.setattr("bpfence.agent.privileges.drop", lambda **_: None)
     return made
