@@ -75,8 +75,10 @@ def test_lockdown(text: str, answer: Answer) -> None:
     ("models", "build", "answer", "detail"),
     [
         ("none voluntary (full) lazy", "", Answer.NO, "full"), ("full (lazy)", "", Answer.NO, "lazy"),
-        ("none (voluntary) full", "#1 SMP PREEMPT_DYNAMIC Debian", Answer.YES, "voluntary"), ("(none) voluntary full", "", Answer.YES, "none"),
-        (None, "#1 SMP Debian 5.10.223-1", Answer.YES, "a kernel without preemption"), ("", "#1 SMP PREEMPT_RT", Answer.NO, "full"),
+        ("none (voluntary) full", "#1 SMP PREEMPT_DYNAMIC Debian", Answer.YES, "voluntary"),
+        ("(none) voluntary full", "", Answer.YES, "none"),
+        (None, "#1 SMP Debian 5.10.223-1", Answer.YES, "a kernel without preemption"),
+        ("", "#1 SMP PREEMPT_RT", Answer.NO, "full"),
         (None, "#1 SMP PREEMPT_DYNAMIC Debian 6.1", Answer.UNKNOWN, "chosen at boot, and debugfs cannot be read"),
     ],
 )  # fmt: skip
