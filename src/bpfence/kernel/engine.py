@@ -13,6 +13,7 @@ this version made is adopted on restart; another version's enforces on until our
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -220,7 +221,7 @@ class Engine:
             self._pins.remove_own()
             return False
         self._links = self._pins.links()
-        self._programs = {name: libbpf.program_of(link) for name, link in self._links.items()}
+        self._programs = _programs(self._links)
         self._attach_asked = self._swapped = True
         self.adopted = True
         return True
@@ -332,7 +333,8 @@ class Engine:
                 if self._pins:
                     self._pins.remove_link(program)
                 os.close(self._links.pop(program))
-                os.close(self._programs.pop(program))
+                if program in self._programs:
+                    os.close(self._programs.pop(program))
             return tuple(gone)
 
     def _put_calls(self, staying: Collection[str] | None = None) -> None:
@@ -668,17 +670,22 @@ def _inspect(folder: Path, instance: str, all_instances: tuple[str, ...]) -> Sta
 
 
 def _pinned_skips(folder: Path, instance: str) -> dict[str, int]:
+    links = pinned_links(folder, instance)
+    programs = _programs(links)
+    try:
+        found = {name: libbpf.misses(program) for name, program in programs.items()}
+    finally:
+        for fd in (*links.values(), *programs.values()):
+            os.close(fd)
+    return {name: number for name, number in found.items() if number}
+
+
+def _programs(links: Mapping[str, int]) -> dict[str, int]:
+    """Descriptors of the programs of links, by name; nothing where we may not have them (without CAP_SYS_ADMIN)."""
     found = {}
-    for name, link in pinned_links(folder, instance).items():
-        try:
-            program = libbpf.program_of(link)
-        finally:
-            os.close(link)
-        try:
-            if number := libbpf.misses(program):
-                found[name] = number
-        finally:
-            os.close(program)
+    for name, link in links.items():
+        with contextlib.suppress(KernelError):
+            found[name] = libbpf.program_of(link)
     return found
 
 
