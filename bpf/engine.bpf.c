@@ -1060,9 +1060,9 @@ __noinline int subject_compute(u32 slot)
 		concern |= match_word(s->generation, at) | (u64)match_word(s->generation, at + 1) << 32;
 		enforcing |= match_word(s->generation, at + 2) | (u64)match_word(s->generation, at + 3) << 32;
 	}
-	if (s->flags & CAUSE_TABLE << EVENT_CAUSES_SHIFT) /* of what a row that is not to be trusted says, the strictest */
-		concern |= match_wide(s->generation, offsetof(struct image_header, enforcing_all) / 4);
-	s->record.concern = concern;
+	if (s->flags & CAUSE_TABLE << EVENT_CAUSES_SHIFT) /* a row that is not to be trusted: the strictest that any says */
+		enforcing |= match_wide(s->generation, offsetof(struct image_header, enforcing_all) / 4);
+	s->record.concern = concern | enforcing;
 	s->record.enforcing = enforcing;
 	s->record.flags = (s->record.flags & RECORD_FROM_ITER) | s->flags >> EVENT_CAUSES_SHIFT << RECORD_CAUSES_SHIFT;
 	if (s->features & IMAGE_SUBJECT_IDS)
