@@ -39,10 +39,7 @@ int image_release(u64 exec_id);
 int record_adopt(u64 exec_id, u32 ppid, u32 whole);
 int arguments_load(u64 exec_id);
 
-/* A mount (struct vfsmount) in a mount namespace, or that of the acting task, through which a dentry can be seen; 0: none among the first
- * MOUNTS_TRIED.
- */
-u64 mount_in(u64 dentry, u64 mnt_ns);
+/* A mount (struct vfsmount) in the namespace of the acting task through which a dentry can be seen; 0: none among the first MOUNTS_TRIED. */
 u64 mount_of(u64 dentry);
 
 /* The same where the whole file system is mounted, not a part of it. */

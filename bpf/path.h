@@ -110,15 +110,9 @@ static __always_inline bool path_mount_internal(u64 vfsmount)
 /* The mount namespace of the acting task; 0 of one that is ending and has left it. */
 static __always_inline u64 path_namespace(void)
 {
-	if (have_task_btf) {
-		struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = (void *)bpf_get_current_task();
 
-		return (u64)task->nsproxy->mnt_ns;
-	} else {
-		struct task_struct *task = (void *)bpf_get_current_task();
-
-		return (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
-	}
+	return (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
 }
 
 /* The followed identities that a dentry's inode belongs to. The key is put together in the scratch: stack is short here. */
@@ -162,7 +156,7 @@ static __always_inline bool path_steps(struct scratch *s)
 			m = path_mount(mount - offset);
 			above = (u64)m->mnt_parent + offset;
 			if (above == mount)
-				return (u64)m->mnt_ns == path_namespace();
+				return m->mnt_ns == bpf_get_current_task_btf()->nsproxy->mnt_ns;
 			dentry = (u64)m->mnt_mountpoint;
 			mount = above;
 			root = (u64)path_vfsmount(mount)->mnt_root;
@@ -325,15 +319,72 @@ static __always_inline u64 path_objects_start(struct scratch *s, u32 which)
 	return alias ? alias : dentry;
 }
 
-/* The walk of path_resolve. */
-__noinline int path_walk(u32 slot, u32 which)
+#define MOUNT_LEVELS 32
+#define MOUNT_STEPS 512 /* mounts, and MOUNT_LEVELS up from the dentry to see whether one holds it */
+
+/* Whether the mount (not the vfsmount) in s->walk_mount is one of the namespace that paths are told in and holds a dentry; s->walk_dentry is
+ * where the way up from that stands, 0: not begun. Calls nothing: where a record is put together it is the eighth call ("the call stack of 8
+ * frames is too deep").
+ */
+__noinline int path_mount_chunk(u32 slot, u64 dentry)
 {
+	u64 ns = path_namespace(), root, at, parent;
 	struct scratch *s = scratch_at(slot);
-	u32 end = which ? AREA_NEW_PATH_END : AREA_PATH_END, i;
-	int status = PATH_UNCERTAIN;
+	struct mount *mount;
+	u32 i;
 
 	if (!s)
 		return PATH_UNCERTAIN;
+	if (s->mnt_ns)
+		ns = s->mnt_ns;
+	mount = (void *)s->walk_mount;
+	if (!ns || (u64)BPF_CORE_READ(mount, mnt_ns) != ns)
+		return PATH_UNCERTAIN;
+	root = (u64)BPF_CORE_READ(mount, mnt.mnt_root);
+	at = s->walk_dentry ? s->walk_dentry : dentry;
+	for (i = 0; i < MOUNT_LEVELS; i++) {
+		if (at == root)
+			return PATH_DONE;
+		parent = (u64)BPF_CORE_READ((struct dentry *)at, d_parent);
+		if (!parent || parent == at)
+			return PATH_UNCERTAIN;
+		at = parent;
+	}
+	s->walk_dentry = at;
+	return PATH_GOING;
+}
+
+/* The vfsmount of the namespace that paths are told in through which a dentry can be seen; 0: none. */
+static __always_inline u64 path_mount_own(struct scratch *s, u32 slot, u64 dentry)
+{
+	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
+	int status;
+	u32 i;
+
+	s->walk_mount = compat_first_mount(sb);
+	s->walk_dentry = 0;
+	for (i = 0; i < MOUNT_STEPS; i++) {
+		u64 mount = *(volatile u64 *)&s->walk_mount;
+
+		if (!mount)
+			return 0;
+		status = path_mount_chunk(slot, dentry);
+		if (status == PATH_DONE)
+			return mount + bpf_core_field_offset(struct mount, mnt);
+		if (status == PATH_GOING)
+			continue;
+		s->walk_dentry = 0;
+		*(volatile u64 *)&s->walk_mount = compat_next_mount((u64)sb, mount);
+	}
+	return 0;
+}
+
+/* The walk of path_resolve. */
+static __always_inline int path_walk(struct scratch *s, u32 slot, u32 which)
+{
+	u32 end = which ? AREA_NEW_PATH_END : AREA_PATH_END, i;
+	int status = PATH_UNCERTAIN;
+
 	s->walk_dentry = s->dentry[which & 1];
 	s->walk_mount = s->mount[which & 1];
 	s->walk_offset = end;
@@ -380,10 +431,10 @@ __noinline int path_resolve(u32 slot, u32 which)
 				break;
 		}
 	}
-	status = path_walk(slot, which);
+	status = path_walk(s, slot, which);
 	if (status == PATH_DONE && path_foreign(s)) {
-		s->mount[which & 1] = mount_in(s->dentry[which & 1], s->mnt_ns ? s->mnt_ns : path_namespace());
-		status = s->mount[which & 1] ? path_walk(slot, which) : PATH_UNCERTAIN;
+		s->mount[which & 1] = path_mount_own(s, slot, s->dentry[which & 1]);
+		status = s->mount[which & 1] ? path_walk(s, slot, which) : PATH_UNCERTAIN;
 	}
 	set_num(s, object, s->walk_objects);
 	if (objects != PATH_DONE)
@@ -413,7 +464,7 @@ __noinline int path_resolve(u32 slot, u32 which)
 	return 0;
 }
 
-#define MOUNTS_TRIED 256
+#define MOUNTS_TRIED 128
 #define LEVELS_TRIED 64
 
 /* Whether a dentry is `root` or lies below it. */
@@ -435,30 +486,22 @@ __noinline int dentry_below(u64 dentry, u64 root)
 }
 
 /* A bind mount of another folder does not hold the dentry. Kernels differ in whether the oldest or the newest mount comes first. */
-__noinline u64 mount_in(u64 dentry, u64 mnt_ns)
+__noinline u64 mount_of(u64 dentry)
 {
 	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
-	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root), root;
+	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root), wanted = path_namespace(), root;
 	u32 i;
 
-	if (!mnt_ns)
-		return 0;
 	for (i = 0; i < MOUNTS_TRIED; i++) {
-		if (!mount)
+		if (!mount || !wanted)
 			return 0;
-		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == mnt_ns) {
-			root = (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root);
-			if (root == whole || dentry_below(dentry, root))
-				return mount + bpf_core_field_offset(struct mount, mnt);
-		}
+		root = (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root);
+
+		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted && (root == whole || dentry_below(dentry, root)))
+			return mount + bpf_core_field_offset(struct mount, mnt);
 		mount = compat_next_mount((u64)sb, mount);
 	}
 	return 0;
-}
-
-__noinline u64 mount_of(u64 dentry)
-{
-	return mount_in(dentry, path_namespace());
 }
 
 __noinline u64 mount_of_whole(u64 dentry)
@@ -468,7 +511,7 @@ __noinline u64 mount_of_whole(u64 dentry)
 	u32 i;
 
 	for (i = 0; i < MOUNTS_TRIED; i++) {
-		if (!mount)
+		if (!mount || !wanted)
 			return 0;
 		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted && (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root) == whole)
 			return mount + bpf_core_field_offset(struct mount, mnt);
