@@ -92,8 +92,8 @@ __noinline int emit_strings(u32 slot)
 		return 0;
 	space->record.str_present = 0;
 	numbers_load(slot);
-	path_resolve(slot, 0);
-	path_resolve(slot, 1);
+	path_named(slot, 0);
+	path_named(slot, 1);
 	string_load(slot, STR_FILE_FSTYPE);
 	used = emit_string(slot, STR_FILE_PATH, used);
 	used = emit_string(slot, STR_FILE_NEW_PATH, used);

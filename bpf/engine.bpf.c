@@ -14,6 +14,20 @@ const volatile u32 have_task_btf = 0;
 const volatile u32 have_task_pt_regs = 0;
 const volatile u32 first_spare = 0;
 
+/* ---- memory ---- */
+
+__noinline int scratch_another(void)
+{
+	u32 spare = bpf_get_smp_processor_id() * SCRATCH_OWN + 1;
+
+	if (scratch_lock(spare))
+		return spare;
+	if (bpf_map_pop_elem(&spares, &spare))
+		return 0;
+	count(CNT_SPARE_TAKEN);
+	return spare;
+}
+
 /* ---- strings ---- */
 
 /* 8 levels of the cgroup path, upwards. */
@@ -198,10 +212,6 @@ __noinline int string_load(u32 slot, u32 str)
 
 	if (!s)
 		return 0;
-	if (str == STR_FILE_PATH)
-		return path_resolve(slot, 0);
-	if (str == STR_FILE_NEW_PATH)
-		return path_resolve(slot, 1);
 	if (str == STR_FILE_FSTYPE) {
 		load_fstype(s);
 		return 0;
@@ -475,18 +485,24 @@ __noinline int names_load(u32 slot)
 	return -1;
 }
 
+/* Whatever way a string comes into the scratch. */
+static __always_inline void text_load(u32 slot, u32 str)
+{
+	if (str == STR_FILE_PATH || str == STR_FILE_NEW_PATH)
+		path_named(slot, str == STR_FILE_NEW_PATH);
+	else if (str == STR_PROCESS_CWD)
+		cwd_load(slot);
+	else
+		string_load(slot, str);
+}
+
 static __always_inline u32 class_string(struct scratch *s, u32 slot, u32 str, u32 ref, u32 start)
 {
 	u32 bit;
 
 	str &= ABI_STR_SLOTS - 1;
 	bit = 1U << str;
-	if (str == STR_FILE_PATH)
-		path_resolve(slot, 0);
-	else if (str == STR_PROCESS_CWD)
-		cwd_load(slot);
-	else
-		string_load(slot, str);
+	text_load(slot, str);
 	if (s->str_uncertain & bit)
 		return CLASS_UNCERTAIN;
 	if (!(s->str_present & bit))
@@ -532,10 +548,8 @@ static __always_inline void class_prepare(struct scratch *s, u32 slot, u32 num)
 		string_load(slot, STR_FILE_TEXT);
 	if (num == NUM_PROCESS_CAPS || (num >= NUM_FILE_MODE && num <= NUM_FILE_DELETED))
 		numbers_load(slot);
-	if (num == NUM_FILE_OBJECT || num == NUM_FILE_MEMFD)
-		path_resolve(slot, 0);
-	else if (num == NUM_NEW_OBJECT)
-		path_resolve(slot, 1);
+	if (num == NUM_FILE_OBJECT || num == NUM_FILE_MEMFD || num == NUM_NEW_OBJECT)
+		path_named(slot, num == NUM_NEW_OBJECT);
 }
 
 /* CAUSE_* of a dimension that is uncertain. */
@@ -587,7 +601,7 @@ __noinline int class_of(u32 slot, u32 dim)
 	if (kind == DIM_PRESENT && num >= ABI_NUM_SLOTS) {
 		u32 str = (num - ABI_NUM_SLOTS) & (ABI_STR_SLOTS - 1);
 
-		string_load(slot, str);
+		text_load(slot, str);
 		if (!(s->str_uncertain & (1U << str)))
 			class = s->str_present & (1U << str) ? 2 : CLASS_NONE;
 		goto out;
@@ -1041,12 +1055,13 @@ __noinline int lineage_load(u32 slot)
 __noinline int subject_compute(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
-	u64 concern = 0, enforcing = 0;
 	u32 group;
 
 	if (!s)
 		return 0;
 	count(CNT_SUBJECT_COMPUTED);
+	s->record.concern = 0;
+	s->record.enforcing = 0;
 	if (match_word(s->generation, offsetof(struct image_header, lineage_dfa) / 4))
 		lineage_load(slot);
 	for (group = 0; group < ABI_MAX_GROUPS; group++) {
@@ -1057,13 +1072,12 @@ __noinline int subject_compute(u32 slot)
 		row = diagram_walk(s, slot, match_word(s->generation, offsetof(struct image_header, subject_root) / 4 + group));
 		s->record.subject[group] = row;
 		at = match_word(s->generation, offsetof(struct image_header, concern_ref) / 4 + group) + IMAGE_CONCERN_WORDS * row;
-		concern |= match_word(s->generation, at) | (u64)match_word(s->generation, at + 1) << 32;
-		enforcing |= match_word(s->generation, at + 2) | (u64)match_word(s->generation, at + 3) << 32;
+		s->record.concern |= match_wide(s->generation, at);
+		s->record.enforcing |= match_wide(s->generation, at + 2);
 	}
 	if (s->flags & CAUSE_TABLE << EVENT_CAUSES_SHIFT) /* a row that is not to be trusted: the strictest that any says */
-		enforcing |= match_wide(s->generation, offsetof(struct image_header, enforcing_all) / 4);
-	s->record.concern = concern | enforcing;
-	s->record.enforcing = enforcing;
+		s->record.enforcing |= match_wide(s->generation, offsetof(struct image_header, enforcing_all) / 4);
+	s->record.concern |= s->record.enforcing;
 	s->record.flags = (s->record.flags & RECORD_FROM_ITER) | s->flags >> EVENT_CAUSES_SHIFT << RECORD_CAUSES_SHIFT;
 	if (s->features & IMAGE_SUBJECT_IDS)
 		s->record.flags |= RECORD_DEPENDS_IDS;
@@ -1086,16 +1100,49 @@ static __always_inline int scratch_generation(struct scratch *s)
 	return 0;
 }
 
+/* Keeps the subject in the record of the process, and what hooks may know without it. `version`: the one that it was computed at. */
+__noinline int subject_store(u32 slot, u64 version)
+{
+	struct scratch *s = scratch_at(slot);
+	struct process_record *record;
+	u32 tgid;
+
+	if (!s)
+		return 0;
+	tgid = s->record.pid;
+	record = bpf_map_lookup_elem(&processes, &tgid);
+	if (!record || record->exec_id != s->record.exec_id)
+		return 0;
+	/* A move to another cgroup meanwhile: the next event computes it again. One that comes from here on changes the version once more, so that
+	 * the word published below is void; and the record is compared with the cgroup whenever it is used.
+	 */
+	if (record_version(tgid) != version)
+		return 0;
+	*(volatile u32 *)&record->generation = 0;
+	record_changed(tgid);
+	record->uid = s->record.uid;
+	record->gid = s->record.gid;
+	record->cgroup = s->record.cgroup;
+	record->flags = s->record.flags;
+	record->concern = s->record.concern;
+	record->enforcing = s->record.enforcing;
+	__builtin_memcpy(record->subject, s->record.subject, sizeof(record->subject));
+	barrier();
+	*(volatile u32 *)&record->generation = s->generation;
+	record_changed(tgid);
+	concern_publish(&s->record, version + 2, tgid);
+	return 0;
+}
+
 /* What the record says of the subject holds only for these ids, this cgroup and this generation. Storing a new subject is safe
  * only where no other thread of the process can hold other ids: a single-threaded process; the others compute it each time.
  */
 static __always_inline void subject_refresh(struct scratch *s, u32 slot, u64 version)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	struct process_record *record;
 	u64 cgroup = bpf_get_current_cgroup_id();
 	bool same_subject;
-	u32 uid, gid, tgid;
+	u32 uid, gid;
 
 	read_ids(&uid, &gid);
 	same_subject = s->record.uid == uid && s->record.gid == gid && s->record.cgroup == cgroup;
@@ -1106,30 +1153,24 @@ static __always_inline void subject_refresh(struct scratch *s, u32 slot, u64 ver
 	set_num(s, NUM_PROCESS_UID, uid);
 	set_num(s, NUM_PROCESS_GID, gid);
 	subject_compute(slot);
-	if (!s->has_record || (!same_subject && BPF_CORE_READ(task, signal, nr_threads) != 1))
-		return;
-	tgid = s->record.pid;
-	record = bpf_map_lookup_elem(&processes, &tgid);
-	if (!record || record->exec_id != s->record.exec_id)
-		return;
-	/* A move to another cgroup meanwhile: the next event computes it again. One that comes from here on changes the version once more, so that
-	 * the word published below is void; and the record is compared with the cgroup whenever it is used.
-	 */
-	if (record_version(tgid) != version)
-		return;
-	*(volatile u32 *)&record->generation = 0;
-	record_changed(tgid);
-	record->uid = uid;
-	record->gid = gid;
-	record->cgroup = cgroup;
-	record->flags = s->record.flags;
-	record->concern = s->record.concern;
-	record->enforcing = s->record.enforcing;
-	__builtin_memcpy(record->subject, s->record.subject, sizeof(record->subject));
-	barrier();
-	*(volatile u32 *)&record->generation = s->generation;
-	record_changed(tgid);
-	concern_publish(&s->record, version + 2, tgid);
+	if (s->has_record && (same_subject || BPF_CORE_READ(task, signal, nr_threads) == 1))
+		subject_store(slot, version);
+}
+
+__noinline u64 start_time_probed(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, group_leader, start_boottime);
+}
+
+__noinline int concern_again(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+
+	if (s)
+		concern_publish(&s->record, s->record_version, s->record.pid);
+	return 0;
 }
 
 /* The record of the acting process; none that an earlier process with its pid has left. */

@@ -14,6 +14,12 @@
 #define SUBJECT_CONCERNED 1 /* a rule may concern the event */
 #define SUBJECT_REFUSED 2   /* the subject cannot be computed, and an enforcing rule concerned the event when it last could be */
 
+/* Publishes what a record says once more, after another process of these tgids has made the word void. */
+int concern_again(u32 slot);
+
+/* read_start_time by probe reads. */
+u64 start_time_probed(void);
+
 /* Computes the subject of the acting process into the scratch, and into its record. SUBJECT_*. */
 int subject_load(u32 slot, u32 event);
 
@@ -29,8 +35,11 @@ int image_features(void);
 /* Whether any rule of the active image is about the event: for programs that are attached whether or not. */
 int image_concerns(u32 event);
 
-/* Resolves file.path (which 0) or file.new_path (1) of the scratch. PATH_*. */
+/* Resolves file.path (which 0) or file.new_path (1) of the scratch, as the mount tells it that was gone through. */
 int path_resolve(u32 slot, u32 which);
+
+/* The same as the mount namespace of the acting task tells it, where that mount is none of its own. */
+int path_named(u32 slot, u32 which);
 
 /* Gives the acting process, or in an iterator another task, its record and image. 0 or -1. */
 int record_create(u32 slot);
@@ -92,41 +101,38 @@ static __always_inline int deny_value(int error)
 
 extern const volatile u32 first_spare; /* set by the loader */
 
-/* One of the slots that every CPU may take. */
-static __always_inline struct scratch *scratch_spare(u32 *slot)
-{
-	u32 spare = 0;
+/* Takes another slot than the first of the CPU; 0: none is left. */
+int scratch_another(void);
 
-	if (bpf_map_pop_elem(&spares, &spare))
+/* Takes one of the CPU's own slots, or NULL. The add-then-read works without the fetching atomics that only v5.12 has (5ca419f2864a): two
+ * takers who both see 2 both go on to the next slot.
+ */
+static __always_inline struct scratch *scratch_lock(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+
+	if (!s)
 		return NULL;
-	count(CNT_SPARE_TAKEN);
-	*slot = spare;
-	return scratch_at(spare);
+	__sync_fetch_and_add(&s->lock, 1);
+	if (*(volatile u64 *)&s->lock == 1)
+		return s;
+	__sync_fetch_and_add(&s->lock, -1);
+	return NULL;
 }
 
-/* Takes a scratch slot: of the CPU's own where one is free. Programs may be preempted (they run with migration, not preemption, disabled), so
- * its own slots are locked; the add-then-read works without the fetching atomics that only v5.12 has (5ca419f2864a): two takers who both
- * see 2 both go on to the next slot. Where more tasks are preempted in hooks than the CPU has slots, spare ones serve. NULL: none is left.
+/* Takes a scratch slot: of the CPU's own where one is free. Programs may be preempted (they run with migration, not preemption, disabled); where
+ * more tasks are preempted in hooks than the CPU has slots, spare ones serve. NULL: none is left.
  */
 static __always_inline struct scratch *scratch_take(u32 *slot)
 {
-	u64 own = bpf_get_smp_processor_id() * SCRATCH_OWN;
-	u32 i;
+	struct scratch *s;
 
-#pragma unroll
-	for (i = 0; i < SCRATCH_OWN; i++) {
-		struct scratch *s = scratch_at(own + i);
-
-		if (!s)
-			return NULL;
-		__sync_fetch_and_add(&s->lock, 1);
-		if (*(volatile u64 *)&s->lock == 1) {
-			*slot = own + i;
-			return s;
-		}
-		__sync_fetch_and_add(&s->lock, -1);
-	}
-	return scratch_spare(slot);
+	*slot = bpf_get_smp_processor_id() * SCRATCH_OWN;
+	s = scratch_lock(*slot);
+	if (s)
+		return s;
+	*slot = scratch_another();
+	return *slot ? scratch_at(*slot) : NULL;
 }
 
 static __always_inline void scratch_give(struct scratch *s, u32 slot)
@@ -214,11 +220,8 @@ static __always_inline u64 read_start_time(void)
 		struct task_struct *task = bpf_get_current_task_btf();
 
 		return task->group_leader->start_boottime;
-	} else {
-		struct task_struct *task = (void *)bpf_get_current_task();
-
-		return BPF_CORE_READ(task, group_leader, start_boottime);
 	}
+	return start_time_probed();
 }
 
 /* Whether a record is the acting process's and still tells the truth: same generation, and where the subject looks at them, same effective
@@ -255,6 +258,7 @@ static __always_inline void scratch_clear(struct scratch *s, u32 event)
 	s->str_present = 0;
 	s->str_tried = 0;
 	s->str_uncertain = 0;
+	s->foreign = 0;
 	s->small = AREA_SMALL;
 	s->loaded = 0;
 	s->dentry[0] = 0; /* without it the mount and, but for a failed open, the text are not looked at */
@@ -318,7 +322,7 @@ static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
 			set_process(s);
 			return s;
 		}
-		concern_publish(&s->record, s->record_version, tgid); /* another process of these tgids has made the word void */
+		concern_again(*slot);
 	} else {
 		switch (subject_load(*slot, event)) {
 		case SUBJECT_CONCERNED:

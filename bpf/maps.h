@@ -42,6 +42,7 @@ struct scratch {
 	u32 str_present;         /* bit s: str_offset/str_length[s] are valid */
 	u32 str_tried;           /* bit s: no use to try again */
 	u32 str_uncertain;       /* bit s: the value is incomplete */
+	u32 foreign;             /* bit s: the path has been walked on a mount of another namespace, or of none */
 	u32 small;               /* next free byte of the area of short strings */
 	u32 loaded;              /* 1 + the string slot that AREA_LOADED holds */
 	u32 str_offset[ABI_STR_SLOTS];

@@ -354,13 +354,19 @@ __noinline int path_mount_chunk(u32 slot, u64 dentry)
 	return PATH_GOING;
 }
 
-/* The vfsmount of the namespace that paths are told in through which a dentry can be seen; 0: none. */
-static __always_inline u64 path_mount_own(struct scratch *s, u32 slot, u64 dentry)
+/* The vfsmount of the namespace that paths are told in through which the dentry of a path can be seen; 0: none. */
+__noinline u64 path_mount_own(u32 slot, u32 which)
 {
-	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
+	struct scratch *s = scratch_at(slot);
+	struct super_block *sb;
+	u64 dentry;
 	int status;
 	u32 i;
 
+	if (!s)
+		return 0;
+	dentry = s->dentry[which & 1];
+	sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
 	s->walk_mount = compat_first_mount(sb);
 	s->walk_dentry = 0;
 	for (i = 0; i < MOUNT_STEPS; i++) {
@@ -379,31 +385,15 @@ static __always_inline u64 path_mount_own(struct scratch *s, u32 slot, u64 dentr
 	return 0;
 }
 
-/* The walk of path_resolve. */
-static __always_inline int path_walk(struct scratch *s, u32 slot, u32 which)
-{
-	u32 end = which ? AREA_NEW_PATH_END : AREA_PATH_END, i;
-	int status = PATH_UNCERTAIN;
-
-	s->walk_dentry = s->dentry[which & 1];
-	s->walk_mount = s->mount[which & 1];
-	s->walk_offset = end;
-	s->walk_limit = end - ABI_PATH_MAX;
-	if (!s->walk_mount)
-		return PATH_UNCERTAIN;
-	for (i = 0; i < PATH_CHUNKS; i++) {
-		status = path_walk_chunk(slot);
-		if (status != PATH_GOING)
-			break;
-	}
-	return status;
-}
-
 /* Whether the walk has ended at the root of something else than the namespace that paths are told in. */
-static __always_inline bool path_foreign(struct scratch *s)
+__noinline int path_foreign(u32 slot)
 {
-	u64 ns = path_mount_namespace(s->walk_mount);
+	struct scratch *s = scratch_at(slot);
+	u64 ns;
 
+	if (!s)
+		return 0;
+	ns = path_mount_namespace(s->walk_mount);
 	return ns < (u64)-4095 && ns != (s->mnt_ns ? s->mnt_ns : path_namespace());
 }
 
@@ -413,7 +403,7 @@ __noinline int path_resolve(u32 slot, u32 which)
 	u32 str = which ? STR_FILE_NEW_PATH : STR_FILE_PATH;
 	u32 object = which ? NUM_NEW_OBJECT : NUM_FILE_OBJECT;
 	u32 end = which ? AREA_NEW_PATH_END : AREA_PATH_END;
-	int status, objects = PATH_DONE;
+	int status = PATH_UNCERTAIN, objects = PATH_DONE;
 	u32 i;
 
 	if (!s || s->str_tried & (1U << str))
@@ -431,10 +421,20 @@ __noinline int path_resolve(u32 slot, u32 which)
 				break;
 		}
 	}
-	status = path_walk(s, slot, which);
-	if (status == PATH_DONE && path_foreign(s)) {
-		s->mount[which & 1] = path_mount_own(s, slot, s->dentry[which & 1]);
-		status = s->mount[which & 1] ? path_walk(s, slot, which) : PATH_UNCERTAIN;
+	s->walk_dentry = s->dentry[which & 1];
+	s->walk_mount = s->mount[which & 1];
+	s->walk_offset = end;
+	s->walk_limit = end - ABI_PATH_MAX;
+	if (s->walk_mount) {
+		for (i = 0; i < PATH_CHUNKS; i++) {
+			status = path_walk_chunk(slot);
+			if (status != PATH_GOING)
+				break;
+		}
+	}
+	if (status == PATH_DONE && path_foreign(slot)) {
+		s->foreign |= 1U << str;
+		status = PATH_UNCERTAIN;
 	}
 	set_num(s, object, s->walk_objects);
 	if (objects != PATH_DONE)
@@ -461,6 +461,28 @@ __noinline int path_resolve(u32 slot, u32 which)
 		count(CNT_PATH_UNCERTAIN);
 	}
 	set_str(s, str, s->walk_offset, end - s->walk_offset);
+	return 0;
+}
+
+__noinline int path_named(u32 slot, u32 which)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 bit = 1U << (which ? STR_FILE_NEW_PATH : STR_FILE_PATH);
+	u64 mount;
+
+	path_resolve(slot, which);
+	if (!s || !(s->foreign & bit))
+		return 0;
+	s->foreign &= ~bit;
+	mount = path_mount_own(slot, which);
+	if (!mount)
+		return 0;
+	s->mount[which & 1] = mount;
+	s->str_tried &= ~bit;
+	s->str_present &= ~bit;
+	s->str_uncertain &= ~bit;
+	s->flags &= ~(which ? EVENT_NEW_PATH_UNCERTAIN : EVENT_PATH_UNCERTAIN);
+	path_resolve(slot, which);
 	return 0;
 }
 

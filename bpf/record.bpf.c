@@ -69,7 +69,7 @@ static __always_inline struct exec_image *image_collect(struct scratch *s, u32 s
 		return image;
 	set_path(s, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt));
 	s->mnt_ns = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
-	path_resolve(slot, 0);
+	path_named(slot, 0);
 	if (!(s->str_present & (1U << STR_FILE_PATH)))
 		return image;
 	image->exe_ino = BPF_CORE_READ(file, f_inode, i_ino);
