@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # also where a test loads this file by its path
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, or loaded by its path in a test
 
-import bpf_stack
+from tools import bpf_stack
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "bpf"
