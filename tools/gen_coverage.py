@@ -163,10 +163,7 @@ class Coverage:
     def _check(self) -> None:
         for act, way in self.ways():
             self.errors += [f"{act.act}: {way.way}: {problem}" for problem in self._problems(way)]
-        listed = [reference for _, way in self.ways() for reference in way.tests]
-        for attack in self.attacks:
-            if not any(attack.refers(reference) for reference in listed):
-                self.errors.append(f"belongs to no way: {attack}")
+        self.errors += [f"belongs to no way: {attack}" for attack in self.homeless()]
         seen = {way.event for _, way in self.ways() if way.tests}
         self.errors += [f"no way has the event {event.name}" for event in EVENTS if event.deniable and event.name not in seen]
         required = {feature for attack in self.attacks for feature in attack.requires}
@@ -207,6 +204,16 @@ class Coverage:
         for act in self.table.acts:
             for way in act.ways:
                 yield act, way
+
+    def homeless(self) -> list[Attack]:
+        """Attacks that belong to no way."""
+        listed = [reference for _, way in self.ways() for reference in way.tests]
+        return [attack for attack in self.attacks if not any(attack.refers(reference) for reference in listed)]
+
+    def rows_to_begin_with(self) -> list[str]:
+        """For attacks that belong to no way: rows by event, case and act, to be given names and put under their acts."""
+        found: dict[tuple[str, str], None] = {(attack.event, f"{attack.case.name} {attack.step.do[0]}"): None for attack in self.homeless()}
+        return [f'      - {{way: {reference.partition(" ")[2]}, event: {event}, tests: ["{reference}"]}}' for event, reference in found]
 
     def steps(self, way: Way) -> list[Attack]:
         """The attacks that a way refers to."""
@@ -286,6 +293,9 @@ def main() -> int:
     coverage = Coverage(load_table(), load_cases(), load_features())
     for error in coverage.errors:
         print(f"{TABLE.relative_to(ROOT)}: {error}", file=sys.stderr)
+    rows = coverage.rows_to_begin_with()
+    if rows:
+        print("\n".join(["rows to begin with, to be named, joined, and put under their acts:", *rows]), file=sys.stderr)
     if coverage.errors:
         return 1
     text = coverage.page()

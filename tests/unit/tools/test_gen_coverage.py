@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.kernel.cases import Case, load_cases
+from tests.kernel.cases import Case, load_cases, read_yaml
 from tools.gen_coverage import COLUMNS, PAGE, Coverage, Table, load_features, load_table
 
 OPEN = Case(
@@ -99,6 +99,15 @@ def test_an_attack_without_a_row_is_told() -> None:
         "belongs to no way: o #0: open {dir}/a (file.open)",
         "belongs to no way: o #1: openat {dir} a (file.open)",
     ]
+
+
+def test_rows_are_proposed_for_attacks_without_one() -> None:
+    rows = coverage(WAYS[1:]).rows_to_begin_with()
+    assert [row.strip() for row in rows] == [
+        '- {way: open, event: file.open, tests: ["o open"]}',
+        '- {way: openat, event: file.open, tests: ["o openat"]}',
+    ]
+    assert errors([*WAYS[1:], *read_yaml("\n".join(rows))]) == []
 
 
 def test_an_event_without_a_row_is_told() -> None:
