@@ -22,6 +22,7 @@ typedef __s64 s64;
 
 #define EPERM 1
 #define EAGAIN 11
+#define MS_REMOUNT 32
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10

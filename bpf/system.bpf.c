@@ -194,6 +194,8 @@ int BPF_PROG(sb_remount__system, struct super_block *sb, void *options, int ret)
 	root = BPF_CORE_READ(sb, s_root);
 	set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(sb, s_type, name));
 	set_path(s, 0, root, (void *)mount_of((u64)root));
+	/* fsconfig(2) passes no flags: what it asks for is what mount(2) calls MS_REMOUNT. */
+	set_num(s, NUM_MOUNT_FLAGS, MS_REMOUNT);
 	return event_end(s, slot);
 }
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import platform
 import re
+import subprocess
 from pathlib import Path
 
 SYS_IO_URING_SETUP = 425
@@ -30,6 +32,16 @@ def _binary_kernel_feature(path: str) -> str:
     return "yes" if Path(path).exists() else "no"
 
 
+def _preemption() -> str:
+    """Whether a task can be preempted inside the kernel: by the scheduler's mode, else by what the kernel says it was built with."""
+    mode = Path("/sys/kernel/debug/sched/preempt")
+    if not Path("/sys/kernel/debug/sched").exists():
+        subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=False, capture_output=True)
+    if mode.exists():
+        return "yes" if re.search(r"\((full|lazy)\)", mode.read_text()) else "no"
+    return "no" if "PREEMPT" not in platform.version() else "unknown"
+
+
 def probe() -> dict[str, str]:
     """Feature -> yes or no. The names are the rows of features.yaml."""
     return {
@@ -40,5 +52,6 @@ def probe() -> dict[str, str]:
         "io_uring": _system_call(SYS_IO_URING_SETUP),
         "fsmount": _system_call(SYS_FSOPEN),
         "kexec": _function("__do_sys_kexec_load") if _function("__x64_sys_kexec_load") == "no" else "yes",
+        "preemption": _preemption(),
         "sysvipc": _binary_kernel_feature("/proc/sysvipc/shm"),
     }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cases in, a running agent and observed outcomes out.
 
-One `bpfence run` serves all cases: every case's policy is scoped to a cgroup of its own, so the policies of a whole file are loaded
-at once (a volley), and each act is started inside (or moved into) its case's cgroup. Alerts are read from the agent's JSON lines; a
-sentinel act, whose alert must come last because the ring buffer keeps order, tells when all earlier alerts are in. Used by the
+One `bpfence run` serves all cases: every case's policy is scoped to a cgroup of its own, so the policies of a whole file (a volley), or of
+all files, are loaded at once, and each act is started inside (or moved into) its case's cgroup. Alerts are read from the agent's JSON
+lines; a sentinel act, whose alert must come last because the ring buffer keeps order, tells when all earlier alerts are in. Used by the
 fixtures of tests/kernel.
 """
 
@@ -297,45 +297,51 @@ class Playground:
 
 
 class Range:
-    """One agent and all cases, one volley of them in force."""
+    """One agent and all cases, some of them in force: those of one volley, or one alone. `together`: all of them are one volley."""
 
-    def __init__(self, agent: Agent, playground: Playground, cases: Sequence[Case]) -> None:
+    def __init__(self, agent: Agent, playground: Playground, cases: Sequence[Case], *, together: bool = False) -> None:
         self.agent = agent
         self.playground = playground
         self.cases = cases
-        self.volley = ""
+        self.together = together
+        self.loaded: dict[str, Path] = {}
         agent.write_policy(SENTINEL.name, SENTINEL.policy())
 
     def load(self, volley: str) -> None:
-        """Bring the cases of one file into force in place of another's."""
-        if volley == self.volley or not volley:
+        """Bring a volley into force in place of what was."""
+        if volley:
+            self._bring([case for case in self.cases if self.together or case.volley == volley])
+
+    def load_alone(self, case: Case) -> None:
+        """Bring one case into force in place of what was: for tests of the agent, which reload often and need no others."""
+        self._bring([case])
+
+    def _bring(self, cases: Sequence[Case]) -> None:
+        if {case.name for case in cases} == set(self.loaded):
             return
         self.clear()
-        for case in self.cases:
-            if case.volley == volley:
-                self.agent.write_policy(case.name, case.policy())
-        self.volley = volley
+        self.loaded = {case.name: self.agent.write_policy(case.name, case.policy()) for case in cases}
         self.agent.reload()
 
     def clear(self) -> None:
-        """Take the volley's policies away; they stay in force until the next reload."""
-        for case in self.cases:
-            if case.volley == self.volley:
-                (self.agent.policies / f"{case.name}.yaml").unlink()
-        self.volley = ""
+        """Take the cases' policies away; they stay in force until the next reload."""
+        for path in self.loaded.values():
+            path.unlink()
+        self.loaded = {}
 
     def act(self, case: Case, step: Step) -> tuple[Outcome, list[dict[str, Any]]]:
         """One step: what happened to it, and the alerts of its policy. What a rate limit left out before is told whenever that ends."""
-        self.load(case.volley)
+        if case.name not in self.loaded:
+            self.load(case.volley)
         result = self.playground.act(case, step)
         return result, [r for r in self.agent.settle() if r.get("policy") == case.name and r.get("status") != "suppressed"]
 
 
 @contextmanager
-def firing_range(playground: Playground, cases: Sequence[Case], folder: Path) -> Iterator[Range]:
+def firing_range(playground: Playground, cases: Sequence[Case], folder: Path, *, together: bool) -> Iterator[Range]:
     """The agent up before, stopped after."""
     enter(cgroup_folder(SENTINEL.cgroup))
-    whole = Range(Agent(folder), playground, cases)
+    whole = Range(Agent(folder), playground, cases, together=together)
     whole.agent.start()
     whole.agent.settle()
     try:

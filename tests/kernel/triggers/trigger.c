@@ -1156,7 +1156,7 @@ static const struct act acts[] = {
 	{"unshare-uts", do_unshare_net}, {"setns", do_setns}, {"uring-setup", do_uring_setup}, {"uring-sqpoll", do_uring_sqpoll}, {NULL, NULL},
 };
 
-static const struct act *const tables[] = {acts, falco_acts, file_acts, network_acts, process_acts, mount_acts, cgroup_acts, NULL};
+static const struct act *const tables[] = {acts, cgroup_acts, falco_acts, file_acts, hammer_acts, mount_acts, network_acts, process_acts, ways_acts, NULL};
 
 static int do_list(void)
 {
