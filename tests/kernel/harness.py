@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import json
+import lzma
 import os
 import shlex
 import shutil
@@ -108,6 +109,13 @@ def run_act(words: Sequence[str], cgroup: Path, *, late: bool = False, seconds: 
     return outcome(process.returncode, printed, complaint)
 
 
+def module_image(name: str) -> bytes:
+    """The image of a module of the running kernel."""
+    (found,) = Path("/lib/modules", os.uname().release).rglob(f"{name}.ko*")
+    data = found.read_bytes()
+    return lzma.decompress(data) if found.suffix == ".xz" else data
+
+
 def make_file(path: Path, spec: FileSpec, case: Case) -> None:
     """Create `path` as `spec` says unless something is there already: its inode is what rules may have been resolved to."""
     if os.path.lexists(path):
@@ -123,6 +131,8 @@ def make_file(path: Path, spec: FileSpec, case: Case) -> None:
         return
     elif spec.fifo:
         os.mkfifo(path)
+    elif spec.module:
+        path.write_bytes(module_image(spec.module))
     elif spec.program:
         shutil.copyfile(TRIGGER, path)
         path.chmod(0o755)
