@@ -258,6 +258,28 @@ def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+class Elder:
+    """A daemon older than the agent, started by a parent that is gone: `folder`/elder, to be told what to do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.program = folder / "elder"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("go", "done"):
+            if not (folder / name).exists():
+                os.mkfifo(folder / name)
+        shutil.copy(TRIGGER, self.program)
+        subprocess.run([str(self.program), "elder", str(folder)], check=True, timeout=60)
+
+    def act(self, *words: str) -> str:
+        """What became of an act that a child of the daemon does: "ok" or an errno's name."""
+        (self.folder / "go").write_text(" ".join(words) + "\n")
+        return outcome(int((self.folder / "done").read_text()), "", "see the act").result
+
+    def stop(self) -> None:
+        (self.folder / "go").write_text("\n")
+
+
 class Playground:
     """The cases' files, cgroups and services; no agent yet."""
 
@@ -272,6 +294,7 @@ class Playground:
         for case in (*cases, SENTINEL):
             make_files(case)
             cgroup_folder(case.cgroup)
+        self.elder = Elder(PLAYGROUND / "lineage")
 
     def target(self, case: Case) -> int:
         """The pid of the case's service, started on first use: outside every scope, from {dir}/service."""
@@ -304,6 +327,7 @@ class Playground:
         for process in self.targets.values():
             process.kill()
             process.communicate()
+        self.elder.stop()
 
 
 class Range:

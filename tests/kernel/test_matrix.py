@@ -13,7 +13,7 @@ from tests.kernel.cases import ROOT, Case
 from tests.kernel.conftest import FEATURES
 from tests.kernel.falco_range import load_shots
 
-OF_OTHER_TESTS = ("repeat", "pace", "each", "stay", "swap", "open-list", "hop")
+OF_OTHER_TESTS = ("elder", "repeat", "pace", "each", "stay", "swap", "open-list", "hop")
 """Acts that test_isolation, test_latency, test_differential, test_falco, test_uncertain and the harness use."""
 
 

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/shm.h>
@@ -413,6 +414,81 @@ static int do_signal_io(void)
 	return report(-1);
 }
 
+/* ---- daemons ---- */
+
+/* elder FOLDER: leaves its parent by two forks, then does in a child what each line of the fifo FOLDER/go says, and writes the child's code to
+ * the fifo FOLDER/done. An empty line ends it.
+ */
+static int do_elder(void)
+{
+	char go[4096], done[4096], line[4096], *words[32], *save;
+
+	snprintf(go, sizeof(go), "%s/go", arg(0));
+	snprintf(done, sizeof(done), "%s/done", arg(0));
+	if (fork())
+		return 0;
+	setsid();
+	if (fork())
+		_exit(0);
+	for (int fd = 0; fd < 3; fd++)
+		dup2(need_fd(open("/dev/null", O_RDWR), "/dev/null"), fd);
+	for (;;) {
+		int fd = need_fd(open(go, O_RDONLY), go), code, count = 0;
+		ssize_t length = read(fd, line, sizeof(line) - 1);
+
+		close(fd);
+		if (length <= 1)
+			_exit(0);
+		line[length] = 0;
+		for (char *word = strtok_r(line, " \n", &save); word && count < 31; word = strtok_r(NULL, " \n", &save))
+			words[count++] = word;
+		words[count] = NULL;
+		pid_t child = fork();
+
+		if (!child)
+			_exit(dispatch(words));
+		code = child < 0 ? errno : collect(child);
+		fd = need_fd(open(done, O_WRONLY), done);
+		dprintf(fd, "%d\n", code);
+		close(fd);
+	}
+}
+
+/* ---- formats of programs ---- */
+
+/* binfmt-register DIRECTORY: mounts binfmt_misc there and registers a format, which goes at once. binfmt-status reads. */
+static int format_file(const char *name, int flags)
+{
+	char path[4096];
+
+	if (mount("trigger", arg(0), "binfmt_misc", 0, NULL))
+		wrong("mount");
+	snprintf(path, sizeof(path), "%s/%s", arg(0), name);
+	return open(path, flags);
+}
+
+static int do_binfmt_register(void)
+{
+	static const char format[] = ":trigger:M::trigger\\x00::/nonexistent:";
+	int fd = format_file("register", O_WRONLY), entry, error;
+	char path[4096];
+
+	error = report(fd < 0 ? -1 : write(fd, format, sizeof(format) - 1));
+	snprintf(path, sizeof(path), "%s/trigger", arg(0));
+	entry = open(path, O_WRONLY);
+	if (!error && write(entry, "-1", 2) != 2)
+		wrong(path);
+	return error;
+}
+
+static int do_binfmt_status(void)
+{
+	int fd = format_file("status", O_RDONLY);
+	char byte;
+
+	return report(fd < 0 ? -1 : read(fd, &byte, 1));
+}
+
 /* ---- modules ---- */
 
 static int unload(const char *name) { return syscall(SYS_delete_module, name, O_NONBLOCK); }
@@ -446,6 +522,7 @@ const struct act process_acts[] = {
 	{"setns-new", do_setns_new}, {"in-user-ns", do_in_user_ns}, {"with-thread", do_with_thread}, {"in-group", do_in_group}, {"crowd", do_crowd},
 	{"memory-map", do_memory_map}, {"memory-protect", do_memory_protect}, {"memory-shm", do_memory_shm}, {"memory-implied", do_memory_implied},
 	{"memory-of", do_memory_of}, {"vm-writev", do_vm_writev}, {"load-module", do_load_module}, {"unload-module", do_unload_module},
-	{"signal-by", do_signal_by}, {"signal-io", do_signal_io},
+	{"signal-by", do_signal_by}, {"signal-io", do_signal_io}, {"elder", do_elder}, {"binfmt-register", do_binfmt_register},
+	{"binfmt-status", do_binfmt_status},
 	{NULL, NULL},
 };
