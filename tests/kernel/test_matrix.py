@@ -18,7 +18,7 @@ OF_OTHER_TESTS = ("elder", "repeat", "pace", "each", "stay", "swap", "open-list"
 
 
 def acts(case: Case) -> list[str]:
-    return [str(word) for _, step in case.steps() for word in step.do]
+    return [str(word) for act in (*case.setup, *(step.do for _, step in case.steps())) for word in act]
 
 
 def test_every_event_is_denied_and_allowed(cases: list[Case]) -> None:

@@ -184,11 +184,11 @@ static int do_with_thread(void)
 
 /* ---- cgroups ---- */
 
-/* cgroup.procs of a cgroup named relative to the caller's first one, made where missing, open for writing. */
-static int group(const char *name)
+/* The folder of the cgroup that the caller was in first. */
+static const char *own_group(void)
 {
 	static char own[2048];
-	char path[4096], line[2048];
+	char line[2048];
 
 	if (!own[0]) {
 		FILE *file = fopen("/proc/self/cgroup", "r");
@@ -198,14 +198,63 @@ static int group(const char *name)
 				snprintf(own, sizeof(own), "/sys/fs/cgroup%.*s", (int)strcspn(line + 3, "\n"), line + 3);
 		if (!own[0])
 			wrong("/proc/self/cgroup");
+		fclose(file);
 	}
+	return own;
+}
+
+/* cgroup.procs of a cgroup named relative to that one, made where missing, open for writing. */
+static int group(const char *name)
+{
+	char path[4096];
+
 	for (size_t n = 1; n <= strlen(name); n++)
 		if (name[n] == '/' || !name[n]) {
-			snprintf(path, sizeof(path), "%s/%.*s", own, (int)n, name);
+			snprintf(path, sizeof(path), "%s/%.*s", own_group(), (int)n, name);
 			mkdir(path, 0755);
 		}
-	snprintf(path, sizeof(path), "%s/%s/cgroup.procs", own, name);
+	snprintf(path, sizeof(path), "%s/%s/cgroup.procs", own_group(), name);
 	return need_fd(open(path, O_WRONLY), path);
+}
+
+/* Whether cgroups that have been removed are still there for the kernel. */
+static bool groups_dying(void)
+{
+	char path[4096], line[256];
+	bool dying = false;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/cgroup.stat", own_group());
+	file = fopen(path, "r");
+	if (!file)
+		wrong(path);
+	while (fgets(line, sizeof(line), file))
+		if (!strncmp(line, "nr_dying_descendants ", 21))
+			dying = strtol(line + 21, NULL, 10) > 0;
+	fclose(file);
+	return dying;
+}
+
+/* among N ACT...: with N empty child cgroups, which go afterwards */
+static int do_among(void)
+{
+	long wanted = number(arg(0));
+	char path[4096];
+	int result;
+
+	for (long n = 0; n < wanted; n++) {
+		snprintf(path, sizeof(path), "%s/empty%ld", own_group(), n);
+		if (mkdir(path, 0755) && errno != EEXIST)
+			wrong(path);
+	}
+	result = dispatch(args + 1);
+	for (long n = 0; n < wanted; n++) {
+		snprintf(path, sizeof(path), "%s/empty%ld", own_group(), n);
+		rmdir(path);
+	}
+	for (int tenth = 0; tenth < 300 && groups_dying(); tenth++)
+		usleep(100000);
+	return result;
 }
 
 /* in-group GROUP ACT...: moves into this cgroup, then acts there */
@@ -519,7 +568,7 @@ static int do_load_module(void)
 static int do_unload_module(void) { return report(unload(arg(0)) && errno != ENOENT ? -1 : 0); }
 
 const struct act process_acts[] = {
-	{"setns-new", do_setns_new}, {"in-user-ns", do_in_user_ns}, {"with-thread", do_with_thread}, {"in-group", do_in_group}, {"crowd", do_crowd},
+	{"setns-new", do_setns_new}, {"in-user-ns", do_in_user_ns}, {"with-thread", do_with_thread}, {"in-group", do_in_group}, {"crowd", do_crowd}, {"among", do_among},
 	{"memory-map", do_memory_map}, {"memory-protect", do_memory_protect}, {"memory-shm", do_memory_shm}, {"memory-implied", do_memory_implied},
 	{"memory-of", do_memory_of}, {"vm-writev", do_vm_writev}, {"load-module", do_load_module}, {"unload-module", do_unload_module},
 	{"signal-by", do_signal_by}, {"signal-io", do_signal_io}, {"elder", do_elder}, {"binfmt-register", do_binfmt_register},
