@@ -82,6 +82,7 @@ enum event_id {
 	EV_KERNEL_MEMFD = 56,
 	EV_KERNEL_USERFAULTFD = 57,
 	EV_KERNEL_FSCONFIG = 58,
+	EV_PROCESS_MEMORY = 60,     /* about to be done, as those up to 42 */
 };
 
 /* Numeric slots of an event. A slot is present when its bit in num_present is set. */
@@ -123,7 +124,7 @@ enum num_slot {
 	NUM_NEW_INO = 34,           /* rename: the replaced file, 0 where none */
 	NUM_NEW_DEV = 35,
 	NUM_NS_FLAGS = 36,          /* setns: CLONE_NEW* */
-	NUM_IO_URING_OP = 37,       /* 1 override_creds, 2 sqpoll, 3 cmd */
+	NUM_IO_URING_OP = 37,       /* 1 override_creds, 2 sqpoll, 3 cmd; module: 1 if the kernel requests it from user space */
 	NUM_FILE_OBJECT = 38,       /* bit set: the `follow: object` sets that the file or one of its ancestors belongs to */
 	NUM_NEW_OBJECT = 39,        /* same for the second path */
 	NUM_CALL = 40,              /* number of the system call that the event belongs to; with CALL_* bits; absent: none */
@@ -152,6 +153,10 @@ enum num_slot {
 	NUM_PARENT_START = 62,      /* ns since boot */
 	NUM_DIRFD = 63,             /* descriptor that STR_FILE_TEXT is relative to, AT_FDCWD (-100, as s32) for the working directory */
 };
+
+/* Slots from this one on, which process.fork has no other use for: live tasks below the ancestor cgroup of level 1, 2 ... */
+#define NUM_FORK_LIVE_1 16
+#define FORK_LEVELS 8
 
 #define CALL_COMPAT 0x100000000    /* in NUM_CALL: a number of the 32-bit table */
 #define CALL_NUMBER_MASK 0xffffffff

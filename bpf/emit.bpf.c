@@ -317,7 +317,7 @@ static __always_inline u32 result_way(struct scratch *s)
 			return WAY_NOW;
 	}
 	call = read_call();
-	if (call == NO_CALL || call == NR_IO_URING_ENTER)
+	if (call == NO_CALL || (u32)call == NR_IO_URING_ENTER)
 		return WAY_ASYNC;
 	if (call & CALL_COMPAT)
 		return WAY_AT_ONCE;

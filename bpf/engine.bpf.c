@@ -613,6 +613,8 @@ __noinline int class_of(u32 slot, u32 dim)
 		goto out;
 	if (num == NUM_NEW_OBJECT && s->flags & EVENT_NEW_PATH_UNCERTAIN)
 		goto out;
+	if (s->num_uncertain & (1ULL << num))
+		goto out;
 	class = CLASS_NONE;
 	if (!(s->num_present & (1ULL << num)))
 		goto out;

@@ -248,6 +248,12 @@ static __always_inline void set_num(struct scratch *s, u32 num, u64 value)
 	s->num_present |= 1ULL << num;
 }
 
+/* There is a number, and it cannot be told which: its class is CLASS_UNCERTAIN. */
+static __always_inline void set_num_uncertain(struct scratch *s, u32 num)
+{
+	s->num_uncertain |= 1ULL << num;
+}
+
 /* Clears what an earlier event left; data and the numbers themselves stay, nothing refers to them. */
 static __always_inline void scratch_clear(struct scratch *s, u32 event)
 {
@@ -255,6 +261,7 @@ static __always_inline void scratch_clear(struct scratch *s, u32 event)
 	s->flags = 0;
 	s->have_class = 0;
 	s->num_present = 0;
+	s->num_uncertain = 0;
 	s->str_present = 0;
 	s->str_tried = 0;
 	s->str_uncertain = 0;

@@ -38,6 +38,7 @@ struct scratch {
 	u64 have_class;          /* bit d: class[d] is known */
 	u32 class[ABI_MAX_DIMS];
 	u64 num_present;
+	u64 num_uncertain;       /* bit n: there is a value, and it is not known */
 	u64 num[ABI_NUM_SLOTS];
 	u32 str_present;         /* bit s: str_offset/str_length[s] are valid */
 	u32 str_tried;           /* bit s: no use to try again */

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "b9350473bf3eccfe"
+ABI_HASH: Final = "b0a919e3f7434eb3"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 1
@@ -25,6 +25,8 @@ ABI_MAX_DIMS: Final = 64
 ABI_MAX_GROUPS: Final = 8
 ABI_MAX_EVENTS: Final = 64
 ABI_LINEAGE_WORDS: Final = 2
+NUM_FORK_LIVE_1: Final = 16
+FORK_LEVELS: Final = 8
 CALL_COMPAT: Final = 0x100000000
 CALL_NUMBER_MASK: Final = 0xffffffff
 EXE_UPPER: Final = 1
@@ -158,6 +160,7 @@ EV_KERNEL_IO_URING_SETUP: Final = 55
 EV_KERNEL_MEMFD: Final = 56
 EV_KERNEL_USERFAULTFD: Final = 57
 EV_KERNEL_FSCONFIG: Final = 58
+EV_PROCESS_MEMORY: Final = 60
 
 # enum num_slot
 NUM_PROCESS_PID: Final = 0
@@ -354,6 +357,7 @@ EVENT_ID: Final[dict[str, int]] = {
     "EV_KERNEL_MEMFD": 56,
     "EV_KERNEL_USERFAULTFD": 57,
     "EV_KERNEL_FSCONFIG": 58,
+    "EV_PROCESS_MEMORY": 60,
 }
 
 NUM_SLOT: Final[dict[str, int]] = {

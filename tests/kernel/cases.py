@@ -45,6 +45,7 @@ class FileSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     symlink: str | None = None
     hardlink: str | None = None
     fifo: bool = False
+    module: str = ""  # a module of the running kernel, by name, unpacked
     mode: int | None = None
     owner: int | None = None
 

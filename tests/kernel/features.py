@@ -12,6 +12,7 @@ from pathlib import Path
 
 SYS_IO_URING_SETUP = 425
 SYS_FSOPEN = 430
+SYS_GETPID = 39
 
 
 def _system_call(number: int) -> str:
@@ -42,6 +43,13 @@ def _preemption() -> str:
     return "no" if "PREEMPT" not in platform.version() else "unknown"
 
 
+def _number_is_int() -> str:
+    """Whether the upper half of a system call's number does not count: asked with that of getpid(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    return "yes" if libc.syscall(ctypes.c_long(-(1 << 63) | SYS_GETPID)) > 0 else "no"
+
+
 def probe() -> dict[str, str]:
     """Feature -> yes or no. The names are the rows of features.yaml."""
     return {
@@ -53,5 +61,6 @@ def probe() -> dict[str, str]:
         "fsmount": _system_call(SYS_FSOPEN),
         "kexec": _function("__do_sys_kexec_load") if _function("__x64_sys_kexec_load") == "no" else "yes",
         "preemption": _preemption(),
+        "call_number_is_int": _number_is_int(),
         "sysvipc": _binary_kernel_feature("/proc/sysvipc/shm"),
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import json
+import lzma
 import os
 import shlex
 import shutil
@@ -108,6 +109,13 @@ def run_act(words: Sequence[str], cgroup: Path, *, late: bool = False, seconds: 
     return outcome(process.returncode, printed, complaint)
 
 
+def module_image(name: str) -> bytes:
+    """The image of a module of the running kernel."""
+    (found,) = Path("/lib/modules", os.uname().release).rglob(f"{name}.ko*")
+    data = found.read_bytes()
+    return lzma.decompress(data) if found.suffix == ".xz" else data
+
+
 def make_file(path: Path, spec: FileSpec, case: Case) -> None:
     """Create `path` as `spec` says unless something is there already: its inode is what rules may have been resolved to."""
     if os.path.lexists(path):
@@ -123,6 +131,8 @@ def make_file(path: Path, spec: FileSpec, case: Case) -> None:
         return
     elif spec.fifo:
         os.mkfifo(path)
+    elif spec.module:
+        path.write_bytes(module_image(spec.module))
     elif spec.program:
         shutil.copyfile(TRIGGER, path)
         path.chmod(0o755)
@@ -248,6 +258,28 @@ def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+class Elder:
+    """A daemon older than the agent, started by a parent that is gone: `folder`/elder, to be told what to do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.program = folder / "elder"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("go", "done"):
+            if not (folder / name).exists():
+                os.mkfifo(folder / name)
+        shutil.copy(TRIGGER, self.program)
+        subprocess.run([str(self.program), "elder", str(folder)], check=True, timeout=60)
+
+    def act(self, *words: str) -> str:
+        """What became of an act that a child of the daemon does: "ok" or an errno's name."""
+        (self.folder / "go").write_text(" ".join(words) + "\n")
+        return outcome(int((self.folder / "done").read_text()), "", "see the act").result
+
+    def stop(self) -> None:
+        (self.folder / "go").write_text("\n")
+
+
 class Playground:
     """The cases' files, cgroups and services; no agent yet."""
 
@@ -262,6 +294,7 @@ class Playground:
         for case in (*cases, SENTINEL):
             make_files(case)
             cgroup_folder(case.cgroup)
+        self.elder = Elder(PLAYGROUND / "lineage")
 
     def target(self, case: Case) -> int:
         """The pid of the case's service, started on first use: outside every scope, from {dir}/service."""
@@ -294,6 +327,7 @@ class Playground:
         for process in self.targets.values():
             process.kill()
             process.communicate()
+        self.elder.stop()
 
 
 class Range:

@@ -14,12 +14,12 @@ from tests.kernel.cases import ROOT, Case
 from tests.kernel.conftest import FEATURES
 from tests.kernel.falco_range import load_shots
 
-OF_OTHER_TESTS = ("hammer", "repeat", "pace", "each", "stay", "swap", "open-list", "hop")
-"""Acts that test_hammer, test_isolation, test_latency, test_differential, test_falco, test_uncertain and the harness use."""
+OF_OTHER_TESTS = ("elder", "hammer", "repeat", "pace", "each", "stay", "swap", "open-list", "hop")
+"""Acts that test_hammer, test_isolation, test_latency, test_lineage, test_differential, test_falco, test_uncertain and the harness use."""
 
 
 def acts(case: Case) -> list[str]:
-    return [str(word) for _, step in case.steps() for word in step.do]
+    return [str(word) for act in (*case.setup, *(step.do for _, step in case.steps())) for word in act]
 
 
 def test_every_event_is_denied_and_allowed(cases: list[Case]) -> None:

@@ -224,6 +224,8 @@ static int do_open_uring(void)
 	struct io_uring_sqe sqe = {.opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .addr = (unsigned long)arg(0), .len = 0644};
 
 	sqe.open_flags = open_flags(opt(1, "rdonly"));
+	if (!strcmp(opt(2, "self"), "worker"))
+		sqe.flags = IOSQE_ASYNC;
 	int result = uring_request(&sqe);
 
 	errno = result < 0 ? -result : 0;
