@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import platform
 import re
 import subprocess
@@ -23,10 +24,16 @@ def _system_call(number: int) -> str:
     return "no" if ctypes.get_errno() == errno.ENOSYS else "yes"
 
 
+@functools.cache
+def _functions() -> frozenset[str]:
+    """Names of the kernel's functions, what compilers append to them left out."""
+    lines = (line.split() for line in Path("/proc/kallsyms").read_text().splitlines())
+    return frozenset(words[2].partition(".")[0] for words in lines if words[1] in ("t", "T"))
+
+
 def _function(name: str) -> str:
     """Whether the kernel has this function, by kallsyms."""
-    path = Path("/proc/kallsyms")
-    return "yes" if re.search(rf" [tT] {name}(\.\w+)*$", path.read_text(), re.MULTILINE) else "no"
+    return "yes" if name in _functions() else "no"
 
 
 def _binary_kernel_feature(path: str) -> str:
