@@ -111,7 +111,9 @@ def run_act(words: Sequence[str], cgroup: Path, *, late: bool = False, seconds: 
 
 def module_image(name: str) -> bytes:
     """The image of a module of the running kernel."""
-    (found,) = Path("/lib/modules", os.uname().release).rglob(f"{name}.ko*")
+    folder = Path("/lib/modules", os.uname().release)
+    listed = (Path(line.partition(":")[0]) for line in (folder / "modules.dep").read_text().splitlines())  # a walk takes minutes over 9p
+    found = folder / next(path for path in listed if path.name.partition(".")[0] == name)
     data = found.read_bytes()
     return lzma.decompress(data) if found.suffix == ".xz" else data
 
