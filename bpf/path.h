@@ -320,7 +320,7 @@ static __always_inline u64 path_objects_start(struct scratch *s, u32 which)
 }
 
 #define MOUNT_LEVELS 32
-#define MOUNT_STEPS 512 /* mounts, and MOUNT_LEVELS up from the dentry to see whether one holds it */
+#define MOUNT_STEPS 128 /* mounts, and MOUNT_LEVELS up from the dentry to see whether one holds it */
 
 /* Whether the mount (not the vfsmount) in s->walk_mount is one of the namespace that paths are told in and holds a dentry; s->walk_dentry is
  * where the way up from that stands, 0: not begun. Calls nothing: where a record is put together it is the eighth call ("the call stack of 8
