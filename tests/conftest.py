@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNEL_TESTS = ROOT / "tests" / "kernel"
 IN_GUEST = os.environ.get("BPFENCE_GUEST") == "1"
 GUEST_SECONDS = 3000
+TEST_SECONDS = 1500
+"""A test may wait for the verifier of an emulated kernel to look at dozens of programs, on a machine that has other things to do."""
 PASSED_ON = ("BPFENCE_COMMAND", "BPFENCE_SEED", "BPFENCE_POLICIES")
 FALCO_RULES = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
 AT_ONCE = 2  # guests running at a time: one computes while the other boots
@@ -99,7 +101,7 @@ class Guest:
             "env", "BPFENCE_GUEST=1", f"BPFENCE_KERNEL={self.kernel}", f"BPFENCE_LOGS={self.folder}",
             f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *passed,
             sys.executable, "-m", "pytest", *(str(ROOT / file) for file in files), "--rootdir", str(ROOT), "-c",
-            str(ROOT / "pyproject.toml"), "-v", "--guest-reports", str(reports), "--guest-select", str(select),
+            str(ROOT / "pyproject.toml"), "-v", "--timeout", str(TEST_SECONDS), "--guest-reports", str(reports), "--guest-select", str(select),
         ]  # fmt: skip
         vmtest = [sys.executable, "-m", "vmtest", "run", self.kernel, "--rwdir", str(self.folder), "--timeout", str(GUEST_SECONDS)]
         command = [*vmtest, "--", *inside]
