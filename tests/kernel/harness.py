@@ -285,8 +285,7 @@ class Elder:
 class Playground:
     """The cases' files, cgroups and services; no agent yet. What a case needs is made when it is first loaded or performed."""
 
-    def __init__(self, cases: Sequence[Case]) -> None:
-        self.cases = cases
+    def __init__(self) -> None:
         self.targets: dict[str, subprocess.Popen[str]] = {}
         mount_cgroups()
         cgroup_folder(CGROUP)
