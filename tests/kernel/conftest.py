@@ -27,9 +27,9 @@ def cases() -> list[Case]:
 
 
 @pytest.fixture(scope="session")
-def playground(cases: list[Case]) -> Iterator[Playground]:
-    """Files, cgroups and services of all cases."""
-    whole = Playground(cases)
+def playground() -> Iterator[Playground]:
+    """Files, cgroups and services of the cases."""
+    whole = Playground()
     yield whole
     whole.close()
 

@@ -283,20 +283,23 @@ class Elder:
 
 
 class Playground:
-    """The cases' files, cgroups and services; no agent yet."""
+    """The cases' files, cgroups and services; no agent yet. What a case needs is made when it is first loaded or performed."""
 
-    def __init__(self, cases: Sequence[Case]) -> None:
-        self.cases = cases
+    def __init__(self) -> None:
         self.targets: dict[str, subprocess.Popen[str]] = {}
         mount_cgroups()
         cgroup_folder(CGROUP)
         PLAYGROUND.mkdir(parents=True, exist_ok=True)
         if not TRIGGER.exists():
             shutil.copy(ROOT / ".build" / "trigger", TRIGGER)
-        for case in (*cases, SENTINEL):
+        self.prepare([SENTINEL])
+        self.elder = Elder(PLAYGROUND / "lineage")
+
+    def prepare(self, cases: Sequence[Case]) -> None:
+        """The files and cgroups that policies speak of, before they are loaded: what a rule follows has to be there."""
+        for case in cases:
             make_files(case)
             cgroup_folder(case.cgroup)
-        self.elder = Elder(PLAYGROUND / "lineage")
 
     def target(self, case: Case) -> int:
         """The pid of the case's service, started on first use: outside every scope, from {dir}/service."""
@@ -356,6 +359,7 @@ class Range:
         if {case.name for case in cases} == set(self.loaded):
             return
         self.clear()
+        self.playground.prepare(cases)
         self.loaded = {case.name: self.agent.write_policy(case.name, case.policy()) for case in cases}
         self.agent.reload()
 
