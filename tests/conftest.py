@@ -101,7 +101,8 @@ class Guest:
             "env", "BPFENCE_GUEST=1", f"BPFENCE_KERNEL={self.kernel}", f"BPFENCE_LOGS={self.folder}",
             f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *passed,
             sys.executable, "-m", "pytest", *(str(ROOT / file) for file in files), "--rootdir", str(ROOT), "-c",
-            str(ROOT / "pyproject.toml"), "-v", "--timeout", str(TEST_SECONDS), "--guest-reports", str(reports), "--guest-select", str(select),
+            str(ROOT / "pyproject.toml"), "-v", "--timeout", str(TEST_SECONDS),
+            "--guest-reports", str(reports), "--guest-select", str(select),
         ]  # fmt: skip
         vmtest = [sys.executable, "-m", "vmtest", "run", self.kernel, "--rwdir", str(self.folder), "--timeout", str(GUEST_SECONDS)]
         command = [*vmtest, "--", *inside]
