@@ -92,6 +92,7 @@ __noinline int emit_strings(u32 slot)
 		return 0;
 	space->record.str_present = 0;
 	numbers_load(slot);
+	load_unix_path(s, slot); /* before file.path, by way of which it goes */
 	path_named(slot, 0);
 	path_named(slot, 1);
 	string_load(slot, STR_FILE_FSTYPE);

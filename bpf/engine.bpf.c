@@ -486,12 +486,14 @@ __noinline int names_load(u32 slot)
 }
 
 /* Whatever way a string comes into the scratch. */
-static __always_inline void text_load(u32 slot, u32 str)
+static __always_inline void text_load(struct scratch *s, u32 slot, u32 str)
 {
 	if (str == STR_FILE_PATH || str == STR_FILE_NEW_PATH)
 		path_named(slot, str == STR_FILE_NEW_PATH);
 	else if (str == STR_PROCESS_CWD)
 		cwd_load(slot);
+	else if (str == STR_NET_UNIX_PATH)
+		load_unix_path(s, slot);
 	else
 		string_load(slot, str);
 }
@@ -502,7 +504,7 @@ static __always_inline u32 class_string(struct scratch *s, u32 slot, u32 str, u3
 
 	str &= ABI_STR_SLOTS - 1;
 	bit = 1U << str;
-	text_load(slot, str);
+	text_load(s, slot, str);
 	if (s->str_uncertain & bit)
 		return CLASS_UNCERTAIN;
 	if (!(s->str_present & bit))
@@ -601,7 +603,7 @@ __noinline int class_of(u32 slot, u32 dim)
 	if (kind == DIM_PRESENT && num >= ABI_NUM_SLOTS) {
 		u32 str = (num - ABI_NUM_SLOTS) & (ABI_STR_SLOTS - 1);
 
-		text_load(slot, str);
+		text_load(s, slot, str);
 		if (!(s->str_uncertain & (1U << str)))
 			class = s->str_present & (1U << str) ? 2 : CLASS_NONE;
 		goto out;

@@ -452,4 +452,22 @@ static __always_inline void set_file(struct scratch *s, struct file *file)
 	s->inode = (u64)file->f_inode;
 }
 
+/* The path of a unix socket, where the hook has set its place: by way of file.path, which no other event of sockets has. */
+static __always_inline void load_unix_path(struct scratch *s, u32 slot)
+{
+	u32 file = 1U << STR_FILE_PATH, path = 1U << STR_NET_UNIX_PATH;
+
+	if (s->event < EV_NET_BIND || s->event > EV_NET_SEND || !s->dentry[0] || s->str_tried & path)
+		return;
+	s->str_tried |= path;
+	path_named(slot, 0);
+	if (s->str_present & file)
+		set_str(s, STR_NET_UNIX_PATH, s->str_offset[STR_FILE_PATH], s->str_length[STR_FILE_PATH]);
+	if (s->str_uncertain & file)
+		s->str_uncertain |= path;
+	s->str_present &= ~file;
+	s->str_uncertain &= ~file;
+	s->num_present &= ~(1ULL << NUM_FILE_OBJECT | 1ULL << NUM_FILE_MEMFD);
+}
+
 #endif

@@ -26,6 +26,20 @@ typedef __s64 s64;
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_RXRPC 33
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define SOCK_RAW 3
+#define SOCK_SEQPACKET 5
+#define SOCK_DCCP 6
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_DCCP 33
+#define IPPROTO_SCTP 132
+#define MSG_FASTOPEN 0x20000000
+#define SCTP_SOCKOPT_BINDX_ADD 100
+#define SCTP_SOCKOPT_CONNECTX 110
+#define SCTP_SENDMSG_CONNECT 126
 #define FMODE_READ 0x1
 #define FMODE_WRITE 0x2
 #define FMODE_EXEC 0x20
@@ -52,6 +66,13 @@ typedef __s64 s64;
 #define NR_SETNS_COMPAT 346 /* its 32-bit table */
 #define NSFS_MAGIC 0x6e736673
 #define READ_IMPLIES_EXEC 0x0400000
+#define NR_CONNECT 42 /* x86-64; of the 32-bit table: */
+#define NR32_CONNECT 362
+#define NR_BIND 49
+#define NR32_BIND 361
+#define NR32_SOCKETCALL 102
+#define SOCKETCALL_BIND 2
+#define SOCKETCALL_CONNECT 3
 #define THREAD_SIZE 16384
 #define SIZEOF_PT_REGS 168
 #define SIGKILL 9
@@ -395,9 +416,22 @@ struct socket {
 	struct sock *sk;
 };
 
+struct unix_address {
+	int len;
+	struct sockaddr_un name[];
+};
+
+struct unix_sock {
+	struct sock sk;
+	struct unix_address *addr;
+	struct path path;
+	struct sock *peer;
+};
+
 struct msghdr {
 	void *msg_name;
 	int msg_namelen;
+	unsigned int msg_flags;
 };
 
 struct bpf_iter_meta;

@@ -29,6 +29,7 @@ static __always_inline void set_ip6(struct scratch *s, u32 str, u32 at)
 	set_str(s, str, mapped ? at + 12 : at, mapped ? 4 : 16);
 }
 
+/* The address of a unix socket in kernel memory, as text. */
 static __always_inline void set_unix(struct scratch *s, const void *address, int length)
 {
 	u32 at = MASKED(small_take(s), SCRATCH_MASK), n;
@@ -50,6 +51,31 @@ static __always_inline void set_unix(struct scratch *s, const void *address, int
 		set_str(s, STR_NET_UNIX_PATH, at, got - 1);
 }
 
+/* net.unix.path from where a unix socket is bound: its place in the tree, as the mount namespace of whoever bound it calls it, so that
+ * no spelling, link or mount of whoever looks for it makes another path; or its abstract name. Where that mount is gone, one of the
+ * acting task's; without any the path is uncertain. The kernel's own fields: path and address are set together, and stay (unix_bind).
+ */
+static __always_inline void set_unix_bound(struct scratch *s, struct sock *sk)
+{
+	struct unix_sock *bound = (void *)sk;
+	struct unix_address *address;
+	u64 dentry, mount;
+
+	if (!sk)
+		return;
+	dentry = (u64)BPF_CORE_READ(bound, path.dentry);
+	if (dentry) {
+		mount = (u64)BPF_CORE_READ(bound, path.mnt);
+		if (!BPF_CORE_READ((struct mount *)(mount - bpf_core_field_offset(struct mount, mnt)), mnt_ns))
+			mount = mount_of(dentry);
+		set_path(s, 0, (void *)dentry, (void *)mount);
+		return;
+	}
+	address = BPF_CORE_READ(bound, addr);
+	if (address)
+		set_unix(s, __builtin_preserve_access_index(&address->name), BPF_CORE_READ(address, len));
+}
+
 /* struct sockaddr_in and sockaddr_in6 in one, as they begin. */
 struct ip_address {
 	u16 family;
@@ -57,6 +83,8 @@ struct ip_address {
 	u32 v4;
 	u64 v6[2];
 };
+
+#define RXRPC_TRANSPORT 8 /* struct sockaddr_rxrpc: the address below it */
 
 /* A sockaddr of `length` bytes in kernel memory, as one side of the connection. More than was given may be read: it is kernel memory all
  * the same, and protocols refuse an address that is too short. `unspecified`: the family that the socket's protocol takes AF_UNSPEC for.
@@ -69,11 +97,9 @@ static __always_inline void set_address(struct scratch *s, const void *address, 
 
 	if (!address || length < 2 || bpf_probe_read_kernel(ip, sizeof(*ip), address))
 		return;
-	family = ip->family ? ip->family : unspecified;
-	if (family == AF_UNIX) {
-		set_unix(s, address, length);
+	if (ip->family == AF_RXRPC && bpf_probe_read_kernel(ip, sizeof(*ip), address + RXRPC_TRANSPORT))
 		return;
-	}
+	family = ip->family ? ip->family : unspecified;
 	if (family != AF_INET && family != AF_INET6)
 		return;
 	set_num(s, side == PEER ? NUM_NET_PEER_PORT : NUM_NET_LOCAL_PORT, port_of(ip->port));
@@ -93,6 +119,21 @@ static __always_inline void set_socket(struct scratch *s, struct socket *socket)
 		return;
 	set_num(s, NUM_NET_FAMILY, sk->__sk_common.skc_family);
 	set_num(s, NUM_NET_PROTOCOL, sk->sk_protocol);
+}
+
+/* The same from the socket's inner half, where a hook is given no other. */
+static __always_inline void set_sock(struct scratch *s, struct sock *sk)
+{
+	set_num(s, NUM_NET_TYPE, sk->sk_type);
+	set_num(s, NUM_NET_FAMILY, sk->__sk_common.skc_family);
+	set_num(s, NUM_NET_PROTOCOL, sk->sk_protocol);
+}
+
+static __always_inline bool is_unix(struct socket *socket)
+{
+	struct sock *sk = socket->sk;
+
+	return sk && sk->__sk_common.skc_family == AF_UNIX;
 }
 
 /* IPv4 sockets take AF_UNSPEC in an address for AF_INET. */
@@ -146,6 +187,105 @@ static __always_inline void set_socket_peer(struct scratch *s, struct socket *so
 		set_sock_ip6(s, STR_NET_PEER_IP, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
 }
 
+/* Whether event_begin may begin the event: for what costs more than that. */
+static __always_inline bool may_concern(u32 event)
+{
+	u64 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32;
+	struct concern *concern = concern_of(tgid);
+
+	return concern && !subject_unconcerned(concern, event, generation, tgid);
+}
+
+/* Whether the current task is in this system call, by its numbers: of the 64-bit table, of the 32-bit one, and there of socketcall(2). */
+#define CALL_OTHER 0
+#define CALL_THIS 1
+#define CALL_UNKNOWN 2 /* io_uring, which has no number for each of its works */
+
+static __always_inline u32 in_call(u32 number, u32 number32, u32 socketcall)
+{
+	u64 call = read_call();
+	struct pt_regs *regs;
+
+	if (call == NO_CALL || (u32)call == NR_IO_URING_ENTER)
+		return CALL_UNKNOWN;
+	if (!(call & CALL_COMPAT))
+		return call == number;
+	if ((u32)call != NR32_SOCKETCALL)
+		return (u32)call == number32;
+	regs = read_user_regs();
+	return (u32)BPF_CORE_READ(regs, bx) == socketcall;
+}
+
+/* The name of a unix socket that a call asks for is text, and what it leads to is decided where the kernel has found or made that. Here
+ * begin the records that wait for the call's result, since it may lead nowhere: nothing but those (EVENT_ORIGIN). Where the kernel finds
+ * the object, the record of that event takes the place of this one.
+ */
+static __always_inline int unix_asked(u32 event, struct socket *socket, const void *address, int length)
+{
+	struct scratch *s;
+	u64 call;
+	u32 slot;
+
+	if (!may_concern(event) || !(image_features() & IMAGE_DETAILS))
+		return 0;
+	call = read_call();
+	if (call == NO_CALL || (u32)call == NR_IO_URING_ENTER) /* without a result to wait for: one record, of the object */
+		return 0;
+	s = event_begin(event, &slot);
+	if (!s)
+		return event_refused(slot);
+	s->flags |= EVENT_ORIGIN;
+	set_socket(s, socket);
+	if (address)
+		set_unix(s, address, length);
+	decide(slot);
+	scratch_give(s, slot);
+	return 0;
+}
+
+/* event_end for a hook that decides more than one event: a positive errno, or 0. A negative one loses its limits when it is tested
+ * (6.12, clang 14: "At program exit the register R0 has smin=-2147483648 smax=2147483647 should have been in [-4095, 0]").
+ */
+static __always_inline int event_error(struct scratch *s, u32 slot)
+{
+	int error = decide(slot);
+
+	scratch_give(s, slot);
+	return error;
+}
+
+/* A connection to, or a message for, a unix socket that the kernel has found. A positive errno, or 0. */
+static __always_inline int unix_event(u32 event, struct sock *sk, struct sock *other)
+{
+	struct scratch *s;
+	u32 slot;
+
+	s = event_begin(event, &slot);
+	if (!s)
+		return slot;
+	set_sock(s, sk);
+	set_unix_bound(s, other);
+	return event_error(s, slot);
+}
+
+/* The protocol that a socket gets where 0 was asked for. It is known before: the stream and datagram protocols of IP are permanent and the
+ * first of their type (net/ipv4/af_inet.c, inetsw_array; INET_PROTOSW_PERMANENT of tcpv6 and udpv6), the other two types have one protocol,
+ * raw sockets none; other families have no choice to make. So a denial comes before the kernel loads a module for the protocol, which
+ * socket_post_create would be too late for.
+ */
+static __always_inline int protocol_of(int family, int type, int protocol)
+{
+	if (protocol || (family != AF_INET && family != AF_INET6))
+		return protocol;
+	if (type == SOCK_STREAM)
+		return IPPROTO_TCP;
+	if (type == SOCK_DGRAM)
+		return IPPROTO_UDP;
+	if (type == SOCK_SEQPACKET)
+		return IPPROTO_SCTP;
+	return type == SOCK_DCCP ? IPPROTO_DCCP : 0;
+}
+
 SEC("lsm/socket_create")
 int BPF_PROG(socket_create__network, int family, int type, int protocol, int kern, int ret)
 {
@@ -158,9 +298,10 @@ int BPF_PROG(socket_create__network, int family, int type, int protocol, int ker
 	s = event_begin(EV_NET_CREATE, &slot);
 	if (!s)
 		return event_refused(slot);
+	type &= 0xf;
 	set_num(s, NUM_NET_FAMILY, family);
-	set_num(s, NUM_NET_TYPE, type & 0xf);
-	set_num(s, NUM_NET_PROTOCOL, protocol);
+	set_num(s, NUM_NET_TYPE, family == AF_UNIX && type == SOCK_RAW ? SOCK_DGRAM : type); /* unix_create */
+	set_num(s, NUM_NET_PROTOCOL, protocol_of(family, type, protocol));
 	return event_end(s, slot);
 }
 
@@ -168,15 +309,68 @@ SEC("lsm/socket_bind")
 int BPF_PROG(socket_bind__network, struct socket *socket, struct sockaddr *address, int length, int ret)
 {
 	struct scratch *s;
+	char first = 0;
 	u32 slot;
 
 	HONOUR(ret);
+	if (is_unix(socket)) {
+		bpf_probe_read_kernel(&first, sizeof(first), (void *)address + 2);
+		if (length > 2 && first)
+			return unix_asked(EV_NET_BIND, socket, address, length); /* path_mknod */
+	}
 	s = event_begin(EV_NET_BIND, &slot);
 	if (!s)
 		return event_refused(slot);
 	set_socket(s, socket);
-	set_address(s, address, length, LOCAL, inet_unspecified(socket)); /* inet_bind */
+	if (is_unix(socket))
+		set_unix(s, address, length);
+	else
+		set_address(s, address, length, LOCAL, inet_unspecified(socket)); /* inet_bind */
 	return event_end(s, slot);
+}
+
+/* The node of a unix socket that is being bound. Of the socket itself the hook is given nothing: its type is that of what the descriptor
+ * stands for, and not known of binds by io_uring or in the 32-bit table.
+ */
+static __always_inline int unix_bind_event(struct dentry *dentry, u64 mount, u32 mode)
+{
+	struct pt_regs *regs;
+	struct scratch *s;
+	struct sock *sk;
+	u32 slot, call;
+
+	if ((mode & S_IFMT) != S_IFSOCK)
+		return 0;
+	call = in_call(NR_BIND, NR32_BIND, SOCKETCALL_BIND);
+	if (call == CALL_OTHER) /* mknod(2): a name without a socket */
+		return 0;
+	s = event_begin(EV_NET_BIND, &slot);
+	if (!s)
+		return event_refused(slot);
+	set_num(s, NUM_NET_FAMILY, AF_UNIX);
+	regs = read_user_regs();
+	sk = call == CALL_THIS && !read_compat() ? read_sock(read_fd(BPF_CORE_READ(regs, di))) : NULL;
+	if (sk)
+		set_num(s, NUM_NET_TYPE, BPF_CORE_READ(sk, sk_type));
+	if (!mount)
+		mount = mount_of(address_of(s, dentry));
+	set_path(s, 0, dentry, (void *)mount);
+	return event_end(s, slot);
+}
+
+SEC("lsm/path_mknod")
+int BPF_PROG(path_mknod__network, const struct path *dir, struct dentry *dentry, unsigned short mode, unsigned int dev, int ret)
+{
+	HONOUR(ret);
+	return unix_bind_event(dentry, (u64)BPF_CORE_READ(dir, mnt), mode);
+}
+
+/* Kernels without CONFIG_SECURITY_PATH. */
+SEC("lsm/inode_mknod")
+int BPF_PROG(inode_mknod__network, struct inode *dir, struct dentry *dentry, unsigned short mode, unsigned int dev, int ret)
+{
+	HONOUR(ret);
+	return unix_bind_event(dentry, 0, mode);
 }
 
 SEC("lsm/socket_listen")
@@ -194,20 +388,128 @@ int BPF_PROG(socket_listen__network, struct socket *socket, int backlog, int ret
 	return event_end(s, slot);
 }
 
-SEC("lsm/socket_connect")
-int BPF_PROG(socket_connect__network, struct socket *socket, struct sockaddr *address, int length, int ret)
+/* A positive errno, or 0. */
+static __always_inline int connect_event(struct socket *socket, const void *address, int length)
 {
 	struct scratch *s;
 	u32 slot;
 
-	HONOUR(ret);
 	s = event_begin(EV_NET_CONNECT, &slot);
 	if (!s)
-		return event_refused(slot);
+		return slot;
 	set_socket(s, socket);
 	set_socket_local(s, socket);
 	set_address(s, address, length, PEER, 0); /* AF_UNSPEC: an end of the connection, to nowhere */
-	return event_end(s, slot);
+	return event_error(s, slot);
+}
+
+SEC("lsm/socket_connect")
+int BPF_PROG(socket_connect__network, struct socket *socket, struct sockaddr *address, int length, int ret)
+{
+	HONOUR(ret);
+	if (is_unix(socket))
+		return unix_asked(EV_NET_CONNECT, socket, address, length);
+	return deny_value(connect_event(socket, address, length));
+}
+
+/* connect(2) of unix stream and seqpacket sockets, where the listening one is found. */
+SEC("lsm/unix_stream_connect")
+int BPF_PROG(unix_stream_connect__network, struct sock *sk, struct sock *other, struct sock *child, int ret)
+{
+	HONOUR(ret);
+	return deny_value(unix_event(EV_NET_CONNECT, sk, other));
+}
+
+/* Datagrams to unix sockets, and connect(2) that sets where they go: one hook, told apart by the system call. Of io_uring's work both are
+ * decided.
+ */
+SEC("lsm/unix_may_send")
+int BPF_PROG(unix_may_send__network, struct socket *socket, struct socket *other, int ret)
+{
+	int error = 0;
+	u32 connects;
+
+	HONOUR(ret);
+	if (socket->type != SOCK_DGRAM) /* the others are decided at socket_sendmsg */
+		return 0;
+	if (!may_concern(EV_NET_CONNECT) && !may_concern(EV_NET_SEND))
+		return 0;
+	connects = in_call(NR_CONNECT, NR32_CONNECT, SOCKETCALL_CONNECT);
+	if (connects != CALL_OTHER)
+		error = unix_event(EV_NET_CONNECT, socket->sk, other->sk);
+	if (!error && connects != CALL_THIS)
+		error = unix_event(EV_NET_SEND, socket->sk, other->sk);
+	return deny_value(error);
+}
+
+#define SCTP_ADDRESSES 32 /* of one call; further ones are uncertain */
+#define SOCKADDR_IN_SIZE 16 /* the kernel's; our types have the members that are read */
+#define SOCKADDR_IN6_SIZE 28
+
+/* Begins the event of the scratch anew for the address at `from`, number `i` of its call: where that lies behind it, 0: too many. A function of
+ * its own, because the hook's frame is the first of eight.
+ */
+__noinline u64 sctp_address(u32 slot, u64 from, u32 i)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 event, type, side;
+	u64 family, protocol;
+	u16 of = 0;
+
+	if (!s)
+		return 0;
+	event = s->event;
+	side = event == EV_NET_BIND ? LOCAL : PEER;
+	type = s->num[NUM_NET_TYPE];
+	family = s->num[NUM_NET_FAMILY];
+	protocol = s->num[NUM_NET_PROTOCOL];
+	scratch_clear(s, event);
+	set_process(s);
+	set_num(s, NUM_NET_TYPE, type);
+	set_num(s, NUM_NET_FAMILY, family);
+	set_num(s, NUM_NET_PROTOCOL, protocol);
+	if (i >= SCTP_ADDRESSES) {
+		s->str_uncertain |= 1U << (side == LOCAL ? STR_NET_LOCAL_IP : STR_NET_PEER_IP);
+		return 0;
+	}
+	set_address(s, (void *)from, SOCKADDR_IN_SIZE, side, 0);
+	bpf_probe_read_kernel(&of, sizeof(of), (void *)from);
+	return from + (of == AF_INET6 ? SOCKADDR_IN6_SIZE : SOCKADDR_IN_SIZE);
+}
+
+/* sctp_connectx(3), sctp_bindx(3), and the association that a message to an address begins: an event for each address, until one is
+ * refused. The address comes as a number, so that places behind it can be counted. What the other side of an association asks for
+ * (SCTP_PARAM_*) is in no task's name.
+ */
+SEC("lsm/sctp_bind_connect")
+int BPF_PROG(sctp_bind_connect__network, struct sock *sk, int optname, struct sockaddr *address, int length, int ret)
+{
+	struct scratch *s;
+	u32 slot, event, i;
+	int error = 0;
+	u64 from, end;
+
+	HONOUR(ret);
+	if (optname == SCTP_SOCKOPT_CONNECTX || optname == SCTP_SENDMSG_CONNECT)
+		event = EV_NET_CONNECT;
+	else if (optname == SCTP_SOCKOPT_BINDX_ADD)
+		event = EV_NET_BIND;
+	else
+		return 0;
+	s = event_begin(event, &slot);
+	if (!s)
+		return event_refused(slot);
+	set_sock(s, sk);
+	from = address_of(s, address);
+	end = from + (u32)length;
+	for (i = 0; i <= SCTP_ADDRESSES; i++) {
+		if (error || !from || from >= end)
+			break;
+		from = sctp_address(slot, from, i);
+		error = decide(slot);
+	}
+	scratch_give(s, slot);
+	return deny_value(error);
 }
 
 SEC("lsm/socket_accept")
@@ -225,23 +527,47 @@ int BPF_PROG(socket_accept__network, struct socket *socket, struct socket *new, 
 	return event_end(s, slot);
 }
 
-SEC("lsm/socket_sendmsg")
-int BPF_PROG(socket_sendmsg__network, struct socket *socket, struct msghdr *message, int size, int ret)
+/* A positive errno, or 0. */
+static __always_inline int send_event(struct socket *socket, struct msghdr *message)
 {
 	struct scratch *s;
 	void *name;
 	u32 slot;
 
-	HONOUR(ret);
 	s = event_begin(EV_NET_SEND, &slot);
 	if (!s)
-		return event_refused(slot);
+		return slot;
 	set_socket(s, socket);
+	if (is_unix(socket)) {
+		set_unix_bound(s, BPF_CORE_READ((struct unix_sock *)socket->sk, peer));
+		return event_error(s, slot);
+	}
 	set_socket_local(s, socket);
 	name = message->msg_name;
 	if (name)
 		set_address(s, name, message->msg_namelen, PEER, inet_unspecified(socket)); /* udp_sendmsg, raw_sendmsg */
 	if (!(s->num_present & (1ULL << NUM_NET_PEER_PORT)))
 		set_socket_peer(s, socket); /* without a name; or AF_UNSPEC on an IPv6 socket, which means the same (udpv6_sendmsg) */
-	return event_end(s, slot);
+	return event_error(s, slot);
+}
+
+/* With MSG_FASTOPEN a message begins the connection to its address (TCP, MPTCP, and SMC by way of TCP). Whatever state the socket is in:
+ * on a connected one that fails, and the state may be another by the time the kernel looks. A connection that TCP_FASTOPEN_CONNECT puts
+ * off until the first message was decided at connect(2).
+ */
+SEC("lsm/socket_sendmsg")
+int BPF_PROG(socket_sendmsg__network, struct socket *socket, struct msghdr *message, int size, int ret)
+{
+	int error = 0;
+
+	HONOUR(ret);
+	if (is_unix(socket)) {
+		if (socket->type == SOCK_DGRAM)
+			return unix_asked(EV_NET_SEND, socket, message->msg_name, message->msg_namelen); /* unix_may_send */
+	} else if (message->msg_flags & MSG_FASTOPEN && message->msg_name && socket->type == SOCK_STREAM) {
+		error = connect_event(socket, message->msg_name, message->msg_namelen);
+	}
+	if (!error)
+		error = send_event(socket, message);
+	return deny_value(error);
 }

@@ -8,12 +8,16 @@ import errno
 import functools
 import platform
 import re
+import socket
 import subprocess
 from pathlib import Path
 
 SYS_IO_URING_SETUP = 425
 SYS_FSOPEN = 430
 SYS_GETPID = 39
+AF_RXRPC = 33
+AF_SMC = 43
+IPPROTO_MPTCP = 262
 
 
 def _system_call(number: int) -> str:
@@ -57,6 +61,25 @@ def _number_is_int() -> str:
     return "yes" if libc.syscall(ctypes.c_long(-(1 << 63) | SYS_GETPID)) > 0 else "no"
 
 
+def _socket(family: int, kind: int, protocol: int) -> str:
+    """Whether the kernel can make such a socket, with a module where it needs one."""
+    try:
+        socket.socket(family, kind, protocol).close()
+    except OSError:
+        return "no"
+    return "yes"
+
+
+def _mptcp_fastopen() -> str:
+    """Whether a message can begin a connection of MPTCP, to a port where nothing listens."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, IPPROTO_MPTCP) as probed:
+            probed.sendto(b"x", socket.MSG_FASTOPEN, ("127.0.0.1", 9))
+    except OSError as error:
+        return "yes" if error.errno in (errno.EINPROGRESS, errno.ECONNREFUSED) else "no"
+    return "yes"
+
+
 def probe() -> dict[str, str]:
     """Feature -> yes or no. The names are the rows of features.yaml."""
     return {
@@ -65,6 +88,15 @@ def probe() -> dict[str, str]:
         "hook_uring_sqpoll": _function("security_uring_sqpoll"),
         "hook_file_truncate": _function("security_file_truncate"),
         "io_uring": _system_call(SYS_IO_URING_SETUP),
+        "uring_socket": _function("io_socket"),
+        "uring_send_zc": _function("io_send_zc"),
+        "uring_bind": _function("io_bind"),
+        "mptcp": _socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP),
+        "mptcp_fastopen": _mptcp_fastopen(),
+        "sctp": _socket(socket.AF_INET, socket.SOCK_SEQPACKET, socket.IPPROTO_SCTP),
+        "smc": _socket(AF_SMC, socket.SOCK_STREAM, 0),
+        "vsock": _socket(socket.AF_VSOCK, socket.SOCK_STREAM, 0),
+        "rxrpc": _socket(AF_RXRPC, socket.SOCK_DGRAM, socket.AF_INET),
         "fsmount": _system_call(SYS_FSOPEN),
         "kexec": _function("__do_sys_kexec_load") if _function("__x64_sys_kexec_load") == "no" else "yes",
         "preemption": _preemption(),

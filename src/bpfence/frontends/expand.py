@@ -29,6 +29,16 @@ _SHARED_WRITE: Final = And((Atom("file.shared", Op.RANGE, (1, 1)), Atom("file.pr
 _CODE_MAPPING: Final = Atom("file.prot", Op.ANYBITS, PROT_EXEC)
 _READ_MAPPING: Final = Atom("file.prot", Op.ANYBITS, PROT_READ | PROT_EXEC)
 
+
+def _families(*numbers: int) -> Condition:
+    return Or(tuple(Atom("net.family", Op.RANGE, (number, number)) for number in numbers))
+
+
+_INSIDE: Final = _families(1, 16, 38)  # AF_UNIX, AF_NETLINK, AF_ALG: whoever is on the other side is on this host
+_LEAVES: Final = Not(_INSIDE)
+# An IP socket without a peer: connect(2) with AF_UNSPEC, which ends an association.
+_REACHES: Final = And((_LEAVES, Or((Atom("net.peer.ip", Op.EXISTS), Not(_families(2, 10))))))
+
 GROUP_TESTS: Final[Mapping[str, Mapping[str, Condition]]] = {
     "file.modify": {
         "file.open": Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE | abi.ACCESS_APPEND | abi.ACCESS_TRUNCATE | abi.ACCESS_CREATE),
@@ -43,6 +53,7 @@ GROUP_TESTS: Final[Mapping[str, Mapping[str, Condition]]] = {
         "file.mprotect": _READ_MAPPING,
     },
     "exec.any": {"file.mmap": _CODE_MAPPING, "file.mprotect": _CODE_MAPPING},
+    "net.egress": {"net.connect": _REACHES, "net.send": _LEAVES},
 }
 """Per group and event, what else must hold; events without an entry belong to their group unconditionally."""
 

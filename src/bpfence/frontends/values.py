@@ -166,11 +166,13 @@ def _check_length(field: Field, text: str) -> None:
 def _check_path(field: Field, text: str, pieces: glob.Glob) -> None:
     if not text:
         raise TextError("an empty path never matches", "write the path", "unreachable")
-    if field.name == "net.unix.path":
+    bound = field.name == "net.unix.path"
+    pseudo = text.startswith("@" if bound else "memfd:")
+    if not pseudo and not any(_can_start(pieces, ord(first)) for first in ("/@" if bound else "/")):
+        what = "a path begins with '/'" + (", an abstract name with '@'" if bound else "")
+        raise TextError(f"{quoted(text)} never matches: {what}", f"write '/{text}' or '**/{text}'", "unreachable")
+    if bound and pseudo:
         return
-    pseudo = text.startswith("memfd:")
-    if not pseudo and not _can_start(pieces, ord("/")):
-        raise TextError(f"{quoted(text)} never matches: a path begins with '/'", f"write '/{text}' or '**/{text}'", "unreachable")
     if text.endswith("/") and not glob.compiled(text, "path").fullmatch(b"/"):
         directory = text.rstrip("/")
         hint = f"write {directory!r} for the directory, {directory + '/**'!r} for what is below"

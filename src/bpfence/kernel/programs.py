@@ -145,9 +145,16 @@ PROGRAMS: Final = (
     _hook("socket_create", "network", 4, "net.create"),
     _hook("socket_bind", "network", 3, "net.bind"),
     _hook("socket_listen", "network", 2, "net.listen"),
+    # A unix socket's path is decided where its node is made; a path that is asked for, where the kernel has found the socket.
+    _hook("path_mknod", "network", 4, "net.bind"),
+    _hook("inode_mknod", "network", 4, "net.bind", instead_of="path_mknod"),
     _hook("socket_connect", "network", 3, "net.connect"),
+    _hook("unix_stream_connect", "network", 3, "net.connect"),
+    _hook("unix_may_send", "network", 2, "net.connect", "net.send"),
+    _hook("sctp_bind_connect", "network", 4, "net.connect", "net.bind"),
     _hook("socket_accept", "network", 2, "net.accept"),
-    _hook("socket_sendmsg", "network", 3, "net.send"),
+    # A message can begin a connection.
+    _hook("socket_sendmsg", "network", 3, "net.send", "net.connect"),
     _hook("ipc_permission", "ipc", 2, "ipc.access"),
     _hook("msg_queue_msgsnd", "ipc", 3, "ipc.msgsnd"),
     _hook("shm_shmat", "ipc", 3, "ipc.shmat"),

@@ -197,7 +197,7 @@ static int do_open_private_ns(void)
 }
 
 /* A ring of one entry, set up by hand; the request is submitted and its result returned as -errno or a value. */
-static int uring_request(const struct io_uring_sqe *request)
+int uring_request(const struct io_uring_sqe *request)
 {
 	struct io_uring_params params = {0};
 	int fd = syscall(SYS_io_uring_setup, 4, &params);

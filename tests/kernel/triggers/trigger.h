@@ -30,3 +30,5 @@ int collect(pid_t child);
 int copy_of(const char *from, int to);
 socklen_t address(const char *ip, const char *port, struct sockaddr_storage *out);
 int dispatch(char **argv);
+struct io_uring_sqe;
+int uring_request(const struct io_uring_sqe *request);

@@ -95,6 +95,23 @@ def test_an_event_named_beside_its_group_has_no_group_test() -> None:
     assert not holds(each["file.permission"], {"file.path": "/etc/passwd", "file.access": ACCESS_READ})
 
 
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ({"event": "net.connect", "net.family": 2, "net.peer.ip": "10.0.0.1"}, True),
+        ({"event": "net.connect", "net.family": 10}, False),  # AF_UNSPEC: the end of an association
+        ({"event": "net.connect", "net.family": 40}, True),  # vsock has no such address
+        ({"event": "net.connect", "net.family": 1, "net.unix.path": "/run/x"}, False),
+        ({"event": "net.send", "net.family": 2, "net.peer.ip": "10.0.0.1"}, True),
+        ({"event": "net.send", "net.family": 17}, True),
+        ({"event": "net.send", "net.family": 1}, False),
+        ({"event": "net.send", "net.family": 16}, False),
+    ],
+)
+def test_egress(event: Event, expected: bool) -> None:
+    assert group("net.egress", TRUE, event) is expected
+
+
 def test_what_an_event_does_not_carry_is_absent() -> None:
     flags = Atom("file.flags", Op.ANYBITS, 1)
     assert expand.carried(And((PASSWD, flags)), "file.unlink") == FALSE
