@@ -33,6 +33,7 @@ class Field(msgspec.Struct, frozen=True):
 
     `events` lists full event names, or prefixes ending in '.' ("file."); empty means every event. `subject` marks what depends
     on the process alone, so is decided at exec. `kernel` false: known to user space only, usable in audit rules and messages.
+    `instead`: the value is what the caller wrote, which has many spellings; what a rule that denies should rather test.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Field(msgspec.Struct, frozen=True):
     events: tuple[str, ...] = ()
     subject: bool = False
     kernel: bool = True
+    instead: str = ""
     names: str = ""  # a table of names.py: what may be written instead of numbers
 
 
@@ -170,9 +172,9 @@ FIELDS: Final = (
     Field("file.new_path", Kind.PATH, "STR_FILE_NEW_PATH", "the other path of rename and link; the new root of pivot_root", ("file.rename", "file.link", "kernel.pivot_root")),
     Field("file.access", Kind.FLAGS, "NUM_FILE_ACCESS", "read, write, exec, append, truncate, create (O_CREAT), created (the file was not there): any of the named", (*_FILE, "file.open_failed"), names="access"),
     Field("file.flags", Kind.FLAGS, "NUM_FILE_FLAGS", "open flags (O_*): any of the named", ("file.open", "file.open_failed", "file.permission"), names="open"),
-    Field("file.text", Kind.STRING, "STR_FILE_TEXT", "the name as the caller gave it", ("file.open", "file.open_failed")),
+    Field("file.text", Kind.STRING, "STR_FILE_TEXT", "the name as the caller gave it", ("file.open", "file.open_failed"), instead="test file.path, the file that the name leads to"),
     Field("file.dirfd", Kind.NUMBER, "NUM_DIRFD", "descriptor of the directory that file.text is relative to; -100 (as unsigned number of 64 bits) for the working directory", ("file.open", "file.open_failed")),
-    Field("file.target", Kind.STRING, "STR_LINK_TARGET", "the text of a symbolic link", ("file.symlink",)),
+    Field("file.target", Kind.STRING, "STR_LINK_TARGET", "the text of a symbolic link", ("file.symlink",), instead="deny opening what such a link would lead to: file.path of file.open"),
     Field("file.mode", Kind.FLAGS, "NUM_FILE_MODE", "permission bits: any of the given; for chmod, create and mkdir the new ones", _FILE, names="mode"),
     Field("file.uid", Kind.NUMBER, "NUM_FILE_UID", "owner; for chown the new owner", _FILE, names="user"),
     Field("file.gid", Kind.NUMBER, "NUM_FILE_GID", "group; for chown the new group", _FILE, names="group"),
@@ -203,7 +205,7 @@ FIELDS: Final = (
     Field("ipc.uid", Kind.NUMBER, "NUM_TARGET_UID", "owner of the System V object", ("ipc.",), names="user"),
     Field("module.name", Kind.STRING, "STR_MODULE_NAME", "name of the requested module", ("kernel.module",)),
     Field("bpf.cmd", Kind.NAMED, "NUM_BPF_CMD", "command of bpf(2)", ("kernel.bpf",), names="bpf_cmd"),
-    Field("mount.source", Kind.STRING, "STR_MOUNT_SOURCE", "device name or source path, as given", ("kernel.mount",)),
+    Field("mount.source", Kind.STRING, "STR_MOUNT_SOURCE", "device name or source path, as given", ("kernel.mount",), instead="test file.path, the place that is mounted on, or file.fstype"),
     Field("mount.flags", Kind.FLAGS, "NUM_MOUNT_FLAGS", "MS_* flags: any of the named", ("kernel.mount",), names="mount"),
     Field("setns.flags", Kind.FLAGS, "NUM_NS_FLAGS", "CLONE_NEW* of the namespaces joined: any of the named", ("kernel.setns",), names="clone"),
     Field("io_uring.op", Kind.NAMED, "NUM_IO_URING_OP", "override_creds, sqpoll or cmd", ("kernel.io_uring",), names="io_uring_op"),
