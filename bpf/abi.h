@@ -82,6 +82,7 @@ enum event_id {
 	EV_KERNEL_MEMFD = 56,
 	EV_KERNEL_USERFAULTFD = 57,
 	EV_KERNEL_FSCONFIG = 58,
+	EV_FILE_SETATTR = 59,
 };
 
 /* Numeric slots of an event. A slot is present when its bit in num_present is set. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Processes: their records, and the events process.*. */
-#include "engine.h"
+#include "layer.h"
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(sched_process_fork__process, struct task_struct *parent, struct task_struct *child)
@@ -155,7 +155,7 @@ int BPF_PROG(bprm_check_security__process, struct linux_binprm *bprm, int ret)
 		return event_refused(slot);
 	set_file(s, bprm->file);
 	set_num(s, NUM_FILE_ACCESS, ACCESS_EXEC);
-	return event_end(s, slot);
+	return event_end_layered(s, slot, bprm->file);
 }
 
 #define CSETS_COUNTED 16

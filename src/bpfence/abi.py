@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "883e32f56be03335"
+ABI_HASH: Final = "b4272b1f124db0a1"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 1
@@ -145,6 +145,7 @@ EV_KERNEL_IO_URING_SETUP: Final = 55
 EV_KERNEL_MEMFD: Final = 56
 EV_KERNEL_USERFAULTFD: Final = 57
 EV_KERNEL_FSCONFIG: Final = 58
+EV_FILE_SETATTR: Final = 59
 
 # enum num_slot
 NUM_PROCESS_PID: Final = 0
@@ -329,6 +330,7 @@ EVENT_ID: Final[dict[str, int]] = {
     "EV_KERNEL_MEMFD": 56,
     "EV_KERNEL_USERFAULTFD": 57,
     "EV_KERNEL_FSCONFIG": 58,
+    "EV_FILE_SETATTR": 59,
 }
 
 NUM_SLOT: Final[dict[str, int]] = {

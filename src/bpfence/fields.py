@@ -78,7 +78,8 @@ EVENTS: Final = (
     EventType("file.chmod", "EV_FILE_CHMOD", "permission bits are about to change", ("chmod",), True, ("path_chmod",)),
     EventType("file.chown", "EV_FILE_CHOWN", "owner or group are about to change", ("chown",), True, ("path_chown",)),
     EventType("file.truncate", "EV_FILE_TRUNCATE", "a file is about to be cut or extended", ("truncate",), True, ("path_truncate", "file_truncate")),
-    EventType("file.setxattr", "EV_FILE_SETXATTR", "an extended attribute is about to be set or removed", ("setxattr",), True, ("inode_setxattr", "inode_removexattr")),
+    EventType("file.setxattr", "EV_FILE_SETXATTR", "an extended attribute or access control list is about to be set or removed", ("setxattr",), True, ("inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl")),
+    EventType("file.setattr", "EV_FILE_SETATTR", "times or flags of a file are about to change: utimensat(2) and its like, chattr(1), file_setattr(2), fs-verity, an encryption policy", ("setattr",), True, ("inode_setattr", "file_ioctl", "inode_file_setattr")),
     EventType("file.mmap", "EV_FILE_MMAP", "a file is about to be mapped", ("mmap",), True, ("mmap_file",)),
     EventType("file.mprotect", "EV_FILE_MPROTECT", "the protection of a file mapping is about to change", ("mprotect",), True, ("file_mprotect",)),
     EventType("file.permission", "EV_FILE_PERMISSION", "an open file is about to be read or written", (), True, ("file_permission",)),
@@ -121,7 +122,7 @@ EVENTS: Final = (
 
 MODIFY: Final = (
     "file.open", "file.create", "file.unlink", "file.rename", "file.link", "file.symlink", "file.mkdir", "file.rmdir", "file.chmod",
-    "file.chown", "file.truncate", "file.setxattr", "file.mmap", "file.mprotect", "file.permission",
+    "file.chown", "file.truncate", "file.setxattr", "file.setattr", "file.mmap", "file.mprotect", "file.permission",
 )
 """Events of the group file.modify; the front end adds to each the test that makes it a modification (see `frontends.native`)."""
 
@@ -134,7 +135,7 @@ GROUPS: Final = {
 # The events of files that are about to be used: what follows a call has no file.path.
 _FILE = (
     "file.open", "file.create", "file.unlink", "file.rename", "file.link", "file.symlink", "file.mkdir", "file.rmdir", "file.chmod",
-    "file.chown", "file.truncate", "file.setxattr", "file.mmap", "file.mprotect", "file.permission", "process.exec",
+    "file.chown", "file.truncate", "file.setxattr", "file.setattr", "file.mmap", "file.mprotect", "file.permission", "process.exec",
 )
 _RETURNED = (
     "process.exec_failed", "file.open_failed", "file.dup", "process.trace", "process.unshare", "process.setns", "process.prctl",
@@ -184,7 +185,7 @@ FIELDS: Final = (
     Field("file.memfd", Kind.BOOL, "NUM_FILE_MEMFD", "made by memfd_create", _FILE),
     Field("file.prot", Kind.FLAGS, "NUM_FILE_PROT", "PROT_* of a mapping: any of the named", ("file.mmap", "file.mprotect"), names="prot"),
     Field("file.shared", Kind.BOOL, "NUM_FILE_MAP_SHARED", "the mapping is shared", ("file.mmap", "file.mprotect")),
-    Field("file.xattr", Kind.STRING, "STR_XATTR_NAME", "name of the extended attribute", ("file.setxattr",)),
+    Field("file.xattr", Kind.STRING, "STR_XATTR_NAME", "name of the extended attribute; of an access control list `system.posix_acl_access` or `system.posix_acl_default`", ("file.setxattr",)),
     Field("net.family", Kind.NAMED, "NUM_NET_FAMILY", "address family", ("net.", "file.dup"), names="family"),
     Field("net.type", Kind.NAMED, "NUM_NET_TYPE", "socket type", ("net.",), names="socktype"),
     Field("net.protocol", Kind.NAMED, "NUM_NET_PROTOCOL", "protocol", ("net.",), names="protocol"),

@@ -6,10 +6,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 SYS_IO_URING_SETUP = 425
 SYS_FSOPEN = 430
+SYS_FCHMODAT2 = 452
+SYS_SETXATTRAT = 463
+SYS_FILE_SETATTR = 469
 
 
 def _system_call(number: int) -> str:
@@ -26,6 +31,12 @@ def _function(name: str) -> str:
     return "yes" if re.search(rf" [tT] {name}(\.\w+)*$", path.read_text(), re.MULTILINE) else "no"
 
 
+def _ext4() -> str:
+    """Whether an ext4 file system can be made and mounted."""
+    modules = all(subprocess.run(["modprobe", "--quiet", module], check=False).returncode == 0 for module in ("loop", "ext4"))
+    return "yes" if modules and shutil.which("mke2fs") else "no"
+
+
 def _binary_kernel_feature(path: str) -> str:
     return "yes" if Path(path).exists() else "no"
 
@@ -38,6 +49,13 @@ def probe() -> dict[str, str]:
         "hook_uring_sqpoll": _function("security_uring_sqpoll"),
         "hook_file_truncate": _function("security_file_truncate"),
         "io_uring": _system_call(SYS_IO_URING_SETUP),
+        "uring_names": _function("io_mkdirat"),
+        "uring_xattr": _function("io_setxattr"),
+        "uring_ftruncate": _function("io_ftruncate"),
+        "fchmodat2": _system_call(SYS_FCHMODAT2),
+        "setxattrat": _system_call(SYS_SETXATTRAT),
+        "file_setattr": _system_call(SYS_FILE_SETATTR),
+        "ext4": _ext4(),
         "fsmount": _system_call(SYS_FSOPEN),
         "kexec": _function("__do_sys_kexec_load") if _function("__x64_sys_kexec_load") == "no" else "yes",
         "sysvipc": _binary_kernel_feature("/proc/sysvipc/shm"),

@@ -30,7 +30,7 @@ _READ_MAPPING: Final = Atom("file.prot", Op.ANYBITS, PROT_READ | PROT_EXEC)
 
 GROUP_TESTS: Final[Mapping[str, Mapping[str, Condition]]] = {
     "file.modify": {
-        "file.open": Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE | abi.ACCESS_APPEND | abi.ACCESS_TRUNCATE | abi.ACCESS_CREATE),
+        "file.open": Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE | abi.ACCESS_TRUNCATE | abi.ACCESS_CREATED),
         "file.permission": Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE),
         "file.mmap": _SHARED_WRITE,
         "file.mprotect": _SHARED_WRITE,
