@@ -83,6 +83,7 @@ enum event_id {
 	EV_KERNEL_USERFAULTFD = 57,
 	EV_KERNEL_FSCONFIG = 58,
 	EV_FILE_SETATTR = 59,
+	EV_PROCESS_MEMORY = 60,     /* about to be done, as those up to 42 */
 };
 
 /* Numeric slots of an event. A slot is present when its bit in num_present is set. */
@@ -124,7 +125,7 @@ enum num_slot {
 	NUM_NEW_INO = 34,           /* rename: the replaced file, 0 where none */
 	NUM_NEW_DEV = 35,
 	NUM_NS_FLAGS = 36,          /* setns: CLONE_NEW* */
-	NUM_IO_URING_OP = 37,       /* 1 override_creds, 2 sqpoll, 3 cmd */
+	NUM_IO_URING_OP = 37,       /* 1 override_creds, 2 sqpoll, 3 cmd; module: 1 if the kernel requests it from user space */
 	NUM_FILE_OBJECT = 38,       /* bit set: the `follow: object` sets that the file or one of its ancestors belongs to */
 	NUM_NEW_OBJECT = 39,        /* same for the second path */
 	NUM_CALL = 40,              /* number of the system call that the event belongs to; with CALL_* bits; absent: none */
@@ -153,6 +154,10 @@ enum num_slot {
 	NUM_PARENT_START = 62,      /* ns since boot */
 	NUM_DIRFD = 63,             /* descriptor that STR_FILE_TEXT is relative to, AT_FDCWD (-100, as s32) for the working directory */
 };
+
+/* Slots from this one on, which process.fork has no other use for: live tasks below the ancestor cgroup of level 1, 2 ... */
+#define NUM_FORK_LIVE_1 16
+#define FORK_LEVELS 8
 
 #define CALL_COMPAT 0x100000000    /* in NUM_CALL: a number of the 32-bit table */
 #define CALL_NUMBER_MASK 0xffffffff
@@ -247,7 +252,8 @@ enum action_id {
  * Roots: row r (the subject leaf) has ABI_MAX_EVENTS words: the diagram reference for each event in this group.
  *   Row 0 of each group is all IMAGE_LEAF|0. Before the rows, none.
  * Subject diagram of a group: tests only subject dimensions; its leaf number is the row number.
- * Concern table: for each row of each group, 2 words: bit e set where roots[row][e] is not IMAGE_LEAF|0.
+ * Concern table: for each row of each group, IMAGE_CONCERN_WORDS words: two with bit e set where roots[row][e] is not IMAGE_LEAF|0, two with
+ * bit e set where a verdict that denies or kills can be reached from there.
  * Verdict v: struct image_verdict at verdicts_ref + v * IMAGE_VERDICT_WORDS. Verdict 0 is "nothing".
  */
 #define IMAGE_MAGIC 0x434e4642
@@ -256,6 +262,7 @@ enum action_id {
 #define IMAGE_LEAF 0x80000000
 #define IMAGE_DIM_WORDS 8
 #define IMAGE_VERDICT_WORDS 4
+#define IMAGE_CONCERN_WORDS 4
 #define IMAGE_MAX_PAGES 256
 #define NODE_DENSE 0
 #define NODE_SPARSE 1
@@ -296,7 +303,7 @@ struct image_header {
 	__u32 names_dfa;             /* ref of the automaton over command names, 0: no rule asks for names of ancestors */
 	__u32 names_masks;           /* ref: for each class of names_dfa 2 words: the bits of DIM_ANCESTORS that it sets */
 	__u32 names_start;
-	__u32 reserved[2];
+	__u32 enforcing_all[2];      /* OR of the second halves of the concern table */
 	__u32 subject_root[8];       /* per group: diagram reference of the subject diagram */
 	__u32 roots_ref[8];          /* per group: ref of the rows */
 	__u32 concern_ref[8];        /* per group: ref of the concern table */
@@ -344,8 +351,10 @@ struct control {
 #define RECORD_FROM_ITER 1           /* read by the task iterator or at first sight, not at fork or exec */
 #define RECORD_DEPENDS_IDS 2         /* the subject must be computed anew when the effective ids change */
 #define RECORD_DEPENDS_CGROUP 4      /* the same for the cgroup */
+#define RECORD_CAUSES_SHIFT 16       /* from bit 16 on: why the subject was uncertain, the bits CAUSE_* */
 struct process_record {
 	__u64 concern;               /* bit e: some rule can apply to event e of this subject */
+	__u64 enforcing;             /* bit e: some rule can deny event e of this subject; after an exec that of the subject before, until computed */
 	__u32 generation;            /* of concern and subject */
 	__u32 uid;                   /* effective; of concern and subject */
 	__u32 gid;
@@ -359,14 +368,16 @@ struct process_record {
 };
 
 /* The first look of every hook: map `concerns`, an array of struct concern, index tgid & (CONCERN_ENTRIES - 1).
- * word: read and written whole. Bits 0..CONCERN_BITS-1 are process_record.concern, then 15 bits of the generation, then the upper 6
- * bits of the tgid. Only subjects that do not depend on ids stand here, and a change of cgroup clears the entry; no generation has 15
- * bits of 0, so a cleared word is never right. The agent clears the words whenever those bits come round.
  * version: counts the changes of the records of all these tgids: a copy of a record made at a version is good while that lasts.
+ * word: read and written whole. Bits 0..CONCERN_BITS-1 are the complement of process_record.concern, so that a cleared word hides nothing;
+ * then CONCERN_TAG_BITS bits of generation + version, then the upper 6 bits of the tgid. The version is in it because a word may be stored
+ * late, by a task that was preempted after it had looked at the subject: it is never right then. Only subjects that do not depend on ids
+ * stand here. The agent clears the words whenever the bits of the generation come round.
  */
 #define CONCERN_ENTRIES 65536
 #define CONCERN_BITS 43
-#define CONCERN_GENERATION_MASK 0x7fff
+#define CONCERN_TAG_BITS 15
+#define CONCERN_TAG_MASK 0x7fff
 struct concern {
 	__u64 word;
 	__u64 version;
@@ -400,6 +411,7 @@ struct exec_image {
 #define EXEC_EXE_DELETED 4
 #define EXEC_EXE_MEMFD 8
 #define EXEC_FROM_ITER 16
+#define EXEC_PARENT_UNKNOWN 32       /* there is or was a program before this one, and it is not known: the lineage is uncertain */
 
 /* ---- Ring buffers `alerts` and `telemetry`. ---- */
 #define RECORD_EVENT 1               /* struct event_record */
@@ -411,14 +423,27 @@ struct exec_image {
 #define EVENT_DECISION 32            /* for rules that do not */
 #define EVENT_AT_ONCE 64             /* written before the result was known, because its return is not seen: NUM_RESULT is absent */
 #define EVENT_ORIGIN 256             /* file.path is that of the file apart from the bind mount it was reached through */
+#define EVENT_KILL_REFUSED 512       /* the process was to be killed, and cannot be: denied only */
+#define EVENT_CAUSES_SHIFT 16        /* from bit 16 on: why something was uncertain, the bits CAUSE_* */
 #define EVENT_ASYNC 128              /* the work of io_uring or another thread of the kernel, not of a system call of its own */
+
+/* Why a decision was uncertain: it is denied where an enforcing rule of the event concerns the process. */
+#define CAUSE_MEMORY 1               /* no memory for the event; it has no record, and counts as a lost one */
+#define CAUSE_RECORD 2               /* what is known of a process or its program is missing: a full map, no memory */
+#define CAUSE_LINEAGE 4              /* not all ancestors are known */
+#define CAUSE_PATH 8                 /* a path that is too long, or an object that has no name in the mount namespace of the acting task */
+#define CAUSE_VALUE 16               /* a value that is longer than what is kept, or could not be read */
+#define CAUSE_TABLE 32               /* the tables contradict themselves: a bug */
+#define CAUSES 6
+
 struct event_header {
 	__u16 abi;
 	__u16 type;
 	__u32 size;                  /* whole record */
 	__u64 time;                  /* ns since boot (CLOCK_BOOTTIME) */
-	__u64 sequence;              /* per CPU and buffer, from 1; a failed reserve takes a number too */
-	__u32 cpu;
+	__u64 sequence;              /* of the stream, from 1; a failed reserve takes a number too */
+	__u16 cpu;
+	__u16 stream;                /* records of one stream come in order; see map `sequences` */
 	__u32 event;                 /* enum event_id */
 	__u32 flags;
 	__u32 pid;
@@ -463,13 +488,27 @@ enum counter_id {
 	CNT_DENIED = 4,
 	CNT_AUDITED = 5,
 	CNT_KILLED = 6,
-	CNT_PATH_UNCERTAIN = 7,
+	CNT_PATH_UNCERTAIN = 7,      /* paths, while CNT_UNCERTAIN_PATH counts events */
 	CNT_RECORD_FAILED = 8,       /* a process or image record could not be stored */
-	CNT_SCRATCH_BUSY = 9,
+	CNT_KILL_REFUSED = 9,        /* of those to be killed; counted as denied */
 	CNT_SUBJECT_COMPUTED = 10,
-	CNT_TABLE_ERROR = 11,        /* an inconsistent image: a bug */
+	CNT_SPARE_TAKEN = 11,        /* events that found the memory of their CPU in use */
 	CNT_HELD_FULL = 12,          /* no room to hold a record for its result: written at once */
-	CNT_MAX = 13,
+	/* Events that something was uncertain in, by cause, in the order of CAUSE_*; whether or not that led to a denial. */
+	CNT_UNCERTAIN_MEMORY = 13,
+	CNT_UNCERTAIN_RECORD = 14,
+	CNT_UNCERTAIN_LINEAGE = 15,
+	CNT_UNCERTAIN_PATH = 16,
+	CNT_UNCERTAIN_VALUE = 17,
+	CNT_UNCERTAIN_TABLE = 18,
+	/* The same, those that were denied. */
+	CNT_REFUSED_MEMORY = 19,
+	CNT_REFUSED_RECORD = 20,
+	CNT_REFUSED_LINEAGE = 21,
+	CNT_REFUSED_PATH = 22,
+	CNT_REFUSED_VALUE = 23,
+	CNT_REFUSED_TABLE = 24,
+	CNT_MAX = 25,
 };
 /* Lost records by event: map `lost`, per-CPU array, key enum event_id, value u64. */
 

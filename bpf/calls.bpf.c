@@ -97,7 +97,7 @@ static __always_inline void call_end(struct scratch *s, u32 slot)
 	if (!s)
 		return;
 	decide(slot);
-	scratch_give(s);
+	scratch_give(s, slot);
 }
 
 /* A text argument, as the caller's memory has it now; at most 254 bytes of it. */

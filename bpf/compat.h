@@ -219,6 +219,51 @@ static __always_inline u64 compat_ctime(struct inode *inode)
 	       BPF_CORE_READ((struct inode___timespec *)inode, i_ctime.tv_nsec);
 }
 
+/* The file that a struct fown_struct belongs to: v6.12 (1934b212615d) took it out of struct file. */
+struct fown_struct___apart {
+	struct file *file;
+} __attribute__((preserve_access_index));
+
+struct fown_struct;
+
+struct file___fown {
+	struct fown_struct___within {
+		int signum;
+	} f_owner;
+} __attribute__((preserve_access_index));
+
+static __always_inline u64 compat_fown_file(const struct fown_struct *fown)
+{
+	const struct fown_struct___apart *apart = (const void *)fown;
+
+	if (bpf_core_field_exists(apart->file))
+		return (u64)BPF_CORE_READ(apart, file);
+	return (u64)fown - bpf_core_field_offset(struct file___fown, f_owner);
+}
+
+/* The type (CLONE_NEW*) of a namespace: v6.18 keeps it in the namespace itself, before that in its operations. */
+struct ns_common___typed {
+	u32 ns_type;
+} __attribute__((preserve_access_index));
+
+struct proc_ns_operations {
+	int type;
+} __attribute__((preserve_access_index));
+
+struct ns_common___ops {
+	const struct proc_ns_operations *ops;
+} __attribute__((preserve_access_index));
+
+static __always_inline u32 compat_ns_type(const void *ns)
+{
+	const struct ns_common___typed *since = ns;
+	const struct ns_common___ops *before = ns;
+
+	if (bpf_core_field_exists(since->ns_type))
+		return BPF_CORE_READ(since, ns_type);
+	return BPF_CORE_READ(before, ops, type);
+}
+
 /* First mount of a super block, and the next one; 0 at the end. */
 static __always_inline u64 compat_first_mount(const struct super_block *sb)
 {

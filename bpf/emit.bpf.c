@@ -40,7 +40,6 @@ static __always_inline void emit_header(struct scratch *s, struct event_header *
 	h->abi = ABI_VERSION;
 	h->type = RECORD_EVENT;
 	h->time = bpf_ktime_get_boot_ns();
-	h->cpu = bpf_get_smp_processor_id();
 	h->event = s->event;
 	h->flags = s->flags;
 	h->pid = s->record.pid;
@@ -93,8 +92,8 @@ __noinline int emit_strings(u32 slot)
 		return 0;
 	space->record.str_present = 0;
 	numbers_load(slot);
-	path_resolve(slot, 0);
-	path_resolve(slot, 1);
+	path_named(slot, 0);
+	path_named(slot, 1);
 	string_load(slot, STR_FILE_FSTYPE);
 	used = emit_string(slot, STR_FILE_PATH, used);
 	used = emit_string(slot, STR_FILE_NEW_PATH, used);
@@ -156,27 +155,37 @@ __noinline int emit_build(u32 slot)
 	return size;
 }
 
-/* Writes a record to the ring buffer of alerts, or counts its loss. */
-static __always_inline void emit_write(struct emit_space *space)
+/* Writes a record to the ring buffer of alerts, or counts its loss. `slot` is a scratch that the caller holds: the record's stream. */
+static __always_inline void emit_write(struct emit_space *space, u32 slot)
 {
 	u64 size = MASKED(space->record.header.size - sizeof(struct event_record), SCRATCH_MASK) + sizeof(struct event_record), *sequence;
-	u32 event = space->record.header.event, buffer = 0;
 
-	/* A record that was held may be written on another CPU than it was built on, and is one of the CPU that numbers it. */
 	space->record.header.cpu = bpf_get_smp_processor_id();
-	sequence = bpf_map_lookup_elem(&sequences, &buffer);
+	space->record.header.stream = slot;
+	sequence = bpf_map_lookup_elem(&sequences, &slot);
 	if (sequence) {
-		__sync_fetch_and_add(sequence, 1);
-		space->record.header.sequence = *(volatile u64 *)sequence;
+		*sequence += 1;
+		space->record.header.sequence = *sequence;
 	}
-	if (bpf_ringbuf_output(&alerts, space, size, 0)) {
-		sequence = bpf_map_lookup_elem(&lost, &event);
-		if (sequence)
-			__sync_fetch_and_add(sequence, 1);
-		count(CNT_ALERT_LOST);
-	} else {
+	if (bpf_ringbuf_output(&alerts, space, size, 0))
+		count_lost(space->record.header.event);
+	else
 		count(CNT_ALERT_WRITTEN);
+}
+
+/* The same for who holds no scratch. */
+static __always_inline void emit_write_held(struct emit_space *space)
+{
+	struct scratch *s;
+	u32 slot;
+
+	s = scratch_take(&slot);
+	if (!s) {
+		count_lost(space->record.header.event);
+		return;
 	}
+	emit_write(space, slot);
+	scratch_give(s, slot);
 }
 
 #define ADDRESS 16
@@ -240,13 +249,13 @@ __noinline int held_result(s64 result, u32 known)
 		return 0;
 	if (!known) {
 		space->record.header.flags |= EVENT_AT_ONCE;
-		emit_write(space);
+		emit_write_held(space);
 	} else if (space->record.reserved & (result < 0 ? REPORT_FAILURE : REPORT_SUCCESS)) {
 		space->record.num[NUM_RESULT] = result;
 		space->record.num_present |= 1ULL << NUM_RESULT;
 		space->record.header.time = bpf_ktime_get_boot_ns();
 		held_socket(space, result);
-		emit_write(space);
+		emit_write_held(space);
 	}
 	bpf_map_delete_elem(&held, &key);
 	number = bpf_map_lookup_elem(&pending, &index);
@@ -256,7 +265,7 @@ __noinline int held_result(s64 result, u32 known)
 }
 
 /* Keeps the built record until the system call returns; -1: there is no room. */
-static __always_inline int held_put(struct emit_space *space, u32 results)
+static __always_inline int held_put(struct emit_space *space, u32 slot, u32 results)
 {
 	u64 key = bpf_get_current_pid_tgid();
 	u32 index = key & (PENDING_ENTRIES - 1), *number = bpf_map_lookup_elem(&pending, &index);
@@ -273,7 +282,7 @@ static __always_inline int held_put(struct emit_space *space, u32 results)
 		 */
 		if (earlier->record.header.event != space->record.header.event || earlier->record.num[NUM_CALL] != space->record.num[NUM_CALL]) {
 			earlier->record.header.flags |= EVENT_AT_ONCE;
-			emit_write(earlier);
+			emit_write(earlier, slot);
 		}
 		return bpf_map_update_elem(&held, &key, space, BPF_EXIST) ? -1 : 0;
 	}
@@ -308,7 +317,7 @@ static __always_inline u32 result_way(struct scratch *s)
 			return WAY_NOW;
 	}
 	call = read_call();
-	if (call == NO_CALL || call == NR_IO_URING_ENTER)
+	if (call == NO_CALL || (u32)call == NR_IO_URING_ENTER)
 		return WAY_ASYNC;
 	if (call & CALL_COMPAT)
 		return WAY_AT_ONCE;
@@ -336,7 +345,7 @@ __noinline int report(u32 slot)
 	if (way == WAY_NONE && !flags)
 		return 0;
 	emit_build(slot);
-	if (way == WAY_HOLD && held_put(space, s->report))
+	if (way == WAY_HOLD && held_put(space, slot, s->report))
 		way = WAY_AT_ONCE;
 	if (way == WAY_NOW)
 		flags |= EVENT_RESULT;
@@ -346,7 +355,7 @@ __noinline int report(u32 slot)
 		flags |= EVENT_RESULT | EVENT_AT_ONCE | EVENT_ASYNC;
 	if (flags) {
 		space->record.header.flags = s->flags | flags;
-		emit_write(space);
+		emit_write(space, slot);
 	}
 	return 0;
 }

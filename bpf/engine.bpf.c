@@ -12,6 +12,21 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 const volatile u32 have_rdonly_cast = 0;
 const volatile u32 have_task_btf = 0;
 const volatile u32 have_task_pt_regs = 0;
+const volatile u32 first_spare = 0;
+
+/* ---- memory ---- */
+
+__noinline int scratch_another(void)
+{
+	u32 spare = bpf_get_smp_processor_id() * SCRATCH_OWN + 1;
+
+	if (scratch_lock(spare))
+		return spare;
+	if (bpf_map_pop_elem(&spares, &spare))
+		return 0;
+	count(CNT_SPARE_TAKEN);
+	return spare;
+}
 
 /* ---- strings ---- */
 
@@ -155,8 +170,10 @@ static __always_inline void load_fstype(struct scratch *s)
 		set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(inode, i_sb, s_type, name));
 }
 
-/* The exec_id of the image that a string is about; 0: none. The parent's name and arguments are those of the parent as it is now. */
-static __always_inline u64 string_image(struct scratch *s, u32 str)
+/* The exec_id of the image that a string is about; 0: it is not known, or, with `none`, there is no such program. The parent's name and
+ * arguments are those of the parent as it is now.
+ */
+static __always_inline u64 string_image(struct scratch *s, u32 str, bool *none)
 {
 	u64 id = s->record.exec_id;
 	struct exec_image *image;
@@ -169,8 +186,12 @@ static __always_inline u64 string_image(struct scratch *s, u32 str)
 	}
 	if (str == STR_PARENT_EXE) {
 		image = bpf_map_lookup_elem(&images, &id);
-		if (image && image->pid == s->record.pid)
+		if (image && image->pid == s->record.pid) {
+			if (image->flags & EXEC_PARENT_UNKNOWN)
+				s->str_uncertain |= 1U << STR_PARENT_EXE;
 			id = image->parent_exec_id;
+			*none = !id;
+		}
 	} else if (str == STR_PARENT_NAME || str == STR_PARENT_ARGS) {
 		struct task_struct *task = (void *)bpf_get_current_task();
 		u32 pid = BPF_CORE_READ(task, group_leader, real_parent, tgid);
@@ -186,14 +207,11 @@ __noinline int string_load(u32 slot, u32 str)
 {
 	struct scratch *s = scratch_at(slot);
 	struct exec_image *image;
+	bool none = false;
 	u64 id;
 
 	if (!s)
 		return 0;
-	if (str == STR_FILE_PATH)
-		return path_resolve(slot, 0);
-	if (str == STR_FILE_NEW_PATH)
-		return path_resolve(slot, 1);
 	if (str == STR_FILE_FSTYPE) {
 		load_fstype(s);
 		return 0;
@@ -213,7 +231,11 @@ __noinline int string_load(u32 slot, u32 str)
 		load_text(s);
 		return 0;
 	}
-	id = string_image(s, str);
+	id = string_image(s, str, &none);
+	if (none)
+		return 0;
+	if (str == STR_PROCESS_ARGS)
+		arguments_load(id);
 	image = bpf_map_lookup_elem(&images, &id);
 	if (!image) {
 		s->str_uncertain |= 1U << (str & 31);
@@ -463,18 +485,24 @@ __noinline int names_load(u32 slot)
 	return -1;
 }
 
+/* Whatever way a string comes into the scratch. */
+static __always_inline void text_load(u32 slot, u32 str)
+{
+	if (str == STR_FILE_PATH || str == STR_FILE_NEW_PATH)
+		path_named(slot, str == STR_FILE_NEW_PATH);
+	else if (str == STR_PROCESS_CWD)
+		cwd_load(slot);
+	else
+		string_load(slot, str);
+}
+
 static __always_inline u32 class_string(struct scratch *s, u32 slot, u32 str, u32 ref, u32 start)
 {
 	u32 bit;
 
 	str &= ABI_STR_SLOTS - 1;
 	bit = 1U << str;
-	if (str == STR_FILE_PATH)
-		path_resolve(slot, 0);
-	else if (str == STR_PROCESS_CWD)
-		cwd_load(slot);
-	else
-		string_load(slot, str);
+	text_load(slot, str);
 	if (s->str_uncertain & bit)
 		return CLASS_UNCERTAIN;
 	if (!(s->str_present & bit))
@@ -520,10 +548,22 @@ static __always_inline void class_prepare(struct scratch *s, u32 slot, u32 num)
 		string_load(slot, STR_FILE_TEXT);
 	if (num == NUM_PROCESS_CAPS || (num >= NUM_FILE_MODE && num <= NUM_FILE_DELETED))
 		numbers_load(slot);
-	if (num == NUM_FILE_OBJECT || num == NUM_FILE_MEMFD)
-		path_resolve(slot, 0);
-	else if (num == NUM_NEW_OBJECT)
-		path_resolve(slot, 1);
+	if (num == NUM_FILE_OBJECT || num == NUM_FILE_MEMFD || num == NUM_NEW_OBJECT)
+		path_named(slot, num == NUM_NEW_OBJECT);
+}
+
+/* CAUSE_* of a dimension that is uncertain. */
+static __always_inline u32 cause_of(u32 kind, u32 slot)
+{
+	if (kind == DIM_LINEAGE || kind == DIM_ANCESTORS)
+		return CAUSE_LINEAGE;
+	if (kind == DIM_PRESENT && slot >= ABI_NUM_SLOTS)
+		slot -= ABI_NUM_SLOTS;
+	else if (kind != DIM_STRING)
+		return CAUSE_PATH; /* objects that a path leads to */
+	if (slot == STR_FILE_PATH || slot == STR_FILE_NEW_PATH || slot == STR_PROCESS_CWD)
+		return CAUSE_PATH;
+	return slot <= STR_PARENT_EXE || slot == STR_TARGET_EXE ? CAUSE_RECORD : CAUSE_VALUE;
 }
 
 /* Class of dimension `dim` for the event in the scratch. */
@@ -561,7 +601,7 @@ __noinline int class_of(u32 slot, u32 dim)
 	if (kind == DIM_PRESENT && num >= ABI_NUM_SLOTS) {
 		u32 str = (num - ABI_NUM_SLOTS) & (ABI_STR_SLOTS - 1);
 
-		string_load(slot, str);
+		text_load(slot, str);
 		if (!(s->str_uncertain & (1U << str)))
 			class = s->str_present & (1U << str) ? 2 : CLASS_NONE;
 		goto out;
@@ -572,6 +612,8 @@ __noinline int class_of(u32 slot, u32 dim)
 	if (num == NUM_FILE_OBJECT && s->flags & EVENT_PATH_UNCERTAIN)
 		goto out;
 	if (num == NUM_NEW_OBJECT && s->flags & EVENT_NEW_PATH_UNCERTAIN)
+		goto out;
+	if (s->num_uncertain & (1ULL << num))
 		goto out;
 	class = CLASS_NONE;
 	if (!(s->num_present & (1ULL << num)))
@@ -591,7 +633,7 @@ __noinline int class_of(u32 slot, u32 dim)
 		class = class_range(slot, d->ref, value);
 out:
 	if (class == CLASS_UNCERTAIN)
-		s->flags |= EVENT_UNCERTAIN;
+		set_uncertain(s, cause_of(kind, num));
 	s->class[number] = class;
 	s->have_class |= 1ULL << number;
 	return class;
@@ -617,8 +659,10 @@ __noinline int diagram_walk_chunk(u32 slot)
 		if (node & IMAGE_LEAF)
 			return node & ~IMAGE_LEAF;
 		page = match_page(s->generation, node);
-		if (!page)
+		if (!page) {
+			set_uncertain(s, CAUSE_TABLE);
 			return 0;
+		}
 		word = page->word[node & (IMAGE_PAGE_WORDS - 1)];
 		dim = MASKED(word, ABI_MAX_DIMS - 1);
 		if (s->have_class & (1ULL << dim))
@@ -853,8 +897,10 @@ __noinline int diagram_fast(u32 slot, u32 root)
 	if (!s)
 		return IMAGE_LEAF;
 	first = match_page(s->generation, 0);
-	if (!first)
+	if (!first) {
+		set_uncertain(s, CAUSE_TABLE);
 		return IMAGE_LEAF;
+	}
 	head = (void *)first;
 	for (i = 0; i < DIAGRAM_FAST; i++) {
 		if (node >= IMAGE_PAGE_WORDS) /* a leaf, or on another page */
@@ -889,7 +935,7 @@ static __always_inline u32 diagram_walk(struct scratch *s, u32 slot, u32 node)
 		if (leaf != DIAGRAM_GOING)
 			return leaf;
 	}
-	count(CNT_TABLE_ERROR);
+	set_uncertain(s, CAUSE_TABLE);
 	return 0;
 }
 
@@ -932,7 +978,7 @@ __noinline int lineage_add(u32 slot, u64 exec_id)
 		s->lineage[1] |= image->self_bits[1];
 		return 0;
 	}
-	if (image->flags & EXEC_EXE_UNCERTAIN)
+	if (image->flags & (EXEC_EXE_UNCERTAIN | EXEC_PARENT_UNKNOWN))
 		return -1;
 	ref = match_word(s->generation, offsetof(struct image_header, lineage_dfa) / 4);
 	masks = match_word(s->generation, offsetof(struct image_header, lineage_masks) / 4);
@@ -1011,12 +1057,13 @@ __noinline int lineage_load(u32 slot)
 __noinline int subject_compute(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
-	u64 concern = 0;
 	u32 group;
 
 	if (!s)
 		return 0;
 	count(CNT_SUBJECT_COMPUTED);
+	s->record.concern = 0;
+	s->record.enforcing = 0;
 	if (match_word(s->generation, offsetof(struct image_header, lineage_dfa) / 4))
 		lineage_load(slot);
 	for (group = 0; group < ABI_MAX_GROUPS; group++) {
@@ -1026,11 +1073,14 @@ __noinline int subject_compute(u32 slot)
 			break;
 		row = diagram_walk(s, slot, match_word(s->generation, offsetof(struct image_header, subject_root) / 4 + group));
 		s->record.subject[group] = row;
-		at = match_word(s->generation, offsetof(struct image_header, concern_ref) / 4 + group) + 2 * row;
-		concern |= match_word(s->generation, at) | (u64)match_word(s->generation, at + 1) << 32;
+		at = match_word(s->generation, offsetof(struct image_header, concern_ref) / 4 + group) + IMAGE_CONCERN_WORDS * row;
+		s->record.concern |= match_wide(s->generation, at);
+		s->record.enforcing |= match_wide(s->generation, at + 2);
 	}
-	s->record.concern = concern;
-	s->record.flags &= ~(RECORD_DEPENDS_IDS | RECORD_DEPENDS_CGROUP);
+	if (s->flags & CAUSE_TABLE << EVENT_CAUSES_SHIFT) /* a row that is not to be trusted: the strictest that any says */
+		s->record.enforcing |= match_wide(s->generation, offsetof(struct image_header, enforcing_all) / 4);
+	s->record.concern |= s->record.enforcing;
+	s->record.flags = (s->record.flags & RECORD_FROM_ITER) | s->flags >> EVENT_CAUSES_SHIFT << RECORD_CAUSES_SHIFT;
 	if (s->features & IMAGE_SUBJECT_IDS)
 		s->record.flags |= RECORD_DEPENDS_IDS;
 	if (s->features & IMAGE_SUBJECT_CGROUP)
@@ -1052,17 +1102,49 @@ static __always_inline int scratch_generation(struct scratch *s)
 	return 0;
 }
 
+/* Keeps the subject in the record of the process, and what hooks may know without it. `version`: the one that it was computed at. */
+__noinline int subject_store(u32 slot, u64 version)
+{
+	struct scratch *s = scratch_at(slot);
+	struct process_record *record;
+	u32 tgid;
+
+	if (!s)
+		return 0;
+	tgid = s->record.pid;
+	record = bpf_map_lookup_elem(&processes, &tgid);
+	if (!record || record->exec_id != s->record.exec_id)
+		return 0;
+	/* A move to another cgroup meanwhile: the next event computes it again. One that comes from here on changes the version once more, so that
+	 * the word published below is void; and the record is compared with the cgroup whenever it is used.
+	 */
+	if (record_version(tgid) != version)
+		return 0;
+	*(volatile u32 *)&record->generation = 0;
+	record_changed(tgid);
+	record->uid = s->record.uid;
+	record->gid = s->record.gid;
+	record->cgroup = s->record.cgroup;
+	record->flags = s->record.flags;
+	record->concern = s->record.concern;
+	record->enforcing = s->record.enforcing;
+	__builtin_memcpy(record->subject, s->record.subject, sizeof(record->subject));
+	barrier();
+	*(volatile u32 *)&record->generation = s->generation;
+	record_changed(tgid);
+	concern_publish(&s->record, version + 2, tgid);
+	return 0;
+}
+
 /* What the record says of the subject holds only for these ids, this cgroup and this generation. Storing a new subject is safe
  * only where no other thread of the process can hold other ids: a single-threaded process; the others compute it each time.
  */
-static __always_inline void subject_refresh(struct scratch *s, u32 slot)
+static __always_inline void subject_refresh(struct scratch *s, u32 slot, u64 version)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	u64 version = record_version(s->record.pid);
-	struct process_record *record;
 	u64 cgroup = bpf_get_current_cgroup_id();
 	bool same_subject;
-	u32 uid, gid, tgid;
+	u32 uid, gid;
 
 	read_ids(&uid, &gid);
 	same_subject = s->record.uid == uid && s->record.gid == gid && s->record.cgroup == cgroup;
@@ -1073,26 +1155,44 @@ static __always_inline void subject_refresh(struct scratch *s, u32 slot)
 	set_num(s, NUM_PROCESS_UID, uid);
 	set_num(s, NUM_PROCESS_GID, gid);
 	subject_compute(slot);
-	if (!s->has_record || (!same_subject && BPF_CORE_READ(task, signal, nr_threads) != 1))
-		return;
-	tgid = s->record.pid;
-	record = bpf_map_lookup_elem(&processes, &tgid);
-	if (!record || record->exec_id != s->record.exec_id)
-		return;
-	/* A move to another cgroup meanwhile: the next event computes it again. */
-	if (record_version(tgid) != version)
-		return;
-	*(volatile u32 *)&record->generation = 0;
-	record_changed(tgid, 0);
-	record->uid = uid;
-	record->gid = gid;
-	record->cgroup = cgroup;
-	record->flags = s->record.flags;
-	record->concern = s->record.concern;
-	__builtin_memcpy(record->subject, s->record.subject, sizeof(record->subject));
-	barrier();
-	*(volatile u32 *)&record->generation = s->generation;
-	record_changed(tgid, s->record.flags & RECORD_DEPENDS_IDS ? 0 : concern_word(s->record.concern) | concern_tag(s->generation, tgid));
+	if (s->has_record && (same_subject || BPF_CORE_READ(task, signal, nr_threads) == 1))
+		subject_store(slot, version);
+}
+
+__noinline u64 start_time_probed(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, group_leader, start_boottime);
+}
+
+__noinline int concern_again(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+
+	if (s)
+		concern_publish(&s->record, s->record_version, s->record.pid);
+	return 0;
+}
+
+/* The record of the acting process; none that an earlier process with its pid has left. */
+static __always_inline struct process_record *record_own(u32 tgid)
+{
+	struct process_record *record = bpf_map_lookup_elem(&processes, &tgid);
+
+	return record && record->start_time == read_start_time() ? record : NULL;
+}
+
+static __always_inline void count_refused(u32 event, u32 counter);
+
+/* There are no tables to compute the subject with: what was known of it last counts. */
+static __always_inline int subject_unknown(const struct process_record *record, u32 event)
+{
+	count(CNT_UNCERTAIN_TABLE);
+	if (!record || !(record->enforcing >> (event & 63) & 1))
+		return SUBJECT_UNCONCERNED;
+	count_refused(event, CNT_REFUSED_TABLE);
+	return SUBJECT_REFUSED;
 }
 
 __noinline int subject_load(u32 slot, u32 event)
@@ -1100,26 +1200,56 @@ __noinline int subject_load(u32 slot, u32 event)
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct scratch *s = scratch_at(slot);
 	struct process_record *record;
+	u64 version;
 
 	if (!s)
-		return 0;
+		return SUBJECT_UNCONCERNED;
 	scratch_clear(s, event);
 	s->record_version = RECORD_OWN;
+	record = record_own(tgid);
 	if (scratch_generation(s))
-		return 0;
-	record = bpf_map_lookup_elem(&processes, &tgid);
-	if (!record) {
+		return subject_unknown(record, event);
+	if (!record || !record->exec_id) {
 		s->kernfs = bpf_get_current_task();
 		record_create(slot);
-		record = bpf_map_lookup_elem(&processes, &tgid);
+		record = record_own(tgid);
 	}
+	version = record_version(tgid);
 	s->has_record = record != NULL;
 	if (record)
 		s->record = *record;
-	subject_refresh(s, slot);
+	subject_refresh(s, slot, version);
 	scratch_clear(s, event); /* the subject's strings share memory with the event's */
 	set_process(s);
-	return s->record.concern & (1ULL << (event & 63)) ? 1 : 0;
+	return s->record.concern & (1ULL << (event & 63)) ? SUBJECT_CONCERNED : SUBJECT_UNCONCERNED;
+}
+
+/* An event is denied that nothing could be looked up for. There is no record of it: it counts as a lost one. */
+static __always_inline void count_refused(u32 event, u32 counter)
+{
+	count(counter);
+	count(CNT_DENIED);
+	count_lost(event);
+}
+
+__noinline int decide_without_memory(u32 event)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u64 generation = active_generation(), enforcing;
+	struct process_record *record = record_own(tgid);
+	struct image_head *head = match_head(generation);
+
+	count(CNT_UNCERTAIN_MEMORY);
+	if (record && record_fresh(record, generation))
+		enforcing = record->enforcing;
+	else if (head)
+		enforcing = head->header.enforcing_all[0] | (u64)head->header.enforcing_all[1] << 32;
+	else
+		enforcing = record ? record->enforcing : 0;
+	if (!(enforcing >> (event & 63) & 1))
+		return 0;
+	count_refused(event, CNT_REFUSED_MEMORY);
+	return EPERM;
 }
 
 /* ---- the decision ---- */
@@ -1145,6 +1275,41 @@ static __always_inline u64 decide_root(struct scratch *s, struct image_page *fir
 	return match_word_near(first, s->generation, head->header.roots_ref[group] + s->record.subject[group] * ABI_MAX_EVENTS + s->event);
 }
 
+/* One more of each cause of the event, in the counters from `first` on. */
+static __always_inline void count_causes(struct scratch *s, u32 first)
+{
+	u32 i;
+
+	for (i = 0; i < CAUSES; i++) {
+		if (s->flags >> EVENT_CAUSES_SHIFT & (1U << i))
+			count(first + i);
+	}
+}
+
+/* Something was uncertain. The compiler has put the strictest of the alternatives under each class
+ * that is uncertain, so only a walk that did not come to its end is denied here.
+ */
+static __always_inline int decide_uncertain(struct scratch *s)
+{
+	count_causes(s, CNT_UNCERTAIN_MEMORY);
+	if (s->action >= ACTION_DENY || !(s->flags & CAUSE_TABLE << EVENT_CAUSES_SHIFT) || !(s->record.enforcing >> (s->event & 63) & 1))
+		return 0;
+	count_refused(s->event, CNT_REFUSED_TABLE);
+	return EPERM;
+}
+
+/* The process is to be killed. The kernel refuses that for its own threads, the first process, and tasks that are ending already. */
+static __always_inline void decide_kill(struct scratch *s)
+{
+	if (bpf_send_signal(SIGKILL)) {
+		s->action = ACTION_DENY;
+		s->flags |= EVENT_KILL_REFUSED;
+		count(CNT_KILL_REFUSED);
+	} else {
+		count(CNT_KILLED);
+	}
+}
+
 __noinline int decide(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
@@ -1155,8 +1320,10 @@ __noinline int decide(u32 slot)
 	if (!s)
 		return 0;
 	first = match_page(s->generation, 0);
-	if (!first)
-		return 0;
+	if (!first) {
+		set_uncertain(s, CAUSE_TABLE);
+		return decide_uncertain(s);
+	}
 	head = (void *)first;
 	s->features = head->header.features;
 	s->n_groups = head->header.n_groups;
@@ -1178,6 +1345,13 @@ __noinline int decide(u32 slot)
 		if (leaf)
 			decide_leaf(s, head, leaf);
 	}
+	s->flags |= s->record.flags >> RECORD_CAUSES_SHIFT << EVENT_CAUSES_SHIFT;
+	if (s->flags >> EVENT_CAUSES_SHIFT) {
+		int error = decide_uncertain(s);
+
+		if (error)
+			return error;
+	}
 	if (!s->report && s->action < ACTION_DENY)
 		return 0;
 	if (s->flags & EVENT_ORIGIN) {
@@ -1185,6 +1359,8 @@ __noinline int decide(u32 slot)
 		s->action = ACTION_NONE;
 		s->error = 0;
 	}
+	if (s->action == ACTION_KILL)
+		decide_kill(s);
 	if (s->report)
 		report(slot);
 	if (s->action < ACTION_DENY) {
@@ -1192,10 +1368,8 @@ __noinline int decide(u32 slot)
 			count(CNT_AUDITED);
 		return 0;
 	}
-	if (s->action == ACTION_KILL) {
-		bpf_send_signal(SIGKILL);
-		count(CNT_KILLED);
-	}
+	if (s->flags >> EVENT_CAUSES_SHIFT)
+		count_causes(s, CNT_REFUSED_MEMORY);
 	count(CNT_DENIED);
 	return s->error ? s->error : EPERM;
 }

@@ -10,11 +10,24 @@
 #include "maps.h"
 #include "read.h"
 
-/* Computes the subject of the acting process into the scratch, and into its record. 1: a rule may concern the event. */
+#define SUBJECT_UNCONCERNED 0
+#define SUBJECT_CONCERNED 1 /* a rule may concern the event */
+#define SUBJECT_REFUSED 2   /* the subject cannot be computed, and an enforcing rule concerned the event when it last could be */
+
+/* Publishes what a record says once more, after another process of these tgids has made the word void. */
+int concern_again(u32 slot);
+
+/* read_start_time by probe reads. */
+u64 start_time_probed(void);
+
+/* Computes the subject of the acting process into the scratch, and into its record. SUBJECT_*. */
 int subject_load(u32 slot, u32 event);
 
 /* Walks the diagrams of the event for the subject and writes what must be reported. Returns 0 or a positive errno. */
 int decide(u32 slot);
+
+/* Decides an event that no memory could be had for: 0, or the errno of a denial where an enforcing rule concerns it. */
+int decide_without_memory(u32 event);
 
 /* IMAGE_* features of the active image; 0 where none is. */
 int image_features(void);
@@ -22,15 +35,20 @@ int image_features(void);
 /* Whether any rule of the active image is about the event: for programs that are attached whether or not. */
 int image_concerns(u32 event);
 
-/* Resolves file.path (which 0) or file.new_path (1) of the scratch. PATH_*. */
+/* Resolves file.path (which 0) or file.new_path (1) of the scratch, as the mount tells it that was gone through. */
 int path_resolve(u32 slot, u32 which);
+
+/* The same as the mount namespace of the acting task tells it, where that mount is none of its own. */
+int path_named(u32 slot, u32 which);
 
 /* Gives the acting process, or in an iterator another task, its record and image. 0 or -1. */
 int record_create(u32 slot);
 int record_exec(u32 slot, u64 parent_exec_id);
 int image_release(u64 exec_id);
+int record_adopt(u64 exec_id, u32 ppid, u32 whole);
+int arguments_load(u64 exec_id);
 
-/* A mount (struct vfsmount) in the namespace of the acting task through which a dentry can be seen; 0: none among the first 32. */
+/* A mount (struct vfsmount) in the namespace of the acting task through which a dentry can be seen; 0: none among the first MOUNTS_TRIED. */
 u64 mount_of(u64 dentry);
 
 /* The same where the whole file system is mounted, not a part of it. */
@@ -79,34 +97,50 @@ static __always_inline int deny_value(int error)
 /* What an earlier program on the same hook returned is kept. */
 #define HONOUR(ret) do { if (ret) return deny_value(-(ret)); } while (0)
 
-/* Takes one of the CPU's scratch slots. LSM programs may be preempted (they run with migration, not preemption, disabled), so
- * a slot is locked; the add-then-read works without the fetching atomics that only v5.12 has (5ca419f2864a): on one CPU the
- * single add instruction is atomic against preemption, and two takers who both see 2 both go on to the next slot.
+#define SCRATCH_OWN 2 /* slots of a CPU: one for a hook, one for a hook in an interrupt of it */
+
+extern const volatile u32 first_spare; /* set by the loader */
+
+/* Takes another slot than the first of the CPU; 0: none is left. */
+int scratch_another(void);
+
+/* Takes one of the CPU's own slots, or NULL. The add-then-read works without the fetching atomics that only v5.12 has (5ca419f2864a): two
+ * takers who both see 2 both go on to the next slot.
  */
-static __always_inline struct scratch *scratch_take(u32 *slot)
+static __always_inline struct scratch *scratch_lock(u32 slot)
 {
-	u32 i;
+	struct scratch *s = scratch_at(slot);
 
-#pragma unroll
-	for (i = 0; i < SCRATCH_SLOTS; i++) {
-		struct scratch *s = scratch_at(i);
-
-		if (!s)
-			return NULL;
-		__sync_fetch_and_add(&s->lock, 1);
-		if (*(volatile u64 *)&s->lock == 1) {
-			*slot = i;
-			return s;
-		}
-		__sync_fetch_and_add(&s->lock, -1);
-	}
-	count(CNT_SCRATCH_BUSY);
+	if (!s)
+		return NULL;
+	__sync_fetch_and_add(&s->lock, 1);
+	if (*(volatile u64 *)&s->lock == 1)
+		return s;
+	__sync_fetch_and_add(&s->lock, -1);
 	return NULL;
 }
 
-static __always_inline void scratch_give(struct scratch *s)
+/* Takes a scratch slot: of the CPU's own where one is free. Programs may be preempted (they run with migration, not preemption, disabled); where
+ * more tasks are preempted in hooks than the CPU has slots, spare ones serve. NULL: none is left.
+ */
+static __always_inline struct scratch *scratch_take(u32 *slot)
 {
-	__sync_fetch_and_add(&s->lock, -1);
+	struct scratch *s;
+
+	*slot = bpf_get_smp_processor_id() * SCRATCH_OWN;
+	s = scratch_lock(*slot);
+	if (s)
+		return s;
+	*slot = scratch_another();
+	return *slot ? scratch_at(*slot) : NULL;
+}
+
+static __always_inline void scratch_give(struct scratch *s, u32 slot)
+{
+	if (slot >= first_spare)
+		bpf_map_push_elem(&spares, &slot, 0);
+	else
+		__sync_fetch_and_add(&s->lock, -1);
 }
 
 /* 64 bits wide, as all numbers of the way in: see struct automaton. */
@@ -124,14 +158,16 @@ static __always_inline u64 concern_bit(u32 event)
 	return 1ULL << (event < CONCERN_BITS ? event : 0);
 }
 
-static __always_inline u64 concern_word(u64 concern)
+static __always_inline u64 concern_tag(u64 generation, u64 version, u64 tgid)
 {
-	return (concern & ((1ULL << CONCERN_BITS) - 1)) | !!(concern >> CONCERN_BITS);
+	return ((generation + version) & CONCERN_TAG_MASK) << CONCERN_BITS | (tgid / CONCERN_ENTRIES) << (CONCERN_BITS + CONCERN_TAG_BITS);
 }
 
-static __always_inline u64 concern_tag(u64 generation, u64 tgid)
+static __always_inline u64 concern_word(u64 concern, u64 generation, u64 version, u64 tgid)
 {
-	return (generation & CONCERN_GENERATION_MASK) << CONCERN_BITS | (tgid / CONCERN_ENTRIES) << (CONCERN_BITS + 15);
+	u64 bits = (concern & ((1ULL << CONCERN_BITS) - 1)) | !!(concern >> CONCERN_BITS);
+
+	return (~bits & ((1ULL << CONCERN_BITS) - 1)) | concern_tag(generation, version, tgid);
 }
 
 static __always_inline struct concern *concern_of(u64 tgid)
@@ -151,28 +187,51 @@ static __always_inline u64 record_version(u32 tgid)
 /* The fast way out, in front of every hook: nothing is loaded, or no rule can concern this event of this process. */
 static __always_inline bool subject_unconcerned(const struct concern *concern, u32 event, u64 generation, u64 tgid)
 {
-	u64 word = *(volatile const u64 *)&concern->word;
+	u64 word = *(volatile const u64 *)&concern->word, version = *(volatile const u64 *)&concern->version;
+	u64 wanted = concern_tag(generation, version, tgid) | concern_bit(event);
 
-	return !generation || !((word ^ concern_tag(generation, tgid)) & (~0ULL << CONCERN_BITS | concern_bit(event)));
+	return !generation || !((word ^ wanted) & (~0ULL << CONCERN_BITS | concern_bit(event)));
 }
 
-/* After every change of a process's record: what hooks may know without it, and the end of all copies. */
-static __always_inline void record_changed(u32 tgid, u64 word)
+/* Before and after every change of a process's record: the end of all copies, and of what hooks know without it. */
+static __always_inline void record_changed(u32 tgid)
 {
 	struct concern *concern = concern_of(tgid);
 
-	if (!concern)
-		return;
-	*(volatile u64 *)&concern->word = word;
-	__sync_fetch_and_add(&concern->version, 1);
+	if (concern)
+		__sync_fetch_and_add(&concern->version, 1);
 }
 
-/* Whether a record still tells the truth: same generation, and where the subject looks at them, same effective ids and cgroup. */
+/* Lets hooks know without the record what it says. `version`: the one that the record was computed at; a change since then, also one that
+ * comes between this look and this store, makes the word void.
+ */
+static __always_inline void concern_publish(const struct process_record *record, u64 version, u32 tgid)
+{
+	struct concern *concern = concern_of(tgid);
+
+	if (concern && record->generation && !(record->flags & RECORD_DEPENDS_IDS))
+		*(volatile u64 *)&concern->word = concern_word(record->concern, record->generation, version, tgid);
+}
+
+/* When the acting process began: what tells its record from that of an earlier process with its pid. */
+static __always_inline u64 read_start_time(void)
+{
+	if (have_task_btf) {
+		struct task_struct *task = bpf_get_current_task_btf();
+
+		return task->group_leader->start_boottime;
+	}
+	return start_time_probed();
+}
+
+/* Whether a record is the acting process's and still tells the truth: same generation, and where the subject looks at them, same effective
+ * ids and cgroup.
+ */
 static __always_inline bool record_fresh(const struct process_record *record, u64 generation)
 {
 	u32 uid, gid;
 
-	if (record->generation != generation)
+	if (record->generation != generation || record->start_time != read_start_time())
 		return false;
 	if (record->flags & RECORD_DEPENDS_CGROUP && record->cgroup != bpf_get_current_cgroup_id())
 		return false;
@@ -189,6 +248,12 @@ static __always_inline void set_num(struct scratch *s, u32 num, u64 value)
 	s->num_present |= 1ULL << num;
 }
 
+/* There is a number, and it cannot be told which: its class is CLASS_UNCERTAIN. */
+static __always_inline void set_num_uncertain(struct scratch *s, u32 num)
+{
+	s->num_uncertain |= 1ULL << num;
+}
+
 /* Clears what an earlier event left; data and the numbers themselves stay, nothing refers to them. */
 static __always_inline void scratch_clear(struct scratch *s, u32 event)
 {
@@ -196,14 +261,17 @@ static __always_inline void scratch_clear(struct scratch *s, u32 event)
 	s->flags = 0;
 	s->have_class = 0;
 	s->num_present = 0;
+	s->num_uncertain = 0;
 	s->str_present = 0;
 	s->str_tried = 0;
 	s->str_uncertain = 0;
+	s->foreign = 0;
 	s->small = AREA_SMALL;
 	s->loaded = 0;
 	s->dentry[0] = 0; /* without it the mount and, but for a failed open, the text are not looked at */
 	s->dentry[1] = 0;
 	s->inode = 0;
+	s->mnt_ns = 0;
 }
 
 static __always_inline void set_process(struct scratch *s)
@@ -250,8 +318,10 @@ static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
 	if (!concern || subject_unconcerned(concern, event, generation, tgid))
 		return NULL;
 	s = scratch_take(slot);
-	if (!s)
+	if (!s) {
+		*slot = decide_without_memory(event);
 		return NULL;
+	}
 	if (record_load(s, concern, generation, tgid)) {
 		if (s->record.concern & (1ULL << event)) {
 			scratch_clear(s, event);
@@ -259,10 +329,18 @@ static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
 			set_process(s);
 			return s;
 		}
-	} else if (subject_load(*slot, event) == 1) {
-		return s;
+		concern_again(*slot);
+	} else {
+		switch (subject_load(*slot, event)) {
+		case SUBJECT_CONCERNED:
+			return s;
+		case SUBJECT_REFUSED:
+			scratch_give(s, *slot);
+			*slot = EPERM;
+			return NULL;
+		}
 	}
-	scratch_give(s);
+	scratch_give(s, *slot);
 	*slot = 0;
 	return NULL;
 }
@@ -286,7 +364,7 @@ static __always_inline int event_end(struct scratch *s, u32 slot)
 {
 	int error = decide(slot);
 
-	scratch_give(s);
+	scratch_give(s, slot);
 	return deny_value(error);
 }
 
@@ -308,6 +386,12 @@ static __always_inline void set_str(struct scratch *s, u32 str, u32 offset, u32 
 	s->str_offset[at] = offset;
 	s->str_length[at] = length;
 	s->str_present |= 1U << at;
+}
+
+/* Something about the event could not be known completely. */
+static __always_inline void set_uncertain(struct scratch *s, u32 cause)
+{
+	s->flags |= EVENT_UNCERTAIN | cause << EVENT_CAUSES_SHIFT;
 }
 
 /* A NUL-terminated kernel string of at most 255 bytes; longer ones are uncertain. */

@@ -61,7 +61,7 @@ int BPF_PROG(file_open__file, struct file *file, int ret)
 	if (s->features & IMAGE_DETAILS && !error && !(s->report & (REPORT_SUCCESS | REPORT_FAILURE)) &&
 	    file->f_path.mnt->mnt_root != file->f_path.dentry->d_sb->s_root)
 		decide_origin(s, slot);
-	scratch_give(s);
+	scratch_give(s, slot);
 	return deny_value(error);
 }
 
@@ -164,7 +164,7 @@ int BPF_PROG(file_mprotect__file, struct vm_area_struct *vma, unsigned long reqp
 	error = decide(slot);
 	if (!error && s->features & IMAGE_NEEDS_OBJECTS)
 		error = decide_layer(s, slot, layer);
-	scratch_give(s);
+	scratch_give(s, slot);
 	return deny_value(error);
 }
 

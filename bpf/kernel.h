@@ -22,6 +22,7 @@ typedef __s64 s64;
 
 #define EPERM 1
 #define EAGAIN 11
+#define MS_REMOUNT 32
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
@@ -66,9 +67,13 @@ typedef __s64 s64;
 #define NR_IOCTL 16
 #define NR_IOCTL_X32 514
 #define NR_IOCTL_COMPAT 54
+#define NR_SETNS_COMPAT 346 /* its 32-bit table */
+#define NSFS_MAGIC 0x6e736673
+#define READ_IMPLIES_EXEC 0x0400000
 #define THREAD_SIZE 16384
 #define SIZEOF_PT_REGS 168
 #define SIGKILL 9
+#define SIGIO 29
 #define CLONE_THREAD 0x10000
 #define S_IFSOCK 0140000
 #define S_IWUSR 0200
@@ -131,6 +136,7 @@ struct inode {
 	unsigned long i_ino;
 	unsigned int i_nlink;
 	struct address_space *i_mapping;
+	void *i_private;
 };
 
 struct timespec64 {
@@ -174,6 +180,7 @@ struct file {
 struct vm_area_struct {
 	unsigned long vm_flags;
 	struct file *vm_file;
+	struct anon_vma *anon_vma;
 };
 
 struct linux_binprm {
@@ -235,7 +242,15 @@ struct list_head {
 	struct list_head *next;
 };
 
+struct cgroup_subsys_state {
+	struct list_head sibling;
+	struct list_head children;
+	struct cgroup_subsys_state *parent;
+};
+
 struct cgroup {
+	struct cgroup_subsys_state self;
+	int level;
 	struct kernfs_node *kn;
 	struct list_head cset_links;
 };
@@ -286,6 +301,7 @@ struct fdtable {
 };
 
 struct files_struct {
+	atomic_t count;
 	struct fdtable *fdt;
 };
 
@@ -316,6 +332,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	unsigned int flags;
+	unsigned int personality;
 	int exit_code;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
@@ -334,6 +351,10 @@ struct task_struct {
 	u64 start_boottime;
 	void *stack;
 	char comm[16];
+};
+
+struct module {
+	char name[56];
 };
 
 struct kern_ipc_perm {

@@ -22,6 +22,7 @@ static __always_inline void forget_path(struct scratch *s)
 	s->str_present &= ~path;
 	s->str_tried &= ~path;
 	s->str_uncertain &= ~path;
+	s->foreign &= ~path;
 	s->num_present &= ~(1ULL << NUM_FILE_OBJECT | 1ULL << NUM_FILE_MEMFD);
 }
 
@@ -48,7 +49,7 @@ static __always_inline int event_end_layered(struct scratch *s, u32 slot, struct
 
 	if (!error && s->features & IMAGE_NEEDS_OBJECTS)
 		error = decide_layer(s, slot, compat_layer(file));
-	scratch_give(s);
+	scratch_give(s, slot);
 	return deny_value(error);
 }
 

@@ -14,7 +14,6 @@
 #define MAP extern
 #endif
 
-#define SCRATCH_SLOTS 4
 #define SCRATCH_DATA 16384
 #define SCRATCH_MASK 16383
 #define SCRATCH_SLACK 256
@@ -31,7 +30,7 @@
 
 /* The memory of one hook invocation: what is known of the event so far, and what was derived from it. */
 struct scratch {
-	u64 lock;                /* how many hooks want this slot, see scratch_take */
+	u64 lock;                /* how many hooks want this slot, see scratch_take; not used of spare ones */
 	u32 event;
 	u32 generation;
 	u32 flags;               /* EVENT_* */
@@ -39,10 +38,12 @@ struct scratch {
 	u64 have_class;          /* bit d: class[d] is known */
 	u32 class[ABI_MAX_DIMS];
 	u64 num_present;
+	u64 num_uncertain;       /* bit n: there is a value, and it is not known */
 	u64 num[ABI_NUM_SLOTS];
 	u32 str_present;         /* bit s: str_offset/str_length[s] are valid */
 	u32 str_tried;           /* bit s: no use to try again */
 	u32 str_uncertain;       /* bit s: the value is incomplete */
+	u32 foreign;             /* bit s: the path has been walked on a mount of another namespace, or of none */
 	u32 small;               /* next free byte of the area of short strings */
 	u32 loaded;              /* 1 + the string slot that AREA_LOADED holds */
 	u32 str_offset[ABI_STR_SLOTS];
@@ -73,6 +74,7 @@ struct scratch {
 	u32 low;                 /* limits of a binary search */
 	u32 high;
 	u64 kernfs;              /* state of the cgroup walk */
+	u64 mnt_ns;              /* the namespace that paths are told in, 0: the acting task's */
 	struct process_record record;
 	u64 record_version;      /* concern.version when the record was copied from the map; RECORD_OWN: it was not */
 	u64 parent_exec_id;
@@ -191,10 +193,12 @@ MAP struct {
 	__type(value, u64);
 } lost SEC(".maps");
 
-/* Sequence numbers by buffer: 0 alerts, 1 telemetry. */
+/* Sequence numbers of the records of `alerts`, one stream a scratch slot: whoever holds the slot is the only one who counts, so two records
+ * never share a number, whatever is preempted. Sized by the loader.
+ */
 MAP struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 2);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, u64);
 } sequences SEC(".maps");
@@ -207,23 +211,32 @@ MAP struct {
 	__type(value, u64);
 } objects SEC(".maps");
 
-/* Memory of hook invocations. */
+/* Memory of hook invocations: SCRATCH_OWN entries a CPU, the CPU's number times SCRATCH_OWN being the first, and from first_spare on those
+ * that any CPU may take. Sized by the loader, as emit_spaces and image_spaces are, whose entry n belongs to scratch n.
+ */
 MAP struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, SCRATCH_SLOTS);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");
+
+/* Numbers of the spare entries that nobody holds. Filled by the loader; taken from and given back to by scratch_take and scratch_give. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_STACK);
+	__uint(max_entries, 1);
+	__type(value, u32);
+} spares SEC(".maps");
 
 struct emit_space {
 	struct event_record record;
 	u8 data[SCRATCH_DATA];
 };
 
-/* Where a record is put together before it is copied to a ring buffer; entry n belongs to scratch n. */
+/* Where a record is put together before it is copied to a ring buffer. */
 MAP struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, SCRATCH_SLOTS);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, struct emit_space);
 } emit_spaces SEC(".maps");
@@ -252,20 +265,31 @@ MAP struct {
 	__type(value, u32);
 } pending SEC(".maps");
 
-/* A zeroed exec_image to start from. */
+/* Where the image of a program is put together. */
 MAP struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, SCRATCH_SLOTS);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, struct exec_image);
 } image_spaces SEC(".maps");
 
+/* Atomically, though the counter is the CPU's own: a program may be preempted, or interrupted by another one, between a load and a store. */
 static __always_inline void count(u32 counter)
 {
 	u64 *value = bpf_map_lookup_elem(&counters, &counter);
 
 	if (value)
-		*value += 1;
+		__sync_fetch_and_add(value, 1);
+}
+
+/* A record of `event` that user space will not get. */
+static __always_inline void count_lost(u32 event)
+{
+	u64 *value = bpf_map_lookup_elem(&lost, &event);
+
+	if (value)
+		__sync_fetch_and_add(value, 1);
+	count(CNT_ALERT_LOST);
 }
 
 /* Eight bytes to any place. Through a parameter: where clang sees that the place lies in an array of bytes, it stores byte by byte. */

@@ -33,6 +33,11 @@ static __always_inline u32 match_word(u64 generation, u64 ref)
 	return page ? page->word[ref & (IMAGE_PAGE_WORDS - 1)] : 0;
 }
 
+static __always_inline u64 match_wide(u64 generation, u64 ref)
+{
+	return match_word(generation, ref) | (u64)match_word(generation, ref + 1) << 32;
+}
+
 /* The same two where page 0, in which small images lie whole, is at hand. */
 static __always_inline struct image_page *match_page_near(struct image_page *first, u64 generation, u64 ref)
 {

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* From a dentry and a mount to the path that the object's mount namespace calls it: up to the namespace's root, not to a chroot.
+/* From a dentry and a mount to the path that the acting task's mount namespace calls the object: up to the namespace's root, not to a chroot.
+ * A mount that is in no namespace (detached, or not attached yet) or in another one says nothing of that: the object is named by a mount of
+ * the task's own namespace that holds it, and is uncertain where there is none.
  *
  * Two ways to read the same members: where the kernel has the kfunc bpf_rdonly_cast, direct loads (the JIT guards them); before
  * that, probe reads. Walks go in chunks, each a call of a global function that the verifier checks once, so any depth up to
@@ -90,16 +92,27 @@ static __always_inline void path_read_mount(u64 vfsmount, u64 *parent_vfsmount, 
 	*parent_vfsmount = parent + bpf_core_field_offset(struct mount, mnt);
 }
 
+static __always_inline u64 path_mount_namespace(u64 vfsmount)
+{
+	u64 address = vfsmount - bpf_core_field_offset(struct mount, mnt);
+
+	if (have_rdonly_cast)
+		return (u64)path_mount(address)->mnt_ns;
+	return (u64)BPF_CORE_READ((struct mount *)address, mnt_ns);
+}
+
 /* MNT_NS_INTERNAL is an error pointer. */
 static __always_inline bool path_mount_internal(u64 vfsmount)
 {
-	u64 address = vfsmount - bpf_core_field_offset(struct mount, mnt), ns;
+	return path_mount_namespace(vfsmount) >= (u64)-4095;
+}
 
-	if (have_rdonly_cast)
-		ns = (u64)path_mount(address)->mnt_ns;
-	else
-		ns = (u64)BPF_CORE_READ((struct mount *)address, mnt_ns);
-	return ns >= (u64)-4095;
+/* The mount namespace of the acting task; 0 of one that is ending and has left it. */
+static __always_inline u64 path_namespace(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
 }
 
 /* The followed identities that a dentry's inode belongs to. The key is put together in the scratch: stack is short here. */
@@ -143,7 +156,7 @@ static __always_inline bool path_steps(struct scratch *s)
 			m = path_mount(mount - offset);
 			above = (u64)m->mnt_parent + offset;
 			if (above == mount)
-				return (u64)m->mnt_ns < (u64)-4095; /* see path_mount_internal */
+				return m->mnt_ns == bpf_get_current_task_btf()->nsproxy->mnt_ns;
 			dentry = (u64)m->mnt_mountpoint;
 			mount = above;
 			root = (u64)path_vfsmount(mount)->mnt_root;
@@ -306,6 +319,84 @@ static __always_inline u64 path_objects_start(struct scratch *s, u32 which)
 	return alias ? alias : dentry;
 }
 
+#define MOUNT_LEVELS 32
+#define MOUNT_STEPS 128 /* mounts, and MOUNT_LEVELS up from the dentry to see whether one holds it */
+
+/* Whether the mount (not the vfsmount) in s->walk_mount is one of the namespace that paths are told in and holds a dentry; s->walk_dentry is
+ * where the way up from that stands, 0: not begun. Calls nothing: where a record is put together it is the eighth call ("the call stack of 8
+ * frames is too deep").
+ */
+__noinline int path_mount_chunk(u32 slot, u64 dentry)
+{
+	u64 ns = path_namespace(), root, at, parent;
+	struct scratch *s = scratch_at(slot);
+	struct mount *mount;
+	u32 i;
+
+	if (!s)
+		return PATH_UNCERTAIN;
+	if (s->mnt_ns)
+		ns = s->mnt_ns;
+	mount = (void *)s->walk_mount;
+	if (!ns || (u64)BPF_CORE_READ(mount, mnt_ns) != ns)
+		return PATH_UNCERTAIN;
+	root = (u64)BPF_CORE_READ(mount, mnt.mnt_root);
+	at = s->walk_dentry ? s->walk_dentry : dentry;
+	for (i = 0; i < MOUNT_LEVELS; i++) {
+		if (at == root)
+			return PATH_DONE;
+		parent = (u64)BPF_CORE_READ((struct dentry *)at, d_parent);
+		if (!parent || parent == at)
+			return PATH_UNCERTAIN;
+		at = parent;
+	}
+	s->walk_dentry = at;
+	return PATH_GOING;
+}
+
+/* The vfsmount of the namespace that paths are told in through which the dentry of a path can be seen; 0: none. */
+__noinline u64 path_mount_own(u32 slot, u32 which)
+{
+	struct scratch *s = scratch_at(slot);
+	struct super_block *sb;
+	u64 dentry;
+	int status;
+	u32 i;
+
+	if (!s)
+		return 0;
+	dentry = s->dentry[which & 1];
+	sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
+	s->walk_mount = compat_first_mount(sb);
+	s->walk_dentry = 0;
+	for (i = 0; i < MOUNT_STEPS; i++) {
+		u64 mount = *(volatile u64 *)&s->walk_mount;
+
+		if (!mount)
+			return 0;
+		status = path_mount_chunk(slot, dentry);
+		if (status == PATH_DONE)
+			return mount + bpf_core_field_offset(struct mount, mnt);
+		if (status == PATH_GOING)
+			continue;
+		s->walk_dentry = 0;
+		*(volatile u64 *)&s->walk_mount = compat_next_mount((u64)sb, mount);
+	}
+	return 0;
+}
+
+/* Whether the walk has ended at the root of something else than the namespace that paths are told in. */
+__noinline int path_foreign(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u64 ns;
+
+	if (!s)
+		return 0;
+	ns = path_mount_namespace(s->walk_mount);
+	return ns < (u64)-4095 && ns != (s->mnt_ns ? s->mnt_ns : path_namespace());
+}
+
 __noinline int path_resolve(u32 slot, u32 which)
 {
 	struct scratch *s = scratch_at(slot);
@@ -341,6 +432,10 @@ __noinline int path_resolve(u32 slot, u32 which)
 				break;
 		}
 	}
+	if (status == PATH_DONE && path_foreign(slot)) {
+		s->foreign |= 1U << str;
+		status = PATH_UNCERTAIN;
+	}
 	set_num(s, object, s->walk_objects);
 	if (objects != PATH_DONE)
 		status = PATH_UNCERTAIN;
@@ -369,7 +464,29 @@ __noinline int path_resolve(u32 slot, u32 which)
 	return 0;
 }
 
-#define MOUNTS_TRIED 32
+__noinline int path_named(u32 slot, u32 which)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 bit = 1U << (which ? STR_FILE_NEW_PATH : STR_FILE_PATH);
+	u64 mount;
+
+	path_resolve(slot, which);
+	if (!s || !(s->foreign & bit))
+		return 0;
+	s->foreign &= ~bit;
+	mount = path_mount_own(slot, which);
+	if (!mount)
+		return 0;
+	s->mount[which & 1] = mount;
+	s->str_tried &= ~bit;
+	s->str_present &= ~bit;
+	s->str_uncertain &= ~bit;
+	s->flags &= ~(which ? EVENT_NEW_PATH_UNCERTAIN : EVENT_PATH_UNCERTAIN);
+	path_resolve(slot, which);
+	return 0;
+}
+
+#define MOUNTS_TRIED 128
 #define LEVELS_TRIED 64
 
 /* Whether a dentry is `root` or lies below it. */
@@ -393,14 +510,12 @@ __noinline int dentry_below(u64 dentry, u64 root)
 /* A bind mount of another folder does not hold the dentry. Kernels differ in whether the oldest or the newest mount comes first. */
 __noinline u64 mount_of(u64 dentry)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	u64 wanted = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
 	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
-	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root), root;
+	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root), wanted = path_namespace(), root;
 	u32 i;
 
 	for (i = 0; i < MOUNTS_TRIED; i++) {
-		if (!mount)
+		if (!mount || !wanted)
 			return 0;
 		root = (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root);
 
@@ -413,14 +528,12 @@ __noinline u64 mount_of(u64 dentry)
 
 __noinline u64 mount_of_whole(u64 dentry)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	u64 wanted = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
 	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
-	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root);
+	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root), wanted = path_namespace();
 	u32 i;
 
 	for (i = 0; i < MOUNTS_TRIED; i++) {
-		if (!mount)
+		if (!mount || !wanted)
 			return 0;
 		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted && (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root) == whole)
 			return mount + bpf_core_field_offset(struct mount, mnt);

@@ -77,11 +77,12 @@ static __always_inline u64 read_call(void)
 	if (BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER))
 		return NO_CALL;
 	regs = read_user_regs();
+	/* The number is the lower half, an int since v5.14 ("Sign-extend system calls on entry to int"): the upper one is the caller's to fill. */
 	number = BPF_CORE_READ(regs, orig_ax);
-	if ((s64)number < 0)
+	if ((s32)number < 0)
 		return NO_CALL;
 	if (read_compat())
-		return (u32)number | CALL_COMPAT;
+		return (u64)(u32)number | CALL_COMPAT;
 	return (u32)number & ~X32_SYSCALL_BIT;
 }
 

@@ -68,7 +68,8 @@ static __always_inline struct exec_image *image_collect(struct scratch *s, u32 s
 	if (!file)
 		return image;
 	set_path(s, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt));
-	path_resolve(slot, 0);
+	s->mnt_ns = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
+	path_named(slot, 0);
 	if (!(s->str_present & (1U << STR_FILE_PATH)))
 		return image;
 	image->exe_ino = BPF_CORE_READ(file, f_inode, i_ino);
@@ -115,6 +116,19 @@ static __always_inline void image_arguments(struct exec_image *image, struct tas
 	}
 	if (length > 0 && !bpf_probe_read_user(image->args, MASKED(length, 2 * ABI_ARGS_MAX - 1), (void *)start))
 		image->args_len = length - 1;
+	else if (length > 0)
+		image->flags |= EXEC_ARGS_TRUNCATED;
+}
+
+/* The arguments of the acting process where it is older than its record: only it can read them. */
+__noinline int arguments_load(u64 exec_id)
+{
+	struct exec_image *image = bpf_map_lookup_elem(&images, &exec_id);
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	if (image && image->flags & EXEC_FROM_ITER && !image->args_len)
+		image_arguments(image, task);
+	return 0;
 }
 
 static __always_inline void record_fill(struct scratch *s, struct task_struct *task, u64 exec_id)
@@ -134,15 +148,40 @@ static __always_inline void record_fill(struct scratch *s, struct task_struct *t
 	s->record.ppid = BPF_CORE_READ(task, real_parent, tgid);
 }
 
-/* A record for a process that was there before us, or whose fork we missed: the task whose address is in s->kernfs. */
+/* The program of a process becomes the parent of an image that has none yet. `whole`: nothing that we know of was between the two. */
+__noinline int record_adopt(u64 exec_id, u32 ppid, u32 whole)
+{
+	struct exec_image *image = bpf_map_lookup_elem(&images, &exec_id), *parent_image;
+	struct process_record *parent;
+	u64 parent_id;
+
+	if (!image || image->parent_exec_id || !(image->flags & EXEC_PARENT_UNKNOWN))
+		return 0;
+	parent = bpf_map_lookup_elem(&processes, &ppid);
+	if (!parent)
+		return 0;
+	parent_id = parent->exec_id;
+	parent_image = bpf_map_lookup_elem(&images, &parent_id);
+	if (!parent_image || parent_id == exec_id)
+		return 0;
+	__sync_fetch_and_add(&parent_image->refs, 1);
+	image->parent_exec_id = parent_id;
+	if (whole)
+		image->flags &= ~EXEC_PARENT_UNKNOWN;
+	return 0;
+}
+
+/* A record for a process that was there before us, whose fork we missed, or whose program there was no memory for: the task whose address is
+ * in s->kernfs.
+ */
 __noinline int record_create(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
-	struct process_record *parent;
-	struct exec_image *image, *parent_image;
+	struct process_record *earlier;
+	struct exec_image *image;
 	struct task_struct *task;
 	u32 pid, ppid;
-	u64 id;
+	u64 id, enforcing = 0;
 
 	if (!s)
 		return -1;
@@ -156,26 +195,45 @@ __noinline int record_create(u32 slot)
 		return -1;
 	image->flags |= EXEC_FROM_ITER;
 	image->parent_exec_id = 0;
+	/* Nothing is before the first process and the kernel's threads. */
+	if (ppid && ppid != pid)
+		image->flags |= EXEC_PARENT_UNKNOWN;
 	if (pid == bpf_get_current_pid_tgid() >> 32)
 		image_arguments(image, task);
-	parent = bpf_map_lookup_elem(&processes, &ppid);
-	if (parent && ppid != pid) {
-		u64 parent_id = parent->exec_id;
-
-		parent_image = bpf_map_lookup_elem(&images, &parent_id);
-		if (parent_image) {
-			image->parent_exec_id = parent_id;
-			__sync_fetch_and_add(&parent_image->refs, 1);
-		}
-	}
 	record_fill(s, task, id);
+	earlier = bpf_map_lookup_elem(&processes, &pid);
+	if (earlier && earlier->start_time == s->record.start_time) {
+		if (earlier->exec_id)
+			return 0; /* another thread was faster */
+		enforcing = earlier->enforcing;
+	}
+	s->record.enforcing = enforcing;
 	s->record.flags = RECORD_FROM_ITER;
-	if (image_store(s, id, image) || bpf_map_update_elem(&processes, &pid, &s->record, BPF_NOEXIST)) {
+	if (image_store(s, id, image)) {
 		count(CNT_RECORD_FAILED);
 		return -1;
 	}
-	record_changed(pid, 0);
+	/* The iterator sees the processes that were there before us. Others have a record from their fork on: where one is missed, programs
+	 * that the process has executed may be missed too.
+	 */
+	record_adopt(id, ppid, pid != bpf_get_current_pid_tgid() >> 32);
+	if (bpf_map_update_elem(&processes, &pid, &s->record, BPF_ANY)) {
+		image_release(id);
+		count(CNT_RECORD_FAILED);
+		return -1;
+	}
+	record_changed(pid);
 	return 0;
+}
+
+/* Whether a program is the same file as the one that it was executed from. */
+static __always_inline bool image_repeats(const struct exec_image *image)
+{
+	u64 parent_id = image->parent_exec_id;
+	struct exec_image *parent = bpf_map_lookup_elem(&images, &parent_id);
+
+	return parent && image->exe_ino && parent->exe_ino == image->exe_ino && parent->exe_dev == image->exe_dev &&
+	       parent->exe_len == image->exe_len && !((parent->flags | image->flags) & EXEC_EXE_UNCERTAIN);
 }
 
 /* A new image and a changed record for the current process, which has just executed a program. */
@@ -183,6 +241,7 @@ __noinline int record_exec(u32 slot, u64 old_id)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct scratch *s = scratch_at(slot);
+	struct process_record *record;
 	struct exec_image *image, *old;
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
 	u32 depth = 0;
@@ -202,16 +261,20 @@ __noinline int record_exec(u32 slot, u64 old_id)
 	if (old) {
 		depth = (old->flags >> IMAGE_DEPTH_SHIFT) + 1;
 		if (depth > LINEAGE_DEPTH) {
-			/* Too long a chain: the last program is left out of it. What it set in the lineage is kept for this generation. */
+			/* Too long a chain: the last program is left out of it, which loses nothing where it is the one before it again, as of
+			 * daemons that reload by executing themselves.
+			 */
 			depth = LINEAGE_DEPTH;
+			if (!image_repeats(old))
+				image->flags |= EXEC_PARENT_UNKNOWN;
 			image->parent_exec_id = old->parent_exec_id;
 		}
 	}
 	image->flags |= depth << IMAGE_DEPTH_SHIFT;
-	if (image_store(s, id, image)) {
-		count(CNT_RECORD_FAILED);
+	if (!old)
+		image->flags |= EXEC_PARENT_UNKNOWN;
+	if (image_store(s, id, image))
 		return -1;
-	}
 	if (image->parent_exec_id) {
 		u64 parent_id = image->parent_exec_id;
 		struct exec_image *parent = bpf_map_lookup_elem(&images, &parent_id);
@@ -219,12 +282,14 @@ __noinline int record_exec(u32 slot, u64 old_id)
 		if (parent)
 			__sync_fetch_and_add(&parent->refs, 1);
 	}
+	record = bpf_map_lookup_elem(&processes, &pid);
+	s->record.enforcing = record ? record->enforcing : 0;
 	record_fill(s, task, id);
 	if (bpf_map_update_elem(&processes, &pid, &s->record, BPF_ANY)) {
-		count(CNT_RECORD_FAILED);
+		image_release(id);
 		return -1;
 	}
-	record_changed(pid, 0);
+	record_changed(pid);
 	if (old)
 		image_release(old_id);
 	return 0;

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Kernel interfaces: the events kernel.*. */
+#include <linux/elf.h>
+#undef EV_NONE /* a version there */
+
 #include "engine.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -39,6 +42,148 @@ static __always_inline u32 load_data_event(int id)
 	return EV_NONE;
 }
 
+/* ---- modules: decided when the kernel has read the image and before it looks at it, because the image holds the name ---- */
+
+#define NUM_MODULE_REQUESTED NUM_IO_URING_OP /* see abi.h */
+#define SECTIONS_CHUNK 32
+#define SECTIONS_CHUNKS 64
+#define SECTIONS_GOING 0
+#define SECTIONS_FOUND 1
+#define SECTIONS_UNKNOWN -1
+
+/* What is known of an image: in scratch->steps, which no path of this event has used yet. */
+enum module_image {
+	IMAGE_START,
+	IMAGE_SIZE,
+	IMAGE_SECTIONS,      /* offset of the section headers */
+	IMAGE_COUNT,
+	IMAGE_STRINGS,       /* offset of the sections' names */
+	IMAGE_NEXT,
+};
+
+static const union {
+	char text[32];
+	u64 word[4];
+} this_module = { ".gnu.linkonce.this_module" };
+
+/* Looks for the section that becomes the struct module among the next ones, as the kernel does (kernel/module/main.c, find_sec): the first
+ * one of the name that is allocated. Where it is found its offset is in IMAGE_NEXT.
+ */
+__noinline int module_sections_chunk(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u64 start, size, at, count, next;
+	u32 i;
+
+	if (!s)
+		return SECTIONS_UNKNOWN;
+	start = s->steps[IMAGE_START];
+	size = s->steps[IMAGE_SIZE];
+	count = s->steps[IMAGE_COUNT];
+	next = s->steps[IMAGE_NEXT];
+	for (i = 0; i < SECTIONS_CHUNK; i++, next++) {
+		Elf64_Shdr section = {};
+		u64 name[4] = {};
+
+		if (next >= count)
+			return SECTIONS_UNKNOWN;
+		at = s->steps[IMAGE_SECTIONS] + next * sizeof(section);
+		if (at >= size || bpf_probe_read_kernel(&section, sizeof(section), (void *)(start + at)))
+			return SECTIONS_UNKNOWN;
+		if (!(section.sh_flags & SHF_ALLOC))
+			continue;
+		at = s->steps[IMAGE_STRINGS] + section.sh_name;
+		if (at >= size || bpf_probe_read_kernel(name, sizeof(".gnu.linkonce.this_module"), (void *)(start + at)))
+			continue;
+		if (name[0] == this_module.word[0] && name[1] == this_module.word[1] && name[2] == this_module.word[2] &&
+		    name[3] == this_module.word[3]) {
+			s->steps[IMAGE_NEXT] = section.sh_offset;
+			return SECTIONS_FOUND;
+		}
+	}
+	s->steps[IMAGE_NEXT] = next;
+	return SECTIONS_GOING;
+}
+
+/* Where the sections and their names are. */
+static __always_inline bool module_header(struct scratch *s, u64 start, u64 size)
+{
+	Elf64_Ehdr header = {};
+	Elf64_Shdr strings = {};
+	u64 at;
+
+	if (size < sizeof(header) || bpf_probe_read_kernel(&header, sizeof(header), (void *)start))
+		return false;
+	if (*(u32 *)header.e_ident != (0x7f | 'E' << 8 | 'L' << 16 | 'F' << 24) || header.e_shentsize != sizeof(strings))
+		return false;
+	at = header.e_shoff + (u64)header.e_shstrndx * sizeof(strings);
+	if (at >= size || bpf_probe_read_kernel(&strings, sizeof(strings), (void *)(start + at)))
+		return false;
+	s->steps[IMAGE_START] = start;
+	s->steps[IMAGE_SIZE] = size;
+	s->steps[IMAGE_SECTIONS] = header.e_shoff;
+	s->steps[IMAGE_COUNT] = header.e_shnum;
+	s->steps[IMAGE_STRINGS] = strings.sh_offset;
+	s->steps[IMAGE_NEXT] = 1;
+	return true;
+}
+
+/* Sets the name that a module has in its image: what lsmod shows. Uncertain where it is not there to be read: the image is compressed, or
+ * none that the kernel would take.
+ */
+__noinline int module_name(u32 slot, u64 start, u64 size)
+{
+	struct scratch *s = scratch_at(slot);
+	int status = SECTIONS_UNKNOWN;
+	u64 offset;
+	u32 i;
+
+	if (!s)
+		return 0;
+	if (module_header(s, start, size)) {
+		for (i = 0; i < SECTIONS_CHUNKS; i++) {
+			status = module_sections_chunk(slot);
+			if (status != SECTIONS_GOING)
+				break;
+		}
+	}
+	offset = s->steps[IMAGE_NEXT] + bpf_core_field_offset(struct module, name);
+	if (status == SECTIONS_FOUND && offset < size)
+		set_kernel_string(s, STR_MODULE_NAME, (void *)(start + offset));
+	if (!(s->str_present & (1U << STR_MODULE_NAME)))
+		s->str_uncertain |= 1U << STR_MODULE_NAME;
+	return 0;
+}
+
+static __always_inline int module_event(struct file *file, u64 image, u64 size)
+{
+	struct scratch *s;
+	u32 slot;
+
+	s = event_begin(EV_KERNEL_MODULE, &slot);
+	if (!s)
+		return event_refused(slot);
+	set_num(s, NUM_MODULE_REQUESTED, 0);
+	module_name(slot, image, size);
+	if (file)
+		set_file(s, file);
+	return event_end(s, slot);
+}
+
+SEC("lsm/kernel_post_read_file")
+int BPF_PROG(kernel_post_read_file__system, struct file *file, char *image, long size, int id, int ret)
+{
+	HONOUR(ret);
+	return read_file_event(id) == EV_KERNEL_MODULE ? module_event(file, (u64)image, size) : 0;
+}
+
+SEC("lsm/kernel_post_load_data")
+int BPF_PROG(kernel_post_load_data__system, char *image, long size, int id, char *description, int ret)
+{
+	HONOUR(ret);
+	return load_data_event(id) == EV_KERNEL_MODULE ? module_event(NULL, (u64)image, size) : 0;
+}
+
 SEC("lsm/kernel_read_file")
 int BPF_PROG(kernel_read_file__system, struct file *file, int id, bool contents, int ret)
 {
@@ -46,11 +191,12 @@ int BPF_PROG(kernel_read_file__system, struct file *file, int id, bool contents,
 	struct scratch *s;
 
 	HONOUR(ret);
-	if (event == EV_NONE)
+	if (event == EV_NONE || (event == EV_KERNEL_MODULE && contents))
 		return 0;
 	s = event_begin(event, &slot);
 	if (!s)
 		return event_refused(slot);
+	set_num(s, NUM_MODULE_REQUESTED, 0);
 	if (file)
 		set_file(s, file);
 	return event_end(s, slot);
@@ -63,11 +209,12 @@ int BPF_PROG(kernel_load_data__system, int id, bool contents, int ret)
 	struct scratch *s;
 
 	HONOUR(ret);
-	if (event == EV_NONE)
+	if (event == EV_NONE || (event == EV_KERNEL_MODULE && contents))
 		return 0;
 	s = event_begin(event, &slot);
 	if (!s)
 		return event_refused(slot);
+	set_num(s, NUM_MODULE_REQUESTED, 0);
 	return event_end(s, slot);
 }
 
@@ -81,6 +228,7 @@ int BPF_PROG(kernel_module_request__system, char *name, int ret)
 	s = event_begin(EV_KERNEL_MODULE, &slot);
 	if (!s)
 		return event_refused(slot);
+	set_num(s, NUM_MODULE_REQUESTED, 1);
 	set_kernel_string(s, STR_MODULE_NAME, name);
 	return event_end(s, slot);
 }
@@ -194,6 +342,8 @@ int BPF_PROG(sb_remount__system, struct super_block *sb, void *options, int ret)
 	root = BPF_CORE_READ(sb, s_root);
 	set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(sb, s_type, name));
 	set_path(s, 0, root, (void *)mount_of((u64)root));
+	/* fsconfig(2) passes no flags: what it asks for is what mount(2) calls MS_REMOUNT. */
+	set_num(s, NUM_MOUNT_FLAGS, MS_REMOUNT);
 	return event_end(s, slot);
 }
 

@@ -2,8 +2,9 @@
 """Names of kernels in, one pytest session over all of them out.
 
 `pytest tests/kernel --kernels 6.12,5.10` boots each named kernel once (vmtest), runs pytest inside it as root, and replays the
-guest's reports here as they come, one item per kernel and test. Inside a guest (BPFENCE_GUEST=1) the same tests run directly.
-On a host without --kernels, tests/kernel is not collected: its tests load programs that deny.
+guest's reports here as they come, one item per kernel and test. Which tests are there for which kernels: tests/kernel/selection.py.
+Inside a guest (BPFENCE_GUEST=1) the same tests run directly. On a host without --kernels, tests/kernel is not collected: its tests load
+programs that deny.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.kernel.selection import load_table, select
+from vmtest.kernels import KERNELS, Kernel, kernel_named
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL_TESTS = ROOT / "tests" / "kernel"
 IN_GUEST = os.environ.get("BPFENCE_GUEST") == "1"
 GUEST_SECONDS = 3000
+TEST_SECONDS = 1500
+"""A test may wait for the verifier of an emulated kernel to look at dozens of programs, on a machine that has other things to do."""
 PASSED_ON = ("BPFENCE_COMMAND", "BPFENCE_SEED", "BPFENCE_POLICIES")
 FALCO_RULES = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
 AT_ONCE = 2  # guests running at a time: one computes while the other boots
@@ -32,6 +38,7 @@ AT_ONCE = 2  # guests running at a time: one computes while the other boots
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bpfence")
     group.addoption("--kernels", default="", help="run tests/kernel on these kernels of vmtest's table: names with commas, or all")
+    group.addoption("--whole", action="store_true", help="every kernel test on every kernel asked for, also where the tables narrow that")
     group.addoption("--guest-reports", default="", help="inside a guest: the file to append reports to")
     group.addoption("--guest-select", default="", help="inside a guest: a file with the node ids to run")
 
@@ -42,13 +49,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
-def kernel_names(wanted: str) -> list[str]:
-    """The names asked for, checked against vmtest's table."""
-    from vmtest.kernels import KERNELS, kernel_named
-
+def kernels_asked_for(wanted: str) -> tuple[Kernel, ...]:
+    """Rows of vmtest's table, by their names with commas, or all."""
     if wanted == "all":
-        return [kernel.name for kernel in KERNELS]
-    return [kernel_named(name.strip()).name for name in wanted.split(",") if name.strip()]
+        return KERNELS
+    return tuple(kernel_named(name.strip()) for name in wanted.split(",") if name.strip())
 
 
 class Guest:
@@ -91,11 +96,12 @@ class Guest:
         if FALCO_RULES.exists():
             shutil.copyfile(FALCO_RULES, self.folder / FALCO_RULES.name)  # the guest does not see everything beside the repository
         passed = [f"{name}={os.environ[name]}" for name in PASSED_ON if name in os.environ]
+        files = dict.fromkeys(nodeid.partition("::")[0] for nodeid in self.nodeids)  # importing the others takes the guest long
         inside = [
             "env", "BPFENCE_GUEST=1", f"BPFENCE_KERNEL={self.kernel}", f"BPFENCE_LOGS={self.folder}",
             f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *passed,
-            sys.executable, "-m", "pytest", str(KERNEL_TESTS), "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "-v",
-            "--guest-reports", str(reports), "--guest-select", str(select),
+            sys.executable, "-m", "pytest", *(str(ROOT / file) for file in files), "--rootdir", str(ROOT), "-c",
+            str(ROOT / "pyproject.toml"), "-v", "--timeout", str(TEST_SECONDS), "--guest-reports", str(reports), "--guest-select", str(select),
         ]  # fmt: skip
         vmtest = [sys.executable, "-m", "vmtest", "run", self.kernel, "--rwdir", str(self.folder), "--timeout", str(GUEST_SECONDS)]
         command = [*vmtest, "--", *inside]
@@ -173,6 +179,7 @@ class MatrixItem(pytest.Item):
     """After all kernels: every kernel test ran, not skipped, on at least one of them."""
 
     guests: list[Guest]
+    nodeids: list[str]
 
     def runtest(self) -> None:
         raise NotImplementedError("judged by pytest_runtest_protocol, without the setup of the tests before it")
@@ -185,13 +192,14 @@ class MatrixItem(pytest.Item):
         return [report, pytest.TestReport(self.nodeid, self.location, {}, "passed", None, "teardown")]
 
     def never_ran(self) -> list[str]:
-        """Tests that no kernel ran."""
-        ran: dict[str, bool] = {}
-        for guest in self.guests:
-            for nodeid in guest.nodeids:
-                calls = guest.by_test.get(nodeid, [])
-                ran[nodeid] = ran.get(nodeid, False) or any((r.when == "call" and not r.skipped) or counts(r) for r in calls)
-        return sorted(nodeid for nodeid, did in ran.items() if not did)
+        """Tests that no kernel ran, those that none was selected for included."""
+        ran = {
+            nodeid
+            for guest in self.guests
+            for nodeid, reports in guest.by_test.items()
+            if any((report.when == "call" and not report.skipped) or counts(report) for report in reports)
+        }
+        return sorted(set(self.nodeids) - ran)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, 0, self.name
@@ -208,22 +216,37 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     if not remote:
         return
     items[:] = [item for item in items if item not in set(remote)]
-    names = kernel_names(config.getoption("--kernels"))
+    asked = kernels_asked_for(config.getoption("--kernels"))
+    table = {} if config.getoption("--whole") else load_table()
+    nodeids = [item.nodeid for item in remote]
     slots = threading.Semaphore(AT_ONCE)
-    guests = [Guest(name, config, slots) for name in names]
-    for guest in guests:
-        guest.nodeids = [item.nodeid for item in remote]
-        for item in remote:
-            file, _, inner = item.nodeid.partition("::")
-            twin = GuestItem.from_parent(item.parent or session, name=item.name, nodeid=f"{file}::{guest.kernel}::{inner}")
-            twin.guest, twin.remote = guest, item.nodeid
-            twin.add_marker(pytest.mark.timeout(0))  # the guest has its own limits
-            items.append(twin)
-    if names == kernel_names("all"):
+    guests: list[Guest] = []
+    for kernel in asked:
+        selected = nodeids if config.getoption("--whole") else select(nodeids, kernel, table)
+        if not selected:
+            continue
+        guest = Guest(kernel.name, config, slots)
+        guest.nodeids = selected
+        guests.append(guest)
+        items += twins(session, guest, remote)
+    if asked == KERNELS:
         matrix = MatrixItem.from_parent(session, name="every kernel test ran on some kernel", nodeid="tests/kernel matrix")
-        matrix.guests = guests
+        matrix.guests, matrix.nodeids = guests, nodeids
         items.append(matrix)
     config.stash[GUESTS] = guests
+
+
+def twins(session: pytest.Session, guest: Guest, remote: Iterable[pytest.Item]) -> Iterator[GuestItem]:
+    """The items that stand for a guest's tests."""
+    selected = set(guest.nodeids)
+    for item in remote:
+        if item.nodeid not in selected:
+            continue
+        file, _, inner = item.nodeid.partition("::")
+        twin = GuestItem.from_parent(item.parent or session, name=item.name, nodeid=f"{file}::{guest.kernel}::{inner}")
+        twin.guest, twin.remote = guest, item.nodeid
+        twin.add_marker(pytest.mark.timeout(0))  # the guest has its own limits
+        yield twin
 
 
 def counts(report: pytest.TestReport) -> bool:
@@ -236,8 +259,9 @@ GUESTS = pytest.StashKey[list[Guest]]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
-    # Guests boot while the unit tests run.
+    # Guests boot while the unit tests run; those with most to do first, so that the short ones fill the gap at the end.
     guests = session.config.stash.get(GUESTS, []) if not session.config.option.collectonly else []
+    guests = sorted(guests, key=lambda guest: -len(guest.nodeids))
     for guest in guests:
         guest.start()
     try:

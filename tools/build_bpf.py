@@ -19,6 +19,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, or loaded by its path in a test
+
+from tools import bpf_stack
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "bpf"
 OBJECT = ROOT / "src" / "bpfence" / "kernel" / "bpfence.bpf.o"
@@ -128,7 +132,10 @@ def build(target: Path = OBJECT, *, force: bool = False) -> bool:
         changed = list(pool.map(lambda job: _compile_if_needed(job[0], job[1], common), (*jobs, *alone)))
     for _, path in alone:
         changed.append(_link([path], target.with_name(path.name)))
-    return _link([path for _, path in jobs], target) or any(changed)
+    linked = _link([path for _, path in jobs], target)
+    if deep := bpf_stack.too_deep(target.read_bytes()):
+        raise BuildError("no kernel takes these chains of calls:\n  " + "\n  ".join(deep))
+    return linked or any(changed)
 
 
 def _link(objects: Sequence[Path], target: Path) -> bool:

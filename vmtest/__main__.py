@@ -27,6 +27,8 @@ exit codes: of run, the command's; 124 when the time limit is reached, 125 when 
 fails; 2 wrong usage; 3 a host program is missing, the message names its package.
 """
 
+NAME_WIDTH = max(len(kernel.name) for kernel in KERNELS)
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
@@ -69,7 +71,7 @@ def list_kernels() -> int:
     """Print the table."""
     for kernel in KERNELS:
         image = cached(kernel)
-        print(f"{kernel.name:12} {kernel.suites[0]:17} {image.release if image else 'not fetched':22} {kernel.note}")
+        print(f"{kernel.name:{NAME_WIDTH}} {kernel.suites[0]:17} {image.release if image else 'not fetched':22} {kernel.note}")
     print(f"cache: {cache_folder()}")
     return 0
 

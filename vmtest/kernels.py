@@ -41,6 +41,21 @@ BPF_LSM = ("lsm=lockdown,bpf",)
 ``lsm=`` says (security/security.c, ordered_lsm_init); yama, apparmor and the rest of Debian's default stay out, so that no
 verdict but the project's own is seen in a test."""
 
+LOCKDOWN_ONLY = ("lsm=lockdown",)
+"""Takes ``bpf`` out of the list where the image's own default has it."""
+
+PREEMPTIBLE = ("preempt=full",)
+"""Lets tasks be preempted inside the kernel, so inside BPF programs too (CONFIG_PREEMPT_DYNAMIC, Linux 5.12). Debian's images before 7.x
+boot with voluntary preemption; 7.3 does this without a parameter."""
+
+PREEMPTION_TESTS = (
+    "tests/kernel/test_hammer.py",
+    "tests/kernel/test_matrix.py::test_the_table_of_features_is_true",
+    "tests/kernel/test_unload.py",
+)
+"""What the preemptible rows are there for: the hammer, and one start, denial and unload. The rest knows no difference and runs on the
+rows without the parameter."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
@@ -48,7 +63,7 @@ class Kernel:
 
     ``image`` names the cached packages, shared by the rows that differ in their command line only. ``suites`` are tried in
     order. ``release`` matches uname -r. ``packages`` hold the image and its modules, with ``{release}`` filled in; the newest
-    version of the first one decides.
+    version of the first one decides. ``only``: the tests that the row is there for, as beginnings of node ids; empty: all.
     """
 
     name: str
@@ -58,6 +73,7 @@ class Kernel:
     packages: tuple[str, ...]
     cmdline: tuple[str, ...]
     note: str
+    only: tuple[str, ...] = ()
 
 
 KERNELS = (
@@ -96,6 +112,26 @@ KERNELS = (
         packages=("linux-image-{release}",),
         cmdline=BPF_LSM,
         note="Debian 13's kernel; the benchmarks' reference: LSM hooks are static calls (6.12), file and path kfuncs",
+    ),
+    Kernel(
+        name="6.12-preempt",
+        image="6.12",
+        suites=("trixie",),
+        release=r"6\.12\.\d+\+deb13-amd64",
+        packages=("linux-image-{release}",),
+        cmdline=BPF_LSM + PREEMPTIBLE,
+        note="the same image with full preemption: LSM programs can be interrupted, and others run meanwhile on the same processor",
+        only=PREEMPTION_TESTS,
+    ),
+    Kernel(
+        name="6.12-fmodret-preempt",
+        image="6.12",
+        suites=("trixie",),
+        release=r"6\.12\.\d+\+deb13-amd64",
+        packages=("linux-image-{release}",),
+        cmdline=LOCKDOWN_ONLY + PREEMPTIBLE,
+        note="the same without bpf in the LSM list: the kernel skips an fmod_ret program that is being preempted on the same processor",
+        only=PREEMPTION_TESTS,
     ),
     Kernel(
         name="7.3",

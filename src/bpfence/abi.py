@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "b4272b1f124db0a1"
+ABI_HASH: Final = "21b269dda94755b6"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 1
@@ -25,6 +25,8 @@ ABI_MAX_DIMS: Final = 64
 ABI_MAX_GROUPS: Final = 8
 ABI_MAX_EVENTS: Final = 64
 ABI_LINEAGE_WORDS: Final = 2
+NUM_FORK_LIVE_1: Final = 16
+FORK_LEVELS: Final = 8
 CALL_COMPAT: Final = 0x100000000
 CALL_NUMBER_MASK: Final = 0xffffffff
 EXE_UPPER: Final = 1
@@ -38,6 +40,7 @@ IMAGE_PAGE_BYTES: Final = 0x100000
 IMAGE_LEAF: Final = 0x80000000
 IMAGE_DIM_WORDS: Final = 8
 IMAGE_VERDICT_WORDS: Final = 4
+IMAGE_CONCERN_WORDS: Final = 4
 IMAGE_MAX_PAGES: Final = 256
 NODE_DENSE: Final = 0
 NODE_SPARSE: Final = 1
@@ -66,14 +69,17 @@ CALL_SENSED: Final = 0x8000000000000000
 RECORD_FROM_ITER: Final = 1
 RECORD_DEPENDS_IDS: Final = 2
 RECORD_DEPENDS_CGROUP: Final = 4
+RECORD_CAUSES_SHIFT: Final = 16
 CONCERN_ENTRIES: Final = 0x10000
 CONCERN_BITS: Final = 43
-CONCERN_GENERATION_MASK: Final = 32767
+CONCERN_TAG_BITS: Final = 15
+CONCERN_TAG_MASK: Final = 32767
 EXEC_ARGS_TRUNCATED: Final = 1
 EXEC_EXE_UNCERTAIN: Final = 2
 EXEC_EXE_DELETED: Final = 4
 EXEC_EXE_MEMFD: Final = 8
 EXEC_FROM_ITER: Final = 16
+EXEC_PARENT_UNKNOWN: Final = 32
 RECORD_EVENT: Final = 1
 EVENT_UNCERTAIN: Final = 1
 EVENT_PATH_UNCERTAIN: Final = 2
@@ -83,7 +89,16 @@ EVENT_RESULT: Final = 16
 EVENT_DECISION: Final = 32
 EVENT_AT_ONCE: Final = 64
 EVENT_ORIGIN: Final = 256
+EVENT_KILL_REFUSED: Final = 512
+EVENT_CAUSES_SHIFT: Final = 16
 EVENT_ASYNC: Final = 128
+CAUSE_MEMORY: Final = 1
+CAUSE_RECORD: Final = 2
+CAUSE_LINEAGE: Final = 4
+CAUSE_PATH: Final = 8
+CAUSE_VALUE: Final = 16
+CAUSE_TABLE: Final = 32
+CAUSES: Final = 6
 
 # enum event_id
 EV_NONE: Final = 0
@@ -146,6 +161,7 @@ EV_KERNEL_MEMFD: Final = 56
 EV_KERNEL_USERFAULTFD: Final = 57
 EV_KERNEL_FSCONFIG: Final = 58
 EV_FILE_SETATTR: Final = 59
+EV_PROCESS_MEMORY: Final = 60
 
 # enum num_slot
 NUM_PROCESS_PID: Final = 0
@@ -264,11 +280,23 @@ CNT_AUDITED: Final = 5
 CNT_KILLED: Final = 6
 CNT_PATH_UNCERTAIN: Final = 7
 CNT_RECORD_FAILED: Final = 8
-CNT_SCRATCH_BUSY: Final = 9
+CNT_KILL_REFUSED: Final = 9
 CNT_SUBJECT_COMPUTED: Final = 10
-CNT_TABLE_ERROR: Final = 11
+CNT_SPARE_TAKEN: Final = 11
 CNT_HELD_FULL: Final = 12
-CNT_MAX: Final = 13
+CNT_UNCERTAIN_MEMORY: Final = 13
+CNT_UNCERTAIN_RECORD: Final = 14
+CNT_UNCERTAIN_LINEAGE: Final = 15
+CNT_UNCERTAIN_PATH: Final = 16
+CNT_UNCERTAIN_VALUE: Final = 17
+CNT_UNCERTAIN_TABLE: Final = 18
+CNT_REFUSED_MEMORY: Final = 19
+CNT_REFUSED_RECORD: Final = 20
+CNT_REFUSED_LINEAGE: Final = 21
+CNT_REFUSED_PATH: Final = 22
+CNT_REFUSED_VALUE: Final = 23
+CNT_REFUSED_TABLE: Final = 24
+CNT_MAX: Final = 25
 
 EVENT_ID: Final[dict[str, int]] = {
     "EV_NONE": 0,
@@ -331,6 +359,7 @@ EVENT_ID: Final[dict[str, int]] = {
     "EV_KERNEL_USERFAULTFD": 57,
     "EV_KERNEL_FSCONFIG": 58,
     "EV_FILE_SETATTR": 59,
+    "EV_PROCESS_MEMORY": 60,
 }
 
 NUM_SLOT: Final[dict[str, int]] = {
@@ -454,11 +483,23 @@ COUNTER_ID: Final[dict[str, int]] = {
     "CNT_KILLED": 6,
     "CNT_PATH_UNCERTAIN": 7,
     "CNT_RECORD_FAILED": 8,
-    "CNT_SCRATCH_BUSY": 9,
+    "CNT_KILL_REFUSED": 9,
     "CNT_SUBJECT_COMPUTED": 10,
-    "CNT_TABLE_ERROR": 11,
+    "CNT_SPARE_TAKEN": 11,
     "CNT_HELD_FULL": 12,
-    "CNT_MAX": 13,
+    "CNT_UNCERTAIN_MEMORY": 13,
+    "CNT_UNCERTAIN_RECORD": 14,
+    "CNT_UNCERTAIN_LINEAGE": 15,
+    "CNT_UNCERTAIN_PATH": 16,
+    "CNT_UNCERTAIN_VALUE": 17,
+    "CNT_UNCERTAIN_TABLE": 18,
+    "CNT_REFUSED_MEMORY": 19,
+    "CNT_REFUSED_RECORD": 20,
+    "CNT_REFUSED_LINEAGE": 21,
+    "CNT_REFUSED_PATH": 22,
+    "CNT_REFUSED_VALUE": 23,
+    "CNT_REFUSED_TABLE": 24,
+    "CNT_MAX": 25,
 }
 
 CONSTANTS: Final[dict[str, int]] = {
@@ -501,7 +542,7 @@ IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "names_dfa": 60,
     "names_masks": 64,
     "names_start": 68,
-    "reserved": 72,
+    "enforcing_all": 72,
     "subject_root": 80,
     "roots_ref": 112,
     "concern_ref": 144,
@@ -542,21 +583,22 @@ CONTROL_OFFSETS: Final[dict[str, int]] = {
     "next_exec_id": 16,
 }
 
-PROCESS_RECORD_FORMAT: Final = "<QIIIIQQQII8I"
+PROCESS_RECORD_FORMAT: Final = "<QQIIIIQQQII8I"
 PROCESS_RECORD_STRUCT: Final = struct.Struct(PROCESS_RECORD_FORMAT)
-PROCESS_RECORD_SIZE: Final = 88
+PROCESS_RECORD_SIZE: Final = 96
 PROCESS_RECORD_OFFSETS: Final[dict[str, int]] = {
     "concern": 0,
-    "generation": 8,
-    "uid": 12,
-    "gid": 16,
-    "flags": 20,
-    "cgroup": 24,
-    "exec_id": 32,
-    "start_time": 40,
-    "pid": 48,
-    "ppid": 52,
-    "subject": 56,
+    "enforcing": 8,
+    "generation": 16,
+    "uid": 20,
+    "gid": 24,
+    "flags": 28,
+    "cgroup": 32,
+    "exec_id": 40,
+    "start_time": 48,
+    "pid": 56,
+    "ppid": 60,
+    "subject": 64,
 }
 
 CONCERN_FORMAT: Final = "<QQ"
@@ -593,7 +635,7 @@ EXEC_IMAGE_OFFSETS: Final[dict[str, int]] = {
     "exe": 1152,
 }
 
-EVENT_HEADER_FORMAT: Final = "<HHIQQIIIIIIQQQQIIIIIIIIII8I16s"
+EVENT_HEADER_FORMAT: Final = "<HHIQQHHIIIIIQQQQIIIIIIIIII8I16s"
 EVENT_HEADER_STRUCT: Final = struct.Struct(EVENT_HEADER_FORMAT)
 EVENT_HEADER_SIZE: Final = 168
 EVENT_HEADER_OFFSETS: Final[dict[str, int]] = {
@@ -603,6 +645,7 @@ EVENT_HEADER_OFFSETS: Final[dict[str, int]] = {
     "time": 8,
     "sequence": 16,
     "cpu": 24,
+    "stream": 26,
     "event": 28,
     "flags": 32,
     "pid": 36,
@@ -626,7 +669,7 @@ EVENT_HEADER_OFFSETS: Final[dict[str, int]] = {
     "comm": 152,
 }
 
-EVENT_RECORD_FORMAT: Final = "<HHIQQIIIIIIQQQQIIIIIIIIII8I16sQ64QI32I32II"
+EVENT_RECORD_FORMAT: Final = "<HHIQQHHIIIIIQQQQIIIIIIIIII8I16sQ64QI32I32II"
 EVENT_RECORD_STRUCT: Final = struct.Struct(EVENT_RECORD_FORMAT)
 EVENT_RECORD_SIZE: Final = 952
 EVENT_RECORD_OFFSETS: Final[dict[str, int]] = {

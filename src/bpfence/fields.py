@@ -62,7 +62,7 @@ EVENTS: Final = (
     EventType("process.exec", "EV_PROCESS_EXEC", "a program is about to be executed (the script, then its interpreter)", ("exec",), True, ("bprm_check_security",)),
     EventType("process.fork", "EV_PROCESS_FORK", "a task (process or thread) is about to be created", ("fork",), True, ("task_alloc",)),
     EventType("process.exit", "EV_PROCESS_EXIT", "a process has ended", ("exit",), False, ("tp:sched_process_exit",)),
-    EventType("process.signal", "EV_PROCESS_SIGNAL", "a signal is about to be sent", ("signal", "kill"), True, ("task_kill",)),
+    EventType("process.signal", "EV_PROCESS_SIGNAL", "a signal is about to be sent", ("signal", "kill"), True, ("task_kill", "file_send_sigiotask")),
     EventType("process.ptrace", "EV_PROCESS_PTRACE", "a process is about to be traced, or its memory read or written", ("ptrace",), True, ("ptrace_access_check", "ptrace_traceme")),
     EventType("process.setuid", "EV_PROCESS_SETUID", "user ids are about to change by a set*uid call", ("setuid",), True, ("task_fix_setuid",)),
     EventType("process.setgid", "EV_PROCESS_SETGID", "group ids are about to change by a set*gid call", ("setgid",), True, ("task_fix_setgid",)),
@@ -92,7 +92,7 @@ EVENTS: Final = (
     EventType("ipc.access", "EV_IPC_ACCESS", "a System V IPC object is about to be used", (), True, ("ipc_permission",)),
     EventType("ipc.msgsnd", "EV_IPC_MSGSND", "a System V message is about to be sent", ("msgsnd",), True, ("msg_queue_msgsnd",)),
     EventType("ipc.shmat", "EV_IPC_SHMAT", "a System V shared memory segment is about to be attached", ("shmat",), True, ("shm_shmat",)),
-    EventType("kernel.module", "EV_KERNEL_MODULE", "a kernel module is about to be loaded or requested", ("module",), True, ("kernel_read_file", "kernel_load_data", "kernel_module_request")),
+    EventType("kernel.module", "EV_KERNEL_MODULE", "a kernel module is about to be loaded or requested", ("module",), True, ("kernel_post_read_file", "kernel_post_load_data", "kernel_module_request")),
     EventType("kernel.bpf", "EV_KERNEL_BPF", "bpf(2) is about to be used", ("bpf",), True, ("bpf",)),
     EventType("kernel.mount", "EV_KERNEL_MOUNT", "a file system is about to be mounted, moved or remounted", ("mount",), True, ("sb_mount", "move_mount", "sb_remount")),
     EventType("kernel.umount", "EV_KERNEL_UMOUNT", "a file system is about to be unmounted", ("umount",), True, ("sb_umount",)),
@@ -118,6 +118,7 @@ EVENTS: Final = (
     EventType("kernel.memfd", "EV_KERNEL_MEMFD", "memfd_create(2) has returned", ("memfd",), False, ("call:memfd_create",)),
     EventType("kernel.userfaultfd", "EV_KERNEL_USERFAULTFD", "userfaultfd(2) has returned", ("userfaultfd",), False, ("call:userfaultfd",)),
     EventType("kernel.fsconfig", "EV_KERNEL_FSCONFIG", "fsconfig(2) has returned", (), False, ("call:fsconfig",)),
+    EventType("process.memory", "EV_PROCESS_MEMORY", "memory without a named file behind it as it is (anonymous, written, writable, memfd) is about to become executable", ("memory",), True, ("mmap_file", "file_mprotect")),
 )
 
 MODIFY: Final = (
@@ -143,6 +144,11 @@ _RETURNED = (
     "kernel.fsconfig",
 )
 _TARGET = ("process.signal", "process.ptrace")
+# From abi.NUM_FORK_LIVE_1 on, abi.FORK_LEVELS of them: slots that process.fork has no other use for.
+_LIVE_SLOTS = (
+    "NUM_NET_FAMILY", "NUM_NET_TYPE", "NUM_NET_PROTOCOL", "NUM_NET_PEER_PORT", "NUM_NET_LOCAL_PORT", "NUM_TARGET_PID", "NUM_TARGET_UID",
+    "NUM_SIGNAL",
+)
 
 FIELDS: Final = (
     Field("process.pid", Kind.NUMBER, "NUM_PROCESS_PID", "process id (thread group) in the initial pid namespace"),
@@ -163,13 +169,14 @@ FIELDS: Final = (
     Field("process.tty", Kind.NUMBER, "NUM_TTY", "device number of the controlling terminal, 0 without one"),
     Field("process.exe_flags", Kind.FLAGS, "NUM_EXE_FLAGS", "about the executable: upper, lower (layer of an overlay), writable, memfd: any of the named", names="exe"),
     Field("process.ancestors.exe", Kind.STRINGS, "", "executables of all ancestors, earlier programs of the same process included", subject=True),
-    Field("process.fork.live", Kind.NUMBER, "NUM_FORK_LIVE", "live tasks in the cgroup before the fork", ("process.fork",)),
+    Field("process.fork.live", Kind.NUMBER, "NUM_FORK_LIVE", "live tasks in the cgroup and in all cgroups below it, before the fork", ("process.fork",)),
+    *(Field(f"process.fork.live{n}", Kind.NUMBER, slot, f"the same of the ancestor cgroup of level {n} (/a is level 1, /a/b level 2), or of the cgroup itself where that lies above; known where a rule asks for it", ("process.fork",)) for n, slot in enumerate(_LIVE_SLOTS, 1)),
     Field("process.fork.flags", Kind.FLAGS, "NUM_CLONE_FLAGS", "clone flags: any of the named", ("process.fork",), names="clone"),
     Field("process.exit.code", Kind.NUMBER, "NUM_EXIT_CODE", "exit code in wait(2) form", ("process.exit",)),
     Field("process.setuid.uid", Kind.NUMBER, "NUM_SET_UID", "the new effective user id", ("process.setuid",), names="user"),
     Field("process.setgid.gid", Kind.NUMBER, "NUM_SET_GID", "the new effective group id", ("process.setgid",), names="group"),
     Field("process.ptrace.mode", Kind.FLAGS, "NUM_PTRACE_MODE", "PTRACE_MODE bits: any of the named", ("process.ptrace",), names="ptrace_mode"),
-    Field("file.path", Kind.PATH, "STR_FILE_PATH", "path in the acting task's mount namespace, symlinks resolved", (*_FILE, "kernel.mount", "kernel.umount", "kernel.pivot_root", "kernel.module", "kernel.kexec")),
+    Field("file.path", Kind.PATH, "STR_FILE_PATH", "path in the acting task's mount namespace, symlinks resolved", (*_FILE, "kernel.mount", "kernel.umount", "kernel.pivot_root", "kernel.module", "kernel.kexec", "process.memory")),
     Field("file.new_path", Kind.PATH, "STR_FILE_NEW_PATH", "the other path of rename and link; the new root of pivot_root", ("file.rename", "file.link", "kernel.pivot_root")),
     Field("file.access", Kind.FLAGS, "NUM_FILE_ACCESS", "read, write, exec, append, truncate, create (O_CREAT), created (the file was not there): any of the named", (*_FILE, "file.open_failed"), names="access"),
     Field("file.flags", Kind.FLAGS, "NUM_FILE_FLAGS", "open flags (O_*): any of the named", ("file.open", "file.open_failed", "file.permission"), names="open"),
@@ -181,10 +188,10 @@ FIELDS: Final = (
     Field("file.gid", Kind.NUMBER, "NUM_FILE_GID", "group; for chown the new group", _FILE, names="group"),
     Field("file.ino", Kind.NUMBER, "NUM_FILE_INO", "inode number", _FILE),
     Field("file.fstype", Kind.STRING, "STR_FILE_FSTYPE", "file system type, as in /proc/filesystems", (*_FILE, "kernel.mount")),
-    Field("file.deleted", Kind.BOOL, "NUM_FILE_DELETED", "no name is left", _FILE),
-    Field("file.memfd", Kind.BOOL, "NUM_FILE_MEMFD", "made by memfd_create", _FILE),
-    Field("file.prot", Kind.FLAGS, "NUM_FILE_PROT", "PROT_* of a mapping: any of the named", ("file.mmap", "file.mprotect"), names="prot"),
-    Field("file.shared", Kind.BOOL, "NUM_FILE_MAP_SHARED", "the mapping is shared", ("file.mmap", "file.mprotect")),
+    Field("file.deleted", Kind.BOOL, "NUM_FILE_DELETED", "no name is left", (*_FILE, "process.memory")),
+    Field("file.memfd", Kind.BOOL, "NUM_FILE_MEMFD", "made by memfd_create", (*_FILE, "process.memory")),
+    Field("file.prot", Kind.FLAGS, "NUM_FILE_PROT", "PROT_* of a mapping, as asked for: any of the named", ("file.mmap", "file.mprotect", "process.memory"), names="prot"),
+    Field("file.shared", Kind.BOOL, "NUM_FILE_MAP_SHARED", "the mapping is shared", ("file.mmap", "file.mprotect", "process.memory")),
     Field("file.xattr", Kind.STRING, "STR_XATTR_NAME", "name of the extended attribute; of an access control list `system.posix_acl_access` or `system.posix_acl_default`", ("file.setxattr",)),
     Field("net.family", Kind.NAMED, "NUM_NET_FAMILY", "address family", ("net.", "file.dup"), names="family"),
     Field("net.type", Kind.NAMED, "NUM_NET_TYPE", "socket type", ("net.",), names="socktype"),
@@ -204,11 +211,12 @@ FIELDS: Final = (
     *(Field(f"call.arg{n}", Kind.NUMBER, f"NUM_CALL_ARG{n}", f"argument {n} of the system call, counted from 0", _RETURNED) for n in range(6)),
     Field("ipc.id", Kind.NUMBER, "NUM_IPC_ID", "System V identifier", ("ipc.",)),
     Field("ipc.uid", Kind.NUMBER, "NUM_TARGET_UID", "owner of the System V object", ("ipc.",), names="user"),
-    Field("module.name", Kind.STRING, "STR_MODULE_NAME", "name of the requested module", ("kernel.module",)),
+    Field("module.name", Kind.STRING, "STR_MODULE_NAME", "name of the module: in its image, as lsmod shows it (`_`, not `-`), not known where that is compressed; or what the kernel itself requests", ("kernel.module",)),
+    Field("module.requested", Kind.BOOL, "NUM_IO_URING_OP", "the kernel asks user space for it, on behalf of the acting process; false: its image is loaded", ("kernel.module",)),
     Field("bpf.cmd", Kind.NAMED, "NUM_BPF_CMD", "command of bpf(2)", ("kernel.bpf",), names="bpf_cmd"),
     Field("mount.source", Kind.STRING, "STR_MOUNT_SOURCE", "device name or source path, as given", ("kernel.mount",), instead="test file.path, the place that is mounted on, or file.fstype"),
     Field("mount.flags", Kind.FLAGS, "NUM_MOUNT_FLAGS", "MS_* flags: any of the named", ("kernel.mount",), names="mount"),
-    Field("setns.flags", Kind.FLAGS, "NUM_NS_FLAGS", "CLONE_NEW* of the namespaces joined: any of the named", ("kernel.setns",), names="clone"),
+    Field("setns.flags", Kind.FLAGS, "NUM_NS_FLAGS", "CLONE_NEW* of the namespaces joined, as asked for or else those that the descriptor stands for: any of the named", ("kernel.setns",), names="clone"),
     Field("io_uring.op", Kind.NAMED, "NUM_IO_URING_OP", "override_creds, sqpoll or cmd", ("kernel.io_uring",), names="io_uring_op"),
 )
 

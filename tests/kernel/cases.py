@@ -45,6 +45,7 @@ class FileSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     symlink: str | None = None
     hardlink: str | None = None
     fifo: bool = False
+    module: str = ""  # a module of the running kernel, by name, unpacked
     mode: int | None = None
     owner: int | None = None
 
@@ -75,7 +76,7 @@ class Case(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     files: dict[str, FileSpec | str] = {}
     target: bool | str = False  # a process outside the scope, running {dir}/service or this path; its pid is {target}
     setup: list[list[str | int]] = []  # acts performed outside the scope before each step
-    volley: str = ""  # filled in: the cases of one file are loaded together, shipped policies alone
+    volley: str = ""  # filled in: cases that are loaded together: a file's, a shipped policy alone
     inside: str = ""  # a path below the case's own cgroup: the scope is there
     attack: list[Step | list[str | int]] = []
     benign: list[Step | list[str | int]] = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
+import platform
 import re
 import shutil
 import subprocess
@@ -15,6 +17,7 @@ SYS_FSOPEN = 430
 SYS_FCHMODAT2 = 452
 SYS_SETXATTRAT = 463
 SYS_FILE_SETATTR = 469
+SYS_GETPID = 39
 
 
 def _system_call(number: int) -> str:
@@ -25,10 +28,16 @@ def _system_call(number: int) -> str:
     return "no" if ctypes.get_errno() == errno.ENOSYS else "yes"
 
 
+@functools.cache
+def _functions() -> frozenset[str]:
+    """Names of the kernel's functions, what compilers append to them left out."""
+    lines = (line.split() for line in Path("/proc/kallsyms").read_text().splitlines())
+    return frozenset(words[2].partition(".")[0] for words in lines if words[1] in ("t", "T"))
+
+
 def _function(name: str) -> str:
     """Whether the kernel has this function, by kallsyms."""
-    path = Path("/proc/kallsyms")
-    return "yes" if re.search(rf" [tT] {name}(\.\w+)*$", path.read_text(), re.MULTILINE) else "no"
+    return "yes" if name in _functions() else "no"
 
 
 def _ext4() -> str:
@@ -39,6 +48,23 @@ def _ext4() -> str:
 
 def _binary_kernel_feature(path: str) -> str:
     return "yes" if Path(path).exists() else "no"
+
+
+def _preemption() -> str:
+    """Whether a task can be preempted inside the kernel: by the scheduler's mode, else by what the kernel says it was built with."""
+    mode = Path("/sys/kernel/debug/sched/preempt")
+    if not Path("/sys/kernel/debug/sched").exists():
+        subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=False, capture_output=True)
+    if mode.exists():
+        return "yes" if re.search(r"\((full|lazy)\)", mode.read_text()) else "no"
+    return "no" if "PREEMPT" not in platform.version() else "unknown"
+
+
+def _number_is_int() -> str:
+    """Whether the upper half of a system call's number does not count: asked with that of getpid(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    return "yes" if libc.syscall(ctypes.c_long(-(1 << 63) | SYS_GETPID)) > 0 else "no"
 
 
 def probe() -> dict[str, str]:
@@ -58,5 +84,7 @@ def probe() -> dict[str, str]:
         "ext4": _ext4(),
         "fsmount": _system_call(SYS_FSOPEN),
         "kexec": _function("__do_sys_kexec_load") if _function("__x64_sys_kexec_load") == "no" else "yes",
+        "preemption": _preemption(),
+        "call_number_is_int": _number_is_int(),
         "sysvipc": _binary_kernel_feature("/proc/sysvipc/shm"),
     }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cases in, a running agent and observed outcomes out.
 
-One `bpfence run` serves all cases: every case's policy is scoped to a cgroup of its own, so the policies of a whole file are loaded
-at once (a volley), and each act is started inside (or moved into) its case's cgroup. Alerts are read from the agent's JSON lines; a
-sentinel act, whose alert must come last because the ring buffer keeps order, tells when all earlier alerts are in. Used by the
+One `bpfence run` serves all cases: every case's policy is scoped to a cgroup of its own, so the policies of a whole file (a volley), or of
+all files, are loaded at once, and each act is started inside (or moved into) its case's cgroup. Alerts are read from the agent's JSON
+lines; a sentinel act, whose alert must come last because the ring buffer keeps order, tells when all earlier alerts are in. Used by the
 fixtures of tests/kernel.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import json
+import lzma
 import os
 import shlex
 import shutil
@@ -31,11 +32,11 @@ from tests.kernel.cases import CGROUP, PLAYGROUND, ROOT, TRIGGER, Case, FileSpec
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 TRIGGER_FAILED = 200
-READY_SECONDS = 480
+READY_SECONDS = 1500
 COMMAND = shlex.split(os.environ.get("BPFENCE_COMMAND", f"{sys.executable} -m bpfence"))
 """The command under test; the variable names another build."""
 
-ALERT_SECONDS = 30
+ALERT_SECONDS = 120
 SENTINEL = Case(
     name="sentinel",
     event="file.open",
@@ -108,6 +109,15 @@ def run_act(words: Sequence[str], cgroup: Path, *, late: bool = False, seconds: 
     return outcome(process.returncode, printed, complaint)
 
 
+def module_image(name: str) -> bytes:
+    """The image of a module of the running kernel."""
+    folder = Path("/lib/modules", os.uname().release)
+    listed = (Path(line.partition(":")[0]) for line in (folder / "modules.dep").read_text().splitlines())  # a walk takes minutes over 9p
+    found = folder / next(path for path in listed if path.name.partition(".")[0] == name)
+    data = found.read_bytes()
+    return lzma.decompress(data) if found.suffix == ".xz" else data
+
+
 def make_file(path: Path, spec: FileSpec, case: Case) -> None:
     """Create `path` as `spec` says unless something is there already: its inode is what rules may have been resolved to."""
     if os.path.lexists(path):
@@ -123,6 +133,8 @@ def make_file(path: Path, spec: FileSpec, case: Case) -> None:
         return
     elif spec.fifo:
         os.mkfifo(path)
+    elif spec.module:
+        path.write_bytes(module_image(spec.module))
     elif spec.program:
         shutil.copyfile(TRIGGER, path)
         path.chmod(0o755)
@@ -248,6 +260,28 @@ def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+class Elder:
+    """A daemon older than the agent, started by a parent that is gone: `folder`/elder, to be told what to do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.program = folder / "elder"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("go", "done"):
+            if not (folder / name).exists():
+                os.mkfifo(folder / name)
+        shutil.copy(TRIGGER, self.program)
+        subprocess.run([str(self.program), "elder", str(folder)], check=True, timeout=60)
+
+    def act(self, *words: str) -> str:
+        """What became of an act that a child of the daemon does: "ok" or an errno's name."""
+        (self.folder / "go").write_text(" ".join(words) + "\n")
+        return outcome(int((self.folder / "done").read_text()), "", "see the act").result
+
+    def stop(self) -> None:
+        (self.folder / "go").write_text("\n")
+
+
 class Playground:
     """The cases' files, cgroups and services; no agent yet."""
 
@@ -262,6 +296,7 @@ class Playground:
         for case in (*cases, SENTINEL):
             make_files(case)
             cgroup_folder(case.cgroup)
+        self.elder = Elder(PLAYGROUND / "lineage")
 
     def target(self, case: Case) -> int:
         """The pid of the case's service, started on first use: outside every scope, from {dir}/service."""
@@ -294,48 +329,55 @@ class Playground:
         for process in self.targets.values():
             process.kill()
             process.communicate()
+        self.elder.stop()
 
 
 class Range:
-    """One agent and all cases, one volley of them in force."""
+    """One agent and all cases, some of them in force: those of one volley, or one alone. `together`: all of them are one volley."""
 
-    def __init__(self, agent: Agent, playground: Playground, cases: Sequence[Case]) -> None:
+    def __init__(self, agent: Agent, playground: Playground, cases: Sequence[Case], *, together: bool = False) -> None:
         self.agent = agent
         self.playground = playground
         self.cases = cases
-        self.volley = ""
+        self.together = together
+        self.loaded: dict[str, Path] = {}
         agent.write_policy(SENTINEL.name, SENTINEL.policy())
 
     def load(self, volley: str) -> None:
-        """Bring the cases of one file into force in place of another's."""
-        if volley == self.volley or not volley:
+        """Bring a volley into force in place of what was."""
+        if volley:
+            self._bring([case for case in self.cases if self.together or case.volley == volley])
+
+    def load_alone(self, case: Case) -> None:
+        """Bring one case into force in place of what was: for tests of the agent, which reload often and need no others."""
+        self._bring([case])
+
+    def _bring(self, cases: Sequence[Case]) -> None:
+        if {case.name for case in cases} == set(self.loaded):
             return
         self.clear()
-        for case in self.cases:
-            if case.volley == volley:
-                self.agent.write_policy(case.name, case.policy())
-        self.volley = volley
+        self.loaded = {case.name: self.agent.write_policy(case.name, case.policy()) for case in cases}
         self.agent.reload()
 
     def clear(self) -> None:
-        """Take the volley's policies away; they stay in force until the next reload."""
-        for case in self.cases:
-            if case.volley == self.volley:
-                (self.agent.policies / f"{case.name}.yaml").unlink()
-        self.volley = ""
+        """Take the cases' policies away; they stay in force until the next reload."""
+        for path in self.loaded.values():
+            path.unlink()
+        self.loaded = {}
 
     def act(self, case: Case, step: Step) -> tuple[Outcome, list[dict[str, Any]]]:
         """One step: what happened to it, and the alerts of its policy. What a rate limit left out before is told whenever that ends."""
-        self.load(case.volley)
+        if case.name not in self.loaded:
+            self.load(case.volley)
         result = self.playground.act(case, step)
         return result, [r for r in self.agent.settle() if r.get("policy") == case.name and r.get("status") != "suppressed"]
 
 
 @contextmanager
-def firing_range(playground: Playground, cases: Sequence[Case], folder: Path) -> Iterator[Range]:
+def firing_range(playground: Playground, cases: Sequence[Case], folder: Path, *, together: bool) -> Iterator[Range]:
     """The agent up before, stopped after."""
     enter(cgroup_folder(SENTINEL.cgroup))
-    whole = Range(Agent(folder), playground, cases)
+    whole = Range(Agent(folder), playground, cases, together=together)
     whole.agent.start()
     whole.agent.settle()
     try:

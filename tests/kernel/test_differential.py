@@ -193,7 +193,7 @@ def expected(policies: PolicySet, event: dict[str, Any]) -> str:
 def test_the_kernel_agrees_with_the_reference(shooting: Range, world: Path) -> None:
     seed = int(os.environ.get("BPFENCE_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
     rng = random.Random(seed)
-    made = list(valid_policies(rng, int(os.environ.get("BPFENCE_POLICIES", "20"))))
+    made = list(valid_policies(rng, int(os.environ.get("BPFENCE_POLICIES", "12"))))
     shooting.clear()
     files = [shooting.agent.write_policy(name, document) for name, document, _ in made]
     wrong: list[str] = []

@@ -14,7 +14,7 @@ EXECS = 1_000
 
 def test_nothing_is_denied_outside_the_scopes(shooting: Range, cases: list[Case]) -> None:
     case = next(case for case in cases if case.name == "open-by-path")
-    shooting.load(case.volley)
+    shooting.load_alone(case)
     outside = cgroup_folder(f"{CGROUP}/outside")
     file = PLAYGROUND / "open-by-path" / "secret"
     shooting.agent.settle()

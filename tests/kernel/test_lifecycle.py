@@ -19,7 +19,7 @@ def attack_of(cases: list[Case], name: str) -> tuple[Case, Step]:
 
 def test_reload_leaves_no_gap(shooting: Range, cases: list[Case]) -> None:
     case, attack = attack_of(cases, "open-by-path")
-    shooting.load(case.volley)
+    shooting.load_alone(case)
     shooting.agent.settle()
     results: list[str] = []
     done = threading.Event()
@@ -61,7 +61,7 @@ def test_reload_brings_and_takes_policies(shooting: Range) -> None:
 
 def test_a_broken_policy_leaves_the_old_set_in_force(shooting: Range, cases: list[Case]) -> None:
     case, attack = attack_of(cases, "open-by-path")
-    shooting.load(case.volley)
+    shooting.load_alone(case)
     path = shooting.agent.policies / "broken.yaml"
     path.write_text("apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {name: broken}\nspec: {rulez: []}\n")
     process = shooting.agent.process
@@ -80,7 +80,7 @@ def test_a_broken_policy_leaves_the_old_set_in_force(shooting: Range, cases: lis
 
 def test_a_killed_agent_leaves_enforcement_and_its_successor_finds_the_alerts(shooting: Range, cases: list[Case]) -> None:
     case, attack = attack_of(cases, "open-by-path")
-    shooting.load(case.volley)
+    shooting.load_alone(case)
     shooting.agent.settle()
     assert shooting.agent.stop(signal.SIGKILL) == -signal.SIGKILL
     for _ in range(3):
@@ -94,7 +94,7 @@ def test_a_killed_agent_leaves_enforcement_and_its_successor_finds_the_alerts(sh
 @pytest.mark.parametrize("depth", [8, 64, 190])
 def test_deep_paths_are_resolved(shooting: Range, cases: list[Case], depth: int) -> None:
     case = next(case for case in cases if case.name == "exec-by-directory")
-    shooting.load(case.volley)
+    shooting.load_alone(case)
     deep = case.directory / "drop" / "/".join(f"d{i}" for i in range(depth))
     deep.mkdir(parents=True, exist_ok=True)
     tool = deep / "tool"

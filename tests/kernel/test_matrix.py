@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 
@@ -13,12 +14,12 @@ from tests.kernel.cases import ROOT, Case
 from tests.kernel.conftest import FEATURES
 from tests.kernel.falco_range import load_shots
 
-OF_OTHER_TESTS = ("repeat", "pace", "each", "stay", "swap", "open-list")
-"""Acts that test_isolation, test_latency, test_differential, test_falco and the harness use."""
+OF_OTHER_TESTS = ("elder", "hammer", "repeat", "pace", "each", "stay", "swap", "open-list", "hop")
+"""Acts that test_hammer, test_isolation, test_latency, test_lineage, test_differential, test_falco, test_uncertain and the harness use."""
 
 
 def acts(case: Case) -> list[str]:
-    return [str(word) for _, step in case.steps() for word in step.do]
+    return [str(word) for act in (*case.setup, *(step.do for _, step in case.steps())) for word in act]
 
 
 def test_every_event_is_denied_and_allowed(cases: list[Case]) -> None:
@@ -39,6 +40,12 @@ def test_every_act_is_used(cases: list[Case]) -> None:
 def test_required_features_are_known(cases: list[Case]) -> None:
     required = {feature for case in cases for feature in [*case.requires, *(f for _, step in case.steps() for f in step.requires)]}
     assert required - set(FEATURES) == set()
+
+
+def test_the_table_of_features_is_true(probed: dict[str, str]) -> None:
+    """In both directions: what a kernel is said to lack it lacks, or tests that could run there are skipped for nothing."""
+    kernel = os.environ["BPFENCE_KERNEL"]
+    assert probed == {feature: "no" if kernel in lacking else "yes" for feature, lacking in FEATURES.items()}
 
 
 def test_every_shipped_policy_has_a_case(cases: list[Case]) -> None:

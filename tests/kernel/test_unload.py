@@ -20,7 +20,7 @@ def bpfence(*words: str) -> subprocess.CompletedProcess[str]:
 def test_status_then_unload(shooting: Range, cases: list[Case]) -> None:
     case = next(case for case in cases if case.name == "open-by-path")
     attack = next(step for kind, step in case.steps() if kind == "attack")
-    shooting.load(case.volley)
+    shooting.load_alone(case)
     status = bpfence("status", "--json")
     assert status.returncode == 0, status.stderr
     assert json.loads(status.stdout)

@@ -46,6 +46,7 @@ from bpfence.errors import BpfenceError, Diagnostic, PolicyError, UsageError
 from bpfence.events.alert import Alert, Composer, Line, RuleInfo, host_name
 from bpfence.events.cgroups import CgroupPaths
 from bpfence.events.hostnames import Notice
+from bpfence.events.loss import grown
 from bpfence.events.process import Clock, read_boot_id
 from bpfence.events.records import ExecImage
 from bpfence.events.source import Live, Observation
@@ -59,6 +60,8 @@ from bpfence.rules import RuleSet
 
 LOSS_SECONDS: Final = 1.0
 """How long after records came the counters of lost ones are looked at."""
+QUIET_SECONDS: Final = 10.0
+"""How often that, and what the kernel has skipped, is looked at when nothing comes."""
 FOLLOW_SECONDS: Final = 0.1
 """Followed paths are looked up at most this often, whoever renames files beside them."""
 POLL_SECONDS: Final = 1.0
@@ -73,6 +76,11 @@ RETRY_SECONDS: Final = 60.0
 BATCHES: Final = 16
 """Batches of records between looks at signals."""
 UNKNOWN: Final = "<unknown>"
+CAN_SKIP: Final = (
+    "on this kernel ({why}) fmod_ret enforcement can be skipped: where one task is preempted within a program, the kernel does not run"
+    " that program for others on the same processor, and what is denied succeeds. Skipped runs are counted and reported. Boot with bpf in"
+    " the lsm= list, which has no such gap, or with preempt=voluntary (Linux before 7.0)"
+)
 LATE_FALCO: Final = (
     "Falco rules came after what only they need was given up (CAP_SYS_PTRACE): environments, user names of containers and command lines of"
     " other users' processes stay unknown until a restart"
@@ -96,6 +104,10 @@ class Engine(Protocol):
     def swap(self, image: bytes, objects: Mapping[tuple[int, int], int] | None = None) -> int: ...
     def drain(self, timeout_ms: int = 0) -> list[tuple[str, bytes]]: ...
     def lost(self) -> dict[str, int]: ...
+    def refused(self) -> dict[str, int]: ...
+    def skipped(self) -> dict[str, int]: ...
+    @property
+    def can_skip(self) -> str: ...
     def image(self, exec_id: int) -> ExecImage | None: ...
     def close(self, unload: bool = False) -> None: ...
 
@@ -108,14 +120,18 @@ class Kernel(Protocol):
 
 
 class LiveKernel:
-    """The running kernel."""
+    """The running kernel. `max_processes`: how many it keeps records of; None: the engine's default."""
+
+    def __init__(self, max_processes: int | None = None) -> None:
+        self._max_processes = max_processes
 
     def load(self, pin_dir: str | None) -> Engine:
         """Probe and load."""
-        from bpfence.kernel.engine import Engine as LiveEngine  # needs libbpf, which tests do without
+        from bpfence.kernel.engine import MAX_PROCESSES  # needs libbpf, which tests do without
+        from bpfence.kernel.engine import Engine as LiveEngine
         from bpfence.kernel.probes import probe
 
-        return LiveEngine.load(probe(), pin_dir=pin_dir)
+        return LiveEngine.load(probe(), pin_dir=pin_dir, max_processes=self._max_processes or MAX_PROCESSES)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +195,7 @@ class Agent:
         self._follow_at: float | None = None
         self._followed = float("-inf")
         self._loss_at: float | None = None
+        self._skipped: dict[str, int] = {}
         self._notice: Notice | None = None
         self._hosts_at: float | None = None
         self._hosts_next = float("-inf")
@@ -201,6 +218,9 @@ class Agent:
             raise
         try:
             adopted = self._engine.adopted
+            if why := self._engine.can_skip:
+                self._report(CAN_SKIP.format(why=why))
+            self._skipped = self._engine.skipped() if adopted else {}
             self._source = Live(self._engine, clock=self._clock, boot_id=self._boot_id, cgroup_path=_cgroup_path())
             self._detection = Detection(self._make_events, recorder)
             if adopted:
@@ -217,6 +237,7 @@ class Agent:
         if self.settings.drop_privileges:
             self._drop_privileges()
         self._in_force("adopted" if adopted else "started")
+        self._loss_at = self._monotonic() + QUIET_SECONDS
         self._ready()
 
     def _adopted(self) -> None:
@@ -437,7 +458,7 @@ class Agent:
             key.data()
         now = self._monotonic()
         if self._loss_at is not None and now >= self._loss_at:
-            self._loss_at = None
+            self._loss_at = now + QUIET_SECONDS
             self._report_loss()
         if self._follow_at is not None and now >= self._follow_at:
             self._follow_again(now)
@@ -464,7 +485,8 @@ class Agent:
             if self._detection is not None:
                 self._detection.flush()
         # Also when nothing came out: records that could not be decoded are loss.
-        self._loss_at = self._monotonic() + LOSS_SECONDS if self._loss_at is None else self._loss_at
+        soon = self._monotonic() + LOSS_SECONDS
+        self._loss_at = soon if self._loss_at is None else min(soon, self._loss_at)
 
     def _lines(self, seen: Observation) -> list[Line]:
         if seen.telemetry:
@@ -516,6 +538,16 @@ class Agent:
         loss = self._source.loss()
         if loss:
             self._write([self._composer.loss(loss)])
+        self._report_skips()
+
+    def _report_skips(self) -> None:
+        assert self._engine is not None
+        now = self._engine.skipped()
+        found = grown(self._skipped, now)
+        self._skipped = now
+        if found:
+            text = f"the kernel has left out {sum(found.values())} runs of programs that were preempted: acts may have passed undecided"
+            self._status("skipped", text, severity="critical", skipped=found)
 
     def _report_suppressed(self, *, everything: bool = False) -> None:
         for policy, rule, count in self._limiter.reports(self._monotonic(), everything=everything):

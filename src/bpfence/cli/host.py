@@ -54,9 +54,9 @@ record_option = click.option(
 )  # fmt: skip
 
 
-def kernel() -> Kernel:
+def kernel(max_processes: int | None = None) -> Kernel:
     """The kernel that commands work on; tests put another one here."""
-    return LiveKernel()
+    return LiveKernel(max_processes)
 
 
 def hierarchy() -> Hierarchy:
@@ -75,9 +75,13 @@ def hierarchy() -> Hierarchy:
 @pin_option
 @click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
+@click.option(
+    "--max-processes", type=click.IntRange(64, 4194304),
+    help="How many processes the kernel keeps records of (262144). What rules ask of more is uncertain, which enforcing rules deny.",
+)
 def run(
     policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], form_name: str, record: Path | None, ready_file: Path | None,
-    pin_dir: str, no_pin: bool, keep: bool, **falco_options: Any,
+    pin_dir: str, no_pin: bool, keep: bool, max_processes: int | None, **falco_options: Any,
 ) -> int:  # fmt: skip
     """Enforce policies and Falco rules on this host and print alerts, until SIGTERM or SIGINT.
 
@@ -98,7 +102,7 @@ def run(
         falco=FalcoOptions(**falco_options), record=record,
     )  # fmt: skip
     lines = open_outputs(with_format(outputs, form_name), to_stderr)
-    Agent(settings, lines, report=to_stderr, kernel=kernel(), diagnose=show_diagnostics).run()
+    Agent(settings, lines, report=to_stderr, kernel=kernel(max_processes), diagnose=show_diagnostics).run()
     return 0
 
 
@@ -237,6 +241,7 @@ def _show_instance(instance: dict[str, Any]) -> None:
     console.print(table("", "", rows=rows, title=f"Pinned at {printable(instance['pin_dir'])}"))
     counters = [(name, f"{value:,}") for name, value in instance["counters"].items()]
     counters += [(f"lost {event}", f"{value:,}") for event, value in instance["lost"].items()]
+    counters += [(f"skipped {program}", f"{value:,}") for program, value in instance["skipped"].items()]
     console.print(table("", "", rows=counters, title="Counters"))
 
 

@@ -124,7 +124,8 @@ def pack(
     names_ref = out.put([w for mask in classification.names_masks for w in _halves(mask, NAME_WORDS)])
     verdicts_ref = out.put([w for v in verdicts for w in (v.action, v.error, v.report, v.first)])
     before = len(out.words)
-    packed_groups = [_group(out, group, leaves, dimensions) for group, leaves in zip(groups, leaf_verdicts, strict=True)]
+    denying = {number for number, verdict in enumerate(verdicts) if verdict.action >= abi.ACTION_DENY}
+    packed_groups = [_group(out, group, leaves, dimensions, denying) for group, leaves in zip(groups, leaf_verdicts, strict=True)]
     sizes["diagrams"] = 4 * (len(out.words) - before)
     out.fill_block()
     before = len(out.words)
@@ -138,16 +139,18 @@ def pack(
         start = starts[ref] if dimension.automaton else 0
         entry = (dimension.kind, dimension.slot, ref, *_halves(dimension.mask, 2), *_halves(dimension.value, 2), start)
         out.words[at : at + abi.IMAGE_DIM_WORDS] = array("I", entry)
-    concern_all = 0
+    concern_all = enforcing_all = 0
     for group in packed_groups:
         concern_all |= group.concern_all
+        enforcing_all |= group.enforcing_all
     header = {
         "magic": (abi.IMAGE_MAGIC,), "abi": (abi.ABI_VERSION,), "generation": (generation,), "words": (len(out.words),),
         "n_dims": (len(dimensions),), "dims_ref": (dims_ref,), "n_groups": (len(groups),), "verdicts_ref": (verdicts_ref,),
         "n_verdicts": (len(verdicts),), "features": (features,), "lineage_dfa": (lineage or 0,),
         "lineage_masks": (masks_ref if lineage else 0,), "lineage_start": (starts[lineage] if lineage else 0,),
         "names_dfa": (names or 0,), "names_masks": (names_ref if names else 0,), "names_start": (starts[names] if names else 0,),
-        "concern_all": _halves(concern_all, 2), "subject_root": [g.subject for g in packed_groups],
+        "concern_all": _halves(concern_all, 2), "enforcing_all": _halves(enforcing_all, 2),
+        "subject_root": [g.subject for g in packed_groups],
         "roots_ref": [g.roots for g in packed_groups], "concern_ref": [g.concern for g in packed_groups],
     }  # fmt: skip
     for name, values in header.items():
@@ -227,10 +230,15 @@ class _PackedGroup(NamedTuple):
     roots: int
     concern: int
     concern_all: int
+    enforcing_all: int
 
 
-def _group(out: _Writer, group: Group, leaves: Sequence[int], dimensions: Sequence[Dimension]) -> _PackedGroup:
+def _group(
+    out: _Writer, group: Group, leaves: Sequence[int], dimensions: Sequence[Dimension], denying: Collection[int]
+) -> _PackedGroup:
+    """`denying`: the verdicts that deny or kill."""
     refs: list[int] = []
+    denies: list[bool] = []
     subjects = {number for number, node in enumerate(group.nodes) if dimensions[node.dimension].subject}
     for number, node in enumerate(group.nodes):
         in_subject = number in subjects
@@ -241,19 +249,23 @@ def _group(out: _Writer, group: Group, leaves: Sequence[int], dimensions: Sequen
             return abi.IMAGE_LEAF | (~child if in_subject else leaves[~child])
 
         refs.append(out.put(_node(node, dimensions[node.dimension].classes, ref(node.uncertain), ref(node.default), ref)))
+        children = (node.uncertain, node.default, *(child for _, child in node.children))
+        denies.append(not in_subject and any(denies[child] if child >= 0 else leaves[~child] in denying for child in children))
     rows: list[int] = []
     concern: list[int] = []
-    concern_all = 0
+    concern_all = enforcing_all = 0
     for row in group.rows:
-        mask = 0
+        mask = enforcing = 0
         for event, child in enumerate(row):
             word = refs[child] if child >= 0 else abi.IMAGE_LEAF | leaves[~child]
             rows.append(word)
             mask |= (word != abi.IMAGE_LEAF) << event
-        concern += _halves(mask, 2)
+            enforcing |= (denies[child] if child >= 0 else leaves[~child] in denying) << event
+        concern += (*_halves(mask, 2), *_halves(enforcing, 2))
         concern_all |= mask
+        enforcing_all |= enforcing
     subject = refs[group.subject] if group.subject >= 0 else abi.IMAGE_LEAF | ~group.subject
-    return _PackedGroup(subject, out.put(rows), out.put(concern), concern_all)
+    return _PackedGroup(subject, out.put(rows), out.put(concern), concern_all, enforcing_all)
 
 
 def _node(node: Node, classes: int, uncertain: int, default: int, ref: Callable[[int], int]) -> list[int]:
@@ -415,7 +427,7 @@ class Walker:
         for group in range(self.header["n_groups"]):
             steps: list[Step] = []
             row = self.descend(self.subject_root[group], event, steps)
-            concern = self.concern_ref[group] + 2 * row
+            concern = self.concern_ref[group] + abi.IMAGE_CONCERN_WORDS * row
             verdict = 0
             if (self.words[concern] | self.words[concern + 1] << 32) >> event_id & 1:
                 verdict = self.descend(self.words[self.roots_ref[group] + row * abi.ABI_MAX_EVENTS + event_id], event, steps)

@@ -17,6 +17,7 @@ from typing import Any, Final, Union
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from bpfence import abi
 from bpfence.evaluate import OBJECT_KEYS
 from bpfence.events.loss import Loss
 from bpfence.events.process import Process, rfc3339
@@ -78,6 +79,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     mode: str | None
     would: str | UnsetType = UNSET
     uncertain: bool | UnsetType = UNSET
+    causes: tuple[str, ...] | UnsetType = UNSET  # why it is uncertain
+    kill: str | UnsetType = UNSET  # "refused" where the kernel does not let the process be killed
     event: str
     message: str
     errno: str | None
@@ -113,6 +116,7 @@ class LossLine(msgspec.Struct, frozen=True, kw_only=True):
     events: dict[str, int]
     gaps: dict[str, int]
     undecodable: dict[str, int]
+    refused: dict[str, int] | UnsetType = UNSET  # of those in `events`, denials without a record, by cause
     host: str
 
 
@@ -129,6 +133,7 @@ class StatusLine(msgspec.Struct, frozen=True, kw_only=True):
     suppressed: int | UnsetType = UNSET
     generation: int | UnsetType = UNSET
     policies: list[str] | UnsetType = UNSET
+    skipped: dict[str, int] | UnsetType = UNSET
     candidates: int | UnsetType = UNSET
     confirmed: int | UnsetType = UNSET
     host: str
@@ -194,11 +199,14 @@ class Composer:
         self, seen: Observation, rule: RuleInfo, uncertain: bool, common: dict[str, Any], falco: dict[str, Any] | None = None
     ) -> Alert:
         blocked = rule.action >= Action.DENY and seen.action >= Action.DENY
-        action = rule.action.name.lower()
+        spared = rule.action is Action.KILL and bool(seen.flags & abi.EVENT_KILL_REFUSED)
+        action = (Action.DENY if spared else rule.action).name.lower()
+        causes = causes_of(seen.flags) if uncertain else ()
         return Alert(
             policy=escape(rule.policy), rule=escape(rule.rule), severity=rule.severity, tags=tuple(escape(tag) for tag in rule.tags),
             action=action, mode=rule.mode, would=rule.declared.name.lower() if rule.declared > rule.action else UNSET,
-            uncertain=uncertain or UNSET, errno=_errno_name(seen.error) if blocked else None,
+            uncertain=uncertain or UNSET, causes=causes or UNSET, kill="refused" if spared else UNSET,
+            errno=_errno_name(seen.error) if blocked else None,
             message=message(rule, seen.fields, action) if falco is None else _bounded(printable(falco["output"])),
             falco=UNSET if falco is None else falco, **common,
         )  # fmt: skip
@@ -208,12 +216,23 @@ class Composer:
         counted = f"{loss.total} records were lost" if loss.total != 1 else "1 record was lost"
         return LossLine(
             time=rfc3339(self._now()), message=counted, lost=loss.total, events=loss.events, gaps=loss.gaps,
-            undecodable={escape(reason): count for reason, count in loss.undecodable.items()}, host=self._host,
+            undecodable={escape(reason): count for reason, count in loss.undecodable.items()}, refused=loss.refused or UNSET,
+            host=self._host,
         )  # fmt: skip
 
     def status(self, status: str, text: str, *, severity: str = "info", **more: Any) -> StatusLine:
         """A status line; `more` are its further keys."""
         return StatusLine(time=rfc3339(self._now()), status=status, severity=severity, message=printable(text), host=self._host, **more)
+
+
+_CAUSE: Final = "CAUSE_"
+CAUSES: Final = tuple(sorted((name for name in vars(abi) if name.startswith(_CAUSE)), key=vars(abi).__getitem__))
+"""Why a decision may be uncertain, in the order of the bits in `flags` from EVENT_CAUSES_SHIFT on."""
+
+
+def causes_of(flags: int) -> tuple[str, ...]:
+    """The causes that the flags of an event name."""
+    return tuple(name.removeprefix(_CAUSE).lower() for bit, name in enumerate(CAUSES) if flags >> abi.EVENT_CAUSES_SHIFT >> bit & 1)
 
 
 def _action_name(action: int) -> str:

@@ -2,7 +2,7 @@
 """Sequence numbers and the kernel's lost counters in, what was lost out.
 
 Called by `source`, for every record and about once a second after some came. Two accounts of the same losses: the kernel counts what
-found no room, by event; gaps in the per-CPU sequence numbers show where, and also catch what was lost on our side of the buffer.
+found no room, by event; gaps in the sequence numbers of each stream show where, and also catch what was lost on our side of the buffer.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import msgspec
 class Loss(msgspec.Struct, frozen=True):
     """Records lost since the last report: `events` as the kernel counted them, `gaps` as missing sequence numbers by buffer.
 
-    `undecodable`: records that came but could not be read, by reason.
+    `undecodable`: records that came but could not be read, by reason. `refused`: of those in `events`, denials that had no record to begin
+    with, because what the kernel needs to decide was not to be had, by cause.
     """
 
     events: dict[str, int]
     gaps: dict[str, int]
     undecodable: dict[str, int]
+    refused: dict[str, int] = {}
 
     @property
     def total(self) -> int:
@@ -29,18 +31,21 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 class LossMeter:
-    """Losses of one engine. `adopted`: sequences and counters were going before we came, so the first numbers seen are the baseline."""
+    """Losses of one engine. `counters` and `refused`: what `take` is given, of an engine that was going before we came; then the first
+    sequence numbers seen are the baseline, too.
+    """
 
-    def __init__(self, *, adopted: bool, counters: Mapping[str, int] | None = None) -> None:
-        self._adopted = adopted
+    def __init__(self, counters: Mapping[str, int] | None = None, refused: Mapping[str, int] | None = None) -> None:
+        self._adopted = counters is not None
         self._next: dict[tuple[str, int], int] = {}
-        self._counted = dict(counters or {}) if adopted else {}
+        self._counted = dict(counters or {})
+        self._refused = dict(refused or {})
         self._gaps: dict[str, int] = {}
         self._undecodable: dict[str, int] = {}
 
-    def record(self, buffer: str, cpu: int, sequence: int) -> int:
-        """One record came; how many before it on its CPU and buffer did not. Records of one CPU arrive in order."""
-        key = buffer, cpu
+    def record(self, buffer: str, stream: int, sequence: int) -> int:
+        """One record came; how many before it in its stream did not. Records of one stream arrive in order."""
+        key = buffer, stream
         expected = self._next.get(key, sequence if self._adopted else 1)
         self._next[key] = max(sequence + 1, expected)
         missing = max(0, sequence - expected)
@@ -52,15 +57,17 @@ class LossMeter:
         """One record came that could not be read. Its sequence number will show as a gap too if it had one."""
         self._undecodable[reason] = self._undecodable.get(reason, 0) + 1
 
-    def take(self, counters: Mapping[str, int]) -> Loss | None:
-        """What was lost since the last call, None if nothing. `counters`: the kernel's lost records by event, ever growing."""
-        events = {}
-        for event, count in counters.items():
-            # A counter below what it was: the maps were made anew.
-            before = self._counted.get(event, 0)
-            if count != before:
-                events[event] = count - before if count > before else count
-        self._counted = dict(counters)
-        loss = Loss({event: count for event, count in events.items() if count}, self._gaps, self._undecodable)
+    def take(self, counters: Mapping[str, int], refused: Mapping[str, int] | None = None) -> Loss | None:
+        """What was lost since the last call, None if nothing. `counters`: the kernel's lost records by event, ever growing; `refused`: of
+        those the denials without a record, by cause.
+        """
+        loss = Loss(grown(self._counted, counters), self._gaps, self._undecodable, grown(self._refused, refused or {}))
+        self._counted, self._refused = dict(counters), dict(refused or {})
         self._gaps, self._undecodable = {}, {}
         return loss if loss.events or loss.gaps or loss.undecodable else None
+
+
+def grown(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
+    """By how much each counter has grown, where it has. A counter below what it was: the maps were made anew."""
+    by = {name: count - before.get(name, 0) if count >= before.get(name, 0) else count for name, count in now.items()}
+    return {name: count for name, count in by.items() if count}

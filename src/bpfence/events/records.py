@@ -38,6 +38,7 @@ class KernelEvent(msgspec.Struct, frozen=True):
     time: int
     sequence: int
     cpu: int
+    stream: int
     flags: int
     pid: int
     tid: int
@@ -85,6 +86,7 @@ class ExecImage(Protocol):
 
 _HEADER_VALUES: Final = len(abi.EVENT_HEADER_STRUCT.unpack(bytes(abi.EVENT_HEADER_SIZE)))
 _VERDICTS_AT: Final = list(abi.EVENT_HEADER_OFFSETS).index("verdicts")
+_EVENT_AT: Final = list(abi.EVENT_HEADER_OFFSETS).index("event")
 _HEADER_NUMBERS: Final = [
     (position, key) for position, key in enumerate(abi.EVENT_HEADER_OFFSETS)
     if key not in ("abi", "type", "size", "event", "n_verdicts", "verdicts", "comm")
@@ -105,9 +107,9 @@ def decode(buffer: str, data: bytes) -> KernelEvent | Undecodable:
         return Undecodable(buffer, f"ABI {version}, record type {kind}")
     if not abi.EVENT_RECORD_SIZE <= size <= len(data):
         return Undecodable(buffer, f"the record says {size} bytes and has {len(data)}")
-    name = EVENT_NAMES.get(raw[6])
+    name = EVENT_NAMES.get(raw[_EVENT_AT])
     if name is None:
-        return Undecodable(buffer, f"unknown event {raw[6]}")
+        return Undecodable(buffer, f"unknown event {raw[_EVENT_AT]}")
     count = raw[_VERDICTS_AT - 1]
     if count > abi.ABI_MAX_GROUPS:
         return Undecodable(buffer, f"{count} verdicts")

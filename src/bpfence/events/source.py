@@ -67,6 +67,7 @@ class RecordReader(Protocol):
     def adopted(self) -> bool: ...
     def drain(self, timeout_ms: int = 0) -> list[tuple[str, bytes]]: ...
     def lost(self) -> dict[str, int]: ...
+    def refused(self) -> dict[str, int]: ...
     def image(self, exec_id: int) -> ExecImage | None: ...
 
 
@@ -80,7 +81,7 @@ class Live:
         self._clock = clock or Clock()
         self._cgroup_path = cgroup_path or (lambda _: None)
         self.processes = ProcessCache(engine.image, self._clock, boot_id=boot_id)
-        self._meter = LossMeter(adopted=engine.adopted, counters=engine.lost() if engine.adopted else None)
+        self._meter = LossMeter(engine.lost(), engine.refused()) if engine.adopted else LossMeter()
 
     def read(self, timeout_ms: int = 0) -> list[Observation]:
         """One batch. What cannot be decoded is counted as loss."""
@@ -94,7 +95,7 @@ class Live:
             if isinstance(record, Undecodable):
                 self._meter.undecodable(record.reason)
                 continue
-            self._meter.record(record.buffer, record.cpu, record.sequence)
+            self._meter.record(record.buffer, record.stream, record.sequence)
             seen = Observation(
                 record.event, self._clock.wall(record.time), {"event": record.event}, None, record.telemetry, record.flags,
                 record.generation, record.action, record.error, record.verdicts, records.object_bits(record), record,
@@ -112,7 +113,7 @@ class Live:
 
     def loss(self) -> Loss | None:
         """What the kernel and the sequence numbers say was lost since the last call."""
-        return self._meter.take(self._engine.lost())
+        return self._meter.take(self._engine.lost(), self._engine.refused())
 
     def close(self) -> None:
         """Nothing: the engine belongs to the agent."""

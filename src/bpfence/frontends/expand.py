@@ -8,13 +8,14 @@ not carry become false. Pure: no text, no diagnostics.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from bpfence import abi
 from bpfence.fields import EVENTS, FIELD_BY_NAME, GROUPS, applies
-from bpfence.frontends.values import conj, disj, negation
+from bpfence.frontends.values import U64, conj, disj, negation
 from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or, atoms
 
 PROT_READ: Final = 1
@@ -72,6 +73,50 @@ def below(condition: Condition) -> Condition:
             return Atom(condition.field, Op.EXISTS)
         return disj((condition, Atom(condition.field, Op.PREFIX, condition.value + "/")))
     return condition
+
+
+def limited_level(scope: Condition) -> dict[int, Condition]:
+    """The level of the cgroup that a limit on tasks counts, where the scope tells it: level -> condition.
+
+    It is the topmost cgroup of the acting task's ancestry that is in the scope, all below it included, as pids.max counts: whoever makes
+    child groups is counted with them. Empty where that cgroup may lie at any level, or too deep.
+    """
+    alternatives = _cgroups(scope)
+    literal = {atom.value for atom in alternatives if atom.op is Op.EQUALS}
+    found: dict[int, list[Condition]] = {}
+    for atom in alternatives:
+        found.setdefault(_level(atom, literal), []).append(atom)
+    if any(not 0 < level <= abi.FORK_LEVELS for level in found):
+        return {}
+    return {level: disj(atoms_) for level, atoms_ in sorted(found.items())}
+
+
+def limited(levels: Mapping[int, Condition], limit: int) -> Condition:
+    """The condition that `limit` tasks live below the cgroup of its level, without one below the task's own."""
+    if len(levels) <= 1:  # the scope itself tells the rest
+        levels = dict.fromkeys(levels or (0,), TRUE)
+    counts = {level: Atom(f"process.fork.live{level or ''}", Op.RANGE, (limit, U64)) for level in levels}
+    return disj(conj((condition, counts[level])) for level, condition in levels.items())
+
+
+def _cgroups(scope: Condition) -> list[Atom]:
+    """The alternatives of the scope's test on the cgroup; none where it has no such test."""
+    for part in scope.parts if isinstance(scope, And) else (scope,):
+        choices = part.parts if isinstance(part, Or) else (part,)
+        found = [choice for choice in choices if isinstance(choice, Atom) and choice.field == "process.cgroup"]
+        if len(found) == len(choices):
+            return found
+    return []
+
+
+def _level(atom: Atom, literal: Collection[object]) -> int:
+    """The level of the topmost cgroup that passes a test; 0: it is not told."""
+    path = str(atom.value).removesuffix("{,/**}")
+    if atom.op is Op.PREFIX and path.endswith("/"):
+        return path.count("/") - (path[:-1] in literal)
+    if atom.op is Op.EQUALS or (atom.op is Op.GLOB and "**" not in path and not re.search(r"\{[^}]*/", path)):
+        return path.count("/") if path != "/" else 0
+    return 0
 
 
 def events_of(written: str) -> tuple[str, ...]:

@@ -429,10 +429,8 @@ class _RuleReader:
         events = tuple(dict.fromkeys(event for written in on for event in expand.events_of(written)))
         action = self.action(events)
         checked = self.checked(events)
-        limit = self.limit(events)
-        body = self.followed(checked.body)
-        if limit:
-            body = values.conj((body, Atom("process.fork.live", Op.RANGE, (limit, values.U64))))
+        limit, counted = self.limit(events)
+        body = values.conj((self.followed(checked.body), counted))
         rate, burst = self.rate()
         message = self.message(events)
         errno = self.errno(action)
@@ -441,6 +439,7 @@ class _RuleReader:
             return None
         self.partly(checked.uses, events)
         self.given(checked.uses, action)
+        self.module_paths(checked.uses, events, action)
         each = {event: condition for event, condition in self.each(on, body).items() if condition != FALSE}
         if not each:
             return None
@@ -567,6 +566,15 @@ class _RuleReader:
                 what = f"{field.name} is what the caller wrote: who chooses the spelling chooses the verdict"
                 self.report.add(place, "as-given", what, field.instead, "warning")
 
+    def module_paths(self, uses: list[tuple[Field, Location, bool]], events: tuple[str, ...], action: Action) -> None:
+        if "kernel.module" not in events or action == Action.AUDIT:
+            return
+        for field, place, exception in uses:
+            if field.name == "file.path":
+                effect = "the exception does not apply then" if exception else "the rule does not apply then"
+                what = f"modprobe may unpack a module itself and load it with init_module(2), which knows no file: {effect}"
+                self.report.add(place, "module-without-path", what, "test module.name, which is known either way", "warning")
+
     def each(self, on: list[str], body: Condition) -> dict[str, Condition]:
         """The condition of each event; reports the rule where none can be true."""
         each = expand.conditions(on, self.policy.scope, body)
@@ -593,19 +601,27 @@ class _RuleReader:
 
     # ---- the rest ----
 
-    def limit(self, events: tuple[str, ...]) -> int:
+    def limit(self, events: tuple[str, ...]) -> tuple[int, Condition]:
+        """The most tasks (0: no limit), and the condition that there are so many."""
         node = self.value("limit")
         text = self.within.text(node, "limit") if node else None
         if node is None or text is None:
-            return 0
+            return 0, TRUE
         if not re.fullmatch(schema.LIMIT_PATTERN, text):
-            self.report.add(node, "bad-limit", f"{quoted(text)} is not a limit", "write `200 per cgroup`")
-            return 0
+            self.report.add(node, "bad-limit", f"{quoted(text)} is not a limit", "write `200 per cgroup`, or `200 per cgroup at level 2`")
+            return 0, TRUE
         others = [event for event in events if event != "process.fork"]
         if others:
             what = f"limit counts tasks, and {others[0]} makes none"
             self.report.add(self.entries["limit"][0], "limit-without-fork", what, "use it with `on: fork` alone")
-        return int(text.partition(" ")[0])
+            return 0, TRUE
+        count, _, level = text.partition(" per cgroup at level ")
+        limit = int(count.partition(" ")[0])
+        found: dict[int, Condition] = {int(level): TRUE} if level else expand.limited_level(self.policy.scope)
+        if not found:
+            what = "the scope does not tell which cgroup is counted: each is by itself, and a child cgroup evades the limit"
+            self.report.add(node, "limit-without-level", what, f"name one: `{limit} per cgroup at level 2` counts below /a/b", "warning")
+        return limit, expand.limited(found, limit)
 
     def rate(self) -> tuple[float, int]:
         node = self.value("rate")

@@ -21,7 +21,7 @@ API_VERSION: Final = "bpfence.io/v1alpha1"
 KIND: Final = "SecurityPolicy"
 NAME_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
 RATE_PATTERN: Final = r"^[1-9][0-9]{0,8}/(s|m|h)$"
-LIMIT_PATTERN: Final = r"^[1-9][0-9]{0,8}( per cgroup)?$"
+LIMIT_PATTERN: Final = r"^[1-9][0-9]{0,8}( per cgroup( at level [1-8])?)?$"
 
 Scalar = Union[str, int, bool]
 Values = Union[Scalar, list[Scalar]]
@@ -79,7 +79,7 @@ class Rule(Document):
     tags: Annotated[list[str], Meta(description="in place of the policy's")] = []
     rate: Annotated[str, Meta(description="most alerts: 10/s, 100/m, 1000/h", pattern=RATE_PATTERN)] = ""
     follow: Annotated[Literal["", "object"], Meta(description="object: also what the literal paths name, under whatever other name")] = ""
-    limit: Annotated[Union[int, str], Meta(description="process.fork only: live tasks in the cgroup, `200 per cgroup`")] = 0
+    limit: Annotated[Union[int, str], Meta(description="process.fork only: live tasks: `200 per cgroup [at level 2]`")] = 0
 
 
 class Spec(Document):

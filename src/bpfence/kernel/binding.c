@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -163,6 +164,35 @@ int bpfence_object_info(int fd, struct bpf_map_info *map_info)
 
 	memset(map_info, 0, size);
 	return bpf_obj_get_info_by_fd(fd, map_info, &size);
+}
+
+/* The program of a link: a descriptor, or a negative errno. */
+int bpfence_link_program(int link_fd)
+{
+	struct bpf_link_info info = {0};
+	unsigned int size = sizeof(info);
+	int error = bpf_obj_get_info_by_fd(link_fd, &info, &size);
+
+	return error ? error : bpf_prog_get_fd_by_id(info.prog_id);
+}
+
+/* How often the kernel has not run a program because it was at work on that CPU already; -1 where the kernel does not do that, or not tell.
+ * Linux 5.12: 9ed9e9ba2337.
+ */
+long long bpfence_program_misses(int fd)
+{
+	struct bpf_prog_info info = {0};
+	unsigned int size = sizeof(info);
+
+	if (bpf_obj_get_info_by_fd(fd, &info, &size) || size < offsetof(struct bpf_prog_info, recursion_misses) + sizeof(info.recursion_misses))
+		return -1;
+	return info.recursion_misses;
+}
+
+/* One value on a stack, whose maps have no keys. */
+int bpfence_stack_push(int fd, const void *value)
+{
+	return bpf_map_update_elem(fd, NULL, value, BPF_ANY);
 }
 
 /* ---- probes ---- */

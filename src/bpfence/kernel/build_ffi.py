@@ -51,6 +51,7 @@ int bpf_iter_create(int link_fd);
 const char *bpf_map__name(const struct bpf_map *map);
 int bpf_map__fd(const struct bpf_map *map);
 int bpf_map__reuse_fd(struct bpf_map *map, int fd);
+int bpf_map__set_max_entries(struct bpf_map *map, unsigned int max_entries);
 const void *bpf_map__initial_value(struct bpf_map *map, size_t *size);
 int bpf_map__set_initial_value(struct bpf_map *map, const void *data, size_t size);
 int bpf_map_lookup_elem(int fd, const void *key, void *value);
@@ -68,6 +69,9 @@ void bpfence_store_u32(void *address, unsigned int value);
 unsigned int bpfence_load_u32(const void *address);
 struct bpf_map_info { unsigned int type, key_size, value_size, max_entries, map_flags; ...; };
 int bpfence_object_info(int fd, struct bpf_map_info *map_info);
+int bpfence_link_program(int link_fd);
+long long bpfence_program_misses(int fd);
+int bpfence_stack_push(int fd, const void *value);
 
 /* BTF */
 struct btf_type { unsigned int name_off, info, type; ...; };

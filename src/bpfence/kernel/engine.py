@@ -13,6 +13,7 @@ this version made is adopted on restart; another version's enforces on until our
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -29,9 +30,9 @@ from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME, EVENTS
 from bpfence.kernel import libbpf
 from bpfence.kernel.libbpf import Drain, Map, Object
-from bpfence.kernel.pins import Pins, instances, link_names, open_map
+from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
 from bpfence.kernel.pins import unload as _unload
-from bpfence.kernel.probes import Features
+from bpfence.kernel.probes import Answer, Features
 from bpfence.kernel.programs import Choice, Kind, Plan, calls, plan, sensed, supported_events
 from bpfence.seccomp import syscalls
 from bpfence.seccomp.model import Arch
@@ -46,6 +47,17 @@ _U64: Final = struct.Struct("<Q")
 _OBJECT_KEY: Final = struct.Struct("<QQII")
 _RINGS: Final = ("alerts", "telemetry")
 _GENERATION: Final = abi.CONTROL_OFFSETS["generation"]
+SLOTS_OF_CPU: Final = 2
+"""Scratch memory that belongs to a processor: SCRATCH_OWN of bpf/engine.h."""
+SPARES: Final = 64
+SPARES_OF_CPU: Final = 8
+"""Scratch memory that any processor may take: for tasks that are preempted within a hook. One takes 36 KiB."""
+MAX_SLOTS: Final = 65535
+"""Slots have numbers of 16 bits in the records of events."""
+MAX_PROCESSES: Final = 262144
+_PER_SLOT: Final = ("scratches", "emit_spaces", "image_spaces", "sequences")
+_PER_PROCESS: Final = ("processes", "images", "long_exes")
+
 _AGENT_PID: Final = abi.CONTROL_OFFSETS["agent_pid"]
 _TELEMETRY: Final = abi.CONTROL_OFFSETS["telemetry"]
 
@@ -94,7 +106,9 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What is loaded. `instances` lists every instance under the pin folder, ours included."""
+    """What is loaded. `instances` lists every instance under the pin folder, ours included; `skipped` the runs that the kernel has not made
+    of a program because it was at work on that processor already.
+    """
 
     flavour: str
     generation: int
@@ -109,13 +123,18 @@ class Status(msgspec.Struct, frozen=True):
     processes: int
     libbpf: str
     instances: tuple[str, ...] = ()
+    skipped: dict[str, int] = {}
 
 
 class Engine:
     """A loaded instance. Made by `load` or `adopt`. `drain` is for one thread; the rest is guarded by a lock."""
 
-    def __init__(self, features: Features, flavour: str, object_path: Path, pins: Pins | None) -> None:
+    def __init__(
+        self, features: Features, flavour: str, object_path: Path, pins: Pins | None, max_processes: int = MAX_PROCESSES
+    ) -> None:
         self._features = features
+        self._max_processes = max_processes
+        self._programs: dict[str, int] = {}
         self._object_path = object_path
         self._pins = pins
         self._maps: dict[str, Map] = {}
@@ -137,9 +156,10 @@ class Engine:
 
     @classmethod
     def load(
-        cls, features: Features, *, pin_dir: str | Path | None = PIN_DIR, object_path: Path | None = None, flavour: str | None = None
-    ) -> Engine:
-        """A running instance: the one pinned by an earlier agent of this version, else a new one.
+        cls, features: Features, *, pin_dir: str | Path | None = PIN_DIR, object_path: Path | None = None, flavour: str | None = None,
+        max_processes: int = MAX_PROCESSES,
+    ) -> Engine:  # fmt: skip
+        """A running instance: the one pinned by an earlier agent of this version, else a new one with room for `max_processes`.
 
         Without `pin_dir` nothing is pinned, and all is gone when this process ends. KernelError where the kernel lacks what every
         instance needs, or another agent holds the pin folder.
@@ -150,7 +170,7 @@ class Engine:
             raise KernelError(f"the BPF object {object_path} is missing", missing="bpfence.bpf.o", hint=hint)
         pins = Pins.open(Path(pin_dir), instance_name(object_path, flavour)) if pin_dir else None
         try:
-            engine = cls(features, flavour, object_path, pins)
+            engine = cls(features, flavour, object_path, pins, max_processes)
         except BaseException:
             if pins:
                 pins.close()
@@ -201,6 +221,7 @@ class Engine:
             self._pins.remove_own()
             return False
         self._links = self._pins.links()
+        self._programs = _programs(self._links)
         self._attach_asked = self._swapped = True
         self.adopted = True
         return True
@@ -229,9 +250,9 @@ class Engine:
                 self._drain = None
             if unload and self._pins:
                 self._pins.remove_all()
-            for fd in self._links.values():
+            for fd in (*self._links.values(), *self._programs.values()):
                 os.close(fd)
-            self._links = {}
+            self._links, self._programs = {}, {}
             if self._iterator >= 0:
                 os.close(self._iterator)
                 self._iterator = -1
@@ -312,6 +333,8 @@ class Engine:
                 if self._pins:
                     self._pins.remove_link(program)
                 os.close(self._links.pop(program))
+                if program in self._programs:
+                    os.close(self._programs.pop(program))
             return tuple(gone)
 
     def _put_calls(self, staying: Collection[str] | None = None) -> None:
@@ -337,6 +360,7 @@ class Engine:
             with Object(self._object_path) as parsed:
                 if not self._maps:
                     self._set_constants(parsed)
+                    self._size_maps(parsed)
                 parsed.share(self._maps)
                 if not self._choose(parsed, remaining):
                     continue
@@ -371,8 +395,19 @@ class Engine:
             if name.lower().startswith("have_"):
                 parsed.set_constant(name, self._features.constant(name))
 
+    def _size_maps(self, parsed: Object) -> None:
+        own, slots = _slots()
+        parsed.set_constant("first_spare", own)
+        for name in _PER_SLOT:
+            parsed.resize(name, slots)
+        parsed.resize("spares", slots - own)
+        for name in _PER_PROCESS:
+            parsed.resize(name, self._max_processes)
+
     def _keep_maps(self, parsed: Object) -> None:
         maps = parsed.take_maps()
+        for spare in range(*_slots()):
+            maps["spares"].push(_U32.pack(spare))
         if self._pins:
             self._pins.pin_maps(maps)
         self._maps = maps
@@ -390,6 +425,7 @@ class Engine:
             if self._pins:
                 self._pins.pin_link(choice.program, link)
             self._links[choice.program] = link
+            self._programs[choice.program] = os.dup(parsed.fd(choice.program))
 
     def seed(self) -> bool:
         """Gives the processes that were there before a record. Once a load; False where there was nothing to do or no iterator."""
@@ -397,6 +433,7 @@ class Engine:
             if self._iterator < 0:
                 return False
             libbpf.run_iterator(self._iterator)
+            libbpf.run_iterator(self._iterator)  # links those to their parents that came first
             os.close(self._iterator)
             self._iterator = -1
             return True
@@ -432,7 +469,7 @@ class Engine:
                     else:
                         first = descriptor
                 self._put_objects(objects or {}, generation)
-                if generation & abi.CONCERN_GENERATION_MASK < current & abi.CONCERN_GENERATION_MASK:
+                if generation & abi.CONCERN_TAG_MASK < current & abi.CONCERN_TAG_MASK:
                     self._forget_concerns(generation)
                 libbpf.store_u32(self._control_memory(), _GENERATION, generation)
                 # Storing page 0 again waits until no program is still at work with the old generation: the kernel does so after every
@@ -540,6 +577,24 @@ class Engine:
         """Records that found no room in a ring buffer, by event, where there are any."""
         return _read_lost(self._maps["lost"])
 
+    def refused(self) -> dict[str, int]:
+        """Denials that have no record, because there was no memory for one or the tables contradict themselves, by cause."""
+        table = self._maps["counters"]
+        return {"memory": _sum(table, abi.CNT_REFUSED_MEMORY), "table": _sum(table, abi.CNT_REFUSED_TABLE)}
+
+    def skipped(self) -> dict[str, int]:
+        """Runs of attached programs that the kernel has skipped, because the program was at work on that processor already; where any."""
+        found = {name: libbpf.misses(fd) for name, fd in self._programs.items()}
+        return {name: number for name, number in found.items() if number}
+
+    @property
+    def can_skip(self) -> str:
+        """Why the kernel may skip programs that enforce, "" where it cannot: fmod_ret programs that can be preempted."""
+        probe = self._features.probes.get("no_preemption")
+        if self.flavour != "fmod_ret" or (probe and probe.answer is Answer.YES):
+            return ""
+        return f"preemption: {probe.detail}" if probe and probe.detail else "whether it preempts programs cannot be told"
+
     def record(self, pid: int) -> ProcessRecord | None:
         """The kernel's record of a process (tgid in the initial pid namespace)."""
         value = self._maps["processes"].get(_U32.pack(pid))
@@ -574,6 +629,7 @@ class Engine:
                 processes=len(self._maps["processes"].all_keys()),
                 libbpf=libbpf.version(),
                 instances=instances(self._pins.folder) if self._pins else (),
+                skipped=self.skipped(),
             )
 
 
@@ -606,10 +662,31 @@ def _inspect(folder: Path, instance: str, all_instances: tuple[str, ...]) -> Sta
             processes=len(maps["processes"].all_keys()),
             libbpf=libbpf.version(),
             instances=all_instances,
+            skipped=_pinned_skips(folder, instance),
         )
     finally:
         for table in maps.values():
             table.close()
+
+
+def _pinned_skips(folder: Path, instance: str) -> dict[str, int]:
+    links = pinned_links(folder, instance)
+    programs = _programs(links)
+    try:
+        found = {name: libbpf.misses(program) for name, program in programs.items()}
+    finally:
+        for fd in (*links.values(), *programs.values()):
+            os.close(fd)
+    return {name: number for name, number in found.items() if number}
+
+
+def _programs(links: Mapping[str, int]) -> dict[str, int]:
+    """Descriptors of the programs of links, by name; nothing where we may not have them (without CAP_SYS_ADMIN)."""
+    found = {}
+    for name, link in links.items():
+        with contextlib.suppress(KernelError):
+            found[name] = libbpf.program_of(link)
+    return found
 
 
 def unload(pin_dir: str | Path = PIN_DIR) -> tuple[str, ...]:
@@ -661,13 +738,15 @@ def _stamp(image: bytes, generation: int) -> bytes:
 
 
 def next_generation(current: int) -> int:
-    """The generation after `current`: never 0, odd and even in turn, and never one whose 15 bits in map `concerns` are those of a cleared
-    word.
-    """
-    following = current + 1
-    if not following & abi.CONCERN_GENERATION_MASK:
-        following += 2
-    return following & 0xFFFFFFFF
+    """The generation after `current`: never 0, odd and even in turn."""
+    return current + 1 if current < 0xFFFFFFFF else 2
+
+
+def _slots() -> tuple[int, int]:
+    """How many slots of scratch memory belong to processors, and how many there are with the spare ones."""
+    cpus = libbpf.cpu_ids()
+    own = SLOTS_OF_CPU * cpus
+    return own, min(MAX_SLOTS, own + SPARES + SPARES_OF_CPU * cpus)
 
 
 def _page_key(generation: int, number: int) -> bytes:

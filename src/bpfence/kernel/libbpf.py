@@ -183,6 +183,11 @@ class Map:
         result = lib.bpf_map_update_elem(self.fd, ffi.from_buffer("char[]", key), ffi.from_buffer("char[]", value), 0)
         check(result, f"writing map {self.name}")
 
+    def push(self, value: bytes) -> None:
+        """One more value on a stack."""
+        self._fits(value, self.value_size)
+        check(lib.bpfence_stack_push(self.fd, ffi.from_buffer("char[]", value)), f"writing map {self.name}")
+
     def put_many(self, keys: bytes, values: bytes) -> None:
         """Entries whose keys, and whose values, follow one another."""
         count = len(keys) // self.key_size
@@ -327,6 +332,10 @@ class Object:
         result = lib.bpf_map__set_initial_value(section, ffi.from_buffer("char[]", data), len(data))
         check(result, f"setting the constant {name}")
 
+    def resize(self, name: str, entries: int) -> None:
+        """How many entries a map is to have, before load."""
+        check(lib.bpf_map__set_max_entries(self.maps[name], entries), f"sizing map {name}")
+
     def share(self, maps: Mapping[str, Map]) -> None:
         """Uses existing maps instead of new ones, by name."""
         for name, own in self.maps.items():
@@ -401,6 +410,22 @@ def _datasec_names(btf: CData, found: int) -> Iterator[str]:
     for index in range(lib.btf_vlen(section)):
         variable = lib.btf__type_by_id(btf, variables[index].type)
         yield ffi.string(lib.btf__name_by_offset(btf, variable.name_off)).decode()
+
+
+def program_of(link_fd: int) -> int:
+    """A descriptor of the program that a link holds. KernelError, also without CAP_SYS_ADMIN."""
+    return check(lib.bpfence_link_program(link_fd), "finding the program of a link")
+
+
+def misses(program_fd: int) -> int:
+    """How many runs of a program the kernel has skipped because it was at work on that CPU already; 0 where the kernel never does that."""
+    return max(0, lib.bpfence_program_misses(program_fd))
+
+
+def cpu_ids() -> int:
+    """One more than the largest number that a processor of this machine can have."""
+    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii")
+    return int(text.strip().replace("-", ",").split(",")[-1]) + 1
 
 
 def run_iterator(link_fd: int) -> bytes:

@@ -40,6 +40,11 @@ def open_map(folder: Path, instance: str, name: str) -> Map:
     return Map(name, libbpf.open_pin(folder / instance / _map_file(name)))
 
 
+def pinned_links(folder: Path, instance: str) -> dict[str, int]:
+    """Descriptors of the pinned links, by program."""
+    return {name: libbpf.open_pin(folder / instance / (_LINK + name)) for name in link_names(folder, instance)}
+
+
 def link_names(folder: Path, instance: str) -> tuple[str, ...]:
     """Programs whose links are pinned."""
     return tuple(sorted(entry.name.removeprefix(_LINK) for entry in os.scandir(folder / instance) if entry.name.startswith(_LINK)))
@@ -91,7 +96,7 @@ class Pins:
 
     def links(self) -> dict[str, int]:
         """Descriptors of the pinned links, by program."""
-        return {name: libbpf.open_pin(self._own / (_LINK + name)) for name in link_names(self.folder, self.instance)}
+        return pinned_links(self.folder, self.instance)
 
     def pin_maps(self, maps: Mapping[str, Map]) -> None:
         self._own.mkdir(mode=0o700, exist_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import os
 import platform
 import re
 from collections.abc import Callable, Mapping
@@ -106,6 +107,12 @@ MEANINGS: Final = (
         "use Linux 5.15 or later",
     ),
     Meaning("task_btf", "helper bpf_get_current_task_btf", "each event costs more", "use Linux 5.11 or later"),
+    Meaning(
+        "no_preemption", "programs are not preempted",
+        "the kernel skips an fmod_ret program where another task is preempted in it, so under load what is denied can succeed; LSM programs"
+        " are never skipped (Linux 5.12 to 6.0 apart)",
+        "add bpf to the kernel's lsm= boot parameter, or boot with preempt=voluntary (Linux before 7.0)",
+    ),
     Meaning("task_storage", "task storage", "nothing yet: process records are in a hash map", "use Linux 5.11 or later"),
     Meaning("rdonly_cast", "kfunc bpf_rdonly_cast", "walking a path costs more", "use Linux 6.2 or later"),
     Meaning(
@@ -193,6 +200,7 @@ def probe() -> Features:
     probes["lsm_active"] = _lsm_active(lsm)
     probes["lockdown"] = _lockdown(_securityfs("lockdown"))
     probes["unprivileged_bpf"] = _unprivileged()
+    probes["no_preemption"] = _no_preemption(_debugfs("sched/preempt"), os.uname().version)
     cgroup2 = _mounted("cgroup2")
     probes["cgroup2"] = Probe(Answer.YES, cgroup2) if cgroup2 else Probe(Answer.NO, "not mounted")
     bpffs = _mounted("bpf")
@@ -291,6 +299,31 @@ def _securityfs(name: str) -> str | None:
     except OSError:
         text = libbpf.read_unmounted("securityfs", name)
         return text.strip() if text is not None else None
+
+
+def _debugfs(name: str) -> str | None:
+    try:
+        return Path("/sys/kernel/debug", name).read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        text = libbpf.read_unmounted("debugfs", name)
+        return text.strip() if text is not None else None
+
+
+_PREEMPTIBLE: Final = frozenset({"full", "lazy"})
+"""Preemption models in which a task can be preempted in the kernel."""
+
+
+def _no_preemption(models: str | None, build: str) -> Probe:
+    """`models` is sched/preempt of debugfs, such as "none voluntary (full) lazy"; `build` what uname says of the kernel's build. A kernel
+    without PREEMPT in it never preempts; one with PREEMPT_DYNAMIC does as it was booted.
+    """
+    if models is not None and (active := re.search(r"\((\w+)\)", models)):
+        return Probe(Answer.NO if active[1] in _PREEMPTIBLE else Answer.YES, active[1])
+    if "PREEMPT" not in build:
+        return Probe(Answer.YES, "a kernel without preemption")
+    if "PREEMPT_DYNAMIC" in build:
+        return Probe(Answer.UNKNOWN, "chosen at boot, and debugfs cannot be read")
+    return Probe(Answer.NO, "full")
 
 
 def _lsm_active(listed: str | None) -> Probe:

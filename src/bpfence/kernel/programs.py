@@ -100,11 +100,15 @@ PROGRAMS: Final = (
     _hook("bprm_check_security", "process", 1, "process.exec", function="security_bprm_check"),
     _hook("task_alloc", "process", 2, "process.fork"),
     _hook("task_kill", "process", 4, "process.signal"),
+    _hook("file_send_sigiotask", "process", 3, "process.signal"),
     _hook("ptrace_access_check", "process", 2, "process.ptrace"),
     _hook("ptrace_traceme", "process", 1, "process.ptrace"),
     _hook("task_fix_setuid", "process", 3, "process.setuid"),
     _hook("task_fix_setgid", "process", 3, "process.setgid"),
     _hook("capable", "process", 4, "process.capable"),
+    # security_mmap_file(file, prot, flags) has one parameter less than the hook that it calls.
+    _hook("mmap_file", "memory", (4, 3), "process.memory"),
+    _hook("file_mprotect", "memory", 3, "process.memory"),
     # setns(2) has no hook of its own; every kind of name space asks for a capability first.
     _hook("capable", "setns", 4, "kernel.setns"),
     _hook("file_open", "file", 1, "file.open"),
@@ -158,6 +162,9 @@ PROGRAMS: Final = (
     _hook("shm_shmat", "ipc", 3, "ipc.shmat"),
     _hook("kernel_read_file", "system", 3, "kernel.module", "kernel.kexec"),
     _hook("kernel_load_data", "system", 2, "kernel.module", "kernel.kexec"),
+    # The image is in memory, nothing of it has been looked at.
+    _hook("kernel_post_read_file", "system", 4, "kernel.module"),
+    _hook("kernel_post_load_data", "system", 4, "kernel.module"),
     _hook("kernel_module_request", "system", 1, "kernel.module"),
     # v6.15 (082f1db02c80): whether the kernel itself calls.
     _hook("bpf", "system", (3, 4), "kernel.bpf"),
@@ -178,6 +185,8 @@ PROGRAMS: Final = (
     _function("do_filp_open", "file.open_failed"),
     # v6.19: its new name.
     _function("do_file_open", "file.open_failed", instead_of="fn:do_filp_open"),
+    # Who has asked for the signals of file_send_sigiotask.
+    _function("security_file_set_fowner", "process.signal"),
     *_return("dup", "file.dup"),
     *_return("dup2", "file.dup"),
     *_return("dup3", "file.dup"),

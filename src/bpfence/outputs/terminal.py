@@ -71,7 +71,8 @@ def _alert(alert: Alert) -> Text:
     if alert.would is not msgspec.UNSET:
         text.append(f" (would {alert.would})", "yellow")
     if alert.uncertain is not msgspec.UNSET:
-        text.append(" (uncertain)", "magenta")
+        causes = alert.causes if alert.causes is not msgspec.UNSET else ()
+        text.append(f" (uncertain: {', '.join(causes)})" if causes else " (uncertain)", "magenta")
     process = alert.process if isinstance(alert.process, Mapping) else msgspec.to_builtins(alert.process)
     if process:
         text.append(f"\n             {_who(process)}", "dim")

@@ -227,6 +227,8 @@ static int do_open_uring(void)
 	struct io_uring_sqe sqe = {.opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .addr = (unsigned long)arg(0), .len = 0644};
 
 	sqe.open_flags = open_flags(opt(1, "rdonly"));
+	if (!strcmp(opt(2, "self"), "worker"))
+		sqe.flags = IOSQE_ASYNC;
 	int result = uring_request(&sqe);
 
 	errno = result < 0 ? -result : 0;
@@ -1106,7 +1108,7 @@ static const struct act acts[] = {
 	{"unshare-uts", do_unshare_net}, {"setns", do_setns}, {"uring-setup", do_uring_setup}, {"uring-sqpoll", do_uring_sqpoll}, {NULL, NULL},
 };
 
-static const struct act *const tables[] = {acts, falco_acts, file_acts, network_acts, process_acts, NULL};
+static const struct act *const tables[] = {acts, cgroup_acts, falco_acts, file_acts, hammer_acts, mount_acts, network_acts, process_acts, ways_acts, NULL};
 
 static int do_list(void)
 {

@@ -19,7 +19,7 @@ struct act {
 
 extern char **environ, **args;
 /* The acts of the other files, each up to one without a name. */
-extern const struct act falco_acts[], file_acts[], network_acts[], process_acts[];
+extern const struct act cgroup_acts[], falco_acts[], file_acts[], hammer_acts[], mount_acts[], network_acts[], process_acts[], ways_acts[];
 
 void wrong(const char *what);
 int report(long result);

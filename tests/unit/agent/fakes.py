@@ -47,6 +47,9 @@ class FakeEngine:
         self.fails_to_load: set[str] = set()
         self.refuse_swap = False
         self.counted: dict[str, int] = {}
+        self.refusals: dict[str, int] = {}
+        self.skips: dict[str, int] = {}
+        self.can_skip = ""
         self.objects: Mapping[tuple[int, int], int] = {}
         self.batches: list[list[tuple[str, bytes]]] = []
         self.closed: bool | None = None
@@ -97,6 +100,12 @@ class FakeEngine:
 
     def lost(self) -> dict[str, int]:
         return self.counted
+
+    def refused(self) -> dict[str, int]:
+        return self.refusals
+
+    def skipped(self) -> dict[str, int]:
+        return self.skips
 
     def image(self, exec_id: int) -> Image | None:
         return IMAGES.get(exec_id)

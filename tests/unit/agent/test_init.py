@@ -234,15 +234,44 @@ def test_loss_is_reported_a_second_after_records_came(rig: Rig) -> None:
     assert rig.output.dicts("loss")[0]["events"] == {"file.open": 7}
 
 
-def test_an_idle_agent_has_nothing_due(rig: Rig) -> None:
+def test_denials_without_a_record_are_told_though_nothing_else_comes(rig: Rig) -> None:
     rig.agent.start()
-    assert rig.agent._until_due(None) is None
+    rig.engine.counted, rig.engine.refusals = {"file.open": 3}, {"memory": 3, "table": 0}
+    rig.step()
+    assert rig.output.dicts("loss") == []
+    rig.now += 10
+    rig.step()
+    [loss] = rig.output.dicts("loss")
+    assert (loss["lost"], loss["refused"]) == (3, {"memory": 3})
+
+
+def test_skipped_programs_are_told_before_and_when_it_happens(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeEngine())
+    rig.policy()
+    rig.engine.can_skip = "preemption: full"
+    rig.agent.start()
+    assert [line for line in rig.said if "preemption: full" in line and "can be skipped" in line and "lsm=" in line]
+    rig.engine.skips = {"file_open__file": 40}
+    rig.now += 10
+    rig.step()
+    rig.engine.skips = {"file_open__file": 42}
+    rig.now += 10
+    rig.step()
+    told = [line for line in rig.output.dicts("status") if line["status"] == "skipped"]
+    assert [line["skipped"] for line in told] == [{"file_open__file": 40}, {"file_open__file": 2}]
+    assert {line["severity"] for line in told} == {"critical"}
+    rig.agent.stop()
+
+
+def test_an_idle_agent_only_looks_for_losses_now_and_then(rig: Rig) -> None:
+    rig.agent.start()
+    assert rig.agent._until_due(None) == 10.0
     rig.engine.say()
     rig.step()
     assert rig.agent._until_due(None) == 1.0
     rig.now += 1
     rig.step()
-    assert rig.agent._until_due(None) is None
+    assert rig.agent._until_due(None) == 10.0
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def policy(tmp_path: Path) -> Path:
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeKernel:
     made = FakeKernel()
-    monkeypatch.setattr(host, "kernel", lambda: made)
+    monkeypatch.setattr(host, "kernel", lambda *_: made)
     monkeypatch.setattr("bpfence.agent.generations.STATE_DIR", tmp_path / "state")
     monkeypatch.setattr("bpfence.agent.privileges.drop", lambda **_: None)
     return made
@@ -334,6 +334,7 @@ class Loaded(msgspec.Struct):
     attached: tuple[str, ...] = ("file_open__file",)
     counters: dict[str, int] = msgspec.field(default_factory=lambda: {"denied": 1234})
     lost: dict[str, int] = msgspec.field(default_factory=lambda: {"file.open": 2})
+    skipped: dict[str, int] = msgspec.field(default_factory=lambda: {"file_open__file": 56_789})
     processes: int = 9
     instances: tuple[str, ...] = ("abi-digest-lsm",)
 
@@ -363,7 +364,7 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert found["rules"] == [{"policy": "guard", "rule": "secret", "mode": "enforce"}]
     text = call("status", "--pin-dir", tmp_path / "pins")
     assert code(text) == 0
-    for word in ("guard (enforce)", "no agent", "1,234", "lost file.open", "file_open__file", "1970-01-02"):
+    for word in ("guard (enforce)", "no agent", "1,234", "lost file.open", "skipped file_open__file", "56,789", "1970-01-02"):
         assert word in text.stdout
 
 

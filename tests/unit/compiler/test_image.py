@@ -17,6 +17,21 @@ from bpfence.compiler.diagram import Group, Leaf, Node
 from bpfence.compiler.image import ImageTooLarge, Sample, VerdictRow, Walker, pack, walk
 from bpfence.policy import Op
 
+
+@pytest.mark.parametrize(("uncertain", "matching", "enforcing"), [(1, 2, 0), (1, 3, 1), (3, 2, 1)])
+def test_events_that_can_be_denied(uncertain: int, matching: int, enforcing: int) -> None:
+    """Verdict 3 denies: also where it stands only under the class of what is uncertain."""
+    node = Node(0, ~uncertain, ~0, ((2, ~matching),))
+    row = tuple(0 if event == 9 else ~1 if event == 10 else ~0 for event in range(abi.ABI_MAX_EVENTS))
+    group = Group((0,), [node], [Leaf((), False)] * 4, [(~0,) * abi.ABI_MAX_EVENTS, row], ~1, 0)
+    classification = Classification([string_dimension(PATHS[:3])], 0, {}, (), None, [])
+    rows = [VerdictRow(action, 0, bool(action), n) for n, action in enumerate((0, abi.ACTION_AUDIT, abi.ACTION_AUDIT, abi.ACTION_DENY))]
+    walker = Walker(pack(classification, [group], [list(range(4))], rows, 3, 0).image)
+    at = walker.concern_ref[0] + abi.IMAGE_CONCERN_WORDS
+    assert list(walker.words[at : at + 4]) == [1 << 9 | 1 << 10, 0, enforcing << 9, 0]
+    assert walker.header["enforcing_all"] == enforcing << 9
+
+
 PATHS = [Pattern(Op.GLOB, f"/srv/{n % 7}/x{n}{'/**' if n % 3 else ''}") for n in range(400)] + [Pattern(Op.GLOB, "/[!b]*/?")]
 
 

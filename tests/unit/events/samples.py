@@ -12,8 +12,9 @@ from bpfence.events.source import Observation
 from bpfence.fields import EVENT_BY_NAME
 
 HEADER: dict[str, Any] = {
-    "abi": abi.ABI_VERSION, "type": abi.RECORD_EVENT, "size": 0, "time": 5_000_000_001, "sequence": 1, "cpu": 0, "event": 0, "flags": 0,
-    "pid": 412, "tid": 413, "ppid": 400, "start_time": 4_000_000_000, "exec_id": 0x700001, "parent_exec_id": 0x700000, "cgroup": 9,
+    "abi": abi.ABI_VERSION, "type": abi.RECORD_EVENT, "size": 0, "time": 5_000_000_001, "sequence": 1, "cpu": 0, "stream": 0, "event": 0,
+    "flags": 0, "pid": 412, "tid": 413, "ppid": 400, "start_time": 4_000_000_000,
+    "exec_id": 0x700001, "parent_exec_id": 0x700000, "cgroup": 9,
     "uid": 1000, "gid": 100, "mnt_ns": 1, "pid_ns": 2, "net_ns": 3, "user_ns": 4, "generation": 1, "action": abi.ACTION_DENY, "error": 1,
     "n_verdicts": 1, "verdicts": (1,), "comm": b"sh",
 }  # fmt: skip

@@ -13,7 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfence.events.alert import ABSENT, MAX_MESSAGE, Alert, Composer, LossLine, RuleInfo, StatusLine, encode, message, rule_info
+from bpfence import abi
+from bpfence.events.alert import (
+    ABSENT,
+    MAX_MESSAGE,
+    Alert,
+    Composer,
+    LossLine,
+    RuleInfo,
+    StatusLine,
+    causes_of,
+    encode,
+    message,
+    rule_info,
+)  # fmt: skip
 from bpfence.events.loss import Loss
 from bpfence.events.process import Ancestor, Process
 from bpfence.fields import FIELDS
@@ -88,6 +101,20 @@ def test_an_audit_rule_beside_a_deny_has_no_errno() -> None:
 def test_uncertain_is_said_only_where_it_is_so() -> None:
     assert alert(uncertain=True)["uncertain"] is True
     assert "uncertain" not in alert()
+
+
+def test_causes_are_named_with_what_is_uncertain() -> None:
+    seen = observation("file.open", flags=(abi.CAUSE_PATH | abi.CAUSE_RECORD) << abi.EVENT_CAUSES_SHIFT)
+    [(_, sure), (_, unsure)] = Composer("h", lambda: 0).alerts(seen, [(RULE, False), (RULE, True)])
+    assert (sure.causes, unsure.causes) == (msgspec.UNSET, ("record", "path"))
+    assert len(causes_of(0xFFFFFFFF)) == abi.CAUSES
+
+
+def test_who_cannot_be_killed_was_denied() -> None:
+    rule = msgspec.structs.replace(RULE, action=Action.KILL, declared=Action.KILL)
+    seen = observation("file.open", action=abi.ACTION_DENY, error=1, flags=abi.EVENT_KILL_REFUSED)
+    [(_, alert)] = Composer("h", lambda: 0).alerts(seen, [(rule, False)])
+    assert (alert.action, alert.kill, alert.errno) == ("deny", "refused", "EPERM")
 
 
 def test_details_by_event() -> None:

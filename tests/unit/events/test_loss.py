@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from bpfence.events.loss import Loss, LossMeter
 
 
-def test_gaps_by_cpu_and_buffer() -> None:
-    meter = LossMeter(adopted=False)
+def test_gaps_by_stream_and_buffer() -> None:
+    meter = LossMeter()
     assert [meter.record("alerts", 0, number) for number in (1, 2, 5)] == [0, 0, 2]
     assert meter.record("alerts", 1, 1) == 0
     assert meter.record("telemetry", 0, 4) == 3
@@ -19,27 +19,27 @@ def test_gaps_by_cpu_and_buffer() -> None:
 
 
 def test_losses_before_the_first_record_count_unless_adopted() -> None:
-    assert LossMeter(adopted=False).record("alerts", 0, 3) == 2
-    adopted = LossMeter(adopted=True, counters={"file.open": 40})
+    assert LossMeter().record("alerts", 0, 3) == 2
+    adopted = LossMeter({"file.open": 40})
     assert adopted.record("alerts", 0, 3) == 0
     assert adopted.record("alerts", 0, 5) == 1
     assert adopted.take({"file.open": 41}) == Loss({"file.open": 1}, {"alerts": 1}, {})
 
 
 def test_repeated_and_older_numbers_are_no_loss() -> None:
-    meter = LossMeter(adopted=False)
+    meter = LossMeter()
     assert [meter.record("alerts", 0, number) for number in (1, 1, 2, 1, 3)] == [0, 0, 0, 0, 0]
 
 
 def test_counters_count_from_the_last_look_and_may_start_anew() -> None:
-    meter = LossMeter(adopted=False)
+    meter = LossMeter()
     assert meter.take({"file.open": 7}) == Loss({"file.open": 7}, {}, {})
     assert meter.take({"file.open": 7}) is None
     assert meter.take({"file.open": 2}) == Loss({"file.open": 2}, {}, {})
 
 
 def test_undecodable_records_are_loss() -> None:
-    meter = LossMeter(adopted=False)
+    meter = LossMeter()
     meter.undecodable("ABI 9")
     meter.undecodable("ABI 9")
     loss = meter.take({})
@@ -50,7 +50,7 @@ def test_undecodable_records_are_loss() -> None:
 
 @given(st.sets(st.integers(1, 200), min_size=1))
 def test_gaps_are_exactly_what_is_missing(came: set[int]) -> None:
-    meter = LossMeter(adopted=False)
+    meter = LossMeter()
     for number in sorted(came):
         meter.record("alerts", 0, number)
     loss = meter.take({})

@@ -18,11 +18,11 @@ from tests.unit.events.samples import record
 def test_header_and_slots_come_out_as_they_went_in() -> None:
     data = record(
         "file.open", {"NUM_FILE_FLAGS": 0o101, "NUM_FILE_INO": 77}, {"STR_FILE_PATH": b"/a\xff", "STR_PROCESS_ARGS": b"cat\0/a"},
-        cpu=3, sequence=9, verdicts=(4, 0, 6), n_verdicts=3, comm=b"cat\0rest", error=13, user_ns=44, start_time=7,
+        cpu=3, stream=70, sequence=9, verdicts=(4, 0, 6), n_verdicts=3, comm=b"cat\0rest", error=13, user_ns=44, start_time=7,
     )  # fmt: skip
     event = decode("alerts", data)
     assert isinstance(event, KernelEvent)
-    assert (event.event, event.cpu, event.sequence, event.verdicts, event.comm) == ("file.open", 3, 9, (4, 0, 6), b"cat")
+    assert (event.event, event.cpu, event.stream, event.sequence, event.verdicts, event.comm) == ("file.open", 3, 70, 9, (4, 0, 6), b"cat")
     assert (event.pid, event.tid, event.ppid, event.uid, event.gid, event.user_ns, event.start_time) == (412, 413, 400, 1000, 100, 44, 7)
     assert (event.generation, event.action, event.error, event.exec_id, event.parent_exec_id) == (
         1,

@@ -34,6 +34,9 @@ class Reader:
     def lost(self) -> dict[str, int]:
         return self.counted
 
+    def refused(self) -> dict[str, int]:
+        return {"memory": self.counted.get("file.open", 0)}
+
     def image(self, exec_id: int) -> Image | None:
         return IMAGES.get(exec_id)
 

@@ -138,10 +138,41 @@ def test_default_postures() -> None:
 
 def test_a_limit_is_a_test_of_the_count_before_the_fork() -> None:
     for written in ("limit: 200 per cgroup", "limit: 200"):
-        made = rule(f"on: fork\n{written}\naction: deny\nerrno: EAGAIN")
+        made = rule(f"on: fork\n{written}\naction: deny\nerrno: EAGAIN", "  scope: {cgroup: /a/b}\n")
         assert made.limit == 200
         assert made.errno == 11
-        assert [made.matches({"event": "process.fork", "process.fork.live": n}) for n in (199, 200, 10**9)] == [False, True, True]
+        fork: Event = {"event": "process.fork", "process.cgroup": "/a/b/c"}
+        assert [made.matches({**fork, "process.fork.live2": n}) for n in (199, 200, 10**9)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("scope", "cgroup", "level"),
+    [
+        ("/a", "/a", 1),
+        ("/a", "/a/b/c", 1),
+        ("/a/*", "/a/b", 2),
+        ("/a/**", "/a/b/c", 2),
+        ("/a/{x,y}/z{,/**}", "/a/x/z/deep", 3),
+        ("[/a, /b/c]", "/a/b/c", 1),
+        ("[/a, /b/c]", "/b/c/d", 2),
+    ],
+)
+def test_a_limit_counts_the_topmost_cgroup_of_the_scope(scope: str, cgroup: str, level: int) -> None:
+    made = rule("on: fork\nlimit: 10 per cgroup\naction: deny", f"  scope: {{cgroup: {scope if scope[0] == '[' else repr(scope)}}}\n")
+    fork: Event = {"event": "process.fork", "process.cgroup": cgroup}
+    for n in range(1, 9):
+        assert made.matches({**fork, f"process.fork.live{n}": 10}) is (n == level)
+
+
+def test_a_limit_names_its_level_where_the_scope_does_not() -> None:
+    made = rule("on: fork\nlimit: 10 per cgroup at level 2\naction: deny")
+    assert made.matches({"event": "process.fork", "process.fork.live2": 10})
+    assert not made.matches({"event": "process.fork", "process.fork.live2": 9, "process.fork.live1": 10})
+    for scope in ("{}", "{container: true}", "{cgroup: '/**/x'}", "{cgroup: '/a/{b*,c/d}'}", "{cgroup: /}", "{unless: {cgroup: /a}}"):
+        found = load_text(f"{HEAD}  scope: {scope}\n  rules:\n    - {{name: r, on: fork, limit: 10 per cgroup, action: deny}}\n")
+        assert [d.code for d in found[1]] == ["limit-without-level"]
+        (one,) = found[0].policies[0].rules
+        assert "process.fork.live" in {atom.field for atom in atoms(one.condition)}
 
 
 def test_groups_and_the_common_condition() -> None:
@@ -280,6 +311,9 @@ def test_shipped_policies_go_together() -> None:
     assert len(policies.policies) == len(SHIPPED) == 9
 
 
+LOADED: Event = {"event": "kernel.module", "module.requested": 0}
+
+
 def shipped(name: str, event: Event) -> Action:
     policies, _ = load_files([SHIPPED[0].parent / f"{name}.yaml"])
     return verdict(policies, event).action
@@ -342,9 +376,9 @@ CONTAINER = "/system.slice/docker-0123.scope"
         ),
         ("egress-allow-list", {"event": "net.send", "net.family": 17}, Action.DENY),
         ("egress-allow-list", {"event": "net.send", "net.family": 17, "process.exe": "/usr/sbin/dhclient"}, Action.NONE),
-        ("fork-bomb-guard", {"event": "process.fork", "process.uid": 1000, "process.fork.live": 4000}, Action.DENY),
-        ("fork-bomb-guard", {"event": "process.fork", "process.uid": 1000, "process.fork.live": 2000}, Action.AUDIT),
-        ("fork-bomb-guard", {"event": "process.fork", "process.uid": 0, "process.fork.live": 9000}, Action.NONE),
+        ("fork-bomb-guard", {"event": "process.fork", "process.uid": 1000, "process.fork.live2": 4000}, Action.DENY),
+        ("fork-bomb-guard", {"event": "process.fork", "process.uid": 1000, "process.fork.live2": 2000}, Action.AUDIT),
+        ("fork-bomb-guard", {"event": "process.fork", "process.uid": 0, "process.fork.live2": 9000}, Action.NONE),
         (
             "container-escape-guard",
             {"event": "file.open", "file.path": "/proc/sys/kernel/core_pattern", "file.access": 2, "process.cgroup": CONTAINER},
@@ -369,10 +403,10 @@ CONTAINER = "/system.slice/docker-0123.scope"
             {"event": "net.connect", "net.unix.path": "/run/docker.sock", "process.cgroup": CONTAINER},
             Action.AUDIT,
         ),
-        ("kernel-guard", {"event": "kernel.module", "file.path": "/tmp/evil.ko", "process.exe": "/tmp/insmod"}, Action.DENY),
-        ("kernel-guard", {"event": "kernel.module", "process.exe": "/tmp/insmod"}, Action.DENY),
-        ("kernel-guard", {"event": "kernel.module", "file.path": "/lib/modules/x.ko", "process.exe": "/usr/bin/kmod"}, Action.NONE),
-        ("kernel-guard", {"event": "kernel.module", "module.name": "net-pf-10", "process.exe": "/usr/bin/curl"}, Action.AUDIT),
+        ("kernel-guard", {**LOADED, "file.path": "/tmp/evil.ko", "process.exe": "/tmp/insmod"}, Action.DENY),
+        ("kernel-guard", {**LOADED, "process.exe": "/tmp/insmod"}, Action.DENY),
+        ("kernel-guard", {**LOADED, "file.path": "/lib/modules/x.ko", "process.exe": "/usr/bin/kmod"}, Action.NONE),
+        ("kernel-guard", {**LOADED, "module.requested": 1, "process.exe": "/usr/bin/curl"}, Action.AUDIT),
         ("kernel-guard", {"event": "kernel.bpf", "bpf.cmd": 5, "process.exe": "/tmp/x"}, Action.DENY),
         ("kernel-guard", {"event": "kernel.bpf", "bpf.cmd": 1, "process.exe": "/tmp/x"}, Action.NONE),
         (

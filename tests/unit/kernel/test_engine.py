@@ -41,6 +41,9 @@ class FakeMap:
     def put(self, key: bytes, value: bytes) -> None:
         self.values[key] = value
 
+    def push(self, value: bytes) -> None:
+        self.values[value] = value
+
 
 class FakeObject:
     """An object whose programs load or not as told; every load is noted."""
@@ -48,6 +51,7 @@ class FakeObject:
     fails: dict[str, str] = {}  # noqa: RUF012
     unattachable: frozenset[str] = frozenset()
     loads: list[list[str]] = []  # noqa: RUF012
+    newest: FakeObject
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,6 +59,10 @@ class FakeObject:
         self.maps = {"control": None}
         self.chosen: list[str] = []
         self.modified: dict[str, str] = {}
+        self.set: dict[str, int] = {}
+        self.sizes: dict[str, int] = {}
+        self._fds: dict[str, int] = {}
+        FakeObject.newest = self
 
     def __enter__(self) -> FakeObject:
         return self
@@ -67,6 +75,15 @@ class FakeObject:
 
     def constants(self) -> tuple[str, ...]:
         return ()
+
+    def set_constant(self, name: str, value: int) -> None:
+        self.set[name] = value
+
+    def resize(self, name: str, entries: int) -> None:
+        self.sizes[name] = entries
+
+    def fd(self, program: str) -> int:
+        return self._fds.setdefault(program, os.open(os.devnull, os.O_RDONLY))
 
     def share(self, maps: object) -> None:
         pass
@@ -83,7 +100,7 @@ class FakeObject:
         return LoadFailure(13, bad, self.fails[bad]) if bad else None
 
     def take_maps(self) -> dict[str, Any]:
-        return {"calls": FakeMap()}
+        return {"calls": FakeMap(), "spares": FakeMap()}
 
     def attach(self, program: str) -> int:
         if program in self.unattachable:
@@ -292,18 +309,64 @@ def test_a_swap_that_runs_out_of_memory_leaves_nothing(engine: Engine, monkeypat
     assert (engine.generation, pages(engine, 1), pages(engine, 2)) == (1, [0], [])
 
 
-@pytest.mark.parametrize(("current", "following"), [(0, 1), (1, 2), (0x7FFE, 0x7FFF), (0x7FFF, 0x8002), (0xFFFFFFFF, 2)])
+@pytest.mark.parametrize(("current", "following"), [(0, 1), (1, 2), (0x7FFF, 0x8000), (0xFFFFFFFF, 2)])
 def test_generations_come_round(current: int, following: int) -> None:
     assert engine_module.next_generation(current) == following
     assert (current ^ following) & 1, "the tables of two generations in turn have two places"
-    assert following & abi.CONCERN_GENERATION_MASK, "a cleared word is never right"
+
+
+def test_scratch_memory_is_sized_for_the_processors(fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libbpf, "cpu_ids", lambda: 4)
+    made: list[FakeObject] = []
+    monkeypatch.setattr(Engine, "_size_maps", lambda engine, parsed, size=Engine._size_maps: (size(engine, parsed), made.append(parsed)))
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None, max_processes=1000)
+    engine.attach(["file.open"])
+    [first] = made
+    assert first.set == {"first_spare": 8}
+    slots = 8 + 64 + 32
+    assert {name: first.sizes[name] for name in ("scratches", "emit_spaces", "image_spaces", "sequences")} == dict.fromkeys(
+        ("scratches", "emit_spaces", "image_spaces", "sequences"), slots
+    )
+    assert first.sizes["spares"] == slots - 8
+    assert {first.sizes[name] for name in ("processes", "images", "long_exes")} == {1000}
+    assert sorted(struct.unpack("<I", key)[0] for key in engine._maps["spares"].values) == list(range(8, slots))  # type: ignore[attr-defined]
+
+
+def test_slots_keep_to_what_a_record_can_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libbpf, "cpu_ids", lambda: 8192)
+    own, slots = engine_module._slots()
+    assert own < slots <= 0xFFFF
+
+
+@pytest.mark.parametrize(
+    ("flavour", "probe", "skips"),
+    [
+        ("lsm", Probe(Answer.NO, "full"), False), ("fmod_ret", Probe(Answer.NO, "full"), True),
+        ("fmod_ret", YES, False), ("fmod_ret", None, True),
+    ],
+)  # fmt: skip
+def test_whether_programs_can_be_skipped(fake: type[FakeObject], flavour: str, probe: Probe | None, skips: bool) -> None:
+    probes = {**FEATURES.probes, **({"no_preemption": probe} if probe else {})}
+    engine = Engine(Features(probes, FUNCTIONS), flavour, Path("x.o"), None)
+    assert bool(engine.can_skip) is skips
+    assert ("full" in engine.can_skip) == (skips and probe is not None)
+
+
+def test_skipped_runs_are_read_from_the_programs(fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open"])
+    by_fd = {engine._programs["file_open__file"]: 7}
+    monkeypatch.setattr(libbpf, "misses", lambda fd: by_fd.get(fd, 0))
+    assert engine.skipped() == {"file_open__file": 7}
+    engine.release([])
+    assert engine.skipped() == {}
 
 
 def test_words_are_cleared_when_their_generation_comes_round(engine: Engine) -> None:
     concerns = engine._maps["concerns"]
     concerns.put(bytes(4), struct.pack("<QQ", 5, 7))
     libbpf.store_u32(engine._control_memory(), abi.CONTROL_OFFSETS["generation"], 0x7FFF)
-    assert engine.swap(image()) == 0x8002
+    assert engine.swap(image()) == 0x8000
     word, version = struct.unpack("<QQ", concerns.get(bytes(4)) or b"")
     assert word == 0
     assert version > 7, "a copy of a record that was made before must not seem new"

@@ -71,6 +71,21 @@ def test_lockdown(text: str, answer: Answer) -> None:
     assert probes._lockdown(text).answer is answer
 
 
+@pytest.mark.parametrize(
+    ("models", "build", "answer", "detail"),
+    [
+        ("none voluntary (full) lazy", "", Answer.NO, "full"), ("full (lazy)", "", Answer.NO, "lazy"),
+        ("none (voluntary) full", "#1 SMP PREEMPT_DYNAMIC Debian", Answer.YES, "voluntary"),
+        ("(none) voluntary full", "", Answer.YES, "none"),
+        (None, "#1 SMP Debian 5.10.223-1", Answer.YES, "a kernel without preemption"),
+        ("", "#1 SMP PREEMPT_RT", Answer.NO, "full"),
+        (None, "#1 SMP PREEMPT_DYNAMIC Debian 6.1", Answer.UNKNOWN, "chosen at boot, and debugfs cannot be read"),
+    ],
+)  # fmt: skip
+def test_preemption(models: str | None, build: str, answer: Answer, detail: str) -> None:
+    assert probes._no_preemption(models, build) == Probe(answer, detail)
+
+
 def test_lsm_list_is_split_at_commas() -> None:
     assert probes._lsm_active("lockdown,capability,bpf").answer is Answer.YES
     assert probes._lsm_active("lockdown,bpfilter").answer is Answer.NO

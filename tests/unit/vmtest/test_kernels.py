@@ -20,9 +20,13 @@ def test_names_are_unique_and_images_agree() -> None:
     assert len(described) == len({kernel.image for kernel in KERNELS})
 
 
-def test_every_kernel_but_the_fmod_ret_flavour_has_the_bpf_lsm() -> None:
-    without = [kernel.name for kernel in KERNELS if kernel.cmdline != ("lsm=lockdown,bpf",)]
-    assert without == ["5.10-fmodret"]
+def test_every_kernel_but_the_fmod_ret_flavours_has_the_bpf_lsm() -> None:
+    without = {kernel.name for kernel in KERNELS if "lsm=lockdown,bpf" not in kernel.cmdline}
+    assert without == {kernel.name for kernel in KERNELS if "fmodret" in kernel.name} == {"5.10-fmodret", "6.12-fmodret-preempt"}
+
+
+def test_a_row_that_differs_in_preemption_only_is_there_for_some_tests_only() -> None:
+    assert {kernel.name for kernel in KERNELS if "preempt=full" in kernel.cmdline} == {kernel.name for kernel in KERNELS if kernel.only}
 
 
 @pytest.mark.parametrize("flavour", ["cloud-amd64", "rt-amd64", "arm64"])
