@@ -82,6 +82,7 @@ enum event_id {
 	EV_KERNEL_MEMFD = 56,
 	EV_KERNEL_USERFAULTFD = 57,
 	EV_KERNEL_FSCONFIG = 58,
+	EV_FILE_SETATTR = 59,
 	EV_PROCESS_MEMORY = 60,     /* about to be done, as those up to 42 */
 };
 

@@ -103,6 +103,53 @@ static __always_inline u64 compat_first_alias(u64 inode)
 	return node ? node - bpf_core_field_offset(struct dentry___aliases, d_u) : 0;
 }
 
+static __always_inline u64 compat_file_inode(struct file *file)
+{
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct address_space *mapping = BPF_CORE_READ(file, f_mapping);
+
+	return inode && mapping && BPF_CORE_READ(inode, i_mapping) == mapping ? (u64)inode : 0;
+}
+
+/* The inode in a layer that a file of an overlay has its contents in; 0: the file is not one of an overlay. Up to v6.12 private_data is the
+ * layer's file, then a structure whose first member that is (fs/overlayfs/file.c, struct ovl_file). Of a module's types the kernel's BTF knows
+ * nothing: that it is a file is seen by its having the mapping of its inode.
+ */
+static __always_inline u64 compat_layer(struct file *file)
+{
+	struct file *layer;
+	u64 inode;
+
+	if (BPF_CORE_READ(file, f_inode, i_sb, s_magic) != OVERLAYFS_SUPER_MAGIC)
+		return 0;
+	layer = BPF_CORE_READ(file, private_data);
+	inode = compat_file_inode(layer);
+	if (inode)
+		return inode;
+	bpf_probe_read_kernel(&layer, sizeof(layer), layer);
+	return compat_file_inode(layer);
+}
+
+/* v6.7 (def3ae83da02): what is read and mapped in a layer is a struct backing_file, and the path that was opened stands behind the file; before,
+ * that is the file's own path. There only where the file is on a mount of the kernel's own, and the path makes sense.
+ */
+struct backing_file {
+	struct path user_path;
+} __attribute__((preserve_access_index));
+
+static __always_inline struct path *compat_user_path(u64 file)
+{
+	u64 mount = (u64)BPF_CORE_READ((struct file *)file, f_path.mnt) - bpf_core_field_offset(struct mount, mnt);
+	struct super_block *sb;
+	struct path *path;
+
+	if (!bpf_core_field_exists(struct backing_file, user_path) || (u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) < (u64)-4095)
+		return NULL;
+	path = (void *)(file + bpf_core_field_offset(struct backing_file, user_path));
+	sb = BPF_CORE_READ(path, dentry, d_sb);
+	return sb && sb == BPF_CORE_READ(path, mnt, mnt_sb) && sb == BPF_CORE_READ(sb, s_root, d_sb) ? path : NULL;
+}
+
 static __always_inline u64 compat_inline_name(u64 dentry)
 {
 	if (bpf_core_field_exists(struct dentry___shortname, d_shortname))

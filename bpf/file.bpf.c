@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Files: the events file.*. Path hooks where the kernel has them (CONFIG_SECURITY_PATH). */
-#include "engine.h"
+#include "layer.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -12,7 +12,7 @@ static __always_inline u64 access_of(unsigned int mode, unsigned int flags)
 		access |= ACCESS_READ;
 	if (mode & FMODE_WRITE)
 		access |= ACCESS_WRITE;
-	if (mode & FMODE_EXEC)
+	if (flags & FMODE_EXEC) /* the kernel's own opens for execution have it there (fs/exec.c, do_open_execat), the mode has not */
 		access |= ACCESS_EXEC;
 	if (flags & O_APPEND)
 		access |= ACCESS_APPEND;
@@ -29,7 +29,7 @@ static __always_inline u64 access_of(unsigned int mode, unsigned int flags)
  */
 static __always_inline void decide_origin(struct scratch *s, u32 slot)
 {
-	u64 mount = s->mount[0] - bpf_core_field_offset(struct mount, mnt), whole, path = 1U << STR_FILE_PATH;
+	u64 mount = s->mount[0] - bpf_core_field_offset(struct mount, mnt), whole;
 	struct task_struct *task = (void *)bpf_get_current_task();
 
 	if (BPF_CORE_READ((struct mount *)mount, mnt_ns) != BPF_CORE_READ(task, nsproxy, mnt_ns))
@@ -39,11 +39,7 @@ static __always_inline void decide_origin(struct scratch *s, u32 slot)
 		return;
 	s->mount[0] = whole;
 	s->flags |= EVENT_ORIGIN;
-	s->have_class = 0;
-	s->str_present &= ~path;
-	s->str_tried &= ~path;
-	s->str_uncertain &= ~path;
-	s->num_present &= ~(1ULL << NUM_FILE_OBJECT | 1ULL << NUM_FILE_MEMFD);
+	forget_path(s);
 	decide(slot);
 }
 
@@ -106,7 +102,7 @@ static __always_inline int mmap_event(struct file *file, unsigned long prot, uns
 	set_num(s, NUM_FILE_MAP_SHARED, (flags & 0xf) == MAP_SHARED || (flags & 0xf) == MAP_SHARED_VALIDATE);
 	set_num(s, NUM_FILE_ACCESS, (prot & PROT_READ ? ACCESS_READ : 0) | (prot & PROT_EXEC ? ACCESS_EXEC : 0) |
 		(prot & PROT_WRITE && flags & MAP_SHARED ? ACCESS_WRITE : 0));
-	return event_end(s, slot);
+	return event_end_layered(s, slot, file);
 }
 
 SEC("lsm/mmap_file")
@@ -124,13 +120,33 @@ int BPF_PROG(mmap_file__file_v2, struct file *file, unsigned long prot, unsigned
 	return file ? mmap_event(file, prot, flags) : 0;
 }
 
+/* What a mapping is of: of an overlay's file it has the file of the layer, whose inode is returned. The name is that of the overlay's. */
+static __always_inline u64 set_mapped_file(struct scratch *s, struct file *file)
+{
+	struct path *user = compat_user_path(address_of(s, file));
+	u64 layer = address_of(s, file->f_inode);
+	struct dentry *dentry;
+	struct inode *inode;
+
+	set_file(s, file);
+	if (user)
+		set_path(s, 0, BPF_CORE_READ(user, dentry), BPF_CORE_READ(user, mnt));
+	dentry = (void *)s->dentry[0];
+	inode = BPF_CORE_READ(dentry, d_inode);
+	if (!inode || (u64)inode == s->inode)
+		return 0;
+	s->inode = (u64)inode;
+	return layer;
+}
+
 SEC("lsm/file_mprotect")
 int BPF_PROG(file_mprotect__file, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
 {
 	struct file *file;
 	struct scratch *s;
-	u64 shared;
+	u64 shared, layer;
 	u32 slot;
+	int error;
 
 	HONOUR(ret);
 	file = vma->vm_file;
@@ -140,12 +156,16 @@ int BPF_PROG(file_mprotect__file, struct vm_area_struct *vma, unsigned long reqp
 	if (!s)
 		return event_refused(slot);
 	shared = !!(vma->vm_flags & VM_SHARED);
-	set_file(s, file);
+	layer = set_mapped_file(s, file);
 	set_num(s, NUM_FILE_PROT, prot);
 	set_num(s, NUM_FILE_MAP_SHARED, shared);
 	set_num(s, NUM_FILE_ACCESS, (prot & PROT_READ ? ACCESS_READ : 0) | (prot & PROT_EXEC ? ACCESS_EXEC : 0) |
 		(prot & PROT_WRITE && shared ? ACCESS_WRITE : 0));
-	return event_end(s, slot);
+	error = decide(slot);
+	if (!error && s->features & IMAGE_NEEDS_OBJECTS)
+		error = decide_layer(s, slot, layer);
+	scratch_give(s, slot);
+	return deny_value(error);
 }
 
 /* A name below a directory: what is there now, or what is about to be. */
@@ -323,14 +343,49 @@ int BPF_PROG(path_chown__file, const struct path *path, u64 uid, u64 gid, int re
 	return event_end(s, slot);
 }
 
-/* The inode hooks see no mount: the path is resolved through a mount of the file system in the acting task's namespace. */
+#define KERNEL_MOUNTS_TRIED 32
+
+__noinline u64 mount_of_kernel(u64 dentry)
+{
+	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
+	u64 mount = compat_first_mount(sb);
+	u32 i;
+
+	for (i = 0; i < KERNEL_MOUNTS_TRIED; i++) {
+		if (!mount)
+			return 0;
+		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) >= (u64)-4095)
+			return mount + bpf_core_field_offset(struct mount, mnt);
+		mount = compat_next_mount((u64)sb, mount);
+	}
+	return 0;
+}
+
+/* Whether the acting task works under other credentials than its own, as overlayfs does on its layers for whoever acts on a file of the
+ * overlay. io_uring does so, too, for whoever registered credentials; what changes attributes it leaves to its workers.
+ */
+static __always_inline bool stacked(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred) && !(BPF_CORE_READ(task, flags) & PF_IO_WORKER);
+}
+
+/* The inode hooks see no mount: the path is resolved through a mount of the file system in the acting task's namespace. What overlayfs does to
+ * its layers has no name there, as when it opens them: the name of the overlay's own file was asked about before.
+ */
 static __always_inline struct scratch *begin_without_mount(u32 event, struct dentry *dentry, u32 *slot)
 {
 	struct scratch *s = event_begin(event, slot);
+	u64 address, mount;
 
 	if (!s)
 		return NULL;
-	set_path(s, 0, dentry, (void *)mount_of(address_of(s, dentry)));
+	address = address_of(s, dentry);
+	if (!stacked())
+		set_path(s, 0, dentry, (void *)mount_of(address));
+	else if ((mount = mount_of_kernel(address)))
+		set_path(s, 0, dentry, (void *)mount);
 	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
 	return s;
 }
@@ -368,6 +423,106 @@ int BPF_PROG(inode_setattr__file_v2, void *idmap, struct dentry *dentry, struct 
 {
 	HONOUR(ret);
 	return setattr_event(dentry, attr);
+}
+
+static __always_inline int attribute_event(struct dentry *dentry)
+{
+	struct scratch *s;
+	u32 slot;
+
+	s = begin_without_mount(EV_FILE_SETATTR, dentry, &slot);
+	if (!s)
+		return event_refused(slot);
+	return event_end(s, slot);
+}
+
+/* The times as such: those of utimensat(2) and its like, given or now, and none that change with something else, as with a write or a change
+ * of mode.
+ */
+static __always_inline bool times_given(struct iattr *attr)
+{
+	return BPF_CORE_READ(attr, ia_valid) & (ATTR_TIMES_SET | ATTR_TOUCH | ATTR_ATIME_SET | ATTR_MTIME_SET);
+}
+
+SEC("lsm/inode_setattr")
+int BPF_PROG(inode_setattr__times, struct dentry *dentry, struct iattr *attr, int ret)
+{
+	HONOUR(ret);
+	return times_given(attr) ? attribute_event(dentry) : 0;
+}
+
+SEC("lsm/inode_setattr")
+int BPF_PROG(inode_setattr__times_v2, void *idmap, struct dentry *dentry, struct iattr *attr, int ret)
+{
+	HONOUR(ret);
+	return times_given(attr) ? attribute_event(dentry) : 0;
+}
+
+/* v6.17 (file_setattr(2)). Where ioctl(2) came here, the same is known from its descriptor, with the mount; what overlayfs then does to a layer
+ * is not.
+ */
+SEC("lsm/inode_file_setattr")
+int BPF_PROG(inode_file_setattr__file, struct dentry *dentry, void *attributes, int ret)
+{
+	u64 call = read_call();
+
+	HONOUR(ret);
+	if ((call == NR_IOCTL || call == NR_IOCTL_X32 || call == (NR_IOCTL_COMPAT | CALL_COMPAT)) && !stacked())
+		return 0;
+	return attribute_event(dentry);
+}
+
+/* What ioctl(2) changes: attributes, by whatever descriptor, or contents, where there is no other hook. */
+static __always_inline u32 ioctl_event(u32 command)
+{
+	switch (command) {
+	case FS_IOC_SETFLAGS:
+	case FS_IOC32_SETFLAGS:
+	case FS_IOC_FSSETXATTR:
+	case FS_IOC_SETVERSION:
+	case FS_IOC32_SETVERSION:
+	case FS_IOC_SET_ENCRYPTION_POLICY:
+	case FS_IOC_ENABLE_VERITY:
+	case FAT_IOCTL_SET_ATTRIBUTES:
+		return EV_FILE_SETATTR;
+	case EXT4_IOC_MOVE_EXT:
+	case EXT4_IOC_SWAP_BOOT:
+		return EV_FILE_PERMISSION;
+	}
+	return EV_NONE;
+}
+
+static __always_inline int ioctl_decide(struct file *file, u32 command)
+{
+	u32 slot, event = ioctl_event(command);
+	struct scratch *s;
+
+	if (event == EV_NONE)
+		return 0;
+	s = event_begin(event, &slot);
+	if (!s)
+		return event_refused(slot);
+	set_file(s, file);
+	if (event == EV_FILE_PERMISSION) {
+		set_num(s, NUM_FILE_FLAGS, file->f_flags);
+		set_num(s, NUM_FILE_ACCESS, ACCESS_WRITE);
+	}
+	return event_end(s, slot);
+}
+
+SEC("lsm/file_ioctl")
+int BPF_PROG(file_ioctl__file, struct file *file, unsigned int command, unsigned long argument, int ret)
+{
+	HONOUR(ret);
+	return ioctl_decide(file, command);
+}
+
+/* v6.8 (f1bb47a31dff), and stable updates of older kernels: calls of the 32-bit table have a hook of their own. */
+SEC("lsm/file_ioctl_compat")
+int BPF_PROG(file_ioctl_compat__file, struct file *file, unsigned int command, unsigned long argument, int ret)
+{
+	HONOUR(ret);
+	return ioctl_decide(file, command);
 }
 
 SEC("lsm/path_truncate")
@@ -435,6 +590,21 @@ int BPF_PROG(inode_removexattr__file, struct dentry *dentry, const char *name, i
 
 SEC("lsm/inode_removexattr")
 int BPF_PROG(inode_removexattr__file_v2, void *idmap, struct dentry *dentry, const char *name, int ret)
+{
+	HONOUR(ret);
+	return xattr_event(dentry, name);
+}
+
+/* v6.2: access control lists left the two hooks above. The user namespace (v6.3: idmap) comes first from the start. */
+SEC("lsm/inode_set_acl")
+int BPF_PROG(inode_set_acl__file, void *idmap, struct dentry *dentry, const char *name, void *acl, int ret)
+{
+	HONOUR(ret);
+	return xattr_event(dentry, name);
+}
+
+SEC("lsm/inode_remove_acl")
+int BPF_PROG(inode_remove_acl__file, void *idmap, struct dentry *dentry, const char *name, int ret)
 {
 	HONOUR(ret);
 	return xattr_event(dentry, name);

@@ -62,7 +62,25 @@ typedef __s64 s64;
 #define S_IFDIR 0040000
 #define ATTR_UID 2
 #define ATTR_GID 4
+#define ATTR_ATIME_SET 0x80
+#define ATTR_MTIME_SET 0x100
+#define ATTR_TIMES_SET 0x10000
+#define ATTR_TOUCH 0x20000
+/* Of include/uapi; FS_IOC32_* are what the 32-bit table has for a long. */
+#define FS_IOC_SETFLAGS 0x40086602
+#define FS_IOC32_SETFLAGS 0x40046602
+#define FS_IOC_SETVERSION 0x40087602
+#define FS_IOC32_SETVERSION 0x40047602
+#define FS_IOC_FSSETXATTR 0x401c5820
+#define FS_IOC_SET_ENCRYPTION_POLICY 0x800c6613
+#define FS_IOC_ENABLE_VERITY 0x40806685
+#define FAT_IOCTL_SET_ATTRIBUTES 0x40047211
+#define EXT4_IOC_MOVE_EXT 0xc028660f
+#define EXT4_IOC_SWAP_BOOT 0x6611
 #define NR_SETNS 308 /* x86-64 */
+#define NR_IOCTL 16
+#define NR_IOCTL_X32 514
+#define NR_IOCTL_COMPAT 54
 #define NR_SETNS_COMPAT 346 /* its 32-bit table */
 #define NSFS_MAGIC 0x6e736673
 #define READ_IMPLIES_EXEC 0x0400000
@@ -138,6 +156,7 @@ struct inode {
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	unsigned int i_nlink;
+	struct address_space *i_mapping;
 	void *i_private;
 };
 
@@ -173,6 +192,7 @@ struct path {
 struct file {
 	struct path f_path;
 	struct inode *f_inode;
+	struct address_space *f_mapping;
 	void *private_data;
 	unsigned int f_flags;
 	unsigned int f_mode;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Processes: their records, and the events process.*. */
-#include "engine.h"
+#include "layer.h"
 #include "match.h"
 
 /* A new process without a record, because its parent has none or there is no room: whatever an earlier process with its pid has left goes, and
@@ -179,7 +179,7 @@ int BPF_PROG(bprm_check_security__process, struct linux_binprm *bprm, int ret)
 		return event_refused(slot);
 	set_file(s, bprm->file);
 	set_num(s, NUM_FILE_ACCESS, ACCESS_EXEC);
-	return event_end(s, slot);
+	return event_end_layered(s, slot, bprm->file);
 }
 
 #define COUNT_STEPS 32    /* a run of tasks_count_chunk */

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "b0a919e3f7434eb3"
+ABI_HASH: Final = "21b269dda94755b6"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 1
@@ -160,6 +160,7 @@ EV_KERNEL_IO_URING_SETUP: Final = 55
 EV_KERNEL_MEMFD: Final = 56
 EV_KERNEL_USERFAULTFD: Final = 57
 EV_KERNEL_FSCONFIG: Final = 58
+EV_FILE_SETATTR: Final = 59
 EV_PROCESS_MEMORY: Final = 60
 
 # enum num_slot
@@ -357,6 +358,7 @@ EVENT_ID: Final[dict[str, int]] = {
     "EV_KERNEL_MEMFD": 56,
     "EV_KERNEL_USERFAULTFD": 57,
     "EV_KERNEL_FSCONFIG": 58,
+    "EV_FILE_SETATTR": 59,
     "EV_PROCESS_MEMORY": 60,
 }
 

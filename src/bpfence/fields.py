@@ -33,6 +33,7 @@ class Field(msgspec.Struct, frozen=True):
 
     `events` lists full event names, or prefixes ending in '.' ("file."); empty means every event. `subject` marks what depends
     on the process alone, so is decided at exec. `kernel` false: known to user space only, usable in audit rules and messages.
+    `instead`: the value is what the caller wrote, which has many spellings; what a rule that denies should rather test.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Field(msgspec.Struct, frozen=True):
     events: tuple[str, ...] = ()
     subject: bool = False
     kernel: bool = True
+    instead: str = ""
     names: str = ""  # a table of names.py: what may be written instead of numbers
 
 
@@ -76,7 +78,8 @@ EVENTS: Final = (
     EventType("file.chmod", "EV_FILE_CHMOD", "permission bits are about to change", ("chmod",), True, ("path_chmod",)),
     EventType("file.chown", "EV_FILE_CHOWN", "owner or group are about to change", ("chown",), True, ("path_chown",)),
     EventType("file.truncate", "EV_FILE_TRUNCATE", "a file is about to be cut or extended", ("truncate",), True, ("path_truncate", "file_truncate")),
-    EventType("file.setxattr", "EV_FILE_SETXATTR", "an extended attribute is about to be set or removed", ("setxattr",), True, ("inode_setxattr", "inode_removexattr")),
+    EventType("file.setxattr", "EV_FILE_SETXATTR", "an extended attribute or access control list is about to be set or removed", ("setxattr",), True, ("inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl")),
+    EventType("file.setattr", "EV_FILE_SETATTR", "times or flags of a file are about to change: utimensat(2) and its like, chattr(1), file_setattr(2), fs-verity, an encryption policy", ("setattr",), True, ("inode_setattr", "file_ioctl", "inode_file_setattr")),
     EventType("file.mmap", "EV_FILE_MMAP", "a file is about to be mapped", ("mmap",), True, ("mmap_file",)),
     EventType("file.mprotect", "EV_FILE_MPROTECT", "the protection of a file mapping is about to change", ("mprotect",), True, ("file_mprotect",)),
     EventType("file.permission", "EV_FILE_PERMISSION", "an open file is about to be read or written", (), True, ("file_permission",)),
@@ -120,7 +123,7 @@ EVENTS: Final = (
 
 MODIFY: Final = (
     "file.open", "file.create", "file.unlink", "file.rename", "file.link", "file.symlink", "file.mkdir", "file.rmdir", "file.chmod",
-    "file.chown", "file.truncate", "file.setxattr", "file.mmap", "file.mprotect", "file.permission",
+    "file.chown", "file.truncate", "file.setxattr", "file.setattr", "file.mmap", "file.mprotect", "file.permission",
 )
 """Events of the group file.modify; the front end adds to each the test that makes it a modification (see `frontends.native`)."""
 
@@ -134,7 +137,7 @@ GROUPS: Final = {
 # The events of files that are about to be used: what follows a call has no file.path.
 _FILE = (
     "file.open", "file.create", "file.unlink", "file.rename", "file.link", "file.symlink", "file.mkdir", "file.rmdir", "file.chmod",
-    "file.chown", "file.truncate", "file.setxattr", "file.mmap", "file.mprotect", "file.permission", "process.exec",
+    "file.chown", "file.truncate", "file.setxattr", "file.setattr", "file.mmap", "file.mprotect", "file.permission", "process.exec",
 )
 _RETURNED = (
     "process.exec_failed", "file.open_failed", "file.dup", "process.trace", "process.unshare", "process.setns", "process.prctl",
@@ -178,9 +181,9 @@ FIELDS: Final = (
     Field("file.new_path", Kind.PATH, "STR_FILE_NEW_PATH", "the other path of rename and link; the new root of pivot_root", ("file.rename", "file.link", "kernel.pivot_root")),
     Field("file.access", Kind.FLAGS, "NUM_FILE_ACCESS", "read, write, exec, append, truncate, create (O_CREAT), created (the file was not there): any of the named", (*_FILE, "file.open_failed"), names="access"),
     Field("file.flags", Kind.FLAGS, "NUM_FILE_FLAGS", "open flags (O_*): any of the named", ("file.open", "file.open_failed", "file.permission"), names="open"),
-    Field("file.text", Kind.STRING, "STR_FILE_TEXT", "the name as the caller gave it", ("file.open", "file.open_failed")),
+    Field("file.text", Kind.STRING, "STR_FILE_TEXT", "the name as the caller gave it", ("file.open", "file.open_failed"), instead="test file.path, the file that the name leads to"),
     Field("file.dirfd", Kind.NUMBER, "NUM_DIRFD", "descriptor of the directory that file.text is relative to; -100 (as unsigned number of 64 bits) for the working directory", ("file.open", "file.open_failed")),
-    Field("file.target", Kind.STRING, "STR_LINK_TARGET", "the text of a symbolic link", ("file.symlink",)),
+    Field("file.target", Kind.STRING, "STR_LINK_TARGET", "the text of a symbolic link", ("file.symlink",), instead="deny opening what such a link would lead to: file.path of file.open"),
     Field("file.mode", Kind.FLAGS, "NUM_FILE_MODE", "permission bits: any of the given; for chmod, create and mkdir the new ones", _FILE, names="mode"),
     Field("file.uid", Kind.NUMBER, "NUM_FILE_UID", "owner; for chown the new owner", _FILE, names="user"),
     Field("file.gid", Kind.NUMBER, "NUM_FILE_GID", "group; for chown the new group", _FILE, names="group"),
@@ -190,7 +193,7 @@ FIELDS: Final = (
     Field("file.memfd", Kind.BOOL, "NUM_FILE_MEMFD", "made by memfd_create", (*_FILE, "process.memory")),
     Field("file.prot", Kind.FLAGS, "NUM_FILE_PROT", "PROT_* of a mapping, as asked for: any of the named", ("file.mmap", "file.mprotect", "process.memory"), names="prot"),
     Field("file.shared", Kind.BOOL, "NUM_FILE_MAP_SHARED", "the mapping is shared", ("file.mmap", "file.mprotect", "process.memory")),
-    Field("file.xattr", Kind.STRING, "STR_XATTR_NAME", "name of the extended attribute", ("file.setxattr",)),
+    Field("file.xattr", Kind.STRING, "STR_XATTR_NAME", "name of the extended attribute; of an access control list `system.posix_acl_access` or `system.posix_acl_default`", ("file.setxattr",)),
     Field("net.family", Kind.NAMED, "NUM_NET_FAMILY", "address family", ("net.", "file.dup"), names="family"),
     Field("net.type", Kind.NAMED, "NUM_NET_TYPE", "type of the socket", ("net.",), names="socktype"),
     Field("net.protocol", Kind.NAMED, "NUM_NET_PROTOCOL", "the protocol that the socket has, or gets where 0 is asked for", ("net.",), names="protocol"),
@@ -212,7 +215,7 @@ FIELDS: Final = (
     Field("module.name", Kind.STRING, "STR_MODULE_NAME", "name of the module: in its image, as lsmod shows it (`_`, not `-`), not known where that is compressed; or what the kernel itself requests", ("kernel.module",)),
     Field("module.requested", Kind.BOOL, "NUM_IO_URING_OP", "the kernel asks user space for it, on behalf of the acting process; false: its image is loaded", ("kernel.module",)),
     Field("bpf.cmd", Kind.NAMED, "NUM_BPF_CMD", "command of bpf(2)", ("kernel.bpf",), names="bpf_cmd"),
-    Field("mount.source", Kind.STRING, "STR_MOUNT_SOURCE", "device name or source path, as given", ("kernel.mount",)),
+    Field("mount.source", Kind.STRING, "STR_MOUNT_SOURCE", "device name or source path, as given", ("kernel.mount",), instead="test file.path, the place that is mounted on, or file.fstype"),
     Field("mount.flags", Kind.FLAGS, "NUM_MOUNT_FLAGS", "MS_* flags: any of the named", ("kernel.mount",), names="mount"),
     Field("setns.flags", Kind.FLAGS, "NUM_NS_FLAGS", "CLONE_NEW* of the namespaces joined, as asked for or else those that the descriptor stands for: any of the named", ("kernel.setns",), names="clone"),
     Field("io_uring.op", Kind.NAMED, "NUM_IO_URING_OP", "override_creds, sqpoll or cmd", ("kernel.io_uring",), names="io_uring_op"),

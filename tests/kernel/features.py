@@ -8,12 +8,16 @@ import errno
 import functools
 import platform
 import re
+import shutil
 import socket
 import subprocess
 from pathlib import Path
 
 SYS_IO_URING_SETUP = 425
 SYS_FSOPEN = 430
+SYS_FCHMODAT2 = 452
+SYS_SETXATTRAT = 463
+SYS_FILE_SETATTR = 469
 SYS_GETPID = 39
 AF_RXRPC = 33
 AF_SMC = 43
@@ -38,6 +42,12 @@ def _functions() -> frozenset[str]:
 def _function(name: str) -> str:
     """Whether the kernel has this function, by kallsyms."""
     return "yes" if name in _functions() else "no"
+
+
+def _ext4() -> str:
+    """Whether an ext4 file system can be made and mounted."""
+    modules = all(subprocess.run(["modprobe", "--quiet", module], check=False).returncode == 0 for module in ("loop", "ext4"))
+    return "yes" if modules and shutil.which("mke2fs") else "no"
 
 
 def _binary_kernel_feature(path: str) -> str:
@@ -97,6 +107,13 @@ def probe() -> dict[str, str]:
         "smc": _socket(AF_SMC, socket.SOCK_STREAM, 0),
         "vsock": _socket(socket.AF_VSOCK, socket.SOCK_STREAM, 0),
         "rxrpc": _socket(AF_RXRPC, socket.SOCK_DGRAM, socket.AF_INET),
+        "uring_names": _function("io_mkdirat"),
+        "uring_xattr": _function("io_setxattr"),
+        "uring_ftruncate": _function("io_ftruncate"),
+        "fchmodat2": _system_call(SYS_FCHMODAT2),
+        "setxattrat": _system_call(SYS_SETXATTRAT),
+        "file_setattr": _system_call(SYS_FILE_SETATTR),
+        "ext4": _ext4(),
         "fsmount": _system_call(SYS_FSOPEN),
         "kexec": _function("__do_sys_kexec_load") if _function("__x64_sys_kexec_load") == "no" else "yes",
         "preemption": _preemption(),

@@ -189,6 +189,7 @@ class Agent:
         self._watch: follow.Watch | None = None
         self._objects: follow.Objects = {}
         self._missing: tuple[str, ...] = ()
+        self._partly: tuple[str, ...] = ()
         self._unfiltered: tuple[str, ...] = ()
         self._left: tuple[str, ...] = ()
         self._follow_at: float | None = None
@@ -325,6 +326,10 @@ class Agent:
         if resolved.missing and resolved.missing != self._missing:
             self._report(f"followed paths that name nothing now: {', '.join(resolved.missing)}; they are followed from when they are made")
         self._missing = resolved.missing
+        if resolved.partly and resolved.partly != self._partly:
+            shown = ", ".join(resolved.partly)
+            self._report(f"{shown}: more is below than is looked at for hard links; some files are followed by their names there only")
+        self._partly = resolved.partly
 
     def _remember(self, number: int, compiled: Compiled) -> None:
         try:

@@ -2,8 +2,9 @@
 """Paths that rules follow in, the identities of what they name out, and a word when that may have changed.
 
 Called by the agent for rules with `follow: object`. A path is looked up on this host, symbolic links followed; "/dir/**" means the
-directory, and the kernel finds everything below it. Directories on the way are watched with inotify(7), because replacing a file or a
-parent is an event of the directory that holds it; where that does not work, the agent looks once a second.
+directory, and the kernel finds everything below it; a file in it that has more names than one may have one elsewhere, so these files are
+looked for and followed themselves, as far as the directory's file system reaches. Directories on the way are watched with inotify(7),
+because replacing a file or a parent is an event of the directory that holds it; where that does not work, the agent looks once a second.
 
 The identity is (inode, device) as the kernel's super block has it. File systems that show another device in stat(2) than their super
 block's (btrfs subvolumes, overlayfs for files of a lower layer) cannot be followed this way: rules on them still protect the name.
@@ -25,15 +26,20 @@ IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_ATTRIB = 0x40, 0x80, 0x100,
 IN_DELETE_SELF, IN_MOVE_SELF, IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
 IN_ONLYDIR: Final = 0x01000000
 _MASK: Final = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR
+ENTRIES_LOOKED_AT: Final = 100_000
+LINKS_FOLLOWED: Final = 8192
+"""Of the files below one followed directory that have several names. The kernel's map holds 65536 identities, those of two generations."""
+
 _EVENT: Final = struct.Struct("=iIII")
 _WHOLE: Final = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED
 
 
 class Resolved(NamedTuple):
-    """What paths name now: bit sets by (inode, device), and the paths that name nothing."""
+    """What paths name now: bit sets by (inode, device), the paths that name nothing, and those with too much below to look at it all."""
 
     objects: Objects
     missing: tuple[str, ...]
+    partly: tuple[str, ...] = ()
 
 
 def target(path: str) -> str:
@@ -49,7 +55,7 @@ def kernel_device(device: int) -> int:
 def resolve(paths: Iterable[str]) -> Resolved:
     """Looks every path up; bit n of the sets is the n-th path."""
     objects: Objects = {}
-    missing = []
+    missing, partly = [], []
     for bit, path in enumerate(paths):
         try:
             found = os.stat(target(path))
@@ -58,7 +64,43 @@ def resolve(paths: Iterable[str]) -> Resolved:
             continue
         key = found.st_ino, kernel_device(found.st_dev)
         objects[key] = objects.get(key, 0) | 1 << bit
-    return Resolved(objects, tuple(missing))
+        if path.endswith("/**"):
+            links, whole = linked(target(path), found)
+            for key in links:
+                objects[key] = objects.get(key, 0) | 1 << bit
+            if not whole:
+                partly.append(path)
+    return Resolved(objects, tuple(missing), tuple(partly))
+
+
+def linked(
+    directory: str, found: os.stat_result, entries: int = ENTRIES_LOOKED_AT, links: int = LINKS_FOLLOWED
+) -> tuple[set[tuple[int, int]], bool]:
+    """The files below a directory that have several names, and whether all of them were found.
+
+    `found` is the directory's own status. Other file systems mounted below it are left out. What is the root of its file system needs no
+    look: every name of its files is below it.
+    """
+    several: set[tuple[int, int]] = set()
+    if os.path.ismount(directory):
+        return several, True
+    waiting = [directory]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as listing:
+                for entry in listing:
+                    entries -= 1
+                    if entries < 0 or len(several) > links:
+                        return several, False
+                    if not entry.is_dir(follow_symlinks=False):
+                        status = entry.stat(follow_symlinks=False)
+                        if status.st_nlink > 1 and status.st_dev == found.st_dev:
+                            several.add((status.st_ino, kernel_device(status.st_dev)))
+                    elif entry.stat(follow_symlinks=False).st_dev == found.st_dev:
+                        waiting.append(entry.path)
+        except OSError:
+            continue  # gone meanwhile
+    return several, True
 
 
 def watched_names(paths: Iterable[str]) -> dict[str, set[str]]:

@@ -41,7 +41,7 @@ _REACHES: Final = And((_LEAVES, Or((Atom("net.peer.ip", Op.EXISTS), Not(_familie
 
 GROUP_TESTS: Final[Mapping[str, Mapping[str, Condition]]] = {
     "file.modify": {
-        "file.open": Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE | abi.ACCESS_APPEND | abi.ACCESS_TRUNCATE | abi.ACCESS_CREATE),
+        "file.open": Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE | abi.ACCESS_TRUNCATE | abi.ACCESS_CREATED),
         "file.permission": Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE),
         "file.mmap": _SHARED_WRITE,
         "file.mprotect": _SHARED_WRITE,

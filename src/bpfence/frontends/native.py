@@ -438,6 +438,7 @@ class _RuleReader:
         if self.report.errors > errors or not events:
             return None
         self.partly(checked.uses, events)
+        self.given(checked.uses, action)
         self.module_paths(checked.uses, events, action)
         each = {event: condition for event, condition in self.each(on, body).items() if condition != FALSE}
         if not each:
@@ -557,6 +558,13 @@ class _RuleReader:
                 effect = "the exception never applies there" if exception else "the test is false there"
                 what = f"{field.name} is not carried by {', '.join(lacking)}: {effect}"
                 self.report.add(place, "field-on-some-events", what, "write a rule of its own for those events", "warning")
+
+    def given(self, uses: list[tuple[Field, Location, bool]], action: Action) -> None:
+        """What the caller wrote is no ground to deny or excuse on: the next one writes it in another way."""
+        for field, place, _ in uses:
+            if field.instead and action != Action.AUDIT:
+                what = f"{field.name} is what the caller wrote: who chooses the spelling chooses the verdict"
+                self.report.add(place, "as-given", what, field.instead, "warning")
 
     def module_paths(self, uses: list[tuple[Field, Location, bool]], events: tuple[str, ...], action: Action) -> None:
         if "kernel.module" not in events or action == Action.AUDIT:

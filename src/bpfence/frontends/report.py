@@ -15,6 +15,7 @@ from bpfence.errors import Diagnostic, Location
 from bpfence.frontends.yaml_nodes import Node
 
 CODES: Final[Mapping[str, str]] = {
+    "as-given": "a verdict that depends on what the caller wrote, which can be spelled otherwise (warning)",
     "bad-address": "an address or network that cannot be read",
     "bad-condition": "a condition that cannot be read",
     "bad-errno": "an errno that Linux does not have",

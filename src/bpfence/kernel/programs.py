@@ -134,6 +134,15 @@ PROGRAMS: Final = (
     # v5.12 (c7c7a1a18af4): the user name space (v6.3: idmap) comes first.
     _hook("inode_setxattr", "file", (5, 6), "file.setxattr"),
     _hook("inode_removexattr", "file", (2, 3), "file.setxattr"),
+    # v6.2: hooks of their own for access control lists.
+    _hook("inode_set_acl", "file", 4, "file.setxattr", optional=True),
+    _hook("inode_remove_acl", "file", 3, "file.setxattr", optional=True),
+    _hook("inode_setattr", "times", (2, 3), "file.setattr"),
+    _hook("file_ioctl", "file", 3, "file.setattr", "file.permission"),
+    # v6.8 (f1bb47a31dff), and stable updates of older kernels; before, 32-bit calls come to file_ioctl.
+    _hook("file_ioctl_compat", "file", 3, "file.setattr", "file.permission", optional=True),
+    # v6.17: file_setattr(2).
+    _hook("inode_file_setattr", "file", 2, "file.setattr", optional=True),
     _hook("inode_mknod", "file", 4, "file.create", instead_of="path_mknod"),
     _hook("inode_create", "file", 3, "file.create", instead_of="path_mknod"),
     _hook("inode_mkdir", "file", 3, "file.mkdir", instead_of="path_mkdir"),

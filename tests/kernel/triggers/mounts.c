@@ -17,12 +17,6 @@
 #define TREE_CLONE 1           /* OPEN_TREE_CLONE */
 #define TREE_RECURSIVE 0x8000  /* AT_RECURSIVE */
 
-static void private_mounts(void)
-{
-	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
-		wrong("unshare");
-}
-
 /* A copy of the mount that holds `folder`, in no namespace. */
 static int detached(const char *folder)
 {

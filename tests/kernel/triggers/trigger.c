@@ -30,7 +30,6 @@
 #include <sys/msg.h>
 #include <sys/ptrace.h>
 #include <sys/sem.h>
-#include <sys/sendfile.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -196,8 +195,8 @@ static int do_open_private_ns(void)
 	return report_fd(open(arg(0), open_flags(opt(1, "rdonly")), 0644));
 }
 
-/* A ring of one entry, set up by hand; the request is submitted and its result returned as -errno or a value. */
-int uring_request(const struct io_uring_sqe *request)
+/* A ring of one entry, set up by hand; the request is submitted and its result returned as -errno or a value. `fixed`: a buffer to register. */
+int uring_request_with(const struct io_uring_sqe *request, const struct iovec *fixed)
 {
 	struct io_uring_params params = {0};
 	int fd = syscall(SYS_io_uring_setup, 4, &params);
@@ -212,12 +211,16 @@ int uring_request(const struct io_uring_sqe *request)
 	if (sq == MAP_FAILED || cq == MAP_FAILED || sqes == MAP_FAILED)
 		wrong("mmap of the ring");
 	sqes[0] = *request;
+	if (fixed && syscall(SYS_io_uring_register, fd, IORING_REGISTER_BUFFERS, fixed, 1))
+		wrong("io_uring_register");
 	((__u32 *)(sq + params.sq_off.array))[0] = 0;
 	__atomic_store_n((__u32 *)(sq + params.sq_off.tail), 1, __ATOMIC_RELEASE);
 	if (syscall(SYS_io_uring_enter, fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0)
 		wrong("io_uring_enter");
 	return ((struct io_uring_cqe *)(cq + params.cq_off.cqes))[0].res;
 }
+
+int uring_request(const struct io_uring_sqe *request) { return uring_request_with(request, NULL); }
 
 static int do_open_uring(void)
 {
@@ -259,59 +262,6 @@ static int do_open_handle(void)
 }
 
 static int do_truncate(void) { return report(truncate(arg(0), number(opt(1, "0")))); }
-
-/* fd OPENFLAGS ACT FILE...: opens first (so before or under the policy), waits for a byte on standard input, then acts on the
- * descriptor: read, write, pread, pwrite, ftruncate, fchmod, fchown, mmap-write, mmap-read, sendfile, splice, fallocate */
-static int do_fd(void)
-{
-	int fd = need_fd(open(arg(2), open_flags(arg(0))), arg(2));
-	const char *act = arg(1);
-	char byte = 'x';
-	int other[2];
-
-	puts("ready");
-	fflush(stdout);
-	if (read(0, &byte, 1) < 0)
-		wrong("standard input");
-	byte = 'x';
-	if (!strcmp(act, "read"))
-		return report(read(fd, &byte, 1));
-	if (!strcmp(act, "pread"))
-		return report(pread(fd, &byte, 1, 0));
-	if (!strcmp(act, "write"))
-		return report(write(fd, &byte, 1));
-	if (!strcmp(act, "pwrite"))
-		return report(pwrite(fd, &byte, 1, 0));
-	if (!strcmp(act, "writev"))
-		return report(writev(fd, &(struct iovec){&byte, 1}, 1));
-	if (!strcmp(act, "ftruncate"))
-		return report(ftruncate(fd, 0));
-	if (!strcmp(act, "fallocate"))
-		return report(fallocate(fd, 0, 0, 4096));
-	if (!strcmp(act, "fchmod"))
-		return report(fchmod(fd, 0600));
-	if (!strcmp(act, "fchown"))
-		return report(fchown(fd, 12, 12));
-	if (!strcmp(act, "fsetxattr"))
-		return report(fsetxattr(fd, "user.trigger", "1", 1, 0));
-	if (!strcmp(act, "mmap-write"))
-		return report(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED ? -1 : 0);
-	if (!strcmp(act, "mmap-read"))
-		return report(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) == MAP_FAILED ? -1 : 0);
-	if (!strcmp(act, "sendfile")) {
-		if (pipe(other))
-			wrong("pipe");
-		return report(sendfile(other[1], fd, NULL, 1));
-	}
-	if (!strcmp(act, "splice")) {
-		if (pipe(other) || write(other[1], &byte, 1) != 1)
-			wrong("pipe");
-		return report(splice(other[0], NULL, fd, NULL, 1, 0));
-	}
-	errno = EINVAL;
-	wrong(act);
-	return EXIT_WRONG;
-}
 
 static int do_rename(void) { return report(rename(arg(0), arg(1))); }
 static int do_exchange(void) { return report(renameat2(AT_FDCWD, arg(0), AT_FDCWD, arg(1), RENAME_EXCHANGE)); }
@@ -1018,7 +968,7 @@ static int do_perf(void)
 
 	return report_fd(syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0UL));
 }
-static void private_mounts(void)
+void private_mounts(void)
 {
 	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		wrong("unshare");
@@ -1136,7 +1086,7 @@ static const struct act acts[] = {
 	{"list", do_list}, {"ok", do_ok},
 	{"open", do_open}, {"open-syscall", do_open_syscall}, {"creat", do_creat}, {"openat", do_openat}, {"openat2", do_openat2},
 	{"open-chdir", do_open_chdir}, {"open-chroot", do_open_chroot}, {"open-proc-fd", do_open_proc_fd}, {"open-private-ns", do_open_private_ns},
-	{"open-uring", do_open_uring}, {"open-handle", do_open_handle}, {"read", do_read}, {"write", do_write}, {"fd", do_fd}, {"truncate", do_truncate},
+	{"open-uring", do_open_uring}, {"open-handle", do_open_handle}, {"read", do_read}, {"write", do_write}, {"truncate", do_truncate},
 	{"rename", do_rename}, {"exchange", do_exchange}, {"unlink", do_unlink}, {"unlinkat", do_unlinkat}, {"rmdir", do_rmdir}, {"mkdir", do_mkdir},
 	{"link", do_link}, {"link-fd", do_link_fd}, {"link-tmpfile", do_link_tmpfile}, {"symlink", do_symlink}, {"mknod", do_mknod}, {"mkdev", do_mkdev},
 	{"chmod", do_chmod}, {"fchmodat", do_fchmodat}, {"chown", do_chown}, {"lchown", do_lchown}, {"setxattr", do_setxattr},

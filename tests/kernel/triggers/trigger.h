@@ -3,11 +3,14 @@
 #pragma once
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #define EXIT_WRONG 200
 
 /* A trigger with this in its environment exits with 0 at once: it is there to have been executed, with whatever name and arguments. */
 #define IDLE "TRIGGER_IDLE"
+
+struct io_uring_sqe;
 
 struct act {
 	const char *name;
@@ -29,6 +32,8 @@ int need_fd(int fd, const char *what);
 int collect(pid_t child);
 int copy_of(const char *from, int to);
 socklen_t address(const char *ip, const char *port, struct sockaddr_storage *out);
+int uring_request(const struct io_uring_sqe *request);
+int uring_request_with(const struct io_uring_sqe *request, const struct iovec *fixed);
+void private_mounts(void);
 int dispatch(char **argv);
 struct io_uring_sqe;
-int uring_request(const struct io_uring_sqe *request);

@@ -18,6 +18,7 @@ from bpfence.agent.follow import (
     IN_Q_OVERFLOW,
     Watch,
     kernel_device,
+    linked,
     relevant,
     resolve,
     target,
@@ -43,6 +44,30 @@ def test_resolve_gives_inode_device_and_bits(tmp_path: Path) -> None:
     device = os.major(file.st_dev) << 20 | os.minor(file.st_dev)
     assert found.objects == {(file.st_ino, device): 0b11001, (folder.st_ino, device): 0b100}
     assert found.missing == (paths[1], paths[5])
+
+
+def test_files_of_a_followed_directory_are_found_by_their_other_names(tmp_path: Path) -> None:
+    (tmp_path / "d" / "deep").mkdir(parents=True)
+    for name in ("d/one", "d/deep/two", "d/alone"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "out").hardlink_to(tmp_path / "d/one")
+    (tmp_path / "d/again").hardlink_to(tmp_path / "d/deep/two")
+    (tmp_path / "d/soft").symlink_to(tmp_path / "d/one")
+    found = resolve([f"{tmp_path}/d", f"{tmp_path}/d/**"])
+    keys = {name: ((tmp_path / name).stat().st_ino, kernel_device(tmp_path.stat().st_dev)) for name in ("d", "d/one", "d/deep/two")}
+    assert found.objects == {keys["d"]: 0b11, keys["d/one"]: 0b10, keys["d/deep/two"]: 0b10}
+    assert found.partly == ()
+
+
+def test_a_directory_with_too_much_below_is_told(tmp_path: Path) -> None:
+    for n in range(4):
+        (tmp_path / f"f{n}").write_text("")
+        (tmp_path / f"g{n}").hardlink_to(tmp_path / f"f{n}")
+    inodes = {path.stat().st_ino for path in tmp_path.iterdir()}
+    assert linked(str(tmp_path), tmp_path.stat()) == ({(inode, kernel_device(tmp_path.stat().st_dev)) for inode in inodes}, True)
+    assert not linked(str(tmp_path), tmp_path.stat(), entries=7)[1]
+    assert not linked(str(tmp_path), tmp_path.stat(), links=2)[1]
+    assert linked("/proc", os.stat("/proc"), entries=0) == (set(), True), "the root of a file system holds every name of its files"
 
 
 def test_kernel_device() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bpfence.abi import ACCESS_CREATE, ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE
+from bpfence.abi import ACCESS_APPEND, ACCESS_CREATE, ACCESS_CREATED, ACCESS_EXEC, ACCESS_READ, ACCESS_TRUNCATE, ACCESS_WRITE
 from bpfence.evaluate import holds
 from bpfence.fields import EVENTS, GROUPS
 from bpfence.frontends import expand
@@ -23,7 +23,11 @@ def group(name: str, body: Condition, event: Event) -> bool:
     [
         ({"event": "file.open", "file.access": ACCESS_READ}, False),
         ({"event": "file.open", "file.access": ACCESS_READ | ACCESS_WRITE}, True),
-        ({"event": "file.open", "file.access": ACCESS_CREATE}, True),
+        ({"event": "file.open", "file.access": ACCESS_READ | ACCESS_CREATE}, False),
+        ({"event": "file.open", "file.access": ACCESS_READ | ACCESS_CREATE | ACCESS_CREATED}, True),
+        ({"event": "file.open", "file.access": ACCESS_READ | ACCESS_TRUNCATE}, True),
+        ({"event": "file.open", "file.access": ACCESS_READ | ACCESS_APPEND}, False),
+        ({"event": "file.setattr"}, True),
         ({"event": "file.permission", "file.access": ACCESS_WRITE}, True),
         ({"event": "file.permission", "file.access": ACCESS_READ}, False),
         ({"event": "file.mmap", "file.shared": 1, "file.prot": 3}, True),

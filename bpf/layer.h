@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Files that lie on others: a file of an overlay has a name, a mount and an inode of the overlay's own, and its contents are those of a file in
+ * one of the layers, which has others. What is opened, overlayfs opens in the layer, too, and file_open sees both. Executing and mapping has
+ * one hook only: it is decided for the one, then for the other.
+ */
+#ifndef BPFENCE_LAYER_H
+#define BPFENCE_LAYER_H
+
+#include "engine.h"
+
+/* A mount (struct vfsmount) of the kernel's own of a dentry's file system, such as overlayfs has of its layers; 0: none among the first. It
+ * gives no name, and lets the followed identities be found: these are looked for up to the root of the file system, whatever the mount shows.
+ */
+u64 mount_of_kernel(u64 dentry);
+
+/* What was found out about the file's path is no longer true. */
+static __always_inline void forget_path(struct scratch *s)
+{
+	u64 path = 1U << STR_FILE_PATH;
+
+	s->have_class = 0;
+	s->str_present &= ~path;
+	s->str_tried &= ~path;
+	s->str_uncertain &= ~path;
+	s->foreign &= ~path;
+	s->num_present &= ~(1ULL << NUM_FILE_OBJECT | 1ULL << NUM_FILE_MEMFD);
+}
+
+/* Decides on the file of a layer, by its inode (0: there is none): for rules that follow objects. By name the file was asked about before. */
+static __always_inline int decide_layer(struct scratch *s, u32 slot, u64 inode)
+{
+	u64 alias, mount;
+
+	alias = inode ? compat_first_alias(inode) : 0;
+	mount = alias ? mount_of_kernel(alias) : 0;
+	if (!mount)
+		return 0;
+	s->dentry[0] = alias;
+	s->mount[0] = mount;
+	s->inode = inode;
+	forget_path(s);
+	return decide(slot);
+}
+
+/* As event_end, for a file that may be one of an overlay. */
+static __always_inline int event_end_layered(struct scratch *s, u32 slot, struct file *file)
+{
+	int error = decide(slot);
+
+	if (!error && s->features & IMAGE_NEEDS_OBJECTS)
+		error = decide_layer(s, slot, compat_layer(file));
+	scratch_give(s, slot);
+	return deny_value(error);
+}
+
+#endif
