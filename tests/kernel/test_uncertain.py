@@ -82,12 +82,12 @@ def test_the_record_of_an_earlier_process_with_the_same_pid_counts_for_nothing(l
     with waiting(["open", str(CASE.directory / "secret")], cgroup_folder(CASE.cgroup)) as process, kernel_map("processes") as processes:
         key = struct.pack("<I", process.pid)
         value = bytearray(processes.get(key) or b"")
-        record = decode_process_record(bytes(value))
-        assert record.concern, "the scope concerns it"
         at = abi.PROCESS_RECORD_OFFSETS
         struct.pack_into("<Q", value, at["concern"], 0)
-        struct.pack_into("<Q", value, at["start_time"], record.start_time - 1_000_000)
+        struct.pack_into("<I", value, at["generation"], generation())
+        struct.pack_into("<Q", value, at["start_time"], decode_process_record(bytes(value)).start_time - 1_000_000)
         processes.put(key, bytes(value))
+        forget_word(process.pid)
         printed, _ = process.communicate("\n", timeout=60)
         assert printed.split()[0] == "EPERM"
     assert [alert["rule"] for alert in loaded.agent.settle() if alert.get("policy") == CASE.name] == ["secret"]
@@ -119,6 +119,13 @@ def test_a_whole_lineage_is_certain(loaded: Range) -> None:
     assert [(alert["rule"], alert.get("uncertain")) for alert in alerts] == [("below", None)]
 
 
+def generation() -> int:
+    """The generation in force."""
+    with kernel_map("control") as control:
+        found: int = struct.unpack_from("<I", control.get(bytes(4)) or b"", abi.CONTROL_OFFSETS["generation"])[0]
+    return found
+
+
 def forget_word(pid: int) -> None:
     """One change more of the records of this pid."""
     with kernel_map("concerns") as concerns:
@@ -129,9 +136,8 @@ def forget_word(pid: int) -> None:
 
 def test_tables_that_are_not_there_deny_what_an_enforcing_rule_concerns(loaded: Range) -> None:
     secret, harmless = ["open", str(CASE.directory / "secret")], ["stat", str(CASE.directory / "open")]
-    with kernel_map("tables") as tables, kernel_map("control") as control:
-        generation = struct.unpack_from("<I", control.get(bytes(4)) or b"", abi.CONTROL_OFFSETS["generation"])[0]
-        key = struct.pack("<I", (generation & 1) * abi.IMAGE_MAX_PAGES)
+    with kernel_map("tables") as tables:
+        key = struct.pack("<I", (generation() & 1) * abi.IMAGE_MAX_PAGES)
         page = libbpf.lib.bpf_map_get_fd_by_id(struct.unpack("<I", tables.get(key) or b"")[0])
         assert page >= 0
         with waiting(secret, cgroup_folder(CASE.cgroup)) as inside, waiting(secret, cgroup_folder(f"{CGROUP}/outside")) as outside:
@@ -167,7 +173,8 @@ def await_record(agent: Agent, wanted: Any, seconds: float = 30) -> dict[str, An
 def test_a_process_that_hops_between_cgroups_has_the_subject_of_where_it_is(loaded: Range) -> None:
     """Threads make the subject be computed all the time while their process moves: no late store may bring an old one back."""
     inside, outside = cgroup_folder(CASE.cgroup), cgroup_folder(f"{CGROUP}/outside")
-    act = ["hop", str(inside / "cgroup.procs"), str(outside / "cgroup.procs"), str(CASE.directory / "secret"), "400"]
+    files = [str(CASE.directory / name) for name in ("secret", "open")]
+    act = ["hop", str(inside / "cgroup.procs"), str(outside / "cgroup.procs"), *files, "400"]
     assert run_act(act, outside, seconds=200).printed.split()[1:] == ["0", "wrong", "of", "800"]
     loaded.agent.settle()
 

@@ -13,7 +13,7 @@
 
 static volatile bool done;
 
-/* Opens what is denied inside all the time, so that the kernel's programs keep asking who this process is. */
+/* Opens something harmless all the time, so that the kernel's programs keep asking who this process is. */
 static void *asker(void *file)
 {
 	while (!done)
@@ -30,17 +30,17 @@ static void move(const char *procs)
 	close(fd);
 }
 
-/* hop INSIDE OUTSIDE FILE ROUNDS: moves into one cgroup and out to another, and opens FILE after each move: that must fail inside and succeed
- * outside. Prints how often it was not so.
+/* hop INSIDE OUTSIDE FILE OTHER ROUNDS: moves into one cgroup and out to another, and opens FILE after each move: that must fail inside and
+ * succeed outside. Meanwhile threads open OTHER. Prints how often it was not so.
  */
 static int do_hop(void)
 {
 	const char *inside = arg(0), *outside = arg(1), *file = arg(2);
-	long rounds = number(arg(3)), wrongly = 0;
+	long rounds = number(arg(4)), wrongly = 0;
 	pthread_t threads[4];
 
 	for (size_t i = 0; i < sizeof(threads) / sizeof(*threads); i++)
-		if (pthread_create(&threads[i], NULL, asker, (void *)file))
+		if (pthread_create(&threads[i], NULL, asker, (void *)arg(3)))
 			wrong("pthread_create");
 	for (long i = 0; i < rounds; i++) {
 		int fd;
