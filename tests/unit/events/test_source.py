@@ -62,7 +62,7 @@ def test_live_counts_gaps_garbage_and_kernel_counters() -> None:
     assert len(source.read()) == 2
     assert source.read() == []
     reader.counted = {"file.open": 2}
-    assert source.loss() == Loss({"file.open": 2}, {"alerts": 2}, {"7 bytes are too few for a record": 1})
+    assert source.loss() == Loss({"file.open": 2}, {"alerts": 2}, {"7 bytes are too few for a record": 1}, {"memory": 2})
     assert source.loss() is None
 
 

@@ -39,7 +39,7 @@ def condition(text: str) -> str:
 
 
 @given(conditions, acts(), st.sampled_from(["kernel", "text"]))
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_kernels_condition_is_implied_by_the_rule(text: str, act: Act, paths: Literal["kernel", "text"]) -> None:
     one = rule(condition(f"{TYPES} and {text}"))
     lowered = lower(one, paths=paths)
