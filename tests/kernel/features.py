@@ -6,11 +6,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import mmap
 import platform
 import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 SYS_IO_URING_SETUP = 425
@@ -52,6 +54,18 @@ def _ext4() -> str:
 
 def _binary_kernel_feature(path: str) -> str:
     return "yes" if Path(path).exists() else "no"
+
+
+def _remove_unwritable() -> str:
+    """Whether MADV_REMOVE takes a shared mapping that is only read, of a descriptor that may write."""
+    with tempfile.TemporaryFile(dir="/run") as file:
+        file.truncate(mmap.PAGESIZE)
+        with mmap.mmap(file.fileno(), mmap.PAGESIZE, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ) as mapping:
+            try:
+                mapping.madvise(mmap.MADV_REMOVE)
+            except OSError:
+                return "no"
+    return "yes"
 
 
 def _preemption() -> str:
@@ -114,6 +128,7 @@ def probe() -> dict[str, str]:
         "setxattrat": _system_call(SYS_SETXATTRAT),
         "file_setattr": _system_call(SYS_FILE_SETATTR),
         "ext4": _ext4(),
+        "remove_unwritable": _remove_unwritable(),
         "fsmount": _system_call(SYS_FSOPEN),
         "kexec": _function("__do_sys_kexec_load") if _function("__x64_sys_kexec_load") == "no" else "yes",
         "preemption": _preemption(),
