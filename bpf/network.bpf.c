@@ -426,19 +426,24 @@ int BPF_PROG(unix_stream_connect__network, struct sock *sk, struct sock *other, 
 SEC("lsm/unix_may_send")
 int BPF_PROG(unix_may_send__network, struct socket *socket, struct socket *other, int ret)
 {
+	struct sock *sk, *to;
 	int error = 0;
 	u32 connects;
 
 	HONOUR(ret);
 	if (socket->type != SOCK_DGRAM) /* the others are decided at socket_sendmsg */
 		return 0;
+	sk = socket->sk;
+	to = other->sk;
+	if (!sk || !to) /* there are both; 6.12 wants to see it ("R4 invalid mem access 'trusted_ptr_or_null_'") */
+		return 0;
 	if (!may_concern(EV_NET_CONNECT) && !may_concern(EV_NET_SEND))
 		return 0;
 	connects = in_call(NR_CONNECT, NR32_CONNECT, SOCKETCALL_CONNECT);
 	if (connects != CALL_OTHER)
-		error = unix_event(EV_NET_CONNECT, socket->sk, other->sk);
+		error = unix_event(EV_NET_CONNECT, sk, to);
 	if (!error && connects != CALL_THIS)
-		error = unix_event(EV_NET_SEND, socket->sk, other->sk);
+		error = unix_event(EV_NET_SEND, sk, to);
 	return deny_value(error);
 }
 
@@ -530,6 +535,7 @@ int BPF_PROG(socket_accept__network, struct socket *socket, struct socket *new, 
 /* A positive errno, or 0. */
 static __always_inline int send_event(struct socket *socket, struct msghdr *message)
 {
+	struct sock *sk = socket->sk;
 	struct scratch *s;
 	void *name;
 	u32 slot;
@@ -538,8 +544,8 @@ static __always_inline int send_event(struct socket *socket, struct msghdr *mess
 	if (!s)
 		return slot;
 	set_socket(s, socket);
-	if (is_unix(socket)) {
-		set_unix_bound(s, BPF_CORE_READ((struct unix_sock *)socket->sk, peer));
+	if (sk && sk->__sk_common.skc_family == AF_UNIX) {
+		set_unix_bound(s, BPF_CORE_READ((struct unix_sock *)sk, peer));
 		return event_error(s, slot);
 	}
 	set_socket_local(s, socket);
