@@ -81,11 +81,12 @@ static pid_t stranger(int types)
 	if (!child) {
 		if (prctl(PR_SET_PDEATHSIG, SIGKILL) || unshare(types))
 			_exit(1);
-		if (types & CLONE_NEWPID && !fork()) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* The first process of a pid namespace says itself that it is ready: it must not outlive this one, which may be killed at once. */
+		if (types & CLONE_NEWPID && fork()) {
 			for (;;)
 				pause();
 		}
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (write(ready[1], "x", 1) != 1)
 			_exit(1);
 		for (;;)
