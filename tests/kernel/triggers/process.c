@@ -418,6 +418,24 @@ static int do_signal_by(void)
 	return report(call_int80(NR_KILL_COMPAT, target, which));
 }
 
+/* Whether a process is gone, or waits to be collected. */
+static bool has_ended(pid_t pid)
+{
+	char path[64], text[512], *state;
+	ssize_t length;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		return true;
+	length = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[length > 0 ? length : 0] = 0;
+	state = strrchr(text, ')');
+	return !state || state[2] == 'Z' || state[2] == 'X';
+}
+
 /* signal-io PID|child|self NUMBER: the kernel sends the signal when a descriptor becomes readable; EPERM where it does not arrive within a
  * second
  */
@@ -456,7 +474,7 @@ static int do_signal_io(void)
 		return report(errno ? -1 : 0);
 	}
 	for (int tenth = 0; tenth < 10; tenth++) {
-		if (kill(target, 0) && errno == ESRCH)
+		if (has_ended(target))
 			return report(0);
 		usleep(100000);
 	}
