@@ -27,7 +27,7 @@ from vmtest.kernels import KERNELS, Kernel, kernel_named
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL_TESTS = ROOT / "tests" / "kernel"
 IN_GUEST = os.environ.get("BPFENCE_GUEST") == "1"
-GUEST_SECONDS = 3000
+GUEST_SECONDS = 4800
 TEST_SECONDS = 1500
 """A test may wait for the verifier of an emulated kernel to look at dozens of programs, on a machine that has other things to do."""
 PASSED_ON = ("BPFENCE_COMMAND", "BPFENCE_SEED", "BPFENCE_POLICIES")
