@@ -468,6 +468,7 @@ static __always_inline void load_unix_path(struct scratch *s, u32 slot)
 	s->str_present &= ~file;
 	s->str_uncertain &= ~file;
 	s->num_present &= ~(1ULL << NUM_FILE_OBJECT | 1ULL << NUM_FILE_MEMFD);
+	s->mnt_ns = 0; /* whoever bound the socket set it */
 }
 
 #endif

@@ -59,16 +59,18 @@ static __always_inline void set_unix_bound(struct scratch *s, struct sock *sk)
 {
 	struct unix_sock *bound = (void *)sk;
 	struct unix_address *address;
-	u64 dentry, mount;
+	u64 dentry, mount, ns;
 
 	if (!sk)
 		return;
 	dentry = (u64)BPF_CORE_READ(bound, path.dentry);
 	if (dentry) {
 		mount = (u64)BPF_CORE_READ(bound, path.mnt);
-		if (!BPF_CORE_READ((struct mount *)(mount - bpf_core_field_offset(struct mount, mnt)), mnt_ns))
+		ns = (u64)BPF_CORE_READ((struct mount *)(mount - bpf_core_field_offset(struct mount, mnt)), mnt_ns);
+		if (!ns)
 			mount = mount_of(dentry);
 		set_path(s, 0, (void *)dentry, (void *)mount);
+		s->mnt_ns = ns;
 		return;
 	}
 	address = BPF_CORE_READ(bound, addr);
@@ -243,9 +245,7 @@ static __always_inline int unix_asked(u32 event, struct socket *socket, const vo
 	return 0;
 }
 
-/* event_end for a hook that decides more than one event: a positive errno, or 0. A negative one loses its limits when it is tested
- * (6.12, clang 14: "At program exit the register R0 has smin=-2147483648 smax=2147483647 should have been in [-4095, 0]").
- */
+/* event_end for a hook that decides more than one event: a positive errno, or 0, which deny_value makes the hook's answer at its end. */
 static __always_inline int event_error(struct scratch *s, u32 slot)
 {
 	int error = decide(slot);
