@@ -41,9 +41,9 @@ def _functions() -> frozenset[str]:
     return frozenset(words[2].partition(".")[0] for words in lines if words[1] in ("t", "T"))
 
 
-def _function(name: str) -> str:
-    """Whether the kernel has this function, by kallsyms."""
-    return "yes" if name in _functions() else "no"
+def _function(*names: str) -> str:
+    """Whether the kernel has this function, by kallsyms; several names where a compiler may have put one into its caller."""
+    return "yes" if _functions() & set(names) else "no"
 
 
 def _ext4() -> str:
@@ -113,7 +113,7 @@ def probe() -> dict[str, str]:
         "hook_file_truncate": _function("security_file_truncate"),
         "io_uring": _system_call(SYS_IO_URING_SETUP),
         "uring_socket": _function("io_socket"),
-        "uring_send_zc": _function("io_send_zc"),
+        "uring_send_zc": _function("io_send_zc", "io_send_zc_prep"),
         "uring_bind": _function("io_bind"),
         "mptcp": _socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP),
         "mptcp_fastopen": _mptcp_fastopen(),

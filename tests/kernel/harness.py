@@ -83,7 +83,7 @@ def outcome(code: int, printed: str, complaint: str) -> Outcome:
     return Outcome(errno.errorcode.get(code, str(code)), printed)
 
 
-def run_act(words: Sequence[str], cgroup: Path, *, late: bool = False, seconds: float = 60) -> Outcome:
+def run_act(words: Sequence[str], cgroup: Path, *, late: bool = False, seconds: float = 300) -> Outcome:
     """Run one act of the trigger in `cgroup`.
 
     `late`: it starts outside, is moved in once it says "ready", and only then acts. Acts that wait for a line get one either way.
