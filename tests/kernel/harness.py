@@ -105,7 +105,7 @@ def run_act(words: Sequence[str], cgroup: Path, *, late: bool = False, seconds: 
     finally:
         if process.poll() is None:
             process.kill()
-            process.wait()
+            process.communicate()
     return outcome(process.returncode, printed, complaint)
 
 
