@@ -1288,8 +1288,8 @@ static __always_inline void count_causes(struct scratch *s, u32 first)
 	}
 }
 
-/* Something was uncertain. The compiler has put the strictest of the alternatives under each class
- * that is uncertain, so only a walk that did not come to its end is denied here.
+/* Something was uncertain. The compiler has put the strictest of the alternatives under each class that is uncertain, so only a walk that did
+ * not come to its end is denied here.
  */
 static __always_inline int decide_uncertain(struct scratch *s)
 {
