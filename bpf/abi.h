@@ -510,7 +510,14 @@ enum counter_id {
 	CNT_REFUSED_TABLE = 24,
 	CNT_MAX = 25,
 };
-/* Lost records by event: map `lost`, per-CPU array, key enum event_id, value u64. */
+/* Lost records by event: map `lost`, per-CPU array, key enum event_id, value u64.
+ *
+ * What agents have told of them: map `told`, array, key enum event_id, value u64; behind the events of CNT_REFUSED_MEMORY and
+ * CNT_REFUSED_TABLE.
+ */
+#define TOLD_REFUSED_MEMORY 64
+#define TOLD_REFUSED_TABLE 65
+#define TOLD_MAX 66
 
 /* ---- Objects: map `objects`, hash, written by the agent when rules use `follow: object`. ---- */
 struct object_key {

@@ -93,14 +93,25 @@ struct dentry___aliases {
 	union dentry_lists d_u;
 } __attribute__((preserve_access_index));
 
+/* v7.1 at the latest: the union has no name. */
+struct dentry___alias {
+	struct hlist_node d_alias;
+} __attribute__((preserve_access_index));
+
 static __always_inline u64 compat_first_alias(u64 inode)
 {
-	u64 node;
+	u64 node, offset;
 
-	if (!bpf_core_field_exists(struct inode___aliases, i_dentry) || !bpf_core_field_exists(struct dentry___aliases, d_u))
+	if (!bpf_core_field_exists(struct inode___aliases, i_dentry))
+		return 0;
+	if (bpf_core_field_exists(struct dentry___aliases, d_u))
+		offset = bpf_core_field_offset(struct dentry___aliases, d_u);
+	else if (bpf_core_field_exists(struct dentry___alias, d_alias))
+		offset = bpf_core_field_offset(struct dentry___alias, d_alias);
+	else
 		return 0;
 	node = (u64)BPF_CORE_READ((struct inode___aliases *)inode, i_dentry.first);
-	return node ? node - bpf_core_field_offset(struct dentry___aliases, d_u) : 0;
+	return node ? node - offset : 0;
 }
 
 static __always_inline u64 compat_file_inode(struct file *file)

@@ -193,6 +193,14 @@ MAP struct {
 	__type(value, u64);
 } lost SEC(".maps");
 
+/* What agents have told of `lost` and of the refusals without a record. Only agents use it: the next one tells the rest. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TOLD_MAX);
+	__type(key, u32);
+	__type(value, u64);
+} told SEC(".maps");
+
 /* Sequence numbers of the records of `alerts`, one stream a scratch slot: whoever holds the slot is the only one who counts, so two records
  * never share a number, whatever is preempted. Sized by the loader.
  */

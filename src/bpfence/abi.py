@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "21b269dda94755b6"
+ABI_HASH: Final = "1339daa7d10c07a3"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 1
@@ -99,6 +99,9 @@ CAUSE_PATH: Final = 8
 CAUSE_VALUE: Final = 16
 CAUSE_TABLE: Final = 32
 CAUSES: Final = 6
+TOLD_REFUSED_MEMORY: Final = 64
+TOLD_REFUSED_TABLE: Final = 65
+TOLD_MAX: Final = 66
 
 # enum event_id
 EV_NONE: Final = 0

@@ -8,6 +8,7 @@ what is not selected for a kernel is no item of it, and a test that no kernel of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,8 +26,9 @@ def load_table(path: Path = TABLE) -> dict[str, tuple[str, ...]]:
 
 
 def begins(nodeid: str, prefix: str) -> bool:
-    """Whether `prefix` names the test, its file, or the function whose parameters make it."""
-    return nodeid == prefix or nodeid.startswith((f"{prefix}::", f"{prefix}["))
+    """Whether `prefix` names the test, its file, or the function whose parameters make it. `*` stands for any text."""
+    pattern = ".*".join(re.escape(part) for part in prefix.split("*"))
+    return re.fullmatch(pattern + r"(::.*|\[.*)?", nodeid, re.DOTALL) is not None
 
 
 def narrowed_to(nodeid: str, table: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:

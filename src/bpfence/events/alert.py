@@ -106,7 +106,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LossLine(msgspec.Struct, frozen=True, kw_only=True):
-    """Records lost: by event as the kernel counted them, and as missing sequence numbers by buffer."""
+    """Records lost: by event as the kernel counted them, and as missing sequence numbers by buffer, some of which it has not counted."""
 
     time: str
     kind: str = "loss"
@@ -115,6 +115,7 @@ class LossLine(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     events: dict[str, int]
     gaps: dict[str, int]
+    uncounted: int
     undecodable: dict[str, int]
     refused: dict[str, int] | UnsetType = UNSET  # of those in `events`, denials without a record, by cause
     host: str
@@ -216,8 +217,8 @@ class Composer:
         counted = f"{loss.total} records were lost" if loss.total != 1 else "1 record was lost"
         return LossLine(
             time=rfc3339(self._now()), message=counted, lost=loss.total, events=loss.events, gaps=loss.gaps,
-            undecodable={escape(reason): count for reason, count in loss.undecodable.items()}, refused=loss.refused or UNSET,
-            host=self._host,
+            uncounted=loss.uncounted, undecodable={escape(reason): count for reason, count in loss.undecodable.items()},
+            refused=loss.refused or UNSET, host=self._host,
         )  # fmt: skip
 
     def status(self, status: str, text: str, *, severity: str = "info", **more: Any) -> StatusLine:

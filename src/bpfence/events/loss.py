@@ -3,6 +3,8 @@
 
 Called by `source`, for every record and about once a second after some came. Two accounts of the same losses: the kernel counts what
 found no room, by event; gaps in the sequence numbers of each stream show where, and also catch what was lost on our side of the buffer.
+A gap shows with the next record of its stream, which may be long after the kernel has counted it: both accounts are kept from the start,
+and what only the gaps know is the part by which they are ahead.
 """
 
 from __future__ import annotations
@@ -16,23 +18,25 @@ class Loss(msgspec.Struct, frozen=True):
     """Records lost since the last report: `events` as the kernel counted them, `gaps` as missing sequence numbers by buffer.
 
     `undecodable`: records that came but could not be read, by reason. `refused`: of those in `events`, denials that had no record to begin
-    with, because what the kernel needs to decide was not to be had, by cause.
+    with, because what the kernel needs to decide was not to be had, by cause. `uncounted`: those in the gaps, of this report or an
+    earlier one, that the kernel has not counted.
     """
 
     events: dict[str, int]
     gaps: dict[str, int]
     undecodable: dict[str, int]
     refused: dict[str, int] = {}
+    uncounted: int = 0
 
     @property
     def total(self) -> int:
-        """The larger of both accounts of lost records, and what could not be read."""
-        return max(sum(self.events.values()), sum(self.gaps.values())) + sum(self.undecodable.values())
+        """What either account has of lost records, and what could not be read."""
+        return sum(self.events.values()) + self.uncounted + sum(self.undecodable.values())
 
 
 class LossMeter:
-    """Losses of one engine. `counters` and `refused`: what `take` is given, of an engine that was going before we came; then the first
-    sequence numbers seen are the baseline, too.
+    """Losses of one engine. `counters` and `refused`: of an engine that was going before we came, what `take` is given, as far as an
+    earlier agent has told it; then the first sequence numbers seen are the baseline, too.
     """
 
     def __init__(self, counters: Mapping[str, int] | None = None, refused: Mapping[str, int] | None = None) -> None:
@@ -42,6 +46,7 @@ class LossMeter:
         self._refused = dict(refused or {})
         self._gaps: dict[str, int] = {}
         self._undecodable: dict[str, int] = {}
+        self._ahead = 0  # by how many records the gaps are ahead of the kernel's account, those told left out; mostly below 0
 
     def record(self, buffer: str, stream: int, sequence: int) -> int:
         """One record came; how many before it in its stream did not. Records of one stream arrive in order."""
@@ -61,10 +66,14 @@ class LossMeter:
         """What was lost since the last call, None if nothing. `counters`: the kernel's lost records by event, ever growing; `refused`: of
         those the denials without a record, by cause.
         """
-        loss = Loss(grown(self._counted, counters), self._gaps, self._undecodable, grown(self._refused, refused or {}))
+        events, fresh = grown(self._counted, counters), grown(self._refused, refused or {})
+        self._ahead += sum(self._gaps.values()) - (sum(events.values()) - sum(fresh.values()))
+        uncounted = max(0, self._ahead)
+        self._ahead -= uncounted
+        loss = Loss(events, self._gaps, self._undecodable, fresh, uncounted)
         self._counted, self._refused = dict(counters), dict(refused or {})
         self._gaps, self._undecodable = {}, {}
-        return loss if loss.events or loss.gaps or loss.undecodable else None
+        return loss if loss.total else None
 
 
 def grown(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:

@@ -68,6 +68,8 @@ class RecordReader(Protocol):
     def drain(self, timeout_ms: int = 0) -> list[tuple[str, bytes]]: ...
     def lost(self) -> dict[str, int]: ...
     def refused(self) -> dict[str, int]: ...
+    def told(self) -> tuple[dict[str, int], dict[str, int]]: ...
+    def tell(self, lost: Mapping[str, int], refused: Mapping[str, int]) -> None: ...
     def image(self, exec_id: int) -> ExecImage | None: ...
 
 
@@ -81,7 +83,7 @@ class Live:
         self._clock = clock or Clock()
         self._cgroup_path = cgroup_path or (lambda _: None)
         self.processes = ProcessCache(engine.image, self._clock, boot_id=boot_id)
-        self._meter = LossMeter(engine.lost(), engine.refused()) if engine.adopted else LossMeter()
+        self._meter = LossMeter(*engine.told()) if engine.adopted else LossMeter()
 
     def read(self, timeout_ms: int = 0) -> list[Observation]:
         """One batch. What cannot be decoded is counted as loss."""
@@ -112,8 +114,12 @@ class Live:
         return msgspec.structs.replace(seen, process=process, fields=known | records.own_fields(record) | seen.fields)
 
     def loss(self) -> Loss | None:
-        """What the kernel and the sequence numbers say was lost since the last call."""
-        return self._meter.take(self._engine.lost(), self._engine.refused())
+        """What the kernel and the sequence numbers say was lost since the last call, or since the last one of an agent before us."""
+        lost, refused = self._engine.lost(), self._engine.refused()
+        loss = self._meter.take(lost, refused)
+        if loss:
+            self._engine.tell(lost, refused)
+        return loss
 
     def close(self) -> None:
         """Nothing: the engine belongs to the agent."""

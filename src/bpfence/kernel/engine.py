@@ -58,6 +58,11 @@ MAX_PROCESSES: Final = 262144
 _PER_SLOT: Final = ("scratches", "emit_spaces", "image_spaces", "sequences")
 _PER_PROCESS: Final = ("processes", "images", "long_exes")
 
+_REFUSED: Final = {
+    "memory": (abi.CNT_REFUSED_MEMORY, abi.TOLD_REFUSED_MEMORY),
+    "table": (abi.CNT_REFUSED_TABLE, abi.TOLD_REFUSED_TABLE),
+}
+"""Causes of denials that have no record -> their counter, and their place in the map `told`."""
 _AGENT_PID: Final = abi.CONTROL_OFFSETS["agent_pid"]
 _TELEMETRY: Final = abi.CONTROL_OFFSETS["telemetry"]
 
@@ -580,7 +585,23 @@ class Engine:
     def refused(self) -> dict[str, int]:
         """Denials that have no record, because there was no memory for one or the tables contradict themselves, by cause."""
         table = self._maps["counters"]
-        return {"memory": _sum(table, abi.CNT_REFUSED_MEMORY), "table": _sum(table, abi.CNT_REFUSED_TABLE)}
+        return {cause: _sum(table, counter) for cause, (counter, _) in _REFUSED.items()}
+
+    def told(self) -> tuple[dict[str, int], dict[str, int]]:
+        """What was put by `tell`, by this agent or one before it, in the forms of `lost` and `refused`."""
+        table = self._maps["told"]
+        lost = {event.name: _get(table, abi.EVENT_ID[event.id]) for event in EVENTS}
+        refused = {cause: _get(table, key) for cause, (_, key) in _REFUSED.items()}
+        return {name: count for name, count in lost.items() if count}, refused
+
+    def tell(self, lost: Mapping[str, int], refused: Mapping[str, int]) -> None:
+        """Notes in the kernel that these losses, as `lost` and `refused` gave them, have been told. A later agent begins there."""
+        table = self._maps["told"]
+        for event in EVENTS:
+            if event.name in lost:
+                table.put(_U32.pack(abi.EVENT_ID[event.id]), _U64.pack(lost[event.name]))
+        for cause, (_, key) in _REFUSED.items():
+            table.put(_U32.pack(key), _U64.pack(refused.get(cause, 0)))
 
     def skipped(self) -> dict[str, int]:
         """Runs of attached programs that the kernel has skipped, because the program was at work on that processor already; where any."""
@@ -762,6 +783,11 @@ def _image_pages(tables: Map, generation: int) -> int:
 
 def _sum(table: Map, key: int) -> int:
     return sum(_U64.unpack(value)[0] for value in table.get_per_cpu(_U32.pack(key)))
+
+
+def _get(table: Map, key: int) -> int:
+    value = table.get(_U32.pack(key))
+    return int(_U64.unpack(value)[0]) if value else 0
 
 
 def _read_counters(table: Map) -> dict[str, int]:

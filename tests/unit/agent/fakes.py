@@ -48,6 +48,7 @@ class FakeEngine:
         self.refuse_swap = False
         self.counted: dict[str, int] = {}
         self.refusals: dict[str, int] = {}
+        self.noted: tuple[dict[str, int], dict[str, int]] = {}, {}
         self.skips: dict[str, int] = {}
         self.can_skip = ""
         self.objects: Mapping[tuple[int, int], int] = {}
@@ -103,6 +104,12 @@ class FakeEngine:
 
     def refused(self) -> dict[str, int]:
         return self.refusals
+
+    def told(self) -> tuple[dict[str, int], dict[str, int]]:
+        return self.noted
+
+    def tell(self, lost: Mapping[str, int], refused: Mapping[str, int]) -> None:
+        self.noted = dict(lost), dict(refused)
 
     def skipped(self) -> dict[str, int]:
         return self.skips

@@ -14,7 +14,7 @@ def test_gaps_by_stream_and_buffer() -> None:
     assert [meter.record("alerts", 0, number) for number in (1, 2, 5)] == [0, 0, 2]
     assert meter.record("alerts", 1, 1) == 0
     assert meter.record("telemetry", 0, 4) == 3
-    assert meter.take({}) == Loss({}, {"alerts": 2, "telemetry": 3}, {})
+    assert meter.take({}) == Loss({}, {"alerts": 2, "telemetry": 3}, {}, uncounted=5)
     assert meter.take({}) is None
 
 
@@ -24,6 +24,45 @@ def test_losses_before_the_first_record_count_unless_adopted() -> None:
     assert adopted.record("alerts", 0, 3) == 0
     assert adopted.record("alerts", 0, 5) == 1
     assert adopted.take({"file.open": 41}) == Loss({"file.open": 1}, {"alerts": 1}, {})
+
+
+def test_what_the_kernel_has_counted_is_not_told_again_when_its_gap_shows() -> None:
+    meter = LossMeter()
+    meter.record("alerts", 0, 1)
+    assert meter.take({"file.open": 5}) == Loss({"file.open": 5}, {}, {})
+    meter.record("alerts", 0, 7)
+    assert meter.take({"file.open": 5}) is None
+    meter.record("alerts", 0, 10)
+    assert meter.take({"file.open": 5}) == Loss({}, {"alerts": 2}, {}, uncounted=2)
+
+
+def test_denials_without_a_record_leave_no_gap() -> None:
+    meter = LossMeter()
+    assert meter.take({"file.open": 5}, {"memory": 5}) == Loss({"file.open": 5}, {}, {}, {"memory": 5})
+    meter.record("alerts", 0, 3)
+    assert meter.take({"file.open": 5}, {"memory": 5}) == Loss({}, {"alerts": 2}, {}, uncounted=2)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["came", "lost", "silent", "look"]), st.integers(0, 2)), max_size=60))
+def test_every_lost_record_is_told_once_whenever_its_gap_shows(steps: list[tuple[str, int]]) -> None:
+    """`silent`: lost on our side, so that the kernel has not counted it."""
+    meter = LossMeter()
+    sequence, counted, silent, told = {0: 0, 1: 0, 2: 0}, 0, 0, 0
+    for what, stream in steps:
+        if what == "look":
+            loss = meter.take({"file.open": counted})
+            told += loss.total if loss else 0
+            assert counted <= told <= counted + silent
+            continue
+        sequence[stream] += 1
+        counted += what == "lost"
+        silent += what == "silent"
+        if what == "came":
+            meter.record("alerts", stream, sequence[stream])
+    for stream, last in sequence.items():
+        meter.record("alerts", stream, last + 1)
+    loss = meter.take({"file.open": counted})
+    assert told + (loss.total if loss else 0) == counted + silent
 
 
 def test_repeated_and_older_numbers_are_no_loss() -> None:

@@ -27,6 +27,7 @@ class Reader:
         self.adopted = adopted
         self.batches = list(batches)
         self.counted: dict[str, int] = {}
+        self.noted: tuple[dict[str, int], dict[str, int]] = {}, {}
 
     def drain(self, timeout_ms: int = 0) -> list[tuple[str, bytes]]:
         return self.batches.pop(0) if self.batches else []
@@ -35,7 +36,13 @@ class Reader:
         return self.counted
 
     def refused(self) -> dict[str, int]:
-        return {"memory": self.counted.get("file.open", 0)}
+        return {"memory": self.counted.get("process.exec", 0)}
+
+    def told(self) -> tuple[dict[str, int], dict[str, int]]:
+        return self.noted
+
+    def tell(self, lost: dict[str, int], refused: dict[str, int]) -> None:
+        self.noted = dict(lost), dict(refused)
 
     def image(self, exec_id: int) -> Image | None:
         return IMAGES.get(exec_id)
@@ -61,9 +68,27 @@ def test_live_counts_gaps_garbage_and_kernel_counters() -> None:
     source = live(reader)
     assert len(source.read()) == 2
     assert source.read() == []
-    reader.counted = {"file.open": 2}
-    assert source.loss() == Loss({"file.open": 2}, {"alerts": 2}, {"7 bytes are too few for a record": 1}, {"memory": 2})
+    reader.counted = {"file.open": 1, "process.exec": 4}
+    loss = source.loss()
+    assert loss == Loss(
+        {"file.open": 1, "process.exec": 4}, {"alerts": 2}, {"7 bytes are too few for a record": 1}, {"memory": 4}, uncounted=1
+    )
+    assert loss.total == 7
     assert source.loss() is None
+
+
+def test_what_was_lost_while_no_agent_lived_is_told_by_the_next_once() -> None:
+    first = Reader()
+    first.counted = {"file.open": 3}
+    source = live(first)
+    assert source.loss() == Loss({"file.open": 3}, {}, {})
+    heir = Reader([("alerts", record("file.open", sequence=9)), ("alerts", record("file.open", sequence=20))], adopted=True)
+    heir.noted, heir.counted = first.noted, {"file.open": 13}
+    source = live(heir)
+    assert source.loss() == Loss({"file.open": 10}, {}, {})
+    source.read()
+    assert source.loss() is None, "the gap is of records that were told already"
+    assert live(heir).loss() is None
 
 
 def test_synthetic() -> None:

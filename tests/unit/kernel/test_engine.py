@@ -162,10 +162,10 @@ def test_failed_programs_are_not_tried_again(fake: type[FakeObject]) -> None:
 def test_only_what_events_need_is_loaded_and_only_once(fake: type[FakeObject]) -> None:
     engine = Engine(FEATURES, "lsm", Path("x.o"), None)
     engine.attach(["file.open"])
-    engine.attach(["file.open", "net.connect"])
+    engine.attach(["file.open", "kernel.setns"])
     tracking = {"sched_process_fork__process", "sched_process_exec__process", "sched_process_exit__process", "cgroup_attach_task__process"}
     assert set(fake.loads[0]) == tracking | {"file_open__file"}
-    assert fake.loads[1:] == [["socket_connect__network"]]
+    assert fake.loads[1:] == [["capable__setns"]]
 
 
 def test_release_detaches_what_is_no_longer_needed(fake: type[FakeObject]) -> None:

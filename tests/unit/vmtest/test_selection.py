@@ -33,6 +33,11 @@ def row(*only: str) -> Kernel:
         (ONE, "tests/kernel/test_a.py::on", False),
         (ONE, B, False),
         ("tests/kernel/test_ab.py::one", "tests/kernel/test_a", False),
+        (TWO, "tests/kernel/test_a.py::two[*-1]", True),
+        (TWO, "tests/kernel/test_a.py::two[*-2]", False),
+        (TWO, "tests/kernel/test_a.py::two[x-*", True),
+        (ONE, "tests/kernel/test_a.py::two[*", False),
+        ("tests/kernel/testXa.py", "tests/kernel/test.a.py", False),
     ],
 )
 def test_beginnings_end_where_a_name_ends(nodeid: str, prefix: str, expected: bool) -> None:
