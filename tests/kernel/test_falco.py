@@ -87,6 +87,11 @@ def test_every_stable_rule_has_acts(falco: FalcoRange, stable: dict[str, dict[st
     assert all(case.fires and case.quiet for case in CASES)
 
 
+def test_every_program_that_the_rules_ask_for_has_loaded(falco: FalcoRange) -> None:
+    """One that the verifier refuses is left out with a warning; the rules that want it then stay silent."""
+    assert "[event-unsupported]" not in falco.agent.log(), falco.agent.log()
+
+
 @pytest.mark.parametrize(("rule", "shot"), FIRES)
 def test_fires(rule: str, shot: Shot, falco: FalcoRange, stable: dict[str, dict[str, Any]], need: Callable[[list[str]], None]) -> None:
     need(shot.requires)
