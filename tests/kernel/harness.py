@@ -203,6 +203,7 @@ class Agent:
         while not self.ready_path.exists():
             assert self.process.poll() is None, f"bpfence run ended with {self.process.returncode}:\n{self.log()}"
             assert time.monotonic() < deadline, f"bpfence run was not ready after {READY_SECONDS} s:\n{self.log()}"
+            assert b'"reload-failed"' not in self._unread(), f"the policies could not be loaded:\n{self.log()}"
             time.sleep(0.05)
 
     def reload(self) -> None:
@@ -222,13 +223,16 @@ class Agent:
         """The agent's own output, for failure messages."""
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-80:])
 
-    def poll(self) -> list[dict[str, Any]]:
-        """Alerts that have come since the last call; they are also kept in `seen`."""
+    def _unread(self) -> bytes:
         if not self.alerts_path.exists():
-            return []
+            return b""
         with self.alerts_path.open("rb") as file:
             file.seek(self._offset)
-            data = file.read()
+            return file.read()
+
+    def poll(self) -> list[dict[str, Any]]:
+        """Alerts that have come since the last call; they are also kept in `seen`."""
+        data = self._unread()
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
         fresh = [flatten(json.loads(line)) for line in whole.splitlines()]

@@ -77,9 +77,9 @@ BATCHES: Final = 16
 """Batches of records between looks at signals."""
 UNKNOWN: Final = "<unknown>"
 CAN_SKIP: Final = (
-    "on this kernel ({why}) fmod_ret enforcement can be skipped: where one task is preempted within a program, the kernel does not run"
-    " that program for others on the same processor, and what is denied succeeds. Skipped runs are counted and reported. Boot with bpf in"
-    " the lsm= list, which has no such gap, or with preempt=voluntary (Linux before 7.0)"
+    "on this kernel ({why}) enforcement can be skipped: where one task is preempted within a program, the kernel does not run that program"
+    " for others on the same processor, and what is denied succeeds. Skipped runs are counted and reported. Boot with bpf in the lsm= list,"
+    " which has no such gap from Linux 6.1 on, or with preempt=voluntary (Linux before 7.0)"
 )
 LATE_FALCO: Final = (
     "Falco rules came after what only they need was given up (CAP_SYS_PTRACE): environments, user names of containers and command lines of"

@@ -610,11 +610,15 @@ class Engine:
 
     @property
     def can_skip(self) -> str:
-        """Why the kernel may skip programs that enforce, "" where it cannot: fmod_ret programs that can be preempted."""
-        probe = self._features.probes.get("no_preemption")
-        if self.flavour != "fmod_ret" or (probe and probe.answer is Answer.YES):
+        """Why the kernel may skip programs that enforce, "" where it cannot: fmod_ret programs, and LSM programs of some kernels, that can
+        be preempted.
+        """
+        probes = self._features.probes
+        runs, probe = probes.get("lsm_not_skipped"), probes.get("no_preemption")
+        if (self.flavour == "lsm" and (runs is None or runs.answer is Answer.YES)) or (probe and probe.answer is Answer.YES):
             return ""
-        return f"preemption: {probe.detail}" if probe and probe.detail else "whether it preempts programs cannot be told"
+        why = f"preemption: {probe.detail}" if probe and probe.detail else "whether it preempts programs cannot be told"
+        return f"{self.flavour} programs, {why}"
 
     def record(self, pid: int) -> ProcessRecord | None:
         """The kernel's record of a process (tgid in the initial pid namespace)."""

@@ -106,12 +106,17 @@ MEANINGS: Final = (
         "setns(2) is recognised through a probe read of the kernel stack",
         "use Linux 5.15 or later",
     ),
+    Meaning(
+        "lsm_not_skipped", "LSM programs run whenever their hook does",
+        "as fmod_ret programs (below), where programs are preempted",
+        "use Linux 6.1 or later",
+    ),
     Meaning("task_btf", "helper bpf_get_current_task_btf", "each event costs more", "use Linux 5.11 or later"),
     Meaning(
         "no_preemption", "programs are not preempted",
-        "the kernel skips an fmod_ret program where another task is preempted in it, so under load what is denied can succeed; LSM programs"
-        " are never skipped (Linux 5.12 to 6.0 apart)",
-        "add bpf to the kernel's lsm= boot parameter, or boot with preempt=voluntary (Linux before 7.0)",
+        "the kernel skips an fmod_ret program where another task is preempted in it, so under load what is denied can succeed; whether that"
+        " goes for LSM programs, too, is said above",
+        "add bpf to the kernel's lsm= boot parameter (from Linux 6.1 on), or boot with preempt=voluntary (Linux before 7.0)",
     ),
     Meaning("task_storage", "task storage", "nothing yet: process records are in a hash map", "use Linux 5.11 or later"),
     Meaning("rdonly_cast", "kfunc bpf_rdonly_cast", "walking a path costs more", "use Linux 6.2 or later"),
@@ -214,6 +219,7 @@ def probe() -> Features:
             functions = {name: function.parameters for name, function in known.items()}
             functions |= dict.fromkeys(btf.typedefs("btf_trace_"), ())
             probes |= _from_btf(btf, functions)
+            probes["lsm_not_skipped"] = _lsm_not_skipped(btf.has_function("__bpf_prog_enter_recur"), os.uname().release)
             probes |= _by_loading(known, privileged)
     except KernelError as error:
         probes["kernel_btf"] = Probe(Answer.NO, str(error).splitlines()[0])
@@ -333,6 +339,19 @@ def _lsm_active(listed: str | None) -> Probe:
     if numbers is not None:
         return Probe(Answer.YES if LSM_ID_BPF in numbers else Answer.NO, "by lsm_list_modules(2)")
     return Probe(Answer.UNKNOWN, "securityfs is not mounted on /sys/kernel/security and could not be read otherwise")
+
+
+def _lsm_not_skipped(parted: bool, release: str) -> Probe:
+    """Since v5.12 (ca06f55b9002) the kernel skips a program of a trampoline that is active on the processor already; since v6.1
+    (271de525e1d7) that is a way of entering programs of its own, `parted`, and LSM programs do not take it.
+    """
+    if parted:
+        return Probe(Answer.YES)
+    version = re.match(r"(\d+)\.(\d+)", release)
+    if version is None:
+        return Probe(Answer.UNKNOWN, f"release {release}")
+    before = (int(version[1]), int(version[2])) < (5, 12)
+    return Probe(Answer.YES if before else Answer.NO, f"release {release}")
 
 
 def _lockdown(text: str | None) -> Probe:

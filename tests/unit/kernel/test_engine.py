@@ -339,14 +339,17 @@ def test_slots_keep_to_what_a_record_can_name(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("flavour", "probe", "skips"),
+    ("flavour", "probe", "runs", "skips"),
     [
-        ("lsm", Probe(Answer.NO, "full"), False), ("fmod_ret", Probe(Answer.NO, "full"), True),
-        ("fmod_ret", YES, False), ("fmod_ret", None, True),
+        ("lsm", Probe(Answer.NO, "full"), Answer.YES, False), ("fmod_ret", Probe(Answer.NO, "full"), Answer.YES, True),
+        ("fmod_ret", YES, Answer.YES, False), ("fmod_ret", None, Answer.YES, True),
+        ("lsm", Probe(Answer.NO, "full"), Answer.NO, True), ("lsm", YES, Answer.NO, False), ("lsm", None, Answer.UNKNOWN, True),
     ],
 )  # fmt: skip
-def test_whether_programs_can_be_skipped(fake: type[FakeObject], flavour: str, probe: Probe | None, skips: bool) -> None:
-    probes = {**FEATURES.probes, **({"no_preemption": probe} if probe else {})}
+def test_whether_programs_can_be_skipped(
+    fake: type[FakeObject], flavour: str, probe: Probe | None, runs: Answer, skips: bool
+) -> None:
+    probes = {**FEATURES.probes, **({"no_preemption": probe} if probe else {}), "lsm_not_skipped": Probe(runs)}
     engine = Engine(Features(probes, FUNCTIONS), flavour, Path("x.o"), None)
     assert bool(engine.can_skip) is skips
     assert ("full" in engine.can_skip) == (skips and probe is not None)

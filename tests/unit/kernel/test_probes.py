@@ -86,6 +86,17 @@ def test_preemption(models: str | None, build: str, answer: Answer, detail: str)
     assert probes._no_preemption(models, build) == Probe(answer, detail)
 
 
+@pytest.mark.parametrize(
+    ("parted", "release", "answer"),
+    [
+        (True, "6.1.0-50-amd64", Answer.YES), (False, "5.10.0-32-amd64", Answer.YES), (False, "5.12.0", Answer.NO),
+        (False, "5.15.0-91-generic", Answer.NO), (False, "6.0.7", Answer.NO), (False, "what", Answer.UNKNOWN),
+    ],
+)  # fmt: skip
+def test_whether_lsm_programs_are_skipped(parted: bool, release: str, answer: Answer) -> None:
+    assert probes._lsm_not_skipped(parted, release).answer is answer
+
+
 def test_lsm_list_is_split_at_commas() -> None:
     assert probes._lsm_active("lockdown,capability,bpf").answer is Answer.YES
     assert probes._lsm_active("lockdown,bpfilter").answer is Answer.NO
