@@ -1300,11 +1300,13 @@ static __always_inline int decide_uncertain(struct scratch *s)
 	return EPERM;
 }
 
-/* The process is to be killed. The kernel refuses that for its own threads, the first process, and tasks that are ending already. */
+/* The process is to be killed. The kernel refuses that for its own threads, the first process, and tasks that are ending already. These are
+ * denied, but where a new program is in place already.
+ */
 static __always_inline void decide_kill(struct scratch *s)
 {
 	if (bpf_send_signal(SIGKILL)) {
-		s->action = ACTION_DENY;
+		s->action = s->event == EV_PROCESS_EXECUTED ? ACTION_AUDIT : ACTION_DENY;
 		s->flags |= EVENT_KILL_REFUSED;
 		count(CNT_KILL_REFUSED);
 	} else {

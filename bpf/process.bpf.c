@@ -83,8 +83,9 @@ int BPF_PROG(sched_process_exec__process, struct task_struct *task, int old_pid,
 	if (!image_concerns(EV_PROCESS_EXECUTED))
 		return 0;
 	s = event_begin(EV_PROCESS_EXECUTED, &slot);
-	if (s)
-		event_end(s, slot);
+	/* The old program is gone, so nothing can be denied any more: what a rule would refuse dies before its first instruction. */
+	if (s ? event_end(s, slot) : event_refused(slot))
+		bpf_send_signal(SIGKILL);
 	return 0;
 }
 

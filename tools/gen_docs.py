@@ -88,7 +88,8 @@ def events_page() -> str:
         GENERATED,
         "# Events",
         "",
-        "What `on:` can name: an event, its short name, or a group. A rule on an event marked *watch* can report, not deny.",
+        "What `on:` can name: an event, its short name, or a group. A rule on an event marked *watch* can report, not deny;",
+        "one marked *kill* comes too late to be denied, and a rule with `action: kill` ends the process before it runs on.",
         "",
         "| event | short | when | can | kernel hooks |",
         "|---|---|---|---|---|",
@@ -111,7 +112,7 @@ def event_row(event: EventType) -> str:
     """One line of the table of events."""
     short = ", ".join(f"`{name}`" for name in event.short)
     hooks = ", ".join(f"`{hook}`" for hook in event.hooks)
-    return f"| `{event.name}` | {short} | {event.doc} | {'deny' if event.deniable else 'watch'} | {hooks} |"
+    return f"| `{event.name}` | {short} | {event.doc} | {'deny' if event.deniable else 'kill' if event.killable else 'watch'} | {hooks} |"
 
 
 def one_of(parts: Sequence[Condition]) -> str:

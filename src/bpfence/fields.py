@@ -48,7 +48,10 @@ class Field(msgspec.Struct, frozen=True):
 
 
 class EventType(msgspec.Struct, frozen=True):
-    """One event: its number's name in abi.h, short names, whether a rule on it can deny, and the kernel hooks behind it."""
+    """One event: its number's name in abi.h, short names, whether a rule on it can deny, and the kernel hooks behind it.
+
+    `killable`: it comes too late to be denied, and in time to end the process before it does anything: a rule can kill.
+    """
 
     name: str
     id: str
@@ -56,6 +59,11 @@ class EventType(msgspec.Struct, frozen=True):
     short: tuple[str, ...] = ()
     deniable: bool = True
     hooks: tuple[str, ...] = ()
+    killable: bool = False
+
+    def blockable(self, kill: bool) -> bool:
+        """Whether a rule that denies, or kills, can prevent it."""
+        return self.deniable or (kill and self.killable)
 
 
 EVENTS: Final = (
@@ -102,7 +110,7 @@ EVENTS: Final = (
     EventType("kernel.io_uring", "EV_KERNEL_IO_URING", "io_uring is about to take other credentials, a polling thread, or a device command", ("io_uring",), True, ("uring_override_creds", "uring_sqpoll", "uring_cmd")),
     EventType("kernel.setns", "EV_KERNEL_SETNS", "a task is about to join another namespace", ("setns",), True, ("capable",)),
     EventType("kernel.kexec", "EV_KERNEL_KEXEC", "another kernel is about to be loaded", ("kexec",), True, ("kernel_read_file", "kernel_load_data")),
-    EventType("process.executed", "EV_PROCESS_EXECUTED", "a new program runs; process.* are its", ("executed",), False, ("tp:sched_process_exec",)),
+    EventType("process.executed", "EV_PROCESS_EXECUTED", "a new program is about to run its first instruction; process.* are its", ("executed",), False, ("tp:sched_process_exec",), True),
     EventType("process.exec_failed", "EV_PROCESS_EXEC_FAILED", "a program could not be executed; process.* are the caller's", (), False, ("call:execve", "call:execveat")),
     EventType("file.open_failed", "EV_FILE_OPEN_FAILED", "a file could not be opened, wherever that was found out", (), False, ("fn:do_filp_open",)),
     EventType("file.dup", "EV_FILE_DUP", "a descriptor has been duplicated", ("dup",), False, ("call:dup", "call:dup2", "call:dup3")),

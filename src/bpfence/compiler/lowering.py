@@ -121,8 +121,8 @@ class _Lowering:
         if found is None:
             self.error(f"no event is called {event!r}", "see the list of events")
             return False
-        if blocks and not found.deniable:
-            self.error(f"{event} cannot be denied: {found.doc}", "use action: audit")
+        if blocks and not found.blockable(rule.action is Action.KILL):
+            self.error(f"{event} cannot be denied: {found.doc}", "use action: kill" if found.killable else "use action: audit")
             return False
         if self.supported is not None and event not in self.supported:
             text, hint = f"this kernel cannot report {event}", "see `bpfence doctor`"

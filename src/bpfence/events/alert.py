@@ -201,7 +201,7 @@ class Composer:
     ) -> Alert:
         blocked = rule.action >= Action.DENY and seen.action >= Action.DENY
         spared = rule.action is Action.KILL and bool(seen.flags & abi.EVENT_KILL_REFUSED)
-        action = (Action.DENY if spared else rule.action).name.lower()
+        action = (min(Action.DENY, Action(seen.action)) if spared else rule.action).name.lower()
         causes = causes_of(seen.flags) if uncertain else ()
         return Alert(
             policy=escape(rule.policy), rule=escape(rule.rule), severity=rule.severity, tags=tuple(escape(tag) for tag in rule.tags),

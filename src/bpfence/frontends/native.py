@@ -340,7 +340,10 @@ class _PolicyReader(_Shapes):
         return default
 
     def not_deniable(self, node: Node, event: str, action: str) -> None:
-        self.report.add(node, "not-deniable", f"{event} can be watched, not prevented: {action} has no effect", "use action: audit")
+        killable = EVENT_BY_NAME[event].killable
+        text = f"{event} comes too late to be denied" if killable else f"{event} can be watched, not prevented: {action} has no effect"
+        hint = "a rule with action: kill ends the program before its first instruction" if killable else "use action: audit"
+        self.report.add(node, "not-deniable", text, hint)
 
     def event(self, node: Node, written: str) -> str | None:
         found = expand.events_of(written)
@@ -480,7 +483,7 @@ class _RuleReader:
         if node is None or text is None:
             return Action.AUDIT
         action = ACTIONS[text]
-        watched = [event for event in events if not EVENT_BY_NAME[event].deniable]
+        watched = [event for event in events if not EVENT_BY_NAME[event].blockable(action is Action.KILL)]
         if action >= Action.DENY and watched:
             self.within.not_deniable(node, watched[0], text)
         if action == Action.ALLOW and events:
