@@ -37,14 +37,14 @@ HAMMER = Case(
     files={"secret": "s", "other": "o", "tool": FileSpec(program=True)},
 )
 ACTS = {
-    "open-by-24": ("file.open", [24, 150, "open", "{dir}/secret"]),
-    "open-by-96": ("file.open", [96, 80, "open", "{dir}/secret"]),
-    "exec-by-24": ("process.exec", [24, 60, "exec", "{dir}/tool"]),
-    "connect-by-24": ("net.connect", [24, 75, "connect", "127.66.0.1", 4466]),
-    "fork-by-24": ("process.fork", [24, 150, "as", FORKER, "fork"]),
+    "open-by-24": ("file.open", [24, 100, "open", "{dir}/secret"]),
+    "open-by-96": ("file.open", [96, 40, "open", "{dir}/secret"]),
+    "exec-by-24": ("process.exec", [24, 40, "exec", "{dir}/tool"]),
+    "connect-by-24": ("net.connect", [24, 50, "connect", "127.66.0.1", 4466]),
+    "fork-by-24": ("process.fork", [24, 80, "as", FORKER, "fork"]),
 }
 """Name -> the event, and the hammer's words: processes, rounds, act. Rounds are chosen for some seconds under emulation."""
-LONG = [24, 1000, "open", "{dir}/secret"]
+LONG = [24, 700, "open", "{dir}/secret"]
 TWIN = [1, 2000, "open", "{dir}/other"]
 ACT_SECONDS = 120
 TOLD_SECONDS = 60
