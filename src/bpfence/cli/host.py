@@ -258,7 +258,11 @@ def unload(pin_dir: str, as_json: bool) -> int:
     from bpfence.kernel.engine import unload as unload_pins
 
     gone = unload_pins(pin_dir)
-    Generations(state_path(pin_dir)).remove()
+    try:
+        Generations(state_path(pin_dir)).remove()
+    except PermissionError:
+        if gone:
+            raise
     if as_json:
         emit_json({"unloaded": list(gone)})
     else:
@@ -275,7 +279,8 @@ def unload(pin_dir: str, as_json: bool) -> int:
 def doctor(attempt: bool, as_json: bool) -> int:
     """Tell what this kernel offers, what it lacks, and what that means.
 
-    Nothing is attached unless --try is given. Exits with 3 when bpfence cannot enforce here.
+    Nothing is attached unless --try is given. Exits with 3 when bpfence cannot enforce here, or when that could not be told, as without
+    root.
 
     \b
     Examples:
@@ -285,21 +290,22 @@ def doctor(attempt: bool, as_json: bool) -> int:
     from bpfence.kernel.probes import probe
 
     features = probe()
-    flavour = features.flavour
+    flavour, enforces = features.flavour, features.enforces.value
     rows = features.rows()
     missing, trouble = _unsupported(features, attempt)
     essential = [row.title for row in rows if row.essential and row.answer.value == "no"]
-    usable = bool(flavour) and not essential and not trouble
+    usable = enforces == "yes" and not essential and not trouble
+    unknown = enforces == "could not tell"
     if as_json:
         emit_json(
             {
-                "enforcement": flavour or "none", "usable": usable, "kernel": os.uname().release, "machine": os.uname().machine,
-                "probes": [_probe_as_json(row) for row in rows],
+                "enforcement": flavour or ("unknown" if unknown else "none"), "usable": None if unknown else usable,
+                "kernel": os.uname().release, "machine": os.uname().machine, "probes": [_probe_as_json(row) for row in rows],
                 "unsupported_events": missing, "trouble": trouble,
             }
         )  # fmt: skip
     else:
-        _show_doctor(flavour, rows, missing, trouble)
+        _show_doctor(flavour, enforces, rows, missing, trouble)
     return 0 if usable else KernelError.exit_code
 
 
@@ -323,19 +329,26 @@ def _unsupported(features: Any, attempt: bool) -> tuple[dict[str, str], str]:
         return {}, str(error)
 
 
-def _show_doctor(flavour: str, rows: Any, missing: dict[str, str], trouble: str) -> None:
+ENFORCEMENT: Final = {
+    "yes": "", "no": "not possible on this kernel",
+    "could not tell": "could not tell with the privileges of this process; run `sudo bpfence doctor` on the host",
+}  # fmt: skip
+
+
+def _show_doctor(flavour: str, enforces: str, rows: Any, missing: dict[str, str], trouble: str) -> None:
     console = out()
-    how = {"lsm": "BPF LSM programs", "fmod_ret": "fmod_ret programs on security_* functions"}.get(flavour)
-    console.print(Text(f"Enforcement: {how}" if how else "Enforcement: not possible on this kernel", "bold green" if how else "bold red"))
+    how = {"lsm": "by BPF LSM programs", "fmod_ret": "by fmod_ret programs on security_* functions"}.get(flavour) or ENFORCEMENT[enforces]
+    console.print(Text(f"Enforcement: {how}", f"bold {ANSWER_STYLES[enforces]}"))
     console.print()
     shown = [(row.title, Text(row.answer.value, ANSWER_STYLES[row.answer.value]), row.detail) for row in rows]
     console.print(table("", "", "", rows=shown))
     for row in rows:
         if row.meaning:
             console.print()
-            console.print(Text.assemble((row.title, "bold"), f": {printable(row.meaning)}"))
+            if_not = "could not tell; if not: " if row.answer.value == "could not tell" else ""
+            console.print(Text.assemble((row.title, "bold"), f": {if_not}{printable(row.meaning)}"))
             if row.mend:
-                console.print(Text(f"  to mend it: {printable(row.mend)}"))
+                console.print(Text(f"  what helps: {printable(row.mend)}"))
     if missing:
         console.print()
         console.print(table("event", "not there because", rows=missing.items(), title="Events that this kernel does not offer"))

@@ -724,10 +724,18 @@ def instance_name(object_path: Path, flavour: str) -> str:
 def _flavour(features: Features) -> str:
     if features.flavour:
         return features.flavour
+    lacking = [name.upper() for name in ("cap_bpf", "cap_perfmon") if features.answer(name) is Answer.NO]
+    if lacking:
+        detail = features.probes[lacking[0].lower()].detail
+        message = f"loading BPF programs needs CAP_BPF and CAP_PERFMON; this process lacks {' and '.join(lacking)}"
+        raise KernelError(f"{message} ({detail})" if detail else message, missing=" ".join(lacking), hint="run as root of the host")
     asked = [(name, features.probes[name]) for name in ("lsm_active", "lsm_load", "fmod_ret") if name in features.probes]
     seen = "; ".join(f"{name}: {probe.answer.value} {probe.detail}".rstrip() for name, probe in asked)
+    if features.enforces is Answer.UNKNOWN:
+        message = f"bpfence could not find out whether this kernel can enforce ({seen})"
+        raise KernelError(message, missing="lsm or fmod_ret", hint="see `bpfence doctor`")
     raise KernelError(
-        f"this kernel lets bpfence enforce in no way: neither LSM nor fmod_ret programs can be used ({seen})",
+        f"bpfence cannot enforce on this kernel: it takes neither LSM nor fmod_ret programs ({seen})",
         missing="lsm or fmod_ret",
         hint="boot with bpf in the lsm= list, on a kernel that does not refuse BPF programs; see `bpfence doctor`",
     )
