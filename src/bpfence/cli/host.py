@@ -226,13 +226,20 @@ def _described(pin_dir: str, status: Any) -> dict[str, Any]:
     return {"agent_running": _is_alive(status.agent_pid), "since": since, "rules": rules} | found
 
 
-def _is_alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool | None:
+    """Whether the agent of that pid runs; None where pids of the host mean nothing to us."""
+    from bpfence.kernel.pids import in_host_namespace
+
+    if pid > 0 and not in_host_namespace():
+        return None
     return pid > 0 and Path(f"/proc/{pid}").is_dir()
 
 
 def _show_instance(instance: dict[str, Any]) -> None:
     console = out()
-    agent = f"agent {instance['agent_pid']}" if instance["agent_running"] else "no agent: enforcement goes on, alerts wait"
+    agent = f"running, pid {instance['agent_pid']}" if instance["agent_running"] else "none: enforcement goes on, alerts wait"
+    if instance["agent_running"] is None:
+        agent = f"pid {instance['agent_pid']} of the host; whether it runs cannot be told from this pid namespace"
     policies = ", ".join(dict.fromkeys(f"{rule['policy']} ({rule['mode']})" for rule in instance["rules"])) or "unknown"
     rows = [
         ("enforcing by", instance["flavour"]), ("generation", instance["generation"]), ("since", instance["since"] or "unknown"),

@@ -364,7 +364,8 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert found["rules"] == [{"policy": "guard", "rule": "secret", "mode": "enforce"}]
     text = call("status", "--pin-dir", tmp_path / "pins")
     assert code(text) == 0
-    for word in ("guard (enforce)", "no agent", "1,234", "lost file.open", "skipped file_open__file", "56,789", "1970-01-02"):
+    assert "none: enforcement goes on" in text.stdout
+    for word in ("guard (enforce)", "1,234", "lost file.open", "skipped file_open__file", "56,789", "1970-01-02"):
         assert word in text.stdout
 
 
