@@ -75,18 +75,20 @@ def hierarchy() -> Hierarchy:
 @pin_option
 @click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
+@click.option("--keep-privileges", is_flag=True, help="Give up nothing after the start, where giving up privileges fails.")
 @click.option(
     "--max-processes", type=click.IntRange(64, 4194304),
     help="How many processes the kernel keeps records of (262144). What rules ask of more is uncertain, which enforcing rules deny.",
 )
 def run(
     policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], form_name: str, record: Path | None, ready_file: Path | None,
-    pin_dir: str, no_pin: bool, keep: bool, max_processes: int | None, **falco_options: Any,
+    pin_dir: str, no_pin: bool, keep: bool, keep_privileges: bool, max_processes: int | None, **falco_options: Any,
 ) -> int:  # fmt: skip
     """Enforce policies and Falco rules on this host and print alerts, until SIGTERM or SIGINT.
 
     SIGHUP reads the policies again, without a gap; when they are wrong, the old ones stay. Alerts are shown for people on a terminal and
-    as JSON lines elsewhere. A killed agent leaves enforcement in force; the next start takes it over.
+    as JSON lines elsewhere. A killed agent leaves enforcement in force; the next start takes it over. After the start the agent gives up
+    all privileges but what a reload needs, and ends where it cannot.
 
     \b
     Examples:
@@ -99,7 +101,7 @@ def run(
     paths = tuple(os.path.abspath(path) for path in policies)
     settings = Settings(
         policies=paths, mode=mode, pin_dir=None if no_pin else pin_dir, keep=keep, ready_file=ready_file,
-        falco=FalcoOptions(**falco_options), record=record,
+        falco=FalcoOptions(**falco_options), record=record, drop_privileges=not keep_privileges,
     )  # fmt: skip
     lines = open_outputs(with_format(outputs, form_name), to_stderr)
     Agent(settings, lines, report=to_stderr, kernel=kernel(max_processes), diagnose=show_diagnostics).run()
