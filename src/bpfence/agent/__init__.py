@@ -8,7 +8,7 @@ Called by `bpfence run` and `bpfence exec`. Start, in this order:
     compile   PolicySet → tables, for the events that this kernel supports
     attach    what the tables need, before they count; then seed process records, then swap: from here on policies are in force
     release   what the last policies needed and these do not
-    drop      privileges that nothing later needs
+    drop      privileges that nothing later needs; where that fails, the start fails
     ready     the ready file, and READY=1 for systemd
 
 Falco rules may mention names of hosts. When these have other addresses, compile and what follows it run again, for the rules as loaded.
@@ -42,7 +42,7 @@ from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, r
 from bpfence.agent.remake import Made, Remake
 from bpfence.agent.sandbox import find_hierarchy
 from bpfence.compiler import Compiled, compile_policies
-from bpfence.errors import BpfenceError, Diagnostic, PolicyError, UsageError
+from bpfence.errors import BpfenceError, Diagnostic, KernelError, PolicyError, UsageError
 from bpfence.events.alert import Alert, Composer, Line, RuleInfo, host_name
 from bpfence.events.cgroups import CgroupPaths
 from bpfence.events.hostnames import Notice
@@ -141,7 +141,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     `pin_dir` None: enforcement ends with the agent. `scope` is and-ed to every rule. `keep`: what is pinned outlives a stop.
     `starts_command`: the caller starts a command and puts on it the seccomp filters that policies carry; without, that is reported.
-    `record`: where Falco events that were evaluated are appended.
+    `record`: where Falco events that were evaluated are appended. `drop_privileges` False: nothing is given up after the start.
     """
 
     policies: tuple[str, ...]
@@ -185,6 +185,7 @@ class Agent:
         self.generations = Generations(path, self._boot_id)
         self._engine: Engine | None = None
         self._source: Live | None = None
+        self._landlock: tuple[list[Path], list[Path]] | None = None
         self._selector = selectors.DefaultSelector()
         self._compiled: Compiled | None = None
         self._policies: tuple[str, ...] = ()
@@ -227,7 +228,11 @@ class Agent:
             self._detection = Detection(self._make_events, recorder)
             if adopted:
                 self._adopted()
+            if self.settings.drop_privileges:
+                self._prepare_landlock(loaded)
             self._enforce(loaded)
+            if self.settings.drop_privileges:
+                self._drop_privileges()
         except BaseException:
             self._engine.close(unload=not self._engine.adopted)
             self._engine = None
@@ -236,8 +241,6 @@ class Agent:
             raise
         self._selector.register(self._engine.wakeup_fd, selectors.EVENT_READ, self.drain)
         self._watch_hosts()
-        if self.settings.drop_privileges:
-            self._drop_privileges()
         self._in_force("adopted" if adopted else "started")
         self._loss_at = self._monotonic() + QUIET_SECONDS
         self._ready()
@@ -369,13 +372,31 @@ class Agent:
         else:
             self._report(str(error))
 
+    def _prepare_landlock(self, loaded: Loaded) -> None:
+        """Finds out, before policies are in force, whether writing can be confined to a few folders afterwards.
+
+        Rules that read processes exclude it: see `kernel.landlock`.
+        """
+        if loaded.rules is not None:
+            return
+        settings, state = self.settings, self.generations.folder
+        files = [path for path in (settings.ready_file, settings.record) if path is not None]
+        writable = [*self.outputs.folders(), *(path.absolute().parent for path in files), *([state] if state else [])]
+        pins = Path(settings.pin_dir) if settings.pin_dir else None
+        works, why = privileges.landlock_works(writable)
+        if works:
+            self._landlock = ([*writable, *([pins] if pins else [])], [pins.parent] if pins else [])
+        elif why:
+            self._report(f"the agent goes without Landlock, under which it could not write all that it must ({why})")
+
     def _drop_privileges(self) -> None:
+        reads = self._rules is not None
         try:
-            privileges.drop(reads_processes=self._rules is not None)
-        except OSError as error:
-            self._report(f"privileges could not be dropped: {error}")
-        else:
-            self._reads_others = self._rules is not None
+            privileges.drop(reads_processes=reads, landlock=None if reads else self._landlock)
+        except (BpfenceError, OSError) as error:
+            hint = "with --keep-privileges bpfence runs with all that it was started with"
+            raise KernelError(f"privileges could not be given up: {error}", missing="giving up privileges", hint=hint) from error
+        self._reads_others = reads
 
     def _ready(self) -> None:
         assert self._engine is not None

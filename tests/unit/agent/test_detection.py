@@ -318,7 +318,7 @@ def test_a_native_policy_cannot_take_the_name(tmp_path: Path) -> None:
 
 def test_what_falco_rules_need_is_kept_only_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr("bpfence.agent.privileges.drop", lambda *, reads_processes: asked.append(reads_processes))
+    monkeypatch.setattr("bpfence.agent.privileges.drop", lambda *, reads_processes, **_: asked.append(reads_processes))
     rig = Rig(tmp_path, drop_privileges=True)
     rig.agent.start()
     assert rig.agent.reload()
