@@ -38,6 +38,7 @@ from bpfence import abi
 from bpfence.agent import follow, privileges
 from bpfence.agent.detection import Detection, Events, KernelEvents, View
 from bpfence.agent.generations import Generations, generation, state_path, write_whole
+from bpfence.agent.links import Links
 from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, read_policies, with_hosts
 from bpfence.agent.remake import Made, Remake
 from bpfence.agent.sandbox import find_hierarchy
@@ -181,6 +182,7 @@ class Agent:
         self._rules: RuleSet | None = None
         self._reads_others = True
         self._limiter = RateLimiter()
+        self._links = Links()
         path = state_path(settings.pin_dir, *([settings.state_dir] if settings.state_dir else [])) if settings.pin_dir else None
         self.generations = Generations(path, self._boot_id)
         self._engine: Engine | None = None
@@ -249,7 +251,7 @@ class Agent:
 
     def _read(self) -> Loaded:
         hosts = self._detection.hosts() if self._detection is not None else None
-        return load(self.settings.policies, self.settings.mode, self.settings.scope, self.settings.falco, hosts)
+        return load(self.settings.policies, self.settings.mode, self.settings.scope, self.settings.falco, hosts, self._links)
 
     def _recorder(self) -> Recorder | None:
         if self.settings.record is None:

@@ -30,6 +30,7 @@ Entry = tuple[Node, Node]
 ACTIONS: Final = {"allow": Action.ALLOW, "audit": Action.AUDIT, "deny": Action.DENY, "kill": Action.KILL}
 SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
 MODES: Final = ("enforce", "audit")
+LINKS: Final = ("resolve", "as-written")
 
 # Key of a scope -> field.
 SUBJECTS: Final = {
@@ -258,6 +259,7 @@ class _PolicyReader(_Shapes):
             tags=self.tags(spec) or (),
             scope=self.scope(spec["scope"][1]) if "scope" in spec else TRUE,
             default=self.default(spec["default"][1]) if "default" in spec else {},
+            links="links" not in spec or self.choice(spec["links"][1], "links", LINKS) != "as-written",
             location=root.location,
         )
         filtering = seccomp.profile_of(spec["seccomp"][1], self.report) if "seccomp" in spec else None

@@ -108,7 +108,7 @@ def pattern(field: Field, text: str) -> Condition:
         raise TextError(e.message, e.hint, "bad-glob", e.position) from None
     if kind == "path":
         _check_path(field, text, pieces)
-    simple = [_simple(field, glob.parse(branch, kind)) for branch in _branches(text)]
+    simple = [_simple(field, glob.parse(branch, kind)) for branch in branches(text)]
     if all(part is not None for part in simple):
         return disj(part for part in simple if part is not None)
     return Atom(field.name, Op.STRGLOB if kind == "string" else Op.GLOB, text)
@@ -140,7 +140,7 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _branches(text: str) -> list[str]:
+def branches(text: str) -> list[str]:
     """A glob without its braces, as several globs; as it is where that would be too many."""
     done: list[str] = []
     todo = [text]

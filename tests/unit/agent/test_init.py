@@ -18,6 +18,7 @@ import pytest
 from bpfence import agent as agent_module
 from bpfence.agent import Agent, Settings, Signals, notify, read_policies
 from bpfence.agent.generations import state_path
+from bpfence.compiler.explain import explain
 from bpfence.errors import CompileError, KernelError, PolicyError
 from bpfence.evaluate import verdict
 from bpfence.events.process import read_boot_id
@@ -124,6 +125,22 @@ def test_reload_swaps_in_new_policies(rig: Rig) -> None:
     assert rig.output.reopened == 1
     assert json.loads((rig.folder / "ready").read_text())["policies"] == ["guard", "second"]
     assert rig.output.statuses() == ["started", "reloaded"]
+
+
+def test_links_are_read_at_every_load(rig: Rig) -> None:
+    (rig.folder / "link").symlink_to("one")
+    rig.policy(glob=f"{rig.folder}/link/**")
+    rig.agent.start()
+
+    def protects(name: str) -> bool:
+        route = explain(rig.agent._compiled, {"event": "file.open", "file.path": f"{rig.folder}/{name}/x"})  # type: ignore[arg-type]
+        return route.action == "deny"
+
+    assert [protects(name) for name in ("link", "one", "two")] == [True, True, False]
+    (rig.folder / "link").unlink()
+    (rig.folder / "link").symlink_to("two")
+    assert rig.agent.reload()
+    assert [protects(name) for name in ("link", "one", "two")] == [True, False, True]
 
 
 def test_a_bad_reload_keeps_the_old_policies(rig: Rig) -> None:
