@@ -36,14 +36,16 @@ import msgspec
 
 from bpfence import abi
 from bpfence.agent import follow, privileges
+from bpfence.agent.acts import Acts
 from bpfence.agent.detection import Detection, Events, KernelEvents, View
 from bpfence.agent.generations import Generations, generation, state_path, write_whole
+from bpfence.agent.links import Links
 from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, read_policies, with_hosts
 from bpfence.agent.remake import Made, Remake
 from bpfence.agent.sandbox import find_hierarchy
 from bpfence.compiler import Compiled, compile_policies
 from bpfence.errors import BpfenceError, Diagnostic, KernelError, PolicyError, UsageError
-from bpfence.events.alert import Alert, Composer, Line, RuleInfo, host_name
+from bpfence.events.alert import Alert, Composer, Line, RuleInfo, host_name, joined
 from bpfence.events.cgroups import CgroupPaths
 from bpfence.events.hostnames import Notice
 from bpfence.events.loss import grown
@@ -181,6 +183,8 @@ class Agent:
         self._rules: RuleSet | None = None
         self._reads_others = True
         self._limiter = RateLimiter()
+        self._links = Links()
+        self._acts = Acts()
         path = state_path(settings.pin_dir, *([settings.state_dir] if settings.state_dir else [])) if settings.pin_dir else None
         self.generations = Generations(path, self._boot_id)
         self._engine: Engine | None = None
@@ -252,7 +256,7 @@ class Agent:
 
     def _read(self) -> Loaded:
         hosts = self._detection.hosts() if self._detection is not None else None
-        return load(self.settings.policies, self.settings.mode, self.settings.scope, self.settings.falco, hosts)
+        return load(self.settings.policies, self.settings.mode, self.settings.scope, self.settings.falco, hosts, self._links)
 
     def _recorder(self) -> Recorder | None:
         if self.settings.record is None:
@@ -271,6 +275,7 @@ class Agent:
     def _enforce(self, loaded: Loaded) -> None:
         """Put policies in force that were read."""
         compiled = self._put_in_force(loaded)
+        self._acts.clear()
         self._limiter.keep({(rule.policy, rule.name) for rule in compiled.rules})
         self._diagnose([*loaded.diagnostics, *compiled.unreachable])
         self._tell_filters(loaded.policies)
@@ -524,6 +529,11 @@ class Agent:
         decided = not candidate or bool(seen.flags & abi.EVENT_DECISION)
         if decided:
             found = [pair for pair in matched if not pair[0].results] if matched else [(self._nameless(seen), True)]
+        found, others = joined(found)
+        if found:
+            assert self._source is not None
+            seen = self._source.described(seen)
+            found = self._acts.new(seen, found)
         if candidate:
             found += self._confirmed(view, matched)
         if not found:
@@ -536,7 +546,7 @@ class Agent:
                 carried[rule.key] = said
         assert self._source is not None
         seen = self._source.described(seen) if found else seen
-        return [alert for _, alert in self._composer.alerts(seen, found, known.objects if known else (), carried)]
+        return [alert for _, alert in self._composer.alerts(seen, found, known.objects if known else (), carried, others)]
 
     def _confirmed(self, view: View, matched: list[tuple[RuleInfo, bool]] | None) -> list[tuple[RuleInfo, bool]]:
         """Falco rules that really match, among the candidates where those are known. User space has decided them: none is uncertain."""
