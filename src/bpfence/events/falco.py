@@ -33,6 +33,8 @@ from bpfence.names import name as name_of
 Scalar = Union[str, int, float, bool, bytes]
 Value = Union[Scalar, tuple[Scalar, ...]]
 SECOND: Final = 1_000_000_000
+LAST_MOMENT: Final = 253402300799 * SECOND
+"""The end of the year 9999, the last that can be written."""
 
 
 class FalcoEvent(Protocol):
@@ -502,7 +504,10 @@ def decode(line: bytes, number: int = 1) -> RecordedEvent:
     if len(line) > MAX_LINE:
         raise BadLineError(number, f"longer than {MAX_LINE} bytes")
     try:
-        return RecordedEvent(_DECODER.decode(line))
+        record = _DECODER.decode(line)
+        if not 0 <= record.time <= LAST_MOMENT:
+            raise TextError("time must be ns since 1970, and at most the end of the year 9999")
+        return RecordedEvent(record)
     except (msgspec.DecodeError, UnicodeError, TextError) as error:
         raise BadLineError(number, str(error)) from None
     except RecursionError:

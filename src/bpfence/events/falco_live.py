@@ -24,7 +24,7 @@ from bpfence.evaluate import holds
 from bpfence.events import falco_calls as calls
 from bpfence.events import records
 from bpfence.events.accounts import UNKNOWN, Accounts, User
-from bpfence.events.falco import Ancestor, Derived, Scalar, Value
+from bpfence.events.falco import LAST_MOMENT, Ancestor, Derived, Scalar, Value
 from bpfence.events.hostnames import Hostnames
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.procfs import Procfs, read_file
@@ -32,8 +32,6 @@ from bpfence.events.records import ExecImage, KernelEvent
 from bpfence.frontends.expand import container
 
 SECOND: Final = 1_000_000_000
-LAST_MOMENT: Final = 253402300799 * SECOND
-"""The end of the year 9999, the last that can be written."""
 MAX_CGROUPS: Final = 4096
 MAX_PEERS: Final = 4096
 HOST: Final = "host"
