@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from bpfence import abi
 from bpfence.agent import follow, privileges
@@ -52,13 +53,13 @@ from bpfence.events.loss import grown
 from bpfence.events.process import Clock, read_boot_id
 from bpfence.events.records import ExecImage
 from bpfence.events.source import Live, Observation
-from bpfence.events.values import printable
+from bpfence.events.values import escape, printable
 from bpfence.frontends.falco.policies import ENFORCING
 from bpfence.outputs import Outputs
 from bpfence.outputs.limit import RateLimiter
 from bpfence.outputs.recording import Recorder
 from bpfence.policy import Action, Condition, PolicySet
-from bpfence.rules import RuleSet
+from bpfence.rules import Faults, RuleSet
 
 LOSS_SECONDS: Final = 1.0
 """How long after records came the counters of lost ones are looked at."""
@@ -440,7 +441,11 @@ class Agent:
     def _counted(self) -> dict[str, int]:
         """How many candidates of Falco rules came, and how many were confirmed; nothing where there were no such rules."""
         found = self._detection
-        return {"candidates": found.candidates, "confirmed": found.confirmed} if found is not None and found.active else {}
+        if found is None:
+            return {}
+        counted = {"candidates": found.candidates, "confirmed": found.confirmed} if found.active else {}
+        faults = found.faults.counts.total()
+        return counted | ({"faults": faults} if faults else {})
 
     def abandon(self) -> None:
         """Ends after a bug: what is pinned goes on enforcing, because nobody who can make us fail may end it that way."""
@@ -509,12 +514,26 @@ class Agent:
             batch = self._source.read(0)
             if not batch:
                 break
-            self._write([line for seen in batch for line in self._lines(seen)])
+            self._write([line for seen in batch for line in self._contained(seen)])
             if self._detection is not None:
                 self._detection.flush()
+                self._report_faults(self._detection.faults)
         # Also when nothing came out: records that could not be decoded are loss.
         soon = self._monotonic() + LOSS_SECONDS
         self._loss_at = soon if self._loss_at is None else min(soon, self._loss_at)
+
+    def _contained(self, seen: Observation) -> list[Line]:
+        """The lines of an observation. Whoever causes an event must not be able to end the agent, whatever is wrong with us."""
+        try:
+            return self._lines(seen)
+        except Exception as error:
+            assert self._detection is not None
+            self._detection.faults.add("", f"an event {seen.event} could not be turned into a line: it is not reported", error)
+            return []
+
+    def _report_faults(self, faults: Faults) -> None:
+        for fault in faults.take():
+            self._status("fault", fault.text, severity="high", rule=escape(fault.rule) if fault.rule else UNSET)
 
     def _lines(self, seen: Observation) -> list[Line]:
         if seen.telemetry:

@@ -189,6 +189,8 @@ def test(files: Sequence[str], events: str, options: FalcoOptions, *, form_name:
     except (BadLineError, OSError) as error:
         raise UsageError(f"{events}: {error}") from None
     mismatches = sum(bool(result[-1]) for result in results)
+    for fault in rules.faults.take():
+        err().print(Text(fault.text, "bold red"))
     if form_name != "table":
         host = host_name()
         for _, event, matches, _ in results:
@@ -205,7 +207,7 @@ def test(files: Sequence[str], events: str, options: FalcoOptions, *, form_name:
         out().print(table("line", "event", "rules", "expected otherwise", rows=rows))
     if form_name != "table" or not as_json:
         err().print(Text(f"{len(results)} events, {mismatches} matched otherwise than expected", "bold red" if mismatches else "green"))
-    return FINDINGS if mismatches else 0
+    return FINDINGS if mismatches or rules.faults.counts else 0
 
 
 def _result(number: int, event: RecordedEvent, matches: list[Match], problem: str) -> dict[str, Any]:

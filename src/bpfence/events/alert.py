@@ -140,6 +140,7 @@ class StatusLine(msgspec.Struct, frozen=True, kw_only=True):
     skipped: dict[str, int] | UnsetType = UNSET
     candidates: int | UnsetType = UNSET
     confirmed: int | UnsetType = UNSET
+    faults: int | UnsetType = UNSET
     host: str
 
 
