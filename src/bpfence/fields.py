@@ -67,7 +67,7 @@ class EventType(msgspec.Struct, frozen=True):
 
 
 EVENTS: Final = (
-    EventType("process.exec", "EV_PROCESS_EXEC", "a program is about to be executed (the script, then its interpreter)", ("exec",), True, ("bprm_check_security",)),
+    EventType("process.exec", "EV_PROCESS_EXEC", "a program is about to be executed (the script, then its interpreter): `file.path`; `process.*` are those of the program that calls exec", ("exec",), True, ("bprm_check_security",)),
     EventType("process.fork", "EV_PROCESS_FORK", "a task (process or thread) is about to be created", ("fork",), True, ("task_alloc",)),
     EventType("process.exit", "EV_PROCESS_EXIT", "a process has ended", ("exit",), False, ("tp:sched_process_exit",)),
     EventType("process.signal", "EV_PROCESS_SIGNAL", "a signal is about to be sent", ("signal", "kill"), True, ("task_kill", "file_send_sigiotask")),
@@ -161,9 +161,9 @@ _LIVE_SLOTS = (
 
 FIELDS: Final = (
     Field("process.pid", Kind.NUMBER, "NUM_PROCESS_PID", "process id (thread group) in the initial pid namespace"),
-    Field("process.exe", Kind.PATH, "STR_PROCESS_EXE", "path of the executable, as resolved at exec", subject=True),
-    Field("process.name", Kind.STRING, "STR_PROCESS_NAME", "command name (comm) at exec, at most 15 bytes", subject=True),
-    Field("process.args", Kind.STRING, "STR_PROCESS_ARGS", "arguments joined by one space, at most 1024 bytes", subject=True),
+    Field("process.exe", Kind.PATH, "STR_PROCESS_EXE", "path of the executable, as resolved at exec; on process.exec the caller's: the program that is about to run is file.path", subject=True),
+    Field("process.name", Kind.STRING, "STR_PROCESS_NAME", "command name (comm) at exec, at most 15 bytes; on process.exec the caller's", subject=True),
+    Field("process.args", Kind.STRING, "STR_PROCESS_ARGS", "arguments joined by one space, at most 1024 bytes; on process.exec the caller's", subject=True),
     Field("process.cwd", Kind.PATH, "STR_PROCESS_CWD", "current working directory"),
     Field("process.uid", Kind.NUMBER, "NUM_PROCESS_UID", "effective user id in the initial user namespace", subject=True, names="user"),
     Field("process.user", Kind.USER, "NUM_PROCESS_UID", "effective user, by name", subject=True, names="user"),

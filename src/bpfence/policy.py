@@ -128,6 +128,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     `default` maps full event names to an action: what no allow rule of this policy covers, inside `scope`, gets it. `seccomp` is a
     system-call filter for what is started under the policy (`bpfence exec`): a filter cannot be given to processes that run already.
+    `links`: its paths also stand for what they lead to through symbolic links.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     default: Mapping[str, Action] = msgspec.field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     seccomp: Profile | None = None
+    links: bool = True
     location: Location = Location("<none>")
 
 

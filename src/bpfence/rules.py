@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import operator as operators
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
@@ -36,6 +37,7 @@ Paths = Literal["kernel", "text"]
 
 MISSING: Final = "<NA>"
 MAX_TEXT: Final = 64 << 10
+MAX_FAULT: Final = 300
 
 
 class Match(NamedTuple):
@@ -46,10 +48,48 @@ class Match(NamedTuple):
     fields: dict[str, Any]
 
 
+class Fault(NamedTuple):
+    """A bug of ours that an event has brought to light: the rule (empty: none in particular), what could not be done, and the exception."""
+
+    rule: str
+    what: str
+    error: str
+
+    @property
+    def text(self) -> str:
+        """One sentence for people."""
+        about = f"rule {self.rule!r}: " if self.rule else ""
+        return f"{about}{self.what} ({self.error}). This is a fault of bpfence; please report it"
+
+
+class Faults:
+    """Faults that were contained: counted by rule (those of no rule by what could not be done), the first of each kept to be told once.
+
+    Nobody who can cause an event may end the agent with it. What went wrong costs the one rule, or the one field of an output.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._waiting: list[Fault] = []
+
+    def add(self, rule: str, what: str, error: Exception) -> None:
+        """One more of a rule."""
+        key = rule or what
+        self.counts[key] += 1
+        if self.counts[key] == 1:
+            self._waiting.append(Fault(rule, what, f"{type(error).__name__}: {error}"[:MAX_FAULT]))
+
+    def take(self) -> list[Fault]:
+        """Those that nobody was told of yet."""
+        found, self._waiting = self._waiting, []
+        return found
+
+
 class RuleSet:
     """Rules in Falco's order. `matching`: "first" reports the first rule that an event matches, Falco's default, "all" every one.
 
     `append` goes after every output; a TextError where it is none. Its default is what Falco appends by default.
+    No event makes it raise: a rule that cannot be evaluated does not match, a value that cannot be had is missing, and `faults` has it.
     """
 
     def __init__(
@@ -60,6 +100,7 @@ class RuleSet:
         self._by_name = {rule.name: rule for rule in self.rules}
         self.matching = matching
         self.paths = paths
+        self.faults = Faults()
         self._by_type: dict[str, tuple[tuple[Rule, Closure], ...]] = {}
         self._renderers: dict[int, _Renderer] = {}
 
@@ -68,11 +109,18 @@ class RuleSet:
         found = self._by_type.get(event_type)
         if found is None:
             compiler = _Compiler(event_type, self.paths)
-            made = ((rule, compiler.compile(rule.condition)) for rule in self.rules if event_type in rule.types)
+            made = ((rule, self._compiled(compiler, rule)) for rule in self.rules if event_type in rule.types)
             found = tuple((rule, closure) for rule, closure in made if closure is not _never)
             if len(self._by_type) < 1024:  # a hostile recording may name any number of types
                 self._by_type[event_type] = found
         return found
+
+    def _compiled(self, compiler: _Compiler, rule: Rule) -> Closure:
+        try:
+            return compiler.compile(rule.condition)
+        except Exception as error:
+            self.faults.add(rule.name, "its condition cannot be evaluated: it does not match", error)
+            return _never
 
     def rule(self, name: str) -> Rule | None:
         """The rule of a name."""
@@ -81,7 +129,14 @@ class RuleSet:
     def matching_rules(self, event: FalcoEvent, among: Collection[str] | None = None) -> Iterator[Rule]:
         """The rules that an event matches. `among`: names of the only rules that can; the others are not tested."""
         for rule, holds in self.candidates(event.type):
-            if (among is None or rule.name in among) and holds(event):
+            if among is not None and rule.name not in among:
+                continue
+            try:
+                found = holds(event)
+            except Exception as error:
+                self.faults.add(rule.name, f"its condition could not be evaluated on an event {event.type}: it did not match", error)
+                continue
+            if found:
                 yield rule
                 if self.matching == "first":
                     return
@@ -98,7 +153,8 @@ class RuleSet:
         """A rule's text and output_fields for an event."""
         renderer = self._renderers.get(id(rule))
         if renderer is None:
-            renderer = self._renderers[id(rule)] = _Renderer(rule.output._replace(parts=(*rule.output.parts, *self.appended)))
+            template = rule.output._replace(parts=(*rule.output.parts, *self.appended))
+            renderer = self._renderers[id(rule)] = _Renderer(template, rule.name, self.faults)
         return renderer.text(event) or "", renderer.fields(event)
 
 
@@ -276,7 +332,8 @@ def _judge(test: Comparison) -> tuple[Judge, int]:
         case "in" | "intersects":
             return _member(test.left.type, test.values), 1
         case "pmatch":
-            return patterns.PathSet(str(value) for value in test.values), 8
+            paths = patterns.PathSet(str(value) for value in test.values)
+            return (lambda value: isinstance(value, str) and paths(value)) if test.left.type is Type.DYNAMIC else paths, 8
     return _one(test.left.type, test.operator, test.values[0]) if test.values else (lambda _: False, 0)
 
 
@@ -408,6 +465,8 @@ def _in_network(value: str, network: Network) -> bool:
 def _compared(left: Take, right: Take, test: Comparison) -> Closure:
     """Both sides come from the event: any value on the left against any on the right, one of each as a rule; != needs all to differ."""
     compare = _BOTH[test.operator]
+    if test.left.type is Type.DYNAMIC:
+        compare = _of_one_kind(compare, numbers=test.operator in (*_COMPARISONS, "in", "intersects"))
     every = test.operator == "!="
 
     def both(event: FalcoEvent) -> bool:
@@ -418,6 +477,16 @@ def _compared(left: Take, right: Take, test: Comparison) -> Closure:
         return all(pairs) if every else any(pairs)
 
     return both
+
+
+def _of_one_kind(compare: Callable[[Any, Any], bool], *, numbers: bool) -> Callable[[Any, Any], bool]:
+    """A comparison of values whose types only the event knows: two texts, or two numbers where it is one for numbers; else false."""
+
+    def either(one: Scalar, other: Scalar) -> bool:
+        texts = isinstance(one, str) and isinstance(other, str)
+        return (texts or (numbers and isinstance(one, (int, float)) and isinstance(other, (int, float)))) and compare(one, other)
+
+    return either
 
 
 def _several(value: Value) -> tuple[Scalar, ...]:
@@ -575,18 +644,40 @@ def _options(words: list[str], valid: set[str], valued: set[str]) -> Iterator[tu
 
 
 class _Renderer:
-    """One output, ready to be filled in."""
+    """One output, ready to be filled in. A value that cannot be had is missing, and told to `faults`."""
 
-    def __init__(self, template: Template) -> None:
-        compiler = _Compiler("", "text")
+    def __init__(self, template: Template, rule: str = "", faults: Faults | None = None) -> None:
+        self._compiler = _Compiler("", "text")
         self._lenient = template.lenient
-        self._parts = [(part, None if part.getter is None else compiler.take(part.getter)) for part in template.parts]
+        self._rule = rule
+        self._faults = faults
+        self._parts = [(part, None if part.getter is None else self._take(part.getter, part.text)) for part in template.parts]
         self._fields: dict[str, tuple[Part, Take]] = {}
         for part, take in self._parts:
             if take is not None:
                 self._fields[part.text] = part, take
             for spelled, source in part.inner:
-                self._fields.setdefault(spelled, (Part(spelled, source), compiler.take(source)))
+                self._fields.setdefault(spelled, (Part(spelled, source), self._take(source, spelled)))
+
+    def _take(self, getter: Getter, spelled: str) -> Take:
+        faults = self._faults
+        if faults is None:
+            return self._compiler.take(getter)
+        what = f"%{spelled} of its output could not be had: it is left out"
+        try:
+            take = self._compiler.take(getter)
+        except Exception as error:
+            faults.add(self._rule, what, error)
+            return lambda _: None
+
+        def contained(event: FalcoEvent) -> Value | None:
+            try:
+                return take(event)
+            except Exception as error:
+                faults.add(self._rule, what, error)
+                return None
+
+        return contained
 
     def text(self, event: FalcoEvent) -> str | None:
         """The whole text; None where a value is missing and the output does not begin with '*'."""

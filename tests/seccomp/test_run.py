@@ -47,6 +47,30 @@ def test_errno(bpfence: Bpfence, profile: Profile, call: str, document: dict[str
     assert (done.returncode, done.stdout) == (0, f"{result}\n"), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("mask", "datum", "denied"), [(0, 4, ["0", "4"]), (6, 5, ["4", "13"]), (6, 4, ["4", "13"]), (0xFFFFFFFF00000006, 5, ["4", "13"])]
+)
+def test_bits_outside_the_mask_are_dropped(
+    bpfence: Bpfence, profile: Profile, call: str, mask: int, datum: int, denied: list[str]
+) -> None:  # fmt: skip
+    args = [{"index": 1, "value": mask, "valueTwo": datum, "op": "SCMP_CMP_MASKED_EQ"}]
+    path = profile(syscalls=[{"names": ["getppid"], "action": "SCMP_ACT_ERRNO", "args": args}])
+    for second in denied:
+        done = bpfence("run", "--profile", path, "--", call, "x86_64", str(GETPPID), "7", second)
+        assert done.stdout == f"{-errno.EPERM}\n", done.stderr
+    done = bpfence("run", "--profile", path, "--", call, "x86_64", str(GETPPID), "7", "6")
+    assert (int(done.stdout) > 0) is (mask != 0)
+
+
+def test_values_are_cut_to_the_arguments_of_32_bit_calls(bpfence: Bpfence, profile: Profile, call: str) -> None:
+    args = [{"index": 1, "value": (1 << 32) + 7, "op": "SCMP_CMP_EQ"}]
+    rules = [{"names": ["getppid"], "action": "SCMP_ACT_ERRNO", "args": args}]
+    path = profile(architectures=["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"], syscalls=rules)
+    for door, nr in (("x86_64", GETPPID), ("i386", GETPPID_32)):
+        done = bpfence("run", "--profile", path, "--", call, door, str(nr), "0", "7")
+        assert (int(done.stdout) == -errno.EPERM) is (door == "i386"), done.stderr
+
+
 def test_default_errno(bpfence: Bpfence, profile: Profile, call: str) -> None:
     # What a static program needs, and nothing else.
     needs = "execve brk arch_prctl set_tid_address set_robust_list rseq prlimit64 readlinkat readlink getrandom mprotect newfstatat fstat"

@@ -248,7 +248,7 @@ def test_values_and_missing_values() -> None:
     assert rendered("%proc.aname %fd.types %fd.types[1]") == "(sh,sshd) (file,pipe,file) pipe"
     assert rendered("[%6proc.name][%2proc.name]") == "[Cat   ][Ca]"
     assert rendered("%tolower(proc.name)/%basename(fd.name)") == "cat/shadow"
-    assert rendered("%evt.arg.flags %evt.arg[0] %evt.args") == "O_RDONLY|O_CLOEXEC 3 fd=3 name=../shadow flags=O_RDONLY|O_CLOEXEC mode=420"
+    assert rendered("%evt.arg.flags %evt.arg[0] %evt.args") == "O_RDONLY|O_CLOEXEC 3 fd=3 name=../shadow flags=O_RDONLY|O_CLOEXEC mode=0644"
 
 
 def test_times(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ Called by `bpfence run` and `bpfence exec`. Start, in this order:
     compile   PolicySet → tables, for the events that this kernel supports
     attach    what the tables need, before they count; then seed process records, then swap: from here on policies are in force
     release   what the last policies needed and these do not
-    drop      privileges that nothing later needs
+    drop      privileges that nothing later needs; where that fails, the start fails
     ready     the ready file, and READY=1 for systemd
 
 Falco rules may mention names of hosts. When these have other addresses, compile and what follows it run again, for the rules as loaded.
@@ -33,30 +33,33 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from bpfence import abi
 from bpfence.agent import follow, privileges
+from bpfence.agent.acts import Acts
 from bpfence.agent.detection import Detection, Events, KernelEvents, View
 from bpfence.agent.generations import Generations, generation, state_path, write_whole
+from bpfence.agent.links import Links
 from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, read_policies, with_hosts
 from bpfence.agent.remake import Made, Remake
 from bpfence.agent.sandbox import find_hierarchy
 from bpfence.compiler import Compiled, compile_policies
-from bpfence.errors import BpfenceError, Diagnostic, PolicyError, UsageError
-from bpfence.events.alert import Alert, Composer, Line, RuleInfo, host_name
+from bpfence.errors import BpfenceError, Diagnostic, KernelError, PolicyError, UsageError
+from bpfence.events.alert import Alert, Composer, Line, RuleInfo, host_name, joined
 from bpfence.events.cgroups import CgroupPaths
 from bpfence.events.hostnames import Notice
 from bpfence.events.loss import grown
 from bpfence.events.process import Clock, read_boot_id
 from bpfence.events.records import ExecImage
 from bpfence.events.source import Live, Observation
-from bpfence.events.values import printable
+from bpfence.events.values import escape, printable
 from bpfence.frontends.falco.policies import ENFORCING
 from bpfence.outputs import Outputs
 from bpfence.outputs.limit import RateLimiter
 from bpfence.outputs.recording import Recorder
 from bpfence.policy import Action, Condition, PolicySet
-from bpfence.rules import RuleSet
+from bpfence.rules import Faults, RuleSet
 
 LOSS_SECONDS: Final = 1.0
 """How long after records came the counters of lost ones are looked at."""
@@ -141,7 +144,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     `pin_dir` None: enforcement ends with the agent. `scope` is and-ed to every rule. `keep`: what is pinned outlives a stop.
     `starts_command`: the caller starts a command and puts on it the seccomp filters that policies carry; without, that is reported.
-    `record`: where Falco events that were evaluated are appended.
+    `record`: where Falco events that were evaluated are appended. `drop_privileges` False: nothing is given up after the start.
     """
 
     policies: tuple[str, ...]
@@ -181,10 +184,13 @@ class Agent:
         self._rules: RuleSet | None = None
         self._reads_others = True
         self._limiter = RateLimiter()
+        self._links = Links()
+        self._acts = Acts()
         path = state_path(settings.pin_dir, *([settings.state_dir] if settings.state_dir else [])) if settings.pin_dir else None
         self.generations = Generations(path, self._boot_id)
         self._engine: Engine | None = None
         self._source: Live | None = None
+        self._landlock: tuple[list[Path], list[Path]] | None = None
         self._selector = selectors.DefaultSelector()
         self._compiled: Compiled | None = None
         self._policies: tuple[str, ...] = ()
@@ -227,7 +233,11 @@ class Agent:
             self._detection = Detection(self._make_events, recorder)
             if adopted:
                 self._adopted()
+            if self.settings.drop_privileges:
+                self._prepare_landlock(loaded)
             self._enforce(loaded)
+            if self.settings.drop_privileges:
+                self._drop_privileges()
         except BaseException:
             self._engine.close(unload=not self._engine.adopted)
             self._engine = None
@@ -236,8 +246,6 @@ class Agent:
             raise
         self._selector.register(self._engine.wakeup_fd, selectors.EVENT_READ, self.drain)
         self._watch_hosts()
-        if self.settings.drop_privileges:
-            self._drop_privileges()
         self._in_force("adopted" if adopted else "started")
         self._loss_at = self._monotonic() + QUIET_SECONDS
         self._ready()
@@ -249,7 +257,7 @@ class Agent:
 
     def _read(self) -> Loaded:
         hosts = self._detection.hosts() if self._detection is not None else None
-        return load(self.settings.policies, self.settings.mode, self.settings.scope, self.settings.falco, hosts)
+        return load(self.settings.policies, self.settings.mode, self.settings.scope, self.settings.falco, hosts, self._links)
 
     def _recorder(self) -> Recorder | None:
         if self.settings.record is None:
@@ -268,6 +276,7 @@ class Agent:
     def _enforce(self, loaded: Loaded) -> None:
         """Put policies in force that were read."""
         compiled = self._put_in_force(loaded)
+        self._acts.clear()
         self._limiter.keep({(rule.policy, rule.name) for rule in compiled.rules})
         self._diagnose([*loaded.diagnostics, *compiled.unreachable])
         self._tell_filters(loaded.policies)
@@ -369,13 +378,31 @@ class Agent:
         else:
             self._report(str(error))
 
+    def _prepare_landlock(self, loaded: Loaded) -> None:
+        """Finds out, before policies are in force, whether writing can be confined to a few folders afterwards.
+
+        Rules that read processes exclude it: see `kernel.landlock`.
+        """
+        if loaded.rules is not None:
+            return
+        settings, state = self.settings, self.generations.folder
+        files = [path for path in (settings.ready_file, settings.record) if path is not None]
+        writable = [*self.outputs.folders(), *(path.absolute().parent for path in files), *([state] if state else [])]
+        pins = Path(settings.pin_dir) if settings.pin_dir else None
+        works, why = privileges.landlock_works(writable)
+        if works:
+            self._landlock = ([*writable, *([pins] if pins else [])], [pins.parent] if pins else [])
+        elif why:
+            self._report(f"the agent goes without Landlock, under which it could not write all that it must ({why})")
+
     def _drop_privileges(self) -> None:
+        reads = self._rules is not None
         try:
-            privileges.drop(reads_processes=self._rules is not None)
-        except OSError as error:
-            self._report(f"privileges could not be dropped: {error}")
-        else:
-            self._reads_others = self._rules is not None
+            privileges.drop(reads_processes=reads, landlock=None if reads else self._landlock)
+        except (BpfenceError, OSError) as error:
+            hint = "with --keep-privileges bpfence runs with all that it was started with"
+            raise KernelError(f"privileges could not be given up: {error}", missing="giving up privileges", hint=hint) from error
+        self._reads_others = reads
 
     def _ready(self) -> None:
         assert self._engine is not None
@@ -414,7 +441,11 @@ class Agent:
     def _counted(self) -> dict[str, int]:
         """How many candidates of Falco rules came, and how many were confirmed; nothing where there were no such rules."""
         found = self._detection
-        return {"candidates": found.candidates, "confirmed": found.confirmed} if found is not None and found.active else {}
+        if found is None:
+            return {}
+        counted = {"candidates": found.candidates, "confirmed": found.confirmed} if found.active else {}
+        faults = found.faults.counts.total()
+        return counted | ({"faults": faults} if faults else {})
 
     def abandon(self) -> None:
         """Ends after a bug: what is pinned goes on enforcing, because nobody who can make us fail may end it that way."""
@@ -483,12 +514,26 @@ class Agent:
             batch = self._source.read(0)
             if not batch:
                 break
-            self._write([line for seen in batch for line in self._lines(seen)])
+            self._write([line for seen in batch for line in self._contained(seen)])
             if self._detection is not None:
                 self._detection.flush()
+                self._report_faults(self._detection.faults)
         # Also when nothing came out: records that could not be decoded are loss.
         soon = self._monotonic() + LOSS_SECONDS
         self._loss_at = soon if self._loss_at is None else min(soon, self._loss_at)
+
+    def _contained(self, seen: Observation) -> list[Line]:
+        """The lines of an observation. Whoever causes an event must not be able to end the agent, whatever is wrong with us."""
+        try:
+            return self._lines(seen)
+        except Exception as error:
+            assert self._detection is not None
+            self._detection.faults.add("", f"an event {seen.event} could not be turned into a line: it is not reported", error)
+            return []
+
+    def _report_faults(self, faults: Faults) -> None:
+        for fault in faults.take():
+            self._status("fault", fault.text, severity="high", rule=escape(fault.rule) if fault.rule else UNSET)
 
     def _lines(self, seen: Observation) -> list[Line]:
         if seen.telemetry:
@@ -503,6 +548,11 @@ class Agent:
         decided = not candidate or bool(seen.flags & abi.EVENT_DECISION)
         if decided:
             found = [pair for pair in matched if not pair[0].results] if matched else [(self._nameless(seen), True)]
+        found, others = joined(found)
+        if found:
+            assert self._source is not None
+            seen = self._source.described(seen)
+            found = self._acts.new(seen, found)
         if candidate:
             found += self._confirmed(view, matched)
         if not found:
@@ -515,7 +565,7 @@ class Agent:
                 carried[rule.key] = said
         assert self._source is not None
         seen = self._source.described(seen) if found else seen
-        return [alert for _, alert in self._composer.alerts(seen, found, known.objects if known else (), carried)]
+        return [alert for _, alert in self._composer.alerts(seen, found, known.objects if known else (), carried, others)]
 
     def _confirmed(self, view: View, matched: list[tuple[RuleInfo, bool]] | None) -> list[tuple[RuleInfo, bool]]:
         """Falco rules that really match, among the candidates where those are known. User space has decided them: none is uncertain."""

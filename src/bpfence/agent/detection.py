@@ -22,7 +22,7 @@ from bpfence.frontends.falco.atoms import Hosts
 from bpfence.frontends.falco.policies import WATCHING
 from bpfence.outputs.falco import details
 from bpfence.outputs.recording import Recorder
-from bpfence.rules import RuleSet
+from bpfence.rules import Faults, RuleSet
 
 
 class Events(Protocol):
@@ -93,7 +93,7 @@ class _Known(NamedTuple):
 class Detection:
     """Confirms candidates. `candidates` counts the records that were looked at, `confirmed` those that some rule matched.
 
-    `make` is called once there are Falco rules.
+    `make` is called once there are Falco rules. `faults` has what went wrong, whatever the rules in force were.
     """
 
     def __init__(self, make: Callable[[], Events], recorder: Recorder | None = None) -> None:
@@ -102,6 +102,7 @@ class Detection:
         self._recorder = recorder
         self._known: dict[int, _Known] = {}
         self._newest: _Known | None = None
+        self.faults = Faults()
         self.candidates = 0
         self.confirmed = 0
 
@@ -109,6 +110,7 @@ class Detection:
         """The rules of the generation that is in force now. None: it has no Falco rules."""
         self._known.pop(generation, None)
         if rules is not None:
+            rules.faults = self.faults
             self._events = self._events or self._make()
             named = {info.rule: info for info in infos if info.policy == WATCHING}
             self._newest = self._known[generation] = _Known(rules, named, self._events)
@@ -137,7 +139,7 @@ class Detection:
 
     def view(self, seen: Observation) -> View:
         """An observation as Falco's rules see it."""
-        return View(seen, self._known.get(seen.generation, self._newest))
+        return View(seen, self._known.get(seen.generation, self._newest), self.faults)
 
     def confirm(self, view: View, among: Collection[str] | None) -> list[RuleInfo]:
         """The candidates that match, in Falco's order. `among`: names of the candidates; None: they are not known, any rule may be one."""
@@ -146,7 +148,10 @@ class Detection:
         if event is None or known is None:
             return []
         if self._recorder is not None:
-            self._recorder.add(event)
+            try:
+                self._recorder.add(event)
+            except Exception as error:
+                self.faults.add("", f"an event {event.type} could not be recorded", error)
         wanted = known.infos.keys() if among is None else known.infos.keys() & among
         found = [known.infos[rule.name] for rule in known.rules.matching_rules(event, wanted)]
         self.confirmed += bool(found)
@@ -173,8 +178,9 @@ class Detection:
 class View:
     """One observation as a Falco event, made when first asked for."""
 
-    def __init__(self, seen: Observation, known: _Known | None) -> None:
+    def __init__(self, seen: Observation, known: _Known | None, faults: Faults) -> None:
         self._seen = seen
+        self._faults = faults
         self._made: tuple[FalcoEvent | None] | None = None
         self.known = known
 
@@ -182,7 +188,11 @@ class View:
         """The event; None where Falco has none like it, there are no rules, or the observation comes from no kernel."""
         if self._made is None:
             record = self._seen.record
-            self._made = (None if record is None or self.known is None else self.known.events.event(record),)
+            try:
+                self._made = (None if record is None or self.known is None else self.known.events.event(record),)
+            except Exception as error:
+                self._faults.add("", f"no event of Falco's could be made of {self._seen.event}: no rule was tried on it", error)
+                self._made = (None,)
         return self._made[0]
 
     def details(self, name: str) -> dict[str, Any] | None:

@@ -84,6 +84,11 @@ class Generations:
     def __iter__(self) -> Iterator[Generation]:
         return iter(self._known.values())
 
+    @property
+    def folder(self) -> Path | None:
+        """Where the state file is; None where nothing is kept on disk."""
+        return self._path.absolute().parent if self._path is not None else None
+
     def get(self, number: int) -> Generation | None:
         """A generation that is still known."""
         return self._known.get(number)

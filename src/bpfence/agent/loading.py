@@ -12,9 +12,12 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from bpfence.agent.links import Links
 from bpfence.compiler import Compiled
-from bpfence.errors import CompileError, Diagnostic, PolicyError, UsageError
+from bpfence.errors import CompileError, Diagnostic, Location, PolicyError, UsageError
 from bpfence.frontends import falco, native
+from bpfence.frontends import links as link_paths
+from bpfence.frontends.falco import links as falco_links
 from bpfence.frontends.falco.atoms import Hosts
 from bpfence.frontends.falco.document import CODES
 from bpfence.frontends.falco.output import SUGGESTED
@@ -27,7 +30,7 @@ from bpfence.rules import RuleSet
 
 
 class FalcoOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How Falco's rules are chosen, compared and shown; see `falco.select` and `RuleSet`."""
+    """How Falco's rules are chosen, compared and shown; see `falco.select`, `RuleSet` and `falco.links`."""
 
     matching: Literal["first", "all"] = "first"
     paths: Literal["kernel", "text"] = "kernel"
@@ -36,6 +39,7 @@ class FalcoOptions(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     disabled: tuple[str, ...] = ()
     priority: str = "Debug"
+    links: Literal["resolve", "as-written"] = "resolve"
 
 
 class Loaded(NamedTuple):
@@ -51,13 +55,14 @@ DEFAULTS: Final = FalcoOptions()
 
 def load(
     paths: Sequence[str], mode: str | None = None, scope: Condition | None = None, options: FalcoOptions = DEFAULTS,
-    hosts: Hosts | None = None,
+    hosts: Hosts | None = None, links: Links | None = None,
 ) -> Loaded:  # fmt: skip
     """The policies of files and directories, with another mode or a narrower scope where asked.
 
     PolicyError where one is wrong; UsageError where the options choose no rule.
 
-    `mode` is that of native policies and of enforced Falco rules: a detection stays one. `hosts`: see `with_hosts`.
+    `mode` is that of native policies and of enforced Falco rules: a detection stays one. `hosts`: see `with_hosts`. `links`: where paths
+    are looked up; None: they stay as written.
     """
     files, theirs = falco.split(paths)
     found, diagnostics = native.load_files(files)
@@ -71,8 +76,26 @@ def load(
             raise UsageError("no Falco rule has such a name or tag at this priority")
     if any(diagnostic.severity == "error" for diagnostic in diagnostics):
         raise PolicyError(diagnostics)
+    if links is not None:
+        found, rules, told = resolved(found, rules, options, links)
+        diagnostics = [*diagnostics, *(diagnostic for diagnostic in told if diagnostic.severity != "info")]
     native_ones = PolicySet(tuple(_narrowed(policy, mode, scope) for policy in found.policies))
     return with_hosts(Loaded(native_ones, rules, diagnostics), mode, scope, hosts)
+
+
+def resolved(
+    policies: PolicySet, rules: RuleSet | None, options: FalcoOptions, links: Links
+) -> tuple[PolicySet, RuleSet | None, list[Diagnostic]]:  # fmt: skip
+    """Policies and rules whose paths also stand for what they lead to through symbolic links, and what that changes."""
+    theirs = rules.rules if rules is not None and options.links == "resolve" else ()
+    links.look_up([*link_paths.paths(policies), *falco_links.paths_of(theirs, options.paths)])
+    policies, told = link_paths.widened(policies, links.find, links.where)
+    if rules is not None and theirs:
+        made, more = falco_links.widened(theirs, links.find, options.paths, links.where)
+        rules = _set_of(made, options)
+        told += more
+    places = [policy.location.file for policy in policies.policies] + [rule.location.file for rule in theirs]
+    return policies, rules, [*links.findings(Location(places[0] if places else "<policies>")), *told]
 
 
 def with_hosts(loaded: Loaded, mode: str | None = None, scope: Condition | None = None, hosts: Hosts | None = None) -> Loaded:
@@ -90,18 +113,28 @@ def with_hosts(loaded: Loaded, mode: str | None = None, scope: Condition | None 
 
 def rule_set(rules: Iterable[FalcoRule], options: FalcoOptions) -> RuleSet:
     """The chosen ones of some rules. UsageError where what is to be appended is no output."""
-    chosen = falco.select(rules, names=options.names, tags=options.tags, disabled=options.disabled, priority=options.priority)
+    return _set_of(
+        falco.select(rules, names=options.names, tags=options.tags, disabled=options.disabled, priority=options.priority), options
+    )
+
+
+def _set_of(chosen: Iterable[FalcoRule], options: FalcoOptions) -> RuleSet:
     try:
         return RuleSet(chosen, matching=options.matching, paths=options.paths, append=options.append)
     except TextError as error:
         raise UsageError(f"--append-output: {error.message}") from None
 
 
-def read_policies(paths: Sequence[str], mode: str | None = None, scope: Condition | None = None) -> tuple[PolicySet, list[Diagnostic]]:
+def read_policies(
+    paths: Sequence[str], mode: str | None = None, scope: Condition | None = None, links: Links | None = None
+) -> tuple[PolicySet, list[Diagnostic]]:  # fmt: skip
     """The same for native policies alone."""
     found, diagnostics = native.load_files(paths)
     if any(diagnostic.severity == "error" for diagnostic in diagnostics):
         raise PolicyError(diagnostics)
+    if links is not None:
+        found, _, told = resolved(found, None, DEFAULTS, links)
+        diagnostics = [*diagnostics, *told]
     return PolicySet(tuple(_narrowed(policy, mode, scope) for policy in found.policies)), diagnostics
 
 

@@ -9,12 +9,16 @@
     seccomp_run  commands under profiles: run, learn, supervise; in the same group
     __init__   the group, version, completion
 
-Exit codes: 0 ok, 1 findings, 2 usage or bad input, 3 the kernel or the privileges lack something; what runs a command gives
-the command's own.
+Exit codes: 0 ok, 1 findings, 2 usage or bad input, 3 the kernel or the privileges lack something, 70 a bug of ours; what runs a command
+gives the command's own.
 Modules that need libbpf are imported by the commands that need them, so that the others work without it.
 """
 
 from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Final
 
 import click
 from click.shell_completion import get_completion_class
@@ -22,13 +26,25 @@ from click.shell_completion import get_completion_class
 import bpfence
 from bpfence import abi
 from bpfence.cli import falco, host, policies, seccomp, seccomp_run
-from bpfence.cli.show import Command, emit_json, json_option
+from bpfence.cli.show import (
+    Command,
+    emit_json,
+    flushed,
+    json_option,
+    refused,
+    show_bug,
+    show_error,
+    show_usage,
+    usable_streams,
+    wants_json,
+)
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+VERSION: Final = f"bpfence {bpfence.__version__} (ABI {abi.ABI_VERSION}, {abi.ABI_HASH})"
 
 
 @click.group(context_settings=CONTEXT)
-@click.version_option(bpfence.__version__, prog_name="bpfence")
+@click.version_option(VERSION, message="%(version)s")
 def cli() -> None:
     """Runtime security for Linux: policies compiled to tables, decided by eBPF programs in the kernel.
 
@@ -53,7 +69,7 @@ def version(as_json: bool) -> None:
     if as_json:
         emit_json({"version": bpfence.__version__, "abi": abi.ABI_VERSION, "abi_hash": abi.ABI_HASH})
     else:
-        click.echo(f"bpfence {bpfence.__version__} (ABI {abi.ABI_VERSION}, {abi.ABI_HASH})")
+        click.echo(VERSION)
 
 
 @cli.command(cls=Command)
@@ -78,16 +94,30 @@ for command in seccomp_run.COMMANDS:
     seccomp.group.add_command(command)
 
 
+BUG: Final = 70
+"""EX_SOFTWARE of sysexits.h."""
+
+
 def main() -> int:
-    """The entry point; the exit code. Only bugs show a traceback; a reader that went away (`… | head`) is click's to handle."""
+    """The entry point; the exit code. There is no traceback, whatever happens; a reader that went away (`… | head`) is no mistake."""
+    usable_streams()
     try:
         code = cli.main(prog_name="bpfence", standalone_mode=False)
+        result = code if isinstance(code, int) else 0
     except click.ClickException as error:
-        error.show()
-        return 2
+        show_usage(error, wants_json(sys.argv[1:]))
+        result = 2
     except (click.Abort, KeyboardInterrupt):
-        return 130
-    return code if isinstance(code, int) else 0
+        result = 130
+    except Exception as error:
+        # The last place where a bug can become a message.
+        with contextlib.suppress(OSError):
+            if isinstance(error, OSError):
+                show_error(refused(error))
+            else:
+                show_bug(error)
+        result = 2 if isinstance(error, OSError) else BUG
+    return result if flushed() else result or 2
 
 
 __all__ = ["cli", "main"]

@@ -17,9 +17,10 @@ import click
 import msgspec
 from rich.text import Text
 
-from bpfence.agent.loading import FalcoOptions, rule_set
+from bpfence.agent.links import Links
+from bpfence.agent.loading import FalcoOptions, resolved, rule_set
 from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
-from bpfence.errors import Diagnostic, PolicyError, UsageError
+from bpfence.errors import Diagnostic, Location, PolicyError, UsageError
 from bpfence.events import falco as falco_events
 from bpfence.events.alert import host_name
 from bpfence.events.falco import RecordedEvent
@@ -29,13 +30,14 @@ from bpfence.fields import EVENT_BY_NAME
 from bpfence.frontends import falco
 from bpfence.frontends.falco import convert as conversion
 from bpfence.frontends.falco import events as falco_calls
+from bpfence.frontends.falco import links as falco_links
 from bpfence.frontends.falco import lower, resolve
 from bpfence.frontends.falco.document import PRIORITIES
 from bpfence.frontends.falco.fields import CLASSES, FIELDS, Argument, Field
 from bpfence.frontends.falco.output import SUGGESTED
 from bpfence.frontends.falco.resolve import Rule
 from bpfence.outputs.falco import form, of_match
-from bpfence.policy import FAILURE, SUCCESS
+from bpfence.policy import FAILURE, SUCCESS, PolicySet
 from bpfence.rules import Match, RuleSet
 
 FINDINGS: Final = 1
@@ -51,6 +53,10 @@ _OPTIONS: Final = (
     click.option(
         "--strict-paths", "paths", type=click.Choice(["kernel", "text"]), default="kernel", show_default=True,
         help="Falco rules: compare paths as the kernel resolved them, or as the caller gave them.",
+    ),
+    click.option(
+        "--links", type=click.Choice(["resolve", "as-written"]), default="resolve", show_default=True,
+        help="Falco rules: paths also stand for what they lead to through this host's symbolic links, or only for themselves.",
     ),
     click.option(
         "--append-output", "append", metavar="TEXT", default=SUGGESTED,
@@ -81,9 +87,11 @@ def load(files: Sequence[str]) -> list[Rule]:
     return loaded.rules
 
 
-def check(files: Sequence[str]) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
-    """Mistakes in Falco files, and one line of summary for each file's rules."""
+def check(files: Sequence[str], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
+    """Mistakes in Falco files, what links make of their paths, and one line of summary for each file's rules."""
     loaded, found = falco.load_files(files)
+    links.look_up(falco_links.paths_of(loaded.rules))
+    found = [*found, *falco_links.widened(loaded.rules, links.find, where=links.where)[1], *links.findings(Location(files[0]))]
     summary = [{"name": file, "mode": "falco", "rules": sum(rule.location.file == file for rule in loaded.rules)} for file in files]
     return found, summary
 
@@ -167,7 +175,10 @@ def _explanation(rule: dict[str, Any]) -> Iterator[Text]:
 
 def test(files: Sequence[str], events: str, options: FalcoOptions, *, form_name: str, as_json: bool) -> int:
     """Replay recorded events against rules."""
-    rules = rule_set(load(files), options)
+    _, chosen, told = resolved(PolicySet(), rule_set(load(files), options), options, Links())
+    assert chosen is not None
+    rules = chosen
+    show_diagnostics(diagnostic for diagnostic in told if diagnostic.severity != "info")
     results = []
     try:
         if events == "-":
@@ -178,6 +189,8 @@ def test(files: Sequence[str], events: str, options: FalcoOptions, *, form_name:
     except (BadLineError, OSError) as error:
         raise UsageError(f"{events}: {error}") from None
     mismatches = sum(bool(result[-1]) for result in results)
+    for fault in rules.faults.take():
+        err().print(Text(fault.text, "bold red"))
     if form_name != "table":
         host = host_name()
         for _, event, matches, _ in results:
@@ -194,7 +207,7 @@ def test(files: Sequence[str], events: str, options: FalcoOptions, *, form_name:
         out().print(table("line", "event", "rules", "expected otherwise", rows=rows))
     if form_name != "table" or not as_json:
         err().print(Text(f"{len(results)} events, {mismatches} matched otherwise than expected", "bold red" if mismatches else "green"))
-    return FINDINGS if mismatches else 0
+    return FINDINGS if mismatches or rules.faults.counts else 0
 
 
 def _result(number: int, event: RecordedEvent, matches: list[Match], problem: str) -> dict[str, Any]:

@@ -75,18 +75,20 @@ def hierarchy() -> Hierarchy:
 @pin_option
 @click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
+@click.option("--keep-privileges", is_flag=True, help="Give up nothing after the start, where giving up privileges fails.")
 @click.option(
     "--max-processes", type=click.IntRange(64, 4194304),
     help="How many processes the kernel keeps records of (262144). What rules ask of more is uncertain, which enforcing rules deny.",
 )
 def run(
     policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], form_name: str, record: Path | None, ready_file: Path | None,
-    pin_dir: str, no_pin: bool, keep: bool, max_processes: int | None, **falco_options: Any,
+    pin_dir: str, no_pin: bool, keep: bool, keep_privileges: bool, max_processes: int | None, **falco_options: Any,
 ) -> int:  # fmt: skip
     """Enforce policies and Falco rules on this host and print alerts, until SIGTERM or SIGINT.
 
     SIGHUP reads the policies again, without a gap; when they are wrong, the old ones stay. Alerts are shown for people on a terminal and
-    as JSON lines elsewhere. A killed agent leaves enforcement in force; the next start takes it over.
+    as JSON lines elsewhere. A killed agent leaves enforcement in force; the next start takes it over. After the start the agent gives up
+    all privileges but what a reload needs, and ends where it cannot.
 
     \b
     Examples:
@@ -99,7 +101,7 @@ def run(
     paths = tuple(os.path.abspath(path) for path in policies)
     settings = Settings(
         policies=paths, mode=mode, pin_dir=None if no_pin else pin_dir, keep=keep, ready_file=ready_file,
-        falco=FalcoOptions(**falco_options), record=record,
+        falco=FalcoOptions(**falco_options), record=record, drop_privileges=not keep_privileges,
     )  # fmt: skip
     lines = open_outputs(with_format(outputs, form_name), to_stderr)
     Agent(settings, lines, report=to_stderr, kernel=kernel(max_processes), diagnose=show_diagnostics).run()
@@ -226,13 +228,20 @@ def _described(pin_dir: str, status: Any) -> dict[str, Any]:
     return {"agent_running": _is_alive(status.agent_pid), "since": since, "rules": rules} | found
 
 
-def _is_alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool | None:
+    """Whether the agent of that pid runs; None where pids of the host mean nothing to us."""
+    from bpfence.kernel.pids import in_host_namespace
+
+    if pid > 0 and not in_host_namespace():
+        return None
     return pid > 0 and Path(f"/proc/{pid}").is_dir()
 
 
 def _show_instance(instance: dict[str, Any]) -> None:
     console = out()
-    agent = f"agent {instance['agent_pid']}" if instance["agent_running"] else "no agent: enforcement goes on, alerts wait"
+    agent = f"running, pid {instance['agent_pid']}" if instance["agent_running"] else "none: enforcement goes on, alerts wait"
+    if instance["agent_running"] is None:
+        agent = f"pid {instance['agent_pid']} of the host; whether it runs cannot be told from this pid namespace"
     policies = ", ".join(dict.fromkeys(f"{rule['policy']} ({rule['mode']})" for rule in instance["rules"])) or "unknown"
     rows = [
         ("enforcing by", instance["flavour"]), ("generation", instance["generation"]), ("since", instance["since"] or "unknown"),
@@ -258,7 +267,11 @@ def unload(pin_dir: str, as_json: bool) -> int:
     from bpfence.kernel.engine import unload as unload_pins
 
     gone = unload_pins(pin_dir)
-    Generations(state_path(pin_dir)).remove()
+    try:
+        Generations(state_path(pin_dir)).remove()
+    except PermissionError:
+        if gone:
+            raise
     if as_json:
         emit_json({"unloaded": list(gone)})
     else:
@@ -275,7 +288,8 @@ def unload(pin_dir: str, as_json: bool) -> int:
 def doctor(attempt: bool, as_json: bool) -> int:
     """Tell what this kernel offers, what it lacks, and what that means.
 
-    Nothing is attached unless --try is given. Exits with 3 when bpfence cannot enforce here.
+    Nothing is attached unless --try is given. Exits with 3 when bpfence cannot enforce here, or when that could not be told, as without
+    root.
 
     \b
     Examples:
@@ -285,21 +299,22 @@ def doctor(attempt: bool, as_json: bool) -> int:
     from bpfence.kernel.probes import probe
 
     features = probe()
-    flavour = features.flavour
+    flavour, enforces = features.flavour, features.enforces.value
     rows = features.rows()
     missing, trouble = _unsupported(features, attempt)
     essential = [row.title for row in rows if row.essential and row.answer.value == "no"]
-    usable = bool(flavour) and not essential and not trouble
+    usable = enforces == "yes" and not essential and not trouble
+    unknown = enforces == "could not tell"
     if as_json:
         emit_json(
             {
-                "enforcement": flavour or "none", "usable": usable, "kernel": os.uname().release, "machine": os.uname().machine,
-                "probes": [_probe_as_json(row) for row in rows],
+                "enforcement": flavour or ("unknown" if unknown else "none"), "usable": None if unknown else usable,
+                "kernel": os.uname().release, "machine": os.uname().machine, "probes": [_probe_as_json(row) for row in rows],
                 "unsupported_events": missing, "trouble": trouble,
             }
         )  # fmt: skip
     else:
-        _show_doctor(flavour, rows, missing, trouble)
+        _show_doctor(flavour, enforces, rows, missing, trouble)
     return 0 if usable else KernelError.exit_code
 
 
@@ -323,19 +338,26 @@ def _unsupported(features: Any, attempt: bool) -> tuple[dict[str, str], str]:
         return {}, str(error)
 
 
-def _show_doctor(flavour: str, rows: Any, missing: dict[str, str], trouble: str) -> None:
+ENFORCEMENT: Final = {
+    "yes": "", "no": "not possible on this kernel",
+    "could not tell": "could not tell with the privileges of this process; run `sudo bpfence doctor` on the host",
+}  # fmt: skip
+
+
+def _show_doctor(flavour: str, enforces: str, rows: Any, missing: dict[str, str], trouble: str) -> None:
     console = out()
-    how = {"lsm": "BPF LSM programs", "fmod_ret": "fmod_ret programs on security_* functions"}.get(flavour)
-    console.print(Text(f"Enforcement: {how}" if how else "Enforcement: not possible on this kernel", "bold green" if how else "bold red"))
+    how = {"lsm": "by BPF LSM programs", "fmod_ret": "by fmod_ret programs on security_* functions"}.get(flavour) or ENFORCEMENT[enforces]
+    console.print(Text(f"Enforcement: {how}", f"bold {ANSWER_STYLES[enforces]}"))
     console.print()
     shown = [(row.title, Text(row.answer.value, ANSWER_STYLES[row.answer.value]), row.detail) for row in rows]
     console.print(table("", "", "", rows=shown))
     for row in rows:
         if row.meaning:
             console.print()
-            console.print(Text.assemble((row.title, "bold"), f": {printable(row.meaning)}"))
+            if_not = "could not tell; if not: " if row.answer.value == "could not tell" else ""
+            console.print(Text.assemble((row.title, "bold"), f": {if_not}{printable(row.meaning)}"))
             if row.mend:
-                console.print(Text(f"  to mend it: {printable(row.mend)}"))
+                console.print(Text(f"  what helps: {printable(row.mend)}"))
     if missing:
         console.print()
         console.print(table("event", "not there because", rows=missing.items(), title="Events that this kernel does not offer"))

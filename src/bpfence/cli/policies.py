@@ -18,7 +18,8 @@ import msgspec
 from rich.text import Text
 
 from bpfence import evaluate
-from bpfence.agent.loading import FalcoOptions, read_policies
+from bpfence.agent.links import Links
+from bpfence.agent.loading import FalcoOptions, read_policies, resolved
 from bpfence.cli import falco
 from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
 from bpfence.compiler import Compiled, compile_policies
@@ -27,6 +28,7 @@ from bpfence.events.source import BadLineError, Recorded, fields_from_json, read
 from bpfence.events.values import BadValueError, escape, printable
 from bpfence.frontends import native
 from bpfence.frontends.falco import split
+from bpfence.frontends.links import PATHS as PATH_FIELDS
 from bpfence.names import TABLES
 from bpfence.policy import Action, PolicySet, Value
 from bpfence.seccomp.profile import kernel_version
@@ -39,26 +41,36 @@ UNREADABLE: Final = 2
 ALL_CAPABILITIES: Final = frozenset(TABLES["capability"].numbers)
 PATHS: Final = click.Path(exists=True, path_type=str)
 FILES: Final = click.Path(exists=True, allow_dash=True, path_type=str)
+root_option = click.option(
+    "--root", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=str), default="/",
+    help="Look symbolic links up in the tree below this directory (an image, say), not on this host.",
+)  # fmt: skip
 FORMS: Final = click.Choice(["table", "falco", "falco-text"])
 
 
 @click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, type=PATHS)
 @click.option("--strict", is_flag=True, help="Warnings count as findings.")
+@root_option
 @json_option
-def check(files: tuple[str, ...], strict: bool, as_json: bool) -> int:
+def check(files: tuple[str, ...], strict: bool, root: str, as_json: bool) -> int:
     """Find every mistake in policy files (native or Falco's), with its place and how to mend it.
 
+    Tells what paths lead to through symbolic links, too: on this host, or in the tree below --root.
     Exits with 0 when there is none, 1 when there are some, 2 when a file cannot be read.
 
     \b
     Examples:
       bpfence check policies/
+      bpfence check --root /mnt/image policies/
       bpfence check --json my.yaml | jq '.findings[].message'
     """
     files, theirs = split(files)
     policies, found = native.load_files(files)
     found += seccomp_findings(policies)
+    links = Links(root)
+    policies, _, told = resolved(policies, None, FalcoOptions(), links)
+    found += told
     if not any(diagnostic.severity == "error" for diagnostic in found):
         try:
             found += compile_policies(policies).unreachable
@@ -66,7 +78,7 @@ def check(files: tuple[str, ...], strict: bool, as_json: bool) -> int:
             found += error.diagnostics
     summary = _summary(policies)
     if theirs:
-        more, falco_summary = falco.check(theirs)
+        more, falco_summary = falco.check(theirs, links)
         found, summary = [*found, *more], [*summary, *falco_summary]
     found = sorted(dict.fromkeys(found), key=lambda diagnostic: diagnostic.location)
     counts = {severity: sum(diagnostic.severity == severity for diagnostic in found) for severity in ("error", "warning")}
@@ -111,8 +123,9 @@ def _summary(policies: PolicySet) -> list[dict[str, Any]]:
 @click.argument("files", nargs=-1, required=True, type=PATHS)
 @click.option("--event", "event", metavar="JSON", help='A sample event, as {"event": "process.exec", "file.path": "/tmp/x"}.')
 @click.option("--rule", "names", multiple=True, metavar="NAME", help="Of Falco rules: only these (shell patterns). Repeatable.")
+@root_option
 @json_option
-def explain_command(files: tuple[str, ...], event: str | None, names: tuple[str, ...], as_json: bool) -> int:
+def explain_command(files: tuple[str, ...], event: str | None, names: tuple[str, ...], root: str, as_json: bool) -> int:
     """Show what policies are compiled to: where each rule runs, the sizes of automata and diagrams, the route of an event.
 
     Of Falco rules: the condition with macros and lists put in, what of it the kernel decides, and what is left and why.
@@ -129,9 +142,10 @@ def explain_command(files: tuple[str, ...], event: str | None, names: tuple[str,
             raise UsageError("Falco files are explained by themselves, without --event")
         falco.explain(theirs, names, as_json)
         return 0
-    policies, _ = read_policies(files)
+    links = Links(root)
+    policies, _ = read_policies(files, links=links)
     compiled = compile_policies(policies)
-    route = _route(compiled, _sample(event)) if event else None
+    route = _route(compiled, *_resolved(_sample(event), links)) if event else None
     if as_json:
         emit_json(_explained(compiled, route))
         return 0
@@ -149,10 +163,31 @@ def explain_command(files: tuple[str, ...], event: str | None, names: tuple[str,
     return 0
 
 
-def _route(compiled: Compiled, event: dict[str, Value]) -> Route:
+def _route(compiled: Compiled, event: dict[str, Value], notes: list[str]) -> Route:
     from bpfence.compiler.explain import explain
 
-    return explain(compiled, event)
+    route = explain(compiled, event)
+    return msgspec.structs.replace(route, words=(*notes, *route.words))
+
+
+NOT_FOLLOWED: Final = frozenset(
+    ("file.create", "file.unlink", "file.rename", "file.link", "file.symlink", "file.mkdir", "file.rmdir", "net.bind")
+)  # fmt: skip
+"""Events about a name: where that is a link, it is the link itself that they are about."""
+
+
+def _resolved(event: dict[str, Value], links: Links) -> tuple[dict[str, Value], list[str]]:
+    """A sample event with its paths as the kernel would report them, and a line for each that this changes."""
+    typed = {name: value for name, value in event.items() if name in PATH_FIELDS and isinstance(value, str)}
+    several = {name: value for name, value in event.items() if name in PATH_FIELDS and isinstance(value, tuple)}
+    links.look_up([*typed.values(), *(path for paths in several.values() for path in paths)])
+    itself = event["event"] in NOT_FOLLOWED
+    made = {name: links.reported(path, itself=itself and name.startswith(("file.", "net."))) for name, path in typed.items()}
+    lists = {name: tuple(links.reported(path) for path in paths) for name, paths in several.items()}
+    changed = [(name, typed[name], path) for name, path in made.items() if path != typed[name]]
+    changed += [(name, old, new) for name, found in lists.items() for old, new in zip(several[name], found, strict=True) if old != new]
+    notes = [f"{name}: {old} is {new} {links.where}, by links: that is what the kernel reports" for name, old, new in changed]
+    return {**event, **made, **lists}, notes
 
 
 def _sample(text: str) -> dict[str, Value]:
@@ -240,7 +275,7 @@ def test_command(
         if files or mode:
             raise UsageError("Falco rules are tested by themselves, without --mode")
         return falco.test(theirs, events, FalcoOptions(**falco_options), form_name=form_name, as_json=as_json)
-    policies, _ = read_policies(files, mode)
+    policies, _ = read_policies(files, mode, links=Links())
     results = []
     try:
         if events == "-":

@@ -6,8 +6,13 @@ Called by every command. People's text goes through rich without its markup; wha
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import json
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,11 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bpfence.errors import BpfenceError, Diagnostic, KernelError, PolicyError
+from bpfence.errors import BpfenceError, Diagnostic, KernelError, PolicyError, UsageError
 from bpfence.events.values import printable
 
 STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "cyan"}
 MAX_SOURCE_LINE: Final = 200
+BUG_FRAMES: Final = 4
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -66,18 +72,90 @@ def table(*columns: str, rows: Iterable[Sequence[object]], title: str | None = N
 
 
 class Command(click.Command):
-    """A command whose BpfenceErrors are printed and become the exit code."""
+    """A command whose BpfenceErrors, and what the system refuses it, are printed and become the exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
         try:
             return super().invoke(ctx)
-        except BpfenceError as error:
+        except BrokenPipeError:
+            raise
+        except (BpfenceError, OSError) as caught:
+            error = refused(caught) if isinstance(caught, OSError) else caught
             if ctx.params.get("as_json"):
                 emit_json(error_as_json(error))
             else:
                 show_error(error)
             ctx.exit(error.exit_code)
+
+
+def refused(error: OSError) -> BpfenceError:
+    """What the system would not do for us, as a message: a file that cannot be read, a full disk."""
+    said = error.strerror or str(error)
+    where = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename) if isinstance(error.filename, bytes) else ""
+    text = f"{where}: {said}" if where else said
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return KernelError(text, missing="the permission", hint="" if os.geteuid() == 0 else "run as root")
+    return UsageError(text)
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON; what comes after `--` belongs to another command."""
+    return "--json" in arguments[: arguments.index("--") if "--" in arguments else None]
+
+
+def show_usage(error: click.ClickException, as_json: bool) -> None:
+    """A command line that click cannot make sense of: as JSON on standard output, or for people on standard error."""
+    if not as_json:
+        error.show()
+        return
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f"see `{context.command_path} --help`" if context is not None else ""
+    emit_json({"error": printable(error.format_message().split("\n", 1)[0]), "hint": hint})
+
+
+def show_bug(error: BaseException) -> None:
+    """A mistake of our own, in one message that tells the place; the whole traceback where BPFENCE_DEBUG is set."""
+    if os.environ.get("BPFENCE_DEBUG"):
+        traceback.print_exception(error)
+        return
+    frames = traceback.extract_tb(error.__traceback__)[-BUG_FRAMES:]
+    places = ", ".join(f"{frame.filename.rpartition('/bpfence/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+    text = printable(f"{type(error).__name__}: {error}".split("\n", 1)[0])
+    console = err()
+    console.print(Text.assemble(("error", STYLES["error"]), f": this is a bug in bpfence: {text}"))
+    console.print(Text(f"at {printable(places)}", "dim"))
+    console.print(Text.assemble(("hint", "bold"), ": please report it; BPFENCE_DEBUG=1 in the environment shows the whole traceback"))
+
+
+def usable_streams() -> None:
+    """Makes standard input, output and error usable: what is closed leads nowhere, and what cannot be encoded is escaped."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is the one that is missing: no file that is opened later can take its place.
+            os.open(os.devnull, os.O_RDWR)
+    nowhere = Path(os.devnull)
+    sys.stdin = sys.stdin or nowhere.open(encoding="utf-8")
+    sys.stdout = sys.stdout or nowhere.open("w", encoding="utf-8")
+    sys.stderr = sys.stderr or nowhere.open("w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def flushed() -> bool:
+    """Whether all that was printed has gone out. Where it has not, the interpreter does not try again, and complain, as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                show_error(UsageError(f"standard output: {error.strerror or error}"))
+        return isinstance(error, BrokenPipeError)
+    return True
 
 
 def error_as_json(error: BpfenceError) -> dict[str, Any]:

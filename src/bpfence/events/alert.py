@@ -48,6 +48,7 @@ class RuleInfo(msgspec.Struct, frozen=True):
     rate: float = 0.0
     burst: int = 0
     results: int = 0
+    events: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -59,7 +60,8 @@ def rule_info(rule: Rule, mode: str) -> RuleInfo:
     """The part of a rule that alerts need. The compiler gives the mode beside the rule, and may already have lowered the action by it."""
     action = Action.AUDIT if mode == "audit" and rule.action > Action.AUDIT else rule.action
     return RuleInfo(
-        rule.policy, rule.name, mode, action, rule.action, rule.severity, rule.tags, rule.message, rule.rate, rule.burst, rule.results
+        rule.policy, rule.name, mode, action, rule.action, rule.severity, rule.tags, rule.message, rule.rate, rule.burst, rule.results,
+        rule.events,
     )  # fmt: skip
 
 
@@ -80,6 +82,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     would: str | UnsetType = UNSET
     uncertain: bool | UnsetType = UNSET
     causes: tuple[str, ...] | UnsetType = UNSET  # why it is uncertain
+    may_match: tuple[str, ...] | UnsetType = UNSET  # policy/rule of the others that are uncertain for the same reason
     kill: str | UnsetType = UNSET  # "refused" where the kernel does not let the process be killed
     event: str
     message: str
@@ -137,6 +140,7 @@ class StatusLine(msgspec.Struct, frozen=True, kw_only=True):
     skipped: dict[str, int] | UnsetType = UNSET
     candidates: int | UnsetType = UNSET
     confirmed: int | UnsetType = UNSET
+    faults: int | UnsetType = UNSET
     host: str
 
 
@@ -164,16 +168,20 @@ class Composer:
 
     def alerts(
         self, seen: Observation, matched: Collection[tuple[RuleInfo, bool]], objects: tuple[str, ...] = (),
-        falco: Mapping[tuple[str, str], dict[str, Any]] = MappingProxyType({}),
+        falco: Mapping[tuple[str, str], dict[str, Any]] = MappingProxyType({}), others: Collection[RuleInfo] = (),
     ) -> list[tuple[RuleInfo, Alert]]:  # fmt: skip
         """One alert for each matching rule with whether it is uncertain. `objects`: the paths of object bits of the event's generation;
         `falco`: by the key of a rule what it says as a Falco rule, which also becomes the message. None matched: the event is counted.
+        `others`: rules that an uncertain alert speaks for, too; see `joined`.
         """
         self._seq += 1
         if not matched:
             return []
         common = self._common(seen, objects)
-        return [(rule, self._alert(seen, rule, uncertain, common, falco.get(rule.key))) for rule, uncertain in matched]
+        return [
+            (rule, self._alert(seen, rule, uncertain, common, falco.get(rule.key), others if uncertain else ()))
+            for rule, uncertain in matched
+        ]
 
     def event(self, seen: Observation) -> Alert:
         """A telemetry line."""
@@ -197,18 +205,21 @@ class Composer:
         return {"time": rfc3339(seen.time), "event": seen.event, "seq": self._seq, "host": self._host, "process": process, **groups}
 
     def _alert(
-        self, seen: Observation, rule: RuleInfo, uncertain: bool, common: dict[str, Any], falco: dict[str, Any] | None = None
-    ) -> Alert:
+        self, seen: Observation, rule: RuleInfo, uncertain: bool, common: dict[str, Any], falco: dict[str, Any] | None = None,
+        others: Collection[RuleInfo] = (),
+    ) -> Alert:  # fmt: skip
         blocked = rule.action >= Action.DENY and seen.action >= Action.DENY
         spared = rule.action is Action.KILL and bool(seen.flags & abi.EVENT_KILL_REFUSED)
         action = (min(Action.DENY, Action(seen.action)) if spared else rule.action).name.lower()
         causes = causes_of(seen.flags) if uncertain else ()
+        text = message(rule, seen.fields, action) if falco is None else printable(falco["output"])
         return Alert(
             policy=escape(rule.policy), rule=escape(rule.rule), severity=rule.severity, tags=tuple(escape(tag) for tag in rule.tags),
             action=action, mode=rule.mode, would=rule.declared.name.lower() if rule.declared > rule.action else UNSET,
             uncertain=uncertain or UNSET, causes=causes or UNSET, kill="refused" if spared else UNSET,
+            may_match=tuple(escape(f"{other.policy}/{other.rule}") for other in others) or UNSET,
             errno=_errno_name(seen.error) if blocked else None,
-            message=message(rule, seen.fields, action) if falco is None else _bounded(printable(falco["output"])),
+            message=_bounded(text + doubt(causes, len(others)) if uncertain else text),
             falco=UNSET if falco is None else falco, **common,
         )  # fmt: skip
 
@@ -229,6 +240,34 @@ class Composer:
 _CAUSE: Final = "CAUSE_"
 CAUSES: Final = tuple(sorted((name for name in vars(abi) if name.startswith(_CAUSE)), key=vars(abi).__getitem__))
 """Why a decision may be uncertain, in the order of the bits in `flags` from EVENT_CAUSES_SHIFT on."""
+
+
+CAUSE_WORDS: Final = {
+    "memory": "there was no memory for the decision",
+    "record": "not all is known of the process", "lineage": "not all of its ancestors are known",
+    "path": "the path is too long, or has no name in the process's mount namespace", "value": "a value is longer than what is kept",
+    "table": "the tables contradict themselves, which is a bug",
+}  # fmt: skip
+
+
+def doubt(causes: tuple[str, ...], others: int) -> str:
+    """What goes behind the message of an uncertain alert: what was uncertain, and how many more rules it may concern."""
+    why = "; ".join(CAUSE_WORDS[cause] for cause in causes) or "what it tests is not known completely"
+    also = f", and {others} more rule{'s' if others > 1 else ''}" if others else ""
+    return f" (uncertain: the rule{also} may or may not match, because {why})"
+
+
+def joined(matched: Collection[tuple[RuleInfo, bool]]) -> tuple[list[tuple[RuleInfo, bool]], list[RuleInfo]]:
+    """Matches of one event of which the strictest uncertain one speaks for all uncertain ones, and those that it speaks for.
+
+    What is uncertain is one thing, a path say, and every rule that asks for it may match: that is one report, not one for each.
+    """
+    unsure = [rule for rule, uncertain in matched if uncertain]
+    if len(unsure) < 2:
+        return list(matched), []
+    lead = max(unsure, key=lambda rule: rule.action)  # the first of the strictest, which the errno is of
+    told = [(rule, uncertain) for rule, uncertain in matched if not uncertain or rule is lead]
+    return told, [rule for rule in unsure if rule is not lead]
 
 
 def causes_of(flags: int) -> tuple[str, ...]:

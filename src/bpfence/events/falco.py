@@ -25,7 +25,7 @@ import msgspec
 from bpfence.events.source import MAX_LINE, BadLineError
 from bpfence.events.values import escape, unescape
 from bpfence.frontends.falco.checks import address
-from bpfence.frontends.falco.events import EVENT_BY_NAME
+from bpfence.frontends.falco.events import EVENT_BY_NAME, MODES
 from bpfence.frontends.falco.fields import Argument, Type, Use, lookup
 from bpfence.frontends.report import TextError
 from bpfence.names import name as name_of
@@ -33,6 +33,8 @@ from bpfence.names import name as name_of
 Scalar = Union[str, int, float, bool, bytes]
 Value = Union[Scalar, tuple[Scalar, ...]]
 SECOND: Final = 1_000_000_000
+LAST_MOMENT: Final = 253402300799 * SECOND
+"""The end of the year 9999, the last that can be written."""
 
 
 class FalcoEvent(Protocol):
@@ -173,17 +175,48 @@ def _argument(event: Derived, argument: str | None) -> Value | None:
     found = _raw_argument(event, argument)
     if isinstance(found, bool):
         return "true" if found else "false"
+    if isinstance(found, int) and _name_of(event, argument) == "mode":
+        return mode_text(event.type, found)
     return None if found is None else found if isinstance(found, str) else str(found)
 
 
 def _raw_argument(event: Derived, argument: str | None) -> Scalar | None:
-    given = event.arguments()
-    if argument is None:
-        return None
-    if argument.isdigit():
-        names = EVENT_BY_NAME[event.type].args if event.type in EVENT_BY_NAME else tuple(given)
-        return given.get(names[int(argument)]) if int(argument) < len(names) else None
-    return given.get(argument)
+    name = _name_of(event, argument)
+    return None if name is None else event.arguments().get(name)
+
+
+def _name_of(event: Derived, argument: str | None) -> str | None:
+    """The name of an argument that is given by its name or by its number from 0."""
+    if argument is None or not (argument.isascii() and argument.isdigit()):
+        return argument
+    names = EVENT_BY_NAME[event.type].args if event.type in EVENT_BY_NAME else tuple(event.arguments())
+    return names[int(argument)] if len(argument) < 5 and int(argument) < len(names) else None
+
+
+_FORMATS: Final = {
+    0o140000: "S_IFSOCK", 0o100000: "S_IFREG", 0o060000: "S_IFBLK", 0o040000: "S_IFDIR", 0o020000: "S_IFCHR", 0o010000: "S_IFIFO",
+}  # fmt: skip
+_SETS_MODE: Final = ("chmod", "fchmod", "fchmodat", "mknod", "mknodat")
+
+
+def mode_text(event_type: str, mode: int) -> str:
+    """evt.arg.mode: names joined by '|' where permissions are set or a node is made, hexadecimal of mkdir, octal of opens."""
+    if event_type in _SETS_MODE:
+        words = [name for name, bit in MODES.items() if mode & bit]
+        words += [_FORMATS[mode & 0o170000]] if mode & 0o170000 in _FORMATS else []
+        return "|".join(words) or octal(mode)
+    return f"{mode:X}" if event_type in ("mkdir", "mkdirat") else octal(mode)
+
+
+def octal(mode: int) -> str:
+    """A mode as Falco writes it: 0644, and 0."""
+    return f"0{mode:o}" if mode else "0"
+
+
+def spelled_mode(event_type: str, mode: int) -> str:
+    """The mode within evt.args: octal, with the names in brackets where there are any."""
+    text = mode_text(event_type, mode)
+    return f"{octal(mode)}({text})" if text.startswith("S_") else text
 
 
 def _text(value: Scalar) -> str:
@@ -191,7 +224,13 @@ def _text(value: Scalar) -> str:
 
 
 def _all_arguments(event: Derived, _: str | None) -> Value | None:
-    return " ".join(f"{name}={'<NA>' if value is None else _text(value)}" for name, value in event.arguments().items())
+    return " ".join(f"{name}={_spelled(event, name, value)}" for name, value in event.arguments().items())
+
+
+def _spelled(event: Derived, name: str, value: Scalar | None) -> str:
+    if value is None:
+        return "<NA>"
+    return spelled_mode(event.type, value) if name == "mode" and isinstance(value, int) else _text(value)
 
 
 def _raw_result(event: Derived, _: str | None) -> Value | None:
@@ -502,7 +541,10 @@ def decode(line: bytes, number: int = 1) -> RecordedEvent:
     if len(line) > MAX_LINE:
         raise BadLineError(number, f"longer than {MAX_LINE} bytes")
     try:
-        return RecordedEvent(_DECODER.decode(line))
+        record = _DECODER.decode(line)
+        if not 0 <= record.time <= LAST_MOMENT:
+            raise TextError("time must be ns since 1970, and at most the end of the year 9999")
+        return RecordedEvent(record)
     except (msgspec.DecodeError, UnicodeError, TextError) as error:
         raise BadLineError(number, str(error)) from None
     except RecursionError:

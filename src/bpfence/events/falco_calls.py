@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 from bpfence import abi, names
-from bpfence.events.falco import Scalar
+from bpfence.events.falco import Scalar, mode_text, octal
 from bpfence.events.records import KernelEvent, signed
 from bpfence.frontends.falco.events import EVENT_BY_NAME, SENSED
 from bpfence.seccomp.model import X32_BIT, Arch
@@ -53,6 +53,7 @@ class Call(Protocol):
     def register(self, number: int) -> int | None: ...
     def text(self, slot: int) -> str | None: ...
     def descriptor(self, number: int) -> str: ...
+    def account(self, kind: str, number: int) -> str | None: ...
     def get(self, field: str, argument: str | None = None) -> object: ...
 
 
@@ -260,13 +261,20 @@ def _number(register: int, *, unsigned: bool = False, wide: bool = False) -> Mak
     return make
 
 
-def _id(register: int) -> Make:
-    """A user or group id; -1 leaves it as it is."""
+def _id(register: int, kind: str = "user") -> Make:
+    """A user's or group's id, explained by the name where there is one; -1 leaves it as it is."""
     def make(call: Call) -> Argument:
         value = call.register(register)
-        return ABSENT if value is None else Argument(_int32(value) if value & 0xFFFFFFFF == 0xFFFFFFFF else value & 0xFFFFFFFF)
+        if value is None:
+            return ABSENT
+        number = value & 0xFFFFFFFF
+        return Argument(-1, "<NONE>") if number == 0xFFFFFFFF else Argument(number, call.account(kind, number))
 
     return make
+
+
+def _group(register: int) -> Make:
+    return _id(register, "group")
 
 
 def _hexadecimal(register: int) -> Make:
@@ -318,13 +326,16 @@ def _field(name: str) -> Make:
 
 
 def _octal(value: int) -> Argument:
-    return Argument(value, f"0{value:o}" if value else "0")
+    return Argument(value, octal(value))
 
 
-def _mode(call: Call) -> Argument:
+def _mode(mask: int = 0o7777) -> Make:
     """Permission bits that are given to a file."""
-    value = call.record.numbers.get(abi.NUM_FILE_MODE)
-    return ABSENT if value is None else _octal(value & 0o7777)
+    def make(call: Call) -> Argument:
+        value = call.record.numbers.get(abi.NUM_FILE_MODE)
+        return ABSENT if value is None else Argument(value & mask, mode_text(call.type, value & mask))
+
+    return make
 
 
 def _open_mode(register: int) -> Make:
@@ -510,6 +521,7 @@ _INODE: Final[Mapping[str, Make]] = {"dev": _slot(abi.NUM_FILE_DEV), "ino": _slo
 _OWNER: Final[Mapping[str, Make]] = {"uid": _slot(abi.NUM_FILE_UID), "gid": _slot(abi.NUM_FILE_GID)}
 _TWO_PATHS: Final[Mapping[str, Make]] = {"oldpath": _PATH, "newpath": _NEW_PATH}
 _TWO_DIRECTORIES: Final[Mapping[str, Make]] = {"olddirfd": _descriptor(0), "newdirfd": _descriptor(2)}
+_MADE_NODE: Final = _mode(0o177777)
 _LINK: Final[Mapping[str, Make]] = {"target": _string(abi.STR_LINK_TARGET), "linkpath": _PATH}
 _CAPABILITIES: Final = {name: _EXEC[name] for name in ("cap_inheritable", "cap_permitted", "cap_effective")}
 _TUPLE: Final = {"tuple": _field("fd.name")}
@@ -533,14 +545,15 @@ _BY_TYPE: Final[Mapping[str, Mapping[str, Make]]] = {
     "rename": _TWO_PATHS, "renameat": {**_TWO_PATHS, **_TWO_DIRECTORIES},
     "renameat2": {**_TWO_PATHS, **_TWO_DIRECTORIES, "flags": _flagged(4, _RENAMEAT2)},
     "unlink": {"path": _PATH}, "unlinkat": {"dirfd": _descriptor(0), "name": _PATH, "flags": _flagged(2, _UNLINKAT)},
-    "rmdir": {"path": _PATH}, "link": _TWO_PATHS, "linkat": {**_TWO_PATHS, **_TWO_DIRECTORIES, "flags": _flagged(4, _LINKAT)},
-    "symlink": _LINK, "symlinkat": {**_LINK, "linkdirfd": _descriptor(1)}, "mkdir": {"path": _PATH, "mode": _mode},
-    "mkdirat": {"dirfd": _descriptor(0), "path": _PATH, "mode": _mode}, "chmod": {"filename": _PATH, "mode": _mode},
-    "fchmod": {"fd": _descriptor(0), "mode": _mode}, "fchmodat": {"dirfd": _descriptor(0), "filename": _PATH, "mode": _mode},
+    "rmdir": {"path": _PATH}, "link": _TWO_PATHS,
+    "linkat": {**_TWO_PATHS, "olddir": _descriptor(0), "newdir": _descriptor(2), "flags": _flagged(4, _LINKAT)},
+    "symlink": _LINK, "symlinkat": {**_LINK, "linkdirfd": _descriptor(1)}, "mkdir": {"path": _PATH, "mode": _mode()},
+    "mkdirat": {"dirfd": _descriptor(0), "path": _PATH, "mode": _mode()}, "chmod": {"filename": _PATH, "mode": _mode()},
+    "fchmod": {"fd": _descriptor(0), "mode": _mode()}, "fchmodat": {"dirfd": _descriptor(0), "filename": _PATH, "mode": _mode()},
     "chown": {"path": _PATH, **_OWNER}, "lchown": {"path": _PATH, **_OWNER}, "fchown": {"fd": _descriptor(0), **_OWNER},
     "fchownat": {"dirfd": _descriptor(0), "pathname": _PATH, **_OWNER, "flags": _flagged(4, _CHOWNAT)},
-    "mknod": {"path": _PATH, "mode": _mode, "dev": _number(2, unsigned=True)},
-    "mknodat": {"dirfd": _descriptor(0), "path": _PATH, "mode": _mode, "dev": _number(3, unsigned=True)},
+    "mknod": {"path": _PATH, "mode": _MADE_NODE, "dev": _number(2, unsigned=True)},
+    "mknodat": {"dirfd": _descriptor(0), "path": _PATH, "mode": _MADE_NODE, "dev": _number(3, unsigned=True)},
     "kill": {"pid": _number(0), "sig": _signal}, "tkill": {"tid": _number(0), "sig": _signal},
     "tgkill": {"pid": _number(0), "tid": _number(1), "sig": _signal},
     "ptrace": {
@@ -548,7 +561,7 @@ _BY_TYPE: Final[Mapping[str, Mapping[str, Make]]] = {
     },
     "process_vm_readv": {"pid": _number(0)}, "process_vm_writev": {"pid": _number(0)},
     "mount": {
-        "dev": _string(abi.STR_MOUNT_SOURCE), "name": _PATH, "type": _string(abi.STR_FILE_FSTYPE),
+        "dev": _string(abi.STR_MOUNT_SOURCE), "dir": _PATH, "type": _string(abi.STR_FILE_FSTYPE),
         "flags": _slot_flags(abi.NUM_MOUNT_FLAGS, _MOUNT),
     },
     "umount": {"name": _PATH, "flags": _flagged(1, _UMOUNT)}, "umount2": {"name": _PATH, "flags": _flagged(1, _UMOUNT)},
@@ -556,7 +569,8 @@ _BY_TYPE: Final[Mapping[str, Mapping[str, Make]]] = {
     "bpf": {"fd": _made, "cmd": _bpf}, "init_module": {"length": _number(1, wide=True)},
     "finit_module": {"fd": _descriptor(0), "flags": _flagged(2, _MODULE)},
     "setuid": {"uid": _id(0)}, "setreuid": {"ruid": _id(0), "euid": _id(1)}, "setresuid": {"ruid": _id(0), "euid": _id(1), "suid": _id(2)},
-    "setgid": {"gid": _id(0)}, "setregid": {"rgid": _id(0), "egid": _id(1)}, "setresgid": {"rgid": _id(0), "egid": _id(1), "sgid": _id(2)},
+    "setgid": {"gid": _group(0)}, "setregid": {"rgid": _group(0), "egid": _group(1)},
+    "setresgid": {"rgid": _group(0), "egid": _group(1), "sgid": _group(2)},
     "io_uring_setup": {"res": _made, "entries": _number(0, unsigned=True)},
     "memfd_create": {"fd": _made, "name": _TEXT, "flags": _flagged(1, _MEMFD)},
     "prctl": {"option": _named(0, _PRCTL), "arg2_str": _prctl_text, "arg2_int": _prctl_number},
@@ -600,6 +614,8 @@ def spelled(name: str, value: Argument) -> str:
     if value.raw is None:
         return f"{name}=<NA>"
     raw = value.raw.decode("utf-8", "surrogateescape") if isinstance(value.raw, bytes) else str(value.raw)
+    if isinstance(value.raw, int) and value.text is not None and value.text.startswith("S_"):
+        return f"{name}={octal(value.raw)}({value.text})"
     if value.text is None or name in _REPLACED:
         return f"{name}={raw if value.text is None else value.text}"
     return f"{name}={raw}({value.text})"

@@ -24,7 +24,7 @@ from bpfence.evaluate import holds
 from bpfence.events import falco_calls as calls
 from bpfence.events import records
 from bpfence.events.accounts import UNKNOWN, Accounts, User
-from bpfence.events.falco import Ancestor, Derived, Scalar, Value
+from bpfence.events.falco import LAST_MOMENT, Ancestor, Derived, Scalar, Value
 from bpfence.events.hostnames import Hostnames
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.procfs import Procfs, read_file
@@ -32,8 +32,6 @@ from bpfence.events.records import ExecImage, KernelEvent
 from bpfence.frontends.expand import container
 
 SECOND: Final = 1_000_000_000
-LAST_MOMENT: Final = 253402300799 * SECOND
-"""The end of the year 9999, the last that can be written."""
 MAX_CGROUPS: Final = 4096
 MAX_PEERS: Final = 4096
 HOST: Final = "host"
@@ -337,9 +335,29 @@ class LiveEvent(Derived):
             self._argv = None if data is None else records.arguments(data)
         return self._argv
 
+    def uid(self) -> int:
+        """The effective user: after a call that has changed it, the new one."""
+        return self._changed("process.setuid", abi.NUM_SET_UID, self.record.uid)
+
+    def gid(self) -> int:
+        """The effective group, in the same way."""
+        return self._changed("process.setgid", abi.NUM_SET_GID, self.record.gid)
+
+    def _changed(self, event: str, slot: int, before: int) -> int:
+        record = self.record
+        return record.numbers.get(slot, before) if record.event == event and (self.result or 0) >= 0 else before
+
     def user(self) -> User:
         """The entry of the effective user."""
-        return self.events.users.user(self.record.uid, self.record.mnt_ns, self.record.pid)
+        return self.events.users.user(self.uid(), self.record.mnt_ns, self.record.pid)
+
+    def account(self, kind: str, number: int) -> str | None:
+        """The name of a "user" or "group" for the process; None where there is none of that number."""
+        users, record = self.events.users, self.record
+        found = (
+            users.group(number, record.mnt_ns, record.pid) if kind == "group" else users.user(number, record.mnt_ns, record.pid).name
+        )
+        return None if found == UNKNOWN else found
 
     def leader(self, pid: int) -> tuple[str | None, str | None, str | None]:
         """Name, argv[0] and executable of a session's or group's leader, by its process id."""
@@ -578,7 +596,7 @@ def _user(part: str) -> _Take:
 
 
 def _group(event: LiveEvent, _: str | None) -> Value | None:
-    return event.events.users.group(event.record.gid, event.record.mnt_ns, event.record.pid)
+    return event.events.users.group(event.gid(), event.record.mnt_ns, event.record.pid)
 
 
 def _login_uid(event: LiveEvent, _: str | None) -> Value | None:
@@ -946,8 +964,8 @@ _OWN: Final[Mapping[str, _Take]] = {
     "thread.tid": lambda event, _: event.record.tid, "thread.vtid": _slot(abi.NUM_VTID), "thread.cap_effective": _set(abi.NUM_PROCESS_CAPS),
     "thread.cap_permitted": _set(abi.NUM_CAPS_PERMITTED), "thread.cap_inheritable": _set(abi.NUM_CAPS_INHERITABLE),
     "thread.cgroups": _cgroups, "thread.cgroup": _cgroup,
-    "user.uid": lambda event, _: event.record.uid, "user.name": _user("name"), "user.homedir": _user("home"), "user.shell": _user("shell"),
-    "user.loginuid": _login_uid, "user.loginname": _login_name, "group.gid": lambda event, _: event.record.gid, "group.name": _group,
+    "user.uid": lambda event, _: event.uid(), "user.name": _user("name"), "user.homedir": _user("home"), "user.shell": _user("shell"),
+    "user.loginuid": _login_uid, "user.loginname": _login_name, "group.gid": lambda event, _: event.gid(), "group.name": _group,
     "container.id": _container, "container.privileged": _privileged,
     "fd.num": _fd_number, "fd.type": _fd_type, "fd.name": _fd_name, "fd.nameraw": _fd_raw_name, "fd.uid": _fd_id, "fd.types": _types,
     "fd.dev": _of_file(abi.NUM_FILE_DEV), "fd.ino": _of_file(abi.NUM_FILE_INO), "fd.l4proto": _protocol, "fd.is_server": _is_server,

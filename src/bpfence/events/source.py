@@ -93,17 +93,23 @@ class Live:
         self._clock.refresh()
         found = []
         for buffer, data in raw:
-            record = records.decode(buffer, data)
-            if isinstance(record, Undecodable):
-                self._meter.undecodable(record.reason)
-                continue
-            self._meter.record(record.buffer, record.stream, record.sequence)
-            seen = Observation(
-                record.event, self._clock.wall(record.time), {"event": record.event}, None, record.telemetry, record.flags,
-                record.generation, record.action, record.error, record.verdicts, records.object_bits(record), record,
-            )  # fmt: skip
-            found.append(seen if record.flags & _SPEAKS_FOR == abi.EVENT_RESULT else self.described(seen))
+            try:
+                found += self._observed(buffer, data)
+            except Exception as error:  # a bug of ours: what somebody has made the kernel write ends no agent
+                self._meter.undecodable(f"a fault of bpfence: {type(error).__name__}")
         return found
+
+    def _observed(self, buffer: str, data: bytes) -> list[Observation]:
+        record = records.decode(buffer, data)
+        if isinstance(record, Undecodable):
+            self._meter.undecodable(record.reason)
+            return []
+        self._meter.record(record.buffer, record.stream, record.sequence)
+        seen = Observation(
+            record.event, self._clock.wall(record.time), {"event": record.event}, None, record.telemetry, record.flags,
+            record.generation, record.action, record.error, record.verdicts, records.object_bits(record), record,
+        )  # fmt: skip
+        return [seen if record.flags & _SPEAKS_FOR == abi.EVENT_RESULT else self.described(seen)]
 
     def described(self, seen: Observation) -> Observation:
         """The observation with its fields and its process. What is only a candidate is read without: most candidates come to nothing."""

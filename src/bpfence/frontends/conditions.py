@@ -199,6 +199,7 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
 
     def equal(self, field: Field, token: Token) -> Condition:
         """The field equals the value: literally for strings."""
+        _no_field(field, token)
         text = _text(token)
         shift = _offset(token) + (token.type == "STRING")
         try:
@@ -218,6 +219,7 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
             return values.conj([_exists(field), values.negation(self.equal(field, value))])
         if field.kind not in _NUMBERS:
             raise TextError(f"{field.name} has no order", f"{sign} is for numbers: use = or in", "bad-condition", _offset(sign))
+        _no_field(field, value)
         try:
             return values.between(field, *values.numeric(field, f"{sign}{_text(value)}"))
         except TextError as e:
@@ -236,16 +238,22 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
         return values.disj(self.one_word(field, str(word), token) for token in tokens)
 
     def one_word(self, field: Field, word: str, token: Token) -> Condition:
+        _no_field(field, token)
         text = _text(token)
         shift = _offset(token) + (token.type == "STRING")
         if not text:
             raise TextError(f"an empty text for {word} says nothing", f"write {field.name} exists", "bad-condition", shift)
         try:
             if word == "glob":
-                return values.pattern(field, text)
+                made = values.pattern(field, text)
+                if simpler := values.odd(text):
+                    what = f"'***' is no more than '**': {quoted(text)} means {quoted(simpler)}"
+                    self.warnings.append(TextError(what, f"write {quoted(simpler)}", "odd-glob", shift))
+                return made
             if word == "pmatch":
                 path = text.rstrip("/")
                 return values.disj([Atom(field.name, Op.EQUALS, path or "/"), Atom(field.name, Op.PREFIX, path + "/")])
+            values.part(field, text, first=word == "startswith")
         except TextError as e:
             raise TextError(e.message, e.hint, e.code, shift + e.offset) from None
         return Atom(field.name, _BUILD[word], fold(text) if word == "icontains" else text)
@@ -261,6 +269,14 @@ _INSTEAD: Final = {
     "iglob": "spell out the cases: [Aa]",
     "regex": "use glob, startswith, endswith or contains",
 }
+
+
+def _no_field(field: Field, token: Token) -> None:
+    if token.type != "STRING":
+        try:
+            values.no_field(field, str(token), "; where the text itself is meant, quote it")
+        except TextError as e:
+            raise TextError(e.message, e.hint, e.code, _offset(token)) from None
 
 
 def _exists(field: Field) -> Condition:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from bpfence import names
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, GROUPS, Field, Kind, applies
-from bpfence.frontends import conditions, expand, schema, seccomp, values, yaml_nodes
+from bpfence.frontends import conditions, effects, expand, schema, seccomp, values, yaml_nodes
 from bpfence.frontends.report import Report, TextError, quoted, suggest
 from bpfence.frontends.schema import Document
 from bpfence.frontends.yaml_nodes import Node, YamlError
@@ -30,6 +30,7 @@ Entry = tuple[Node, Node]
 ACTIONS: Final = {"allow": Action.ALLOW, "audit": Action.AUDIT, "deny": Action.DENY, "kill": Action.KILL}
 SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
 MODES: Final = ("enforce", "audit")
+LINKS: Final = ("resolve", "as-written")
 
 # Key of a scope -> field.
 SUBJECTS: Final = {
@@ -240,6 +241,7 @@ class _PolicyReader(_Shapes):
         super().__init__(report)
         self.seen = seen
         self.rule_names: dict[str, Location] = {}
+        self.defaults: dict[str, Location] = {}
 
     # ---- the document ----
 
@@ -258,6 +260,7 @@ class _PolicyReader(_Shapes):
             tags=self.tags(spec) or (),
             scope=self.scope(spec["scope"][1]) if "scope" in spec else TRUE,
             default=self.default(spec["default"][1]) if "default" in spec else {},
+            links="links" not in spec or self.choice(spec["links"][1], "links", LINKS) != "as-written",
             location=root.location,
         )
         filtering = seccomp.profile_of(spec["seccomp"][1], self.report) if "seccomp" in spec else None
@@ -265,7 +268,17 @@ class _PolicyReader(_Shapes):
         if "default" not in spec and "rules" not in spec and "seccomp" not in spec:
             self.report.add(top["spec"][0], "no-rules", "the policy has neither rules nor a default: it does nothing", "", "warning")
         values_given = {**{f: getattr(policy, f) for f in policy.__struct_fields__}, "rules": rules, "seccomp": filtering}
-        return Policy(**values_given)
+        made = Policy(**values_given)
+        for event, place in self.defaults.items():
+            self.stops_host(place, "the default", *effects.stopped_by_default(made, event))
+        return made
+
+    def stops_host(self, place: Node | Location, what: str, event: str, act: str) -> None:
+        """Say that something takes an event from what no host runs without; nothing where `event` is empty."""
+        if event:
+            blocked = f"{what} denies {event} to what the host lives by: {act}"
+            hint = "give the policy a scope (container: true, cgroup:, exe:, user:), or match less; mode: audit shows what it would block"
+            self.report.add(place, "stops-host", blocked, hint, "warning")
 
     def kind(self, root: Node) -> bool:
         """Whether the document is one of ours; reports why not."""
@@ -337,6 +350,7 @@ class _PolicyReader(_Shapes):
                 self.report.add(key, "duplicate-key", f"the default of {event} was already given", "give it once")
             elif action != "allow":
                 default[event] = ACTIONS[action]
+                self.defaults[event] = key.location
         return default
 
     def not_deniable(self, node: Node, event: str, action: str) -> None:
@@ -391,6 +405,8 @@ class _PolicyReader(_Shapes):
                 parts.append(values.lower(field, text))
             except TextError as e:
                 self.report.bad(item, e)
+            else:
+                self.odd(field, item, text)
         if field.kind is Kind.FLAGS:
             mask = 0
             for part in parts:
@@ -398,6 +414,11 @@ class _PolicyReader(_Shapes):
             parts = [part for part in parts if not (isinstance(part, Atom) and part.op is Op.ANYBITS)]
             parts += [Atom(field.name, Op.ANYBITS, mask)] if mask else []
         return values.disj(parts)
+
+    def odd(self, field: Field, place: Node, text: str) -> None:
+        if field.kind in (Kind.PATH, Kind.STRINGS) and (simpler := values.odd(text)):
+            what = f"'***' is no more than '**': {quoted(text)} means {quoted(simpler)}"
+            self.report.add(place, "odd-glob", what, f"write {quoted(simpler)}", "warning")
 
     # ---- rules ----
 
@@ -443,15 +464,19 @@ class _RuleReader:
         self.partly(checked.uses, events)
         self.given(checked.uses, action)
         self.module_paths(checked.uses, events, action)
+        self.often_absent(checked, events, action)
+        self.caller(checked, events)
         each = {event: condition for event, condition in self.each(on, body).items() if condition != FALSE}
         if not each:
             return None
         condition, conditions_ = expand.shared(each)
-        return Rule(
+        made = Rule(
             policy=self.policy.name, name=name or "", events=tuple(each), condition=condition, conditions=conditions_, action=action,
             errno=errno, message=message, severity=severity or self.policy.severity, tags=self.policy.tags if tags is None else tags,
             rate=rate, burst=burst, limit=limit, location=self.node.location,
         )  # fmt: skip
+        self.within.stops_host(self.node, "the rule", *effects.stopped_by_rule(self.policy, made))
+        return made
 
     def name(self) -> str | None:
         node = self.value("name")
@@ -578,16 +603,43 @@ class _RuleReader:
                 what = f"modprobe may unpack a module itself and load it with init_module(2), which knows no file: {effect}"
                 self.report.add(place, "module-without-path", what, "test module.name, which is known either way", "warning")
 
+    def often_absent(self, checked: _Checked, events: tuple[str, ...], action: Action) -> None:
+        """A verdict must not hang on what some acts do not have."""
+        for field, place, exception in checked.uses if action != Action.AUDIT else ():
+            acts = effects.often_absent(field.name, events, checked.body)
+            if acts:
+                effect = "the exception does not apply" if exception else "a test on it is false"
+                what = f"{field.name} is not known of every act, so there {effect}: {acts}"
+                hint = f"test another field, or write `{field.name} exists` in a condition"
+                self.report.add(place, "often-absent", what, hint, "warning")
+
+    def caller(self, checked: _Checked, events: tuple[str, ...]) -> None:
+        """On exec, process.* is who calls exec, not what is executed: a rule that says nothing of the latter may be meant otherwise."""
+        name = effects.about_caller(events, checked.body)
+        place = next((place for field, place, exception in checked.uses if field.name == name and not exception), None)
+        if place is None:
+            return
+        what = f"on exec, {name} is that of the program that calls exec, not of the one that is executed"
+        hint = 'the new program is file.path, as "**/nmap"; where the caller is meant, say so with `file.path: /**` or under scope'
+        self.report.add(place, "about-caller", what, hint, "info" if name == "process.exe" else "warning")
+
     def each(self, on: list[str], body: Condition) -> dict[str, Condition]:
         """The condition of each event; reports the rule where none can be true."""
         each = expand.conditions(on, self.policy.scope, body)
-        seen = {condition: values.contradiction(condition) for condition in set(each.values())}
+        seen = {condition: self.never(condition) for condition in set(each.values())}
         reasons = {event: seen[condition] for event, condition in each.items()}
         if all(reason is not None for reason in reasons.values()):
-            field = next((reason for reason in reasons.values() if reason), "")
-            what = f"the rule can never match: the tests on {field} exclude each other" if field else "the rule can never match"
+            why = next((reason for reason in reasons.values() if reason), "")
+            what = f"the rule can never match: {why}" if why else "the rule can never match"
             self.report.add(self.node, "unreachable", what, "values of one field are alternatives, fields and scope are all required")
         return {event: FALSE if reasons[event] is not None else condition for event, condition in each.items()}
+
+    def never(self, condition: Condition) -> str | None:
+        """Why a condition is never true, None where that is not seen."""
+        field = values.contradiction(condition)
+        if field is not None:
+            return f"the tests on {field} exclude each other" if field else ""
+        return effects.exclusion(condition) or None
 
     def followed(self, body: Condition) -> Condition:
         node = self.value("follow")

@@ -15,6 +15,7 @@ from bpfence.errors import Diagnostic, Location
 from bpfence.frontends.yaml_nodes import Node
 
 CODES: Final[Mapping[str, str]] = {
+    "about-caller": "a rule on exec that chooses by the program that calls exec (warning; information where that is told by process.exe)",
     "as-given": "a verdict that depends on what the caller wrote, which can be spelled otherwise (warning)",
     "bad-address": "an address or network that cannot be read",
     "bad-condition": "a condition that cannot be read",
@@ -46,6 +47,9 @@ CODES: Final[Mapping[str, str]] = {
     "not-read": "a file of a directory that is no policy (information)",
     "not-supported": "something that a later version will know",
     "not-utf8": "a file in another encoding",
+    "odd-glob": "a glob that means the same as a simpler one (warning)",
+    "often-absent": "a verdict that hangs on a field which some acts do not have (warning)",
+    "stops-host": "a denial that takes from the host what none runs without (warning)",
     "unknown-event": "an event that does not exist",
     "unknown-field": "a field that does not exist",
     "unknown-key": "a key that does not exist",

@@ -91,6 +91,9 @@ class Spec(Document):
     scope: Scope | None = None
     default: Annotated[dict[str, ActionName], Meta(description="event: what happens to what no allow rule of this policy covers")] = {}
     rules: list[Rule] = []
+    links: Annotated[
+        Literal["resolve", "as-written"], Meta(description="resolve: paths also stand for what they lead to through symbolic links")
+    ] = "resolve"
     seccomp: Annotated[Union[str, dict[str, Any]], Meta(description="a seccomp profile: a file beside this one, or inline")] = ""
 
 

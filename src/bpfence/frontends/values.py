@@ -14,7 +14,7 @@ from typing import Final
 
 from bpfence import glob, names
 from bpfence.evaluate import holds
-from bpfence.fields import Field, Kind
+from bpfence.fields import FIELD_BY_NAME, Field, Kind
 from bpfence.frontends.report import TextError, quoted, suggest
 from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or, atoms
 
@@ -68,6 +68,8 @@ def lower(field: Field, text: str) -> Condition:
     """The condition that one value of `match` stands for: a glob, a number or range, a name, a network, a boolean."""
     if text.startswith("!"):
         raise TextError("a value cannot be negated with '!'", "list what is excepted under unless:")
+    if field.kind is not Kind.STRING:
+        no_field(field, text)
     match field.kind:
         case Kind.PATH | Kind.STRINGS | Kind.STRING:
             return pattern(field, text)
@@ -79,6 +81,13 @@ def lower(field: Field, text: str) -> Condition:
             return boolean(field, text)
         case Kind.ADDRESS:
             return network(field, text)
+
+
+def no_field(field: Field, text: str, otherwise: str = "") -> None:
+    """Refuse the name of a field as a value: the kernel's tables are of values, and what one field holds cannot be looked up by another."""
+    if "." in text and text.lower() in FIELD_BY_NAME:
+        what = f"{field.name} is compared with the field {text}: fields are compared with values, not with each other"
+        raise TextError(what, f"list the values in question{otherwise}", "not-supported")
 
 
 def slot_field(field: Field) -> str:
@@ -106,9 +115,11 @@ def pattern(field: Field, text: str) -> Condition:
         pieces = glob.parse(text, kind)
     except glob.GlobError as e:
         raise TextError(e.message, e.hint, "bad-glob", e.position) from None
-    if kind == "path":
+    if field.name in _COMMANDS:
+        _check_name(field, text, shortest(pieces), text)
+    elif kind == "path":
         _check_path(field, text, pieces)
-    simple = [_simple(field, glob.parse(branch, kind)) for branch in _branches(text)]
+    simple = [_simple(field, glob.parse(branch, kind)) for branch in branches(text)]
     if all(part is not None for part in simple):
         return disj(part for part in simple if part is not None)
     return Atom(field.name, Op.STRGLOB if kind == "string" else Op.GLOB, text)
@@ -140,7 +151,7 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _branches(text: str) -> list[str]:
+def branches(text: str) -> list[str]:
     """A glob without its braces, as several globs; as it is where that would be too many."""
     done: list[str] = []
     todo = [text]
@@ -157,10 +168,46 @@ def _branches(text: str) -> list[str]:
 
 
 def _check_length(field: Field, text: str) -> None:
-    if field.name in _COMMANDS and len(glob.encode(text)) > _COMM_MAX:
+    if field.name in _COMMANDS:
+        _check_name(field, text, len(glob.encode(text)), text)
+
+
+def _check_name(field: Field, text: str, shortest: int, start: str) -> None:
+    """A command name is at most 15 bytes and no path. `shortest`: of what the test matches, in bytes; `start`: what that begins with."""
+    if start.startswith("/"):
+        exe = field.name.removesuffix("name") + "exe"
+        what = f"a command name is no path: {quoted(text)} never matches"
+        raise TextError(what, f"write {exe}: {text}, or the name alone: {text.rpartition('/')[2] or '*'!r}", "unreachable")
+    if shortest > _COMM_MAX:
         cut = glob.encode(text)[:_COMM_MAX].decode("utf-8", "ignore")
         what = f"the kernel keeps {_COMM_MAX} bytes of a name: {quoted(text)} never matches"
-        raise TextError(what, f"write {cut!r}, or use process.exe", "unreachable")
+        exe = field.name.removesuffix("name") + "exe"
+        raise TextError(what, f"write {cut!r}, or use {exe}", "unreachable")
+
+
+def part(field: Field, text: str, *, first: bool) -> None:
+    """Check a part of a string, its beginning where `first`: TextError where no value of the field holds it."""
+    if field.name in _COMMANDS:
+        _check_name(field, text, len(glob.encode(text)), text if first else "")
+
+
+def shortest(pieces: glob.Glob) -> int:
+    """How many bytes the shortest string has that a glob matches."""
+    length = 0
+    for piece in pieces:
+        match piece:
+            case glob.Text(data):
+                length += len(data)
+            case glob.One(sequences):
+                length += min((len(sequence) for sequence in sequences), default=1)
+            case glob.Either(branches_):
+                length += min(shortest(branch) for branch in branches_)
+    return length
+
+
+def odd(text: str) -> str:
+    """A simpler glob that means the same; "" where there is none: `/etc/***` is `/etc/**`."""
+    return re.sub(r"\*{3,}", "**", text) if "***" in text and not re.search(r"[\\\[]", text) else ""
 
 
 def _check_path(field: Field, text: str, pieces: glob.Glob) -> None:
@@ -177,6 +224,10 @@ def _check_path(field: Field, text: str, pieces: glob.Glob) -> None:
         directory = text.rstrip("/")
         hint = f"write {directory!r} for the directory, {directory + '/**'!r} for what is below"
         raise TextError("a path never ends in '/'", hint, "unreachable", len(text) - 1)
+    own = re.match(r"/proc/(?:self|thread-self)(?=/|$)", text)
+    if own:
+        hint = f"write {'/proc/*' + text[own.end() :]!r}: any process's, with a test on who acts"
+        raise TextError(f"{own.group()} is a link to the process's own number, so {quoted(text)} never matches", hint, "unreachable")
     dots = re.search(r"//|/\.\.?(?=/|$)", text)
     if dots and not pseudo:
         raise TextError(

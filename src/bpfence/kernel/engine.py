@@ -30,6 +30,7 @@ from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME, EVENTS
 from bpfence.kernel import libbpf
 from bpfence.kernel.libbpf import Drain, Map, Object
+from bpfence.kernel.pids import host_pid
 from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
 from bpfence.kernel.pins import unload as _unload
 from bpfence.kernel.probes import Answer, Features
@@ -139,6 +140,7 @@ class Engine:
     ) -> None:
         self._features = features
         self._max_processes = max_processes
+        self._agent_pid = 0
         self._programs: dict[str, int] = {}
         self._object_path = object_path
         self._pins = pins
@@ -173,6 +175,7 @@ class Engine:
         if not object_path.exists():
             hint = "run `make bpf`, or install bpfence again"
             raise KernelError(f"the BPF object {object_path} is missing", missing="bpfence.bpf.o", hint=hint)
+        agent_pid = host_pid()  # or refuse, before anything is touched
         pins = Pins.open(Path(pin_dir), instance_name(object_path, flavour)) if pin_dir else None
         try:
             engine = cls(features, flavour, object_path, pins, max_processes)
@@ -180,6 +183,7 @@ class Engine:
             if pins:
                 pins.close()
             raise
+        engine._agent_pid = agent_pid
         try:
             if not engine._adopt():
                 engine._create()
@@ -242,7 +246,7 @@ class Engine:
     def _start(self) -> None:
         if not self._control:
             self._map_control()
-        libbpf.store_u32(self._control_memory(), _AGENT_PID, os.getpid())
+        libbpf.store_u32(self._control_memory(), _AGENT_PID, self._agent_pid)
         self._drain = Drain([self._maps[name] for name in _RINGS], max_records=BATCH_RECORDS, max_bytes=BATCH_BYTES)
 
     def close(self, unload: bool = False) -> None:
@@ -728,10 +732,18 @@ def instance_name(object_path: Path, flavour: str) -> str:
 def _flavour(features: Features) -> str:
     if features.flavour:
         return features.flavour
+    lacking = [name.upper() for name in ("cap_bpf", "cap_perfmon") if features.answer(name) is Answer.NO]
+    if lacking:
+        detail = features.probes[lacking[0].lower()].detail
+        message = f"loading BPF programs needs CAP_BPF and CAP_PERFMON; this process lacks {' and '.join(lacking)}"
+        raise KernelError(f"{message} ({detail})" if detail else message, missing=" ".join(lacking), hint="run as root of the host")
     asked = [(name, features.probes[name]) for name in ("lsm_active", "lsm_load", "fmod_ret") if name in features.probes]
     seen = "; ".join(f"{name}: {probe.answer.value} {probe.detail}".rstrip() for name, probe in asked)
+    if features.enforces is Answer.UNKNOWN:
+        message = f"bpfence could not find out whether this kernel can enforce ({seen})"
+        raise KernelError(message, missing="lsm or fmod_ret", hint="see `bpfence doctor`")
     raise KernelError(
-        f"this kernel lets bpfence enforce in no way: neither LSM nor fmod_ret programs can be used ({seen})",
+        f"bpfence cannot enforce on this kernel: it takes neither LSM nor fmod_ret programs ({seen})",
         missing="lsm or fmod_ret",
         hint="boot with bpf in the lsm= list, on a kernel that does not refuse BPF programs; see `bpfence doctor`",
     )

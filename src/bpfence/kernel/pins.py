@@ -26,13 +26,18 @@ _LINK: Final = "link_"
 
 
 def instances(folder: Path) -> tuple[str, ...]:
-    """Names of the instances pinned under `folder`."""
+    """Names of the instances pinned under `folder`. KernelError where it cannot be read, or is something else than a pin folder."""
+    _need_absolute(folder)
     try:
-        return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)))
+        with os.scandir(folder) as listing:
+            found = tuple(sorted(entry.name for entry in listing if entry.is_dir(follow_symlinks=False)))
     except FileNotFoundError:
         return ()
     except OSError as error:
-        raise KernelError(f"reading {folder}: {error.strerror}", missing="access to bpffs", hint="run as root") from error
+        raise _no_access("reading", folder, error) from error
+    if found and not libbpf.is_bpffs(folder):
+        raise _not_bpffs(folder)
+    return found
 
 
 def open_map(folder: Path, instance: str, name: str) -> Map:
@@ -69,7 +74,7 @@ class Pins:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise KernelError(f"making {folder}: {error.strerror}", missing="access to bpffs", hint="run as root") from error
+            raise _no_access("making", folder, error) from error
         return cls(folder, instance, _lock_folder(folder))
 
     def close(self) -> None:
@@ -137,19 +142,32 @@ def remove_instance(path: Path) -> None:
 
 
 def unload(folder: Path) -> tuple[str, ...]:
-    """Removes everything pinned under `folder`: the names of the instances that were there. KernelError while an agent holds it."""
-    if not folder.is_dir():
-        return ()
-    lock = _lock_folder(folder)
+    """Removes everything pinned under `folder`: the names of the instances that were there.
+
+    KernelError while an agent holds it, where we may not, and where it is no folder of a BPF file system: nothing else is ever removed.
+    """
+    _need_absolute(folder)
     try:
-        found = instances(folder)
-        for name in found:
-            remove_instance(folder / name)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-        return found
-    finally:
-        os.close(lock)
+        os.stat(folder)
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise _no_access("reading", folder, error) from error
+    if not libbpf.is_bpffs(folder):
+        raise _not_bpffs(folder)
+    try:
+        lock = _lock_folder(folder)
+        try:
+            found = instances(folder)
+            for name in found:
+                remove_instance(folder / name)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            return found
+        finally:
+            os.close(lock)
+    except OSError as error:
+        raise _no_access("removing", folder, error) from error
 
 
 @contextlib.contextmanager
@@ -215,12 +233,26 @@ def _agent_pid(folder: Path) -> str:
 
 def _need_bpffs(folder: Path) -> None:
     """Sees to it that `folder`, or its nearest ancestor that is there, lies in a BPF file system."""
-    if not folder.is_absolute():
-        raise KernelError(f"the pin folder {folder} must be an absolute path", missing="a pin folder in bpffs")
+    _need_absolute(folder)
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if libbpf.is_bpffs(nearest):
         return
     if folder.is_relative_to(BPFFS) and BPFFS.is_dir():
         libbpf.mount_bpffs(BPFFS)
         return
-    raise KernelError(f"{folder} is not in a BPF file system", missing="bpffs", hint=f"choose a folder under {BPFFS}")
+    raise _not_bpffs(folder)
+
+
+def _need_absolute(folder: Path) -> None:
+    if not folder.is_absolute():
+        message = f"the pin folder {str(folder)!r} must be an absolute path"
+        raise KernelError(message, missing="a pin folder in bpffs", hint=f"such as {BPFFS}/bpfence")
+
+
+def _no_access(doing: str, folder: Path, error: OSError) -> KernelError:
+    hint = "run as root" if error.errno in (errno.EACCES, errno.EPERM) else f"choose a folder under {BPFFS}"
+    return KernelError(f"{doing} the pin folder {folder}: {error.strerror}", missing="access to bpffs", hint=hint)
+
+
+def _not_bpffs(folder: Path) -> KernelError:
+    return KernelError(f"{folder} is not in a BPF file system", missing="bpffs", hint=f"choose a folder under {BPFFS}")

@@ -153,6 +153,8 @@ _QUIET_FUNCTION: Final = "security_settime64"
 
 SYSCALL_PREFIX: Final = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
 _STATUS: Final = Path("/proc/self/status")
+_UID_MAP: Final = Path("/proc/self/uid_map")
+_BTF: Final = Path("/sys/kernel/btf/vmlinux")
 CAPABILITIES: Final = {"cap_sys_admin": 21, "cap_perfmon": 38, "cap_bpf": 39}
 class Features(msgspec.Struct, frozen=True):
     """What a kernel offers.
@@ -176,6 +178,14 @@ class Features(msgspec.Struct, frozen=True):
         if self.answer("lsm_active") is Answer.YES and self.answer("lsm_load") is Answer.YES:
             return "lsm"
         return "fmod_ret" if self.answer("fmod_ret") is Answer.YES else ""
+
+    @property
+    def enforces(self) -> Answer:
+        """Whether enforcement is possible; NO only where each way is known not to be."""
+        if self.flavour:
+            return Answer.YES
+        no_lsm = Answer.NO in (self.answer("lsm_active"), self.answer("lsm_load"))
+        return Answer.NO if no_lsm and self.answer("fmod_ret") is Answer.NO else Answer.UNKNOWN
 
     def constant(self, name: str) -> int:
         """The value of a constant `have_<probe>` of the BPF object; only a sure yes is 1. KeyError: there is no such probe."""
@@ -212,7 +222,7 @@ def probe() -> Features:
     probes["bpffs"] = Probe(Answer.YES, bpffs) if bpffs else Probe(Answer.NO, "not mounted")
     try:
         with KernelBtf() as btf:
-            probes["kernel_btf"] = Probe(Answer.YES, "/sys/kernel/btf/vmlinux")
+            probes["kernel_btf"] = Probe(Answer.YES, str(_BTF))
             known: dict[str, libbpf.Function] = {}
             for prefix in ("bpf_lsm_", "security_", _syscall_prefix(), "__ia32_", "do_fil", "ksys_setsid"):
                 known |= btf.functions(prefix)
@@ -222,7 +232,9 @@ def probe() -> Features:
             probes["lsm_not_skipped"] = _lsm_not_skipped(btf.has_function("__bpf_prog_enter_recur"), os.uname().release)
             probes |= _by_loading(known, privileged)
     except KernelError as error:
-        probes["kernel_btf"] = Probe(Answer.NO, str(error).splitlines()[0])
+        # A file that is there and cannot be read says nothing of the kernel: a container may hide it.
+        hidden = _BTF.exists() and not os.access(_BTF, os.R_OK)
+        probes["kernel_btf"] = Probe(Answer.UNKNOWN if hidden else Answer.NO, str(error).splitlines()[0])
     return Features(probes, functions, cgroup2, platform.machine())
 
 
@@ -280,8 +292,18 @@ def _refusal(number: int) -> Probe:
     if not number:
         return Probe(Answer.YES)
     name = errno.errorcode.get(number, str(number))
+    if number == errno.EPERM and _filtered():
+        return Probe(Answer.UNKNOWN, "loading gives EPERM, which may be the seccomp filter that this process is under")
     refused = number in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, libbpf.ENOTSUPP)
     return Probe(Answer.NO if refused else Answer.UNKNOWN, f"loading gives {name}")
+
+
+def _filtered() -> bool:
+    """Whether a seccomp filter is on this process, as container runtimes put one on theirs."""
+    try:
+        return _STATUS.read_text(encoding="ascii", errors="replace").partition("\nSeccomp:")[2].split()[:1] == ["2"]
+    except OSError:
+        return False
 
 
 def _syscall_prefix() -> str:
@@ -296,7 +318,17 @@ def _capabilities() -> dict[str, Probe]:
     except (OSError, ValueError, IndexError) as error:
         return dict.fromkeys(CAPABILITIES, Probe(Answer.UNKNOWN, f"/proc/self/status: {error}"))
     held = {name: bool(effective >> bit & 1) for name, bit in CAPABILITIES.items()}
+    if any(held.values()) and _in_user_namespace():
+        return dict.fromkeys(CAPABILITIES, Probe(Answer.NO, "held in a user namespace only, which does not count for BPF"))
     return {name: Probe(Answer.YES if own or held["cap_sys_admin"] else Answer.NO) for name, own in held.items()}
+
+
+def _in_user_namespace() -> bool:
+    """Whether this is not the host's user namespace, which alone maps every user to itself. user_namespaces(7)."""
+    try:
+        return _UID_MAP.read_text(encoding="ascii", errors="replace").split() != ["0", "0", "4294967295"]
+    except OSError:
+        return False  # a kernel without user namespaces
 
 
 def _securityfs(name: str) -> str | None:

@@ -15,6 +15,7 @@ from typing import Final
 
 from bpfence.errors import KernelError
 from bpfence.kernel.libbpf import Map, Object
+from bpfence.kernel.pids import in_host_namespace
 
 OBJECT: Final = Path(__file__).with_name("seccomp.bpf.o")
 MAX_CALLS: Final = 1024
@@ -43,6 +44,11 @@ class SyscallRecorder:
         self._links: list[int] = []
         self._maps: dict[str, Map] = {}
         programs = BY_TREE if cgroup is None else BY_CGROUP
+        if cgroup is None and not in_host_namespace():
+            raise KernelError(
+                "in a pid namespace of its own bpfence cannot tell the kernel which processes to record",
+                missing="the host's pid namespace", hint="make the cgroup v2 hierarchy writable, or run in the host's pid namespace",
+            )  # fmt: skip
         with Object(path, "bpfence_seccomp") as found:
             for program in programs:
                 found.choose(program)

@@ -96,6 +96,12 @@ class Outputs:
             except (OSError, ValueError) as error:
                 self._failed(output, error)
 
+    def folders(self) -> tuple[Path, ...]:
+        """Folders that files are made anew in after a rotation."""
+        from bpfence.outputs.jsonl import JsonLinesFile  # imports Output
+
+        return tuple(dict.fromkeys(output.folder for output in self._outputs if isinstance(output, JsonLinesFile)))
+
     def lost_lines(self) -> dict[str, int]:
         """Lines that could not be written, by output, where there are any."""
         return {name: failures.lines for name, failures in self.failures.items() if failures.lines}

@@ -111,7 +111,7 @@ def _drops(line: LossLine) -> dict[str, str]:
 
 def _status(line: StatusLine) -> dict[str, str]:
     named = {"status": line.status, "policy": line.policy, "rule": line.rule, "suppressed": line.suppressed,
-             "candidates": line.candidates, "confirmed": line.confirmed}  # fmt: skip
+             "candidates": line.candidates, "confirmed": line.confirmed, "faults": line.faults}  # fmt: skip
     return {name: str(value) for name, value in named.items() if value is not UNSET}
 
 

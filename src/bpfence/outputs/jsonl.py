@@ -64,6 +64,11 @@ class JsonLinesFile:
         self._descriptor, self._identity = self._open()
         self._checked = monotonic()
 
+    @property
+    def folder(self) -> Path:
+        """Where the file is made anew after a rotation."""
+        return self._path.absolute().parent
+
     def _open(self) -> tuple[int, tuple[int, int]]:
         # O_NONBLOCK: a FIFO put in the file's place must not stop us. It has no effect on regular files.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

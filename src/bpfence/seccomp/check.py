@@ -15,7 +15,7 @@ from typing import Final
 from bpfence.errors import CompileError, Diagnostic, KernelError, Location
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.arguments import NARROW, POINTERS
-from bpfence.seccomp.filter import LIBRARY_CHAINS, LIBRARY_CONDITIONS, always_holds, fold, too_heavy
+from bpfence.seccomp.filter import LIBRARY_CHAINS, LIBRARY_CONDITIONS, always_holds, too_heavy
 from bpfence.seccomp.findings import Findings, quoted, suggest
 from bpfence.seccomp.interpret import argument_tuples, differences
 from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, Action, Arch, Arg, ArgOp, Conditions, Effective, Flag, Profile, Rule
@@ -36,7 +36,7 @@ from bpfence.seccomp.syscalls import (
     known,
     signature,
 )
-from bpfence.seccomp.table import Table
+from bpfence.seccomp.table import Case, Table, conditions_text
 
 MAX_NAMES: Final = 10
 MAX_PAIRS: Final = 4000
@@ -201,22 +201,23 @@ def _pair(machine: Machine, name: str, earlier: Rule, later: Rule) -> bool:
     place, line = later.place(name), earlier.place(name).line
     findings = machine.findings
     if earlier.verdict == later.verdict:
-        if (not earlier.args or _same(earlier, later)) and _holds_wherever(earlier, later):
+        if (_unconditional(machine, earlier) or _same(earlier, later)) and _holds_wherever(earlier, later):
             findings.warn(place, "duplicate-rule", f"{name} already gets {later.verdict} from line {line}", "remove it here")
             return True
-        if not later.args and _holds_wherever(later, earlier):
+        if _unconditional(machine, later) and _holds_wherever(later, earlier):
             what = f"the conditions on {name} have no effect: line {place.line} gives it {later.verdict} whatever its arguments"
             findings.add(earlier.place(name), "shadowed", what, "remove the name from the rule without conditions")
             return True
         return False
-    if not earlier.args and not later.args:
+    alone = [_unconditional(machine, rule) for rule in (earlier, later)]
+    if all(alone):
         if not _holds_wherever(earlier, later):
             return False
         what = f"{name} already gets {earlier.verdict} from line {line}: of rules for the same arguments the first counts"
         findings.add(place, "shadowed", what, "remove the name from one of the two rules")
         return True
-    if not earlier.args or not later.args:
-        wide, narrow = (earlier, later) if not earlier.args else (later, earlier)
+    if any(alone):
+        wide, narrow = (earlier, later) if alone[0] else (later, earlier)
         if not _holds_wherever(wide, narrow):
             return False
         what = f"{narrow.verdict} for {name} has no effect: line {wide.place(name).line} gives {wide.verdict} whatever the arguments,"
@@ -235,7 +236,7 @@ def _pair(machine: Machine, name: str, earlier: Rule, later: Rule) -> bool:
 
 def _same(one: Rule, other: Rule) -> bool:
     def key(rule: Rule) -> set[frozenset[tuple[int, str, int, int]]]:
-        return {frozenset((a.index, a.op.value, a.value, a.value_two) for a in alternative) for alternative in rule.alternatives}
+        return {frozenset((a.index, a.op.value, a.value, a.value_two) for a in alternative) for alternative in rule.on()}
 
     return key(one) == key(other)
 
@@ -248,10 +249,17 @@ def _tuples(machine: Machine, args: Sequence[Arg]) -> Iterator[tuple[int, ...]]:
 
 
 def _both_match(machine: Machine, one: Rule, other: Rule) -> tuple[int, ...] | None:
-    for args in _tuples(machine, [*one.args, *other.args]):
-        if one.matches(args) and other.matches(args):
-            return args
+    """Arguments that both are about on one of the architectures."""
+    for bits in dict.fromkeys(arch.bits for arch in machine.arches):
+        for args in _tuples(machine, [arg.on(bits) for arg in (*one.args, *other.args)]):
+            if one.matches(args, bits) and other.matches(args, bits):
+                return args
     return None
+
+
+def _unconditional(machine: Machine, rule: Rule) -> bool:
+    """Whether libseccomp takes it for a rule without conditions."""
+    return () in rule.on(machine.arch.bits)
 
 
 # ---- arguments ----
@@ -284,27 +292,42 @@ def _as_a_whole(machine: Machine, rule: Rule) -> None:
         else:
             findings.warn(twice.location, "arguments-or", what, "write one rule for each alternative, to say so")
     for alternative in rule.alternatives:
-        if fold(alternative, machine.arch) is None:
+        never = next((arg for arg in alternative if always_holds(arg, machine.arch.bits) is False), None)
+        if never is not None:
             what = "no call fulfils this condition" if len(alternative) == 1 else "no call fulfils these conditions"
-            never = next(arg for arg in alternative if always_holds(arg, machine.arch.bits) is False)
-            if never.op is ArgOp.MASKED_EQ:
-                what += ": valueTwo has bits that are not in the mask. libseccomp drops them: runtimes compare with"
-                what += f" {never.value & never.value_two:#x}"
             findings.add(never.location, "never-matches", what, "compare with a value that the argument can have")
 
 
 def _one_argument(machine: Machine, rule: Rule, arg: Arg) -> None:
     findings = machine.findings
+    if arg.op is ArgOp.MASKED_EQ and arg.value_two & ~arg.value:
+        what = f"valueTwo has bits that are not in the mask ({arg.value_two & ~arg.value:#x}), and libseccomp drops them:"
+        what += f" runtimes, and bpfence, {_compared(rule, arg)}"
+        hint = "value is the mask, valueTwo what must remain: put the bits into value, too, or take them out of valueTwo"
+        findings.add(arg.location, "argument-ignored", what, hint)
+        if arg.on().is_none:
+            return
     if always_holds(arg, 64):
         findings.warn(arg.location, "argument-ignored", "every call fulfils this condition", "remove it, or compare with something else")
         return
     narrow = [arch for arch in machine.arches if arch.bits == 32]
-    if narrow and (arg.value > 0xFFFFFFFF or arg.value_two > 0xFFFFFFFF) and arg.value != MAX_ARGUMENT:
+    if narrow and (arg.value > 0xFFFFFFFF or arg.on().value_two > 0xFFFFFFFF) and arg.value != MAX_ARGUMENT:
         names = _listed(arch.name.lower() for arch in narrow)
-        what = f"arguments on {names} have 32 bits: runtimes there compare with {arg.value & 0xFFFFFFFF:#x}"
-        findings.warn(arg.location, "wide-argument", what, "bpfence's own filters compare the whole value")
+        what = f"arguments on {names} have 32 bits: there runtimes, and bpfence, {_compared(rule, arg, 32)}"
+        hint = "compare with a value of 32 bits, or take the 32-bit architectures out of the profile"
+        findings.warn(arg.location, "wide-argument", what, hint)
     for name in dict.fromkeys(rule.names):
         _argument_of(machine, rule, arg, name)
+
+
+def _compared(rule: Rule, arg: Arg, bits: int = 64) -> str:
+    """What is done with a condition where arguments have `bits` bits, as the end of a sentence."""
+    cut = arg.on(bits)
+    always = always_holds(arg, bits)
+    if cut.is_none:
+        return "compare nothing: every call fulfils the condition"
+    end = "" if always is None else ", which every call fulfils" if always else ", which no call fulfils"
+    return f"ask for {conditions_text(rule.names[0] if len(rule.names) == 1 else '', Case((cut,), rule.verdict))}{end}"
 
 
 def _argument_of(machine: Machine, rule: Rule, arg: Arg, name: str) -> None:

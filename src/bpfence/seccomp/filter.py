@@ -2,11 +2,9 @@
 """A profile on one machine in, the classic BPF program that the kernel takes out.
 
 Called by the CLI and by what applies filters. Rules go to libseccomp architecture by architecture, as runc and crun would give them,
-with two differences that `interpret.verify` holds us to: conditions that an architecture's arguments always or never fulfil are
-decided here (libseccomp cuts values to the width of the argument, which turns "never" into "sometimes"), and calls that the installed
-libseccomp does not know are decided by a few instructions in front of its program (runtimes skip them). So are calls that it gets wrong:
-up to 2.5.4 at least, several 64-bit comparisons on one argument of a call may shadow each other. `interpret.compile_verified` finds
-them.
+with one difference that `interpret.verify` holds us to: calls that the installed libseccomp does not know are decided by a few
+instructions in front of its program (runtimes skip them). So are calls that it gets wrong: before 2.6.1 (`libseccomp.MENDED`), several
+64-bit comparisons on one argument of a call may shadow each other. `interpret.compile_verified` finds them.
 """
 
 from __future__ import annotations
@@ -162,14 +160,13 @@ Call = tuple[Arch, int]
 
 def clauses(effective: Effective, arch: Arch) -> Iterator[tuple[str, Clause]]:
     """Name and clause, in the order of the profile, of what an architecture has. Rules whose verdict is the default are left out,
-    as runtimes do; conditions are those that the architecture's arguments may or may not fulfil."""
+    as runtimes do; conditions are as the architecture compares them."""
     for rule in effective.rules:
         if rule.verdict == effective.default:
             continue
-        alternatives = [folded for folded in (fold(args, arch) for args in rule.alternatives) if folded is not None]
         for call in rule.names:
             if available(arch, call):
-                for args in alternatives:
+                for args in rule.on(arch.bits):
                     yield call, Clause(args, rule.verdict, rule)
 
 
@@ -187,45 +184,23 @@ def _own(effective: Effective, arch: Arch, wanted: Collection[Call]) -> dict[int
     return found
 
 
-def fold(args: tuple[Arg, ...], arch: Arch) -> tuple[Arg, ...] | None:
-    """The conditions without those that always hold and cut to the argument's width; None where they can never hold together."""
-    kept: list[Arg] = []
-    for arg in args:
-        always = always_holds(arg, arch.bits)
-        if always is False:
-            return None
-        if always is None:
-            kept.append(_cut(arg, arch.bits))
-    return tuple(kept)
-
-
 def always_holds(arg: Arg, bits: int) -> bool | None:
     """Whether an argument of that width always (True) or never (False) fulfils a condition; None: it depends on the argument."""
     most = (1 << bits) - 1
-    value = arg.value
-    match arg.op:
-        case ArgOp.EQ:
-            return False if value > most else None
-        case ArgOp.NE:
-            return True if value > most else None
+    cut = arg.on(bits)
+    match cut.op:
         case ArgOp.LT:
-            return False if value == 0 else True if value > most else None
+            return False if cut.value == 0 else None
         case ArgOp.LE:
-            return True if value >= most else None
+            return True if cut.value == most else None
         case ArgOp.GE:
-            return True if value == 0 else False if value > most else None
+            return True if cut.value == 0 else None
         case ArgOp.GT:
-            return False if value >= most else None
+            return False if cut.value == most else None
         case ArgOp.MASKED_EQ:
-            if arg.value_two & ~(value & most):
-                return False
-            return True if value & most == 0 else None
-
-
-def _cut(arg: Arg, bits: int) -> Arg:
-    if arg.op is ArgOp.MASKED_EQ and bits < 64:
-        return msgspec.structs.replace(arg, value=arg.value & (1 << bits) - 1)
-    return arg
+            return True if cut.is_none else None
+        case _:
+            return None
 
 
 # ---- libseccomp ----

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from bpfence.errors import CompileError, Diagnostic
+from bpfence.seccomp import libseccomp
 from bpfence.seccomp.filter import (
     BAD_ARCH,
     ENOSYS,
@@ -26,7 +27,6 @@ from bpfence.seccomp.filter import (
     Call,
     CompiledFilter,
     Optimize,
-    always_holds,
     compile_effective,
     greatest_number,
 )
@@ -241,7 +241,7 @@ class Reference:
     def __init__(self, effective: Effective) -> None:
         self.effective = effective
         self.rules = [rule for rule in effective.rules if rule.verdict != effective.default]
-        self.by_call: dict[tuple[Arch, int], list[tuple[Rule, int | None]]] = {}
+        self.by_call: dict[Call, list[tuple[Rule, int | None, tuple[tuple[Arg, ...], ...]]]] = {}
         for arch in effective.architectures:
             if arch.supported:
                 self._collect(arch)
@@ -249,21 +249,23 @@ class Reference:
 
     def _collect(self, arch: Arch) -> None:
         for rule in self.rules:
+            alternatives = rule.on(arch.bits)
             for call in rule.names:
                 direct, through = number(arch, call), multiplexed(arch, call)
                 # libseccomp writes the multiplexer's rule before the direct one's.
                 if through is not None:
                     multiplexer = number(arch, through[0])
                     assert multiplexer is not None
-                    self.by_call.setdefault((arch, multiplexer), []).append((rule, through[1]))
+                    self.by_call.setdefault((arch, multiplexer), []).append((rule, through[1], alternatives))
                 if direct is not None:
-                    self.by_call.setdefault((arch, direct), []).append((rule, None))
+                    self.by_call.setdefault((arch, direct), []).append((rule, None, alternatives))
 
     def conditions(self, arch: Arch, call: int) -> list[Arg]:
         """The conditions that may matter for a number, the first argument of a multiplexer included."""
         about = self.by_call.get((arch, call), ())
-        multiplexers = sorted({through for _, through in about if through is not None})
-        return [*(Arg(0, ArgOp.EQ, through) for through in multiplexers), *(arg for rule, _ in about for arg in rule.args)]
+        multiplexers = sorted({through for _, through, _ in about if through is not None})
+        own = (arg for _, _, alternatives in about for alternative in alternatives for arg in alternative)
+        return [*(Arg(0, ArgOp.EQ, through) for through in multiplexers), *own]
 
     def meaning(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> Meaning:
         """What happens to a call of AUDIT_ARCH_* and number with six arguments."""
@@ -294,25 +296,13 @@ class Reference:
     def _matching(self, arch: Arch, call: int, args: Sequence[int]) -> Iterator[tuple[Rule, bool]]:
         """Rules that match, and whether they do for every argument. A rule for all arguments silences the others: libseccomp keeps only
         it, and of several the first."""
-        for rule, sub in self.by_call.get((arch, call), ()):
+        for rule, sub, alternatives in self.by_call.get((arch, call), ()):
             if sub is None:
-                if rule.matches(args):
-                    yield rule, any(not _deciding(alternative, arch) for alternative in rule.alternatives)
-            elif args[0] == sub:
-                # Through a multiplexer the conditions look at its own arguments, and the one on the first gives way.
-                rest = [tuple(arg for arg in alternative if arg.index) for alternative in rule.alternatives]
-                for alternative, remaining in zip(rule.alternatives, rest, strict=True):
-                    if _possible(alternative, arch) and all(arg.holds(args[arg.index]) for arg in remaining):
-                        yield rule, False
-                        break
-
-
-def _deciding(alternative: Sequence[Arg], arch: Arch) -> list[Arg]:
-    return [arg for arg in alternative if always_holds(arg, arch.bits) is not True]
-
-
-def _possible(alternative: Sequence[Arg], arch: Arch) -> bool:
-    return all(always_holds(arg, arch.bits) is not False for arg in alternative)
+                if any(all(arg.holds(args[arg.index]) for arg in alternative) for alternative in alternatives):
+                    yield rule, () in alternatives
+            # Through a multiplexer the conditions look at its own arguments, and the one on the first gives way.
+            elif args[0] == sub and any(all(arg.holds(args[arg.index]) for arg in rest if arg.index) for rest in alternatives):
+                yield rule, False
 
 
 # ---- whether they agree ----
@@ -382,7 +372,8 @@ def compile_verified(effective: Effective, *, optimize: Optimize = "auto") -> Co
 def differences(effective: Effective, *, optimize: Optimize = "auto") -> list[Diagnostic]:
     """What runtimes on this libseccomp would get wrong about a profile."""
     found = verify(compile_effective(effective, optimize=optimize))
-    return _diagnostics(found, effective, "bpfence's own filter is right; for runtimes, use fewer comparisons on one argument of the call")
+    hint = f"bpfence's own filter is right; for runtimes, use fewer comparisons on one argument of the call, or {libseccomp.MENDED}"
+    return _diagnostics(found, effective, hint)
 
 
 def _diagnostics(found: Verified, effective: Effective, hint: str) -> list[Diagnostic]:

@@ -22,6 +22,7 @@ from bpfence.seccomp.model import Arch, Arg, ArgOp, Verdict
 
 LIBRARY: Final = "libseccomp.so.2"
 OLDEST: Final = (2, 5, 0)
+MENDED: Final = "libseccomp 2.6.1 or later, which mends 64-bit comparisons that it merged wrongly (GHSA-4q85-33p6-j5g6)"
 HINT: Final = "Debian and Ubuntu: apt install libseccomp2"
 MAX_EXPORT: Final = 1 << 20
 

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from bpfence.errors import CompileError, Diagnostic
-from bpfence.seccomp.filter import BAD_ARCH, fold
+from bpfence.seccomp.filter import BAD_ARCH
 from bpfence.seccomp.interpret import Reference, argument_tuples
 from bpfence.seccomp.model import Action, Arch, ArchMap, Arg, Conditions, Effective, Profile, Rule, Verdict
 from bpfence.seccomp.profile import bare
@@ -101,8 +101,8 @@ def _both(name: str, mine: list[Rule], theirs: list[Rule], default: Verdict, wid
     """What both say about a name. A permission of one side outweighs what the other says to deny, and the default denies the rest; rules
     that do not permit are kept only where one side alone says it all.
 
-    Which permissions count may depend on the width of arguments: `arg != 2^32` holds for every 32-bit one, and then silences all other
-    rules of the name. Where no rules give each width what it should let through, CompileError.
+    Which permissions count may depend on the width of arguments: a mask of upper bits alone is none for a 32-bit one, and then the rule
+    silences all others of the name. Where no rules give each width what it should let through, CompileError.
     """
     permits = {width: [*_permits(mine, width), *_permits(theirs, width)] for width in widths}
     wanted = {width: _meaning(found, width) for width, found in permits.items()}
@@ -114,7 +114,7 @@ def _both(name: str, mine: list[Rule], theirs: list[Rule], default: Verdict, wid
         if all(_meaning(_permits(candidate, width), width) == wanted[width] for width in widths):
             return candidate
     what = f"what {name} may be called with depends on the width of its arguments, in a way that no rules can say for both profiles"
-    hint = "leave out conditions that every 32-bit argument fulfils, or list no 32-bit architecture"
+    hint = "leave out masks that have no bit among the lower 32, or list no 32-bit architecture"
     raise CompileError([Diagnostic((mine or theirs)[0].place(name), what, hint, code="cannot-express")])
 
 
@@ -147,9 +147,8 @@ def _meaning(permits: Sequence[Rule], width: Arch) -> frozenset[Permission]:
 
 
 def _alternatives(rule: Rule, width: Arch) -> list[Args]:
-    """The conditions that can hold together for arguments of a width, without those that always do."""
-    folded = (fold(args, width) for args in rule.alternatives)
-    return [_bare(args) for args in folded if args is not None]
+    """The conditions that hold together, as they are compared for arguments of a width."""
+    return [_bare(args) for args in rule.on(width.bits)]
 
 
 def _bare(args: Iterable[Arg]) -> Args:
@@ -180,9 +179,17 @@ def grouped(chosen: Iterable[tuple[str, Rule]]) -> tuple[Rule, ...]:
 
 def normalised(profile: Profile) -> Profile:
     """The same meaning with as few rules as can be: rules that say what the default says are gone, repetitions are gone, names of equal
-    rules are together, in order."""
-    chosen = [(name, rule) for rule in profile.rules if rule.verdict != profile.default for name in rule.names]
+    rules are together, in order; of conditions, what libseccomp drops."""
+    chosen = [(name, rule) for rule in map(_simplified, profile.rules) if rule.verdict != profile.default for name in rule.names]
     return bare(msgspec.structs.replace(profile, rules=grouped(chosen)))
+
+
+def _simplified(rule: Rule) -> Rule:
+    """The rule without conditions, and bits of them, that libseccomp drops."""
+    if () in rule.on():
+        return msgspec.structs.replace(rule, args=())
+    args = tuple(arg.on() for arg in rule.args)
+    return msgspec.structs.replace(rule, args=tuple(arg for arg in args if not arg.is_none))
 
 
 # ---- the difference ----

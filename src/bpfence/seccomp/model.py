@@ -134,7 +134,7 @@ class ArgOp(enum.Enum):
     EQ = "SCMP_CMP_EQ"
     GE = "SCMP_CMP_GE"
     GT = "SCMP_CMP_GT"
-    MASKED_EQ = "SCMP_CMP_MASKED_EQ"  # (argument & value) == value_two
+    MASKED_EQ = "SCMP_CMP_MASKED_EQ"  # (argument & value) == (value_two & value)
 
 
 class Flag(enum.Enum):
@@ -168,7 +168,8 @@ class Verdict(msgspec.Struct, frozen=True, order=False):
 
 
 class Arg(msgspec.Struct, frozen=True):
-    """One condition on argument `index` (from 0). With MASKED_EQ `value` is the mask and `value_two` what must remain."""
+    """One condition on argument `index` (from 0). With MASKED_EQ `value` is the mask and `value_two` what must remain; of that, bits
+    outside the mask do not count, because libseccomp drops them."""
 
     index: int
     op: ArgOp
@@ -192,7 +193,19 @@ class Arg(msgspec.Struct, frozen=True):
             case ArgOp.GT:
                 return argument > self.value
             case ArgOp.MASKED_EQ:
-                return argument & self.value == self.value_two
+                return argument & self.value == self.value_two & self.value
+
+    def on(self, bits: int = 64) -> Arg:
+        """The condition as runtimes compare it where arguments have `bits` bits: libseccomp cuts both numbers to that width, and
+        `value_two` to the mask."""
+        value = self.value & (1 << bits) - 1
+        second = self.value_two & value if self.op is ArgOp.MASKED_EQ else self.value_two
+        return self if (value, second) == (self.value, self.value_two) else msgspec.structs.replace(self, value=value, value_two=second)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether libseccomp leaves it out, as if it had not been written: nothing is compared under an empty mask."""
+        return self.op is ArgOp.MASKED_EQ and self.value == 0
 
 
 class Conditions(msgspec.Struct, frozen=True):
@@ -234,9 +247,16 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
             return (self.args,)
         return tuple((arg,) for arg in self.args)
 
-    def matches(self, args: Sequence[int]) -> bool:
-        """Whether the rule is about a call with these (six) arguments, its name apart."""
-        return any(all(arg.holds(args[arg.index]) for arg in alternative) for alternative in self.alternatives)
+    def on(self, bits: int = 64) -> tuple[tuple[Arg, ...], ...]:
+        """`alternatives` as runtimes compare them where arguments have `bits` bits. An empty one is fulfilled by every call, and
+        libseccomp takes it for a rule without conditions."""
+        cut = (tuple(arg.on(bits) for arg in alternative) for alternative in self.alternatives)
+        return tuple(tuple(arg for arg in alternative if not arg.is_none) for alternative in cut)
+
+    def matches(self, args: Sequence[int], bits: int = 64) -> bool:
+        """Whether the rule is about a call with these (six) arguments, its name apart, where arguments have `bits` bits."""
+        most = (1 << bits) - 1
+        return any(all(arg.holds(args[arg.index] & most) for arg in alternative) for alternative in self.on(bits))
 
     def place(self, name: str) -> Location:
         """Where a name stands."""

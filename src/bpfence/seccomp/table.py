@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from bpfence.seccomp.filter import ENOSYS, fold, greatest_number
+from bpfence.seccomp.filter import ENOSYS, always_holds, greatest_number
 from bpfence.seccomp.model import Arch, Arg, ArgOp, Effective, Rule, Verdict
 from bpfence.seccomp.syscalls import multiplexed, number, numbers, signature
 
@@ -114,15 +114,13 @@ class Table:
         for rule, through in self._about(arch, name, inner):
             if rule.verdict == self.effective.default:
                 continue
-            for alternative in rule.alternatives:
-                folded = fold(alternative, arch)
-                if folded is None:
-                    continue
+            for alternative in rule.on(arch.bits):
                 if through is not None:
-                    folded = (Arg(0, ArgOp.EQ, through), *(arg for arg in folded if arg.index))
-                if not folded:
+                    alternative = (Arg(0, ArgOp.EQ, through), *(arg for arg in alternative if arg.index))
+                if not alternative:
                     return Entry(arch, name, call, (Case((), rule.verdict, rule),), self._line(rule, name))
-                cases.append(Case(folded, rule.verdict, rule, through))
+                if all(always_holds(arg, arch.bits) is not False for arg in alternative):
+                    cases.append(Case(alternative, rule.verdict, rule, through))
         last = ENOSYS if greatest and call > greatest else self.effective.default
         places = ", ".join(dict.fromkeys(self._line(case.rule, name) for case in cases if case.rule is not None))
         why = places or self._default(name, last)
@@ -134,10 +132,9 @@ class Table:
         found += [(rule, None) for rule in self._rules.get(name, [])]
         found += [(rule, through) for other, through in inner for rule in self._rules[other]]
         found.sort(key=lambda pair: self._order[id(pair[0])])
-        # A rule for every argument silences the others; of several the first counts. Conditions that always hold are none.
+        # A rule for every argument silences the others; of several the first counts.
         for rule, through in found:
-            wide = through is None and any(fold(alternative, arch) == () for alternative in rule.alternatives)
-            if wide and rule.verdict != self.effective.default:
+            if through is None and () in rule.on(arch.bits) and rule.verdict != self.effective.default:
                 return [(rule, None)]
         return found
 

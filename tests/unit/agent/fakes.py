@@ -67,6 +67,11 @@ class FakeEngine:
         self.batches.append([("alerts", record("file.open", strings={"STR_FILE_PATH": path}, **header))])
         os.write(self._bell, b"!")
 
+    def put(self, data: bytes) -> None:
+        """A record of one's own."""
+        self.batches.append([("alerts", data)])
+        os.write(self._bell, b"!")
+
     def supported_events(self) -> frozenset[str]:
         return frozenset(EVENT_BY_NAME) - self.unsupported
 

@@ -21,7 +21,7 @@ from bpfence.compiler.explain import sample
 from bpfence.compiler.image import Walker
 from bpfence.errors import PolicyError, UsageError
 from bpfence.events.alert import RuleInfo
-from bpfence.events.falco import read
+from bpfence.events.falco import RecordedEvent, read
 from bpfence.events.hostnames import Hostnames
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent, decode
@@ -318,7 +318,7 @@ def test_a_native_policy_cannot_take_the_name(tmp_path: Path) -> None:
 
 def test_what_falco_rules_need_is_kept_only_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr("bpfence.agent.privileges.drop", lambda *, reads_processes: asked.append(reads_processes))
+    monkeypatch.setattr("bpfence.agent.privileges.drop", lambda *, reads_processes, **_: asked.append(reads_processes))
     rig = Rig(tmp_path, drop_privileges=True)
     rig.agent.start()
     assert rig.agent.reload()
@@ -651,3 +651,41 @@ def test_a_connect_to_an_address_of_a_name(tmp_path: Path, monkeypatch: pytest.M
     [alert] = rig.output.dicts("alert")
     assert alert["message"] == "to a.example" + APPENDED
     rig.agent.stop()
+
+
+def test_what_goes_wrong_with_one_event_ends_no_agent_and_is_told_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("by zero")
+
+    def faults() -> list[dict[str, Any]]:
+        return [line for line in rig.output.dicts("status") if line["status"] == "fault"]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.events, "event", broken)
+        rig.open(*BOTH)
+        rig.open(*BOTH)
+    assert "no event of Falco's could be made of file.open" in faults()[0]["message"]
+    assert len(faults()) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.agent, "_confirmed", broken)
+        rig.open(*BOTH)
+    assert "could not be turned into a line" in faults()[1]["message"]
+    with monkeypatch.context() as patched:
+        get = RecordedEvent.get
+        patched.setattr(RecordedEvent, "get", lambda event, field, _=None: broken() if field == "proc.name" else get(event, field, _))
+        rig.open(*BOTH)
+    assert faults()[2]["rule"] == "Shadow by sh"
+    assert "its condition could not be evaluated on an event openat" in faults()[2]["message"]
+    assert "could not be had" in faults()[3]["message"]
+    assert rig.fired() == ["Shadow by anyone"]
+    assert rig.output.dicts("alert")[0]["message"].startswith("<NA> opened /etc/shadow")
+    with monkeypatch.context() as patched:
+        patched.setattr("bpfence.events.records.decode", broken)
+        rig.open(*BOTH)
+    rig.open(*BOTH)
+    assert rig.fired()[1:] == ["Shadow by sh"], "it goes on"
+    assert rig.agent._counted()["faults"] >= 4
+    rig.now += 60
+    rig.agent.step(0)
+    [loss] = rig.output.dicts("loss")
+    assert loss["undecodable"] == {"a fault of bpfence: ZeroDivisionError": 1}

@@ -15,15 +15,18 @@ from typing import Any
 
 import pytest
 
+from bpfence import abi
 from bpfence import agent as agent_module
 from bpfence.agent import Agent, Settings, Signals, notify, read_policies
 from bpfence.agent.generations import state_path
+from bpfence.compiler.explain import explain
 from bpfence.errors import CompileError, KernelError, PolicyError
 from bpfence.evaluate import verdict
 from bpfence.events.process import read_boot_id
 from bpfence.outputs import Outputs
 from bpfence.policy import Action, Atom, Op
 from tests.unit.agent.fakes import FakeEngine, FakeKernel, Kept, known_generations, write_policy
+from tests.unit.events.samples import record
 
 
 class Rig:
@@ -126,6 +129,22 @@ def test_reload_swaps_in_new_policies(rig: Rig) -> None:
     assert rig.output.statuses() == ["started", "reloaded"]
 
 
+def test_links_are_read_at_every_load(rig: Rig) -> None:
+    (rig.folder / "link").symlink_to("one")
+    rig.policy(glob=f"{rig.folder}/link/**")
+    rig.agent.start()
+
+    def protects(name: str) -> bool:
+        route = explain(rig.agent._compiled, {"event": "file.open", "file.path": f"{rig.folder}/{name}/x"})  # type: ignore[arg-type]
+        return route.action == "deny"
+
+    assert [protects(name) for name in ("link", "one", "two")] == [True, True, False]
+    (rig.folder / "link").unlink()
+    (rig.folder / "link").symlink_to("two")
+    assert rig.agent.reload()
+    assert [protects(name) for name in ("link", "one", "two")] == [True, False, True]
+
+
 def test_a_bad_reload_keeps_the_old_policies(rig: Rig) -> None:
     rig.agent.start()
     (rig.folder / "ready").unlink()
@@ -186,6 +205,35 @@ def test_adoption_without_a_state_file_reports_nameless(tmp_path: Path) -> None:
         True,
     )
     assert "there is no state file" in rig.said[0]
+
+
+def test_an_act_is_one_alert_and_what_is_uncertain_one_report(rig: Rig) -> None:
+    """Reading a file under three policies on file.read, first one with a path, then one whose path could not be had."""
+    (rig.folder / "policies" / "guard.yaml").unlink()
+    for name, glob in (("one", "/secret/**"), ("two", "/other/**"), ("three", "/third/x")):
+        path = rig.policy(name, glob=glob, mode="audit")
+        path.write_text(path.read_text().replace("on: open", "on: file.read").replace("deny", "audit"))
+    rig.agent.start()
+    known = rig.agent.generations.get(1)
+    assert known is not None
+    sure = next(n for n, meaning in enumerate(known.verdicts) if len(meaning.rules) == 1 and not meaning.uncertain)
+    unsure = next(n for n, meaning in enumerate(known.verdicts) if len(meaning.rules) == 3 and meaning.uncertain)
+
+    def act(path: bytes | None, verdict: int, ino: int) -> None:
+        for event in ("file.open", "file.permission", "file.permission"):
+            strings = {"STR_FILE_PATH": path} if path is not None else {}
+            numbers = {"NUM_FILE_ACCESS": abi.ACCESS_READ, "NUM_FILE_INO": ino}
+            header = {"verdicts": (verdict,), "action": abi.ACTION_AUDIT, "error": 0, "flags": abi.CAUSE_PATH << abi.EVENT_CAUSES_SHIFT}
+            rig.engine.put(record(event, numbers, strings, generation=1, **header))
+        rig.step()
+
+    act(b"/secret/a", sure, 5)
+    assert len(rig.output.dicts("alert")) == 1
+    act(None, unsure, 6)
+    [_, alert] = rig.output.dicts("alert")
+    assert (alert["rule"], alert["uncertain"], alert["causes"]) == ("secret", True, ("path",))
+    assert len(alert["may_match"]) == 2
+    assert "because the path is too long" in alert["message"]
 
 
 def test_a_verdict_number_without_meaning_is_still_reported(rig: Rig) -> None:

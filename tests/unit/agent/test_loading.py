@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.agent.loading import FalcoOptions, compile_smaller, load, read_policies, with_hosts
+from bpfence.agent.links import Links
+from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, read_policies, with_hosts
 from bpfence.compiler import Compiled, Limits, compile_policies
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError
 from bpfence.evaluate import verdict
@@ -139,3 +140,30 @@ def test_addresses_of_hosts_change_only_what_falco_rules_detect(tmp_path: Path) 
     assert with_hosts(then, "audit", scope).policies == first.policies
     native = load([str(tmp_path / "native.yaml")])
     assert with_hosts(native, hosts=hosts) is native
+
+
+def test_paths_are_resolved_where_they_are_loaded(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    native = write_policy(tmp_path / "native.yaml", glob=f"{tmp_path}/link/**")
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        f"- rule: watch\n  desc: d\n  condition: evt.type = open and fd.name = {tmp_path}/link/w\n  output: x\n  priority: INFO\n"
+        f"- rule: stop\n  desc: d\n  condition: evt.type = open and fd.name = {tmp_path}/link/s\n  output: x\n  priority: INFO\n"
+        "  bpfence: {action: deny}\n"
+    )
+    paths, links = [str(native), str(rules)], Links()
+
+    def decided(given: Loaded, path: str) -> set[tuple[str, Action]]:
+        found = verdict(given.policies, {"event": "file.open", "file.path": f"{tmp_path}/{path}", "file.access": 1})
+        return {(match.rule, match.action) for match in found.matches}
+
+    found = load(paths, links=links)
+    assert decided(found, "real/w") == {("secret", Action.DENY), ("watch", Action.AUDIT)}
+    assert decided(found, "real/s") == {("secret", Action.DENY), ("stop", Action.DENY)}
+    again = with_hosts(found, hosts={"example.org": ["192.0.2.1"]})
+    assert decided(again, "real/s") == decided(found, "real/s")
+    written = load(paths, links=links, options=FalcoOptions(links="as-written"))
+    assert decided(written, "real/w") == {("secret", Action.DENY)}
+    assert decided(load(paths), "real/w") == set()
+    assert found.diagnostics == []  # information is for `check`

@@ -3,14 +3,23 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from bpfence.agent.privileges import kept_mask
+from bpfence.agent import privileges
+from bpfence.agent.privileges import CALLS, kept_mask, own_profile
+from bpfence.errors import KernelError
+from bpfence.kernel import landlock
+from bpfence.seccomp.model import Action, Arch
+from bpfence.seccomp.syscalls import number
+from tests.unit.agent.test_init import Rig
 
 
 def kept_before() -> str:
@@ -19,6 +28,8 @@ def kept_before() -> str:
     return line.split()[1]
 
 
+ROOT = Path(__file__).resolve().parents[3]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
 SCRIPT = """
 import os, pathlib, sys
 from bpfence.agent import privileges
@@ -43,7 +54,7 @@ def test_kept_mask() -> None:
 @pytest.mark.parametrize("reads", [False, True])
 def test_dropped_for_good(reads: bool) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(reads)], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": "src"}
+        [sys.executable, "-c", SCRIPT, str(reads)], capture_output=True, text=True, check=True, env=ENVIRONMENT
     )
     sets, chroot = done.stdout.splitlines()
     inheritable, permitted, effective, bounding, ambient, no_new_privs = sets.split()
@@ -81,9 +92,181 @@ def test_what_falco_rules_read_of_other_users_processes(reads: bool, files: list
     try:
         done = subprocess.run(
             [sys.executable, "-c", READING, str(reads), str(other.pid), *files], capture_output=True, text=True, check=True,
-            env={**os.environ, "PYTHONPATH": "src"},
+            env=ENVIRONMENT,
         )  # fmt: skip
     finally:
         other.kill()
         other.wait()
     assert done.stdout.split() == expected
+
+
+# ---- a whole life under what was given up ----
+
+LIFE = """
+import ctypes, errno, grp, json, os, pwd, signal, socket, subprocess, sys, threading, time
+from pathlib import Path
+from bpfence.agent import Agent, Settings
+from bpfence.agent.sandbox import find_hierarchy
+from bpfence.events.accounts import Accounts
+from bpfence.events.cgroups import CgroupPaths
+from bpfence.events.procfs import Procfs
+from bpfence.outputs import open_outputs
+from tests.unit.agent.fakes import FakeKernel, write_policy
+
+folder, falco = Path(sys.argv[1]), sys.argv[2] == "falco"
+for name in ("policies", "log", "pins"):
+    (folder / name).mkdir()
+if falco:
+    (folder / "policies" / "rules.yaml").write_text('''
+- rule: Talk
+  desc: d
+  condition: evt.type in (connect) and fd.sip.name in (localhost) and user.name != nobody
+  output: to %fd.sip.name by %user.name
+  priority: INFO
+''')
+write_policy(folder / "policies" / "p.yaml")
+followed = folder / "followed"
+followed.write_text("x")
+write_policy(folder / "policies" / "f.yaml", name="f", glob=str(followed), more=", follow: object")
+log, said = folder / "log" / "a.jsonl", []
+settings = Settings(
+    policies=(str(folder / "policies"),), pin_dir=str(folder / "pins"), state_dir=folder / "state", ready_file=folder / "log" / "ready",
+    record=folder / "log" / "record" if falco else None,
+)
+outputs = open_outputs([f"jsonl:{log}", "rich"], said.append, stream=sys.stderr)
+agent = Agent(settings, outputs, report=said.append, kernel=FakeKernel())
+agent.start()
+engine = agent._engine
+for turn in range(2):
+    engine.say()
+    agent.step(0.01)
+    log.rename(folder / "log" / f"a.{turn}.jsonl")
+    assert agent.reload(), said
+engine.say()
+agent.step(0.01)
+if falco:
+    (folder / "new").write_text("y")
+    (folder / "new").replace(followed)
+agent.step(0.2)
+accounts = Accounts()
+names = [accounts.user(0, accounts._own, 1).name, accounts.group(0, accounts._own, 1)]
+for missing in (lambda: socket.getaddrinfo("localhost", 80), lambda: grp.getgrgid(54321)):
+    try:
+        missing()
+    except (OSError, KeyError):
+        pass
+cgroups = CgroupPaths(find_hierarchy().root)
+paths = cgroups.path(os.stat(find_hierarchy().root).st_ino)
+
+def outcome(work):
+    try:
+        work()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "works"
+
+status = dict(line.split(":\\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\\t" in line)
+alerts = [json.loads(line).get("rule") for path in sorted((folder / "log").glob("*.jsonl")) for line in path.read_text().splitlines()]
+print(json.dumps({
+    "seccomp": status["Seccomp"], "no_new_privs": status["NoNewPrivs"], "dumpable": ctypes.CDLL(None).prctl(3), "said": said,
+    "alerts": sum(rule == "secret" for rule in alerts), "names": names, "cgroup": paths,
+    "fork": outcome(os.fork), "exec": outcome(lambda: os.execv("/bin/true", ["true"])),
+    "spawn": outcome(lambda: subprocess.run(["/bin/true"])),
+    "others": outcome(lambda: os.kill(1, 0)), "itself": outcome(lambda: os.kill(os.getpid(), 0)), "chroot": outcome(lambda: os.chroot("/")),
+    "listen": outcome(lambda: socket.socket().listen()), "read": outcome(lambda: Path("/etc/passwd").read_text()),
+    "in the log's folder": outcome(lambda: (folder / "log" / "more").write_text("x")),
+    "elsewhere": outcome(lambda: (folder / "elsewhere").write_text("x")),
+}))
+agent.stop()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+@pytest.mark.parametrize("kind", ["native", "falco"])
+def test_an_agent_lives_on_under_what_it_has_given_up(kind: str, tmp_path: Path) -> None:
+    """Events, reloads, rotation, followed files, names of users, groups, hosts and cgroups; and nothing that it never does."""
+    done = subprocess.run([sys.executable, "-c", LIFE, str(tmp_path), kind], capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.pop("said") == []
+    assert found.pop("elsewhere") == ("EACCES" if kind == "native" and landlock.version() else "works")
+    assert found.pop("cgroup") == "/"
+    assert found == {
+        "seccomp": "2", "no_new_privs": "1", "dumpable": 0, "alerts": 3, "names": ["root", "root"],
+        "fork": "EPERM", "exec": "EPERM", "spawn": "EPERM", "others": "EPERM", "itself": "works", "chroot": "EPERM", "listen": "EPERM",
+        "read": "works", "in the log's folder": "works",
+    }  # fmt: skip
+
+
+def test_the_filter_is_about_calls_that_there_are() -> None:
+    words = " ".join(CALLS).split()
+    assert len(words) == len(set(words))
+    assert [word for word in words if number(Arch.X86_64, word) is None] == []
+    never = {"execve", "execveat", "fork", "vfork", "ptrace", "mount", "setns", "unshare", "init_module", "process_vm_writev"}
+    assert not never & set(words)
+    assert own_profile().default_action is Action.ERRNO
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.EPERM, "refused"), KernelError("no libseccomp")])
+def test_privileges_that_cannot_be_given_up_end_the_start(fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("bpfence.agent.privileges.drop", refuse)
+    rig = Rig(tmp_path, drop_privileges=True)
+    rig.policy()
+    with pytest.raises(KernelError, match="privileges could not be given up") as refused:
+        rig.agent.start()
+    assert "--keep-privileges" in refused.value.hint
+    assert rig.engine.closed is True
+    kept = Rig(tmp_path, drop_privileges=False)
+    kept.agent.start()
+    kept.agent.stop()
+
+
+# ---- Landlock ----
+
+
+def test_landlock_is_left_out_where_a_folder_cannot_be_written_under_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not landlock.version():
+        pytest.skip("needs Landlock")
+    assert privileges.landlock_works([tmp_path]) == (True, "")
+    (tmp_path / "other").mkdir()
+    restrict = landlock.restrict
+    monkeypatch.setattr(landlock, "restrict", lambda writable, removable: restrict([tmp_path / "other"]))
+    works, why = privileges.landlock_works([tmp_path])
+    assert not works
+    assert why == f"{tmp_path}: Permission denied"
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    assert privileges.landlock_works([tmp_path]) == (False, "")
+
+
+def test_landlock_is_for_the_thread_and_its_folders(tmp_path: Path) -> None:
+    if not landlock.version():
+        pytest.skip("needs Landlock")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "empty").mkdir()
+    found: list[str] = []
+
+    def write(path: Path) -> None:
+        try:
+            path.write_text("x")
+        except OSError as error:
+            found.append(errno.errorcode[error.errno or 0])
+        else:
+            found.append("works")
+
+    def work() -> None:
+        landlock.restrict([tmp_path / "in", tmp_path / "not there"], [tmp_path])
+        write(tmp_path / "in" / "a")
+        (tmp_path / "in" / "a").rename(tmp_path / "in" / "b")
+        write(tmp_path / "b")
+        (tmp_path / "empty").rmdir()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == ["works", "EACCES"]
+    assert not (tmp_path / "empty").exists()
+    write(tmp_path / "b")
+    assert found[-1] == "works"

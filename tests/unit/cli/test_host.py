@@ -364,7 +364,8 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert found["rules"] == [{"policy": "guard", "rule": "secret", "mode": "enforce"}]
     text = call("status", "--pin-dir", tmp_path / "pins")
     assert code(text) == 0
-    for word in ("guard (enforce)", "no agent", "1,234", "lost file.open", "skipped file_open__file", "56,789", "1970-01-02"):
+    assert "none: enforcement goes on" in text.stdout
+    for word in ("guard (enforce)", "1,234", "lost file.open", "skipped file_open__file", "56,789", "1970-01-02"):
         assert word in text.stdout
 
 
@@ -402,8 +403,11 @@ class Row(msgspec.Struct):
     essential: bool = False
 
 
-def probes(monkeypatch: pytest.MonkeyPatch, flavour: str, *rows: Row, missing: dict[str, str] | None = None) -> None:
-    features = SimpleNamespace(flavour=flavour, rows=lambda: rows)
+def probes(
+    monkeypatch: pytest.MonkeyPatch, flavour: str, *rows: Row, missing: dict[str, str] | None = None, enforces: str = ""
+) -> None:
+    answer = SimpleNamespace(value=enforces or ("yes" if flavour else "no"))
+    features = SimpleNamespace(flavour=flavour, enforces=answer, rows=lambda: rows)
     monkeypatch.setitem(sys.modules, "bpfence.kernel.probes", SimpleNamespace(probe=lambda: features))
 
     class Engine:
@@ -439,6 +443,19 @@ def test_doctor_where_nothing_can_be_enforced(monkeypatch: pytest.MonkeyPatch) -
     result = call("doctor")
     assert code(result) == 3
     assert "not possible" in result.stdout
+
+
+def test_doctor_where_it_cannot_be_told_does_not_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Row("fmod_ret", "fmod_ret", SimpleNamespace(value="could not tell"), "needs CAP_BPF", "no enforcement", "another kernel")
+    monkeypatch.setattr(host, "_probe_as_json", lambda row: {})
+    probes(monkeypatch, "", row, enforces="could not tell")
+    result = call("doctor")
+    assert code(result) == 3
+    assert "Enforcement: could not tell" in result.stdout
+    assert "not possible" not in result.stdout
+    assert "could not tell; if not: no enforcement" in result.stdout
+    found = json.loads(call("doctor", "--json").stdout)
+    assert (found["enforcement"], found["usable"]) == ("unknown", None)
 
 
 def test_doctor_where_something_essential_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,64 @@ def test_check_compiles_too(policy: Path) -> None:
     assert any("never match" in found["message"] or found["code"].startswith("unreachable") for found in answer(result)["findings"])
 
 
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    (tmp_path / "image" / "usr" / "bin").mkdir(parents=True)
+    (tmp_path / "image" / "bin").symlink_to("usr/bin")
+    (tmp_path / "image" / "usr" / "bin" / "tool").symlink_to("tool-2")
+    return tmp_path / "image"
+
+
+def test_check_tells_what_links_lead_to(tmp_path: Path, image: Path) -> None:
+    linked = write_policy(tmp_path / "p.yaml", glob="/bin/tool")
+    found = answer(call("check", "--json", "--strict", "--root", image, linked))["findings"]
+    assert [(one["severity"], one["code"], one["line"]) for one in found] == [("info", "link", 8)]
+    assert "/usr/bin/tool-2 (for /bin/tool)" in found[0]["message"]
+    falco = tmp_path / "falco.yaml"
+    falco.write_text("- rule: r\n  desc: d\n  condition: evt.type = open and fd.name = /bin/tool\n  output: x\n  priority: INFO\n")
+    found = answer(call("check", "--json", "--root", image, falco))["findings"]
+    assert [(one["severity"], one["code"]) for one in found] == [("info", "link")]
+    assert "in " + str(image) in found[0]["message"]
+    here = tmp_path / "here"
+    here.symlink_to(image)
+    found = answer(call("check", "--json", write_policy(tmp_path / "q.yaml", glob=f"{here}/etc/**")))["findings"]
+    assert [one["code"] for one in found] == ["link"]
+    assert "on this host" in found[0]["message"]
+
+
+def test_explain_takes_a_typed_path_as_the_kernel_would_report_it(tmp_path: Path, image: Path) -> None:
+    linked = write_policy(tmp_path / "p.yaml", glob="/bin/tool")
+
+    def route(event: str, path: str, *more: str) -> tuple[str, str]:
+        sample = json.dumps({"event": event, "file.path": path, **dict(zip(more[::2], more[1::2], strict=True))})
+        found = answer(call("explain", "--json", "--root", image, linked, "--event", sample))["route"]
+        return found["action"], found["words"][0]
+
+    assert route("open", "/bin/tool") == (
+        "deny", f"file.path: /bin/tool is /usr/bin/tool-2 in {image}, by links: that is what the kernel reports",
+    )  # fmt: skip
+    assert route("open", "/usr/bin/tool-2")[0] == "deny"
+    assert route("open", "/usr/bin/other")[0] == "none"
+    linked.write_text(linked.read_text().replace("on: open", "on: unlink"))
+    assert "/bin/tool is /usr/bin/tool in" in route("unlink", "/bin/tool")[1]
+    linked.write_text(linked.read_text().replace("on: unlink", "on: open").replace("  mode:", "  links: as-written\n  mode:"))
+    assert route("open", "/bin/tool")[0] == "none"
+    assert "/bin/ancestor is /usr/bin/ancestor" in route("open", "/x", "process.exe", "/bin/ancestor")[1]
+
+
+def test_test_decides_as_run_would(tmp_path: Path, image: Path) -> None:
+    here = tmp_path / "here"
+    here.symlink_to(image)
+    linked = write_policy(tmp_path / "p.yaml", glob=f"{here}/a")
+    line = json.dumps({"event": "open", "file.path": f"{image}/a", "expect": "deny"})
+    assert code(call("test", linked, "-", stdin=line)) == 0
+    falco = tmp_path / "falco.yaml"
+    falco.write_text(f"- rule: r\n  desc: d\n  condition: evt.type = open and fd.name = {here}/a\n  output: x\n  priority: INFO\n")
+    line = json.dumps({"type": "open", "fields": {"fd.name": f"{image}/a", "evt.rawres": 3}, "expect": ["r"]})
+    assert code(call("test", falco, "-", stdin=line)) == 0
+    assert code(call("test", "--links", "as-written", falco, "-", stdin=line)) == 1
+
+
 def test_explain(policy: Path) -> None:
     result = call("explain", policy)
     assert code(result) == 0

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from bpfence import abi
 from bpfence.events.alert import (
     ABSENT,
+    CAUSE_WORDS,
     MAX_MESSAGE,
     Alert,
     Composer,
@@ -24,6 +25,7 @@ from bpfence.events.alert import (
     StatusLine,
     causes_of,
     encode,
+    joined,
     message,
     rule_info,
 )  # fmt: skip
@@ -108,6 +110,29 @@ def test_causes_are_named_with_what_is_uncertain() -> None:
     [(_, sure), (_, unsure)] = Composer("h", lambda: 0).alerts(seen, [(RULE, False), (RULE, True)])
     assert (sure.causes, unsure.causes) == (msgspec.UNSET, ("record", "path"))
     assert len(causes_of(0xFFFFFFFF)) == abi.CAUSES
+
+
+def test_every_cause_has_words() -> None:
+    assert set(CAUSE_WORDS) == set(causes_of(0xFFFFFFFF))
+
+
+def test_what_is_uncertain_is_told_once_by_the_strictest_rule() -> None:
+    audits = [msgspec.structs.replace(RULE, rule=f"audit{n}", action=Action.AUDIT, declared=Action.AUDIT) for n in (1, 2)]
+    denies = [msgspec.structs.replace(RULE, policy="other", rule=f"deny{n}") for n in (1, 2)]
+    sure = msgspec.structs.replace(RULE, rule="sure")
+    matched = [(audits[0], True), (sure, False), (denies[0], True), (denies[1], True), (audits[1], True)]
+    told, others = joined(matched)
+    assert told == [(sure, False), (denies[0], True)]
+    seen = observation("file.open", flags=abi.CAUSE_PATH << abi.EVENT_CAUSES_SHIFT)
+    certain, unsure = (written(line) for _, line in composer().alerts(seen, told, others=others))
+    assert "may_match" not in certain
+    assert "uncertain" not in certain["message"]
+    assert unsure["may_match"] == ["shadow/audit1", "other/deny2", "shadow/audit2"]
+    assert unsure["message"] == (
+        "blocked /etc/shadow (uncertain: the rule, and 3 more rules may or may not match, because the path is too long, or has no name in"
+        " the process's mount namespace)"
+    )
+    assert joined([(sure, False), (denies[0], True)]) == ([(sure, False), (denies[0], True)], [])
 
 
 def test_who_cannot_be_killed_was_denied() -> None:

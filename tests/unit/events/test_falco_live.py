@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bpfence import abi
 from bpfence.events import falco_live
-from bpfence.events.accounts import User
+from bpfence.events.accounts import UNKNOWN, User
 from bpfence.events.falco import DERIVED, Ancestor, encode, record_of
 from bpfence.events.falco import decode as recorded
 from bpfence.events.falco_calls import TYPES, UNKNOWN_DESCRIPTOR
@@ -44,6 +44,8 @@ class Users:
     """Made-up user databases."""
 
     def user(self, uid: int, mnt_ns: int, pid: int) -> User:
+        if uid > 99_999:
+            return User(UNKNOWN, UNKNOWN, UNKNOWN)
         return User(f"u{uid}@{mnt_ns}", "/home", "/bin/sh") if uid else User("root", "/root", "<NA>")
 
     def group(self, gid: int, mnt_ns: int, pid: int) -> str:
@@ -415,21 +417,32 @@ def test_the_parent_of_the_record_is_newer_than_its_image() -> None:
         (("kernel.io_uring_setup", "io_uring_setup", 8), {"evt.arg[entries]": "8", "fd.typechar": "r"}),
         (("kernel.userfaultfd", "userfaultfd", 0o2000000), {"evt.arg[flags]": "O_CLOEXEC", "fd.type": "userfaultfd"}),
         (("kernel.fsconfig", "fsconfig", 4, 6), {"evt.arg[cmd]": "FSCONFIG_CMD_CREATE", "evt.arg[key]": "text", "fd.num": 4}),
-        (("process.setuid", "setresuid", MINUS(1), 0, 5), {"evt.arg[ruid]": "-1", "evt.arg[euid]": "0", "evt.arg[suid]": "5"}),
-        (("process.setuid", "setuid", 4294967294), {"evt.arg[uid]": "4294967294"}),
+        (("process.setuid", "setresuid", MINUS(1), 0, 5), {
+            "evt.arg[ruid]": "<NONE>", "evt.rawarg[ruid]": -1, "evt.arg[euid]": "root", "evt.arg[suid]": "u5@1", "evt.rawarg[suid]": 5,
+            "evt.args": "res=0 ruid=-1(<NONE>) euid=0(root) suid=5(u5@1)"}),
+        (("process.setuid", "setuid", 4294967294), {"evt.arg[uid]": "4294967294", "evt.rawarg[uid]": 4294967294}),
+        (("process.setgid", "setregid", MINUS(1), 7), {"evt.arg[rgid]": "<NONE>", "evt.arg[egid]": "g7"}),
+        (("file.chown", "fchown", 5, 1, 2), {"evt.arg[uid]": "3", "evt.arg[gid]": "4", "evt.rawarg[uid]": 3}),
         (("process.signal", "kill", MINUS(7), 9), {"evt.arg[pid]": "-7", "evt.arg[sig]": "SIGKILL", "evt.rawarg[sig]": 9}),
         (("file.symlink", "symlinkat"), {
             "evt.arg[target]": "/etc/shadow", "evt.arg[linkpath]": "/k", "fs.path.source": "/k", "fs.path.target": "/etc/shadow",
             "fd.name": None}),
         (("file.link", "linkat", 3, 0, 4, 0, 0x400), {
             "evt.arg[oldpath]": "/k", "evt.arg[newpath]": "/n", "fs.path.source": "/n", "fs.path.target": "/k",
-            "evt.arg[flags]": "AT_SYMLINK_FOLLOW", "evt.arg[newdirfd]": "4", "evt.abspath.src": "/k", "evt.abspath.dst": "/n"}),
+            "evt.arg[flags]": "AT_SYMLINK_FOLLOW", "evt.arg[olddir]": "3",
+            "evt.arg[newdir]": "4", "evt.arg[newdirfd]": None, "evt.abspath.src": "/k", "evt.abspath.dst": "/n"}),
         (("file.rename", "renameat2", MINUS(100), 0, 4, 0, 1), {
             "fs.path.source": "/k", "fs.path.target": "/n", "evt.arg[olddirfd]": "AT_FDCWD", "evt.arg[flags]": "RENAME_NOREPLACE"}),
-        (("file.mkdir", "mkdir"), {"evt.arg[mode]": "0755", "evt.rawarg[mode]": 0o755, "fs.path.name": "/k", "fd.num": None}),
-        (("file.chmod", "fchmod", 6), {"evt.arg[mode]": "0755", "fd.name": "/k", "fd.num": 6, "fd.type": "file", "evt.arg[fd]": "<f>/k"}),
+        (("file.mkdir", "mkdir"), {"evt.arg[mode]": "1ED", "evt.rawarg[mode]": 0o755, "fs.path.name": "/k", "fd.num": None}),
+        (("file.create", "mknod"), {
+            "evt.arg[mode]": "S_IXOTH|S_IROTH|S_IXGRP|S_IRGRP|S_IXUSR|S_IWUSR|S_IRUSR|S_IFREG", "evt.rawarg[mode]": 0o100755}),
+        (("file.chmod", "fchmod", 6), {
+            "evt.arg[mode]": "S_IXOTH|S_IROTH|S_IXGRP|S_IRGRP|S_IXUSR|S_IWUSR|S_IRUSR", "evt.rawarg[mode]": 0o755,
+            "evt.args": "res=0 fd=6(<f>/k) mode=0755(S_IXOTH|S_IROTH|S_IXGRP|S_IRGRP|S_IXUSR|S_IWUSR|S_IRUSR)",
+            "fd.name": "/k", "fd.num": 6, "fd.type": "file", "evt.arg[fd]": "<f>/k"}),
         (("file.unlink", "unlinkat", 3, 0, 0x200), {"evt.arg[flags]": "AT_REMOVEDIR", "evt.arg[name]": "/k"}),
-        (("kernel.mount", "mount"), {"evt.arg[flags]": "RDONLY|BIND", "evt.arg[dev]": "/dev/x", "fs.path.target": "/k"}),
+        (("kernel.mount", "mount"), {
+            "evt.arg[flags]": "RDONLY|BIND", "evt.arg[dev]": "/dev/x", "evt.arg[dir]": "/k", "fs.path.target": "/k"}),
         (("kernel.umount", "umount2", 0, 2), {"evt.arg[flags]": "DETACH", "fs.path.name": "/k"}),
         (("kernel.bpf", "bpf", 5), {"evt.arg[cmd]": "BPF_PROG_LOAD", "evt.rawarg[cmd]": 5}),
         (("process.fork", "clone", 0), {"evt.arg[flags]": "CLONE_NEWUSER", "evt.rawres": 0}),
@@ -442,7 +455,7 @@ def test_the_parent_of_the_record_is_newer_than_its_image() -> None:
 def test_arguments(event: tuple[Any, ...], wanted: dict[str, Any]) -> None:
     numbers = {
         "NUM_SIGNAL": 9, "NUM_FILE_MODE": 0o100755, "NUM_MOUNT_FLAGS": 4097, "NUM_BPF_CMD": 5, "NUM_CLONE_FLAGS": 0x10000011,
-        "NUM_EXIT_CODE": 0x309, "NUM_PROCESS_CAPS": 1,
+        "NUM_EXIT_CODE": 0x309, "NUM_PROCESS_CAPS": 1, "NUM_FILE_UID": 3, "NUM_FILE_GID": 4,
     }  # fmt: skip
     strings = {
         "STR_CALL_TEXT": b"text", "STR_FILE_PATH": b"/k", "STR_FILE_NEW_PATH": b"/n", "STR_LINK_TARGET": b"/etc/shadow",
@@ -451,8 +464,27 @@ def test_arguments(event: tuple[Any, ...], wanted: dict[str, Any]) -> None:
     check(made(*event, numbers=numbers, strings=strings), wanted)
 
 
+@pytest.mark.parametrize(("result", "uid", "gid"), [(0, 33, 44), (MINUS(1), 1000, 100)])
+def test_after_a_call_that_has_changed_the_user_it_is_the_new_one(result: int, uid: int, gid: int) -> None:
+    event = made("process.setuid", "setuid", 33, numbers={"NUM_SET_UID": 33, "NUM_RESULT": result})
+    check(event, {"user.uid": uid, "user.name": f"u{uid}@1", "group.gid": 100, "evt.arg[uid]": "u33@1"})
+    event = made("process.setgid", "setresgid", MINUS(1), 44, numbers={"NUM_SET_GID": 44, "NUM_RESULT": result})
+    check(event, {"group.gid": gid, "group.name": f"g{gid}", "user.uid": 1000, "evt.arg[egid]": "g44"})
+
+
+def test_a_set_user_bit_is_found_by_its_name_live_and_in_a_replay() -> None:
+    event = made("file.chmod", "chmod", 0, 0o4755, numbers={"NUM_FILE_MODE": 0o104755}, strings={"STR_FILE_PATH": b"/tmp/x"})
+    assert event.get("evt.arg", "mode").endswith("|S_IRUSR|S_ISUID")  # type: ignore[union-attr]
+    again = recorded(encode(record_of(event, ["evt.rawres"], num=1, host="h")))
+    for name in ("evt.args", "evt.arg[mode]", "evt.rawarg[mode]", "evt.arg[2]"):
+        field, _, rest = name.partition("[")
+        assert event.get(field, rest[:-1] or None) == again.get(field, rest[:-1] or None)
+    nothing = made("file.chmod", "chmod", numbers={"NUM_FILE_MODE": 0o100000})
+    check(nothing, {"evt.arg[mode]": "0", "evt.args": "res=0 filename=<NA> mode=0"})
+
+
 def test_registers_of_32_bit_calls() -> None:
-    assert made("process.setuid", "setuid", 0xFFFF_FFFF_0000_0007, compat=True).get("evt.arg", "uid") == "7"
+    assert made("process.setuid", "setuid", 0xFFFF_FFFF_0000_0007, compat=True).get("evt.rawarg", "uid") == 7
     multiplexed = made("net.connect", "socketcall", 3, 0xBEEF, compat=True, strings={"STR_NET_PEER_IP": V4})
     check(multiplexed, {"evt.type": "connect", "fd.num": UNKNOWN_DESCRIPTOR, "evt.rawarg[fd]": None, "fd.sip": "10.0.0.1"})
 

@@ -22,7 +22,7 @@ SHIPPED = sorted((Path(__file__).parents[3] / "examples" / "policies").glob("*.y
 
 def load(spec: str) -> Policy:
     policies, found = load_text(HEAD + spec)
-    assert not found, found
+    assert not [problem for problem in found if problem.code != "stops-host"], found
     (policy,) = policies.policies
     return policy
 
@@ -169,7 +169,7 @@ def test_a_limit_names_its_level_where_the_scope_does_not() -> None:
     assert made.matches({"event": "process.fork", "process.fork.live2": 10})
     assert not made.matches({"event": "process.fork", "process.fork.live2": 9, "process.fork.live1": 10})
     for scope in ("{}", "{container: true}", "{cgroup: '/**/x'}", "{cgroup: '/a/{b*,c/d}'}", "{cgroup: /}", "{unless: {cgroup: /a}}"):
-        found = load_text(f"{HEAD}  scope: {scope}\n  rules:\n    - {{name: r, on: fork, limit: 10 per cgroup, action: deny}}\n")
+        found = load_text(f"{HEAD}  scope: {scope}\n  rules:\n    - {{name: r, on: fork, limit: 100 per cgroup, action: deny}}\n")
         assert [d.code for d in found[1]] == ["limit-without-level"]
         (one,) = found[0].policies[0].rules
         assert "process.fork.live" in {atom.field for atom in atoms(one.condition)}

@@ -242,4 +242,5 @@ def test_kinds_are_all_lowered() -> None:
         Kind.ADDRESS: "::1", Kind.USER: "0",
     }  # fmt: skip
     for field in FIELDS:
-        assert values.lower(field, samples[field.kind]), field.name
+        sample = "a" if field.name.endswith(".name") else samples[field.kind]
+        assert values.lower(field, sample), field.name

@@ -424,6 +424,20 @@ def test_control_page_tells_the_agent_and_the_telemetry(engine: Engine) -> None:
         engine.set_telemetry(["kernel.kexec"])
 
 
+def test_who_does_not_know_its_pid_is_refused_before_anything_is_touched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unknown() -> int:
+        raise KernelError("a pid namespace")
+
+    def never(*_: object) -> None:
+        raise AssertionError("touched")
+
+    monkeypatch.setattr(engine_module, "host_pid", unknown)
+    monkeypatch.setattr(engine_module.Pins, "open", never)
+    (tmp_path / "x.o").touch()
+    with pytest.raises(KernelError, match="a pid namespace"):
+        Engine.load(FEATURES, pin_dir=tmp_path, object_path=tmp_path / "x.o")
+
+
 def test_counters_and_losses_are_named(engine: Engine) -> None:
     counters = engine.counters()
     assert set(counters) == {name[4:].lower() for name in abi.COUNTER_ID} - {"max"} | {"drain_failed"}

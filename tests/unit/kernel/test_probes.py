@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,50 @@ def features(**answers: Probe) -> Features:
 )
 def test_flavour(active: Probe, load: Probe, modify: Probe, expected: str) -> None:
     assert features(lsm_active=active, lsm_load=load, fmod_ret=modify).flavour == expected
+
+
+@pytest.mark.parametrize(
+    ("active", "load", "modify", "expected"),
+    [
+        (YES, YES, NO, Answer.YES), (NO, YES, YES, Answer.YES), (NO, YES, NO, Answer.NO), (YES, NO, NO, Answer.NO),
+        (YES, UNKNOWN, UNKNOWN, Answer.UNKNOWN), (NO, NO, UNKNOWN, Answer.UNKNOWN), (UNKNOWN, YES, NO, Answer.UNKNOWN),
+    ],
+)  # fmt: skip
+def test_enforcement_is_a_no_only_where_every_way_is(active: Probe, load: Probe, modify: Probe, expected: Answer) -> None:
+    assert Features({"lsm_active": active, "lsm_load": load, "fmod_ret": modify}, {}).enforces is expected
+
+
+def test_a_refusal_under_a_seccomp_filter_is_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    monkeypatch.setattr(probes, "_STATUS", status)
+    for text, answer in (("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n", Answer.UNKNOWN), ("Name:\tx\nSeccomp:\t0\n", Answer.NO)):
+        status.write_text(text)
+        assert probes._refusal(errno.EPERM).answer is answer
+        assert probes._refusal(errno.EINVAL).answer is Answer.NO
+
+
+def test_capabilities_of_a_user_namespace_do_not_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    status, mapped = tmp_path / "status", tmp_path / "uid_map"
+    status.write_text("Name:\tx\nCapEff:\t000001ffffffffff\n")
+    monkeypatch.setattr(probes, "_STATUS", status)
+    monkeypatch.setattr(probes, "_UID_MAP", mapped)
+    for text, answer in (("         0     100000      65536\n", Answer.NO), ("         0          0 4294967295\n", Answer.YES)):
+        mapped.write_text(text)
+        assert {probe.answer for probe in probes._capabilities().values()} == {answer}
+
+
+def test_types_that_are_hidden_are_not_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def none() -> None:
+        raise KernelError("reading the kernel's types: no")
+
+    hidden = tmp_path / "vmlinux"
+    hidden.write_text("x")
+    monkeypatch.setattr(probes, "KernelBtf", none)
+    monkeypatch.setattr(probes, "_BTF", hidden)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert probes.probe().answer("kernel_btf") is Answer.UNKNOWN
+    hidden.unlink()
+    assert probes.probe().answer("kernel_btf") is Answer.NO
 
 
 def test_constant_is_one_only_for_a_sure_yes() -> None:

@@ -19,7 +19,8 @@ errnos = st.none() | st.integers(1, 40)
 def arguments(draw: st.DrawFn) -> Arg:
     op = draw(st.sampled_from(list(ArgOp)))
     value = draw(numbers)
-    return Arg(draw(st.integers(0, 5)), op, value, (draw(numbers) & value if op is ArgOp.MASKED_EQ else 0))
+    second = draw(numbers) if op is ArgOp.MASKED_EQ else 0
+    return Arg(draw(st.integers(0, 5)), op, value, second & value if draw(st.booleans()) else second)
 
 
 @st.composite

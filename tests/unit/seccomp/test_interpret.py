@@ -176,8 +176,26 @@ def test_socketcall_comes_with_socket() -> None:
 
 def test_arguments_of_32_bit_calls_are_32_bits_wide() -> None:
     found = reference(allow("read", args=(Arg(0, ArgOp.EQ, 1 << 32),)), arches=(Arch.X86,))
-    assert found.meaning(Arch.X86.audit, 3, (1 << 32, 0, 0, 0, 0, 0)).verdict == EPERM
+    assert found.meaning(Arch.X86.audit, 3, (0, 0, 0, 0, 0, 0)).verdict == ALLOW  # the value of the condition is cut, too
+    assert found.meaning(Arch.X86.audit, 3, (1, 0, 0, 0, 0, 0)).verdict == EPERM
+    assert found.meaning(Arch.X86_64.audit, 0, (0, 0, 0, 0, 0, 0)).verdict == EPERM
     assert found.meaning(Arch.X86_64.audit, 0, (1 << 32, 0, 0, 0, 0, 0)).verdict == ALLOW
+
+
+def test_bits_outside_the_mask_do_not_count() -> None:
+    found = reference(allow("access", args=(Arg(1, ArgOp.MASKED_EQ, 0, 4),)))
+    assert found.meaning(Arch.X86_64.audit, 21, (0, 1, 0, 0, 0, 0)).verdict == ALLOW
+    found = reference(allow("access", args=(Arg(1, ArgOp.MASKED_EQ, 6, 5),)))
+    assert found.meaning(Arch.X86_64.audit, 21, (0, 13, 0, 0, 0, 0)).verdict == ALLOW
+    assert found.meaning(Arch.X86_64.audit, 21, (0, 6, 0, 0, 0, 0)).verdict == EPERM
+
+
+def test_an_empty_mask_is_no_condition() -> None:
+    conditional = allow("access", args=(Arg(1, ArgOp.EQ, 4),), action=Action.LOG)
+    for rules in ((allow("access", args=(Arg(1, ArgOp.MASKED_EQ, 0, 4),)), conditional), (conditional, allow("access"))):
+        found = reference(*rules)
+        assert found.meaning(Arch.X86_64.audit, 21, (0, 4, 0, 0, 0, 0)).verdicts == (ALLOW,)
+        assert verify(compile_effective(found.effective)).differences == ()
 
 
 def test_foreign_architectures() -> None:

@@ -11,7 +11,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bpfence.errors import CompileError
-from bpfence.seccomp.filter import always_holds
 from bpfence.seccomp.interpret import Reference, argument_tuples
 from bpfence.seccomp.merge import diff, normalised, union
 from bpfence.seccomp.model import Action, Arch, ArchMap, Arg, ArgOp, Conditions, Flag, Profile, Rule
@@ -45,14 +44,14 @@ def passes(reference: Reference, arch: Arch, call: int, args: Sequence[int]) -> 
     return found.pop() if len(found) == 1 else None
 
 
-def by_width(first: Action, then: Action, name: str = "read", op: ArgOp = ArgOp.NE) -> Profile:
-    """`first` with 32-bit arguments, which all fulfil the condition; `then` with 64-bit ones."""
-    both = (allow(name, args=[Arg(0, op, 1 << 32)], action=first), allow(name, action=then))
+def by_width(first: Action, then: Action, name: str = "read") -> Profile:
+    """`first` with 32-bit arguments, where nothing is left of the mask; `then` with 64-bit ones."""
+    both = (allow(name, args=[Arg(0, ArgOp.MASKED_EQ, 1 << 32)], action=first), allow(name, action=then))
     return deny(*both, architectures=(Arch.X86_64, Arch.X86))
 
 
 def looks_beyond_32_bits(profile: Profile) -> bool:
-    return any(always_holds(arg, 32) is not always_holds(arg, 64) for rule in profile.rules for arg in rule.args)
+    return any((() in rule.on(32)) is not (() in rule.on(64)) for rule in profile.rules)
 
 
 def union_if_any(one: Profile, other: Profile) -> Profile | None:

@@ -46,8 +46,9 @@ def test_status() -> None:
     ]  # fmt: skip
 
 
-def test_the_first_rule_for_every_argument_counts_conditions_that_always_hold_or_none() -> None:
-    always, rest = allow("read", args=(Arg(0, ArgOp.GE, 0),), action=Action.KILL_PROCESS), allow("read", action=Action.KILL_THREAD)
+def test_the_first_rule_for_every_argument_counts_and_an_empty_mask_is_no_condition() -> None:
+    always = allow("read", args=(Arg(0, ArgOp.MASKED_EQ, 0, 4),), action=Action.KILL_PROCESS)
+    rest = allow("read", action=Action.KILL_THREAD)
     assert [str(table(*rules).entries(Arch.X86_64)["read"].verdict) for rules in ((always, rest), (rest, always))] == [
         "KILL_PROCESS", "KILL_THREAD",
     ]  # fmt: skip

@@ -247,6 +247,15 @@ def number(field: str) -> Build:
     return build
 
 
+def changed(before: str, after: str) -> Build:
+    """A number that the call itself changes: Falco sees it when the call has returned. A rule that denies is about the caller."""
+
+    def build(on: On, test: Comparison) -> Pair:
+        return exact(ranges(after if on.result == "success" else before, test))
+
+    return build
+
+
 def ranges(field: str, test: Comparison) -> Condition:
     """A comparison with unsigned numbers."""
     if test.operator == "exists":

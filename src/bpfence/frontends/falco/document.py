@@ -22,7 +22,7 @@ CODES: Final[Mapping[str, str]] = {
     "bad-address": "an address or network that cannot be read",
     "bad-escape": "a backslash in quotes that escapes nothing known",
     "bad-glob": "a glob that cannot be compiled",
-    "bad-name": "a name that a macro, list or rule cannot have",
+    "bad-name": "a name by which a macro or list cannot be used (warning)",
     "bad-number": "a number that cannot be read, or lies outside what the field can hold",
     "bad-output": "an output with a broken %field",
     "bad-priority": "a priority that Falco does not have",
@@ -31,10 +31,11 @@ CODES: Final[Mapping[str, str]] = {
     "cannot-read": "a file that cannot be read",
     "condition-syntax": "a condition that cannot be read",
     "deprecated": "a way of writing that Falco has given up (warning)",
-    "duplicate-exception": "two exceptions of one name in a rule",
+    "duplicate-exception": "two exceptions of one name in a rule (warning)",
     "duplicate-key": "a key written twice in one map: the first counts (warning)",
     "engine-version": "a version of Falco's engine that is newer than what bpfence knows, or cannot be read",
     "exception-shape": "fields, comps and values of an exception that do not fit together",
+    "field-as-text": "a value that looks like a field, and is compared as a text (warning)",
     "field-argument": "an argument that a field does not take, or lacks",
     "limit": "something larger or deeper than bpfence accepts",
     "macro-loop": "a macro that uses itself",
@@ -268,6 +269,11 @@ class _Reader:
             return None
         return None if self.text(node, key) is None else node
 
+    def source(self) -> Node | None:
+        """An event source; an empty one is as good as none."""
+        node = self.keys.get("source")
+        return None if node is not None and node.kind == "scalar" and not node.text.strip() else self.optional("source")
+
     def optional(self, key: str) -> Node | None:
         node = self.keys.get(key)
         return None if node is None or self.text(node, key) is None else node
@@ -353,7 +359,7 @@ class _Reader:
             return
         if not _LIST_NAME.fullmatch(name.text):
             hint = "no blanks, quotes, '=', ',' or parentheses"
-            self.report.add(name, "bad-name", f"a list cannot be named {quoted(name.text)}", hint)
+            self.report.add(name, "bad-name", f"a list named {quoted(name.text)} cannot be used anywhere", hint, "warning")
         node = self.keys.get("items")
         if node is None:
             self.report.add(self.node, "missing-key", "a list needs 'items'", "add items: [...]")
@@ -369,7 +375,8 @@ class _Reader:
         if name is None or condition is None:
             return
         if not _MACRO_NAME.fullmatch(name.text):
-            self.report.add(name, "bad-name", f"a macro cannot be named {quoted(name.text)}", "letters, digits and '_', a letter first")
+            what = f"a macro named {quoted(name.text)} cannot be used anywhere"
+            self.report.add(name, "bad-name", what, "letters, digits and '_', a letter first", "warning")
         append = self.append(("condition",))
         if append is not None:
             yield MacroEntry(name.text, name, condition, append)
@@ -459,7 +466,7 @@ class _Reader:
         """The values of all keys that are there."""
         entry.condition = self.optional("condition")
         entry.output = self.optional("output")
-        desc, source = self.optional("desc"), self.optional("source")
+        desc, source = self.optional("desc"), self.source()
         entry.desc = None if desc is None else desc.text.strip()
         entry.source = source
         entry.enabled = self.switch("enabled")
@@ -512,11 +519,13 @@ class _Reader:
                 self.report.add(item, "wrong-type", "an exception must be a map", "write name:, fields:, comps: and values:")
                 continue
             one = self.exception(item)
-            if one is not None and one.name in taken:
-                self.report.add(item, "duplicate-exception", f"two exceptions are named {quoted(one.name)}", "join their values")
-            elif one is not None:
-                made.append(one)
-                taken.add(one.name)
+            if one is None:
+                continue
+            if one.name in taken:
+                what = f"two exceptions are named {quoted(one.name)}: both hold, and values are appended to the first"
+                self.report.add(item, "duplicate-exception", what, "give one another name, or join their values", "warning")
+            made.append(one)
+            taken.add(one.name)
         return tuple(made)
 
     def exception(self, node: Node) -> ExceptionEntry | None:

@@ -72,7 +72,7 @@ SENSED: Final = (
     _e("unlinkat", "file", "res dirfd name flags", "file.unlink file.rmdir"),
     _e("rmdir", "file", "res path", "file.rmdir"),
     _e("link", "file", "res oldpath newpath", "file.link"),
-    _e("linkat", "file", "res olddirfd oldpath newdirfd newpath flags", "file.link"),
+    _e("linkat", "file", "res olddir oldpath newdir newpath flags", "file.link"),
     _e("symlink", "file", "res target linkpath", "file.symlink"),
     _e("symlinkat", "file", "res target linkdirfd linkpath", "file.symlink"),
     _e("mkdir", "file", "res path mode", "file.mkdir"),
@@ -92,7 +92,7 @@ SENSED: Final = (
     _e("ptrace", "process", "res addr data request pid", "process.ptrace", "process.trace"),
     _e("process_vm_readv", "ipc", "res pid data", "process.ptrace"),
     _e("process_vm_writev", "ipc", "res pid data", "process.ptrace"),
-    _e("mount", "file", "res dev name type flags", "kernel.mount"),
+    _e("mount", "file", "res dev dir type flags", "kernel.mount"),
     _e("umount", "file", "res name flags", "kernel.umount"),
     _e("umount2", "file", "res name flags", "kernel.umount"),
     _e("setns", "process", "res fd nstype", "kernel.setns", "process.setns"),
@@ -435,6 +435,14 @@ KNOWN: Final = frozenset(
         "writev",
     ]
 )
+
+MODES: Final = {
+    name: 1 << bit
+    for bit, name in enumerate(
+        (*(f"S_I{right}{who}" for who in ("OTH", "GRP", "USR") for right in "XWR"), "S_ISVTX", "S_ISGID", "S_ISUID")
+    )
+}
+"""The permission bits by name, in the order in which Falco spells them out where permissions are set."""
 
 EVENT_BY_NAME: Final = {event.name: event for event in SENSED}
 NAMES: Final = tuple(EVENT_BY_NAME)

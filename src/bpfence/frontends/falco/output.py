@@ -22,6 +22,9 @@ SUGGESTED: Final = (
 )
 """What Falco puts after every output by default: the fields that its container plugin suggests (append_output: suggested_output)."""
 
+INFO: Final = "%container.info"
+"""What older rules have for the container's fields. Falco takes it out of outputs, with a warning."""
+
 MAX_OUTPUT: Final = 64 << 10
 MAX_WIDTH: Final = 1024
 _WIDTH: Final = re.compile(r"[0-9]+")
@@ -61,6 +64,9 @@ def parse(text: str) -> Template:
             break
         if percent > at:
             parts.append(Part(text[at:percent]))
+        if text.startswith(INFO, percent):
+            at = percent + len(INFO)
+            continue
         part, at = _value(text, percent)
         parts.append(part)
     return Template(tuple(parts), lenient)

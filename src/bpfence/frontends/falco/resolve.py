@@ -8,14 +8,15 @@ knows where it was written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Union
 
 from bpfence.errors import Location
-from bpfence.frontends.falco import checks, events, language, output
-from bpfence.frontends.falco.checks import CheckError, Comparison, Source
+from bpfence.frontends.falco import checks, events, fields, language, output
+from bpfence.frontends.falco.checks import Applied, CheckError, Comparison, Getter, Source
 from bpfence.frontends.falco.document import (
     MAX_MISTAKES,
     Enforcement,
@@ -47,12 +48,14 @@ MAX_WEIGHT: Final = 600_000
 MAX_WRITTEN: Final = 16 << 20
 """How many characters all conditions of a load may have with their lists and exceptions put in."""
 TEST: Final = 8
+INFO: Final = output.INFO
 MAX_NEAR: Final = 10
 """For how many unknown names of a load one that is near is looked for."""
 MAX_RULE_MISTAKES: Final = 20
 LONG: Final = 64 << 10  # a condition in which finding a place takes time: then fewer mistakes are enough
 
 Tree = Union[Comparison, Not, And, Or]
+_FIELD: Final = re.compile(r"%?[a-z]+(?:\.[a-z0-9_]+)+(?:\[[^\[\]]*\])?")
 
 
 @dataclass(slots=True)
@@ -324,7 +327,10 @@ class Collector:
             return
         made = _Exception(entry.name, entry.place, fields, entry.comps, [])
         if self._comps(made) and self._values(entry.values or (), made):
-            rule.exceptions[made.name] = made
+            key = made.name
+            while key in rule.exceptions:
+                key += "\0"  # in no name; `append` finds the first of a name
+            rule.exceptions[key] = made
 
     def _comps(self, exception: _Exception) -> bool:
         fields, comps = exception.fields, exception.comps
@@ -368,6 +374,13 @@ class Collector:
     def finish(self) -> Loaded:
         """Rules in order. Nothing can be taken after it."""
         return _Resolver(self).run()
+
+
+def _is_field(text: str) -> bool:
+    """Whether a text is the name of a field, with or without an argument."""
+    name, _, argument = text.removesuffix("]").partition("[")
+    found = fields.lookup(name, argument or None)
+    return found is not None and not fields.argument_problem(found)
 
 
 def _is_operator(text: str) -> bool:
@@ -670,7 +683,7 @@ class _Resolver:
             self.kept.append(check)
             try:
                 found = checks.resolve(check)
-                self.deprecated(found)
+                self.advise(found)
             except CheckError as error:
                 found = error
             self.tests[id(check)] = found
@@ -679,10 +692,27 @@ class _Resolver:
             return None
         return found
 
-    def deprecated(self, test: Comparison) -> None:
-        if isinstance(test.left, Source) and test.left.use.field.deprecated:
-            field = test.left.use.field
-            self.report.add(place_of(test.spot), "deprecated", f"{field.name} is deprecated in Falco", field.deprecated, "warning")
+    def advise(self, test: Comparison) -> None:
+        """What a test may mean otherwise than it was meant."""
+        for getter in (test.left, test.right):
+            self.deprecated(getter, place_of(test.spot))
+        right = test.check.right
+        words = right.items if isinstance(right, language.Words) else (right,) if isinstance(right, language.Word) else ()
+        for word in words if test.left.type in checks.TEXTS else ():
+            if _FIELD.fullmatch(word.text) and _is_field(word.text.removeprefix("%")):
+                what = f"{quoted(word.text)} is compared as this text, not as the field of that name"
+                hint = f"write val({word.text.removeprefix('%')}) on the right of a test if the field is meant"
+                self.report.add(place_of(word.spot), "field-as-text", what, hint, "warning")
+
+    def deprecated(self, getter: Getter | str | None, place: Location) -> None:
+        stack = [getter]
+        while stack:
+            item = stack.pop()
+            if isinstance(item, Applied):
+                stack.extend(item.arguments)
+            elif isinstance(item, Source) and item.use.field.deprecated:
+                field = item.use.field
+                self.report.add(place, "deprecated", f"{field.name} is deprecated in Falco", field.deprecated, "warning")
 
     def template(self, rule: _Rule) -> tuple[output.Template, str] | None:
         traced = Traced()
@@ -693,7 +723,15 @@ class _Resolver:
                 text = node.text.rstrip()
                 lead = len(text) - len(text.lstrip())
                 traced.add(text[lead:], node, lead)
-            return self.lenient(traced.text), traced.text
+            text = traced.text
+            at = text.find(INFO)
+            if at >= 0:
+                what = f"{INFO} is deprecated in Falco and taken out: the container's fields go after every output anyway"
+                self.report.add(traced.place(at), "deprecated", what, "remove it", "warning")
+            made = self.lenient(text)
+            for part in made.parts:
+                self.deprecated(part.getter, rule.outputs[0].location)
+            return made, text.replace(INFO, "")
         except TextError as error:
             found = CheckError(Spot(traced, error.offset), error.message, error.hint, error.code)
             self.kept.append(found)

@@ -412,3 +412,26 @@ def test_selection() -> None:
     assert chosen(tags=["y"]) == ["Read b"]
     assert chosen(priority="Informational") == ["Read a"]
     assert chosen(disabled=["W*"]) == ["Read a"]
+
+
+def test_an_empty_source_is_none() -> None:
+    for source in ("", "''", "'  '"):
+        rules, problems = loaded(rule("evt.type=open", source=source))
+        assert [one.source for one in rules] == ["syscall"], source
+        assert not problems
+
+
+def test_exceptions_of_one_name_both_hold_and_the_first_is_appended_to() -> None:
+    text = rule("evt.type=open") + "  exceptions: [{name: e, fields: proc.name, values: [a]}, {name: e, fields: fd.name, values: [/b]}]\n"
+    text += "- rule: R\n  exceptions: [{name: e, values: [c]}]\n  override: {exceptions: append}\n"
+    [made], problems = loaded(text)
+    assert show(made.condition) == "evt.type = open and not proc.name in (a, c) and not fd.name in (/b)"
+    assert [(problem.severity, problem.code) for problem in problems] == [("warning", "duplicate-exception")]
+
+
+def test_container_info_is_taken_out_of_outputs() -> None:
+    text = rule("evt.type=open").replace("output: o", "output: 'a %container.info b %container.id %container.info'")
+    [made], problems = loaded(text)
+    assert [(problem.severity, problem.code) for problem in problems] == [("warning", "deprecated")]
+    assert [part.text for part in made.output.parts] == ["a ", " b ", "container.id", " "]
+    assert made.output_text == "a  b %container.id "
