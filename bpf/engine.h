@@ -193,24 +193,32 @@ static __always_inline bool subject_unconcerned(const struct concern *concern, u
 	return !generation || !((word ^ wanted) & (~0ULL << CONCERN_BITS | concern_bit(event)));
 }
 
-/* Before and after every change of a process's record: the end of all copies, and of what hooks know without it. */
+/* Before and after every change of a process's record: the end of all copies, and of what hooks know without it. The word goes, too: of the
+ * version it holds a few bits only, and after enough changes they would be the same again.
+ */
 static __always_inline void record_changed(u32 tgid)
 {
 	struct concern *concern = concern_of(tgid);
 
-	if (concern)
-		__sync_fetch_and_add(&concern->version, 1);
+	if (!concern)
+		return;
+	__sync_fetch_and_add(&concern->version, 1);
+	*(volatile u64 *)&concern->word = 0;
 }
 
 /* Lets hooks know without the record what it says. `version`: the one that the record was computed at; a change since then, also one that
- * comes between this look and this store, makes the word void.
+ * comes between this look and this store, makes the word void, and whoever stored it late takes it back.
  */
 static __always_inline void concern_publish(const struct process_record *record, u64 version, u32 tgid)
 {
 	struct concern *concern = concern_of(tgid);
 
-	if (concern && record->generation && !(record->flags & RECORD_DEPENDS_IDS))
-		*(volatile u64 *)&concern->word = concern_word(record->concern, record->generation, version, tgid);
+	if (!concern || !record->generation || record->flags & RECORD_DEPENDS_IDS)
+		return;
+	*(volatile u64 *)&concern->word = concern_word(record->concern, record->generation, version, tgid);
+	__sync_fetch_and_add(&concern->version, 0); /* the store is seen by all before the version is looked at */
+	if (*(volatile u64 *)&concern->version != version)
+		*(volatile u64 *)&concern->word = 0;
 }
 
 /* When the acting process began: what tells its record from that of an earlier process with its pid. */
@@ -254,6 +262,16 @@ static __always_inline void set_num_uncertain(struct scratch *s, u32 num)
 	s->num_uncertain |= 1ULL << num;
 }
 
+/* The protection that a mapping gets of what mmap(2) is asked for, where the hook comes too early to know: with READ_IMPLIES_EXEC more than
+ * that, but for files on a noexec mount (mm/util.c, mmap_prot), which counts as more here, too.
+ */
+static __always_inline u64 mmap_prot(u64 prot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return prot & PROT_READ && BPF_CORE_READ(task, personality) & READ_IMPLIES_EXEC ? prot | PROT_EXEC : prot;
+}
+
 /* Clears what an earlier event left; data and the numbers themselves stay, nothing refers to them. */
 static __always_inline void scratch_clear(struct scratch *s, u32 event)
 {
@@ -292,7 +310,7 @@ static __always_inline bool record_load(struct scratch *s, const struct concern 
 	if (s->record_version != version || s->record.pid != tgid) {
 		s->record_version = RECORD_OWN;
 		record = bpf_map_lookup_elem(&processes, &key);
-		if (!record)
+		if (!record || *(volatile u32 *)&record->generation != generation)
 			return false;
 		s->record = *record;
 		barrier();
@@ -438,6 +456,11 @@ static __always_inline void set_call_arguments(struct scratch *s)
 	set_num(s, NUM_CALL_ARG4, BPF_CORE_READ(regs, r8));
 	set_num(s, NUM_CALL_ARG5, BPF_CORE_READ(regs, r9));
 }
+
+/* In place of a vfsmount: the file is one of a layer, say of an overlay. It has no name; identities are followed up to the root of its file
+ * system.
+ */
+#define MOUNT_OF_LAYER 1
 
 static __always_inline void set_path(struct scratch *s, u32 which, const void *dentry, const void *mount)
 {

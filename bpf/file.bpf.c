@@ -117,7 +117,7 @@ SEC("lsm/mmap_file")
 int BPF_PROG(mmap_file__file_v2, struct file *file, unsigned long prot, unsigned long flags, int ret)
 {
 	HONOUR(ret);
-	return file ? mmap_event(file, prot, flags) : 0;
+	return file ? mmap_event(file, mmap_prot(prot), flags) : 0;
 }
 
 /* What a mapping is of: of an overlay's file it has the file of the layer, whose inode is returned. The name is that of the overlay's. */
@@ -343,24 +343,6 @@ int BPF_PROG(path_chown__file, const struct path *path, u64 uid, u64 gid, int re
 	return event_end(s, slot);
 }
 
-#define KERNEL_MOUNTS_TRIED 32
-
-__noinline u64 mount_of_kernel(u64 dentry)
-{
-	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
-	u64 mount = compat_first_mount(sb);
-	u32 i;
-
-	for (i = 0; i < KERNEL_MOUNTS_TRIED; i++) {
-		if (!mount)
-			return 0;
-		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) >= (u64)-4095)
-			return mount + bpf_core_field_offset(struct mount, mnt);
-		mount = compat_next_mount((u64)sb, mount);
-	}
-	return 0;
-}
-
 /* Whether the acting task works under other credentials than its own, as overlayfs does on its layers for whoever acts on a file of the
  * overlay. io_uring does so, too, for whoever registered credentials; what changes attributes it leaves to its workers.
  */
@@ -377,15 +359,13 @@ static __always_inline bool stacked(void)
 static __always_inline struct scratch *begin_without_mount(u32 event, struct dentry *dentry, u32 *slot)
 {
 	struct scratch *s = event_begin(event, slot);
-	u64 address, mount;
 
 	if (!s)
 		return NULL;
-	address = address_of(s, dentry);
-	if (!stacked())
-		set_path(s, 0, dentry, (void *)mount_of(address));
-	else if ((mount = mount_of_kernel(address)))
-		set_path(s, 0, dentry, (void *)mount);
+	if (stacked())
+		set_path(s, 0, dentry, (void *)MOUNT_OF_LAYER);
+	else
+		set_path(s, 0, dentry, (void *)mount_of(address_of(s, dentry)));
 	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
 	return s;
 }
@@ -444,18 +424,41 @@ static __always_inline bool times_given(struct iattr *attr)
 	return BPF_CORE_READ(attr, ia_valid) & (ATTR_TIMES_SET | ATTR_TOUCH | ATTR_ATIME_SET | ATTR_MTIME_SET);
 }
 
+/* What is done to a file of an overlay is done to that of its upper layer here, and has no other hook there. */
+static __always_inline int layer_setattr(struct dentry *dentry, struct iattr *attr)
+{
+	u32 slot, event, valid = BPF_CORE_READ(attr, ia_valid);
+	struct scratch *s;
+
+	if (!(valid & (ATTR_SIZE | ATTR_UID | ATTR_GID | ATTR_MODE)) || !stacked())
+		return 0;
+	event = valid & ATTR_SIZE ? EV_FILE_TRUNCATE : valid & ATTR_MODE ? EV_FILE_CHMOD : EV_FILE_CHOWN;
+	if (valid & (ATTR_UID | ATTR_GID))
+		event = EV_FILE_CHOWN; /* which takes set-user-id bits away, too */
+	s = begin_without_mount(event, dentry, &slot);
+	if (!s)
+		return event_refused(slot);
+	if (event == EV_FILE_CHMOD)
+		set_num(s, NUM_FILE_MODE, BPF_CORE_READ(attr, ia_mode));
+	if (valid & ATTR_UID)
+		set_num(s, NUM_FILE_UID, BPF_CORE_READ(attr, ia_uid.val));
+	if (valid & ATTR_GID)
+		set_num(s, NUM_FILE_GID, BPF_CORE_READ(attr, ia_gid.val));
+	return event_end(s, slot);
+}
+
 SEC("lsm/inode_setattr")
 int BPF_PROG(inode_setattr__times, struct dentry *dentry, struct iattr *attr, int ret)
 {
 	HONOUR(ret);
-	return times_given(attr) ? attribute_event(dentry) : 0;
+	return times_given(attr) ? attribute_event(dentry) : layer_setattr(dentry, attr);
 }
 
 SEC("lsm/inode_setattr")
 int BPF_PROG(inode_setattr__times_v2, void *idmap, struct dentry *dentry, struct iattr *attr, int ret)
 {
 	HONOUR(ret);
-	return times_given(attr) ? attribute_event(dentry) : 0;
+	return times_given(attr) ? attribute_event(dentry) : layer_setattr(dentry, attr);
 }
 
 /* v6.17 (file_setattr(2)). Where ioctl(2) came here, the same is known from its descriptor, with the mount; what overlayfs then does to a layer
@@ -481,10 +484,16 @@ static __always_inline u32 ioctl_event(u32 command)
 	case FS_IOC_FSSETXATTR:
 	case FS_IOC_SETVERSION:
 	case FS_IOC32_SETVERSION:
+	case EXT4_IOC_SETVERSION:
+	case EXT4_IOC32_SETVERSION:
 	case FS_IOC_SET_ENCRYPTION_POLICY:
 	case FS_IOC_ENABLE_VERITY:
 	case FAT_IOCTL_SET_ATTRIBUTES:
 		return EV_FILE_SETATTR;
+	case XFS_IOC_ALLOCSP: /* up to v5.16 */
+	case XFS_IOC_FREESP:
+	case XFS_IOC_ALLOCSP64:
+	case XFS_IOC_FREESP64:
 	case EXT4_IOC_MOVE_EXT:
 	case EXT4_IOC_SWAP_BOOT:
 		return EV_FILE_PERMISSION;

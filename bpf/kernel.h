@@ -60,8 +60,10 @@ typedef __s64 s64;
 #define S_IFMT 0170000
 #define S_IFREG 0100000
 #define S_IFDIR 0040000
+#define ATTR_MODE 1
 #define ATTR_UID 2
 #define ATTR_GID 4
+#define ATTR_SIZE 8
 #define ATTR_ATIME_SET 0x80
 #define ATTR_MTIME_SET 0x100
 #define ATTR_TIMES_SET 0x10000
@@ -75,6 +77,12 @@ typedef __s64 s64;
 #define FS_IOC_SET_ENCRYPTION_POLICY 0x800c6613
 #define FS_IOC_ENABLE_VERITY 0x40806685
 #define FAT_IOCTL_SET_ATTRIBUTES 0x40047211
+#define EXT4_IOC_SETVERSION 0x40086604
+#define EXT4_IOC32_SETVERSION 0x40046604
+#define XFS_IOC_ALLOCSP 0x4030580a
+#define XFS_IOC_FREESP 0x4030580b
+#define XFS_IOC_ALLOCSP64 0x40305824
+#define XFS_IOC_FREESP64 0x40305825
 #define EXT4_IOC_MOVE_EXT 0xc028660f
 #define EXT4_IOC_SWAP_BOOT 0x6611
 #define NR_SETNS 308 /* x86-64 */
@@ -86,6 +94,10 @@ typedef __s64 s64;
 #define READ_IMPLIES_EXEC 0x0400000
 #define NR_CONNECT 42 /* x86-64; of the 32-bit table: */
 #define NR32_CONNECT 362
+#define NR_MKNOD 133
+#define NR32_MKNOD 14
+#define NR_MKNODAT 259
+#define NR32_MKNODAT 297
 #define NR_BIND 49
 #define NR32_BIND 361
 #define NR32_SOCKETCALL 102
@@ -476,6 +488,7 @@ struct pt_regs { /* x86-64 */
 
 struct iattr {
 	unsigned int ia_valid;
+	unsigned short ia_mode;
 	kuid_t ia_uid;
 	kgid_t ia_gid;
 };

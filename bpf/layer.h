@@ -8,11 +8,6 @@
 
 #include "engine.h"
 
-/* A mount (struct vfsmount) of the kernel's own of a dentry's file system, such as overlayfs has of its layers; 0: none among the first. It
- * gives no name, and lets the followed identities be found: these are looked for up to the root of the file system, whatever the mount shows.
- */
-u64 mount_of_kernel(u64 dentry);
-
 /* What was found out about the file's path is no longer true. */
 static __always_inline void forget_path(struct scratch *s)
 {
@@ -29,14 +24,12 @@ static __always_inline void forget_path(struct scratch *s)
 /* Decides on the file of a layer, by its inode (0: there is none): for rules that follow objects. By name the file was asked about before. */
 static __always_inline int decide_layer(struct scratch *s, u32 slot, u64 inode)
 {
-	u64 alias, mount;
+	u64 alias = inode ? compat_first_alias(inode) : 0;
 
-	alias = inode ? compat_first_alias(inode) : 0;
-	mount = alias ? mount_of_kernel(alias) : 0;
-	if (!mount)
+	if (!alias)
 		return 0;
 	s->dentry[0] = alias;
-	s->mount[0] = mount;
+	s->mount[0] = MOUNT_OF_LAYER;
 	s->inode = inode;
 	forget_path(s);
 	return decide(slot);

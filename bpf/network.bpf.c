@@ -86,12 +86,34 @@ struct ip_address {
 	u64 v6[2];
 };
 
+#define LOOPBACK4 0x0100007f /* 127.0.0.1, and below the last byte of ::1, as they lie in memory, little-endian */
+#define LOOPBACK6 (1ULL << 56)
+
+/* Whoever asks for the address that means any gets this host: where the socket is bound, else its loopback address
+ * (ip_route_output_key_hash_rcu, tcp_v6_connect, udpv6_sendmsg).
+ */
+static __always_inline void peer_of_any(struct ip_address *ip, u16 family, u32 own)
+{
+	if (!own)
+		own = LOOPBACK4;
+	if (family == AF_INET) {
+		if (!ip->v4)
+			ip->v4 = own;
+	} else if (!ip->v6[0]) {
+		if (!ip->v6[1])
+			ip->v6[1] = LOOPBACK6;
+		else if (ip->v6[1] == 0xffff0000)
+			ip->v6[1] |= (u64)own << 32;
+	}
+}
+
 #define RXRPC_TRANSPORT 8 /* struct sockaddr_rxrpc: the address below it */
 
 /* A sockaddr of `length` bytes in kernel memory, as one side of the connection. More than was given may be read: it is kernel memory all
- * the same, and protocols refuse an address that is too short. `unspecified`: the family that the socket's protocol takes AF_UNSPEC for.
+ * the same, and protocols refuse an address that is too short. `unspecified`: the family that the socket's protocol takes AF_UNSPEC for;
+ * `own`: where the socket is bound, which a peer of 0.0.0.0 stands for.
  */
-static __always_inline void set_address(struct scratch *s, const void *address, int length, u32 side, u16 unspecified)
+static __always_inline void set_address(struct scratch *s, const void *address, int length, u32 side, u16 unspecified, u32 own)
 {
 	u32 at = MASKED(small_take(s), SCRATCH_MASK), str = side == PEER ? STR_NET_PEER_IP : STR_NET_LOCAL_IP;
 	struct ip_address *ip = (void *)&s->data[at];
@@ -105,6 +127,8 @@ static __always_inline void set_address(struct scratch *s, const void *address, 
 	if (family != AF_INET && family != AF_INET6)
 		return;
 	set_num(s, side == PEER ? NUM_NET_PEER_PORT : NUM_NET_LOCAL_PORT, port_of(ip->port));
+	if (side == PEER)
+		peer_of_any(ip, family, own);
 	if (family == AF_INET)
 		set_str(s, str, at + offsetof(struct ip_address, v4), 4);
 	else
@@ -144,6 +168,15 @@ static __always_inline u16 inet_unspecified(struct socket *socket)
 	struct sock *sk = socket->sk;
 
 	return sk && sk->__sk_common.skc_family == AF_INET ? AF_INET : 0;
+}
+
+/* The IPv4 address that the socket is bound to; 0: none. */
+static __always_inline u32 inet_own(struct socket *socket)
+{
+	struct sock *sk = socket->sk;
+	u16 family = sk ? sk->__sk_common.skc_family : 0;
+
+	return family == AF_INET || family == AF_INET6 ? sk->__sk_common.skc_rcv_saddr : 0;
 }
 
 static __always_inline void set_sock_ip6(struct scratch *s, u32 str, const struct in6_addr *address)
@@ -325,7 +358,7 @@ int BPF_PROG(socket_bind__network, struct socket *socket, struct sockaddr *addre
 	if (is_unix(socket))
 		set_unix(s, address, length);
 	else
-		set_address(s, address, length, LOCAL, inet_unspecified(socket)); /* inet_bind */
+		set_address(s, address, length, LOCAL, inet_unspecified(socket), 0); /* inet_bind */
 	return event_end(s, slot);
 }
 
@@ -341,9 +374,9 @@ static __always_inline int unix_bind_event(struct dentry *dentry, u64 mount, u32
 
 	if ((mode & S_IFMT) != S_IFSOCK)
 		return 0;
-	call = in_call(NR_BIND, NR32_BIND, SOCKETCALL_BIND);
-	if (call == CALL_OTHER) /* mknod(2): a name without a socket */
-		return 0;
+	if (in_call(NR_MKNOD, NR32_MKNOD, 0) == CALL_THIS || in_call(NR_MKNODAT, NR32_MKNODAT, 0) == CALL_THIS)
+		return 0; /* a name without a socket */
+	call = in_call(NR_BIND, NR32_BIND, SOCKETCALL_BIND); /* io_uring's may be done in whatever call its task is in */
 	s = event_begin(EV_NET_BIND, &slot);
 	if (!s)
 		return event_refused(slot);
@@ -399,7 +432,7 @@ static __always_inline int connect_event(struct socket *socket, const void *addr
 		return slot;
 	set_socket(s, socket);
 	set_socket_local(s, socket);
-	set_address(s, address, length, PEER, 0); /* AF_UNSPEC: an end of the connection, to nowhere */
+	set_address(s, address, length, PEER, 0, inet_own(socket)); /* AF_UNSPEC: an end of the connection, to nowhere */
 	return event_error(s, slot);
 }
 
@@ -477,7 +510,7 @@ __noinline u64 sctp_address(u32 slot, u64 from, u32 i)
 		s->str_uncertain |= 1U << (side == LOCAL ? STR_NET_LOCAL_IP : STR_NET_PEER_IP);
 		return 0;
 	}
-	set_address(s, (void *)from, SOCKADDR_IN_SIZE, side, 0);
+	set_address(s, (void *)from, SOCKADDR_IN_SIZE, side, 0, 0);
 	bpf_probe_read_kernel(&of, sizeof(of), (void *)from);
 	return from + (of == AF_INET6 ? SOCKADDR_IN6_SIZE : SOCKADDR_IN_SIZE);
 }
@@ -551,7 +584,7 @@ static __always_inline int send_event(struct socket *socket, struct msghdr *mess
 	set_socket_local(s, socket);
 	name = message->msg_name;
 	if (name)
-		set_address(s, name, message->msg_namelen, PEER, inet_unspecified(socket)); /* udp_sendmsg, raw_sendmsg */
+		set_address(s, name, message->msg_namelen, PEER, inet_unspecified(socket), inet_own(socket)); /* udp_sendmsg, raw_sendmsg */
 	if (!(s->num_present & (1ULL << NUM_NET_PEER_PORT)))
 		set_socket_peer(s, socket); /* without a name; or AF_UNSPEC on an IPv6 socket, which means the same (udpv6_sendmsg) */
 	return event_error(s, slot);

@@ -224,6 +224,8 @@ __noinline int path_objects_chunk(u32 slot)
 		s->walk_objects |= path_objects(s, dentry);
 		parent = (u64)BPF_CORE_READ((struct dentry *)dentry, d_parent);
 		if (!parent || parent == dentry) {
+			if (mount == MOUNT_OF_LAYER)
+				return PATH_DONE;
 			path_read_mount(mount, &parent, &mountpoint);
 			if (!parent || parent == mount)
 				return PATH_DONE;
@@ -421,11 +423,15 @@ __noinline int path_resolve(u32 slot, u32 which)
 				break;
 		}
 	}
+	if (s->mount[which & 1] == MOUNT_OF_LAYER && objects == PATH_DONE) {
+		set_num(s, object, s->walk_objects);
+		return 0;
+	}
 	s->walk_dentry = s->dentry[which & 1];
 	s->walk_mount = s->mount[which & 1];
 	s->walk_offset = end;
 	s->walk_limit = end - ABI_PATH_MAX;
-	if (s->walk_mount) {
+	if (s->walk_mount > MOUNT_OF_LAYER) {
 		for (i = 0; i < PATH_CHUNKS; i++) {
 			status = path_walk_chunk(slot);
 			if (status != PATH_GOING)
@@ -507,25 +513,6 @@ __noinline int dentry_below(u64 dentry, u64 root)
 	return 0;
 }
 
-/* A bind mount of another folder does not hold the dentry. Kernels differ in whether the oldest or the newest mount comes first. */
-__noinline u64 mount_of(u64 dentry)
-{
-	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
-	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root), wanted = path_namespace(), root;
-	u32 i;
-
-	for (i = 0; i < MOUNTS_TRIED; i++) {
-		if (!mount || !wanted)
-			return 0;
-		root = (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root);
-
-		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted && (root == whole || dentry_below(dentry, root)))
-			return mount + bpf_core_field_offset(struct mount, mnt);
-		mount = compat_next_mount((u64)sb, mount);
-	}
-	return 0;
-}
-
 __noinline u64 mount_of_whole(u64 dentry)
 {
 	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
@@ -536,6 +523,28 @@ __noinline u64 mount_of_whole(u64 dentry)
 		if (!mount || !wanted)
 			return 0;
 		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted && (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root) == whole)
+			return mount + bpf_core_field_offset(struct mount, mnt);
+		mount = compat_next_mount((u64)sb, mount);
+	}
+	return 0;
+}
+
+/* A mount of the whole file system; else the first bind mount that holds the dentry. Kernels differ in whether the oldest or the newest mount
+ * comes first: one that somebody makes of a folder must not give it another name.
+ */
+__noinline u64 mount_of(u64 dentry)
+{
+	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
+	u64 mount = compat_first_mount(sb), whole = mount_of_whole(dentry), wanted = path_namespace();
+	u32 i;
+
+	if (whole)
+		return whole;
+	for (i = 0; i < MOUNTS_TRIED; i++) {
+		if (!mount || !wanted)
+			return 0;
+		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted &&
+		    dentry_below(dentry, (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root)))
 			return mount + bpf_core_field_offset(struct mount, mnt);
 		mount = compat_next_mount((u64)sb, mount);
 	}

@@ -65,7 +65,7 @@ int BPF_PROG(sched_process_exec__process, struct task_struct *task, int old_pid,
 	struct scratch *s = scratch_take(&slot);
 
 	if (!s || record_exec(slot, old_id)) {
-		/* No memory to look at the new program, or to keep it. The record stays, without a program: the next hook makes one from the
+		/* No memory to look at the new program, or to keep it. The record stays, without a program: the next event makes one from the
 		 * task, and knows that the lineage is not whole.
 		 */
 		count(CNT_RECORD_FAILED);
@@ -75,11 +75,9 @@ int BPF_PROG(sched_process_exec__process, struct task_struct *task, int old_pid,
 			image_release(old_id);
 		}
 		record_changed(tgid);
-		if (s)
-			scratch_give(s, slot);
-		return 0;
 	}
-	scratch_give(s, slot);
+	if (s)
+		scratch_give(s, slot);
 	if (!image_concerns(EV_PROCESS_EXECUTED))
 		return 0;
 	s = event_begin(EV_PROCESS_EXECUTED, &slot);
@@ -392,19 +390,12 @@ int BPF_PROG(mmap_file__memory, struct file *file, unsigned long reqprot, unsign
 	return mmap_memory(file, prot, flags);
 }
 
-/* security_mmap_file, for fmod_ret: the protection that the caller asked for is all there is yet. With READ_IMPLIES_EXEC what is not a file
- * gets more than that (mm/util.c, mmap_prot).
- */
+/* security_mmap_file, for fmod_ret: the protection that the caller asked for is all there is yet. */
 SEC("lsm/mmap_file")
 int BPF_PROG(mmap_file__memory_v2, struct file *file, unsigned long prot, unsigned long flags, int ret)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	u64 effective = prot;
-
 	HONOUR(ret);
-	if (!file && prot & PROT_READ && BPF_CORE_READ(task, personality) & READ_IMPLIES_EXEC)
-		effective |= PROT_EXEC;
-	return mmap_memory(file, effective, flags);
+	return mmap_memory(file, mmap_prot(prot), flags);
 }
 
 /* mprotect and pkey_mprotect. Private pages that have been written since they were mapped have an anon_vma. */
@@ -475,19 +466,21 @@ int BPF_PROG(security_file_set_fowner__call, struct file *file)
 }
 
 /* SIGIO and what F_SETSIG puts in its place. The acting process is the one whose reading or writing makes the kernel send it: whoever has asked
- * for it may be gone. Not an event where a process has asked for its own, as nearly all do, or where it is not known who has.
+ * for it may be gone. Not an event where a process has asked for its own, as nearly all do. Where it is not known who has (before the agent, or
+ * there have been too many since), the signal must be for the acting process itself.
  */
 SEC("lsm/file_send_sigiotask")
 int BPF_PROG(file_send_sigiotask__process, struct task_struct *target, struct fown_struct *fown, int sig, int ret)
 {
 	u64 key = compat_fown_file(fown);
+	u32 slot, tgid = BPF_CORE_READ(target, tgid);
 	struct file_owner *owner;
 	struct scratch *s;
-	u32 slot;
 
 	HONOUR(ret);
 	owner = bpf_map_lookup_elem(&file_owners, &key);
-	if (!owner || (owner->tgid == (u32)BPF_CORE_READ(target, tgid) && owner->start_time == BPF_CORE_READ(target, group_leader, start_boottime)))
+	if (owner ? owner->tgid == tgid && owner->start_time == BPF_CORE_READ(target, group_leader, start_boottime)
+		  : tgid == bpf_get_current_pid_tgid() >> 32)
 		return 0;
 	s = event_begin(EV_PROCESS_SIGNAL, &slot);
 	if (!s)

@@ -4,35 +4,57 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* One holder less; the last one buries the image. */
+/* How many ancestors go with an image that was the last to hold each of them: all there can be, because lineages are cut at 64 programs. */
+#define BURIED_TOGETHER 64
+#define BURIAL_TRIES 4
+
+/* Forgets a dead image, and the ancestors that nobody else holds. */
+__noinline int image_forget(u64 exec_id)
+{
+	u64 parent;
+	u32 i;
+
+	for (i = 0; i < BURIED_TOGETHER; i++) {
+		struct exec_image *image = bpf_map_lookup_elem(&images, &exec_id);
+
+		if (!image)
+			return 0;
+		parent = image->parent_exec_id;
+		if (image->exe_len >= ABI_EXE_SHORT)
+			bpf_map_delete_elem(&long_exes, &exec_id);
+		if (bpf_map_delete_elem(&images, &exec_id) || !parent)
+			return 0;
+		image = bpf_map_lookup_elem(&images, &parent);
+		if (!image)
+			return 0;
+		__sync_fetch_and_add(&image->refs, -1);
+		if (*(volatile u32 *)&image->refs)
+			return 0;
+		exec_id = parent;
+	}
+	return 0;
+}
+
+/* One holder less; the last one buries the image, and where the graveyard is full, the longest dead makes room. */
 __noinline int image_release(u64 exec_id)
 {
 	struct exec_image *image = bpf_map_lookup_elem(&images, &exec_id);
-	u64 oldest, parent;
+	u64 oldest;
+	u32 i;
 
 	if (!image)
 		return 0;
 	__sync_fetch_and_add(&image->refs, -1);
 	if (*(volatile u32 *)&image->refs)
 		return 0;
-	if (!bpf_map_push_elem(&graveyard, &exec_id, 0))
-		return 0;
-	/* Full: the longest dead makes room, and lets go of its parent, which is buried in turn. */
-	if (!bpf_map_pop_elem(&graveyard, &oldest)) {
-		image = bpf_map_lookup_elem(&images, &oldest);
-		parent = image ? image->parent_exec_id : 0;
-		if (image && image->exe_len >= ABI_EXE_SHORT)
-			bpf_map_delete_elem(&long_exes, &oldest);
-		if (!bpf_map_delete_elem(&images, &oldest) && parent) {
-			image = bpf_map_lookup_elem(&images, &parent);
-			if (image) {
-				__sync_fetch_and_add(&image->refs, -1);
-				if (!*(volatile u32 *)&image->refs)
-					bpf_map_push_elem(&graveyard, &parent, BPF_EXIST);
-			}
-		}
+	for (i = 0; i < BURIAL_TRIES; i++) {
+		if (!bpf_map_push_elem(&graveyard, &exec_id, 0))
+			return 0;
+		if (!bpf_map_pop_elem(&graveyard, &oldest))
+			image_forget(oldest);
 	}
-	bpf_map_push_elem(&graveyard, &exec_id, BPF_EXIST);
+	/* Others took the room each time: it is forgotten at once. */
+	image_forget(exec_id);
 	return 0;
 }
 

@@ -260,8 +260,11 @@ int BPF_PROG(bpf__system, int command, void *attr, unsigned int size, int ret)
 SEC("lsm/bpf")
 int BPF_PROG(bpf__system_v2, int command, void *attr, unsigned int size, bool kernel, int ret)
 {
+	struct task_struct *task = (void *)bpf_get_current_task();
+
 	HONOUR(ret);
-	if (kernel)
+	/* A program of type SYSCALL asks as the kernel for whoever runs it. */
+	if (kernel && BPF_CORE_READ(task, flags) & PF_KTHREAD)
 		return 0;
 	return bpf_event(command);
 }

@@ -315,6 +315,7 @@ class Playground:
             running = None
         if running is None:
             if not case.service.exists():
+                case.service.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(TRIGGER, case.service)
             running = subprocess.Popen([str(case.service), "stay", "ok"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             assert running.stdout is not None

@@ -32,6 +32,9 @@ CASE = Case(
     ],
 )  # fmt: skip
 FULL = 64
+GRAVEYARD = 1024
+"""How many ended programs the kernel keeps: bpf/maps.h."""
+RUNS = 1600
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,20 @@ def forget_word(pid: int) -> None:
         concerns.put(key, struct.pack("<QQ", word, version + 1))
 
 
+def test_a_change_leaves_no_word_behind(loaded: Range) -> None:
+    """The word holds a part of the version only: after 32,768 changes one that is left would be believed again."""
+    cgroup = cgroup_folder(CASE.cgroup)
+    acts = ["repeat", "200", "open", str(CASE.directory / "open")]
+    with waiting(acts, cgroup) as process, kernel_map("concerns") as concerns:
+        key = struct.pack("<I", process.pid % abi.CONCERN_ENTRIES)
+        concerns.put(key, struct.pack("<QQ", (1 << 64) - 1, struct.unpack("<QQ", concerns.get(key) or bytes(16))[1]))
+        before = struct.unpack("<QQ", concerns.get(key) or bytes(16))
+        (cgroup / "cgroup.procs").write_text(str(process.pid))
+        word, version = struct.unpack("<QQ", concerns.get(key) or bytes(16))
+        assert word == 0
+        assert version > before[1]
+
+
 def test_tables_that_are_not_there_deny_what_an_enforcing_rule_concerns(loaded: Range) -> None:
     secret, harmless = ["open", str(CASE.directory / "secret")], ["stat", str(CASE.directory / "open")]
     with kernel_map("tables") as tables:
@@ -228,9 +245,22 @@ def test_more_processes_than_there_is_room_for(tmp_path: Path, loaded: Range) ->
         assert counters(pins)["record_failed"] > 0
         alert = await_record(agent, lambda record: record.get("policy") == case.name)
         assert alert["action"] == "deny"
+        last = {"name": "last", "on": "executed", "match": {"process.exe": "{dir}/tool"}, "action": "kill"}
+        agent.write_policy(case.name, Case(name=case.name, event=case.event, rules=[last]).policy())
+        agent.reload()
+        assert run_act(["ok"], cgroup_folder(case.cgroup)).result == "killed"
+        assert run_act(["ok"], cgroup_folder(f"{CGROUP}/outside")).result == "ok"
     finally:
         for process in idle:
             process.kill()
             process.wait()
         agent.stop(signal.SIGTERM)
 
+
+def test_programs_are_forgotten_when_their_processes_have_ended(loaded: Range) -> None:
+    """Each run is two programs, of which the second holds the first. What has ended is kept for a while only."""
+    with kernel_map("images") as images:
+        before = len(images.all_keys())
+        words = ["repeat", str(RUNS), "then", str(TRIGGER), "exec", str(TRIGGER), "ok"]
+        subprocess.run([str(TRIGGER), *words], check=True, capture_output=True, timeout=600)
+        assert len(images.all_keys()) < before + GRAVEYARD + 64

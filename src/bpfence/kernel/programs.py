@@ -137,7 +137,7 @@ PROGRAMS: Final = (
     # v6.2: hooks of their own for access control lists.
     _hook("inode_set_acl", "file", 4, "file.setxattr", optional=True),
     _hook("inode_remove_acl", "file", 3, "file.setxattr", optional=True),
-    _hook("inode_setattr", "times", (2, 3), "file.setattr"),
+    _hook("inode_setattr", "times", (2, 3), "file.setattr", "file.truncate", "file.chmod", "file.chown"),
     _hook("file_ioctl", "file", 3, "file.setattr", "file.permission"),
     # v6.8 (f1bb47a31dff), and stable updates of older kernels; before, 32-bit calls come to file_ioctl.
     _hook("file_ioctl_compat", "file", 3, "file.setattr", "file.permission", optional=True),

@@ -236,6 +236,8 @@ static long fd_futimens_set(int fd) { return futimens(fd, long_ago); }
 static long fd_mmap_write(int fd) { return mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED ? -1 : 0; }
 static long fd_mmap_validate(int fd) { return mmap(NULL, PAGE, PROT_WRITE, MAP_SHARED_VALIDATE, fd, 0) == MAP_FAILED ? -1 : 0; }
 static long fd_mmap_read(int fd) { return mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0) == MAP_FAILED ? -1 : 0; }
+static long fd_mmap_private(int fd) { return mmap(NULL, PAGE, PROT_WRITE, MAP_PRIVATE, fd, 0) == MAP_FAILED ? -1 : 0; }
+static long fd_mmap_none(int fd) { return mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE, fd, 0) == MAP_FAILED ? -1 : 0; }
 static long fd_mprotect(int fd) { return mprotect(mapped, PAGE, PROT_READ | (fd >= 0 ? PROT_WRITE : 0)); }
 static long fd_madvise_remove(int fd) { return madvise(mapped, PAGE, fd >= 0 ? MADV_REMOVE : MADV_NORMAL); }
 static long fd_sendfile(int fd) { return sendfile(need_fd(memfd_create("to", 0), "memfd_create"), fd, NULL, 1); }
@@ -368,7 +370,8 @@ static int do_fd(void)
 		{"insert-range", fd_insert_range, NULL}, {"fallocate32", fd_fallocate32, NULL}, {"fchmod", fd_fchmod, NULL}, {"fchown", fd_fchown, NULL},
 		{"fsetxattr", fd_fsetxattr, NULL}, {"fremovexattr", fd_fremovexattr, NULL}, {"fsetfacl", fd_fsetfacl, NULL},
 		{"futimens", fd_futimens, NULL}, {"futimens-set", fd_futimens_set, NULL}, {"mmap-write", fd_mmap_write, NULL},
-		{"mmap-validate", fd_mmap_validate, NULL}, {"mmap-read", fd_mmap_read, NULL}, {"mprotect-write", fd_mprotect, map_it},
+		{"mmap-validate", fd_mmap_validate, NULL}, {"mmap-read", fd_mmap_read, NULL},
+		{"mmap-private", fd_mmap_private, NULL}, {"mmap-none", fd_mmap_none, NULL}, {"mprotect-write", fd_mprotect, map_it},
 		{"madvise-remove", fd_madvise_remove, map_it}, {"sendfile", fd_sendfile, NULL}, {"sendfile-into", fd_sendfile_into, NULL},
 		{"splice", fd_splice, NULL}, {"copy-range", fd_copy_range, NULL}, {"clone", fd_clone, NULL}, {"clone-range", fd_clone_range, NULL},
 		{"aio-write", fd_aio_write, NULL}, {"uring-write", fd_uring_write, NULL}, {"uring-writev", fd_uring_writev, NULL},

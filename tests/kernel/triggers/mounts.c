@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -97,7 +98,20 @@ static int do_open_unmounted(void) { return report_fd(openat(unmounted(arg(0), a
 static int do_open_unattached(void) { return report_fd(openat(unattached(arg(0)), arg(0), O_RDONLY)); }
 static int do_open_foreign(void) { return report_fd(openat(foreign(arg(0), arg(1)), arg(1), O_RDONLY)); }
 
+/* among-binds N FOLDER ACT...: N bind mounts of FOLDER are there, older and newer than anything that ACT mounts */
+static int do_among_binds(void)
+{
+	int count = atoi(arg(0));
+
+	private_mounts();
+	for (int i = 0; i < count; i++)
+		if (mount(arg(1), arg(1), NULL, MS_BIND, NULL))
+			wrong("bind mount");
+	return dispatch(args + 2);
+}
+
 const struct act mount_acts[] = {
+	{"among-binds", do_among_binds},
 	{"open-detached", do_open_detached}, {"exec-detached", do_exec_detached}, {"unlink-detached", do_unlink_detached},
 	{"open-unmounted", do_open_unmounted}, {"open-unattached", do_open_unattached}, {"open-foreign", do_open_foreign},
 	{NULL, NULL},
