@@ -216,7 +216,10 @@ static __always_inline void concern_publish(const struct process_record *record,
 	if (!concern || !record->generation || record->flags & RECORD_DEPENDS_IDS)
 		return;
 	*(volatile u64 *)&concern->word = concern_word(record->concern, record->generation, version, tgid);
-	__sync_fetch_and_add(&concern->version, 0); /* the store is seen by all before the version is looked at */
+	/* The store is seen by all before the version is looked at. In assembly: of an addition of 0 clang makes a fetch, which 5.10 does not
+	 * know ("BPF_STX uses reserved fields").
+	 */
+	asm volatile("lock *(u64 *)(%0 + 0) += %1" : : "r"(&concern->version), "r"(0ULL) : "memory");
 	if (*(volatile u64 *)&concern->version != version)
 		*(volatile u64 *)&concern->word = 0;
 }

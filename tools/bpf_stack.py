@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """A linked BPF object in, its deepest chains of calls out: what the verifier of every kernel allows is 8 frames and 512 bytes of stack.
+And functions with atomic instructions that Linux 5.10 does not know.
 
 Run by tools/build_bpf.py, because the machine that builds may have a kernel that forgives more (since Linux 6.13 some programs have a
 stack of their own), and by hand to see what takes the room. Reads ELF symbols, relocations and instructions; executes nothing.
@@ -26,16 +27,20 @@ _INSTRUCTION: Final = struct.Struct("<BBhi")
 _FRAME_POINTER: Final = 10
 _CALL: Final = 0x85
 _PSEUDO_CALL: Final = 1
+_ATOMIC: Final = (0xC3, 0xDB)
 _EXECUTABLE: Final = 4
 _FUNCTION: Final = 2
 _REL: Final = 9
 
 
 class Function(NamedTuple):
-    """One function or program: bytes of stack that it uses itself, and what it calls."""
+    """One function or program: bytes of stack that it uses itself, what it calls, and how many atomic instructions it has that are not
+    plain additions (Linux 5.12; before: "BPF_STX uses reserved fields").
+    """
 
     stack: int
     calls: frozenset[str]
+    atomics: int = 0
 
 
 class Chain(NamedTuple):
@@ -62,13 +67,14 @@ def functions(data: bytes) -> dict[str, Function]:
             continue
         base = sections[where][4]
         calls: set[str] = set()
-        stack = 0
+        stack = atomics = 0
         for at in range(value, value + size, 8):
             code, registers, offset, immediate = _INSTRUCTION.unpack_from(data, base + at)
             stack = max(stack, _reach(code, registers, offset, immediate))
+            atomics += code in _ATOMIC and immediate != 0
             if code == _CALL and registers >> 4 == _PSEUDO_CALL:
                 calls.add(_callee(where, at, immediate, targets, starts))
-        found[name] = Function(stack, frozenset(calls - {name, ""}))
+        found[name] = Function(stack, frozenset(calls - {name, ""}), atomics)
     return found
 
 
@@ -129,6 +135,15 @@ def chains(found: dict[str, Function]) -> list[Chain]:
     called = {callee for function in found.values() for callee in function.calls}
     tops = sorted(found.keys() - called)
     return sorted({most(name, by_stack) for name in tops for by_stack in (True, False)}, key=lambda chain: (-chain.stack, chain.names))
+
+
+def too_new(data: bytes) -> list[str]:
+    """A line for each function with atomic instructions that the oldest kernel refuses."""
+    return [
+        f"{name}: {function.atomics} atomic instructions that Linux 5.10 does not know; clang makes one where the result is used, or 0 is added"
+        for name, function in functions(data).items()
+        if function.atomics
+    ]
 
 
 def too_deep(data: bytes) -> list[str]:

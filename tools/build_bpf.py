@@ -135,6 +135,8 @@ def build(target: Path = OBJECT, *, force: bool = False) -> bool:
     linked = _link([path for _, path in jobs], target)
     if deep := bpf_stack.too_deep(target.read_bytes()):
         raise BuildError("no kernel takes these chains of calls:\n  " + "\n  ".join(deep))
+    if new := bpf_stack.too_new(target.read_bytes()):
+        raise BuildError("not every kernel takes these functions:\n  " + "\n  ".join(new))
     return linked or any(changed)
 
 
