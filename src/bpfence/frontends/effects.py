@@ -182,6 +182,7 @@ VITAL: Final[tuple[Act, ...]] = (
         "process.exec", "executing", _file("/usr/lib/systemd/systemd-logind", abi.ACCESS_EXEC), _file("/usr/bin/bash", abi.ACCESS_EXEC),
         _file("/usr/bin/ls", abi.ACCESS_EXEC),
     ),
+    *_acts("process.executed", "running", {}),
     *_acts("process.fork", "making a process", _TASKS),
     *_acts("process.signal", "ending a child", {"signal": 15, "target.pid": 901, "target.uid": 0, "target.exe": "/usr/bin/cat"}),
     *_acts("process.capable", "using its privileges", {"capability": 21}, {"capability": 7}, {"capability": 1}),

@@ -234,5 +234,5 @@ def findings(told: list[Widened], place: Location, who: str, where: str, *, both
         listed = ", ".join(list(names)[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
         verb = "is a link" if len(names) == 1 else "are links"
         what = f"{who}: {listed} {verb} to {program} {where}, one file for many programs: the rule matches none of them"
-        hint = f"the kernel knows the file, not the name it is called by: write {program} if all of its programs are meant"
+        hint = f"write {program} if all of them are meant; one of them is told by its process.args, which begin with its name, on executed"
         yield Diagnostic(place, what, hint, "warning", "link-to-many")

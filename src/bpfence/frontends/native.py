@@ -620,7 +620,7 @@ class _RuleReader:
         if place is None:
             return
         what = f"on exec, {name} is that of the program that calls exec, not of the one that is executed"
-        hint = 'the new program is file.path, as "**/nmap"; where the caller is meant, say so with `file.path: /**` or under scope'
+        hint = 'the new program is file.path, as "**/nmap", its arguments are those of executed; is the caller meant, name it under scope'
         self.report.add(place, "about-caller", what, hint, "info" if name == "process.exe" else "warning")
 
     def each(self, on: list[str], body: Condition) -> dict[str, Condition]:
