@@ -140,7 +140,7 @@ def chains(found: dict[str, Function]) -> list[Chain]:
 def too_new(data: bytes) -> list[str]:
     """A line for each function with atomic instructions that the oldest kernel refuses."""
     return [
-        f"{name}: {function.atomics} atomic instructions that Linux 5.10 does not know; clang makes one where the result is used, or 0 is added"
+        f"{name}: {function.atomics} atomic instructions that Linux 5.10 does not know (the result is used, or 0 is added)"
         for name, function in functions(data).items()
         if function.atomics
     ]
