@@ -73,5 +73,6 @@ def test_signature() -> None:
     assert signature("chown32") == signature("chown")
     assert signature("clock_settime64") == signature("clock_settime")
     assert signature("fork") is not None
-    assert signature("getegid") is None
+    assert signature("geteuid") is not None
+    assert signature("no_such_call") is None
 
