@@ -192,9 +192,14 @@ def measured(runtime: Runtime, rounds: int) -> dict[str, Any]:
         instead = {call: sorted(found) for call in sorted(calls) if (found := fallbacks(runtime, no_new_privs, call, calls))}
         must: dict[str, list[list[str]]] = {}
         for word, denial in DENIALS.items():
-            groups = [[call] for call in sorted(calls - CHANCE)] + [[call, *others] for call, others in instead.items()]
-            must[word] = [names for names in groups if not starts(runtime, no_new_privs, {"names": names, **denial})]
-            must[word] = [names for names in must[word] if len(names) == 1 or [names[0]] not in must[word]]
+            groups = [[call] for call in sorted(calls - CHANCE)]
+            groups += [[call, other] for call, others in instead.items() for other in others]
+            groups += [[call, *others] for call, others in instead.items() if len(others) > 1]
+            must[word] = []
+            for names in groups:
+                told = any(set(fewer) < set(names) for fewer in must[word])
+                if not told and not starts(runtime, no_new_privs, {"names": names, **denial}):
+                    must[word].append(names)
             print(f"{runtime.name} {result['version']}, {setting}, {word}: {must[word]}", file=sys.stderr)
         result[setting] = {"calls": sorted(calls), "instead": instead, "must": must}
     return result
