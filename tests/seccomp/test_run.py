@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -284,8 +285,29 @@ def test_commands_that_cannot_be_run(bpfence: Bpfence, profile: Profile, tmp_pat
     done = bpfence("run", "--profile", path, "--", str(plain))
     assert done.returncode == 126
     assert "Permission denied" in done.stderr
-    denied = bpfence("run", "--profile", profile({"execve": "ERRNO", "exit_group": "ERRNO"}), "--", "true")
-    assert (denied.returncode, "Operation not permitted" in denied.stderr) == (126, True)
+
+
+@pytest.mark.parametrize(("action", "code"), [("ERRNO", 126), ("TRACE", 126), ("KILL_PROCESS", SIGSYS)])
+def test_a_profile_that_denies_execve_is_named(bpfence: Bpfence, profile: Profile, action: str, code: int) -> None:
+    path = profile({"execve": action, "exit_group": "ERRNO"})
+    done = bpfence("run", "--profile", path, "--", "true")
+    assert done.returncode == code
+    assert f"the profile {path} denies execve, which starts the command: {action}" in done.stderr
+    assert "(line 1)" in done.stderr
+
+
+def test_a_program_of_another_architecture_is_named(bpfence: Bpfence, profile: Profile, tmp_path: Path) -> None:
+    source, target = tmp_path / "exit.c", tmp_path / "exit"
+    source.write_text('void _start(void) { __asm__ volatile("int $0x80" : : "a"(1), "b"(7)); for (;;) {} }')
+    built = subprocess.run(["gcc", "-m32", "-static", "-nostdlib", "-o", str(target), str(source)], check=False, capture_output=True)
+    if built.returncode:
+        pytest.skip("needs a gcc that builds 32-bit programs")
+    path = profile()
+    done = bpfence("run", "--profile", path, "--", str(target))
+    assert done.returncode == SIGSYS
+    assert f"it is a program for x86, and the profile {path} covers x86_64 only; add SCMP_ARCH_X86" in done.stderr
+    both = profile(architectures=["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"])
+    assert bpfence("run", "--profile", both, "--", str(target)).returncode == 7
 
 
 def test_signals_are_passed_on(profile: Profile) -> None:
@@ -296,6 +318,35 @@ def test_signals_are_passed_on(profile: Profile) -> None:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 9
+
+
+@pytest.mark.parametrize("words", [("run", "--profile"), ("supervise", "--profile"), ("learn", "--audit")])
+def test_an_interrupt_to_bpfence_alone_ends_the_command(profile: Profile, words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "bpfence", "seccomp", *words, profile(), "--", "sh", "-c", "echo ready; exec sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize("words", [("run",), ("supervise",)])
+def test_an_interrupt_of_the_terminal_comes_once(profile: Profile, words: tuple[str, ...]) -> None:
+    script = "import signal, time; seen = []; signal.signal(2, lambda *_: seen.append(1)); print('ready', flush=True); time.sleep(1.5)"
+    script += "; print(len(seen), 'seen', flush=True)"
+    command = [sys.executable, "-m", "bpfence", "seccomp", *words, "--profile", profile(), "--", PYTHON, "-c", script]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(command[0], command, ENVIRONMENT)
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 4096)
+    os.write(terminal, b"\x03")
+    while b"seen" not in said:
+        said += os.read(terminal, 4096)
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    assert b"1 seen" in said
 
 
 @pytest.mark.parametrize("words", [("run",), ("supervise",)])

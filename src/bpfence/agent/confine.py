@@ -13,23 +13,29 @@ import selectors
 import signal
 import socket
 import struct
+import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Final
 
 from bpfence.agent import Signals
 from bpfence.agent.sandbox import exit_code
 from bpfence.errors import KernelError, PolicyError, UsageError
-from bpfence.kernel.seccomp import Child, Filter, Flag, knows_action, launch, supported_flags
+from bpfence.kernel.seccomp import Child, Filter, Flag, candidates, knows_action, launch, supported_flags
 from bpfence.policy import TRUE, Policy
 from bpfence.seccomp.filter import NEW_LISTENER, RET_K, CompiledFilter, Optimize
 from bpfence.seccomp.interpret import compile_verified
 from bpfence.seccomp.model import RET, Action, Arch, Profile
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, kernel_version, load, resolve
+from bpfence.seccomp.table import Table
 
 OCI_VERSION: Final = "1.2.0"
 PASSED_ON: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
 IGNORED: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
-"""A terminal sends these to the command as well."""
+"""A terminal sends these to the command as well: see `Interrupts`."""
+SI_USER: Final = 0
+"""si_code of a signal that a process sent, or less; those of a terminal come from the kernel and have more (sigaction(2))."""
+ELF_MACHINES: Final = {(32, 3): Arch.X86, (64, 62): Arch.X86_64, (32, 62): Arch.X32, (64, 183): Arch.AARCH64, (32, 40): Arch.ARM}
 ACTION_MASK: Final = 0xFFFF0000
 PERMITS: Final = frozenset(RET[action] for action in Action if action.permits)
 
@@ -37,6 +43,56 @@ PERMITS: Final = frozenset(RET[action] for action in Action if action.permits)
 def caught() -> set[signal.Signals]:
     """The signals to catch while a command runs. One that is ignored stays so, for the command, too: nohup means both."""
     return {number for number in PASSED_ON | IGNORED if signal.getsignal(number) != signal.SIG_IGN}
+
+
+class Interrupts:
+    """SIGINT and SIGQUIT while a command runs: those that somebody sends to bpfence alone are passed on, those of a terminal are not,
+    because the command got them, too. Only sigwaitinfo(2) tells the two apart, so the signals are blocked while the context is open, and a
+    thread waits for them. To be entered after the command was started (it would inherit the mask) and before other threads are. What came
+    before that is in `Signals`, and to be passed on wherever it came from."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._numbers = {number for number in IGNORED if signal.getsignal(number) != signal.SIG_IGN}
+
+    def __enter__(self) -> Interrupts:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._old = signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
+        self._thread = threading.Thread(target=self._wait, name="interrupts", daemon=True)
+        if self._numbers:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._numbers:
+            assert self._thread.ident is not None
+            signal.pthread_kill(self._thread.ident, next(iter(self._numbers)))
+            self._thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._old)
+        self._reader.close()
+        self._writer.close()
+
+    def _wait(self) -> None:
+        while True:
+            found = signal.sigwaitinfo(self._numbers)
+            by_somebody = found.si_code <= SI_USER
+            if by_somebody and found.si_pid == os.getpid():
+                return  # from __exit__
+            if by_somebody:
+                self._child.signal(found.si_signo)
+            self._writer.send(bytes([found.si_signo]))
+
+    def fileno(self) -> int:
+        """Readable when one has come."""
+        return self._reader.fileno()
+
+    def take(self) -> bytes:
+        """The numbers of those that have come since the last call, a terminal's included."""
+        try:
+            return self._reader.recv(4096)
+        except BlockingIOError:
+            return b""
 
 
 def read_profile(path: str) -> Profile:
@@ -121,16 +177,58 @@ def run(command: Sequence[str], compiled: CompiledFilter, *, report: Callable[[s
         try:
             if connection is not None:
                 _hand_over(connection, child, profile)
-            status = wait(child, signals)
-        except BaseException:
+            with Interrupts(child):
+                status = wait(child, signals)
+        except BaseException as error:
             # Nobody would answer for it, or wait for it.
             child.signal(signal.SIGKILL)
+            if isinstance(error, OSError) and (denied := _denies_start(compiled)):
+                raise OSError(error.errno, denied) from error
             raise
         finally:
             child.close()
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS:
-        report(f"{command[0]} was ended by SIGSYS: the profile kills or traps a call that it made; `seccomp learn --audit` names it")
+        why = _denies_start(compiled) or _foreign(command, compiled)
+        otherwise = f"the profile {_named(profile)} kills or traps a call that it made; `bpfence seccomp learn --audit` names it"
+        report(f"{command[0]} was ended by SIGSYS: {why or otherwise}")
     return exit_code(status)
+
+
+def _named(profile: Profile) -> str:
+    return profile.location.file
+
+
+def _denies_start(compiled: CompiledFilter) -> str:
+    """That the profile does not let any command start; empty where it does."""
+    effective = compiled.effective
+    entry = Table(effective).entry(effective.architectures[0], "execve")
+    if entry is None or entry.status == "permitted":
+        return ""
+    return f"the profile {_named(effective.profile)} denies execve, which starts the command: {entry.text()} ({entry.why})"
+
+
+def _foreign(command: Sequence[str], compiled: CompiledFilter) -> str:
+    """That the command is a program of an architecture that the profile does not cover; empty where it is not, or cannot be told."""
+    effective = compiled.effective
+    arch = next((found for path in candidates(command[0], os.environ.get("PATH", os.defpath)) if (found := program_arch(path))), None)
+    if arch is None or arch in effective.architectures:
+        return ""
+    covered = ", ".join(one.name.lower() for one in effective.architectures)
+    what = f"it is a program for {arch.name.lower()}, and the profile {_named(effective.profile)} covers {covered} only"
+    return f"{what}; add {arch.value} to its architectures"
+
+
+def program_arch(path: str) -> Arch | None:
+    """The architecture of an ELF program (elf.h: EI_CLASS, e_machine); None for other files."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(20)
+    except OSError:
+        return None
+    if len(head) < 20 or head[:4] != b"\x7fELF":
+        return None
+    (machine,) = struct.unpack_from("<H" if head[5] == 1 else ">H", head, 18)
+    return ELF_MACHINES.get((head[4] * 32, machine))
 
 
 def wait(child: Child, signals: Signals) -> int:
@@ -141,8 +239,7 @@ def wait(child: Child, signals: Signals) -> int:
         while True:
             ready = {key.fd for key, _ in selector.select()}
             for number in signals.take():
-                if number in PASSED_ON:
-                    child.signal(number)
+                child.signal(number)
             if child.pidfd in ready:
                 return child.wait()
 

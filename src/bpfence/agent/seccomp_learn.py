@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import msgspec
 
 from bpfence.agent import Signals
-from bpfence.agent.confine import PASSED_ON, caught
+from bpfence.agent.confine import Interrupts, caught
 from bpfence.agent.sandbox import Hierarchy, Sandbox, exit_code
 from bpfence.errors import KernelError
 from bpfence.kernel.seccomp import Child, launch
@@ -101,7 +101,8 @@ def record(
     with Signals(caught()) as signals, _recorder(hierarchy, by_cgroup, report) as (recorder, group):
         child = group.start(command)
         try:
-            status = _Run(child, group, signals, report, duration).until_all_ended()
+            with Interrupts(child) as interrupts:
+                status = _Run(child, group, signals, interrupts, report, duration).until_all_ended()
             recorder.stop()
             out_of_range, lost = recorder.missed()
             calls = frozenset(Seen(arches[abi], made) for abi, made in recorder.calls())
@@ -134,10 +135,13 @@ def _recorder(
 class _Run:
     """The wait for a command and its descendants."""
 
-    def __init__(self, child: Child, group: Group, signals: Signals, report: Callable[[str], None], duration: float | None) -> None:
+    def __init__(
+        self, child: Child, group: Group, signals: Signals, interrupts: Interrupts, report: Callable[[str], None], duration: float | None
+    ) -> None:  # fmt: skip
         self._child = child
         self._group = group
         self._signals = signals
+        self._interrupts = interrupts
         self._report = report
         self._status: int | None = None
         self._end_at = None if duration is None else time.monotonic() + duration
@@ -160,11 +164,12 @@ class _Run:
         if self._status is not None:
             timeout = min(timeout, LOOK_SECONDS) if timeout is not None else LOOK_SECONDS
         self._wait(timeout)
-        for caught_number in self._signals.take():
-            if self._status is None and caught_number in PASSED_ON:
-                self._child.signal(caught_number)
-            elif self._status is not None:
-                self._ask_to_end()
+        taken, interrupted = self._signals.take(), self._interrupts.take()
+        if self._status is None:
+            for number in taken:
+                self._child.signal(number)
+        elif taken or interrupted:
+            self._ask_to_end()
         now = time.monotonic()
         if self._end_at is not None and now >= self._end_at:
             self._ask_to_end()
@@ -174,6 +179,7 @@ class _Run:
     def _wait(self, timeout: float | None) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._signals.fileno(), selectors.EVENT_READ)
+            selector.register(self._interrupts.fileno(), selectors.EVENT_READ)
             if self._status is None:
                 selector.register(self._child.pidfd, selectors.EVENT_READ)
             ready = {key.fd for key, _ in selector.select(timeout)}

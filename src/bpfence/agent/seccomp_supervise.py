@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from bpfence.agent import Signals
-from bpfence.agent.confine import ACTION_MASK, PASSED_ON, PERMITS, as_filter, caught, with_returns
+from bpfence.agent.confine import ACTION_MASK, PERMITS, Interrupts, as_filter, caught, with_returns
 from bpfence.agent.sandbox import exit_code
 from bpfence.errors import KernelError
 from bpfence.events.process import Clock
@@ -274,30 +274,31 @@ def supervise(
                 child.wait()  # says why
                 raise KernelError("no listener came from the kernel", missing="seccomp user notification")
             supervisor = Supervisor(child.listener, compiled, decide, handled)
-            supervisor.start()
-            try:
-                status = _follow(child, supervisor, signals)
-            finally:
-                supervisor.close()
+            with Interrupts(child) as interrupts:
+                supervisor.start()
+                try:
+                    status = _follow(child, supervisor, signals, interrupts)
+                finally:
+                    supervisor.close()
         finally:
             child.close()
     return exit_code(status)
 
 
-def _follow(child: Child, supervisor: Supervisor, signals: Signals) -> int:
+def _follow(child: Child, supervisor: Supervisor, signals: Signals, interrupts: Interrupts) -> int:
     status: int | None = None
     with select.epoll() as poll:
-        for descriptor in (child.pidfd, signals.fileno(), supervisor.wake):
+        for descriptor in (child.pidfd, signals.fileno(), interrupts.fileno(), supervisor.wake):
             poll.register(descriptor, select.EPOLLIN)
         poll.register(child.listener, 0)  # a hang-up is always told
         while True:
             ready = {descriptor for descriptor, _ in poll.poll()}
             supervisor.check()
-            for number in signals.take():
-                if status is not None:
-                    return status
-                if number in PASSED_ON:
-                    child.signal(number)
+            taken, interrupted = signals.take(), interrupts.take()
+            if status is not None and (taken or interrupted):
+                return status
+            for number in taken:
+                child.signal(number)
             if status is None and child.pidfd in ready:
                 poll.unregister(child.pidfd)
                 supervisor.finish()

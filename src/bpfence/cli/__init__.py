@@ -11,7 +11,8 @@
 
 Exit codes: 0 ok, 1 findings, 2 usage or bad input, 3 the kernel or the privileges lack something, 70 a bug of ours; what runs a command
 gives the command's own.
-Modules that need libbpf are imported by the commands that need them, so that the others work without it.
+Modules are imported when one of their commands is asked for, and what needs libbpf by the commands that need it: the others work without
+it, and start sooner.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from click.shell_completion import get_completion_class
 
 import bpfence
 from bpfence import abi
-from bpfence.cli import falco, host, policies, seccomp, seccomp_run
 from bpfence.cli.show import (
     Command,
+    LazyGroup,
     emit_json,
     flushed,
     json_option,
@@ -41,9 +42,10 @@ from bpfence.cli.show import (
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 VERSION: Final = f"bpfence {bpfence.__version__} (ABI {abi.ABI_VERSION}, {abi.ABI_HASH})"
+MODULES: Final = {"bpfence.cli.policies": (), "bpfence.cli.falco": (), "bpfence.cli.host": (), "bpfence.cli.seccomp": ("seccomp",)}
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=LazyGroup, modules=MODULES, context_settings=CONTEXT)
 @click.version_option(VERSION, message="%(version)s")
 def cli() -> None:
     """Runtime security for Linux: policies compiled to tables, decided by eBPF programs in the kernel.
@@ -86,12 +88,6 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(cli, {}, "bpfence", "_BPFENCE_COMPLETE").source())
-
-
-for command in (*policies.COMMANDS, *falco.COMMANDS, *host.COMMANDS, *seccomp.COMMANDS):
-    cli.add_command(command)
-for command in seccomp_run.COMMANDS:
-    seccomp.group.add_command(command)
 
 
 BUG: Final = 70

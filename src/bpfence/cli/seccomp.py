@@ -18,13 +18,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from bpfence import names
-from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
+from bpfence.cli.show import Command, LazyGroup, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events.values import printable
-from bpfence.frontends import seccomp as yaml_front
-from bpfence.seccomp.check import check as examine
 from bpfence.seccomp.documents import MAX_BYTES, DocumentError, Value
-from bpfence.seccomp.export import FORMATS, Conditional, Exported, Format, OperatorVersion, Options, export, from_operator
+from bpfence.seccomp.export import FORMATS, Conditional, Exported, Format, OperatorVersion, Options, export, from_operator, operator_objects
 from bpfence.seccomp.filter import Optimize
 from bpfence.seccomp.merge import Change, diff, normalised, union
 from bpfence.seccomp.model import Arch, Effective, Profile
@@ -34,13 +32,14 @@ from bpfence.seccomp.table import Case, Entry, Table, conditions_text
 FINDINGS: Final = 1
 UNREADABLE: Final = 2
 PIPED_WIDTH: Final = 1000
+SEVERITY_WORDS: Final = {"error": "error", "warning": "warning", "info": "note"}
 FILE: Final = click.Path(exists=True, dir_okay=False, path_type=str)
 OUTPUT: Final = click.Path(dir_okay=False, writable=True, path_type=str)
 STYLES: Final = {"permitted": "green", "denied": "red", "conditional": "yellow", "more": "red", "less": "green", "other": "yellow"}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group("seccomp")
+@click.group("seccomp", cls=LazyGroup, modules={"bpfence.cli.seccomp_run": ("run", "learn", "supervise")})
 def group() -> None:
     """Seccomp profiles: check, explain, compare, convert; learn them, and run commands under them.
 
@@ -140,6 +139,8 @@ def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kerne
       bpfence seccomp check --arch aarch64 --cap docker --cap SYS_ADMIN profiles/*.json
       bpfence seccomp check --json profile.json | jq '.findings[].code'
     """
+    from bpfence.seccomp.check import check as examine
+
     machine = _Machine(arch, caps, kernel)
     found: list[Diagnostic] = []
     for file in files:
@@ -152,7 +153,8 @@ def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kerne
         emit_json({"findings": [diagnostic_as_json(d) for d in found], "errors": counts["error"], "warnings": counts["warning"]})
     else:
         show_diagnostics(found, out())
-        summary = f"{len(files)} profiles: {counts['error']} errors, {counts['warning']} warnings, {counts['info']} notes"
+        amounts = ", ".join(_amount(counts[severity], word) for severity, word in SEVERITY_WORDS.items())
+        summary = f"{_amount(len(files), 'profile')}: {amounts}"
         err().print(Text(summary, "bold red" if counts["error"] else "green"))
     if any(diagnostic.code == "cannot-read" for diagnostic in found):
         return UNREADABLE
@@ -385,7 +387,13 @@ def _manifest(path: str) -> Value:
     return found[0]
 
 
+def _amount(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def _documents(path: str) -> list[Value]:
+    from bpfence.frontends import seccomp as yaml_front
+
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -399,19 +407,18 @@ def _documents(path: str) -> list[Value]:
 
 @group.command("import", cls=Command)
 @click.argument("file", type=FILE)
+@click.option("--name", help="Which SeccompProfile, where the file holds several: NAME or NAMESPACE/NAME.")
 @click.option("-o", "--output", type=OUTPUT, help="Write to a file.")
 @json_option
-def import_command(file: str, output: str | None, as_json: bool) -> int:
+def import_command(file: str, name: str | None, output: str | None, as_json: bool) -> int:
     """Write the OCI profile of a SeccompProfile object of the Security Profiles Operator (YAML or JSON).
 
     \b
     Examples:
       kubectl get seccompprofile nginx -o yaml | bpfence seccomp import /dev/stdin -o nginx.json
+      bpfence seccomp import all.yaml --name web/nginx -o nginx.json
     """
-    found = _documents(file)
-    if len(found) != 1:
-        raise UsageError(f"{file} holds {len(found)} objects: give one SeccompProfile")
-    profile, diagnostics = from_operator(found[0])
+    profile, diagnostics = from_operator(_chosen(file, _documents(file), name))
     if profile is None:
         raise PolicyError(diagnostics)
     if as_json:
@@ -420,6 +427,23 @@ def import_command(file: str, output: str | None, as_json: bool) -> int:
     show_diagnostics(diagnostics)
     _write(dump(normalised(profile)), output)
     return 0
+
+
+def _chosen(file: str, documents: list[Value], name: str | None) -> Value:
+    """The SeccompProfile that is meant. UsageError where that is not plain."""
+    profiles = operator_objects(documents)
+    if name is None and len(documents) == 1 and not profiles:
+        return documents[0]  # what is wrong with it is said with its place
+    wanted = [value for known, value in profiles if name is None or name in (known, known.rpartition("/")[2])]
+    if len(wanted) == 1:
+        return wanted[0]
+    known = ", ".join(printable(known) for known, _ in profiles)
+    if not profiles:
+        raise UsageError(f"{file} holds {len(documents)} objects, and no SeccompProfile")
+    if name is None:
+        raise UsageError(f"{file} holds {len(profiles)} SeccompProfiles: choose one with --name ({known})")
+    manner = "no SeccompProfile" if not wanted else f"{len(wanted)} SeccompProfiles"
+    raise UsageError(f"{file} holds {manner} of the name {printable(name)}: it has {known}")
 
 
 def _write(data: bytes, output: str | None) -> None:
@@ -433,5 +457,4 @@ def _write(data: bytes, output: str | None) -> None:
         raise UsageError(f"{output}: {error.strerror}") from None
 
 
-# Commands that need a kernel (run, learn, supervise) are added here from a module of their own.
 COMMANDS: Final = (group,)

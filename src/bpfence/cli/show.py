@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import io
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -31,6 +32,32 @@ STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "cyan"}
 MAX_SOURCE_LINE: Final = 200
 BUG_FRAMES: Final = 4
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class LazyGroup(click.Group):
+    """Commands that are imported when they are asked for. `modules`: the module of each → the commands of it that need no other module;
+    a command that no module names is looked for in all of them. A module lists its commands in COMMANDS."""
+
+    def __init__(self, *args: Any, modules: Mapping[str, Sequence[str]], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._modules = dict(modules)
+
+    def _load(self, modules: Iterable[str]) -> None:
+        for module in modules:
+            if self._modules.pop(module, None) is not None:
+                for command in importlib.import_module(module).COMMANDS:
+                    self.add_command(command)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """One command, with as few imports as can be."""
+        if name not in self.commands:
+            self._load([module for module, names in self._modules.items() if name in names] or list(self._modules))
+        return super().get_command(context, name)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """All of them."""
+        self._load(list(self._modules))
+        return super().list_commands(context)
 
 
 def json_option(function: F) -> F:

@@ -9,6 +9,7 @@ recorder is open every system call of the machine takes the kernel's slow path t
 from __future__ import annotations
 
 import enum
+import errno
 import os
 from pathlib import Path
 from typing import Final
@@ -57,7 +58,8 @@ class SyscallRecorder:
             failed = found.load()
             if failed is not None:
                 hint = "learning needs CAP_BPF and CAP_PERFMON (or root), and kernel types (BTF)"
-                raise KernelError(f"the recorder of system calls cannot be loaded: {failed.reason}", missing="raw tracepoints", hint=hint)
+                reason = os.strerror(failed.number) if failed.number in (errno.EPERM, errno.EACCES) else failed.reason
+                raise KernelError(f"the recorder of system calls cannot be loaded: {reason}", missing="raw tracepoints", hint=hint)
             self._maps = found.take_maps()
             try:
                 if cgroup is not None:

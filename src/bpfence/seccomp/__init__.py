@@ -7,7 +7,8 @@ Used by the CLI, by native policies that carry `seccomp:`, and by what applies f
     findings    every diagnostic code, and the list they are collected in
     model       Profile and its parts
     profile     values → Profile, and back to normalised JSON; which rules hold for an architecture, capabilities, a kernel
-    syscalls    names and numbers of system calls per architecture, arguments, families, what runtimes and libraries need
+    syscalls    names and numbers of system calls per architecture, arguments, families, what libraries need
+    runtimes    what container runtimes call after the filter is in force
     filter      Profile → struct sock_filter through libseccomp (`libseccomp` is the binding)
     interpret   what a filter does to a call, what a profile says about it, and whether the two agree
     table       what happens to every call, and why

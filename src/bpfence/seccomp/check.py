@@ -9,7 +9,7 @@ author will not have meant; the rest is information.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from bpfence.errors import CompileError, Diagnostic, KernelError, Location
@@ -20,6 +20,8 @@ from bpfence.seccomp.findings import Findings, quoted, suggest
 from bpfence.seccomp.interpret import argument_tuples, differences
 from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, Action, Arch, Arg, ArgOp, Conditions, Effective, Flag, Profile, Rule
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, resolve
+from bpfence.seccomp.runtimes import SETTINGS, WITH, WITHOUT, Kind, described, failing, kind_of, needs
+from bpfence.seccomp.runtimes import runtimes as runtime_names
 from bpfence.seccomp.syscalls import (
     DANGEROUS,
     FALLS_BACK,
@@ -27,8 +29,6 @@ from bpfence.seccomp.syscalls import (
     HANDLES,
     IO_URING,
     LIBC_NEEDS,
-    RUNTIME_MUST,
-    RUNTIME_NEEDS,
     SOCKETCALL,
     STARTS_IO_URING,
     all_names,
@@ -38,6 +38,7 @@ from bpfence.seccomp.syscalls import (
 )
 from bpfence.seccomp.table import Case, Table, conditions_text
 
+SINCE_LIBSECCOMP_2_6: Final = frozenset({Arch.M68K, Arch.SH, Arch.SHEB})
 MAX_NAMES: Final = 10
 MAX_PAIRS: Final = 4000
 MAX_TRIES: Final = 200_000
@@ -45,6 +46,7 @@ MAX_TRIES: Final = 200_000
 MAX_SUGGESTIONS: Final = 100
 """Looking for the nearest of 500 names takes a few milliseconds."""
 ENOSYS: Final = 38
+EACCES: Final = 13
 
 ESSENTIAL: Final = frozenset({
     "execve", "brk", "mmap", "mprotect", "munmap", "openat", "pread64", "newfstatat", "arch_prctl", "set_tid_address", "set_robust_list",
@@ -176,9 +178,12 @@ def _default_entry(machine: Machine, rule: Rule, by_name: dict[str, list[Rule]])
     what = f"{rule.verdict} is the default: runtimes leave the rule out, and it denies nothing that another rule lets through"
     if rule.action.permits:
         what = f"{rule.verdict} is the default: runtimes leave the rule out"
-    machine.findings.warn(rule.location, "default-entry", what, "remove it")
+    hint = "remove it"
+    if rule.action is Action.ERRNO:
+        hint += "; a denial that counts beside other rules needs another errnoRet than the default"
+    machine.findings.warn(rule.location, "default-entry", what, hint)
     for name in dict.fromkeys(rule.names):
-        other = next((r for r in by_name.get(name, []) if _together(rule, r)), None)
+        other = next((r for r in by_name.get(name, []) if _together(rule, r) and _holds_wherever(r, rule)), None)
         if other is not None and not rule.args:
             what = f"{name} gets {other.verdict} all the same, from line {other.place(name).line}"
             machine.findings.add(rule.place(name), "shadowed", what, "remove the name from one of the two rules")
@@ -206,7 +211,12 @@ def _pair(machine: Machine, name: str, earlier: Rule, later: Rule) -> bool:
             return True
         if _unconditional(machine, later) and _holds_wherever(later, earlier):
             what = f"the conditions on {name} have no effect: line {place.line} gives it {later.verdict} whatever its arguments"
-            findings.add(earlier.place(name), "shadowed", what, "remove the name from the rule without conditions")
+            if earlier.includes or earlier.excludes:
+                what = f"{name} gets {later.verdict} from line {place.line} on every machine, whatever its arguments: this adds nothing"
+                findings.warn(earlier.place(name), "duplicate-rule", what, "remove it here")
+                return True
+            hint = f"remove the name from line {place.line} if the conditions are meant, and from here if they are not"
+            findings.add(earlier.place(name), "shadowed", what, hint)
             return True
         return False
     alone = [_unconditional(machine, rule) for rule in (earlier, later)]
@@ -348,6 +358,10 @@ def _argument_of(machine: Machine, rule: Rule, arg: Arg, name: str) -> None:
         what += " the call passes whatever the lower half says" if rule.action.permits else " the call gets past this rule"
         hint = "compare values with SCMP_CMP_EQ" if rule.action.permits else "use SCMP_CMP_MASKED_EQ with mask 4294967295"
         findings.warn(arg.location, "wide-argument", what, hint)
+    elif kind in NARROW and machine.arch.bits == 64 and arg.op is ArgOp.EQ and rule.action.permits:
+        what = f"the kernel takes the lower 32 bits of {argument} of {name}, the filter compares all 64: a call with anything in the upper"
+        what += " half, which C libraries may leave there, is not permitted by this rule"
+        findings.note(arg.location, "wide-argument", what, "SCMP_CMP_MASKED_EQ with mask 4294967295 compares the lower half alone")
 
 
 def _upper_half_matters(rule: Rule, arg: Arg) -> bool:
@@ -393,7 +407,10 @@ def architectures(machine: Machine) -> None:
     for arch in machine.effective.architectures:
         if not arch.supported:
             what = f"{arch.value} is not examined, and bpfence's own filters leave it out: there is no table of its calls"
-            findings.note(machine.place, "not-covered", what, "")
+            hint = "take it out if the profile is not for such machines"
+            if arch in SINCE_LIBSECCOMP_2_6:
+                what += "; runtimes on a libseccomp before 2.6 refuse the profile"
+            findings.note(machine.place, "not-covered", what, hint)
             continue
         wanted = dict.fromkeys(name for rule in machine.effective.rules if rule.verdict != profile.default for name in rule.names)
         missing = [name for name in wanted if known(name) and not available(arch, name)]
@@ -423,16 +440,41 @@ def _twins(machine: Machine, arch: Arch) -> None:
 
 def runtimes(machine: Machine) -> None:
     """Calls that a container runtime makes between the filter and the program."""
-    denied = {name for name in frozenset().union(*RUNTIME_NEEDS.values()) if machine.table.status(machine.arch, name) == "denied"}
-    must = sorted(denied & RUNTIME_MUST)
-    for name in must:
-        what = f"{name} is denied: container runtimes call it after the filter is in force, and no container starts"
-        machine.findings.warn(_where(machine, name), "runtime-needs", what, f"allow {name}")
-    for runtime, calls in RUNTIME_NEEDS.items():
-        rest = sorted(denied & calls - RUNTIME_MUST)
+    def denied(name: str) -> Kind | None:
+        entry = machine.table.entry(machine.arch, name)
+        kinds = {kind_of(case.verdict) for case in entry.cases} if entry is not None and entry.status == "denied" else {None}
+        return kinds.pop() if len(kinds) == 1 else None
+
+    stopped: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}  # calls → runtime → settings in which it starts nothing
+    for runtime in runtime_names():
+        for names, settings in failing(runtime, denied).items():
+            stopped.setdefault(names, {})[runtime] = settings
+    told: dict[tuple[Location, str], list[str]] = {}
+    for names, where in stopped.items():
+        place, effect = _where(machine, names[0]), _stops(where)
+        if len(names) > 1:  # one of them would do
+            machine.findings.warn(place, "runtime-needs", f"{' and '.join(names)} are both denied: {effect}", f"allow {names[0]}")
+        else:
+            told.setdefault((place, effect), []).append(names[0])
+    for (place, effect), single in told.items():
+        what = f"{', '.join(single)} {'is' if len(single) == 1 else 'are'} denied: {effect}"
+        machine.findings.warn(place, "runtime-needs", what, f"allow {', '.join(single)}")
+    for runtime in runtime_names():
+        told_already = {name for names, where in stopped.items() if runtime in where for name in names}
+        kinds = {name: denied(name) for name in sorted(needs(runtime) - told_already)}
+        rest = [name for name, kind in kinds.items() if kind is not None and not (kind == "ENOSYS" and name in FALLS_BACK)]
         if rest:
             what = f"{runtime} may call {_listed(rest)} after the filter is in force, and the profile denies it"
-            machine.findings.note(machine.place, "runtime-needs", what, "whether it does depends on its version, no_new_privs and the user")
+            hint = "none of them alone kept a container from starting when it was tried; it depends on version, no_new_privs and user"
+            machine.findings.note(machine.place, "runtime-needs", what, hint)
+
+
+def _stops(where: Mapping[str, tuple[str, ...]]) -> str:
+    """What does not start, with which runtimes and in which settings."""
+    if set(where) == set(runtime_names()) and all(settings == SETTINGS for settings in where.values()):
+        return f"no container starts ({' and '.join(map(described, where))})"
+    manner = {SETTINGS: "", (WITH,): " with no_new_privs", (WITHOUT,): " without no_new_privs"}
+    return "; ".join(f"{described(runtime)} starts no container{manner[settings]}" for runtime, settings in where.items())
 
 
 def _where(machine: Machine, name: str) -> Location:
@@ -449,12 +491,14 @@ def libraries(machine: Machine) -> None:
         return
     for name, purpose in LIBC_NEEDS.items():
         entry = machine.table.entry(machine.arch, name)
-        if entry is None or entry.status != "denied" or (name in FALLS_BACK and _gives_enosys(entry.verdict.action, entry.verdict.data)):
+        if entry is None or entry.status != "denied" or entry.verdict.action is Action.NOTIFY:
+            continue
+        if name in FALLS_BACK and _gives_enosys(entry.verdict.action, entry.verdict.data):
             continue
         hint = f"allow {name}"
         if name in FALLS_BACK:
             hint += f", or deny it with errnoRet {ENOSYS} (ENOSYS): after {entry.verdict} libraries do not try the older call"
-        meant = name in OLDER and machine.table.status(machine.arch, OLDER[name]) == "permitted"
+        meant = name in OLDER and machine.table.status(machine.arch, OLDER[name]) in ("permitted", "conditional")
         severe = name in ESSENTIAL or meant
         what = f"{name} is denied: {purpose}"
         machine.findings.add(_where(machine, name), "libc-needs", what, hint, "warning" if severe else "info")
@@ -509,7 +553,12 @@ def _relatives(machine: Machine, arch: Arch, name: str, place: Location) -> None
         verb = "passes" if len(passing) == 1 else "pass"
         manner = "only permitted under conditions" if conditional else "denied"
         what = f"{name} is {manner} on {arch.name.lower()}, and {_listed(passing)}, which can do the same, {verb}"
-        machine.findings.warn(place, "gets-around", what, f"deny {_listed(passing)}, too, or do not count on this rule")
+        machine.findings.warn(place, "gets-around", what, f"{_deny(machine, passing)}, too, or do not count on this rule")
+
+
+def _deny(machine: Machine, names: Sequence[str]) -> str:
+    """The hint to deny calls that pass: where the default denies, a rule that does so, too, would have no effect."""
+    return f"do not allow {_listed(names)}" if machine.denies_by_default else f"deny {_listed(names)}"
 
 
 def _passes(machine: Machine, arch: Arch, name: str) -> bool:
@@ -530,7 +579,12 @@ def _socketcall(machine: Machine) -> None:
                 seen.add(name)
                 what = f"32-bit programs can make {name} through socketcall, where its arguments lie in memory and no filter sees them:"
                 what += " the conditions do not hold there"
-                machine.findings.warn(rule.place(name), "socketcall", what, "take SCMP_ARCH_X86 out of the profile, or deny socketcall")
+                hint = "take SCMP_ARCH_X86 out of the profile, or deny socketcall"
+                if machine.denies_by_default:
+                    errno = EACCES if machine.effective.default.data == ENOSYS else ENOSYS
+                    hint += f" by a rule of its own with errnoRet {errno}: rules about socket calls allow it, too, and a rule that says"
+                    hint += " what the default says is left out"
+                machine.findings.warn(rule.place(name), "socketcall", what, hint)
 
 
 def _io_uring(machine: Machine) -> None:
@@ -542,7 +596,8 @@ def _io_uring(machine: Machine) -> None:
         place = _where(machine, "io_uring_setup")
         ops = _listed(f"{name} (IORING_OP_{IO_URING[name]})" for name in denied)
         what = f"io_uring_setup is allowed, and what a ring does passes no filter: it gets around the denial of {ops}"
-        machine.findings.warn(place, "io-uring", what, "deny io_uring_setup, or restrict rings with an LSM policy")
+        hint = f"{_deny(machine, ['io_uring_setup'])}, or restrict rings with an LSM policy"
+        machine.findings.warn(place, "io-uring", what, hint)
 
 
 def _handles(machine: Machine) -> None:
@@ -551,7 +606,7 @@ def _handles(machine: Machine) -> None:
         restricted = [name for name, _ in _restricted(machine, machine.arch) if name in ("open", "openat", "openat2", "creat")]
         if restricted:
             what = f"{HANDLES[1]} opens files that {_listed(restricted)} may not, given CAP_DAC_READ_SEARCH"
-            machine.findings.warn(_where(machine, HANDLES[1]), "gets-around", what, f"deny {HANDLES[1]}")
+            machine.findings.warn(_where(machine, HANDLES[1]), "gets-around", what, _deny(machine, HANDLES[1:]))
 
 
 # ---- listeners and flags ----

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno as errno_module
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -34,7 +34,7 @@ OPERATOR_GROUP: Final = "security-profiles-operator.x-k8s.io"
 OPERATOR_KIND: Final = "SeccompProfile"
 MAX_INT64: Final = (1 << 63) - 1
 OBJECT_NAME: Final = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
-NOT_IN_OPERATOR: Final = frozenset({Arch.LOONGARCH64})
+NOT_IN_OPERATOR: Final = frozenset({Arch.LOONGARCH64, Arch.M68K, Arch.SH, Arch.SHEB})
 LINE: Final = 100
 
 
@@ -428,6 +428,19 @@ _WRITERS: Final[Mapping[str, Callable[[Effective, Options, Findings], bytes]]] =
 # ---- in ----
 
 _OPERATOR_ONLY: Final = {"disabled", "baseProfileName"}
+
+
+def operator_objects(documents: Iterable[Value]) -> list[tuple[str, Value]]:
+    """The SeccompProfiles among documents, and in lists of them (`kubectl get -o yaml`), each with its name; `namespace/name` where it
+    has a namespace."""
+    found: list[tuple[str, Value]] = []
+    for document in documents:
+        for one in _field(document, "items").items if _text_of(document, "kind").endswith("List") else [document]:
+            if _text_of(one, "kind") == OPERATOR_KIND:
+                metadata = _field(one, "metadata")
+                words = (_text_of(metadata, "namespace"), _text_of(metadata, "name"))
+                found.append(("/".join(word for word in words if word), one))
+    return found
 
 
 def from_operator(root: Value) -> tuple[Profile | None, list[Diagnostic]]:

@@ -10,9 +10,12 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
+import msgspec
+
 from bpfence.errors import Diagnostic, Location
 
 Severity = Literal["error", "warning", "info"]
+MAX_LINES: Final = 10
 
 CODES: Final[Mapping[str, str]] = {
     # reading
@@ -97,8 +100,23 @@ class Findings:
         self.add(place, code, message, hint, "info")
 
     def sorted(self) -> list[Diagnostic]:
-        """The diagnostics in the order of the text."""
-        return sorted(self.diagnostics, key=lambda d: d.location)
+        """The diagnostics in the order of the text. Of warnings and notes that say the same at several places the first is kept, with the
+        lines of the others."""
+        kept: dict[tuple[str, ...], tuple[Diagnostic, list[int]]] = {}
+        for diagnostic in sorted(self.diagnostics, key=lambda d: d.location):
+            key: tuple[str, ...] = (diagnostic.severity, diagnostic.code, diagnostic.message, diagnostic.hint)
+            if diagnostic.severity == "error":
+                key += (str(diagnostic.location),)
+            kept.setdefault(key, (diagnostic, []))[1].append(diagnostic.location.line)
+        return [_with_lines(diagnostic, lines) for diagnostic, lines in kept.values()]
+
+
+def _with_lines(diagnostic: Diagnostic, lines: list[int]) -> Diagnostic:
+    others = [str(line) for line in dict.fromkeys(lines) if line != diagnostic.location.line]
+    if not others:
+        return diagnostic
+    shown = ", ".join(others[:MAX_LINES]) + (f" and {len(others) - MAX_LINES} more" if len(others) > MAX_LINES else "")
+    return msgspec.structs.replace(diagnostic, message=f"{diagnostic.message} (also on line {shown})")
 
 
 def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:

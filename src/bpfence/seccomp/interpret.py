@@ -9,6 +9,7 @@ a filter on which they differ.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import struct
@@ -17,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from bpfence.errors import CompileError, Diagnostic
+from bpfence.errors import CompileError, Diagnostic, KernelError
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.filter import (
     BAD_ARCH,
@@ -246,6 +247,8 @@ class Reference:
             if arch.supported:
                 self._collect(arch)
         self.greatest = {arch: greatest_number(effective, arch) for arch in effective.architectures if arch.supported}
+        self._filter: Program | None = None
+        self._compiled = False
 
     def _collect(self, arch: Arch) -> None:
         for rule in self.rules:
@@ -284,6 +287,20 @@ class Reference:
             above = self.effective.enosys and self.greatest.get(arch, 0) and call > self.greatest[arch]
             return Meaning((ENOSYS if above else self.effective.default,))
         return Meaning(verdicts, tuple(rule for rule, _ in matching))
+
+    def decide(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> Verdict:
+        """What runtimes do with the call: where rules contradict each other, what libseccomp's filter does; without it, the strictest."""
+        found = self.meaning(audit, call, args)
+        program = self.filter() if found.ambiguous else None
+        return found.verdict if program is None else verdict_of(program.run(audit, call, args))
+
+    def filter(self) -> Program | None:
+        """The filter that runtimes make; None without libseccomp, and where it refuses the profile."""
+        if not self._compiled:
+            self._compiled = True
+            with contextlib.suppress(CompileError, KernelError):
+                self._filter = Program(compile_effective(self.effective).program)
+        return self._filter
 
     def arch(self, audit: int, call: int) -> Arch | None:
         """The architecture of the profile that a call belongs to."""

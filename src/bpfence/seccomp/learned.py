@@ -13,12 +13,16 @@ from typing import Final
 import msgspec
 
 from bpfence.seccomp.model import EPERM, Action, Arch, Arg, ArgOp, Profile, Rule
-from bpfence.seccomp.syscalls import RUNTIME_NEEDS, X32_BIT, available, name
+from bpfence.seccomp.runtimes import needs
+from bpfence.seccomp.syscalls import X32_BIT, available, name
 
 BY_CHANCE: Final[Mapping[str, tuple[str, ...]]] = {
     "the kernel makes it when a stopped or traced process goes on inside a wait": ("restart_syscall",),
     "the end of a signal handler, and whether a signal comes is chance": ("rt_sigreturn", "sigreturn"),
     "a command that was ended by a signal did not show how it ends": ("exit", "exit_group"),
+    "a shell that starts the command asks for its folder where PWD does not say it, and waits for a child or its trap": (
+        "getcwd", "rt_sigsuspend",
+    ),
     "locks ask the kernel only when two threads meet": ("futex", "futex_time64"),
     "a spinning lock of a C library or runtime": ("sched_yield",),
     "made in the vDSO, and by the kernel where its clock source has none (another machine, a guest)": (
@@ -64,7 +68,7 @@ def learn(
     """A profile that allows these calls and what goes with them, and nothing else.
 
     A profile of the OCI form has one list of names for all its architectures: what was seen on one is allowed on all that were seen. The
-    machine's own architecture always is among them. `runtime`: of syscalls.RUNTIME_NEEDS, "" for none. `families`: those of the sockets
+    machine's own architecture always is among them. `runtime`: of `runtimes.runtimes`, "" for none. `families`: those of the sockets
     that were made, None where they are not known: then, and where 32-bit calls were seen, sockets of every family are allowed.
     """
     made = set(calls)
@@ -72,7 +76,7 @@ def learn(
     arches = (native, *sorted({call.arch for call in made} - {native}, key=lambda arch: arch.value))
     seen = {found for call in made if (found := call.name) is not None}
     chance = {word for words in BY_CHANCE.values() for word in words if _exists(word, arches)} - seen
-    needed = {word for word in RUNTIME_NEEDS[runtime] if _exists(word, arches)} if runtime else set()
+    needed = {word for word in needs(runtime) if _exists(word, arches)} if runtime else set()
     by_family = families is not None and "socket" in seen and all(arch.bits == 64 or arch is Arch.X32 for arch in arches)
     names = tuple(sorted((seen | chance | needed) - ({"socket"} if by_family else set())))
     rules = [Rule(names=names, action=Action.ALLOW)]

@@ -238,7 +238,7 @@ def _compared(first: Reference, second: Reference, arch: Arch, name: str, call: 
     tried = 0
     for args in argument_tuples(conditions, most):
         tried += 1
-        before, after = (reference.meaning(arch.audit, call, args).verdict for reference in (first, second))
+        before, after = (reference.decide(arch.audit, call, args) for reference in (first, second))
         if before == after:
             same += 1
             continue

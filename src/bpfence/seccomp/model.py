@@ -47,6 +47,9 @@ class Arch(enum.Enum):
     LOONGARCH64 = "SCMP_ARCH_LOONGARCH64"
     PARISC = "SCMP_ARCH_PARISC"
     PARISC64 = "SCMP_ARCH_PARISC64"
+    M68K = "SCMP_ARCH_M68K"
+    SH = "SCMP_ARCH_SH"
+    SHEB = "SCMP_ARCH_SHEB"
 
     @property
     def go_name(self) -> str:

@@ -81,6 +81,8 @@ __all__ = [
 ]
 
 MAX_ERRNO: Final = 4095
+EVERY_KERNEL: Final = (0, 0)
+"""What Docker takes an empty minKernel for."""
 MAX_RULES: Final = 5000
 MAX_NAMES: Final = 50_000
 """Names of all rules together. Docker's profile has 33 rules and 450 names; what is examined rule against rule must end."""
@@ -149,7 +151,8 @@ def _excluded(excludes: Conditions, machine: Arch, caps: Collection[str], kernel
         if cap in caps:
             return f"excludes: {cap}"
     if excludes.min_kernel and _reached(kernel, excludes.min_kernel):
-        return f"excludes: kernel {kernel_text(excludes.min_kernel)} or later"
+        least = kernel_text(excludes.min_kernel)
+        return f"excludes: kernel {least} or later" if least else "excludes: an empty minKernel, which every kernel reaches"
     return ""
 
 
@@ -165,8 +168,8 @@ def _not_included(includes: Conditions, machine: Arch, caps: Collection[str], ke
 
 
 def kernel_text(version: tuple[int, int]) -> str:
-    """(6, 1) as 6.1."""
-    return f"{version[0]}.{version[1]}"
+    """(6, 1) as 6.1; (0, 0), which every kernel reaches, as an empty text."""
+    return f"{version[0]}.{version[1]}" if version != EVERY_KERNEL else ""
 
 
 def kernel_version(text: str) -> tuple[int, int] | None:
@@ -433,15 +436,16 @@ class _Reader:
             return None
         given = self.texts(entries, "names")
         if "name" in entries:
-            if entries.get("names") and entries["names"][1].items:
+            name = self.text(entries["name"][1], "name")
+            if name and entries.get("names") and entries["names"][1].items:
                 place = entries["name"][0].location
                 self.findings.add(place, "both-given", "name and names exclude each other: runtimes refuse the profile", "remove name")
-            name = self.text(entries["name"][1], "name")
             given = [*given, (entries["name"][1], name)] if name else given
         elif "names" not in entries:
             self.findings.add(value.location, "missing-key", "a rule needs 'names'", 'add "names": [...]')
-        elif entries["names"][1].kind == "array" and not entries["names"][1].items:
-            self.findings.add(entries["names"][1].location, "empty", "a rule without names is about nothing", "name calls, or remove it")
+        empty = next((entries[key][1] for key in ("names", "name") if key in entries), value)
+        if not given and not empty.items and (empty.kind == "array" or (empty.kind == "string" and not empty.text)):
+            self.findings.warn(empty.location, "empty", "a rule without names is about nothing", "name calls, or remove it")
         for named, text in given:
             if not text:
                 self.findings.add(named.location, "empty", "a name must not be empty", "remove it")
@@ -508,6 +512,10 @@ class _Reader:
             return None
         value = entries["minKernel"][1]
         text = self.text(value, "minKernel")
+        if text == "":
+            what = "minKernel is empty: Docker takes every kernel for new enough"
+            self.findings.warn(value.location, "empty", what, "remove it, or give the version")
+            return EVERY_KERNEL
         found = kernel_version(text) if text is not None and re.fullmatch(r"\d{1,3}\.\d{1,3}", text) else None
         if text is not None and (found is None or found == (0, 0)):
             self.findings.add(value.location, "bad-kernel", f"minKernel cannot be {quoted(text)}", 'write it as "6.1"')

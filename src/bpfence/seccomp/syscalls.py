@@ -27,8 +27,6 @@ __all__ = [
     "IO_URING",
     "IPC",
     "LIBC_NEEDS",
-    "RUNTIME_MUST",
-    "RUNTIME_NEEDS",
     "SINCE",
     "SOCKETCALL",
     "STARTS_IO_URING",
@@ -163,22 +161,6 @@ def _set(calls: str) -> frozenset[str]:
 
 
 # ---- what others need ----
-
-RUNTIME_NEEDS: Final[Mapping[str, frozenset[str]]] = {
-    # Between loading the filter and execve. With no_new_privs the filter goes in last, without it before the capabilities are dropped;
-    # this is what both ways need. runc: libcontainer/standard_init_linux.go, finalizeNamespace; plus what Go's runtime does meanwhile.
-    "runc": _set(
-        "execve exit_group write read close futex capget capset prctl setuid setgid setgroups chdir fchdir getcwd fstat newfstatat"
-        " rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack mmap munmap madvise epoll_ctl epoll_pwait nanosleep getpid getppid gettid"
-        " tgkill fcntl openat readlinkat stat statfs fstatfs close_range getdents64 clone set_tid_address sched_yield"
-    ),
-    # crun: src/libcrun/container.c, container_init: the filter is the last thing before execve unless privileges are to be dropped after.
-    "crun": _set("execve exit_group write read close prctl capset setresuid setresgid setgroups keyctl fcntl brk mmap munmap sendmsg"),
-}
-"""Calls that a container runtime makes in the container after the filter is in force, until the program runs."""
-
-RUNTIME_MUST: Final = _set("execve write close exit_group futex")
-"""Those of them without which no container starts with any of the runtimes; the others depend on versions and settings."""
 
 LIBC_NEEDS: Final[Mapping[str, str]] = {
     "clone3": "glibc 2.34 and later start threads and processes with it; where it gives ENOSYS they fall back to clone",

@@ -11,12 +11,15 @@ from typing import Final, Literal
 
 import msgspec
 
+from bpfence.seccomp import libseccomp
 from bpfence.seccomp.filter import ENOSYS, always_holds, greatest_number
+from bpfence.seccomp.interpret import Reference, argument_tuples, verdict_of
 from bpfence.seccomp.model import Arch, Arg, ArgOp, Effective, Rule, Verdict
 from bpfence.seccomp.syscalls import multiplexed, number, numbers, signature
 
 Status = Literal["permitted", "denied", "conditional"]
 
+MAX_TRIED: Final = 500
 SIGNS: Final = {ArgOp.NE: "!=", ArgOp.LT: "<", ArgOp.LE: "<=", ArgOp.EQ: "==", ArgOp.GE: ">=", ArgOp.GT: ">"}
 
 
@@ -69,6 +72,7 @@ class Table:
         for rule in effective.rules:
             for name in dict.fromkeys(rule.names):
                 self._rules.setdefault(name, []).append(rule)
+        self._reference = Reference(effective)
         self._order = {id(rule): n for n, rule in enumerate(effective.rules)}
         self._statuses: dict[tuple[Arch, str], Status | None] = {}
         self._entries: dict[Arch, dict[str, Entry]] = {}
@@ -122,9 +126,43 @@ class Table:
                 if all(always_holds(arg, arch.bits) is not False for arg in alternative):
                     cases.append(Case(alternative, rule.verdict, rule, through))
         last = ENOSYS if greatest and call > greatest else self.effective.default
+        cases, order = self._ordered(arch, call, cases)
         places = ", ".join(dict.fromkeys(self._line(case.rule, name) for case in cases if case.rule is not None))
-        why = places or self._default(name, last)
+        why = f"{places}{order}" or self._default(name, last)
+        for n, case in enumerate(cases):
+            if all(always_holds(arg, arch.bits) for arg in case.args):
+                return Entry(arch, name, call, (*cases[:n], Case((), case.verdict, case.rule)), why)
         return Entry(arch, name, call, (*cases, Case((), last)), why)
+
+    def _ordered(self, arch: Arch, call: int, cases: list[Case]) -> tuple[list[Case], str]:
+        """Cases so that the first that holds is the one that libseccomp's filter takes, and a remark where that matters."""
+        if len({case.verdict for case in cases}) < 2:
+            return cases, ""
+        overlaps: list[tuple[list[int], tuple[int, ...]]] = []
+        for args in argument_tuples([arg for case in cases for arg in case.args], MAX_TRIED):
+            seen = [arg & (1 << arch.bits) - 1 for arg in args]
+            holding = [n for n, case in enumerate(cases) if all(arg.holds(seen[arg.index]) for arg in case.args)]
+            if len({cases[n].verdict for n in holding}) > 1:
+                overlaps.append((holding, args))
+        if not overlaps:
+            return cases, ""
+        program = self._reference.filter()
+        if program is None:
+            return cases, "; more than one may hold, and which counts depends on how libseccomp orders them"
+        decided = [(holding, verdict_of(program.run(arch.audit, call, args))) for holding, args in overlaps]
+        rank = list(range(len(cases)))
+        for _ in cases:  # each round brings a case before those that it wins against; more rounds than cases bring nothing new
+            for holding, verdict in decided:
+                winners = [n for n in holding if cases[n].verdict == verdict]
+                first = min(winners, key=rank.index, default=None)
+                losers = [n for n in holding if cases[n].verdict != verdict]
+                if first is not None and any(rank.index(n) < rank.index(first) for n in losers):
+                    rank.remove(first)
+                    rank.insert(min(rank.index(n) for n in losers), first)
+        ordered = [cases[n] for n in rank]
+        if all(cases[min(holding, key=rank.index)].verdict == verdict for holding, verdict in decided):
+            return ordered, f"; where more than one holds, the first counts (as libseccomp {libseccomp.version()} orders them)"
+        return ordered, f"; where more than one holds, libseccomp {libseccomp.version()} takes now one, now the other"
 
     def _about(self, arch: Arch, name: str, inner: list[tuple[str, int]]) -> list[tuple[Rule, int | None]]:
         """Rules about a call and, for a multiplexer, about what goes through it, in the order of the profile."""

@@ -13,6 +13,7 @@ import pytest
 
 from bpfence.agent import Signals
 from bpfence.agent import seccomp_learn as module
+from bpfence.agent.confine import Interrupts
 from bpfence.agent.sandbox import Hierarchy
 from bpfence.agent.seccomp_learn import _Run, record
 from bpfence.errors import KernelError
@@ -47,7 +48,8 @@ def follow(command: list[str], group: FakeGroup, duration: float | None = None) 
     with Signals({signal.SIGTERM}) as signals:
         child = launch(command)
         try:
-            return _Run(child, group, signals, said.append, duration).until_all_ended(), said
+            with Interrupts(child) as interrupts:
+                return _Run(child, group, signals, interrupts, said.append, duration).until_all_ended(), said
         finally:
             child.close()
 

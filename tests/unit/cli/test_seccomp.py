@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import yaml
 
 from bpfence.cli.seccomp import group
 from bpfence.seccomp.filter import compile_filter
@@ -45,7 +49,7 @@ def test_check_good(profile: Path) -> None:
     result = call("seccomp", "check", *MACHINE, profile)
     assert code(result) == 0
     assert "[libc-needs]" in result.stdout
-    assert "1 profiles: 0 errors" in result.stderr
+    assert "1 profile: 0 errors" in result.stderr
     assert code(call("seccomp", "check", "--strict", *MACHINE, profile)) == 1
 
 
@@ -231,10 +235,39 @@ def test_import_what_is_something_else(profile: Path, tmp_path: Path) -> None:
     assert code(result) == 2
     assert "not a SeccompProfile" in result.stderr
     (tmp_path / "two.yaml").write_text("a: 1\n---\na: 2\n")
-    assert "holds 2 objects" in call("seccomp", "import", tmp_path / "two.yaml").stderr
+    assert "holds 2 objects, and no SeccompProfile" in call("seccomp", "import", tmp_path / "two.yaml").stderr
+
+
+def test_import_of_one_among_several(profile: Path, tmp_path: Path) -> None:
+    words = ("seccomp", "export", "--format", "k8s", *MACHINE)
+    texts = [call(*words, "--name", name, profile).stdout.split("---\n")[0] for name in ("nginx", "redis")]
+    texts[1] = texts[1].replace("name: redis", "name: redis\n  namespace: web").replace("read", "write", 1)
+    one, both = tmp_path / "one.yaml", tmp_path / "both.yaml"
+    one.write_text(texts[0] + "---\nkind: Pod\n")
+    assert code(call("seccomp", "import", one)) == 0, "the only SeccompProfile of the file"
+    both.write_text("---\n".join(texts))
+    refused = call("seccomp", "import", both)
+    assert (code(refused), "holds 2 SeccompProfiles: choose one with --name (nginx, web/redis)" in refused.stderr) == (2, True)
+    chosen = [call("seccomp", "import", "--name", name, both).stdout for name in ("nginx", "redis", "web/redis")]
+    assert chosen[1] == chosen[2] != chosen[0] == call("seccomp", "import", one).stdout
+    assert "no SeccompProfile of the name apache" in call("seccomp", "import", "--name", "apache", both).stderr
+    items = [json.loads(json.dumps(value)) for text in texts for value in yaml.safe_load_all(text)]
+    (tmp_path / "list.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    assert call("seccomp", "import", "--name", "redis", tmp_path / "list.json").stdout == chosen[1]
+
+
+def test_commands_about_profiles_import_nothing_of_the_agent(profile: Path) -> None:
+    script = "import sys; from bpfence.cli import main; sys.argv[1:] = sys.argv[2:]; main(); print(*sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", script, "-", "seccomp", "export", "--format", "oci", str(profile)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split()[-2000:])
+    assert "bpfence.seccomp.export" in loaded
+    heavy = {"agent", "compiler", "kernel", "outputs", "frontends.falco", "frontends.native", "rules", "events.alert"}
+    assert {f"bpfence.{name}" for name in heavy} & loaded == set()
 
 
 def test_every_command_has_examples() -> None:
-    for command in group.commands.values():
+    for command in [group.get_command(click.Context(group), name) for name in group.list_commands(click.Context(group))]:
+        assert command is not None
         assert command.help is not None
         assert "Examples:" in command.help, command.name

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from bpfence.errors import KernelError
 from bpfence.kernel import syscall_recorder as module
+from bpfence.kernel.libbpf import LoadFailure
 from bpfence.kernel.seccomp import launch
 from bpfence.kernel.syscall_recorder import BY_CGROUP, BY_TREE, MAX_CALLS, MAX_FAMILIES, OBJECT, Abi, SyscallRecorder
 from bpfence.seccomp.syscalls import Arch, number
@@ -116,6 +118,18 @@ def test_an_object_of_another_version_is_told(recorder: SyscallRecorder, monkeyp
     monkeypatch.setattr(module, "MAX_CALLS", MAX_CALLS // 2)
     with pytest.raises(KernelError, match="does not fit"):
         recorder.calls()
+
+
+def test_without_privileges_what_libbpf_says_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "EPERM: Failed to bump RLIMIT_MEMLOCK (err = -1), you might need to do it explicitly!"
+    monkeypatch.setattr(module.Object, "load", lambda _: LoadFailure(errno.EPERM, "", said))
+    with pytest.raises(KernelError, match="cannot be loaded: Operation not permitted") as caught:
+        SyscallRecorder()
+    assert "RLIMIT" not in str(caught.value)
+    assert "CAP_BPF" in caught.value.hint
+    monkeypatch.setattr(module.Object, "load", lambda _: LoadFailure(errno.EINVAL, "", "EINVAL: a reason"))
+    with pytest.raises(KernelError, match="a reason"):
+        SyscallRecorder()
 
 
 def test_what_is_no_object(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_a_fault_of_libseccomp_is_named(tmp_path: Path) -> None:
         pytest.skip(f"libseccomp {libseccomp.version()} gets it right")
     assert wrong[0].location.line == 4
     assert "the filter gives KILL_THREAD" in wrong[0].message
+    assert "libseccomp 2.6.1" in wrong[0].hint
 
 
 def test_there_are_enough_cases() -> None:

@@ -19,6 +19,16 @@ def test_findings_are_counted_and_sorted() -> None:
     assert [found.severity for found in findings.sorted()] == ["error", "info", "warning"]
 
 
+def test_the_same_warning_at_several_places_is_said_once() -> None:
+    findings = Findings()
+    for line in (9, 4, 4, 7):
+        findings.warn(Location("f", line, 1), "empty", "again")
+        findings.add(Location("f", line, 1), "empty", "wrong")
+    found = [d for d in findings.sorted() if d.severity == "warning"]
+    assert [(d.location.line, d.message) for d in found] == [(4, "again (also on line 7, 9)")]
+    assert [d.location.line for d in findings.sorted() if d.severity == "error"] == [4, 7, 9], "each error has its place"
+
+
 def test_a_code_that_is_not_in_the_list_is_a_bug() -> None:
     with pytest.raises(KeyError):
         Findings().add(Location("f"), "no-such-code", "x")

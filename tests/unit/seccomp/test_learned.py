@@ -11,7 +11,8 @@ from bpfence.seccomp.interpret import Program, compile_verified, verdict_of
 from bpfence.seccomp.learned import BY_CHANCE, Seen, learn
 from bpfence.seccomp.model import Action, Arch
 from bpfence.seccomp.profile import dump, load_bytes, resolve
-from bpfence.seccomp.syscalls import RUNTIME_NEEDS, available, known, number
+from bpfence.seccomp.runtimes import needs, runtimes
+from bpfence.seccomp.syscalls import available, known, number
 
 numbers = st.integers(0, 1023)
 seen = st.builds(Seen, st.sampled_from([Arch.X86_64, Arch.X86, Arch.X32]), numbers)
@@ -55,10 +56,10 @@ def test_every_word_of_the_table_is_a_call() -> None:
     assert len(words) == len(set(words))
 
 
-@pytest.mark.parametrize("runtime", sorted(RUNTIME_NEEDS))
+@pytest.mark.parametrize("runtime", runtimes())
 def test_what_a_runtime_needs_is_added_on_request(runtime: str) -> None:
     found = learn([call(Arch.X86_64, "execve")], runtime, machine=Arch.X86_64)
-    wanted = {name for name in RUNTIME_NEEDS[runtime] if available(Arch.X86_64, name)}
+    wanted = {name for name in needs(runtime) if available(Arch.X86_64, name)}
     assert wanted <= set(found.profile.rules[0].names)
     assert not set(found.by_runtime) & {*found.seen, *found.by_chance}
 

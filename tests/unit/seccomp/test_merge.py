@@ -122,8 +122,8 @@ def test_differences_are_real(one: Profile, other: Profile) -> None:
             continue
         call = numbers(change.arch)[change.name]
         args = change.args or (0,) * 6
-        assert first.meaning(change.arch.audit, call, args).verdict == change.before != change.after
-        assert second.meaning(change.arch.audit, call, args).verdict == change.after
+        assert first.decide(change.arch.audit, call, args) == change.before != change.after
+        assert second.decide(change.arch.audit, call, args) == change.after
         expected = {(False, True): "more", (True, False): "less"}.get((change.before.action.permits, change.after.action.permits), "other")
         assert change.kind == expected
     assert diff(before, before) == []

@@ -191,3 +191,24 @@ def test_places_of_names() -> None:
     found, _ = load_bytes(b'{"defaultAction": "SCMP_ACT_ERRNO",\n"syscalls": [{"names": ["a",\n "b"], "action": "SCMP_ACT_ALLOW"}]}')
     assert found is not None
     assert (found.rules[0].place("b").line, found.rules[0].place("b").column) == (3, 2)
+
+
+def test_an_empty_kernel_is_every_kernel_as_docker_reads_it() -> None:
+    for key, kept in (("includes", 1), ("excludes", 0)):
+        written = {"names": ["read"], "name": "", "action": "SCMP_ACT_ALLOW", key: {"minKernel": ""}}
+        found, diagnostics = load_bytes(json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [written]}).encode())
+        assert found is not None
+        assert [(d.severity, d.code) for d in diagnostics] == [("warning", "empty")]
+        effective = resolve(found, Arch.X86_64, kernel=(3, 10))
+        assert len(effective.rules) == kept
+        assert [left.reason for left in effective.left_out] == ["excludes: an empty minKernel, which every kernel reaches"][kept:]
+        again, _ = load_bytes(dump(found))
+        assert again is not None
+        assert bare(again) == bare(found)
+
+
+def test_rules_about_nothing_do_no_harm() -> None:
+    found, diagnostics = load_bytes(b'{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": [], "action": "SCMP_ACT_ALLOW"}]}')
+    assert found is not None
+    assert [d.code for d in diagnostics] == ["empty"]
+    assert found.rules[0].names == ()
