@@ -28,7 +28,7 @@ from bpfence.frontends.falco.checks import Applied, Comparison, Getter, Network
 from bpfence.frontends.falco.fields import Type
 from bpfence.frontends.falco.language import And, Not
 from bpfence.frontends.falco.output import SUGGESTED, Part, Template, parse
-from bpfence.frontends.falco.resolve import Rule, decides_type
+from bpfence.frontends.falco.resolve import Rule, decides_number, decides_type
 
 Closure = Callable[[FalcoEvent], bool]
 Take = Callable[[FalcoEvent], "Value | None"]
@@ -202,6 +202,9 @@ class _Compiler:
         decided = decides_type(test)
         if decided is not None:
             return (_always if self.event_type in decided else _never), 0
+        number = decides_number(test)
+        if number is not None:
+            return (_always if number else _never), 0
         take = self.take(test.left)
         many = test.left.many
         if test.operator == "exists":
@@ -227,7 +230,19 @@ class _Compiler:
             return _BY_PATH[name]
         if argument is None:
             return lambda event: event.get(name)
+        if name == "evt.rawarg" and getter.type is not Type.DYNAMIC:
+            return _typed_argument(argument, (str,) if getter.type is Type.STRING else (int,))
         return lambda event: event.get(name, argument)
+
+
+def _typed_argument(argument: str, kinds: tuple[type, ...]) -> Take:
+    """evt.rawarg by a name that is one thing on every event. A recording, which anybody may have written, can hold something else."""
+
+    def take(event: FalcoEvent) -> Value | None:
+        value = event.get("evt.rawarg", argument)
+        return value if isinstance(value, kinds) else None
+
+    return take
 
 
 # ---- boolean structure ----

@@ -101,6 +101,8 @@ def fires(condition: str, on: RecordedEvent | None = None, **how: Any) -> bool:
         ("evt.rawarg.name = x", False),
         ("evt.arg.nothing exists", False), ("evt.is_open_read = true", True), ("evt.is_open_write = true", False),
         ("evt.args contains 'flags=O_RDONLY'", True),
+        # events are counted from 1
+        ("evt.num = 0", False), ("evt.num in (0)", False), ("evt.num < 1", False), ("not evt.num = 0", True), ("evt.num > 0", True),
         # transformers
         ("tolower(proc.name) = cat", True), ("toupper(proc.name) = CAT", True), ("basename(fd.name) = shadow", True),
         ("tolower(proc.aname) = sshd", True), ("len(proc.name) = 3", True), ("len(proc.args) > 5", True),
@@ -193,8 +195,16 @@ def test_first_and_all_and_the_index_by_type() -> None:
     assert [one.name for one, _ in chosen.candidates("no-such-event")] == []
 
 
+def test_what_is_never_true_has_no_event_types() -> None:
+    for condition in ("evt.num=0", "evt.type=open and evt.num <= 0", "evt.num in (0)", "not evt.num >= 1"):
+        assert rule(condition).types == frozenset()
+    assert rule("evt.type=open or evt.num=0").types == {"open"}
+    assert rule("evt.type=open and evt.num != 0").types == {"open"}
+    assert not rules.holds(rule("evt.num=0").condition, RecordedEvent(Record(type="open")))
+
+
 def test_a_rule_that_cannot_match_a_type_is_not_tried_on_it() -> None:
-    chosen = rules.RuleSet([rule("evt.type in (openat, creat) and (evt.num=0 and evt.type=creat or evt.type=openat)")])
+    chosen = rules.RuleSet([rule("evt.type in (openat, creat) and (evt.cpu=0 and evt.type=creat or evt.type=openat)")])
     assert [len(chosen.candidates(kind)) for kind in ("openat", "creat")] == [1, 1]
     assert rules.RuleSet([rule("evt.type in (openat, creat) and not evt.type=creat")]).candidates("creat") == ()
 

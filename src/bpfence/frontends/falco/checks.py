@@ -59,8 +59,9 @@ class Source:
 
     @property
     def type(self) -> Type:
-        """The type of its values."""
-        return self.use.field.type
+        """The type of its values: of evt.rawarg that of the argument, by its name."""
+        field, argument = self.use.field, self.use.argument
+        return events.ARGUMENT_TYPES.get(argument or "", Type.DYNAMIC) if field.name == "evt.rawarg" else field.type
 
     @property
     def many(self) -> str:
@@ -122,6 +123,10 @@ def resolve(check: Check) -> Comparison:
         return Comparison(left, check.operator, check=check)
     if isinstance(right, Call):
         computed = getter(right)
+        for side in (left, computed):
+            if isinstance(side, Source) and (side.many in ("sides", "ancestors") or side.type is Type.NET):
+                what = f"{side.use.spelled} stands for several values, or for networks: it cannot be compared with a field"
+                raise CheckError(right.spot, what, "compare one side, such as fd.sip or fd.cport, or proc.aname[2]", "wrong-type")
         if not _comparable(left.type, computed.type):
             what = f"type {left.type.value} cannot be compared with type {computed.type.value}"
             raise CheckError(right.spot, what, "compare fields of one type", "wrong-type")
@@ -252,6 +257,9 @@ def _check_operator(check: Check, left: Getter) -> None:
     if left.many == "list" and check.operator not in _LIST:
         what = f"{check.operator} is not for lists, and {name} is one"
         raise CheckError(check.spot, what, "use in (all of them) or intersects (any)", "operator-type")
+    if isinstance(left, Source) and left.use.field.name == "evt.rawarg" and left.type is Type.NET and check.operator != "exists":
+        what = f"{name} is an address or a list of descriptors, which cannot be compared as it is"
+        raise CheckError(check.spot, what, "compare its text (evt.arg), or fd.name, fd.sip and the like", "operator-type")
     allowed = OPERATORS_OF[left.type]
     if check.operator not in allowed:
         hint = f"operators of type {left.type.value}: " + " ".join(sorted(allowed))

@@ -225,6 +225,8 @@ class _Parser:
         if at < len(self.text) and not self.text.startswith(")", at):
             word = (self.text[at:].split() or [self.text[at]])[0]
             hint = next((hint for sign, hint in _FOREIGN.items() if word.startswith(sign)), "")
+            joined = next((one for one in MODIFIERS if word.startswith("(") and self.text[:at].rstrip().endswith(f"={one}")), None)
+            hint = f"write a blank before {joined}" if joined else hint
             raise self.error("expected 'and' or 'or' here", hint or f"{quoted(word, 40)} cannot follow a complete test", at)
         if nested or at < len(self.text):
             what = "a '(' is not closed" if nested else "a ')' closes nothing"
@@ -350,7 +352,8 @@ class _Parser:
             return Check(left, operator, self.computed() or self.number(), spot=spot)
         if operator in LIST_OPERATORS:
             return Check(left, operator, self.list_value(), spot=spot)
-        modifier = _MODIFIER.match(self.text, self.blank())
+        apart = self.blank() > found.end() or self.text.startswith("(", self.at)
+        modifier = _MODIFIER.match(self.text, self.at) if apart else None
         if modifier:
             self.at = modifier.end()
             return Check(left, operator, self.words(), modifier.group(1), spot)
