@@ -33,6 +33,8 @@ from bpfence.names import name as name_of
 Scalar = Union[str, int, float, bool, bytes]
 Value = Union[Scalar, tuple[Scalar, ...]]
 SECOND: Final = 1_000_000_000
+NOTHING: Final = "<NA>"
+"""What Falco has for an argument without a value."""
 LAST_MOMENT: Final = 253402300799 * SECOND
 """The end of the year 9999, the last that can be written."""
 
@@ -177,7 +179,17 @@ def _argument(event: Derived, argument: str | None) -> Value | None:
         return "true" if found else "false"
     if isinstance(found, int) and _name_of(event, argument) == "mode":
         return mode_text(event.type, found)
-    return None if found is None else found if isinstance(found, str) else str(found)
+    if found is None:
+        return unknown_argument(event.type, argument)
+    return found if isinstance(found, str) else str(found)
+
+
+def unknown_argument(event_type: str, argument: str | None) -> str | None:
+    """evt.arg of an argument without a value: "<NA>" where the event has an argument of that name or number, as in Falco; else None."""
+    names = EVENT_BY_NAME[event_type].args if event_type in EVENT_BY_NAME else ()
+    if argument is None or not (argument.isascii() and argument.isdigit()):
+        return NOTHING if argument in names else None
+    return NOTHING if len(argument) < 5 and int(argument) < len(names) else None
 
 
 def _raw_argument(event: Derived, argument: str | None) -> Scalar | None:
@@ -259,7 +271,7 @@ _OPENS: Final = ("open", "openat", "openat2", "open_by_handle_at")
 
 def _flags(event: Derived) -> set[str] | None:
     text = event.get("evt.arg", "flags")
-    return set(text.split("|")) if event.type in _OPENS and isinstance(text, str) else None
+    return set(text.split("|")) if event.type in _OPENS and isinstance(text, str) and text != NOTHING else None
 
 
 def _opened(wanted: Iterable[str]) -> _Derive:

@@ -709,9 +709,9 @@ class _Resolver:
                 hint = f"write val({word.text.removeprefix('%')}) on the right of a test if the field is meant"
                 self.report.add(place_of(word.spot), "field-as-text", what, hint, "warning")
 
-    def about_field(self, getter: Getter | str | None, place: Location) -> None:
+    def about_field(self, getter: Getter | None, place: Location) -> None:
         """Fields that are deprecated, arguments that no event has."""
-        stack = [getter]
+        stack: list[Getter | str | tuple[str, ...] | None] = [getter]
         while stack:
             item = stack.pop()
             if isinstance(item, Applied):
