@@ -748,7 +748,7 @@ def as_text(value: Value) -> str:
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
 
 
-_AS_NUMBER: Final = frozenset(("evt.time", "evt.time.s", "evt.time.iso8601", "evt.datetime", "evt.datetime.s"))
+_AS_NUMBER: Final = frozenset(("evt.outputtime", "evt.time", "evt.time.s", "evt.time.iso8601", "evt.datetime", "evt.datetime.s"))
 
 
 def as_json(part: Part, value: Value | None, event: FalcoEvent) -> Any:

@@ -158,9 +158,38 @@ def _ancestor_environment(event: Derived, argument: str | None) -> Value | None:
     return next((one.env[argument] for one in ancestors if argument in one.env), None)
 
 
-def _args(event: Derived, _: str | None) -> Value | None:
+def _args(event: Derived, argument: str | None) -> Value | None:
     listed = event.elements("proc.args")
-    return None if listed is None else " ".join(listed)
+    if listed is None or argument is None:
+        return None if listed is None else " ".join(listed)
+    return listed[int(argument)] if int(argument) < len(listed) else None
+
+
+def _ancestor_args(event: Derived, argument: str | None) -> Value | None:
+    """What stands in an ancestor's command line behind its name."""
+    if argument == "0":
+        return event.get("proc.args")
+    lines = [
+        None if one.cmdline is None or one.name is None else one.cmdline.removeprefix(one.name).removeprefix(" ") for one in event.lineage()
+    ]
+    if argument is None:
+        return tuple(line for line in lines if line is not None) or None
+    return lines[int(argument) - 1] if int(argument) <= len(lines) else None
+
+
+def _counted(*categories: str) -> _Derive:
+    """1 where a call of one of these categories has failed; of any where none is given."""
+
+    def derive(event: Derived, _: str | None) -> Value | None:
+        kind = event.get("evt.category")
+        return 1 if event.get("evt.failed") is True and (not categories or kind in categories) else None
+
+    return derive
+
+
+def _name_and_thread(event: Derived, _: str | None) -> Value | None:
+    name, tid = event.get("proc.name"), event.get("thread.tid")
+    return f"{name}{tid}" if isinstance(name, str) and isinstance(tid, int) else None
 
 
 def _joined(first: str) -> _Derive:
@@ -418,6 +447,11 @@ DERIVED: Final[Mapping[str, _Derive]] = {
     "evt.rawtime": lambda event, _: event.time, "evt.rawtime.s": lambda event, _: event.time // SECOND,
     "evt.rawtime.ns": lambda event, _: event.time % SECOND,
     "evt.dir": _constant("<"), "evt.is_async": _constant(False), "evt.count": _constant(1),
+    "evt.count.error": _counted(), "evt.count.error.file": _counted("file"), "evt.count.error.net": _counted("net"),
+    "evt.count.error.memory": _counted("memory"),
+    "evt.count.error.other": _counted("process", "user", "system", "signal", "ipc", "other"), "evt.count.exit": _constant(1),
+    "evt.outputtime": _same("evt.time"), "evt.type.is": lambda event, argument: int(event.type == argument),
+    "proc.aargs": _ancestor_args, "thread.nametid": _name_and_thread,
     "evt.args": _all_arguments, "evt.info": _all_arguments, "evt.arg": _argument, "evt.rawarg": _raw_argument,
     "evt.rawres": _raw_result, "evt.res": _result, "evt.failed": _failed,
     "evt.is_open_read": lambda event, _: None if (flags := _flags(event)) is None else flags.isdisjoint({"O_WRONLY"}),
