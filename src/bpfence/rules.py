@@ -24,11 +24,11 @@ from typing import Any, Final, Literal, NamedTuple
 from bpfence.events.falco import FalcoEvent, Scalar, Value, directory_of
 from bpfence.events.values import escape
 from bpfence.frontends.falco import patterns
-from bpfence.frontends.falco.checks import Applied, Comparison, Getter, Network
+from bpfence.frontends.falco.checks import Applied, Comparison, Getter, Network, Source
 from bpfence.frontends.falco.fields import Type
 from bpfence.frontends.falco.language import And, Not
 from bpfence.frontends.falco.output import SUGGESTED, Part, Template, parse
-from bpfence.frontends.falco.resolve import Rule, decides_type
+from bpfence.frontends.falco.resolve import Rule, decides_number, decides_type
 
 Closure = Callable[[FalcoEvent], bool]
 Take = Callable[[FalcoEvent], "Value | None"]
@@ -202,6 +202,9 @@ class _Compiler:
         decided = decides_type(test)
         if decided is not None:
             return (_always if self.event_type in decided else _never), 0
+        number = decides_number(test)
+        if number is not None:
+            return (_always if number else _never), 0
         take = self.take(test.left)
         many = test.left.many
         if test.operator == "exists":
@@ -217,9 +220,15 @@ class _Compiler:
             return _listed(take, judge, every=test.operator == "!="), cost + 1
         return _scalar(take, judge, test), cost
 
+    def operand(self, item: Getter | str | tuple[str, ...]) -> Take | str:
+        """An argument of a transformer: what takes it from an event; a text as it is."""
+        if isinstance(item, tuple):
+            return lambda _: item
+        return item if isinstance(item, str) else self.take(item)
+
     def take(self, getter: Getter) -> Take:
         if isinstance(getter, Applied):
-            return _applied(getter, [item if isinstance(item, str) else self.take(item) for item in getter.arguments])
+            return _applied(getter, [self.operand(item) for item in getter.arguments])
         name, argument = getter.use.field.name, getter.use.argument
         if getter.elements:
             return lambda event: event.elements(name)
@@ -227,7 +236,19 @@ class _Compiler:
             return _BY_PATH[name]
         if argument is None:
             return lambda event: event.get(name)
+        if name == "evt.rawarg" and getter.type is not Type.DYNAMIC:
+            return _typed_argument(argument, (str,) if getter.type is Type.STRING else (int,))
         return lambda event: event.get(name, argument)
+
+
+def _typed_argument(argument: str, kinds: tuple[type, ...]) -> Take:
+    """evt.rawarg by a name that is one thing on every event. A recording, which anybody may have written, can hold something else."""
+
+    def take(event: FalcoEvent) -> Value | None:
+        value = event.get("evt.rawarg", argument)
+        return value if isinstance(value, kinds) else None
+
+    return take
 
 
 # ---- boolean structure ----
@@ -565,8 +586,8 @@ _MAPPED: Final[dict[str, Callable[[Any], Any]]] = {
 }  # fmt: skip
 
 
-def _length(take: Take, inner: Getter | str) -> Take:
-    listed = not isinstance(inner, str) and inner.many == "list"
+def _length(take: Take, inner: Getter | str | tuple[str, ...]) -> Take:
+    listed = isinstance(inner, tuple) or (not isinstance(inner, str) and inner.many == "list")
 
     def length(event: FalcoEvent) -> Value | None:
         value = take(event)
@@ -659,13 +680,27 @@ class _Renderer:
             for spelled, source in part.inner:
                 self._fields.setdefault(spelled, (Part(spelled, source), self._take(source, spelled)))
 
+    def _taken(self, getter: Getter) -> Take:
+        """What a field has in an output. Of ancestors it is one text, and of their process ids, as in Falco, the process's own."""
+        take = self._compiler.take(getter)
+        if not isinstance(getter, Source) or getter.many != "ancestors":
+            return take
+        if getter.type is not Type.STRING and getter.type is not Type.PATH:
+            return lambda event: event.get("proc.pid")
+
+        def joined(event: FalcoEvent) -> Value | None:
+            found = take(event)
+            return " ".join(map(str, found)) if isinstance(found, tuple) else found
+
+        return joined
+
     def _take(self, getter: Getter, spelled: str) -> Take:
         faults = self._faults
         if faults is None:
-            return self._compiler.take(getter)
+            return self._taken(getter)
         what = f"%{spelled} of its output could not be had: it is left out"
         try:
-            take = self._compiler.take(getter)
+            take = self._taken(getter)
         except Exception as error:
             faults.add(self._rule, what, error)
             return lambda _: None
@@ -713,7 +748,7 @@ def as_text(value: Value) -> str:
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
 
 
-_AS_NUMBER: Final = frozenset(("evt.time", "evt.time.s", "evt.time.iso8601", "evt.datetime", "evt.datetime.s"))
+_AS_NUMBER: Final = frozenset(("evt.outputtime", "evt.time", "evt.time.s", "evt.time.iso8601", "evt.datetime", "evt.datetime.s"))
 
 
 def as_json(part: Part, value: Value | None, event: FalcoEvent) -> Any:

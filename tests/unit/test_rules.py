@@ -96,11 +96,18 @@ def fires(condition: str, on: RecordedEvent | None = None, **how: Any) -> bool:
         ("proc.aname exists", True),
         # results, arguments, flags
         ("evt.res = SUCCESS", True), ("evt.res startswith E", False), ("evt.arg.flags contains O_CLOEXEC", True),
-        ("evt.arg[1] exists", False),
+        ("evt.rawarg.dirfd = 1", False),
         ("evt.arg[2] = ../shadow", True), ("evt.arg.fd = 3", True), ("evt.rawarg.fd = 3", True), ("evt.rawarg.fd > 2", True),
         ("evt.rawarg.name = x", False),
-        ("evt.arg.nothing exists", False), ("evt.is_open_read = true", True), ("evt.is_open_write = true", False),
+        ("evt.arg.nothing exists", False), ("evt.arg.dirfd exists", True), ("evt.arg.dirfd = '<NA>'", True), ("evt.arg.dirfd != x", True),
+        ("evt.rawarg.dirfd exists", False), ("evt.arg[1] contains NA", True), ("evt.arg[99] exists", False),
+        ("evt.is_open_read = true", True), ("evt.is_open_write = true", False),
         ("evt.args contains 'flags=O_RDONLY'", True),
+        ("join('-', ('a', b)) = a-b", True), ("getopt(('-n', 'x y'), 'n:')[n] = 'x y'", True), ("tolower(('A', B)) in (a, b)", True),
+        ("len((a, b, c)) = 3", True), ("join(',', tolower(('A', ''))) = 'a,'", True), ("join('-', ()) = ''", True),
+        ("proc.name = oneof Cat", True), ("proc.name startswith allof Ca", True), ("proc.name = anyof dog", False),
+        # events are counted from 1
+        ("evt.num = 0", False), ("evt.num in (0)", False), ("evt.num < 1", False), ("not evt.num = 0", True), ("evt.num > 0", True),
         # transformers
         ("tolower(proc.name) = cat", True), ("toupper(proc.name) = CAT", True), ("basename(fd.name) = shadow", True),
         ("tolower(proc.aname) = sshd", True), ("len(proc.name) = 3", True), ("len(proc.args) > 5", True),
@@ -193,8 +200,16 @@ def test_first_and_all_and_the_index_by_type() -> None:
     assert [one.name for one, _ in chosen.candidates("no-such-event")] == []
 
 
+def test_what_is_never_true_has_no_event_types() -> None:
+    for condition in ("evt.num=0", "evt.type=open and evt.num <= 0", "evt.num in (0)", "not evt.num >= 1"):
+        assert rule(condition).types == frozenset()
+    assert rule("evt.type=open or evt.num=0").types == {"open"}
+    assert rule("evt.type=open and evt.num != 0").types == {"open"}
+    assert not rules.holds(rule("evt.num=0").condition, RecordedEvent(Record(type="open")))
+
+
 def test_a_rule_that_cannot_match_a_type_is_not_tried_on_it() -> None:
-    chosen = rules.RuleSet([rule("evt.type in (openat, creat) and (evt.num=0 and evt.type=creat or evt.type=openat)")])
+    chosen = rules.RuleSet([rule("evt.type in (openat, creat) and (evt.cpu=0 and evt.type=creat or evt.type=openat)")])
     assert [len(chosen.candidates(kind)) for kind in ("openat", "creat")] == [1, 1]
     assert rules.RuleSet([rule("evt.type in (openat, creat) and not evt.type=creat")]).candidates("creat") == ()
 
@@ -245,7 +260,8 @@ def test_values_and_missing_values() -> None:
     assert rendered("a %proc.name %user.uid %evt.failed.") == "a Cat 1000 false."
     assert rendered("*%proc.name %user.name|%proc.aname[9]") == "Cat <NA>|<NA>"
     assert rendered("%user.name") is None
-    assert rendered("%proc.aname %fd.types %fd.types[1]") == "(sh,sshd) (file,pipe,file) pipe"
+    assert rendered("%proc.aname %proc.aexepath|%fd.types %fd.types[1]") == "sh sshd /bin/sh /usr/sbin/sshd|(file,pipe,file) pipe"
+    assert rendered("*%proc.apid %proc.apid[1] %evt.arg.mode", event(fields={"proc.pid": 9}, args={"fd": 3})) == "9 7 <NA>"
     assert rendered("[%6proc.name][%2proc.name]") == "[Cat   ][Ca]"
     assert rendered("%tolower(proc.name)/%basename(fd.name)") == "cat/shadow"
     assert rendered("%evt.arg.flags %evt.arg[0] %evt.args") == "O_RDONLY|O_CLOEXEC 3 fd=3 name=../shadow flags=O_RDONLY|O_CLOEXEC mode=0644"
@@ -278,10 +294,10 @@ def test_output_fields_have_the_types_of_their_values() -> None:
     output = "%user.uid %evt.failed %proc.aname %fd.types %user.name %evt.time %evt.time.iso8601 %toupper(proc.name) %proc.aname[1]"
     match = rules.RuleSet([rule("evt.type=openat", output)], append="").matches(event())[0]
     assert match.fields == {
-        "user.uid": 1000, "evt.failed": False, "proc.aname": ["sh", "sshd"], "fd.types": ["file", "pipe", "file"], "user.name": None,
+        "user.uid": 1000, "evt.failed": False, "proc.aname": "sh sshd", "fd.types": ["file", "pipe", "file"], "user.name": None,
         "evt.time": MOMENT, "evt.time.iso8601": MOMENT, "toupper(proc.name)": "CAT", "proc.name": "Cat", "proc.aname[1]": "sh",
     }  # fmt: skip
-    assert match.output.startswith("1000 false (sh,sshd) (file,pipe,file) <NA> ")
+    assert match.output.startswith("1000 false sh sshd (file,pipe,file) <NA> ")
 
 
 def test_the_containers_fields_go_after_every_output() -> None:

@@ -159,3 +159,16 @@ def test_a_recorded_time_that_cannot_be_written_is_no_time() -> None:
     for time in (-1, 1 << 68, 10**40):
         with pytest.raises(BadLineError):
             decode(b'{"type":"open","time":%d}' % time)
+
+
+def test_an_argument_of_another_kind_than_its_name_says_is_missing() -> None:
+    for condition, line in (
+        ("evt.rawarg.flags > 2", b'{"type":"open","args":{"flags":"O_RDWR"}}'),
+        ("evt.rawarg.name startswith /", b'{"type":"open","args":{"name":7}}'),
+        ("evt.rawarg.addr < 3", b'{"type":"open","args":{"addr":"x"}}'),
+    ):
+        loaded, problems = load_text(f"- rule: A\n  desc: d\n  condition: evt.type=open and {condition}\n  output: o\n  priority: INFO\n")
+        assert not problems
+        chosen = RuleSet(loaded.rules)
+        assert not chosen.matches(decode(line))
+        assert not chosen.faults.counts

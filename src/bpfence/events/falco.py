@@ -33,6 +33,8 @@ from bpfence.names import name as name_of
 Scalar = Union[str, int, float, bool, bytes]
 Value = Union[Scalar, tuple[Scalar, ...]]
 SECOND: Final = 1_000_000_000
+NOTHING: Final = "<NA>"
+"""What Falco has for an argument without a value."""
 LAST_MOMENT: Final = 253402300799 * SECOND
 """The end of the year 9999, the last that can be written."""
 
@@ -156,9 +158,38 @@ def _ancestor_environment(event: Derived, argument: str | None) -> Value | None:
     return next((one.env[argument] for one in ancestors if argument in one.env), None)
 
 
-def _args(event: Derived, _: str | None) -> Value | None:
+def _args(event: Derived, argument: str | None) -> Value | None:
     listed = event.elements("proc.args")
-    return None if listed is None else " ".join(listed)
+    if listed is None or argument is None:
+        return None if listed is None else " ".join(listed)
+    return listed[int(argument)] if int(argument) < len(listed) else None
+
+
+def _ancestor_args(event: Derived, argument: str | None) -> Value | None:
+    """What stands in an ancestor's command line behind its name."""
+    if argument == "0":
+        return event.get("proc.args")
+    lines = [
+        None if one.cmdline is None or one.name is None else one.cmdline.removeprefix(one.name).removeprefix(" ") for one in event.lineage()
+    ]
+    if argument is None:
+        return tuple(line for line in lines if line is not None) or None
+    return lines[int(argument) - 1] if int(argument) <= len(lines) else None
+
+
+def _counted(*categories: str) -> _Derive:
+    """1 where a call of one of these categories has failed; of any where none is given."""
+
+    def derive(event: Derived, _: str | None) -> Value | None:
+        kind = event.get("evt.category")
+        return 1 if event.get("evt.failed") is True and (not categories or kind in categories) else None
+
+    return derive
+
+
+def _name_and_thread(event: Derived, _: str | None) -> Value | None:
+    name, tid = event.get("proc.name"), event.get("thread.tid")
+    return f"{name}{tid}" if isinstance(name, str) and isinstance(tid, int) else None
 
 
 def _joined(first: str) -> _Derive:
@@ -177,7 +208,17 @@ def _argument(event: Derived, argument: str | None) -> Value | None:
         return "true" if found else "false"
     if isinstance(found, int) and _name_of(event, argument) == "mode":
         return mode_text(event.type, found)
-    return None if found is None else found if isinstance(found, str) else str(found)
+    if found is None:
+        return unknown_argument(event.type, argument)
+    return found if isinstance(found, str) else str(found)
+
+
+def unknown_argument(event_type: str, argument: str | None) -> str | None:
+    """evt.arg of an argument without a value: "<NA>" where the event has an argument of that name or number, as in Falco; else None."""
+    names = EVENT_BY_NAME[event_type].args if event_type in EVENT_BY_NAME else ()
+    if argument is None or not (argument.isascii() and argument.isdigit()):
+        return NOTHING if argument in names else None
+    return NOTHING if len(argument) < 5 and int(argument) < len(names) else None
 
 
 def _raw_argument(event: Derived, argument: str | None) -> Scalar | None:
@@ -259,7 +300,7 @@ _OPENS: Final = ("open", "openat", "openat2", "open_by_handle_at")
 
 def _flags(event: Derived) -> set[str] | None:
     text = event.get("evt.arg", "flags")
-    return set(text.split("|")) if event.type in _OPENS and isinstance(text, str) else None
+    return set(text.split("|")) if event.type in _OPENS and isinstance(text, str) and text != NOTHING else None
 
 
 def _opened(wanted: Iterable[str]) -> _Derive:
@@ -406,6 +447,11 @@ DERIVED: Final[Mapping[str, _Derive]] = {
     "evt.rawtime": lambda event, _: event.time, "evt.rawtime.s": lambda event, _: event.time // SECOND,
     "evt.rawtime.ns": lambda event, _: event.time % SECOND,
     "evt.dir": _constant("<"), "evt.is_async": _constant(False), "evt.count": _constant(1),
+    "evt.count.error": _counted(), "evt.count.error.file": _counted("file"), "evt.count.error.net": _counted("net"),
+    "evt.count.error.memory": _counted("memory"),
+    "evt.count.error.other": _counted("process", "user", "system", "signal", "ipc", "other"), "evt.count.exit": _constant(1),
+    "evt.outputtime": _same("evt.time"), "evt.type.is": lambda event, argument: int(event.type == argument),
+    "proc.aargs": _ancestor_args, "thread.nametid": _name_and_thread,
     "evt.args": _all_arguments, "evt.info": _all_arguments, "evt.arg": _argument, "evt.rawarg": _raw_argument,
     "evt.rawres": _raw_result, "evt.res": _result, "evt.failed": _failed,
     "evt.is_open_read": lambda event, _: None if (flags := _flags(event)) is None else flags.isdisjoint({"O_WRONLY"}),

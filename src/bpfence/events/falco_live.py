@@ -24,7 +24,7 @@ from bpfence.evaluate import holds
 from bpfence.events import falco_calls as calls
 from bpfence.events import records
 from bpfence.events.accounts import UNKNOWN, Accounts, User
-from bpfence.events.falco import LAST_MOMENT, Ancestor, Derived, Scalar, Value
+from bpfence.events.falco import LAST_MOMENT, Ancestor, Derived, Scalar, Value, unknown_argument
 from bpfence.events.hostnames import Hostnames
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.procfs import Procfs, read_file
@@ -628,7 +628,9 @@ def _privileged(event: LiveEvent, _: str | None) -> Value | None:
 
 def _argument(event: LiveEvent, argument: str | None) -> Value | None:
     value = calls.argument(event, argument or "").shown
-    return None if value is None else value if isinstance(value, str) else str(value)
+    if value is None:
+        return unknown_argument(event.type, argument)
+    return value if isinstance(value, str) else str(value)
 
 
 def _raw_argument(event: LiveEvent, argument: str | None) -> Value | None:
@@ -713,7 +715,7 @@ def _absolute(slots: Mapping[str, int]) -> _Take:
     """evt.abspath of calls with directory descriptors."""
     def take(event: LiveEvent, _: str | None) -> Value | None:
         if event.record.event in _OPENS and slots is _ABSOLUTE:
-            return event.get("fd.name") if event.type in ("openat", "openat2") else None
+            return event.get("fd.name") if event.type in ("openat", "openat2", "open_by_handle_at") else None
         slot = slots.get(event.type)
         return None if slot is None else event.text(slot)
 
@@ -731,14 +733,14 @@ _ABSOLUTE_TARGET: Final = dict.fromkeys(("renameat", "renameat2", "linkat"), abi
 
 _RESULTS: Final = frozenset({
     "open", "openat", "openat2", "creat", "open_by_handle_at", "accept", "accept4", "dup", "dup2", "dup3", "socket", "memfd_create",
-    "userfaultfd", "io_uring_setup",
+    "userfaultfd", "io_uring_setup", "bpf",
 })  # fmt: skip
 """Types whose descriptor is what they return."""
 _FIRST: Final = frozenset({
     "bind", "connect", "listen", "sendto", "sendmsg", "sendmmsg", "fchmod", "fchown", "fchdir", "setns", "finit_module", "fsconfig",
 })  # fmt: skip
 """Types whose descriptor is their first argument."""
-_MADE: Final = {"memfd_create": "memfd", "userfaultfd": "userfaultfd", "io_uring_setup": "io_uring"}
+_MADE: Final = {"memfd_create": "memfd", "userfaultfd": "userfaultfd", "io_uring_setup": "io_uring", "bpf": "bpf"}
 _IP: Final = {"AF_INET": 2, "AF_INET6": 10}
 _FILE_TYPE: Final = 0o170000
 _O_DIRECTORY: Final = 0o200000

@@ -68,7 +68,7 @@ def _getters(condition: Any) -> Iterator[Getter]:
 
 
 def _sources(getters: Iterable[Getter]) -> Iterator[Source]:
-    stack: list[Getter | str] = list(getters)
+    stack: list[Getter | str | tuple[str, ...]] = list(getters)
     while stack:
         getter = stack.pop()
         if isinstance(getter, Applied):

@@ -162,3 +162,20 @@ def test_a_live_event_is_recorded_and_read_back_the_same() -> None:
 @pytest.mark.parametrize(("path", "directory"), [("/a/b", "/a"), ("/a", "/"), ("/", "/"), ("a", ""), ("a/b", "a")])
 def test_directories(path: str, directory: str) -> None:
     assert directory_of(path) == directory
+
+
+def test_counts_and_parts_of_command_lines() -> None:
+    above = [Ancestor(name="sh", cmdline="sh -c x y"), Ancestor(name="init", cmdline="init"), Ancestor(name="old")]
+    failed = RecordedEvent(
+        Record(type="connect", fields={"evt.rawres": -2, "proc.name": "cat", "thread.tid": 7}, argv=["-n", "a b"], lineage=above)
+    )
+    for field, argument, wanted in (
+        ("evt.count.error", None, 1), ("evt.count.error.net", None, 1), ("evt.count.error.file", None, None), ("evt.count.exit", None, 1),
+        ("evt.count.error.other", None, None), ("evt.type.is", "connect", 1), ("evt.type.is", "open", 0), ("proc.args", "1", "a b"),
+        ("proc.args", "2", None), ("proc.args", None, "-n a b"), ("proc.aargs", "0", "-n a b"), ("proc.aargs", "1", "-c x y"),
+        ("proc.aargs", "2", ""), ("proc.aargs", "3", None), ("proc.aargs", "4", None), ("proc.aargs", None, ("-c x y", "")),
+        ("thread.nametid", None, "cat7"), ("evt.buflen.net", None, None), ("util.cnt", None, None),
+    ):  # fmt: skip
+        assert failed.get(field, argument) == wanted, (field, argument)
+    assert failed.get("evt.outputtime") == failed.get("evt.time")
+    assert RecordedEvent(Record(type="open", fields={"evt.rawres": 3})).get("evt.count.error") is None

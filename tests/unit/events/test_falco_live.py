@@ -188,7 +188,7 @@ def test_an_open_by_io_uring(call: tuple[Any, ...]) -> None:
     check(event, {
         "evt.type": "openat", "evt.rawres": 0, "evt.res": "SUCCESS", "evt.failed": False, "fd.num": UNKNOWN_DESCRIPTOR,
         "bpfence.async": True, "fd.name": "/etc/shadow", "fd.type": "directory", "fd.typechar": "d", "evt.arg[flags]": "O_WRONLY",
-        "evt.arg[mode]": None, "evt.arg[dirfd]": None,
+        "evt.arg[mode]": "<NA>", "evt.arg[dirfd]": "<NA>",
     })  # fmt: skip
 
 
@@ -337,7 +337,7 @@ def test_a_program_about_to_be_executed() -> None:
     check(event, {
         "evt.type": "execve", "evt.res": "EPERM", "proc.exepath": "/tmp/x", "proc.is_exe_from_memfd": True, "proc.name": "sh",
         "proc.is_exe_upper_layer": None, "proc.exe_ino": None, "proc.pname": "bash", "evt.arg[filename]": "/tmp/x",
-        "evt.arg[flags]": None,
+        "evt.arg[flags]": "<NA>",
     })  # fmt: skip
 
 
@@ -405,12 +405,12 @@ def test_the_parent_of_the_record_is_newer_than_its_image() -> None:
 @pytest.mark.parametrize(
     ("event", "wanted"),
     [
-        (("process.trace", "ptrace", 0x4206, 77), {"evt.arg[request]": "PTRACE_SEIZE", "evt.arg[pid]": "77", "evt.arg[addr]": None}),
+        (("process.trace", "ptrace", 0x4206, 77), {"evt.arg[request]": "PTRACE_SEIZE", "evt.arg[pid]": "77", "evt.arg[addr]": "<NA>"}),
         (("process.trace", "ptrace", 999, 77, 255), {"evt.arg[request]": "PTRACE_UNKNOWN", "evt.arg[addr]": "FF"}),
         (("process.unshare", "unshare", 0x10020000), {"evt.arg[flags]": "CLONE_NEWNS|CLONE_NEWUSER"}),
-        (("process.prctl", "prctl", 15, 5), {"evt.arg[option]": "PR_SET_NAME", "evt.arg[arg2_str]": "text", "evt.arg[arg2_int]": None}),
+        (("process.prctl", "prctl", 15, 5), {"evt.arg[option]": "PR_SET_NAME", "evt.arg[arg2_str]": "text", "evt.arg[arg2_int]": "<NA>"}),
         (("process.prctl", "prctl", 38, 1), {
-            "evt.arg[option]": "PR_SET_NO_NEW_PRIVS", "evt.arg[arg2_str]": None, "evt.arg[arg2_int]": "1"}),
+            "evt.arg[option]": "PR_SET_NO_NEW_PRIVS", "evt.arg[arg2_str]": "<NA>", "evt.arg[arg2_int]": "1"}),
         (("process.chroot", "chroot"), {"evt.arg[path]": "text"}), (("process.chdir", "chdir"), {"evt.arg[path]": "text", "fd.name": None}),
         (("kernel.memfd", "memfd_create", 0, 3), {
             "evt.arg[flags]": "MFD_CLOEXEC|MFD_ALLOW_SEALING", "fd.type": "memfd", "fd.name": "text"}),
@@ -444,7 +444,9 @@ def test_the_parent_of_the_record_is_newer_than_its_image() -> None:
         (("kernel.mount", "mount"), {
             "evt.arg[flags]": "RDONLY|BIND", "evt.arg[dev]": "/dev/x", "evt.arg[dir]": "/k", "fs.path.target": "/k"}),
         (("kernel.umount", "umount2", 0, 2), {"evt.arg[flags]": "DETACH", "fs.path.name": "/k"}),
-        (("kernel.bpf", "bpf", 5), {"evt.arg[cmd]": "BPF_PROG_LOAD", "evt.rawarg[cmd]": 5}),
+        (("kernel.bpf", "bpf", 5), {
+            "evt.arg[cmd]": "BPF_PROG_LOAD", "evt.rawarg[cmd]": 5, "fd.num": UNKNOWN_DESCRIPTOR, "fd.type": "bpf", "fd.typechar": "b"}),
+        (("file.open", "open_by_handle_at", 3), {"evt.abspath": "/k", "fd.name": "/k"}),
         (("process.fork", "clone", 0), {"evt.arg[flags]": "CLONE_NEWUSER", "evt.rawres": 0}),
         (("process.exit",), {"evt.type": "procexit", "syscall.type": None, "evt.arg[ret]": "3", "evt.arg[sig]": "9", "evt.res": None}),
         (("process.capset", "capset"), {"evt.arg[cap_effective]": "CAP_CHOWN"}), (("process.setsid", "setsid"), {"evt.args": "res=0"}),

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Union
 
 from bpfence.frontends.falco import events, patterns
 from bpfence.frontends.falco.fields import FIELD_BY_NAME, Type, Use, argument_problem, lookup
-from bpfence.frontends.falco.language import Call, Check, FieldRef, Spot, Word, Words
+from bpfence.frontends.falco.language import Call, Check, FieldRef, Operand, Spot, Word, Words
 from bpfence.frontends.report import TextError, quoted, suggest
 from bpfence.names import number
 
@@ -59,8 +59,9 @@ class Source:
 
     @property
     def type(self) -> Type:
-        """The type of its values."""
-        return self.use.field.type
+        """The type of its values: of evt.rawarg that of the argument, by its name."""
+        field, argument = self.use.field, self.use.argument
+        return events.ARGUMENT_TYPES.get(argument or "", Type.DYNAMIC) if field.name == "evt.rawarg" else field.type
 
     @property
     def many(self) -> str:
@@ -70,10 +71,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A transformer to be applied to values."""
+    """A transformer to be applied to values. A tuple among the arguments is a list that was written out."""
 
     function: str
-    arguments: tuple[Source | Applied | str, ...]
+    arguments: tuple[Source | Applied | str | tuple[str, ...], ...]
     selector: str | None
     type: Type
     many: str
@@ -122,6 +123,10 @@ def resolve(check: Check) -> Comparison:
         return Comparison(left, check.operator, check=check)
     if isinstance(right, Call):
         computed = getter(right)
+        for side in (left, computed):
+            if isinstance(side, Source) and (side.many in ("sides", "ancestors") or side.type is Type.NET):
+                what = f"{side.use.spelled} stands for several values, or for networks: it cannot be compared with a field"
+                raise CheckError(right.spot, what, "compare one side, such as fd.sip or fd.cport, or proc.aname[2]", "wrong-type")
         if not _comparable(left.type, computed.type):
             what = f"type {left.type.value} cannot be compared with type {computed.type.value}"
             raise CheckError(right.spot, what, "compare fields of one type", "wrong-type")
@@ -136,7 +141,7 @@ def resolve(check: Check) -> Comparison:
 # ---- the left side ----
 
 
-def getter(node: FieldRef | Call | Word) -> Getter:
+def getter(node: Operand) -> Getter:
     """What a field or transformer takes from an event."""
     if isinstance(node, FieldRef):
         return Source(use(node))
@@ -157,12 +162,18 @@ def use(node: FieldRef) -> Use:
 
 
 def _text_call(node: Call) -> Applied:
+    written = _written(node)
+    if written is not None:
+        return Applied(node.function, (written,), None, Type.STRING, "list")
     inner = _single(node, (*TEXTS, Type.BYTES) if node.function == "b64" else TEXTS)
     return Applied(node.function, (inner,), None, inner.type, inner.many)
 
 
 def _len(node: Call) -> Applied:
     _arity(node, 1)
+    written = _written(node)
+    if written is not None:
+        return Applied("len", (written,), None, Type.UINT, "")
     inner = getter(node.arguments[0])
     if not inner.many == "list" and inner.type not in (*TEXTS, Type.BYTES):
         raise _unfit(node, inner)
@@ -182,6 +193,8 @@ def _concat(node: Call) -> Applied:
         raise CheckError(node.spot, "concat() takes two or more arguments", 'write concat(proc.name, "-", proc.pname)', "transformer")
     made: list[Source | Applied | str] = []
     for argument in node.arguments:
+        if isinstance(argument, Words):
+            raise CheckError(node.spot, "concat() joins texts, and this is a list", 'write join("", (a, b))', "transformer")
         inner = argument.text if isinstance(argument, Word) else getter(argument)
         if not isinstance(inner, str) and (inner.type not in TEXTS or inner.many):
             raise _unfit(node, inner)
@@ -223,7 +236,7 @@ def _arity(node: Call, wanted: int) -> None:
 def _single(node: Call, types: tuple[Type, ...]) -> Getter:
     _arity(node, 1)
     argument = node.arguments[0]
-    if isinstance(argument, Word):
+    if isinstance(argument, (Word, Words)):
         raise CheckError(node.spot, f"{node.function}() is applied to a field", f"write {node.function}(proc.name)", "transformer")
     inner = getter(argument)
     if inner.type not in types:
@@ -231,7 +244,15 @@ def _single(node: Call, types: tuple[Type, ...]) -> Getter:
     return inner
 
 
-def _listed(node: Call, argument: FieldRef | Call | Word) -> Getter:
+def _written(node: Call) -> tuple[str, ...] | None:
+    """The one argument, where it is a list that was written out."""
+    argument = node.arguments[0]
+    return tuple(item.text for item in argument.items) if len(node.arguments) == 1 and isinstance(argument, Words) else None
+
+
+def _listed(node: Call, argument: Operand) -> Getter | tuple[str, ...]:
+    if isinstance(argument, Words):
+        return tuple(item.text for item in argument.items)
     if isinstance(argument, Word):
         raise CheckError(node.spot, f"{node.function}() is applied to a list field", "such as fd.types or proc.args", "transformer")
     inner = getter(argument)
@@ -252,6 +273,9 @@ def _check_operator(check: Check, left: Getter) -> None:
     if left.many == "list" and check.operator not in _LIST:
         what = f"{check.operator} is not for lists, and {name} is one"
         raise CheckError(check.spot, what, "use in (all of them) or intersects (any)", "operator-type")
+    if isinstance(left, Source) and left.use.field.name == "evt.rawarg" and left.type is Type.NET and check.operator != "exists":
+        what = f"{name} is an address or a list of descriptors, which cannot be compared as it is"
+        raise CheckError(check.spot, what, "compare its text (evt.arg), or fd.name, fd.sip and the like", "operator-type")
     allowed = OPERATORS_OF[left.type]
     if check.operator not in allowed:
         hint = f"operators of type {left.type.value}: " + " ".join(sorted(allowed))

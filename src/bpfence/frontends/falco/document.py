@@ -50,6 +50,7 @@ CODES: Final[Mapping[str, str]] = {
     "override-key": "a key that override does not list, or cannot change",
     "plugin-required": "a plugin that the file asks for (information, warning where bpfence has no equivalent)",
     "transformer": "a transformer that cannot be applied so",
+    "unknown-argument": "an argument that no event has (warning)",
     "unknown-event": "an event type that does not exist",
     "unknown-field": "a field that does not exist",
     "unknown-filter": "a rule left out because of skip-if-unknown-filter (warning)",
@@ -485,6 +486,9 @@ class _Reader:
             entry.exceptions = self.exceptions(self.keys["exceptions"])
         if "bpfence" in self.keys:
             entry.enforcement = self.enforcement(self.keys["bpfence"])
+        duration = self.optional("capture_duration")
+        if duration is not None and not re.fullmatch(r"[0-9]{1,9}", duration.text.strip()):
+            self.report.add(duration, "bad-value", f"capture_duration cannot be {quoted(duration.text)}", "write a number of milliseconds")
         if self.switch("capture"):
             self.report.add(self.keys["capture"], "not-supported", "capture has no effect: bpfence records no system calls", "", "info")
 

@@ -13,6 +13,8 @@ from typing import Final
 
 import msgspec
 
+from bpfence.frontends.falco.fields import Type
+
 
 class EventType(msgspec.Struct, frozen=True):
     """One event type, and the events of bpfence.fields that it comes from.
@@ -443,6 +445,49 @@ MODES: Final = {
     )
 }
 """The permission bits by name, in the order in which Falco spells them out where permissions are set."""
+
+# Names of arguments by what they are in Falco's event table, over all its events; some are different things on different events.
+_ARGUMENTS: Final = {
+    Type.INT: (
+        "fd fd1 fd2 res pid tid ptid vtid vpid pgid vpgid spid dpid next fd_in fd_out in_fd out_fd fdin fdout dirfd olddirfd newdirfd olddir newdir"
+        " linkdirfd mountfd oldfd newfd pid_fd target_fd reaper_tid maxevents timeout cur max newcur newmax oldcur oldmax status ret fdlimit tty"
+        " loginuid uid aux arg2_int semid semnum nsems key val size cmd flags id sem_op_0 sem_op_1"
+    ),
+    Type.UINT: (
+        "flags mode dev ino size domain type proto backlog level optname optlen how initval addr op offset whence pos mask sig clockid resource"
+        " pgft_maj pgft_min vm_size vm_rss vm_swap prot length pgoffset request argument uid gid ruid euid suid rgid egid sgid nstype operation"
+        " queuepct queuelen queuemax nsops sem_num_0 sem_num_1 sem_flg_0 sem_flg_1 semflg option resolve entries sq_entries cq_entries"
+        " sq_thread_cpu sq_thread_idle features to_submit min_complete opcode arg nr_args len offin offout cap_inheritable cap_permitted"
+        " cap_effective exe_ino pidns_init_start_ts core creat_flags error ip ratio event_type cpu action cpu_usr cpu_sys plugin_id ID nativeID"
+        " cmd id quota_fmt quota_fmt_out dqb_bhardlimit dqb_bsoftlimit dqb_curspace dqb_ihardlimit dqb_isoftlimit dqi_flags val source peer"
+        " sigmask"
+    ),
+    Type.STRING: (
+        "name path exe cwd comm oldpath newpath target linkpath filename pathname type dev dir key special quotafilepath arg2_str value_charbuf"
+        " trusted_exepath uargs json desc description scope source home shell container_id id"
+    ),
+    Type.TIME: "exe_ino_ctime exe_ino_mtime",
+    Type.DURATION: "interval timeout dqb_btime dqb_itime dqi_bgrace dqi_igrace",
+    Type.BYTES: "data args env cgroups value_bytebuf event_data img msgcontrol",
+    Type.NET: "addr tuple fds val data tags args",
+}  # fmt: skip
+
+
+def _argument_types() -> Mapping[str, Type]:
+    """The one type that a name has everywhere; NET stands for what nothing compares: tuples, addresses, lists of descriptors."""
+    found: dict[str, set[Type]] = {}
+    for kind, names in _ARGUMENTS.items():
+        for name in names.split():
+            found.setdefault(name, set()).add(kind)
+    numbers = {Type.INT, Type.UINT}
+    return {
+        name: next(iter(kinds)) if len(kinds) == 1 and Type.BYTES not in kinds else Type.INT if kinds == numbers else Type.DYNAMIC
+        for name, kinds in found.items()
+    }
+
+
+ARGUMENT_TYPES: Final = _argument_types()
+"""What evt.rawarg.NAME is; DYNAMIC where that depends on the event. A name that is not here is no argument of any event."""
 
 EVENT_BY_NAME: Final = {event.name: event for event in SENSED}
 NAMES: Final = tuple(EVENT_BY_NAME)

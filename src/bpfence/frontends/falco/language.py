@@ -9,6 +9,7 @@ cannot say. Without recursion, so that nesting costs no stack; bounded by MAX_LE
     check   = operand "exists" | operand ("<" | "<=" | ">" | ">=") number | operand text-operator [modifier] value
               | operand list-operator list
     operand = field ["[" argument "]"] | transformer "(" operand {"," operand} ")" ["[" selector "]"]
+              and, inside a transformer, a quoted text or a list in parentheses
 
 Two deliberate differences to Falco, both in favour of what was meant: a backslash that is itself escaped does not escape the quote
 after it, and `a or(b) and c` means `a or ((b) and c)` where Falco reports an error.
@@ -120,7 +121,7 @@ class Or:
     parts: tuple[Node, ...]
 
 
-Operand = Union[FieldRef, Call, Word]
+Operand = Union[FieldRef, Call, Word, Words]
 Node = Union[Check, MacroRef, Not, And, Or]
 
 _BLANK: Final = re.compile(r"[ \t\x08\r\n]*")
@@ -136,7 +137,7 @@ _CALL: Final = re.compile("(" + "|".join(TRANSFORMERS) + r")\(")
 _VAL: Final = re.compile(r"val\(")
 _WORDED: Final = "|".join(sorted((op for op in OPERATORS if op[0].isalpha()), key=len, reverse=True))
 _OPERATOR: Final = re.compile(rf"(==|=|!=|<=|<|>=|>)|({_WORDED})(?![A-Za-z0-9_.])")
-_MODIFIER: Final = re.compile(r"(oneof|anyof|allof)(?=[ \t\x08\r\n]*\()")
+_MODIFIER: Final = re.compile(r"(oneof|anyof|allof)(?=[ \t\x08\r\n]*\(|[ \t\x08\r\n]+(?!(?:and|or)(?![A-Za-z0-9_]))[A-Za-z])")
 _ESCAPE: Final = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)", re.DOTALL)
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", " ": "\\", "\\": "\\", "/": "/"}
 # What people write who come from elsewhere.
@@ -225,6 +226,8 @@ class _Parser:
         if at < len(self.text) and not self.text.startswith(")", at):
             word = (self.text[at:].split() or [self.text[at]])[0]
             hint = next((hint for sign, hint in _FOREIGN.items() if word.startswith(sign)), "")
+            joined = next((one for one in MODIFIERS if word.startswith("(") and self.text[:at].rstrip().endswith(f"={one}")), None)
+            hint = f"write a blank before {joined}" if joined else hint
             raise self.error("expected 'and' or 'or' here", hint or f"{quoted(word, 40)} cannot follow a complete test", at)
         if nested or at < len(self.text):
             what = "a '(' is not closed" if nested else "a ')' closes nothing"
@@ -327,6 +330,9 @@ class _Parser:
             self.at = field.end()
             stack[-1][2].append(FieldRef(field.group(), self.bracketed(), self.spot(start)))
             return
+        if self.text.startswith("(", start):
+            stack[-1][2].append(self.words())
+            return
         quote = _QUOTED.match(self.text, start)
         if quote is None:
             hint = "known transformers: " + ", ".join(TRANSFORMERS)
@@ -350,10 +356,11 @@ class _Parser:
             return Check(left, operator, self.computed() or self.number(), spot=spot)
         if operator in LIST_OPERATORS:
             return Check(left, operator, self.list_value(), spot=spot)
-        modifier = _MODIFIER.match(self.text, self.blank())
+        apart = self.blank() > found.end() or self.text.startswith("(", self.at)
+        modifier = _MODIFIER.match(self.text, self.at) if apart else None
         if modifier:
             self.at = modifier.end()
-            return Check(left, operator, self.words(), modifier.group(1), spot)
+            return Check(left, operator, self.list_value(), modifier.group(1), spot)
         return Check(left, operator, self.computed() or self.word("a value"), spot=spot)
 
     # ---- the right side ----
@@ -480,7 +487,7 @@ def _show_check(check: Check) -> str:
         return f"{left} {check.operator}"
     right = check.right
     if isinstance(right, Words):
-        value = "(" + ", ".join(show_word(item.text) for item in right.items) + ")"
+        value = show_operand(right)
     elif isinstance(right, Word) and check.operator in (*NUMBER_OPERATORS, *LIST_OPERATORS):
         value = right.text
     else:
@@ -493,6 +500,8 @@ def show_operand(operand: Operand) -> str:
     match operand:
         case Word(text):
             return show_word(text)
+        case Words(items):
+            return "(" + ", ".join(show_word(item.text) for item in items) + ")"
         case FieldRef(name, argument):
             return name if argument is None else f"{name}[{_show_argument(argument)}]"
         case Call(function, arguments, selector):

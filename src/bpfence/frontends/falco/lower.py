@@ -198,8 +198,18 @@ class _Lowerer:
             return exact(FALSE)  # absent on this event: every operator is false
         for wanted, mapped in _mapped(use.spelled, use.field.name, use.argument):
             if wanted(self.on.native):
-                return mapped(self.on, test)
+                return self.known_or_not(test, mapped(self.on, test)) if named and use.field.name == "evt.arg" else mapped(self.on, test)
         return at_most(TRUE, *self.why(use.field.name if use.argument is None or named else use.spelled))
+
+    def known_or_not(self, test: Comparison, pair: Pair) -> Pair:
+        """A test on an argument that may have no value: for Falco it is the text <NA> then, for the kernel it is absent."""
+        if not self.on.result:
+            return pair
+        if test.operator == "exists":
+            return exact(TRUE)
+        if atoms.text_holds(test, "<NA>") is False:
+            return pair
+        return at_most(TRUE, "an argument without a value is the text <NA>, which is compared in user space", "use = or contains")
 
     def why(self, name: str) -> tuple[str, str]:
         """Why a field is not decided in the kernel."""

@@ -16,6 +16,7 @@ from typing import Any, Final, Union
 
 from bpfence.errors import Location
 from bpfence.frontends.falco import checks, events, fields, language, output
+from bpfence.frontends.falco.atoms import interval
 from bpfence.frontends.falco.checks import Applied, CheckError, Comparison, Getter, Source
 from bpfence.frontends.falco.document import (
     MAX_MISTAKES,
@@ -217,6 +218,10 @@ class Collector:
             return
         if known is None:
             self._unknown(entry.place, "rule", entry.name, self.rules)
+            return
+        if entry.source is not None and entry.source.text != known.source:
+            what = f"rule {quoted(entry.name)} is of source {known.source}: what changes it cannot be of another"
+            self.report.add(entry.source, "bad-value", what, "remove source, or write the same")
             return
         if entry.enforcement is not None:
             known.enforcement = entry.enforcement
@@ -695,7 +700,7 @@ class _Resolver:
     def advise(self, test: Comparison) -> None:
         """What a test may mean otherwise than it was meant."""
         for getter in (test.left, test.right):
-            self.deprecated(getter, place_of(test.spot))
+            self.about_field(getter, place_of(test.spot))
         right = test.check.right
         words = right.items if isinstance(right, language.Words) else (right,) if isinstance(right, language.Word) else ()
         for word in words if test.left.type in checks.TEXTS else ():
@@ -704,8 +709,9 @@ class _Resolver:
                 hint = f"write val({word.text.removeprefix('%')}) on the right of a test if the field is meant"
                 self.report.add(place_of(word.spot), "field-as-text", what, hint, "warning")
 
-    def deprecated(self, getter: Getter | str | None, place: Location) -> None:
-        stack = [getter]
+    def about_field(self, getter: Getter | None, place: Location) -> None:
+        """Fields that are deprecated, arguments that no event has."""
+        stack: list[Getter | str | tuple[str, ...] | None] = [getter]
         while stack:
             item = stack.pop()
             if isinstance(item, Applied):
@@ -713,6 +719,12 @@ class _Resolver:
             elif isinstance(item, Source) and item.use.field.deprecated:
                 field = item.use.field
                 self.report.add(place, "deprecated", f"{field.name} is deprecated in Falco", field.deprecated, "warning")
+            elif isinstance(item, Source) and item.use.field.name in ("evt.arg", "evt.rawarg"):
+                name = item.use.argument or ""
+                if not name.isdigit() and name not in events.ARGUMENT_TYPES:
+                    what = f"no event has an argument {quoted(name)}: every test on it is false"
+                    hint = self.collector.near(name, events.ARGUMENT_TYPES, "docs/falco-fields.md lists the arguments of each event")
+                    self.report.add(place, "unknown-argument", what, hint, "warning")
 
     def template(self, rule: _Rule) -> tuple[output.Template, str] | None:
         traced = Traced()
@@ -730,7 +742,7 @@ class _Resolver:
                 self.report.add(traced.place(at), "deprecated", what, "remove it", "warning")
             made = self.lenient(text)
             for part in made.parts:
-                self.deprecated(part.getter, rule.outputs[0].location)
+                self.about_field(part.getter, rule.outputs[0].location)
             return made, text.replace(INFO, "")
         except TextError as error:
             found = CheckError(Spot(traced, error.offset), error.message, error.hint, error.code)
@@ -851,11 +863,21 @@ def _types(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
 
 
 def _test_types(test: Comparison) -> tuple[int, int]:
+    number = decides_number(test)
+    if number is not None:
+        return (_ALL, 0) if number else (0, _ALL)
     decided = decides_type(test)
     if decided is None:
         return _ALL, _ALL
     bits = sum(_BITS.get(name, 0) for name in decided)
     return bits, _ALL & ~bits
+
+
+def decides_number(test: Comparison) -> bool | None:
+    """Whether a test on evt.num is true of every event, or of none: they are counted from 1, so that `evt.num = 0` is never true."""
+    if not isinstance(test.left, Source) or test.left.use.field.name != "evt.num" or test.right is not None or test.modifier:
+        return None
+    return interval(test, 1, checks.U64)
 
 
 def decides_type(test: Comparison) -> frozenset[str] | None:

@@ -60,7 +60,8 @@ def test_the_matrix_of_operators_and_types(field) -> None:  # type: ignore[no-un
         ("evt.buffer bcontains CAFE01", (b"\xca\xfe\x01",)),
         ("evt.buffer contains CAFE01", (b"CAFE01",)),
         (r'evt.buffer contains "\x00\xff"', (b"\x00\xff",)),
-        ("evt.rawarg.fd = 3", ("3",)),
+        ("evt.rawarg.fd = 3", (3,)),
+        ("evt.rawarg.type = 3", ("3",)),
     ],
 )
 def test_operands_are_converted(text: str, values: tuple[object, ...]) -> None:

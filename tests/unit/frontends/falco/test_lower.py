@@ -337,3 +337,12 @@ def test_the_addresses_of_others_are_dropped_in_the_kernel() -> None:
 
 def test_names_of_hosts_never_decide_what_is_blocked() -> None:
     assert [left.text for left in enforced(rule("evt.type=connect and fd.sip.name = a.example")).left] == ["fd.sip.name = a.example"]
+
+
+def test_an_argument_that_may_be_missing_is_never_dropped_where_its_stand_in_would_match() -> None:
+    found = lower(rule("evt.type=symlink and evt.arg.target != /x"))
+    assert not found.exact
+    assert {condition_text(one) for one in found.conditions.values()} == {"always"}
+    assert lower(rule("evt.type=symlink and evt.arg.target exists")).exact
+    assert lower(rule("evt.type=symlink and evt.arg.target=/x")).exact
+    assert not lower(rule("evt.type=symlink and evt.arg.target startswith '<N'")).exact
