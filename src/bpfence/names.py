@@ -19,11 +19,12 @@ import signal as signal_module
 import socket
 import stat
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from bpfence import abi
+from bpfence.patience import Patience
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -193,25 +194,43 @@ def _canonical(table: Table) -> dict[int, str]:
 _BY_NUMBER: Final = {key: _canonical(table) for key, table in TABLES.items()}
 
 
+class NoAnswerError(Exception):
+    """This host's user database, which may be a server, has not answered in time."""
+
+
+T = TypeVar("T")
+_PATIENCE: Final = Patience(2.0)
+"""A user database may be a server that is gone, and the agent reads policies again while it works."""
+
+
+def _of_host(look: Callable[[], T]) -> T | None:
+    """What this host's user database says, None for no such entry. NoAnswerError where it hangs."""
+
+    def work() -> tuple[T | None]:
+        try:
+            return (look(),)
+        except (KeyError, ValueError, OverflowError, UnicodeError):
+            return (None,)
+
+    answer = _PATIENCE.call(work)
+    if answer is None:
+        raise NoAnswerError
+    return answer[0]
+
+
 def _user(text: str) -> int | None:
-    try:
-        return pwd.getpwnam(text).pw_uid
-    except (KeyError, ValueError, UnicodeError):
-        return None
+    return _of_host(lambda: pwd.getpwnam(text).pw_uid)
 
 
 def _group(text: str) -> int | None:
-    try:
-        return grp.getgrnam(text).gr_gid
-    except (KeyError, ValueError, UnicodeError):
-        return None
+    return _of_host(lambda: grp.getgrnam(text).gr_gid)
 
 
 _ON_HOST: Final[Mapping[str, Callable[[str], int | None]]] = {"user": _user, "group": _group}
 
 
 def number(table: str, text: str) -> int | None:
-    """The number of a name; None where the table has none. Numbers are not names: "9" gives None."""
+    """The number of a name; None where the table has none. Numbers are not names: "9" gives None. NoAnswerError for users and groups."""
     if table in _ON_HOST:
         return _ON_HOST[table](text)
     return _BY_SPELLING[table].get(text.lower())
@@ -228,15 +247,9 @@ def mask(table: str, text: str) -> int | None:
 def name(table: str, value: int) -> str | None:
     """The canonical name of a number (SIGKILL, AF_INET), None where it has none. For signals, errno and the like; not for masks."""
     if table == "user":
-        try:
-            return pwd.getpwuid(value).pw_name
-        except (KeyError, OverflowError):
-            return None
+        return _of_host(lambda: pwd.getpwuid(value).pw_name)
     if table == "group":
-        try:
-            return grp.getgrgid(value).gr_name
-        except (KeyError, OverflowError):
-            return None
+        return _of_host(lambda: grp.getgrgid(value).gr_name)
     return _BY_NUMBER[table].get(value)
 
 
@@ -256,7 +269,7 @@ def flags(table: str, value: int) -> tuple[str, ...]:
 def known(table: str) -> tuple[str, ...]:
     """Every spelling of a table, for suggestions."""
     if table == "user":
-        return tuple(entry.pw_name for entry in pwd.getpwall())
+        return _of_host(lambda: tuple(entry.pw_name for entry in pwd.getpwall())) or ()
     if table == "group":
-        return tuple(entry.gr_name for entry in grp.getgrall())
+        return _of_host(lambda: tuple(entry.gr_name for entry in grp.getgrall())) or ()
     return (*TABLES[table].numbers, *_BY_SPELLING[table])

@@ -194,9 +194,11 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._compiled: Compiled | None = None
         self._policies: tuple[str, ...] = ()
+        self._lookup = follow.Lookup()
         self._watch: follow.Watch | None = None
         self._objects: follow.Objects = {}
         self._missing: tuple[str, ...] = ()
+        self._silent: tuple[str, ...] = ()
         self._partly: tuple[str, ...] = ()
         self._unfiltered: tuple[str, ...] = ()
         self._left: tuple[str, ...] = ()
@@ -293,7 +295,7 @@ class Agent:
             self._engine.attach(compiled.events, _results(compiled))
         self._engine.seed()
         self._watch_paths(compiled.objects)
-        self._swap(compiled, follow.resolve(compiled.objects), loaded.rules)
+        self._swap(compiled, self._lookup.resolve(compiled.objects, self._objects_of(compiled)), loaded.rules)
         self._engine.release(compiled.events, _results(compiled))
         self._loaded = loaded
         self._policies = tuple(policy.name for policy in loaded.policies.policies)
@@ -337,10 +339,26 @@ class Agent:
         if resolved.missing and resolved.missing != self._missing:
             self._report(f"followed paths that name nothing now: {', '.join(resolved.missing)}; they are followed from when they are made")
         self._missing = resolved.missing
+        self._tell_silent(resolved.silent)
         if resolved.partly and resolved.partly != self._partly:
             shown = ", ".join(resolved.partly)
             self._report(f"{shown}: more is below than is looked at for hard links; some files are followed by their names there only")
         self._partly = resolved.partly
+
+    def _tell_silent(self, silent: tuple[str, ...]) -> None:
+        if silent and silent != self._silent:
+            self._report(f"followed paths on file systems that do not answer: {', '.join(silent)}; what they named before stays followed")
+        if silent:
+            # There may be no event that tells when they answer.
+            self._follow_at = self._monotonic() + POLL_SECONDS
+        self._silent = silent
+
+    def _objects_of(self, compiled: Compiled) -> follow.Objects:
+        """The identities in force, by the numbers that their paths have in other tables."""
+        bits = {path: bit for bit, path in enumerate(compiled.objects)}
+        numbers = {bit: bits[path] for bit, path in enumerate(self._compiled.objects if self._compiled else ()) if path in bits}
+        moved = {key: sum(1 << new for old, new in numbers.items() if found >> old & 1) for key, found in self._objects.items()}
+        return {key: found for key, found in moved.items() if found}
 
     def _remember(self, number: int, compiled: Compiled) -> None:
         try:
@@ -612,7 +630,7 @@ class Agent:
         self._follow_at = None
         if self._watch is None and paths:
             try:
-                self._watch = follow.Watch()
+                self._watch = follow.Watch(self._lookup)
             except OSError as error:
                 self._report(f"followed paths cannot be watched ({error}): they are looked up every {POLL_SECONDS:g} s")
             else:
@@ -633,7 +651,8 @@ class Agent:
         assert self._compiled is not None
         self._followed = now
         self._watch_paths(self._compiled.objects)
-        resolved = follow.resolve(self._compiled.objects)
+        resolved = self._lookup.resolve(self._compiled.objects, self._objects)
+        self._tell_silent(resolved.silent)
         if resolved.objects == self._objects:
             self._missing = resolved.missing
             return

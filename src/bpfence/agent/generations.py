@@ -23,6 +23,8 @@ from bpfence.events.alert import RuleInfo, rule_info
 from bpfence.events.values import escape
 
 KEPT: Final = 4
+"""How many tables are kept; those that are in force again, because only followed paths name other files, count once."""
+SPANS: Final = 64
 MAX_STATE_BYTES: Final = 256 << 20
 STATE_VERSION: Final = 1
 STATE_DIR: Final = Path("/run/bpfence")
@@ -36,12 +38,33 @@ class Meaning(msgspec.Struct, frozen=True):
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """The tables that give a generation's verdict numbers their meaning. `objects`: followed paths by bit, escaped."""
+    """The tables that give a generation's verdict numbers their meaning. `objects`: followed paths by bit, escaped.
+
+    `earlier`: first and last of the numbers under which the same tables were in force before, oldest first.
+    """
 
     number: int
     rules: tuple[RuleInfo, ...]
     verdicts: tuple[Meaning, ...]
     objects: tuple[str, ...] = ()
+    earlier: tuple[tuple[int, int], ...] = ()
+
+    def means(self, number: int) -> bool:
+        """Whether these are the tables of that generation."""
+        return number == self.number or any(first <= number <= last for first, last in self.earlier)
+
+    def same_tables(self, other: Generation) -> bool:
+        """Whether the numbers mean the same in both."""
+        return (self.rules, self.verdicts, self.objects) == (other.rules, other.verdicts, other.objects)
+
+    def following(self, before: Generation) -> Generation:
+        """This one with the numbers of one that has the same tables."""
+        spans = list(before.earlier)
+        if spans and spans[-1][1] + 1 == before.number:
+            spans[-1] = (spans[-1][0], before.number)
+        else:
+            spans.append((before.number, before.number))
+        return msgspec.structs.replace(self, earlier=tuple(spans[-SPANS:]))
 
     def matched(self, verdicts: tuple[int, ...]) -> list[tuple[RuleInfo, bool]] | None:
         """The rules of some verdict numbers, each once, with whether they are uncertain. None where a number has no meaning here."""
@@ -90,12 +113,16 @@ class Generations:
         return self._path.absolute().parent if self._path is not None else None
 
     def get(self, number: int) -> Generation | None:
-        """A generation that is still known."""
-        return self._known.get(number)
+        """The tables of a generation that is still known; its own number may be a later one with the same tables."""
+        return self._known.get(number) or next((known for known in reversed(self._known.values()) if known.means(number)), None)
 
     def add(self, new: Generation) -> None:
         """One more generation; the oldest beyond KEPT are forgotten. OSError where the state file cannot be written."""
         self._known.pop(new.number, None)
+        same = next((known for known in reversed(self._known.values()) if known.same_tables(new)), None)
+        if same is not None:
+            del self._known[same.number]
+            new = new.following(same)
         self._known[new.number] = new
         while len(self._known) > KEPT:
             del self._known[next(iter(self._known))]

@@ -323,7 +323,11 @@ def _named(field: Field, text: str, offset: int) -> int:
     if not table:
         hint = f"{field.name} takes numbers and ranges such as 1024-65535 or >=1024"
         raise TextError(f"{quoted(text)} is not a number", hint, "bad-number", offset)
-    value = names.number(table, text)
+    try:
+        value = names.number(table, text)
+    except names.NoAnswerError:
+        message = f"this host's {table} database does not answer, so {quoted(text)} has no number"
+        raise TextError(message, "write the number instead of the name", "unknown-user", offset) from None
     if value is not None:
         return value
     if table in ("user", "group"):
