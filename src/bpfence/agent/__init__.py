@@ -39,7 +39,7 @@ from bpfence import abi
 from bpfence.agent import follow, privileges
 from bpfence.agent.acts import Acts
 from bpfence.agent.detection import Detection, Events, KernelEvents, View
-from bpfence.agent.generations import Generations, generation, state_path, write_whole
+from bpfence.agent.generations import Counts, Generations, generation, state_path, write_whole
 from bpfence.agent.links import Links
 from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, read_policies, with_hosts
 from bpfence.agent.remake import Made, Remake
@@ -188,6 +188,7 @@ class Agent:
         self._acts = Acts()
         path = state_path(settings.pin_dir, *([settings.state_dir] if settings.state_dir else [])) if settings.pin_dir else None
         self.generations = Generations(path, self._boot_id)
+        self._counts = Counts(path, self._boot_id)
         self._engine: Engine | None = None
         self._source: Live | None = None
         self._landlock: tuple[list[Path], list[Path]] | None = None
@@ -362,7 +363,7 @@ class Agent:
 
     def _remember(self, number: int, compiled: Compiled) -> None:
         try:
-            self.generations.add(generation(number, compiled))
+            self.generations.add(generation(number, compiled, int(time.time())))
         except (OSError, ValueError) as error:
             self._report(f"the state file cannot be written: {error}; after a kill, waiting alerts would have no rule names")
 
@@ -448,6 +449,7 @@ class Agent:
         self._engine = None
         if not kept:
             self.generations.remove()
+            self._counts.remove()
         if self._watch:
             self._watch.close()
         if self._detection is not None:
@@ -576,6 +578,8 @@ class Agent:
         if not found:
             return []
         now = self._monotonic()
+        for rule, _ in found:
+            self._counts.add(rule.policy, rule.rule)
         found = [pair for pair in found if self._limiter.allow(pair[0].key, pair[0].rate, pair[0].burst, now)]
         for rule, _ in found:
             said = view.details(rule.rule) if rule.results or rule.policy == ENFORCING else None
@@ -605,6 +609,10 @@ class Agent:
 
     def _report_loss(self) -> None:
         assert self._source is not None
+        try:
+            self._counts.save()
+        except OSError as error:
+            self._report(f"the counts by rule cannot be written: {error}")
         loss = self._source.loss()
         if loss:
             self._write([self._composer.loss(loss)])
