@@ -12,13 +12,16 @@ list, so that a policy means the same on every host.
 
 from __future__ import annotations
 
+import contextlib
 import errno as errno_module
 import grp
 import pwd
+import re
 import signal as signal_module
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Final, TypeVar
 
 import msgspec
@@ -194,7 +197,7 @@ def _canonical(table: Table) -> dict[int, str]:
 _BY_NUMBER: Final = {key: _canonical(table) for key, table in TABLES.items()}
 
 
-class NoAnswerError(Exception):
+class NoAnswerError(LookupError):
     """This host's user database, which may be a server, has not answered in time."""
 
 
@@ -227,12 +230,38 @@ def _group(text: str) -> int | None:
 
 
 _ON_HOST: Final[Mapping[str, Callable[[str], int | None]]] = {"user": _user, "group": _group}
+_FIRST_SYMBOL: Final = 0xFFF00000
+"""Far beyond the ids that systems give to people, services and containers."""
+_symbols: ContextVar[dict[tuple[str, str], int] | None] = ContextVar("symbols", default=None)
+
+
+@contextlib.contextmanager
+def symbolic() -> Iterator[dict[tuple[str, str], int]]:
+    """Within it no host is asked: every name of a user or group has a number of its own, root has 0. Gives those that were used.
+
+    For looking at policies of another host; such numbers mean nothing to a kernel.
+    """
+    symbols: dict[tuple[str, str], int] = {}
+    token = _symbols.set(symbols)
+    try:
+        yield symbols
+    finally:
+        _symbols.reset(token)
+
+
+def _symbol(table: str, text: str, symbols: dict[tuple[str, str], int]) -> int | None:
+    if text == "root":
+        return 0
+    if not text or text.isdigit() or re.search(r"[\s:*?\[\]{}]", text):
+        return None
+    return symbols.setdefault((table, text), _FIRST_SYMBOL + len(symbols))
 
 
 def number(table: str, text: str) -> int | None:
     """The number of a name; None where the table has none. Numbers are not names: "9" gives None. NoAnswerError for users and groups."""
     if table in _ON_HOST:
-        return _ON_HOST[table](text)
+        symbols = _symbols.get()
+        return _ON_HOST[table](text) if symbols is None else _symbol(table, text, symbols)
     return _BY_SPELLING[table].get(text.lower())
 
 
@@ -246,6 +275,10 @@ def mask(table: str, text: str) -> int | None:
 
 def name(table: str, value: int) -> str | None:
     """The canonical name of a number (SIGKILL, AF_INET), None where it has none. For signals, errno and the like; not for masks."""
+    symbols = _symbols.get()
+    if table in _ON_HOST and symbols is not None:
+        known = next((text for (kind, text), symbol in symbols.items() if (kind, symbol) == (table, value)), None)
+        return "root" if value == 0 else known
     if table == "user":
         return _of_host(lambda: pwd.getpwuid(value).pw_name)
     if table == "group":

@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from bpfence import names
-from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
+from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, table
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events.values import printable
 from bpfence.frontends import seccomp as yaml_front
@@ -152,7 +152,8 @@ def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kerne
         emit_json({"findings": [diagnostic_as_json(d) for d in found], "errors": counts["error"], "warnings": counts["warning"]})
     else:
         show_diagnostics(found, out())
-        summary = f"{len(files)} profiles: {counts['error']} errors, {counts['warning']} warnings, {counts['info']} notes"
+        mistakes = ", ".join(number(counts[kind], word) for kind, word in (("error", "error"), ("warning", "warning"), ("info", "note")))
+        summary = f"{number(len(files), 'profile')}: {mistakes}"
         err().print(Text(summary, "bold red" if counts["error"] else "green"))
     if any(diagnostic.code == "cannot-read" for diagnostic in found):
         return UNREADABLE

@@ -168,7 +168,10 @@ def _number(field: Field, value: object) -> int:
     if isinstance(value, int):
         return int(value) % (1 << 64) if field.name in _SIGNED else int(value)
     if isinstance(value, str):
-        known = names.number(field.names, value) if field.names else None
+        try:
+            known = names.number(field.names, value) if field.names else None
+        except names.NoAnswerError:
+            known = None
         if known is not None:
             return known
         try:

@@ -45,7 +45,7 @@ def test_check_good(profile: Path) -> None:
     result = call("seccomp", "check", *MACHINE, profile)
     assert code(result) == 0
     assert "[libc-needs]" in result.stdout
-    assert "1 profiles: 0 errors" in result.stderr
+    assert "1 profile: 0 errors" in result.stderr
     assert code(call("seccomp", "check", "--strict", *MACHINE, profile)) == 1
 
 
