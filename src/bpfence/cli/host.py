@@ -70,7 +70,7 @@ format_option = click.option(
 )  # fmt: skip
 record_option = click.option(
     "--record", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Append every event that Falco rules were finished on; `bpfence test` replays it.",
+    help="Append every event that Falco rules were checked against in user space; `bpfence test` replays it.",
 )  # fmt: skip
 
 
@@ -95,10 +95,10 @@ def hierarchy() -> Hierarchy:
 @pin_option
 @click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
-@click.option("--keep-privileges", is_flag=True, help="Give up nothing after the start, where giving up privileges fails.")
+@click.option("--keep-privileges", is_flag=True, help="Keep all privileges after the start, for hosts where giving them up fails.")
 @click.option(
     "--max-processes", type=click.IntRange(64, 4194304),
-    help="How many processes the kernel keeps records of (262144). What rules ask of more is uncertain, which enforcing rules deny.",
+    help="How many processes the kernel keeps records of (262144). Enforcing rules deny where they ask about a process without one.",
 )
 def run(
     policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], form_name: str, record: Path | None, ready_file: Path | None,

@@ -156,7 +156,7 @@ def test_as_nobody_where_something_is_pinned(command: str, mode: str) -> None:
 
 # ---- where it cannot be printed ----
 
-PRINTING = ("doctor", "check examples/policies", "explain examples/policies", "version --json", "nonsense")
+PRINTING = ("doctor", "explain examples/policies", "nonsense")
 
 
 @pytest.mark.parametrize("line", PRINTING)
@@ -164,7 +164,7 @@ PRINTING = ("doctor", "check examples/policies", "explain examples/policies", "v
 def test_output_that_goes_nowhere(line: str, where: str) -> None:
     done = shell(f"bpfence {line} {where}")
     clean(done.stdout + done.stderr)
-    if where == ">/dev/full" and line not in ("nonsense", "check examples/policies"):
+    if where == ">/dev/full" and line != "nonsense":
         assert "No space left on device" in done.stderr
         assert done.returncode == 2
 
@@ -244,7 +244,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     return [*words, *(word for word in rest if word not in ("-o", "--output", "--write"))]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(command_lines())
 def test_fuzzed_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: list[str]) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
