@@ -10,6 +10,7 @@ worked without bpfence, was stopped with it, left an alert, and every benign twi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -40,10 +41,33 @@ POLICIES = ROOT / "examples" / "policies"
 CGROUPS = Path("/sys/fs/cgroup")
 KERNEL = "6.12"
 SERVER = "203.0.113.66"  # RFC 5737: an address of documentation, here on our own loopback
+ACT_SECONDS = 120
 READY_SECONDS = 180
 ALERT_SECONDS = 15
+STOP_SECONDS = 60
+GUEST_SECONDS = 900
+"""What is enough in a guest on a machine that has nothing else to do; `allowed` makes more of it elsewhere."""
+USUAL_START = 0.6
+"""Seconds that an interpreter takes to start in such a guest, a few times what it takes on hardware."""
+TELL_SECONDS = 15
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message is for people."""
+
+
+def slowness() -> float:
+    """How many times slower than usual this machine is now; 1 at least."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-I", "-S", "-c", ""], check=True)
+    return max(1.0, (time.monotonic() - started) / USUAL_START)
+
+
+def allowed(seconds: float) -> float:
+    """The limit for something that usually takes less than `seconds`, on this machine and as busy as it is now."""
+    return seconds * slowness()
 
 
 class Act(msgspec.Struct, frozen=True):
@@ -117,15 +141,23 @@ class Agent:
         command = [sys.executable, "-m", "bpfence", "run", "-p", str(scoped), *outputs]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT)
-        deadline = time.monotonic() + READY_SECONDS
+        started, limit = time.monotonic(), allowed(READY_SECONDS)
+        told = started
         while not ready.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"bpfence run did not start:\n{self.log.read_text(errors='replace')}")
+            now = time.monotonic()
+            if self.process.poll() is not None or now > started + limit:
+                ended = self.process.poll() is not None
+                why = "has ended" if ended else f"was not ready within {limit:.0f} s"
+                self.stop()
+                raise DemoError(f"bpfence run {why}:\n{self.log.read_text(errors='replace')}")
+            if now - told >= TELL_SECONDS:
+                told = now
+                print(f"… {now - started:.0f} s", flush=True)
             time.sleep(0.1)
 
     def alert(self, policy: str, known: int) -> tuple[dict[str, Any] | None, int]:
         """The first denial of `policy` after the first `known` lines, and how many lines there are now."""
-        deadline = time.monotonic() + ALERT_SECONDS
+        deadline = time.monotonic() + allowed(ALERT_SECONDS)
         lines: list[str] = []
         while time.monotonic() < deadline:
             text = self.alerts.read_text() if self.alerts.exists() else ""
@@ -140,7 +172,11 @@ class Agent:
     def stop(self) -> None:
         """End it and take its programs out of the kernel."""
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=60)
+        try:
+            self.process.wait(timeout=allowed(STOP_SECONDS))
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         subprocess.run([sys.executable, "-m", "bpfence", "unload"], cwd=ROOT, check=False, capture_output=True)
 
 
@@ -168,7 +204,7 @@ def private_world(work: Path) -> None:
         libc.mount(str(copy).encode(), b"/etc/passwd", None, MS_BIND, None),
     ):
         if done:
-            raise SystemExit(f"cannot make private namespaces: {os.strerror(ctypes.get_errno())}")
+            raise DemoError(f"cannot make private namespaces: {os.strerror(ctypes.get_errno())}")
     for command in (["ip", "link", "set", "lo", "up"], ["ip", "address", "add", f"{SERVER}/32", "dev", "lo"]):
         subprocess.run(command, check=True)
     for port in (443, 4444):
@@ -184,13 +220,17 @@ def serve(listener: socket.socket) -> None:
 
 def run(act: Act, cgroup: Path) -> tuple[bool, str]:
     """Run one act inside the cgroup: whether it worked, and the last line it said."""
+    limit = allowed(ACT_SECONDS)
     try:
         done = subprocess.run(
-            act.command, input=act.text, text=True, capture_output=True, timeout=120, check=False,
+            act.command, input=act.text, text=True, capture_output=True, timeout=limit, check=False,
             preexec_fn=lambda: (cgroup / "cgroup.procs").write_text("0"),
         )  # fmt: skip
     except OSError as error:
         return False, f"{act.command[0]}: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        # Neither worked nor stopped: nothing can be concluded from it.
+        raise DemoError(f"to {act.title} took more than {limit:.0f} s: this machine is too busy for the demo, try again later") from None
     said = (done.stderr or done.stdout).strip().splitlines()
     return act.worked(done.returncode, done.stdout), said[-1] if said else f"exit code {done.returncode}"
 
@@ -222,7 +262,7 @@ def perform(console: Console) -> int:
         try:
             return compare(console, work, cgroup)
         finally:
-            with_retry(cgroup.rmdir)
+            with_retry(lambda: remove_cgroup(cgroup))
 
 
 def with_retry(remove: Callable[[], None]) -> None:
@@ -233,6 +273,14 @@ def with_retry(remove: Callable[[], None]) -> None:
         except OSError:
             time.sleep(0.1)
     return remove()
+
+
+def remove_cgroup(cgroup: Path) -> None:
+    """Kill what still runs in it, as after an act that took too long, and take it away. OSError while something does."""
+    for pid in (cgroup / "cgroup.procs").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    cgroup.rmdir()
 
 
 def compare(console: Console, work: Path, cgroup: Path) -> int:
@@ -294,13 +342,17 @@ def decides_here() -> tuple[bool, str]:
     except ValueError:
         return False, f"bpfence doctor said nothing usable: {done.stderr.strip()[-200:]}"
     flavour = answer.get("enforcement", "none")
-    return flavour in ("lsm", "fmod_ret"), f"enforcement by {flavour}"
+    if flavour in ("lsm", "fmod_ret"):
+        return True, f"enforcement by {flavour}"
+    if flavour == "unknown":
+        return False, "it could not be told whether this kernel lets BPF programs decide"
+    return False, "this kernel does not let BPF programs decide"
 
 
 def in_guest(console: Console, kernel: str) -> int:
     """The same program in a guest, its output shown as it comes."""
     command = [
-        sys.executable, "-m", "vmtest", "run", kernel, "--timeout", "900", "--",
+        sys.executable, "-m", "vmtest", "run", kernel, "--timeout", f"{allowed(GUEST_SECONDS):.0f}", "--",
         "env", f"PYTHONPATH={ROOT / 'src'}:{ROOT}", sys.executable, str(ROOT / "tools/demo.py"), "--here",
         "--width", str(min(console.width, 150)), *(["--color"] if console.is_terminal else []),
     ]  # fmt: skip
@@ -329,12 +381,12 @@ def tick(console: Console, kernel: str, started: float, until: threading.Event) 
     """Say that the guest is booting until it speaks."""
     shown = 0.0
     if not console.is_terminal:
-        console.print(f"booting a Linux {kernel} guest (20 to 60 s) …")
+        console.print(f"booting a Linux {kernel} guest (20 to 60 s, longer on a busy machine) …")
     while not until.wait(0.5):
         seconds = time.monotonic() - started
         if console.is_terminal:
             console.print(f"booting a Linux {kernel} guest … {seconds:.0f} s", end="\r")
-        elif seconds - shown >= 15:
+        elif seconds - shown >= TELL_SECONDS:
             shown = seconds
             console.print(f"… {seconds:.0f} s")
 
@@ -350,14 +402,26 @@ def main() -> int:
     console = Console(force_terminal=options.color or None, width=options.width or None, highlight=False)
     if not console.is_terminal and not options.width:
         console.width = 120
-    if options.here:
+    try:
+        return act(console, here=options.here, guest=options.guest)
+    except KeyboardInterrupt:
+        console.print("\n[red]interrupted[/]")
+        return 130
+    except (DemoError, OSError, subprocess.SubprocessError) as error:
+        console.print(Text(f"the demo could not go on: {error}", style="red"))
+        return 1
+
+
+def act(console: Console, *, here: bool, guest: str) -> int:
+    """Act here or in a guest, where that is not said, as this kernel allows."""
+    if here:
         return perform(console)
-    able, why = (False, "asked for") if options.guest else decides_here()
+    able, why = (False, "asked for") if guest else decides_here()
     if able:
         console.print(f"this kernel lets BPF programs decide ({why}): acting here, in a throw-away cgroup")
         return perform(console)
     console.print(f"acting in a guest ({why})")
-    return in_guest(console, options.guest or KERNEL)
+    return in_guest(console, guest or KERNEL)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,22 @@ list, so that a policy means the same on every host.
 
 from __future__ import annotations
 
+import contextlib
 import errno as errno_module
 import grp
 import pwd
+import re
 import signal as signal_module
 import socket
 import stat
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from bpfence import abi
+from bpfence.patience import Patience
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -193,27 +197,71 @@ def _canonical(table: Table) -> dict[int, str]:
 _BY_NUMBER: Final = {key: _canonical(table) for key, table in TABLES.items()}
 
 
+class NoAnswerError(LookupError):
+    """This host's user database, which may be a server, has not answered in time."""
+
+
+T = TypeVar("T")
+_PATIENCE: Final = Patience(2.0)
+"""A user database may be a server that is gone, and the agent reads policies again while it works."""
+
+
+def _of_host(look: Callable[[], T]) -> T | None:
+    """What this host's user database says, None for no such entry. NoAnswerError where it hangs."""
+
+    def work() -> tuple[T | None]:
+        try:
+            return (look(),)
+        except (KeyError, ValueError, OverflowError, UnicodeError):
+            return (None,)
+
+    answer = _PATIENCE.call(work)
+    if answer is None:
+        raise NoAnswerError
+    return answer[0]
+
+
 def _user(text: str) -> int | None:
-    try:
-        return pwd.getpwnam(text).pw_uid
-    except (KeyError, ValueError, UnicodeError):
-        return None
+    return _of_host(lambda: pwd.getpwnam(text).pw_uid)
 
 
 def _group(text: str) -> int | None:
-    try:
-        return grp.getgrnam(text).gr_gid
-    except (KeyError, ValueError, UnicodeError):
-        return None
+    return _of_host(lambda: grp.getgrnam(text).gr_gid)
 
 
 _ON_HOST: Final[Mapping[str, Callable[[str], int | None]]] = {"user": _user, "group": _group}
+_FIRST_SYMBOL: Final = 0xFFF00000
+"""Far beyond the ids that systems give to people, services and containers."""
+_symbols: ContextVar[dict[tuple[str, str], int] | None] = ContextVar("symbols", default=None)
+
+
+@contextlib.contextmanager
+def symbolic() -> Iterator[dict[tuple[str, str], int]]:
+    """Within it no host is asked: every name of a user or group has a number of its own, root has 0. Gives those that were used.
+
+    For looking at policies of another host; such numbers mean nothing to a kernel.
+    """
+    symbols: dict[tuple[str, str], int] = {}
+    token = _symbols.set(symbols)
+    try:
+        yield symbols
+    finally:
+        _symbols.reset(token)
+
+
+def _symbol(table: str, text: str, symbols: dict[tuple[str, str], int]) -> int | None:
+    if text == "root":
+        return 0
+    if not text or text.isdigit() or re.search(r"[\s:*?\[\]{}]", text):
+        return None
+    return symbols.setdefault((table, text), _FIRST_SYMBOL + len(symbols))
 
 
 def number(table: str, text: str) -> int | None:
-    """The number of a name; None where the table has none. Numbers are not names: "9" gives None."""
+    """The number of a name; None where the table has none. Numbers are not names: "9" gives None. NoAnswerError for users and groups."""
     if table in _ON_HOST:
-        return _ON_HOST[table](text)
+        symbols = _symbols.get()
+        return _ON_HOST[table](text) if symbols is None else _symbol(table, text, symbols)
     return _BY_SPELLING[table].get(text.lower())
 
 
@@ -227,16 +275,14 @@ def mask(table: str, text: str) -> int | None:
 
 def name(table: str, value: int) -> str | None:
     """The canonical name of a number (SIGKILL, AF_INET), None where it has none. For signals, errno and the like; not for masks."""
+    symbols = _symbols.get()
+    if table in _ON_HOST and symbols is not None:
+        known = next((text for (kind, text), symbol in symbols.items() if (kind, symbol) == (table, value)), None)
+        return "root" if value == 0 else known
     if table == "user":
-        try:
-            return pwd.getpwuid(value).pw_name
-        except (KeyError, OverflowError):
-            return None
+        return _of_host(lambda: pwd.getpwuid(value).pw_name)
     if table == "group":
-        try:
-            return grp.getgrgid(value).gr_name
-        except (KeyError, OverflowError):
-            return None
+        return _of_host(lambda: grp.getgrgid(value).gr_name)
     return _BY_NUMBER[table].get(value)
 
 
@@ -256,7 +302,7 @@ def flags(table: str, value: int) -> tuple[str, ...]:
 def known(table: str) -> tuple[str, ...]:
     """Every spelling of a table, for suggestions."""
     if table == "user":
-        return tuple(entry.pw_name for entry in pwd.getpwall())
+        return _of_host(lambda: tuple(entry.pw_name for entry in pwd.getpwall())) or ()
     if table == "group":
-        return tuple(entry.gr_name for entry in grp.getgrall())
+        return _of_host(lambda: tuple(entry.gr_name for entry in grp.getgrall())) or ()
     return (*TABLES[table].numbers, *_BY_SPELLING[table])

@@ -7,11 +7,15 @@ import os
 import signal
 import socket
 import stat
+import threading
 
 import pytest
 
 from bpfence import abi, names
-from bpfence.fields import FIELDS
+from bpfence.fields import FIELD_BY_NAME, FIELDS
+from bpfence.frontends import values
+from bpfence.frontends.report import TextError
+from bpfence.patience import Patience
 
 
 @pytest.mark.parametrize(
@@ -119,3 +123,19 @@ def test_every_table_that_a_field_names_exists() -> None:
     for field in FIELDS:
         if field.names:
             assert names.known(field.names), field.name
+
+
+def test_a_user_database_that_does_not_answer_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def hang(_: str) -> None:
+        release.wait(30)
+        raise KeyError
+
+    monkeypatch.setattr(names, "_PATIENCE", Patience(0.02))
+    monkeypatch.setattr(names.pwd, "getpwnam", hang)
+    with pytest.raises(names.NoAnswerError):
+        names.number("user", "root")
+    with pytest.raises(TextError, match="does not answer"):
+        values.numeric(FIELD_BY_NAME["process.uid"], "root")
+    release.set()

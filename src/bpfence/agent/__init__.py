@@ -39,7 +39,7 @@ from bpfence import abi
 from bpfence.agent import follow, privileges
 from bpfence.agent.acts import Acts
 from bpfence.agent.detection import Detection, Events, KernelEvents, View
-from bpfence.agent.generations import Generations, generation, state_path, write_whole
+from bpfence.agent.generations import Counts, Generations, generation, state_path, write_whole
 from bpfence.agent.links import Links
 from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, read_policies, with_hosts
 from bpfence.agent.remake import Made, Remake
@@ -188,15 +188,18 @@ class Agent:
         self._acts = Acts()
         path = state_path(settings.pin_dir, *([settings.state_dir] if settings.state_dir else [])) if settings.pin_dir else None
         self.generations = Generations(path, self._boot_id)
+        self._counts = Counts(path, self._boot_id)
         self._engine: Engine | None = None
         self._source: Live | None = None
         self._landlock: tuple[list[Path], list[Path]] | None = None
         self._selector = selectors.DefaultSelector()
         self._compiled: Compiled | None = None
         self._policies: tuple[str, ...] = ()
+        self._lookup = follow.Lookup()
         self._watch: follow.Watch | None = None
         self._objects: follow.Objects = {}
         self._missing: tuple[str, ...] = ()
+        self._silent: tuple[str, ...] = ()
         self._partly: tuple[str, ...] = ()
         self._unfiltered: tuple[str, ...] = ()
         self._left: tuple[str, ...] = ()
@@ -293,7 +296,7 @@ class Agent:
             self._engine.attach(compiled.events, _results(compiled))
         self._engine.seed()
         self._watch_paths(compiled.objects)
-        self._swap(compiled, follow.resolve(compiled.objects), loaded.rules)
+        self._swap(compiled, self._lookup.resolve(compiled.objects, self._objects_of(compiled)), loaded.rules)
         self._engine.release(compiled.events, _results(compiled))
         self._loaded = loaded
         self._policies = tuple(policy.name for policy in loaded.policies.policies)
@@ -337,14 +340,30 @@ class Agent:
         if resolved.missing and resolved.missing != self._missing:
             self._report(f"followed paths that name nothing now: {', '.join(resolved.missing)}; they are followed from when they are made")
         self._missing = resolved.missing
+        self._tell_silent(resolved.silent)
         if resolved.partly and resolved.partly != self._partly:
             shown = ", ".join(resolved.partly)
             self._report(f"{shown}: more is below than is looked at for hard links; some files are followed by their names there only")
         self._partly = resolved.partly
 
+    def _tell_silent(self, silent: tuple[str, ...]) -> None:
+        if silent and silent != self._silent:
+            self._report(f"followed paths on file systems that do not answer: {', '.join(silent)}; what they named before stays followed")
+        if silent:
+            # There may be no event that tells when they answer.
+            self._follow_at = self._monotonic() + POLL_SECONDS
+        self._silent = silent
+
+    def _objects_of(self, compiled: Compiled) -> follow.Objects:
+        """The identities in force, by the numbers that their paths have in other tables."""
+        bits = {path: bit for bit, path in enumerate(compiled.objects)}
+        numbers = {bit: bits[path] for bit, path in enumerate(self._compiled.objects if self._compiled else ()) if path in bits}
+        moved = {key: sum(1 << new for old, new in numbers.items() if found >> old & 1) for key, found in self._objects.items()}
+        return {key: found for key, found in moved.items() if found}
+
     def _remember(self, number: int, compiled: Compiled) -> None:
         try:
-            self.generations.add(generation(number, compiled))
+            self.generations.add(generation(number, compiled, int(time.time())))
         except (OSError, ValueError) as error:
             self._report(f"the state file cannot be written: {error}; after a kill, waiting alerts would have no rule names")
 
@@ -430,6 +449,7 @@ class Agent:
         self._engine = None
         if not kept:
             self.generations.remove()
+            self._counts.remove()
         if self._watch:
             self._watch.close()
         if self._detection is not None:
@@ -558,6 +578,8 @@ class Agent:
         if not found:
             return []
         now = self._monotonic()
+        for rule, _ in found:
+            self._counts.add(rule.policy, rule.rule)
         found = [pair for pair in found if self._limiter.allow(pair[0].key, pair[0].rate, pair[0].burst, now)]
         for rule, _ in found:
             said = view.details(rule.rule) if rule.results or rule.policy == ENFORCING else None
@@ -587,6 +609,10 @@ class Agent:
 
     def _report_loss(self) -> None:
         assert self._source is not None
+        try:
+            self._counts.save()
+        except OSError as error:
+            self._report(f"the counts by rule cannot be written: {error}")
         loss = self._source.loss()
         if loss:
             self._write([self._composer.loss(loss)])
@@ -612,7 +638,7 @@ class Agent:
         self._follow_at = None
         if self._watch is None and paths:
             try:
-                self._watch = follow.Watch()
+                self._watch = follow.Watch(self._lookup)
             except OSError as error:
                 self._report(f"followed paths cannot be watched ({error}): they are looked up every {POLL_SECONDS:g} s")
             else:
@@ -633,7 +659,8 @@ class Agent:
         assert self._compiled is not None
         self._followed = now
         self._watch_paths(self._compiled.objects)
-        resolved = follow.resolve(self._compiled.objects)
+        resolved = self._lookup.resolve(self._compiled.objects, self._objects)
+        self._tell_silent(resolved.silent)
         if resolved.objects == self._objects:
             self._missing = resolved.missing
             return

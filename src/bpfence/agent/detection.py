@@ -9,7 +9,7 @@ where a record's own set is gone, the newest set decides, by the names of its ru
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from bpfence.agent.generations import KEPT
 from bpfence.events.alert import RuleInfo
@@ -84,6 +84,9 @@ class KernelEvents:
             self._live.hostnames.close()
 
 
+MAX_KNOWN: Final = 4096
+
+
 class _Known(NamedTuple):
     rules: RuleSet
     infos: dict[str, RuleInfo]
@@ -112,11 +115,14 @@ class Detection:
         if rules is not None:
             rules.faults = self.faults
             self._events = self._events or self._make()
-            named = {info.rule: info for info in infos if info.policy == WATCHING}
-            self._newest = self._known[generation] = _Known(rules, named, self._events)
+            if self._newest is None or self._newest.rules is not rules:
+                named = {info.rule: info for info in infos if info.policy == WATCHING}
+                self._newest = _Known(rules, named, self._events)
+            self._known[generation] = self._newest
         else:
             self._newest = None
-        while len(self._known) > KEPT:
+        # Where only followed paths name other files the rules are the same ones, and those before them are not to be forgotten for it.
+        while len({id(known) for known in self._known.values()}) > KEPT or len(self._known) > MAX_KNOWN:
             del self._known[next(iter(self._known))]
         if self._events is not None:
             self._events.use(rules)

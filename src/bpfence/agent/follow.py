@@ -15,9 +15,11 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
+
+from bpfence.patience import Patience
 
 Objects = dict[tuple[int, int], int]
 
@@ -27,6 +29,8 @@ IN_DELETE_SELF, IN_MOVE_SELF, IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED = 0x400, 0x8
 IN_ONLYDIR: Final = 0x01000000
 _MASK: Final = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR
 ENTRIES_LOOKED_AT: Final = 100_000
+PATIENCE_SECONDS: Final = 5.0
+"""For one path; less where paths have not answered in the last minute, and none while one still does not."""
 LINKS_FOLLOWED: Final = 8192
 """Of the files below one followed directory that have several names. The kernel's map holds 65536 identities, those of two generations."""
 
@@ -35,11 +39,15 @@ _WHOLE: Final = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_Q_OVERFLOW | IN_
 
 
 class Resolved(NamedTuple):
-    """What paths name now: bit sets by (inode, device), the paths that name nothing, and those with too much below to look at it all."""
+    """What paths name now: bit sets by (inode, device), the paths that name nothing, and those with too much below to look at it all.
+
+    `silent`: paths on file systems that do not answer, which name what they did before.
+    """
 
     objects: Objects
     missing: tuple[str, ...]
     partly: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
 
 
 def target(path: str) -> str:
@@ -52,25 +60,73 @@ def kernel_device(device: int) -> int:
     return os.major(device) << 20 | os.minor(device)
 
 
-def resolve(paths: Iterable[str]) -> Resolved:
-    """Looks every path up; bit n of the sets is the n-th path."""
-    objects: Objects = {}
-    missing, partly = [], []
-    for bit, path in enumerate(paths):
-        try:
-            found = os.stat(target(path))
-        except (OSError, ValueError):
-            missing.append(path)
-            continue
-        key = found.st_ino, kernel_device(found.st_dev)
-        objects[key] = objects.get(key, 0) | 1 << bit
-        if path.endswith("/**"):
-            links, whole = linked(target(path), found)
-            for key in links:
-                objects[key] = objects.get(key, 0) | 1 << bit
-            if not whole:
+class _Seen(NamedTuple):
+    """What one path names: identities, and whether all below it was looked at. Without identities it names nothing."""
+
+    keys: tuple[tuple[int, int], ...]
+    whole: bool
+
+
+class Lookup:
+    """Looks paths up, each for a while at most: a path on a file system over the network or in user space may not answer."""
+
+    def __init__(self, patience: Patience | None = None) -> None:
+        self._patience = patience or Patience(PATIENCE_SECONDS, 1)
+
+    def resolve(self, paths: Iterable[str], before: Mapping[tuple[int, int], int] | None = None) -> Resolved:
+        """What every path names; bit n of the sets is the n-th path. `before`: the sets of the same paths until now."""
+        objects: Objects = {}
+        missing, partly, silent = [], [], []
+        for bit, path in enumerate(paths):
+            seen = self._patience.call(lambda path=path: _look_up(path), path)  # type: ignore[misc]
+            if seen is None:
+                silent.append(path)
+                seen = _Seen(tuple(key for key, bits in (before or {}).items() if bits >> bit & 1), whole=True)
+            elif not seen.keys:
+                missing.append(path)
+            if not seen.whole:
                 partly.append(path)
-    return Resolved(objects, tuple(missing), tuple(partly))
+            for key in seen.keys:
+                objects[key] = objects.get(key, 0) | 1 << bit
+        return Resolved(objects, tuple(missing), tuple(partly), tuple(silent))
+
+    def watched_names(self, paths: Iterable[str]) -> tuple[dict[str, set[str]], bool]:
+        """Directories to watch and the names in them that matter: every component of the path as written and as resolved.
+
+        And whether all are there: not those of paths that do not answer.
+        """
+        wanted: dict[str, set[str]] = {}
+        complete = True
+        for path in paths:
+            spellings = self._patience.call(lambda path=path: {target(path), os.path.realpath(target(path))}, path)  # type: ignore[misc]
+            complete &= spellings is not None
+            for spelling in spellings or ():
+                step = PurePosixPath(spelling)
+                while step.name:
+                    wanted.setdefault(str(step.parent), set()).add(step.name)
+                    step = step.parent
+        return wanted, complete
+
+    def try_watch(self, watch: Callable[[str], int], directory: str) -> tuple[int, bool]:
+        """The descriptor of a watch on a directory, negative where there is none, and whether the directory is there all the same."""
+
+        def work() -> tuple[int, bool]:
+            descriptor = watch(directory)
+            return descriptor, descriptor < 0 and os.path.isdir(directory)
+
+        return self._patience.call(work, directory) or (-1, True)
+
+
+def _look_up(path: str) -> _Seen:
+    try:
+        found = os.stat(target(path))
+    except (OSError, ValueError):
+        return _Seen((), whole=True)
+    keys, whole = {(found.st_ino, kernel_device(found.st_dev))}, True
+    if path.endswith("/**"):
+        links, whole = linked(target(path), found)
+        keys |= links
+    return _Seen(tuple(keys), whole)
 
 
 def linked(
@@ -103,22 +159,11 @@ def linked(
     return several, True
 
 
-def watched_names(paths: Iterable[str]) -> dict[str, set[str]]:
-    """Directories to watch and the names in them that matter: every component of the path as written and as resolved."""
-    wanted: dict[str, set[str]] = {}
-    for path in paths:
-        for spelling in {target(path), os.path.realpath(target(path))}:
-            step = PurePosixPath(spelling)
-            while step.name:
-                wanted.setdefault(str(step.parent), set()).add(step.name)
-                step = step.parent
-    return wanted
-
-
 class Watch:
     """Tells when something that the paths name may have been replaced. OSError where inotify does not work."""
 
-    def __init__(self) -> None:
+    def __init__(self, lookup: Lookup | None = None) -> None:
+        self._lookup = lookup or Lookup()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._fd = self._libc.inotify_init1(IN_CLOEXEC | IN_NONBLOCK)
         if self._fd < 0:
@@ -137,17 +182,20 @@ class Watch:
         A directory that is not there needs no watch of its own: its parent's tells when it comes.
         """
         names: dict[int, set[bytes]] = {}
-        self.complete = True
-        for directory, wanted in watched_names(paths).items():
-            descriptor = self._libc.inotify_add_watch(self._fd, os.fsencode(directory), _MASK)
+        found, self.complete = self._lookup.watched_names(paths)
+        for directory, wanted in found.items():
+            descriptor, there = self._lookup.try_watch(self._add, directory)
             if descriptor < 0:
-                self.complete &= not os.path.isdir(directory)
+                self.complete &= not there
                 continue
             names.setdefault(descriptor, set()).update(os.fsencode(name) for name in wanted)
         for descriptor in self._names.keys() - names.keys():
             self._libc.inotify_rm_watch(self._fd, descriptor)
         self._names = names
         return self.complete
+
+    def _add(self, directory: str) -> int:
+        return int(self._libc.inotify_add_watch(self._fd, os.fsencode(directory), _MASK))
 
     def changed(self) -> bool:
         """Reads what has happened: whether any of it may matter."""

@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,8 @@ from bpfence.events.alert import RuleInfo, rule_info
 from bpfence.events.values import escape
 
 KEPT: Final = 4
+"""How many tables are kept; those that are in force again, because only followed paths name other files, count once."""
+SPANS: Final = 64
 MAX_STATE_BYTES: Final = 256 << 20
 STATE_VERSION: Final = 1
 STATE_DIR: Final = Path("/run/bpfence")
@@ -36,12 +39,35 @@ class Meaning(msgspec.Struct, frozen=True):
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """The tables that give a generation's verdict numbers their meaning. `objects`: followed paths by bit, escaped."""
+    """The tables that give a generation's verdict numbers their meaning. `objects`: followed paths by bit, escaped.
+
+    `earlier`: first and last of the numbers under which the same tables were in force before, oldest first. `since`: when these policies
+    came in force, in seconds since 1970; 0: unknown.
+    """
 
     number: int
     rules: tuple[RuleInfo, ...]
     verdicts: tuple[Meaning, ...]
     objects: tuple[str, ...] = ()
+    earlier: tuple[tuple[int, int], ...] = ()
+    since: int = 0
+
+    def means(self, number: int) -> bool:
+        """Whether these are the tables of that generation."""
+        return number == self.number or any(first <= number <= last for first, last in self.earlier)
+
+    def same_tables(self, other: Generation) -> bool:
+        """Whether the numbers mean the same in both."""
+        return (self.rules, self.verdicts, self.objects) == (other.rules, other.verdicts, other.objects)
+
+    def following(self, before: Generation) -> Generation:
+        """This one with the numbers of one that has the same tables."""
+        spans = list(before.earlier)
+        if spans and spans[-1][1] + 1 == before.number:
+            spans[-1] = (spans[-1][0], before.number)
+        else:
+            spans.append((before.number, before.number))
+        return msgspec.structs.replace(self, earlier=tuple(spans[-SPANS:]))
 
     def matched(self, verdicts: tuple[int, ...]) -> list[tuple[RuleInfo, bool]] | None:
         """The rules of some verdict numbers, each once, with whether they are uncertain. None where a number has no meaning here."""
@@ -57,13 +83,14 @@ class Generation(msgspec.Struct, frozen=True):
         return [(self.rules[rule], not certain[rule]) for rule in sorted(certain)]
 
 
-def generation(number: int, compiled: Compiled) -> Generation:
-    """The tables of a compiled policy set under its generation number."""
+def generation(number: int, compiled: Compiled, since: int = 0) -> Generation:
+    """The tables of a compiled policy set under its generation number, which comes in force now (`since`)."""
     return Generation(
         number,
         tuple(rule_info(rule, mode) for rule, mode in zip(compiled.rules, compiled.modes, strict=True)),
         tuple(Meaning(tuple(verdict.rules), verdict.uncertain) for verdict in compiled.verdicts),
         tuple(escape(path) for path in compiled.objects),
+        since=since,
     )
 
 
@@ -71,6 +98,46 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     version: int
     boot_id: str
     generations: list[Generation]
+
+
+class Counts:
+    """How often each rule has matched since the agent began, kept where `bpfence status` finds it. `path`: that of the state file."""
+
+    def __init__(self, path: Path | None, boot_id: str = "") -> None:
+        self._path = path.with_name(path.name.replace("generations-", "counts-")) if path is not None else None
+        self._boot_id = boot_id
+        self._found: Counter[str] = Counter()
+        self._changed = False
+
+    def add(self, policy: str, rule: str) -> None:
+        """A rule has matched once more."""
+        self._found[f"{policy}/{rule}"] += 1
+        self._changed = True
+
+    def save(self) -> None:
+        """Writes them where they have changed. OSError where that is not possible."""
+        if self._changed and self._path is not None:
+            self._changed = False
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self._path, msgspec.json.encode({"boot_id": self._boot_id, "rules": self._found}), 0o600)
+
+    def read(self) -> dict[str, int]:
+        """What an agent has written, since this boot; nothing where that cannot be had."""
+        try:
+            found = msgspec.json.decode(_read_private(self._path), type=_Counted) if self._path is not None else None
+        except (OSError, msgspec.DecodeError, UnicodeError, RecursionError):
+            return {}
+        return found.rules if found is not None and found.boot_id == self._boot_id else {}
+
+    def remove(self) -> None:
+        """Takes the file away."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+class _Counted(msgspec.Struct):
+    boot_id: str
+    rules: dict[str, int]
 
 
 class Generations:
@@ -90,12 +157,18 @@ class Generations:
         return self._path.absolute().parent if self._path is not None else None
 
     def get(self, number: int) -> Generation | None:
-        """A generation that is still known."""
-        return self._known.get(number)
+        """The tables of a generation that is still known; its own number may be a later one with the same tables."""
+        return self._known.get(number) or next((known for known in reversed(self._known.values()) if known.means(number)), None)
 
     def add(self, new: Generation) -> None:
         """One more generation; the oldest beyond KEPT are forgotten. OSError where the state file cannot be written."""
         self._known.pop(new.number, None)
+        same = next((known for known in reversed(self._known.values()) if known.same_tables(new)), None)
+        if same is not None:
+            if same is next(reversed(self._known.values())) and same.since:
+                new = msgspec.structs.replace(new, since=same.since)
+            del self._known[same.number]
+            new = new.following(same)
         self._known[new.number] = new
         while len(self._known) > KEPT:
             del self._known[next(iter(self._known))]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Falco rule files in; mistakes, expansions, replayed events and native policies out.
 
-`fields` and `convert` are commands of their own; `check`, `explain` and `test` of `policies` come here with the files that are Falco's.
+`fields`, `events` (both of native policies, too) and `convert` are commands of their own; `check`, `explain` and `test` of `policies` come
+here with the files that are Falco's.
 `rule_options` are the options by which `test`, `run` and `exec` choose and compare rules.
 No kernel, no privileges, no libbpf.
 """
@@ -17,9 +18,11 @@ import click
 import msgspec
 from rich.text import Text
 
+from bpfence import fields as tables
 from bpfence.agent.links import Links
 from bpfence.agent.loading import FalcoOptions, resolved, rule_set
-from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
+from bpfence.cli.given import PATHS, no_host_option, opened
+from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, table
 from bpfence.errors import Diagnostic, Location, PolicyError, UsageError
 from bpfence.events import falco as falco_events
 from bpfence.events.alert import host_name
@@ -41,7 +44,7 @@ from bpfence.policy import FAILURE, SUCCESS, PolicySet
 from bpfence.rules import Match, RuleSet
 
 FINDINGS: Final = 1
-PATHS: Final = click.Path(exists=True, path_type=str)
+LANGUAGES: Final = click.Choice(["all", "native", "falco"])
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -206,7 +209,8 @@ def test(files: Sequence[str], events: str, options: FalcoOptions, *, form_name:
         ]
         out().print(table("line", "event", "rules", "expected otherwise", rows=rows))
     if form_name != "table" or not as_json:
-        err().print(Text(f"{len(results)} events, {mismatches} matched otherwise than expected", "bold red" if mismatches else "green"))
+        verdict = f"{mismatches} not as expected" if mismatches else "none contradicts what was expected"
+        err().print(Text(f"{number(len(results), 'event')}, {verdict}", "bold red" if mismatches else "green"))
     return FINDINGS if mismatches or rules.faults.counts else 0
 
 
@@ -247,30 +251,98 @@ def mismatch(event: RecordedEvent, matches: list[Match], number: int = 0) -> str
 
 @click.command("fields", cls=Command)
 @click.argument("pattern", required=False, default="")
-@click.option("--source", type=click.Choice(["syscall"]), default="syscall", show_default=True, help="The event source.")
+@click.option("--language", type=LANGUAGES, default="all", show_default=True, help="Whose fields: those of native policies, or Falco's.")
+@click.option("--source", type=click.Choice(["syscall"]), default="syscall", show_default=True, help="Falco: the event source.")
 @click.option("--kernel", is_flag=True, help="Only fields that the kernel decides on some event.")
 @json_option
-def fields_command(pattern: str, source: str, kernel: bool, as_json: bool) -> int:
-    """List the Falco fields that conditions and outputs can use. PATTERN is a part of a name.
+def fields_command(pattern: str, language: str, source: str, kernel: bool, as_json: bool) -> int:
+    """List the fields that conditions and messages can use, in native policies and in Falco rules. PATTERN is a part of a name.
 
     \b
     Examples:
       bpfence fields
+      bpfence fields process. --language native
       bpfence fields proc.a
-      bpfence fields --json | jq -r '.fields[].name'
+      bpfence fields --json | jq -r '.native[].name, .fields[].name'
     """
     decided = set(lower.decided_fields())
-    chosen = [field for field in FIELDS if pattern in field.name and (not kernel or field.name in decided)]
+    chosen = [field for field in FIELDS if pattern in field.name and (not kernel or field.name in decided)] if language != "native" else []
+    own = [field for field in tables.FIELDS if pattern in field.name and (not kernel or field.kernel)] if language != "falco" else []
     if as_json:
-        emit_json({"source": source, "fields": [_field_as_json(field, field.name in decided) for field in chosen]})
+        shown = [_field_as_json(field, field.name in decided) for field in chosen]
+        emit_json({"source": source, "fields": shown, "native": [_native_as_json(field) for field in own]})
         return 0
     console = out()
+    for prefix in dict.fromkeys(field.name.partition(".")[0] for field in own):
+        rows = [(field.name, field.kind.value, field.doc) for field in own if field.name.partition(".")[0] == prefix]
+        console.print(table("field", "type", "what it is", rows=rows, title=f"native policies: {prefix}"))
+        console.print()
     for prefix, what in CLASSES.items():
         rows = [(_named(field), field.type.value, _described(field)) for field in chosen if field.name.partition(".")[0] == prefix]
         if rows:
-            console.print(table("field", "type", "what it is", rows=rows, title=f"{prefix}: {what}"))
+            console.print(table("field", "type", "what it is", rows=rows, title=f"Falco, {prefix}: {what}"))
             console.print()
+    if not own and not chosen:
+        console.print(f"no field has {printable(pattern)!r} in its name")
     return 0
+
+
+def _native_as_json(field: tables.Field) -> dict[str, Any]:
+    return {
+        "name": field.name, "type": field.kind.value, "description": field.doc, "events": list(field.events), "kernel": field.kernel,
+        "names": field.names,
+    }  # fmt: skip
+
+
+# ---- events ----
+
+
+@click.command("events", cls=Command)
+@click.argument("pattern", required=False, default="")
+@click.option("--language", type=LANGUAGES, default="all", show_default=True, help="Whose events: those of native policies, or Falco's.")
+@json_option
+def events_command(pattern: str, language: str, as_json: bool) -> int:
+    """List the events that rules can be about: native ones with their short names and groups, and the types that Falco rules can ask for.
+
+    PATTERN is a part of a name.
+
+    \b
+    Examples:
+      bpfence events
+      bpfence events file.
+      bpfence events --json | jq -r '.events[] | select(.deniable) | .name'
+    """
+    own = [event for event in tables.EVENTS if any(pattern in name for name in (event.name, *event.short))] if language != "falco" else []
+    groups = {name: events for name, events in tables.GROUPS.items() if pattern in name} if language != "falco" else {}
+    theirs = sorted(name for name in falco_calls.NAMES if pattern in name) if language != "native" else []
+    if as_json:
+        shown = [
+            {
+                "name": event.name, "short": list(event.short), "description": event.doc, "deniable": event.deniable,
+                "killable": event.killable,
+            }
+            for event in own
+        ]  # fmt: skip
+        emit_json({"events": shown, "groups": groups, "falco": theirs})
+        return 0
+    console = out()
+    if own:
+        rows = [(event.name, " ".join(event.short), _prevention(event), event.doc) for event in own]
+        console.print(table("event", "short", "deny?", "what happens", rows=rows, title="native policies (`on:`)"))
+        console.print()
+    if groups:
+        console.print(table("group", "its events", rows=[(name, " ".join(events)) for name, events in groups.items()], title="groups"))
+        console.print()
+    if theirs:
+        console.print(Text("Falco rules (`evt.type`)", "bold"))
+        console.print(Text(" ".join(theirs)))
+    if not own and not groups and not theirs:
+        console.print(f"no event has {printable(pattern)!r} in its name")
+    return 0
+
+
+def _prevention(event: tables.EventType) -> str:
+    return "yes" if event.deniable else "kill" if event.killable else "no"
 
 
 def _field_as_json(field: Field, decided: bool) -> dict[str, Any]:
@@ -303,8 +375,9 @@ def _described(field: Field) -> str:
 @click.argument("files", nargs=-1, required=True, type=PATHS)
 @click.option("--to", "target", type=click.Choice(["native"]), required=True, help="The format to write.")
 @click.option("--mode", type=click.Choice(["audit", "enforce"]), default="audit", show_default=True, help="Mode of the policies written.")
+@no_host_option
 @json_option
-def convert_command(files: tuple[str, ...], target: str, mode: str, as_json: bool) -> int:
+def convert_command(files: tuple[str, ...], target: str, mode: str, no_host: bool, as_json: bool) -> int:
     """Write native policies that mean the same as Falco rules. What cannot be expressed exactly is reported and left out.
 
     Exits with 1 when something was left out.
@@ -314,14 +387,17 @@ def convert_command(files: tuple[str, ...], target: str, mode: str, as_json: boo
       bpfence convert --to native rules.yaml > policies.yaml
       bpfence convert --to native rules.yaml --json | jq '.left_out'
     """
-    found = conversion.convert(load(files), mode)
-    if as_json:
-        emit_json({"policies": found.text, "converted": found.converted, "left_out": [diagnostic_as_json(d) for d in found.left_out]})
-    else:
-        click.echo(found.text, nl=False)
-        show_diagnostics(found.left_out)
-        err().print(Text(f"{len(found.converted)} rules converted, {len({d.location for d in found.left_out})} places left out {target}"))
+    with opened(files, no_host) as given:
+        found = conversion.convert(load(given.files), mode)
+        left_out = given.named(found.left_out)
+        if as_json:
+            emit_json({"policies": found.text, "converted": found.converted, "left_out": [diagnostic_as_json(d) for d in left_out]})
+        else:
+            click.echo(found.text, nl=False)
+            show_diagnostics(left_out)
+            places = number(len({diagnostic.location for diagnostic in left_out}), "place")
+            err().print(Text(f"{number(len(found.converted), 'rule')} converted to {target} policies, {places} left out"))
     return FINDINGS if found.left_out else 0
 
 
-COMMANDS: Final = (fields_command, convert_command)
+COMMANDS: Final = (fields_command, events_command, convert_command)

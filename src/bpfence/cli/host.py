@@ -18,7 +18,7 @@ import msgspec
 from rich.text import Text
 
 from bpfence.agent import Agent, Kernel, LiveKernel, Settings, Signals, to_stderr
-from bpfence.agent.generations import Generations, state_path
+from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.loading import FalcoOptions, read_policies
 from bpfence.agent.sandbox import CANNOT_RUN, NOT_FOUND, Hierarchy, Sandbox, exit_code, find_hierarchy
 from bpfence.cli import falco
@@ -33,6 +33,26 @@ PIN_DIR: Final = "/sys/fs/bpf/bpfence"
 NOT_LOADED: Final = 1
 POLICY: Final = click.Path(exists=True, path_type=str)
 ANSWER_STYLES: Final = {"yes": "green", "no": "red", "could not tell": "yellow"}
+
+FLAVOURS: Final = {"lsm": "BPF LSM programs", "fmod_ret": "fmod_ret programs on security_* functions"}
+ALWAYS: Final = ("denied", "audited", "killed")
+_CAUSES: Final = {
+    "memory": "no memory was free for the decision", "record": "the process had no record", "lineage": "its ancestors were not all known",
+    "path": "a path could not be told", "value": "a value could not be read", "table": "a table could not be read",
+}  # fmt: skip
+COUNTERS: Final = {
+    "denied": "acts denied", "audited": "acts reported by audit rules", "killed": "processes killed",
+    "kill_refused": "processes that the kernel did not let be killed; their acts were denied", "alert_written": "alerts written",
+    "alert_lost": "alerts lost: the buffer was full", "telemetry_written": "events written",
+    "telemetry_lost": "events lost: the buffer was full",
+    "path_uncertain": "paths that could not be told in full", "record_failed": "records of processes that found no room",
+    "subject_computed": "times that a process was judged anew",
+    "spare_taken": "decisions that took spare memory: that of their CPU was in use",
+    "held_full": "records that found no room to wait for the result of their call",
+    **{f"uncertain_{cause}": f"decisions that were uncertain: {why}" for cause, why in _CAUSES.items()},
+    **{f"refused_{cause}": f"acts denied for want of certainty: {why}" for cause, why in _CAUSES.items()},
+}  # fmt: skip
+"""What the kernel's counters mean, in the words of `status`; JSON has their names."""
 
 mode_option = click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
 policy_option = click.option(
@@ -50,7 +70,7 @@ format_option = click.option(
 )  # fmt: skip
 record_option = click.option(
     "--record", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Append every event that Falco rules were finished on; `bpfence test` replays it.",
+    help="Append every event that Falco rules were checked against in user space; `bpfence test` replays it.",
 )  # fmt: skip
 
 
@@ -75,10 +95,10 @@ def hierarchy() -> Hierarchy:
 @pin_option
 @click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
-@click.option("--keep-privileges", is_flag=True, help="Give up nothing after the start, where giving up privileges fails.")
+@click.option("--keep-privileges", is_flag=True, help="Keep all privileges after the start, for hosts where giving them up fails.")
 @click.option(
     "--max-processes", type=click.IntRange(64, 4194304),
-    help="How many processes the kernel keeps records of (262144). What rules ask of more is uncertain, which enforcing rules deny.",
+    help="How many processes the kernel keeps records of (262144). Enforcing rules deny where they ask about a process without one.",
 )
 def run(
     policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], form_name: str, record: Path | None, ready_file: Path | None,
@@ -190,7 +210,7 @@ def _run_in(
 @pin_option
 @json_option
 def status(pin_dir: str, as_json: bool) -> int:
-    """Show what is loaded and pinned, since when, by which agent, and what it has counted.
+    """Show which policies are in force, since when, by which agent, and what was counted, also by rule.
 
     Exits with 1 when nothing is loaded.
 
@@ -214,18 +234,27 @@ def status(pin_dir: str, as_json: bool) -> int:
 def _described(pin_dir: str, status: Any) -> dict[str, Any]:
     found: dict[str, Any] = msgspec.to_builtins(status)
     names = [name for name in found.pop("instances") if name.endswith(f"-{status.flavour}")]
-    since = None
-    for name in names:
-        try:
-            changed = os.stat(Path(pin_dir) / name / "map_control").st_mtime
-        except OSError:
-            continue
-        since = dt.datetime.fromtimestamp(changed, dt.UTC).isoformat(timespec="seconds")
     generations = Generations(state_path(pin_dir), read_boot_id())
     generations.restore()
     known = generations.get(status.generation)
-    rules = [] if known is None else [{"policy": rule.policy, "rule": rule.rule, "mode": rule.mode} for rule in known.rules]
-    return {"agent_running": _is_alive(status.agent_pid), "since": since, "rules": rules} | found
+    # Without the state file, when the instance was made is the best that can be told.
+    since = known.since if known is not None and known.since else _made(pin_dir, names)
+    counts = Counts(state_path(pin_dir), read_boot_id()).read()
+    rules = [] if known is None else [
+        {"policy": rule.policy, "rule": rule.rule, "mode": rule.mode, "matched": counts.get(f"{rule.policy}/{rule.rule}", 0)}
+        for rule in known.rules
+    ]  # fmt: skip
+    shown = dt.datetime.fromtimestamp(since, dt.UTC).isoformat(timespec="seconds") if since else None
+    return {"agent_running": _is_alive(status.agent_pid), "since": shown, "rules": rules} | found
+
+
+def _made(pin_dir: str, names: list[str]) -> float:
+    for name in names:
+        try:
+            return os.stat(Path(pin_dir) / name / "map_control").st_mtime
+        except OSError:
+            continue
+    return 0.0
 
 
 def _is_alive(pid: int) -> bool | None:
@@ -244,14 +273,21 @@ def _show_instance(instance: dict[str, Any]) -> None:
         agent = f"pid {instance['agent_pid']} of the host; whether it runs cannot be told from this pid namespace"
     policies = ", ".join(dict.fromkeys(f"{rule['policy']} ({rule['mode']})" for rule in instance["rules"])) or "unknown"
     rows = [
-        ("enforcing by", instance["flavour"]), ("generation", instance["generation"]), ("since", instance["since"] or "unknown"),
-        ("agent", agent), ("policies", policies), ("programs", " ".join(instance["attached"])), ("processes known", instance["processes"]),
+        ("policies", policies), ("in force since", instance["since"] or "unknown"), ("agent", agent),
+        ("enforcing by", FLAVOURS.get(instance["flavour"], instance["flavour"])), ("programs", " ".join(instance["attached"])),
+        ("processes known", f"{instance['processes']:,}"),
+        ("generation", f"{instance['generation']} (times that tables were put in force)"),
     ]  # fmt: skip
     console.print(table("", "", rows=rows, title=f"Pinned at {printable(instance['pin_dir'])}"))
-    counters = [(name, f"{value:,}") for name, value in instance["counters"].items()]
-    counters += [(f"lost {event}", f"{value:,}") for event, value in instance["lost"].items()]
-    counters += [(f"skipped {program}", f"{value:,}") for program, value in instance["skipped"].items()]
-    console.print(table("", "", rows=counters, title="Counters"))
+    if instance["rules"]:
+        matched = [(rule["policy"], rule["rule"], rule["mode"], f"{rule['matched']:,}") for rule in instance["rules"]]
+        console.print()
+        console.print(table("policy", "rule", "mode", "matched", rows=matched, title="Rules, since the agent began"))
+    counters = [(COUNTERS.get(name, name), f"{value:,}") for name, value in instance["counters"].items() if value or name in ALWAYS]
+    counters += [(f"records of {event} lost", f"{value:,}") for event, value in instance["lost"].items()]
+    counters += [(f"runs of {program} that the kernel left out", f"{value:,}") for program, value in instance["skipped"].items()]
+    console.print()
+    console.print(table("", "", rows=counters, title="Counted in the kernel, since its programs were loaded"))
 
 
 @click.command(cls=Command)
@@ -269,6 +305,7 @@ def unload(pin_dir: str, as_json: bool) -> int:
     gone = unload_pins(pin_dir)
     try:
         Generations(state_path(pin_dir)).remove()
+        Counts(state_path(pin_dir)).remove()
     except PermissionError:
         if gone:
             raise
@@ -346,7 +383,7 @@ ENFORCEMENT: Final = {
 
 def _show_doctor(flavour: str, enforces: str, rows: Any, missing: dict[str, str], trouble: str) -> None:
     console = out()
-    how = {"lsm": "by BPF LSM programs", "fmod_ret": "by fmod_ret programs on security_* functions"}.get(flavour) or ENFORCEMENT[enforces]
+    how = f"by {FLAVOURS[flavour]}" if flavour in FLAVOURS else ENFORCEMENT[enforces]
     console.print(Text(f"Enforcement: {how}", f"bold {ANSWER_STYLES[enforces]}"))
     console.print()
     shown = [(row.title, Text(row.answer.value, ANSWER_STYLES[row.answer.value]), row.detail) for row in rows]

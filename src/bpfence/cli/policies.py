@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno as errno_module
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,16 +21,18 @@ from bpfence import evaluate
 from bpfence.agent.links import Links
 from bpfence.agent.loading import FalcoOptions, read_policies, resolved
 from bpfence.cli import falco
-from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
+from bpfence.cli.given import PATHS, no_host_option, opened
+from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, table
 from bpfence.compiler import Compiled, compile_policies
 from bpfence.errors import CompileError, Diagnostic, UsageError
-from bpfence.events.source import BadLineError, Recorded, fields_from_json, read_recorded
+from bpfence.events.source import BadLineError, Recorded, events_from_json, read_recorded
 from bpfence.events.values import BadValueError, escape, printable
+from bpfence.fields import FIELD_BY_NAME, applies
 from bpfence.frontends import native
 from bpfence.frontends.falco import split
 from bpfence.frontends.links import PATHS as PATH_FIELDS
 from bpfence.names import TABLES
-from bpfence.policy import Action, PolicySet, Value
+from bpfence.policy import Action, And, Atom, Condition, Not, Op, Or, PolicySet, Value, atoms
 from bpfence.seccomp.profile import kernel_version
 
 if TYPE_CHECKING:
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
 FINDINGS: Final = 1
 UNREADABLE: Final = 2
 ALL_CAPABILITIES: Final = frozenset(TABLES["capability"].numbers)
-PATHS: Final = click.Path(exists=True, path_type=str)
 FILES: Final = click.Path(exists=True, allow_dash=True, path_type=str)
 root_option = click.option(
     "--root", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=str), default="/",
@@ -52,9 +53,10 @@ FORMS: Final = click.Choice(["table", "falco", "falco-text"])
 @click.argument("files", nargs=-1, required=True, type=PATHS)
 @click.option("--strict", is_flag=True, help="Warnings count as findings.")
 @root_option
+@no_host_option
 @json_option
-def check(files: tuple[str, ...], strict: bool, root: str, as_json: bool) -> int:
-    """Find every mistake in policy files (native or Falco's), with its place and how to mend it.
+def check(files: tuple[str, ...], strict: bool, root: str, no_host: bool, as_json: bool) -> int:
+    """Find every mistake in policy files (native or Falco's), with its place and what to write instead. `-` is standard input.
 
     Tells what paths lead to through symbolic links, too: on this host, or in the tree below --root.
     Exits with 0 when there is none, 1 when there are some, 2 when a file cannot be read.
@@ -63,12 +65,37 @@ def check(files: tuple[str, ...], strict: bool, root: str, as_json: bool) -> int
     Examples:
       bpfence check policies/
       bpfence check --root /mnt/image policies/
+      bpfence check --no-host policies-of-the-web-servers/
+      helm template . | bpfence check -
       bpfence check --json my.yaml | jq '.findings[].message'
     """
+    with opened(files, no_host) as given:
+        found, summary = _examined(given.files, Links(root))
+        found = sorted(dict.fromkeys(given.named(found)), key=lambda diagnostic: diagnostic.location)
+        counts = {severity: sum(diagnostic.severity == severity for diagnostic in found) for severity in ("error", "warning")}
+        if as_json:
+            findings = [diagnostic_as_json(diagnostic) for diagnostic in found]
+            emit_json({"findings": findings, "errors": counts["error"], "warnings": counts["warning"], "policies": summary})
+        else:
+            show_diagnostics(found, out())
+            err().print(Text(_counted(summary, counts), "green" if not counts["error"] else "bold red"))
+    return _check_code(found, strict)
+
+
+def _counted(summary: list[dict[str, Any]], counts: dict[str, int]) -> str:
+    """How many mistakes in how much; not how much, where mistakes have kept policies from being read."""
+    mistakes = f"{number(counts['error'], 'error')}, {number(counts['warning'], 'warning')}"
+    if counts["error"] and not summary:
+        return mistakes
+    rules = sum(policy["rules"] for policy in summary)
+    return f"{number(len(summary), 'policy', 'policies')}, {number(rules, 'rule')}: {mistakes}"
+
+
+def _examined(files: tuple[str, ...], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
+    """What is wrong with policy files, and what is in them."""
     files, theirs = split(files)
     policies, found = native.load_files(files)
     found += seccomp_findings(policies)
-    links = Links(root)
     policies, _, told = resolved(policies, None, FalcoOptions(), links)
     found += told
     if not any(diagnostic.severity == "error" for diagnostic in found):
@@ -80,17 +107,7 @@ def check(files: tuple[str, ...], strict: bool, root: str, as_json: bool) -> int
     if theirs:
         more, falco_summary = falco.check(theirs, links)
         found, summary = [*found, *more], [*summary, *falco_summary]
-    found = sorted(dict.fromkeys(found), key=lambda diagnostic: diagnostic.location)
-    counts = {severity: sum(diagnostic.severity == severity for diagnostic in found) for severity in ("error", "warning")}
-    if as_json:
-        findings = [diagnostic_as_json(diagnostic) for diagnostic in found]
-        emit_json({"findings": findings, "errors": counts["error"], "warnings": counts["warning"], "policies": summary})
-    else:
-        show_diagnostics(found, out())
-        rules = sum(policy["rules"] for policy in summary)
-        line = f"{len(summary)} policies, {rules} rules: {counts['error']} errors, {counts['warning']} warnings"
-        err().print(Text(line, "green" if not counts["error"] else "bold red"))
-    return _check_code(found, strict)
+    return found, summary
 
 
 def seccomp_findings(policies: PolicySet) -> list[Diagnostic]:
@@ -124,11 +141,15 @@ def _summary(policies: PolicySet) -> list[dict[str, Any]]:
 @click.option("--event", "event", metavar="JSON", help='A sample event, as {"event": "process.exec", "file.path": "/tmp/x"}.')
 @click.option("--rule", "names", multiple=True, metavar="NAME", help="Of Falco rules: only these (shell patterns). Repeatable.")
 @root_option
+@no_host_option
 @json_option
-def explain_command(files: tuple[str, ...], event: str | None, names: tuple[str, ...], root: str, as_json: bool) -> int:
+def explain_command(
+    files: tuple[str, ...], event: str | None, names: tuple[str, ...], root: str, no_host: bool, as_json: bool
+) -> int:  # fmt: skip
     """Show what policies are compiled to: where each rule runs, the sizes of automata and diagrams, the route of an event.
 
-    Of Falco rules: the condition with macros and lists put in, what of it the kernel decides, and what is left and why.
+    Of Falco rules: the condition with macros and lists put in, what of it the kernel decides, and what is left and why. A sample event may
+    name a group of events (file.modify): then the route of each is shown.
 
     \b
     Examples:
@@ -136,19 +157,26 @@ def explain_command(files: tuple[str, ...], event: str | None, names: tuple[str,
       bpfence explain falco_rules.yaml --rule 'Clear Log*'
       bpfence explain p.yaml --event '{"event":"process.exec","file.path":"/tmp/x","process.uid":1000}'
     """
-    files, theirs = split(files)
-    if theirs:
-        if files or event:
-            raise UsageError("Falco files are explained by themselves, without --event")
-        falco.explain(theirs, names, as_json)
-        return 0
-    links = Links(root)
-    policies, _ = read_policies(files, links=links)
-    compiled = compile_policies(policies)
-    route = _route(compiled, *_resolved(_sample(event), links)) if event else None
+    with opened(files, no_host) as given:
+        files, theirs = split(given.files)
+        if theirs:
+            if files or event:
+                raise UsageError("Falco files are explained by themselves, without --event")
+            falco.explain(theirs, names, as_json)
+            return 0
+        links = Links(root)
+        policies, _ = read_policies(files, links=links)
+        compiled = compile_policies(policies)
+        samples = [_resolved(sample, links) for sample in _samples(event)] if event else []
+        routes = [(_route(compiled, sample, notes), undecided(policies, sample)) for sample, notes in samples]
+        _show_explained(compiled, routes, as_json)
+    return 0
+
+
+def _show_explained(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]], as_json: bool) -> None:
     if as_json:
-        emit_json(_explained(compiled, route))
-        return 0
+        emit_json(_explained(compiled, routes))
+        return
     console = out()
     console.print(table("policy", "rule", "mode", "action", "events", "decided", rows=_rule_rows(compiled), title="Rules"))
     console.print()
@@ -157,10 +185,49 @@ def explain_command(files: tuple[str, ...], event: str | None, names: tuple[str,
     console.print(table("group", "rules", "subjects", "nodes", "edges", "events", rows=_group_rows(compiled), title="Diagrams"))
     sizes = ", ".join(f"{name} {size:,}" for name, size in compiled.stats.bytes.items())
     console.print(f"\nImage: {len(compiled.image):,} bytes ({sizes})")
-    if route is not None:
+    for route, lacking in routes:
         console.print()
         _show_route(route)
-    return 0
+        if lacking:
+            console.print(Text(lacks(lacking), "yellow"))
+
+
+def lacks(fields: Sequence[str]) -> str:
+    """A note about a sample event without fields that would decide."""
+    return f"the sample does not say {', '.join(fields)}, which would decide some rules; it is taken to be absent"
+
+
+def undecided(policies: PolicySet, event: dict[str, Value]) -> tuple[str, ...]:
+    """Fields that a sample event does not have, though its kind of event can, and on which the outcome of some rule depends."""
+    found: dict[str, None] = {}
+    name = str(event["event"])
+    for policy in policies.policies:
+        for rule in policy.rules:
+            if name in rule.events:
+                condition = rule.conditions.get(name, rule.condition)
+                if _outcome(condition, event, name) is None:
+                    found |= {atom.field: None for atom in atoms(condition) if _is_lacking(atom, event, name)}
+        if name in policy.default and _outcome(policy.scope, event, name) is None:
+            found |= {atom.field: None for atom in atoms(policy.scope) if _is_lacking(atom, event, name)}
+    return tuple(found)
+
+
+def _is_lacking(atom: Atom, event: dict[str, Value], name: str) -> bool:
+    key = evaluate.OBJECT_KEYS[atom.field] if atom.op is Op.OBJECT else atom.field
+    return atom.op is not Op.OBJECT and event.get(key) is None and applies(FIELD_BY_NAME[atom.field], name)
+
+
+def _outcome(condition: Condition, event: dict[str, Value], name: str) -> bool | None:
+    """Whether a condition holds; None where that depends on what the sample does not say."""
+    match condition:
+        case And(parts) | Or(parts):
+            decisive = isinstance(condition, Or)
+            outcomes = [_outcome(part, event, name) for part in parts]
+            return decisive if decisive in outcomes else None if None in outcomes else not decisive
+        case Not(part):
+            outcome = _outcome(part, event, name)
+            return None if outcome is None else not outcome
+    return None if _is_lacking(condition, event, name) else evaluate.holds(condition, event)
 
 
 def _route(compiled: Compiled, event: dict[str, Value], notes: list[str]) -> Route:
@@ -190,15 +257,16 @@ def _resolved(event: dict[str, Value], links: Links) -> tuple[dict[str, Value], 
     return {**event, **made, **lists}, notes
 
 
-def _sample(text: str) -> dict[str, Value]:
+def _samples(text: str) -> list[dict[str, Value]]:
+    """The sample event; one for each event of the group where it names a group."""
     try:
         document = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UsageError(f"--event is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise UsageError("--event must be a JSON object")
     try:
-        return fields_from_json(document)
+        return list(events_from_json(document))
     except BadValueError as error:
         raise UsageError(f"--event: {error}") from None
 
@@ -217,12 +285,12 @@ def _dimension_rows(compiled: Compiled) -> Iterator[tuple[str, ...]]:
 
 
 def _group_rows(compiled: Compiled) -> Iterator[tuple[str, ...]]:
-    for number, group in enumerate(compiled.stats.groups):
+    for index, group in enumerate(compiled.stats.groups):
         events = " ".join(f"{event}:{nodes}" for event, (nodes, _) in group.events.items())
-        yield str(number), str(group.rules), str(group.rows), str(group.nodes), str(group.edges), events
+        yield str(index), str(group.rules), str(group.rows), str(group.nodes), str(group.edges), events
 
 
-def _explained(compiled: Compiled, route: Route | None) -> dict[str, Any]:
+def _explained(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> dict[str, Any]:
     names = ("policy", "rule", "mode", "action", "events", "decided")
     rules = [dict(zip(names, row, strict=True)) | {"events": row[4].split()} for row in _rule_rows(compiled)]
     found = {
@@ -230,7 +298,8 @@ def _explained(compiled: Compiled, route: Route | None) -> dict[str, Any]:
         "bytes": compiled.stats.bytes, "image_bytes": len(compiled.image), "objects": [escape(path) for path in compiled.objects],
         "unreachable": [diagnostic_as_json(diagnostic) for diagnostic in compiled.unreachable],
     }  # fmt: skip
-    return found | ({"route": msgspec.to_builtins(route)} if route is not None else {})
+    shown = [msgspec.to_builtins(route) | {"lacks": lacking} for route, lacking in routes]
+    return found | ({"route": shown[0], "routes": shown} if shown else {})
 
 
 def _show_route(route: Route) -> None:
@@ -244,22 +313,24 @@ def _show_route(route: Route) -> None:
 
 
 @click.command("test", cls=Command)
-@click.option("-p", "--policy", "policy_files", multiple=True, type=PATHS, help="A policy file or directory. Repeatable.")
+@click.option("-p", "--policy", "policy_files", multiple=True, type=PATHS, help="A policy file or directory, or -. Repeatable.")
 @click.argument("arguments", nargs=-1, required=True, metavar="[POLICIES]... EVENTS", type=FILES)
 @click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
 @click.option("--format", "form_name", type=FORMS, default="table", help="Falco rules: how to show it.")
 @falco.rule_options
+@no_host_option
 @json_option
 def test_command(
-    policy_files: tuple[str, ...], arguments: tuple[str, ...], mode: str | None, form_name: str, as_json: bool, **falco_options: Any
-) -> int:
+    policy_files: tuple[str, ...], arguments: tuple[str, ...], mode: str | None, form_name: str, no_host: bool, as_json: bool,
+    **falco_options: Any,
+) -> int:  # fmt: skip
     """Decide recorded events by policies, without a kernel.
 
     EVENTS holds one JSON object a line: lines of `bpfence run --output jsonl:PATH`, or flat events such as
     {"event": "process.exec", "file.path": "/tmp/x"}. A line may say what should happen: "expect": "deny" (or kill, audit, none;
     allow for anything that goes through), or "expect": {"action": "deny", "errno": "EACCES", "rules": ["policy/rule"]}.
-    Exits with 1 when some event is decided otherwise. Falco rules take lines of the form of docs/falco.md, whose "expect"
-    is the list of rules that must match.
+    An event may be a group (file.modify): the line then stands for each of its events. Exits with 1 when an event is not decided as
+    its line expects. Falco rules take lines of the form of docs/falco.md, whose "expect" is the list of rules that must match.
 
     \b
     Examples:
@@ -268,31 +339,42 @@ def test_command(
       echo '{"event":"exec","file.path":"/tmp/x","expect":"deny"}' | bpfence test -p p.yaml -
     """
     *given, events = arguments
-    files, theirs = split((*policy_files, *given))
-    if not files and not theirs:
-        raise UsageError("name policies: -p FILE, or files before EVENTS")
-    if theirs:
-        if files or mode:
-            raise UsageError("Falco rules are tested by themselves, without --mode")
-        return falco.test(theirs, events, FalcoOptions(**falco_options), form_name=form_name, as_json=as_json)
-    policies, _ = read_policies(files, mode, links=Links())
-    results = []
-    try:
-        if events == "-":
-            results = [_tested(policies, recorded) for recorded in read_recorded(sys.stdin.buffer)]
-        else:
-            with Path(events).open("rb") as lines:
-                results = [_tested(policies, recorded) for recorded in read_recorded(lines)]
-    except (BadLineError, OSError) as error:
-        raise UsageError(f"{events}: {error}") from None
+    if "-" in (*policy_files, *given) and events == "-":
+        raise UsageError("standard input cannot be both the policies and the events")
+    with opened((*policy_files, *given), no_host) as opened_files:
+        files, theirs = split(opened_files.files)
+        if not files and not theirs:
+            raise UsageError("name policies: -p FILE, or files before EVENTS")
+        if theirs:
+            if files or mode:
+                raise UsageError("Falco rules are tested by themselves, without --mode")
+            return falco.test(theirs, events, FalcoOptions(**falco_options), form_name=form_name, as_json=as_json)
+        policies, _ = read_policies(files, mode, links=Links())
+        results = _results(policies, events)
     mismatches = sum(bool(result["mismatch"]) for result in results)
     if as_json:
         emit_json({"events": results, "mismatches": mismatches})
     else:
         rows = [[r["line"], r["event"], r["action"], r["errno"] or "", " ".join(r["rules"]), _judged(r)] for r in results]
         out().print(table("line", "event", "action", "errno", "rules", "expected", rows=rows))
-        err().print(Text(f"{len(results)} events, {mismatches} decided otherwise than expected", "bold red" if mismatches else "green"))
+        for result in results:
+            if result["lacks"]:
+                err().print(Text(f"line {result['line']}, {result['event']}: {lacks(result['lacks'])}", "yellow"))
+        verdict = f"{mismatches} not as expected" if mismatches else "none contradicts what was expected"
+        err().print(Text(f"{number(len(results), 'event')}, {verdict}", "bold red" if mismatches else "green"))
     return FINDINGS if mismatches else 0
+
+
+def _results(policies: PolicySet, events: str) -> list[dict[str, Any]]:
+    try:
+        if events == "-":
+            return [_tested(policies, recorded) for recorded in read_recorded(sys.stdin.buffer)]
+        with Path(events).open("rb") as lines:
+            return [_tested(policies, recorded) for recorded in read_recorded(lines)]
+    except BadLineError as error:
+        raise UsageError(f"{events}: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{events}: {error.strerror or error}") from None
 
 
 def _judged(result: dict[str, Any]) -> Text:
@@ -308,7 +390,7 @@ def _tested(policies: PolicySet, recorded: Recorded) -> dict[str, Any]:
     mismatch = "" if recorded.expect is None else _mismatch(recorded, found.action, errno, rules)
     return {
         "line": recorded.number, "event": str(recorded.fields["event"]), "action": found.action.name.lower(), "errno": errno,
-        "rules": rules, "expected": recorded.expect, "mismatch": mismatch,
+        "rules": rules, "expected": recorded.expect, "mismatch": mismatch, "lacks": undecided(policies, recorded.fields),
     }  # fmt: skip
 
 

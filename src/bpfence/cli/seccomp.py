@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from bpfence import names
-from bpfence.cli.show import Command, LazyGroup, diagnostic_as_json, emit_json, err, json_option, out, show_diagnostics, table
+from bpfence.cli.show import Command, LazyGroup, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, table
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events.values import printable
 from bpfence.seccomp.documents import MAX_BYTES, DocumentError, Value
@@ -153,8 +153,8 @@ def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kerne
         emit_json({"findings": [diagnostic_as_json(d) for d in found], "errors": counts["error"], "warnings": counts["warning"]})
     else:
         show_diagnostics(found, out())
-        amounts = ", ".join(_amount(counts[severity], word) for severity, word in SEVERITY_WORDS.items())
-        summary = f"{_amount(len(files), 'profile')}: {amounts}"
+        mistakes = ", ".join(number(counts[severity], word) for severity, word in SEVERITY_WORDS.items())
+        summary = f"{number(len(files), 'profile')}: {mistakes}"
         err().print(Text(summary, "bold red" if counts["error"] else "green"))
     if any(diagnostic.code == "cannot-read" for diagnostic in found):
         return UNREADABLE
@@ -385,10 +385,6 @@ def _manifest(path: str) -> Value:
     if len(found) != 1:
         raise UsageError(f"{path} holds {len(found)} objects: give the one that makes Pods")
     return found[0]
-
-
-def _amount(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _documents(path: str) -> list[Value]:

@@ -81,6 +81,11 @@ def err() -> Console:
     return Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
+def number(count: int, one: str, many: str = "") -> str:
+    """A number and what it counts, as people say it: "1 error", "2 errors"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def table(*columns: str, rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
     """A plain table; every cell is made printable."""
     made = Table(

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bpfence.events.procfs import Patience
+from bpfence.patience import Patience
 
 MAX_FILE: Final = 1 << 20
 MAX_NAMESPACES: Final = 256
@@ -59,6 +59,36 @@ class _Known:
         self.checked: dict[str, float] = {}
 
 
+class Host:
+    """This host's users and groups, each looked up at most once a minute, by lookups that may not take long. `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, patience: Patience | None = None) -> None:
+        self._clock = clock
+        # Of its own: no container can make this host's lookups slow.
+        self._patience = patience or Patience(HOST_PATIENCE)
+        self._known: OrderedDict[tuple[str, int], tuple[float, list[str] | None]] = OrderedDict()
+
+    def entry(self, file: str, number: int) -> list[str] | None:
+        """The entry of "passwd" or "group"; None where there is none, or none was to be had in time."""
+        now = self._clock()
+        cached = self._known.get((file, number))
+        if cached is not None and now - cached[0] < HOST_FRESH:
+            return cached[1]
+        found = self._patience.call(lambda: _ON_HOST[file](number))
+        self._known[file, number] = (now, found)
+        if len(self._known) > MAX_HOST:
+            self._known.popitem(last=False)
+        return found
+
+    def name(self, table: str, number: int) -> str | None:
+        """The name of a "user" or "group"."""
+        found = self.entry({"user": "passwd", "group": "group"}[table], number)
+        return found[0] if found else None
+
+
+HOST: Final = Host()
+
+
 class Accounts:
     """Users and groups. `proc` and `clock` are arguments for tests; `host_namespace`: the agent's mount namespace."""
 
@@ -69,10 +99,8 @@ class Accounts:
         self._proc = str(proc)
         self._clock = clock
         self._patience = patience or Patience()
-        # Of its own: no container can make this host's lookups slow.
-        self._host_patience = Patience(HOST_PATIENCE)
+        self._host = Host(clock)
         self._namespaces: OrderedDict[int, _Known] = OrderedDict()
-        self._host: OrderedDict[tuple[str, int], tuple[float, list[str] | None]] = OrderedDict()
         self._own = _own_namespace(self._proc) if host_namespace is None else host_namespace
 
     def user(self, uid: int, mnt_ns: int, pid: int) -> User:
@@ -89,7 +117,7 @@ class Accounts:
 
     def _entry(self, file: str, number: int, mnt_ns: int, pid: int) -> list[str] | None:
         if mnt_ns == self._own:
-            return self._on_host(file, number)
+            return self._host.entry(file, number)
         known = self._namespaces.get(mnt_ns)
         if known is None:
             known = self._namespaces[mnt_ns] = _Known()
@@ -101,22 +129,11 @@ class Accounts:
         if now - known.checked.get(file, -FRESH) >= FRESH:
             known.checked[file] = now
             before = known.files.get(file)
-            made = self._patience.call(lambda: _read(f"{self._proc}/{pid}/root", file, before))
+            made = self._patience.call(lambda: _read(f"{self._proc}/{pid}", mnt_ns, file, before), mnt_ns)
             if made is not None:
                 known.files[file] = made
         found = known.files.get(file)
         return None if found is None else found.entries.get(number)
-
-    def _on_host(self, file: str, number: int) -> list[str] | None:
-        now = self._clock()
-        cached = self._host.get((file, number))
-        if cached is not None and now - cached[0] < HOST_FRESH:
-            return cached[1]
-        found = self._host_patience.call(lambda: _ON_HOST[file](number))
-        self._host[file, number] = (now, found)
-        if len(self._host) > MAX_HOST:
-            self._host.popitem(last=False)
-        return found
 
 
 def _own_namespace(proc: str) -> int:
@@ -143,10 +160,26 @@ def _host_group(gid: int) -> list[str] | None:
 _ON_HOST: Final[dict[str, Callable[[int], list[str] | None]]] = {"passwd": _host_user, "group": _host_group}
 
 
-def _read(root: str, name: str, before: _File | None) -> _File:
-    """etc/NAME below a root, `before` where that is still it; OSError where it cannot be had."""
+def _read(process: str, mnt_ns: int, name: str, before: _File | None) -> _File:
+    """etc/NAME below the root of a process (its folder in proc), `before` where that is still it; OSError where it cannot be had.
+
+    The process must be in that mount namespace when all is read: its id may be another one's by now. The descriptor of its folder stays
+    with the process that it was opened for.
+    """
     path_only = os.O_PATH | os.O_CLOEXEC
-    top = os.open(root, path_only | os.O_DIRECTORY)
+    held = os.open(process, path_only | os.O_DIRECTORY)
+    try:
+        found = _read_below(held, name, before)
+        if os.stat("ns/mnt", dir_fd=held).st_ino != mnt_ns:
+            raise OSError(f"{process} is in another mount namespace")
+        return found
+    finally:
+        os.close(held)
+
+
+def _read_below(held: int, name: str, before: _File | None) -> _File:
+    path_only = os.O_PATH | os.O_CLOEXEC
+    top = os.open("root", path_only | os.O_DIRECTORY, dir_fd=held)
     try:
         folder = os.open("etc", path_only | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
     finally:

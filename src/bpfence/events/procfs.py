@@ -9,25 +9,16 @@ may lie on a file system in user space) are given up after a moment.
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-T = TypeVar("T")
+from bpfence.patience import Patience
 
 MAX_TEXT: Final = 32 << 10
 """Bytes of a command line or an environment that are looked at."""
 MAX_TABLE: Final = 256 << 10
 """Bytes of a table of sockets that are looked at."""
 MAX_DESCRIPTORS: Final = 256
-PATIENCE: Final = 0.25
-"""Seconds that reading a process's memory, or a container's file, may take."""
-MAX_STUCK: Final = 4
-MAX_HUNG: Final = 8
-HUNG_FOR: Final = 60.0
 HERTZ: Final = os.sysconf("SC_CLK_TCK")
 SECOND: Final = 1_000_000_000
 _STEP: Final = 2 * SECOND // HERTZ
@@ -38,49 +29,6 @@ _ANONYMOUS: Final = {
 }  # fmt: skip
 _TABLES: Final = (("tcp", "ipv4", 9), ("tcp6", "ipv6", 9), ("udp", "ipv4", 9), ("udp6", "ipv6", 9), ("unix", "unix", 6))
 _O_DIRECTORY: Final = 0o200000
-
-
-class Patience:
-    """Work that may hang, done on a thread of its own: its result, or None where it has not ended in time or could not be done.
-
-    Threads that hang are left behind (nothing can end them); while there are too many of them, no more work is begun. Whenever work has
-    hung, the time that work is given is halved for a minute: whoever can make it hang must not be able to hold up everything.
-    """
-
-    def __init__(self, seconds: float = PATIENCE, stuck: int = MAX_STUCK, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds = seconds
-        self._limit = stuck
-        self._clock = clock
-        self._stuck: list[threading.Thread] = []
-        self._hung: deque[float] = deque(maxlen=MAX_HUNG)
-
-    @property
-    def seconds(self) -> float:
-        """How long work may take now."""
-        since = self._clock() - HUNG_FOR
-        return self._seconds / (1 << sum(moment > since for moment in self._hung))
-
-    def call(self, work: Callable[[], T]) -> T | None:
-        """The result of `work`, None where there is none. OSError of the work counts as none."""
-        self._stuck = [thread for thread in self._stuck if thread.is_alive()]
-        if len(self._stuck) >= self._limit:
-            return None
-        found: list[T] = []
-
-        def run() -> None:
-            try:
-                found.append(work())
-            except OSError:
-                pass
-
-        thread = threading.Thread(target=run, name="bpfence-read", daemon=True)
-        thread.start()
-        thread.join(self.seconds)
-        if thread.is_alive():
-            self._stuck.append(thread)
-            self._hung.append(self._clock())
-            return None
-        return found[0] if found else None
 
 
 def read_file(path: str | Path, limit: int) -> bytes:
@@ -113,8 +61,12 @@ class Procfs:
             return False
         return start_time > 0 and abs(started * SECOND // HERTZ - start_time) < _STEP
 
+    def _whose(self, pid: int) -> bytes | int:
+        """Who is to blame where reading hangs: the container, by its mount namespace, or the process where that is not told."""
+        return self._link(f"{pid}/ns/mnt") or pid
+
     def _text(self, pid: int, start_time: int, name: str) -> bytes | None:
-        data = self._patience.call(lambda: read_file(f"{self._root}/{pid}/{name}", MAX_TEXT))
+        data = self._patience.call(lambda: read_file(f"{self._root}/{pid}/{name}", MAX_TEXT), self._whose(pid))
         return data if data is not None and self._same(pid, start_time) else None
 
     def arguments(self, pid: int, start_time: int) -> bytes | None:
@@ -143,7 +95,7 @@ class Procfs:
             name = read_file(f"{self._root}/{pid}/comm", 64).rstrip(b"\n")
         except OSError:
             return None
-        given = self._patience.call(lambda: read_file(f"{self._root}/{pid}/cmdline", MAX_TEXT))
+        given = self._patience.call(lambda: read_file(f"{self._root}/{pid}/cmdline", MAX_TEXT), self._whose(pid))
         return name, given.partition(b"\0")[0] if given else None, self._link(f"{pid}/exe")
 
     def _link(self, name: str) -> bytes | None:
@@ -178,11 +130,14 @@ class Procfs:
         links = {int(number): self._link(f"{pid}/fd/{number}") for number in listed[:MAX_DESCRIPTORS] if number.isdigit()}
         found: dict[int, tuple[str, str]] = {}
         sockets: dict[bytes, str] | None = None
+        asked = False
         for number, link in sorted(links.items()):
             if link is None:
                 continue
-            if link.startswith(b"socket:[") and sockets is None:
-                sockets = self._sockets(pid)
+            if link.startswith(b"socket:[") and not asked:
+                asked = True
+                # Tables of a network namespace with very many sockets take their time.
+                sockets = self._patience.call(lambda: self._sockets(pid), self._whose(pid))
             found[number] = self._described(pid, number, link, sockets or {})
         return found if self._same(pid, start_time) else None
 

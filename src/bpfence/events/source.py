@@ -209,7 +209,8 @@ def read_recorded(lines: Iterable[str | bytes]) -> Iterator[Recorded]:
         if document.get("kind", "alert") not in ("alert", "event"):
             continue
         try:
-            yield Recorded(number, fields_from_json(document), document.get("expect"))
+            for fields in events_from_json(document):
+                yield Recorded(number, fields, document.get("expect"))
         except BadValueError as error:
             raise BadLineError(number, str(error)) from None
 
@@ -221,6 +222,20 @@ _NOT_FIELDS: Final = {
 _PROCESS_KEYS: Final = {"tid", "exec_id", "start_time", "args_truncated"}
 
 
+def events_from_json(document: Mapping[str, Any]) -> Iterator[dict[str, Value]]:
+    """What `fields_from_json` gives; for a group once for each of its events, without the fields that one does not carry."""
+    members = tables.GROUPS.get(document.get("event")) if isinstance(document.get("event"), str) else None  # type: ignore[arg-type]
+    if members is None:
+        yield fields_from_json(document)
+        return
+    for member in members:
+        found = fields_from_json({**document, "event": member})
+        yield {
+            name: value for name, value in found.items()
+            if name == "event" or name not in tables.FIELD_BY_NAME or tables.applies(tables.FIELD_BY_NAME[name], member)
+        }  # fmt: skip
+
+
 def fields_from_json(document: Mapping[str, Any]) -> dict[str, Value]:
     """The raw fields of a recorded line or a flat object; BadValueError names what is wrong: an unknown event or field, or a bad value."""
     event = document.get("event")
@@ -228,7 +243,7 @@ def fields_from_json(document: Mapping[str, Any]) -> dict[str, Value]:
         raise BadValueError("an event needs the key 'event': its full name")
     full = event if event in tables.EVENT_BY_NAME else _BY_SHORT_NAME.get(event)
     if full is None:
-        raise BadValueError(f"unknown event {event!r}")
+        raise BadValueError(f"unknown event {event!r}; `bpfence events` lists them")
     found: dict[str, Value] = {"event": full}
     for name, value in _flattened(document):
         if value is not None:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Final, Union
 
 from bpfence import names
+from bpfence.events.accounts import HOST
 from bpfence.fields import FIELD_BY_NAME, FIELDS, Field, Kind
 from bpfence.policy import Value
 
@@ -88,7 +89,7 @@ def readable(field: Field, value: Value) -> Json:
     if field.kind is Kind.FLAGS:
         return list(names.flags(field.names, value))
     if field.kind is Kind.NAMED:
-        return names.name(field.names, value) or value
+        return (HOST.name(field.names, value) if field.names in ("user", "group") else names.name(field.names, value)) or value
     return value
 
 
@@ -100,9 +101,8 @@ def _address(value: bytes) -> str:
     return str(mapped or address)
 
 
-@lru_cache(maxsize=1024)
 def _user(uid: int) -> str:
-    return escape(names.name("user", uid) or str(uid))
+    return escape(HOST.name("user", uid) or str(uid))
 
 
 def phrase(field: Field, value: Value) -> str:
@@ -168,7 +168,10 @@ def _number(field: Field, value: object) -> int:
     if isinstance(value, int):
         return int(value) % (1 << 64) if field.name in _SIGNED else int(value)
     if isinstance(value, str):
-        known = names.number(field.names, value) if field.names else None
+        try:
+            known = names.number(field.names, value) if field.names else None
+        except names.NoAnswerError:
+            known = None
         if known is not None:
             return known
         try:

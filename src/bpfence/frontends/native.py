@@ -12,7 +12,7 @@ import errno as errno_module
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -39,6 +39,19 @@ SUBJECTS: Final = {
 }  # fmt: skip
 
 # What people may write in a message beside fields.
+EVENTS_OF_OTHERS: Final = {
+    "file.write": "file.modify", "write": "file.modify", "file.change": "file.modify", "file.delete": "file.unlink",
+    "delete": "file.unlink", "file.execute": "exec", "file.exec": "exec", "execve": "exec", "process.start": "exec",
+    "process.create": "fork", "clone": "fork", "net.open": "net.connect", "network": "net.egress", "tcp.connect": "net.connect",
+    "module.load": "kernel.module", "init_module": "kernel.module",
+}  # fmt: skip
+ACTIONS_OF_OTHERS: Final = {
+    "block": "deny", "blocked": "deny", "reject": "deny", "refuse": "deny", "forbid": "deny", "prevent": "deny", "override": "deny",
+    "sigkill": "kill", "terminate": "kill", "alert": "audit", "log": "audit", "report": "audit", "notify": "audit", "warn": "audit",
+    "post": "audit", "permit": "allow", "accept": "allow", "pass": "allow", "enforcing": "enforce",
+    "permissive": "audit", "monitor": "audit", "detect": "audit", "dry-run": "audit",
+}  # fmt: skip
+"""Words that other tools, and people, use for the same; also of modes."""
 MESSAGE_WORDS: Final = ("event", "policy", "rule", "action", "severity")
 
 _LATER: Final = "the Kubernetes/containers support of a later version"
@@ -69,6 +82,12 @@ def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[PolicySet, list
             if data is not None:
                 reader.read(data, str(file))
     return reader.result()
+
+
+def meant(word: str, words: Mapping[str, str]) -> str:
+    """A hint where a word is known under another name; "" where it is not."""
+    found = words.get(word.lower())
+    return f"write {found!r}" if found else ""
 
 
 def load_text(text: str, file: str = "<text>") -> tuple[PolicySet, list[Diagnostic]]:
@@ -229,7 +248,9 @@ class _Shapes:
         text = self.text(node, what)
         if text is None or text in options:
             return text
-        hint = suggest(text, options, "write one of: " + ", ".join(options))
+        listed = tuple(options)
+        own = meant(text, ACTIONS_OF_OTHERS)
+        hint = own if own and ACTIONS_OF_OTHERS[text.lower()] in listed else suggest(text, listed, "write one of: " + ", ".join(listed))
         self.report.add(node, "bad-value", f"{what} cannot be {quoted(text)}", hint)
         return None
 
@@ -362,7 +383,7 @@ class _PolicyReader(_Shapes):
     def event(self, node: Node, written: str) -> str | None:
         found = expand.events_of(written)
         if not found:
-            hint = suggest(written, schema.event_names(), "docs/events.md lists the events")
+            hint = meant(written, EVENTS_OF_OTHERS) or suggest(written, schema.event_names(), "`bpfence events` lists them")
             self.report.add(node, "unknown-event", f"unknown event {quoted(written)}", hint)
             return None
         return found[0]

@@ -216,6 +216,9 @@ def _check_path(field: Field, text: str, pieces: glob.Glob) -> None:
     bound = field.name == "net.unix.path"
     pseudo = text.startswith("@" if bound else "memfd:")
     if not pseudo and not any(_can_start(pieces, ord(first)) for first in ("/@" if bound else "/")):
+        if text.startswith(("~", "$")):
+            what = f"{quoted(text)} never matches: nothing expands {text[0]!r} in a policy"
+            raise TextError(what, _without_shell(text), "unreachable")
         what = "a path begins with '/'" + (", an abstract name with '@'" if bound else "")
         raise TextError(f"{quoted(text)} never matches: {what}", f"write '/{text}' or '**/{text}'", "unreachable")
     if bound and pseudo:
@@ -233,6 +236,15 @@ def _check_path(field: Field, text: str, pieces: glob.Glob) -> None:
         raise TextError(
             f"a resolved path never contains {dots.group()!r}", "write the path as realpath(1) prints it", "unreachable", dots.start()
         )
+
+
+def _without_shell(text: str) -> str:
+    """What to write for a path that only a shell would understand."""
+    rest = re.sub(r"^(~[^/]*|\$\{?\w*\}?)/?", "", text)
+    if text.startswith(("~/", "$HOME", "${HOME")) or text == "~":
+        homes = "{/root,/home/*}"
+        return f"write '{homes}/{rest}' for the home directories of all users, or the whole path of one" if rest else f"write '{homes}'"
+    return f"write the whole path, beginning with '/', or '**/{rest}'"
 
 
 def _can_start(pieces: glob.Glob, byte: int) -> bool:
@@ -323,11 +335,15 @@ def _named(field: Field, text: str, offset: int) -> int:
     if not table:
         hint = f"{field.name} takes numbers and ranges such as 1024-65535 or >=1024"
         raise TextError(f"{quoted(text)} is not a number", hint, "bad-number", offset)
-    value = names.number(table, text)
+    try:
+        value = names.number(table, text)
+    except names.NoAnswerError:
+        message = f"this host's {table} database does not answer, so {quoted(text)} has no number"
+        raise TextError(message, "write the number instead of the name", "unknown-user", offset) from None
     if value is not None:
         return value
     if table in ("user", "group"):
-        known = suggest(text, names.known(table), f"create it, or write the number: getent {'passwd' if table == 'user' else 'group'}")
+        known = suggest(text, names.known(table), "create it, write the number, or check policies of another host with --no-host")
         raise TextError(f"this host has no {table} {quoted(text)}", known, "unknown-user", offset)
     hint = suggest(text, names.known(table), _examples(table))
     raise TextError(f"{quoted(text)} is not a {_WORDS.get(table, table)}", hint, "bad-name", offset)

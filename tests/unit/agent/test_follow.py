@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,18 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bpfence.agent import follow
 from bpfence.agent.follow import (
     IN_CREATE,
     IN_DELETE_SELF,
     IN_Q_OVERFLOW,
+    Lookup,
     Watch,
     kernel_device,
     linked,
     relevant,
-    resolve,
     target,
-    watched_names,
 )  # fmt: skip
+from bpfence.patience import Patience
 
 
 @pytest.mark.parametrize(
@@ -39,7 +42,7 @@ def test_resolve_gives_inode_device_and_bits(tmp_path: Path) -> None:
     (tmp_path / "soft").symlink_to(tmp_path / "a")
     (tmp_path / "d").mkdir()
     paths = [f"{tmp_path}/{name}" for name in ("a", "none", "d/**", "hard", "soft", "x\0y")]
-    found = resolve(paths)
+    found = Lookup().resolve(paths)
     file, folder = (tmp_path / "a").stat(), (tmp_path / "d").stat()
     device = os.major(file.st_dev) << 20 | os.minor(file.st_dev)
     assert found.objects == {(file.st_ino, device): 0b11001, (folder.st_ino, device): 0b100}
@@ -53,7 +56,7 @@ def test_files_of_a_followed_directory_are_found_by_their_other_names(tmp_path: 
     (tmp_path / "out").hardlink_to(tmp_path / "d/one")
     (tmp_path / "d/again").hardlink_to(tmp_path / "d/deep/two")
     (tmp_path / "d/soft").symlink_to(tmp_path / "d/one")
-    found = resolve([f"{tmp_path}/d", f"{tmp_path}/d/**"])
+    found = Lookup().resolve([f"{tmp_path}/d", f"{tmp_path}/d/**"])
     keys = {name: ((tmp_path / name).stat().st_ino, kernel_device(tmp_path.stat().st_dev)) for name in ("d", "d/one", "d/deep/two")}
     assert found.objects == {keys["d"]: 0b11, keys["d/one"]: 0b10, keys["d/deep/two"]: 0b10}
     assert found.partly == ()
@@ -78,7 +81,8 @@ def test_kernel_device() -> None:
 def test_every_directory_on_the_way_is_watched_also_behind_links(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    wanted = watched_names([f"{tmp_path}/link/f"])
+    wanted, complete = Lookup().watched_names([f"{tmp_path}/link/f"])
+    assert complete
     assert {"link", "real"} <= wanted[str(tmp_path)]
     assert wanted[f"{tmp_path}/link"] == wanted[f"{tmp_path}/real"] == {"f"}
     assert tmp_path.parts[1] in wanted["/"]
@@ -132,3 +136,36 @@ def test_relevant() -> None:
 @given(st.binary(max_size=200))
 def test_garbage_never_raises(data: bytes) -> None:
     assert relevant(data, {}) in (True, False)
+
+
+def test_a_path_that_does_not_answer_names_what_it_did_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system over the network or in user space whose server is gone."""
+    (tmp_path / "good").touch()
+    release = threading.Event()
+    stat = os.stat
+
+    def hanging(path: str) -> os.stat_result:
+        if path == "/net/file":
+            release.wait(30)
+        return stat(path)
+
+    lookup = Lookup(Patience(0.05, 1))
+    monkeypatch.setattr(follow.os, "stat", hanging)
+    paths = [str(tmp_path / "good"), "/net/file", "/not/there"]
+    found = lookup.resolve(paths, {(7, 8): 0b010, (9, 9): 0b001})
+    good = (stat(tmp_path / "good").st_ino, kernel_device(stat(tmp_path / "good").st_dev))
+    assert found.objects == {good: 0b001, (7, 8): 0b010}
+    assert (found.missing, found.silent) == (("/not/there",), ("/net/file",))
+    began = time.monotonic()
+    assert lookup.resolve(paths).silent == ("/net/file",)  # no second thread for it, and no more waiting
+    assert time.monotonic() - began < 0.05 + 1
+    release.set()
+
+
+def test_watches_that_hang_are_no_watches(tmp_path: Path) -> None:
+    release = threading.Event()
+    watch = Watch(Lookup(Patience(0.02, 1)))
+    watch._add = lambda _: release.wait(30) or -1  # type: ignore[method-assign]
+    assert watch.set_paths([str(tmp_path / "f")]) is False
+    release.set()
+    watch.close()

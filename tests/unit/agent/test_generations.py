@@ -47,7 +47,8 @@ def test_a_compiled_policy_set_gives_its_names() -> None:
 
 
 def numbered(number: int) -> Generation:
-    return Generation(number, RULES, TABLE.verdicts)
+    """Tables that no other number has."""
+    return Generation(number, RULES, TABLE.verdicts, (f"/{number}",))
 
 
 def test_state_survives_and_only_the_last_are_kept(tmp_path: Path) -> None:
@@ -64,6 +65,27 @@ def test_state_survives_and_only_the_last_are_kept(tmp_path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
     second.remove()
     assert not path.exists()
+
+
+def test_the_same_tables_keep_one_meaning_however_often_they_are_put_in_force(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    made = Generations(path, "boot")
+    made.add(numbered(1))
+    for number in range(2, 600):
+        made.add(Generation(number, RULES, TABLE.verdicts))
+    made.add(numbered(600))
+    made.add(Generation(601, RULES, TABLE.verdicts))
+    restored = Generations(path, "boot")
+    assert restored.restore() == ""
+    for known in (made, restored):
+        assert [one.number for one in known] == [1, 600, 601]
+        for number in (2, 300, 599, 601):
+            found = known.get(number)
+            assert found is not None
+            assert found.objects == ()
+        assert found.earlier == ((2, 599),)
+        assert (known.get(1), known.get(600), known.get(602)) == (numbered(1), numbered(600), None)
+    assert path.stat().st_size < 20_000
 
 
 def test_another_boots_state_means_nothing(tmp_path: Path) -> None:

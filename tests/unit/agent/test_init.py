@@ -18,7 +18,7 @@ import pytest
 from bpfence import abi
 from bpfence import agent as agent_module
 from bpfence.agent import Agent, Settings, Signals, notify, read_policies
-from bpfence.agent.generations import state_path
+from bpfence.agent.generations import Counts, state_path
 from bpfence.compiler.explain import explain
 from bpfence.errors import CompileError, KernelError, PolicyError
 from bpfence.evaluate import verdict
@@ -436,8 +436,56 @@ def test_a_followed_file_that_comes_later(rig: Rig) -> None:
     assert [inode for inode, _ in rig.engine.objects] == [target.stat().st_ino]
 
 
+def test_followed_paths_that_do_not_answer_are_told_and_asked_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = rig.folder / "watched"
+    target.write_text("one")
+    follow_policy(rig, target)
+    rig.agent.start()
+    before = dict(rig.engine.objects)
+    resolve = rig.agent._lookup.resolve
+    found = resolve([])
+    monkeypatch.setattr(rig.agent._lookup, "resolve", lambda paths, known: found._replace(objects=dict(known), silent=tuple(paths)))
+    assert rig.agent.reload()
+    assert rig.engine.objects == before
+    assert [text for text in rig.said if "do not answer" in text]
+    assert rig.agent._until_due(None) == 1.0
+
+
+def test_matches_are_counted_by_rule_for_status(rig: Rig) -> None:
+    rig.agent.start()
+    for _ in range(3):
+        rig.engine.say()
+    rig.agent.step(0)
+    rig.now += 2
+    rig.agent.step(0)
+    counts = Counts(state_path(str(rig.folder / "pins"), rig.folder / "state"), read_boot_id())
+    assert counts.read() == {"guard/secret": 3}
+    known = rig.agent.generations.get(1)
+    assert known is not None
+    assert abs(known.since - time.time()) < 600
+    rig.agent.stop()
+    assert counts.read() == {}
+
+
+def test_a_followed_path_that_flips_costs_no_alert_its_name(rig: Rig) -> None:
+    target = rig.folder / "watched"
+    target.write_text("one")
+    follow_policy(rig, target)
+    rig.agent.start()
+    first = rig.engine.generation
+    rig.engine.say()
+    for turn in range(8):
+        (rig.folder / "new").write_text(str(turn))
+        (rig.folder / "new").rename(target)
+        rig.agent._follow_again(rig.now)
+    assert rig.engine.generation > first + 6
+    rig.agent.drain()
+    [alert] = rig.output.dicts("alert")
+    assert (alert["policy"], alert["rule"]) == ("guard", "secret")
+
+
 def test_without_inotify_followed_paths_are_polled(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none() -> None:
+    def none(_: object) -> None:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(agent_module.follow, "Watch", none)

@@ -45,7 +45,7 @@ def rules(tmp_path: Path) -> Path:
 def test_check_good_and_bad(rules: Path) -> None:
     result = call("check", rules)
     assert code(result) == 0
-    assert "1 policies, 2 rules: 0 errors, 0 warnings" in result.stderr
+    assert "1 policy, 2 rules: 0 errors, 0 warnings" in result.stderr
     rules.write_text(RULES.replace("sensitive and", "sensitiv and"))
     result = call("check", rules)
     assert code(result) == 1

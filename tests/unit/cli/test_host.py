@@ -19,9 +19,10 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from bpfence import abi
 from bpfence.abi import EVENT_RESULT
 from bpfence.agent import notify
-from bpfence.agent.generations import Generation, Generations, state_path
+from bpfence.agent.generations import Counts, Generation, Generations, state_path
 from bpfence.agent.loading import FalcoOptions, load
 from bpfence.agent.sandbox import Hierarchy, Sandbox
 from bpfence.cli import cli, host
@@ -361,12 +362,28 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     Generations(state_path(str(tmp_path / "pins")), read_boot_id()).add(Generation(3, (rule,), ()))
     found = json.loads(call("status", "--json", "--pin-dir", tmp_path / "pins").stdout)["instances"][0]
     assert (found["since"], found["agent_running"], found["counters"]["denied"]) == ("1970-01-02T00:00:00+00:00", False, 1234)
-    assert found["rules"] == [{"policy": "guard", "rule": "secret", "mode": "enforce"}]
+    assert found["rules"] == [{"policy": "guard", "rule": "secret", "mode": "enforce", "matched": 0}]
     text = call("status", "--pin-dir", tmp_path / "pins")
     assert code(text) == 0
     assert "none: enforcement goes on" in text.stdout
-    for word in ("guard (enforce)", "1,234", "lost file.open", "skipped file_open__file", "56,789", "1970-01-02"):
-        assert word in text.stdout
+    shown = " ".join(text.stdout.split())
+    for word in ("guard (enforce)", "acts denied 1,234", "records of file.open lost 2", "left out 56,789", "in force since 1970-01-02"):
+        assert word in shown
+    counts = Counts(state_path(str(tmp_path / "pins")), read_boot_id())
+    for _ in range(1002):
+        counts.add("guard", "secret")
+    counts.save()
+    Generations(state_path(str(tmp_path / "pins")), read_boot_id()).add(Generation(3, (rule,), (), since=2 * 86400))
+    found = json.loads(call("status", "--json", "--pin-dir", tmp_path / "pins").stdout)["instances"][0]
+    assert (found["since"], found["rules"][0]["matched"]) == ("1970-01-03T00:00:00+00:00", 1002)
+    assert "guard secret enforce 1,002" in " ".join(call("status", "--pin-dir", tmp_path / "pins").stdout.split())
+    counts.remove()
+    assert counts.read() == {}
+
+
+def test_every_counter_of_the_kernel_has_words() -> None:
+    names = {name.removeprefix("CNT_").lower() for name in abi.COUNTER_ID if name != "CNT_MAX"}
+    assert names == set(host.COUNTERS)
 
 
 def test_unload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def policy(tmp_path: Path) -> Path:
 def test_check_good(policy: Path) -> None:
     result = call("check", policy)
     assert code(result) == 0
-    assert "1 policies, 1 rules: 0 errors" in result.stderr
+    assert "1 policy, 1 rule: 0 errors" in result.stderr
 
 
 def test_check_finds(policy: Path) -> None:
@@ -169,7 +169,7 @@ def test_test_agrees(policy: Path, tmp_path: Path) -> None:
     (tmp_path / "events").write_text(EVENTS)
     result = call("test", "-p", policy, tmp_path / "events")
     assert code(result) == 0
-    assert "3 events, 0 decided otherwise" in result.stderr
+    assert "3 events, none contradicts" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -215,3 +215,89 @@ def test_check_looks_into_the_seccomp_profile(policy: Path) -> None:
     assert "unknown-syscall" in codes
     assert "runtime-needs" not in codes
     assert code(call("check", policy)) == 1
+
+
+# ---- standard input, other hosts, what a sample does not say ----
+
+TRAPS = """\
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: traps}
+spec:
+  mode: enforce
+  rules:
+    - {name: a, on: file.write, match: {file.path: "~/.ssh/**"}, action: block}
+    - {name: b, on: open, match: {file.path: "$HOME/.ssh/**"}, action: deny}
+"""
+OTHERS_USER = """\
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: p}
+spec:
+  mode: enforce
+  rules:
+    - name: r
+      on: file.modify
+      match: {file.path: "/srv/**"}
+      unless: {process.user: [no-such-user, root]}
+      action: deny
+"""
+
+
+def test_check_reads_standard_input_and_says_what_to_write_instead() -> None:
+    result = call("check", "-", stdin=TRAPS)
+    assert code(result) == 1
+    assert result.stderr.splitlines()[-1] == "4 errors, 0 warnings"
+    found = answer(call("check", "--json", "-", stdin=TRAPS))["findings"]
+    assert [(one["file"], one["line"]) for one in found] == [("<stdin>", 7)] * 3 + [("<stdin>", 8)]
+    assert [one["hint"].split(" for ")[0] for one in found] == [
+        "write 'file.modify'", "write '{/root,/home/*}/.ssh/**'", "write 'deny'", "write '{/root,/home/*}/.ssh/**'",
+    ]  # fmt: skip
+
+
+def test_policies_of_another_host_can_be_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(OTHERS_USER)
+    result = call("check", path)
+    assert code(result) == 1
+    assert "--no-host" in result.stdout
+    result = call("check", "--no-host", path)
+    assert code(result) == 0
+    assert "taken as written, without a look at this host: user no-such-user" in result.stderr
+    assert code(call("explain", "--no-host", path)) == 0
+    event = {"event": "open", "file.path": "/srv/a", "file.access": ["write"]}
+    users = (("no-such-user", "none"), ("root", "none"), (7, "deny"))
+    lines = [{**event, "process.user": user, "expect": expect} for user, expect in users]
+    result = call("test", "--no-host", "-p", path, "-", stdin="".join(json.dumps(line) + "\n" for line in lines))
+    assert code(result) == 0, result.stderr
+
+
+def test_a_sample_may_be_a_group_and_is_told_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(OTHERS_USER.replace("no-such-user, ", ""))
+    line = '{"event":"file.modify","file.path":"/srv/a"}\n'
+    results = answer(call("test", "--json", "-p", path, "-", stdin=line))["events"]
+    by_event = {result["event"]: result for result in results}
+    assert len(by_event) > 10
+    assert (by_event["file.unlink"]["action"], by_event["file.unlink"]["lacks"]) == ("deny", ["process.uid"])
+    assert by_event["file.open"]["lacks"] == ["file.access", "process.uid"]
+    assert "the sample does not say process.uid" in call("test", "-p", path, "-", stdin=line).stderr
+    full = '{"event":"file.unlink","file.path":"/srv/a","process.user":"root"}'
+    [route] = answer(call("explain", "--json", path, "--event", full))["routes"]
+    assert route["lacks"] == []
+    elsewhere = '{"event":"file.unlink","file.path":"/etc/a"}'
+    assert answer(call("explain", "--json", path, "--event", elsewhere))["route"]["lacks"] == []
+    text = call("explain", path, "--event", '{"event":"file.unlink","file.path":"/srv/a"}').stdout
+    assert "the sample does not say process.uid, which would decide some rules" in text
+
+
+def test_native_fields_and_events_are_listed() -> None:
+    found = answer(call("fields", "--json", "file.path"))
+    assert [one["name"] for one in found["native"]] == ["file.path"]
+    assert answer(call("fields", "--json", "--language", "falco"))["native"] == []
+    found = answer(call("events", "--json"))
+    assert {one["name"] for one in found["events"]} >= {"file.open", "process.exec"}
+    assert "file.unlink" in found["groups"]["file.modify"]
+    assert "openat" in found["falco"]
+    assert "file.modify" in call("events", "modify").stdout
+    assert "no event has" in call("events", "nonsense").stdout

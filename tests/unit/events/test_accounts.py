@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import os
 import pwd
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfence.events.accounts import FRESH, HOST_FRESH, MAX_FILE, MAX_NAMESPACES, UNKNOWN, Accounts, User, parse
-
-OTHER = 77
+from bpfence.events import accounts, values
+from bpfence.events.accounts import FRESH, HOST_FRESH, MAX_FILE, MAX_NAMESPACES, UNKNOWN, Accounts, Host, User, parse
+from bpfence.fields import FIELD_BY_NAME
+from bpfence.patience import Patience
 
 
 class Proc:
@@ -25,13 +28,16 @@ class Proc:
         (self.root / "etc").mkdir(parents=True)
         (folder / "5").mkdir()
         (folder / "5" / "root").symlink_to(self.root)
+        (folder / "5" / "ns").mkdir()
+        (folder / "5" / "ns" / "mnt").touch()
+        self.mnt = (folder / "5" / "ns" / "mnt").stat().st_ino
         self.accounts = Accounts(folder, host_namespace=1, clock=lambda: self.now)
 
     def write(self, name: str, text: str | bytes) -> None:
         (self.root / "etc" / name).write_bytes(text if isinstance(text, bytes) else text.encode())
 
-    def name(self, uid: int, mnt_ns: int = OTHER, pid: int = 5) -> str:
-        return self.accounts.user(uid, mnt_ns, pid).name
+    def name(self, uid: int, mnt_ns: int = 0, pid: int = 5) -> str:
+        return self.accounts.user(uid, mnt_ns or self.mnt, pid).name
 
 
 @pytest.fixture
@@ -46,9 +52,9 @@ def test_entries_of_a_container(proc: Proc) -> None:
     )  # fmt: skip
     proc.write("passwd", b"\n".join(lines))
     proc.write("group", "root:x:0:\nstaff:x:50:a,b\n")
-    assert proc.accounts.user(33, OTHER, 5) == User("web", "/srv", "/bin/false")
+    assert proc.accounts.user(33, proc.mnt, 5) == User("web", "/srv", "/bin/false")
     assert (proc.name(0), proc.name(9), proc.name(8), proc.name(1)) == ("root", "short", "\udcff", UNKNOWN)
-    assert (proc.accounts.group(50, OTHER, 5), proc.accounts.group(51, OTHER, 5), proc.accounts.group(0, OTHER, 5)) == (
+    assert (proc.accounts.group(50, proc.mnt, 5), proc.accounts.group(51, proc.mnt, 5), proc.accounts.group(0, proc.mnt, 5)) == (
         "staff",
         UNKNOWN,
         "root",
@@ -76,6 +82,30 @@ def test_this_host(proc: Proc) -> None:
     proc.now += HOST_FRESH
     assert proc.name(0, 1) == "root"
     assert Accounts()._own == os.stat("/proc/self/ns/mnt").st_ino
+
+
+def test_an_id_that_is_another_process_by_now_is_not_believed(proc: Proc) -> None:
+    proc.write("passwd", "evil:x:7:7::/:/\n")
+    assert proc.name(7, mnt_ns=proc.mnt + 1) == UNKNOWN
+    assert proc.name(7) == "evil"
+
+
+def test_a_host_lookup_that_hangs_is_given_up_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, asked = threading.Event(), []
+
+    def hang(number: int) -> None:
+        asked.append(number)
+        release.wait(30)
+
+    monkeypatch.setitem(accounts._ON_HOST, "passwd", hang)
+    host = Host(patience=Patience(0.02))
+    began = time.monotonic()
+    assert (host.name("user", 7), host.name("user", 7)) == (None, None)
+    assert asked == [7]
+    monkeypatch.setattr(values, "HOST", host)
+    assert values.phrase(FIELD_BY_NAME["process.user"], 7) == "7"
+    assert time.monotonic() - began < 10
+    release.set()
 
 
 def link(path: Path) -> None:

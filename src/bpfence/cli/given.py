@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments that name policy files in, paths and settings for reading them out: standard input, and other hosts' users.
+
+Called by `check`, `explain`, `test` and `convert`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+import msgspec
+
+from bpfence import names
+from bpfence.cli.show import err
+from bpfence.errors import Diagnostic, PolicyError
+from bpfence.events.values import printable
+
+PATHS: Final = click.Path(exists=True, allow_dash=True, path_type=str)
+STDIN: Final = "<stdin>"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def no_host_option(function: F) -> F:
+    """`--no-host`, as argument `no_host`."""
+    text = "Take names of users and groups as they are written, for policies of another host that has them."
+    return click.option("--no-host", is_flag=True, help=text)(function)
+
+
+class Given:
+    """The files to read, in which `-` has become a file of its own. Use `opened`."""
+
+    def __init__(self, files: Sequence[str], copy: str = "") -> None:
+        self.files = tuple(copy if file == "-" else file for file in files)
+        self._copy = copy
+
+    def named(self, found: Iterable[Diagnostic]) -> list[Diagnostic]:
+        """Diagnostics that call standard input by its name."""
+        return [self._named(diagnostic) for diagnostic in found]
+
+    def _named(self, diagnostic: Diagnostic) -> Diagnostic:
+        if not self._copy or diagnostic.location.file != self._copy:
+            return diagnostic
+        return msgspec.structs.replace(diagnostic, location=msgspec.structs.replace(diagnostic.location, file=STDIN))
+
+
+@contextlib.contextmanager
+def opened(files: Sequence[str], no_host: bool = False) -> Iterator[Given]:
+    """Policy files as they were named on a command line; mistakes in standard input are told as such.
+
+    With `no_host` no user database is asked, and a note says which names were taken as they are.
+    """
+    with contextlib.ExitStack() as stack:
+        symbols = stack.enter_context(names.symbolic()) if no_host else {}
+        copy = ""
+        if "-" in files:
+            copy = str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bpfence-")), "stdin.yaml"))
+            Path(copy).write_bytes(sys.stdin.buffer.read())
+        given = Given(files, copy)
+        try:
+            yield given
+        except PolicyError as error:
+            raise type(error)(given.named(error.diagnostics)) from error
+        finally:
+            if symbols:
+                taken = ", ".join(f"{table} {name}" for table, name in symbols)
+                err().print(f"note: taken as written, without a look at this host: {printable(taken)}")
