@@ -35,9 +35,9 @@ def sound(problems: list[Diagnostic], texts: dict[str, str]) -> None:
 
 def load(text: str, seconds: float = SECONDS) -> tuple[int, set[str]]:
     """How many rules a file has, and the codes of its errors."""
-    start = time.monotonic()
+    start = time.process_time()
     found, problems = load_texts([(text, "t.yaml")])
-    assert time.monotonic() - start < seconds
+    assert time.process_time() - start < seconds
     sound(problems[:50], {"t.yaml": text})
     return len(found.rules), {problem.code for problem in problems if problem.severity == "error"}
 

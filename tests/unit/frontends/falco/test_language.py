@@ -164,9 +164,9 @@ def test_nesting_has_a_limit_and_needs_no_stack() -> None:
 
 def test_a_long_condition_takes_no_long_time() -> None:
     text = " or ".join(["proc.name in (" + ", ".join(["abc"] * 200) + ")"] * 500)
-    start = time.monotonic()
+    start = time.process_time()
     parse(text)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     with pytest.raises(TextError, match="longer"):
         parse("a" * (language.MAX_LENGTH + 1))
 

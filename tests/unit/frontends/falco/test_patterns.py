@@ -84,10 +84,10 @@ def test_what_re2_does_not_take_is_refused(pattern: str) -> None:
 
 
 def test_time_is_linear_in_the_text() -> None:
-    start = time.monotonic()
+    start = time.process_time()
     assert not regex("(a*)*b")("a" * 50_000)
     assert not glob("*a*a*a*a*a*a*a*a*b")("a" * 50_000)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(

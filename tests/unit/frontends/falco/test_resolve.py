@@ -243,9 +243,9 @@ def bounded(texts: Iterable[str], seconds: float = 20, mebibytes: int = 600) -> 
     """The codes that a load gives; it must end in time and memory."""
     tracemalloc.start()
     try:
-        start = time.monotonic()
+        start = time.process_time()
         _, problems = load_texts([(text, "t.yaml") for text in texts])
-        assert time.monotonic() - start < seconds
+        assert time.process_time() - start < seconds
         assert tracemalloc.get_traced_memory()[1] < mebibytes << 20
     finally:
         tracemalloc.stop()
@@ -286,9 +286,9 @@ def test_depth_has_a_limit() -> None:
 def test_a_wide_macro_that_many_rules_share_is_read_once() -> None:
     wide = "- macro: m\n  condition: " + " or ".join(["proc.name=x"] * 5000) + "\n"
     text = wide + "".join(rule("evt.type=open and m", f"R{n}") for n in range(300))
-    start = time.monotonic()
+    start = time.process_time()
     rules, problems = loaded(text)
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
     assert (len(rules), problems) == (300, [])
 
 
@@ -381,9 +381,9 @@ def test_any_bytes_load_or_are_diagnosed(data: bytes) -> None:
 
 
 def test_the_stable_rules_load_without_change_or_warning() -> None:
-    start = time.monotonic()
+    start = time.process_time()
     found, problems = load_files([corpus()])
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     assert [problem for problem in problems if problem.severity != "info"] == []
     assert len(found.rules) == 25
     assert all(one.enabled and one.types for one in found.rules)
