@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import yaml
@@ -73,22 +73,19 @@ def test_sudoers(layout: str, exe: str, trees: dict[str, Path]) -> None:
     assert decided("file-integrity-enforce", "file.unlink", "/usr/bin/perl", trees[layout], file__path="/etc/sudoers") is Action.DENY
 
 
-@pytest.mark.parametrize(("layout", "exe"), acts("modules"))
-def test_modules(layout: str, exe: str, trees: dict[str, Path]) -> None:
-    assert decided("kernel-guard", "kernel.module", exe, trees[layout], module__requested=0) is Action.NONE
-    assert decided("kernel-guard", "kernel.module", "/usr/bin/bash", trees[layout], module__requested=0) is Action.DENY
+KERNEL_ACTS: Final[dict[str, tuple[str, dict[str, int]]]] = {
+    "modules": ("kernel.module", {"module__requested": 0}), "kexec": ("kernel.kexec", {}), "uses_bpf": ("kernel.bpf", {"bpf__cmd": 5}),
+}  # fmt: skip
+"""What programs of a layout do to the kernel -> the event, and its fields."""
 
 
-@pytest.mark.parametrize(("layout", "exe"), acts("kexec"))
-def test_kexec(layout: str, exe: str, trees: dict[str, Path]) -> None:
-    assert decided("kernel-guard", "kernel.kexec", exe, trees[layout]) is Action.NONE
-    assert decided("kernel-guard", "kernel.kexec", "/usr/bin/bash", trees[layout]) is Action.DENY
-
-
-@pytest.mark.parametrize(("layout", "exe"), acts("uses_bpf"))
-def test_the_manager_uses_bpf(layout: str, exe: str, trees: dict[str, Path]) -> None:
-    assert decided("kernel-guard", "kernel.bpf", exe, trees[layout], bpf__cmd=5) is Action.NONE
-    assert decided("kernel-guard", "kernel.bpf", "/usr/bin/bash", trees[layout], bpf__cmd=5) is Action.DENY
+@pytest.mark.parametrize(
+    ("kind", "layout", "exe"), [pytest.param(kind, *act.values, id=act.id) for kind in KERNEL_ACTS for act in acts(kind)]
+)
+def test_who_is_there_for_it_changes_the_kernel_and_nobody_else(kind: str, layout: str, exe: str, trees: dict[str, Path]) -> None:
+    event, fields = KERNEL_ACTS[kind]
+    assert decided("kernel-guard", event, exe, trees[layout], **fields) is Action.NONE
+    assert decided("kernel-guard", event, "/usr/bin/bash", trees[layout], **fields) is Action.DENY
 
 
 @pytest.mark.parametrize(("layout", "exe"), acts("services"))
