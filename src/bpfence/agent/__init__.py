@@ -440,6 +440,7 @@ class Agent:
         notify("STOPPING=1")
         self.drain()
         kept = self.settings.keep and self.settings.pin_dir is not None
+        self._save_counts()
         self._report_loss()
         self._report_suppressed(everything=True)
         self._status("stopped", "stopped; enforcement goes on" if kept else "stopped; enforcement has ended", **self._counted())
@@ -512,6 +513,7 @@ class Agent:
         now = self._monotonic()
         if self._loss_at is not None and now >= self._loss_at:
             self._loss_at = now + QUIET_SECONDS
+            self._save_counts()
             self._report_loss()
         if self._follow_at is not None and now >= self._follow_at:
             self._follow_again(now)
@@ -607,12 +609,14 @@ class Agent:
     def _status(self, status: str, text: str, **more: Any) -> None:
         self._write([self._composer.status(status, text, **more)])
 
-    def _report_loss(self) -> None:
-        assert self._source is not None
+    def _save_counts(self) -> None:
         try:
             self._counts.save()
         except OSError as error:
             self._report(f"the counts by rule cannot be written: {error}")
+
+    def _report_loss(self) -> None:
+        assert self._source is not None
         loss = self._source.loss()
         if loss:
             self._write([self._composer.loss(loss)])
