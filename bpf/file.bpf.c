@@ -353,8 +353,19 @@ static __always_inline bool stacked(void)
 	return BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred) && !(BPF_CORE_READ(task, flags) & PF_IO_WORKER);
 }
 
+/* Whether a file of a layer, in s->dentry[0], is one that rules follow, or may be. */
+static __always_inline bool layer_followed(struct scratch *s, u32 slot)
+{
+	s->features = image_features();
+	if (!(s->features & IMAGE_NEEDS_OBJECTS))
+		return false;
+	path_resolve(slot, 0);
+	return s->num[NUM_FILE_OBJECT] || s->str_uncertain & 1U << STR_FILE_PATH;
+}
+
 /* The inode hooks see no mount: the path is resolved through a mount of the file system in the acting task's namespace. What overlayfs does to
- * its layers has no name there, as when it opens them: the name of the overlay's own file was asked about before.
+ * its layers has no name there, as when it opens them. The overlay's own file was asked about before, and a layer's is an event only where rules
+ * follow it: whoever opens a file for writing has it copied up, with its owner, mode and times, and does not change them.
  */
 static __always_inline struct scratch *begin_without_mount(u32 event, struct dentry *dentry, u32 *slot)
 {
@@ -362,12 +373,17 @@ static __always_inline struct scratch *begin_without_mount(u32 event, struct den
 
 	if (!s)
 		return NULL;
-	if (stacked())
-		set_path(s, 0, dentry, (void *)MOUNT_OF_LAYER);
-	else
-		set_path(s, 0, dentry, (void *)mount_of(address_of(s, dentry)));
 	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
-	return s;
+	if (!stacked()) {
+		set_path(s, 0, dentry, (void *)mount_of(address_of(s, dentry)));
+		return s;
+	}
+	set_path(s, 0, dentry, (void *)MOUNT_OF_LAYER);
+	if (layer_followed(s, *slot))
+		return s;
+	scratch_give(s, *slot);
+	*slot = 0;
+	return NULL;
 }
 
 /* Where path_chown cannot be attached: before v6.0 (720e6a435194) the verifier refuses a structure passed by value

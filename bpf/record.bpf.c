@@ -4,11 +4,11 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* How many ancestors go with an image that was the last to hold each of them: all there can be, because lineages are cut at 64 programs. */
+/* How many ancestors at most go at once with an image that was the last to hold each of them. */
 #define BURIED_TOGETHER 64
 #define BURIAL_TRIES 4
 
-/* Forgets a dead image, and the ancestors that nobody else holds. */
+/* Forgets a dead image that has left the graveyard, and the ancestors that nobody else holds; the next one after too many takes its place. */
 __noinline int image_forget(u64 exec_id)
 {
 	u64 parent;
@@ -32,6 +32,7 @@ __noinline int image_forget(u64 exec_id)
 			return 0;
 		exec_id = parent;
 	}
+	bpf_map_push_elem(&graveyard, &exec_id, 0);
 	return 0;
 }
 
