@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@
 /* In memory that all processes of one hammer share. by_errno[0]: the acts that succeeded. */
 struct tally {
 	atomic_long attempts, by_errno[ERRNOS];
+	atomic_bool enough;
 };
 
 /* Each performs its act once and returns 0 or the errno. */
@@ -103,7 +105,9 @@ static void on_one_processor(void)
 		wrong("sched_setaffinity");
 }
 
-/* One process of the hammer: as `uid` if that is not 0, it waits until nobody holds the other end of `gate` open, then acts. */
+/* One process of the hammer: as `uid` if that is not 0, it waits until nobody holds the other end of `gate` open, then acts `rounds` times, or
+ * until it is enough where `rounds` is 0.
+ */
 static void hammer_process(const struct act *act, long rounds, long uid, int gate, struct tally *tally)
 {
 	char byte;
@@ -112,7 +116,7 @@ static void hammer_process(const struct act *act, long rounds, long uid, int gat
 		wrong("setresuid");
 	if (read(gate, &byte, 1))
 		wrong("gate");
-	for (long round = 0; round < rounds; round++) {
+	for (long round = 0; rounds ? round < rounds : !atomic_load(&tally->enough); round++) {
 		int error;
 
 		atomic_fetch_add(&tally->attempts, 1);
@@ -136,9 +140,9 @@ static void hammer_print(const struct tally *tally)
 }
 
 /* hammer PROCS ROUNDS [as UID] open FILE|exec FILE|connect IP PORT|fork: PROCS processes, all on the first processor that this one may
- * use, and with UID where one is given, act ROUNDS times each. It prints "ready", and they begin together when a line comes in. Then it
- * prints "attempts N", "ok N", the number for each errno, and how often they lost the processor. The code is 0 whatever the acts' results
- * were.
+ * use, and with UID where one is given, act ROUNDS times each. It prints "ready", and they begin together when a line comes in. Where
+ * ROUNDS is 0 they go on until standard input is closed. Then it prints "attempts N", "ok N", the number for each errno, and how often they
+ * lost the processor. The code is 0 whatever the acts' results were.
  */
 static int do_hammer(void)
 {
@@ -167,6 +171,9 @@ static int do_hammer(void)
 	if (read(0, &byte, 1) < 0)
 		wrong("standard input");
 	close(gate[1]);
+	while (!rounds && read(0, &byte, 1) > 0)
+		;
+	atomic_store(&tally->enough, true);
 	for (long i = 0; i < procs; i++) {
 		int status;
 
