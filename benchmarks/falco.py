@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bpfence.agent.loading import load
-from bpfence.compiler import compile_policies
-from bpfence.events.falco import decode
-from bpfence.frontends import falco
-from bpfence.rules import RuleSet
+from bpfence.compiler.compile import compile_policies
+from bpfence.dialects.falco import load as falco
+from bpfence.dialects.falco.confirm.event import decode
+from bpfence.dialects.falco.confirm.rules import RuleSet
 
 ROOT = Path(__file__).resolve().parent.parent
 RULES = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"

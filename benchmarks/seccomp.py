@@ -80,9 +80,9 @@ class Bench:
 
     def filters(self) -> None:
         """No filter; the large profile in both forms; what a Python start needs."""
-        from bpfence.agent.confine import as_filter, compiled_here, read_profile
-        from bpfence.agent.sandbox import find_hierarchy
-        from bpfence.agent.seccomp_learn import record
+        from bpfence.confine.command import as_filter, compiled_here, read_profile
+        from bpfence.confine.learn import record
+        from bpfence.host.cgroups import find_hierarchy
         from bpfence.kernel.seccomp import launch
         from bpfence.seccomp.learned import learn
 

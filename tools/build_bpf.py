@@ -26,7 +26,7 @@ from tools import bpf_stack
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "bpf"
 OBJECT = ROOT / "src" / "bpfence" / "kernel" / "bpfence.bpf.o"
-SEPARATE = ("seccomp.bpf.c",)
+SEPARATE = ("recorder.bpf.c",)
 MAPS = "engine.bpf.c"
 """Sources that share no map with the engine and must load where it does not: each becomes an object of its own name."""
 CACHE = ROOT / ".build" / "bpf"

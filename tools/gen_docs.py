@@ -17,9 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
+from bpfence.conditions.expand import GROUP_TESTS  # noqa: E402
+from bpfence.dialects.native.schema import json_schema  # noqa: E402
 from bpfence.fields import EVENTS, FIELD_BY_NAME, FIELDS, GROUPS, EventType, Field, Kind, applies  # noqa: E402
-from bpfence.frontends.expand import GROUP_TESTS  # noqa: E402
-from bpfence.frontends.schema import json_schema  # noqa: E402
 from bpfence.names import TABLES  # noqa: E402
 from bpfence.policy import And, Atom, Condition, Not, Op, Or  # noqa: E402
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What the installed libseccomp knows and a list of newer calls in, src/bpfence/seccomp/syscalls.json out.
+"""What the installed libseccomp knows and a list of newer calls in, src/bpfence/syscalls/syscalls.json out.
 
 The table only grows: what an older libseccomp does not know stays. `--check` exits 1 when the table lacks a call that is listed here,
 or contradicts the library; a library that knows more than the table is no mistake (run `make generate` there).
@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from bpfence.errors import BpfenceError  # noqa: E402
 from bpfence.seccomp import libseccomp  # noqa: E402
-from bpfence.seccomp.model import ARCHES, X32_BIT  # noqa: E402
-from bpfence.seccomp.syscalls import TABLE_FILE, Arch  # noqa: E402
+from bpfence.syscalls.architectures import ARCHES, X32_BIT, Arch  # noqa: E402
+from bpfence.syscalls.table import TABLE_FILE  # noqa: E402
 
 NUMBERS = 600
 PSEUDO = range(-10400, -10000)  # libseccomp's numbers for calls that an architecture does not have

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A condition and an event in, yes or no out: the reference semantics of policies.
 
-Called by `policy.Rule.matches`, `rules` (what the kernel leaves to user space), `explain`, `test` and the differential tests. It
+Called by `policy.Rule.matches`, Falco's `confirm` (what the kernel leaves to user space), `explain`, `test` and the differential tests. It
 is written to be plainly right, not fast: the compiler's tables and the kernel must agree with it. It never looks at the host.
 
 An event maps field names to values, "event" to the full event name. Paths and strings are str (undecodable bytes as surrogate

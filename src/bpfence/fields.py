@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing in, the tables of events and fields out.
 
-The one home of what can be written in a policy: front ends check names against it, the compiler finds slots in it, the docs
+The one home of what can be written in a policy: dialects check names against it, the compiler finds slots in it, the docs
 are generated from it. Slots are names of enum num_slot and enum str_slot in bpf/abi.h; events are those of enum event_id.
 """
 
@@ -133,7 +133,7 @@ MODIFY: Final = (
     "file.open", "file.create", "file.unlink", "file.rename", "file.link", "file.symlink", "file.mkdir", "file.rmdir", "file.chmod",
     "file.chown", "file.truncate", "file.setxattr", "file.setattr", "file.mmap", "file.mprotect", "file.permission",
 )
-"""Events of the group file.modify; the front end adds to each the test that makes it a modification (see `frontends.native`)."""
+"""Events of the group file.modify; the dialect adds to each the test that makes it a modification (see `dialects.native.read`)."""
 
 GROUPS: Final = {
     "file.modify": MODIFY,

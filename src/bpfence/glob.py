@@ -2,7 +2,7 @@
 """A glob's text in, a tree of byte-level pieces out.
 
 Called by `compiler.automaton` (which builds a DFA from the tree), by `evaluate` (which matches with `compiled`, the reference
-the DFA is tested against) and by front ends (which only want the GlobError). Knows nothing of fields or policies.
+the DFA is tested against) and by dialects (which only want the GlobError). Knows nothing of fields or policies.
 
 Kind "path" (Op.GLOB):
     *        any bytes but '/', none included

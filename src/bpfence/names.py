@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The name a person writes in, the number the kernel uses out, and back.
 
-Read by front ends (values of policies), events (numbers made readable) and the CLI. One table per kind of name; `Field.names`
+Read by dialects (values of policies), events (numbers made readable) and the CLI. One table per kind of name; `Field.names`
 says which table a field uses. Names are taken without regard to case, with or without the kernel's prefix: SIGKILL, kill and 9
 are one signal. Numbers of the standard library are used where it has them and they are the same on every architecture; open
 flags are those of the generic ABI (include/uapi/asm-generic/fcntl.h), which is what the kernel programs report.

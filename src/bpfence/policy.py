@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What front ends build in, what back ends read out: the policy model (the IR).
+"""What dialects build in, what back ends read out: the policy model (the IR).
 
-Built by `frontends/`, read by `compiler/`, `rules`, `agent`. A condition is a tree of And, Or and Not over atoms; an atom is
+Built by dialects, read by `compiler/` and the agent. A condition is a tree of And, Or and Not over atoms; an atom is
 one test on one field. `Rule.matches` is the reference evaluator: plain, slow, obviously right; the kernel must agree with it.
 
 An event, for the evaluator, is a mapping from field name to value: str for paths, strings and addresses, int for numbers,
@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from typing import Final, Union
+from typing import TYPE_CHECKING, Final, Union
 
 import msgspec
 
 from bpfence.errors import Location
-from bpfence.seccomp.model import Profile
+
+if TYPE_CHECKING:
+    from bpfence.seccomp.model import Profile
 
 Value = Union[str, int, bytes, tuple[str, ...]]
 Event = Mapping[str, Value]
@@ -87,7 +89,7 @@ FAILURE: Final = 2
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule on one or more events, scope already and-ed into `condition` by the front end.
+    """One rule on one or more events, scope already and-ed into `condition` by the dialect.
 
     `events` are full names of fields.EVENTS. `conditions` gives, where an event needs another condition than the rest (a rename
     under `file.modify` looks at both names), that event's own. `allow` rules only matter against their policy's default.

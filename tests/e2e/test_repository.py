@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -69,5 +70,17 @@ def test_nothing_asks_a_human_to_copy_a_change() -> None:
     phrase = "keep in " + "sync"
     found = [
         str(path.relative_to(ROOT)) for path in files() if path.suffix in (".py", ".c", ".h", ".md", ".yaml") and phrase in path.read_text()
+    ]
+    assert found == []
+
+
+def test_packages_hold_no_code() -> None:
+    """What a package's __init__.py does, everyone who imports one of its modules pays for: a docstring, constants and re-exports."""
+    allowed = (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in (ROOT / "src").rglob("__init__.py")
+        for node in ast.parse(path.read_text()).body
+        if not isinstance(node, allowed)
     ]
     assert found == []

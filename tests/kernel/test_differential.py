@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bpfence.dialects.native.read import load_text
 from bpfence.evaluate import verdict
-from bpfence.frontends.native import load_text
 from bpfence.policy import Action, Event, PolicySet
 from tests.kernel.cases import CGROUP, PLAYGROUND, TRIGGER
 from tests.kernel.harness import Range, cgroup_folder, enter
@@ -121,7 +121,7 @@ def random_policy(rng: random.Random, name: str) -> dict[str, Any]:
 
 
 def valid_policies(rng: random.Random, count: int) -> Iterator[tuple[str, dict[str, Any], PolicySet]]:
-    """`count` random policies that the front end accepts."""
+    """`count` random policies that the dialect accepts."""
     made = 0
     for _ in range(count * 50):
         if made == count:

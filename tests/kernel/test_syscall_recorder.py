@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from bpfence.seccomp.model import Arch
-from bpfence.seccomp.syscalls import number
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import number
 from tests.kernel.cases import PLAYGROUND, ROOT, TRIGGER
 from tests.kernel.harness import COMMAND, Playground
 

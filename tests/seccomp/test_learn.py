@@ -22,9 +22,10 @@ from typing import Any
 
 import pytest
 
-from bpfence.agent.sandbox import find_hierarchy
 from bpfence.errors import KernelError
-from bpfence.seccomp.syscalls import Arch, number
+from bpfence.host.cgroups import find_hierarchy
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import number
 
 from .conftest import PYTHON, ROOT, Bpfence, Profile, corpus, program
 

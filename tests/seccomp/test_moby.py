@@ -7,7 +7,8 @@ import errno
 
 import pytest
 
-from bpfence.seccomp.syscalls import Arch, number
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import number
 
 from .conftest import PYTHON, ROOT, Bpfence, corpus, program
 

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.agent.seccomp_supervise import hung_up
+from bpfence.confine.supervise import hung_up
 from bpfence.kernel.seccomp import Listener
-from bpfence.seccomp.syscalls import Arch, number
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import number
 
 from .conftest import PYTHON, ROOT, Bpfence, Profile
 
@@ -200,7 +201,7 @@ def test_wait_killable_needs_a_listener_to_mean_anything(bpfence: Bpfence, profi
 
 TSYNC = """
 import os, sys, threading
-from bpfence.agent.confine import as_filter, compiled_here, read_profile
+from bpfence.confine.command import as_filter, compiled_here, read_profile
 from bpfence.kernel.seccomp import Filter, Flag, apply
 compiled = as_filter(compiled_here(read_profile(sys.argv[1])))
 started, go = threading.Event(), threading.Event()

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from bpfence.seccomp.syscalls import Arch, number
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import number
 
 from .conftest import PYTHON, ROOT, Bpfence, Profile
 

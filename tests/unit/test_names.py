@@ -12,9 +12,9 @@ import threading
 import pytest
 
 from bpfence import abi, names
+from bpfence.conditions import values
+from bpfence.documents.report import TextError
 from bpfence.fields import FIELD_BY_NAME, FIELDS
-from bpfence.frontends import values
-from bpfence.frontends.report import TextError
 from bpfence.patience import Patience
 
 

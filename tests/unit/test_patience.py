@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bpfence.events.procfs import read_file
+from bpfence.host.procfs import read_file
 from bpfence.patience import HUNG_FOR, MAX_HUNG, MAX_STUCK, Patience
 
 

@@ -19,8 +19,8 @@ from typing import Final
 
 import msgspec
 
-from bpfence.compiler import Compiled
-from bpfence.events.alert import RuleInfo, rule_info
+from bpfence.alerts.alert import RuleInfo, rule_info
+from bpfence.compiler.compile import Compiled
 from bpfence.events.values import escape
 
 KEPT: Final = 4

@@ -12,25 +12,26 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from bpfence.agent.links import Links
-from bpfence.compiler import Compiled
+from bpfence.compiler.compile import Compiled
+from bpfence.conditions import links as link_paths
+from bpfence.dialects.falco import load as falco
+from bpfence.dialects.falco.confirm.rules import RuleSet
+from bpfence.dialects.falco.lower import links as falco_links
+from bpfence.dialects.falco.lower.atoms import Hosts
+from bpfence.dialects.falco.lower.policies import ENFORCING, WATCHING, candidates
+from bpfence.dialects.falco.lower.policies import policies as falco_policies
+from bpfence.dialects.falco.read.document import CODES
+from bpfence.dialects.falco.read.output import SUGGESTED
+from bpfence.dialects.falco.read.resolve import Rule as FalcoRule
+from bpfence.dialects.native import read as native
+from bpfence.documents.report import Report, TextError
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError, UsageError
-from bpfence.frontends import falco, native
-from bpfence.frontends import links as link_paths
-from bpfence.frontends.falco import links as falco_links
-from bpfence.frontends.falco.atoms import Hosts
-from bpfence.frontends.falco.document import CODES
-from bpfence.frontends.falco.output import SUGGESTED
-from bpfence.frontends.falco.policies import ENFORCING, WATCHING, candidates
-from bpfence.frontends.falco.policies import policies as falco_policies
-from bpfence.frontends.falco.resolve import Rule as FalcoRule
-from bpfence.frontends.report import Report, TextError
+from bpfence.host.links import Links
 from bpfence.policy import And, Condition, Policy, PolicySet, Rule
-from bpfence.rules import RuleSet
 
 
 class FalcoOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How Falco's rules are chosen, compared and shown; see `falco.select`, `RuleSet` and `falco.links`."""
+    """How Falco's rules are chosen, compared and shown; see `load.select`, `RuleSet` and `lower.links` of Falco."""
 
     matching: Literal["first", "all"] = "first"
     paths: Literal["kernel", "text"] = "kernel"
@@ -99,7 +100,7 @@ def resolved(
 
 
 def with_hosts(loaded: Loaded, mode: str | None = None, scope: Condition | None = None, hosts: Hosts | None = None) -> Loaded:
-    """The same with the policies of its Falco rules made anew, for names of hosts with these addresses: see `lower.lower`.
+    """The same with the policies of its Falco rules made anew, for names of hosts with these addresses: see `lower.rules.lower`.
 
     `mode` and `scope`: those it was loaded with.
     """

@@ -147,7 +147,7 @@ def own_profile() -> Profile:
 
 def own_filter() -> bytes:
     """That profile's filter for this machine, as bytes of struct sock_filter. BpfenceError where it cannot be made."""
-    from bpfence.agent.confine import compiled_here  # needs libseccomp, which commands that start no agent do without
+    from bpfence.confine.command import compiled_here  # needs libseccomp, which commands that start no agent do without
 
     return compiled_here(own_profile(), enosys=True).program
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from bpfence.agent.loading import Loaded
-from bpfence.compiler import Compiled
-from bpfence.events.hostnames import Notice
+from bpfence.compiler.compile import Compiled
+from bpfence.host.hostnames import Notice
 
 SWITCH_SECONDS: Final = 0.0005
 

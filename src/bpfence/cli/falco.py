@@ -19,29 +19,33 @@ import msgspec
 from rich.text import Text
 
 from bpfence import fields as tables
-from bpfence.agent.links import Links
 from bpfence.agent.loading import FalcoOptions, resolved, rule_set
+from bpfence.alerts.alert import host_name
 from bpfence.cli.given import PATHS, no_host_option, opened
 from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, table
+from bpfence.conditions.text import condition_text
+from bpfence.convert import convert
+from bpfence.dialects.falco import load as falco
+from bpfence.dialects.falco.confirm import event as falco_events
+from bpfence.dialects.falco.confirm.event import RecordedEvent
+from bpfence.dialects.falco.confirm.rules import Match, RuleSet
+from bpfence.dialects.falco.lower import links as falco_links
+from bpfence.dialects.falco.lower import rules as lower
+from bpfence.dialects.falco.lower.exact import exactly
+from bpfence.dialects.falco.read import events as falco_calls
+from bpfence.dialects.falco.read import resolve
+from bpfence.dialects.falco.read.document import PRIORITIES
+from bpfence.dialects.falco.read.fields import CLASSES, FIELDS, Argument, Field
+from bpfence.dialects.falco.read.output import SUGGESTED
+from bpfence.dialects.falco.read.resolve import Rule
+from bpfence.dialects.falco.show import form, of_match
+from bpfence.dialects.native.write import document
 from bpfence.errors import Diagnostic, Location, PolicyError, UsageError
-from bpfence.events import falco as falco_events
-from bpfence.events.alert import host_name
-from bpfence.events.falco import RecordedEvent
 from bpfence.events.source import BadLineError
 from bpfence.events.values import printable
 from bpfence.fields import EVENT_BY_NAME
-from bpfence.frontends import falco
-from bpfence.frontends.falco import convert as conversion
-from bpfence.frontends.falco import events as falco_calls
-from bpfence.frontends.falco import links as falco_links
-from bpfence.frontends.falco import lower, resolve
-from bpfence.frontends.falco.document import PRIORITIES
-from bpfence.frontends.falco.fields import CLASSES, FIELDS, Argument, Field
-from bpfence.frontends.falco.output import SUGGESTED
-from bpfence.frontends.falco.resolve import Rule
-from bpfence.outputs.falco import form, of_match
+from bpfence.host.links import Links
 from bpfence.policy import FAILURE, SUCCESS, PolicySet
-from bpfence.rules import Match, RuleSet
 
 FINDINGS: Final = 1
 LANGUAGES: Final = click.Choice(["all", "native", "falco"])
@@ -135,7 +139,7 @@ def _explained(rule: Rule) -> dict[str, Any]:
         "rule": rule.name, "priority": rule.priority, "enabled": rule.enabled, "tags": list(rule.tags), "location": str(rule.location),
         "action": rule.enforcement.action if rule.enforcement else "audit", "types": types, "condition": resolve.show(rule.condition),
         "output": rule.output_text, "exact": lowered.exact, "reported": "before the act" if enforcing else _REPORTED[lowered.results],
-        "kernel": {native: conversion.condition_text(condition) for native, condition in lowered.conditions.items()},
+        "kernel": {native: condition_text(condition) for native, condition in lowered.conditions.items()},
         "user_space": [{"test": left.text, "reason": left.reason, "hint": left.hint, "location": str(left.place)} for left in lowered.left],
         "sensors": _sensors(rule, lowered), "unsensed": list(lowered.unsensed),
     }  # fmt: skip
@@ -388,7 +392,7 @@ def convert_command(files: tuple[str, ...], target: str, mode: str, no_host: boo
       bpfence convert --to native rules.yaml --json | jq '.left_out'
     """
     with opened(files, no_host) as given:
-        found = conversion.convert(load(given.files), mode)
+        found = convert(exactly(load(given.files), mode), document)
         left_out = given.named(found.left_out)
         if as_json:
             emit_json({"policies": found.text, "converted": found.converted, "left_out": [diagnostic_as_json(d) for d in left_out]})

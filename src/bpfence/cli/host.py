@@ -17,17 +17,19 @@ import click
 import msgspec
 from rich.text import Text
 
-from bpfence.agent import Agent, Kernel, LiveKernel, Settings, Signals, to_stderr
+from bpfence.agent.agent import Agent, Kernel, LiveKernel, Settings
 from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.loading import FalcoOptions, read_policies
-from bpfence.agent.sandbox import CANNOT_RUN, NOT_FOUND, Hierarchy, Sandbox, exit_code, find_hierarchy
 from bpfence.cli import falco
-from bpfence.cli.show import Command, emit_json, json_option, out, show_diagnostics, table
+from bpfence.cli.show import Command, emit_json, json_option, out, show_diagnostics, table, to_stderr
+from bpfence.confine.sandbox import CANNOT_RUN, NOT_FOUND, Sandbox, exit_code
+from bpfence.dialects.falco.load import split
 from bpfence.errors import BpfenceError, KernelError, UsageError
 from bpfence.events.process import read_boot_id
 from bpfence.events.values import printable
-from bpfence.frontends.falco import split
-from bpfence.outputs import FORMATS, open_outputs, with_format
+from bpfence.host.cgroups import Hierarchy, find_hierarchy
+from bpfence.host.signals import Signals
+from bpfence.outputs.routes import FORMATS, open_outputs, with_format
 
 PIN_DIR: Final = "/sys/fs/bpf/bpfence"
 NOT_LOADED: Final = 1
@@ -154,7 +156,7 @@ def exec_command(
       sudo bpfence exec -p policies/ --mode audit --output jsonl:seen.jsonl -- make install
       sudo bpfence exec -p falco_rules.yaml --format falco-text --record seen.jsonl -- ./suspicious
     """
-    from bpfence.agent.confine import filters_of  # what checks policies and reads events does without libseccomp
+    from bpfence.confine.command import filters_of  # what checks policies and reads events does without libseccomp
 
     options = FalcoOptions(**falco_options)
     natives, _ = split(policies)  # filters are not in Falco's files
@@ -333,7 +335,7 @@ def doctor(attempt: bool, as_json: bool) -> int:
       sudo bpfence doctor
       sudo bpfence doctor --json | jq -r .enforcement
     """
-    from bpfence.kernel.probes import probe
+    from bpfence.kernel.features import probe
 
     features = probe()
     flavour, enforces = features.flavour, features.enforces.value

@@ -18,19 +18,19 @@ import msgspec
 from rich.text import Text
 
 from bpfence import evaluate
-from bpfence.agent.links import Links
 from bpfence.agent.loading import FalcoOptions, read_policies, resolved
 from bpfence.cli import falco
 from bpfence.cli.given import PATHS, no_host_option, opened
 from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, table
-from bpfence.compiler import Compiled, compile_policies
+from bpfence.compiler.compile import Compiled, compile_policies
+from bpfence.conditions.links import PATHS as PATH_FIELDS
+from bpfence.dialects.falco.load import split
+from bpfence.dialects.native import read as native
 from bpfence.errors import CompileError, Diagnostic, UsageError
 from bpfence.events.source import BadLineError, Recorded, events_from_json, read_recorded
 from bpfence.events.values import BadValueError, escape, printable
 from bpfence.fields import FIELD_BY_NAME, applies
-from bpfence.frontends import native
-from bpfence.frontends.falco import split
-from bpfence.frontends.links import PATHS as PATH_FIELDS
+from bpfence.host.links import Links
 from bpfence.names import TABLES
 from bpfence.policy import Action, And, Atom, Condition, Not, Op, Or, PolicySet, Value, atoms
 from bpfence.seccomp.profile import kernel_version

@@ -19,15 +19,16 @@ from rich.text import Text
 
 from bpfence import names
 from bpfence.cli.show import Command, LazyGroup, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, table
+from bpfence.documents.json_values import MAX_BYTES, DocumentError, Value
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events.values import printable
-from bpfence.seccomp.documents import MAX_BYTES, DocumentError, Value
 from bpfence.seccomp.export import FORMATS, Conditional, Exported, Format, OperatorVersion, Options, export, from_operator, operator_objects
 from bpfence.seccomp.filter import Optimize
 from bpfence.seccomp.merge import Change, diff, normalised, union
-from bpfence.seccomp.model import Arch, Effective, Profile
+from bpfence.seccomp.model import Effective, Profile
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, dump, kernel_version, load, resolve
 from bpfence.seccomp.table import Case, Entry, Table, conditions_text
+from bpfence.syscalls.architectures import Arch
 
 FINDINGS: Final = 1
 UNREADABLE: Final = 2
@@ -388,7 +389,7 @@ def _manifest(path: str) -> Value:
 
 
 def _documents(path: str) -> list[Value]:
-    from bpfence.frontends import seccomp as yaml_front
+    from bpfence.documents import yaml_values  # what reads JSON needs no YAML
 
     try:
         with Path(path).open("rb") as file:
@@ -396,7 +397,7 @@ def _documents(path: str) -> list[Value]:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     try:
-        return yaml_front.documents(data, path)
+        return yaml_values.documents(data, path)
     except DocumentError as error:
         raise PolicyError([error.diagnostic]) from None
 

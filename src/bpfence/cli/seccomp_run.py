@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Seccomp profiles and commands in, commands under them out: `bpfence seccomp run`, `learn` and `supervise`.
 
-The group they belong to is `cli.seccomp`; cli/__init__.py puts them there. What needs compiled bindings is imported when it is called.
+The group they belong to is `cli.seccomp`; cli/main.py puts them there. What needs compiled bindings is imported when it is called.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bpfence import names
-from bpfence.agent import to_stderr
 from bpfence.agent.generations import write_whole
-from bpfence.agent.sandbox import CANNOT_RUN, NOT_FOUND, Hierarchy, find_hierarchy
 from bpfence.cli.seccomp import capabilities, print_table
-from bpfence.cli.show import Command, emit_json, json_option, table
+from bpfence.cli.show import Command, emit_json, json_option, table, to_stderr
+from bpfence.confine.sandbox import CANNOT_RUN, NOT_FOUND
 from bpfence.errors import UsageError
 from bpfence.events.values import printable
-from bpfence.outputs import open_outputs
+from bpfence.host.cgroups import Hierarchy, find_hierarchy
+from bpfence.outputs.routes import open_outputs
 from bpfence.seccomp.model import Profile
 from bpfence.seccomp.profile import dump
 
 if TYPE_CHECKING:
-    from bpfence.agent.seccomp_supervise import Handled, Response
+    from bpfence.confine.supervise import Handled, Response
 
 CONTEXT: Final = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 FINDINGS: Final = 1
@@ -75,8 +75,8 @@ def run(profile: str, caps: tuple[str, ...], enosys: bool, command: tuple[str, .
       bpfence seccomp run --profile profile.json -- python3 app.py
       bpfence seccomp run --profile default.json --cap none -- sh
     """
-    from bpfence.agent.confine import compiled_here, read_profile
-    from bpfence.agent.confine import run as run_confined
+    from bpfence.confine.command import compiled_here, read_profile
+    from bpfence.confine.command import run as run_confined
 
     compiled = compiled_here(read_profile(profile), capabilities(caps), enosys=enosys)
     return guarded(command, lambda: run_confined(command, compiled, report=to_stderr))
@@ -127,8 +127,8 @@ def learn(
 def _learn(
     command: tuple[str, ...], output: Path | None, merge: str | None, runtime: str, duration: float | None, no_cgroup: bool, as_json: bool
 ) -> int:
-    from bpfence.agent.confine import read_profile
-    from bpfence.agent.seccomp_learn import record
+    from bpfence.confine.command import read_profile
+    from bpfence.confine.learn import record
     from bpfence.seccomp.learned import learn as learn_profile
 
     old = None if merge is None else read_profile(merge)
@@ -181,11 +181,11 @@ def _write(profile: Profile, output: Path | None, summary: str) -> None:
 
 
 def _audit(command: tuple[str, ...], path: str, caps: frozenset[str], output: Path | None, as_json: bool) -> int:
-    from bpfence.agent.confine import compiled_here, read_profile
-    from bpfence.agent.seccomp_alerts import Tally
-    from bpfence.agent.seccomp_supervise import Answer, Response, supervise
+    from bpfence.alerts.calls import Tally
+    from bpfence.confine.command import compiled_here, read_profile
+    from bpfence.confine.supervise import Answer, Response, supervise
     from bpfence.seccomp.learned import Seen, learn
-    from bpfence.seccomp.syscalls import X32_BIT
+    from bpfence.syscalls.architectures import X32_BIT
 
     profile = read_profile(path)
     if output is not None:
@@ -218,8 +218,8 @@ def _shown(args: dict[str, Any]) -> str:
 
 def responses(answers: tuple[str, ...]) -> tuple[dict[str, Response], Response]:
     """What `--answer` says: by call, and for all others. UsageError for what cannot be read."""
-    from bpfence.agent.seccomp_supervise import DENY, Answer, Response
-    from bpfence.seccomp.syscalls import known
+    from bpfence.confine.supervise import DENY, Answer, Response
+    from bpfence.syscalls.table import known
 
     by_name: dict[str, Response] = {}
     otherwise = DENY
@@ -265,10 +265,10 @@ def supervise(
       bpfence seccomp supervise --profile profile.json -- ./server
       bpfence seccomp supervise --profile profile.json --answer ptrace=kill --answer '*=log' --output jsonl:seen.jsonl -- ./server
     """
-    from bpfence.agent.confine import compiled_here, read_profile
-    from bpfence.agent.seccomp_alerts import Reporter
-    from bpfence.agent.seccomp_supervise import Answers
-    from bpfence.agent.seccomp_supervise import supervise as supervise_command
+    from bpfence.alerts.calls import Reporter
+    from bpfence.confine.command import compiled_here, read_profile
+    from bpfence.confine.supervise import Answers
+    from bpfence.confine.supervise import supervise as supervise_command
 
     by_name, otherwise = responses(answers)
     compiled = compiled_here(read_profile(profile), capabilities(caps), enosys=enosys)

@@ -263,3 +263,7 @@ def source_lines(diagnostic: Diagnostic, sources: dict[str, list[str]]) -> list[
     number = f"{place.line:>5} │ "
     style = STYLES[diagnostic.severity]
     return [Text.assemble((number, "dim"), shown), Text.assemble((" " * 5 + " │ ", "dim"), " " * cell_len(before), ("^", style))]
+
+def to_stderr(text: str) -> None:
+    """The usual `report`."""
+    print("\n".join(f"bpfence: {printable(line)}" for line in text.split("\n")), file=sys.stderr, flush=True)

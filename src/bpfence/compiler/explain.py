@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 from bpfence import abi, glob
-from bpfence.compiler import Compiled, Verdict
 from bpfence.compiler.classes import ANCESTOR_NAMES
+from bpfence.compiler.compile import Compiled, Verdict
 from bpfence.compiler.image import Sample, Step, Walker
 from bpfence.errors import UsageError
 from bpfence.fields import EVENT_BY_NAME, EVENTS, FIELD_BY_NAME, Kind

@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import Final, Union
 
 from bpfence import names
-from bpfence.events.accounts import HOST
 from bpfence.fields import FIELD_BY_NAME, FIELDS, Field, Kind
+from bpfence.host.accounts import HOST
 from bpfence.policy import Value
 
 Json = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]

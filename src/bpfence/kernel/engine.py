@@ -29,14 +29,14 @@ from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME, EVENTS
 from bpfence.kernel import libbpf
+from bpfence.kernel.features import Answer, Features
 from bpfence.kernel.libbpf import Drain, Map, Object
 from bpfence.kernel.pids import host_pid
 from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
 from bpfence.kernel.pins import unload as _unload
-from bpfence.kernel.probes import Answer, Features
 from bpfence.kernel.programs import Choice, Kind, Plan, calls, plan, sensed, supported_events
-from bpfence.seccomp import syscalls
-from bpfence.seccomp.model import Arch
+from bpfence.syscalls import table as syscalls
+from bpfence.syscalls.architectures import Arch
 
 OBJECT: Final = Path(__file__).with_name("bpfence.bpf.o")
 PIN_DIR: Final = "/sys/fs/bpf/bpfence"

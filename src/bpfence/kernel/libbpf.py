@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A BPF object file and descriptors in, maps, links and records out: libbpf with Python types and exceptions.
 
-Called by `probes` and `engine` only; nothing else of bpfence touches bpf(2). Knows nothing of bpfence's own maps and programs.
+Called by `features` and `engine` only; nothing else of bpfence touches bpf(2). Knows nothing of bpfence's own maps and programs.
 
 Every failure is a KernelError made from one table (ERRORS) and the last lines that libbpf said in this thread. Descriptors are plain
 ints that their owner closes.

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from bpfence.fields import EVENT_BY_NAME
-from bpfence.kernel.probes import Answer, Features
+from bpfence.kernel.features import Answer, Features
 
 
 class Kind(enum.Enum):

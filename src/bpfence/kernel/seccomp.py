@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiled filters in, confined commands, and the calls that a filter asks about, out.
 
-Called by `agent.sandbox`, `agent.seccomp_learn` and `agent.seccomp_supervise`. Knows nothing of profiles: a filter is the bytes of
+Called by `confine.sandbox`, `confine.learn` and `confine.supervise`. Knows nothing of profiles: a filter is the bytes of
 struct sock_filter and the flags of seccomp(2). Needs no privilege: no_new_privs is set before a filter is.
 """
 

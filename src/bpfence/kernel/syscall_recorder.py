@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A command's cgroup, or its first process, in; the system calls that it and its descendants made out.
 
-Called by `agent.seccomp_learn`. Loads bpf/seccomp.bpf.c, an object of its own: it needs raw tracepoints only, no LSM and no trampolines.
+Called by `confine.learn`. Loads bpf/recorder.bpf.c, an object of its own: it needs raw tracepoints only, no LSM and no trampolines.
 The kernel sets one byte for each call that is seen; there are no events, so a command is slowed down by some nanoseconds a call. While a
 recorder is open every system call of the machine takes the kernel's slow path to the tracepoint and is then found to be somebody else's.
 """
@@ -18,7 +18,7 @@ from bpfence.errors import KernelError
 from bpfence.kernel.libbpf import Map, Object
 from bpfence.kernel.pids import in_host_namespace
 
-OBJECT: Final = Path(__file__).with_name("seccomp.bpf.o")
+OBJECT: Final = Path(__file__).with_name("recorder.bpf.o")
 MAX_CALLS: Final = 1024
 MAX_FAMILIES: Final = 64
 BY_CGROUP: Final = ("sys_enter__cgroup",)
@@ -27,7 +27,7 @@ BY_TREE: Final = ("sched_process_fork__tree", "sched_process_exit__tree", "sys_e
 
 
 class Abi(enum.IntEnum):
-    """By which door a call came in; enum abi of bpf/seccomp.bpf.c."""
+    """By which door a call came in; enum abi of bpf/recorder.bpf.c."""
 
     NATIVE = 0
     COMPAT = 1

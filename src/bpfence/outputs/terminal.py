@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from bpfence.events.alert import Alert, Line, LossLine, StatusLine
+from bpfence.alerts.alert import Alert, Line, LossLine, StatusLine
 
 SEVERITY_STYLES: Final = {"info": "cyan", "low": "blue", "medium": "yellow", "high": "bold red", "critical": "bold white on red"}
 ACTION_STYLES: Final = {"deny": "red", "kill": "bold red", "audit": "yellow"}

@@ -3,11 +3,9 @@
 
 Used by the CLI, by native policies that carry `seccomp:`, and by what applies filters. From the text of a profile to its use:
 
-    documents   JSON → values with their places
     findings    every diagnostic code, and the list they are collected in
     model       Profile and its parts
     profile     values → Profile, and back to normalised JSON; which rules hold for an architecture, capabilities, a kernel
-    syscalls    names and numbers of system calls per architecture, arguments, families, what libraries need
     runtimes    what container runtimes call after the filter is in force
     filter      Profile → struct sock_filter through libseccomp (`libseccomp` is the binding)
     interpret   what a filter does to a call, what a profile says about it, and whether the two agree

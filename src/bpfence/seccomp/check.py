@@ -14,15 +14,17 @@ from typing import Final
 
 from bpfence.errors import CompileError, Diagnostic, KernelError, Location
 from bpfence.seccomp import libseccomp
-from bpfence.seccomp.arguments import NARROW, POINTERS
 from bpfence.seccomp.filter import LIBRARY_CHAINS, LIBRARY_CONDITIONS, always_holds, too_heavy
 from bpfence.seccomp.findings import Findings, quoted, suggest
 from bpfence.seccomp.interpret import argument_tuples, differences
-from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, Action, Arch, Arg, ArgOp, Conditions, Effective, Flag, Profile, Rule
+from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, Action, Arg, ArgOp, Conditions, Effective, Flag, Profile, Rule
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, resolve
 from bpfence.seccomp.runtimes import SETTINGS, WITH, WITHOUT, Kind, described, failing, kind_of, needs
 from bpfence.seccomp.runtimes import runtimes as runtime_names
-from bpfence.seccomp.syscalls import (
+from bpfence.seccomp.table import Case, Table, conditions_text
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.arguments import NARROW, POINTERS
+from bpfence.syscalls.table import (
     DANGEROUS,
     FALLS_BACK,
     FAMILIES,
@@ -36,7 +38,6 @@ from bpfence.seccomp.syscalls import (
     known,
     signature,
 )
-from bpfence.seccomp.table import Case, Table, conditions_text
 
 SINCE_LIBSECCOMP_2_6: Final = frozenset({Arch.M68K, Arch.SH, Arch.SHEB})
 MAX_NAMES: Final = 10

@@ -21,9 +21,10 @@ import msgspec
 
 from bpfence.errors import CompileError, Diagnostic
 from bpfence.seccomp import libseccomp
-from bpfence.seccomp.model import ARCHES, X32_BIT, Action, Arch, Arg, ArgOp, Effective, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.model import Action, Arg, ArgOp, Effective, Flag, Profile, Rule, Verdict
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, resolve
-from bpfence.seccomp.syscalls import available, known, multiplexed, name, number, numbers
+from bpfence.syscalls.architectures import ARCHES, X32_BIT, Arch
+from bpfence.syscalls.table import available, known, multiplexed, name, number, numbers
 
 MAX_INSTRUCTIONS: Final = 4096
 MAX_CONDITIONS: Final = 1000

@@ -31,8 +31,9 @@ from bpfence.seccomp.filter import (
     compile_effective,
     greatest_number,
 )
-from bpfence.seccomp.model import ARCHES, ARGUMENTS, MAX_ARGUMENT, RET, X32_BIT, Action, Arch, Arg, ArgOp, Effective, Rule, Verdict
-from bpfence.seccomp.syscalls import multiplexed, name, number, numbers
+from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, RET, Action, Arg, ArgOp, Effective, Rule, Verdict
+from bpfence.syscalls.architectures import ARCHES, X32_BIT, Arch
+from bpfence.syscalls.table import multiplexed, name, number, numbers
 
 WORD: Final = 0xFFFFFFFF
 DATA_SIZE: Final = 64

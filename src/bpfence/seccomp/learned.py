@@ -12,9 +12,10 @@ from typing import Final
 
 import msgspec
 
-from bpfence.seccomp.model import EPERM, Action, Arch, Arg, ArgOp, Profile, Rule
+from bpfence.seccomp.model import EPERM, Action, Arg, ArgOp, Profile, Rule
 from bpfence.seccomp.runtimes import needs
-from bpfence.seccomp.syscalls import X32_BIT, available, name
+from bpfence.syscalls.architectures import X32_BIT, Arch
+from bpfence.syscalls.table import available, name
 
 BY_CHANCE: Final[Mapping[str, tuple[str, ...]]] = {
     "the kernel makes it when a stopped or traced process goes on inside a wait": ("restart_syscall",),

@@ -18,7 +18,8 @@ from typing import Any, Final
 from cffi import FFI
 
 from bpfence.errors import KernelError
-from bpfence.seccomp.model import Arch, Arg, ArgOp, Verdict
+from bpfence.seccomp.model import Arg, ArgOp, Verdict
+from bpfence.syscalls.architectures import Arch
 
 LIBRARY: Final = "libseccomp.so.2"
 OLDEST: Final = (2, 5, 0)

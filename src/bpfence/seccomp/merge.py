@@ -17,9 +17,10 @@ import msgspec
 from bpfence.errors import CompileError, Diagnostic
 from bpfence.seccomp.filter import BAD_ARCH
 from bpfence.seccomp.interpret import Reference, argument_tuples
-from bpfence.seccomp.model import Action, Arch, ArchMap, Arg, Conditions, Effective, Profile, Rule, Verdict
+from bpfence.seccomp.model import Action, ArchMap, Arg, Conditions, Effective, Profile, Rule, Verdict
 from bpfence.seccomp.profile import bare
-from bpfence.seccomp.syscalls import numbers
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import numbers
 
 MAX_TRIED: Final = 3000
 MIN_TRIED: Final = 20

@@ -23,8 +23,8 @@ from typing import Any, Final
 import msgspec
 
 from bpfence import names
+from bpfence.documents.json_values import MAX_BYTES, DocumentError, Value, decode, parse
 from bpfence.errors import Diagnostic, Location
-from bpfence.seccomp.documents import MAX_BYTES, DocumentError, Value, decode, parse
 from bpfence.seccomp.findings import Findings, quoted, suggest
 from bpfence.seccomp.model import (
     ARGUMENTS,
@@ -34,7 +34,6 @@ from bpfence.seccomp.model import (
     NOWHERE,
     RET,
     Action,
-    Arch,
     ArchMap,
     Arg,
     ArgOp,
@@ -46,6 +45,7 @@ from bpfence.seccomp.model import (
     Rule,
     Verdict,
 )
+from bpfence.syscalls.architectures import Arch
 
 __all__ = [
     "ARGUMENTS",

@@ -14,8 +14,9 @@ import msgspec
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.filter import ENOSYS, always_holds, greatest_number
 from bpfence.seccomp.interpret import Reference, argument_tuples, verdict_of
-from bpfence.seccomp.model import Arch, Arg, ArgOp, Effective, Rule, Verdict
-from bpfence.seccomp.syscalls import multiplexed, number, numbers, signature
+from bpfence.seccomp.model import Arg, ArgOp, Effective, Rule, Verdict
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import multiplexed, number, numbers, signature
 
 Status = Literal["permitted", "denied", "conditional"]
 

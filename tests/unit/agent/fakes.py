@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from bpfence.agent.generations import Generations
+from bpfence.alerts.alert import Line
 from bpfence.errors import KernelError
-from bpfence.events.alert import Line
 from bpfence.fields import EVENT_BY_NAME
 from tests.unit.events.samples import IMAGES, Image, record
 

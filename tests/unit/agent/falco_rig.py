@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from bpfence import abi
-from bpfence.compiler import Compiled
-from bpfence.events.falco import Record, RecordedEvent
+from bpfence.compiler.compile import Compiled
+from bpfence.dialects.falco.confirm.event import Record, RecordedEvent
+from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.events.records import KernelEvent, signed
 from bpfence.events.values import escape
-from bpfence.rules import RuleSet
 
 RULES = """
 - rule: Shadow by sh

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpfence.agent.generations import KEPT, Generation, Generations, Meaning, generation, state_path, write_whole
-from bpfence.compiler import compile_policies
-from bpfence.events.alert import RuleInfo
+from bpfence.alerts.alert import RuleInfo
+from bpfence.compiler.compile import compile_policies
 from bpfence.policy import Action, Atom, Op, Policy, PolicySet, Rule
 
 RULES = tuple(RuleInfo("p", name, "enforce", Action.DENY, Action.DENY) for name in ("a", "b", "c"))

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.agent.links import Links
 from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, read_policies, with_hosts
-from bpfence.compiler import Compiled, Limits, compile_policies
+from bpfence.compiler.compile import Compiled, Limits, compile_policies
+from bpfence.dialects.falco.lower.policies import ENFORCING, WATCHING
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError
 from bpfence.evaluate import verdict
-from bpfence.frontends.falco.policies import ENFORCING, WATCHING
+from bpfence.host.links import Links
 from bpfence.policy import Action, Atom, Op, PolicySet
 from tests.unit.agent.fakes import write_policy
 from tests.unit.agent.falco_rig import RULES
-from tests.unit.frontends.falco.trees import corpus
+from tests.unit.dialects.falco.trees import corpus
 
 BOX = Atom("process.cgroup", Op.EQUALS, "/box")
 OPEN = {"event": "file.open", "file.access": 1, "process.name": "sh", "process.cgroup": "/box"}

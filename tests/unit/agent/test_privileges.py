@@ -17,9 +17,10 @@ from bpfence.agent import privileges
 from bpfence.agent.privileges import CALLS, kept_mask, own_profile
 from bpfence.errors import KernelError
 from bpfence.kernel import landlock
-from bpfence.seccomp.model import Action, Arch
-from bpfence.seccomp.syscalls import number
-from tests.unit.agent.test_init import Rig
+from bpfence.seccomp.model import Action
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import number
+from tests.unit.agent.test_agent import Rig
 
 
 def kept_before() -> str:
@@ -105,12 +106,12 @@ def test_what_falco_rules_read_of_other_users_processes(reads: bool, files: list
 LIFE = """
 import ctypes, errno, grp, json, os, pwd, signal, socket, subprocess, sys, threading, time
 from pathlib import Path
-from bpfence.agent import Agent, Settings
-from bpfence.agent.sandbox import find_hierarchy
-from bpfence.events.accounts import Accounts
-from bpfence.events.cgroups import CgroupPaths
-from bpfence.events.procfs import Procfs
-from bpfence.outputs import open_outputs
+from bpfence.agent.agent import Agent, Settings
+from bpfence.host.cgroups import find_hierarchy
+from bpfence.host.accounts import Accounts
+from bpfence.host.cgroups import CgroupPaths
+from bpfence.host.procfs import Procfs
+from bpfence.outputs.routes import open_outputs
 from tests.unit.agent.fakes import FakeKernel, write_policy
 
 folder, falco = Path(sys.argv[1]), sys.argv[2] == "falco"

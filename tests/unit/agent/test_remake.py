@@ -10,7 +10,7 @@ import pytest
 
 from bpfence.agent.loading import Loaded
 from bpfence.agent.remake import Made, Remake
-from bpfence.compiler import compile_policies
+from bpfence.compiler.compile import compile_policies
 from bpfence.errors import KernelError
 from bpfence.policy import PolicySet
 

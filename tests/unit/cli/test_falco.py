@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.frontends import native
+from bpfence.dialects.native import read as native
 from tests.unit.agent.fakes import write_policy
 from tests.unit.cli.test_policies import answer, call, code
-from tests.unit.frontends.falco.trees import corpus
+from tests.unit.dialects.falco.trees import corpus
 
 RULES = """\
 - list: files

@@ -21,16 +21,18 @@ from click.testing import CliRunner, Result
 
 from bpfence import abi
 from bpfence.abi import EVENT_RESULT
-from bpfence.agent import notify
 from bpfence.agent.generations import Counts, Generation, Generations, state_path
 from bpfence.agent.loading import FalcoOptions, load
-from bpfence.agent.sandbox import Hierarchy, Sandbox
-from bpfence.cli import cli, host
-from bpfence.compiler import Compiled, compile_policies
+from bpfence.alerts.alert import RuleInfo
+from bpfence.cli import host
+from bpfence.cli.main import cli
+from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.compiler.explain import explain
+from bpfence.confine.sandbox import Sandbox
 from bpfence.errors import KernelError
-from bpfence.events.alert import RuleInfo
 from bpfence.events.process import read_boot_id
+from bpfence.host.cgroups import Hierarchy
+from bpfence.host.service import notify
 from bpfence.policy import Action, Op, atoms
 from tests.unit.agent.fakes import FakeEngine, FakeKernel, write_policy
 from tests.unit.agent.falco_rig import RULES, FakeEvents, verdict_of
@@ -160,7 +162,7 @@ def test_exec_scopes_every_rule_to_its_cgroup(policy: Path, kernel: FakeKernel, 
         compiled.append(compile_policies(*args, **kwargs))
         return compiled[-1]
 
-    monkeypatch.setattr("bpfence.agent.compile_policies", remember)
+    monkeypatch.setattr("bpfence.agent.agent.compile_policies", remember)
     call("exec", "-p", policy, "--", "true")
     event = {"event": "file.open", "file.path": "/secret/x"}
     [name] = {str(atom.value) for atom in atoms(compiled[0].rules[0].condition) if atom.op is Op.EQUALS and atom.field == "process.cgroup"}
@@ -231,7 +233,7 @@ def test_exec_with_a_bad_profile_runs_nothing(policy: Path, kernel: FakeKernel, 
 
 @pytest.fixture
 def rules(tmp_path: Path, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("bpfence.agent.Agent._make_events", lambda _: FakeEvents())
+    monkeypatch.setattr("bpfence.agent.agent.Agent._make_events", lambda _: FakeEvents())
     path = tmp_path / "rules.yaml"
     path.write_text(RULES)
     return path
@@ -309,7 +311,7 @@ def test_run_with_mistakes_in_falco_rules(rules: Path, kernel: FakeKernel) -> No
 def test_exec_scopes_both_kinds(rules: Path, policy: Path, kernel: FakeKernel, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Compiled] = []
     monkeypatch.setattr(
-        "bpfence.agent.compile_policies", lambda *args, **more: compiled.append(compile_policies(*args, **more)) or compiled[-1]
+        "bpfence.agent.agent.compile_policies", lambda *args, **more: compiled.append(compile_policies(*args, **more)) or compiled[-1]
     )
     result = call("exec", "-p", rules, "-p", policy, "--format", "falco", "--rule", "Shadow*", "--", "sh", "-c", "exit 3")
     assert code(result) == 3
@@ -425,7 +427,7 @@ def probes(
 ) -> None:
     answer = SimpleNamespace(value=enforces or ("yes" if flavour else "no"))
     features = SimpleNamespace(flavour=flavour, enforces=answer, rows=lambda: rows)
-    monkeypatch.setitem(sys.modules, "bpfence.kernel.probes", SimpleNamespace(probe=lambda: features))
+    monkeypatch.setitem(sys.modules, "bpfence.kernel.features", SimpleNamespace(probe=lambda: features))
 
     class Engine:
         def __init__(self, *_: object) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bpfence.cli import cli
+from bpfence.cli.main import cli
 from tests.unit.agent.fakes import write_policy
 
 

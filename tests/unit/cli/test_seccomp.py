@@ -15,8 +15,8 @@ import yaml
 
 from bpfence.cli.seccomp import group
 from bpfence.seccomp.filter import compile_filter
-from bpfence.seccomp.model import Arch
 from bpfence.seccomp.profile import load, load_bytes
+from bpfence.syscalls.architectures import Arch
 from tests.unit.cli.test_policies import answer, call, code
 
 PROFILE = {
@@ -257,12 +257,12 @@ def test_import_of_one_among_several(profile: Path, tmp_path: Path) -> None:
 
 
 def test_commands_about_profiles_import_nothing_of_the_agent(profile: Path) -> None:
-    script = "import sys; from bpfence.cli import main; sys.argv[1:] = sys.argv[2:]; main(); print(*sys.modules, file=sys.stderr)"
+    script = "import sys; from bpfence.cli.main import main; sys.argv[1:] = sys.argv[2:]; main(); print(*sys.modules, file=sys.stderr)"
     command = [sys.executable, "-c", script, "-", "seccomp", "export", "--format", "oci", str(profile)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = set(done.stderr.split()[-2000:])
     assert "bpfence.seccomp.export" in loaded
-    heavy = {"agent", "compiler", "kernel", "outputs", "frontends.falco", "frontends.native", "rules", "events.alert"}
+    heavy = {"agent", "compiler", "kernel", "outputs", "dialects", "alerts"}
     assert {f"bpfence.{name}" for name in heavy} & loaded == set()
 
 

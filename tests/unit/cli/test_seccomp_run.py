@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bpfence.agent import seccomp_learn
-from bpfence.agent.seccomp_learn import Recording
-from bpfence.agent.seccomp_supervise import Answer, Response
 from bpfence.cli import seccomp_run
 from bpfence.cli.seccomp_run import COMMANDS, learn, responses
+from bpfence.confine import learn as seccomp_learn
+from bpfence.confine.learn import Recording
+from bpfence.confine.supervise import Answer, Response
 from bpfence.errors import UsageError
 from bpfence.seccomp.learned import Seen
-from bpfence.seccomp.model import Arch
+from bpfence.syscalls.architectures import Arch
 
 
 def test_every_command_helps_with_examples() -> None:

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bpfence.cli import BUG, cli, main
 from bpfence.cli import host as host_commands
+from bpfence.cli.main import BUG, cli, main
 from tests.unit.agent.fakes import write_policy
 
 ROOT = Path(__file__).resolve().parents[3]

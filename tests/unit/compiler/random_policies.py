@@ -10,7 +10,7 @@ import ipaddress
 from hypothesis import strategies as st
 
 from bpfence import abi, glob
-from bpfence.compiler import Compiled
+from bpfence.compiler.compile import Compiled
 from bpfence.compiler.image import Sample, Walker
 from bpfence.fields import FIELD_BY_NAME, Kind, applies
 from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, Rule, Value

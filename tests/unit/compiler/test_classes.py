@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfence import abi
-from bpfence.compiler import classes, compile_policies
+from bpfence.compiler import classes
 from bpfence.compiler.automaton import Pattern
 from bpfence.compiler.classes import MAX_NUMBER, Unsupported, Use, classify, lower
+from bpfence.compiler.compile import compile_policies
 from bpfence.compiler.image import Sample, Walker
 from bpfence.errors import CompileError, Location
 from bpfence.policy import Action, Atom, Condition, Op, Or, Policy, PolicySet, Rule

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from bpfence import evaluate
-from bpfence.compiler import compile_policies
+from bpfence.compiler.compile import compile_policies
 from bpfence.compiler.explain import event_name, explain
 from bpfence.errors import UsageError
 from bpfence.policy import Action, And, Atom, Not, Op, Policy, PolicySet, Rule, Value

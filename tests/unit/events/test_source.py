@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpfence import abi
-from bpfence.events.alert import Composer, RuleInfo, encode
+from bpfence.alerts.alert import Composer, RuleInfo, encode
 from bpfence.events.loss import Loss
 from bpfence.events.process import Clock
 from bpfence.events.source import BadLineError, Live, Replay, Synthetic, fields_from_json, read_recorded

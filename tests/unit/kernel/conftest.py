@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.kernel.probes import Answer, Features, probe
+from bpfence.kernel.features import Answer, Features, probe
 
 ROOT = Path(__file__).resolve().parents[3]
 RING = ROOT / "tests" / "kernel" / "bpf" / "ring.bpf.c"

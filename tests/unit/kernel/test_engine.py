@@ -17,8 +17,8 @@ from bpfence.fields import EVENTS
 from bpfence.kernel import engine as engine_module
 from bpfence.kernel import libbpf
 from bpfence.kernel.engine import OBJECT, Engine, decode_exec_image, decode_process_record, instance_name
+from bpfence.kernel.features import Answer, Features, Probe
 from bpfence.kernel.libbpf import LoadFailure, Object
-from bpfence.kernel.probes import Answer, Features, Probe
 from bpfence.kernel.programs import PROGRAMS, target_of
 
 YES = Probe(Answer.YES)

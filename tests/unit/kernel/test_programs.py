@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from bpfence.dialects.falco.read.events import calls_of
 from bpfence.fields import EVENTS
-from bpfence.frontends.falco.events import calls_of
-from bpfence.kernel.probes import MEANING_BY_NAME, Answer, Features, Probe
+from bpfence.kernel.features import MEANING_BY_NAME, Answer, Features, Probe
 from bpfence.kernel.programs import PROGRAMS, Kind, Plan, calls, plan, sensed, supported_events, target_of
-from bpfence.seccomp import syscalls
-from bpfence.seccomp.model import Arch
+from bpfence.syscalls import table as syscalls
+from bpfence.syscalls.architectures import Arch
 
 ROOT = Path(__file__).resolve().parents[3]
 ALL = frozenset(variant.program for row in PROGRAMS for variant in row.variants)
@@ -52,8 +52,8 @@ def test_table_is_consistent() -> None:
 
 
 def test_every_program_of_the_sources_is_in_the_table() -> None:
-    # seccomp.bpf.c is an object of its own (tools/build_bpf.py): kernel/syscall_recorder.py loads it.
-    paths = [path for path in sorted((ROOT / "bpf").glob("*.bpf.c")) if path.name != "seccomp.bpf.c"]
+    # recorder.bpf.c is an object of its own (tools/build_bpf.py): kernel/syscall_recorder.py loads it.
+    paths = [path for path in sorted((ROOT / "bpf").glob("*.bpf.c")) if path.name != "recorder.bpf.c"]
     sources = "".join(path.read_text(encoding="utf-8") for path in paths)
     written = set(re.findall(r'^SEC\("[^"]+"\)\n(?:int|long) (?:BPF_PROG\()?(\w+)', sources, flags=re.M)) - {"LICENSE"}
     assert len(written) > 40

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.agent.seccomp_supervise import hung_up
+from bpfence.confine.supervise import hung_up
 from bpfence.errors import KernelError
 from bpfence.kernel.seccomp import Child, Filter, Flag, LaunchFailure, Listener, candidates, knows_action, launch, supported_flags
 from bpfence.seccomp.profile import RET, Action
-from bpfence.seccomp.syscalls import Arch, number
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import number
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86_64 machine: the filters here are for it")
 ALLOW, ERRNO, NOTIFY = RET[Action.ALLOW], RET[Action.ERRNO], RET[Action.NOTIFY]

@@ -18,9 +18,10 @@ from bpfence.kernel import syscall_recorder as module
 from bpfence.kernel.libbpf import LoadFailure
 from bpfence.kernel.seccomp import launch
 from bpfence.kernel.syscall_recorder import BY_CGROUP, BY_TREE, MAX_CALLS, MAX_FAMILIES, OBJECT, Abi, SyscallRecorder
-from bpfence.seccomp.syscalls import Arch, number
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import number
 
-SOURCE = Path(__file__).resolve().parents[3] / "bpf" / "seccomp.bpf.c"
+SOURCE = Path(__file__).resolve().parents[3] / "bpf" / "recorder.bpf.c"
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.events.alert import Composer, StatusLine
-from bpfence.outputs import jsonl
-from bpfence.outputs.jsonl import ROTATION_SECONDS, JsonLinesFile, JsonLinesStream
+from bpfence.alerts.alert import Composer, StatusLine
+from bpfence.host.lines import ROTATION_SECONDS
+from bpfence.outputs.jsonl import JsonLinesFile, JsonLinesStream
 
 
 def line(text: str) -> StatusLine:
@@ -32,24 +32,6 @@ def test_appends_privately(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "target").write_text("precious")
-    (tmp_path / "link").symlink_to(tmp_path / "target")
-    with pytest.raises(OSError, match="symbolic"):
-        JsonLinesFile(tmp_path / "link")
-    assert (tmp_path / "target").read_text() == "precious"
-
-
-def test_a_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(OSError):
-        JsonLinesFile(tmp_path / "fifo")
-    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
-    with pytest.raises(OSError, match="not a regular file"):
-        JsonLinesFile(tmp_path / "fifo")
-    os.close(reader)
-
-
 def test_rotation_is_noticed(tmp_path: Path) -> None:
     now = [0.0]
     path = tmp_path / "a.jsonl"
@@ -65,27 +47,6 @@ def test_rotation_is_noticed(tmp_path: Path) -> None:
     output.reopen()
     output.write([line("newer")])
     assert messages(path) == ["newer"]
-
-
-def test_a_write_cut_short_does_not_join_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.jsonl"
-    output = JsonLinesFile(path)
-    real = os.write
-    rooms = [10, 0]
-
-    def full(descriptor: int, data: bytes) -> int:
-        if not (room := rooms.pop(0)):
-            raise OSError(28, "No space left on device")
-        return real(descriptor, bytes(data)[:room])
-
-    monkeypatch.setattr(jsonl.os, "write", full)
-    with pytest.raises(OSError, match="No space"):
-        output.write([line("lost")])
-    monkeypatch.undo()
-    output.write([line("kept")])
-    torn, whole = path.read_text().splitlines()
-    assert len(torn) == 10
-    assert json.loads(whole)["message"] == "kept"
 
 
 def test_stream_writes_at_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import re
 import msgspec
 from rich.console import Console
 
-from bpfence.events.alert import Composer, RuleInfo
+from bpfence.alerts.alert import Composer, RuleInfo
 from bpfence.events.loss import Loss
 from bpfence.events.process import Ancestor, Process
 from bpfence.outputs.terminal import Terminal

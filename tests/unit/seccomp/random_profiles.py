@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from bpfence.seccomp.model import Action, Arch, ArchMap, Arg, ArgOp, Conditions, Flag, Profile, Rule
+from bpfence.seccomp.model import Action, ArchMap, Arg, ArgOp, Conditions, Flag, Profile, Rule
+from bpfence.syscalls.architectures import Arch
 
 NAMES = ("read", "write", "openat", "socket", "clone", "clone3", "personality", "ioctl", "mmap", "prctl", "futex", "statx", "cachestat")
 VALUES = (0, 1, 2, 7, 8, 39, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 32, (1 << 32) + 7, (1 << 63), (1 << 64) - 1)

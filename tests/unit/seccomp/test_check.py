@@ -18,8 +18,9 @@ from bpfence.seccomp import check as checks
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.check import check
 from bpfence.seccomp.findings import CODES
-from bpfence.seccomp.model import Action, Arch, Profile, Rule
+from bpfence.seccomp.model import Action, Profile, Rule
 from bpfence.seccomp.profile import load
+from bpfence.syscalls.architectures import Arch
 from tests.unit.seccomp.random_profiles import profiles
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,14 +13,15 @@ import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from bpfence.documents.yaml_values import documents
 from bpfence.errors import CompileError, Diagnostic
-from bpfence.frontends.seccomp import documents
 from bpfence.seccomp import export as exports
 from bpfence.seccomp.export import Exported, Format, Options, export, from_operator
 from bpfence.seccomp.interpret import Program, verdict_of
 from bpfence.seccomp.merge import diff, normalised
-from bpfence.seccomp.model import Action, Arch, Arg, ArgOp, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.model import Action, Arg, ArgOp, Flag, Profile, Rule, Verdict
 from bpfence.seccomp.profile import bare, load, load_bytes, plain, resolve
+from bpfence.syscalls.architectures import Arch
 from tests.unit.seccomp.random_profiles import profiles
 
 CORPORA = Path(__file__).resolve().parents[4] / "shared" / "corpora"

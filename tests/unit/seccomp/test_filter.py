@@ -13,9 +13,10 @@ from bpfence.errors import CompileError
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.filter import BAD_ARCH, always_holds, clauses, compile_effective, compile_filter, pseudo_code, too_heavy
 from bpfence.seccomp.interpret import Program, argument_tuples, verdict_of, verify
-from bpfence.seccomp.model import Action, Arch, Arg, ArgOp, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.model import Action, Arg, ArgOp, Flag, Profile, Rule, Verdict
 from bpfence.seccomp.profile import resolve
-from bpfence.seccomp.syscalls import numbers as numbers_of
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import numbers as numbers_of
 from tests.unit.seccomp.random_profiles import arguments, numbers
 
 NAMES = tuple(list(numbers_of(Arch.X86_64))[:40])

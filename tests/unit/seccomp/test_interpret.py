@@ -28,9 +28,10 @@ from bpfence.seccomp.interpret import (
     verdict_of,
     verify,
 )
-from bpfence.seccomp.model import Action, Arch, Arg, ArgOp, Effective, Profile, Rule, Verdict
+from bpfence.seccomp.model import Action, Arg, ArgOp, Effective, Profile, Rule, Verdict
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, load, resolve
-from bpfence.seccomp.syscalls import number, numbers
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import number, numbers
 from tests.unit.seccomp.random_profiles import arguments, profiles
 
 MOBY = Path(__file__).resolve().parents[4] / "shared" / "corpora" / "oci-seccomp" / "moby-default.json"

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from bpfence.seccomp.interpret import Program, compile_verified, verdict_of
 from bpfence.seccomp.learned import BY_CHANCE, Seen, learn
-from bpfence.seccomp.model import Action, Arch
+from bpfence.seccomp.model import Action
 from bpfence.seccomp.profile import dump, load_bytes, resolve
 from bpfence.seccomp.runtimes import needs, runtimes
-from bpfence.seccomp.syscalls import available, known, number
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import available, known, number
 
 numbers = st.integers(0, 1023)
 seen = st.builds(Seen, st.sampled_from([Arch.X86_64, Arch.X86, Arch.X32]), numbers)

@@ -11,7 +11,8 @@ import pytest
 from bpfence.errors import KernelError
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.libseccomp import Context, RuleError, knows, name_of, number_of, version
-from bpfence.seccomp.model import ARCHES, Action, Arch, Arg, ArgOp, Verdict
+from bpfence.seccomp.model import Action, Arg, ArgOp, Verdict
+from bpfence.syscalls.architectures import ARCHES, Arch
 
 ALLOW, KILL = Verdict(Action.ALLOW), Verdict(Action.KILL_THREAD)
 

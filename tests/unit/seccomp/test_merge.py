@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from bpfence.errors import CompileError
 from bpfence.seccomp.interpret import Reference, argument_tuples
 from bpfence.seccomp.merge import diff, normalised, union
-from bpfence.seccomp.model import Action, Arch, ArchMap, Arg, ArgOp, Conditions, Flag, Profile, Rule
+from bpfence.seccomp.model import Action, ArchMap, Arg, ArgOp, Conditions, Flag, Profile, Rule
 from bpfence.seccomp.profile import bare, dump, load_bytes, resolve
-from bpfence.seccomp.syscalls import numbers
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import numbers
 from tests.unit.seccomp.random_profiles import profiles, rules
 
 DENIALS = [action for action in Action if not action.permits]

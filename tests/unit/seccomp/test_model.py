@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from bpfence.seccomp.model import Action, Arch, Arg, ArgOp, Rule, Verdict
+from bpfence.seccomp.model import Action, Arg, ArgOp, Rule, Verdict
 
 
 def test_return_values_are_the_kernels() -> None:
@@ -43,13 +43,3 @@ def test_a_rule_without_conditions_matches_everything() -> None:
     rule = Rule(names=("read",), action=Action.ALLOW)
     assert rule.alternatives == ((),)
     assert rule.matches((1, 2, 3, 4, 5, 6))
-
-
-def test_architectures_have_the_names_of_go_and_of_uname() -> None:
-    assert (Arch.X86_64.go_name, Arch.AARCH64.go_name, Arch.X86.go_name) == ("amd64", "arm64", "x86")
-    assert Arch.X86_64.machine == "x86_64"
-    assert Arch.native() in Arch
-    assert Arch.X32.audit == Arch.X86_64.audit
-    assert Arch.X32.token != Arch.X86_64.token
-    assert not Arch.S390X.supported
-    assert [arch for arch in Arch if arch.supported and arch.bits == 32] == [Arch.X86, Arch.X32, Arch.ARM]

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfence.seccomp.model import DEFAULT_FLAGS, Action, Arch, Conditions, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.model import DEFAULT_FLAGS, Action, Conditions, Flag, Profile, Rule, Verdict
 from bpfence.seccomp.profile import bare, dump, kernel_version, load, load_bytes, plain, resolve
+from bpfence.syscalls.architectures import Arch
 from tests.unit.seccomp.random_profiles import profiles
 
 CORPORA = Path(__file__).resolve().parents[4] / "shared" / "corpora"

@@ -6,9 +6,10 @@ from __future__ import annotations
 import pytest
 
 from bpfence.seccomp.check import check
-from bpfence.seccomp.model import Action, Arch, Profile, Rule, Verdict
+from bpfence.seccomp.model import Action, Profile, Rule, Verdict
 from bpfence.seccomp.runtimes import OTHERS, SETTINGS, WITH, WITHOUT, Kind, described, failing, kind_of, musts, needs, runtimes, seen
-from bpfence.seccomp.syscalls import known
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import known
 
 
 def test_both_runtimes_were_traced() -> None:

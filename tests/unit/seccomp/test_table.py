@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfence.seccomp.interpret import Reference, argument_tuples, verdict_of
-from bpfence.seccomp.model import Action, Arch, Arg, ArgOp, Conditions, Profile, Rule
+from bpfence.seccomp.model import Action, Arg, ArgOp, Conditions, Profile, Rule
 from bpfence.seccomp.profile import load_bytes, resolve
 from bpfence.seccomp.table import Case, Table, conditions_text
+from bpfence.syscalls.architectures import Arch
 from tests.unit.seccomp.random_profiles import profiles
 
 

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments in, text (or JSON) and an exit code out: the `bpfence` command.
+
+Exit codes: 0 ok, 1 findings, 2 usage or bad input, 3 the kernel or the privileges lack something, 70 a bug of ours; what runs a command
+gives the command's own.
+Modules are imported when one of their commands is asked for, and what needs libbpf by the commands that need it: the others work without
+it, and start sooner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Final
+
+import click
+from click.shell_completion import get_completion_class
+
+import bpfence
+from bpfence import abi
+from bpfence.cli.show import (
+    Command,
+    LazyGroup,
+    emit_json,
+    flushed,
+    json_option,
+    refused,
+    show_bug,
+    show_error,
+    show_usage,
+    usable_streams,
+    wants_json,
+)
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+VERSION: Final = f"bpfence {bpfence.__version__} (ABI {abi.ABI_VERSION}, {abi.ABI_HASH})"
+MODULES: Final = {"bpfence.cli.policies": (), "bpfence.cli.falco": (), "bpfence.cli.host": (), "bpfence.cli.seccomp": ("seccomp",)}
+
+
+@click.group(cls=LazyGroup, modules=MODULES, context_settings=CONTEXT)
+@click.version_option(VERSION, message="%(version)s")
+def cli() -> None:
+    """Runtime security for Linux: policies compiled to tables, decided by eBPF programs in the kernel.
+
+    \b
+    First steps:
+      bpfence doctor                            what this kernel offers
+      bpfence check policies/                   mistakes in policies
+      sudo bpfence exec -p policy.yaml -- bash  try one on a single command
+      sudo bpfence run -p policies/             the whole host
+    """
+
+
+@cli.command(cls=Command)
+@json_option
+def version(as_json: bool) -> None:
+    """Print the version.
+
+    \b
+    Examples:
+      bpfence version --json
+    """
+    if as_json:
+        emit_json({"version": bpfence.__version__, "abi": abi.ABI_VERSION, "abi_hash": abi.ABI_HASH})
+    else:
+        click.echo(VERSION)
+
+
+@cli.command(cls=Command)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a completion script for a shell.
+
+    \b
+    Examples:
+      bpfence completion bash > /etc/bash_completion.d/bpfence
+      bpfence completion fish > ~/.config/fish/completions/bpfence.fish
+      eval "$(bpfence completion zsh)"
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(cli, {}, "bpfence", "_BPFENCE_COMPLETE").source())
+
+
+BUG: Final = 70
+"""EX_SOFTWARE of sysexits.h."""
+
+
+def main() -> int:
+    """The entry point; the exit code. There is no traceback, whatever happens; a reader that went away (`… | head`) is no mistake."""
+    usable_streams()
+    try:
+        code = cli.main(prog_name="bpfence", standalone_mode=False)
+        result = code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        show_usage(error, wants_json(sys.argv[1:]))
+        result = 2
+    except (click.Abort, KeyboardInterrupt):
+        result = 130
+    except Exception as error:
+        # The last place where a bug can become a message.
+        with contextlib.suppress(OSError):
+            if isinstance(error, OSError):
+                show_error(refused(error))
+            else:
+                show_bug(error)
+        result = 2 if isinstance(error, OSError) else BUG
+    return result if flushed() else result or 2
+
+
+__all__ = ["cli", "main"]

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A PolicySet in, the kernel's tables out.
+
+`compile_policies` is called by the agent, `check` and `explain`. Pure and deterministic: no files, no clock, the same bytes for
+the same policies. What the kernel can do comes in as `supported_events`. The passes, in this order:
+
+    lowering    rules and defaults → clauses over kernel tests; what cannot be decided exactly is an error
+    classes     tests → dimensions (automata, ranges, bits) and the classes in which each test is true
+    diagram     clauses → decision diagrams, split over groups under a budget
+    verdicts    leaves → interned verdicts
+    image       all of it → pages of words
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+
+from bpfence import abi
+from bpfence.compiler import image as images
+from bpfence.compiler.classes import Classification, classify
+from bpfence.compiler.diagram import Builder, Clause, Conditions, Group, Leaf, Partition, TooLarge, cost
+from bpfence.compiler.image import VerdictRow, with_generation
+from bpfence.compiler.lowering import Lowered, lower_policies
+from bpfence.errors import CompileError, Diagnostic, Location
+from bpfence.fields import EVENTS
+from bpfence.policy import FAILURE, SUCCESS, Action, PolicySet, Rule
+
+BASE_BUDGET: Final = 200_000
+BUDGET_PER_RULE: Final = 60
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Budgets; None: grows with the policies. `states`: per automaton. `edges`: nodes, children and rows of one group."""
+
+    states: int | None = None
+    edges: int | None = None
+    groups: int = abi.ABI_MAX_GROUPS
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a leaf means: what is done, the errno of deny and kill, the matching rules (numbers), and whether they only may match.
+
+    `first` is the rule that action and errno come from: between groups that agree on the action, the smaller one's errno counts.
+    """
+
+    action: Action
+    error: int
+    rules: tuple[int, ...]
+    uncertain: bool
+    first: int = 0
+
+
+class DimensionInfo(msgspec.Struct, frozen=True):
+    """One dimension, for explanations."""
+
+    name: str
+    field: str
+    kind: int
+    slot: int
+    classes: int
+    states: int
+    subject: bool
+
+
+class GroupStats(msgspec.Struct, frozen=True):
+    """Size of one group's diagrams; `events`: event name -> (nodes, children) that its walk can reach."""
+
+    rules: int
+    nodes: int
+    edges: int
+    rows: int
+    events: dict[str, tuple[int, int]]
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """Sizes of everything; bytes of the image by part."""
+
+    groups: tuple[GroupStats, ...]
+    bytes: dict[str, int]
+
+
+class Compiled(msgspec.Struct, frozen=True):
+    """One generation. `rules` (default postures included, as rules named "default") and `modes` go together by number.
+
+    A rule's `results` say which records speak for it: see Rule. `objects[b]` is the path of object bit b; `events` are those that
+    some verdict needs; `unreachable` holds warnings about rules that can never match or have no effect.
+    """
+
+    image: bytes
+    rules: tuple[Rule, ...]
+    modes: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    objects: tuple[str, ...]
+    dims: tuple[DimensionInfo, ...]
+    events: frozenset[str]
+    stats: Stats
+    unreachable: tuple[Diagnostic, ...]
+
+
+def compile_policies(
+    policies: PolicySet, *, generation: int = 1, supported_events: Collection[str] | None = None, limits: Limits = Limits(),  # noqa: B008
+    details: bool = False,
+) -> Compiled:  # fmt: skip
+    """The tables for a policy set; CompileError with every finding when some rule cannot be decided in the kernel.
+
+    `details`: records carry what Falco's fields need (IMAGE_DETAILS) even where no rule waits for a result.
+    """
+    with _collector_paused():
+        lowered = lower_policies(policies, supported_events)
+        if lowered.errors:
+            raise CompileError([*lowered.errors, *lowered.warnings])
+        classification = classify(lowered.tests, limits.states)
+        lowered.conditions.bind([classification.of_test[test] for test in lowered.tests])
+        groups = _groups(lowered, classification, limits)
+        verdicts, leaf_verdicts = _verdicts(lowered, groups)
+        rows = [VerdictRow(v.action, v.error, _report(lowered, v.rules), v.first) for v in verdicts]
+        try:
+            packed = images.pack(classification, groups, leaf_verdicts, rows, generation, _features(lowered, details))
+        except images.ImageTooLarge as error:
+            raise CompileError([Diagnostic(Location("<policies>"), str(error), "use fewer or broader rules", code="too-large")]) from None
+        stats = Stats(tuple(_group_stats(group) for group in groups), packed.sizes)
+        return Compiled(
+            packed.image,
+            tuple(lowered.rules),
+            tuple(lowered.modes),
+            tuple(verdicts),
+            classification.objects,
+            tuple(DimensionInfo(d.name, d.field, d.kind, d.slot, d.classes, d.states, d.subject) for d in classification.dimensions),
+            frozenset(name for group in stats.groups for name in group.events),
+            stats,
+            (*lowered.warnings, *_unreachable(lowered, verdicts)),
+        )
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Nothing built here is cyclic garbage; the collector would walk millions of live tuples again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _groups(lowered: Lowered, classification: Classification, limits: Limits) -> list[Group]:
+    """One group when it fits the budget; otherwise its rules are halved, at most `limits.groups` parts."""
+    budget = BASE_BUDGET + BUDGET_PER_RULE * len(lowered.rules) if limits.edges is None else limits.edges
+    conditions, dimensions = lowered.conditions, classification.dimensions
+    severity = [int(action) for action in lowered.actions]
+    partition = Partition(conditions, dimensions, lowered.clauses)
+    pending = partition.first(lowered.clauses)
+    done: list[Group] = []
+    while pending:
+        clauses = pending.pop(0)
+        builder = Builder(conditions, dimensions, classification.subjects, severity, abi.ABI_MAX_EVENTS, budget)
+        try:
+            done.append(builder.build(clauses))
+            continue
+        except TooLarge:
+            parts = partition.halves(clauses)
+        if len(done) + len(pending) + 2 > limits.groups or not all(parts):
+            raise _too_large(lowered, clauses, conditions) from None
+        pending[:0] = parts
+    return done
+
+
+def _too_large(lowered: Lowered, clauses: Sequence[Clause], conditions: Conditions) -> CompileError:
+    costs: dict[int, int] = {}
+    for clause in clauses:
+        costs[clause.rule] = max(costs.get(clause.rule, 0), cost(conditions, clause))
+    worst = sorted(costs, key=lambda rule: (-costs[rule], rule))[:3]
+    return CompileError(
+        [
+            Diagnostic(
+                lowered.rules[rule].location,
+                f"policy {lowered.rules[rule].policy!r}, rule {lowered.rules[rule].name!r}: the rules together need too large tables; "
+                f"this is one of the costliest (its patterns are true in {costs[rule]} classes)",
+                "anchor its patterns (/dir/** rather than **/x), or test fewer different fields",
+                code="too-large",
+            )
+            for rule in worst
+        ]
+    )
+
+
+def _verdicts(lowered: Lowered, groups: Sequence[Group]) -> tuple[list[Verdict], list[list[int]]]:
+    """Interned verdicts, 0 is nothing; and per group each leaf's verdict number."""
+    verdicts = [Verdict(Action.NONE, 0, (), False)]
+    numbers: dict[Leaf, int] = {Leaf((), False): 0}
+    for group in groups:
+        for leaf in group.leaves:
+            if leaf not in numbers:
+                numbers[leaf] = len(verdicts)
+                verdicts.append(_verdict(lowered, leaf))
+    return verdicts, [[numbers[leaf] for leaf in group.leaves] for group in groups]
+
+
+def _verdict(lowered: Lowered, leaf: Leaf) -> Verdict:
+    action = max(lowered.actions[rule] for rule in leaf.rules)
+    first = next(rule for rule in leaf.rules if lowered.actions[rule] == action)
+    return Verdict(action, lowered.rules[first].errno if action >= Action.DENY else 0, leaf.rules, leaf.uncertain, first)
+
+
+def _report(lowered: Lowered, rules: Sequence[int]) -> int:
+    """REPORT_* of a verdict: when some rule of it is reported."""
+    report = 0
+    for number in rules:
+        results = lowered.rules[number].results
+        report |= (abi.REPORT_SUCCESS if results & SUCCESS else 0) | (abi.REPORT_FAILURE if results & FAILURE else 0)
+        report |= 0 if results else abi.REPORT_DECISION
+    return report
+
+
+def _features(lowered: Lowered, details: bool) -> int:
+    """IMAGE_* of the header: what the kernel must look at besides the tables."""
+    features = abi.IMAGE_DETAILS if details or any(rule.results for rule in lowered.rules) else 0
+    for test in lowered.tests:
+        if test.paths:
+            features |= abi.IMAGE_NEEDS_OBJECTS
+        elif test.kind == abi.DIM_ANCESTORS:
+            continue
+        elif test.kind == abi.DIM_LINEAGE:
+            features |= abi.IMAGE_FORK_CHANGES
+        elif test.kind == abi.DIM_STRING or test.slot >= abi.ABI_NUM_SLOTS:
+            slot = test.slot % abi.ABI_NUM_SLOTS
+            features |= {abi.STR_PARENT_EXE: abi.IMAGE_FORK_CHANGES, abi.STR_PROCESS_CGROUP: abi.IMAGE_SUBJECT_CGROUP}.get(slot, 0)
+        elif test.slot in (abi.NUM_PROCESS_UID, abi.NUM_PROCESS_GID):
+            features |= abi.IMAGE_SUBJECT_IDS
+    return features
+
+
+def _unreachable(lowered: Lowered, verdicts: Sequence[Verdict]) -> list[Diagnostic]:
+    reached = {rule for verdict in verdicts if not verdict.uncertain for rule in verdict.rules}
+    missed = dict.fromkeys(clause.rule for clause in lowered.clauses if clause.rule not in reached)
+    return [
+        Diagnostic(
+            lowered.rules[rule].location,
+            f"policy {lowered.rules[rule].policy!r}: rule {lowered.rules[rule].name!r} can never match",
+            "its conditions contradict each other",
+            "warning",
+            "unreachable-rule",
+        )
+        for rule in missed
+    ]
+
+
+def _group_stats(group: Group) -> GroupStats:
+    known: dict[frozenset[int], tuple[int, int]] = {}
+    events: dict[str, tuple[int, int]] = {}
+    for event in EVENTS:
+        roots = frozenset(row[abi.CONSTANTS[event.id]] for row in group.rows)
+        if roots == {~0}:
+            continue
+        if roots not in known:
+            known[roots] = _reach(group, roots)
+        events[event.name] = known[roots]
+    return GroupStats(len(group.rules), len(group.nodes), group.edges, len(group.rows), events)
+
+
+def _reach(group: Group, roots: frozenset[int]) -> tuple[int, int]:
+    seen = {root for root in roots if root >= 0}
+    stack = list(seen)
+    edges = 0
+    while stack:
+        node = group.nodes[stack.pop()]
+        edges += len(node.children) + 2
+        for child in (node.uncertain, node.default, *(child for _, child in node.children)):
+            if child >= 0 and child not in seen:
+                seen.add(child)
+                stack.append(child)
+    return len(seen), edges
+
+
+__all__ = ["Compiled", "DimensionInfo", "GroupStats", "Limits", "Stats", "Verdict", "compile_policies", "with_generation"]

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rule as it was written in, the exact condition of each of its events out.
+
+Called by `native` (and by other dialects that offer groups, `follow: object` or `container:`). This is where an event group gets
+the tests that make each event what the group promises, where a rename looks at both names, and where fields that an event does
+not carry become false. Pure: no text, no diagnostics.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+from bpfence import abi
+from bpfence.conditions.values import U64, conj, disj, negation
+from bpfence.fields import EVENTS, FIELD_BY_NAME, GROUPS, applies
+from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or, atoms
+
+PROT_READ: Final = 1
+PROT_WRITE: Final = 2
+PROT_EXEC: Final = 4
+
+SHORT_NAMES: Final = {short: event.name for event in EVENTS for short in event.short}
+"""Short names of events; each is the name of one event only (tested)."""
+
+_SHARED_WRITE: Final = And((Atom("file.shared", Op.RANGE, (1, 1)), Atom("file.prot", Op.ANYBITS, PROT_WRITE)))
+_CODE_MAPPING: Final = Atom("file.prot", Op.ANYBITS, PROT_EXEC)
+# What may be written can be read on x86; of a mapping without any protection /proc/self/mem gives the contents.
+_READ_MAPPING: Final = Atom("file.prot", Op.ANYBITS, PROT_READ | PROT_WRITE | PROT_EXEC)
+
+
+def _families(*numbers: int) -> Condition:
+    return Or(tuple(Atom("net.family", Op.RANGE, (number, number)) for number in numbers))
+
+
+_INSIDE: Final = _families(1, 16, 38)  # AF_UNIX, AF_NETLINK, AF_ALG: whoever is on the other side is on this host
+_LEAVES: Final = Not(_INSIDE)
+# An IP socket without a peer: connect(2) with AF_UNSPEC, which ends an association.
+_REACHES: Final = And((_LEAVES, Or((Atom("net.peer.ip", Op.EXISTS), Not(_families(2, 10))))))
+
+GROUP_TESTS: Final[Mapping[str, Mapping[str, Condition]]] = {
+    "file.modify": {
+        "file.open": Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE | abi.ACCESS_TRUNCATE | abi.ACCESS_CREATED),
+        "file.permission": Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE),
+        "file.mmap": _SHARED_WRITE,
+        "file.mprotect": _SHARED_WRITE,
+    },
+    "file.read": {
+        "file.open": Atom("file.access", Op.ANYBITS, abi.ACCESS_READ),
+        "file.permission": Atom("file.access", Op.ANYBITS, abi.ACCESS_READ),
+        "file.mprotect": _READ_MAPPING,
+    },
+    "exec.any": {"file.mmap": _CODE_MAPPING, "file.mprotect": _CODE_MAPPING},
+    "net.egress": {"net.connect": _REACHES, "net.send": _LEAVES},
+}
+"""Per group and event, what else must hold; events without an entry belong to their group unconditionally."""
+
+_BOTH_NAMES: Final = ("file.rename", "file.link")
+
+# Where the container runtimes put containers in the cgroup v2 tree, whichever cgroup driver they use: docker, podman (libpod),
+# containerd and CRI-O below Kubernetes, nerdctl, buildkit, ECS, LXC, systemd-nspawn. Everything below such a cgroup counts too.
+_CONTAINER_CGROUPS: Final = (
+    "**/docker-*.scope", "**/docker/*", "**/cri-containerd-*", "**/crio-*", "**/libpod-*", "**/libpod_parent/*", "**/nerdctl-*.scope",
+    "**/buildkit/*", "**/kubepods{,.slice}/*", "**/*-kubepods.slice/*", "**/lxc/*", "**/lxc.payload{.,/}*", "**/ecs/*/*",
+    "/machine.slice/systemd-nspawn@*.service", "/machine.slice/machine-*.scope",
+)  # fmt: skip
+# One glob, not fifteen: an automaton that must tell which of many overlapping patterns matched is larger by orders of magnitude.
+_CONTAINERS: Final = "{" + ",".join(_CONTAINER_CGROUPS) + "}{,/**}"
+
+
+def container() -> Condition:
+    """The acting process runs in a container, as far as its cgroup tells."""
+    return Atom("process.cgroup", Op.GLOB, _CONTAINERS)
+
+
+def below(condition: Condition) -> Condition:
+    """A test on a cgroup widened from the cgroup itself to everything below: a process must not leave a scope by making a child."""
+    if isinstance(condition, Or):
+        return disj(below(part) for part in condition.parts)
+    if isinstance(condition, Atom) and condition.op is Op.EQUALS and isinstance(condition.value, str):
+        if condition.value == "/":
+            return Atom(condition.field, Op.EXISTS)
+        return disj((condition, Atom(condition.field, Op.PREFIX, condition.value + "/")))
+    return condition
+
+
+def limited_level(scope: Condition) -> dict[int, Condition]:
+    """The level of the cgroup that a limit on tasks counts, where the scope tells it: level -> condition.
+
+    It is the topmost cgroup of the acting task's ancestry that is in the scope, all below it included, as pids.max counts: whoever makes
+    child groups is counted with them. Empty where that cgroup may lie at any level, or too deep.
+    """
+    alternatives = _cgroups(scope)
+    literal = {atom.value for atom in alternatives if atom.op is Op.EQUALS}
+    found: dict[int, list[Condition]] = {}
+    for atom in alternatives:
+        found.setdefault(_level(atom, literal), []).append(atom)
+    if any(not 0 < level <= abi.FORK_LEVELS for level in found):
+        return {}
+    return {level: disj(atoms_) for level, atoms_ in sorted(found.items())}
+
+
+def limited(levels: Mapping[int, Condition], limit: int) -> Condition:
+    """The condition that `limit` tasks live below the cgroup of its level, without one below the task's own."""
+    if len(levels) <= 1:  # the scope itself tells the rest
+        levels = dict.fromkeys(levels or (0,), TRUE)
+    counts = {level: Atom(f"process.fork.live{level or ''}", Op.RANGE, (limit, U64)) for level in levels}
+    return disj(conj((condition, counts[level])) for level, condition in levels.items())
+
+
+def _cgroups(scope: Condition) -> list[Atom]:
+    """The alternatives of the scope's test on the cgroup; none where it has no such test."""
+    for part in scope.parts if isinstance(scope, And) else (scope,):
+        choices = part.parts if isinstance(part, Or) else (part,)
+        found = [choice for choice in choices if isinstance(choice, Atom) and choice.field == "process.cgroup"]
+        if len(found) == len(choices):
+            return found
+    return []
+
+
+def _level(atom: Atom, literal: Collection[object]) -> int:
+    """The level of the topmost cgroup that passes a test; 0: it is not told."""
+    path = str(atom.value).removesuffix("{,/**}")
+    if atom.op is Op.PREFIX and path.endswith("/"):
+        return path.count("/") - (path[:-1] in literal)
+    if atom.op is Op.EQUALS or (atom.op is Op.GLOB and "**" not in path and not re.search(r"\{[^}]*/", path)):
+        return path.count("/") if path != "/" else 0
+    return 0
+
+
+def events_of(written: str) -> tuple[str, ...]:
+    """The full names of the events behind an event name, a short name or a group; empty where it is none."""
+    if written in GROUPS:
+        return GROUPS[written]
+    name = SHORT_NAMES.get(written, written)
+    return (name,) if any(event.name == name for event in EVENTS) else ()
+
+
+def conditions(on: Iterable[str], scope: Condition, body: Condition) -> dict[str, Condition]:
+    """The condition of every event behind the names of `on`, scope included; FALSE where the event can never match."""
+    choices: dict[str, list[Condition]] = {}
+    either = _either_name(body)
+    fields = {FIELD_BY_NAME[atom.field] for atom in atoms(body)}
+    for written in on:
+        for event in events_of(written):
+            test = GROUP_TESTS.get(written, {}).get(event, TRUE)
+            # What `either` adds, file.new_path, both of its events carry.
+            own = either if written == "file.modify" and event in _BOTH_NAMES else body
+            lacking = not all(applies(field, event) for field in fields)
+            choices.setdefault(event, []).append(conj((test, carried(own, event) if lacking else own)))
+    # Most events of a group end up with the same condition: it is put together once.
+    made: dict[tuple[Condition, ...], Condition] = {}
+    each: dict[str, Condition] = {}
+    for event, parts in choices.items():
+        key = tuple(parts)
+        if key not in made:
+            made[key] = conj((scope, disj(parts)))
+        each[event] = made[key]
+    return each
+
+
+def shared(each: Mapping[str, Condition]) -> tuple[Condition, dict[str, Condition]]:
+    """The condition most events have, and those of the others."""
+    common = Counter(each.values()).most_common(1)[0][0]
+    return common, {event: condition for event, condition in each.items() if condition != common}
+
+
+def carried(condition: Condition, event: str) -> Condition:
+    """The condition with every atom on a field that `event` does not carry made false, as an absent value is."""
+    match condition:
+        case And(parts):
+            return conj(carried(part, event) for part in parts)
+        case Or(parts):
+            return disj(carried(part, event) for part in parts)
+        case Not(part):
+            return negation(carried(part, event))
+        case Atom():
+            return condition if applies(FIELD_BY_NAME[condition.field], event) else FALSE
+
+
+def _either_name(body: Condition) -> Condition:
+    """Of the old name or of the new one: each with its own exceptions, so that an excepted name does not excuse the other."""
+    named = {atom.field for atom in atoms(body)}
+    if "file.path" not in named or "file.new_path" in named:
+        return body
+    return disj((body, _renamed(body)))
+
+
+def _renamed(condition: Condition) -> Condition:
+    match condition:
+        case And(parts):
+            return conj(_renamed(part) for part in parts)
+        case Or(parts):
+            return disj(_renamed(part) for part in parts)
+        case Not(part):
+            return negation(_renamed(part))
+        case Atom(field, op, value):
+            return Atom("file.new_path", op, value) if field == "file.path" else condition
+
+
+def follow(condition: Condition) -> tuple[Condition, int, list[Atom]]:
+    """The condition with objects beside the paths that name them; how many paths; and the path atoms that name no object.
+
+    Exceptions (what stands under a Not) are left as they are: they stay a matter of names.
+    """
+    match condition:
+        case And(parts) | Or(parts):
+            done = [follow(part) for part in parts]
+            build = conj if isinstance(condition, And) else disj
+            return build(d[0] for d in done), sum(d[1] for d in done), [atom for d in done for atom in d[2]]
+        case Atom(field, op, str(value)) if field in ("file.path", "file.new_path"):
+            if op is Op.EQUALS:
+                return disj((condition, Atom(field, Op.OBJECT, value))), 1, []
+            if op is Op.PREFIX and value.endswith("/"):
+                return disj((condition, Atom(field, Op.OBJECT, value + "**"))), 1, []
+            return condition, 0, [condition]
+    return condition, 0, []

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy's paths and what the symbolic links of a tree make of them in, the same policy for both names out.
+
+Called by `agent.loading` for native policies, and by the lowering of Falco's rules. The kernel reports a file by the name without links:
+a rule on /bin/sleep never matches where /bin is a link to /usr/bin. So every literal path, and the literal directory before a wildcard,
+stands for what it resolves to as well. Looks at no file system: `host.links` does, and gives a `Lookup`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+import msgspec
+
+from bpfence.conditions.values import branches, disj, negation
+from bpfence.errors import Diagnostic, Location
+from bpfence.evaluate import holds
+from bpfence.fields import FIELDS, Kind
+from bpfence.policy import And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule
+
+PATHS: Final = frozenset(
+    field.name for field in FIELDS if field.kind is Kind.PATH and field.name != "process.cgroup"
+) | {"process.ancestors.exe"}  # fmt: skip
+"""Fields whose values are names of files."""
+SHOWN: Final = 3
+_SPECIAL: Final = re.compile(r"[*?\[{\\]")
+
+
+class Found(NamedTuple):
+    """What a path resolves to. `names`: its other names, none where it is its own; `links`: the links on the way and what each leads to.
+
+    `program`: the one program of many names (busybox) that the path leads to, and which is therefore not among the names.
+    """
+
+    names: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    program: str = ""
+
+
+Lookup = Callable[[str], Found]
+
+
+# ---- one text ----
+
+
+def directory_of(text: str) -> str:
+    """The literal directory that a prefix or glob begins with, "" where there is none: that of /var/run/*.pid is /var/run."""
+    special = _SPECIAL.search(text)
+    literal = text[: special.start()] if special else text
+    return literal.rpartition("/")[0] if literal.startswith("/") else ""
+
+
+def looked_up(op: Op, text: str) -> Iterator[str]:
+    """The paths that have to be looked up for a test."""
+    if op is Op.EQUALS and text.startswith("/"):
+        yield text
+    elif op in (Op.PREFIX, Op.GLOB):
+        for branch in branches(text) if op is Op.GLOB else [text]:
+            whole = op is Op.GLOB and not _SPECIAL.search(branch)
+            path = branch if whole else _directory(op, branch)
+            if path:
+                yield path
+
+
+def other_texts(op: Op, text: str, find: Lookup) -> Iterator[tuple[str, str, Found]]:
+    """What a test must also be made with: the other text, in the test's own form; the path that was looked up; what was found."""
+    if op is Op.EQUALS:
+        if text.startswith("/"):
+            found = find(text)
+            yield from ((name, text, found) for name in found.names)
+        return
+    if op not in (Op.PREFIX, Op.GLOB):
+        return
+    for branch in branches(text) if op is Op.GLOB else [text]:
+        if op is Op.GLOB and branch.startswith("/") and not _SPECIAL.search(branch):
+            found = find(branch)
+            yield from ((_escaped(name), branch, found) for name in found.names)
+            continue
+        directory = _directory(op, branch)
+        if directory:
+            found = find(directory)
+            for name in found.names[:1]:  # of a directory only what it is counts: nothing below it has its other names
+                yield (_escaped(name) if op is Op.GLOB else name).rstrip("/") + branch[len(directory) :], directory, found
+
+
+def _directory(op: Op, text: str) -> str:
+    return text.rpartition("/")[0] if op is Op.PREFIX and text.startswith("/") else directory_of(text) if op is Op.GLOB else ""
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([\\*?\[\]{},])", r"\\\1", name)
+
+
+# ---- conditions ----
+
+
+def paths_of(condition: Condition) -> Iterator[str]:
+    """Every path of a condition that has to be looked up."""
+    match condition:
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from paths_of(part)
+        case Not(part):
+            yield from paths_of(part)
+        case Atom(field, op, str(text)) if field in PATHS:
+            yield from looked_up(op, text)
+
+
+class Widened(NamedTuple):
+    """A path that a condition tests and that is another one: `text` as the test has it, `also` what it now stands for too ("": nothing)."""
+
+    field: str
+    text: str
+    also: str
+    path: str
+    found: Found
+
+
+def widen(condition: Condition, find: Lookup, told: list[Widened]) -> Condition:
+    """The condition with every path for all of its names. `told` gets what this changes; not what stands among the alternatives anyway."""
+    match condition:
+        case And(parts):
+            return And(tuple(widen(part, find, told) for part in parts))
+        case Or(parts):
+            return disj(_alternative(part, find, told, condition) for part in parts)
+        case Not(part):
+            return negation(widen(part, find, told))
+    return _alternative(condition, find, told, condition)
+
+
+def _alternative(part: Condition, find: Lookup, told: list[Widened], among: Condition) -> Condition:
+    if not isinstance(part, Atom):
+        return widen(part, find, told)
+    if part.field not in PATHS or not isinstance(part.value, str):
+        return part
+    made: list[Condition] = [part]
+    for path in looked_up(part.op, part.value):
+        found = find(path)
+        if found.program and not _said(among, Atom(part.field, Op.EQUALS, found.program)):
+            told.append(Widened(part.field, part.value, "", path, found))
+    for text, path, found in other_texts(part.op, part.value, find):
+        other = Atom(part.field, part.op, text)
+        if not _said(among, other):
+            made.append(other)
+            told.append(Widened(part.field, _shown(part.op, part.value), _shown(part.op, text), path, found))
+    return disj(made)
+
+
+def _shown(op: Op, text: str) -> str:
+    return f"{text}**" if op is Op.PREFIX else text
+
+
+def _said(among: Condition, other: Atom) -> bool:
+    """Whether the alternatives hold another test already: it stands there, or whatever it is true of is matched by one of them."""
+    for part in among.parts if isinstance(among, Or) else (among,):
+        if part == other:
+            return True
+        if not isinstance(part, Atom) or part.field != other.field or not isinstance(part.value, str):
+            continue
+        text = str(other.value)
+        if other.op is Op.EQUALS and part.op is not Op.OBJECT and holds(part, {other.field: text}):
+            return True
+        if other.op is Op.PREFIX and part.op is Op.PREFIX and text.startswith(part.value):
+            return True
+        if other.op is Op.GLOB and part.op is Op.GLOB and text in branches(part.value):
+            return True
+    return False
+
+
+# ---- policies ----
+
+
+def widened(policies: PolicySet, find: Lookup, where: str = "on this host") -> tuple[PolicySet, list[Diagnostic]]:
+    """The policies for all names of their paths, and what that changes, as information; a program of many names is a warning.
+
+    Policies with `links: as-written` stay as they are. `where`: the words for the tree that `find` looks at.
+    """
+    found: list[Diagnostic] = []
+    return PolicySet(tuple(_policy(policy, find, where, found) for policy in policies.policies)), found
+
+
+def paths(policies: PolicySet) -> Iterator[str]:
+    """Every path that `widened` will ask for."""
+    for policy in policies.policies:
+        for condition in _conditions(policy):
+            yield from paths_of(condition)
+
+
+def _conditions(policy: Policy) -> Iterator[Condition]:
+    yield policy.scope
+    for rule in policy.rules:
+        yield rule.condition
+        yield from rule.conditions.values()
+
+
+def _policy(policy: Policy, find: Lookup, where: str, found: list[Diagnostic]) -> Policy:
+    told: list[Widened] = []
+    scope = widen(policy.scope, find, told)
+    found += findings(told, policy.location, f"policy {policy.name!r}", where, both=policy.links)
+    in_scope = {(one.field, one.path) for one in told}
+    rules = []
+    for rule in policy.rules:
+        told = []
+        rules.append(_rule(rule, find, told))
+        told = [one for one in told if (one.field, one.path) not in in_scope]
+        found += findings(told, rule.location, f"policy {policy.name!r}, rule {rule.name!r}", where, both=policy.links)
+    return msgspec.structs.replace(policy, scope=scope, rules=tuple(rules)) if policy.links else policy
+
+
+def _rule(rule: Rule, find: Lookup, told: list[Widened]) -> Rule:
+    condition = widen(rule.condition, find, told)
+    conditions = {event: widen(own, find, told) for event, own in rule.conditions.items()}
+    return msgspec.structs.replace(rule, condition=condition, conditions=conditions)
+
+
+def findings(told: list[Widened], place: Location, who: str, where: str, *, both: bool = True) -> Iterator[Diagnostic]:
+    """One finding for each link that a rule's paths pass, and one for each program of many names."""
+    by_link: dict[tuple[tuple[str, str], ...], dict[tuple[str, str], None]] = {}
+    programs: dict[str, dict[str, None]] = {}
+    for one in told:
+        if one.also:
+            by_link.setdefault(one.found.links, {})[one.also, one.text] = None
+        else:
+            programs.setdefault(one.found.program, {})[one.path] = None
+    for links, texts in by_link.items():
+        passed = ", ".join(f"{link} is a link to {target}" for link, target in links)
+        shown = ", ".join(f"{also} (for {text})" for also, text in list(texts)[:SHOWN])
+        more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+        effect = "so it also matches" if both else "and with `links: as-written` it does not match"
+        yield Diagnostic(place, f"{who}: {passed} {where}, {effect} {shown}{more}", "", "info", "link")
+    for program, names in programs.items():
+        listed = ", ".join(list(names)[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        verb = "is a link" if len(names) == 1 else "are links"
+        what = f"{who}: {listed} {verb} to {program} {where}, one file for many programs: the rule matches none of them"
+        hint = f"write {program} if all of them are meant; one of them is told by its process.args, which begin with its name, on executed"
+        yield Diagnostic(place, what, hint, "warning", "link-to-many")

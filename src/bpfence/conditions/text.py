@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A condition in, its text in the language of native policies out.
+
+Called by what writes native policies, and by `explain`, which shows what the kernel decides of a rule in any language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from bpfence import names
+from bpfence.conditions.values import U64
+from bpfence.fields import FIELD_BY_NAME, Kind
+from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or
+
+_WORDS: Final = {
+    Op.PREFIX: "startswith", Op.SUFFIX: "endswith", Op.CONTAINS: "contains", Op.EQUALS: "=", Op.CIDR: "=", Op.GLOB: "glob",
+    Op.STRGLOB: "glob",
+    Op.ICONTAINS: "icontains",
+    Op.OBJECT: "follows",  # shown only: no condition says it
+}  # fmt: skip
+_BARE: Final = re.compile(r"[\w./:@%+-]+")
+_MODIFIERS: Final = ("oneof", "anyof", "allof")
+"""Words that say something else before a parenthesis."""
+_NAMED: Final = {"\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", '"': '\\"'}
+
+
+def quote(text: str) -> str:
+    """A text in double quotes, as conditions are read: bytes that are no UTF-8 and control characters escaped."""
+    out = []
+    for char in text:
+        code = ord(char)
+        if char in _NAMED:
+            out.append(_NAMED[char])
+        elif 0xDC80 <= code <= 0xDCFF:
+            out.append(f"\\x{code - 0xDC00:02x}")
+        elif code < 0x20 or code == 0x7F:
+            out.append(f"\\x{code:02x}")
+        else:
+            out.append(char)
+    return '"' + "".join(out) + '"'
+
+
+def condition_text(condition: Condition) -> str:
+    """A condition of native policies; `always` and `never` for the constants."""
+    return "always" if condition == TRUE else "never" if condition == FALSE else _text(condition, 0)
+
+
+def _text(condition: Condition, level: int) -> str:
+    """`level`: 0 stands alone, 1 inside `or`, 2 inside `and`, 3 behind `not`."""
+    match condition:
+        case Atom():
+            text, own = _atom(condition)
+        case Not(part):
+            text, own = f"not {_text(part, 3)}", 3
+        case And(parts):
+            text, own = " and ".join(_text(part, 2) for part in parts), 1
+        case Or(parts):
+            text, own = _alternatives(parts)
+    return f"({text})" if own < level else text
+
+
+def _alternatives(parts: Sequence[Condition]) -> tuple[str, int]:
+    """Equal tests on one field become `in`."""
+    pieces: list[str] = []
+    n = 0
+    while n < len(parts):
+        part = parts[n]
+        end = n + 1
+        if isinstance(part, Atom) and part.op is Op.EQUALS:
+            while end < len(parts) and _same(part, parts[end]):
+                end += 1
+        if end > n + 1 and isinstance(part, Atom):
+            listed = ", ".join(_value(str(one.value)) for one in parts[n:end] if isinstance(one, Atom))
+            pieces.append(f"{part.field} in ({listed})")
+        else:
+            pieces.append(_text(part, 1 if len(parts) > 1 else 0))
+        n = end
+    return " or ".join(pieces), 0 if len(pieces) > 1 else 4
+
+
+def _same(one: Atom, other: Condition) -> bool:
+    return isinstance(other, Atom) and other.field == one.field and other.op is Op.EQUALS
+
+
+def _atom(atom: Atom) -> tuple[str, int]:
+    """The text of one test, and how tightly it binds: 4 as a test, 0 as an `or`, 1 as an `and`."""
+    field = FIELD_BY_NAME[atom.field]
+    match atom.op, atom.value:
+        case Op.EXISTS, _:
+            return f"{atom.field} exists", 4
+        case Op.RANGE, (int(low), int(high)):
+            return _range(field.name, low, high, truth=field.kind is Kind.BOOL)
+        case Op.ANYBITS, int(mask):
+            bits = [f"{atom.field} = {name}" for name in _flags(field.names, mask)] if field.names else _bits(atom.field, mask)
+            return " or ".join(bits), 0 if len(bits) > 1 else 4
+        case Op.MASKED, (int(mask), int(wanted)):
+            return f"{atom.field} & {mask:#x} = {wanted:#x}", 4
+    return f"{atom.field} {_WORDS[atom.op]} {_value(str(atom.value))}", 4
+
+
+def _flags(table: str, mask: int) -> list[str]:
+    prefix = names.TABLES[table].prefix
+    return [name.removeprefix(prefix).lower() for name in names.flags(table, mask)]
+
+
+def _bits(field: str, mask: int) -> list[str]:
+    return [f"{field} & {1 << bit:#x} = {1 << bit:#x}" for bit in range(mask.bit_length()) if mask >> bit & 1]
+
+
+def _range(field: str, low: int, high: int, *, truth: bool) -> tuple[str, int]:
+    if truth and low == high:
+        return f"{field} = {'true' if low else 'false'}", 4
+    if low == high:
+        return f"{field} = {low}", 4
+    if high >= U64:
+        return f"{field} >= {low}", 4
+    if low == 0:
+        return f"{field} <= {high}", 4
+    return f"{field} >= {low} and {field} <= {high}", 1
+
+
+def _value(text: str) -> str:
+    return text if _BARE.fullmatch(text) and text not in _MODIFIERS else quote(text)

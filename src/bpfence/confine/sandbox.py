@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A command in, a cgroup of its own around it out.
+
+Called by `bpfence exec`. The cgroup's name holds 128 random bits: a condition on it holds for the command and its descendants and for
+nobody else. cgroups(7), Documentation/admin-guide/cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bpfence.errors import KernelError
+from bpfence.host.cgroups import Hierarchy
+from bpfence.policy import Atom, Condition, Op, Or
+
+if TYPE_CHECKING:
+    from bpfence.kernel.seccomp import Filter
+
+KILL_SECONDS: Final = 10.0
+CANNOT_RUN, NOT_FOUND = 126, 127
+
+
+class Sandbox:
+    """The cgroup of one command. Use as a context manager: at the end whatever still runs in it is killed, and it is removed."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self.name = f"bpfence-exec-{os.getpid()}-{secrets.token_hex(16)}"
+        self.folder = hierarchy.root / self.name
+        self._whole = hierarchy.whole
+
+    def __enter__(self) -> Sandbox:
+        try:
+            self.folder.mkdir()
+        except OSError as error:
+            raise KernelError(
+                f"the cgroup {self.folder} cannot be made: {error.strerror}", missing="a writable cgroup v2 hierarchy", hint="run as root"
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.remove()
+
+    def condition(self) -> Condition:
+        """True of what runs in this cgroup or below it."""
+        path = f"/{self.name}"
+        if self._whole:
+            return Or((Atom("process.cgroup", Op.EQUALS, path), Atom("process.cgroup", Op.PREFIX, f"{path}/")))
+        # In a cgroup namespace, programs in the kernel see more components in front than we do.
+        return Or((Atom("process.cgroup", Op.SUFFIX, path), Atom("process.cgroup", Op.CONTAINS, f"{path}/")))
+
+    def spawn(self, command: Sequence[str], environment: Mapping[str, str] | None = None, filters: Sequence[Filter] = ()) -> int:
+        """Runs a command in the cgroup, signals as usual; its pid. OSError where it cannot be run, a policy's refusal included.
+
+        With seccomp `filters` it runs under them and with no_new_privs; KernelError where they cannot be installed.
+        """
+        if filters:
+            return self._spawn_filtered(command, environment, filters)
+        reader, writer = os.pipe()  # both close on exec
+        procs = os.open(self.folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            _become(command, environment, procs, writer)
+        os.close(writer)
+        os.close(procs)
+        with os.fdopen(reader, "rb") as pipe:
+            failure = pipe.read()
+        if failure:
+            os.waitpid(pid, 0)
+            number = int(failure)
+            raise OSError(number, os.strerror(number), command[0])
+        return pid
+
+    def _spawn_filtered(self, command: Sequence[str], environment: Mapping[str, str] | None, filters: Sequence[Filter]) -> int:
+        from bpfence.kernel.seccomp import launch  # only what filters needs the binding
+
+        procs = os.open(self.folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            child = launch(command, filters, environment=environment, cgroup=procs)
+        finally:
+            os.close(procs)
+        try:
+            failure = child.until_exec()
+            if failure is not None:
+                os.waitpid(child.pid, 0)
+                raise failure.error(command[0])
+            return child.pid
+        finally:
+            child.close()
+
+    def pids(self) -> list[int]:
+        """Processes in the cgroup and below it."""
+        found = []
+        for folder in self._folders():
+            with contextlib.suppress(OSError):
+                found += [int(word) for word in (folder / "cgroup.procs").read_text(encoding="ascii").split()]
+        return found
+
+    def _folders(self) -> list[Path]:
+        """This cgroup and all below, deepest first."""
+        return [Path(folder) for folder, _, _ in os.walk(self.folder, topdown=False)]
+
+    def kill(self) -> None:
+        """Kills everything in the cgroup, what it forks meanwhile included."""
+        deadline = time.monotonic() + KILL_SECONDS
+        frozen = False
+        while self.pids() and time.monotonic() < deadline:
+            if not self._write("cgroup.kill", "1"):
+                # Before Linux 5.14. Frozen processes cannot fork out of our sight; SIGKILL reaches them all the same.
+                frozen = self._write("cgroup.freeze", "1")
+                for pid in self.pids():
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        if frozen:
+            self._write("cgroup.freeze", "0")
+
+    def _write(self, file: str, text: str) -> bool:
+        try:
+            # Not created where the kernel has no such file.
+            descriptor = os.open(self.folder / file, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            os.write(descriptor, text.encode())
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def remove(self) -> bool:
+        """Removes the cgroup and those made below it. False where something in it does not go away."""
+        deadline = time.monotonic() + KILL_SECONDS
+        while self.folder.exists():
+            for folder in self._folders():
+                try:
+                    folder.rmdir()
+                except OSError as error:
+                    if error.errno not in (errno.EBUSY, errno.ENOENT, errno.ENOTEMPTY) or time.monotonic() > deadline:
+                        return False
+            time.sleep(0.01)
+        return True
+
+
+def _become(command: Sequence[str], environment: Mapping[str, str] | None, procs: int, failures: int) -> None:
+    """In the child: joins the cgroup and becomes the command; never returns."""
+    try:
+        signal.set_wakeup_fd(-1)
+        # Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored over exec.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        os.write(procs, b"0")
+        os.execvpe(command[0], list(command), dict(os.environ if environment is None else environment))
+    except OSError as error:
+        os.write(failures, str(error.errno or errno.EINVAL).encode())
+    finally:
+        os._exit(NOT_FOUND)
+
+
+def exit_code(status: int) -> int:
+    """A wait(2) status as a shell gives it: the exit code, or 128 and the signal."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations and the Falco rules that the kernel names for them in, the rules that really match out.
+
+Called by the agent. The kernel over-approximates detection: what it lets through is a candidate, and it is an alert only where the rest
+of a rule's condition holds too. The rule sets of the last generations are kept, because records wait in the ring buffer across a reload;
+where a record's own set is gone, the newest set decides, by the names of its rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Final, NamedTuple, Protocol
+
+from bpfence.alerts.alert import RuleInfo
+from bpfence.dialects.falco.confirm.event import FalcoEvent
+from bpfence.dialects.falco.confirm.rules import Faults, RuleSet
+from bpfence.dialects.falco.lower.atoms import Hosts
+from bpfence.dialects.falco.lower.policies import WATCHING
+from bpfence.dialects.falco.read.hostnames import mentioned
+from bpfence.dialects.falco.recording import Recorder
+from bpfence.dialects.falco.show import details
+from bpfence.events.process import Clock, ProcessCache
+from bpfence.events.records import KernelEvent
+from bpfence.events.source import Observation
+from bpfence.host.hostnames import Hostnames
+
+
+class Events(Protocol):
+    """Makes Falco's view of kernel records; the agent's own is `KernelEvents`."""
+
+    def event(self, record: KernelEvent) -> FalcoEvent | None:
+        """The event; None where the record is none that Falco has."""
+
+    def use(self, rules: RuleSet | None) -> None:
+        """These rules are in force now."""
+
+    def hosts(self) -> Hosts:
+        """The names of hosts that the rules in force mention and that were asked for, with their addresses."""
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Begin with what goes on beside events; called again and again. `changed` is called, by any thread, when `hosts` is another."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class KernelEvents:
+    """`LiveEvents` with the names of hosts that the rules in force mention.
+
+    They are resolved by a thread, which must not begin before privileges are given up (they are those of a thread) nor before a command is
+    forked: `start` is called when the agent begins to work. Until a name was asked for, the kernel lets everything through for it.
+    """
+
+    def __init__(self, processes: ProcessCache, clock: Clock, cgroup_path: Callable[[int], str | None] | None, host: str) -> None:
+        from bpfence.dialects.falco.confirm.live import LiveEvents  # what enforces native policies alone does without
+
+        self._live = LiveEvents(processes, clock, cgroup_path=cgroup_path or (lambda _: None), host=host)
+        self._names: tuple[str, ...] = ()
+
+    def event(self, record: KernelEvent) -> FalcoEvent | None:
+        """The event."""
+        return self._live.event(record)
+
+    def use(self, rules: RuleSet | None) -> None:
+        """Other rules may mention other hosts."""
+        names = mentioned(rules.rules) if rules is not None else ()
+        if names != self._names:
+            self.close()
+            self._names = names
+            self._live.hostnames = Hostnames(names, known=self._live.hostnames) if names else None
+
+    def hosts(self) -> Hosts:
+        """What is resolved."""
+        return self._live.hostnames.addresses() if self._live.hostnames is not None else {}
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Resolve, where there is something to resolve."""
+        if self._live.hostnames is not None:
+            self._live.hostnames.start(changed)
+
+    def close(self) -> None:
+        """Resolve no more."""
+        if self._live.hostnames is not None:
+            self._live.hostnames.close()
+
+
+MAX_KNOWN: Final = 4096
+
+
+class _Known(NamedTuple):
+    rules: RuleSet
+    infos: dict[str, RuleInfo]
+    events: Events
+
+
+class Detection:
+    """Confirms candidates. `candidates` counts the records that were looked at, `confirmed` those that some rule matched.
+
+    `make` is called once there are Falco rules. `kept`: of how many rule sets records may
+    still come. `faults` has what went wrong, whatever the rules in force were.
+    """
+
+    def __init__(self, make: Callable[[], Events], recorder: Recorder | None = None, *, kept: int) -> None:
+        self._make = make
+        self._kept = kept
+        self._events: Events | None = None
+        self._recorder = recorder
+        self._known: dict[int, _Known] = {}
+        self._newest: _Known | None = None
+        self.faults = Faults()
+        self.candidates = 0
+        self.confirmed = 0
+
+    def use(self, generation: int, rules: RuleSet | None, infos: Iterable[RuleInfo]) -> None:
+        """The rules of the generation that is in force now. None: it has no Falco rules."""
+        self._known.pop(generation, None)
+        if rules is not None:
+            rules.faults = self.faults
+            self._events = self._events or self._make()
+            if self._newest is None or self._newest.rules is not rules:
+                named = {info.rule: info for info in infos if info.policy == WATCHING}
+                self._newest = _Known(rules, named, self._events)
+            self._known[generation] = self._newest
+        else:
+            self._newest = None
+        # Where only followed paths name other files the rules are the same ones, and those before them are not to be forgotten for it.
+        while len({id(known) for known in self._known.values()}) > self._kept or len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        if self._events is not None:
+            self._events.use(rules)
+        if self._recorder is not None:
+            self._recorder.use(rules)
+
+    def hosts(self) -> Hosts:
+        """The addresses of names of hosts, as far as they are known."""
+        return self._events.hosts() if self._events is not None else {}
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """The agent works now: its privileges are what they will be, and its command runs. `changed`: see `Events`."""
+        if self._events is not None:
+            self._events.start(changed)
+
+    @property
+    def active(self) -> bool:
+        """Whether Falco rules are in force, or were a short time ago."""
+        return bool(self._known)
+
+    def view(self, seen: Observation) -> View:
+        """An observation as Falco's rules see it."""
+        return View(seen, self._known.get(seen.generation, self._newest), self.faults)
+
+    def confirm(self, view: View, among: Collection[str] | None) -> list[RuleInfo]:
+        """The candidates that match, in Falco's order. `among`: names of the candidates; None: they are not known, any rule may be one."""
+        self.candidates += 1
+        event, known = view.event(), view.known
+        if event is None or known is None:
+            return []
+        if self._recorder is not None:
+            try:
+                self._recorder.add(event)
+            except Exception as error:
+                self.faults.add("", f"an event {event.type} could not be recorded", error)
+        wanted = known.infos.keys() if among is None else known.infos.keys() & among
+        found = [known.infos[rule.name] for rule in known.rules.matching_rules(event, wanted)]
+        self.confirmed += bool(found)
+        return found
+
+    def flush(self) -> None:
+        """Write what was recorded."""
+        if self._recorder is not None:
+            self._recorder.flush()
+
+    def reopen(self) -> None:
+        """Log rotation."""
+        if self._recorder is not None:
+            self._recorder.reopen()
+
+    def close(self) -> None:
+        """Write what was recorded, let go of the file, and end what goes on beside."""
+        if self._events is not None:
+            self._events.close()
+        if self._recorder is not None:
+            self._recorder.close()
+
+
+class View:
+    """One observation as a Falco event, made when first asked for."""
+
+    def __init__(self, seen: Observation, known: _Known | None, faults: Faults) -> None:
+        self._seen = seen
+        self._faults = faults
+        self._made: tuple[FalcoEvent | None] | None = None
+        self.known = known
+
+    def event(self) -> FalcoEvent | None:
+        """The event; None where Falco has none like it, there are no rules, or the observation comes from no kernel."""
+        if self._made is None:
+            record = self._seen.record
+            try:
+                self._made = (None if record is None or self.known is None else self.known.events.event(record),)
+            except Exception as error:
+                self._faults.add("", f"no event of Falco's could be made of {self._seen.event}: no rule was tried on it", error)
+                self._made = (None,)
+        return self._made[0]
+
+    def details(self, name: str) -> dict[str, Any] | None:
+        """What a rule says of it, under `falco` of an alert; None where rule or event are not known."""
+        rule = self.known.rules.rule(name) if self.known is not None else None
+        event = self.event() if rule is not None else None
+        if rule is None or event is None or self.known is None:
+            return None
+        return details(self.known.rules.match(rule, event))

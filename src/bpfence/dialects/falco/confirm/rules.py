@@ -1,0 +1,762 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Final Falco rules and events in, which rules an event matches and what they say about it, out.
+
+Called by `bpfence test` on recorded events and by the agent on the candidates that the kernel lets through. A condition becomes closures
+over an event, once for each event type on which it can be true, with the tests on the type decided: an event meets the rules of its type
+only. No text is ever evaluated as code.
+
+The semantics are Falco's. An absent field makes every operator false, != too, so that `not f = x` is true. `in` on a list needs all of
+its values, `intersects` any. A field of ancestors is tested on each of them; one of either side of a connection needs one side, and for !=
+both. Under strict_paths "kernel" fd.name, fd.directory and fd.filename of conditions are those of the path that the kernel resolved.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import operator as operators
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Any, Final, Literal, NamedTuple
+
+from bpfence.dialects.falco.confirm.event import FalcoEvent, Scalar, Value, directory_of
+from bpfence.dialects.falco.read import patterns
+from bpfence.dialects.falco.read.checks import Applied, Comparison, Getter, Network, Source
+from bpfence.dialects.falco.read.fields import Type
+from bpfence.dialects.falco.read.language import And, Not
+from bpfence.dialects.falco.read.output import SUGGESTED, Part, Template, parse
+from bpfence.dialects.falco.read.resolve import Rule, decides_number, decides_type
+from bpfence.events.values import escape
+
+Closure = Callable[[FalcoEvent], bool]
+Take = Callable[[FalcoEvent], "Value | None"]
+Judge = Callable[[Any], bool]
+Paths = Literal["kernel", "text"]
+
+MISSING: Final = "<NA>"
+MAX_TEXT: Final = 64 << 10
+MAX_FAULT: Final = 300
+
+
+class Match(NamedTuple):
+    """One rule that an event matches, and its text and fields."""
+
+    rule: Rule
+    output: str
+    fields: dict[str, Any]
+
+
+class Fault(NamedTuple):
+    """A bug of ours that an event has brought to light: the rule (empty: none in particular), what could not be done, and the exception."""
+
+    rule: str
+    what: str
+    error: str
+
+    @property
+    def text(self) -> str:
+        """One sentence for people."""
+        about = f"rule {self.rule!r}: " if self.rule else ""
+        return f"{about}{self.what} ({self.error}). This is a fault of bpfence; please report it"
+
+
+class Faults:
+    """Faults that were contained: counted by rule (those of no rule by what could not be done), the first of each kept to be told once.
+
+    Nobody who can cause an event may end the agent with it. What went wrong costs the one rule, or the one field of an output.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._waiting: list[Fault] = []
+
+    def add(self, rule: str, what: str, error: Exception) -> None:
+        """One more of a rule."""
+        key = rule or what
+        self.counts[key] += 1
+        if self.counts[key] == 1:
+            self._waiting.append(Fault(rule, what, f"{type(error).__name__}: {error}"[:MAX_FAULT]))
+
+    def take(self) -> list[Fault]:
+        """Those that nobody was told of yet."""
+        found, self._waiting = self._waiting, []
+        return found
+
+
+class RuleSet:
+    """Rules in Falco's order. `matching`: "first" reports the first rule that an event matches, Falco's default, "all" every one.
+
+    `append` goes after every output; a TextError where it is none. Its default is what Falco appends by default.
+    No event makes it raise: a rule that cannot be evaluated does not match, a value that cannot be had is missing, and `faults` has it.
+    """
+
+    def __init__(
+        self, rules: Iterable[Rule], *, matching: Literal["first", "all"] = "first", paths: Paths = "kernel", append: str = SUGGESTED
+    ) -> None:
+        self.rules = tuple(rules)
+        self.appended = parse(f" {append}").parts if append else ()
+        self._by_name = {rule.name: rule for rule in self.rules}
+        self.matching = matching
+        self.paths = paths
+        self.faults = Faults()
+        self._by_type: dict[str, tuple[tuple[Rule, Closure], ...]] = {}
+        self._renderers: dict[int, _Renderer] = {}
+
+    def candidates(self, event_type: str) -> tuple[tuple[Rule, Closure], ...]:
+        """The rules that can match events of a type, compiled for it."""
+        found = self._by_type.get(event_type)
+        if found is None:
+            compiler = _Compiler(event_type, self.paths)
+            made = ((rule, self._compiled(compiler, rule)) for rule in self.rules if event_type in rule.types)
+            found = tuple((rule, closure) for rule, closure in made if closure is not _never)
+            if len(self._by_type) < 1024:  # a hostile recording may name any number of types
+                self._by_type[event_type] = found
+        return found
+
+    def _compiled(self, compiler: _Compiler, rule: Rule) -> Closure:
+        try:
+            return compiler.compile(rule.condition)
+        except Exception as error:
+            self.faults.add(rule.name, "its condition cannot be evaluated: it does not match", error)
+            return _never
+
+    def rule(self, name: str) -> Rule | None:
+        """The rule of a name."""
+        return self._by_name.get(name)
+
+    def matching_rules(self, event: FalcoEvent, among: Collection[str] | None = None) -> Iterator[Rule]:
+        """The rules that an event matches. `among`: names of the only rules that can; the others are not tested."""
+        for rule, holds in self.candidates(event.type):
+            if among is not None and rule.name not in among:
+                continue
+            try:
+                found = holds(event)
+            except Exception as error:
+                self.faults.add(rule.name, f"its condition could not be evaluated on an event {event.type}: it did not match", error)
+                continue
+            if found:
+                yield rule
+                if self.matching == "first":
+                    return
+
+    def matches(self, event: FalcoEvent, among: Collection[str] | None = None) -> list[Match]:
+        """The rules that an event matches, with what they say; see `matching_rules`."""
+        return [self.match(rule, event) for rule in self.matching_rules(event, among)]
+
+    def match(self, rule: Rule, event: FalcoEvent) -> Match:
+        """What a rule says of an event, whether or not it holds."""
+        return Match(rule, *self.render(rule, event))
+
+    def render(self, rule: Rule, event: FalcoEvent) -> tuple[str, dict[str, Any]]:
+        """A rule's text and output_fields for an event."""
+        renderer = self._renderers.get(id(rule))
+        if renderer is None:
+            template = rule.output._replace(parts=(*rule.output.parts, *self.appended))
+            renderer = self._renderers[id(rule)] = _Renderer(template, rule.name, self.faults)
+        return renderer.text(event) or "", renderer.fields(event)
+
+
+def holds(condition: Any, event: FalcoEvent, *, paths: Paths = "kernel") -> bool:
+    """Whether one condition is true of an event; for tests and explanations, a RuleSet is what is fast."""
+    return _Compiler(event.type, paths).compile(condition)(event)
+
+
+def _never(_: FalcoEvent) -> bool:
+    return False
+
+
+def _always(_: FalcoEvent) -> bool:
+    return True
+
+
+class _Compiler:
+    """Closures for one event type."""
+
+    def __init__(self, event_type: str, paths: Paths) -> None:
+        self.event_type = event_type
+        self.paths = paths
+        self.known: dict[int, tuple[Closure, int]] = {}
+
+    def compile(self, condition: Any) -> Closure:
+        return self.node(condition)[0]
+
+    def node(self, node: Any) -> tuple[Closure, int]:
+        """A closure and roughly what it costs: cheap parts of `and` and `or` go first, as nothing has a side effect."""
+        found = self.known.get(id(node))
+        if found is None:
+            if isinstance(node, Comparison):
+                found = self.test(node)
+            elif isinstance(node, Not):
+                found = _negated(*self.node(node.part))
+            else:
+                parts = []
+                for part in node.parts:
+                    parts.append(self.node(part))  # noqa: PERF401  # a comprehension costs a stack frame a level
+                found = _all(parts) if isinstance(node, And) else _any(parts)
+            self.known[id(node)] = found
+        return found
+
+    def test(self, test: Comparison) -> tuple[Closure, int]:
+        decided = decides_type(test)
+        if decided is not None:
+            return (_always if self.event_type in decided else _never), 0
+        number = decides_number(test)
+        if number is not None:
+            return (_always if number else _never), 0
+        take = self.take(test.left)
+        many = test.left.many
+        if test.operator == "exists":
+            return _exists(take), 1
+        if test.right is not None:
+            return _compared(take, self.take(test.right), test), 3
+        judge, cost = _judge(test)
+        if many == "list":
+            return _listed(take, judge, every=test.operator == "in"), cost + 1
+        if many == "ancestors":
+            return _listed(take, judge, every=False), cost + 3
+        if many == "sides":
+            return _listed(take, judge, every=test.operator == "!="), cost + 1
+        return _scalar(take, judge, test), cost
+
+    def operand(self, item: Getter | str | tuple[str, ...]) -> Take | str:
+        """An argument of a transformer: what takes it from an event; a text as it is."""
+        if isinstance(item, tuple):
+            return lambda _: item
+        return item if isinstance(item, str) else self.take(item)
+
+    def take(self, getter: Getter) -> Take:
+        if isinstance(getter, Applied):
+            return _applied(getter, [self.operand(item) for item in getter.arguments])
+        name, argument = getter.use.field.name, getter.use.argument
+        if getter.elements:
+            return lambda event: event.elements(name)
+        if self.paths == "kernel" and name in _BY_PATH:
+            return _BY_PATH[name]
+        if argument is None:
+            return lambda event: event.get(name)
+        if name == "evt.rawarg" and getter.type is not Type.DYNAMIC:
+            return _typed_argument(argument, (str,) if getter.type is Type.STRING else (int,))
+        return lambda event: event.get(name, argument)
+
+
+def _typed_argument(argument: str, kinds: tuple[type, ...]) -> Take:
+    """evt.rawarg by a name that is one thing on every event. A recording, which anybody may have written, can hold something else."""
+
+    def take(event: FalcoEvent) -> Value | None:
+        value = event.get("evt.rawarg", argument)
+        return value if isinstance(value, kinds) else None
+
+    return take
+
+
+# ---- boolean structure ----
+
+
+def _negated(part: Closure, cost: int) -> tuple[Closure, int]:
+    if part is _always:
+        return _never, 0
+    if part is _never:
+        return _always, 0
+    return (lambda event: not part(event)), cost
+
+
+def _all(parts: Sequence[tuple[Closure, int]]) -> tuple[Closure, int]:
+    if any(part is _never for part, _ in parts):
+        return _never, 0
+    return _joined([pair for pair in parts if pair[0] is not _always], _always, _conjunction)
+
+
+def _any(parts: Sequence[tuple[Closure, int]]) -> tuple[Closure, int]:
+    if any(part is _always for part, _ in parts):
+        return _always, 0
+    return _joined([pair for pair in parts if pair[0] is not _never], _never, _disjunction)
+
+
+def _joined(parts: list[tuple[Closure, int]], nothing: Closure, join: Callable[[tuple[Closure, ...]], Closure]) -> tuple[Closure, int]:
+    if not parts:
+        return nothing, 0
+    if len(parts) == 1:
+        return parts[0]
+    ordered = sorted(parts, key=lambda pair: pair[1])
+    return join(tuple(part for part, _ in ordered)), sum(cost for _, cost in parts)
+
+
+def _conjunction(parts: tuple[Closure, ...]) -> Closure:
+    if len(parts) == 2:
+        first, second = parts
+        return lambda event: first(event) and second(event)
+
+    def every(event: FalcoEvent) -> bool:
+        for part in parts:  # noqa: SIM110  # all() over a generator is slower, and this is the innermost loop
+            if not part(event):
+                return False
+        return True
+
+    return every
+
+
+def _disjunction(parts: tuple[Closure, ...]) -> Closure:
+    if len(parts) == 2:
+        first, second = parts
+        return lambda event: first(event) or second(event)
+
+    def some(event: FalcoEvent) -> bool:
+        for part in parts:  # noqa: SIM110  # see _conjunction
+            if part(event):
+                return True
+        return False
+
+    return some
+
+
+# ---- tests over values ----
+
+
+def _exists(take: Take) -> Closure:
+    return lambda event: take(event) is not None
+
+
+def _scalar(take: Take, judge: Judge, test: Comparison) -> Closure:
+    if test.operator == "=" and not test.modifier and test.left.type not in (Type.NET, Type.DYNAMIC):
+        wanted = test.values[0]
+        return lambda event: take(event) == wanted  # None equals nothing that can be written
+
+    def one(event: FalcoEvent) -> bool:
+        value = take(event)
+        return value is not None and judge(value)
+
+    return one
+
+
+def _listed(take: Take, judge: Judge, *, every: bool) -> Closure:
+    def some(event: FalcoEvent) -> bool:
+        values = take(event)
+        if not values:
+            return False
+        if not isinstance(values, tuple):
+            return judge(values)
+        if every:
+            return all(judge(value) for value in values)
+        return any(judge(value) for value in values)
+
+    return some
+
+
+def _judge(test: Comparison) -> tuple[Judge, int]:
+    """What a value is judged by, and roughly its cost."""
+    if test.modifier:
+        judges = [_one(test.left.type, test.operator, value)[0] for value in test.values]
+        return _modified(test.modifier, judges), 2 + 2 * len(judges)
+    match test.operator:
+        case "in" | "intersects":
+            return _member(test.left.type, test.values), 1
+        case "pmatch":
+            paths = patterns.PathSet(str(value) for value in test.values)
+            return (lambda value: isinstance(value, str) and paths(value)) if test.left.type is Type.DYNAMIC else paths, 8
+    return _one(test.left.type, test.operator, test.values[0]) if test.values else (lambda _: False, 0)
+
+
+def _modified(modifier: str, judges: list[Judge]) -> Judge:
+    if not judges:
+        return lambda _: False
+    if modifier == "anyof":
+        return lambda value: any(judge(value) for judge in judges)
+    if modifier == "allof":
+        return lambda value: all(judge(value) for judge in judges)
+    return lambda value: sum(judge(value) for judge in judges) == 1
+
+
+def _member(kind: Type, values: tuple[Any, ...]) -> Judge:
+    if kind is Type.NET:
+        return lambda value: any(_in_network(value, network) for network in values)
+    if kind is Type.DYNAMIC:
+        judges = [_dynamic("=", value) for value in values]
+        return lambda value: any(judge(value) for judge in judges)
+    return frozenset(values).__contains__
+
+
+def _one(kind: Type, operator: str, wanted: Any) -> tuple[Judge, int]:
+    if kind is Type.NET:
+        if operator == "!=":
+            return (lambda value: not _in_network(value, wanted)), 3
+        return (lambda value: _in_network(value, wanted)), 3
+    if kind is Type.DYNAMIC:
+        return _dynamic(operator, wanted), 3
+    if operator in _ORDER and isinstance(wanted, str):
+        return _text_order(_ORDER[operator], wanted), 2
+    if operator in _COMPARISONS:
+        compare = _COMPARISONS[operator]
+        return (lambda value: compare(value, wanted)), 1
+    return _TEXT[operator](wanted)
+
+
+_ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "<": operators.lt, "<=": operators.le, ">": operators.gt, ">=": operators.ge,
+}  # fmt: skip
+_COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {"=": operators.eq, "!=": operators.ne, **_ORDER}
+
+
+def _text_order(compare: Callable[[Any, Any], bool], wanted: str) -> Judge:
+    """Texts are ordered by their bytes."""
+    data = _bytes(wanted)
+    return lambda value: compare(_bytes(value), data)
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+
+
+_LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+_UPPER: Final = {code: code - 32 for code in range(ord("a"), ord("z") + 1)}
+
+
+def fold(text: str) -> str:
+    """Lower case of ASCII letters only, as C's tolower in the C locale."""
+    return text.lower() if text.isascii() else text.translate(_LOWER)
+
+
+def _contains(wanted: Any) -> tuple[Judge, int]:
+    if isinstance(wanted, str) and not wanted.isprintable() and _has_bytes(wanted):
+        data = _bytes(wanted)
+        return (lambda value: data in _bytes(value)), 4
+    return (lambda value: wanted in value), 2
+
+
+def _has_bytes(text: str) -> bool:
+    """Whether a text holds bytes that may be a part of a character: then bytes are compared."""
+    return any(0xDC80 <= ord(char) <= 0xDCFF for char in text)
+
+
+def _icontains(wanted: Any) -> tuple[Judge, int]:
+    needle = fold(wanted)
+    return (lambda value: needle in fold(value)), 3
+
+
+def _startswith(wanted: Any) -> tuple[Judge, int]:
+    return (lambda value: value.startswith(wanted)), 1
+
+
+def _endswith(wanted: Any) -> tuple[Judge, int]:
+    return (lambda value: value.endswith(wanted)), 1
+
+
+_TEXT: Final[dict[str, Callable[[Any], tuple[Judge, int]]]] = {
+    "contains": _contains, "icontains": _icontains, "bcontains": _contains, "startswith": _startswith, "bstartswith": _startswith,
+    "endswith": _endswith, "glob": lambda wanted: (patterns.glob(wanted), 8), "iglob": lambda wanted: (patterns.glob(wanted, True), 8),
+    "regex": lambda wanted: (patterns.regex(wanted), 10),
+}  # fmt: skip
+
+
+def _dynamic(operator: str, wanted: Any) -> Judge:
+    """A value whose type only the event knows: numbers are compared as numbers, everything else as text."""
+    try:
+        number = int(str(wanted), 16 if str(wanted).lower().startswith("0x") else 10)
+    except ValueError:
+        number = None
+    text_judge = _TEXT[operator](str(wanted))[0] if operator in _TEXT else None
+
+    def judge(value: Scalar) -> bool:
+        if isinstance(value, bool):
+            value = "true" if value else "false"
+        if isinstance(value, (int, float)):
+            return number is not None and operator in _COMPARISONS and _COMPARISONS[operator](value, number)
+        text = value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+        return text_judge(text) if text_judge is not None else operator in _COMPARISONS and _COMPARISONS[operator](text, str(wanted))
+
+    return judge
+
+
+@lru_cache(maxsize=4096)
+def _number(text: str) -> tuple[int, int]:
+    """Version and number of an address; version 0 for what is none."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return 0, 0
+    return address.version, int(address)
+
+
+def _in_network(value: str, network: Network) -> bool:
+    version, number = _number(value)
+    return version == network.version and number & network.mask == network.base
+
+
+def _compared(left: Take, right: Take, test: Comparison) -> Closure:
+    """Both sides come from the event: any value on the left against any on the right, one of each as a rule; != needs all to differ."""
+    compare = _BOTH[test.operator]
+    if test.left.type is Type.DYNAMIC:
+        compare = _of_one_kind(compare, numbers=test.operator in (*_COMPARISONS, "in", "intersects"))
+    every = test.operator == "!="
+
+    def both(event: FalcoEvent) -> bool:
+        ours, theirs = left(event), right(event)
+        if ours is None or theirs is None:
+            return False
+        pairs = (compare(a, b) for a in _several(ours) for b in _several(theirs))
+        return all(pairs) if every else any(pairs)
+
+    return both
+
+
+def _of_one_kind(compare: Callable[[Any, Any], bool], *, numbers: bool) -> Callable[[Any, Any], bool]:
+    """A comparison of values whose types only the event knows: two texts, or two numbers where it is one for numbers; else false."""
+
+    def either(one: Scalar, other: Scalar) -> bool:
+        texts = isinstance(one, str) and isinstance(other, str)
+        return (texts or (numbers and isinstance(one, (int, float)) and isinstance(other, (int, float)))) and compare(one, other)
+
+    return either
+
+
+def _several(value: Value) -> tuple[Scalar, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+_BOTH: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    **_COMPARISONS, "in": operators.eq, "intersects": operators.eq, "contains": operators.contains, "bcontains": operators.contains,
+    "icontains": lambda a, b: fold(b) in fold(a), "startswith": lambda a, b: a.startswith(b), "bstartswith": lambda a, b: a.startswith(b),
+    "endswith": lambda a, b: a.endswith(b),
+}  # fmt: skip
+
+
+# ---- what the kernel resolved ----
+
+
+def _kernel_path(event: FalcoEvent) -> Value | None:
+    found = event.get("bpfence.path")
+    return event.get("fd.name") if found is None else found
+
+
+def _kernel_directory(event: FalcoEvent) -> Value | None:
+    found = event.get("bpfence.path")
+    return directory_of(found) if isinstance(found, str) else event.get("fd.directory")
+
+
+def _kernel_filename(event: FalcoEvent) -> Value | None:
+    found = event.get("bpfence.path")
+    return found.rpartition("/")[2] if isinstance(found, str) else event.get("fd.filename")
+
+
+_BY_PATH: Final[dict[str, Take]] = {"fd.name": _kernel_path, "fd.directory": _kernel_directory, "fd.filename": _kernel_filename}
+
+
+# ---- transformers ----
+
+
+def _applied(getter: Applied, arguments: list[Any]) -> Take:
+    match getter.function:
+        case "tolower" | "toupper" | "basename" | "b64":
+            return _mapped(arguments[0], _MAPPED[getter.function])
+        case "len":
+            return _length(arguments[0], getter.arguments[0])
+        case "join":
+            return _join(arguments[0], arguments[1])
+        case "concat":
+            return _concat(arguments)
+    return _getopt(arguments[0], arguments[1], getter.selector)
+
+
+def _mapped(take: Take, change: Callable[[Any], Any]) -> Take:
+    def mapped(event: FalcoEvent) -> Value | None:
+        value = take(event)
+        if value is None:
+            return None
+        if isinstance(value, tuple):
+            return tuple(made for made in (change(item) for item in value) if made is not None)
+        found: Value | None = change(value)
+        return found
+
+    return mapped
+
+
+def _decoded(value: str | bytes) -> str | bytes | None:
+    data = _bytes(value).rstrip(b"=")
+    try:
+        made = base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return made if isinstance(value, bytes) else made.decode("utf-8", "surrogateescape")
+
+
+_MAPPED: Final[dict[str, Callable[[Any], Any]]] = {
+    "tolower": fold, "toupper": lambda text: text.upper() if text.isascii() else text.translate(_UPPER),
+    "basename": lambda text: text.rpartition("/")[2], "b64": _decoded,
+}  # fmt: skip
+
+
+def _length(take: Take, inner: Getter | str | tuple[str, ...]) -> Take:
+    listed = isinstance(inner, tuple) or (not isinstance(inner, str) and inner.many == "list")
+
+    def length(event: FalcoEvent) -> Value | None:
+        value = take(event)
+        if isinstance(value, tuple):
+            return len(value) if listed else tuple(len(_bytes(item)) for item in value if isinstance(item, (str, bytes)))
+        return len(_bytes(value)) if isinstance(value, (str, bytes)) else None
+
+    return length
+
+
+def _join(separator: str, take: Take) -> Take:
+    def join(event: FalcoEvent) -> Value | None:
+        value = take(event)
+        return None if value is None else separator.join(str(item) for item in _several(value))
+
+    return join
+
+
+def _concat(arguments: list[Any]) -> Take:
+    def concat(event: FalcoEvent) -> Value | None:
+        texts = []
+        for argument in arguments:
+            value = argument if isinstance(argument, str) else argument(event)
+            if not isinstance(value, str):
+                return None
+            texts.append(value)
+        return "".join(texts)
+
+    return concat
+
+
+def _getopt(take: Take, options: str, selector: str | None) -> Take:
+    """Short options of an argument list, in the manner of getopt(3): all of them with their values, or the last value of one."""
+    body = options.removeprefix(":")
+    valued = {char for n, char in enumerate(body) if body[n + 1 : n + 2] == ":"}
+    valid = set(body) - {":"}
+
+    def getopt(event: FalcoEvent) -> Value | None:
+        words = take(event)
+        if not isinstance(words, tuple):
+            return None
+        found = list(_options([str(word) for word in words], valid, valued))
+        if selector is None:
+            return tuple(text for option, value in found for text in ((option,) if value is None else (option, value)))
+        chosen = [option if value is None else value for option, value in found if option == selector]
+        return chosen[-1] if chosen else None
+
+    return getopt
+
+
+def _options(words: list[str], valid: set[str], valued: set[str]) -> Iterator[tuple[str, str | None]]:
+    at = 0
+    while at < len(words):
+        word = words[at]
+        at += 1
+        if word == "--" or len(word) < 2 or word[0] != "-":
+            return
+        if word.startswith("--"):
+            continue
+        for n, option in enumerate(word[1:], 1):
+            if option not in valid:
+                yield "?", None
+            elif option not in valued:
+                yield option, None
+            else:
+                value = word[n + 1 :]
+                if not value and at < len(words):
+                    value = words[at]
+                    at += 1
+                yield option, value
+                break
+
+
+# ---- output ----
+
+
+class _Renderer:
+    """One output, ready to be filled in. A value that cannot be had is missing, and told to `faults`."""
+
+    def __init__(self, template: Template, rule: str = "", faults: Faults | None = None) -> None:
+        self._compiler = _Compiler("", "text")
+        self._lenient = template.lenient
+        self._rule = rule
+        self._faults = faults
+        self._parts = [(part, None if part.getter is None else self._take(part.getter, part.text)) for part in template.parts]
+        self._fields: dict[str, tuple[Part, Take]] = {}
+        for part, take in self._parts:
+            if take is not None:
+                self._fields[part.text] = part, take
+            for spelled, source in part.inner:
+                self._fields.setdefault(spelled, (Part(spelled, source), self._take(source, spelled)))
+
+    def _taken(self, getter: Getter) -> Take:
+        """What a field has in an output. Of ancestors it is one text, and of their process ids, as in Falco, the process's own."""
+        take = self._compiler.take(getter)
+        if not isinstance(getter, Source) or getter.many != "ancestors":
+            return take
+        if getter.type is not Type.STRING and getter.type is not Type.PATH:
+            return lambda event: event.get("proc.pid")
+
+        def joined(event: FalcoEvent) -> Value | None:
+            found = take(event)
+            return " ".join(map(str, found)) if isinstance(found, tuple) else found
+
+        return joined
+
+    def _take(self, getter: Getter, spelled: str) -> Take:
+        faults = self._faults
+        if faults is None:
+            return self._taken(getter)
+        what = f"%{spelled} of its output could not be had: it is left out"
+        try:
+            take = self._taken(getter)
+        except Exception as error:
+            faults.add(self._rule, what, error)
+            return lambda _: None
+
+        def contained(event: FalcoEvent) -> Value | None:
+            try:
+                return take(event)
+            except Exception as error:
+                faults.add(self._rule, what, error)
+                return None
+
+        return contained
+
+    def text(self, event: FalcoEvent) -> str | None:
+        """The whole text; None where a value is missing and the output does not begin with '*'."""
+        out = []
+        for part, take in self._parts:
+            if take is None:
+                out.append(part.text)
+                continue
+            value = take(event)
+            if value is None and not self._lenient:
+                return None
+            text = MISSING if value is None else as_text(value)
+            out.append(text[: part.width].ljust(part.width) if part.width else text)
+        return "".join(out)
+
+    def fields(self, event: FalcoEvent) -> dict[str, Any]:
+        """output_fields: every field of the output by its spelled name, null where it is missing."""
+        return {name: as_json(part, take(event), event) for name, (part, take) in self._fields.items()}
+
+
+def render(template: Template, event: FalcoEvent) -> str | None:
+    """An output filled in; None where a value is missing and the output does not begin with '*'."""
+    return _Renderer(template).text(event)
+
+
+def as_text(value: Value) -> str:
+    """A value as Falco's text form shows it, escaped."""
+    if isinstance(value, tuple):
+        return "(" + ",".join(as_text(item) for item in value) + ")"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = escape(value) if isinstance(value, (str, bytes)) else str(value)
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+
+
+_AS_NUMBER: Final = frozenset(("evt.outputtime", "evt.time", "evt.time.s", "evt.time.iso8601", "evt.datetime", "evt.datetime.s"))
+
+
+def as_json(part: Part, value: Value | None, event: FalcoEvent) -> Any:
+    """A value as output_fields has it: numbers and truth as such, times as ns since 1970."""
+    if part.text in _AS_NUMBER:
+        return event.time
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, tuple):
+        return [as_json(part, item, event) for item in value]
+    return as_text(value)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Falco rule files in, final rules and diagnostics out.
+
+    document   YAML trees → entries: lists, macros, rules, requirements
+    traced     texts put together whose every character can be traced back
+    language   conditions: text ↔ syntax tree
+    fields     the table of fields        events   the table of event types
+    checks     fields looked up, operands converted, operators against types
+    patterns   globs, regular expressions, path sets as functions
+    output     outputs: text → parts
+    resolve    overrides, lists and macros put in → final rules
+    lower      the part of a condition that the kernel can decide, as bpfence's own IR
+    atoms      single tests for it   implied    what follows from tests on texts that the kernel keeps in another form
+    policies   rules as policies of the IR
+
+`load_files` is the way in. Files are read in the order given; nothing they hold raises.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final, Literal
+
+from bpfence.dialects.falco.read.document import CODES, MAX_MISTAKES, PRIORITIES, entries
+from bpfence.dialects.falco.read.resolve import Collector, Loaded, Rule
+from bpfence.documents import yaml_nodes
+from bpfence.documents.files import policy_files, read_bytes
+from bpfence.documents.report import Report
+from bpfence.documents.yaml_nodes import YamlError
+from bpfence.errors import Diagnostic, Location
+
+_FALCO: Final = re.compile(
+    rb"^[ \t]*-[ \t]+(?:\{[ \t]*)?[\"']?(?:rule|macro|list|required_engine_version|required_plugin_versions)[\"']?[ \t]*:", re.MULTILINE
+)
+_NATIVE: Final = re.compile(rb"^apiVersion[ \t]*:", re.MULTILINE)
+
+
+def is_falco(data: bytes) -> bool:
+    """Whether a file looks like Falco rules: an entry of theirs, and no Kubernetes-style header."""
+    return _FALCO.search(data) is not None and _NATIVE.search(data) is None
+
+
+def is_falco_path(path: str | os.PathLike[str]) -> bool:
+    """Whether a file, or any policy file of a directory, looks like Falco rules. What cannot be read does not."""
+    quiet = Report(CODES)
+    return any(is_falco(read_bytes(file, quiet) or b"") for file in policy_files(Path(path), quiet))
+
+
+def split(paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Native files and Falco files of some files and directories, each in the order given. A directory that holds both is taken apart."""
+    native: list[str] = []
+    theirs: list[str] = []
+    for name in paths:
+        if not Path(name).is_dir():
+            (theirs if is_falco_path(name) else native).append(name)
+        elif is_falco_path(name):
+            for path in policy_files(Path(name), Report(CODES)):
+                (theirs if is_falco_path(path) else native).append(str(path))
+        else:
+            native.append(name)
+    return tuple(native), tuple(theirs)
+
+
+def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[Loaded, list[Diagnostic]]:
+    """The rules of some files and directories (their *.yaml and *.yml, by name), read in order."""
+    report = Report(CODES)
+    collector = Collector(report)
+    with _uncollected():
+        for path in paths:
+            for file in policy_files(Path(path), report):
+                data = read_bytes(file, report)
+                if data is not None:
+                    _read(data, str(file), collector)
+        return _finish(collector)
+
+
+def load_text(text: str, file: str = "<text>") -> tuple[Loaded, list[Diagnostic]]:
+    """The rules of one text; `file` is the name in diagnostics."""
+    return load_texts([(text, file)])
+
+
+def load_texts(texts: Iterable[tuple[str, str]]) -> tuple[Loaded, list[Diagnostic]]:
+    """The rules of several texts with the names of their files, in order."""
+    collector = Collector(Report(CODES))
+    with _uncollected():
+        for text, file in texts:
+            _read(text.encode("utf-8", "surrogatepass"), file, collector)
+        return _finish(collector)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Trees are no garbage while they are made: to look for cycles among them again and again is half of the time of a large load."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _read(data: bytes, file: str, collector: Collector) -> None:
+    report = collector.report
+    if len(data) > yaml_nodes.MAX_BYTES:
+        report.add(Location(file), "yaml-limit", f"the file is larger than {yaml_nodes.MAX_BYTES >> 20} MiB", "split it into several files")
+        return
+    found = False
+    try:
+        for root in yaml_nodes.documents(yaml_nodes.decode(data, file), file):
+            for entry in entries(root, report):
+                collector.take(entry)
+            found = True
+    except YamlError as error:
+        problem = error.diagnostic
+        report.add(problem.location, problem.code, problem.message, problem.hint)
+        return
+    if not found:
+        report.add(Location(file), "no-rules", "the file holds no rules", "", "warning")
+
+
+def _finish(collector: Collector) -> tuple[Loaded, list[Diagnostic]]:
+    loaded = collector.finish()
+    report = collector.report
+    for rule in loaded.rules:
+        if report.errors >= MAX_MISTAKES:
+            break
+        check_enforcement(rule, report)
+    order = {diagnostic.location.file: n for n, diagnostic in reversed(list(enumerate(report.diagnostics)))}
+    found = sorted(report.diagnostics, key=lambda d: (order[d.location.file], d.location.line, d.location.column))
+    return loaded, list(dict.fromkeys(found))
+
+
+def check_enforcement(rule: Rule, report: Report, *, paths: Literal["kernel", "text"] = "kernel") -> None:
+    """Report every test of a rule with `bpfence: {action: deny}` that the kernel cannot decide. `paths`: what fd.name means."""
+    from bpfence.dialects.falco.lower.rules import enforced  # it needs the names of this package's modules
+
+    if rule.enforcement is None or rule.enforcement.action == "audit":
+        return
+    for problem in enforced(rule, paths=paths).left:
+        place = problem.place if problem.place.line else rule.enforcement.place.location
+        what = f"rule {rule.name!r} cannot {rule.enforcement.action}: {problem.text}: {problem.reason}"
+        report.add(place, "not-enforceable", what, problem.hint)
+
+
+def select(
+    rules: Iterable[Rule], *, names: Iterable[str] = (), tags: Iterable[str] = (), disabled: Iterable[str] = (), priority: str = "Debug"
+) -> list[Rule]:
+    """Rules that are enabled, or whose names match a pattern of `names` or tags are among `tags`, and none of `disabled`.
+
+    With `names` or `tags` nothing else is chosen. Patterns are those of a shell. `priority`: the least urgent kept, as Falco spells it.
+    """
+    names, tags, disabled = list(names), set(tags), list(disabled)
+    least = PRIORITIES.index(priority)
+    chosen = []
+    for rule in rules:
+        picked = any(fnmatchcase(rule.name, name) for name in names) or not tags.isdisjoint(rule.tags)
+        wanted = picked if names or tags else rule.enabled
+        if wanted and PRIORITIES.index(rule.priority) <= least and not any(fnmatchcase(rule.name, name) for name in disabled):
+            chosen.append(rule)
+    return chosen

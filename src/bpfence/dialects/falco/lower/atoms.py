@@ -1,0 +1,580 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One test of a Falco rule and the native event it is made on in, what the kernel can decide of it out.
+
+Called by `lower`, whose table says which of these functions a field takes on which events; `implied` has those for texts that the kernel
+keeps in another form. Each gives a Pair: what the test is at least (`must` implies it) and at most (it implies `may`); where the two are
+the same, the kernel decides it. What is said of results holds for one class of them at a time: of calls that succeed, or that fail.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Literal, NamedTuple
+
+from bpfence import names
+from bpfence.conditions import expand
+from bpfence.conditions.values import U64, conj, disj, fold, negation
+from bpfence.dialects.falco.read import patterns
+from bpfence.dialects.falco.read.checks import Comparison, Network, Value
+from bpfence.dialects.falco.read.events import EventType
+from bpfence.fields import FIELD_BY_NAME, applies
+from bpfence.policy import FALSE, TRUE, Atom, Condition, Op
+
+COMM_MAX: Final = 15
+COMMANDS: Final = ("process.name", "process.parent.name", "process.ancestors.name")
+I64: Final = 2**63
+FD_MAX: Final = 2**31 - 1
+ERRNO_MAX: Final = 4095
+FAILED: Final = tuple(errno.errorcode.get(number, str(number)) for number in range(1, ERRNO_MAX + 1))
+"""What evt.res can be of a call that fails."""
+
+Paths = Literal["kernel", "text"]
+Hosts = Mapping[str, Iterable[str]]
+"""Names of hosts and their addresses, as far as they are known: a name that is not in it may be that of any address."""
+Result = Literal["success", "failure", ""]
+
+
+class Pair(NamedTuple):
+    """`reason` and `hint` say why a test is not decided exactly."""
+
+    must: Condition
+    may: Condition
+    reason: str = ""
+    hint: str = ""
+
+    @property
+    def exact(self) -> bool:
+        return self.must == self.may
+
+
+class On(NamedTuple):
+    """Where a test is made: an event type as one native event reports it.
+
+    `result`: of the calls that end so; empty: it is not known yet. `enforcing`: to be stopped is the call that would succeed.
+    `hosts`: None where names of hosts are left to user space.
+    """
+
+    kind: EventType
+    native: str
+    paths: Paths = "kernel"
+    enforcing: bool = False
+    result: Result = ""
+    hosts: Hosts | None = None
+
+
+Build = Callable[[On, Comparison], Pair]
+
+
+def exact(condition: Condition) -> Pair:
+    """The kernel decides it."""
+    return Pair(condition, condition)
+
+
+def at_most(may: Condition, reason: str, hint: str = "") -> Pair:
+    """The kernel only drops what `may` excludes."""
+    return Pair(FALSE, may, reason, hint)
+
+
+# ---- texts ----
+
+
+def text(field: str) -> Build:
+    """A test on a text that the kernel has as it is."""
+
+    def build(_: On, test: Comparison) -> Pair:
+        return text_pair(field, test, lambda operator, value: text_atom(field, operator, value))
+
+    return build
+
+
+def text_pair(field: str, test: Comparison, one: Callable[[str, str], Condition | None]) -> Pair:
+    """The values of a test joined; `one` gives the condition of one value, None where the kernel cannot tell."""
+    if test.operator == "exists":
+        return exact(Atom(field, Op.EXISTS))
+    made = [one("=" if test.operator in ("in", "intersects", "!=") else test.operator, str(value)) for value in test.values]
+    parts = [part for part in made if part is not None]
+    if len(parts) < len(made) or (test.modifier == "oneof" and len(parts) > 1):
+        word = test.modifier if test.modifier == "oneof" else test.operator
+        return at_most(Atom(field, Op.EXISTS), f"{word} is finished in user space", "use =, in, startswith, endswith, contains or pmatch")
+    if test.operator == "!=":
+        parts = [conj([Atom(field, Op.EXISTS), negation(part)]) for part in parts]
+    if test.modifier == "allof":
+        return exact(conj(parts) if parts else FALSE)
+    return exact(disj(parts))
+
+
+def text_atom(field: str, operator: str, value: str) -> Condition | None:
+    """One operator and value; None where no atom says it."""
+    match operator:
+        case "=":
+            return FALSE if _too_long(field, value) else Atom(field, Op.EQUALS, value)
+        case "startswith" | "endswith" | "contains" | "icontains":
+            op = {"startswith": Op.PREFIX, "endswith": Op.SUFFIX, "contains": Op.CONTAINS, "icontains": Op.ICONTAINS}[operator]
+            if _too_long(field, value):
+                return FALSE
+            return Atom(field, op, fold(value) if op is Op.ICONTAINS else value) if value else Atom(field, Op.EXISTS)
+        case "pmatch":
+            return _pmatch_atom(field, value)
+        case "glob":
+            return glob_atom(field, value)
+    return None
+
+
+def _too_long(field: str, value: str) -> bool:
+    return field in COMMANDS and len(value.encode("utf-8", "surrogateescape")) > COMM_MAX
+
+
+def _pmatch_atom(field: str, value: str) -> Condition | None:
+    if any(char in value for char in "?*[") or not value.startswith("/") or "//" in value:
+        return None
+    path = value.rstrip("/")
+    return disj([Atom(field, Op.EQUALS, path), Atom(field, Op.PREFIX, path + "/")]) if path else Atom(field, Op.EXISTS)
+
+
+def glob_atom(field: str, value: str) -> Condition | None:
+    """fnmatch's pattern as the simplest atom that means the same."""
+    if "[" in value or "\\" in value:
+        return None
+    while "**" in value:
+        value = value.replace("**", "*")
+    inner = value.strip("*")
+    if not any(char in inner for char in "*?"):
+        if not inner and value:
+            return Atom(field, Op.EXISTS)
+        op = {(True, True): Op.CONTAINS, (True, False): Op.SUFFIX, (False, True): Op.PREFIX, (False, False): Op.EQUALS}
+        return Atom(field, op[value.startswith("*"), value.endswith("*")], inner)
+    return Atom(field, Op.STRGLOB, value.replace("{", "\\{").replace("}", "\\}"))
+
+
+def path_argument(field: str) -> Build:
+    """An argument that names a file: under strict_paths "kernel" it stands for the path that the kernel resolved."""
+
+    def build(on: On, test: Comparison) -> Pair:
+        if on.paths == "text":
+            return at_most(TRUE, "strict_paths: text decides on the argument's text", "strict_paths: kernel decides on the file")
+        return text(field)(on, test)
+
+    return build
+
+
+def directory_atom(operator: str, value: str) -> Condition | None:
+    """fd.directory of the path that the kernel resolved."""
+    if operator != "=":
+        return None
+    if not value.startswith("/") or (value.endswith("/") and value != "/") or any(char in value for char in "*?[]{}\\"):
+        return FALSE if value and not value.startswith("/") else None
+    return Atom("file.path", Op.GLOB, f"{value.rstrip('/')}/*")
+
+
+def filename_atom(operator: str, value: str) -> Condition | None:
+    """fd.filename of the path that the kernel resolved."""
+    if operator == "=" and value:
+        return FALSE if "/" in value else Atom("file.path", Op.SUFFIX, "/" + value)
+    return None
+
+
+def cwd(_: On, test: Comparison) -> Pair:
+    """proc.cwd ends in '/', the kernel's does not."""
+    return text_pair("process.cwd", test, _cwd_atom)
+
+
+def _cwd_atom(operator: str, value: str) -> Condition | None:
+    plain = value[:-1] or "/"
+    if operator == "=":
+        return Atom("process.cwd", Op.EQUALS, plain) if value.endswith("/") else FALSE
+    if operator == "startswith" and value.endswith("/") and len(value) > 1:
+        return disj([Atom("process.cwd", Op.EQUALS, plain), Atom("process.cwd", Op.PREFIX, value)])
+    if operator == "startswith" and value:
+        return Atom("process.cwd", Op.PREFIX, value)
+    return None
+
+
+def ancestors(_: On, test: Comparison) -> Pair:
+    """Executables of any ancestor: the kernel's lineage holds more, earlier programs of the same process too."""
+    if test.operator in ("!=", "exists") or test.modifier:
+        return at_most(TRUE, "only positive tests on ancestors are narrowed in the kernel", "use =, in, startswith, endswith or contains")
+    pair = text_pair("process.ancestors.exe", test, lambda operator, value: text_atom("process.ancestors.exe", operator, value))
+    return at_most(pair.may, "the kernel's lineage also holds earlier programs of the same process", "")
+
+
+_NAMES: Final = "process.ancestors.name"
+
+
+def ancestor_names(_: On, test: Comparison) -> Pair:
+    """Names of any ancestor."""
+    if test.operator == "!=" or test.modifier in ("oneof", "allof"):
+        word = test.modifier or test.operator
+        return at_most(Atom(_NAMES, Op.EXISTS), f"{word} on each ancestor is finished in user space", "use =, in, startswith or contains")
+    return text_pair(_NAMES, test, lambda operator, value: text_atom(_NAMES, operator, value))
+
+
+def nth_ancestor(on: On, test: Comparison) -> Pair:
+    """The name of one ancestor: it is the name of some."""
+    return at_most(ancestor_names(on, test).may, "the kernel does not count ancestors", "test proc.pname, or proc.aname without index")
+
+
+def container(_: On, test: Comparison) -> Pair:
+    """container.id: `host` exactly where the cgroup is not a container's."""
+    inside = expand.container()
+    outside = text_holds(test, "host")
+    if outside is None:
+        return at_most(TRUE, f"{test.operator} on the id of a container is finished in user space", "compare with host")
+    may = TRUE if outside else inside
+    if test.operator == "exists" or (test.operator == "!=" and not outside):
+        return exact(TRUE if outside else inside)
+    if all(value == "host" for value in test.values) and test.operator in ("=", "!=", "in", "intersects"):
+        return exact(negation(inside) if outside else FALSE)
+    return Pair(negation(inside) if outside else FALSE, may, "ids of containers are compared in user space", "compare with host")
+
+
+def contained(_: On, test: Comparison) -> Pair:
+    """What only containers have: outside of them it is absent, and every test on it is false."""
+    return at_most(expand.container(), "what a container is made of is known in user space", "scope a native policy by cgroup")
+
+
+# ---- numbers, truth, flags ----
+
+
+def number(field: str) -> Build:
+    """A number that the kernel has as it is."""
+
+    def build(_: On, test: Comparison) -> Pair:
+        return exact(ranges(field, test))
+
+    return build
+
+
+def changed(before: str, after: str) -> Build:
+    """A number that the call itself changes: Falco sees it when the call has returned. A rule that denies is about the caller."""
+
+    def build(on: On, test: Comparison) -> Pair:
+        return exact(ranges(after if on.result == "success" else before, test))
+
+    return build
+
+
+def ranges(field: str, test: Comparison) -> Condition:
+    """A comparison with unsigned numbers."""
+    if test.operator == "exists":
+        return Atom(field, Op.EXISTS)
+    parts = []
+    for low, high in _spans(test, -U64, U64):
+        parts.append(Atom(field, Op.RANGE, (max(low, 0), min(high, U64))) if low <= U64 and high >= 0 and low <= high else FALSE)
+    return _unless(field, test, disj(parts))
+
+
+def signed(field: str, test: Comparison) -> Condition:
+    """A comparison with signed numbers, which the kernel keeps as unsigned ones of 64 bits."""
+    if test.operator == "exists":
+        return Atom(field, Op.EXISTS)
+    parts: list[Condition] = []
+    for low, high in _spans(test, -I64, I64 - 1):
+        if high >= max(low, 0):
+            parts.append(Atom(field, Op.RANGE, (max(low, 0), high)))
+        if low < 0 and low <= high:
+            parts.append(Atom(field, Op.RANGE, (U64 + 1 + low, U64 + 1 + min(high, -1))))
+    return _unless(field, test, disj(parts))
+
+
+def _unless(field: str, test: Comparison, found: Condition) -> Condition:
+    return conj([Atom(field, Op.EXISTS), negation(found)]) if test.operator == "!=" else found
+
+
+def _spans(test: Comparison, low: int, high: int) -> Iterable[tuple[int, int]]:
+    for value in test.values:
+        assert isinstance(value, (int, float))
+        wanted = int(value)
+        yield {
+            "<": (low, wanted - 1), "<=": (low, wanted), ">": (wanted + 1, high), ">=": (wanted, high),
+        }.get(test.operator, (wanted, wanted))  # fmt: skip
+
+
+def truth(condition: Condition) -> Build:
+    """A field that is always there and true where `condition` is."""
+
+    def build(_: On, test: Comparison) -> Pair:
+        if test.operator == "exists":
+            return exact(TRUE)
+        found = disj([condition if value else negation(condition) for value in test.values])
+        return exact(negation(found) if test.operator == "!=" else found)
+
+    return build
+
+
+def flag_names(field: str, table: str, split: str, known: Mapping[str, int]) -> Build:
+    """A text of flag names: `contains` names some of them."""
+
+    def build(_: On, test: Comparison) -> Pair:
+        if test.operator not in ("contains", "icontains") or test.modifier:
+            return at_most(TRUE, f"{test.operator} on a text of flags is finished in user space", "use contains with one flag")
+        needle = str(test.values[0])
+        folds = test.operator == "icontains"
+        chosen = [name for name in known if (needle.upper() in name if folds else needle in name)]
+        masks = [known[name] for name in chosen]
+        if not needle or split in needle or any(mask & (mask - 1) or not mask for mask in masks):
+            return at_most(TRUE, f"{needle!r} is more than one flag", "use contains with one flag")
+        if not chosen:
+            return at_most(TRUE, f"{table} has no flag {needle!r}", "check its spelling")
+        return exact(Atom(field, Op.ANYBITS, sum(set(masks))))
+
+    return build
+
+
+def named_number(field: str, table: str) -> Build:
+    """A text that is the name of a number: `contains`, `=` and `in` choose some."""
+    known = names.TABLES[table].numbers
+    prefix = names.TABLES[table].prefix
+
+    def build(_: On, test: Comparison) -> Pair:
+        values = [str(value) for value in test.values]
+        if test.operator not in ("contains", "=", "in", "startswith") or not all(value.startswith(prefix) for value in values):
+            return at_most(TRUE, f"only names of {prefix}* are decided in the kernel", f"use contains, = or in with {prefix}*")
+        if test.modifier in ("oneof", "allof"):
+            return at_most(TRUE, f"{test.modifier} is finished in user space", "use contains or in")
+        holds = {"contains": str.__contains__, "startswith": str.startswith}.get(test.operator, str.__eq__)
+        chosen = {number for name, number in known.items() if any(holds(name, value) for value in values)}
+        if not chosen:
+            return at_most(TRUE, "none of these names is known", "check their spelling")
+        return exact(disj([Atom(field, Op.RANGE, (number, number)) for number in sorted(chosen)]))
+
+    return build
+
+
+def family(_: On, test: Comparison) -> Pair:
+    """evt.arg.domain: a number and the family's name in parentheses."""
+    needle = str(test.values[0]) if len(test.values) == 1 else ""
+    if test.operator != "contains" or test.modifier or not needle.startswith("AF_"):
+        return at_most(TRUE, "the text of the domain is finished in user space", "use contains with the family's name")
+    numbers = {number for name, number in names.TABLES["family"].numbers.items() if needle in name}
+    return exact(disj([Atom("net.family", Op.RANGE, (number, number)) for number in sorted(numbers)]))
+
+
+def choice(table: Mapping[str, Condition], reason: str, *, loose: bool = False) -> Build:
+    """A text of few values, each with a condition of its own; `loose`: which is only implied by the value."""
+
+    def build(_: On, test: Comparison) -> Pair:
+        if test.operator not in ("=", "!=", "in", "intersects") or any(value not in table for value in test.values) or test.modifier:
+            return at_most(TRUE, reason, "compare with = or in: " + ", ".join(table))
+        found = disj([table[str(value)] for value in test.values])
+        if test.operator == "!=":
+            return at_most(TRUE if loose else negation(found), reason, "use = or in")
+        return at_most(found, reason) if loose else exact(found)
+
+    return build
+
+
+# ---- results ----
+
+_WAIT: Final = "the result is known only when the call has returned"
+_FINISHED: Final = "the rule is finished in user space"
+
+
+def text_holds(test: Comparison, value: str | bool) -> bool | None:
+    """Whether a test is true of a text or truth; None where that takes more than is looked at here."""
+    match test.operator:
+        case "exists":
+            return True
+        case "=" | "in" | "intersects":
+            return value in test.values
+        case "!=":
+            return value not in test.values
+    if not isinstance(value, str) or test.modifier == "oneof":
+        return None
+    judges: Mapping[str, Callable[[str], bool]] = {
+        "startswith": value.startswith, "endswith": value.endswith, "contains": value.__contains__,
+        "icontains": lambda wanted: fold(wanted) in fold(value), "glob": lambda wanted: patterns.glob(wanted)(value),
+    }  # fmt: skip
+    judge = judges.get(test.operator)
+    if judge is None or not test.values:
+        return None
+    found = [judge(str(wanted)) for wanted in test.values]
+    return all(found) if test.modifier == "allof" else any(found)
+
+
+def _of_texts(test: Comparison, values: Iterable[str | bool]) -> Pair:
+    """A test on one of these texts, whichever it is."""
+    found = {text_holds(test, value) for value in values}
+    if len(found) > 1 or None in found:
+        return at_most(TRUE, _WAIT, _FINISHED)
+    return exact(TRUE if found.pop() else FALSE)
+
+
+def _of_numbers(test: Comparison, low: int, high: int, reason: str = _WAIT) -> Pair:
+    """A test on a number of which only the bounds are known."""
+    answer = interval(test, low, high)
+    return at_most(TRUE, reason, _FINISHED) if answer is None else exact(TRUE if answer else FALSE)
+
+
+def interval(test: Comparison, low: int, high: int) -> bool | None:
+    """Whether a test is true of every number in low..high, of none, or None: of some."""
+    if test.operator == "exists":
+        return True
+    inside, outside = False, True
+    for first, last in _spans(test, -U64, U64):
+        if first <= low and high <= last:
+            inside = True
+        if first <= high and low <= last:
+            outside = False
+    if test.operator == "!=":
+        inside, outside = outside, inside
+    return True if inside else False if outside else None
+
+
+def _unknown(on: On) -> bool:
+    """Nothing is known of the result; a process's end has none."""
+    return on.native == "process.exit" or not (on.enforcing or on.result)
+
+
+def result(on: On, test: Comparison) -> Pair:
+    """evt.res"""
+    if _unknown(on):
+        return at_most(TRUE, _WAIT, _FINISHED)
+    return _of_texts(test, FAILED if on.result == "failure" else ("SUCCESS",))
+
+
+def failed(on: On, test: Comparison) -> Pair:
+    """evt.failed"""
+    return at_most(TRUE, _WAIT, _FINISHED) if _unknown(on) else _of_texts(test, (on.result == "failure",))
+
+
+def raw_result(on: On, test: Comparison) -> Pair:
+    """evt.rawres"""
+    if on.native == "process.exit":
+        return at_most(TRUE, _WAIT, _FINISHED)
+    if on.enforcing or on.result:
+        low, high = (-ERRNO_MAX, -1) if on.result == "failure" else (0, 0 if on.native == "process.executed" else I64 - 1)
+        pair = _of_numbers(test, low, high, "the number that the call returns is not known before")
+        if pair.exact or on.enforcing:
+            return pair
+    return exact(signed("call.result", test)) if _returned(on.native) else at_most(TRUE, _WAIT, _FINISHED)
+
+
+def _returned(native: str) -> bool:
+    return applies(FIELD_BY_NAME["call.result"], native)
+
+
+_GIVEN: Final = ("net.connect", "net.bind", "net.listen", "net.send")
+_MADE: Final = ("file.open", "file.open_failed", "file.dup", "net.accept")
+
+
+def descriptor(on: On, test: Comparison) -> Pair:
+    """fd.num: the descriptor that the call makes, or is given."""
+    if on.native in _GIVEN and (on.enforcing or on.result):
+        return _of_numbers(test, 0, FD_MAX, "the descriptor's number is compared in user space")
+    if on.native not in _MADE or not (on.enforcing or on.result):
+        return at_most(TRUE, _WAIT, _FINISHED)
+    if on.result != "failure":
+        pair = _of_numbers(test, 0, FD_MAX)
+        return pair if pair.exact or on.native != "file.dup" else exact(signed("call.result", test))
+    opening = on.native.startswith("file.open")
+    return _of_numbers(test, -1 if opening else -ERRNO_MAX, -1)
+
+
+def result_argument(on: On, test: Comparison) -> Pair:
+    """evt.arg.res"""
+    if on.enforcing or (on.native == "process.executed" and on.result):
+        return _of_texts(test, ("0",))
+    return at_most(TRUE, _WAIT, "use evt.res")
+
+
+def raw_result_argument(_: On, test: Comparison) -> Pair:
+    """evt.rawarg.res"""
+    return at_most(TRUE, "the result is compared in user space", "use evt.rawres")
+
+
+def event_number(_: On, test: Comparison) -> Pair:
+    """evt.num"""
+    return _of_numbers(test, 1, U64, "events are counted in user space")
+
+
+def direction(_: On, test: Comparison) -> Pair:
+    """evt.dir"""
+    return _of_texts(test, ("<",))
+
+
+# ---- the network ----
+
+
+def address(field: str) -> Build:
+    """An address of which the kernel has one side when it decides. A socket with none is given one by the call."""
+
+    def build(on: On, test: Comparison) -> Pair:
+        condition = address_condition(field, test)
+        return exact(condition) if test.operator == "exists" else _settled(on, field, condition)
+
+    return build
+
+
+def _settled(on: On, field: str, condition: Condition) -> Pair:
+    if on.enforcing or not on.result:
+        return exact(condition)
+    unset = disj([Atom(field, Op.CIDR, "0.0.0.0/32"), Atom(field, Op.CIDR, "::/128")])
+    reason = "the call may give a socket another address than 0.0.0.0"
+    return Pair(conj([condition, negation(unset)]), disj([condition, unset]), reason)
+
+
+def host_name(field: str) -> Build:
+    """The names of an address: it has those whose addresses it is among. A name that is in no `On.hosts` may yet turn out to be its."""
+
+    def build(on: On, test: Comparison) -> Pair:
+        if on.hosts is None or test.operator not in ("=", "in", "intersects") or test.modifier:
+            return at_most(TRUE, "names of hosts are resolved in user space", "test fd.sip or fd.snet")
+        known = [on.hosts[value] for value in test.values if isinstance(value, str) and value in on.hosts]
+        addresses = dict.fromkeys(address for one in known for address in sorted(one))
+        found = disj([Atom(field, Op.CIDR, _host_cidr(address)) for address in addresses])
+        # What has no address is the name of none, also of the one that a socket is given.
+        pair = _settled(on, field, found) if addresses else exact(FALSE)
+        if len(known) == len(test.values):
+            return pair
+        return at_most(TRUE, "not every name has been resolved yet")._replace(must=pair.must)
+
+    return build
+
+
+def _host_cidr(value: str) -> str:
+    """As the kernel keeps it: of IPv4-mapped addresses the four bytes."""
+    address = ipaddress.ip_address(value)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(ipaddress.ip_network(mapped or address))
+
+
+def port(field: str) -> Build:
+    """A port, as `address`."""
+
+    def build(on: On, test: Comparison) -> Pair:
+        condition = ranges(field, test)
+        if on.enforcing or not on.result or test.operator == "exists":
+            return exact(condition)
+        unset = Atom(field, Op.RANGE, (0, 0))
+        return Pair(conj([condition, negation(unset)]), disj([condition, unset]), "the call may give a socket another port than 0")
+
+    return build
+
+
+def address_condition(field: str, test: Comparison) -> Condition:
+    """A comparison with addresses or networks."""
+    if test.operator == "exists":
+        return Atom(field, Op.EXISTS)
+    return _unless(field, test, disj([Atom(field, Op.CIDR, _cidr(value)) for value in test.values]))
+
+
+def _cidr(value: Value) -> str:
+    if isinstance(value, Network):
+        base = (ipaddress.IPv4Address if value.version == 4 else ipaddress.IPv6Address)(value.base)
+        return f"{base}/{bin(value.mask).count('1')}"
+    return str(ipaddress.ip_network(str(value)))
+
+
+def either(known: Build) -> Build:
+    """Either side, of which the kernel knows one: != needs both."""
+
+    def build(on: On, test: Comparison) -> Pair:
+        pair = known(on, test)
+        reason = "the own address is known only when the call has returned"
+        if test.operator == "!=":
+            return at_most(pair.may, reason, "test fd.sip, fd.snet or fd.sport")
+        return Pair(pair.must, TRUE, reason, "test fd.sip, fd.snet or fd.sport")
+
+    return build

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Final Falco rules and what the symbolic links of a tree make of their paths in, the same rules for both names out.
+
+Called by `agent.loading` before rules are lowered and compiled, so that the kernel and user space decide by the same tests. Where `fd.name`
+and its like stand for the text that the caller gave (`strict_paths: text`), they are left as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from bpfence.conditions.links import Lookup, Widened, findings, looked_up, other_texts
+from bpfence.dialects.falco.lower.atoms import Paths
+from bpfence.dialects.falco.read.checks import Comparison, Source
+from bpfence.dialects.falco.read.fields import FIELDS, Type
+from bpfence.dialects.falco.read.language import And, Not, Or
+from bpfence.dialects.falco.read.resolve import Rule
+from bpfence.errors import Diagnostic
+from bpfence.policy import Op
+
+PROGRAMS: Final = frozenset(field.name for field in FIELDS if field.type is Type.PATH and field.name.endswith("exepath"))
+RESOLVED: Final = PROGRAMS | {"proc.cwd", "bpfence.path"}
+"""Fields that always hold what the kernel resolved."""
+EITHER: Final = frozenset(
+    ("fd.name", "fd.directory", "fs.path.name", "fs.path.source", "fs.path.target", "evt.abspath", "evt.abspath.src", "evt.abspath.dst")
+) | {f"evt.arg.{name}" for name in ("path", "pathname", "filename", "name", "oldpath", "newpath", "linkpath")}  # fmt: skip
+"""Fields that hold it with `strict_paths: kernel`."""
+_OPS: Final = {
+    "=": Op.EQUALS, "==": Op.EQUALS, "!=": Op.EQUALS, "in": Op.EQUALS, "intersects": Op.EQUALS, "pmatch": Op.EQUALS,
+    "startswith": Op.PREFIX,
+}  # fmt: skip
+_JOINED: Final = ("in", "intersects", "pmatch")
+
+
+def paths_of(rules: Iterable[Rule], paths: Paths = "kernel") -> Iterator[str]:
+    """Every path of some rules that has to be looked up."""
+    for test in _tests(rules):
+        if _concerned(test, paths):
+            for value in test.values:
+                yield from looked_up(_OPS[test.operator], _plain(test, str(value)))
+
+
+def widened(
+    rules: Iterable[Rule], find: Lookup, paths: Paths = "kernel", where: str = "on this host"
+) -> tuple[list[Rule], list[Diagnostic]]:  # fmt: skip
+    """The rules with every path for all of its names, and what that changes, as information; a program of many names is a warning."""
+    made = []
+    found: list[Diagnostic] = []
+    for rule in rules:
+        told: list[Widened] = []
+        condition = _Widener(find, paths, told).tree(rule.condition)
+        found += findings(told, rule.location, f"rule {rule.name!r}", where)
+        made.append(rule if condition is rule.condition else dataclasses.replace(rule, condition=condition))
+    return made, found
+
+
+def _tests(rules: Iterable[Rule]) -> Iterator[Comparison]:
+    seen: set[int] = set()
+    pending: list[Any] = [rule.condition for rule in rules]
+    while pending:
+        node = pending.pop()
+        if id(node) in seen:  # macros are shared
+            continue
+        seen.add(id(node))
+        if isinstance(node, Comparison):
+            yield node
+        elif isinstance(node, Not):
+            pending.append(node.part)
+        else:
+            pending += node.parts
+
+
+def _concerned(test: Comparison, paths: Paths) -> bool:
+    if not isinstance(test.left, Source) or test.right is not None or test.modifier or test.operator not in _OPS:
+        return False
+    name = test.left.use.field.name
+    argument = test.left.use.argument
+    if name == "evt.arg" and argument is not None:
+        name = f"evt.arg.{argument}"
+    return name in RESOLVED or (paths == "kernel" and name in EITHER)
+
+
+def _plain(test: Comparison, value: str) -> str:
+    """A value as a path: proc.cwd ends in '/', and paths of a set may."""
+    ends = test.operator == "pmatch" or (_is_cwd(test) and test.operator != "startswith")
+    return value.rstrip("/") or value if ends else value
+
+
+def _is_cwd(test: Comparison) -> bool:
+    return isinstance(test.left, Source) and test.left.use.field.name == "proc.cwd"
+
+
+class _Widener:
+    def __init__(self, find: Lookup, paths: Paths, told: list[Widened]) -> None:
+        self.find = find
+        self.paths = paths
+        self.told = told
+        self.known: dict[int, Any] = {}
+
+    def tree(self, node: Any) -> Any:
+        """The tree; itself where nothing in it changes."""
+        found = self.known.get(id(node))
+        if found is None:
+            found = self.known[id(node)] = self.made(node)
+        return found
+
+    def made(self, node: Any) -> Any:
+        if isinstance(node, Comparison):
+            return self.test(node) if _concerned(node, self.paths) else node
+        if isinstance(node, Not):
+            part = self.tree(node.part)
+            return node if part is node.part else Not(part)
+        parts = []
+        for part in node.parts:
+            parts.append(self.tree(part))  # noqa: PERF401  # a comprehension costs a stack frame a level
+        return node if all(a is b for a, b in zip(parts, node.parts, strict=True)) else type(node)(tuple(parts))
+
+    def test(self, test: Comparison) -> Any:
+        op = _OPS[test.operator]
+        name = test.left.use.field.name if isinstance(test.left, Source) else ""
+        more: list[str] = []
+        for value in test.values:
+            text = _plain(test, str(value))
+            for path in looked_up(op, text):
+                found = self.find(path)
+                if found.program and found.program not in test.values:
+                    self.told.append(Widened(name, text, "", path, found))
+            for other, path, found in other_texts(op, text, self.find):
+                if not _said(test, other):
+                    more.append(other + "/" if _is_cwd(test) and op is Op.EQUALS else other)
+                    self.told.append(Widened(name, text, other, path, found))
+        if not more:
+            return test
+        if test.operator in _JOINED:
+            return dataclasses.replace(test, values=(*test.values, *more))
+        tests: tuple[Any, ...] = (test, *(dataclasses.replace(test, values=(other,)) for other in more))
+        return And(tests) if test.operator == "!=" else Or(tests)
+
+
+def _said(test: Comparison, other: str) -> bool:
+    """Whether a test names the other text anyway."""
+    if test.operator == "pmatch":
+        return any(other == value or other.startswith(f"{str(value).rstrip('/')}/") for value in test.values)
+    return other in test.values

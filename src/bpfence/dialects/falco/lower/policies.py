@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Final Falco rules in, policies of bpfence's own IR out.
+
+Called by what loads Falco rules into the kernel. Two policies at most: "falco" watches, every Falco rule is one rule of it under its own
+name, with a condition for each native event and the results that it waits for; "falco-enforce" holds the rules with
+`bpfence: {action: deny|kill}`. What "falco" lets through is finished in user space (`confirm`): where rules together need more than the
+kernel's tables hold, it may let through more, and still misses nothing (`candidates`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from bpfence.conditions.values import conj, disj, negation
+from bpfence.dialects.falco.lower.atoms import Hosts, Paths
+from bpfence.dialects.falco.lower.rules import enforced, lower
+from bpfence.dialects.falco.read.document import SEVERITY_OF
+from bpfence.dialects.falco.read.resolve import Rule
+from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Not, Or, Policy
+from bpfence.policy import Rule as NativeRule
+
+WATCHING: Final = "falco"
+ENFORCING: Final = "falco-enforce"
+GIVEN_UP: Final = (
+    ("process.parent.args",), ("file.text strglob", "process.cwd contains"), ("process.ancestors.name",), ("process.args",),
+    ("process.cwd",),
+    ("process.parent.name",),
+)  # fmt: skip
+"""Fields, or fields and operators, whose tests cost most for what they exclude, in the order in which they are left to user space."""
+_ACTIONS: Final = {"deny": Action.DENY, "kill": Action.KILL}
+MAX_ADDRESSES: Final = 1024
+"""Addresses of names of hosts that the kernel is told. With more, names are left to user space: what a resolver answers must not be what
+takes the room of other tests."""
+
+
+def policies(rules: Iterable[Rule], *, paths: Paths = "kernel", hosts: Hosts | None = None) -> tuple[Policy, ...]:
+    """The policies of some rules, in their order. Rules that can never be true are left out.
+
+    `hosts`: see `rules.lower`; what a rule blocks never depends on it. A rule that blocks must be exact (`rules.enforced`), which the
+    loader has checked; ValueError where it is not.
+    """
+    if hosts is not None and len({address for addresses in hosts.values() for address in addresses}) > MAX_ADDRESSES:
+        hosts = None
+    watching: list[NativeRule] = []
+    enforcing: list[NativeRule] = []
+    for rule in rules:
+        if rule.enforcement is None or rule.enforcement.action not in _ACTIONS:
+            lowered = lower(rule, paths=paths, hosts=hosts)
+            if lowered.conditions:
+                watching.append(_rule(rule, WATCHING, lowered.conditions, Action.AUDIT, results=lowered.results))
+            continue
+        lowered = enforced(rule, paths=paths)
+        if not lowered.exact:
+            raise ValueError(f"rule {rule.name!r} cannot be enforced: " + "; ".join(left.text for left in lowered.left))
+        if lowered.conditions:
+            action = _ACTIONS[rule.enforcement.action]
+            enforcing.append(_rule(rule, ENFORCING, lowered.conditions, action, errno=rule.enforcement.errno))
+    made = (Policy(name=WATCHING, mode="audit", rules=tuple(watching)), Policy(name=ENFORCING, mode="enforce", rules=tuple(enforcing)))
+    return tuple(policy for policy in made if policy.rules)
+
+
+def candidates(policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
+    """The policy that watches, and versions of it that decide less in the kernel, with the fields that they leave to user space.
+
+    The first that compiles is the one to load: CompileErrors of the codes too-large, pattern-too-large, too-many-dimensions and
+    too-many-bits may go away with the next.
+    """
+    yield policy, ()
+    fields: tuple[str, ...] = ()
+    for more in GIVEN_UP:
+        fields += more
+        yield _without(policy, fields), fields
+
+
+def _without(policy: Policy, fields: tuple[str, ...]) -> Policy:
+    rules = []
+    for rule in policy.rules:
+        conditions = {event: relaxed(condition, fields) for event, condition in rule.conditions.items()}
+        rules.append(msgspec.structs.replace(rule, conditions=conditions))
+    return msgspec.structs.replace(policy, rules=tuple(rules))
+
+
+def relaxed(condition: Condition, fields: Iterable[str], *, outcome: Condition = TRUE) -> Condition:
+    """A condition that is true wherever the given one is, and has no test on these fields, or fields and operators.
+
+    `outcome`: what such a test becomes.
+    """
+    chosen = frozenset(fields)
+    match condition:
+        case Atom(field, op):
+            return condition if chosen.isdisjoint((field, f"{field} {op.value}")) else outcome
+        case Not(part):
+            return negation(relaxed(part, chosen, outcome=FALSE if outcome == TRUE else TRUE))
+        case And(parts):
+            return conj([relaxed(part, chosen, outcome=outcome) for part in parts])
+        case Or(parts):
+            return disj([relaxed(part, chosen, outcome=outcome) for part in parts])
+
+
+def _rule(
+    rule: Rule, policy: str, conditions: Mapping[str, Condition], action: Action, *, errno: int = 1, results: int = 0
+) -> NativeRule:  # fmt: skip
+    return NativeRule(
+        policy=policy, name=rule.name, events=tuple(conditions), conditions=dict(conditions), action=action, errno=errno,
+        message=rule.desc, severity=SEVERITY_OF[rule.priority], tags=rule.tags, results=results, location=rule.location,
+    )  # fmt: skip

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Falco rules in, the names of hosts that they ask for out. Called by `confirm`, which has them resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from bpfence.dialects.falco.read.checks import Comparison, Source
+from bpfence.dialects.falco.read.language import Not
+from bpfence.dialects.falco.read.resolve import Rule
+
+FIELDS: Final = frozenset({"fd.sip.name", "fd.cip.name", "fd.lip.name", "fd.rip.name"})
+EQUALITY: Final = frozenset({"=", "==", "!=", "in", "intersects"})
+
+
+def mentioned(rules: Iterable[Rule]) -> tuple[str, ...]:
+    """The names that rules compare names of hosts with, in order: those of tests for equality, which is what can be looked up."""
+    found: dict[str, None] = {}
+    for rule in rules:
+        for test in _comparisons(rule.condition):
+            if isinstance(test.left, Source) and test.left.use.field.name in FIELDS and test.operator in EQUALITY:
+                found |= {value: None for value in test.values if isinstance(value, str) and value}
+    return tuple(found)
+
+
+def _comparisons(condition: Any) -> Iterator[Comparison]:
+    pending = [condition]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Comparison):
+            yield node
+        elif isinstance(node, Not):
+            pending.append(node.part)
+        else:
+            pending += reversed(node.parts)

@@ -1,0 +1,718 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Native policy files in, a PolicySet and diagnostics out.
+
+Called by the CLI and the agent. The format is docs/policy-reference.md; its keys are the models of `schema`. Reads files and
+looks up users and groups, and does nothing else to the host. Nothing a file holds raises: what is wrong with it is in the
+diagnostics, all of it in one go, and a policy with an error is left out of the set.
+"""
+
+from __future__ import annotations
+
+import errno as errno_module
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bpfence import names
+from bpfence.conditions import expand, values
+from bpfence.dialects.native import effects, schema, seccomp
+from bpfence.dialects.native import language as conditions
+from bpfence.dialects.native.schema import Document
+from bpfence.documents import yaml_nodes
+from bpfence.documents.files import policy_files, read_bytes
+from bpfence.documents.report import Report, TextError, quoted, suggest
+from bpfence.documents.yaml_nodes import Node, YamlError
+from bpfence.errors import Diagnostic, Location
+from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, GROUPS, Field, Kind, applies
+from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Op, Policy, PolicySet, Rule
+
+Entry = tuple[Node, Node]
+
+ACTIONS: Final = {"allow": Action.ALLOW, "audit": Action.AUDIT, "deny": Action.DENY, "kill": Action.KILL}
+SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
+MODES: Final = ("enforce", "audit")
+LINKS: Final = ("resolve", "as-written")
+
+# Key of a scope -> field.
+SUBJECTS: Final = {
+    "exe": "process.exe", "name": "process.name", "args": "process.args", "parent": "process.parent.exe", "user": "process.user",
+    "ancestor": "process.ancestors.exe", "uid": "process.uid", "gid": "process.gid", "cgroup": "process.cgroup",
+}  # fmt: skip
+
+# What people may write in a message beside fields.
+EVENTS_OF_OTHERS: Final = {
+    "file.write": "file.modify", "write": "file.modify", "file.change": "file.modify", "file.delete": "file.unlink",
+    "delete": "file.unlink", "file.execute": "exec", "file.exec": "exec", "execve": "exec", "process.start": "exec",
+    "process.create": "fork", "clone": "fork", "net.open": "net.connect", "network": "net.egress", "tcp.connect": "net.connect",
+    "module.load": "kernel.module", "init_module": "kernel.module",
+}  # fmt: skip
+ACTIONS_OF_OTHERS: Final = {
+    "block": "deny", "blocked": "deny", "reject": "deny", "refuse": "deny", "forbid": "deny", "prevent": "deny", "override": "deny",
+    "sigkill": "kill", "terminate": "kill", "alert": "audit", "log": "audit", "report": "audit", "notify": "audit", "warn": "audit",
+    "post": "audit", "permit": "allow", "accept": "allow", "pass": "allow", "enforcing": "enforce",
+    "permissive": "audit", "monitor": "audit", "detect": "audit", "dry-run": "audit",
+}  # fmt: skip
+"""Words that other tools, and people, use for the same; also of modes."""
+MESSAGE_WORDS: Final = ("event", "policy", "rule", "action", "severity")
+
+_LATER: Final = "the Kubernetes/containers support of a later version"
+_NOT_YET: Final = {"image", "namespace", "namespaces", "labels", "pod", "pods", "podSelector", "namespaceSelector", "selector"}
+_INSTEAD: Final = {
+    (schema.Rule, "mode"): "mode belongs to the whole policy: put it under spec, or the rule into a policy of its own",
+    (schema.Rule, "event"): "did you mean 'on'?",
+    (schema.Rule, "events"): "did you mean 'on'?",
+    (schema.Rule, "scope"): "scope belongs to the whole policy: put it under spec, or use process.* fields under match",
+    (schema.Rule, "exceptions"): "did you mean 'unless'?",
+    (schema.Rule, "priority"): "did you mean 'severity'?",
+    (schema.Rule, "output"): "did you mean 'message'?",
+    (schema.Subjects, "unless"): "unless does not nest",
+    (schema.Metadata, "namespace"): "a SecurityPolicy belongs to the whole host",
+}
+_OTHERS: Final = ("TracingPolicy", "TracingPolicyNamespaced", "KubeArmorPolicy", "KubeArmorHostPolicy", "KubeArmorClusterPolicy")
+_FIELDS_HINT: Final = "docs/fields.md lists the fields"
+_EMPTY_UNLESS: Final = "name what is excepted, or remove it"
+_RATE_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+
+
+def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[PolicySet, list[Diagnostic]]:
+    """Every policy of some files and directories (their *.yaml and *.yml, by name; not what lies deeper)."""
+    reader = _Reader()
+    for path in paths:
+        for file in policy_files(Path(path), reader.report):
+            data = read_bytes(file, reader.report)
+            if data is not None:
+                reader.read(data, str(file))
+    return reader.result()
+
+
+def meant(word: str, words: Mapping[str, str]) -> str:
+    """A hint where a word is known under another name; "" where it is not."""
+    found = words.get(word.lower())
+    return f"write {found!r}" if found else ""
+
+
+def load_text(text: str, file: str = "<text>") -> tuple[PolicySet, list[Diagnostic]]:
+    """Every policy of one text; `file` is the name in diagnostics."""
+    reader = _Reader()
+    reader.read(text.encode("utf-8", "surrogatepass"), file)
+    return reader.result()
+
+
+class _Checked(NamedTuple):
+    """What a rule tests, before it is spread over its events."""
+
+    body: Condition
+    uses: list[tuple[Field, Location, bool]]  # field, where, whether in an exception
+
+
+class _Reader:
+    """One load: all files, one report, names unique across them."""
+
+    def __init__(self) -> None:
+        self.report = Report()
+        self.policies: list[Policy] = []
+        self.seen: dict[str, Location] = {}
+
+    def result(self) -> tuple[PolicySet, list[Diagnostic]]:
+        return PolicySet(tuple(self.policies)), self.report.diagnostics
+
+    def read(self, data: bytes, file: str) -> None:
+        if len(data) > yaml_nodes.MAX_BYTES:
+            limit = yaml_nodes.MAX_BYTES >> 20
+            self.report.add(Location(file), "yaml-limit", f"the file is larger than {limit} MiB", "split it into several files")
+            return
+        found = False
+        start = len(self.report.diagnostics)
+        try:
+            for root in yaml_nodes.documents(yaml_nodes.decode(data, file), file):
+                found = True
+                errors = self.report.errors
+                policy = _PolicyReader(self.report, self.seen).policy(root)
+                if policy is not None and self.report.errors == errors:
+                    self.policies.append(policy)
+        except YamlError as e:
+            self.report.add(e.diagnostic.location, e.diagnostic.code, e.diagnostic.message, e.diagnostic.hint)
+            found = True
+        if not found:
+            self.report.add(Location(file), "no-rules", "the file holds no policy", "", "warning")
+        self.report.sort(start)
+
+
+class _Shapes:
+    """The shapes of YAML nodes: maps with known keys, texts, lists. Reports what does not fit and goes on."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    def pairs(self, node: Node, what: str) -> dict[str, Entry]:
+        """The entries of a map with distinct text keys; what is wrong with others is reported."""
+        entries: dict[str, Entry] = {}
+        if node.kind != "map":
+            given = "nothing" if node.empty else "a list" if node.kind == "list" else f"{quoted(node.text)}"
+            self.report.add(node, "wrong-type", f"{what} must be a map, not {given}", "write key: value lines below it, indented")
+            return entries
+        for key, value in node.pairs:
+            if key.kind != "scalar":
+                self.report.add(key, "wrong-type", "a key must be a plain word", "quote the value if a list or map was not meant")
+            elif key.text in entries:
+                first = entries[key.text][0].location
+                self.report.add(key, "duplicate-key", f"{key.text!r} was already given on line {first.line}", "join the two")
+            else:
+                entries[key.text] = (key, value)
+        return entries
+
+    def level(self, node: Node, model: type[Document], what: str) -> dict[str, Entry]:
+        """The entries of a map whose keys are those of `model`; values that are null are left out."""
+        entries = self.pairs(node, what)
+        known = schema.keys(model)
+        for text, (key, _) in entries.items():
+            if text in known:
+                continue
+            if text in _NOT_YET and issubclass(model, schema.Subjects):
+                hint = "scope by container: true, cgroup:, exe: or user: instead"
+                self.report.add(key, "not-supported", f"{text} needs {_LATER}", hint)
+            elif text == "<<":
+                self.report.add(key, "unknown-key", "merge keys are not supported", "write the keys out, or use an alias for a whole value")
+            else:
+                hint = _INSTEAD.get((model, text)) or suggest(text, known, "known keys: " + ", ".join(known))
+                self.report.add(key, "unknown-key", f"unknown key {quoted(text)} in {what}", hint)
+        for text in schema.required(model):
+            if node.kind == "map" and (text not in entries or entries[text][1].empty):
+                place = entries[text][0] if text in entries else node
+                self.report.add(place, "missing-key", f"{what} needs {text!r}", f"add {text}: ...")
+        return {text: entry for text, entry in entries.items() if text in known and not entry[1].empty}
+
+    def text(self, node: Node, what: str) -> str | None:
+        """A scalar's text."""
+        if node.kind != "scalar":
+            given = "a map" if node.kind == "map" else "a list"
+            hint = "quote it if it begins with '{' or '['" if node.source.text[node.start : node.start + 1] in "{[" else "write one value"
+            self.report.add(node, "wrong-type", f"{what} must be one value, not {given}", hint)
+            return None
+        if node.empty:
+            self.report.add(node, "empty", f"{what} has no value", "write one, or remove the key")
+            return None
+        if node.tag.startswith("!") and len(node.tag) > 1:
+            hint = "list what is excepted under unless:" if what.startswith("a value") else "quote the value"
+            what_ = f"{quoted(node.tag)} before a value is a YAML tag, and means nothing here"
+            self.report.add(node.source.location(node.mark), "bad-value", what_, hint)
+            return None
+        return node.text
+
+    def texts(self, node: Node, what: str) -> list[tuple[Node, str]]:
+        """One scalar, or a list of them that is not empty."""
+        if node.kind == "list" and not node.items:
+            self.report.add(node, "empty", f"{what}: an empty list matches nothing", "list the values, or remove the key")
+        items = node.items if node.kind == "list" else [node]
+        found = [(item, self.text(item, f"a value of {what}")) for item in items]
+        return [(item, text) for item, text in found if text is not None]
+
+    def choice(self, node: Node, what: str, options: Iterable[str]) -> str | None:
+        """One of a few words."""
+        text = self.text(node, what)
+        if text is None or text in options:
+            return text
+        listed = tuple(options)
+        own = meant(text, ACTIONS_OF_OTHERS)
+        hint = own if own and ACTIONS_OF_OTHERS[text.lower()] in listed else suggest(text, listed, "write one of: " + ", ".join(listed))
+        self.report.add(node, "bad-value", f"{what} cannot be {quoted(text)}", hint)
+        return None
+
+
+class _PolicyReader(_Shapes):
+    """One document."""
+
+    def __init__(self, report: Report, seen: dict[str, Location]) -> None:
+        super().__init__(report)
+        self.seen = seen
+        self.rule_names: dict[str, Location] = {}
+        self.defaults: dict[str, Location] = {}
+
+    # ---- the document ----
+
+    def policy(self, root: Node) -> Policy | None:
+        if not self.kind(root):
+            return None
+        top = self.level(root, schema.SecurityPolicy, "a policy")
+        name = self.name(top["metadata"][1]) if "metadata" in top else None
+        if "spec" not in top:
+            return None
+        spec = self.level(top["spec"][1], schema.Spec, "spec")
+        policy = Policy(
+            name=name or "",
+            mode=(self.choice(spec["mode"][1], "mode", MODES) if "mode" in spec else None) or "enforce",
+            severity=self.severity(spec) or "medium",
+            tags=self.tags(spec) or (),
+            scope=self.scope(spec["scope"][1]) if "scope" in spec else TRUE,
+            default=self.default(spec["default"][1]) if "default" in spec else {},
+            links="links" not in spec or self.choice(spec["links"][1], "links", LINKS) != "as-written",
+            location=root.location,
+        )
+        filtering = seccomp.profile_of(spec["seccomp"][1], self.report) if "seccomp" in spec else None
+        rules = self.rules(spec["rules"][1], policy, "seccomp" in spec) if "rules" in spec else ()
+        if "default" not in spec and "rules" not in spec and "seccomp" not in spec:
+            self.report.add(top["spec"][0], "no-rules", "the policy has neither rules nor a default: it does nothing", "", "warning")
+        values_given = {**{f: getattr(policy, f) for f in policy.__struct_fields__}, "rules": rules, "seccomp": filtering}
+        made = Policy(**values_given)
+        for event, place in self.defaults.items():
+            self.stops_host(place, "the default", *effects.stopped_by_default(made, event))
+        return made
+
+    def stops_host(self, place: Node | Location, what: str, event: str, act: str) -> None:
+        """Say that something takes an event from what no host runs without; nothing where `event` is empty."""
+        if event:
+            blocked = f"{what} denies {event} to what the host lives by: {act}"
+            hint = "give the policy a scope (container: true, cgroup:, exe:, user:), or match less; mode: audit shows what it would block"
+            self.report.add(place, "stops-host", blocked, hint, "warning")
+
+    def kind(self, root: Node) -> bool:
+        """Whether the document is one of ours; reports why not."""
+        if root.kind != "map":
+            listed = root.kind == "list"
+            theirs = "Falco rules: a file of theirs is known by an entry '- rule:', '- macro:' or '- list:' that begins a line"
+            hint = theirs if listed else f"begin with apiVersion: {schema.API_VERSION}"
+            self.report.add(root, "wrong-kind", f"a policy is a map with apiVersion, kind, metadata and spec, not a {root.kind}", hint)
+            return False
+        given = {key.text: value for key, value in root.pairs if key.kind == "scalar"}
+        version, kind = given.get("apiVersion"), given.get("kind")
+        if kind is not None and kind.text != schema.KIND:
+            hint = f"{kind.text} needs a dialect of a later version" if kind.text in _OTHERS else f"write kind: {schema.KIND}"
+            self.report.add(kind, "wrong-kind", f"kind is {quoted(kind.text)}", hint)
+            return False
+        if version is not None and version.text != schema.API_VERSION:
+            self.report.add(version, "wrong-kind", f"apiVersion is {quoted(version.text)}", f"write apiVersion: {schema.API_VERSION}")
+            return False
+        return True
+
+    def name(self, metadata: Node) -> str | None:
+        entries = self.level(metadata, schema.Metadata, "metadata")
+        for key in ("labels", "annotations"):
+            if key in entries:
+                for _, value in self.pairs(entries[key][1], key).values():
+                    self.text(value, f"a value of {key}")
+        name = self.identifier(entries["name"][1], "a policy") if "name" in entries else None
+        if name is None:
+            return None
+        place = entries["name"][1].location
+        if name in self.seen:
+            self.report.add(place, "duplicate-policy", f"there already is a policy {name!r}, at {self.seen[name]}", "rename one of them")
+        self.seen.setdefault(name, place)
+        return name
+
+    def identifier(self, node: Node, what: str) -> str | None:
+        name = self.text(node, f"the name of {what}")
+        if name is not None and not re.fullmatch(schema.NAME_PATTERN, name):
+            hint = "use letters, digits, '-', '_' and '.', at most 253, a letter or digit first and last"
+            self.report.add(node, "bad-value", f"{quoted(name)} cannot be the name of {what}", hint)
+            return None
+        return name
+
+    def severity(self, entries: dict[str, Entry]) -> str | None:
+        return self.choice(entries["severity"][1], "severity", SEVERITIES) if "severity" in entries else None
+
+    def tags(self, entries: dict[str, Entry]) -> tuple[str, ...] | None:
+        if "tags" not in entries:
+            return None
+        node = entries["tags"][1]
+        if node.kind == "list" and not node.items:
+            return ()
+        return tuple(text for _, text in self.texts(node, "tags"))
+
+    def default(self, node: Node) -> dict[str, Action]:
+        default: dict[str, Action] = {}
+        for written, (key, value) in self.pairs(node, "default").items():
+            if written in GROUPS:
+                hint = "name the events: " + ", ".join(GROUPS[written])
+                self.report.add(key, "bad-value", f"a default is for single events, and {written} is a group", hint)
+                continue
+            event = self.event(key, written)
+            action = self.choice(value, "a default", ACTIONS)
+            if event is None or action is None:
+                continue
+            if action in ("deny", "kill") and not EVENT_BY_NAME[event].deniable:
+                self.not_deniable(value, event, action)
+            elif event in default:
+                self.report.add(key, "duplicate-key", f"the default of {event} was already given", "give it once")
+            elif action != "allow":
+                default[event] = ACTIONS[action]
+                self.defaults[event] = key.location
+        return default
+
+    def not_deniable(self, node: Node, event: str, action: str) -> None:
+        killable = EVENT_BY_NAME[event].killable
+        text = f"{event} comes too late to be denied" if killable else f"{event} can be watched, not prevented: {action} has no effect"
+        hint = "a rule with action: kill ends the program before its first instruction" if killable else "use action: audit"
+        self.report.add(node, "not-deniable", text, hint)
+
+    def event(self, node: Node, written: str) -> str | None:
+        found = expand.events_of(written)
+        if not found:
+            hint = meant(written, EVENTS_OF_OTHERS) or suggest(written, schema.event_names(), "`bpfence events` lists them")
+            self.report.add(node, "unknown-event", f"unknown event {quoted(written)}", hint)
+            return None
+        return found[0]
+
+    # ---- scope ----
+
+    def scope(self, node: Node) -> Condition:
+        errors = self.report.errors
+        entries = self.level(node, schema.Scope, "scope")
+        parts = self.subjects(entries)
+        if "unless" in entries:
+            excepted = values.conj(self.subjects(self.level(entries["unless"][1], schema.Subjects, "unless")))
+            if excepted == TRUE:
+                self.report.add(entries["unless"][0], "unreachable", "an empty unless leaves everything out", _EMPTY_UNLESS)
+            parts.append(values.negation(excepted))
+        scope = values.conj(parts)
+        field = values.contradiction(scope)
+        if field is not None and self.report.errors == errors:
+            what = f"no process is in this scope: the tests on {field} exclude each other"
+            self.report.add(node, "unreachable", what, "values of one key are alternatives, keys are all required")
+        # After a mistake in the scope nothing can be said about the rules inside it.
+        return scope if self.report.errors == errors else TRUE
+
+    def subjects(self, entries: dict[str, Entry]) -> list[Condition]:
+        parts: list[Condition] = []
+        for key, (_, value) in entries.items():
+            if key in SUBJECTS:
+                condition = self.alternatives(FIELD_BY_NAME[SUBJECTS[key]], value)
+                parts.append(expand.below(condition) if key == "cgroup" else condition)
+            elif key == "container":
+                text = self.choice(value, "container", ("true", "false"))
+                parts.append(values.negation(expand.container()) if text == "false" else expand.container())
+        return parts
+
+    def alternatives(self, field: Field, node: Node) -> Condition:
+        """The condition of one value or a list of them."""
+        parts: list[Condition] = []
+        for item, text in self.texts(node, field.name):
+            try:
+                parts.append(values.lower(field, text))
+            except TextError as e:
+                self.report.bad(item, e)
+            else:
+                self.odd(field, item, text)
+        if field.kind is Kind.FLAGS:
+            mask = 0
+            for part in parts:
+                mask |= part.value if isinstance(part, Atom) and part.op is Op.ANYBITS and isinstance(part.value, int) else 0
+            parts = [part for part in parts if not (isinstance(part, Atom) and part.op is Op.ANYBITS)]
+            parts += [Atom(field.name, Op.ANYBITS, mask)] if mask else []
+        return values.disj(parts)
+
+    def odd(self, field: Field, place: Node, text: str) -> None:
+        if field.kind in (Kind.PATH, Kind.STRINGS) and (simpler := values.odd(text)):
+            what = f"'***' is no more than '**': {quoted(text)} means {quoted(simpler)}"
+            self.report.add(place, "odd-glob", what, f"write {quoted(simpler)}", "warning")
+
+    # ---- rules ----
+
+    def rules(self, node: Node, policy: Policy, filtered: bool) -> tuple[Rule, ...]:
+        if node.kind != "list":
+            self.report.add(node, "wrong-type", "rules must be a list", "begin each rule with '- name: ...'")
+            return ()
+        if not node.items and not policy.default and not filtered:
+            self.report.add(node, "no-rules", "the policy has neither rules nor a default: it does nothing", "", "warning")
+        read = (_RuleReader(self, policy, item).rule() for item in node.items)
+        return tuple(rule for rule in read if rule is not None)
+
+
+class _RuleReader:
+    """One rule of a policy."""
+
+    def __init__(self, within: _PolicyReader, policy: Policy, node: Node) -> None:
+        self.within = within
+        self.report = within.report
+        self.policy = policy
+        self.node = node
+        self.entries = within.level(node, schema.Rule, "a rule")
+
+    def value(self, key: str) -> Node | None:
+        return self.entries[key][1] if key in self.entries else None
+
+    def rule(self) -> Rule | None:
+        """The rule, or None where it has an error."""
+        errors = self.report.errors
+        name = self.name()
+        on = self.on()
+        events = tuple(dict.fromkeys(event for written in on for event in expand.events_of(written)))
+        action = self.action(events)
+        checked = self.checked(events)
+        limit, counted = self.limit(events)
+        body = values.conj((self.followed(checked.body), counted))
+        rate, burst = self.rate()
+        message = self.message(events)
+        errno = self.errno(action)
+        severity, tags = self.within.severity(self.entries), self.within.tags(self.entries)
+        if self.report.errors > errors or not events:
+            return None
+        self.partly(checked.uses, events)
+        self.given(checked.uses, action)
+        self.module_paths(checked.uses, events, action)
+        self.often_absent(checked, events, action)
+        self.caller(checked, events)
+        each = {event: condition for event, condition in self.each(on, body).items() if condition != FALSE}
+        if not each:
+            return None
+        condition, conditions_ = expand.shared(each)
+        made = Rule(
+            policy=self.policy.name, name=name or "", events=tuple(each), condition=condition, conditions=conditions_, action=action,
+            errno=errno, message=message, severity=severity or self.policy.severity, tags=self.policy.tags if tags is None else tags,
+            rate=rate, burst=burst, limit=limit, location=self.node.location,
+        )  # fmt: skip
+        self.within.stops_host(self.node, "the rule", *effects.stopped_by_rule(self.policy, made))
+        return made
+
+    def name(self) -> str | None:
+        node = self.value("name")
+        name = self.within.identifier(node, "a rule") if node else None
+        if node is None or name is None:
+            return None
+        seen = self.within.rule_names
+        if name in seen:
+            what = f"the policy already has a rule {name!r}, on line {seen[name].line}"
+            self.report.add(node, "duplicate-rule", what, "rename one of them")
+        elif name == "default":
+            self.report.add(node, "duplicate-rule", "'default' is what the policy's default is reported as", "choose another name")
+        seen.setdefault(name, node.location)
+        return name
+
+    def on(self) -> list[str]:
+        node = self.value("on")
+        if node is None:
+            return []
+        found = []
+        for item, text in self.within.texts(node, "on"):
+            if self.within.event(item, text) is not None:
+                found.append(text)
+        return found
+
+    def action(self, events: tuple[str, ...]) -> Action:
+        node = self.value("action")
+        text = self.within.choice(node, "action", ACTIONS) if node else "audit"
+        if node is None or text is None:
+            return Action.AUDIT
+        action = ACTIONS[text]
+        watched = [event for event in events if not EVENT_BY_NAME[event].blockable(action is Action.KILL)]
+        if action >= Action.DENY and watched:
+            self.within.not_deniable(node, watched[0], text)
+        if action == Action.ALLOW and events:
+            bare = [event for event in events if event not in self.policy.default]
+            hint = f"add `default: {{{bare[0]}: deny}}` to the spec; what another rule must not match goes under its unless" if bare else ""
+            if len(bare) == len(events):
+                self.report.add(node, "useless", "allow exempts from the policy's default, and there is none for " + ", ".join(bare), hint)
+            elif bare:
+                self.report.add(node, "useless", "allow has no effect where the policy has no default: " + ", ".join(bare), hint, "warning")
+        return action
+
+    # ---- what is tested ----
+
+    def checked(self, events: tuple[str, ...]) -> _Checked:
+        """match, unless or condition, and the fields they use."""
+        if "condition" in self.entries:
+            for key in ("match", "unless"):
+                if key in self.entries:
+                    what = f"{key} and condition cannot stand together"
+                    hint = "put all of it into the condition: " + ("... and not (...)" if key == "unless" else "... and ...")
+                    self.report.add(self.entries[key][0], "match-and-condition", what, hint)
+            return self.condition(self.entries["condition"][1], events)
+        uses: list[tuple[Field, Location, bool]] = []
+        match = self.tests("match", events, uses)
+        if "unless" not in self.entries:
+            return _Checked(match, uses)
+        errors = self.report.errors
+        unless = self.tests("unless", events, uses)
+        required = set(_conjuncts(match)) | set(_conjuncts(self.policy.scope))
+        place = self.entries["unless"][0]
+        if unless == TRUE and self.report.errors == errors:
+            self.report.add(place, "unreachable", "an empty unless leaves everything out", _EMPTY_UNLESS)
+        elif self.report.errors == errors and set(_conjuncts(unless)) <= required:
+            hint = "the fields under unless are all required: add one that tells the exceptions"
+            self.report.add(place, "unreachable", "unless leaves out everything that match asks for", hint)
+        return _Checked(values.conj((match, values.negation(unless))), uses)
+
+    def tests(self, key: str, events: tuple[str, ...], uses: list[tuple[Field, Location, bool]]) -> Condition:
+        if key not in self.entries:
+            return TRUE
+        parts = []
+        for name, (node, value) in self.within.pairs(self.entries[key][1], key).items():
+            field = FIELD_BY_NAME.get(name)
+            if field is None:
+                self.report.add(node, "unknown-field", f"unknown field {quoted(name)}", suggest(name, FIELD_BY_NAME, _FIELDS_HINT))
+                self.within.texts(value, name)
+                continue
+            self.carried(field, node.location, events)
+            uses.append((field, node.location, key == "unless"))
+            parts.append(self.within.alternatives(field, value))
+        return values.conj(parts)
+
+    def condition(self, node: Node, events: tuple[str, ...]) -> _Checked:
+        text = self.within.text(node, "condition")
+        if text is None:
+            return _Checked(TRUE, [])
+        parsed = conditions.parse(text)
+        for problem in sorted(parsed.problems, key=lambda p: p.offset):
+            self.report.bad(node, problem)
+        for warning in parsed.warnings:
+            self.report.add(node.place(warning.offset), warning.code, warning.message, warning.hint, "warning")
+        for use in parsed.uses:
+            self.carried(use.field, node.place(use.offset), events)
+        return _Checked(parsed.condition, [(use.field, node.place(use.offset), False) for use in parsed.uses])
+
+    def carried(self, field: Field, place: Location, events: tuple[str, ...]) -> None:
+        if events and not any(applies(field, event) for event in events):
+            hint = f"{field.name} is known on: " + ", ".join(event + "*" if event.endswith(".") else event for event in field.events)
+            self.report.add(place, "field-not-on-event", f"{', '.join(events)} does not carry {field.name}", hint)
+
+    def partly(self, uses: list[tuple[Field, Location, bool]], events: tuple[str, ...]) -> None:
+        for field, place, exception in uses:
+            lacking = [event for event in events if not applies(field, event)]
+            if lacking:
+                effect = "the exception never applies there" if exception else "the test is false there"
+                what = f"{field.name} is not carried by {', '.join(lacking)}: {effect}"
+                self.report.add(place, "field-on-some-events", what, "write a rule of its own for those events", "warning")
+
+    def given(self, uses: list[tuple[Field, Location, bool]], action: Action) -> None:
+        """What the caller wrote is no ground to deny or excuse on: the next one writes it in another way."""
+        for field, place, _ in uses:
+            if field.instead and action != Action.AUDIT:
+                what = f"{field.name} is what the caller wrote: who chooses the spelling chooses the verdict"
+                self.report.add(place, "as-given", what, field.instead, "warning")
+
+    def module_paths(self, uses: list[tuple[Field, Location, bool]], events: tuple[str, ...], action: Action) -> None:
+        if "kernel.module" not in events or action == Action.AUDIT:
+            return
+        for field, place, exception in uses:
+            if field.name == "file.path":
+                effect = "the exception does not apply then" if exception else "the rule does not apply then"
+                what = f"modprobe may unpack a module itself and load it with init_module(2), which knows no file: {effect}"
+                self.report.add(place, "module-without-path", what, "test module.name, which is known either way", "warning")
+
+    def often_absent(self, checked: _Checked, events: tuple[str, ...], action: Action) -> None:
+        """A verdict must not hang on what some acts do not have."""
+        for field, place, exception in checked.uses if action != Action.AUDIT else ():
+            acts = effects.often_absent(field.name, events, checked.body)
+            if acts:
+                effect = "the exception does not apply" if exception else "a test on it is false"
+                what = f"{field.name} is not known of every act, so there {effect}: {acts}"
+                hint = f"test another field, or write `{field.name} exists` in a condition"
+                self.report.add(place, "often-absent", what, hint, "warning")
+
+    def caller(self, checked: _Checked, events: tuple[str, ...]) -> None:
+        """On exec, process.* is who calls exec, not what is executed: a rule that says nothing of the latter may be meant otherwise."""
+        name = effects.about_caller(events, checked.body)
+        place = next((place for field, place, exception in checked.uses if field.name == name and not exception), None)
+        if place is None:
+            return
+        what = f"on exec, {name} is that of the program that calls exec, not of the one that is executed"
+        hint = 'the new program is file.path, as "**/nmap", its arguments are those of executed; is the caller meant, name it under scope'
+        self.report.add(place, "about-caller", what, hint, "info" if name == "process.exe" else "warning")
+
+    def each(self, on: list[str], body: Condition) -> dict[str, Condition]:
+        """The condition of each event; reports the rule where none can be true."""
+        each = expand.conditions(on, self.policy.scope, body)
+        seen = {condition: self.never(condition) for condition in set(each.values())}
+        reasons = {event: seen[condition] for event, condition in each.items()}
+        if all(reason is not None for reason in reasons.values()):
+            why = next((reason for reason in reasons.values() if reason), "")
+            what = f"the rule can never match: {why}" if why else "the rule can never match"
+            self.report.add(self.node, "unreachable", what, "values of one field are alternatives, fields and scope are all required")
+        return {event: FALSE if reasons[event] is not None else condition for event, condition in each.items()}
+
+    def never(self, condition: Condition) -> str | None:
+        """Why a condition is never true, None where that is not seen."""
+        field = values.contradiction(condition)
+        if field is not None:
+            return f"the tests on {field} exclude each other" if field else ""
+        return effects.exclusion(condition) or None
+
+    def followed(self, body: Condition) -> Condition:
+        node = self.value("follow")
+        if node is None or self.within.choice(node, "follow", ("object",)) is None:
+            return body
+        condition, paths, loose = expand.follow(body)
+        if not paths:
+            hint = "name files or directories without wildcards under file.path: /etc/shadow, /etc/sudoers.d/**"
+            self.report.add(node, "follow-without-path", "there is no literal path to follow", hint)
+        elif loose:
+            shown = ", ".join(str(atom.value) for atom in loose[:3])
+            self.report.add(node, "follow-partly", f"patterns have no object to follow: {shown}", "they go on to match by name", "warning")
+        return condition
+
+    # ---- the rest ----
+
+    def limit(self, events: tuple[str, ...]) -> tuple[int, Condition]:
+        """The most tasks (0: no limit), and the condition that there are so many."""
+        node = self.value("limit")
+        text = self.within.text(node, "limit") if node else None
+        if node is None or text is None:
+            return 0, TRUE
+        if not re.fullmatch(schema.LIMIT_PATTERN, text):
+            self.report.add(node, "bad-limit", f"{quoted(text)} is not a limit", "write `200 per cgroup`, or `200 per cgroup at level 2`")
+            return 0, TRUE
+        others = [event for event in events if event != "process.fork"]
+        if others:
+            what = f"limit counts tasks, and {others[0]} makes none"
+            self.report.add(self.entries["limit"][0], "limit-without-fork", what, "use it with `on: fork` alone")
+            return 0, TRUE
+        count, _, level = text.partition(" per cgroup at level ")
+        limit = int(count.partition(" ")[0])
+        found: dict[int, Condition] = {int(level): TRUE} if level else expand.limited_level(self.policy.scope)
+        if not found:
+            what = "the scope does not tell which cgroup is counted: each is by itself, and a child cgroup evades the limit"
+            self.report.add(node, "limit-without-level", what, f"name one: `{limit} per cgroup at level 2` counts below /a/b", "warning")
+        return limit, expand.limited(found, limit)
+
+    def rate(self) -> tuple[float, int]:
+        node = self.value("rate")
+        text = self.within.text(node, "rate") if node else None
+        if node is None or text is None:
+            return 0.0, 0
+        if not re.fullmatch(schema.RATE_PATTERN, text):
+            self.report.add(
+                node, "bad-rate", f"{quoted(text)} is not a rate", "write a number per second, minute or hour: 10/s, 100/m, 1000/h"
+            )
+            return 0.0, 0
+        count, _, unit = text.partition("/")
+        return int(count) / _RATE_SECONDS[unit], int(count)
+
+    def errno(self, action: Action) -> int:
+        node = self.value("errno")
+        text = self.within.text(node, "errno") if node else None
+        if node is None or text is None:
+            return errno_module.EPERM
+        if action < Action.DENY:
+            self.report.add(self.entries["errno"][0], "useless", "errno is what deny and kill give", "remove it, or set action: deny")
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else names.number("errno", text)
+        if number is None or names.name("errno", number) is None:
+            hint = suggest(text, names.known("errno"), "write a name such as EPERM, EACCES or ENOENT")
+            self.report.add(node, "bad-errno", f"{quoted(text)} is not an errno", hint)
+            return errno_module.EPERM
+        return number
+
+    def message(self, events: tuple[str, ...]) -> str:
+        node = self.value("message")
+        text = self.within.text(node, "message") if node else None
+        if node is None or text is None:
+            return ""
+        for found in re.finditer(r"\{\{|\}\}|\{([^{}]*)\}|[{}]", text):
+            if found.group() in ("{{", "}}"):
+                continue
+            name = found.group(1)
+            if name is None:
+                self.report.add(
+                    node.place(found.start()), "bad-message", f"{found.group()!r} stands alone", "double it to have the character itself"
+                )
+            elif name not in FIELD_BY_NAME and name not in MESSAGE_WORDS:
+                hint = suggest(name, (*FIELD_BY_NAME, *MESSAGE_WORDS), f"{_FIELDS_HINT}; double the braces for the characters themselves")
+                self.report.add(node.place(found.start() + 1), "bad-message", f"unknown field {quoted(name)} in the message", hint)
+            elif name in FIELD_BY_NAME and events and not any(applies(FIELD_BY_NAME[name], event) for event in events):
+                what = f"{', '.join(events)} does not carry {name}"
+                self.report.add(node.place(found.start() + 1), "bad-message", what, "name a field of the event")
+        return text
+
+
+def _conjuncts(condition: Condition) -> tuple[Condition, ...]:
+    return condition.parts if isinstance(condition, And) else (condition,)

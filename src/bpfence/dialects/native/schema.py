@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing in, the shape of a native policy document out.
+
+`native` takes the keys of every level from these models (and reads values itself, since it must say where a mistake stands);
+`json_schema` is what editors and Kubernetes are given: checked in as schemas/securitypolicy.json, written by tools/gen_docs.py.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Any, Final, Literal, Union
+
+import msgspec
+from msgspec import Meta
+
+from bpfence.fields import EVENTS, FIELDS, GROUPS
+from bpfence.seccomp import model as seccomp
+from bpfence.seccomp import profile as seccomp_profile
+from bpfence.syscalls.architectures import Arch
+
+API_VERSION: Final = "bpfence.io/v1alpha1"
+KIND: Final = "SecurityPolicy"
+NAME_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
+RATE_PATTERN: Final = r"^[1-9][0-9]{0,8}/(s|m|h)$"
+LIMIT_PATTERN: Final = r"^[1-9][0-9]{0,8}( per cgroup( at level [1-8])?)?$"
+
+Scalar = Union[str, int, bool]
+Values = Union[Scalar, list[Scalar]]
+Severity = Literal["info", "low", "medium", "high", "critical"]
+ActionName = Literal["allow", "audit", "deny", "kill"]
+Mode = Literal["enforce", "audit"]
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+
+
+class Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Every level of a policy file is one of these; no other keys are known."""
+
+
+class Metadata(Document):
+    """What the policy is called."""
+
+    name: Annotated[Name, Meta(description="unique among all loaded policies")]
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class Subjects(Document):
+    """Tests on the acting process: values of one key are alternatives, keys are all required."""
+
+    exe: Annotated[Values, Meta(description="globs of its executable")] = msgspec.field(default_factory=list)
+    name: Annotated[Values, Meta(description="its command name, at most 15 bytes")] = msgspec.field(default_factory=list)
+    args: Annotated[Values, Meta(description="globs of its arguments, joined by one space")] = msgspec.field(default_factory=list)
+    parent: Annotated[Values, Meta(description="globs of the executable it was started from")] = msgspec.field(default_factory=list)
+    ancestor: Annotated[Values, Meta(description="globs of the executable of some ancestor")] = msgspec.field(default_factory=list)
+    user: Annotated[Values, Meta(description="its effective user, by name or number")] = msgspec.field(default_factory=list)
+    uid: Annotated[Values, Meta(description="its effective user id, or ranges")] = msgspec.field(default_factory=list)
+    gid: Annotated[Values, Meta(description="its effective group id, or ranges")] = msgspec.field(default_factory=list)
+    cgroup: Annotated[Values, Meta(description="globs of its cgroup v2 path")] = msgspec.field(default_factory=list)
+    container: Annotated[bool | None, Meta(description="whether it runs in a container, told by the cgroup path")] = None
+
+
+class Scope(Subjects):
+    """Which processes the policy is about; empty: all."""
+
+    unless: Annotated[Subjects | None, Meta(description="which of them are left out")] = None
+
+
+class Rule(Document):
+    """One rule."""
+
+    name: Annotated[Name, Meta(description="unique in the policy")]
+    on: Annotated[Union[str, list[str]], Meta(description="an event, a short name, a group, or a list of them")]
+    match: Annotated[dict[str, Values], Meta(description="field: values; values are alternatives, fields are all required")] = {}
+    unless: Annotated[dict[str, Values], Meta(description="same form; what is left out")] = {}
+    condition: Annotated[str, Meta(description="in place of match and unless: an expression over the same fields")] = ""
+    action: Annotated[ActionName, Meta(description="what is done")] = "audit"
+    errno: Annotated[Union[str, int], Meta(description="the error that deny gives")] = "EPERM"
+    message: Annotated[str, Meta(description="text of the alert; {field} is replaced")] = ""
+    severity: Annotated[Severity | None, Meta(description="in place of the policy's")] = None
+    tags: Annotated[list[str], Meta(description="in place of the policy's")] = []
+    rate: Annotated[str, Meta(description="most alerts: 10/s, 100/m, 1000/h", pattern=RATE_PATTERN)] = ""
+    follow: Annotated[Literal["", "object"], Meta(description="object: also what the literal paths name, under whatever other name")] = ""
+    limit: Annotated[Union[int, str], Meta(description="process.fork only: live tasks: `200 per cgroup [at level 2]`")] = 0
+
+
+class Spec(Document):
+    """The policy itself."""
+
+    mode: Annotated[Mode, Meta(description="audit: block nothing, report what enforce would have blocked")] = "enforce"
+    severity: Severity = "medium"
+    tags: list[str] = []
+    scope: Scope | None = None
+    default: Annotated[dict[str, ActionName], Meta(description="event: what happens to what no allow rule of this policy covers")] = {}
+    rules: list[Rule] = []
+    links: Annotated[
+        Literal["resolve", "as-written"], Meta(description="resolve: paths also stand for what they lead to through symbolic links")
+    ] = "resolve"
+    seccomp: Annotated[Union[str, dict[str, Any]], Meta(description="a seccomp profile: a file beside this one, or inline")] = ""
+
+
+class SecurityPolicy(Document, rename={"api_version": "apiVersion"}):
+    """One native policy."""
+
+    api_version: Literal["bpfence.io/v1alpha1"]
+    kind: Literal["SecurityPolicy"]
+    metadata: Metadata
+    spec: Spec
+
+
+@lru_cache(maxsize=32)
+def keys(model: type[Document]) -> tuple[str, ...]:
+    """The keys that a level knows, in order."""
+    return tuple(field.encode_name for field in msgspec.structs.fields(model))
+
+
+@lru_cache(maxsize=32)
+def required(model: type[Document]) -> tuple[str, ...]:
+    """The keys that a level must have."""
+    return tuple(field.encode_name for field in msgspec.structs.fields(model) if field.required)
+
+
+def event_names() -> tuple[str, ...]:
+    """Everything that may stand under `on`: full names, short names, groups."""
+    shorts = [short for event in EVENTS for short in event.short]
+    return (*(event.name for event in EVENTS), *shorts, *GROUPS)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of one policy document, with the events and fields of `fields.py` filled in."""
+    schema = msgspec.json.schema(SecurityPolicy)
+    definitions = schema["$defs"]
+    rule = definitions["Rule"]["properties"]
+    events = {"type": "string", "enum": list(event_names())}
+    rule["on"] = {"description": rule["on"]["description"], "anyOf": [events, {"type": "array", "items": events, "minItems": 1}]}
+    values = rule["match"]["additionalProperties"]
+    definitions["Values"] = values
+    definitions["Match"] = {
+        "title": "Match",
+        "type": "object",
+        "properties": {field.name: {"description": field.doc, "$ref": "#/$defs/Values"} for field in FIELDS},
+        "additionalProperties": False,
+    }
+    for key in ("match", "unless"):
+        rule[key] = {"description": rule[key]["description"], "$ref": "#/$defs/Match"}
+    spec = definitions["Spec"]["properties"]
+    definitions["SeccompProfile"] = seccomp_schema()
+    spec["seccomp"] = {"description": spec["seccomp"]["description"], "anyOf": [{"type": "string"}, {"$ref": "#/$defs/SeccompProfile"}]}
+    spec["default"]["propertyNames"] = {"enum": [name for name in event_names() if name not in GROUPS]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://bpfence.io/schemas/securitypolicy.json", **schema}
+
+
+def _object(required: tuple[str, ...] = (), **properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+def seccomp_schema() -> dict[str, Any]:
+    """The JSON Schema of a seccomp profile: the OCI runtime specification's, with what Docker adds."""
+    text, number = {"type": "string"}, {"type": "integer", "minimum": 0}
+    action = {"enum": [*(action.value for action in seccomp.Action), "SCMP_ACT_KILL"]}
+    errno = {"type": "integer", "minimum": 0, "maximum": seccomp_profile.MAX_ERRNO}
+    arch = {"enum": [arch.value for arch in Arch]}
+    arches = {"type": "array", "items": arch}
+    texts = {"type": "array", "items": text}
+    conditions = _object(caps=texts, arches={"type": "array", "items": {"enum": [a.go_name for a in Arch]}}, minKernel=text)
+    argument = _object(
+        ("index", "value", "op"), index={"type": "integer", "minimum": 0, "maximum": seccomp.ARGUMENTS - 1}, value=number, valueTwo=number,
+        op={"enum": [op.value for op in seccomp.ArgOp]},
+    )  # fmt: skip
+    rule = _object(
+        ("action",), names={**texts, "minItems": 1}, name=text, action=action, errnoRet=errno, errno=text,
+        args={"type": "array", "items": argument}, comment=text, includes=conditions, excludes=conditions,
+    )  # fmt: skip
+    mapped = _object(("architecture",), architecture=arch, subArchitectures=arches)
+    return {
+        "title": "SeccompProfile",
+        **_object(
+            ("defaultAction",), defaultAction=action, defaultErrnoRet=errno, defaultErrno=text, architectures=arches,
+            archMap={"type": "array", "items": mapped}, flags={"type": "array", "items": {"enum": [flag.value for flag in seccomp.Flag]}},
+            listenerPath=text, listenerMetadata=text, syscalls={"type": "array", "items": rule},
+        ),
+    }  # fmt: skip

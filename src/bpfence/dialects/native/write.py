@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies in, the text of native policy files out.
+
+Called by `bpfence convert --to native`. What is written is read back and compared before it is given out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from bpfence import names
+from bpfence.conditions.text import condition_text
+from bpfence.conditions.values import conj, disj, negation
+from bpfence.dialects.native.read import load_text
+from bpfence.fields import EVENT_BY_NAME
+from bpfence.policy import TRUE, Action, And, Atom, Condition, Not, Op, Or, Policy, Rule
+
+
+def document(policy: Policy) -> tuple[str, str]:
+    """A YAML document, or "" and why the native format cannot say it. Rules' events, conditions, actions and errnos are written."""
+    watched = [event for rule in policy.rules if rule.action >= Action.DENY for event in rule.events if not EVENT_BY_NAME[event].deniable]
+    if watched:
+        return "", f"{watched[0]} can only be watched"
+    lines = [
+        "apiVersion: bpfence.io/v1alpha1", "kind: SecurityPolicy", f"metadata: {{name: {policy.name}}}", "spec:", f"  mode: {policy.mode}",
+        f"  severity: {policy.severity}",
+    ]  # fmt: skip
+    if policy.tags:
+        lines.append("  tags: [" + ", ".join(json.dumps(tag) for tag in policy.tags) + "]")
+    lines.append("  rules:")
+    text = "\n".join([*lines, *(line for rule in policy.rules for line in _rule(rule))]) + "\n"
+    problem = _differs(text, policy)
+    return ("" if problem else text), problem
+
+
+def _rule(rule: Rule) -> Iterator[str]:
+    for event in rule.events:
+        yield f"    - name: {rule.name}"
+        yield f"      on: {event}"
+        if (condition := rule.condition_for(event)) != TRUE:
+            yield f"      condition: {json.dumps(condition_text(condition))}"
+        yield f"      action: {rule.action.name.lower()}"
+        if rule.action == Action.DENY:
+            yield f"      errno: {names.name('errno', rule.errno)}"
+
+
+def _differs(text: str, policy: Policy) -> str:
+    """Why a document does not say what the policy says; empty where it does."""
+    policies, found = load_text(text)
+    errors = [diagnostic for diagnostic in found if diagnostic.severity == "error"]
+    if errors:
+        return f"the native format cannot say it: {errors[0].message}"
+    meant = {event: _normal(rule.condition_for(event)) for rule in policy.rules for event in rule.events}
+    read = {event: _normal(rule.condition_for(event)) for _, rule in policies.rules() for event in rule.events}
+    return "" if meant == read else "the native format cannot say it exactly"
+
+
+def _normal(condition: Condition) -> Condition:
+    """A condition with flags one by one, so that two ways of writing the same are the same."""
+    match condition:
+        case Atom(field, Op.ANYBITS, int(mask)):
+            return disj([Atom(field, Op.ANYBITS, 1 << bit) for bit in range(mask.bit_length()) if mask >> bit & 1])
+        case Not(part):
+            return negation(_normal(part))
+        case And(parts):
+            return conj([_normal(part) for part in parts])
+        case Or(parts):
+            return disj([_normal(part) for part in parts])
+    return condition

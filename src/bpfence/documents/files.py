@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths in, the bytes of policy files out, and what could not be read.
+
+Called by every dialect. What lies in a directory may belong to an attacker: only regular files are read, and no more than a bound.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from bpfence.documents import yaml_nodes
+from bpfence.documents.report import Report
+from bpfence.errors import Location
+
+
+def policy_files(path: Path, report: Report) -> list[Path]:
+    """A file itself, or the policy files of a directory by name; what is not read is reported."""
+    if not path.is_dir():
+        return [path]
+    try:
+        entries = sorted(path.iterdir())
+    except OSError as e:
+        report.add(Location(str(path)), "cannot-read", f"the directory cannot be read: {e.strerror}", "check its permissions")
+        return []
+    chosen = [entry for entry in entries if entry.suffix in (".yaml", ".yml") and not entry.name.startswith(".") and not entry.is_dir()]
+    for entry in entries:
+        if entry not in chosen:
+            what = "directories are not searched" if entry.is_dir() else "only *.yaml and *.yml are"
+            report.add(Location(str(entry)), "not-read", f"not read: {what}", "name it on the command line to have it read", "info")
+    if not chosen:
+        report.add(Location(str(path)), "no-rules", "the directory holds no policy", "policies are *.yaml or *.yml files", "warning")
+    return chosen
+
+
+def read_bytes(path: Path, report: Report) -> bytes | None:
+    """A regular file's bytes, one more than yaml_nodes.MAX_BYTES at most; None, and a finding, where it cannot be read."""
+    place = Location(str(path))
+    try:
+        # Without O_NONBLOCK a FIFO dropped into the directory would stop the agent here.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                report.add(place, "cannot-read", "not a regular file", "a policy is a file")
+                return None
+            data = file.read(yaml_nodes.MAX_BYTES + 1)
+    except (OSError, ValueError) as e:
+        reason = e.strerror if isinstance(e, OSError) else str(e)
+        report.add(place, "cannot-read", f"the file cannot be read: {reason}", "check the path and its permissions")
+        return None
+    return data

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mistakes found by a dialect in, an ordered list of diagnostics out.
+
+Every dialect collects into one Report per load, so that a user sees all mistakes of all files at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Final, Literal
+
+from bpfence.documents.yaml_nodes import Node
+from bpfence.errors import Diagnostic, Location
+
+CODES: Final[Mapping[str, str]] = {
+    "about-caller": "a rule on exec that chooses by the program that calls exec (warning; information where that is told by process.exe)",
+    "as-given": "a verdict that depends on what the caller wrote, which can be spelled otherwise (warning)",
+    "bad-address": "an address or network that cannot be read",
+    "bad-condition": "a condition that cannot be read",
+    "bad-errno": "an errno that Linux does not have",
+    "bad-glob": "a glob that cannot be read",
+    "bad-limit": "a limit that cannot be read",
+    "bad-message": "a message with an unknown or broken {field}",
+    "bad-name": "a name that is not in the field's table",
+    "bad-number": "a number or range that cannot be read, or lies outside what the field can hold",
+    "bad-rate": "a rate that cannot be read",
+    "bad-value": "a value that is not one of the few allowed",
+    "cannot-read": "a file that cannot be read",
+    "duplicate-key": "a key written twice in one map",
+    "duplicate-policy": "two policies of one name",
+    "duplicate-rule": "two rules of one name in a policy",
+    "empty": "a list or map that must not be empty",
+    "field-not-on-event": "a field that none of the rule's events carries",
+    "field-on-some-events": "a field that some of the rule's events do not carry (warning)",
+    "follow-without-path": "follow: object without a literal path to follow",
+    "follow-partly": "follow: object with patterns that cannot be followed (warning)",
+    "limit-without-level": "limit under a scope whose cgroups may lie at any level (warning)",
+    "limit-without-fork": "limit on another event than process.fork",
+    "literal-glob": "a comparison with = of something that looks like a glob (warning)",
+    "match-and-condition": "match or unless together with condition",
+    "missing-key": "a key that is required",
+    "module-without-path": "a rule about kernel.module that decides by the file (warning)",
+    "no-rules": "a policy, file or directory that does nothing (warning)",
+    "not-deniable": "deny, kill or a default on an event that can only be watched",
+    "not-read": "a file of a directory that is no policy (information)",
+    "not-supported": "something that a later version will know",
+    "not-utf8": "a file in another encoding",
+    "odd-glob": "a glob that means the same as a simpler one (warning)",
+    "often-absent": "a verdict that hangs on a field which some acts do not have (warning)",
+    "stops-host": "a denial that takes from the host what none runs without (warning)",
+    "unknown-event": "an event that does not exist",
+    "unknown-field": "a field that does not exist",
+    "unknown-key": "a key that does not exist",
+    "unknown-user": "a user or group that this host does not have",
+    "unreachable": "a rule or value that can never match",
+    "useless": "a key or rule that has no effect",
+    "wrong-kind": "a document that is not a SecurityPolicy of this version",
+    "wrong-type": "a list where a map is needed, and the like",
+    "yaml-limit": "a file too large or too deep",
+    "yaml-syntax": "a file that is not YAML",
+}
+"""Every diagnostic code of the native dialect, and what it means; those of `falco` are in its `document`."""
+
+
+MAX_OPTIONS: Final = 400
+"""Among how many words a near one is looked for: a hostile file has as many names as it likes, and as many that resemble them."""
+
+
+class TextError(Exception):
+    """A text that cannot be read, found below the level that knows where it stands. `offset` counts characters from 0."""
+
+    def __init__(self, message: str, hint: str = "", code: str = "bad-value", offset: int = 0) -> None:
+        self.message = message
+        self.hint = hint
+        self.code = code
+        self.offset = offset
+        super().__init__(message)
+
+
+class Report:
+    """The diagnostics of one load, in the order they were found. `codes` are those of the dialect that it is for."""
+
+    def __init__(self, codes: Mapping[str, str] = CODES) -> None:
+        self.codes = codes
+        self.diagnostics: list[Diagnostic] = []
+        self.errors = 0
+
+    def add(
+        self, place: Node | Location, code: str, message: str, hint: str = "", severity: Literal["error", "warning", "info"] = "error"
+    ) -> None:
+        """One finding, at a node or a place."""
+        if code not in self.codes:
+            raise KeyError(code)
+        location = place.location if isinstance(place, Node) else place
+        self.diagnostics.append(Diagnostic(location, message, hint, severity, code))
+        self.errors += severity == "error"
+
+    def take(self, found: Iterable[Diagnostic]) -> None:
+        """Findings of a reader with codes of its own."""
+        for diagnostic in found:
+            self.diagnostics.append(diagnostic)
+            self.errors += diagnostic.severity == "error"
+
+    def sort(self, start: int) -> None:
+        """Put the diagnostics of one file, from number `start` on, in the order of the text."""
+        self.diagnostics[start:] = sorted(self.diagnostics[start:], key=lambda d: (d.location.line, d.location.column))
+
+    def bad(self, node: Node, problem: TextError) -> None:
+        """A text inside `node` that could not be read."""
+        self.add(node.place(problem.offset), problem.code, problem.message, problem.hint)
+
+
+def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A "did you mean" for a misspelt word; `otherwise` where nothing is near."""
+    options: dict[str, str] = {}
+    for option in islice(known, MAX_OPTIONS):
+        options.setdefault(option.lower(), option)
+    near = difflib.get_close_matches(word.lower()[:100], options, n=1, cutoff=0.6)
+    if not near:
+        tails = [option for option in options.values() if option.rpartition(".")[2].lower() == word.lower()]
+        near = [tails[0].lower()] if tails else []
+    return f"did you mean {options[near[0]]!r}?" if near else otherwise
+
+
+def quoted(text: str, limit: int = 60) -> str:
+    """A user's text for a message: control characters escaped, long ones cut."""
+    return repr(text if len(text) <= limit else text[:limit] + "…")

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths in, what the symbolic links of a directory tree make of them out, in bounded time.
+
+Called by `loading` at every start and reload, and by `check` and `explain`. The tree is this host's, or any other below a directory, whose
+absolute links stay inside it. Links are read on a thread of their own: a file system that does not answer costs what is below the
+directory that hangs, and half a second. What cannot be read (an agent that has dropped its privileges may not read everything) is kept as
+it was at the last load, or stays as it is written.
+Everything below /proc is left alone: it is another one for everybody who looks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterable
+from typing import Final
+
+from bpfence.conditions.links import Found
+from bpfence.errors import Diagnostic, Location
+
+SECONDS: Final = 0.5
+"""How long may pass without one path more being read."""
+MAX_HANGING: Final = 4
+"""Threads that hang in a file system; with so many, nothing more is looked up."""
+MAX_LINKS: Final = 40
+"""MAXSYMLINKS of the kernel."""
+MANY_NAMES: Final = frozenset(("busybox", "busybox.static", "busybox-static", "toybox", "coreutils", "uutils", "systemctl"))
+"""Programs that do what they are called as, and that a host does not live without: to match them all for one of their names is too much."""
+_NOTHING: Final = Found()
+
+
+class _MagicError(Exception):
+    """The path leads to /proc."""
+
+
+class _Reader:
+    """One thread's work: reads paths in order until it is through, or hangs at `at`."""
+
+    def __init__(self, root: str, paths: list[str]) -> None:
+        self.paths = paths
+        self.found: dict[str, Found | None] = {}  # None: it could not be read
+        self.at = ""
+        self.ended = False
+        self.progress = threading.Event()
+        self._root = root.rstrip("/")
+        self._known: dict[str, str | None] = {}
+
+    def run(self) -> None:
+        """Read everything."""
+        for path in self.paths:
+            try:
+                self.found[path] = self.resolve(path)
+            except (OSError, ValueError):
+                self.found[path] = None
+            except _MagicError:
+                self.found[path] = _NOTHING
+            self.progress.set()
+        self.ended = True  # before the last word of progress, after which nobody waits
+        self.progress.set()
+
+    def resolve(self, path: str) -> Found:
+        """The other names of one path: what it leads to; and, where it is a link itself, its own name behind the links before it."""
+        links: dict[str, str] = {}
+        whole = self.followed(path, links)
+        directory, _, last = path.rstrip("/").rpartition("/")
+        named = (self.followed(directory, links) if directory else "").rstrip("/") + "/" + last
+        passed = tuple(links.items())
+        name = whole.rpartition("/")[2]
+        if name in MANY_NAMES and last != name:
+            return Found(() if named == path else (named,), passed, whole)
+        names = tuple(dict.fromkeys(name for name in (whole, named) if name != path))
+        return Found(names, passed)
+
+    def followed(self, path: str, links: dict[str, str]) -> str:
+        """The path without links. What is not there stands for itself."""
+        done: list[str] = []
+        waiting = path.split("/")[::-1]
+        left = MAX_LINKS
+        while waiting:
+            part = waiting.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                del done[-1:]
+                continue
+            if done[:1] == ["proc"]:
+                raise _MagicError
+            name = "/" + "/".join((*done, part))
+            target = self.link(name)
+            if target is None:
+                done.append(part)
+                continue
+            left -= 1
+            if left < 0:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            links[name] = target
+            if target.startswith("/"):
+                done.clear()
+            waiting += target.split("/")[::-1]
+        return "/" + "/".join(done)
+
+    def link(self, name: str) -> str | None:
+        """What a link holds; None where the name is something else, or nothing."""
+        if name not in self._known:
+            self.at = name
+            try:
+                self._known[name] = os.readlink(self._root + name)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                    raise
+                self._known[name] = None
+        return self._known[name]
+
+
+class Links:
+    """The links of one tree. One object lives as long as its agent, so that a directory that hangs is not tried again while it does."""
+
+    def __init__(self, root: str = "/", seconds: float = SECONDS) -> None:
+        self.root = root
+        self.late: tuple[str, ...] = ()
+        self._seconds = seconds
+        self._found: dict[str, Found] = {}
+        self._hanging: list[_Reader] = []
+
+    @property
+    def where(self) -> str:
+        """The words for this tree."""
+        return "on this host" if self.root == "/" else f"in {self.root}"
+
+    def look_up(self, paths: Iterable[str]) -> None:
+        """Read the links of all these paths anew, for `find`. `late`: those that did not answer in time."""
+        before, self._found = self._found, {}
+        late: list[str] = []
+        self._hanging = [reader for reader in self._hanging if not reader.ended]
+        waiting = list(dict.fromkeys(paths))
+        while waiting:
+            waiting, skipped = self._answering(waiting)
+            late += skipped
+            if len(self._hanging) >= MAX_HANGING:
+                late += waiting
+                break
+            reader = _Reader(self.root, waiting)
+            self._wait(reader)
+            read = dict(reader.found)
+            self._found |= {path: before.get(path, _NOTHING) if found is None else found for path, found in read.items()}
+            waiting = [path for path in waiting if path not in read]
+            if waiting:
+                self._hanging.append(reader)
+                late.append(waiting.pop(0))
+        self._found |= {path: before[path] for path in late if path in before}
+        self.late = tuple(late)
+
+    def _answering(self, paths: list[str]) -> tuple[list[str], list[str]]:
+        """The paths that lead to no directory that hangs now, and the others."""
+        stuck = tuple(reader.at for reader in self._hanging)
+        hangs = [any(path == name or path.startswith(name + "/") for name in stuck) for path in paths]
+        return [p for p, h in zip(paths, hangs, strict=True) if not h], [p for p, h in zip(paths, hangs, strict=True) if h]
+
+    def _wait(self, reader: _Reader) -> None:
+        threading.Thread(target=reader.run, name="bpfence-links", daemon=True).start()
+        while reader.progress.wait(self._seconds):
+            reader.progress.clear()
+            if reader.ended:
+                return
+
+    def find(self, path: str) -> Found:
+        """What `look_up` has read."""
+        return self._found.get(path, _NOTHING)
+
+    def reported(self, path: str, *, itself: bool = False) -> str:
+        """The name under which the kernel reports what a path leads to; `itself`: the name, not what a link by that name leads to."""
+        found = self.find(path)
+        if itself:
+            return found.names[-1] if found.names else path
+        return found.program or (found.names[0] if found.names else path)
+
+    def findings(self, place: Location) -> list[Diagnostic]:
+        """A warning where some paths did not answer."""
+        if not self.late:
+            return []
+        shown = ", ".join(self.late[:3]) + (f" and {len(self.late) - 3} more" if len(self.late) > 3 else "")
+        what = f"links could not be read in time, so these paths are matched as they were before, or as they are written: {shown}"
+        return [Diagnostic(place, what, "a file system on the way does not answer: reload when it does", "warning", "link-unread")]

@@ -1,0 +1,557 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's life, with a kernel made of lists."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bpfence import abi
+from bpfence.agent import agent as agent_module
+from bpfence.agent.agent import Agent, Settings
+from bpfence.agent.generations import Counts, state_path
+from bpfence.agent.loading import read_policies
+from bpfence.compiler.explain import explain
+from bpfence.errors import CompileError, KernelError, PolicyError
+from bpfence.evaluate import verdict
+from bpfence.events.process import read_boot_id
+from bpfence.outputs.routes import Outputs
+from bpfence.policy import Action, Atom, Op
+from tests.unit.agent.fakes import FakeEngine, FakeKernel, Kept, known_generations, write_policy
+from tests.unit.events.samples import record
+
+
+class Rig:
+    """An agent, its fakes, and its messages."""
+
+    def __init__(self, folder: Path, engine: FakeEngine | None = None, **settings: Any) -> None:
+        self.folder = folder
+        self.kernel = FakeKernel(engine)
+        self.engine = self.kernel.engine
+        self.output = Kept()
+        self.said: list[str] = []
+        self.now = 1000.0
+        self.settings = Settings(
+            **{
+                "policies": (str(folder / "policies"),), "pin_dir": str(folder / "pins"), "state_dir": folder / "state",
+                "ready_file": folder / "ready", "drop_privileges": False, **settings,
+            }
+        )  # fmt: skip
+        (folder / "policies").mkdir(exist_ok=True)
+        self.agent = Agent(
+            self.settings, Outputs([self.output], self.said.append), report=self.said.append, kernel=self.kernel, monotonic=lambda: self.now
+        )
+
+    def policy(self, name: str = "guard", **more: Any) -> Path:
+        return write_policy(self.folder / "policies" / f"{name}.yaml", name, **more)
+
+    def step(self) -> None:
+        self.agent.step(0)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    made.policy()
+    yield made
+    made.agent.stop()
+
+
+def test_start_goes_in_order_and_tells_when_it_is_done(rig: Rig) -> None:
+    rig.agent.start()
+    assert rig.engine.names() == ["attach", "seed", "swap", "release"]
+    assert rig.engine.calls[0] == ("attach", {"file.open"})
+    assert rig.kernel.asked == [str(rig.folder / "pins")]
+    assert json.loads((rig.folder / "ready").read_text()) == {"pid": os.getpid(), "generation": 1, "policies": ["guard"]}
+    assert rig.output.dicts("status")[0]["status"] == "started"
+    assert rig.output.dicts("status")[0]["policies"] == ["guard"]
+    assert list(known_generations(state_path(str(rig.folder / "pins"), rig.folder / "state"), read_boot_id())) == [1]
+
+
+def test_an_alert_goes_all_the_way(rig: Rig) -> None:
+    rig.agent.start()
+    rig.engine.say()
+    rig.agent.step(5)
+    [alert] = rig.output.dicts("alert")
+    assert (alert["policy"], alert["rule"], alert["action"], alert["errno"]) == ("guard", "secret", "deny", "EPERM")
+    assert alert["message"] == "no /secret/a"
+    assert alert["process"]["exe"] == "/usr/bin/dash"
+
+
+def test_bad_policies_touch_nothing(rig: Rig) -> None:
+    rig.policy(glob="[")
+    with pytest.raises(PolicyError):
+        rig.agent.start()
+    assert rig.kernel.asked == []
+    assert not (rig.folder / "ready").exists()
+
+
+def test_an_event_that_the_kernel_lacks_is_an_error_for_a_deny(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeEngine(missing={"file.open"}))
+    rig.policy()
+    with pytest.raises(CompileError, match=r"file\.open"):
+        rig.agent.start()
+    assert rig.engine.closed is True, "nothing was in force: nothing stays"
+    assert "swap" not in rig.engine.names()
+
+
+def test_a_program_that_does_not_load_after_all_is_the_same_error(rig: Rig) -> None:
+    rig.engine.fails_to_load = {"file.open"}
+    with pytest.raises(CompileError, match=r"file\.open"):
+        rig.agent.start()
+    assert "swap" not in rig.engine.names()
+
+
+def test_a_failed_start_leaves_an_adopted_engine_in_force(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeEngine(adopted=True, generation=4, missing={"file.open"}))
+    rig.policy()
+    with pytest.raises(CompileError):
+        rig.agent.start()
+    assert rig.engine.closed is False
+
+
+def test_reload_swaps_in_new_policies(rig: Rig) -> None:
+    rig.agent.start()
+    (rig.folder / "ready").unlink()
+    rig.policy("second", rule="other", glob="/other/**")
+    assert rig.agent.reload()
+    assert rig.engine.generation == 2
+    assert rig.output.reopened == 1
+    assert json.loads((rig.folder / "ready").read_text())["policies"] == ["guard", "second"]
+    assert rig.output.statuses() == ["started", "reloaded"]
+
+
+def test_links_are_read_at_every_load(rig: Rig) -> None:
+    (rig.folder / "link").symlink_to("one")
+    rig.policy(glob=f"{rig.folder}/link/**")
+    rig.agent.start()
+
+    def protects(name: str) -> bool:
+        route = explain(rig.agent._compiled, {"event": "file.open", "file.path": f"{rig.folder}/{name}/x"})  # type: ignore[arg-type]
+        return route.action == "deny"
+
+    assert [protects(name) for name in ("link", "one", "two")] == [True, True, False]
+    (rig.folder / "link").unlink()
+    (rig.folder / "link").symlink_to("two")
+    assert rig.agent.reload()
+    assert [protects(name) for name in ("link", "one", "two")] == [True, False, True]
+
+
+def test_a_bad_reload_keeps_the_old_policies(rig: Rig) -> None:
+    rig.agent.start()
+    (rig.folder / "ready").unlink()
+    rig.policy(glob="[")
+    assert not rig.agent.reload()
+    assert rig.engine.generation == 1
+    assert rig.output.statuses() == ["started", "reload-failed"]
+    assert any("guard.yaml:" in text for text in rig.said)
+    assert not (rig.folder / "ready").exists()
+    rig.engine.say()
+    rig.step()
+    assert rig.output.dicts("alert")[0]["policy"] == "guard"
+
+
+def test_a_swap_that_the_kernel_refuses_keeps_the_old_policies(rig: Rig) -> None:
+    rig.agent.start()
+    rig.engine.refuse_swap = True
+    assert not rig.agent.reload()
+    assert any("no room" in text for text in rig.said)
+
+
+def test_alerts_of_the_old_generation_keep_their_names(rig: Rig) -> None:
+    rig.agent.start()
+    rig.policy(rule="renamed")
+    rig.agent.reload()
+    rig.engine.say(generation=1)
+    rig.engine.say(generation=2)
+    rig.step()
+    assert [alert["rule"] for alert in rig.output.dicts("alert")] == ["secret", "renamed"]
+
+
+def test_adoption_knows_the_rules_of_the_agent_before(tmp_path: Path) -> None:
+    first = Rig(tmp_path)
+    first.policy(rule="before")
+    first.agent.start()
+    second = Rig(tmp_path, FakeEngine(adopted=True, generation=1))
+    second.policy(rule="after")
+    second.engine.say(generation=1)
+    second.agent.start()
+    second.step()
+    assert second.output.statuses() == ["adopted"]
+    assert [alert["rule"] for alert in second.output.dicts("alert")] == ["before"]
+    assert second.said == []
+
+
+def test_adoption_without_a_state_file_reports_nameless(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeEngine(adopted=True, generation=1))
+    rig.policy()
+    rig.engine.say(generation=1)
+    rig.agent.start()
+    rig.step()
+    [alert] = rig.output.dicts("alert")
+    assert (alert["policy"], alert["rule"], alert["action"], alert["mode"], alert["uncertain"]) == (
+        "<unknown>",
+        "<unknown>",
+        "deny",
+        "enforce",
+        True,
+    )
+    assert "there is no state file" in rig.said[0]
+
+
+def test_an_act_is_one_alert_and_what_is_uncertain_one_report(rig: Rig) -> None:
+    """Reading a file under three policies on file.read, first one with a path, then one whose path could not be had."""
+    (rig.folder / "policies" / "guard.yaml").unlink()
+    for name, glob in (("one", "/secret/**"), ("two", "/other/**"), ("three", "/third/x")):
+        path = rig.policy(name, glob=glob, mode="audit")
+        path.write_text(path.read_text().replace("on: open", "on: file.read").replace("deny", "audit"))
+    rig.agent.start()
+    known = rig.agent.generations.get(1)
+    assert known is not None
+    sure = next(n for n, meaning in enumerate(known.verdicts) if len(meaning.rules) == 1 and not meaning.uncertain)
+    unsure = next(n for n, meaning in enumerate(known.verdicts) if len(meaning.rules) == 3 and meaning.uncertain)
+
+    def act(path: bytes | None, verdict: int, ino: int) -> None:
+        for event in ("file.open", "file.permission", "file.permission"):
+            strings = {"STR_FILE_PATH": path} if path is not None else {}
+            numbers = {"NUM_FILE_ACCESS": abi.ACCESS_READ, "NUM_FILE_INO": ino}
+            header = {"verdicts": (verdict,), "action": abi.ACTION_AUDIT, "error": 0, "flags": abi.CAUSE_PATH << abi.EVENT_CAUSES_SHIFT}
+            rig.engine.put(record(event, numbers, strings, generation=1, **header))
+        rig.step()
+
+    act(b"/secret/a", sure, 5)
+    assert len(rig.output.dicts("alert")) == 1
+    act(None, unsure, 6)
+    [_, alert] = rig.output.dicts("alert")
+    assert (alert["rule"], alert["uncertain"], alert["causes"]) == ("secret", True, ("path",))
+    assert len(alert["may_match"]) == 2
+    assert "because the path is too long" in alert["message"]
+
+
+def test_a_verdict_number_without_meaning_is_still_reported(rig: Rig) -> None:
+    rig.agent.start()
+    rig.engine.say(verdict=4_000_000_000)
+    rig.engine.say(verdict=0)
+    rig.step()
+    assert [alert["policy"] for alert in rig.output.dicts("alert")] == ["<unknown>"] * 2
+
+
+def test_rate_limit_and_its_report(rig: Rig) -> None:
+    rig.policy(more=", rate: 2/s")
+    rig.agent.start()
+    for _ in range(5):
+        rig.engine.say()
+    rig.step()
+    assert len(rig.output.dicts("alert")) == 2
+    rig.now += 2
+    rig.step()
+    suppressed = rig.output.dicts("status")[-1]
+    assert (suppressed["status"], suppressed["policy"], suppressed["rule"], suppressed["suppressed"]) == (
+        "suppressed",
+        "guard",
+        "secret",
+        3,
+    )
+
+
+def test_suppressed_alerts_are_reported_at_the_end(rig: Rig) -> None:
+    rig.policy(more=", rate: 1/s")
+    rig.agent.start()
+    rig.engine.say()
+    rig.engine.say()
+    rig.agent.stop()
+    assert rig.output.statuses() == ["started", "suppressed", "stopped"]
+
+
+def test_loss_is_reported_a_second_after_records_came(rig: Rig) -> None:
+    rig.agent.start()
+    rig.engine.say()
+    rig.step()
+    rig.engine.counted = {"file.open": 7}
+    assert rig.output.dicts("loss") == []
+    rig.now += 1
+    rig.step()
+    assert rig.output.dicts("loss")[0]["events"] == {"file.open": 7}
+
+
+def test_denials_without_a_record_are_told_though_nothing_else_comes(rig: Rig) -> None:
+    rig.agent.start()
+    rig.engine.counted, rig.engine.refusals = {"file.open": 3}, {"memory": 3, "table": 0}
+    rig.step()
+    assert rig.output.dicts("loss") == []
+    rig.now += 10
+    rig.step()
+    [loss] = rig.output.dicts("loss")
+    assert (loss["lost"], loss["refused"]) == (3, {"memory": 3})
+
+
+def test_skipped_programs_are_told_before_and_when_it_happens(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeEngine())
+    rig.policy()
+    rig.engine.can_skip = "preemption: full"
+    rig.agent.start()
+    assert [line for line in rig.said if "preemption: full" in line and "can be skipped" in line and "lsm=" in line]
+    rig.engine.skips = {"file_open__file": 40}
+    rig.now += 10
+    rig.step()
+    rig.engine.skips = {"file_open__file": 42}
+    rig.now += 10
+    rig.step()
+    told = [line for line in rig.output.dicts("status") if line["status"] == "skipped"]
+    assert [line["skipped"] for line in told] == [{"file_open__file": 40}, {"file_open__file": 2}]
+    assert {line["severity"] for line in told} == {"critical"}
+    rig.agent.stop()
+
+
+def test_an_idle_agent_only_looks_for_losses_now_and_then(rig: Rig) -> None:
+    rig.agent.start()
+    assert rig.agent._until_due(None) == 10.0
+    rig.engine.say()
+    rig.step()
+    assert rig.agent._until_due(None) == 1.0
+    rig.now += 1
+    rig.step()
+    assert rig.agent._until_due(None) == 10.0
+
+
+@pytest.mark.parametrize(
+    ("keep", "pinned", "unloaded"), [(False, True, True), (True, True, False), (True, False, True), (False, False, True)]
+)
+def test_stop(tmp_path: Path, keep: bool, pinned: bool, unloaded: bool) -> None:
+    rig = Rig(tmp_path, keep=keep, **({} if pinned else {"pin_dir": None}))
+    rig.policy()
+    rig.agent.start()
+    rig.engine.say()
+    rig.agent.stop()
+    rig.agent.stop()
+    assert rig.engine.closed is unloaded
+    assert len(rig.output.dicts("alert")) == 1, "what was waiting is still reported"
+    assert rig.output.closed
+    assert not (tmp_path / "ready").exists()
+    assert (rig.agent.generations._path is not None and rig.agent.generations._path.exists()) is not unloaded
+
+
+def test_a_bug_does_not_end_enforcement(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(rig.agent, "step", bug)
+    with pytest.raises(ZeroDivisionError):
+        rig.agent.run()
+    assert rig.engine.closed is False
+
+
+def test_run_answers_signals(rig: Rig) -> None:
+    started = threading.Event()
+
+    def until(done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not done() and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def act() -> None:
+        until((rig.folder / "ready").exists)
+        started.set()
+        (rig.folder / "ready").unlink()
+        os.kill(os.getpid(), signal.SIGHUP)
+        until((rig.folder / "ready").exists)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    actor = threading.Thread(target=act)
+    actor.start()
+    rig.agent.run()
+    actor.join()
+    assert started.is_set()
+    assert rig.output.statuses() == ["started", "reloaded", "stopped"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# ---- followed objects ----
+
+
+def follow_policy(rig: Rig, path: Path) -> None:
+    rig.policy(glob=str(path), more=", follow: object")
+
+
+def test_a_followed_file_that_is_replaced_is_followed_anew(rig: Rig) -> None:
+    target = rig.folder / "watched"
+    target.write_text("one")
+    follow_policy(rig, target)
+    rig.agent.start()
+    first = target.stat().st_ino
+    assert [inode for inode, _ in rig.engine.objects] == [first]
+    (rig.folder / "new").write_text("two")
+    (rig.folder / "new").rename(target)
+    rig.agent.step(5)
+    rig.step()
+    assert [inode for inode, _ in rig.engine.objects] == [target.stat().st_ino] != [first]
+    assert rig.engine.generation == 2
+    assert rig.output.statuses() == ["started", "followed"]
+    rig.engine.say(generation=2)
+    rig.step()
+    assert rig.output.dicts("alert")[0]["policy"] == "guard"
+
+
+def test_other_files_beside_a_followed_one_cause_nothing(rig: Rig) -> None:
+    target = rig.folder / "watched"
+    target.write_text("one")
+    follow_policy(rig, target)
+    rig.agent.start()
+    (rig.folder / "other").write_text("x")
+    rig.agent.step(0.2)
+    assert rig.engine.generation == 1
+    assert rig.agent._follow_at is None
+
+
+def test_a_followed_file_that_comes_later(rig: Rig) -> None:
+    target = rig.folder / "deep" / "watched"
+    follow_policy(rig, target)
+    rig.agent.start()
+    assert rig.engine.objects == {}
+    assert any("name nothing now" in text for text in rig.said)
+    target.parent.mkdir()
+    rig.agent.step(5)
+    rig.step()
+    target.write_text("x")
+    rig.now += 1
+    rig.agent.step(5)
+    rig.step()
+    assert [inode for inode, _ in rig.engine.objects] == [target.stat().st_ino]
+
+
+def test_followed_paths_that_do_not_answer_are_told_and_asked_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = rig.folder / "watched"
+    target.write_text("one")
+    follow_policy(rig, target)
+    rig.agent.start()
+    before = dict(rig.engine.objects)
+    resolve = rig.agent._lookup.resolve
+    found = resolve([])
+    monkeypatch.setattr(rig.agent._lookup, "resolve", lambda paths, known: found._replace(objects=dict(known), silent=tuple(paths)))
+    assert rig.agent.reload()
+    assert rig.engine.objects == before
+    assert [text for text in rig.said if "do not answer" in text]
+    assert rig.agent._until_due(None) == 1.0
+
+
+def test_matches_are_counted_by_rule_for_status(rig: Rig) -> None:
+    rig.agent.start()
+    for _ in range(3):
+        rig.engine.say()
+    rig.agent.step(0)
+    rig.now += 2
+    rig.agent.step(0)
+    counts = Counts(state_path(str(rig.folder / "pins"), rig.folder / "state"), read_boot_id())
+    assert counts.read() == {"guard/secret": 3}
+    known = rig.agent.generations.get(1)
+    assert known is not None
+    assert abs(known.since - time.time()) < 600
+    rig.agent.stop()
+    assert counts.read() == {}
+
+
+def test_a_followed_path_that_flips_costs_no_alert_its_name(rig: Rig) -> None:
+    target = rig.folder / "watched"
+    target.write_text("one")
+    follow_policy(rig, target)
+    rig.agent.start()
+    first = rig.engine.generation
+    rig.engine.say()
+    for turn in range(8):
+        (rig.folder / "new").write_text(str(turn))
+        (rig.folder / "new").rename(target)
+        rig.agent._follow_again(rig.now)
+    assert rig.engine.generation > first + 6
+    rig.agent.drain()
+    [alert] = rig.output.dicts("alert")
+    assert (alert["policy"], alert["rule"]) == ("guard", "secret")
+
+
+def test_without_inotify_followed_paths_are_polled(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(agent_module.follow, "Watch", none)
+    target = rig.folder / "watched"
+    target.write_text("one")
+    follow_policy(rig, target)
+    rig.agent.start()
+    target.rename(rig.folder / "kept")
+    target.write_text("two")
+    rig.step()
+    assert rig.engine.generation == 1
+    rig.now += 1
+    rig.step()
+    assert rig.engine.generation == 2
+    assert rig.agent._until_due(None) == 1.0
+
+
+# ---- policies ----
+
+
+def test_mode_and_scope_reach_every_rule(tmp_path: Path) -> None:
+    write_policy(tmp_path / "p.yaml")
+    scope = Atom("process.cgroup", Op.EQUALS, "/box")
+    event = {"event": "file.open", "file.path": "/secret/a", "process.cgroup": "/box"}
+    policies, _ = read_policies([str(tmp_path / "p.yaml")], None, scope)
+    assert verdict(policies, event).action is Action.DENY
+    assert verdict(policies, {**event, "process.cgroup": "/else"}).action is Action.NONE
+    policies, _ = read_policies([str(tmp_path / "p.yaml")], "audit", scope)
+    assert verdict(policies, event).action is Action.AUDIT
+
+
+def test_a_scope_also_bounds_a_rules_conditions_by_event_and_a_default(tmp_path: Path) -> None:
+    text = (
+        write_policy(tmp_path / "p.yaml")
+        .read_text()
+        .replace("on: open", "on: file.modify")
+        .replace("spec:", "spec:\n  default: {exec: deny}")
+    )
+    (tmp_path / "p.yaml").write_text(text)
+    policies, _ = read_policies([str(tmp_path / "p.yaml")], None, Atom("process.cgroup", Op.EQUALS, "/box"))
+    rename = {"event": "file.rename", "file.path": "/x", "file.new_path": "/secret/a", "process.cgroup": "/box"}
+    execution = {"event": "process.exec", "file.path": "/x", "process.cgroup": "/box"}
+    for event in (rename, execution):
+        assert verdict(policies, event).action is Action.DENY
+        assert verdict(policies, {**event, "process.cgroup": "/else"}).action is Action.NONE
+
+
+def test_kernel_errors_pass_through(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.policy()
+    rig.kernel.error = KernelError("no", missing="lsm")
+    with pytest.raises(KernelError):
+        rig.agent.start()
+
+
+def with_filter(path: Path) -> None:
+    path.write_text(path.read_text() + "  seccomp: {defaultAction: SCMP_ACT_ERRNO, syscalls: [{names: [read], action: SCMP_ACT_ALLOW}]}\n")
+
+
+def test_filters_that_nobody_applies_are_named_once(rig: Rig) -> None:
+    with_filter(rig.policy("one"))
+    with_filter(rig.policy("two"))
+    rig.agent.start()
+    rig.agent.reload()
+    [told] = [text for text in rig.said if "seccomp" in text]
+    assert told.startswith("`seccomp:` of one, two is not applied: `bpfence exec` applies it")
+    rig.policy("two")
+    rig.agent.reload()
+    assert rig.said[-1].startswith("`seccomp:` of one is not applied")
+
+
+def test_filters_of_a_command_are_applied_and_not_named(tmp_path: Path) -> None:
+    made = Rig(tmp_path, starts_command=True)
+    with_filter(made.policy())
+    made.agent.start()
+    made.agent.stop()
+    assert not [text for text in made.said if "seccomp" in text]

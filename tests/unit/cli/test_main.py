@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The group itself: help, version, completion, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import bpfence
+from bpfence.cli.main import cli, main
+from bpfence.cli.policies import COMMANDS
+
+EVERY_NAME = cli.list_commands(click.Context(cli))
+
+
+@pytest.mark.parametrize("name", EVERY_NAME)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    result = CliRunner().invoke(cli, [name, "--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"bpfence {name}" in result.output
+    assert name in ("run", "exec", "completion", "seccomp") or "--json" in result.output
+
+
+def test_version() -> None:
+    assert CliRunner().invoke(cli, ["--version"]).output == CliRunner().invoke(cli, ["version"]).output
+    assert json.loads(CliRunner().invoke(cli, ["version", "--json"]).output)["version"] == bpfence.__version__
+    assert CliRunner().invoke(cli, ["version"]).output.startswith(f"bpfence {bpfence.__version__} ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    result = CliRunner().invoke(cli, ["completion", shell])
+    assert result.exit_code == 0
+    assert "_BPFENCE_COMPLETE" in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "code"), [(["nonsense"], 2), (["run"], 2), (["check"], 2), (["check", "/nonexistent"], 2), (["version"], 0), (["--help"], 0)]
+)
+def test_exit_codes(args: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["bpfence", *args])
+    assert main() == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(click.Abort(), 130), (KeyboardInterrupt(), 130)])
+def test_interrupted(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "main", interrupt)
+    assert main() == code
+
+
+def test_commands_without_a_kernel_do_not_load_libbpf() -> None:
+    code = "import sys, bpfence.cli.main; print(any(name.startswith('bpfence.kernel') for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": "src"})
+    assert done.stdout == "False\n"
+
+
+def test_a_reader_that_goes_away_is_not_complained_about() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "bpfence", "version"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env={"PYTHONPATH": "src"})
+    os.close(writer)
+    assert done.stderr == ""
+
+
+def test_all_commands_are_there() -> None:
+    assert {command.name for command in COMMANDS} == {"check", "explain", "test"}
+    needs_no_kernel = {"check", "explain", "test", "fields", "events", "convert", "version", "completion", "seccomp"}
+    assert set(EVERY_NAME) == needs_no_kernel | {"run", "exec", "status", "unload", "doctor"}

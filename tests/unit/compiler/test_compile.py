@@ -1,0 +1,389 @@
+"""bpfence.compiler.compile as a whole: the walk over the image gives what the reference evaluator gives; errors; sizes and times."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import random
+import resource
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bpfence import abi, evaluate, glob
+from bpfence.compiler.compile import Compiled, Limits, compile_policies, with_generation
+from bpfence.compiler.image import Sample, Walker, walk
+from bpfence.errors import CompileError, Location
+from bpfence.fields import EVENT_BY_NAME
+from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, Rule
+from tests.unit.compiler.random_policies import ATOMS, PATHS, events, policy_sets, sample
+
+SETTINGS = settings(deadline=None, max_examples=120)
+
+
+class Answer:
+    """All groups' verdicts put together as the kernel does: the greatest action wins."""
+
+    def __init__(self, compiled: Compiled, walker: Walker, event: str, values: Sample) -> None:
+        walks = walker.walk(abi.CONSTANTS[EVENT_BY_NAME[event].id], values)
+        found = [compiled.verdicts[walk.verdict] for walk in walks]
+        self.rules = sorted(rule for verdict in found for rule in verdict.rules)
+        self.action = max((verdict.action for verdict in found), default=Action.NONE)
+        self.uncertain = any(verdict.uncertain for verdict in found)
+        self.errors = {min((v for v in found if v.action == self.action), key=lambda v: v.first).error} if found else {0}
+
+
+def answer(compiled: Compiled, event: Event) -> Answer:
+    walker = Walker(compiled.image)
+    return Answer(compiled, walker, str(event["event"]), sample(compiled, walker, event))
+
+
+def check(policies: PolicySet, compiled: Compiled, event: Event) -> None:
+    expected = evaluate.verdict(policies, event)
+    got = answer(compiled, event)
+    names = [(compiled.rules[n].policy, compiled.rules[n].name) for n in got.rules]
+    assert sorted(names) == sorted((m.policy, m.rule) for m in expected.matches), event
+    assert got.action == expected.action
+    assert not got.uncertain
+    assert got.errors == {expected.errno}
+
+
+@SETTINGS
+@given(policy_sets(), st.lists(events(), min_size=1, max_size=12))
+def test_walk_agrees_with_the_reference(policies: PolicySet, samples: list[Event]) -> None:
+    compiled = compile_policies(policies)
+    for event in samples:
+        check(policies, compiled, event)
+
+
+def compile_within(policies: PolicySet, limits: Limits) -> Compiled | None:
+    """None when the limits are too tight; any other error is raised."""
+    try:
+        return compile_policies(policies, limits=limits)
+    except CompileError as error:
+        if {d.code for d in error.diagnostics} <= {"too-large", "pattern-too-large"}:
+            return None
+        raise
+
+
+@settings(deadline=None, max_examples=60)
+@given(policy_sets(), st.lists(events(), min_size=1, max_size=6), st.integers(100, 1500))
+def test_splitting_changes_nothing(policies: PolicySet, samples: list[Event], edges: int) -> None:
+    compiled = compile_within(policies, Limits(states=60, edges=edges, groups=8))
+    if compiled is None:
+        return
+    for event in samples:
+        check(policies, compiled, event)
+
+
+def test_budgets_do_split() -> None:
+    atoms = [Atom("process.args", Op.CONTAINS, f"word{n}.") for n in range(8)]
+    rules = [
+        Rule(policy="p", name=f"r{n}", events=("file.open",), action=Action.DENY, errno=n + 1,
+             condition=And((atom, Atom("file.path", Op.GLOB, f"/d{n}/**"))))
+        for n, atom in enumerate(atoms)
+    ]  # fmt: skip
+    policies = PolicySet((Policy(name="p", rules=tuple(rules)),))
+    compiled = compile_policies(policies, limits=Limits(states=100, edges=1000))
+    assert len(compiled.stats.groups) > 1
+    assert len([d for d in compiled.dims if d.name.startswith("process.args (anywhere)")]) > 1
+    for n in range(8):
+        for other in range(8):
+            check(policies, compiled, {"event": "file.open", "process.args": f"x word{n}. word1.", "file.path": f"/d{other}/f"})
+
+
+@settings(deadline=None, max_examples=40)
+@given(policy_sets())
+def test_deterministic(policies: PolicySet) -> None:
+    assert compile_policies(policies) == compile_policies(policies)
+
+
+FILE_OPEN = abi.EV_FILE_OPEN
+CERTAIN_PATHS = tuple(
+    dict.fromkeys([
+        *PATHS, "", *(prefix + "/".join(names) + suffix for prefix in ("", "/") for suffix in ("", "/") for depth in (1, 2, 3)
+                      for names in itertools.product(("a", "b", "c", "x", "xb"), repeat=depth)), "/xc", "/b/xc", "/ab/b", "/éb",
+    ])
+)  # fmt: skip
+"""A path for every set of the patterns below that some path is of, as far as the random conditions have them."""
+
+
+@SETTINGS
+@given(st.lists(st.tuples(st.one_of(ATOMS, st.builds(Not, ATOMS)), ATOMS), min_size=1, max_size=4), events(), st.booleans())
+def test_uncertain_is_the_join(conditions: list[tuple[Condition, Condition]], event: dict[str, object], absent: bool) -> None:
+    """An uncertain path: the rules of all the paths there could be, no less; and no more than those of values and none."""
+    path = [Atom("file.path", Op.GLOB, p) for p in ("/a/**", "/b/?", "**b", "/{a,b}/**")]
+    rules = tuple(
+        Rule(policy="p", name=f"r{n}", events=("file.open",), condition=And((Or((path[n], one)), other)), action=list(Action)[2 + n % 3])
+        for n, (one, other) in enumerate(conditions)
+        if not any(a.op in (Op.EXISTS, Op.OBJECT) for a in (one.part if isinstance(one, Not) else one, other) if isinstance(a, Atom))
+    )
+    policies = PolicySet((Policy(name="p", rules=rules),))
+    compiled = compile_policies(policies)
+    walker = Walker(compiled.image)
+    values = sample(compiled, walker, {**event, "event": "file.open"})  # type: ignore[dict-item]
+    slot = abi.STR_FILE_PATH
+    uncertain = Answer(compiled, walker, "file.open", values._replace(strs={**values.strs, slot: None}))
+    possible: set[int] = set()
+    nothing = {s: v for s, v in values.strs.items() if s != slot}
+    for strs in (nothing, *({**nothing, slot: glob.encode(p)} for p in CERTAIN_PATHS)):
+        possible.update(Answer(compiled, walker, "file.open", values._replace(strs=strs)).rules)
+    assert set(uncertain.rules) == possible
+    assert uncertain.action == max((compiled.rules[rule].action for rule in possible), default=Action.NONE)
+    certain = Answer(compiled, walker, "file.open", values._replace(strs=nothing))
+    assert uncertain.uncertain or uncertain.rules == certain.rules
+
+
+@pytest.mark.parametrize("field", ["process.exe", "process.ancestors.exe"])
+def test_uncertain_subjects_deny(field: str) -> None:
+    rule = Rule(policy="p", name="r", events=("file.open",), condition=Atom(field, Op.GLOB, "/a"), action=Action.DENY, errno=13)
+    compiled = compile_policies(PolicySet((Policy(name="p", rules=(rule,)),)))
+    walker = Walker(compiled.image)
+    known = Sample({}, {abi.STR_PROCESS_EXE: b"/b"}, 0)
+    assert Answer(compiled, walker, "file.open", known).action == Action.NONE
+    unknown = Sample({}, {abi.STR_PROCESS_EXE: None}, None)
+    verdict = Answer(compiled, walker, "file.open", unknown)
+    assert (verdict.action, verdict.uncertain, verdict.errors) == (Action.DENY, True, {13})
+
+
+def one_rule(condition: Condition = And(), **changes: object) -> PolicySet:  # noqa: B008
+    values: dict[str, object] = {
+        "policy": "p", "name": "r", "events": ("file.open",), "condition": condition, "action": Action.DENY, "location": Location("f", 3, 5)
+    }  # fmt: skip
+    rule = Rule(**(values | changes))  # type: ignore[arg-type]
+    return PolicySet((Policy(name="p", rules=(rule,)),))
+
+
+@pytest.mark.parametrize(
+    ("policies", "words"),
+    [
+        (one_rule(events=("process.exit",)), ["process.exit", "cannot be denied", "audit"]),
+        (one_rule(events=("file.chmod",)), ["kernel cannot report file.chmod", "deny cannot be enforced"]),
+        (one_rule(events=("file.nothing",)), ["no event is called"]),
+        (one_rule(Atom("no.field", Op.EQUALS, "x")), ["no.field", "no such field"]),
+        (one_rule(Atom("file.path", Op.RANGE, (1, 2))), ["file.path range (1, 2)", "takes a string"]),
+        (one_rule(Atom("file.path", Op.GLOB, "/[a")), ["file.path glob '/[a'", "never closed"]),
+        (one_rule(Atom("file.uid", Op.GLOB, "x")), ["file.uid glob 'x'", "does not test a number"]),
+        (one_rule(Atom("process.user", Op.EQUALS, "root")), ["process.user", "not resolved"]),
+        (one_rule(Atom("process.exe", Op.OBJECT, "/bin/x")), ["process.exe object", "identity"]),
+        (one_rule(Atom("process.ancestors.exe", Op.GLOB, "/{")), ["process.ancestors.exe", "never closed"]),
+        (one_rule(Or((Atom("process.ancestors.exe", Op.GLOB, "/{"), Atom("process.ancestors.exe", Op.GLOB, "/x")))), ["never closed"]),
+    ],
+)
+def test_what_the_kernel_cannot_decide_is_an_error_at_the_rule(policies: PolicySet, words: list[str]) -> None:
+    with pytest.raises(CompileError) as caught:
+        compile_policies(policies, supported_events={"file.open", "process.exit"})
+    found = caught.value.diagnostics
+    assert len(found) == 1
+    assert found[0].location == Location("f", 3, 5)
+    for word in [*words[:2], "rule 'r'"]:
+        assert word in found[0].message
+    assert all(word in str(found[0]) for word in words)
+
+
+def test_audit_mode_may_name_what_cannot_be_denied() -> None:
+    policies = one_rule(events=("process.exit",))
+    audited = PolicySet((Policy(name="p", mode="audit", rules=policies.policies[0].rules),))
+    compiled = compile_policies(audited)
+    assert answer(compiled, {"event": "process.exit"}).action == Action.AUDIT
+    assert compiled.verdicts[1].error == 0
+
+
+def test_audit_on_an_unsupported_event_is_a_warning() -> None:
+    compiled = compile_policies(one_rule(action=Action.AUDIT, events=("file.open", "file.chmod")), supported_events={"file.open"})
+    assert [d.code for d in compiled.unreachable] == ["event-unsupported"]
+    assert compiled.events == {"file.open"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "changes", "codes"),
+    [
+        (Or(), {}, ["unreachable-rule"]),
+        (And((Atom("file.path", Op.EQUALS, "/a"), Atom("file.path", Op.PREFIX, "/b"))), {}, ["unreachable-rule"]),
+        (And((Atom("file.uid", Op.RANGE, (1, 5)), Atom("file.uid", Op.RANGE, (6, 9)))), {}, ["unreachable-rule"]),
+        (Atom("net.peer.port", Op.RANGE, (1, 5)), {}, ["unreachable-rule"]),
+        (And(), {"action": Action.ALLOW}, ["allow-without-default"]),
+        (And((Atom("file.uid", Op.RANGE, (1, 6)), Atom("file.uid", Op.RANGE, (6, 9)))), {}, []),
+    ],
+)
+def test_rules_without_effect_are_reported(condition: Condition, changes: dict[str, object], codes: list[str]) -> None:
+    compiled = compile_policies(one_rule(condition, **changes))
+    assert [d.code for d in compiled.unreachable] == codes
+    assert (compiled.events == frozenset()) == bool(codes)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "code"),
+    [
+        ([Atom("file.mode", Op.ANYBITS, 1 + 2 * n) for n in range(70)], "too-many-dimensions"),
+        ([And((Atom("file.path", Op.OBJECT, f"/{n}"),)) for n in range(65)], "too-many-bits"),
+        ([And((Atom("process.ancestors.exe", Op.GLOB, f"/{n}"),)) for n in range(129)], "too-many-bits"),
+        ([Atom("file.path", Op.GLOB, "**a" + "?" * 30)], "pattern-too-large"),
+    ],
+)
+def test_limits_of_the_kernel_tables(atoms: list[Condition], code: str) -> None:
+    with pytest.raises(CompileError) as caught:
+        compile_policies(one_rule(And(tuple(Or((a, Atom("file.path", Op.EQUALS, "/x"))) for a in atoms))))
+    assert caught.value.diagnostics[0].code == code
+    assert caught.value.diagnostics[0].location == Location("f", 3, 5)
+
+
+def test_too_large_names_the_costliest_rule() -> None:
+    cheap = [Rule(policy="p", name=f"c{n}", events=("file.open",), condition=Atom("file.path", Op.GLOB, f"/x/{n}")) for n in range(40)]
+    wide = Rule(policy="p", name="wide", events=("file.open",), condition=Atom("file.path", Op.GLOB, "/x/**"), location=Location("f", 9, 1))
+    with pytest.raises(CompileError) as caught:
+        compile_policies(PolicySet((Policy(name="p", rules=(*cheap, wide)),)), limits=Limits(edges=50, groups=1))
+    assert caught.value.diagnostics[0].location == Location("f", 9, 1)
+    assert "'wide'" in caught.value.diagnostics[0].message
+
+
+def test_alternatives_on_ancestors_share_a_bit() -> None:
+    names = [Atom("process.ancestors.exe", Op.GLOB, f"/usr/sbin/d{n}") for n in range(100)]
+    policies = one_rule(Or((Or(tuple(names[:50])), *names[50:])))
+    compiled = compile_policies(policies)
+    assert len(compiled.dims) == 1
+    for exe in ("/usr/sbin/d7", "/usr/sbin/x"):
+        check(policies, compiled, {"event": "file.open", "process.ancestors.exe": ("/sbin/init", exe)})
+
+
+def test_alternative_flags_and_objects_are_one_dimension_each() -> None:
+    flags = [Atom("file.access", Op.ANYBITS, 1 << n) for n in (0, 2)]
+    objects = [Atom("file.path", Op.OBJECT, f"/{n}") for n in range(9)]
+    policies = one_rule(Or((*flags, *objects)))
+    compiled = compile_policies(policies)
+    assert [d.name for d in compiled.dims] == ["file.access&0x5", f"file.path is object {'|'.join(f'/{n}' for n in range(9))}"]
+    for access, followed in ((1, ()), (2, ()), (2, ("/7",)), (4, ("/1", "/2"))):
+        check(policies, compiled, {"event": "file.open", "file.access": access, "file.object": followed})
+
+
+def test_features_say_what_the_image_needs() -> None:
+    def features(condition: Condition, **changes: object) -> int:
+        return Walker(compile_policies(one_rule(condition, **changes)).image).header["features"]
+
+    assert features(Atom("file.path", Op.GLOB, "/a")) == 0
+    assert features(Atom("file.path", Op.OBJECT, "/a")) == abi.IMAGE_NEEDS_OBJECTS
+    assert features(Atom("process.ancestors.exe", Op.GLOB, "/a")) == abi.IMAGE_FORK_CHANGES
+    assert features(Atom("process.parent.exe", Op.GLOB, "/a")) == abi.IMAGE_FORK_CHANGES
+    assert features(Atom("process.cgroup", Op.GLOB, "/a")) == abi.IMAGE_SUBJECT_CGROUP
+    assert features(Atom("process.gid", Op.RANGE, (1, 5))) == abi.IMAGE_SUBJECT_IDS
+
+
+@pytest.mark.parametrize(
+    ("results", "report"),
+    [
+        ([0], abi.REPORT_DECISION), ([1], abi.REPORT_SUCCESS), ([2], abi.REPORT_FAILURE), ([1, 2], abi.REPORT_SUCCESS | abi.REPORT_FAILURE),
+        ([3, 0], abi.REPORT_SUCCESS | abi.REPORT_FAILURE | abi.REPORT_DECISION),
+    ],
+)  # fmt: skip
+def test_verdicts_say_when_they_are_reported(results: list[int], report: int) -> None:
+    deny = Rule(policy="p", name="deny", events=("file.chmod",), action=Action.DENY)
+    rules = [Rule(policy="p", name=f"r{n}", events=("file.open",), results=wanted) for n, wanted in enumerate(results)]
+    compiled = compile_policies(PolicySet((Policy(name="p", rules=(deny, *rules)),)))
+    walker = Walker(compiled.image)
+    (found,) = walk(compiled.image, FILE_OPEN, {}, {})
+    at = 4 * (walker.header["verdicts_ref"] + found * abi.IMAGE_VERDICT_WORDS)
+    assert abi.IMAGE_VERDICT_STRUCT.unpack_from(compiled.image, at)[2] == report
+    assert compiled.verdicts[found].action == Action.AUDIT
+    assert [compiled.rules[n].results for n in compiled.verdicts[found].rules] == results
+    assert bool(walker.header["features"] & abi.IMAGE_DETAILS) == any(results)
+
+
+def test_a_rule_that_waits_for_the_result_only_audits() -> None:
+    with pytest.raises(CompileError) as caught:
+        compile_policies(one_rule(results=1))
+    assert "cannot deny" in caught.value.diagnostics[0].message
+
+
+@pytest.mark.parametrize("event", ["process.executed", "file.dup", "kernel.fsconfig"])
+def test_events_after_the_act_are_watched(event: str) -> None:
+    found = compile_policies(one_rule(Atom("process.exe_flags", Op.ANYBITS, 8), events=(event,), action=Action.AUDIT, results=3))
+    assert answer(found, {"event": event, "process.exe_flags": 12}).rules == [0]
+    assert answer(found, {"event": event, "process.exe_flags": 4}).rules == []
+    assert found.events == {event}
+
+
+def test_nothing_compiles_to_nothing() -> None:
+    compiled = compile_policies(PolicySet())
+    assert (compiled.events, compiled.rules, len(compiled.verdicts)) == (frozenset(), (), 1)
+    assert Walker(compiled.image).walk(FILE_OPEN, Sample({}, {})) == []
+    assert len(compiled.image) == 65536, "a header, rounded up"
+
+
+def test_generation_is_the_only_difference() -> None:
+    policies = one_rule(Atom("file.path", Op.GLOB, "/a/**"))
+    first = compile_policies(policies)
+    assert with_generation(first.image, 7) == compile_policies(policies, generation=7).image
+    assert Walker(with_generation(first.image, 7)).header["generation"] == 7
+
+
+def test_the_collector_is_left_as_it_was() -> None:
+    gc.disable()
+    try:
+        compile_policies(one_rule())
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    compile_policies(one_rule())
+    assert gc.isenabled()
+
+
+def many_rules(count: int, seed: int = 1) -> PolicySet:
+    """A fleet's worth of rules: paths of realistic depth, some with exceptions, users, lineage, some bound to one executable."""
+    generator = random.Random(seed)
+    words = ("usr", "bin", "lib", "etc", "var", "opt", "home", "srv", "data", "app", "node", "share", "local", "cache", "log", "www")
+
+    def path() -> str:
+        return "/" + "/".join(f"{generator.choice(words)}{generator.randrange(40)}" for _ in range(generator.randrange(3, 7)))
+
+    rules = []
+    for number in range(count):
+        kind = generator.random()
+        parts: list[Condition] = [Atom("file.path", Op.GLOB, path() + ("" if kind < 0.4 else "/**" if kind < 0.8 else "/*.conf"))]
+        if generator.random() < 0.3:
+            parts.append(Atom("file.access", Op.ANYBITS, 2))
+        if generator.random() < 0.3:
+            parts.append(Not(Atom("process.exe", Op.GLOB, generator.choice(("/usr/bin/dpkg", "/usr/bin/rpm", "/opt/**")))))
+        if generator.random() < 0.1:
+            parts.append(Atom("process.exe", Op.GLOB, path()))
+        if generator.random() < 0.2:
+            parts.append(Atom("process.uid", Op.RANGE, generator.choice(((0, 0), (1000, 65535)))))
+        if generator.random() < 0.05:
+            parts.append(Atom("process.ancestors.exe", Op.GLOB, generator.choice(("/usr/sbin/sshd", "/usr/sbin/nginx"))))
+        names = generator.choice((("file.open",), ("file.open", "file.unlink", "file.rename"), ("process.exec",)))
+        action = generator.choice((Action.AUDIT, Action.DENY))
+        rules.append(Rule(policy="p", name=f"r{number}", events=names, condition=And(tuple(parts)), action=action))
+    return PolicySet((Policy(name="p", rules=tuple(rules)),))
+
+
+@pytest.mark.parametrize(("count", "seconds", "mib"), [(1000, 4.0, 64), (10_000, 20.0, 64)])
+def test_size_and_time(count: int, seconds: float, mib: int) -> None:
+    """Processor time, twice (for 1,000 rules, whose figure is dominated by noise, four times) what the issue allows."""
+    policies = many_rules(count)
+    begin = time.process_time()
+    compiled = compile_policies(policies)
+    assert time.process_time() - begin < seconds
+    assert len(compiled.image) < mib << 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1 << 20
+    assert not compiled.unreachable
+    generator = random.Random(2)
+    for _ in range(50):
+        rule = compiled.rules[generator.randrange(count)]
+        found = rule.condition_for("file.open")
+        assert isinstance(found, And)
+        assert isinstance(found.parts[0], Atom)
+        path = str(found.parts[0].value).replace("/**", "/x/y").replace("*.conf", "x.conf")
+        event: Event = {
+            "event": rule.events[0], "file.path": path, "process.exe": generator.choice(("/usr/bin/dpkg", "/usr/bin/cat")),
+            "process.uid": generator.choice((0, 1000)), "file.access": 2,
+        }  # fmt: skip
+        check(policies, compiled, event)
+
+
+@pytest.mark.parametrize(("field", "slot"), [("process.args", abi.STR_PROCESS_ARGS), ("process.parent.args", abi.STR_PARENT_ARGS)])
+def test_arguments_match_as_the_kernel_keeps_them(field: str, slot: int) -> None:
+    compiled = compile_policies(one_rule(Atom(field, Op.STRGLOB, "* --mark*")))
+    for args, matches in ((b"cat --marked", True), (b"cat\0--marked", True), (b"cat\0marked", False)):
+        (verdict,) = walk(compiled.image, abi.EV_FILE_OPEN, {}, {slot: args})
+        assert bool(compiled.verdicts[verdict].rules) is matches, args

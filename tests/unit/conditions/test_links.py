@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies whose paths are links: which names their rules match, and what is said of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from bpfence.conditions.links import PATHS, Found, directory_of, paths, widened
+from bpfence.dialects.native.read import load_text
+from bpfence.evaluate import verdict
+from bpfence.policy import Action, Policy, PolicySet
+
+HEAD = "apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {name: p}\nspec:\n"
+TREE = {
+    "/bin": Found(("/usr/bin",), (("/bin", "usr/bin"),)),
+    "/bin/sleep": Found(("/usr/bin/sleep",), (("/bin", "usr/bin"),)),
+    "/usr/bin/python3": Found(("/usr/bin/python3.11",), (("/usr/bin/python3", "python3.11"),)),
+    "/bin/vi": Found(("/opt/[vim]/vim", "/usr/bin/vi"), (("/bin", "usr/bin"), ("/usr/bin/vi", "/opt/[vim]/vim"))),
+    "/var/run": Found(("/run",), (("/var/run", "/run"),)),
+    "/usr/bin/nc": Found((), (("/usr/bin/nc", "/bin/busybox"),), "/bin/busybox"),
+}
+
+
+def find(path: str) -> Found:
+    return TREE.get(path, Found())
+
+
+def policies(spec: str) -> PolicySet:
+    found, problems = load_text(HEAD + spec)
+    assert not [problem for problem in problems if problem.severity == "error"], problems
+    return found
+
+
+def rule(tests: str, on: str = "open") -> PolicySet:
+    return policies(f"  rules:\n    - {{name: r, on: {on}, {tests}, action: deny}}\n")
+
+
+def denied(policy_set: PolicySet, field: str, *values: str) -> list[bool]:
+    events = ({"event": "file.open", "process.exe": "/x", field: value} for value in values)
+    return [verdict(policy_set, event).action is Action.DENY for event in events]
+
+
+@pytest.mark.parametrize(
+    ("field", "written", "matches", "others"),
+    [
+        ("file.path", "/bin/sleep", ["/bin/sleep", "/usr/bin/sleep"], ["/usr/bin/sleepy"]),
+        ("process.exe", "/usr/bin/python3", ["/usr/bin/python3", "/usr/bin/python3.11"], ["/usr/bin/python3.12"]),
+        ("process.parent.exe", "/bin/sleep", ["/usr/bin/sleep"], []),
+        ("file.path", "/bin/vi", ["/bin/vi", "/usr/bin/vi", "/opt/[vim]/vim"], ["/opt/v/vim"]),
+        ("file.path", "/var/run/**", ["/run/a", "/var/run/a/b"], ["/runner"]),
+        ("file.path", "/var/run/*.pid", ["/run/a.pid", "/var/run/a.pid"], ["/run/a/b.pid"]),
+        ("process.cwd", "/bin/*", ["/usr/bin/a"], ["/usr/bin/a/b"]),
+        ("file.path", "{/etc,/var/run}/s*t", ["/etc/set", "/run/set"], ["/run/se"]),
+        ("file.path", "/bin", ["/usr/bin", "/bin"], ["/usr/bin/x"]),
+    ],
+)
+def test_both_names_match(field: str, written: str, matches: list[str], others: list[str]) -> None:
+    made, found = widened(rule(f'match: {{{field}: "{written}"}}'), find)
+    assert denied(made, field, *matches) == [True] * len(matches)
+    assert denied(made, field, *others) == [False] * len(others)
+    assert {problem.code for problem in found} == {"link"}
+
+
+def test_conditions_are_resolved_as_well() -> None:
+    made, _ = widened(rule('condition: "file.path startswith /var/run/do or file.path pmatch (/bin)"'), find)
+    assert denied(made, "file.path", "/run/docker", "/usr/bin/x", "/usr/bin", "/run/x") == [True, True, True, False]
+
+
+def test_an_exception_holds_for_both_names_and_ancestors_do() -> None:
+    made, _ = widened(rule("match: {file.path: /etc/x}, unless: {process.ancestors.exe: /bin/sleep}"), find)
+    event = {"event": "file.open", "file.path": "/etc/x", "process.ancestors.exe": ("/sbin/init", "/usr/bin/sleep")}
+    assert verdict(made, event).action is Action.NONE
+    assert verdict(made, {**event, "process.ancestors.exe": ("/sbin/init",)}).action is Action.DENY
+
+
+def test_scopes_and_what_each_event_tests_are_resolved() -> None:
+    made, found = widened(policies("  scope: {exe: /bin/sleep}\n  default: {open: deny}\n  rules: []\n"), find)
+    assert denied(made, "process.exe", "/usr/bin/sleep", "/usr/bin/x") == [True, False]
+    assert [problem.message.partition(":")[0] for problem in found] == ["policy 'p'"]
+    made, _ = widened(rule("match: {file.path: /bin/sleep}", "file.modify"), find)
+    event = {"event": "file.rename", "file.path": "/tmp/x", "file.new_path": "/usr/bin/sleep"}
+    assert verdict(made, event).action is Action.DENY
+
+
+def test_a_finding_names_the_link_and_what_is_matched() -> None:
+    _, found = widened(rule("match: {file.path: [/bin/sleep, /bin/cat, /var/run/**]}"), lambda path: TREE.get(path, Found()), "in /image")
+    assert [(problem.severity, problem.message) for problem in found] == [
+        ("info", "policy 'p', rule 'r': /bin is a link to usr/bin in /image, so it also matches /usr/bin/sleep (for /bin/sleep)"),
+        ("info", "policy 'p', rule 'r': /var/run is a link to /run in /image, so it also matches /run/** (for /var/run/**)"),
+    ]
+    assert found[0].location.line == 6
+
+
+@pytest.mark.parametrize("written", ["[/bin/sleep, /usr/bin/sleep]", '"{/usr,}/bin/sleep"', '["/bin/sleep", "/usr/**"]', '["/**"]'])
+def test_nothing_is_said_where_the_other_name_is_there_too(written: str) -> None:
+    made, found = widened(rule(f"match: {{file.path: {written}}}"), find)
+    assert not found
+    assert denied(made, "file.path", "/usr/bin/sleep", "/bin/sleep") == [True, True]
+
+
+def test_a_program_of_many_names_is_not_matched_for_one_of_them() -> None:
+    made, found = widened(rule("match: {file.path: /usr/bin/nc}"), find)
+    assert denied(made, "file.path", "/bin/busybox", "/usr/bin/nc") == [False, True]
+    assert [(problem.severity, problem.code) for problem in found] == [("warning", "link-to-many")]
+    assert "/usr/bin/nc is a link to /bin/busybox on this host" in found[0].message
+    assert not widened(rule("match: {file.path: [/usr/bin/nc, /bin/busybox]}"), find)[1]
+
+
+def test_a_policy_can_turn_it_off() -> None:
+    given = policies("  links: as-written\n  rules:\n    - {name: r, on: open, match: {file.path: /bin/sleep}, action: deny}\n")
+    made, found = widened(given, find)
+    assert made == given
+    assert "with `links: as-written` it does not match /usr/bin/sleep" in found[0].message
+    assert load_text(HEAD + "  links: never\n  rules: []\n")[1][0].code == "bad-value"
+
+
+def test_what_no_link_concerns_stays_as_it_is() -> None:
+    given = rule('match: {file.path: [/etc/x, "**/y", "memfd:z"], process.cgroup: /bin/sleep, process.args: /bin/sleep}')
+    assert widened(given, find) == (given, [])
+    assert set(paths(given)) == {"/etc/x"}
+    assert "process.cgroup" not in PATHS
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("/a/b*", "/a"), ("/a/{b,c}/d", "/a"), ("**/x", ""), ("/*", ""), ("/a/b/**", "/a/b"), ("x/*", "")]
+)
+def test_the_literal_directory_of_a_pattern(text: str, expected: str) -> None:
+    assert directory_of(text) == expected
+
+
+def test_an_empty_set_is_one() -> None:
+    assert widened(PolicySet((Policy(name="p"),)), find)[0].policies[0].name == "p"

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conditions as text, which reads back."""
+
+from __future__ import annotations
+
+import pytest
+
+from bpfence.conditions.text import condition_text
+from bpfence.dialects.native import language as native_conditions
+from bpfence.policy import FALSE, TRUE, And, Atom, Not, Op, Or
+
+
+@pytest.mark.parametrize(
+    ("condition", "text"),
+    [
+        (TRUE, "always"),
+        (FALSE, "never"),
+        (Atom("file.path", Op.EQUALS, "/a b"), 'file.path = "/a b"'),
+        (Or((Atom("file.path", Op.EQUALS, "/a"), Atom("file.path", Op.EQUALS, "/b"))), "file.path in (/a, /b)"),
+        (Atom("file.memfd", Op.RANGE, (1, 1)), "file.memfd = true"),
+        (Atom("process.uid", Op.RANGE, (5, 9)), "process.uid >= 5 and process.uid <= 9"),
+        (Not(Atom("process.uid", Op.RANGE, (5, 9))), "not (process.uid >= 5 and process.uid <= 9)"),
+        (Atom("file.access", Op.ANYBITS, 3), "file.access = read or file.access = write"),
+        (And((Atom("file.access", Op.ANYBITS, 3), Atom("file.path", Op.EXISTS))),
+        "(file.access = read or file.access = write) and file.path exists"),
+    ],
+)  # fmt: skip
+def test_conditions_as_text(condition, text: str) -> None:  # type: ignore[no-untyped-def]
+    assert condition_text(condition) == text
+    if condition not in (TRUE, FALSE):
+        assert native_conditions.parse(text).problems == ()

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filters that ask, answers by name, and the supervisor in this process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+
+import pytest
+
+from bpfence.confine.callers import Details
+from bpfence.confine.command import compiled_here
+from bpfence.confine.supervise import DENY, Answer, Answers, Call, Handled, Response, asking, supervise
+from bpfence.kernel import seccomp as kernel
+from bpfence.seccomp.interpret import Program, verdict_of
+from bpfence.seccomp.model import Action, Profile, Rule, Verdict
+from bpfence.syscalls.architectures import Arch
+from bpfence.syscalls.table import number
+
+PYTHON = "/usr/bin/python3"
+GETPGID = number(Arch.native(), "getpgid") or 0
+native = pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86_64 machine")
+
+
+def profile(action: Action, error: int | None = None) -> Profile:
+    return Profile(default_action=Action.ALLOW, rules=(Rule(names=("getpgid",), action=action, errno=error),))
+
+
+@pytest.mark.parametrize(
+    ("action", "soft", "everything"),
+    [
+        (Action.ERRNO, "NOTIFY", "NOTIFY"), (Action.NOTIFY, "NOTIFY", "NOTIFY"), (Action.KILL_PROCESS, "KILL_PROCESS", "NOTIFY"),
+        (Action.KILL_THREAD, "KILL_THREAD", "NOTIFY"), (Action.TRAP, "TRAP", "NOTIFY"), (Action.TRACE, "TRACE(1)", "NOTIFY"),
+        (Action.LOG, "LOG", "LOG"),
+    ],
+)  # fmt: skip
+def test_what_a_filter_asks_about(action: Action, soft: str, everything: str) -> None:
+    program = compiled_here(profile(action)).program
+    for all_of_it, wanted in ((False, soft), (True, everything)):
+        found = Program(asking(program, everything=all_of_it))
+        assert str(verdict_of(found.run(Arch.native().audit, GETPGID))) == wanted
+        assert str(verdict_of(found.run(Arch.native().audit, GETPGID + 1))) == "ALLOW"
+
+
+def test_answers_by_name() -> None:
+    once = Response(Answer.ALLOW_ONCE)
+    answers = Answers({"mount": once, "bpf": Response(Answer.KILL)}, Response(Answer.LOG))
+    assert [answers.to("mount").answer for _ in range(3)] == [Answer.ALLOW_ONCE, Answer.ERRNO, Answer.ERRNO]
+    assert answers.to("bpf").answer is Answer.KILL
+    assert answers.to("keyctl").answer is Answer.LOG
+    assert Answers({}).to("keyctl") == DENY
+
+
+def test_an_allow_once_that_was_not_used_is_given_back() -> None:
+    once = Response(Answer.ALLOW_ONCE)
+    answers = Answers({"getpgid": once})
+    asked = kernel.Notification(1, 2, Arch.native().audit, GETPGID, 0, (0,) * 6)
+    call = Call(asked, Arch.native(), "getpgid", Verdict(Action.ERRNO, 1), ())
+    assert answers.to("getpgid") == once
+    answers.settle(Handled(call, once, 0, False, None, Details({}, [])))
+    assert answers.to("getpgid") == once
+    answers.settle(Handled(call, once, 0, True, None, Details({}, [])))
+    assert answers.to("getpgid").answer is Answer.ERRNO
+
+
+def run(response: Response, script: str, action: Action = Action.ERRNO, error: int | None = errno.EACCES) -> tuple[int, list[Handled]]:
+    seen: list[Handled] = []
+    code = supervise([PYTHON, "-c", script], compiled_here(profile(action, error)), lambda _: response, seen.append)
+    return code, seen
+
+
+SCRIPT = "import ctypes; libc = ctypes.CDLL(None, use_errno=True); raise SystemExit(ctypes.get_errno() if libc.getpgid(0x77) < 0 else 99)"
+
+
+@native
+@pytest.mark.parametrize(
+    ("response", "code"),
+    [
+        (DENY, errno.EACCES),
+        (Response(Answer.ERRNO, errno.EXDEV), errno.EXDEV),
+        (Response(Answer.LOG), errno.ESRCH),
+        (Response(Answer.KILL), 137),
+    ],
+)
+def test_the_supervisor_answers(response: Response, code: int) -> None:
+    found, seen = run(response, SCRIPT)
+    (handled,) = [one for one in seen if one.call.notification.args[0] == 0x77]
+    if response.answer is not Answer.LOG:
+        assert found == code
+    else:
+        assert found in (errno.ESRCH, 99)
+    assert handled.call.name == "getpgid"
+    assert str(handled.call.verdict) == "ERRNO(EACCES)"
+    assert handled.call.rules[0].names == ("getpgid",)
+    assert handled.caller is not None
+    assert handled.caller.exe == os.path.realpath(PYTHON)
+    assert next(iter(handled.details.args.values())) in (0x77, "0x77")
+
+
+@native
+def test_a_decision_never_sees_memory() -> None:
+    """What decides is given registers only: there is nothing in a Call that was read from the process."""
+    assert set(Call.__struct_fields__) == {"notification", "arch", "name", "verdict", "rules"}
+    assert set(kernel.Notification.__struct_fields__) == {"id", "pid", "arch", "nr", "ip", "args"}
+
+
+@native
+def test_when_deciding_fails_the_command_gets_enosys_and_the_failure_is_ours() -> None:
+    def broken(_: Call) -> Response:
+        raise RuntimeError("no decision")
+
+    with pytest.raises(RuntimeError, match="no decision"):
+        supervise([PYTHON, "-c", SCRIPT], compiled_here(profile(Action.ERRNO)), broken, lambda _: None)
+
+
+@native
+def test_commands_that_cannot_be_run() -> None:
+    with pytest.raises(FileNotFoundError):
+        supervise(["no-such-command"], compiled_here(profile(Action.ERRNO)), lambda _: DENY, lambda _: None)

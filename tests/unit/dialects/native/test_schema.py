@@ -1,0 +1,52 @@
+"""The models: they are what shipped policies look like, and what the reader knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bpfence.dialects.native import schema
+from bpfence.dialects.native.read import SUBJECTS
+from bpfence.documents import yaml_nodes
+from bpfence.documents.yaml_nodes import Node
+from bpfence.fields import FIELD_BY_NAME
+
+SHIPPED = sorted((Path(__file__).parents[4] / "examples" / "policies").glob("*.yaml"))
+
+
+def plain(node: Node) -> Any:
+    if node.kind == "list":
+        return [plain(item) for item in node.items]
+    if node.kind == "map":
+        return {key.text: plain(value) for key, value in node.pairs}
+    return {"true": True, "false": False}.get(node.text, node.text)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_policies_are_what_the_models_say(path: Path) -> None:
+    for document in yaml_nodes.documents(path.read_text(), str(path)):
+        assert msgspec.convert(plain(document), schema.SecurityPolicy).metadata.name == path.stem
+
+
+def test_the_models_refuse_other_keys() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"name": "x", "on": "exec", "nope": 1}, schema.Rule)
+
+
+def test_keys() -> None:
+    assert schema.keys(schema.SecurityPolicy) == ("apiVersion", "kind", "metadata", "spec")
+    assert schema.required(schema.Rule) == ("name", "on")
+    assert set(SUBJECTS) | {"container", "unless"} == set(schema.keys(schema.Scope))
+    assert set(SUBJECTS.values()) <= set(FIELD_BY_NAME)
+
+
+def test_the_json_schema_knows_fields_and_events() -> None:
+    definitions = schema.json_schema()["$defs"]
+    assert set(definitions["Match"]["properties"]) == set(FIELD_BY_NAME)
+    assert definitions["Match"]["additionalProperties"] is False
+    assert "file.modify" in definitions["Rule"]["properties"]["on"]["anyOf"][0]["enum"]
+    assert "file.modify" not in definitions["Spec"]["properties"]["default"]["propertyNames"]["enum"]
+    assert definitions["Rule"]["additionalProperties"] is False

@@ -1,0 +1,165 @@
+"""YAML trees: what they hold, where it stands, and their bounds."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bpfence.documents import yaml_nodes
+from bpfence.documents.yaml_nodes import Node, YamlError
+
+
+def root(text: str) -> Node:
+    (node,) = yaml_nodes.documents(text, "f")
+    return node
+
+
+def value(text: str) -> Node:
+    return root(text).pairs[0][1]
+
+
+def test_scalars_stay_text() -> None:
+    assert [(key.text, node.text) for key, node in root("on: yes\nn: 017\nz: null\n~: x").pairs] == [
+        ("on", "yes"), ("n", "017"), ("z", "null"), ("~", "x"),
+    ]  # fmt: skip
+
+
+def test_empty() -> None:
+    assert [value(f"a: {text}").empty for text in ("", "null", "~", "''", "'null'", "0")] == [True, True, True, False, False, False]
+    assert list(yaml_nodes.documents("", "f")) == []
+    assert list(yaml_nodes.documents("# nothing\n---\n---\n...\n", "f")) == []
+    assert len(list(yaml_nodes.documents("a: 1\n---\n---\nb: 2\n", "f"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("k: plain text HERE", "HERE"),
+        ("k: 'it''s HERE'", "HERE"),
+        (r'k: "a\tb\u00e9\"c HERE"', "HERE"),
+        ("k: |\n  first\n  second HERE\n", "HERE"),
+        ("k: |2\n    first\n  second HERE\n", "HERE"),
+        ("k: >-\n  first\n  second\n\n  third HERE\n", "HERE"),
+        ("k: >\n\n\n  first\n    indented HERE\n", "HERE"),
+        ("k: first\n  second HERE", "HERE"),
+        ('k: "first\n  second HERE"', "HERE"),
+        ('k: "first \\\n   second HERE"', "HERE"),
+        ("k: 'first\n\n  second HERE'", "HERE"),
+        ("k: &anchor HERE", "HERE"),
+        ("k: !!str HERE", "HERE"),
+        ("é: 'ü' \nk: HERE", "HERE"),
+        ("k: 'é\u2603 HERE'", "HERE"),
+        ("k: > # comment\n  x HERE", "HERE"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_places_inside_scalars(text: str, word: str, end: str) -> None:
+    text = text.replace("\n", end)
+    node = root(text).pairs[-1][1]
+    location = node.place(node.text.index(word))
+    line = text.split(end)[location.line - 1]
+    assert line[location.column - 1 :].startswith(word)
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=30), st.data())
+def test_every_character_of_a_quoted_scalar_has_its_place(text: str, data: st.DataObject) -> None:
+    single = "k: '" + text.replace("'", "''") + "'"
+    if any(c in "\ufffe\uffff\x7f" or 0xFFFE <= ord(c) <= 0xFFFF for c in text):
+        return
+    node = value(single)
+    assert node.text == text
+    if text:
+        offset = data.draw(st.integers(0, len(text) - 1))
+        if not text[offset].isspace():
+            assert node.place(offset).column == 5 + offset + text[:offset].count("'")
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b ", "''", "\n\n  ", "\n  ", "é", "  "]), min_size=1),
+    st.lists(st.integers(0, 40)),
+    st.sampled_from("'>|"),
+)
+def test_places_do_not_depend_on_those_asked_for_before(pieces: list[str], offsets: list[int], style: str) -> None:
+    text = f"k: {style}{'' if style == chr(39) else chr(10) + '  x'}{''.join(pieces)}{style if style == chr(39) else ''}"
+    node = value(text)
+    assert [node.place(offset) for offset in offsets] == [value(text).place(offset) for offset in offsets]
+
+
+def test_places_of_nodes() -> None:
+    node = root("a:\n  - x\n  - {b: c}\n")
+    listed = node.pairs[0][1]
+    assert (listed.location.line, listed.location.column) == (2, 3)
+    assert (listed.items[1].location.line, listed.items[1].location.column) == (3, 5)
+    assert str(listed.items[1].pairs[0][1].location) == "f:3:9"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "code"),
+    [
+        ("a: [", 1, 5, "yaml-syntax"),
+        ("a: b: c", 1, 5, "yaml-syntax"),
+        ("a: *x", 1, 4, "yaml-syntax"),
+        ("a: &x [*x]", 1, 8, "yaml-syntax"),
+        ("a: \x01", 1, 4, "yaml-syntax"),
+        ("a: b\n\tc: d", 2, 1, "yaml-syntax"),
+        ("[" * 65, 1, 65, "yaml-limit"),
+        ("a: " + "[" * 64, 1, 67, "yaml-limit"),
+    ],
+)
+def test_mistakes(text: str, line: int, column: int, code: str) -> None:
+    with pytest.raises(YamlError) as e:
+        list(yaml_nodes.documents(text, "f"))
+    found = e.value.diagnostic
+    assert (found.location.line, found.location.column, found.code) == (line, column, code), found
+    assert found.hint
+
+
+def test_depth_is_allowed_up_to_its_bound() -> None:
+    assert root("[" * 64 + "]" * 64).kind == "list"
+
+
+def test_aliases_are_counted_as_often_as_they_are_used() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    with pytest.raises(YamlError) as e:
+        list(yaml_nodes.documents("\n".join(lines), "f"))
+    assert e.value.diagnostic.code == "yaml-limit"
+    assert list(yaml_nodes.documents("\n".join(lines[:4]), "f"))
+
+
+def test_an_alias_is_the_node_of_its_anchor() -> None:
+    node = root("a: &x [1]\nb: *x")
+    assert node.pairs[0][1] is node.pairs[1][1]
+
+
+def test_anchors_do_not_outlive_their_document() -> None:
+    with pytest.raises(YamlError):
+        list(yaml_nodes.documents("a: &x 1\n---\nb: *x", "f"))
+
+
+def test_decode() -> None:
+    assert yaml_nodes.decode("\ufeffé".encode(), "f") == "é"
+    with pytest.raises(YamlError) as e:
+        yaml_nodes.decode(b"a\nb\xc3\xa9\xff", "f")
+    assert (e.value.diagnostic.location.line, e.value.diagnostic.location.column, e.value.diagnostic.code) == (2, 3, "not-utf8")
+
+
+YAML_BITS = st.lists(
+    st.sampled_from([*"abk0-:[]{}&*!|>'\"%@`#,? \n\t", "\n  ", ": ", "- ", "---\n", "...\n", "\x85", "\u2028", "é", "<<"]),
+    max_size=40,
+)
+
+
+@given(st.one_of(st.text(max_size=80), YAML_BITS.map("".join)))
+def test_nothing_else_is_raised(text: str) -> None:
+    try:
+        nodes = list(yaml_nodes.documents(text, "f"))
+    except YamlError:
+        nodes = []
+    while nodes:
+        node = nodes.pop()
+        place = node.place(len(node.text) // 2)
+        assert place.line >= 1
+        assert place.column >= 1
+        nodes += [*node.items, *(n for pair in node.pairs for n in pair)]

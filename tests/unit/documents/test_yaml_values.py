@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""YAML read as the values of JSON."""
+
+from __future__ import annotations
+
+import pytest
+
+from bpfence.documents.json_values import DocumentError
+from bpfence.documents.yaml_values import documents
+
+
+def test_scalars_mean_what_the_core_schema_says() -> None:
+    text = 'a: ~\nb: null\nc: true\nd: "true"\ne: on\nf: 017\ng: 0o17\nh: 0x1F\ni: 1.5\nj: "5"\nk: +3\nl: -3\nm: ""\nn: 1e3\n'
+    (root,) = documents(text.encode(), "f")
+    kinds = {key.text: (value.kind, value.text) for key, value in root.pairs}
+    assert kinds == {
+        "a": ("null", "null"), "b": ("null", "null"), "c": ("boolean", "true"), "d": ("string", "true"), "e": ("string", "on"),
+        "f": ("number", "17"), "g": ("number", "15"), "h": ("number", "31"), "i": ("number", "1.5"), "j": ("string", "5"),
+        "k": ("number", "3"), "l": ("number", "-3"), "m": ("string", ""), "n": ("number", "1e3"),
+    }  # fmt: skip
+
+
+def test_documents_that_cannot_be_read() -> None:
+    for data, code in [(b"a: [", "yaml-syntax"), (b"\xff", "not-utf8"), (b"x" * (5 << 20), "json-limit"), (b"[" * 100, "yaml-limit")]:
+        with pytest.raises(DocumentError) as caught:
+            documents(data, "f")
+        assert caught.value.diagnostic.code == code
