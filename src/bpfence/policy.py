@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Final, Union
+from typing import TYPE_CHECKING, Union
 
 import msgspec
 
@@ -84,8 +84,12 @@ TRUE: Condition = And()
 FALSE: Condition = Or()
 
 
-SUCCESS: Final = 1
-FAILURE: Final = 2
+class When(enum.Flag):
+    """When a rule is reported: as soon as it is decided, or once the call has succeeded or failed. The bits are REPORT_* of abi.h."""
+
+    DECIDED = 1
+    SUCCESS = 2
+    FAILURE = 4
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,8 +97,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     `events` are full names of fields.EVENTS. `conditions` gives, where an event needs another condition than the rest (a rename
     under `file.modify` looks at both names), that event's own. `allow` rules only matter against their policy's default.
-    `limit` is set on process.fork rules: the rule's atoms already test `process.fork.live` against it. `results`: 0, the rule is reported
-    when it is decided; else bits of SUCCESS and FAILURE, and it is reported when the system call has returned so (audit rules only).
+    `limit` is set on process.fork rules: the rule's atoms already test `process.fork.live` against it. What denies or kills is
+    reported when it is DECIDED. `confirm`: the dialect that must still confirm in user space what the kernel lets through; "": none.
     """
 
     policy: str
@@ -110,7 +114,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 0.0      # alerts a second, 0: the agent's default
     burst: int = 0
     limit: int = 0
-    results: int = 0
+    when: When = When.DECIDED
+    confirm: str = ""
     location: Location = Location("<none>")
 
     def condition_for(self, event: str) -> Condition:

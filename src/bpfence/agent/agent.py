@@ -57,7 +57,7 @@ from bpfence.host.links import Links
 from bpfence.host.service import notify
 from bpfence.host.signals import Signals
 from bpfence.outputs.routes import Outputs
-from bpfence.policy import Action, Condition, PolicySet
+from bpfence.policy import Action, Condition, PolicySet, When
 
 LOSS_SECONDS: Final = 1.0
 """How long after records came the counters of lost ones are looked at."""
@@ -567,7 +567,7 @@ class Agent:
         candidate = bool(seen.flags & abi.EVENT_RESULT)
         decided = not candidate or bool(seen.flags & abi.EVENT_DECISION)
         if decided:
-            found = [pair for pair in matched if not pair[0].results] if matched else [(self._nameless(seen), True)]
+            found = [pair for pair in matched if When.DECIDED in pair[0].when] if matched else [(self._nameless(seen), True)]
         found, others = joined(found)
         if found:
             assert self._source is not None
@@ -582,7 +582,7 @@ class Agent:
             self._counts.add(rule.policy, rule.rule)
         found = [pair for pair in found if self._limiter.allow(pair[0].key, pair[0].rate, pair[0].burst, now)]
         for rule, _ in found:
-            said = view.details(rule.rule) if rule.results or rule.policy == ENFORCING else None
+            said = view.details(rule.rule) if rule.confirm or rule.policy == ENFORCING else None
             if said is not None:
                 carried[rule.key] = said
         assert self._source is not None
@@ -592,7 +592,7 @@ class Agent:
     def _confirmed(self, view: View, matched: list[tuple[RuleInfo, bool]] | None) -> list[tuple[RuleInfo, bool]]:
         """Falco rules that really match, among the candidates where those are known. User space has decided them: none is uncertain."""
         assert self._detection is not None
-        among = None if matched is None else {rule.rule for rule, _ in matched if rule.results}
+        among = None if matched is None else {rule.rule for rule, _ in matched if rule.confirm}
         return [(rule, False) for rule in self._detection.confirm(view, among)]
 
     def _nameless(self, seen: Observation) -> RuleInfo:
@@ -739,7 +739,7 @@ def _tables(loaded: Loaded, events: frozenset[str]) -> tuple[Compiled, tuple[str
 
 def _results(compiled: Compiled) -> frozenset[str]:
     """The events that some rule wants the result of."""
-    return compiled.events & {event for rule in compiled.rules if rule.results for event in rule.events}
+    return compiled.events & {event for rule in compiled.rules if rule.when != When.DECIDED for event in rule.events}
 
 
 def _cgroup_path() -> Callable[[int], str | None] | None:

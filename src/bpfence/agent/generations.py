@@ -27,7 +27,7 @@ KEPT: Final = 4
 """How many tables are kept; those that are in force again, because only followed paths name other files, count once."""
 SPANS: Final = 64
 MAX_STATE_BYTES: Final = 256 << 20
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 STATE_DIR: Final = Path("/run/bpfence")
 
 

@@ -24,7 +24,7 @@ from bpfence.events.process import Process, rfc3339
 from bpfence.events.source import Observation
 from bpfence.events.values import escape, grouped, phrase, printable
 from bpfence.fields import FIELD_BY_NAME
-from bpfence.policy import Action, Rule, Value
+from bpfence.policy import Action, Rule, Value, When
 
 SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
 ABSENT: Final = "<none>"
@@ -34,7 +34,7 @@ MAX_MESSAGE: Final = 8192
 class RuleInfo(msgspec.Struct, frozen=True):
     """What an alert says of a rule. `action` is what the rule does in its policy's mode, `declared` what it is written to do.
 
-    `results` as in policy.Rule: not 0 for a Falco rule, of which the kernel only names candidates.
+    `when` and `confirm` as in policy.Rule: of a rule that a dialect confirms the kernel only names candidates.
     """
 
     policy: str
@@ -47,7 +47,8 @@ class RuleInfo(msgspec.Struct, frozen=True):
     message: str = ""
     rate: float = 0.0
     burst: int = 0
-    results: int = 0
+    when: When = When.DECIDED
+    confirm: str = ""
     events: tuple[str, ...] = ()
 
     @property
@@ -60,8 +61,8 @@ def rule_info(rule: Rule, mode: str) -> RuleInfo:
     """The part of a rule that alerts need. The compiler gives the mode beside the rule, and may already have lowered the action by it."""
     action = Action.AUDIT if mode == "audit" and rule.action > Action.AUDIT else rule.action
     return RuleInfo(
-        rule.policy, rule.name, mode, action, rule.action, rule.severity, rule.tags, rule.message, rule.rate, rule.burst, rule.results,
-        rule.events,
+        rule.policy, rule.name, mode, action, rule.action, rule.severity, rule.tags, rule.message, rule.rate, rule.burst, rule.when,
+        rule.confirm, rule.events,
     )  # fmt: skip
 
 

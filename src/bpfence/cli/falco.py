@@ -45,7 +45,7 @@ from bpfence.events.source import BadLineError
 from bpfence.events.values import printable
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.host.links import Links
-from bpfence.policy import FAILURE, SUCCESS, PolicySet
+from bpfence.policy import PolicySet, When
 
 FINDINGS: Final = 1
 LANGUAGES: Final = click.Choice(["all", "native", "falco"])
@@ -126,8 +126,8 @@ def explain(files: Sequence[str], names: Sequence[str], as_json: bool) -> None:
 
 
 _REPORTED: Final = {
-    0: "never", SUCCESS: "when the call has succeeded", FAILURE: "when the call has failed",
-    SUCCESS | FAILURE: "when the call has succeeded or failed",
+    When(0): "never", When.SUCCESS: "when the call has succeeded", When.FAILURE: "when the call has failed",
+    When.SUCCESS | When.FAILURE: "when the call has succeeded or failed",
 }  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def _explained(rule: Rule) -> dict[str, Any]:
     return {
         "rule": rule.name, "priority": rule.priority, "enabled": rule.enabled, "tags": list(rule.tags), "location": str(rule.location),
         "action": rule.enforcement.action if rule.enforcement else "audit", "types": types, "condition": resolve.show(rule.condition),
-        "output": rule.output_text, "exact": lowered.exact, "reported": "before the act" if enforcing else _REPORTED[lowered.results],
+        "output": rule.output_text, "exact": lowered.exact, "reported": "before the act" if enforcing else _REPORTED[lowered.when],
         "kernel": {native: condition_text(condition) for native, condition in lowered.conditions.items()},
         "user_space": [{"test": left.text, "reason": left.reason, "hint": left.hint, "location": str(left.place)} for left in lowered.left],
         "sensors": _sensors(rule, lowered), "unsensed": list(lowered.unsensed),
@@ -150,7 +150,7 @@ def _sensors(rule: Rule, lowered: lower.Lowered) -> list[str]:
     found: dict[str, None] = {}
     for native in lowered.conditions:
         found |= dict.fromkeys(EVENT_BY_NAME[native].hooks)
-    for native in lowered.conditions if lowered.results else ():
+    for native in lowered.conditions if lowered.when else ():
         if EVENT_BY_NAME[native].deniable:  # decided at the hook, told when the call has returned
             found |= dict.fromkeys(f"call:{call}" for call in sorted(rule.types & falco_calls.calls_of()[native]))
     return list(found)

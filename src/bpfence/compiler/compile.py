@@ -28,7 +28,7 @@ from bpfence.compiler.image import VerdictRow, with_generation
 from bpfence.compiler.lowering import Lowered, lower_policies
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.fields import EVENTS
-from bpfence.policy import FAILURE, SUCCESS, Action, PolicySet, Rule
+from bpfence.policy import Action, PolicySet, Rule, When
 
 BASE_BUDGET: Final = 200_000
 BUDGET_PER_RULE: Final = 60
@@ -87,7 +87,7 @@ class Stats(msgspec.Struct, frozen=True):
 class Compiled(msgspec.Struct, frozen=True):
     """One generation. `rules` (default postures included, as rules named "default") and `modes` go together by number.
 
-    A rule's `results` say which records speak for it: see Rule. `objects[b]` is the path of object bit b; `events` are those that
+    A rule's `when` says which records speak for it: see Rule. `objects[b]` is the path of object bit b; `events` are those that
     some verdict needs; `unreachable` holds warnings about rules that can never match or have no effect.
     """
 
@@ -212,15 +212,13 @@ def _report(lowered: Lowered, rules: Sequence[int]) -> int:
     """REPORT_* of a verdict: when some rule of it is reported."""
     report = 0
     for number in rules:
-        results = lowered.rules[number].results
-        report |= (abi.REPORT_SUCCESS if results & SUCCESS else 0) | (abi.REPORT_FAILURE if results & FAILURE else 0)
-        report |= 0 if results else abi.REPORT_DECISION
+        report |= lowered.rules[number].when.value
     return report
 
 
 def _features(lowered: Lowered, details: bool) -> int:
     """IMAGE_* of the header: what the kernel must look at besides the tables."""
-    features = abi.IMAGE_DETAILS if details or any(rule.results for rule in lowered.rules) else 0
+    features = abi.IMAGE_DETAILS if details or any(rule.when != When.DECIDED for rule in lowered.rules) else 0
     for test in lowered.tests:
         if test.paths:
             features |= abi.IMAGE_NEEDS_OBJECTS

@@ -18,7 +18,7 @@ from bpfence.compiler.classes import Test, Unsupported, Use
 from bpfence.compiler.diagram import FALSE, Clause, Conditions
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, applies
-from bpfence.policy import Action, And, Atom, Condition, Not, Or, Policy, PolicySet, Rule, atoms
+from bpfence.policy import Action, And, Atom, Condition, Not, Or, Policy, PolicySet, Rule, When, atoms
 
 DEFAULT_NAME: Final = "default"
 
@@ -100,8 +100,9 @@ class _Lowering:
         out.actions.append(rule.action if enforced or rule.action < Action.AUDIT else Action.AUDIT)
         self.where, self.who = rule.location, (policy.name, rule.name)
         errors = len(out.errors)
-        if rule.results and rule.action is not Action.AUDIT:
-            self.error(f"what waits for the call's result cannot {rule.action.name.lower()}", "use action: audit")
+        if (rule.when != When.DECIDED or rule.confirm) and rule.action is not Action.AUDIT:
+            why = "what user space confirms" if rule.confirm else "what waits for the call's result"
+            self.error(f"{why} cannot {rule.action.name.lower()}", "use action: audit")
         by_condition: dict[int, int] = {}
         for event, condition in self.by_event(rule, [e for e in rule.events if self.known(rule, e, enforced)]):
             bit = 1 << abi.CONSTANTS[EVENT_BY_NAME[event].id]

@@ -7,6 +7,7 @@ import itertools
 import random
 import resource
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from bpfence.compiler.compile import Compiled, Limits, compile_policies, with_ge
 from bpfence.compiler.image import Sample, Walker, walk
 from bpfence.errors import CompileError, Location
 from bpfence.fields import EVENT_BY_NAME
-from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, Rule
+from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, Rule, When
 from tests.unit.compiler.random_policies import ATOMS, PATHS, events, policy_sets, sample
 
 SETTINGS = settings(deadline=None, max_examples=120)
@@ -271,34 +272,39 @@ def test_features_say_what_the_image_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("results", "report"),
+    ("moments", "report"),
     [
-        ([0], abi.REPORT_DECISION), ([1], abi.REPORT_SUCCESS), ([2], abi.REPORT_FAILURE), ([1, 2], abi.REPORT_SUCCESS | abi.REPORT_FAILURE),
-        ([3, 0], abi.REPORT_SUCCESS | abi.REPORT_FAILURE | abi.REPORT_DECISION),
+        ([When.DECIDED], abi.REPORT_DECISION),
+        ([When.SUCCESS], abi.REPORT_SUCCESS),
+        ([When.FAILURE], abi.REPORT_FAILURE),
+        ([When.SUCCESS, When.FAILURE], abi.REPORT_SUCCESS | abi.REPORT_FAILURE),
+        ([When.SUCCESS | When.FAILURE, When.DECIDED], abi.REPORT_SUCCESS | abi.REPORT_FAILURE | abi.REPORT_DECISION),
     ],
-)  # fmt: skip
-def test_verdicts_say_when_they_are_reported(results: list[int], report: int) -> None:
+)
+def test_verdicts_say_when_they_are_reported(moments: list[When], report: int) -> None:
     deny = Rule(policy="p", name="deny", events=("file.chmod",), action=Action.DENY)
-    rules = [Rule(policy="p", name=f"r{n}", events=("file.open",), results=wanted) for n, wanted in enumerate(results)]
+    rules = [Rule(policy="p", name=f"r{n}", events=("file.open",), when=when) for n, when in enumerate(moments)]
     compiled = compile_policies(PolicySet((Policy(name="p", rules=(deny, *rules)),)))
     walker = Walker(compiled.image)
     (found,) = walk(compiled.image, FILE_OPEN, {}, {})
     at = 4 * (walker.header["verdicts_ref"] + found * abi.IMAGE_VERDICT_WORDS)
     assert abi.IMAGE_VERDICT_STRUCT.unpack_from(compiled.image, at)[2] == report
     assert compiled.verdicts[found].action == Action.AUDIT
-    assert [compiled.rules[n].results for n in compiled.verdicts[found].rules] == results
-    assert bool(walker.header["features"] & abi.IMAGE_DETAILS) == any(results)
+    assert [compiled.rules[n].when for n in compiled.verdicts[found].rules] == moments
+    assert bool(walker.header["features"] & abi.IMAGE_DETAILS) == any(when != When.DECIDED for when in moments)
 
 
-def test_a_rule_that_waits_for_the_result_only_audits() -> None:
+@pytest.mark.parametrize("more", [{"when": When.SUCCESS}, {"when": When.DECIDED | When.FAILURE}, {"confirm": "x"}])
+def test_a_rule_that_waits_for_something_only_audits(more: dict[str, Any]) -> None:
     with pytest.raises(CompileError) as caught:
-        compile_policies(one_rule(results=1))
+        compile_policies(one_rule(**more))
     assert "cannot deny" in caught.value.diagnostics[0].message
 
 
 @pytest.mark.parametrize("event", ["process.executed", "file.dup", "kernel.fsconfig"])
 def test_events_after_the_act_are_watched(event: str) -> None:
-    found = compile_policies(one_rule(Atom("process.exe_flags", Op.ANYBITS, 8), events=(event,), action=Action.AUDIT, results=3))
+    both = When.SUCCESS | When.FAILURE
+    found = compile_policies(one_rule(Atom("process.exe_flags", Op.ANYBITS, 8), events=(event,), action=Action.AUDIT, when=both))
     assert answer(found, {"event": event, "process.exe_flags": 12}).rules == [0]
     assert answer(found, {"event": event, "process.exe_flags": 4}).rules == []
     assert found.events == {event}

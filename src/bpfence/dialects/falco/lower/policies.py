@@ -19,9 +19,10 @@ from bpfence.dialects.falco.lower.atoms import Hosts, Paths
 from bpfence.dialects.falco.lower.rules import enforced, lower
 from bpfence.dialects.falco.read.document import SEVERITY_OF
 from bpfence.dialects.falco.read.resolve import Rule
-from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Not, Or, Policy
+from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Not, Or, Policy, When
 from bpfence.policy import Rule as NativeRule
 
+DIALECT: Final = "falco"
 WATCHING: Final = "falco"
 ENFORCING: Final = "falco-enforce"
 GIVEN_UP: Final = (
@@ -50,7 +51,7 @@ def policies(rules: Iterable[Rule], *, paths: Paths = "kernel", hosts: Hosts | N
         if rule.enforcement is None or rule.enforcement.action not in _ACTIONS:
             lowered = lower(rule, paths=paths, hosts=hosts)
             if lowered.conditions:
-                watching.append(_rule(rule, WATCHING, lowered.conditions, Action.AUDIT, results=lowered.results))
+                watching.append(_rule(rule, WATCHING, lowered.conditions, Action.AUDIT, when=lowered.when, confirm=DIALECT))
             continue
         lowered = enforced(rule, paths=paths)
         if not lowered.exact:
@@ -101,9 +102,10 @@ def relaxed(condition: Condition, fields: Iterable[str], *, outcome: Condition =
 
 
 def _rule(
-    rule: Rule, policy: str, conditions: Mapping[str, Condition], action: Action, *, errno: int = 1, results: int = 0
+    rule: Rule, policy: str, conditions: Mapping[str, Condition], action: Action, *, errno: int = 1, when: When = When.DECIDED,
+    confirm: str = "",
 ) -> NativeRule:  # fmt: skip
     return NativeRule(
         policy=policy, name=rule.name, events=tuple(conditions), conditions=dict(conditions), action=action, errno=errno,
-        message=rule.desc, severity=SEVERITY_OF[rule.priority], tags=rule.tags, results=results, location=rule.location,
+        message=rule.desc, severity=SEVERITY_OF[rule.priority], tags=rule.tags, when=when, confirm=confirm, location=rule.location,
     )  # fmt: skip

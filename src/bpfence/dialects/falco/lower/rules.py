@@ -7,7 +7,7 @@ the rest. Each test gives a pair (`atoms`): what it is at least and what it is a
 `not` swaps them.
 
 Detection waits for the result of the call. So a condition is made twice, for calls that succeed and for calls that fail, with the tests on
-the result put in; the rule's `results` are the classes in which it can be true at all. A rule that denies must come out exact, and its
+the result put in; the rule's `when` are the classes in which it can be true at all. A rule that denies must come out exact, and its
 tests on the result are taken for the call that would succeed, because that is the one to be stopped.
 
 A native event is the act, whichever call it was: file.open is every way of opening. A rule on some of those calls stands for the act, as
@@ -30,10 +30,10 @@ from bpfence.dialects.falco.read.checks import Comparison, Source
 from bpfence.dialects.falco.read.language import And, Not
 from bpfence.dialects.falco.read.resolve import Rule, decides_type, place_of
 from bpfence.errors import Location
-from bpfence.policy import FAILURE, FALSE, SUCCESS, TRUE, Atom, Condition, Op
+from bpfence.policy import FALSE, TRUE, Atom, Condition, Op, When
 
 _Purpose = Literal["detect", "enforce", "act"]
-_BITS: Final[Mapping[Result, int]] = {"success": SUCCESS, "failure": FAILURE}
+_WHEN: Final[Mapping[Result, When]] = {"success": When.SUCCESS, "failure": When.FAILURE}
 
 
 class Left(NamedTuple):
@@ -48,14 +48,14 @@ class Left(NamedTuple):
 class Lowered(NamedTuple):
     """`conditions`: by native event. `exact`: they decide the rule alone. `unsensed`: event types of the rule that nothing reports.
 
-    `results`: bits of policy.SUCCESS and FAILURE, of the calls that the rule can be true of; 0 where it does not wait for them.
+    `when`: the results of calls that the rule can be true of; none where it does not wait for them.
     """
 
     conditions: Mapping[str, Condition]
     exact: bool
     left: tuple[Left, ...]
     unsensed: tuple[str, ...]
-    results: int = 0
+    when: When = When(0)
 
 
 def lower(rule: Rule, *, paths: Paths = "kernel", hosts: Hosts | None = None) -> Lowered:
@@ -117,21 +117,21 @@ def _lower(rule: Rule, paths: Paths, purpose: _Purpose, hosts: Hosts | None = No
         if any(len({pair.may for pair in pairs}) > 1 for pairs in found.values()):
             alike = False
             left[_undistinguished(native, rule, purpose)] = None
-    results = 0
+    when = When(0)
     for found in by_event.values():
         for result, pairs in found.items():
-            results |= _BITS.get(result, 0) if any(pair.may != FALSE for pair in pairs) else 0
+            when |= _WHEN.get(result, When(0)) if any(pair.may != FALSE for pair in pairs) else When(0)
     conditions = {native: disj([pair.may for pairs in found.values() for pair in pairs]) for native, found in by_event.items()}
-    whole = alike and not unsensed and all(_decided(found, conditions[native], results) for native, found in by_event.items())
-    return Lowered({native: c for native, c in conditions.items() if c != FALSE}, whole, tuple(left), tuple(unsensed), results)
+    whole = alike and not unsensed and all(_decided(found, conditions[native], when) for native, found in by_event.items())
+    return Lowered({native: c for native, c in conditions.items() if c != FALSE}, whole, tuple(left), tuple(unsensed), when)
 
 
-def _decided(found: Mapping[Result, list[Pair]], condition: Condition, results: int) -> bool:
+def _decided(found: Mapping[Result, list[Pair]], condition: Condition, when: When) -> bool:
     """Whether an event's condition says for every result that the rule waits for what the rule says."""
     for result, pairs in found.items():
         if not all(pair.exact for pair in pairs):
             return False
-        if (not result or results & _BITS[result]) and any(pair.may != condition for pair in pairs):
+        if (not result or when & _WHEN[result]) and any(pair.may != condition for pair in pairs):
             return False
     return True
 

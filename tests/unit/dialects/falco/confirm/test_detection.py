@@ -31,12 +31,13 @@ from bpfence.events.source import Observation
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.host.hostnames import Hostnames
 from bpfence.outputs.routes import Outputs
-from bpfence.policy import Action
+from bpfence.policy import Action, When
 from tests.unit.agent.fakes import FakeEngine, FakeKernel, Kept, write_policy
 from tests.unit.agent.falco_rig import APPENDED, RULES, FakeEvents, verdict_of
 from tests.unit.events.samples import IMAGES, record
 
 BOTH = ("Shadow by sh", "Shadow by anyone")
+WAITING: dict[str, Any] = {"when": When.SUCCESS | When.FAILURE, "confirm": "falco"}
 
 
 class Rig:
@@ -259,7 +260,7 @@ def test_adoption_confirms_by_the_names_of_the_newest_rules(tmp_path: Path) -> N
     assert second.fired() == ["Shadow by anyone"], "the rule that matched first has gone"
     known = second.agent.generations.get(1)
     assert known is not None
-    assert {info.rule for info in known.rules if info.results} == set(BOTH), "what waits for a result survives in the state file"
+    assert {info.rule for info in known.rules if info.confirm} == set(BOTH), "what waits for a result survives in the state file"
     second.agent.stop()
 
 
@@ -405,7 +406,7 @@ def test_rule_sets_of_the_last_generations_are_kept() -> None:
     assert not detection.active
     for number in range(1, 11):
         loaded, _ = load_text(RULES.replace("Shadow by sh", f"Rule {number}"))
-        infos = [RuleInfo("falco", rule.name, "audit", Action.AUDIT, Action.AUDIT, results=3) for rule in loaded.rules]
+        infos = [RuleInfo("falco", rule.name, "audit", Action.AUDIT, Action.AUDIT, **WAITING) for rule in loaded.rules]
         detection.use(number, RuleSet(loaded.rules), infos)
     found = {number: detection.confirm(detection.view(seen(generation=number)), None)[0].rule for number in (1, 6, 9, 10)}
     assert found == {1: "Rule 10", 6: "Rule 10", 9: "Rule 9", 10: "Rule 10"}
@@ -420,7 +421,7 @@ def test_an_event_is_made_once_and_only_when_asked_for() -> None:
     events = FakeEvents()
     detection = Detection(lambda: events, kept=KEPT)
     loaded, _ = load_text(RULES)
-    detection.use(1, RuleSet(loaded.rules), [RuleInfo("falco", BOTH[0], "audit", Action.AUDIT, Action.AUDIT, results=3)])
+    detection.use(1, RuleSet(loaded.rules), [RuleInfo("falco", BOTH[0], "audit", Action.AUDIT, Action.AUDIT, **WAITING)])
     view = detection.view(seen())
     assert events.asked == []
     assert detection.confirm(view, None)

@@ -20,7 +20,7 @@ from bpfence.dialects.falco.load import load_files, load_text
 from bpfence.dialects.falco.lower.policies import MAX_ADDRESSES, candidates, policies, relaxed
 from bpfence.errors import CompileError
 from bpfence.fields import EVENT_BY_NAME
-from bpfence.policy import FAILURE, SUCCESS, Action, Condition, Event, Policy, PolicySet, atoms
+from bpfence.policy import Action, Condition, Event, Policy, PolicySet, When, atoms
 from tests.unit.compiler.random_policies import CONDITIONS, events
 from tests.unit.dialects.falco.trees import corpus
 
@@ -208,13 +208,13 @@ def test_benign_twins_concern_no_rule(benign: dict[str, Any]) -> None:
 
 
 def test_the_results_that_rules_wait_for() -> None:
-    results = {rule.name: rule.results for rule in stable().rules}
-    only = {name for name, bits in results.items() if bits == SUCCESS}
+    results = {rule.name: rule.when for rule in stable().rules}
+    only = {name for name, bits in results.items() if bits == When.SUCCESS}
     assert only == {
         "Read sensitive file trusted after startup", "Read sensitive file untrusted", "Clear Log Activities",
         "Detect release_agent File Container Escapes", "Redirect STDOUT/STDIN to Network Connection in Container",
     }  # fmt: skip
-    assert {results[name] for name in results.keys() - only} == {SUCCESS | FAILURE}
+    assert {results[name] for name in results.keys() - only} == {When.SUCCESS | When.FAILURE}
 
 
 def test_what_falcos_rules_cost() -> None:
@@ -268,13 +268,13 @@ def test_two_policies() -> None:
     assert not [problem for problem in problems if problem.severity == "error"]
     watching, enforcing = policies(found.rules)
     assert (watching.name, watching.mode, enforcing.name, enforcing.mode) == ("falco", "audit", "falco-enforce", "enforce")
-    assert [(r.name, r.action, r.results, r.severity, r.tags, r.events, r.location.line) for r in watching.rules] == [
-        ("Watched", Action.AUDIT, SUCCESS | FAILURE, "high", ("a", "b"), ("file.mkdir",), 2),
-        ("Only audited", Action.AUDIT, FAILURE, "low", (), ("file.rmdir",), 20),
+    assert [(r.name, r.action, r.when, r.severity, r.tags, r.events, r.location.line) for r in watching.rules] == [
+        ("Watched", Action.AUDIT, When.SUCCESS | When.FAILURE, "high", ("a", "b"), ("file.mkdir",), 2),
+        ("Only audited", Action.AUDIT, When.FAILURE, "low", (), ("file.rmdir",), 20),
     ]
-    assert [(r.name, r.action, r.errno, r.results, r.severity, r.events) for r in enforcing.rules] == [
-        ("Blocked", Action.DENY, 13, 0, "critical", ("file.open",)),
-        ("Killed", Action.KILL, 1, 0, "info", ("file.mkdir",)),
+    assert [(r.name, r.action, r.errno, r.when, r.severity, r.events) for r in enforcing.rules] == [
+        ("Blocked", Action.DENY, 13, When.DECIDED, "critical", ("file.open",)),
+        ("Killed", Action.KILL, 1, When.DECIDED, "info", ("file.mkdir",)),
     ]
     assert {rule.policy for rule in watching.rules} == {"falco"}
     made = compile_policies(PolicySet((watching, enforcing)))

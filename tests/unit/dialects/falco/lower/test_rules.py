@@ -21,10 +21,12 @@ from bpfence.dialects.falco.read.hostnames import mentioned
 from bpfence.dialects.falco.read.resolve import Rule
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, applies
 from bpfence.host.hostnames import Hostnames
-from bpfence.policy import FAILURE, SUCCESS, Policy, PolicySet, atoms
+from bpfence.policy import Policy, PolicySet, When, atoms
 from bpfence.policy import Rule as NativeRule
 from tests.unit.dialects.falco.native_view import Act, Drawn, acts, conditions, connects
 from tests.unit.dialects.falco.trees import corpus
+
+SUCCESS, FAILURE = When.SUCCESS, When.FAILURE
 
 TYPES = "evt.type in (open, openat, openat2, connect, execve, socket, dup, dup2, dup3, ptrace, symlinkat, linkat, unshare)"
 
@@ -46,10 +48,10 @@ def test_the_kernels_condition_is_implied_by_the_rule(text: str, act: Act, paths
     one = rule(condition(f"{TYPES} and {text}"))
     lowered = lower(one, paths=paths)
     fires = rules.holds(one.condition, act.event, paths=paths)
-    waited = lowered.results & (FAILURE if act.failed else SUCCESS)
+    waited = lowered.when & (FAILURE if act.failed else SUCCESS)
     found = lowered.conditions.get(act.seen["event"])
     decided = bool(waited) and found is not None and evaluate.holds(found, act.seen)
-    assert decided or not fires, (text, act.event.record, act.seen, found, lowered.results)
+    assert decided or not fires, (text, act.event.record, act.seen, found, lowered.when)
     if lowered.exact and act.event.type in one.types:
         assert decided == fires, (text, found)
 
@@ -145,7 +147,7 @@ def test_what_becomes_of_an_act(text: str, native: str, wanted: str | None, left
         {"process.unshare": "call.arg0 & 0x10000000 = 0x10000000"}),
         ("evt.type=setns and evt.arg.nstype contains CLONE_NEWNET", SUCCESS | FAILURE,
         {"process.setns": "call.arg1 & 0x40000000 = 0x40000000"}),
-        ("evt.type=open and fd.num=-1 and evt.num=0", 0, {}),
+        ("evt.type=open and fd.num=-1 and evt.num=0", When(0), {}),
         ('evt.type=chmod and (evt.arg.mode contains "S_ISUID" or evt.arg.mode contains S_ISGID)', SUCCESS | FAILURE,
          {"file.chmod": "file.mode = setuid or file.mode = setgid"}),
         ("evt.type=setuid and user.uid=0 and evt.failed=false", SUCCESS, {"process.setuid": "process.setuid.uid = 0"}),
@@ -157,7 +159,7 @@ def test_what_becomes_of_an_act(text: str, native: str, wanted: str | None, left
 )  # fmt: skip
 def test_what_is_waited_for(text: str, results: int, wanted: dict[str, str]) -> None:
     lowered = lower(rule(condition(text)))
-    assert lowered.results == results
+    assert lowered.when == results
     assert {native: condition_text(found) for native, found in lowered.conditions.items()} == {
         native: text.removeprefix("file.access = write or ") for native, text in wanted.items()
     }
@@ -295,7 +297,7 @@ def test_what_user_space_says_of_a_host_the_kernel_lets_through(text: str, drawn
     hosts = {name: addresses for name, addresses in names.addresses().items() if name not in unasked}
     lowered = lower(one, hosts=hosts)
     fires = rules.holds(one.condition, event)
-    waited = lowered.results & (FAILURE if drawn.own["evt.rawres"] < 0 else SUCCESS)
+    waited = lowered.when & (FAILURE if drawn.own["evt.rawres"] < 0 else SUCCESS)
     condition = lowered.conditions.get("net.connect")
     decided = bool(waited) and condition is not None and evaluate.holds(condition, drawn.seen)
     assert decided or not fires, (text, fields, drawn.seen, condition)
