@@ -17,15 +17,12 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple, Union
 
 from bpfence import glob
-from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet
+from bpfence.policy import DEFAULT_RULE, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 OBJECT_KEYS: Final = {"file.path": "file.object", "file.new_path": "file.new_object"}
 """Where an event keeps the patterns whose objects a path's file belongs to."""
-
-DEFAULT_RULE: Final = "default"
-"""The rule name under which a policy's default posture is reported."""
 
 
 class Match(NamedTuple):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Final, Union
 
 import msgspec
 
@@ -82,6 +82,10 @@ class Not(msgspec.Struct, frozen=True, tag=True):
 Condition = Union[Atom, And, Or, Not]
 TRUE: Condition = And()
 FALSE: Condition = Or()
+
+
+DEFAULT_RULE: Final = "default"
+"""The name under which what a policy's default posture decides is told."""
 
 
 class When(enum.Flag):

@@ -308,7 +308,7 @@ def agrees(value: Any, wanted: Any) -> bool:
 
 def output_fields(alert: dict[str, Any]) -> dict[str, Any]:
     """Name to value of `falco.output_fields` in a flattened alert."""
-    prefix = "falco.output_fields."
+    prefix = "dialect.falco.output_fields."
     return {key.removeprefix(prefix): value for key, value in alert.items() if key.startswith(prefix)}
 
 
@@ -321,7 +321,7 @@ def differences(shot: Shot, alert: dict[str, Any], wanted: dict[str, Any]) -> li
     may_lack = {*shot.absent, *(name for name, value in wanted.items() if value is None)}
     lacking = [name for name, value in found.items() if value is None and name not in may_lack and not UNFILLED.fullmatch(name)]
     wrong += [f"{name} has no value" for name in lacking]
-    text = str(alert.get("falco.output"))
+    text = str(alert.get("dialect.falco.output"))
     shown = {name: value for name, value in found.items() if isinstance(value, str) and name in shot.fields}
     wrong += [f"{name} is not in the text {text!r}" for name, value in shown.items() if value not in text]
     wrong += [f"{name} is {alert.get(name)!r}, not {value!r}" for name, value in shot.native.items() if alert.get(name) != value]

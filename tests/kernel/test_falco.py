@@ -102,10 +102,10 @@ def test_fires(rule: str, shot: Shot, falco: FalcoRange, stable: dict[str, dict[
     wrong = differences(shot, alert, falco.expected(shot, texts))
     assert not wrong, "\n".join([*wrong, json.dumps(alert, indent=1, default=str)])
     priority = PRIORITIES.get(stable[rule]["priority"], stable[rule]["priority"].capitalize())
-    assert (alert["falco.priority"], alert["falco.source"]) == (priority, "syscall")
+    assert (alert["dialect.falco.priority"], alert["dialect.falco.source"]) == (priority, "syscall")
     assert (alert["mode"], alert["action"]) == ("audit", "audit")
     assert set(alert["tags"]) == set(stable[rule]["tags"])
-    assert str(alert["falco.output"]).startswith(stable[rule]["output"].partition("%")[0])
+    assert str(alert["dialect.falco.output"]).startswith(stable[rule]["output"].partition("%")[0])
 
 
 @pytest.mark.parametrize("shot", QUIET)
@@ -212,8 +212,8 @@ def test_a_rule_with_an_overlay_denies(falco: FalcoRange) -> None:
         assert alert["file.path"] == file
         fields = output_fields(alert)
         assert (fields["fd.name"], fields["proc.name"]) == (file, "tool")
-        assert f"guarded | file={file} process=tool command=tool {words[0]}" in alert["falco.output"]
-        assert alert["falco.priority"] == "Critical"
+        assert f"guarded | file={file} process=tool command=tool {words[0]}" in alert["dialect.falco.output"]
+        assert alert["dialect.falco.priority"] == "Critical"
     result, alerts = falco.act_words("open", file)
     assert (result.result, alerts) == ("ok", [])
 
@@ -243,7 +243,7 @@ def test_standard_output_has_falcos_lines(falco: FalcoRange) -> None:
     assert set(line) == {"hostname", "output", "output_fields", "priority", "rule", "source", "tags", "time"}
     assert (line["rule"], line["priority"], line["source"]) == ("Remove Bulk Data from Disk", "Warning", "syscall")
     assert {name: value for name, value in line["output_fields"].items() if name != "evt.time"} == fields
-    assert line["output"].endswith(f": Warning {alerts[0]['falco.output']}")
+    assert line["output"].endswith(f": Warning {alerts[0]['dialect.falco.output']}")
     assert line["time"] == alerts[0]["time"]
 
 

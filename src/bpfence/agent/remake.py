@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules that are in force and other addresses of hosts in, their new tables out, made beside the agent's loop.
+"""Policies to read, or rules in force and other facts, in; their tables out, made beside the agent's loop.
 
-Called by the agent when names of hosts that Falco rules mention have other addresses. Tables of many rules take seconds to make, in which
-the loop goes on to read records; it is woken when they are done, and puts them in force itself. The thread needs no privileges.
+Called by the agent for every reload, and when names of hosts that rules mention have other addresses. Tables of many rules take seconds to
+make, in which the loop goes on to read records; it is woken when they are done, and puts them in force itself. The thread has what
+privileges the agent has kept.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ SWITCH_SECONDS: Final = 0.0005
 
 
 class Made(NamedTuple):
-    """`base`: what was in force when it was begun, `events` what the kernel supported; `left`: see `compile_smaller`."""
+    """`base`: what it was made of, None where files were read; `events`: what the kernel supported; `left`: see `compile_smaller`."""
 
-    base: Loaded
+    base: Loaded | None
     events: frozenset[str]
     loaded: Loaded
     compiled: Compiled
@@ -34,13 +35,14 @@ Work = Callable[[], Made | None]
 
 
 class Remake:
-    """One piece of work at a time. `seconds`: how long the last one took, 0 before the first."""
+    """One piece of work at a time. `seconds`: how long the last one took, 0 before the first. `reloads`: whether it is a reload."""
 
     def __init__(self) -> None:
         self._notice = Notice()
         self._thread: threading.Thread | None = None
         self._result: Made | BaseException | None = None
         self.seconds = 0.0
+        self.reloads = False
 
     def fileno(self) -> int:
         """Readable when the work is done."""
@@ -51,9 +53,10 @@ class Remake:
         """Whether there is work that was not taken yet."""
         return self._thread is not None
 
-    def begin(self, work: Work) -> None:
+    def begin(self, work: Work, *, reloads: bool = False) -> None:
         """Start; not while `busy`."""
         assert self._thread is None
+        self.reloads = reloads
         self._thread = threading.Thread(target=self._run, args=(work,), name="bpfence-remake", daemon=True)
         self._thread.start()
 
@@ -77,7 +80,7 @@ class Remake:
             return None
         assert self._thread is not None
         self._thread.join()
-        found, self._thread, self._result = self._result, None, None
+        found, self._thread, self._result, self.reloads = self._result, None, None, False
         if isinstance(found, BaseException):
             raise found
         return found

@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import Any, Final, Union
+from typing import Any, Final, NamedTuple, Union
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -104,7 +104,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     io_uring: Details = UNSET
     call: Details = UNSET
     syscall: Details = UNSET
-    falco: Details = UNSET  # of a Falco rule: priority, source, output, output_fields
+    dialect: Details = UNSET  # by name of the language: what a rule of it says in its own terms
     container: dict[str, Any] | None = None
     k8s: dict[str, Any] | None = None
 
@@ -159,6 +159,14 @@ def host_name() -> str:
     return escape(socket.gethostname())
 
 
+class Said(NamedTuple):
+    """What a rule says of an event in its own language: the alert's message, and what goes under the language's name."""
+
+    dialect: str
+    message: str
+    details: dict[str, Any]
+
+
 class Composer:
     """Makes lines. `now` gives ns since 1970. Numbers events from 1; lines of one event share the number."""
 
@@ -169,10 +177,10 @@ class Composer:
 
     def alerts(
         self, seen: Observation, matched: Collection[tuple[RuleInfo, bool]], objects: tuple[str, ...] = (),
-        falco: Mapping[tuple[str, str], dict[str, Any]] = MappingProxyType({}), others: Collection[RuleInfo] = (),
+        said: Mapping[tuple[str, str], Said] = MappingProxyType({}), others: Collection[RuleInfo] = (),
     ) -> list[tuple[RuleInfo, Alert]]:  # fmt: skip
         """One alert for each matching rule with whether it is uncertain. `objects`: the paths of object bits of the event's generation;
-        `falco`: by the key of a rule what it says as a Falco rule, which also becomes the message. None matched: the event is counted.
+        `said`: by the key of a rule what it says in its own language. None matched: the event is counted.
         `others`: rules that an uncertain alert speaks for, too; see `joined`.
         """
         self._seq += 1
@@ -180,7 +188,7 @@ class Composer:
             return []
         common = self._common(seen, objects)
         return [
-            (rule, self._alert(seen, rule, uncertain, common, falco.get(rule.key), others if uncertain else ()))
+            (rule, self._alert(seen, rule, uncertain, common, said.get(rule.key), others if uncertain else ()))
             for rule, uncertain in matched
         ]
 
@@ -206,14 +214,14 @@ class Composer:
         return {"time": rfc3339(seen.time), "event": seen.event, "seq": self._seq, "host": self._host, "process": process, **groups}
 
     def _alert(
-        self, seen: Observation, rule: RuleInfo, uncertain: bool, common: dict[str, Any], falco: dict[str, Any] | None = None,
+        self, seen: Observation, rule: RuleInfo, uncertain: bool, common: dict[str, Any], said: Said | None = None,
         others: Collection[RuleInfo] = (),
     ) -> Alert:  # fmt: skip
         blocked = rule.action >= Action.DENY and seen.action >= Action.DENY
         spared = rule.action is Action.KILL and bool(seen.flags & abi.EVENT_KILL_REFUSED)
         action = (min(Action.DENY, Action(seen.action)) if spared else rule.action).name.lower()
         causes = causes_of(seen.flags) if uncertain else ()
-        text = message(rule, seen.fields, action) if falco is None else printable(falco["output"])
+        text = message(rule, seen.fields, action) if said is None else printable(said.message)
         return Alert(
             policy=escape(rule.policy), rule=escape(rule.rule), severity=rule.severity, tags=tuple(escape(tag) for tag in rule.tags),
             action=action, mode=rule.mode, would=rule.declared.name.lower() if rule.declared > rule.action else UNSET,
@@ -221,7 +229,7 @@ class Composer:
             may_match=tuple(escape(f"{other.policy}/{other.rule}") for other in others) or UNSET,
             errno=_errno_name(seen.error) if blocked else None,
             message=_bounded(text + doubt(causes, len(others)) if uncertain else text),
-            falco=UNSET if falco is None else falco, **common,
+            dialect=UNSET if said is None else {said.dialect: said.details}, **common,
         )  # fmt: skip
 
     def loss(self, loss: Loss) -> LossLine:

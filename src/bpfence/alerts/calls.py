@@ -19,10 +19,10 @@ from bpfence.alerts.limit import RateLimiter
 from bpfence.confine.supervise import Answer, Call, Handled
 from bpfence.events.process import rfc3339
 from bpfence.events.values import escape, printable
+from bpfence.policy import DEFAULT_RULE
 from bpfence.syscalls.architectures import Arch
 
 EVENT: Final = "seccomp"
-DEFAULT_RULE: Final = "default"
 ACTIONS: Final = {Answer.ERRNO: "deny", Answer.KILL: "kill", Answer.LOG: "audit", Answer.ALLOW_ONCE: "allow"}
 DONE: Final = {
     Answer.ERRNO: "denied", Answer.KILL: "killed for", Answer.LOG: "let through and noted", Answer.ALLOW_ONCE: "let through once",
@@ -97,9 +97,9 @@ class Reporter:
 
     def suppressed(self, *, everything: bool = False) -> None:
         """Says how many alerts were left out, where that is due."""
-        for policy, rule, count in self._limiter.reports(time.monotonic(), everything=everything):
-            text = f"{count} more alerts of {policy}/{rule} were left out by its rate limit"
-            line = self._composer.status("suppressed", text, severity="medium", policy=policy, rule=rule, suppressed=count)
+        for left in self._limiter.reports(time.monotonic(), everything=everything):
+            more = {"policy": left.policy, "rule": left.rule, "suppressed": left.alerts}
+            line = self._composer.status("suppressed", left.text, severity="medium", **more)
             self._outputs.write([line])
 
 

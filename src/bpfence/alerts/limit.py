@@ -24,6 +24,11 @@ class Suppressed(NamedTuple):
     rule: str
     alerts: int
 
+    @property
+    def text(self) -> str:
+        """For people."""
+        return f"{self.alerts} more alerts of {self.policy}/{self.rule} were left out by its rate limit"
+
 
 class TokenBucket:
     """`burst` tokens at most, `rate` more a second; moments are seconds of any clock that does not go back."""

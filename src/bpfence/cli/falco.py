@@ -19,9 +19,8 @@ import msgspec
 from rich.text import Text
 
 from bpfence import fields as tables
-from bpfence.agent.loading import FalcoOptions, resolved, rule_set
 from bpfence.alerts.alert import host_name
-from bpfence.cli.given import PATHS, no_host_option, opened
+from bpfence.cli.given import PATHS, no_host_option, opened, read
 from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, table
 from bpfence.conditions.text import condition_text
 from bpfence.convert import convert
@@ -29,23 +28,25 @@ from bpfence.dialects.falco import load as falco
 from bpfence.dialects.falco.confirm import event as falco_events
 from bpfence.dialects.falco.confirm.event import RecordedEvent
 from bpfence.dialects.falco.confirm.rules import Match, RuleSet
+from bpfence.dialects.falco.dialect import FalcoRules
 from bpfence.dialects.falco.lower import links as falco_links
 from bpfence.dialects.falco.lower import rules as lower
 from bpfence.dialects.falco.lower.exact import exactly
+from bpfence.dialects.falco.options import SUGGESTED, FalcoOptions
 from bpfence.dialects.falco.read import events as falco_calls
 from bpfence.dialects.falco.read import resolve
 from bpfence.dialects.falco.read.document import PRIORITIES
 from bpfence.dialects.falco.read.fields import CLASSES, FIELDS, Argument, Field
-from bpfence.dialects.falco.read.output import SUGGESTED
 from bpfence.dialects.falco.read.resolve import Rule
 from bpfence.dialects.falco.show import form, of_match
 from bpfence.dialects.native.write import document
+from bpfence.documents.files import Source
 from bpfence.errors import Diagnostic, Location, PolicyError, UsageError
 from bpfence.events.source import BadLineError
 from bpfence.events.values import printable
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.host.links import Links
-from bpfence.policy import PolicySet, When
+from bpfence.policy import When
 
 FINDINGS: Final = 1
 LANGUAGES: Final = click.Choice(["all", "native", "falco"])
@@ -85,28 +86,28 @@ def rule_options(function: F) -> F:
     return function
 
 
-def load(files: Sequence[str]) -> list[Rule]:
+def load(files: Sequence[Source]) -> list[Rule]:
     """The rules of some files; PolicyError where there is a mistake. Warnings go to standard error."""
-    loaded, found = falco.load_files(files)
+    loaded, found = falco.load_sources(files)
     if any(diagnostic.severity == "error" for diagnostic in found):
         raise PolicyError(found)
     show_diagnostics(diagnostic for diagnostic in found if diagnostic.severity == "warning")
     return loaded.rules
 
 
-def check(files: Sequence[str], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
+def check(files: Sequence[Source], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
     """Mistakes in Falco files, what links make of their paths, and one line of summary for each file's rules."""
-    loaded, found = falco.load_files(files)
+    loaded, found = falco.load_sources(files)
     links.look_up(falco_links.paths_of(loaded.rules))
-    found = [*found, *falco_links.widened(loaded.rules, links.find, where=links.where)[1], *links.findings(Location(files[0]))]
-    summary = [{"name": file, "mode": "falco", "rules": sum(rule.location.file == file for rule in loaded.rules)} for file in files]
+    found = [*found, *falco_links.widened(loaded.rules, links.find, where=links.where)[1], *links.findings(Location(files[0].file))]
+    summary = [{"name": file, "mode": "falco", "rules": sum(rule.location.file == file for rule in loaded.rules)} for file, _ in files]
     return found, summary
 
 
 # ---- explain ----
 
 
-def explain(files: Sequence[str], names: Sequence[str], as_json: bool) -> None:
+def explain(files: Sequence[Source], names: Sequence[str], as_json: bool) -> None:
     """Expanded conditions, what the kernel decides, and what is left."""
     rules = load(files)
     if names:
@@ -180,11 +181,17 @@ def _explanation(rule: dict[str, Any]) -> Iterator[Text]:
 # ---- test ----
 
 
-def test(files: Sequence[str], events: str, options: FalcoOptions, *, form_name: str, as_json: bool) -> int:
+def test(files: Sequence[Source], events: str, options: FalcoOptions, *, form_name: str, as_json: bool) -> int:
     """Replay recorded events against rules."""
-    _, chosen, told = resolved(PolicySet(), rule_set(load(files), options), options, Links())
-    assert chosen is not None
-    rules = chosen
+    chosen = falco.select(
+        load(files), names=options.names, tags=options.tags, disabled=options.disabled, priority=options.priority
+    )  # fmt: skip
+    links = Links()
+    unresolved = FalcoRules(chosen, options)
+    links.look_up(unresolved.paths())
+    found, told = unresolved.resolved(links.find, links.where)
+    rules = found.set
+    told = [*links.findings(Location(files[0].file)), *told]
     show_diagnostics(diagnostic for diagnostic in told if diagnostic.severity != "info")
     results = []
     try:
@@ -392,7 +399,8 @@ def convert_command(files: tuple[str, ...], target: str, mode: str, no_host: boo
       bpfence convert --to native rules.yaml --json | jq '.left_out'
     """
     with opened(files, no_host) as given:
-        found = convert(exactly(load(given.files), mode), document)
+        rules = load([source for theirs in read(given.files).values() for source in theirs])
+        found = convert(exactly(rules, mode), document)
         left_out = given.named(found.left_out)
         if as_json:
             emit_json({"policies": found.text, "converted": found.converted, "left_out": [diagnostic_as_json(d) for d in left_out]})

@@ -18,12 +18,29 @@ import msgspec
 
 from bpfence import names
 from bpfence.cli.show import err
+from bpfence.dialects.registry import claimed
+from bpfence.documents.files import Source, sources
+from bpfence.documents.report import Report
 from bpfence.errors import Diagnostic, PolicyError
 from bpfence.events.values import printable
 
 PATHS: Final = click.Path(exists=True, allow_dash=True, path_type=str)
 STDIN: Final = "<stdin>"
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def look(files: Sequence[str]) -> tuple[dict[str, list[Source]], list[Diagnostic]]:
+    """Policy files, each read once, by their languages; and what is not read, or could not be."""
+    report = Report()
+    return claimed(sources(files, report)), report.diagnostics
+
+
+def read(files: Sequence[str]) -> dict[str, list[Source]]:
+    """The same; PolicyError where some could not be read."""
+    found, unread = look(files)
+    if any(diagnostic.severity == "error" for diagnostic in unread):
+        raise PolicyError(unread)
+    return found
 
 
 def no_host_option(function: F) -> F:

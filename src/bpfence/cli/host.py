@@ -17,17 +17,20 @@ import click
 import msgspec
 from rich.text import Text
 
-from bpfence.agent.agent import Agent, Kernel, LiveKernel, Settings
+from bpfence.agent.agent import Agent, Settings
 from bpfence.agent.generations import Counts, Generations, state_path
-from bpfence.agent.loading import FalcoOptions, read_policies
+from bpfence.agent.kernel import Kernel, LiveKernel
+from bpfence.agent.loading import load
 from bpfence.cli import falco
 from bpfence.cli.show import Command, emit_json, json_option, out, show_diagnostics, table, to_stderr
 from bpfence.confine.sandbox import CANNOT_RUN, NOT_FOUND, Sandbox, exit_code
-from bpfence.dialects.falco.load import split
+from bpfence.dialects.falco.dialect import FALCO
+from bpfence.dialects.falco.options import FalcoOptions
 from bpfence.errors import BpfenceError, KernelError, UsageError
 from bpfence.events.process import read_boot_id
 from bpfence.events.values import printable
 from bpfence.host.cgroups import Hierarchy, find_hierarchy
+from bpfence.host.links import Links
 from bpfence.host.signals import Signals
 from bpfence.outputs.routes import FORMATS, open_outputs, with_format
 
@@ -123,7 +126,7 @@ def run(
     paths = tuple(os.path.abspath(path) for path in policies)
     settings = Settings(
         policies=paths, mode=mode, pin_dir=None if no_pin else pin_dir, keep=keep, ready_file=ready_file,
-        falco=FalcoOptions(**falco_options), record=record, drop_privileges=not keep_privileges,
+        options={FALCO.name: FalcoOptions(**falco_options)}, record=record, drop_privileges=not keep_privileges,
     )  # fmt: skip
     lines = open_outputs(with_format(outputs, form_name), to_stderr)
     Agent(settings, lines, report=to_stderr, kernel=kernel(max_processes), diagnose=show_diagnostics).run()
@@ -158,19 +161,19 @@ def exec_command(
     """
     from bpfence.confine.command import filters_of  # what checks policies and reads events does without libseccomp
 
-    options = FalcoOptions(**falco_options)
-    natives, _ = split(policies)  # filters are not in Falco's files
-    filters = filters_of(profile, read_policies(natives, mode)[0].policies, to_stderr)
+    options = {FALCO.name: FalcoOptions(**falco_options)}
+    loaded = load(policies, mode, options=options, links=Links())
+    filters = filters_of(profile, loaded.policies.policies, to_stderr)
     ignored = {signal.SIGINT, signal.SIGQUIT}  # a terminal sends them to the command as well
     forwarded = {signal.SIGTERM, signal.SIGHUP}
     with Sandbox(hierarchy()) as sandbox, Signals(ignored | forwarded) as signals:
         scope = sandbox.condition()
         settings = Settings(
-            policies=tuple(policies), mode=mode, scope=scope, drop_privileges=False, starts_command=True, falco=options, record=record
+            policies=tuple(policies), mode=mode, scope=scope, drop_privileges=False, starts_command=True, options=options, record=record
         )
         lines = open_outputs(with_format(outputs, form_name), to_stderr, stream=sys.stderr)
         agent = Agent(settings, lines, report=to_stderr, kernel=kernel(), diagnose=show_diagnostics)
-        agent.start()
+        agent.start(loaded)
         try:
             return _run_in(sandbox, agent, signals, forwarded, command, filters)
         finally:
@@ -195,8 +198,8 @@ def _run_in(
             if number in forwarded:
                 signal.pidfd_send_signal(pidfd, number)
 
-    agent.on_readable(pidfd, lambda: ended.append(os.waitpid(pid, 0)[1]))
-    agent.on_readable(signals.fileno(), forward)
+    agent.loop.on_readable(pidfd, lambda: ended.append(os.waitpid(pid, 0)[1]))
+    agent.loop.on_readable(signals.fileno(), forward)
     try:
         while not ended:
             agent.step()

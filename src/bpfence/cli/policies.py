@@ -18,21 +18,22 @@ import msgspec
 from rich.text import Text
 
 from bpfence import evaluate
-from bpfence.agent.loading import FalcoOptions, read_policies, resolved
+from bpfence.agent.loading import native_policies
 from bpfence.cli import falco
-from bpfence.cli.given import PATHS, no_host_option, opened
+from bpfence.cli.given import PATHS, look, no_host_option, opened, read
 from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, table
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.conditions.links import PATHS as PATH_FIELDS
-from bpfence.dialects.falco.load import split
-from bpfence.dialects.native import read as native
-from bpfence.errors import CompileError, Diagnostic, UsageError
+from bpfence.dialects.falco.dialect import FALCO
+from bpfence.dialects.falco.options import FalcoOptions
+from bpfence.dialects.native.dialect import NATIVE
+from bpfence.errors import CompileError, Diagnostic, Location, UsageError
 from bpfence.events.source import BadLineError, Recorded, events_from_json, read_recorded
 from bpfence.events.values import BadValueError, escape, printable
 from bpfence.fields import FIELD_BY_NAME, applies
 from bpfence.host.links import Links
 from bpfence.names import TABLES
-from bpfence.policy import Action, And, Atom, Condition, Not, Op, Or, PolicySet, Value, atoms
+from bpfence.policy import DEFAULT_RULE, Action, And, Atom, Condition, Not, Op, Or, PolicySet, Value, atoms
 from bpfence.seccomp.profile import kernel_version
 
 if TYPE_CHECKING:
@@ -93,11 +94,15 @@ def _counted(summary: list[dict[str, Any]], counts: dict[str, int]) -> str:
 
 def _examined(files: tuple[str, ...], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
     """What is wrong with policy files, and what is in them."""
-    files, theirs = split(files)
-    policies, found = native.load_files(files)
-    found += seccomp_findings(policies)
-    policies, _, told = resolved(policies, None, FalcoOptions(), links)
-    found += told
+    by_language, unread = look(files)
+    rules, found = NATIVE.read(by_language.get(NATIVE.name, ()), None)
+    found = [*unread, *found, *seccomp_findings(rules.found)]
+    theirs = by_language.get(FALCO.name)
+    links.look_up(rules.paths())
+    rules, told = rules.resolved(links.find, links.where)
+    policies = rules.found
+    place = policies.policies[0].location.file if policies.policies else "<policies>"
+    found += [*links.findings(Location(place)), *told]
     if not any(diagnostic.severity == "error" for diagnostic in found):
         try:
             found += compile_policies(policies).unreachable
@@ -158,14 +163,14 @@ def explain_command(
       bpfence explain p.yaml --event '{"event":"process.exec","file.path":"/tmp/x","process.uid":1000}'
     """
     with opened(files, no_host) as given:
-        files, theirs = split(given.files)
-        if theirs:
-            if files or event:
+        by_language = read(given.files)
+        if theirs := by_language.pop(FALCO.name, None):
+            if by_language or event:
                 raise UsageError("Falco files are explained by themselves, without --event")
             falco.explain(theirs, names, as_json)
             return 0
         links = Links(root)
-        policies, _ = read_policies(files, links=links)
+        policies, _ = native_policies(by_language.get(NATIVE.name, ()), links=links)
         compiled = compile_policies(policies)
         samples = [_resolved(sample, links) for sample in _samples(event)] if event else []
         routes = [(_route(compiled, sample, notes), undecided(policies, sample)) for sample, notes in samples]
@@ -274,7 +279,7 @@ def _samples(text: str) -> list[dict[str, Value]]:
 def _rule_rows(compiled: Compiled) -> Iterator[tuple[str, ...]]:
     unreachable = {diagnostic.location for diagnostic in compiled.unreachable}
     for rule, mode in zip(compiled.rules, compiled.modes, strict=True):
-        where = "never: see check" if rule.location in unreachable and rule.name != evaluate.DEFAULT_RULE else "kernel"
+        where = "never: see check" if rule.location in unreachable and rule.name != DEFAULT_RULE else "kernel"
         yield rule.policy, rule.name, mode, rule.action.name.lower(), " ".join(rule.events), where
 
 
@@ -342,14 +347,14 @@ def test_command(
     if "-" in (*policy_files, *given) and events == "-":
         raise UsageError("standard input cannot be both the policies and the events")
     with opened((*policy_files, *given), no_host) as opened_files:
-        files, theirs = split(opened_files.files)
-        if not files and not theirs:
+        if not opened_files.files:
             raise UsageError("name policies: -p FILE, or files before EVENTS")
-        if theirs:
-            if files or mode:
+        by_language = read(opened_files.files)
+        if theirs := by_language.pop(FALCO.name, None):
+            if by_language or mode:
                 raise UsageError("Falco rules are tested by themselves, without --mode")
             return falco.test(theirs, events, FalcoOptions(**falco_options), form_name=form_name, as_json=as_json)
-        policies, _ = read_policies(files, mode, links=Links())
+        policies, _ = native_policies(by_language.get(NATIVE.name, ()), mode, links=Links())
         results = _results(policies, events)
     mismatches = sum(bool(result["mismatch"]) for result in results)
     if as_json:

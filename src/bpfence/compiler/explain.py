@@ -14,15 +14,16 @@ from typing import Final
 import msgspec
 
 from bpfence import abi, glob
-from bpfence.compiler.classes import ANCESTOR_NAMES
+from bpfence.compiler.classes import ANCESTOR_NAMES, OBJECT_SLOTS
 from bpfence.compiler.compile import Compiled, Verdict
 from bpfence.compiler.image import Sample, Step, Walker
 from bpfence.errors import UsageError
+from bpfence.evaluate import OBJECT_KEYS
 from bpfence.fields import EVENT_BY_NAME, EVENTS, FIELD_BY_NAME, Kind
 from bpfence.policy import Value
 
-OBJECT_KEYS: Final = {"file.object": abi.NUM_FILE_OBJECT, "file.new_object": abi.NUM_NEW_OBJECT}
-"""Event keys (as in `evaluate`) that list the object sets a file belongs to."""
+_OBJECT_SLOTS: Final = {OBJECT_KEYS[field]: slot for field, slot in OBJECT_SLOTS.items()}
+"""Keys of events that list the object sets a file belongs to, and the slot of each."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -96,9 +97,9 @@ def sample(compiled: Compiled, walker: Walker, event: Mapping[str, Value | None]
     for name, value in event.items():
         if name == "event" or value is None:
             continue
-        if name in OBJECT_KEYS:
+        if name in _OBJECT_SLOTS:
             paths = value if isinstance(value, tuple | list) else (value,)
-            nums[OBJECT_KEYS[name]] = sum(1 << bit for bit, path in enumerate(compiled.objects) if path in paths)
+            nums[_OBJECT_SLOTS[name]] = sum(1 << bit for bit, path in enumerate(compiled.objects) if path in paths)
             continue
         field = FIELD_BY_NAME.get(name)
         if field is None:

@@ -9,7 +9,7 @@ collected here as errors, at the rule's place.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from bpfence import abi
 from bpfence.compiler import classes
@@ -18,9 +18,7 @@ from bpfence.compiler.classes import Test, Unsupported, Use
 from bpfence.compiler.diagram import FALSE, Clause, Conditions
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, applies
-from bpfence.policy import Action, And, Atom, Condition, Not, Or, Policy, PolicySet, Rule, When, atoms
-
-DEFAULT_NAME: Final = "default"
+from bpfence.policy import DEFAULT_RULE, Action, And, Atom, Condition, Not, Or, Policy, PolicySet, Rule, When, atoms
 
 
 class Lowered(NamedTuple):
@@ -60,7 +58,7 @@ def default_rules(policy: Policy) -> Iterator[Rule]:
             conditions[event] = And((policy.scope, Not(Or(allowed))))
         yield Rule(
             policy=policy.name,
-            name=DEFAULT_NAME,
+            name=DEFAULT_RULE,
             events=tuple(events),
             conditions=conditions,
             action=action,

@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from bpfence import glob, names
-from bpfence.documents.report import TextError, quoted, suggest
+from bpfence.documents.report import TextError
 from bpfence.evaluate import holds
 from bpfence.fields import FIELD_BY_NAME, Field, Kind
 from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or, atoms
+from bpfence.words import quoted, suggest
 
 U64: Final = 2**64 - 1
 _LIMITS: Final = {"port": 0xFFFF, "user": 0xFFFF_FFFF, "group": 0xFFFF_FFFF}

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from bpfence.documents import yaml_nodes
 from bpfence.documents.report import Report
@@ -50,3 +52,17 @@ def read_bytes(path: Path, report: Report) -> bytes | None:
         report.add(place, "cannot-read", f"the file cannot be read: {reason}", "check the path and its permissions")
         return None
     return data
+
+
+class Source(NamedTuple):
+    """A file as it was read, once: whoever asks again would perhaps be answered otherwise."""
+
+    file: str
+    data: bytes
+
+
+def sources(paths: Iterable[str | os.PathLike[str]], report: Report) -> list[Source]:
+    """The policy files of some files and directories, in order; what cannot be read is reported."""
+    files = [file for path in paths for file in policy_files(Path(path), report)]
+    read = ((file, read_bytes(file, report)) for file in files)
+    return [Source(str(file), data) for file, data in read if data is not None]

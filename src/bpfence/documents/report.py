@@ -6,9 +6,7 @@ Every dialect collects into one Report per load, so that a user sees all mistake
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from typing import Final, Literal
 
 from bpfence.documents.yaml_nodes import Node
@@ -64,10 +62,6 @@ CODES: Final[Mapping[str, str]] = {
 """Every diagnostic code of the native dialect, and what it means; those of `falco` are in its `document`."""
 
 
-MAX_OPTIONS: Final = 400
-"""Among how many words a near one is looked for: a hostile file has as many names as it likes, and as many that resemble them."""
-
-
 class TextError(Exception):
     """A text that cannot be read, found below the level that knows where it stands. `offset` counts characters from 0."""
 
@@ -112,18 +106,3 @@ class Report:
         self.add(node.place(problem.offset), problem.code, problem.message, problem.hint)
 
 
-def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """A "did you mean" for a misspelt word; `otherwise` where nothing is near."""
-    options: dict[str, str] = {}
-    for option in islice(known, MAX_OPTIONS):
-        options.setdefault(option.lower(), option)
-    near = difflib.get_close_matches(word.lower()[:100], options, n=1, cutoff=0.6)
-    if not near:
-        tails = [option for option in options.values() if option.rpartition(".")[2].lower() == word.lower()]
-        near = [tails[0].lower()] if tails else []
-    return f"did you mean {options[near[0]]!r}?" if near else otherwise
-
-
-def quoted(text: str, limit: int = 60) -> str:
-    """A user's text for a message: control characters escaped, long ones cut."""
-    return repr(text if len(text) <= limit else text[:limit] + "…")

@@ -80,9 +80,9 @@ class Live:
         self, engine: RecordReader, *, clock: Clock | None = None, boot_id: str = "", cgroup_path: Callable[[int], str | None] | None = None
     ) -> None:
         self._engine = engine
-        self._clock = clock or Clock()
-        self._cgroup_path = cgroup_path or (lambda _: None)
-        self.processes = ProcessCache(engine.image, self._clock, boot_id=boot_id)
+        self.clock = clock or Clock()
+        self.cgroup_path = cgroup_path or (lambda _: None)
+        self.processes = ProcessCache(engine.image, self.clock, boot_id=boot_id)
         self._meter = LossMeter(*engine.told()) if engine.adopted else LossMeter()
 
     def read(self, timeout_ms: int = 0) -> list[Observation]:
@@ -90,7 +90,7 @@ class Live:
         raw = self._engine.drain(timeout_ms)
         if not raw:
             return []
-        self._clock.refresh()
+        self.clock.refresh()
         found = []
         for buffer, data in raw:
             try:
@@ -106,7 +106,7 @@ class Live:
             return []
         self._meter.record(record.buffer, record.stream, record.sequence)
         seen = Observation(
-            record.event, self._clock.wall(record.time), {"event": record.event}, None, record.telemetry, record.flags,
+            record.event, self.clock.wall(record.time), {"event": record.event}, None, record.telemetry, record.flags,
             record.generation, record.action, record.error, record.verdicts, records.object_bits(record), record,
         )  # fmt: skip
         return [seen if record.flags & _SPEAKS_FOR == abi.EVENT_RESULT else self.described(seen)]
@@ -116,7 +116,7 @@ class Live:
         record = seen.record
         if record is None or seen.process is not None:
             return seen
-        process, known = self.processes.describe(record, self._cgroup_path(record.cgroup))
+        process, known = self.processes.describe(record, self.cgroup_path(record.cgroup))
         return msgspec.structs.replace(seen, process=process, fields=known | records.own_fields(record) | seen.fields)
 
     def loss(self) -> Loss | None:

@@ -61,9 +61,10 @@ def _note(moment: str, word: str, style: str, text: str) -> Text:
 
 def _alert(alert: Alert) -> Text:
     word, name, action = alert.severity, f"{alert.policy or '-'}/{alert.rule or '-'}", alert.action
-    if alert.falco is not msgspec.UNSET:
-        # A Falco rule as Falco's users know it: priority, rule, output. Which of the two policies it went under, the action tells.
-        word, name = str(alert.falco["priority"]), str(alert.rule)
+    if alert.dialect is not msgspec.UNSET:
+        # A rule of another language as its users know it, by its name and its own word of urgency.
+        (own,) = alert.dialect.values()
+        word, name = str(own.get("priority", word)), str(alert.rule)
     text = Text.assemble(
         (_clock(alert.time), "dim"), " ", (f"{word:<8}", SEVERITY_STYLES.get(alert.severity, "")), " ",
         (f"{action:<5}", ACTION_STYLES.get(action, "")), " ", (name, "bold"), "  ", alert.message,

@@ -15,7 +15,7 @@ from typing import Final
 from bpfence.errors import CompileError, Diagnostic, KernelError, Location
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.filter import LIBRARY_CHAINS, LIBRARY_CONDITIONS, always_holds, too_heavy
-from bpfence.seccomp.findings import Findings, quoted, suggest
+from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.interpret import argument_tuples, differences
 from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, Action, Arg, ArgOp, Conditions, Effective, Flag, Profile, Rule
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, resolve
@@ -38,6 +38,7 @@ from bpfence.syscalls.table import (
     known,
     signature,
 )
+from bpfence.words import quoted, suggest
 
 SINCE_LIBSECCOMP_2_6: Final = frozenset({Arch.M68K, Arch.SH, Arch.SHEB})
 MAX_NAMES: Final = 10

@@ -19,12 +19,13 @@ import yaml
 from bpfence.documents.json_values import Value
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.seccomp.filter import Optimize, pseudo_code
-from bpfence.seccomp.findings import Findings, quoted
+from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.interpret import compile_verified, differences
 from bpfence.seccomp.merge import normalised
 from bpfence.seccomp.model import Action, Effective, Flag, Profile, Rule, Verdict
 from bpfence.seccomp.profile import dump, plain, read
 from bpfence.syscalls.architectures import Arch
+from bpfence.words import quoted
 
 Format = Literal["bpf", "pfc", "oci", "systemd", "podman-run", "k8s"]
 FORMATS: Final[tuple[Format, ...]] = ("bpf", "pfc", "oci", "systemd", "podman-run", "k8s")

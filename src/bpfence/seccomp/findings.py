@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -117,17 +116,3 @@ def _with_lines(diagnostic: Diagnostic, lines: list[int]) -> Diagnostic:
         return diagnostic
     shown = ", ".join(others[:MAX_LINES]) + (f" and {len(others) - MAX_LINES} more" if len(others) > MAX_LINES else "")
     return msgspec.structs.replace(diagnostic, message=f"{diagnostic.message} (also on line {shown})")
-
-
-def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """A "did you mean" for a misspelt word; `otherwise` where nothing is near."""
-    options: dict[str, str] = {}
-    for option in known:
-        options.setdefault(option.lower(), option)
-    near = difflib.get_close_matches(word.lower()[:100], options, n=1, cutoff=0.6)
-    return f"did you mean {options[near[0]]!r}?" if near else otherwise
-
-
-def quoted(text: str, limit: int = 60) -> str:
-    """A user's text for a message: control characters escaped, long ones cut."""
-    return repr(text if len(text) <= limit else text[:limit] + "…")

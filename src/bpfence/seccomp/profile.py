@@ -25,7 +25,7 @@ import msgspec
 from bpfence import names
 from bpfence.documents.json_values import MAX_BYTES, DocumentError, Value, decode, parse
 from bpfence.errors import Diagnostic, Location
-from bpfence.seccomp.findings import Findings, quoted, suggest
+from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.model import (
     ARGUMENTS,
     DEFAULT_FLAGS,
@@ -46,6 +46,7 @@ from bpfence.seccomp.model import (
     Verdict,
 )
 from bpfence.syscalls.architectures import Arch
+from bpfence.words import quoted, suggest
 
 __all__ = [
     "ARGUMENTS",

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from bpfence.agent.agent import Agent
 from bpfence.agent.generations import Generations
 from bpfence.alerts.alert import Line
 from bpfence.errors import KernelError
@@ -145,6 +146,16 @@ class FakeKernel:
         if self.error:
             raise self.error
         return self.engine
+
+
+def reloaded(agent: Agent) -> bool:
+    """Reload, and work until it is over; whether the policies came in force."""
+    agent.reload()
+    while agent.reloading:
+        agent.step(1)
+    (output,) = agent.outputs._outputs
+    assert isinstance(output, Kept)
+    return next(status for status in reversed(output.statuses()) if status in ("reloaded", "reload-failed")) == "reloaded"
 
 
 class Kept:

@@ -15,17 +15,16 @@ from typing import Any
 import pytest
 
 from bpfence import abi
-from bpfence.agent import agent as agent_module
 from bpfence.agent.agent import Agent, Settings
 from bpfence.agent.generations import Counts, state_path
-from bpfence.agent.loading import read_policies
+from bpfence.agent.loading import load, read_policies
 from bpfence.compiler.explain import explain
 from bpfence.errors import CompileError, KernelError, PolicyError
 from bpfence.evaluate import verdict
 from bpfence.events.process import read_boot_id
 from bpfence.outputs.routes import Outputs
 from bpfence.policy import Action, Atom, Op
-from tests.unit.agent.fakes import FakeEngine, FakeKernel, Kept, known_generations, write_policy
+from tests.unit.agent.fakes import FakeEngine, FakeKernel, Kept, known_generations, reloaded, write_policy
 from tests.unit.events.samples import record
 
 
@@ -122,7 +121,7 @@ def test_reload_swaps_in_new_policies(rig: Rig) -> None:
     rig.agent.start()
     (rig.folder / "ready").unlink()
     rig.policy("second", rule="other", glob="/other/**")
-    assert rig.agent.reload()
+    assert reloaded(rig.agent)
     assert rig.engine.generation == 2
     assert rig.output.reopened == 1
     assert json.loads((rig.folder / "ready").read_text())["policies"] == ["guard", "second"]
@@ -135,13 +134,13 @@ def test_links_are_read_at_every_load(rig: Rig) -> None:
     rig.agent.start()
 
     def protects(name: str) -> bool:
-        route = explain(rig.agent._compiled, {"event": "file.open", "file.path": f"{rig.folder}/{name}/x"})  # type: ignore[arg-type]
+        route = explain(rig.agent.life.tables.compiled, {"event": "file.open", "file.path": f"{rig.folder}/{name}/x"})  # type: ignore[arg-type]
         return route.action == "deny"
 
     assert [protects(name) for name in ("link", "one", "two")] == [True, True, False]
     (rig.folder / "link").unlink()
     (rig.folder / "link").symlink_to("two")
-    assert rig.agent.reload()
+    assert reloaded(rig.agent)
     assert [protects(name) for name in ("link", "one", "two")] == [True, False, True]
 
 
@@ -149,7 +148,7 @@ def test_a_bad_reload_keeps_the_old_policies(rig: Rig) -> None:
     rig.agent.start()
     (rig.folder / "ready").unlink()
     rig.policy(glob="[")
-    assert not rig.agent.reload()
+    assert not reloaded(rig.agent)
     assert rig.engine.generation == 1
     assert rig.output.statuses() == ["started", "reload-failed"]
     assert any("guard.yaml:" in text for text in rig.said)
@@ -159,17 +158,58 @@ def test_a_bad_reload_keeps_the_old_policies(rig: Rig) -> None:
     assert rig.output.dicts("alert")[0]["policy"] == "guard"
 
 
+def test_alerts_flow_while_policies_are_read(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.agent.start()
+    hold, asked = threading.Event(), list[int]()
+
+    def slow(*given: Any, **more: Any) -> Any:
+        asked.append(len(asked))
+        assert hold.wait(60)
+        return load(*given, **more)
+
+    monkeypatch.setattr("bpfence.agent.agent.load", slow)
+    for _ in range(3):
+        rig.agent.reload()
+        rig.engine.say()
+        rig.step()
+    assert (len(rig.output.dicts("alert")), rig.output.statuses(), rig.agent.reloading) == (3, ["started"], True)
+    hold.set()
+    while rig.agent.reloading:
+        rig.agent.step(1)
+    assert rig.output.statuses() == ["started", "reloaded", "reloaded"], "what is asked for meanwhile is done once, afterwards"
+    assert len(asked) == 2
+
+
+def test_a_stop_does_not_wait_for_a_reload(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.agent.start()
+    hold = threading.Event()
+    monkeypatch.setattr("bpfence.agent.agent.load", lambda *_: hold.wait(60))
+    rig.agent.reload()
+    rig.agent.stop()
+    assert rig.output.statuses() == ["started", "stopped"]
+    hold.set()
+
+
+def test_a_bug_in_a_reload_ends_no_agent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.agent.start()
+    monkeypatch.setattr("bpfence.agent.agent.load", lambda *_: 1 // 0)
+    assert not reloaded(rig.agent)
+    assert any("ZeroDivisionError" in text and "please report it" in text for text in rig.said)
+    monkeypatch.undo()
+    assert reloaded(rig.agent)
+
+
 def test_a_swap_that_the_kernel_refuses_keeps_the_old_policies(rig: Rig) -> None:
     rig.agent.start()
     rig.engine.refuse_swap = True
-    assert not rig.agent.reload()
+    assert not reloaded(rig.agent)
     assert any("no room" in text for text in rig.said)
 
 
 def test_alerts_of_the_old_generation_keep_their_names(rig: Rig) -> None:
     rig.agent.start()
     rig.policy(rule="renamed")
-    rig.agent.reload()
+    reloaded(rig.agent)
     rig.engine.say(generation=1)
     rig.engine.say(generation=2)
     rig.step()
@@ -313,13 +353,13 @@ def test_skipped_programs_are_told_before_and_when_it_happens(tmp_path: Path) ->
 
 def test_an_idle_agent_only_looks_for_losses_now_and_then(rig: Rig) -> None:
     rig.agent.start()
-    assert rig.agent._until_due(None) == 10.0
+    assert rig.agent.loop.until_due() == 10.0
     rig.engine.say()
     rig.step()
-    assert rig.agent._until_due(None) == 1.0
+    assert rig.agent.loop.until_due() == 1.0
     rig.now += 1
     rig.step()
-    assert rig.agent._until_due(None) == 10.0
+    assert rig.agent.loop.until_due() == 10.0
 
 
 @pytest.mark.parametrize(
@@ -409,7 +449,7 @@ def test_other_files_beside_a_followed_one_cause_nothing(rig: Rig) -> None:
     (rig.folder / "other").write_text("x")
     rig.agent.step(0.2)
     assert rig.engine.generation == 1
-    assert rig.agent._follow_at is None
+    assert rig.agent.life.tables._again.due is None
 
 
 def test_a_followed_file_that_comes_later(rig: Rig) -> None:
@@ -434,13 +474,14 @@ def test_followed_paths_that_do_not_answer_are_told_and_asked_again(rig: Rig, mo
     follow_policy(rig, target)
     rig.agent.start()
     before = dict(rig.engine.objects)
-    resolve = rig.agent._lookup.resolve
+    resolve = rig.agent.life.tables.lookup.resolve
     found = resolve([])
-    monkeypatch.setattr(rig.agent._lookup, "resolve", lambda paths, known: found._replace(objects=dict(known), silent=tuple(paths)))
-    assert rig.agent.reload()
+    silent = lambda paths, known: found._replace(objects=dict(known), silent=tuple(paths))  # noqa: E731
+    monkeypatch.setattr(rig.agent.life.tables.lookup, "resolve", silent)
+    assert reloaded(rig.agent)
     assert rig.engine.objects == before
     assert [text for text in rig.said if "do not answer" in text]
-    assert rig.agent._until_due(None) == 1.0
+    assert rig.agent.loop.until_due() == 1.0
 
 
 def test_matches_are_counted_by_rule_for_status(rig: Rig) -> None:
@@ -469,7 +510,7 @@ def test_a_followed_path_that_flips_costs_no_alert_its_name(rig: Rig) -> None:
     for turn in range(8):
         (rig.folder / "new").write_text(str(turn))
         (rig.folder / "new").rename(target)
-        rig.agent._follow_again(rig.now)
+        rig.agent.life.tables.follow_again(rig.now)
     assert rig.engine.generation > first + 6
     rig.agent.drain()
     [alert] = rig.output.dicts("alert")
@@ -480,7 +521,7 @@ def test_without_inotify_followed_paths_are_polled(rig: Rig, monkeypatch: pytest
     def none(_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(agent_module.follow, "Watch", none)
+    monkeypatch.setattr("bpfence.agent.follow.Watch", none)
     target = rig.folder / "watched"
     target.write_text("one")
     follow_policy(rig, target)
@@ -492,7 +533,7 @@ def test_without_inotify_followed_paths_are_polled(rig: Rig, monkeypatch: pytest
     rig.now += 1
     rig.step()
     assert rig.engine.generation == 2
-    assert rig.agent._until_due(None) == 1.0
+    assert rig.agent.loop.until_due() == 1.0
 
 
 # ---- policies ----
@@ -541,11 +582,11 @@ def test_filters_that_nobody_applies_are_named_once(rig: Rig) -> None:
     with_filter(rig.policy("one"))
     with_filter(rig.policy("two"))
     rig.agent.start()
-    rig.agent.reload()
+    reloaded(rig.agent)
     [told] = [text for text in rig.said if "seccomp" in text]
     assert told.startswith("`seccomp:` of one, two is not applied: `bpfence exec` applies it")
     rig.policy("two")
-    rig.agent.reload()
+    reloaded(rig.agent)
     assert rig.said[-1].startswith("`seccomp:` of one is not applied")
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.agent.loading import FalcoOptions, Loaded, compile_smaller, load, read_policies, with_hosts
+from bpfence.agent.loading import NO_FACTS, Loaded, compile_smaller, load, read_policies, with_facts
 from bpfence.compiler.compile import Compiled, Limits, compile_policies
-from bpfence.dialects.falco.lower.policies import ENFORCING, WATCHING
+from bpfence.dialects.dialect import Facts
+from bpfence.dialects.falco.options import ENFORCING, WATCHING, FalcoOptions
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError
 from bpfence.evaluate import verdict
 from bpfence.host.links import Links
@@ -33,8 +34,8 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_of_both_and_files_in_order(folder: Path) -> None:
     found = load([str(folder)])
     assert [policy.name for policy in found.policies.policies] == ["guard", WATCHING, ENFORCING]
-    assert found.rules is not None
-    assert [rule.name for rule in found.rules.rules] == ["Shadow by sh", "Shadow by anyone", "Secret"]
+    assert "falco" in found.rules
+    assert [rule.name for rule in found.rules["falco"].set.rules] == ["Shadow by sh", "Shadow by anyone", "Secret"]
     overlay = folder.parent / "overlay.yaml"
     overlay.write_text("- rule: Shadow by anyone\n  bpfence: {action: kill}\n")
     found = load([str(folder / "rules.yaml"), str(overlay)])
@@ -44,7 +45,7 @@ def test_a_folder_of_both_and_files_in_order(folder: Path) -> None:
 
 
 def test_native_files_alone_have_no_rule_set(folder: Path) -> None:
-    assert load([str(folder / "native.yaml")]).rules is None
+    assert load([str(folder / "native.yaml")]).rules.keys() == {"native"}
     assert load([str(folder / "native.yaml")]).policies == read_policies([str(folder / "native.yaml")])[0]
 
 
@@ -71,24 +72,23 @@ def test_scope_and_mode_reach_rules_of_both_kinds(folder: Path) -> None:
 def test_falcos_stable_rules_load_without_a_word() -> None:
     found = load([str(corpus())])
     assert found.diagnostics == []
-    assert found.rules is not None
-    assert len(found.rules.rules) == 25
+    assert "falco" in found.rules
+    assert len(found.rules["falco"].set.rules) == 25
     assert {(policy.name, len(policy.rules)) for policy in found.policies.policies} == {(WATCHING, 25)}
 
 
 def test_a_rule_that_blocks_by_text_paths_is_refused_atom_by_atom(folder: Path) -> None:
     with pytest.raises(PolicyError) as caught:
-        load([str(folder / "rules.yaml")], options=FalcoOptions(paths="text"))
+        load([str(folder / "rules.yaml")], options={"falco": FalcoOptions(paths="text")})
     [found] = [one for one in caught.value.diagnostics if one.severity == "error"]
     assert found.code == "not-enforceable"
     assert "fd.name startswith /secret/" in found.message
-    load([str(folder / "rules.yaml")], options=FalcoOptions(paths="text", disabled=("Secret",)))
+    load([str(folder / "rules.yaml")], options={"falco": FalcoOptions(paths="text", disabled=("Secret",))})
 
 
 def test_options_reach_the_rule_set(folder: Path) -> None:
     options = FalcoOptions(matching="all", paths="text", append="", names=("Shadow*",), disabled=("*anyone",), priority="Error")
-    found = load([str(folder / "rules.yaml")], options=options).rules
-    assert found is not None
+    found = load([str(folder / "rules.yaml")], options={"falco": options}).rules["falco"].set
     assert ([rule.name for rule in found.rules], found.matching, found.paths, found.appended) == (["Shadow by sh"], "all", "text", ())
 
 
@@ -96,7 +96,7 @@ def test_falco_rules_may_lose_tests_to_user_space_where_tables_are_too_large(tmp
     rules = tmp_path / "rules.yaml"
     condition = "evt.type = execve and proc.pcmdline contains word"
     rules.write_text(f"- rule: R\n  desc: d\n  condition: {condition}\n  output: o\n  priority: INFO\n")
-    policies = load([str(rules)]).policies
+    policies = load([str(rules)])
 
     def small(given: PolicySet) -> Compiled:
         compiled = compile_policies(given)
@@ -115,7 +115,7 @@ def test_falco_rules_may_lose_tests_to_user_space_where_tables_are_too_large(tmp
 
 
 def test_native_policies_may_not(tmp_path: Path) -> None:
-    policies = load([str(write_policy(tmp_path / "native.yaml"))]).policies
+    policies = load([str(write_policy(tmp_path / "native.yaml"))])
     with pytest.raises(CompileError):
         compile_smaller(policies, lambda given: compile_policies(given, limits=Limits(states=1)))
 
@@ -128,7 +128,7 @@ def test_addresses_of_hosts_change_only_what_falco_rules_detect(tmp_path: Path) 
     scope = Atom("process.cgroup", Op.PREFIX, "/system.slice")
     first = load([str(tmp_path)], "audit", scope)
     hosts = {"a.example": ["10.0.0.1"]}
-    then = with_hosts(first, "audit", scope, hosts)
+    then = with_facts(first, "audit", scope, Facts(hosts))
     assert [policy.name for policy in then.policies.policies] == ["guard", WATCHING, ENFORCING]
     assert [one == other for one, other in zip(first.policies.policies, then.policies.policies, strict=True)] == [True, False, True]
     connect = {"event": "net.connect", "net.peer.ip": "10.0.0.1", "process.cgroup": "/system.slice/x"}
@@ -136,10 +136,10 @@ def test_addresses_of_hosts_change_only_what_falco_rules_detect(tmp_path: Path) 
         assert (verdict(then.policies, {**connect, "net.peer.ip": address}).action is Action.AUDIT) == inside
         assert verdict(first.policies, {**connect, "net.peer.ip": address}).action is Action.AUDIT
     assert verdict(then.policies, {**connect, "process.cgroup": "/else"}).action is Action.NONE
-    assert load([str(tmp_path)], "audit", scope, hosts=hosts).policies == then.policies
-    assert with_hosts(then, "audit", scope).policies == first.policies
+    assert load([str(tmp_path)], "audit", scope, facts=Facts(hosts)).policies == then.policies
+    assert with_facts(then, "audit", scope, NO_FACTS).policies == first.policies
     native = load([str(tmp_path / "native.yaml")])
-    assert with_hosts(native, hosts=hosts) is native
+    assert with_facts(native, None, None, Facts(hosts)) == native
 
 
 def test_paths_are_resolved_where_they_are_loaded(tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_paths_are_resolved_where_they_are_loaded(tmp_path: Path) -> None:
     found = load(paths, links=links)
     assert decided(found, "real/w") == {("secret", Action.DENY), ("watch", Action.AUDIT)}
     assert decided(found, "real/s") == {("secret", Action.DENY), ("stop", Action.DENY)}
-    again = with_hosts(found, hosts={"example.org": ["192.0.2.1"]})
+    again = with_facts(found, None, None, Facts({"example.org": ["192.0.2.1"]}))
     assert decided(again, "real/s") == decided(found, "real/s")
-    written = load(paths, links=links, options=FalcoOptions(links="as-written"))
+    written = load(paths, links=links, options={"falco": FalcoOptions(links="as-written")})
     assert decided(written, "real/w") == {("secret", Action.DENY)}
     assert decided(load(paths), "real/w") == set()
     assert found.diagnostics == []  # information is for `check`

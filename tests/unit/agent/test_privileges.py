@@ -137,12 +137,15 @@ settings = Settings(
 outputs = open_outputs([f"jsonl:{log}", "rich"], said.append, stream=sys.stderr)
 agent = Agent(settings, outputs, report=said.append, kernel=FakeKernel())
 agent.start()
-engine = agent._engine
+engine = agent.life.engine
 for turn in range(2):
     engine.say()
     agent.step(0.01)
     log.rename(folder / "log" / f"a.{turn}.jsonl")
-    assert agent.reload(), said
+    agent.reload()
+    while agent.reloading:
+        agent.step(1)
+    assert engine.generation == turn + 2, said
 engine.say()
 agent.step(0.01)
 if falco:

@@ -21,7 +21,7 @@ def done(remake: Remake) -> bool:
 
 def test_what_was_made_is_taken_once() -> None:
     nothing = PolicySet(())
-    made = Made(Loaded(nothing, None, []), frozenset(), Loaded(nothing, None, []), compile_policies(nothing), ())
+    made = Made(Loaded(nothing, {}, []), frozenset(), Loaded(nothing, {}, []), compile_policies(nothing), ())
     remake = Remake()
     hold = threading.Event()
 

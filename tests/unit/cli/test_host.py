@@ -22,13 +22,14 @@ from click.testing import CliRunner, Result
 from bpfence import abi
 from bpfence.abi import EVENT_RESULT
 from bpfence.agent.generations import Counts, Generation, Generations, state_path
-from bpfence.agent.loading import FalcoOptions, load
+from bpfence.agent.loading import load
 from bpfence.alerts.alert import RuleInfo
 from bpfence.cli import host
 from bpfence.cli.main import cli
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.compiler.explain import explain
 from bpfence.confine.sandbox import Sandbox
+from bpfence.dialects.falco.options import FalcoOptions
 from bpfence.errors import KernelError
 from bpfence.events.process import read_boot_id
 from bpfence.host.cgroups import Hierarchy
@@ -162,7 +163,7 @@ def test_exec_scopes_every_rule_to_its_cgroup(policy: Path, kernel: FakeKernel, 
         compiled.append(compile_policies(*args, **kwargs))
         return compiled[-1]
 
-    monkeypatch.setattr("bpfence.agent.agent.compile_policies", remember)
+    monkeypatch.setattr("bpfence.agent.tables.compile_policies", remember)
     call("exec", "-p", policy, "--", "true")
     event = {"event": "file.open", "file.path": "/secret/x"}
     [name] = {str(atom.value) for atom in atoms(compiled[0].rules[0].condition) if atom.op is Op.EQUALS and atom.field == "process.cgroup"}
@@ -233,7 +234,7 @@ def test_exec_with_a_bad_profile_runs_nothing(policy: Path, kernel: FakeKernel, 
 
 @pytest.fixture
 def rules(tmp_path: Path, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("bpfence.agent.agent.Agent._make_events", lambda _: FakeEvents())
+    monkeypatch.setattr("bpfence.dialects.falco.confirm.detection.KernelEvents", lambda *_: FakeEvents())
     path = tmp_path / "rules.yaml"
     path.write_text(RULES)
     return path
@@ -241,7 +242,7 @@ def rules(tmp_path: Path, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -
 
 def say_open(kernel: FakeKernel, files: list[str], *names: str, **options: Any) -> None:
     """An open of /etc/shadow that rules may match, waiting before the agent starts: the verdict's number comes from the same files."""
-    found = load(files, options=FalcoOptions(**options)).policies
+    found = load(files, options={"falco": FalcoOptions(**options)}).policies
     compiled = compile_policies(found, supported_events=kernel.engine.supported_events())
     header = {"sequence": 1, "generation": 1, "flags": EVENT_RESULT, "verdicts": (verdict_of(compiled, *names),), "error": 0}
     kernel.engine.batches.append([("alerts", record("file.open", {"NUM_RESULT": 3}, {"STR_FILE_PATH": b"/etc/shadow"}, **header))])
@@ -311,7 +312,7 @@ def test_run_with_mistakes_in_falco_rules(rules: Path, kernel: FakeKernel) -> No
 def test_exec_scopes_both_kinds(rules: Path, policy: Path, kernel: FakeKernel, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Compiled] = []
     monkeypatch.setattr(
-        "bpfence.agent.agent.compile_policies", lambda *args, **more: compiled.append(compile_policies(*args, **more)) or compiled[-1]
+        "bpfence.agent.tables.compile_policies", lambda *args, **more: compiled.append(compile_policies(*args, **more)) or compiled[-1]
     )
     result = call("exec", "-p", rules, "-p", policy, "--format", "falco", "--rule", "Shadow*", "--", "sh", "-c", "exit 3")
     assert code(result) == 3

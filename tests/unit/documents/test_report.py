@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bpfence.documents.report import Report, quoted, suggest
+from bpfence.documents.report import Report
 from bpfence.errors import Location
+from bpfence.words import quoted, suggest
 
 
 @pytest.mark.parametrize(

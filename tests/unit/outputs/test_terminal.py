@@ -9,7 +9,7 @@ import re
 import msgspec
 from rich.console import Console
 
-from bpfence.alerts.alert import Composer, RuleInfo
+from bpfence.alerts.alert import Composer, RuleInfo, Said
 from bpfence.events.loss import Loss
 from bpfence.events.process import Ancestor, Process
 from bpfence.outputs.terminal import Terminal
@@ -65,7 +65,7 @@ def test_audit_uncertain_and_the_other_kinds() -> None:
 
 def test_a_falco_rule_is_shown_by_priority_rule_and_output() -> None:
     rule = RuleInfo("falco", "Shadow [bold]file", "audit", Action.AUDIT, Action.AUDIT, "low")
-    said = {"priority": "Notice", "source": "syscall", "output": "cat opened\x1b /etc/shadow", "output_fields": {}}
+    said = Said("falco", "cat opened\x1b /etc/shadow", {"priority": "Notice"})
     [(_, made)] = Composer("h", lambda: 0).alerts(observation(process=PROCESS), [(rule, False)], (), {rule.key: said})
     first, second = shown(made).splitlines()
     assert first == r"10:00:00.123 Notice   audit Shadow [bold]file  cat opened\x1b /etc/shadow"

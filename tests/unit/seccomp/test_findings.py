@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from bpfence.errors import Location
-from bpfence.seccomp.findings import Findings, quoted, suggest
+from bpfence.seccomp.findings import Findings
 
 
 def test_findings_are_counted_and_sorted() -> None:
@@ -32,13 +32,3 @@ def test_the_same_warning_at_several_places_is_said_once() -> None:
 def test_a_code_that_is_not_in_the_list_is_a_bug() -> None:
     with pytest.raises(KeyError):
         Findings().add(Location("f"), "no-such-code", "x")
-
-
-def test_suggest() -> None:
-    assert suggest("opne", ["open", "close"]) == "did you mean 'open'?"
-    assert suggest("zzz", ["open"], "else") == "else"
-
-
-def test_quoted_is_short_and_safe() -> None:
-    assert quoted("a\x1b[31m") == r"'a\x1b[31m'"
-    assert len(quoted("x" * 1000)) < 70

@@ -20,63 +20,35 @@ from __future__ import annotations
 
 import gc
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from bpfence.dialects.falco.read.document import CODES, MAX_MISTAKES, PRIORITIES, entries
 from bpfence.dialects.falco.read.resolve import Collector, Loaded, Rule
+
+if TYPE_CHECKING:
+    from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.documents import yaml_nodes
-from bpfence.documents.files import policy_files, read_bytes
+from bpfence.documents.files import Source, sources
 from bpfence.documents.report import Report
 from bpfence.documents.yaml_nodes import YamlError
 from bpfence.errors import Diagnostic, Location
-
-_FALCO: Final = re.compile(
-    rb"^[ \t]*-[ \t]+(?:\{[ \t]*)?[\"']?(?:rule|macro|list|required_engine_version|required_plugin_versions)[\"']?[ \t]*:", re.MULTILINE
-)
-_NATIVE: Final = re.compile(rb"^apiVersion[ \t]*:", re.MULTILINE)
-
-
-def is_falco(data: bytes) -> bool:
-    """Whether a file looks like Falco rules: an entry of theirs, and no Kubernetes-style header."""
-    return _FALCO.search(data) is not None and _NATIVE.search(data) is None
-
-
-def is_falco_path(path: str | os.PathLike[str]) -> bool:
-    """Whether a file, or any policy file of a directory, looks like Falco rules. What cannot be read does not."""
-    quiet = Report(CODES)
-    return any(is_falco(read_bytes(file, quiet) or b"") for file in policy_files(Path(path), quiet))
-
-
-def split(paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Native files and Falco files of some files and directories, each in the order given. A directory that holds both is taken apart."""
-    native: list[str] = []
-    theirs: list[str] = []
-    for name in paths:
-        if not Path(name).is_dir():
-            (theirs if is_falco_path(name) else native).append(name)
-        elif is_falco_path(name):
-            for path in policy_files(Path(name), Report(CODES)):
-                (theirs if is_falco_path(path) else native).append(str(path))
-        else:
-            native.append(name)
-    return tuple(native), tuple(theirs)
 
 
 def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[Loaded, list[Diagnostic]]:
     """The rules of some files and directories (their *.yaml and *.yml, by name), read in order."""
     report = Report(CODES)
-    collector = Collector(report)
+    return load_sources(sources(paths, report), report)
+
+
+def load_sources(files: Iterable[Source], report: Report | None = None) -> tuple[Loaded, list[Diagnostic]]:
+    """The rules of some files that were read, in order. `report`: what is known of them already."""
+    collector = Collector(report or Report(CODES))
     with _uncollected():
-        for path in paths:
-            for file in policy_files(Path(path), report):
-                data = read_bytes(file, report)
-                if data is not None:
-                    _read(data, str(file), collector)
+        for source in files:
+            _read(source.data, source.file, collector)
         return _finish(collector)
 
 
@@ -165,3 +137,11 @@ def select(
         if wanted and PRIORITIES.index(rule.priority) <= least and not any(fnmatchcase(rule.name, name) for name in disabled):
             chosen.append(rule)
     return chosen
+
+
+def undecided(rules: RuleSet) -> list[Diagnostic]:
+    """What the kernel cannot decide of rules that deny, where paths are compared otherwise than `load_files` has checked."""
+    report = Report(CODES)
+    for rule in rules.rules:
+        check_enforcement(rule, report, paths=rules.paths)
+    return report.diagnostics

@@ -19,6 +19,7 @@ from msgspec import UNSET, UnsetType
 from bpfence.alerts.alert import Alert, Line, LossLine, StatusLine
 from bpfence.dialects.falco.confirm.event import SECOND, FalcoEvent
 from bpfence.dialects.falco.confirm.rules import Match
+from bpfence.dialects.falco.options import WATCHING
 from bpfence.events.values import printable
 
 PRIORITY_OF: Final = {"critical": "Critical", "high": "Error", "medium": "Warning", "low": "Notice", "info": "Informational"}
@@ -72,7 +73,7 @@ def _ordered(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def details(match: Match) -> dict[str, Any]:
-    """What an alert of bpfence carries of a Falco rule, under `falco`."""
+    """What an alert of bpfence carries of a Falco rule, under `dialect.falco`."""
     rule = match.rule
     return {"priority": rule.priority, "source": rule.source, "output": match.output, "output_fields": match.fields}
 
@@ -117,7 +118,7 @@ def _status(line: StatusLine) -> dict[str, str]:
 
 def _alert(alert: Alert) -> FalcoAlert:
     when = _moment(alert.time)
-    own: Mapping[str, Any] = alert.falco if alert.falco is not UNSET else {}
+    own: Mapping[str, Any] = alert.dialect.get(WATCHING, {}) if alert.dialect is not UNSET else {}
     priority = str(own.get("priority") or PRIORITY_OF.get(alert.severity, "Warning"))
     fields = own["output_fields"] if "output_fields" in own else _fields(alert)
     return FalcoAlert(

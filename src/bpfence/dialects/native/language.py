@@ -19,9 +19,10 @@ from lark.visitors import Transformer_NonRecursive
 
 from bpfence.conditions import values
 from bpfence.conditions.values import fold
-from bpfence.documents.report import TextError, quoted, suggest
+from bpfence.documents.report import TextError
 from bpfence.fields import FIELD_BY_NAME, Field, Kind
 from bpfence.policy import FALSE, Atom, Condition, Op
+from bpfence.words import quoted, suggest
 
 MAX_LENGTH: Final = 64 << 10
 MAX_NESTING: Final = 64

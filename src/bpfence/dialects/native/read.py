@@ -12,7 +12,6 @@ import errno as errno_module
 import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from bpfence import names
@@ -21,12 +20,13 @@ from bpfence.dialects.native import effects, schema, seccomp
 from bpfence.dialects.native import language as conditions
 from bpfence.dialects.native.schema import Document
 from bpfence.documents import yaml_nodes
-from bpfence.documents.files import policy_files, read_bytes
-from bpfence.documents.report import Report, TextError, quoted, suggest
+from bpfence.documents.files import Source, sources
+from bpfence.documents.report import Report, TextError
 from bpfence.documents.yaml_nodes import Node, YamlError
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, GROUPS, Field, Kind, applies
 from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Op, Policy, PolicySet, Rule
+from bpfence.words import quoted, suggest
 
 Entry = tuple[Node, Node]
 
@@ -78,12 +78,15 @@ _RATE_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 
 def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[PolicySet, list[Diagnostic]]:
     """Every policy of some files and directories (their *.yaml and *.yml, by name; not what lies deeper)."""
-    reader = _Reader()
-    for path in paths:
-        for file in policy_files(Path(path), reader.report):
-            data = read_bytes(file, reader.report)
-            if data is not None:
-                reader.read(data, str(file))
+    report = Report()
+    return load_sources(sources(paths, report), report)
+
+
+def load_sources(files: Iterable[Source], report: Report | None = None) -> tuple[PolicySet, list[Diagnostic]]:
+    """Every policy of some files that were read. `report`: what is known of them already."""
+    reader = _Reader(report)
+    for source in files:
+        reader.read(source.data, source.file)
     return reader.result()
 
 
@@ -110,8 +113,8 @@ class _Checked(NamedTuple):
 class _Reader:
     """One load: all files, one report, names unique across them."""
 
-    def __init__(self) -> None:
-        self.report = Report()
+    def __init__(self, report: Report | None = None) -> None:
+        self.report = report or Report()
         self.policies: list[Policy] = []
         self.seen: dict[str, Location] = {}
 

@@ -69,7 +69,7 @@ def test_the_text_line_is_falcos() -> None:
 
 def test_an_alert_that_carries_a_falco_rule_comes_out_the_same() -> None:
     found, event = match()
-    carried = alert(rule="Sensitive file", tags=found.rule.tags, falco=details(found))
+    carried = alert(rule="Sensitive file", tags=found.rule.tags, dialect={"falco": details(found)})
     assert of_line(carried) == of_match(found, event, "node1")
 
 

@@ -9,19 +9,23 @@ where a record's own set is gone, the newest set decides, by the names of its ru
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from bpfence.alerts.alert import RuleInfo
+from bpfence.alerts.alert import RuleInfo, Said
+from bpfence.alerts.faults import Faults
+from bpfence.dialects.dialect import Context
 from bpfence.dialects.falco.confirm.event import FalcoEvent
-from bpfence.dialects.falco.confirm.rules import Faults, RuleSet
+from bpfence.dialects.falco.confirm.rules import RuleSet
+from bpfence.dialects.falco.dialect import FalcoRules
 from bpfence.dialects.falco.lower.atoms import Hosts
-from bpfence.dialects.falco.lower.policies import WATCHING
+from bpfence.dialects.falco.options import WATCHING
 from bpfence.dialects.falco.read.hostnames import mentioned
 from bpfence.dialects.falco.recording import Recorder
 from bpfence.dialects.falco.show import details
+from bpfence.errors import UsageError
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent
-from bpfence.events.source import Observation
+from bpfence.events.source import Live, Observation
 from bpfence.host.hostnames import Hostnames
 
 
@@ -84,6 +88,22 @@ class KernelEvents:
             self._live.hostnames.close()
 
 
+def detection(context: Context, make: Callable[[Live], Events] | None = None) -> Detection:
+    """What confirms for an agent; UsageError where the recording cannot be opened."""
+    recorder = None
+    if context.record is not None:
+        try:
+            recorder = Recorder(context.record, context.host, context.report)
+        except OSError as error:
+            raise UsageError(f"--record {context.record} cannot be opened: {error.strerror or error}") from error
+
+    def events() -> Events:
+        source = context.source()
+        return make(source) if make is not None else KernelEvents(source.processes, source.clock, source.cgroup_path, context.host)
+
+    return Detection(events, recorder, kept=context.kept)
+
+
 MAX_KNOWN: Final = 4096
 
 
@@ -111,15 +131,16 @@ class Detection:
         self.candidates = 0
         self.confirmed = 0
 
-    def use(self, generation: int, rules: RuleSet | None, infos: Iterable[RuleInfo]) -> None:
+    def use(self, generation: int, rules: FalcoRules | None, infos: Iterable[RuleInfo]) -> None:
         """The rules of the generation that is in force now. None: it has no Falco rules."""
         self._known.pop(generation, None)
-        if rules is not None:
-            rules.faults = self.faults
+        chosen = rules.set if rules is not None else None
+        if chosen is not None:
+            chosen.faults = self.faults
             self._events = self._events or self._make()
-            if self._newest is None or self._newest.rules is not rules:
+            if self._newest is None or self._newest.rules is not chosen:
                 named = {info.rule: info for info in infos if info.policy == WATCHING}
-                self._newest = _Known(rules, named, self._events)
+                self._newest = _Known(chosen, named, self._events)
             self._known[generation] = self._newest
         else:
             self._newest = None
@@ -127,9 +148,9 @@ class Detection:
         while len({id(known) for known in self._known.values()}) > self._kept or len(self._known) > MAX_KNOWN:
             del self._known[next(iter(self._known))]
         if self._events is not None:
-            self._events.use(rules)
+            self._events.use(chosen)
         if self._recorder is not None:
-            self._recorder.use(rules)
+            self._recorder.use(chosen)
 
     def hosts(self) -> Hosts:
         """The addresses of names of hosts, as far as they are known."""
@@ -203,10 +224,11 @@ class View:
                 self._made = (None,)
         return self._made[0]
 
-    def details(self, name: str) -> dict[str, Any] | None:
-        """What a rule says of it, under `falco` of an alert; None where rule or event are not known."""
+    def said(self, name: str) -> Said | None:
+        """What a rule says of it; None where rule or event are not known."""
         rule = self.known.rules.rule(name) if self.known is not None else None
         event = self.event() if rule is not None else None
         if rule is None or event is None or self.known is None:
             return None
-        return details(self.known.rules.match(rule, event))
+        match = self.known.rules.match(rule, event)
+        return Said(WATCHING, match.output, details(match))

@@ -22,7 +22,7 @@ from typing import Final
 from bpfence import abi
 from bpfence.conditions.expand import container
 from bpfence.dialects.falco.confirm import calls
-from bpfence.dialects.falco.confirm.event import LAST_MOMENT, Ancestor, Derived, Scalar, Value, unknown_argument
+from bpfence.dialects.falco.confirm.event import LAST_MOMENT, SECOND, Ancestor, Derived, Scalar, Value, unknown_argument
 from bpfence.evaluate import holds
 from bpfence.events import records
 from bpfence.events.process import Clock, ProcessCache
@@ -31,7 +31,6 @@ from bpfence.host.accounts import UNKNOWN, Accounts, User
 from bpfence.host.hostnames import Hostnames
 from bpfence.host.procfs import Procfs, read_file
 
-SECOND: Final = 1_000_000_000
 MAX_CGROUPS: Final = 4096
 MAX_PEERS: Final = 4096
 HOST: Final = "host"

@@ -15,18 +15,19 @@ from __future__ import annotations
 import base64
 import binascii
 import operator as operators
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final, Literal, NamedTuple
 
+from bpfence.alerts.faults import Faults
 from bpfence.dialects.falco.confirm.event import FalcoEvent, Scalar, Value, directory_of
+from bpfence.dialects.falco.options import SUGGESTED
 from bpfence.dialects.falco.read import patterns
 from bpfence.dialects.falco.read.checks import Applied, Comparison, Getter, Network, Source
 from bpfence.dialects.falco.read.fields import Type
 from bpfence.dialects.falco.read.language import And, Not
-from bpfence.dialects.falco.read.output import SUGGESTED, Part, Template, parse
+from bpfence.dialects.falco.read.output import Part, Template, parse
 from bpfence.dialects.falco.read.resolve import Rule, decides_number, decides_type
 from bpfence.events.values import escape
 
@@ -37,7 +38,6 @@ Paths = Literal["kernel", "text"]
 
 MISSING: Final = "<NA>"
 MAX_TEXT: Final = 64 << 10
-MAX_FAULT: Final = 300
 
 
 class Match(NamedTuple):
@@ -46,43 +46,6 @@ class Match(NamedTuple):
     rule: Rule
     output: str
     fields: dict[str, Any]
-
-
-class Fault(NamedTuple):
-    """A bug of ours that an event has brought to light: the rule (empty: none in particular), what could not be done, and the exception."""
-
-    rule: str
-    what: str
-    error: str
-
-    @property
-    def text(self) -> str:
-        """One sentence for people."""
-        about = f"rule {self.rule!r}: " if self.rule else ""
-        return f"{about}{self.what} ({self.error}). This is a fault of bpfence; please report it"
-
-
-class Faults:
-    """Faults that were contained: counted by rule (those of no rule by what could not be done), the first of each kept to be told once.
-
-    Nobody who can cause an event may end the agent with it. What went wrong costs the one rule, or the one field of an output.
-    """
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self._waiting: list[Fault] = []
-
-    def add(self, rule: str, what: str, error: Exception) -> None:
-        """One more of a rule."""
-        key = rule or what
-        self.counts[key] += 1
-        if self.counts[key] == 1:
-            self._waiting.append(Fault(rule, what, f"{type(error).__name__}: {error}"[:MAX_FAULT]))
-
-    def take(self) -> list[Fault]:
-        """Those that nobody was told of yet."""
-        found, self._waiting = self._waiting, []
-        return found
 
 
 class RuleSet:

@@ -17,7 +17,7 @@ from bpfence import names
 from bpfence.conditions import expand
 from bpfence.conditions.values import U64, conj, disj, fold, negation
 from bpfence.dialects.falco.read import patterns
-from bpfence.dialects.falco.read.checks import Comparison, Network, Value
+from bpfence.dialects.falco.read.checks import Comparison, Network, Value, interval, spans
 from bpfence.dialects.falco.read.events import EventType
 from bpfence.fields import FIELD_BY_NAME, applies
 from bpfence.policy import FALSE, TRUE, Atom, Condition, Op
@@ -260,7 +260,7 @@ def ranges(field: str, test: Comparison) -> Condition:
     if test.operator == "exists":
         return Atom(field, Op.EXISTS)
     parts = []
-    for low, high in _spans(test, -U64, U64):
+    for low, high in spans(test, -U64, U64):
         parts.append(Atom(field, Op.RANGE, (max(low, 0), min(high, U64))) if low <= U64 and high >= 0 and low <= high else FALSE)
     return _unless(field, test, disj(parts))
 
@@ -270,7 +270,7 @@ def signed(field: str, test: Comparison) -> Condition:
     if test.operator == "exists":
         return Atom(field, Op.EXISTS)
     parts: list[Condition] = []
-    for low, high in _spans(test, -I64, I64 - 1):
+    for low, high in spans(test, -I64, I64 - 1):
         if high >= max(low, 0):
             parts.append(Atom(field, Op.RANGE, (max(low, 0), high)))
         if low < 0 and low <= high:
@@ -280,15 +280,6 @@ def signed(field: str, test: Comparison) -> Condition:
 
 def _unless(field: str, test: Comparison, found: Condition) -> Condition:
     return conj([Atom(field, Op.EXISTS), negation(found)]) if test.operator == "!=" else found
-
-
-def _spans(test: Comparison, low: int, high: int) -> Iterable[tuple[int, int]]:
-    for value in test.values:
-        assert isinstance(value, (int, float))
-        wanted = int(value)
-        yield {
-            "<": (low, wanted - 1), "<=": (low, wanted), ">": (wanted + 1, high), ">=": (wanted, high),
-        }.get(test.operator, (wanted, wanted))  # fmt: skip
 
 
 def truth(condition: Condition) -> Build:
@@ -405,21 +396,6 @@ def _of_numbers(test: Comparison, low: int, high: int, reason: str = _WAIT) -> P
     """A test on a number of which only the bounds are known."""
     answer = interval(test, low, high)
     return at_most(TRUE, reason, _FINISHED) if answer is None else exact(TRUE if answer else FALSE)
-
-
-def interval(test: Comparison, low: int, high: int) -> bool | None:
-    """Whether a test is true of every number in low..high, of none, or None: of some."""
-    if test.operator == "exists":
-        return True
-    inside, outside = False, True
-    for first, last in _spans(test, -U64, U64):
-        if first <= low and high <= last:
-            inside = True
-        if first <= high and low <= last:
-            outside = False
-    if test.operator == "!=":
-        inside, outside = outside, inside
-    return True if inside else False if outside else None
 
 
 def _unknown(on: On) -> bool:

@@ -17,14 +17,12 @@ import msgspec
 from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.falco.lower.atoms import Hosts, Paths
 from bpfence.dialects.falco.lower.rules import enforced, lower
+from bpfence.dialects.falco.options import ENFORCING, WATCHING
 from bpfence.dialects.falco.read.document import SEVERITY_OF
 from bpfence.dialects.falco.read.resolve import Rule
 from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Not, Or, Policy, When
 from bpfence.policy import Rule as NativeRule
 
-DIALECT: Final = "falco"
-WATCHING: Final = "falco"
-ENFORCING: Final = "falco-enforce"
 GIVEN_UP: Final = (
     ("process.parent.args",), ("file.text strglob", "process.cwd contains"), ("process.ancestors.name",), ("process.args",),
     ("process.cwd",),
@@ -51,7 +49,7 @@ def policies(rules: Iterable[Rule], *, paths: Paths = "kernel", hosts: Hosts | N
         if rule.enforcement is None or rule.enforcement.action not in _ACTIONS:
             lowered = lower(rule, paths=paths, hosts=hosts)
             if lowered.conditions:
-                watching.append(_rule(rule, WATCHING, lowered.conditions, Action.AUDIT, when=lowered.when, confirm=DIALECT))
+                watching.append(_rule(rule, WATCHING, lowered.conditions, Action.AUDIT, when=lowered.when, confirm=WATCHING))
             continue
         lowered = enforced(rule, paths=paths)
         if not lowered.exact:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Union
 
 from bpfence.dialects.falco.read import events, patterns
 from bpfence.dialects.falco.read.fields import FIELD_BY_NAME, Type, Use, argument_problem, lookup
 from bpfence.dialects.falco.read.language import Call, Check, FieldRef, Operand, Spot, Word, Words
-from bpfence.documents.report import TextError, quoted, suggest
+from bpfence.documents.report import TextError
 from bpfence.names import number
+from bpfence.words import quoted, suggest
 
 U64: Final = 2**64 - 1
 I64: Final = 2**63
@@ -393,3 +395,28 @@ def network(text: str) -> Network:
     except ValueError:
         raise TextError(f"{quoted(text)} is not a network", "write 10.0.0.0/8 or 2001:db8::/32", "bad-address") from None
     return Network(found.version, int(found.network_address), int(found.netmask))
+
+
+def spans(test: Comparison, low: int, high: int) -> Iterable[tuple[int, int]]:
+    """The numbers of low..high that each value of a test stands for, first and last."""
+    for value in test.values:
+        assert isinstance(value, (int, float))
+        wanted = int(value)
+        yield {
+            "<": (low, wanted - 1), "<=": (low, wanted), ">": (wanted + 1, high), ">=": (wanted, high),
+        }.get(test.operator, (wanted, wanted))  # fmt: skip
+
+
+def interval(test: Comparison, low: int, high: int) -> bool | None:
+    """Whether a test is true of every number in low..high, of none, or None: of some."""
+    if test.operator == "exists":
+        return True
+    inside, outside = False, True
+    for first, last in spans(test, -U64, U64):
+        if first <= low and high <= last:
+            inside = True
+        if first <= high and low <= last:
+            outside = False
+    if test.operator == "!=":
+        inside, outside = outside, inside
+    return True if inside else False if outside else None

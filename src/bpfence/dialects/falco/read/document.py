@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Union
 
 from bpfence import names
-from bpfence.documents.report import Report, quoted, suggest
+from bpfence.documents.report import Report
 from bpfence.documents.yaml_nodes import Node
+from bpfence.words import quoted, suggest
 
 CODES: Final[Mapping[str, str]] = {
     "append-unknown": "append or override of something that was not defined before",

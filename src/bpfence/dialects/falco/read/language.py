@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Union
 
 from bpfence.conditions.text import quote
-from bpfence.documents.report import TextError, quoted
+from bpfence.documents.report import TextError
+from bpfence.words import quoted
 
 MAX_LENGTH: Final = 1 << 20
 MAX_NESTING: Final = 100

@@ -14,13 +14,8 @@ from typing import Final, NamedTuple
 from bpfence.dialects.falco.read.checks import CheckError, Getter, Source, getter
 from bpfence.dialects.falco.read.fields import FIELD_BY_NAME, argument_problem, longest
 from bpfence.dialects.falco.read.language import TRANSFORMERS, Call, FieldRef, parse_call, show_operand
-from bpfence.documents.report import TextError, quoted, suggest
-
-SUGGESTED: Final = (
-    "container_id=%container.id container_name=%container.name container_image_repository=%container.image.repository"
-    " container_image_tag=%container.image.tag k8s_pod_name=%k8s.pod.name k8s_ns_name=%k8s.ns.name"
-)
-"""What Falco puts after every output by default: the fields that its container plugin suggests (append_output: suggested_output)."""
+from bpfence.documents.report import TextError
+from bpfence.words import quoted, suggest
 
 INFO: Final = "%container.info"
 """What older rules have for the container's fields. Falco takes it out of outputs, with a warning."""

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import re2
 
-from bpfence.documents.report import TextError, quoted
+from bpfence.documents.report import TextError
+from bpfence.words import quoted
 
 Matcher = Callable[[str], bool]
 

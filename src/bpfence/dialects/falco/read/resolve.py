@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Union
 
-from bpfence.dialects.falco.lower.atoms import interval
 from bpfence.dialects.falco.read import checks, events, fields, language, output
-from bpfence.dialects.falco.read.checks import Applied, CheckError, Comparison, Getter, Source
+from bpfence.dialects.falco.read.checks import Applied, CheckError, Comparison, Getter, Source, interval
 from bpfence.dialects.falco.read.document import (
     MAX_MISTAKES,
     Enforcement,
@@ -30,9 +29,10 @@ from bpfence.dialects.falco.read.document import (
 )  # fmt: skip
 from bpfence.dialects.falco.read.language import And, Check, MacroRef, Not, Or, Spot
 from bpfence.dialects.falco.read.traced import Traced, quote_item, substitute
-from bpfence.documents.report import Report, TextError, quoted, suggest
+from bpfence.documents.report import Report, TextError
 from bpfence.documents.yaml_nodes import Node
 from bpfence.errors import Location
+from bpfence.words import quoted, suggest
 
 ENGINE: Final = (0, 63, 0)
 """The version of Falco's engine whose rule language this is."""

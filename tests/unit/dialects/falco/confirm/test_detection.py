@@ -14,16 +14,19 @@ from typing import Any
 import pytest
 
 from bpfence import abi
+from bpfence.agent import follow
 from bpfence.agent.agent import HOSTS_SECONDS, HOSTS_SHARE, RETRY_SECONDS, SETTLE_SECONDS, Agent, Settings
 from bpfence.agent.generations import KEPT
-from bpfence.agent.loading import FalcoOptions
 from bpfence.alerts.alert import RuleInfo
 from bpfence.compiler.explain import sample
 from bpfence.compiler.image import Walker
 from bpfence.dialects.falco.confirm.detection import Detection, KernelEvents
 from bpfence.dialects.falco.confirm.event import RecordedEvent, read
 from bpfence.dialects.falco.confirm.rules import RuleSet
+from bpfence.dialects.falco.dialect import Falco, FalcoRules
 from bpfence.dialects.falco.load import load_text
+from bpfence.dialects.falco.options import FalcoOptions
+from bpfence.dialects.native.dialect import NATIVE
 from bpfence.errors import PolicyError, UsageError
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent, decode
@@ -32,7 +35,7 @@ from bpfence.fields import EVENT_BY_NAME
 from bpfence.host.hostnames import Hostnames
 from bpfence.outputs.routes import Outputs
 from bpfence.policy import Action, When
-from tests.unit.agent.fakes import FakeEngine, FakeKernel, Kept, write_policy
+from tests.unit.agent.fakes import FakeEngine, FakeKernel, Kept, reloaded, write_policy
 from tests.unit.agent.falco_rig import APPENDED, RULES, FakeEvents, verdict_of
 from tests.unit.events.samples import IMAGES, record
 
@@ -43,7 +46,7 @@ WAITING: dict[str, Any] = {"when": When.SUCCESS | When.FAILURE, "confirm": "falc
 class Rig:
     """An agent with Falco rules, and what it says."""
 
-    def __init__(self, folder: Path, engine: FakeEngine | None = None, rules: str = RULES, **settings: Any) -> None:
+    def __init__(self, folder: Path, engine: FakeEngine | None = None, rules: str = RULES, *, fake: bool = True, **settings: Any) -> None:
         self.rules = folder / "rules.yaml"
         self.rules.write_text(rules)
         self.engine = engine or FakeEngine()
@@ -59,12 +62,12 @@ class Rig:
         )  # fmt: skip
         self.agent = Agent(
             self.settings, Outputs([self.output], self.said.append), report=self.said.append, kernel=FakeKernel(self.engine),
-            monotonic=lambda: self.now, events=lambda _: self.events,
+            monotonic=lambda: self.now, dialects={"native": NATIVE, "falco": Falco(lambda _: self.events) if fake else Falco()},
         )  # fmt: skip
 
     def verdict(self, *names: str) -> int:
-        assert self.agent._compiled is not None
-        return verdict_of(self.agent._compiled, *names)
+        assert self.agent.life.tables.compiled is not None
+        return verdict_of(self.agent.life.tables.compiled, *names)
 
     def open(
         self, *names: str, path: bytes = b"/etc/shadow", result: int | None = 3, flags: int = abi.EVENT_RESULT, verdict: int | None = None,
@@ -101,8 +104,9 @@ def test_a_confirmed_candidate_is_an_alert_of_the_policy_falco(rig: Rig) -> None
         "falco", "Shadow by sh", "audit", "audit", None,
     )  # fmt: skip
     assert alert["message"] == "sh opened /etc/shadow (result SUCCESS, number 3)" + APPENDED
-    assert alert["falco"]["output"] == alert["message"]
-    assert (alert["falco"]["priority"], alert["falco"]["source"], alert["falco"]["output_fields"]["fd.num"]) == ("Error", "syscall", 3)
+    assert alert["dialect"]["falco"]["output"] == alert["message"]
+    said = alert["dialect"]["falco"]
+    assert (said["priority"], said["source"], said["output_fields"]["fd.num"]) == ("Error", "syscall", 3)
     assert list(alert["tags"]) == ["t1", "t2"]
     assert alert["severity"] == "high"
     assert alert["process"]["exe"] == "/usr/bin/dash", "what is only described for what is reported"
@@ -119,7 +123,7 @@ def test_only_candidates_are_tested_and_the_first_in_falcos_order_is_reported(ri
 
 
 def test_rule_matching_all(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, falco=FalcoOptions(matching="all"))
+    rig = Rig(tmp_path, options={"falco": FalcoOptions(matching="all")})
     rig.agent.start()
     rig.open(*BOTH)
     assert rig.fired() == list(BOTH)
@@ -129,8 +133,7 @@ def test_rule_matching_all(tmp_path: Path) -> None:
 
 def test_a_candidate_that_is_not_confirmed_gives_no_line_and_is_counted(rig: Rig) -> None:
     fetched: list[int] = []
-    assert rig.agent._source is not None
-    rig.agent._source.processes._fetch = fetched.append  # type: ignore[assignment]
+    rig.agent.life.source.processes._fetch = fetched.append  # type: ignore[assignment]
     rig.open(*BOTH, path=b"/etc/other")
     assert fetched == [], "who did it is not looked up"
     rig.open(*BOTH)
@@ -139,8 +142,7 @@ def test_a_candidate_that_is_not_confirmed_gives_no_line_and_is_counted(rig: Rig
     rig.open(*BOTH)
     assert rig.fired() == ["Shadow by sh"]
     assert [alert["seq"] for alert in rig.output.dicts("alert")] == [1], "nothing is missing in the numbers"
-    assert rig.agent._detection is not None
-    assert (rig.agent._detection.candidates, rig.agent._detection.confirmed) == (3, 1)
+    assert rig.agent.confirms.counted() == {"candidates": 3, "confirmed": 1}
     rig.agent.stop()
     stopped = rig.output.dicts("status")[-1]
     assert (stopped["candidates"], stopped["confirmed"]) == (3, 1)
@@ -155,8 +157,8 @@ def test_an_enforced_rule_is_a_native_alert_that_says_what_falco_would(rig: Rig)
     rig.open("Secret", path=b"/secret/x", result=None, flags=abi.EVENT_DECISION, action=abi.ACTION_DENY, error=13)
     [alert] = rig.output.dicts("alert")
     assert (alert["policy"], alert["action"], alert["mode"], alert["errno"]) == ("falco-enforce", "deny", "enforce", "EACCES")
-    assert alert["falco"]["output"] == "sh was refused /secret/x: EACCES" + APPENDED
-    assert alert["message"] == alert["falco"]["output"]
+    assert alert["dialect"]["falco"]["output"] == "sh was refused /secret/x: EACCES" + APPENDED
+    assert alert["message"] == alert["dialect"]["falco"]["output"]
     rig.open("Secret", path=b"/secret/x", result=None, flags=0, action=abi.ACTION_DENY, error=13)
     assert rig.fired() == ["Secret", "Secret"], "a record with neither bit is a decision"
 
@@ -220,7 +222,7 @@ def test_a_rate_limit_applies(rig: Rig) -> None:
 def test_a_reload_reads_both_kinds_and_old_records_keep_their_rules(rig: Rig) -> None:
     old = rig.verdict(*BOTH)
     rig.rules.write_text(RULES.replace("Shadow by sh", "Renamed").replace("sh opened", "now: sh opened"))
-    assert rig.agent.reload()
+    assert reloaded(rig.agent)
     rig.open(verdict=old, generation=1)
     rig.open("Renamed", "Shadow by anyone")
     before, after = rig.output.dicts("alert")
@@ -230,7 +232,7 @@ def test_a_reload_reads_both_kinds_and_old_records_keep_their_rules(rig: Rig) ->
 
 def test_a_reload_with_a_mistake_keeps_the_rules(rig: Rig) -> None:
     rig.rules.write_text(RULES.replace("proc.name=sh", "proc.nam=sh"))
-    assert not rig.agent.reload()
+    assert not reloaded(rig.agent)
     assert any("rules.yaml:4:" in text and "proc.nam" in text for text in rig.said)
     rig.open(*BOTH)
     assert rig.fired() == ["Shadow by sh"]
@@ -241,11 +243,11 @@ def test_rules_can_go_and_come(rig: Rig) -> None:
     native = write_policy(rig.rules.parent / "other.yaml").read_text()
     text = rig.rules.read_text()
     rig.rules.write_text(native)
-    assert rig.agent.reload()
+    assert reloaded(rig.agent)
     rig.open(verdict=old, generation=1)
     assert rig.fired() == ["Shadow by sh"], "what waited is still confirmed by its own rules"
     rig.rules.write_text(text)
-    assert rig.agent.reload()
+    assert reloaded(rig.agent)
     rig.open(*BOTH)
     assert rig.fired() == ["Shadow by sh"] * 2
 
@@ -276,10 +278,10 @@ def test_adoption_without_a_state_file_confirms_by_all_rules(tmp_path: Path) -> 
 
 
 def test_followed_paths_give_a_generation_with_the_same_rules(rig: Rig) -> None:
-    assert rig.agent._compiled is not None
-    from bpfence.agent import follow
-
-    rig.agent._swap(rig.agent._compiled, follow.Resolved({}, ()), rig.agent._rules)
+    tables = rig.agent.life.tables
+    assert tables.compiled is not None
+    assert tables.loaded is not None
+    tables._swap(tables.compiled, follow.Resolved({}, ()), tables.loaded)
     rig.open(*BOTH)
     assert rig.fired() == ["Shadow by sh"]
 
@@ -288,7 +290,7 @@ def test_followed_paths_give_a_generation_with_the_same_rules(rig: Rig) -> None:
 
 
 def test_rules_are_chosen(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, falco=FalcoOptions(disabled=("*sh",), append=""))
+    rig = Rig(tmp_path, options={"falco": FalcoOptions(disabled=("*sh",), append="")})
     rig.agent.start()
     rig.open("Shadow by anyone")
     assert rig.output.dicts("alert")[0]["message"] == "sh opened /etc/shadow"
@@ -297,7 +299,7 @@ def test_rules_are_chosen(tmp_path: Path) -> None:
 
 def test_a_choice_of_nothing_and_a_bad_addition_end_the_start(tmp_path: Path) -> None:
     for options, said in ((FalcoOptions(names=("Nope",)), "no Falco rule"), (FalcoOptions(append="%nope"), "--append-output")):
-        rig = Rig(tmp_path, falco=options)
+        rig = Rig(tmp_path, options={"falco": options})
         with pytest.raises(UsageError, match=said):
             rig.agent.start()
 
@@ -323,7 +325,7 @@ def test_what_falco_rules_need_is_kept_only_for_them(tmp_path: Path, monkeypatch
     monkeypatch.setattr("bpfence.agent.privileges.drop", lambda *, reads_processes, **_: asked.append(reads_processes))
     rig = Rig(tmp_path, drop_privileges=True)
     rig.agent.start()
-    assert rig.agent.reload()
+    assert reloaded(rig.agent)
     assert asked == [True]
     assert not [text for text in rig.said if "CAP_SYS_PTRACE" in text]
     rig.agent.stop()
@@ -334,7 +336,7 @@ def test_what_falco_rules_need_is_kept_only_for_them(tmp_path: Path, monkeypatch
     rig.agent.start()
     assert asked == [True, False]
     rig.rules.write_text(rules)
-    assert rig.agent.reload()
+    assert reloaded(rig.agent)
     assert [text for text in rig.said if "CAP_SYS_PTRACE" in text]
     rig.agent.stop()
 
@@ -353,7 +355,7 @@ def test_candidates_are_recorded_and_replay_the_same(tmp_path: Path) -> None:
     assert place.stat().st_mode & 0o777 == 0o600
     assert len(place.read_text().splitlines()) == 3, "written with the batch that it came in"
     place.rename(tmp_path / "moved.jsonl")
-    assert rig.agent.reload()
+    assert reloaded(rig.agent)
     rig.open(*BOTH)
     rig.agent.stop()
     ours = RuleSet(load_text(RULES)[0].rules)
@@ -361,7 +363,7 @@ def test_candidates_are_recorded_and_replay_the_same(tmp_path: Path) -> None:
     replayed = [match for _, event in read(lines) for match in ours.matches(event)]
     live = [alert for alert in rig.output.dicts("alert") if alert["policy"] == "falco"]
     assert [(match.rule.name, match.output) for match in replayed] == [(alert["rule"], alert["message"]) for alert in live]
-    assert [match.fields for match in replayed] == [alert["falco"]["output_fields"] for alert in live]
+    assert [match.fields for match in replayed] == [alert["dialect"]["falco"]["output_fields"] for alert in live]
     assert len(live) == 3
     assert json.loads(lines[2])["fields"]["proc.name"] == "c\\x1b\\xff"
 
@@ -377,7 +379,7 @@ def test_a_recording_without_falco_rules_is_told(tmp_path: Path) -> None:
     rig = Rig(tmp_path, record=tmp_path / "recorded.jsonl")
     write_policy(rig.rules)
     rig.agent.start()
-    assert [text for text in rig.said if "--record records events of Falco rules" in text]
+    assert [text for text in rig.said if "--record: no rule is confirmed in user space" in text]
     rig.agent.stop()
     assert (tmp_path / "recorded.jsonl").read_bytes() == b""
     assert "candidates" not in rig.output.dicts("status")[-1]
@@ -403,14 +405,12 @@ def seen(**header: Any) -> Observation:
 
 def test_rule_sets_of_the_last_generations_are_kept() -> None:
     detection = Detection(FakeEvents, kept=KEPT)
-    assert not detection.active
     for number in range(1, 11):
         loaded, _ = load_text(RULES.replace("Shadow by sh", f"Rule {number}"))
         infos = [RuleInfo("falco", rule.name, "audit", Action.AUDIT, Action.AUDIT, **WAITING) for rule in loaded.rules]
-        detection.use(number, RuleSet(loaded.rules), infos)
+        detection.use(number, FalcoRules(loaded.rules, FalcoOptions()), infos)
     found = {number: detection.confirm(detection.view(seen(generation=number)), None)[0].rule for number in (1, 6, 9, 10)}
     assert found == {1: "Rule 10", 6: "Rule 10", 9: "Rule 9", 10: "Rule 10"}
-    assert detection.active
     detection.use(11, None, ())
     assert detection.confirm(detection.view(seen(generation=11)), None) == []
     assert detection.confirm(detection.view(seen(generation=10)), {"Shadow by anyone"})[0].rule == "Shadow by anyone"
@@ -421,12 +421,12 @@ def test_an_event_is_made_once_and_only_when_asked_for() -> None:
     events = FakeEvents()
     detection = Detection(lambda: events, kept=KEPT)
     loaded, _ = load_text(RULES)
-    detection.use(1, RuleSet(loaded.rules), [RuleInfo("falco", BOTH[0], "audit", Action.AUDIT, Action.AUDIT, **WAITING)])
+    detection.use(1, FalcoRules(loaded.rules, FalcoOptions()), [RuleInfo("falco", BOTH[0], "audit", Action.AUDIT, Action.AUDIT, **WAITING)])
     view = detection.view(seen())
     assert events.asked == []
     assert detection.confirm(view, None)
-    assert view.details(BOTH[0]) is not None
-    assert view.details("unknown") is None
+    assert view.said(BOTH[0]) is not None
+    assert view.said("unknown") is None
     assert len(events.asked) == 1
 
 
@@ -437,7 +437,7 @@ def test_names_of_hosts_are_resolved_once_the_agent_works_and_anew_for_other_rul
     assert rig.events.begun == 0, "a thread that began now would keep every privilege"
     rig.agent.step(0)
     assert rig.events.begun == 1
-    rig.agent.reload()
+    reloaded(rig.agent)
     assert len(rig.events.used) == 2
     rig.agent.stop()
     assert rig.events.closed == 1
@@ -468,8 +468,7 @@ def test_the_agents_own_events_know_the_hosts_that_rules_mention(monkeypatch: py
 
 
 def test_from_files_to_a_line_with_the_agents_own_events(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
-    rig.agent._events = None
+    rig = Rig(tmp_path, fake=False)
     rig.agent.start()
     rig.engine.sequence += 1
     numbers = {"NUM_RESULT": 3, "NUM_CALL": 257, "NUM_CALL_ARG0": -100 & (1 << 64) - 1}
@@ -513,7 +512,7 @@ CALLS = """
 
 def named(rig: Rig, address: str) -> list[str]:
     """The rules that the tables in force name for a connect to an address."""
-    compiled = rig.agent._compiled
+    compiled = rig.agent.life.tables.compiled
     assert compiled is not None
     assert [call for call in rig.engine.calls if call[0] == "swap"][-1] == ("swap", compiled.image)
     if "net.connect" not in compiled.events:
@@ -535,7 +534,6 @@ def made_again(rig: Rig, addresses: dict[str, frozenset[str]], *, wait: float = 
 
 
 def settle(rig: Rig) -> None:
-    assert rig.agent._remake is not None
     while rig.agent._remake.busy:
         rig.agent.step(1)
 
@@ -546,7 +544,7 @@ def test_tables_follow_the_addresses_of_names(tmp_path: Path) -> None:
     assert named(rig, "10.0.0.1") == named(rig, "10.0.0.2") == ["Calls a"], "nobody has asked for the name yet"
     rig.agent.step(0)
     made_again(rig, {"a.example": frozenset()})
-    assert "net.connect" not in rig.agent._compiled.events  # type: ignore[union-attr]
+    assert "net.connect" not in rig.agent.life.tables.compiled.events  # type: ignore[union-attr]
     assert ("release", frozenset({"file.open", "file.open_failed"})) in rig.engine.calls
     made_again(rig, {"a.example": frozenset({"10.0.0.1"})})
     assert (named(rig, "10.0.0.1"), named(rig, "10.0.0.2")) == (["Calls a"], [])
@@ -557,7 +555,7 @@ def test_tables_follow_the_addresses_of_names(tmp_path: Path) -> None:
     generation = rig.engine.generation
     made_again(rig, {"a.example": frozenset({"10.0.0.2"}), "b.example": frozenset({"10.0.0.3"})})
     assert rig.engine.generation == generation, "no rule compares with it"
-    assert rig.agent.reload()
+    assert reloaded(rig.agent)
     assert (named(rig, "10.0.0.1"), named(rig, "10.0.0.2")) == ([], ["Calls a"]), "a reload begins with what is known"
     rig.agent.stop()
     rig.events.changed()
@@ -572,20 +570,20 @@ def test_tables_are_made_anew_once_for_a_burst(tmp_path: Path) -> None:
         rig.events.addresses = {"a.example": frozenset({f"10.0.0.{n}"})}
         rig.events.changed()
         rig.agent.step(0)
-    assert (rig.engine.generation, rig.agent._until_due(None)) == (first, SETTLE_SECONDS)
+    assert (rig.engine.generation, rig.agent.loop.until_due()) == (first, SETTLE_SECONDS)
     rig.now += SETTLE_SECONDS
     rig.agent.step(0)
     settle(rig)
     assert (rig.engine.generation, named(rig, "10.0.0.19"), named(rig, "10.0.0.18")) == (first + 1, ["Calls a"], [])
-    rig.agent._remake.seconds = 3.0  # type: ignore[union-attr]
+    rig.agent._remake.seconds = 3.0
     rig.agent._remade()  # nothing is there to be taken; what is next is by what the last took
     rig.events.addresses = {"a.example": frozenset({"10.0.0.99"})}
     rig.events.changed()
     rig.agent.step(0)
-    assert rig.agent._hosts_at == rig.now + 3.0 * HOSTS_SHARE
+    assert rig.agent._hosts.due == rig.now + 3.0 * HOSTS_SHARE
     rig.now += HOSTS_SECONDS
     rig.agent.step(0)
-    assert (rig.agent._remake.busy, rig.engine.generation) == (False, first + 1)  # type: ignore[union-attr]
+    assert (rig.agent._remake.busy, rig.engine.generation) == (False, first + 1)
     made_again(rig, rig.events.addresses)
     assert (rig.engine.generation, named(rig, "10.0.0.99")) == (first + 2, ["Calls a"])
     rig.agent.stop()
@@ -613,16 +611,16 @@ def test_tables_made_for_rules_that_are_in_force_no_more_are_not_taken(tmp_path:
     rig.agent.start()
     rig.agent.step(0)
     rig.events.addresses = {"a.example": frozenset({"10.0.0.1"})}
-    rig.agent._resolve_again()
-    rig.agent._resolve_again()
-    assert rig.agent._until_due(None) == HOSTS_SECONDS, "one after the other"
+    rig.agent._resolve_again(rig.now)
+    rig.agent._resolve_again(rig.now)
+    assert rig.agent.loop.until_due() == HOSTS_SECONDS, "one after the other"
     rig.rules.write_text(CALLS.replace("Calls a", "Calls it"))
-    assert rig.agent.reload()
+    assert reloaded(rig.agent)
     generation = rig.engine.generation
     settle(rig)
     assert (rig.engine.generation, named(rig, "10.0.0.1")) == (generation, ["Calls it"])
     rig.rules.write_text("- rule: Broken\n")
-    assert not rig.agent.reload()
+    assert not reloaded(rig.agent)
     made_again(rig, {"a.example": frozenset({"10.0.0.2"})})
     assert named(rig, "10.0.0.2") == ["Calls it"], "the rules as they were loaded, not as they are in the files"
     rig.agent.stop()
@@ -633,8 +631,7 @@ def test_a_connect_to_an_address_of_a_name(tmp_path: Path, monkeypatch: pytest.M
         return [(2, 1, 6, "", ("10.0.0.1", 0))]
 
     monkeypatch.setattr("bpfence.dialects.falco.confirm.detection.Hostnames", partial(Hostnames, resolve=resolve))
-    rig = Rig(tmp_path, rules=CALLS)
-    rig.agent._events = None
+    rig = Rig(tmp_path, rules=CALLS, fake=False)
     rig.agent.start()
     first = rig.engine.generation
     while rig.engine.generation == first:
@@ -645,7 +642,7 @@ def test_a_connect_to_an_address_of_a_name(tmp_path: Path, monkeypatch: pytest.M
         raw = record(
             "net.connect", {"NUM_RESULT": 0, "NUM_CALL": 42, "NUM_CALL_ARG0": 3, "NUM_NET_FAMILY": 2, "NUM_NET_PEER_PORT": 443},
             {"STR_NET_PEER_IP": bytes([10, 0, 0, last])}, flags=abi.EVENT_RESULT, generation=rig.engine.generation,
-            verdicts=(verdict_of(rig.agent._compiled, "Calls a"),), action=abi.ACTION_AUDIT, error=0,  # type: ignore[arg-type]
+            verdicts=(verdict_of(rig.agent.life.tables.compiled, "Calls a"),), action=abi.ACTION_AUDIT, error=0,  # type: ignore[arg-type]
         )  # fmt: skip
         rig.engine.batches.append([("alerts", raw)])
         os.write(rig.engine._bell, b"!")
@@ -669,7 +666,7 @@ def test_what_goes_wrong_with_one_event_ends_no_agent_and_is_told_once(rig: Rig,
     assert "no event of Falco's could be made of file.open" in faults()[0]["message"]
     assert len(faults()) == 1
     with monkeypatch.context() as patched:
-        patched.setattr(rig.agent, "_confirmed", broken)
+        patched.setattr(rig.agent.confirms, "get", broken)
         rig.open(*BOTH)
     assert "could not be turned into a line" in faults()[1]["message"]
     with monkeypatch.context() as patched:
@@ -686,7 +683,7 @@ def test_what_goes_wrong_with_one_event_ends_no_agent_and_is_told_once(rig: Rig,
         rig.open(*BOTH)
     rig.open(*BOTH)
     assert rig.fired()[1:] == ["Shadow by sh"], "it goes on"
-    assert rig.agent._counted()["faults"] >= 4
+    assert rig.agent.confirms.counted()["faults"] >= 4
     rig.now += 60
     rig.agent.step(0)
     [loss] = rig.output.dicts("loss")

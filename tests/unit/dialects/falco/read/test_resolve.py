@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpfence.dialects.falco.load import is_falco, load_files, load_text, load_texts, select
+from bpfence.dialects.falco.load import load_files, load_text, load_texts, select
 from bpfence.dialects.falco.read.document import MAX_MISTAKES
 from bpfence.dialects.falco.read.resolve import MAX_DEPTH, Rule, event_types, show
 from bpfence.errors import Diagnostic
@@ -388,15 +388,6 @@ def test_the_stable_rules_load_without_change_or_warning() -> None:
     assert len(found.rules) == 25
     assert all(one.enabled and one.types for one in found.rules)
     assert [problem.code for problem in problems] == ["plugin-required"]
-
-
-def test_the_kind_of_a_file_is_seen_from_its_content() -> None:
-    assert is_falco(corpus().read_bytes())
-    assert is_falco(b"- macro: m\n  condition: x\n")
-    assert is_falco(b'- "rule" : R\n')
-    assert is_falco(b"- {rule: R, desc: d}\n")
-    assert not is_falco(b"apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nspec:\n  rules:\n    - rule: x\n")
-    assert not is_falco(b"rules:\n  - name: x\n")
 
 
 def test_selection() -> None:

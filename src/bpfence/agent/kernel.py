@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent needs of the kernel side, as protocols; tests give their own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final, Protocol
+
+from bpfence.events.records import ExecImage
+
+CAN_SKIP: Final = (
+    "on this kernel ({why}) enforcement can be skipped: where one task is preempted within a program, the kernel does not run that program"
+    " for others on the same processor, and what is denied succeeds. Skipped runs are counted and reported. Boot with bpf in the lsm= list,"
+    " which has no such gap from Linux 6.1 on, or with preempt=voluntary (Linux before 7.0)"
+)
+
+
+class Engine(Protocol):
+    """What the agent needs of `kernel.engine.Engine`, which documents it."""
+
+    adopted: bool
+
+    @property
+    def generation(self) -> int: ...
+    @property
+    def wakeup_fd(self) -> int: ...
+    def next_generation(self) -> int: ...
+    def supported_events(self) -> frozenset[str]: ...
+    def attach(self, events: Collection[str], results: Collection[str] = ()) -> dict[str, str]: ...
+    def release(self, events: Collection[str], results: Collection[str] = ()) -> tuple[str, ...]: ...
+    def seed(self) -> bool: ...
+    def swap(self, image: bytes, objects: Mapping[tuple[int, int], int] | None = None) -> int: ...
+    def drain(self, timeout_ms: int = 0) -> list[tuple[str, bytes]]: ...
+    def lost(self) -> dict[str, int]: ...
+    def refused(self) -> dict[str, int]: ...
+    def told(self) -> tuple[dict[str, int], dict[str, int]]: ...
+    def tell(self, lost: Mapping[str, int], refused: Mapping[str, int]) -> None: ...
+    def skipped(self) -> dict[str, int]: ...
+    @property
+    def can_skip(self) -> str: ...
+    def image(self, exec_id: int) -> ExecImage | None: ...
+    def close(self, unload: bool = False) -> None: ...
+
+
+class Kernel(Protocol):
+    """Where engines come from."""
+
+    def load(self, pin_dir: str | None) -> Engine:
+        """A new engine, or the one pinned at `pin_dir`. KernelError where this kernel or our privileges lack something."""
+
+
+class LiveKernel:
+    """The running kernel. `max_processes`: how many it keeps records of; None: the engine's default."""
+
+    def __init__(self, max_processes: int | None = None) -> None:
+        self._max_processes = max_processes
+
+    def load(self, pin_dir: str | None) -> Engine:
+        """Probe and load."""
+        from bpfence.kernel.engine import MAX_PROCESSES  # needs libbpf, which tests do without
+        from bpfence.kernel.engine import Engine as LiveEngine
+        from bpfence.kernel.features import probe
+
+        return LiveEngine.load(probe(), pin_dir=pin_dir, max_processes=self._max_processes or MAX_PROCESSES)

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An observation in, the lines about it out: the way of every event, stage by stage, downhill.
+
+    decode     bytes of the ring buffers    → Observation     `events.source.Live`
+    match      Observation                  → Matched         what the kernel's verdicts mean in the tables that it decided by
+    confirm    Matched                      → Found           candidates that really match, by their languages
+    once       Found                        → Found | None    one act is one alert
+    limit      Found                        → Found           rate limits, counts by rule
+    describe   Found                        → Found           fields and process, of candidates that came to something
+    enrich     Found                        → Found           what rules say in their own languages
+    compose    Found                        → lines           `alerts.alert.Composer`
+    form, sink lines                        → bytes, places   `outputs`
+
+A stage that returns None ends the event. One that raises does, too: nobody who can cause an event may end the agent with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from bpfence import abi
+from bpfence.agent.confirms import Confirms
+from bpfence.agent.generations import Counts, Generation, Generations
+from bpfence.alerts.acts import Acts
+from bpfence.alerts.alert import Composer, Line, RuleInfo, Said, joined
+from bpfence.alerts.limit import RateLimiter
+from bpfence.dialects.dialect import View
+from bpfence.dialects.registry import Dialects
+from bpfence.events.records import signed
+from bpfence.events.source import Observation
+from bpfence.policy import Action, When
+
+UNKNOWN: Final = "<unknown>"
+Match = tuple[RuleInfo, bool]
+"""A rule, and whether it is uncertain that it matches."""
+
+
+class Describes(Protocol):
+    """Where observations come from."""
+
+    def described(self, seen: Observation) -> Observation:
+        """The observation with its fields and its process."""
+
+
+class Matched(NamedTuple):
+    """`rules`: matches that are decided. `candidates`: by language the names of rules that may match; None: they are not known."""
+
+    seen: Observation
+    objects: tuple[str, ...]
+    rules: list[Match]
+    candidates: Mapping[str, frozenset[str] | None]
+
+
+@dataclass(slots=True)
+class Found:
+    """`rules`: matches to tell. `others`: rules that the uncertain one among them speaks for. `said`: by rule, in its own language.
+
+    One goes through all the stages, which change it: a copy at each would cost more than what they do.
+    """
+
+    seen: Observation
+    objects: tuple[str, ...]
+    rules: list[Match]
+    others: Sequence[RuleInfo]
+    views: Mapping[str, View]
+    said: Mapping[tuple[str, str], Said]
+
+
+Means = tuple[tuple[str, ...], list[Match], Mapping[str, frozenset[str] | None]]
+"""The last three members of `Matched`."""
+_NOTHING: Final[Means] = ((), [], {})
+MAX_MEANINGS: Final = 4096
+RESULT: Final = When.SUCCESS | When.FAILURE
+FAILED: Final = 1 << 63
+"""A bit that no flag of a record has."""
+
+
+class Stage(NamedTuple):
+    """One step, and its name in messages."""
+
+    name: str
+    run: Callable[[Any], Any]
+
+
+class Pipeline:
+    """The stages between `decode` and `form`. `generations`, `confirms`: what verdict numbers mean, and who confirms."""
+
+    def __init__(
+        self, source: Describes, generations: Generations, confirms: Confirms, dialects: Dialects, composer: Composer, counts: Counts,
+        now: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self._source = source
+        self._generations = generations
+        self._confirms = confirms
+        self._owners = {policy: name for name, dialect in dialects.items() for policy in dialect.policies}
+        self._composer = composer
+        self._counts = counts
+        self._now = now
+        self._means: dict[tuple[int, tuple[int, ...], int], Means] = {}
+        self.acts = Acts()
+        self.limiter = RateLimiter()
+        self.stages = (
+            Stage("match", self._match), Stage("confirm", self._confirm), Stage("once", self._once), Stage("limit", self._limit),
+            Stage("describe", self._describe), Stage("enrich", self._enrich), Stage("compose", self._compose),
+        )  # fmt: skip
+        self._runs = tuple(stage.run for stage in self.stages)
+
+    def lines(self, seen: Observation) -> list[Line]:
+        """Everything that is to be told of an observation."""
+        item: Any = seen
+        try:
+            for run in self._runs:
+                item = run(item)
+                if item is None:
+                    return []
+        except Exception as error:
+            self._confirms.faults.add("", f"an event {seen.event} could not be turned into a line: it is not reported", error)
+            return []
+        lines: list[Line] = item
+        return lines
+
+    def _match(self, seen: Observation) -> Matched:
+        if seen.telemetry:
+            return Matched(seen, *_NOTHING)
+        # A generation's number has one meaning for ever, so what its verdicts mean at a moment is found once.
+        moment = seen.flags & (abi.EVENT_RESULT | abi.EVENT_DECISION)
+        if moment & abi.EVENT_RESULT and _has_failed(seen):
+            moment |= FAILED
+        key = (seen.generation, seen.verdicts, moment)
+        means = self._means.get(key)
+        if means is None:
+            known = self._generations.get(seen.generation)
+            matched = known.matched(seen.verdicts) if known else None
+            if not known or not matched:
+                return Matched(seen, *self._unknown(seen, moment, matched is None))
+            means = _means(known, matched, moment)
+            if len(self._means) >= MAX_MEANINGS:
+                self._means.clear()
+            self._means[key] = means
+        return Matched(seen, *means)
+
+    def _unknown(self, seen: Observation, moment: int, may_be_any: bool) -> Means:
+        """Where the tables that decided are not known any more: reported without names; any rule that is confirmed may be a candidate."""
+        waits = moment & abi.EVENT_RESULT
+        nameless: list[Match] = [] if waits and not moment & abi.EVENT_DECISION else [(_nameless(seen), True)]
+        return (), nameless, dict.fromkeys(self._confirms.names()) if may_be_any and waits else {}
+
+    def _confirm(self, item: Matched) -> Found:
+        """User space has decided what is confirmed: none of it is uncertain."""
+        rules, others = joined(item.rules)
+        if not item.candidates:
+            return Found(item.seen, item.objects, rules, others, {}, {})
+        views: dict[str, View] = {}
+        for name, among in item.candidates.items():
+            confirm = self._confirms.get(name)
+            if confirm is not None:
+                views[name] = confirm.view(item.seen)
+                rules += [(rule, False) for rule in confirm.confirm(views[name], among)]
+        return Found(item.seen, item.objects, rules, others, views, {})
+
+    def _describe(self, item: Found) -> Found:
+        if item.rules:
+            item.seen = self._source.described(item.seen)
+        return item
+
+    def _once(self, item: Found) -> Found | None:
+        if item.seen.telemetry:
+            return item
+        if not item.rules:
+            return None
+        confirmed = [pair for pair in item.rules if pair[0].confirm]
+        item.rules = self.acts.new(item.seen, (pair for pair in item.rules if not pair[0].confirm)) + confirmed
+        return item if item.rules else None
+
+    def _limit(self, item: Found) -> Found:
+        now = self._now()
+        for rule, _ in item.rules:
+            self._counts.add(rule.policy, rule.rule)
+        item.rules = [pair for pair in item.rules if self.limiter.allow(pair[0].key, pair[0].rate, pair[0].burst, now)]
+        return item
+
+    def _enrich(self, item: Found) -> Found:
+        said: dict[tuple[str, str], Said] = {}
+        for rule, _ in item.rules:
+            name = rule.confirm or self._owners.get(rule.policy, "")
+            confirm = self._confirms.get(name) if name else None
+            if confirm is None:
+                continue
+            found = (item.views.get(name) or confirm.view(item.seen)).said(rule.rule)
+            if found is not None:
+                said[rule.key] = found
+        item.said = said
+        return item
+
+    def _compose(self, item: Found) -> list[Line]:
+        if item.seen.telemetry:
+            return [self._composer.event(item.seen)]
+        return [alert for _, alert in self._composer.alerts(item.seen, item.rules, item.objects, item.said, item.others)]
+
+
+def _has_failed(seen: Observation) -> bool:
+    """Whether the record tells that the call has failed; work that goes on elsewhere has no result, and is taken for done."""
+    record = seen.record
+    return record is not None and signed(record.numbers.get(abi.NUM_RESULT, 0)) < 0
+
+
+def _means(known: Generation, matched: list[Match], moment: int) -> Means:
+    """What verdicts mean for a record: that of a result speaks for rules that wait, one of a decision for those that do not."""
+    now = When(0) if moment & abi.EVENT_RESULT and not moment & abi.EVENT_DECISION else When.DECIDED
+    if moment & abi.EVENT_RESULT:
+        now |= When.FAILURE if moment & FAILED else When.SUCCESS
+    # Whether a result is the one that it waits for, a language that confirms finds out by itself.
+    speaks = [pair for pair in matched if pair[0].when & now or (pair[0].confirm and moment & abi.EVENT_RESULT and pair[0].when & RESULT)]
+    candidates: dict[str, set[str]] = {}
+    for rule, _ in speaks:
+        if rule.confirm:
+            candidates.setdefault(rule.confirm, set()).add(rule.rule)
+    decided = [(rule, uncertain) for rule, uncertain in speaks if not rule.confirm]
+    return known.objects, decided, {name: frozenset(rules) for name, rules in candidates.items()}
+
+
+def _nameless(seen: Observation) -> RuleInfo:
+    """A stand-in for rules whose names went with an earlier agent's memory: the event is reported all the same."""
+    action = Action(seen.action) if seen.action in Action._value2member_map_ else Action.NONE
+    text = f"{{event}} was decided by generation {seen.generation}, whose rules are not known any more"
+    return RuleInfo(UNKNOWN, UNKNOWN, "enforce" if action >= Action.DENY else "audit", action, action, "high", message=text)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules that were loaded in, their tables in force in the kernel out: compile, attach, seed, swap, release; and followed paths kept up.
+
+Called by the agent, at its start, at a reload, and when facts change. Nothing is released before the new tables count.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from bpfence.agent import follow
+from bpfence.agent.confirms import Confirms
+from bpfence.agent.generations import Generations, generation
+from bpfence.agent.kernel import Engine
+from bpfence.agent.loading import Loaded, compile_smaller
+from bpfence.agent.loop import Loop
+from bpfence.compiler.compile import Compiled, compile_policies
+from bpfence.dialects.native.dialect import NATIVE
+from bpfence.errors import BpfenceError
+from bpfence.policy import When
+
+FOLLOW_SECONDS: Final = 0.1
+"""Followed paths are looked up at most this often, whoever renames files beside them."""
+POLL_SECONDS: Final = 1.0
+"""How often followed paths are looked up where they cannot be watched."""
+
+
+def tables(loaded: Loaded, events: frozenset[str]) -> tuple[Compiled, tuple[str, ...]]:
+    """Tables for the events that this kernel supports; see `compile_smaller`."""
+    details = any(name != NATIVE.name for name in loaded.rules)
+    return compile_smaller(loaded, lambda given: compile_policies(given, supported_events=events, details=details))
+
+
+def results(compiled: Compiled) -> frozenset[str]:
+    """The events that some rule wants the result of."""
+    return compiled.events & {event for rule in compiled.rules if rule.when != When.DECIDED for event in rule.events}
+
+
+class Tables:
+    """What is in force. `changed` is called when followed paths have been put in force anew; `report` takes messages for people."""
+
+    def __init__(
+        self, engine: Engine, generations: Generations, confirms: Confirms, loop: Loop, *, report: Callable[[str], None],
+        changed: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._engine = engine
+        self._generations = generations
+        self._confirms = confirms
+        self._loop = loop
+        self._report = report
+        self._changed = changed
+        self.loaded: Loaded | None = None
+        self.compiled: Compiled | None = None
+        self.lookup = follow.Lookup()
+        self._watch: follow.Watch | None = None
+        self._objects: follow.Objects = {}
+        self._told: dict[str, tuple[str, ...]] = {}
+        self._again = loop.timer(self.follow_again)
+        self._followed = float("-inf")
+
+    def put_in_force(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> Compiled:
+        """compile, where that was not `made` beside the loop; attach, seed, swap, release. Raises, and leaves what was in force."""
+        compiled = self._compiled(loaded, made)
+        if self._engine.attach(compiled.events, results(compiled)):
+            # Some program did not load after all. The compiler says what that means for each rule: an error where it denies.
+            compiled = self._compiled(loaded)
+            self._engine.attach(compiled.events, results(compiled))
+        self._engine.seed()
+        self._watch_paths(compiled.objects)
+        self._swap(compiled, self.lookup.resolve(compiled.objects, self._objects_of(compiled)), loaded)
+        self._engine.release(compiled.events, results(compiled))
+        self.loaded = loaded
+        # What was loaded stays for long: the collector need not walk it, for tens of milliseconds, between an event and its alert.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        return compiled
+
+    def _compiled(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> Compiled:
+        compiled, left = made or tables(loaded, self._engine.supported_events())
+        self._tell("left", left, "the rules need larger tables than the kernel takes: tests on {} are left to user space")
+        return compiled
+
+    def _tell(self, key: str, names: tuple[str, ...], text: str) -> None:
+        """Says it where it is about others than before."""
+        if names and names != self._told.get(key):
+            self._report(text.format(", ".join(names)))
+        self._told[key] = names
+
+    def _swap(self, compiled: Compiled, resolved: follow.Resolved, loaded: Loaded) -> None:
+        # Known before the first record of it can come, also to the agent after us if we are killed in between.
+        number = self._engine.next_generation()
+        self._remember(number, compiled)
+        actual = self._engine.swap(compiled.image, resolved.objects)
+        if actual != number:
+            self._remember(actual, compiled)
+        known = self._generations.get(actual)
+        self._confirms.use(actual, loaded.rules, known.rules if known else ())
+        self.compiled, self._objects = compiled, resolved.objects
+        self._tell("missing", resolved.missing, "followed paths that name nothing now: {}; they are followed from when they are made")
+        self._tell_silent(resolved.silent)
+        text = "{}: more is below than is looked at for hard links; some files are followed by their names there only"
+        self._tell("partly", resolved.partly, text)
+
+    def _tell_silent(self, silent: tuple[str, ...]) -> None:
+        self._tell("silent", silent, "followed paths on file systems that do not answer: {}; what they named before stays followed")
+        if silent:
+            # There may be no event that tells when they answer.
+            self._again.due = self._loop.now() + POLL_SECONDS
+
+    def _objects_of(self, compiled: Compiled) -> follow.Objects:
+        """The identities in force, by the numbers that their paths have in other tables."""
+        bits = {path: bit for bit, path in enumerate(compiled.objects)}
+        numbers = {bit: bits[path] for bit, path in enumerate(self.compiled.objects if self.compiled else ()) if path in bits}
+        moved = {key: sum(1 << new for old, new in numbers.items() if found >> old & 1) for key, found in self._objects.items()}
+        return {key: found for key, found in moved.items() if found}
+
+    def _remember(self, number: int, compiled: Compiled) -> None:
+        try:
+            self._generations.add(generation(number, compiled, int(time.time())))
+        except (OSError, ValueError) as error:
+            self._report(f"the state file cannot be written: {error}; after a kill, waiting alerts would have no rule names")
+
+    # ---- followed objects ----
+
+    def _watch_paths(self, paths: Sequence[str]) -> None:
+        self._again.due = None
+        if self._watch is None and paths:
+            try:
+                self._watch = follow.Watch(self.lookup)
+            except OSError as error:
+                self._report(f"followed paths cannot be watched ({error}): they are looked up every {POLL_SECONDS:g} s")
+            else:
+                self._loop.on_readable(self._watch.fileno(), self._paths_changed)
+        if paths and not (self._watch and self._watch.set_paths(paths)):
+            self._again.due = self._loop.now() + POLL_SECONDS
+        elif self._watch and not paths:
+            self._watch.set_paths(())
+
+    def _paths_changed(self) -> None:
+        assert self._watch is not None
+        if self._watch.changed():
+            self._again.due = max(self._loop.now(), self._followed + FOLLOW_SECONDS)
+
+    def follow_again(self, now: float) -> None:
+        """Looks the followed paths up again and, if they name something else now, swaps in the same tables with the new identities."""
+        assert self.compiled is not None
+        assert self.loaded is not None
+        self._followed = now
+        self._watch_paths(self.compiled.objects)
+        resolved = self.lookup.resolve(self.compiled.objects, self._objects)
+        self._tell_silent(resolved.silent)
+        if resolved.objects == self._objects:
+            self._told["missing"] = resolved.missing
+            return
+        try:
+            self._swap(self.compiled, resolved, self.loaded)
+        except BpfenceError as error:
+            self._report(f"followed paths name other files now, which could not be put in force: {error}")
+            self._again.due = now + POLL_SECONDS
+            return
+        self._changed()
+
+    def close(self) -> None:
+        """Look at no path any more."""
+        if self._watch:
+            self._watch.close()

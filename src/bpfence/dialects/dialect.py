@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a policy language must bring: the one shape of every package in `dialects`.
+
+The agent and the commands know languages only through these protocols, and find them in `registry`. A language that the kernel decides
+whole (the native one) confirms nothing; the others over-approximate what the kernel looks for, and confirm in user space what it lets
+through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from bpfence.alerts.alert import RuleInfo, Said
+from bpfence.alerts.faults import Faults
+from bpfence.conditions.links import Lookup
+from bpfence.documents.files import Source
+from bpfence.errors import Diagnostic, Location
+from bpfence.events.source import Live, Observation
+from bpfence.policy import Policy
+
+Hosts = Mapping[str, Iterable[str]]
+"""Names of hosts → their addresses, in their usual spelling; no addresses: it is the name of no host."""
+
+
+class Facts(NamedTuple):
+    """What lowering may know of the world. `hosts`: None: no name of a host is known; rules that ask for one are left to user space."""
+
+    hosts: Hosts | None = None
+
+
+class Rules(Protocol):
+    """The rules of one language, read, chosen by its options, not lowered yet."""
+
+    @property
+    def locations(self) -> Sequence[Location]:
+        """Where each rule stands."""
+
+    def policies(self, facts: Facts) -> tuple[Policy, ...]:
+        """What the kernel decides of them. Rules that user space must confirm are audit rules whose `confirm` is the language's name."""
+
+    def paths(self) -> Iterable[str]:
+        """Paths in them that may lead through symbolic links."""
+
+    def resolved(self, find: Lookup, where: str) -> tuple[Rules, list[Diagnostic]]:
+        """The same rules, whose paths also stand for what they lead to. `where`: words for the tree that was looked at."""
+
+    def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
+        """Versions of one of `policies`, itself first, that ask less and less of the kernel and miss nothing; what each leaves out."""
+
+
+class Context(NamedTuple):
+    """What confirming needs of the agent. `source`: where observations come from. `kept`: of how many rule sets records may still come.
+
+    `record`: the file to which what was confirmed or not is appended for a replay; None: nothing is. `report` takes messages for people.
+    """
+
+    source: Callable[[], Live]
+    host: str
+    kept: int
+    record: Path | None
+    report: Callable[[str], None]
+
+
+class View(Protocol):
+    """One observation as a language sees it, made when first asked for."""
+
+    def said(self, rule: str) -> Said | None:
+        """What a rule says about it, for its alert; None where rule or event are not known."""
+
+
+class Confirm(Protocol):
+    """What user space adds to the kernel's decisions for one language. One event never makes it raise: `faults` has what went wrong.
+
+    `candidates` counts the observations that were looked at, `confirmed` those that some rule matched.
+    """
+
+    faults: Faults
+    candidates: int
+    confirmed: int
+
+    def use(self, generation: int, rules: Any, infos: Iterable[RuleInfo]) -> None:
+        """These rules (a `Rules` of this language; None: none) are in force now, under the number of a generation."""
+
+    def view(self, seen: Observation) -> View:
+        """An observation as this language's rules see it."""
+
+    def confirm(self, view: Any, among: Collection[str] | None) -> list[RuleInfo]:
+        """The candidates that match. `among`: their names; None: they are not known, any rule may be one."""
+
+    def hosts(self) -> Hosts:
+        """The addresses of the names of hosts that the rules mention, as far as they are known."""
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Begin with what goes on beside events; called again and again. `changed` is called, by any thread, when `hosts` is another."""
+
+    def flush(self) -> None:
+        """Write what was recorded."""
+
+    def reopen(self) -> None:
+        """Log rotation."""
+
+    def close(self) -> None:
+        """Write what is waiting, and let go of everything."""
+
+
+class Dialect(Protocol):
+    """One policy language.
+
+    `policies`: names that its rules go under in alerts and that no other policy may have. `reads_processes`: confirming looks at the
+    memory and files of other processes, which privileges that are given up after the start must leave.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str:
+        """Its files, for messages: "Falco rules"."""
+
+    @property
+    def policies(self) -> tuple[str, ...]: ...
+    @property
+    def reads_processes(self) -> bool: ...
+
+    def claims(self, data: bytes) -> bool:
+        """Whether a file is of this language. Looks at it, reads nothing into it."""
+
+    def read(self, sources: Sequence[Source], options: Any) -> tuple[Rules, list[Diagnostic]]:
+        """The rules of some files that it claims, in order. `options`: its own; None: the defaults. UsageError where they choose none."""
+
+    def confirm(self, context: Context) -> Confirm | None:
+        """What confirms its rules; None where the kernel decides them whole."""

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Falco's language, in the shape of every dialect: the kernel names candidates, user space confirms them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from bpfence.conditions.links import Lookup
+from bpfence.dialects.dialect import Confirm, Context, Facts
+from bpfence.dialects.falco.options import ENFORCING, WATCHING, FalcoOptions
+from bpfence.documents.files import Source
+from bpfence.errors import Diagnostic, Location, UsageError
+from bpfence.events.source import Live
+from bpfence.policy import Policy
+
+if TYPE_CHECKING:
+    from bpfence.dialects.falco.confirm.detection import Events
+    from bpfence.dialects.falco.confirm.rules import RuleSet
+    from bpfence.dialects.falco.read.resolve import Rule
+
+_ENTRY: Final = re.compile(
+    rb"^[ \t]*-[ \t]+(?:\{[ \t]*)?[\"']?(?:rule|macro|list|required_engine_version|required_plugin_versions)[\"']?[ \t]*:", re.MULTILINE
+)
+_HEADER: Final = re.compile(rb"^apiVersion[ \t]*:", re.MULTILINE)
+
+
+class FalcoRules:
+    """Rules that were chosen, as `set` evaluates them."""
+
+    def __init__(self, rules: Iterable[Rule], options: FalcoOptions) -> None:
+        from bpfence.dialects.falco.confirm.rules import RuleSet
+        from bpfence.documents.report import TextError
+
+        self.options = options
+        try:
+            self.set: RuleSet = RuleSet(rules, matching=options.matching, paths=options.paths, append=options.append)
+        except TextError as error:
+            raise UsageError(f"--append-output: {error.message}") from None
+
+    @property
+    def locations(self) -> Sequence[Location]:
+        """Where each rule stands."""
+        return [rule.location for rule in self.set.rules]
+
+    def policies(self, facts: Facts) -> tuple[Policy, ...]:
+        """WATCHING and ENFORCING, as far as there are rules for them."""
+        from bpfence.dialects.falco.lower.policies import policies
+
+        return policies(self.set.rules, paths=self.set.paths, hosts=facts.hosts)
+
+    def paths(self) -> Iterable[str]:
+        """Those that rules compare with."""
+        from bpfence.dialects.falco.lower.links import paths_of
+
+        return paths_of(self.set.rules if self.options.links == "resolve" else (), self.set.paths)
+
+    def resolved(self, find: Lookup, where: str) -> tuple[FalcoRules, list[Diagnostic]]:
+        """Unless the options say that paths are to be taken as written."""
+        from bpfence.dialects.falco.lower.links import widened
+
+        if self.options.links != "resolve":
+            return self, []
+        made, told = widened(self.set.rules, find, self.set.paths, where)
+        return FalcoRules(made, self.options), told
+
+    def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
+        """User space evaluates whole rules, so the kernel may decide less of those that are watched."""
+        from bpfence.dialects.falco.lower.policies import candidates
+
+        return candidates(policy) if policy.name == WATCHING else iter([(policy, ())])
+
+
+class Falco:
+    """`events`: makes Falco's view of kernel records; None: from the records themselves. Tests give their own."""
+
+    name = WATCHING
+    title = "Falco rules"
+    policies = (WATCHING, ENFORCING)
+    reads_processes = True
+
+    def __init__(self, events: Callable[[Live], Events] | None = None) -> None:
+        self._events = events
+
+    def claims(self, data: bytes) -> bool:
+        """Whether there is an entry of theirs, and no Kubernetes-style header."""
+        return _ENTRY.search(data) is not None and _HEADER.search(data) is None
+
+    def read(self, sources: Sequence[Source], options: FalcoOptions | None) -> tuple[FalcoRules, list[Diagnostic]]:
+        """The rules that the options choose."""
+        from bpfence.dialects.falco.load import load_sources, select, undecided
+
+        options = options or FalcoOptions()
+        loaded, found = load_sources(sources)
+        chosen = select(loaded.rules, names=options.names, tags=options.tags, disabled=options.disabled, priority=options.priority)
+        rules = FalcoRules(chosen, options)
+        diagnostics = [diagnostic for diagnostic in found if diagnostic.severity != "info"]
+        diagnostics = list(dict.fromkeys([*diagnostics, *undecided(rules.set)]))
+        if loaded.rules and not chosen and (options.names or options.tags):
+            raise UsageError("no Falco rule has such a name or tag at this priority")
+        return rules, diagnostics
+
+    def confirm(self, context: Context) -> Confirm | None:
+        """Evaluates the rules on the candidates that the kernel lets through."""
+        from bpfence.dialects.falco.confirm.detection import detection
+
+        return detection(context, self._events)
+
+
+FALCO: Final = Falco()

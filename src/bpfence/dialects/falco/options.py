@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user may choose of Falco's rules, and the names that they go under. Light: every command imports it."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+WATCHING: Final = "falco"
+"""The policy of the rules that are watched, and the name of the dialect."""
+ENFORCING: Final = "falco-enforce"
+"""The policy of those with `bpfence: {action: deny|kill}`."""
+SUGGESTED: Final = (
+    "container_id=%container.id container_name=%container.name container_image_repository=%container.image.repository"
+    " container_image_tag=%container.image.tag k8s_pod_name=%k8s.pod.name k8s_ns_name=%k8s.ns.name"
+)
+"""What Falco puts after every output by default: the fields that its container plugin suggests (append_output: suggested_output)."""
+
+
+class FalcoOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How Falco's rules are chosen, compared and shown; see `load.select`, `confirm.rules.RuleSet` and `lower.links`."""
+
+    matching: Literal["first", "all"] = "first"
+    paths: Literal["kernel", "text"] = "kernel"
+    append: str = SUGGESTED
+    names: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    disabled: tuple[str, ...] = ()
+    priority: str = "Debug"
+    links: Literal["resolve", "as-written"] = "resolve"

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bpfence's own language, in the shape of every dialect: the kernel decides it whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from bpfence.conditions import links
+from bpfence.conditions.links import Lookup
+from bpfence.dialects.dialect import Confirm, Context, Facts
+from bpfence.documents.files import Source
+from bpfence.errors import Diagnostic, Location
+from bpfence.policy import Policy, PolicySet
+
+_HEADER: Final = re.compile(rb"^apiVersion[ \t]*:", re.MULTILINE)
+
+
+class NativeRules:
+    """Policies as they were read."""
+
+    def __init__(self, found: PolicySet) -> None:
+        self.found = found
+
+    @property
+    def locations(self) -> Sequence[Location]:
+        """Where each policy stands."""
+        return [policy.location for policy in self.found.policies]
+
+    def policies(self, facts: Facts) -> tuple[Policy, ...]:
+        """They themselves."""
+        return self.found.policies
+
+    def paths(self) -> Iterable[str]:
+        """Literal paths, and the literal beginnings of patterns."""
+        return links.paths(self.found)
+
+    def resolved(self, find: Lookup, where: str) -> tuple[NativeRules, list[Diagnostic]]:
+        """Where a policy does not say `links: as-written`."""
+        found, told = links.widened(self.found, find, where)
+        return NativeRules(found), told
+
+    def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
+        """Nothing can be left out of what nobody confirms."""
+        yield policy, ()
+
+
+class _Native:
+    name = "native"
+    title = "policies"
+    policies = ()
+    reads_processes = False
+
+    def claims(self, data: bytes) -> bool:
+        """Whether there is a Kubernetes-style header."""
+        return _HEADER.search(data) is not None
+
+    def read(self, sources: Sequence[Source], options: object) -> tuple[NativeRules, list[Diagnostic]]:
+        """Every policy of the files."""
+        from bpfence.dialects.native.read import load_sources
+
+        found, diagnostics = load_sources(sources)
+        return NativeRules(found), diagnostics
+
+    def confirm(self, context: Context) -> Confirm | None:
+        """Nothing is left to confirm."""
+        return None
+
+
+NATIVE: Final = _Native()

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of an event, stage by stage. With an agent around it: test_agent; with Falco's rules: test_detection."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import pytest
+
+from bpfence import abi
+from bpfence.agent import pipeline
+from bpfence.agent.confirms import Confirms
+from bpfence.agent.generations import Counts, Generation, Generations, Meaning
+from bpfence.agent.pipeline import Pipeline
+from bpfence.alerts.alert import Composer, RuleInfo, Said
+from bpfence.alerts.faults import Faults
+from bpfence.dialects.dialect import Context
+from bpfence.dialects.native.dialect import NATIVE
+from bpfence.events.records import KernelEvent, decode
+from bpfence.events.source import Live, Observation
+from bpfence.policy import Action, When
+from tests.unit.agent.fakes import FakeEngine
+from tests.unit.events.samples import observation, record
+
+WAITS = When.SUCCESS | When.FAILURE
+RULES = (
+    RuleInfo("p", "decided", "audit", Action.AUDIT, Action.AUDIT, message="now"),
+    RuleInfo("x", "waits", "audit", Action.AUDIT, Action.AUDIT, when=WAITS, confirm="x"),
+    RuleInfo("x", "at once", "audit", Action.AUDIT, Action.AUDIT, confirm="x"),
+    RuleInfo("p", "after", "audit", Action.AUDIT, Action.AUDIT, when=WAITS),
+)
+
+
+class XConfirm:
+    """Confirms what `true` names."""
+
+    candidates = confirmed = 0
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+        self.true: set[str] = set()
+        self.asked: list[Any] = []
+
+    def use(self, generation: int, rules: Any, infos: Iterable[RuleInfo]) -> None: ...
+    def view(self, seen: Observation) -> XConfirm:
+        return self
+
+    def confirm(self, view: Any, among: Any) -> list[RuleInfo]:
+        self.asked.append(among)
+        return [rule for rule in RULES if rule.rule in self.true and (among is None or rule.rule in among)]
+
+    def said(self, rule: str) -> Said:
+        return Said("x", f"x says {rule}", {"word": rule})
+
+
+class X:
+    name, title, policies, reads_processes = "x", "X rules", ("x",), False
+
+    def __init__(self) -> None:
+        self.made = XConfirm()
+
+    def confirm(self, context: Context) -> XConfirm:
+        return self.made
+
+
+class Way:
+    """A pipeline over the rules above, whose verdict N+1 says rule N."""
+
+    def __init__(self) -> None:
+        self.x = X()
+        dialects: Any = {"native": NATIVE, "x": self.x}
+        source = Live(FakeEngine())
+        confirms = Confirms(Context(lambda: source, "host", 4, None, pytest.fail), dialects)
+        confirms.use(1, {"x": object()}, ())  # type: ignore[dict-item]
+        generations = Generations()
+        meanings = (Meaning((), False), *(Meaning((n,), False) for n in range(len(RULES))), Meaning(tuple(range(len(RULES))), False))
+        generations.add(Generation(1, RULES, meanings))
+        self.confirms = confirms
+        self.pipeline = Pipeline(source, generations, confirms, dialects, Composer("host", lambda: 0), Counts(None), lambda: 1.0)
+
+    def rules(self, flags: int, verdict: int = len(RULES) + 1, generation: int = 1) -> list[str]:
+        seen = msgspec.structs.replace(observation(), flags=flags, verdicts=(verdict,), generation=generation)
+        return [str(line.rule) for line in self.pipeline.lines(seen)]  # type: ignore[union-attr]
+
+
+def test_the_stages_are_those_that_are_written_down() -> None:
+    named = re.findall(r"^    (\w+) +\w+ +→", pipeline.__doc__ or "", re.MULTILINE)
+    assert [stage.name for stage in Way().pipeline.stages] == [name for name in named if name not in ("decode", "form")]
+
+
+def test_each_record_speaks_for_the_rules_of_its_moment() -> None:
+    way = Way()
+    way.x.made.true = {"waits", "at once"}
+    assert way.rules(0) == ["decided", "at once"]
+    assert way.rules(abi.EVENT_RESULT) == ["after", "waits"]
+    assert way.x.made.asked == [{"at once"}, {"waits"}]
+    assert way.rules(abi.EVENT_RESULT | abi.EVENT_DECISION) == ["decided", "after", "waits", "at once"]
+
+
+@pytest.mark.parametrize(("result", "told"), [(0, ["good", "both"]), (-13, ["bad", "both"]), (None, ["good", "both"])])
+def test_a_rule_that_waits_for_one_result_is_told_of_that_one(result: int | None, told: list[str]) -> None:
+    moments = {"good": When.SUCCESS, "bad": When.FAILURE, "both": WAITS, "never": When.DECIDED}
+    rules = tuple(RuleInfo("p", name, "audit", Action.AUDIT, Action.AUDIT, when=when) for name, when in moments.items())
+    way = Way()
+    way.pipeline._generations.add(Generation(2, rules, (Meaning((), False), Meaning(tuple(range(4)), False))))
+    numbers = {} if result is None else {"NUM_RESULT": result & (1 << 64) - 1}
+    kernel = decode("alerts", record("file.open", numbers, flags=abi.EVENT_RESULT))
+    assert isinstance(kernel, KernelEvent)
+    seen = msgspec.structs.replace(observation(), flags=abi.EVENT_RESULT, verdicts=(1,), generation=2, record=kernel)
+    assert [line.rule for line in way.pipeline.lines(seen)] == told  # type: ignore[union-attr]
+
+
+def test_what_is_not_confirmed_is_not_told() -> None:
+    way = Way()
+    assert way.rules(abi.EVENT_RESULT) == ["after"]
+    assert way.rules(0) == ["decided"]
+
+
+def test_rules_that_are_not_known_any_more() -> None:
+    way = Way()
+    way.x.made.true = {"waits"}
+    assert way.rules(0, generation=7) == ["<unknown>"]
+    assert way.rules(abi.EVENT_RESULT, generation=7) == ["waits"], "any may be a candidate"
+    assert way.x.made.asked[-1] is None
+
+
+def test_a_rule_says_what_it_says_in_its_own_language() -> None:
+    way = Way()
+    way.x.made.true = {"waits"}
+    seen = msgspec.structs.replace(observation(), flags=abi.EVENT_RESULT, verdicts=(2,), generation=1)
+    [line] = way.pipeline.lines(seen)
+    assert (line.message, line.dialect) == ("x says waits", {"x": {"word": "waits"}})  # type: ignore[union-attr]
+
+
+def test_a_stage_that_raises_costs_one_event_and_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = Way()
+    monkeypatch.setattr(way.x.made, "confirm", lambda *_: 1 // 0)
+    assert way.rules(abi.EVENT_RESULT) == way.rules(abi.EVENT_RESULT) == []
+    [fault] = way.confirms.take_faults()
+    assert "could not be turned into a line" in fault.text
+    assert way.confirms.counted()["faults"] == 2
+
+
+def test_telemetry_passes_untouched() -> None:
+    [line] = Way().pipeline.lines(msgspec.structs.replace(observation(), telemetry=True))
+    assert line.kind == "event"

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is in force, and in which order it comes to be. With followed paths: test_agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bpfence.agent.confirms import Confirms
+from bpfence.agent.generations import Generations
+from bpfence.agent.loading import load
+from bpfence.agent.loop import Loop
+from bpfence.agent.tables import Tables, results, tables
+from bpfence.dialects.dialect import Context
+from bpfence.dialects.registry import DIALECTS
+from bpfence.errors import KernelError
+from bpfence.events.source import Live
+from tests.unit.agent.fakes import FakeEngine, write_policy
+from tests.unit.agent.falco_rig import RULES
+
+
+def made(engine: FakeEngine, said: list[str]) -> Tables:
+    context = Context(lambda: Live(engine), "host", 4, None, said.append)
+    confirms = Confirms(context, DIALECTS)
+    return Tables(engine, Generations(), confirms, Loop(lambda: 0.0), report=said.append, changed=lambda: None)
+
+
+def test_nothing_is_released_before_the_new_tables_count(tmp_path: Path) -> None:
+    engine, said = FakeEngine(), list[str]()
+    found = made(engine, said)
+    found.put_in_force(load([str(write_policy(tmp_path / "p.yaml"))]))
+    assert [call[0] for call in engine.calls] == ["attach", "seed", "swap", "release"]
+    assert said == []
+
+
+def test_what_was_made_beside_the_loop_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine()
+    found, loaded = made(engine, []), load([str(write_policy(tmp_path / "p.yaml"))])
+    beside = tables(loaded, engine.supported_events())
+    monkeypatch.setattr("bpfence.agent.tables.compile_policies", pytest.fail)
+    assert found.put_in_force(loaded, beside) is beside[0]
+
+
+def test_a_swap_that_fails_leaves_what_was_in_force(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    found = made(engine, [])
+    first = load([str(write_policy(tmp_path / "p.yaml"))])
+    before = found.put_in_force(first)
+    engine.refuse_swap = True
+    with pytest.raises(KernelError):
+        found.put_in_force(load([str(write_policy(tmp_path / "p.yaml", glob="/other/**"))]))
+    assert (found.loaded, found.compiled) == (first, before)
+
+
+def test_results_are_asked_for_where_a_rule_waits(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    write_policy(tmp_path / "native.yaml")
+    engine = FakeEngine()
+    compiled, left = tables(load([str(tmp_path)]), engine.supported_events())
+    assert ("file.open" in results(compiled), left) == (True, ())
+    assert results(tables(load([str(tmp_path / "native.yaml")]), engine.supported_events())[0]) == frozenset()
