@@ -60,8 +60,12 @@ $(WORKLOAD): benchmarks/workload.c | $(BUILD)/python
 generate: $(BUILD)/dev.stamp ## rewrite the generated files (ABI, schema, reference docs)
 	@for tool in tools/gen_*.py; do echo "$$tool"; $(PYTHON) $$tool; done
 
+.PHONY: docs
+docs: $(BUILD)/dev.stamp ## the documentation site, in .build/site; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet --strict
+
 .PHONY: check
-check: $(BUILD)/dev.stamp ## ruff, mypy --strict, import-linter, generated files are current
+check: $(BUILD)/dev.stamp docs ## ruff, mypy --strict, import-linter, generated files are current, the site's links
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy --strict src tools vmtest
 	@$(VENV)/bin/lint-imports --no-cache
