@@ -75,12 +75,13 @@ check: $(BUILD)/dev.stamp docs ## ruff, mypy --strict, import-linter, generated 
 unit: $(BUILD)/dev.stamp bpf ## unit tests: no root, no kernel
 	@$(PYTHON) -m pytest tests/unit $(ARGS)
 
+# The wheel takes longer than most of what ARGS choose; who chooses its tests builds it first.
 .PHONY: test
-test: check dev installed ## check, unit tests, kernel tests in one guest (KERNELS, default 6.12)
+test: check dev $(if $(ARGS),,installed) ## check, unit tests, kernel tests in one guest (KERNELS, default 6.12)
 	@$(PYTHON) -m pytest tests/unit tests/seccomp tests/kernel tests/e2e --kernels '$(KERNELS)' $(ARGS)
 
 .PHONY: test-all
-test-all: check dev installed ## the same on every kernel and flavour, one boot each
+test-all: check dev $(if $(ARGS),,installed) ## the same on every kernel and flavour, one boot each
 	@$(PYTHON) -m pytest tests/unit tests/seccomp tests/kernel tests/e2e --kernels all $(ARGS)
 
 # What the source distribution holds, so that a file more or less is a reason to build again, as a change in one of the package's is.

@@ -40,7 +40,7 @@ with open("/proc/self/maps") as file:
 def installed(program: str, *words: str) -> subprocess.CompletedProcess[str]:
     """A program of the environment that holds the wheel, which sees nothing of this tree and no other program."""
     path = INSTALLED / program
-    assert path.exists(), "run `make installed` first; `make test` does"
+    assert path.exists(), "run `make installed` first; `make test` without ARGS does"
     return subprocess.run(
         [str(path), *words], cwd="/", env={"PATH": str(INSTALLED)}, capture_output=True, text=True, check=False, timeout=120
     )
@@ -50,7 +50,7 @@ def installed(program: str, *words: str) -> subprocess.CompletedProcess[str]:
 def built(kind: str) -> Path:
     """The newest source distribution (tar.gz) or wheel (whl), as the build has named it."""
     stamp = BUILD / "wheel.stamp"
-    assert stamp.exists(), "run `make wheel` first; `make test` does"
+    assert stamp.exists(), "run `make wheel` first; `make test` without ARGS does"
     return next(Path(line) for line in stamp.read_text().splitlines() if line.endswith(kind))
 
 

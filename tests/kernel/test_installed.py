@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wheel in the guest: installed in an environment of its own, it denies, with every library and tool of the machine out of its reach.
 
-`make installed` has made the environment before the guest booted; `make test` does.
+`make installed` has made the environment before the guest boots; `make test` does that where no ARGS choose tests.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def test_the_installed_wheel_denies(playground: Playground) -> None:
     }  # fmt: skip
     alerts = FOLDER / "alerts.jsonl"
     (FOLDER / "policy.yaml").write_text(yaml.safe_dump(policy))
-    assert COMMAND.exists(), "run `make installed` first; `make test` does"
+    assert COMMAND.exists(), "run `make installed` first; `make test` without ARGS does"
     run = f"{COMMAND} exec -p {FOLDER}/policy.yaml --output jsonl:{alerts} -- /bin/sh -c {SCRIPT!r}"
     command = ["unshare", "--mount", "sh", "-ec", f"{HIDE}; exec env -i PATH=/usr/bin:/bin {run}", "hide", *hidden()]
     done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, timeout=600)
