@@ -60,8 +60,12 @@ $(WORKLOAD): benchmarks/workload.c | $(BUILD)/python
 generate: $(BUILD)/dev.stamp ## rewrite the generated files (ABI, schema, reference docs)
 	@for tool in tools/gen_*.py; do echo "$$tool"; $(PYTHON) $$tool; done
 
+.PHONY: docs
+docs: $(BUILD)/dev.stamp ## the documentation site, in .build/site; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet --strict
+
 .PHONY: check
-check: $(BUILD)/dev.stamp ## ruff, mypy --strict, import-linter, generated files are current
+check: $(BUILD)/dev.stamp docs ## ruff, mypy --strict, import-linter, generated files are current, the site's links
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy --strict src tools vmtest
 	@$(VENV)/bin/lint-imports --no-cache
@@ -71,13 +75,40 @@ check: $(BUILD)/dev.stamp ## ruff, mypy --strict, import-linter, generated files
 unit: $(BUILD)/dev.stamp bpf ## unit tests: no root, no kernel
 	@$(PYTHON) -m pytest tests/unit $(ARGS)
 
+# The wheel takes longer than most of what ARGS choose; who chooses its tests builds it first.
 .PHONY: test
-test: check dev ## check, unit tests, kernel tests in one guest (KERNELS, default 6.12)
+test: check dev $(if $(ARGS),,installed) ## check, unit tests, kernel tests in one guest (KERNELS, default 6.12)
 	@$(PYTHON) -m pytest tests/unit tests/seccomp tests/kernel tests/e2e --kernels '$(KERNELS)' $(ARGS)
 
 .PHONY: test-all
-test-all: check dev ## the same on every kernel and flavour, one boot each
+test-all: check dev $(if $(ARGS),,installed) ## the same on every kernel and flavour, one boot each
 	@$(PYTHON) -m pytest tests/unit tests/seccomp tests/kernel tests/e2e --kernels all $(ARGS)
+
+# What the source distribution holds, so that a file more or less is a reason to build again, as a change in one of the package's is.
+$(BUILD)/files: FORCE | $(BUILD)/dev.stamp
+	@git ls-files 2>/dev/null >$@.now || true
+	@if cmp -s $@.now $@; then rm $@.now; else mv $@.now $@; fi
+FORCE:
+
+$(BUILD)/wheel.stamp: $(BUILD)/files $(BPF_SOURCES) $(wildcard tools/build_*.py tools/bpf_stack.py) pyproject.toml setup.py MANIFEST.in \
+		$(shell find src -name '*.py' -o -name 'binding.c' -o -name 'seccomp.c' -o -name '*.json' -o -name '*.lark') | $(BUILD)/dev.stamp
+	@echo "wheel"
+	@$(PYTHON) tools/build_wheel.py >$@
+
+.PHONY: wheel
+wheel: $(BUILD)/wheel.stamp ## source distribution and a wheel that needs Python alone, in dist/
+	@cat $<
+
+# An empty virtual environment with the wheel in it and nothing of this tree: what the tests of the package run.
+$(BUILD)/installed.stamp: $(BUILD)/wheel.stamp
+	@echo "the wheel in a virtual environment of its own"
+	@rm -rf $(BUILD)/installed
+	@"$$(cat $(BUILD)/python)" -m venv $(BUILD)/installed
+	@env -u PYTHONPATH $(BUILD)/installed/bin/python -m pip install -q --disable-pip-version-check "$$(grep 'whl$$' $<)"
+	@touch $@
+
+.PHONY: installed
+installed: $(BUILD)/installed.stamp ## the wheel, installed for the tests in .build/installed
 
 .PHONY: demo
 demo: dev ## real attacks, without and with bpfence; in a guest where this kernel refuses

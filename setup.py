@@ -1,6 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one thing pyproject.toml cannot say: the compiled bindings of libbpf and of seccomp(2)."""
+"""What pyproject.toml cannot say: the bindings of libbpf and seccomp(2), the BPF objects, and that one build fits every later Python."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
-setup(cffi_modules=["src/bpfence/kernel/build_ffi.py:ffibuilder", "src/bpfence/kernel/build_seccomp.py:ffibuilder"])
+OLDEST_PYTHON = "cp311"
+"""cffi's modules keep to the stable ABI, so the wheel of one Python fits the later ones."""
+
+
+class BuildWithObjects(build_py):
+    """The Python files, and the BPF objects made of bpf/. An editable installation takes the objects that `make bpf` leaves in the tree."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib, "bpfence", "kernel", "bpfence.bpf.o").resolve()
+        tool = Path(__file__).resolve().parent / "tools" / "build_bpf.py"
+        if code := subprocess.run([sys.executable, str(tool), "--output", str(target)], check=False).returncode:
+            raise SystemExit(code)
+
+
+setup(
+    cffi_modules=["src/bpfence/kernel/build_ffi.py:ffibuilder", "src/bpfence/kernel/build_seccomp.py:ffibuilder"],
+    cmdclass={"build_py": BuildWithObjects},
+    options={"bdist_wheel": {"py_limited_api": OLDEST_PYTHON}},
+)

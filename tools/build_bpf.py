@@ -38,6 +38,9 @@ FLAGS = ("-target", "bpf", "-mcpu=v2", "-g", "-O2", "-std=gnu11", "-Wall", "-Wer
          "-fno-stack-protector")
 """-mcpu=v2: what Linux 5.10 runs on every architecture; v3's 32-bit jumps make 5.10's verifier lose bounds."""
 
+NO_PLACE = "-ffile-prefix-map={root}=/bpfence"
+"""Lines of sources are named from /bpfence on: the same sources in another folder make the same object, and it tells nobody's folders."""
+
 HASH_SOURCE = """\
 /* Written by tools/build_bpf.py. */
 const volatile unsigned long long bpfence_abi_hash = 0x{digest}ULL;
@@ -84,7 +87,8 @@ def compile_object(source: Path, target: Path, include: Sequence[Path] = (SOURCE
     """One .bpf.c to one .o, debugging sections other than BTF removed by the linker later. Raises BuildError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
-    _run([find_clang(), *compile_flags(), *(f"-I{folder}" for folder in include), "-c", str(source), "-o", str(partial)])
+    nowhere = NO_PLACE.format(root=ROOT)
+    _run([find_clang(), *compile_flags(), nowhere, *(f"-I{folder}" for folder in include), "-c", str(source), "-o", str(partial)])
     partial.replace(target)
 
 
@@ -125,7 +129,7 @@ def build(target: Path = OBJECT, *, force: bool = False) -> bool:
         hash_source.write_text(hash_text)
     version = subprocess.run([find_clang(), "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
     headers = b"".join(path.name.encode() + path.read_bytes() for path in sorted(SOURCES.glob("*.h")))
-    common = _digest(version, headers, " ".join(compile_flags()).encode()).encode() + (b"force" if force else b"")
+    common = _digest(version, headers, " ".join((*compile_flags(), NO_PLACE)).encode()).encode() + (b"force" if force else b"")
     jobs = [(source, CACHE / f"{source.name.removesuffix('.c')}.o") for source in (hash_source, *sources)]
     alone = [(SOURCES / name, CACHE / f"{name.removesuffix('.c')}.o") for name in SEPARATE]
     with ThreadPoolExecutor(2) as pool:

@@ -1,6 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bpfence: policies in, decisions in the kernel out. The package itself holds only the version."""
-
-from __future__ import annotations
-
-__version__ = "0.1.0"
+"""bpfence: policies in, decisions in the kernel out. The version is the installed package's: `importlib.metadata.version("bpfence")`."""

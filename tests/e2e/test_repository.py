@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BPF_LICENCE = "GPL-2.0-only OR BSD-2-Clause"
@@ -54,6 +55,42 @@ def test_every_source_says_its_licence(folder: str) -> None:
 def test_licence_texts_are_there() -> None:
     named = set(re.findall(r"[A-Z][\w.]+(?:-[\w.]+)+", tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]))
     assert named == {path.stem for path in (ROOT / "LICENSES").iterdir()}
+
+
+def test_text_is_as_the_editors_configuration_says() -> None:
+    """LF, a newline at the end, no blanks before it, tabs to indent C and never Python. Licences and test cases are as they are."""
+    wrong = []
+    for path in files():
+        name, data = str(path.relative_to(ROOT)), path.read_bytes()
+        if name.startswith(("LICENSE", "tests/cases/")) or b"\0" in data:
+            continue
+        tail = data == b"" or data.endswith(b"\n")
+        tabs = b"\t" not in data if path.suffix == ".py" else not (path.suffix in (".c", ".h") and re.search(rb"^ {4,}[^ *]", data, re.M))
+        if b"\r" in data or not tail or re.search(rb"[ \t]$", data, re.M) or not tabs:
+            wrong.append(name)
+    assert wrong == []
+
+
+def test_hooks_before_a_commit_are_of_this_repository() -> None:
+    """What they run is what `make dev` installs and `make check` runs; nothing is fetched."""
+    hooks = [hook for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"] for hook in repo["hooks"]]
+    assert {repo["repo"] for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]} == {"local"}
+    check = subprocess.run(["make", "-n", "check"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for hook in hooks:
+        if hook["language"] == "system":
+            program = re.search(r"\.venv/bin/([\w-]+)", hook["entry"])
+            assert program is not None, hook["id"]
+            assert program[0] in check, hook["id"]
+
+
+@pytest.mark.parametrize("name", ["act", "bug", "proposal"])
+def test_forms_for_issues_have_what_they_need(name: str) -> None:
+    form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{name}.yml").read_text())
+    assert {"name", "description", "body"} <= set(form)
+    asked = [entry for entry in form["body"] if entry["type"] != "markdown"]
+    assert all(entry["type"] in ("input", "textarea", "dropdown", "checkboxes") and entry["attributes"]["label"] for entry in asked)
+    ids = [entry["id"] for entry in asked]
+    assert len(ids) == len(set(ids))
 
 
 def test_unit_tests_mirror_the_sources() -> None:

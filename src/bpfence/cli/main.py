@@ -16,7 +16,6 @@ from typing import Final
 import click
 from click.shell_completion import get_completion_class
 
-import bpfence
 from bpfence import abi
 from bpfence.cli.show import (
     Command,
@@ -33,12 +32,32 @@ from bpfence.cli.show import (
 )
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
-VERSION: Final = f"bpfence {bpfence.__version__} (ABI {abi.ABI_VERSION}, {abi.ABI_HASH})"
 MODULES: Final = {"bpfence.cli.policies": (), "bpfence.cli.falco": (), "bpfence.cli.host": (), "bpfence.cli.seccomp": ("seccomp",)}
 
 
+def release() -> str:
+    """The installed package's version, which pyproject.toml gives it; a tree that is run without being installed has none."""
+    from importlib import metadata  # takes as long as all the rest of the start
+
+    try:
+        return metadata.version("bpfence")
+    except metadata.PackageNotFoundError:
+        return "uninstalled"
+
+
+def version_text() -> str:
+    """One line: the version, and what the agent and the programs in the kernel must agree on."""
+    return f"bpfence {release()} (ABI {abi.ABI_VERSION}, {abi.ABI_HASH})"
+
+
+def print_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        click.echo(version_text())
+        context.exit()
+
+
 @click.group(cls=LazyGroup, modules=MODULES, context_settings=CONTEXT)
-@click.version_option(VERSION, message="%(version)s")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=print_version, help="Show the version and exit.")
 def cli() -> None:
     """Runtime security for Linux: policies compiled to tables, decided by eBPF programs in the kernel.
 
@@ -61,9 +80,9 @@ def version(as_json: bool) -> None:
       bpfence version --json
     """
     if as_json:
-        emit_json({"version": bpfence.__version__, "abi": abi.ABI_VERSION, "abi_hash": abi.ABI_HASH})
+        emit_json({"version": release(), "abi": abi.ABI_VERSION, "abi_hash": abi.ABI_HASH})
     else:
-        click.echo(VERSION)
+        click.echo(version_text())
 
 
 @cli.command(cls=Command)

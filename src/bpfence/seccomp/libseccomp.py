@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules in, the filter that the system's libseccomp makes of them out: the binding.
+"""Rules in, the filter that libseccomp makes of them out: the binding. The library is the system's, or the one that came with the wheel.
 
 Called by `filter` and by the table's generator. ABI mode of cffi on libseccomp.so.2: the interface has been stable since 2012, is a
 dozen functions without variable arguments, and what it gives back is checked by the interpreter, so a compiler at install time would
@@ -12,6 +12,7 @@ import errno as errno_module
 import functools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ from bpfence.seccomp.model import Arg, ArgOp, Verdict
 from bpfence.syscalls.architectures import Arch
 
 LIBRARY: Final = "libseccomp.so.2"
+BUNDLED: Final = Path(__file__).resolve().parents[2] / "bpfence.libs" / "libseccomp-bpfence.so.2"
+"""Where tools/build_wheel.py puts it in a wheel, so that nothing has to be installed beside Python. It goes first: one version, tested."""
+
 OLDEST: Final = (2, 5, 0)
 MENDED: Final = "libseccomp 2.6.1 or later, which mends 64-bit comparisons that it merged wrongly (GHSA-4q85-33p6-j5g6)"
 HINT: Final = "Debian and Ubuntu: apt install libseccomp2"
@@ -71,7 +75,7 @@ def _library() -> tuple[Any, Any]:
     ffi = FFI()
     ffi.cdef(_DECLARATIONS)
     try:
-        library: Any = ffi.dlopen(LIBRARY)
+        library: Any = ffi.dlopen(str(BUNDLED) if BUNDLED.exists() else LIBRARY)
         version = library.seccomp_version()
     except (OSError, AttributeError) as error:
         raise KernelError(f"{LIBRARY} cannot be used: {error}", missing="libseccomp", hint=HINT) from None

@@ -7,15 +7,18 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-import bpfence
 from bpfence.cli.main import cli, main
 from bpfence.cli.policies import COMMANDS
 
+ROOT = Path(__file__).resolve().parents[3]
 EVERY_NAME = cli.list_commands(click.Context(cli))
 
 
@@ -30,8 +33,17 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
 
 def test_version() -> None:
     assert CliRunner().invoke(cli, ["--version"]).output == CliRunner().invoke(cli, ["version"]).output
-    assert json.loads(CliRunner().invoke(cli, ["version", "--json"]).output)["version"] == bpfence.__version__
-    assert CliRunner().invoke(cli, ["version"]).output.startswith(f"bpfence {bpfence.__version__} ")
+    released = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert json.loads(CliRunner().invoke(cli, ["version", "--json"]).output)["version"] == released
+    assert CliRunner().invoke(cli, ["version"]).output.startswith(f"bpfence {released} (ABI ")
+
+
+def test_a_tree_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert CliRunner().invoke(cli, ["--version"]).output.startswith("bpfence uninstalled (ABI ")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +64,16 @@ def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
         version()
     assert caught.value.missing == "libseccomp"
     assert "apt install" in caught.value.hint
+    libseccomp._library.cache_clear()
+
+
+def test_a_library_that_came_with_the_wheel_goes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    libseccomp._library.cache_clear()
+    bundled = tmp_path / "libseccomp-bpfence.so.2"
+    bundled.write_text("")
+    monkeypatch.setattr(libseccomp, "BUNDLED", bundled)
+    with pytest.raises(KernelError, match=str(bundled)):
+        libseccomp.version()
     libseccomp._library.cache_clear()
 
 
