@@ -22,7 +22,7 @@ from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.loading import FalcoOptions, read_policies
 from bpfence.cli import falco
 from bpfence.cli.show import Command, emit_json, json_option, out, show_diagnostics, table, to_stderr
-from bpfence.confine.sandbox import CANNOT_RUN, NOT_FOUND, Sandbox, exit_code
+from bpfence.confine.sandbox import Sandbox, exit_code, guarded
 from bpfence.dialects.falco.load import split
 from bpfence.errors import BpfenceError, KernelError, UsageError
 from bpfence.events.process import read_boot_id
@@ -156,14 +156,12 @@ def exec_command(
       sudo bpfence exec -p policies/ --mode audit --output jsonl:seen.jsonl -- make install
       sudo bpfence exec -p falco_rules.yaml --format falco-text --record seen.jsonl -- ./suspicious
     """
-    from bpfence.confine.command import filters_of  # what checks policies and reads events does without libseccomp
+    from bpfence.confine.command import caught, filters_of, interrupts  # what checks policies and reads events does without libseccomp
 
     options = FalcoOptions(**falco_options)
     natives, _ = split(policies)  # filters are not in Falco's files
     filters = filters_of(profile, read_policies(natives, mode)[0].policies, to_stderr)
-    ignored = {signal.SIGINT, signal.SIGQUIT}  # a terminal sends them to the command as well
-    forwarded = {signal.SIGTERM, signal.SIGHUP}
-    with Sandbox(hierarchy()) as sandbox, Signals(ignored | forwarded) as signals:
+    with Sandbox(hierarchy()) as sandbox, Signals(caught()) as signals, interrupts(signal.SIG_BLOCK):
         scope = sandbox.condition()
         settings = Settings(
             policies=tuple(policies), mode=mode, scope=scope, drop_privileges=False, starts_command=True, falco=options, record=record
@@ -172,37 +170,32 @@ def exec_command(
         agent = Agent(settings, lines, report=to_stderr, kernel=kernel(), diagnose=show_diagnostics)
         agent.start()
         try:
-            return _run_in(sandbox, agent, signals, forwarded, command, filters)
+            return _run_in(sandbox, agent, signals, command, filters)
         finally:
             sandbox.kill()
             agent.stop()
 
 
-def _run_in(
-    sandbox: Sandbox, agent: Agent, signals: Signals, forwarded: set[signal.Signals], command: tuple[str, ...], filters: list[Any]
-) -> int:
-    try:
-        pid = sandbox.spawn(command, filters=filters)
-    except OSError as error:
-        to_stderr(f"{command[0]} cannot be run: {error.strerror}")
-        agent.drain()
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
+def _run_in(sandbox: Sandbox, agent: Agent, signals: Signals, command: tuple[str, ...], filters: list[Any]) -> int:
+    from bpfence.confine.command import Interrupts, interrupts
+
     ended: list[int] = []
-    pidfd = os.pidfd_open(pid)
+    with interrupts(signal.SIG_UNBLOCK):
+        child = sandbox.launch(command, filters)
 
-    def forward() -> None:
+    def pass_on() -> None:
         for number in signals.take():
-            if number in forwarded:
-                signal.pidfd_send_signal(pidfd, number)
+            child.signal(number)
 
-    agent.on_readable(pidfd, lambda: ended.append(os.waitpid(pid, 0)[1]))
-    agent.on_readable(signals.fileno(), forward)
+    agent.on_readable(child.pidfd, lambda: ended.append(guarded(command, lambda: exit_code(child.wait()), to_stderr)))
+    agent.on_readable(signals.fileno(), pass_on)
     try:
-        while not ended:
-            agent.step()
+        with Interrupts(child):
+            while not ended:
+                agent.step()
     finally:
-        os.close(pidfd)
-    return exit_code(ended[0])
+        child.close()
+    return ended[0]
 
 
 # ---- status and unload ----

@@ -63,11 +63,7 @@ class _InCgroup:
         self._sandbox = sandbox
 
     def start(self, command: Sequence[str]) -> Child:
-        procs = os.open(self._sandbox.folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            return launch(command, cgroup=procs)
-        finally:
-            os.close(procs)
+        return self._sandbox.launch(command)
 
     def running(self) -> list[int]:
         return self._sandbox.pids()
