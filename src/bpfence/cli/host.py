@@ -240,7 +240,7 @@ def _described(pin_dir: str, status: Any) -> dict[str, Any]:
         for rule in known.rules
     ]  # fmt: skip
     shown = dt.datetime.fromtimestamp(since, dt.UTC).isoformat(timespec="seconds") if since else None
-    return {"agent_running": _is_alive(status.agent_pid), "since": shown, "rules": rules} | found
+    return {"agent_running": _is_running(pin_dir, status.agent_pid), "since": shown, "rules": rules} | found
 
 
 def _made(pin_dir: str, names: list[str]) -> float:
@@ -252,13 +252,14 @@ def _made(pin_dir: str, names: list[str]) -> float:
     return 0.0
 
 
-def _is_alive(pid: int) -> bool | None:
+def _is_running(pin_dir: str, pid: int) -> bool | None:
     """Whether the agent of that pid runs; None where pids of the host mean nothing to us."""
     from bpfence.kernel.pids import in_host_namespace
+    from bpfence.kernel.pins import in_use
 
     if pid > 0 and not in_host_namespace():
         return None
-    return pid > 0 and Path(f"/proc/{pid}").is_dir()
+    return pid > 0 and in_use(Path(pin_dir))
 
 
 def _show_instance(instance: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -88,9 +88,7 @@ class Sandbox:
             if not self._write("cgroup.kill", "1"):
                 # Before Linux 5.14. Frozen processes cannot fork out of our sight; SIGKILL reaches them all the same.
                 frozen = self._write("cgroup.freeze", "1")
-                for pid in self.pids():
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.kill(pid, signal.SIGKILL)
+                send(self.pids, signal.SIGKILL)
             time.sleep(0.01)
         if frozen:
             self._write("cgroup.freeze", "0")
@@ -121,6 +119,23 @@ class Sandbox:
                         return False
             time.sleep(0.01)
         return True
+
+
+def send(running: Callable[[], Collection[int]], number: int) -> None:
+    """A signal to all of `running`. A pid is taken hold of first and looked for again, so that no stranger is hit by a pid that was used
+    again."""
+    for pid in running():
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            if pid in running():
+                signal.pidfd_send_signal(pidfd, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+        finally:
+            os.close(pidfd)
 
 
 def exit_code(status: int) -> int:

@@ -201,6 +201,18 @@ def _lock_folder(folder: Path) -> int:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+def in_use(folder: Path, locks: Path = Path("/proc/locks")) -> bool:
+    """Whether somebody holds the lock: an agent that runs, whatever process has its id. Read from proc_locks(5), because taking the lock
+    to see would be in the way of an agent that starts."""
+    try:
+        found = os.stat(folder)
+        lines = locks.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return False
+    inode = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    return any(words[1:2] == ["FLOCK"] and words[5:6] == [inode] for words in map(str.split, lines))
+
+
 def _same(folder: Path, fd: int) -> bool:
     try:
         return os.path.samestat(os.stat(folder), os.fstat(fd))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -429,6 +430,25 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "guard secret enforce 1,002" in " ".join(call("status", "--pin-dir", tmp_path / "pins").stdout.split())
     counts.remove()
     assert counts.read() == {}
+
+
+def test_an_agent_runs_while_it_holds_the_pins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever process has its id: that may have been used again."""
+    monkeypatch.setattr("bpfence.agent.generations.STATE_DIR", tmp_path / "state")
+    monkeypatch.setattr("bpfence.kernel.pids.in_host_namespace", lambda: True)
+    engine_module(monkeypatch, inspect=lambda folder: (Loaded(pin_dir=folder, agent_pid=os.getpid()),))
+    pins = tmp_path / "pins"
+    pins.mkdir()
+
+    def running() -> bool:
+        return bool(json.loads(call("status", "--json", "--pin-dir", pins).stdout)["instances"][0]["agent_running"])
+
+    assert not running()
+    held = os.open(pins, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert running()
+    os.close(held)
+    assert not running()
 
 
 def test_every_counter_of_the_kernel_has_words() -> None:

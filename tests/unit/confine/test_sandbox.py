@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import signal
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from bpfence.confine import sandbox as module
-from bpfence.confine.sandbox import Sandbox, exit_code, guarded
+from bpfence.confine.sandbox import Sandbox, exit_code, guarded, send
 from bpfence.errors import KernelError
 from bpfence.evaluate import holds
 from bpfence.host.cgroups import Hierarchy
@@ -83,7 +85,7 @@ def test_kill_writes_cgroup_kill_where_there_is_one(tmp_path: Path, monkeypatch:
     (box.folder / "cgroup.procs").write_text("123\n")
     (box.folder / "cgroup.kill").touch()
     monkeypatch.setattr(module, "KILL_SECONDS", 0.05)
-    monkeypatch.setattr(module.os, "kill", lambda *_: pytest.fail("cgroup.kill is enough"))
+    monkeypatch.setattr(module, "send", lambda *_: pytest.fail("cgroup.kill is enough"))
     box.kill()
     assert (box.folder / "cgroup.kill").read_text() == "1"
 
@@ -96,19 +98,32 @@ def test_kill_freezes_and_kills_everything_below_where_there_is_none(tmp_path: P
     (box.folder / "cgroup.freeze").write_text("0")
     killed: list[tuple[int, int]] = []
     frozen: list[str] = []
+    close = os.close
 
-    def kill(pid: int, number: int) -> None:
+    def kill(pidfd: int, number: int) -> None:
+        pid = -pidfd
         killed.append((pid, number))
         frozen.append((box.folder / "cgroup.freeze").read_text())
         for procs in box.folder.rglob("cgroup.procs"):
             procs.write_text("".join(word + "\n" for word in procs.read_text().split() if word != str(pid)))
 
-    monkeypatch.setattr(module.os, "kill", kill)
+    monkeypatch.setattr(module.os, "pidfd_open", lambda pid: -pid)
+    monkeypatch.setattr(module.os, "close", lambda fd: None if fd < 0 else close(fd))
+    monkeypatch.setattr(module.signal, "pidfd_send_signal", kill)
     box.kill()
     assert sorted(killed) == [(11, signal.SIGKILL), (12, signal.SIGKILL), (13, signal.SIGKILL)]
     assert set(frozen) == {"1"}
     assert (box.folder / "cgroup.freeze").read_text() == "0"
     assert not (box.folder / "cgroup.kill").exists(), "files are never created"
+
+
+def test_a_pid_that_was_used_again_is_not_signalled() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        looks = iter([[process.pid], []])
+        send(lambda: next(looks), signal.SIGKILL)
+        assert process.poll() is None
+        send(lambda: [process.pid], signal.SIGKILL)
+        assert process.wait(20) == -signal.SIGKILL
 
 
 def test_remove_takes_cgroups_below_first(tmp_path: Path) -> None:
