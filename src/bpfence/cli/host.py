@@ -15,13 +15,12 @@ from typing import Any, Final
 
 import click
 import msgspec
-from rich.text import Text
 
 from bpfence.agent.agent import Agent, Kernel, LiveKernel, Settings
 from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.loading import FalcoOptions, read_policies
 from bpfence.cli import falco
-from bpfence.cli.show import Command, emit_json, json_option, out, show_diagnostics, table, to_stderr
+from bpfence.cli.show import Command, assembled, emit_json, json_option, out, show_diagnostics, styled, table, to_stderr
 from bpfence.confine.sandbox import Sandbox, exit_code, guarded
 from bpfence.dialects.falco.load import split
 from bpfence.errors import BpfenceError, KernelError, UsageError
@@ -380,22 +379,22 @@ ENFORCEMENT: Final = {
 def _show_doctor(flavour: str, enforces: str, rows: Any, missing: dict[str, str], trouble: str) -> None:
     console = out()
     how = f"by {FLAVOURS[flavour]}" if flavour in FLAVOURS else ENFORCEMENT[enforces]
-    console.print(Text(f"Enforcement: {how}", f"bold {ANSWER_STYLES[enforces]}"))
+    console.print(styled(f"Enforcement: {how}", f"bold {ANSWER_STYLES[enforces]}"))
     console.print()
-    shown = [(row.title, Text(row.answer.value, ANSWER_STYLES[row.answer.value]), row.detail) for row in rows]
+    shown = [(row.title, styled(row.answer.value, ANSWER_STYLES[row.answer.value]), row.detail) for row in rows]
     console.print(table("", "", "", rows=shown))
     for row in rows:
         if row.meaning:
             console.print()
             if_not = "could not tell; if not: " if row.answer.value == "could not tell" else ""
-            console.print(Text.assemble((row.title, "bold"), f": {if_not}{printable(row.meaning)}"))
+            console.print(assembled((row.title, "bold"), f": {if_not}{printable(row.meaning)}"))
             if row.mend:
-                console.print(Text(f"  what helps: {printable(row.mend)}"))
+                console.print(styled(f"  what helps: {printable(row.mend)}"))
     if missing:
         console.print()
         console.print(table("event", "not there because", rows=missing.items(), title="Events that this kernel does not offer"))
     if trouble:
-        console.print(Text(f"\n{printable(trouble)}", "bold red"))
+        console.print(styled(f"\n{printable(trouble)}", "bold red"))
 
 
 COMMANDS: Final = (run, exec_command, status, unload, doctor)

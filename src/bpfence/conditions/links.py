@@ -9,7 +9,7 @@ stands for what it resolves to as well. Looks at no file system: `host.links` do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -124,13 +124,14 @@ def widen(condition: Condition, find: Lookup, told: list[Widened]) -> Condition:
         case And(parts):
             return And(tuple(widen(part, find, told) for part in parts))
         case Or(parts):
-            return disj(_alternative(part, find, told, condition) for part in parts)
+            said = _Alternatives(parts)
+            return disj(_alternative(part, find, told, said) for part in parts)
         case Not(part):
             return negation(widen(part, find, told))
-    return _alternative(condition, find, told, condition)
+    return _alternative(condition, find, told, _Alternatives((condition,)))
 
 
-def _alternative(part: Condition, find: Lookup, told: list[Widened], among: Condition) -> Condition:
+def _alternative(part: Condition, find: Lookup, told: list[Widened], among: _Alternatives) -> Condition:
     if not isinstance(part, Atom):
         return widen(part, find, told)
     if part.field not in PATHS or not isinstance(part.value, str):
@@ -138,11 +139,11 @@ def _alternative(part: Condition, find: Lookup, told: list[Widened], among: Cond
     made: list[Condition] = [part]
     for path in looked_up(part.op, part.value):
         found = find(path)
-        if found.program and not _said(among, Atom(part.field, Op.EQUALS, found.program)):
+        if found.program and not among.say(Atom(part.field, Op.EQUALS, found.program)):
             told.append(Widened(part.field, part.value, "", path, found))
     for text, path, found in other_texts(part.op, part.value, find):
         other = Atom(part.field, part.op, text)
-        if not _said(among, other):
+        if not among.say(other):
             made.append(other)
             told.append(Widened(part.field, _shown(part.op, part.value), _shown(part.op, text), path, found))
     return disj(made)
@@ -152,21 +153,29 @@ def _shown(op: Op, text: str) -> str:
     return f"{text}**" if op is Op.PREFIX else text
 
 
-def _said(among: Condition, other: Atom) -> bool:
-    """Whether the alternatives hold another test already: it stands there, or whatever it is true of is matched by one of them."""
-    for part in among.parts if isinstance(among, Or) else (among,):
-        if part == other:
-            return True
-        if not isinstance(part, Atom) or part.field != other.field or not isinstance(part.value, str):
-            continue
-        text = str(other.value)
-        if other.op is Op.EQUALS and part.op is not Op.OBJECT and holds(part, {other.field: text}):
-            return True
-        if other.op is Op.PREFIX and part.op is Op.PREFIX and text.startswith(part.value):
-            return True
-        if other.op is Op.GLOB and part.op is Op.GLOB and text in branches(part.value):
-            return True
-    return False
+class _Alternatives:
+    """Tests of which one has to hold."""
+
+    def __init__(self, parts: Iterable[Condition]) -> None:
+        self._all = frozenset(parts)
+        # What is equal to a test is found among all: only patterns have to be tried one by one.
+        self._patterns: dict[str, list[Atom]] = {}
+        for part in self._all:
+            if isinstance(part, Atom) and isinstance(part.value, str) and part.op is not Op.EQUALS:
+                self._patterns.setdefault(part.field, []).append(part)
+
+    def say(self, other: Atom) -> bool:
+        """Whether a test is among them already: it stands there, or whatever it is true of is matched by one of them."""
+        return other in self._all or any(_covers(part, other) for part in self._patterns.get(other.field, ()))
+
+
+def _covers(part: Atom, other: Atom) -> bool:
+    text = str(other.value)
+    if other.op is Op.EQUALS:
+        return part.op is not Op.OBJECT and holds(part, {other.field: text})
+    if part.op is not other.op:
+        return False
+    return text.startswith(str(part.value)) if part.op is Op.PREFIX else part.op is Op.GLOB and text in branches(str(part.value))
 
 
 # ---- policies ----

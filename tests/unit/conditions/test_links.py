@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from bpfence.conditions import links
 from bpfence.conditions.links import PATHS, Found, directory_of, paths, widened
 from bpfence.dialects.native.read import load_text
 from bpfence.evaluate import verdict
@@ -130,3 +131,13 @@ def test_the_literal_directory_of_a_pattern(text: str, expected: str) -> None:
 
 def test_an_empty_set_is_one() -> None:
     assert widened(PolicySet((Policy(name="p"),)), find)[0].policies[0].name == "p"
+
+
+def test_a_long_list_of_paths_is_not_compared_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [f"/bin/program-{number}" for number in range(300)] + ["/bin/*.so"]
+    tried: list[object] = []
+    monkeypatch.setattr(links, "holds", lambda *given: tried.append(given))
+    made, _ = widened(rule(f"match: {{file.path: {listed}}}"), lambda path: Found((path.replace("/bin/", "/usr/bin/"),)))
+    assert len(tried) <= 2 * len(listed)
+    monkeypatch.undo()
+    assert denied(made, "file.path", "/usr/bin/program-7", "/bin/program-8", "/usr/bin/x") == [True, True, False]
