@@ -227,21 +227,41 @@ def _rule(rule: Rule, find: Lookup, told: list[Widened]) -> Rule:
 def findings(told: list[Widened], place: Location, who: str, where: str, *, both: bool = True) -> Iterator[Diagnostic]:
     """One finding for each link that a rule's paths pass, and one for each program of many names."""
     by_link: dict[tuple[tuple[str, str], ...], dict[tuple[str, str], None]] = {}
-    programs: dict[str, dict[str, None]] = {}
+    programs: dict[tuple[str, str], dict[str, None]] = {}  # with the field that tests them
     for one in told:
         if one.also:
             by_link.setdefault(one.found.links, {})[one.also, one.text] = None
         else:
-            programs.setdefault(one.found.program, {})[one.path] = None
+            programs.setdefault((one.found.program, one.field), {})[one.path] = None
     for links, texts in by_link.items():
         passed = ", ".join(f"{link} is a link to {target}" for link, target in links)
         shown = ", ".join(f"{also} (for {text})" for also, text in list(texts)[:SHOWN])
         more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
         effect = "so it also matches" if both else "and with `links: as-written` it does not match"
         yield Diagnostic(place, f"{who}: {passed} {where}, {effect} {shown}{more}", "", "info", "link")
-    for program, names in programs.items():
+    for (program, field), names in programs.items():
         listed = ", ".join(list(names)[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
         verb = "is a link" if len(names) == 1 else "are links"
         what = f"{who}: {listed} {verb} to {program} {where}, one file for many programs: the rule matches none of them"
-        hint = f"write {program} if all of them are meant; one of them is told by its process.args, which begin with its name, on executed"
+        hint = f"write {program} if all of its programs are meant" + _told_apart(field, next(iter(names)), program)
         yield Diagnostic(place, what, hint, "warning", "link-to-many")
+
+
+def called(path: str, program: str) -> str:
+    """A glob of process.args: the ways to call one of the programs that a file is, by its name, its path, or the file's and its."""
+    name = path.rpartition("/")[2]
+    return f"{{{name},{path},{program.rpartition('/')[2]} {name},{program} {name}}}{{, *}}"
+
+
+def _told_apart(field: str, path: str, program: str) -> str:
+    """How a rule can be about one of them all the same, "" where it cannot."""
+    if _SPECIAL.search(path) or _SPECIAL.search(program):
+        return ""
+    match = f'process.exe: {program}, process.args: "{called(path, program)}"'
+    if field == "file.path":
+        return f"; where executing {path} is meant: on: executed, match: {{{match}}}, action: kill"
+    if field == "process.exe":
+        return f"; for {path} alone: {match}"
+    if field == "proc.exepath":
+        return f"; for {path} alone: proc.exepath = {program} and proc.name = {path.rpartition('/')[2]}"
+    return ""
