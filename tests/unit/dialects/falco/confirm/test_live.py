@@ -641,6 +641,20 @@ def test_this_very_process() -> None:
     check(other, {"proc.exe": None, "proc.env": None, "proc.stdin.type": None, "fd.types": None})
 
 
+@pytest.mark.parametrize(
+    ("call", "compat", "given", "wanted"),
+    [
+        ("setreuid", True, 0xFFFF, (-1, "<NONE>")), ("setreuid", True, 0xABCD_0005, (5, "u5@1")),
+        ("setreuid32", True, 0xFFFF, (65535, "u65535@1")), ("setreuid32", True, 0xFFFF_FFFF, (-1, "<NONE>")),
+        ("setreuid", False, 0xFFFF, (65535, "u65535@1")), ("setreuid", False, MINUS(1), (-1, "<NONE>")),
+    ],
+)  # fmt: skip
+def test_ids_of_16_bits(call: str, compat: bool, given: int, wanted: tuple[int, str]) -> None:
+    event = made("process.setuid", call, given, 0, compat=compat)
+    assert event.type == "setreuid"
+    assert (event.get("evt.rawarg", "ruid"), event.get("evt.arg", "ruid")) == wanted
+
+
 # ---- anything ----
 
 
