@@ -98,7 +98,7 @@ NOT_NEEDED: list[tuple[str, set[str]]] = [
     ("seccomp --help", SHOWING | FALCO | NATIVE | RUNNING),
     ("seccomp export --format systemd examples/seccomp/web-service.json", FALCO | NATIVE | RUNNING),
     ("seccomp export --format k8s examples/seccomp/web-service.json", FALCO | NATIVE - {"yaml"} | RUNNING - {"_cffi_backend"}),
-    ("check --json examples/policies/fork-bomb-guard.yaml", SHOWING | {"bpfence.agent.agent", "bpfence.kernel", "_cffi_backend"}),
+    ("check --json examples/policies/fork-bomb-guard.yaml", SHOWING | {"lark", "bpfence.agent.agent", "bpfence.kernel", "_cffi_backend"}),
 ]
 
 

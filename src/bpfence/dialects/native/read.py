@@ -18,7 +18,6 @@ from typing import Final, NamedTuple
 from bpfence import names
 from bpfence.conditions import expand, values
 from bpfence.dialects.native import effects, schema, seccomp
-from bpfence.dialects.native import language as conditions
 from bpfence.dialects.native.schema import Document
 from bpfence.documents import yaml_nodes
 from bpfence.documents.files import policy_files, read_bytes
@@ -580,7 +579,9 @@ class _RuleReader:
         text = self.within.text(node, "condition")
         if text is None:
             return _Checked(TRUE, [])
-        parsed = conditions.parse(text)
+        from bpfence.dialects.native import language  # it makes a parser, which only conditions need
+
+        parsed = language.parse(text)
         for problem in sorted(parsed.problems, key=lambda p: p.offset):
             self.report.bad(node, problem)
         for warning in parsed.warnings:
