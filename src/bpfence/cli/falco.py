@@ -12,16 +12,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import msgspec
-from rich.text import Text
 
 from bpfence import fields as tables
 from bpfence.alerts.alert import host_name
 from bpfence.cli.given import PATHS, no_host_option, opened, read
-from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, table
+from bpfence.cli.show import (
+    Command,
+    assembled,
+    diagnostic_as_json,
+    emit_json,
+    err,
+    json_option,
+    number,
+    out,
+    show_diagnostics,
+    styled,
+    table,
+)
 from bpfence.conditions.text import condition_text
 from bpfence.convert import convert
 from bpfence.dialects.falco import load as falco
@@ -47,6 +58,9 @@ from bpfence.events.values import printable
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.host.links import Links
 from bpfence.policy import When
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 FINDINGS: Final = 1
 LANGUAGES: Final = click.Choice(["all", "native", "falco"])
@@ -159,23 +173,23 @@ def _sensors(rule: Rule, lowered: lower.Lowered) -> list[str]:
 
 def _explanation(rule: dict[str, Any]) -> Iterator[Text]:
     state = "" if rule["enabled"] else ", disabled"
-    yield Text.assemble(
+    yield assembled(
         (printable(rule["rule"]), "bold"), f"  {rule['priority']}, {rule['action']}{state}", (f"  {printable(rule['location'])}", "dim")
     )
-    yield Text(f"  event types  {' '.join(rule['types'])}")
-    yield Text(f"  condition    {printable(rule['condition'])}")
+    yield styled(f"  event types  {' '.join(rule['types'])}")
+    yield styled(f"  condition    {printable(rule['condition'])}")
     if rule["kernel"]:
-        yield Text(f"  reported     {rule['reported']}")
+        yield styled(f"  reported     {rule['reported']}")
     for native, condition in rule["kernel"].items():
-        yield Text.assemble(("  kernel       ", "green"), f"{native}: {printable(condition)}")
+        yield assembled(("  kernel       ", "green"), f"{native}: {printable(condition)}")
     if rule["sensors"]:
-        yield Text(f"  sensors      {' '.join(rule['sensors'])}")
+        yield styled(f"  sensors      {' '.join(rule['sensors'])}")
     if rule["exact"]:
-        yield Text("  user space   nothing: the kernel decides it")
+        yield styled("  user space   nothing: the kernel decides it")
     for left in rule["user_space"]:
-        yield Text.assemble(("  user space   ", "yellow"), printable(left["test"]), (f"  {printable(left['reason'])}", "dim"))
+        yield assembled(("  user space   ", "yellow"), printable(left["test"]), (f"  {printable(left['reason'])}", "dim"))
     if rule["unsensed"]:
-        yield Text.assemble(("  not sensed   ", "red"), " ".join(rule["unsensed"]))
+        yield assembled(("  not sensed   ", "red"), " ".join(rule["unsensed"]))
 
 
 # ---- test ----
@@ -204,7 +218,7 @@ def test(files: Sequence[Source], events: str, options: FalcoOptions, *, form_na
         raise UsageError(f"{events}: {error}") from None
     mismatches = sum(bool(result[-1]) for result in results)
     for fault in rules.faults.take():
-        err().print(Text(fault.text, "bold red"))
+        err().print(styled(fault.text, "bold red"))
     if form_name != "table":
         host = host_name()
         for _, event, matches, _ in results:
@@ -221,7 +235,7 @@ def test(files: Sequence[Source], events: str, options: FalcoOptions, *, form_na
         out().print(table("line", "event", "rules", "expected otherwise", rows=rows))
     if form_name != "table" or not as_json:
         verdict = f"{mismatches} not as expected" if mismatches else "none contradicts what was expected"
-        err().print(Text(f"{number(len(results), 'event')}, {verdict}", "bold red" if mismatches else "green"))
+        err().print(styled(f"{number(len(results), 'event')}, {verdict}", "bold red" if mismatches else "green"))
     return FINDINGS if mismatches or rules.faults.counts else 0
 
 
@@ -345,8 +359,8 @@ def events_command(pattern: str, language: str, as_json: bool) -> int:
         console.print(table("group", "its events", rows=[(name, " ".join(events)) for name, events in groups.items()], title="groups"))
         console.print()
     if theirs:
-        console.print(Text("Falco rules (`evt.type`)", "bold"))
-        console.print(Text(" ".join(theirs)))
+        console.print(styled("Falco rules (`evt.type`)", "bold"))
+        console.print(styled(" ".join(theirs)))
     if not own and not groups and not theirs:
         console.print(f"no event has {printable(pattern)!r} in its name")
     return 0
@@ -408,7 +422,7 @@ def convert_command(files: tuple[str, ...], target: str, mode: str, no_host: boo
             click.echo(found.text, nl=False)
             show_diagnostics(left_out)
             places = number(len({diagnostic.location for diagnostic in left_out}), "place")
-            err().print(Text(f"{number(len(found.converted), 'rule')} converted to {target} policies, {places} left out"))
+            err().print(styled(f"{number(len(found.converted), 'rule')} converted to {target} policies, {places} left out"))
     return FINDINGS if found.left_out else 0
 
 

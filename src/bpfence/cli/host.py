@@ -15,15 +15,14 @@ from typing import Any, Final
 
 import click
 import msgspec
-from rich.text import Text
 
 from bpfence.agent.agent import Agent, Settings
 from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
 from bpfence.agent.loading import load
 from bpfence.cli import falco
-from bpfence.cli.show import Command, emit_json, json_option, out, show_diagnostics, table, to_stderr
-from bpfence.confine.sandbox import CANNOT_RUN, NOT_FOUND, Sandbox, exit_code
+from bpfence.cli.show import Command, assembled, emit_json, json_option, out, show_diagnostics, styled, table, to_stderr
+from bpfence.confine.sandbox import Sandbox, exit_code, guarded
 from bpfence.dialects.falco.dialect import FALCO
 from bpfence.dialects.falco.options import FalcoOptions
 from bpfence.errors import BpfenceError, KernelError, UsageError
@@ -159,14 +158,12 @@ def exec_command(
       sudo bpfence exec -p policies/ --mode audit --output jsonl:seen.jsonl -- make install
       sudo bpfence exec -p falco_rules.yaml --format falco-text --record seen.jsonl -- ./suspicious
     """
-    from bpfence.confine.command import filters_of  # what checks policies and reads events does without libseccomp
+    from bpfence.confine.command import caught, filters_of, interrupts  # what checks policies and reads events does without libseccomp
 
     options = {FALCO.name: FalcoOptions(**falco_options)}
     loaded = load(policies, mode, options=options, links=Links())
     filters = filters_of(profile, loaded.policies.policies, to_stderr)
-    ignored = {signal.SIGINT, signal.SIGQUIT}  # a terminal sends them to the command as well
-    forwarded = {signal.SIGTERM, signal.SIGHUP}
-    with Sandbox(hierarchy()) as sandbox, Signals(ignored | forwarded) as signals:
+    with Sandbox(hierarchy()) as sandbox, Signals(caught()) as signals, interrupts(signal.SIG_BLOCK):
         scope = sandbox.condition()
         settings = Settings(
             policies=tuple(policies), mode=mode, scope=scope, drop_privileges=False, starts_command=True, options=options, record=record
@@ -175,37 +172,32 @@ def exec_command(
         agent = Agent(settings, lines, report=to_stderr, kernel=kernel(), diagnose=show_diagnostics)
         agent.start(loaded)
         try:
-            return _run_in(sandbox, agent, signals, forwarded, command, filters)
+            return _run_in(sandbox, agent, signals, command, filters)
         finally:
             sandbox.kill()
             agent.stop()
 
 
-def _run_in(
-    sandbox: Sandbox, agent: Agent, signals: Signals, forwarded: set[signal.Signals], command: tuple[str, ...], filters: list[Any]
-) -> int:
-    try:
-        pid = sandbox.spawn(command, filters=filters)
-    except OSError as error:
-        to_stderr(f"{command[0]} cannot be run: {error.strerror}")
-        agent.drain()
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
+def _run_in(sandbox: Sandbox, agent: Agent, signals: Signals, command: tuple[str, ...], filters: list[Any]) -> int:
+    from bpfence.confine.command import Interrupts, interrupts
+
     ended: list[int] = []
-    pidfd = os.pidfd_open(pid)
+    with interrupts(signal.SIG_UNBLOCK):
+        child = sandbox.launch(command, filters)
 
-    def forward() -> None:
+    def pass_on() -> None:
         for number in signals.take():
-            if number in forwarded:
-                signal.pidfd_send_signal(pidfd, number)
+            child.signal(number)
 
-    agent.loop.on_readable(pidfd, lambda: ended.append(os.waitpid(pid, 0)[1]))
-    agent.loop.on_readable(signals.fileno(), forward)
+    agent.loop.on_readable(child.pidfd, lambda: ended.append(guarded(command, lambda: exit_code(child.wait()), to_stderr)))
+    agent.loop.on_readable(signals.fileno(), pass_on)
     try:
-        while not ended:
-            agent.step()
+        with Interrupts(child):
+            while not ended:
+                agent.step()
     finally:
-        os.close(pidfd)
-    return exit_code(ended[0])
+        child.close()
+    return ended[0]
 
 
 # ---- status and unload ----
@@ -250,7 +242,7 @@ def _described(pin_dir: str, status: Any) -> dict[str, Any]:
         for rule in known.rules
     ]  # fmt: skip
     shown = dt.datetime.fromtimestamp(since, dt.UTC).isoformat(timespec="seconds") if since else None
-    return {"agent_running": _is_alive(status.agent_pid), "since": shown, "rules": rules} | found
+    return {"agent_running": _is_running(pin_dir, status.agent_pid), "since": shown, "rules": rules} | found
 
 
 def _made(pin_dir: str, names: list[str]) -> float:
@@ -262,13 +254,14 @@ def _made(pin_dir: str, names: list[str]) -> float:
     return 0.0
 
 
-def _is_alive(pid: int) -> bool | None:
+def _is_running(pin_dir: str, pid: int) -> bool | None:
     """Whether the agent of that pid runs; None where pids of the host mean nothing to us."""
     from bpfence.kernel.pids import in_host_namespace
+    from bpfence.kernel.pins import in_use
 
     if pid > 0 and not in_host_namespace():
         return None
-    return pid > 0 and Path(f"/proc/{pid}").is_dir()
+    return pid > 0 and in_use(Path(pin_dir))
 
 
 def _show_instance(instance: dict[str, Any]) -> None:
@@ -389,22 +382,22 @@ ENFORCEMENT: Final = {
 def _show_doctor(flavour: str, enforces: str, rows: Any, missing: dict[str, str], trouble: str) -> None:
     console = out()
     how = f"by {FLAVOURS[flavour]}" if flavour in FLAVOURS else ENFORCEMENT[enforces]
-    console.print(Text(f"Enforcement: {how}", f"bold {ANSWER_STYLES[enforces]}"))
+    console.print(styled(f"Enforcement: {how}", f"bold {ANSWER_STYLES[enforces]}"))
     console.print()
-    shown = [(row.title, Text(row.answer.value, ANSWER_STYLES[row.answer.value]), row.detail) for row in rows]
+    shown = [(row.title, styled(row.answer.value, ANSWER_STYLES[row.answer.value]), row.detail) for row in rows]
     console.print(table("", "", "", rows=shown))
     for row in rows:
         if row.meaning:
             console.print()
             if_not = "could not tell; if not: " if row.answer.value == "could not tell" else ""
-            console.print(Text.assemble((row.title, "bold"), f": {if_not}{printable(row.meaning)}"))
+            console.print(assembled((row.title, "bold"), f": {if_not}{printable(row.meaning)}"))
             if row.mend:
-                console.print(Text(f"  what helps: {printable(row.mend)}"))
+                console.print(styled(f"  what helps: {printable(row.mend)}"))
     if missing:
         console.print()
         console.print(table("event", "not there because", rows=missing.items(), title="Events that this kernel does not offer"))
     if trouble:
-        console.print(Text(f"\n{printable(trouble)}", "bold red"))
+        console.print(styled(f"\n{printable(trouble)}", "bold red"))
 
 
 COMMANDS: Final = (run, exec_command, status, unload, doctor)

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
-from rich.text import Text
 
 from bpfence import evaluate
 from bpfence.agent.loading import native_policies
 from bpfence.cli import falco
 from bpfence.cli.given import PATHS, look, no_host_option, opened, read
-from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, table
+from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, styled, table
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.conditions.links import PATHS as PATH_FIELDS
 from bpfence.dialects.falco.dialect import FALCO
@@ -37,6 +36,8 @@ from bpfence.policy import DEFAULT_RULE, Action, And, Atom, Condition, Not, Op, 
 from bpfence.seccomp.profile import kernel_version
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from bpfence.compiler.explain import Route
 
 FINDINGS: Final = 1
@@ -79,7 +80,7 @@ def check(files: tuple[str, ...], strict: bool, root: str, no_host: bool, as_jso
             emit_json({"findings": findings, "errors": counts["error"], "warnings": counts["warning"], "policies": summary})
         else:
             show_diagnostics(found, out())
-            err().print(Text(_counted(summary, counts), "green" if not counts["error"] else "bold red"))
+            err().print(styled(_counted(summary, counts), "green" if not counts["error"] else "bold red"))
     return _check_code(found, strict)
 
 
@@ -194,7 +195,7 @@ def _show_explained(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...
         console.print()
         _show_route(route)
         if lacking:
-            console.print(Text(lacks(lacking), "yellow"))
+            console.print(styled(lacks(lacking), "yellow"))
 
 
 def lacks(fields: Sequence[str]) -> str:
@@ -309,9 +310,9 @@ def _explained(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) 
 
 def _show_route(route: Route) -> None:
     console = out()
-    console.print(Text(f"Route of {route.event}", "bold"))
+    console.print(styled(f"Route of {route.event}", "bold"))
     for line in route.words:
-        console.print(Text(printable(line)))
+        console.print(styled(printable(line)))
 
 
 # ---- test ----
@@ -364,9 +365,9 @@ def test_command(
         out().print(table("line", "event", "action", "errno", "rules", "expected", rows=rows))
         for result in results:
             if result["lacks"]:
-                err().print(Text(f"line {result['line']}, {result['event']}: {lacks(result['lacks'])}", "yellow"))
+                err().print(styled(f"line {result['line']}, {result['event']}: {lacks(result['lacks'])}", "yellow"))
         verdict = f"{mismatches} not as expected" if mismatches else "none contradicts what was expected"
-        err().print(Text(f"{number(len(results), 'event')}, {verdict}", "bold red" if mismatches else "green"))
+        err().print(styled(f"{number(len(results), 'event')}, {verdict}", "bold red" if mismatches else "green"))
     return FINDINGS if mismatches else 0
 
 
@@ -384,8 +385,8 @@ def _results(policies: PolicySet, events: str) -> list[dict[str, Any]]:
 
 def _judged(result: dict[str, Any]) -> Text:
     if result["mismatch"]:
-        return Text(printable(result["mismatch"]), "bold red")
-    return Text("" if result["expected"] is None else "as expected", "green")
+        return styled(printable(result["mismatch"]), "bold red")
+    return styled("" if result["expected"] is None else "as expected", "green")
 
 
 def _tested(policies: PolicySet, recorded: Recorded) -> dict[str, Any]:

@@ -11,14 +11,24 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args
 
 import click
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from bpfence import names
-from bpfence.cli.show import Command, LazyGroup, diagnostic_as_json, emit_json, err, json_option, number, out, show_diagnostics, table
+from bpfence.cli.show import (
+    Command,
+    LazyGroup,
+    diagnostic_as_json,
+    emit_json,
+    err,
+    json_option,
+    number,
+    out,
+    show_diagnostics,
+    styled,
+    table,
+)
 from bpfence.documents.json_values import MAX_BYTES, DocumentError, Value
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events.values import printable
@@ -30,6 +40,9 @@ from bpfence.seccomp.profile import DOCKER_CAPABILITIES, dump, kernel_version, l
 from bpfence.seccomp.table import Case, Entry, Table, conditions_text
 from bpfence.syscalls.architectures import Arch
 
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
 FINDINGS: Final = 1
 UNREADABLE: Final = 2
 PIPED_WIDTH: Final = 1000
@@ -40,7 +53,16 @@ STYLES: Final = {"permitted": "green", "denied": "red", "conditional": "yellow",
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group("seccomp", cls=LazyGroup, modules={"bpfence.cli.seccomp_run": ("run", "learn", "supervise")})
+MODULES: Final = {
+    "bpfence.cli.seccomp_run": {
+        "learn": "Record which system calls a command uses, and write a profile that allows those and no others.",
+        "run": "Run one command and its descendants under a seccomp profile.",
+        "supervise": "Run one command under a profile, and answer and report every call that it denies.",
+    }
+}
+
+
+@click.group("seccomp", cls=LazyGroup, modules=MODULES)
 def group() -> None:
     """Seccomp profiles: check, explain, compare, convert; learn them, and run commands under them.
 
@@ -156,7 +178,7 @@ def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kerne
         show_diagnostics(found, out())
         mistakes = ", ".join(number(counts[severity], word) for severity, word in SEVERITY_WORDS.items())
         summary = f"{number(len(files), 'profile')}: {mistakes}"
-        err().print(Text(summary, "bold red" if counts["error"] else "green"))
+        err().print(styled(summary, "bold red" if counts["error"] else "green"))
     if any(diagnostic.code == "cannot-read" for diagnostic in found):
         return UNREADABLE
     return FINDINGS if counts["error"] or (strict and counts["warning"]) else 0
@@ -204,7 +226,7 @@ def explain(
         return 0
     show_diagnostics(found)
     print_table(table("call", "number", "verdict", "why", rows=_rows(entries)))
-    err().print(Text(_counted(made, effective), "dim"))
+    err().print(styled(_counted(made, effective), "dim"))
     return 0
 
 
@@ -219,7 +241,7 @@ def print_table(made: RichTable) -> None:
 def _rows(entries: list[Entry]) -> Iterator[tuple[object, ...]]:
     for entry in entries:
         number = entry.number & ~0x40000000 if entry.arch is Arch.X32 else entry.number
-        yield entry.name, number, Text(printable(entry.text()), STYLES[entry.status]), entry.why
+        yield entry.name, number, styled(printable(entry.text()), STYLES[entry.status]), entry.why
 
 
 def _counted(made: Table, effective: Effective) -> str:
@@ -282,7 +304,7 @@ def diff_command(first: str, second: str, arch: str | None, caps: tuple[str, ...
     counts = {kind: sum(change.kind == kind for change in changes) for kind in ("more", "less", "other")}
     if not as_json:
         summary = f"the second allows {counts['more']} calls more and {counts['less']} less; {counts['other']} fail or are logged otherwise"
-        err().print(Text(summary if changes else "the two do the same", "dim"))
+        err().print(styled(summary if changes else "the two do the same", "dim"))
     return FINDINGS if changes else 0
 
 
@@ -291,7 +313,7 @@ _MARKS: Final = {"more": "+", "less": "-", "other": "~"}
 
 def _change_row(change: Change) -> tuple[object, ...]:
     args = ", ".join(hex(arg) for arg in change.args)
-    mark = Text(_MARKS[change.kind], STYLES[change.kind])
+    mark = styled(_MARKS[change.kind], STYLES[change.kind])
     return mark, change.arch.name.lower(), change.name, str(change.before), str(change.after), f"({args})" if args else "any"
 
 

@@ -18,7 +18,7 @@ from bpfence import names
 from bpfence.agent.generations import write_whole
 from bpfence.cli.seccomp import capabilities, print_table
 from bpfence.cli.show import Command, emit_json, json_option, table, to_stderr
-from bpfence.confine.sandbox import CANNOT_RUN, NOT_FOUND
+from bpfence.confine import sandbox
 from bpfence.errors import UsageError
 from bpfence.events.values import printable
 from bpfence.host.cgroups import Hierarchy, find_hierarchy
@@ -50,12 +50,8 @@ def hierarchy() -> Hierarchy:
 
 
 def guarded(command: tuple[str, ...], work: Callable[[], int]) -> int:
-    """Runs `work`; what keeps the command from running is told, and gives 126 or 127."""
-    try:
-        return work()
-    except OSError as error:
-        to_stderr(f"{command[0]} cannot be run: {error.strerror or error}")
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
+    """`sandbox.guarded`, reported on standard error."""
+    return sandbox.guarded(command, work, to_stderr)
 
 
 @click.command(cls=Command, context_settings=CONTEXT)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results and errors in, terminal text or JSON out.
 
-Called by every command. People's text goes through rich without its markup; what may hold others' strings is made printable first.
+Called by every command. People's text goes through rich without its markup; what may hold others' strings is made printable first. rich is
+imported where something is shown: help and JSON do without it.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import msgspec
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from bpfence.errors import BpfenceError, Diagnostic, KernelError, PolicyError, UsageError
 from bpfence.events.values import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "cyan"}
 MAX_SOURCE_LINE: Final = 200
@@ -35,29 +37,34 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class LazyGroup(click.Group):
-    """Commands that are imported when they are asked for. `modules`: the module of each → the commands of it that need no other module;
-    a command that no module names is looked for in all of them. A module lists its commands in COMMANDS."""
+    """Commands that are imported when they are asked for. `modules`: the module of each → its commands and the first sentences of their
+    help, which the group's own help shows without importing them. A module lists its commands in COMMANDS."""
 
-    def __init__(self, *args: Any, modules: Mapping[str, Sequence[str]], **settings: Any) -> None:
+    def __init__(self, *args: Any, modules: Mapping[str, Mapping[str, str]], **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._modules = dict(modules)
-
-    def _load(self, modules: Iterable[str]) -> None:
-        for module in modules:
-            if self._modules.pop(module, None) is not None:
-                for command in importlib.import_module(module).COMMANDS:
-                    self.add_command(command)
+        self.modules: Final = modules
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """One command, with as few imports as can be."""
-        if name not in self.commands:
-            self._load([module for module, names in self._modules.items() if name in names] or list(self._modules))
+        module = next((module for module, names in self.modules.items() if name in names), None)
+        if module is not None and name not in self.commands:
+            for command in importlib.import_module(module).COMMANDS:
+                self.add_command(command)
         return super().get_command(context, name)
 
     def list_commands(self, context: click.Context) -> list[str]:
         """All of them."""
-        self._load(list(self._modules))
-        return super().list_commands(context)
+        return sorted({*super().list_commands(context), *(name for names in self.modules.values() for name in names)})
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in the help."""
+        imported = self.commands
+        named = {name: click.Command(name, help=text) for names in self.modules.values() for name, text in names.items()}
+        self.commands = {**named, **imported}
+        try:
+            super().format_commands(context, formatter)
+        finally:
+            self.commands = imported
 
 
 def json_option(function: F) -> F:
@@ -73,12 +80,30 @@ def emit_json(value: object) -> None:
 
 def out() -> Console:
     """Standard output for people."""
+    from rich.console import Console
+
     return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def err() -> Console:
     """Standard error for people."""
+    from rich.console import Console
+
     return Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def styled(text: str, style: str = "") -> Text:
+    """Text in a style of rich's; whatever others wrote is to be made printable before."""
+    from rich.text import Text
+
+    return Text(text, style)
+
+
+def assembled(*parts: str | tuple[str, str]) -> Text:
+    """Texts, some of them with a style, one after the other."""
+    from rich.text import Text
+
+    return Text.assemble(*parts)
 
 
 def number(count: int, one: str, many: str = "") -> str:
@@ -88,6 +113,9 @@ def number(count: int, one: str, many: str = "") -> str:
 
 def table(*columns: str, rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
     """A plain table; every cell is made printable."""
+    from rich.table import Table
+    from rich.text import Text
+
     made = Table(
         *columns,
         title=title,
@@ -155,9 +183,9 @@ def show_bug(error: BaseException) -> None:
     places = ", ".join(f"{frame.filename.rpartition('/bpfence/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(frames))
     text = printable(f"{type(error).__name__}: {error}".split("\n", 1)[0])
     console = err()
-    console.print(Text.assemble(("error", STYLES["error"]), f": this is a bug in bpfence: {text}"))
-    console.print(Text(f"at {printable(places)}", "dim"))
-    console.print(Text.assemble(("hint", "bold"), ": please report it; BPFENCE_DEBUG=1 in the environment shows the whole traceback"))
+    console.print(assembled(("error", STYLES["error"]), f": this is a bug in bpfence: {text}"))
+    console.print(styled(f"at {printable(places)}", "dim"))
+    console.print(assembled(("hint", "bold"), ": please report it; BPFENCE_DEBUG=1 in the environment shows the whole traceback"))
 
 
 def usable_streams() -> None:
@@ -207,11 +235,11 @@ def show_error(error: BpfenceError) -> None:
         return
     console = err()
     lines = [printable(line) for line in str(error).split("\n")]
-    console.print(Text.assemble(("error", STYLES["error"]), f": {lines[0]}"))
+    console.print(assembled(("error", STYLES["error"]), f": {lines[0]}"))
     for line in lines[1:]:
-        console.print(Text(line, "dim"))
+        console.print(styled(line, "dim"))
     if isinstance(error, KernelError) and error.hint:
-        console.print(Text.assemble(("hint", "bold"), f": {printable(error.hint)}"))
+        console.print(assembled(("hint", "bold"), f": {printable(error.hint)}"))
 
 
 def diagnostic_as_json(found: Diagnostic) -> dict[str, Any]:
@@ -225,10 +253,10 @@ def diagnostic_as_json(found: Diagnostic) -> dict[str, Any]:
 
 def show_diagnostics(found: Iterable[Diagnostic], console: Console | None = None) -> None:
     """Diagnostics on standard error, on a terminal with the line they are about and a caret below the place."""
-    console = console or err()
     sources: dict[str, list[str]] = {}
     for diagnostic in found:
-        head = Text.assemble(
+        console = console or err()
+        head = assembled(
             (printable(str(diagnostic.location)), "bold"), ": ", (diagnostic.severity, STYLES[diagnostic.severity]),
             f": {printable(diagnostic.message)}",
         )  # fmt: skip
@@ -239,11 +267,13 @@ def show_diagnostics(found: Iterable[Diagnostic], console: Console | None = None
             for line in source_lines(diagnostic, sources):
                 console.print(line)
         if diagnostic.hint:
-            console.print(Text.assemble("  ", ("hint", "bold"), f": {printable(diagnostic.hint)}"))
+            console.print(assembled("  ", ("hint", "bold"), f": {printable(diagnostic.hint)}"))
 
 
 def source_lines(diagnostic: Diagnostic, sources: dict[str, list[str]]) -> list[Text]:
     """The line of the file that a diagnostic is about, and a caret; nothing where it cannot be read any more."""
+    from rich.cells import cell_len
+
     place = diagnostic.location
     if not place.line:
         return []
@@ -262,7 +292,7 @@ def source_lines(diagnostic: Diagnostic, sources: dict[str, list[str]]) -> list[
     shown = before + printable(line[column - 1 : start + MAX_SOURCE_LINE])
     number = f"{place.line:>5} │ "
     style = STYLES[diagnostic.severity]
-    return [Text.assemble((number, "dim"), shown), Text.assemble((" " * 5 + " │ ", "dim"), " " * cell_len(before), ("^", style))]
+    return [assembled((number, "dim"), shown), assembled((" " * 5 + " │ ", "dim"), " " * cell_len(before), ("^", style))]
 
 def to_stderr(text: str) -> None:
     """The usual `report`."""

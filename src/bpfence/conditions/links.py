@@ -9,7 +9,7 @@ stands for what it resolves to as well. Looks at no file system: `host.links` do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -124,13 +124,14 @@ def widen(condition: Condition, find: Lookup, told: list[Widened]) -> Condition:
         case And(parts):
             return And(tuple(widen(part, find, told) for part in parts))
         case Or(parts):
-            return disj(_alternative(part, find, told, condition) for part in parts)
+            said = _Alternatives(parts)
+            return disj(_alternative(part, find, told, said) for part in parts)
         case Not(part):
             return negation(widen(part, find, told))
-    return _alternative(condition, find, told, condition)
+    return _alternative(condition, find, told, _Alternatives((condition,)))
 
 
-def _alternative(part: Condition, find: Lookup, told: list[Widened], among: Condition) -> Condition:
+def _alternative(part: Condition, find: Lookup, told: list[Widened], among: _Alternatives) -> Condition:
     if not isinstance(part, Atom):
         return widen(part, find, told)
     if part.field not in PATHS or not isinstance(part.value, str):
@@ -138,11 +139,11 @@ def _alternative(part: Condition, find: Lookup, told: list[Widened], among: Cond
     made: list[Condition] = [part]
     for path in looked_up(part.op, part.value):
         found = find(path)
-        if found.program and not _said(among, Atom(part.field, Op.EQUALS, found.program)):
+        if found.program and not among.say(Atom(part.field, Op.EQUALS, found.program)):
             told.append(Widened(part.field, part.value, "", path, found))
     for text, path, found in other_texts(part.op, part.value, find):
         other = Atom(part.field, part.op, text)
-        if not _said(among, other):
+        if not among.say(other):
             made.append(other)
             told.append(Widened(part.field, _shown(part.op, part.value), _shown(part.op, text), path, found))
     return disj(made)
@@ -152,21 +153,29 @@ def _shown(op: Op, text: str) -> str:
     return f"{text}**" if op is Op.PREFIX else text
 
 
-def _said(among: Condition, other: Atom) -> bool:
-    """Whether the alternatives hold another test already: it stands there, or whatever it is true of is matched by one of them."""
-    for part in among.parts if isinstance(among, Or) else (among,):
-        if part == other:
-            return True
-        if not isinstance(part, Atom) or part.field != other.field or not isinstance(part.value, str):
-            continue
-        text = str(other.value)
-        if other.op is Op.EQUALS and part.op is not Op.OBJECT and holds(part, {other.field: text}):
-            return True
-        if other.op is Op.PREFIX and part.op is Op.PREFIX and text.startswith(part.value):
-            return True
-        if other.op is Op.GLOB and part.op is Op.GLOB and text in branches(part.value):
-            return True
-    return False
+class _Alternatives:
+    """Tests of which one has to hold."""
+
+    def __init__(self, parts: Iterable[Condition]) -> None:
+        self._all = frozenset(parts)
+        # What is equal to a test is found among all: only patterns have to be tried one by one.
+        self._patterns: dict[str, list[Atom]] = {}
+        for part in self._all:
+            if isinstance(part, Atom) and isinstance(part.value, str) and part.op is not Op.EQUALS:
+                self._patterns.setdefault(part.field, []).append(part)
+
+    def say(self, other: Atom) -> bool:
+        """Whether a test is among them already: it stands there, or whatever it is true of is matched by one of them."""
+        return other in self._all or any(_covers(part, other) for part in self._patterns.get(other.field, ()))
+
+
+def _covers(part: Atom, other: Atom) -> bool:
+    text = str(other.value)
+    if other.op is Op.EQUALS:
+        return part.op is not Op.OBJECT and holds(part, {other.field: text})
+    if part.op is not other.op:
+        return False
+    return text.startswith(str(part.value)) if part.op is Op.PREFIX else part.op is Op.GLOB and text in branches(str(part.value))
 
 
 # ---- policies ----
@@ -218,21 +227,41 @@ def _rule(rule: Rule, find: Lookup, told: list[Widened]) -> Rule:
 def findings(told: list[Widened], place: Location, who: str, where: str, *, both: bool = True) -> Iterator[Diagnostic]:
     """One finding for each link that a rule's paths pass, and one for each program of many names."""
     by_link: dict[tuple[tuple[str, str], ...], dict[tuple[str, str], None]] = {}
-    programs: dict[str, dict[str, None]] = {}
+    programs: dict[tuple[str, str], dict[str, None]] = {}  # with the field that tests them
     for one in told:
         if one.also:
             by_link.setdefault(one.found.links, {})[one.also, one.text] = None
         else:
-            programs.setdefault(one.found.program, {})[one.path] = None
+            programs.setdefault((one.found.program, one.field), {})[one.path] = None
     for links, texts in by_link.items():
         passed = ", ".join(f"{link} is a link to {target}" for link, target in links)
         shown = ", ".join(f"{also} (for {text})" for also, text in list(texts)[:SHOWN])
         more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
         effect = "so it also matches" if both else "and with `links: as-written` it does not match"
         yield Diagnostic(place, f"{who}: {passed} {where}, {effect} {shown}{more}", "", "info", "link")
-    for program, names in programs.items():
+    for (program, field), names in programs.items():
         listed = ", ".join(list(names)[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
         verb = "is a link" if len(names) == 1 else "are links"
         what = f"{who}: {listed} {verb} to {program} {where}, one file for many programs: the rule matches none of them"
-        hint = f"write {program} if all of them are meant; one of them is told by its process.args, which begin with its name, on executed"
+        hint = f"write {program} if all of its programs are meant" + _told_apart(field, next(iter(names)), program)
         yield Diagnostic(place, what, hint, "warning", "link-to-many")
+
+
+def called(path: str, program: str) -> str:
+    """A glob of process.args: the ways to call one of the programs that a file is, by its name, its path, or the file's and its."""
+    name = path.rpartition("/")[2]
+    return f"{{{name},{path},{program.rpartition('/')[2]} {name},{program} {name}}}{{, *}}"
+
+
+def _told_apart(field: str, path: str, program: str) -> str:
+    """How a rule can be about one of them all the same, "" where it cannot."""
+    if _SPECIAL.search(path) or _SPECIAL.search(program):
+        return ""
+    match = f'process.exe: {program}, process.args: "{called(path, program)}"'
+    if field == "file.path":
+        return f"; where executing {path} is meant: on: executed, match: {{{match}}}, action: kill"
+    if field == "process.exe":
+        return f"; for {path} alone: {match}"
+    if field == "proc.exepath":
+        return f"; for {path} alone: proc.exepath = {program} and proc.name = {path.rpartition('/')[2]}"
+    return ""

@@ -7,9 +7,11 @@ escaped, and what cannot be read is left out.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -161,32 +163,51 @@ def socket_address(data: bytes) -> str:
 
 
 def read_caller(tid: int, clock: Clock, proc: Path = Path("/proc")) -> Caller | None:
-    """The process that a thread belongs to; None where it is gone."""
+    """The process that a thread belongs to; None where it is gone. That the thread is still the same one is the caller's to see."""
     folder = proc / str(tid)
     status = _status(folder)
     if not status:
         return None
-    pid, ppid = _whole(status, "Tgid"), _whole(status, "PPid")
+    pid = _whole(status, "Tgid")
     arguments = _bytes(folder / "cmdline")
     split = arguments.rstrip(b"\0").split(b"\0") if arguments else None
     return Caller(
-        pid, tid, ppid, None, escape(status.get("Name", b"")), _link(folder / "exe"),
+        pid, tid, _whole(status, "PPid"), None, escape(status.get("Name", b"")), _link(folder / "exe"),
         None if split is None else [escape(word[:MAX_TEXT]) for word in split[:MAX_ARGUMENTS]], _link(folder / "cwd"),
-        _whole(status, "Uid", 1), _whole(status, "Gid", 1), _start_time(proc / str(pid), clock), _ancestors(ppid, proc),
+        _whole(status, "Uid", 1), _whole(status, "Gid", 1), _start_time(proc / str(pid), clock), _ancestors(tid, proc),
     )  # fmt: skip
 
 
-def _ancestors(pid: int, proc: Path) -> list[dict[str, Any]]:
+def _ancestors(tid: int, proc: Path) -> list[dict[str, Any]]:
+    """The processes that a thread descends from, the parent first. Each is held by its folder, which stays with the process it was opened
+    for, and its child is asked once more: what has its id by then is the parent, because nobody's parent is younger than that."""
     found: list[dict[str, Any]] = []
     seen: set[int] = set()
-    while pid > 0 and pid not in seen and len(found) < MAX_ANCESTORS:
-        seen.add(pid)
-        status = _status(proc / str(pid))
-        if not status:
-            break
-        found.append({"pid": pid, "exe": _link(proc / str(pid) / "exe") or ""})
-        pid = _whole(status, "PPid")
+    with contextlib.ExitStack() as stack:
+        child = stack.enter_context(_held(proc / str(tid)))
+        while child is not None and len(found) < MAX_ANCESTORS:
+            pid = _whole(_status(child), "PPid")
+            parent = stack.enter_context(_held(proc / str(pid))) if pid > 0 and pid not in seen else None
+            if parent is None or _whole(_status(child), "PPid") != pid:
+                break
+            seen.add(pid)
+            found.append({"pid": pid, "exe": _link(parent / "exe") or ""})
+            child = parent
     return found
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[Path | None]:
+    """The folder of a process by way of a descriptor; None where there is none."""
+    try:
+        descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _bytes(path: Path) -> bytes:

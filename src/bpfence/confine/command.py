@@ -7,6 +7,7 @@ Called by `bpfence seccomp run` and `bpfence exec`; `learn` and `supervise` buil
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -14,7 +15,7 @@ import signal
 import socket
 import struct
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -46,15 +47,30 @@ def caught() -> set[signal.Signals]:
     return {number for number in PASSED_ON | IGNORED if signal.getsignal(number) != signal.SIG_IGN}
 
 
+@contextlib.contextmanager
+def interrupts(how: int) -> Iterator[None]:
+    """SIG_BLOCK around what starts threads before the command: they must not take SIGINT and SIGQUIT from `Interrupts`. SIG_UNBLOCK
+    within that around the command's start, because it inherits the mask."""
+    old = signal.pthread_sigmask(how, _interrupts())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def _interrupts() -> set[signal.Signals]:
+    return {number for number in IGNORED if signal.getsignal(number) != signal.SIG_IGN}
+
+
 class Interrupts:
     """SIGINT and SIGQUIT while a command runs: those that somebody sends to bpfence alone are passed on, those of a terminal are not,
     because the command got them, too. Only sigwaitinfo(2) tells the two apart, so the signals are blocked while the context is open, and a
-    thread waits for them. To be entered after the command was started (it would inherit the mask) and before other threads are. What came
-    before that is in `Signals`, and to be passed on wherever it came from."""
+    thread waits for them. To be entered after the command was started (it would inherit the mask) and before other threads are, see
+    `interrupts`. What came before that is in `Signals`, and to be passed on wherever it came from."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
-        self._numbers = {number for number in IGNORED if signal.getsignal(number) != signal.SIG_IGN}
+        self._numbers = _interrupts()
 
     def __enter__(self) -> Interrupts:
         self._reader, self._writer = socket.socketpair()

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import msgspec
 
 from bpfence.confine.command import Interrupts, caught
-from bpfence.confine.sandbox import Sandbox, exit_code
+from bpfence.confine.sandbox import Sandbox, exit_code, send
 from bpfence.errors import KernelError
 from bpfence.host.cgroups import Hierarchy
 from bpfence.host.signals import Signals
@@ -63,11 +63,7 @@ class _InCgroup:
         self._sandbox = sandbox
 
     def start(self, command: Sequence[str]) -> Child:
-        procs = os.open(self._sandbox.folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            return launch(command, cgroup=procs)
-        finally:
-            os.close(procs)
+        return self._sandbox.launch(command)
 
     def running(self) -> list[int]:
         return self._sandbox.pids()
@@ -175,7 +171,7 @@ class _Run:
         if self._end_at is not None and now >= self._end_at:
             self._ask_to_end()
         if self._kill_at is not None and now >= self._kill_at:
-            self._send(signal.SIGKILL)
+            send(self._group.running, signal.SIGKILL)
 
     def _wait(self, timeout: float | None) -> None:
         with selectors.DefaultSelector() as selector:
@@ -189,20 +185,5 @@ class _Run:
 
     def _ask_to_end(self) -> None:
         self._end_at = None
-        self._send(signal.SIGTERM)
+        send(self._group.running, signal.SIGTERM)
         self._kill_at = time.monotonic() + GRACE_SECONDS
-
-    def _send(self, number: int) -> None:
-        """To all of them. A pid is taken hold of first and looked for again, so that no stranger is hit by a pid that was used again."""
-        for pid in self._group.running():
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError:
-                continue
-            try:
-                if pid in self._group.running():
-                    signal.pidfd_send_signal(pidfd, number)
-            except ProcessLookupError:
-                pass
-            finally:
-                os.close(pidfd)

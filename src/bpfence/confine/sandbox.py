@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +22,7 @@ from bpfence.host.cgroups import Hierarchy
 from bpfence.policy import Atom, Condition, Op, Or
 
 if TYPE_CHECKING:
-    from bpfence.kernel.seccomp import Filter
+    from bpfence.kernel.seccomp import Child, Filter
 
 KILL_SECONDS: Final = 10.0
 CANNOT_RUN, NOT_FOUND = 126, 127
@@ -57,44 +57,16 @@ class Sandbox:
         # In a cgroup namespace, programs in the kernel see more components in front than we do.
         return Or((Atom("process.cgroup", Op.SUFFIX, path), Atom("process.cgroup", Op.CONTAINS, f"{path}/")))
 
-    def spawn(self, command: Sequence[str], environment: Mapping[str, str] | None = None, filters: Sequence[Filter] = ()) -> int:
-        """Runs a command in the cgroup, signals as usual; its pid. OSError where it cannot be run, a policy's refusal included.
-
-        With seccomp `filters` it runs under them and with no_new_privs; KernelError where they cannot be installed.
-        """
-        if filters:
-            return self._spawn_filtered(command, environment, filters)
-        reader, writer = os.pipe()  # both close on exec
-        procs = os.open(self.folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-        pid = os.fork()
-        if pid == 0:
-            _become(command, environment, procs, writer)
-        os.close(writer)
-        os.close(procs)
-        with os.fdopen(reader, "rb") as pipe:
-            failure = pipe.read()
-        if failure:
-            os.waitpid(pid, 0)
-            number = int(failure)
-            raise OSError(number, os.strerror(number), command[0])
-        return pid
-
-    def _spawn_filtered(self, command: Sequence[str], environment: Mapping[str, str] | None, filters: Sequence[Filter]) -> int:
-        from bpfence.kernel.seccomp import launch  # only what filters needs the binding
+    def launch(self, command: Sequence[str], filters: Sequence[Filter] = ()) -> Child:
+        """Starts a command in the cgroup, with seccomp `filters` under them and with no_new_privs. `Child.wait` says what kept it from
+        running, a policy's refusal included."""
+        from bpfence.kernel.seccomp import launch  # whoever only reads a hierarchy does without the binding
 
         procs = os.open(self.folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            child = launch(command, filters, environment=environment, cgroup=procs)
+            return launch(command, filters, cgroup=procs)
         finally:
             os.close(procs)
-        try:
-            failure = child.until_exec()
-            if failure is not None:
-                os.waitpid(child.pid, 0)
-                raise failure.error(command[0])
-            return child.pid
-        finally:
-            child.close()
 
     def pids(self) -> list[int]:
         """Processes in the cgroup and below it."""
@@ -116,9 +88,7 @@ class Sandbox:
             if not self._write("cgroup.kill", "1"):
                 # Before Linux 5.14. Frozen processes cannot fork out of our sight; SIGKILL reaches them all the same.
                 frozen = self._write("cgroup.freeze", "1")
-                for pid in self.pids():
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.kill(pid, signal.SIGKILL)
+                send(self.pids, signal.SIGKILL)
             time.sleep(0.01)
         if frozen:
             self._write("cgroup.freeze", "0")
@@ -151,22 +121,33 @@ class Sandbox:
         return True
 
 
-def _become(command: Sequence[str], environment: Mapping[str, str] | None, procs: int, failures: int) -> None:
-    """In the child: joins the cgroup and becomes the command; never returns."""
-    try:
-        signal.set_wakeup_fd(-1)
-        # Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored over exec.
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-            signal.signal(number, signal.SIG_DFL)
-        os.write(procs, b"0")
-        os.execvpe(command[0], list(command), dict(os.environ if environment is None else environment))
-    except OSError as error:
-        os.write(failures, str(error.errno or errno.EINVAL).encode())
-    finally:
-        os._exit(NOT_FOUND)
+def send(running: Callable[[], Collection[int]], number: int) -> None:
+    """A signal to all of `running`. A pid is taken hold of first and looked for again, so that no stranger is hit by a pid that was used
+    again."""
+    for pid in running():
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            if pid in running():
+                signal.pidfd_send_signal(pidfd, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+        finally:
+            os.close(pidfd)
 
 
 def exit_code(status: int) -> int:
     """A wait(2) status as a shell gives it: the exit code, or 128 and the signal."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def guarded(command: Sequence[str], work: Callable[[], int], report: Callable[[str], None]) -> int:
+    """The exit code that `work` gives; what keeps the command from running is reported, and gives 126 or 127 as in a shell."""
+    try:
+        return work()
+    except OSError as error:
+        report(f"{command[0]} cannot be run: {error.strerror or error}")
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN

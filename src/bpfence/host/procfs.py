@@ -54,12 +54,8 @@ class Procfs:
 
     def _same(self, pid: int, start_time: int) -> bool:
         """Whether the id still is that of the process that started then (ns since boot). Asked after a read, so that it covers the read."""
-        try:
-            # The name in brackets may hold anything, brackets included.
-            started = int(read_file(f"{self._root}/{pid}/stat", 4096).rpartition(b")")[2].split()[19])
-        except (OSError, ValueError, IndexError):
-            return False
-        return start_time > 0 and abs(started * SECOND // HERTZ - start_time) < _STEP
+        started = self._started(pid)
+        return started is not None and start_time > 0 and abs(started - start_time) < _STEP
 
     def _whose(self, pid: int) -> bytes | int:
         """Who is to blame where reading hangs: the container, by its mount namespace, or the process where that is not told."""
@@ -88,15 +84,15 @@ class Procfs:
             return None
         return data if self._same(pid, start_time) else None
 
-    def leader(self, pid: int) -> tuple[bytes, bytes | None, bytes | None] | None:
-        """Name, argv[0] and executable of a process known by its id alone: that of a session or group, which is not given away as long
-        as the session or group has members."""
+    def leader(self, pid: int, start_time: int) -> tuple[bytes, bytes | None, bytes | None] | None:
+        """Name, argv[0] and executable."""
         try:
             name = read_file(f"{self._root}/{pid}/comm", 64).rstrip(b"\n")
         except OSError:
             return None
         given = self._patience.call(lambda: read_file(f"{self._root}/{pid}/cmdline", MAX_TEXT), self._whose(pid))
-        return name, given.partition(b"\0")[0] if given else None, self._link(f"{pid}/exe")
+        executable = self._link(f"{pid}/exe")
+        return (name, given.partition(b"\0")[0] if given else None, executable) if self._same(pid, start_time) else None
 
     def _link(self, name: str) -> bytes | None:
         try:
@@ -104,19 +100,23 @@ class Procfs:
         except OSError:
             return None
 
-    def inner_pid(self, pid: int) -> int | None:
+    def inner_pid(self, pid: int, start_time: int) -> int | None:
         """The process's id in its own pid namespace."""
-        try:
-            for line in read_file(f"{self._root}/{pid}/status", 8192).splitlines():
-                if line.startswith(b"NSpid:"):
-                    return int(line.split()[-1])
-        except (OSError, ValueError, IndexError):
-            pass
+        for line in (self._quick(pid, start_time, "status") or b"").splitlines():
+            words = line.split()
+            if words[:1] == [b"NSpid:"] and words[-1].isdigit():
+                return int(words[-1])
         return None
 
-    def started(self, pid: int) -> int | None:
-        """When whatever process has that id now has started, in ns since boot, exact to a tick."""
+    def started(self, pid: int, by: int) -> int | None:
+        """When the process that has the id now has started, in ns since boot, exact to a tick; None where that was after `by`: then it
+        is not the one that had the id at that moment."""
+        found = self._started(pid)
+        return found if found is not None and found <= by else None
+
+    def _started(self, pid: int) -> int | None:
         try:
+            # The name in brackets may hold anything, brackets included.
             return int(read_file(f"{self._root}/{pid}/stat", 4096).rpartition(b")")[2].split()[19]) * SECOND // HERTZ
         except (OSError, ValueError, IndexError):
             return None

@@ -190,7 +190,8 @@ class Engine:
             engine._start()
         except BaseException:
             if pins and not engine.adopted:
-                pins.remove_own()
+                with contextlib.suppress(KernelError):  # why it did not start is what counts
+                    pins.remove_own()
             engine.close()
             raise
         return engine
@@ -257,18 +258,23 @@ class Engine:
             if self._drain:
                 self._drain.close()
                 self._drain = None
-            if unload and self._pins:
-                self._pins.remove_all()
-            for fd in (*self._links.values(), *self._programs.values()):
-                os.close(fd)
-            self._links, self._programs = {}, {}
-            if self._iterator >= 0:
-                os.close(self._iterator)
-                self._iterator = -1
-            self._close_maps()
-            if self._pins:
-                self._pins.close()
-                self._pins = None
+            try:
+                if unload and self._pins:
+                    self._pins.remove_all()
+            finally:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        for fd in (*self._links.values(), *self._programs.values()):
+            os.close(fd)
+        self._links, self._programs = {}, {}
+        if self._iterator >= 0:
+            os.close(self._iterator)
+            self._iterator = -1
+        self._close_maps()
+        if self._pins:
+            self._pins.close()
+            self._pins = None
 
     def __enter__(self) -> Engine:
         return self
@@ -432,7 +438,11 @@ class Engine:
                 self._iterator = link
                 continue
             if self._pins:
-                self._pins.pin_link(choice.program, link)
+                try:
+                    self._pins.pin_link(choice.program, link)
+                except BaseException:
+                    os.close(link)
+                    raise
             self._links[choice.program] = link
             self._programs[choice.program] = os.dup(parsed.fd(choice.program))
 

@@ -59,6 +59,8 @@ ERRORS: Final[Mapping[int, Problem]] = {
     errno.ESRCH: Problem("the kernel's BTF does not have a function or type that is needed", "kernel BTF", "see `bpfence doctor`"),
     errno.E2BIG: Problem("too large for this kernel: the program is too complex, or a map is full"),
     errno.ENOMEM: Problem("no memory", "memory", "free memory, or raise the memory limit of the service's cgroup"),
+    errno.EMFILE: Problem("too many open files", "open files", "raise the limit: ulimit -n, or LimitNOFILE= of the service"),
+    errno.ENFILE: Problem("too many open files on this host", "open files", "raise the host's limit: fs.file-max"),
     errno.ENOSPC: Problem("no room left"),
     errno.EBUSY: Problem("in use by another"),
     errno.EEXIST: Problem("already there"),
@@ -249,12 +251,19 @@ def new_page(name: str, size: int, data: memoryview) -> int:
 
 
 def pin(fd: int, path: Path) -> None:
-    check(lib.bpf_obj_pin(fd, os.fsencode(path)), f"pinning {path}")
+    """OSError, as for any other file system."""
+    _filed(lib.bpf_obj_pin(fd, os.fsencode(path)), path)
 
 
 def open_pin(path: Path) -> int:
-    """The descriptor of what is pinned there."""
-    return check(lib.bpf_obj_get(os.fsencode(path)), f"opening {path}")
+    """The descriptor of what is pinned there. OSError, as for any other file system."""
+    return _filed(lib.bpf_obj_get(os.fsencode(path)), path)
+
+
+def _filed(result: int, path: Path) -> int:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), str(path))
+    return result
 
 
 def store_u32(memory: memoryview, offset: int, value: int) -> None:

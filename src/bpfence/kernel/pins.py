@@ -28,13 +28,12 @@ _LINK: Final = "link_"
 def instances(folder: Path) -> tuple[str, ...]:
     """Names of the instances pinned under `folder`. KernelError where it cannot be read, or is something else than a pin folder."""
     _need_absolute(folder)
-    try:
-        with os.scandir(folder) as listing:
-            found = tuple(sorted(entry.name for entry in listing if entry.is_dir(follow_symlinks=False)))
-    except FileNotFoundError:
-        return ()
-    except OSError as error:
-        raise _no_access("reading", folder, error) from error
+    with _telling("reading", folder):
+        try:
+            with os.scandir(folder) as listing:
+                found = tuple(sorted(entry.name for entry in listing if entry.is_dir(follow_symlinks=False)))
+        except FileNotFoundError:
+            return ()
     if found and not libbpf.is_bpffs(folder):
         raise _not_bpffs(folder)
     return found
@@ -42,17 +41,29 @@ def instances(folder: Path) -> tuple[str, ...]:
 
 def open_map(folder: Path, instance: str, name: str) -> Map:
     """A pinned map, for reading; takes no lock."""
-    return Map(name, libbpf.open_pin(folder / instance / _map_file(name)))
+    path = folder / instance / _map_file(name)
+    with _telling("opening", path):
+        return Map(name, libbpf.open_pin(path))
 
 
 def pinned_links(folder: Path, instance: str) -> dict[str, int]:
     """Descriptors of the pinned links, by program."""
-    return {name: libbpf.open_pin(folder / instance / (_LINK + name)) for name in link_names(folder, instance)}
+    found: dict[str, int] = {}
+    try:
+        for name in link_names(folder, instance):
+            with _telling("opening", folder / instance / (_LINK + name)):
+                found[name] = libbpf.open_pin(folder / instance / (_LINK + name))
+    except BaseException:
+        for fd in found.values():
+            os.close(fd)
+        raise
+    return found
 
 
 def link_names(folder: Path, instance: str) -> tuple[str, ...]:
     """Programs whose links are pinned."""
-    return tuple(sorted(entry.name.removeprefix(_LINK) for entry in os.scandir(folder / instance) if entry.name.startswith(_LINK)))
+    with _telling("reading", folder / instance), os.scandir(folder / instance) as listing:
+        return tuple(sorted(entry.name.removeprefix(_LINK) for entry in listing if entry.name.startswith(_LINK)))
 
 
 def _map_file(name: str) -> str:
@@ -71,11 +82,10 @@ class Pins:
     def open(cls, folder: Path, instance: str) -> Pins:
         """Makes the folder (mounting bpffs on /sys/fs/bpf where it is not) and locks it."""
         _need_bpffs(folder)
-        try:
+        with _telling("making", folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise _no_access("making", folder, error) from error
-        return cls(folder, instance, _lock_folder(folder))
+        with _telling("locking", folder):
+            return cls(folder, instance, _lock_folder(folder))
 
     def close(self) -> None:
         """Gives up the lock; the pins stay."""
@@ -90,13 +100,17 @@ class Pins:
     def maps(self, names: Collection[str]) -> dict[str, Map] | None:
         """The pinned maps, or None where one of `names` is missing."""
         found: dict[str, Map] = {}
-        for name in names:
-            path = self._own / _map_file(name)
-            if not path.exists():
-                for table in found.values():
-                    table.close()
+        try:
+            for name in names:
+                path = self._own / _map_file(name)
+                with _telling("opening", path):
+                    found[name] = Map(name, libbpf.open_pin(path))
+        except BaseException as error:
+            for table in found.values():
+                table.close()
+            if isinstance(error.__cause__, FileNotFoundError):
                 return None
-            found[name] = Map(name, libbpf.open_pin(path))
+            raise
         return found
 
     def links(self) -> dict[str, int]:
@@ -104,16 +118,20 @@ class Pins:
         return pinned_links(self.folder, self.instance)
 
     def pin_maps(self, maps: Mapping[str, Map]) -> None:
-        self._own.mkdir(mode=0o700, exist_ok=True)
+        """KernelError where they cannot be; those that are pinned by then stay."""
+        with _telling("making", self._own):
+            self._own.mkdir(mode=0o700, exist_ok=True)
         for name, table in maps.items():
-            libbpf.pin(table.fd, self._own / _map_file(name))
+            with _telling("pinning", self._own / _map_file(name)):
+                libbpf.pin(table.fd, self._own / _map_file(name))
 
     def pin_link(self, program: str, fd: int) -> None:
-        libbpf.pin(fd, self._own / (_LINK + program))
+        with _telling("pinning", self._own / (_LINK + program)):
+            libbpf.pin(fd, self._own / (_LINK + program))
 
     def remove_link(self, program: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            (self._own / (_LINK + program)).unlink()
+        with _telling("removing", self._own / (_LINK + program)):
+            (self._own / (_LINK + program)).unlink(missing_ok=True)
 
     def remove_own(self) -> None:
         remove_instance(self._own)
@@ -134,7 +152,7 @@ class Pins:
 
 def remove_instance(path: Path) -> None:
     """Unpins one instance, links first: what is not attached can no longer miss its maps."""
-    with contextlib.suppress(FileNotFoundError):
+    with _telling("removing", path), contextlib.suppress(FileNotFoundError):
         entries = sorted(path.iterdir(), key=lambda entry: (not entry.name.startswith(_LINK), entry.name))
         for entry in entries:
             entry.unlink(missing_ok=True)
@@ -147,27 +165,24 @@ def unload(folder: Path) -> tuple[str, ...]:
     KernelError while an agent holds it, where we may not, and where it is no folder of a BPF file system: nothing else is ever removed.
     """
     _need_absolute(folder)
-    try:
-        os.stat(folder)
-    except FileNotFoundError:
-        return ()
-    except OSError as error:
-        raise _no_access("reading", folder, error) from error
+    with _telling("reading", folder):
+        try:
+            os.stat(folder)
+        except FileNotFoundError:
+            return ()
     if not libbpf.is_bpffs(folder):
         raise _not_bpffs(folder)
-    try:
+    with _telling("locking", folder):
         lock = _lock_folder(folder)
-        try:
-            found = instances(folder)
-            for name in found:
-                remove_instance(folder / name)
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-            return found
-        finally:
-            os.close(lock)
-    except OSError as error:
-        raise _no_access("removing", folder, error) from error
+    try:
+        found = instances(folder)
+        for name in found:
+            remove_instance(folder / name)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        return found
+    finally:
+        os.close(lock)
 
 
 @contextlib.contextmanager
@@ -199,6 +214,18 @@ def _lock_folder(folder: Path) -> int:
         # The folder was removed, and perhaps made anew, between opening and locking it.
         os.close(fd)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def in_use(folder: Path, locks: Path = Path("/proc/locks")) -> bool:
+    """Whether somebody holds the lock: an agent that runs, whatever process has its id. Read from proc_locks(5), because taking the lock
+    to see would be in the way of an agent that starts."""
+    try:
+        found = os.stat(folder)
+        lines = locks.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return False
+    inode = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    return any(words[1:2] == ["FLOCK"] and words[5:6] == [inode] for words in map(str.split, lines))
 
 
 def _same(folder: Path, fd: int) -> bool:
@@ -249,9 +276,22 @@ def _need_absolute(folder: Path) -> None:
         raise KernelError(message, missing="a pin folder in bpffs", hint=f"such as {BPFFS}/bpfence")
 
 
-def _no_access(doing: str, folder: Path, error: OSError) -> KernelError:
-    hint = "run as root" if error.errno in (errno.EACCES, errno.EPERM) else f"choose a folder under {BPFFS}"
-    return KernelError(f"{doing} the pin folder {folder}: {error.strerror}", missing="access to bpffs", hint=hint)
+_HINTS: Final[Mapping[int, str]] = {
+    errno.EACCES: "run as root", errno.EPERM: "run as root",
+    errno.EROFS: f"mount it writable: mount -o remount,rw {BPFFS}",
+    errno.ENOSPC: "free memory: a BPF file system has no other limit",
+    **{number: libbpf.ERRORS[number].hint for number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)},
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def _telling(doing: str, path: Path) -> Iterator[None]:
+    """Makes a KernelError, with what helps, of whatever a BPF file system refuses."""
+    try:
+        yield
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, f"choose a folder under {BPFFS}")
+        raise KernelError(f"{doing} {path}: {error.strerror or error}", missing="access to bpffs", hint=hint) from error
 
 
 def _not_bpffs(folder: Path) -> KernelError:

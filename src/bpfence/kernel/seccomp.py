@@ -102,22 +102,12 @@ class Child:
         self.pidfd = pidfd
         self.listener = -1
         self._progress = progress
-        self._until_exec = -1
 
     def failure(self) -> LaunchFailure | None:
         """Why it never ran; None while it has not failed. Sure only once it has ended."""
         error = ffi.new("int *")
         stage = lib.bpfence_progress_stage(self._progress, error)
         return LaunchFailure(STAGES[stage], error[0]) if stage != lib.STAGE_NONE else None
-
-    def until_exec(self) -> LaunchFailure | None:
-        """Waits until the command runs, or does not come to: None, or why. At once where there is a listener: somebody has to answer it."""
-        if self._until_exec >= 0:
-            while os.read(self._until_exec, 1):
-                pass
-            os.close(self._until_exec)
-            self._until_exec = -1
-        return self.failure()
 
     def signal(self, number: int) -> None:
         """Sends it a signal; nothing where it has ended."""
@@ -136,10 +126,10 @@ class Child:
 
     def close(self) -> None:
         """Lets go of descriptors and the shared page; with the listener gone, the kernel answers ENOSYS in its place."""
-        for descriptor in (self.pidfd, self.listener, self._until_exec):
+        for descriptor in (self.pidfd, self.listener):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.pidfd = self.listener = self._until_exec = -1
+        self.pidfd = self.listener = -1
         if self._progress:
             lib.bpfence_progress_free(self._progress)
             self._progress = ffi.NULL
@@ -176,17 +166,10 @@ def launch(
     spec.argv = _strings(command, keep)
     spec.envp = _strings([f"{name}={value}" for name, value in variables.items()], keep)
     progress, pidfd = ffi.new("struct bpfence_progress **"), ffi.new("int *", -1)
-    # Its end of the pipe is closed by exec, or with the process; not so where it shares our descriptors.
-    reader, writer = os.pipe2(os.O_CLOEXEC) if listen < 0 else (-1, -1)
     pid = lib.bpfence_launch(spec, progress, pidfd)
-    if writer >= 0:
-        os.close(writer)
     if pid < 0:
-        if reader >= 0:
-            os.close(reader)
         raise OSError(-pid, os.strerror(-pid), command[0])
     child = Child(command[0], pid, pidfd[0], progress[0])
-    child._until_exec = reader
     if hold:
         child._wait_for(lib.bpfence_progress_held, 0)
     if listen >= 0:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
-import yaml
 
 from bpfence.documents.json_values import Value
 from bpfence.errors import CompileError, Diagnostic, Location
@@ -230,6 +229,8 @@ def _kubernetes(effective: Effective, options: Options, findings: Findings) -> b
 
 
 def _yaml(document: Mapping[str, Any]) -> str:
+    import yaml  # most formats need none
+
     return str(yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=False, width=120, allow_unicode=False))
 
 

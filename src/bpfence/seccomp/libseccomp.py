@@ -16,8 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from cffi import FFI
-
 from bpfence.errors import KernelError
 from bpfence.seccomp.model import Arg, ArgOp, Verdict
 from bpfence.syscalls.architectures import Arch
@@ -72,6 +70,8 @@ class RuleError(Exception):
 @functools.cache
 def _library() -> tuple[Any, Any]:
     """cffi's FFI and the library; KernelError where it is not there or too old."""
+    from cffi import FFI  # what only reads profiles needs no library
+
     ffi = FFI()
     ffi.cdef(_DECLARATIONS)
     try:

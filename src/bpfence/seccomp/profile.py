@@ -247,6 +247,10 @@ class _Reader:
         if value.kind != "object":
             self.findings.add(value.location, "wrong-type", f"{what} must be an object, not {value.what}", "write it as {...}")
             return entries
+        given = {key.text for key, _ in value.pairs}
+        missing = [name for name in required if name not in given]
+        needs = f"{what} needs " + " and ".join(repr(name) for name in missing)
+        unknown = False
         for key, inner in value.pairs:
             if key.text in entries:
                 first = entries[key.text][0].location
@@ -254,13 +258,17 @@ class _Reader:
                 self.findings.add(key.location, "duplicate-key", f"{quoted(key.text)} was already given on line {first.line}", hint)
             elif key.text not in known:
                 hint = _INSTEAD.get(key.text) or suggest(key.text, known, "known keys: " + ", ".join(known))
-                self.findings.add(key.location, "unknown-key", f"unknown key {quoted(key.text)} in {what}: {_IGNORED}", hint)
+                # A misspelt key is one mistake, not also a key that is missing.
+                also = f"; {needs}" if missing and not unknown else ""
+                self.findings.add(key.location, "unknown-key", f"unknown key {quoted(key.text)} in {what}: {_IGNORED}{also}", hint)
+                unknown = True
             else:
                 entries[key.text] = (key, inner)
+        if missing and not unknown:
+            self.findings.add(value.location, "missing-key", needs, "add " + ", ".join(f'"{name}": ...' for name in missing))
         for name in required:
-            if name not in entries or entries[name][1].kind == "null":
-                place = entries[name][0] if name in entries else value
-                self.findings.add(place.location, "missing-key", f"{what} needs {name!r}", f'add "{name}": ...')
+            if name in entries and entries[name][1].kind == "null":
+                self.findings.add(entries[name][0].location, "missing-key", f"{what} needs {name!r}", f'add "{name}": ...')
         return {name: entry for name, entry in entries.items() if entry[1].kind != "null"}
 
     def items(self, entries: Entries, key: str) -> list[Value]:
@@ -432,7 +440,8 @@ class _Reader:
         return rules
 
     def rule(self, value: Value) -> Rule | None:
-        entries = self.level(value, "a rule", _RULE_KEYS, ("action",))
+        has_name = value.kind == "object" and any(key.text == "name" for key, _ in value.pairs)
+        entries = self.level(value, "a rule", _RULE_KEYS, ("action",) if has_name else ("names", "action"))
         if value.kind != "object":
             return None
         given = self.texts(entries, "names")
@@ -442,10 +451,9 @@ class _Reader:
                 place = entries["name"][0].location
                 self.findings.add(place, "both-given", "name and names exclude each other: runtimes refuse the profile", "remove name")
             given = [*given, (entries["name"][1], name)] if name else given
-        elif "names" not in entries:
-            self.findings.add(value.location, "missing-key", "a rule needs 'names'", 'add "names": [...]')
         empty = next((entries[key][1] for key in ("names", "name") if key in entries), value)
-        if not given and not empty.items and (empty.kind == "array" or (empty.kind == "string" and not empty.text)):
+        is_empty = empty.kind == "array" if "names" in entries else empty.kind == "string" and not empty.text
+        if not given and not empty.items and is_empty:
             self.findings.warn(empty.location, "empty", "a rule without names is about nothing", "name calls, or remove it")
         for named, text in given:
             if not text:

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
-import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -28,7 +30,6 @@ from bpfence.cli import host
 from bpfence.cli.main import cli
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.compiler.explain import explain
-from bpfence.confine.sandbox import Sandbox
 from bpfence.dialects.falco.options import FalcoOptions
 from bpfence.errors import KernelError
 from bpfence.events.process import read_boot_id
@@ -37,7 +38,10 @@ from bpfence.host.service import notify
 from bpfence.policy import Action, Op, atoms
 from tests.unit.agent.fakes import FakeEngine, FakeKernel, write_policy
 from tests.unit.agent.falco_rig import RULES, FakeEvents, verdict_of
+from tests.unit.cli.exec_rig import FolderSandbox
 from tests.unit.events.samples import record
+
+PYTHON: Final = "/usr/bin/python3"
 
 
 def call(*args: object) -> Result:
@@ -123,22 +127,6 @@ def test_run_where_the_kernel_lacks_something(policy: Path, kernel: FakeKernel) 
 # ---- exec ----
 
 
-class FolderSandbox(Sandbox):
-    """A sandbox whose cgroup is an ordinary folder."""
-
-    def __enter__(self) -> Sandbox:
-        super().__enter__()
-        (self.folder / "cgroup.procs").touch()
-        return self
-
-    def kill(self) -> None:
-        (self.folder.parent / "killed").touch()
-
-    def remove(self) -> bool:
-        shutil.rmtree(self.folder)
-        return True
-
-
 @pytest.fixture
 def box(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "cgroups"
@@ -193,11 +181,72 @@ def test_exec_shows_alerts_on_standard_error_only(policy: Path, kernel: FakeKern
     assert [json.loads(line)["kind"] for line in result.stderr.splitlines()] == ["status", "alert", "status"]
 
 
-def test_exec_forwards_termination(policy: Path, kernel: FakeKernel, box: Path, tmp_path: Path) -> None:
-    script = f"trap 'exit 42' TERM; touch {tmp_path}/ready; while :; do sleep 0.01; done"
-    stopper = stop_when_ready(tmp_path / "ready")
-    assert code(call("exec", "-p", policy, "--", "sh", "-c", script)) == 42
-    stopper.join()
+COUNTING: Final = """import signal, sys, time
+seen = []
+number = int(sys.argv[1])
+kept = signal.signal(number, lambda *_: seen.append(1)) == signal.SIG_IGN
+if kept:
+    signal.signal(number, signal.SIG_IGN)
+print("ready", flush=True)
+until = time.monotonic() + float(sys.argv[2])
+while not seen and time.monotonic() < until:
+    time.sleep(0.01)
+time.sleep(0.5)
+print("ignored" if kept else len(seen), "seen", flush=True)
+"""
+PASSED_ON: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+
+
+@pytest.fixture
+def exec_words(tmp_path: Path, policy: Path) -> list[str]:
+    """`bpfence exec` in a process of its own, on a kernel made of lists."""
+    (tmp_path / "count.py").write_text(COUNTING)
+    (tmp_path / "cgroups").mkdir()
+    rig = [sys.executable, "-m", "tests.unit.cli.exec_rig", str(tmp_path / "cgroups")]
+    return [*rig, "-p", str(policy), "--", PYTHON, str(tmp_path / "count.py")]
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+@pytest.mark.parametrize("words", [(), ("--seccomp",)])
+def test_exec_passes_on_what_is_sent_to_it_alone(exec_words: list[str], tmp_path: Path, name: str, words: tuple[str, ...]) -> None:
+    if words:
+        (tmp_path / "profile.json").write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+        exec_words[4:4] = ["--seccomp", str(tmp_path / "profile.json")]
+    number = signal.Signals[name]
+    with subprocess.Popen([*exec_words, str(int(number)), "20"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == "1 seen\n"
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(("name", "key"), [("SIGINT", b"\x03"), ("SIGQUIT", b"\x1c")])
+def test_exec_leaves_it_to_a_terminal_to_signal_the_command(exec_words: list[str], name: str, key: bytes) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(exec_words[0], [*exec_words, str(int(signal.Signals[name])), "20"])
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 4096)
+    os.write(terminal, key)
+    while b"seen" not in said:
+        said += os.read(terminal, 4096)
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    assert b"1 seen" in said
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+def test_exec_keeps_ignored_what_was_ignored(exec_words: list[str], name: str) -> None:
+    """As after nohup."""
+    words = ["sh", "-c", f"trap '' {name[3:]}; exec \"$@\"", "sh", *exec_words, str(int(signal.Signals[name])), "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.Signals[name])
+        assert process.stdout.readline() == "ignored seen\n"
+        assert process.wait(20) == 0
 
 
 def test_exec_with_bad_policies_runs_nothing(policy: Path, kernel: FakeKernel, box: Path, tmp_path: Path) -> None:
@@ -382,6 +431,25 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "guard secret enforce 1,002" in " ".join(call("status", "--pin-dir", tmp_path / "pins").stdout.split())
     counts.remove()
     assert counts.read() == {}
+
+
+def test_an_agent_runs_while_it_holds_the_pins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever process has its id: that may have been used again."""
+    monkeypatch.setattr("bpfence.agent.generations.STATE_DIR", tmp_path / "state")
+    monkeypatch.setattr("bpfence.kernel.pids.in_host_namespace", lambda: True)
+    engine_module(monkeypatch, inspect=lambda folder: (Loaded(pin_dir=folder, agent_pid=os.getpid()),))
+    pins = tmp_path / "pins"
+    pins.mkdir()
+
+    def running() -> bool:
+        return bool(json.loads(call("status", "--json", "--pin-dir", pins).stdout)["instances"][0]["agent_running"])
+
+    assert not running()
+    held = os.open(pins, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert running()
+    os.close(held)
+    assert not running()
 
 
 def test_every_counter_of_the_kernel_has_words() -> None:

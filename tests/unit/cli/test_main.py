@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 
 from bpfence.cli.main import cli, main
 from bpfence.cli.policies import COMMANDS
+from bpfence.cli.show import LazyGroup
 
 ROOT = Path(__file__).resolve().parents[3]
 EVERY_NAME = cli.list_commands(click.Context(cli))
@@ -90,3 +92,45 @@ def test_all_commands_are_there() -> None:
     assert {command.name for command in COMMANDS} == {"check", "explain", "test"}
     needs_no_kernel = {"check", "explain", "test", "fields", "events", "convert", "version", "completion", "seccomp"}
     assert set(EVERY_NAME) == needs_no_kernel | {"run", "exec", "status", "unload", "doctor"}
+
+
+# ---- what a command imports ----
+
+SHOWING = {"rich"}
+FALCO = {"lark", "re2", "bpfence.dialects.falco"}
+NATIVE = {"yaml", "bpfence.dialects.native", "bpfence.compiler"}
+RUNNING = {"bpfence.agent.agent", "bpfence.kernel", "_cffi_backend"}
+SECCOMP = {"bpfence.seccomp"}
+NOT_NEEDED: list[tuple[str, set[str]]] = [
+    ("--help", SHOWING | FALCO | NATIVE | RUNNING | SECCOMP),
+    ("version --json", SHOWING | FALCO | NATIVE | RUNNING | SECCOMP),
+    ("completion bash", SHOWING | FALCO | NATIVE | RUNNING | SECCOMP),
+    ("seccomp --help", SHOWING | FALCO | NATIVE | RUNNING),
+    ("seccomp export --format systemd examples/seccomp/web-service.json", FALCO | NATIVE | RUNNING),
+    ("seccomp export --format k8s examples/seccomp/web-service.json", FALCO | NATIVE - {"yaml"} | RUNNING - {"_cffi_backend"}),
+    ("check --json examples/policies/fork-bomb-guard.yaml", SHOWING | {"lark", "bpfence.agent.agent", "bpfence.kernel", "_cffi_backend"}),
+]
+
+
+@pytest.mark.parametrize(("words", "not_needed"), NOT_NEEDED, ids=lambda one: one if isinstance(one, str) else "")
+def test_a_command_imports_only_what_it_needs(words: str, not_needed: set[str]) -> None:
+    """Imports are what a command's start costs."""
+    script = f"import sys; sys.argv = ['bpfence', *{words.split()!r}]; from bpfence.cli.main import main; code = main()"
+    script += "; print('\\n' + '\\n'.join(sys.modules)); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    found = {".".join(name.split(".")[:depth]) for name in done.stdout.splitlines() for depth in range(1, 5)}
+    assert sorted(not_needed & found) == []
+
+
+def test_the_help_of_a_group_has_the_commands_own_sentences() -> None:
+    seccomp = cli.get_command(click.Context(cli), "seccomp")
+    assert isinstance(seccomp, LazyGroup)
+    for group in (cli, seccomp):
+        assert isinstance(group, LazyGroup)
+        for module, commands in group.modules.items():
+            assert {command.name for command in importlib.import_module(module).COMMANDS} == set(commands)
+            for name, text in commands.items():
+                command = group.get_command(click.Context(group), name)
+                assert command is not None
+                assert click.Command(name, help=text).get_short_help_str(1000) == command.get_short_help_str(1000), name

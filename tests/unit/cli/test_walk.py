@@ -35,7 +35,8 @@ OUTER_WORLD = frozenset({"run", "exec", "status", "unload", "doctor"})
 def commands(group: click.Group = cli, *before: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command with the words that name it."""
     for name in group.list_commands(click.Context(group)):
-        command = group.commands[name]
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from commands(command, *before, name)
         else:

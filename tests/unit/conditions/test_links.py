@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from bpfence.conditions import links
 from bpfence.conditions.links import PATHS, Found, directory_of, paths, widened
 from bpfence.dialects.native.read import load_text
 from bpfence.evaluate import verdict
@@ -106,6 +107,28 @@ def test_a_program_of_many_names_is_not_matched_for_one_of_them() -> None:
     assert not widened(rule("match: {file.path: [/usr/bin/nc, /bin/busybox]}"), find)[1]
 
 
+@pytest.mark.parametrize(
+    ("args", "is_it"),
+    [("nc", True), ("nc -l 99", True), ("/usr/bin/nc -l", True), ("busybox nc -l", True), ("/bin/busybox nc", True), ("ncal", False),
+     ("rm nc", False), ("busybox rm /usr/bin/nc", False), ("sync", False)],
+)  # fmt: skip
+def test_the_hint_for_a_program_of_many_names_tells_it_apart(args: str, is_it: bool) -> None:
+    """The rule that it shows, as it is."""
+    for field, on, event in (("file.path", "exec", "process.executed"), ("process.exe", "open", "file.open")):
+        [found] = widened(rule(f"match: {{{field}: /usr/bin/nc}}", on), find)[1]
+        assert found.hint.startswith("write /bin/busybox if all of its programs are meant; ")
+        shown = found.hint.partition("; ")[2].partition(": ")[2]
+        shown = shown if field == "file.path" else f"on: open, match: {{{shown}}}, action: deny"
+        [made] = policies(f"  rules:\n    - {{name: r, {shown}}}\n").policies
+        verdict_ = verdict(PolicySet((made,)), {"event": event, "process.exe": "/bin/busybox", "process.args": args, "file.path": "/x"})
+        assert (verdict_.action is not Action.NONE) is is_it, (field, args)
+
+
+def test_the_hint_says_no_more_than_holds() -> None:
+    [found] = widened(rule("match: {process.ancestors.exe: /usr/bin/nc}"), find)[1]
+    assert found.hint == "write /bin/busybox if all of its programs are meant"
+
+
 def test_a_policy_can_turn_it_off() -> None:
     given = policies("  links: as-written\n  rules:\n    - {name: r, on: open, match: {file.path: /bin/sleep}, action: deny}\n")
     made, found = widened(given, find)
@@ -130,3 +153,13 @@ def test_the_literal_directory_of_a_pattern(text: str, expected: str) -> None:
 
 def test_an_empty_set_is_one() -> None:
     assert widened(PolicySet((Policy(name="p"),)), find)[0].policies[0].name == "p"
+
+
+def test_a_long_list_of_paths_is_not_compared_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [f"/bin/program-{number}" for number in range(300)] + ["/bin/*.so"]
+    tried: list[object] = []
+    monkeypatch.setattr(links, "holds", lambda *given: tried.append(given))
+    made, _ = widened(rule(f"match: {{file.path: {listed}}}"), lambda path: Found((path.replace("/bin/", "/usr/bin/"),)))
+    assert len(tried) <= 2 * len(listed)
+    monkeypatch.undo()
+    assert denied(made, "file.path", "/usr/bin/program-7", "/bin/program-8", "/usr/bin/x") == [True, True, False]

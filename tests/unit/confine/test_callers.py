@@ -7,12 +7,14 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bpfence.confine import callers as module
 from bpfence.confine.callers import MAX_ANCESTORS, MAX_TEXT, decode_call, read_caller, read_string, socket_address
 from bpfence.events.process import Clock
 from bpfence.syscalls.architectures import Arch
@@ -145,3 +147,27 @@ def test_ancestors_are_bounded(tmp_path: Path) -> None:
     found = read_caller(99, Clock(), tmp_path)
     assert found is not None
     assert len(found.ancestors) == MAX_ANCESTORS
+
+
+def test_a_parent_that_ends_meanwhile_is_not_mixed_up_with_who_has_its_id_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def becomes(pid: int, ppid: int) -> None:
+        (tmp_path / str(pid)).mkdir(exist_ok=True)
+        (tmp_path / str(pid) / "status").write_text(f"Name:\tx\nTgid:\t{pid}\nPPid:\t{ppid}\n")
+
+    for pid in (1, 2, 3):
+        becomes(pid, pid - 1)
+    held = module._held
+
+    def after_the_parents_end(folder: Path) -> AbstractContextManager[Path | None]:
+        if folder.name == "2":
+            becomes(3, 1)
+        return held(folder)
+
+    def ancestors() -> list[int]:
+        found = read_caller(3, Clock(), tmp_path)
+        assert found is not None
+        return [one["pid"] for one in found.ancestors]
+
+    assert ancestors() == [2, 1]
+    monkeypatch.setattr(module, "_held", after_the_parents_end)
+    assert ancestors() == []

@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import signal
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from bpfence.confine import sandbox as module
-from bpfence.confine.sandbox import Sandbox, exit_code
+from bpfence.confine.sandbox import Sandbox, exit_code, guarded, send
 from bpfence.errors import KernelError
 from bpfence.evaluate import holds
 from bpfence.host.cgroups import Hierarchy
-from bpfence.kernel.seccomp import Filter
+from bpfence.kernel.seccomp import Child, Filter
 
 
 def fake(tmp_path: Path, *, whole: bool = True) -> Sandbox:
@@ -48,24 +48,31 @@ def test_names_cannot_be_guessed(tmp_path: Path) -> None:
     assert len(first.name.rpartition("-")[2]) == 32
 
 
-def test_spawn_joins_the_cgroup_before_the_command_runs(tmp_path: Path) -> None:
+def outcome(child: Child) -> int:
+    try:
+        return exit_code(child.wait())
+    finally:
+        child.close()
+
+
+def test_a_command_joins_the_cgroup_before_it_runs(tmp_path: Path) -> None:
     box = fake(tmp_path)
-    script = f'test "$(cat {box.folder}/cgroup.procs)" = 0 && exit 7'
-    _, status = os.waitpid(box.spawn(["sh", "-c", script]), 0)
-    assert exit_code(status) == 7
+    assert outcome(box.launch(["sh", "-c", f'test "$(cat {box.folder}/cgroup.procs)" = 0 && exit 7'])) == 7
 
 
-def test_spawn_gives_the_command_default_signals(tmp_path: Path) -> None:
-    box = fake(tmp_path)
-    pid = box.spawn(["sh", "-c", "kill -PIPE $$"])  # Python itself ignores it
-    assert exit_code(os.waitpid(pid, 0)[1]) == 128 + signal.SIGPIPE
+def test_a_command_begins_with_the_usual_signals(tmp_path: Path) -> None:
+    assert outcome(fake(tmp_path).launch(["sh", "-c", "kill -PIPE $$"])) == 128 + signal.SIGPIPE  # Python itself ignores it
 
 
-@pytest.mark.parametrize(("command", "error"), [("/nonexistent/program", errno.ENOENT), ("/etc/passwd", errno.EACCES), ("/", errno.EACCES)])
-def test_what_cannot_be_run_is_an_error(tmp_path: Path, command: str, error: int) -> None:
-    with pytest.raises(OSError, match=command) as raised:
-        fake(tmp_path).spawn([command])
-    assert raised.value.errno == error
+@pytest.mark.parametrize(
+    ("command", "error", "code"),
+    [("/nonexistent/program", "No such file", 127), ("/etc/passwd", "Permission denied", 126), ("/", "Permission denied", 126)],
+)
+def test_what_cannot_be_run_is_told(tmp_path: Path, command: str, error: str, code: int) -> None:
+    said: list[str] = []
+    assert guarded([command], lambda: outcome(fake(tmp_path).launch([command])), said.append) == code
+    assert len(said) == 1
+    assert said[0].startswith(f"{command} cannot be run: {error}")
 
 
 def test_a_cgroup_that_cannot_be_made(tmp_path: Path) -> None:
@@ -78,7 +85,7 @@ def test_kill_writes_cgroup_kill_where_there_is_one(tmp_path: Path, monkeypatch:
     (box.folder / "cgroup.procs").write_text("123\n")
     (box.folder / "cgroup.kill").touch()
     monkeypatch.setattr(module, "KILL_SECONDS", 0.05)
-    monkeypatch.setattr(module.os, "kill", lambda *_: pytest.fail("cgroup.kill is enough"))
+    monkeypatch.setattr(module, "send", lambda *_: pytest.fail("cgroup.kill is enough"))
     box.kill()
     assert (box.folder / "cgroup.kill").read_text() == "1"
 
@@ -91,19 +98,32 @@ def test_kill_freezes_and_kills_everything_below_where_there_is_none(tmp_path: P
     (box.folder / "cgroup.freeze").write_text("0")
     killed: list[tuple[int, int]] = []
     frozen: list[str] = []
+    close = os.close
 
-    def kill(pid: int, number: int) -> None:
+    def kill(pidfd: int, number: int) -> None:
+        pid = -pidfd
         killed.append((pid, number))
         frozen.append((box.folder / "cgroup.freeze").read_text())
         for procs in box.folder.rglob("cgroup.procs"):
             procs.write_text("".join(word + "\n" for word in procs.read_text().split() if word != str(pid)))
 
-    monkeypatch.setattr(module.os, "kill", kill)
+    monkeypatch.setattr(module.os, "pidfd_open", lambda pid: -pid)
+    monkeypatch.setattr(module.os, "close", lambda fd: None if fd < 0 else close(fd))
+    monkeypatch.setattr(module.signal, "pidfd_send_signal", kill)
     box.kill()
     assert sorted(killed) == [(11, signal.SIGKILL), (12, signal.SIGKILL), (13, signal.SIGKILL)]
     assert set(frozen) == {"1"}
     assert (box.folder / "cgroup.freeze").read_text() == "0"
     assert not (box.folder / "cgroup.kill").exists(), "files are never created"
+
+
+def test_a_pid_that_was_used_again_is_not_signalled() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        looks = iter([[process.pid], []])
+        send(lambda: next(looks), signal.SIGKILL)
+        assert process.poll() is None
+        send(lambda: [process.pid], signal.SIGKILL)
+        assert process.wait(20) == -signal.SIGKILL
 
 
 def test_remove_takes_cgroups_below_first(tmp_path: Path) -> None:
@@ -121,8 +141,7 @@ def test_remove_gives_up_on_what_does_not_go_away(tmp_path: Path, monkeypatch: p
 
 def test_exit_codes_are_the_shells(tmp_path: Path) -> None:
     box = fake(tmp_path)
-    killed = box.spawn(["sh", "-c", "kill -KILL $$"])
-    assert exit_code(os.waitpid(killed, 0)[1]) == 137
+    assert outcome(box.launch(["sh", "-c", "kill -KILL $$"])) == 137
 
 
 def getppid_gives(number: int) -> Filter:
@@ -131,13 +150,12 @@ def getppid_gives(number: int) -> Filter:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86_64 machine: the filter is for it")
-def test_spawn_with_filters(tmp_path: Path) -> None:
+def test_a_command_with_filters(tmp_path: Path) -> None:
     box = fake(tmp_path)
     script = "import os; raise SystemExit(-os.getppid())"
-    pid = box.spawn(["/usr/bin/python3", "-c", script], filters=[getppid_gives(7)])
-    assert exit_code(os.waitpid(pid, 0)[1]) == 7
+    assert outcome(box.launch(["/usr/bin/python3", "-c", script], [getppid_gives(7)])) == 7
     assert (box.folder / "cgroup.procs").read_text() == "0"
     with pytest.raises(FileNotFoundError):
-        box.spawn(["/nonexistent"], filters=[getppid_gives(7)])
+        outcome(box.launch(["/nonexistent"], [getppid_gives(7)]))
     with pytest.raises(KernelError, match="installing the filter"):
-        box.spawn(["true"], filters=[Filter(b"\xff" * 8)])
+        outcome(box.launch(["true"], [Filter(b"\xff" * 8)]))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 
 from bpfence.host.procfs import MAX_TEXT, Procfs, read_file
 from bpfence.patience import Patience
+
+NOW = 1 << 62
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_of_a_process(child: subprocess.Popen[bytes]) -> None:
     procfs = Procfs()
-    started = procfs.started(child.pid)
+    started = procfs.started(child.pid, NOW)
     assert started is not None
     assert abs(time.clock_gettime_ns(time.CLOCK_BOOTTIME) - started) < 60_000_000_000
     arguments = procfs.arguments(child.pid, started + 5_000_000)
@@ -47,8 +50,9 @@ def test_of_a_process(child: subprocess.Popen[bytes]) -> None:
     assert procfs.environment(child.pid, started) is not None
     assert b"A=1\0" in (procfs.environment(child.pid, started) or b"")
     assert b":/" in (procfs.cgroups(child.pid, started) or b"")
-    assert procfs.inner_pid(child.pid) == child.pid or os.getpid() != 1
-    name, exe, path = procfs.leader(child.pid) or (b"", None, None)
+    assert procfs.inner_pid(child.pid, started) == child.pid or os.getpid() != 1
+    assert procfs.started(child.pid, started - 1) is None
+    name, exe, path = procfs.leader(child.pid, started) or (b"", None, None)
     assert name.startswith(b"python")
     assert exe == os.fsencode(sys.executable)
     assert path == os.fsencode(os.path.realpath(f"/proc/{child.pid}/exe"))
@@ -61,19 +65,20 @@ def test_of_a_process(child: subprocess.Popen[bytes]) -> None:
 
 def test_another_process_with_the_id_is_not_taken_for_it(child: subprocess.Popen[bytes]) -> None:
     procfs = Procfs()
-    started = procfs.started(child.pid)
+    started = procfs.started(child.pid, NOW)
     assert started is not None
-    for wrong in (0, started - 1_000_000_000, started + 1_000_000_000):
-        assert procfs.arguments(child.pid, wrong) is None
-        assert procfs.environment(child.pid, wrong) is None
-        assert procfs.cgroups(child.pid, wrong) is None
-        assert procfs.descriptors(child.pid, wrong) is None
+    look_ups = {name: look for name, look in inspect.getmembers(procfs, inspect.ismethod) if not name.startswith("_") and name != "started"}
+    assert {"arguments", "leader", "inner_pid", "descriptors"} < look_ups.keys()
+    for name, look in look_ups.items():
+        assert look(child.pid, started), name
+        for wrong in (0, started - 1_000_000_000, started + 1_000_000_000):
+            assert look(child.pid, wrong) is None, name
 
 
 def test_of_no_process(tmp_path: Path) -> None:
     procfs = Procfs(tmp_path)
     assert (procfs.arguments(5, 1), procfs.environment(5, 1), procfs.cgroups(5, 1)) == (None, None, None)
-    assert (procfs.leader(5), procfs.inner_pid(5), procfs.started(5), procfs.descriptors(5, 1)) == (None, None, None, None)
+    assert (procfs.leader(5, 1), procfs.inner_pid(5, 1), procfs.started(5, NOW), procfs.descriptors(5, 1)) == (None, None, None, None)
 
 
 def test_kinds_of_descriptors(tmp_path: Path) -> None:
@@ -106,7 +111,7 @@ def test_tables_of_sockets_that_take_too_long_cost_only_the_kind(child: subproce
     release = threading.Event()
     monkeypatch.setattr(Procfs, "_sockets", lambda *_: release.wait(30))
     procfs = Procfs(patience=Patience(0.02))
-    started = procfs.started(child.pid)
+    started = procfs.started(child.pid, NOW)
     assert started is not None
     found = procfs.descriptors(child.pid, started)
     assert found is not None

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -160,3 +163,80 @@ def test_removing_what_is_gone_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     pins.remove_instance(tmp_path / "there")
     assert not (tmp_path / "there").exists()
+
+
+# ---- a BPF file system that refuses ----
+
+FAULTS = (errno.ENOSPC, errno.ENOMEM, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EMFILE, errno.EIO)
+ACTIONS: dict[str, Callable[[Path], object]] = {
+    "open": lambda folder: Pins.open(folder, "one"),
+    "maps": lambda folder: Pins(folder, "one", -1).maps(["control"]),
+    "pin_maps": lambda folder: Pins(folder, "one", -1).pin_maps({"control": SimpleNamespace(fd=0)}),  # type: ignore[dict-item]
+    "pin_link": lambda folder: Pins(folder, "one", -1).pin_link("file_open__file", 0),
+    "remove_link": lambda folder: Pins(folder, "one", -1).remove_link("file_open__file"),
+    "remove_own": lambda folder: Pins(folder, "one", -1).remove_own(),
+    "remove_others": lambda folder: Pins(folder, "two", -1).remove_others(),
+    "remove_all": lambda folder: Pins(folder, "one", -1).remove_all(),
+    "links": lambda folder: Pins(folder, "one", -1).links(),
+    "open_map": lambda folder: pins.open_map(folder, "one", "control"),
+    "link_names": lambda folder: pins.link_names(folder, "one"),
+    "instances": instances,
+    "unload": unload,
+}
+
+
+GONE_IS_FINE = ("maps", "remove_link", "remove_own", "remove_others", "remove_all", "instances", "unload")
+
+
+def _failing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Every way to the file system gives an errno: the binding's and the operating system's."""
+
+    def fail(*_: object, **__: object) -> object:
+        raise OSError(number, os.strerror(number))
+
+    binding = SimpleNamespace(bpf_obj_pin=lambda *_: -number, bpf_obj_get=lambda *_: -number)
+    monkeypatch.setattr(pins.libbpf, "lib", binding)
+    for owner, names in ((Path, ("mkdir", "unlink", "rmdir", "iterdir")), (pins.os, ("scandir", "open"))):
+        for name in names:
+            monkeypatch.setattr(owner, name, fail)
+
+
+@pytest.mark.parametrize("number", FAULTS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("action", ACTIONS)
+def test_what_the_file_system_refuses_is_told_with_what_helps(
+    action: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bpfence"
+    (folder / "one").mkdir(parents=True)
+    (folder / "one" / "link_file_open__file").touch()
+    monkeypatch.setattr(pins.libbpf, "is_bpffs", lambda _: True)
+    with monkeypatch.context() as failing:
+        _failing(failing, number)
+        if number == errno.ENOENT and action in GONE_IS_FINE:
+            with contextlib.suppress(KernelError):  # nothing there is no mistake, or nothing that can be locked
+                ACTIONS[action](folder)
+            return
+        with pytest.raises(KernelError) as told:
+            ACTIONS[action](folder)
+    assert os.strerror(number) in str(told.value)
+    assert str(folder) in str(told.value)
+    assert "verifier" not in str(told.value)
+    helps = {errno.EROFS: "writable", errno.EACCES: "root", errno.EPERM: "root", errno.EMFILE: "ulimit", errno.ENOSPC: "memory"}
+    assert helps.get(number, "") in told.value.hint
+    assert told.value.hint
+
+
+def test_a_read_only_file_system(in_bpffs: Callable[[str], None]) -> None:
+    in_bpffs("""
+import subprocess
+first = Pins.open(folder, "one")
+first.pin_maps({"a": array("a", 1)})
+subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+link = array("link", 0)
+for action in (lambda: first.maps(["a"]), lambda: first.pin_link("p", link.fd), lambda: first.pin_maps({"b": array("b", 1)}),
+               first.remove_own, first.remove_all, lambda: Pins.open(place / "other", "one")):
+    assert "Read-only file system" in refused(action)
+first.close()
+assert "Read-only file system" in refused(lambda: unload(folder))
+assert instances(folder) == ("one",)
+""")

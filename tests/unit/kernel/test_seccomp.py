@@ -78,19 +78,6 @@ def test_failures_say_what_was_being_done(tmp_path: Path) -> None:
     assert LaunchFailure("executing the command", errno.ENOENT).at_exec
 
 
-def test_until_exec_tells_at_once() -> None:
-    child = launch(["sleep", "60"])
-    assert child.until_exec() is None
-    child.signal(signal.SIGKILL)
-    assert outcome(child) == -signal.SIGKILL
-    child = launch(["no-such-command"])
-    failure = child.until_exec()
-    assert failure is not None
-    assert (failure.at_exec, failure.number) == (True, errno.ENOENT)
-    os.waitpid(child.pid, 0)
-    child.close()
-
-
 def test_a_failure_is_told_though_the_filter_denies_everything() -> None:
     """Neither write(2) nor exit_group(2) is needed to say why."""
     with pytest.raises(PermissionError):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bpfence.seccomp.model import DEFAULT_FLAGS, Action, Conditions, Flag, Profile, Rule, Verdict
 from bpfence.seccomp.profile import bare, dump, kernel_version, load, load_bytes, plain, resolve
 from bpfence.syscalls.architectures import Arch
+from tests.unit.documents.single_mistakes import single_mistakes
 from tests.unit.seccomp.random_profiles import profiles
 
 CORPORA = Path(__file__).resolve().parents[4] / "shared" / "corpora"
@@ -213,3 +214,25 @@ def test_rules_about_nothing_do_no_harm() -> None:
     assert found is not None
     assert [d.code for d in diagnostics] == ["empty"]
     assert found.rules[0].names == ()
+
+
+WITHOUT_MISTAKE = {
+    "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+    "flags": ["SECCOMP_FILTER_FLAG_LOG"], "listenerPath": "/run/x", "listenerMetadata": "m",
+    "syscalls": [
+        {"names": ["read", "write"], "action": "SCMP_ACT_ALLOW"},
+        {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13, "comment": "x",
+         "args": [{"index": 1, "value": 511, "valueTwo": 511, "op": "SCMP_CMP_MASKED_EQ"}],
+         "includes": {"caps": ["CAP_SYS_ADMIN"], "arches": ["amd64"], "minKernel": "4.8"}, "excludes": {}},
+        {"names": ["ptrace"], "action": "SCMP_ACT_NOTIFY"},
+    ],
+}  # fmt: skip
+
+
+def test_a_mistake_is_told_once() -> None:
+    assert load_bytes(json.dumps(WITHOUT_MISTAKE).encode())[1] == []
+    for path, what, made in single_mistakes(WITHOUT_MISTAKE):
+        found = load_bytes(json.dumps(made).encode())[1]
+        errors = [one for one in found if one.severity == "error"]
+        assert len(errors) <= 1, (path, what, [str(one) for one in found])
+        assert not errors or found == errors, (path, what, [str(one) for one in found])

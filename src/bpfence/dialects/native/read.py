@@ -17,7 +17,6 @@ from typing import Final, NamedTuple
 from bpfence import names
 from bpfence.conditions import expand, values
 from bpfence.dialects.native import effects, schema, seccomp
-from bpfence.dialects.native import language as conditions
 from bpfence.dialects.native.schema import Document
 from bpfence.documents import yaml_nodes
 from bpfence.documents.files import Source, sources
@@ -61,6 +60,7 @@ _LATER: Final = "the Kubernetes/containers support of a later version"
 _NOT_YET: Final = {"image", "namespace", "namespaces", "labels", "pod", "pods", "podSelector", "namespaceSelector", "selector"}
 _INSTEAD: Final = {
     (schema.Rule, "mode"): "mode belongs to the whole policy: put it under spec, or the rule into a policy of its own",
+    (schema.Rule, "true"): "write 'on', in quotes: in YAML 1.1, which many programs write, a bare on is true",
     (schema.Rule, "event"): "did you mean 'on'?",
     (schema.Rule, "events"): "did you mean 'on'?",
     (schema.Rule, "scope"): "scope belongs to the whole policy: put it under spec, or use process.* fields under match",
@@ -169,23 +169,32 @@ class _Shapes:
     def level(self, node: Node, model: type[Document], what: str) -> dict[str, Entry]:
         """The entries of a map whose keys are those of `model`; values that are null are left out."""
         entries = self.pairs(node, what)
-        known = schema.keys(model)
-        for text, (key, _) in entries.items():
-            if text in known:
-                continue
-            if text in _NOT_YET and issubclass(model, schema.Subjects):
-                hint = "scope by container: true, cgroup:, exe: or user: instead"
-                self.report.add(key, "not-supported", f"{text} needs {_LATER}", hint)
-            elif text == "<<":
-                self.report.add(key, "unknown-key", "merge keys are not supported", "write the keys out, or use an alias for a whole value")
-            else:
-                hint = _INSTEAD.get((model, text)) or suggest(text, known, "known keys: " + ", ".join(known))
-                self.report.add(key, "unknown-key", f"unknown key {quoted(text)} in {what}", hint)
-        for text in schema.required(model):
-            if node.kind == "map" and (text not in entries or entries[text][1].empty):
-                place = entries[text][0] if text in entries else node
-                self.report.add(place, "missing-key", f"{what} needs {text!r}", f"add {text}: ...")
+        known, required = schema.keys(model), schema.required(model) if node.kind == "map" else ()
+        missing = [text for text in required if text not in entries]
+        needs = f"{what} needs " + " and ".join(repr(text) for text in missing)
+        unknown = [key for text, (key, _) in entries.items() if text not in known]
+        for key in unknown:
+            # A misspelt key is one mistake, not also a key that is missing.
+            self.unknown_key(key, model, what, f"; {needs}" if missing and key is unknown[0] else "")
+        if missing and not unknown:
+            self.report.add(node, "missing-key", needs, "add " + ", ".join(f"{text}: ..." for text in missing))
+        for text in required:
+            if text in entries and entries[text][1].empty:
+                self.report.add(entries[text][0], "missing-key", f"{what} needs {text!r}", f"add {text}: ...")
         return {text: entry for text, entry in entries.items() if text in known and not entry[1].empty}
+
+    def unknown_key(self, key: Node, model: type[Document], what: str, also: str) -> None:
+        """A key that is none of `model`'s. `also`: more to say."""
+        text, known = key.text, schema.keys(model)
+        if text in _NOT_YET and issubclass(model, schema.Subjects):
+            hint = "scope by container: true, cgroup:, exe: or user: instead"
+            self.report.add(key, "not-supported", f"{text} needs {_LATER}{also}", hint)
+        elif text == "<<":
+            hint = "write the keys out, or use an alias for a whole value"
+            self.report.add(key, "unknown-key", f"merge keys are not supported{also}", hint)
+        else:
+            hint = _INSTEAD.get((model, text)) or suggest(text, known, "known keys: " + ", ".join(known))
+            self.report.add(key, "unknown-key", f"unknown key {quoted(text)} in {what}{also}", hint)
 
     def text(self, node: Node, what: str) -> str | None:
         """A scalar's text."""
@@ -232,34 +241,43 @@ class _PolicyReader(_Shapes):
         self.seen = seen
         self.rule_names: dict[str, Location] = {}
         self.defaults: dict[str, Location] = {}
+        # What these say was understood: after a mistake in them nothing can be said about the rules.
+        self.scope_known = self.defaults_known = True
 
     # ---- the document ----
 
     def policy(self, root: Node) -> Policy | None:
         if not self.kind(root):
             return None
+        errors = self.report.errors
         top = self.level(root, schema.SecurityPolicy, "a policy")
         name = self.name(top["metadata"][1]) if "metadata" in top else None
         if "spec" not in top:
             return None
+        before = self.report.errors
         spec = self.level(top["spec"][1], schema.Spec, "spec")
+        whole = self.report.errors == before
+        scope = self.scope(spec["scope"][1]) if "scope" in spec else TRUE
+        self.scope_known = self.report.errors == before
+        default = self.default(spec["default"][1]) if "default" in spec else {}
+        self.defaults_known = self.report.errors == before
         policy = Policy(
             name=name or "",
             mode=(self.choice(spec["mode"][1], "mode", MODES) if "mode" in spec else None) or "enforce",
             severity=self.severity(spec) or "medium",
             tags=self.tags(spec) or (),
-            scope=self.scope(spec["scope"][1]) if "scope" in spec else TRUE,
-            default=self.default(spec["default"][1]) if "default" in spec else {},
+            scope=scope,
+            default=default,
             links="links" not in spec or self.choice(spec["links"][1], "links", LINKS) != "as-written",
             location=root.location,
         )
         filtering = seccomp.profile_of(spec["seccomp"][1], self.report) if "seccomp" in spec else None
         rules = self.rules(spec["rules"][1], policy, "seccomp" in spec) if "rules" in spec else ()
-        if "default" not in spec and "rules" not in spec and "seccomp" not in spec:
+        if whole and "default" not in spec and "rules" not in spec and "seccomp" not in spec:
             self.report.add(top["spec"][0], "no-rules", "the policy has neither rules nor a default: it does nothing", "", "warning")
         values_given = {**{f: getattr(policy, f) for f in policy.__struct_fields__}, "rules": rules, "seccomp": filtering}
         made = Policy(**values_given)
-        for event, place in self.defaults.items():
+        for event, place in self.defaults.items() if self.report.errors == errors else ():
             self.stops_host(place, "the default", *effects.stopped_by_default(made, event))
         return made
 
@@ -364,8 +382,9 @@ class _PolicyReader(_Shapes):
         entries = self.level(node, schema.Scope, "scope")
         parts = self.subjects(entries)
         if "unless" in entries:
+            before = self.report.errors
             excepted = values.conj(self.subjects(self.level(entries["unless"][1], schema.Subjects, "unless")))
-            if excepted == TRUE:
+            if excepted == TRUE and self.report.errors == before:
                 self.report.add(entries["unless"][0], "unreachable", "an empty unless leaves everything out", _EMPTY_UNLESS)
             parts.append(values.negation(excepted))
         scope = values.conj(parts)
@@ -430,7 +449,9 @@ class _RuleReader:
         self.report = within.report
         self.policy = policy
         self.node = node
+        before = self.report.errors
         self.entries = within.level(node, schema.Rule, "a rule")
+        self.keys_known = self.report.errors == before
 
     def value(self, key: str) -> Node | None:
         return self.entries[key][1] if key in self.entries else None
@@ -442,14 +463,16 @@ class _RuleReader:
         on = self.on()
         events = tuple(dict.fromkeys(event for written in on for event in expand.events_of(written)))
         action = self.action(events)
+        before = self.report.errors
         checked = self.checked(events)
+        understood = self.keys_known and self.report.errors == before
         limit, counted = self.limit(events)
-        body = values.conj((self.followed(checked.body), counted))
+        body = values.conj((self.followed(checked.body, understood), counted))
         rate, burst = self.rate()
         message = self.message(events)
         errno = self.errno(action)
         severity, tags = self.within.severity(self.entries), self.within.tags(self.entries)
-        if self.report.errors > errors or not events:
+        if self.report.errors > errors or not events or action is None:
             return None
         self.partly(checked.uses, events)
         self.given(checked.uses, action)
@@ -465,7 +488,8 @@ class _RuleReader:
             errno=errno, message=message, severity=severity or self.policy.severity, tags=self.policy.tags if tags is None else tags,
             rate=rate, burst=burst, limit=limit, location=self.node.location,
         )  # fmt: skip
-        self.within.stops_host(self.node, "the rule", *effects.stopped_by_rule(self.policy, made))
+        if self.within.scope_known:
+            self.within.stops_host(self.node, "the rule", *effects.stopped_by_rule(self.policy, made))
         return made
 
     def name(self) -> str | None:
@@ -492,16 +516,19 @@ class _RuleReader:
                 found.append(text)
         return found
 
-    def action(self, events: tuple[str, ...]) -> Action:
+    def action(self, events: tuple[str, ...]) -> Action | None:
+        """What the rule does; None where a mistake keeps it from being known."""
         node = self.value("action")
-        text = self.within.choice(node, "action", ACTIONS) if node else "audit"
-        if node is None or text is None:
-            return Action.AUDIT
+        if node is None:
+            return Action.AUDIT if self.keys_known else None
+        text = self.within.choice(node, "action", ACTIONS)
+        if text is None:
+            return None
         action = ACTIONS[text]
         watched = [event for event in events if not EVENT_BY_NAME[event].blockable(action is Action.KILL)]
         if action >= Action.DENY and watched:
             self.within.not_deniable(node, watched[0], text)
-        if action == Action.ALLOW and events:
+        if action == Action.ALLOW and events and self.within.defaults_known:
             bare = [event for event in events if event not in self.policy.default]
             hint = f"add `default: {{{bare[0]}: deny}}` to the spec; what another rule must not match goes under its unless" if bare else ""
             if len(bare) == len(events):
@@ -555,7 +582,9 @@ class _RuleReader:
         text = self.within.text(node, "condition")
         if text is None:
             return _Checked(TRUE, [])
-        parsed = conditions.parse(text)
+        from bpfence.dialects.native import language  # it makes a parser, which only conditions need
+
+        parsed = language.parse(text)
         for problem in sorted(parsed.problems, key=lambda p: p.offset):
             self.report.bad(node, problem)
         for warning in parsed.warnings:
@@ -631,9 +660,9 @@ class _RuleReader:
             return f"the tests on {field} exclude each other" if field else ""
         return effects.exclusion(condition) or None
 
-    def followed(self, body: Condition) -> Condition:
+    def followed(self, body: Condition, understood: bool) -> Condition:
         node = self.value("follow")
-        if node is None or self.within.choice(node, "follow", ("object",)) is None:
+        if node is None or self.within.choice(node, "follow", ("object",)) is None or not understood:
             return body
         condition, paths, loose = expand.follow(body)
         if not paths:
@@ -663,7 +692,7 @@ class _RuleReader:
         count, _, level = text.partition(" per cgroup at level ")
         limit = int(count.partition(" ")[0])
         found: dict[int, Condition] = {int(level): TRUE} if level else expand.limited_level(self.policy.scope)
-        if not found:
+        if not found and self.within.scope_known:
             what = "the scope does not tell which cgroup is counted: each is by itself, and a child cgroup evades the limit"
             self.report.add(node, "limit-without-level", what, f"name one: `{limit} per cgroup at level 2` counts below /a/b", "warning")
         return limit, expand.limited(found, limit)
@@ -681,12 +710,12 @@ class _RuleReader:
         count, _, unit = text.partition("/")
         return int(count) / _RATE_SECONDS[unit], int(count)
 
-    def errno(self, action: Action) -> int:
+    def errno(self, action: Action | None) -> int:
         node = self.value("errno")
         text = self.within.text(node, "errno") if node else None
         if node is None or text is None:
             return errno_module.EPERM
-        if action < Action.DENY:
+        if action is not None and action < Action.DENY:
             self.report.add(self.entries["errno"][0], "useless", "errno is what deny and kill give", "remove it, or set action: deny")
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else names.number("errno", text)
         if number is None or names.name("errno", number) is None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from bpfence.errors import Diagnostic, Location
 from bpfence.evaluate import holds, verdict
 from bpfence.fields import EVENTS, FIELDS, GROUPS
 from bpfence.policy import TRUE, Action, Atom, Event, Op, Policy, PolicySet, Rule, atoms
+from tests.unit.documents.single_mistakes import single_mistakes
 
 HEAD = "apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {name: p}\nspec:\n"
 SHIPPED = sorted((Path(__file__).parents[4] / "examples" / "policies").glob("*.yaml"))
@@ -595,3 +597,48 @@ def test_no_file_raises(tmp_path_factory: pytest.TempPathFactory, data: bytes) -
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(data)
     load_files([path])
+
+
+# ---- a mistake is told once ----
+
+WITHOUT_MISTAKE = """
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: sound}
+spec:
+  mode: enforce
+  severity: high
+  tags: [a, b]
+  links: resolve
+  scope: {container: true, user: root, cgroup: /a, exe: /bin/x, unless: {name: n}}
+  default: {file.open: deny}
+  rules:
+    - {name: one, on: exec, match: {file.path: [/tmp/**], process.uid: 0}, unless: {process.exe: /usr/bin/dpkg}, action: deny,
+       errno: EACCES, severity: low, tags: [t], message: "m {file.path}", rate: 10/s}
+    - {name: two, on: [file.open, file.create], match: {file.path: /etc/shadow, file.access: [write]}, follow: object, action: deny}
+    - {name: three, on: fork, limit: 200 per cgroup at level 2, action: deny, errno: EAGAIN}
+    - {name: four, on: net.connect, condition: net.peer.port = 22 and net.peer.ip in (10.0.0.0/8), action: kill}
+    - {name: five, on: file.open, match: {file.path: /srv/**}, action: allow}
+    - {name: six, on: process.exit, action: audit}
+    - {name: seven, on: process.executed, match: {process.ancestors.exe: /a/**}, action: kill}
+"""
+
+
+def test_a_mistake_is_told_once() -> None:
+    """Whatever it is: nothing that follows from it is another one."""
+    document = yaml.load(WITHOUT_MISTAKE, yaml.BaseLoader)  # noqa: S506  # texts alone
+    assert load_text(yaml.safe_dump(document))[1] == []
+    for path, what, made in single_mistakes(document):
+        found = load_text(yaml.safe_dump(made, sort_keys=False))[1]
+        errors = [one for one in found if one.severity == "error"]
+        assert len(errors) <= 1, (path, what, [str(one) for one in found])
+        assert not errors or found == errors, (path, what, [str(one) for one in found])
+
+
+def test_a_misspelt_key_says_what_is_missing_for_it() -> None:
+    [found] = load_text(WITHOUT_MISTAKE.replace("metadata: {name:", "metadata: {nmae:"))[1]
+    assert (found.message, found.hint) == ("unknown key 'nmae' in metadata; metadata needs 'name'", "did you mean 'name'?")
+    [found] = load_text(WITHOUT_MISTAKE.replace("{name: six, on:", "{name: six, true:"))[1]
+    assert "YAML 1.1" in found.hint
+    [found] = load_text(WITHOUT_MISTAKE.replace("{name: six, on: process.exit, ", "{"))[1]
+    assert (found.message, found.hint) == ("a rule needs 'name' and 'on'", "add name: ..., on: ...")

@@ -267,10 +267,17 @@ def _id(register: int, kind: str = "user") -> Make:
         value = call.register(register)
         if value is None:
             return ABSENT
-        number = value & 0xFFFFFFFF
-        return Argument(-1, "<NONE>") if number == 0xFFFFFFFF else Argument(number, call.account(kind, number))
+        mask = 0xFFFF if _has_narrow_ids(call.record) else 0xFFFFFFFF
+        number = value & mask
+        return Argument(-1, "<NONE>") if number == mask else Argument(number, call.account(kind, number))
 
     return make
+
+
+def _has_narrow_ids(record: KernelEvent) -> bool:
+    """Whether the call is one of the 32-bit table that takes ids of 16 bits, of which 0xffff is -1. kernel/uid16.c, low2highuid()."""
+    number = record.numbers.get(abi.NUM_CALL, 0)
+    return bool(number & abi.CALL_COMPAT) and call_name_of(Arch.X86, number & abi.CALL_NUMBER_MASK) in _RENAMED.values()
 
 
 def _group(register: int) -> Make:

@@ -288,22 +288,24 @@ class LiveEvent(Derived):
                     name = record.strings.get(abi.STR_PARENT_NAME, name)
                     args = record.strings.get(abi.STR_PARENT_ARGS, args) or None
                 if args is None and image is not None and image.flags & abi.EXEC_FROM_ITER:
-                    args = self._arguments_of(pid, record.numbers.get(abi.NUM_PARENT_START) if level == 0 else None)
+                    args = self._arguments_of(pid)
                 words = None if args is None else records.arguments(args)
                 exe = None if image is None else _text(image.exe)
                 found.append(_ancestor(pid, name, words, exe or None))
             self._ancestors = tuple(found)
         return self._ancestors
 
-    def _arguments_of(self, pid: int, started: int | None) -> bytes | None:
-        """The arguments of a process older than the agent. Only the parent's start is known exactly; another's must lie before this
-        process's, so that a process which has taken over the id since is not mistaken for it."""
-        procfs = self.events.procfs
-        if started is None:
-            started = procfs.started(pid)
-            if started is None or started > self.record.start_time:
-                return None
-        return procfs.arguments(pid, started)
+    def _arguments_of(self, pid: int) -> bytes | None:
+        """The arguments of a process older than the agent."""
+        started = self.ancestor_started(pid)
+        return None if started is None else self.events.procfs.arguments(pid, started)
+
+    def ancestor_started(self, pid: int) -> int | None:
+        """When the ancestor of that id has started, in ns since boot. Only the parent's start is known exactly; another's lies before
+        this process's: whatever has started since has taken over the id, and is not the ancestor."""
+        record = self.record
+        known = record.numbers.get(abi.NUM_PARENT_START) if pid == record.ppid else None
+        return known or self.events.procfs.started(pid, record.start_time)
 
     # -- the process --
 
@@ -368,7 +370,10 @@ class LiveEvent(Derived):
         for ancestor in self.lineage():
             if ancestor.pid == pid:
                 return ancestor.name, ancestor.exe, ancestor.exepath
-        found = self.events.procfs.leader(pid) if pid > 0 else None
+        # A leader's id is not given away while its session or group has members: at the time of the event it was the leader's.
+        procfs = self.events.procfs
+        started = procfs.started(pid, self.record.time) if pid > 0 else None
+        found = None if started is None else procfs.leader(pid, started)
         if found is None:
             return None, None, None
         name, exe, path = found
@@ -486,7 +491,8 @@ def _parent_started(event: LiveEvent, _: str | None) -> Value | None:
 
 
 def _parent_vpid(event: LiveEvent, _: str | None) -> Value | None:
-    return event.events.procfs.inner_pid(event.record.ppid) if event.record.ppid else None
+    started = event.ancestor_started(event.record.ppid) if event.record.ppid else None
+    return None if started is None else event.events.procfs.inner_pid(event.record.ppid, started)
 
 
 def _login_shell(event: LiveEvent, _: str | None) -> Value | None:
@@ -517,13 +523,12 @@ def _leads(slot: int) -> _Take:
 
 def _namespace_started(event: LiveEvent, _: str | None) -> Value | None:
     """The start of the process that is 1 in the same pid namespace, looked for among the process and its ancestors."""
-    record, procfs = event.record, event.events.procfs
-    if record.numbers.get(abi.NUM_VPID) == 1:
+    if event.record.numbers.get(abi.NUM_VPID) == 1:
         return _started(event, None)
     for pid, _image in event.living():
-        if pid == 1 or procfs.inner_pid(pid) == 1:
-            started = procfs.started(pid)
-            return None if started is None else event.events.clock.wall(started)
+        started = event.ancestor_started(pid)
+        if started is not None and (pid == 1 or event.events.procfs.inner_pid(pid, started) == 1):
+            return event.events.clock.wall(started)
     return None
 
 
@@ -541,8 +546,8 @@ def _ancestor_environment(event: LiveEvent, argument: str | None) -> Value | Non
     for level, (pid, _) in enumerate(event.living(), 1):
         if argument is not None and argument.isdigit() and str(level) != argument:
             continue
-        started = procfs.started(pid)
-        data = procfs.environment(pid, started) if started is not None and started <= event.record.start_time else None
+        started = event.ancestor_started(pid)
+        data = None if started is None else procfs.environment(pid, started)
         words = [_text(word) for word in records.arguments(data)] if data else []
         if argument is not None and not argument.isdigit():
             value = next((word[len(argument) + 1 :] for word in words if word.startswith(argument + "=")), None)

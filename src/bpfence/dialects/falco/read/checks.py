@@ -10,13 +10,13 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Union
 
 from bpfence.dialects.falco.read import events, patterns
 from bpfence.dialects.falco.read.fields import FIELD_BY_NAME, Type, Use, argument_problem, lookup
-from bpfence.dialects.falco.read.language import Call, Check, FieldRef, Operand, Spot, Word, Words
+from bpfence.dialects.falco.read.language import Call, Check, FieldRef, Mixed, Operand, Spot, Word, Words
 from bpfence.documents.report import TextError
 from bpfence.names import number
 from bpfence.words import quoted, suggest
@@ -176,7 +176,7 @@ def _len(node: Call) -> Applied:
     written = _written(node)
     if written is not None:
         return Applied("len", (written,), None, Type.UINT, "")
-    inner = getter(node.arguments[0])
+    inner = _single(node, tuple(Type))
     if not inner.many == "list" and inner.type not in (*TEXTS, Type.BYTES):
         raise _unfit(node, inner)
     return Applied("len", (inner,), None, Type.UINT, "" if inner.many == "list" else inner.many)
@@ -187,15 +187,22 @@ def _join(node: Call) -> Applied:
     separator, listed = node.arguments
     if not isinstance(separator, Word):
         raise CheckError(node.spot, "join() begins with the separator", 'write join(", ", fd.types)', "transformer")
+    if isinstance(listed, Mixed):
+        between = [item for pair in ((separator, item) for item in listed.items) for item in pair][1:]
+        return _concatenated(node, between)
     return Applied("join", (separator.text, _listed(node, listed)), None, Type.STRING, "")
 
 
 def _concat(node: Call) -> Applied:
     if len(node.arguments) < 2:
         raise CheckError(node.spot, "concat() takes two or more arguments", 'write concat(proc.name, "-", proc.pname)', "transformer")
+    return _concatenated(node, node.arguments)
+
+
+def _concatenated(node: Call, arguments: Sequence[Operand]) -> Applied:
     made: list[Source | Applied | str] = []
-    for argument in node.arguments:
-        if isinstance(argument, Words):
+    for argument in arguments:
+        if isinstance(argument, (Words, Mixed)):
             raise CheckError(node.spot, "concat() joins texts, and this is a list", 'write join("", (a, b))', "transformer")
         inner = argument.text if isinstance(argument, Word) else getter(argument)
         if not isinstance(inner, str) and (inner.type not in TEXTS or inner.many):
@@ -238,7 +245,7 @@ def _arity(node: Call, wanted: int) -> None:
 def _single(node: Call, types: tuple[Type, ...]) -> Getter:
     _arity(node, 1)
     argument = node.arguments[0]
-    if isinstance(argument, (Word, Words)):
+    if isinstance(argument, (Word, Words, Mixed)):
         raise CheckError(node.spot, f"{node.function}() is applied to a field", f"write {node.function}(proc.name)", "transformer")
     inner = getter(argument)
     if inner.type not in types:
@@ -255,6 +262,8 @@ def _written(node: Call) -> tuple[str, ...] | None:
 def _listed(node: Call, argument: Operand) -> Getter | tuple[str, ...]:
     if isinstance(argument, Words):
         return tuple(item.text for item in argument.items)
+    if isinstance(argument, Mixed):
+        raise CheckError(argument.spot, f"{node.function}() takes no list of fields", "only join() does", "transformer")
     if isinstance(argument, Word):
         raise CheckError(node.spot, f"{node.function}() is applied to a list field", "such as fd.types or proc.args", "transformer")
     inner = getter(argument)

@@ -169,7 +169,15 @@ class PluginEntry:
     place: Node
 
 
-Entry = Union[ListEntry, MacroEntry, RuleEntry, EngineEntry, PluginEntry]
+@dataclass(slots=True)
+class MistakenEntry:
+    """A list, macro or rule with a mistake that was reported. What changes or uses it is not wrong for that."""
+
+    kind: str
+    name: str
+
+
+Entry = Union[ListEntry, MacroEntry, RuleEntry, EngineEntry, PluginEntry, MistakenEntry]
 
 PRIORITIES: Final = ("Emergency", "Alert", "Critical", "Error", "Warning", "Notice", "Informational", "Debug")
 """Falco's priorities as its output spells them, most urgent first."""
@@ -235,6 +243,8 @@ class _Reader:
         made = list(getattr(self, f"read_{kind}")())
         if self.report.errors == errors:
             yield from made
+        elif self.keys[kind].kind == "scalar":
+            yield MistakenEntry(kind, self.keys[kind].text)
 
     def pairs(self, node: Node) -> tuple[dict[str, Node], dict[str, Node]]:
         """Values and places of a map's keys; of a key written twice the first counts, as in Falco."""
@@ -434,10 +444,12 @@ class _Reader:
             return
         entry = RuleEntry(name.text, name, nodes=dict(self.keys))
         appending = self.switch("append")
+        errors = self.report.errors
         entry.appended, entry.replaced = self.overrides(APPENDABLE, REPLACEABLE)
+        listed = self.report.errors == errors
         self.kind(entry, appending)
         self.values(entry)
-        if "override" in self.keys:
+        if "override" in self.keys and listed:
             self.check_listed(entry)
         if entry.kind == "define":
             self.check_complete(entry)
@@ -506,10 +518,10 @@ class _Reader:
         return node.kind != "map" or any(k.kind == "scalar" and k.text == key for k, _ in node.pairs)
 
     def check_complete(self, entry: RuleEntry) -> None:
-        for key in ("condition", "output", "desc", "priority"):
-            if key not in self.keys:
-                hint = f"add {key}: ...; to change an earlier rule, list the keys under override"
-                self.report.add(self.node, "missing-key", f"rule {quoted(entry.name)} needs {key!r}", hint)
+        missing = [key for key in ("condition", "output", "desc", "priority") if key not in self.keys]
+        if missing:
+            hint = "add " + ", ".join(f"{key}: ..." for key in missing) + "; to change an earlier rule, list the keys under override"
+            self.report.add(self.node, "missing-key", f"rule {quoted(entry.name)} needs " + " and ".join(map(repr, missing)), hint)
 
     def exceptions(self, node: Node) -> tuple[ExceptionEntry, ...] | None:
         if node.kind == "scalar" and node.empty:
@@ -573,7 +585,9 @@ class _Reader:
         number = errno_module.EPERM
         if "errno" in values:
             text = self.text(values["errno"], "errno")
-            found = None if text is None else names.number("errno", text)
+            if text is None:
+                return None
+            found = names.number("errno", text)
             if found is None:
                 self.report.add(values["errno"], "bad-value", "errno must be the name of an error", "EPERM, EACCES, ENOENT and so on")
                 return None

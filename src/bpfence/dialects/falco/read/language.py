@@ -123,7 +123,15 @@ class Or:
     parts: tuple[Node, ...]
 
 
-Operand = Union[FieldRef, Call, Word, Words]
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """A list inside a transformer in which there are fields or transformers."""
+
+    items: tuple[Word | FieldRef | Call, ...]
+    spot: Spot = field(default=_NOWHERE, compare=False, repr=False)
+
+
+Operand = Union[FieldRef, Call, Word, Words, Mixed]
 Node = Union[Check, MacroRef, Not, And, Or]
 
 _BLANK: Final = re.compile(r"[ \t\x08\r\n]*")
@@ -132,6 +140,9 @@ _JOIN: Final = re.compile(r"(and|or)(?=[ \t\x08\r\n(]|$)")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)+")
 _NUMBER: Final = re.compile(r"0[xX][0-9A-Za-z]+|[+-]?[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?")
+_LIST_HINT: Final = "separate values by ',' and end the list with ')'; quote a value that holds blanks or parentheses"
+MAX_LISTS: Final = 50
+"""Lists inside the transformers of one condition: they may nest."""
 _BARE: Final = re.compile(r"[^()\"'=, \t\n\r\f\v]+")
 _BARE_ARGUMENT: Final = re.compile(r"[^\]\[\"' \t\n\r\f\v]+")
 _QUOTED: Final = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'", re.DOTALL)
@@ -190,6 +201,7 @@ class _Parser:
         self.text = text
         self.origin = origin
         self.at = 0
+        self.lists = 0  # inside transformers
 
     def run(self) -> Node:
         frames = [_Frame()]
@@ -333,14 +345,34 @@ class _Parser:
             stack[-1][2].append(FieldRef(field.group(), self.bracketed(), self.spot(start)))
             return
         if self.text.startswith("(", start):
-            stack[-1][2].append(self.words())
+            stack[-1][2].append(self.elements())
+            return
+        if _NUMBER.match(self.text, start):
+            stack[-1][2].append(self.number())
             return
         quote = _QUOTED.match(self.text, start)
         if quote is None:
             hint = "known transformers: " + ", ".join(TRANSFORMERS)
-            raise self.error(f"expected a field, a transformer or a quoted text inside {stack[-1][0]}()", hint)
+            raise self.error(f"expected a field, a transformer, a quoted text or a number inside {stack[-1][0]}()", hint)
         self.at = quote.end()
         stack[-1][2].append(Word(unescape(quote.group(), start), self.spot(start)))
+
+    def elements(self) -> Words | Mixed:
+        """A list inside a transformer: unlike one on the right of a check, it may hold fields and transformers."""
+        start = self.blank()
+        self.at += 1
+        if self.take(")"):
+            return Words((), self.spot(start))
+        self.lists += 1
+        if self.lists > MAX_LISTS:
+            raise TextError(f"more than {MAX_LISTS} lists stand inside transformers", "remove some", "limit", start)
+        items: list[Word | FieldRef | Call] = []
+        while not items or self.take(","):
+            items.append(self.operand() or self.word("a value"))
+        if not self.take(")"):
+            raise self.error("expected ',' or ')' in this list", _LIST_HINT)
+        texts = tuple(item for item in items if isinstance(item, Word))
+        return Words(texts, self.spot(start)) if len(texts) == len(items) else Mixed(tuple(items), self.spot(start))
 
     def comparison(self, left: FieldRef | Call, start: int) -> Check:
         at = self.blank()
@@ -430,8 +462,7 @@ class _Parser:
             if self.take(")"):
                 return Words(tuple(items), self.spot(start))
             if not self.take(","):
-                hint = "separate values by ',' and end the list with ')'; quote a value that holds blanks or parentheses"
-                raise self.error("expected ',' or ')' in this list", hint)
+                raise self.error("expected ',' or ')' in this list", _LIST_HINT)
 
 
 def unescape(literal: str, offset: int = 0) -> str:
@@ -501,6 +532,8 @@ def show_operand(operand: Operand) -> str:
     match operand:
         case Word(text):
             return show_word(text)
+        case Mixed(items):
+            return "(" + ", ".join(quote(item.text) if isinstance(item, Word) else show_operand(item) for item in items) + ")"
         case Words(items):
             return "(" + ", ".join(show_word(item.text) for item in items) + ")"
         case FieldRef(name, argument):

@@ -24,6 +24,7 @@ from bpfence.dialects.falco.read.document import (
     ExceptionEntry,
     ListEntry,
     MacroEntry,
+    MistakenEntry,
     PluginEntry,
     RuleEntry,
 )  # fmt: skip
@@ -142,6 +143,7 @@ class Collector:
         self.lists: dict[str, _List] = {}
         self.macros: dict[str, _Macro] = {}
         self.rules: dict[str, _Rule] = {}
+        self.mistaken: set[tuple[str, str]] = set()
         self.count = 0
         self.nears = 0
 
@@ -166,6 +168,8 @@ class Collector:
                 self._engine(entry)
             case PluginEntry():
                 self._plugin(entry)
+            case MistakenEntry():
+                self.mistaken.add((entry.kind, entry.name))
 
     def _engine(self, entry: EngineEntry) -> None:
         if entry.version > ENGINE:
@@ -206,6 +210,8 @@ class Collector:
             self.macros[entry.name] = _Macro(entry.name, index, self.count, entry.place, [entry.condition])
 
     def _unknown(self, place: Node, kind: str, name: str, known: Iterable[str]) -> None:
+        if (kind, name) in self.mistaken:
+            return
         what = f"there is no {kind} {quoted(name)} before this one to change"
         self.report.add(place, "append-unknown", what, self.near(name, known, "files are read in order: put this one after its definition"))
 
@@ -445,7 +451,7 @@ class _Resolver:
         if self.tired():
             what = f"more than {MAX_MISTAKES} mistakes: what comes after them is not looked at"
             self.report.add(self.report.diagnostics[-1].location, "limit", what, "mend these first")
-        else:
+        elif not self.report.errors:  # what a mistaken rule would have used is not known
             self.tell_unused()
         return loaded
 
@@ -578,6 +584,8 @@ class _Resolver:
 
     def macro(self, ref: MacroRef, visible: int | None, path: list[str]) -> Any:
         macro = self.macros.get(ref.name)
+        if macro is None and ("macro", ref.name) in self.collector.mistaken:
+            raise _BrokenError
         if macro is None or (visible is not None and macro.index >= visible):
             hint = self.collector.near(ref.name, self.macros, "a test is FIELD OPERATOR VALUE; field names hold a dot")
             if macro is not None:

@@ -70,14 +70,15 @@ class Proc:
     def cgroups(self, pid: int, start_time: int) -> bytes | None:
         return self._of("cgroups", pid)  # type: ignore[no-any-return]
 
-    def leader(self, pid: int) -> tuple[bytes, bytes | None, bytes | None] | None:
+    def leader(self, pid: int, start_time: int) -> tuple[bytes, bytes | None, bytes | None] | None:
         return self._of("leader", pid)  # type: ignore[no-any-return]
 
-    def inner_pid(self, pid: int) -> int | None:
+    def inner_pid(self, pid: int, start_time: int) -> int | None:
         return self._of("inner_pid", pid)  # type: ignore[no-any-return]
 
-    def started(self, pid: int) -> int | None:
-        return self._of("started", pid)  # type: ignore[no-any-return]
+    def started(self, pid: int, by: int) -> int | None:
+        found = self._of("started", pid)
+        return found if found is not None and found <= by else None
 
     def descriptors(self, pid: int, start_time: int, only: int | None = None) -> dict[int, tuple[str, str]] | None:
         found = self._of("descriptors", pid)
@@ -381,7 +382,7 @@ def test_an_address_with_two_names() -> None:
 
 def test_what_only_proc_knows() -> None:
     proc = Proc(
-        leader={9: (b"login", b"-l", b"/bin/login")}, inner_pid={400: 1}, started={400: 2_000_000_000},
+        leader={9: (b"login", b"-l", b"/bin/login")}, inner_pid={400: 1}, started={400: 2_000_000_000, 9: 4_500_000_000},
         descriptors={412: {0: ("pipe", ""), 1: ("ipv4", ""), 2: ("file", "/dev/null")}},
     )  # fmt: skip
     event = made("file.open", maker=events(proc), numbers={"NUM_SID": 9, "NUM_EXE_CTIME": 1_700_000_005_000_000_000})
@@ -391,6 +392,16 @@ def test_what_only_proc_knows() -> None:
         "fd.types[5]": None, "fd.types[x]": None, "proc.pidns_init_start_ts": 1_700_000_002_000_000_000,
         "proc.exe_ino.ctime_duration_pidns_start": 3_000_000_000,
     })  # fmt: skip
+
+
+def test_an_id_that_was_taken_over_since_is_not_mistaken() -> None:
+    """An ancestor has started before the process, the leader of its session before the event."""
+    proc = Proc(
+        leader={9: (b"login", b"-l", b"/bin/login")}, inner_pid={400: 1}, started={400: 4_000_000_001, 9: 5_000_000_002},
+        environment={400: b"A=1\0"},
+    )  # fmt: skip
+    event = made("file.open", maker=events(proc), numbers={"NUM_SID": 9})
+    check(event, {"proc.sname": None, "proc.sid.exepath": None, "proc.pvpid": None, "proc.pidns_init_start_ts": None, "proc.aenv[A]": None})
 
 
 def test_the_parent_of_the_record_is_newer_than_its_image() -> None:
@@ -612,7 +623,7 @@ def test_stable_rules_are_met(
 
 
 def test_this_very_process() -> None:
-    started = Procfs().started(os.getpid())
+    started = Procfs().started(os.getpid(), 1 << 62)
     assert started is not None
     own = os.stat("/proc/self/ns/mnt").st_ino
     cache = ProcessCache({1: Image(0, os.getpid(), abi.EXEC_FROM_ITER, b"py", b"", b"/py")}.get, Clock(), boot_id="ab")
@@ -628,6 +639,20 @@ def test_this_very_process() -> None:
     assert event.get("proc.stdin.type") is not None
     other = made("file.open", maker=maker, **{**header, "start_time": started + 5_000_000_000})
     check(other, {"proc.exe": None, "proc.env": None, "proc.stdin.type": None, "fd.types": None})
+
+
+@pytest.mark.parametrize(
+    ("call", "compat", "given", "wanted"),
+    [
+        ("setreuid", True, 0xFFFF, (-1, "<NONE>")), ("setreuid", True, 0xABCD_0005, (5, "u5@1")),
+        ("setreuid32", True, 0xFFFF, (65535, "u65535@1")), ("setreuid32", True, 0xFFFF_FFFF, (-1, "<NONE>")),
+        ("setreuid", False, 0xFFFF, (65535, "u65535@1")), ("setreuid", False, MINUS(1), (-1, "<NONE>")),
+    ],
+)  # fmt: skip
+def test_ids_of_16_bits(call: str, compat: bool, given: int, wanted: tuple[int, str]) -> None:
+    event = made("process.setuid", call, given, 0, compat=compat)
+    assert event.type == "setreuid"
+    assert (event.get("evt.rawarg", "ruid"), event.get("evt.arg", "ruid")) == wanted
 
 
 # ---- anything ----

@@ -103,7 +103,9 @@ def fires(condition: str, on: RecordedEvent | None = None, **how: Any) -> bool:
         ("evt.rawarg.dirfd exists", False), ("evt.arg[1] contains NA", True), ("evt.arg[99] exists", False),
         ("evt.is_open_read = true", True), ("evt.is_open_write = true", False),
         ("evt.args contains 'flags=O_RDONLY'", True),
-        ("join('-', ('a', b)) = a-b", True), ("getopt(('-n', 'x y'), 'n:')[n] = 'x y'", True), ("tolower(('A', B)) in (a, b)", True),
+        ("join('-', ('a', b)) = a-b", True), ("join('-', (proc.name, 'x', 5, toupper(proc.pname))) = Cat-x-5-SH", True),
+        ("concat(proc.name, 5, 0x1F) = Cat50x1F", True), ("join('-', (proc.name, evt.arg.nothing)) exists", False),
+        ("getopt(('-n', 'x y'), 'n:')[n] = 'x y'", True), ("tolower(('A', B)) in (a, b)", True),
         ("len((a, b, c)) = 3", True), ("join(',', tolower(('A', ''))) = 'a,'", True), ("join('-', ()) = ''", True),
         ("proc.name = oneof Cat", True), ("proc.name startswith allof Ca", True), ("proc.name = anyof dog", False),
         # events are counted from 1

@@ -76,6 +76,7 @@ def test_texts_of_the_caller_are_left_alone(paths: Literal["kernel", "text"], wa
 def test_a_program_of_many_names() -> None:
     made, found = widened(rules("proc.exepath = /usr/bin/nc"), find)
     assert [(problem.severity, problem.code) for problem in found] == [("warning", "link-to-many")]
+    assert found[0].hint.endswith("; for /usr/bin/nc alone: proc.exepath = /bin/busybox and proc.name = nc")
     assert not RuleSet(made).matches(opened("/a", **{"proc.exepath": "/bin/busybox"}))
 
 

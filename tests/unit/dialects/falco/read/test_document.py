@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from bpfence.dialects.falco.load import load_files
+from bpfence.dialects.falco.load import load_files, load_text
 from bpfence.dialects.falco.read.document import (
     CODES,
     PRIORITIES,
@@ -23,6 +24,7 @@ from bpfence.dialects.falco.read.document import (
 from bpfence.documents.report import Report
 from bpfence.documents.yaml_nodes import documents
 from bpfence.errors import Diagnostic
+from tests.unit.documents.single_mistakes import single_mistakes
 
 CASES = sorted((Path(__file__).parents[4] / "cases" / "falco" / "broken").glob("*.yaml"))
 EXPECT = re.compile(r"^# expect: (\d+):(\d+) (\w+) ([a-z0-9-]+): (.*?) \|(?: (.*))?$", re.MULTILINE)
@@ -116,3 +118,28 @@ def test_priorities() -> None:
         None,
     ]
     assert set(SEVERITY_OF) == set(PRIORITIES)
+
+
+WITHOUT_MISTAKE = """
+- required_engine_version: 0.31.0
+- {list: shells, items: [bash, sh]}
+- {macro: spawned, condition: "evt.type in (execve, execveat)"}
+- {rule: one, desc: d, condition: "spawned and proc.name in (shells) and not proc.pname = cron", output: "x %proc.name", priority: WARNING,
+   tags: [a], enabled: true, source: syscall, warn_evttypes: true,
+   exceptions: [{name: e, fields: [proc.name, fd.name], comps: [in, startswith], values: [[[bash], /tmp]]}]}
+- {rule: two, desc: d, condition: "evt.type = open and fd.name startswith /etc", output: "y %fd.name", priority: INFO,
+   bpfence: {action: deny, errno: EPERM}}
+- {rule: two, condition: and proc.name = sh, override: {condition: append}}
+"""
+
+
+def test_a_mistake_is_told_once() -> None:
+    document = yaml.load(WITHOUT_MISTAKE, yaml.BaseLoader)  # noqa: S506  # texts alone
+    assert load_text(yaml.safe_dump(document))[1] == []
+    for path, what, made in single_mistakes(document):
+        if path[0] in (2, 4) and path[1:] in ((), ("macro",), ("rule",)):
+            continue  # without its name, others do name what is not there
+        found = load_text(yaml.safe_dump(made, sort_keys=False))[1]
+        errors = [one for one in found if one.severity == "error"]
+        assert len(errors) <= 1, (path, what, [str(one) for one in found])
+        assert not errors or not [one for one in found if one.code == "unused"], (path, what, [str(one) for one in found])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfence.dialects.falco.read import language
-from bpfence.dialects.falco.read.language import And, Call, Check, FieldRef, MacroRef, Node, Not, Or, Word, Words, parse, show
+from bpfence.dialects.falco.read.language import And, Call, Check, FieldRef, MacroRef, Mixed, Node, Not, Or, Word, Words, parse, show
 from bpfence.documents.report import TextError
 from tests.unit.dialects.falco.trees import nodes
 
@@ -60,6 +60,9 @@ def test_printing_and_parsing_are_inverse(node: Node) -> None:
         ("proc.name = val(proc.pname)", Check(FieldRef("proc.name"), "=", Call("val", (FieldRef("proc.pname"),)))),
         ("tolower( basename(fd.name) ) = x", Check(Call("tolower", (Call("basename", (FieldRef("fd.name"),)),)), "=", Word("x"))),
         ('getopt(proc.args, "e:")[e] = x', Check(Call("getopt", (FieldRef("proc.args"), Word("e:")), "e"), "=", Word("x"))),
+        ('join("-", (proc.name, "a", 5)) = x', Check(
+            Call("join", (Word("-"), Mixed((FieldRef("proc.name"), Word("a"), Word("5"))))), "=", Word("x"))),
+        ('concat(proc.name, 5) = x', Check(Call("concat", (FieldRef("proc.name"), Word("5"))), "=", Word("x"))),
         ('len(join(", ", fd.types)) > 3', Check(Call("len", (Call("join", (Word(", "), FieldRef("fd.types"))),)), ">", Word("3"))),
     ],
 )
