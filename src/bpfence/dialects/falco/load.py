@@ -1,19 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Falco rule files in, final rules and diagnostics out.
+"""Falco rule files that were read in, their final rules and all that is wrong with them out.
 
-    document   YAML trees → entries: lists, macros, rules, requirements
-    traced     texts put together whose every character can be traced back
-    language   conditions: text ↔ syntax tree
-    fields     the table of fields        events   the table of event types
-    checks     fields looked up, operands converted, operators against types
-    patterns   globs, regular expressions, path sets as functions
-    output     outputs: text → parts
-    resolve    overrides, lists and macros put in → final rules
-    lower      the part of a condition that the kernel can decide, as bpfence's own IR
-    atoms      single tests for it   implied    what follows from tests on texts that the kernel keeps in another form
-    policies   rules as policies of the IR
-
-`load_files` is the way in. Files are read in the order given; nothing they hold raises.
+Rules that deny are tried on the kernel's part of the language here: what it cannot decide of them is a mistake. Nothing that files hold raises.
 """
 
 from __future__ import annotations
