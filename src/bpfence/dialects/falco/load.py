@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Falco rule files that were read in, their final rules and all that is wrong with them out.
 
-Rules that deny are tried on the kernel's part of the language here: what it cannot decide of them is a mistake. Nothing that files hold raises.
+Rules that deny are tried on the kernel's part of the language here: what it cannot decide of them is a mistake. No file makes it raise.
 """
 
 from __future__ import annotations
