@@ -35,7 +35,7 @@ from bpfence.agent import privileges
 from bpfence.agent.confirms import Confirms
 from bpfence.agent.generations import KEPT, Counts, Generations, state_path, write_whole
 from bpfence.agent.kernel import CAN_SKIP, Engine, Kernel, LiveKernel
-from bpfence.agent.loading import NO_FACTS, Loaded, Options, load, with_facts
+from bpfence.agent.loading import NO_FACTS, Loaded, Options, load, locking_out, own_programs, with_facts
 from bpfence.agent.loop import Loop
 from bpfence.agent.pipeline import Pipeline
 from bpfence.agent.remake import Made, Remake
@@ -172,7 +172,7 @@ class Agent:
                 self._report(CAN_SKIP.format(why=why))
             self._life = _Life(self, engine)
             if engine.adopted and (reason := self.generations.restore()):
-                self._report(f"taking over a running engine, but {reason}: what it has reported until now has no rule names")
+                self._report(f"taking over what an earlier agent left in force, but {reason}: alerts that waited have no rule names")
             if self.settings.drop_privileges:
                 self._prepare_landlock(loaded)
             self._enforce(loaded)
@@ -196,7 +196,7 @@ class Agent:
         compiled = self.life.tables.put_in_force(loaded, made)
         self.life.pipeline.acts.clear()
         self.life.pipeline.limiter.keep({(rule.policy, rule.name) for rule in compiled.rules})
-        self._diagnose([*loaded.diagnostics, *compiled.unreachable])
+        self._diagnose([*loaded.diagnostics, *compiled.unreachable, *locking_out(loaded.policies, own_programs())])
         self._tell_filters(loaded.policies)
         if not self._reads_others and (late := self._confirmed(loaded)):
             self._report(LATE.format(" and ".join(late)))
@@ -409,7 +409,7 @@ class Agent:
             self._status("reload-failed", "the policies cannot be loaded; the old ones stay in force", severity="high")
             notify("READY=1")
         else:
-            self._report("names of hosts have other addresses now, which could not be put in force; the old ones stay")
+            self._report("names of hosts have other addresses now, and these could not be put in force: the old addresses stay in force")
             self._hosts.due = self.loop.now() + RETRY_SECONDS
 
     # ---- names of hosts ----
@@ -459,7 +459,7 @@ class Agent:
         now = life.engine.skipped()
         found, life.skipped = grown(life.skipped, now), now
         if found:
-            text = f"the kernel has left out {sum(found.values())} runs of programs that were preempted: acts may have passed undecided"
+            text = f"the kernel skipped {sum(found.values())} runs of programs that were preempted: acts may have passed without a decision"
             self._status("skipped", text, severity="critical", skipped=found)
 
     def _report_suppressed(self, *, everything: bool = False) -> None:

@@ -10,7 +10,8 @@ from bpfence.events.records import ExecImage
 
 CAN_SKIP: Final = (
     "on this kernel ({why}) enforcement can be skipped: where one task is preempted within a program, the kernel does not run that program"
-    " for others on the same processor, and what is denied succeeds. Skipped runs are counted and reported. Boot with bpf in the lsm= list,"
+    " for others on the same processor, so an act that is denied can succeed. Skipped runs are counted and reported."
+    " Boot with bpf in the lsm= list,"
     " which has no such gap from Linux 6.1 on, or with preempt=voluntary (Linux before 7.0)"
 )
 

@@ -6,20 +6,24 @@ Called by the agent at every start and reload, and by commands for native files 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from bpfence.compiler.compile import Compiled
 from bpfence.dialects.dialect import Facts, Rules
+from bpfence.dialects.native import effects
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.dialects.registry import DIALECTS, Dialects, claimed, owner
 from bpfence.documents.files import Source, sources
 from bpfence.documents.report import Report
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError
+from bpfence.evaluate import verdict
 from bpfence.host.links import Links
-from bpfence.policy import And, Condition, Policy, PolicySet, Rule
+from bpfence.policy import Action, And, Condition, Policy, PolicySet, Rule
 
 NO_FACTS: Final = Facts()
 Options = Mapping[str, Any]
@@ -69,6 +73,28 @@ def resolved(rules: Mapping[str, Rules], links: Links) -> tuple[dict[str, Rules]
         told += more
     places = [place.file for found in rules.values() for place in found.locations]
     return made, [*links.findings(Location(places[0] if places else "<policies>")), *told]
+
+
+def own_programs() -> tuple[str, ...]:
+    """What has to be executed to run `bpfence`: its script, where it was started by one, and the interpreter."""
+    script = os.path.realpath(sys.argv[0])
+    return tuple(path for path in (script, os.path.realpath(sys.executable)) if os.path.isfile(path) and os.access(path, os.X_OK))
+
+
+def locking_out(policies: PolicySet, programs: Iterable[str]) -> list[Diagnostic]:
+    """Warnings where root may not execute bpfence: nobody can take such policies away but the agent that put them in force."""
+    found = []
+    rules = {(rule.policy, rule.name): rule.location for _, rule in policies.rules()}
+    places = {policy.name: policy.location for policy in policies.policies}
+    for path in programs:
+        decided = verdict(policies, effects.executed(path))
+        for match in decided.matches if decided.action >= Action.DENY else ():
+            if match.action >= Action.DENY:
+                what = f"policy {match.policy!r}, rule {match.rule!r} denies executing {path}, which is bpfence itself"
+                hint = "as long as it is in force, `bpfence unload` cannot be run: leave bpfence out under unless, or install it elsewhere"
+                place = rules.get((match.policy, match.rule), places[match.policy])
+                found.append(Diagnostic(place, what, hint, "warning", "locks-out"))
+    return found
 
 
 def with_facts(loaded: Loaded, mode: str | None, scope: Condition | None, facts: Facts) -> Loaded:

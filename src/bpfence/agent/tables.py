@@ -81,7 +81,7 @@ class Tables:
 
     def _compiled(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> Compiled:
         compiled, left = made or tables(loaded, self._engine.supported_events())
-        self._tell("left", left, "the rules need larger tables than the kernel takes: tests on {} are left to user space")
+        self._tell("left", left, "the rules need larger tables than the kernel has room for: user space does the tests on {}")
         return compiled
 
     def _tell(self, key: str, names: tuple[str, ...], text: str) -> None:
@@ -100,7 +100,7 @@ class Tables:
         known = self._generations.get(actual)
         self._confirms.use(actual, loaded.rules, known.rules if known else ())
         self.compiled, self._objects = compiled, resolved.objects
-        self._tell("missing", resolved.missing, "followed paths that name nothing now: {}; they are followed from when they are made")
+        self._tell("missing", resolved.missing, "followed paths that do not exist yet: {}; each is followed as soon as it is created")
         self._tell_silent(resolved.silent)
         text = "{}: more is below than is looked at for hard links; some files are followed by their names there only"
         self._tell("partly", resolved.partly, text)
@@ -159,7 +159,7 @@ class Tables:
         try:
             self._swap(self.compiled, resolved, self.loaded)
         except BpfenceError as error:
-            self._report(f"followed paths name other files now, which could not be put in force: {error}")
+            self._report(f"followed paths name other files now, and these could not be put in force: {error}")
             self._again.due = now + POLL_SECONDS
             return
         self._changed()

@@ -27,6 +27,7 @@ from bpfence.cli.show import (
     emit_json,
     err,
     json_option,
+    met,
     number,
     out,
     show_diagnostics,
@@ -53,7 +54,7 @@ from bpfence.dialects.falco.show import form, of_match
 from bpfence.dialects.native.write import document
 from bpfence.documents.files import Source
 from bpfence.errors import Diagnostic, Location, PolicyError, UsageError
-from bpfence.events.source import BadLineError
+from bpfence.events.source import BadLineError, bounded_lines
 from bpfence.events.values import printable
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.host.links import Links
@@ -210,12 +211,14 @@ def test(files: Sequence[Source], events: str, options: FalcoOptions, *, form_na
     results = []
     try:
         if events == "-":
-            results = [_tested(rules, number, event) for number, event in falco_events.read(sys.stdin.buffer)]
+            results = [_tested(rules, number, event) for number, event in falco_events.read(bounded_lines(sys.stdin.buffer))]
         else:
             with Path(events).open("rb") as lines:
-                results = [_tested(rules, number, event) for number, event in falco_events.read(lines)]
-    except (BadLineError, OSError) as error:
+                results = [_tested(rules, number, event) for number, event in falco_events.read(bounded_lines(lines))]
+    except BadLineError as error:
         raise UsageError(f"{events}: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{events}: {error.strerror or error}") from None
     mismatches = sum(bool(result[-1]) for result in results)
     for fault in rules.faults.take():
         err().print(styled(fault.text, "bold red"))
@@ -232,10 +235,10 @@ def test(files: Sequence[Source], events: str, options: FalcoOptions, *, form_na
         rows = [
             (number, event.type, ", ".join(match.rule.name for match in matches), problem) for number, event, matches, problem in results
         ]
-        out().print(table("line", "event", "rules", "expected otherwise", rows=rows))
+        out().print(table("line", "event", "rules", "not as expected", rows=rows))
     if form_name != "table" or not as_json:
-        verdict = f"{mismatches} not as expected" if mismatches else "none contradicts what was expected"
-        err().print(styled(f"{number(len(results), 'event')}, {verdict}", "bold red" if mismatches else "green"))
+        verdict = met(len(results), sum(event.record.expect is not None for _, event, _, _ in results), mismatches)
+        err().print(styled(verdict, "bold red" if mismatches else "green"))
     return FINDINGS if mismatches or rules.faults.counts else 0
 
 
@@ -258,7 +261,7 @@ def mismatch(event: RecordedEvent, matches: list[Match], number: int = 0) -> str
     names = [str(item.get("rule")) for item in wanted]
     fired = [match.rule.name for match in matches]
     if sorted(names) != sorted(fired):
-        return f"expected {', '.join(names) or 'no rule'}, is {', '.join(fired) or 'none'}"
+        return f"expected {', '.join(names) or 'no rule'}, got {', '.join(fired) or 'none'}"
     for item in wanted:
         if item.keys() - {"rule", "output", "output_fields"} or not isinstance(item.get("output_fields", {}), dict):
             raise BadLineError(number, "expect holds names of rules, or objects of rule, output and output_fields")
@@ -274,7 +277,7 @@ def mismatch(event: RecordedEvent, matches: list[Match], number: int = 0) -> str
 # ---- fields ----
 
 
-@click.command("fields", cls=Command)
+@click.command("fields", cls=Command, short_help="List the fields of conditions and messages.")
 @click.argument("pattern", required=False, default="")
 @click.option("--language", type=LANGUAGES, default="all", show_default=True, help="Whose fields: those of native policies, or Falco's.")
 @click.option("--source", type=click.Choice(["syscall"]), default="syscall", show_default=True, help="Falco: the event source.")
@@ -322,7 +325,7 @@ def _native_as_json(field: tables.Field) -> dict[str, Any]:
 # ---- events ----
 
 
-@click.command("events", cls=Command)
+@click.command("events", cls=Command, short_help="List the events that rules can be about.")
 @click.argument("pattern", required=False, default="")
 @click.option("--language", type=LANGUAGES, default="all", show_default=True, help="Whose events: those of native policies, or Falco's.")
 @json_option
@@ -396,7 +399,7 @@ def _described(field: Field) -> str:
 # ---- convert ----
 
 
-@click.command("convert", cls=Command)
+@click.command("convert", cls=Command, short_help="Write Falco rules as native policies.")
 @click.argument("files", nargs=-1, required=True, type=PATHS)
 @click.option("--to", "target", type=click.Choice(["native"]), required=True, help="The format to write.")
 @click.option("--mode", type=click.Choice(["audit", "enforce"]), default="audit", show_default=True, help="Mode of the policies written.")

@@ -21,7 +21,7 @@ from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
 from bpfence.agent.loading import load
 from bpfence.cli import falco
-from bpfence.cli.show import Command, assembled, emit_json, json_option, out, show_diagnostics, styled, table, to_stderr
+from bpfence.cli.show import Command, assembled, emit_json, json_option, number, out, show_diagnostics, styled, table, to_stderr
 from bpfence.confine.sandbox import Sandbox, exit_code, guarded
 from bpfence.dialects.falco.dialect import FALCO
 from bpfence.dialects.falco.options import FalcoOptions
@@ -35,26 +35,28 @@ from bpfence.outputs.routes import FORMATS, open_outputs, with_format
 
 PIN_DIR: Final = "/sys/fs/bpf/bpfence"
 NOT_LOADED: Final = 1
+NO_AGENT: Final = "not running: enforcement goes on, and alerts wait for the next agent"
 POLICY: Final = click.Path(exists=True, path_type=str)
 ANSWER_STYLES: Final = {"yes": "green", "no": "red", "could not tell": "yellow"}
 
 FLAVOURS: Final = {"lsm": "BPF LSM programs", "fmod_ret": "fmod_ret programs on security_* functions"}
 ALWAYS: Final = ("denied", "audited", "killed")
 _CAUSES: Final = {
-    "memory": "no memory was free for the decision", "record": "the process had no record", "lineage": "its ancestors were not all known",
-    "path": "a path could not be told", "value": "a value could not be read", "table": "a table could not be read",
+    "memory": "no memory was free for the decision", "record": "the kernel had no record of the process",
+    "lineage": "its ancestors were not all known",
+    "path": "a path could not be found out", "value": "a value could not be read", "table": "a table could not be read",
 }  # fmt: skip
 COUNTERS: Final = {
     "denied": "acts denied", "audited": "acts reported by audit rules", "killed": "processes killed",
     "kill_refused": "processes that the kernel did not let be killed; their acts were denied", "alert_written": "alerts written",
     "alert_lost": "alerts lost: the buffer was full", "telemetry_written": "events written",
     "telemetry_lost": "events lost: the buffer was full",
-    "path_uncertain": "paths that could not be told in full", "record_failed": "records of processes that found no room",
-    "subject_computed": "times that a process was judged anew",
-    "spare_taken": "decisions that took spare memory: that of their CPU was in use",
-    "held_full": "records that found no room to wait for the result of their call",
+    "path_uncertain": "paths that could not be found out in full", "record_failed": "processes for whose records there was no room",
+    "subject_computed": "times that a process was examined anew",
+    "spare_taken": "decisions that took spare memory, because that of their CPU was in use",
+    "held_full": "records lost: no room to wait for the result of their system call",
     **{f"uncertain_{cause}": f"decisions that were uncertain: {why}" for cause, why in _CAUSES.items()},
-    **{f"refused_{cause}": f"acts denied for want of certainty: {why}" for cause, why in _CAUSES.items()},
+    **{f"refused_{cause}": f"acts denied because the decision was uncertain: {why}" for cause, why in _CAUSES.items()},
 }  # fmt: skip
 """What the kernel's counters mean, in the words of `status`; JSON has their names."""
 
@@ -88,7 +90,7 @@ def hierarchy() -> Hierarchy:
     return find_hierarchy()
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Enforce policies on this host, and print alerts.")
 @policy_option
 @mode_option
 @output_option
@@ -99,7 +101,7 @@ def hierarchy() -> Hierarchy:
 @pin_option
 @click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
-@click.option("--keep-privileges", is_flag=True, help="Keep all privileges after the start, for hosts where giving them up fails.")
+@click.option("--keep-privileges", is_flag=True, help="Keep all privileges after the start. For hosts where giving them up fails.")
 @click.option(
     "--max-processes", type=click.IntRange(64, 4194304),
     help="How many processes the kernel keeps records of (262144). Enforcing rules deny where they ask about a process without one.",
@@ -132,14 +134,19 @@ def run(
     return 0
 
 
-@click.command("exec", cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(
+    "exec", cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    short_help="Run one command and its descendants under policies.",
+)  # fmt: skip
 @policy_option
 @mode_option
 @output_option
 @format_option
 @falco.rule_options
 @record_option
-@click.option("--seccomp", "profile", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="A seccomp profile for it, too.")
+@click.option(
+    "--seccomp", "profile", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="A seccomp profile for the command."
+)  # fmt: skip
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_command(
     policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], form_name: str, record: Path | None, profile: str | None,
@@ -186,8 +193,8 @@ def _run_in(sandbox: Sandbox, agent: Agent, signals: Signals, command: tuple[str
         child = sandbox.launch(command, filters)
 
     def pass_on() -> None:
-        for number in signals.take():
-            child.signal(number)
+        for taken in signals.take():
+            child.signal(taken)
 
     agent.loop.on_readable(child.pidfd, lambda: ended.append(guarded(command, lambda: exit_code(child.wait()), to_stderr)))
     agent.loop.on_readable(signals.fileno(), pass_on)
@@ -203,7 +210,7 @@ def _run_in(sandbox: Sandbox, agent: Agent, signals: Signals, command: tuple[str
 # ---- status and unload ----
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show what is in force, and what was counted.")
 @pin_option
 @json_option
 def status(pin_dir: str, as_json: bool) -> int:
@@ -266,7 +273,7 @@ def _is_running(pin_dir: str, pid: int) -> bool | None:
 
 def _show_instance(instance: dict[str, Any]) -> None:
     console = out()
-    agent = f"running, pid {instance['agent_pid']}" if instance["agent_running"] else "none: enforcement goes on, alerts wait"
+    agent = f"running, pid {instance['agent_pid']}" if instance["agent_running"] else NO_AGENT
     if instance["agent_running"] is None:
         agent = f"pid {instance['agent_pid']} of the host; whether it runs cannot be told from this pid namespace"
     policies = ", ".join(dict.fromkeys(f"{rule['policy']} ({rule['mode']})" for rule in instance["rules"])) or "unknown"
@@ -274,13 +281,13 @@ def _show_instance(instance: dict[str, Any]) -> None:
         ("policies", policies), ("in force since", instance["since"] or "unknown"), ("agent", agent),
         ("enforcing by", FLAVOURS.get(instance["flavour"], instance["flavour"])), ("programs", " ".join(instance["attached"])),
         ("processes known", f"{instance['processes']:,}"),
-        ("generation", f"{instance['generation']} (times that tables were put in force)"),
+        ("tables put in force", number(instance["generation"], "time")),
     ]  # fmt: skip
     console.print(table("", "", rows=rows, title=f"Pinned at {printable(instance['pin_dir'])}"))
     if instance["rules"]:
         matched = [(rule["policy"], rule["rule"], rule["mode"], f"{rule['matched']:,}") for rule in instance["rules"]]
         console.print()
-        console.print(table("policy", "rule", "mode", "matched", rows=matched, title="Rules, since the agent began"))
+        console.print(table("policy", "rule", "mode", "matched", rows=matched, title="Matches of each rule, since the agent began"))
     counters = [(COUNTERS.get(name, name), f"{value:,}") for name, value in instance["counters"].items() if value or name in ALWAYS]
     counters += [(f"records of {event} lost", f"{value:,}") for event, value in instance["lost"].items()]
     counters += [(f"runs of {program} that the kernel left out", f"{value:,}") for program, value in instance["skipped"].items()]
@@ -288,7 +295,7 @@ def _show_instance(instance: dict[str, Any]) -> None:
     console.print(table("", "", rows=counters, title="Counted in the kernel, since its programs were loaded"))
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="End enforcement: take everything out of the kernel.")
 @pin_option
 @json_option
 def unload(pin_dir: str, as_json: bool) -> int:
@@ -310,14 +317,14 @@ def unload(pin_dir: str, as_json: bool) -> int:
     if as_json:
         emit_json({"unloaded": list(gone)})
     else:
-        out().print(f"unloaded {', '.join(printable(name) for name in gone)}" if gone else "nothing was loaded")
+        out().print(f"nothing is enforced any more; unloaded {', '.join(map(printable, gone))}" if gone else "nothing was loaded")
     return 0
 
 
 # ---- doctor ----
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Tell what this kernel offers to bpfence.")
 @click.option("--try", "attempt", is_flag=True, help="Load every program once (attaching only process tracking) to be sure. Needs root.")
 @json_option
 def doctor(attempt: bool, as_json: bool) -> int:
@@ -389,8 +396,9 @@ def _show_doctor(flavour: str, enforces: str, rows: Any, missing: dict[str, str]
     for row in rows:
         if row.meaning:
             console.print()
-            if_not = "could not tell; if not: " if row.answer.value == "could not tell" else ""
-            console.print(assembled((row.title, "bold"), f": {if_not}{printable(row.meaning)}"))
+            answer = row.answer.value
+            console.print(assembled((row.title, "bold"), ": ", (answer, ANSWER_STYLES[answer])))
+            console.print(styled(f"  {'if not' if answer == 'could not tell' else 'so'}: {printable(row.meaning)}"))
             if row.mend:
                 console.print(styled(f"  what helps: {printable(row.mend)}"))
     if missing:

@@ -34,26 +34,23 @@ from bpfence.cli.show import (
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 MODULES: Final = {
     "bpfence.cli.policies": {
-        "check": "Find every mistake in policy files (native or Falco's), with its place and what to write instead.",
-        "explain": "Show what policies are compiled to: where each rule runs, the sizes of automata and diagrams, the route of an event.",
+        "check": "Find mistakes and traps in policies and Falco rules.",
+        "explain": "Show what policies are compiled to.",
         "test": "Decide recorded events by policies, without a kernel.",
     },
     "bpfence.cli.falco": {
-        "convert": "Write native policies that mean the same as Falco rules.",
-        "events": "List the events that rules can be about: native ones with their short names and groups, and the types that Falco rules"
-        " can ask for.",
-        "fields": "List the fields that conditions and messages can use, in native policies and in Falco rules.",
+        "convert": "Write Falco rules as native policies.",
+        "events": "List the events that rules can be about.",
+        "fields": "List the fields of conditions and messages.",
     },
     "bpfence.cli.host": {
-        "doctor": "Tell what this kernel offers, what it lacks, and what that means.",
-        "exec": "Run one command and all its descendants under policies and Falco rules, in a cgroup of its own.",
-        "run": "Enforce policies and Falco rules on this host and print alerts, until SIGTERM or SIGINT.",
-        "status": "Show which policies are in force, since when, by which agent, and what was counted, also by rule.",
-        "unload": "End enforcement and take everything out of the kernel.",
+        "doctor": "Tell what this kernel offers to bpfence.",
+        "exec": "Run one command and its descendants under policies.",
+        "run": "Enforce policies on this host, and print alerts.",
+        "status": "Show what is in force, and what was counted.",
+        "unload": "End enforcement: take everything out of the kernel.",
     },
-    "bpfence.cli.seccomp": {
-        "seccomp": "Seccomp profiles: check, explain, compare, convert; learn them, and run commands under them.",
-    },
+    "bpfence.cli.seccomp": {"seccomp": "Check, explain, learn, run: seccomp profiles."},
 }
 """Commands by the module that has them; a test compares the sentences with the commands' own."""
 

@@ -55,14 +55,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MODULES: Final = {
     "bpfence.cli.seccomp_run": {
-        "learn": "Record which system calls a command uses, and write a profile that allows those and no others.",
-        "run": "Run one command and its descendants under a seccomp profile.",
-        "supervise": "Run one command under a profile, and answer and report every call that it denies.",
+        "learn": "Record the system calls of a command as a profile.",
+        "run": "Run one command under a profile.",
+        "supervise": "Run one command, and report what a profile denies.",
     }
 }
 
 
-@click.group("seccomp", cls=LazyGroup, modules=MODULES)
+@click.group("seccomp", cls=LazyGroup, modules=MODULES, short_help="Check, explain, learn, run: seccomp profiles.")
 def group() -> None:
     """Seccomp profiles: check, explain, compare, convert; learn them, and run commands under them.
 
@@ -145,10 +145,10 @@ def read_profile(path: str) -> tuple[Profile, list[Diagnostic]]:
 # ---- check ----
 
 
-@group.command(cls=Command)
+@group.command(cls=Command, short_help="Find what is wrong with profiles.")
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @machine_options
-@click.option("--strict", is_flag=True, help="Warnings count as findings.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
 @json_option
 def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kernel: str | None, strict: bool, as_json: bool) -> int:
     """Find what is wrong with profiles: mistakes, rules without effect, what gets around them, what programs need.
@@ -187,7 +187,7 @@ def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kerne
 # ---- explain ----
 
 
-@group.command(cls=Command)
+@group.command(cls=Command, short_help="Show what a profile does to every system call.")
 @click.argument("file", type=FILE)
 @click.argument("calls", nargs=-1)
 @machine_options
@@ -279,7 +279,7 @@ def _explained(effective: Effective, entries: list[Entry]) -> dict[str, Any]:
 # ---- diff and merge ----
 
 
-@group.command("diff", cls=Command)
+@group.command("diff", cls=Command, short_help="Show what two profiles allow differently.")
 @click.argument("first", type=FILE)
 @click.argument("second", type=FILE)
 @machine_options
@@ -303,8 +303,9 @@ def diff_command(first: str, second: str, arch: str | None, caps: tuple[str, ...
         print_table(table("", "arch", "call", "first", "second", "arguments", rows=map(_change_row, changes)))
     counts = {kind: sum(change.kind == kind for change in changes) for kind in ("more", "less", "other")}
     if not as_json:
-        summary = f"the second allows {counts['more']} calls more and {counts['less']} less; {counts['other']} fail or are logged otherwise"
-        err().print(styled(summary if changes else "the two do the same", "dim"))
+        summary = f"the second profile allows {counts['more']} calls that the first denies, and denies {counts['less']} that it allows"
+        summary += f"; {counts['other']} fail or are logged differently"
+        err().print(styled(summary if changes else "the two profiles do the same", "dim"))
     return FINDINGS if changes else 0
 
 
@@ -324,7 +325,7 @@ def _change_as_json(change: Change) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@group.command("merge", cls=Command)
+@group.command("merge", cls=Command, short_help="Write a profile that allows what either of two does.")
 @click.argument("first", type=FILE)
 @click.argument("second", type=FILE)
 @click.option("-o", "--output", type=OUTPUT, help="Write to a file.")
@@ -344,7 +345,7 @@ def merge_command(first: str, second: str, output: str | None) -> int:
 # ---- export and import ----
 
 
-@group.command("export", cls=Command)
+@group.command("export", cls=Command, short_help="Write a profile in another format.")
 @click.argument("file", type=FILE)
 @click.option("--format", "format", type=click.Choice(list(FORMATS)), required=True, help="What to write.")
 @machine_options
@@ -424,7 +425,7 @@ def _documents(path: str) -> list[Value]:
         raise PolicyError([error.diagnostic]) from None
 
 
-@group.command("import", cls=Command)
+@group.command("import", cls=Command, short_help="Read a SeccompProfile of Kubernetes.")
 @click.argument("file", type=FILE)
 @click.option("--name", help="Which SeccompProfile, where the file holds several: NAME or NAMESPACE/NAME.")
 @click.option("-o", "--output", type=OUTPUT, help="Write to a file.")
@@ -458,7 +459,8 @@ def _chosen(file: str, documents: list[Value], name: str | None) -> Value:
         return wanted[0]
     known = ", ".join(printable(known) for known, _ in profiles)
     if not profiles:
-        raise UsageError(f"{file} holds {len(documents)} objects, and no SeccompProfile")
+        among = f" among its {len(documents)} objects" if len(documents) > 1 else ""
+        raise UsageError(f"{file} holds no SeccompProfile{among}")
     if name is None:
         raise UsageError(f"{file} holds {len(profiles)} SeccompProfiles: choose one with --name ({known})")
     manner = "no SeccompProfile" if not wanted else f"{len(wanted)} SeccompProfiles"

@@ -54,7 +54,7 @@ def guarded(command: tuple[str, ...], work: Callable[[], int]) -> int:
     return sandbox.guarded(command, work, to_stderr)
 
 
-@click.command(cls=Command, context_settings=CONTEXT)
+@click.command(cls=Command, context_settings=CONTEXT, short_help="Run one command under a profile.")
 @profile_option
 @cap_option
 @enosys_option
@@ -81,7 +81,7 @@ def run(profile: str, caps: tuple[str, ...], enosys: bool, command: tuple[str, .
 # ---- learn ----
 
 
-@click.command(cls=Command, context_settings=CONTEXT)
+@click.command(cls=Command, context_settings=CONTEXT, short_help="Record the system calls of a command as a profile.")
 @click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Where the profile goes.")
 @click.option("--merge", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="A profile that what was learned is added to.")
 @click.option("--for", "runtime", type=click.Choice(["runc", "crun"]), help="Add the calls of a container runtime's start.")
@@ -138,7 +138,7 @@ def _learn(
     if recording.out_of_range or recording.lost:
         to_stderr(f"the profile is incomplete: {recording.out_of_range} calls out of range, {recording.lost} processes not recorded")
     if recording.status:
-        to_stderr(f"{command[0]} ended with {recording.status}: what it did not come to is not in the profile")
+        to_stderr(f"{command[0]} ended with {recording.status}: system calls that it did not reach are not in the profile")
     added = f"{len(learned.by_chance)} added that depend on chance" + (f", {len(learned.by_runtime)} for {runtime}" if runtime else "")
     _write(profile, output, f"{len(learned.seen)} calls seen, {added}")
     if as_json:
@@ -236,7 +236,7 @@ def responses(answers: tuple[str, ...]) -> tuple[dict[str, Response], Response]:
     return by_name, otherwise
 
 
-@click.command(cls=Command, context_settings=CONTEXT)
+@click.command(cls=Command, context_settings=CONTEXT, short_help="Run one command, and report what a profile denies.")
 @profile_option
 @cap_option
 @enosys_option

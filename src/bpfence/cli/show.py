@@ -13,11 +13,12 @@ import importlib
 import io
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, TextIO, TypeVar, cast
 
 import click
 import msgspec
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "cyan"}
 MAX_SOURCE_LINE: Final = 200
 BUG_FRAMES: Final = 4
+UNCUT: Final = 4096
+"""Columns of a table that is not for a terminal."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -78,11 +81,36 @@ def emit_json(value: object) -> None:
     click.echo(json.dumps(msgspec.to_builtins(value, str_keys=True), indent=2))
 
 
+class Trimmed(io.TextIOBase):
+    """A stream to which lines are written without the spaces at their ends, which fill up the cells of tables."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # an attribute there
+        """That of the stream."""
+        return self._stream.encoding
+
+    def write(self, text: str) -> int:
+        """Write whole lines."""
+        self._stream.write(re.sub(r" +$", "", text, flags=re.MULTILINE))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on."""
+        self._stream.flush()
+
+
 def out() -> Console:
-    """Standard output for people."""
+    """Standard output for people. Where that is no terminal nothing is cut to a width: whoever reads it has another one."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+    terminal = sys.stdout.isatty()
+    file = sys.stdout if terminal else cast("IO[str]", Trimmed(sys.stdout))
+    return Console(
+        file=file, highlight=False, markup=False, emoji=False, soft_wrap=not terminal, width=None if terminal else UNCUT
+    )  # fmt: skip
 
 
 def err() -> Console:
@@ -111,6 +139,16 @@ def number(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def met(events: int, expected: int, mismatches: int) -> str:
+    """How many events were tested and decided as expected, in words. `expected`: of how many that was said."""
+    if mismatches:
+        return f"{number(events, 'event')}, {mismatches} not as expected"
+    if not expected:
+        return f"{number(events, 'event')}, without `expect`: nothing was compared"
+    rest = f", {events - expected} without `expect`" if events > expected else ""
+    return f"{number(events, 'event')}, {'all' if not rest else expected} as expected{rest}"
+
+
 def table(*columns: str, rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
     """A plain table; every cell is made printable."""
     from rich.table import Table
@@ -126,6 +164,8 @@ def table(*columns: str, rows: Iterable[Sequence[object]], title: str | None = N
         header_style="dim",
         show_header=any(columns),
     )
+    for column in made.columns:
+        column.overflow = "fold"  # rather two lines than the end of a name cut off
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in row))
     return made
@@ -166,12 +206,15 @@ def wants_json(arguments: Sequence[str]) -> bool:
 
 def show_usage(error: click.ClickException, as_json: bool) -> None:
     """A command line that click cannot make sense of: as JSON on standard output, or for people on standard error."""
-    if not as_json:
-        error.show()
-        return
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = f"see `{context.command_path} --help`" if context is not None else ""
-    emit_json({"error": printable(error.format_message().split("\n", 1)[0]), "hint": hint})
+    text = printable(error.format_message().split("\n", 1)[0])
+    if as_json:
+        emit_json({"error": text, "hint": hint})
+        return
+    err().print(assembled(("error", STYLES["error"]), f": {text}"))
+    if hint:
+        err().print(assembled(("hint", "bold"), f": {hint}"))
 
 
 def show_bug(error: BaseException) -> None:

@@ -9,7 +9,8 @@ stands for what it resolves to as well. Looks at no file system: `host.links` do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,7 +19,7 @@ from bpfence.conditions.values import branches, disj, negation
 from bpfence.errors import Diagnostic, Location
 from bpfence.evaluate import holds
 from bpfence.fields import FIELDS, Kind
-from bpfence.policy import And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule
+from bpfence.policy import And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule, atoms
 
 PATHS: Final = frozenset(
     field.name for field in FIELDS if field.kind is Kind.PATH and field.name != "process.cgroup"
@@ -31,12 +32,15 @@ _SPECIAL: Final = re.compile(r"[*?\[{\\]")
 class Found(NamedTuple):
     """What a path resolves to. `names`: its other names, none where it is its own; `links`: the links on the way and what each leads to.
 
-    `program`: the one program of many names (busybox) that the path leads to, and which is therefore not among the names.
+    `program`: the one program of many names (busybox) that the path leads to, and which is therefore not among the names. `directory`: it
+    leads to a directory; `interpreter`: to a script, which this program runs.
     """
 
     names: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     program: str = ""
+    directory: bool = False
+    interpreter: str = ""
 
 
 Lookup = Callable[[str], Found]
@@ -216,6 +220,51 @@ def _policy(policy: Policy, find: Lookup, where: str, found: list[Diagnostic]) -
         told = [one for one in told if (one.field, one.path) not in in_scope]
         found += findings(told, rule.location, f"policy {policy.name!r}, rule {rule.name!r}", where, both=policy.links)
     return msgspec.structs.replace(policy, scope=scope, rules=tuple(rules)) if policy.links else policy
+
+
+# ---- what a path names ----
+
+PROGRAMS: Final = frozenset(("process.exe", "process.parent.exe", "process.ancestors.exe", "target.exe"))
+"""Fields that hold the file of a running program."""
+OF_FILES: Final = frozenset(
+    ("process.exec", *(f"file.{act}" for act in ("open", "permission", "mmap", "mprotect", "truncate", "create", "unlink", "link")))
+)  # fmt: skip
+"""Events that hardly anybody means about a directory."""
+
+
+def named(policies: PolicySet, find: Lookup, where: str = "on this host") -> Iterator[Diagnostic]:
+    """Warnings about literal paths that name something else than their field holds: a directory, or a script."""
+    for policy in policies.policies:
+        own = {(atom.field, atom.value) for atom in atoms(policy.scope)}
+        yield from _named((policy.scope,), False, find, where, policy.location, f"policy {policy.name!r}")
+        for rule in policy.rules:
+            conditions = (rule.condition, *rule.conditions.values())
+            about_files = not OF_FILES.isdisjoint(rule.events)
+            who = f"policy {policy.name!r}, rule {rule.name!r}"
+            yield from _named(conditions, about_files, find, where, rule.location, who, own)
+
+
+def _named(
+    conditions: Sequence[Condition], about_files: bool, find: Lookup, where: str, place: Location, who: str,
+    known: AbstractSet[tuple[str, object]] = frozenset(),
+) -> Iterator[Diagnostic]:  # fmt: skip
+    tests = [atom for condition in conditions for atom in atoms(condition)]
+    once = {(str(atom.value), atom.field in PROGRAMS): atom for atom in reversed(tests)}  # file.modify asks for both names of a rename
+    for atom in reversed(once.values()):
+        path = str(atom.value)
+        if atom.op is not Op.EQUALS or not path.startswith("/") or (atom.field, atom.value) in known:
+            continue
+        found = find(path)
+        if found.interpreter and atom.field in PROGRAMS:
+            what = f"{who}: {path} is a script {where}: the {atom.field} of whoever runs it is {found.interpreter}, never the script"
+            hint = "on exec, file.path is the script; of a running process, process.args names it after its interpreter"
+            yield Diagnostic(place, what, hint, "warning", "script")
+        elif found.directory and (atom.field in PROGRAMS or (about_files and atom.field in ("file.path", "file.new_path"))):
+            below = {atom.field: f"{path}/x"}
+            alike = (other for other in tests if other.field == atom.field and other.op not in (Op.EXISTS, Op.OBJECT))
+            if not any(holds(other, below) for other in alike):
+                what = f"{who}: {path} is a directory {where}, and this is a test on the directory itself, not on the files in it"
+                yield Diagnostic(place, what, f"write {path}/** for what is below it", "warning", "directory")
 
 
 def _rule(rule: Rule, find: Lookup, told: list[Widened]) -> Rule:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from bpfence import glob, names
@@ -206,9 +206,55 @@ def shortest(pieces: glob.Glob) -> int:
     return length
 
 
-def odd(text: str) -> str:
-    """A simpler glob that means the same; "" where there is none: `/etc/***` is `/etc/**`."""
-    return re.sub(r"\*{3,}", "**", text) if "***" in text and not re.search(r"[\\\[]", text) else ""
+_PATTERNS: Final = (Kind.PATH, Kind.STRINGS, Kind.STRING)
+_ARGUMENTS: Final = ("process.args", "process.parent.args")
+_LOGIN_SHELL: Final = re.compile(r"-\w*sh\b")
+_REGEX: Final = re.compile(r"^\^|\$$|\([^()]*\|[^()]*\)|\\[dws.]|\.\+|\[\^|\)[*+?]")
+_GLOBS: Final = "{a,b} for alternatives, [!a] for any character but a, ** for any text"
+_OWNER_BITS: Final = 0o600
+_SPECIAL_BITS: Final = 0o7000
+
+
+def odd(field: Field, text: str) -> Iterator[TextError]:
+    """What is strange about one value that is accepted: it means something else than it seems to. These are warnings."""
+    if field.kind is Kind.FLAGS and field.names == "mode":
+        yield from _odd_mode(text)
+    if field.kind not in _PATTERNS:
+        return
+    if field.kind is not Kind.STRING and "***" in text and not re.search(r"[\\\[]", text):
+        simpler = re.sub(r"\*{3,}", "**", text)
+        what = f"'***' is no more than '**': {quoted(text)} means {quoted(simpler)}"
+        yield TextError(what, f"write {quoted(simpler)}", "odd-glob")
+    if _REGEX.search(text):
+        yield TextError(f"{quoted(text)} looks like a regular expression, and is read as a glob", f"write {_GLOBS}", "looks-like-regex")
+    if field.name in _ARGUMENTS and text.startswith("-") and not _LOGIN_SHELL.match(text):
+        what = f"{field.name} is all arguments in one text that begins with the program's name: {quoted(text)} matches none of them alone"
+        ways = dict.fromkeys((quoted("* " + text), quoted("* " + text.rstrip("*").rstrip() + " *")))
+        yield TextError(what, f"write {' or '.join(ways)}", "whole-arguments")
+    if field.kind is Kind.PATH:
+        yield from _as_in_proc(field, text)
+
+
+def _as_in_proc(field: Field, text: str) -> Iterator[TextError]:
+    """Names that only /proc/PID/exe and the like have."""
+    if text.startswith("/memfd:"):
+        what = f"{quoted(text)} is how /proc shows a file in memory: {field.name} has no '/' before memfd:"
+        yield TextError(what, f"write {quoted(text[1:])}", "as-in-proc")
+    elif text.endswith(" (deleted)"):
+        what = f"' (deleted)' is what /proc adds to the name of a file that is gone: {field.name} has the name alone"
+        yield TextError(what, f"write {quoted(text.removesuffix(' (deleted)'))}; file.deleted tells whether it is gone", "as-in-proc")
+
+
+def _odd_mode(text: str) -> Iterator[TextError]:
+    """A whole mode where any one of its bits is enough."""
+    written = re.fullmatch(r"0[oO]?([0-7]+)", text.strip())
+    mode = int(written.group(1), 8) if written else 0
+    special = mode & _SPECIAL_BITS
+    if (special and special != mode) or (mode & _OWNER_BITS and mode & (mode - 1)):
+        hint = f"write 0o{special:o} for the special bits alone" if special else "write the one bit that matters: 0o002 is write for others"
+        one = mode & -mode if special and not mode & _OWNER_BITS else 0o600
+        what = f"any one of these bits is enough: {text} matches mode 0o{one:o} as well"
+        yield TextError(what, hint, "any-bit")
 
 
 def _check_path(field: Field, text: str, pieces: glob.Glob) -> None:
@@ -221,7 +267,7 @@ def _check_path(field: Field, text: str, pieces: glob.Glob) -> None:
             what = f"{quoted(text)} never matches: nothing expands {text[0]!r} in a policy"
             raise TextError(what, _without_shell(text), "unreachable")
         what = "a path begins with '/'" + (", an abstract name with '@'" if bound else "")
-        raise TextError(f"{quoted(text)} never matches: {what}", f"write '/{text}' or '**/{text}'", "unreachable")
+        raise TextError(f"{quoted(text)} never matches: {what}", _whole(text), "unreachable")
     if bound and pseudo:
         return
     if text.endswith("/") and not glob.compiled(text, "path").fullmatch(b"/"):
@@ -237,6 +283,13 @@ def _check_path(field: Field, text: str, pieces: glob.Glob) -> None:
         raise TextError(
             f"a resolved path never contains {dots.group()!r}", "write the path as realpath(1) prints it", "unreachable", dots.start()
         )
+
+
+def _whole(text: str) -> str:
+    """What to write for a path that does not begin with '/'."""
+    if _REGEX.search(text):
+        return f"patterns are globs, not regular expressions: {_GLOBS}"
+    return f"write '/{text}' or '**/{text}'" if "/" in text else f"write the whole path, or '**/{text}' for this name in any directory"
 
 
 def _without_shell(text: str) -> str:

@@ -44,7 +44,7 @@ def read_bytes(path: Path, report: Report) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                report.add(place, "cannot-read", "not a regular file", "a policy is a file")
+                report.add(place, "cannot-read", "this is not a regular file", "give a file, or a directory of *.yaml and *.yml files")
                 return None
             data = file.read(yaml_nodes.MAX_BYTES + 1)
     except (OSError, ValueError) as e:

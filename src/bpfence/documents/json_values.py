@@ -160,7 +160,7 @@ class _Parser:
     def value(self) -> Value:
         self.count += 1
         if self.count > MAX_VALUES:
-            raise self.error(f"the file holds more than {MAX_VALUES} values", "a profile needs a few hundred", "json-limit")
+            raise self.error(f"the file holds more than {MAX_VALUES} values", "a profile has a few hundred", "json-limit")
         char = self.peek()
         if char in ("{", "["):
             return self.container("object" if char == "{" else "array")
@@ -172,7 +172,7 @@ class _Parser:
 
     def container(self, kind: Kind) -> Value:
         if len(self.open) >= MAX_DEPTH:
-            raise self.error(f"the file nests deeper than {MAX_DEPTH} levels", "a profile needs 5", "json-limit")
+            raise self.error(f"the file nests deeper than {MAX_DEPTH} levels", "a profile needs 5 levels", "json-limit")
         value = Value(self.source, kind, self.at)
         self.at += 1
         self.open.append(value)
@@ -223,11 +223,11 @@ class _Parser:
             self.at += len(word)
             return value
         if not self.peek():
-            raise self.error("the file ends where a value should stand", "close what is open")
+            raise self.error("the file ends where a value is expected", "close what is open, or write the profile: {\"defaultAction\": …}")
         if word in ("NaN", "Infinity"):
             raise self.error(f"{word} is not a JSON value", "write a whole number")
         self.no_comment()
-        raise self.error("here a value should stand", _QUOTES if word or self.peek() == "'" else "")
+        raise self.error("expected a value here", _QUOTES if word or self.peek() == "'" else "")
 
     def peek(self) -> str:
         return self.text[self.at : self.at + 1]
@@ -240,7 +240,7 @@ class _Parser:
     def expect(self, char: str, what: str) -> None:
         if self.peek() != char:
             self.no_comment()
-            message = f"{what} is missing here" if self.peek() else f"the file ends where {what} should stand"
+            message = f"{what} is missing here" if self.peek() else f"the file ends where {what} is expected"
             raise self.error(message, "check the line before, too")
         self.at += 1
 

@@ -203,7 +203,7 @@ class _Composer:
             kind: Kind = "list" if isinstance(event, yaml.SequenceStartEvent) else "map"
             node = Node(self.source, kind, self.start(event), tag=event.tag or "")
             if len(self.open) >= MAX_DEPTH:
-                raise YamlError(node.location, f"the file nests deeper than {MAX_DEPTH} levels", "a policy needs about 6", "yaml-limit")
+                raise YamlError(node.location, f"the file nests deeper than {MAX_DEPTH} levels", "policies need about 6", "yaml-limit")
             if event.anchor:
                 self.anchors[event.anchor] = None
             self.open.append((node, event.anchor or "", []))

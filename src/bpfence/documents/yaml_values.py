@@ -53,7 +53,7 @@ def _scalar(node: Node) -> Value:
 def documents(data: bytes, file: str) -> list[Value]:
     """Every document of a YAML (or JSON) text as a value; DocumentError with the place of the first mistake."""
     if len(data) > yaml_nodes.MAX_BYTES:
-        raise DocumentError(Location("<none>"), f"{file} is larger than {yaml_nodes.MAX_BYTES >> 20} MiB", "", "json-limit")
+        raise DocumentError(Location(file), f"the file is larger than {yaml_nodes.MAX_BYTES >> 20} MiB", "split it", "json-limit")
     try:
         return [as_value(root) for root in yaml_nodes.documents(yaml_nodes.decode(data, file), file)]
     except YamlError as error:

@@ -9,7 +9,7 @@ it is. A recorded line is a line that `jsonl:` has written (kind alert or event)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 import msgspec
 
@@ -23,6 +23,8 @@ from bpfence.events.values import BadValueError, parse
 from bpfence.policy import Value
 
 MAX_LINE: Final = 1 << 20
+MALFORMED: Final = "JSON is malformed: "
+"""What msgspec begins with where a text is no JSON."""
 _SPEAKS_FOR: Final = abi.EVENT_RESULT | abi.EVENT_DECISION
 
 
@@ -191,6 +193,12 @@ class Replay:
         """The file belongs to the caller."""
 
 
+def bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a stream, none read beyond MAX_LINE + 1 bytes: one that is longer comes in parts, of which the first is refused."""
+    while line := stream.readline(MAX_LINE + 1):
+        yield line
+
+
 def read_recorded(lines: Iterable[str | bytes]) -> Iterator[Recorded]:
     """Every event of a recorded file, `loss` and `status` lines and empty lines left out. BadLineError where a line cannot be read."""
     for number, line in enumerate(lines, 1):
@@ -201,7 +209,7 @@ def read_recorded(lines: Iterable[str | bytes]) -> Iterator[Recorded]:
         try:
             document = msgspec.json.decode(line)
         except (msgspec.DecodeError, UnicodeError) as error:
-            raise BadLineError(number, f"not JSON: {error}") from None
+            raise BadLineError(number, f"not JSON: {str(error).removeprefix(MALFORMED)}") from None
         except RecursionError:
             raise BadLineError(number, "nested too deeply") from None
         if not isinstance(document, dict):

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import stat
 import threading
 from collections.abc import Iterable
 from typing import Final
@@ -23,6 +25,8 @@ SECONDS: Final = 0.5
 """How long may pass without one path more being read."""
 MAX_HANGING: Final = 4
 """Threads that hang in a file system; with so many, nothing more is looked up."""
+FIRST_LINE: Final = 256
+"""BINPRM_BUF_SIZE of the kernel: what it looks at of a script."""
 MAX_LINKS: Final = 40
 """MAXSYMLINKS of the kernel."""
 MANY_NAMES: Final = frozenset(("busybox", "busybox.static", "busybox-static", "toybox", "coreutils", "uutils", "systemctl"))
@@ -70,7 +74,27 @@ class _Reader:
         if name in MANY_NAMES and last != name:
             return Found(() if named == path else (named,), passed, whole)
         names = tuple(dict.fromkeys(name for name in (whole, named) if name != path))
-        return Found(names, passed)
+        return Found(names, passed, "", *self.kind(whole))
+
+    def kind(self, path: str) -> tuple[bool, str]:
+        """Whether a path without links is a directory, and the interpreter of the script that it is; neither where that cannot be seen."""
+        self.at = path
+        try:
+            found = os.lstat(self._root + path)
+            if stat.S_ISDIR(found.st_mode):
+                return True, ""
+            if not stat.S_ISREG(found.st_mode) or not found.st_mode & 0o111:
+                return False, ""
+            # O_NONBLOCK: what has come to be in its place meanwhile must not stop us.
+            descriptor = os.open(self._root + path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                first = os.read(descriptor, FIRST_LINE)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            return False, ""
+        written = re.match(rb"#![ \t]*(?:\S*/env[ \t]+(?![-=]))?([^ \t\n\0]+)", first)
+        return False, os.fsdecode(written.group(1)) if written else ""
 
     def followed(self, path: str, links: dict[str, str]) -> str:
         """The path without links. What is not there stands for itself."""

@@ -29,7 +29,7 @@ from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME, EVENTS
 from bpfence.kernel import libbpf
-from bpfence.kernel.features import Answer, Features
+from bpfence.kernel.features import MEANING_BY_NAME, Answer, Features
 from bpfence.kernel.libbpf import Drain, Map, Object
 from bpfence.kernel.pids import host_pid
 from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
@@ -748,14 +748,18 @@ def _flavour(features: Features) -> str:
         message = f"loading BPF programs needs CAP_BPF and CAP_PERFMON; this process lacks {' and '.join(lacking)}"
         raise KernelError(f"{message} ({detail})" if detail else message, missing=" ".join(lacking), hint="run as root of the host")
     asked = [(name, features.probes[name]) for name in ("lsm_active", "lsm_load", "fmod_ret") if name in features.probes]
-    seen = "; ".join(f"{name}: {probe.answer.value} {probe.detail}".rstrip() for name, probe in asked)
+    seen = "; ".join(
+        f"{MEANING_BY_NAME[name].title}: {probe.answer.value}{', ' + probe.detail if probe.detail else ''}"
+        for name, probe in asked
+        if probe.answer is not Answer.YES
+    )
     if features.enforces is Answer.UNKNOWN:
-        message = f"bpfence could not find out whether this kernel can enforce ({seen})"
-        raise KernelError(message, missing="lsm or fmod_ret", hint="see `bpfence doctor`")
+        message = f"bpfence could not find out whether it can enforce on this kernel ({seen})"
+        raise KernelError(message, missing="lsm or fmod_ret", hint="`bpfence doctor` tells what stood in the way")
     raise KernelError(
-        f"bpfence cannot enforce on this kernel: it takes neither LSM nor fmod_ret programs ({seen})",
+        f"bpfence cannot enforce on this kernel, which loads neither LSM nor fmod_ret programs ({seen})",
         missing="lsm or fmod_ret",
-        hint="boot with bpf in the lsm= list, on a kernel that does not refuse BPF programs; see `bpfence doctor`",
+        hint="`bpfence doctor` tells what is missing and what helps",
     )
 
 

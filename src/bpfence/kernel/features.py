@@ -23,6 +23,8 @@ from bpfence.errors import KernelError
 from bpfence.kernel import libbpf
 from bpfence.kernel.libbpf import Function, KernelBtf
 
+UNTRIED: Final = "needs CAP_BPF and CAP_PERFMON to try"
+
 
 class Answer(enum.Enum):
     """The outcome of a probe."""
@@ -61,83 +63,84 @@ class DoctorRow(msgspec.Struct, frozen=True):
     essential: bool
 
 
-_NO_LSM: Final = "enforcement uses fmod_ret programs on the security_* functions instead, where the kernel allows them"
+_NO_LSM: Final = "bpfence enforces by fmod_ret programs on the security_* functions instead, where this kernel can load those"
+_REFUSED: Final = "where loading gives EPERM to root, a container, a sandbox or another security module refuses it: run on the host itself"
 
 MEANINGS: Final = (
-    Meaning("kernel_btf", "kernel types (BTF)", "nothing can be loaded", "use a kernel built with CONFIG_DEBUG_INFO_BTF=y", essential=True),
-    Meaning("cap_bpf", "CAP_BPF or CAP_SYS_ADMIN", "nothing can be loaded", "run as root or grant CAP_BPF", essential=True),
-    Meaning("cap_perfmon", "CAP_PERFMON or CAP_SYS_ADMIN", "nothing can be loaded", "run as root or grant CAP_PERFMON", essential=True),
+    Meaning("kernel_btf", "kernel types (BTF)", "bpfence can load nothing", "use one built with CONFIG_DEBUG_INFO_BTF=y", essential=True),
+    Meaning("cap_bpf", "CAP_BPF or CAP_SYS_ADMIN", "bpfence can load nothing", "run as root or grant CAP_BPF", essential=True),
+    Meaning("cap_perfmon", "CAP_PERFMON or CAP_SYS_ADMIN", "bpfence can load nothing", "run as root or grant CAP_PERFMON", essential=True),
     Meaning(
         "cap_sys_admin", "CAP_SYS_ADMIN",
-        "maps and programs cannot be found by id, bpffs and securityfs cannot be mounted",
+        "bpfence cannot find maps and programs by id, nor mount bpffs and securityfs",
         "run as root",
     ),
     Meaning("lsm_active", "bpf in the active LSM list", _NO_LSM, "add bpf to the kernel's lsm= boot parameter"),
-    Meaning("lsm_load", "LSM programs can be loaded", _NO_LSM, "use a kernel built with CONFIG_BPF_LSM=y that does not refuse them"),
+    Meaning("lsm_load", "LSM programs can be loaded", _NO_LSM, f"use a kernel built with CONFIG_BPF_LSM=y; {_REFUSED}"),
     Meaning(
         "fmod_ret", "fmod_ret programs can be loaded",
-        "enforcement needs LSM programs",
-        "use a kernel built with CONFIG_FUNCTION_TRACER=y and BPF trampolines",
+        "bpfence can enforce by LSM programs only",
+        f"use a kernel built with CONFIG_FUNCTION_TRACER=y and BPF trampolines; {_REFUSED}",
     ),
     Meaning(
         "struct_arguments", "hooks with structures passed by value",
-        "changes of owner are seen at inode_setattr, which does not know the mount",
+        "changes of owner are decided at another hook (inode_setattr), which does not know the mount",
         "use Linux 6.1 or later",
     ),
     Meaning(
         "error_injection", "fmod_ret on a system call (setns)",
-        "nothing: kernel.setns is decided at the capability check",
+        "no loss: kernel.setns is decided at the capability check instead",
         "use a kernel built with CONFIG_FUNCTION_ERROR_INJECTION=y",
     ),
     Meaning(
         "security_path", "path hooks (CONFIG_SECURITY_PATH)",
-        "inode hooks are used where there are any; they do not know the mount",
+        "hooks on inodes are used where there are any; they do not know the mount",
         "use a kernel built with CONFIG_SECURITY_PATH=y",
     ),
-    Meaning("ring_buffer", "BPF ring buffers", "nothing can be loaded", "use Linux 5.8 or later", essential=True),
+    Meaning("ring_buffer", "BPF ring buffers", "bpfence can load nothing", "use Linux 5.8 or later", essential=True),
     Meaning(
         "iter_task", "task iterators",
-        "processes older than the agent are known only from their first event on",
+        "processes that run before the agent starts are known only from their first event on",
         "use Linux 5.8 or later",
     ),
-    Meaning("bpf_loop", "helper bpf_loop", "nothing: paths of any depth are walked in chunks", "use Linux 5.17 or later"),
+    Meaning("bpf_loop", "helper bpf_loop", "no loss: long paths are walked in several steps instead", "use Linux 5.17 or later"),
     Meaning(
         "task_pt_regs", "helper bpf_task_pt_regs",
-        "setns(2) is recognised through a probe read of the kernel stack",
+        "no loss: setns(2) is recognised by reading the kernel's stack instead",
         "use Linux 5.15 or later",
     ),
     Meaning(
         "lsm_not_skipped", "LSM programs run whenever their hook does",
-        "as fmod_ret programs (below), where programs are preempted",
+        "LSM programs can be skipped under load as fmod_ret programs can (see `programs are not preempted`)",
         "use Linux 6.1 or later",
     ),
     Meaning("task_btf", "helper bpf_get_current_task_btf", "each event costs more", "use Linux 5.11 or later"),
     Meaning(
         "no_preemption", "programs are not preempted",
-        "the kernel skips an fmod_ret program where another task is preempted in it, so under load what is denied can succeed; whether that"
-        " goes for LSM programs, too, is said above",
+        "under load the kernel can skip an fmod_ret program, because another task was preempted inside it on the same processor: an act"
+        " that is denied can then succeed. LSM programs are skipped only where `LSM programs run whenever their hook does` says no",
         "add bpf to the kernel's lsm= boot parameter (from Linux 6.1 on), or boot with preempt=voluntary (Linux before 7.0)",
     ),
-    Meaning("task_storage", "task storage", "nothing yet: process records are in a hash map", "use Linux 5.11 or later"),
+    Meaning("task_storage", "task storage", "no loss: records of processes are in a hash map", "use Linux 5.11 or later"),
     Meaning("rdonly_cast", "kfunc bpf_rdonly_cast", "walking a path costs more", "use Linux 6.2 or later"),
     Meaning(
         "cgroup2", "cgroup v2 hierarchy",
-        "rules on cgroups and containers, and `bpfence exec`, do not work",
+        "rules about cgroups and containers do not work, nor does `bpfence exec`",
         "mount cgroup2, or boot with systemd.unified_cgroup_hierarchy=1",
     ),
     Meaning(
         "bpffs", "BPF file system",
-        "the agent mounts it on /sys/fs/bpf; without it enforcement ends with the agent",
+        "`bpfence run` mounts it on /sys/fs/bpf; where it cannot, enforcement ends with the agent",
         "mount -t bpf bpf /sys/fs/bpf",
     ),
     Meaning(
         "unprivileged_bpf", "bpf(2) refused to unprivileged users",
-        "unprivileged users can load programs themselves",
+        "unprivileged users can load BPF programs of their own",
         "sysctl kernel.unprivileged_bpf_disabled=2",
     ),
     Meaning(
         "lockdown", "kernel memory may be read (lockdown below confidentiality)",
-        "no program of bpfence can be loaded",
+        "bpfence can load nothing",
         "boot with lockdown=integrity or lower",
         essential=True,
     ),
@@ -196,7 +199,8 @@ class Features(msgspec.Struct, frozen=True):
         rows = []
         for row in MEANINGS:
             probe = self.probes.get(row.name, Probe(Answer.UNKNOWN, "not probed"))
-            well = probe.answer is Answer.YES
+            # What was not tried for want of a capability is not explained: that the capability is missing is said by its own row.
+            well = probe.answer is Answer.YES or probe.detail == UNTRIED
             rows.append(
                 DoctorRow(
                     row.name, row.title, probe.answer, probe.detail, "" if well else row.without, "" if well else row.mend, row.essential
@@ -269,7 +273,7 @@ def _by_loading(known: Mapping[str, Function], privileged: bool) -> dict[str, Pr
         if target not in known:
             return Probe(Answer.NO, f"the kernel has no function {target}")
         if not privileged:
-            return Probe(Answer.UNKNOWN, "needs CAP_BPF and CAP_PERFMON to try")
+            return Probe(Answer.UNKNOWN, UNTRIED)
         return _refusal(load(known[target]))
 
     def hook(target: str) -> Probe:

@@ -207,7 +207,7 @@ def _lock_folder(folder: Path) -> int:
                 raise KernelError(
                     f"{folder} is in use by a running agent{_agent_pid(folder)}",
                     missing="the lock on the pin folder",
-                    hint="stop that agent first, or give this one another pin folder",
+                    hint="stop that agent first; an agent beside it needs a pin folder of its own (--pin-dir)",
                 ) from error
             if _same(folder, fd):
                 return fd

@@ -190,7 +190,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Profile | None, list[Diagnostic]
         descriptor = os.open(Path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None, [Diagnostic(place, "not a regular file", "a profile is a file", code="cannot-read")]
+                return None, [Diagnostic(place, "this is not a regular file", "give a file that holds a profile", code="cannot-read")]
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -457,7 +457,7 @@ def test_a_followed_file_that_comes_later(rig: Rig) -> None:
     follow_policy(rig, target)
     rig.agent.start()
     assert rig.engine.objects == {}
-    assert any("name nothing now" in text for text in rig.said)
+    assert any("do not exist yet" in text for text in rig.said)
     target.parent.mkdir()
     rig.agent.step(5)
     rig.step()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.agent.loading import NO_FACTS, Loaded, compile_smaller, load, read_policies, with_facts
+from bpfence.agent.loading import NO_FACTS, Loaded, compile_smaller, load, locking_out, own_programs, read_policies, with_facts
 from bpfence.compiler.compile import Compiled, Limits, compile_policies
 from bpfence.dialects.dialect import Facts
 from bpfence.dialects.falco.options import ENFORCING, WATCHING, FalcoOptions
@@ -167,3 +167,33 @@ def test_paths_are_resolved_where_they_are_loaded(tmp_path: Path) -> None:
     assert decided(written, "real/w") == {("secret", Action.DENY)}
     assert decided(load(paths), "real/w") == set()
     assert found.diagnostics == []  # information is for `check`
+
+
+def test_a_policy_that_denies_executing_bpfence_itself_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    text = (
+        "apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {name: no-tmp}\nspec:\n  rules:\n"
+        "    - {name: r, on: exec, match: {file.path: /tmp/**}, action: deny}\n"
+    )
+    file.write_text(text)
+    [found] = locking_out(load([str(file)]).policies, ["/tmp/repo/.venv/bin/bpfence", "/usr/bin/python3"])
+    assert (found.code, found.severity, found.location.line) == ("locks-out", "warning", 6)
+    assert "/tmp/repo/.venv/bin/bpfence, which is bpfence itself" in found.message
+    assert locking_out(load([str(file)], mode="audit").policies, ["/tmp/bpfence"]) == []
+    assert locking_out(load([str(file)], None, BOX).policies, ["/tmp/bpfence"]) == []
+    file.write_text(text.replace("action: deny", "unless: {file.path: /tmp/repo/**}, action: deny"))
+    assert locking_out(load([str(file)]).policies, ["/tmp/repo/bpfence"]) == []
+    file.write_text(text.replace("  rules:", "  default: {exec: deny}\n  rules:").replace("/tmp/**", "/opt/**"))
+    assert [found.message.split(" denies")[0] for found in locking_out(load([str(file)]).policies, ["/tmp/bpfence"])] == [
+        "policy 'no-tmp', rule 'default'"
+    ]
+
+
+def test_bpfences_own_programs_are_files_that_can_be_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "bpfence"
+    tool.touch(0o755)
+    monkeypatch.setattr("sys.argv", [str(tool)])
+    monkeypatch.setattr("sys.executable", "")
+    assert own_programs() == (str(tool),)
+    tool.chmod(0o644)
+    assert own_programs() == ()

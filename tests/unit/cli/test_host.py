@@ -417,7 +417,7 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert found["rules"] == [{"policy": "guard", "rule": "secret", "mode": "enforce", "matched": 0}]
     text = call("status", "--pin-dir", tmp_path / "pins")
     assert code(text) == 0
-    assert "none: enforcement goes on" in text.stdout
+    assert "not running: enforcement goes on" in text.stdout
     shown = " ".join(text.stdout.split())
     for word in ("guard (enforce)", "acts denied 1,234", "records of file.open lost 2", "left out 56,789", "in force since 1970-01-02"):
         assert word in shown
@@ -522,7 +522,8 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["probes"] == [{"name": "btf", "answer": "yes"}, {"name": "lsm", "answer": "no"}]
     assert found["unsupported_events"] == {"kernel.userns": "no such hook"}
     text = call("doctor").stdout
-    for word in ("fmod_ret programs", "kernel types", "boot with lsm=bpf", "kernel.userns", "no such hook"):
+    said = "LSM active: no\n  so: fmod_ret is used\n  what helps: boot with lsm=bpf"
+    for word in ("fmod_ret programs", "kernel types", said, "kernel.userns", "no such hook"):
         assert word in text
 
 
@@ -541,7 +542,7 @@ def test_doctor_where_it_cannot_be_told_does_not_say_no(monkeypatch: pytest.Monk
     assert code(result) == 3
     assert "Enforcement: could not tell" in result.stdout
     assert "not possible" not in result.stdout
-    assert "could not tell; if not: no enforcement" in result.stdout
+    assert "fmod_ret: could not tell\n  if not: no enforcement" in result.stdout
     found = json.loads(call("doctor", "--json").stdout)
     assert (found["enforcement"], found["usable"]) == ("unknown", None)
 

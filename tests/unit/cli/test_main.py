@@ -134,3 +134,11 @@ def test_the_help_of_a_group_has_the_commands_own_sentences() -> None:
                 command = group.get_command(click.Context(group), name)
                 assert command is not None
                 assert click.Command(name, help=text).get_short_help_str(1000) == command.get_short_help_str(1000), name
+
+
+@pytest.mark.parametrize("words", [(), ("seccomp",)])
+def test_the_list_of_commands_cuts_no_sentence(words: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(cli, [*words, "--help"], terminal_width=80).output
+    listed = shown[shown.index("Commands:") :]
+    assert len(listed.splitlines()) > 8
+    assert "..." not in listed

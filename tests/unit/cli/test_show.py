@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
+import click
 import pytest
 from rich.console import Console
 
-from bpfence.cli.show import error_as_json, show_diagnostics, source_lines
+from bpfence.cli.show import error_as_json, met, out, show_diagnostics, show_usage, source_lines, table
 from bpfence.errors import Diagnostic, KernelError, Location, PolicyError
 
 
@@ -63,3 +65,41 @@ def test_errors_as_json() -> None:
     assert found == {"error": r"no\x1b", "missing": "lsm", "hint": "boot"}
     policy = error_as_json(PolicyError([Diagnostic(Location("f\x07", 1, 2), "m")]))
     assert policy["findings"][0]["file"] == r"f\x07"
+
+
+@pytest.mark.parametrize(
+    ("events", "expected", "mismatches", "words"),
+    [
+        (2, 2, 0, "2 events, all as expected"),
+        (1, 1, 1, "1 event, 1 not as expected"),
+        (3, 1, 0, "3 events, 1 as expected, 2 without `expect`"),
+        (2, 0, 0, "2 events, without `expect`: nothing was compared"),
+        (0, 0, 0, "0 events, without `expect`: nothing was compared"),
+    ],
+)
+def test_how_many_events_were_as_expected(events: int, expected: int, mismatches: int, words: str) -> None:
+    assert met(events, expected, mismatches) == words
+
+
+def test_a_table_that_is_not_for_a_terminal_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "x" * 150
+    out().print(table("", "", rows=[(long, "end of a line"), ("short", "end")]))
+    assert capsys.readouterr().out == f"{long}  end of a line\n{'short':150}  end\n"
+
+
+def test_on_a_terminal_a_long_word_is_folded_and_not_cut() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    console.print(table("", "", rows=[("kernel", "unprivileged_bpf_disabled" * 3)]))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    assert "".join(shown.split()) == "kernel" + "unprivileged_bpf_disabled" * 3
+
+
+def test_wrong_usage_is_told_as_every_other_error_is(capsys: pytest.CaptureFixture[str]) -> None:
+    context = click.Context(click.Command("check"), info_name="bpfence check")
+    error = click.UsageError("Missing argument 'FILES...'.", context)
+    show_usage(error, as_json=False)
+    assert capsys.readouterr().err == "error: Missing argument 'FILES...'.\nhint: see `bpfence check --help`\n"
+    show_usage(error, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"error": "Missing argument 'FILES...'.", "hint": "see `bpfence check --help`"}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from bpfence.conditions import links
-from bpfence.conditions.links import PATHS, Found, directory_of, paths, widened
+from bpfence.conditions.links import PATHS, Found, directory_of, named, paths, widened
 from bpfence.dialects.native.read import load_text
 from bpfence.evaluate import verdict
 from bpfence.policy import Action, Policy, PolicySet
@@ -163,3 +163,39 @@ def test_a_long_list_of_paths_is_not_compared_with_itself(monkeypatch: pytest.Mo
     assert len(tried) <= 2 * len(listed)
     monkeypatch.undo()
     assert denied(made, "file.path", "/usr/bin/program-7", "/bin/program-8", "/usr/bin/x") == [True, True, False]
+
+
+NAMED = {
+    "/etc": Found(directory=True), "/srv": Found(directory=True), "/usr/bin/pip3": Found(interpreter="/usr/bin/python3"),
+    "/usr/bin/id": Found(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tests", "on", "codes"),
+    [
+        ("match: {file.path: /etc}", "open", ["directory"]),
+        ("match: {file.path: [/etc, /srv]}", "file.modify", ["directory", "directory"]),
+        ("match: {file.path: /srv/**}, unless: {file.path: /srv}", "exec", []),
+        ("match: {file.path: /etc/**}, unless: {file.path: /srv}", "exec", ["directory"]),
+        ("match: {file.path: [/etc, /etc/**]}", "file.modify", []),
+        ("match: {file.path: /etc}", "[chmod, rename, mkdir, rmdir, mount]", []),
+        ("match: {process.cwd: /etc}", "open", []),
+        ("match: {process.exe: /srv}", "chmod", ["directory"]),
+        ("match: {process.exe: /usr/bin/pip3}", "open", ["script"]),
+        ("match: {file.path: /x}, unless: {process.parent.exe: /usr/bin/pip3}", "exec", ["script"]),
+        ("match: {file.path: /usr/bin/pip3}", "exec", []),
+        ("match: {process.exe: /usr/bin/id, file.path: /usr/bin/id}", "exec", []),
+    ],
+)
+def test_paths_that_name_something_else_than_their_field_holds(tests: str, on: str, codes: list[str]) -> None:
+    found = list(named(rule(tests, on), lambda path: NAMED.get(path, Found())))
+    assert [problem.code for problem in found] == codes
+    assert sorted(problem.message for problem in found) == [problem.message for problem in found]
+    assert all(problem.severity == "warning" and "rule 'r'" in problem.message for problem in found)
+
+
+def test_a_script_in_a_scope_is_told_once() -> None:
+    made = policies("  scope: {exe: /usr/bin/pip3}\n  rules:\n    - {name: r, on: exec, action: deny}\n")
+    [found] = named(made, lambda path: NAMED.get(path, Found()), "in /image")
+    assert found.message.startswith("policy 'p': /usr/bin/pip3 is a script in /image")

@@ -84,7 +84,7 @@ def test_no_bytes_make_it_fail_otherwise(data: bytes) -> None:
         ("", 1, 1, "the file ends where a value"),
         ("{} {}", 1, 4, "after the end"),
         ('{"a": ' + "9" * 50 + "}", 1, 7, "far too long"),
-        ('{"a": yes}', 1, 7, "a value should stand"),
+        ('{"a": yes}', 1, 7, "expected a value here"),
     ],
 )
 def test_each_mistake_where_it_stands(text: str, line: int, column: int, message: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -14,7 +15,7 @@ from bpfence import abi
 from bpfence.alerts.alert import Composer, RuleInfo, encode
 from bpfence.events.loss import Loss
 from bpfence.events.process import Clock
-from bpfence.events.source import BadLineError, Live, Replay, Synthetic, fields_from_json, read_recorded
+from bpfence.events.source import MAX_LINE, BadLineError, Live, Replay, Synthetic, bounded_lines, fields_from_json, read_recorded
 from bpfence.events.values import BadValueError
 from bpfence.policy import Action
 from tests.unit.events.samples import IMAGES, Image, observation, record
@@ -183,3 +184,26 @@ def test_any_json_is_read_or_refused(document: dict[str, Any]) -> None:
         return
     assert found is not None
     assert found.fields["event"] == "process.exec" or document["event"] != "exec"
+
+
+class Endless(io.RawIOBase):
+    """A stream without an end of line, as /dev/zero is."""
+
+    given = 0
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        assert size > 0, "all of it is asked for"
+        self.given += size
+        return b"0" * size
+
+
+def test_a_line_without_an_end_is_refused_after_its_first_part() -> None:
+    stream = Endless()
+    with pytest.raises(BadLineError, match="line 1: longer than 1 MiB"):
+        next(read_recorded(bounded_lines(stream)))
+    assert stream.given == MAX_LINE + 1
+
+
+def test_bounded_lines_are_the_lines() -> None:
+    assert list(bounded_lines(io.BytesIO(b"a\n\nb"))) == [b"a\n", b"\n", b"b"]

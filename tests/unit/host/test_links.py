@@ -168,3 +168,39 @@ def test_with_too_many_that_hang_nothing_more_is_begun(tree: Path, server: Serve
     assert len(links.late) == MAX_HANGING + 4
     assert len(server.asked) == MAX_HANGING
     assert links.find("/bin/sleep").names == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "interpreter"),
+    [
+        (b"#!/usr/bin/python3 -E\nx", "/usr/bin/python3"),
+        (b"#! /bin/sh", "/bin/sh"),
+        (b"#!/usr/bin/env python3\n", "python3"),
+        (b"#!/usr/bin/env -S python3 -u\n", "/usr/bin/env"),
+        (b"#!\n", ""),
+        (b"\x7fELF", ""),
+        (b"", ""),
+    ],
+)
+def test_a_script_is_known_by_its_first_line(tmp_path: Path, first: bytes, interpreter: str) -> None:
+    tool = tmp_path / "tool"
+    tool.write_bytes(first)
+    tool.chmod(0o755)
+    (tmp_path / "link").symlink_to("tool")
+    links = Links(str(tmp_path))
+    links.look_up(["/tool", "/link", "/", "/missing"])
+    assert links.find("/tool") == Found(interpreter=interpreter)
+    assert links.find("/link").interpreter == interpreter
+    assert links.find("/").directory
+    assert links.find("/missing") == Found()
+    tool.chmod(0o644)
+    links.look_up(["/tool"])
+    assert links.find("/tool") == Found()
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo", 0o777)
+    links = Links(str(tmp_path))
+    links.look_up(["/fifo"])
+    assert links.find("/fifo") == Found()
+    assert not links.late

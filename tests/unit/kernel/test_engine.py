@@ -514,3 +514,14 @@ def test_process_record_of_zeros() -> None:
 
 def test_every_event_fits_the_concern_mask() -> None:
     assert all(abi.EVENT_ID[event.id] < abi.ABI_MAX_EVENTS for event in EVENTS)
+
+
+def test_where_no_program_can_be_loaded_people_read_what_was_seen() -> None:
+    refused = Probe(Answer.NO, "loading gives EPERM")
+    features = Features({"lsm_active": YES, "lsm_load": refused, "fmod_ret": refused, "cap_bpf": YES, "cap_perfmon": YES}, FUNCTIONS)
+    with pytest.raises(KernelError) as caught:
+        Engine.load(features, pin_dir=None)
+    seen = "; ".join(f"{kind} programs can be loaded: no, loading gives EPERM" for kind in ("LSM", "fmod_ret"))
+    assert str(caught.value).endswith(f"({seen})")
+    assert "lsm_load" not in str(caught.value)
+    assert "doctor" in caught.value.hint

@@ -10,7 +10,7 @@ import pytest
 from bpfence.errors import KernelError
 from bpfence.kernel import features as probes
 from bpfence.kernel import libbpf
-from bpfence.kernel.features import MEANINGS, Answer, Features, Probe, probe
+from bpfence.kernel.features import MEANINGS, UNTRIED, Answer, Features, Probe, probe
 
 YES, NO, UNKNOWN = Probe(Answer.YES), Probe(Answer.NO), Probe(Answer.UNKNOWN)
 
@@ -201,3 +201,10 @@ def test_every_probe_has_a_meaning_and_every_meaning_a_probe() -> None:
     if found.answer("kernel_btf") is not Answer.YES:
         pytest.skip("needs kernel_btf")
     assert set(found.probes) == {meaning.name for meaning in MEANINGS}
+
+
+def test_what_was_not_tried_without_privileges_is_not_explained_row_by_row() -> None:
+    rows = {row.name: row for row in features(cap_bpf=NO, lsm_load=Probe(Answer.UNKNOWN, UNTRIED)).rows()}
+    assert (rows["lsm_load"].answer, rows["lsm_load"].detail) == (Answer.UNKNOWN, UNTRIED)
+    assert (rows["lsm_load"].meaning, rows["lsm_load"].mend) == ("", "")
+    assert rows["cap_bpf"].mend

@@ -38,8 +38,9 @@ class NativeRules:
 
     def resolved(self, find: Lookup, where: str) -> tuple[NativeRules, list[Diagnostic]]:
         """Where a policy does not say `links: as-written`."""
+        named = links.named(self.found, find, where)
         found, told = links.widened(self.found, find, where)
-        return NativeRules(found), told
+        return NativeRules(found), [*told, *named]
 
     def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
         """Nothing can be left out of what nobody confirms."""

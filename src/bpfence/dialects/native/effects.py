@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from bpfence import abi, names
+from bpfence.conditions.links import Found, widen
 from bpfence.evaluate import holds
 from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Policy, Rule, atoms
 
@@ -168,6 +169,11 @@ def _acts(event: str, verb: str, *objects: dict[str, Any]) -> list[Act]:
     ]
 
 
+def executed(path: str) -> Event:
+    """Root executes a program from a login shell."""
+    return {"event": "process.exec", **_SHELL, **_file(path, abi.ACCESS_EXEC)}
+
+
 def _object(about: Mapping[str, Any]) -> str:
     found = about.get("file.path") or about.get("net.unix.path")
     return f" {found}" if found else ""
@@ -182,13 +188,19 @@ VITAL: Final[tuple[Act, ...]] = (
         "process.exec", "executing", _file("/usr/lib/systemd/systemd-logind", abi.ACCESS_EXEC), _file("/usr/bin/bash", abi.ACCESS_EXEC),
         _file("/usr/bin/ls", abi.ACCESS_EXEC),
     ),
+    *_acts("process.exec", "executing", *(_file(f"/usr/bin/{shell}", abi.ACCESS_EXEC) for shell in ("dash", "bash", "dash"))),
     *_acts("process.executed", "running", {}),
     *_acts("process.fork", "making a process", _TASKS),
     *_acts("process.signal", "ending a child", {"signal": 15, "target.pid": 901, "target.uid": 0, "target.exe": "/usr/bin/cat"}),
-    *_acts("process.capable", "using its privileges", {"capability": 21}, {"capability": 7}, {"capability": 1}),
+    *_acts("process.capable", "using its privileges", *({"capability": one} for one in (21, 7, 1))),
+    *_acts("process.capable", "using its privileges", *({"capability": one} for one in (7, 6, 6))),
+    *_acts("process.capable", "using its privileges", *({"capability": one} for one in (1, 0, 21))),
     *_acts("process.setuid", "becoming a user", {"process.setuid.uid": 100}, {"process.setuid.uid": 1000}, {"process.setuid.uid": 1000}),
     *_acts("process.setgid", "becoming a user", {"process.setgid.gid": 100}, {"process.setgid.gid": 1000}, {"process.setgid.gid": 1000}),
     *_acts("file.open", "opening", _file(_LIBC), _file("/etc/ld.so.cache"), _file("/usr/lib/locale/C.utf8/LC_CTYPE")),
+    *_acts("file.open", "opening", _file("/etc/passwd")),
+    *_acts("file.open", "opening", _file("/dev/null", abi.ACCESS_READ | abi.ACCESS_WRITE)),
+    *_acts("file.open", "opening", _file("/etc/shadow"))[1:],
     *_acts("file.permission", "reading", _file(_LIBC), _file("/etc/passwd"), _file("/dev/pts/0")),
     *_acts("file.mmap", "mapping", _file(_LIBC, abi.ACCESS_READ | abi.ACCESS_EXEC, prot=5, shared=0)),
     *_acts("file.mprotect", "mapping", _file(_LIBC, prot=1, shared=0)),
@@ -208,6 +220,13 @@ _ENOUGH: Final = 2
 """Of the acts of one event, which all are different ones by different processes, so many are no accident."""
 
 
+def _merged(path: str) -> Found:
+    """What a path is on the host of `VITAL`, whose /bin is a link to /usr/bin: rules may name both."""
+    if path in ("/bin/sh", "/usr/bin/sh"):
+        return Found(("/usr/bin/dash",))
+    return Found((f"/usr{path}",) if path.startswith(("/bin/", "/sbin/", "/lib/")) or path in ("/bin", "/sbin", "/lib") else ())
+
+
 def stopped_by_rule(policy: Policy, rule: Rule) -> tuple[str, str]:
     """The event that a rule takes from the whole host, and one of the acts that it denies; empty where it does not."""
     if policy.mode == "audit" or rule.action < Action.DENY:
@@ -225,7 +244,7 @@ def stopped_by_default(policy: Policy, event: str) -> tuple[str, str]:
 
 def _stopped(events: Iterable[str], condition_for: Callable[[str], Condition]) -> tuple[str, str]:
     for event in events:
-        condition = condition_for(event)
+        condition = widen(condition_for(event), _merged, [])
         denied = [act for act in VITAL if act.event["event"] == event and holds(condition, act.event)]
         if len(denied) >= _ENOUGH:
             return event, denied[0].words

@@ -247,9 +247,7 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
         try:
             if word == "glob":
                 made = values.pattern(field, text)
-                if simpler := values.odd(text):
-                    what = f"'***' is no more than '**': {quoted(text)} means {quoted(simpler)}"
-                    self.warnings.append(TextError(what, f"write {quoted(simpler)}", "odd-glob", shift))
+                self.warnings += [TextError(found.message, found.hint, found.code, shift) for found in values.odd(field, text)]
                 return made
             if word == "pmatch":
                 path = text.rstrip("/")

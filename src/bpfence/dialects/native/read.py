@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from bpfence import names
 from bpfence.conditions import expand, values
-from bpfence.dialects.native import effects, schema, seccomp
+from bpfence.dialects.native import effects, gaps, schema, seccomp
 from bpfence.dialects.native.schema import Document
 from bpfence.documents import yaml_nodes
 from bpfence.documents.files import Source, sources
@@ -154,7 +154,7 @@ class _Shapes:
         entries: dict[str, Entry] = {}
         if node.kind != "map":
             given = "nothing" if node.empty else "a list" if node.kind == "list" else f"{quoted(node.text)}"
-            self.report.add(node, "wrong-type", f"{what} must be a map, not {given}", "write key: value lines below it, indented")
+            self.report.add(node, "wrong-type", f"{what} must be a map, not {given}", "write `key: value` lines below it, indented")
             return entries
         for key, value in node.pairs:
             if key.kind != "scalar":
@@ -247,6 +247,7 @@ class _PolicyReader(_Shapes):
     # ---- the document ----
 
     def policy(self, root: Node) -> Policy | None:
+        errors = self.report.errors
         if not self.kind(root):
             return None
         errors = self.report.errors
@@ -279,12 +280,15 @@ class _PolicyReader(_Shapes):
         made = Policy(**values_given)
         for event, place in self.defaults.items() if self.report.errors == errors else ():
             self.stops_host(place, "the default", *effects.stopped_by_default(made, event))
+        if self.report.errors == errors:  # a rule that could not be read may be the one that closes the gap
+            for gap in gaps.gaps(made):
+                self.report.add(gap.place, gap.code, gap.message, gap.hint, "warning")
         return made
 
     def stops_host(self, place: Node | Location, what: str, event: str, act: str) -> None:
         """Say that something takes an event from what no host runs without; nothing where `event` is empty."""
         if event:
-            blocked = f"{what} denies {event} to what the host lives by: {act}"
+            blocked = f"{what} denies {event} to what the host cannot run without, such as {act}"
             hint = "give the policy a scope (container: true, cgroup:, exe:, user:), or match less; mode: audit shows what it would block"
             self.report.add(place, "stops-host", blocked, hint, "warning")
 
@@ -299,7 +303,7 @@ class _PolicyReader(_Shapes):
         given = {key.text: value for key, value in root.pairs if key.kind == "scalar"}
         version, kind = given.get("apiVersion"), given.get("kind")
         if kind is not None and kind.text != schema.KIND:
-            hint = f"{kind.text} needs a dialect of a later version" if kind.text in _OTHERS else f"write kind: {schema.KIND}"
+            hint = f"{kind.text} is not supported yet: write a {schema.KIND}" if kind.text in _OTHERS else f"write kind: {schema.KIND}"
             self.report.add(kind, "wrong-kind", f"kind is {quoted(kind.text)}", hint)
             return False
         if version is not None and version.text != schema.API_VERSION:
@@ -425,9 +429,8 @@ class _PolicyReader(_Shapes):
         return values.disj(parts)
 
     def odd(self, field: Field, place: Node, text: str) -> None:
-        if field.kind in (Kind.PATH, Kind.STRINGS) and (simpler := values.odd(text)):
-            what = f"'***' is no more than '**': {quoted(text)} means {quoted(simpler)}"
-            self.report.add(place, "odd-glob", what, f"write {quoted(simpler)}", "warning")
+        for found in values.odd(field, text):
+            self.report.add(place, found.code, found.message, found.hint, "warning")
 
     # ---- rules ----
 
@@ -532,7 +535,8 @@ class _RuleReader:
             bare = [event for event in events if event not in self.policy.default]
             hint = f"add `default: {{{bare[0]}: deny}}` to the spec; what another rule must not match goes under its unless" if bare else ""
             if len(bare) == len(events):
-                self.report.add(node, "useless", "allow exempts from the policy's default, and there is none for " + ", ".join(bare), hint)
+                what = "allow makes exceptions to the policy's default, and there is none for " + ", ".join(bare)
+                self.report.add(node, "useless", what, hint)
             elif bare:
                 self.report.add(node, "useless", "allow has no effect where the policy has no default: " + ", ".join(bare), hint, "warning")
         return action
@@ -639,7 +643,10 @@ class _RuleReader:
         if place is None:
             return
         what = f"on exec, {name} is that of the program that calls exec, not of the one that is executed"
-        hint = 'the new program is file.path, as "**/nmap", its arguments are those of executed; is the caller meant, name it under scope'
+        hint = (
+            'the new program is file.path, such as "**/nmap"; its arguments are process.args on executed; if the caller is meant, name it'
+            " under scope"
+        )
         self.report.add(place, "about-caller", what, hint, "info" if name == "process.exe" else "warning")
 
     def each(self, on: list[str], body: Condition) -> dict[str, Condition]:
@@ -716,7 +723,8 @@ class _RuleReader:
         if node is None or text is None:
             return errno_module.EPERM
         if action is not None and action < Action.DENY:
-            self.report.add(self.entries["errno"][0], "useless", "errno is what deny and kill give", "remove it, or set action: deny")
+            what = "errno has an effect with deny and kill only"
+            self.report.add(self.entries["errno"][0], "useless", what, "remove it, or set action: deny")
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else names.number("errno", text)
         if number is None or names.name("errno", number) is None:
             hint = suggest(text, names.known("errno"), "write a name such as EPERM, EACCES or ENOENT")

@@ -26,7 +26,7 @@ from bpfence.dialects.falco.read.checks import address
 from bpfence.dialects.falco.read.events import EVENT_BY_NAME, MODES
 from bpfence.dialects.falco.read.fields import Argument, Type, Use, lookup
 from bpfence.documents.report import TextError
-from bpfence.events.source import MAX_LINE, BadLineError
+from bpfence.events.source import MALFORMED, MAX_LINE, BadLineError
 from bpfence.events.values import escape, unescape
 from bpfence.names import name as name_of
 
@@ -585,16 +585,16 @@ def _scalar(kind: Type, spelled: str, value: Any) -> Scalar:
 def decode(line: bytes, number: int = 1) -> RecordedEvent:
     """The event of one line; BadLineError with the line's number where it is none."""
     if len(line) > MAX_LINE:
-        raise BadLineError(number, f"longer than {MAX_LINE} bytes")
+        raise BadLineError(number, f"longer than {MAX_LINE >> 20} MiB")
     try:
         record = _DECODER.decode(line)
         if not 0 <= record.time <= LAST_MOMENT:
             raise TextError("time must be ns since 1970, and at most the end of the year 9999")
         return RecordedEvent(record)
     except (msgspec.DecodeError, UnicodeError, TextError) as error:
-        raise BadLineError(number, str(error)) from None
+        raise BadLineError(number, str(error).replace(MALFORMED, "not JSON: ")) from None
     except RecursionError:
-        raise BadLineError(number, "nests too deep") from None
+        raise BadLineError(number, "nested too deeply") from None
 
 
 def read(lines: Iterable[bytes]) -> Iterator[tuple[int, RecordedEvent]]:

@@ -450,7 +450,7 @@ class _Resolver:
             return loaded
         if self.tired():
             what = f"more than {MAX_MISTAKES} mistakes: what comes after them is not looked at"
-            self.report.add(self.report.diagnostics[-1].location, "limit", what, "mend these first")
+            self.report.add(self.report.diagnostics[-1].location, "limit", what, "correct these first")
         elif not self.report.errors:  # what a mistaken rule would have used is not known
             self.tell_unused()
         return loaded
@@ -654,7 +654,7 @@ class _Resolver:
             what = (
                 f"the condition grows to {size:,} tests when its macros are put in"
                 if size < 10**9
-                else "the condition explodes when its macros are put in"
+                else "the condition becomes too large when its macros are put in"
             )
             self.report.add(rule.place, "limit", what, f"at most {MAX_TREE:,}: use fewer macros inside macros")
             raise _BrokenError

@@ -596,7 +596,8 @@ def test_tables_that_cannot_be_put_in_force_leave_the_old_ones(tmp_path: Path) -
     made_again(rig, {"a.example": frozenset({"10.0.0.1"})})
     rig.engine.refuse_swap = True
     made_again(rig, {"a.example": frozenset({"10.0.0.2"})})
-    assert rig.said == ["no room", "names of hosts have other addresses now, which could not be put in force; the old ones stay"]
+    kept = "these could not be put in force: the old addresses stay in force"
+    assert rig.said == ["no room", f"names of hosts have other addresses now, and {kept}"]
     assert (named(rig, "10.0.0.1"), named(rig, "10.0.0.2")) == (["Calls a"], [])
     rig.engine.refuse_swap = False
     rig.now += RETRY_SECONDS

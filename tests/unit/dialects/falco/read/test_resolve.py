@@ -302,7 +302,7 @@ def test_after_many_mistakes_the_rest_is_not_looked_at() -> None:
     text = "".join(f"- macro: mac{n}\n  condition: proc.name=x\n" for n in range(1000))
     _, problems = loaded(text + "".join(rule(f"evt.type=open and unknown_{n}", f"R{n}") for n in range(1000)))
     assert len(problems) == MAX_MISTAKES + 1
-    assert (problems[-1].code, problems[-1].hint) == ("limit", "mend these first")
+    assert (problems[-1].code, problems[-1].hint) == ("limit", "correct these first")
 
 
 @pytest.mark.parametrize(

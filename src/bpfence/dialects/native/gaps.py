@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A native policy that is well-formed in, the ways around what it enforces out.
+
+Called by `native` once per policy, when all its rules are read. Each finding is an act that the policy seems to forbid and does not:
+another way to the same end, or an exception that anybody can give himself. Only what is certain from the policy's text. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from bpfence import abi
+from bpfence.conditions import expand
+from bpfence.conditions.values import branches
+from bpfence.errors import Location
+from bpfence.evaluate import holds
+from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Policy, Rule, atoms
+from bpfence.words import quoted
+
+WORLD_WRITABLE: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - nothing is written there
+_WRITING: Final = abi.ACCESS_WRITE | abi.ACCESS_APPEND | abi.ACCESS_TRUNCATE | abi.ACCESS_CREATE | abi.ACCESS_CREATED
+_NOT_REPLACED: Final = ("/proc/", "/sys/", "/dev/")
+"""Below these nobody puts another file in the place of one."""
+CHOSEN: Final = frozenset(
+    ("process.name", "process.args", "process.parent.name", "process.parent.args", "process.ancestors.name")
+)  # fmt: skip
+"""Fields that whoever starts a program can make what he likes."""
+_OF_RUNTIMES: Final = ("/var/lib/docker/", "/var/lib/containerd/", "/run/containerd/", "/var/lib/containers/", "/var/lib/kubelet/pods/")
+"""Where runtimes keep the files of containers on the host."""
+_ALL: Final = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}
+_UDP: Final = 17
+_DGRAM: Final = 2
+_UNLIKELY: Final = "\x01"
+
+
+class Gap(NamedTuple):
+    """One finding: its code, what is left open, and what to write."""
+
+    place: Location
+    code: str
+    message: str
+    hint: str
+
+
+def gaps(policy: Policy) -> Iterator[Gap]:
+    """All that is found in one policy, in the order of its rules."""
+    for rule in policy.rules:
+        for look in (_one_level, _open_only, _one_name, _one_family, _of_the_host, _always, _allowed_in_vain):
+            yield from look(policy, rule)
+    yield from _datagrams(policy)
+    yield from _chosen_names(policy)
+
+
+# ---- conditions ----
+
+
+def required(condition: Condition) -> Iterator[Atom]:
+    """The atoms that do not stand under a Not."""
+    match condition:
+        case Atom():
+            yield condition
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from required(part)
+
+
+def _conjuncts(condition: Condition) -> tuple[Condition, ...]:
+    return condition.parts if isinstance(condition, And) else (condition,)
+
+
+def _enforcing(policy: Policy, rule: Rule) -> bool:
+    return policy.mode == "enforce" and rule.action >= Action.DENY
+
+
+def _denied(policy: Policy, *events: str) -> bool:
+    """Whether some rule or default of the policy denies one of these events, whatever of it."""
+    by_rule = any(rule.action >= Action.DENY and set(events) & set(rule.events) for rule in policy.rules)
+    return by_rule or any(policy.default.get(event, Action.NONE) >= Action.DENY for event in events)
+
+
+# ---- paths ----
+
+
+def _one_level(policy: Policy, rule: Rule) -> Iterator[Gap]:
+    """`/tmp/*`: what lies in a directory that anybody can make there is not meant."""
+    if not _enforcing(policy, rule):
+        return
+    body = And(tuple(rule.condition_for(event) for event in rule.events))
+    for directory in WORLD_WRITABLE:
+        for atom in required(body):
+            if atom.op is Op.GLOB and atom.field in ("file.path", "file.new_path") and f"{directory}/*" in branches(str(atom.value)):
+                below = {atom.field: f"{directory}/{_UNLIKELY}/{_UNLIKELY}"}
+                if not any(other.field == atom.field and other.op is not Op.EXISTS and holds(other, below) for other in required(body)):
+                    what = f"'*' does not reach into directories: what lies in a directory below {directory} is not covered"
+                    yield Gap(rule.location, "one-level", what, f"write {directory}/**")
+                    break
+
+
+def _open_only(policy: Policy, rule: Rule) -> Iterator[Gap]:
+    """A file that must not be opened for writing can be replaced."""
+    if not _enforcing(policy, rule) or "file.open" not in rule.events or _denied(policy, "file.rename", "file.unlink", "file.link"):
+        return
+    tests = list(required(rule.condition_for("file.open")))
+    masks = [atom.value for atom in tests if atom.field == "file.access" and atom.op is Op.ANYBITS]
+    paths = [str(atom.value) for atom in tests if atom.field == "file.path" and atom.op is not Op.EXISTS]
+    writing = bool(masks) and all(isinstance(mask, int) and not mask & ~_WRITING for mask in masks)
+    if writing and paths and not all(path.startswith(_NOT_REPLACED) for path in paths):
+        what = "the file can still be changed without being opened for writing: renamed, removed, replaced by another, its mode changed"
+        yield Gap(rule.location, "open-only", what, "write `on: file.modify` without file.access: it covers all ways to change a file")
+
+
+def _one_name(policy: Policy, rule: Rule) -> Iterator[Gap]:
+    """A rename has two names, and the rule looks at the old one."""
+    if not _enforcing(policy, rule) or "file.rename" not in rule.events:
+        return
+    if any(atom.field == "file.new_path" for other in policy.rules if _enforcing(policy, other) for atom in _tests(other, "file.rename")):
+        return
+    path = next((atom for atom in _tests(rule, "file.rename") if atom.field == "file.path" and atom.op is not Op.EXISTS), None)
+    if path is not None:
+        what = f"file.path is the old name of a rename: putting another file in the place of {quoted(str(path.value))} is not covered"
+        hint = "add a rule on rename with the same under file.new_path, or write `on: file.modify`, which looks at both names"
+        yield Gap(rule.location, "one-name", what, hint)
+
+
+def _tests(rule: Rule, event: str) -> Iterator[Atom]:
+    return required(rule.condition_for(event)) if event in rule.events else iter(())
+
+
+def _of_the_host(policy: Policy, rule: Rule) -> Iterator[Gap]:
+    """A process in a container has its own names for files: the host's for the same files are never seen there."""
+    if expand.container() not in _conjuncts(policy.scope):
+        return
+    for atom in dict.fromkeys(atom for event in rule.events for atom in _tests(rule, event)):
+        path = str(atom.value)
+        if atom.field in ("file.path", "process.exe") and atom.op in (Op.EQUALS, Op.PREFIX, Op.GLOB) and path.startswith(_OF_RUNTIMES):
+            what = f"{quoted(path)} is what the host calls a container's files: in a container they have this name only where it is mounted"
+            yield Gap(rule.location, "host-path", what, f"write {atom.field} as the container sees it, such as /etc/passwd")
+            return
+
+
+# ---- the network ----
+
+
+def _one_family(policy: Policy, rule: Rule) -> Iterator[Gap]:
+    """All of IPv4 is not the whole network."""
+    if not _enforcing(policy, rule):
+        return
+    for field in ("net.peer.ip", "net.local.ip"):
+        everything = _all_of(rule, field)
+        if len(everything) == 1 and not any(_all_of(other, field) - everything for other in policy.rules if _enforcing(policy, other)):
+            missing = next(name for name, network in _ALL.items() if network not in everything)
+            yield Gap(rule.location, "one-family", f"{field} is any address but of {missing}", f"add {_ALL[missing]!r} to {field}")
+
+
+def _all_of(rule: Rule, field: str) -> set[str]:
+    found = {str(atom.value) for event in rule.events for atom in _tests(rule, event) if atom.field == field}
+    return found & {*_ALL.values()}
+
+
+def _datagrams(policy: Policy) -> Iterator[Gap]:
+    """Datagrams need no connection."""
+    if policy.mode != "enforce" or _denied(policy, "net.send"):
+        return
+    hint = "deny send, too: `default: {connect: deny, send: deny}`, or `on: net.egress` in a rule"
+    what = "datagrams (UDP, ping, raw) are sent without a connection, and are not denied"
+    if policy.default.get("net.connect", Action.NONE) >= Action.DENY:
+        yield Gap(policy.location, "datagrams", f"the default denies connections: {what}", hint)
+    for rule in policy.rules:
+        if rule.action >= Action.DENY and any(_is_datagram(atom) for atom in _tests(rule, "net.connect")):
+            yield Gap(rule.location, "datagrams", f"the rule denies connections of datagram sockets: {what}", hint)
+
+
+def _is_datagram(atom: Atom) -> bool:
+    number = {"net.protocol": _UDP, "net.type": _DGRAM}.get(atom.field)
+    return number is not None and atom.op is Op.RANGE and atom.value == (number, number)
+
+
+# ---- exceptions ----
+
+
+def _chosen_names(policy: Policy) -> Iterator[Gap]:
+    """An exception that hangs on a name alone is open to everyone who gives his program that name."""
+    if policy.mode != "enforce":
+        return
+    for place, excepted in _exceptions(policy):
+        if _chosen(excepted):
+            field = next(atom.field for atom in atoms(excepted) if atom.field in CHOSEN)
+            what = f"{field} is what whoever starts a program makes it: any program becomes the exception by being called so"
+            yield Gap(place, "chosen-name", what, f"test {_EXE_OF[field]}, or process.user, process.cgroup and the like beside it")
+
+
+_EXE_OF: Final = {
+    "process.name": "process.exe", "process.args": "process.exe", "process.parent.name": "process.parent.exe",
+    "process.parent.args": "process.parent.exe", "process.ancestors.name": "process.ancestors.exe",
+}  # fmt: skip
+
+
+def _exceptions(policy: Policy) -> Iterator[tuple[Location, Condition]]:
+    denies = any(action >= Action.DENY for action in policy.default.values())
+    scope = _conjuncts(policy.scope)
+    if denies or any(rule.action >= Action.DENY for rule in policy.rules):
+        yield from ((policy.location, part.part) for part in scope if isinstance(part, Not))
+    for rule in policy.rules:
+        if rule.action is Action.ALLOW and denies:
+            own = tuple(part for event in rule.events for part in _conjuncts(rule.condition_for(event)) if part not in scope)
+            yield rule.location, And(own)
+        if rule.action >= Action.DENY:
+            parts = dict.fromkeys(part for event in rule.events for part in _conjuncts(rule.condition_for(event)) if part not in scope)
+            yield from ((rule.location, part.part) for part in parts if isinstance(part, Not))
+
+
+def _chosen(condition: Condition) -> bool:
+    """Whether some way to fulfil it asks for names alone."""
+    match condition:
+        case Atom(field=field, op=op):
+            return field in CHOSEN and op is not Op.EXISTS
+        case And(parts):
+            return bool(parts) and all(_chosen(part) for part in parts)
+        case Or(parts):
+            return any(_chosen(part) for part in parts)
+    return False
+
+
+# ---- what has no effect ----
+
+
+def _always(policy: Policy, rule: Rule) -> Iterator[Gap]:
+    """`name != a or name != b` is true of every name."""
+    for part in _parts(rule.condition_for(rule.events[0])):
+        tests = list(atoms(part)) if isinstance(part, Or) else []
+        fields = {atom.field for atom in tests}
+        if len(fields) == 1 and any(isinstance(inner, Not) for inner in _parts(part)):
+            [field] = fields
+            if all(holds(part, {field: value}) for value in _samples(tests)):
+                what = f"these tests on {field}, joined by 'or', are true of every value: each value differs from one of them"
+                yield Gap(rule.location, "always-true", what, f"write `not {field} in (…)`, or join them by 'and'")
+
+
+def _parts(condition: Condition) -> Iterator[Condition]:
+    yield condition
+    match condition:
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from _parts(part)
+        case Not(part):
+            yield from _parts(part)
+
+
+def _samples(tests: Sequence[Atom]) -> Iterator[str | int]:
+    """Values of one field: those on both sides of every test."""
+    for atom in tests:
+        if isinstance(atom.value, tuple):
+            yield from (max(0, bound + step) for bound in atom.value for step in (-1, 0, 1))
+        elif isinstance(atom.value, str):
+            yield from (atom.value, atom.value + _UNLIKELY, _UNLIKELY)
+        elif isinstance(atom.value, int):
+            yield from (0, atom.value)
+
+
+def _allowed_in_vain(policy: Policy, rule: Rule) -> Iterator[Gap]:
+    """An allow does not undo a deny, not even one of its own policy."""
+    if rule.action is not Action.ALLOW:
+        return
+    for event in rule.events:
+        sample = _sample(rule.condition_for(event))
+        denying = (other for other in policy.rules if other.action >= Action.DENY and event in other.events)
+        stronger = next((other for other in denying if sample and holds(other.condition_for(event), sample)), None)
+        if stronger is not None:
+            what = f"rule {stronger.name} denies some of what this rule allows, and a deny is stronger: allow undoes only the default"
+            yield Gap(rule.location, "allow-denied", what, f"name the exception under `unless` of rule {stronger.name}")
+            return
+
+
+def _sample(condition: Condition) -> Event:
+    """One event that a conjunction of plain tests is true of; empty where there is a test of another kind."""
+    found: dict[str, str | int] = {}
+    for part in _conjuncts(condition):
+        one = part.parts[0] if isinstance(part, Or) and part.parts else part
+        if not isinstance(one, Atom) or one.field in found:
+            return {}
+        value = _value(one)
+        if value is None:
+            return {}
+        found[one.field] = value
+    return found if holds(condition, found) else {}
+
+
+_VALUES: Final[dict[Op, Callable[[str], str]]] = {
+    Op.EQUALS: lambda text: text, Op.PREFIX: lambda text: text + _UNLIKELY, Op.SUFFIX: lambda text: "/" + _UNLIKELY + text
+}  # fmt: skip
+
+
+def _value(atom: Atom) -> str | int | None:
+    if atom.op is Op.RANGE and isinstance(atom.value, tuple):
+        return atom.value[0]
+    if atom.op is Op.ANYBITS and isinstance(atom.value, int):
+        return atom.value
+    return _VALUES[atom.op](atom.value) if atom.op in _VALUES and isinstance(atom.value, str) else None
