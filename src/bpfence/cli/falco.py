@@ -3,16 +3,15 @@
 
 `fields`, `events` (both of native policies, too) and `convert` are commands of their own; `check`, `explain` and `test` of `policies` come
 here with the files that are Falco's.
-`rule_options` are the options by which `test`, `run` and `exec` choose and compare rules.
 No kernel, no privileges, no libbpf.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -44,10 +43,9 @@ from bpfence.dialects.falco.dialect import FalcoRules
 from bpfence.dialects.falco.lower import links as falco_links
 from bpfence.dialects.falco.lower import rules as lower
 from bpfence.dialects.falco.lower.exact import exactly
-from bpfence.dialects.falco.options import SUGGESTED, FalcoOptions
+from bpfence.dialects.falco.options import FalcoOptions
 from bpfence.dialects.falco.read import events as falco_calls
 from bpfence.dialects.falco.read import resolve
-from bpfence.dialects.falco.read.document import PRIORITIES
 from bpfence.dialects.falco.read.fields import CLASSES, FIELDS, Argument, Field
 from bpfence.dialects.falco.read.resolve import Rule
 from bpfence.dialects.falco.show import form, of_match
@@ -65,40 +63,6 @@ if TYPE_CHECKING:
 
 FINDINGS: Final = 1
 LANGUAGES: Final = click.Choice(["all", "native", "falco"])
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-_OPTIONS: Final = (
-    click.option(
-        "--rule-matching", "--matching", "matching", type=click.Choice(["first", "all"]), default="first", show_default=True,
-        help="Falco rules: report the first that an event matches, or all.",
-    ),
-    click.option(
-        "--strict-paths", "paths", type=click.Choice(["kernel", "text"]), default="kernel", show_default=True,
-        help="Falco rules: compare paths as the kernel resolved them, or as the caller gave them.",
-    ),
-    click.option(
-        "--links", type=click.Choice(["resolve", "as-written"]), default="resolve", show_default=True,
-        help="Falco rules: paths also stand for what they lead to through this host's symbolic links, or only for themselves.",
-    ),
-    click.option(
-        "--append-output", "append", metavar="TEXT", default=SUGGESTED,
-        help="Falco rules: goes after every output (default: container fields).",
-    ),
-    click.option("--rule", "names", multiple=True, metavar="NAME", help="Falco rules: only these (shell patterns). Repeatable."),
-    click.option("--tag", "tags", multiple=True, metavar="TAG", help="Falco rules: only those with this tag, enabled or not. Repeatable."),
-    click.option("--disable-rule", "disabled", multiple=True, metavar="NAME", help="Falco rules: not these (shell patterns). Repeatable."),
-    click.option(
-        "--priority", type=click.Choice(PRIORITIES, case_sensitive=False), default="Debug", help="Falco rules: the least urgent to keep."
-    ),
-)  # fmt: skip
-
-
-def rule_options(function: F) -> F:
-    """The options that choose and compare Falco rules, as the arguments that FalcoOptions takes."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
 
 
 def load(files: Sequence[Source]) -> list[Rule]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arguments that name policy files in, paths and settings for reading them out: standard input, and other hosts' users.
 
-Called by `check`, `explain`, `test` and `convert`.
+Called by `check`, `explain`, `test` and `convert`; `test`, `run` and `exec` also choose and compare Falco rules by `rule_options`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 
 from bpfence import names
 from bpfence.cli.show import err
+from bpfence.dialects.falco.options import PRIORITIES, SUGGESTED
 from bpfence.dialects.registry import claimed
 from bpfence.documents.files import Source, sources
 from bpfence.documents.report import Report
@@ -27,6 +28,39 @@ from bpfence.events.values import printable
 PATHS: Final = click.Path(exists=True, allow_dash=True, path_type=str)
 STDIN: Final = "<stdin>"
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+_RULE_OPTIONS: Final = (
+    click.option(
+        "--rule-matching", "--matching", "matching", type=click.Choice(["first", "all"]), default="first", show_default=True,
+        help="Falco rules: report the first that an event matches, or all.",
+    ),
+    click.option(
+        "--strict-paths", "paths", type=click.Choice(["kernel", "text"]), default="kernel", show_default=True,
+        help="Falco rules: compare paths as the kernel resolved them, or as the caller gave them.",
+    ),
+    click.option(
+        "--links", type=click.Choice(["resolve", "as-written"]), default="resolve", show_default=True,
+        help="Falco rules: paths also stand for what they lead to through this host's symbolic links, or only for themselves.",
+    ),
+    click.option(
+        "--append-output", "append", metavar="TEXT", default=SUGGESTED,
+        help="Falco rules: goes after every output (default: container fields).",
+    ),
+    click.option("--rule", "names", multiple=True, metavar="NAME", help="Falco rules: only these (shell patterns). Repeatable."),
+    click.option("--tag", "tags", multiple=True, metavar="TAG", help="Falco rules: only those with this tag, enabled or not. Repeatable."),
+    click.option("--disable-rule", "disabled", multiple=True, metavar="NAME", help="Falco rules: not these (shell patterns). Repeatable."),
+    click.option(
+        "--priority", type=click.Choice(PRIORITIES, case_sensitive=False), default="Debug", help="Falco rules: the least urgent to keep."
+    ),
+)  # fmt: skip
+
+
+def rule_options(function: F) -> F:
+    """The options that choose and compare Falco rules, as the arguments that FalcoOptions takes."""
+    for option in reversed(_RULE_OPTIONS):
+        function = option(function)
+    return function
 
 
 def look(files: Sequence[str]) -> tuple[dict[str, list[Source]], list[Diagnostic]]:

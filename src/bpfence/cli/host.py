@@ -20,7 +20,7 @@ from bpfence.agent.agent import Agent, Settings
 from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
 from bpfence.agent.loading import load
-from bpfence.cli import falco
+from bpfence.cli.given import rule_options
 from bpfence.cli.show import Command, assembled, emit_json, json_option, number, out, show_diagnostics, styled, table, to_stderr
 from bpfence.confine.sandbox import Sandbox, exit_code, guarded
 from bpfence.dialects.falco.dialect import FALCO
@@ -95,7 +95,7 @@ def hierarchy() -> Hierarchy:
 @mode_option
 @output_option
 @format_option
-@falco.rule_options
+@rule_options
 @record_option
 @click.option("--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Written once enforcement is in force.")
 @pin_option
@@ -142,7 +142,7 @@ def run(
 @mode_option
 @output_option
 @format_option
-@falco.rule_options
+@rule_options
 @record_option
 @click.option(
     "--seccomp", "profile", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="A seccomp profile for the command."

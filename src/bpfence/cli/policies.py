@@ -18,8 +18,7 @@ import msgspec
 
 from bpfence import evaluate
 from bpfence.agent.loading import native_policies
-from bpfence.cli import falco
-from bpfence.cli.given import PATHS, look, no_host_option, opened, read
+from bpfence.cli.given import PATHS, look, no_host_option, opened, read, rule_options
 from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, met, number, out, show_diagnostics, styled, table
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.conditions.links import PATHS as PATH_FIELDS
@@ -111,6 +110,8 @@ def _examined(files: tuple[str, ...], links: Links) -> tuple[list[Diagnostic], l
             found += error.diagnostics
     summary = _summary(policies)
     if theirs:
+        from bpfence.cli import falco  # native policies do without it
+
         more, falco_summary = falco.check(theirs, links)
         found, summary = [*found, *more], [*summary, *falco_summary]
     return found, summary
@@ -168,6 +169,8 @@ def explain_command(
         if theirs := by_language.pop(FALCO.name, None):
             if by_language or event:
                 raise UsageError("Falco files are explained by themselves, without --event")
+            from bpfence.cli import falco  # native policies do without it
+
             falco.explain(theirs, names, as_json)
             return 0
         links = Links(root)
@@ -326,7 +329,7 @@ def _show_route(route: Route) -> None:
 @click.argument("arguments", nargs=-1, required=True, metavar="[POLICIES]... EVENTS", type=FILES)
 @click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
 @click.option("--format", "form_name", type=FORMS, default="table", help="Falco rules: how to show it.")
-@falco.rule_options
+@rule_options
 @no_host_option
 @json_option
 def test_command(
@@ -357,6 +360,8 @@ def test_command(
         if theirs := by_language.pop(FALCO.name, None):
             if by_language or mode:
                 raise UsageError("Falco rules are tested by themselves, without --mode")
+            from bpfence.cli import falco  # native policies do without it
+
             return falco.test(theirs, events, FalcoOptions(**falco_options), form_name=form_name, as_json=as_json)
         policies, _ = native_policies(by_language.get(NATIVE.name, ()), mode, links=Links())
         results = _results(policies, events)

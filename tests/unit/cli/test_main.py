@@ -98,6 +98,7 @@ def test_all_commands_are_there() -> None:
 
 SHOWING = {"rich"}
 FALCO = {"lark", "re2", "bpfence.dialects.falco"}
+FALCO_PARTS = {f"bpfence.dialects.falco.{part}" for part in ("load", "read", "lower", "confirm", "show")}
 NATIVE = {"yaml", "bpfence.dialects.native", "bpfence.compiler"}
 RUNNING = {"bpfence.agent.agent", "bpfence.kernel", "_cffi_backend"}
 SECCOMP = {"bpfence.seccomp"}
@@ -108,7 +109,7 @@ NOT_NEEDED: list[tuple[str, set[str]]] = [
     ("seccomp --help", SHOWING | FALCO | NATIVE | RUNNING),
     ("seccomp export --format systemd examples/seccomp/web-service.json", FALCO | NATIVE | RUNNING),
     ("seccomp export --format k8s examples/seccomp/web-service.json", FALCO | NATIVE - {"yaml"} | RUNNING - {"_cffi_backend"}),
-    ("check --json examples/policies/fork-bomb-guard.yaml", SHOWING | {"lark", "bpfence.agent.agent", "bpfence.kernel", "_cffi_backend"}),
+    ("check --json examples/policies/fork-bomb-guard.yaml", SHOWING | RUNNING | FALCO - {"bpfence.dialects.falco"} | FALCO_PARTS),
 ]
 
 

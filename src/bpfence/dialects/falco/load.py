@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
-from bpfence.dialects.falco.read.document import CODES, MAX_MISTAKES, PRIORITIES, entries
+from bpfence.dialects.falco.options import PRIORITIES
+from bpfence.dialects.falco.read.document import CODES, MAX_MISTAKES, entries
 from bpfence.dialects.falco.read.resolve import Collector, Loaded, Rule
 
 if TYPE_CHECKING:

@@ -16,6 +16,8 @@ SUGGESTED: Final = (
     " container_image_tag=%container.image.tag k8s_pod_name=%k8s.pod.name k8s_ns_name=%k8s.ns.name"
 )
 """What Falco puts after every output by default: the fields that its container plugin suggests (append_output: suggested_output)."""
+PRIORITIES: Final = ("Emergency", "Alert", "Critical", "Error", "Warning", "Notice", "Informational", "Debug")
+"""Falco's priorities as its output spells them, most urgent first."""
 
 
 class FalcoOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from bpfence.dialects.falco.options import SUGGESTED, FalcoOptions
-from bpfence.dialects.falco.read.document import PRIORITIES
+from bpfence.dialects.falco.options import PRIORITIES, SUGGESTED, FalcoOptions
 from bpfence.dialects.falco.read.output import parse
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Union
 
 from bpfence import names
+from bpfence.dialects.falco.options import PRIORITIES
 from bpfence.documents.report import Report
 from bpfence.documents.yaml_nodes import Node
 from bpfence.words import quoted, suggest
@@ -178,9 +179,6 @@ class MistakenEntry:
 
 
 Entry = Union[ListEntry, MacroEntry, RuleEntry, EngineEntry, PluginEntry, MistakenEntry]
-
-PRIORITIES: Final = ("Emergency", "Alert", "Critical", "Error", "Warning", "Notice", "Informational", "Debug")
-"""Falco's priorities as its output spells them, most urgent first."""
 
 SEVERITY_OF: Final = {
     "Emergency": "critical", "Alert": "critical", "Critical": "critical", "Error": "high", "Warning": "medium", "Notice": "low",

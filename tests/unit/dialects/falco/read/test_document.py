@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from bpfence.dialects.falco.load import load_files, load_text
+from bpfence.dialects.falco.options import PRIORITIES
 from bpfence.dialects.falco.read.document import (
     CODES,
-    PRIORITIES,
     SEVERITY_OF,
     Entry,
     ListEntry,
