@@ -252,7 +252,8 @@ def _described(pin_dir: str, status: Any) -> dict[str, Any]:
         for rule in known.rules
     ]  # fmt: skip
     shown = dt.datetime.fromtimestamp(since, dt.UTC).isoformat(timespec="seconds") if since else None
-    return {"agent_running": _is_running(pin_dir, status.agent_pid), "since": shown, "rules": rules, "outputs_dropped": counts.outputs} | found
+    own = {"agent_running": _is_running(pin_dir, status.agent_pid), "since": shown, "rules": rules, "outputs_dropped": counts.outputs}
+    return own | found
 
 
 def _made(pin_dir: str, names: list[str]) -> float:

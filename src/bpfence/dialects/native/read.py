@@ -12,7 +12,7 @@ import errno as errno_module
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bpfence import names
 from bpfence.conditions import expand, values
@@ -26,6 +26,9 @@ from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, GROUPS, Field, Kind, applies
 from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Op, Policy, PolicySet, Rule
 from bpfence.words import quoted, suggest
+
+if TYPE_CHECKING:
+    from bpfence.dialects.native.language import Use
 
 Entry = tuple[Node, Node]
 
@@ -603,7 +606,7 @@ class _RuleReader:
             hint = f"{field.name} is known on: " + ", ".join(event + "*" if event.endswith(".") else event for event in field.events)
             self.report.add(place, "field-not-on-event", f"{', '.join(events)} does not carry {field.name}", hint)
 
-    def together(self, use: conditions.Use, place: Location, events: tuple[str, ...]) -> None:
+    def together(self, use: Use, place: Location, events: tuple[str, ...]) -> None:
         """Fields that are compared must be on one event."""
         one, other = use.beside, use.field
         if one is None or not all(any(applies(field, event) for event in events) for field in (one, other)):
