@@ -1,25 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arguments that name policy files in, paths and settings for reading them out: standard input, and other hosts' users.
 
-Called by `check`, `explain`, `test` and `convert`; `test`, `run` and `exec` also choose and compare Falco rules by `rule_options`.
+Called by `check`, `explain`, `test` and `convert`; `test`, `run` and `exec` also take the options that languages add.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import click
 import msgspec
 
 from bpfence import names
 from bpfence.cli.show import err
-from bpfence.dialects.falco.options import PRIORITIES, SUGGESTED
-from bpfence.dialects.registry import claimed
+from bpfence.dialects.dialect import Option
+from bpfence.dialects.registry import DIALECTS, claimed
 from bpfence.documents.files import Source, sources
 from bpfence.documents.report import Report
 from bpfence.errors import Diagnostic, PolicyError
@@ -30,37 +31,33 @@ STDIN: Final = "<stdin>"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-_RULE_OPTIONS: Final = (
-    click.option(
-        "--rule-matching", "--matching", "matching", type=click.Choice(["first", "all"]), default="first", show_default=True,
-        help="Falco rules: report the first that an event matches, or all.",
-    ),
-    click.option(
-        "--strict-paths", "paths", type=click.Choice(["kernel", "text"]), default="kernel", show_default=True,
-        help="Falco rules: compare paths as the kernel resolved them, or as the caller gave them.",
-    ),
-    click.option(
-        "--links", type=click.Choice(["resolve", "as-written"]), default="resolve", show_default=True,
-        help="Falco rules: paths also stand for what they lead to through this host's symbolic links, or only for themselves.",
-    ),
-    click.option(
-        "--append-output", "append", metavar="TEXT", default=SUGGESTED,
-        help="Falco rules: goes after every output (default: container fields).",
-    ),
-    click.option("--rule", "names", multiple=True, metavar="NAME", help="Falco rules: only these (shell patterns). Repeatable."),
-    click.option("--tag", "tags", multiple=True, metavar="TAG", help="Falco rules: only those with this tag, enabled or not. Repeatable."),
-    click.option("--disable-rule", "disabled", multiple=True, metavar="NAME", help="Falco rules: not these (shell patterns). Repeatable."),
-    click.option(
-        "--priority", type=click.Choice(PRIORITIES, case_sensitive=False), default="Debug", help="Falco rules: the least urgent to keep."
-    ),
-)  # fmt: skip
+def dialect_options(function: F) -> F:
+    """The options that languages add, as one argument `options`: by name of the language what its `read` takes."""
+
+    @functools.wraps(function)
+    def gathered(**given: Any) -> Any:
+        options = {}
+        for name, dialect in DIALECTS.items():
+            options[name] = dialect.choose({option.member: given.pop(_parameter(name, option)) for option in dialect.options})
+        return function(options=options, **given)
+
+    made = cast("F", gathered)
+    for name, dialect in DIALECTS.items():
+        for option in reversed(dialect.options):
+            made = _added(name, option)(made)
+    return made
 
 
-def rule_options(function: F) -> F:
-    """The options that choose and compare Falco rules, as the arguments that FalcoOptions takes."""
-    for option in reversed(_RULE_OPTIONS):
-        function = option(function)
-    return function
+def _parameter(dialect: str, option: Option) -> str:
+    return f"{dialect}_{option.member}"
+
+
+def _added(dialect: str, option: Option) -> Callable[[F], F]:
+    kind = click.Choice(option.choices, case_sensitive=False) if option.choices else click.STRING
+    return click.option(
+        *option.flags, _parameter(dialect, option), type=kind, default=option.default, multiple=option.many, metavar=option.metavar,
+        show_default=bool(option.choices), help=option.help,
+    )  # fmt: skip
 
 
 def look(files: Sequence[str]) -> tuple[dict[str, list[Source]], list[Diagnostic]]:

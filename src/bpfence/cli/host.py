@@ -20,12 +20,10 @@ import msgspec
 from bpfence.agent.agent import Agent, Settings
 from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
-from bpfence.agent.loading import load
-from bpfence.cli.given import rule_options
+from bpfence.agent.loading import Options, load
+from bpfence.cli.given import dialect_options
 from bpfence.cli.show import Command, assembled, emit_json, json_option, messages, number, out, styled, table, tell_diagnostics, to_stderr
 from bpfence.confine.sandbox import Sandbox, exit_code, guarded
-from bpfence.dialects.falco.dialect import FALCO
-from bpfence.dialects.falco.options import FalcoOptions
 from bpfence.errors import BpfenceError, KernelError, UsageError
 from bpfence.events.process import read_boot_id
 from bpfence.events.values import printable
@@ -96,7 +94,7 @@ def hierarchy() -> Hierarchy:
 @mode_option
 @output_option
 @format_option
-@rule_options
+@dialect_options
 @record_option
 @click.option("--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Written once enforcement is in force.")
 @pin_option
@@ -109,7 +107,7 @@ def hierarchy() -> Hierarchy:
 )
 def run(
     policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], form_name: str, record: Path | None, ready_file: Path | None,
-    pin_dir: str, no_pin: bool, keep: bool, keep_privileges: bool, max_processes: int | None, **falco_options: Any,
+    pin_dir: str, no_pin: bool, keep: bool, keep_privileges: bool, max_processes: int | None, options: Options,
 ) -> int:  # fmt: skip
     """Enforce policies and Falco rules on this host and print alerts, until SIGTERM or SIGINT.
 
@@ -128,7 +126,7 @@ def run(
     paths = tuple(os.path.abspath(path) for path in policies)
     settings = Settings(
         policies=paths, mode=mode, pin_dir=None if no_pin else pin_dir, keep=keep, ready_file=ready_file,
-        options={FALCO.name: FalcoOptions(**falco_options)}, record=record, drop_privileges=not keep_privileges,
+        options=options, record=record, drop_privileges=not keep_privileges,
     )  # fmt: skip
     report = messages()
     lines = open_outputs(with_format(outputs, form_name), report)
@@ -144,7 +142,7 @@ def run(
 @mode_option
 @output_option
 @format_option
-@rule_options
+@dialect_options
 @record_option
 @click.option(
     "--seccomp", "profile", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="A seccomp profile for the command."
@@ -152,7 +150,7 @@ def run(
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_command(
     policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], form_name: str, record: Path | None, profile: str | None,
-    command: tuple[str, ...], **falco_options: Any,
+    command: tuple[str, ...], options: Options,
 ) -> int:  # fmt: skip
     """Run one command and all its descendants under policies and Falco rules, in a cgroup of its own.
 
@@ -169,7 +167,6 @@ def exec_command(
     """
     from bpfence.confine.command import caught, filters_of, interrupts  # what checks policies and reads events does without libseccomp
 
-    options = {FALCO.name: FalcoOptions(**falco_options)}
     loaded = load(policies, mode, options=options, links=Links())
     filters = filters_of(profile, loaded.policies.policies, to_stderr)
     with Sandbox(hierarchy()) as sandbox, Signals(caught()) as signals, interrupts(signal.SIG_BLOCK):

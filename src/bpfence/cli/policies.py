@@ -17,13 +17,12 @@ import click
 import msgspec
 
 from bpfence import evaluate
-from bpfence.agent.loading import native_policies
-from bpfence.cli.given import PATHS, look, no_host_option, opened, read, rule_options
+from bpfence.agent.loading import Options, native_policies
+from bpfence.cli.given import PATHS, dialect_options, look, no_host_option, opened, read
 from bpfence.cli.show import Command, diagnostic_as_json, emit_json, err, json_option, met, number, out, show_diagnostics, styled, table
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.conditions.links import PATHS as PATH_FIELDS
 from bpfence.dialects.falco.dialect import FALCO
-from bpfence.dialects.falco.options import FalcoOptions
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.errors import CompileError, Diagnostic, Location, UsageError
 from bpfence.events.source import BadLineError, Recorded, bounded_lines, events_from_json, read_recorded
@@ -329,12 +328,12 @@ def _show_route(route: Route) -> None:
 @click.argument("arguments", nargs=-1, required=True, metavar="[POLICIES]... EVENTS", type=FILES)
 @click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
 @click.option("--format", "form_name", type=FORMS, default="table", help="Falco rules: how to show it.")
-@rule_options
+@dialect_options
 @no_host_option
 @json_option
 def test_command(
     policy_files: tuple[str, ...], arguments: tuple[str, ...], mode: str | None, form_name: str, no_host: bool, as_json: bool,
-    **falco_options: Any,
+    options: Options,
 ) -> int:  # fmt: skip
     """Decide recorded events by policies, without a kernel.
 
@@ -362,7 +361,7 @@ def test_command(
                 raise UsageError("Falco rules are tested by themselves, without --mode")
             from bpfence.cli import falco  # native policies do without it
 
-            return falco.test(theirs, events, FalcoOptions(**falco_options), form_name=form_name, as_json=as_json)
+            return falco.test(theirs, events, options[FALCO.name], form_name=form_name, as_json=as_json)
         policies, _ = native_policies(by_language.get(NATIVE.name, ()), mode, links=Links())
         results = _results(policies, events)
     mismatches = sum(bool(result["mismatch"]) for result in results)

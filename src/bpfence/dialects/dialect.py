@@ -105,6 +105,21 @@ class Confirm(Protocol):
         """Write what is waiting, and let go of everything."""
 
 
+class Option(NamedTuple):
+    """One option that a language adds to the commands that load rules. `member`: its name in what `choose` is given.
+
+    `choices`: the words that it takes, case ignored; none: any text. `many`: it may be given several times, and is a tuple.
+    """
+
+    flags: tuple[str, ...]
+    member: str
+    help: str
+    default: str | tuple[()]
+    choices: tuple[str, ...] = ()
+    many: bool = False
+    metavar: str | None = None
+
+
 class Dialect(Protocol):
     """One policy language.
 
@@ -122,6 +137,11 @@ class Dialect(Protocol):
     def policies(self) -> tuple[str, ...]: ...
     @property
     def reads_processes(self) -> bool: ...
+    @property
+    def options(self) -> Sequence[Option]: ...
+
+    def choose(self, given: Mapping[str, Any]) -> Any:
+        """What `read` takes, for the values of all its options."""
 
     def claims(self, data: bytes) -> bool:
         """Whether a file is of this language. Looks at it, reads nothing into it."""

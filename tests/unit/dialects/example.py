@@ -88,8 +88,6 @@ class PathRules:
 
 
 # ---- confirm: an observation, candidates → rules that really match; show: what they say of it ----
-
-
 class PathConfirm:
     def __init__(self) -> None:
         self.faults = Faults()
@@ -112,7 +110,6 @@ class PathConfirm:
 
     def hosts(self) -> dict[str, Iterable[str]]:
         return {}
-
     def start(self, changed: Callable[[], None]) -> None: ...
     def flush(self) -> None: ...
     def reopen(self) -> None: ...
@@ -133,6 +130,9 @@ class Paths:
     """The dialect: its names, and its rooms."""
 
     name, title, policies, reads_processes = WATCHING, "path rules", (WATCHING, DENYING), False
+    options = ()
+
+    def choose(self, given: object) -> None: ...
 
     def claims(self, data: bytes) -> bool:
         return data.startswith(b"# paths\n")

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from bpfence.conditions.links import Lookup
 from bpfence.dialects.dialect import Confirm, Context, Facts
-from bpfence.dialects.falco.options import ENFORCING, WATCHING, FalcoOptions
+from bpfence.dialects.falco.options import ENFORCING, OPTIONS, WATCHING, FalcoOptions
 from bpfence.documents.files import Source
 from bpfence.errors import Diagnostic, Location, UsageError
 from bpfence.events.source import Live
@@ -79,6 +79,7 @@ class Falco:
     title = "Falco rules"
     policies = (WATCHING, ENFORCING)
     reads_processes = True
+    options = OPTIONS
 
     def __init__(self, events: Callable[[Live], Events] | None = None) -> None:
         self._events = events
@@ -86,6 +87,10 @@ class Falco:
     def claims(self, data: bytes) -> bool:
         """Whether there is an entry of theirs, and no Kubernetes-style header."""
         return _ENTRY.search(data) is not None and _HEADER.search(data) is None
+
+    def choose(self, given: Mapping[str, Any]) -> FalcoOptions:
+        """The options as they were given."""
+        return FalcoOptions(**given)
 
     def read(self, sources: Sequence[Source], options: FalcoOptions | None) -> tuple[FalcoRules, list[Diagnostic]]:
         """The rules that the options choose."""

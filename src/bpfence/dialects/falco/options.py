@@ -7,6 +7,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from bpfence.dialects.dialect import Option
+
 WATCHING: Final = "falco"
 """The policy of the rules that are watched, and the name of the dialect."""
 ENFORCING: Final = "falco-enforce"
@@ -31,3 +33,26 @@ class FalcoOptions(msgspec.Struct, frozen=True, kw_only=True):
     disabled: tuple[str, ...] = ()
     priority: str = "Debug"
     links: Literal["resolve", "as-written"] = "resolve"
+
+
+OPTIONS: Final = (
+    Option(
+        ("--rule-matching", "--matching"), "matching", "Falco rules: report the first that an event matches, or all.", "first",
+        ("first", "all"),
+    ),
+    Option(
+        ("--strict-paths",), "paths", "Falco rules: compare paths as the kernel resolved them, or as the caller gave them.", "kernel",
+        ("kernel", "text"),
+    ),
+    Option(
+        ("--links",), "links",
+        "Falco rules: paths also stand for what they lead to through this host's symbolic links, or only for themselves.", "resolve",
+        ("resolve", "as-written"),
+    ),
+    Option(("--append-output",), "append", "Falco rules: goes after every output (default: container fields).", SUGGESTED, metavar="TEXT"),
+    Option(("--rule",), "names", "Falco rules: only these (shell patterns). Repeatable.", (), many=True, metavar="NAME"),
+    Option(("--tag",), "tags", "Falco rules: only those with this tag, enabled or not. Repeatable.", (), many=True, metavar="TAG"),
+    Option(("--disable-rule",), "disabled", "Falco rules: not these (shell patterns). Repeatable.", (), many=True, metavar="NAME"),
+    Option(("--priority",), "priority", "Falco rules: the least urgent to keep.", "Debug", PRIORITIES),
+)  # fmt: skip
+"""Those of `run`, `exec` and `test`, by the members of FalcoOptions."""

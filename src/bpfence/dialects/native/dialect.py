@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from bpfence.conditions import links
@@ -52,6 +52,10 @@ class _Native:
     title = "policies"
     policies = ()
     reads_processes = False
+    options = ()
+
+    def choose(self, given: Mapping[str, object]) -> None:
+        """There is nothing to choose."""
 
     def claims(self, data: bytes) -> bool:
         """Whether there is a Kubernetes-style header."""
