@@ -33,8 +33,8 @@ FOLDERS: Mapping[str, str] = {"examples/policies": "shipped-policies.md"}
 COPIES = ("schemas/securitypolicy.json", "examples/falco/local_rules.yaml")
 """Files that pages link to, which the site carries as they are."""
 
-API = ("policy", "compiler")
-"""Modules and packages of bpfence whose references are pages; each dialect is one more."""
+API = ("policy", "compiler", "dialects")
+"""Modules and packages of bpfence whose references are pages; each dialect is one more, and not in the page of all."""
 
 LINK = re.compile(r"(\]\()([^)#\s]+)([^)\s]*\))")
 
@@ -74,10 +74,11 @@ def api() -> list[str]:
 
 
 def modules(name: str) -> list[str]:
-    """A module, or a package and every module in it, by dotted name; a package goes before what is in it."""
+    """A module, or a package and what is in it, by dotted name, the package first. What has a page of its own is left out."""
     path = PACKAGE / name
     sources = [path.with_suffix(".py")] if not path.is_dir() else path.rglob("*.py")
-    return sorted(dotted(source) for source in sources)
+    elsewhere = [PACKAGE / other for other in api() if other.startswith(f"{name}/")]
+    return sorted(dotted(source) for source in sources if not any(source.is_relative_to(other) for other in elsewhere))
 
 
 def dotted(source: Path) -> str:

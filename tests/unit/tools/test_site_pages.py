@@ -54,6 +54,8 @@ def test_every_shipped_policy_is_shown() -> None:
 def test_every_dialect_has_a_page_of_references() -> None:
     dialects = {path.name for path in (ROOT / "src" / "bpfence" / "dialects").iterdir() if (path / "__init__.py").exists()}
     assert {f"dialects/{name}" for name in dialects} == {name for name in api() if name.startswith("dialects/")}
+    assert "bpfence.dialects.dialect" in modules("dialects")
+    assert [name for name in modules("dialects") if any(name.startswith(f"bpfence.dialects.{dialect}") for dialect in dialects)] == []
 
 
 def test_a_package_goes_before_its_modules() -> None:
