@@ -240,6 +240,9 @@ enum action_id {
  *   DIM_MASKED: (num[slot] & mask) == value -> 2, else 1.
  *   DIM_PRESENT: slot present -> 2, else 1 (slot counts strings from ABI_NUM_SLOTS on).
  *   DIM_LINEAGE: lineage bit number `slot` (0 .. 64*ABI_LINEAGE_WORDS-1) set -> 2, else 1.
+ *   DIM_NUMBERS: num[slot] against num[mask_lo]: CLASS_LESS, CLASS_SAME or CLASS_GREATER; one of them absent: CLASS_NONE.
+ *   DIM_TEXTS: string slot against string mask_lo: CLASS_SAME; CLASS_LESS where the first is a proper beginning of the other, CLASS_GREATER
+ *               where the other is one of the first, else CLASS_APART; one of them absent: CLASS_NONE. value_lo 1: ends, not beginnings.
  *   DIM_ANCESTORS: bit number `slot` (0 .. 63) of the names of all processes that the acting one descends from now, itself excluded
  *               -> 2, else 1. No subject dimension: looked up when a node asks.
  * An automaton over process.args or process.parent.args gives byte 0 the class of ' ': the kernel keeps arguments separated by NUL.
@@ -268,6 +271,10 @@ enum action_id {
 #define NODE_SPARSE 1
 #define CLASS_UNCERTAIN 0
 #define CLASS_NONE 1
+#define CLASS_LESS 2
+#define CLASS_SAME 3
+#define CLASS_GREATER 4
+#define CLASS_APART 5
 #define DFA_STOP 0x80000000
 #define DFA_CELL0 0x40000000
 #define DFA_CLASS_MASK 0x00ffffff
@@ -278,6 +285,8 @@ enum action_id {
 #define DIM_PRESENT 5
 #define DIM_LINEAGE 6
 #define DIM_ANCESTORS 7
+#define DIM_NUMBERS 8
+#define DIM_TEXTS 9
 
 #define IMAGE_NEEDS_OBJECTS 1       /* header.features: some rule uses NUM_FILE_OBJECT */
 #define IMAGE_SUBJECT_IDS 8          /* some subject diagram tests effective ids */

@@ -498,20 +498,6 @@ static __always_inline void text_load(struct scratch *s, u32 slot, u32 str)
 		string_load(slot, str);
 }
 
-static __always_inline u32 class_string(struct scratch *s, u32 slot, u32 str, u32 ref, u32 start)
-{
-	u32 bit;
-
-	str &= ABI_STR_SLOTS - 1;
-	bit = 1U << str;
-	text_load(s, slot, str);
-	if (s->str_uncertain & bit)
-		return CLASS_UNCERTAIN;
-	if (!(s->str_present & bit))
-		return CLASS_NONE;
-	return match_automaton(slot, ref, start, s->str_offset[str], s->str_length[str]);
-}
-
 static __always_inline void set_missing(struct scratch *s, u32 num, u64 value)
 {
 	if (!(s->num_present & (1ULL << num)))
@@ -554,6 +540,126 @@ static __always_inline void class_prepare(struct scratch *s, u32 slot, u32 num)
 		path_named(slot, num == NUM_NEW_OBJECT);
 }
 
+/* How two numbers of the event compare. The ids of the process are those of its subject, which an event does not have with it. */
+__noinline int class_numbers(u32 slot, u32 one, u32 other)
+{
+	struct scratch *s = scratch_at(slot);
+	u64 both, a, b;
+	u32 uid, gid;
+
+	if (!s || one >= ABI_NUM_SLOTS || other >= ABI_NUM_SLOTS)
+		return CLASS_UNCERTAIN;
+	both = 1ULL << one | 1ULL << other;
+	if (both & (1ULL << NUM_PROCESS_UID | 1ULL << NUM_PROCESS_GID)) {
+		read_ids(&uid, &gid);
+		set_num(s, NUM_PROCESS_UID, uid);
+		set_num(s, NUM_PROCESS_GID, gid);
+	}
+	if (s->num_uncertain & both)
+		return CLASS_UNCERTAIN;
+	if ((s->num_present & both) != both)
+		return CLASS_NONE;
+	a = s->num[MASKED(one, ABI_NUM_SLOTS - 1)];
+	b = s->num[MASKED(other, ABI_NUM_SLOTS - 1)];
+	return a < b ? CLASS_LESS : a == b ? CLASS_SAME : CLASS_GREATER;
+}
+
+#define TEXTS_CHUNK 128
+#define TEXTS_ALIKE 0
+#define TEXTS_APART 1
+#define TEXTS_GOING -1
+
+/* Puts a text that is in the scratch aside, where the record is put together later: many texts come to the same place, one after the other.
+ * 0: it cannot be.
+ */
+__noinline int text_aside(u32 slot, u32 str)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+	u32 offset;
+
+	if (!s || !space)
+		return 0;
+	str &= ABI_STR_SLOTS - 1;
+	offset = MASKED(s->str_offset[str], SCRATCH_MASK);
+	if (s->str_length[str] >= ABI_PATH_MAX || offset > SCRATCH_DATA + SCRATCH_SLACK - ABI_PATH_MAX)
+		return 0;
+	bpf_probe_read_kernel(space->data, MASKED(s->str_length[str], ABI_PATH_MAX - 1), &s->data[offset]);
+	return 1;
+}
+
+/* The next TEXTS_CHUNK bytes of two texts, from where the scratch says. */
+__noinline int texts_chunk(u32 slot)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+	u32 i, one, other, left, blank;
+
+	if (!s || !space)
+		return TEXTS_APART;
+	one = s->text_one;
+	other = s->text_other;
+	left = s->text_left;
+	blank = s->text_blank;
+	for (i = 0; i < TEXTS_CHUNK; i++) {
+		u32 a, b;
+
+		if (i >= left)
+			return TEXTS_ALIKE;
+		a = space->data[(one + i) & (ABI_PATH_MAX - 1)];
+		b = s->data[(other + i) & SCRATCH_MASK];
+		if (a != b && (a ? a : blank) != (b ? b : blank))
+			return TEXTS_APART;
+	}
+	s->text_one = one + TEXTS_CHUNK;
+	s->text_other = other + TEXTS_CHUNK;
+	s->text_left = left - TEXTS_CHUNK;
+	return TEXTS_GOING;
+}
+
+static __always_inline bool is_arguments(u32 str)
+{
+	return str == STR_PROCESS_ARGS || str == STR_PARENT_ARGS;
+}
+
+/* How two texts compare, of which the first has been put aside and the other is in the scratch. Arguments are kept separated by NUL, and
+ * told separated by blanks.
+ */
+__noinline int class_texts(u32 slot, u32 one, u32 other, u32 ends)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 first, second, shorter, i;
+	int status = TEXTS_GOING;
+
+	if (!s)
+		return CLASS_UNCERTAIN;
+	one &= ABI_STR_SLOTS - 1;
+	other &= ABI_STR_SLOTS - 1;
+	first = s->str_length[one];
+	second = s->str_length[other];
+	shorter = first < second ? first : second;
+	s->text_one = ends ? first - shorter : 0;
+	s->text_other = s->str_offset[other] + (ends ? second - shorter : 0);
+	s->text_left = shorter;
+	s->text_blank = is_arguments(one) || is_arguments(other) ? ' ' : 0;
+	for (i = 0; i <= ABI_PATH_MAX / TEXTS_CHUNK; i++) {
+		status = texts_chunk(slot);
+		if (status != TEXTS_GOING)
+			break;
+	}
+	if (status != TEXTS_ALIKE)
+		return status == TEXTS_APART ? CLASS_APART : CLASS_UNCERTAIN;
+	return first < second ? CLASS_LESS : first == second ? CLASS_SAME : CLASS_GREATER;
+}
+
+/* What a text that has been loaded comes to by itself: CLASS_UNCERTAIN, CLASS_NONE, or 2 where it is there. */
+static __always_inline u32 class_text(struct scratch *s, u32 str)
+{
+	if (s->str_uncertain & (1U << str))
+		return CLASS_UNCERTAIN;
+	return s->str_present & (1U << str) ? 2 : CLASS_NONE;
+}
+
 /* CAUSE_* of a dimension that is uncertain. */
 static __always_inline u32 cause_of(u32 kind, u32 slot)
 {
@@ -561,7 +667,7 @@ static __always_inline u32 cause_of(u32 kind, u32 slot)
 		return CAUSE_LINEAGE;
 	if (kind == DIM_PRESENT && slot >= ABI_NUM_SLOTS)
 		slot -= ABI_NUM_SLOTS;
-	else if (kind != DIM_STRING)
+	else if (kind != DIM_STRING && kind != DIM_TEXTS)
 		return CAUSE_PATH; /* objects that a path leads to */
 	if (slot == STR_FILE_PATH || slot == STR_FILE_NEW_PATH || slot == STR_PROCESS_CWD)
 		return CAUSE_PATH;
@@ -585,8 +691,25 @@ __noinline int class_of(u32 slot, u32 dim)
 	d = &head->dims[number];
 	kind = d->kind;
 	num = d->slot;
-	if (kind == DIM_STRING) {
-		class = class_string(s, slot, num, d->ref, d->start);
+	if (kind == DIM_STRING || kind == DIM_TEXTS || (kind == DIM_PRESENT && num >= ABI_NUM_SLOTS)) {
+		u32 str = num & (ABI_STR_SLOTS - 1);
+
+		text_load(s, slot, str);
+		class = class_text(s, str);
+		if (class < 2 || kind == DIM_PRESENT)
+			goto out;
+		if (kind == DIM_STRING) {
+			class = match_automaton(slot, d->ref, d->start, s->str_offset[str], s->str_length[str]);
+			goto out;
+		}
+		class = CLASS_UNCERTAIN;
+		if (!text_aside(slot, str))
+			goto out;
+		num = d->mask_lo & (ABI_STR_SLOTS - 1);
+		text_load(s, slot, num);
+		class = class_text(s, num);
+		if (class == 2)
+			class = class_texts(slot, str, num, d->value_lo);
 		goto out;
 	}
 	if (kind == DIM_LINEAGE) {
@@ -600,17 +723,14 @@ __noinline int class_of(u32 slot, u32 dim)
 			class = (s->names >> (num & 63)) & 1 ? 2 : CLASS_NONE;
 		goto out;
 	}
-	if (kind == DIM_PRESENT && num >= ABI_NUM_SLOTS) {
-		u32 str = (num - ABI_NUM_SLOTS) & (ABI_STR_SLOTS - 1);
-
-		text_load(s, slot, str);
-		if (!(s->str_uncertain & (1U << str)))
-			class = s->str_present & (1U << str) ? 2 : CLASS_NONE;
-		goto out;
-	}
 	if (num >= ABI_NUM_SLOTS)
 		goto out;
 	class_prepare(s, slot, num);
+	if (kind == DIM_NUMBERS) {
+		class_prepare(s, slot, d->mask_lo);
+		class = class_numbers(slot, num, d->mask_lo);
+		goto out;
+	}
 	if (num == NUM_FILE_OBJECT && s->flags & EVENT_PATH_UNCERTAIN)
 		goto out;
 	if (num == NUM_NEW_OBJECT && s->flags & EVENT_NEW_PATH_UNCERTAIN)

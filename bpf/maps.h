@@ -69,6 +69,10 @@ struct scratch {
 	u32 dfa_position;
 	u32 dfa_end;
 	u32 dfa_classes;
+	u32 text_one;            /* state of a comparison of texts: where the first, in emit_space.data, is to be read on, */
+	u32 text_other;          /* and where the other, in data */
+	u32 text_left;           /* bytes that are not compared yet */
+	u32 text_blank;          /* what NUL stands for in them */
 	u32 n_groups;
 	u32 node;                /* where the walk of a diagram stands */
 	u32 low;                 /* limits of a binary search */

@@ -299,6 +299,11 @@ __noinline int tasks_count(u32 slot, u32 level, u32 num)
 	return 0;
 }
 
+static __always_inline u32 level_bit(u32 num)
+{
+	return num >= NUM_FORK_LIVE_1 && num < NUM_FORK_LIVE_1 + FORK_LEVELS ? 2U << (num - NUM_FORK_LIVE_1) : 0;
+}
+
 /* The levels that some rule asks for: bit n is level n. */
 __noinline int levels_asked(u32 slot)
 {
@@ -312,12 +317,14 @@ __noinline int levels_asked(u32 slot)
 	if (!head)
 		return 0;
 	for (i = 0; i < ABI_MAX_DIMS; i++) {
-		u32 num = head->dims[i].slot;
+		u32 kind = head->dims[i].kind;
 
 		if (i >= head->header.n_dims)
 			break;
-		if (head->dims[i].kind == DIM_RANGE && num >= NUM_FORK_LIVE_1 && num < NUM_FORK_LIVE_1 + FORK_LEVELS)
-			levels |= 2U << (num - NUM_FORK_LIVE_1);
+		if (kind == DIM_RANGE || kind == DIM_PRESENT || kind == DIM_NUMBERS)
+			levels |= level_bit(head->dims[i].slot);
+		if (kind == DIM_NUMBERS)
+			levels |= level_bit(head->dims[i].mask_lo);
 	}
 	return levels;
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "1339daa7d10c07a3"
+ABI_HASH: Final = "4f3db2a5323c0a85"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 1
@@ -46,6 +46,10 @@ NODE_DENSE: Final = 0
 NODE_SPARSE: Final = 1
 CLASS_UNCERTAIN: Final = 0
 CLASS_NONE: Final = 1
+CLASS_LESS: Final = 2
+CLASS_SAME: Final = 3
+CLASS_GREATER: Final = 4
+CLASS_APART: Final = 5
 DFA_STOP: Final = 0x80000000
 DFA_CELL0: Final = 0x40000000
 DFA_CLASS_MASK: Final = 0xffffff
@@ -56,6 +60,8 @@ DIM_MASKED: Final = 4
 DIM_PRESENT: Final = 5
 DIM_LINEAGE: Final = 6
 DIM_ANCESTORS: Final = 7
+DIM_NUMBERS: Final = 8
+DIM_TEXTS: Final = 9
 IMAGE_NEEDS_OBJECTS: Final = 1
 IMAGE_SUBJECT_IDS: Final = 8
 IMAGE_SUBJECT_CGROUP: Final = 16

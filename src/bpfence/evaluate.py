@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple, Union
 
 from bpfence import glob
-from bpfence.policy import DEFAULT_RULE, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet
+from bpfence.fields import FIELD_BY_NAME, Kind
+from bpfence.policy import COMPARISONS, DEFAULT_RULE, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
@@ -91,9 +92,28 @@ def _atom_holds(atom: Atom, event: Event) -> bool:
     value = event.get(key)
     if value is None:
         return False
+    if atom.op in COMPARISONS:
+        return _comparison_holds(atom, value, event.get(str(atom.value)))
     if isinstance(value, (tuple, list)):
         return any(_test(atom, element) for element in value)
     return _test(atom, value)
+
+
+def _comparison_holds(atom: Atom, value: object, other: object) -> bool:
+    """Of two fields: numbers by size, texts by their bytes, addresses as addresses."""
+    if other is None:
+        return False
+    if atom.op is Op.LESS:
+        return _number(value) < _number(other)
+    if atom.op is Op.BEGINS:
+        return _bytes(value).startswith(_bytes(other))
+    if atom.op is Op.ENDS:
+        return _bytes(value).endswith(_bytes(other))
+    if FIELD_BY_NAME[atom.field].kind is Kind.ADDRESS:
+        one, two = _address(value), _address(other)
+        return None not in (one, two) and (one == two) is (atom.op is Op.SAME)
+    same = value == other if isinstance(value, int) and isinstance(other, int) else _bytes(value) == _bytes(other)
+    return same is (atom.op is Op.SAME)
 
 
 def _test(atom: Atom, value: str | bytes | int) -> bool:

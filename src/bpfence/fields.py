@@ -45,6 +45,29 @@ class Field(msgspec.Struct, frozen=True):
     kernel: bool = True
     instead: str = ""
     names: str = ""  # a table of names.py: what may be written instead of numbers
+    unit: str = ""  # what the values are, where neither kind nor `names` tells it: see `measure`
+
+
+ANY_NUMBER: Final = "number of a system call"
+"""The measure of what means something else in each call: comparable with every number."""
+_MEASURES: Final = {
+    "user": "user id", "group": "group id", "family": "address family", "socktype": "socket type", "bpf_cmd": "command of bpf(2)",
+    "io_uring_op": "operation of io_uring",
+}  # fmt: skip
+
+
+def measure(field: Field) -> str:
+    """What the values of a field are, in words: two fields of one measure can be compared. "" where they are compared with nothing."""
+    match field.kind:
+        case Kind.PATH | Kind.STRING:
+            return field.unit or "text"
+        case Kind.ADDRESS:
+            return "address"
+        case Kind.BOOL:
+            return "truth value"
+        case Kind.NUMBER | Kind.NAMED | Kind.USER:
+            return field.unit or _MEASURES.get(field.names, field.names)
+    return ""
 
 
 class EventType(msgspec.Struct, frozen=True):
@@ -160,7 +183,7 @@ _LIVE_SLOTS = (
 )
 
 FIELDS: Final = (
-    Field("process.pid", Kind.NUMBER, "NUM_PROCESS_PID", "process id (thread group) in the initial pid namespace"),
+    Field("process.pid", Kind.NUMBER, "NUM_PROCESS_PID", "process id (thread group) in the initial pid namespace", unit="process id"),
     Field("process.exe", Kind.PATH, "STR_PROCESS_EXE", "path of the executable, as resolved at exec; on process.exec the caller's: the program that is about to run is file.path", subject=True),
     Field("process.name", Kind.STRING, "STR_PROCESS_NAME", "command name (comm) at exec, at most 15 bytes; on process.exec the caller's", subject=True),
     Field("process.args", Kind.STRING, "STR_PROCESS_ARGS", "arguments joined by one space, at most 1024 bytes; on process.exec the caller's", subject=True),
@@ -169,19 +192,19 @@ FIELDS: Final = (
     Field("process.user", Kind.USER, "NUM_PROCESS_UID", "effective user, by name", subject=True, names="user"),
     Field("process.gid", Kind.NUMBER, "NUM_PROCESS_GID", "effective group id in the initial user namespace", subject=True, names="group"),
     Field("process.caps", Kind.FLAGS, "NUM_PROCESS_CAPS", "effective capabilities: any of the named", names="capability"),
-    Field("process.cgroup", Kind.PATH, "STR_PROCESS_CGROUP", "cgroup v2 path", subject=True),
+    Field("process.cgroup", Kind.PATH, "STR_PROCESS_CGROUP", "cgroup v2 path", subject=True, unit="cgroup"),
     Field("process.parent.exe", Kind.PATH, "STR_PARENT_EXE", "executable of the program that this one was started from", subject=True),
-    Field("process.parent.pid", Kind.NUMBER, "NUM_PARENT_PID", "parent process id"),
+    Field("process.parent.pid", Kind.NUMBER, "NUM_PARENT_PID", "parent process id", unit="process id"),
     Field("process.parent.name", Kind.STRING, "STR_PARENT_NAME", "command name of the parent as it is now"),
     Field("process.parent.args", Kind.STRING, "STR_PARENT_ARGS", "arguments of the parent as it is now, joined by one space, at most 1024 bytes"),
     Field("process.ancestors.name", Kind.STRINGS, "", "command names of the processes that this one descends from now, itself excluded"),
-    Field("process.tty", Kind.NUMBER, "NUM_TTY", "device number of the controlling terminal, 0 without one"),
+    Field("process.tty", Kind.NUMBER, "NUM_TTY", "device number of the controlling terminal, 0 without one", unit="device number"),
     Field("process.exe_flags", Kind.FLAGS, "NUM_EXE_FLAGS", "about the executable: upper, lower (layer of an overlay), writable, memfd: any of the named", names="exe"),
     Field("process.ancestors.exe", Kind.STRINGS, "", "executables of all ancestors, earlier programs of the same process included", subject=True),
-    Field("process.fork.live", Kind.NUMBER, "NUM_FORK_LIVE", "live tasks in the cgroup and in all cgroups below it, before the fork", ("process.fork",)),
-    *(Field(f"process.fork.live{n}", Kind.NUMBER, slot, f"the same of the ancestor cgroup of level {n} (/a is level 1, /a/b level 2), or of the cgroup itself where that lies above; known where a rule asks for it", ("process.fork",)) for n, slot in enumerate(_LIVE_SLOTS, 1)),
+    Field("process.fork.live", Kind.NUMBER, "NUM_FORK_LIVE", "live tasks in the cgroup and in all cgroups below it, before the fork", ("process.fork",), unit="number of tasks"),
+    *(Field(f"process.fork.live{n}", Kind.NUMBER, slot, f"the same of the ancestor cgroup of level {n} (/a is level 1, /a/b level 2), or of the cgroup itself where that lies above; known where a rule asks for it", ("process.fork",), unit="number of tasks") for n, slot in enumerate(_LIVE_SLOTS, 1)),
     Field("process.fork.flags", Kind.FLAGS, "NUM_CLONE_FLAGS", "clone flags: any of the named", ("process.fork",), names="clone"),
-    Field("process.exit.code", Kind.NUMBER, "NUM_EXIT_CODE", "exit code in wait(2) form", ("process.exit",)),
+    Field("process.exit.code", Kind.NUMBER, "NUM_EXIT_CODE", "exit code in wait(2) form", ("process.exit",), unit="exit code"),
     Field("process.setuid.uid", Kind.NUMBER, "NUM_SET_UID", "the new effective user id", ("process.setuid",), names="user"),
     Field("process.setgid.gid", Kind.NUMBER, "NUM_SET_GID", "the new effective group id", ("process.setgid",), names="group"),
     Field("process.ptrace.mode", Kind.FLAGS, "NUM_PTRACE_MODE", "PTRACE_MODE bits: any of the named", ("process.ptrace",), names="ptrace_mode"),
@@ -190,12 +213,12 @@ FIELDS: Final = (
     Field("file.access", Kind.FLAGS, "NUM_FILE_ACCESS", "read, write, exec, append, truncate, create (O_CREAT), created (the file was not there): any of the named", (*_FILE, "file.open_failed"), names="access"),
     Field("file.flags", Kind.FLAGS, "NUM_FILE_FLAGS", "open flags (O_*): any of the named", ("file.open", "file.open_failed", "file.permission"), names="open"),
     Field("file.text", Kind.STRING, "STR_FILE_TEXT", "the name as the caller gave it", ("file.open", "file.open_failed"), instead="test file.path, the file that the name leads to"),
-    Field("file.dirfd", Kind.NUMBER, "NUM_DIRFD", "descriptor of the directory that file.text is relative to; -100 (as unsigned number of 64 bits) for the working directory", ("file.open", "file.open_failed")),
+    Field("file.dirfd", Kind.NUMBER, "NUM_DIRFD", "descriptor of the directory that file.text is relative to; -100 (as unsigned number of 64 bits) for the working directory", ("file.open", "file.open_failed"), unit="descriptor"),
     Field("file.target", Kind.STRING, "STR_LINK_TARGET", "the text of a symbolic link", ("file.symlink",), instead="deny opening what such a link would lead to: file.path of file.open"),
     Field("file.mode", Kind.FLAGS, "NUM_FILE_MODE", "permission bits: any of the given; for chmod, create and mkdir the new ones", _FILE, names="mode"),
     Field("file.uid", Kind.NUMBER, "NUM_FILE_UID", "owner; for chown the new owner", _FILE, names="user"),
     Field("file.gid", Kind.NUMBER, "NUM_FILE_GID", "group; for chown the new group", _FILE, names="group"),
-    Field("file.ino", Kind.NUMBER, "NUM_FILE_INO", "inode number", _FILE),
+    Field("file.ino", Kind.NUMBER, "NUM_FILE_INO", "inode number", _FILE, unit="inode number"),
     Field("file.fstype", Kind.STRING, "STR_FILE_FSTYPE", "file system type, as in /proc/filesystems", (*_FILE, "kernel.mount")),
     Field("file.deleted", Kind.BOOL, "NUM_FILE_DELETED", "no name is left", (*_FILE, "process.memory")),
     Field("file.memfd", Kind.BOOL, "NUM_FILE_MEMFD", "made by memfd_create", (*_FILE, "process.memory")),
@@ -210,15 +233,15 @@ FIELDS: Final = (
     Field("net.local.ip", Kind.ADDRESS, "STR_NET_LOCAL_IP", "own address", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send")),
     Field("net.local.port", Kind.NUMBER, "NUM_NET_LOCAL_PORT", "own port", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send"), names="port"),
     Field("net.unix.path", Kind.PATH, "STR_NET_UNIX_PATH", "where a unix socket is bound: the own one for bind, else the other side's; the path in the mount namespace of whoever bound it, or '@' and an abstract name", ("net.bind", "net.connect", "net.send")),
-    Field("target.pid", Kind.NUMBER, "NUM_TARGET_PID", "process id of the target", _TARGET),
+    Field("target.pid", Kind.NUMBER, "NUM_TARGET_PID", "process id of the target", _TARGET, unit="process id"),
     Field("target.uid", Kind.NUMBER, "NUM_TARGET_UID", "effective user id of the target", _TARGET, names="user"),
     Field("target.exe", Kind.PATH, "STR_TARGET_EXE", "executable of the target", _TARGET),
     Field("signal", Kind.NAMED, "NUM_SIGNAL", "the signal; 0 is the existence check", ("process.signal",), names="signal"),
     Field("capability", Kind.NAMED, "NUM_CAPABILITY", "the capability asked for", ("process.capable",), names="capability"),
-    Field("call.result", Kind.NUMBER, "NUM_RESULT", "what the system call returned; errors as unsigned numbers of 64 bits", _RETURNED),
+    Field("call.result", Kind.NUMBER, "NUM_RESULT", "what the system call returned; errors as unsigned numbers of 64 bits", _RETURNED, unit=ANY_NUMBER),
     Field("call.text", Kind.STRING, "STR_CALL_TEXT", "a text argument of the call, as the caller's memory had it when the call returned", ("process.exec_failed", "process.prctl", "process.chroot", "process.chdir", "kernel.memfd", "kernel.fsconfig")),
-    *(Field(f"call.arg{n}", Kind.NUMBER, f"NUM_CALL_ARG{n}", f"argument {n} of the system call, counted from 0", _RETURNED) for n in range(6)),
-    Field("ipc.id", Kind.NUMBER, "NUM_IPC_ID", "System V identifier", ("ipc.",)),
+    *(Field(f"call.arg{n}", Kind.NUMBER, f"NUM_CALL_ARG{n}", f"argument {n} of the system call, counted from 0", _RETURNED, unit=ANY_NUMBER) for n in range(6)),
+    Field("ipc.id", Kind.NUMBER, "NUM_IPC_ID", "System V identifier", ("ipc.",), unit="System V identifier"),
     Field("ipc.uid", Kind.NUMBER, "NUM_TARGET_UID", "owner of the System V object", ("ipc.",), names="user"),
     Field("module.name", Kind.STRING, "STR_MODULE_NAME", "name of the module: in its image, as lsmod shows it (`_`, not `-`), not known where that is compressed; or what the kernel itself requests", ("kernel.module",)),
     Field("module.requested", Kind.BOOL, "NUM_IO_URING_OP", "the kernel asks user space for it, on behalf of the acting process; false: its image is loaded", ("kernel.module",)),

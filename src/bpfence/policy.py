@@ -51,14 +51,29 @@ class Op(enum.Enum):
     MASKED = "masked"      # value: (mask, wanted): (number & mask) == wanted
     EXISTS = "exists"      # value: None
     OBJECT = "object"      # value: str, a literal path or `prefix/**`: device and inode of it, or below it, see follow: object
+    # Of two fields; where one of them is absent, each is false.
+    SAME = "="             # value: str, another field: it has the same value
+    DIFFERENT = "!="       # value: str, another field: it has another value
+    LESS = "<"             # value: str, another field: its number is greater
+    BEGINS = "begins"      # value: str, another field: the text begins with its text
+    ENDS = "ends"          # value: str, another field: the text ends with its text
+
+
+COMPARISONS: Final = frozenset((Op.SAME, Op.DIFFERENT, Op.LESS, Op.BEGINS, Op.ENDS))
+"""Tests of a field by another field."""
 
 
 class Atom(msgspec.Struct, frozen=True, tag=True):
-    """One test on one field."""
+    """One test on one field; of COMPARISONS, on two."""
 
     field: str
     op: Op
     value: str | int | tuple[int, int] | None = None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that it is about: where one of them is absent it is false."""
+        return (self.field, str(self.value)) if self.op in COMPARISONS else (self.field,)
 
 
 class And(msgspec.Struct, frozen=True, tag=True):

@@ -341,7 +341,9 @@ class Playground:
 
 
 class Range:
-    """One agent and all cases, some of them in force: those of one volley, or one alone. `together`: all of them are one volley."""
+    """One agent and all cases, some of them in force: those of one volley, or one alone. `together`: all of them but those that are
+    apart are one volley.
+    """
 
     def __init__(self, agent: Agent, playground: Playground, cases: Sequence[Case], *, together: bool = False) -> None:
         self.agent = agent
@@ -354,7 +356,9 @@ class Range:
     def load(self, volley: str) -> None:
         """Bring a volley into force in place of what was."""
         if volley:
-            self._bring([case for case in self.cases if self.together or case.volley == volley])
+            own = [case for case in self.cases if case.volley == volley]
+            apart = any(case.apart for case in own)
+            self._bring([case for case in self.cases if not case.apart] if self.together and not apart else own)
 
     def load_alone(self, case: Case) -> None:
         """Bring one case into force in place of what was: for tests of the agent, which reload often and need no others."""

@@ -99,6 +99,26 @@ def criteria(rng: random.Random, event: str) -> dict[str, Any]:
     return chosen
 
 
+COMPARED = {
+    "open": (
+        "file.uid = process.uid", "file.uid != process.uid", "file.uid < process.uid", "process.uid <= file.uid", "file.gid >= process.gid",
+        "file.path startswith process.cwd", "process.exe = file.path", "file.path != process.exe", "file.path endswith process.name",
+        "process.exe endswith process.name", "process.pid > process.parent.pid",
+    ),
+    "exec": ("file.uid = process.uid", "file.path = process.exe", "process.exe startswith process.cwd", "process.uid > file.uid"),
+    "connect": ("net.peer.port > net.local.port", "net.peer.ip != net.local.ip", "process.name = process.exe"),
+}  # fmt: skip
+"""Comparisons of two fields of an event."""
+
+
+def condition(rng: random.Random, event: str) -> str:
+    """A random `condition` that compares fields."""
+    parts = [rng.choice(("", "", "not ")) + rng.choice(COMPARED[event]) for _ in range(rng.choice((1, 1, 2, 3)))]
+    if rng.random() < 0.6:
+        parts.append(rng.choice((f"process.uid = {rng.choice(USERS)}", "process.exe startswith /run/")))
+    return rng.choice((" and ", " and ", " or ")).join(parts)
+
+
 def random_policy(rng: random.Random, name: str) -> dict[str, Any]:
     """One policy: a few rules on open, exec and connect, with a default now and then."""
     default = {event: "deny" for event in ("open", "connect") if rng.random() < 0.15}
@@ -106,9 +126,13 @@ def random_policy(rng: random.Random, name: str) -> dict[str, Any]:
     for number in range(rng.choice((1, 2, 3, 6))):
         event = rng.choice(("open", "open", "open", "exec", "connect"))
         action = rng.choice(("deny", "deny", "audit", "allow" if event in default else "deny"))
-        rule: dict[str, Any] = {"name": f"r{number}", "on": event, "match": criteria(rng, event), "action": action}
-        if rng.random() < 0.4:
-            rule["unless"] = criteria(rng, event)
+        rule: dict[str, Any] = {"name": f"r{number}", "on": event, "action": action}
+        if rng.random() < 0.25:
+            rule["condition"] = condition(rng, event)
+        else:
+            rule["match"] = criteria(rng, event)
+            if rng.random() < 0.4:
+                rule["unless"] = criteria(rng, event)
         if action == "deny":
             rule["errno"] = rng.choice(ERRNOS)
         rules.append(rule)
@@ -140,11 +164,14 @@ def acts_and_events() -> list[tuple[list[str], dict[str, Any]]]:
     found: list[tuple[list[str], dict[str, Any]]] = []
     for number, name in enumerate(FILES):
         for flags, access in OPENS.items():
-            event = {"event": "file.open", "file.path": str(WORLD / name), "file.access": access, "file.uid": OWNERS[number % len(OWNERS)]}
+            owner = OWNERS[number % len(OWNERS)]
+            event = {"event": "file.open", "file.path": str(WORLD / name), "file.access": access, "file.uid": owner, "file.gid": owner}
             found.append((["open", str(WORLD / name), flags], event))
     programs = [str(WORLD / name) for name in PROGRAMS]
-    found += [(["then", path, "ok"], {"event": "process.exec", "file.path": path, "file.uid": 0}) for path in programs]
-    found += [(["connect", ip, str(port)], {"event": "net.connect", "net.peer.ip": ip, "net.peer.port": port}) for ip, port in PEERS]
+    found += [(["then", path, "ok"], {"event": "process.exec", "file.path": path, "file.uid": 0, "file.gid": 0}) for path in programs]
+    for ip, port in PEERS:
+        unbound = {"net.local.ip": "::" if ":" in ip else "0.0.0.0", "net.local.port": 0}
+        found.append((["connect", ip, str(port)], {"event": "net.connect", "net.peer.ip": ip, "net.peer.port": port, **unbound}))
     return found
 
 
@@ -203,7 +230,10 @@ def test_the_kernel_agrees_with_the_reference(shooting: Range, world: Path) -> N
         for name, document, policies in made:
             cgroup = f"{CGROUP}/{name}"
             for user in USERS:
-                subject: dict[str, Any] = {"process.uid": user, "process.exe": str(TRIGGER), "process.cgroup": cgroup}
+                subject: dict[str, Any] = {
+                    "process.uid": user, "process.gid": user, "process.exe": str(TRIGGER), "process.name": TRIGGER.name,
+                    "process.cgroup": cgroup, "process.cwd": os.getcwd(), "process.pid": 2, "process.parent.pid": 1,
+                }  # fmt: skip
                 # The child of `then` executes: its own executable at that moment is still the trigger.
                 results = perform(user, cgroup, [act for act, _ in rows])
                 assert len(results) == len(rows)

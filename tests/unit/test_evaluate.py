@@ -191,3 +191,29 @@ def test_adding_a_policy_never_weakens_a_verdict(drawn: list[tuple[list[tuple[Ac
     for v in verdicts:
         assert v.action == max((m.action for m in v.matches), default=Action.NONE)
         assert (v.errno != 0) == (v.action >= Action.DENY)
+
+
+@pytest.mark.parametrize(
+    ("op", "field", "other", "yes", "no"),
+    [
+        (Op.SAME, "file.uid", "process.uid", [(1, 1), (0, False)], [(1, 2)]),
+        (Op.DIFFERENT, "file.uid", "process.uid", [(1, 2)], [(1, 1)]),
+        (Op.LESS, "file.uid", "process.uid", [(1, 2)], [(1, 1), (2, 1)]),
+        (Op.SAME, "file.path", "process.exe", [("/a", b"/a"), ("", "")], [("/a", "/ab"), ("/A", "/a")]),
+        (Op.DIFFERENT, "file.path", "process.exe", [("/a", "/ab"), ("/a", "")], [("/\udcff", b"/\xff")]),
+        (Op.BEGINS, "file.path", "process.cwd", [("/ab", "/a"), ("/a", "/a"), ("/a", "")], [("/a", "/ab"), ("/b", "/a")]),
+        (Op.ENDS, "process.exe", "process.name", [("/a/sh", "sh"), ("sh", "sh")], [("sh", "/a/sh"), ("/a/sh", "ash")]),
+        (Op.SAME, "net.peer.ip", "net.local.ip", [("::ffff:10.0.0.1", "10.0.0.1"), (b"\x0a\0\0\1", "10.0.0.1")], [("::1", "10.0.0.1")]),
+        (Op.DIFFERENT, "net.peer.ip", "net.local.ip", [("::1", "10.0.0.1")], [("::1", "0:0::1"), ("junk", "::1")]),
+    ],
+)
+def test_each_comparison_of_two_fields(
+    op: Op, field: str, other: str, yes: list[tuple[object, object]], no: list[tuple[object, object]]
+) -> None:
+    for expected, pairs in ((True, yes), (False, no)):
+        for one, two in pairs:
+            assert holds(Atom(field, op, other), {field: one, other: two}) is expected, (one, two)  # type: ignore[dict-item]
+    one, two = yes[0]
+    assert not holds(Atom(field, op, other), {field: one})  # type: ignore[dict-item]
+    assert not holds(Atom(field, op, other), {other: two})  # type: ignore[dict-item]
+    assert holds(Not(Atom(field, op, other)), {field: one, other: None})  # type: ignore[dict-item]

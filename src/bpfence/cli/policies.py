@@ -32,7 +32,7 @@ from bpfence.events.values import BadValueError, escape, printable
 from bpfence.fields import FIELD_BY_NAME, applies
 from bpfence.host.links import Links
 from bpfence.names import TABLES
-from bpfence.policy import DEFAULT_RULE, Action, And, Atom, Condition, Not, Op, Or, PolicySet, Value, atoms
+from bpfence.policy import DEFAULT_RULE, Action, And, Condition, Not, Op, Or, PolicySet, Value, atoms
 from bpfence.seccomp.profile import kernel_version
 
 if TYPE_CHECKING:
@@ -212,15 +212,18 @@ def undecided(policies: PolicySet, event: dict[str, Value]) -> tuple[str, ...]:
             if name in rule.events:
                 condition = rule.conditions.get(name, rule.condition)
                 if _outcome(condition, event, name) is None:
-                    found |= {atom.field: None for atom in atoms(condition) if _is_lacking(atom, event, name)}
+                    found |= dict.fromkeys(_lacking(condition, event, name))
         if name in policy.default and _outcome(policy.scope, event, name) is None:
-            found |= {atom.field: None for atom in atoms(policy.scope) if _is_lacking(atom, event, name)}
+            found |= dict.fromkeys(_lacking(policy.scope, event, name))
     return tuple(found)
 
 
-def _is_lacking(atom: Atom, event: dict[str, Value], name: str) -> bool:
-    key = evaluate.OBJECT_KEYS[atom.field] if atom.op is Op.OBJECT else atom.field
-    return atom.op is not Op.OBJECT and event.get(key) is None and applies(FIELD_BY_NAME[atom.field], name)
+def _lacking(condition: Condition, event: dict[str, Value], name: str) -> Iterator[str]:
+    """Fields of a condition that the sample lacks, though its kind of event can have them."""
+    for atom in atoms(condition):
+        for field in atom.fields if atom.op is not Op.OBJECT else ():
+            if event.get(field) is None and applies(FIELD_BY_NAME[field], name):
+                yield field
 
 
 def _outcome(condition: Condition, event: dict[str, Value], name: str) -> bool | None:
@@ -233,7 +236,7 @@ def _outcome(condition: Condition, event: dict[str, Value], name: str) -> bool |
         case Not(part):
             outcome = _outcome(part, event, name)
             return None if outcome is None else not outcome
-    return None if _is_lacking(condition, event, name) else evaluate.holds(condition, event)
+    return None if any(_lacking(condition, event, name)) else evaluate.holds(condition, event)
 
 
 def _route(compiled: Compiled, event: dict[str, Value], notes: list[str]) -> Route:

@@ -4,13 +4,13 @@
 Called by `compiler.compile_policies`: `Tests` first collects every test that the rules make (`lower` turns a field's atom into a
 Test), then `dimensions` groups them. A dimension maps an event to a class number; a test is the set of classes in which it is
 true. String tests on one slot share an automaton, number ranges on one slot share a sorted list of bounds; a bit test, a presence
-test, an object set or a bit of ancestors (their executables, their names) is a boolean dimension of its own. Nothing here knows
-rules beyond the place to blame.
+test, an object set or a bit of ancestors (their executables, their names) is a boolean dimension of its own. What compares two
+fields shares one dimension for the two, whatever it asks of them. Nothing here knows rules beyond the place to blame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -19,9 +19,9 @@ from bpfence import abi
 from bpfence.compiler import automaton as dfa
 from bpfence.compiler.automaton import Automaton, Pattern
 from bpfence.errors import CompileError, Diagnostic, Location
-from bpfence.fields import FIELD_BY_NAME, Kind
+from bpfence.fields import FIELD_BY_NAME, Field, Kind
 from bpfence.glob import GlobError
-from bpfence.policy import Atom, Op
+from bpfence.policy import COMPARISONS, Atom, Op
 
 MAX_LINEAGE: Final = 64 * abi.ABI_LINEAGE_WORDS
 MAX_NAMES: Final = 64
@@ -42,15 +42,27 @@ LATE_SLOTS: Final = (abi.STR_FILE_TEXT, abi.STR_PARENT_NAME, abi.STR_PARENT_ARGS
 LOOKED_UP: Final = (abi.NUM_PROCESS_CAPS, abi.NUM_TTY, abi.NUM_EXE_FLAGS)
 """Numbers that no hook brings."""
 
-TestValue = Pattern | tuple[int, int] | int | frozenset[str] | frozenset[Pattern] | None
+
+
+class Pair(NamedTuple):
+    """What two slots have to be to each other: the greater of them, the classes of DIM_NUMBERS or DIM_TEXTS that are asked for, and
+    whether texts are compared from their ends.
+    """
+
+    other: int
+    wanted: tuple[int, ...]
+    ends: bool = False
+
+
+TestValue = Pattern | Pair | tuple[int, int] | int | frozenset[str] | frozenset[Pattern] | None
 
 
 class Test(NamedTuple):
     """One test as the kernel can make it.
 
     `kind` is DIM_*; `value` is a Pattern (DIM_STRING), inclusive bounds (DIM_RANGE), a mask or the paths of object sets
-    (DIM_BITS), mask and wanted value (DIM_MASKED), None (DIM_PRESENT), or the alternatives of a bit of ancestors (DIM_LINEAGE: their
-    executables, DIM_ANCESTORS: their names).
+    (DIM_BITS), mask and wanted value (DIM_MASKED), None (DIM_PRESENT), a Pair (DIM_NUMBERS, DIM_TEXTS), or the alternatives of a bit of
+    ancestors (DIM_LINEAGE: their executables, DIM_ANCESTORS: their names).
     """
 
     kind: int
@@ -88,7 +100,10 @@ def _values(pattern: Pattern) -> tuple[str, ...]:
 
 
 class Dimension(msgspec.Struct):
-    """One column of the diagrams. `joined`: class 0 (uncertain) can really occur."""
+    """One column of the diagrams. `joined`: class 0 (uncertain) can really occur.
+
+    Of DIM_NUMBERS and DIM_TEXTS `mask` is the other slot, and `value` 1 where texts are compared from their ends.
+    """
 
     name: str
     field: str
@@ -126,6 +141,8 @@ def lower(atom: Atom) -> Test | None:
         pattern = Pattern(Op.GLOB, "**") if atom.op is Op.EXISTS else _pattern(atom)
         return Test(abi.DIM_ANCESTORS if field.name == ANCESTOR_NAMES else abi.DIM_LINEAGE, 0, frozenset((pattern,)))
     slot = abi.CONSTANTS[field.slot]
+    if atom.op in COMPARISONS:
+        return _lower_comparison(atom.op, field, FIELD_BY_NAME.get(str(atom.value)))
     if field.kind in STRING_KINDS:
         if atom.op is Op.EXISTS:
             return Test(abi.DIM_PRESENT, abi.ABI_NUM_SLOTS + slot, None)
@@ -135,6 +152,31 @@ def lower(atom: Atom) -> Test | None:
             raise Unsupported(f"{atom.op.value} does not test {'an address' if field.kind is Kind.ADDRESS else 'a string'}")
         return Test(abi.DIM_STRING, slot, _pattern(atom))
     return _lower_number(atom, slot)
+
+
+_NUMBERS: Final = {
+    Op.SAME: (abi.CLASS_SAME,), Op.DIFFERENT: (abi.CLASS_LESS, abi.CLASS_GREATER), Op.LESS: (abi.CLASS_LESS,),
+}  # fmt: skip
+_TEXTS: Final = {
+    Op.SAME: (abi.CLASS_SAME,), Op.DIFFERENT: (abi.CLASS_LESS, abi.CLASS_GREATER, abi.CLASS_APART),
+    Op.BEGINS: (abi.CLASS_SAME, abi.CLASS_GREATER), Op.ENDS: (abi.CLASS_SAME, abi.CLASS_GREATER),
+}  # fmt: skip
+"""The classes in which a comparison of two fields is true, where the slot of the first is the smaller one."""
+_TURNED: Final = {abi.CLASS_LESS: abi.CLASS_GREATER, abi.CLASS_GREATER: abi.CLASS_LESS}
+
+
+def _lower_comparison(op: Op, field: Field, other: Field | None) -> Test:
+    """The front end has seen to it that it makes sense; here it must only be possible."""
+    if other is None or not other.kernel or not other.slot or (field.kind in STRING_KINDS) != (other.kind in STRING_KINDS):
+        raise Unsupported("the two fields cannot be compared")
+    texts = field.kind in STRING_KINDS
+    slots = abi.CONSTANTS[field.slot], abi.CONSTANTS[other.slot]
+    wanted = (_TEXTS if texts else _NUMBERS).get(op)
+    if wanted is None or slots[0] == slots[1]:
+        raise Unsupported("a field is compared with itself" if wanted else f"{op.value} does not compare numbers")
+    if slots[0] > slots[1]:
+        wanted = tuple(sorted(_TURNED.get(number, number) for number in wanted))
+    return Test(abi.DIM_TEXTS if texts else abi.DIM_NUMBERS, min(slots), Pair(max(slots), wanted, op is Op.ENDS))
 
 
 def _pattern(atom: Atom) -> Pattern:
@@ -189,10 +231,11 @@ class Classification(NamedTuple):
 
 
 class Use(NamedTuple):
-    """Where a test comes from: the field as written, and the place to blame."""
+    """Where a test comes from: the field as written, the place to blame, and of a comparison the other field."""
 
     field: str
     location: Location
+    other: str = ""
 
 
 def classify(tests: dict[Test, Use], budget: int | None = None) -> Classification:
@@ -216,6 +259,7 @@ def classify(tests: dict[Test, Use], budget: int | None = None) -> Classificatio
     for n, (test, use) in enumerate((t, u) for t, u in tests.items() if t.kind in booleans):
         dimension = _boolean(test, use, bits.get(test, 0), paths)
         drafts.append((_order(dimension, n), dimension, [(test, (2,))]))
+    drafts += [(_order(dimension, len(tests)), dimension, truth) for dimension, truth in _pairs(tests)]
     drafts.sort(key=lambda draft: draft[0])
     if len(drafts) > abi.ABI_MAX_DIMS:
         last = tests[drafts[-1][2][0][0]]
@@ -264,7 +308,7 @@ def _numbered(tests: dict[Test, Use], found: Iterable[tuple[Test, Key]], limit: 
 
 def _order(dimension: Dimension, number: int) -> tuple[int, ...]:
     """Sorting key of a dimension: the subject's, then cheap numbers, object sets, strings, paths, numbers that are looked up, parents,
-    names of ancestors.
+    texts that are compared, names of ancestors.
     """
     slot = dimension.slot
     if dimension.subject:
@@ -277,6 +321,8 @@ def _order(dimension: Dimension, number: int) -> tuple[int, ...]:
         return 0, len(SUBJECT_ORDER), slot, dimension.kind, number
     if dimension.kind == abi.DIM_ANCESTORS:
         return 1, 5, slot, 0, number
+    if dimension.kind == abi.DIM_TEXTS:
+        return 1, 4, len(LATE_SLOTS), slot, dimension.mask, dimension.value
     if slot in LOOKED_UP and dimension.kind not in (abi.DIM_STRING, abi.DIM_LINEAGE) and not dimension.joined:
         return 1, 3, len(PATH_SLOTS), slot, dimension.kind, number
     if dimension.kind != abi.DIM_STRING:
@@ -330,7 +376,7 @@ def _too_large(use: Use, pattern: Pattern) -> CompileError:
 
 def _ranges(slot: int, members: Sequence[Test], use: Use) -> tuple[Dimension, list[tuple[Test, tuple[int, ...]]]]:
     """Sorted bounds; segments in which the same tests hold share a class, those in which none holds have class 1."""
-    spans = [test.value for test in members if isinstance(test.value, tuple) and not isinstance(test.value, Pattern)]
+    spans = [test.value for test in members if isinstance(test.value, tuple) and not isinstance(test.value, (Pattern, Pair))]
     starts: dict[int, list[int]] = {0: []}
     ends: dict[int, list[int]] = {}
     for number, (low, high) in enumerate(spans):
@@ -357,6 +403,22 @@ def _ranges(slot: int, members: Sequence[Test], use: Use) -> tuple[Dimension, li
     return dimension, [(test, tuple(sorted(t))) for test, t in zip(members, truth, strict=True)]
 
 
+def _pairs(tests: dict[Test, Use]) -> Iterator[tuple[Dimension, list[tuple[Test, tuple[int, ...]]]]]:
+    """A dimension for each two slots that are compared with each other."""
+    groups: dict[tuple[int, int, int, bool], list[tuple[Test, Pair]]] = {}
+    for test in tests:
+        if isinstance(test.value, Pair):
+            groups.setdefault((test.kind, test.slot, test.value.other, test.value.ends), []).append((test, test.value))
+    for (kind, slot, other, ends), members in groups.items():
+        use = tests[members[0][0]]
+        names = sorted((use.field, use.other), key=lambda name: abi.CONSTANTS[FIELD_BY_NAME[name].slot])
+        texts = kind == abi.DIM_TEXTS
+        name = " against ".join(names) + (" from the end" if ends else "")
+        dimension = Dimension(name, names[0], kind, slot, False, texts, mask=other, value=int(ends))
+        dimension.classes = 1 + (abi.CLASS_APART if texts else abi.CLASS_GREATER)
+        yield dimension, [(test, pair.wanted) for test, pair in members]
+
+
 def _boolean(test: Test, use: Use, bit: int, objects: dict[str, int]) -> Dimension:
     field = FIELD_BY_NAME[use.field]
     dimension = Dimension(use.field, use.field, test.kind, test.slot, field.subject, False)
@@ -373,7 +435,7 @@ def _boolean(test: Test, use: Use, bit: int, objects: dict[str, int]) -> Dimensi
     elif value is None:
         dimension.joined = test.slot >= abi.ABI_NUM_SLOTS
         dimension.name = f"{use.field} exists"
-    elif isinstance(value, tuple) and isinstance(value[0], int):
+    elif isinstance(value, tuple) and not isinstance(value, (Pattern, Pair)):
         dimension.mask, dimension.value = value[0], int(value[1])
         dimension.name = f"{use.field}&{dimension.mask:#x}=={dimension.value:#x}"
     return dimension

@@ -222,8 +222,8 @@ def _features(lowered: Lowered, details: bool) -> int:
     for test in lowered.tests:
         if test.paths:
             features |= abi.IMAGE_NEEDS_OBJECTS
-        elif test.kind == abi.DIM_ANCESTORS:
-            continue
+        elif test.kind in (abi.DIM_ANCESTORS, abi.DIM_NUMBERS, abi.DIM_TEXTS):
+            continue  # of no subject diagram
         elif test.kind == abi.DIM_LINEAGE:
             features |= abi.IMAGE_FORK_CHANGES
         elif test.kind == abi.DIM_STRING or test.slot >= abi.ABI_NUM_SLOTS:

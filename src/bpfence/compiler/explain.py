@@ -24,6 +24,13 @@ from bpfence.policy import Value
 
 _OBJECT_SLOTS: Final = {OBJECT_KEYS[field]: slot for field, slot in OBJECT_SLOTS.items()}
 """Keys of events that list the object sets a file belongs to, and the slot of each."""
+_PAIRS: Final = {
+    abi.DIM_NUMBERS: {abi.CLASS_LESS: "less", abi.CLASS_SAME: "the same", abi.CLASS_GREATER: "greater"},
+    abi.DIM_TEXTS: {
+        abi.CLASS_LESS: "a part of it", abi.CLASS_SAME: "the same", abi.CLASS_GREATER: "more than it", abi.CLASS_APART: "different",
+    },
+}  # fmt: skip
+"""What the classes of two fields that are compared mean."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -138,7 +145,9 @@ def _address(name: str, value: object) -> bytes:
 
 def _decision(compiled: Compiled, step: Step, values: Sample) -> Decision:
     dimension = compiled.dims[step.dimension]
-    if dimension.kind in (abi.DIM_STRING, abi.DIM_RANGE):
+    if dimension.kind in _PAIRS:
+        meaning = _PAIRS[dimension.kind].get(step.number, "one of them is absent" if step.number == abi.CLASS_NONE else "unknown")
+    elif dimension.kind in (abi.DIM_STRING, abi.DIM_RANGE):
         slots: Mapping[int, object] = values.strs if dimension.kind == abi.DIM_STRING else values.nums
         value = slots.get(dimension.slot)
         meaning = "absent" if value is None else repr(value)

@@ -372,11 +372,18 @@ class Walker:
             source: Mapping[int, object] = event.nums if slot < abi.ABI_NUM_SLOTS else event.strs
             slot -= 0 if slot < abi.ABI_NUM_SLOTS else abi.ABI_NUM_SLOTS
             return 1 if slot not in source else abi.CLASS_UNCERTAIN if source[slot] is None else 2
+        if kind == abi.DIM_TEXTS:
+            return _texts(event.strs, slot, mask_low, bool(value_low))
         if slot not in event.nums:
             return abi.CLASS_NONE
         value = event.nums[slot]
         if value is None:
             return abi.CLASS_UNCERTAIN
+        if kind == abi.DIM_NUMBERS:
+            if mask_low not in event.nums:
+                return abi.CLASS_NONE
+            other = event.nums[mask_low]
+            return abi.CLASS_UNCERTAIN if other is None else _order(value, other)
         mask = mask_low | mask_high << 32
         if kind == abi.DIM_BITS:
             return 2 if value & mask else 1
@@ -433,6 +440,24 @@ class Walker:
                 verdict = self.descend(self.words[self.roots_ref[group] + row * abi.ABI_MAX_EVENTS + event_id], event, steps)
             walks.append(Walk(verdict, row, tuple(steps)))
         return walks
+
+
+def _order(one: int, other: int) -> int:
+    return abi.CLASS_LESS if one < other else abi.CLASS_GREATER if one > other else abi.CLASS_SAME
+
+
+def _texts(strs: Mapping[int, bytes | None], slot: int, other_slot: int, ends: bool) -> int:
+    """The class of DIM_TEXTS."""
+    if slot not in strs:
+        return abi.CLASS_NONE
+    one, other = strs[slot], strs.get(other_slot, b"")
+    if one is None or other is None:
+        return abi.CLASS_UNCERTAIN
+    if other_slot not in strs:
+        return abi.CLASS_NONE
+    size = min(len(one), len(other))
+    alike = one[len(one) - size :] == other[len(other) - size :] if ends else one[:size] == other[:size]
+    return _order(len(one), len(other)) if alike else abi.CLASS_APART
 
 
 class Sample(NamedTuple):

@@ -139,7 +139,7 @@ class _Lowering:
         for event in events:
             condition = rule.condition_for(event)
             if id(condition) not in fields:
-                fields[id(condition)] = list(dict.fromkeys(atom.field for atom in atoms(condition)))
+                fields[id(condition)] = list(dict.fromkeys(field for atom in atoms(condition) for field in atom.fields))
             absent = tuple(f for f in fields[id(condition)] if f in FIELD_BY_NAME and not applies(FIELD_BY_NAME[f], event))
             key = (id(condition), absent)
             if key not in known:
@@ -149,35 +149,35 @@ class _Lowering:
     def condition(self, condition: Condition, absent: tuple[str, ...]) -> int:
         store = self.out.conditions
         if isinstance(condition, Atom):
-            test = None if condition.field in absent else self.lowered(condition)
-            return FALSE if test is None else self.test(test, condition.field)
+            test = None if _lacks(condition, absent) else self.lowered(condition)
+            return FALSE if test is None else self.test(test, condition)
         if isinstance(condition, Not):
             return store.negate(self.condition(condition.part, absent))
         if isinstance(condition, And):
             return store.all_of([self.condition(part, absent) for part in condition.parts])
         alternatives = list(_alternatives(condition))
         numbers = [self.condition(part, absent) for part in alternatives if not isinstance(part, Atom)]
-        found = [part for part in alternatives if isinstance(part, Atom) and part.field not in absent]
+        found = [part for part in alternatives if isinstance(part, Atom) and not _lacks(part, absent)]
         return store.any_of([*numbers, *self.joined(found)])
 
     def joined(self, alternatives: list[Atom]) -> Iterator[int]:
         """Conditions for alternatives. Flags, object sets, ancestors and contained texts that are alternatives are one test, "any of
         these": as independent dimensions, or patterns of one automaton, they would multiply.
         """
-        merged: dict[tuple[int, int, object], tuple[Test, str]] = {}
+        merged: dict[tuple[int, int, object], tuple[Test, Atom]] = {}
         for atom in alternatives:
             test = self.lowered(atom)
             if test is None:
                 continue
             contained = test.value.op if isinstance(test.value, Pattern) and test.value.op in ANY_OF else None
             if test.kind not in (*classes.DESCENT, abi.DIM_BITS) and contained is None:
-                yield self.test(test, atom.field)
+                yield self.test(test, atom)
                 continue
             key = (test.kind, test.slot, contained or type(test.value))
             before = merged.get(key)
-            merged[key] = (test if before is None else classes.either(before[0], test), atom.field)
-        for test, field in merged.values():
-            yield self.test(test, field)
+            merged[key] = (test if before is None else classes.either(before[0], test), atom)
+        for test, atom in merged.values():
+            yield self.test(test, atom)
 
     def lowered(self, atom: Atom) -> Test | None:
         """The test of an atom; None where it is never true, or cannot be made: then there is an error."""
@@ -190,11 +190,11 @@ class _Lowering:
                 self.error(f"{atom.field} {atom.op.value}{value} cannot be decided in the kernel: {reason}", "")
             return None
 
-    def test(self, test: Test, field: str) -> int:
+    def test(self, test: Test, atom: Atom) -> int:
         number = self.number.get(test)
         if number is None:
             number = self.number[test] = len(self.number)
-            self.out.tests[test] = Use(field, self.where)
+            self.out.tests[test] = Use(atom.field, self.where, atom.fields[-1])
         return self.out.conditions.test(number)
 
     def error(self, message: str, hint: str) -> None:
@@ -204,6 +204,11 @@ class _Lowering:
 
     def warn(self, message: str, hint: str, code: str) -> None:
         self.out.warnings.append(Diagnostic(self.where, f"policy {self.who[0]!r}: {message}", hint, "warning", code))
+
+
+def _lacks(atom: Atom, absent: tuple[str, ...]) -> bool:
+    """Whether a field that the atom is about is among those that the event does not carry."""
+    return not set(atom.fields).isdisjoint(absent)
 
 
 def _alternatives(condition: Or) -> Iterator[Condition]:

@@ -16,7 +16,7 @@ from typing import Final
 from bpfence import abi
 from bpfence.conditions.values import U64, conj, disj, negation
 from bpfence.fields import EVENTS, FIELD_BY_NAME, GROUPS, applies
-from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or, atoms
+from bpfence.policy import COMPARISONS, FALSE, TRUE, And, Atom, Condition, Not, Op, Or, atoms
 
 PROT_READ: Final = 1
 PROT_WRITE: Final = 2
@@ -142,7 +142,7 @@ def conditions(on: Iterable[str], scope: Condition, body: Condition) -> dict[str
     """The condition of every event behind the names of `on`, scope included; FALSE where the event can never match."""
     choices: dict[str, list[Condition]] = {}
     either = _either_name(body)
-    fields = {FIELD_BY_NAME[atom.field] for atom in atoms(body)}
+    fields = {FIELD_BY_NAME[field] for atom in atoms(body) for field in atom.fields}
     for written in on:
         for event in events_of(written):
             test = GROUP_TESTS.get(written, {}).get(event, TRUE)
@@ -177,12 +177,12 @@ def carried(condition: Condition, event: str) -> Condition:
         case Not(part):
             return negation(carried(part, event))
         case Atom():
-            return condition if applies(FIELD_BY_NAME[condition.field], event) else FALSE
+            return condition if all(applies(FIELD_BY_NAME[field], event) for field in condition.fields) else FALSE
 
 
 def _either_name(body: Condition) -> Condition:
     """Of the old name or of the new one: each with its own exceptions, so that an excepted name does not excuse the other."""
-    named = {atom.field for atom in atoms(body)}
+    named = {field for atom in atoms(body) for field in atom.fields}
     if "file.path" not in named or "file.new_path" in named:
         return body
     return disj((body, _renamed(body)))
@@ -197,7 +197,8 @@ def _renamed(condition: Condition) -> Condition:
         case Not(part):
             return negation(_renamed(part))
         case Atom(field, op, value):
-            return Atom("file.new_path", op, value) if field == "file.path" else condition
+            compared = "file.new_path" if op in COMPARISONS and value == "file.path" else value
+            return Atom("file.new_path" if field == "file.path" else field, op, compared)
 
 
 def follow(condition: Condition) -> tuple[Condition, int, list[Atom]]:

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from bpfence import names
-from bpfence.conditions.values import U64
+from bpfence.conditions.values import U64, named_field
 from bpfence.fields import FIELD_BY_NAME, Kind
-from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or
+from bpfence.policy import COMPARISONS, FALSE, TRUE, And, Atom, Condition, Not, Op, Or
 
 _WORDS: Final = {
     Op.PREFIX: "startswith", Op.SUFFIX: "endswith", Op.CONTAINS: "contains", Op.EQUALS: "=", Op.CIDR: "=", Op.GLOB: "glob",
     Op.STRGLOB: "glob",
     Op.ICONTAINS: "icontains",
     Op.OBJECT: "follows",  # shown only: no condition says it
+    Op.SAME: "=", Op.DIFFERENT: "!=", Op.LESS: "<", Op.BEGINS: "startswith", Op.ENDS: "endswith",
 }  # fmt: skip
 _BARE: Final = re.compile(r"[\w./:@%+-]+")
 _MODIFIERS: Final = ("oneof", "anyof", "allof")
@@ -98,7 +99,8 @@ def _atom(atom: Atom) -> tuple[str, int]:
             return " or ".join(bits), 0 if len(bits) > 1 else 4
         case Op.MASKED, (int(mask), int(wanted)):
             return f"{atom.field} & {mask:#x} = {wanted:#x}", 4
-    return f"{atom.field} {_WORDS[atom.op]} {_value(str(atom.value))}", 4
+    value = str(atom.value)
+    return f"{atom.field} {_WORDS[atom.op]} {value if atom.op in COMPARISONS else _value(value)}", 4
 
 
 def _flags(table: str, mask: int) -> list[str]:
@@ -123,4 +125,4 @@ def _range(field: str, low: int, high: int, *, truth: bool) -> tuple[str, int]:
 
 
 def _value(text: str) -> str:
-    return text if _BARE.fullmatch(text) and text not in _MODIFIERS else quote(text)
+    return text if _BARE.fullmatch(text) and text not in _MODIFIERS and not named_field(text) else quote(text)

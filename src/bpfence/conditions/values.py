@@ -15,7 +15,7 @@ from typing import Final
 from bpfence import glob, names
 from bpfence.documents.report import TextError
 from bpfence.evaluate import holds
-from bpfence.fields import FIELD_BY_NAME, Field, Kind
+from bpfence.fields import ANY_NUMBER, EVENTS, FIELD_BY_NAME, FIELDS, Field, Kind, applies, measure
 from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or, atoms
 from bpfence.words import quoted, suggest
 
@@ -84,11 +84,16 @@ def lower(field: Field, text: str) -> Condition:
             return network(field, text)
 
 
-def no_field(field: Field, text: str, otherwise: str = "") -> None:
-    """Refuse the name of a field as a value: the kernel's tables are of values, and what one field holds cannot be looked up by another."""
-    if "." in text and text.lower() in FIELD_BY_NAME:
-        what = f"{field.name} is compared with the field {text}: fields are compared with values, not with each other"
-        raise TextError(what, f"list the values in question{otherwise}", "not-supported")
+def named_field(text: str) -> Field | None:
+    """The field that a value without quotes names; None where it is a text of its own."""
+    return FIELD_BY_NAME.get(text.lower()) if "." in text else None
+
+
+def no_field(field: Field, text: str) -> None:
+    """Refuse the name of a field as a value of `match`, whose values are patterns, ranges and networks."""
+    if other := named_field(text):
+        what = f"{field.name} is compared with the field {other.name}: only a condition compares a field with a field"
+        raise TextError(what, f"list the values in question, or write condition: {field.name} = {other.name}", "not-supported")
 
 
 def slot_field(field: Field) -> str:
@@ -428,6 +433,82 @@ def _bad_network(text: str, why: str) -> TextError:
     return TextError(f"{quoted(text)} is not an address or network", hint, "bad-address", offset)
 
 
+# ---- a field with another field ----
+
+_ORDERED: Final = (Kind.NUMBER, Kind.NAMED)
+_TEXTUAL: Final = (Kind.PATH, Kind.STRING)
+_SHOWN: Final = 5
+_SIGNS: Final = ("=", "!=", "<", "<=", ">", ">=")
+
+
+def comparison(field: Field, word: str, other: Field) -> Condition:
+    """A comparison of two fields: `word` is = (or ==), !=, <, <=, >, >=, startswith or endswith; false where one of them is absent."""
+    word = "=" if word == "==" else word
+    _check_comparable(field, other)
+    if word in ("startswith", "endswith"):
+        if field.kind not in _TEXTUAL:
+            raise TextError(f"{word} is for strings, and {field.name} is not one", "use =, !=, < or >", "bad-condition")
+    elif word not in _SIGNS:
+        hint = "compare fields by =, !=, startswith or endswith, numbers also by <, <=, > or >=; where the text itself is meant, quote it"
+        raise TextError(f"{word} takes a value, not the field {other.name}", hint, "not-supported")
+    elif word not in ("=", "!="):
+        for one in (field, other):
+            if one.kind not in _ORDERED:
+                raise TextError(f"{one.name} has no order", f"{word} is for numbers: use = or !=", "bad-condition")
+    first, second = slot_field(field), slot_field(other)
+    if first == second:
+        itself = f"{field.name} is compared with itself" if field is other else f"{field.name} and {other.name} are the same"
+        if word in ("!=", "<", ">"):
+            raise TextError(f"{itself}: that never holds", "name another field", "unreachable")
+        raise TextError(f"{itself}: that holds wherever it is known", f"name another field, or write {field.name} exists", "useless")
+    return _comparison(first, word, second)
+
+
+def _comparison(one: str, word: str, two: str) -> Condition:
+    same = Atom(one, Op.SAME, two)
+    match word:
+        case "=":
+            return same
+        case "!=":
+            return Atom(one, Op.DIFFERENT, two)
+        case "<":
+            return Atom(one, Op.LESS, two)
+        case ">":
+            return Atom(two, Op.LESS, one)
+        case "<=":
+            return disj((Atom(one, Op.LESS, two), same))
+        case ">=":
+            return disj((Atom(two, Op.LESS, one), same))
+    return Atom(one, Op.BEGINS if word == "startswith" else Op.ENDS, two)
+
+
+def _check_comparable(field: Field, other: Field) -> None:
+    """TextError where no event has both, or what they hold has nothing to do with each other."""
+    for one in (field, other):
+        if not measure(one):
+            what = "a set of flags" if one.kind is Kind.FLAGS else "a list"
+            raise TextError(f"{one.name} is {what}, which is not compared with a field", f"test {one.name} by values", "not-supported")
+    measures = measure(field), measure(other)
+    if measures[0] != measures[1] and not (ANY_NUMBER in measures and "text" not in measures and "address" not in measures):
+        partners = [f.name for f in FIELDS if measure(f) == measures[0] and slot_field(f) != slot_field(field) and _together(f, field)]
+        what = f"{field.name} is {_one(measures[0])}, {other.name} {_one(measures[1])}: they say nothing about each other"
+        shown = ", ".join(partners[:_SHOWN]) + (" and others" if len(partners) > _SHOWN else "")
+        hint = f"{field.name} can be compared with {shown}" if partners else f"compare {field.name} with values"
+        raise TextError(what, hint, "wrong-type")
+    if not _together(field, other):
+        what = f"no event has both {field.name} and {other.name}"
+        raise TextError(what, f"docs/events.md lists the fields of each event; or compare {field.name} with values", "field-not-on-event")
+
+
+def _together(field: Field, other: Field) -> bool:
+    """Whether some event has both."""
+    return any(applies(field, event.name) and applies(other, event.name) for event in EVENTS)
+
+
+def _one(what: str) -> str:
+    return f"{'an' if what[0] in 'aeio' else 'a'} {what}"
+
+
 # ---- what can never be true ----
 
 
@@ -441,7 +522,7 @@ def contradiction(condition: Condition) -> str | None:
         return ""
     by_field: dict[str, list[Condition]] = {}
     for part in condition.parts if isinstance(condition, And) else (condition,):
-        touched = {atom.field for atom in atoms(part)}
+        touched = {field for atom in atoms(part) for field in atom.fields}
         if len(touched) == 1:
             by_field.setdefault(touched.pop(), []).append(part)
     for field, parts in by_field.items():

@@ -291,6 +291,22 @@ def test_a_sample_may_be_a_group_and_is_told_what_it_lacks(tmp_path: Path) -> No
     assert "the sample does not say process.uid, which would decide some rules" in text
 
 
+def test_a_sample_is_told_that_it_lacks_either_of_two_fields_that_are_compared(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    head = "apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {name: p}\nspec:\n  rules:\n"
+    path.write_text(head + "    - {name: r, on: open, condition: file.uid != process.uid, action: deny}\n")
+    for sample, lacking, action in (
+        ({"file.uid": 0}, ["process.uid"], "none"),
+        ({"process.uid": 0}, ["file.uid"], "none"),
+        ({"file.uid": 0, "process.uid": 7}, [], "deny"),
+        ({"file.uid": 7, "process.uid": 7}, [], "none"),
+    ):
+        route = answer(call("explain", "--json", path, "--event", json.dumps({"event": "open", **sample})))["route"]
+        assert (route["lacks"], route["action"]) == (lacking, action)
+    text = call("explain", path, "--event", '{"event":"open","file.uid":0,"process.uid":7}').stdout
+    assert "process.uid against file.uid: greater" in text
+
+
 def test_native_fields_and_events_are_listed() -> None:
     found = answer(call("fields", "--json", "file.path"))
     assert [one["name"] for one in found["native"]] == ["file.path"]

@@ -29,6 +29,19 @@ WORD_FIELDS = ("process.name", "process.args", "file.fstype", "process.parent.na
 NUMBER_FIELDS = ("process.uid", "file.uid", "net.peer.port", "process.pid", "process.exit.code")
 FLAG_FIELDS = ("file.access", "file.mode", "process.caps")
 
+COMPARED = (
+    *(("process.uid", "file.uid", op) for op in (Op.SAME, Op.DIFFERENT, Op.LESS)),
+    *(("file.uid", "process.uid", op) for op in (Op.SAME, Op.DIFFERENT, Op.LESS)),
+    *(("process.pid", "process.uid", op) for op in (Op.SAME, Op.LESS)),
+    *(("file.path", "process.exe", op) for op in (Op.SAME, Op.DIFFERENT, Op.BEGINS, Op.ENDS)),
+    *(("process.exe", "file.path", op) for op in (Op.SAME, Op.DIFFERENT, Op.BEGINS, Op.ENDS)),
+    *(("process.name", "process.args", op) for op in (Op.SAME, Op.BEGINS, Op.ENDS)),
+    *(("process.args", "process.name", op) for op in (Op.BEGINS, Op.ENDS)),
+    *(("file.new_path", "process.cwd", op) for op in (Op.SAME, Op.BEGINS)),
+    *(("net.peer.ip", "net.local.ip", op) for op in (Op.SAME, Op.DIFFERENT)),
+)
+"""Fields that are compared, and how."""
+
 _numbers = st.sampled_from(NUMBERS)
 _ranges = st.tuples(_numbers, _numbers).map(lambda pair: (min(pair), max(pair)))
 
@@ -44,6 +57,7 @@ ATOMS: st.SearchStrategy[Atom] = st.one_of(
     st.builds(Atom, st.sampled_from(FLAG_FIELDS), st.just(Op.ANYBITS), st.sampled_from((1, 2, 3, 6))),
     st.builds(Atom, st.sampled_from(FLAG_FIELDS), st.just(Op.MASKED), st.sampled_from(((3, 1), (1, 1), (2, 0)))),
     st.builds(Atom, st.just("net.peer.ip"), st.just(Op.CIDR), st.sampled_from(NETWORKS)),
+    st.sampled_from(COMPARED).map(lambda pair: Atom(pair[0], pair[2], pair[1])),
     st.builds(Atom, st.sampled_from(("file.path", "process.uid", "file.new_path")), st.just(Op.EXISTS)),
     st.builds(Atom, st.sampled_from(("file.path", "file.new_path")), st.just(Op.OBJECT), st.sampled_from(OBJECTS)),
 )
@@ -97,6 +111,7 @@ def events(draw: st.DrawFn) -> dict[str, Value]:
         **dict.fromkeys(NUMBER_FIELDS, _numbers),
         **dict.fromkeys(FLAG_FIELDS, st.integers(0, 7)),
         "net.peer.ip": st.sampled_from(ADDRESSES),
+        "net.local.ip": st.sampled_from(ADDRESSES),
         "process.ancestors.exe": st.lists(st.sampled_from(PATHS), max_size=2).map(tuple),
         "process.ancestors.name": st.lists(st.sampled_from(WORDS), max_size=2).map(tuple),
     }

@@ -23,8 +23,12 @@ def uses(*atoms: Atom) -> dict[classes.Test, Use]:
     for atom in atoms:
         test = lower(atom)
         assert test is not None
-        found[test] = Use(atom.field, Location("f", 1, 1))
+        found[test] = Use(atom.field, Location("f", 1, 1), atom.fields[-1])
     return found
+
+
+def numbers(slot: int, other: int, *wanted: int) -> classes.Test:
+    return classes.Test(abi.DIM_NUMBERS, slot, classes.Pair(other, wanted))
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,21 @@ def uses(*atoms: Atom) -> dict[classes.Test, Use]:
         (Atom("file.mode", Op.MASKED, (4, 4)), classes.Test(abi.DIM_BITS, abi.NUM_FILE_MODE, 4)),
         (Atom("file.mode", Op.MASKED, (6, 6)), classes.Test(abi.DIM_MASKED, abi.NUM_FILE_MODE, (6, 6))),
         (Atom("file.mode", Op.MASKED, (1, 2)), None),
+        (Atom("process.uid", Op.LESS, "file.uid"), numbers(abi.NUM_PROCESS_UID, abi.NUM_FILE_UID, abi.CLASS_LESS)),
+        (Atom("file.uid", Op.LESS, "process.uid"), numbers(abi.NUM_PROCESS_UID, abi.NUM_FILE_UID, abi.CLASS_GREATER)),
+        (Atom("file.uid", Op.SAME, "process.user"), numbers(abi.NUM_PROCESS_UID, abi.NUM_FILE_UID, abi.CLASS_SAME)),
+        (
+            Atom("file.uid", Op.DIFFERENT, "process.uid"),
+            numbers(abi.NUM_PROCESS_UID, abi.NUM_FILE_UID, abi.CLASS_LESS, abi.CLASS_GREATER),
+        ),
+        (
+            Atom("process.exe", Op.BEGINS, "file.path"),
+            classes.Test(abi.DIM_TEXTS, abi.STR_PROCESS_EXE, classes.Pair(abi.STR_FILE_PATH, (abi.CLASS_SAME, abi.CLASS_GREATER))),
+        ),
+        (
+            Atom("file.path", Op.ENDS, "process.exe"),
+            classes.Test(abi.DIM_TEXTS, abi.STR_PROCESS_EXE, classes.Pair(abi.STR_FILE_PATH, (abi.CLASS_LESS, abi.CLASS_SAME), True)),
+        ),
         (Atom("process.ancestors.exe", Op.EXISTS), classes.Test(abi.DIM_LINEAGE, 0, frozenset({Pattern(Op.GLOB, "**")}))),
     ],
 )
@@ -63,6 +82,13 @@ def test_lower(atom: Atom, test: classes.Test | None) -> None:
         Atom("file.uid", Op.CONTAINS, "1"),
         Atom("file.path", Op.MASKED, (1, 1)),
         Atom("file.uid", Op.OBJECT, "/a"),
+        Atom("file.uid", Op.SAME, "file.path"),
+        Atom("file.uid", Op.BEGINS, "process.uid"),
+        Atom("file.path", Op.LESS, "process.exe"),
+        Atom("file.path", Op.SAME, "process.ancestors.exe"),
+        Atom("file.path", Op.SAME, "file.path"),
+        Atom("process.uid", Op.SAME, "process.user"),
+        Atom("file.path", Op.SAME, "no.field"),
     ],
 )
 def test_lower_refuses(atom: Atom) -> None:
@@ -233,3 +259,24 @@ def test_either_is_one_test() -> None:
     assert classes.either(*contained[1:]).value == Pattern(Op.CONTAINS, "a")
     patterns = [Pattern(Op.GLOB, path) for path in ("/b", "/a")]
     assert classes.either(*(classes.Test(abi.DIM_LINEAGE, 0, frozenset({p})) for p in patterns)).ancestors == patterns[::-1]
+
+
+def test_all_that_compares_two_fields_is_one_dimension() -> None:
+    atoms = [Atom("file.uid", op, "process.uid") for op in (Op.SAME, Op.DIFFERENT, Op.LESS)]
+    found = classify(uses(*atoms, Atom("process.uid", Op.LESS, "file.uid"), Atom("file.gid", Op.SAME, "process.gid")))
+    assert [(d.name, d.classes, d.subject, d.joined) for d in found.dimensions] == [
+        ("process.uid against file.uid", 5, False, False),
+        ("process.gid against file.gid", 5, False, False),
+    ]
+    texts = classify(uses(*(Atom("file.path", op, "process.exe") for op in (Op.SAME, Op.BEGINS, Op.ENDS))))
+    assert [(d.name, d.classes, d.joined) for d in texts.dimensions] == [
+        ("process.exe against file.path", 6, True),
+        ("process.exe against file.path from the end", 6, True),
+    ]
+
+
+def test_a_comparison_of_what_the_subject_has_leaves_the_subject_alone() -> None:
+    """The ids are read when the act is decided: a record is not computed again for them."""
+    rule = Rule(policy="p", name="r", events=("file.open",), condition=Atom("file.uid", Op.SAME, "process.uid"), action=Action.DENY)
+    compiled = compile_policies(PolicySet((Policy(name="p", rules=(rule,)),)))
+    assert not Walker(compiled.image).header["features"] & abi.IMAGE_SUBJECT_IDS

@@ -18,8 +18,8 @@ from bpfence.compiler.compile import Compiled, Limits, compile_policies, with_ge
 from bpfence.compiler.image import Sample, Walker, walk
 from bpfence.errors import CompileError, Location
 from bpfence.fields import EVENT_BY_NAME
-from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, Rule, When
-from tests.unit.compiler.random_policies import ATOMS, PATHS, events, policy_sets, sample
+from bpfence.policy import COMPARISONS, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, Rule, When
+from tests.unit.compiler.random_policies import ATOMS, COMPARED, PATHS, events, policy_sets, sample
 
 SETTINGS = settings(deadline=None, max_examples=120)
 
@@ -109,6 +109,8 @@ CERTAIN_PATHS = tuple(
     ])
 )  # fmt: skip
 """A path for every set of the patterns below that some path is of, as far as the random conditions have them."""
+TESTED_APART = {Op.EXISTS, Op.OBJECT, *COMPARISONS}
+"""Tests with dimensions of their own: where these are uncertain too, what excludes each other may seem possible together."""
 
 
 @SETTINGS
@@ -119,7 +121,7 @@ def test_uncertain_is_the_join(conditions: list[tuple[Condition, Condition]], ev
     rules = tuple(
         Rule(policy="p", name=f"r{n}", events=("file.open",), condition=And((Or((path[n], one)), other)), action=list(Action)[2 + n % 3])
         for n, (one, other) in enumerate(conditions)
-        if not any(a.op in (Op.EXISTS, Op.OBJECT) for a in (one.part if isinstance(one, Not) else one, other) if isinstance(a, Atom))
+        if not any(a.op in TESTED_APART for a in (one.part if isinstance(one, Not) else one, other) if isinstance(a, Atom))
     )
     policies = PolicySet((Policy(name="p", rules=rules),))
     compiled = compile_policies(policies)
@@ -135,6 +137,28 @@ def test_uncertain_is_the_join(conditions: list[tuple[Condition, Condition]], ev
     assert uncertain.action == max((compiled.rules[rule].action for rule in possible), default=Action.NONE)
     certain = Answer(compiled, walker, "file.open", values._replace(strs=nothing))
     assert uncertain.uncertain or uncertain.rules == certain.rules
+
+
+OF_PATHS = [Atom(one, op, other) for one, other, op in COMPARED if "file.path" in (one, other)]
+
+
+@SETTINGS
+@given(st.lists(st.tuples(st.sampled_from(OF_PATHS), st.booleans(), ATOMS), min_size=1, max_size=4), events(), st.booleans())
+def test_where_a_text_is_uncertain_no_comparison_with_it_is_left_out(
+    tests: list[tuple[Atom, bool, Atom]], event: dict[str, object], both: bool
+) -> None:
+    rules = tuple(
+        Rule(policy="p", name=f"r{n}", events=("file.open",), condition=And((Not(test) if negated else test, other)), action=Action.DENY)
+        for n, (test, negated, other) in enumerate(tests)
+    )
+    compiled = compile_policies(PolicySet((Policy(name="p", rules=rules),)))
+    walker = Walker(compiled.image)
+    values = sample(compiled, walker, {**event, "event": "file.open"})  # type: ignore[dict-item]
+    slots = (abi.STR_FILE_PATH, abi.STR_PROCESS_EXE) if both else (abi.STR_FILE_PATH,)
+    uncertain = Answer(compiled, walker, "file.open", values._replace(strs={**values.strs, **dict.fromkeys(slots)}))
+    for texts in itertools.product(PATHS, repeat=len(slots)):
+        strs = {**values.strs, **{slot: glob.encode(text) for slot, text in zip(slots, texts, strict=True)}}
+        assert set(Answer(compiled, walker, "file.open", values._replace(strs=strs)).rules) <= set(uncertain.rules)
 
 
 @pytest.mark.parametrize("field", ["process.exe", "process.ancestors.exe"])

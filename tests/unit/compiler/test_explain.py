@@ -12,7 +12,7 @@ from bpfence import evaluate
 from bpfence.compiler.compile import compile_policies
 from bpfence.compiler.explain import event_name, explain
 from bpfence.errors import UsageError
-from bpfence.policy import Action, And, Atom, Not, Op, Policy, PolicySet, Rule, Value
+from bpfence.policy import Action, And, Atom, Not, Op, Or, Policy, PolicySet, Rule, Value
 from tests.unit.compiler.random_policies import events, policy_sets
 
 RULE = Rule(
@@ -82,3 +82,24 @@ def test_mistakes_are_usage_errors(event: dict[str, Value]) -> None:
 
 def test_event_names() -> None:
     assert (event_name("open"), event_name("file.open")) == ("file.open", "file.open")
+
+
+@pytest.mark.parametrize(
+    ("values", "meaning", "action"),
+    [
+        ({"file.uid": 7, "process.uid": 0}, "process.uid against file.uid: less", "deny"),
+        ({"file.uid": 7, "process.uid": 7}, "process.uid against file.uid: the same", "none"),
+        ({"file.uid": 7, "process.uid": 8}, "process.uid against file.uid: greater", "deny"),
+        ({"file.uid": 7}, "process.uid against file.uid: one of them is absent", "none"),
+        ({"file.path": "/a", "process.exe": "/a"}, "process.exe against file.path: the same", "deny"),
+        ({"file.path": "/a", "process.exe": "/ab"}, "process.exe against file.path: more than it", "none"),
+        ({"file.path": "/ab", "process.exe": "/a"}, "process.exe against file.path: a part of it", "deny"),
+        ({"file.path": "/b", "process.exe": "/a"}, "process.exe against file.path: different", "none"),
+    ],
+)
+def test_two_fields_in_words(values: dict[str, Value], meaning: str, action: str) -> None:
+    wanted = Or((Atom("file.uid", Op.DIFFERENT, "process.uid"), Atom("file.path", Op.BEGINS, "process.exe")))
+    rule = Rule(policy="p", name="r", events=("file.open",), condition=wanted, action=Action.DENY)
+    route = explain(compile_policies(PolicySet((Policy(name="p", rules=(rule,)),))), {"event": "file.open", **values})
+    assert f"  {meaning}" in route.words
+    assert route.action == action

@@ -214,3 +214,18 @@ def test_a_cgroup_covers_what_is_below() -> None:
     wide = expand.below(Or((cgroup, Atom("process.cgroup", Op.GLOB, "/b*"))))
     assert [p for p in ("/a", "/a/b", "/ab", "/b", "/b/c") if holds(wide, {"process.cgroup": p})] == ["/a", "/a/b", "/b"]
     assert holds(expand.below(Atom("process.cgroup", Op.EQUALS, "/")), {"process.cgroup": "/anything"})
+
+
+@pytest.mark.parametrize("body", [Atom("file.path", Op.SAME, "process.exe"), Atom("process.exe", Op.SAME, "file.path")])
+def test_a_comparison_is_made_with_both_names(body: Condition) -> None:
+    event = {"event": "file.rename", "file.path": "/a", "file.new_path": "/b"}
+    assert group("file.modify", body, {**event, "process.exe": "/a"})
+    assert group("file.modify", body, {**event, "process.exe": "/b"})
+    assert not group("file.modify", body, {**event, "process.exe": "/c"})
+
+
+def test_a_comparison_is_false_where_an_event_lacks_one_of_the_fields() -> None:
+    assert expand.carried(Atom("process.uid", Op.DIFFERENT, "file.uid"), "process.signal") == FALSE
+    assert expand.carried(Not(Atom("target.uid", Op.LESS, "process.uid")), "file.open") == TRUE
+    kept = Atom("process.uid", Op.DIFFERENT, "file.uid")
+    assert expand.carried(kept, "file.open") == kept

@@ -7,7 +7,7 @@ import pytest
 
 from bpfence.conditions.text import condition_text
 from bpfence.dialects.native import language as native_conditions
-from bpfence.policy import FALSE, TRUE, And, Atom, Not, Op, Or
+from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,19 @@ def test_conditions_as_text(condition, text: str) -> None:  # type: ignore[no-un
     assert condition_text(condition) == text
     if condition not in (TRUE, FALSE):
         assert native_conditions.parse(text).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("condition", "text"),
+    [
+        (Atom("file.uid", Op.DIFFERENT, "process.uid"), "file.uid != process.uid"),
+        (Or((Atom("file.uid", Op.LESS, "process.uid"), Atom("file.uid", Op.SAME, "process.uid"))),
+         "file.uid < process.uid or file.uid = process.uid"),
+        (Atom("file.path", Op.BEGINS, "process.cwd"), "file.path startswith process.cwd"),
+        (Not(Atom("process.exe", Op.ENDS, "process.name")), "not process.exe endswith process.name"),
+        (Atom("process.args", Op.CONTAINS, "process.uid"), 'process.args contains "process.uid"'),
+    ],
+)  # fmt: skip
+def test_a_field_and_its_name_as_a_text_read_back_as_they_were(condition: Condition, text: str) -> None:
+    assert condition_text(condition) == text
+    assert native_conditions.parse(text).condition == condition

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bpfence import glob
 from bpfence.conditions import values
+from bpfence.dialects.native import language
 from bpfence.documents.report import TextError
 from bpfence.evaluate import holds
 from bpfence.fields import FIELD_BY_NAME, FIELDS, Field, Kind
@@ -244,3 +245,15 @@ def test_kinds_are_all_lowered() -> None:
     for field in FIELDS:
         sample = "a" if field.name.endswith(".name") else samples[field.kind]
         assert values.lower(field, sample), field.name
+
+
+TWO_FIELDS = [
+    "process.uid = file.uid and process.uid = 0",
+    "file.uid = 1 and process.uid = 0 and process.uid = file.uid",
+    "process.uid < file.uid and not process.uid = file.uid",
+]
+
+
+@pytest.mark.parametrize("text", TWO_FIELDS)
+def test_what_compares_two_fields_is_no_contradiction_of_one(text: str) -> None:
+    assert values.contradiction(language.parse(text).condition) is None

@@ -29,9 +29,12 @@ def exclusion(condition: Condition) -> str:
     parts = condition.parts if isinstance(condition, And) else (condition,)
     single: dict[str, list[Condition]] = {}
     for part in parts:
-        fields = {atom.field for atom in atoms(part)}
+        fields = {field for atom in atoms(part) for field in atom.fields}
         if len(fields) == 1 and not holds(part, {}):  # it needs its field
             single.setdefault(fields.pop(), []).append(part)
+        elif isinstance(part, Atom):  # a comparison, which needs both
+            for field in part.fields:
+                single.setdefault(field, []).append(Atom(field, Op.EXISTS))
     wanted: dict[str, frozenset[int]] = {field: _families(field, tests) for field, tests in single.items() if field in FAMILIES}
     for one, families in wanted.items():
         asked = single.get("net.family", [])
@@ -103,9 +106,9 @@ CALLER: Final = ("process.name", "process.args", "process.exe")
 
 def about_caller(events: tuple[str, ...], body: Condition) -> str:
     """The field by which a rule on exec chooses the program that calls exec, where it says nothing of the program that is executed."""
-    if events != ("process.exec",) or any(atom.field.startswith("file.") for atom in atoms(body)):
+    if events != ("process.exec",) or any(field.startswith("file.") for atom in atoms(body) for field in atom.fields):
         return ""
-    required = {atom.field for atom in _required(body)}
+    required = {field for atom in _required(body) for field in atom.fields}
     return next((field for field in CALLER if field in required), "")
 
 

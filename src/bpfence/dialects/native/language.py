@@ -2,8 +2,8 @@
 """The text of `condition:` in, a condition and the mistakes in it out.
 
 Called by `native`. The language is Falco's (and, or, not, comparisons, `in`, `contains`, `icontains`, `startswith`, `endswith`,
-`glob`, `pmatch`, `exists`) over native fields; grammar in conditions.lark. As in Falco every test on an absent field is false,
-`!=` included. Offsets count characters of the text; the caller turns them into lines and columns.
+`glob`, `pmatch`, `exists`) over native fields; grammar in conditions.lark. A value may be another field. As in Falco every test on an
+absent field is false, `!=` included. Offsets count characters of the text; the caller turns them into lines and columns.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _LIST_WORDS: Final = ("glob", "pmatch")
 
 
 class Use(NamedTuple):
-    """A field that a condition names, and where."""
+    """A field that a condition names, and where; `beside`: the one that it is compared with."""
 
     field: Field
     offset: int
+    beside: Field | None = None
 
 
 class Parsed(NamedTuple):
@@ -200,7 +201,8 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
 
     def equal(self, field: Field, token: Token) -> Condition:
         """The field equals the value: literally for strings."""
-        _no_field(field, token)
+        if other := _other(token):
+            return self.with_field(field, "=", token, other)
         text = _text(token)
         shift = _offset(token) + (token.type == "STRING")
         try:
@@ -214,17 +216,27 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
             raise TextError(e.message, e.hint, e.code, shift + e.offset) from None
 
     def compare(self, field: Field, sign: Token, value: Token) -> Condition:
+        if other := _other(value):
+            return self.with_field(field, str(sign), value, other)
         if sign in ("=", "=="):
             return self.equal(field, value)
         if sign == "!=":
             return values.conj([_exists(field), values.negation(self.equal(field, value))])
         if field.kind not in _NUMBERS:
             raise TextError(f"{field.name} has no order", f"{sign} is for numbers: use = or in", "bad-condition", _offset(sign))
-        _no_field(field, value)
         try:
             return values.between(field, *values.numeric(field, f"{sign}{_text(value)}"))
         except TextError as e:
             raise TextError(e.message, e.hint, e.code, _offset(value)) from None
+
+    def with_field(self, field: Field, word: str, token: Token, other: Field) -> Condition:
+        """The field compared with another one, which `token` names."""
+        try:
+            made = values.comparison(field, word, other)
+        except TextError as e:
+            raise TextError(e.message, e.hint, e.code, _offset(token)) from None
+        self.uses.append(Use(other, _offset(token), field))
+        return made
 
     def word(self, field: Field, word: Token, tokens: list[Token]) -> Condition:
         if word not in _BUILD and word not in _LIST_WORDS:
@@ -239,7 +251,8 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
         return values.disj(self.one_word(field, str(word), token) for token in tokens)
 
     def one_word(self, field: Field, word: str, token: Token) -> Condition:
-        _no_field(field, token)
+        if other := _other(token):
+            return self.with_field(field, word, token, other)
         text = _text(token)
         shift = _offset(token) + (token.type == "STRING")
         if not text:
@@ -267,12 +280,9 @@ _INSTEAD: Final = {
 }
 
 
-def _no_field(field: Field, token: Token) -> None:
-    if token.type != "STRING":
-        try:
-            values.no_field(field, str(token), "; where the text itself is meant, quote it")
-        except TextError as e:
-            raise TextError(e.message, e.hint, e.code, _offset(token)) from None
+def _other(token: Token) -> Field | None:
+    """The field that a value names; what is quoted is a text."""
+    return values.named_field(str(token)) if token.type != "STRING" else None
 
 
 def _exists(field: Field) -> Condition:

@@ -591,12 +591,22 @@ class _RuleReader:
             self.report.add(node.place(warning.offset), warning.code, warning.message, warning.hint, "warning")
         for use in parsed.uses:
             self.carried(use.field, node.place(use.offset), events)
+            if use.beside is not None:
+                self.together(use.beside, use.field, node.place(use.offset), events)
         return _Checked(parsed.condition, [(use.field, node.place(use.offset), False) for use in parsed.uses])
 
     def carried(self, field: Field, place: Location, events: tuple[str, ...]) -> None:
         if events and not any(applies(field, event) for event in events):
             hint = f"{field.name} is known on: " + ", ".join(event + "*" if event.endswith(".") else event for event in field.events)
             self.report.add(place, "field-not-on-event", f"{', '.join(events)} does not carry {field.name}", hint)
+
+    def together(self, one: Field, other: Field, place: Location, events: tuple[str, ...]) -> None:
+        """Fields that are compared must be on one event."""
+        if not all(any(applies(field, event) for event in events) for field in (one, other)):
+            return
+        if not any(applies(one, event) and applies(other, event) for event in events):
+            what = f"none of {', '.join(events)} has both {one.name} and {other.name}"
+            self.report.add(place, "field-not-on-event", what, "docs/events.md lists the fields of each event")
 
     def partly(self, uses: list[tuple[Field, Location, bool]], events: tuple[str, ...]) -> None:
         for field, place, exception in uses:

@@ -72,7 +72,7 @@ class Rule(Document):
     on: Annotated[Union[str, list[str]], Meta(description="an event, a short name, a group, or a list of them")]
     match: Annotated[dict[str, Values], Meta(description="field: values; values are alternatives, fields are all required")] = {}
     unless: Annotated[dict[str, Values], Meta(description="same form; what is left out")] = {}
-    condition: Annotated[str, Meta(description="in place of match and unless: an expression over the same fields")] = ""
+    condition: Annotated[str, Meta(description="in place of match and unless: an expression over the same fields, or of two of them")] = ""
     action: Annotated[ActionName, Meta(description="what is done")] = "audit"
     errno: Annotated[Union[str, int], Meta(description="the error that deny gives")] = "EPERM"
     message: Annotated[str, Meta(description="text of the alert; {field} is replaced")] = ""

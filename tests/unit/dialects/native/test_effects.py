@@ -62,6 +62,27 @@ def test_an_absent_field_that_the_rule_asks_for_is_no_surprise() -> None:
     assert not effects.often_absent("file.fstype", ["file.open"], Atom("file.fstype", Op.EQUALS, "proc"))
 
 
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("on: connect, condition: net.local.port = net.peer.port, action: deny", ["often-absent"]),
+        ("on: connect, condition: net.local.port = net.peer.port and net.local.port exists, action: deny", []),
+        ("on: connect, condition: net.local.port = net.peer.port, action: audit", []),
+        ("on: connect, condition: net.family = unix and net.peer.ip = net.local.ip", ["unreachable"]),
+        ("on: connect, condition: net.unix.path exists and net.peer.ip != net.local.ip", ["unreachable"]),
+        ("on: open, condition: file.path != file.text, action: deny", ["as-given"]),
+        ("on: signal, condition: target.uid = process.uid, action: deny", ["stops-host"]),
+        ("on: signal, condition: target.uid != process.uid, action: deny", []),
+        ("on: exec, condition: process.exe = process.parent.exe, action: audit", ["about-caller"]),
+        ("on: exec, condition: process.exe = file.path, action: audit", []),
+        ("on: [exec, signal], condition: process.exe = target.exe, action: audit", ["field-on-some-events"]),
+        ("on: file.modify, condition: file.path = process.exe, action: deny", []),
+    ],
+)
+def test_comparisons_of_fields_are_looked_at_like_others(rule: str, expected: list[str]) -> None:
+    assert codes(f"  rules:\n    - {{name: r, {rule}}}\n") == expected
+
+
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_policies_are_quiet(file: Path) -> None:
     assert load_files([file])[1] == []

@@ -128,7 +128,7 @@ def test_all_mistakes_are_found_in_one_go() -> None:
 
 def test_fields_are_told_with_their_places() -> None:
     uses = conditions.parse("file.path = /a and not process.uid = 0").uses
-    assert uses == ((FIELD_BY_NAME["file.path"], 0), (FIELD_BY_NAME["process.uid"], 23))
+    assert uses == ((FIELD_BY_NAME["file.path"], 0, None), (FIELD_BY_NAME["process.uid"], 23, None))
 
 
 def test_a_star_in_an_equality_is_warned_about() -> None:
@@ -198,3 +198,60 @@ EXPRESSIONS: st.SearchStrategy[tuple[str, bool]] = st.recursive(
 def test_expressions_mean_what_they_say(expression: tuple[str, bool]) -> None:
     text, expected = expression
     assert holds(read(text), EVENT) is expected
+
+
+PAIR: Event = {
+    "event": "file.open", "process.uid": 1000, "file.uid": 0, "process.pid": 7, "process.parent.pid": 7, "process.exe": "/usr/bin/sh",
+    "process.name": "sh", "process.cwd": "/usr", "file.path": "/usr/bin/sh", "file.text": "sh", "file.memfd": 0, "file.deleted": 0,
+    "net.peer.ip": "::ffff:10.0.0.1", "net.local.ip": "10.0.0.1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("file.uid = process.uid", False),
+        ("file.uid == process.user", False),
+        ("file.uid != process.uid", True),
+        ("file.uid < process.uid", True),
+        ("file.uid <= process.uid", True),
+        ("file.uid > process.uid", False),
+        ("file.uid >= process.uid", False),
+        ("process.uid > file.uid and process.uid >= file.uid", True),
+        ("process.pid = process.parent.pid", True),
+        ("process.pid <= process.parent.pid and process.pid >= process.parent.pid", True),
+        ("process.pid < process.parent.pid or process.pid > process.parent.pid", False),
+        ("file.path = process.exe", True),
+        ("file.path != process.exe", False),
+        ("file.text != file.path", True),
+        ("file.path startswith process.cwd", True),
+        ("process.cwd startswith file.path", False),
+        ("process.exe endswith process.name", True),
+        ("process.name endswith process.exe", False),
+        ("process.exe in (/bin/sh, file.path)", True),
+        ("net.peer.ip = net.local.ip", True),
+        ("net.peer.ip != net.local.ip", False),
+        ("file.memfd = file.deleted", True),
+        # absent: false, and so true where it is negated
+        ("target.uid = process.uid", False),
+        ("target.uid != process.uid", False),
+        ("target.uid < process.uid", False),
+        ("target.uid <= process.uid or target.uid >= process.uid", False),
+        ("process.uid > target.uid", False),
+        ("not target.uid = process.uid", True),
+        ("target.exe != process.exe", False),
+        ("target.exe startswith process.cwd", False),
+    ],
+)
+def test_a_field_is_compared_with_a_field(text: str, expected: bool) -> None:
+    assert holds(read(text), PAIR) is expected
+
+
+def test_what_is_quoted_is_no_field() -> None:
+    assert holds(read('process.args = "process.exe"'), {"process.args": "process.exe"})
+    assert not holds(read("process.args = 'process.exe'"), {"process.args": "/a", "process.exe": "/a"})
+
+
+def test_both_fields_of_a_comparison_are_told() -> None:
+    one, other = FIELD_BY_NAME["file.uid"], FIELD_BY_NAME["process.uid"]
+    assert conditions.parse("file.uid != process.uid").uses == ((one, 0, None), (other, 12, one))
