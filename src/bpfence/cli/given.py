@@ -19,7 +19,7 @@ import msgspec
 
 from bpfence import names
 from bpfence.cli.show import err
-from bpfence.dialects.dialect import Option
+from bpfence.dialects.option import Option
 from bpfence.dialects.registry import DIALECTS, claimed
 from bpfence.documents.files import Source, sources
 from bpfence.documents.report import Report

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from bpfence.alerts.alert import RuleInfo, Said
 from bpfence.alerts.faults import Faults
 from bpfence.conditions.links import Lookup
+from bpfence.dialects.option import Option
 from bpfence.documents.files import Source
 from bpfence.errors import Diagnostic, Location
 from bpfence.events.source import Live, Observation
@@ -103,21 +104,6 @@ class Confirm(Protocol):
 
     def close(self) -> None:
         """Write what is waiting, and let go of everything."""
-
-
-class Option(NamedTuple):
-    """One option that a language adds to the commands that load rules. `member`: its name in what `choose` is given.
-
-    `choices`: the words that it takes, case ignored; none: any text. `many`: it may be given several times, and is a tuple.
-    """
-
-    flags: tuple[str, ...]
-    member: str
-    help: str
-    default: str | tuple[()]
-    choices: tuple[str, ...] = ()
-    many: bool = False
-    metavar: str | None = None
 
 
 class Dialect(Protocol):

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from bpfence.dialects.dialect import Option
+from bpfence.dialects.option import Option
 
 WATCHING: Final = "falco"
 """The policy of the rules that are watched, and the name of the dialect."""
