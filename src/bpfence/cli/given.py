@@ -10,7 +10,7 @@ import contextlib
 import functools
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -23,7 +23,7 @@ from bpfence.dialects.option import Option
 from bpfence.dialects.registry import DIALECTS, claimed
 from bpfence.documents.files import Source, sources
 from bpfence.documents.report import Report
-from bpfence.errors import Diagnostic, PolicyError
+from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events.values import printable
 
 PATHS: Final = click.Path(exists=True, allow_dash=True, path_type=str)
@@ -72,6 +72,14 @@ def read(files: Sequence[str]) -> dict[str, list[Source]]:
     if any(diagnostic.severity == "error" for diagnostic in unread):
         raise PolicyError(unread)
     return found
+
+
+def alone(by_language: Mapping[str, list[Source]], done: str) -> tuple[str, list[Source]]:
+    """The one language of some files, and the files; UsageError where they are of several. `done`: what is asked, "explained"."""
+    if len(by_language) > 1:
+        titles = " and ".join(DIALECTS[name].title for name in by_language)
+        raise UsageError(f"{titles} are {done} apart from each other: name the files of one language")
+    return next(iter(by_language.items()), (next(iter(DIALECTS)), []))
 
 
 def no_host_option(function: F) -> F:

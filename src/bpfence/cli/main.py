@@ -38,7 +38,7 @@ MODULES: Final = {
         "explain": "Show what policies are compiled to.",
         "test": "Decide recorded events by policies, without a kernel.",
     },
-    "bpfence.cli.falco": {
+    "bpfence.cli.languages": {
         "convert": "Write Falco rules as native policies.",
         "events": "List the events that rules can be about.",
         "fields": "List the fields of conditions and messages.",

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from bpfence.dialects.tools import Line
+    from bpfence.dialects.tools import Table as Part
     from bpfence.outputs.messages import Messages
 
 STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "cyan"}
@@ -134,6 +136,22 @@ def assembled(*parts: str | tuple[str, str]) -> Text:
     from rich.text import Text
 
     return Text.assemble(*parts)
+
+
+def draw(parts: Iterable[Part | Line], console: Console | None = None) -> None:
+    """Parts of what tools of a language show, on standard output or another console."""
+    from bpfence.dialects.tools import Table as Drawn
+
+    console = console or out()
+    for part in parts:
+        if isinstance(part, Drawn):
+            console.print(table(*part.columns, rows=[[_cell(cell) for cell in row] for row in part.rows], title=part.title))
+        else:
+            console.print(assembled(*part))
+
+
+def _cell(cell: object) -> object:
+    return styled(*cell) if isinstance(cell, tuple) else cell
 
 
 def number(count: int, one: str, many: str = "") -> str:
@@ -289,11 +307,9 @@ def show_error(error: BpfenceError) -> None:
 
 def diagnostic_as_json(found: Diagnostic) -> dict[str, Any]:
     """A diagnostic, flat."""
-    place = found.location
-    return {
-        "file": printable(place.file), "line": place.line, "column": place.column, "severity": found.severity, "code": found.code,
-        "message": printable(found.message), "hint": printable(found.hint),
-    }  # fmt: skip
+    from bpfence.dialects.tools import as_json
+
+    return as_json(found)
 
 
 def show_diagnostics(found: Iterable[Diagnostic], console: Console | None = None) -> None:

@@ -126,6 +126,13 @@ class Dialect(Protocol):
     @property
     def options(self) -> Sequence[Option]: ...
 
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """How `test` can show matches, beside a table."""
+
+    def tools(self) -> Any:
+        """What commands ask of it: a `dialects.tools.Tools`."""
+
     def choose(self, given: Mapping[str, Any]) -> Any:
         """What `read` takes, for the values of all its options."""
 

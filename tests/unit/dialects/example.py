@@ -5,7 +5,7 @@
     watch /etc/shadow unless cat      reported when it was opened by another program than cat
     deny /etc/secret                  cannot be opened
 
-A real one has a folder for each of its rooms; here each is a few lines. test_example.py runs it from text to alert.
+A real one has a folder for each of its rooms. test_example.py runs this one from text to alert.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from bpfence.alerts.alert import RuleInfo, Said
 from bpfence.alerts.faults import Faults
 from bpfence.conditions.links import Lookup
 from bpfence.dialects.dialect import Context, Facts
+from bpfence.dialects.tools import Tools
 from bpfence.documents.files import Source
 from bpfence.errors import Diagnostic, Location
 from bpfence.events.source import Observation
@@ -65,15 +66,14 @@ class PathRules:
     def policies(self, facts: Facts) -> tuple[Policy, ...]:
         watched = [self._rule(name, WATCHING, Action.AUDIT) for name, rule in self.rules.items() if rule.word == "watch"]
         denied = [self._rule(name, DENYING, Action.DENY) for name, rule in self.rules.items() if rule.word == "deny"]
-        made = (Policy(name=WATCHING, mode="audit", rules=tuple(watched)), Policy(name=DENYING, rules=tuple(denied)))
-        return tuple(policy for policy in made if policy.rules)
+        return Policy(name=WATCHING, mode="audit", rules=tuple(watched)), Policy(name=DENYING, rules=tuple(denied))
 
     def _rule(self, name: str, policy: str, action: Action) -> Rule:
         """The name of the program is left for user space; what denies is exact."""
-        waits = policy == WATCHING
+        when, confirm = (When.SUCCESS, WATCHING) if policy == WATCHING else (When.DECIDED, "")
         return Rule(
             policy=policy, name=name, events=("file.open",), condition=Atom("file.path", Op.EQUALS, self.rules[name].path), action=action,
-            when=When.SUCCESS if waits else When.DECIDED, confirm=WATCHING if waits else "", location=self.rules[name].location,
+            when=when, confirm=confirm, location=self.rules[name].location,
         )  # fmt: skip
 
     def paths(self) -> Iterable[str]:
@@ -101,7 +101,6 @@ class PathConfirm:
 
     def view(self, seen: Observation) -> PathView:
         return PathView(seen, self._rules)
-
     def confirm(self, view: PathView, among: Collection[str] | None) -> list[RuleInfo]:
         self.candidates += 1
         found = [info for info in self._infos if (among is None or info.rule in among) and self._rules[info.rule].unless != view.program]
@@ -121,22 +120,23 @@ class PathView:
         self.program = escape(seen.record.comm) if seen.record is not None else ""
         self._rules = rules
 
-    def said(self, rule: str) -> Said | None:
-        found = self._rules.get(rule)
-        return None if found is None else Said(WATCHING, f"{self.program} opened {found.path}", {"line": found.location.line})
+    def said(self, rule: str) -> Said:
+        found = self._rules[rule]
+        return Said(WATCHING, f"{self.program} opened {found.path}", {"line": found.location.line})
 
 
 class Paths:
     """The dialect: its names, and its rooms."""
 
     name, title, policies, reads_processes = WATCHING, "path rules", (WATCHING, DENYING), False
-    options = ()
+    options, forms = (), ()
 
     def choose(self, given: object) -> None: ...
+    def tools(self) -> Tools:
+        return Tools(self)
 
     def claims(self, data: bytes) -> bool:
         return data.startswith(b"# paths\n")
-
     def read(self, sources: Sequence[Source], options: object) -> tuple[PathRules, list[Diagnostic]]:
         found = [item for source in sources for item in read(source)]
         rules = PathRules(item for item in found if isinstance(item, PathRule))

@@ -12,10 +12,11 @@ import pytest
 from bpfence import abi
 from bpfence.agent.agent import Agent, Settings
 from bpfence.agent.loading import load
-from bpfence.dialects.registry import DIALECTS
+from bpfence.dialects.registry import DIALECTS, claimed
 from bpfence.errors import PolicyError
 from tests.unit.agent.fakes import FakeKernel, Kept, reloaded, write_policy
 from tests.unit.agent.falco_rig import verdict_of
+from tests.unit.cli.test_policies import call, code
 from tests.unit.dialects.example import PATHS
 from tests.unit.events.samples import record
 
@@ -71,6 +72,25 @@ def test_links_modes_and_names_work_as_in_every_language(tmp_path: Path) -> None
     write_policy(tmp_path / "mine.yaml", "paths")
     with pytest.raises(PolicyError, match="cannot be named 'paths' beside path rules"):
         load([str(tmp_path / "paths.txt"), str(tmp_path / "mine.yaml")], dialects=WITH_PATHS)
+
+
+def test_commands_work_by_what_every_language_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bpfence.cli.policies.DIALECTS", WITH_PATHS)
+    monkeypatch.setattr("bpfence.cli.given.DIALECTS", WITH_PATHS)
+    monkeypatch.setattr("bpfence.cli.given.claimed", lambda sources: claimed(sources, WITH_PATHS))
+    file = tmp_path / "paths.txt"
+    file.write_text(TEXT + "wtach /x\n")
+    checked = call("check", file)
+    assert (code(checked), "paths.txt:4:1: error" in checked.output, "write: watch PATH" in checked.output) == (1, True, True)
+    file.write_text(TEXT)
+    assert "2 policies, 2 rules: 0 errors, 0 warnings" in call("check", file).output
+    explained = call("explain", file).output
+    assert "file.path = /etc/shadow" in explained
+    tested = call("test", file, file)
+    assert (code(tested), "path rules cannot be tested without a kernel" in tested.output) == (2, True)
+    write_policy(tmp_path / "native.yaml")
+    both = call("explain", file, tmp_path / "native.yaml")
+    assert (code(both), "policies and path rules are explained apart from each other" in both.output) == (2, True)
 
 
 def test_the_example_is_short_and_nobody_knows_it() -> None:

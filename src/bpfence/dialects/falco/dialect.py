@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bpfence.conditions.links import Lookup
 from bpfence.dialects.dialect import Confirm, Context, Facts
-from bpfence.dialects.falco.options import ENFORCING, OPTIONS, WATCHING, FalcoOptions
+from bpfence.dialects.falco.options import ENFORCING, FORMS, OPTIONS, WATCHING, FalcoOptions
 from bpfence.documents.files import Source
 from bpfence.errors import Diagnostic, Location, UsageError
 from bpfence.events.source import Live
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bpfence.dialects.falco.confirm.detection import Events
     from bpfence.dialects.falco.confirm.rules import RuleSet
     from bpfence.dialects.falco.read.resolve import Rule
+    from bpfence.dialects.falco.tools import FalcoTools
 
 _ENTRY: Final = re.compile(
     rb"^[ \t]*-[ \t]+(?:\{[ \t]*)?[\"']?(?:rule|macro|list|required_engine_version|required_plugin_versions)[\"']?[ \t]*:", re.MULTILINE
@@ -80,6 +81,13 @@ class Falco:
     policies = (WATCHING, ENFORCING)
     reads_processes = True
     options = OPTIONS
+    forms = FORMS
+
+    def tools(self) -> FalcoTools:
+        """Imported when a command asks for them."""
+        from bpfence.dialects.falco.tools import FalcoTools
+
+        return FalcoTools(self)
 
     def __init__(self, events: Callable[[Live], Events] | None = None) -> None:
         self._events = events

@@ -35,6 +35,8 @@ class FalcoOptions(msgspec.Struct, frozen=True, kw_only=True):
     links: Literal["resolve", "as-written"] = "resolve"
 
 
+FORMS: Final = ("falco", "falco-text")
+"""How matches are shown as Falco shows them."""
 OPTIONS: Final = (
     Option(
         ("--rule-matching", "--matching"), "matching", "Falco rules: report the first that an event matches, or all.", "first",

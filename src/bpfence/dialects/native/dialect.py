@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bpfence.conditions import links
 from bpfence.conditions.links import Lookup
@@ -13,6 +13,9 @@ from bpfence.dialects.dialect import Confirm, Context, Facts
 from bpfence.documents.files import Source
 from bpfence.errors import Diagnostic, Location
 from bpfence.policy import Policy, PolicySet
+
+if TYPE_CHECKING:
+    from bpfence.dialects.native.tools import NativeTools
 
 _HEADER: Final = re.compile(rb"^apiVersion[ \t]*:", re.MULTILINE)
 
@@ -53,6 +56,13 @@ class _Native:
     policies = ()
     reads_processes = False
     options = ()
+    forms = ()
+
+    def tools(self) -> NativeTools:
+        """Imported when a command asks for them."""
+        from bpfence.dialects.native.tools import NativeTools
+
+        return NativeTools(self)
 
     def choose(self, given: Mapping[str, object]) -> None:
         """There is nothing to choose."""

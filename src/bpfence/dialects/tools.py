@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands ask of a policy language, apart from enforcing it: check, explain, test, fields, events, convert.
+
+Results are data, for people and as JSON; the command line draws them. A language overrides what it can do better than these: every one can
+be checked and explained by what its rules lower to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from bpfence.conditions.text import condition_text
+from bpfence.dialects.dialect import Dialect, Facts, Rules
+from bpfence.documents.files import Source
+from bpfence.errors import Diagnostic, Location, PolicyError, UsageError
+from bpfence.events.values import printable
+from bpfence.host.links import Links
+from bpfence.policy import Policy
+
+Piece = tuple[str, str]
+"""A text, and its style in words of rich; "": none. What others wrote in it is printable."""
+Line = tuple[Piece, ...]
+
+
+class Table(NamedTuple):
+    """Rows of texts, or of pieces with a style."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[object]]
+    title: str | None = None
+
+
+class Shown(NamedTuple):
+    """A result: as JSON, and for people part by part; an empty line is ()."""
+
+    json: Mapping[str, Any]
+    parts: Sequence[Table | Line]
+
+
+class Tested(NamedTuple):
+    """Events that were decided. `notes`: for standard error. `expected`: of how many lines that was said. `faults`: bugs of ours."""
+
+    shown: Shown
+    events: int
+    expected: int
+    mismatches: int
+    notes: Sequence[Line] = ()
+    faults: int = 0
+
+
+class Named(Protocol):
+    """A rule of any language."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def location(self) -> Location: ...
+
+
+NOTHING: Final = Shown({}, ())
+
+
+def as_json(found: Diagnostic) -> dict[str, Any]:
+    """A diagnostic, flat."""
+    place = found.location
+    return {
+        "file": printable(place.file), "line": place.line, "column": place.column, "severity": found.severity, "code": found.code,
+        "message": printable(found.message), "hint": printable(found.hint),
+    }  # fmt: skip
+
+
+class Tools:
+    """Those of one language."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+
+    def read(self, sources: Sequence[Source], options: Any = None) -> tuple[Rules, list[Diagnostic]]:
+        """The rules of files without a mistake, and what else was found; PolicyError where there is one."""
+        rules, found = self.dialect.read(sources, options)
+        if any(diagnostic.severity == "error" for diagnostic in found):
+            raise PolicyError(found)
+        return rules, [diagnostic for diagnostic in found if diagnostic.severity == "warning"]
+
+    def check(self, sources: Sequence[Source], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
+        """Mistakes, what links make of paths, and a line of summary for each policy: name, mode, rules."""
+        rules, found = self.dialect.read(sources, None)
+        links.look_up(rules.paths())
+        rules, told = rules.resolved(links.find, links.where)
+        summary = [{"name": policy.name, "mode": policy.mode, "rules": len(policy.rules)} for policy in rules.policies(Facts())]
+        return [*found, *links.findings(Location(sources[0].file)), *told], summary
+
+    def explain(
+        self, sources: Sequence[Source], links: Links, *, names: Sequence[str] = (), event: str = ""
+    ) -> tuple[Shown, list[Diagnostic]]:  # fmt: skip
+        """What becomes of rules. `names`: patterns of those to show; `event`: a sample, as JSON."""
+        if names or event:
+            raise UsageError(f"{self.dialect.title} are explained without --rule and --event")
+        rules, warnings = self.read(sources)
+        rows: list[dict[str, Any]] = [
+            {
+                "policy": policy.name, "rule": rule.name, "mode": policy.mode, "action": rule.action.name.lower(), "confirm": rule.confirm,
+                "kernel": {event: condition_text(rule.condition_for(event)) for event in rule.events},
+            }
+            for policy in rules.policies(Facts()) for rule in policy.rules
+        ]  # fmt: skip
+        lines = [(row["policy"], row["rule"], row["action"], event, text) for row in rows for event, text in row["kernel"].items()]
+        return Shown({"rules": rows}, [Table(("policy", "rule", "action", "event", "decided in the kernel by"), lines)]), warnings
+
+    def test(
+        self, sources: Sequence[Source], lines: Iterable[bytes], *, mode: str | None = None, options: Any = None, form: str = ""
+    ) -> tuple[Tested, list[Diagnostic]]:  # fmt: skip
+        """Decide recorded events, one a line. `form`: one of the dialect's forms; "": a table."""
+        raise UsageError(f"{self.dialect.title} cannot be tested without a kernel")
+
+    def fields(self, pattern: str, *, kernel: bool) -> Shown:
+        """Fields with `pattern` in their names; `kernel`: only those that the kernel decides on some event."""
+        return NOTHING
+
+    def events(self, pattern: str) -> Shown:
+        """Events with `pattern` in their names."""
+        return NOTHING
+
+    def exactly(self, sources: Sequence[Source], mode: str) -> tuple[list[tuple[Named, Policy | list[Diagnostic]]], list[Diagnostic]]:
+        """Rules with the policies that mean exactly the same, or why there is none."""
+        raise UsageError(f"{self.dialect.title} cannot be converted")
+
+    def document(self, policy: Policy) -> tuple[str, str]:
+        """The text of a policy in this language, or "" and why it has none."""
+        return "", f"nothing writes {self.dialect.title}"
+
+
+def heading(text: str) -> Line:
+    """A line that stands above others."""
+    return ((printable(text), "bold"),)
