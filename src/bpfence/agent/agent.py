@@ -274,7 +274,9 @@ class Agent:
         if self.settings.ready_file:
             self.settings.ready_file.unlink(missing_ok=True)
         self._close(unload=not kept)
-        if not kept:
+        if kept:
+            self._save_counts()  # with what outputs dropped at the very end
+        else:
             self.generations.remove()
             self._counts.remove()
 
@@ -317,6 +319,7 @@ class Agent:
 
     def step(self, timeout: float | None = None) -> None:
         """Waits for the next thing to do, at most `timeout` seconds, and does it."""
+        self.outputs.start()
         self.confirms.start(self._notice.tell)
         report = self.life.pipeline.limiter.next_report(self.loop.now())
         if report is not None:
@@ -446,10 +449,11 @@ class Agent:
         self._report_loss()
 
     def _save_counts(self) -> None:
+        self._counts.dropped(self.outputs.lost_lines())
         try:
             self._counts.save()
         except OSError as error:
-            self._report(f"the counts by rule cannot be written: {error}")
+            self._report(f"what `bpfence status` counts cannot be written: {error}")
 
     def _report_loss(self) -> None:
         life = self.life

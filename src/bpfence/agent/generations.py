@@ -100,13 +100,22 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     generations: list[Generation]
 
 
+class Counted(msgspec.Struct):
+    """`rules`: by policy/rule how often it has matched; `outputs`: by name how many lines one has dropped. Since the agent began."""
+
+    boot_id: str = ""
+    rules: dict[str, int] = {}
+    outputs: dict[str, int] = {}
+
+
 class Counts:
-    """How often each rule has matched since the agent began, kept where `bpfence status` finds it. `path`: that of the state file."""
+    """What the agent itself counts, kept where `bpfence status` finds it. `path`: that of the state file."""
 
     def __init__(self, path: Path | None, boot_id: str = "") -> None:
         self._path = path.with_name(path.name.replace("generations-", "counts-")) if path is not None else None
         self._boot_id = boot_id
         self._found: Counter[str] = Counter()
+        self._dropped: dict[str, int] = {}
         self._changed = False
 
     def add(self, policy: str, rule: str) -> None:
@@ -114,30 +123,30 @@ class Counts:
         self._found[f"{policy}/{rule}"] += 1
         self._changed = True
 
+    def dropped(self, outputs: dict[str, int]) -> None:
+        """How many lines each output has dropped until now."""
+        self._changed |= outputs != self._dropped
+        self._dropped = outputs
+
     def save(self) -> None:
         """Writes them where they have changed. OSError where that is not possible."""
         if self._changed and self._path is not None:
             self._changed = False
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self._path, msgspec.json.encode({"boot_id": self._boot_id, "rules": self._found}), 0o600)
+            write_whole(self._path, msgspec.json.encode(Counted(self._boot_id, self._found, self._dropped)), 0o600)
 
-    def read(self) -> dict[str, int]:
+    def read(self) -> Counted:
         """What an agent has written, since this boot; nothing where that cannot be had."""
         try:
-            found = msgspec.json.decode(_read_private(self._path), type=_Counted) if self._path is not None else None
+            found = msgspec.json.decode(_read_private(self._path), type=Counted) if self._path is not None else Counted()
         except (OSError, msgspec.DecodeError, UnicodeError, RecursionError):
-            return {}
-        return found.rules if found is not None and found.boot_id == self._boot_id else {}
+            return Counted()
+        return found if found.boot_id == self._boot_id else Counted()
 
     def remove(self) -> None:
         """Takes the file away."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
-
-
-class _Counted(msgspec.Struct):
-    boot_id: str
-    rules: dict[str, int]
 
 
 class Generations:

@@ -142,6 +142,8 @@ class StatusLine(msgspec.Struct, frozen=True, kw_only=True):
     candidates: int | UnsetType = UNSET
     confirmed: int | UnsetType = UNSET
     faults: int | UnsetType = UNSET
+    output: str | UnsetType = UNSET
+    dropped: int | UnsetType = UNSET
     host: str
 
 

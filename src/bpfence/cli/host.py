@@ -10,6 +10,7 @@ import datetime as dt
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
 from bpfence.agent.loading import load
 from bpfence.cli import falco
-from bpfence.cli.show import Command, assembled, emit_json, json_option, out, show_diagnostics, styled, table, to_stderr
+from bpfence.cli.show import Command, assembled, emit_json, json_option, messages, out, styled, table, tell_diagnostics, to_stderr
 from bpfence.confine.sandbox import Sandbox, exit_code, guarded
 from bpfence.dialects.falco.dialect import FALCO
 from bpfence.dialects.falco.options import FalcoOptions
@@ -31,7 +32,7 @@ from bpfence.events.values import printable
 from bpfence.host.cgroups import Hierarchy, find_hierarchy
 from bpfence.host.links import Links
 from bpfence.host.signals import Signals
-from bpfence.outputs.routes import FORMATS, open_outputs, with_format
+from bpfence.outputs.routes import FORMATS, PATIENT_CLOSE_SECONDS, open_outputs, with_format
 
 PIN_DIR: Final = "/sys/fs/bpf/bpfence"
 NOT_LOADED: Final = 1
@@ -127,8 +128,9 @@ def run(
         policies=paths, mode=mode, pin_dir=None if no_pin else pin_dir, keep=keep, ready_file=ready_file,
         options={FALCO.name: FalcoOptions(**falco_options)}, record=record, drop_privileges=not keep_privileges,
     )  # fmt: skip
-    lines = open_outputs(with_format(outputs, form_name), to_stderr)
-    Agent(settings, lines, report=to_stderr, kernel=kernel(max_processes), diagnose=show_diagnostics).run()
+    report = messages()
+    lines = open_outputs(with_format(outputs, form_name), report)
+    Agent(settings, lines, report=report, kernel=kernel(max_processes), diagnose=partial(tell_diagnostics, report)).run()
     return 0
 
 
@@ -168,8 +170,9 @@ def exec_command(
         settings = Settings(
             policies=tuple(policies), mode=mode, scope=scope, drop_privileges=False, starts_command=True, options=options, record=record
         )
-        lines = open_outputs(with_format(outputs, form_name), to_stderr, stream=sys.stderr)
-        agent = Agent(settings, lines, report=to_stderr, kernel=kernel(), diagnose=show_diagnostics)
+        report = messages()
+        lines = open_outputs(with_format(outputs, form_name), report, stream=sys.stderr, close_seconds=PATIENT_CLOSE_SECONDS)
+        agent = Agent(settings, lines, report=report, kernel=kernel(), diagnose=partial(tell_diagnostics, report))
         agent.start(loaded)
         try:
             return _run_in(sandbox, agent, signals, command, filters)
@@ -238,11 +241,12 @@ def _described(pin_dir: str, status: Any) -> dict[str, Any]:
     since = known.since if known is not None and known.since else _made(pin_dir, names)
     counts = Counts(state_path(pin_dir), read_boot_id()).read()
     rules = [] if known is None else [
-        {"policy": rule.policy, "rule": rule.rule, "mode": rule.mode, "matched": counts.get(f"{rule.policy}/{rule.rule}", 0)}
+        {"policy": rule.policy, "rule": rule.rule, "mode": rule.mode, "matched": counts.rules.get(f"{rule.policy}/{rule.rule}", 0)}
         for rule in known.rules
     ]  # fmt: skip
     shown = dt.datetime.fromtimestamp(since, dt.UTC).isoformat(timespec="seconds") if since else None
-    return {"agent_running": _is_running(pin_dir, status.agent_pid), "since": shown, "rules": rules} | found
+    own = {"agent_running": _is_running(pin_dir, status.agent_pid), "since": shown, "rules": rules, "outputs_dropped": counts.outputs}
+    return own | found
 
 
 def _made(pin_dir: str, names: list[str]) -> float:
@@ -281,6 +285,10 @@ def _show_instance(instance: dict[str, Any]) -> None:
         matched = [(rule["policy"], rule["rule"], rule["mode"], f"{rule['matched']:,}") for rule in instance["rules"]]
         console.print()
         console.print(table("policy", "rule", "mode", "matched", rows=matched, title="Rules, since the agent began"))
+    if instance["outputs_dropped"]:
+        dropped = [(name, f"{lines:,}") for name, lines in instance["outputs_dropped"].items()]
+        console.print()
+        console.print(table("output", "lines", rows=dropped, title="Lines that outputs did not take, since the agent began"))
     counters = [(COUNTERS.get(name, name), f"{value:,}") for name, value in instance["counters"].items() if value or name in ALWAYS]
     counters += [(f"records of {event} lost", f"{value:,}") for event, value in instance["lost"].items()]
     counters += [(f"runs of {program} that the kernel left out", f"{value:,}") for program, value in instance["skipped"].items()]

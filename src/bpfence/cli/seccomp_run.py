@@ -17,12 +17,12 @@ import click
 from bpfence import names
 from bpfence.agent.generations import write_whole
 from bpfence.cli.seccomp import capabilities, print_table
-from bpfence.cli.show import Command, emit_json, json_option, table, to_stderr
+from bpfence.cli.show import Command, emit_json, json_option, messages, table, to_stderr
 from bpfence.confine import sandbox
 from bpfence.errors import UsageError
 from bpfence.events.values import printable
 from bpfence.host.cgroups import Hierarchy, find_hierarchy
-from bpfence.outputs.routes import open_outputs
+from bpfence.outputs.routes import PATIENT_CLOSE_SECONDS, open_outputs
 from bpfence.seccomp.model import Profile
 from bpfence.seccomp.profile import dump
 
@@ -268,11 +268,12 @@ def supervise(
 
     by_name, otherwise = responses(answers)
     compiled = compiled_here(read_profile(profile), capabilities(caps), enosys=enosys)
-    lines = open_outputs(outputs, to_stderr, stream=sys.stderr)
+    lines = open_outputs(outputs, messages(), stream=sys.stderr, close_seconds=PATIENT_CLOSE_SECONDS)
     reporter = Reporter(lines, os.path.basename(profile))
     decide = Answers(by_name, otherwise)
 
     def handled(one: Handled) -> None:
+        lines.start()  # the command is there
         decide.settle(one)
         reporter.handled(one)
 

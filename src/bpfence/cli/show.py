@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from bpfence.outputs.messages import Messages
+
 STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "cyan"}
 MAX_SOURCE_LINE: Final = 200
 BUG_FRAMES: Final = 4
@@ -294,6 +296,27 @@ def source_lines(diagnostic: Diagnostic, sources: dict[str, list[str]]) -> list[
     style = STYLES[diagnostic.severity]
     return [assembled((number, "dim"), shown), assembled((" " * 5 + " │ ", "dim"), " " * cell_len(before), ("^", style))]
 
+def as_message(text: str) -> str:
+    """A message as it is shown: whose it is, and nothing that a terminal would act on."""
+    return "\n".join(f"bpfence: {printable(line)}" for line in text.split("\n"))
+
+
 def to_stderr(text: str) -> None:
-    """The usual `report`."""
-    print("\n".join(f"bpfence: {printable(line)}" for line in text.split("\n")), file=sys.stderr, flush=True)
+    """The `report` of what ends soon."""
+    print(as_message(text), file=sys.stderr, flush=True)
+
+
+def messages() -> Messages:
+    """The `report` of what stays: it never waits for a reader."""
+    from bpfence.outputs.messages import Messages  # what ends soon does without
+
+    return Messages(sys.stderr, as_message)
+
+
+def tell_diagnostics(report: Messages, found: Iterable[Diagnostic]) -> None:
+    """Diagnostics as `show_diagnostics` shows them, without waiting for a reader."""
+    console = err()
+    with console.capture() as shown:
+        show_diagnostics(found, console)
+    if text := shown.get():
+        report.put(text.removesuffix("\n"))

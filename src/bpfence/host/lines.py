@@ -8,47 +8,60 @@ private (0600), never reached through a symbolic link in its last component, and
 from __future__ import annotations
 
 import os
+import select
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 ROTATION_SECONDS: Final = 1.0
 
 
-def _all(descriptor: int, data: bytes) -> int:
-    """Writes everything; returns how much of it when an error cut it short, by way of the exception's `written`."""
-    view = memoryview(data)
-    done = 0
-    while done < len(view):
-        try:
-            done += os.write(descriptor, view[done:])
-        except OSError as error:
-            error.written = done  # type: ignore[attr-defined]
-            raise
-    return done
-
-
 class LineWriter:
-    """Whole lines on a descriptor: after a write that was cut short, the next one begins on a new line."""
+    """Whole lines through a write(2): after one that an error has cut short, the next one begins on a new line.
+
+    A line that was cut for want of room (EAGAIN) goes on where it was cut, if it is the first to be given again.
+    """
 
     def __init__(self) -> None:
         self._torn = False
+        self._begun: tuple[bytes, int] | None = None
 
-    def write(self, descriptor: int, lines: Iterable[bytes]) -> None:
-        """Write lines, given without their newlines."""
-        data = b"".join(line + b"\n" for line in lines)
-        if self._torn:
-            data = b"\n" + data
+    def write(self, put: Callable[[memoryview], int], lines: Sequence[bytes]) -> int:
+        """Write lines, given without their newlines; how many went out whole. OSError where none did. `put` is as write(2) to the place."""
+        data = b"".join([line + b"\n" for line in lines])
+        at, lead = 0, 0
+        if self._begun is not None and lines and lines[0] == self._begun[0]:
+            at = self._begun[1]
+        elif self._torn:
+            data, lead = b"\n" + data, 1
+        view = memoryview(data)
         try:
-            _all(descriptor, data)
+            while at < len(view):
+                at += put(view[at:])
         except OSError as error:
-            written = getattr(error, "written", 0)
-            if written:
-                self._torn = data[written - 1] != 0x0A
-            raise
-        self._torn = False
+            whole = self._cut(lines, at - lead, going_on=isinstance(error, BlockingIOError))
+            if not whole:
+                raise
+            return whole
+        self._torn, self._begun = False, None
+        return len(lines)
+
+    def _cut(self, lines: Sequence[bytes], written: int, *, going_on: bool) -> int:
+        """Notes where the writing of lines ended, after that many of their bytes; how many are whole. Less than 0: nothing has changed."""
+        whole = 0
+        if written >= 0:
+            while whole < len(lines) and written > len(lines[whole]):
+                written -= len(lines[whole]) + 1
+                whole += 1
+            self._torn = written > 0
+            if self._torn and written == len(lines[whole]):  # all but its newline, which comes first next time
+                self._begun = None
+                return whole + 1
+            self._begun = (lines[whole], written) if self._torn and going_on else None
+        return whole
 
 
 class LinesFile:
@@ -87,11 +100,17 @@ class LinesFile:
             return True
         return (found.st_dev, found.st_ino) != self._identity
 
-    def append(self, lines: Iterable[bytes]) -> None:
-        """Append lines, given without their newlines."""
+    def append(self, lines: Sequence[bytes]) -> int:
+        """Append lines, given without their newlines; how many went out whole. OSError where none did."""
         if self._descriptor < 0 or self._moved():
             self.reopen()
-        self._writer.write(self._descriptor, lines)
+        return self._writer.write(partial(os.write, self._descriptor), lines)
+
+    def wait(self, seconds: float) -> None:
+        """After BlockingIOError: until what is at the path has room, at most so long."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        poll.poll(seconds * 1000)
 
     def size(self) -> int:
         """Bytes in the file that is now at the path, looked at as `append` does."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines in, files and terminals out.
+"""Lines in, files, terminals and standard output out.
 
 Called by the agent with batches of lines. `open_outputs` reads what `--output` says:
 
@@ -7,104 +7,135 @@ Called by the agent with batches of lines. `open_outputs` reads what `--output` 
     rich         the terminal view                    auto   rich on a terminal, JSON lines elsewhere
     falco        Falco's JSON lines on standard output      falco-text   Falco's text lines
 
-An output that fails (disk full, reader gone) is counted and reported once; it never stops the agent, and enforcement lives in the kernel.
+A route is a form and a sink: the form makes bytes of a line, in the thread that has the line, and the sink writes them in its own. So no
+output can stop the agent, and what one does not take is counted and told (see `sink`). Enforcement lives in the kernel.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Final, NamedTuple
 
-import msgspec
-
-from bpfence.alerts.alert import Line
+from bpfence.alerts.alert import Composer, Line, host_name
 from bpfence.errors import UsageError
+from bpfence.events.values import escape
+from bpfence.outputs import messages
+from bpfence.outputs.forms import FORMS, Form, recoded
+from bpfence.outputs.messages import Messages
+from bpfence.outputs.places import File, Place, Stream
+from bpfence.outputs.sink import Sink
 
 KINDS = ("auto", "-", "rich", "jsonl:PATH", "falco", "falco-text")
 FORMATS = ("native", "falco", "falco-text")
 
 
-class Output(Protocol):
-    """One place that lines go to. `write` and `reopen` may raise OSError."""
-
-    name: str
-
-    def write(self, lines: Sequence[Line]) -> None:
-        """Write whole lines, in order."""
-
-    def reopen(self) -> None:
-        """Take up what may have been moved away (log rotation)."""
-
-    def close(self) -> None:
-        """Let go; OSError is possible here too."""
+CLOSE_SECONDS: Final = 0.5
+"""How long, at the end, an output may take without a line going out."""
+MAX_CLOSE_SECONDS: Final = 10.0
+"""How long lines may go on going out."""
+PATIENT_CLOSE_SECONDS: Final = 10.0
+"""The first for a command in the foreground, which nobody expects to answer signals after its work is done."""
 
 
-class Failures(msgspec.Struct):
-    """What one output could not write: batches are not retried, so `lines` are gone from it."""
+class Route(NamedTuple):
+    """One way out."""
 
-    lines: int = 0
-    last: str = ""
-    reported: bool = False
+    form: Form
+    sink: Sink
 
 
 class Outputs:
-    """Several outputs as one. `report` gets the first failure of each, and the first after it worked again."""
+    """Several outputs as one, of which none makes the caller wait. `report` takes messages for people, and must not wait either.
 
-    def __init__(self, outputs: Iterable[Output], report: Callable[[str], None]) -> None:
-        self._outputs = tuple(outputs)
+    Nothing is written before `start`, nor lost: threads must not begin before privileges are given up. Methods may be called by any thread.
+    """
+
+    def __init__(
+        self, outputs: Iterable[tuple[Form, Place]], report: Callable[[str], None], *, close_seconds: float | None = None
+    ) -> None:
         self._report = report
-        self.failures = {output.name: Failures() for output in self._outputs}
+        self._close_seconds = CLOSE_SECONDS if close_seconds is None else close_seconds
+        self._composer = Composer(host_name(), time.time_ns)
+        self._routes = tuple(Route(form, Sink(place, report, self._caught_up)) for form, place in outputs)
+        self._started = False
+        self._fault_told = False
+
+    def start(self) -> None:
+        """Begin to write, by threads that have the privileges of this one. More calls do nothing."""
+        if self._started:
+            return
+        if isinstance(self._report, Messages):
+            self._report.start(self._caught_up)
+        for route in self._routes:
+            route.sink.start()
+        self._started = all(route.sink.started for route in self._routes)
 
     def write(self, lines: Sequence[Line]) -> None:
-        """Write to all of them; a failing one does not keep lines from the others."""
+        """Have lines written to all of them, in order."""
         if not lines:
             return
-        for output in self._outputs:
-            failures = self.failures[output.name]
-            try:
-                output.write(lines)
-            except (OSError, ValueError) as error:
-                failures.lines += len(lines)
-                self._failed(output, error)
-            else:
-                if failures.reported:
-                    self._report(f"output {output.name} works again; {failures.lines} lines were lost so far")
-                failures.reported = False
+        made: dict[Form, list[bytes]] = {}
+        for form, sink in self._routes:
+            shown = made.get(form)
+            if shown is None:
+                shown = made[form] = self._shown(form, lines)
+            if shown:
+                sink.put(shown)
 
-    def _failed(self, output: Output, error: Exception) -> None:
-        failures = self.failures[output.name]
-        failures.last = str(error)
-        if not failures.reported:
-            self._report(f"output {output.name} failed: {error}; its lines are lost until it works again, enforcement goes on")
-            failures.reported = True
+    def _shown(self, form: Form, lines: Sequence[Line]) -> list[bytes]:
+        """Lines in a form. One that cannot be shown is a bug, which costs this line in this form and no other one."""
+        shown = []
+        for line in lines:
+            try:
+                shown.append(form(line))
+            except Exception as error:
+                for route in self._routes:
+                    if route.form is form:
+                        route.sink.dropped += 1
+                if not self._fault_told:
+                    self._fault_told = True
+                    self._report(f"a line cannot be shown, which is a bug in bpfence: {type(error).__name__}: {error}; please report it")
+        return shown
+
+    def _caught_up(self, late: Sink, missing: int) -> None:
+        """Tells everywhere that an output lacks lines: it takes lines again. Called by that output's thread."""
+        text = f"{missing} lines are missing from output {late.name}: it did not take them in time"
+        line = self._composer.status("dropped", text, severity="high", output=escape(late.name), dropped=missing)
+        for form, sink in self._routes:
+            for shown in self._shown(form, [line]):
+                sink.put([shown], always=sink is late)
 
     def reopen(self) -> None:
-        """Log rotation for all of them."""
-        for output in self._outputs:
-            try:
-                output.reopen()
-            except (OSError, ValueError) as error:
-                self._failed(output, error)
+        """Log rotation for all of them, after the lines that were written before. Whether it works, each tells."""
+        for route in self._routes:
+            route.sink.reopen()
 
     def close(self) -> None:
-        """Let go of all of them."""
-        for output in self._outputs:
-            try:
-                output.close()
-            except (OSError, ValueError) as error:
-                self._failed(output, error)
+        """Let go of all of them, after the lines that were written before: what they do not take in time is dropped and told."""
+        for route in self._routes:
+            route.sink.finish()
+        for route in self._routes:
+            if left := route.sink.close(self._close_seconds, MAX_CLOSE_SECONDS):
+                self._report(
+                    f"output {route.sink.name} did not take the last {left} lines before the end; it has lost {route.sink.dropped} in all"
+                )
+        if isinstance(self._report, Messages):
+            self._report.close()
 
     def folders(self) -> tuple[Path, ...]:
         """Folders that files are made anew in after a rotation."""
-        from bpfence.outputs.jsonl import JsonLinesFile  # imports Output
-
-        return tuple(dict.fromkeys(output.folder for output in self._outputs if isinstance(output, JsonLinesFile)))
+        places = (route.sink.place for route in self._routes)
+        return tuple(dict.fromkeys(place.folder for place in places if isinstance(place, File)))
 
     def lost_lines(self) -> dict[str, int]:
-        """Lines that could not be written, by output, where there are any."""
-        return {name: failures.lines for name, failures in self.failures.items() if failures.lines}
+        """Lines that are not in an output and will not be, by the output's name, where there are any."""
+        found = {route.sink.name: route.sink.dropped for route in self._routes}
+        if isinstance(self._report, Messages):
+            found[messages.NAME] = self._report.dropped
+        return {name: lost for name, lost in found.items() if lost}
 
 
 def with_format(specs: Sequence[str], form: str) -> tuple[str, ...]:
@@ -116,27 +147,26 @@ def with_format(specs: Sequence[str], form: str) -> tuple[str, ...]:
     return *(spec for spec in specs if spec not in ("auto", "-", form)), form
 
 
-def open_outputs(specs: Sequence[str], report: Callable[[str], None], *, stream: IO[str] | None = None) -> Outputs:
+def open_outputs(
+    specs: Sequence[str], report: Callable[[str], None], *, stream: IO[str] | None = None, close_seconds: float | None = None
+) -> Outputs:
     """The outputs that `specs` name, none twice; none at all means `auto`. `stream` is standard output. UsageError on a bad spec."""
-    from bpfence.dialects.falco.show import FalcoStream
-    from bpfence.outputs.jsonl import JsonLinesFile, JsonLinesStream  # these import Output
-    from bpfence.outputs.terminal import Terminal
-
     stream = stream or sys.stdout
-    made: list[Output] = []
-    for spec in dict.fromkeys(specs or ("auto",)):
-        kind, _, place = spec.partition(":")
-        if kind == "jsonl" and place:
-            try:
-                made.append(JsonLinesFile(Path(place)))
-            except OSError as error:
-                raise UsageError(f"output {spec!r} cannot be opened: {error.strerror or error}") from error
-        elif spec in ("falco", "falco-text"):
-            made.append(FalcoStream(stream, spec))
-        elif spec == "-" or (spec in ("auto", "rich") and not stream.isatty()):
-            made.append(JsonLinesStream(stream, spec))
-        elif spec in ("auto", "rich"):
-            made.append(Terminal(stream))
-        else:
-            raise UsageError(f"unknown output {spec!r}; known are {', '.join(KINDS)}")
-    return Outputs(made, report)
+    return Outputs([_route(spec, stream) for spec in dict.fromkeys(specs or ("auto",))], report, close_seconds=close_seconds)
+
+
+def _route(spec: str, stream: IO[str]) -> tuple[Form, Place]:
+    kind, _, place = spec.partition(":")
+    if kind == "jsonl" and place:
+        try:
+            return FORMS["native"](), File(Path(place))
+        except OSError as error:
+            raise UsageError(f"output {spec!r} cannot be opened: {error.strerror or error}") from error
+    if spec == "-" or (spec in ("auto", "rich") and not stream.isatty()):
+        return FORMS["native"](), Stream(stream, spec)
+    if spec == "auto":
+        spec = "rich"
+    if spec not in ("rich", "falco", "falco-text"):
+        raise UsageError(f"unknown output {spec!r}; known are {', '.join(KINDS)}")
+    form, encoding = FORMS[spec](), (getattr(stream, "encoding", None) or "utf-8").lower()
+    return form if encoding in ("utf-8", "utf8") else recoded(form, encoding), Stream(stream, spec)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines in, a view for people out.
+"""A line in, what people see of it out.
 
-Made by `open_outputs` when standard output is a terminal. One line an alert, one dimmed line of who did it. Strings were escaped when
+Shown where standard output is a terminal. One line an alert, one dimmed line of who did it. Strings were escaped when
 the line was composed, and are added as plain text: neither control characters nor rich's own markup of a hostile name have an effect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import IO, Any, Final
+import io
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
@@ -21,23 +22,19 @@ ACTION_STYLES: Final = {"deny": "red", "kill": "bold red", "audit": "yellow"}
 MAX_ARGS: Final = 160
 
 
-class Terminal:
-    """`rich`: a compact view of alerts as they come."""
+class People:
+    """The form `rich`: a compact view of alerts, with as much colour as the terminal that the environment names has."""
 
-    def __init__(self, stream: IO[str], *, console: Console | None = None) -> None:
-        self.name = "rich"
-        self._console = console or Console(file=stream, highlight=False, markup=False, emoji=False)
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(
+            file=io.StringIO(), force_terminal=True, legacy_windows=False, highlight=False, markup=False, emoji=False
+        )
 
-    def write(self, lines: Sequence[Line]) -> None:
-        """Show lines."""
-        for line in lines:
-            self._console.print(render(line), soft_wrap=True)
-
-    def reopen(self) -> None:
-        """There is nothing to open."""
-
-    def close(self) -> None:
-        """Not ours to close."""
+    def __call__(self, line: Line) -> bytes:
+        """One line as text, which may be two."""
+        with self._console.capture() as shown:
+            self._console.print(render(line), soft_wrap=True, end="")
+        return shown.get().encode()
 
 
 def render(line: Line) -> Text:

@@ -15,6 +15,7 @@ from bpfence.agent.generations import Generations
 from bpfence.alerts.alert import Line
 from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME
+from bpfence.outputs.routes import Outputs
 from tests.unit.events.samples import IMAGES, Image, record
 
 POLICY = """
@@ -153,17 +154,16 @@ def reloaded(agent: Agent) -> bool:
     agent.reload()
     while agent.reloading:
         agent.step(1)
-    (output,) = agent.outputs._outputs
-    assert isinstance(output, Kept)
-    return next(status for status in reversed(output.statuses()) if status in ("reloaded", "reload-failed")) == "reloaded"
+    assert isinstance(agent.outputs, Kept)
+    return next(status for status in reversed(agent.outputs.statuses()) if status in ("reloaded", "reload-failed")) == "reloaded"
 
 
-class Kept:
-    """An output that keeps its lines."""
-
-    name = "kept"
+class Kept(Outputs):
+    """Outputs that keep their lines, at once and without a thread."""
 
     def __init__(self) -> None:
+        super().__init__((), lambda text: None)
+        self.lost: dict[str, int] = {}
         self.lines: list[Line] = []
         self.reopened = 0
         self.closed = False
@@ -176,6 +176,9 @@ class Kept:
 
     def close(self) -> None:
         self.closed = True
+
+    def lost_lines(self) -> dict[str, int]:
+        return dict(self.lost)
 
     def dicts(self, kind: str) -> list[dict[str, Any]]:
         """Lines of one kind, as JSON shows them."""

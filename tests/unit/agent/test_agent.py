@@ -16,13 +16,12 @@ import pytest
 
 from bpfence import abi
 from bpfence.agent.agent import Agent, Settings
-from bpfence.agent.generations import Counts, state_path
+from bpfence.agent.generations import Counted, Counts, state_path
 from bpfence.agent.loading import load, read_policies
 from bpfence.compiler.explain import explain
 from bpfence.errors import CompileError, KernelError, PolicyError
 from bpfence.evaluate import verdict
 from bpfence.events.process import read_boot_id
-from bpfence.outputs.routes import Outputs
 from bpfence.policy import Action, Atom, Op
 from tests.unit.agent.fakes import FakeEngine, FakeKernel, Kept, known_generations, reloaded, write_policy
 from tests.unit.events.samples import record
@@ -46,7 +45,7 @@ class Rig:
         )  # fmt: skip
         (folder / "policies").mkdir(exist_ok=True)
         self.agent = Agent(
-            self.settings, Outputs([self.output], self.said.append), report=self.said.append, kernel=self.kernel, monotonic=lambda: self.now
+            self.settings, self.output, report=self.said.append, kernel=self.kernel, monotonic=lambda: self.now
         )
 
     def policy(self, name: str = "guard", **more: Any) -> Path:
@@ -492,12 +491,16 @@ def test_matches_are_counted_by_rule_for_status(rig: Rig) -> None:
     rig.now += 2
     rig.agent.step(0)
     counts = Counts(state_path(str(rig.folder / "pins"), rig.folder / "state"), read_boot_id())
-    assert counts.read() == {"guard/secret": 3}
+    assert counts.read() == Counted(read_boot_id(), {"guard/secret": 3})
+    rig.output.lost["jsonl:/full"] = 7
+    rig.now += 20
+    rig.agent.step(0)
+    assert counts.read().outputs == {"jsonl:/full": 7}
     known = rig.agent.generations.get(1)
     assert known is not None
     assert abs(known.since - time.time()) < 600
     rig.agent.stop()
-    assert counts.read() == {}
+    assert counts.read() == Counted()
 
 
 def test_a_followed_path_that_flips_costs_no_alert_its_name(rig: Rig) -> None:

@@ -205,9 +205,8 @@ def test_every_key_and_status_is_documented() -> None:
     structs = (Alert, LossLine, StatusLine, Process, Ancestor)
     keys = {field.name for struct in structs for field in msgspec.structs.fields(struct)}
     assert {key for key in keys if f"`{key}`" not in text and f'"{key}"' not in text} == set()
-    statuses = set(re.findall(r'_(?:status|in_force)\(\s*"([a-z-]+)"', Path("src/bpfence/agent/agent.py").read_text())) | {
-        "started",
-        "adopted",
-    }
+    sources = "".join(Path("src/bpfence", name).read_text() for name in ("agent/agent.py", "outputs/routes.py"))
+    statuses = set(re.findall(r'(?:status|in_force)\(\s*"([a-z-]+)"', sources)) | {"started", "adopted"}
+    assert "dropped" in statuses
     assert len(statuses) >= 7
     assert {status for status in statuses if f"| `{status}` |" not in text} == set()

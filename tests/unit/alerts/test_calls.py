@@ -37,6 +37,7 @@ def lines(*calls: Handled) -> list[dict[str, Any]]:
     for one in calls:
         reporter.handled(one)
     reporter.suppressed(everything=True)
+    outputs.close()
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 

@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 
 from bpfence import abi
 from bpfence.abi import EVENT_RESULT
-from bpfence.agent.generations import Counts, Generation, Generations, state_path
+from bpfence.agent.generations import Counted, Counts, Generation, Generations, state_path
 from bpfence.agent.loading import load
 from bpfence.alerts.alert import RuleInfo
 from bpfence.cli import host
@@ -429,8 +429,14 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = json.loads(call("status", "--json", "--pin-dir", tmp_path / "pins").stdout)["instances"][0]
     assert (found["since"], found["rules"][0]["matched"]) == ("1970-01-03T00:00:00+00:00", 1002)
     assert "guard secret enforce 1,002" in " ".join(call("status", "--pin-dir", tmp_path / "pins").stdout.split())
+    assert found["outputs_dropped"] == {}
+    counts.dropped({"jsonl:/full": 4321})
+    counts.save()
+    found = json.loads(call("status", "--json", "--pin-dir", tmp_path / "pins").stdout)["instances"][0]
+    assert (found["outputs_dropped"], found["rules"][0]["matched"]) == ({"jsonl:/full": 4321}, 1002)
+    assert "jsonl:/full 4,321" in " ".join(call("status", "--pin-dir", tmp_path / "pins").stdout.split())
     counts.remove()
-    assert counts.read() == {}
+    assert counts.read() == Counted()
 
 
 def test_an_agent_runs_while_it_holds_the_pins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from bpfence.agent.agent import Agent, Settings
 from bpfence.agent.loading import load
 from bpfence.dialects.registry import DIALECTS
 from bpfence.errors import PolicyError
-from bpfence.outputs.routes import Outputs
 from tests.unit.agent.fakes import FakeKernel, Kept, reloaded, write_policy
 from tests.unit.agent.falco_rig import verdict_of
 from tests.unit.dialects.example import PATHS
@@ -30,7 +29,7 @@ def test_from_text_to_alert(tmp_path: Path) -> None:
     write_policy(tmp_path / "policies" / "native.yaml")
     kernel, output = FakeKernel(), Kept()
     settings = Settings(policies=(str(tmp_path / "policies"),), drop_privileges=False)
-    agent = Agent(settings, Outputs([output], pytest.fail), report=pytest.fail, kernel=kernel, dialects=WITH_PATHS)
+    agent = Agent(settings, output, report=pytest.fail, kernel=kernel, dialects=WITH_PATHS)
     agent.start()
 
     def open_(rule: str, program: bytes, **header: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bpfence.host import lines
-from bpfence.host.lines import LinesFile
+from bpfence.host.lines import LinesFile, LineWriter
 
 
 def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
@@ -49,3 +49,64 @@ def test_a_write_cut_short_does_not_join_lines(tmp_path: Path, monkeypatch: pyte
     torn, whole = path.read_text().splitlines()
     assert len(torn) == 10
     assert whole == "kept"
+
+
+class Room:
+    """A write(2) that takes so many bytes, then fails, over and over."""
+
+    def __init__(self, *steps: int | OSError) -> None:
+        self.steps = list(steps)
+        self.data = b""
+
+    def __call__(self, view: memoryview) -> int:
+        step = self.steps.pop(0) if self.steps else len(view)
+        if isinstance(step, OSError):
+            raise step
+        self.data += bytes(view[:step])
+        return min(step, len(view))
+
+
+FULL = OSError(28, "No space left on device")
+LATER = BlockingIOError(11, "Resource temporarily unavailable")
+
+
+@pytest.mark.parametrize(
+    ("steps", "counts", "data"),
+    [
+        # A line that an error cut short is on a line of its own, and given again whole.
+        ((5, FULL), (1, 2), b"one\nt\ntwo\nthree\n"),
+        ((6, FULL, 1, FULL), (1, 0, 2), b"one\ntw\ntwo\nthree\n"),
+        # Its newline alone was missing: it is whole.
+        ((7, FULL), (2, 1), b"one\ntwo\nthree\n"),
+        ((3, FULL, FULL), (1, 0, 2), b"one\ntwo\nthree\n"),
+        # Cut between lines.
+        ((8, FULL), (2, 1), b"one\ntwo\nthree\n"),
+        ((FULL,), (0, 3), b"one\ntwo\nthree\n"),
+        # For want of room: it goes on, however often.
+        ((5, LATER), (1, 2), b"one\ntwo\nthree\n"),
+        ((5, LATER, 1, LATER, LATER), (1, 0, 0, 2), b"one\ntwo\nthree\n"),
+        ((7, LATER, LATER), (2, 0, 1), b"one\ntwo\nthree\n"),
+        ((5, LATER, FULL, FULL), (1, 0, 0, 2), b"one\nt\ntwo\nthree\n"),
+        # Short writes without an error.
+        ((1, 1, 1, 1, 1), (3,), b"one\ntwo\nthree\n"),
+    ],
+)
+def test_how_many_lines_went_out_is_known(steps: tuple[int | OSError, ...], counts: tuple[int, ...], data: bytes) -> None:
+    room, writer, left = Room(*steps), LineWriter(), [b"one", b"two", b"three"]
+    found = []
+    while left:
+        try:
+            found.append(writer.write(room, left))
+        except OSError:
+            found.append(0)
+        left = left[found[-1] :]
+    assert tuple(found) == counts
+    assert room.data == data
+
+
+def test_another_line_after_one_that_was_cut_for_want_of_room_is_on_its_own() -> None:
+    room, writer = Room(2, LATER), LineWriter()
+    with pytest.raises(BlockingIOError):
+        writer.write(room, [b"three"])
+    assert writer.write(room, [b"four"]) == 1
+    assert room.data == b"th\nfour\n"

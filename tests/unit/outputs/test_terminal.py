@@ -7,12 +7,13 @@ import io
 import re
 
 import msgspec
+import pytest
 from rich.console import Console
 
 from bpfence.alerts.alert import Composer, RuleInfo, Said
 from bpfence.events.loss import Loss
 from bpfence.events.process import Ancestor, Process
-from bpfence.outputs.terminal import Terminal
+from bpfence.outputs.terminal import People
 from bpfence.policy import Action
 from tests.unit.events.samples import observation
 
@@ -21,13 +22,12 @@ PROCESS = Process(412, 412, 400, "ab-1", "sh", "/usr/bin/dash", ["sh", "[red]x[/
 
 
 def shown(*lines: object, color: bool = False) -> str:
-    stream = io.StringIO()
     console = Console(
-        file=stream, force_terminal=color, color_system="truecolor" if color else None, markup=False, emoji=False, highlight=False,
+        file=io.StringIO(), force_terminal=color, color_system="truecolor" if color else None, markup=False, emoji=False, highlight=False,
         _environ={"TERM": "xterm"},
     )  # fmt: skip
-    Terminal(stream, console=console).write(lines)  # type: ignore[arg-type]
-    return stream.getvalue()
+    form = People(console)
+    return "".join(form(line).decode() + "\n" for line in lines)  # type: ignore[arg-type]
 
 
 def alert(**changes: object) -> object:
@@ -70,3 +70,13 @@ def test_a_falco_rule_is_shown_by_priority_rule_and_output() -> None:
     first, second = shown(made).splitlines()
     assert first == r"10:00:00.123 Notice   audit Shadow [bold]file  cat opened\x1b /etc/shadow"
     assert second.strip().startswith("pid 412 uid 0 /usr/bin/dash")
+
+
+def test_the_colours_are_those_of_the_terminal_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "COLORTERM", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    line = alert()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert b"\x1b[1;37;41mcritical" in People()(line)  # type: ignore[arg-type]
+    monkeypatch.setenv("TERM", "dumb")
+    assert b"\x1b" not in People()(line)  # type: ignore[arg-type]

@@ -118,13 +118,15 @@ class Recorder:
         if not self._waiting:
             return
         lines, self._waiting = self._waiting, []
+        written = 0
         try:
             if not self._has_room(lines):
                 self.lost += len(lines)
                 return
-            self._file.append(lines)
+            while written < len(lines):
+                written += self._file.append(lines[written:])
         except (OSError, ValueError) as error:
-            self.lost += len(lines)
+            self.lost += len(lines) - written
             self._failed(error)
         else:
             if self._failing:

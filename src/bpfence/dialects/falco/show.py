@@ -10,8 +10,8 @@ without time and priority, no tags, numbers as text; as a text line the fields f
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from typing import IO, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -112,7 +112,8 @@ def _drops(line: LossLine) -> dict[str, str]:
 
 def _status(line: StatusLine) -> dict[str, str]:
     named = {"status": line.status, "policy": line.policy, "rule": line.rule, "suppressed": line.suppressed,
-             "candidates": line.candidates, "confirmed": line.confirmed, "faults": line.faults}  # fmt: skip
+             "candidates": line.candidates, "confirmed": line.confirmed, "faults": line.faults, "output": line.output,
+             "dropped": line.dropped}  # fmt: skip
     return {name: str(value) for name, value in named.items() if value is not UNSET}
 
 
@@ -157,25 +158,14 @@ def _moment(text: str) -> int:
     return seconds * SECOND + int((fraction + "0" * 9)[:9])
 
 
-class FalcoStream:
-    """`falco` and `falco-text`: standard output, which is not ours to close."""
+def as_json(line: Line) -> bytes:
+    """The form `falco`."""
+    return encode(of_line(line))
 
-    def __init__(self, stream: IO[str], name: str = "falco") -> None:
-        self.name = name
-        self._stream = stream
-        self._as_text = name == "falco-text"
 
-    def write(self, lines: Sequence[Line]) -> None:
-        """Write lines, at once."""
-        for line in lines:
-            self._stream.write(form(of_line(line), as_text=self._as_text) + "\n")
-        self._stream.flush()
-
-    def reopen(self) -> None:
-        """There is nothing to open."""
-
-    def close(self) -> None:
-        """Not ours to close."""
+def as_text(line: Line) -> bytes:
+    """The form `falco-text`."""
+    return form(of_line(line), as_text=True).encode()
 
 
 def form(alert: FalcoAlert, *, as_text: bool) -> str:

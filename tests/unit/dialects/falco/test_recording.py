@@ -200,9 +200,10 @@ def test_failures_are_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     recorder = Recorder(tmp_path / "e", "h", said.append)
     broken = True
 
-    def append(lines: Any) -> None:
+    def append(lines: Any) -> int:
         if broken:
             raise OSError(28, "No space left on device")
+        return len(lines)
 
     monkeypatch.setattr(recorder._file, "append", append)
     for _ in range(3):
@@ -217,6 +218,22 @@ def test_failures_are_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     recorder.flush()
     recorder.close()
     assert len(said) == 2
+
+
+def test_what_a_disk_still_took_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(tmp_path / "e", "h", lambda text: None)
+    rooms = [2]
+
+    def append(lines: Any) -> int:
+        if not rooms:
+            raise OSError(28, "No space left on device")
+        return rooms.pop()
+
+    monkeypatch.setattr(recorder._file, "append", append)
+    for _ in range(3):
+        recorder.add(event())
+    recorder.flush()
+    assert recorder.lost == 1
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:

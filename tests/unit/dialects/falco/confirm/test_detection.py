@@ -33,7 +33,6 @@ from bpfence.events.records import KernelEvent, decode
 from bpfence.events.source import Observation
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.host.hostnames import Hostnames
-from bpfence.outputs.routes import Outputs
 from bpfence.policy import Action, When
 from tests.unit.agent.fakes import FakeEngine, FakeKernel, Kept, reloaded, write_policy
 from tests.unit.agent.falco_rig import APPENDED, RULES, FakeEvents, verdict_of
@@ -61,7 +60,7 @@ class Rig:
             }
         )  # fmt: skip
         self.agent = Agent(
-            self.settings, Outputs([self.output], self.said.append), report=self.said.append, kernel=FakeKernel(self.engine),
+            self.settings, self.output, report=self.said.append, kernel=FakeKernel(self.engine),
             monotonic=lambda: self.now, dialects={"native": NATIVE, "falco": Falco(lambda _: self.events) if fake else Falco()},
         )  # fmt: skip
 

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages for people in, standard error out, whether or not anybody reads it.
+
+Made by the commands that stay: `run`, `exec` and `seccomp supervise`. Until `start` a message is written at once, as any command does it;
+from then on by a sink's thread, so that no message holds up who has it to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import IO, Final
+
+from bpfence.outputs.places import Stream
+from bpfence.outputs.sink import Sink
+
+NAME: Final = "standard error"
+MAX_LINES: Final = 1024
+CLOSE_SECONDS: Final = 0.2
+
+
+def _say_nothing(_text: str) -> None:
+    """Where messages go is not a place to say that they cannot go there."""
+
+
+class Messages:
+    """A `report` that never waits. `shown` makes of a message what is written, without its last newline."""
+
+    def __init__(self, stream: IO[str], shown: Callable[[str], str]) -> None:
+        self._stream = stream
+        self._shown = shown
+        self._sink: Sink | None = None
+
+    def __call__(self, text: str) -> None:
+        """Tell a message."""
+        self.put(self._shown(text))
+
+    def put(self, text: str) -> None:
+        """Write a text as it is, and a newline."""
+        if self._sink is not None:
+            self._sink.put([text.encode(getattr(self._stream, "encoding", None) or "utf-8", "backslashreplace")])
+        else:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def start(self, caught_up: Callable[[Sink, int], None]) -> None:
+        """From now on by a thread. `caught_up` as of a Sink."""
+        if self._sink is None:
+            self._sink = Sink(Stream(self._stream, NAME), _say_nothing, caught_up, max_lines=MAX_LINES)
+        self._sink.start()
+
+    @property
+    def dropped(self) -> int:
+        """How many could not be written."""
+        return self._sink.dropped if self._sink is not None else 0
+
+    def close(self) -> None:
+        """Let what is waiting go out, as far as that takes no time. Where it does, messages are written at once again, else dropped."""
+        if self._sink is not None and not self._sink.close(CLOSE_SECONDS, CLOSE_SECONDS):
+            self._sink = None

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole lines of bytes in, files and streams out.
+
+Called by a `Sink` in its own thread. A place says how many lines it took, and raises what the system says when it took none: it keeps
+nothing, counts nothing and tries nothing again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import stat
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, Protocol
+
+from bpfence.host.lines import LinesFile, LineWriter
+
+Put = Callable[[memoryview], int]
+
+
+class Place(Protocol):
+    """Where lines go. All but `name` may raise OSError."""
+
+    name: str
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        """Write lines, given without their newlines; how many went out whole. Where none did: OSError; BlockingIOError for want of room."""
+
+    def wait(self, seconds: float) -> None:
+        """After BlockingIOError: until there is room, at most so long."""
+
+    def reopen(self) -> None:
+        """Take up what may have been moved away (log rotation)."""
+
+    def close(self) -> None:
+        """Let go."""
+
+
+class File:
+    """`jsonl:PATH`: appended to the file that is now at the path, looked at once a second. OSError where it cannot be opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"jsonl:{path}"
+        self._file = LinesFile(path)
+
+    @property
+    def folder(self) -> Path:
+        """Where the file is made anew after a rotation."""
+        return self._file.folder
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        """Append."""
+        return self._file.append(lines)
+
+    def wait(self, seconds: float) -> None:
+        """A terminal in the file's place may have no room."""
+        self._file.wait(seconds)
+
+    def reopen(self) -> None:
+        """Open what is at the path now."""
+        self._file.reopen()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+class Stream:
+    """Standard output or error, which is not ours to close or to change: others have it, too."""
+
+    def __init__(self, stream: IO[str], name: str) -> None:
+        self.name = name
+        self._stream = stream
+        self._writer = LineWriter()
+        stream.flush()
+        try:
+            self._descriptor = stream.fileno()
+        except OSError:  # a stream without a descriptor (io.UnsupportedOperation): a test's
+            self._descriptor = -1
+        self._own, self._put = _patient(self._descriptor)
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        """Write as much as there is room for; where the system cannot tell that, wait for it."""
+        if self._descriptor < 0:
+            self._stream.write("".join([line.decode() + "\n" for line in lines]))
+            return len(lines)
+        return self._writer.write(self._put, lines)
+
+    def wait(self, seconds: float) -> None:
+        """Until whoever reads has read."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        poll.poll(seconds * 1000)
+
+    def reopen(self) -> None:
+        """There is nothing to open."""
+
+    def close(self) -> None:
+        """Let go of our own way to it."""
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()
+
+
+def _patient(descriptor: int) -> tuple[_Owned | socket.socket | None, Put]:
+    """What writes to a descriptor without waiting for room, as write(2) does that has O_NONBLOCK, and what is to be closed for it.
+
+    That flag belongs to everybody who has the open file, such as the shell, so it is not set there: pipes and terminals are opened once
+    more, by way of proc(5). What cannot be opened, and anything else, is written to as it is.
+    """
+    plain = partial(os.write, descriptor)
+    with contextlib.suppress(OSError):
+        mode = os.fstat(descriptor).st_mode if descriptor >= 0 else 0
+        if stat.S_ISSOCK(mode):
+            own = socket.socket(fileno=os.dup(descriptor))
+            return own, lambda view: own.send(view, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(descriptor)):
+            opened = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            return _Owned(opened), partial(os.write, opened)
+    return None, plain
+
+
+class _Owned:
+    """A descriptor that is closed once."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._descriptor)

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines of bytes in, written to one place in their order by a thread of its own out; whoever gives them never waits.
+
+Made by `Outputs` and `Messages`. Lines wait in a queue that is bounded in lines and bytes. What finds no room is dropped: counted, told by
+`report` when it begins, and handed to `caught_up`, which makes a status line of it, when the place takes lines again. A place that fails
+is tried again, ever more seldom, and its lines wait meanwhile. Lines are in the queue until they are written, so nothing is lost while it
+has room, and a line that was cut short is written anew.
+
+The thread begins with `start`, not before: privileges, seccomp filters and Landlock are those of a thread, and its threads inherit them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from bpfence.outputs.places import Place
+
+MAX_LINES: Final = 65_536
+MAX_BYTES: Final = 16 << 20
+"""What a queue holds at most, newlines included."""
+CHUNK_BYTES: Final = 256 << 10
+"""What is given to the place at once, if a single line is not more."""
+RETRY_SECONDS: Final = 0.25
+MAX_RETRY_SECONDS: Final = 4.0
+"""When a place that fails is tried again: at first, and after it has failed often."""
+TELL_SECONDS: Final = 1.0
+"""How often dropped lines are told, where lines go out meanwhile."""
+ROOM_SECONDS: Final = 1.0
+"""How long is waited for room before it is looked whether that is still wanted."""
+WRITE_SECONDS: Final = 0.1
+"""How long, at the end, is waited for a write that is under way."""
+
+Report = Callable[[str], None]
+
+
+class Sink:
+    """A place, its queue and its thread. `report` takes messages for people and must not wait; `caught_up` how many lines are missing.
+
+    `caught_up` is called in the sink's thread, and is to `put` a line that tells it, with `always`.
+    """
+
+    def __init__(
+        self, place: Place, report: Report, caught_up: Callable[[Sink, int], None], *, max_lines: int = MAX_LINES,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:  # fmt: skip
+        self.name = place.name
+        self.place = place
+        self.dropped = 0
+        self._report = report
+        self._caught_up = caught_up
+        self._max_lines, self._max_bytes = max_lines, max_bytes
+        self._thread: threading.Thread | None = None
+        # All that follows belongs to whoever has this.
+        self._changed = threading.Condition(threading.Lock())
+        self._waiting: deque[bytes] = deque()
+        self._size = 0
+        self._reopen_after: int | None = None
+        self._untold = 0
+        self._tell_at = 0.0
+        self._works = True
+        self._full_told = False
+        self._failing = self._failure_told = False
+        self._retry_at = 0.0
+        self._pause = RETRY_SECONDS
+        self._writing = False
+        self._progress = 0.0
+        self._finishing = self._tried_last = self._abandoned = self._ended = False
+
+    # ---- whoever gives lines ----
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a thread."""
+        return self._thread is not None
+
+    def start(self) -> None:
+        """Begin to write. What was put before comes first. Where no thread can be had now, the next call tries again."""
+        with self._changed:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="bpfence-output", daemon=True)
+                with contextlib.suppress(RuntimeError):
+                    thread.start()
+                    self._thread = thread
+
+    def put(self, lines: Sequence[bytes], *, always: bool = False) -> None:
+        """Have lines written, given without their newlines. What finds no room is dropped; `always`: there is room."""
+        size = sum(map(len, lines)) + len(lines)
+        with self._changed:
+            if self._ended:
+                self.dropped += len(lines)
+                return
+            if always or (len(self._waiting) + len(lines) <= self._max_lines and self._size + size <= self._max_bytes):
+                self._waiting.extend(lines)
+                self._size += size
+            else:
+                self._put_some(lines)
+            begins = bool(self._untold) and not self._full_told
+            self._full_told |= begins
+            self._changed.notify_all()
+        if begins:
+            self._report(f"output {self.name} takes no lines and its queue is full: what comes now is dropped; enforcement goes on")
+
+    def _put_some(self, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            if len(self._waiting) < self._max_lines and self._size + len(line) < self._max_bytes:
+                self._waiting.append(line)
+                self._size += len(line) + 1
+            else:
+                self.dropped += 1
+                self._untold += 1
+                self._works &= not self._waiting  # the next write shows it
+
+    def reopen(self) -> None:
+        """Have the place opened anew: after the lines that were put before, or at once where it fails."""
+        with self._changed:
+            if self._reopen_after is None:
+                self._reopen_after = len(self._waiting)
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Nothing more will come."""
+        self.start()
+        with self._changed:
+            if not self._finishing:
+                self._finishing, self._progress = True, time.monotonic()
+            self._changed.notify_all()
+
+    def close(self, seconds: float, in_all: float) -> int:
+        """Waits until all is written or the place has failed; how many lines are left: dropped. From `finish` on, it waits so many
+        `seconds` for the next line that goes out, and `in_all` for all of them.
+
+        A thread that waits in the system is left to the end of the process; what it writes after all may be among the lines counted.
+        """
+        self.finish()
+        with self._changed:
+            last = self._progress + in_all
+            while not self._ended and (now := time.monotonic()) < min(self._progress + seconds, last):
+                self._changed.wait(min(self._progress + seconds, last) - now)
+            self._abandoned = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._writing, WRITE_SECONDS)
+            self._ended = True
+            left = len(self._waiting)
+            self.dropped += left
+            self._waiting.clear()
+        return left
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        while (work := self._next()) is not None:
+            try:
+                work()
+            except Exception as error:
+                self._failed(error)
+        try:
+            self.place.close()
+        except (OSError, ValueError) as error:
+            self._report(f"output {self.name} failed at the end: {error}")
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _next(self) -> Callable[[], None] | None:
+        """What is to be done next, waited for; None at the end."""
+        with self._changed:
+            while not self._abandoned:
+                now = time.monotonic()
+                if self._reopen_after is not None and (self._reopen_after <= 0 or self._failing):
+                    self._reopen_after = None
+                    return self._reopen
+                if self._untold and self._works and (now >= self._tell_at or (self._finishing and not self._waiting)):
+                    untold, self._untold, self._tell_at = self._untold, 0, now + TELL_SECONDS
+                    return lambda: self._caught_up(self, untold)
+                if self._waiting:
+                    if self._failing and self._tried_last:
+                        return None
+                    if not self._failing or self._finishing or now >= self._retry_at:
+                        self._writing, self._tried_last = True, self._finishing
+                        chunk = self._chunk()
+                        return lambda: self._write(chunk)
+                elif self._finishing:
+                    return None
+                elif self._full_told and not self._untold:
+                    self._full_told = False
+                    return self._tell_recovery
+                self._changed.wait(self._until_due(now))
+            return None
+
+    def _until_due(self, now: float) -> float | None:
+        if self._waiting:
+            return max(0.0, self._retry_at - now)
+        return max(0.0, self._tell_at - now) if self._untold and self._works else None
+
+    def _chunk(self) -> list[bytes]:
+        """The lines to be written next. They stay in the queue until they are."""
+        chunk: list[bytes] = []
+        size = 0
+        for line in self._waiting:
+            size += len(line) + 1
+            if chunk and (size > CHUNK_BYTES or len(chunk) == self._reopen_after):
+                break
+            chunk.append(line)
+        return chunk
+
+    def _write(self, chunk: list[bytes]) -> None:
+        try:
+            count = self.place.write(chunk)
+        except BlockingIOError:
+            self._wrote(0)
+            self.place.wait(ROOM_SECONDS)
+        except Exception:
+            self._wrote(0)
+            raise
+        else:
+            self._wrote(count)
+
+    def _wrote(self, count: int) -> None:
+        """Notes that so many lines are written: none where that has failed, or there was no room."""
+        with self._changed:
+            self._writing = False
+            if not self._ended:
+                for _ in range(count):
+                    self._size -= len(self._waiting.popleft()) + 1
+                if self._reopen_after is not None:
+                    self._reopen_after -= count
+            self._works = count > 0
+            recovered = self._works and self._failure_told and not self._full_told
+            if self._works:
+                self._failing = self._failure_told = False
+                self._pause = RETRY_SECONDS
+                self._progress = time.monotonic()
+            self._changed.notify_all()
+        if recovered:
+            self._tell_recovery()
+
+    def _tell_recovery(self) -> None:
+        self._report(f"output {self.name} works again; it has lost {self.dropped} lines so far")
+
+    def _reopen(self) -> None:
+        self.place.reopen()
+        with self._changed:
+            self._retry_at = 0.0
+
+    def _failed(self, error: Exception) -> None:
+        """Notes a failure, and tells it where it is the first since it worked."""
+        with self._changed:
+            self._failing = True
+            self._retry_at = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, MAX_RETRY_SECONDS)
+            first, self._failure_told = not self._failure_told, True
+        if first:
+            self._report(f"output {self.name} failed: {error}; its lines wait as long as there is room, enforcement goes on")
