@@ -54,7 +54,6 @@ class Messages:
         return self._sink.dropped if self._sink is not None else 0
 
     def close(self) -> None:
-        """Let what is waiting go out, as far as that takes no time."""
-        if self._sink is not None:
-            self._sink.close(CLOSE_SECONDS, CLOSE_SECONDS)
+        """Let what is waiting go out, as far as that takes no time. Where it does, messages are written at once again, else dropped."""
+        if self._sink is not None and not self._sink.close(CLOSE_SECONDS, CLOSE_SECONDS):
             self._sink = None

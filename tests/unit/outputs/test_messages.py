@@ -50,7 +50,10 @@ def test_a_stream_that_nobody_reads_makes_nobody_wait(monkeypatch: pytest.Monkey
         until(lambda: sum(told) == dropped)
         for number in range(MAX_LINES + 100):
             messages(f"{number:0999}")
+        before = messages.dropped
         messages.close()
+        messages("too late")
+        assert messages.dropped > before + 1
     os.close(reader)
 
 

@@ -252,7 +252,7 @@ def flood():
             time.sleep(0.001)
     (folder / "flooded").touch()
 
-agent.on_readable(go, flood)
+agent.loop.on_readable(go, flood)
 os.write(bell, b"!")
 agent.run()
 """
@@ -272,6 +272,7 @@ def ended(folder: Path, *, together: bool) -> tuple[bytes, str]:
         return lambda: path.exists() or process.poll() is not None
 
     until(there(folder / "flooded"))
+    assert process.poll() is None, (folder / "errors").read_text()
     (folder / "ready").unlink()
     process.send_signal(signal.SIGHUP)
     until(there(folder / "ready"))
