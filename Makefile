@@ -86,7 +86,7 @@ test-all: check dev $(if $(ARGS),,installed) ## the same on every kernel and fla
 
 # What the source distribution holds, so that a file more or less is a reason to build again, as a change in one of the package's is.
 $(BUILD)/files: FORCE | $(BUILD)/dev.stamp
-	@git ls-files 2>/dev/null >$@.now || true
+	@git ls-files --cached --others --exclude-standard 2>/dev/null >$@.now || true
 	@if cmp -s $@.now $@; then rm $@.now; else mv $@.now $@; fi
 FORCE:
 

@@ -67,8 +67,9 @@ def test_the_source_distribution_is_the_repository() -> None:
     """Nothing is missing, and nothing that was built in the tree has slipped in."""
     with tarfile.open(built("tar.gz")) as archive:
         names = {name.partition("/")[2] for name in (member.name for member in archive if member.isfile())}
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    wanted = {name for name in tracked if not name.startswith(HOUSEKEEPING)}
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    wanted = {name for name in tracked if not name.startswith(HOUSEKEEPING) and (ROOT / name).exists()}
     assert wanted - names == set()
     assert {name for name in names - wanted if ".egg-info/" not in name} == MADE
 
