@@ -84,6 +84,8 @@ enum event_id {
 	EV_KERNEL_FSCONFIG = 58,
 	EV_FILE_SETATTR = 59,
 	EV_PROCESS_MEMORY = 60,     /* about to be done, as those up to 42 */
+	EV_NET_RECV = 61,           /* done, as the others from 43 on */
+	EV_PROCESS_SETID_FAILED = 62, /* the last: bit 63 of map `calls` is CALL_SENSED */
 };
 
 /* Numeric slots of an event. A slot is present when its bit in num_present is set. */
@@ -159,6 +161,19 @@ enum num_slot {
 #define NUM_FORK_LIVE_1 16
 #define FORK_LEVELS 8
 
+/* Slots of ipc.* and process.signal, which net.recv and net.send have no other use for. */
+#define NUM_NET_CONNECTED 29        /* net.recv: 1 where the socket has a peer of its own */
+#define NUM_NET_SIZE 23             /* bytes that are to be sent, or that there is room for */
+/* Slots of other events, in records where the image has IMAGE_DETAILS. What a pointer leads to is read from the caller's memory. */
+#define NUM_QUEUE_LENGTH 23         /* net.accept, when the call has returned: connections that wait to be accepted */
+#define NUM_QUEUE_MAX 24
+#define NUM_PAIR_0 19               /* net.create of socketpair(2) */
+#define NUM_PAIR_1 20
+#define NUM_HOW_MODE 16             /* file.open, file.open_failed: struct open_how of openat2(2) */
+#define NUM_HOW_RESOLVE 17
+#define NUM_RING_PARAMS 5           /* kernel.io_uring_setup: the first RING_PARAMS members of struct io_uring_params */
+#define RING_PARAMS 6
+
 #define CALL_COMPAT 0x100000000    /* in NUM_CALL: a number of the 32-bit table */
 #define CALL_NUMBER_MASK 0xffffffff
 #define EXE_UPPER 1                 /* in the upper layer of an overlay */
@@ -191,6 +206,7 @@ enum str_slot {
 	STR_LINK_TARGET = 20,       /* symlink: the text of the link */
 	STR_CALL_TEXT = 21,         /* a text argument of the call, read from the caller's memory when it has returned */
 	STR_ANCESTORS = 22,         /* struct ancestor, the parent first; in records where the image has IMAGE_DETAILS */
+	STR_CALL_TEXT_2 = 23,       /* the second text argument, of calls with two names; in such records, too, and there STR_CALL_TEXT is the first */
 };
 
 /* One process that the acting one descends from, as it is now. */

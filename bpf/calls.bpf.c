@@ -67,12 +67,6 @@ RESULT_OF(umount)
 RESULT_OF(bpf)
 RESULT_OF(init_module)
 RESULT_OF(finit_module)
-RESULT_OF(setuid)
-RESULT_OF(setreuid)
-RESULT_OF(setresuid)
-RESULT_OF(setgid)
-RESULT_OF(setregid)
-RESULT_OF(setresgid)
 RESULT_OF(pivot_root)
 
 /* ---- events after the act ---- */
@@ -146,10 +140,36 @@ CALL_EVENT(capset, EV_PROCESS_CAPSET)
 CALL_EVENT_TEXT(chroot, EV_PROCESS_CHROOT, NUM_CALL_ARG0)
 CALL_EVENT_TEXT(chdir, EV_PROCESS_CHDIR, NUM_CALL_ARG0)
 CALL_EVENT(fchdir, EV_PROCESS_CHDIR)
-CALL_EVENT(io_uring_setup, EV_KERNEL_IO_URING_SETUP)
 CALL_EVENT_TEXT(memfd_create, EV_KERNEL_MEMFD, NUM_CALL_ARG0)
 CALL_EVENT(userfaultfd, EV_KERNEL_USERFAULTFD)
 CALL_EVENT_TEXT(fsconfig, EV_KERNEL_FSCONFIG, NUM_CALL_ARG2)
+
+/* What io_uring_setup(2) was asked for, and what it has answered, stand in one structure of the caller's. */
+static __always_inline void set_ring(struct scratch *s)
+{
+	u32 params[RING_PARAMS], i;
+
+	if (bpf_probe_read_user(params, sizeof(params), (void *)s->num[NUM_CALL_ARG1]))
+		return;
+	for (i = 0; i < RING_PARAMS; i++)
+		set_num(s, NUM_RING_PARAMS + i, params[i]);
+}
+
+#define RING_EVENT_OF(function, program) \
+	SEC("fexit/" function) \
+	int BPF_PROG(program, const void *regs, long result) \
+	{ \
+		u32 slot; \
+		struct scratch *s = call_begin(EV_KERNEL_IO_URING_SETUP, result, &slot); \
+\
+		if (s) \
+			set_ring(s); \
+		call_end(s, slot); \
+		return 0; \
+	}
+
+RING_EVENT_OF("__x64_sys_io_uring_setup", io_uring_setup__call)
+RING_EVENT_OF("__ia32_sys_io_uring_setup", io_uring_setup__call32)
 
 /* The function of setsid(2) itself has no type information on some kernels; this one takes nothing. */
 SEC("fexit/ksys_setsid")
@@ -238,6 +258,43 @@ static __always_inline void set_duplicate(struct scratch *s, long result)
 DUP_EVENT(dup)
 DUP_EVENT(dup2)
 DUP_EVENT(dup3)
+
+/* ---- changes of user and group ids ---- */
+
+/* What is not permitted fails before its hook. Where a record has passed that, it tells the failure: both in one program, because the order
+ * of two on one function is that in which they were attached.
+ */
+static __always_inline int setid_returned(long result)
+{
+	struct scratch *s;
+	u32 slot;
+
+	if ((held_pending() && held_result(result, 1)) || result >= 0)
+		return 0;
+	s = call_begin(EV_PROCESS_SETID_FAILED, result, &slot);
+	call_end(s, slot);
+	return 0;
+}
+
+#define SETID_OF(function, program) \
+	SEC("fexit/" function) \
+	int BPF_PROG(program, const void *regs, long result) \
+	{ \
+		return setid_returned(result); \
+	}
+
+/* The 32-bit table has two of each: with ids of 32 bits, and the old ones of 16. */
+#define SETID(call) \
+	SETID_OF("__x64_sys_" #call, call##__call) \
+	SETID_OF("__ia32_sys_" #call, call##__call32) \
+	SETID_OF("__ia32_sys_" #call "16", call##16__call32)
+
+SETID(setuid)
+SETID(setreuid)
+SETID(setresuid)
+SETID(setgid)
+SETID(setregid)
+SETID(setresgid)
 
 /* ---- files that cannot be opened ---- */
 

@@ -132,6 +132,104 @@ __noinline int emit_strings(u32 slot)
 	return used;
 }
 
+/* System calls of the 64-bit table with texts among their arguments: the registers of the first and of the second, counted from 1. */
+#define TEXT(register) ((register) + 1)
+#define TEXTS(first, second) (TEXT(first) | TEXT(second) << 4)
+
+static __always_inline u32 texts_of(u32 call)
+{
+	switch (call) {
+	case 83: /* mkdir */
+	case 84: /* rmdir */
+	case 87: /* unlink */
+	case 90: /* chmod */
+	case 92: /* chown */
+	case 94: /* lchown */
+	case 133: /* mknod */
+	case 166: /* umount2 */
+		return TEXT(0);
+	case 258: /* mkdirat */
+	case 259: /* mknodat */
+	case 260: /* fchownat */
+	case 263: /* unlinkat */
+	case 268: /* fchmodat */
+	case 313: /* finit_module */
+	case 452: /* fchmodat2 */
+		return TEXT(1);
+	case 175: /* init_module */
+		return TEXT(2);
+	case 82: /* rename */
+	case 86: /* link */
+	case 88: /* symlink */
+	case 165: /* mount */
+		return TEXTS(0, 1);
+	case 266: /* symlinkat */
+		return TEXTS(0, 2);
+	case 264: /* renameat */
+	case 265: /* linkat */
+	case 316: /* renameat2 */
+		return TEXTS(1, 3);
+	}
+	return 0;
+}
+
+/* Appends a text of the caller's memory. It is there: the kernel has just read it. */
+__noinline int emit_text(u32 slot, u32 str, u64 from, u32 used)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	u64 at = MASKED(str, ABI_STR_SLOTS - 1), end = MASKED(used, SCRATCH_MASK);
+	long n;
+
+	if (!space || !from || end > SCRATCH_DATA - ABI_PATH_MAX)
+		return used;
+	n = bpf_probe_read_user_str(&space->data[end], ABI_PATH_MAX, (void *)from);
+	if (n <= 0)
+		return used;
+	space->record.str_present |= 1U << at;
+	space->record.str_offset[at] = end;
+	space->record.str_length[at] = n - 1;
+	return end + n - 1;
+}
+
+/* struct open_how of include/uapi/linux/openat2.h */
+struct how {
+	u64 flags;
+	u64 mode;
+	u64 resolve;
+};
+
+#define NR_OPENAT2 437
+
+/* What the caller wrote, where the hook has seen only what that led to. The last strings of a record: they may find no room. */
+__noinline int emit_given(u32 slot, u32 used)
+{
+	struct scratch *s = scratch_at(slot);
+	struct how how;
+	u32 texts;
+	u64 call;
+
+	if (!s)
+		return used;
+	call = s->num[NUM_CALL];
+	if (!(s->num_present & (1ULL << NUM_CALL)) || call & CALL_COMPAT)
+		return used;
+	if (s->event == EV_FILE_OPEN || s->event == EV_FILE_OPEN_FAILED) {
+		if (call == NR_OPENAT2 && !bpf_probe_read_user(&how, sizeof(how), (void *)s->num[NUM_CALL_ARG2])) {
+			set_num(s, NUM_HOW_MODE, how.mode);
+			set_num(s, NUM_HOW_RESOLVE, how.resolve);
+		}
+		return used;
+	}
+	if (s->event >= EV_PROCESS_EXECUTED)
+		return used;
+	texts = texts_of(call);
+	if (texts)
+		used = emit_text(slot, STR_CALL_TEXT, s->num[NUM_CALL_ARG0 + ((texts - 1) & 3)], used);
+	if (texts >> 4)
+		used = emit_text(slot, STR_CALL_TEXT_2, s->num[NUM_CALL_ARG0 + (((texts >> 4) - 1) & 3)], used);
+	return used;
+}
+
 __noinline int emit_build(u32 slot)
 {
 	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
@@ -147,6 +245,8 @@ __noinline int emit_build(u32 slot)
 	if (s->features & IMAGE_DETAILS)
 		details_load(slot);
 	size = emit_strings(slot);
+	if (s->features & IMAGE_DETAILS)
+		size = emit_given(slot, size);
 	emit_header(s, &space->record.header);
 	space->record.num_present = s->num_present;
 	__builtin_memcpy(space->record.num, s->num, sizeof(space->record.num));
@@ -227,19 +327,47 @@ static __always_inline void held_sides(struct emit_space *space, struct sock *sk
 		  __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
 }
 
+static __always_inline void held_num(struct emit_space *space, u32 num, u64 value)
+{
+	space->record.num[num] = value;
+	space->record.num_present |= 1ULL << num;
+}
+
+#define NR_SOCKETPAIR 53
+
+/* The two descriptors that a call has made. */
+static __always_inline void held_pair(struct emit_space *space)
+{
+	u32 pair[2];
+
+	if (space->record.num[NUM_CALL] != NR_SOCKETPAIR || bpf_probe_read_user(pair, sizeof(pair), (void *)space->record.num[NUM_CALL_ARG3]))
+		return;
+	held_num(space, NUM_PAIR_0, pair[0]);
+	held_num(space, NUM_PAIR_1, pair[1]);
+}
+
 static __always_inline void held_socket(struct emit_space *space, s64 result)
 {
 	u32 event = space->record.header.event;
 	struct sock *sk;
 
+	if (event == EV_NET_CREATE && result >= 0)
+		held_pair(space);
 	if (event < EV_NET_BIND || event > EV_NET_SEND)
 		return;
+	if (event == EV_NET_ACCEPT) {
+		sk = read_sock(read_fd((s32)space->record.num[NUM_CALL_ARG0]));
+		if (sk) {
+			held_num(space, NUM_QUEUE_LENGTH, BPF_CORE_READ(sk, sk_ack_backlog));
+			held_num(space, NUM_QUEUE_MAX, BPF_CORE_READ(sk, sk_max_ack_backlog));
+		}
+	}
 	sk = read_sock(read_fd(event == EV_NET_ACCEPT ? (s32)result : (s32)space->record.num[NUM_CALL_ARG0]));
 	if (sk)
 		held_sides(space, sk);
 }
 
-/* `known` 0: the task ends without having returned. */
+/* `known` 0: the task ends without having returned. 1: there was a record. */
 __noinline int held_result(s64 result, u32 known)
 {
 	u64 key = bpf_get_current_pid_tgid();
@@ -262,7 +390,7 @@ __noinline int held_result(s64 result, u32 known)
 	number = bpf_map_lookup_elem(&pending, &index);
 	if (number)
 		__sync_fetch_and_add(number, -1);
-	return 0;
+	return 1;
 }
 
 /* Keeps the built record until the system call returns; -1: there is no room. */
@@ -304,6 +432,7 @@ static __always_inline int held_put(struct emit_space *space, u32 slot, u32 resu
 static __always_inline u32 result_way(struct scratch *s)
 {
 	u64 call, event = s->event;
+	bool within = event == EV_FILE_OPEN_FAILED || event == EV_NET_RECV; /* a system call, at the end of a function that it calls */
 	u64 *what;
 	u32 number;
 
@@ -314,7 +443,7 @@ static __always_inline u32 result_way(struct scratch *s)
 
 		if (!(s->report & (failed ? REPORT_FAILURE : REPORT_SUCCESS)))
 			return WAY_NONE;
-		if (event != EV_FILE_OPEN_FAILED)
+		if (!within)
 			return WAY_NOW;
 	}
 	call = read_call();
@@ -326,7 +455,7 @@ static __always_inline u32 result_way(struct scratch *s)
 	what = bpf_map_lookup_elem(&calls, &number);
 	if (!what || !(*what & (1ULL << (event & 63))))
 		return WAY_NONE;
-	if (event == EV_FILE_OPEN_FAILED)
+	if (within)
 		return WAY_NOW;
 	return *what & CALL_SENSED ? WAY_HOLD : WAY_AT_ONCE;
 }

@@ -60,7 +60,7 @@ int emit_build(u32 slot);
 /* Reports a decision: now, or when the system call returns. */
 int report(u32 slot);
 
-/* The end of a system call that a record may be held for. */
+/* The end of a system call that a record may be held for; whether one was. */
 int held_result(s64 result, u32 known);
 
 /* Details of the acting process: numbers NUM_CALL to NUM_PARENT_START, and what string slot STR_ANCESTORS holds. */

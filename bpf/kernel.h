@@ -103,6 +103,10 @@ typedef __s64 s64;
 #define NR32_SOCKETCALL 102
 #define SOCKETCALL_BIND 2
 #define SOCKETCALL_CONNECT 3
+#define NR_RECVMMSG 299
+#define NR32_RECVMMSG 337
+#define NR32_RECVMMSG_TIME64 417
+#define SOCKETCALL_RECVMMSG 19
 #define THREAD_SIZE 16384
 #define SIZEOF_PT_REGS 168
 #define SIGKILL 9
@@ -441,6 +445,8 @@ struct sock {
 	struct sock_common __sk_common;
 	u16 sk_type;
 	u16 sk_protocol;
+	u32 sk_ack_backlog;
+	u32 sk_max_ack_backlog;
 };
 
 struct socket {

@@ -6,6 +6,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define PEER 0
 #define LOCAL 1
+#define SENDER 2 /* the other side, as the message itself names it */
 
 static __always_inline u64 port_of(u16 network_order)
 {
@@ -115,7 +116,7 @@ static __always_inline void peer_of_any(struct ip_address *ip, u16 family, u32 o
  */
 static __always_inline void set_address(struct scratch *s, const void *address, int length, u32 side, u16 unspecified, u32 own)
 {
-	u32 at = MASKED(small_take(s), SCRATCH_MASK), str = side == PEER ? STR_NET_PEER_IP : STR_NET_LOCAL_IP;
+	u32 at = MASKED(small_take(s), SCRATCH_MASK), str = side == LOCAL ? STR_NET_LOCAL_IP : STR_NET_PEER_IP;
 	struct ip_address *ip = (void *)&s->data[at];
 	u16 family;
 
@@ -126,7 +127,7 @@ static __always_inline void set_address(struct scratch *s, const void *address, 
 	family = ip->family ? ip->family : unspecified;
 	if (family != AF_INET && family != AF_INET6)
 		return;
-	set_num(s, side == PEER ? NUM_NET_PEER_PORT : NUM_NET_LOCAL_PORT, port_of(ip->port));
+	set_num(s, side == LOCAL ? NUM_NET_LOCAL_PORT : NUM_NET_PEER_PORT, port_of(ip->port));
 	if (side == PEER)
 		peer_of_any(ip, family, own);
 	if (family == AF_INET)
@@ -566,7 +567,7 @@ int BPF_PROG(socket_accept__network, struct socket *socket, struct socket *new, 
 }
 
 /* A positive errno, or 0. */
-static __always_inline int send_event(struct socket *socket, struct msghdr *message)
+static __always_inline int send_event(struct socket *socket, struct msghdr *message, u32 size)
 {
 	struct sock *sk = socket->sk;
 	struct scratch *s;
@@ -577,6 +578,7 @@ static __always_inline int send_event(struct socket *socket, struct msghdr *mess
 	if (!s)
 		return slot;
 	set_socket(s, socket);
+	set_num(s, NUM_NET_SIZE, size);
 	if (sk && sk->__sk_common.skc_family == AF_UNIX) {
 		set_unix_bound(s, BPF_CORE_READ((struct unix_sock *)sk, peer));
 		return event_error(s, slot);
@@ -607,6 +609,58 @@ int BPF_PROG(socket_sendmsg__network, struct socket *socket, struct msghdr *mess
 		error = connect_event(socket, message->msg_name, message->msg_namelen);
 	}
 	if (!error)
-		error = send_event(socket, message);
+		error = send_event(socket, message, size);
 	return deny_value(error);
+}
+
+/* What was no message: the first try of io_uring, without waiting, and the end of the messages of one recvmmsg(2). */
+static __always_inline bool only_tried(int result)
+{
+	u32 call = in_call(NR_RECVMMSG, NR32_RECVMMSG, SOCKETCALL_RECVMMSG);
+
+	if (call == CALL_UNKNOWN)
+		return result == -EAGAIN;
+	return call == CALL_THIS || read_call() == (NR32_RECVMMSG_TIME64 | CALL_COMPAT);
+}
+
+/* What an internet socket has received, or why not, by whatever call: behind the hook, which comes before there is a message. The protocol has
+ * written the sender's address into the kernel's own copy, where the caller wants to know it.
+ */
+static __always_inline int recv_event(struct socket *socket, struct msghdr *message, u64 size, int result)
+{
+	struct sock *sk = socket->sk;
+	struct scratch *s;
+	void *name;
+	u32 slot;
+
+	if (!may_concern(EV_NET_RECV) || (result < 0 && only_tried(result)))
+		return 0;
+	s = event_begin(EV_NET_RECV, &slot);
+	if (!s)
+		return 0; /* it is over: nothing can be refused, and the verifier wants 0 from a program at the end of a function */
+	set_num(s, NUM_RESULT, (s64)result);
+	set_socket(s, socket);
+	set_socket_local(s, socket);
+	set_num(s, NUM_NET_SIZE, size);
+	set_num(s, NUM_NET_CONNECTED, sk && sk->__sk_common.skc_dport);
+	name = message->msg_name;
+	if (result >= 0 && name && message->msg_namelen > 0)
+		set_address(s, name, message->msg_namelen, SENDER, 0, 0);
+	if (s->num[NUM_NET_CONNECTED] && !(s->num_present & (1ULL << NUM_NET_PEER_PORT)))
+		set_socket_peer(s, socket);
+	decide(slot);
+	scratch_give(s, slot);
+	return 0;
+}
+
+SEC("fexit/inet_recvmsg")
+int BPF_PROG(inet_recvmsg__call, struct socket *socket, struct msghdr *message, unsigned long size, int flags, int result)
+{
+	return recv_event(socket, message, size, result);
+}
+
+SEC("fexit/inet6_recvmsg")
+int BPF_PROG(inet6_recvmsg__call, struct socket *socket, struct msghdr *message, unsigned long size, int flags, int result)
+{
+	return recv_event(socket, message, size, result);
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "4f3db2a5323c0a85"
+ABI_HASH: Final = "aba5640da7ad286b"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 1
@@ -27,6 +27,16 @@ ABI_MAX_EVENTS: Final = 64
 ABI_LINEAGE_WORDS: Final = 2
 NUM_FORK_LIVE_1: Final = 16
 FORK_LEVELS: Final = 8
+NUM_NET_CONNECTED: Final = 29
+NUM_NET_SIZE: Final = 23
+NUM_QUEUE_LENGTH: Final = 23
+NUM_QUEUE_MAX: Final = 24
+NUM_PAIR_0: Final = 19
+NUM_PAIR_1: Final = 20
+NUM_HOW_MODE: Final = 16
+NUM_HOW_RESOLVE: Final = 17
+NUM_RING_PARAMS: Final = 5
+RING_PARAMS: Final = 6
 CALL_COMPAT: Final = 0x100000000
 CALL_NUMBER_MASK: Final = 0xffffffff
 EXE_UPPER: Final = 1
@@ -171,6 +181,8 @@ EV_KERNEL_USERFAULTFD: Final = 57
 EV_KERNEL_FSCONFIG: Final = 58
 EV_FILE_SETATTR: Final = 59
 EV_PROCESS_MEMORY: Final = 60
+EV_NET_RECV: Final = 61
+EV_PROCESS_SETID_FAILED: Final = 62
 
 # enum num_slot
 NUM_PROCESS_PID: Final = 0
@@ -262,6 +274,7 @@ STR_FILE_BASE: Final = 19
 STR_LINK_TARGET: Final = 20
 STR_CALL_TEXT: Final = 21
 STR_ANCESTORS: Final = 22
+STR_CALL_TEXT_2: Final = 23
 
 # enum access_bits
 ACCESS_READ: Final = 1
@@ -369,6 +382,8 @@ EVENT_ID: Final[dict[str, int]] = {
     "EV_KERNEL_FSCONFIG": 58,
     "EV_FILE_SETATTR": 59,
     "EV_PROCESS_MEMORY": 60,
+    "EV_NET_RECV": 61,
+    "EV_PROCESS_SETID_FAILED": 62,
 }
 
 NUM_SLOT: Final[dict[str, int]] = {
@@ -462,6 +477,7 @@ STR_SLOT: Final[dict[str, int]] = {
     "STR_LINK_TARGET": 20,
     "STR_CALL_TEXT": 21,
     "STR_ANCESTORS": 22,
+    "STR_CALL_TEXT_2": 23,
 }
 
 ACCESS_BITS: Final[dict[str, int]] = {

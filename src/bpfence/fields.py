@@ -149,6 +149,8 @@ EVENTS: Final = (
     EventType("kernel.memfd", "EV_KERNEL_MEMFD", "memfd_create(2) has returned", ("memfd",), False, ("call:memfd_create",)),
     EventType("kernel.userfaultfd", "EV_KERNEL_USERFAULTFD", "userfaultfd(2) has returned", ("userfaultfd",), False, ("call:userfaultfd",)),
     EventType("kernel.fsconfig", "EV_KERNEL_FSCONFIG", "fsconfig(2) has returned", (), False, ("call:fsconfig",)),
+    EventType("net.recv", "EV_NET_RECV", "an internet socket has received a message, or has none to give", ("recv",), False, ("fn:inet_recvmsg", "fn:inet6_recvmsg")),
+    EventType("process.setid_failed", "EV_PROCESS_SETID_FAILED", "user or group ids could not be changed by a set*id call: before its hook, or after it", (), False, ("call:setuid", "call:setreuid", "call:setresuid", "call:setgid", "call:setregid", "call:setresgid")),
     EventType("process.memory", "EV_PROCESS_MEMORY", "memory without a named file behind it as it is (anonymous, written, writable, memfd) is about to become executable", ("memory",), True, ("mmap_file", "file_mprotect")),
 )
 
@@ -173,7 +175,7 @@ _FILE = (
 _RETURNED = (
     "process.exec_failed", "file.open_failed", "file.dup", "process.trace", "process.unshare", "process.setns", "process.prctl",
     "process.capset", "process.chroot", "process.chdir", "process.setsid", "kernel.io_uring_setup", "kernel.memfd", "kernel.userfaultfd",
-    "kernel.fsconfig",
+    "kernel.fsconfig", "process.setid_failed",
 )
 _TARGET = ("process.signal", "process.ptrace")
 # From abi.NUM_FORK_LIVE_1 on, abi.FORK_LEVELS of them: slots that process.fork has no other use for.
@@ -228,17 +230,19 @@ FIELDS: Final = (
     Field("net.family", Kind.NAMED, "NUM_NET_FAMILY", "address family", ("net.", "file.dup"), names="family"),
     Field("net.type", Kind.NAMED, "NUM_NET_TYPE", "type of the socket", ("net.",), names="socktype"),
     Field("net.protocol", Kind.NAMED, "NUM_NET_PROTOCOL", "the protocol that the socket has, or gets where 0 is asked for", ("net.",), names="protocol"),
-    Field("net.peer.ip", Kind.ADDRESS, "STR_NET_PEER_IP", "address of the other side", ("net.connect", "net.send")),
-    Field("net.peer.port", Kind.NUMBER, "NUM_NET_PEER_PORT", "port of the other side", ("net.connect", "net.send"), names="port"),
-    Field("net.local.ip", Kind.ADDRESS, "STR_NET_LOCAL_IP", "own address", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send")),
-    Field("net.local.port", Kind.NUMBER, "NUM_NET_LOCAL_PORT", "own port", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send"), names="port"),
+    Field("net.peer.ip", Kind.ADDRESS, "STR_NET_PEER_IP", "address of the other side; of what is received the sender's, where the caller asks for it or the socket has a peer", ("net.connect", "net.send", "net.recv")),
+    Field("net.peer.port", Kind.NUMBER, "NUM_NET_PEER_PORT", "port of the other side", ("net.connect", "net.send", "net.recv"), names="port"),
+    Field("net.local.ip", Kind.ADDRESS, "STR_NET_LOCAL_IP", "own address", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send", "net.recv")),
+    Field("net.local.port", Kind.NUMBER, "NUM_NET_LOCAL_PORT", "own port", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send", "net.recv"), names="port"),
+    Field("net.connected", Kind.BOOL, "NUM_IPC_ID", "the socket has a peer of its own, which alone it receives from", ("net.recv",)),
+    Field("net.size", Kind.NUMBER, "NUM_SIGNAL", "bytes that are to be sent, or that there is room for; not of datagrams to unix sockets", ("net.send", "net.recv"), unit="number of bytes"),
     Field("net.unix.path", Kind.PATH, "STR_NET_UNIX_PATH", "where a unix socket is bound: the own one for bind, else the other side's; the path in the mount namespace of whoever bound it, or '@' and an abstract name", ("net.bind", "net.connect", "net.send")),
     Field("target.pid", Kind.NUMBER, "NUM_TARGET_PID", "process id of the target", _TARGET, unit="process id"),
     Field("target.uid", Kind.NUMBER, "NUM_TARGET_UID", "effective user id of the target", _TARGET, names="user"),
     Field("target.exe", Kind.PATH, "STR_TARGET_EXE", "executable of the target", _TARGET),
     Field("signal", Kind.NAMED, "NUM_SIGNAL", "the signal; 0 is the existence check", ("process.signal",), names="signal"),
     Field("capability", Kind.NAMED, "NUM_CAPABILITY", "the capability asked for", ("process.capable",), names="capability"),
-    Field("call.result", Kind.NUMBER, "NUM_RESULT", "what the system call returned; errors as unsigned numbers of 64 bits", _RETURNED, unit=ANY_NUMBER),
+    Field("call.result", Kind.NUMBER, "NUM_RESULT", "what the system call returned; errors as unsigned numbers of 64 bits; of net.recv the bytes received", (*_RETURNED, "net.recv"), unit=ANY_NUMBER),
     Field("call.text", Kind.STRING, "STR_CALL_TEXT", "a text argument of the call, as the caller's memory had it when the call returned", ("process.exec_failed", "process.prctl", "process.chroot", "process.chdir", "kernel.memfd", "kernel.fsconfig")),
     *(Field(f"call.arg{n}", Kind.NUMBER, f"NUM_CALL_ARG{n}", f"argument {n} of the system call, counted from 0", _RETURNED, unit=ANY_NUMBER) for n in range(6)),
     Field("ipc.id", Kind.NUMBER, "NUM_IPC_ID", "System V identifier", ("ipc.",), unit="System V identifier"),

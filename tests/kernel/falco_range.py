@@ -53,6 +53,39 @@ OWN_RULES = f"""\
   condition: evt.type in (open, openat, openat2) and evt.is_open_read=true and fd.num >= 0 and fd.name startswith {WORK}/own/
   output: own | file=%fd.name path=%bpfence.path async=%bpfence.async res=%evt.rawres num=%fd.num type=%evt.type
   priority: INFO
+- rule: Own receive
+  desc: as the public macro for what comes in has it
+  condition: >
+    evt.type in (recvfrom, recvmsg, recvmmsg) and fd.l4proto != tcp and fd.connected=false and fd.name_changed=true and
+    (fd.typechar = 4 or fd.typechar = 6) and (fd.ip != "0.0.0.0" and fd.net != "127.0.0.0/8") and (evt.rawres >= 0 or evt.res = EINPROGRESS)
+  output: >
+    received | type=%evt.type name=%fd.name client=%fd.cip sport=%fd.sport size=%evt.rawarg.size tuple=%evt.arg.tuple res=%evt.rawres
+    proto=%fd.l4proto num=%fd.num async=%bpfence.async
+  priority: INFO
+- rule: Own receive in vain
+  desc: nothing was there
+  condition: evt.type in (recvfrom, recvmsg, recvmmsg) and proc.name=patient and (evt.res=EAGAIN or fd.connected=true)
+  output: in vain | type=%evt.type res=%evt.res name=%fd.name connected=%fd.connected
+  priority: INFO
+- rule: Own change of ids
+  desc: of one program, whether it is permitted or not
+  condition: evt.type in (setuid, setreuid, setresuid, setgid, setregid, setresgid) and proc.name=changer and not evt.args contains "=7"
+  output: ids | type=%evt.type res=%evt.res user=%user.uid name=%user.name args=%evt.args
+  priority: INFO
+- rule: Own names
+  desc: names as one program gives them
+  condition: >
+    evt.type in (rename, renameat2, link, symlink, symlinkat, unlink, unlinkat, mkdir, rmdir, chmod, fchmodat, chown, mknod, mknodat, mount)
+    and evt.failed=false and proc.name=namer
+  output: >
+    names | type=%evt.type name=%fs.path.name raw=%fs.path.nameraw source=%fs.path.source sourceraw=%fs.path.sourceraw
+    target=%fs.path.target targetraw=%fs.path.targetraw
+  priority: INFO
+- rule: Own arguments
+  desc: what one program's calls are given and give
+  condition: evt.type in (socketpair, accept, accept4, openat2, io_uring_setup, sendmsg) and proc.name=arguer
+  output: arguments | type=%evt.type args=%evt.args size=%thread.vmsize rss=%thread.vmrss
+  priority: INFO
 - rule: Own guard
   desc: denied by an overlay
   condition: evt.type in (open, openat, openat2) and evt.is_open_write=true and fd.name startswith {WORK}/guarded/
@@ -174,7 +207,8 @@ class FalcoRange:
             Path(path).parent.mkdir(exist_ok=True)
             Path(path).touch()
         os.chmod("/etc/sudoers.d/falco-range", 0o600)
-        programs = {name for shot in shots for name in (shot.program, *shot.child[:1], *shot.becomes[:1])} | {"spy", "zsh"}
+        programs = {name for shot in shots for name in (shot.program, *shot.child[:1], *shot.becomes[:1])}
+        programs |= {"spy", "zsh", "patient", "changer", "namer", "arguer"}
         places = [BIN / name for name in programs] + [WORK / "copied", WORK / "overlay/lower/base"]
         Path("/dev/shm/range").mkdir(exist_ok=True)
         for place in (*places, Path("/dev/shm/falco-range"), Path("/dev/shm/range/falco-range")):

@@ -20,6 +20,7 @@ import yaml
 
 from tests.kernel.cases import ROOT
 from tests.kernel.falco_range import (
+    ADDRESS,
     BIN,
     HOST,
     RULES,
@@ -143,6 +144,138 @@ def test_what_passes_no_exit_of_a_system_call_is_marked(act: str, asynchronous: 
         assert (fields["evt.rawres"], fields["fd.num"]) == (0, 2**31 - 1)
     else:
         assert fields["evt.rawres"] == fields["fd.num"] > 2
+
+
+# ---- what is received ----
+
+RECEIVED = [("recvfrom", "recvfrom", 64), ("recvmsg", "recvmsg", 64), ("recvmmsg", "recvmmsg", 64), ("recvmsg32", "recvmsg", 64)]
+
+
+@pytest.mark.parametrize(("how", "kind", "size"), RECEIVED)
+def test_a_datagram_that_comes_in(how: str, kind: str, size: int, falco: FalcoRange) -> None:
+    result, alerts = falco.act_words("receive", how, ADDRESS, "5300", "40000")
+    assert result.result == "ok"
+    assert rules_of(alerts) == ["Own receive"], alerts
+    fields = output_fields(alerts[0])
+    name = f"{ADDRESS}:40000->{ADDRESS}:5300"
+    assert (fields["fd.name"], fields["evt.arg.tuple"], fields["fd.cip"], fields["fd.sport"]) == (name, name, ADDRESS, 5300)
+    assert (fields["evt.type"], fields["evt.rawres"], fields["evt.rawarg.size"], fields["fd.l4proto"]) == (kind, 5, size, "udp")
+    assert fields["fd.num"] > 2
+    assert fields["bpfence.async"] is (how == "recvmsg32")
+
+
+def test_a_datagram_that_io_uring_receives(falco: FalcoRange, need: Callable[[list[str]], None]) -> None:
+    need(["io_uring"])
+    result, alerts = falco.act_words("receive", "recvmsg-uring", ADDRESS, "5300", "40000")
+    assert result.result == "ok"
+    assert rules_of(alerts) == ["Own receive"], alerts
+    fields = output_fields(alerts[0])
+    assert (fields["fd.name"], fields["evt.rawres"]) == (f"{ADDRESS}:40000->{ADDRESS}:5300", 5)
+    assert fields["bpfence.async"] is True
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("recvfrom", "127.0.7.7", "5300", "40000"), ("recvfrom", ADDRESS, "5300", "40000", "connected"), ("read", ADDRESS, "5300", "40000"),
+        ("recv", ADDRESS, "5300", "40000"), ("recvmsg", ADDRESS, "5300", "40000", "nothing"),
+    ],
+)  # fmt: skip
+def test_other_datagrams(words: tuple[str, ...], falco: FalcoRange) -> None:
+    """From this host, from the peer of a connected socket, by another call, from nobody knows whom, and none at all."""
+    result, alerts = falco.act_words("receive", *words)
+    assert result.result == ("EAGAIN" if "nothing" in words else "ok")
+    assert not alerts
+
+
+def test_a_receive_that_fails_and_one_from_a_peer(falco: FalcoRange) -> None:
+    result, alerts = falco.act_words("receive", "recvmsg", ADDRESS, "5300", "40000", "nothing", program="patient")
+    assert (result.result, rules_of(alerts)) == ("EAGAIN", ["Own receive in vain"])
+    fields = output_fields(alerts[0])
+    assert (fields["evt.res"], fields["evt.type"], fields["fd.connected"]) == ("EAGAIN", "recvmsg", False)
+    result, alerts = falco.act_words("receive", "recv", ADDRESS, "5300", "40000", "connected", program="patient")
+    assert (result.result, rules_of(alerts)) == ("ok", ["Own receive in vain"])
+    fields = output_fields(alerts[0])
+    assert (fields["evt.res"], fields["evt.type"], fields["fd.name"]) == ("SUCCESS", "recvfrom", f"{ADDRESS}:40000->{ADDRESS}:5300")
+    result, alerts = falco.act_words("receive", "recvmmsg", ADDRESS, "5300", "40000", "nothing", program="patient")
+    assert (result.result, alerts) == ("EAGAIN", [])  # the end of what it could receive is no event of its own
+
+
+# ---- changes of ids ----
+
+SETID = [("setuid", 1), ("setreuid", 2), ("setresuid", 3), ("setgid", 1), ("setregid", 2), ("setresgid", 3)]
+
+
+@pytest.mark.parametrize(("call", "ids"), SETID)
+@pytest.mark.parametrize("table", ["", "32", "16"])
+def test_a_change_of_ids_that_is_not_permitted(call: str, ids: int, table: str, falco: FalcoRange) -> None:
+    result, alerts = falco.act_words("as", "7", "setid", call + table, *["33"] * ids, program="changer")
+    assert result.result == "EPERM"
+    assert rules_of(alerts) == ["Own change of ids"], alerts
+    fields = output_fields(alerts[0])
+    assert (fields["evt.type"], fields["evt.res"], fields["user.uid"]) == (call, "EPERM", 7)
+    assert str(fields["evt.args"]).startswith("res=-1(EPERM) ")
+    assert str(fields["evt.args"]).endswith("=33(www-data)")
+
+
+def test_a_change_of_ids_that_is_permitted(falco: FalcoRange) -> None:
+    result, alerts = falco.act_words("setid", "setuid", "33", program="changer")
+    assert (result.result, rules_of(alerts)) == ("ok", ["Own change of ids"])
+    fields = output_fields(alerts[0])
+    assert (fields["evt.type"], fields["evt.res"], fields["user.uid"], fields["user.name"]) == ("setuid", "SUCCESS", 33, "www-data")
+    result, alerts = falco.act_words("as", "7", "setid", "setuid", "33")
+    assert (result.result, alerts) == ("EPERM", [])
+
+
+# ---- names and arguments as the caller gave them ----
+
+
+@pytest.mark.parametrize(
+    ("words", "one", "source", "target"),
+    [
+        (("mkdir", "./raw"), ("{dir}/raw", "./raw"), None, None), (("mknod", "raw//a"), ("{dir}/raw/a", "raw//a"), None, None),
+        (("chmod", "raw/../raw/a", "0600"), ("{dir}/raw/a", "raw/../raw/a"), None, None),
+        (("chown", "raw/./a", "0", "0"), ("{dir}/raw/a", "raw/./a"), None, None),
+        (("rename", "raw/./a", "raw//b"), None, ("{dir}/raw/a", "raw/./a"), ("{dir}/raw/b", "raw//b")),
+        (("link", "raw/./b", "raw/c"), None, ("{dir}/raw/c", "raw/c"), ("{dir}/raw/b", "raw/./b")),
+        (("symlink", "b", "raw/./d"), None, ("{dir}/raw/d", "raw/./d"), ("{dir}/b", "b")),
+        (("symlinkat", "b", "raw", "./e"), None, ("{dir}/raw/e", "./e"), ("{dir}/b", "b")),
+        (("bind-mount", "raw/../raw", "./raw"), None, ("raw/../raw", "raw/../raw"), ("{dir}/raw", "./raw")),
+        (("unlinkat", "raw", "./e"), ("{dir}/raw/e", "./e"), None, None), (("unlink", "raw//d"), ("{dir}/raw/d", "raw//d"), None, None),
+    ],
+)  # fmt: skip
+def test_names_as_given(
+    words: tuple[str, ...], one: tuple[str, str] | None, source: tuple[str, str] | None, target: tuple[str, str] | None, falco: FalcoRange
+) -> None:
+    """One after the other in one folder, each by a relative name that is not the shortest."""
+    quiet, _ = falco.act_words("chdir", str(WORK), "stat", ".")
+    result, alerts = falco.act_words("chdir", str(WORK), *(["in-mount-ns"] if words[0] == "bind-mount" else []), *words, program="namer")
+    assert (quiet.result, result.result) == ("ok", "ok")
+    fields = output_fields([alert for alert in alerts if alert["rule"] == "Own names"][-1])
+    for name, wanted in (("name", one), ("source", source), ("target", target)):
+        found = (fields[f"fs.path.{name}"], fields[f"fs.path.{name}raw"])
+        assert found == ((None, None) if wanted is None else tuple(text.format(dir=WORK) for text in wanted)), fields
+
+
+def test_arguments_that_the_call_gives_back(falco: FalcoRange, need: Callable[[list[str]], None]) -> None:
+    def arguments(*words: str) -> str:
+        result, alerts = falco.act_words(*words, program="arguer")
+        assert (result.result, rules_of(alerts)) == ("ok", ["Own arguments"])
+        printed.append(result.printed)
+        fields = output_fields(alerts[0])
+        assert set(fields) >= {"thread.vmsize", "thread.vmrss"}
+        return str(fields["evt.args"])
+
+    printed: list[str] = []
+    pair = arguments("socketpair")
+    one, other = printed[0].split()[:2]
+    assert f"fd1={one} fd2={other} " in pair
+    assert "queuepct=0 queuelen=0 queuemax=4" in arguments("accept", "127.0.7.7", "5301")
+    assert "resolve=0" in arguments("openat2", str(WORK / "own/made"), "wronly|creat")
+    assert "mode=0644" in arguments("openat2", str(WORK / "own/made"), "wronly|creat")
+    need(["io_uring"])
+    assert "entries=4 sq_entries=4 cq_entries=8 flags=0 " in arguments("uring-setup")
+    assert falco.act_words("socketpair")[1] == []
 
 
 # ---- nothing for nobody ----

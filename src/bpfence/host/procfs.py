@@ -84,6 +84,19 @@ class Procfs:
             return None
         return data if self._same(pid, start_time) else None
 
+    def status(self, pid: int, start_time: int) -> dict[str, int] | None:
+        """The numbers of /proc/PID/status by their names, of memory in KiB: VmSize, VmRSS, VmSwap, Threads ..."""
+        data = self._quick(pid, start_time, "status")
+        if data is None:
+            return None
+        found = {}
+        for line in data.splitlines():
+            name, _, value = line.partition(b":")
+            words = value.split()
+            if words and words[0].isdigit():
+                found[name.decode("ascii", "replace")] = int(words[0])
+        return found
+
     def leader(self, pid: int, start_time: int) -> tuple[bytes, bytes | None, bytes | None] | None:
         """Name, argv[0] and executable."""
         try:

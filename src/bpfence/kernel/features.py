@@ -158,12 +158,14 @@ SYSCALL_PREFIX: Final = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
 _STATUS: Final = Path("/proc/self/status")
 _UID_MAP: Final = Path("/proc/self/uid_map")
 _BTF: Final = Path("/sys/kernel/btf/vmlinux")
+PREFIXES: Final = ("bpf_lsm_", "security_", "__ia32_", "do_fil", "ksys_setsid", "inet_recvmsg", "inet6_recvmsg")
+"""What the names of the functions begin with that programs can be attached to, but for those of system calls."""
 CAPABILITIES: Final = {"cap_sys_admin": 21, "cap_perfmon": 38, "cap_bpf": 39}
 class Features(msgspec.Struct, frozen=True):
     """What a kernel offers.
 
-    `functions`: parameters' types by function, for every `bpf_lsm_*`, `security_*`, `__x64_sys_*`, `__ia32_*`, `do_fil*`, `ksys_setsid`
-    and `btf_trace_*` (these without parameters). `cgroup2`: where the hierarchy is mounted.
+    `functions`: parameters' types by function, for every one that begins with one of PREFIXES or is a system call, and
+    `btf_trace_*` (these without parameters). `cgroup2`: where the hierarchy is mounted.
     """
 
     probes: Mapping[str, Probe]
@@ -228,7 +230,7 @@ def probe() -> Features:
         with KernelBtf() as btf:
             probes["kernel_btf"] = Probe(Answer.YES, str(_BTF))
             known: dict[str, libbpf.Function] = {}
-            for prefix in ("bpf_lsm_", "security_", _syscall_prefix(), "__ia32_", "do_fil", "ksys_setsid"):
+            for prefix in (*PREFIXES, _syscall_prefix()):
                 known |= btf.functions(prefix)
             functions = {name: function.parameters for name, function in known.items()}
             functions |= dict.fromkeys(btf.typedefs("btf_trace_"), ())

@@ -8,7 +8,7 @@ function's parameters in BTF, never by a version. Pure: nothing here touches the
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -75,8 +75,18 @@ def _return(call: str, *events: str, prefix32: str = "__ia32_sys_") -> tuple[Row
     )
 
 
-def _function(name: str, *events: str, instead_of: str = "") -> Row:
-    return Row(f"fn:{name}", (Variant(f"{name}__call"),), events, Kind.RETURN, function=name, instead_of=instead_of)
+def _function(name: str, *events: str, instead_of: str = "", optional: bool = False) -> Row:
+    return Row(f"fn:{name}", (Variant(f"{name}__call"),), events, Kind.RETURN, function=name, instead_of=instead_of, optional=optional)
+
+
+def _setid(calls: str, act: str) -> Iterator[Row]:
+    """Ends of calls that change ids. One program sees both what the hook has seen and what has failed before: see bpf/calls.bpf.c."""
+    failed = ("process.setid_failed",)
+    for call in calls.split():
+        yield from _return(call, *failed)
+        # Ids of 16 bits, as old 32-bit programs have them.
+        yield Row(f"call32:{call}16", (Variant(f"{call}16__call32"),), failed, Kind.RETURN, function=f"__ia32_sys_{call}16", optional=True)
+        yield Row(f"result:{call}", (Variant(f"{call}__call"),), (act, *failed), Kind.RESULT, function=_SYSCALL + call, optional=True)
 
 
 def _result(calls: str, *events: str) -> tuple[Row, ...]:
@@ -192,6 +202,8 @@ PROGRAMS: Final = (
     _function("do_filp_open", "file.open_failed"),
     # v6.19: its new name.
     _function("do_file_open", "file.open_failed", instead_of="fn:do_filp_open"),
+    _function("inet_recvmsg", "net.recv"),
+    _function("inet6_recvmsg", "net.recv", optional=True),
     # Who has asked for the signals of file_send_sigiotask.
     _function("security_file_set_fowner", "process.signal"),
     *_return("dup", "file.dup"),
@@ -236,8 +248,8 @@ PROGRAMS: Final = (
     *_result("pivot_root", "kernel.pivot_root"),
     *_result("bpf", "kernel.bpf"),
     *_result("init_module finit_module", "kernel.module"),
-    *_result("setuid setreuid setresuid", "process.setuid"),
-    *_result("setgid setregid setresgid", "process.setgid"),
+    *_setid("setuid setreuid setresuid", "process.setuid"),
+    *_setid("setgid setregid setresgid", "process.setgid"),
 )
 """Every place that bpfence attaches to."""
 
@@ -363,6 +375,8 @@ def supported_events(plan: Plan, failed: Mapping[str, str]) -> dict[str, str]:
 
 _CALL_OF_FUNCTION: Final = {"umount": "umount2"}
 """System calls whose function in the kernel has another name."""
+_WITHIN: Final = {"net.recv": ("recvfrom", "recvmsg", "recvmmsg")}
+"""Events that come with their result from a function within these calls."""
 
 
 def calls() -> dict[str, frozenset[str]]:
@@ -375,6 +389,9 @@ def calls() -> dict[str, frozenset[str]]:
     for call, events in found.items():
         if "file.open" in events and call != "open_by_handle_at":  # a handle is no name that could be missing
             found[call].add("file.open_failed")
+    for event, within in _WITHIN.items():
+        for call in within:
+            found.setdefault(call, set()).add(event)
     return {call: frozenset(events) for call, events in found.items()}
 
 

@@ -7,8 +7,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/io_uring.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,6 +197,131 @@ static int do_open_compat(void)
 	return report_fd(call32(295, AT_FDCWD, (long)low, O_RDONLY, 0));
 }
 
+struct message32 {
+	uint32_t name;
+	int32_t name_size;
+	uint32_t parts;
+	uint32_t n_parts;
+	uint32_t control;
+	uint32_t control_size;
+	uint32_t flags;
+};
+
+/* The 32-bit call recvmsg, from a 64-bit process */
+static long recvmsg32(int fd)
+{
+	char *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	struct message32 *message = (void *)low;
+	uint32_t *part = (void *)(low + 64);
+
+	if (low == MAP_FAILED)
+		wrong("mmap");
+	part[0] = (long)low + 256;
+	part[1] = 64;
+	*message = (struct message32){
+		.name = (long)low + 128, .name_size = sizeof(struct sockaddr_storage) / 2, .parts = (long)part, .n_parts = 1,
+	};
+	return call32(372, fd, (long)message, MSG_DONTWAIT, 0);
+}
+
+/* At most 64 bytes by one of the ways of receiving, without waiting; with the sender's address, but for "recv" and "read" */
+static long receive_by(const char *how, int fd)
+{
+	struct sockaddr_storage from;
+	socklen_t size = sizeof(from);
+	char data[64];
+	struct iovec part = {data, sizeof(data)};
+	struct mmsghdr one[2] = {
+		{.msg_hdr = {.msg_name = &from, .msg_namelen = size, .msg_iov = &part, .msg_iovlen = 1}},
+		{.msg_hdr = {.msg_iov = &part, .msg_iovlen = 1}},
+	};
+
+	if (!strcmp(how, "recvfrom"))
+		return recvfrom(fd, data, sizeof(data), MSG_DONTWAIT, (void *)&from, &size);
+	if (!strcmp(how, "recvmsg"))
+		return recvmsg(fd, &one[0].msg_hdr, MSG_DONTWAIT);
+	if (!strcmp(how, "recvmmsg"))
+		return recvmmsg(fd, one, 2, MSG_DONTWAIT, NULL);
+	if (!strcmp(how, "recvmsg32"))
+		return recvmsg32(fd);
+	if (!strcmp(how, "recv"))
+		return recv(fd, data, sizeof(data), MSG_DONTWAIT);
+	if (!strcmp(how, "read"))
+		return read(fd, data, sizeof(data));
+	if (!strcmp(how, "recvmsg-uring")) {
+		int result = uring_request(&(struct io_uring_sqe){
+			.opcode = IORING_OP_RECVMSG, .fd = fd, .addr = (unsigned long)&one[0].msg_hdr, .len = 1,
+		});
+
+		errno = result < 0 ? -result : 0;
+		return result < 0 ? -1 : result;
+	}
+	errno = EINVAL;
+	wrong(how);
+	return -1;
+}
+
+static int bound(const char *ip, const char *port)
+{
+	struct sockaddr_storage at;
+	socklen_t size = address(ip, port, &at);
+	int fd = need_fd(socket(at.ss_family, SOCK_DGRAM, 0), "socket");
+
+	if (bind(fd, (void *)&at, size))
+		wrong("bind");
+	return fd;
+}
+
+/* receive HOW IP PORT FROM [connected|nothing]: a datagram from IP FROM to IP PORT is received; by a connected socket; or there is none */
+static int do_receive(void)
+{
+	struct sockaddr_storage to, from;
+	socklen_t size = address(arg(1), arg(2), &to);
+	int fd = bound(arg(1), arg(2)), sender = bound(arg(1), arg(3));
+
+	address(arg(1), arg(3), &from);
+	if (!strcmp(opt(4, ""), "connected") && connect(fd, (void *)&from, size))
+		wrong("connect");
+	if (strcmp(opt(4, ""), "nothing") && sendto(sender, "hello", 5, 0, (void *)&to, size) != 5)
+		wrong("sendto");
+	return report(receive_by(arg(0), fd));
+}
+
+/* setid CALL A [B [C]]: setuid, setreuid, setresuid, setgid, setregid, setresgid; NAME32 and NAME16 by the 32-bit table */
+static int do_setid(void)
+{
+	static const struct {
+		const char *name;
+		int number, number32, number16;
+	} calls[] = {
+		{"setuid", SYS_setuid, 213, 23}, {"setreuid", SYS_setreuid, 203, 70}, {"setresuid", SYS_setresuid, 208, 164},
+		{"setgid", SYS_setgid, 214, 46}, {"setregid", SYS_setregid, 204, 71}, {"setresgid", SYS_setresgid, 210, 170},
+	};
+	long a = number(arg(1)), b = number(opt(2, "0")), c = number(opt(3, "0"));
+
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		size_t n = strlen(calls[i].name);
+
+		if (strncmp(arg(0), calls[i].name, n))
+			continue;
+		if (!arg(0)[n])
+			return report(syscall(calls[i].number, a, b, c));
+		return report(call32(strcmp(arg(0) + n, "16") ? calls[i].number32 : calls[i].number16, a, b, c, 0));
+	}
+	errno = EINVAL;
+	wrong(arg(0));
+	return 0;
+}
+
+/* socketpair: two sockets, and their numbers */
+static int do_socketpair(void)
+{
+	int pair[2] = {-1, -1}, result = socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+
+	printf("%d %d\n", pair[0], pair[1]);
+	return report(result);
+}
+
 /* linger ACT...: this process is still there until its standard input ends */
 static int do_linger(void)
 {
@@ -301,5 +428,6 @@ const struct act falco_acts[] = {
 	{"on-tty", do_on_tty},
 	{"without-cap", do_without_cap}, {"connect-wait", do_connect_wait}, {"dup-over", do_dup_over}, {"dup-over-compat", do_dup_over_compat}, {"ptrace-compat", do_ptrace_compat}, {"ptrace-request", do_ptrace_request},
 	{"symlinkat", do_symlinkat}, {"linkat", do_linkat}, {"overlay-copy", do_overlay_copy}, {"open-compat", do_open_compat},
+	{"receive", do_receive}, {"setid", do_setid}, {"socketpair", do_socketpair},
 	{"swap", do_swap}, {"open-list", do_open_list}, {NULL, NULL},
 };

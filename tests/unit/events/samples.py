@@ -25,8 +25,9 @@ def record(event_name: str, /, numbers: dict[str, int] | None = None, strings: d
     num, offsets, lengths, data = [0] * abi.ABI_NUM_SLOTS, [0] * abi.ABI_STR_SLOTS, [0] * abi.ABI_STR_SLOTS, b""
     num_present = str_present = 0
     for name, number in (numbers or {}).items():
-        num[abi.CONSTANTS[name]] = number
-        num_present |= 1 << abi.CONSTANTS[name]
+        slot = getattr(abi, name)
+        num[slot] = number
+        num_present |= 1 << slot
     for name, text in (strings or {}).items():
         slot = abi.CONSTANTS[name]
         offsets[slot], lengths[slot] = len(data), len(text)

@@ -52,6 +52,11 @@ def test_of_a_process(child: subprocess.Popen[bytes]) -> None:
     assert b":/" in (procfs.cgroups(child.pid, started) or b"")
     assert procfs.inner_pid(child.pid, started) == child.pid or os.getpid() != 1
     assert procfs.started(child.pid, started - 1) is None
+    status = procfs.status(child.pid, started) or {}
+    assert status["Threads"] == 1
+    assert 0 < status["VmRSS"] < status["VmSize"]
+    assert "Name" not in status
+    assert procfs.status(child.pid, started + 10_000_000_000) is None
     name, exe, path = procfs.leader(child.pid, started) or (b"", None, None)
     assert name.startswith(b"python")
     assert exe == os.fsencode(sys.executable)

@@ -8,7 +8,7 @@ import pytest
 
 from bpfence.dialects.falco.read.events import calls_of
 from bpfence.fields import EVENTS
-from bpfence.kernel.features import MEANING_BY_NAME, Answer, Features, Probe
+from bpfence.kernel.features import MEANING_BY_NAME, PREFIXES, Answer, Features, Probe
 from bpfence.kernel.programs import PROGRAMS, Kind, Plan, calls, plan, sensed, supported_events, target_of
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
@@ -38,8 +38,10 @@ def test_table_serves_every_event() -> None:
 
 
 def test_table_is_consistent() -> None:
-    names = [variant.program for row in PROGRAMS for variant in row.variants]
+    names = [variant.program for row in PROGRAMS if row.kind is not Kind.RESULT for variant in row.variants]
     assert len(names) == len(set(names))
+    results = [row.variants[0].program for row in PROGRAMS if row.kind is Kind.RESULT]
+    assert len(results) == len(set(results))
     hooks = {row.hook for row in PROGRAMS}
     for row in PROGRAMS:
         assert row.variants
@@ -49,6 +51,12 @@ def test_table_is_consistent() -> None:
         assert len(counts) == len(set(counts)), f"{row.hook}: two variants for one signature"
         if row.essential:
             assert row.tracking
+
+
+def test_every_function_of_the_table_is_looked_for_in_the_kernel() -> None:
+    rows = [row for row in PROGRAMS if row.kind not in (Kind.TRACEPOINT, Kind.ITERATOR)]
+    attached = {target_of(row, flavour) for row in rows for flavour in ("lsm", "fmod_ret")}
+    assert {name for name in attached if not name.startswith((*PREFIXES, "__x64_sys_"))} == set()
 
 
 def test_every_program_of_the_sources_is_in_the_table() -> None:
@@ -160,13 +168,37 @@ def test_iterator_needs_its_probe() -> None:
 
 def test_results_are_those_of_the_calls_that_falco_names() -> None:
     hooked = {event for row in PROGRAMS if row.kind is Kind.HOOK for event in row.events}
-    returned = {event for row in PROGRAMS if row.kind is Kind.RETURN for event in row.events} - hooked - {"file.open_failed"}
+    within = {"file.open_failed", "net.recv", "process.setid_failed"}
+    returned = {event for row in PROGRAMS if row.kind is Kind.RETURN for event in row.events} - hooked - within
     wanted: dict[str, set[str]] = {}
     for event, names in calls_of().items():
         for name in names if event not in returned | {"process.executed"} else ():
             if syscalls.number(Arch.X86_64, name) is not None:
                 wanted.setdefault(name, set()).add(event)
     assert {call: set(events) for call, events in calls().items()} == wanted
+
+
+def test_what_is_received_is_looked_at_only_where_a_rule_asks() -> None:
+    found = plan(kernel("lsm"), "lsm", ALL)
+    assert {choice.program for choice in found.for_events(["net.recv"])} - {choice.program for choice in found.for_events(())} == {
+        "inet_recvmsg__call", "inet6_recvmsg__call",
+    }  # fmt: skip
+    everything = {event.name for event in EVENTS} - {"net.recv"}
+    assert not {choice.program for choice in found.for_events(everything, everything) if "recvmsg" in choice.program}
+
+
+def test_one_program_tells_both_ends_of_a_change_of_ids() -> None:
+    found = plan(kernel("lsm"), "lsm", ALL)
+
+    def of(events: list[str], results: list[str]) -> set[str]:
+        programs = (choice.program for choice in found.for_events(events, results))
+        return {program for program in programs if program.startswith("set") and "id" in program}
+
+    assert of(["process.setuid"], []) == set()
+    assert of(["process.setuid"], ["process.setuid"]) == {"setuid__call", "setreuid__call", "setresuid__call"}
+    failed = of(["process.setid_failed"], ["process.setid_failed"])
+    assert {"setgid__call", "setgid__call32", "setgid16__call32", "setresuid__call"} <= failed
+    assert len(failed) == 18
 
 
 def test_a_call_whose_end_is_not_attached_is_not_sensed() -> None:

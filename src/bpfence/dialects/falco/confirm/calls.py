@@ -63,13 +63,15 @@ _CANONICAL: Final[Mapping[str, str]] = {
     "file.open": "openat", "file.open_failed": "openat", "file.unlink": "unlinkat", "file.rmdir": "unlinkat", "file.rename": "renameat2",
     "file.link": "linkat", "file.symlink": "symlinkat", "file.mkdir": "mkdirat", "file.chmod": "fchmodat", "file.chown": "fchownat",
     "file.create": "mknodat", "file.dup": "dup", "net.create": "socket", "net.bind": "bind", "net.listen": "listen",
-    "net.connect": "connect", "net.accept": "accept4", "net.send": "sendmsg", "process.fork": "clone", "process.exec": "execve",
+    "net.connect": "connect", "net.accept": "accept4", "net.send": "sendmsg", "net.recv": "recvmsg",
+    "process.fork": "clone", "process.exec": "execve",
     "process.exec_failed": "execve", "process.signal": "kill", "process.ptrace": "ptrace", "process.setuid": "setuid",
     "process.setgid": "setgid", "kernel.bpf": "bpf", "kernel.module": "finit_module", "kernel.mount": "mount", "kernel.umount": "umount2",
     "kernel.setns": "setns", "kernel.userns": "unshare", "kernel.pivot_root": "pivot_root",
     "process.trace": "ptrace", "process.unshare": "unshare", "process.setns": "setns", "process.prctl": "prctl", "process.capset": "capset",
     "process.chroot": "chroot", "process.chdir": "chdir", "process.setsid": "setsid", "kernel.io_uring_setup": "io_uring_setup",
     "kernel.memfd": "memfd_create", "kernel.userfaultfd": "userfaultfd", "kernel.fsconfig": "fsconfig",
+    "process.setid_failed": "setuid",
 }  # fmt: skip
 """The type of an event that no system call of its own stands behind."""
 
@@ -127,9 +129,10 @@ def event_type(record: KernelEvent) -> str | None:
     return name if name in types else None
 
 
-# Calls of the 32-bit table that do what another one does, with wider ids.
+# Calls of the 32-bit table that do what another one does, with wider ids and times.
 _RENAMED: Final = {
-    f"{name}32": name for name in ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "chown", "lchown", "fchown")
+    **{f"{name}32": name for name in ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "chown", "lchown", "fchown")},
+    "recvmmsg_time64": "recvmmsg",
 }
 
 
@@ -209,6 +212,15 @@ _UNLINKAT: Final = _flags((("AT_REMOVEDIR", 0x200),))
 _LINKAT: Final = _flags((("AT_SYMLINK_FOLLOW", 0x400), ("AT_EMPTY_PATH", 0x1000)))
 _CHOWNAT: Final = _flags((("AT_SYMLINK_NOFOLLOW", 0x100), ("AT_EMPTY_PATH", 0x1000)))
 _RENAMEAT2: Final = _flags(_table("RENAME_NOREPLACE RENAME_EXCHANGE RENAME_WHITEOUT"))
+_RESOLVE: Final = _flags(tuple((f"RESOLVE_{word}", bit) for word, bit in (
+    ("BENEATH", 8), ("IN_ROOT", 16), ("NO_MAGICLINKS", 2), ("NO_SYMLINKS", 4), ("NO_XDEV", 1), ("CACHED", 32),
+)))  # fmt: skip
+_RING: Final = _flags(
+    tuple((f"IORING_SETUP_{word}", bit) for word, bit in _table("IOPOLL SQPOLL SQ_AFF CQSIZE CLAMP ATTACH_WQ R_DISABLED"))
+)
+_RING_FEATURES: Final = _flags(tuple((f"IORING_FEAT_{word}", bit) for word, bit in _table(
+    "SINGLE_MMAP NODROP SUBMIT_STABLE RW_CUR_POS CUR_PERSONALITY FAST_POLL POLL_32BITS SQPOLL_NONFIXED EXT_ARG NATIVE_WORKERS RSRC_TAGS"
+)))  # fmt: skip
 _MODULE: Final = _flags(_table("MODULE_INIT_IGNORE_MODVERSIONS MODULE_INIT_IGNORE_VERMAGIC MODULE_INIT_COMPRESSED_FILE"))
 EXE: Final = (
     ("EXE_WRITABLE", abi.EXE_WRITABLE), ("EXE_UPPER_LAYER", abi.EXE_UPPER), ("EXE_FROM_MEMFD", abi.EXE_MEMFD),
@@ -320,6 +332,11 @@ def _slot_flags(slot: int, spell: Callable[[int], Argument]) -> Make:
     return make
 
 
+def _ring(member: int) -> Make:
+    """A member of struct io_uring_params."""
+    return _slot(abi.NUM_RING_PARAMS + member)
+
+
 def _string(slot: int) -> Make:
     return lambda call: Argument(call.text(slot))
 
@@ -354,6 +371,14 @@ def _open_mode(register: int) -> Make:
         return _octal(value & 0o7777 if _given_flags(call) & (_O_CREAT | _O_TMPFILE) else 0)
 
     return make
+
+
+def _how_mode(call: Call) -> Argument:
+    """The same of openat2, whose structure the record has."""
+    value = call.record.numbers.get(abi.NUM_HOW_MODE)
+    if value is None:
+        return ABSENT
+    return _octal(value & 0o7777 if _given_flags(call) & (_O_CREAT | _O_TMPFILE) else 0)
 
 
 _FLAGS_REGISTER: Final = {"open": 1, "openat": 2, "open_by_handle_at": 2}
@@ -447,6 +472,11 @@ def _socket(register: int, slot: int) -> Make:
     return make
 
 
+def _queue_percent(call: Call) -> Argument:
+    length, most = (call.record.numbers.get(slot) for slot in (abi.NUM_QUEUE_LENGTH, abi.NUM_QUEUE_MAX))
+    return ABSENT if length is None or most is None else Argument(length * 100 // most if most else 0)
+
+
 def _signal(call: Call) -> Argument:
     value = call.record.numbers.get(abi.NUM_SIGNAL)
     return ABSENT if value is None else Argument(value, names.name("signal", value))
@@ -532,11 +562,18 @@ _MADE_NODE: Final = _mode(0o177777)
 _LINK: Final[Mapping[str, Make]] = {"target": _string(abi.STR_LINK_TARGET), "linkpath": _PATH}
 _CAPABILITIES: Final = {name: _EXEC[name] for name in ("cap_inheritable", "cap_permitted", "cap_effective")}
 _TUPLE: Final = {"tuple": _field("fd.name")}
+_ACCEPTED: Final = {
+    "fd": _made, "queuepct": _queue_percent, "queuelen": _slot(abi.NUM_QUEUE_LENGTH), "queuemax": _slot(abi.NUM_QUEUE_MAX), **_TUPLE,
+}  # fmt: skip
+_MESSAGE: Final = {"fd": _descriptor(0), "size": _slot(abi.NUM_NET_SIZE), **_TUPLE}
 
 _BY_TYPE: Final[Mapping[str, Mapping[str, Make]]] = {
     "open": {"fd": _made, "name": _opened, "flags": _open_flags, "mode": _open_mode(2), **_INODE},
     "openat": {"fd": _made, "dirfd": _own_dirfd, "name": _opened, "flags": _open_flags, "mode": _open_mode(3), **_INODE},
-    "openat2": {"fd": _made, "dirfd": _own_dirfd, "name": _opened, "flags": _open_flags, **_INODE},
+    "openat2": {
+        "fd": _made, "dirfd": _own_dirfd, "name": _opened, "flags": _open_flags, "mode": _how_mode,
+        "resolve": _slot_flags(abi.NUM_HOW_RESOLVE, _RESOLVE), **_INODE,
+    },
     "creat": {"fd": _made, "name": _opened, "mode": _open_mode(1), "creat_flags": _created, **_INODE},
     "open_by_handle_at": {"fd": _made, "mountfd": _descriptor(0), "flags": _open_flags, "path": _opened, **_INODE},
     "execve": _EXEC, "execveat": _EXEC, "clone": _CLONED, "clone3": _CLONED, "fork": _CLONED, "vfork": _CLONED,
@@ -544,11 +581,13 @@ _BY_TYPE: Final[Mapping[str, Mapping[str, Make]]] = {
         "status": _exit(lambda code: code), "ret": _exit(lambda code: code >> 8 & 0xFF), "sig": _exit(lambda code: code & 0x7F),
         "core": _exit(lambda code: code >> 7 & 1),
     },
-    "socket": {"fd": _made, **_FAMILIES}, "socketpair": _FAMILIES, "bind": {"addr": _address, "fd": _descriptor(0)},
+    "socket": {"fd": _made, **_FAMILIES},
+    "socketpair": {"fd1": _slot(abi.NUM_PAIR_0), "fd2": _slot(abi.NUM_PAIR_1), **_FAMILIES},
+    "bind": {"addr": _address, "fd": _descriptor(0)},
     "connect": {"fd": _descriptor(0), "addr": _address, **_TUPLE}, "listen": {"fd": _descriptor(0), "backlog": _number(1)},
-    "accept": {"fd": _made, **_TUPLE}, "accept4": {"fd": _made, "flags": _number(3), **_TUPLE},
-    "sendto": {"fd": _descriptor(0), "size": _number(2, wide=True), **_TUPLE}, "sendmsg": {"fd": _descriptor(0), **_TUPLE},
-    "sendmmsg": {"fd": _descriptor(0), **_TUPLE},
+    "accept": _ACCEPTED, "accept4": {**_ACCEPTED, "flags": _number(3)},
+    "sendto": {"fd": _descriptor(0), "size": _number(2, wide=True), **_TUPLE}, "sendmsg": _MESSAGE, "sendmmsg": _MESSAGE,
+    "recvfrom": _MESSAGE, "recvmsg": _MESSAGE, "recvmmsg": _MESSAGE,
     "rename": _TWO_PATHS, "renameat": {**_TWO_PATHS, **_TWO_DIRECTORIES},
     "renameat2": {**_TWO_PATHS, **_TWO_DIRECTORIES, "flags": _flagged(4, _RENAMEAT2)},
     "unlink": {"path": _PATH}, "unlinkat": {"dirfd": _descriptor(0), "name": _PATH, "flags": _flagged(2, _UNLINKAT)},
@@ -573,12 +612,16 @@ _BY_TYPE: Final[Mapping[str, Mapping[str, Make]]] = {
     },
     "umount": {"name": _PATH, "flags": _flagged(1, _UMOUNT)}, "umount2": {"name": _PATH, "flags": _flagged(1, _UMOUNT)},
     "setns": {"fd": _descriptor(0), "nstype": _flagged(1, _CLONE)}, "unshare": {"flags": _flagged(0, _CLONE)},
-    "bpf": {"fd": _made, "cmd": _bpf}, "init_module": {"length": _number(1, wide=True)},
-    "finit_module": {"fd": _descriptor(0), "flags": _flagged(2, _MODULE)},
+    "bpf": {"fd": _made, "cmd": _bpf}, "init_module": {"length": _number(1, wide=True), "uargs": _TEXT},
+    "finit_module": {"fd": _descriptor(0), "uargs": _TEXT, "flags": _flagged(2, _MODULE)},
     "setuid": {"uid": _id(0)}, "setreuid": {"ruid": _id(0), "euid": _id(1)}, "setresuid": {"ruid": _id(0), "euid": _id(1), "suid": _id(2)},
     "setgid": {"gid": _group(0)}, "setregid": {"rgid": _group(0), "egid": _group(1)},
     "setresgid": {"rgid": _group(0), "egid": _group(1), "sgid": _group(2)},
-    "io_uring_setup": {"res": _made, "entries": _number(0, unsigned=True)},
+    "io_uring_setup": {
+        "res": _made, "entries": _number(0, unsigned=True), "sq_entries": _ring(0), "cq_entries": _ring(1),
+        "flags": _slot_flags(abi.NUM_RING_PARAMS + 2, _RING), "sq_thread_cpu": _ring(3), "sq_thread_idle": _ring(4),
+        "features": _slot_flags(abi.NUM_RING_PARAMS + 5, _RING_FEATURES),
+    },
     "memfd_create": {"fd": _made, "name": _TEXT, "flags": _flagged(1, _MEMFD)},
     "prctl": {"option": _named(0, _PRCTL), "arg2_str": _prctl_text, "arg2_int": _prctl_number},
     "dup": {"res": _made, "oldfd": _descriptor(0)}, "dup2": {"res": _made, "oldfd": _descriptor(0), "newfd": _descriptor(1)},

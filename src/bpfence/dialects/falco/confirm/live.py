@@ -392,10 +392,14 @@ class LiveEvent(Derived):
         event = self.record.event
         if event in ("net.accept", "net.listen", "net.bind"):
             return True
-        if event == "net.connect" or self.get("fd.l4proto") != "tcp":
+        if event == "net.connect":
             return False
+        ephemeral = self.events.ephemeral
         local, remote = self.record.numbers.get(abi.NUM_NET_LOCAL_PORT), self.record.numbers.get(abi.NUM_NET_PEER_PORT)
-        return bool(local) and local not in self.events.ephemeral and remote in self.events.ephemeral
+        own = bool(local) and local not in ephemeral
+        if self.get("fd.l4proto") != "tcp":
+            return own and event == "net.recv"
+        return own and remote in ephemeral
 
     def sides(self) -> tuple[tuple[str | None, int | None], tuple[str | None, int | None]]:
         """Client and server, each as address and port."""
@@ -581,6 +585,18 @@ def _types(event: LiveEvent, argument: str | None) -> Value | None:
     return tuple(dict.fromkeys(kind for kind, _ in found.values()))
 
 
+def _status(name: str, *, less: int = 0, main: bool = False) -> _Take:
+    """A number of /proc/PID/status, as it is now; `main`: of the main thread, others count as 0."""
+    def take(event: LiveEvent, _: str | None) -> Value | None:
+        record = event.record
+        if main and record.tid != record.pid:
+            return 0
+        found = (event.events.procfs.status(record.pid, record.start_time) or {}).get(name)
+        return None if found is None else max(found - less, 0)
+
+    return take
+
+
 _HIERARCHIES: Final = ("cpuset", "cpu", "cpuacct", "io", "memory")
 """The controllers that Falco lists; in the unified hierarchy they share one path."""
 
@@ -689,7 +705,7 @@ def _fs_name(event: LiveEvent, _: str | None) -> Value | None:
 def _fs_raw_name(event: LiveEvent, _: str | None) -> Value | None:
     if event.record.event not in _ONE_PATH or not _succeeded(event):
         return None
-    text = event.text(abi.STR_FILE_TEXT)
+    text = event.text(abi.STR_FILE_TEXT if event.record.event in _OPENS else abi.STR_CALL_TEXT)
     return event.text(abi.STR_FILE_PATH) if text is None else text
 
 
@@ -704,11 +720,25 @@ _TARGETS: Final = {
 }  # fmt: skip
 
 
-def _two_paths(slots: Mapping[str, int], *, raw: bool) -> _Take:
+# The same as the caller wrote them.
+_RAW_SOURCES: Final = {
+    "file.rename": abi.STR_CALL_TEXT, "file.link": abi.STR_CALL_TEXT_2, "file.symlink": abi.STR_CALL_TEXT_2,
+    "kernel.mount": abi.STR_CALL_TEXT,
+}  # fmt: skip
+_RAW_TARGETS: Final = {
+    "file.rename": abi.STR_CALL_TEXT_2, "file.link": abi.STR_CALL_TEXT, "kernel.mount": abi.STR_CALL_TEXT_2,
+}  # fmt: skip
+
+
+def _two_paths(slots: Mapping[str, int], raw: Mapping[str, int] | None = None) -> _Take:
+    """One of two paths: as it was resolved, or with `raw` as it was given, where the record has that."""
     def take(event: LiveEvent, _: str | None) -> Value | None:
         slot = slots.get(event.record.event)
-        text = None if slot is None or not _succeeded(event) else event.text(slot)
-        if text is None or raw or slot != abi.STR_LINK_TARGET or text.startswith("/"):
+        if slot is None or not _succeeded(event):
+            return None
+        given = None if raw is None or event.record.event not in raw else event.text(raw[event.record.event])
+        text = event.text(slot) if given is None else given
+        if text is None or raw is not None or slot != abi.STR_LINK_TARGET or text.startswith("/"):
             return text
         return normal(event.text(abi.STR_PROCESS_CWD), text)
 
@@ -741,7 +771,8 @@ _RESULTS: Final = frozenset({
 })  # fmt: skip
 """Types whose descriptor is what they return."""
 _FIRST: Final = frozenset({
-    "bind", "connect", "listen", "sendto", "sendmsg", "sendmmsg", "fchmod", "fchown", "fchdir", "setns", "finit_module", "fsconfig",
+    "bind", "connect", "listen", "sendto", "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg",
+    "fchmod", "fchown", "fchdir", "setns", "finit_module", "fsconfig",
 })  # fmt: skip
 """Types whose descriptor is their first argument."""
 _MADE: Final = {"memfd_create": "memfd", "userfaultfd": "userfaultfd", "io_uring_setup": "io_uring", "bpf": "bpf"}
@@ -907,6 +938,8 @@ def _connected(event: LiveEvent, _: str | None) -> Value | None:
             return _succeeded(event)
         case "net.send":
             return not _given_address(event)
+        case "net.recv":
+            return event.record.numbers.get(abi.NUM_NET_CONNECTED) == 1
         case "file.dup":
             return event.side(abi.STR_NET_PEER_IP, abi.NUM_NET_PEER_PORT)[0] is not None
     return False
@@ -918,7 +951,11 @@ def _name_changed(event: LiveEvent, _: str | None) -> Value | None:
     name, number = event.get("fd.name"), event.get("fd.num")
     if event.record.event == "net.connect":
         return True
-    if event.record.event != "net.send" or not _given_address(event) or not isinstance(name, str) or not isinstance(number, int):
+    if event.record.event == "net.recv":
+        given = event.side(*_PEER)[0] is not None and not _connected(event, None)
+    else:
+        given = event.record.event == "net.send" and _given_address(event)
+    if not given or not isinstance(name, str) or not isinstance(number, int):
         return False
     return event.events.new_peer(event.record, number, name)
 
@@ -964,7 +1001,9 @@ _OWN: Final[Mapping[str, _Take]] = {
     "proc.is_exe_from_memfd": _exe_flag(abi.EXE_MEMFD), "proc.exe_ino": _of_program(abi.NUM_EXE_INO),
     "proc.exe_ino.ctime": _of_program(abi.NUM_EXE_CTIME), "proc.exe_ino.mtime": _of_program(abi.NUM_EXE_MTIME),
     "proc.exe_ino.ctime_duration_pidns_start": _changed_in_namespace, "proc.pidns_init_start_ts": _namespace_started,
-    "proc.aenv": _ancestor_environment,
+    "proc.aenv": _ancestor_environment, "proc.nthreads": _status("Threads"), "proc.nchilds": _status("Threads", less=1),
+    "proc.vmsize": _status("VmSize"), "proc.vmrss": _status("VmRSS"), "proc.vmswap": _status("VmSwap"),
+    "thread.vmsize": _status("VmSize", main=True), "thread.vmrss": _status("VmRSS", main=True),
     **{f"proc.{name}.{part}": _stream(number, index) for number, name in enumerate(("stdin", "stdout", "stderr"))
        for index, part in enumerate(("type", "name"))},
     "thread.tid": lambda event, _: event.record.tid, "thread.vtid": _slot(abi.NUM_VTID), "thread.cap_effective": _set(abi.NUM_PROCESS_CAPS),
@@ -979,9 +1018,9 @@ _OWN: Final[Mapping[str, _Take]] = {
     "fd.lip": _end(*_LOCAL, 0), "fd.lport": _end(*_LOCAL, 1), "fd.rip": _end(*_PEER, 0), "fd.rport": _end(*_PEER, 1),
     "fd.connected": _connected, "fd.name_changed": _name_changed,
     **{f"fd.{side}.name": _host_name(f"fd.{side}") for side in ("cip", "sip", "lip", "rip")},
-    "fs.path.name": _fs_name, "fs.path.nameraw": _fs_raw_name, "fs.path.source": _two_paths(_SOURCES, raw=False),
-    "fs.path.sourceraw": _two_paths(_SOURCES, raw=True), "fs.path.target": _two_paths(_TARGETS, raw=False),
-    "fs.path.targetraw": _two_paths(_TARGETS, raw=True),
+    "fs.path.name": _fs_name, "fs.path.nameraw": _fs_raw_name, "fs.path.source": _two_paths(_SOURCES),
+    "fs.path.sourceraw": _two_paths(_SOURCES, _RAW_SOURCES), "fs.path.target": _two_paths(_TARGETS),
+    "fs.path.targetraw": _two_paths(_TARGETS, _RAW_TARGETS),
     "bpfence.path": _path, "bpfence.async": lambda event, _: event.record.flags & abi.EVENT_ASYNC != 0 or (
         event.record.flags & abi.EVENT_AT_ONCE != 0),
 }  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
@@ -27,6 +28,8 @@ COMMANDS: Final = ("process.name", "process.parent.name", "process.ancestors.nam
 I64: Final = 2**63
 FD_MAX: Final = 2**31 - 1
 ERRNO_MAX: Final = 4095
+MAX_SPANS: Final = 16
+"""Ranges of errors that a test on their names may become in the kernel."""
 FAILED: Final = tuple(errno.errorcode.get(number, str(number)) for number in range(1, ERRNO_MAX + 1))
 """What evt.res can be of a call that fails."""
 
@@ -407,7 +410,24 @@ def result(on: On, test: Comparison) -> Pair:
     """evt.res"""
     if _unknown(on):
         return at_most(TRUE, _WAIT, _FINISHED)
-    return _of_texts(test, FAILED if on.result == "failure" else ("SUCCESS",))
+    pair = _of_texts(test, FAILED if on.result == "failure" else ("SUCCESS",))
+    if pair.exact or on.result != "failure" or not _returned(on.native):
+        return pair
+    return _of_errors(test) or pair
+
+
+def _of_errors(test: Comparison) -> Pair | None:
+    """A test on an error's name, of a call whose result is known when it is decided; None where that takes too many tests."""
+    found = [text_holds(test, name) for name in FAILED]
+    if None in found:
+        return None
+    wanted = [number for number, holds in enumerate(found, 1) if holds]
+    spans = [
+        Atom("call.result", Op.RANGE, (U64 + 1 - max(run), U64 + 1 - min(run)))
+        for _, group in itertools.groupby(enumerate(wanted), lambda pair: pair[1] - pair[0])
+        for run in [[number for _, number in group]]
+    ]
+    return exact(disj(spans)) if len(spans) <= MAX_SPANS else None
 
 
 def failed(on: On, test: Comparison) -> Pair:
@@ -431,7 +451,7 @@ def _returned(native: str) -> bool:
     return applies(FIELD_BY_NAME["call.result"], native)
 
 
-_GIVEN: Final = ("net.connect", "net.bind", "net.listen", "net.send")
+_GIVEN: Final = ("net.connect", "net.bind", "net.listen", "net.send", "net.recv")
 _MADE: Final = ("file.open", "file.open_failed", "file.dup", "net.accept")
 
 

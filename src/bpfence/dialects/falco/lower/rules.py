@@ -293,6 +293,8 @@ _OPENED: Final = _on("file.open")
 _OPENS: Final = _on("file.open", "file.open_failed")
 _CONNECT: Final = _on("net.connect")
 _SENDS: Final = _on("net.connect", "net.send")
+_RECEIVES: Final = _on("net.recv")
+_PEERS: Final = _on("net.connect", "net.send", "net.recv")
 _BIND: Final = _on("net.bind")
 _WAITS: Final = _on("net.bind", "net.listen", "net.accept")
 _LINKS: Final = _on("file.link", "file.rename")
@@ -318,7 +320,10 @@ _FAMILIES: Final[Mapping[str, Condition]] = {
     "4": _family("AF_INET", "AF_INET6"), "6": _family("AF_INET6"), "ipv4": _family("AF_INET", "AF_INET6"), "ipv6": _family("AF_INET6"),
     "unix": _UNIX,
 }  # fmt: skip
-_L4: Final[Mapping[str, Condition]] = {name: Atom("net.protocol", Op.RANGE, (number, number)) for name, number in _PROTOCOLS.items()}
+_NOT_RAW: Final = negation(Atom("net.type", Op.RANGE, (3, 3)))  # of raw sockets the protocol is another thing: fd.l4proto is raw
+_L4: Final[Mapping[str, Condition]] = {
+    name: conj([Atom("net.protocol", Op.RANGE, (number, number)), _NOT_RAW]) for name, number in _PROTOCOLS.items()
+}
 
 _PEER: Final = atoms.address("net.peer.ip")
 _LOCAL: Final = atoms.address("net.local.ip")
@@ -327,7 +332,7 @@ _LOCAL_NAME: Final = atoms.host_name("net.local.ip")
 _KINDS: Final = (
     (_OPENED, atoms.choice(_OPEN_TYPES, "other kinds of files are told apart in user space")),
     (_SENDS, atoms.choice(_SOCKET_TYPES, "other kinds of sockets are told apart in user space")),
-    (_on("file.dup", "net.bind", "net.listen", "net.accept"),
+    (_on("file.dup", "net.bind", "net.listen", "net.accept", "net.recv"),
      atoms.choice(_FAMILIES, "the kernel knows a socket's family, which is not the addresses that it uses", loose=True)),
 )  # fmt: skip
 _FIRST_PATH: Final = atoms.path_argument("file.path")
@@ -407,19 +412,20 @@ _MAPPED: Final[Mapping[str, tuple[tuple[Callable[[str], bool], Build], ...]]] = 
     "fd.ino": ((_OPENED, atoms.number("file.ino")),),
     "fd.typechar": _KINDS,
     "fd.type": _KINDS,
-    "fd.l4proto": ((_SENDS, atoms.choice(_L4, "protocols other than tcp and udp are told apart in user space")),),
+    "fd.l4proto": ((_PEERS, atoms.choice(_L4, "protocols other than tcp and udp are told apart in user space")),),
     "fd.sip": ((_CONNECT, _PEER), (_BIND, _LOCAL)),
-    "fd.rip": ((_SENDS, _PEER),),
+    "fd.rip": ((_PEERS, _PEER),),
     "fd.sip.name": ((_CONNECT, _PEER_NAME), (_BIND, _LOCAL_NAME)),
-    "fd.rip.name": ((_SENDS, _PEER_NAME),),
+    "fd.rip.name": ((_PEERS, _PEER_NAME),),
     "fd.snet": ((_CONNECT, _PEER), (_BIND, _LOCAL)),
-    "fd.rnet": ((_SENDS, _PEER),),
+    "fd.rnet": ((_PEERS, _PEER),),
     "fd.sport": ((_CONNECT, atoms.number("net.peer.port")), (_BIND, atoms.port("net.local.port"))),
-    "fd.rport": ((_SENDS, atoms.number("net.peer.port")),),
+    "fd.rport": ((_PEERS, atoms.number("net.peer.port")),),
+    "fd.connected": ((_RECEIVES, atoms.truth(Atom("net.connected", Op.RANGE, (1, 1)))),),
     "fd.lport": ((_BIND, atoms.port("net.local.port")),),
-    "fd.ip": ((_SENDS, atoms.either(_PEER)),),
-    "fd.net": ((_SENDS, atoms.either(_PEER)),),
-    "fd.port": ((_SENDS, atoms.either(atoms.number("net.peer.port"))),),
+    "fd.ip": ((_PEERS, atoms.either(_PEER)),),
+    "fd.net": ((_PEERS, atoms.either(_PEER)),),
+    "fd.port": ((_PEERS, atoms.either(atoms.number("net.peer.port"))),),
 }  # fmt: skip
 
 

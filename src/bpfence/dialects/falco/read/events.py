@@ -38,6 +38,7 @@ def _e(name: str, category: str, args: str, native: str = "", seen: str = "", pa
 
 _OPENED: Final = "file.open file.open_failed"
 _EXECUTED: Final = "process.executed process.exec_failed"
+_RECEIVED: Final = "internet sockets"
 _EXEC_ARGS: Final = (
     "res exe args tid pid ptid cwd fdlimit pgft_maj pgft_min vm_size vm_rss vm_swap comm cgroups env tty vpgid loginuid flags cap_inheritable"
     " cap_permitted cap_effective exe_ino exe_ino_ctime exe_ino_mtime uid trusted_exepath pgid gid filename"
@@ -67,6 +68,9 @@ SENSED: Final = (
     _e("sendto", "net", "res data fd size tuple", "net.send"),
     _e("sendmsg", "net", "res data fd size tuple", "net.send"),
     _e("sendmmsg", "net", "res fd size data tuple", "net.send"),
+    _e("recvfrom", "net", "res data tuple fd size", seen="net.recv", part=_RECEIVED),
+    _e("recvmsg", "net", "res size data tuple msgcontrol fd", seen="net.recv", part=_RECEIVED),
+    _e("recvmmsg", "net", "res fd size data tuple msgcontrol", seen="net.recv", part=f"{_RECEIVED}; one event a message"),
     _e("rename", "file", "res oldpath newpath", "file.rename"),
     _e("renameat", "file", "res olddirfd oldpath newdirfd newpath", "file.rename"),
     _e("renameat2", "file", "res olddirfd oldpath newdirfd newpath flags", "file.rename"),
@@ -102,12 +106,12 @@ SENSED: Final = (
     _e("bpf", "system", "fd cmd", "kernel.bpf"),
     _e("init_module", "system", "res img length uargs", "kernel.module"),
     _e("finit_module", "system", "res fd uargs flags", "kernel.module"),
-    _e("setuid", "user", "res uid", "process.setuid"),
-    _e("setreuid", "user", "res ruid euid", "process.setuid"),
-    _e("setresuid", "user", "res ruid euid suid", "process.setuid"),
-    _e("setgid", "user", "res gid", "process.setgid"),
-    _e("setregid", "user", "res rgid egid", "process.setgid"),
-    _e("setresgid", "user", "res rgid egid sgid", "process.setgid"),
+    _e("setuid", "user", "res uid", "process.setuid", "process.setuid process.setid_failed"),
+    _e("setreuid", "user", "res ruid euid", "process.setuid", "process.setuid process.setid_failed"),
+    _e("setresuid", "user", "res ruid euid suid", "process.setuid", "process.setuid process.setid_failed"),
+    _e("setgid", "user", "res gid", "process.setgid", "process.setgid process.setid_failed"),
+    _e("setregid", "user", "res rgid egid", "process.setgid", "process.setgid process.setid_failed"),
+    _e("setresgid", "user", "res rgid egid sgid", "process.setgid", "process.setgid process.setid_failed"),
     _e("io_uring_setup", "system", "res entries sq_entries cq_entries flags sq_thread_cpu sq_thread_idle features", seen="kernel.io_uring_setup"),
     _e("memfd_create", "file", "fd name flags", seen="kernel.memfd"),
     _e("prctl", "process", "res option arg2_str arg2_int", seen="process.prctl"),

@@ -53,6 +53,8 @@ def seen(event: str, call: str | None = None, /, *registers: int, compat: bool =
         ("file.rmdir", "rmdir", "rmdir"), ("file.dup", "dup2", "dup2"), ("process.trace", "ptrace", "ptrace"),
         ("kernel.module", "init_module", "init_module"), ("kernel.module", "socket", None), ("file.mmap", "mmap", None),
         ("file.truncate", None, None), ("process.capable", "chown", None), ("file.chmod", "fchmodat2", None),
+        ("net.recv", "recvfrom", "recvfrom"), ("net.recv", "recvmmsg", "recvmmsg"), ("net.recv", "read", None),
+        ("net.recv", None, "recvmsg"), ("net.recv", "io_uring_enter", "recvmsg"), ("process.setid_failed", "setregid", "setregid"),
         ("kernel.memfd", "memfd_create", "memfd_create"), ("process.setsid", "setsid", "setsid"),
     ],
 )  # fmt: skip
@@ -67,6 +69,9 @@ def test_types_of_unusual_calls() -> None:
     assert event_type(seen("net.connect", "socketcall", 2, compat=True)) is None
     assert event_type(seen("net.connect", "socketcall", 1 << 40 | 3, compat=True)) == "connect"
     assert event_type(seen("process.setuid", "setuid32", compat=True)) == "setuid"
+    assert event_type(seen("process.setid_failed", "setgid", compat=True)) == "setgid"
+    assert event_type(seen("net.recv", "recvmmsg_time64", compat=True)) == "recvmmsg"
+    assert event_type(seen("net.recv", "socketcall", 17, compat=True)) == "recvmsg"
     assert event_type(seen("file.open", numbers={"NUM_CALL": 0xFFFF_FFFF_FFFF_FFFF})) is None
     assert event_type(seen("process.exec", "execve", flags=abi.EVENT_RESULT)) is None
     assert event_type(seen("process.exec", "execve", flags=abi.EVENT_DECISION)) == "execve"

@@ -70,6 +70,9 @@ class Proc:
     def cgroups(self, pid: int, start_time: int) -> bytes | None:
         return self._of("cgroups", pid)  # type: ignore[no-any-return]
 
+    def status(self, pid: int, start_time: int) -> dict[str, int] | None:
+        return self._of("status", pid)  # type: ignore[no-any-return]
+
     def leader(self, pid: int, start_time: int) -> tuple[bytes, bytes | None, bytes | None] | None:
         return self._of("leader", pid)  # type: ignore[no-any-return]
 
@@ -282,6 +285,42 @@ def test_sends() -> None:
     assert (answer.get("fd.is_server"), answer.get("fd.sport"), answer.get("fd.lport")) == (True, 80, 80)
 
 
+def test_messages_that_come_in() -> None:
+    maker = events()
+    maker.ephemeral = range(32768, 61000)
+
+    def receive(call: str | None, port: int, peer: Any, connected: int = 0, kind: int = 2, **more: Any) -> LiveEvent:
+        numbers = {"NUM_NET_TYPE": kind, "NUM_NET_FAMILY": 2, "NUM_NET_CONNECTED": connected, "NUM_NET_SIZE": 64, **more.pop("numbers", {})}
+        return net("net.recv", call, 5, local=(V4, port), peer=peer, numbers=numbers, maker=maker, flags=abi.EVENT_RESULT, **more)
+
+    event = receive("recvfrom", 53, (bytes([192, 0, 2, 7]), 123), numbers={"NUM_RESULT": 9})
+    check(event, {
+        "evt.type": "recvfrom", "evt.rawres": 9, "evt.arg[res]": "9", "evt.arg[size]": "64", "fd.name": "192.0.2.7:123->10.0.0.1:53",
+        "evt.arg[tuple]": "192.0.2.7:123->10.0.0.1:53", "fd.cip": "192.0.2.7", "fd.sip": "10.0.0.1", "fd.rip": "192.0.2.7", "fd.lport": 53,
+        "fd.num": 5, "fd.typechar": "4", "fd.l4proto": "udp", "fd.connected": False, "fd.name_changed": True, "fd.is_server": True,
+        "evt.arg[data]": "<NA>", "evt.arg[fd]": "<4u>192.0.2.7:123->10.0.0.1:53",
+    })  # fmt: skip
+    assert not receive("recvmsg", 53, (bytes([192, 0, 2, 7]), 123)).get("fd.name_changed")
+    assert receive("recvmsg", 53, (bytes([192, 0, 2, 7]), 124)).get("fd.name_changed")
+    # An answer: the own port is nobody's in particular.
+    answer = receive("recvmsg", 40000, (V4, 53), 1)
+    check(answer, {
+        "fd.name": "10.0.0.1:40000->10.0.0.1:53", "fd.is_server": False, "fd.sport": 53, "fd.connected": True, "fd.name_changed": False,
+    })  # fmt: skip
+    nobody = receive("recvmmsg", 53, None, numbers={"NUM_RESULT": MINUS(11)})
+    check(nobody, {"fd.rip": None, "fd.name_changed": False, "fd.lport": 53, "evt.res": "EAGAIN", "fd.connected": False, "fd.type": "ipv4"})
+    assert receive("recvfrom", 80, (V4, 40000), 1, 1).get("fd.is_server")
+    assert not receive("recvfrom", 80, (V4, 81), 1, 1).get("fd.is_server")
+
+
+def test_a_change_of_ids_that_fails() -> None:
+    event = made("process.setid_failed", "setresuid", 0, 0xFFFFFFFF, 7, numbers={"NUM_RESULT": MINUS(1)}, flags=abi.EVENT_RESULT)
+    check(event, {
+        "evt.type": "setresuid", "evt.res": "EPERM", "evt.failed": True, "user.uid": 1000, "evt.arg[ruid]": "root",
+        "evt.arg[euid]": "<NONE>", "evt.rawarg[suid]": 7,
+    })  # fmt: skip
+
+
 def test_duplicates() -> None:
     proc = Proc(descriptors={412: {1: ("file", "/tmp/x")}})
     event = net("file.dup", "dup2", 5, 1, local=(V4, 40000), peer=(V4, 443), numbers={"NUM_NET_FAMILY": 2, "NUM_RESULT": 1})
@@ -483,6 +522,69 @@ def test_after_a_call_that_has_changed_the_user_it_is_the_new_one(result: int, u
     check(event, {"user.uid": uid, "user.name": f"u{uid}@1", "group.gid": 100, "evt.arg[uid]": "u33@1"})
     event = made("process.setgid", "setresgid", MINUS(1), 44, numbers={"NUM_SET_GID": 44, "NUM_RESULT": result})
     check(event, {"group.gid": gid, "group.name": f"g{gid}", "user.uid": 1000, "evt.arg[egid]": "g44"})
+
+
+GIVEN = {
+    "STR_CALL_TEXT": b"./one", "STR_CALL_TEXT_2": b"../two", "STR_FILE_PATH": b"/k", "STR_FILE_NEW_PATH": b"/n",
+    "STR_LINK_TARGET": b"to", "STR_MOUNT_SOURCE": b"dev", "STR_PROCESS_CWD": b"/w",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("event", "call", "name", "source", "target"),
+    [
+        ("file.unlink", "unlinkat", ("/k", "./one"), None, None), ("kernel.umount", "umount2", ("/k", "./one"), None, None),
+        ("file.chmod", "chmod", ("/k", "./one"), None, None), ("file.rename", "renameat2", None, ("/k", "./one"), ("/n", "../two")),
+        ("file.link", "linkat", None, ("/n", "../two"), ("/k", "./one")),
+        ("file.symlink", "symlink", None, ("/k", "../two"), ("/w/to", "to")),
+        ("kernel.mount", "mount", None, ("dev", "./one"), ("/k", "../two")),
+    ],
+)  # fmt: skip
+def test_names_as_given(event: str, call: str, name: Any, source: Any, target: Any) -> None:
+    with_texts = made(event, call, strings=GIVEN, numbers={"NUM_RESULT": 0})
+    without = made(event, call, strings={key: text for key, text in GIVEN.items() if not key.startswith("STR_CALL_TEXT")})
+    failed = made(event, call, strings=GIVEN, numbers={"NUM_RESULT": MINUS(2)})
+    for field, wanted in (("name", name), ("source", source), ("target", target)):
+        path, raw = wanted or (None, None)
+        linked = (event, field) == ("file.symlink", "target")
+        check(with_texts, {f"fs.path.{field}": path, f"fs.path.{field}raw": raw})
+        check(without, {f"fs.path.{field}": path, f"fs.path.{field}raw": raw if linked else path})
+        check(failed, {f"fs.path.{field}": None, f"fs.path.{field}raw": None})
+
+
+def test_arguments_that_lie_in_the_callers_memory() -> None:
+    check(made("net.create", "socketpair", 1, 1, 0, 0xDEAD, numbers={"NUM_PAIR_0": 3, "NUM_PAIR_1": 4, "NUM_RESULT": 0}), {
+        "evt.arg[fd1]": "3", "evt.rawarg[fd2]": 4,
+    })  # fmt: skip
+    check(made("net.accept", "accept", 3, numbers={"NUM_QUEUE_LENGTH": 3, "NUM_QUEUE_MAX": 4, "NUM_RESULT": 5}), {
+        "evt.arg[queuepct]": "75", "evt.arg[queuelen]": "3", "evt.arg[queuemax]": "4",
+    })  # fmt: skip
+    assert made("net.accept", "accept", 3, numbers={"NUM_QUEUE_LENGTH": 0, "NUM_QUEUE_MAX": 0}).get("evt.arg", "queuepct") == "0"
+    assert made("net.accept", "accept", 3).get("evt.rawarg", "queuepct") is None
+    how = {"NUM_FILE_FLAGS": 0o101, "NUM_HOW_MODE": 0o640, "NUM_HOW_RESOLVE": 8 | 1}
+    check(made("file.open", "openat2", MINUS(100), numbers=how), {
+        "evt.arg[mode]": "0640", "evt.arg[resolve]": "RESOLVE_BENEATH|RESOLVE_NO_XDEV", "evt.rawarg[resolve]": 9,
+    })  # fmt: skip
+    assert made("file.open", "openat2", MINUS(100), numbers={**how, "NUM_FILE_FLAGS": 1}).get("evt.arg", "mode") == "0"
+    assert made("file.open", "openat2", MINUS(100)).get("evt.arg", "mode") == "<NA>"
+    ring = {f"NUM_{name}": value for name, value in zip(
+        ("FILE_ACCESS", "FILE_FLAGS", "FILE_MODE", "FILE_UID", "FILE_GID", "FILE_INO"), (8, 16, 3, 1, 2, 5), strict=True)}  # fmt: skip
+    check(made("kernel.io_uring_setup", "io_uring_setup", 8, numbers=ring), {
+        "evt.arg[sq_entries]": "8", "evt.arg[cq_entries]": "16", "evt.arg[flags]": "IORING_SETUP_IOPOLL|IORING_SETUP_SQPOLL",
+        "evt.arg[sq_thread_cpu]": "1", "evt.arg[sq_thread_idle]": "2",
+        "evt.arg[features]": "IORING_FEAT_SINGLE_MMAP|IORING_FEAT_SUBMIT_STABLE",
+    })  # fmt: skip
+
+
+def test_memory_and_threads_are_read_after_the_act() -> None:
+    proc = Proc(status={412: {"VmSize": 9000, "VmRSS": 700, "VmSwap": 0, "Threads": 3}})
+    main = made("file.open", "open", tid=412, maker=events(proc))
+    check(main, {
+        "thread.vmsize": 9000, "thread.vmrss": 700, "proc.vmsize": 9000, "proc.vmrss": 700, "proc.vmswap": 0, "proc.nthreads": 3,
+        "proc.nchilds": 2,
+    })  # fmt: skip
+    check(made("file.open", "open", tid=413, maker=events(proc)), {"thread.vmsize": 0, "thread.vmrss": 0, "proc.vmrss": 700})
+    check(made("file.open", "open", tid=412), {"thread.vmsize": None, "proc.nthreads": None})
 
 
 def test_a_set_user_bit_is_found_by_its_name_live_and_in_a_replay() -> None:
