@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The class that an event has in a dimension: of numbers by ranges, of strings by automata, of two fields by comparing them. */
+#ifndef BPFENCE_CLASSES_H
+#define BPFENCE_CLASSES_H
+
+#include "automaton.h"
+
+#define BSEARCH_STEPS 17
+
+/* Class of a value among n ascending lower bounds: binary search for the last one <= value. The limits live in map memory,
+ * where the verifier knows nothing of them: in registers it follows every sequence of halvings ("BPF program is too large.
+ * Processed 1000001 insn", every kernel).
+ */
+__noinline int class_range(u32 slot, u32 ref, u64 value)
+{
+	struct scratch *s = scratch_at(slot);
+	volatile u32 *low, *high;
+	u32 i;
+
+	if (!s)
+		return 0;
+	low = &s->low;
+	high = &s->high;
+	*low = 0;
+	*high = match_word(s->generation, ref);
+	for (i = 0; i < BSEARCH_STEPS; i++) {
+		u32 middle = (*low + *high) / 2;
+		u32 at = ref + 1 + 3 * middle;
+		u64 bound = (u64)match_word(s->generation, at + 1) << 32 | match_word(s->generation, at);
+
+		if (*high - *low <= 1)
+			break;
+		if (bound <= value)
+			*low = middle;
+		else
+			*high = middle;
+	}
+	return match_word(s->generation, ref + 1 + 3 * *low + 2);
+}
+
+/* The bits that the command name of one program gives its descendants, added to s->names; -1: it is not known. */
+__noinline int names_add(u32 slot, u64 exec_id)
+{
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image;
+	u32 masks;
+	long n;
+
+	if (!s)
+		return -1;
+	image = bpf_map_lookup_elem(&images, &exec_id);
+	if (!image)
+		return -1;
+	if (image->names_generation != s->generation) {
+		if (s->loaded > 0)
+			s->str_present &= ~(1U << ((s->loaded - 1) & 31));
+		s->loaded = 0;
+		n = bpf_probe_read_kernel_str(&s->data[AREA_LOADED], ABI_COMM_LEN, image->comm);
+		if (n <= 0)
+			return -1;
+		masks = match_word(s->generation, offsetof(struct image_header, names_masks) / 4) +
+			2 * match_automaton(slot, match_word(s->generation, offsetof(struct image_header, names_dfa) / 4),
+					    match_word(s->generation, offsetof(struct image_header, names_start) / 4), AREA_LOADED, n - 1);
+		*(volatile u32 *)&image->names_generation = 0;
+		image->name_bits = match_word(s->generation, masks) | (u64)match_word(s->generation, masks + 1) << 32;
+		barrier();
+		image->names_generation = s->generation;
+	}
+	s->names |= image->name_bits;
+	return 0;
+}
+
+/* Of all processes that the acting one descends from now. -1: not all of them are known. */
+__noinline int names_load(u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_at(slot);
+	u32 i, bit = 1U << STR_ANCESTORS;
+
+	if (!s)
+		return -1;
+	if (s->str_tried & bit)
+		return s->names_status;
+	s->str_tried |= bit;
+	s->names = 0;
+	s->names_status = -1;
+	task = BPF_CORE_READ(task, group_leader);
+	for (i = 0; i < ABI_ANCESTORS_MAX; i++) {
+		struct process_record *record;
+		u32 pid;
+
+		task = read_parent(task);
+		if (!task) {
+			s->names_status = 0;
+			return 0;
+		}
+		pid = BPF_CORE_READ(task, tgid);
+		record = bpf_map_lookup_elem(&processes, &pid);
+		if (!record || names_add(slot, record->exec_id))
+			return -1;
+	}
+	return -1;
+}
+
+/* Whatever way a string comes into the scratch. */
+static __always_inline void text_load(struct scratch *s, u32 slot, u32 str)
+{
+	if (str == STR_FILE_PATH || str == STR_FILE_NEW_PATH)
+		path_named(slot, str == STR_FILE_NEW_PATH);
+	else if (str == STR_PROCESS_CWD)
+		cwd_load(slot);
+	else if (str == STR_NET_UNIX_PATH)
+		load_unix_path(s, slot);
+	else
+		string_load(slot, str);
+}
+
+static __always_inline void set_missing(struct scratch *s, u32 num, u64 value)
+{
+	if (!(s->num_present & (1ULL << num)))
+		set_num(s, num, value);
+}
+
+/* The numbers of the event's file; what the hook itself set (the new mode of a chmod) stays. */
+__noinline int numbers_load(u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_at(slot);
+	struct inode *inode;
+
+	if (!s)
+		return 0;
+	set_missing(s, NUM_PROCESS_CAPS, read_caps(BPF_CORE_READ(task, cred)));
+	inode = (void *)s->inode;
+	if (!inode)
+		return 0;
+	set_missing(s, NUM_FILE_MODE, BPF_CORE_READ(inode, i_mode));
+	set_missing(s, NUM_FILE_UID, BPF_CORE_READ(inode, i_uid.val));
+	set_missing(s, NUM_FILE_GID, BPF_CORE_READ(inode, i_gid.val));
+	set_missing(s, NUM_FILE_INO, BPF_CORE_READ(inode, i_ino));
+	set_missing(s, NUM_FILE_DEV, BPF_CORE_READ(inode, i_sb, s_dev));
+	set_missing(s, NUM_FILE_DELETED, BPF_CORE_READ(inode, i_nlink) == 0);
+	return 0;
+}
+
+static __always_inline void class_prepare(struct scratch *s, u32 slot, u32 num)
+{
+	if (num == NUM_TTY)
+		tty_load(slot);
+	else if (num == NUM_EXE_FLAGS)
+		exe_load(slot);
+	else if (num == NUM_DIRFD)
+		string_load(slot, STR_FILE_TEXT);
+	if (num == NUM_PROCESS_CAPS || (num >= NUM_FILE_MODE && num <= NUM_FILE_DELETED))
+		numbers_load(slot);
+	if (num == NUM_FILE_OBJECT || num == NUM_FILE_MEMFD || num == NUM_NEW_OBJECT)
+		path_named(slot, num == NUM_NEW_OBJECT);
+}
+
+/* How two numbers of the event compare. The ids of the process are those of its subject, which an event does not have with it. */
+__noinline int class_numbers(u32 slot, u32 one, u32 other)
+{
+	struct scratch *s = scratch_at(slot);
+	u64 both, a, b;
+	u32 uid, gid;
+
+	if (!s || one >= ABI_NUM_SLOTS || other >= ABI_NUM_SLOTS)
+		return CLASS_UNCERTAIN;
+	both = 1ULL << one | 1ULL << other;
+	if (both & (1ULL << NUM_PROCESS_UID | 1ULL << NUM_PROCESS_GID)) {
+		read_ids(&uid, &gid);
+		set_num(s, NUM_PROCESS_UID, uid);
+		set_num(s, NUM_PROCESS_GID, gid);
+	}
+	if (s->num_uncertain & both)
+		return CLASS_UNCERTAIN;
+	if ((s->num_present & both) != both)
+		return CLASS_NONE;
+	a = s->num[MASKED(one, ABI_NUM_SLOTS - 1)];
+	b = s->num[MASKED(other, ABI_NUM_SLOTS - 1)];
+	return a < b ? CLASS_LESS : a == b ? CLASS_SAME : CLASS_GREATER;
+}
+
+#define TEXTS_CHUNK 128
+#define TEXTS_ALIKE 0
+#define TEXTS_APART 1
+#define TEXTS_GOING -1
+
+/* Puts a text that is in the scratch aside, where the record is put together later: many texts come to the same place, one after the other.
+ * 0: it cannot be.
+ */
+__noinline int text_aside(u32 slot, u32 str)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+	u32 offset;
+
+	if (!s || !space)
+		return 0;
+	str &= ABI_STR_SLOTS - 1;
+	offset = MASKED(s->str_offset[str], SCRATCH_MASK);
+	if (s->str_length[str] >= ABI_PATH_MAX || offset > SCRATCH_DATA + SCRATCH_SLACK - ABI_PATH_MAX)
+		return 0;
+	bpf_probe_read_kernel(space->data, MASKED(s->str_length[str], ABI_PATH_MAX - 1), &s->data[offset]);
+	return 1;
+}
+
+/* The next TEXTS_CHUNK bytes of two texts, from where the scratch says. */
+__noinline int texts_chunk(u32 slot)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+	u32 i, one, other, left, blank;
+
+	if (!s || !space)
+		return TEXTS_APART;
+	one = s->text_one;
+	other = s->text_other;
+	left = s->text_left;
+	blank = s->text_blank;
+	for (i = 0; i < TEXTS_CHUNK; i++) {
+		u32 a, b;
+
+		if (i >= left)
+			return TEXTS_ALIKE;
+		a = space->data[(one + i) & (ABI_PATH_MAX - 1)];
+		b = s->data[(other + i) & SCRATCH_MASK];
+		if (a != b && (a ? a : blank) != (b ? b : blank))
+			return TEXTS_APART;
+	}
+	s->text_one = one + TEXTS_CHUNK;
+	s->text_other = other + TEXTS_CHUNK;
+	s->text_left = left - TEXTS_CHUNK;
+	return TEXTS_GOING;
+}
+
+static __always_inline bool is_arguments(u32 str)
+{
+	return str == STR_PROCESS_ARGS || str == STR_PARENT_ARGS;
+}
+
+/* How two texts compare, of which the first has been put aside and the other is in the scratch. Arguments are kept separated by NUL, and
+ * told separated by blanks.
+ */
+__noinline int class_texts(u32 slot, u32 one, u32 other, u32 ends)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 first, second, shorter, i;
+	int status = TEXTS_GOING;
+
+	if (!s)
+		return CLASS_UNCERTAIN;
+	one &= ABI_STR_SLOTS - 1;
+	other &= ABI_STR_SLOTS - 1;
+	first = s->str_length[one];
+	second = s->str_length[other];
+	shorter = first < second ? first : second;
+	s->text_one = ends ? first - shorter : 0;
+	s->text_other = s->str_offset[other] + (ends ? second - shorter : 0);
+	s->text_left = shorter;
+	s->text_blank = is_arguments(one) || is_arguments(other) ? ' ' : 0;
+	for (i = 0; i <= ABI_PATH_MAX / TEXTS_CHUNK; i++) {
+		status = texts_chunk(slot);
+		if (status != TEXTS_GOING)
+			break;
+	}
+	if (status != TEXTS_ALIKE)
+		return status == TEXTS_APART ? CLASS_APART : CLASS_UNCERTAIN;
+	return first < second ? CLASS_LESS : first == second ? CLASS_SAME : CLASS_GREATER;
+}
+
+/* What a text that has been loaded comes to by itself: CLASS_UNCERTAIN, CLASS_NONE, or 2 where it is there. */
+static __always_inline u32 class_text(struct scratch *s, u32 str)
+{
+	if (s->str_uncertain & (1U << str))
+		return CLASS_UNCERTAIN;
+	return s->str_present & (1U << str) ? 2 : CLASS_NONE;
+}
+
+/* CAUSE_* of a dimension that is uncertain. */
+static __always_inline u32 cause_of(u32 kind, u32 slot)
+{
+	if (kind == DIM_LINEAGE || kind == DIM_ANCESTORS)
+		return CAUSE_LINEAGE;
+	if (kind == DIM_PRESENT && slot >= ABI_NUM_SLOTS)
+		slot -= ABI_NUM_SLOTS;
+	else if (kind != DIM_STRING && kind != DIM_TEXTS)
+		return CAUSE_PATH; /* objects that a path leads to */
+	if (slot == STR_FILE_PATH || slot == STR_FILE_NEW_PATH || slot == STR_PROCESS_CWD)
+		return CAUSE_PATH;
+	return slot <= STR_PARENT_EXE || slot == STR_TARGET_EXE ? CAUSE_RECORD : CAUSE_VALUE;
+}
+
+/* Class of dimension `dim` for the event in the scratch. */
+__noinline int class_of(u32 slot, u32 dim)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 kind, num, class = CLASS_UNCERTAIN;
+	u64 mask, wanted, value, number = MASKED(dim, ABI_MAX_DIMS - 1);
+	struct image_head *head;
+	struct image_dim *d;
+
+	if (!s)
+		return CLASS_UNCERTAIN;
+	head = match_head(s->generation);
+	if (!head)
+		return CLASS_UNCERTAIN;
+	d = &head->dims[number];
+	kind = d->kind;
+	num = d->slot;
+	if (kind == DIM_STRING || kind == DIM_TEXTS || (kind == DIM_PRESENT && num >= ABI_NUM_SLOTS)) {
+		u32 str = num & (ABI_STR_SLOTS - 1);
+
+		text_load(s, slot, str);
+		class = class_text(s, str);
+		if (class < 2 || kind == DIM_PRESENT)
+			goto out;
+		if (kind == DIM_STRING) {
+			class = match_automaton(slot, d->ref, d->start, s->str_offset[str], s->str_length[str]);
+			goto out;
+		}
+		class = CLASS_UNCERTAIN;
+		if (!text_aside(slot, str))
+			goto out;
+		num = d->mask_lo & (ABI_STR_SLOTS - 1);
+		text_load(s, slot, num);
+		class = class_text(s, num);
+		if (class == 2)
+			class = class_texts(slot, str, num, d->value_lo);
+		goto out;
+	}
+	if (kind == DIM_LINEAGE) {
+		if (s->lineage_uncertain)
+			goto out;
+		class = (s->lineage[(num >> 6) & 1] >> (num & 63)) & 1 ? 2 : CLASS_NONE;
+		goto out;
+	}
+	if (kind == DIM_ANCESTORS) {
+		if (!names_load(slot))
+			class = (s->names >> (num & 63)) & 1 ? 2 : CLASS_NONE;
+		goto out;
+	}
+	if (num >= ABI_NUM_SLOTS)
+		goto out;
+	class_prepare(s, slot, num);
+	if (kind == DIM_NUMBERS) {
+		class_prepare(s, slot, d->mask_lo);
+		class = class_numbers(slot, num, d->mask_lo);
+		goto out;
+	}
+	if (num == NUM_FILE_OBJECT && s->flags & EVENT_PATH_UNCERTAIN)
+		goto out;
+	if (num == NUM_NEW_OBJECT && s->flags & EVENT_NEW_PATH_UNCERTAIN)
+		goto out;
+	if (s->num_uncertain & (1ULL << num))
+		goto out;
+	class = CLASS_NONE;
+	if (!(s->num_present & (1ULL << num)))
+		goto out;
+	if (kind == DIM_PRESENT) {
+		class = 2;
+		goto out;
+	}
+	value = s->num[MASKED(num, 63)];
+	mask = d->mask_lo | (u64)d->mask_hi << 32;
+	wanted = d->value_lo | (u64)d->value_hi << 32;
+	if (kind == DIM_BITS)
+		class = value & mask ? 2 : CLASS_NONE;
+	else if (kind == DIM_MASKED)
+		class = (value & mask) == wanted ? 2 : CLASS_NONE;
+	else
+		class = class_range(slot, d->ref, value);
+out:
+	if (class == CLASS_UNCERTAIN)
+		set_uncertain(s, cause_of(kind, num));
+	s->class[number] = class;
+	s->have_class |= 1ULL << number;
+	return class;
+}
+
+#define NAMES_INLINE 2
+
+/* Class of file.path by `d`, read from the dentries themselves, so that nothing is copied, and nothing looked at behind the byte that
+ * decides. The first names are looked at here, which is where most paths end to be of interest. CLASS_UNCERTAIN where that cannot be
+ * done: class_of does it.
+ */
+static __always_inline u32 class_path_steps(struct scratch *s, u32 slot, struct image_page *first, struct image_dim *d)
+{
+	struct automaton a = { .state = d->start, .generation = s->generation };
+	u64 n, classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4, i;
+	struct image_page *class_page;
+	int status, class;
+
+	if (classes > DFA_CLASSES_LAST || !path_steps(s))
+		return CLASS_UNCERTAIN;
+	class_page = match_page_near(first, s->generation, d->ref);
+	a.page = match_page_near(first, s->generation, a.state);
+	n = s->n_steps;
+	if (!class_page || !a.page || !n) /* 0: the root itself */
+		return CLASS_UNCERTAIN;
+	for (i = 1; i <= NAMES_INLINE; i++) {
+		if (i > n)
+			return automaton_class(&a);
+		status = automaton_name(&a, (u8 *)class_page + classes, s->steps[MASKED(n - i, PATH_STEPS - 1)]);
+		if (status != PATH_GOING)
+			return status == PATH_DONE ? automaton_class(&a) : CLASS_UNCERTAIN;
+	}
+	s->dfa_classes = d->ref;
+	s->dfa_state = a.state;
+	for (i = NAMES_INLINE + 1; i <= PATH_STEPS; i++) {
+		if (i > n)
+			break;
+		class = automaton_name_step(slot, n - i);
+		if (class != DFA_GOING)
+			return class;
+	}
+	return match_word(s->generation, s->dfa_state) & DFA_CLASS_MASK;
+}
+
+#define SHORT_STRING 16 /* an IPv6 address */
+
+/* Class by `d` of a short string that is in the scratch. */
+static __always_inline u32 class_short(struct scratch *s, struct image_page *first, struct image_dim *d, u64 offset, u64 length)
+{
+	struct automaton a = { .state = d->start, .generation = s->generation };
+	u64 classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4, i;
+	struct image_page *class_page;
+	u8 *class_of_byte;
+
+	if (classes > DFA_CLASSES_LAST)
+		return CLASS_UNCERTAIN;
+	class_page = match_page_near(first, s->generation, d->ref);
+	a.page = match_page_near(first, s->generation, a.state);
+	if (!class_page || !a.page)
+		return CLASS_UNCERTAIN;
+	class_of_byte = (u8 *)class_page + classes;
+	for (i = 0; i < SHORT_STRING; i++) {
+		if (i >= length || !automaton_step(&a, class_of_byte[s->data[MASKED(offset + i, SCRATCH_MASK)]]))
+			break;
+	}
+	return automaton_class(&a);
+}
+
+/* Class of a dimension that needs no call: bits and short strings that the hook has set. CLASS_UNCERTAIN: it is another. */
+static __always_inline u64 class_fast(struct scratch *s, struct image_page *first, struct image_dim *d)
+{
+	u64 num = d->slot, at;
+
+	if (d->kind == DIM_BITS && num < ABI_NUM_SLOTS && s->num_present & (1ULL << num))
+		return s->num[MASKED(num, 63)] & (d->mask_lo | (u64)d->mask_hi << 32) ? 2 : CLASS_NONE;
+	if (d->kind != DIM_STRING || num >= ABI_STR_SLOTS || !((s->str_present & ~s->str_uncertain) & (1U << num)))
+		return CLASS_UNCERTAIN;
+	at = MASKED(num, ABI_STR_SLOTS - 1);
+	if (s->str_length[at] > SHORT_STRING)
+		return CLASS_UNCERTAIN;
+	return class_short(s, first, d, s->str_offset[at], s->str_length[at]);
+}
+
+#endif

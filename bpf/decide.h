@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The decision for one event: the leaves of all groups, what is uncertain, what is denied, killed, told. */
+#ifndef BPFENCE_DECIDE_H
+#define BPFENCE_DECIDE_H
+
+#include "subject.h"
+
+static __always_inline void decide_leaf(struct scratch *s, struct image_head *head, u32 leaf)
+{
+	u32 at = head->header.verdicts_ref + leaf * IMAGE_VERDICT_WORDS;
+	u32 action = match_word(s->generation, at), first = match_word(s->generation, at + 3);
+
+	if (action > s->action || (action == s->action && first < s->first)) {
+		s->action = action;
+		s->error = match_word(s->generation, at + 1);
+		s->first = first;
+	}
+	s->report |= match_word(s->generation, at + 2);
+}
+
+/* The diagram of the event for the subject in one group. */
+static __always_inline u64 decide_root(struct scratch *s, struct image_page *first, u64 group)
+{
+	struct image_head *head = (void *)first;
+
+	return match_word_near(first, s->generation, head->header.roots_ref[group] + s->record.subject[group] * ABI_MAX_EVENTS + s->event);
+}
+
+/* One more of each cause of the event, in the counters from `first` on. */
+static __always_inline void count_causes(struct scratch *s, u32 first)
+{
+	u32 i;
+
+	for (i = 0; i < CAUSES; i++) {
+		if (s->flags >> EVENT_CAUSES_SHIFT & (1U << i))
+			count(first + i);
+	}
+}
+
+/* Something was uncertain. The compiler has put the strictest of the alternatives under each class that is uncertain, so only a walk that did
+ * not come to its end is denied here.
+ */
+static __always_inline int decide_uncertain(struct scratch *s)
+{
+	count_causes(s, CNT_UNCERTAIN_MEMORY);
+	if (s->action >= ACTION_DENY || !(s->flags & CAUSE_TABLE << EVENT_CAUSES_SHIFT) || !(s->record.enforcing >> (s->event & 63) & 1))
+		return 0;
+	count_refused(s->event, CNT_REFUSED_TABLE);
+	return EPERM;
+}
+
+/* The process is to be killed. The kernel refuses that for its own threads, the first process, and tasks that are ending already. These are
+ * denied, but where a new program is in place already.
+ */
+static __always_inline void decide_kill(struct scratch *s)
+{
+	if (bpf_send_signal(SIGKILL)) {
+		s->action = s->event == EV_PROCESS_EXECUTED ? ACTION_AUDIT : ACTION_DENY;
+		s->flags |= EVENT_KILL_REFUSED;
+		count(CNT_KILL_REFUSED);
+	} else {
+		count(CNT_KILLED);
+	}
+}
+
+__noinline int decide(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct image_page *first;
+	struct image_head *head;
+	u64 group, node;
+
+	if (!s)
+		return 0;
+	first = match_page(s->generation, 0);
+	if (!first) {
+		set_uncertain(s, CAUSE_TABLE);
+		return decide_uncertain(s);
+	}
+	head = (void *)first;
+	s->features = head->header.features;
+	s->n_groups = head->header.n_groups;
+	/* The first leaf that says something sets error and first with the action; of the verdicts only n_groups are looked at. */
+	s->action = ACTION_NONE;
+	s->report = 0;
+	node = decide_root(s, first, 0);
+	if (node < IMAGE_PAGE_WORDS)
+		node = diagram_fast(slot, node);
+	for (group = 0; group < ABI_MAX_GROUPS; group++) {
+		u32 leaf;
+
+		if (group >= s->n_groups)
+			break;
+		if (group > 0)
+			node = decide_root(s, first, group);
+		leaf = diagram_walk(s, slot, node);
+		s->verdict[group] = leaf;
+		if (leaf)
+			decide_leaf(s, head, leaf);
+	}
+	s->flags |= s->record.flags >> RECORD_CAUSES_SHIFT << EVENT_CAUSES_SHIFT;
+	if (s->flags >> EVENT_CAUSES_SHIFT) {
+		int error = decide_uncertain(s);
+
+		if (error)
+			return error;
+	}
+	if (!s->report && s->action < ACTION_DENY)
+		return 0;
+	if (s->flags & EVENT_ORIGIN) {
+		s->report &= ~REPORT_DECISION;
+		s->action = ACTION_NONE;
+		s->error = 0;
+	}
+	if (s->action == ACTION_KILL)
+		decide_kill(s);
+	if (s->report)
+		report(slot);
+	if (s->action < ACTION_DENY) {
+		if (s->report & REPORT_DECISION)
+			count(CNT_AUDITED);
+		return 0;
+	}
+	if (s->flags >> EVENT_CAUSES_SHIFT)
+		count_causes(s, CNT_REFUSED_MEMORY);
+	count(CNT_DENIED);
+	return s->error ? s->error : EPERM;
+}
+
+#endif

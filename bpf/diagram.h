@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Decision diagrams: from a root down to a leaf, a class at each node. */
+#ifndef BPFENCE_DIAGRAM_H
+#define BPFENCE_DIAGRAM_H
+
+#include "classes.h"
+
+/* Child of a sparse node for a class: binary search, as above. */
+__noinline int diagram_sparse_child(u32 slot, u32 node, u32 class)
+{
+	struct scratch *s = scratch_at(slot);
+	volatile u32 *low, *high;
+	u32 i;
+
+	if (!s)
+		return 0;
+	low = &s->low;
+	high = &s->high;
+	/* See diagram_few. */
+	i = match_word(s->generation, node + 3) == CLASS_UNCERTAIN ? node + 5 : node + 3;
+	if (match_word(s->generation, i) == class && match_word(s->generation, node + 1) > 1)
+		return match_word(s->generation, i + 1);
+	*low = 0;
+	*high = match_word(s->generation, node + 1);
+	for (i = 0; i < BSEARCH_STEPS; i++) {
+		u32 middle = (*low + *high) / 2;
+		u32 at = node + 3 + 2 * middle;
+		u32 found;
+
+		if (*low >= *high)
+			break;
+		found = match_word(s->generation, at);
+		if (found == class)
+			return match_word(s->generation, at + 1);
+		if (found < class)
+			*low = middle + 1;
+		else
+			*high = middle;
+	}
+	return match_word(s->generation, node + 2);
+}
+
+#define DIAGRAM_CHUNK 8
+#define DIAGRAM_GOING -1
+
+/* DIAGRAM_CHUNK nodes down from s->node. */
+__noinline int diagram_walk_chunk(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 i, node;
+
+	if (!s)
+		return 0;
+	node = s->node;
+	for (i = 0; i < DIAGRAM_CHUNK; i++) {
+		struct image_page *page;
+		u32 word, class, child;
+		u64 dim;
+
+		if (node & IMAGE_LEAF)
+			return node & ~IMAGE_LEAF;
+		page = match_page(s->generation, node);
+		if (!page) {
+			set_uncertain(s, CAUSE_TABLE);
+			return 0;
+		}
+		word = page->word[node & (IMAGE_PAGE_WORDS - 1)];
+		dim = MASKED(word, ABI_MAX_DIMS - 1);
+		if (s->have_class & (1ULL << dim))
+			class = s->class[dim];
+		else
+			class = class_of(slot, dim);
+		child = node + 2 + class;
+		if (((word >> 8) & 0xff) == NODE_SPARSE)
+			node = diagram_sparse_child(slot, node, class);
+		else if ((child ^ node) < IMAGE_PAGE_WORDS)
+			node = page->word[child & (IMAGE_PAGE_WORDS - 1)];
+		else
+			node = match_word(s->generation, child);
+	}
+	s->node = node;
+	return DIAGRAM_GOING;
+}
+
+#define FEW_CHILDREN 4
+
+/* Child of a sparse node for a class; 0 where it has too many to look through. */
+static __always_inline u64 diagram_few(struct image_page *first, u64 generation, u64 node, u64 class)
+{
+	u64 count = match_word_near(first, generation, node + 1), i;
+
+	/* Of many the one that is asked for most, what no pattern matches, is the first or follows CLASS_UNCERTAIN. */
+	if (count > FEW_CHILDREN) {
+		i = match_word_near(first, generation, node + 3) == CLASS_UNCERTAIN ? node + 5 : node + 3;
+		return match_word_near(first, generation, i) == class ? match_word_near(first, generation, i + 1) : 0;
+	}
+	for (i = 0; i < FEW_CHILDREN; i++) {
+		if (i >= count)
+			break;
+		if (match_word_near(first, generation, node + 3 + 2 * i) == class)
+			return match_word_near(first, generation, node + 4 + 2 * i);
+	}
+	return match_word_near(first, generation, node + 2);
+}
+
+/* Where a node leads with `class` of its dimension, which is noted; the node itself where diagram_few cannot tell. */
+static __always_inline u64 diagram_next(struct scratch *s, struct image_page *first, u64 node, u64 word, u64 class)
+{
+	u64 dim = MASKED(word, ABI_MAX_DIMS - 1), child;
+
+	s->class[dim] = class;
+	s->have_class |= 1ULL << dim;
+	if (((word >> 8) & 0xff) == NODE_DENSE)
+		return match_word_near(first, s->generation, node + 2 + class);
+	child = diagram_few(first, s->generation, node, class);
+	return child ? child : node;
+}
+
+#define DIAGRAM_FAST 4
+
+/* The first nodes of an event's diagram without a call for each: those of class_fast, then file.path. Stops at whatever else it meets;
+ * returns where it stands.
+ */
+__noinline int diagram_fast(u32 slot, u32 root)
+{
+	struct scratch *s = scratch_at(slot);
+	struct image_page *first;
+	struct image_head *head;
+	struct image_dim *d;
+	u64 i, node = root, word, class;
+
+	if (!have_rdonly_cast)
+		return root;
+	if (!s)
+		return IMAGE_LEAF;
+	first = match_page(s->generation, 0);
+	if (!first) {
+		set_uncertain(s, CAUSE_TABLE);
+		return IMAGE_LEAF;
+	}
+	head = (void *)first;
+	for (i = 0; i < DIAGRAM_FAST; i++) {
+		if (node >= IMAGE_PAGE_WORDS) /* a leaf, or on another page */
+			return node;
+		word = first->word[MASKED(node, IMAGE_PAGE_WORDS - 1)];
+		class = class_fast(s, first, &head->dims[MASKED(word, ABI_MAX_DIMS - 1)]);
+		if (class == CLASS_UNCERTAIN)
+			break;
+		node = diagram_next(s, first, node, word, class);
+	}
+	if (node >= IMAGE_PAGE_WORDS)
+		return node;
+	word = first->word[MASKED(node, IMAGE_PAGE_WORDS - 1)];
+	d = &head->dims[MASKED(word, ABI_MAX_DIMS - 1)];
+	if (d->kind != DIM_STRING || d->slot != STR_FILE_PATH || s->str_tried & (1U << STR_FILE_PATH))
+		return node;
+	class = class_path_steps(s, slot, first, d);
+	return class == CLASS_UNCERTAIN ? node : diagram_next(s, first, node, word, class);
+}
+
+/* Follows a diagram from `node` to its leaf; returns the leaf's number. */
+static __always_inline u32 diagram_walk(struct scratch *s, u32 slot, u32 node)
+{
+	u32 i;
+	int leaf;
+
+	if (node & IMAGE_LEAF)
+		return node & ~IMAGE_LEAF;
+	s->node = node;
+	for (i = 0; i <= ABI_MAX_DIMS / DIAGRAM_CHUNK; i++) {
+		leaf = diagram_walk_chunk(slot);
+		if (leaf != DIAGRAM_GOING)
+			return leaf;
+	}
+	set_uncertain(s, CAUSE_TABLE);
+	return 0;
+}
+
+__noinline int image_features(void)
+{
+	u32 generation = active_generation();
+	struct image_head *head = generation ? match_head(generation) : NULL;
+
+	return head ? head->header.features : 0;
+}
+
+__noinline int image_concerns(u32 event)
+{
+	u32 generation = active_generation();
+	struct image_head *head = generation ? match_head(generation) : NULL;
+	u64 all;
+
+	if (!head)
+		return 0;
+	all = head->header.concern_all[0] | (u64)head->header.concern_all[1] << 32;
+	return (all >> (event & 63)) & 1;
+}
+
+#endif

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What depends on the process alone: computed at exec and when credentials or cgroup change, kept in its record. */
+#ifndef BPFENCE_SUBJECT_H
+#define BPFENCE_SUBJECT_H
+
+#include "diagram.h"
+
+/* The lineage bits that the executable of one image gives its descendants, added to s->lineage; -1: uncertain. */
+__noinline int lineage_add(u32 slot, u64 exec_id)
+{
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image;
+	u32 ref, masks, class;
+
+	if (!s)
+		return -1;
+	image = bpf_map_lookup_elem(&images, &exec_id);
+	if (!image)
+		return -1;
+	if (image->generation == s->generation) {
+		s->lineage[0] |= image->self_bits[0];
+		s->lineage[1] |= image->self_bits[1];
+		return 0;
+	}
+	if (image->flags & (EXEC_EXE_UNCERTAIN | EXEC_PARENT_UNKNOWN))
+		return -1;
+	ref = match_word(s->generation, offsetof(struct image_header, lineage_dfa) / 4);
+	masks = match_word(s->generation, offsetof(struct image_header, lineage_masks) / 4);
+	s->loaded = 0;
+	s->str_present &= ~(1U << STR_PROCESS_EXE);
+	load_image(s, STR_PROCESS_EXE, image, exec_id);
+	s->str_uncertain &= ~(1U << STR_PROCESS_EXE);
+	if (image->exe_len && !(s->str_present & (1U << STR_PROCESS_EXE)))
+		return -1;
+	class = match_automaton(slot, ref, match_word(s->generation, offsetof(struct image_header, lineage_start) / 4), AREA_LOADED,
+				image->exe_len & (ABI_PATH_MAX - 1));
+	s->str_present &= ~(1U << STR_PROCESS_EXE);
+	masks += class * 2 * ABI_LINEAGE_WORDS;
+	s->lineage[0] |= match_word(s->generation, masks) | (u64)match_word(s->generation, masks + 1) << 32;
+	s->lineage[1] |= match_word(s->generation, masks + 2) | (u64)match_word(s->generation, masks + 3) << 32;
+	return 0;
+}
+
+/* Lineage of the process in s->record: cached in its image, else collected along the chain. */
+__noinline int lineage_load(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image, *ancestor;
+	u64 id, own, own_bits[2];
+	u32 i;
+
+	if (!s)
+		return 0;
+	own = s->record.exec_id;
+	s->lineage[0] = 0;
+	s->lineage[1] = 0;
+	s->lineage_uncertain = 1;
+	image = bpf_map_lookup_elem(&images, &own);
+	if (!image || lineage_add(slot, own))
+		return 0;
+	own_bits[0] = s->lineage[0];
+	own_bits[1] = s->lineage[1];
+	if (image->generation != s->generation) {
+		s->lineage[0] = 0;
+		s->lineage[1] = 0;
+		id = image->parent_exec_id;
+		for (i = 0; i < LINEAGE_DEPTH; i++) {
+			if (!id)
+				break;
+			ancestor = bpf_map_lookup_elem(&images, &id);
+			if (!ancestor || lineage_add(slot, id))
+				return 0;
+			if (ancestor->generation == s->generation) {
+				s->lineage[0] |= ancestor->lineage[0];
+				s->lineage[1] |= ancestor->lineage[1];
+				id = 0;
+				break;
+			}
+			id = ancestor->parent_exec_id;
+		}
+		if (id)
+			return 0;
+		image->self_bits[0] = own_bits[0];
+		image->self_bits[1] = own_bits[1];
+		image->lineage[0] = s->lineage[0];
+		image->lineage[1] = s->lineage[1];
+		barrier();
+		image->generation = s->generation;
+	}
+	s->lineage[0] = image->lineage[0];
+	s->lineage[1] = image->lineage[1];
+	if (image->pid != s->record.pid) {
+		s->lineage[0] |= own_bits[0];
+		s->lineage[1] |= own_bits[1];
+	}
+	s->lineage_uncertain = 0;
+	return 0;
+}
+
+/* Computes subject rows and concern of s->record for the generation in the scratch. */
+__noinline int subject_compute(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 group;
+
+	if (!s)
+		return 0;
+	count(CNT_SUBJECT_COMPUTED);
+	s->record.concern = 0;
+	s->record.enforcing = 0;
+	if (match_word(s->generation, offsetof(struct image_header, lineage_dfa) / 4))
+		lineage_load(slot);
+	for (group = 0; group < ABI_MAX_GROUPS; group++) {
+		u32 row, at;
+
+		if (group >= s->n_groups)
+			break;
+		row = diagram_walk(s, slot, match_word(s->generation, offsetof(struct image_header, subject_root) / 4 + group));
+		s->record.subject[group] = row;
+		at = match_word(s->generation, offsetof(struct image_header, concern_ref) / 4 + group) + IMAGE_CONCERN_WORDS * row;
+		s->record.concern |= match_wide(s->generation, at);
+		s->record.enforcing |= match_wide(s->generation, at + 2);
+	}
+	if (s->flags & CAUSE_TABLE << EVENT_CAUSES_SHIFT) /* a row that is not to be trusted: the strictest that any says */
+		s->record.enforcing |= match_wide(s->generation, offsetof(struct image_header, enforcing_all) / 4);
+	s->record.concern |= s->record.enforcing;
+	s->record.flags = (s->record.flags & RECORD_FROM_ITER) | s->flags >> EVENT_CAUSES_SHIFT << RECORD_CAUSES_SHIFT;
+	if (s->features & IMAGE_SUBJECT_IDS)
+		s->record.flags |= RECORD_DEPENDS_IDS;
+	if (s->features & IMAGE_SUBJECT_CGROUP)
+		s->record.flags |= RECORD_DEPENDS_CGROUP;
+	s->record.generation = s->generation;
+	return 0;
+}
+
+static __always_inline int scratch_generation(struct scratch *s)
+{
+	struct image_head *head;
+
+	s->generation = active_generation();
+	head = match_head(s->generation);
+	if (!head)
+		return -1;
+	s->features = head->header.features;
+	s->n_groups = head->header.n_groups;
+	return 0;
+}
+
+/* Keeps the subject in the record of the process, and what hooks may know without it. `version`: the one that it was computed at. */
+__noinline int subject_store(u32 slot, u64 version)
+{
+	struct scratch *s = scratch_at(slot);
+	struct process_record *record;
+	u32 tgid;
+
+	if (!s)
+		return 0;
+	tgid = s->record.pid;
+	record = bpf_map_lookup_elem(&processes, &tgid);
+	if (!record || record->exec_id != s->record.exec_id)
+		return 0;
+	/* A move to another cgroup meanwhile: the next event computes it again. One that comes from here on changes the version once more, so that
+	 * the word published below is void; and the record is compared with the cgroup whenever it is used.
+	 */
+	if (record_version(tgid) != version)
+		return 0;
+	*(volatile u32 *)&record->generation = 0;
+	record_changed(tgid);
+	record->uid = s->record.uid;
+	record->gid = s->record.gid;
+	record->cgroup = s->record.cgroup;
+	record->flags = s->record.flags;
+	record->concern = s->record.concern;
+	record->enforcing = s->record.enforcing;
+	__builtin_memcpy(record->subject, s->record.subject, sizeof(record->subject));
+	barrier();
+	*(volatile u32 *)&record->generation = s->generation;
+	record_changed(tgid);
+	concern_publish(&s->record, version + 2, tgid);
+	return 0;
+}
+
+/* What the record says of the subject holds only for these ids, this cgroup and this generation. Storing a new subject is safe
+ * only where no other thread of the process can hold other ids: a single-threaded process; the others compute it each time.
+ */
+static __always_inline void subject_refresh(struct scratch *s, u32 slot, u64 version)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	u64 cgroup = bpf_get_current_cgroup_id();
+	bool same_subject;
+	u32 uid, gid;
+
+	read_ids(&uid, &gid);
+	same_subject = s->record.uid == uid && s->record.gid == gid && s->record.cgroup == cgroup;
+	s->record.uid = uid;
+	s->record.gid = gid;
+	s->record.cgroup = cgroup;
+	set_process(s);
+	set_num(s, NUM_PROCESS_UID, uid);
+	set_num(s, NUM_PROCESS_GID, gid);
+	subject_compute(slot);
+	if (s->has_record && (same_subject || BPF_CORE_READ(task, signal, nr_threads) == 1))
+		subject_store(slot, version);
+}
+
+__noinline u64 start_time_probed(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, group_leader, start_boottime);
+}
+
+__noinline int concern_again(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+
+	if (s)
+		concern_publish(&s->record, s->record_version, s->record.pid);
+	return 0;
+}
+
+/* The record of the acting process; none that an earlier process with its pid has left. */
+static __always_inline struct process_record *record_own(u32 tgid)
+{
+	struct process_record *record = bpf_map_lookup_elem(&processes, &tgid);
+
+	return record && record->start_time == read_start_time() ? record : NULL;
+}
+
+static __always_inline void count_refused(u32 event, u32 counter);
+
+/* There are no tables to compute the subject with: what was known of it last counts. */
+static __always_inline int subject_unknown(const struct process_record *record, u32 event)
+{
+	count(CNT_UNCERTAIN_TABLE);
+	if (!record || !(record->enforcing >> (event & 63) & 1))
+		return SUBJECT_UNCONCERNED;
+	count_refused(event, CNT_REFUSED_TABLE);
+	return SUBJECT_REFUSED;
+}
+
+__noinline int subject_load(u32 slot, u32 event)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct scratch *s = scratch_at(slot);
+	struct process_record *record;
+	u64 version;
+
+	if (!s)
+		return SUBJECT_UNCONCERNED;
+	scratch_clear(s, event);
+	s->record_version = RECORD_OWN;
+	record = record_own(tgid);
+	if (scratch_generation(s))
+		return subject_unknown(record, event);
+	if (!record || !record->exec_id) {
+		s->kernfs = bpf_get_current_task();
+		record_create(slot);
+		record = record_own(tgid);
+	}
+	version = record_version(tgid);
+	s->has_record = record != NULL;
+	if (record)
+		s->record = *record;
+	subject_refresh(s, slot, version);
+	scratch_clear(s, event); /* the subject's strings share memory with the event's */
+	set_process(s);
+	return s->record.concern & (1ULL << (event & 63)) ? SUBJECT_CONCERNED : SUBJECT_UNCONCERNED;
+}
+
+/* An event is denied that nothing could be looked up for. There is no record of it: it counts as a lost one. */
+static __always_inline void count_refused(u32 event, u32 counter)
+{
+	count(counter);
+	count(CNT_DENIED);
+	count_lost(event);
+}
+
+__noinline int decide_without_memory(u32 event)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u64 generation = active_generation(), enforcing;
+	struct process_record *record = record_own(tgid);
+	struct image_head *head = match_head(generation);
+
+	count(CNT_UNCERTAIN_MEMORY);
+	if (record && record_fresh(record, generation))
+		enforcing = record->enforcing;
+	else if (head)
+		enforcing = head->header.enforcing_all[0] | (u64)head->header.enforcing_all[1] << 32;
+	else
+		enforcing = record ? record->enforcing : 0;
+	if (!(enforcing >> (event & 63) & 1))
+		return 0;
+	count_refused(event, CNT_REFUSED_MEMORY);
+	return EPERM;
+}
+
+#endif
