@@ -65,8 +65,9 @@ docs: $(BUILD)/dev.stamp ## the documentation site, in .build/site; a link that 
 	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet --strict
 
 .PHONY: check
-check: $(BUILD)/dev.stamp docs ## ruff, mypy --strict, import-linter, generated files are current, the site's links
+check: $(BUILD)/dev.stamp docs ## ruff (rules and format), mypy --strict, import-linter, generated files are current, the site's links
 	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check -q .
 	@$(VENV)/bin/mypy --strict src tools vmtest
 	@$(VENV)/bin/lint-imports --no-cache
 	@for tool in tools/gen_*.py; do $(PYTHON) $$tool --check; done

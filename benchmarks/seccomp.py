@@ -176,7 +176,7 @@ def report(measured: dict[str, Any]) -> str:
         PREFACE.format(kernel=measured["kernel"], profile=profile, **{key: lengths[key] for key in ("linear", "tree")}),
         "## Under a filter",
         table(results, [NONE, "large, linear", "large, tree", "learned"]),
-        f"\"Learned\" is a profile of what these operations need ({lengths['learned']} instructions). {INSTALL}",
+        f'"Learned" is a profile of what these operations need ({lengths["learned"]} instructions). {INSTALL}',
         "## While learning",
         table(results, [NONE, "recorded", "recorded by descent", "beside a recorded command", "beside, by descent"]),
         LEARNING,

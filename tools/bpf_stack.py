@@ -56,10 +56,7 @@ def functions(data: bytes) -> dict[str, Function]:
     symbols = [s for header in sections if header[1] == 2 for s in _symbols(data, header, sections)]
     starts = {(where, value): name for name, kind, where, value, _ in symbols if kind == _FUNCTION}
     targets = {
-        (header[7], offset): symbols[index]
-        for header in sections
-        if header[1] == _REL
-        for offset, index in _relocations(data, header)
+        (header[7], offset): symbols[index] for header in sections if header[1] == _REL for offset, index in _relocations(data, header)
     }
     found = {}
     for name, kind, where, value, size in symbols:

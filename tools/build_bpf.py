@@ -34,8 +34,7 @@ OLDEST_CLANG = 14
 NEWEST_CLANG = 30
 TARGETS = {"x86_64": "x86", "aarch64": "arm64"}
 MULTIARCH = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
-FLAGS = ("-target", "bpf", "-mcpu=v2", "-g", "-O2", "-std=gnu11", "-Wall", "-Werror", "-Wno-missing-declarations",
-         "-fno-stack-protector")
+FLAGS = ("-target", "bpf", "-mcpu=v2", "-g", "-O2", "-std=gnu11", "-Wall", "-Werror", "-Wno-missing-declarations", "-fno-stack-protector")
 """-mcpu=v2: what Linux 5.10 runs on every architecture; v3's 32-bit jumps make 5.10's verifier lose bounds."""
 
 NO_PLACE = "-ffile-prefix-map={root}=/bpfence"

@@ -288,10 +288,7 @@ def _subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
     left = list(ranges)
     for hole_low, hole_high in holes:
         left = [
-            part
-            for low, high in left
-            for part in ((low, min(high, hole_low - 1)), (max(low, hole_high + 1), high))
-            if part[0] <= part[1]
+            part for low, high in left for part in ((low, min(high, hole_low - 1)), (max(low, hole_high + 1), high)) if part[0] <= part[1]
         ]
     return left
 

@@ -38,25 +38,25 @@ class Action(enum.IntEnum):
 class Op(enum.Enum):
     """The tests an atom can make; what `value` holds for each."""
 
-    GLOB = "glob"          # value: str, a path glob: `*` and `?` stop at '/', `**` crosses, `[a-z]`, `{a,b}`
-    STRGLOB = "strglob"    # value: str, a glob on a plain string: `*` crosses everything
-    EQUALS = "equals"      # value: str, the whole string
-    PREFIX = "prefix"      # value: str
-    SUFFIX = "suffix"      # value: str
+    GLOB = "glob"  # value: str, a path glob: `*` and `?` stop at '/', `**` crosses, `[a-z]`, `{a,b}`
+    STRGLOB = "strglob"  # value: str, a glob on a plain string: `*` crosses everything
+    EQUALS = "equals"  # value: str, the whole string
+    PREFIX = "prefix"  # value: str
+    SUFFIX = "suffix"  # value: str
     CONTAINS = "contains"  # value: str
     ICONTAINS = "icontains"  # value: str, in lower case; ASCII letters of the string are folded
-    RANGE = "range"        # value: (low, high), inclusive
-    CIDR = "cidr"          # value: str, an address or network, v4 or v6
-    ANYBITS = "anybits"    # value: int mask: (number & mask) != 0
-    MASKED = "masked"      # value: (mask, wanted): (number & mask) == wanted
-    EXISTS = "exists"      # value: None
-    OBJECT = "object"      # value: str, a literal path or `prefix/**`: device and inode of it, or below it, see follow: object
+    RANGE = "range"  # value: (low, high), inclusive
+    CIDR = "cidr"  # value: str, an address or network, v4 or v6
+    ANYBITS = "anybits"  # value: int mask: (number & mask) != 0
+    MASKED = "masked"  # value: (mask, wanted): (number & mask) == wanted
+    EXISTS = "exists"  # value: None
+    OBJECT = "object"  # value: str, a literal path or `prefix/**`: device and inode of it, or below it, see follow: object
     # Of two fields; where one of them is absent, each is false.
-    SAME = "="             # value: str, another field: it has the same value
-    DIFFERENT = "!="       # value: str, another field: it has another value
-    LESS = "<"             # value: str, another field: its number is greater
-    BEGINS = "begins"      # value: str, another field: the text begins with its text
-    ENDS = "ends"          # value: str, another field: the text ends with its text
+    SAME = "="  # value: str, another field: it has the same value
+    DIFFERENT = "!="  # value: str, another field: it has another value
+    LESS = "<"  # value: str, another field: its number is greater
+    BEGINS = "begins"  # value: str, another field: the text begins with its text
+    ENDS = "ends"  # value: str, another field: the text ends with its text
 
 
 COMPARISONS: Final = frozenset((Op.SAME, Op.DIFFERENT, Op.LESS, Op.BEGINS, Op.ENDS))
@@ -130,7 +130,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     severity: str = "medium"
     tags: tuple[str, ...] = ()
-    rate: float = 0.0      # alerts a second, 0: the agent's default
+    rate: float = 0.0  # alerts a second, 0: the agent's default
     burst: int = 0
     limit: int = 0
     when: When = When.DECIDED

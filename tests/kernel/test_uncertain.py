@@ -70,7 +70,11 @@ def counters(pin_dir: str = PIN_DIR) -> dict[str, int]:
 def waiting(words: list[str], cgroup: Path) -> Iterator[subprocess.Popen[str]]:
     """The trigger in `cgroup`, ready to act on a line."""
     process = subprocess.Popen(
-        [str(TRIGGER), "stay", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: enter(cgroup)  # noqa: PLW1509
+        [str(TRIGGER), "stay", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: enter(cgroup),  # noqa: PLW1509
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

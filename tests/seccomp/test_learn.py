@@ -310,5 +310,3 @@ def test_audit_writes_the_profile_with_what_it_lacks(bpfence: Bpfence, tmp_path:
     assert bpfence("learn", "--audit", str(small), "-o", str(enough), "--", "/bin/ls", "/").returncode == 1
     assert bpfence("run", "--profile", str(enough), "--", "/bin/ls", "/").returncode == 0
     assert bpfence("learn", "--audit", str(enough), "--", "/bin/ls", "/").returncode == 0
-
-

@@ -86,5 +86,3 @@ def test_a_capability_opens_what_belongs_to_it(bpfence: Bpfence, call: str) -> N
     command = [call, "x86_64", str(mount), "0xdead0000", "0xdead0000"]
     assert bpfence("run", "--profile", path, "--cap", "sys_admin", "--", *command).stdout == f"{-errno.EFAULT}\n"
     assert bpfence("run", "--profile", path, "--cap", "none", "--", *command).stdout == f"{-errno.EPERM}\n"
-
-

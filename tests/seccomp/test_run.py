@@ -375,5 +375,3 @@ def test_wrong_profiles_and_arguments(bpfence: Bpfence, profile: Profile, tmp_pa
     assert f"{broken}:1:" in done.stderr
     assert bpfence("run", "--profile", profile(), "--cap", "CAP_NONSENSE", "--", "true").returncode == 2
     assert bpfence("run", "--profile", profile()).returncode == 2
-
-

@@ -102,7 +102,8 @@ def hierarchy() -> Hierarchy:
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
 @click.option("--keep-privileges", is_flag=True, help="Keep all privileges after the start. For hosts where giving them up fails.")
 @click.option(
-    "--max-processes", type=click.IntRange(64, 4194304),
+    "--max-processes",
+    type=click.IntRange(64, 4194304),
     help="How many processes the kernel keeps records of (262144). Enforcing rules deny where they ask about a process without one.",
 )
 def run(

@@ -285,4 +285,3 @@ def supervise(
 
 
 COMMANDS: Final = (run, learn, supervise)
-

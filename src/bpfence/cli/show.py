@@ -355,6 +355,7 @@ def source_lines(diagnostic: Diagnostic, sources: dict[str, list[str]]) -> list[
     style = STYLES[diagnostic.severity]
     return [assembled((number, "dim"), shown), assembled((" " * 5 + " │ ", "dim"), " " * cell_len(before), ("^", style))]
 
+
 def as_message(text: str) -> str:
     """A message as it is shown: whose it is, and nothing that a terminal would act on."""
     return "\n".join(f"bpfence: {printable(line)}" for line in text.split("\n"))

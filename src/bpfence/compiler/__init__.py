@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies in, the tables that the kernel walks out. Pure and deterministic: the same bytes for the same policies.
 
-    compile     the passes, one after the other; `compile_policies` is the way in
-    lowering    rules and defaults → clauses        classes   tests → dimensions and classes
-    automaton   patterns → automata over bytes      diagram   clauses → decision diagrams
-    image       all of it → pages of words          explain   what became of each rule, for people
+compile     the passes, one after the other; `compile_policies` is the way in
+lowering    rules and defaults → clauses        classes   tests → dimensions and classes
+automaton   patterns → automata over bytes      diagram   clauses → decision diagrams
+image       all of it → pages of words          explain   what became of each rule, for people
 """

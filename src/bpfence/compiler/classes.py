@@ -43,7 +43,6 @@ LOOKED_UP: Final = (abi.NUM_PROCESS_CAPS, abi.NUM_TTY, abi.NUM_EXE_FLAGS)
 """Numbers that no hook brings."""
 
 
-
 class Pair(NamedTuple):
     """What two slots have to be to each other: the greater of them, the classes of DIM_NUMBERS or DIM_TEXTS that are asked for, and
     whether texts are compared from their ends.

@@ -386,9 +386,7 @@ class Builder:
             key = tuple(mask for mask in by_events if mask >> event & 1)
             root = known.get(key)
             if root is None:
-                members = {
-                    self.clause(Clause(self.clauses[n].rule, 0, self.clauses[n].condition)) for mask in key for n in by_events[mask]
-                }
+                members = {self.clause(Clause(self.clauses[n].rule, 0, self.clauses[n].condition)) for mask in key for n in by_events[mask]}
                 clauses = tuple(sorted(members))
                 root = known[key] = self.bound(clauses) if bound else self.event(clauses, uncertain)
             roots.append(root)

@@ -233,9 +233,7 @@ class _PackedGroup(NamedTuple):
     enforcing_all: int
 
 
-def _group(
-    out: _Writer, group: Group, leaves: Sequence[int], dimensions: Sequence[Dimension], denying: Collection[int]
-) -> _PackedGroup:
+def _group(out: _Writer, group: Group, leaves: Sequence[int], dimensions: Sequence[Dimension], denying: Collection[int]) -> _PackedGroup:
     """`denying`: the verdicts that deny or kill."""
     refs: list[int] = []
     denies: list[bool] = []

@@ -611,6 +611,7 @@ def _samples(parts: list[Condition]) -> list[str | int | None] | None:
         return [None, "\x01", *texts, *(text + "\x01" for text in texts)]
     return None
 
+
 def fold(text: str) -> str:
     """A text with its ASCII letters in lower case: what Op.ICONTAINS takes."""
     return glob.encode(text).lower().decode("utf-8", "surrogateescape")

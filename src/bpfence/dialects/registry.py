@@ -31,5 +31,3 @@ def claimed(sources: Iterable[Source], dialects: Dialects = DIALECTS) -> dict[st
 def owner(policy: str, dialects: Dialects = DIALECTS) -> str:
     """The language whose rules go under the name of a policy."""
     return next((name for name, dialect in dialects.items() if policy in dialect.policies), NATIVE.name)
-
-

@@ -223,7 +223,7 @@ class _Parser:
             self.at += len(word)
             return value
         if not self.peek():
-            raise self.error("the file ends where a value is expected", "close what is open, or write the profile: {\"defaultAction\": …}")
+            raise self.error("the file ends where a value is expected", 'close what is open, or write the profile: {"defaultAction": …}')
         if word in ("NaN", "Infinity"):
             raise self.error(f"{word} is not a JSON value", "write a whole number")
         self.no_comment()

@@ -117,5 +117,3 @@ class Report:
     def bad(self, node: Node, problem: TextError) -> None:
         """A text inside `node` that could not be read."""
         self.add(node.place(problem.offset), problem.code, problem.message, problem.hint)
-
-

@@ -135,9 +135,7 @@ class Status(msgspec.Struct, frozen=True):
 class Engine:
     """A loaded instance. Made by `load` or `adopt`. `drain` is for one thread; the rest is guarded by a lock."""
 
-    def __init__(
-        self, features: Features, flavour: str, object_path: Path, pins: Pins | None, max_processes: int = MAX_PROCESSES
-    ) -> None:
+    def __init__(self, features: Features, flavour: str, object_path: Path, pins: Pins | None, max_processes: int = MAX_PROCESSES) -> None:
         self._features = features
         self._max_processes = max_processes
         self._agent_pid = 0

@@ -71,52 +71,61 @@ MEANINGS: Final = (
     Meaning("cap_bpf", "CAP_BPF or CAP_SYS_ADMIN", "bpfence can load nothing", "run as root or grant CAP_BPF", essential=True),
     Meaning("cap_perfmon", "CAP_PERFMON or CAP_SYS_ADMIN", "bpfence can load nothing", "run as root or grant CAP_PERFMON", essential=True),
     Meaning(
-        "cap_sys_admin", "CAP_SYS_ADMIN",
+        "cap_sys_admin",
+        "CAP_SYS_ADMIN",
         "bpfence cannot find maps and programs by id, nor mount bpffs and securityfs",
         "run as root",
     ),
     Meaning("lsm_active", "bpf in the active LSM list", _NO_LSM, "add bpf to the kernel's lsm= boot parameter"),
     Meaning("lsm_load", "LSM programs can be loaded", _NO_LSM, f"use a kernel built with CONFIG_BPF_LSM=y; {_REFUSED}"),
     Meaning(
-        "fmod_ret", "fmod_ret programs can be loaded",
+        "fmod_ret",
+        "fmod_ret programs can be loaded",
         "bpfence can enforce by LSM programs only",
         f"use a kernel built with CONFIG_FUNCTION_TRACER=y and BPF trampolines; {_REFUSED}",
     ),
     Meaning(
-        "struct_arguments", "hooks with structures passed by value",
+        "struct_arguments",
+        "hooks with structures passed by value",
         "changes of owner are decided at another hook (inode_setattr), which does not know the mount",
         "use Linux 6.1 or later",
     ),
     Meaning(
-        "error_injection", "fmod_ret on a system call (setns)",
+        "error_injection",
+        "fmod_ret on a system call (setns)",
         "no loss: kernel.setns is decided at the capability check instead",
         "use a kernel built with CONFIG_FUNCTION_ERROR_INJECTION=y",
     ),
     Meaning(
-        "security_path", "path hooks (CONFIG_SECURITY_PATH)",
+        "security_path",
+        "path hooks (CONFIG_SECURITY_PATH)",
         "hooks on inodes are used where there are any; they do not know the mount",
         "use a kernel built with CONFIG_SECURITY_PATH=y",
     ),
     Meaning("ring_buffer", "BPF ring buffers", "bpfence can load nothing", "use Linux 5.8 or later", essential=True),
     Meaning(
-        "iter_task", "task iterators",
+        "iter_task",
+        "task iterators",
         "processes that run before the agent starts are known only from their first event on",
         "use Linux 5.8 or later",
     ),
     Meaning("bpf_loop", "helper bpf_loop", "no loss: long paths are walked in several steps instead", "use Linux 5.17 or later"),
     Meaning(
-        "task_pt_regs", "helper bpf_task_pt_regs",
+        "task_pt_regs",
+        "helper bpf_task_pt_regs",
         "no loss: setns(2) is recognised by reading the kernel's stack instead",
         "use Linux 5.15 or later",
     ),
     Meaning(
-        "lsm_not_skipped", "LSM programs run whenever their hook does",
+        "lsm_not_skipped",
+        "LSM programs run whenever their hook does",
         "LSM programs can be skipped under load as fmod_ret programs can (see `programs are not preempted`)",
         "use Linux 6.1 or later",
     ),
     Meaning("task_btf", "helper bpf_get_current_task_btf", "each event costs more", "use Linux 5.11 or later"),
     Meaning(
-        "no_preemption", "programs are not preempted",
+        "no_preemption",
+        "programs are not preempted",
         "under load the kernel can skip an fmod_ret program, because another task was preempted inside it on the same processor: an act"
         " that is denied can then succeed. LSM programs are skipped only where `LSM programs run whenever their hook does` says no",
         "add bpf to the kernel's lsm= boot parameter (from Linux 6.1 on), or boot with preempt=voluntary (Linux before 7.0)",
@@ -124,22 +133,26 @@ MEANINGS: Final = (
     Meaning("task_storage", "task storage", "no loss: records of processes are in a hash map", "use Linux 5.11 or later"),
     Meaning("rdonly_cast", "kfunc bpf_rdonly_cast", "walking a path costs more", "use Linux 6.2 or later"),
     Meaning(
-        "cgroup2", "cgroup v2 hierarchy",
+        "cgroup2",
+        "cgroup v2 hierarchy",
         "rules about cgroups and containers do not work, nor does `bpfence exec`",
         "mount cgroup2, or boot with systemd.unified_cgroup_hierarchy=1",
     ),
     Meaning(
-        "bpffs", "BPF file system",
+        "bpffs",
+        "BPF file system",
         "`bpfence run` mounts it on /sys/fs/bpf; where it cannot, enforcement ends with the agent",
         "mount -t bpf bpf /sys/fs/bpf",
     ),
     Meaning(
-        "unprivileged_bpf", "bpf(2) refused to unprivileged users",
+        "unprivileged_bpf",
+        "bpf(2) refused to unprivileged users",
         "unprivileged users can load BPF programs of their own",
         "sysctl kernel.unprivileged_bpf_disabled=2",
     ),
     Meaning(
-        "lockdown", "kernel memory may be read (lockdown below confidentiality)",
+        "lockdown",
+        "kernel memory may be read (lockdown below confidentiality)",
         "bpfence can load nothing",
         "boot with lockdown=integrity or lower",
         essential=True,
@@ -161,6 +174,8 @@ _BTF: Final = Path("/sys/kernel/btf/vmlinux")
 PREFIXES: Final = ("bpf_lsm_", "security_", "__ia32_", "do_fil", "ksys_setsid", "inet_recvmsg", "inet6_recvmsg")
 """What the names of the functions begin with that programs can be attached to, but for those of system calls."""
 CAPABILITIES: Final = {"cap_sys_admin": 21, "cap_perfmon": 38, "cap_bpf": 39}
+
+
 class Features(msgspec.Struct, frozen=True):
     """What a kernel offers.
 

@@ -245,7 +245,7 @@ def _check_owner(folder: Path, found: os.stat_result) -> None:
 
 
 def _agent_pid(folder: Path) -> str:
-    """" (pid N)" where an instance tells; only for the message."""
+    """ " (pid N)" where an instance tells; only for the message."""
     for name in instances(folder):
         with contextlib.suppress(KernelError, OSError):
             control = open_map(folder, name, "control")

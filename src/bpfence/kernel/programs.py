@@ -20,11 +20,11 @@ from bpfence.kernel.features import Answer, Features
 class Kind(enum.Enum):
     """How a program is attached."""
 
-    HOOK = "hook"              # an LSM hook, or in the fmod_ret flavour the security_* function that calls it
+    HOOK = "hook"  # an LSM hook, or in the fmod_ret flavour the security_* function that calls it
     TRACEPOINT = "tracepoint"  # a BTF tracepoint
-    ITERATOR = "iterator"      # run once by the agent, on request
-    RETURN = "return"          # the end of a kernel function, for events that exist only then
-    RESULT = "result"          # the end of a system call, for records of other hooks that wait for its result
+    ITERATOR = "iterator"  # run once by the agent, on request
+    RETURN = "return"  # the end of a kernel function, for events that exist only then
+    RESULT = "result"  # the end of a system call, for records of other hooks that wait for its result
 
 
 class Variant(msgspec.Struct, frozen=True):
@@ -55,8 +55,16 @@ class Row(msgspec.Struct, frozen=True):
     essential: bool = False
 
 
-def _hook(hook: str, subject: str, parameters: int | tuple[int, ...], *events: str, function: str = "", needs: str = "",
-          instead_of: str = "", optional: bool = False) -> Row:
+def _hook(
+    hook: str,
+    subject: str,
+    parameters: int | tuple[int, ...],
+    *events: str,
+    function: str = "",
+    needs: str = "",
+    instead_of: str = "",
+    optional: bool = False,
+) -> Row:
     """A row of an LSM hook. Program names follow from hook and subject: variant n > 1 ends in _vn."""
     counts = parameters if isinstance(parameters, tuple) else (parameters,)
     variants = tuple(Variant(f"{hook}__{subject}" + (f"_v{n}" if n > 1 else ""), count) for n, count in enumerate(counts, 1))

@@ -53,9 +53,7 @@ class Outputs:
     Nothing is written before `start`, nor lost: threads must not begin before privileges are given up. Methods may be called by any thread.
     """
 
-    def __init__(
-        self, outputs: Iterable[tuple[Form, Place]], report: Callable[[str], None], *, close_seconds: float | None = None
-    ) -> None:
+    def __init__(self, outputs: Iterable[tuple[Form, Place]], report: Callable[[str], None], *, close_seconds: float | None = None) -> None:
         self._report = report
         self._close_seconds = CLOSE_SECONDS if close_seconds is None else close_seconds
         self._composer = Composer(host_name(), time.time_ns)

@@ -442,6 +442,7 @@ def _twins(machine: Machine, arch: Arch) -> None:
 
 def runtimes(machine: Machine) -> None:
     """Calls that a container runtime makes between the filter and the program."""
+
     def denied(name: str) -> Kind | None:
         entry = machine.table.entry(machine.arch, name)
         kinds = {kind_of(case.verdict) for case in entry.cases} if entry is not None and entry.status == "denied" else {None}

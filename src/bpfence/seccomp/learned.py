@@ -63,9 +63,7 @@ class Learned(msgspec.Struct, frozen=True):
     nameless: tuple[Seen, ...]
 
 
-def learn(
-    calls: Iterable[Seen], runtime: str = "", *, families: Collection[int] | None = None, machine: Arch | None = None
-) -> Learned:
+def learn(calls: Iterable[Seen], runtime: str = "", *, families: Collection[int] | None = None, machine: Arch | None = None) -> Learned:
     """A profile that allows these calls and what goes with them, and nothing else.
 
     A profile of the OCI form has one list of names for all its architectures: what was seen on one is allowed on all that were seen. The
@@ -93,4 +91,3 @@ def learn(
 
 def _exists(word: str, arches: Collection[Arch]) -> bool:
     return any(available(arch, word) for arch in arches)
-

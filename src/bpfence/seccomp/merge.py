@@ -248,4 +248,3 @@ def _compared(first: Reference, second: Reference, arch: Arch, name: str, call: 
     if len(seen) == 1 and same == 0 and not conditions:
         return [msgspec.structs.replace(change, args=()) for change in seen.values()]
     return list(seen.values())
-

@@ -52,6 +52,7 @@ RET: Final = {
 }  # fmt: skip
 """SECCOMP_RET_* of include/uapi/linux/seccomp.h."""
 
+
 class ArgOp(enum.Enum):
     """How an argument is compared, unsigned and 64 bits wide, with `value`."""
 

@@ -605,4 +605,3 @@ def plain(effective: Effective) -> Profile:
     """A profile on one machine as a plain OCI profile: no conditions left, `architectures` in place of archMap."""
     rules = tuple(msgspec.structs.replace(rule, includes=Conditions(), excludes=Conditions()) for rule in effective.rules)
     return msgspec.structs.replace(effective.profile, architectures=effective.architectures, arch_map=(), rules=rules)
-

@@ -206,4 +206,3 @@ def conditions_text(name: str, case: Case) -> str:
 
 def _number(value: int) -> str:
     return str(value) if value < 1024 else hex(value)
-

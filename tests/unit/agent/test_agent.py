@@ -44,9 +44,7 @@ class Rig:
             }
         )  # fmt: skip
         (folder / "policies").mkdir(exist_ok=True)
-        self.agent = Agent(
-            self.settings, self.output, report=self.said.append, kernel=self.kernel, monotonic=lambda: self.now
-        )
+        self.agent = Agent(self.settings, self.output, report=self.said.append, kernel=self.kernel, monotonic=lambda: self.now)
 
     def policy(self, name: str = "guard", **more: Any) -> Path:
         return write_policy(self.folder / "policies" / f"{name}.yaml", name, **more)

@@ -54,9 +54,7 @@ def test_kept_mask() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
 @pytest.mark.parametrize("reads", [False, True])
 def test_dropped_for_good(reads: bool) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(reads)], capture_output=True, text=True, check=True, env=ENVIRONMENT
-    )
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(reads)], capture_output=True, text=True, check=True, env=ENVIRONMENT)
     sets, chroot = done.stdout.splitlines()
     inheritable, permitted, effective, bounding, ambient, no_new_privs = sets.split()
     assert inheritable == ambient == "0" * 16

@@ -497,9 +497,7 @@ class Row(msgspec.Struct):
     essential: bool = False
 
 
-def probes(
-    monkeypatch: pytest.MonkeyPatch, flavour: str, *rows: Row, missing: dict[str, str] | None = None, enforces: str = ""
-) -> None:
+def probes(monkeypatch: pytest.MonkeyPatch, flavour: str, *rows: Row, missing: dict[str, str] | None = None, enforces: str = "") -> None:
     answer = SimpleNamespace(value=enforces or ("yes" if flavour else "no"))
     features = SimpleNamespace(flavour=flavour, enforces=answer, rows=lambda: rows)
     monkeypatch.setitem(sys.modules, "bpfence.kernel.features", SimpleNamespace(probe=lambda: features))

@@ -60,9 +60,7 @@ def moore(automaton: Automaton) -> int:
     """Number of inequivalent states, by the textbook algorithm over all 256 bytes."""
     block = list(automaton.accept)
     while True:
-        rows = [
-            (block[s], *(block[automaton.exceptions[s].get(b, automaton.default[s])] for b in range(256))) for s in range(len(block))
-        ]
+        rows = [(block[s], *(block[automaton.exceptions[s].get(b, automaton.default[s])] for b in range(256))) for s in range(len(block))]
         numbers = {row: n for n, row in enumerate(dict.fromkeys(rows))}
         if len(numbers) == len(set(block)):
             return len(numbers)

@@ -222,8 +222,8 @@ def test_contained_texts_that_are_alternatives_are_one_pattern() -> None:
 def audit(*conditions: Condition) -> PolicySet:
     """A policy with one rule on file.open for each condition."""
     rules = [
-        Rule(policy="p", name=f"r{n}", events=("file.open",), condition=condition, action=Action.AUDIT) for n,
-        condition in enumerate(conditions)
+        Rule(policy="p", name=f"r{n}", events=("file.open",), condition=condition, action=Action.AUDIT)
+        for n, condition in enumerate(conditions)
     ]
     return PolicySet((Policy(name="p", rules=tuple(rules)),))
 

@@ -101,6 +101,7 @@ class PathConfirm:
 
     def view(self, seen: Observation) -> PathView:
         return PathView(seen, self._rules)
+
     def confirm(self, view: PathView, among: Collection[str] | None) -> list[RuleInfo]:
         self.candidates += 1
         found = [info for info in self._infos if (among is None or info.rule in among) and self._rules[info.rule].unless != view.program]
@@ -109,6 +110,7 @@ class PathConfirm:
 
     def hosts(self) -> dict[str, Iterable[str]]:
         return {}
+
     def start(self, changed: Callable[[], None]) -> None: ...
     def flush(self) -> None: ...
     def reopen(self) -> None: ...
@@ -137,6 +139,7 @@ class Paths:
 
     def claims(self, data: bytes) -> bool:
         return data.startswith(b"# paths\n")
+
     def read(self, sources: Sequence[Source], options: object) -> tuple[PathRules, list[Diagnostic]]:
         found = [item for source in sources for item in read(source)]
         rules = PathRules(item for item in found if isinstance(item, PathRule))

@@ -97,7 +97,7 @@ def test_each_mistake_where_it_stands(text: str, line: int, column: int, message
 
 def test_places_of_values() -> None:
     root = parse('{\r\n  "a": [1,\n   "b"]}', "f")
-    (key, value), = root.pairs
+    ((key, value),) = root.pairs
     assert (key.location.line, key.location.column) == (2, 3)
     assert (value.location.line, value.location.column) == (2, 8)
     assert (value.items[1].location.line, value.items[1].location.column) == (3, 4)

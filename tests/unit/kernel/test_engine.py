@@ -346,9 +346,7 @@ def test_slots_keep_to_what_a_record_can_name(monkeypatch: pytest.MonkeyPatch) -
         ("lsm", Probe(Answer.NO, "full"), Answer.NO, True), ("lsm", YES, Answer.NO, False), ("lsm", None, Answer.UNKNOWN, True),
     ],
 )  # fmt: skip
-def test_whether_programs_can_be_skipped(
-    fake: type[FakeObject], flavour: str, probe: Probe | None, runs: Answer, skips: bool
-) -> None:
+def test_whether_programs_can_be_skipped(fake: type[FakeObject], flavour: str, probe: Probe | None, runs: Answer, skips: bool) -> None:
     probes = {**FEATURES.probes, **({"no_preemption": probe} if probe else {}), "lsm_not_skipped": Probe(runs)}
     engine = Engine(Features(probes, FUNCTIONS), flavour, Path("x.o"), None)
     assert bool(engine.can_skip) is skips

@@ -24,7 +24,7 @@ def features(**answers: Probe) -> Features:
     [
         (YES, YES, YES, "lsm"),
         (YES, YES, NO, "lsm"),
-        (NO, YES, YES, "fmod_ret"),   # LSM programs load but are never called
+        (NO, YES, YES, "fmod_ret"),  # LSM programs load but are never called
         (YES, NO, YES, "fmod_ret"),
         (UNKNOWN, YES, YES, "fmod_ret"),
         (YES, NO, NO, ""),

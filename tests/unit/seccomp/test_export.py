@@ -195,9 +195,7 @@ def test_the_pod_of_the_tutorial() -> None:
     profile, _ = load(TUTORIAL / "seccomp-profile.json")
     assert profile is not None
     before = yaml.safe_load((TUTORIAL / "pod.yaml").read_text())
-    found = export(
-        resolve(profile, Arch.X86_64), "k8s", Options(name="tutorial", manifest=manifest((TUTORIAL / "pod.yaml").read_text()))
-    )
+    found = export(resolve(profile, Arch.X86_64), "k8s", Options(name="tutorial", manifest=manifest((TUTORIAL / "pod.yaml").read_text())))
     _, after = objects(found)
     # The same Pod: only the annotation, which nothing reads any more, is gone.
     del before["metadata"]["annotations"]

@@ -25,9 +25,7 @@ DENIED = Verdict(Action.ERRNO, 1)
 
 
 def profile(*rules: Rule, default: Action = Action.ERRNO, arches: Sequence[Arch] = (), flags: Sequence[Flag] | None = None) -> Profile:
-    return Profile(
-        default_action=default, rules=rules, architectures=tuple(arches), flags=None if flags is None else tuple(flags)
-    )
+    return Profile(default_action=default, rules=rules, architectures=tuple(arches), flags=None if flags is None else tuple(flags))
 
 
 def allow(*names: str, args: Sequence[Arg] = (), action: Action = Action.ALLOW) -> Rule:

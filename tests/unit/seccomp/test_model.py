@@ -20,9 +20,7 @@ def test_the_value_of_masked_eq_is_the_mask() -> None:
     assert not arg.holds(0x3F)
 
 
-@pytest.mark.parametrize(
-    ("op", "held"), [("NE", {0, 2}), ("LT", {0}), ("LE", {0, 1}), ("EQ", {1}), ("GE", {1, 2}), ("GT", {2})]
-)
+@pytest.mark.parametrize(("op", "held"), [("NE", {0, 2}), ("LT", {0}), ("LE", {0, 1}), ("EQ", {1}), ("GE", {1, 2}), ("GT", {2})])
 def test_comparisons(op: str, held: set[int]) -> None:
     assert {n for n in range(3) if Arg(0, ArgOp[op], 1).holds(n)} == held
 

@@ -75,4 +75,3 @@ def test_signature() -> None:
     assert signature("fork") is not None
     assert signature("geteuid") is not None
     assert signature("no_such_call") is None
-

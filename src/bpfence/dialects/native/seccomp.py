@@ -31,5 +31,3 @@ def profile_of(node: Node, report: Report) -> Profile | None:
         found, diagnostics = profiles.read(as_value(node))
     report.take(diagnostics)
     return found
-
-

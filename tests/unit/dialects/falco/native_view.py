@@ -28,9 +28,20 @@ CAPS = ["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_DAC_OVERRIDE"]
 
 
 ARGS = [["-e", "/bin/sh"], [], [""], ["-c", "curl x"], ["--Sh-Exec=a b"], ["/dev/shm/x", ".."], ["cat"]]
-NAMES = ["/etc/shadow", "shadow", "../etc/shadow", "/usr/lib/../../etc/shadow", "/etc/./shadow/", "x/../id_rsa",
-"/home/ann/.ssh/../.ssh/id_rsa", "",
-         "/usr/lib/gcc/x/../../../../include/y.h", "//etc//sudoers.d/x", ".", "etcetera/x"]
+NAMES = [
+    "/etc/shadow",
+    "shadow",
+    "../etc/shadow",
+    "/usr/lib/../../etc/shadow",
+    "/etc/./shadow/",
+    "x/../id_rsa",
+    "/home/ann/.ssh/../.ssh/id_rsa",
+    "",
+    "/usr/lib/gcc/x/../../../../include/y.h",
+    "//etc//sudoers.d/x",
+    ".",
+    "etcetera/x",
+]
 BASES = ["/", "/etc", "/home/ann/.ssh", "/tmp/a", "/etcetera"]
 REQUESTS = {"PTRACE_TRACEME": 0, "PTRACE_ATTACH": 16, "PTRACE_SETREGS": 13, "PTRACE_SETREGSET": 0x4205, "PTRACE_POKETEXT": 4}
 CONTAINER = "/system.slice/docker-0123456789ab.scope"

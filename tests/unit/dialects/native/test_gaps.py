@@ -99,9 +99,7 @@ def test_an_exception_by_a_name_is_for_everybody(unless: str, expected: list[str
 def test_an_exception_by_a_name_in_a_condition_and_in_the_scope() -> None:
     condition = "file.path = /etc/shadow and not (process.name = sshd or process.exe = /usr/sbin/cron)"
     assert rules(f"on: open, condition: '{condition}', action: deny") == ["chosen-name"]
-    _, found = load_text(
-        HEAD + "  scope: {uid: '33', unless: {name: nginx}}\n  rules:\n    - {name: r, on: exec, action: deny}\n"
-    )
+    _, found = load_text(HEAD + "  scope: {uid: '33', unless: {name: nginx}}\n  rules:\n    - {name: r, on: exec, action: deny}\n")
     assert [problem.code for problem in found] == ["chosen-name"]
 
 

@@ -275,6 +275,7 @@ def _number(register: int, *, unsigned: bool = False, wide: bool = False) -> Mak
 
 def _id(register: int, kind: str = "user") -> Make:
     """A user's or group's id, explained by the name where there is one; -1 leaves it as it is."""
+
     def make(call: Call) -> Argument:
         value = call.register(register)
         if value is None:
@@ -355,6 +356,7 @@ def _octal(value: int) -> Argument:
 
 def _mode(mask: int = 0o7777) -> Make:
     """Permission bits that are given to a file."""
+
     def make(call: Call) -> Argument:
         value = call.record.numbers.get(abi.NUM_FILE_MODE)
         return ABSENT if value is None else Argument(value & mask, mode_text(call.type, value & mask))
@@ -364,6 +366,7 @@ def _mode(mask: int = 0o7777) -> Make:
 
 def _open_mode(register: int) -> Make:
     """The mode that open was given; 0 where it makes no file, as then the register holds anything."""
+
     def make(call: Call) -> Argument:
         value = call.register(register)
         if value is None:

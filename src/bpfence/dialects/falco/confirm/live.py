@@ -355,17 +355,17 @@ class LiveEvent(Derived):
     def account(self, kind: str, number: int) -> str | None:
         """The name of a "user" or "group" for the process; None where there is none of that number."""
         users, record = self.events.users, self.record
-        found = (
-            users.group(number, record.mnt_ns, record.pid) if kind == "group" else users.user(number, record.mnt_ns, record.pid).name
-        )
+        found = users.group(number, record.mnt_ns, record.pid) if kind == "group" else users.user(number, record.mnt_ns, record.pid).name
         return None if found == UNKNOWN else found
 
     def leader(self, pid: int) -> tuple[str | None, str | None, str | None]:
         """Name, argv[0] and executable of a session's or group's leader, by its process id."""
         if pid == self.record.pid:
             own = self.get("proc.name"), self.get("proc.exe"), self.get("proc.exepath")
-            return own[0] if isinstance(own[0], str) else None, own[1] if isinstance(own[1], str) else None, (
-                own[2] if isinstance(own[2], str) else None
+            return (
+                own[0] if isinstance(own[0], str) else None,
+                own[1] if isinstance(own[1], str) else None,
+                (own[2] if isinstance(own[2], str) else None),
             )
         for ancestor in self.lineage():
             if ancestor.pid == pid:
@@ -425,6 +425,7 @@ def _slot(slot: int) -> _Take:
 
 def _set(slot: int) -> _Take:
     """A set of capabilities."""
+
     def take(event: LiveEvent, _: str | None) -> Value | None:
         value = event.record.numbers.get(slot)
         return None if value is None else calls.capabilities(value)
@@ -510,6 +511,7 @@ def _login_shell(event: LiveEvent, _: str | None) -> Value | None:
 
 def _leader(slot: int, part: int) -> _Take:
     """Something of the leader of a session or group: 0 the name, 1 argv[0], 2 the executable."""
+
     def take(event: LiveEvent, _: str | None) -> Value | None:
         pid = event.record.numbers.get(slot)
         return None if pid is None else event.leader(pid)[part]
@@ -566,6 +568,7 @@ def _ancestor_environment(event: LiveEvent, argument: str | None) -> Value | Non
 
 def _stream(number: int, part: int) -> _Take:
     """Type (0) or name (1) of one of the descriptors 0 to 2."""
+
     def take(event: LiveEvent, _: str | None) -> Value | None:
         found = event.events.procfs.descriptors(event.record.pid, event.record.start_time, number)
         return found[number][part] or None if found and number in found else None
@@ -587,6 +590,7 @@ def _types(event: LiveEvent, argument: str | None) -> Value | None:
 
 def _status(name: str, *, less: int = 0, main: bool = False) -> _Take:
     """A number of /proc/PID/status, as it is now; `main`: of the main thread, others count as 0."""
+
     def take(event: LiveEvent, _: str | None) -> Value | None:
         record = event.record
         if main and record.tid != record.pid:
@@ -732,6 +736,7 @@ _RAW_TARGETS: Final = {
 
 def _two_paths(slots: Mapping[str, int], raw: Mapping[str, int] | None = None) -> _Take:
     """One of two paths: as it was resolved, or with `raw` as it was given, where the record has that."""
+
     def take(event: LiveEvent, _: str | None) -> Value | None:
         slot = slots.get(event.record.event)
         if slot is None or not _succeeded(event):
@@ -747,6 +752,7 @@ def _two_paths(slots: Mapping[str, int], raw: Mapping[str, int] | None = None) -
 
 def _absolute(slots: Mapping[str, int]) -> _Take:
     """evt.abspath of calls with directory descriptors."""
+
     def take(event: LiveEvent, _: str | None) -> Value | None:
         if event.record.event in _OPENS and slots is _ABSOLUTE:
             return event.get("fd.name") if event.type in ("openat", "openat2", "open_by_handle_at") else None

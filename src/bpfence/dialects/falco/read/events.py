@@ -444,9 +444,7 @@ KNOWN: Final = frozenset(
 
 MODES: Final = {
     name: 1 << bit
-    for bit, name in enumerate(
-        (*(f"S_I{right}{who}" for who in ("OTH", "GRP", "USR") for right in "XWR"), "S_ISVTX", "S_ISGID", "S_ISUID")
-    )
+    for bit, name in enumerate((*(f"S_I{right}{who}" for who in ("OTH", "GRP", "USR") for right in "XWR"), "S_ISVTX", "S_ISGID", "S_ISUID"))
 }
 """The permission bits by name, in the order in which Falco spells them out where permissions are set."""
 

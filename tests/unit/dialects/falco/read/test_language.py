@@ -60,9 +60,11 @@ def test_printing_and_parsing_are_inverse(node: Node) -> None:
         ("proc.name = val(proc.pname)", Check(FieldRef("proc.name"), "=", Call("val", (FieldRef("proc.pname"),)))),
         ("tolower( basename(fd.name) ) = x", Check(Call("tolower", (Call("basename", (FieldRef("fd.name"),)),)), "=", Word("x"))),
         ('getopt(proc.args, "e:")[e] = x', Check(Call("getopt", (FieldRef("proc.args"), Word("e:")), "e"), "=", Word("x"))),
-        ('join("-", (proc.name, "a", 5)) = x', Check(
-            Call("join", (Word("-"), Mixed((FieldRef("proc.name"), Word("a"), Word("5"))))), "=", Word("x"))),
-        ('concat(proc.name, 5) = x', Check(Call("concat", (FieldRef("proc.name"), Word("5"))), "=", Word("x"))),
+        (
+            'join("-", (proc.name, "a", 5)) = x',
+            Check(Call("join", (Word("-"), Mixed((FieldRef("proc.name"), Word("a"), Word("5"))))), "=", Word("x")),
+        ),
+        ("concat(proc.name, 5) = x", Check(Call("concat", (FieldRef("proc.name"), Word("5"))), "=", Word("x"))),
         ('len(join(", ", fd.types)) > 3', Check(Call("len", (Call("join", (Word(", "), FieldRef("fd.types"))),)), ">", Word("3"))),
     ],
 )
