@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT / "src"))
 from bpfence.conditions.expand import GROUP_TESTS  # noqa: E402
 from bpfence.dialects.native.schema import json_schema  # noqa: E402
 from bpfence.fields import EVENTS, FIELD_BY_NAME, FIELDS, GROUPS, EventType, Field, Kind, applies  # noqa: E402
+from bpfence.kernel.hooks import hooks_of  # noqa: E402
 from bpfence.names import TABLES  # noqa: E402
 from bpfence.policy import And, Atom, Condition, Not, Op, Or  # noqa: E402
 
@@ -111,7 +112,7 @@ def events_page() -> str:
 def event_row(event: EventType) -> str:
     """One line of the table of events."""
     short = ", ".join(f"`{name}`" for name in event.short)
-    hooks = ", ".join(f"`{hook}`" for hook in event.hooks)
+    hooks = ", ".join(f"`{hook}`" for hook in hooks_of(event.name))
     return f"| `{event.name}` | {short} | {event.doc} | {'deny' if event.deniable else 'kill' if event.killable else 'watch'} | {hooks} |"
 
 

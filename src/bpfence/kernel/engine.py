@@ -30,11 +30,12 @@ from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME, EVENTS
 from bpfence.kernel import libbpf
 from bpfence.kernel.features import MEANING_BY_NAME, Answer, Features
+from bpfence.kernel.hooks import Kind
 from bpfence.kernel.libbpf import Drain, Map, Object
 from bpfence.kernel.pids import host_pid
 from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
 from bpfence.kernel.pins import unload as _unload
-from bpfence.kernel.programs import Choice, Kind, Plan, calls, plan, sensed, supported_events
+from bpfence.kernel.programs import Choice, Plan, calls, plan, sensed, supported_events
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
 

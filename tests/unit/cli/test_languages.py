@@ -74,7 +74,7 @@ def test_explain(rules: Path) -> None:
     assert "kernel file.open: file.path = /etc/shadow and not process.name = sshd" in text
     assert "user space fd.name in (/etc/shadow) the kernel has the name as it was given" in text
     assert "reported when the call has succeeded or failed" in text
-    assert "sensors file_open fn:do_filp_open call:open call:openat user space" in text
+    assert "sensors file_open fn:do_filp_open fn:do_file_open call:open call:openat user space" in text
     assert "not sensed mprotect" in text
     found = answer(call("explain", rules, "--rule", "Any*", "--json"))["rules"]
     assert [(one["rule"], one["exact"], one["unsensed"]) for one in found] == [("Any mprotect", False, ["mprotect"])]

@@ -18,8 +18,9 @@ from bpfence.kernel import engine as engine_module
 from bpfence.kernel import libbpf
 from bpfence.kernel.engine import OBJECT, Engine, decode_exec_image, decode_process_record, instance_name
 from bpfence.kernel.features import Answer, Features, Probe
+from bpfence.kernel.hooks import PROGRAMS
 from bpfence.kernel.libbpf import LoadFailure, Object
-from bpfence.kernel.programs import PROGRAMS, target_of
+from bpfence.kernel.programs import target_of
 
 YES = Probe(Answer.YES)
 FUNCTIONS = {target_of(row, "lsm"): ("int",) * (row.variants[-1].parameters or 0) for row in PROGRAMS}

@@ -9,7 +9,8 @@ import pytest
 from bpfence.dialects.falco.read.events import calls_of
 from bpfence.fields import EVENTS
 from bpfence.kernel.features import MEANING_BY_NAME, PREFIXES, Answer, Features, Probe
-from bpfence.kernel.programs import PROGRAMS, Kind, Plan, calls, plan, sensed, supported_events, target_of
+from bpfence.kernel.hooks import PROGRAMS, Kind
+from bpfence.kernel.programs import Plan, calls, plan, sensed, supported_events, target_of
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
 

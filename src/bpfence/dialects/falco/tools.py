@@ -31,6 +31,7 @@ from bpfence.events.source import BadLineError
 from bpfence.events.values import printable
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.host.links import Links
+from bpfence.kernel.hooks import hooks_of
 from bpfence.policy import Policy, When
 
 _REPORTED: Final = {
@@ -140,7 +141,7 @@ def _sensors(rule: Rule, lowered: lower.Lowered) -> list[str]:
     """Where the kernel is looked at for a rule: hooks, tracepoints (tp:), functions (fn:) and ends of system calls (call:)."""
     found: dict[str, None] = {}
     for native in lowered.conditions:
-        found |= dict.fromkeys(EVENT_BY_NAME[native].hooks)
+        found |= dict.fromkeys(hooks_of(native))
     for native in lowered.conditions if lowered.when else ():
         if EVENT_BY_NAME[native].deniable:  # decided at the hook, told when the call has returned
             found |= dict.fromkeys(f"call:{call}" for call in sorted(rule.types & events.calls_of()[native]))
