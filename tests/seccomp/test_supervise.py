@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +160,22 @@ def test_a_flood_is_limited_and_counted(bpfence: Bpfence, profile: Profile, tmp_
     lines = alerts(out)
     told = [line for line in lines if line["kind"] == "alert"]
     left_out = sum(line["suppressed"] for line in lines if line["kind"] == "status")
-    assert len(told) < 600
     assert len(told) + left_out == 600
+    first, last = (datetime.fromisoformat(told[place]["time"][:26] + "+00:00") for place in (0, -1))
+    assert len(told) <= 200 + 100 * (last - first).total_seconds() + 2, "a burst, and then a hundred a second"
+
+
+def test_a_standard_error_that_nobody_reads_holds_up_no_call(profile: Profile) -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    words = ["supervise", "--profile", profile({"getppid": "ERRNO"}), "--", PYTHON, "-c", "import os\nfor _ in range(100): os.getppid()"]
+    command = [sys.executable, "-m", "bpfence", "seccomp", *words]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=writer, env=ENVIRONMENT)
+    os.close(writer)
+    assert process.communicate(timeout=600)[0] == b""
+    assert process.returncode == 0
+    with os.fdopen(reader, "rb") as pipe:
+        assert 0 < pipe.read().count(b'"event":"seccomp"') < 100
 
 
 def test_the_exit_code_and_what_cannot_be_run(bpfence: Bpfence, profile: Profile) -> None:
