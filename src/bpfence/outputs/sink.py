@@ -69,6 +69,7 @@ class Sink:
         self._pause = RETRY_SECONDS
         self._writing = False
         self._progress = 0.0
+        self._finished = 0.0
         self._finishing = self._tried_last = self._abandoned = self._ended = False
 
     # ---- whoever gives lines ----
@@ -124,11 +125,12 @@ class Sink:
 
     def finish(self) -> None:
         """Nothing more will come."""
-        self.start()
         with self._changed:
             if not self._finishing:
-                self._finishing, self._progress = True, time.monotonic()
+                self._finishing, self._finished = True, time.monotonic()
+                self._progress = self._finished
             self._changed.notify_all()
+        self.start()
 
     def close(self, seconds: float, in_all: float) -> int:
         """Waits until all is written or the place has failed; how many lines are left: dropped. From `finish` on, it waits so many
@@ -138,7 +140,7 @@ class Sink:
         """
         self.finish()
         with self._changed:
-            last = self._progress + in_all
+            last = self._finished + in_all
             while not self._ended and (now := time.monotonic()) < min(self._progress + seconds, last):
                 self._changed.wait(min(self._progress + seconds, last) - now)
             self._abandoned = True
