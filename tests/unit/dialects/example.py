@@ -90,13 +90,10 @@ class PathRules:
 # ---- confirm: an observation, candidates → rules that really match; show: what they say of it ----
 class PathConfirm:
     def __init__(self) -> None:
-        self.faults = Faults()
-        self.candidates = self.confirmed = 0
-        self._rules: dict[str, PathRule] = {}
-        self._infos: list[RuleInfo] = []
+        self.faults, self.candidates, self.confirmed = Faults(), 0, 0
 
     def use(self, generation: int, rules: PathRules | None, infos: Iterable[RuleInfo]) -> None:
-        self._rules = rules.rules if rules is not None else {}
+        self._rules: dict[str, PathRule] = rules.rules if rules is not None else {}
         self._infos = [info for info in infos if info.confirm == WATCHING]
 
     def view(self, seen: Observation) -> PathView:
