@@ -193,10 +193,11 @@ class Agent:
 
     def _enforce(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> None:
         """Put policies in force that were read."""
+        locked_out = locking_out(loaded.policies, own_programs())
         compiled = self.life.tables.put_in_force(loaded, made)
         self.life.pipeline.acts.clear()
         self.life.pipeline.limiter.keep({(rule.policy, rule.name) for rule in compiled.rules})
-        self._diagnose([*loaded.diagnostics, *compiled.unreachable, *locking_out(loaded.policies, own_programs())])
+        self._diagnose([*loaded.diagnostics, *compiled.unreachable, *locked_out])
         self._tell_filters(loaded.policies)
         if not self._reads_others and (late := self._confirmed(loaded)):
             self._report(LATE.format(" and ".join(late)))
@@ -272,13 +273,20 @@ class Agent:
         self._report_suppressed(everything=True)
         self._status("stopped", "stopped; enforcement goes on" if kept else "stopped; enforcement has ended", **self.confirms.counted())
         if self.settings.ready_file:
-            self.settings.ready_file.unlink(missing_ok=True)
+            self._remove("the ready file", lambda path=self.settings.ready_file: path.unlink(missing_ok=True))  # type: ignore[misc]
         self._close(unload=not kept)
         if kept:
             self._save_counts()  # with what outputs dropped at the very end
         else:
-            self.generations.remove()
-            self._counts.remove()
+            self._remove("the state file", self.generations.remove)
+            self._remove("the file of counts", self._counts.remove)
+
+    def _remove(self, what: str, remove: Callable[[], object]) -> None:
+        """A file that cannot be taken away, because its folder is another's say, keeps nothing from its end."""
+        try:
+            remove()
+        except OSError as error:
+            self._report(f"{what} cannot be removed: {error}")
 
     def abandon(self) -> None:
         """Ends after a bug: what is pinned goes on enforcing, because nobody who can make us fail may end it that way."""
@@ -325,6 +333,7 @@ class Agent:
         if report is not None:
             timeout = min(report - self.loop.now(), timeout) if timeout is not None else report - self.loop.now()
         self.loop.step(timeout)
+        self._report_faults()
         self._report_suppressed()
 
     def drain(self) -> None:
@@ -336,8 +345,7 @@ class Agent:
                 break
             self.outputs.write([line for seen in batch for line in life.pipeline.lines(seen)])
             self.confirms.flush()
-            for fault in self.confirms.take_faults():
-                self._status("fault", fault.text, severity="high", rule=escape(fault.rule) if fault.rule else UNSET)
+            self._report_faults()
         # Also when nothing came out: records that could not be decoded are loss.
         self._loss.by(self.loop.now() + LOSS_SECONDS)
 
@@ -374,14 +382,13 @@ class Agent:
         reloads = self._remake.reloads
         try:
             made = self._remake.take()
+            if made is not None:
+                self._put_in_force(made, reloads)
         except BpfenceError as error:
             self._remake_failed(error, reloads)
         except Exception as error:  # a bug of ours: what somebody has written into a policy ends no agent
             text = f"{type(error).__name__}: {error}. This is a fault of bpfence; please report it"
             self._remake_failed(BpfenceError(text), reloads)
-        else:
-            if made is not None:
-                self._put_in_force(made, reloads)
         if not reloads:
             self._hosts_next = self.loop.now() + max(HOSTS_SECONDS, HOSTS_SHARE * self._remake.seconds)
         self._begin_reload()
@@ -394,17 +401,12 @@ class Agent:
         # What was decided by the old tables is reported first.
         self.drain()
         compiled = None if stale else (made.compiled, made.left)
-        try:
-            if reloads:
-                self._enforce(made.loaded, compiled)
-            else:
-                self.life.tables.put_in_force(made.loaded, compiled)
-        except BpfenceError as error:
-            self._remake_failed(error, reloads)
-            return
         if reloads:
+            self._enforce(made.loaded, compiled)
             self._in_force("reloaded")
             self._ready()
+        else:
+            self.life.tables.put_in_force(made.loaded, compiled)
 
     def _remake_failed(self, error: BpfenceError, reloads: bool) -> None:
         self._report_error(error)
@@ -465,6 +467,10 @@ class Agent:
         if found:
             text = f"the kernel skipped {sum(found.values())} runs of programs that were preempted: acts may have passed without a decision"
             self._status("skipped", text, severity="critical", skipped=found)
+
+    def _report_faults(self) -> None:
+        for fault in self.confirms.take_faults():
+            self._status("fault", fault.text, severity="high", rule=escape(fault.rule) if fault.rule else UNSET)
 
     def _report_suppressed(self, *, everything: bool = False) -> None:
         for left in self.life.pipeline.limiter.reports(self.loop.now(), everything=everything):

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from bpfence.alerts.alert import RuleInfo
 from bpfence.alerts.faults import Fault, Faults
 from bpfence.dialects.dialect import Confirm, Context, Rules
 from bpfence.dialects.registry import Dialects
+
+T = TypeVar("T")
 
 
 class Confirms:
@@ -51,29 +54,40 @@ class Confirms:
     def use(self, generation: int, rules: Mapping[str, Rules], infos: Collection[RuleInfo]) -> None:
         """These rules are in force now."""
         for name in {**dict.fromkeys(self._made), **dict.fromkeys(rules)}:
-            confirm = self._make(name)
-            if confirm is not None:
-                self._used |= rules.keys() & {name}
-                confirm.use(generation, rules.get(name), infos)
+            try:
+                confirm = self._make(name)
+                if confirm is not None:
+                    self._used |= rules.keys() & {name}
+                    confirm.use(generation, rules.get(name), infos)
+            except Exception as error:  # the kernel decides by these rules already
+                self.faults.add("", f"rules of {name} that are in force now are not confirmed", error)
+
+    def _all(self, what: str, do: Callable[[Confirm], T]) -> list[T]:
+        """Has all of them do something. One that raises is a bug, which costs neither the others nor the agent anything."""
+        found = []
+        for name, confirm in self._made.items():
+            try:
+                found.append(do(confirm))
+            except Exception as error:
+                self.faults.add("", f"{name}: {what}", error)
+        return found
 
     def hosts(self) -> dict[str, Iterable[str]]:
         """The addresses of names of hosts, as far as they are known."""
-        return {name: addresses for confirm in self._made.values() for name, addresses in confirm.hosts().items()}
+        found = self._all("addresses of hosts cannot be had", lambda confirm: confirm.hosts())
+        return {name: addresses for hosts in found for name, addresses in hosts.items()}
 
     def start(self, changed: Callable[[], None]) -> None:
         """The agent works now: its privileges are what they will be, and its command runs."""
-        for confirm in self._made.values():
-            confirm.start(changed)
+        self._all("what goes on beside events cannot begin", lambda confirm: confirm.start(changed))
 
     def flush(self) -> None:
         """Write what was recorded."""
-        for confirm in self._made.values():
-            confirm.flush()
+        self._all("what was recorded cannot be written", lambda confirm: confirm.flush())
 
     def reopen(self) -> None:
         """Log rotation."""
-        for confirm in self._made.values():
-            confirm.reopen()
+        self._all("the recording cannot be opened anew", lambda confirm: confirm.reopen())
 
     def take_faults(self) -> list[Fault]:
         """Those that nobody was told of yet."""
@@ -91,8 +105,7 @@ class Confirms:
 
     def close(self) -> None:
         """Write what was recorded, and let go of everything."""
-        for confirm in self._made.values():
-            confirm.close()
+        self._all("it does not end as it should", lambda confirm: confirm.close())
 
 
 def folders(record: Path | None) -> list[Path]:

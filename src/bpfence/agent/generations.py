@@ -69,6 +69,11 @@ class Generation(msgspec.Struct, frozen=True):
             spans.append((before.number, before.number))
         return msgspec.structs.replace(self, earlier=tuple(spans[-SPANS:]))
 
+    def before(self) -> Generation:
+        """The same tables under the last of the `earlier` numbers."""
+        *spans, (first, last) = self.earlier
+        return msgspec.structs.replace(self, number=last, earlier=(*spans, *([(first, last - 1)] if first < last else [])))
+
     def matched(self, verdicts: tuple[int, ...]) -> list[tuple[RuleInfo, bool]] | None:
         """The rules of some verdict numbers, each once, with whether they are uncertain. None where a number has no meaning here."""
         certain: dict[int, bool] = {}
@@ -170,8 +175,13 @@ class Generations:
         return self._known.get(number) or next((known for known in reversed(self._known.values()) if known.means(number)), None)
 
     def add(self, new: Generation) -> None:
-        """One more generation; the oldest beyond KEPT are forgotten. OSError where the state file cannot be written."""
-        self._known.pop(new.number, None)
+        """One more generation; the oldest beyond KEPT are forgotten. OSError where the state file cannot be written.
+
+        What was known under its number never came in force, where the kernel refused it; other numbers keep what they mean.
+        """
+        refused = self._known.pop(new.number, None)
+        if refused is not None and refused.earlier:
+            self._known[refused.earlier[-1][1]] = refused.before()
         same = next((known for known in reversed(self._known.values()) if known.same_tables(new)), None)
         if same is not None:
             if same is next(reversed(self._known.values())) and same.since:

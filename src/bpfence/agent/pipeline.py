@@ -155,9 +155,16 @@ class Pipeline:
         views: dict[str, View] = {}
         for name, among in item.candidates.items():
             confirm = self._confirms.get(name)
-            if confirm is not None:
-                views[name] = confirm.view(item.seen)
-                rules += [(rule, False) for rule in confirm.confirm(views[name], among)]
+            if confirm is None:
+                continue
+            try:
+                view = confirm.view(item.seen)
+                found = confirm.confirm(view, among)
+            except Exception as error:  # what the kernel has decided is told all the same
+                self._confirms.faults.add("", f"rules of {name} could not be tried on {item.seen.event}", error)
+                continue
+            views[name] = view
+            rules += [(rule, False) for rule in found]
         return Found(item.seen, item.objects, rules, others, views, {})
 
     def _describe(self, item: Found) -> Found:
@@ -171,6 +178,8 @@ class Pipeline:
         if not item.rules:
             return None
         confirmed = [pair for pair in item.rules if pair[0].confirm]
+        if len(confirmed) < len(item.rules):
+            item.seen = self._source.described(item.seen)  # an act is known by its fields
         item.rules = self.acts.new(item.seen, (pair for pair in item.rules if not pair[0].confirm)) + confirmed
         return item if item.rules else None
 
@@ -188,7 +197,11 @@ class Pipeline:
             confirm = self._confirms.get(name) if name else None
             if confirm is None:
                 continue
-            found = (item.views.get(name) or confirm.view(item.seen)).said(rule.rule)
+            try:
+                found = (item.views.get(name) or confirm.view(item.seen)).said(rule.rule)
+            except Exception as error:  # the alert goes without
+                self._confirms.faults.add(rule.rule, f"what it says in {name} could not be made", error)
+                continue
             if found is not None:
                 said[rule.key] = found
         item.said = said

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from bpfence.agent.loading import Loaded
 from bpfence.compiler.compile import Compiled
+from bpfence.errors import KernelError
 from bpfence.host.hostnames import Notice
 
 SWITCH_SECONDS: Final = 0.0005
@@ -35,30 +36,34 @@ Work = Callable[[], Made | None]
 
 
 class Remake:
-    """One piece of work at a time. `seconds`: how long the last one took, 0 before the first. `reloads`: whether it is a reload."""
+    """One piece of work at a time. `seconds`: how long the last one took, 0 before the first. `reloads`: whether it is a reload.
+
+    `busy`: whether there is work that was not taken yet.
+    """
 
     def __init__(self) -> None:
         self._notice = Notice()
         self._thread: threading.Thread | None = None
         self._result: Made | BaseException | None = None
         self.seconds = 0.0
-        self.reloads = False
+        self.busy = self.reloads = False
 
     def fileno(self) -> int:
         """Readable when the work is done."""
         return self._notice.fileno()
 
-    @property
-    def busy(self) -> bool:
-        """Whether there is work that was not taken yet."""
-        return self._thread is not None
-
     def begin(self, work: Work, *, reloads: bool = False) -> None:
-        """Start; not while `busy`."""
-        assert self._thread is None
+        """Start; not while `busy`. Where no thread can be had, that is what `take` raises: KernelError."""
+        assert not self.busy
         self.reloads = reloads
-        self._thread = threading.Thread(target=self._run, args=(work,), name="bpfence-remake", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(work,), name="bpfence-remake", daemon=True)
+        self.busy = True
+        try:
+            thread.start()
+            self._thread = thread
+        except RuntimeError as error:
+            self._result = KernelError(f"no thread can be had to make tables in: {error}", missing="room for one more thread")
+            self._notice.tell()
 
     def _run(self, work: Work) -> None:
         began = time.monotonic()
@@ -78,9 +83,9 @@ class Remake:
         """What was made; None where nothing was to be made. Raises what the work raised. To be called when `fileno` is readable."""
         if not self._notice.take():
             return None
-        assert self._thread is not None
-        self._thread.join()
-        found, self._thread, self._result, self.reloads = self._result, None, None, False
+        if self._thread is not None:
+            self._thread.join()
+        found, self._thread, self._result, self.busy, self.reloads = self._result, None, None, False, False
         if isinstance(found, BaseException):
             raise found
         return found

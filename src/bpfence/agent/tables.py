@@ -70,7 +70,13 @@ class Tables:
             self._engine.attach(compiled.events, results(compiled))
         self._engine.seed()
         self._watch_paths(compiled.objects)
-        self._swap(compiled, self.lookup.resolve(compiled.objects, self._objects_of(compiled)), loaded)
+        try:
+            self._swap(compiled, self.lookup.resolve(compiled.objects, self._objects_of(compiled)), loaded)
+        except BaseException:
+            if self.compiled is not None and self.compiled is not compiled:
+                self._watch_paths(self.compiled.objects)
+                self._again.due = self._loop.now()  # what has happened in between was not watched
+            raise
         self._engine.release(compiled.events, results(compiled))
         self.loaded = loaded
         # What was loaded stays for long: the collector need not walk it, for tens of milliseconds, between an event and its alert.

@@ -9,20 +9,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import click
-import msgspec
 
 from bpfence import names
-from bpfence.cli.show import err
+from bpfence.cli.show import err, show_diagnostics
 from bpfence.dialects.option import Option
 from bpfence.dialects.registry import DIALECTS, claimed
 from bpfence.documents.files import Source, sources
 from bpfence.documents.report import Report
+from bpfence.documents.yaml_nodes import MAX_BYTES
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events.values import printable
 
@@ -61,16 +59,20 @@ def _added(dialect: str, option: Option) -> Callable[[F], F]:
 
 
 def look(files: Sequence[str]) -> tuple[dict[str, list[Source]], list[Diagnostic]]:
-    """Policy files, each read once, by their languages; and what is not read, or could not be."""
+    """Policy files, each read once, by their languages; and what is not read, or could not be. `-` is standard input, by its name STDIN."""
     report = Report()
-    return claimed(sources(files, report)), report.diagnostics
+    found: list[Source] = []
+    for file in files:
+        found += [Source(STDIN, sys.stdin.buffer.read(MAX_BYTES + 1))] if file == "-" else sources([file], report)
+    return claimed(found), report.diagnostics
 
 
 def read(files: Sequence[str]) -> dict[str, list[Source]]:
-    """The same; PolicyError where some could not be read."""
+    """The same; PolicyError where some could not be read. Warnings of what was not are shown."""
     found, unread = look(files)
     if any(diagnostic.severity == "error" for diagnostic in unread):
         raise PolicyError(unread)
+    show_diagnostics(diagnostic for diagnostic in unread if diagnostic.severity == "warning")
     return found
 
 
@@ -88,40 +90,13 @@ def no_host_option(function: F) -> F:
     return click.option("--no-host", is_flag=True, help=text)(function)
 
 
-class Given:
-    """The files to read, in which `-` has become a file of its own. Use `opened`."""
-
-    def __init__(self, files: Sequence[str], copy: str = "") -> None:
-        self.files = tuple(copy if file == "-" else file for file in files)
-        self._copy = copy
-
-    def named(self, found: Iterable[Diagnostic]) -> list[Diagnostic]:
-        """Diagnostics that call standard input by its name."""
-        return [self._named(diagnostic) for diagnostic in found]
-
-    def _named(self, diagnostic: Diagnostic) -> Diagnostic:
-        if not self._copy or diagnostic.location.file != self._copy:
-            return diagnostic
-        return msgspec.structs.replace(diagnostic, location=msgspec.structs.replace(diagnostic.location, file=STDIN))
-
-
 @contextlib.contextmanager
-def opened(files: Sequence[str], no_host: bool = False) -> Iterator[Given]:
-    """Policy files as they were named on a command line; mistakes in standard input are told as such.
-
-    With `no_host` no user database is asked, and a note says which names were taken as they are.
-    """
+def naming(no_host: bool) -> Iterator[None]:
+    """With `no_host` no user database is asked, and a note says which names were taken as they are."""
     with contextlib.ExitStack() as stack:
         symbols = stack.enter_context(names.symbolic()) if no_host else {}
-        copy = ""
-        if "-" in files:
-            copy = str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bpfence-")), "stdin.yaml"))
-            Path(copy).write_bytes(sys.stdin.buffer.read())
-        given = Given(files, copy)
         try:
-            yield given
-        except PolicyError as error:
-            raise type(error)(given.named(error.diagnostics)) from error
+            yield
         finally:
             if symbols:
                 taken = ", ".join(f"{table} {name}" for table, name in symbols)

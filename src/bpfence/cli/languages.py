@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from bpfence.cli.given import PATHS, no_host_option, opened, read
+from bpfence.cli.given import PATHS, naming, no_host_option, read
 from bpfence.cli.show import Command, diagnostic_as_json, draw, emit_json, err, json_option, number, out, show_diagnostics, styled
 from bpfence.convert import convert
 from bpfence.dialects.registry import DIALECTS
@@ -88,20 +88,19 @@ def convert_command(files: tuple[str, ...], target: str, mode: str, no_host: boo
       bpfence convert --to native rules.yaml > policies.yaml
       bpfence convert --to native rules.yaml --json | jq '.left_out'
     """
-    with opened(files, no_host) as given:
+    with naming(no_host):
         rules = []
-        for name, sources in read(given.files).items():
+        for name, sources in read(files).items():
             exact, warnings = DIALECTS[name].tools().exactly(sources, mode)
-            show_diagnostics(given.named(warnings))
+            show_diagnostics(warnings)
             rules += exact
         found = convert(rules, DIALECTS[target].tools().document)
-        left_out = given.named(found.left_out)
         if as_json:
-            emit_json({"policies": found.text, "converted": found.converted, "left_out": [diagnostic_as_json(d) for d in left_out]})
+            emit_json({"policies": found.text, "converted": found.converted, "left_out": [diagnostic_as_json(d) for d in found.left_out]})
         else:
             click.echo(found.text, nl=False)
-            show_diagnostics(left_out)
-            places = number(len({diagnostic.location for diagnostic in left_out}), "place")
+            show_diagnostics(found.left_out)
+            places = number(len({diagnostic.location for diagnostic in found.left_out}), "place")
             err().print(styled(f"{number(len(found.converted), 'rule')} converted to {target} policies, {places} left out"))
     return FINDINGS if found.left_out else 0
 

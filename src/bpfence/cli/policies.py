@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 from bpfence.agent.loading import Options
-from bpfence.cli.given import PATHS, alone, dialect_options, look, no_host_option, opened, read
+from bpfence.cli.given import PATHS, alone, dialect_options, look, naming, no_host_option, read
 from bpfence.cli.show import Command, diagnostic_as_json, draw, emit_json, err, json_option, met, number, out, show_diagnostics, styled
 from bpfence.dialects.registry import DIALECTS
 from bpfence.dialects.tools import Tested, Tools
@@ -53,9 +53,9 @@ def check(files: tuple[str, ...], strict: bool, root: str, no_host: bool, as_jso
       helm template . | bpfence check -
       bpfence check --json my.yaml | jq '.findings[].message'
     """
-    with opened(files, no_host) as given:
-        found, summary = _examined(given.files, Links(root))
-        found = sorted(dict.fromkeys(given.named(found)), key=lambda diagnostic: diagnostic.location)
+    with naming(no_host):
+        found, summary = _examined(files, Links(root))
+        found = sorted(dict.fromkeys(found), key=lambda diagnostic: diagnostic.location)
         counts = {severity: sum(diagnostic.severity == severity for diagnostic in found) for severity in ("error", "warning")}
         if as_json:
             findings = [diagnostic_as_json(diagnostic) for diagnostic in found]
@@ -116,8 +116,8 @@ def explain_command(
       bpfence explain falco_rules.yaml --rule 'Clear Log*'
       bpfence explain p.yaml --event '{"event":"process.exec","file.path":"/tmp/x","process.uid":1000}'
     """
-    with opened(files, no_host) as given:
-        name, sources = alone(read(given.files), "explained")
+    with naming(no_host):
+        name, sources = alone(read(files), "explained")
         shown, warnings = DIALECTS[name].tools().explain(sources, Links(root), names=names, event=event or "")
         show_diagnostics(warnings)
         if as_json:
@@ -162,10 +162,10 @@ def test_command(
     *given, events = arguments
     if "-" in (*policy_files, *given) and events == "-":
         raise UsageError("standard input cannot be both the policies and the events")
-    with opened((*policy_files, *given), no_host) as opened_files:
-        if not opened_files.files:
-            raise UsageError("name policies: -p FILE, or files before EVENTS")
-        name, sources = alone(read(opened_files.files), "tested")
+    if not policy_files and not given:
+        raise UsageError("name policies: -p FILE, or files before EVENTS")
+    with naming(no_host):
+        name, sources = alone(read((*policy_files, *given)), "tested")
         form = "" if form_name == TABLE else form_name
         tested, warnings = _tested(name, sources, events, mode=mode, options=options.get(name), form=form)
     show_diagnostics(warnings)

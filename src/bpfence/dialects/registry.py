@@ -2,6 +2,7 @@
 """The policy languages, by name; files in, the language that each is of out.
 
 A language is one line here. The first that claims a file has it; what none claims is native, whose reader says best what is wrong with it.
+A file with nothing in it but comments (as Falco ships its falco_rules.local.yaml) is of the language that the others beside it are of.
 """
 
 from __future__ import annotations
@@ -21,11 +22,21 @@ DIALECTS: Final[Dialects] = {dialect.name: dialect for dialect in (NATIVE, FALCO
 
 def claimed(sources: Iterable[Source], dialects: Dialects = DIALECTS) -> dict[str, list[Source]]:
     """Files by the names of their languages, in the order of `dialects`; languages without files are left out."""
+    files = [(source, None if _is_blank(source.data) else _language(source.data, dialects)) for source in sources]
+    said = {name for _, name in files if name is not None}
+    beside = said.pop() if len(said) == 1 else NATIVE.name
     found: dict[str, list[Source]] = {name: [] for name in dialects}
-    for source in sources:
-        claims = (name for name, dialect in dialects.items() if name != NATIVE.name and dialect.claims(source.data))
-        found[next(claims, NATIVE.name)].append(source)
-    return {name: files for name, files in found.items() if files}
+    for source, name in files:
+        found[name or beside].append(source)
+    return {name: sources for name, sources in found.items() if sources}
+
+
+def _language(data: bytes, dialects: Dialects) -> str:
+    return next((name for name, dialect in dialects.items() if name != NATIVE.name and dialect.claims(data)), NATIVE.name)
+
+
+def _is_blank(data: bytes) -> bool:
+    return all(not line or line.startswith(b"#") or line == b"---" for line in map(bytes.strip, data.splitlines()))
 
 
 def owner(policy: str, dialects: Dialects = DIALECTS) -> str:

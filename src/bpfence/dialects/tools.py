@@ -124,7 +124,7 @@ class Tools:
 
     def exactly(self, sources: Sequence[Source], mode: str) -> tuple[list[tuple[Named, Policy | list[Diagnostic]]], list[Diagnostic]]:
         """Rules with the policies that mean exactly the same, or why there is none."""
-        raise UsageError(f"{self.dialect.title} cannot be converted")
+        raise UsageError(f"{sources[0].file}: {self.dialect.title} cannot be converted")
 
     def document(self, policy: Policy) -> tuple[str, str]:
         """The text of a policy in this language, or "" and why it has none."""

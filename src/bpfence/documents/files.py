@@ -19,17 +19,18 @@ from bpfence.errors import Location
 
 def policy_files(path: Path, report: Report) -> list[Path]:
     """A file itself, or the policy files of a directory by name; what is not read is reported."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # as Path.is_dir, which raises where a path may not be looked at
         return [path]
     try:
         entries = sorted(path.iterdir())
     except OSError as e:
         report.add(Location(str(path)), "cannot-read", f"the directory cannot be read: {e.strerror}", "check its permissions")
         return []
-    chosen = [entry for entry in entries if entry.suffix in (".yaml", ".yml") and not entry.name.startswith(".") and not entry.is_dir()]
+    named = [entry for entry in entries if entry.suffix in (".yaml", ".yml") and not entry.name.startswith(".")]
+    chosen = [entry for entry in named if not os.path.isdir(entry)]
     for entry in entries:
         if entry not in chosen:
-            what = "directories are not searched" if entry.is_dir() else "only *.yaml and *.yml are"
+            what = "directories are not searched" if os.path.isdir(entry) else "only *.yaml and *.yml are"
             report.add(Location(str(entry)), "not-read", f"not read: {what}", "name it on the command line to have it read", "info")
     if not chosen:
         report.add(Location(str(path)), "no-rules", "the directory holds no policy", "policies are *.yaml or *.yml files", "warning")

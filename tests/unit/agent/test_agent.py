@@ -196,6 +196,36 @@ def test_a_bug_in_a_reload_ends_no_agent(rig: Rig, monkeypatch: pytest.MonkeyPat
     assert reloaded(rig.agent)
 
 
+def test_a_bug_where_policies_are_put_in_force_ends_no_agent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.agent.start()
+    monkeypatch.setattr("bpfence.agent.agent.locking_out", lambda *_: 1 // 0)
+    rig.policy(rule="other")
+    assert not reloaded(rig.agent)
+    assert rig.engine.generation == 1, "the old ones are in force, as was told"
+    monkeypatch.undo()
+    assert reloaded(rig.agent)
+
+
+def test_faults_beside_events_are_told_though_no_event_comes(rig: Rig) -> None:
+    rig.agent.start()
+    rig.agent.confirms.faults.add("", "something", ValueError("x"))
+    rig.step()
+    assert [line["message"] for line in rig.output.dicts("status") if line["status"] == "fault"] != []
+
+
+def test_files_that_cannot_be_taken_away_do_not_keep_an_agent_from_its_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.agent.start()
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refused)
+        rig.agent.stop()
+    assert (rig.engine.closed, rig.output.closed) == (True, True)
+    assert sum("cannot be removed" in text for text in rig.said) == 3
+
+
 def test_a_swap_that_the_kernel_refuses_keeps_the_old_policies(rig: Rig) -> None:
     rig.agent.start()
     rig.engine.refuse_swap = True

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bpfence.agent.confirms import Confirms
+from bpfence.alerts.faults import Faults
 from bpfence.dialects.dialect import Context
 from bpfence.dialects.falco.dialect import Falco, FalcoRules
 from bpfence.dialects.falco.load import load_text
@@ -73,3 +76,33 @@ def test_faults_are_told_once_and_counted(events: FakeEvents) -> None:
     made.faults.add("", "something", ValueError("x"))
     assert [fault.what for fault in made.take_faults()] == ["something"]
     assert (made.take_faults(), made.counted()) == ([], {"faults": 2})
+
+
+class Broken:
+    """Raises whatever is asked of it."""
+
+    candidates = confirmed = 0
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+
+    def __getattr__(self, name: str) -> Any:
+        def raises(*_: object) -> None:
+            raise ZeroDivisionError(name)
+
+        return raises
+
+
+def test_a_language_that_raises_whatever_is_asked_costs_the_agent_nothing(events: FakeEvents) -> None:
+    context = Context(lambda: Live(FakeEngine()), "host", 4, None, pytest.fail)
+    dialects: Any = {"broken": SimpleNamespace(confirm=lambda _: Broken()), "falco": Falco(lambda _: events)}
+    made = Confirms(context, dialects)
+    made.use(1, {"broken": object(), "falco": rules()}, ())  # type: ignore[dict-item]
+    assert [used is not None for used in events.used] == [True], "the other one has heard of it"
+    made.start(lambda: None)
+    made.flush()
+    made.reopen()
+    assert made.hosts() == {}
+    made.close()
+    assert events.closed == 1
+    assert len(made.take_faults()) == 6

@@ -142,3 +142,15 @@ def test_an_agent_without_pins_keeps_nothing_on_disk() -> None:
     generations.add(numbered(1))
     assert generations.get(1) == numbered(1)
     assert generations.restore() == ""
+
+
+def test_a_number_that_the_kernel_refused_takes_no_name_from_another() -> None:
+    made = Generations()
+    made.add(numbered(1))
+    same, others = Generation(2, *(getattr(numbered(1), name) for name in ("rules", "verdicts", "objects"))), numbered(2)
+    for _ in range(3):  # the same tables with other identities, which no swap takes
+        made.add(same)
+    made.add(others)
+    assert (made.get(1), made.get(2)) == (numbered(1), others)
+    made.add(numbered(3))
+    assert made.get(1) == numbered(1)

@@ -135,9 +135,43 @@ def test_a_rule_says_what_it_says_in_its_own_language() -> None:
     assert (line.message, line.dialect) == ("x says waits", {"x": {"word": "waits"}})  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("method", ["view", "confirm"])
+def test_a_language_that_raises_costs_no_other_rule(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    way = Way()
+    monkeypatch.setattr(way.x.made, method, lambda *_: 1 // 0)
+    assert way.rules(0) == ["decided"]
+    assert way.rules(abi.EVENT_RESULT) == ["after"]
+    [fault] = way.confirms.take_faults()
+    assert "rules of x could not be tried" in fault.text
+
+
+def test_a_language_that_cannot_say_anything_costs_no_alert(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = Way()
+    way.x.made.true = {"waits"}
+    monkeypatch.setattr(way.x.made, "said", lambda *_: 1 // 0)
+    assert way.rules(abi.EVENT_RESULT) == ["after", "waits"]
+    assert len(way.confirms.take_faults()) == 1
+
+
+def test_acts_are_known_by_their_fields_where_a_rule_waits_too() -> None:
+    way = Way()
+    rule = RuleInfo("p", "r", "audit", Action.AUDIT, Action.AUDIT, when=WAITS, events=("file.open", "file.permission"))
+    way.pipeline._generations.add(Generation(2, (rule,), (Meaning((), False), Meaning((0,), False))))
+
+    def told(event: str) -> int:
+        numbers = {"NUM_FILE_INO": 5, "NUM_FILE_ACCESS": 1}
+        kernel = decode("alerts", record(event, numbers, {"STR_FILE_PATH": b"/a"}, flags=abi.EVENT_RESULT))
+        assert isinstance(kernel, KernelEvent)
+        seen = Observation(event, 0, {"event": event}, flags=abi.EVENT_RESULT, verdicts=(1,), generation=2, record=kernel)
+        return len(way.pipeline.lines(seen))
+
+    assert [told(event) for event in ("file.open", "file.permission")] == [1, 0]
+
+
 def test_a_stage_that_raises_costs_one_event_and_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     way = Way()
-    monkeypatch.setattr(way.x.made, "confirm", lambda *_: 1 // 0)
+    stages = way.pipeline._runs
+    monkeypatch.setattr(way.pipeline, "_runs", (*stages[:-1], lambda *_: 1 // 0))
     assert way.rules(abi.EVENT_RESULT) == way.rules(abi.EVENT_RESULT) == []
     [fault] = way.confirms.take_faults()
     assert "could not be turned into a line" in fault.text

@@ -144,7 +144,7 @@ for turn in range(2):
     agent.reload()
     while agent.reloading:
         agent.step(1)
-    assert engine.generation == turn + 2, said
+    assert engine.generation >= turn + 2, said  # more where addresses of hosts came meanwhile
 engine.say()
 agent.step(0.01)
 if falco:

@@ -68,3 +68,20 @@ def test_work_may_end_when_nobody_waits_any_more() -> None:
     assert remake._thread is not None
     remake._thread.join(10)
     assert not remake._thread.is_alive()
+
+
+def test_no_thread_is_a_failure_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    remake = Remake()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        remake.begin(lambda: None, reloads=True)
+    assert (remake.busy, remake.reloads, done(remake)) == (True, True, True)
+    with pytest.raises(KernelError, match="no thread"):
+        remake.take()
+    remake.begin(lambda: None)
+    assert done(remake)
+    assert remake.take() is None
+    remake.close()

@@ -53,6 +53,23 @@ def test_a_swap_that_fails_leaves_what_was_in_force(tmp_path: Path) -> None:
     assert (found.loaded, found.compiled) == (first, before)
 
 
+def test_a_swap_that_fails_leaves_the_old_paths_watched(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    found = made(engine, [])
+    paths = [tmp_path / "one", tmp_path / "deep" / "two"]
+    paths[1].parent.mkdir()
+    for path in paths:
+        path.touch()
+    found.put_in_force(load([str(write_policy(tmp_path / "p.yaml", glob=str(paths[0]), more=", follow: object"))]))
+    engine.refuse_swap = True
+    with pytest.raises(KernelError):
+        found.put_in_force(load([str(write_policy(tmp_path / "p.yaml", glob=str(paths[1]), more=", follow: object"))]))
+    assert found._again.due is not None, "what has happened meanwhile was not watched"
+    assert found._watch is not None
+    assert {name for names in found._watch._names.values() for name in names} >= {b"one"}
+    assert b"two" not in {name for names in found._watch._names.values() for name in names}
+
+
 def test_results_are_asked_for_where_a_rule_waits(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
     write_policy(tmp_path / "native.yaml")

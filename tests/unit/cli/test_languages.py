@@ -169,3 +169,17 @@ def test_convert(rules: Path, tmp_path: Path) -> None:
     written = tmp_path / "native.yaml"
     written.write_text(found["policies"])
     assert code(call("check", written)) == 0
+
+
+def test_a_folder_as_falco_ships_it_is_of_one_language(rules: Path) -> None:
+    (rules.parent / "local_rules.yaml").write_text("# Your own rules\n")
+    for name in ("explain", "convert --to native --json"):
+        assert code(call(*name.split(), rules.parent)) in (0, 1), name
+    (rules.parent / "events").write_text(HIT)
+    assert code(call("test", rules.parent, rules.parent / "events")) == 0
+
+
+def test_rules_on_standard_input_are_called_by_its_name(rules: Path) -> None:
+    text = rules.read_text()
+    assert answer(call("check", "--json", "-", stdin=text))["policies"][0]["name"] == "<stdin>"
+    assert answer(call("explain", "--json", "-", stdin=text))["rules"][0]["location"].startswith("<stdin>:5:")

@@ -6,6 +6,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from bpfence.dialects.registry import DIALECTS, claimed, owner
 from bpfence.documents.files import Source
 
@@ -18,6 +20,15 @@ def test_files_by_language_in_their_order() -> None:
     found = {name: [source.file for source in sources] for name, sources in claimed(files).items()}
     assert found == {"native": ["2", "3"], "falco": ["1", "4"]}
     assert claimed([]) == {}
+
+
+@pytest.mark.parametrize("blank", [b"", b"# Your own rules.\n\n  # More.\n", b"---\n"])
+def test_a_file_with_nothing_in_it_is_of_the_language_beside_it(blank: bytes) -> None:
+    local, falco, native = Source("local", blank), Source("1", FALCO), Source("2", NATIVE)
+    assert claimed([local, falco]) == {"falco": [local, falco]}
+    assert claimed([local, native]) == claimed([local, native]) == {"native": [local, native]}
+    assert claimed([falco, local, native]) == {"native": [local, native], "falco": [falco]}
+    assert claimed([local]) == {"native": [local]}
 
 
 def test_no_two_languages_claim_one_file() -> None:

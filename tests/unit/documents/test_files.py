@@ -24,6 +24,16 @@ def test_a_directory_is_its_yaml_files_by_name(tmp_path: Path) -> None:
     assert codes(report) == [(".hidden.yaml", "not-read"), ("deeper.yaml", "not-read"), ("notes.txt", "not-read")]
 
 
+def test_a_link_that_may_not_be_followed_is_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").symlink_to("x" * 300)  # ENAMETOOLONG, as EACCES none of those that Path.is_dir passes over
+    (tmp_path / "b").symlink_to("x" * 300)
+    report = Report()
+    assert policy_files(tmp_path, report) == [tmp_path / "a.yaml"]
+    assert policy_files(tmp_path / "a.yaml", report) == [tmp_path / "a.yaml"]
+    assert read_bytes(tmp_path / "a.yaml", report) is None
+    assert codes(report) == [("b", "not-read"), ("a.yaml", "cannot-read")]
+
+
 def test_an_empty_directory_is_told(tmp_path: Path) -> None:
     report = Report()
     assert policy_files(tmp_path, report) == []

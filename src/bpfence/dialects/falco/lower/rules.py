@@ -296,7 +296,6 @@ _SENDS: Final = _on("net.connect", "net.send")
 _RECEIVES: Final = _on("net.recv")
 _PEERS: Final = _on("net.connect", "net.send", "net.recv")
 _BIND: Final = _on("net.bind")
-_WAITS: Final = _on("net.bind", "net.listen", "net.accept")
 _LINKS: Final = _on("file.link", "file.rename")
 _ONE_PATH: Final = _on(
     "file.unlink", "file.rmdir", "file.mkdir", "file.chmod", "file.chown", "file.create",
