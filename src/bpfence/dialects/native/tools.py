@@ -61,6 +61,8 @@ class NativeTools(Tools):
         self, sources: Sequence[Source], links: Links, *, names: Sequence[str] = (), event: str = ""
     ) -> tuple[Shown, list[Diagnostic]]:  # fmt: skip
         """Where each rule runs, sizes of automata and diagrams, and the route of a sample."""
+        if names:
+            raise UsageError(f"{self.dialect.title} are explained as a whole, without --rule")
         policies = self._policies(sources, links)
         compiled = compile_policies(policies)
         samples = [_resolved(sample, links) for sample in _samples(event)] if event else []

@@ -8,7 +8,7 @@ import pytest
 from bpfence.compiler.compile import Compiled
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.documents.files import Source
-from bpfence.errors import CompileError, Diagnostic, Location, PolicyError
+from bpfence.errors import CompileError, Diagnostic, Location, PolicyError, UsageError
 from bpfence.host.links import Links
 from bpfence.policy import Policy, PolicySet, Rule
 
@@ -46,6 +46,11 @@ def test_what_has_a_mistake_is_neither_explained_nor_tested() -> None:
         NATIVE.tools().explain(given(DENY.replace("deny", "dney")), Links())
     with pytest.raises(PolicyError):
         NATIVE.tools().test(given(DENY.replace("deny", "dney")), [])
+
+
+def test_rules_are_not_chosen() -> None:
+    with pytest.raises(UsageError, match="without --rule"):
+        NATIVE.tools().explain(given(DENY), Links(), names=["r"])
 
 
 def test_a_policy_is_written() -> None:
