@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 
 import pytest
 
@@ -71,7 +72,10 @@ def test_a_broken_policy_leaves_the_old_set_in_force(shooting: Range, cases: lis
         outcome, alerts = shooting.act(case, attack)
         assert outcome.result == "EPERM"
         assert alerts
-        assert process.poll() is None
+        while not any(record.get("status") == "reload-failed" for record in shooting.agent.seen):  # it reads beside the loop
+            assert process.poll() is None
+            time.sleep(0.05)
+            shooting.agent.poll()
     finally:
         path.unlink()
     shooting.agent.reload()
