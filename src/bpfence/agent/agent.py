@@ -35,7 +35,7 @@ from bpfence.agent import privileges
 from bpfence.agent.confirms import Confirms
 from bpfence.agent.generations import KEPT, Counts, Generations, state_path, write_whole
 from bpfence.agent.kernel import CAN_SKIP, Engine, Kernel, LiveKernel
-from bpfence.agent.loading import NO_FACTS, Loaded, Options, load, locking_out, own_programs, with_facts
+from bpfence.agent.loading import NO_FACTS, Loaded, Options, is_confirmed, load, locking_out, own_programs, with_facts
 from bpfence.agent.loop import Loop
 from bpfence.agent.pipeline import Pipeline
 from bpfence.agent.remake import Made, Remake
@@ -151,7 +151,7 @@ class Agent:
         loaded = self._load(NO_FACTS) if loaded is None else with_facts(loaded, settings.mode, settings.scope, NO_FACTS)
         try:
             self.confirms.record()
-            if self.settings.record is not None and not self._confirmed(loaded):
+            if settings.record is not None and not any(map(is_confirmed, loaded.policies.policies)):
                 self._report("--record: no rule is confirmed in user space, so nothing is recorded until a reload brings one that is")
             self._begin(self._kernel.load(self.settings.pin_dir), loaded)
         except BaseException:
