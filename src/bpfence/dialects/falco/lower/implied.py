@@ -162,6 +162,7 @@ def _name(operator: str, value: str) -> Condition:
     """From a test on the joined and normalised name: it is the text, or each component of it stands in the text or in the directory."""
     if operator == "pmatch":
         operator = "startswith"
+        value = "/" + "/".join(part for part in value.split("/") if part)  # it compares components
         value = re.split(r"[*?\[\\]", value, maxsplit=1)[0].rpartition("/")[0] if re.search(r"[*?\[\\]", value) else value.rstrip("/")
     if operator == "glob":
         if "[" in value or "\\" in value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bpfence import evaluate
@@ -72,13 +72,13 @@ def test_command_lines(name: str, argv: list[str], operator: str, value: str, fi
     st.booleans(), st.sampled_from([*OPERATORS, "pmatch"]), st.lists(st.sampled_from(["a", "b", "sh", "/", "/", "x", "*"]), max_size=5),
     st.sampled_from(["fd.name", "fd.directory", "fd.filename"]),
 )  # fmt: skip
+@example(base="/", parts=["/", "x"], beside=False, operator="pmatch", wanted=["/", "/", "x"], field="fd.name")
+@example(base="/", parts=["/", "x"], beside=False, operator="pmatch", wanted=["x"], field="fd.name")
 def test_names_of_files(base: str, parts: list[str], beside: bool, operator: str, wanted: list[str], field: str) -> None:
     given_text, value = "".join(parts), "".join(wanted)
     name = normalised(base, given_text)
     text = {"fd.name": name, "fd.directory": name[: name.rindex("/")] or "/", "fd.filename": name.rpartition("/")[2]}[field]
     build = {"fd.name": implied.name, "fd.directory": implied.directory, "fd.filename": implied.filename}[field]
-    if operator == "pmatch" and not value.startswith("/"):
-        return
     true = patterns.PathSet([value])(text) if operator == "pmatch" else holds(operator, text, value)
     native = {
         "event": "file.open_failed", "file.text": given_text, "process.cwd": "/none" if beside else base,
