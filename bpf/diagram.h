@@ -5,7 +5,7 @@
 
 #include "classes.h"
 
-/* Child of a sparse node for a class: binary search, as above. */
+/* Child of a sparse node for a class: binary search, as class_range. */
 __noinline int diagram_sparse_child(u32 slot, u32 node, u32 class)
 {
 	struct scratch *s = scratch_at(slot);

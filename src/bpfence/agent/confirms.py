@@ -8,7 +8,6 @@ before a reload wait in the ring buffer, and are confirmed by the rules that the
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 from bpfence.alerts.alert import RuleInfo
@@ -106,8 +105,3 @@ class Confirms:
     def close(self) -> None:
         """Write what was recorded, and let go of everything."""
         self._all("it does not end as it should", lambda confirm: confirm.close())
-
-
-def folders(record: Path | None) -> list[Path]:
-    """Folders that a recording is made anew in after a rotation."""
-    return [record.absolute().parent] if record is not None else []
