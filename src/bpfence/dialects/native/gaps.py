@@ -7,6 +7,8 @@ another way to the same end, or an exception that anybody can give himself. Only
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -20,6 +22,7 @@ from bpfence.words import quoted
 
 WORLD_WRITABLE: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - nothing is written there
 _WRITING: Final = abi.ACCESS_WRITE | abi.ACCESS_APPEND | abi.ACCESS_TRUNCATE | abi.ACCESS_CREATE | abi.ACCESS_CREATED
+_REPLACING: Final = frozenset(("file.rename", "file.unlink", "file.link"))
 _NOT_REPLACED: Final = ("/proc/", "/sys/", "/dev/")
 """Below these nobody puts another file in the place of one."""
 CHOSEN: Final = frozenset(
@@ -28,6 +31,7 @@ CHOSEN: Final = frozenset(
 """Fields that whoever starts a program can make what he likes."""
 _OF_RUNTIMES: Final = ("/var/lib/docker/", "/var/lib/containerd/", "/run/containerd/", "/var/lib/containers/", "/var/lib/kubelet/pods/")
 """Where runtimes keep the files of containers on the host."""
+_NETWORKS: Final = ("net.peer.ip", "net.local.ip")
 _ALL: Final = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}
 _UDP: Final = 17
 _DGRAM: Final = 2
@@ -45,10 +49,11 @@ class Gap(NamedTuple):
 
 def gaps(policy: Policy) -> Iterator[Gap]:
     """All that is found in one policy, in the order of its rules."""
+    together = _Together(policy)
     for rule in policy.rules:
         for look in (_one_level, _open_only, _one_name, _one_family, _of_the_host, _always, _allowed_in_vain):
-            yield from look(policy, rule)
-    yield from _datagrams(policy)
+            yield from look(together, rule)
+    yield from _datagrams(together)
     yield from _chosen_names(policy)
 
 
@@ -73,18 +78,69 @@ def _enforcing(policy: Policy, rule: Rule) -> bool:
     return policy.mode == "enforce" and rule.action >= Action.DENY
 
 
-def _denied(policy: Policy, *events: str) -> bool:
-    """Whether some rule or default of the policy denies one of these events, whatever of it."""
-    by_rule = any(rule.action >= Action.DENY and set(events) & set(rule.events) for rule in policy.rules)
-    return by_rule or any(policy.default.get(event, Action.NONE) >= Action.DENY for event in events)
+class _Together:
+    """What all rules of a policy do, gathered once: a look at one rule does not go through all the others, of which there may be thousands.
+
+    `denied`: the events of which a rule or a default denies something. `new_names`: whether a rule looks at the new name of a rename.
+    `networks`: of each field, the whole address families that rules name.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        denying = [rule for rule in policy.rules if rule.action >= Action.DENY]
+        self.denied = {event for rule in denying for event in rule.events}
+        self.denied |= {event for event, action in policy.default.items() if action >= Action.DENY}
+        enforcing = [rule for rule in policy.rules if _enforcing(policy, rule)]
+        self.new_names = any(atom.field == "file.new_path" for rule in enforcing for atom in _tests(rule, "file.rename"))
+        self.networks = {field: {network for rule in enforcing for network in _all_of(rule, field)} for field in _NETWORKS}
+        self._denying: defaultdict[tuple[str, str, str], list[tuple[int, Rule]]] = defaultdict(list)
+        for number, rule in enumerate(denying):
+            for event in rule.events:
+                field, heads = _heads(rule.condition_for(event))
+                for head in heads:
+                    self._denying[event, field, head].append((number, rule))
+
+    def denying(self, event: str, sample: Event) -> Iterator[Rule]:
+        """The rules, in order, that may deny such an event: those with a head that one of its texts begins with."""
+        keys = [(event, "", "")]
+        for field, text in sample.items():
+            if isinstance(text, str):
+                keys += [(event, field, text[:end]) for end in range(len(text) + 1)]
+        found = {number: rule for key in keys for number, rule in self._denying.get(key, ())}
+        return (found[number] for number in sorted(found))
+
+
+_PLAIN: Final = re.compile(r"[^*?\[{\\]*")
+
+
+def _heads(condition: Condition) -> tuple[str, set[str]]:
+    """A field, and what its text begins with where the condition holds: one of these. No field where that cannot be told."""
+    for part in _conjuncts(condition):
+        tests = part.parts if isinstance(part, Or) else (part,)
+        found = {(test.field, _head(test)) for test in tests if isinstance(test, Atom) and test.op in _WITH_HEAD}
+        fields = {field for field, _ in found}
+        if len(fields) == 1 and all(isinstance(test, Atom) and test.op in _WITH_HEAD for test in tests):
+            return fields.pop(), {head for _, head in found}
+    return "", {""}
+
+
+_WITH_HEAD: Final = (Op.EQUALS, Op.PREFIX, Op.GLOB)
+
+
+def _head(atom: Atom) -> str:
+    text = str(atom.value)
+    if atom.op is Op.GLOB:
+        plain = _PLAIN.match(text)
+        return plain.group().rstrip("/") if plain else ""
+    return text
 
 
 # ---- paths ----
 
 
-def _one_level(policy: Policy, rule: Rule) -> Iterator[Gap]:
+def _one_level(together: _Together, rule: Rule) -> Iterator[Gap]:
     """`/tmp/*`: what lies in a directory that anybody can make there is not meant."""
-    if not _enforcing(policy, rule):
+    if not _enforcing(together.policy, rule):
         return
     body = And(tuple(rule.condition_for(event) for event in rule.events))
     for directory in WORLD_WRITABLE:
@@ -97,9 +153,9 @@ def _one_level(policy: Policy, rule: Rule) -> Iterator[Gap]:
                     break
 
 
-def _open_only(policy: Policy, rule: Rule) -> Iterator[Gap]:
+def _open_only(together: _Together, rule: Rule) -> Iterator[Gap]:
     """A file that must not be opened for writing can be replaced."""
-    if not _enforcing(policy, rule) or "file.open" not in rule.events or _denied(policy, "file.rename", "file.unlink", "file.link"):
+    if not _enforcing(together.policy, rule) or "file.open" not in rule.events or together.denied & _REPLACING:
         return
     tests = list(required(rule.condition_for("file.open")))
     masks = [atom.value for atom in tests if atom.field == "file.access" and atom.op is Op.ANYBITS]
@@ -110,11 +166,9 @@ def _open_only(policy: Policy, rule: Rule) -> Iterator[Gap]:
         yield Gap(rule.location, "open-only", what, "write `on: file.modify` without file.access: it covers all ways to change a file")
 
 
-def _one_name(policy: Policy, rule: Rule) -> Iterator[Gap]:
+def _one_name(together: _Together, rule: Rule) -> Iterator[Gap]:
     """A rename has two names, and the rule looks at the old one."""
-    if not _enforcing(policy, rule) or "file.rename" not in rule.events:
-        return
-    if any(atom.field == "file.new_path" for other in policy.rules if _enforcing(policy, other) for atom in _tests(other, "file.rename")):
+    if not _enforcing(together.policy, rule) or "file.rename" not in rule.events or together.new_names:
         return
     path = next((atom for atom in _tests(rule, "file.rename") if atom.field == "file.path" and atom.op is not Op.EXISTS), None)
     if path is not None:
@@ -127,9 +181,9 @@ def _tests(rule: Rule, event: str) -> Iterator[Atom]:
     return required(rule.condition_for(event)) if event in rule.events else iter(())
 
 
-def _of_the_host(policy: Policy, rule: Rule) -> Iterator[Gap]:
+def _of_the_host(together: _Together, rule: Rule) -> Iterator[Gap]:
     """A process in a container has its own names for files: the host's for the same files are never seen there."""
-    if expand.container() not in _conjuncts(policy.scope):
+    if expand.container() not in _conjuncts(together.policy.scope):
         return
     for atom in dict.fromkeys(atom for event in rule.events for atom in _tests(rule, event)):
         path = str(atom.value)
@@ -142,13 +196,13 @@ def _of_the_host(policy: Policy, rule: Rule) -> Iterator[Gap]:
 # ---- the network ----
 
 
-def _one_family(policy: Policy, rule: Rule) -> Iterator[Gap]:
+def _one_family(together: _Together, rule: Rule) -> Iterator[Gap]:
     """All of IPv4 is not the whole network."""
-    if not _enforcing(policy, rule):
+    if not _enforcing(together.policy, rule):
         return
-    for field in ("net.peer.ip", "net.local.ip"):
+    for field in _NETWORKS:
         everything = _all_of(rule, field)
-        if len(everything) == 1 and not any(_all_of(other, field) - everything for other in policy.rules if _enforcing(policy, other)):
+        if len(everything) == 1 and not together.networks[field] - everything:
             missing = next(name for name, network in _ALL.items() if network not in everything)
             yield Gap(rule.location, "one-family", f"{field} is any address but of {missing}", f"add {_ALL[missing]!r} to {field}")
 
@@ -158,9 +212,10 @@ def _all_of(rule: Rule, field: str) -> set[str]:
     return found & {*_ALL.values()}
 
 
-def _datagrams(policy: Policy) -> Iterator[Gap]:
+def _datagrams(together: _Together) -> Iterator[Gap]:
     """Datagrams need no connection."""
-    if policy.mode != "enforce" or _denied(policy, "net.send"):
+    policy = together.policy
+    if policy.mode != "enforce" or "net.send" in together.denied:
         return
     hint = "deny send, too: `default: {connect: deny, send: deny}`, or `on: net.egress` in a rule"
     what = "datagrams (UDP, ping, raw) are sent without a connection, and are not denied"
@@ -225,7 +280,7 @@ def _chosen(condition: Condition) -> bool:
 # ---- what has no effect ----
 
 
-def _always(policy: Policy, rule: Rule) -> Iterator[Gap]:
+def _always(together: _Together, rule: Rule) -> Iterator[Gap]:
     """`name != a or name != b` is true of every name."""
     for part in _parts(rule.condition_for(rule.events[0])):
         tests = list(atoms(part)) if isinstance(part, Or) else []
@@ -258,14 +313,14 @@ def _samples(tests: Sequence[Atom]) -> Iterator[str | int]:
             yield from (0, atom.value)
 
 
-def _allowed_in_vain(policy: Policy, rule: Rule) -> Iterator[Gap]:
+def _allowed_in_vain(together: _Together, rule: Rule) -> Iterator[Gap]:
     """An allow does not undo a deny, not even one of its own policy."""
     if rule.action is not Action.ALLOW:
         return
     for event in rule.events:
         sample = _sample(rule.condition_for(event))
-        denying = (other for other in policy.rules if other.action >= Action.DENY and event in other.events)
-        stronger = next((other for other in denying if sample and holds(other.condition_for(event), sample)), None)
+        denying = together.denying(event, sample) if sample else ()
+        stronger = next((other for other in denying if holds(other.condition_for(event), sample)), None)
         if stronger is not None:
             what = f"rule {stronger.name} denies some of what this rule allows, and a deny is stronger: allow undoes only the default"
             yield Gap(rule.location, "allow-denied", what, f"name the exception under `unless` of rule {stronger.name}")

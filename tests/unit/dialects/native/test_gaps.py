@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from pathlib import Path
+from types import FrameType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bpfence.conditions.values import lower
 from bpfence.dialects.native import gaps
 from bpfence.dialects.native.read import load_text
+from bpfence.evaluate import holds
 from bpfence.fields import FIELD_BY_NAME
 from bpfence.policy import And, Atom, Not, Op, Or
 
@@ -133,6 +139,63 @@ def test_alternatives_that_are_true_of_every_value(condition: str, expected: lis
 def test_an_allow_that_a_deny_overrules(allowed: str, expected: list[str]) -> None:
     deny = "on: exec, match: {file.path: '/opt/**'}, action: deny"
     assert rules(deny, f"on: exec, match: {allowed}, action: allow", more="  default: {exec: audit}\n") == expected
+
+
+def test_the_first_deny_that_overrules_an_allow_is_named() -> None:
+    denies = [f"on: exec, match: {{{test}}}, action: deny" for test in ("file.path: /etc/x", "file.path: '**/good'", "file.path: '/opt/*'")]
+    _, found = load_text(
+        HEAD + SCOPE + "  default: {exec: audit}\n  rules:\n"
+        + "".join(f"    - {{name: r{n}, {text}}}\n" for n, text in enumerate(denies))
+        + "    - {name: a, on: exec, match: {file.path: /opt/good}, action: allow}\n"
+    )  # fmt: skip
+    assert [problem.message.split()[1] for problem in found if problem.code == "allow-denied"] == ["r1"]
+
+
+PATTERNS = st.text("ab/*?[]{},\\\\", min_size=1, max_size=8)
+TESTS = st.one_of(
+    PATTERNS.map(lambda text: Atom("file.path", Op.GLOB, text)),
+    st.builds(Atom, st.just("file.path"), st.sampled_from((Op.EQUALS, Op.PREFIX, Op.SUFFIX)), st.text("ab/", max_size=6)),
+)
+
+
+@given(st.lists(TESTS, min_size=1, max_size=3), st.text("ab/", max_size=8))
+def test_what_fulfils_a_condition_begins_with_one_of_its_heads(tests: list[Atom], text: str) -> None:
+    try:
+        fulfilled = holds(Or(tuple(tests)), {"file.path": text})
+    except ValueError:  # no pattern
+        return
+    field, heads = gaps._heads(And((Or(tuple(tests)), Atom("process.uid", Op.RANGE, (0, 0)))))
+    assert not fulfilled or any(text.startswith(head) for head in heads)
+    assert bool(field) is all(test.op is not Op.SUFFIX for test in tests)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "on: open, match: {file.path: /srv/%d/x, file.access: [write]}, action: deny",
+        "on: rename, match: {file.path: /srv/%d/x}, action: deny",
+        "on: connect, match: {net.peer.ip: 10.0.%d.1}, action: deny",
+    ],
+)
+@pytest.mark.parametrize("twin", ["audit", "deny", "allow"])
+def test_the_work_grows_with_the_rules_and_not_with_their_square(text: str, twin: str) -> None:
+    """Calls for each rule while a policy is read, however many rules there are beside it."""
+    event = text.split()[1].rstrip(",")
+    more = f"  default: {{{event}: audit}}\n" if twin == "allow" else ""
+    calls = []
+    for number in (10, 10, 100):  # what is made once is made the first time
+        seen: Counter[str] = Counter()
+
+        def count(_frame: FrameType, kind: str, _of: object, seen: Counter[str] = seen) -> None:
+            seen[kind] += 1
+
+        sys.setprofile(count)
+        try:
+            rules(*(text % n for n in range(number)), *(text.replace("deny", twin) % (n + number) for n in range(number)), more=more)
+        finally:
+            sys.setprofile(None)
+        calls.append(seen["call"] / number)
+    assert calls[2] < calls[1] * 1.2
 
 
 def test_after_a_mistake_nothing_is_said_of_what_is_missing() -> None:
