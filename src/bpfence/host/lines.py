@@ -82,7 +82,10 @@ class LinesFile:
     def _open(self) -> tuple[int, tuple[int, int]]:
         # O_NONBLOCK: a FIFO put in the file's place must not stop us. It has no effect on regular files.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(self._path, flags, 0o600)
+        try:
+            descriptor = os.open(self._path, flags, 0o600)
+        except BlockingIOError:  # to be tried again later; there is nothing yet whose room could be waited for
+            raise OSError(None, f"{self._path}: another process has a lease on it") from None
         found = os.fstat(descriptor)
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISCHR(found.st_mode)):
             os.close(descriptor)

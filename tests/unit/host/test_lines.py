@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,31 @@ def test_a_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not a regular file"):
         LinesFile(tmp_path / "fifo")
     os.close(reader)
+
+
+def test_a_file_under_a_lease_is_no_lack_of_room(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    file = LinesFile(path)
+    file.append([b"one"])
+    path.rename(tmp_path / "rotated")
+    path.touch()
+    holder = os.open(path, os.O_RDONLY)
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        try:
+            fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as error:
+            pytest.skip(f"the file system of {tmp_path} has no leases: {error}")
+        for _ in range(2):
+            with pytest.raises(OSError, match="lease") as caught:
+                file.reopen()
+            assert not isinstance(caught.value, BlockingIOError)
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        assert file.append([b"two"]) == 1
+    finally:
+        signal.signal(signal.SIGIO, before)
+        os.close(holder)
+    assert path.read_bytes() == b"two\n"
 
 
 def test_a_write_cut_short_does_not_join_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
