@@ -219,8 +219,8 @@ def _bytes(path: Path) -> bytes:
 
 
 def _status(folder: Path) -> dict[str, bytes]:
-    lines = (line.partition(b":") for line in _bytes(folder / "status").splitlines())
-    return {key.decode("ascii", "replace"): value.strip() for key, _, value in lines}
+    lines = (line.partition(b":") for line in _bytes(folder / "status").split(b"\n"))
+    return {key.decode("ascii", "replace"): value.strip() for key, colon, value in lines if colon}
 
 
 def _whole(status: dict[str, bytes], key: str, word: int = 0) -> int:

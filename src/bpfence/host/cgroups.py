@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bpfence.errors import KernelError
+from bpfence.mounts import mounts
 
 FILEID_KERNFS: Final = 0xFE
 CACHE_SIZE: Final = 1024
@@ -79,19 +80,9 @@ class Hierarchy(NamedTuple):
 
 def find_hierarchy(mountinfo: str | None = None, namespace: int | None = None) -> Hierarchy:
     """The cgroup v2 mount, from proc(5)'s mountinfo. KernelError where there is none."""
-    if mountinfo is None:
-        mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     if namespace is None:
         namespace = os.stat("/proc/self/ns/cgroup").st_ino
-    for line in mountinfo.splitlines():
-        mount, _, system = line.partition(" - ")
-        words = mount.split()
-        if system.split()[:1] == ["cgroup2"] and len(words) > 4:
-            return Hierarchy(Path(_unquoted(words[4])), words[3] == "/" and namespace == INITIAL_CGROUP_NAMESPACE)
+    for mount in mounts(mountinfo):
+        if mount.kind == "cgroup2":
+            return Hierarchy(Path(mount.point), mount.root == "/" and namespace == INITIAL_CGROUP_NAMESPACE)
     raise KernelError("cgroup v2 is not mounted", missing="cgroup2", hint="mount -t cgroup2 cgroup2 /sys/fs/cgroup")
-
-
-def _unquoted(path: str) -> str:
-    for written, char in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
-        path = path.replace(written, char)
-    return path

@@ -90,7 +90,7 @@ class Procfs:
         if data is None:
             return None
         found = {}
-        for line in data.splitlines():
+        for line in data.split(b"\n"):
             name, _, value = line.partition(b":")
             words = value.split()
             if words and words[0].isdigit():
@@ -115,7 +115,7 @@ class Procfs:
 
     def inner_pid(self, pid: int, start_time: int) -> int | None:
         """The process's id in its own pid namespace."""
-        for line in (self._quick(pid, start_time, "status") or b"").splitlines():
+        for line in (self._quick(pid, start_time, "status") or b"").split(b"\n"):
             words = line.split()
             if words[:1] == [b"NSpid:"] and words[-1].isdigit():
                 return int(words[-1])
@@ -169,7 +169,7 @@ class Procfs:
     def _is_directory(self, pid: int, number: int) -> bool:
         """Opened as a directory. Following the link would tell more and could hang on a file system that does not answer."""
         try:
-            for line in read_file(f"{self._root}/{pid}/fdinfo/{number}", 4096).splitlines():
+            for line in read_file(f"{self._root}/{pid}/fdinfo/{number}", 4096).split(b"\n"):
                 if line.startswith(b"flags:"):
                     return int(line.split()[1], 8) & _O_DIRECTORY != 0
         except (OSError, ValueError, IndexError):
@@ -180,7 +180,7 @@ class Procfs:
         found: dict[bytes, str] = {}
         for name, kind, column in _TABLES:
             try:
-                lines = read_file(f"{self._root}/{pid}/net/{name}", MAX_TABLE).splitlines()[1:]
+                lines = read_file(f"{self._root}/{pid}/net/{name}", MAX_TABLE).split(b"\n")[1:]
             except OSError:
                 continue
             for line in lines:

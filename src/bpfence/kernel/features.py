@@ -22,6 +22,7 @@ import msgspec
 from bpfence.errors import KernelError
 from bpfence.kernel import libbpf
 from bpfence.kernel.libbpf import Function, KernelBtf
+from bpfence.mounts import mounts
 
 UNTRIED: Final = "needs CAP_BPF and CAP_PERFMON to try"
 
@@ -427,13 +428,6 @@ def _unprivileged() -> Probe:
 def _mounted(kind: str) -> str:
     """Where a file system of this kind is mounted, the shortest path first; "" where none is."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return min((mount.point for mount in mounts() if mount.kind == kind), key=len, default="")
     except OSError:
         return ""
-    found = [line.split()[4] for line in lines if line.partition(" - ")[2].split()[:1] == [kind]]
-    return min((_unescape(place) for place in found), key=len, default="")
-
-
-def _unescape(path: str) -> str:
-    """A path of mountinfo, where blank, tab, newline and backslash are octal."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)

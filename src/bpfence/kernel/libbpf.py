@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from bpfence.errors import KernelError
+from bpfence.mounts import mounts
 
 if TYPE_CHECKING:
     from bpfence.kernel._libbpf import CData
@@ -621,10 +622,9 @@ def is_bpffs(path: Path) -> bool:
         return False
     wanted = f"{os.major(device.st_dev)}:{os.minor(device.st_dev)}"
     try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return any(mount.device == wanted and mount.kind == "bpf" for mount in mounts())
     except OSError:
         return False
-    return any(line.split()[2] == wanted and line.partition(" - ")[2].split()[:1] == ["bpf"] for line in lines)
 
 
 def mount_bpffs(path: Path) -> None:

@@ -80,6 +80,20 @@ def test_another_process_with_the_id_is_not_taken_for_it(child: subprocess.Popen
             assert look(child.pid, wrong) is None, name
 
 
+def test_a_name_cannot_add_lines_to_a_status() -> None:
+    script = r"""printf 'x\rNSpid:\t7' > /proc/$$/comm; echo; read _"""
+    with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        procfs = Procfs()
+        started = procfs.started(child.pid, NOW)
+        assert started is not None
+        assert (procfs.leader(child.pid, started) or (None,))[0] == b"x\rNSpid:\t7"
+        assert procfs.inner_pid(child.pid, started) not in (7, None)
+        assert (procfs.status(child.pid, started) or {})["NSpid"] != 7
+        child.communicate(b"\n")
+
+
 def test_of_no_process(tmp_path: Path) -> None:
     procfs = Procfs(tmp_path)
     assert (procfs.arguments(5, 1), procfs.environment(5, 1), procfs.cgroups(5, 1)) == (None, None, None)

@@ -155,10 +155,6 @@ def test_lsm_list_falls_back_to_the_system_call(monkeypatch: pytest.MonkeyPatch)
     assert probes._lsm_active(None).answer is Answer.UNKNOWN
 
 
-def test_mountinfo_paths_are_unescaped() -> None:
-    assert probes._unescape(r"/a\040b\134c") == "/a b\\c"
-
-
 def test_without_privileges_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(function: libbpf.Function) -> int:
         raise AssertionError("loaded without privileges")

@@ -134,7 +134,7 @@ def _ephemeral_ports() -> range:
 
 def _unified(data: bytes | None) -> str | None:
     """The cgroup v2 path of /proc/PID/cgroup."""
-    for line in (data or b"").splitlines():
+    for line in (data or b"").split(b"\n"):
         if line.startswith(b"0::/"):
             return _text(line[3:])
     return None

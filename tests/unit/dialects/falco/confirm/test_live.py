@@ -109,6 +109,10 @@ def check(event: LiveEvent, wanted: dict[str, Any]) -> None:
     assert got == wanted
 
 
+def test_the_name_of_a_cgroup_adds_no_line() -> None:
+    assert falco_live._unified(b"1:name=own:/a\r0::/docker-b.scope\n0::/c\r0::/d\n") == "/c\r0::/d"
+
+
 # ---- the event ----
 
 

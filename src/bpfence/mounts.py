@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mount table in, its mounts out. Where a file system is mounted is chosen by others, in containers and with FUSE, to its last byte."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+TABLE: Final = Path("/proc/self/mountinfo")
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
+
+
+class Mount(NamedTuple):
+    """One line: device as major:minor, what of the file system is mounted, where, and its type."""
+
+    device: str
+    root: str
+    point: str
+    kind: str
+
+
+def mounts(table: str | None = None) -> list[Mount]:
+    """The mounts that this process sees, in their order; of a `table` as proc(5) describes mountinfo, where one is given. OSError.
+
+    Blank, tab, newline and backslash are octal there. All else may be in a name, even what Python takes for the end of a line.
+    """
+    found = []
+    for line in (os.fsdecode(TABLE.read_bytes()) if table is None else table).split("\n"):
+        mount, _, system = line.partition(" - ")
+        words = mount.split(" ")
+        if len(words) > 4 and system:
+            found.append(Mount(words[2], _unescaped(words[3]), _unescaped(words[4]), system.split(" ")[0]))
+    return found
+
+
+def _unescaped(name: str) -> str:
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), name)
