@@ -7,20 +7,30 @@
 #ifndef BPFENCE_ABI_H
 #define BPFENCE_ABI_H
 
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 #define ABI_PATH_MAX 4096
 #define ABI_ARGS_MAX 1024
 #define ABI_EXE_SHORT 256
 #define ABI_CGROUP_MAX 512
 #define ABI_COMM_LEN 16
-#define ABI_NUM_SLOTS 64
-#define ABI_STR_SLOTS 32
+#define ABI_NUM_SLOTS 256
+#define ABI_NUM_WORDS 4              /* of 64 bits: a bit for each numeric slot */
+#define ABI_NUM_WIDE 128             /* numeric slots from this one on take 8 bytes in a record, those before it 4 */
+#define ABI_NUM_IN_HEADER 5          /* numeric slots before this one are members of struct event_header, and stand nowhere else in a record */
+#define ABI_STR_SLOTS 64
 #define ABI_MAX_DIMS 64
 #define ABI_MAX_GROUPS 8
-#define ABI_MAX_EVENTS 64
+#define ABI_MAX_EVENTS 256
+#define ABI_EVENT_WORDS 4            /* of 64 bits: a bit for each event */
 #define ABI_LINEAGE_WORDS 2
 
-/* Events: the bit number in process_record.concern, the row in the image's root table, event_header.event. */
+/* Events: the bit number in process_record.concern and in struct concern, the index of image_header.column, event_header.event.
+ *   1 .. EV_DONE - 1           about to be done: a rule can deny them
+ *   EV_DONE .. EV_SENSOR - 1   seen when they are done (process.exit, which is older than this order, is too): none can be denied
+ *   EV_SENSOR ..               one for each kind of generic sensor; which sensor it was says NUM_HOOK
+ */
+#define EV_DONE 128
+#define EV_SENSOR 192
 enum event_id {
 	EV_NONE = 0,
 	EV_PROCESS_EXEC = 1,
@@ -65,117 +75,141 @@ enum event_id {
 	EV_KERNEL_IO_URING = 40,
 	EV_KERNEL_SETNS = 41,
 	EV_KERNEL_KEXEC = 42,
-	/* Seen when they are done; none of them can be denied. */
-	EV_PROCESS_EXECUTED = 43,
-	EV_PROCESS_EXEC_FAILED = 44,
-	EV_FILE_OPEN_FAILED = 45,
-	EV_FILE_DUP = 46,
-	EV_PROCESS_TRACE = 47,
-	EV_PROCESS_UNSHARE = 48,
-	EV_PROCESS_SETNS = 49,
-	EV_PROCESS_PRCTL = 50,
-	EV_PROCESS_CAPSET = 51,
-	EV_PROCESS_CHROOT = 52,
-	EV_PROCESS_CHDIR = 53,
-	EV_PROCESS_SETSID = 54,
-	EV_KERNEL_IO_URING_SETUP = 55,
-	EV_KERNEL_MEMFD = 56,
-	EV_KERNEL_USERFAULTFD = 57,
-	EV_KERNEL_FSCONFIG = 58,
-	EV_FILE_SETATTR = 59,
-	EV_PROCESS_MEMORY = 60,     /* about to be done, as those up to 42 */
-	EV_NET_RECV = 61,           /* done, as the others from 43 on */
-	EV_PROCESS_SETID_FAILED = 62, /* the last: bit 63 of map `calls` is CALL_SENSED */
+	EV_FILE_SETATTR = 43,
+	EV_PROCESS_MEMORY = 44,
+	EV_PROCESS_EXECUTED = 128,
+	EV_PROCESS_EXEC_FAILED = 129,
+	EV_FILE_OPEN_FAILED = 130,
+	EV_FILE_DUP = 131,
+	EV_PROCESS_TRACE = 132,
+	EV_PROCESS_UNSHARE = 133,
+	EV_PROCESS_SETNS = 134,
+	EV_PROCESS_PRCTL = 135,
+	EV_PROCESS_CAPSET = 136,
+	EV_PROCESS_CHROOT = 137,
+	EV_PROCESS_CHDIR = 138,
+	EV_PROCESS_SETSID = 139,
+	EV_KERNEL_IO_URING_SETUP = 140,
+	EV_KERNEL_MEMFD = 141,
+	EV_KERNEL_USERFAULTFD = 142,
+	EV_KERNEL_FSCONFIG = 143,
+	EV_NET_RECV = 144,
+	EV_PROCESS_SETID_FAILED = 145,
+	EV_SENSOR_KPROBE = 192,
+	EV_SENSOR_KRETPROBE = 193,
+	EV_SENSOR_TRACEPOINT = 194,
+	EV_SENSOR_RAW_TRACEPOINT = 195,
+	EV_SENSOR_LSM = 196,
+	EV_SENSOR_UPROBE = 197,
+	EV_SENSOR_URETPROBE = 198,
+	EV_SENSOR_USDT = 199,
 };
 
-/* Numeric slots of an event. A slot is present when its bit in num_present is set. */
+/* Numeric slots of an event: 64 bits each. One is present when its bit in the present words is set. */
 enum num_slot {
+	/* Of the acting process: members of struct event_header. */
 	NUM_PROCESS_PID = 0,
-	NUM_PROCESS_UID = 1,        /* effective uid, in the initial user namespace */
-	NUM_PROCESS_GID = 2,        /* effective gid */
-	NUM_PROCESS_CAPS = 3,       /* effective capability set, bit n = capability n */
-	NUM_PARENT_PID = 4,
-	NUM_FILE_ACCESS = 5,        /* bits: ACCESS_* */
-	NUM_FILE_FLAGS = 6,         /* open flags, O_* of the generic ABI */
-	NUM_FILE_MODE = 7,          /* permission bits and type: of the file; for chmod, create, mkdir the new mode */
-	NUM_FILE_UID = 8,           /* owner; for chown the new owner */
-	NUM_FILE_GID = 9,
-	NUM_FILE_INO = 10,
-	NUM_FILE_DEV = 11,          /* major << 20 | minor, the kernel's own form */
-	NUM_FILE_DELETED = 12,      /* 1: link count 0 */
-	NUM_FILE_MEMFD = 13,        /* 1: created by memfd_create */
-	NUM_FILE_PROT = 14,         /* mmap, mprotect: PROT_* */
-	NUM_FILE_MAP_SHARED = 15,   /* mmap: 1 if MAP_SHARED */
-	NUM_NET_FAMILY = 16,        /* AF_* */
-	NUM_NET_TYPE = 17,          /* SOCK_* */
-	NUM_NET_PROTOCOL = 18,      /* IPPROTO_* */
-	NUM_NET_PEER_PORT = 19,
-	NUM_NET_LOCAL_PORT = 20,
-	NUM_TARGET_PID = 21,
-	NUM_TARGET_UID = 22,
-	NUM_SIGNAL = 23,
-	NUM_CAPABILITY = 24,
-	NUM_SET_UID = 25,           /* setuid: the new effective uid */
-	NUM_SET_GID = 26,
-	NUM_CLONE_FLAGS = 27,
-	NUM_EXIT_CODE = 28,
-	NUM_IPC_ID = 29,
-	NUM_BPF_CMD = 30,
-	NUM_MOUNT_FLAGS = 31,
-	NUM_FORK_LIVE = 32,         /* fork: live tasks in the cgroup, the new one not counted */
-	NUM_PTRACE_MODE = 33,
-	NUM_NEW_INO = 34,           /* rename: the replaced file, 0 where none */
-	NUM_NEW_DEV = 35,
-	NUM_NS_FLAGS = 36,          /* setns: CLONE_NEW* */
-	NUM_IO_URING_OP = 37,       /* 1 override_creds, 2 sqpoll, 3 cmd; module: 1 if the kernel requests it from user space */
-	NUM_FILE_OBJECT = 38,       /* bit set: the `follow: object` sets that the file or one of its ancestors belongs to */
-	NUM_NEW_OBJECT = 39,        /* same for the second path */
-	NUM_CALL = 40,              /* number of the system call that the event belongs to; with CALL_* bits; absent: none */
-	NUM_CALL_ARG0 = 41,         /* its arguments as the registers hold them */
-	NUM_CALL_ARG1 = 42,
-	NUM_CALL_ARG2 = 43,
-	NUM_CALL_ARG3 = 44,
-	NUM_CALL_ARG4 = 45,
-	NUM_CALL_ARG5 = 46,
-	NUM_RESULT = 47,            /* what it returned, as s64; absent: not known */
+	NUM_PARENT_PID = 1,
+	NUM_PROCESS_UID = 2,        /* effective uid, in the initial user namespace */
+	NUM_PROCESS_GID = 3,        /* effective gid */
+	NUM_WORKLOAD = 4,           /* class of the workload that its cgroup belongs to, see map `workloads` */
 	/* Of the acting process; in records where the image has IMAGE_DETAILS. */
-	NUM_TTY = 48,               /* device number of the controlling terminal (major << 8 | minor), 0: none */
-	NUM_SID = 49,
-	NUM_PGID = 50,
-	NUM_VPID = 51,              /* ids in the process's own pid namespace */
-	NUM_VTID = 52,
-	NUM_VPGID = 53,
-	NUM_LOGINUID = 54,          /* audit user id, 0xffffffff: not set */
-	NUM_CAPS_PERMITTED = 55,
-	NUM_CAPS_INHERITABLE = 56,
-	NUM_CAPS_BOUNDING = 57,
-	NUM_EXE_INO = 58,
-	NUM_EXE_CTIME = 59,         /* ns since 1970 */
-	NUM_EXE_MTIME = 60,
-	NUM_EXE_FLAGS = 61,         /* bits: EXE_* */
-	NUM_PARENT_START = 62,      /* ns since boot */
-	NUM_DIRFD = 63,             /* descriptor that STR_FILE_TEXT is relative to, AT_FDCWD (-100, as s32) for the working directory */
+	NUM_TTY = 5,                /* device number of the controlling terminal (major << 8 | minor), 0: none */
+	NUM_SID = 6,
+	NUM_PGID = 7,
+	NUM_VPID = 8,               /* ids in the process's own pid namespace */
+	NUM_VTID = 9,
+	NUM_VPGID = 10,
+	NUM_LOGINUID = 11,          /* audit user id, 0xffffffff: not set */
+	NUM_EXE_FLAGS = 12,         /* bits: EXE_* */
+	NUM_CALL = 13,              /* number of the system call that the event belongs to; with CALL_* bits; absent: none */
+	/* file.* */
+	NUM_FILE_ACCESS = 14,       /* bits: ACCESS_* */
+	NUM_FILE_FLAGS = 15,        /* open flags, O_* of the generic ABI */
+	NUM_FILE_MODE = 16,         /* permission bits and type: of the file; for chmod, create, mkdir the new mode */
+	NUM_FILE_UID = 17,          /* owner; for chown the new owner */
+	NUM_FILE_GID = 18,
+	NUM_FILE_DEV = 19,          /* major << 20 | minor, the kernel's own form */
+	NUM_FILE_DELETED = 20,      /* 1: link count 0 */
+	NUM_FILE_MEMFD = 21,        /* 1: created by memfd_create */
+	NUM_FILE_MAP_SHARED = 22,   /* mmap: 1 if MAP_SHARED */
+	NUM_NEW_DEV = 23,           /* rename: of the replaced file, 0 where none */
+	/* net.* */
+	NUM_NET_FAMILY = 24,        /* AF_* */
+	NUM_NET_TYPE = 25,          /* SOCK_* */
+	NUM_NET_PROTOCOL = 26,      /* IPPROTO_* */
+	NUM_NET_PEER_PORT = 27,
+	NUM_NET_LOCAL_PORT = 28,
+	NUM_NET_CONNECTED = 29,     /* net.recv: 1 where the socket has a peer of its own */
+	NUM_QUEUE_LENGTH = 30,      /* net.accept, when the call has returned: connections that wait to be accepted */
+	NUM_QUEUE_MAX = 31,
+	NUM_PAIR_0 = 32,            /* net.create of socketpair(2): the two descriptors */
+	NUM_PAIR_1 = 33,
+	/* process.*, ipc.*, kernel.* */
+	NUM_TARGET_PID = 64,
+	NUM_TARGET_UID = 65,
+	NUM_SIGNAL = 66,
+	NUM_CAPABILITY = 67,
+	NUM_SET_UID = 68,           /* setuid: the new effective uid */
+	NUM_SET_GID = 69,
+	NUM_EXIT_CODE = 70,
+	NUM_PTRACE_MODE = 71,
+	NUM_IPC_ID = 72,
+	NUM_BPF_CMD = 73,
+	NUM_NS_FLAGS = 74,          /* setns: CLONE_NEW* */
+	NUM_IO_URING_OP = 75,       /* 1 override_creds, 2 sqpoll, 3 cmd */
+	NUM_RING_PARAM_0 = 76,      /* kernel.io_uring_setup: the first RING_PARAMS members of struct io_uring_params */
+	NUM_RING_PARAM_1 = 77,
+	NUM_RING_PARAM_2 = 78,
+	NUM_RING_PARAM_3 = 79,
+	NUM_RING_PARAM_4 = 80,
+	NUM_RING_PARAM_5 = 81,
+	NUM_MODULE_REQUESTED = 82,  /* 1: the kernel requests it from user space */
+	/* sensors */
+	NUM_HOOK = 83,              /* number of the sensor */
+	/* From here on 8 bytes in records. Of the acting process: */
+	NUM_PROCESS_CAPS = 128,     /* effective capability set, bit n = capability n */
+	NUM_CAPS_PERMITTED = 129,   /* this and the next six in records where the image has IMAGE_DETAILS */
+	NUM_CAPS_INHERITABLE = 130,
+	NUM_CAPS_BOUNDING = 131,
+	NUM_EXE_INO = 132,
+	NUM_EXE_CTIME = 133,        /* ns since 1970 */
+	NUM_EXE_MTIME = 134,
+	NUM_PARENT_START = 135,     /* ns since boot */
+	NUM_CALL_ARG0 = 136,        /* arguments of NUM_CALL as the registers hold them */
+	NUM_CALL_ARG1 = 137,
+	NUM_CALL_ARG2 = 138,
+	NUM_CALL_ARG3 = 139,
+	NUM_CALL_ARG4 = 140,
+	NUM_CALL_ARG5 = 141,
+	NUM_RESULT = 142,           /* what it returned, as s64; absent: not known */
+	NUM_FILE_INO = 143,
+	NUM_NEW_INO = 144,          /* rename: of the replaced file, 0 where none */
+	NUM_FILE_OBJECT = 145,      /* bit set: the `follow: object` sets that the file or one of its ancestors belongs to */
+	NUM_NEW_OBJECT = 146,       /* same for the second path */
+	NUM_HOW_MODE = 147,         /* file.open, file.open_failed: struct open_how of openat2(2), read from the caller's memory */
+	NUM_HOW_RESOLVE = 148,
+	NUM_NET_SIZE = 149,         /* net.send, net.recv: bytes that are to be sent, or that there is room for */
+	NUM_CLONE_FLAGS = 150,
+	NUM_MOUNT_FLAGS = 151,
+	NUM_FILE_PROT = 152,        /* mmap, mprotect: PROT_* */
+	NUM_DIRFD = 153,            /* descriptor that STR_FILE_TEXT is relative to, AT_FDCWD (-100, as s64) for the working directory */
+	NUM_FORK_LIVE = 154,        /* fork: live tasks in the cgroup, the new one not counted */
+	NUM_FORK_LIVE_1 = 155,      /* live tasks below the ancestor cgroup of level 1; then of 2 .. FORK_LEVELS */
+	NUM_FORK_LIVE_2 = 156,
+	NUM_FORK_LIVE_3 = 157,
+	NUM_FORK_LIVE_4 = 158,
+	NUM_FORK_LIVE_5 = 159,
+	NUM_FORK_LIVE_6 = 160,
+	NUM_FORK_LIVE_7 = 161,
+	NUM_FORK_LIVE_8 = 162,
 };
 
-/* Slots from this one on, which process.fork has no other use for: live tasks below the ancestor cgroup of level 1, 2 ... */
-#define NUM_FORK_LIVE_1 16
 #define FORK_LEVELS 8
-
-/* Slots of ipc.* and process.signal, which net.recv and net.send have no other use for. */
-#define NUM_NET_CONNECTED 29        /* net.recv: 1 where the socket has a peer of its own */
-#define NUM_NET_SIZE 23             /* bytes that are to be sent, or that there is room for */
-/* Slots of other events, in records where the image has IMAGE_DETAILS. What a pointer leads to is read from the caller's memory. */
-#define NUM_QUEUE_LENGTH 23         /* net.accept, when the call has returned: connections that wait to be accepted */
-#define NUM_QUEUE_MAX 24
-#define NUM_PAIR_0 19               /* net.create of socketpair(2) */
-#define NUM_PAIR_1 20
-#define NUM_HOW_MODE 16             /* file.open, file.open_failed: struct open_how of openat2(2) */
-#define NUM_HOW_RESOLVE 17
-#define NUM_RING_PARAMS 5           /* kernel.io_uring_setup: the first RING_PARAMS members of struct io_uring_params */
 #define RING_PARAMS 6
 
-#define CALL_COMPAT 0x100000000    /* in NUM_CALL: a number of the 32-bit table */
-#define CALL_NUMBER_MASK 0xffffffff
+#define CALL_COMPAT 0x80000000       /* in NUM_CALL: a number of the 32-bit table */
+#define CALL_NUMBER_MASK 0x7fffffff
 #define EXE_UPPER 1                 /* in the upper layer of an overlay */
 #define EXE_LOWER 2                 /* in a lower layer only */
 #define EXE_WRITABLE 4              /* by the user who runs it */
@@ -213,8 +247,7 @@ enum str_slot {
 #define ABI_ANCESTORS_MAX 24
 struct ancestor {
 	__u64 exec_id;               /* 0: unknown */
-	__u32 pid;
-	__u32 reserved;
+	__u64 pid;
 };
 
 enum access_bits {
@@ -230,9 +263,10 @@ enum access_bits {
 enum action_id {
 	ACTION_NONE = 0,
 	ACTION_ALLOW = 1,
-	ACTION_AUDIT = 2,
-	ACTION_DENY = 3,
-	ACTION_KILL = 4,
+	ACTION_OBSERVE = 2,         /* written as an event, not as an alert */
+	ACTION_AUDIT = 3,
+	ACTION_DENY = 4,
+	ACTION_KILL = 5,
 };
 
 /* ---- The image: one generation of tables, 1 MiB pages of 32-bit little-endian words, each the one value of an array map. ----
@@ -268,11 +302,11 @@ enum action_id {
  *   | DFA_STOP when every byte leads back to the state (a sink: the walk may end), word 1 = the default next state
  *   (taken where the check differs). Cell k >= 1 is byte class k. All cells of one row lie in one page.
  *   The check word of a cell 0 never equals a state's ref (accept classes are < 2^24, bit 31 is DFA_STOP, bit 30 set always).
- * Roots: row r (the subject leaf) has ABI_MAX_EVENTS words: the diagram reference for each event in this group.
- *   Row 0 of each group is all IMAGE_LEAF|0. Before the rows, none.
+ * Roots: row r (the subject leaf) has header.n_columns words: in column header.column[e] the diagram reference of event e in this group.
+ *   Column 0 is that of all events that no rule is about. Row 0 of each group, and column 0, are all IMAGE_LEAF|0. Before the rows, none.
  * Subject diagram of a group: tests only subject dimensions; its leaf number is the row number.
- * Concern table: for each row of each group, IMAGE_CONCERN_WORDS words: two with bit e set where roots[row][e] is not IMAGE_LEAF|0, two with
- * bit e set where a verdict that denies or kills can be reached from there.
+ * Concern table: for each row of each group, IMAGE_CONCERN_WORDS words: first a bit for each event e, set where its root in the row is not
+ * IMAGE_LEAF|0, then one set where a verdict that denies or kills can be reached from there.
  * Verdict v: struct image_verdict at verdicts_ref + v * IMAGE_VERDICT_WORDS. Verdict 0 is "nothing".
  */
 #define IMAGE_MAGIC 0x434e4642
@@ -281,7 +315,7 @@ enum action_id {
 #define IMAGE_LEAF 0x80000000
 #define IMAGE_DIM_WORDS 8
 #define IMAGE_VERDICT_WORDS 4
-#define IMAGE_CONCERN_WORDS 4
+#define IMAGE_CONCERN_WORDS 16       /* 2 * 2 * ABI_EVENT_WORDS */
 #define IMAGE_MAX_PAGES 256
 #define NODE_DENSE 0
 #define NODE_SPARSE 1
@@ -323,15 +357,17 @@ struct image_header {
 	__u32 features;
 	__u32 lineage_dfa;           /* ref of the automaton over executables, 0: no rule asks for lineage */
 	__u32 lineage_masks;         /* ref: for each class of lineage_dfa 2*ABI_LINEAGE_WORDS words: the lineage bits it sets */
-	__u32 concern_all[2];        /* OR of every concern table row: what programs must be attached */
+	__u32 concern_all[8];        /* OR of every concern table row: what programs must be attached */
 	__u32 lineage_start;         /* ref of its start state */
 	__u32 names_dfa;             /* ref of the automaton over command names, 0: no rule asks for names of ancestors */
 	__u32 names_masks;           /* ref: for each class of names_dfa 2 words: the bits of DIM_ANCESTORS that it sets */
 	__u32 names_start;
-	__u32 enforcing_all[2];      /* OR of the second halves of the concern table */
+	__u32 enforcing_all[8];      /* OR of the second halves of the concern table */
 	__u32 subject_root[8];       /* per group: diagram reference of the subject diagram */
 	__u32 roots_ref[8];          /* per group: ref of the rows */
 	__u32 concern_ref[8];        /* per group: ref of the concern table */
+	__u32 n_columns;             /* words of a row of roots */
+	__u8 column[256];            /* of each event */
 };
 
 struct image_dim {
@@ -348,7 +384,7 @@ struct image_dim {
 struct image_verdict {
 	__u32 action;                /* enum action_id: what is done; in audit mode ACTION_AUDIT */
 	__u32 error;                 /* positive errno for deny and kill */
-	__u32 report;                /* bits: REPORT_* */
+	__u32 report;                /* bits: REPORT_*, TO_* */
 	__u32 first;                 /* number of the rule that error comes from: the smallest one's counts where groups agree on the action */
 };
 
@@ -357,19 +393,25 @@ struct image_verdict {
 #define REPORT_SUCCESS 2
 #define REPORT_FAILURE 4
 
-/* ---- System calls: map `calls`, array, index number of the call (64-bit table), value: bit e: it is what event e comes from;
- * CALL_SENSED: its return is seen. ----
- */
+/* Through which ring buffer, by what its rules want: as many of these as there are kinds of them. */
+#define TO_DECISIONS 8
+#define TO_CANDIDATES 16
+#define TO_TELEMETRY 32
+
+/* ---- System calls: map `calls`, array, index number of the call (64-bit table). Written by the agent. ---- */
 #define CALLS_MAX 512
-#define CALL_SENSED 0x8000000000000000
+#define CALL_SENSED 1                /* its return is seen */
+#define CALL_TEXTS 2
+struct call {
+	__u64 events[4];             /* bit e: event e may be the work of this call */
+	__u32 flags;                 /* bits: CALL_* */
+	__u8 text[4];                /* the first CALL_TEXTS count: which of its arguments, from 1 on, are names or other texts; 0: no more */
+};
 
 /* ---- Control word page: map `control`, one entry, memory-mapped by the agent. ---- */
 struct control {
 	__u32 generation;            /* active generation; its page n is tables[(generation & 1) * IMAGE_MAX_PAGES + n]; 0: nothing is loaded */
 	__u32 agent_pid;             /* tgid of the agent, exempt from kernel.bpf; 0: none */
-	__u32 telemetry;             /* bit e: write a telemetry record for event e */
-	__u32 reserved;
-	__u64 next_exec_id;
 };
 
 /* ---- Process records: map `processes`, key u32 tgid. ---- */
@@ -378,8 +420,8 @@ struct control {
 #define RECORD_DEPENDS_CGROUP 4      /* the same for the cgroup */
 #define RECORD_CAUSES_SHIFT 16       /* from bit 16 on: why the subject was uncertain, the bits CAUSE_* */
 struct process_record {
-	__u64 concern;               /* bit e: some rule can apply to event e of this subject */
-	__u64 enforcing;             /* bit e: some rule can deny event e of this subject; after an exec that of the subject before, until computed */
+	__u64 concern[4];            /* bit e: some rule can apply to event e of this subject */
+	__u64 enforcing[4];          /* bit e: some rule can deny event e of this subject; after an exec that of the subject before, until computed */
 	__u32 generation;            /* of concern and subject */
 	__u32 uid;                   /* effective; of concern and subject */
 	__u32 gid;
@@ -389,23 +431,30 @@ struct process_record {
 	__u64 start_time;            /* ns since boot */
 	__u32 pid;
 	__u32 ppid;
+	__u32 workload;              /* class of the workload that the cgroup belongs to, see map `workloads` */
 	__u32 subject[8];            /* row per group */
 };
 
-/* The first look of every hook: map `concerns`, an array of struct concern, index tgid & (CONCERN_ENTRIES - 1).
+/* ---- Workloads: map `workloads`, hash, key u64 cgroup id, value u32: the class of the workload that the cgroup belongs to. ---- */
+#define WORKLOAD_UNKNOWN 0           /* the cgroup is not in the map */
+
+/* The first look of every hook: map `concerns`, an array of struct concern, index tgid & (CONCERN_ENTRIES - 1). One cache line.
  * version: counts the changes of the records of all these tgids: a copy of a record made at a version is good while that lasts.
- * word: read and written whole. Bits 0..CONCERN_BITS-1 are the complement of process_record.concern, so that a cleared word hides nothing;
- * then CONCERN_TAG_BITS bits of generation + version, then the upper 6 bits of the tgid. The version is in it because a word may be stored
- * late, by a task that was preempted after it had looked at the subject: it is never right then. Only subjects that do not depend on ids
- * stand here. The agent clears the words whenever the bits of the generation come round.
+ * word: each is read and written whole, and stands for itself. Word w is about the events from w * CONCERN_BITS on: its bits
+ * 0..CONCERN_BITS-1 are the complement of theirs in process_record.concern, so that a cleared word hides nothing; then CONCERN_TAG_BITS bits of
+ * generation + version, then the upper CONCERN_PID_BITS bits of the tgid. The version is in it because a word may be stored late, by a task that
+ * was preempted after it had looked at the subject: it is never right then. Only subjects that do not depend on ids stand here. The agent
+ * clears the words whenever the bits of the generation come round.
  */
-#define CONCERN_ENTRIES 65536
-#define CONCERN_BITS 43
-#define CONCERN_TAG_BITS 15
-#define CONCERN_TAG_MASK 0x7fff
+#define CONCERN_ENTRIES 16384
+#define CONCERN_WORDS 7
+#define CONCERN_BITS 40
+#define CONCERN_TAG_BITS 16
+#define CONCERN_TAG_MASK 0xffff
+#define CONCERN_PID_BITS 8           /* a pid has 22 */
 struct concern {
-	__u64 word;
-	__u64 version;
+	__u64 word[7];
+	__u64 version;               /* behind the words: an index of a word that is masked with 7 stays within the struct */
 };
 
 /* One executed program: map `images`, key u64 exec_id. Lives while a process runs it or a living process descends from it. */
@@ -418,7 +467,6 @@ struct exec_image {
 	__u32 refs;
 	__u32 generation;
 	__u32 names_generation;
-	__u32 reserved;
 	__u32 pid;
 	__u32 flags;                 /* EXEC_* below; from bit 16 on the length of the chain of parents */
 	__u32 exe_len;
@@ -438,12 +486,18 @@ struct exec_image {
 #define EXEC_FROM_ITER 16
 #define EXEC_PARENT_UNKNOWN 32       /* there is or was a program before this one, and it is not known: the lineage is uncertain */
 
-/* ---- Ring buffers `alerts` and `telemetry`. ---- */
-#define RECORD_EVENT 1               /* struct event_record */
+/* ---- Ring buffers: `decisions` for what has been denied, killed, audited; `candidates` for what user space must confirm; `telemetry` for events
+ * that are asked for as such. A flood of one costs the others nothing.
+ */
+#define RING_DECISIONS 0
+#define RING_CANDIDATES 1
+#define RING_TELEMETRY 2
+#define RINGS 3
+
+#define RECORD_EVENT 1               /* struct event_header and a body */
 #define EVENT_UNCERTAIN 1            /* some dimension was uncertain */
 #define EVENT_PATH_UNCERTAIN 2
 #define EVENT_NEW_PATH_UNCERTAIN 4
-#define EVENT_TELEMETRY 8
 #define EVENT_RESULT 16              /* for rules that wait for the result (image_verdict.report without REPORT_DECISION) */
 #define EVENT_DECISION 32            /* for rules that do not */
 #define EVENT_AT_ONCE 64             /* written before the result was known, because its return is not seen: NUM_RESULT is absent */
@@ -463,93 +517,96 @@ struct exec_image {
 
 struct event_header {
 	__u16 abi;
-	__u16 type;
+	__u8 type;
+	__u8 n_verdicts;
 	__u32 size;                  /* whole record */
 	__u64 time;                  /* ns since boot (CLOCK_BOOTTIME) */
-	__u64 sequence;              /* of the stream, from 1; a failed reserve takes a number too */
+	__u64 sequence;              /* of the stream and ring buffer, from 1; a failed reserve takes a number too */
 	__u16 cpu;
 	__u16 stream;                /* records of one stream come in order; see map `sequences` */
-	__u32 event;                 /* enum event_id */
-	__u32 flags;
+	__u16 event;                 /* enum event_id */
+	__u16 error;
+	__u8 action;                 /* enum action_id: what was done */
+	__u8 n_strings;
+	__u16 text_size;             /* bytes of all strings */
+	__u32 num_words;             /* bit w: the body has word w of the present numbers */
+	__u32 flags;                 /* bits: EVENT_* */
 	__u32 pid;
 	__u32 tid;
 	__u32 ppid;
+	__u32 generation;
+	__u32 uid;
 	__u64 start_time;
 	__u64 exec_id;
 	__u64 parent_exec_id;
 	__u64 cgroup;
-	__u32 uid;
 	__u32 gid;
+	__u32 workload;
 	__u32 mnt_ns;
 	__u32 pid_ns;
 	__u32 net_ns;
 	__u32 user_ns;
-	__u32 generation;
-	__u32 action;                /* enum action_id: what was done */
-	__u32 error;
-	__u32 n_verdicts;
-	__u32 verdicts[8];           /* one per group, 0: nothing */
 	__u8 comm[16];
 };
 
-/* The body: every numeric slot, then the strings: the event's own, process.exe, process.args (NUL-separated), process.cwd. */
-struct event_record {
-	struct event_header header;
-	__u64 num_present;
-	__u64 num[64];
-	__u32 str_present;           /* bit s: string slot s is in data */
-	__u32 str_offset[32];        /* in data */
-	__u32 str_length[32];
-	__u32 reserved;
-	/* then data: bytes, not terminated */
-};
+/* The body, behind the header without padding, has only what is present:
+ *   text_size bytes       strings, one after the other, not terminated
+ *   a u64 for each bit of num_words    which numeric slots are present: bit n % 64 of word n / 64
+ *   a u64 each            the present numbers from slot ABI_NUM_WIDE on, by slot
+ *   a u32 each            the present numbers before it, by slot
+ *   n_verdicts u32        the verdict of each group, 0: nothing
+ *   n_strings u32         for each string, in their order: its slot, and from bit STRING_LENGTH_SHIFT on its length
+ */
+#define STRING_LENGTH_SHIFT 16
+#define STRING_SLOT_MASK 0xffff
 
 /* ---- Counters: map `counters`, per-CPU array, key enum counter_id, value u64. ---- */
 enum counter_id {
-	CNT_ALERT_WRITTEN = 0,
-	CNT_ALERT_LOST = 1,
+	CNT_DECISIONS_WRITTEN = 0,   /* records by ring buffer, in the order of RING_* */
+	CNT_CANDIDATES_WRITTEN = 1,
 	CNT_TELEMETRY_WRITTEN = 2,
-	CNT_TELEMETRY_LOST = 3,
-	CNT_DENIED = 4,
-	CNT_AUDITED = 5,
-	CNT_KILLED = 6,
-	CNT_PATH_UNCERTAIN = 7,      /* paths, while CNT_UNCERTAIN_PATH counts events */
-	CNT_RECORD_FAILED = 8,       /* a process or image record could not be stored */
-	CNT_KILL_REFUSED = 9,        /* of those to be killed; counted as denied */
-	CNT_SUBJECT_COMPUTED = 10,
-	CNT_SPARE_TAKEN = 11,        /* events that found the memory of their CPU in use */
-	CNT_HELD_FULL = 12,          /* no room to hold a record for its result: written at once */
+	CNT_DECISIONS_LOST = 3,
+	CNT_CANDIDATES_LOST = 4,
+	CNT_TELEMETRY_LOST = 5,
+	CNT_DENIED = 6,
+	CNT_AUDITED = 7,
+	CNT_KILLED = 8,
+	CNT_PATH_UNCERTAIN = 9,      /* paths, while CNT_UNCERTAIN_PATH counts events */
+	CNT_RECORD_FAILED = 10,       /* a process or image record could not be stored */
+	CNT_KILL_REFUSED = 11,        /* of those to be killed; counted as denied */
+	CNT_SUBJECT_COMPUTED = 12,
+	CNT_SPARE_TAKEN = 13,        /* events that found the memory of their CPU in use */
+	CNT_HELD_FULL = 14,          /* no room to hold a record for its result: written at once */
 	/* Events that something was uncertain in, by cause, in the order of CAUSE_*; whether or not that led to a denial. */
-	CNT_UNCERTAIN_MEMORY = 13,
-	CNT_UNCERTAIN_RECORD = 14,
-	CNT_UNCERTAIN_LINEAGE = 15,
-	CNT_UNCERTAIN_PATH = 16,
-	CNT_UNCERTAIN_VALUE = 17,
-	CNT_UNCERTAIN_TABLE = 18,
+	CNT_UNCERTAIN_MEMORY = 15,
+	CNT_UNCERTAIN_RECORD = 16,
+	CNT_UNCERTAIN_LINEAGE = 17,
+	CNT_UNCERTAIN_PATH = 18,
+	CNT_UNCERTAIN_VALUE = 19,
+	CNT_UNCERTAIN_TABLE = 20,
 	/* The same, those that were denied. */
-	CNT_REFUSED_MEMORY = 19,
-	CNT_REFUSED_RECORD = 20,
-	CNT_REFUSED_LINEAGE = 21,
-	CNT_REFUSED_PATH = 22,
-	CNT_REFUSED_VALUE = 23,
-	CNT_REFUSED_TABLE = 24,
-	CNT_MAX = 25,
+	CNT_REFUSED_MEMORY = 21,
+	CNT_REFUSED_RECORD = 22,
+	CNT_REFUSED_LINEAGE = 23,
+	CNT_REFUSED_PATH = 24,
+	CNT_REFUSED_VALUE = 25,
+	CNT_REFUSED_TABLE = 26,
+	CNT_MAX = 27,
 };
 /* Lost records by event: map `lost`, per-CPU array, key enum event_id, value u64.
  *
  * What agents have told of them: map `told`, array, key enum event_id, value u64; behind the events of CNT_REFUSED_MEMORY and
  * CNT_REFUSED_TABLE.
  */
-#define TOLD_REFUSED_MEMORY 64
-#define TOLD_REFUSED_TABLE 65
-#define TOLD_MAX 66
+#define TOLD_REFUSED_MEMORY 256
+#define TOLD_REFUSED_TABLE 257
+#define TOLD_MAX 258
 
 /* ---- Objects: map `objects`, hash, written by the agent when rules use `follow: object`. ---- */
 struct object_key {
 	__u64 ino;
 	__u64 dev;
-	__u32 generation;
-	__u32 reserved;
+	__u64 generation;
 };
 /* value: u64 bit set: bit b is object set b. */
 

@@ -108,7 +108,7 @@ static __always_inline void set_call_text(struct scratch *s, u32 argument)
 		return;
 	set_str(s, STR_CALL_TEXT, at, n - 1);
 	if (n == SCRATCH_SLACK)
-		s->str_uncertain |= 1U << STR_CALL_TEXT;
+		s->str_uncertain |= STR_BIT(STR_CALL_TEXT);
 }
 
 /* One program for each of the two tables: what can be called by `int $0x80` must not be hidden by it. */
@@ -151,8 +151,9 @@ static __always_inline void set_ring(struct scratch *s)
 
 	if (bpf_probe_read_user(params, sizeof(params), (void *)s->num[NUM_CALL_ARG1]))
 		return;
+#pragma unroll
 	for (i = 0; i < RING_PARAMS; i++)
-		set_num(s, NUM_RING_PARAMS + i, params[i]);
+		set_num(s, NUM_RING_PARAM_0 + i, params[i]);
 }
 
 #define RING_EVENT_OF(function, program) \
@@ -302,9 +303,9 @@ SETID(setresgid)
 static __always_inline bool open_held(void)
 {
 	u64 key = bpf_get_current_pid_tgid();
-	struct emit_space *space = held_pending() ? bpf_map_lookup_elem(&held, &key) : NULL;
+	struct held_record *record = held_pending() ? bpf_map_lookup_elem(&held, &key) : NULL;
 
-	return space && space->record.header.event == EV_FILE_OPEN;
+	return record && record->header.event == EV_FILE_OPEN;
 }
 
 /* The name is the kernel's copy: what the file system looked for. -EAGAIN is io_uring's first try, without waiting. */

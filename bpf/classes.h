@@ -53,7 +53,7 @@ __noinline int names_add(u32 slot, u64 exec_id)
 		return -1;
 	if (image->names_generation != s->generation) {
 		if (s->loaded > 0)
-			s->str_present &= ~(1U << ((s->loaded - 1) & 31));
+			s->str_present &= ~STR_BIT(s->loaded - 1);
 		s->loaded = 0;
 		n = bpf_probe_read_kernel_str(&s->data[AREA_LOADED], ABI_COMM_LEN, image->comm);
 		if (n <= 0)
@@ -75,7 +75,8 @@ __noinline int names_load(u32 slot)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct scratch *s = scratch_at(slot);
-	u32 i, bit = 1U << STR_ANCESTORS;
+	u64 bit = STR_BIT(STR_ANCESTORS);
+	u32 i;
 
 	if (!s)
 		return -1;
@@ -117,7 +118,7 @@ static __always_inline void text_load(struct scratch *s, u32 slot, u32 str)
 
 static __always_inline void set_missing(struct scratch *s, u32 num, u64 value)
 {
-	if (!(s->num_present & (1ULL << num)))
+	if (!has_num(s, num))
 		set_num(s, num, value);
 }
 
@@ -151,30 +152,34 @@ static __always_inline void class_prepare(struct scratch *s, u32 slot, u32 num)
 		exe_load(slot);
 	else if (num == NUM_DIRFD)
 		string_load(slot, STR_FILE_TEXT);
-	if (num == NUM_PROCESS_CAPS || (num >= NUM_FILE_MODE && num <= NUM_FILE_DELETED))
+	if (num == NUM_PROCESS_CAPS || num == NUM_FILE_INO || (num >= NUM_FILE_MODE && num <= NUM_FILE_DELETED))
 		numbers_load(slot);
 	if (num == NUM_FILE_OBJECT || num == NUM_FILE_MEMFD || num == NUM_NEW_OBJECT)
 		path_named(slot, num == NUM_NEW_OBJECT);
+}
+
+static __always_inline bool is_id(u32 num)
+{
+	return num == NUM_PROCESS_UID || num == NUM_PROCESS_GID;
 }
 
 /* How two numbers of the event compare. The ids of the process are those of its subject, which an event does not have with it. */
 __noinline int class_numbers(u32 slot, u32 one, u32 other)
 {
 	struct scratch *s = scratch_at(slot);
-	u64 both, a, b;
+	u64 a, b;
 	u32 uid, gid;
 
 	if (!s || one >= ABI_NUM_SLOTS || other >= ABI_NUM_SLOTS)
 		return CLASS_UNCERTAIN;
-	both = 1ULL << one | 1ULL << other;
-	if (both & (1ULL << NUM_PROCESS_UID | 1ULL << NUM_PROCESS_GID)) {
+	if (is_id(one) || is_id(other)) {
 		read_ids(&uid, &gid);
 		set_num(s, NUM_PROCESS_UID, uid);
 		set_num(s, NUM_PROCESS_GID, gid);
 	}
-	if (s->num_uncertain & both)
+	if (num_is_uncertain(s, one) || num_is_uncertain(s, other))
 		return CLASS_UNCERTAIN;
-	if ((s->num_present & both) != both)
+	if (!has_num(s, one) || !has_num(s, other))
 		return CLASS_NONE;
 	a = s->num[MASKED(one, ABI_NUM_SLOTS - 1)];
 	b = s->num[MASKED(other, ABI_NUM_SLOTS - 1)];
@@ -272,9 +277,9 @@ __noinline int class_texts(u32 slot, u32 one, u32 other, u32 ends)
 /* What a text that has been loaded comes to by itself: CLASS_UNCERTAIN, CLASS_NONE, or 2 where it is there. */
 static __always_inline u32 class_text(struct scratch *s, u32 str)
 {
-	if (s->str_uncertain & (1U << str))
+	if (s->str_uncertain & STR_BIT(str))
 		return CLASS_UNCERTAIN;
-	return s->str_present & (1U << str) ? 2 : CLASS_NONE;
+	return has_str(s, str) ? 2 : CLASS_NONE;
 }
 
 /* CAUSE_* of a dimension that is uncertain. */
@@ -352,16 +357,16 @@ __noinline int class_of(u32 slot, u32 dim)
 		goto out;
 	if (num == NUM_NEW_OBJECT && s->flags & EVENT_NEW_PATH_UNCERTAIN)
 		goto out;
-	if (s->num_uncertain & (1ULL << num))
+	if (num_is_uncertain(s, num))
 		goto out;
 	class = CLASS_NONE;
-	if (!(s->num_present & (1ULL << num)))
+	if (!has_num(s, num))
 		goto out;
 	if (kind == DIM_PRESENT) {
 		class = 2;
 		goto out;
 	}
-	value = s->num[MASKED(num, 63)];
+	value = s->num[MASKED(num, ABI_NUM_SLOTS - 1)];
 	mask = d->mask_lo | (u64)d->mask_hi << 32;
 	wanted = d->value_lo | (u64)d->value_hi << 32;
 	if (kind == DIM_BITS)
@@ -446,9 +451,9 @@ static __always_inline u64 class_fast(struct scratch *s, struct image_page *firs
 {
 	u64 num = d->slot, at;
 
-	if (d->kind == DIM_BITS && num < ABI_NUM_SLOTS && s->num_present & (1ULL << num))
-		return s->num[MASKED(num, 63)] & (d->mask_lo | (u64)d->mask_hi << 32) ? 2 : CLASS_NONE;
-	if (d->kind != DIM_STRING || num >= ABI_STR_SLOTS || !((s->str_present & ~s->str_uncertain) & (1U << num)))
+	if (d->kind == DIM_BITS && num < ABI_NUM_SLOTS && has_num(s, num))
+		return s->num[MASKED(num, ABI_NUM_SLOTS - 1)] & (d->mask_lo | (u64)d->mask_hi << 32) ? 2 : CLASS_NONE;
+	if (d->kind != DIM_STRING || num >= ABI_STR_SLOTS || !((s->str_present & ~s->str_uncertain) & STR_BIT(num)))
 		return CLASS_UNCERTAIN;
 	at = MASKED(num, ABI_STR_SLOTS - 1);
 	if (s->str_length[at] > SHORT_STRING)

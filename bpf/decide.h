@@ -23,7 +23,7 @@ static __always_inline u64 decide_root(struct scratch *s, struct image_page *fir
 {
 	struct image_head *head = (void *)first;
 
-	return match_word_near(first, s->generation, head->header.roots_ref[group] + s->record.subject[group] * ABI_MAX_EVENTS + s->event);
+	return match_word_near(first, s->generation, head->header.roots_ref[group] + s->record.subject[group] * head->header.n_columns + s->column);
 }
 
 /* One more of each cause of the event, in the counters from `first` on. */
@@ -43,7 +43,7 @@ static __always_inline void count_causes(struct scratch *s, u32 first)
 static __always_inline int decide_uncertain(struct scratch *s)
 {
 	count_causes(s, CNT_UNCERTAIN_MEMORY);
-	if (s->action >= ACTION_DENY || !(s->flags & CAUSE_TABLE << EVENT_CAUSES_SHIFT) || !(s->record.enforcing >> (s->event & 63) & 1))
+	if (s->action >= ACTION_DENY || !(s->flags & CAUSE_TABLE << EVENT_CAUSES_SHIFT) || !event_in(s->record.enforcing, s->event))
 		return 0;
 	count_refused(s->event, CNT_REFUSED_TABLE);
 	return EPERM;
@@ -80,6 +80,7 @@ __noinline int decide(u32 slot)
 	head = (void *)first;
 	s->features = head->header.features;
 	s->n_groups = head->header.n_groups;
+	s->column = head->header.column[MASKED(s->event, ABI_MAX_EVENTS - 1)];
 	/* The first leaf that says something sets error and first with the action; of the verdicts only n_groups are looked at. */
 	s->action = ACTION_NONE;
 	s->report = 0;

@@ -34,7 +34,7 @@ __noinline int tty_load(u32 slot)
 	struct tty_struct *tty;
 	u32 major, minor;
 
-	if (!s || s->num_present & (1ULL << NUM_TTY))
+	if (!s || has_num(s, NUM_TTY))
 		return 0;
 	tty = BPF_CORE_READ(task, signal, tty);
 	if (!tty) {
@@ -82,7 +82,7 @@ __noinline int exe_load(u32 slot)
 	struct inode *inode;
 	u64 id, flags;
 
-	if (!s || s->num_present & (1ULL << NUM_EXE_FLAGS))
+	if (!s || has_num(s, NUM_EXE_FLAGS))
 		return 0;
 	inode = BPF_CORE_READ(task, mm, exe_file, f_inode);
 	if (!inode)
@@ -106,7 +106,7 @@ static __always_inline void call_load(struct scratch *s)
 	if (call == NO_CALL)
 		return;
 	set_num(s, NUM_CALL, call);
-	if (!(s->num_present & (1ULL << NUM_CALL_ARG0)))
+	if (!has_num(s, NUM_CALL_ARG0))
 		set_call_arguments(s);
 }
 
@@ -150,7 +150,7 @@ __noinline int ancestors_load(u32 slot)
 	if (!s)
 		return 0;
 	if (s->loaded > 0)
-		s->str_present &= ~(1U << ((s->loaded - 1) & 31));
+		s->str_present &= ~STR_BIT(s->loaded - 1);
 	s->loaded = 0;
 	task = BPF_CORE_READ(task, group_leader);
 	for (i = 0; i < ABI_ANCESTORS_MAX; i++) {
@@ -166,7 +166,6 @@ __noinline int ancestors_load(u32 slot)
 		ancestor = (void *)&s->data[AREA_LOADED + i * sizeof(*ancestor)];
 		ancestor->exec_id = record ? record->exec_id : 0;
 		ancestor->pid = pid;
-		ancestor->reserved = 0;
 		n = (i + 1) * sizeof(*ancestor);
 	}
 	if (n)
@@ -179,7 +178,7 @@ __noinline int path_aside(u32 slot, u32 str, int dirfd)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct scratch *s = scratch_at(slot);
-	u32 area = 1U << STR_FILE_NEW_PATH;
+	u64 area = STR_BIT(STR_FILE_NEW_PATH);
 	struct file *file;
 
 	if (!s)

@@ -152,7 +152,7 @@ __noinline int diagram_fast(u32 slot, u32 root)
 		return node;
 	word = first->word[MASKED(node, IMAGE_PAGE_WORDS - 1)];
 	d = &head->dims[MASKED(word, ABI_MAX_DIMS - 1)];
-	if (d->kind != DIM_STRING || d->slot != STR_FILE_PATH || s->str_tried & (1U << STR_FILE_PATH))
+	if (d->kind != DIM_STRING || d->slot != STR_FILE_PATH || s->str_tried & STR_BIT(STR_FILE_PATH))
 		return node;
 	class = class_path_steps(s, slot, first, d);
 	return class == CLASS_UNCERTAIN ? node : diagram_next(s, first, node, word, class);
@@ -188,12 +188,8 @@ __noinline int image_concerns(u32 event)
 {
 	u32 generation = active_generation();
 	struct image_head *head = generation ? match_head(generation) : NULL;
-	u64 all;
 
-	if (!head)
-		return 0;
-	all = head->header.concern_all[0] | (u64)head->header.concern_all[1] << 32;
-	return (all >> (event & 63)) & 1;
+	return head && image_event_in(head->header.concern_all, event);
 }
 
 #endif

@@ -1,8 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* Events on their way to user space: header, numbers and strings in one record, or a count of its loss. */
+/* Events on their way to user space: header, strings and numbers in one record, or a count of its loss.
+ *
+ *   emit_build  strings into the body; numbers stay in the scratch
+ *   held_put    the record waits for the result of its system call, with its numbers; held_take brings it back
+ *   emit_pack   what is present of the numbers behind the strings, and the header
+ *   emit_write  to its ring buffer
+ */
 #include "engine.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Notes that string `str` ends the text of the record so far, `used` bytes before it and `length` of its own; returns the bytes then used. */
+static __always_inline u32 emit_noted(struct emit_space *space, u64 str, u32 used, u32 length)
+{
+	u64 n = space->header.n_strings;
+
+	space->string[MASKED(n, ABI_STR_SLOTS - 1)] = str | length << STRING_LENGTH_SHIFT;
+	space->header.n_strings = n + 1;
+	return used + length;
+}
 
 /* Appends string `str` of the scratch to the record under construction, after `used` bytes; returns the bytes then used. */
 __noinline int emit_string(u32 slot, u32 str, u32 used)
@@ -11,7 +27,7 @@ __noinline int emit_string(u32 slot, u32 str, u32 used)
 	struct scratch *s = scratch_at(slot);
 	u64 length, offset, at = MASKED(str, ABI_STR_SLOTS - 1), end = MASKED(used, SCRATCH_MASK);
 
-	if (!s || !space || !(s->str_present & (1U << at)))
+	if (!s || !space || !has_str(s, at))
 		return used;
 	if (end > SCRATCH_DATA - ABI_PATH_MAX)
 		return used;
@@ -22,10 +38,7 @@ __noinline int emit_string(u32 slot, u32 str, u32 used)
 	if (offset > SCRATCH_DATA - ABI_PATH_MAX)
 		return used;
 	bpf_probe_read_kernel(&space->data[end], MASKED(length, ABI_PATH_MAX - 1), &s->data[offset]);
-	space->record.str_present |= 1U << at;
-	space->record.str_offset[at] = end;
-	space->record.str_length[at] = length;
-	return end + length;
+	return emit_noted(space, at, end, length);
 }
 
 static __always_inline void emit_header(struct scratch *s, struct event_header *h)
@@ -35,8 +48,6 @@ static __always_inline void emit_header(struct scratch *s, struct event_header *
 	u32 uid, gid;
 
 	read_ids(&uid, &gid);
-	set_num(s, NUM_PROCESS_UID, uid);
-	set_num(s, NUM_PROCESS_GID, gid);
 	h->abi = ABI_VERSION;
 	h->type = RECORD_EVENT;
 	h->time = bpf_ktime_get_boot_ns();
@@ -59,25 +70,27 @@ static __always_inline void emit_header(struct scratch *s, struct event_header *
 	h->action = s->action;
 	h->error = s->error;
 	h->n_verdicts = s->n_groups;
-	__builtin_memcpy(h->verdicts, s->verdict, sizeof(h->verdicts));
+	h->workload = s->record.workload;
 	bpf_get_current_comm(h->comm, sizeof(h->comm));
 }
 
 /* Folders that are looked up in the area of file.new_path: all of the event itself has been copied by now. */
 static __always_inline u32 emit_folders(struct scratch *s, u32 slot, u32 used)
 {
-	u64 object = 1ULL << NUM_NEW_OBJECT, present = s->num_present & object, value = s->num[NUM_NEW_OBJECT];
+	bool present = has_num(s, NUM_NEW_OBJECT);
+	u64 value = s->num[NUM_NEW_OBJECT];
 
-	if (s->str_present & (1U << STR_FILE_NEW_PATH)) {
+	if (has_str(s, STR_FILE_NEW_PATH)) {
 		path_aside(slot, STR_PROCESS_CWD, AT_FDCWD);
 		used = emit_string(slot, STR_PROCESS_CWD, used);
 	}
-	if (s->num_present & (1ULL << NUM_DIRFD) && (s32)s->num[NUM_DIRFD] != AT_FDCWD) {
+	if (has_num(s, NUM_DIRFD) && (s32)s->num[NUM_DIRFD] != AT_FDCWD) {
 		path_aside(slot, STR_FILE_BASE, s->num[NUM_DIRFD]);
 		used = emit_string(slot, STR_FILE_BASE, used);
 	}
-	s->num[NUM_NEW_OBJECT] = value;
-	s->num_present = (s->num_present & ~object) | present;
+	forget_num(s, NUM_NEW_OBJECT);
+	if (present)
+		set_num(s, NUM_NEW_OBJECT, value);
 	return used;
 }
 
@@ -90,7 +103,7 @@ __noinline int emit_strings(u32 slot)
 
 	if (!s || !space)
 		return 0;
-	space->record.str_present = 0;
+	space->header.n_strings = 0;
 	numbers_load(slot);
 	load_unix_path(s, slot); /* before file.path, by way of which it goes */
 	path_named(slot, 0);
@@ -119,7 +132,7 @@ __noinline int emit_strings(u32 slot)
 	used = emit_string(slot, STR_PROCESS_EXE, used);
 	string_load(slot, STR_PROCESS_ARGS);
 	used = emit_string(slot, STR_PROCESS_ARGS, used);
-	if (s->num_present & (1ULL << NUM_TARGET_PID)) {
+	if (has_num(s, NUM_TARGET_PID)) {
 		string_load(slot, STR_TARGET_EXE);
 		used = emit_string(slot, STR_TARGET_EXE, used);
 	}
@@ -130,47 +143,6 @@ __noinline int emit_strings(u32 slot)
 	if (s->features & IMAGE_DETAILS)
 		used = emit_folders(s, slot, used);
 	return used;
-}
-
-/* System calls of the 64-bit table with texts among their arguments: the registers of the first and of the second, counted from 1. */
-#define TEXT(register) ((register) + 1)
-#define TEXTS(first, second) (TEXT(first) | TEXT(second) << 4)
-
-static __always_inline u32 texts_of(u32 call)
-{
-	switch (call) {
-	case 83: /* mkdir */
-	case 84: /* rmdir */
-	case 87: /* unlink */
-	case 90: /* chmod */
-	case 92: /* chown */
-	case 94: /* lchown */
-	case 133: /* mknod */
-	case 166: /* umount2 */
-		return TEXT(0);
-	case 258: /* mkdirat */
-	case 259: /* mknodat */
-	case 260: /* fchownat */
-	case 263: /* unlinkat */
-	case 268: /* fchmodat */
-	case 313: /* finit_module */
-	case 452: /* fchmodat2 */
-		return TEXT(1);
-	case 175: /* init_module */
-		return TEXT(2);
-	case 82: /* rename */
-	case 86: /* link */
-	case 88: /* symlink */
-	case 165: /* mount */
-		return TEXTS(0, 1);
-	case 266: /* symlinkat */
-		return TEXTS(0, 2);
-	case 264: /* renameat */
-	case 265: /* linkat */
-	case 316: /* renameat2 */
-		return TEXTS(1, 3);
-	}
-	return 0;
 }
 
 /* Appends a text of the caller's memory. It is there: the kernel has just read it. */
@@ -185,10 +157,7 @@ __noinline int emit_text(u32 slot, u32 str, u64 from, u32 used)
 	n = bpf_probe_read_user_str(&space->data[end], ABI_PATH_MAX, (void *)from);
 	if (n <= 0)
 		return used;
-	space->record.str_present |= 1U << at;
-	space->record.str_offset[at] = end;
-	space->record.str_length[at] = n - 1;
-	return end + n - 1;
+	return emit_noted(space, at, end, n - 1);
 }
 
 /* struct open_how of include/uapi/linux/openat2.h */
@@ -200,36 +169,45 @@ struct how {
 
 #define NR_OPENAT2 437
 
+/* An argument of the current system call, counted from 1. */
+static __always_inline u64 emit_argument(struct scratch *s, u32 number)
+{
+	return s->num[MASKED(NUM_CALL_ARG0 - 1 + number, ABI_NUM_SLOTS - 1)];
+}
+
 /* What the caller wrote, where the hook has seen only what that led to. The last strings of a record: they may find no room. */
 __noinline int emit_given(u32 slot, u32 used)
 {
 	struct scratch *s = scratch_at(slot);
+	struct call *call;
 	struct how how;
-	u32 texts;
-	u64 call;
+	u32 number;
 
 	if (!s)
 		return used;
-	call = s->num[NUM_CALL];
-	if (!(s->num_present & (1ULL << NUM_CALL)) || call & CALL_COMPAT)
+	number = s->num[NUM_CALL];
+	if (!has_num(s, NUM_CALL) || number & CALL_COMPAT)
 		return used;
 	if (s->event == EV_FILE_OPEN || s->event == EV_FILE_OPEN_FAILED) {
-		if (call == NR_OPENAT2 && !bpf_probe_read_user(&how, sizeof(how), (void *)s->num[NUM_CALL_ARG2])) {
+		if (number == NR_OPENAT2 && !bpf_probe_read_user(&how, sizeof(how), (void *)s->num[NUM_CALL_ARG2])) {
 			set_num(s, NUM_HOW_MODE, how.mode);
 			set_num(s, NUM_HOW_RESOLVE, how.resolve);
 		}
 		return used;
 	}
-	if (s->event >= EV_PROCESS_EXECUTED)
+	if (s->event >= EV_DONE)
 		return used;
-	texts = texts_of(call);
-	if (texts)
-		used = emit_text(slot, STR_CALL_TEXT, s->num[NUM_CALL_ARG0 + ((texts - 1) & 3)], used);
-	if (texts >> 4)
-		used = emit_text(slot, STR_CALL_TEXT_2, s->num[NUM_CALL_ARG0 + (((texts >> 4) - 1) & 3)], used);
+	call = bpf_map_lookup_elem(&calls, &number);
+	if (!call || !event_in(call->events, s->event))
+		return used;
+	if (call->text[0])
+		used = emit_text(slot, STR_CALL_TEXT, emit_argument(s, call->text[0]), used);
+	if (call->text[1])
+		used = emit_text(slot, STR_CALL_TEXT_2, emit_argument(s, call->text[1]), used);
 	return used;
 }
 
+/* Puts header and strings of the record of the event together in emit_spaces[slot]. */
 __noinline int emit_build(u32 slot)
 {
 	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
@@ -247,55 +225,186 @@ __noinline int emit_build(u32 slot)
 	size = emit_strings(slot);
 	if (s->features & IMAGE_DETAILS)
 		size = emit_given(slot, size);
-	emit_header(s, &space->record.header);
-	space->record.num_present = s->num_present;
-	__builtin_memcpy(space->record.num, s->num, sizeof(space->record.num));
-	space->record.reserved = 0;
-	size = MASKED(size, SCRATCH_MASK) + sizeof(struct event_record);
-	space->record.header.size = size;
-	return size;
+	emit_header(s, &space->header);
+	space->header.text_size = size;
+	__builtin_memcpy(space->verdict, s->verdict, sizeof(space->verdict));
+	return 0;
 }
 
-/* Writes a record to the ring buffer of alerts, or counts its loss. `slot` is a scratch that the caller holds: the record's stream. */
-static __always_inline void emit_write(struct emit_space *space, u32 slot)
-{
-	u64 size = MASKED(space->record.header.size - sizeof(struct event_record), SCRATCH_MASK) + sizeof(struct event_record), *sequence;
+/* Numbers of bits: of the lowest one that is set in `bits`, which is not 0. A multiplication by a de Bruijn sequence brings the 64 cases to
+ * 64 places; bpf has no instruction for it.
+ */
+#define DE_BRUIJN 0x022fdd63cc95386dULL
 
-	space->record.header.cpu = bpf_get_smp_processor_id();
-	space->record.header.stream = slot;
-	sequence = bpf_map_lookup_elem(&sequences, &slot);
+static const u8 bit_of_place[64] = {
+	0, 1, 2, 53, 3, 7, 54, 27, 4, 38, 41, 8, 34, 55, 48, 28,
+	62, 5, 39, 46, 44, 42, 22, 9, 24, 35, 59, 56, 49, 18, 29, 11,
+	63, 52, 6, 26, 37, 40, 33, 47, 61, 45, 43, 21, 23, 58, 17, 10,
+	51, 25, 36, 32, 60, 20, 57, 16, 50, 31, 19, 15, 30, 14, 13, 12,
+};
+
+static __always_inline u64 lowest_bit(u64 bits)
+{
+	return bit_of_place[((bits & -bits) * DE_BRUIJN) >> 58];
+}
+
+#define AT_BODY(at) MASKED(at, BODY_MASK)
+
+/* Appends the numbers of one word of the present ones, 8 bytes each, after `at` bytes of the body; returns the bytes then used. */
+__noinline int emit_wide(u32 slot, u32 word, u32 at)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+	u64 left, begin = AT_BODY(at), base = MASKED(word, ABI_NUM_WORDS - 1);
+	u32 i;
+
+	if (!s || !space || begin > BODY_MAX)
+		return at;
+	left = s->num_present[base];
+	for (i = 0; i < 64; i++) {
+		if (!left)
+			break;
+		store_word(&space->data[begin + i * 8], s->num[base * 64 + lowest_bit(left)]);
+		left &= left - 1;
+	}
+	return begin + i * 8;
+}
+
+/* The same, 4 bytes each. */
+__noinline int emit_narrow(u32 slot, u32 word, u32 at)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+	u64 left, begin = AT_BODY(at), base = MASKED(word, ABI_NUM_WORDS - 1);
+	u32 i;
+
+	if (!s || !space || begin > BODY_MAX)
+		return at;
+	left = s->num_present[base];
+	if (!base)
+		left &= ~0ULL << ABI_NUM_IN_HEADER;
+	for (i = 0; i < 64; i++) {
+		if (!left)
+			break;
+		store_half(&space->data[begin + i * 4], s->num[base * 64 + lowest_bit(left)]);
+		left &= left - 1;
+	}
+	return begin + i * 4;
+}
+
+/* The verdicts, and what strings there are. */
+__noinline int emit_tail(u32 slot, u32 at)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	u64 begin = AT_BODY(at), n;
+	u32 i;
+
+	if (!space || begin > BODY_MAX)
+		return at;
+	n = space->header.n_verdicts;
+	for (i = 0; i < ABI_MAX_GROUPS; i++) {
+		if (i >= n)
+			break;
+		store_half(&space->data[begin + i * 4], space->verdict[i]);
+	}
+	begin = AT_BODY(begin + n * 4);
+	if (begin > BODY_MAX)
+		return at;
+	n = space->header.n_strings;
+	for (i = 0; i < ABI_STR_SLOTS; i++) {
+		if (i >= n)
+			break;
+		store_half(&space->data[begin + i * 4], space->string[i]);
+	}
+	return begin + n * 4;
+}
+
+/* Everything behind the strings, from the scratch's numbers; sets the size. The order is told in abi.h. */
+__noinline int emit_pack(u32 slot)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+	u32 word, words = 0, at;
+	u64 begin;
+
+	if (!s || !space)
+		return 0;
+	begin = MASKED(space->header.text_size, SCRATCH_MASK);
+	for (word = 0; word < ABI_NUM_WORDS; word++) {
+		u64 present = s->num_present[word];
+
+		if (!word)
+			present &= ~0ULL << ABI_NUM_IN_HEADER;
+		if (!present)
+			continue;
+		words |= 1U << word;
+		store_word(&space->data[MASKED(begin, BODY_MASK / 2)], present);
+		begin += sizeof(present);
+	}
+	at = begin;
+	for (word = ABI_NUM_WIDE / 64; word < ABI_NUM_WORDS; word++) {
+		if (words & (1U << word))
+			at = emit_wide(slot, word, at);
+	}
+	for (word = 0; word < ABI_NUM_WIDE / 64; word++) {
+		if (words & (1U << word))
+			at = emit_narrow(slot, word, at);
+	}
+	at = emit_tail(slot, at);
+	space->header.num_words = words;
+	space->header.size = sizeof(struct event_header) + at;
+	return 0;
+}
+
+/* Which ring buffer a record is for: that of the strictest rule that it speaks for. What waited for a result did so for those that are confirmed,
+ * mostly.
+ */
+static __always_inline u32 emit_ring(u32 report, bool result)
+{
+	if (report & TO_CANDIDATES && (result || !(report & TO_DECISIONS)))
+		return RING_CANDIDATES;
+	return report & TO_DECISIONS ? RING_DECISIONS : RING_TELEMETRY;
+}
+
+/* Writes a record to its ring buffer, or counts its loss. `slot` is a scratch that the caller holds: the record's stream. */
+static __always_inline void emit_write(struct emit_space *space, u32 slot, u32 ring)
+{
+	struct sequence *sequence = bpf_map_lookup_elem(&sequences, &slot);
+	u64 size;
+	long lost;
+
+	emit_pack(slot);
+	size = MASKED(space->header.size - sizeof(struct event_header), BODY_MASK);
+	if (size > BODY_MAX)
+		size = BODY_MAX;
+	size += sizeof(struct event_header);
+	space->header.cpu = bpf_get_smp_processor_id();
+	space->header.stream = slot;
 	if (sequence) {
-		*sequence += 1;
-		space->record.header.sequence = *sequence;
+		u64 *last = &sequence->last[ring < RINGS ? ring : 0];
+
+		*last += 1;
+		space->header.sequence = *last;
 	}
-	if (bpf_ringbuf_output(&alerts, space, size, 0))
-		count_lost(space->record.header.event);
+	if (ring == RING_DECISIONS)
+		lost = bpf_ringbuf_output(&decisions, &space->header, size, 0);
+	else if (ring == RING_CANDIDATES)
+		lost = bpf_ringbuf_output(&candidates, &space->header, size, 0);
 	else
-		count(CNT_ALERT_WRITTEN);
-}
-
-/* The same for who holds no scratch. */
-static __always_inline void emit_write_held(struct emit_space *space)
-{
-	struct scratch *s;
-	u32 slot;
-
-	s = scratch_take(&slot);
-	if (!s) {
-		count_lost(space->record.header.event);
-		return;
-	}
-	emit_write(space, slot);
-	scratch_give(s, slot);
+		lost = bpf_ringbuf_output(&telemetry, &space->header, size, 0);
+	if (lost)
+		count_lost(space->header.event, ring);
+	else
+		count(CNT_DECISIONS_WRITTEN + ring);
 }
 
 #define ADDRESS 16
 
-/* One side of a socket, put behind what the record holds. */
-static __always_inline void held_side(struct emit_space *space, struct sock *sk, u32 str, u32 num, u32 port, const void *ip4, const void *ip6)
+/* One side of a socket, put behind the strings of the record; its port is for the caller to set. */
+static __always_inline void held_side(struct emit_space *space, u32 family, u32 str, const void *ip4, const void *ip6)
 {
-	u64 at = MASKED(space->record.header.size - sizeof(struct event_record), SCRATCH_MASK);
-	u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	u64 at = MASKED(space->header.text_size, SCRATCH_MASK);
+	u32 length = family == AF_INET ? 4 : ADDRESS;
 
 	if (at > SCRATCH_DATA - ADDRESS)
 		return;
@@ -303,88 +412,165 @@ static __always_inline void held_side(struct emit_space *space, struct sock *sk,
 		bpf_probe_read_kernel(&space->data[at], 4, ip4);
 	else
 		bpf_probe_read_kernel(&space->data[at], ADDRESS, ip6);
-	space->record.str_offset[str] = at;
-	space->record.str_length[str] = family == AF_INET ? 4 : ADDRESS;
-	space->record.str_present |= 1U << str;
-	space->record.num[num] = port;
-	space->record.num_present |= 1ULL << num;
-	space->record.header.size += ADDRESS;
+	space->header.text_size = emit_noted(space, str, at, length);
+}
+
+static __always_inline bool held_string(const struct emit_space *space, u32 str)
+{
+	u32 i;
+
+	for (i = 0; i < ABI_STR_SLOTS; i++) {
+		if (i >= space->header.n_strings)
+			return false;
+		if ((space->string[i] & STRING_SLOT_MASK) == str)
+			return true;
+	}
+	return false;
 }
 
 /* Both sides of the socket of a descriptor as they are now; what the caller asked to connect to stays. */
-static __always_inline void held_sides(struct emit_space *space, struct sock *sk)
+static __always_inline void held_sides(struct scratch *s, struct emit_space *space, struct sock *sk)
 {
-	u16 family = BPF_CORE_READ(sk, __sk_common.skc_family), port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	u16 family = BPF_CORE_READ(sk, __sk_common.skc_family), port;
 
 	if (family != AF_INET && family != AF_INET6)
 		return;
-	held_side(space, sk, STR_NET_LOCAL_IP, NUM_NET_LOCAL_PORT, port, __builtin_preserve_access_index(&sk->__sk_common.skc_rcv_saddr),
+	held_side(space, family, STR_NET_LOCAL_IP, __builtin_preserve_access_index(&sk->__sk_common.skc_rcv_saddr),
 		  __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr));
+	set_num(s, NUM_NET_LOCAL_PORT, BPF_CORE_READ(sk, __sk_common.skc_num));
 	port = __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport));
-	if (!port || space->record.str_present & (1U << STR_NET_PEER_IP))
+	if (!port || held_string(space, STR_NET_PEER_IP))
 		return;
-	held_side(space, sk, STR_NET_PEER_IP, NUM_NET_PEER_PORT, port, __builtin_preserve_access_index(&sk->__sk_common.skc_daddr),
+	held_side(space, family, STR_NET_PEER_IP, __builtin_preserve_access_index(&sk->__sk_common.skc_daddr),
 		  __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
-}
-
-static __always_inline void held_num(struct emit_space *space, u32 num, u64 value)
-{
-	space->record.num[num] = value;
-	space->record.num_present |= 1ULL << num;
+	set_num(s, NUM_NET_PEER_PORT, port);
 }
 
 #define NR_SOCKETPAIR 53
 
 /* The two descriptors that a call has made. */
-static __always_inline void held_pair(struct emit_space *space)
+static __always_inline void held_pair(struct scratch *s)
 {
 	u32 pair[2];
 
-	if (space->record.num[NUM_CALL] != NR_SOCKETPAIR || bpf_probe_read_user(pair, sizeof(pair), (void *)space->record.num[NUM_CALL_ARG3]))
+	if (s->num[NUM_CALL] != NR_SOCKETPAIR || bpf_probe_read_user(pair, sizeof(pair), (void *)s->num[NUM_CALL_ARG3]))
 		return;
-	held_num(space, NUM_PAIR_0, pair[0]);
-	held_num(space, NUM_PAIR_1, pair[1]);
+	set_num(s, NUM_PAIR_0, pair[0]);
+	set_num(s, NUM_PAIR_1, pair[1]);
 }
 
-static __always_inline void held_socket(struct emit_space *space, s64 result)
+/* What the result of a call adds to the record of a socket. */
+__noinline int held_socket(u32 slot, s64 result)
 {
-	u32 event = space->record.header.event;
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
 	struct sock *sk;
+	u32 event;
 
+	if (!s || !space)
+		return 0;
+	event = space->header.event;
 	if (event == EV_NET_CREATE && result >= 0)
-		held_pair(space);
+		held_pair(s);
 	if (event < EV_NET_BIND || event > EV_NET_SEND)
-		return;
+		return 0;
 	if (event == EV_NET_ACCEPT) {
-		sk = read_sock(read_fd((s32)space->record.num[NUM_CALL_ARG0]));
+		sk = read_sock(read_fd((s32)s->num[NUM_CALL_ARG0]));
 		if (sk) {
-			held_num(space, NUM_QUEUE_LENGTH, BPF_CORE_READ(sk, sk_ack_backlog));
-			held_num(space, NUM_QUEUE_MAX, BPF_CORE_READ(sk, sk_max_ack_backlog));
+			set_num(s, NUM_QUEUE_LENGTH, BPF_CORE_READ(sk, sk_ack_backlog));
+			set_num(s, NUM_QUEUE_MAX, BPF_CORE_READ(sk, sk_max_ack_backlog));
 		}
 	}
-	sk = read_sock(read_fd(event == EV_NET_ACCEPT ? (s32)result : (s32)space->record.num[NUM_CALL_ARG0]));
+	sk = read_sock(read_fd(event == EV_NET_ACCEPT ? (s32)result : (s32)s->num[NUM_CALL_ARG0]));
 	if (sk)
-		held_sides(space, sk);
+		held_sides(s, space, sk);
+	return 0;
+}
+
+/* Brings a record that was held back into emit_spaces[slot], and its numbers into the scratch. */
+static __always_inline void held_take(struct scratch *s, struct emit_space *space, const struct held_record *record)
+{
+	u64 size = MASKED(record->header.text_size, SCRATCH_MASK);
+
+	if (size > HELD_TEXT)
+		size = HELD_TEXT;
+	__builtin_memcpy(s->num_present, record->num_present, sizeof(s->num_present));
+	bpf_probe_read_kernel(s->num, sizeof(s->num), record->num);
+	bpf_probe_read_kernel(space->string, sizeof(space->string), record->string);
+	__builtin_memcpy(space->verdict, record->verdict, sizeof(space->verdict));
+	__builtin_memcpy(&space->header, &record->header, sizeof(space->header));
+	bpf_probe_read_kernel(space->data, size, record->text);
+}
+
+/* Writes the record that is held for the task, of a call that has not returned or whose end was not seen. What is in the scratch is lost. */
+__noinline int held_flush(u32 slot)
+{
+	u64 key = bpf_get_current_pid_tgid();
+	struct held_record *record = bpf_map_lookup_elem(&held, &key);
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+
+	if (!s || !space || !record)
+		return 0;
+	held_take(s, space, record);
+	space->header.flags |= EVENT_AT_ONCE;
+	emit_write(space, slot, emit_ring(record->results, true));
+	return 0;
+}
+
+/* The same, with memory of its own. */
+static __always_inline void held_write(const struct held_record *record)
+{
+	struct scratch *s;
+	u32 slot;
+
+	s = scratch_take(&slot);
+	if (!s) {
+		count_lost(record->header.event, emit_ring(record->results, true));
+		return;
+	}
+	held_flush(slot);
+	scratch_give(s, slot);
+}
+
+/* Writes the record that is held for the task now that its call has returned. What is in the scratch is lost. */
+__noinline int held_finish(u32 slot, s64 result)
+{
+	u64 key = bpf_get_current_pid_tgid();
+	struct held_record *record = bpf_map_lookup_elem(&held, &key);
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+	struct scratch *s = scratch_at(slot);
+
+	if (!s || !space || !record)
+		return 0;
+	held_take(s, space, record);
+	set_num(s, NUM_RESULT, result);
+	space->header.time = bpf_ktime_get_boot_ns();
+	held_socket(slot, result);
+	emit_write(space, slot, emit_ring(record->results, true));
+	return 0;
 }
 
 /* `known` 0: the task ends without having returned. 1: there was a record. */
 __noinline int held_result(s64 result, u32 known)
 {
 	u64 key = bpf_get_current_pid_tgid();
-	u32 index = key & (PENDING_ENTRIES - 1), *number;
-	struct emit_space *space = bpf_map_lookup_elem(&held, &key);
+	u32 index = key & (PENDING_ENTRIES - 1), *number, slot;
+	struct held_record *record = bpf_map_lookup_elem(&held, &key);
+	struct scratch *s;
 
-	if (!space)
+	if (!record)
 		return 0;
 	if (!known) {
-		space->record.header.flags |= EVENT_AT_ONCE;
-		emit_write_held(space);
-	} else if (space->record.reserved & (result < 0 ? REPORT_FAILURE : REPORT_SUCCESS)) {
-		space->record.num[NUM_RESULT] = result;
-		space->record.num_present |= 1ULL << NUM_RESULT;
-		space->record.header.time = bpf_ktime_get_boot_ns();
-		held_socket(space, result);
-		emit_write_held(space);
+		held_write(record);
+	} else if (record->results & (result < 0 ? REPORT_FAILURE : REPORT_SUCCESS)) {
+		s = scratch_take(&slot);
+		if (!s) {
+			count_lost(record->header.event, emit_ring(record->results, true));
+		} else {
+			held_finish(slot, result);
+			scratch_give(s, slot);
+		}
 	}
 	bpf_map_delete_elem(&held, &key);
 	number = bpf_map_lookup_elem(&pending, &index);
@@ -393,26 +579,35 @@ __noinline int held_result(s64 result, u32 known)
 	return 1;
 }
 
+/* Whether a task's earlier record is of another call, whose end was not seen: its program went, or another tool's came to the same function in
+ * between. Of several in one call the last is kept.
+ */
+static __always_inline bool held_other(const struct held_record *earlier, const struct scratch *s)
+{
+	return earlier->header.event != s->event || earlier->num[NUM_CALL] != s->num[NUM_CALL];
+}
+
 /* Keeps the built record until the system call returns; -1: there is no room. */
-static __always_inline int held_put(struct emit_space *space, u32 slot, u32 results)
+static __always_inline int held_put(struct scratch *s, struct emit_space *space)
 {
 	u64 key = bpf_get_current_pid_tgid();
 	u32 index = key & (PENDING_ENTRIES - 1), *number = bpf_map_lookup_elem(&pending, &index);
-	struct emit_space *earlier;
+	struct held_record *earlier;
 
 	if (!number)
 		return -1;
-	space->record.reserved = results;
-	space->record.header.flags |= EVENT_RESULT;
+	if (space->header.text_size > HELD_TEXT) {
+		count(CNT_HELD_FULL);
+		return -1;
+	}
+	space->results = s->report;
+	space->header.flags |= EVENT_RESULT;
+	__builtin_memcpy(space->num_present, s->num_present, sizeof(space->num_present));
+	bpf_probe_read_kernel(space->num, sizeof(space->num), s->num);
 	earlier = bpf_map_lookup_elem(&held, &key);
 	if (earlier) {
-		/* Of several in one call the last is kept. One of another call is there where that call's end was not seen, because its
-		 * program went, or another tool's came to the same function, in between.
-		 */
-		if (earlier->record.header.event != space->record.header.event || earlier->record.num[NUM_CALL] != space->record.num[NUM_CALL]) {
-			earlier->record.header.flags |= EVENT_AT_ONCE;
-			emit_write(earlier, slot);
-		}
+		if (held_other(earlier, s))
+			held_write(earlier);
 		return bpf_map_update_elem(&held, &key, space, BPF_EXIST) ? -1 : 0;
 	}
 	if (bpf_map_update_elem(&held, &key, space, BPF_NOEXIST)) {
@@ -433,12 +628,12 @@ static __always_inline u32 result_way(struct scratch *s)
 {
 	u64 call, event = s->event;
 	bool within = event == EV_FILE_OPEN_FAILED || event == EV_NET_RECV; /* a system call, at the end of a function that it calls */
-	u64 *what;
+	struct call *entry;
 	u32 number;
 
 	if (event == EV_PROCESS_EXIT || event == EV_PROCESS_EXECUTED)
 		return s->report & REPORT_SUCCESS ? WAY_NOW : WAY_NONE;
-	if (event > EV_PROCESS_EXECUTED) {
+	if (event >= EV_DONE) {
 		bool failed = (s64)s->num[NUM_RESULT] < 0;
 
 		if (!(s->report & (failed ? REPORT_FAILURE : REPORT_SUCCESS)))
@@ -447,17 +642,17 @@ static __always_inline u32 result_way(struct scratch *s)
 			return WAY_NOW;
 	}
 	call = read_call();
-	if (call == NO_CALL || (u32)call == NR_IO_URING_ENTER)
+	if (call == NO_CALL || call_number(call) == NR_IO_URING_ENTER)
 		return WAY_ASYNC;
 	if (call & CALL_COMPAT)
 		return WAY_AT_ONCE;
 	number = call;
-	what = bpf_map_lookup_elem(&calls, &number);
-	if (!what || !(*what & (1ULL << (event & 63))))
+	entry = bpf_map_lookup_elem(&calls, &number);
+	if (!entry || !event_in(entry->events, event))
 		return WAY_NONE;
 	if (within)
 		return WAY_NOW;
-	return *what & CALL_SENSED ? WAY_HOLD : WAY_AT_ONCE;
+	return entry->flags & CALL_SENSED ? WAY_HOLD : WAY_AT_ONCE;
 }
 
 __noinline int report(u32 slot)
@@ -475,7 +670,7 @@ __noinline int report(u32 slot)
 	if (way == WAY_NONE && !flags)
 		return 0;
 	emit_build(slot);
-	if (way == WAY_HOLD && held_put(space, slot, s->report))
+	if (way == WAY_HOLD && held_put(s, space))
 		way = WAY_AT_ONCE;
 	if (way == WAY_NOW)
 		flags |= EVENT_RESULT;
@@ -484,8 +679,8 @@ __noinline int report(u32 slot)
 	else if (way == WAY_ASYNC)
 		flags |= EVENT_RESULT | EVENT_AT_ONCE | EVENT_ASYNC;
 	if (flags) {
-		space->record.header.flags = s->flags | flags;
-		emit_write(space, slot);
+		space->header.flags = s->flags | flags;
+		emit_write(space, slot, emit_ring(s->report, !(flags & EVENT_DECISION)));
 	}
 	return 0;
 }

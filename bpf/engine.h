@@ -41,8 +41,8 @@ int path_resolve(u32 slot, u32 which);
 /* The same as the mount namespace of the acting task tells it, where that mount is none of its own. */
 int path_named(u32 slot, u32 which);
 
-/* Gives the acting process, or in an iterator another task, its record and image. 0 or -1. */
-int record_create(u32 slot);
+/* Gives the process of a task (its address), or the acting one, its record and image. 0 or -1. */
+int record_create(u32 slot, u64 task);
 int record_exec(u32 slot, u64 parent_exec_id);
 int image_release(u64 exec_id);
 int record_adopt(u64 exec_id, u32 ppid, u32 whole);
@@ -152,22 +152,29 @@ static __always_inline u64 active_generation(void)
 	return c ? *(volatile u32 *)&c->generation : 0;
 }
 
-/* Events from CONCERN_BITS on share bit 0 of the word, which is no event's: whoever finds it set looks at the record. */
-static __always_inline u64 concern_bit(u32 event)
+#define EVENT_BIT(event) (1ULL << ((event) & 63))
+
+/* Of process_record.concern or .enforcing, and what has their form in an image. */
+static __always_inline bool event_in(const u64 *words, u64 event)
 {
-	return 1ULL << (event < CONCERN_BITS ? event : 0);
+	return words[MASKED(event / 64, ABI_EVENT_WORDS - 1)] & EVENT_BIT(event);
 }
+
+#define CONCERN_MASK ((1ULL << CONCERN_BITS) - 1)
 
 static __always_inline u64 concern_tag(u64 generation, u64 version, u64 tgid)
 {
 	return ((generation + version) & CONCERN_TAG_MASK) << CONCERN_BITS | (tgid / CONCERN_ENTRIES) << (CONCERN_BITS + CONCERN_TAG_BITS);
 }
 
-static __always_inline u64 concern_word(u64 concern, u64 generation, u64 version, u64 tgid)
+/* CONCERN_BITS bits of four words, from those of event `first` on, which is a constant. */
+static __always_inline u64 concern_bits(const u64 *concern, u32 first)
 {
-	u64 bits = (concern & ((1ULL << CONCERN_BITS) - 1)) | !!(concern >> CONCERN_BITS);
+	u64 bits = concern[first / 64] >> (first & 63);
 
-	return (~bits & ((1ULL << CONCERN_BITS) - 1)) | concern_tag(generation, version, tgid);
+	if ((first & 63) > 64 - CONCERN_BITS && first / 64 + 1 < ABI_EVENT_WORDS)
+		bits |= concern[first / 64 + 1] << (64 - (first & 63));
+	return ~bits & CONCERN_MASK;
 }
 
 static __always_inline struct concern *concern_of(u64 tgid)
@@ -184,17 +191,26 @@ static __always_inline u64 record_version(u32 tgid)
 	return concern ? *(volatile u64 *)&concern->version : 0;
 }
 
+static __always_inline void concern_void(struct concern *concern)
+{
+	u32 i;
+
+	for (i = 0; i < CONCERN_WORDS; i++)
+		*(volatile u64 *)&concern->word[i] = 0;
+}
+
 /* The fast way out, in front of every hook: nothing is loaded, or no rule can concern this event of this process. */
 static __always_inline bool subject_unconcerned(const struct concern *concern, u32 event, u64 generation, u64 tgid)
 {
-	u64 word = *(volatile const u64 *)&concern->word, version = *(volatile const u64 *)&concern->version;
-	u64 wanted = concern_tag(generation, version, tgid) | concern_bit(event);
+	u64 at = __builtin_constant_p(event) ? event / CONCERN_BITS : MASKED(event / CONCERN_BITS, CONCERN_WORDS);
+	u64 word = *(volatile const u64 *)&concern->word[at], version = *(volatile const u64 *)&concern->version;
+	u64 bit = 1ULL << (event % CONCERN_BITS), wanted = concern_tag(generation, version, tgid) | bit;
 
-	return !generation || !((word ^ wanted) & (~0ULL << CONCERN_BITS | concern_bit(event)));
+	return !generation || !((word ^ wanted) & (~CONCERN_MASK | bit));
 }
 
-/* Before and after every change of a process's record: the end of all copies, and of what hooks know without it. The word goes, too: of the
- * version it holds a few bits only, and after enough changes they would be the same again.
+/* Before and after every change of a process's record: the end of all copies, and of what hooks know without it. The words go, too: of the
+ * version they hold a few bits only, and after enough changes these would be the same again.
  */
 static __always_inline void record_changed(u32 tgid)
 {
@@ -203,7 +219,7 @@ static __always_inline void record_changed(u32 tgid)
 	if (!concern)
 		return;
 	__sync_fetch_and_add(&concern->version, 1);
-	*(volatile u64 *)&concern->word = 0;
+	concern_void(concern);
 }
 
 /* Lets hooks know without the record what it says. `version`: the one that the record was computed at; a change since then, also one that
@@ -212,16 +228,20 @@ static __always_inline void record_changed(u32 tgid)
 static __always_inline void concern_publish(const struct process_record *record, u64 version, u32 tgid)
 {
 	struct concern *concern = concern_of(tgid);
+	u64 tag;
+	u32 i;
 
 	if (!concern || !record->generation || record->flags & RECORD_DEPENDS_IDS)
 		return;
-	*(volatile u64 *)&concern->word = concern_word(record->concern, record->generation, version, tgid);
+	tag = concern_tag(record->generation, version, tgid);
+	for (i = 0; i < CONCERN_WORDS; i++)
+		*(volatile u64 *)&concern->word[i] = concern_bits(record->concern, i * CONCERN_BITS) | tag;
 	/* The store is seen by all before the version is looked at. In assembly: of an addition of 0 clang makes a fetch, which 5.10 does not
 	 * know ("BPF_STX uses reserved fields").
 	 */
 	asm volatile("lock *(u64 *)(%0 + 0) += %1" : : "r"(&concern->version), "r"(0ULL) : "memory");
 	if (*(volatile u64 *)&concern->version != version)
-		*(volatile u64 *)&concern->word = 0;
+		concern_void(concern);
 }
 
 /* When the acting process began: what tells its record from that of an earlier process with its pid. */
@@ -253,16 +273,47 @@ static __always_inline bool record_fresh(const struct process_record *record, u6
 	return true;
 }
 
+/* Numbers whose slot is known to the compiler are found without arithmetic: others go through num_word. */
+#define NUM_BIT(num) (1ULL << ((num) & 63))
+
+static __always_inline u64 num_word(const u64 *words, u64 num)
+{
+	return __builtin_constant_p(num) ? words[num / 64] : words[MASKED(num / 64, ABI_NUM_WORDS - 1)];
+}
+
+static __always_inline bool has_num(const struct scratch *s, u64 num)
+{
+	return num_word(s->num_present, num) & NUM_BIT(num);
+}
+
+static __always_inline bool num_is_uncertain(const struct scratch *s, u64 num)
+{
+	return num_word(s->num_uncertain, num) & NUM_BIT(num);
+}
+
+static __always_inline void forget_num(struct scratch *s, u32 num)
+{
+	s->num_present[num / 64] &= ~NUM_BIT(num);
+}
+
+#define STR_BIT(str) (1ULL << ((str) & (ABI_STR_SLOTS - 1)))
+
+static __always_inline bool has_str(const struct scratch *s, u32 str)
+{
+	return s->str_present & STR_BIT(str);
+}
+
+/* `num` is a constant. What has 32 bits in a record has no more in a decision. */
 static __always_inline void set_num(struct scratch *s, u32 num, u64 value)
 {
-	s->num[num] = value;
-	s->num_present |= 1ULL << num;
+	s->num[num] = num < ABI_NUM_WIDE ? (u32)value : value;
+	s->num_present[num / 64] |= NUM_BIT(num);
 }
 
 /* There is a number, and it cannot be told which: its class is CLASS_UNCERTAIN. */
 static __always_inline void set_num_uncertain(struct scratch *s, u32 num)
 {
-	s->num_uncertain |= 1ULL << num;
+	s->num_uncertain[num / 64] |= NUM_BIT(num);
 }
 
 /* The protection that a mapping gets of what mmap(2) is asked for, where the hook comes too early to know: with READ_IMPLIES_EXEC more than
@@ -281,8 +332,8 @@ static __always_inline void scratch_clear(struct scratch *s, u32 event)
 	s->event = event;
 	s->flags = 0;
 	s->have_class = 0;
-	s->num_present = 0;
-	s->num_uncertain = 0;
+	__builtin_memset(s->num_present, 0, sizeof(s->num_present));
+	__builtin_memset(s->num_uncertain, 0, sizeof(s->num_uncertain));
 	s->str_present = 0;
 	s->str_tried = 0;
 	s->str_uncertain = 0;
@@ -344,7 +395,7 @@ static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
 		return NULL;
 	}
 	if (record_load(s, concern, generation, tgid)) {
-		if (s->record.concern & (1ULL << event)) {
+		if (event_in(s->record.concern, event)) {
 			scratch_clear(s, event);
 			s->generation = generation;
 			set_process(s);
@@ -406,7 +457,7 @@ static __always_inline void set_str(struct scratch *s, u32 str, u32 offset, u32 
 
 	s->str_offset[at] = offset;
 	s->str_length[at] = length;
-	s->str_present |= 1U << at;
+	s->str_present |= STR_BIT(at);
 }
 
 /* Something about the event could not be known completely. */
@@ -428,7 +479,7 @@ static __always_inline void set_kernel_string(struct scratch *s, u32 str, const 
 		return;
 	set_str(s, str, at, n - 1);
 	if (n == SCRATCH_SLACK)
-		s->str_uncertain |= 1U << str;
+		s->str_uncertain |= STR_BIT(str);
 }
 
 /* The address that a pointer holds as a number, which is what global functions take: 5.10 to 7.3 "R1 is not a scalar". */
@@ -481,7 +532,7 @@ static __always_inline void set_file(struct scratch *s, struct file *file)
 /* The path of a unix socket, where the hook has set its place: by way of file.path, which no other event of sockets has. */
 static __always_inline void load_unix_path(struct scratch *s, u32 slot)
 {
-	u32 file = 1U << STR_FILE_PATH, path = 1U << STR_NET_UNIX_PATH;
+	u64 file = STR_BIT(STR_FILE_PATH), path = STR_BIT(STR_NET_UNIX_PATH);
 
 	if (s->event < EV_NET_BIND || s->event > EV_NET_SEND || !s->dentry[0] || s->str_tried & path)
 		return;
@@ -493,7 +544,8 @@ static __always_inline void load_unix_path(struct scratch *s, u32 slot)
 		s->str_uncertain |= path;
 	s->str_present &= ~file;
 	s->str_uncertain &= ~file;
-	s->num_present &= ~(1ULL << NUM_FILE_OBJECT | 1ULL << NUM_FILE_MEMFD);
+	forget_num(s, NUM_FILE_OBJECT);
+	forget_num(s, NUM_FILE_MEMFD);
 	s->mnt_ns = 0; /* whoever bound the socket set it */
 }
 

@@ -360,7 +360,7 @@ static __always_inline bool layer_followed(struct scratch *s, u32 slot)
 	if (!(s->features & IMAGE_NEEDS_OBJECTS))
 		return false;
 	path_resolve(slot, 0);
-	return s->num[NUM_FILE_OBJECT] || s->str_uncertain & 1U << STR_FILE_PATH;
+	return s->num[NUM_FILE_OBJECT] || s->str_uncertain & STR_BIT(STR_FILE_PATH);
 }
 
 /* The inode hooks see no mount: the path is resolved through a mount of the file system in the acting task's namespace. What overlayfs does to

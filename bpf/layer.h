@@ -11,14 +11,15 @@
 /* What was found out about the file's path is no longer true. */
 static __always_inline void forget_path(struct scratch *s)
 {
-	u64 path = 1U << STR_FILE_PATH;
+	u64 path = STR_BIT(STR_FILE_PATH);
 
 	s->have_class = 0;
 	s->str_present &= ~path;
 	s->str_tried &= ~path;
 	s->str_uncertain &= ~path;
 	s->foreign &= ~path;
-	s->num_present &= ~(1ULL << NUM_FILE_OBJECT | 1ULL << NUM_FILE_MEMFD);
+	forget_num(s, NUM_FILE_OBJECT);
+	forget_num(s, NUM_FILE_MEMFD);
 }
 
 /* Decides on the file of a layer, by its inode (0: there is none): for rules that follow objects. By name the file was asked about before. */

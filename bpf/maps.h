@@ -37,13 +37,13 @@ struct scratch {
 	u32 features;            /* image_header.features */
 	u64 have_class;          /* bit d: class[d] is known */
 	u32 class[ABI_MAX_DIMS];
-	u64 num_present;
-	u64 num_uncertain;       /* bit n: there is a value, and it is not known */
+	u64 num_present[ABI_NUM_WORDS];
+	u64 num_uncertain[ABI_NUM_WORDS]; /* bit n: there is a value, and it is not known */
 	u64 num[ABI_NUM_SLOTS];
-	u32 str_present;         /* bit s: str_offset/str_length[s] are valid */
-	u32 str_tried;           /* bit s: no use to try again */
-	u32 str_uncertain;       /* bit s: the value is incomplete */
-	u32 foreign;             /* bit s: the path has been walked on a mount of another namespace, or of none */
+	u64 str_present;         /* bit s: str_offset/str_length[s] are valid */
+	u64 str_tried;           /* bit s: no use to try again */
+	u64 str_uncertain;       /* bit s: the value is incomplete */
+	u64 foreign;             /* bit s: the path has been walked on a mount of another namespace, or of none */
 	u32 small;               /* next free byte of the area of short strings */
 	u32 loaded;              /* 1 + the string slot that AREA_LOADED holds */
 	u32 str_offset[ABI_STR_SLOTS];
@@ -60,7 +60,7 @@ struct scratch {
 	u64 walk_dentry;         /* state of the path walk */
 	u64 walk_mount;
 	u64 walk_objects;
-	struct object_key object; /* its `reserved` stays 0 */
+	struct object_key object;
 	u32 walk_offset;
 	u32 walk_limit;
 	u64 steps[PATH_STEPS];   /* dentries, the file first */
@@ -74,6 +74,7 @@ struct scratch {
 	u32 text_left;           /* bytes that are not compared yet */
 	u32 text_blank;          /* what NUL stands for in them */
 	u32 n_groups;
+	u32 column;              /* of the event in a row of roots */
 	u32 node;                /* where the walk of a diagram stands */
 	u32 low;                 /* limits of a binary search */
 	u32 high;
@@ -140,6 +141,15 @@ MAP struct {
 	__type(value, struct concern);
 } concerns SEC(".maps");
 
+/* The class of the workload that a cgroup belongs to, key its id. Written by the agent, read when a subject is computed. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, u64);
+	__type(value, u32);
+} workloads SEC(".maps");
+
 /* One record an executed program, key exec_id; reference counted, see exec_image. */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -169,16 +179,20 @@ MAP struct {
 	__type(value, u64);
 } graveyard SEC(".maps");
 
-/* Verdicts and rule matches, to the agent. */
+/* Records to the agent, by RING_*: see abi.h. */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4 * 1024 * 1024);
-} alerts SEC(".maps");
+	__uint(max_entries, 2 * 1024 * 1024);
+} decisions SEC(".maps");
 
-/* Process life cycle and learning, to the agent. */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4 * 1024 * 1024);
+	__uint(max_entries, 2 * 1024 * 1024);
+} candidates SEC(".maps");
+
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1024 * 1024);
 } telemetry SEC(".maps");
 
 /* Counters by enum counter_id; written by the programs, read by the agent. */
@@ -205,14 +219,18 @@ MAP struct {
 	__type(value, u64);
 } told SEC(".maps");
 
-/* Sequence numbers of the records of `alerts`, one stream a scratch slot: whoever holds the slot is the only one who counts, so two records
+struct sequence {
+	u64 last[RINGS];
+};
+
+/* Sequence numbers of records by ring buffer, one stream a scratch slot: whoever holds the slot is the only one who counts, so two records
  * never share a number, whatever is preempted. Sized by the loader.
  */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, u64);
+	__type(value, struct sequence);
 } sequences SEC(".maps");
 
 /* Identities that rules follow; written by the agent before the generation that needs them is switched on. */
@@ -240,9 +258,19 @@ MAP struct {
 	__type(value, u32);
 } spares SEC(".maps");
 
+#define BODY_MAX (SCRATCH_DATA + 2048) /* strings, then at most 32 + 1024 + 512 + 32 + 256 bytes of the rest: see abi.h */
+#define BODY_MASK 32767
+#define BODY_SLACK 512                 /* 64 numbers of 8 bytes */
+
+/* A record while it is put together: numbers and the lengths of strings by slot, then what is written as it stands, header and body. */
 struct emit_space {
-	struct event_record record;
-	u8 data[SCRATCH_DATA];
+	u32 results;                   /* REPORT_* that it waits for */
+	u64 num_present[ABI_NUM_WORDS];
+	u64 num[ABI_NUM_SLOTS];
+	u32 string[ABI_STR_SLOTS];
+	u32 verdict[ABI_MAX_GROUPS];
+	struct event_header header;
+	u8 data[BODY_MAX + BODY_SLACK];
 };
 
 /* Where a record is put together before it is copied to a ring buffer. */
@@ -258,15 +286,30 @@ MAP struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, CALLS_MAX);
 	__type(key, u32);
-	__type(value, u64);
+	__type(value, struct call);
 } calls SEC(".maps");
+
+#define HELD_TEXT 12288 /* bytes of the strings of a record that can be held */
+
+/* As struct emit_space begins. */
+struct held_record {
+	u32 results;
+	u64 num_present[ABI_NUM_WORDS];
+	u64 num[ABI_NUM_SLOTS];
+	u32 string[ABI_STR_SLOTS];
+	u32 verdict[ABI_MAX_GROUPS];
+	struct event_header header;
+	u8 text[HELD_TEXT];
+};
+
+_Static_assert(offsetof(struct held_record, text) == offsetof(struct emit_space, data), "a held record is the beginning of an emit_space");
 
 /* Records that wait for the end of their task's system call, key bpf_get_current_pid_tgid(). */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, HELD_MAX);
 	__type(key, u64);
-	__type(value, struct emit_space);
+	__type(value, struct held_record);
 } held SEC(".maps");
 
 /* How many records the tasks with a thread id of that remainder have in map `held`: the first look of every return. */
@@ -295,19 +338,24 @@ static __always_inline void count(u32 counter)
 }
 
 /* A record of `event` that user space will not get. */
-static __always_inline void count_lost(u32 event)
+static __always_inline void count_lost(u32 event, u32 ring)
 {
 	u64 *value = bpf_map_lookup_elem(&lost, &event);
 
 	if (value)
 		__sync_fetch_and_add(value, 1);
-	count(CNT_ALERT_LOST);
+	count(CNT_DECISIONS_LOST + ring);
 }
 
 /* Eight bytes to any place. Through a parameter: where clang sees that the place lies in an array of bytes, it stores byte by byte. */
 static __always_inline void store_word(void *to, u64 word)
 {
 	*(u64 *)to = word;
+}
+
+static __always_inline void store_half(void *to, u32 half)
+{
+	*(u32 *)to = half;
 }
 
 static __always_inline struct scratch *scratch_at(u32 slot)

@@ -38,6 +38,12 @@ static __always_inline u64 match_wide(u64 generation, u64 ref)
 	return match_word(generation, ref) | (u64)match_word(generation, ref + 1) << 32;
 }
 
+/* Whether an event's bit is set in words of an image's header. */
+static __always_inline bool image_event_in(const u32 *words, u64 event)
+{
+	return words[MASKED(event / 32, 2 * ABI_EVENT_WORDS - 1)] >> (event & 31) & 1;
+}
+
 /* The same two where page 0, in which small images lie whole, is at hand. */
 static __always_inline struct image_page *match_page_near(struct image_page *first, u64 generation, u64 ref)
 {

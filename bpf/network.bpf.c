@@ -242,12 +242,12 @@ static __always_inline u32 in_call(u32 number, u32 number32, u32 socketcall)
 	u64 call = read_call();
 	struct pt_regs *regs;
 
-	if (call == NO_CALL || (u32)call == NR_IO_URING_ENTER)
+	if (call == NO_CALL || call_number(call) == NR_IO_URING_ENTER)
 		return CALL_UNKNOWN;
 	if (!(call & CALL_COMPAT))
 		return call == number;
-	if ((u32)call != NR32_SOCKETCALL)
-		return (u32)call == number32;
+	if (call_number(call) != NR32_SOCKETCALL)
+		return call_number(call) == number32;
 	regs = read_user_regs();
 	return (u32)BPF_CORE_READ(regs, bx) == socketcall;
 }
@@ -265,7 +265,7 @@ static __always_inline int unix_asked(u32 event, struct socket *socket, const vo
 	if (!may_concern(event) || !(image_features() & IMAGE_DETAILS))
 		return 0;
 	call = read_call();
-	if (call == NO_CALL || (u32)call == NR_IO_URING_ENTER) /* without a result to wait for: one record, of the object */
+	if (call == NO_CALL || call_number(call) == NR_IO_URING_ENTER) /* without a result to wait for: one record, of the object */
 		return 0;
 	s = event_begin(event, &slot);
 	if (!s)
@@ -508,7 +508,7 @@ __noinline u64 sctp_address(u32 slot, u64 from, u32 i)
 	set_num(s, NUM_NET_FAMILY, family);
 	set_num(s, NUM_NET_PROTOCOL, protocol);
 	if (i >= SCTP_ADDRESSES) {
-		s->str_uncertain |= 1U << (side == LOCAL ? STR_NET_LOCAL_IP : STR_NET_PEER_IP);
+		s->str_uncertain |= STR_BIT(side == LOCAL ? STR_NET_LOCAL_IP : STR_NET_PEER_IP);
 		return 0;
 	}
 	set_address(s, (void *)from, SOCKADDR_IN_SIZE, side, 0, 0);
@@ -587,7 +587,7 @@ static __always_inline int send_event(struct socket *socket, struct msghdr *mess
 	name = message->msg_name;
 	if (name)
 		set_address(s, name, message->msg_namelen, PEER, inet_unspecified(socket), inet_own(socket)); /* udp_sendmsg, raw_sendmsg */
-	if (!(s->num_present & (1ULL << NUM_NET_PEER_PORT)))
+	if (!has_num(s, NUM_NET_PEER_PORT))
 		set_socket_peer(s, socket); /* without a name; or AF_UNSPEC on an IPv6 socket, which means the same (udpv6_sendmsg) */
 	return event_error(s, slot);
 }
@@ -646,7 +646,7 @@ static __always_inline int recv_event(struct socket *socket, struct msghdr *mess
 	name = message->msg_name;
 	if (result >= 0 && name && message->msg_namelen > 0)
 		set_address(s, name, message->msg_namelen, SENDER, 0, 0);
-	if (s->num[NUM_NET_CONNECTED] && !(s->num_present & (1ULL << NUM_NET_PEER_PORT)))
+	if (s->num[NUM_NET_CONNECTED] && !has_num(s, NUM_NET_PEER_PORT))
 		set_socket_peer(s, socket);
 	decide(slot);
 	scratch_give(s, slot);

@@ -399,18 +399,25 @@ __noinline int path_foreign(u32 slot)
 	return ns < (u64)-4095 && ns != (s->mnt_ns ? s->mnt_ns : path_namespace());
 }
 
+static __always_inline void set_objects(struct scratch *s, u32 which)
+{
+	if (which)
+		set_num(s, NUM_NEW_OBJECT, s->walk_objects);
+	else
+		set_num(s, NUM_FILE_OBJECT, s->walk_objects);
+}
+
 __noinline int path_resolve(u32 slot, u32 which)
 {
 	struct scratch *s = scratch_at(slot);
 	u32 str = which ? STR_FILE_NEW_PATH : STR_FILE_PATH;
-	u32 object = which ? NUM_NEW_OBJECT : NUM_FILE_OBJECT;
 	u32 end = which ? AREA_NEW_PATH_END : AREA_PATH_END;
 	int status = PATH_UNCERTAIN, objects = PATH_DONE;
 	u32 i;
 
-	if (!s || s->str_tried & (1U << str))
+	if (!s || s->str_tried & STR_BIT(str))
 		return 0;
-	s->str_tried |= 1U << str;
+	s->str_tried |= STR_BIT(str);
 	if (!s->dentry[which & 1])
 		return 0;
 	s->walk_objects = 0;
@@ -424,7 +431,7 @@ __noinline int path_resolve(u32 slot, u32 which)
 		}
 	}
 	if (s->mount[which & 1] == MOUNT_OF_LAYER && objects == PATH_DONE) {
-		set_num(s, object, s->walk_objects);
+		set_objects(s, which);
 		return 0;
 	}
 	s->walk_dentry = s->dentry[which & 1];
@@ -439,10 +446,10 @@ __noinline int path_resolve(u32 slot, u32 which)
 		}
 	}
 	if (status == PATH_DONE && path_foreign(slot)) {
-		s->foreign |= 1U << str;
+		s->foreign |= STR_BIT(str);
 		status = PATH_UNCERTAIN;
 	}
-	set_num(s, object, s->walk_objects);
+	set_objects(s, which);
 	if (objects != PATH_DONE)
 		status = PATH_UNCERTAIN;
 	/* A place on a mount of the kernel's own, such as the layers that overlayfs opens behind the file that was asked for: it has no
@@ -462,7 +469,7 @@ __noinline int path_resolve(u32 slot, u32 which)
 	if (status == PATH_PSEUDO && s->walk_offset == end)
 		return 0; /* a pipe or socket: no name */
 	if (status != PATH_DONE && status != PATH_PSEUDO) {
-		s->str_uncertain |= 1U << str;
+		s->str_uncertain |= STR_BIT(str);
 		s->flags |= which ? EVENT_NEW_PATH_UNCERTAIN : EVENT_PATH_UNCERTAIN;
 		count(CNT_PATH_UNCERTAIN);
 	}
@@ -473,7 +480,7 @@ __noinline int path_resolve(u32 slot, u32 which)
 __noinline int path_named(u32 slot, u32 which)
 {
 	struct scratch *s = scratch_at(slot);
-	u32 bit = 1U << (which ? STR_FILE_NEW_PATH : STR_FILE_PATH);
+	u64 bit = STR_BIT(which ? STR_FILE_NEW_PATH : STR_FILE_PATH);
 	u64 mount;
 
 	path_resolve(slot, which);

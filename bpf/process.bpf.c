@@ -160,8 +160,7 @@ int seed_tasks(struct bpf_iter__task *ctx)
 	if (!s)
 		return 0;
 	s->features = 0;
-	s->kernfs = (u64)task;
-	record_create(slot);
+	record_create(slot, address_of(s, task));
 	scratch_give(s, slot);
 	return 0;
 }
@@ -263,11 +262,11 @@ __noinline int tasks_count_chunk(u32 slot)
 	return COUNT_GOING;
 }
 
-/* Sets how many tasks live in the current task's cgroup and in all cgroups below, or in those of its ancestor of `level` where that is not 0
+/* Finds how many tasks live in the current task's cgroup and in all cgroups below, or in those of its ancestor of `level` where that is not 0
  * and the cgroup lies deeper. By the kernel's own counts: nothing to maintain, nothing that could drift, and no controller that would have to
  * be enabled. TASKS_UNKNOWN, which is over every limit, where that takes too many steps.
  */
-__noinline int tasks_count(u32 slot, u32 level, u32 num)
+__noinline int tasks_count(u32 slot, u32 level)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	u64 cgroup = (u64)BPF_CORE_READ(task, cgroups, dfl_cgrp), live = TASKS_UNKNOWN;
@@ -295,7 +294,7 @@ __noinline int tasks_count(u32 slot, u32 level, u32 num)
 				break;
 		}
 	}
-	set_num(s, num & (ABI_NUM_SLOTS - 1), live);
+	s->steps[WALK_LIVE] = live;
 	return 0;
 }
 
@@ -333,10 +332,14 @@ static __always_inline void set_live_tasks(struct scratch *s, u32 slot)
 {
 	u32 levels = levels_asked(slot), level;
 
-	tasks_count(slot, 0, NUM_FORK_LIVE);
+	tasks_count(slot, 0);
+	set_num(s, NUM_FORK_LIVE, s->steps[WALK_LIVE]);
+#pragma unroll
 	for (level = 1; level <= FORK_LEVELS; level++) {
-		if (levels & (1U << level))
-			tasks_count(slot, level, NUM_FORK_LIVE_1 + level - 1);
+		if (levels & (1U << level)) {
+			tasks_count(slot, level);
+			set_num(s, NUM_FORK_LIVE_1 + level - 1, s->steps[WALK_LIVE]);
+		}
 	}
 }
 
@@ -426,7 +429,7 @@ static __always_inline void set_target(struct scratch *s, struct task_struct *ta
 	set_num(s, NUM_TARGET_UID, BPF_CORE_READ(target, real_cred, euid.val));
 	/* A process that has ended and waits to be reaped runs no program: its executable is absent, not uncertain. */
 	if (!BPF_CORE_READ(target, signal, live.counter))
-		s->str_tried |= 1U << STR_TARGET_EXE;
+		s->str_tried |= STR_BIT(STR_TARGET_EXE);
 }
 
 SEC("lsm/task_kill")

@@ -82,8 +82,13 @@ static __always_inline u64 read_call(void)
 	if ((s32)number < 0)
 		return NO_CALL;
 	if (read_compat())
-		return (u64)(u32)number | CALL_COMPAT;
+		return (u32)number | CALL_COMPAT;
 	return (u32)number & ~X32_SYSCALL_BIT;
+}
+
+static __always_inline u32 call_number(u64 call)
+{
+	return call & CALL_NUMBER_MASK;
 }
 
 /* What a descriptor of the current task stands for now. */

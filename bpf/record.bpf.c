@@ -61,7 +61,7 @@ __noinline int image_release(u64 exec_id)
 
 #define IMAGE_DEPTH_SHIFT 16
 
-/* Puts an image together in image_spaces[slot] from the task in s->kernfs, with its executable's path resolved. */
+/* Puts an image together in image_spaces[slot] from a task, with its executable's path resolved. */
 static __always_inline struct exec_image *image_collect(struct scratch *s, u32 slot, struct task_struct *task)
 {
 	struct exec_image *image = bpf_map_lookup_elem(&image_spaces, &slot);
@@ -93,15 +93,15 @@ static __always_inline struct exec_image *image_collect(struct scratch *s, u32 s
 	set_path(s, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt));
 	s->mnt_ns = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
 	path_named(slot, 0);
-	if (!(s->str_present & (1U << STR_FILE_PATH)))
+	if (!has_str(s, STR_FILE_PATH))
 		return image;
 	image->exe_ino = BPF_CORE_READ(file, f_inode, i_ino);
 	image->exe_dev = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
 	if (!BPF_CORE_READ(file, f_inode, i_nlink))
 		image->flags |= EXEC_EXE_DELETED;
-	if (s->num_present & (1ULL << NUM_FILE_MEMFD))
+	if (has_num(s, NUM_FILE_MEMFD))
 		image->flags |= EXEC_EXE_MEMFD;
-	if (s->str_uncertain & (1U << STR_FILE_PATH))
+	if (s->str_uncertain & STR_BIT(STR_FILE_PATH))
 		image->flags |= EXEC_EXE_UNCERTAIN;
 	length = s->str_length[STR_FILE_PATH];
 	if (length > ABI_PATH_MAX - 1)
@@ -159,7 +159,8 @@ static __always_inline void record_fill(struct scratch *s, struct task_struct *t
 	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
 
 	s->record_version = RECORD_OWN;
-	s->record.concern = 0;
+	__builtin_memset(s->record.concern, 0, sizeof(s->record.concern));
+	s->record.workload = WORKLOAD_UNKNOWN;
 	s->record.generation = 0;
 	s->record.uid = BPF_CORE_READ(task, cred, euid.val);
 	s->record.gid = BPF_CORE_READ(task, cred, egid.val);
@@ -169,6 +170,15 @@ static __always_inline void record_fill(struct scratch *s, struct task_struct *t
 	s->record.start_time = BPF_CORE_READ(leader, start_boottime);
 	s->record.pid = BPF_CORE_READ(task, tgid);
 	s->record.ppid = BPF_CORE_READ(task, real_parent, tgid);
+}
+
+/* What rules could deny to the process before, from its earlier record; nothing where it had none. */
+static __always_inline void record_enforcing(struct scratch *s, const struct process_record *earlier)
+{
+	if (earlier)
+		__builtin_memcpy(s->record.enforcing, earlier->enforcing, sizeof(s->record.enforcing));
+	else
+		__builtin_memset(s->record.enforcing, 0, sizeof(s->record.enforcing));
 }
 
 /* The program of a process becomes the parent of an image that has none yet. `whole`: nothing that we know of was between the two. */
@@ -194,21 +204,21 @@ __noinline int record_adopt(u64 exec_id, u32 ppid, u32 whole)
 	return 0;
 }
 
-/* A record for a process that was there before us, whose fork we missed, or whose program there was no memory for: the task whose address is
- * in s->kernfs.
+/* A record for a process that was there before us, whose fork we missed, or whose program there was no memory for: `at` is the
+ * address of its task.
  */
-__noinline int record_create(u32 slot)
+__noinline int record_create(u32 slot, u64 at)
 {
 	struct scratch *s = scratch_at(slot);
-	struct process_record *earlier;
+	struct process_record *earlier, *enforcing = NULL;
 	struct exec_image *image;
 	struct task_struct *task;
 	u32 pid, ppid;
-	u64 id, enforcing = 0;
+	u64 id;
 
 	if (!s)
 		return -1;
-	task = (void *)s->kernfs;
+	task = (void *)at;
 	scratch_clear(s, EV_NONE);
 	pid = BPF_CORE_READ(task, tgid);
 	ppid = BPF_CORE_READ(task, real_parent, tgid);
@@ -228,9 +238,9 @@ __noinline int record_create(u32 slot)
 	if (earlier && earlier->start_time == s->record.start_time) {
 		if (earlier->exec_id)
 			return 0; /* another thread was faster */
-		enforcing = earlier->enforcing;
+		enforcing = earlier;
 	}
-	s->record.enforcing = enforcing;
+	record_enforcing(s, enforcing);
 	s->record.flags = RECORD_FROM_ITER;
 	if (image_store(s, id, image)) {
 		count(CNT_RECORD_FAILED);
@@ -306,7 +316,7 @@ __noinline int record_exec(u32 slot, u64 old_id)
 			__sync_fetch_and_add(&parent->refs, 1);
 	}
 	record = bpf_map_lookup_elem(&processes, &pid);
-	s->record.enforcing = record ? record->enforcing : 0;
+	record_enforcing(s, record);
 	record_fill(s, task, id);
 	if (bpf_map_update_elem(&processes, &pid, &s->record, BPF_ANY)) {
 		image_release(id);

@@ -62,7 +62,7 @@ static __always_inline void load_cgroup(struct scratch *s, u32 slot)
 		s->data[(end - 1) & SCRATCH_MASK] = '/';
 	}
 	if (status != PATH_DONE)
-		s->str_uncertain |= 1U << STR_PROCESS_CGROUP;
+		s->str_uncertain |= STR_BIT(STR_PROCESS_CGROUP);
 	set_str(s, STR_PROCESS_CGROUP, s->walk_offset, end - s->walk_offset);
 }
 
@@ -94,17 +94,17 @@ static __always_inline void load_image(struct scratch *s, u32 str, struct exec_i
 		bpf_probe_read_kernel(&s->data[AREA_LOADED], MASKED(length, 2 * ABI_ARGS_MAX - 1), image->args);
 		/* Of programs older than the agent the arguments are not known. */
 		if (image->flags & EXEC_ARGS_TRUNCATED || (str == STR_PARENT_ARGS && image->flags & EXEC_FROM_ITER && !length))
-			s->str_uncertain |= 1U << (str & 31);
+			s->str_uncertain |= STR_BIT(str);
 	} else {
 		length = image->exe_len;
 		if (length > ABI_PATH_MAX - 1)
 			length = ABI_PATH_MAX - 1;
 		if (load_exe(s, image, id, length)) {
-			s->str_uncertain |= 1U << (str & 31);
+			s->str_uncertain |= STR_BIT(str);
 			return;
 		}
 		if (image->flags & EXEC_EXE_UNCERTAIN)
-			s->str_uncertain |= 1U << (str & 31);
+			s->str_uncertain |= STR_BIT(str);
 	}
 	if (length)
 		set_str(s, str & (ABI_STR_SLOTS - 1), AREA_LOADED, length);
@@ -144,7 +144,7 @@ static __always_inline void load_fstype(struct scratch *s)
 {
 	struct inode *inode = (void *)s->inode;
 
-	if (inode && !(s->str_present & (1U << STR_FILE_FSTYPE)))
+	if (inode && !has_str(s, STR_FILE_FSTYPE))
 		set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(inode, i_sb, s_type, name));
 }
 
@@ -166,7 +166,7 @@ static __always_inline u64 string_image(struct scratch *s, u32 str, bool *none)
 		image = bpf_map_lookup_elem(&images, &id);
 		if (image && image->pid == s->record.pid) {
 			if (image->flags & EXEC_PARENT_UNKNOWN)
-				s->str_uncertain |= 1U << STR_PARENT_EXE;
+				s->str_uncertain |= STR_BIT(STR_PARENT_EXE);
 			id = image->parent_exec_id;
 			*none = !id;
 		}
@@ -196,10 +196,10 @@ __noinline int string_load(u32 slot, u32 str)
 	}
 	if (str > STR_PROCESS_CWD && str != STR_TARGET_EXE && str != STR_PARENT_NAME && str != STR_PARENT_ARGS && str != STR_FILE_TEXT)
 		return 0;
-	if (s->loaded == str + 1 || (str == STR_TARGET_EXE && s->str_tried & (1U << STR_TARGET_EXE)))
+	if (s->loaded == str + 1 || (str == STR_TARGET_EXE && s->str_tried & STR_BIT(STR_TARGET_EXE)))
 		return 0;
 	if (s->loaded > 0)
-		s->str_present &= ~(1U << ((s->loaded - 1) & 31));
+		s->str_present &= ~STR_BIT(s->loaded - 1);
 	s->loaded = str + 1;
 	if (str == STR_PROCESS_CGROUP) {
 		load_cgroup(s, slot);
@@ -216,7 +216,7 @@ __noinline int string_load(u32 slot, u32 str)
 		arguments_load(id);
 	image = bpf_map_lookup_elem(&images, &id);
 	if (!image) {
-		s->str_uncertain |= 1U << (str & 31);
+		s->str_uncertain |= STR_BIT(str);
 		return 0;
 	}
 	if (str == STR_PROCESS_NAME || str == STR_PARENT_NAME)
@@ -232,27 +232,27 @@ __noinline int cwd_load(u32 slot)
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct scratch *s = scratch_at(slot);
 
-	if (!s || s->str_tried & (1U << STR_PROCESS_CWD))
+	if (!s || s->str_tried & STR_BIT(STR_PROCESS_CWD))
 		return 0;
-	s->str_tried |= 1U << STR_PROCESS_CWD;
+	s->str_tried |= STR_BIT(STR_PROCESS_CWD);
 	if (s->dentry[1])
 		path_resolve(slot, 1);
-	if (s->str_present & (1U << STR_FILE_NEW_PATH)) {
-		s->str_uncertain |= 1U << STR_PROCESS_CWD;
+	if (has_str(s, STR_FILE_NEW_PATH)) {
+		s->str_uncertain |= STR_BIT(STR_PROCESS_CWD);
 		return 0;
 	}
 	s->dentry[1] = (u64)BPF_CORE_READ(task, fs, pwd.dentry);
 	s->mount[1] = (u64)BPF_CORE_READ(task, fs, pwd.mnt);
-	s->str_tried &= ~(1U << STR_FILE_NEW_PATH);
+	s->str_tried &= ~STR_BIT(STR_FILE_NEW_PATH);
 	path_resolve(slot, 1);
 	s->dentry[1] = 0;
-	s->num_present &= ~(1ULL << NUM_NEW_OBJECT);
-	if (s->str_uncertain & (1U << STR_FILE_NEW_PATH))
-		s->str_uncertain |= 1U << STR_PROCESS_CWD;
-	if (s->str_present & (1U << STR_FILE_NEW_PATH))
+	forget_num(s, NUM_NEW_OBJECT);
+	if (s->str_uncertain & STR_BIT(STR_FILE_NEW_PATH))
+		s->str_uncertain |= STR_BIT(STR_PROCESS_CWD);
+	if (has_str(s, STR_FILE_NEW_PATH))
 		set_str(s, STR_PROCESS_CWD, s->str_offset[STR_FILE_NEW_PATH], s->str_length[STR_FILE_NEW_PATH]);
-	s->str_present &= ~(1U << STR_FILE_NEW_PATH);
-	s->str_uncertain &= ~(1U << STR_FILE_NEW_PATH);
+	s->str_present &= ~STR_BIT(STR_FILE_NEW_PATH);
+	s->str_uncertain &= ~STR_BIT(STR_FILE_NEW_PATH);
 	return 0;
 }
 

@@ -27,14 +27,14 @@ __noinline int lineage_add(u32 slot, u64 exec_id)
 	ref = match_word(s->generation, offsetof(struct image_header, lineage_dfa) / 4);
 	masks = match_word(s->generation, offsetof(struct image_header, lineage_masks) / 4);
 	s->loaded = 0;
-	s->str_present &= ~(1U << STR_PROCESS_EXE);
+	s->str_present &= ~STR_BIT(STR_PROCESS_EXE);
 	load_image(s, STR_PROCESS_EXE, image, exec_id);
-	s->str_uncertain &= ~(1U << STR_PROCESS_EXE);
-	if (image->exe_len && !(s->str_present & (1U << STR_PROCESS_EXE)))
+	s->str_uncertain &= ~STR_BIT(STR_PROCESS_EXE);
+	if (image->exe_len && !has_str(s, STR_PROCESS_EXE))
 		return -1;
 	class = match_automaton(slot, ref, match_word(s->generation, offsetof(struct image_header, lineage_start) / 4), AREA_LOADED,
 				image->exe_len & (ABI_PATH_MAX - 1));
-	s->str_present &= ~(1U << STR_PROCESS_EXE);
+	s->str_present &= ~STR_BIT(STR_PROCESS_EXE);
 	masks += class * 2 * ABI_LINEAGE_WORDS;
 	s->lineage[0] |= match_word(s->generation, masks) | (u64)match_word(s->generation, masks + 1) << 32;
 	s->lineage[1] |= match_word(s->generation, masks + 2) | (u64)match_word(s->generation, masks + 3) << 32;
@@ -97,17 +97,38 @@ __noinline int lineage_load(u32 slot)
 	return 0;
 }
 
+/* Adds the events whose bits an image has at `ref`. */
+static __always_inline void events_add(u64 *events, u32 generation, u32 ref)
+{
+	u32 word;
+
+	for (word = 0; word < ABI_EVENT_WORDS; word++)
+		events[word] |= match_wide(generation, ref + 2 * word);
+}
+
+/* The same of a row of the concern table. */
+__noinline int concern_row(u32 slot, u32 ref)
+{
+	struct scratch *s = scratch_at(slot);
+
+	if (!s)
+		return 0;
+	events_add(s->record.concern, s->generation, ref);
+	events_add(s->record.enforcing, s->generation, ref + 2 * ABI_EVENT_WORDS);
+	return 0;
+}
+
 /* Computes subject rows and concern of s->record for the generation in the scratch. */
 __noinline int subject_compute(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
-	u32 group;
+	u32 group, word;
 
 	if (!s)
 		return 0;
 	count(CNT_SUBJECT_COMPUTED);
-	s->record.concern = 0;
-	s->record.enforcing = 0;
+	__builtin_memset(s->record.concern, 0, sizeof(s->record.concern));
+	__builtin_memset(s->record.enforcing, 0, sizeof(s->record.enforcing));
 	if (match_word(s->generation, offsetof(struct image_header, lineage_dfa) / 4))
 		lineage_load(slot);
 	for (group = 0; group < ABI_MAX_GROUPS; group++) {
@@ -118,12 +139,12 @@ __noinline int subject_compute(u32 slot)
 		row = diagram_walk(s, slot, match_word(s->generation, offsetof(struct image_header, subject_root) / 4 + group));
 		s->record.subject[group] = row;
 		at = match_word(s->generation, offsetof(struct image_header, concern_ref) / 4 + group) + IMAGE_CONCERN_WORDS * row;
-		s->record.concern |= match_wide(s->generation, at);
-		s->record.enforcing |= match_wide(s->generation, at + 2);
+		concern_row(slot, at);
 	}
 	if (s->flags & CAUSE_TABLE << EVENT_CAUSES_SHIFT) /* a row that is not to be trusted: the strictest that any says */
-		s->record.enforcing |= match_wide(s->generation, offsetof(struct image_header, enforcing_all) / 4);
-	s->record.concern |= s->record.enforcing;
+		events_add(s->record.enforcing, s->generation, offsetof(struct image_header, enforcing_all) / 4);
+	for (word = 0; word < ABI_EVENT_WORDS; word++)
+		s->record.concern[word] |= s->record.enforcing[word];
 	s->record.flags = (s->record.flags & RECORD_FROM_ITER) | s->flags >> EVENT_CAUSES_SHIFT << RECORD_CAUSES_SHIFT;
 	if (s->features & IMAGE_SUBJECT_IDS)
 		s->record.flags |= RECORD_DEPENDS_IDS;
@@ -170,14 +191,22 @@ __noinline int subject_store(u32 slot, u64 version)
 	record->gid = s->record.gid;
 	record->cgroup = s->record.cgroup;
 	record->flags = s->record.flags;
-	record->concern = s->record.concern;
-	record->enforcing = s->record.enforcing;
+	record->workload = s->record.workload;
+	__builtin_memcpy(record->concern, s->record.concern, sizeof(record->concern));
+	__builtin_memcpy(record->enforcing, s->record.enforcing, sizeof(record->enforcing));
 	__builtin_memcpy(record->subject, s->record.subject, sizeof(record->subject));
 	barrier();
 	*(volatile u32 *)&record->generation = s->generation;
 	record_changed(tgid);
 	concern_publish(&s->record, version + 2, tgid);
 	return 0;
+}
+
+static __always_inline u32 workload_of(u64 cgroup)
+{
+	u32 *class = bpf_map_lookup_elem(&workloads, &cgroup);
+
+	return class ? *class : WORKLOAD_UNKNOWN;
 }
 
 /* What the record says of the subject holds only for these ids, this cgroup and this generation. Storing a new subject is safe
@@ -195,7 +224,9 @@ static __always_inline void subject_refresh(struct scratch *s, u32 slot, u64 ver
 	s->record.uid = uid;
 	s->record.gid = gid;
 	s->record.cgroup = cgroup;
+	s->record.workload = workload_of(cgroup);
 	set_process(s);
+	set_num(s, NUM_WORKLOAD, s->record.workload);
 	set_num(s, NUM_PROCESS_UID, uid);
 	set_num(s, NUM_PROCESS_GID, gid);
 	subject_compute(slot);
@@ -233,7 +264,7 @@ static __always_inline void count_refused(u32 event, u32 counter);
 static __always_inline int subject_unknown(const struct process_record *record, u32 event)
 {
 	count(CNT_UNCERTAIN_TABLE);
-	if (!record || !(record->enforcing >> (event & 63) & 1))
+	if (!record || !event_in(record->enforcing, event))
 		return SUBJECT_UNCONCERNED;
 	count_refused(event, CNT_REFUSED_TABLE);
 	return SUBJECT_REFUSED;
@@ -254,8 +285,7 @@ __noinline int subject_load(u32 slot, u32 event)
 	if (scratch_generation(s))
 		return subject_unknown(record, event);
 	if (!record || !record->exec_id) {
-		s->kernfs = bpf_get_current_task();
-		record_create(slot);
+		record_create(slot, bpf_get_current_task());
 		record = record_own(tgid);
 	}
 	version = record_version(tgid);
@@ -265,7 +295,7 @@ __noinline int subject_load(u32 slot, u32 event)
 	subject_refresh(s, slot, version);
 	scratch_clear(s, event); /* the subject's strings share memory with the event's */
 	set_process(s);
-	return s->record.concern & (1ULL << (event & 63)) ? SUBJECT_CONCERNED : SUBJECT_UNCONCERNED;
+	return event_in(s->record.concern, event) ? SUBJECT_CONCERNED : SUBJECT_UNCONCERNED;
 }
 
 /* An event is denied that nothing could be looked up for. There is no record of it: it counts as a lost one. */
@@ -273,24 +303,23 @@ static __always_inline void count_refused(u32 event, u32 counter)
 {
 	count(counter);
 	count(CNT_DENIED);
-	count_lost(event);
+	count_lost(event, RING_DECISIONS);
 }
 
 __noinline int decide_without_memory(u32 event)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	u64 generation = active_generation(), enforcing;
+	u64 generation = active_generation();
 	struct process_record *record = record_own(tgid);
 	struct image_head *head = match_head(generation);
+	bool enforcing;
 
 	count(CNT_UNCERTAIN_MEMORY);
-	if (record && record_fresh(record, generation))
-		enforcing = record->enforcing;
-	else if (head)
-		enforcing = head->header.enforcing_all[0] | (u64)head->header.enforcing_all[1] << 32;
+	if (head && !(record && record_fresh(record, generation)))
+		enforcing = image_event_in(head->header.enforcing_all, event);
 	else
-		enforcing = record ? record->enforcing : 0;
-	if (!(enforcing >> (event & 63) & 1))
+		enforcing = record && event_in(record->enforcing, event);
+	if (!enforcing)
 		return 0;
 	count_refused(event, CNT_REFUSED_MEMORY);
 	return EPERM;

@@ -44,7 +44,6 @@ static __always_inline u32 load_data_event(int id)
 
 /* ---- modules: decided when the kernel has read the image and before it looks at it, because the image holds the name ---- */
 
-#define NUM_MODULE_REQUESTED NUM_IO_URING_OP /* see abi.h */
 #define SECTIONS_CHUNK 32
 #define SECTIONS_CHUNKS 64
 #define SECTIONS_GOING 0
@@ -150,8 +149,8 @@ __noinline int module_name(u32 slot, u64 start, u64 size)
 	offset = s->steps[IMAGE_NEXT] + bpf_core_field_offset(struct module, name);
 	if (status == SECTIONS_FOUND && offset < size)
 		set_kernel_string(s, STR_MODULE_NAME, (void *)(start + offset));
-	if (!(s->str_present & (1U << STR_MODULE_NAME)))
-		s->str_uncertain |= 1U << STR_MODULE_NAME;
+	if (!has_str(s, STR_MODULE_NAME))
+		s->str_uncertain |= STR_BIT(STR_MODULE_NAME);
 	return 0;
 }
 

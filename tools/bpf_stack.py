@@ -26,6 +26,8 @@ _RELOCATION: Final = struct.Struct("<QQ")
 _INSTRUCTION: Final = struct.Struct("<BBhi")
 _FRAME_POINTER: Final = 10
 _CALL: Final = 0x85
+_MOVE: Final = 0xBF
+_ADD: Final = 0x07
 _PSEUDO_CALL: Final = 1
 _ATOMIC: Final = (0xC3, 0xDB)
 _EXECUTABLE: Final = 4
@@ -65,9 +67,11 @@ def functions(data: bytes) -> dict[str, Function]:
         base = sections[where][4]
         calls: set[str] = set()
         stack = atomics = 0
+        copy = -1
         for at in range(value, value + size, 8):
             code, registers, offset, immediate = _INSTRUCTION.unpack_from(data, base + at)
-            stack = max(stack, _reach(code, registers, offset, immediate))
+            stack = max(stack, _reach(code, registers, offset, immediate, copy))
+            copy = registers & 15 if code == _MOVE and registers >> 4 == _FRAME_POINTER else -1
             atomics += code in _ATOMIC and immediate != 0
             if code == _CALL and registers >> 4 == _PSEUDO_CALL:
                 calls.add(_callee(where, at, immediate, targets, starts))
@@ -95,13 +99,13 @@ def _relocations(data: bytes, header: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(offset, info >> 32) for offset, info in _RELOCATION.iter_unpack(data[header[4] : header[4] + header[5]])]
 
 
-def _reach(code: int, registers: int, offset: int, immediate: int) -> int:
-    """How far below the frame pointer an instruction reaches: loads and stores through it, and what is added to a copy of it."""
+def _reach(code: int, registers: int, offset: int, immediate: int, copy: int) -> int:
+    """How far below the frame pointer an instruction reaches: loads and stores through it, and what is added to a copy of it, which is in
+    register `copy` where the instruction before has made one (that is how clang takes the address of a local variable)."""
     base = registers >> 4 if code & 7 == 1 else registers & 15 if code & 7 in (2, 3) else -1
     if base == _FRAME_POINTER:
         return -offset
-    # add of a constant: to a copy of the frame pointer, or to anything else, which is then taken for one only within the limit
-    return -immediate if code == 0x07 and -MAX_STACK <= immediate < 0 and immediate % 4 == 0 else 0
+    return -immediate if code == _ADD and registers & 15 == copy else 0
 
 
 def _callee(

@@ -10,35 +10,31 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "aba5640da7ad286b"
+ABI_HASH: Final = "1fe3d0996f0f65ce"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 ABI_PATH_MAX: Final = 4096
 ABI_ARGS_MAX: Final = 1024
 ABI_EXE_SHORT: Final = 256
 ABI_CGROUP_MAX: Final = 512
 ABI_COMM_LEN: Final = 16
-ABI_NUM_SLOTS: Final = 64
-ABI_STR_SLOTS: Final = 32
+ABI_NUM_SLOTS: Final = 256
+ABI_NUM_WORDS: Final = 4
+ABI_NUM_WIDE: Final = 128
+ABI_NUM_IN_HEADER: Final = 5
+ABI_STR_SLOTS: Final = 64
 ABI_MAX_DIMS: Final = 64
 ABI_MAX_GROUPS: Final = 8
-ABI_MAX_EVENTS: Final = 64
+ABI_MAX_EVENTS: Final = 256
+ABI_EVENT_WORDS: Final = 4
 ABI_LINEAGE_WORDS: Final = 2
-NUM_FORK_LIVE_1: Final = 16
+EV_DONE: Final = 128
+EV_SENSOR: Final = 192
 FORK_LEVELS: Final = 8
-NUM_NET_CONNECTED: Final = 29
-NUM_NET_SIZE: Final = 23
-NUM_QUEUE_LENGTH: Final = 23
-NUM_QUEUE_MAX: Final = 24
-NUM_PAIR_0: Final = 19
-NUM_PAIR_1: Final = 20
-NUM_HOW_MODE: Final = 16
-NUM_HOW_RESOLVE: Final = 17
-NUM_RING_PARAMS: Final = 5
 RING_PARAMS: Final = 6
-CALL_COMPAT: Final = 0x100000000
-CALL_NUMBER_MASK: Final = 0xffffffff
+CALL_COMPAT: Final = 0x80000000
+CALL_NUMBER_MASK: Final = 0x7fffffff
 EXE_UPPER: Final = 1
 EXE_LOWER: Final = 2
 EXE_WRITABLE: Final = 4
@@ -50,7 +46,7 @@ IMAGE_PAGE_BYTES: Final = 0x100000
 IMAGE_LEAF: Final = 0x80000000
 IMAGE_DIM_WORDS: Final = 8
 IMAGE_VERDICT_WORDS: Final = 4
-IMAGE_CONCERN_WORDS: Final = 4
+IMAGE_CONCERN_WORDS: Final = 16
 IMAGE_MAX_PAGES: Final = 256
 NODE_DENSE: Final = 0
 NODE_SPARSE: Final = 1
@@ -80,27 +76,37 @@ IMAGE_DETAILS: Final = 32
 REPORT_DECISION: Final = 1
 REPORT_SUCCESS: Final = 2
 REPORT_FAILURE: Final = 4
+TO_DECISIONS: Final = 8
+TO_CANDIDATES: Final = 16
+TO_TELEMETRY: Final = 32
 CALLS_MAX: Final = 512
-CALL_SENSED: Final = 0x8000000000000000
+CALL_SENSED: Final = 1
+CALL_TEXTS: Final = 2
 RECORD_FROM_ITER: Final = 1
 RECORD_DEPENDS_IDS: Final = 2
 RECORD_DEPENDS_CGROUP: Final = 4
 RECORD_CAUSES_SHIFT: Final = 16
-CONCERN_ENTRIES: Final = 0x10000
-CONCERN_BITS: Final = 43
-CONCERN_TAG_BITS: Final = 15
-CONCERN_TAG_MASK: Final = 32767
+WORKLOAD_UNKNOWN: Final = 0
+CONCERN_ENTRIES: Final = 16384
+CONCERN_WORDS: Final = 7
+CONCERN_BITS: Final = 40
+CONCERN_TAG_BITS: Final = 16
+CONCERN_TAG_MASK: Final = 65535
+CONCERN_PID_BITS: Final = 8
 EXEC_ARGS_TRUNCATED: Final = 1
 EXEC_EXE_UNCERTAIN: Final = 2
 EXEC_EXE_DELETED: Final = 4
 EXEC_EXE_MEMFD: Final = 8
 EXEC_FROM_ITER: Final = 16
 EXEC_PARENT_UNKNOWN: Final = 32
+RING_DECISIONS: Final = 0
+RING_CANDIDATES: Final = 1
+RING_TELEMETRY: Final = 2
+RINGS: Final = 3
 RECORD_EVENT: Final = 1
 EVENT_UNCERTAIN: Final = 1
 EVENT_PATH_UNCERTAIN: Final = 2
 EVENT_NEW_PATH_UNCERTAIN: Final = 4
-EVENT_TELEMETRY: Final = 8
 EVENT_RESULT: Final = 16
 EVENT_DECISION: Final = 32
 EVENT_AT_ONCE: Final = 64
@@ -115,9 +121,11 @@ CAUSE_PATH: Final = 8
 CAUSE_VALUE: Final = 16
 CAUSE_TABLE: Final = 32
 CAUSES: Final = 6
-TOLD_REFUSED_MEMORY: Final = 64
-TOLD_REFUSED_TABLE: Final = 65
-TOLD_MAX: Final = 66
+STRING_LENGTH_SHIFT: Final = 16
+STRING_SLOT_MASK: Final = 65535
+TOLD_REFUSED_MEMORY: Final = 256
+TOLD_REFUSED_TABLE: Final = 257
+TOLD_MAX: Final = 258
 
 # enum event_id
 EV_NONE: Final = 0
@@ -163,92 +171,125 @@ EV_KERNEL_USERNS: Final = 39
 EV_KERNEL_IO_URING: Final = 40
 EV_KERNEL_SETNS: Final = 41
 EV_KERNEL_KEXEC: Final = 42
-EV_PROCESS_EXECUTED: Final = 43
-EV_PROCESS_EXEC_FAILED: Final = 44
-EV_FILE_OPEN_FAILED: Final = 45
-EV_FILE_DUP: Final = 46
-EV_PROCESS_TRACE: Final = 47
-EV_PROCESS_UNSHARE: Final = 48
-EV_PROCESS_SETNS: Final = 49
-EV_PROCESS_PRCTL: Final = 50
-EV_PROCESS_CAPSET: Final = 51
-EV_PROCESS_CHROOT: Final = 52
-EV_PROCESS_CHDIR: Final = 53
-EV_PROCESS_SETSID: Final = 54
-EV_KERNEL_IO_URING_SETUP: Final = 55
-EV_KERNEL_MEMFD: Final = 56
-EV_KERNEL_USERFAULTFD: Final = 57
-EV_KERNEL_FSCONFIG: Final = 58
-EV_FILE_SETATTR: Final = 59
-EV_PROCESS_MEMORY: Final = 60
-EV_NET_RECV: Final = 61
-EV_PROCESS_SETID_FAILED: Final = 62
+EV_FILE_SETATTR: Final = 43
+EV_PROCESS_MEMORY: Final = 44
+EV_PROCESS_EXECUTED: Final = 128
+EV_PROCESS_EXEC_FAILED: Final = 129
+EV_FILE_OPEN_FAILED: Final = 130
+EV_FILE_DUP: Final = 131
+EV_PROCESS_TRACE: Final = 132
+EV_PROCESS_UNSHARE: Final = 133
+EV_PROCESS_SETNS: Final = 134
+EV_PROCESS_PRCTL: Final = 135
+EV_PROCESS_CAPSET: Final = 136
+EV_PROCESS_CHROOT: Final = 137
+EV_PROCESS_CHDIR: Final = 138
+EV_PROCESS_SETSID: Final = 139
+EV_KERNEL_IO_URING_SETUP: Final = 140
+EV_KERNEL_MEMFD: Final = 141
+EV_KERNEL_USERFAULTFD: Final = 142
+EV_KERNEL_FSCONFIG: Final = 143
+EV_NET_RECV: Final = 144
+EV_PROCESS_SETID_FAILED: Final = 145
+EV_SENSOR_KPROBE: Final = 192
+EV_SENSOR_KRETPROBE: Final = 193
+EV_SENSOR_TRACEPOINT: Final = 194
+EV_SENSOR_RAW_TRACEPOINT: Final = 195
+EV_SENSOR_LSM: Final = 196
+EV_SENSOR_UPROBE: Final = 197
+EV_SENSOR_URETPROBE: Final = 198
+EV_SENSOR_USDT: Final = 199
 
 # enum num_slot
 NUM_PROCESS_PID: Final = 0
-NUM_PROCESS_UID: Final = 1
-NUM_PROCESS_GID: Final = 2
-NUM_PROCESS_CAPS: Final = 3
-NUM_PARENT_PID: Final = 4
-NUM_FILE_ACCESS: Final = 5
-NUM_FILE_FLAGS: Final = 6
-NUM_FILE_MODE: Final = 7
-NUM_FILE_UID: Final = 8
-NUM_FILE_GID: Final = 9
-NUM_FILE_INO: Final = 10
-NUM_FILE_DEV: Final = 11
-NUM_FILE_DELETED: Final = 12
-NUM_FILE_MEMFD: Final = 13
-NUM_FILE_PROT: Final = 14
-NUM_FILE_MAP_SHARED: Final = 15
-NUM_NET_FAMILY: Final = 16
-NUM_NET_TYPE: Final = 17
-NUM_NET_PROTOCOL: Final = 18
-NUM_NET_PEER_PORT: Final = 19
-NUM_NET_LOCAL_PORT: Final = 20
-NUM_TARGET_PID: Final = 21
-NUM_TARGET_UID: Final = 22
-NUM_SIGNAL: Final = 23
-NUM_CAPABILITY: Final = 24
-NUM_SET_UID: Final = 25
-NUM_SET_GID: Final = 26
-NUM_CLONE_FLAGS: Final = 27
-NUM_EXIT_CODE: Final = 28
-NUM_IPC_ID: Final = 29
-NUM_BPF_CMD: Final = 30
-NUM_MOUNT_FLAGS: Final = 31
-NUM_FORK_LIVE: Final = 32
-NUM_PTRACE_MODE: Final = 33
-NUM_NEW_INO: Final = 34
-NUM_NEW_DEV: Final = 35
-NUM_NS_FLAGS: Final = 36
-NUM_IO_URING_OP: Final = 37
-NUM_FILE_OBJECT: Final = 38
-NUM_NEW_OBJECT: Final = 39
-NUM_CALL: Final = 40
-NUM_CALL_ARG0: Final = 41
-NUM_CALL_ARG1: Final = 42
-NUM_CALL_ARG2: Final = 43
-NUM_CALL_ARG3: Final = 44
-NUM_CALL_ARG4: Final = 45
-NUM_CALL_ARG5: Final = 46
-NUM_RESULT: Final = 47
-NUM_TTY: Final = 48
-NUM_SID: Final = 49
-NUM_PGID: Final = 50
-NUM_VPID: Final = 51
-NUM_VTID: Final = 52
-NUM_VPGID: Final = 53
-NUM_LOGINUID: Final = 54
-NUM_CAPS_PERMITTED: Final = 55
-NUM_CAPS_INHERITABLE: Final = 56
-NUM_CAPS_BOUNDING: Final = 57
-NUM_EXE_INO: Final = 58
-NUM_EXE_CTIME: Final = 59
-NUM_EXE_MTIME: Final = 60
-NUM_EXE_FLAGS: Final = 61
-NUM_PARENT_START: Final = 62
-NUM_DIRFD: Final = 63
+NUM_PARENT_PID: Final = 1
+NUM_PROCESS_UID: Final = 2
+NUM_PROCESS_GID: Final = 3
+NUM_WORKLOAD: Final = 4
+NUM_TTY: Final = 5
+NUM_SID: Final = 6
+NUM_PGID: Final = 7
+NUM_VPID: Final = 8
+NUM_VTID: Final = 9
+NUM_VPGID: Final = 10
+NUM_LOGINUID: Final = 11
+NUM_EXE_FLAGS: Final = 12
+NUM_CALL: Final = 13
+NUM_FILE_ACCESS: Final = 14
+NUM_FILE_FLAGS: Final = 15
+NUM_FILE_MODE: Final = 16
+NUM_FILE_UID: Final = 17
+NUM_FILE_GID: Final = 18
+NUM_FILE_DEV: Final = 19
+NUM_FILE_DELETED: Final = 20
+NUM_FILE_MEMFD: Final = 21
+NUM_FILE_MAP_SHARED: Final = 22
+NUM_NEW_DEV: Final = 23
+NUM_NET_FAMILY: Final = 24
+NUM_NET_TYPE: Final = 25
+NUM_NET_PROTOCOL: Final = 26
+NUM_NET_PEER_PORT: Final = 27
+NUM_NET_LOCAL_PORT: Final = 28
+NUM_NET_CONNECTED: Final = 29
+NUM_QUEUE_LENGTH: Final = 30
+NUM_QUEUE_MAX: Final = 31
+NUM_PAIR_0: Final = 32
+NUM_PAIR_1: Final = 33
+NUM_TARGET_PID: Final = 64
+NUM_TARGET_UID: Final = 65
+NUM_SIGNAL: Final = 66
+NUM_CAPABILITY: Final = 67
+NUM_SET_UID: Final = 68
+NUM_SET_GID: Final = 69
+NUM_EXIT_CODE: Final = 70
+NUM_PTRACE_MODE: Final = 71
+NUM_IPC_ID: Final = 72
+NUM_BPF_CMD: Final = 73
+NUM_NS_FLAGS: Final = 74
+NUM_IO_URING_OP: Final = 75
+NUM_RING_PARAM_0: Final = 76
+NUM_RING_PARAM_1: Final = 77
+NUM_RING_PARAM_2: Final = 78
+NUM_RING_PARAM_3: Final = 79
+NUM_RING_PARAM_4: Final = 80
+NUM_RING_PARAM_5: Final = 81
+NUM_MODULE_REQUESTED: Final = 82
+NUM_HOOK: Final = 83
+NUM_PROCESS_CAPS: Final = 128
+NUM_CAPS_PERMITTED: Final = 129
+NUM_CAPS_INHERITABLE: Final = 130
+NUM_CAPS_BOUNDING: Final = 131
+NUM_EXE_INO: Final = 132
+NUM_EXE_CTIME: Final = 133
+NUM_EXE_MTIME: Final = 134
+NUM_PARENT_START: Final = 135
+NUM_CALL_ARG0: Final = 136
+NUM_CALL_ARG1: Final = 137
+NUM_CALL_ARG2: Final = 138
+NUM_CALL_ARG3: Final = 139
+NUM_CALL_ARG4: Final = 140
+NUM_CALL_ARG5: Final = 141
+NUM_RESULT: Final = 142
+NUM_FILE_INO: Final = 143
+NUM_NEW_INO: Final = 144
+NUM_FILE_OBJECT: Final = 145
+NUM_NEW_OBJECT: Final = 146
+NUM_HOW_MODE: Final = 147
+NUM_HOW_RESOLVE: Final = 148
+NUM_NET_SIZE: Final = 149
+NUM_CLONE_FLAGS: Final = 150
+NUM_MOUNT_FLAGS: Final = 151
+NUM_FILE_PROT: Final = 152
+NUM_DIRFD: Final = 153
+NUM_FORK_LIVE: Final = 154
+NUM_FORK_LIVE_1: Final = 155
+NUM_FORK_LIVE_2: Final = 156
+NUM_FORK_LIVE_3: Final = 157
+NUM_FORK_LIVE_4: Final = 158
+NUM_FORK_LIVE_5: Final = 159
+NUM_FORK_LIVE_6: Final = 160
+NUM_FORK_LIVE_7: Final = 161
+NUM_FORK_LIVE_8: Final = 162
 
 # enum str_slot
 STR_PROCESS_EXE: Final = 0
@@ -288,37 +329,40 @@ ACCESS_CREATED: Final = 64
 # enum action_id
 ACTION_NONE: Final = 0
 ACTION_ALLOW: Final = 1
-ACTION_AUDIT: Final = 2
-ACTION_DENY: Final = 3
-ACTION_KILL: Final = 4
+ACTION_OBSERVE: Final = 2
+ACTION_AUDIT: Final = 3
+ACTION_DENY: Final = 4
+ACTION_KILL: Final = 5
 
 # enum counter_id
-CNT_ALERT_WRITTEN: Final = 0
-CNT_ALERT_LOST: Final = 1
+CNT_DECISIONS_WRITTEN: Final = 0
+CNT_CANDIDATES_WRITTEN: Final = 1
 CNT_TELEMETRY_WRITTEN: Final = 2
-CNT_TELEMETRY_LOST: Final = 3
-CNT_DENIED: Final = 4
-CNT_AUDITED: Final = 5
-CNT_KILLED: Final = 6
-CNT_PATH_UNCERTAIN: Final = 7
-CNT_RECORD_FAILED: Final = 8
-CNT_KILL_REFUSED: Final = 9
-CNT_SUBJECT_COMPUTED: Final = 10
-CNT_SPARE_TAKEN: Final = 11
-CNT_HELD_FULL: Final = 12
-CNT_UNCERTAIN_MEMORY: Final = 13
-CNT_UNCERTAIN_RECORD: Final = 14
-CNT_UNCERTAIN_LINEAGE: Final = 15
-CNT_UNCERTAIN_PATH: Final = 16
-CNT_UNCERTAIN_VALUE: Final = 17
-CNT_UNCERTAIN_TABLE: Final = 18
-CNT_REFUSED_MEMORY: Final = 19
-CNT_REFUSED_RECORD: Final = 20
-CNT_REFUSED_LINEAGE: Final = 21
-CNT_REFUSED_PATH: Final = 22
-CNT_REFUSED_VALUE: Final = 23
-CNT_REFUSED_TABLE: Final = 24
-CNT_MAX: Final = 25
+CNT_DECISIONS_LOST: Final = 3
+CNT_CANDIDATES_LOST: Final = 4
+CNT_TELEMETRY_LOST: Final = 5
+CNT_DENIED: Final = 6
+CNT_AUDITED: Final = 7
+CNT_KILLED: Final = 8
+CNT_PATH_UNCERTAIN: Final = 9
+CNT_RECORD_FAILED: Final = 10
+CNT_KILL_REFUSED: Final = 11
+CNT_SUBJECT_COMPUTED: Final = 12
+CNT_SPARE_TAKEN: Final = 13
+CNT_HELD_FULL: Final = 14
+CNT_UNCERTAIN_MEMORY: Final = 15
+CNT_UNCERTAIN_RECORD: Final = 16
+CNT_UNCERTAIN_LINEAGE: Final = 17
+CNT_UNCERTAIN_PATH: Final = 18
+CNT_UNCERTAIN_VALUE: Final = 19
+CNT_UNCERTAIN_TABLE: Final = 20
+CNT_REFUSED_MEMORY: Final = 21
+CNT_REFUSED_RECORD: Final = 22
+CNT_REFUSED_LINEAGE: Final = 23
+CNT_REFUSED_PATH: Final = 24
+CNT_REFUSED_VALUE: Final = 25
+CNT_REFUSED_TABLE: Final = 26
+CNT_MAX: Final = 27
 
 EVENT_ID: Final[dict[str, int]] = {
     "EV_NONE": 0,
@@ -364,93 +408,126 @@ EVENT_ID: Final[dict[str, int]] = {
     "EV_KERNEL_IO_URING": 40,
     "EV_KERNEL_SETNS": 41,
     "EV_KERNEL_KEXEC": 42,
-    "EV_PROCESS_EXECUTED": 43,
-    "EV_PROCESS_EXEC_FAILED": 44,
-    "EV_FILE_OPEN_FAILED": 45,
-    "EV_FILE_DUP": 46,
-    "EV_PROCESS_TRACE": 47,
-    "EV_PROCESS_UNSHARE": 48,
-    "EV_PROCESS_SETNS": 49,
-    "EV_PROCESS_PRCTL": 50,
-    "EV_PROCESS_CAPSET": 51,
-    "EV_PROCESS_CHROOT": 52,
-    "EV_PROCESS_CHDIR": 53,
-    "EV_PROCESS_SETSID": 54,
-    "EV_KERNEL_IO_URING_SETUP": 55,
-    "EV_KERNEL_MEMFD": 56,
-    "EV_KERNEL_USERFAULTFD": 57,
-    "EV_KERNEL_FSCONFIG": 58,
-    "EV_FILE_SETATTR": 59,
-    "EV_PROCESS_MEMORY": 60,
-    "EV_NET_RECV": 61,
-    "EV_PROCESS_SETID_FAILED": 62,
+    "EV_FILE_SETATTR": 43,
+    "EV_PROCESS_MEMORY": 44,
+    "EV_PROCESS_EXECUTED": 128,
+    "EV_PROCESS_EXEC_FAILED": 129,
+    "EV_FILE_OPEN_FAILED": 130,
+    "EV_FILE_DUP": 131,
+    "EV_PROCESS_TRACE": 132,
+    "EV_PROCESS_UNSHARE": 133,
+    "EV_PROCESS_SETNS": 134,
+    "EV_PROCESS_PRCTL": 135,
+    "EV_PROCESS_CAPSET": 136,
+    "EV_PROCESS_CHROOT": 137,
+    "EV_PROCESS_CHDIR": 138,
+    "EV_PROCESS_SETSID": 139,
+    "EV_KERNEL_IO_URING_SETUP": 140,
+    "EV_KERNEL_MEMFD": 141,
+    "EV_KERNEL_USERFAULTFD": 142,
+    "EV_KERNEL_FSCONFIG": 143,
+    "EV_NET_RECV": 144,
+    "EV_PROCESS_SETID_FAILED": 145,
+    "EV_SENSOR_KPROBE": 192,
+    "EV_SENSOR_KRETPROBE": 193,
+    "EV_SENSOR_TRACEPOINT": 194,
+    "EV_SENSOR_RAW_TRACEPOINT": 195,
+    "EV_SENSOR_LSM": 196,
+    "EV_SENSOR_UPROBE": 197,
+    "EV_SENSOR_URETPROBE": 198,
+    "EV_SENSOR_USDT": 199,
 }
 
 NUM_SLOT: Final[dict[str, int]] = {
     "NUM_PROCESS_PID": 0,
-    "NUM_PROCESS_UID": 1,
-    "NUM_PROCESS_GID": 2,
-    "NUM_PROCESS_CAPS": 3,
-    "NUM_PARENT_PID": 4,
-    "NUM_FILE_ACCESS": 5,
-    "NUM_FILE_FLAGS": 6,
-    "NUM_FILE_MODE": 7,
-    "NUM_FILE_UID": 8,
-    "NUM_FILE_GID": 9,
-    "NUM_FILE_INO": 10,
-    "NUM_FILE_DEV": 11,
-    "NUM_FILE_DELETED": 12,
-    "NUM_FILE_MEMFD": 13,
-    "NUM_FILE_PROT": 14,
-    "NUM_FILE_MAP_SHARED": 15,
-    "NUM_NET_FAMILY": 16,
-    "NUM_NET_TYPE": 17,
-    "NUM_NET_PROTOCOL": 18,
-    "NUM_NET_PEER_PORT": 19,
-    "NUM_NET_LOCAL_PORT": 20,
-    "NUM_TARGET_PID": 21,
-    "NUM_TARGET_UID": 22,
-    "NUM_SIGNAL": 23,
-    "NUM_CAPABILITY": 24,
-    "NUM_SET_UID": 25,
-    "NUM_SET_GID": 26,
-    "NUM_CLONE_FLAGS": 27,
-    "NUM_EXIT_CODE": 28,
-    "NUM_IPC_ID": 29,
-    "NUM_BPF_CMD": 30,
-    "NUM_MOUNT_FLAGS": 31,
-    "NUM_FORK_LIVE": 32,
-    "NUM_PTRACE_MODE": 33,
-    "NUM_NEW_INO": 34,
-    "NUM_NEW_DEV": 35,
-    "NUM_NS_FLAGS": 36,
-    "NUM_IO_URING_OP": 37,
-    "NUM_FILE_OBJECT": 38,
-    "NUM_NEW_OBJECT": 39,
-    "NUM_CALL": 40,
-    "NUM_CALL_ARG0": 41,
-    "NUM_CALL_ARG1": 42,
-    "NUM_CALL_ARG2": 43,
-    "NUM_CALL_ARG3": 44,
-    "NUM_CALL_ARG4": 45,
-    "NUM_CALL_ARG5": 46,
-    "NUM_RESULT": 47,
-    "NUM_TTY": 48,
-    "NUM_SID": 49,
-    "NUM_PGID": 50,
-    "NUM_VPID": 51,
-    "NUM_VTID": 52,
-    "NUM_VPGID": 53,
-    "NUM_LOGINUID": 54,
-    "NUM_CAPS_PERMITTED": 55,
-    "NUM_CAPS_INHERITABLE": 56,
-    "NUM_CAPS_BOUNDING": 57,
-    "NUM_EXE_INO": 58,
-    "NUM_EXE_CTIME": 59,
-    "NUM_EXE_MTIME": 60,
-    "NUM_EXE_FLAGS": 61,
-    "NUM_PARENT_START": 62,
-    "NUM_DIRFD": 63,
+    "NUM_PARENT_PID": 1,
+    "NUM_PROCESS_UID": 2,
+    "NUM_PROCESS_GID": 3,
+    "NUM_WORKLOAD": 4,
+    "NUM_TTY": 5,
+    "NUM_SID": 6,
+    "NUM_PGID": 7,
+    "NUM_VPID": 8,
+    "NUM_VTID": 9,
+    "NUM_VPGID": 10,
+    "NUM_LOGINUID": 11,
+    "NUM_EXE_FLAGS": 12,
+    "NUM_CALL": 13,
+    "NUM_FILE_ACCESS": 14,
+    "NUM_FILE_FLAGS": 15,
+    "NUM_FILE_MODE": 16,
+    "NUM_FILE_UID": 17,
+    "NUM_FILE_GID": 18,
+    "NUM_FILE_DEV": 19,
+    "NUM_FILE_DELETED": 20,
+    "NUM_FILE_MEMFD": 21,
+    "NUM_FILE_MAP_SHARED": 22,
+    "NUM_NEW_DEV": 23,
+    "NUM_NET_FAMILY": 24,
+    "NUM_NET_TYPE": 25,
+    "NUM_NET_PROTOCOL": 26,
+    "NUM_NET_PEER_PORT": 27,
+    "NUM_NET_LOCAL_PORT": 28,
+    "NUM_NET_CONNECTED": 29,
+    "NUM_QUEUE_LENGTH": 30,
+    "NUM_QUEUE_MAX": 31,
+    "NUM_PAIR_0": 32,
+    "NUM_PAIR_1": 33,
+    "NUM_TARGET_PID": 64,
+    "NUM_TARGET_UID": 65,
+    "NUM_SIGNAL": 66,
+    "NUM_CAPABILITY": 67,
+    "NUM_SET_UID": 68,
+    "NUM_SET_GID": 69,
+    "NUM_EXIT_CODE": 70,
+    "NUM_PTRACE_MODE": 71,
+    "NUM_IPC_ID": 72,
+    "NUM_BPF_CMD": 73,
+    "NUM_NS_FLAGS": 74,
+    "NUM_IO_URING_OP": 75,
+    "NUM_RING_PARAM_0": 76,
+    "NUM_RING_PARAM_1": 77,
+    "NUM_RING_PARAM_2": 78,
+    "NUM_RING_PARAM_3": 79,
+    "NUM_RING_PARAM_4": 80,
+    "NUM_RING_PARAM_5": 81,
+    "NUM_MODULE_REQUESTED": 82,
+    "NUM_HOOK": 83,
+    "NUM_PROCESS_CAPS": 128,
+    "NUM_CAPS_PERMITTED": 129,
+    "NUM_CAPS_INHERITABLE": 130,
+    "NUM_CAPS_BOUNDING": 131,
+    "NUM_EXE_INO": 132,
+    "NUM_EXE_CTIME": 133,
+    "NUM_EXE_MTIME": 134,
+    "NUM_PARENT_START": 135,
+    "NUM_CALL_ARG0": 136,
+    "NUM_CALL_ARG1": 137,
+    "NUM_CALL_ARG2": 138,
+    "NUM_CALL_ARG3": 139,
+    "NUM_CALL_ARG4": 140,
+    "NUM_CALL_ARG5": 141,
+    "NUM_RESULT": 142,
+    "NUM_FILE_INO": 143,
+    "NUM_NEW_INO": 144,
+    "NUM_FILE_OBJECT": 145,
+    "NUM_NEW_OBJECT": 146,
+    "NUM_HOW_MODE": 147,
+    "NUM_HOW_RESOLVE": 148,
+    "NUM_NET_SIZE": 149,
+    "NUM_CLONE_FLAGS": 150,
+    "NUM_MOUNT_FLAGS": 151,
+    "NUM_FILE_PROT": 152,
+    "NUM_DIRFD": 153,
+    "NUM_FORK_LIVE": 154,
+    "NUM_FORK_LIVE_1": 155,
+    "NUM_FORK_LIVE_2": 156,
+    "NUM_FORK_LIVE_3": 157,
+    "NUM_FORK_LIVE_4": 158,
+    "NUM_FORK_LIVE_5": 159,
+    "NUM_FORK_LIVE_6": 160,
+    "NUM_FORK_LIVE_7": 161,
+    "NUM_FORK_LIVE_8": 162,
 }
 
 STR_SLOT: Final[dict[str, int]] = {
@@ -493,38 +570,41 @@ ACCESS_BITS: Final[dict[str, int]] = {
 ACTION_ID: Final[dict[str, int]] = {
     "ACTION_NONE": 0,
     "ACTION_ALLOW": 1,
-    "ACTION_AUDIT": 2,
-    "ACTION_DENY": 3,
-    "ACTION_KILL": 4,
+    "ACTION_OBSERVE": 2,
+    "ACTION_AUDIT": 3,
+    "ACTION_DENY": 4,
+    "ACTION_KILL": 5,
 }
 
 COUNTER_ID: Final[dict[str, int]] = {
-    "CNT_ALERT_WRITTEN": 0,
-    "CNT_ALERT_LOST": 1,
+    "CNT_DECISIONS_WRITTEN": 0,
+    "CNT_CANDIDATES_WRITTEN": 1,
     "CNT_TELEMETRY_WRITTEN": 2,
-    "CNT_TELEMETRY_LOST": 3,
-    "CNT_DENIED": 4,
-    "CNT_AUDITED": 5,
-    "CNT_KILLED": 6,
-    "CNT_PATH_UNCERTAIN": 7,
-    "CNT_RECORD_FAILED": 8,
-    "CNT_KILL_REFUSED": 9,
-    "CNT_SUBJECT_COMPUTED": 10,
-    "CNT_SPARE_TAKEN": 11,
-    "CNT_HELD_FULL": 12,
-    "CNT_UNCERTAIN_MEMORY": 13,
-    "CNT_UNCERTAIN_RECORD": 14,
-    "CNT_UNCERTAIN_LINEAGE": 15,
-    "CNT_UNCERTAIN_PATH": 16,
-    "CNT_UNCERTAIN_VALUE": 17,
-    "CNT_UNCERTAIN_TABLE": 18,
-    "CNT_REFUSED_MEMORY": 19,
-    "CNT_REFUSED_RECORD": 20,
-    "CNT_REFUSED_LINEAGE": 21,
-    "CNT_REFUSED_PATH": 22,
-    "CNT_REFUSED_VALUE": 23,
-    "CNT_REFUSED_TABLE": 24,
-    "CNT_MAX": 25,
+    "CNT_DECISIONS_LOST": 3,
+    "CNT_CANDIDATES_LOST": 4,
+    "CNT_TELEMETRY_LOST": 5,
+    "CNT_DENIED": 6,
+    "CNT_AUDITED": 7,
+    "CNT_KILLED": 8,
+    "CNT_PATH_UNCERTAIN": 9,
+    "CNT_RECORD_FAILED": 10,
+    "CNT_KILL_REFUSED": 11,
+    "CNT_SUBJECT_COMPUTED": 12,
+    "CNT_SPARE_TAKEN": 13,
+    "CNT_HELD_FULL": 14,
+    "CNT_UNCERTAIN_MEMORY": 15,
+    "CNT_UNCERTAIN_RECORD": 16,
+    "CNT_UNCERTAIN_LINEAGE": 17,
+    "CNT_UNCERTAIN_PATH": 18,
+    "CNT_UNCERTAIN_VALUE": 19,
+    "CNT_UNCERTAIN_TABLE": 20,
+    "CNT_REFUSED_MEMORY": 21,
+    "CNT_REFUSED_RECORD": 22,
+    "CNT_REFUSED_LINEAGE": 23,
+    "CNT_REFUSED_PATH": 24,
+    "CNT_REFUSED_VALUE": 25,
+    "CNT_REFUSED_TABLE": 26,
+    "CNT_MAX": 27,
 }
 
 CONSTANTS: Final[dict[str, int]] = {
@@ -537,18 +617,17 @@ CONSTANTS: Final[dict[str, int]] = {
 }
 """Every enum member by name: how the tables of fields.py name slots and events."""
 
-ANCESTOR_FORMAT: Final = "<QII"
+ANCESTOR_FORMAT: Final = "<QQ"
 ANCESTOR_STRUCT: Final = struct.Struct(ANCESTOR_FORMAT)
 ANCESTOR_SIZE: Final = 16
 ANCESTOR_OFFSETS: Final[dict[str, int]] = {
     "exec_id": 0,
     "pid": 8,
-    "reserved": 12,
 }
 
-IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII2IIIII2I8I8I8I"
+IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8II256s"
 IMAGE_HEADER_STRUCT: Final = struct.Struct(IMAGE_HEADER_FORMAT)
-IMAGE_HEADER_SIZE: Final = 176
+IMAGE_HEADER_SIZE: Final = 484
 IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "magic": 0,
     "abi": 4,
@@ -563,14 +642,16 @@ IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "lineage_dfa": 40,
     "lineage_masks": 44,
     "concern_all": 48,
-    "lineage_start": 56,
-    "names_dfa": 60,
-    "names_masks": 64,
-    "names_start": 68,
-    "enforcing_all": 72,
-    "subject_root": 80,
-    "roots_ref": 112,
-    "concern_ref": 144,
+    "lineage_start": 80,
+    "names_dfa": 84,
+    "names_masks": 88,
+    "names_start": 92,
+    "enforcing_all": 96,
+    "subject_root": 128,
+    "roots_ref": 160,
+    "concern_ref": 192,
+    "n_columns": 224,
+    "column": 228,
 }
 
 IMAGE_DIM_FORMAT: Final = "<IIIIIIII"
@@ -597,44 +678,51 @@ IMAGE_VERDICT_OFFSETS: Final[dict[str, int]] = {
     "first": 12,
 }
 
-CONTROL_FORMAT: Final = "<IIIIQ"
+CALL_FORMAT: Final = "<4QI4s"
+CALL_STRUCT: Final = struct.Struct(CALL_FORMAT)
+CALL_SIZE: Final = 40
+CALL_OFFSETS: Final[dict[str, int]] = {
+    "events": 0,
+    "flags": 32,
+    "text": 36,
+}
+
+CONTROL_FORMAT: Final = "<II"
 CONTROL_STRUCT: Final = struct.Struct(CONTROL_FORMAT)
-CONTROL_SIZE: Final = 24
+CONTROL_SIZE: Final = 8
 CONTROL_OFFSETS: Final[dict[str, int]] = {
     "generation": 0,
     "agent_pid": 4,
-    "telemetry": 8,
-    "reserved": 12,
-    "next_exec_id": 16,
 }
 
-PROCESS_RECORD_FORMAT: Final = "<QQIIIIQQQII8I"
+PROCESS_RECORD_FORMAT: Final = "<4Q4QIIIIQQQIII8I4x"
 PROCESS_RECORD_STRUCT: Final = struct.Struct(PROCESS_RECORD_FORMAT)
-PROCESS_RECORD_SIZE: Final = 96
+PROCESS_RECORD_SIZE: Final = 152
 PROCESS_RECORD_OFFSETS: Final[dict[str, int]] = {
     "concern": 0,
-    "enforcing": 8,
-    "generation": 16,
-    "uid": 20,
-    "gid": 24,
-    "flags": 28,
-    "cgroup": 32,
-    "exec_id": 40,
-    "start_time": 48,
-    "pid": 56,
-    "ppid": 60,
-    "subject": 64,
+    "enforcing": 32,
+    "generation": 64,
+    "uid": 68,
+    "gid": 72,
+    "flags": 76,
+    "cgroup": 80,
+    "exec_id": 88,
+    "start_time": 96,
+    "pid": 104,
+    "ppid": 108,
+    "workload": 112,
+    "subject": 116,
 }
 
-CONCERN_FORMAT: Final = "<QQ"
+CONCERN_FORMAT: Final = "<7QQ"
 CONCERN_STRUCT: Final = struct.Struct(CONCERN_FORMAT)
-CONCERN_SIZE: Final = 16
+CONCERN_SIZE: Final = 64
 CONCERN_OFFSETS: Final[dict[str, int]] = {
     "word": 0,
-    "version": 8,
+    "version": 56,
 }
 
-EXEC_IMAGE_FORMAT: Final = "<QQ2Q2QQIIIIIIIIIIQQ16s1024s256s"
+EXEC_IMAGE_FORMAT: Final = "<QQ2Q2QQIIIIIIIII4xQQ16s1024s256s"
 EXEC_IMAGE_STRUCT: Final = struct.Struct(EXEC_IMAGE_FORMAT)
 EXEC_IMAGE_SIZE: Final = 1408
 EXEC_IMAGE_OFFSETS: Final[dict[str, int]] = {
@@ -646,13 +734,12 @@ EXEC_IMAGE_OFFSETS: Final[dict[str, int]] = {
     "refs": 56,
     "generation": 60,
     "names_generation": 64,
-    "reserved": 68,
-    "pid": 72,
-    "flags": 76,
-    "exe_len": 80,
-    "args_len": 84,
-    "uid": 88,
-    "gid": 92,
+    "pid": 68,
+    "flags": 72,
+    "exe_len": 76,
+    "args_len": 80,
+    "uid": 84,
+    "gid": 88,
     "exe_ino": 96,
     "exe_dev": 104,
     "comm": 112,
@@ -660,59 +747,48 @@ EXEC_IMAGE_OFFSETS: Final[dict[str, int]] = {
     "exe": 1152,
 }
 
-EVENT_HEADER_FORMAT: Final = "<HHIQQHHIIIIIQQQQIIIIIIIIII8I16s"
+EVENT_HEADER_FORMAT: Final = "<HBBIQQHHHHBBHIIIIIIIQQQQIIIIII16s"
 EVENT_HEADER_STRUCT: Final = struct.Struct(EVENT_HEADER_FORMAT)
-EVENT_HEADER_SIZE: Final = 168
+EVENT_HEADER_SIZE: Final = 136
 EVENT_HEADER_OFFSETS: Final[dict[str, int]] = {
     "abi": 0,
     "type": 2,
+    "n_verdicts": 3,
     "size": 4,
     "time": 8,
     "sequence": 16,
     "cpu": 24,
     "stream": 26,
     "event": 28,
-    "flags": 32,
-    "pid": 36,
-    "tid": 40,
-    "ppid": 44,
-    "start_time": 48,
-    "exec_id": 56,
-    "parent_exec_id": 64,
-    "cgroup": 72,
-    "uid": 80,
-    "gid": 84,
-    "mnt_ns": 88,
-    "pid_ns": 92,
-    "net_ns": 96,
-    "user_ns": 100,
-    "generation": 104,
-    "action": 108,
-    "error": 112,
-    "n_verdicts": 116,
-    "verdicts": 120,
-    "comm": 152,
+    "error": 30,
+    "action": 32,
+    "n_strings": 33,
+    "text_size": 34,
+    "num_words": 36,
+    "flags": 40,
+    "pid": 44,
+    "tid": 48,
+    "ppid": 52,
+    "generation": 56,
+    "uid": 60,
+    "start_time": 64,
+    "exec_id": 72,
+    "parent_exec_id": 80,
+    "cgroup": 88,
+    "gid": 96,
+    "workload": 100,
+    "mnt_ns": 104,
+    "pid_ns": 108,
+    "net_ns": 112,
+    "user_ns": 116,
+    "comm": 120,
 }
 
-EVENT_RECORD_FORMAT: Final = "<HHIQQHHIIIIIQQQQIIIIIIIIII8I16sQ64QI32I32II"
-EVENT_RECORD_STRUCT: Final = struct.Struct(EVENT_RECORD_FORMAT)
-EVENT_RECORD_SIZE: Final = 952
-EVENT_RECORD_OFFSETS: Final[dict[str, int]] = {
-    "header": 0,
-    "num_present": 168,
-    "num": 176,
-    "str_present": 688,
-    "str_offset": 692,
-    "str_length": 820,
-    "reserved": 948,
-}
-
-OBJECT_KEY_FORMAT: Final = "<QQII"
+OBJECT_KEY_FORMAT: Final = "<QQQ"
 OBJECT_KEY_STRUCT: Final = struct.Struct(OBJECT_KEY_FORMAT)
 OBJECT_KEY_SIZE: Final = 24
 OBJECT_KEY_OFFSETS: Final[dict[str, int]] = {
     "ino": 0,
     "dev": 8,
     "generation": 16,
-    "reserved": 20,
 }

@@ -247,7 +247,7 @@ FIELDS: Final = (
     Field("ipc.id", Kind.NUMBER, "NUM_IPC_ID", "System V identifier", ("ipc.",), unit="System V identifier"),
     Field("ipc.uid", Kind.NUMBER, "NUM_TARGET_UID", "owner of the System V object", ("ipc.",), names="user"),
     Field("module.name", Kind.STRING, "STR_MODULE_NAME", "name of the module: in its image, as lsmod shows it (`_`, not `-`), not known where that is compressed; or what the kernel itself requests", ("kernel.module",)),
-    Field("module.requested", Kind.BOOL, "NUM_IO_URING_OP", "the kernel asks user space for it, on behalf of the acting process; false: its image is loaded", ("kernel.module",)),
+    Field("module.requested", Kind.BOOL, "NUM_MODULE_REQUESTED", "the kernel asks user space for it, on behalf of the acting process; false: its image is loaded", ("kernel.module",)),
     Field("bpf.cmd", Kind.NAMED, "NUM_BPF_CMD", "command of bpf(2)", ("kernel.bpf",), names="bpf_cmd"),
     Field("mount.source", Kind.STRING, "STR_MOUNT_SOURCE", "device name or source path, as given", ("kernel.mount",), instead="test file.path, the place that is mounted on, or file.fstype"),
     Field("mount.flags", Kind.FLAGS, "NUM_MOUNT_FLAGS", "MS_* flags: any of the named", ("kernel.mount",), names="mount"),

@@ -30,9 +30,10 @@ class Action(enum.IntEnum):
 
     NONE = 0
     ALLOW = 1
-    AUDIT = 2
-    DENY = 3
-    KILL = 4
+    OBSERVE = 2
+    AUDIT = 3
+    DENY = 4
+    KILL = 5
 
 
 class Op(enum.Enum):
@@ -116,6 +117,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     `events` are full names of fields.EVENTS. `conditions` gives, where an event needs another condition than the rest (a rename
     under `file.modify` looks at both names), that event's own. `allow` rules only matter against their policy's default.
+    `observe` rules make events, not alerts: they are of no one's concern but of who asked.
     `limit` is set on process.fork rules: the rule's atoms already test `process.fork.live` against it. What denies or kills is
     reported when it is DECIDED. `confirm`: the dialect that must still confirm in user space what the kernel lets through; "": none.
     """

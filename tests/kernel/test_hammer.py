@@ -99,7 +99,7 @@ class Counted(msgspec.Struct, frozen=True):
     def now(cls) -> Counted:
         done = subprocess.run([*COMMAND, "status", "--json"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
         (instance,) = json.loads(done.stdout)["instances"]
-        return cls(instance["counters"]["alert_written"], instance["lost"], sum(instance.get("skipped", {}).values()))
+        return cls(instance["counters"]["decisions_written"], instance["lost"], sum(instance.get("skipped", {}).values()))
 
 
 class Blow:

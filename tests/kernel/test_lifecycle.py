@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from bpfence.kernel import libbpf
+from bpfence.kernel.engine import PIN_DIR
 from tests.kernel.cases import Case, Step
 from tests.kernel.harness import Range, cgroup_folder, run_act
 
@@ -93,6 +97,21 @@ def test_a_killed_agent_leaves_enforcement_and_its_successor_finds_the_alerts(sh
     assert shooting.playground.act(case, attack).result == "EPERM"
     records = shooting.agent.settle()
     assert len([record for record in records if record.get("policy") == case.name and record.get("kind") == "alert"]) == 4
+
+
+def test_what_another_version_has_loaded_goes_when_ours_is_in_force(shooting: Range, cases: list[Case]) -> None:
+    case, attack = attack_of(cases, "open-by-path")
+    shooting.load_alone(case)
+    shooting.agent.stop()
+    older = Path(PIN_DIR) / "aba5640da7ad286b-0123456789abcdef-lsm"
+    older.mkdir(mode=0o700)
+    page = libbpf.new_page("control", 4096, memoryview(bytes(4096)))
+    libbpf.pin(page, older / "map_control")
+    os.close(page)
+    shooting.agent.start()
+    assert "another version of bpfence has put in force (ABI 1)" in shooting.agent.log()
+    assert not older.exists()
+    assert shooting.act(case, attack)[0].result == "EPERM"
 
 
 @pytest.mark.parametrize("depth", [8, 64, 190])

@@ -90,7 +90,7 @@ def test_the_record_of_an_earlier_process_with_the_same_pid_counts_for_nothing(l
         key = struct.pack("<I", process.pid)
         value = bytearray(processes.get(key) or b"")
         at = abi.PROCESS_RECORD_OFFSETS
-        struct.pack_into("<Q", value, at["concern"], 0)
+        struct.pack_into(f"<{abi.ABI_EVENT_WORDS}Q", value, at["concern"], *[0] * abi.ABI_EVENT_WORDS)
         struct.pack_into("<I", value, at["generation"], generation())
         struct.pack_into("<Q", value, at["start_time"], decode_process_record(bytes(value)).start_time - 1_000_000)
         processes.put(key, bytes(value))
@@ -133,26 +133,31 @@ def generation() -> int:
     return found
 
 
+def look(concerns: Map, key: bytes) -> tuple[int, ...]:
+    """struct concern: the words, then the version."""
+    return abi.CONCERN_STRUCT.unpack(concerns.get(key) or bytes(abi.CONCERN_SIZE))
+
+
 def forget_word(pid: int) -> None:
     """One change more of the records of this pid."""
     with kernel_map("concerns") as concerns:
         key = struct.pack("<I", pid % abi.CONCERN_ENTRIES)
-        word, version = struct.unpack("<QQ", concerns.get(key) or bytes(16))
-        concerns.put(key, struct.pack("<QQ", word, version + 1))
+        *words, version = look(concerns, key)
+        concerns.put(key, abi.CONCERN_STRUCT.pack(*words, version + 1))
 
 
 def test_a_change_leaves_no_word_behind(loaded: Range) -> None:
-    """The word holds a part of the version only: after 32,768 changes one that is left would be believed again."""
+    """A word holds a part of the version only: after 65,536 changes one that is left would be believed again."""
     cgroup = cgroup_folder(CASE.cgroup)
     acts = ["repeat", "200", "open", str(CASE.directory / "open")]
     with waiting(acts, cgroup) as process, kernel_map("concerns") as concerns:
         key = struct.pack("<I", process.pid % abi.CONCERN_ENTRIES)
-        concerns.put(key, struct.pack("<QQ", (1 << 64) - 1, struct.unpack("<QQ", concerns.get(key) or bytes(16))[1]))
-        before = struct.unpack("<QQ", concerns.get(key) or bytes(16))
+        before = look(concerns, key)[-1]
+        concerns.put(key, abi.CONCERN_STRUCT.pack(*[(1 << 64) - 1] * abi.CONCERN_WORDS, before))
         (cgroup / "cgroup.procs").write_text(str(process.pid))
-        word, version = struct.unpack("<QQ", concerns.get(key) or bytes(16))
-        assert word == 0
-        assert version > before[1]
+        *words, version = look(concerns, key)
+        assert words == [0] * abi.CONCERN_WORDS
+        assert version > before
 
 
 def test_tables_that_are_not_there_deny_what_an_enforcing_rule_concerns(loaded: Range) -> None:

@@ -39,8 +39,22 @@ def test_an_event_is_a_number_of_the_kernel_side(event: EventType) -> None:
 
 
 def test_every_event_number_has_an_event() -> None:
-    numbers = {name for name in dir(abi) if name.startswith("EV_")} - {"EV_NONE"}
+    numbers = {name for name, number in abi.EVENT_ID.items() if 0 < number < abi.EV_SENSOR}
     assert numbers == {event.id for event in EVENTS}
+
+
+def test_what_can_be_denied_or_not_shows_in_the_number() -> None:
+    wrong = {event.name for event in EVENTS if event.deniable != (abi.EVENT_ID[event.id] < abi.EV_DONE)}
+    assert wrong == {"process.exit"}
+
+
+def test_numbers_of_events_and_slots_fit_their_words() -> None:
+    assert max(abi.EVENT_ID.values()) < abi.ABI_MAX_EVENTS == 64 * abi.ABI_EVENT_WORDS <= abi.CONCERN_WORDS * abi.CONCERN_BITS
+    assert max(abi.NUM_SLOT.values()) < abi.ABI_NUM_SLOTS == 64 * abi.ABI_NUM_WORDS
+    assert abi.CONCERN_BITS + abi.CONCERN_TAG_BITS + abi.CONCERN_PID_BITS == 64
+    assert abi.CONCERN_ENTRIES << abi.CONCERN_PID_BITS == 1 << 22, "PID_MAX_LIMIT of include/linux/threads.h"
+    for table in (abi.EVENT_ID, abi.NUM_SLOT, abi.STR_SLOT):
+        assert len(set(table.values())) == len(table), "each number has one meaning"
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)

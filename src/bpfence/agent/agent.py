@@ -34,7 +34,7 @@ from msgspec import UNSET
 from bpfence.agent import privileges
 from bpfence.agent.confirms import Confirms
 from bpfence.agent.generations import KEPT, Counts, Generations, state_path, write_whole
-from bpfence.agent.kernel import CAN_SKIP, Engine, Kernel, LiveKernel
+from bpfence.agent.kernel import CAN_SKIP, REPLACES, Engine, Kernel, LiveKernel
 from bpfence.agent.loading import NO_FACTS, Loaded, Options, is_confirmed, load, locking_out, own_programs, with_facts
 from bpfence.agent.loop import Loop
 from bpfence.agent.pipeline import Pipeline
@@ -168,6 +168,8 @@ class Agent:
     def _begin(self, engine: Engine, loaded: Loaded) -> None:
         """Puts what was loaded in force in an engine, and gives up privileges; the engine is let go of where that fails."""
         try:
+            if engine.replaces:
+                self._report(REPLACES.format(abi=", ".join(f"ABI {version}" for version in sorted(set(engine.replaces)))))
             if why := engine.can_skip:
                 self._report(CAN_SKIP.format(why=why))
             self._life = _Life(self, engine)

@@ -16,6 +16,12 @@ CAN_SKIP: Final = (
 )
 
 
+REPLACES: Final = (
+    "policies that another version of bpfence has put in force ({abi}) stay in force until those of this one are, and then go;"
+    " alerts that wait in its buffer are not read"
+)
+
+
 class Engine(Protocol):
     """What the agent needs of `kernel.engine.Engine`, which documents it."""
 
@@ -23,6 +29,8 @@ class Engine(Protocol):
 
     @property
     def generation(self) -> int: ...
+    @property
+    def replaces(self) -> tuple[int, ...]: ...
     @property
     def wakeup_fd(self) -> int: ...
     def next_generation(self) -> int: ...

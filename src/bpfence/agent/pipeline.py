@@ -70,7 +70,6 @@ class Found:
 
 Means = tuple[tuple[str, ...], list[Match], Mapping[str, frozenset[str] | None]]
 """The last three members of `Matched`."""
-_NOTHING: Final[Means] = ((), [], {})
 MAX_MEANINGS: Final = 4096
 RESULT: Final = When.SUCCESS | When.FAILURE
 FAILED: Final = 1 << 63
@@ -122,8 +121,6 @@ class Pipeline:
         return lines
 
     def _match(self, seen: Observation) -> Matched:
-        if seen.telemetry:
-            return Matched(seen, *_NOTHING)
         # A generation's number has one meaning for ever, so what its verdicts mean at a moment is found once.
         moment = seen.flags & (abi.EVENT_RESULT | abi.EVENT_DECISION)
         if moment & abi.EVENT_RESULT and _has_failed(seen):
@@ -173,8 +170,6 @@ class Pipeline:
         return item
 
     def _once(self, item: Found) -> Found | None:
-        if item.seen.telemetry:
-            return item
         if not item.rules:
             return None
         confirmed = [pair for pair in item.rules if pair[0].confirm]
@@ -187,8 +182,14 @@ class Pipeline:
         now = self._now()
         for rule, _ in item.rules:
             self._counts.add(rule.policy, rule.rule)
-        item.rules = [pair for pair in item.rules if self.limiter.allow(pair[0].key, pair[0].rate, pair[0].burst, now)]
+        item.rules = [pair for pair in item.rules if self._may_be_told(pair[0], now)]
         return item
+
+    def _may_be_told(self, rule: RuleInfo, now: float) -> bool:
+        """Events are limited where their rule says so, alerts always."""
+        if rule.action is Action.OBSERVE and not rule.rate:
+            return True
+        return self.limiter.allow(rule.key, rule.rate, rule.burst, now)
 
     def _enrich(self, item: Found) -> Found:
         said: dict[tuple[str, str], Said] = {}
@@ -208,8 +209,6 @@ class Pipeline:
         return item
 
     def _compose(self, item: Found) -> list[Line]:
-        if item.seen.telemetry:
-            return [self._composer.event(item.seen)]
         return [alert for _, alert in self._composer.alerts(item.seen, item.rules, item.objects, item.said, item.others)]
 
 

@@ -181,8 +181,10 @@ class Composer:
         self, seen: Observation, matched: Collection[tuple[RuleInfo, bool]], objects: tuple[str, ...] = (),
         said: Mapping[tuple[str, str], Said] = MappingProxyType({}), others: Collection[RuleInfo] = (),
     ) -> list[tuple[RuleInfo, Alert]]:  # fmt: skip
-        """One alert for each matching rule with whether it is uncertain. `objects`: the paths of object bits of the event's generation;
-        `said`: by the key of a rule what it says in its own language. None matched: the event is counted.
+        """One line for each matching rule with whether it is uncertain: an event where the rule observes, else an alert.
+
+        `objects`: the paths of object bits of the event's generation; `said`: by the key of a rule what it says in its own
+        language. None matched: the event is counted.
         `others`: rules that an uncertain alert speaks for, too; see `joined`.
         """
         self._seq += 1
@@ -193,14 +195,6 @@ class Composer:
             (rule, self._alert(seen, rule, uncertain, common, said.get(rule.key), others if uncertain else ()))
             for rule, uncertain in matched
         ]
-
-    def event(self, seen: Observation) -> Alert:
-        """A telemetry line."""
-        self._seq += 1
-        return Alert(
-            policy=None, rule=None, severity="info", tags=(), action=_action_name(seen.action), mode=None, message=seen.event,
-            errno=_errno_name(seen.error), kind="event", **self._common(seen, ()),
-        )  # fmt: skip
 
     def _common(self, seen: Observation, objects: tuple[str, ...]) -> dict[str, Any]:
         own = {name: value for name, value in seen.fields.items() if name in FIELD_BY_NAME and FIELD_BY_NAME[name].events}
@@ -224,8 +218,10 @@ class Composer:
         action = (min(Action.DENY, Action(seen.action)) if spared else rule.action).name.lower()
         causes = causes_of(seen.flags) if uncertain else ()
         text = message(rule, seen.fields, action) if said is None else printable(said.message)
+        observed = rule.action is Action.OBSERVE
         return Alert(
-            policy=escape(rule.policy), rule=escape(rule.rule), severity=rule.severity, tags=tuple(escape(tag) for tag in rule.tags),
+            kind="event" if observed else "alert", policy=escape(rule.policy), rule=escape(rule.rule),
+            severity="info" if observed else rule.severity, tags=tuple(escape(tag) for tag in rule.tags),
             action=action, mode=rule.mode, would=rule.declared.name.lower() if rule.declared > rule.action else UNSET,
             uncertain=uncertain or UNSET, causes=causes or UNSET, kill="refused" if spared else UNSET,
             may_match=tuple(escape(f"{other.policy}/{other.rule}") for other in others) or UNSET,

@@ -17,6 +17,7 @@ from typing import Any, Final
 import click
 import msgspec
 
+from bpfence import abi
 from bpfence.agent.agent import Agent, Settings
 from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
@@ -47,9 +48,11 @@ _CAUSES: Final = {
 }  # fmt: skip
 COUNTERS: Final = {
     "denied": "acts denied", "audited": "acts reported by audit rules", "killed": "processes killed",
-    "kill_refused": "processes that the kernel did not let be killed; their acts were denied", "alert_written": "alerts written",
-    "alert_lost": "alerts lost: the buffer was full", "telemetry_written": "events written",
-    "telemetry_lost": "events lost: the buffer was full",
+    "kill_refused": "processes that the kernel did not let be killed; their acts were denied",
+    "decisions_written": "alerts written", "decisions_lost": "alerts lost: the buffer was full",
+    "candidates_written": "events written that user space confirms",
+    "candidates_lost": "events lost that user space would have confirmed: the buffer was full",
+    "telemetry_written": "events written that policies observe", "telemetry_lost": "observed events lost: the buffer was full",
     "path_uncertain": "paths that could not be found out in full", "record_failed": "processes for whose records there was no room",
     "subject_computed": "times that a process was examined anew",
     "spare_taken": "decisions that took spare memory, because that of their CPU was in use",
@@ -275,6 +278,14 @@ def _is_running(pin_dir: str, pid: int) -> bool | None:
 
 def _show_instance(instance: dict[str, Any]) -> None:
     console = out()
+    if instance["abi"] != abi.ABI_VERSION:
+        rows = [
+            ("made by", f"another version of bpfence (ABI {instance['abi']}, this is ABI {abi.ABI_VERSION})"),
+            ("enforcing by", FLAVOURS.get(instance["flavour"], instance["flavour"])), ("programs", " ".join(instance["attached"])),
+            ("to go over", "`bpfence run` with your policies: they are put in force first, then this goes"),
+        ]  # fmt: skip
+        console.print(table("", "", rows=rows, title=f"Pinned at {printable(instance['pin_dir'])}"))
+        return
     agent = f"running, pid {instance['agent_pid']}" if instance["agent_running"] else NO_AGENT
     if instance["agent_running"] is None:
         agent = f"pid {instance['agent_pid']} of the host; whether it runs cannot be told from this pid namespace"

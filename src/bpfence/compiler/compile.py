@@ -209,11 +209,16 @@ def _verdict(lowered: Lowered, leaf: Leaf) -> Verdict:
 
 
 def _report(lowered: Lowered, rules: Sequence[int]) -> int:
-    """REPORT_* of a verdict: when some rule of it is reported."""
+    """REPORT_* and TO_* of a verdict: when some rule of it is reported, and what for."""
     report = 0
     for number in rules:
-        report |= lowered.rules[number].when.value
+        rule = lowered.rules[number]
+        report |= rule.when.value | (abi.TO_CANDIDATES if rule.confirm else _RINGS.get(rule.action, abi.TO_DECISIONS))
     return report
+
+
+_RINGS: Final = {Action.OBSERVE: abi.TO_TELEMETRY}
+"""Where rules that nobody confirms are reported, but for those that are decisions."""
 
 
 def _features(lowered: Lowered, details: bool) -> int:

@@ -27,6 +27,7 @@ OPEN_BLOCKS: Final = 4
 CLOSE_BELOW: Final = BLOCK_CELLS // 64
 STARTS: Final = (1 << (BLOCK_CELLS - 255)) - 1  # cells where a row may begin: all 255 that are looked at then lie in its block
 HEADER_WORDS: Final = abi.IMAGE_HEADER_SIZE // 4
+EVENT_WORDS: Final = 2 * abi.ABI_EVENT_WORDS  # a bit for each event
 NAME_WORDS: Final = 2  # of the bits of DIM_ANCESTORS
 MAX_CHILDREN: Final = 65535
 SMALL_NODE: Final = 32  # classes of a node that is dense whatever that takes: its child is one load, not a search
@@ -125,7 +126,8 @@ def pack(
     verdicts_ref = out.put([w for v in verdicts for w in (v.action, v.error, v.report, v.first)])
     before = len(out.words)
     denying = {number for number, verdict in enumerate(verdicts) if verdict.action >= abi.ACTION_DENY}
-    packed_groups = [_group(out, group, leaves, dimensions, denying) for group, leaves in zip(groups, leaf_verdicts, strict=True)]
+    column, n_columns = _columns(groups)
+    packed_groups = [_group(out, group, leaves, dimensions, denying, column) for group, leaves in zip(groups, leaf_verdicts, strict=True)]
     sizes["diagrams"] = 4 * (len(out.words) - before)
     out.fill_block()
     before = len(out.words)
@@ -149,9 +151,10 @@ def pack(
         "n_verdicts": (len(verdicts),), "features": (features,), "lineage_dfa": (lineage or 0,),
         "lineage_masks": (masks_ref if lineage else 0,), "lineage_start": (starts[lineage] if lineage else 0,),
         "names_dfa": (names or 0,), "names_masks": (names_ref if names else 0,), "names_start": (starts[names] if names else 0,),
-        "concern_all": _halves(concern_all, 2), "enforcing_all": _halves(enforcing_all, 2),
+        "concern_all": _halves(concern_all, EVENT_WORDS), "enforcing_all": _halves(enforcing_all, EVENT_WORDS),
         "subject_root": [g.subject for g in packed_groups],
         "roots_ref": [g.roots for g in packed_groups], "concern_ref": [g.concern for g in packed_groups],
+        "n_columns": (n_columns,), "column": struct.unpack(f"<{abi.ABI_MAX_EVENTS // 4}I", bytes(column)),
     }  # fmt: skip
     for name, values in header.items():
         at = abi.IMAGE_HEADER_OFFSETS[name] // 4
@@ -233,8 +236,19 @@ class _PackedGroup(NamedTuple):
     enforcing_all: int
 
 
-def _group(out: _Writer, group: Group, leaves: Sequence[int], dimensions: Sequence[Dimension], denying: Collection[int]) -> _PackedGroup:
-    """`denying`: the verdicts that deny or kill."""
+def _columns(groups: Sequence[Group]) -> tuple[list[int], int]:
+    """The column of each event in the rows of roots, 0 of those that no group has a diagram for; and how many columns there are."""
+    used = sorted({event for group in groups for row in group.rows for event, child in enumerate(row) if child != ~0})
+    column = [0] * abi.ABI_MAX_EVENTS
+    for number, event in enumerate(used, 1):
+        column[event] = number
+    return column, len(used) + 1
+
+
+def _group(
+    out: _Writer, group: Group, leaves: Sequence[int], dimensions: Sequence[Dimension], denying: Collection[int], column: Sequence[int]
+) -> _PackedGroup:
+    """`denying`: the verdicts that deny or kill. `column`: of each event in a row."""
     refs: list[int] = []
     denies: list[bool] = []
     subjects = {number for number, node in enumerate(group.nodes) if dimensions[node.dimension].subject}
@@ -249,17 +263,20 @@ def _group(out: _Writer, group: Group, leaves: Sequence[int], dimensions: Sequen
         refs.append(out.put(_node(node, dimensions[node.dimension].classes, ref(node.uncertain), ref(node.default), ref)))
         children = (node.uncertain, node.default, *(child for _, child in node.children))
         denies.append(not in_subject and any(denies[child] if child >= 0 else leaves[~child] in denying for child in children))
+    events = sorted((event for event in range(abi.ABI_MAX_EVENTS) if column[event]), key=column.__getitem__)
     rows: list[int] = []
     concern: list[int] = []
     concern_all = enforcing_all = 0
     for row in group.rows:
         mask = enforcing = 0
-        for event, child in enumerate(row):
+        rows.append(abi.IMAGE_LEAF)
+        for event in events:
+            child = row[event]
             word = refs[child] if child >= 0 else abi.IMAGE_LEAF | leaves[~child]
             rows.append(word)
             mask |= (word != abi.IMAGE_LEAF) << event
             enforcing |= (denies[child] if child >= 0 else leaves[~child] in denying) << event
-        concern += (*_halves(mask, 2), *_halves(enforcing, 2))
+        concern += (*_halves(mask, EVENT_WORDS), *_halves(enforcing, EVENT_WORDS))
         concern_all |= mask
         enforcing_all |= enforcing
     subject = refs[group.subject] if group.subject >= 0 else abi.IMAGE_LEAF | ~group.subject
@@ -426,6 +443,11 @@ class Walker:
             ref = self.child(ref, number)
         return ref & ~abi.IMAGE_LEAF
 
+    def root(self, group: int, row: int, event_id: int) -> int:
+        """Where the diagram of an event begins for a subject."""
+        word = self.words[abi.IMAGE_HEADER_OFFSETS["column"] // 4 + event_id // 4]
+        return self.words[self.roots_ref[group] + row * self.header["n_columns"] + (word >> event_id % 4 * 8 & 0xFF)]
+
     def walk(self, event_id: int, event: Sample) -> list[Walk]:
         """Every group's answer."""
         walks = []
@@ -434,8 +456,8 @@ class Walker:
             row = self.descend(self.subject_root[group], event, steps)
             concern = self.concern_ref[group] + abi.IMAGE_CONCERN_WORDS * row
             verdict = 0
-            if (self.words[concern] | self.words[concern + 1] << 32) >> event_id & 1:
-                verdict = self.descend(self.words[self.roots_ref[group] + row * abi.ABI_MAX_EVENTS + event_id], event, steps)
+            if self.words[concern + event_id // 32] >> event_id % 32 & 1:
+                verdict = self.descend(self.root(group, row, event_id), event, steps)
             walks.append(Walk(verdict, row, tuple(steps)))
         return walks
 

@@ -98,7 +98,7 @@ class _Lowering:
         out.actions.append(rule.action if enforced or rule.action < Action.AUDIT else Action.AUDIT)
         self.where, self.who = rule.location, (policy.name, rule.name)
         errors = len(out.errors)
-        if (rule.when != When.DECIDED or rule.confirm) and rule.action is not Action.AUDIT:
+        if (rule.when != When.DECIDED or rule.confirm) and rule.action not in (Action.OBSERVE, Action.AUDIT):
             why = "what user space confirms" if rule.confirm else "what waits for the call's result"
             self.error(f"{why} cannot {rule.action.name.lower()}", "use action: audit")
         by_condition: dict[int, int] = {}

@@ -7,6 +7,7 @@ offset is checked, and what cannot be read comes back as Undecodable (to be coun
 
 from __future__ import annotations
 
+import struct
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -14,9 +15,6 @@ import msgspec
 from bpfence import abi
 from bpfence.fields import EVENTS, FIELDS, Kind, applies
 from bpfence.policy import Value
-
-ALERTS: Final = "alerts"
-TELEMETRY: Final = "telemetry"
 
 EVENT_NAMES: Final = {abi.CONSTANTS[event.id]: event.name for event in EVENTS}
 MAX_CHAIN: Final = 32
@@ -39,32 +37,28 @@ class KernelEvent(msgspec.Struct, frozen=True):
     sequence: int
     cpu: int
     stream: int
+    error: int
+    action: int
     flags: int
     pid: int
     tid: int
     ppid: int
+    generation: int
+    uid: int
     start_time: int
     exec_id: int
     parent_exec_id: int
     cgroup: int
-    uid: int
     gid: int
+    workload: int
     mnt_ns: int
     pid_ns: int
     net_ns: int
     user_ns: int
-    generation: int
-    action: int
-    error: int
-    verdicts: tuple[int, ...]
     comm: bytes
+    verdicts: tuple[int, ...]
     numbers: dict[int, int]
     strings: dict[int, bytes]
-
-    @property
-    def telemetry(self) -> bool:
-        """Whether it is an event that a policy asked for rather than a verdict."""
-        return bool(self.flags & abi.EVENT_TELEMETRY) or self.buffer == TELEMETRY
 
 
 class ExecImage(Protocol):
@@ -84,58 +78,85 @@ class ExecImage(Protocol):
     def exe(self) -> bytes: ...
 
 
-_HEADER_VALUES: Final = len(abi.EVENT_HEADER_STRUCT.unpack(bytes(abi.EVENT_HEADER_SIZE)))
-_VERDICTS_AT: Final = list(abi.EVENT_HEADER_OFFSETS).index("verdicts")
-_EVENT_AT: Final = list(abi.EVENT_HEADER_OFFSETS).index("event")
-_HEADER_NUMBERS: Final = [
-    (position, key) for position, key in enumerate(abi.EVENT_HEADER_OFFSETS)
-    if key not in ("abi", "type", "size", "event", "n_verdicts", "verdicts", "comm")
-]  # fmt: skip
-_NUMBERS_AT: Final = _HEADER_VALUES + 1
-_STRINGS_AT: Final = _NUMBERS_AT + abi.ABI_NUM_SLOTS
-_OFFSETS_AT: Final = _STRINGS_AT + 1
-_LENGTHS_AT: Final = _OFFSETS_AT + abi.ABI_STR_SLOTS
+class _Layout(NamedTuple):
+    """How the body of a record lies behind its strings: the present numeric slots in their order, and how to unpack."""
+
+    slots: tuple[int, ...]
+    body: struct.Struct
+
+
+_WORD: Final = 8
+_MAX_LAYOUTS: Final = 4096
+"""Records of one kind have few layouts; what somebody varies on purpose is bounded."""
+_layouts: dict[tuple[int, int, int, bytes], _Layout] = {}
 
 
 def decode(buffer: str, data: bytes) -> KernelEvent | Undecodable:
     """One record of `buffer`. Bytes behind the record's own size are padding."""
-    if len(data) < abi.EVENT_RECORD_SIZE:
+    if len(data) < abi.EVENT_HEADER_SIZE:
         return Undecodable(buffer, f"{len(data)} bytes are too few for a record")
-    raw = abi.EVENT_RECORD_STRUCT.unpack_from(data)
-    version, kind, size = raw[0], raw[1], raw[2]
+    # fmt: off
+    (
+        version, kind, n_verdicts, size, time, sequence, cpu, stream, event, error, action, n_strings, text_size, num_words, flags,
+        pid, tid, ppid, generation, uid, start_time, exec_id, parent_exec_id, cgroup, gid, workload, mnt_ns, pid_ns, net_ns, user_ns, comm,
+    ) = abi.EVENT_HEADER_STRUCT.unpack_from(data)
+    # fmt: on
     if version != abi.ABI_VERSION or kind != abi.RECORD_EVENT:
         return Undecodable(buffer, f"ABI {version}, record type {kind}")
-    if not abi.EVENT_RECORD_SIZE <= size <= len(data):
+    if not abi.EVENT_HEADER_SIZE + text_size <= size <= len(data):
         return Undecodable(buffer, f"the record says {size} bytes and has {len(data)}")
-    name = EVENT_NAMES.get(raw[_EVENT_AT])
+    name = EVENT_NAMES.get(event)
     if name is None:
-        return Undecodable(buffer, f"unknown event {raw[_EVENT_AT]}")
-    count = raw[_VERDICTS_AT - 1]
-    if count > abi.ABI_MAX_GROUPS:
-        return Undecodable(buffer, f"{count} verdicts")
-    strings = _strings(raw, data[abi.EVENT_RECORD_SIZE : size])
+        return Undecodable(buffer, f"unknown event {event}")
+    if n_verdicts > abi.ABI_MAX_GROUPS:
+        return Undecodable(buffer, f"{n_verdicts} verdicts")
+    if num_words >> abi.ABI_NUM_WORDS or n_strings > abi.ABI_STR_SLOTS:
+        return Undecodable(buffer, f"words {num_words:#x} of numbers, {n_strings} strings")
+    at = abi.EVENT_HEADER_SIZE + text_size
+    end = at + _WORD * num_words.bit_count()
+    key = (num_words, n_verdicts, n_strings, data[at:end])
+    layout = _layouts.get(key) or _layout(*key)
+    if layout is None or end + layout.body.size != size:
+        return Undecodable(buffer, "the record's size is not that of what it has")
+    values = layout.body.unpack_from(data, end)
+    n_numbers = len(layout.slots)
+    strings = _strings(values[n_numbers + n_verdicts :], data, at)
     if strings is None:
         return Undecodable(buffer, "a string lies outside the record")
-    present = raw[_HEADER_VALUES]
     return KernelEvent(
-        buffer=buffer, event=name, verdicts=raw[_VERDICTS_AT : _VERDICTS_AT + count], comm=raw[_HEADER_VALUES - 1].split(b"\0", 1)[0],
-        numbers={slot: raw[_NUMBERS_AT + slot] for slot in range(abi.ABI_NUM_SLOTS) if present >> slot & 1}, strings=strings,
-        **{key: raw[position] for position, key in _HEADER_NUMBERS},
+        buffer, name, time, sequence, cpu, stream, error, action, flags, pid, tid, ppid, generation, uid, start_time, exec_id,
+        parent_exec_id, cgroup, gid, workload, mnt_ns, pid_ns, net_ns, user_ns, comm.split(b"\0", 1)[0],
+        values[n_numbers : n_numbers + n_verdicts], dict(zip(layout.slots, values, strict=False)), strings,
     )  # fmt: skip
 
 
-def _strings(raw: tuple[int, ...], data: bytes) -> dict[int, bytes] | None:
-    present = raw[_STRINGS_AT]
-    if present >> abi.ABI_STR_SLOTS:
+def _layout(num_words: int, n_verdicts: int, n_strings: int, words: bytes) -> _Layout | None:
+    """None: the bytes of the present words are not all there."""
+    numbers = [number for number in range(abi.ABI_NUM_WORDS) if num_words >> number & 1]
+    if len(words) != _WORD * len(numbers):
         return None
+    present = 0
+    for number, word in zip(numbers, struct.unpack(f"<{len(numbers)}Q", words), strict=True):
+        present |= word << 64 * number
+    slots = [slot for slot in range(abi.ABI_NUM_SLOTS) if present >> slot & 1]
+    wide = [slot for slot in slots if slot >= abi.ABI_NUM_WIDE]
+    narrow = [slot for slot in slots if slot < abi.ABI_NUM_WIDE]
+    layout = _Layout((*wide, *narrow), struct.Struct(f"<{len(wide)}Q{len(narrow) + n_verdicts + n_strings}I"))
+    if len(_layouts) >= _MAX_LAYOUTS:
+        _layouts.clear()
+    _layouts[num_words, n_verdicts, n_strings, words] = layout
+    return layout
+
+
+def _strings(references: tuple[int, ...], data: bytes, end: int) -> dict[int, bytes] | None:
+    """The strings between the header and `end`, by slot."""
     strings = {}
-    for slot in range(abi.ABI_STR_SLOTS):
-        if present >> slot & 1:
-            start, length = raw[_OFFSETS_AT + slot], raw[_LENGTHS_AT + slot]
-            if start + length > len(data):
-                return None
-            strings[slot] = data[start : start + length]
-    return strings
+    at = abi.EVENT_HEADER_SIZE
+    for reference in references:
+        after = at + (reference >> abi.STRING_LENGTH_SHIFT)
+        strings[reference & abi.STRING_SLOT_MASK] = data[at:after]
+        at = after
+    return strings if at <= end else None
 
 
 class _Slot(NamedTuple):
@@ -191,7 +212,7 @@ def ancestors(record: KernelEvent) -> tuple[tuple[int, int], ...] | None:
     if data is None:
         return None
     whole = min(len(data) // abi.ANCESTOR_SIZE, abi.ABI_ANCESTORS_MAX) * abi.ANCESTOR_SIZE
-    return tuple((exec_id, pid) for exec_id, pid, _ in abi.ANCESTOR_STRUCT.iter_unpack(data[:whole]))
+    return tuple(abi.ANCESTOR_STRUCT.iter_unpack(data[:whole]))
 
 
 def signed(value: int) -> int:

@@ -39,7 +39,6 @@ class Observation(msgspec.Struct, frozen=True):
     time: int
     fields: dict[str, Value]
     process: Process | None = None
-    telemetry: bool = False
     flags: int = 0
     generation: int = 0
     action: int = 0
@@ -108,7 +107,7 @@ class Live:
             return []
         self._meter.record(record.buffer, record.stream, record.sequence)
         seen = Observation(
-            record.event, self.clock.wall(record.time), {"event": record.event}, None, record.telemetry, record.flags,
+            record.event, self.clock.wall(record.time), {"event": record.event}, None, record.flags,
             record.generation, record.action, record.error, record.verdicts, records.object_bits(record), record,
         )  # fmt: skip
         return [seen if record.flags & _SPEAKS_FOR == abi.EVENT_RESULT else self.described(seen)]

@@ -7,8 +7,9 @@ attached with them, and (where a pin folder is given) their pins in bpffs, so th
     load or adopt ─▶ attach(events) ─▶ seed() ─▶ swap(image, objects) ─▶ release(events)
                                                    drain() … drain() …            ▲ the same three again for a new policy set
 
-Under the pin folder an instance is `<ABI hash>_<object digest>_<flavour>/`, with `map_<name>` and `link_<program>`. An instance that
-this version made is adopted on restart; another version's enforces on until ours does, then it goes.
+Under the pin folder an instance is `abi<ABI version>-<ABI hash>-<object digest>-<flavour>/` (of ABI 1 without the first part), with
+`map_<name>` and `link_<program>`. An instance that this version made is adopted on restart; another version's enforces on until ours does,
+then it goes. What its maps hold is read by no version but its own.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import contextlib
 import hashlib
 import mmap
 import os
+import re
 import struct
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +37,7 @@ from bpfence.kernel.libbpf import Drain, Map, Object
 from bpfence.kernel.pids import host_pid
 from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
 from bpfence.kernel.pins import unload as _unload
-from bpfence.kernel.programs import Choice, Plan, calls, plan, sensed, supported_events
+from bpfence.kernel.programs import Choice, Plan, calls, plan, sensed, supported_events, text_arguments
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
 
@@ -46,8 +48,9 @@ BATCH_BYTES: Final = 1 << 20
 
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
-_OBJECT_KEY: Final = struct.Struct("<QQII")
-_RINGS: Final = ("alerts", "telemetry")
+_OBJECT_KEY: Final = abi.OBJECT_KEY_STRUCT
+RINGS: Final = ("decisions", "candidates", "telemetry")
+"""The ring buffers, in the order of RING_* and in which they are read."""
 _GENERATION: Final = abi.CONTROL_OFFSETS["generation"]
 SLOTS_OF_CPU: Final = 2
 """Scratch memory that belongs to a processor: SCRATCH_OWN of bpf/engine.h."""
@@ -66,7 +69,6 @@ _REFUSED: Final = {
 }
 """Causes of denials that have no record -> their counter, and their place in the map `told`."""
 _AGENT_PID: Final = abi.CONTROL_OFFSETS["agent_pid"]
-_TELEMETRY: Final = abi.CONTROL_OFFSETS["telemetry"]
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
@@ -82,6 +84,7 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     start_time: int
     pid: int
     ppid: int
+    workload: int
     subject: tuple[int, ...]
 
 
@@ -113,7 +116,9 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What is loaded. `instances` lists every instance under the pin folder, ours included; `skipped` the runs that the kernel has not made
+    """What is loaded. `abi`: of the version that loaded it; of another one than ours, what its maps have counted is not read.
+
+    `instances` lists every instance under the pin folder, ours included; `skipped` the runs that the kernel has not made
     of a program because it was at work on that processor already.
     """
 
@@ -131,6 +136,7 @@ class Status(msgspec.Struct, frozen=True):
     libbpf: str
     instances: tuple[str, ...] = ()
     skipped: dict[str, int] = {}
+    abi: int = abi.ABI_VERSION
 
 
 class Engine:
@@ -206,7 +212,7 @@ class Engine:
                 return cls.load(features, pin_dir=folder, object_path=object_path, flavour=flavour)
         if present:
             raise KernelError(
-                f"{folder} holds an instance of another version of bpfence: {', '.join(present)}",
+                f"{folder} holds what another version of bpfence has loaded: {', '.join(map(_version, present))}",
                 missing="matching pins",
                 hint="`bpfence run` replaces it without a gap; `bpfence unload` removes it",
             )
@@ -247,7 +253,7 @@ class Engine:
         if not self._control:
             self._map_control()
         libbpf.store_u32(self._control_memory(), _AGENT_PID, self._agent_pid)
-        self._drain = Drain([self._maps[name] for name in _RINGS], max_records=BATCH_RECORDS, max_bytes=BATCH_BYTES)
+        self._drain = Drain([self._maps[name] for name in RINGS], max_records=BATCH_RECORDS, max_bytes=BATCH_BYTES)
 
     def close(self, unload: bool = False) -> None:
         """Lets go of everything. What is pinned goes on, unless `unload`; what is not ends here."""
@@ -259,7 +265,8 @@ class Engine:
                 self._drain = None
             try:
                 if unload and self._pins:
-                    self._pins.remove_all()
+                    self._pins.remove_own()
+                    self._pins.remove_folder()  # another version's enforces until ours does, also where that never comes
             finally:
                 self._let_go()
 
@@ -358,8 +365,8 @@ class Engine:
         for call, events in calls().items():
             number = syscalls.number(Arch.X86_64, call)
             if number is not None and number < abi.CALLS_MAX:
-                mask = sum(1 << abi.EVENT_ID[EVENT_BY_NAME[event].id] for event in events)
-                self._maps["calls"].put(_U32.pack(number), _U64.pack(mask | (abi.CALL_SENSED if call in seen else 0)))
+                flags = abi.CALL_SENSED if call in seen else 0
+                self._maps["calls"].put(_U32.pack(number), _call(events, flags, text_arguments(call)))
 
     def try_all(self) -> dict[str, str]:
         """Loads every program without attaching it, for `bpfence doctor`: the events that are not supported, with the reason."""
@@ -533,13 +540,13 @@ class Engine:
         """
         concerns = self._maps["concerns"]
         for index in range(abi.CONCERN_ENTRIES):
-            concerns.put(_U32.pack(index), struct.pack("<QQ", 0, generation << 32))
+            concerns.put(_U32.pack(index), abi.CONCERN_STRUCT.pack(*[0] * abi.CONCERN_WORDS, generation << 32))
 
     def _put_objects(self, objects: Mapping[tuple[int, int], int], generation: int) -> None:
         target = self._maps["objects"]
         stale = [key for key in target.all_keys() if _OBJECT_KEY.unpack(key)[2] == generation]
         target.delete_many(b"".join(stale))
-        keys = b"".join(_OBJECT_KEY.pack(ino, dev, generation, 0) for ino, dev in objects)
+        keys = b"".join(_OBJECT_KEY.pack(ino, dev, generation) for ino, dev in objects)
         try:
             target.put_many(keys, b"".join(_U64.pack(mask) for mask in objects.values()))
         except KernelError as error:
@@ -551,6 +558,13 @@ class Engine:
         target = self._maps["objects"]
         target.delete_many(b"".join(key for key in target.all_keys() if _OBJECT_KEY.unpack(key)[2] != generation))
 
+    @property
+    def replaces(self) -> tuple[int, ...]:
+        """The ABI versions of the instances of others that enforce until this one does."""
+        if not self._pins:
+            return ()
+        return tuple(abi_of(name) for name in instances(self._pins.folder) if name != self._pins.instance)
+
     def _retire(self) -> None:
         """Removes other versions' instances once this one is in force: its programs attached and its tables switched on."""
         if self._pins and self._attach_asked and self._swapped:
@@ -558,23 +572,13 @@ class Engine:
 
     # ---- records ----
 
-    def set_telemetry(self, events: Collection[str]) -> None:
-        """Which events (full names) write telemetry records. The word has 32 bits: events 32 and above have none."""
-        mask = 0
-        for event in events:
-            bit = abi.EVENT_ID[EVENT_BY_NAME[event].id]
-            if bit > 31:
-                raise KernelError(f"event {event} cannot be recorded as telemetry", missing="a telemetry bit")
-            mask |= 1 << bit
-        libbpf.store_u32(self._control_memory(), _TELEMETRY, mask)
-
     @property
     def wakeup_fd(self) -> int:
         """Readable (for selectors) when there are records to drain."""
         return self._ready().fileno()
 
     def drain(self, timeout_ms: int = 0) -> list[tuple[str, bytes]]:
-        """One batch of records, ("alerts" | "telemetry", bytes of struct event_record and its data), alerts first.
+        """One batch of records, (one of RINGS, bytes of struct event_header and its body), decisions first.
 
         Waits up to `timeout_ms` (-1: for ever) where there is none. At most BATCH_RECORDS records; call again while it returns any.
         """
@@ -682,6 +686,12 @@ def inspect(pin_dir: str | Path = PIN_DIR) -> tuple[Status, ...]:
 
 
 def _inspect(folder: Path, instance: str, all_instances: tuple[str, ...]) -> Status:
+    if abi_of(instance) != abi.ABI_VERSION:
+        return Status(
+            flavour=instance.rpartition("-")[2], generation=0, pin_dir=str(folder), adopted=False, agent_pid=0,
+            attached=link_names(folder, instance), left_out=(), counters={}, lost={}, image_pages=0, processes=0,
+            libbpf=libbpf.version(), instances=all_instances, abi=abi_of(instance),
+        )  # fmt: skip
     maps = {name: open_map(folder, instance, name) for name in ("control", "counters", "lost", "tables", "processes")}
     try:
         control = maps["control"].get(_U32.pack(0)) or bytes(abi.CONTROL_SIZE)
@@ -735,7 +745,17 @@ def unload(pin_dir: str | Path = PIN_DIR) -> tuple[str, ...]:
 def instance_name(object_path: Path, flavour: str) -> str:
     """The folder of the instance that this object makes in this flavour."""
     digest = hashlib.sha256(object_path.read_bytes()).hexdigest()[:16]
-    return f"{abi.ABI_HASH}-{digest}-{flavour}"
+    return f"abi{abi.ABI_VERSION}-{abi.ABI_HASH}-{digest}-{flavour}"
+
+
+def abi_of(instance: str) -> int:
+    """The ABI version of an instance, by the name of its folder."""
+    found = re.match(r"abi(\d+)-", instance)
+    return int(found[1]) if found else 1
+
+
+def _version(instance: str) -> str:
+    return f"{instance} (ABI {abi_of(instance)}, this is ABI {abi.ABI_VERSION})"
 
 
 def _flavour(features: Features) -> str:
@@ -773,6 +793,14 @@ def _check_abi(parsed: Object) -> None:
             missing="a matching BPF object",
             hint="run `make generate bpf`, or install bpfence again",
         )
+
+
+def _call(events: Collection[str], flags: int, texts: Sequence[int]) -> bytes:
+    """struct call: the events (full names) that a system call may be, and which of its arguments are texts."""
+    mask = sum(1 << abi.EVENT_ID[EVENT_BY_NAME[event].id] for event in events)
+    return abi.CALL_STRUCT.pack(
+        *(mask >> 64 * word & (1 << 64) - 1 for word in range(abi.ABI_EVENT_WORDS)), flags, bytes(texts[: abi.CALL_TEXTS])
+    )
 
 
 def _stamp(image: bytes, generation: int) -> bytes:
@@ -840,7 +868,7 @@ def decode_process_record(value: bytes) -> ProcessRecord:
         return int(_U64.unpack_from(value, at[name])[0])
 
     return ProcessRecord(
-        concern=u64("concern"),
+        concern=int.from_bytes(value[at["concern"] : at["concern"] + 8 * abi.ABI_EVENT_WORDS], "little"),
         generation=u32("generation"),
         uid=u32("uid"),
         gid=u32("gid"),
@@ -850,6 +878,7 @@ def decode_process_record(value: bytes) -> ProcessRecord:
         start_time=u64("start_time"),
         pid=u32("pid"),
         ppid=u32("ppid"),
+        workload=u32("workload"),
         subject=struct.unpack_from(f"<{abi.ABI_MAX_GROUPS}I", value, at["subject"]),
     )
 

@@ -136,18 +136,16 @@ class Pins:
     def remove_own(self) -> None:
         remove_instance(self._own)
 
+    def remove_folder(self) -> None:
+        """Takes the folder away where nothing is left in it."""
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
     def remove_others(self) -> None:
         """Takes away every instance but ours."""
         for name in instances(self.folder):
             if name != self.instance:
                 remove_instance(self.folder / name)
-
-    def remove_all(self) -> None:
-        """Takes away every instance, and the folder."""
-        for name in instances(self.folder):
-            remove_instance(self.folder / name)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
 
 
 def remove_instance(path: Path) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.kernel.features import Answer, Features
 from bpfence.kernel.hooks import _SYSCALL, PROGRAMS, Kind, Row, Variant
+from bpfence.syscalls.table import signature
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -156,6 +157,15 @@ def calls() -> dict[str, frozenset[str]]:
         for call in within:
             found.setdefault(call, set()).add(event)
     return {call: frozenset(events) for call, events in found.items()}
+
+
+TEXT_KINDS: Final = ("path", "text")
+
+
+def text_arguments(call: str) -> tuple[int, ...]:
+    """Which arguments of a system call are names or other texts, counted from 1."""
+    found = signature(call)
+    return tuple(number for number, (_, kind) in enumerate(found.arguments if found else (), 1) if kind in TEXT_KINDS)
 
 
 def sensed(attached: Collection[str]) -> frozenset[str]:

@@ -53,6 +53,7 @@ class FakeEngine:
         self.noted: tuple[dict[str, int], dict[str, int]] = {}, {}
         self.skips: dict[str, int] = {}
         self.can_skip = ""
+        self.replaces: tuple[int, ...] = ()
         self.objects: Mapping[tuple[int, int], int] = {}
         self.batches: list[list[tuple[str, bytes]]] = []
         self.closed: bool | None = None
@@ -66,12 +67,12 @@ class FakeEngine:
         """One file.open record, decided by the newest generation."""
         self.sequence += 1
         header = {"sequence": self.sequence, "generation": self.generation, "verdicts": (verdict,), **header}
-        self.batches.append([("alerts", record("file.open", strings={"STR_FILE_PATH": path}, **header))])
+        self.batches.append([("decisions", record("file.open", strings={"STR_FILE_PATH": path}, **header))])
         os.write(self._bell, b"!")
 
     def put(self, data: bytes) -> None:
         """A record of one's own."""
-        self.batches.append([("alerts", data)])
+        self.batches.append([("decisions", data)])
         os.write(self._bell, b"!")
 
     def supported_events(self) -> frozenset[str]:

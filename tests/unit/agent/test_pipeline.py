@@ -107,7 +107,7 @@ def test_a_rule_that_waits_for_one_result_is_told_of_that_one(result: int | None
     way = Way()
     way.pipeline._generations.add(Generation(2, rules, (Meaning((), False), Meaning(tuple(range(4)), False))))
     numbers = {} if result is None else {"NUM_RESULT": result & (1 << 64) - 1}
-    kernel = decode("alerts", record("file.open", numbers, flags=abi.EVENT_RESULT))
+    kernel = decode("decisions", record("file.open", numbers, flags=abi.EVENT_RESULT))
     assert isinstance(kernel, KernelEvent)
     seen = msgspec.structs.replace(observation(), flags=abi.EVENT_RESULT, verdicts=(1,), generation=2, record=kernel)
     assert [line.rule for line in way.pipeline.lines(seen)] == told  # type: ignore[union-attr]
@@ -160,7 +160,7 @@ def test_acts_are_known_by_their_fields_where_a_rule_waits_too() -> None:
 
     def told(event: str) -> int:
         numbers = {"NUM_FILE_INO": 5, "NUM_FILE_ACCESS": 1}
-        kernel = decode("alerts", record(event, numbers, {"STR_FILE_PATH": b"/a"}, flags=abi.EVENT_RESULT))
+        kernel = decode("decisions", record(event, numbers, {"STR_FILE_PATH": b"/a"}, flags=abi.EVENT_RESULT))
         assert isinstance(kernel, KernelEvent)
         seen = Observation(event, 0, {"event": event}, flags=abi.EVENT_RESULT, verdicts=(1,), generation=2, record=kernel)
         return len(way.pipeline.lines(seen))
@@ -178,6 +178,29 @@ def test_a_stage_that_raises_costs_one_event_and_is_told_once(monkeypatch: pytes
     assert way.confirms.counted()["faults"] == 2
 
 
-def test_telemetry_passes_untouched() -> None:
-    [line] = Way().pipeline.lines(msgspec.structs.replace(observation(), telemetry=True))
-    assert line.kind == "event"
+def test_what_is_observed_is_an_event_beside_the_alerts() -> None:
+    way = Way()
+    rules = tuple(RuleInfo("p", name, "enforce", action, action) for name, action in
+                  (("seen", Action.OBSERVE), ("seen too", Action.OBSERVE), ("told", Action.AUDIT)))  # fmt: skip
+    meanings = (Meaning((), False), Meaning((0, 1), False), Meaning((0, 1, 2), False))
+    way.pipeline._generations.add(Generation(2, rules, meanings))
+
+    def lines(verdict: int) -> list[tuple[str, str | None, str | None]]:
+        seen = msgspec.structs.replace(observation(action=abi.ACTION_OBSERVE), verdicts=(verdict,), generation=2)
+        return [(line.kind, line.rule, line.severity) for line in way.pipeline.lines(seen)]  # type: ignore[union-attr]
+
+    seen = [("event", "seen", "info"), ("event", "seen too", "info")]
+    assert lines(1) == seen
+    assert lines(2) == [*seen, ("alert", "told", "medium")]
+
+
+def test_only_alerts_and_what_says_so_are_limited() -> None:
+    way = Way()
+    rules = tuple(RuleInfo("p", name, "enforce", action, action, rate=rate, burst=burst) for name, action, rate, burst in
+                  (("free", Action.OBSERVE, 0.0, 0), ("limited", Action.OBSERVE, 1.0, 3), ("told", Action.AUDIT, 1.0, 3)))  # fmt: skip
+    way.pipeline._generations.add(Generation(2, rules, (Meaning((), False), *(Meaning((n,), False) for n in range(3)))))
+    seen = msgspec.structs.replace(observation(), generation=2)
+    came = [sum(len(way.pipeline.lines(msgspec.structs.replace(seen, verdicts=(n,)))) for _ in range(200)) for n in (1, 2, 3)]
+    assert came[0] == 200
+    assert came[1] == 3
+    assert came[2] <= 3

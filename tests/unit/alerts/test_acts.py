@@ -34,7 +34,7 @@ def told(sequence: list[Any], given: RuleInfo, acts: Acts | None = None) -> list
         header = {key: value for key, value in changes.items() if "." not in key}
         fields = {"file.path": "/f", "file.ino": 7, "file.fstype": "ext4"} if not name.startswith("net.") else {"file.path": None}
         fields |= {"file.access": access} | {key: value for key, value in changes.items() if "." in key}
-        decoded = decode("alerts", record(name, **header))
+        decoded = decode("decisions", record(name, **header))
         assert isinstance(decoded, KernelEvent)
         if acts.new(observation(name, fields=fields, record=decoded), [(given, False)]):
             found.append(n)

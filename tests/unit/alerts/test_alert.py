@@ -191,10 +191,8 @@ def test_any_message_is_one_printable_line(template: str, fields: dict[str, Any]
 
 def test_other_kinds() -> None:
     made = composer()
-    event = written(made.event(observation(action=0, error=0)))
-    assert (event["kind"], event["policy"], event["action"], event["seq"]) == ("event", None, "none", 1)
-    loss = written(made.loss(Loss({"file.open": 3}, {"alerts": 2}, {})))
-    assert (loss["kind"], loss["lost"], loss["events"], loss["gaps"]) == ("loss", 3, {"file.open": 3}, {"alerts": 2})
+    loss = written(made.loss(Loss({"file.open": 3}, {"decisions": 2}, {})))
+    assert (loss["kind"], loss["lost"], loss["events"], loss["gaps"]) == ("loss", 3, {"file.open": 3}, {"decisions": 2})
     status = written(made.status("suppressed", "3 more\n", policy="p", rule="r", suppressed=3))
     assert list(status) == ["time", "kind", "status", "severity", "message", "policy", "rule", "suppressed", "host"]
     assert status["message"] == r"3 more\x0a"

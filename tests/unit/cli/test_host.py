@@ -294,7 +294,7 @@ def say_open(kernel: FakeKernel, files: list[str], *names: str, **options: Any) 
     found = load(files, options={"falco": FalcoOptions(**options)}).policies
     compiled = compile_policies(found, supported_events=kernel.engine.supported_events())
     header = {"sequence": 1, "generation": 1, "flags": EVENT_RESULT, "verdicts": (verdict_of(compiled, *names),), "error": 0}
-    kernel.engine.batches.append([("alerts", record("file.open", {"NUM_RESULT": 3}, {"STR_FILE_PATH": b"/etc/shadow"}, **header))])
+    kernel.engine.batches.append([("decisions", record("file.open", {"NUM_RESULT": 3}, {"STR_FILE_PATH": b"/etc/shadow"}, **header))])
     os.write(kernel.engine._bell, b"!")
 
 
@@ -390,6 +390,7 @@ class Loaded(msgspec.Struct):
     skipped: dict[str, int] = msgspec.field(default_factory=lambda: {"file_open__file": 56_789})
     processes: int = 9
     instances: tuple[str, ...] = ("abi-digest-lsm",)
+    abi: int = abi.ABI_VERSION
 
 
 def engine_module(monkeypatch: pytest.MonkeyPatch, **members: Any) -> None:
@@ -437,6 +438,16 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "jsonl:/full 4,321" in " ".join(call("status", "--pin-dir", tmp_path / "pins").stdout.split())
     counts.remove()
     assert counts.read() == Counted()
+
+
+def test_status_of_what_another_version_has_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("bpfence.agent.generations.STATE_DIR", tmp_path / "state")
+    engine_module(monkeypatch, inspect=lambda folder: (Loaded(pin_dir=folder, abi=1, counters={}, lost={}, skipped={}, generation=0),))
+    shown = " ".join(call("status", "--pin-dir", tmp_path).stdout.split())
+    assert f"another version of bpfence (ABI 1, this is ABI {abi.ABI_VERSION})" in shown
+    assert "`bpfence run` with your policies: they are put in force first, then this goes" in shown
+    [instance] = json.loads(call("status", "--json", "--pin-dir", tmp_path).stdout)["instances"]
+    assert (instance["abi"], instance["counters"]) == (1, {})
 
 
 def test_an_agent_runs_while_it_holds_the_pins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

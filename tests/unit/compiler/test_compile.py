@@ -312,7 +312,7 @@ def test_verdicts_say_when_they_are_reported(moments: list[When], report: int) -
     walker = Walker(compiled.image)
     (found,) = walk(compiled.image, FILE_OPEN, {}, {})
     at = 4 * (walker.header["verdicts_ref"] + found * abi.IMAGE_VERDICT_WORDS)
-    assert abi.IMAGE_VERDICT_STRUCT.unpack_from(compiled.image, at)[2] == report
+    assert abi.IMAGE_VERDICT_STRUCT.unpack_from(compiled.image, at)[2] == report | abi.TO_DECISIONS
     assert compiled.verdicts[found].action == Action.AUDIT
     assert [compiled.rules[n].when for n in compiled.verdicts[found].rules] == moments
     assert bool(walker.header["features"] & abi.IMAGE_DETAILS) == any(when != When.DECIDED for when in moments)

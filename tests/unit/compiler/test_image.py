@@ -28,7 +28,8 @@ def test_events_that_can_be_denied(uncertain: int, matching: int, enforcing: int
     rows = [VerdictRow(action, 0, bool(action), n) for n, action in enumerate((0, abi.ACTION_AUDIT, abi.ACTION_AUDIT, abi.ACTION_DENY))]
     walker = Walker(pack(classification, [group], [list(range(4))], rows, 3, 0).image)
     at = walker.concern_ref[0] + abi.IMAGE_CONCERN_WORDS
-    assert list(walker.words[at : at + 4]) == [1 << 9 | 1 << 10, 0, enforcing << 9, 0]
+    words = list(walker.words[at : at + abi.IMAGE_CONCERN_WORDS])
+    assert words == [1 << 9 | 1 << 10, *[0] * 7, enforcing << 9, *[0] * 7]
     assert walker.header["enforcing_all"] == enforcing << 9
 
 
@@ -120,7 +121,7 @@ def test_node_forms_agree(count: int, share: float, uncertain: int) -> None:
     dimension = Dimension("d", "file.uid", abi.DIM_RANGE, abi.NUM_FILE_UID, False, False, classes=count, bounds=[(0, 1)])
     children = {c: generator.choice((1, 2, 2, 3)) for c in range(2, count) if generator.random() < share}
     _, walker = one_node(dimension, children, 0, uncertain)
-    ref = walker.words[walker.roots_ref[0] + abi.ABI_MAX_EVENTS + 9]
+    ref = walker.root(0, 1, 9)
     for number in range(count):
         expected = uncertain if number == 0 else children.get(number, 0)
         assert walker.child(ref, number) == abi.IMAGE_LEAF | expected
@@ -188,3 +189,14 @@ def test_the_comb_reuses_gaps() -> None:
 
 def test_blocks_fill_pages() -> None:
     assert abi.IMAGE_PAGE_WORDS % images.BLOCK_WORDS == 0, "a row that stays in its block stays in its page"
+
+
+@pytest.mark.parametrize("events", [(), (9,), (0, 255), (1, 64, 200)])
+def test_rows_hold_the_events_that_are_asked_for(events: tuple[int, ...]) -> None:
+    row = tuple(~1 if event in events else ~0 for event in range(abi.ABI_MAX_EVENTS))
+    group = Group((0,), [], [Leaf((), False)] * 2, [(~0,) * abi.ABI_MAX_EVENTS, row], ~1, 0)
+    walker = Walker(make([], group, 2))
+    assert walker.header["n_columns"] == len(events) + 1
+    for event in range(abi.ABI_MAX_EVENTS):
+        assert walker.root(0, 1, event) == abi.IMAGE_LEAF | (event in events)
+        assert walker.root(0, 0, event) == abi.IMAGE_LEAF

@@ -38,7 +38,7 @@ def test_from_text_to_alert(tmp_path: Path) -> None:
         kernel.engine.sequence += 1
         header |= {"sequence": kernel.engine.sequence, "generation": kernel.engine.generation, "comm": program}
         header["verdicts"] = (verdict_of(agent.life.tables.compiled, rule),)
-        kernel.engine.batches.append([("alerts", record("file.open", {"NUM_RESULT": 3}, {"STR_FILE_PATH": b"/etc/shadow"}, **header))])
+        kernel.engine.batches.append([("decisions", record("file.open", {"NUM_RESULT": 3}, {"STR_FILE_PATH": b"/etc/shadow"}, **header))])
         os.write(kernel.engine._bell, b"!")
         agent.step(0)
 

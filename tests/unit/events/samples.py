@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import msgspec
@@ -12,31 +13,34 @@ from bpfence.events.source import Observation
 from bpfence.fields import EVENT_BY_NAME
 
 HEADER: dict[str, Any] = {
-    "abi": abi.ABI_VERSION, "type": abi.RECORD_EVENT, "size": 0, "time": 5_000_000_001, "sequence": 1, "cpu": 0, "stream": 0, "event": 0,
-    "flags": 0, "pid": 412, "tid": 413, "ppid": 400, "start_time": 4_000_000_000,
-    "exec_id": 0x700001, "parent_exec_id": 0x700000, "cgroup": 9,
-    "uid": 1000, "gid": 100, "mnt_ns": 1, "pid_ns": 2, "net_ns": 3, "user_ns": 4, "generation": 1, "action": abi.ACTION_DENY, "error": 1,
-    "n_verdicts": 1, "verdicts": (1,), "comm": b"sh",
+    "abi": abi.ABI_VERSION, "type": abi.RECORD_EVENT, "n_verdicts": 1, "size": 0, "time": 5_000_000_001, "sequence": 1, "cpu": 0,
+    "stream": 0, "event": 0, "error": 1, "action": abi.ACTION_DENY, "n_strings": 0, "text_size": 0, "num_words": 0, "flags": 0,
+    "pid": 412, "tid": 413, "ppid": 400, "generation": 1, "uid": 1000, "start_time": 4_000_000_000,
+    "exec_id": 0x700001, "parent_exec_id": 0x700000, "cgroup": 9, "gid": 100, "workload": 0,
+    "mnt_ns": 1, "pid_ns": 2, "net_ns": 3, "user_ns": 4, "comm": b"sh", "verdicts": (1,),
 }  # fmt: skip
 
 
 def record(event_name: str, /, numbers: dict[str, int] | None = None, strings: dict[str, bytes] | None = None, **header: Any) -> bytes:
-    """struct event_record with its data; slots by their names in abi.h."""
-    num, offsets, lengths, data = [0] * abi.ABI_NUM_SLOTS, [0] * abi.ABI_STR_SLOTS, [0] * abi.ABI_STR_SLOTS, b""
-    num_present = str_present = 0
-    for name, number in (numbers or {}).items():
-        slot = getattr(abi, name)
-        num[slot] = number
-        num_present |= 1 << slot
-    for name, text in (strings or {}).items():
-        slot = abi.CONSTANTS[name]
-        offsets[slot], lengths[slot] = len(data), len(text)
-        str_present |= 1 << slot
-        data += text
-    values = {**HEADER, "event": abi.CONSTANTS[EVENT_BY_NAME[event_name].id], "size": abi.EVENT_RECORD_SIZE + len(data), **header}
-    verdicts = (*values.pop("verdicts"), *[0] * abi.ABI_MAX_GROUPS)[: abi.ABI_MAX_GROUPS]
-    comm = values.pop("comm")
-    return abi.EVENT_RECORD_STRUCT.pack(*values.values(), *verdicts, comm, num_present, *num, str_present, *offsets, *lengths, 0) + data
+    """struct event_header with its body; slots by their names in abi.h."""
+    slots = {abi.CONSTANTS[name]: number for name, number in (numbers or {}).items()}
+    words = {number: sum(1 << slot % 64 for slot in slots if slot // 64 == number) for number in sorted({slot // 64 for slot in slots})}
+    wide = [slots[slot] for slot in sorted(slots) if slot >= abi.ABI_NUM_WIDE]
+    narrow = [slots[slot] & 0xFFFFFFFF for slot in sorted(slots) if slot < abi.ABI_NUM_WIDE]
+    text = b"".join((strings or {}).values())
+    references = [abi.CONSTANTS[name] | len(data) << abi.STRING_LENGTH_SHIFT for name, data in (strings or {}).items()]
+    values = {
+        **HEADER, "event": abi.CONSTANTS[EVENT_BY_NAME[event_name].id], "text_size": len(text), "n_strings": len(references),
+        "num_words": sum(1 << number for number in words), **header,
+    }  # fmt: skip
+    verdicts = values.pop("verdicts")
+    tail = struct.pack(
+        f"<{len(words) + len(wide)}Q{len(narrow) + len(verdicts) + len(references)}I",
+        *words.values(), *wide, *narrow, *verdicts, *references,
+    )  # fmt: skip
+    values["n_verdicts"] = header.get("n_verdicts", len(verdicts))
+    values["size"] = header.get("size", abi.EVENT_HEADER_SIZE + len(text) + len(tail))
+    return abi.EVENT_HEADER_STRUCT.pack(*values.values()) + text + tail
 
 
 class Image(msgspec.Struct, frozen=True):

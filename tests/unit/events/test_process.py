@@ -18,7 +18,7 @@ CLOCK = Clock(lambda: 1_000_000_000_000, lambda: 0)
 
 
 def decoded(data: bytes) -> KernelEvent:
-    event = decode("alerts", data)
+    event = decode("decisions", data)
     assert isinstance(event, KernelEvent)
     return event
 
@@ -131,7 +131,7 @@ def test_boot_id(tmp_path: Path) -> None:
 
 def test_parents_as_the_record_says_them() -> None:
     cache = ProcessCache(IMAGES.get, CLOCK, boot_id="ab")
-    listed = abi.ANCESTOR_STRUCT.pack(0x700000, 401, 0) + abi.ANCESTOR_STRUCT.pack(0x5, 7, 0) + abi.ANCESTOR_STRUCT.pack(0x600000, 1, 0)
+    listed = abi.ANCESTOR_STRUCT.pack(0x700000, 401) + abi.ANCESTOR_STRUCT.pack(0x5, 7) + abi.ANCESTOR_STRUCT.pack(0x600000, 1)
     event = decoded(record("process.executed", {"NUM_TTY": 34816, "NUM_EXE_FLAGS": abi.EXE_MEMFD}, {"STR_ANCESTORS": listed}))
     process, fields = cache.describe(event)
     assert process.parents == [Living(401, "bash"), Living(7, None), Living(1, "init")]

@@ -20,7 +20,7 @@ def test_header_and_slots_come_out_as_they_went_in() -> None:
         "file.open", {"NUM_FILE_FLAGS": 0o101, "NUM_FILE_INO": 77}, {"STR_FILE_PATH": b"/a\xff", "STR_PROCESS_ARGS": b"cat\0/a"},
         cpu=3, stream=70, sequence=9, verdicts=(4, 0, 6), n_verdicts=3, comm=b"cat\0rest", error=13, user_ns=44, start_time=7,
     )  # fmt: skip
-    event = decode("alerts", data)
+    event = decode("decisions", data)
     assert isinstance(event, KernelEvent)
     assert (event.event, event.cpu, event.stream, event.sequence, event.verdicts, event.comm) == ("file.open", 3, 70, 9, (4, 0, 6), b"cat")
     assert (event.pid, event.tid, event.ppid, event.uid, event.gid, event.user_ns, event.start_time) == (412, 413, 400, 1000, 100, 44, 7)
@@ -33,20 +33,34 @@ def test_header_and_slots_come_out_as_they_went_in() -> None:
     )
     assert own_fields(event) == {"file.flags": 0o101, "file.ino": 77, "file.path": "/a\udcff"}
     assert process_strings(event) == {"process.args": b"cat\0/a"}
-    assert not event.telemetry
 
 
-def test_telemetry_by_flag_or_buffer() -> None:
-    flagged, buffered = decode("alerts", record("process.fork", flags=abi.EVENT_TELEMETRY)), decode("telemetry", record("process.fork"))
-    assert isinstance(flagged, KernelEvent)
-    assert isinstance(buffered, KernelEvent)
-    assert flagged.telemetry
-    assert buffered.telemetry
+SLOTS = sorted(slot for slot in abi.NUM_SLOT.values() if slot >= abi.ABI_NUM_IN_HEADER)
+NUMBERS = st.dictionaries(st.sampled_from(SLOTS), st.integers(0, (1 << 64) - 1)).map(
+    lambda numbers: {slot: value if slot >= abi.ABI_NUM_WIDE else value & 0xFFFFFFFF for slot, value in numbers.items()}
+)
+STRINGS = st.dictionaries(st.sampled_from(sorted(abi.STR_SLOT.values())), st.binary(max_size=60))
+NAME_OF = {slot: name for table in (abi.NUM_SLOT, abi.STR_SLOT) for name, slot in table.items()}
+
+
+@given(NUMBERS, STRINGS, st.lists(st.integers(0, 1 << 31), max_size=abi.ABI_MAX_GROUPS))
+def test_only_what_is_present_is_in_a_record(numbers: dict[int, int], strings: dict[int, bytes], verdicts: list[int]) -> None:
+    data = record(
+        "file.open", {name: numbers[slot] for name, slot in abi.NUM_SLOT.items() if slot in numbers},
+        {name: strings[slot] for name, slot in abi.STR_SLOT.items() if slot in strings}, verdicts=tuple(verdicts),
+    )  # fmt: skip
+    event = decode("decisions", data)
+    assert isinstance(event, KernelEvent)
+    assert (event.numbers, event.strings, event.verdicts) == (numbers, strings, tuple(verdicts))
+    wide = sum(slot >= abi.ABI_NUM_WIDE for slot in numbers)
+    words = len({slot // 64 for slot in numbers})
+    parts = 8 * (words + wide) + 4 * (len(numbers) - wide + len(verdicts) + len(strings)) + sum(map(len, strings.values()))
+    assert len(data) == abi.EVENT_HEADER_SIZE + parts
 
 
 def test_slots_that_two_fields_share_go_by_event() -> None:
-    signal = decode("alerts", record("process.signal", {"NUM_TARGET_UID": 5}))
-    ipc = decode("alerts", record("ipc.access", {"NUM_TARGET_UID": 5}))
+    signal = decode("decisions", record("process.signal", {"NUM_TARGET_UID": 5}))
+    ipc = decode("decisions", record("ipc.access", {"NUM_TARGET_UID": 5}))
     assert isinstance(signal, KernelEvent)
     assert isinstance(ipc, KernelEvent)
     assert own_fields(signal) == {"target.uid": 5}
@@ -54,7 +68,7 @@ def test_slots_that_two_fields_share_go_by_event() -> None:
 
 
 def test_object_bits() -> None:
-    event = decode("alerts", record("file.rename", {"NUM_FILE_OBJECT": 0, "NUM_NEW_OBJECT": 6}))
+    event = decode("decisions", record("file.rename", {"NUM_FILE_OBJECT": 0, "NUM_NEW_OBJECT": 6}))
     assert isinstance(event, KernelEvent)
     assert object_bits(event) == {"file.new_path": 6}
 
@@ -63,54 +77,72 @@ def test_object_bits() -> None:
     ("data", "reason"),
     [
         (b"", "too few"),
-        (record("file.open")[:-1], "too few"),
-        (record("file.open", abi=2), "ABI 2"),
+        (record("file.open", verdicts=())[:-1], "too few"),
+        (record("file.open", abi=1), "ABI 1"),
         (record("file.open", type=9), "type 9"),
         (record("file.open", size=10), "10 bytes"),
         (record("file.open", size=1 << 31), "bytes"),
         (record("file.open", event=0), "unknown event 0"),
         (record("file.open", event=63), "unknown event 63"),
+        (record("file.open", event=0xFFFF), "unknown event 65535"),
+        (record("file.open", num_words=16), "words 0x10 of numbers"),
+        (record("file.open", num_words=1), "size is not that"),
+        (record("file.open", n_strings=65), "65 strings"),
+        (record("file.open", n_strings=1), "size is not that"),
         (record("file.open", n_verdicts=9), "9 verdicts"),
-        (record("file.open", strings={"STR_FILE_PATH": b"/abc"}, size=abi.EVENT_RECORD_SIZE + 3), "outside"),
+        (record("file.open", strings={"STR_FILE_PATH": b"/abc"}, size=abi.EVENT_HEADER_SIZE + 3), "bytes"),
+        (record("file.open", strings={"STR_FILE_PATH": b"/abc"}, text_size=3), "size is not that"),
     ],
 )
 def test_what_is_wrong_is_named(data: bytes, reason: str) -> None:
-    found = decode("alerts", data)
+    found = decode("decisions", data)
     assert isinstance(found, Undecodable)
     assert reason in found.reason
-    assert found.buffer == "alerts"
+    assert found.buffer == "decisions"
 
 
-def test_offset_near_the_end_of_numbers_does_not_wrap() -> None:
+@pytest.mark.parametrize("length", [5, 0xFFFF])
+def test_a_string_longer_than_all_of_them(length: int) -> None:
     data = bytearray(record("file.open", strings={"STR_FILE_PATH": b"/abc"}))
-    at = abi.EVENT_RECORD_OFFSETS["str_offset"] + 4 * abi.STR_FILE_PATH
-    struct.pack_into("<I", data, at, 0xFFFFFFFE)
-    assert isinstance(decode("alerts", bytes(data)), Undecodable)
+    struct.pack_into("<I", data, len(data) - 4, abi.STR_FILE_PATH | length << abi.STRING_LENGTH_SHIFT)
+    found = decode("decisions", bytes(data))
+    assert isinstance(found, Undecodable)
+    assert "outside" in found.reason
+
+
+def test_layouts_are_kept_for_a_bounded_number_of_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_MAX_LAYOUTS", 4)
+    records._layouts.clear()
+    for bits in range(40):
+        numbers = {name: 1 for place, name in enumerate(list(abi.NUM_SLOT)[8:14]) if bits >> place & 1}
+        assert isinstance(decode("decisions", record("file.open", numbers)), KernelEvent)
+        assert len(records._layouts) <= 4
 
 
 def test_padding_behind_the_record_is_not_data() -> None:
-    event = decode("alerts", record("file.open", strings={"STR_FILE_PATH": b"/abc"}) + b"\0" * 8)
+    event = decode("decisions", record("file.open", strings={"STR_FILE_PATH": b"/abc"}) + b"\0" * 8)
     assert isinstance(event, KernelEvent)
     assert event.strings == {abi.STR_FILE_PATH: b"/abc"}
 
 
 @given(st.binary(max_size=2048))
 def test_garbage_never_raises(data: bytes) -> None:
-    assert isinstance(decode("alerts", data), Undecodable)
+    assert isinstance(decode("decisions", data), Undecodable)
 
 
-@given(st.binary(min_size=abi.EVENT_RECORD_SIZE, max_size=abi.EVENT_RECORD_SIZE + 300), st.sampled_from(sorted(records.EVENT_NAMES)))
-def test_garbage_behind_a_good_header_never_raises(data: bytes, event: int) -> None:
+@given(
+    st.binary(min_size=abi.EVENT_HEADER_SIZE, max_size=abi.EVENT_HEADER_SIZE + 300), st.sampled_from(sorted(records.EVENT_NAMES)),
+    st.integers(0, 15), st.integers(0, 8), st.integers(0, 64), st.integers(0, 300),
+)  # fmt: skip
+def test_garbage_behind_a_good_header_never_raises(data: bytes, event: int, words: int, verdicts: int, strings: int, text: int) -> None:
     raw = bytearray(data)
-    struct.pack_into("<HHI", raw, 0, abi.ABI_VERSION, abi.RECORD_EVENT, len(raw))
-    struct.pack_into("<I", raw, abi.EVENT_HEADER_OFFSETS["event"], event)
-    struct.pack_into("<I", raw, abi.EVENT_HEADER_OFFSETS["n_verdicts"], 8)
-    struct.pack_into("<I", raw, abi.EVENT_RECORD_OFFSETS["str_present"], 0xFF)
-    struct.pack_into("<16I", raw, abi.EVENT_RECORD_OFFSETS["str_offset"], *[byte % 200 for byte in raw[:16]])
-    struct.pack_into("<16I", raw, abi.EVENT_RECORD_OFFSETS["str_length"], *[byte % 100 for byte in raw[16:32]])
-    found = decode("alerts", bytes(raw))
+    struct.pack_into("<HBBI", raw, 0, abi.ABI_VERSION, abi.RECORD_EVENT, verdicts, len(raw))
+    at = abi.EVENT_HEADER_OFFSETS
+    for name, form, value in (("event", "H", event), ("num_words", "I", words), ("n_strings", "B", strings), ("text_size", "H", text)):
+        struct.pack_into(f"<{form}", raw, at[name], value)
+    found = decode("decisions", bytes(raw))
     if isinstance(found, KernelEvent):
-        assert sum(len(text) for text in found.strings.values()) <= 8 * (len(raw) - abi.EVENT_RECORD_SIZE)
+        assert sum(len(text) for text in found.strings.values()) <= len(raw) - abi.EVENT_HEADER_SIZE
         own_fields(found)
 
 
@@ -123,7 +155,7 @@ def test_arguments(data: bytes, words: tuple[bytes, ...]) -> None:
 
 
 def entries(*pairs: tuple[int, int]) -> bytes:
-    return b"".join(abi.ANCESTOR_STRUCT.pack(exec_id, pid, 0) for exec_id, pid in pairs)
+    return b"".join(abi.ANCESTOR_STRUCT.pack(exec_id, pid) for exec_id, pid in pairs)
 
 
 @pytest.mark.parametrize(
@@ -134,13 +166,13 @@ def entries(*pairs: tuple[int, int]) -> bytes:
     ],
 )  # fmt: skip
 def test_ancestors(data: bytes, wanted: tuple[tuple[int, int], ...]) -> None:
-    event = decode("alerts", record("file.open", strings={"STR_ANCESTORS": data}))
+    event = decode("decisions", record("file.open", strings={"STR_ANCESTORS": data}))
     assert isinstance(event, KernelEvent)
     assert records.ancestors(event) == wanted
 
 
 def test_no_ancestors_and_signed_numbers() -> None:
-    event = decode("alerts", record("file.open"))
+    event = decode("decisions", record("file.open"))
     assert isinstance(event, KernelEvent)
     assert records.ancestors(event) is None
     assert [records.signed(value) for value in (0, 5, (1 << 64) - 2, 1 << 63)] == [0, 5, -2, -(1 << 63)]

@@ -55,7 +55,7 @@ def live(reader: Reader) -> Live:
 
 def test_live_joins_record_process_and_clock() -> None:
     data = record("process.exec", strings={"STR_FILE_PATH": b"/tmp/x"}, verdicts=(3,))
-    [seen] = live(Reader([("alerts", data)])).read()
+    [seen] = live(Reader([("decisions", data)])).read()
     assert (seen.event, seen.time, seen.verdicts, seen.generation) == ("process.exec", 105_000_000_001, (3,), 1)
     assert seen.fields["event"] == "process.exec"
     assert seen.fields["file.path"] == "/tmp/x"
@@ -65,14 +65,16 @@ def test_live_joins_record_process_and_clock() -> None:
 
 
 def test_live_counts_gaps_garbage_and_kernel_counters() -> None:
-    reader = Reader([("alerts", record("file.open", sequence=3)), ("alerts", b"garbage"), ("alerts", record("file.open", sequence=4))], [])
+    reader = Reader(
+        [("decisions", record("file.open", sequence=3)), ("decisions", b"garbage"), ("decisions", record("file.open", sequence=4))], []
+    )
     source = live(reader)
     assert len(source.read()) == 2
     assert source.read() == []
     reader.counted = {"file.open": 1, "process.exec": 4}
     loss = source.loss()
     assert loss == Loss(
-        {"file.open": 1, "process.exec": 4}, {"alerts": 2}, {"7 bytes are too few for a record": 1}, {"memory": 4}, uncounted=1
+        {"file.open": 1, "process.exec": 4}, {"decisions": 2}, {"7 bytes are too few for a record": 1}, {"memory": 4}, uncounted=1
     )
     assert loss.total == 7
     assert source.loss() is None
@@ -83,7 +85,7 @@ def test_what_was_lost_while_no_agent_lived_is_told_by_the_next_once() -> None:
     first.counted = {"file.open": 3}
     source = live(first)
     assert source.loss() == Loss({"file.open": 3}, {}, {})
-    heir = Reader([("alerts", record("file.open", sequence=9)), ("alerts", record("file.open", sequence=20))], adopted=True)
+    heir = Reader([("decisions", record("file.open", sequence=9)), ("decisions", record("file.open", sequence=20))], adopted=True)
     heir.noted, heir.counted = first.noted, {"file.open": 13}
     source = live(heir)
     assert source.loss() == Loss({"file.open": 10}, {}, {})
@@ -102,7 +104,7 @@ def test_synthetic() -> None:
     ("numbers", "more"),
     [
         ({}, {}), ({"NUM_TTY": 34816, "NUM_EXE_FLAGS": 5}, {"STR_PARENT_NAME": b"b\n", "STR_PARENT_ARGS": b"b\0-c\0"}),
-        ({}, {"STR_ANCESTORS": abi.ANCESTOR_STRUCT.pack(0x700000, 400, 0) + abi.ANCESTOR_STRUCT.pack(0, 1, 0)}),
+        ({}, {"STR_ANCESTORS": abi.ANCESTOR_STRUCT.pack(0x700000, 400) + abi.ANCESTOR_STRUCT.pack(0, 1)}),
         ({}, {"STR_ANCESTORS": b""}),
         ({}, {"STR_FILE_TEXT": b"../x\xff"}),
     ],
@@ -112,7 +114,7 @@ def test_a_written_alert_can_be_replayed(numbers: dict[str, int], more: dict[str
         "file.open", {"NUM_FILE_FLAGS": 0o101, "NUM_FILE_ACCESS": 2, "NUM_FILE_MODE": 0o100644, "NUM_FILE_OBJECT": 1, **numbers},
         {"STR_FILE_PATH": b"/\xff\n\\x", "STR_PROCESS_CWD": b"/", **more},
     )  # fmt: skip
-    [seen] = live(Reader([("alerts", data)])).read()
+    [seen] = live(Reader([("decisions", data)])).read()
     rule = RuleInfo("p", "r", "enforce", Action.DENY, Action.DENY)
     [(_, alert)] = Composer("h", lambda: 0).alerts(seen, [(rule, False)], ("/etc/shadow",))
     [batch] = [Replay([encode(alert)]).read()]

@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from bpfence.errors import KernelError
 from bpfence.fields import EVENTS
 from bpfence.kernel import engine as engine_module
 from bpfence.kernel import libbpf
-from bpfence.kernel.engine import OBJECT, Engine, decode_exec_image, decode_process_record, instance_name
+from bpfence.kernel.engine import OBJECT, Engine, abi_of, decode_exec_image, decode_process_record, instance_name
 from bpfence.kernel.features import Answer, Features, Probe
 from bpfence.kernel.hooks import PROGRAMS
 from bpfence.kernel.libbpf import LoadFailure, Object
@@ -132,23 +133,60 @@ def test_a_program_that_fails_does_not_sink_the_others(fake: type[FakeObject]) -
 
 
 def test_ends_of_calls_are_attached_where_a_result_is_asked_for(fake: type[FakeObject]) -> None:
-    def call(number: int) -> int:
-        return int(struct.unpack("<Q", engine._maps["calls"].values[struct.pack("<I", number)])[0])
+    def call(number: int) -> tuple[int, int, bytes]:
+        *words, flags, texts = abi.CALL_STRUCT.unpack(engine._maps["calls"].values[struct.pack("<I", number)])
+        return sum(word << 64 * at for at, word in enumerate(words)), flags, texts
 
     engine = Engine(FEATURES, "lsm", Path("x.o"), None)
     engine.attach(["file.open"])
     opened = 1 << abi.EV_FILE_OPEN | 1 << abi.EV_FILE_OPEN_FAILED
     assert "openat__result" not in engine.attached()
-    assert call(257) == opened
+    assert call(257) == (opened, 0, bytes((2, 0, 0, 0)))
     engine.attach(["file.open"], ["file.open"])
     assert {"openat__result", "openat2__result", "creat__result"} <= set(engine.attached())
     assert "connect__result" not in engine.attached()
-    assert call(257) == opened | abi.CALL_SENSED
-    assert call(42) == 1 << abi.EV_NET_CONNECT
-    assert call(166) == 1 << abi.EV_KERNEL_UMOUNT
+    assert call(257) == (opened, abi.CALL_SENSED, bytes((2, 0, 0, 0)))
+    assert call(42) == (1 << abi.EV_NET_CONNECT, 0, bytes(4))
+    assert call(166) == (1 << abi.EV_KERNEL_UMOUNT, 0, bytes((1, 0, 0, 0)))
+    assert call(165)[2] == bytes((1, 2, 0, 0)), "mount(2) has three texts, of which records have two"
     engine.release(["file.open"])
     assert "openat__result" not in engine.attached()
-    assert call(257) == opened
+    assert call(257)[:2] == (opened, 0)
+
+
+def test_what_another_version_has_loaded_stays_until_ours_is_in_force(fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(names: tuple[str, ...]) -> tuple[int, ...]:
+        monkeypatch.setattr(engine_module, "instances", lambda _: names)
+        return engine.replaces
+
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    assert engine.replaces == ()
+    pins = SimpleNamespace(folder=Path("/pins"), instance=f"abi{abi.ABI_VERSION}-own-lsm")
+    engine._pins = pins  # type: ignore[assignment]
+    assert of((pins.instance,)) == ()
+    assert of((pins.instance, "aba5640da7ad286b-0123-lsm", "abi7-x-y-fmod_ret")) == (1, 7)
+    engine._pins = None
+
+
+@pytest.mark.parametrize("unload", [True, False])
+def test_an_engine_that_ends_takes_away_its_own_pins_only(fake: type[FakeObject], unload: bool) -> None:
+    engine, done = Engine(FEATURES, "lsm", Path("x.o"), None), []
+    names = ("remove_own", "remove_folder", "close")
+    engine._pins = SimpleNamespace(**{name: lambda name=name: done.append(name) for name in names})  # type: ignore[assignment]
+    engine.close(unload=unload)
+    assert done == (["remove_own", "remove_folder", "close"] if unload else ["close"])
+
+
+def test_the_abi_of_an_instance_is_in_its_name() -> None:
+    path = OBJECT if OBJECT.exists() else Path(__file__)
+    assert [abi_of(instance_name(path, "lsm")), abi_of("aba5640da7ad286b-0123-lsm"), abi_of("abi12-x-y-lsm")] == [abi.ABI_VERSION, 1, 12]
+
+
+def test_what_another_version_has_counted_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "instances", lambda _: ("aba5640da7ad286b-0123-fmod_ret",))
+    monkeypatch.setattr(engine_module, "link_names", lambda *_: ("file_open__file",))
+    [status] = engine_module.inspect("/pins")
+    assert (status.abi, status.flavour, status.attached, status.counters, status.agent_pid) == (1, "fmod_ret", ("file_open__file",), {}, 0)
 
 
 def test_failed_programs_are_not_tried_again(fake: type[FakeObject]) -> None:
@@ -366,11 +404,11 @@ def test_skipped_runs_are_read_from_the_programs(fake: type[FakeObject], monkeyp
 
 def test_words_are_cleared_when_their_generation_comes_round(engine: Engine) -> None:
     concerns = engine._maps["concerns"]
-    concerns.put(bytes(4), struct.pack("<QQ", 5, 7))
-    libbpf.store_u32(engine._control_memory(), abi.CONTROL_OFFSETS["generation"], 0x7FFF)
-    assert engine.swap(image()) == 0x8000
-    word, version = struct.unpack("<QQ", concerns.get(bytes(4)) or b"")
-    assert word == 0
+    concerns.put(bytes(4), abi.CONCERN_STRUCT.pack(*range(1, abi.CONCERN_WORDS + 1), 7))
+    libbpf.store_u32(engine._control_memory(), abi.CONTROL_OFFSETS["generation"], 0xFFFF)
+    assert engine.swap(image()) == 0x10000
+    *words, version = abi.CONCERN_STRUCT.unpack(concerns.get(bytes(4)) or b"")
+    assert words == [0] * abi.CONCERN_WORDS
     assert version > 7, "a copy of a record that was made before must not seem new"
 
 
@@ -413,14 +451,8 @@ def test_what_is_no_image_is_refused(engine: Engine, text: bytes) -> None:
     assert engine.generation == 0
 
 
-def test_control_page_tells_the_agent_and_the_telemetry(engine: Engine) -> None:
+def test_control_page_tells_the_agent(engine: Engine) -> None:
     assert engine.status().agent_pid == os.getpid()
-    engine.set_telemetry(["process.exec", "process.exit"])
-    control = engine._maps["control"].get(bytes(4)) or b""
-    word = struct.unpack_from("<I", control, abi.CONTROL_OFFSETS["telemetry"])[0]
-    assert word == 1 << abi.EV_PROCESS_EXEC | 1 << abi.EV_PROCESS_EXIT
-    with pytest.raises(KernelError, match=r"kernel\.kexec"):
-        engine.set_telemetry(["kernel.kexec"])
 
 
 def test_who_does_not_know_its_pid_is_refused_before_anything_is_touched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

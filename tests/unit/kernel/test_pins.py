@@ -176,7 +176,6 @@ ACTIONS: dict[str, Callable[[Path], object]] = {
     "remove_link": lambda folder: Pins(folder, "one", -1).remove_link("file_open__file"),
     "remove_own": lambda folder: Pins(folder, "one", -1).remove_own(),
     "remove_others": lambda folder: Pins(folder, "two", -1).remove_others(),
-    "remove_all": lambda folder: Pins(folder, "one", -1).remove_all(),
     "links": lambda folder: Pins(folder, "one", -1).links(),
     "open_map": lambda folder: pins.open_map(folder, "one", "control"),
     "link_names": lambda folder: pins.link_names(folder, "one"),
@@ -185,7 +184,7 @@ ACTIONS: dict[str, Callable[[Path], object]] = {
 }
 
 
-GONE_IS_FINE = ("maps", "remove_link", "remove_own", "remove_others", "remove_all", "instances", "unload")
+GONE_IS_FINE = ("maps", "remove_link", "remove_own", "remove_others", "instances", "unload")
 
 
 def _failing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -234,7 +233,7 @@ first.pin_maps({"a": array("a", 1)})
 subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
 link = array("link", 0)
 for action in (lambda: first.maps(["a"]), lambda: first.pin_link("p", link.fd), lambda: first.pin_maps({"b": array("b", 1)}),
-               first.remove_own, first.remove_all, lambda: Pins.open(place / "other", "one")):
+               first.remove_own, lambda: Pins.open(place / "other", "one")):
     assert "Read-only file system" in refused(action)
 first.close()
 assert "Read-only file system" in refused(lambda: unload(folder))

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 Entry = tuple[Node, Node]
 
-ACTIONS: Final = {"allow": Action.ALLOW, "audit": Action.AUDIT, "deny": Action.DENY, "kill": Action.KILL}
+ACTIONS: Final = {action.name.lower(): action for action in Action if action is not Action.NONE}
 SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
+REPORTS: Final = (Action.OBSERVE, Action.AUDIT)
+"""What decides nothing."""
 MODES: Final = ("enforce", "audit")
 LINKS: Final = ("resolve", "as-written")
 
@@ -53,8 +55,8 @@ EVENTS_OF_OTHERS: Final = {
 ACTIONS_OF_OTHERS: Final = {
     "block": "deny", "blocked": "deny", "reject": "deny", "refuse": "deny", "forbid": "deny", "prevent": "deny", "override": "deny",
     "sigkill": "kill", "terminate": "kill", "alert": "audit", "log": "audit", "report": "audit", "notify": "audit", "warn": "audit",
-    "post": "audit", "permit": "allow", "accept": "allow", "pass": "allow", "enforcing": "enforce",
-    "permissive": "audit", "monitor": "audit", "detect": "audit", "dry-run": "audit",
+    "post": "observe", "trace": "observe", "record": "observe", "permit": "allow", "accept": "allow", "pass": "allow",
+    "enforcing": "enforce", "permissive": "audit", "monitor": "audit", "detect": "audit", "dry-run": "audit",
 }  # fmt: skip
 """Words that other tools, and people, use for the same; also of modes."""
 MESSAGE_WORDS: Final = ("event", "policy", "rule", "action", "severity")
@@ -626,12 +628,12 @@ class _RuleReader:
     def given(self, uses: list[tuple[Field, Location, bool]], action: Action) -> None:
         """What the caller wrote is no ground to deny or excuse on: the next one writes it in another way."""
         for field, place, _ in uses:
-            if field.instead and action != Action.AUDIT:
+            if field.instead and action not in REPORTS:
                 what = f"{field.name} is what the caller wrote: who chooses the spelling chooses the verdict"
                 self.report.add(place, "as-given", what, field.instead, "warning")
 
     def module_paths(self, uses: list[tuple[Field, Location, bool]], events: tuple[str, ...], action: Action) -> None:
-        if "kernel.module" not in events or action == Action.AUDIT:
+        if "kernel.module" not in events or action in REPORTS:
             return
         for field, place, exception in uses:
             if field.name == "file.path":
@@ -641,7 +643,7 @@ class _RuleReader:
 
     def often_absent(self, checked: _Checked, events: tuple[str, ...], action: Action) -> None:
         """A verdict must not hang on what some acts do not have."""
-        for field, place, exception in checked.uses if action != Action.AUDIT else ():
+        for field, place, exception in checked.uses if action not in REPORTS else ():
             acts = effects.often_absent(field.name, events, checked.body)
             if acts:
                 effect = "the exception does not apply" if exception else "a test on it is false"

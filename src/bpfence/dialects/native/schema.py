@@ -27,7 +27,7 @@ LIMIT_PATTERN: Final = r"^[1-9][0-9]{0,8}( per cgroup( at level [1-8])?)?$"
 Scalar = Union[str, int, bool]
 Values = Union[Scalar, list[Scalar]]
 Severity = Literal["info", "low", "medium", "high", "critical"]
-ActionName = Literal["allow", "audit", "deny", "kill"]
+ActionName = Literal["allow", "observe", "audit", "deny", "kill"]
 Mode = Literal["enforce", "audit"]
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 

@@ -283,7 +283,7 @@ def _mismatch(recorded: Recorded, action: Action, errno: str | None, rules: list
     if not isinstance(expect, dict) or not expect or expect.keys() - {"action", "errno", "rules"}:
         raise BadLineError(recorded.number, "expect must be an action, or an object of action, errno and rules")
     wanted = expect.get("action")
-    if wanted is not None and wanted not in ("allow", "none", "audit", "deny", "kill"):
+    if wanted is not None and wanted not in ("allow", "none", "observe", "audit", "deny", "kill"):
         raise BadLineError(recorded.number, f"unknown action {wanted!r} in expect")
     if wanted == "allow" and action >= Action.DENY:
         return f"expected to go through, got {action.name.lower()}"

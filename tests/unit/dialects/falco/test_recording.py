@@ -130,7 +130,7 @@ def kernel_events() -> list[FalcoEvent]:
     ]  # fmt: skip
     found = []
     for data in raw:
-        decoded = decode("alerts", data)
+        decoded = decode("decisions", data)
         assert isinstance(decoded, KernelEvent)
         made = live.event(decoded)
         assert made is not None

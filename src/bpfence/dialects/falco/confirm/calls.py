@@ -335,7 +335,7 @@ def _slot_flags(slot: int, spell: Callable[[int], Argument]) -> Make:
 
 def _ring(member: int) -> Make:
     """A member of struct io_uring_params."""
-    return _slot(abi.NUM_RING_PARAMS + member)
+    return _slot(abi.NUM_RING_PARAM_0 + member)
 
 
 def _string(slot: int) -> Make:
@@ -622,8 +622,8 @@ _BY_TYPE: Final[Mapping[str, Mapping[str, Make]]] = {
     "setresgid": {"rgid": _group(0), "egid": _group(1), "sgid": _group(2)},
     "io_uring_setup": {
         "res": _made, "entries": _number(0, unsigned=True), "sq_entries": _ring(0), "cq_entries": _ring(1),
-        "flags": _slot_flags(abi.NUM_RING_PARAMS + 2, _RING), "sq_thread_cpu": _ring(3), "sq_thread_idle": _ring(4),
-        "features": _slot_flags(abi.NUM_RING_PARAMS + 5, _RING_FEATURES),
+        "flags": _slot_flags(abi.NUM_RING_PARAM_0 + 2, _RING), "sq_thread_cpu": _ring(3), "sq_thread_idle": _ring(4),
+        "features": _slot_flags(abi.NUM_RING_PARAM_0 + 5, _RING_FEATURES),
     },
     "memfd_create": {"fd": _made, "name": _TEXT, "flags": _flagged(1, _MEMFD)},
     "prctl": {"option": _named(0, _PRCTL), "arg2_str": _prctl_text, "arg2_int": _prctl_number},

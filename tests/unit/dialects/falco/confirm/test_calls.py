@@ -36,7 +36,7 @@ def seen(event: str, call: str | None = None, /, *registers: int, compat: bool =
         assert found is not None
         numbers = {"NUM_CALL": found | (abi.CALL_COMPAT if compat else 0), **numbers}
         numbers |= {f"NUM_CALL_ARG{n}": value for n, value in enumerate(registers)}
-    decoded = decode("alerts", record(event, numbers, header.pop("strings", None), **{"action": abi.ACTION_AUDIT, "error": 0, **header}))
+    decoded = decode("decisions", record(event, numbers, header.pop("strings", None), **{"action": abi.ACTION_AUDIT, "error": 0, **header}))
     assert isinstance(decoded, KernelEvent)
     return decoded
 

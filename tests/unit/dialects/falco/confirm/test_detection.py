@@ -80,7 +80,7 @@ class Rig:
         }  # fmt: skip
         numbers = {} if result is None else {"NUM_RESULT": result & (1 << 64) - 1}
         raw = record("file.open", numbers, {"STR_FILE_PATH": path}, **given)
-        self.engine.batches.append([("alerts", raw)])
+        self.engine.batches.append([("decisions", raw)])
         os.write(self.engine._bell, b"!")
         self.agent.step(0)
 
@@ -398,7 +398,7 @@ def test_an_event_that_this_kernel_lacks_is_told_and_the_rest_works(tmp_path: Pa
 
 
 def seen(**header: Any) -> Observation:
-    raw = decode("alerts", record("file.open", {"NUM_RESULT": 3}, {"STR_FILE_PATH": b"/etc/shadow"}, **header))
+    raw = decode("decisions", record("file.open", {"NUM_RESULT": 3}, {"STR_FILE_PATH": b"/etc/shadow"}, **header))
     return Observation("file.open", 0, {"event": "file.open"}, record=raw, generation=header.get("generation", 1))  # type: ignore[arg-type]
 
 
@@ -456,7 +456,7 @@ def test_the_agents_own_events_know_the_hosts_that_rules_mention(monkeypatch: py
     assert started == [("a.example",), ("a.example",), ("b.example",)]
     assert before is not None
     assert before._wake.is_set(), "the old names are resolved no more"
-    raw = decode("alerts", record("file.open", {"NUM_RESULT": 3, "NUM_CALL": 2}, {"STR_FILE_PATH": b"/x"}, flags=abi.EVENT_RESULT))
+    raw = decode("decisions", record("file.open", {"NUM_RESULT": 3, "NUM_CALL": 2}, {"STR_FILE_PATH": b"/x"}, flags=abi.EVENT_RESULT))
     assert isinstance(raw, KernelEvent)
     event = made.event(raw)
     assert event is not None
@@ -473,7 +473,7 @@ def test_from_files_to_a_line_with_the_agents_own_events(tmp_path: Path) -> None
     numbers = {"NUM_RESULT": 3, "NUM_CALL": 257, "NUM_CALL_ARG0": -100 & (1 << 64) - 1}
     raw = record("file.open", numbers, {"STR_FILE_PATH": b"/etc/shadow", "STR_FILE_TEXT": b"/tmp/link"}, flags=abi.EVENT_RESULT,
                  verdicts=(rig.verdict(*BOTH),), action=abi.ACTION_AUDIT, error=0)  # fmt: skip
-    rig.engine.batches.append([("alerts", raw)])
+    rig.engine.batches.append([("decisions", raw)])
     os.write(rig.engine._bell, b"!")
     rig.agent.step(0)
     [alert] = rig.output.dicts("alert")
@@ -644,7 +644,7 @@ def test_a_connect_to_an_address_of_a_name(tmp_path: Path, monkeypatch: pytest.M
             {"STR_NET_PEER_IP": bytes([10, 0, 0, last])}, flags=abi.EVENT_RESULT, generation=rig.engine.generation,
             verdicts=(verdict_of(rig.agent.life.tables.compiled, "Calls a"),), action=abi.ACTION_AUDIT, error=0,  # type: ignore[arg-type]
         )  # fmt: skip
-        rig.engine.batches.append([("alerts", raw)])
+        rig.engine.batches.append([("decisions", raw)])
         os.write(rig.engine._bell, b"!")
         rig.agent.step(0)
     [alert] = rig.output.dicts("alert")
