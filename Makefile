@@ -10,6 +10,8 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 BUILD := .build
 BPF_SOURCES := $(wildcard bpf/*.c bpf/*.h)
+# All C but what cffi generates.
+C_SOURCES := $(filter-out src/bpfence/kernel/_%,$(wildcard $(addsuffix /*.[ch],bpf src/bpfence/kernel tests/kernel/bpf tests/kernel/triggers benchmarks)))
 TRIGGER := $(BUILD)/trigger
 WORKLOAD := $(BUILD)/workload
 CFLAGS := -O2 -g -Wall -Wextra -Werror -static -pthread
@@ -63,6 +65,11 @@ generate: $(BUILD)/dev.stamp ## rewrite the generated files (ABI, schema, refere
 .PHONY: docs
 docs: $(BUILD)/dev.stamp ## the documentation site, in .build/site; a link that leads nowhere is an error
 	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet --strict
+
+.PHONY: format
+format: $(BUILD)/dev.stamp ## Python and C as `make check` wants them
+	@$(VENV)/bin/ruff format -q .
+	@$(VENV)/bin/clang-format -i $(C_SOURCES)
 
 .PHONY: check
 check: $(BUILD)/dev.stamp docs ## ruff (rules and format), mypy --strict, import-linter, generated files are current, the site's links

@@ -2,7 +2,7 @@
 /* Ends of system calls: the results that records are held for, and the events that exist only then. One program a function, attached only
  * where a rule asks for that call's result: nothing here is paid by any other call.
  */
-#include "engine.h"
+#include "hook.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -71,27 +71,13 @@ RESULT_OF(pivot_root)
 
 /* ---- events after the act ---- */
 
-/* Begins the event of a system call that has returned, with its arguments and result. The registers are looked for where the task entered
- * the kernel: of the function's own argument 5.10 may know no type ("func '__x64_sys_memfd_create' arg0 type FWD is not a struct").
+/* Arguments and result of a system call that has returned. The registers are looked for where the task entered the kernel: of the
+ * function's own argument 5.10 may know no type ("func '__x64_sys_memfd_create' arg0 type FWD is not a struct").
  */
-static __always_inline struct scratch *call_begin(u32 event, long result, u32 *slot)
+static __always_inline void set_call(struct scratch *s, long result)
 {
-	struct scratch *s = event_begin(event, slot);
-
-	if (!s)
-		return NULL;
 	set_num(s, NUM_RESULT, result);
 	set_call_arguments(s);
-	return s;
-}
-
-/* Reports it where a rule says so. There is nothing to return (v6.12, 5d99e198be27: "should have been in [0, 0]"). */
-static __always_inline void call_end(struct scratch *s, u32 slot)
-{
-	if (!s)
-		return;
-	decide(slot);
-	scratch_give(s, slot);
 }
 
 /* A text argument, as the caller's memory has it now; at most 254 bytes of it. */
@@ -114,15 +100,12 @@ static __always_inline void set_call_text(struct scratch *s, u32 argument)
 /* One program for each of the two tables: what can be called by `int $0x80` must not be hidden by it. */
 #define CALL_EVENT_OF(function, program, event, text) \
 	SEC("fexit/" function) \
-	int BPF_PROG(program, const void *regs, long result) \
+	int RETURN_PROG(program, event, const void *regs, long result) \
 	{ \
-		u32 slot; \
-		struct scratch *s = call_begin(event, result, &slot); \
-\
-		if (s && (text)) \
+		set_call(s, result); \
+		if (text) \
 			set_call_text(s, text); \
-		call_end(s, slot); \
-		return 0; \
+		return decide(slot); \
 	}
 
 #define CALL_EVENT_TEXT(call, event, text) \
@@ -158,15 +141,11 @@ static __always_inline void set_ring(struct scratch *s)
 
 #define RING_EVENT_OF(function, program) \
 	SEC("fexit/" function) \
-	int BPF_PROG(program, const void *regs, long result) \
+	int RETURN_PROG(program, EV_KERNEL_IO_URING_SETUP, const void *regs, long result) \
 	{ \
-		u32 slot; \
-		struct scratch *s = call_begin(EV_KERNEL_IO_URING_SETUP, result, &slot); \
-\
-		if (s) \
-			set_ring(s); \
-		call_end(s, slot); \
-		return 0; \
+		set_call(s, result); \
+		set_ring(s); \
+		return decide(slot); \
 	}
 
 RING_EVENT_OF("__x64_sys_io_uring_setup", io_uring_setup__call)
@@ -174,36 +153,20 @@ RING_EVENT_OF("__ia32_sys_io_uring_setup", io_uring_setup__call32)
 
 /* The function of setsid(2) itself has no type information on some kernels; this one takes nothing. */
 SEC("fexit/ksys_setsid")
-int BPF_PROG(ksys_setsid__call, int result)
+int RETURN_PROG(ksys_setsid__call, EV_PROCESS_SETSID, int result)
 {
-	u32 slot;
-	struct scratch *s = call_begin(EV_PROCESS_SETSID, result, &slot);
-
-	call_end(s, slot);
-	return 0;
+	set_call(s, result);
+	return decide(slot);
 }
 
 /* A program that runs has been reported by the tracepoint; its registers are not the caller's any more. */
-static __always_inline int exec_failed(long result, u32 name)
-{
-	struct scratch *s;
-	u32 slot;
-
-	if (result >= 0)
-		return 0;
-	s = call_begin(EV_PROCESS_EXEC_FAILED, result, &slot);
-	if (!s)
-		return 0;
-	set_call_text(s, name);
-	call_end(s, slot);
-	return 0;
-}
-
 #define EXEC_FAILED(function, program, text) \
 	SEC("fexit/" function) \
-	int BPF_PROG(program, const void *regs, long result) \
+	int RETURN_PROG_IF(program, EV_PROCESS_EXEC_FAILED, result < 0, const void *regs, long result) \
 	{ \
-		return exec_failed(result, text); \
+		set_call(s, result); \
+		set_call_text(s, text); \
+		return decide(slot); \
 	}
 
 EXEC_FAILED("__x64_sys_execve", execve__call, NUM_CALL_ARG0)
@@ -241,15 +204,11 @@ static __always_inline void set_duplicate(struct scratch *s, long result)
 
 #define DUP_EVENT_OF(function, program) \
 	SEC("fexit/" function) \
-	int BPF_PROG(program, const void *regs, long result) \
+	int RETURN_PROG(program, EV_FILE_DUP, const void *regs, long result) \
 	{ \
-		u32 slot; \
-		struct scratch *s = call_begin(EV_FILE_DUP, result, &slot); \
-\
-		if (s) \
-			set_duplicate(s, result); \
-		call_end(s, slot); \
-		return 0; \
+		set_call(s, result); \
+		set_duplicate(s, result); \
+		return decide(slot); \
 	}
 
 #define DUP_EVENT(call) \
@@ -265,23 +224,17 @@ DUP_EVENT(dup3)
 /* What is not permitted fails before its hook. Where a record has passed that, it tells the failure: both in one program, because the order
  * of two on one function is that in which they were attached.
  */
-static __always_inline int setid_returned(long result)
+static __always_inline bool setid_failed(long result)
 {
-	struct scratch *s;
-	u32 slot;
-
-	if ((held_pending() && held_result(result, 1)) || result >= 0)
-		return 0;
-	s = call_begin(EV_PROCESS_SETID_FAILED, result, &slot);
-	call_end(s, slot);
-	return 0;
+	return !(held_pending() && held_result(result, 1)) && result < 0;
 }
 
 #define SETID_OF(function, program) \
 	SEC("fexit/" function) \
-	int BPF_PROG(program, const void *regs, long result) \
+	int RETURN_PROG_IF(program, EV_PROCESS_SETID_FAILED, setid_failed(result), const void *regs, long result) \
 	{ \
-		return setid_returned(result); \
+		set_call(s, result); \
+		return decide(slot); \
 	}
 
 /* The 32-bit table has two of each: with ids of 32 bits, and the old ones of 16. */
@@ -308,20 +261,19 @@ static __always_inline bool open_held(void)
 	return record && record->header.event == EV_FILE_OPEN;
 }
 
-/* The name is the kernel's copy: what the file system looked for. -EAGAIN is io_uring's first try, without waiting. */
-static __always_inline int open_failed(int dirfd, const struct filename *name, const struct open_flags *how, long file)
+/* -EAGAIN is io_uring's first try, without waiting. */
+static __always_inline bool open_failed(long file)
 {
-	struct scratch *s;
-	u64 access = 0;
-	u32 slot;
-	int mode;
+	return (u64)file >= (u64)-4095 && file != -EAGAIN && !open_held();
+}
 
-	if ((u64)file < (u64)-4095 || file == -EAGAIN || open_held())
-		return 0;
-	s = event_begin(EV_FILE_OPEN_FAILED, &slot);
-	if (!s)
-		return 0; /* it is over: nothing can be refused, and the verifier wants 0 from a program at the end of a function */
-	mode = how->acc_mode;
+/* The name is the kernel's copy: what the file system looked for. */
+static __always_inline int decide_open(struct scratch *s, u32 slot, int dirfd, const struct filename *name, const struct open_flags *how,
+				       long file)
+{
+	int mode = how->acc_mode;
+	u64 access = 0;
+
 	s->text = (u64)name->name;
 	set_num(s, NUM_DIRFD, (s64)dirfd);
 	set_num(s, NUM_RESULT, file);
@@ -333,19 +285,20 @@ static __always_inline int open_failed(int dirfd, const struct filename *name, c
 	if (how->open_flag & O_CREAT)
 		access |= ACCESS_CREATE;
 	set_num(s, NUM_FILE_ACCESS, access);
-	call_end(s, slot);
-	return 0;
+	return decide(slot);
 }
 
 SEC("fexit/do_filp_open")
-int BPF_PROG(do_filp_open__call, int dirfd, struct filename *name, const struct open_flags *how, long file)
+int RETURN_PROG_IF(do_filp_open__call, EV_FILE_OPEN_FAILED, open_failed(file), int dirfd, struct filename *name,
+		   const struct open_flags *how, long file)
 {
-	return open_failed(dirfd, name, how, file);
+	return decide_open(s, slot, dirfd, name, how, file);
 }
 
 /* v6.19: its new name. */
 SEC("fexit/do_file_open")
-int BPF_PROG(do_file_open__call, int dirfd, struct filename *name, const struct open_flags *how, long file)
+int RETURN_PROG_IF(do_file_open__call, EV_FILE_OPEN_FAILED, open_failed(file), int dirfd, struct filename *name,
+		   const struct open_flags *how, long file)
 {
-	return open_failed(dirfd, name, how, file);
+	return decide_open(s, slot, dirfd, name, how, file);
 }

@@ -183,7 +183,7 @@ __noinline int class_numbers(u32 slot, u32 one, u32 other)
 		return CLASS_NONE;
 	a = s->num[MASKED(one, ABI_NUM_SLOTS - 1)];
 	b = s->num[MASKED(other, ABI_NUM_SLOTS - 1)];
-	return a < b ? CLASS_LESS : a == b ? CLASS_SAME : CLASS_GREATER;
+	return a < b ? CLASS_LESS : (a == b ? CLASS_SAME : CLASS_GREATER);
 }
 
 #define TEXTS_CHUNK 128
@@ -271,7 +271,7 @@ __noinline int class_texts(u32 slot, u32 one, u32 other, u32 ends)
 	}
 	if (status != TEXTS_ALIKE)
 		return status == TEXTS_APART ? CLASS_APART : CLASS_UNCERTAIN;
-	return first < second ? CLASS_LESS : first == second ? CLASS_SAME : CLASS_GREATER;
+	return first < second ? CLASS_LESS : (first == second ? CLASS_SAME : CLASS_GREATER);
 }
 
 /* What a text that has been loaded comes to by itself: CLASS_UNCERTAIN, CLASS_NONE, or 2 where it is there. */

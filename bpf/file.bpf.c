@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Files: the events file.*. Path hooks where the kernel has them (CONFIG_SECURITY_PATH). */
+#include "hook.h"
 #include "layer.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -44,16 +45,10 @@ static __always_inline void decide_origin(struct scratch *s, u32 slot)
 }
 
 SEC("lsm/file_open")
-int BPF_PROG(file_open__file, struct file *file, int ret)
+int HOOK_PROG(file_open__file, EV_FILE_OPEN, struct file *file, int ret)
 {
-	struct scratch *s;
 	int error;
-	u32 slot;
 
-	HONOUR(ret);
-	s = event_begin(EV_FILE_OPEN, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_file(s, file);
 	set_num(s, NUM_FILE_FLAGS, file->f_flags);
 	set_num(s, NUM_FILE_ACCESS, access_of(file->f_mode, file->f_flags));
@@ -61,22 +56,15 @@ int BPF_PROG(file_open__file, struct file *file, int ret)
 	if (s->features & IMAGE_DETAILS && !error && !(s->report & (REPORT_SUCCESS | REPORT_FAILURE)) &&
 	    file->f_path.mnt->mnt_root != file->f_path.dentry->d_sb->s_root)
 		decide_origin(s, slot);
-	scratch_give(s, slot);
-	return deny_value(error);
+	return error;
 }
 
 /* Reads and writes on descriptors, those opened before the policy included. */
 SEC("lsm/file_permission")
-int BPF_PROG(file_permission__file, struct file *file, int mask, int ret)
+int HOOK_PROG(file_permission__file, EV_FILE_PERMISSION, struct file *file, int mask, int ret)
 {
-	struct scratch *s;
 	u64 access = 0;
-	u32 slot;
 
-	HONOUR(ret);
-	s = event_begin(EV_FILE_PERMISSION, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_file(s, file);
 	if (mask & MAY_READ)
 		access |= ACCESS_READ;
@@ -86,38 +74,37 @@ int BPF_PROG(file_permission__file, struct file *file, int mask, int ret)
 		access |= ACCESS_EXEC;
 	set_num(s, NUM_FILE_FLAGS, file->f_flags);
 	set_num(s, NUM_FILE_ACCESS, access);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
-static __always_inline int mmap_event(struct file *file, unsigned long prot, unsigned long flags)
+/* What a mapping can do to its file. */
+static __always_inline u64 map_access(u64 prot, u64 shared)
 {
-	struct scratch *s;
-	u32 slot;
+	return (prot & PROT_READ ? ACCESS_READ : 0) | (prot & PROT_EXEC ? ACCESS_EXEC : 0) |
+	       (prot & PROT_WRITE && shared ? ACCESS_WRITE : 0);
+}
 
-	s = event_begin(EV_FILE_MMAP, &slot);
-	if (!s)
-		return event_refused(slot);
+static __always_inline int decide_mmap(struct scratch *s, u32 slot, struct file *file, unsigned long prot, unsigned long flags)
+{
 	set_file(s, file);
 	set_num(s, NUM_FILE_PROT, prot);
 	set_num(s, NUM_FILE_MAP_SHARED, (flags & 0xf) == MAP_SHARED || (flags & 0xf) == MAP_SHARED_VALIDATE);
-	set_num(s, NUM_FILE_ACCESS, (prot & PROT_READ ? ACCESS_READ : 0) | (prot & PROT_EXEC ? ACCESS_EXEC : 0) |
-		(prot & PROT_WRITE && flags & MAP_SHARED ? ACCESS_WRITE : 0));
-	return event_end_layered(s, slot, file);
+	set_num(s, NUM_FILE_ACCESS, map_access(prot, flags & MAP_SHARED));
+	return decide_layered(s, slot, file);
 }
 
 SEC("lsm/mmap_file")
-int BPF_PROG(mmap_file__file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+int HOOK_PROG_IF(mmap_file__file, EV_FILE_MMAP, file != NULL, struct file *file, unsigned long reqprot, unsigned long prot,
+		 unsigned long flags, int ret)
 {
-	HONOUR(ret);
-	return file ? mmap_event(file, prot, flags) : 0;
+	return decide_mmap(s, slot, file, prot, flags);
 }
 
 /* security_mmap_file, for fmod_ret: the protection that the caller asked for is all there is yet. */
 SEC("lsm/mmap_file")
-int BPF_PROG(mmap_file__file_v2, struct file *file, unsigned long prot, unsigned long flags, int ret)
+int HOOK_PROG_IF(mmap_file__file_v2, EV_FILE_MMAP, file != NULL, struct file *file, unsigned long prot, unsigned long flags, int ret)
 {
-	HONOUR(ret);
-	return file ? mmap_event(file, mmap_prot(prot), flags) : 0;
+	return decide_mmap(s, slot, file, mmap_prot(prot), flags);
 }
 
 /* What a mapping is of: of an overlay's file it has the file of the layer, whose inode is returned. The name is that of the overlay's. */
@@ -140,32 +127,22 @@ static __always_inline u64 set_mapped_file(struct scratch *s, struct file *file)
 }
 
 SEC("lsm/file_mprotect")
-int BPF_PROG(file_mprotect__file, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
+int HOOK_PROG_IF(file_mprotect__file, EV_FILE_MPROTECT, vma->vm_file != NULL, struct vm_area_struct *vma, unsigned long reqprot,
+		 unsigned long prot, int ret)
 {
-	struct file *file;
-	struct scratch *s;
+	struct file *file = vma->vm_file;
 	u64 shared, layer;
-	u32 slot;
 	int error;
 
-	HONOUR(ret);
-	file = vma->vm_file;
-	if (!file)
+	if (!file) /* another load than the condition's: the verifier knows nothing of it yet */
 		return 0;
-	s = event_begin(EV_FILE_MPROTECT, &slot);
-	if (!s)
-		return event_refused(slot);
-	shared = !!(vma->vm_flags & VM_SHARED);
 	layer = set_mapped_file(s, file);
+	shared = !!(vma->vm_flags & VM_SHARED);
 	set_num(s, NUM_FILE_PROT, prot);
 	set_num(s, NUM_FILE_MAP_SHARED, shared);
-	set_num(s, NUM_FILE_ACCESS, (prot & PROT_READ ? ACCESS_READ : 0) | (prot & PROT_EXEC ? ACCESS_EXEC : 0) |
-		(prot & PROT_WRITE && shared ? ACCESS_WRITE : 0));
+	set_num(s, NUM_FILE_ACCESS, map_access(prot, shared));
 	error = decide(slot);
-	if (!error && s->features & IMAGE_NEEDS_OBJECTS)
-		error = decide_layer(s, slot, layer);
-	scratch_give(s, slot);
-	return deny_value(error);
+	return error || !(s->features & IMAGE_NEEDS_OBJECTS) ? error : decide_layer(s, slot, layer);
 }
 
 /* A name below a directory: what is there now, or what is about to be. */
@@ -176,171 +153,106 @@ static __always_inline void set_name(struct scratch *s, const struct path *dir, 
 }
 
 SEC("lsm/path_mknod")
-int BPF_PROG(path_mknod__file, const struct path *dir, struct dentry *dentry, unsigned short mode, unsigned int dev, int ret)
+int HOOK_PROG(path_mknod__file, EV_FILE_CREATE, const struct path *dir, struct dentry *dentry, unsigned short mode, unsigned int dev,
+	      int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_FILE_CREATE, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_name(s, dir, dentry);
 	set_num(s, NUM_FILE_MODE, mode);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/path_mkdir")
-int BPF_PROG(path_mkdir__file, const struct path *dir, struct dentry *dentry, unsigned short mode, int ret)
+int HOOK_PROG(path_mkdir__file, EV_FILE_MKDIR, const struct path *dir, struct dentry *dentry, unsigned short mode, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_FILE_MKDIR, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_name(s, dir, dentry);
 	set_num(s, NUM_FILE_MODE, mode);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/path_rmdir")
-int BPF_PROG(path_rmdir__file, const struct path *dir, struct dentry *dentry, int ret)
+int HOOK_PROG(path_rmdir__file, EV_FILE_RMDIR, const struct path *dir, struct dentry *dentry, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_FILE_RMDIR, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_name(s, dir, dentry);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/path_unlink")
-int BPF_PROG(path_unlink__file, const struct path *dir, struct dentry *dentry, int ret)
+int HOOK_PROG(path_unlink__file, EV_FILE_UNLINK, const struct path *dir, struct dentry *dentry, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_FILE_UNLINK, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_name(s, dir, dentry);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/path_symlink")
-int BPF_PROG(path_symlink__file, const struct path *dir, struct dentry *dentry, const char *old_name, int ret)
+int HOOK_PROG(path_symlink__file, EV_FILE_SYMLINK, const struct path *dir, struct dentry *dentry, const char *old_name, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_FILE_SYMLINK, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_name(s, dir, dentry);
 	set_kernel_string(s, STR_LINK_TARGET, old_name);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/path_link")
-int BPF_PROG(path_link__file, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, int ret)
+int HOOK_PROG(path_link__file, EV_FILE_LINK, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_FILE_LINK, &slot);
-	if (!s)
-		return event_refused(slot);
 	/* Both names lie on one mount, or the call fails with EXDEV later. */
 	set_name(s, new_dir, old_dentry);
 	set_path(s, 1, new_dentry, BPF_CORE_READ(new_dir, mnt));
-	return event_end(s, slot);
+	return decide(slot);
 }
 
-static __always_inline int rename_event(const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
-					struct dentry *new_dentry)
+static __always_inline int decide_rename(struct scratch *s, u32 slot, const struct path *old_dir, struct dentry *old_dentry,
+					 const struct path *new_dir, struct dentry *new_dentry)
 {
 	struct inode *replaced;
-	struct scratch *s;
-	u32 slot;
 
-	s = event_begin(EV_FILE_RENAME, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_name(s, old_dir, old_dentry);
 	set_path(s, 1, new_dentry, BPF_CORE_READ(new_dir, mnt));
 	replaced = BPF_CORE_READ(new_dentry, d_inode);
 	set_num(s, NUM_NEW_INO, replaced ? BPF_CORE_READ(replaced, i_ino) : 0);
 	set_num(s, NUM_NEW_DEV, replaced ? BPF_CORE_READ(replaced, i_sb, s_dev) : 0);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/path_rename")
-int BPF_PROG(path_rename__file, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
-	     struct dentry *new_dentry, int ret)
+int HOOK_PROG(path_rename__file, EV_FILE_RENAME, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
+	      struct dentry *new_dentry, int ret)
 {
-	HONOUR(ret);
-	return rename_event(old_dir, old_dentry, new_dir, new_dentry);
+	return decide_rename(s, slot, old_dir, old_dentry, new_dir, new_dentry);
 }
 
 /* v5.19 (100f59d96405): the flags of renameat2 are passed on. */
 SEC("lsm/path_rename")
-int BPF_PROG(path_rename__file_v2, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
-	     struct dentry *new_dentry, unsigned int flags, int ret)
+int HOOK_PROG(path_rename__file_v2, EV_FILE_RENAME, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
+	      struct dentry *new_dentry, unsigned int flags, int ret)
 {
-	HONOUR(ret);
-	return rename_event(old_dir, old_dentry, new_dir, new_dentry);
+	return decide_rename(s, slot, old_dir, old_dentry, new_dir, new_dentry);
 }
 
-static __always_inline struct scratch *begin_at(u32 event, const struct path *path, u32 *slot)
+static __always_inline void set_at(struct scratch *s, const struct path *path)
 {
-	struct scratch *s = event_begin(event, slot);
-	struct dentry *dentry;
+	struct dentry *dentry = BPF_CORE_READ(path, dentry);
 
-	if (!s)
-		return NULL;
-	dentry = BPF_CORE_READ(path, dentry);
 	set_path(s, 0, dentry, BPF_CORE_READ(path, mnt));
 	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
-	return s;
 }
 
 SEC("lsm/path_chmod")
-int BPF_PROG(path_chmod__file, const struct path *path, unsigned short mode, int ret)
+int HOOK_PROG(path_chmod__file, EV_FILE_CHMOD, const struct path *path, unsigned short mode, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = begin_at(EV_FILE_CHMOD, path, &slot);
-	if (!s)
-		return event_refused(slot);
+	set_at(s, path);
 	set_num(s, NUM_FILE_MODE, mode);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/path_chown")
-int BPF_PROG(path_chown__file, const struct path *path, u64 uid, u64 gid, int ret)
+int HOOK_PROG(path_chown__file, EV_FILE_CHOWN, const struct path *path, u64 uid, u64 gid, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = begin_at(EV_FILE_CHOWN, path, &slot);
-	if (!s)
-		return event_refused(slot);
+	set_at(s, path);
 	if ((u32)uid != (u32)-1)
 		set_num(s, NUM_FILE_UID, (u32)uid);
 	if ((u32)gid != (u32)-1)
 		set_num(s, NUM_FILE_GID, (u32)gid);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 /* Whether the acting task works under other credentials than its own, as overlayfs does on its layers for whoever acts on a file of the
@@ -365,130 +277,114 @@ static __always_inline bool layer_followed(struct scratch *s, u32 slot)
 
 /* The inode hooks see no mount: the path is resolved through a mount of the file system in the acting task's namespace. What overlayfs does to
  * its layers has no name there, as when it opens them. The overlay's own file was asked about before, and a layer's is an event only where rules
- * follow it: whoever opens a file for writing has it copied up, with its owner, mode and times, and does not change them.
+ * follow it: whoever opens a file for writing has it copied up, with its owner, mode and times, and does not change them. False: it is no
+ * event.
  */
-static __always_inline struct scratch *begin_without_mount(u32 event, struct dentry *dentry, u32 *slot)
+static __always_inline bool set_without_mount(struct scratch *s, u32 slot, struct dentry *dentry)
 {
-	struct scratch *s = event_begin(event, slot);
-
-	if (!s)
-		return NULL;
 	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
 	if (!stacked()) {
 		set_path(s, 0, dentry, (void *)mount_of(address_of(s, dentry)));
-		return s;
+		return true;
 	}
 	set_path(s, 0, dentry, (void *)MOUNT_OF_LAYER);
-	if (layer_followed(s, *slot))
-		return s;
-	scratch_give(s, *slot);
-	*slot = 0;
-	return NULL;
+	return layer_followed(s, slot);
+}
+
+static __always_inline void set_new_owner(struct scratch *s, struct iattr *attr)
+{
+	u32 valid = attr->ia_valid;
+
+	if (valid & ATTR_UID)
+		set_num(s, NUM_FILE_UID, BPF_CORE_READ(attr, ia_uid.val));
+	if (valid & ATTR_GID)
+		set_num(s, NUM_FILE_GID, BPF_CORE_READ(attr, ia_gid.val));
+}
+
+static __always_inline bool owner_given(struct iattr *attr)
+{
+	return attr->ia_valid & (ATTR_UID | ATTR_GID);
+}
+
+static __always_inline int decide_owner(struct scratch *s, u32 slot, struct dentry *dentry, struct iattr *attr)
+{
+	if (!set_without_mount(s, slot, dentry))
+		return 0;
+	set_new_owner(s, attr);
+	return decide(slot);
 }
 
 /* Where path_chown cannot be attached: before v6.0 (720e6a435194) the verifier refuses a structure passed by value
  * ("The function bpf_lsm_path_chown arg1 type STRUCT is unsupported").
  */
-static __always_inline int setattr_event(struct dentry *dentry, struct iattr *attr)
-{
-	u32 slot, valid = BPF_CORE_READ(attr, ia_valid);
-	struct scratch *s;
-
-	if (!(valid & (ATTR_UID | ATTR_GID)))
-		return 0;
-	s = begin_without_mount(EV_FILE_CHOWN, dentry, &slot);
-	if (!s)
-		return event_refused(slot);
-	if (valid & ATTR_UID)
-		set_num(s, NUM_FILE_UID, BPF_CORE_READ(attr, ia_uid.val));
-	if (valid & ATTR_GID)
-		set_num(s, NUM_FILE_GID, BPF_CORE_READ(attr, ia_gid.val));
-	return event_end(s, slot);
-}
-
 SEC("lsm/inode_setattr")
-int BPF_PROG(inode_setattr__file, struct dentry *dentry, struct iattr *attr, int ret)
+int HOOK_PROG_IF(inode_setattr__file, EV_FILE_CHOWN, owner_given(attr), struct dentry *dentry, struct iattr *attr, int ret)
 {
-	HONOUR(ret);
-	return setattr_event(dentry, attr);
+	return decide_owner(s, slot, dentry, attr);
 }
 
 /* The idmap comes first, as for the xattr hooks. */
 SEC("lsm/inode_setattr")
-int BPF_PROG(inode_setattr__file_v2, void *idmap, struct dentry *dentry, struct iattr *attr, int ret)
+int HOOK_PROG_IF(inode_setattr__file_v2, EV_FILE_CHOWN, owner_given(attr), void *idmap, struct dentry *dentry, struct iattr *attr, int ret)
 {
-	HONOUR(ret);
-	return setattr_event(dentry, attr);
-}
-
-static __always_inline int attribute_event(struct dentry *dentry)
-{
-	struct scratch *s;
-	u32 slot;
-
-	s = begin_without_mount(EV_FILE_SETATTR, dentry, &slot);
-	if (!s)
-		return event_refused(slot);
-	return event_end(s, slot);
+	return decide_owner(s, slot, dentry, attr);
 }
 
 /* The times as such: those of utimensat(2) and its like, given or now, and none that change with something else, as with a write or a change
- * of mode.
+ * of mode. And what is done to a file of an overlay: that is done to the one of its upper layer here, and has no other hook there.
  */
-static __always_inline bool times_given(struct iattr *attr)
+static __always_inline u32 setattr_event(struct iattr *attr)
 {
-	return BPF_CORE_READ(attr, ia_valid) & (ATTR_TIMES_SET | ATTR_TOUCH | ATTR_ATIME_SET | ATTR_MTIME_SET);
-}
+	u32 valid = attr->ia_valid;
 
-/* What is done to a file of an overlay is done to that of its upper layer here, and has no other hook there. */
-static __always_inline int layer_setattr(struct dentry *dentry, struct iattr *attr)
-{
-	u32 slot, event, valid = BPF_CORE_READ(attr, ia_valid);
-	struct scratch *s;
-
+	if (valid & (ATTR_TIMES_SET | ATTR_TOUCH | ATTR_ATIME_SET | ATTR_MTIME_SET))
+		return EV_FILE_SETATTR;
 	if (!(valid & (ATTR_SIZE | ATTR_UID | ATTR_GID | ATTR_MODE)) || !stacked())
-		return 0;
-	event = valid & ATTR_SIZE ? EV_FILE_TRUNCATE : valid & ATTR_MODE ? EV_FILE_CHMOD : EV_FILE_CHOWN;
+		return EV_NONE;
 	if (valid & (ATTR_UID | ATTR_GID))
-		event = EV_FILE_CHOWN; /* which takes set-user-id bits away, too */
-	s = begin_without_mount(event, dentry, &slot);
-	if (!s)
-		return event_refused(slot);
-	if (event == EV_FILE_CHMOD)
+		return EV_FILE_CHOWN; /* which takes set-user-id bits away, too */
+	return valid & ATTR_SIZE ? EV_FILE_TRUNCATE : EV_FILE_CHMOD;
+}
+
+static __always_inline int decide_setattr(struct scratch *s, u32 slot, struct dentry *dentry, struct iattr *attr)
+{
+	if (!set_without_mount(s, slot, dentry))
+		return 0;
+	if (s->event == EV_FILE_CHMOD)
 		set_num(s, NUM_FILE_MODE, BPF_CORE_READ(attr, ia_mode));
-	if (valid & ATTR_UID)
-		set_num(s, NUM_FILE_UID, BPF_CORE_READ(attr, ia_uid.val));
-	if (valid & ATTR_GID)
-		set_num(s, NUM_FILE_GID, BPF_CORE_READ(attr, ia_gid.val));
-	return event_end(s, slot);
+	if (s->event == EV_FILE_CHOWN)
+		set_new_owner(s, attr);
+	return decide(slot);
 }
 
 SEC("lsm/inode_setattr")
-int BPF_PROG(inode_setattr__times, struct dentry *dentry, struct iattr *attr, int ret)
+int HOOK_PROG(inode_setattr__times, setattr_event(attr), struct dentry *dentry, struct iattr *attr, int ret)
 {
-	HONOUR(ret);
-	return times_given(attr) ? attribute_event(dentry) : layer_setattr(dentry, attr);
+	return decide_setattr(s, slot, dentry, attr);
 }
 
 SEC("lsm/inode_setattr")
-int BPF_PROG(inode_setattr__times_v2, void *idmap, struct dentry *dentry, struct iattr *attr, int ret)
+int HOOK_PROG(inode_setattr__times_v2, setattr_event(attr), void *idmap, struct dentry *dentry, struct iattr *attr, int ret)
 {
-	HONOUR(ret);
-	return times_given(attr) ? attribute_event(dentry) : layer_setattr(dentry, attr);
+	return decide_setattr(s, slot, dentry, attr);
 }
 
 /* v6.17 (file_setattr(2)). Where ioctl(2) came here, the same is known from its descriptor, with the mount; what overlayfs then does to a layer
  * is not.
  */
-SEC("lsm/inode_file_setattr")
-int BPF_PROG(inode_file_setattr__file, struct dentry *dentry, void *attributes, int ret)
+static __always_inline bool known_from_ioctl(void)
 {
 	u64 call = read_call();
 
-	HONOUR(ret);
-	if ((call == NR_IOCTL || call == NR_IOCTL_X32 || call == (NR_IOCTL_COMPAT | CALL_COMPAT)) && !stacked())
+	return (call == NR_IOCTL || call == NR_IOCTL_X32 || call == (NR_IOCTL_COMPAT | CALL_COMPAT)) && !stacked();
+}
+
+SEC("lsm/inode_file_setattr")
+int HOOK_PROG_IF(inode_file_setattr__file, EV_FILE_SETATTR, !known_from_ioctl(), struct dentry *dentry, void *attributes, int ret)
+{
+	if (!set_without_mount(s, slot, dentry))
 		return 0;
-	return attribute_event(dentry);
+	return decide(slot);
 }
 
 /* What ioctl(2) changes: attributes, by whatever descriptor, or contents, where there is no other hook. */
@@ -517,219 +413,166 @@ static __always_inline u32 ioctl_event(u32 command)
 	return EV_NONE;
 }
 
-static __always_inline int ioctl_decide(struct file *file, u32 command)
+static __always_inline int decide_ioctl(struct scratch *s, u32 slot, struct file *file)
 {
-	u32 slot, event = ioctl_event(command);
-	struct scratch *s;
-
-	if (event == EV_NONE)
-		return 0;
-	s = event_begin(event, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_file(s, file);
-	if (event == EV_FILE_PERMISSION) {
+	if (s->event == EV_FILE_PERMISSION) {
 		set_num(s, NUM_FILE_FLAGS, file->f_flags);
 		set_num(s, NUM_FILE_ACCESS, ACCESS_WRITE);
 	}
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/file_ioctl")
-int BPF_PROG(file_ioctl__file, struct file *file, unsigned int command, unsigned long argument, int ret)
+int HOOK_PROG(file_ioctl__file, ioctl_event(command), struct file *file, unsigned int command, unsigned long argument, int ret)
 {
-	HONOUR(ret);
-	return ioctl_decide(file, command);
+	return decide_ioctl(s, slot, file);
 }
 
 /* v6.8 (f1bb47a31dff), and stable updates of older kernels: calls of the 32-bit table have a hook of their own. */
 SEC("lsm/file_ioctl_compat")
-int BPF_PROG(file_ioctl_compat__file, struct file *file, unsigned int command, unsigned long argument, int ret)
+int HOOK_PROG(file_ioctl_compat__file, ioctl_event(command), struct file *file, unsigned int command, unsigned long argument, int ret)
 {
-	HONOUR(ret);
-	return ioctl_decide(file, command);
+	return decide_ioctl(s, slot, file);
 }
 
 SEC("lsm/path_truncate")
-int BPF_PROG(path_truncate__file, const struct path *path, int ret)
+int HOOK_PROG(path_truncate__file, EV_FILE_TRUNCATE, const struct path *path, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = begin_at(EV_FILE_TRUNCATE, path, &slot);
-	if (!s)
-		return event_refused(slot);
-	return event_end(s, slot);
+	set_at(s, path);
+	return decide(slot);
 }
 
 /* v6.2 (3350607dc564): ftruncate got a hook of its own. */
 SEC("lsm/file_truncate")
-int BPF_PROG(file_truncate__file, struct file *file, int ret)
+int HOOK_PROG(file_truncate__file, EV_FILE_TRUNCATE, struct file *file, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_FILE_TRUNCATE, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_file(s, file);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
-static __always_inline int xattr_event(struct dentry *dentry, const char *name)
+static __always_inline int decide_xattr(struct scratch *s, u32 slot, struct dentry *dentry, const char *name)
 {
-	struct scratch *s;
-	u32 slot;
-
-	s = begin_without_mount(EV_FILE_SETXATTR, dentry, &slot);
-	if (!s)
-		return event_refused(slot);
+	if (!set_without_mount(s, slot, dentry))
+		return 0;
 	set_kernel_string(s, STR_XATTR_NAME, name);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/inode_setxattr")
-int BPF_PROG(inode_setxattr__file, struct dentry *dentry, const char *name, const void *value, unsigned long size, int flags, int ret)
+int HOOK_PROG(inode_setxattr__file, EV_FILE_SETXATTR, struct dentry *dentry, const char *name, const void *value, unsigned long size,
+	      int flags, int ret)
 {
-	HONOUR(ret);
-	return xattr_event(dentry, name);
+	return decide_xattr(s, slot, dentry, name);
 }
 
 /* v5.12 (71bc356f93a1): a user namespace, since v6.3 (39f60c1ccee7) an idmap, comes first. */
 SEC("lsm/inode_setxattr")
-int BPF_PROG(inode_setxattr__file_v2, void *idmap, struct dentry *dentry, const char *name, const void *value, unsigned long size,
-	     int flags, int ret)
+int HOOK_PROG(inode_setxattr__file_v2, EV_FILE_SETXATTR, void *idmap, struct dentry *dentry, const char *name, const void *value,
+	      unsigned long size, int flags, int ret)
 {
-	HONOUR(ret);
-	return xattr_event(dentry, name);
+	return decide_xattr(s, slot, dentry, name);
 }
 
 SEC("lsm/inode_removexattr")
-int BPF_PROG(inode_removexattr__file, struct dentry *dentry, const char *name, int ret)
+int HOOK_PROG(inode_removexattr__file, EV_FILE_SETXATTR, struct dentry *dentry, const char *name, int ret)
 {
-	HONOUR(ret);
-	return xattr_event(dentry, name);
+	return decide_xattr(s, slot, dentry, name);
 }
 
 SEC("lsm/inode_removexattr")
-int BPF_PROG(inode_removexattr__file_v2, void *idmap, struct dentry *dentry, const char *name, int ret)
+int HOOK_PROG(inode_removexattr__file_v2, EV_FILE_SETXATTR, void *idmap, struct dentry *dentry, const char *name, int ret)
 {
-	HONOUR(ret);
-	return xattr_event(dentry, name);
+	return decide_xattr(s, slot, dentry, name);
 }
 
 /* v6.2: access control lists left the two hooks above. The user namespace (v6.3: idmap) comes first from the start. */
 SEC("lsm/inode_set_acl")
-int BPF_PROG(inode_set_acl__file, void *idmap, struct dentry *dentry, const char *name, void *acl, int ret)
+int HOOK_PROG(inode_set_acl__file, EV_FILE_SETXATTR, void *idmap, struct dentry *dentry, const char *name, void *acl, int ret)
 {
-	HONOUR(ret);
-	return xattr_event(dentry, name);
+	return decide_xattr(s, slot, dentry, name);
 }
 
 SEC("lsm/inode_remove_acl")
-int BPF_PROG(inode_remove_acl__file, void *idmap, struct dentry *dentry, const char *name, int ret)
+int HOOK_PROG(inode_remove_acl__file, EV_FILE_SETXATTR, void *idmap, struct dentry *dentry, const char *name, int ret)
 {
-	HONOUR(ret);
-	return xattr_event(dentry, name);
+	return decide_xattr(s, slot, dentry, name);
 }
 
 /* Kernels without CONFIG_SECURITY_PATH: the same events from the inode hooks, which see no mount. */
-static __always_inline int inode_event(u32 event, struct dentry *dentry, u32 mode)
+static __always_inline int decide_inode(struct scratch *s, u32 slot, struct dentry *dentry, u32 mode)
 {
-	struct scratch *s;
-	u32 slot;
-
-	s = begin_without_mount(event, dentry, &slot);
-	if (!s)
-		return event_refused(slot);
+	if (!set_without_mount(s, slot, dentry))
+		return 0;
 	if (mode)
 		set_num(s, NUM_FILE_MODE, mode);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/inode_mknod")
-int BPF_PROG(inode_mknod__file, struct inode *dir, struct dentry *dentry, unsigned short mode, unsigned int dev, int ret)
+int HOOK_PROG(inode_mknod__file, EV_FILE_CREATE, struct inode *dir, struct dentry *dentry, unsigned short mode, unsigned int dev, int ret)
 {
-	HONOUR(ret);
-	return inode_event(EV_FILE_CREATE, dentry, mode);
+	return decide_inode(s, slot, dentry, mode);
 }
 
 SEC("lsm/inode_create")
-int BPF_PROG(inode_create__file, struct inode *dir, struct dentry *dentry, unsigned short mode, int ret)
+int HOOK_PROG(inode_create__file, EV_FILE_CREATE, struct inode *dir, struct dentry *dentry, unsigned short mode, int ret)
 {
-	HONOUR(ret);
-	return inode_event(EV_FILE_CREATE, dentry, mode);
+	return decide_inode(s, slot, dentry, mode);
 }
 
 SEC("lsm/inode_mkdir")
-int BPF_PROG(inode_mkdir__file, struct inode *dir, struct dentry *dentry, unsigned short mode, int ret)
+int HOOK_PROG(inode_mkdir__file, EV_FILE_MKDIR, struct inode *dir, struct dentry *dentry, unsigned short mode, int ret)
 {
-	HONOUR(ret);
-	return inode_event(EV_FILE_MKDIR, dentry, mode);
+	return decide_inode(s, slot, dentry, mode);
 }
 
 SEC("lsm/inode_rmdir")
-int BPF_PROG(inode_rmdir__file, struct inode *dir, struct dentry *dentry, int ret)
+int HOOK_PROG(inode_rmdir__file, EV_FILE_RMDIR, struct inode *dir, struct dentry *dentry, int ret)
 {
-	HONOUR(ret);
-	return inode_event(EV_FILE_RMDIR, dentry, 0);
+	return decide_inode(s, slot, dentry, 0);
 }
 
 SEC("lsm/inode_unlink")
-int BPF_PROG(inode_unlink__file, struct inode *dir, struct dentry *dentry, int ret)
+int HOOK_PROG(inode_unlink__file, EV_FILE_UNLINK, struct inode *dir, struct dentry *dentry, int ret)
 {
-	HONOUR(ret);
-	return inode_event(EV_FILE_UNLINK, dentry, 0);
+	return decide_inode(s, slot, dentry, 0);
 }
 
 SEC("lsm/inode_symlink")
-int BPF_PROG(inode_symlink__file, struct inode *dir, struct dentry *dentry, const char *old_name, int ret)
+int HOOK_PROG(inode_symlink__file, EV_FILE_SYMLINK, struct inode *dir, struct dentry *dentry, const char *old_name, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = begin_without_mount(EV_FILE_SYMLINK, dentry, &slot);
-	if (!s)
-		return event_refused(slot);
+	if (!set_without_mount(s, slot, dentry))
+		return 0;
 	set_kernel_string(s, STR_LINK_TARGET, old_name);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
-static __always_inline int inode_two_names(u32 event, struct dentry *old_dentry, struct dentry *new_dentry)
+static __always_inline int decide_two_names(struct scratch *s, u32 slot, struct dentry *old_dentry, struct dentry *new_dentry)
 {
-	struct scratch *s;
-	u32 slot;
-
-	s = begin_without_mount(event, old_dentry, &slot);
-	if (!s)
-		return event_refused(slot);
+	if (!set_without_mount(s, slot, old_dentry))
+		return 0;
 	set_path(s, 1, new_dentry, (void *)s->mount[0]);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/inode_link")
-int BPF_PROG(inode_link__file, struct dentry *old_dentry, struct inode *dir, struct dentry *new_dentry, int ret)
+int HOOK_PROG(inode_link__file, EV_FILE_LINK, struct dentry *old_dentry, struct inode *dir, struct dentry *new_dentry, int ret)
 {
-	HONOUR(ret);
-	return inode_two_names(EV_FILE_LINK, old_dentry, new_dentry);
+	return decide_two_names(s, slot, old_dentry, new_dentry);
 }
 
 SEC("lsm/inode_rename")
-int BPF_PROG(inode_rename__file, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir, struct dentry *new_dentry,
-	     int ret)
+int HOOK_PROG(inode_rename__file, EV_FILE_RENAME, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir,
+	      struct dentry *new_dentry, int ret)
 {
-	HONOUR(ret);
-	return inode_two_names(EV_FILE_RENAME, old_dentry, new_dentry);
+	return decide_two_names(s, slot, old_dentry, new_dentry);
 }
 
 /* security_inode_rename, for fmod_ret, has the flags too. */
 SEC("lsm/inode_rename")
-int BPF_PROG(inode_rename__file_v2, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir, struct dentry *new_dentry,
-	     unsigned int flags, int ret)
+int HOOK_PROG(inode_rename__file_v2, EV_FILE_RENAME, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir,
+	      struct dentry *new_dentry, unsigned int flags, int ret)
 {
-	HONOUR(ret);
-	return inode_two_names(EV_FILE_RENAME, old_dentry, new_dentry);
+	return decide_two_names(s, slot, old_dentry, new_dentry);
 }

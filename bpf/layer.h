@@ -36,15 +36,12 @@ static __always_inline int decide_layer(struct scratch *s, u32 slot, u64 inode)
 	return decide(slot);
 }
 
-/* As event_end, for a file that may be one of an overlay. */
-static __always_inline int event_end_layered(struct scratch *s, u32 slot, struct file *file)
+/* As decide, for a file that may be one of an overlay. */
+static __always_inline int decide_layered(struct scratch *s, u32 slot, struct file *file)
 {
 	int error = decide(slot);
 
-	if (!error && s->features & IMAGE_NEEDS_OBJECTS)
-		error = decide_layer(s, slot, compat_layer(file));
-	scratch_give(s, slot);
-	return deny_value(error);
+	return error || !(s->features & IMAGE_NEEDS_OBJECTS) ? error : decide_layer(s, slot, compat_layer(file));
 }
 
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Sockets: the events net.*. Addresses are read from the kernel's copy of the argument, never from user memory. */
-#include "engine.h"
+#include "hook.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -223,15 +223,6 @@ static __always_inline void set_socket_peer(struct scratch *s, struct socket *so
 		set_sock_ip6(s, STR_NET_PEER_IP, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
 }
 
-/* Whether event_begin may begin the event: for what costs more than that. */
-static __always_inline bool may_concern(u32 event)
-{
-	u64 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32;
-	struct concern *concern = concern_of(tgid);
-
-	return concern && !subject_unconcerned(concern, event, generation, tgid);
-}
-
 /* Whether the current task is in this system call, by its numbers: of the 64-bit table, of the 32-bit one, and there of socketcall(2). */
 #define CALL_OTHER 0
 #define CALL_THIS 1
@@ -321,22 +312,13 @@ static __always_inline int protocol_of(int family, int type, int protocol)
 }
 
 SEC("lsm/socket_create")
-int BPF_PROG(socket_create__network, int family, int type, int protocol, int kern, int ret)
+int HOOK_PROG_IF(socket_create__network, EV_NET_CREATE, !kern, int family, int type, int protocol, int kern, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	if (kern)
-		return 0;
-	s = event_begin(EV_NET_CREATE, &slot);
-	if (!s)
-		return event_refused(slot);
 	type &= 0xf;
 	set_num(s, NUM_NET_FAMILY, family);
 	set_num(s, NUM_NET_TYPE, family == AF_UNIX && type == SOCK_RAW ? SOCK_DGRAM : type); /* unix_create */
 	set_num(s, NUM_NET_PROTOCOL, protocol_of(family, type, protocol));
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/socket_bind")
@@ -363,24 +345,22 @@ int BPF_PROG(socket_bind__network, struct socket *socket, struct sockaddr *addre
 	return event_end(s, slot);
 }
 
+/* mknod(2) makes a name without a socket. */
+static __always_inline bool node_of_socket(u32 mode)
+{
+	return (mode & S_IFMT) == S_IFSOCK && in_call(NR_MKNOD, NR32_MKNOD, 0) != CALL_THIS &&
+	       in_call(NR_MKNODAT, NR32_MKNODAT, 0) != CALL_THIS;
+}
+
 /* The node of a unix socket that is being bound. Of the socket itself the hook is given nothing: its type is that of what the descriptor
  * stands for, and not known of binds by io_uring or in the 32-bit table.
  */
-static __always_inline int unix_bind_event(struct dentry *dentry, u64 mount, u32 mode)
+static __always_inline int decide_node(struct scratch *s, u32 slot, struct dentry *dentry, u64 mount)
 {
+	u32 call = in_call(NR_BIND, NR32_BIND, SOCKETCALL_BIND); /* io_uring's may be done in whatever call its task is in */
 	struct pt_regs *regs;
-	struct scratch *s;
 	struct sock *sk;
-	u32 slot, call;
 
-	if ((mode & S_IFMT) != S_IFSOCK)
-		return 0;
-	if (in_call(NR_MKNOD, NR32_MKNOD, 0) == CALL_THIS || in_call(NR_MKNODAT, NR32_MKNODAT, 0) == CALL_THIS)
-		return 0; /* a name without a socket */
-	call = in_call(NR_BIND, NR32_BIND, SOCKETCALL_BIND); /* io_uring's may be done in whatever call its task is in */
-	s = event_begin(EV_NET_BIND, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_num(s, NUM_NET_FAMILY, AF_UNIX);
 	regs = read_user_regs();
 	sk = call == CALL_THIS && !read_compat() ? read_sock(read_fd(BPF_CORE_READ(regs, di))) : NULL;
@@ -389,37 +369,30 @@ static __always_inline int unix_bind_event(struct dentry *dentry, u64 mount, u32
 	if (!mount)
 		mount = mount_of(address_of(s, dentry));
 	set_path(s, 0, dentry, (void *)mount);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/path_mknod")
-int BPF_PROG(path_mknod__network, const struct path *dir, struct dentry *dentry, unsigned short mode, unsigned int dev, int ret)
+int HOOK_PROG_IF(path_mknod__network, EV_NET_BIND, node_of_socket(mode), const struct path *dir, struct dentry *dentry, unsigned short mode,
+		 unsigned int dev, int ret)
 {
-	HONOUR(ret);
-	return unix_bind_event(dentry, (u64)BPF_CORE_READ(dir, mnt), mode);
+	return decide_node(s, slot, dentry, (u64)BPF_CORE_READ(dir, mnt));
 }
 
 /* Kernels without CONFIG_SECURITY_PATH. */
 SEC("lsm/inode_mknod")
-int BPF_PROG(inode_mknod__network, struct inode *dir, struct dentry *dentry, unsigned short mode, unsigned int dev, int ret)
+int HOOK_PROG_IF(inode_mknod__network, EV_NET_BIND, node_of_socket(mode), struct inode *dir, struct dentry *dentry, unsigned short mode,
+		 unsigned int dev, int ret)
 {
-	HONOUR(ret);
-	return unix_bind_event(dentry, 0, mode);
+	return decide_node(s, slot, dentry, 0);
 }
 
 SEC("lsm/socket_listen")
-int BPF_PROG(socket_listen__network, struct socket *socket, int backlog, int ret)
+int HOOK_PROG(socket_listen__network, EV_NET_LISTEN, struct socket *socket, int backlog, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_NET_LISTEN, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_socket(s, socket);
 	set_socket_local(s, socket);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 /* A positive errno, or 0. */
@@ -516,28 +489,24 @@ __noinline u64 sctp_address(u32 slot, u64 from, u32 i)
 	return from + (of == AF_INET6 ? SOCKADDR_IN6_SIZE : SOCKADDR_IN_SIZE);
 }
 
+static __always_inline u32 sctp_event(int optname)
+{
+	if (optname == SCTP_SOCKOPT_CONNECTX || optname == SCTP_SENDMSG_CONNECT)
+		return EV_NET_CONNECT;
+	return optname == SCTP_SOCKOPT_BINDX_ADD ? EV_NET_BIND : EV_NONE;
+}
+
 /* sctp_connectx(3), sctp_bindx(3), and the association that a message to an address begins: an event for each address, until one is
  * refused. The address comes as a number, so that places behind it can be counted. What the other side of an association asks for
  * (SCTP_PARAM_*) is in no task's name.
  */
 SEC("lsm/sctp_bind_connect")
-int BPF_PROG(sctp_bind_connect__network, struct sock *sk, int optname, struct sockaddr *address, int length, int ret)
+int HOOK_PROG(sctp_bind_connect__network, sctp_event(optname), struct sock *sk, int optname, struct sockaddr *address, int length, int ret)
 {
-	struct scratch *s;
-	u32 slot, event, i;
 	int error = 0;
 	u64 from, end;
+	u32 i;
 
-	HONOUR(ret);
-	if (optname == SCTP_SOCKOPT_CONNECTX || optname == SCTP_SENDMSG_CONNECT)
-		event = EV_NET_CONNECT;
-	else if (optname == SCTP_SOCKOPT_BINDX_ADD)
-		event = EV_NET_BIND;
-	else
-		return 0;
-	s = event_begin(event, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_sock(s, sk);
 	from = address_of(s, address);
 	end = from + (u32)length;
@@ -547,23 +516,15 @@ int BPF_PROG(sctp_bind_connect__network, struct sock *sk, int optname, struct so
 		from = sctp_address(slot, from, i);
 		error = decide(slot);
 	}
-	scratch_give(s, slot);
-	return deny_value(error);
+	return error;
 }
 
 SEC("lsm/socket_accept")
-int BPF_PROG(socket_accept__network, struct socket *socket, struct socket *new, int ret)
+int HOOK_PROG(socket_accept__network, EV_NET_ACCEPT, struct socket *socket, struct socket *new, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_NET_ACCEPT, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_socket(s, socket);
 	set_socket_local(s, socket);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 /* A positive errno, or 0. */
@@ -616,8 +577,11 @@ int BPF_PROG(socket_sendmsg__network, struct socket *socket, struct msghdr *mess
 /* What was no message: the first try of io_uring, without waiting, and the end of the messages of one recvmmsg(2). */
 static __always_inline bool only_tried(int result)
 {
-	u32 call = in_call(NR_RECVMMSG, NR32_RECVMMSG, SOCKETCALL_RECVMMSG);
+	u32 call;
 
+	if (result >= 0)
+		return false;
+	call = in_call(NR_RECVMMSG, NR32_RECVMMSG, SOCKETCALL_RECVMMSG);
 	if (call == CALL_UNKNOWN)
 		return result == -EAGAIN;
 	return call == CALL_THIS || read_call() == (NR32_RECVMMSG_TIME64 | CALL_COMPAT);
@@ -626,18 +590,11 @@ static __always_inline bool only_tried(int result)
 /* What an internet socket has received, or why not, by whatever call: behind the hook, which comes before there is a message. The protocol has
  * written the sender's address into the kernel's own copy, where the caller wants to know it.
  */
-static __always_inline int recv_event(struct socket *socket, struct msghdr *message, u64 size, int result)
+static __always_inline int decide_recv(struct scratch *s, u32 slot, struct socket *socket, struct msghdr *message, u64 size, int result)
 {
 	struct sock *sk = socket->sk;
-	struct scratch *s;
 	void *name;
-	u32 slot;
 
-	if (!may_concern(EV_NET_RECV) || (result < 0 && only_tried(result)))
-		return 0;
-	s = event_begin(EV_NET_RECV, &slot);
-	if (!s)
-		return 0; /* it is over: nothing can be refused, and the verifier wants 0 from a program at the end of a function */
 	set_num(s, NUM_RESULT, (s64)result);
 	set_socket(s, socket);
 	set_socket_local(s, socket);
@@ -648,19 +605,19 @@ static __always_inline int recv_event(struct socket *socket, struct msghdr *mess
 		set_address(s, name, message->msg_namelen, SENDER, 0, 0);
 	if (s->num[NUM_NET_CONNECTED] && !has_num(s, NUM_NET_PEER_PORT))
 		set_socket_peer(s, socket);
-	decide(slot);
-	scratch_give(s, slot);
-	return 0;
+	return decide(slot);
 }
 
 SEC("fexit/inet_recvmsg")
-int BPF_PROG(inet_recvmsg__call, struct socket *socket, struct msghdr *message, unsigned long size, int flags, int result)
+int RETURN_PROG_IF(inet_recvmsg__call, EV_NET_RECV, may_concern(EV_NET_RECV) && !only_tried(result), struct socket *socket,
+		   struct msghdr *message, unsigned long size, int flags, int result)
 {
-	return recv_event(socket, message, size, result);
+	return decide_recv(s, slot, socket, message, size, result);
 }
 
 SEC("fexit/inet6_recvmsg")
-int BPF_PROG(inet6_recvmsg__call, struct socket *socket, struct msghdr *message, unsigned long size, int flags, int result)
+int RETURN_PROG_IF(inet6_recvmsg__call, EV_NET_RECV, may_concern(EV_NET_RECV) && !only_tried(result), struct socket *socket,
+		   struct msghdr *message, unsigned long size, int flags, int result)
 {
-	return recv_event(socket, message, size, result);
+	return decide_recv(s, slot, socket, message, size, result);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Processes: their records, and the events process.*. */
+#include "hook.h"
 #include "layer.h"
 #include "match.h"
 
@@ -166,18 +167,11 @@ int seed_tasks(struct bpf_iter__task *ctx)
 }
 
 SEC("lsm/bprm_check_security")
-int BPF_PROG(bprm_check_security__process, struct linux_binprm *bprm, int ret)
+int HOOK_PROG(bprm_check_security__process, EV_PROCESS_EXEC, struct linux_binprm *bprm, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_PROCESS_EXEC, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_file(s, bprm->file);
 	set_num(s, NUM_FILE_ACCESS, ACCESS_EXEC);
-	return event_end_layered(s, slot, bprm->file);
+	return decide_layered(s, slot, bprm->file);
 }
 
 #define COUNT_STEPS 32    /* a run of tasks_count_chunk */
@@ -344,18 +338,11 @@ static __always_inline void set_live_tasks(struct scratch *s, u32 slot)
 }
 
 SEC("lsm/task_alloc")
-int BPF_PROG(task_alloc__process, struct task_struct *task, unsigned long clone_flags, int ret)
+int HOOK_PROG(task_alloc__process, EV_PROCESS_FORK, struct task_struct *task, unsigned long clone_flags, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_PROCESS_FORK, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_num(s, NUM_CLONE_FLAGS, clone_flags);
 	set_live_tasks(s, slot);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 /* Memory that becomes executable and that no named file backs as it is: what is anonymous, what a process has written or may write, what
@@ -433,18 +420,11 @@ static __always_inline void set_target(struct scratch *s, struct task_struct *ta
 }
 
 SEC("lsm/task_kill")
-int BPF_PROG(task_kill__process, struct task_struct *target, void *info, int sig, const struct cred *cred, int ret)
+int HOOK_PROG(task_kill__process, EV_PROCESS_SIGNAL, struct task_struct *target, void *info, int sig, const struct cred *cred, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_PROCESS_SIGNAL, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_target(s, target);
 	set_num(s, NUM_SIGNAL, sig);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 /* Who has made a file signal somebody (F_SETOWN, FIOSETOWN) last, key: address of the struct file; written by
@@ -475,89 +455,62 @@ int BPF_PROG(security_file_set_fowner__call, struct file *file)
 	return 0;
 }
 
-/* SIGIO and what F_SETSIG puts in its place. The acting process is the one whose reading or writing makes the kernel send it: whoever has asked
- * for it may be gone. Not an event where a process has asked for its own, as nearly all do. Where it is not known who has (before the agent, or
- * there have been too many since), the signal must be for the acting process itself.
+/* Whether a process has asked for its own signals, as nearly all do. Where it is not known who has (before the agent, or there have been
+ * too many since), the signal must be for the acting process itself.
+ */
+static __always_inline bool asked_itself(struct task_struct *target, struct fown_struct *fown)
+{
+	u32 tgid = BPF_CORE_READ(target, tgid);
+	u64 key = compat_fown_file(fown);
+	struct file_owner *owner = bpf_map_lookup_elem(&file_owners, &key);
+
+	if (!owner)
+		return tgid == bpf_get_current_pid_tgid() >> 32;
+	return owner->tgid == tgid && owner->start_time == BPF_CORE_READ(target, group_leader, start_boottime);
+}
+
+/* SIGIO and what F_SETSIG puts in its place. The acting process is the one whose reading or writing makes the kernel send it: whoever has
+ * asked for it may be gone.
  */
 SEC("lsm/file_send_sigiotask")
-int BPF_PROG(file_send_sigiotask__process, struct task_struct *target, struct fown_struct *fown, int sig, int ret)
+int HOOK_PROG_IF(file_send_sigiotask__process, EV_PROCESS_SIGNAL, !asked_itself(target, fown), struct task_struct *target,
+		 struct fown_struct *fown, int sig, int ret)
 {
-	u64 key = compat_fown_file(fown);
-	u32 slot, tgid = BPF_CORE_READ(target, tgid);
-	struct file_owner *owner;
-	struct scratch *s;
-
-	HONOUR(ret);
-	owner = bpf_map_lookup_elem(&file_owners, &key);
-	if (owner ? owner->tgid == tgid && owner->start_time == BPF_CORE_READ(target, group_leader, start_boottime)
-		  : tgid == bpf_get_current_pid_tgid() >> 32)
-		return 0;
-	s = event_begin(EV_PROCESS_SIGNAL, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_target(s, target);
 	set_num(s, NUM_SIGNAL, sig ? sig : SIGIO);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/ptrace_access_check")
-int BPF_PROG(ptrace_access_check__process, struct task_struct *child, unsigned int mode, int ret)
+int HOOK_PROG(ptrace_access_check__process, EV_PROCESS_PTRACE, struct task_struct *child, unsigned int mode, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_PROCESS_PTRACE, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_target(s, child);
 	set_num(s, NUM_PTRACE_MODE, mode);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/ptrace_traceme")
-int BPF_PROG(ptrace_traceme__process, struct task_struct *parent, int ret)
+int HOOK_PROG(ptrace_traceme__process, EV_PROCESS_PTRACE, struct task_struct *parent, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_PROCESS_PTRACE, &slot);
-	if (!s)
-		return event_refused(slot);
 	/* The parent becomes the tracer: the acting process offers itself. */
 	set_num(s, NUM_TARGET_PID, s->record.pid);
 	set_num(s, NUM_TARGET_UID, s->record.uid);
 	set_num(s, NUM_PTRACE_MODE, 2);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/task_fix_setuid")
-int BPF_PROG(task_fix_setuid__process, struct cred *new, const struct cred *old, int flags, int ret)
+int HOOK_PROG(task_fix_setuid__process, EV_PROCESS_SETUID, struct cred *new, const struct cred *old, int flags, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_PROCESS_SETUID, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_num(s, NUM_SET_UID, new->euid.val);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/task_fix_setgid")
-int BPF_PROG(task_fix_setgid__process, struct cred *new, const struct cred *old, int flags, int ret)
+int HOOK_PROG(task_fix_setgid__process, EV_PROCESS_SETGID, struct cred *new, const struct cred *old, int flags, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_PROCESS_SETGID, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_num(s, NUM_SET_GID, new->egid.val);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 /* Types of the namespaces that setns(2) is about to join: its second argument, or where that is 0 the type of the one that the first
@@ -599,12 +552,10 @@ static __always_inline int setns_event(bool compat)
 SEC("lsm/capable")
 int BPF_PROG(capable__setns, const struct cred *cred, struct user_namespace *ns, int cap, unsigned int opts, int ret)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct concern *concern = concern_of(tgid);
 	u64 call;
 
 	HONOUR(ret);
-	if (!concern || subject_unconcerned(concern, EV_KERNEL_SETNS, active_generation(), tgid))
+	if (!may_concern(EV_KERNEL_SETNS))
 		return 0;
 	call = read_call();
 	if (call != NR_SETNS && call != (NR_SETNS_COMPAT | CALL_COMPAT))
@@ -613,17 +564,10 @@ int BPF_PROG(capable__setns, const struct cred *cred, struct user_namespace *ns,
 }
 
 SEC("lsm/capable")
-int BPF_PROG(capable__process, const struct cred *cred, struct user_namespace *ns, int cap, unsigned int opts, int ret)
+int HOOK_PROG(capable__process, EV_PROCESS_CAPABLE, const struct cred *cred, struct user_namespace *ns, int cap, unsigned int opts, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_PROCESS_CAPABLE, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_num(s, NUM_CAPABILITY, cap);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -41,9 +41,9 @@ struct {
 struct {
 	u8 seen[ABI_COUNT][MAX_CALLS];
 	u64 out_of_range; /* calls whose number has no room above: private ones of arm, or nonsense */
-	u64 tree_full;	  /* processes that found no room in the tree: their calls are missing */
+	u64 tree_full;    /* processes that found no room in the tree: their calls are missing */
 	u8 families[MAX_FAMILIES]; /* first arguments of socket(2), but for compat calls */
-	u64 families_beyond;	   /* … that have no room above */
+	u64 families_beyond;       /* … that have no room above */
 } result;
 
 /* Thread group ids, where there is no cgroup to tell by. Written here on fork and exit, and by the loader for the first. */

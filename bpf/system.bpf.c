@@ -3,7 +3,7 @@
 #include <linux/elf.h>
 #undef EV_NONE /* a version there */
 
-#include "engine.h"
+#include "hook.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -154,144 +154,105 @@ __noinline int module_name(u32 slot, u64 start, u64 size)
 	return 0;
 }
 
-static __always_inline int module_event(struct file *file, u64 image, u64 size)
+static __always_inline int decide_module(struct scratch *s, u32 slot, struct file *file, u64 image, u64 size)
 {
-	struct scratch *s;
-	u32 slot;
-
-	s = event_begin(EV_KERNEL_MODULE, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_num(s, NUM_MODULE_REQUESTED, 0);
 	module_name(slot, image, size);
 	if (file)
 		set_file(s, file);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/kernel_post_read_file")
-int BPF_PROG(kernel_post_read_file__system, struct file *file, char *image, long size, int id, int ret)
+int HOOK_PROG_IF(kernel_post_read_file__system, EV_KERNEL_MODULE, read_file_event(id) == EV_KERNEL_MODULE, struct file *file, char *image,
+		 long size, int id, int ret)
 {
-	HONOUR(ret);
-	return read_file_event(id) == EV_KERNEL_MODULE ? module_event(file, (u64)image, size) : 0;
+	return decide_module(s, slot, file, (u64)image, size);
 }
 
 SEC("lsm/kernel_post_load_data")
-int BPF_PROG(kernel_post_load_data__system, char *image, long size, int id, char *description, int ret)
+int HOOK_PROG_IF(kernel_post_load_data__system, EV_KERNEL_MODULE, load_data_event(id) == EV_KERNEL_MODULE, char *image, long size, int id,
+		 char *description, int ret)
 {
-	HONOUR(ret);
-	return load_data_event(id) == EV_KERNEL_MODULE ? module_event(NULL, (u64)image, size) : 0;
+	return decide_module(s, slot, NULL, (u64)image, size);
+}
+
+/* A module that is read is decided when its image is there. */
+static __always_inline bool image_follows(u32 event, bool contents)
+{
+	return event == EV_KERNEL_MODULE && contents;
 }
 
 SEC("lsm/kernel_read_file")
-int BPF_PROG(kernel_read_file__system, struct file *file, int id, bool contents, int ret)
+int HOOK_PROG_IF(kernel_read_file__system, read_file_event(id), !image_follows(read_file_event(id), contents), struct file *file, int id,
+		 bool contents, int ret)
 {
-	u32 event = read_file_event(id), slot;
-	struct scratch *s;
-
-	HONOUR(ret);
-	if (event == EV_NONE || (event == EV_KERNEL_MODULE && contents))
-		return 0;
-	s = event_begin(event, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_num(s, NUM_MODULE_REQUESTED, 0);
 	if (file)
 		set_file(s, file);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/kernel_load_data")
-int BPF_PROG(kernel_load_data__system, int id, bool contents, int ret)
+int HOOK_PROG_IF(kernel_load_data__system, load_data_event(id), !image_follows(load_data_event(id), contents), int id, bool contents,
+		 int ret)
 {
-	u32 event = load_data_event(id), slot;
-	struct scratch *s;
-
-	HONOUR(ret);
-	if (event == EV_NONE || (event == EV_KERNEL_MODULE && contents))
-		return 0;
-	s = event_begin(event, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_num(s, NUM_MODULE_REQUESTED, 0);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/kernel_module_request")
-int BPF_PROG(kernel_module_request__system, char *name, int ret)
+int HOOK_PROG(kernel_module_request__system, EV_KERNEL_MODULE, char *name, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_KERNEL_MODULE, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_num(s, NUM_MODULE_REQUESTED, 1);
 	set_kernel_string(s, STR_MODULE_NAME, name);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 /* The agent itself is let through: it must be able to load the policy that would let it through again. */
-static __always_inline int bpf_event(int command)
+static __always_inline bool is_agent(void)
 {
-	u32 slot, zero = 0, tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 zero = 0;
 	struct control *c = bpf_map_lookup_elem(&control, &zero);
-	struct scratch *s;
 
-	if (c && c->agent_pid == tgid)
-		return 0;
-	s = event_begin(EV_KERNEL_BPF, &slot);
-	if (!s)
-		return event_refused(slot);
-	set_num(s, NUM_BPF_CMD, command);
-	return event_end(s, slot);
+	return c && c->agent_pid == bpf_get_current_pid_tgid() >> 32;
 }
 
 SEC("lsm/bpf")
-int BPF_PROG(bpf__system, int command, void *attr, unsigned int size, int ret)
+int HOOK_PROG_IF(bpf__system, EV_KERNEL_BPF, !is_agent(), int command, void *attr, unsigned int size, int ret)
 {
-	HONOUR(ret);
-	return bpf_event(command);
+	set_num(s, NUM_BPF_CMD, command);
+	return decide(slot);
+}
+
+/* A program of type SYSCALL asks as the kernel for whoever runs it. */
+static __always_inline bool kernel_asks(bool kernel)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return kernel && BPF_CORE_READ(task, flags) & PF_KTHREAD;
 }
 
 /* v6.15 (082f1db02c80): whether the kernel itself asks is passed on. */
 SEC("lsm/bpf")
-int BPF_PROG(bpf__system_v2, int command, void *attr, unsigned int size, bool kernel, int ret)
+int HOOK_PROG_IF(bpf__system_v2, EV_KERNEL_BPF, !kernel_asks(kernel) && !is_agent(), int command, void *attr, unsigned int size,
+		 bool kernel, int ret)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-
-	HONOUR(ret);
-	/* A program of type SYSCALL asks as the kernel for whoever runs it. */
-	if (kernel && BPF_CORE_READ(task, flags) & PF_KTHREAD)
-		return 0;
-	return bpf_event(command);
-}
-
-static __always_inline int plain_event(u32 event)
-{
-	struct scratch *s;
-	u32 slot;
-
-	s = event_begin(event, &slot);
-	if (!s)
-		return event_refused(slot);
-	return event_end(s, slot);
+	set_num(s, NUM_BPF_CMD, command);
+	return decide(slot);
 }
 
 SEC("lsm/perf_event_open")
-int BPF_PROG(perf_event_open__system, void *attr, int type, int ret)
+int HOOK_PROG(perf_event_open__system, EV_KERNEL_PERF, void *attr, int type, int ret)
 {
-	HONOUR(ret);
-	return plain_event(EV_KERNEL_PERF);
+	return decide(slot);
 }
 
 /* v6.16 (cde4a7fc1e6d): the attributes are no longer passed. */
 SEC("lsm/perf_event_open")
-int BPF_PROG(perf_event_open__system_v2, int type, int ret)
+int HOOK_PROG(perf_event_open__system_v2, EV_KERNEL_PERF, int type, int ret)
 {
-	HONOUR(ret);
-	return plain_event(EV_KERNEL_PERF);
+	return decide(slot);
 }
 
 static __always_inline void set_mount_point(struct scratch *s, const struct path *path)
@@ -300,121 +261,77 @@ static __always_inline void set_mount_point(struct scratch *s, const struct path
 }
 
 SEC("lsm/sb_mount")
-int BPF_PROG(sb_mount__system, const char *source, const struct path *path, const char *type, unsigned long flags, void *data, int ret)
+int HOOK_PROG(sb_mount__system, EV_KERNEL_MOUNT, const char *source, const struct path *path, const char *type, unsigned long flags,
+	      void *data, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_KERNEL_MOUNT, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_mount_point(s, path);
 	set_kernel_string(s, STR_MOUNT_SOURCE, source);
 	set_kernel_string(s, STR_FILE_FSTYPE, type);
 	set_num(s, NUM_MOUNT_FLAGS, flags);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/move_mount")
-int BPF_PROG(move_mount__system, const struct path *from, const struct path *to, int ret)
+int HOOK_PROG(move_mount__system, EV_KERNEL_MOUNT, const struct path *from, const struct path *to, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_KERNEL_MOUNT, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_mount_point(s, to);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/sb_remount")
-int BPF_PROG(sb_remount__system, struct super_block *sb, void *options, int ret)
+int HOOK_PROG(sb_remount__system, EV_KERNEL_MOUNT, struct super_block *sb, void *options, int ret)
 {
-	struct dentry *root;
-	struct scratch *s;
-	u32 slot;
+	struct dentry *root = BPF_CORE_READ(sb, s_root);
 
-	HONOUR(ret);
-	s = event_begin(EV_KERNEL_MOUNT, &slot);
-	if (!s)
-		return event_refused(slot);
-	root = BPF_CORE_READ(sb, s_root);
 	set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(sb, s_type, name));
 	set_path(s, 0, root, (void *)mount_of((u64)root));
 	/* fsconfig(2) passes no flags: what it asks for is what mount(2) calls MS_REMOUNT. */
 	set_num(s, NUM_MOUNT_FLAGS, MS_REMOUNT);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/sb_umount")
-int BPF_PROG(sb_umount__system, struct vfsmount *mount, int flags, int ret)
+int HOOK_PROG(sb_umount__system, EV_KERNEL_UMOUNT, struct vfsmount *mount, int flags, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_KERNEL_UMOUNT, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_path(s, 0, BPF_CORE_READ(mount, mnt_root), mount);
 	set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(mount, mnt_sb, s_type, name));
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/sb_pivotroot")
-int BPF_PROG(sb_pivotroot__system, const struct path *old_path, const struct path *new_path, int ret)
+int HOOK_PROG(sb_pivotroot__system, EV_KERNEL_PIVOT_ROOT, const struct path *old_path, const struct path *new_path, int ret)
 {
-	struct scratch *s;
-	u32 slot;
-
-	HONOUR(ret);
-	s = event_begin(EV_KERNEL_PIVOT_ROOT, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_mount_point(s, old_path);
 	set_path(s, 1, BPF_CORE_READ(new_path, dentry), BPF_CORE_READ(new_path, mnt));
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/userns_create")
-int BPF_PROG(userns_create__system, const struct cred *cred, int ret)
+int HOOK_PROG(userns_create__system, EV_KERNEL_USERNS, const struct cred *cred, int ret)
 {
-	HONOUR(ret);
-	return plain_event(EV_KERNEL_USERNS);
+	return decide(slot);
 }
 
-static __always_inline int io_uring_event(u64 operation)
+static __always_inline int decide_io_uring(struct scratch *s, u32 slot, u64 operation)
 {
-	struct scratch *s;
-	u32 slot;
-
-	s = event_begin(EV_KERNEL_IO_URING, &slot);
-	if (!s)
-		return event_refused(slot);
 	set_num(s, NUM_IO_URING_OP, operation);
-	return event_end(s, slot);
+	return decide(slot);
 }
 
 SEC("lsm/uring_override_creds")
-int BPF_PROG(uring_override_creds__system, const struct cred *new, int ret)
+int HOOK_PROG(uring_override_creds__system, EV_KERNEL_IO_URING, const struct cred *new, int ret)
 {
-	HONOUR(ret);
-	return io_uring_event(1);
+	return decide_io_uring(s, slot, 1);
 }
 
 SEC("lsm/uring_sqpoll")
-int BPF_PROG(uring_sqpoll__system, int ret)
+int HOOK_PROG(uring_sqpoll__system, EV_KERNEL_IO_URING, int ret)
 {
-	HONOUR(ret);
-	return io_uring_event(2);
+	return decide_io_uring(s, slot, 2);
 }
 
 SEC("lsm/uring_cmd")
-int BPF_PROG(uring_cmd__system, void *command, int ret)
+int HOOK_PROG(uring_cmd__system, EV_KERNEL_IO_URING, void *command, int ret)
 {
-	HONOUR(ret);
-	return io_uring_event(3);
+	return decide_io_uring(s, slot, 3);
 }

@@ -380,7 +380,7 @@ int bpfence_drain_new(const int *map_fds, int n_rings, unsigned int max_entries,
 	drain->entries = calloc(max_entries, 2 * sizeof(*drain->entries));
 	drain->data = malloc(drain->capacity);
 	if (drain->epoll < 0 || !drain->entries || !drain->data || n_rings > DRAIN_RINGS) {
-		error = drain->epoll < 0 ? -errno : n_rings > DRAIN_RINGS ? -EINVAL : -ENOMEM;
+		error = drain->epoll < 0 ? -errno : (n_rings > DRAIN_RINGS ? -EINVAL : -ENOMEM);
 		goto fail;
 	}
 	for (i = 0; i < n_rings; i++) {

@@ -30,7 +30,14 @@
 #define CLONE_PIDFD 0x00001000
 #endif
 
-enum { STAGE_NONE, STAGE_HELD, STAGE_CGROUP, STAGE_NO_NEW_PRIVS, STAGE_FILTER, STAGE_EXEC };
+enum {
+	STAGE_NONE,
+	STAGE_HELD,
+	STAGE_CGROUP,
+	STAGE_NO_NEW_PRIVS,
+	STAGE_FILTER,
+	STAGE_EXEC,
+};
 
 struct bpfence_filter {
 	const char *instructions; /* struct sock_filter, one after another */
@@ -41,9 +48,9 @@ struct bpfence_filter {
 struct bpfence_launch {
 	const struct bpfence_filter *filters;
 	unsigned int n_filters;
-	int listener;	     /* which filter gets a listener; -1: none */
-	int hold;	     /* waits for bpfence_progress_release first */
-	int cgroup;	     /* cgroup.procs to join; -1: none */
+	int listener;        /* which filter gets a listener; -1: none */
+	int hold;            /* waits for bpfence_progress_release first */
+	int cgroup;          /* cgroup.procs to join; -1: none */
 	char *const *paths;  /* tried in order, as execvp(3) does */
 	char *const *argv;
 	char *const *envp;

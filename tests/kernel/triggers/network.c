@@ -121,8 +121,12 @@ static int do_stream_connect(void)
 {
 	struct sockaddr_storage to;
 	socklen_t size = address(arg(1), arg(2), &to);
-	int family = to.ss_family, protocol = !strcmp(arg(0), "mptcp") ? IPPROTO_MPTCP_NUMBER : !strcmp(arg(0), "sctp") ? IPPROTO_SCTP_NUMBER : 0;
+	int family = to.ss_family, protocol = 0;
 
+	if (!strcmp(arg(0), "mptcp"))
+		protocol = IPPROTO_MPTCP_NUMBER;
+	if (!strcmp(arg(0), "sctp"))
+		protocol = IPPROTO_SCTP_NUMBER;
 	if (!strcmp(arg(0), "smc"))
 		family = AF_SMC_NUMBER;
 	return gone_out(connect(need_fd(socket(family, SOCK_STREAM | SOCK_NONBLOCK, protocol), "socket"), (void *)&to, size));
@@ -351,7 +355,7 @@ static int do_unix_reach(void)
 {
 	const char *how = arg(0), *path = arg(2);
 	bool dgram = !strcmp(how, "dgram") || !strcmp(how, "send") || !strcmp(how, "write");
-	int type = dgram ? SOCK_DGRAM : !strcmp(how, "seqpacket") ? SOCK_SEQPACKET : SOCK_STREAM;
+	int type = dgram ? SOCK_DGRAM : (!strcmp(how, "seqpacket") ? SOCK_SEQPACKET : SOCK_STREAM);
 	int server = need_fd(socket(AF_UNIX, type, 0), "socket"), fd = need_fd(socket(AF_UNIX, type, 0), "socket");
 	struct sockaddr_un to;
 	socklen_t size = unix_path(path, &to);

@@ -451,7 +451,7 @@ static int do_signal_io(void)
 	sigprocmask(SIG_BLOCK, &wanted, NULL);
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) || pipe(ready))
 		wrong("socketpair");
-	target = self ? getpid() : child ? fork() : number(arg(0));
+	target = self ? getpid() : (child ? fork() : number(arg(0)));
 	if (!target) {
 		struct timespec second = {.tv_sec = 1};
 

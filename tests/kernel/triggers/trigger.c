@@ -1082,6 +1082,8 @@ static int do_setns(void)
 }
 
 static int do_list(void);
+/* A hundred rows. */
+/* clang-format off */
 static const struct act acts[] = {
 	{"list", do_list}, {"ok", do_ok},
 	{"open", do_open}, {"open-syscall", do_open_syscall}, {"creat", do_creat}, {"openat", do_openat}, {"openat2", do_openat2},
@@ -1107,6 +1109,7 @@ static const struct act acts[] = {
 	{"mount-umount", do_after_mount_umount}, {"pivot-root", do_pivot_root}, {"userns", do_userns}, {"userns-clone", do_userns_clone},
 	{"unshare-uts", do_unshare_net}, {"setns", do_setns}, {"uring-setup", do_uring_setup}, {"uring-sqpoll", do_uring_sqpoll}, {NULL, NULL},
 };
+/* clang-format on */
 
 static const struct act *const tables[] = {acts, cgroup_acts, falco_acts, file_acts, hammer_acts, mount_acts, network_acts, process_acts, ways_acts, NULL};
 

@@ -64,7 +64,8 @@ def test_every_program_of_the_sources_is_in_the_table() -> None:
     # recorder.bpf.c is an object of its own (tools/build_bpf.py): kernel/syscall_recorder.py loads it.
     paths = [path for path in sorted((ROOT / "bpf").glob("*.bpf.c")) if path.name != "recorder.bpf.c"]
     sources = "".join(path.read_text(encoding="utf-8") for path in paths)
-    written = set(re.findall(r'^SEC\("[^"]+"\)\n(?:int|long) (?:BPF_PROG\()?(\w+)', sources, flags=re.M)) - {"LICENSE"}
+    program = r'^SEC\("[^"]+"\)\n(?:int|long) (?:(?:BPF|HOOK|RETURN)_PROG(?:_IF)?\()?(\w+)'
+    written = set(re.findall(program, sources, flags=re.M)) - {"LICENSE"}
     assert len(written) > 40
     assert written <= ALL
 
