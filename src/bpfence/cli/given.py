@@ -19,8 +19,8 @@ from bpfence.cli.show import err, show_diagnostics
 from bpfence.dialects.option import Option
 from bpfence.dialects.registry import DIALECTS, claimed
 from bpfence.documents.files import Source, sources
+from bpfence.documents.placed import MAX_BYTES
 from bpfence.documents.report import Report
-from bpfence.documents.yaml_nodes import MAX_BYTES
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events.values import printable
 

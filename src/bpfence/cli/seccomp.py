@@ -29,7 +29,8 @@ from bpfence.cli.show import (
     styled,
     table,
 )
-from bpfence.documents.json_values import MAX_BYTES, DocumentError, Value
+from bpfence.documents.json_values import JsonValue
+from bpfence.documents.placed import MAX_BYTES, DocumentError
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events.values import printable
 from bpfence.seccomp.export import FORMATS, Conditional, Exported, Format, OperatorVersion, Options, export, from_operator, operator_objects
@@ -403,7 +404,7 @@ def _exported(made: Exported, format: str) -> dict[str, Any]:
     return {"format": format, **data, "findings": [diagnostic_as_json(finding) for finding in made.findings]}
 
 
-def _manifest(path: str) -> Value:
+def _manifest(path: str) -> JsonValue:
     """The one object of a manifest."""
     found = _documents(path)
     if len(found) != 1:
@@ -411,7 +412,7 @@ def _manifest(path: str) -> Value:
     return found[0]
 
 
-def _documents(path: str) -> list[Value]:
+def _documents(path: str) -> list[JsonValue]:
     from bpfence.documents import yaml_values  # what reads JSON needs no YAML
 
     try:
@@ -449,7 +450,7 @@ def import_command(file: str, name: str | None, output: str | None, as_json: boo
     return 0
 
 
-def _chosen(file: str, documents: list[Value], name: str | None) -> Value:
+def _chosen(file: str, documents: list[JsonValue], name: str | None) -> JsonValue:
     """The SeccompProfile that is meant. UsageError where that is not plain."""
     profiles = operator_objects(documents)
     if name is None and len(documents) == 1 and not profiles:

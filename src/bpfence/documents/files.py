@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from bpfence.documents import yaml_nodes
+from bpfence.documents.placed import MAX_BYTES
 from bpfence.documents.report import Report
 from bpfence.errors import Location
 
@@ -38,7 +38,7 @@ def policy_files(path: Path, report: Report) -> list[Path]:
 
 
 def read_bytes(path: Path, report: Report) -> bytes | None:
-    """A regular file's bytes, one more than yaml_nodes.MAX_BYTES at most; None, and a finding, where it cannot be read."""
+    """A regular file's bytes, one more than MAX_BYTES at most; None, and a finding, where it cannot be read."""
     place = Location(str(path))
     try:
         # Without O_NONBLOCK a FIFO dropped into the directory would stop the agent here.
@@ -47,7 +47,7 @@ def read_bytes(path: Path, report: Report) -> bytes | None:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 report.add(place, "cannot-read", "this is not a regular file", "give a file, or a directory of *.yaml and *.yml files")
                 return None
-            data = file.read(yaml_nodes.MAX_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as e:
         reason = e.strerror if isinstance(e, OSError) else str(e)
         report.add(place, "cannot-read", f"the file cannot be read: {reason}", "check the path and its permissions")

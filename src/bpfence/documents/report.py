@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
-from bpfence.documents.yaml_nodes import Node
+from bpfence.documents.placed import Placed
+from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.errors import Diagnostic, Location
 
 CODES: Final[Mapping[str, str]] = {
@@ -95,12 +96,12 @@ class Report:
         self.errors = 0
 
     def add(
-        self, place: Node | Location, code: str, message: str, hint: str = "", severity: Literal["error", "warning", "info"] = "error"
+        self, place: Placed | Location, code: str, message: str, hint: str = "", severity: Literal["error", "warning", "info"] = "error"
     ) -> None:
         """One finding, at a node or a place."""
         if code not in self.codes:
             raise KeyError(code)
-        location = place.location if isinstance(place, Node) else place
+        location = place.location if isinstance(place, Placed) else place
         self.diagnostics.append(Diagnostic(location, message, hint, severity, code))
         self.errors += severity == "error"
 
@@ -114,6 +115,6 @@ class Report:
         """Put the diagnostics of one file, from number `start` on, in the order of the text."""
         self.diagnostics[start:] = sorted(self.diagnostics[start:], key=lambda d: (d.location.line, d.location.column))
 
-    def bad(self, node: Node, problem: TextError) -> None:
+    def bad(self, node: YamlNode, problem: TextError) -> None:
         """A text inside `node` that could not be read."""
         self.add(node.place(problem.offset), problem.code, problem.message, problem.hint)

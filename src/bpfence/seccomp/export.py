@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from bpfence.documents.json_values import Value
+from bpfence.documents.json_values import JsonValue
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.seccomp.filter import Optimize, pseudo_code
 from bpfence.seccomp.findings import Findings
@@ -48,7 +48,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     optimize: Optimize = "auto"
     conditional: Conditional = "deny"
     operator: OperatorVersion = "v1"
-    manifest: Value | None = None
+    manifest: JsonValue | None = None
 
 
 class Exported(msgspec.Struct, frozen=True):
@@ -295,7 +295,7 @@ def _hardened_container() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def modern_manifest(root: Value, path: str, replace: bool, findings: Findings) -> dict[str, Any]:
+def modern_manifest(root: JsonValue, path: str, replace: bool, findings: Findings) -> dict[str, Any]:
     """The same Pod, or what makes Pods, in today's API: annotations of alpha days become fields, and go. A Pod without a profile of its
     own gets the one at `path`; `replace`: so does one with another Localhost profile. Containers get what they lack of a hardened
     security context; what they say already stays. CompileError where the document is not of that kind."""
@@ -311,7 +311,7 @@ def modern_manifest(root: Value, path: str, replace: bool, findings: Findings) -
     return document
 
 
-def _modern_pod(pod: dict[str, Any], written: Value, path: str, replace: bool, findings: Findings) -> None:
+def _modern_pod(pod: dict[str, Any], written: JsonValue, path: str, replace: bool, findings: Findings) -> None:
     notes = _annotations(pod, written, findings)
     spec, spec_value = _inner(pod, "spec"), _field(written, "spec")
     context = _inner(spec, "securityContext")
@@ -329,7 +329,7 @@ def _modern_pod(pod: dict[str, Any], written: Value, path: str, replace: bool, f
                 _modern_container(container, notes.get(f"{CONTAINER_ANNOTATION}{container.get('name')}"), place, findings)
 
 
-def _annotations(pod: dict[str, Any], written: Value, findings: Findings) -> dict[str, dict[str, Any]]:
+def _annotations(pod: dict[str, Any], written: JsonValue, findings: Findings) -> dict[str, dict[str, Any]]:
     """What the annotations of alpha days say, as fields; they are taken out."""
     metadata = pod.get("metadata")
     annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
@@ -395,19 +395,19 @@ def _inner(holder: dict[str, Any], key: str) -> dict[str, Any]:
     return found
 
 
-def _field(value: Value, key: str) -> Value:
+def _field(value: JsonValue, key: str) -> JsonValue:
     """The value under a key; an empty one of no kind in particular where there is none."""
     for name, inner in value.pairs:
         if name.text == key:
             return inner
-    return Value(value.places, "null", value.start)
+    return JsonValue(value.source, "null", value.start)
 
 
-def _text_of(value: Value, key: str) -> str:
+def _text_of(value: JsonValue, key: str) -> str:
     return _field(value, key).text
 
 
-def as_plain(value: Value) -> Any:
+def as_plain(value: JsonValue) -> Any:
     """A value as Python has it. Numbers that are not whole become floats."""
     match value.kind:
         case "object":
@@ -433,10 +433,10 @@ _WRITERS: Final[Mapping[str, Callable[[Effective, Options, Findings], bytes]]] =
 _OPERATOR_ONLY: Final = {"disabled", "baseProfileName"}
 
 
-def operator_objects(documents: Iterable[Value]) -> list[tuple[str, Value]]:
+def operator_objects(documents: Iterable[JsonValue]) -> list[tuple[str, JsonValue]]:
     """The SeccompProfiles among documents, and in lists of them (`kubectl get -o yaml`), each with its name; `namespace/name` where it
     has a namespace."""
-    found: list[tuple[str, Value]] = []
+    found: list[tuple[str, JsonValue]] = []
     for document in documents:
         for one in _field(document, "items").items if _text_of(document, "kind").endswith("List") else [document]:
             if _text_of(one, "kind") == OPERATOR_KIND:
@@ -446,7 +446,7 @@ def operator_objects(documents: Iterable[Value]) -> list[tuple[str, Value]]:
     return found
 
 
-def from_operator(root: Value) -> tuple[Profile | None, list[Diagnostic]]:
+def from_operator(root: JsonValue) -> tuple[Profile | None, list[Diagnostic]]:
     """The profile of a SeccompProfile object, read from YAML or JSON, and everything that is wrong with it."""
     findings = Findings()
     version, kind = _text_of(root, "apiVersion"), _text_of(root, "kind")
@@ -464,16 +464,16 @@ def from_operator(root: Value) -> tuple[Profile | None, list[Diagnostic]]:
     return profile if not findings.errors else None, sorted([*findings.diagnostics, *found], key=lambda d: d.location)
 
 
-def _as_profile(spec: Value, findings: Findings) -> Value:
+def _as_profile(spec: JsonValue, findings: Findings) -> JsonValue:
     """The spec as the profile reader knows it."""
-    made = Value(spec.places, "object", spec.start)
+    made = JsonValue(spec.source, "object", spec.start)
     for key, value in spec.pairs:
         if key.text in _OPERATOR_ONLY:
             continue
         if key.text == "architectures" and value.kind == "array":
             made.pairs.append((key, _without_native(value, findings)))
         elif key.text == "syscalls" and value.kind == "array":
-            rules = Value(value.places, "array", value.start)
+            rules = JsonValue(value.source, "array", value.start)
             rules.items = [_as_rule(rule) for rule in value.items]
             made.pairs.append((key, rules))
         else:
@@ -481,8 +481,8 @@ def _as_profile(spec: Value, findings: Findings) -> Value:
     return made
 
 
-def _without_native(value: Value, findings: Findings) -> Value:
-    kept = Value(value.places, "array", value.start)
+def _without_native(value: JsonValue, findings: Findings) -> JsonValue:
+    kept = JsonValue(value.source, "array", value.start)
     kept.items = [item for item in value.items if item.text != "SCMP_ARCH_NATIVE"]
     if len(kept.items) < len(value.items) and kept.items:
         what = "SCMP_ARCH_NATIVE is left out: every filter covers the machine's own architecture"
@@ -490,26 +490,26 @@ def _without_native(value: Value, findings: Findings) -> Value:
     return kept
 
 
-def _as_rule(rule: Value) -> Value:
+def _as_rule(rule: JsonValue) -> JsonValue:
     """errnoRet as a number (v1beta1 has a text; 0 means none), and a value of 0 where it was left out."""
-    made = Value(rule.places, rule.kind, rule.start, rule.text)
+    made = JsonValue(rule.source, rule.kind, rule.start, rule.text)
     made.items = rule.items
     for key, value in rule.pairs:
         if key.text == "errnoRet" and value.text in ("", "0"):
             continue
         if key.text == "errnoRet" and value.kind == "string" and value.text.isascii() and value.text.isdigit():
-            value = Value(value.places, "number", value.start, value.text)
+            value = JsonValue(value.source, "number", value.start, value.text)
         if key.text == "args" and value.kind == "array":
-            args = Value(value.places, "array", value.start)
+            args = JsonValue(value.source, "array", value.start)
             args.items = [_with_value(arg) for arg in value.items]
             value = args
         made.pairs.append((key, value))
     return made
 
 
-def _with_value(arg: Value) -> Value:
+def _with_value(arg: JsonValue) -> JsonValue:
     if arg.kind != "object" or any(key.text == "value" for key, _ in arg.pairs):
         return arg
-    made = Value(arg.places, "object", arg.start)
-    made.pairs = [*arg.pairs, (Value(arg.places, "string", arg.start, "value"), Value(arg.places, "number", arg.start, "0"))]
+    made = JsonValue(arg.source, "object", arg.start)
+    made.pairs = [*arg.pairs, (JsonValue(arg.source, "string", arg.start, "value"), JsonValue(arg.source, "number", arg.start, "0"))]
     return made

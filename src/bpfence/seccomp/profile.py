@@ -23,7 +23,8 @@ from typing import Any, Final
 import msgspec
 
 from bpfence import names
-from bpfence.documents.json_values import MAX_BYTES, DocumentError, Value, decode, parse
+from bpfence.documents.json_values import JsonValue, decode, parse
+from bpfence.documents.placed import MAX_BYTES, DocumentError
 from bpfence.errors import Diagnostic, Location
 from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.model import (
@@ -207,7 +208,7 @@ def load_bytes(data: bytes, file: str = "<text>") -> tuple[Profile | None, list[
     return read(root)
 
 
-def read(root: Value) -> tuple[Profile | None, list[Diagnostic]]:
+def read(root: JsonValue) -> tuple[Profile | None, list[Diagnostic]]:
     """The profile of a document that was read already, from JSON or YAML."""
     findings = Findings()
     profile = _Reader(findings).profile(root)
@@ -230,7 +231,7 @@ _ARG_KEYS: Final = ("index", "value", "valueTwo", "op")
 _CONDITION_KEYS: Final = ("caps", "arches", "minKernel")
 _ARCHMAP_KEYS: Final = ("architecture", "subArchitectures")
 
-Entries = dict[str, tuple[Value, Value]]
+Entries = dict[str, tuple[JsonValue, JsonValue]]
 
 
 class _Reader:
@@ -241,7 +242,7 @@ class _Reader:
 
     # ---- shapes ----
 
-    def level(self, value: Value, what: str, known: Sequence[str], required: Sequence[str] = ()) -> Entries:
+    def level(self, value: JsonValue, what: str, known: Sequence[str], required: Sequence[str] = ()) -> Entries:
         """The entries of an object whose keys are known; null is the same as a key left out."""
         entries: Entries = {}
         if value.kind != "object":
@@ -271,7 +272,7 @@ class _Reader:
                 self.findings.add(entries[name][0].location, "missing-key", f"{what} needs {name!r}", f'add "{name}": ...')
         return {name: entry for name, entry in entries.items() if entry[1].kind != "null"}
 
-    def items(self, entries: Entries, key: str) -> list[Value]:
+    def items(self, entries: Entries, key: str) -> list[JsonValue]:
         """The elements of a list; nothing where the key is absent."""
         if key not in entries:
             return []
@@ -281,19 +282,19 @@ class _Reader:
             return []
         return value.items
 
-    def text(self, value: Value, what: str) -> str | None:
+    def text(self, value: JsonValue, what: str) -> str | None:
         """A string."""
         if value.kind != "string":
             self.findings.add(value.location, "wrong-type", f"{what} must be a text, not {value.what}", "write it in double quotes")
             return None
         return value.text
 
-    def texts(self, entries: Entries, key: str) -> list[tuple[Value, str]]:
+    def texts(self, entries: Entries, key: str) -> list[tuple[JsonValue, str]]:
         """A list of strings."""
         found = [(value, self.text(value, f"an element of {key}")) for value in self.items(entries, key)]
         return [(value, text) for value, text in found if text is not None]
 
-    def whole(self, value: Value, what: str, most: int) -> int | None:
+    def whole(self, value: JsonValue, what: str, most: int) -> int | None:
         """A number from 0 to `most`."""
         if value.kind != "number":
             hint = "write the number without quotes" if value.kind == "string" else "write a whole number"
@@ -312,7 +313,7 @@ class _Reader:
 
     # ---- the profile ----
 
-    def profile(self, root: Value) -> Profile | None:
+    def profile(self, root: JsonValue) -> Profile | None:
         if root.kind == "object" and not self.is_profile(root):
             return None
         entries = self.level(root, "a profile", _PROFILE_KEYS, ("defaultAction",))
@@ -336,7 +337,7 @@ class _Reader:
             location=root.location,
         )
 
-    def is_profile(self, root: Value) -> bool:
+    def is_profile(self, root: JsonValue) -> bool:
         """Whether the object is not something else that people keep beside profiles."""
         keys = {key.text: key for key, _ in root.pairs}
         if "defaultAction" in keys:
@@ -397,7 +398,7 @@ class _Reader:
             self.findings.warn(place, "bad-errno", f"Linux has no errno {number}", "1 is EPERM, 38 is ENOSYS")
         return number
 
-    def flag(self, value: Value, text: str) -> Flag | None:
+    def flag(self, value: JsonValue, text: str) -> Flag | None:
         known = {flag.value: flag for flag in Flag}
         if text not in known:
             hint = suggest(text, known, "write one of: " + ", ".join(known))
@@ -408,7 +409,7 @@ class _Reader:
         found = (self.arch(value, text) for value, text in self.texts(entries, key))
         return tuple(dict.fromkeys(arch for arch in found if arch is not None))
 
-    def arch(self, value: Value, text: str) -> Arch | None:
+    def arch(self, value: JsonValue, text: str) -> Arch | None:
         known = {arch.value: arch for arch in Arch}
         if text not in known:
             other = next((arch.value for arch in Arch if text.lower() in (arch.go_name, arch.name.lower(), arch.machine)), "")
@@ -416,7 +417,7 @@ class _Reader:
             self.findings.add(value.location, "bad-architecture", f"unknown architecture {quoted(text)}", hint)
         return known.get(text)
 
-    def mapped(self, value: Value) -> ArchMap | None:
+    def mapped(self, value: JsonValue) -> ArchMap | None:
         entries = self.level(value, "an element of archMap", _ARCHMAP_KEYS, ("architecture",))
         if "architecture" not in entries:
             return None
@@ -439,7 +440,7 @@ class _Reader:
             self.findings.add(entries["syscalls"][0].location, "json-limit", what, "Linux has less than 500 calls")
         return rules
 
-    def rule(self, value: Value) -> Rule | None:
+    def rule(self, value: JsonValue) -> Rule | None:
         has_name = value.kind == "object" and any(key.text == "name" for key, _ in value.pairs)
         entries = self.level(value, "a rule", _RULE_KEYS, ("action",) if has_name else ("names", "action"))
         if value.kind != "object":
@@ -471,7 +472,7 @@ class _Reader:
             places=tuple(named.location for named, _ in given),
         )
 
-    def argument(self, value: Value) -> Arg | None:
+    def argument(self, value: JsonValue) -> Arg | None:
         entries = self.level(value, "an argument condition", _ARG_KEYS, ("index", "value", "op"))
         numbers = {key: self.whole(entries[key][1], key, MAX_ARGUMENT) for key in ("value", "valueTwo") if key in entries}
         index = self.whole(entries["index"][1], "index", ARGUMENTS - 1) if "index" in entries else None

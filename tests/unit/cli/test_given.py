@@ -12,7 +12,7 @@ import pytest
 
 from bpfence import names
 from bpfence.cli.given import STDIN, look, naming, read
-from bpfence.documents.yaml_nodes import MAX_BYTES
+from bpfence.documents.placed import MAX_BYTES
 from bpfence.errors import PolicyError
 
 FALCO = "- rule: a\n  desc: d\n  condition: evt.type=execve and\n  output: x\n  priority: INFO\n"

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.documents import yaml_nodes
 from bpfence.documents.files import Source, sources
+from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report
-from bpfence.documents.yaml_nodes import YamlError
 from bpfence.errors import Diagnostic, Location
 
 
@@ -69,18 +69,14 @@ def _uncollected() -> Iterator[None]:
 
 def _read(data: bytes, file: str, collector: Collector) -> None:
     report = collector.report
-    if len(data) > yaml_nodes.MAX_BYTES:
-        report.add(Location(file), "yaml-limit", f"the file is larger than {yaml_nodes.MAX_BYTES >> 20} MiB", "split it into several files")
-        return
     found = False
     try:
         for root in yaml_nodes.documents(yaml_nodes.decode(data, file), file):
             for entry in entries(root, report):
                 collector.take(entry)
             found = True
-    except YamlError as error:
-        problem = error.diagnostic
-        report.add(problem.location, problem.code, problem.message, problem.hint)
+    except DocumentError as error:
+        report.take([error.diagnostic])
         return
     if not found:
         report.add(Location(file), "no-rules", "the file holds no rules", "", "warning")

@@ -20,8 +20,9 @@ from bpfence.dialects.native import effects, gaps, schema, seccomp
 from bpfence.dialects.native.schema import Document
 from bpfence.documents import yaml_nodes
 from bpfence.documents.files import Source, sources
+from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report, TextError
-from bpfence.documents.yaml_nodes import Node, YamlError
+from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, GROUPS, Field, Kind, applies
 from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Op, Policy, PolicySet, Rule
@@ -30,7 +31,7 @@ from bpfence.words import quoted, suggest
 if TYPE_CHECKING:
     from bpfence.dialects.native.language import Use
 
-Entry = tuple[Node, Node]
+Entry = tuple[YamlNode, YamlNode]
 
 ACTIONS: Final = {"allow": Action.ALLOW, "audit": Action.AUDIT, "deny": Action.DENY, "kill": Action.KILL}
 SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
@@ -125,10 +126,6 @@ class _Reader:
         return PolicySet(tuple(self.policies)), self.report.diagnostics
 
     def read(self, data: bytes, file: str) -> None:
-        if len(data) > yaml_nodes.MAX_BYTES:
-            limit = yaml_nodes.MAX_BYTES >> 20
-            self.report.add(Location(file), "yaml-limit", f"the file is larger than {limit} MiB", "split it into several files")
-            return
         found = False
         start = len(self.report.diagnostics)
         try:
@@ -138,8 +135,8 @@ class _Reader:
                 policy = _PolicyReader(self.report, self.seen).policy(root)
                 if policy is not None and self.report.errors == errors:
                     self.policies.append(policy)
-        except YamlError as e:
-            self.report.add(e.diagnostic.location, e.diagnostic.code, e.diagnostic.message, e.diagnostic.hint)
+        except DocumentError as error:
+            self.report.take([error.diagnostic])
             found = True
         if not found:
             self.report.add(Location(file), "no-rules", "the file holds no policy", "", "warning")
@@ -152,7 +149,7 @@ class _Shapes:
     def __init__(self, report: Report) -> None:
         self.report = report
 
-    def pairs(self, node: Node, what: str) -> dict[str, Entry]:
+    def pairs(self, node: YamlNode, what: str) -> dict[str, Entry]:
         """The entries of a map with distinct text keys; what is wrong with others is reported."""
         entries: dict[str, Entry] = {}
         if node.kind != "map":
@@ -169,7 +166,7 @@ class _Shapes:
                 entries[key.text] = (key, value)
         return entries
 
-    def level(self, node: Node, model: type[Document], what: str) -> dict[str, Entry]:
+    def level(self, node: YamlNode, model: type[Document], what: str) -> dict[str, Entry]:
         """The entries of a map whose keys are those of `model`; values that are null are left out."""
         entries = self.pairs(node, what)
         known, required = schema.keys(model), schema.required(model) if node.kind == "map" else ()
@@ -186,7 +183,7 @@ class _Shapes:
                 self.report.add(entries[text][0], "missing-key", f"{what} needs {text!r}", f"add {text}: ...")
         return {text: entry for text, entry in entries.items() if text in known and not entry[1].empty}
 
-    def unknown_key(self, key: Node, model: type[Document], what: str, also: str) -> None:
+    def unknown_key(self, key: YamlNode, model: type[Document], what: str, also: str) -> None:
         """A key that is none of `model`'s. `also`: more to say."""
         text, known = key.text, schema.keys(model)
         if text in _NOT_YET and issubclass(model, schema.Subjects):
@@ -199,7 +196,7 @@ class _Shapes:
             hint = _INSTEAD.get((model, text)) or suggest(text, known, "known keys: " + ", ".join(known))
             self.report.add(key, "unknown-key", f"unknown key {quoted(text)} in {what}{also}", hint)
 
-    def text(self, node: Node, what: str) -> str | None:
+    def text(self, node: YamlNode, what: str) -> str | None:
         """A scalar's text."""
         if node.kind != "scalar":
             given = "a map" if node.kind == "map" else "a list"
@@ -216,7 +213,7 @@ class _Shapes:
             return None
         return node.text
 
-    def texts(self, node: Node, what: str) -> list[tuple[Node, str]]:
+    def texts(self, node: YamlNode, what: str) -> list[tuple[YamlNode, str]]:
         """One scalar, or a list of them that is not empty."""
         if node.kind == "list" and not node.items:
             self.report.add(node, "empty", f"{what}: an empty list matches nothing", "list the values, or remove the key")
@@ -224,7 +221,7 @@ class _Shapes:
         found = [(item, self.text(item, f"a value of {what}")) for item in items]
         return [(item, text) for item, text in found if text is not None]
 
-    def choice(self, node: Node, what: str, options: Iterable[str]) -> str | None:
+    def choice(self, node: YamlNode, what: str, options: Iterable[str]) -> str | None:
         """One of a few words."""
         text = self.text(node, what)
         if text is None or text in options:
@@ -249,7 +246,7 @@ class _PolicyReader(_Shapes):
 
     # ---- the document ----
 
-    def policy(self, root: Node) -> Policy | None:
+    def policy(self, root: YamlNode) -> Policy | None:
         errors = self.report.errors
         if not self.kind(root):
             return None
@@ -288,14 +285,14 @@ class _PolicyReader(_Shapes):
                 self.report.add(gap.place, gap.code, gap.message, gap.hint, "warning")
         return made
 
-    def stops_host(self, place: Node | Location, what: str, event: str, act: str) -> None:
+    def stops_host(self, place: YamlNode | Location, what: str, event: str, act: str) -> None:
         """Say that something takes an event from what no host runs without; nothing where `event` is empty."""
         if event:
             blocked = f"{what} denies {event} to what the host cannot run without, such as {act}"
             hint = "give the policy a scope (container: true, cgroup:, exe:, user:), or match less; mode: audit shows what it would block"
             self.report.add(place, "stops-host", blocked, hint, "warning")
 
-    def kind(self, root: Node) -> bool:
+    def kind(self, root: YamlNode) -> bool:
         """Whether the document is one of ours; reports why not."""
         if root.kind != "map":
             listed = root.kind == "list"
@@ -314,7 +311,7 @@ class _PolicyReader(_Shapes):
             return False
         return True
 
-    def name(self, metadata: Node) -> str | None:
+    def name(self, metadata: YamlNode) -> str | None:
         entries = self.level(metadata, schema.Metadata, "metadata")
         for key in ("labels", "annotations"):
             if key in entries:
@@ -329,7 +326,7 @@ class _PolicyReader(_Shapes):
         self.seen.setdefault(name, place)
         return name
 
-    def identifier(self, node: Node, what: str) -> str | None:
+    def identifier(self, node: YamlNode, what: str) -> str | None:
         name = self.text(node, f"the name of {what}")
         if name is not None and not re.fullmatch(schema.NAME_PATTERN, name):
             hint = "use letters, digits, '-', '_' and '.', at most 253, a letter or digit first and last"
@@ -348,7 +345,7 @@ class _PolicyReader(_Shapes):
             return ()
         return tuple(text for _, text in self.texts(node, "tags"))
 
-    def default(self, node: Node) -> dict[str, Action]:
+    def default(self, node: YamlNode) -> dict[str, Action]:
         default: dict[str, Action] = {}
         for written, (key, value) in self.pairs(node, "default").items():
             if written in GROUPS:
@@ -368,13 +365,13 @@ class _PolicyReader(_Shapes):
                 self.defaults[event] = key.location
         return default
 
-    def not_deniable(self, node: Node, event: str, action: str) -> None:
+    def not_deniable(self, node: YamlNode, event: str, action: str) -> None:
         killable = EVENT_BY_NAME[event].killable
         text = f"{event} comes too late to be denied" if killable else f"{event} can be watched, not prevented: {action} has no effect"
         hint = "a rule with action: kill ends the program before its first instruction" if killable else "use action: audit"
         self.report.add(node, "not-deniable", text, hint)
 
-    def event(self, node: Node, written: str) -> str | None:
+    def event(self, node: YamlNode, written: str) -> str | None:
         found = expand.events_of(written)
         if not found:
             hint = meant(written, EVENTS_OF_OTHERS) or suggest(written, schema.event_names(), "`bpfence events` lists them")
@@ -384,7 +381,7 @@ class _PolicyReader(_Shapes):
 
     # ---- scope ----
 
-    def scope(self, node: Node) -> Condition:
+    def scope(self, node: YamlNode) -> Condition:
         errors = self.report.errors
         entries = self.level(node, schema.Scope, "scope")
         parts = self.subjects(entries)
@@ -413,7 +410,7 @@ class _PolicyReader(_Shapes):
                 parts.append(values.negation(expand.container()) if text == "false" else expand.container())
         return parts
 
-    def alternatives(self, field: Field, node: Node) -> Condition:
+    def alternatives(self, field: Field, node: YamlNode) -> Condition:
         """The condition of one value or a list of them."""
         parts: list[Condition] = []
         for item, text in self.texts(node, field.name):
@@ -431,13 +428,13 @@ class _PolicyReader(_Shapes):
             parts += [Atom(field.name, Op.ANYBITS, mask)] if mask else []
         return values.disj(parts)
 
-    def odd(self, field: Field, place: Node, text: str) -> None:
+    def odd(self, field: Field, place: YamlNode, text: str) -> None:
         for found in values.odd(field, text):
             self.report.add(place, found.code, found.message, found.hint, "warning")
 
     # ---- rules ----
 
-    def rules(self, node: Node, policy: Policy, filtered: bool) -> tuple[Rule, ...]:
+    def rules(self, node: YamlNode, policy: Policy, filtered: bool) -> tuple[Rule, ...]:
         if node.kind != "list":
             self.report.add(node, "wrong-type", "rules must be a list", "begin each rule with '- name: ...'")
             return ()
@@ -450,7 +447,7 @@ class _PolicyReader(_Shapes):
 class _RuleReader:
     """One rule of a policy."""
 
-    def __init__(self, within: _PolicyReader, policy: Policy, node: Node) -> None:
+    def __init__(self, within: _PolicyReader, policy: Policy, node: YamlNode) -> None:
         self.within = within
         self.report = within.report
         self.policy = policy
@@ -459,7 +456,7 @@ class _RuleReader:
         self.entries = within.level(node, schema.Rule, "a rule")
         self.keys_known = self.report.errors == before
 
-    def value(self, key: str) -> Node | None:
+    def value(self, key: str) -> YamlNode | None:
         return self.entries[key][1] if key in self.entries else None
 
     def rule(self) -> Rule | None:
@@ -585,7 +582,7 @@ class _RuleReader:
             parts.append(self.within.alternatives(field, value))
         return values.conj(parts)
 
-    def condition(self, node: Node, events: tuple[str, ...]) -> _Checked:
+    def condition(self, node: YamlNode, events: tuple[str, ...]) -> _Checked:
         text = self.within.text(node, "condition")
         if text is None:
             return _Checked(TRUE, [])

@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from bpfence.documents.report import Report
-from bpfence.documents.yaml_nodes import Node
+from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.documents.yaml_values import as_value
 from bpfence.seccomp import profile as profiles
 from bpfence.seccomp.model import Profile
 
 
-def profile_of(node: Node, report: Report) -> Profile | None:
+def profile_of(node: YamlNode, report: Report) -> Profile | None:
     """The profile under `seccomp:`: a file, relative to the policy's, or the profile itself. What is wrong goes to the report."""
     if node.kind == "scalar":
         path = Path(node.source.file).parent / node.text

@@ -11,13 +11,13 @@ import pytest
 from bpfence.dialects.native import schema
 from bpfence.dialects.native.read import SUBJECTS
 from bpfence.documents import yaml_nodes
-from bpfence.documents.yaml_nodes import Node
+from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.fields import FIELD_BY_NAME
 
 SHIPPED = sorted((Path(__file__).parents[4] / "examples" / "policies").glob("*.yaml"))
 
 
-def plain(node: Node) -> Any:
+def plain(node: YamlNode) -> Any:
     if node.kind == "list":
         return [plain(item) for item in node.items]
     if node.kind == "map":

@@ -31,7 +31,7 @@ from bpfence.dialects.falco.read.document import (
 from bpfence.dialects.falco.read.language import And, Check, MacroRef, Not, Or, Spot
 from bpfence.dialects.falco.read.traced import Traced, quote_item, substitute
 from bpfence.documents.report import Report, TextError
-from bpfence.documents.yaml_nodes import Node
+from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.errors import Location
 from bpfence.words import quoted, suggest
 
@@ -83,8 +83,8 @@ class _List:
     name: str
     index: int
     visible: int
-    place: Node
-    items: list[Node]
+    place: YamlNode
+    items: list[YamlNode]
 
 
 @dataclass(slots=True)
@@ -92,8 +92,8 @@ class _Macro:
     name: str
     index: int
     visible: int
-    place: Node
-    conditions: list[Node]
+    place: YamlNode
+    conditions: list[YamlNode]
     syntax: Any = None  # its own tree, macros not put in; None where it cannot be read
     expanded: Any = None
 
@@ -101,19 +101,19 @@ class _Macro:
 @dataclass(slots=True)
 class _Exception:
     name: str
-    place: Node
-    fields: Node
-    comps: Node | None
-    values: list[Node]
+    place: YamlNode
+    fields: YamlNode
+    comps: YamlNode | None
+    values: list[YamlNode]
 
 
 @dataclass(slots=True)
 class _Rule:
     name: str
     index: int
-    place: Node
-    conditions: list[Node]
-    outputs: list[Node]
+    place: YamlNode
+    conditions: list[YamlNode]
+    outputs: list[YamlNode]
     desc: list[str]
     priority: str
     tags: dict[str, None]
@@ -209,7 +209,7 @@ class Collector:
             index = self.count if known is None else known.index
             self.macros[entry.name] = _Macro(entry.name, index, self.count, entry.place, [entry.condition])
 
-    def _unknown(self, place: Node, kind: str, name: str, known: Iterable[str]) -> None:
+    def _unknown(self, place: YamlNode, kind: str, name: str, known: Iterable[str]) -> None:
         if (kind, name) in self.mistaken:
             return
         what = f"there is no {kind} {quoted(name)} before this one to change"
@@ -365,7 +365,7 @@ class Collector:
             self.report.add(comps, "exception-shape", problem, "see docs/falco.md")
         return not problem
 
-    def _values(self, values: Iterable[Node], exception: _Exception) -> bool:
+    def _values(self, values: Iterable[YamlNode], exception: _Exception) -> bool:
         fields = exception.fields
         for value in values:
             problem = ""
@@ -559,7 +559,7 @@ class _Resolver:
             raise _BrokenError(too_deep=True)
         return expanded
 
-    def too_deep(self, place: Node) -> None:
+    def too_deep(self, place: YamlNode) -> None:
         what = f"the condition has more than {MAX_DEPTH} levels when its macros are put in"
         self.report.add(place, "limit", what, "use fewer macros inside macros, and fewer parentheses")
 
@@ -811,7 +811,7 @@ def _with_exceptions(condition: Traced, rule: _Rule) -> Traced:
     return made
 
 
-def _conjunction(made: Traced, exception: _Exception, value: Node) -> None:
+def _conjunction(made: Traced, exception: _Exception, value: YamlNode) -> None:
     for k, (field_node, item) in enumerate(zip(exception.fields.items, value.items, strict=True)):
         operator = exception.comps.items[k].text if exception.comps is not None else "="
         made.add(" and " if k else "", item, fixed=True).add(field_node.text, field_node).add(f" {operator} ", field_node, fixed=True)
@@ -828,7 +828,7 @@ def _conjunction(made: Traced, exception: _Exception, value: Node) -> None:
             made.add(quote_item(item.text), item, fixed=True)
 
 
-def _items(made: Traced, items: Iterable[Node]) -> None:
+def _items(made: Traced, items: Iterable[YamlNode]) -> None:
     for n, item in enumerate(items):
         made.add(", " if n else "", item, fixed=True).add(quote_item(item.text), item, fixed=True)
 
