@@ -18,7 +18,7 @@ from typing import Final
 
 from bpfence import names
 from bpfence.errors import BpfenceError
-from bpfence.seccomp.model import Action, Arg, ArgOp, Flag, Profile, Rule
+from bpfence.seccomp.model import Arg, ArgOp, Profile, ProfileAction, ProfileFlag, ProfileRule
 
 KEPT: Final = ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "CAP_SYS_RESOURCE")
 """Loading programs and maps (SYS_ADMIN before Linux 5.8 and for ids and tracing), policies and followed files wherever they lie, and
@@ -133,14 +133,14 @@ def own_profile() -> Profile:
     own = Arg(index=0, value=os.getpid(), op=ArgOp.EQ)
     thread = Arg(index=0, value=CLONE_THREAD, value_two=CLONE_THREAD, op=ArgOp.MASKED_EQ)
     return Profile(
-        default_action=Action.ERRNO,
-        flags=(Flag.LOG, Flag.SPEC_ALLOW, Flag.TSYNC),
+        default_action=ProfileAction.ERRNO,
+        flags=(ProfileFlag.LOG, ProfileFlag.SPEC_ALLOW, ProfileFlag.TSYNC),
         rules=(
-            Rule(names=tuple(" ".join(CALLS).split()), action=Action.ALLOW),
-            Rule(names=("clone",), action=Action.ALLOW, args=(thread,)),
-            Rule(names=("tgkill", "kill"), action=Action.ALLOW, args=(own,)),
+            ProfileRule(names=tuple(" ".join(CALLS).split()), action=ProfileAction.ALLOW),
+            ProfileRule(names=("clone",), action=ProfileAction.ALLOW, args=(thread,)),
+            ProfileRule(names=("tgkill", "kill"), action=ProfileAction.ALLOW, args=(own,)),
             # Its own limits: 0 is the caller.
-            Rule(names=("prlimit64",), action=Action.ALLOW, args=(Arg(index=0, value=0, op=ArgOp.EQ),)),
+            ProfileRule(names=("prlimit64",), action=ProfileAction.ALLOW, args=(Arg(index=0, value=0, op=ArgOp.EQ),)),
         ),
     )
 

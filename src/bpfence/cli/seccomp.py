@@ -33,12 +33,22 @@ from bpfence.documents.json_values import JsonValue
 from bpfence.documents.placed import MAX_BYTES, DocumentError
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events.values import printable
-from bpfence.seccomp.export import FORMATS, Conditional, Exported, Format, OperatorVersion, Options, export, from_operator, operator_objects
+from bpfence.seccomp.export import (
+    FORMATS,
+    Conditional,
+    Exported,
+    ExportOptions,
+    Format,
+    OperatorVersion,
+    export,
+    from_operator,
+    operator_objects,
+)
 from bpfence.seccomp.filter import Optimize
 from bpfence.seccomp.merge import Change, diff, normalised, union
 from bpfence.seccomp.model import Effective, Profile
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, dump, kernel_version, load, resolve
-from bpfence.seccomp.table import Case, Entry, Table, conditions_text
+from bpfence.seccomp.table import CallEntry, CallTable, Case, conditions_text
 from bpfence.syscalls.architectures import Arch
 
 if TYPE_CHECKING:
@@ -216,7 +226,7 @@ def explain(
     if shown and columns[0] not in effective.architectures:
         covered = ", ".join(a.name.lower() for a in effective.architectures)
         raise UsageError(f"the filter does not cover {columns[0].name.lower()}: its calls kill the thread (it covers {covered})")
-    made = Table(effective)
+    made = CallTable(effective)
     entries = [entry for column in columns for entry in made.entries(column).values()]
     unknown = [call for call in calls if all(entry.name != call for entry in entries)]
     if unknown:
@@ -239,13 +249,13 @@ def print_table(made: RichTable) -> None:
     console.print(made)
 
 
-def _rows(entries: list[Entry]) -> Iterator[tuple[object, ...]]:
+def _rows(entries: list[CallEntry]) -> Iterator[tuple[object, ...]]:
     for entry in entries:
         number = entry.number & ~0x40000000 if entry.arch is Arch.X32 else entry.number
         yield entry.name, number, styled(printable(entry.text()), STYLES[entry.status]), entry.why
 
 
-def _counted(made: Table, effective: Effective) -> str:
+def _counted(made: CallTable, effective: Effective) -> str:
     parts = []
     for arch in effective.architectures:
         if arch.supported:
@@ -255,7 +265,7 @@ def _counted(made: Table, effective: Effective) -> str:
     return "; ".join(parts) + f"; default {effective.default}"
 
 
-def _explained(effective: Effective, entries: list[Entry]) -> dict[str, Any]:
+def _explained(effective: Effective, entries: list[CallEntry]) -> dict[str, Any]:
     def case(name: str, found: Case) -> dict[str, str]:
         return {"if": conditions_text(name, found) if found.args else "", "verdict": str(found.verdict)}
 
@@ -383,7 +393,7 @@ def export_command(
     """
     machine = _Machine(arch, caps, kernel)
     profile, found = read_profile(file)
-    options = Options(
+    options = ExportOptions(
         name=name if name is not None else Path(file).name.removesuffix(".json").lower().replace("_", "-"), path=path,
         optimize=cast(Optimize, optimize), conditional=cast(Conditional, conditional), operator=cast(OperatorVersion, operator),
         manifest=_manifest(manifest) if manifest else None,

@@ -26,9 +26,9 @@ from bpfence.kernel.seccomp import Child, Filter, Flag, candidates, knows_action
 from bpfence.policy import TRUE, Policy
 from bpfence.seccomp.filter import NEW_LISTENER, RET_K, CompiledFilter, Optimize
 from bpfence.seccomp.interpret import compile_verified
-from bpfence.seccomp.model import RET, Action, Profile
+from bpfence.seccomp.model import RET, Profile, ProfileAction
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, kernel_version, load, resolve
-from bpfence.seccomp.table import Table
+from bpfence.seccomp.table import CallTable
 from bpfence.syscalls.architectures import Arch
 
 OCI_VERSION: Final = "1.2.0"
@@ -39,7 +39,7 @@ SI_USER: Final = 0
 """si_code of a signal that a process sent, or less; those of a terminal come from the kernel and have more (sigaction(2))."""
 ELF_MACHINES: Final = {(32, 3): Arch.X86, (64, 62): Arch.X86_64, (32, 62): Arch.X32, (64, 183): Arch.AARCH64, (32, 40): Arch.ARM}
 ACTION_MASK: Final = 0xFFFF0000
-PERMITS: Final = frozenset(RET[action] for action in Action if action.permits)
+PERMITS: Final = frozenset(RET[action] for action in ProfileAction if action.permits)
 
 
 def caught() -> set[signal.Signals]:
@@ -151,7 +151,7 @@ def with_returns(program: bytes, replace: Callable[[int], int]) -> bytes:
 
 def logging(program: bytes) -> bytes:
     """The same filter with LOG for whatever it would deny: the kernel lets the call through and tells its audit log."""
-    return with_returns(program, lambda ret: ret if ret & ACTION_MASK in PERMITS else RET[Action.LOG])
+    return with_returns(program, lambda ret: ret if ret & ACTION_MASK in PERMITS else RET[ProfileAction.LOG])
 
 
 def filters_of(profile: str | None, policies: Iterable[Policy], report: Callable[[str], None]) -> list[Filter]:
@@ -218,7 +218,7 @@ def _named(profile: Profile) -> str:
 def _denies_start(compiled: CompiledFilter) -> str:
     """That the profile does not let any command start; empty where it does."""
     effective = compiled.effective
-    entry = Table(effective).entry(effective.architectures[0], "execve")
+    entry = CallTable(effective).entry(effective.architectures[0], "execve")
     if entry is None or entry.status == "permitted":
         return ""
     return f"the profile {_named(effective.profile)} denies execve, which starts the command: {entry.text()} ({entry.why})"

@@ -31,12 +31,12 @@ from bpfence.host.signals import Signals
 from bpfence.kernel.seccomp import Child, Filter, Listener, Notification, launch
 from bpfence.seccomp.filter import CompiledFilter
 from bpfence.seccomp.interpret import Program, Reference, verdict_of
-from bpfence.seccomp.model import RET, Action, Rule, Verdict
+from bpfence.seccomp.model import RET, ProfileAction, ProfileRule, ProfileVerdict
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import by_audit
 
 LAST_CALL_SECONDS: Final = 0.3
-SOFT: Final = frozenset({RET[Action.ERRNO], RET[Action.NOTIFY]})
+SOFT: Final = frozenset({RET[ProfileAction.ERRNO], RET[ProfileAction.NOTIFY]})
 
 
 def asking(program: bytes, *, everything: bool = False) -> bytes:
@@ -49,7 +49,7 @@ def asking(program: bytes, *, everything: bool = False) -> bytes:
         action = ret & ACTION_MASK
         return action not in PERMITS if everything else action in SOFT
 
-    return with_returns(program, lambda ret: RET[Action.NOTIFY] if asked(ret) else ret)
+    return with_returns(program, lambda ret: RET[ProfileAction.NOTIFY] if asked(ret) else ret)
 
 
 class Answer(enum.Enum):
@@ -101,13 +101,13 @@ class Call(msgspec.Struct, frozen=True):
     notification: Notification
     arch: Arch
     name: str
-    verdict: Verdict
-    rules: tuple[Rule, ...]
+    verdict: ProfileVerdict
+    rules: tuple[ProfileRule, ...]
 
     @property
     def errno(self) -> int:
         """What the call returns when it is denied and nobody says otherwise."""
-        return self.verdict.data if self.verdict.action is Action.ERRNO else errno_module.EPERM
+        return self.verdict.data if self.verdict.action is ProfileAction.ERRNO else errno_module.EPERM
 
 
 class Handled(msgspec.Struct, frozen=True):

@@ -17,11 +17,22 @@ from bpfence.seccomp import libseccomp
 from bpfence.seccomp.filter import LIBRARY_CHAINS, LIBRARY_CONDITIONS, always_holds, too_heavy
 from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.interpret import argument_tuples, differences
-from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, Action, Arg, ArgOp, Conditions, Effective, Flag, Profile, Rule
+from bpfence.seccomp.model import (
+    ARGUMENTS,
+    MAX_ARGUMENT,
+    Arg,
+    ArgOp,
+    Effective,
+    MachineConditions,
+    Profile,
+    ProfileAction,
+    ProfileFlag,
+    ProfileRule,
+)
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, resolve
-from bpfence.seccomp.runtimes import SETTINGS, WITH, WITHOUT, Kind, described, failing, kind_of, needs
+from bpfence.seccomp.runtimes import SETTINGS, WITH, WITHOUT, DenialKind, described, failing, kind_of, needs
 from bpfence.seccomp.runtimes import runtimes as runtime_names
-from bpfence.seccomp.table import Case, Table, conditions_text
+from bpfence.seccomp.table import CallTable, Case, conditions_text
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.arguments import NARROW, POINTERS
 from bpfence.syscalls.table import (
@@ -78,7 +89,7 @@ class Machine:
         self.findings = findings
         self.arch = effective.architectures[0]
         self.arches = [arch for arch in effective.architectures if arch.supported]
-        self.table = Table(effective)
+        self.table = CallTable(effective)
         self.tries = MAX_TRIES
 
     @property
@@ -158,7 +169,7 @@ def rules_against_each_other(machine: Machine) -> None:
     """Rules that repeat, silence or contradict each other, and those that say what the default says."""
     default = machine.profile.default
     deciding = [rule for rule in machine.profile.rules if rule.verdict != default]
-    by_name: dict[str, list[Rule]] = {}
+    by_name: dict[str, list[ProfileRule]] = {}
     for rule in deciding:
         for name in dict.fromkeys(rule.names):
             by_name.setdefault(name, []).append(rule)
@@ -176,12 +187,12 @@ def rules_against_each_other(machine: Machine) -> None:
                     break
 
 
-def _default_entry(machine: Machine, rule: Rule, by_name: dict[str, list[Rule]]) -> None:
+def _default_entry(machine: Machine, rule: ProfileRule, by_name: dict[str, list[ProfileRule]]) -> None:
     what = f"{rule.verdict} is the default: runtimes leave the rule out, and it denies nothing that another rule lets through"
     if rule.action.permits:
         what = f"{rule.verdict} is the default: runtimes leave the rule out"
     hint = "remove it"
-    if rule.action is Action.ERRNO:
+    if rule.action is ProfileAction.ERRNO:
         hint += "; a denial that counts beside other rules needs another errnoRet than the default"
     machine.findings.warn(rule.location, "default-entry", what, hint)
     for name in dict.fromkeys(rule.names):
@@ -191,19 +202,19 @@ def _default_entry(machine: Machine, rule: Rule, by_name: dict[str, list[Rule]])
             machine.findings.add(rule.place(name), "shadowed", what, "remove the name from one of the two rules")
 
 
-def _together(one: Rule, other: Rule) -> bool:
+def _together(one: ProfileRule, other: ProfileRule) -> bool:
     """Whether the two may hold on one machine, as far as that is plain."""
     if one.includes == other.includes and one.excludes == other.excludes:
         return True
     return not (one.includes or one.excludes) or not (other.includes or other.excludes)
 
 
-def _holds_wherever(one: Rule, other: Rule) -> bool:
+def _holds_wherever(one: ProfileRule, other: ProfileRule) -> bool:
     """Whether `one` holds on every machine on which `other` does."""
     return not (one.includes or one.excludes) or (one.includes == other.includes and one.excludes == other.excludes)
 
 
-def _pair(machine: Machine, name: str, earlier: Rule, later: Rule) -> bool:
+def _pair(machine: Machine, name: str, earlier: ProfileRule, later: ProfileRule) -> bool:
     """What is wrong about two rules for one name; whether something was."""
     place, line = later.place(name), earlier.place(name).line
     findings = machine.findings
@@ -246,8 +257,8 @@ def _pair(machine: Machine, name: str, earlier: Rule, later: Rule) -> bool:
     return False
 
 
-def _same(one: Rule, other: Rule) -> bool:
-    def key(rule: Rule) -> set[frozenset[tuple[int, str, int, int]]]:
+def _same(one: ProfileRule, other: ProfileRule) -> bool:
+    def key(rule: ProfileRule) -> set[frozenset[tuple[int, str, int, int]]]:
         return {frozenset((a.index, a.op.value, a.value, a.value_two) for a in alternative) for alternative in rule.on()}
 
     return key(one) == key(other)
@@ -260,7 +271,7 @@ def _tuples(machine: Machine, args: Sequence[Arg]) -> Iterator[tuple[int, ...]]:
         yield found
 
 
-def _both_match(machine: Machine, one: Rule, other: Rule) -> tuple[int, ...] | None:
+def _both_match(machine: Machine, one: ProfileRule, other: ProfileRule) -> tuple[int, ...] | None:
     """Arguments that both are about on one of the architectures."""
     for bits in dict.fromkeys(arch.bits for arch in machine.arches):
         for args in _tuples(machine, [arg.on(bits) for arg in (*one.args, *other.args)]):
@@ -269,7 +280,7 @@ def _both_match(machine: Machine, one: Rule, other: Rule) -> tuple[int, ...] | N
     return None
 
 
-def _unconditional(machine: Machine, rule: Rule) -> bool:
+def _unconditional(machine: Machine, rule: ProfileRule) -> bool:
     """Whether libseccomp takes it for a rule without conditions."""
     return () in rule.on(machine.arch.bits)
 
@@ -286,7 +297,7 @@ def arguments(machine: Machine) -> None:
                 _one_argument(machine, rule, arg)
 
 
-def _as_a_whole(machine: Machine, rule: Rule) -> None:
+def _as_a_whole(machine: Machine, rule: ProfileRule) -> None:
     findings = machine.findings
     if len(rule.args) > ARGUMENTS:
         what = f"crun reads the first {ARGUMENTS} of the {len(rule.args)} conditions only"
@@ -310,7 +321,7 @@ def _as_a_whole(machine: Machine, rule: Rule) -> None:
             findings.add(never.location, "never-matches", what, "compare with a value that the argument can have")
 
 
-def _one_argument(machine: Machine, rule: Rule, arg: Arg) -> None:
+def _one_argument(machine: Machine, rule: ProfileRule, arg: Arg) -> None:
     findings = machine.findings
     if arg.op is ArgOp.MASKED_EQ and arg.value_two & ~arg.value:
         what = f"valueTwo has bits that are not in the mask ({arg.value_two & ~arg.value:#x}), and libseccomp drops them:"
@@ -332,7 +343,7 @@ def _one_argument(machine: Machine, rule: Rule, arg: Arg) -> None:
         _argument_of(machine, rule, arg, name)
 
 
-def _compared(rule: Rule, arg: Arg, bits: int = 64) -> str:
+def _compared(rule: ProfileRule, arg: Arg, bits: int = 64) -> str:
     """What is done with a condition where arguments have `bits` bits, as the end of a sentence."""
     cut = arg.on(bits)
     always = always_holds(arg, bits)
@@ -342,7 +353,7 @@ def _compared(rule: Rule, arg: Arg, bits: int = 64) -> str:
     return f"ask for {conditions_text(rule.names[0] if len(rule.names) == 1 else '', Case((cut,), rule.verdict))}{end}"
 
 
-def _argument_of(machine: Machine, rule: Rule, arg: Arg, name: str) -> None:
+def _argument_of(machine: Machine, rule: ProfileRule, arg: Arg, name: str) -> None:
     findings = machine.findings
     found = signature(name)
     if found is None:
@@ -366,7 +377,7 @@ def _argument_of(machine: Machine, rule: Rule, arg: Arg, name: str) -> None:
         findings.note(arg.location, "wide-argument", what, "SCMP_CMP_MASKED_EQ with mask 4294967295 compares the lower half alone")
 
 
-def _upper_half_matters(rule: Rule, arg: Arg) -> bool:
+def _upper_half_matters(rule: ProfileRule, arg: Arg) -> bool:
     """Whether garbage in the upper half gets a call through: where it makes the condition of a permission hold, or of a denial fail."""
     if arg.op is ArgOp.MASKED_EQ:
         return not rule.action.permits and arg.value > 0xFFFFFFFF
@@ -386,7 +397,7 @@ def conditions(machine: Machine) -> None:
             machine.findings.warn(rule.location, "never-applies", f"the rule holds on no machine: {reason}", "remove one of the two")
 
 
-def _contradiction(includes: Conditions, excludes: Conditions) -> str:
+def _contradiction(includes: MachineConditions, excludes: MachineConditions) -> str:
     caps = set(includes.caps) & set(excludes.caps)
     if caps:
         return f"it includes and excludes {min(caps)}"
@@ -443,7 +454,7 @@ def _twins(machine: Machine, arch: Arch) -> None:
 def runtimes(machine: Machine) -> None:
     """Calls that a container runtime makes between the filter and the program."""
 
-    def denied(name: str) -> Kind | None:
+    def denied(name: str) -> DenialKind | None:
         entry = machine.table.entry(machine.arch, name)
         kinds = {kind_of(case.verdict) for case in entry.cases} if entry is not None and entry.status == "denied" else {None}
         return kinds.pop() if len(kinds) == 1 else None
@@ -494,7 +505,7 @@ def libraries(machine: Machine) -> None:
         return
     for name, purpose in LIBC_NEEDS.items():
         entry = machine.table.entry(machine.arch, name)
-        if entry is None or entry.status != "denied" or entry.verdict.action is Action.NOTIFY:
+        if entry is None or entry.status != "denied" or entry.verdict.action is ProfileAction.NOTIFY:
             continue
         if name in FALLS_BACK and _gives_enosys(entry.verdict.action, entry.verdict.data):
             continue
@@ -507,8 +518,8 @@ def libraries(machine: Machine) -> None:
         machine.findings.add(_where(machine, name), "libc-needs", what, hint, "warning" if severe else "info")
 
 
-def _gives_enosys(action: Action, data: int) -> bool:
-    return action is Action.ERRNO and data == ENOSYS
+def _gives_enosys(action: ProfileAction, data: int) -> bool:
+    return action is ProfileAction.ERRNO and data == ENOSYS
 
 
 def defaults(machine: Machine) -> None:
@@ -618,8 +629,8 @@ def _handles(machine: Machine) -> None:
 def listeners(machine: Machine) -> None:
     """NOTIFY and TRACE, and the flags that go with them."""
     profile, findings = machine.profile, machine.findings
-    notifying = [rule for rule in profile.rules if rule.action is Action.NOTIFY]
-    if profile.default_action is Action.NOTIFY:
+    notifying = [rule for rule in profile.rules if rule.action is ProfileAction.NOTIFY]
+    if profile.default_action is ProfileAction.NOTIFY:
         findings.add(machine.place, "listener", "NOTIFY cannot be the default: runtimes refuse the profile", "name the calls")
     for rule in notifying:
         if "write" in rule.names:
@@ -628,18 +639,19 @@ def listeners(machine: Machine) -> None:
     if notifying and not profile.listener_path:
         what = "NOTIFY needs a listener: runtimes refuse a profile without listenerPath"
         findings.add(notifying[0].location, "listener", what, 'add "listenerPath", or use the profile with bpfence seccomp supervise')
-    if profile.listener_path and not notifying and profile.default_action is not Action.NOTIFY:
+    if profile.listener_path and not notifying and profile.default_action is not ProfileAction.NOTIFY:
         findings.warn(machine.place, "listener", "there is a listenerPath, and no rule with SCMP_ACT_NOTIFY", "remove it")
     flags = profile.effective_flags
-    if Flag.WAIT_KILLABLE_RECV in flags and not notifying:
-        what = f"{Flag.WAIT_KILLABLE_RECV.value} needs a listener: the kernel refuses it without one"
+    if ProfileFlag.WAIT_KILLABLE_RECV in flags and not notifying:
+        what = f"{ProfileFlag.WAIT_KILLABLE_RECV.value} needs a listener: the kernel refuses it without one"
         findings.warn(machine.place, "bad-flag", what, "remove it")
-    if Flag.TSYNC in flags and notifying:
-        what = f"{Flag.TSYNC.value} and a listener go together since Linux 5.7 only, and only with a third flag that profiles cannot name"
+    if ProfileFlag.TSYNC in flags and notifying:
+        together = "go together since Linux 5.7 only, and only with a third flag that profiles cannot name"
+        what = f"{ProfileFlag.TSYNC.value} and a listener {together}"
         findings.warn(machine.place, "bad-flag", what, "remove it: a container has one thread when its filter is loaded")
-    tracing = [rule for rule in profile.rules if rule.action is Action.TRACE]
+    tracing = [rule for rule in profile.rules if rule.action is ProfileAction.TRACE]
     place = tracing[0].location if tracing else machine.place
-    if tracing or profile.default_action is Action.TRACE:
+    if tracing or profile.default_action is ProfileAction.TRACE:
         what = "TRACE without a tracer fails the call with ENOSYS, and runtimes have none"
         findings.note(place, "trace-without-tracer", what, "use LOG to watch and ERRNO to deny")
 

@@ -21,7 +21,7 @@ from bpfence.seccomp.filter import Optimize, pseudo_code
 from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.interpret import compile_verified, differences
 from bpfence.seccomp.merge import normalised
-from bpfence.seccomp.model import Action, Effective, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.model import Effective, Profile, ProfileAction, ProfileFlag, ProfileRule, ProfileVerdict
 from bpfence.seccomp.profile import dump, plain, read
 from bpfence.syscalls.architectures import Arch
 from bpfence.words import quoted
@@ -39,7 +39,7 @@ NOT_IN_OPERATOR: Final = frozenset({Arch.LOONGARCH64, Arch.M68K, Arch.SH, Arch.S
 LINE: Final = 100
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to export. `name` is the object's and the file's, without ending; `path` is where the profile lies: a file for podman, a path
     below the kubelet's seccomp folder for Kubernetes, empty: where the operator puts it. `manifest` is a Pod, or what makes Pods."""
 
@@ -58,7 +58,7 @@ class Exported(msgspec.Struct, frozen=True):
     findings: tuple[Diagnostic, ...] = ()
 
 
-def export(effective: Effective, format: Format, options: Options) -> Exported:
+def export(effective: Effective, format: Format, options: ExportOptions) -> Exported:
     """A profile in another format. CompileError where the filter would not mean what the profile says."""
     findings = Findings()
     if format in ("oci", "podman-run", "k8s", "pfc"):
@@ -72,19 +72,19 @@ def export(effective: Effective, format: Format, options: Options) -> Exported:
 # ---- filters and profiles ----
 
 
-def _bpf(effective: Effective, options: Options, findings: Findings) -> bytes:
+def _bpf(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     return compile_verified(effective, optimize=options.optimize).program
 
 
-def _pfc(effective: Effective, options: Options, findings: Findings) -> bytes:
+def _pfc(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     return pseudo_code(effective, optimize=options.optimize).encode()
 
 
-def _oci(effective: Effective, options: Options, findings: Findings) -> bytes:
+def _oci(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     return dump(normalised(plain(effective)))
 
 
-def _podman(effective: Effective, options: Options, findings: Findings) -> bytes:
+def _podman(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     path = options.path or f"{options.name}.json"
     lines = [
         "podman run", f"--security-opt seccomp={shlex.quote(path)}", "--security-opt no-new-privileges", "--cap-drop all", "--read-only",
@@ -102,7 +102,7 @@ def _podman(effective: Effective, options: Options, findings: Findings) -> bytes
 _SYSTEMD_ARCHES: Final = {Arch.X86_64: "x86-64", Arch.X86: "x86", Arch.X32: "x32", Arch.AARCH64: "arm64", Arch.ARM: "arm"}
 
 
-def _systemd(effective: Effective, options: Options, findings: Findings) -> bytes:
+def _systemd(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     """SystemCall… lines for a [Service] section, as systemd.exec(5) has them."""
     profile = normalised(plain(effective))
     place = effective.profile.location
@@ -112,7 +112,7 @@ def _systemd(effective: Effective, options: Options, findings: Findings) -> byte
     arches = [_SYSTEMD_ARCHES[arch] for arch in effective.architectures if arch in _SYSTEMD_ARCHES]
     lines.append("SystemCallArchitectures=" + " ".join(arches))
     names = _systemd_names(effective, profile, options, findings)
-    if effective.default.action is Action.ERRNO:
+    if effective.default.action is ProfileAction.ERRNO:
         lines.append(f"SystemCallErrorNumber={_errno_name(effective.default.data)}")
     if effective.default.action.permits:
         lines += _wrapped("SystemCallFilter=~", names["denied"])
@@ -122,7 +122,7 @@ def _systemd(effective: Effective, options: Options, findings: Findings) -> byte
         what = "systemd always adds its group @default to a list of permitted calls (systemd-analyze syscall-filter @default)"
         findings.note(place, "cannot-express", what, "")
     lines += _wrapped("SystemCallLog=", names["logged"])
-    if effective.default.action is Action.LOG:
+    if effective.default.action is ProfileAction.LOG:
         lines += _wrapped("SystemCallLog=~", sorted({*names["permitted"], *(name.partition(":")[0] for name in names["denied"])}))
     return ("\n".join(lines) + "\n").encode()
 
@@ -130,17 +130,17 @@ def _systemd(effective: Effective, options: Options, findings: Findings) -> byte
 def _unsaid_by_systemd(effective: Effective) -> list[str]:
     default = effective.default.action
     found = []
-    if default in (Action.TRAP, Action.TRACE, Action.NOTIFY, Action.KILL_THREAD):
+    if default in (ProfileAction.TRAP, ProfileAction.TRACE, ProfileAction.NOTIFY, ProfileAction.KILL_THREAD):
         found.append(f"systemd kills the process where the profile's default is {effective.default}")
     missing = [arch.value for arch in effective.architectures if arch not in _SYSTEMD_ARCHES]
     if missing:
         found.append(f"{', '.join(missing)} is left out")
-    if Flag.LOG in effective.flags:
-        found.append(f"{Flag.LOG.value} is left out")
+    if ProfileFlag.LOG in effective.flags:
+        found.append(f"{ProfileFlag.LOG.value} is left out")
     return found
 
 
-def _systemd_names(effective: Effective, profile: Profile, options: Options, findings: Findings) -> dict[str, list[str]]:
+def _systemd_names(effective: Effective, profile: Profile, options: ExportOptions, findings: Findings) -> dict[str, list[str]]:
     """Names by what systemd is to do with them; a name whose rules have conditions goes where `conditional` says."""
     names: dict[str, list[str]] = {"permitted": [], "denied": [], "logged": []}
     places = {name: rule.place(name) for rule in reversed(effective.rules) for name in rule.names}
@@ -155,7 +155,7 @@ def _systemd_names(effective: Effective, profile: Profile, options: Options, fin
                 verdict = _without_conditions(effective, rule, name, options.conditional, findings, places[name])
             if verdict.action.permits:
                 names["permitted"].append(name)
-                if verdict.action is Action.LOG:
+                if verdict.action is ProfileAction.LOG:
                     names["logged"].append(name)
             elif verdict != effective.default:
                 names["denied"].append(name + _systemd_suffix(verdict, name, places[name], findings))
@@ -163,10 +163,16 @@ def _systemd_names(effective: Effective, profile: Profile, options: Options, fin
 
 
 def _without_conditions(
-    effective: Effective, rule: Rule, name: str, conditional: Conditional, findings: Findings, place: Location
-) -> Verdict:
+    effective: Effective, rule: ProfileRule, name: str, conditional: Conditional, findings: Findings, place: Location
+) -> ProfileVerdict:
     """What becomes of a call whose arguments systemd cannot look at."""
-    passing = rule.verdict if rule.action.permits else effective.default if effective.default.action.permits else Verdict(Action.ALLOW)
+    passing = (
+        rule.verdict
+        if rule.action.permits
+        else effective.default
+        if effective.default.action.permits
+        else ProfileVerdict(ProfileAction.ALLOW)
+    )
     denied = effective.default if rule.action.permits else rule.verdict
     manner = "allowed" if conditional == "allow" else "denied"
     other = "deny" if conditional == "allow" else "allow"
@@ -175,10 +181,10 @@ def _without_conditions(
     return passing if conditional == "allow" else denied
 
 
-def _systemd_suffix(verdict: Verdict, name: str, place: Location, findings: Findings) -> str:
-    if verdict.action is Action.ERRNO:
+def _systemd_suffix(verdict: ProfileVerdict, name: str, place: Location, findings: Findings) -> str:
+    if verdict.action is ProfileAction.ERRNO:
         return f":{_errno_name(verdict.data)}"
-    if verdict.action in (Action.TRAP, Action.TRACE, Action.NOTIFY):
+    if verdict.action in (ProfileAction.TRAP, ProfileAction.TRACE, ProfileAction.NOTIFY):
         what = f"{verdict} for {name} cannot be said: systemd kills the process"
         findings.warn(place, "cannot-express", what, "")
     return ":kill"
@@ -213,7 +219,7 @@ _TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-def _kubernetes(effective: Effective, options: Options, findings: Findings) -> bytes:
+def _kubernetes(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     """The operator's object, and a Pod that uses it: the given one brought up to date, or a hardened one to start from."""
     path = options.path or f"operator/{options.name}.json"
     profile_object = operator_object(effective, options.name, options.operator, findings)
@@ -259,7 +265,7 @@ def operator_object(effective: Effective, name: str, version: OperatorVersion, f
     return {"apiVersion": f"{OPERATOR_GROUP}/{version}", "kind": OPERATOR_KIND, "metadata": {"name": name}, "spec": spec}
 
 
-def _operator_rule(rule: Rule, version: OperatorVersion, place: Location, findings: Findings) -> dict[str, Any]:
+def _operator_rule(rule: ProfileRule, version: OperatorVersion, place: Location, findings: Findings) -> dict[str, Any]:
     written: dict[str, Any] = {"names": list(rule.names), "action": rule.action.value}
     if rule.errno is not None:
         if rule.errno == 0:
@@ -423,7 +429,7 @@ def as_plain(value: JsonValue) -> Any:
     return None
 
 
-_WRITERS: Final[Mapping[str, Callable[[Effective, Options, Findings], bytes]]] = {
+_WRITERS: Final[Mapping[str, Callable[[Effective, ExportOptions, Findings], bytes]]] = {
     "bpf": _bpf, "pfc": _pfc, "oci": _oci, "systemd": _systemd, "podman-run": _podman, "k8s": _kubernetes,
 }  # fmt: skip
 

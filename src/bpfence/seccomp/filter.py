@@ -21,7 +21,7 @@ import msgspec
 
 from bpfence.errors import CompileError, Diagnostic
 from bpfence.seccomp import libseccomp
-from bpfence.seccomp.model import Action, Arg, ArgOp, Effective, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.model import Arg, ArgOp, Effective, Profile, ProfileAction, ProfileFlag, ProfileRule, ProfileVerdict
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, resolve
 from bpfence.syscalls.architectures import ARCHES, X32_BIT, Arch
 from bpfence.syscalls.table import available, known, multiplexed, name, number, numbers
@@ -36,10 +36,10 @@ LIBRARY_CHAINS: Final = 8
 seconds). Calls with more of either are decided in front of its program."""
 TREE_RULES: Final = 32
 """runc's threshold: with fewer calls than this a list is as fast, and libseccomp up to 2.5.4 gets a tree of none wrong."""
-BAD_ARCH: Final = Verdict(Action.KILL_THREAD)
+BAD_ARCH: Final = ProfileVerdict(ProfileAction.KILL_THREAD)
 """What libseccomp's filters, and so runtimes, do to calls of an architecture that is not in the profile."""
-ENOSYS: Final = Verdict(Action.ERRNO, errno_module.ENOSYS)
-FLAG_BITS: Final = {Flag.TSYNC: 1, Flag.LOG: 2, Flag.SPEC_ALLOW: 4, Flag.WAIT_KILLABLE_RECV: 32}
+ENOSYS: Final = ProfileVerdict(ProfileAction.ERRNO, errno_module.ENOSYS)
+FLAG_BITS: Final = {ProfileFlag.TSYNC: 1, ProfileFlag.LOG: 2, ProfileFlag.SPEC_ALLOW: 4, ProfileFlag.WAIT_KILLABLE_RECV: 32}
 NEW_LISTENER: Final = 8
 Optimize = Literal["auto", "tree", "linear"]
 
@@ -59,12 +59,12 @@ ARCH: Final = 4
 ARGUMENTS: Final = 16
 
 
-class Clause(msgspec.Struct, frozen=True):
+class FilterClause(msgspec.Struct, frozen=True):
     """One AND of conditions with its verdict; no condition: every call of that name."""
 
     args: tuple[Arg, ...]
-    verdict: Verdict
-    rule: Rule
+    verdict: ProfileVerdict
+    rule: ProfileRule
 
 
 class CompiledFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +89,10 @@ class CompiledFilter(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def needs_listener(self) -> bool:
         """Whether some call is handed to a supervisor."""
-        return any(rule.action is Action.NOTIFY for rule in self.effective.rules) or self.effective.default.action is Action.NOTIFY
+        return (
+            any(rule.action is ProfileAction.NOTIFY for rule in self.effective.rules)
+            or self.effective.default.action is ProfileAction.NOTIFY
+        )
 
 
 def compile_filter(
@@ -106,7 +109,7 @@ def compile_filter(
     return compile_effective(resolve(profile, arch, caps, kernel, enosys=enosys), optimize=optimize)
 
 
-def compile_effective(effective: Effective, *, optimize: Optimize = "auto", wrong: Collection[Call] = ()) -> CompiledFilter:
+def compile_effective(effective: Effective, *, optimize: Optimize = "auto", wrong: Collection[ArchCall] = ()) -> CompiledFilter:
     """The filter of a profile that was resolved already. Calls of `wrong` are not left to libseccomp."""
     tree = _as_tree(effective, optimize)
     with ExitStack() as stack:
@@ -145,7 +148,7 @@ def pseudo_code(effective: Effective, *, optimize: Optimize = "auto") -> str:
     return "\n".join([*lines, text])
 
 
-def _in_order(calls: Collection[Call]) -> list[Call]:
+def _in_order(calls: Collection[ArchCall]) -> list[ArchCall]:
     return sorted(calls, key=lambda call: (call[0].name, call[1]))
 
 
@@ -156,10 +159,10 @@ def _as_tree(effective: Effective, optimize: Optimize) -> bool:
 
 # ---- clauses ----
 
-Call = tuple[Arch, int]
+ArchCall = tuple[Arch, int]
 
 
-def clauses(effective: Effective, arch: Arch) -> Iterator[tuple[str, Clause]]:
+def clauses(effective: Effective, arch: Arch) -> Iterator[tuple[str, FilterClause]]:
     """Name and clause, in the order of the profile, of what an architecture has. Rules whose verdict is the default are left out,
     as runtimes do; conditions are as the architecture compares them."""
     for rule in effective.rules:
@@ -168,17 +171,17 @@ def clauses(effective: Effective, arch: Arch) -> Iterator[tuple[str, Clause]]:
         for call in rule.names:
             if available(arch, call):
                 for args in rule.on(arch.bits):
-                    yield call, Clause(args, rule.verdict, rule)
+                    yield call, FilterClause(args, rule.verdict, rule)
 
 
-def _own(effective: Effective, arch: Arch, wanted: Collection[Call]) -> dict[int, list[Clause]]:
+def _own(effective: Effective, arch: Arch, wanted: Collection[ArchCall]) -> dict[int, list[FilterClause]]:
     """The clauses of some numbers, multiplexed ones included."""
-    found: dict[int, list[Clause]] = {call: [] for other, call in sorted(wanted, key=lambda c: c[1]) if other is arch}
+    found: dict[int, list[FilterClause]] = {call: [] for other, call in sorted(wanted, key=lambda c: c[1]) if other is arch}
     for call, clause in clauses(effective, arch) if found else ():
         through = multiplexed(arch, call)
         if through is not None and (multiplexer := number(arch, through[0])) in found:
             args = (Arg(0, ArgOp.EQ, through[1]), *(arg for arg in clause.args if arg.index))
-            found[multiplexer].append(Clause(args, clause.verdict, clause.rule))
+            found[multiplexer].append(FilterClause(args, clause.verdict, clause.rule))
         direct = number(arch, call)
         if direct in found:
             found[direct].append(clause)
@@ -207,17 +210,17 @@ def always_holds(arg: Arg, bits: int) -> bool | None:
 # ---- libseccomp ----
 
 
-def _contexts(effective: Effective, stack: ExitStack) -> tuple[libseccomp.Context, set[Call]]:
+def _contexts(effective: Effective, stack: ExitStack) -> tuple[libseccomp.FilterContext, set[ArchCall]]:
     """One context for all architectures, and the calls that libseccomp does not know."""
-    first: libseccomp.Context | None = None
-    unknown: set[Call] = set()
+    first: libseccomp.FilterContext | None = None
+    unknown: set[ArchCall] = set()
     if not effective.architectures[0].supported:
         what = f"filters for {effective.architectures[0].value} cannot be made: there is no table of its system calls"
         hint = "supported machines: " + ", ".join(arch.name.lower() for arch in ARCHES)
         raise CompileError([Diagnostic(effective.profile.location, what, hint, code="not-covered")])
     # Others that have no table are of other machines: their calls cannot come, and libseccomp's filter kills the thread if they do.
     for arch in (arch for arch in effective.architectures if arch.supported):
-        context = stack.enter_context(libseccomp.Context(effective.default, arch, BAD_ARCH))
+        context = stack.enter_context(libseccomp.FilterContext(effective.default, arch, BAD_ARCH))
         found = list(_distinct(effective, arch))
         heavy = _heavy(found)
         for call, clause in found:
@@ -235,16 +238,16 @@ def _contexts(effective: Effective, stack: ExitStack) -> tuple[libseccomp.Contex
     return first, unknown
 
 
-def too_heavy(effective: Effective) -> dict[str, Rule]:
+def too_heavy(effective: Effective) -> dict[str, ProfileRule]:
     """The calls with more conditions than libseccomp can be given, and the last of their rules."""
-    found: dict[str, Rule] = {}
+    found: dict[str, ProfileRule] = {}
     for arch in effective.architectures:
         if arch.supported:
             found |= _heavy(list(_distinct(effective, arch)))
     return found
 
 
-def _heavy(found: list[tuple[str, Clause]]) -> dict[str, Rule]:
+def _heavy(found: list[tuple[str, FilterClause]]) -> dict[str, ProfileRule]:
     chains = Counter(call for call, clause in found if len(clause.args) > 1)
     conditions: Counter[str] = Counter()
     for call, clause in found:
@@ -253,16 +256,16 @@ def _heavy(found: list[tuple[str, Clause]]) -> dict[str, Rule]:
     return {call: clause.rule for call, clause in found if call in heavy}
 
 
-def _numbers_of(arch: Arch, call: str) -> set[Call]:
+def _numbers_of(arch: Arch, call: str) -> set[ArchCall]:
     """A call's own number, and its multiplexer's."""
     through = multiplexed(arch, call)
     wanted = (number(arch, call), number(arch, through[0]) if through else None)
     return {(arch, found) for found in wanted if found is not None}
 
 
-def _distinct(effective: Effective, arch: Arch) -> Iterator[tuple[str, Clause]]:
+def _distinct(effective: Effective, arch: Arch) -> Iterator[tuple[str, FilterClause]]:
     """The clauses without repetitions; CompileError where one call has too many."""
-    seen: set[tuple[str, tuple[tuple[int, ArgOp, int, int], ...], Verdict]] = set()
+    seen: set[tuple[str, tuple[tuple[int, ArgOp, int, int], ...], ProfileVerdict]] = set()
     conditions: Counter[str] = Counter()
     total = 0
     for call, clause in clauses(effective, arch):
@@ -285,7 +288,7 @@ def _known_to_library(arch: Arch, call: str) -> bool:
     return found is not None and libseccomp.knows(call) and (found >= 0 or multiplexed(arch, call) is not None)
 
 
-def _add(context: libseccomp.Context, call: str, clause: Clause) -> None:
+def _add(context: libseccomp.FilterContext, call: str, clause: FilterClause) -> None:
     try:
         context.add(call, clause.verdict, clause.args)
     except libseccomp.RuleError as error:
@@ -359,7 +362,7 @@ class _Code:
 _MAIN: Final = "main"
 
 
-def _prologue(effective: Effective, own: dict[Arch, dict[int, list[Clause]]]) -> bytes:
+def _prologue(effective: Effective, own: dict[Arch, dict[int, list[FilterClause]]]) -> bytes:
     """Instructions that decide the calls of `own`, and those above the greatest number; all others go on to what follows."""
     supported = [arch for arch in effective.architectures if arch.supported]
     greatest = {arch: greatest_number(effective, arch) for arch in supported} if effective.enosys else {}
@@ -389,7 +392,7 @@ def greatest_number(effective: Effective, arch: Arch) -> int:
     return max((n for n in found if n is not None), default=0)
 
 
-def _numbers(code: _Code, effective: Effective, arch: Arch, calls: dict[int, list[Clause]], greatest: int | None) -> None:
+def _numbers(code: _Code, effective: Effective, arch: Arch, calls: dict[int, list[FilterClause]], greatest: int | None) -> None:
     """The calls of one architecture; the number is in the accumulator, here and wherever it is left."""
     after = code.label()
     if arch is Arch.X32:
@@ -413,7 +416,7 @@ def _numbers(code: _Code, effective: Effective, arch: Arch, calls: dict[int, lis
     code.here(after)
 
 
-def _decide(code: _Code, effective: Effective, arch: Arch, found: list[Clause]) -> None:
+def _decide(code: _Code, effective: Effective, arch: Arch, found: list[FilterClause]) -> None:
     """Return the verdict of a call: its first clause without conditions, else the first whose conditions hold, else the default."""
     for clause in found:
         if not clause.args:

@@ -25,13 +25,13 @@ from bpfence.seccomp.filter import (
     ENOSYS,
     MAX_INSTRUCTIONS,
     SKIPPED,
-    Call,
+    ArchCall,
     CompiledFilter,
     Optimize,
     compile_effective,
     greatest_number,
 )
-from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, RET, Action, Arg, ArgOp, Effective, Rule, Verdict
+from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, RET, Arg, ArgOp, Effective, ProfileAction, ProfileRule, ProfileVerdict
 from bpfence.syscalls.architectures import ARCHES, X32_BIT, Arch
 from bpfence.syscalls.table import multiplexed, name, number, numbers
 
@@ -56,11 +56,11 @@ class ProgramError(ValueError):
     """The kernel would not take the program."""
 
 
-def verdict_of(ret: int) -> Verdict:
+def verdict_of(ret: int) -> ProfileVerdict:
     """What the kernel does for a returned value; it kills the process where it does not know the action."""
-    action = _ACTIONS.get(ret & _FULL, Action.KILL_PROCESS)
+    action = _ACTIONS.get(ret & _FULL, ProfileAction.KILL_PROCESS)
     data = ret & 0xFFFF
-    return Verdict(action, min(data, 4095) if action is Action.ERRNO else data if action is Action.TRACE else 0)
+    return ProfileVerdict(action, min(data, 4095) if action is ProfileAction.ERRNO else data if action is ProfileAction.TRACE else 0)
 
 
 def precedence(rets: Iterable[int]) -> int:
@@ -70,7 +70,7 @@ def precedence(rets: Iterable[int]) -> int:
     for ret in reversed(list(rets)):
         if result is None or _strictness(ret) < _strictness(result):
             result = ret
-    return RET[Action.ALLOW] if result is None else result
+    return RET[ProfileAction.ALLOW] if result is None else result
 
 
 def _strictness(ret: int) -> int:
@@ -219,15 +219,15 @@ def _moved(op: int, k: int, a: int, x: int, memory: list[int]) -> tuple[int, int
 # ---- what a profile says ----
 
 
-class Meaning(msgspec.Struct, frozen=True):
+class ProfileVerdicts(msgspec.Struct, frozen=True):
     """What a profile says about one call. `verdicts` holds more than one where rules contradict each other and none decides alone;
     `rules` are those that match, in order."""
 
-    verdicts: tuple[Verdict, ...]
-    rules: tuple[Rule, ...] = ()
+    verdicts: tuple[ProfileVerdict, ...]
+    rules: tuple[ProfileRule, ...] = ()
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ProfileVerdict:
         """The verdict; of several, the strictest."""
         return min(self.verdicts, key=lambda verdict: _strictness(verdict.ret))
 
@@ -243,7 +243,7 @@ class Reference:
     def __init__(self, effective: Effective) -> None:
         self.effective = effective
         self.rules = [rule for rule in effective.rules if rule.verdict != effective.default]
-        self.by_call: dict[Call, list[tuple[Rule, int | None, tuple[tuple[Arg, ...], ...]]]] = {}
+        self.by_call: dict[ArchCall, list[tuple[ProfileRule, int | None, tuple[tuple[Arg, ...], ...]]]] = {}
         for arch in effective.architectures:
             if arch.supported:
                 self._collect(arch)
@@ -271,25 +271,25 @@ class Reference:
         own = (arg for _, _, alternatives in about for alternative in alternatives for arg in alternative)
         return [*(Arg(0, ArgOp.EQ, through) for through in multiplexers), *own]
 
-    def meaning(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> Meaning:
+    def meaning(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> ProfileVerdicts:
         """What happens to a call of AUDIT_ARCH_* and number with six arguments."""
         arch = self.arch(audit, call)
         if arch is None:
-            return Meaning((BAD_ARCH,))
+            return ProfileVerdicts((BAD_ARCH,))
         if call == SKIPPED:
-            return Meaning((self.effective.default,))
+            return ProfileVerdicts((self.effective.default,))
         seen = tuple(arg & (1 << arch.bits) - 1 for arg in args)
         matching = [(rule, wide) for rule, wide in self._matching(arch, call, seen)]
         for rule, wide in matching:
             if wide:
-                return Meaning((rule.verdict,), tuple(r for r, _ in matching))
+                return ProfileVerdicts((rule.verdict,), tuple(r for r, _ in matching))
         verdicts = tuple(dict.fromkeys(rule.verdict for rule, _ in matching))
         if not verdicts:
             above = self.effective.enosys and self.greatest.get(arch, 0) and call > self.greatest[arch]
-            return Meaning((ENOSYS if above else self.effective.default,))
-        return Meaning(verdicts, tuple(rule for rule, _ in matching))
+            return ProfileVerdicts((ENOSYS if above else self.effective.default,))
+        return ProfileVerdicts(verdicts, tuple(rule for rule, _ in matching))
 
-    def decide(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> Verdict:
+    def decide(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> ProfileVerdict:
         """What runtimes do with the call: where rules contradict each other, what libseccomp's filter does; without it, the strictest."""
         found = self.meaning(audit, call, args)
         program = self.filter() if found.ambiguous else None
@@ -311,7 +311,7 @@ class Reference:
                 return arch
         return None
 
-    def _matching(self, arch: Arch, call: int, args: Sequence[int]) -> Iterator[tuple[Rule, bool]]:
+    def _matching(self, arch: Arch, call: int, args: Sequence[int]) -> Iterator[tuple[ProfileRule, bool]]:
         """Rules that match, and whether they do for every argument. A rule for all arguments silences the others: libseccomp keeps only
         it, and of several the first."""
         for rule, sub, alternatives in self.by_call.get((arch, call), ()):
@@ -332,8 +332,8 @@ class Difference(msgspec.Struct, frozen=True):
     arch: str
     call: str
     args: tuple[int, ...]
-    filter: Verdict
-    profile: tuple[Verdict, ...]
+    filter: ProfileVerdict
+    profile: tuple[ProfileVerdict, ...]
 
     def __str__(self) -> str:
         shown = ", ".join(hex(arg) for arg in self.args)
@@ -346,7 +346,7 @@ class Verified(msgspec.Struct, frozen=True):
 
     calls: int
     differences: tuple[Difference, ...]
-    wrong: frozenset[Call] = frozenset()
+    wrong: frozenset[ArchCall] = frozenset()
     elsewhere: bool = False  # they differ on an architecture that is not in the profile
 
 
@@ -357,7 +357,7 @@ def verify(compiled: CompiledFilter) -> Verified:
     program = Program(compiled.program)
     tried = 0
     found: list[Difference] = []
-    wrong: set[Call | None] = set()
+    wrong: set[ArchCall | None] = set()
     conditional = sum(1 for arch, call in reference.by_call if reference.conditions(arch, call))
     most = max(MIN_TUPLES, min(MAX_TUPLES, MAX_TRIED // max(conditional, 1)))
     for arch_name, audit, call in _calls(compiled.effective):

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from bpfence.seccomp.model import EPERM, Action, Arg, ArgOp, Profile, Rule
+from bpfence.seccomp.model import EPERM, Arg, ArgOp, Profile, ProfileAction, ProfileRule
 from bpfence.seccomp.runtimes import needs
 from bpfence.syscalls.architectures import X32_BIT, Arch
 from bpfence.syscalls.table import available, name
@@ -78,11 +78,11 @@ def learn(calls: Iterable[Seen], runtime: str = "", *, families: Collection[int]
     needed = {word for word in needs(runtime) if _exists(word, arches)} if runtime else set()
     by_family = families is not None and "socket" in seen and all(arch.bits == 64 or arch is Arch.X32 for arch in arches)
     names = tuple(sorted((seen | chance | needed) - ({"socket"} if by_family else set())))
-    rules = [Rule(names=names, action=Action.ALLOW)]
+    rules = [ProfileRule(names=names, action=ProfileAction.ALLOW)]
     if by_family and families is not None:
         wanted = sorted(ORDINARY_FAMILIES | set(families))
-        rules += [Rule(names=("socket",), action=Action.ALLOW, args=(Arg(0, ArgOp.EQ, family),)) for family in wanted]
-    profile = Profile(default_action=Action.ERRNO, default_errno=EPERM, architectures=arches, rules=tuple(rules))
+        rules += [ProfileRule(names=("socket",), action=ProfileAction.ALLOW, args=(Arg(0, ArgOp.EQ, family),)) for family in wanted]
+    profile = Profile(default_action=ProfileAction.ERRNO, default_errno=EPERM, architectures=arches, rules=tuple(rules))
     return Learned(
         profile, tuple(sorted(seen)), tuple(sorted(chance)), tuple(sorted(needed - seen - chance)),
         tuple(sorted((call for call in made if call.name is None), key=lambda call: (call.arch.value, call.number))),

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from bpfence.errors import KernelError
-from bpfence.seccomp.model import Arg, ArgOp, Verdict
+from bpfence.seccomp.model import Arg, ArgOp, ProfileVerdict
 from bpfence.syscalls.architectures import Arch
 
 LIBRARY: Final = "libseccomp.so.2"
@@ -127,10 +127,10 @@ def knows(name: str) -> bool:
         return False
 
 
-class Context:
+class FilterContext:
     """A filter under construction, for one or more architectures. To be used in `with`."""
 
-    def __init__(self, default: Verdict, arch: Arch, bad_arch: Verdict) -> None:
+    def __init__(self, default: ProfileVerdict, arch: Arch, bad_arch: ProfileVerdict) -> None:
         self._ffi, self._library = _library()
         self._context = self._library.seccomp_init(default.ret)
         if not self._context:
@@ -146,7 +146,7 @@ class Context:
             self._done(f"seccomp_arch_add {arch.name}", added)
             self._done("seccomp_arch_remove", self._library.seccomp_arch_remove(self._context, NATIVE))
 
-    def __enter__(self) -> Context:
+    def __enter__(self) -> FilterContext:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -154,7 +154,7 @@ class Context:
             self._library.seccomp_release(self._context)
             self._context = None
 
-    def add(self, name: str, verdict: Verdict, args: Sequence[Arg]) -> None:
+    def add(self, name: str, verdict: ProfileVerdict, args: Sequence[Arg]) -> None:
         """One rule; RuleError where libseccomp refuses it. `name` must be known."""
         number = self._library.seccomp_syscall_resolve_name(name.encode("ascii"))
         array = self._ffi.new("struct scmp_arg_cmp[]", max(len(args), 1))
@@ -164,7 +164,7 @@ class Context:
         if result:
             raise RuleError(-result)
 
-    def merge(self, other: Context) -> None:
+    def merge(self, other: FilterContext) -> None:
         """Take over the architectures of another filter, which is gone afterwards."""
         self._done("seccomp_merge", self._library.seccomp_merge(self._context, other._context))
         other._context = None

@@ -17,7 +17,7 @@ import msgspec
 from bpfence.errors import CompileError, Diagnostic
 from bpfence.seccomp.filter import BAD_ARCH
 from bpfence.seccomp.interpret import Reference, argument_tuples
-from bpfence.seccomp.model import Action, ArchMap, Arg, Conditions, Effective, Profile, Rule, Verdict
+from bpfence.seccomp.model import ArchMap, Arg, Effective, MachineConditions, Profile, ProfileAction, ProfileRule, ProfileVerdict
 from bpfence.seccomp.profile import bare
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import numbers
@@ -28,8 +28,8 @@ MAX_WORK: Final = 300_000
 """Argument tuples times conditions, of all calls together; the more conditions there are, the fewer tuples each call is tried with."""
 ALL_CALLS: Final = "*"
 Args = tuple[tuple[int, str, int, int], ...]
-Permission = tuple[Args, Conditions, Conditions]
-Key = tuple[Action, int | None, Args, Conditions, Conditions]
+Permission = tuple[Args, MachineConditions, MachineConditions]
+RuleKey = tuple[ProfileAction, int | None, Args, MachineConditions, MachineConditions]
 
 
 # ---- the union ----
@@ -80,17 +80,17 @@ def _widths(arches: tuple[Arch, ...], arch_map: tuple[ArchMap, ...]) -> tuple[Ar
     return tuple({arch.bits: arch for arch in listed}.values())
 
 
-def _rules(one: Profile, other: Profile, widths: Sequence[Arch]) -> tuple[Rule, ...]:
+def _rules(one: Profile, other: Profile, widths: Sequence[Arch]) -> tuple[ProfileRule, ...]:
     mine, theirs = _by_name(one), _by_name(other)
-    chosen: list[tuple[str, Rule]] = []
+    chosen: list[tuple[str, ProfileRule]] = []
     for name in dict.fromkeys((*mine, *theirs)):
         chosen += [(name, rule) for rule in _both(name, mine.get(name, []), theirs.get(name, []), one.default, widths)]
     return grouped(chosen)
 
 
-def _by_name(profile: Profile) -> dict[str, list[Rule]]:
+def _by_name(profile: Profile) -> dict[str, list[ProfileRule]]:
     """The rules of each name, without those that say what the default says."""
-    found: dict[str, list[Rule]] = {}
+    found: dict[str, list[ProfileRule]] = {}
     for rule in profile.rules:
         if rule.verdict != profile.default:
             for name in dict.fromkeys(rule.names):
@@ -98,7 +98,9 @@ def _by_name(profile: Profile) -> dict[str, list[Rule]]:
     return found
 
 
-def _both(name: str, mine: list[Rule], theirs: list[Rule], default: Verdict, widths: Sequence[Arch]) -> list[Rule]:
+def _both(
+    name: str, mine: list[ProfileRule], theirs: list[ProfileRule], default: ProfileVerdict, widths: Sequence[Arch]
+) -> list[ProfileRule]:
     """What both say about a name. A permission of one side outweighs what the other says to deny, and the default denies the rest; rules
     that do not permit are kept only where one side alone says it all.
 
@@ -119,17 +121,17 @@ def _both(name: str, mine: list[Rule], theirs: list[Rule], default: Verdict, wid
     raise CompileError([Diagnostic((mine or theirs)[0].place(name), what, hint, code="cannot-express")])
 
 
-def _together(permits: Sequence[Rule]) -> list[Rule]:
+def _together(permits: Sequence[ProfileRule]) -> list[ProfileRule]:
     """Permissions of both sides as one list."""
     always = [rule for rule in permits if not rule.args and not rule.includes and not rule.excludes]
     if always:
-        return [min(always, key=lambda rule: rule.action is not Action.ALLOW)]
+        return [min(always, key=lambda rule: rule.action is not ProfileAction.ALLOW)]
     if len({rule.action for rule in permits}) > 1:  # libseccomp refuses two actions for one set of conditions
-        permits = [msgspec.structs.replace(rule, action=Action.ALLOW) for rule in permits]
+        permits = [msgspec.structs.replace(rule, action=ProfileAction.ALLOW) for rule in permits]
     return list({key_of(rule): rule for rule in reversed(permits)}.values())[::-1]
 
 
-def _permits(rules: Sequence[Rule], width: Arch) -> list[Rule]:
+def _permits(rules: Sequence[ProfileRule], width: Arch) -> list[ProfileRule]:
     """The permissions that count: libseccomp keeps of rules for every argument only the first, and of the others then nothing."""
     wide = next((rule for rule in rules if () in _alternatives(rule, width)), None)
     if wide is None or any((rule.includes, rule.excludes) != (wide.includes, wide.excludes) for rule in rules):
@@ -137,17 +139,17 @@ def _permits(rules: Sequence[Rule], width: Arch) -> list[Rule]:
     return [wide] if wide.action.permits else []
 
 
-def _meaning(permits: Sequence[Rule], width: Arch) -> frozenset[Permission]:
+def _meaning(permits: Sequence[ProfileRule], width: Arch) -> frozenset[Permission]:
     """What permissions let through, without those that a permission for every argument covers: equal for rules that mean the same,
     though not for all of them."""
     found = {(args, rule.includes, rule.excludes) for rule in permits for args in _alternatives(rule, width)}
-    anywhere = ((), Conditions(), Conditions())
+    anywhere = ((), MachineConditions(), MachineConditions())
     if anywhere in found:
         return frozenset((anywhere,))
     return frozenset(each for each in found if not each[0] or ((), *each[1:]) not in found)
 
 
-def _alternatives(rule: Rule, width: Arch) -> list[Args]:
+def _alternatives(rule: ProfileRule, width: Arch) -> list[Args]:
     """The conditions that hold together, as they are compared for arguments of a width."""
     return [_bare(args) for args in rule.on(width.bits)]
 
@@ -156,19 +158,19 @@ def _bare(args: Iterable[Arg]) -> Args:
     return tuple(sorted((arg.index, arg.op.value, arg.value, arg.value_two) for arg in args))
 
 
-def key_of(rule: Rule) -> Key:
+def key_of(rule: ProfileRule) -> RuleKey:
     """Everything about a rule but names, places and comment."""
     return rule.action, rule.errno, _bare(rule.args), rule.includes, rule.excludes
 
 
-def grouped(chosen: Iterable[tuple[str, Rule]]) -> tuple[Rule, ...]:
+def grouped(chosen: Iterable[tuple[str, ProfileRule]]) -> tuple[ProfileRule, ...]:
     """Rules with everything but the name in common as one rule, its names in order; the order of rules is that of their first name.
     Where the rules of a name have different verdicts their order counts, and they stay by themselves."""
-    by_name: dict[str, dict[Key, Rule]] = {}
+    by_name: dict[str, dict[RuleKey, ProfileRule]] = {}
     for name, rule in chosen:
         by_name.setdefault(name, {}).setdefault(key_of(rule), rule)
-    groups: dict[Key, tuple[Rule, list[str]]] = {}
-    alone: list[Rule] = []
+    groups: dict[RuleKey, tuple[ProfileRule, list[str]]] = {}
+    alone: list[ProfileRule] = []
     for name, rules in by_name.items():
         if len({rule.verdict for rule in rules.values()}) > 1:
             alone += [msgspec.structs.replace(rule, names=(name,), places=()) for rule in rules.values()]
@@ -185,7 +187,7 @@ def normalised(profile: Profile) -> Profile:
     return bare(msgspec.structs.replace(profile, rules=grouped(chosen)))
 
 
-def _simplified(rule: Rule) -> Rule:
+def _simplified(rule: ProfileRule) -> ProfileRule:
     """The rule without conditions, and bits of them, that libseccomp drops."""
     if () in rule.on():
         return msgspec.structs.replace(rule, args=())
@@ -206,8 +208,8 @@ class Change(msgspec.Struct, frozen=True):
     arch: Arch
     name: str
     kind: str
-    before: Verdict
-    after: Verdict
+    before: ProfileVerdict
+    after: ProfileVerdict
     args: tuple[int, ...] = ()
 
 

@@ -29,58 +29,21 @@ from bpfence.errors import Diagnostic, Location
 from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.model import (
     ARGUMENTS,
-    DEFAULT_FLAGS,
-    EPERM,
     MAX_ARGUMENT,
     NOWHERE,
-    RET,
-    Action,
     ArchMap,
     Arg,
     ArgOp,
-    Conditions,
     Effective,
-    Flag,
-    LeftOut,
+    MachineConditions,
+    OmittedRule,
     Profile,
-    Rule,
-    Verdict,
+    ProfileAction,
+    ProfileFlag,
+    ProfileRule,
 )
 from bpfence.syscalls.architectures import Arch
 from bpfence.words import quoted, suggest
-
-__all__ = [
-    "ARGUMENTS",
-    "DEFAULT_FLAGS",
-    "DOCKER_CAPABILITIES",
-    "EPERM",
-    "MAX_ARGUMENT",
-    "MAX_ERRNO",
-    "NOWHERE",
-    "RET",
-    "Action",
-    "Arch",
-    "ArchMap",
-    "Arg",
-    "ArgOp",
-    "Conditions",
-    "Effective",
-    "Flag",
-    "LeftOut",
-    "Profile",
-    "Rule",
-    "Verdict",
-    "as_document",
-    "bare",
-    "dump",
-    "kernel_text",
-    "kernel_version",
-    "load",
-    "load_bytes",
-    "plain",
-    "read",
-    "resolve",
-]
 
 MAX_ERRNO: Final = 4095
 EVERY_KERNEL: Final = (0, 0)
@@ -88,7 +51,7 @@ EVERY_KERNEL: Final = (0, 0)
 MAX_RULES: Final = 5000
 MAX_NAMES: Final = 50_000
 """Names of all rules together. Docker's profile has 33 rules and 450 names; what is examined rule against rule must end."""
-_ACTION_WORDS: Final = {**{action.value: action for action in Action}, "SCMP_ACT_KILL": Action.KILL_THREAD}
+_ACTION_WORDS: Final = {**{action.value: action for action in ProfileAction}, "SCMP_ACT_KILL": ProfileAction.KILL_THREAD}
 
 DOCKER_CAPABILITIES: Final = tuple(
     f"CAP_{name}"
@@ -117,18 +80,18 @@ def resolve(
     so is one whose includes do not name the machine, name a capability that is missing, or a kernel that is not reached.
     """
     machine = arch or Arch.native()
-    kept: list[Rule] = []
-    left: list[LeftOut] = []
+    kept: list[ProfileRule] = []
+    left: list[OmittedRule] = []
     for rule in profile.rules:
         reason = _excluded(rule.excludes, machine, caps, kernel) or _not_included(rule.includes, machine, caps, kernel)
         if reason:
-            left.append(LeftOut(rule, reason))
+            left.append(OmittedRule(rule, reason))
         else:
             kept.append(rule)
     return Effective(
         profile=profile, default=profile.default, architectures=_architectures(profile, machine), flags=profile.effective_flags,
         rules=tuple(kept), left_out=tuple(left),
-        enosys=enosys and profile.default_action not in (Action.ALLOW, Action.LOG, Action.TRACE),
+        enosys=enosys and profile.default_action not in (ProfileAction.ALLOW, ProfileAction.LOG, ProfileAction.TRACE),
     )  # fmt: skip
 
 
@@ -146,7 +109,7 @@ def _reached(kernel: tuple[int, int] | None, least: tuple[int, int]) -> bool:
     return kernel is None or kernel >= least
 
 
-def _excluded(excludes: Conditions, machine: Arch, caps: Collection[str], kernel: tuple[int, int] | None) -> str:
+def _excluded(excludes: MachineConditions, machine: Arch, caps: Collection[str], kernel: tuple[int, int] | None) -> str:
     if machine.go_name in excludes.arches:
         return f"excludes: {machine.go_name}"
     for cap in excludes.caps:
@@ -158,7 +121,7 @@ def _excluded(excludes: Conditions, machine: Arch, caps: Collection[str], kernel
     return ""
 
 
-def _not_included(includes: Conditions, machine: Arch, caps: Collection[str], kernel: tuple[int, int] | None) -> str:
+def _not_included(includes: MachineConditions, machine: Arch, caps: Collection[str], kernel: tuple[int, int] | None) -> str:
     if includes.arches and machine.go_name not in includes.arches:
         return f"includes: only {', '.join(includes.arches)}"
     for cap in includes.caps:
@@ -326,7 +289,7 @@ class _Reader:
         rules = self.rules(entries)
         flags = tuple(flag for flag in (self.flag(value, text) for value, text in self.texts(entries, "flags")) if flag)
         return Profile(
-            default_action=action or Action.ERRNO,
+            default_action=action or ProfileAction.ERRNO,
             default_errno=default_errno,
             architectures=self.arches(entries, "architectures"),
             arch_map=tuple(entry for entry in map(self.mapped, self.items(entries, "archMap")) if entry is not None),
@@ -356,7 +319,7 @@ class _Reader:
     def optional(self, entries: Entries, key: str) -> str:
         return (self.text(entries[key][1], key) or "") if key in entries else ""
 
-    def action(self, entries: Entries, key: str) -> Action | None:
+    def action(self, entries: Entries, key: str) -> ProfileAction | None:
         if key not in entries:
             return None
         value = entries[key][1]
@@ -370,7 +333,7 @@ class _Reader:
             self.findings.add(value.location, "bad-action", f"{key} cannot be {quoted(text)}", hint)
         return _ACTION_WORDS.get(text)
 
-    def errno(self, entries: Entries, key: str, named: str, action: Action | None) -> int | None:
+    def errno(self, entries: Entries, key: str, named: str, action: ProfileAction | None) -> int | None:
         """errnoRet, or the name that containers/common knows as `errno`; runc ignores it under other actions, crun refuses the profile."""
         number = self.whole(entries[key][1], key, MAX_ERRNO) if key in entries else None
         if named in entries:
@@ -391,15 +354,15 @@ class _Reader:
             what = f"{given} has no meaning with {action.value}: runc ignores it, crun refuses the profile"
             self.findings.warn(place, "bad-errno", what, "remove it")
             return None
-        if action is Action.ERRNO and number == 0:
+        if action is ProfileAction.ERRNO and number == 0:
             what = "an errno of 0 makes the call do nothing and seem to succeed"
             self.findings.warn(place, "errno-zero", what, "1 is EPERM, 38 is ENOSYS")
-        elif action is Action.ERRNO and number not in errno_module.errorcode:
+        elif action is ProfileAction.ERRNO and number not in errno_module.errorcode:
             self.findings.warn(place, "bad-errno", f"Linux has no errno {number}", "1 is EPERM, 38 is ENOSYS")
         return number
 
-    def flag(self, value: JsonValue, text: str) -> Flag | None:
-        known = {flag.value: flag for flag in Flag}
+    def flag(self, value: JsonValue, text: str) -> ProfileFlag | None:
+        known = {flag.value: flag for flag in ProfileFlag}
         if text not in known:
             hint = suggest(text, known, "write one of: " + ", ".join(known))
             self.findings.add(value.location, "bad-flag", f"unknown flag {quoted(text)}: runtimes refuse the profile", hint)
@@ -428,7 +391,7 @@ class _Reader:
 
     # ---- rules ----
 
-    def rules(self, entries: Entries) -> tuple[Rule, ...]:
+    def rules(self, entries: Entries) -> tuple[ProfileRule, ...]:
         written = self.items(entries, "syscalls")
         if len(written) > MAX_RULES:
             place = written[MAX_RULES].location
@@ -440,7 +403,7 @@ class _Reader:
             self.findings.add(entries["syscalls"][0].location, "json-limit", what, "Linux has less than 500 calls")
         return rules
 
-    def rule(self, value: JsonValue) -> Rule | None:
+    def rule(self, value: JsonValue) -> ProfileRule | None:
         has_name = value.kind == "object" and any(key.text == "name" for key, _ in value.pairs)
         entries = self.level(value, "a rule", _RULE_KEYS, ("action",) if has_name else ("names", "action"))
         if value.kind != "object":
@@ -460,9 +423,9 @@ class _Reader:
             if not text:
                 self.findings.add(named.location, "empty", "a name must not be empty", "remove it")
         action = self.action(entries, "action")
-        return Rule(
+        return ProfileRule(
             names=tuple(text for _, text in given),
-            action=action or Action.ERRNO,
+            action=action or ProfileAction.ERRNO,
             errno=self.errno(entries, "errnoRet", "errno", action),
             args=tuple(arg for arg in map(self.argument, self.items(entries, "args")) if arg is not None),
             includes=self.conditions(entries, "includes"),
@@ -495,9 +458,9 @@ class _Reader:
             second = 0
         return Arg(index, op, first, second or 0, value.location)
 
-    def conditions(self, entries: Entries, key: str) -> Conditions:
+    def conditions(self, entries: Entries, key: str) -> MachineConditions:
         if key not in entries:
-            return Conditions()
+            return MachineConditions()
         inner = self.level(entries[key][1], key, _CONDITION_KEYS)
         caps: list[str] = []
         for value, text in self.texts(inner, "caps"):
@@ -515,7 +478,7 @@ class _Reader:
                 hint = f"did you mean {other!r}?" if other else suggest(text, machines, "known: " + ", ".join(sorted(machines)))
                 self.findings.add(value.location, "bad-architecture", f"unknown architecture {quoted(text)} in {key}", hint)
             arches.append(text)
-        return Conditions(tuple(caps), tuple(arches), self.min_kernel(inner))
+        return MachineConditions(tuple(caps), tuple(arches), self.min_kernel(inner))
 
     def min_kernel(self, entries: Entries) -> tuple[int, int] | None:
         if "minKernel" not in entries:
@@ -567,7 +530,7 @@ def as_document(profile: Profile) -> dict[str, Any]:
     return document
 
 
-def _rule_document(rule: Rule) -> dict[str, Any]:
+def _rule_document(rule: ProfileRule) -> dict[str, Any]:
     document: dict[str, Any] = {"names": list(rule.names), "action": rule.action.value}
     if rule.errno is not None:
         document["errnoRet"] = rule.errno
@@ -586,7 +549,7 @@ def _rule_document(rule: Rule) -> dict[str, Any]:
     return document
 
 
-def _conditions_document(conditions: Conditions) -> dict[str, Any]:
+def _conditions_document(conditions: MachineConditions) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if conditions.caps:
         document["caps"] = list(conditions.caps)
@@ -604,5 +567,5 @@ def dump(profile: Profile) -> bytes:
 
 def plain(effective: Effective) -> Profile:
     """A profile on one machine as a plain OCI profile: no conditions left, `architectures` in place of archMap."""
-    rules = tuple(msgspec.structs.replace(rule, includes=Conditions(), excludes=Conditions()) for rule in effective.rules)
+    rules = tuple(msgspec.structs.replace(rule, includes=MachineConditions(), excludes=MachineConditions()) for rule in effective.rules)
     return msgspec.structs.replace(effective.profile, architectures=effective.architectures, arch_map=(), rules=rules)

@@ -15,13 +15,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from bpfence.seccomp.model import Action, Verdict
+from bpfence.seccomp.model import ProfileAction, ProfileVerdict
 
 TRACED_FILE: Final = Path(__file__).with_name("runtimes.json")
 WITH: Final = "with_no_new_privs"
 WITHOUT: Final = "without_no_new_privs"
 SETTINGS: Final = (WITH, WITHOUT)
-Kind = Literal["EPERM", "ENOSYS", "KILL"]
+DenialKind = Literal["EPERM", "ENOSYS", "KILL"]
 
 
 def _set(calls: str) -> frozenset[str]:
@@ -90,27 +90,27 @@ def musts(runtime: str) -> tuple[Must, ...]:
     return tuple(Must(runtime, names, kinds) for names, kinds in sorted(found.items()))
 
 
-def failing(runtime: str, denied: Callable[[str], Kind | None]) -> dict[tuple[str, ...], tuple[str, ...]]:
+def failing(runtime: str, denied: Callable[[str], DenialKind | None]) -> dict[tuple[str, ...], tuple[str, ...]]:
     """The calls whose denial keeps containers from starting → the settings in which it does. `denied`: how a call is denied, if it is."""
     result: dict[tuple[str, ...], tuple[str, ...]] = {}
     for must in musts(runtime):
         how = {denied(name) for name in must.names}
         if None in how:
             continue
-        kind: Kind | None = how.pop() if len(how) == 1 else "EPERM"
+        kind: DenialKind | None = how.pop() if len(how) == 1 else "EPERM"
         settings = tuple(setting for setting in SETTINGS if kind in must.kinds.get(setting, ()))
         if settings:
             result[must.names] = settings
     return result
 
 
-def kind_of(verdict: Verdict) -> Kind | None:
+def kind_of(verdict: ProfileVerdict) -> DenialKind | None:
     """The kind of denial that a verdict is; None where the call is made, or somebody else decides."""
     match verdict.action:
-        case Action.KILL_PROCESS | Action.KILL_THREAD | Action.TRAP:
+        case ProfileAction.KILL_PROCESS | ProfileAction.KILL_THREAD | ProfileAction.TRAP:
             return "KILL"
-        case Action.TRACE:  # nobody traces: ENOSYS
+        case ProfileAction.TRACE:  # nobody traces: ENOSYS
             return "ENOSYS"
-        case Action.ERRNO if verdict.data:
+        case ProfileAction.ERRNO if verdict.data:
             return "ENOSYS" if str(verdict) == "ERRNO(ENOSYS)" else "EPERM"
     return None

@@ -14,11 +14,11 @@ import msgspec
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.filter import ENOSYS, always_holds, greatest_number
 from bpfence.seccomp.interpret import Reference, argument_tuples, verdict_of
-from bpfence.seccomp.model import Arg, ArgOp, Effective, Rule, Verdict
+from bpfence.seccomp.model import Arg, ArgOp, Effective, ProfileRule, ProfileVerdict
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import multiplexed, number, numbers, signature
 
-Status = Literal["permitted", "denied", "conditional"]
+CallStatus = Literal["permitted", "denied", "conditional"]
 
 MAX_TRIED: Final = 500
 SIGNS: Final = {ArgOp.NE: "!=", ArgOp.LT: "<", ArgOp.LE: "<=", ArgOp.EQ: "==", ArgOp.GE: ">=", ArgOp.GT: ">"}
@@ -29,12 +29,12 @@ class Case(msgspec.Struct, frozen=True):
     multiplexer."""
 
     args: tuple[Arg, ...]
-    verdict: Verdict
-    rule: Rule | None = None
+    verdict: ProfileVerdict
+    rule: ProfileRule | None = None
     through: int | None = None
 
 
-class Entry(msgspec.Struct, frozen=True):
+class CallEntry(msgspec.Struct, frozen=True):
     """One call of one architecture. `cases` ends with one without conditions; `why` is where its verdict comes from."""
 
     arch: Arch
@@ -44,13 +44,13 @@ class Entry(msgspec.Struct, frozen=True):
     why: str
 
     @property
-    def status(self) -> Status:
+    def status(self) -> CallStatus:
         """Whether the call is made: always, never, or depending on its arguments."""
         permits = {case.verdict.action.permits for case in self.cases}
         return "conditional" if len(permits) > 1 else "permitted" if permits == {True} else "denied"
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ProfileVerdict:
         """What happens where no condition holds."""
         return self.cases[-1].verdict
 
@@ -60,7 +60,7 @@ class Entry(msgspec.Struct, frozen=True):
         return "; ".join([*parts, f"else {self.verdict}" if parts else str(self.verdict)])
 
 
-class Table:
+class CallTable:
     """The calls of all architectures of a filter."""
 
     def __init__(self, effective: Effective) -> None:
@@ -69,16 +69,16 @@ class Table:
         for left in effective.left_out:
             for name in left.rule.names:
                 self._left.setdefault(name, []).append(f"{self._line(left.rule, name)} does not hold ({left.reason})")
-        self._rules: dict[str, list[Rule]] = {}
+        self._rules: dict[str, list[ProfileRule]] = {}
         for rule in effective.rules:
             for name in dict.fromkeys(rule.names):
                 self._rules.setdefault(name, []).append(rule)
         self._reference = Reference(effective)
         self._order = {id(rule): n for n, rule in enumerate(effective.rules)}
-        self._statuses: dict[tuple[Arch, str], Status | None] = {}
-        self._entries: dict[Arch, dict[str, Entry]] = {}
+        self._statuses: dict[tuple[Arch, str], CallStatus | None] = {}
+        self._entries: dict[Arch, dict[str, CallEntry]] = {}
 
-    def entries(self, arch: Arch) -> dict[str, Entry]:
+    def entries(self, arch: Arch) -> dict[str, CallEntry]:
         """Every call of a supported architecture, by name, in the order of numbers."""
         if arch not in self._entries:
             through: dict[str, list[tuple[str, int]]] = {}
@@ -91,17 +91,17 @@ class Table:
             self._entries[arch] = {name: self._entry(arch, name, n, through.get(name, []), greatest) for name, n in ordered}
         return self._entries[arch]
 
-    def entry(self, arch: Arch, name: str) -> Entry | None:
+    def entry(self, arch: Arch, name: str) -> CallEntry | None:
         """One call; None where the architecture does not have it by itself."""
         return self.entries(arch).get(name) if number(arch, name) is not None else None
 
-    def status(self, arch: Arch, name: str) -> Status | None:
+    def status(self, arch: Arch, name: str) -> CallStatus | None:
         """Whether a call is made, through a multiplexer if need be; None where the architecture does not have it."""
         if (arch, name) not in self._statuses:
             self._statuses[arch, name] = self._status(arch, name)
         return self._statuses[arch, name]
 
-    def _status(self, arch: Arch, name: str) -> Status | None:
+    def _status(self, arch: Arch, name: str) -> CallStatus | None:
         entry = self.entry(arch, name)
         if entry is not None:
             return entry.status
@@ -114,7 +114,7 @@ class Table:
             return "permitted" if cases[0].verdict.action.permits else "denied"
         return "denied" if not any(case.verdict.action.permits for case in cases) else "conditional"
 
-    def _entry(self, arch: Arch, name: str, call: int, inner: list[tuple[str, int]], greatest: int) -> Entry:
+    def _entry(self, arch: Arch, name: str, call: int, inner: list[tuple[str, int]], greatest: int) -> CallEntry:
         cases: list[Case] = []
         for rule, through in self._about(arch, name, inner):
             if rule.verdict == self.effective.default:
@@ -123,7 +123,7 @@ class Table:
                 if through is not None:
                     alternative = (Arg(0, ArgOp.EQ, through), *(arg for arg in alternative if arg.index))
                 if not alternative:
-                    return Entry(arch, name, call, (Case((), rule.verdict, rule),), self._line(rule, name))
+                    return CallEntry(arch, name, call, (Case((), rule.verdict, rule),), self._line(rule, name))
                 if all(always_holds(arg, arch.bits) is not False for arg in alternative):
                     cases.append(Case(alternative, rule.verdict, rule, through))
         last = ENOSYS if greatest and call > greatest else self.effective.default
@@ -132,8 +132,8 @@ class Table:
         why = f"{places}{order}" or self._default(name, last)
         for n, case in enumerate(cases):
             if all(always_holds(arg, arch.bits) for arg in case.args):
-                return Entry(arch, name, call, (*cases[:n], Case((), case.verdict, case.rule)), why)
-        return Entry(arch, name, call, (*cases, Case((), last)), why)
+                return CallEntry(arch, name, call, (*cases[:n], Case((), case.verdict, case.rule)), why)
+        return CallEntry(arch, name, call, (*cases, Case((), last)), why)
 
     def _ordered(self, arch: Arch, call: int, cases: list[Case]) -> tuple[list[Case], str]:
         """Cases so that the first that holds is the one that libseccomp's filter takes, and a remark where that matters."""
@@ -165,9 +165,9 @@ class Table:
             return ordered, f"; where more than one holds, the first counts (as libseccomp {libseccomp.version()} orders them)"
         return ordered, f"; where more than one holds, libseccomp {libseccomp.version()} takes now one, now the other"
 
-    def _about(self, arch: Arch, name: str, inner: list[tuple[str, int]]) -> list[tuple[Rule, int | None]]:
+    def _about(self, arch: Arch, name: str, inner: list[tuple[str, int]]) -> list[tuple[ProfileRule, int | None]]:
         """Rules about a call and, for a multiplexer, about what goes through it, in the order of the profile."""
-        found: list[tuple[Rule, int | None]] = []
+        found: list[tuple[ProfileRule, int | None]] = []
         found += [(rule, None) for rule in self._rules.get(name, [])]
         found += [(rule, through) for other, through in inner for rule in self._rules[other]]
         found.sort(key=lambda pair: self._order[id(pair[0])])
@@ -177,11 +177,11 @@ class Table:
                 return [(rule, None)]
         return found
 
-    def _line(self, rule: Rule, name: str) -> str:
+    def _line(self, rule: ProfileRule, name: str) -> str:
         place = rule.place(name) if name in rule.names else rule.location
         return f"line {place.line}" if place.line else "a rule"
 
-    def _default(self, name: str, verdict: Verdict) -> str:
+    def _default(self, name: str, verdict: ProfileVerdict) -> str:
         if verdict != self.effective.default:
             return "newer than the profile"
         same = [rule for rule in self._rules.get(name, []) if rule.verdict == self.effective.default]

@@ -17,7 +17,7 @@ from bpfence.agent import privileges
 from bpfence.agent.privileges import CALLS, kept_mask, own_profile
 from bpfence.errors import KernelError
 from bpfence.kernel import landlock
-from bpfence.seccomp.model import Action
+from bpfence.seccomp.model import ProfileAction
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import number
 from tests.unit.agent.test_agent import Rig
@@ -216,7 +216,7 @@ def test_the_filter_is_about_calls_that_there_are() -> None:
     assert [word for word in words if number(Arch.X86_64, word) is None] == []
     never = {"execve", "execveat", "fork", "vfork", "ptrace", "mount", "setns", "unshare", "init_module", "process_vm_writev"}
     assert not never & set(words)
-    assert own_profile().default_action is Action.ERRNO
+    assert own_profile().default_action is ProfileAction.ERRNO
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.EPERM, "refused"), KernelError("no libseccomp")])

@@ -17,15 +17,17 @@ from bpfence.confine.supervise import Answer, Call, Handled, Response
 from bpfence.errors import Location
 from bpfence.kernel.seccomp import Notification
 from bpfence.outputs.routes import open_outputs
-from bpfence.seccomp.model import Action, Rule, Verdict
+from bpfence.seccomp.model import ProfileAction, ProfileRule, ProfileVerdict
 from bpfence.syscalls.architectures import Arch
 
-RULE = Rule(names=("mkdir",), action=Action.ERRNO, location=Location("p.json", 7, 3))
+RULE = ProfileRule(names=("mkdir",), action=ProfileAction.ERRNO, location=Location("p.json", 7, 3))
 
 
-def handled(answer: Answer = Answer.ERRNO, *, rules: tuple[Rule, ...] = (RULE,), caller: bool = True, answered: bool = True) -> Handled:
+def handled(
+    answer: Answer = Answer.ERRNO, *, rules: tuple[ProfileRule, ...] = (RULE,), caller: bool = True, answered: bool = True
+) -> Handled:
     notification = Notification(1, 77, Arch.X86_64.audit, 83, 0x400000, (0x1000, 0o755, 0, 0, 0, 0))
-    call = Call(notification, Arch.X86_64, "mkdir", Verdict(Action.ERRNO, errno.EACCES), rules)
+    call = Call(notification, Arch.X86_64, "mkdir", ProfileVerdict(ProfileAction.ERRNO, errno.EACCES), rules)
     who = Caller(70, 77, 1, None, "sh", "/bin/sh", ["sh"], "/", 0, 0, "2026-01-01T00:00:00.000000000Z", []) if caller else None
     return Handled(call, Response(answer), errno.EACCES, answered, who, Details({"path": r"/x\x0a", "mode": "0755"}, ["path"]))
 
@@ -68,7 +70,7 @@ def test_a_caller_that_is_gone() -> None:
 
 def test_what_decided_has_a_name() -> None:
     assert rule_name(handled(rules=()).call) == "default"
-    commented = Rule(names=("mkdir",), action=Action.ERRNO, comment="no\nfolders")
+    commented = ProfileRule(names=("mkdir",), action=ProfileAction.ERRNO, comment="no\nfolders")
     assert rule_name(handled(rules=(commented,)).call) == r"no\x0afolders"
 
 

@@ -14,7 +14,7 @@ from bpfence.confine.command import compiled_here
 from bpfence.confine.supervise import DENY, Answer, Answers, Call, Handled, Response, asking, supervise
 from bpfence.kernel import seccomp as kernel
 from bpfence.seccomp.interpret import Program, verdict_of
-from bpfence.seccomp.model import Action, Profile, Rule, Verdict
+from bpfence.seccomp.model import Profile, ProfileAction, ProfileRule, ProfileVerdict
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import number
 
@@ -23,19 +23,23 @@ GETPGID = number(Arch.native(), "getpgid") or 0
 native = pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86_64 machine")
 
 
-def profile(action: Action, error: int | None = None) -> Profile:
-    return Profile(default_action=Action.ALLOW, rules=(Rule(names=("getpgid",), action=action, errno=error),))
+def profile(action: ProfileAction, error: int | None = None) -> Profile:
+    return Profile(default_action=ProfileAction.ALLOW, rules=(ProfileRule(names=("getpgid",), action=action, errno=error),))
 
 
 @pytest.mark.parametrize(
     ("action", "soft", "everything"),
     [
-        (Action.ERRNO, "NOTIFY", "NOTIFY"), (Action.NOTIFY, "NOTIFY", "NOTIFY"), (Action.KILL_PROCESS, "KILL_PROCESS", "NOTIFY"),
-        (Action.KILL_THREAD, "KILL_THREAD", "NOTIFY"), (Action.TRAP, "TRAP", "NOTIFY"), (Action.TRACE, "TRACE(1)", "NOTIFY"),
-        (Action.LOG, "LOG", "LOG"),
+        (ProfileAction.ERRNO, "NOTIFY", "NOTIFY"),
+        (ProfileAction.NOTIFY, "NOTIFY", "NOTIFY"),
+        (ProfileAction.KILL_PROCESS, "KILL_PROCESS", "NOTIFY"),
+        (ProfileAction.KILL_THREAD, "KILL_THREAD", "NOTIFY"),
+        (ProfileAction.TRAP, "TRAP", "NOTIFY"),
+        (ProfileAction.TRACE, "TRACE(1)", "NOTIFY"),
+        (ProfileAction.LOG, "LOG", "LOG"),
     ],
-)  # fmt: skip
-def test_what_a_filter_asks_about(action: Action, soft: str, everything: str) -> None:
+)
+def test_what_a_filter_asks_about(action: ProfileAction, soft: str, everything: str) -> None:
     program = compiled_here(profile(action)).program
     for all_of_it, wanted in ((False, soft), (True, everything)):
         found = Program(asking(program, everything=all_of_it))
@@ -56,7 +60,7 @@ def test_an_allow_once_that_was_not_used_is_given_back() -> None:
     once = Response(Answer.ALLOW_ONCE)
     answers = Answers({"getpgid": once})
     asked = kernel.Notification(1, 2, Arch.native().audit, GETPGID, 0, (0,) * 6)
-    call = Call(asked, Arch.native(), "getpgid", Verdict(Action.ERRNO, 1), ())
+    call = Call(asked, Arch.native(), "getpgid", ProfileVerdict(ProfileAction.ERRNO, 1), ())
     assert answers.to("getpgid") == once
     answers.settle(Handled(call, once, 0, False, None, Details({}, [])))
     assert answers.to("getpgid") == once
@@ -64,7 +68,9 @@ def test_an_allow_once_that_was_not_used_is_given_back() -> None:
     assert answers.to("getpgid").answer is Answer.ERRNO
 
 
-def run(response: Response, script: str, action: Action = Action.ERRNO, error: int | None = errno.EACCES) -> tuple[int, list[Handled]]:
+def run(
+    response: Response, script: str, action: ProfileAction = ProfileAction.ERRNO, error: int | None = errno.EACCES
+) -> tuple[int, list[Handled]]:
     seen: list[Handled] = []
     code = supervise([PYTHON, "-c", script], compiled_here(profile(action, error)), lambda _: response, seen.append)
     return code, seen
@@ -111,10 +117,10 @@ def test_when_deciding_fails_the_command_gets_enosys_and_the_failure_is_ours() -
         raise RuntimeError("no decision")
 
     with pytest.raises(RuntimeError, match="no decision"):
-        supervise([PYTHON, "-c", SCRIPT], compiled_here(profile(Action.ERRNO)), broken, lambda _: None)
+        supervise([PYTHON, "-c", SCRIPT], compiled_here(profile(ProfileAction.ERRNO)), broken, lambda _: None)
 
 
 @native
 def test_commands_that_cannot_be_run() -> None:
     with pytest.raises(FileNotFoundError):
-        supervise(["no-such-command"], compiled_here(profile(Action.ERRNO)), lambda _: DENY, lambda _: None)
+        supervise(["no-such-command"], compiled_here(profile(ProfileAction.ERRNO)), lambda _: DENY, lambda _: None)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bpfence.seccomp.interpret import Program, compile_verified, verdict_of
 from bpfence.seccomp.learned import BY_CHANCE, Seen, learn
-from bpfence.seccomp.model import Action
+from bpfence.seccomp.model import ProfileAction
 from bpfence.seccomp.profile import dump, load_bytes, resolve
 from bpfence.seccomp.runtimes import needs, runtimes
 from bpfence.syscalls.architectures import Arch
@@ -39,7 +39,7 @@ def test_a_profile_of_what_was_seen() -> None:
     (rule,) = found.profile.rules
     assert {"write", "writev"} <= set(rule.names)
     assert rule.names == tuple(sorted({"execve", "write", *found.by_chance}))
-    assert (str(found.profile.default), rule.action) == ("ERRNO(EPERM)", Action.ALLOW)
+    assert (str(found.profile.default), rule.action) == ("ERRNO(EPERM)", ProfileAction.ALLOW)
 
 
 def test_what_depends_on_chance_is_that_of_the_architectures() -> None:

@@ -156,7 +156,7 @@ def _object(required: tuple[str, ...] = (), **properties: dict[str, Any]) -> dic
 def seccomp_schema() -> dict[str, Any]:
     """The JSON Schema of a seccomp profile: the OCI runtime specification's, with what Docker adds."""
     text, number = {"type": "string"}, {"type": "integer", "minimum": 0}
-    action = {"enum": [*(action.value for action in seccomp.Action), "SCMP_ACT_KILL"]}
+    action = {"enum": [*(action.value for action in seccomp.ProfileAction), "SCMP_ACT_KILL"]}
     errno = {"type": "integer", "minimum": 0, "maximum": seccomp_profile.MAX_ERRNO}
     arch = {"enum": [arch.value for arch in Arch]}
     arches = {"type": "array", "items": arch}
@@ -170,12 +170,13 @@ def seccomp_schema() -> dict[str, Any]:
         ("action",), names={**texts, "minItems": 1}, name=text, action=action, errnoRet=errno, errno=text,
         args={"type": "array", "items": argument}, comment=text, includes=conditions, excludes=conditions,
     )  # fmt: skip
+    flag = {"enum": [known.value for known in seccomp.ProfileFlag]}
     mapped = _object(("architecture",), architecture=arch, subArchitectures=arches)
     return {
         "title": "SeccompProfile",
         **_object(
             ("defaultAction",), defaultAction=action, defaultErrnoRet=errno, defaultErrno=text, architectures=arches,
-            archMap={"type": "array", "items": mapped}, flags={"type": "array", "items": {"enum": [flag.value for flag in seccomp.Flag]}},
+            archMap={"type": "array", "items": mapped}, flags={"type": "array", "items": flag},
             listenerPath=text, listenerMetadata=text, syscalls={"type": "array", "items": rule},
         ),
     }  # fmt: skip
