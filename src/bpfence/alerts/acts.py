@@ -34,7 +34,7 @@ _READS: Final = abi.ACCESS_READ | abi.ACCESS_EXEC
 _USED: Final = abi.ACCESS_READ | abi.ACCESS_WRITE
 _CUTS: Final = 1 << 61
 
-Key = tuple[object, ...]
+ActKey = tuple[object, ...]
 
 
 class Acts:
@@ -42,7 +42,7 @@ class Acts:
 
     def __init__(self, limit: int = MAX_KNOWN) -> None:
         self._limit = limit
-        self._told: OrderedDict[Key, int] = OrderedDict()
+        self._told: OrderedDict[ActKey, int] = OrderedDict()
 
     def clear(self) -> None:
         """Other rules are in force: what was told by the names of the old ones does not count."""
@@ -73,7 +73,7 @@ class Acts:
             return True
         return self._is_new_use(seen, key)
 
-    def _is_new_use(self, seen: Observation, key: Key) -> bool:
+    def _is_new_use(self, seen: Observation, key: ActKey) -> bool:
         told = self._told.get(key)
         if seen.event == "net.send":
             return told is None
@@ -85,7 +85,7 @@ class Acts:
         self._note(key, (told or 0) | fresh)
         return told is None or bool(fresh)
 
-    def _note(self, key: Key, value: int) -> None:
+    def _note(self, key: ActKey, value: int) -> None:
         self._told[key] = value
         self._told.move_to_end(key)
         if len(self._told) > self._limit:

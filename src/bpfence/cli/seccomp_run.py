@@ -179,7 +179,7 @@ def _write(profile: Profile, output: Path | None, summary: str) -> None:
 def _audit(command: tuple[str, ...], path: str, caps: frozenset[str], output: Path | None, as_json: bool) -> int:
     from bpfence.alerts.calls import Tally
     from bpfence.confine.command import compiled_here, read_profile
-    from bpfence.confine.supervise import Answer, Response, supervise
+    from bpfence.confine.supervise import Response, ResponseKind, supervise
     from bpfence.seccomp.learned import Seen, learn
     from bpfence.syscalls.architectures import X32_BIT
 
@@ -187,7 +187,7 @@ def _audit(command: tuple[str, ...], path: str, caps: frozenset[str], output: Pa
     if output is not None:
         merged(profile, profile)
     tally = Tally()
-    proceed = Response(Answer.LOG)
+    proceed = Response(ResponseKind.LOG)
     status = supervise(command, compiled_here(profile, caps), lambda _: proceed, tally.handled, everything=True)
     findings = tally.findings()
     if output is not None:
@@ -214,7 +214,7 @@ def _shown(args: dict[str, Any]) -> str:
 
 def responses(answers: tuple[str, ...]) -> tuple[dict[str, Response], Response]:
     """What `--answer` says: by call, and for all others. UsageError for what cannot be read."""
-    from bpfence.confine.supervise import DENY, Answer, Response
+    from bpfence.confine.supervise import DENY, Response, ResponseKind
     from bpfence.syscalls.table import known
 
     by_name: dict[str, Response] = {}
@@ -222,11 +222,11 @@ def responses(answers: tuple[str, ...]) -> tuple[dict[str, Response], Response]:
     for word in answers:
         call, equals, said = word.partition("=")
         kind, _, number = said.partition(":")
-        if not equals or kind not in {answer.value for answer in Answer}:
+        if not equals or kind not in {known.value for known in ResponseKind}:
             raise UsageError(f"--answer {printable(word)}: write CALL=errno, CALL=errno:EACCES, CALL=log, CALL=allow-once or CALL=kill")
-        if number and (kind != Answer.ERRNO.value or names.number("errno", number) is None):
+        if number and (kind != ResponseKind.ERRNO.value or names.number("errno", number) is None):
             raise UsageError(f"--answer {printable(word)}: {printable(number)} is no errno, or has no meaning here")
-        response = Response(Answer(kind), names.number("errno", number) if number else None)
+        response = Response(ResponseKind(kind), names.number("errno", number) if number else None)
         if call == "*":
             otherwise = response
         elif known(call):
@@ -263,14 +263,14 @@ def supervise(
     """
     from bpfence.alerts.calls import Reporter
     from bpfence.confine.command import compiled_here, read_profile
-    from bpfence.confine.supervise import Answers
+    from bpfence.confine.supervise import Responses
     from bpfence.confine.supervise import supervise as supervise_command
 
     by_name, otherwise = responses(answers)
     compiled = compiled_here(read_profile(profile), capabilities(caps), enosys=enosys)
     lines = open_outputs(outputs, messages(), stream=sys.stderr, close_seconds=PATIENT_CLOSE_SECONDS)
     reporter = Reporter(lines, os.path.basename(profile))
-    decide = Answers(by_name, otherwise)
+    decide = Responses(by_name, otherwise)
 
     def handled(one: Handled) -> None:
         lines.start()  # the command is there

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from bpfence.dialects.tools import Line
     from bpfence.dialects.tools import Table as Part
-    from bpfence.outputs.messages import Messages
+    from bpfence.outputs.messages import MessageQueue
 
 STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "cyan"}
 MAX_SOURCE_LINE: Final = 200
@@ -366,14 +366,14 @@ def to_stderr(text: str) -> None:
     print(as_message(text), file=sys.stderr, flush=True)
 
 
-def messages() -> Messages:
+def messages() -> MessageQueue:
     """The `report` of what stays: it never waits for a reader."""
-    from bpfence.outputs.messages import Messages  # what ends soon does without
+    from bpfence.outputs.messages import MessageQueue  # what ends soon does without
 
-    return Messages(sys.stderr, as_message)
+    return MessageQueue(sys.stderr, as_message)
 
 
-def tell_diagnostics(report: Messages, found: Iterable[Diagnostic]) -> None:
+def tell_diagnostics(report: MessageQueue, found: Iterable[Diagnostic]) -> None:
     """Diagnostics as `show_diagnostics` shows them, without waiting for a reader."""
     console = err()
     with console.capture() as shown:

@@ -55,7 +55,7 @@ class Caller(msgspec.Struct, frozen=True):
     ancestors: list[dict[str, Any]]
 
 
-class Details(msgspec.Struct, frozen=True):
+class CallDetails(msgspec.Struct, frozen=True):
     """A call's arguments by name, as people read them. `reread`: names of those that were read from memory after the call was made, so that
     they may not be what the kernel saw."""
 
@@ -66,13 +66,13 @@ class Details(msgspec.Struct, frozen=True):
 # ---- arguments ----
 
 
-def decode_call(call: str, arch: Arch, registers: tuple[int, ...], memory: int | None) -> Details:
+def decode_call(call: str, arch: Arch, registers: tuple[int, ...], memory: int | None) -> CallDetails:
     """The arguments of a call. `memory` is a descriptor of /proc/PID/mem; without one, addresses stay addresses."""
     known = signature(call)
     mask = (1 << arch.bits) - 1
     values = [register & mask for register in registers]
     if known is None:
-        return Details({f"arg{index}": hex(value) for index, value in enumerate(values)}, [])
+        return CallDetails({f"arg{index}": hex(value) for index, value in enumerate(values)}, [])
     shown: dict[str, Any] = {}
     reread: list[str] = []
     for index, ((label, kind), value) in enumerate(zip(known.arguments, values, strict=False)):
@@ -82,7 +82,7 @@ def decode_call(call: str, arch: Arch, registers: tuple[int, ...], memory: int |
             shown[label] = text
         else:
             shown[label] = _plain(kind, value)
-    return Details(shown, reread)
+    return CallDetails(shown, reread)
 
 
 def _plain(kind: str, value: int) -> Any:

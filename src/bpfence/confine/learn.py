@@ -34,7 +34,7 @@ LOOK_SECONDS: Final = 0.05
 ARCHES: Final = {
     Arch.X86_64: {Abi.NATIVE: Arch.X86_64, Abi.COMPAT: Arch.X86, Abi.X32: Arch.X32},
     Arch.AARCH64: {Abi.NATIVE: Arch.AARCH64, Abi.COMPAT: Arch.ARM, Abi.X32: Arch.AARCH64},
-}  # fmt: skip
+}
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class Recording(msgspec.Struct, frozen=True):
     families: frozenset[int] | None = None
 
 
-class Group(Protocol):
+class Descendants(Protocol):
     """A command and its descendants, however the kernel tells them."""
 
     def start(self, command: Sequence[str]) -> Child:
@@ -84,9 +84,13 @@ class _InTree:
 
 
 def record(
-    command: Sequence[str], hierarchy: Callable[[], Hierarchy], *, report: Callable[[str], None], duration: float | None = None,
+    command: Sequence[str],
+    hierarchy: Callable[[], Hierarchy],
+    *,
+    report: Callable[[str], None],
+    duration: float | None = None,
     by_cgroup: bool = True,
-) -> Recording:  # fmt: skip
+) -> Recording:
     """Runs a command and records its calls. After `duration` seconds it is asked to end.
 
     OSError where the command cannot be run, KernelError where nothing can be recorded.
@@ -111,7 +115,7 @@ def record(
 @contextlib.contextmanager
 def _recorder(
     hierarchy: Callable[[], Hierarchy], by_cgroup: bool, report: Callable[[str], None]
-) -> Iterator[tuple[SyscallRecorder, Group]]:
+) -> Iterator[tuple[SyscallRecorder, Descendants]]:
     sandbox = None
     socket_number = number(Arch.native(), "socket")
     with contextlib.ExitStack() as stack:
@@ -133,8 +137,14 @@ class _Run:
     """The wait for a command and its descendants."""
 
     def __init__(
-        self, child: Child, group: Group, signals: Signals, interrupts: Interrupts, report: Callable[[str], None], duration: float | None
-    ) -> None:  # fmt: skip
+        self,
+        child: Child,
+        group: Descendants,
+        signals: Signals,
+        interrupts: Interrupts,
+        report: Callable[[str], None],
+        duration: float | None,
+    ) -> None:
         self._child = child
         self._group = group
         self._signals = signals

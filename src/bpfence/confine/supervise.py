@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from bpfence.confine.callers import Caller, Details, decode_call, read_caller
+from bpfence.confine.callers import CallDetails, Caller, decode_call, read_caller
 from bpfence.confine.command import ACTION_MASK, PERMITS, Interrupts, as_filter, caught, with_returns
 from bpfence.confine.sandbox import exit_code
 from bpfence.errors import KernelError
@@ -52,7 +52,7 @@ def asking(program: bytes, *, everything: bool = False) -> bytes:
     return with_returns(program, lambda ret: RET[ProfileAction.NOTIFY] if asked(ret) else ret)
 
 
-class Answer(enum.Enum):
+class ResponseKind(enum.Enum):
     """What is done about a denied call."""
 
     ERRNO = "errno"
@@ -62,16 +62,16 @@ class Answer(enum.Enum):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """An answer; `errno` in place of the profile's, None for that."""
+    """A response; `errno` in place of the profile's, None for that."""
 
-    answer: Answer
+    kind: ResponseKind
     errno: int | None = None
 
 
-DENY: Final = Response(Answer.ERRNO)
+DENY: Final = Response(ResponseKind.ERRNO)
 
 
-class Answers:
+class Responses:
     """Responses by the call's name. "allow-once" is used up by the first call of that name; after that it is an errno."""
 
     def __init__(self, by_name: Mapping[str, Response], otherwise: Response = DENY) -> None:
@@ -82,20 +82,20 @@ class Answers:
     def to(self, name: str) -> Response:
         """The response to the next call of a name. Only names: see the module's text."""
         found = self._by_name.get(name, self._otherwise)
-        if found.answer is not Answer.ALLOW_ONCE:
+        if found.kind is not ResponseKind.ALLOW_ONCE:
             return found
         if name in self._used:
-            return Response(Answer.ERRNO, found.errno)
+            return Response(ResponseKind.ERRNO, found.errno)
         self._used.add(name)
         return found
 
     def settle(self, handled: Handled) -> None:
         """Gives an "allow-once" back whose call did not take place: the caller was interrupted by a signal, and will ask again."""
-        if handled.response.answer is Answer.ALLOW_ONCE and not handled.answered:
+        if handled.response.kind is ResponseKind.ALLOW_ONCE and not handled.answered:
             self._used.discard(handled.call.name)
 
 
-class Call(msgspec.Struct, frozen=True):
+class NotifiedCall(msgspec.Struct, frozen=True):
     """A call that the kernel asked about. `verdict` is what the profile says about it, `rules` are those that say so, [] is the default."""
 
     notification: Notification
@@ -114,12 +114,12 @@ class Handled(msgspec.Struct, frozen=True):
     """A call, its answer, and who made it. `caller` is None where it was gone before it could be looked at; `details` are for people:
     those of `details.reread` come from memory that the process can change."""
 
-    call: Call
+    call: NotifiedCall
     response: Response
     errno: int
     answered: bool
     caller: Caller | None
-    details: Details
+    details: CallDetails
 
 
 class Supervisor:
@@ -130,7 +130,7 @@ class Supervisor:
     """
 
     def __init__(
-        self, listener: int, compiled: CompiledFilter, decide: Callable[[Call], Response], handled: Callable[[Handled], None],
+        self, listener: int, compiled: CompiledFilter, decide: Callable[[NotifiedCall], Response], handled: Callable[[Handled], None],
     ) -> None:  # fmt: skip
         # The thread's own: nobody closes it under a call that waits on it.
         self._listener = Listener(os.dup(listener))
@@ -185,25 +185,25 @@ class Supervisor:
         finally:
             os.close(self._listener.fd)
 
-    def call(self, notification: Notification) -> Call:
+    def call(self, notification: Notification) -> NotifiedCall:
         """What the profile says about a call."""
         number, audit, args = notification.nr, notification.arch, notification.args
         verdict = verdict_of(self._program.run(audit, number, args, notification.ip))
         arch, name = by_audit(audit, number)
-        return Call(notification, arch, name or f"syscall_{number}", verdict, self._reference.meaning(audit, number, args).rules)
+        return NotifiedCall(notification, arch, name or f"syscall_{number}", verdict, self._reference.meaning(audit, number, args).rules)
 
     def _answer(self, notification: Notification) -> Handled:
         call = self.call(notification)
         caller, details = self._look_at(call)
         response = self._decide(call)
         error = call.errno if response.errno is None else response.errno
-        if response.answer in (Answer.LOG, Answer.ALLOW_ONCE):
+        if response.kind in (ResponseKind.LOG, ResponseKind.ALLOW_ONCE):
             return Handled(call, response, 0, self._listener.proceed(notification.id), caller, details)
-        if response.answer is Answer.KILL:
+        if response.kind is ResponseKind.KILL:
             self._kill(notification)
         return Handled(call, response, error, self._listener.refuse(notification.id, error), caller, details)
 
-    def _look_at(self, call: Call) -> tuple[Caller | None, Details]:
+    def _look_at(self, call: NotifiedCall) -> tuple[Caller | None, CallDetails]:
         """Who made the call, and its arguments. What was read is only true if the call still waited after it was read."""
         notification = call.notification
         pid = notification.pid
@@ -258,7 +258,7 @@ def hung_up(listener: int) -> bool:
 
 
 def supervise(
-    command: Sequence[str], compiled: CompiledFilter, decide: Callable[[Call], Response], handled: Callable[[Handled], None],
+    command: Sequence[str], compiled: CompiledFilter, decide: Callable[[NotifiedCall], Response], handled: Callable[[Handled], None],
     *, everything: bool = False,
 ) -> int:  # fmt: skip
     """Runs a command, answers for it and for its descendants until the last has ended; the command's exit code as a shell gives it.

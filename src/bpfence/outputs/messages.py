@@ -22,7 +22,7 @@ def _say_nothing(_text: str) -> None:
     """Where messages go is not a place to say that they cannot go there."""
 
 
-class Messages:
+class MessageQueue:
     """A `report` that never waits. `shown` makes of a message what is written, without its last newline."""
 
     def __init__(self, stream: IO[str], shown: Callable[[str], str]) -> None:

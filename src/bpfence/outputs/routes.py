@@ -24,7 +24,7 @@ from bpfence.errors import UsageError
 from bpfence.events.values import escape
 from bpfence.outputs import messages
 from bpfence.outputs.forms import FORMS, Form, recoded
-from bpfence.outputs.messages import Messages
+from bpfence.outputs.messages import MessageQueue
 from bpfence.outputs.places import File, Place, Stream
 from bpfence.outputs.sink import Sink
 
@@ -40,7 +40,7 @@ PATIENT_CLOSE_SECONDS: Final = 10.0
 """The first for a command in the foreground, which nobody expects to answer signals after its work is done."""
 
 
-class Route(NamedTuple):
+class OutputRoute(NamedTuple):
     """One way out."""
 
     form: Form
@@ -57,7 +57,7 @@ class Outputs:
         self._report = report
         self._close_seconds = CLOSE_SECONDS if close_seconds is None else close_seconds
         self._composer = Composer(host_name(), time.time_ns)
-        self._routes = tuple(Route(form, Sink(place, report, self._caught_up)) for form, place in outputs)
+        self._routes = tuple(OutputRoute(form, Sink(place, report, self._caught_up)) for form, place in outputs)
         self._started = False
         self._fault_told = False
 
@@ -65,7 +65,7 @@ class Outputs:
         """Begin to write, by threads that have the privileges of this one. More calls do nothing."""
         if self._started:
             return
-        if isinstance(self._report, Messages):
+        if isinstance(self._report, MessageQueue):
             self._report.start(self._caught_up)
         for route in self._routes:
             route.sink.start()
@@ -120,7 +120,7 @@ class Outputs:
                 self._report(
                     f"output {route.sink.name} did not take the last {left} lines before the end; it has lost {route.sink.dropped} in all"
                 )
-        if isinstance(self._report, Messages):
+        if isinstance(self._report, MessageQueue):
             self._report.close()
 
     def folders(self) -> tuple[Path, ...]:
@@ -131,7 +131,7 @@ class Outputs:
     def lost_lines(self) -> dict[str, int]:
         """Lines that are not in an output and will not be, by the output's name, where there are any."""
         found = {route.sink.name: route.sink.dropped for route in self._routes}
-        if isinstance(self._report, Messages):
+        if isinstance(self._report, MessageQueue):
             found[messages.NAME] = self._report.dropped
         return {name: lost for name, lost in found.items() if lost}
 

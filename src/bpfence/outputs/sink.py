@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lines of bytes in, written to one place in their order by a thread of its own out; whoever gives them never waits.
 
-Made by `Outputs` and `Messages`. Lines wait in a queue that is bounded in lines and bytes. What finds no room is dropped: counted, told by
-`report` when it begins, and handed to `caught_up`, which makes a status line of it, when the place takes lines again. A place that fails
+Made by `Outputs` and `MessageQueue`. Lines wait in a queue that is bounded in lines and bytes. What finds no room is dropped: counted, told
+by `report` when it begins, and handed to `caught_up`, which makes a status line of it, when the place takes lines again. A place that fails
 is tried again, ever more seldom, and its lines wait meanwhile. Lines are in the queue until they are written, so nothing is lost while it
 has room, and a line that was cut short is written anew.
 
@@ -35,8 +35,6 @@ ROOM_SECONDS: Final = 1.0
 WRITE_SECONDS: Final = 0.1
 """How long, at the end, is waited for a write that is under way."""
 
-Report = Callable[[str], None]
-
 
 class Sink:
     """A place, its queue and its thread. `report` takes messages for people and must not wait; `caught_up` how many lines are missing.
@@ -45,9 +43,14 @@ class Sink:
     """
 
     def __init__(
-        self, place: Place, report: Report, caught_up: Callable[[Sink, int], None], *, max_lines: int = MAX_LINES,
+        self,
+        place: Place,
+        report: Callable[[str], None],
+        caught_up: Callable[[Sink, int], None],
+        *,
+        max_lines: int = MAX_LINES,
         max_bytes: int = MAX_BYTES,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.name = place.name
         self.place = place
         self.dropped = 0

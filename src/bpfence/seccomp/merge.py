@@ -29,7 +29,7 @@ MAX_WORK: Final = 300_000
 ALL_CALLS: Final = "*"
 Args = tuple[tuple[int, str, int, int], ...]
 Permission = tuple[Args, MachineConditions, MachineConditions]
-RuleKey = tuple[ProfileAction, int | None, Args, MachineConditions, MachineConditions]
+EffectKey = tuple[ProfileAction, int | None, Args, MachineConditions, MachineConditions]
 
 
 # ---- the union ----
@@ -158,7 +158,7 @@ def _bare(args: Iterable[Arg]) -> Args:
     return tuple(sorted((arg.index, arg.op.value, arg.value, arg.value_two) for arg in args))
 
 
-def key_of(rule: ProfileRule) -> RuleKey:
+def key_of(rule: ProfileRule) -> EffectKey:
     """Everything about a rule but names, places and comment."""
     return rule.action, rule.errno, _bare(rule.args), rule.includes, rule.excludes
 
@@ -166,10 +166,10 @@ def key_of(rule: ProfileRule) -> RuleKey:
 def grouped(chosen: Iterable[tuple[str, ProfileRule]]) -> tuple[ProfileRule, ...]:
     """Rules with everything but the name in common as one rule, its names in order; the order of rules is that of their first name.
     Where the rules of a name have different verdicts their order counts, and they stay by themselves."""
-    by_name: dict[str, dict[RuleKey, ProfileRule]] = {}
+    by_name: dict[str, dict[EffectKey, ProfileRule]] = {}
     for name, rule in chosen:
         by_name.setdefault(name, {}).setdefault(key_of(rule), rule)
-    groups: dict[RuleKey, tuple[ProfileRule, list[str]]] = {}
+    groups: dict[EffectKey, tuple[ProfileRule, list[str]]] = {}
     alone: list[ProfileRule] = []
     for name, rules in by_name.items():
         if len({rule.verdict for rule in rules.values()}) > 1:

@@ -9,9 +9,9 @@ import platform
 
 import pytest
 
-from bpfence.confine.callers import Details
+from bpfence.confine.callers import CallDetails
 from bpfence.confine.command import compiled_here
-from bpfence.confine.supervise import DENY, Answer, Answers, Call, Handled, Response, asking, supervise
+from bpfence.confine.supervise import DENY, Handled, NotifiedCall, Response, ResponseKind, Responses, asking, supervise
 from bpfence.kernel import seccomp as kernel
 from bpfence.seccomp.interpret import Program, verdict_of
 from bpfence.seccomp.model import Profile, ProfileAction, ProfileRule, ProfileVerdict
@@ -48,24 +48,24 @@ def test_what_a_filter_asks_about(action: ProfileAction, soft: str, everything: 
 
 
 def test_answers_by_name() -> None:
-    once = Response(Answer.ALLOW_ONCE)
-    answers = Answers({"mount": once, "bpf": Response(Answer.KILL)}, Response(Answer.LOG))
-    assert [answers.to("mount").answer for _ in range(3)] == [Answer.ALLOW_ONCE, Answer.ERRNO, Answer.ERRNO]
-    assert answers.to("bpf").answer is Answer.KILL
-    assert answers.to("keyctl").answer is Answer.LOG
-    assert Answers({}).to("keyctl") == DENY
+    once = Response(ResponseKind.ALLOW_ONCE)
+    answers = Responses({"mount": once, "bpf": Response(ResponseKind.KILL)}, Response(ResponseKind.LOG))
+    assert [answers.to("mount").kind for _ in range(3)] == [ResponseKind.ALLOW_ONCE, ResponseKind.ERRNO, ResponseKind.ERRNO]
+    assert answers.to("bpf").kind is ResponseKind.KILL
+    assert answers.to("keyctl").kind is ResponseKind.LOG
+    assert Responses({}).to("keyctl") == DENY
 
 
 def test_an_allow_once_that_was_not_used_is_given_back() -> None:
-    once = Response(Answer.ALLOW_ONCE)
-    answers = Answers({"getpgid": once})
+    once = Response(ResponseKind.ALLOW_ONCE)
+    answers = Responses({"getpgid": once})
     asked = kernel.Notification(1, 2, Arch.native().audit, GETPGID, 0, (0,) * 6)
-    call = Call(asked, Arch.native(), "getpgid", ProfileVerdict(ProfileAction.ERRNO, 1), ())
+    call = NotifiedCall(asked, Arch.native(), "getpgid", ProfileVerdict(ProfileAction.ERRNO, 1), ())
     assert answers.to("getpgid") == once
-    answers.settle(Handled(call, once, 0, False, None, Details({}, [])))
+    answers.settle(Handled(call, once, 0, False, None, CallDetails({}, [])))
     assert answers.to("getpgid") == once
-    answers.settle(Handled(call, once, 0, True, None, Details({}, [])))
-    assert answers.to("getpgid").answer is Answer.ERRNO
+    answers.settle(Handled(call, once, 0, True, None, CallDetails({}, [])))
+    assert answers.to("getpgid").kind is ResponseKind.ERRNO
 
 
 def run(
@@ -84,15 +84,15 @@ SCRIPT = "import ctypes; libc = ctypes.CDLL(None, use_errno=True); raise SystemE
     ("response", "code"),
     [
         (DENY, errno.EACCES),
-        (Response(Answer.ERRNO, errno.EXDEV), errno.EXDEV),
-        (Response(Answer.LOG), errno.ESRCH),
-        (Response(Answer.KILL), 137),
+        (Response(ResponseKind.ERRNO, errno.EXDEV), errno.EXDEV),
+        (Response(ResponseKind.LOG), errno.ESRCH),
+        (Response(ResponseKind.KILL), 137),
     ],
 )
 def test_the_supervisor_answers(response: Response, code: int) -> None:
     found, seen = run(response, SCRIPT)
     (handled,) = [one for one in seen if one.call.notification.args[0] == 0x77]
-    if response.answer is not Answer.LOG:
+    if response.kind is not ResponseKind.LOG:
         assert found == code
     else:
         assert found in (errno.ESRCH, 99)
@@ -106,14 +106,14 @@ def test_the_supervisor_answers(response: Response, code: int) -> None:
 
 @native
 def test_a_decision_never_sees_memory() -> None:
-    """What decides is given registers only: there is nothing in a Call that was read from the process."""
-    assert set(Call.__struct_fields__) == {"notification", "arch", "name", "verdict", "rules"}
+    """What decides is given registers only: there is nothing in a NotifiedCall that was read from the process."""
+    assert set(NotifiedCall.__struct_fields__) == {"notification", "arch", "name", "verdict", "rules"}
     assert set(kernel.Notification.__struct_fields__) == {"id", "pid", "arch", "nr", "ip", "args"}
 
 
 @native
 def test_when_deciding_fails_the_command_gets_enosys_and_the_failure_is_ours() -> None:
-    def broken(_: Call) -> Response:
+    def broken(_: NotifiedCall) -> Response:
         raise RuntimeError("no decision")
 
     with pytest.raises(RuntimeError, match="no decision"):

@@ -18,7 +18,7 @@ from bpfence.alerts.alert import Composer, Line, encode
 from bpfence.errors import UsageError
 from bpfence.outputs import messages, routes, sink
 from bpfence.outputs.forms import FORMS
-from bpfence.outputs.messages import Messages
+from bpfence.outputs.messages import MessageQueue
 from bpfence.outputs.places import File, Stream
 from bpfence.outputs.routes import Outputs, open_outputs, with_format
 from bpfence.outputs.terminal import People
@@ -311,7 +311,7 @@ def test_an_agent_whose_messages_nobody_reads_goes_on(tmp_path: Path) -> None:
 def test_messages_begin_and_end_with_the_outputs() -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
-        report = Messages(stream, lambda text: text)
+        report = MessageQueue(stream, lambda text: text)
         outputs = Outputs([(encode, Fake())], report)
         report("first")
         outputs.start()
