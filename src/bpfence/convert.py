@@ -7,19 +7,11 @@ Called by `bpfence convert`. The way goes through the policy model: one dialect 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from bpfence.errors import Diagnostic, Location
+from bpfence.dialects.tools import NamedRule
+from bpfence.errors import Diagnostic
 from bpfence.policy import Policy
-
-
-class Named(Protocol):
-    """A rule of any language."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def location(self) -> Location: ...
 
 
 class Converted(NamedTuple):
@@ -30,9 +22,7 @@ class Converted(NamedTuple):
     left_out: list[Diagnostic]
 
 
-def convert(
-    rules: Iterable[tuple[Named, Policy | list[Diagnostic]]], document: Callable[[Policy], tuple[str, str]]
-) -> Converted:  # fmt: skip
+def convert(rules: Iterable[tuple[NamedRule, Policy | list[Diagnostic]]], document: Callable[[Policy], tuple[str, str]]) -> Converted:
     """`rules`: with what they lower to. `document`: a policy's text in the other language, or "" and why it has none."""
     documents: list[str] = []
     converted: list[str] = []

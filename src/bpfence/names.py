@@ -30,7 +30,7 @@ from bpfence import abi
 from bpfence.patience import Patience
 
 
-class Table(msgspec.Struct, frozen=True):
+class NameTable(msgspec.Struct, frozen=True):
     """One kind of name: `numbers` maps the canonical name to its number; `prefix` may be left out when writing.
 
     `index`: the number counts bits (capabilities), so that a mask of it is `1 << number`.
@@ -149,33 +149,33 @@ def _protocols() -> dict[str, int]:
     return {**known, "IPPROTO_MPTCP": 262, "IPPROTO_ICMPV6": 58, "IPPROTO_SCTP": 132, "IPPROTO_UDPLITE": 136, "IPPROTO_GRE": 47}
 
 
-TABLES: Final[Mapping[str, Table]] = {
-    "access": Table("", {
+TABLES: Final[Mapping[str, NameTable]] = {
+    "access": NameTable("", {
         "read": abi.ACCESS_READ, "write": abi.ACCESS_WRITE, "exec": abi.ACCESS_EXEC, "append": abi.ACCESS_APPEND,
         "truncate": abi.ACCESS_TRUNCATE, "create": abi.ACCESS_CREATE,
         "created": abi.ACCESS_CREATED,
     }),
-    "bpf_cmd": Table("BPF_", _BPF_COMMANDS),
-    "capability": Table("CAP_", _CAPABILITIES, index=True),
-    "clone": Table("CLONE_", _CLONE),
-    "errno": Table("", {name: number for number, name in errno_module.errorcode.items()}),
-    "exe": Table("", {"upper": abi.EXE_UPPER, "lower": abi.EXE_LOWER, "writable": abi.EXE_WRITABLE, "memfd": abi.EXE_MEMFD}),
-    "family": Table("AF_", _FAMILIES),
-    "io_uring_op": Table("", {"override_creds": 1, "sqpoll": 2, "cmd": 3}),
-    "mode": Table("", _MODES),
-    "mount": Table("MS_", _MOUNT),
-    "open": Table("O_", _OPEN),
-    "port": Table("", _PORTS),
-    "prot": Table("PROT_", {"PROT_READ": 1, "PROT_WRITE": 2, "PROT_EXEC": 4, "PROT_SEM": 8}),
-    "protocol": Table("IPPROTO_", _protocols()),
-    "ptrace_mode": Table("PTRACE_MODE_", _PTRACE_MODES),
-    "ptrace_request": Table("PTRACE_", _PTRACE_REQUESTS),
-    "signal": Table("SIG", _signals()),
-    "socktype": Table("SOCK_", _SOCKET_TYPES),
+    "bpf_cmd": NameTable("BPF_", _BPF_COMMANDS),
+    "capability": NameTable("CAP_", _CAPABILITIES, index=True),
+    "clone": NameTable("CLONE_", _CLONE),
+    "errno": NameTable("", {name: number for number, name in errno_module.errorcode.items()}),
+    "exe": NameTable("", {"upper": abi.EXE_UPPER, "lower": abi.EXE_LOWER, "writable": abi.EXE_WRITABLE, "memfd": abi.EXE_MEMFD}),
+    "family": NameTable("AF_", _FAMILIES),
+    "io_uring_op": NameTable("", {"override_creds": 1, "sqpoll": 2, "cmd": 3}),
+    "mode": NameTable("", _MODES),
+    "mount": NameTable("MS_", _MOUNT),
+    "open": NameTable("O_", _OPEN),
+    "port": NameTable("", _PORTS),
+    "prot": NameTable("PROT_", {"PROT_READ": 1, "PROT_WRITE": 2, "PROT_EXEC": 4, "PROT_SEM": 8}),
+    "protocol": NameTable("IPPROTO_", _protocols()),
+    "ptrace_mode": NameTable("PTRACE_MODE_", _PTRACE_MODES),
+    "ptrace_request": NameTable("PTRACE_", _PTRACE_REQUESTS),
+    "signal": NameTable("SIG", _signals()),
+    "socktype": NameTable("SOCK_", _SOCKET_TYPES),
 }  # fmt: skip
 
 
-def _spellings(table: Table) -> dict[str, int]:
+def _spellings(table: NameTable) -> dict[str, int]:
     spelled: dict[str, int] = {}
     for name, number in table.numbers.items():
         spelled.setdefault(name.lower(), number)
@@ -187,7 +187,7 @@ def _spellings(table: Table) -> dict[str, int]:
 _BY_SPELLING: Final = {key: _spellings(table) for key, table in TABLES.items()}
 
 
-def _canonical(table: Table) -> dict[int, str]:
+def _canonical(table: NameTable) -> dict[int, str]:
     names: dict[int, str] = {}
     for name, number in table.numbers.items():
         names.setdefault(number, name)

@@ -31,7 +31,7 @@ STATE_VERSION: Final = 2
 STATE_DIR: Final = Path("/run/bpfence")
 
 
-class Meaning(msgspec.Struct, frozen=True):
+class LeafMeaning(msgspec.Struct, frozen=True):
     """What a leaf stands for: the matching rules by number, and whether they only may match."""
 
     rules: tuple[int, ...]
@@ -47,7 +47,7 @@ class Generation(msgspec.Struct, frozen=True):
 
     number: int
     rules: tuple[RuleInfo, ...]
-    verdicts: tuple[Meaning, ...]
+    verdicts: tuple[LeafMeaning, ...]
     objects: tuple[str, ...] = ()
     earlier: tuple[tuple[int, int], ...] = ()
     since: int = 0
@@ -93,7 +93,7 @@ def generation(number: int, compiled: Compiled, since: int = 0) -> Generation:
     return Generation(
         number,
         tuple(rule_info(rule, mode) for rule, mode in zip(compiled.rules, compiled.modes, strict=True)),
-        tuple(Meaning(tuple(verdict.rules), verdict.uncertain) for verdict in compiled.verdicts),
+        tuple(LeafMeaning(tuple(verdict.rules), verdict.uncertain) for verdict in compiled.verdicts),
         tuple(escape(path) for path in compiled.objects),
         since=since,
     )

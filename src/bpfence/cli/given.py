@@ -18,7 +18,7 @@ from bpfence import names
 from bpfence.cli.show import err, show_diagnostics
 from bpfence.dialects.option import Option
 from bpfence.dialects.registry import DIALECTS, claimed
-from bpfence.documents.files import Source, sources
+from bpfence.documents.files import SourceFile, sources
 from bpfence.documents.placed import MAX_BYTES
 from bpfence.documents.report import Report
 from bpfence.errors import Diagnostic, PolicyError, UsageError
@@ -58,16 +58,16 @@ def _added(dialect: str, option: Option) -> Callable[[F], F]:
     )  # fmt: skip
 
 
-def look(files: Sequence[str]) -> tuple[dict[str, list[Source]], list[Diagnostic]]:
+def look(files: Sequence[str]) -> tuple[dict[str, list[SourceFile]], list[Diagnostic]]:
     """Policy files, each read once, by their languages; and what is not read, or could not be. `-` is standard input, by its name STDIN."""
     report = Report()
-    found: list[Source] = []
+    found: list[SourceFile] = []
     for file in files:
-        found += [Source(STDIN, sys.stdin.buffer.read(MAX_BYTES + 1))] if file == "-" else sources([file], report)
+        found += [SourceFile(STDIN, sys.stdin.buffer.read(MAX_BYTES + 1))] if file == "-" else sources([file], report)
     return claimed(found), report.diagnostics
 
 
-def read(files: Sequence[str]) -> dict[str, list[Source]]:
+def read(files: Sequence[str]) -> dict[str, list[SourceFile]]:
     """The same; PolicyError where some could not be read. Warnings of what was not are shown."""
     found, unread = look(files)
     if any(diagnostic.severity == "error" for diagnostic in unread):
@@ -76,7 +76,7 @@ def read(files: Sequence[str]) -> dict[str, list[Source]]:
     return found
 
 
-def alone(by_language: Mapping[str, list[Source]], done: str) -> tuple[str, list[Source]]:
+def alone(by_language: Mapping[str, list[SourceFile]], done: str) -> tuple[str, list[SourceFile]]:
     """The one language of some files, and the files; UsageError where they are of several. `done`: what is asked, "explained"."""
     if len(by_language) > 1:
         titles = " and ".join(DIALECTS[name].title for name in by_language)

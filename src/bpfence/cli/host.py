@@ -22,7 +22,7 @@ from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
 from bpfence.agent.loading import Options, load
 from bpfence.cli.given import dialect_options
-from bpfence.cli.show import Command, assembled, emit_json, json_option, messages, number, out, styled, table, tell_diagnostics, to_stderr
+from bpfence.cli.show import Command, assembled, counted, emit_json, json_option, messages, out, styled, table, tell_diagnostics, to_stderr
 from bpfence.confine.sandbox import Sandbox, exit_code, guarded
 from bpfence.errors import BpfenceError, KernelError, UsageError
 from bpfence.events.process import read_boot_id
@@ -283,7 +283,7 @@ def _show_instance(instance: dict[str, Any]) -> None:
         ("policies", policies), ("in force since", instance["since"] or "unknown"), ("agent", agent),
         ("enforcing by", FLAVOURS.get(instance["flavour"], instance["flavour"])), ("programs", " ".join(instance["attached"])),
         ("processes known", f"{instance['processes']:,}"),
-        ("tables put in force", number(instance["generation"], "time")),
+        ("tables put in force", counted(instance["generation"], "time")),
     ]  # fmt: skip
     console.print(table("", "", rows=rows, title=f"Pinned at {printable(instance['pin_dir'])}"))
     if instance["rules"]:

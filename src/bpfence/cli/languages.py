@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from bpfence.cli.given import PATHS, naming, no_host_option, read
-from bpfence.cli.show import Command, diagnostic_as_json, draw, emit_json, err, json_option, number, out, show_diagnostics, styled
+from bpfence.cli.show import Command, counted, diagnostic_as_json, draw, emit_json, err, json_option, out, show_diagnostics, styled
 from bpfence.convert import convert
 from bpfence.dialects.registry import DIALECTS
 from bpfence.dialects.tools import Shown, Tools
@@ -100,8 +100,8 @@ def convert_command(files: tuple[str, ...], target: str, mode: str, no_host: boo
         else:
             click.echo(found.text, nl=False)
             show_diagnostics(found.left_out)
-            places = number(len({diagnostic.location for diagnostic in found.left_out}), "place")
-            err().print(styled(f"{number(len(found.converted), 'rule')} converted to {target} policies, {places} left out"))
+            places = counted(len({diagnostic.location for diagnostic in found.left_out}), "place")
+            err().print(styled(f"{counted(len(found.converted), 'rule')} converted to {target} policies, {places} left out"))
     return FINDINGS if found.left_out else 0
 
 

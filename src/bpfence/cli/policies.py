@@ -15,10 +15,10 @@ import click
 
 from bpfence.agent.loading import Options
 from bpfence.cli.given import PATHS, alone, dialect_options, look, naming, no_host_option, read
-from bpfence.cli.show import Command, diagnostic_as_json, draw, emit_json, err, json_option, met, number, out, show_diagnostics, styled
+from bpfence.cli.show import Command, counted, diagnostic_as_json, draw, emit_json, err, json_option, met, out, show_diagnostics, styled
 from bpfence.dialects.registry import DIALECTS
 from bpfence.dialects.tools import Tested, Tools
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, UsageError
 from bpfence.events.source import BadLineError, bounded_lines
 from bpfence.host.links import Links
@@ -68,11 +68,11 @@ def check(files: tuple[str, ...], strict: bool, root: str, no_host: bool, as_jso
 
 def _counted(summary: list[dict[str, Any]], counts: dict[str, int]) -> str:
     """How many mistakes in how much; not how much, where no policy could be read."""
-    mistakes = f"{number(counts['error'], 'error')}, {number(counts['warning'], 'warning')}"
+    mistakes = f"{counted(counts['error'], 'error')}, {counted(counts['warning'], 'warning')}"
     if not summary:
         return mistakes
     rules = sum(policy["rules"] for policy in summary)
-    return f"{number(len(summary), 'policy', 'policies')}, {number(rules, 'rule')}: {mistakes}"
+    return f"{counted(len(summary), 'policy', 'policies')}, {counted(rules, 'rule')}: {mistakes}"
 
 
 def _examined(files: tuple[str, ...], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
@@ -180,7 +180,7 @@ def test_command(
     return FINDINGS if tested.mismatches or tested.faults else 0
 
 
-def _tested(name: str, sources: Sequence[Source], events: str, **more: Any) -> tuple[Tested, list[Diagnostic]]:
+def _tested(name: str, sources: Sequence[SourceFile], events: str, **more: Any) -> tuple[Tested, list[Diagnostic]]:
     tools: Tools = DIALECTS[name].tools()
     if more["form"] and more["form"] not in DIALECTS[name].forms:
         raise UsageError(f"--format {more['form']} is not for {DIALECTS[name].title}")

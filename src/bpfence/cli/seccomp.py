@@ -19,11 +19,11 @@ from bpfence import names
 from bpfence.cli.show import (
     Command,
     LazyGroup,
+    counted,
     diagnostic_as_json,
     emit_json,
     err,
     json_option,
-    number,
     out,
     show_diagnostics,
     styled,
@@ -187,8 +187,8 @@ def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kerne
         emit_json({"findings": [diagnostic_as_json(d) for d in found], "errors": counts["error"], "warnings": counts["warning"]})
     else:
         show_diagnostics(found, out())
-        mistakes = ", ".join(number(counts[severity], word) for severity, word in SEVERITY_WORDS.items())
-        summary = f"{number(len(files), 'profile')}: {mistakes}"
+        mistakes = ", ".join(counted(counts[severity], word) for severity, word in SEVERITY_WORDS.items())
+        summary = f"{counted(len(files), 'profile')}: {mistakes}"
         err().print(styled(summary, "bold red" if counts["error"] else "green"))
     if any(diagnostic.code == "cannot-read" for diagnostic in found):
         return UNREADABLE

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from bpfence.dialects.tools import Line
-    from bpfence.dialects.tools import Table as Part
+    from bpfence.dialects.tools import StyledLine, TextTable
     from bpfence.outputs.messages import MessageQueue
 
 STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "cyan"}
@@ -138,13 +137,13 @@ def assembled(*parts: str | tuple[str, str]) -> Text:
     return Text.assemble(*parts)
 
 
-def draw(parts: Iterable[Part | Line], console: Console | None = None) -> None:
+def draw(parts: Iterable[TextTable | StyledLine], console: Console | None = None) -> None:
     """Parts of what tools of a language show, on standard output or another console."""
-    from bpfence.dialects.tools import Table as Drawn
+    from bpfence.dialects.tools import TextTable
 
     console = console or out()
     for part in parts:
-        if isinstance(part, Drawn):
+        if isinstance(part, TextTable):
             console.print(table(*part.columns, rows=[[_cell(cell) for cell in row] for row in part.rows], title=part.title))
         else:
             console.print(assembled(*part))
@@ -154,7 +153,7 @@ def _cell(cell: object) -> object:
     return styled(*cell) if isinstance(cell, tuple) else cell
 
 
-def number(count: int, one: str, many: str = "") -> str:
+def counted(count: int, one: str, many: str = "") -> str:
     """A number and what it counts, as people say it: "1 error", "2 errors"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
@@ -162,11 +161,11 @@ def number(count: int, one: str, many: str = "") -> str:
 def met(events: int, expected: int, mismatches: int) -> str:
     """How many events were tested and decided as expected, in words. `expected`: of how many that was said."""
     if mismatches:
-        return f"{number(events, 'event')}, {mismatches} not as expected"
+        return f"{counted(events, 'event')}, {mismatches} not as expected"
     if not expected:
-        return f"{number(events, 'event')}, without `expect`: nothing was compared"
+        return f"{counted(events, 'event')}, without `expect`: nothing was compared"
     rest = f", {events - expected} without `expect`" if events > expected else ""
-    return f"{number(events, 'event')}, {'all' if not rest else expected} as expected{rest}"
+    return f"{counted(events, 'event')}, {'all' if not rest else expected} as expected{rest}"
 
 
 def table(*columns: str, rows: Iterable[Sequence[object]], title: str | None = None) -> Table:

@@ -29,7 +29,7 @@ SHOWN: Final = 3
 _SPECIAL: Final = re.compile(r"[*?\[{\\]")
 
 
-class Found(NamedTuple):
+class Resolution(NamedTuple):
     """What a path resolves to. `names`: its other names, none where it is its own; `links`: the links on the way and what each leads to.
 
     `program`: the one program of many names (busybox) that the path leads to, and which is therefore not among the names. `directory`: it
@@ -43,7 +43,7 @@ class Found(NamedTuple):
     interpreter: str = ""
 
 
-Lookup = Callable[[str], Found]
+FindLinks = Callable[[str], Resolution]
 
 
 # ---- one text ----
@@ -68,7 +68,7 @@ def looked_up(op: Op, text: str) -> Iterator[str]:
                 yield path
 
 
-def other_texts(op: Op, text: str, find: Lookup) -> Iterator[tuple[str, str, Found]]:
+def other_texts(op: Op, text: str, find: FindLinks) -> Iterator[tuple[str, str, Resolution]]:
     """What a test must also be made with: the other text, in the test's own form; the path that was looked up; what was found."""
     if op is Op.EQUALS:
         if text.startswith("/"):
@@ -119,10 +119,10 @@ class Widened(NamedTuple):
     text: str
     also: str
     path: str
-    found: Found
+    found: Resolution
 
 
-def widen(condition: Condition, find: Lookup, told: list[Widened]) -> Condition:
+def widen(condition: Condition, find: FindLinks, told: list[Widened]) -> Condition:
     """The condition with every path for all of its names. `told` gets what this changes; not what stands among the alternatives anyway."""
     match condition:
         case And(parts):
@@ -135,7 +135,7 @@ def widen(condition: Condition, find: Lookup, told: list[Widened]) -> Condition:
     return _alternative(condition, find, told, _Alternatives((condition,)))
 
 
-def _alternative(part: Condition, find: Lookup, told: list[Widened], among: _Alternatives) -> Condition:
+def _alternative(part: Condition, find: FindLinks, told: list[Widened], among: _Alternatives) -> Condition:
     if not isinstance(part, Atom):
         return widen(part, find, told)
     if part.field not in PATHS or not isinstance(part.value, str):
@@ -185,7 +185,7 @@ def _covers(part: Atom, other: Atom) -> bool:
 # ---- policies ----
 
 
-def widened(policies: PolicySet, find: Lookup, where: str = "on this host") -> tuple[PolicySet, list[Diagnostic]]:
+def widened(policies: PolicySet, find: FindLinks, where: str = "on this host") -> tuple[PolicySet, list[Diagnostic]]:
     """The policies for all names of their paths, and what that changes, as information; a program of many names is a warning.
 
     Policies with `links: as-written` stay as they are. `where`: the words for the tree that `find` looks at.
@@ -208,7 +208,7 @@ def _conditions(policy: Policy) -> Iterator[Condition]:
         yield from rule.conditions.values()
 
 
-def _policy(policy: Policy, find: Lookup, where: str, found: list[Diagnostic]) -> Policy:
+def _policy(policy: Policy, find: FindLinks, where: str, found: list[Diagnostic]) -> Policy:
     told: list[Widened] = []
     scope = widen(policy.scope, find, told)
     found += findings(told, policy.location, f"policy {policy.name!r}", where, both=policy.links)
@@ -232,7 +232,7 @@ OF_FILES: Final = frozenset(
 """Events that hardly anybody means about a directory."""
 
 
-def named(policies: PolicySet, find: Lookup, where: str = "on this host") -> Iterator[Diagnostic]:
+def named(policies: PolicySet, find: FindLinks, where: str = "on this host") -> Iterator[Diagnostic]:
     """Warnings about literal paths that name something else than their field holds: a directory, or a script."""
     for policy in policies.policies:
         own = {(atom.field, atom.value) for atom in atoms(policy.scope)}
@@ -245,7 +245,7 @@ def named(policies: PolicySet, find: Lookup, where: str = "on this host") -> Ite
 
 
 def _named(
-    conditions: Sequence[Condition], about_files: bool, find: Lookup, where: str, place: Location, who: str,
+    conditions: Sequence[Condition], about_files: bool, find: FindLinks, where: str, place: Location, who: str,
     known: AbstractSet[tuple[str, object]] = frozenset(),
 ) -> Iterator[Diagnostic]:  # fmt: skip
     tests = [atom for condition in conditions for atom in atoms(condition)]
@@ -267,7 +267,7 @@ def _named(
                 yield Diagnostic(place, what, f"write {path}/** for what is below it", "warning", "directory")
 
 
-def _rule(rule: Rule, find: Lookup, told: list[Widened]) -> Rule:
+def _rule(rule: Rule, find: FindLinks, told: list[Widened]) -> Rule:
     condition = widen(rule.condition, find, told)
     conditions = {event: widen(own, find, told) for event, own in rule.conditions.items()}
     return msgspec.structs.replace(rule, condition=condition, conditions=conditions)

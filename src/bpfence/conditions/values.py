@@ -65,7 +65,7 @@ def negation(part: Condition) -> Condition:
 # ---- values by kind ----
 
 
-def lower(field: Field, text: str) -> Condition:
+def condition_of(field: Field, text: str) -> Condition:
     """The condition that one value of `match` stands for: a glob, a number or range, a name, a network, a boolean."""
     if text.startswith("!"):
         raise TextError("a value cannot be negated with '!'", "list what is excepted under unless:")
@@ -106,7 +106,7 @@ def between(field: Field, low: int, high: int) -> Condition:
     return Atom(slot_field(field), Op.RANGE, (low, high))
 
 
-def exactly(field: Field, text: str) -> Condition:
+def equals(field: Field, text: str) -> Condition:
     """The whole string."""
     if not text and field.kind is not Kind.STRING:
         raise TextError("an empty path never matches", "write the path", "unreachable")
@@ -116,7 +116,7 @@ def exactly(field: Field, text: str) -> Condition:
 
 def pattern(field: Field, text: str) -> Condition:
     """A glob, as the simplest atoms that mean the same."""
-    kind: glob.Kind = "string" if field.kind is Kind.STRING or field.name in _COMMANDS else "path"
+    kind: glob.GlobKind = "string" if field.kind is Kind.STRING or field.name in _COMMANDS else "path"
     try:
         pieces = glob.parse(text, kind)
     except glob.GlobError as e:

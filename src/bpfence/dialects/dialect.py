@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Protocol
 
 from bpfence.alerts.alert import RuleInfo, Said
 from bpfence.alerts.faults import Faults
-from bpfence.conditions.links import Lookup
+from bpfence.conditions.links import FindLinks
 from bpfence.dialects.option import Option
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location
 from bpfence.events.source import Live, Observation
 from bpfence.policy import Policy
@@ -44,7 +44,7 @@ class Rules(Protocol):
     def paths(self) -> Iterable[str]:
         """Paths in them that may lead through symbolic links."""
 
-    def resolved(self, find: Lookup, where: str) -> tuple[Rules, list[Diagnostic]]:
+    def resolved(self, find: FindLinks, where: str) -> tuple[Rules, list[Diagnostic]]:
         """The same rules, whose paths also stand for what they lead to. `where`: words for the tree that was looked at."""
 
     def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
@@ -139,7 +139,7 @@ class Dialect(Protocol):
     def claims(self, data: bytes) -> bool:
         """Whether a file is of this language. Looks at it, reads nothing into it."""
 
-    def read(self, sources: Sequence[Source], options: Any) -> tuple[Rules, list[Diagnostic]]:
+    def read(self, sources: Sequence[SourceFile], options: Any) -> tuple[Rules, list[Diagnostic]]:
         """The rules of some files that it claims, in order. `options`: its own; None: the defaults. UsageError where they choose none."""
 
     def confirm(self, context: Context) -> Confirm | None:

@@ -13,19 +13,19 @@ from typing import Final
 from bpfence.dialects.dialect import Dialect
 from bpfence.dialects.falco.dialect import FALCO
 from bpfence.dialects.native.dialect import NATIVE
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 
 Dialects = Mapping[str, Dialect]
 DIALECTS: Final[Dialects] = {dialect.name: dialect for dialect in (NATIVE, FALCO)}
 """In the order in which their policies are loaded. Importing it costs little: what reads and confirms is imported when it is called."""
 
 
-def claimed(sources: Iterable[Source], dialects: Dialects = DIALECTS) -> dict[str, list[Source]]:
+def claimed(sources: Iterable[SourceFile], dialects: Dialects = DIALECTS) -> dict[str, list[SourceFile]]:
     """Files by the names of their languages, in the order of `dialects`; languages without files are left out."""
     files = [(source, None if _is_blank(source.data) else _language(source.data, dialects)) for source in sources]
     said = {name for _, name in files if name is not None}
     beside = said.pop() if len(said) == 1 else NATIVE.name
-    found: dict[str, list[Source]] = {name: [] for name in dialects}
+    found: dict[str, list[SourceFile]] = {name: [] for name in dialects}
     for source, name in files:
         found[name or beside].append(source)
     return {name: sources for name, sources in found.items() if sources}

@@ -12,18 +12,18 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from bpfence.conditions.text import condition_text
 from bpfence.dialects.dialect import Dialect, Facts, Rules
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location, PolicyError, UsageError
 from bpfence.events.values import printable
 from bpfence.host.links import Links
 from bpfence.policy import Policy
 
-Piece = tuple[str, str]
+StyledText = tuple[str, str]
 """A text, and its style in words of rich; "": none. What others wrote in it is printable."""
-Line = tuple[Piece, ...]
+StyledLine = tuple[StyledText, ...]
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """Rows of texts, or of pieces with a style."""
 
     columns: tuple[str, ...]
@@ -35,7 +35,7 @@ class Shown(NamedTuple):
     """A result: as JSON, and for people part by part; an empty line is ()."""
 
     json: Mapping[str, Any]
-    parts: Sequence[Table | Line]
+    parts: Sequence[TextTable | StyledLine]
 
 
 class Tested(NamedTuple):
@@ -45,11 +45,11 @@ class Tested(NamedTuple):
     events: int
     expected: int
     mismatches: int
-    notes: Sequence[Line] = ()
+    notes: Sequence[StyledLine] = ()
     faults: int = 0
 
 
-class Named(Protocol):
+class NamedRule(Protocol):
     """A rule of any language."""
 
     @property
@@ -76,14 +76,14 @@ class Tools:
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
 
-    def read(self, sources: Sequence[Source], options: Any = None) -> tuple[Rules, list[Diagnostic]]:
+    def read(self, sources: Sequence[SourceFile], options: Any = None) -> tuple[Rules, list[Diagnostic]]:
         """The rules of files without a mistake, and what else was found; PolicyError where there is one."""
         rules, found = self.dialect.read(sources, options)
         if any(diagnostic.severity == "error" for diagnostic in found):
             raise PolicyError(found)
         return rules, [diagnostic for diagnostic in found if diagnostic.severity == "warning"]
 
-    def check(self, sources: Sequence[Source], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
+    def check(self, sources: Sequence[SourceFile], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
         """Mistakes, what links make of paths, and a line of summary for each policy: name, mode, rules."""
         rules, found = self.dialect.read(sources, None)
         links.look_up(rules.paths())
@@ -92,7 +92,7 @@ class Tools:
         return [*found, *links.findings(Location(sources[0].file)), *told], summary
 
     def explain(
-        self, sources: Sequence[Source], links: Links, *, names: Sequence[str] = (), event: str = ""
+        self, sources: Sequence[SourceFile], links: Links, *, names: Sequence[str] = (), event: str = ""
     ) -> tuple[Shown, list[Diagnostic]]:  # fmt: skip
         """What becomes of rules. `names`: patterns of those to show; `event`: a sample, as JSON."""
         if names or event:
@@ -106,10 +106,10 @@ class Tools:
             for policy in rules.policies(Facts()) for rule in policy.rules
         ]  # fmt: skip
         lines = [(row["policy"], row["rule"], row["action"], event, text) for row in rows for event, text in row["kernel"].items()]
-        return Shown({"rules": rows}, [Table(("policy", "rule", "action", "event", "decided in the kernel by"), lines)]), warnings
+        return Shown({"rules": rows}, [TextTable(("policy", "rule", "action", "event", "decided in the kernel by"), lines)]), warnings
 
     def test(
-        self, sources: Sequence[Source], lines: Iterable[bytes], *, mode: str | None = None, options: Any = None, form: str = ""
+        self, sources: Sequence[SourceFile], lines: Iterable[bytes], *, mode: str | None = None, options: Any = None, form: str = ""
     ) -> tuple[Tested, list[Diagnostic]]:  # fmt: skip
         """Decide recorded events, one a line. `form`: one of the dialect's forms; "": a table."""
         raise UsageError(f"{self.dialect.title} cannot be tested without a kernel")
@@ -122,7 +122,9 @@ class Tools:
         """Events with `pattern` in their names."""
         return NOTHING
 
-    def exactly(self, sources: Sequence[Source], mode: str) -> tuple[list[tuple[Named, Policy | list[Diagnostic]]], list[Diagnostic]]:
+    def exactly(
+        self, sources: Sequence[SourceFile], mode: str
+    ) -> tuple[list[tuple[NamedRule, Policy | list[Diagnostic]]], list[Diagnostic]]:
         """Rules with the policies that mean exactly the same, or why there is none."""
         raise UsageError(f"{sources[0].file}: {self.dialect.title} cannot be converted")
 
@@ -131,6 +133,6 @@ class Tools:
         return "", f"nothing writes {self.dialect.title}"
 
 
-def heading(text: str) -> Line:
+def heading(text: str) -> StyledLine:
     """A line that stands above others."""
     return ((printable(text), "bold"),)

@@ -55,15 +55,15 @@ def read_bytes(path: Path, report: Report) -> bytes | None:
     return data
 
 
-class Source(NamedTuple):
+class SourceFile(NamedTuple):
     """A file as it was read, once: whoever asks again would perhaps be answered otherwise."""
 
     file: str
     data: bytes
 
 
-def sources(paths: Iterable[str | os.PathLike[str]], report: Report) -> list[Source]:
+def sources(paths: Iterable[str | os.PathLike[str]], report: Report) -> list[SourceFile]:
     """The policy files of some files and directories, in order; what cannot be read is reported."""
     files = [file for path in paths for file in policy_files(Path(path), report)]
     read = ((file, read_bytes(file, report)) for file in files)
-    return [Source(str(file), data) for file, data in read if data is not None]
+    return [SourceFile(str(file), data) for file, data in read if data is not None]

@@ -7,11 +7,11 @@ Every dialect collects into one Report per load, so that a user sees all mistake
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from typing import Final
 
 from bpfence.documents.placed import Placed
 from bpfence.documents.yaml_nodes import YamlNode
-from bpfence.errors import Diagnostic, Location
+from bpfence.errors import Diagnostic, DiagnosticSeverity, Location
 
 CODES: Final[Mapping[str, str]] = {
     "about-caller": "a rule on exec that chooses by the program that calls exec (warning; information where that is told by process.exe)",
@@ -95,9 +95,7 @@ class Report:
         self.diagnostics: list[Diagnostic] = []
         self.errors = 0
 
-    def add(
-        self, place: Placed | Location, code: str, message: str, hint: str = "", severity: Literal["error", "warning", "info"] = "error"
-    ) -> None:
+    def add(self, place: Placed | Location, code: str, message: str, hint: str = "", severity: DiagnosticSeverity = "error") -> None:
         """One finding, at a node or a place."""
         if code not in self.codes:
             raise KeyError(code)

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterable
 from typing import Final
 
-from bpfence.conditions.links import Found
+from bpfence.conditions.links import Resolution
 from bpfence.errors import Diagnostic, Location
 
 SECONDS: Final = 0.5
@@ -31,7 +31,7 @@ MAX_LINKS: Final = 40
 """MAXSYMLINKS of the kernel."""
 MANY_NAMES: Final = frozenset(("busybox", "busybox.static", "busybox-static", "toybox", "coreutils", "uutils", "systemctl"))
 """Programs that do what they are called as, and that a host does not live without: to match them all for one of their names is too much."""
-_NOTHING: Final = Found()
+_NOTHING: Final = Resolution()
 
 
 class _MagicError(Exception):
@@ -43,7 +43,7 @@ class _Reader:
 
     def __init__(self, root: str, paths: list[str]) -> None:
         self.paths = paths
-        self.found: dict[str, Found | None] = {}  # None: it could not be read
+        self.found: dict[str, Resolution | None] = {}  # None: it could not be read
         self.at = ""
         self.ended = False
         self.progress = threading.Event()
@@ -63,7 +63,7 @@ class _Reader:
         self.ended = True  # before the last word of progress, after which nobody waits
         self.progress.set()
 
-    def resolve(self, path: str) -> Found:
+    def resolve(self, path: str) -> Resolution:
         """The other names of one path: what it leads to; and, where it is a link itself, its own name behind the links before it."""
         links: dict[str, str] = {}
         whole = self.followed(path, links)
@@ -72,9 +72,9 @@ class _Reader:
         passed = tuple(links.items())
         name = whole.rpartition("/")[2]
         if name in MANY_NAMES and last != name:
-            return Found(() if named == path else (named,), passed, whole)
+            return Resolution(() if named == path else (named,), passed, whole)
         names = tuple(dict.fromkeys(name for name in (whole, named) if name != path))
-        return Found(names, passed, "", *self.kind(whole))
+        return Resolution(names, passed, "", *self.kind(whole))
 
     def kind(self, path: str) -> tuple[bool, str]:
         """Whether a path without links is a directory, and the interpreter of the script that it is; neither where that cannot be seen."""
@@ -144,7 +144,7 @@ class Links:
         self.root = root
         self.late: tuple[str, ...] = ()
         self._seconds = seconds
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, Resolution] = {}
         self._hanging: list[_Reader] = []
 
     @property
@@ -188,7 +188,7 @@ class Links:
             if reader.ended:
                 return
 
-    def find(self, path: str) -> Found:
+    def find(self, path: str) -> Resolution:
         """What `look_up` has read."""
         return self._found.get(path, _NOTHING)
 

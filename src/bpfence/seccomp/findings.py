@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
-from bpfence.errors import Diagnostic, Location
+from bpfence.errors import Diagnostic, DiagnosticSeverity, Location
 
-Severity = Literal["error", "warning", "info"]
 MAX_LINES: Final = 10
 
 CODES: Final[Mapping[str, str]] = {
@@ -83,7 +82,7 @@ class Findings:
         self.diagnostics: list[Diagnostic] = []
         self.errors = 0
 
-    def add(self, place: Location, code: str, message: str, hint: str = "", severity: Severity = "error") -> None:
+    def add(self, place: Location, code: str, message: str, hint: str = "", severity: DiagnosticSeverity = "error") -> None:
         """One finding at a place."""
         if code not in CODES:
             raise KeyError(code)

@@ -71,7 +71,7 @@ def atom(field: str, op: Op, value: str | int | tuple[int, int] | None = None) -
     ],
 )
 def test_lower(field: str, text: str, wanted: Condition) -> None:
-    assert values.lower(FIELD_BY_NAME[field], text) == wanted
+    assert values.condition_of(FIELD_BY_NAME[field], text) == wanted
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_lower(field: str, text: str, wanted: Condition) -> None:
 )
 def test_mistakes(field: str, text: str, code: str, offset: int) -> None:
     with pytest.raises(TextError) as e:
-        values.lower(FIELD_BY_NAME[field], text)
+        values.condition_of(FIELD_BY_NAME[field], text)
     assert (e.value.code, e.value.offset) == (code, offset)
 
 
@@ -143,7 +143,7 @@ def test_a_glob_that_is_called_unreachable_matches_no_path(text: str, parts: lis
 
 @given(st.sampled_from(FIELDS), st.text(max_size=20))
 def test_any_text_is_a_condition_or_a_mistake_in_it(field: Field, text: str) -> None:
-    found = attempt(lambda: values.lower(field, text))
+    found = attempt(lambda: values.condition_of(field, text))
     if isinstance(found, TextError):
         assert 0 <= found.offset <= len(text)
         assert found.message
@@ -244,7 +244,7 @@ def test_kinds_are_all_lowered() -> None:
     }  # fmt: skip
     for field in FIELDS:
         sample = "a" if field.name.endswith(".name") else samples[field.kind]
-        assert values.lower(field, sample), field.name
+        assert values.condition_of(field, sample), field.name
 
 
 TWO_FIELDS = [

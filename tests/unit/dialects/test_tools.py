@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 from bpfence.dialects.registry import DIALECTS
-from bpfence.dialects.tools import NOTHING, Table, Tools, as_json
+from bpfence.dialects.tools import NOTHING, TextTable, Tools, as_json
 from bpfence.errors import Diagnostic, Location
 from bpfence.host.links import Links
 
@@ -26,7 +26,7 @@ def test_fields_and_events_are_chosen_by_a_part_of_their_names(name: str) -> Non
     for listing in (lambda pattern: tools.fields(pattern, kernel=False), tools.events):
         every, none = listing(""), listing("no such name")
         assert every.parts
-        assert not [part for part in none.parts if isinstance(part, Table)]
+        assert not [part for part in none.parts if isinstance(part, TextTable)]
         assert none.json.keys() == every.json.keys()
     assert len(str(tools.fields("", kernel=True).json)) <= len(str(tools.fields("", kernel=False).json))
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from bpfence.conditions.links import Lookup
+from bpfence.conditions.links import FindLinks
 from bpfence.dialects.dialect import Confirm, Context, Facts
 from bpfence.dialects.falco.options import ENFORCING, FORMS, OPTIONS, WATCHING, FalcoOptions
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location, UsageError
 from bpfence.events.source import Live
 from bpfence.policy import Policy
@@ -57,7 +57,7 @@ class FalcoRules:
 
         return paths_of(self.set.rules if self.options.links == "resolve" else (), self.set.paths)
 
-    def resolved(self, find: Lookup, where: str) -> tuple[FalcoRules, list[Diagnostic]]:
+    def resolved(self, find: FindLinks, where: str) -> tuple[FalcoRules, list[Diagnostic]]:
         """Unless the options say that paths are to be taken as written."""
         from bpfence.dialects.falco.lower.links import widened
 
@@ -100,7 +100,7 @@ class Falco:
         """The options as they were given."""
         return FalcoOptions(**given)
 
-    def read(self, sources: Sequence[Source], options: FalcoOptions | None) -> tuple[FalcoRules, list[Diagnostic]]:
+    def read(self, sources: Sequence[SourceFile], options: FalcoOptions | None) -> tuple[FalcoRules, list[Diagnostic]]:
         """The rules that the options choose."""
         from bpfence.dialects.falco.load import load_sources, select, undecided
 

@@ -20,7 +20,7 @@ from bpfence.dialects.falco.read.resolve import Collector, Loaded, Rule
 if TYPE_CHECKING:
     from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.documents import yaml_nodes
-from bpfence.documents.files import Source, sources
+from bpfence.documents.files import SourceFile, sources
 from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report
 from bpfence.errors import Diagnostic, Location
@@ -32,7 +32,7 @@ def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[Loaded, list[Di
     return load_sources(sources(paths, report), report)
 
 
-def load_sources(files: Iterable[Source], report: Report | None = None) -> tuple[Loaded, list[Diagnostic]]:
+def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> tuple[Loaded, list[Diagnostic]]:
     """The rules of some files that were read, in order. `report`: what is known of them already."""
     collector = Collector(report or Report(CODES))
     with _uncollected():

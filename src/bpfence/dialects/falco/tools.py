@@ -24,8 +24,8 @@ from bpfence.dialects.falco.read.fields import CLASSES, FIELDS, Argument, Field
 from bpfence.dialects.falco.read.resolve import Rule
 from bpfence.dialects.falco.show import form as line_of
 from bpfence.dialects.falco.show import of_match
-from bpfence.dialects.tools import Line, Named, Shown, Table, Tested, Tools, heading
-from bpfence.documents.files import Source
+from bpfence.dialects.tools import NamedRule, Shown, StyledLine, Tested, TextTable, Tools, heading
+from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location, PolicyError, UsageError
 from bpfence.events.source import BadLineError
 from bpfence.events.values import printable
@@ -48,7 +48,7 @@ Result = tuple[int, RecordedEvent, list[Match], str]
 class FalcoTools(Tools):
     """All rules of files are looked at, those that are not enabled too, but for `test`."""
 
-    def check(self, sources: Sequence[Source], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
+    def check(self, sources: Sequence[SourceFile], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
         """A line of summary for each file."""
         loaded, found = loading.load_sources(sources)
         links.look_up(falco_links.paths_of(loaded.rules))
@@ -57,14 +57,14 @@ class FalcoTools(Tools):
         summary = [{"name": file, "mode": "falco", "rules": count} for file, count in rules.items()]
         return [*found, *told, *links.findings(Location(sources[0].file))], summary
 
-    def _rules(self, sources: Sequence[Source]) -> tuple[list[Rule], list[Diagnostic]]:
+    def _rules(self, sources: Sequence[SourceFile]) -> tuple[list[Rule], list[Diagnostic]]:
         loaded, found = loading.load_sources(sources)
         if any(diagnostic.severity == "error" for diagnostic in found):
             raise PolicyError(found)
         return loaded.rules, [diagnostic for diagnostic in found if diagnostic.severity == "warning"]
 
     def explain(
-        self, sources: Sequence[Source], links: Links, *, names: Sequence[str] = (), event: str = ""
+        self, sources: Sequence[SourceFile], links: Links, *, names: Sequence[str] = (), event: str = ""
     ) -> tuple[Shown, list[Diagnostic]]:  # fmt: skip
         """Expanded conditions, what the kernel decides of them, and what is left."""
         if event:
@@ -79,7 +79,7 @@ class FalcoTools(Tools):
         return Shown({"rules": explained}, parts), warnings
 
     def test(
-        self, sources: Sequence[Source], lines: Iterable[bytes], *, mode: str | None = None, options: FalcoOptions | None = None,
+        self, sources: Sequence[SourceFile], lines: Iterable[bytes], *, mode: str | None = None, options: FalcoOptions | None = None,
         form: str = "",
     ) -> tuple[Tested, list[Diagnostic]]:  # fmt: skip
         """Recorded events of Falco's, whose `expect` names the rules that must match."""
@@ -95,7 +95,7 @@ class FalcoTools(Tools):
         told = [diagnostic for diagnostic in (*links.findings(Location(sources[0].file)), *told) if diagnostic.severity != "info"]
         results = [_tested(rules, number, event) for number, event in recorded.read(lines)]
         faults = rules.set.faults
-        notes: list[Line] = [((fault.text, "bold red"),) for fault in faults.take()]
+        notes: list[StyledLine] = [((fault.text, "bold red"),) for fault in faults.take()]
         mismatches = sum(bool(problem) for *_, problem in results)
         expected = sum(event.record.expect is not None for _, event, _, _ in results)
         shown = _in_form(results, form) if form else _table(results, mismatches)
@@ -109,7 +109,7 @@ class FalcoTools(Tools):
         for prefix, what in CLASSES.items():
             rows = [(_named(field), field.type.value, _described(field)) for field in chosen if field.name.partition(".")[0] == prefix]
             if rows:
-                tables.append(Table(("field", "type", "what it is"), rows, f"Falco, {prefix}: {what}"))
+                tables.append(TextTable(("field", "type", "what it is"), rows, f"Falco, {prefix}: {what}"))
         return Shown({"source": "syscall", "fields": [_field_as_json(field, field.name in decided) for field in chosen]}, tables)
 
     def events(self, pattern: str) -> Shown:
@@ -117,7 +117,9 @@ class FalcoTools(Tools):
         found = sorted(name for name in events.NAMES if pattern in name)
         return Shown({"falco": found}, [heading("Falco rules (`evt.type`)"), ((" ".join(found), ""),)] if found else ())
 
-    def exactly(self, sources: Sequence[Source], mode: str) -> tuple[list[tuple[Named, Policy | list[Diagnostic]]], list[Diagnostic]]:
+    def exactly(
+        self, sources: Sequence[SourceFile], mode: str
+    ) -> tuple[list[tuple[NamedRule, Policy | list[Diagnostic]]], list[Diagnostic]]:
         """Of all enabled rules."""
         rules, warnings = self._rules(sources)
         return list(exactly(rules, mode)), warnings
@@ -148,7 +150,7 @@ def _sensors(rule: Rule, lowered: lower.Lowered) -> list[str]:
     return list(found)
 
 
-def _explanation(rule: dict[str, Any]) -> Iterator[Line]:
+def _explanation(rule: dict[str, Any]) -> Iterator[StyledLine]:
     state = "" if rule["enabled"] else ", disabled"
     urgency, place = f"  {rule['priority']}, {rule['action']}{state}", f"  {printable(rule['location'])}"
     yield (printable(rule["rule"]), "bold"), (urgency, ""), (place, "dim")
@@ -176,7 +178,7 @@ def _tested(rules: FalcoRules, number: int, event: RecordedEvent) -> Result:
 def _table(results: Sequence[Result], mismatches: int) -> Shown:
     rows = [(number, event.type, ", ".join(match.rule.name for match in matches), problem) for number, event, matches, problem in results]
     shown = [_result(*result) for result in results]
-    return Shown({"events": shown, "mismatches": mismatches}, [Table(("line", "event", "rules", "not as expected"), rows)])
+    return Shown({"events": shown, "mismatches": mismatches}, [TextTable(("line", "event", "rules", "not as expected"), rows)])
 
 
 def _result(number: int, event: RecordedEvent, matches: list[Match], problem: str) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bpfence.conditions import links
-from bpfence.conditions.links import Lookup
+from bpfence.conditions.links import FindLinks
 from bpfence.dialects.dialect import Confirm, Context, Facts
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location
 from bpfence.policy import Policy, PolicySet
 
@@ -39,7 +39,7 @@ class NativeRules:
         """Literal paths, and the literal beginnings of patterns."""
         return links.paths(self.found)
 
-    def resolved(self, find: Lookup, where: str) -> tuple[NativeRules, list[Diagnostic]]:
+    def resolved(self, find: FindLinks, where: str) -> tuple[NativeRules, list[Diagnostic]]:
         """Where a policy does not say `links: as-written`."""
         named = links.named(self.found, find, where)
         found, told = links.widened(self.found, find, where)
@@ -71,7 +71,7 @@ class _Native:
         """Whether there is a Kubernetes-style header."""
         return _HEADER.search(data) is not None
 
-    def read(self, sources: Sequence[Source], options: object) -> tuple[NativeRules, list[Diagnostic]]:
+    def read(self, sources: Sequence[SourceFile], options: object) -> tuple[NativeRules, list[Diagnostic]]:
         """Every policy of the files."""
         from bpfence.dialects.native.read import load_sources
 

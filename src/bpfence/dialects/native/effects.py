@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from bpfence import abi, names
-from bpfence.conditions.links import Found, widen
+from bpfence.conditions.links import Resolution, widen
 from bpfence.evaluate import holds
 from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Policy, Rule, atoms
 
@@ -223,11 +223,11 @@ _ENOUGH: Final = 2
 """Of the acts of one event, which all are different ones by different processes, so many are no accident."""
 
 
-def _merged(path: str) -> Found:
+def _merged(path: str) -> Resolution:
     """What a path is on the host of `VITAL`, whose /bin is a link to /usr/bin: rules may name both."""
     if path in ("/bin/sh", "/usr/bin/sh"):
-        return Found(("/usr/bin/dash",))
-    return Found((f"/usr{path}",) if path.startswith(("/bin/", "/sbin/", "/lib/")) or path in ("/bin", "/sbin", "/lib") else ())
+        return Resolution(("/usr/bin/dash",))
+    return Resolution((f"/usr{path}",) if path.startswith(("/bin/", "/sbin/", "/lib/")) or path in ("/bin", "/sbin", "/lib") else ())
 
 
 def stopped_by_rule(policy: Policy, rule: Rule) -> tuple[str, str]:

@@ -38,7 +38,7 @@ _DGRAM: Final = 2
 _UNLIKELY: Final = "\x01"
 
 
-class Gap(NamedTuple):
+class PolicyGap(NamedTuple):
     """One finding: its code, what is left open, and what to write."""
 
     place: Location
@@ -47,7 +47,7 @@ class Gap(NamedTuple):
     hint: str
 
 
-def gaps(policy: Policy) -> Iterator[Gap]:
+def gaps(policy: Policy) -> Iterator[PolicyGap]:
     """All that is found in one policy, in the order of its rules."""
     together = _Together(policy)
     for rule in policy.rules:
@@ -138,7 +138,7 @@ def _head(atom: Atom) -> str:
 # ---- paths ----
 
 
-def _one_level(together: _Together, rule: Rule) -> Iterator[Gap]:
+def _one_level(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
     """`/tmp/*`: what lies in a directory that anybody can make there is not meant."""
     if not _enforcing(together.policy, rule):
         return
@@ -149,11 +149,11 @@ def _one_level(together: _Together, rule: Rule) -> Iterator[Gap]:
                 below = {atom.field: f"{directory}/{_UNLIKELY}/{_UNLIKELY}"}
                 if not any(other.field == atom.field and other.op is not Op.EXISTS and holds(other, below) for other in required(body)):
                     what = f"'*' does not reach into directories: what lies in a directory below {directory} is not covered"
-                    yield Gap(rule.location, "one-level", what, f"write {directory}/**")
+                    yield PolicyGap(rule.location, "one-level", what, f"write {directory}/**")
                     break
 
 
-def _open_only(together: _Together, rule: Rule) -> Iterator[Gap]:
+def _open_only(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
     """A file that must not be opened for writing can be replaced."""
     if not _enforcing(together.policy, rule) or "file.open" not in rule.events or together.denied & _REPLACING:
         return
@@ -163,10 +163,12 @@ def _open_only(together: _Together, rule: Rule) -> Iterator[Gap]:
     writing = bool(masks) and all(isinstance(mask, int) and not mask & ~_WRITING for mask in masks)
     if writing and paths and not all(path.startswith(_NOT_REPLACED) for path in paths):
         what = "the file can still be changed without being opened for writing: renamed, removed, replaced by another, its mode changed"
-        yield Gap(rule.location, "open-only", what, "write `on: file.modify` without file.access: it covers all ways to change a file")
+        yield PolicyGap(
+            rule.location, "open-only", what, "write `on: file.modify` without file.access: it covers all ways to change a file"
+        )
 
 
-def _one_name(together: _Together, rule: Rule) -> Iterator[Gap]:
+def _one_name(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
     """A rename has two names, and the rule looks at the old one."""
     if not _enforcing(together.policy, rule) or "file.rename" not in rule.events or together.new_names:
         return
@@ -174,14 +176,14 @@ def _one_name(together: _Together, rule: Rule) -> Iterator[Gap]:
     if path is not None:
         what = f"file.path is the old name of a rename: putting another file in the place of {quoted(str(path.value))} is not covered"
         hint = "add a rule on rename with the same under file.new_path, or write `on: file.modify`, which looks at both names"
-        yield Gap(rule.location, "one-name", what, hint)
+        yield PolicyGap(rule.location, "one-name", what, hint)
 
 
 def _tests(rule: Rule, event: str) -> Iterator[Atom]:
     return required(rule.condition_for(event)) if event in rule.events else iter(())
 
 
-def _of_the_host(together: _Together, rule: Rule) -> Iterator[Gap]:
+def _of_the_host(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
     """A process in a container has its own names for files: the host's for the same files are never seen there."""
     if expand.container() not in _conjuncts(together.policy.scope):
         return
@@ -189,14 +191,14 @@ def _of_the_host(together: _Together, rule: Rule) -> Iterator[Gap]:
         path = str(atom.value)
         if atom.field in ("file.path", "process.exe") and atom.op in (Op.EQUALS, Op.PREFIX, Op.GLOB) and path.startswith(_OF_RUNTIMES):
             what = f"{quoted(path)} is what the host calls a container's files: in a container they have this name only where it is mounted"
-            yield Gap(rule.location, "host-path", what, f"write {atom.field} as the container sees it, such as /etc/passwd")
+            yield PolicyGap(rule.location, "host-path", what, f"write {atom.field} as the container sees it, such as /etc/passwd")
             return
 
 
 # ---- the network ----
 
 
-def _one_family(together: _Together, rule: Rule) -> Iterator[Gap]:
+def _one_family(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
     """All of IPv4 is not the whole network."""
     if not _enforcing(together.policy, rule):
         return
@@ -204,7 +206,7 @@ def _one_family(together: _Together, rule: Rule) -> Iterator[Gap]:
         everything = _all_of(rule, field)
         if len(everything) == 1 and not together.networks[field] - everything:
             missing = next(name for name, network in _ALL.items() if network not in everything)
-            yield Gap(rule.location, "one-family", f"{field} is any address but of {missing}", f"add {_ALL[missing]!r} to {field}")
+            yield PolicyGap(rule.location, "one-family", f"{field} is any address but of {missing}", f"add {_ALL[missing]!r} to {field}")
 
 
 def _all_of(rule: Rule, field: str) -> set[str]:
@@ -212,7 +214,7 @@ def _all_of(rule: Rule, field: str) -> set[str]:
     return found & {*_ALL.values()}
 
 
-def _datagrams(together: _Together) -> Iterator[Gap]:
+def _datagrams(together: _Together) -> Iterator[PolicyGap]:
     """Datagrams need no connection."""
     policy = together.policy
     if policy.mode != "enforce" or "net.send" in together.denied:
@@ -220,10 +222,10 @@ def _datagrams(together: _Together) -> Iterator[Gap]:
     hint = "deny send, too: `default: {connect: deny, send: deny}`, or `on: net.egress` in a rule"
     what = "datagrams (UDP, ping, raw) are sent without a connection, and are not denied"
     if policy.default.get("net.connect", Action.NONE) >= Action.DENY:
-        yield Gap(policy.location, "datagrams", f"the default denies connections: {what}", hint)
+        yield PolicyGap(policy.location, "datagrams", f"the default denies connections: {what}", hint)
     for rule in policy.rules:
         if rule.action >= Action.DENY and any(_is_datagram(atom) for atom in _tests(rule, "net.connect")):
-            yield Gap(rule.location, "datagrams", f"the rule denies connections of datagram sockets: {what}", hint)
+            yield PolicyGap(rule.location, "datagrams", f"the rule denies connections of datagram sockets: {what}", hint)
 
 
 def _is_datagram(atom: Atom) -> bool:
@@ -234,7 +236,7 @@ def _is_datagram(atom: Atom) -> bool:
 # ---- exceptions ----
 
 
-def _chosen_names(policy: Policy) -> Iterator[Gap]:
+def _chosen_names(policy: Policy) -> Iterator[PolicyGap]:
     """An exception that hangs on a name alone is open to everyone who gives his program that name."""
     if policy.mode != "enforce":
         return
@@ -242,7 +244,7 @@ def _chosen_names(policy: Policy) -> Iterator[Gap]:
         if _chosen(excepted):
             field = next(atom.field for atom in atoms(excepted) if atom.field in CHOSEN)
             what = f"{field} is what whoever starts a program makes it: any program becomes the exception by being called so"
-            yield Gap(place, "chosen-name", what, f"test {_EXE_OF[field]}, or process.user, process.cgroup and the like beside it")
+            yield PolicyGap(place, "chosen-name", what, f"test {_EXE_OF[field]}, or process.user, process.cgroup and the like beside it")
 
 
 _EXE_OF: Final = {
@@ -280,7 +282,7 @@ def _chosen(condition: Condition) -> bool:
 # ---- what has no effect ----
 
 
-def _always(together: _Together, rule: Rule) -> Iterator[Gap]:
+def _always(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
     """`name != a or name != b` is true of every name."""
     for part in _parts(rule.condition_for(rule.events[0])):
         tests = list(atoms(part)) if isinstance(part, Or) else []
@@ -289,7 +291,7 @@ def _always(together: _Together, rule: Rule) -> Iterator[Gap]:
             [field] = fields
             if all(holds(part, {field: value}) for value in _samples(tests)):
                 what = f"these tests on {field}, joined by 'or', are true of every value: each value differs from one of them"
-                yield Gap(rule.location, "always-true", what, f"write `not {field} in (…)`, or join them by 'and'")
+                yield PolicyGap(rule.location, "always-true", what, f"write `not {field} in (…)`, or join them by 'and'")
 
 
 def _parts(condition: Condition) -> Iterator[Condition]:
@@ -313,7 +315,7 @@ def _samples(tests: Sequence[Atom]) -> Iterator[str | int]:
             yield from (0, atom.value)
 
 
-def _allowed_in_vain(together: _Together, rule: Rule) -> Iterator[Gap]:
+def _allowed_in_vain(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
     """An allow does not undo a deny, not even one of its own policy."""
     if rule.action is not Action.ALLOW:
         return
@@ -323,7 +325,7 @@ def _allowed_in_vain(together: _Together, rule: Rule) -> Iterator[Gap]:
         stronger = next((other for other in denying if holds(other.condition_for(event), sample)), None)
         if stronger is not None:
             what = f"rule {stronger.name} denies some of what this rule allows, and a deny is stronger: allow undoes only the default"
-            yield Gap(rule.location, "allow-denied", what, f"name the exception under `unless` of rule {stronger.name}")
+            yield PolicyGap(rule.location, "allow-denied", what, f"name the exception under `unless` of rule {stronger.name}")
             return
 
 

@@ -31,7 +31,7 @@ _NUMBERS: Final = (Kind.NUMBER, Kind.NAMED)
 _LIST_WORDS: Final = ("glob", "pmatch")
 
 
-class Use(NamedTuple):
+class FieldMention(NamedTuple):
     """A field that a condition names, and where; `beside`: the one that it is compared with."""
 
     field: Field
@@ -43,7 +43,7 @@ class Parsed(NamedTuple):
     """A condition, the fields it uses, and what is wrong with it: with any of `problems` the condition means nothing."""
 
     condition: Condition
-    uses: tuple[Use, ...]
+    uses: tuple[FieldMention, ...]
     problems: tuple[TextError, ...]
     warnings: tuple[TextError, ...]
 
@@ -137,7 +137,7 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
 
     def __init__(self) -> None:
         super().__init__(visit_tokens=False)
-        self.uses: list[Use] = []
+        self.uses: list[FieldMention] = []
         self.problems: list[TextError] = []
         self.warnings: list[TextError] = []
 
@@ -192,7 +192,7 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
             hint = suggest(name, FIELD_BY_NAME, "docs/fields.md lists the fields")
             self.problems.append(TextError(f"unknown field {quoted(name)}", hint, "unknown-field", _offset(token)))
             return FALSE
-        self.uses.append(Use(field, _offset(token)))
+        self.uses.append(FieldMention(field, _offset(token)))
         try:
             return build(field)
         except TextError as e:
@@ -210,8 +210,8 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
                 if "*" in text:
                     hint = f"write {field.name} glob {quoted(text)}"
                     self.warnings.append(TextError("= and in compare literally: '*' stands for itself", hint, "literal-glob", shift))
-                return values.exactly(field, text)
-            return values.lower(field, text)
+                return values.equals(field, text)
+            return values.condition_of(field, text)
         except TextError as e:
             raise TextError(e.message, e.hint, e.code, shift + e.offset) from None
 
@@ -235,7 +235,7 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
             made = values.comparison(field, word, other)
         except TextError as e:
             raise TextError(e.message, e.hint, e.code, _offset(token)) from None
-        self.uses.append(Use(other, _offset(token), field))
+        self.uses.append(FieldMention(other, _offset(token), field))
         return made
 
     def word(self, field: Field, word: Token, tokens: list[Token]) -> Condition:

@@ -19,7 +19,7 @@ from bpfence.conditions import expand, values
 from bpfence.dialects.native import effects, gaps, schema, seccomp
 from bpfence.dialects.native.schema import Document
 from bpfence.documents import yaml_nodes
-from bpfence.documents.files import Source, sources
+from bpfence.documents.files import SourceFile, sources
 from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report, TextError
 from bpfence.documents.yaml_nodes import YamlNode
@@ -29,9 +29,9 @@ from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Op, Policy
 from bpfence.words import quoted, suggest
 
 if TYPE_CHECKING:
-    from bpfence.dialects.native.language import Use
+    from bpfence.dialects.native.language import FieldMention
 
-Entry = tuple[YamlNode, YamlNode]
+KeyValue = tuple[YamlNode, YamlNode]
 
 ACTIONS: Final = {"allow": Action.ALLOW, "audit": Action.AUDIT, "deny": Action.DENY, "kill": Action.KILL}
 SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
@@ -63,14 +63,14 @@ MESSAGE_WORDS: Final = ("event", "policy", "rule", "action", "severity")
 _LATER: Final = "the Kubernetes/containers support of a later version"
 _NOT_YET: Final = {"image", "namespace", "namespaces", "labels", "pod", "pods", "podSelector", "namespaceSelector", "selector"}
 _INSTEAD: Final = {
-    (schema.Rule, "mode"): "mode belongs to the whole policy: put it under spec, or the rule into a policy of its own",
-    (schema.Rule, "true"): "write 'on', in quotes: in YAML 1.1, which many programs write, a bare on is true",
-    (schema.Rule, "event"): "did you mean 'on'?",
-    (schema.Rule, "events"): "did you mean 'on'?",
-    (schema.Rule, "scope"): "scope belongs to the whole policy: put it under spec, or use process.* fields under match",
-    (schema.Rule, "exceptions"): "did you mean 'unless'?",
-    (schema.Rule, "priority"): "did you mean 'severity'?",
-    (schema.Rule, "output"): "did you mean 'message'?",
+    (schema.RuleSpec, "mode"): "mode belongs to the whole policy: put it under spec, or the rule into a policy of its own",
+    (schema.RuleSpec, "true"): "write 'on', in quotes: in YAML 1.1, which many programs write, a bare on is true",
+    (schema.RuleSpec, "event"): "did you mean 'on'?",
+    (schema.RuleSpec, "events"): "did you mean 'on'?",
+    (schema.RuleSpec, "scope"): "scope belongs to the whole policy: put it under spec, or use process.* fields under match",
+    (schema.RuleSpec, "exceptions"): "did you mean 'unless'?",
+    (schema.RuleSpec, "priority"): "did you mean 'severity'?",
+    (schema.RuleSpec, "output"): "did you mean 'message'?",
     (schema.Subjects, "unless"): "unless does not nest",
     (schema.Metadata, "namespace"): "a SecurityPolicy belongs to the whole host",
 }
@@ -86,7 +86,7 @@ def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[PolicySet, list
     return load_sources(sources(paths, report), report)
 
 
-def load_sources(files: Iterable[Source], report: Report | None = None) -> tuple[PolicySet, list[Diagnostic]]:
+def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> tuple[PolicySet, list[Diagnostic]]:
     """Every policy of some files that were read. `report`: what is known of them already."""
     reader = _Reader(report)
     for source in files:
@@ -149,9 +149,9 @@ class _Shapes:
     def __init__(self, report: Report) -> None:
         self.report = report
 
-    def pairs(self, node: YamlNode, what: str) -> dict[str, Entry]:
+    def pairs(self, node: YamlNode, what: str) -> dict[str, KeyValue]:
         """The entries of a map with distinct text keys; what is wrong with others is reported."""
-        entries: dict[str, Entry] = {}
+        entries: dict[str, KeyValue] = {}
         if node.kind != "map":
             given = "nothing" if node.empty else "a list" if node.kind == "list" else f"{quoted(node.text)}"
             self.report.add(node, "wrong-type", f"{what} must be a map, not {given}", "write `key: value` lines below it, indented")
@@ -166,7 +166,7 @@ class _Shapes:
                 entries[key.text] = (key, value)
         return entries
 
-    def level(self, node: YamlNode, model: type[Document], what: str) -> dict[str, Entry]:
+    def level(self, node: YamlNode, model: type[Document], what: str) -> dict[str, KeyValue]:
         """The entries of a map whose keys are those of `model`; values that are null are left out."""
         entries = self.pairs(node, what)
         known, required = schema.keys(model), schema.required(model) if node.kind == "map" else ()
@@ -334,10 +334,10 @@ class _PolicyReader(_Shapes):
             return None
         return name
 
-    def severity(self, entries: dict[str, Entry]) -> str | None:
+    def severity(self, entries: dict[str, KeyValue]) -> str | None:
         return self.choice(entries["severity"][1], "severity", SEVERITIES) if "severity" in entries else None
 
-    def tags(self, entries: dict[str, Entry]) -> tuple[str, ...] | None:
+    def tags(self, entries: dict[str, KeyValue]) -> tuple[str, ...] | None:
         if "tags" not in entries:
             return None
         node = entries["tags"][1]
@@ -399,7 +399,7 @@ class _PolicyReader(_Shapes):
         # After a mistake in the scope nothing can be said about the rules inside it.
         return scope if self.report.errors == errors else TRUE
 
-    def subjects(self, entries: dict[str, Entry]) -> list[Condition]:
+    def subjects(self, entries: dict[str, KeyValue]) -> list[Condition]:
         parts: list[Condition] = []
         for key, (_, value) in entries.items():
             if key in SUBJECTS:
@@ -415,7 +415,7 @@ class _PolicyReader(_Shapes):
         parts: list[Condition] = []
         for item, text in self.texts(node, field.name):
             try:
-                parts.append(values.lower(field, text))
+                parts.append(values.condition_of(field, text))
             except TextError as e:
                 self.report.bad(item, e)
             else:
@@ -453,7 +453,7 @@ class _RuleReader:
         self.policy = policy
         self.node = node
         before = self.report.errors
-        self.entries = within.level(node, schema.Rule, "a rule")
+        self.entries = within.level(node, schema.RuleSpec, "a rule")
         self.keys_known = self.report.errors == before
 
     def value(self, key: str) -> YamlNode | None:
@@ -603,7 +603,7 @@ class _RuleReader:
             hint = f"{field.name} is known on: " + ", ".join(event + "*" if event.endswith(".") else event for event in field.events)
             self.report.add(place, "field-not-on-event", f"{', '.join(events)} does not carry {field.name}", hint)
 
-    def together(self, use: Use, place: Location, events: tuple[str, ...]) -> None:
+    def together(self, use: FieldMention, place: Location, events: tuple[str, ...]) -> None:
         """Fields that are compared must be on one event."""
         one, other = use.beside, use.field
         if one is None or not all(any(applies(field, event) for event in events) for field in (one, other)):

@@ -24,8 +24,8 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
 RATE_PATTERN: Final = r"^[1-9][0-9]{0,8}/(s|m|h)$"
 LIMIT_PATTERN: Final = r"^[1-9][0-9]{0,8}( per cgroup( at level [1-8])?)?$"
 
-Scalar = Union[str, int, bool]
-Values = Union[Scalar, list[Scalar]]
+YamlScalar = Union[str, int, bool]
+Values = Union[YamlScalar, list[YamlScalar]]
 Severity = Literal["info", "low", "medium", "high", "critical"]
 ActionName = Literal["allow", "audit", "deny", "kill"]
 Mode = Literal["enforce", "audit"]
@@ -65,7 +65,7 @@ class Scope(Subjects):
     unless: Annotated[Subjects | None, Meta(description="which of them are left out")] = None
 
 
-class Rule(Document):
+class RuleSpec(Document):
     """One rule."""
 
     name: Annotated[Name, Meta(description="unique in the policy")]
@@ -91,7 +91,7 @@ class Spec(Document):
     tags: list[str] = []
     scope: Scope | None = None
     default: Annotated[dict[str, ActionName], Meta(description="event: what happens to what no allow rule of this policy covers")] = {}
-    rules: list[Rule] = []
+    rules: list[RuleSpec] = []
     links: Annotated[
         Literal["resolve", "as-written"], Meta(description="resolve: paths also stand for what they lead to through symbolic links")
     ] = "resolve"
@@ -129,7 +129,7 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of one policy document, with the events and fields of `fields.py` filled in."""
     schema = msgspec.json.schema(SecurityPolicy)
     definitions = schema["$defs"]
-    rule = definitions["Rule"]["properties"]
+    rule = definitions["RuleSpec"]["properties"]
     events = {"type": "string", "enum": list(event_names())}
     rule["on"] = {"description": rule["on"]["description"], "anyOf": [events, {"type": "array", "items": events, "minItems": 1}]}
     values = rule["match"]["additionalProperties"]

@@ -16,8 +16,8 @@ from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.conditions.links import PATHS as PATH_FIELDS
 from bpfence.dialects.dialect import Facts
 from bpfence.dialects.native.dialect import NATIVE, NativeRules
-from bpfence.dialects.tools import Line, Shown, Table, Tested, Tools, as_json, heading
-from bpfence.documents.files import Source
+from bpfence.dialects.tools import Shown, StyledLine, Tested, TextTable, Tools, as_json, heading
+from bpfence.documents.files import SourceFile
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError, UsageError
 from bpfence.events.source import BadLineError, Recorded, events_from_json, read_recorded
 from bpfence.events.values import BadValueError, escape, printable
@@ -36,7 +36,7 @@ ALL_CAPABILITIES: Final = frozenset(TABLES["capability"].numbers)
 class NativeTools(Tools):
     """All that the kernel decides can be told without one."""
 
-    def check(self, sources: Sequence[Source], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
+    def check(self, sources: Sequence[SourceFile], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
         """Seccomp profiles that policies carry, and what the compiler finds, too."""
         rules, found = NATIVE.read(sources, None)
         found = [*found, *seccomp_findings(rules.found)]
@@ -50,7 +50,7 @@ class NativeTools(Tools):
                 found += error.diagnostics
         return found, [{"name": policy.name, "mode": policy.mode, "rules": len(policy.rules)} for policy in rules.found.policies]
 
-    def _policies(self, sources: Sequence[Source], links: Links) -> PolicySet:
+    def _policies(self, sources: Sequence[SourceFile], links: Links) -> PolicySet:
         rules, found = NATIVE.read(sources, None)
         if any(diagnostic.severity == "error" for diagnostic in found):
             raise PolicyError(found)
@@ -58,7 +58,7 @@ class NativeTools(Tools):
         return rules.resolved(links.find, links.where)[0].found
 
     def explain(
-        self, sources: Sequence[Source], links: Links, *, names: Sequence[str] = (), event: str = ""
+        self, sources: Sequence[SourceFile], links: Links, *, names: Sequence[str] = (), event: str = ""
     ) -> tuple[Shown, list[Diagnostic]]:  # fmt: skip
         """Where each rule runs, sizes of automata and diagrams, and the route of a sample."""
         if names:
@@ -70,7 +70,7 @@ class NativeTools(Tools):
         return Shown(_explained(compiled, routes), list(_parts(compiled, routes))), []
 
     def test(
-        self, sources: Sequence[Source], lines: Iterable[bytes], *, mode: str | None = None, options: object = None, form: str = ""
+        self, sources: Sequence[SourceFile], lines: Iterable[bytes], *, mode: str | None = None, options: object = None, form: str = ""
     ) -> tuple[Tested, list[Diagnostic]]:  # fmt: skip
         """What the reference evaluator decides."""
         found = self._policies(sources, Links())
@@ -78,11 +78,11 @@ class NativeTools(Tools):
         results = [_tested(policies, recorded) for recorded in read_recorded(lines)]
         mismatches = sum(bool(result["mismatch"]) for result in results)
         rows = [(r["line"], r["event"], r["action"], r["errno"] or "", " ".join(r["rules"]), _judged(r)) for r in results]
-        notes: list[Line] = [
+        notes: list[StyledLine] = [
             ((f"line {result['line']}, {result['event']}: {lacks(result['lacks'])}", "yellow"),) for result in results if result["lacks"]
         ]
         columns = ("line", "event", "action", "errno", "rules", "expected")
-        shown = Shown({"events": results, "mismatches": mismatches}, [Table(columns, rows)])
+        shown = Shown({"events": results, "mismatches": mismatches}, [TextTable(columns, rows)])
         return Tested(shown, len(results), sum(result["expected"] is not None for result in results), mismatches, notes), []
 
     def fields(self, pattern: str, *, kernel: bool) -> Shown:
@@ -91,7 +91,7 @@ class NativeTools(Tools):
         made = []
         for prefix in dict.fromkeys(field.name.partition(".")[0] for field in chosen):
             rows = [(field.name, field.kind.value, field.doc) for field in chosen if field.name.partition(".")[0] == prefix]
-            made.append(Table(("field", "type", "what it is"), rows, f"native policies: {prefix}"))
+            made.append(TextTable(("field", "type", "what it is"), rows, f"native policies: {prefix}"))
         return Shown({"native": [_native_as_json(field) for field in chosen]}, made)
 
     def events(self, pattern: str) -> Shown:
@@ -101,9 +101,9 @@ class NativeTools(Tools):
         made = []
         if found:
             rows = [(event.name, " ".join(event.short), _prevention(event), event.doc) for event in found]
-            made.append(Table(("event", "short", "deny?", "what happens"), rows, "native policies (`on:`)"))
+            made.append(TextTable(("event", "short", "deny?", "what happens"), rows, "native policies (`on:`)"))
         if groups:
-            made.append(Table(("group", "its events"), [(name, " ".join(events)) for name, events in groups.items()], "groups"))
+            made.append(TextTable(("group", "its events"), [(name, " ".join(events)) for name, events in groups.items()], "groups"))
         return Shown({"events": [_event_as_json(event) for event in found], "groups": groups}, made)
 
     def document(self, policy: Policy) -> tuple[str, str]:
@@ -231,12 +231,12 @@ def _group_rows(compiled: Compiled) -> Iterator[tuple[str, ...]]:
         yield str(index), str(group.rules), str(group.rows), str(group.nodes), str(group.edges), events
 
 
-def _parts(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> Iterator[Table | Line]:
-    yield Table(("policy", "rule", "mode", "action", "events", "decided"), list(_rule_rows(compiled)), "Rules")
+def _parts(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> Iterator[TextTable | StyledLine]:
+    yield TextTable(("policy", "rule", "mode", "action", "events", "decided"), list(_rule_rows(compiled)), "Rules")
     yield ()
-    yield Table(("dimension", "field", "when", "classes", "states"), list(_dimension_rows(compiled)), "Dimensions")
+    yield TextTable(("dimension", "field", "when", "classes", "states"), list(_dimension_rows(compiled)), "Dimensions")
     yield ()
-    yield Table(("group", "rules", "subjects", "nodes", "edges", "events"), list(_group_rows(compiled)), "Diagrams")
+    yield TextTable(("group", "rules", "subjects", "nodes", "edges", "events"), list(_group_rows(compiled)), "Diagrams")
     sizes = ", ".join(f"{name} {size:,}" for name, size in compiled.stats.bytes.items())
     yield ()
     yield ((f"Image: {len(compiled.image):,} bytes ({sizes})", ""),)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfence.conditions.values import lower
+from bpfence.conditions.values import condition_of
 from bpfence.dialects.native import gaps
 from bpfence.dialects.native.read import load_text
 from bpfence.evaluate import holds
@@ -211,7 +211,7 @@ def test_required_atoms_stand_under_no_not() -> None:
 
 @pytest.mark.parametrize("directory", gaps.WORLD_WRITABLE)
 def test_world_writable_directories_are_patterns(directory: str) -> None:
-    assert lower(FIELD_BY_NAME["file.path"], f"{directory}/*") == Atom("file.path", Op.GLOB, f"{directory}/*")
+    assert condition_of(FIELD_BY_NAME["file.path"], f"{directory}/*") == Atom("file.path", Op.GLOB, f"{directory}/*")
 
 
 def test_shipped_policies_have_none() -> None:

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from bpfence.conditions.links import Lookup, Widened, findings, looked_up, other_texts
+from bpfence.conditions.links import FindLinks, Widened, findings, looked_up, other_texts
 from bpfence.dialects.falco.lower.atoms import Paths
 from bpfence.dialects.falco.read.checks import Comparison, Source
 from bpfence.dialects.falco.read.fields import FIELDS, Type
@@ -43,7 +43,7 @@ def paths_of(rules: Iterable[Rule], paths: Paths = "kernel") -> Iterator[str]:
 
 
 def widened(
-    rules: Iterable[Rule], find: Lookup, paths: Paths = "kernel", where: str = "on this host"
+    rules: Iterable[Rule], find: FindLinks, paths: Paths = "kernel", where: str = "on this host"
 ) -> tuple[list[Rule], list[Diagnostic]]:  # fmt: skip
     """The rules with every path for all of its names, and what that changes, as information; a program of many names is a warning."""
     made = []
@@ -93,7 +93,7 @@ def _is_cwd(test: Comparison) -> bool:
 
 
 class _Widener:
-    def __init__(self, find: Lookup, paths: Paths, told: list[Widened]) -> None:
+    def __init__(self, find: FindLinks, paths: Paths, told: list[Widened]) -> None:
         self.find = find
         self.paths = paths
         self.told = told
