@@ -42,7 +42,8 @@ from bpfence.agent.remake import Made, Remake
 from bpfence.agent.tables import Tables, tables
 from bpfence.alerts.alert import Composer, host_name
 from bpfence.compiler.compile import Compiled
-from bpfence.dialects.dialect import Context, Facts
+from bpfence.dialects.dialect import Context
+from bpfence.dialects.facts import Facts
 from bpfence.dialects.registry import DIALECTS, Dialects
 from bpfence.errors import BpfenceError, Diagnostic, KernelError, PolicyError
 from bpfence.events.loss import grown

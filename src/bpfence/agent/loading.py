@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from bpfence.compiler.compile import Compiled
-from bpfence.dialects.dialect import Facts, Rules
+from bpfence.dialects.dialect import Rules
+from bpfence.dialects.facts import Facts
 from bpfence.dialects.native import effects
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.dialects.registry import DIALECTS, Dialects, claimed, owner

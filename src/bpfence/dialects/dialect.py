@@ -15,20 +15,12 @@ from typing import Any, NamedTuple, Protocol
 from bpfence.alerts.alert import RuleInfo, Said
 from bpfence.alerts.faults import Faults
 from bpfence.conditions.links import FindLinks
+from bpfence.dialects.facts import Facts, Hosts
 from bpfence.dialects.option import Option
 from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location
 from bpfence.events.source import Live, Observation
 from bpfence.policy import Policy
-
-Hosts = Mapping[str, Iterable[str]]
-"""Names of hosts → their addresses, in their usual spelling; no addresses: it is the name of no host."""
-
-
-class Facts(NamedTuple):
-    """What lowering may know of the world. `hosts`: None: no name of a host is known; rules that ask for one are left to user space."""
-
-    hosts: Hosts | None = None
 
 
 class Rules(Protocol):

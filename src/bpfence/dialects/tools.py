@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from bpfence.conditions.text import condition_text
-from bpfence.dialects.dialect import Dialect, Facts, Rules
+from bpfence.dialects.dialect import Dialect, Rules
+from bpfence.dialects.facts import Facts
 from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location, PolicyError, UsageError
 from bpfence.events.values import printable

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bpfence.conditions.links import FindLinks
-from bpfence.dialects.dialect import Confirm, Context, Facts
+from bpfence.dialects.dialect import Confirm, Context
+from bpfence.dialects.facts import Facts
 from bpfence.dialects.falco.options import ENFORCING, FORMS, OPTIONS, WATCHING, FalcoOptions
 from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location, UsageError
@@ -18,7 +19,7 @@ from bpfence.policy import Policy
 if TYPE_CHECKING:
     from bpfence.dialects.falco.confirm.detection import Events
     from bpfence.dialects.falco.confirm.rules import RuleSet
-    from bpfence.dialects.falco.read.resolve import Rule
+    from bpfence.dialects.falco.read.resolve import FalcoRule
     from bpfence.dialects.falco.tools import FalcoTools
 
 _ENTRY: Final = re.compile(
@@ -30,7 +31,7 @@ _HEADER: Final = re.compile(rb"^apiVersion[ \t]*:", re.MULTILINE)
 class FalcoRules:
     """Rules that were chosen, as `set` evaluates them."""
 
-    def __init__(self, rules: Iterable[Rule], options: FalcoOptions) -> None:
+    def __init__(self, rules: Iterable[FalcoRule], options: FalcoOptions) -> None:
         from bpfence.dialects.falco.confirm.rules import RuleSet
         from bpfence.documents.report import TextError
 

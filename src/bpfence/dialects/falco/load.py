@@ -11,28 +11,28 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from bpfence.dialects.falco.options import PRIORITIES
+from bpfence.dialects.falco.options import PRIORITIES, PathSource
 from bpfence.dialects.falco.read.document import CODES, MAX_MISTAKES, entries
-from bpfence.dialects.falco.read.resolve import Collector, Loaded, Rule
-
-if TYPE_CHECKING:
-    from bpfence.dialects.falco.confirm.rules import RuleSet
+from bpfence.dialects.falco.read.resolve import Collector, FalcoRule, LoadedRules
 from bpfence.documents import yaml_nodes
 from bpfence.documents.files import SourceFile, sources
 from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report
 from bpfence.errors import Diagnostic, Location
 
+if TYPE_CHECKING:
+    from bpfence.dialects.falco.confirm.rules import RuleSet
 
-def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[Loaded, list[Diagnostic]]:
+
+def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[LoadedRules, list[Diagnostic]]:
     """The rules of some files and directories (their *.yaml and *.yml, by name), read in order."""
     report = Report(CODES)
     return load_sources(sources(paths, report), report)
 
 
-def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> tuple[Loaded, list[Diagnostic]]:
+def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> tuple[LoadedRules, list[Diagnostic]]:
     """The rules of some files that were read, in order. `report`: what is known of them already."""
     collector = Collector(report or Report(CODES))
     with _uncollected():
@@ -41,12 +41,12 @@ def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> t
         return _finish(collector)
 
 
-def load_text(text: str, file: str = "<text>") -> tuple[Loaded, list[Diagnostic]]:
+def load_text(text: str, file: str = "<text>") -> tuple[LoadedRules, list[Diagnostic]]:
     """The rules of one text; `file` is the name in diagnostics."""
     return load_texts([(text, file)])
 
 
-def load_texts(texts: Iterable[tuple[str, str]]) -> tuple[Loaded, list[Diagnostic]]:
+def load_texts(texts: Iterable[tuple[str, str]]) -> tuple[LoadedRules, list[Diagnostic]]:
     """The rules of several texts with the names of their files, in order."""
     collector = Collector(Report(CODES))
     with _uncollected():
@@ -82,7 +82,7 @@ def _read(data: bytes, file: str, collector: Collector) -> None:
         report.add(Location(file), "no-rules", "the file holds no rules", "", "warning")
 
 
-def _finish(collector: Collector) -> tuple[Loaded, list[Diagnostic]]:
+def _finish(collector: Collector) -> tuple[LoadedRules, list[Diagnostic]]:
     loaded = collector.finish()
     report = collector.report
     for rule in loaded.rules:
@@ -94,7 +94,7 @@ def _finish(collector: Collector) -> tuple[Loaded, list[Diagnostic]]:
     return loaded, list(dict.fromkeys(found))
 
 
-def check_enforcement(rule: Rule, report: Report, *, paths: Literal["kernel", "text"] = "kernel") -> None:
+def check_enforcement(rule: FalcoRule, report: Report, *, paths: PathSource = "kernel") -> None:
     """Report every test of a rule with `bpfence: {action: deny}` that the kernel cannot decide. `paths`: what fd.name means."""
     from bpfence.dialects.falco.lower.rules import enforced  # it needs the names of this package's modules
 
@@ -107,8 +107,13 @@ def check_enforcement(rule: Rule, report: Report, *, paths: Literal["kernel", "t
 
 
 def select(
-    rules: Iterable[Rule], *, names: Iterable[str] = (), tags: Iterable[str] = (), disabled: Iterable[str] = (), priority: str = "Debug"
-) -> list[Rule]:
+    rules: Iterable[FalcoRule],
+    *,
+    names: Iterable[str] = (),
+    tags: Iterable[str] = (),
+    disabled: Iterable[str] = (),
+    priority: str = "Debug",
+) -> list[FalcoRule]:
     """Rules that are enabled, or whose names match a pattern of `names` or tags are among `tags`, and none of `disabled`.
 
     With `names` or `tags` nothing else is chosen. Patterns are those of a shell. `priority`: the least urgent kept, as Falco spells it.

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from bpfence.dialects.falco.confirm.event import FalcoEvent, encode, record_of
 from bpfence.dialects.falco.confirm.rules import RuleSet
-from bpfence.dialects.falco.read.checks import Applied, Comparison, Getter, Source
-from bpfence.dialects.falco.read.language import Not
+from bpfence.dialects.falco.read.checks import Applied, Comparison, FieldGetter, Getter
+from bpfence.dialects.falco.read.language import NotNode
 from bpfence.events.source import MAX_LINE
 from bpfence.host.lines import LinesFile
 
@@ -61,19 +61,19 @@ def _getters(condition: Any) -> Iterator[Getter]:
             yield node.left
             if node.right is not None:
                 yield node.right
-        elif isinstance(node, Not):
+        elif isinstance(node, NotNode):
             stack.append(node.part)
         else:
             stack.extend(node.parts)
 
 
-def _sources(getters: Iterable[Getter]) -> Iterator[Source]:
+def _sources(getters: Iterable[Getter]) -> Iterator[FieldGetter]:
     stack: list[Getter | str | tuple[str, ...]] = list(getters)
     while stack:
         getter = stack.pop()
         if isinstance(getter, Applied):
             stack.extend(getter.arguments)
-        elif isinstance(getter, Source):
+        elif isinstance(getter, FieldGetter):
             yield getter
 
 

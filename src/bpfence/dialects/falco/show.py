@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 
 from bpfence.alerts.alert import Alert, Line, LossLine, StatusLine
 from bpfence.dialects.falco.confirm.event import SECOND, FalcoEvent
-from bpfence.dialects.falco.confirm.rules import Match
+from bpfence.dialects.falco.confirm.rules import FalcoMatch
 from bpfence.dialects.falco.options import WATCHING
 from bpfence.events.values import printable
 
@@ -57,7 +57,7 @@ def encode(alert: FalcoAlert) -> bytes:
     return _ENCODER.encode(alert)
 
 
-def of_match(match: Match, event: FalcoEvent, host: str) -> FalcoAlert:
+def of_match(match: FalcoMatch, event: FalcoEvent, host: str) -> FalcoAlert:
     """The line of a rule that an event matches."""
     rule = match.rule
     return FalcoAlert(
@@ -72,7 +72,7 @@ def _ordered(fields: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(fields.items()))
 
 
-def details(match: Match) -> dict[str, Any]:
+def details(match: FalcoMatch) -> dict[str, Any]:
     """What an alert of bpfence carries of a Falco rule, under `dialect.falco`."""
     rule = match.rule
     return {"priority": rule.priority, "source": rule.source, "output": match.output, "output_fields": match.fields}

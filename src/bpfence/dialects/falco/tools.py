@@ -13,15 +13,15 @@ from bpfence.conditions.text import condition_text
 from bpfence.dialects.falco import load as loading
 from bpfence.dialects.falco.confirm import event as recorded
 from bpfence.dialects.falco.confirm.event import RecordedEvent
-from bpfence.dialects.falco.confirm.rules import Match
+from bpfence.dialects.falco.confirm.rules import FalcoMatch
 from bpfence.dialects.falco.dialect import FalcoRules
 from bpfence.dialects.falco.lower import links as falco_links
 from bpfence.dialects.falco.lower import rules as lower
 from bpfence.dialects.falco.lower.exact import exactly
 from bpfence.dialects.falco.options import FalcoOptions
 from bpfence.dialects.falco.read import events, resolve
-from bpfence.dialects.falco.read.fields import CLASSES, FIELDS, Argument, Field
-from bpfence.dialects.falco.read.resolve import Rule
+from bpfence.dialects.falco.read.fields import CLASSES, FALCO_FIELDS, FalcoField, FieldArgument
+from bpfence.dialects.falco.read.resolve import FalcoRule
 from bpfence.dialects.falco.show import form as line_of
 from bpfence.dialects.falco.show import of_match
 from bpfence.dialects.tools import NamedRule, Shown, StyledLine, Tested, TextTable, Tools, heading
@@ -39,9 +39,13 @@ _REPORTED: Final = {
     When.SUCCESS | When.FAILURE: "when the call has succeeded or failed",
 }  # fmt: skip
 _SHAPES: Final = {
-    Argument.NONE: "", Argument.INDEX: "[N]", Argument.KEY: "[KEY]", Argument.OPTIONAL_INDEX: "[N]?", Argument.OPTIONAL_KEY: "[KEY]?",
-}  # fmt: skip
-Result = tuple[int, RecordedEvent, list[Match], str]
+    FieldArgument.NONE: "",
+    FieldArgument.INDEX: "[N]",
+    FieldArgument.KEY: "[KEY]",
+    FieldArgument.OPTIONAL_INDEX: "[N]?",
+    FieldArgument.OPTIONAL_KEY: "[KEY]?",
+}
+TestedLine = tuple[int, RecordedEvent, list[FalcoMatch], str]
 """A recorded line's number, its event, the rules that it matches, and what is not as it expects."""
 
 
@@ -57,7 +61,7 @@ class FalcoTools(Tools):
         summary = [{"name": file, "mode": "falco", "rules": count} for file, count in rules.items()]
         return [*found, *told, *links.findings(Location(sources[0].file))], summary
 
-    def _rules(self, sources: Sequence[SourceFile]) -> tuple[list[Rule], list[Diagnostic]]:
+    def _rules(self, sources: Sequence[SourceFile]) -> tuple[list[FalcoRule], list[Diagnostic]]:
         loaded, found = loading.load_sources(sources)
         if any(diagnostic.severity == "error" for diagnostic in found):
             raise PolicyError(found)
@@ -104,7 +108,7 @@ class FalcoTools(Tools):
     def fields(self, pattern: str, *, kernel: bool) -> Shown:
         """By the class that a field's name begins with."""
         decided = set(lower.decided_fields())
-        chosen = [field for field in FIELDS if pattern in field.name and (not kernel or field.name in decided)]
+        chosen = [field for field in FALCO_FIELDS if pattern in field.name and (not kernel or field.name in decided)]
         tables = []
         for prefix, what in CLASSES.items():
             rows = [(_named(field), field.type.value, _described(field)) for field in chosen if field.name.partition(".")[0] == prefix]
@@ -125,9 +129,9 @@ class FalcoTools(Tools):
         return list(exactly(rules, mode)), warnings
 
 
-def _explained(rule: Rule) -> dict[str, Any]:
+def _explained(rule: FalcoRule) -> dict[str, Any]:
     enforcing = rule.enforcement is not None and rule.enforcement.action != "audit"
-    lowered = lower.enforced(rule) if enforcing else lower.lower(rule)
+    lowered = lower.enforced(rule) if enforcing else lower.lower_rule(rule)
     types = sorted(rule.types) if len(rule.types) <= resolve.MANY_TYPES else ["(all)"]
     return {
         "rule": rule.name, "priority": rule.priority, "enabled": rule.enabled, "tags": list(rule.tags), "location": str(rule.location),
@@ -139,7 +143,7 @@ def _explained(rule: Rule) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sensors(rule: Rule, lowered: lower.Lowered) -> list[str]:
+def _sensors(rule: FalcoRule, lowered: lower.LoweredRule) -> list[str]:
     """Where the kernel is looked at for a rule: hooks, tracepoints (tp:), functions (fn:) and ends of system calls (call:)."""
     found: dict[str, None] = {}
     for native in lowered.conditions:
@@ -170,23 +174,23 @@ def _explanation(rule: dict[str, Any]) -> Iterator[StyledLine]:
         yield ("  not sensed   ", "red"), (" ".join(rule["unsensed"]), "")
 
 
-def _tested(rules: FalcoRules, number: int, event: RecordedEvent) -> Result:
+def _tested(rules: FalcoRules, number: int, event: RecordedEvent) -> TestedLine:
     matches = rules.set.matches(event)
     return number, event, matches, mismatch(event, matches, number)
 
 
-def _table(results: Sequence[Result], mismatches: int) -> Shown:
+def _table(results: Sequence[TestedLine], mismatches: int) -> Shown:
     rows = [(number, event.type, ", ".join(match.rule.name for match in matches), problem) for number, event, matches, problem in results]
     shown = [_result(*result) for result in results]
     return Shown({"events": shown, "mismatches": mismatches}, [TextTable(("line", "event", "rules", "not as expected"), rows)])
 
 
-def _result(number: int, event: RecordedEvent, matches: list[Match], problem: str) -> dict[str, Any]:
+def _result(number: int, event: RecordedEvent, matches: list[FalcoMatch], problem: str) -> dict[str, Any]:
     fired = [{"rule": m.rule.name, "priority": m.rule.priority, "output": m.output, "output_fields": m.fields} for m in matches]
     return {"line": number, "event": event.type, "matches": fired, "expected": event.record.expect, "mismatch": problem}
 
 
-def _in_form(results: Sequence[Result], form: str) -> Shown:
+def _in_form(results: Sequence[TestedLine], form: str) -> Shown:
     host = host_name()
     lines = []
     for _, event, matches, _ in results:
@@ -196,7 +200,7 @@ def _in_form(results: Sequence[Result], form: str) -> Shown:
     return Shown({}, lines)
 
 
-def mismatch(event: RecordedEvent, matches: list[Match], number: int = 0) -> str:
+def mismatch(event: RecordedEvent, matches: list[FalcoMatch], number: int = 0) -> str:
     """What is not as a recorded line expects, or nothing."""
     expected = event.record.expect
     if expected is None:
@@ -218,7 +222,7 @@ def mismatch(event: RecordedEvent, matches: list[Match], number: int = 0) -> str
     return ""
 
 
-def _field_as_json(field: Field, decided: bool) -> dict[str, Any]:
+def _field_as_json(field: FalcoField, decided: bool) -> dict[str, Any]:
     made: dict[str, Any] = msgspec.to_builtins(field)
     return {
         "name": field.name, "type": field.type.value, "description": field.doc, "argument": field.argument.value, "list": field.many,
@@ -226,9 +230,9 @@ def _field_as_json(field: Field, decided: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _named(field: Field) -> str:
+def _named(field: FalcoField) -> str:
     return field.name + _SHAPES[field.argument]
 
 
-def _described(field: Field) -> str:
+def _described(field: FalcoField) -> str:
     return field.doc if field.filled else f"{field.doc} (not filled in yet)"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from bpfence.conditions import links
 from bpfence.conditions.links import FindLinks
-from bpfence.dialects.dialect import Confirm, Context, Facts
+from bpfence.dialects.dialect import Confirm, Context
+from bpfence.dialects.facts import Facts
 from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location
 from bpfence.policy import Policy, PolicySet

@@ -14,7 +14,7 @@ from bpfence import evaluate
 from bpfence import fields as tables
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.conditions.links import PATHS as PATH_FIELDS
-from bpfence.dialects.dialect import Facts
+from bpfence.dialects.facts import Facts
 from bpfence.dialects.native.dialect import NATIVE, NativeRules
 from bpfence.dialects.tools import Shown, StyledLine, Tested, TextTable, Tools, as_json, heading
 from bpfence.documents.files import SourceFile

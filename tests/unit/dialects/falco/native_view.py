@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bpfence import names
 from bpfence.conditions.values import U64
-from bpfence.dialects.falco.confirm.event import Ancestor, Record, RecordedEvent
+from bpfence.dialects.falco.confirm.event import FalcoAncestor, Record, RecordedEvent
 
 PATHS = ["/etc/shadow", "/etc/passwd", "/etc/sudoers.d/x", "/var/log/syslog", "/tmp/a", "/home/ann/.ssh/id_rsa", "/x"]
 COMMS = ["cat", "sh", "nginx", "sshd", "fifteen-bytes-ok"[:15]]
@@ -104,7 +104,7 @@ def acts(draw: st.DrawFn) -> Act:
     for n, exe in enumerate(exes):
         name, first, rest = draw(st.sampled_from(COMMS)), draw(st.sampled_from(["java", "sh", "/opt/java"])), draw(st.sampled_from(ARGS))
         joined = " ".join(rest)
-        lineage.append(Ancestor(exepath=exe, exe=first, name=name, pid=100 + n, cmdline=f"{name} {joined}" if joined else name))
+        lineage.append(FalcoAncestor(exepath=exe, exe=first, name=name, pid=100 + n, cmdline=f"{name} {joined}" if joined else name))
         if n == 0:
             native |= {"process.parent.pid": 100, "process.parent.name": name, "process.parent.args": " ".join([first, *rest])}
     above = {"process.ancestors.exe": (*earlier, *exes), "process.ancestors.name": tuple(str(one.name) for one in lineage)}

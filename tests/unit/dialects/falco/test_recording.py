@@ -15,7 +15,7 @@ from bpfence.dialects.falco.confirm.event import FalcoEvent, Record, RecordedEve
 from bpfence.dialects.falco.confirm.live import LiveEvents
 from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.dialects.falco.load import load_text
-from bpfence.dialects.falco.read.fields import FIELD_BY_NAME, Argument
+from bpfence.dialects.falco.read.fields import FALCO_FIELD_BY_NAME, FieldArgument
 from bpfence.dialects.falco.recording import BASE, Recorder, recorded_fields
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent, decode
@@ -139,7 +139,7 @@ def kernel_events() -> list[FalcoEvent]:
 
 
 def test_every_field_of_a_kernels_event_round_trips(tmp_path: Path) -> None:
-    uses = [f"%{field.name}" for field in FIELD_BY_NAME.values() if field.argument not in (Argument.INDEX, Argument.KEY)]
+    uses = [f"%{field.name}" for field in FALCO_FIELD_BY_NAME.values() if field.argument not in (FieldArgument.INDEX, FieldArgument.KEY)]
     uses += ["%evt.arg.flags", "%evt.arg[0]", "%evt.rawarg.fd", "%evt.arg.mode", "%evt.rawarg.mode", "%evt.arg.name", "%evt.arg.dirfd"]
     uses += ["%proc.aname[1]", "%proc.acmdline[2]", "%proc.env[HOME]", "%proc.aenv[PATH]", "%proc.apid[1]", "%thread.cgroup.cpu"]
     text = f"- rule: X\n  desc: d\n  condition: evt.type exists\n  output: '{' '.join(uses)}'\n  priority: INFO\n"
@@ -160,7 +160,7 @@ def test_every_field_of_a_kernels_event_round_trips(tmp_path: Path) -> None:
 
 
 def test_the_base_is_of_fields_that_exist() -> None:
-    assert [name for name in BASE if name not in FIELD_BY_NAME] == []
+    assert [name for name in BASE if name not in FALCO_FIELD_BY_NAME] == []
 
 
 def test_a_recording_has_a_limit_and_goes_on_after_a_rotation(tmp_path: Path) -> None:

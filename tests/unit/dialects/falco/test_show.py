@@ -11,7 +11,7 @@ import pytest
 
 from bpfence.alerts.alert import Alert, LossLine, StatusLine
 from bpfence.dialects.falco.confirm.event import Record, RecordedEvent
-from bpfence.dialects.falco.confirm.rules import Match, RuleSet
+from bpfence.dialects.falco.confirm.rules import FalcoMatch, RuleSet
 from bpfence.dialects.falco.load import load_text
 from bpfence.dialects.falco.show import DROP_KINDS, details, encode, form, of_line, of_match
 from bpfence.fields import EVENT_BY_NAME
@@ -37,7 +37,7 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Any:
     time.tzset()
 
 
-def match() -> tuple[Match, RecordedEvent]:
+def match() -> tuple[FalcoMatch, RecordedEvent]:
     event = RecordedEvent(Record(type="open", time=MOMENT, fields={"fd.name": "/etc/shadow", "user.uid": 0}))
     loaded, _ = load_text(RULES)
     return RuleSet(loaded.rules, append="").matches(event)[0], event

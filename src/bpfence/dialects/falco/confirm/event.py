@@ -23,15 +23,15 @@ from typing import Any, Final, Protocol, Union
 import msgspec
 
 from bpfence.dialects.falco.read.checks import address
-from bpfence.dialects.falco.read.events import EVENT_BY_NAME, MODES
-from bpfence.dialects.falco.read.fields import Argument, Type, Use, lookup
+from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME, MODES
+from bpfence.dialects.falco.read.fields import FieldArgument, NamedField, Type, lookup
 from bpfence.documents.report import TextError
 from bpfence.events.source import MALFORMED, MAX_LINE, BadLineError
 from bpfence.events.values import escape, unescape
 from bpfence.names import name as name_of
 
 Scalar = Union[str, int, float, bool, bytes]
-Value = Union[Scalar, tuple[Scalar, ...]]
+FieldValue = Union[Scalar, tuple[Scalar, ...]]
 SECOND: Final = 1_000_000_000
 NOTHING: Final = "<NA>"
 """What Falco has for an argument without a value."""
@@ -50,14 +50,14 @@ class FalcoEvent(Protocol):
     def time(self) -> int:
         """ns since 1970."""
 
-    def get(self, field: str, argument: str | None = None) -> Value | None:
+    def get(self, field: str, argument: str | None = None) -> FieldValue | None:
         """A field's value; None where it is absent. Fields that are `many` give tuples when asked without argument."""
 
     def elements(self, field: str) -> tuple[str, ...] | None:
         """The list that a text such as proc.args is made of."""
 
 
-class Ancestor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FalcoAncestor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One ancestor, as far as it is known."""
 
     name: str | None = None
@@ -75,13 +75,13 @@ class Derived:
     time: int
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str | None], Value | None] = {}
+        self._known: dict[tuple[str, str | None], FieldValue | None] = {}
 
-    def raw(self, field: str, argument: str | None) -> Value | None:
+    def raw(self, field: str, argument: str | None) -> FieldValue | None:
         """What the source knows itself."""
         raise NotImplementedError
 
-    def lineage(self) -> tuple[Ancestor, ...]:
+    def lineage(self) -> tuple[FalcoAncestor, ...]:
         """Ancestors, the parent first."""
         raise NotImplementedError
 
@@ -93,7 +93,7 @@ class Derived:
         """The list that a text is made of."""
         raise NotImplementedError
 
-    def get(self, field: str, argument: str | None = None) -> Value | None:
+    def get(self, field: str, argument: str | None = None) -> FieldValue | None:
         """A field's value, computed once."""
         key = (field, argument)
         try:
@@ -111,13 +111,13 @@ class Derived:
 
 # ---- what follows from what ----
 
-_Derive = Callable[[Derived, "str | None"], "Value | None"]
+_Derive = Callable[[Derived, "str | None"], "FieldValue | None"]
 
 
 def _lineage(attribute: str, own: str) -> _Derive:
     """An ancestor's attribute by level; all that are known without one."""
 
-    def derive(event: Derived, argument: str | None) -> Value | None:
+    def derive(event: Derived, argument: str | None) -> FieldValue | None:
         ancestors = event.lineage()
         if argument is None:
             found = tuple(value for value in (getattr(one, attribute) for one in ancestors) if value is not None)
@@ -131,14 +131,14 @@ def _lineage(attribute: str, own: str) -> _Derive:
 
 
 def _parent(attribute: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         ancestors = event.lineage()
         return getattr(ancestors[0], attribute) if ancestors else None
 
     return derive
 
 
-def _environment(event: Derived, argument: str | None) -> Value | None:
+def _environment(event: Derived, argument: str | None) -> FieldValue | None:
     listed = event.elements("proc.env")
     if listed is None:
         return None
@@ -147,7 +147,7 @@ def _environment(event: Derived, argument: str | None) -> Value | None:
     return next((item[len(argument) + 1 :] for item in listed if item.startswith(argument + "=")), None)
 
 
-def _ancestor_environment(event: Derived, argument: str | None) -> Value | None:
+def _ancestor_environment(event: Derived, argument: str | None) -> FieldValue | None:
     ancestors = event.lineage()
     texts = [" ".join(f"{name}={value}" for name, value in one.env.items()) for one in ancestors]
     if argument is None:
@@ -158,14 +158,14 @@ def _ancestor_environment(event: Derived, argument: str | None) -> Value | None:
     return next((one.env[argument] for one in ancestors if argument in one.env), None)
 
 
-def _args(event: Derived, argument: str | None) -> Value | None:
+def _args(event: Derived, argument: str | None) -> FieldValue | None:
     listed = event.elements("proc.args")
     if listed is None or argument is None:
         return None if listed is None else " ".join(listed)
     return listed[int(argument)] if int(argument) < len(listed) else None
 
 
-def _ancestor_args(event: Derived, argument: str | None) -> Value | None:
+def _ancestor_args(event: Derived, argument: str | None) -> FieldValue | None:
     """What stands in an ancestor's command line behind its name."""
     if argument == "0":
         return event.get("proc.args")
@@ -180,20 +180,20 @@ def _ancestor_args(event: Derived, argument: str | None) -> Value | None:
 def _counted(*categories: str) -> _Derive:
     """1 where a call of one of these categories has failed; of any where none is given."""
 
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         kind = event.get("evt.category")
         return 1 if event.get("evt.failed") is True and (not categories or kind in categories) else None
 
     return derive
 
 
-def _name_and_thread(event: Derived, _: str | None) -> Value | None:
+def _name_and_thread(event: Derived, _: str | None) -> FieldValue | None:
     name, tid = event.get("proc.name"), event.get("thread.tid")
     return f"{name}{tid}" if isinstance(name, str) and isinstance(tid, int) else None
 
 
 def _joined(first: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         head, rest = event.get(first), event.get("proc.args")
         if not isinstance(head, str):
             return None
@@ -202,7 +202,7 @@ def _joined(first: str) -> _Derive:
     return derive
 
 
-def _argument(event: Derived, argument: str | None) -> Value | None:
+def _argument(event: Derived, argument: str | None) -> FieldValue | None:
     found = _raw_argument(event, argument)
     if isinstance(found, bool):
         return "true" if found else "false"
@@ -215,7 +215,7 @@ def _argument(event: Derived, argument: str | None) -> Value | None:
 
 def unknown_argument(event_type: str, argument: str | None) -> str | None:
     """evt.arg of an argument without a value: "<NA>" where the event has an argument of that name or number, as in Falco; else None."""
-    names = EVENT_BY_NAME[event_type].args if event_type in EVENT_BY_NAME else ()
+    names = FALCO_EVENT_BY_NAME[event_type].args if event_type in FALCO_EVENT_BY_NAME else ()
     if argument is None or not (argument.isascii() and argument.isdigit()):
         return NOTHING if argument in names else None
     return NOTHING if len(argument) < 5 and int(argument) < len(names) else None
@@ -230,7 +230,7 @@ def _name_of(event: Derived, argument: str | None) -> str | None:
     """The name of an argument that is given by its name or by its number from 0."""
     if argument is None or not (argument.isascii() and argument.isdigit()):
         return argument
-    names = EVENT_BY_NAME[event.type].args if event.type in EVENT_BY_NAME else tuple(event.arguments())
+    names = FALCO_EVENT_BY_NAME[event.type].args if event.type in FALCO_EVENT_BY_NAME else tuple(event.arguments())
     return names[int(argument)] if len(argument) < 5 and int(argument) < len(names) else None
 
 
@@ -264,7 +264,7 @@ def _text(value: Scalar) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
-def _all_arguments(event: Derived, _: str | None) -> Value | None:
+def _all_arguments(event: Derived, _: str | None) -> FieldValue | None:
     return " ".join(f"{name}={_spelled(event, name, value)}" for name, value in event.arguments().items())
 
 
@@ -274,7 +274,7 @@ def _spelled(event: Derived, name: str, value: Scalar | None) -> str:
     return spelled_mode(event.type, value) if name == "mode" and isinstance(value, int) else _text(value)
 
 
-def _raw_result(event: Derived, _: str | None) -> Value | None:
+def _raw_result(event: Derived, _: str | None) -> FieldValue | None:
     given = event.arguments()
     for name in ("res", "fd"):
         value = given.get(name)
@@ -283,14 +283,14 @@ def _raw_result(event: Derived, _: str | None) -> Value | None:
     return None
 
 
-def _result(event: Derived, _: str | None) -> Value | None:
+def _result(event: Derived, _: str | None) -> FieldValue | None:
     value = event.get("evt.rawres")
     if not isinstance(value, int):
         return None
     return "SUCCESS" if value >= 0 else errno.errorcode.get(-value, str(-value))
 
 
-def _failed(event: Derived, _: str | None) -> Value | None:
+def _failed(event: Derived, _: str | None) -> FieldValue | None:
     value = event.get("evt.rawres")
     return value < 0 if isinstance(value, int) else None
 
@@ -306,14 +306,14 @@ def _flags(event: Derived) -> set[str] | None:
 def _opened(wanted: Iterable[str]) -> _Derive:
     chosen = set(wanted)
 
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         flags = _flags(event)
         return None if flags is None else not chosen.isdisjoint(flags)
 
     return derive
 
 
-def _open_exec(event: Derived, _: str | None) -> Value | None:
+def _open_exec(event: Derived, _: str | None) -> FieldValue | None:
     flags = _flags(event)
     if event.type != "creat" and (flags is None or flags.isdisjoint({"O_CREAT", "O_TMPFILE"})):
         return None if flags is None else False
@@ -321,7 +321,7 @@ def _open_exec(event: Derived, _: str | None) -> Value | None:
     return isinstance(mode, int) and mode & 0o111 != 0
 
 
-def _open_create(event: Derived, _: str | None) -> Value | None:
+def _open_create(event: Derived, _: str | None) -> FieldValue | None:
     flags = _flags(event)
     return None if flags is None else "O_F_CREATED" in flags
 
@@ -333,7 +333,7 @@ _TYPE_CHARACTERS: Final = {
 _SOCKETS: Final = {"ipv4": "ip", "ipv6": "ip", "unix": "unix"}
 
 
-def _type_character(event: Derived, _: str | None) -> Value | None:
+def _type_character(event: Derived, _: str | None) -> FieldValue | None:
     kind = event.get("fd.type")
     return _TYPE_CHARACTERS.get(kind, "o") if isinstance(kind, str) else None
 
@@ -349,12 +349,12 @@ def directory_of(path: str) -> str:
     return path[: path.rindex("/")] or "/" if "/" in path else ""
 
 
-def _directory(event: Derived, _: str | None) -> Value | None:
+def _directory(event: Derived, _: str | None) -> FieldValue | None:
     name = _file_name(event)
     return None if name is None else directory_of(name)
 
 
-def _filename(event: Derived, _: str | None) -> Value | None:
+def _filename(event: Derived, _: str | None) -> FieldValue | None:
     name = _file_name(event)
     return None if name is None else name.rpartition("/")[2]
 
@@ -364,7 +364,7 @@ def _same(field: str) -> _Derive:
 
 
 def _both(one: str, other: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         sides = []
         for field in (one, other):
             value = event.get(field)
@@ -381,7 +381,7 @@ def _service(port: int) -> str | None:
 
 
 def _service_of(field: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         port = event.get(field)
         return (_service(port) or str(port)) if isinstance(port, int) else None
 
@@ -389,7 +389,7 @@ def _service_of(field: str) -> _Derive:
 
 
 def _device(shift: Callable[[int], int]) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         device = event.get("fd.dev")
         return shift(device) if isinstance(device, int) else None
 
@@ -397,7 +397,7 @@ def _device(shift: Callable[[int], int]) -> _Derive:
 
 
 def _equal(one: str, other: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         first, second = event.get(one), event.get(other)
         return None if first is None or second is None else first == second
 
@@ -405,19 +405,19 @@ def _equal(one: str, other: str) -> _Derive:
 
 
 def _in_container(field: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         container, what = event.get("container.id"), event.get(field)
         return f"{container!s}:{what!s}" if isinstance(what, str) else None
 
     return derive
 
 
-def _container_name(event: Derived, _: str | None) -> Value | None:
+def _container_name(event: Derived, _: str | None) -> FieldValue | None:
     return "host" if event.get("container.id") == "host" else None
 
 
 def _clock(form: str, fraction: bool, utc: bool = False) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         moment = dt.datetime.fromtimestamp(event.time // SECOND, dt.UTC)
         text = (moment if utc else moment.astimezone()).strftime(form)
         return f"{text}.{event.time % SECOND:09d}" + ("+0000" if utc else "") if fraction else text
@@ -426,7 +426,7 @@ def _clock(form: str, fraction: bool, utc: bool = False) -> _Derive:
 
 
 def _difference(later: str, earlier: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         end, start = event.get(later), event.get(earlier)
         return max(end - start, 0) if isinstance(end, int) and isinstance(start, int) and start else None
 
@@ -440,7 +440,7 @@ def _constant(value: Scalar) -> _Derive:
 DERIVED: Final[Mapping[str, _Derive]] = {
     "evt.type": lambda event, _: event.type,
     "syscall.type": lambda event, _: None if event.type == "procexit" else event.type,
-    "evt.category": lambda event, _: EVENT_BY_NAME[event.type].category if event.type in EVENT_BY_NAME else "other",
+    "evt.category": lambda event, _: FALCO_EVENT_BY_NAME[event.type].category if event.type in FALCO_EVENT_BY_NAME else "other",
     "evt.time": _clock("%H:%M:%S", fraction=True), "evt.time.s": _clock("%H:%M:%S", fraction=False),
     "evt.time.iso8601": _clock("%Y-%m-%dT%H:%M:%S", fraction=True, utc=True),
     "evt.datetime": _clock("%Y-%m-%d %H:%M:%S", fraction=True), "evt.datetime.s": _clock("%Y-%m-%d %H:%M:%S", fraction=False),
@@ -499,7 +499,7 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     fields: dict[str, _Json | list[_Json]] = {}
     argv: list[str] | None = None
     env: list[str] | None = None
-    lineage: list[Ancestor] = []
+    lineage: list[FalcoAncestor] = []
     expect: list[str | dict[str, Any]] | None = None
 
 
@@ -524,7 +524,7 @@ class RecordedEvent(Derived):
         self._argv = None if record.argv is None else tuple(unescape(item) for item in record.argv)
         self._env = None if record.env is None else tuple(unescape(item) for item in record.env)
         self._lineage = tuple(_unescaped(one) for one in record.lineage)
-        self._own: dict[tuple[str, str | None], Value] = {("evt.num", None): record.num, ("evt.source", None): record.source}
+        self._own: dict[tuple[str, str | None], FieldValue] = {("evt.num", None): record.num, ("evt.source", None): record.source}
         if record.host:
             self._own["evt.hostname", None] = unescape(record.host)
         for spelled, value in record.fields.items():
@@ -532,11 +532,11 @@ class RecordedEvent(Derived):
                 use, checked = _checked(spelled, value)
                 self._own[use.field.name, use.argument] = checked
 
-    def raw(self, field: str, argument: str | None) -> Value | None:
+    def raw(self, field: str, argument: str | None) -> FieldValue | None:
         """What the line says."""
         return self._own.get((field, argument))
 
-    def lineage(self) -> tuple[Ancestor, ...]:
+    def lineage(self) -> tuple[FalcoAncestor, ...]:
         """Ancestors, the parent first."""
         return self._lineage
 
@@ -549,18 +549,18 @@ class RecordedEvent(Derived):
         return self._argv if field == "proc.args" else self._env if field == "proc.env" else None
 
 
-def _unescaped(one: Ancestor) -> Ancestor:
+def _unescaped(one: FalcoAncestor) -> FalcoAncestor:
     texts = {name: None if (text := getattr(one, name)) is None else unescape(text) for name in ("name", "exe", "exepath", "cmdline")}
-    return Ancestor(pid=one.pid, env={unescape(name): unescape(value) for name, value in one.env.items()}, **texts)
+    return FalcoAncestor(pid=one.pid, env={unescape(name): unescape(value) for name, value in one.env.items()}, **texts)
 
 
-def _checked(spelled: str, value: Any) -> tuple[Use, Value]:
+def _checked(spelled: str, value: Any) -> tuple[NamedField, FieldValue]:
     """A field and its value as its type has it; TextError where it cannot have it."""
     name, bracket, rest = spelled.partition("[")
     use = lookup(name, rest[:-1] if bracket and rest.endswith("]") else None)
     if use is None or (bracket and not rest.endswith("]")):
         raise TextError(f"unknown field {spelled!r}")
-    if use.field.argument is Argument.NONE and use.argument is not None:
+    if use.field.argument is FieldArgument.NONE and use.argument is not None:
         raise TextError(f"{name} takes no argument")
     if isinstance(value, list):
         if not use.many:
@@ -628,9 +628,9 @@ def record_of(event: FalcoEvent, spelled: Iterable[str], *, num: int, host: str)
     return made
 
 
-def _escaped(one: Ancestor) -> Ancestor:
+def _escaped(one: FalcoAncestor) -> FalcoAncestor:
     texts = {name: None if (text := getattr(one, name)) is None else escape(text) for name in ("name", "exe", "exepath", "cmdline")}
-    return Ancestor(pid=one.pid, env={escape(name): escape(value) for name, value in one.env.items()}, **texts)
+    return FalcoAncestor(pid=one.pid, env={escape(name): escape(value) for name, value in one.env.items()}, **texts)
 
 
 def _shown(value: Any) -> Any:

@@ -22,7 +22,7 @@ from typing import Final
 from bpfence import abi
 from bpfence.conditions.expand import container
 from bpfence.dialects.falco.confirm import calls
-from bpfence.dialects.falco.confirm.event import LAST_MOMENT, SECOND, Ancestor, Derived, Scalar, Value, unknown_argument
+from bpfence.dialects.falco.confirm.event import LAST_MOMENT, SECOND, Derived, FalcoAncestor, FieldValue, Scalar, unknown_argument
 from bpfence.evaluate import holds
 from bpfence.events import records
 from bpfence.events.process import Clock, ProcessCache
@@ -203,7 +203,7 @@ class LiveEvent(Derived):
         self._argv: tuple[bytes, ...] | None = None
         self._argv_known = False
         self._living: list[tuple[int, ExecImage | None]] | None = None
-        self._ancestors: tuple[Ancestor, ...] | None = None
+        self._ancestors: tuple[FalcoAncestor, ...] | None = None
         self._registers = calls.has_registers(record)
 
     # -- what `calls` asks for --
@@ -242,12 +242,12 @@ class LiveEvent(Derived):
 
     # -- Derived --
 
-    def raw(self, field: str, argument: str | None) -> Value | None:
+    def raw(self, field: str, argument: str | None) -> FieldValue | None:
         """What this event knows itself."""
         take = _OWN.get(field)
         return None if take is None else take(self, argument)
 
-    def get(self, field: str, argument: str | None = None) -> Value | None:
+    def get(self, field: str, argument: str | None = None) -> FieldValue | None:
         """A field's value, worked out once. What is absent here is not derived from something else."""
         key = (field, argument)
         known = self._known
@@ -277,7 +277,7 @@ class LiveEvent(Derived):
             return None if data is None else tuple(_text(word) for word in records.arguments(data))
         return None
 
-    def lineage(self) -> tuple[Ancestor, ...]:
+    def lineage(self) -> tuple[FalcoAncestor, ...]:
         """Ancestors, the parent first."""
         if self._ancestors is None:
             record = self.record
@@ -407,16 +407,16 @@ class LiveEvent(Derived):
         return (remote, local) if self.serves() else (local, remote)
 
 
-def _ancestor(pid: int, name: bytes | None, words: tuple[bytes, ...] | None, exepath: str | None) -> Ancestor:
+def _ancestor(pid: int, name: bytes | None, words: tuple[bytes, ...] | None, exepath: str | None) -> FalcoAncestor:
     comm = None if name is None else _text(name)
     exe = _text(words[0]) if words else None
     line = comm if comm is None or words is None else _text(b" ".join((name or b"", *words[1:])))
-    return Ancestor(comm, exe, exepath, pid, line)
+    return FalcoAncestor(comm, exe, exepath, pid, line)
 
 
 # ---- fields ----
 
-_Take = Callable[[LiveEvent, "str | None"], "Value | None"]
+_Take = Callable[[LiveEvent, "str | None"], "FieldValue | None"]
 
 
 def _slot(slot: int) -> _Take:
@@ -426,7 +426,7 @@ def _slot(slot: int) -> _Take:
 def _set(slot: int) -> _Take:
     """A set of capabilities."""
 
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         value = event.record.numbers.get(slot)
         return None if value is None else calls.capabilities(value)
 
@@ -439,7 +439,7 @@ def _of_program(slot: int) -> _Take:
 
 
 def _exe_flag(bit: int) -> _Take:
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         if event.record.event == "process.exec":
             memfd = event.record.numbers.get(abi.NUM_FILE_MEMFD) if bit == abi.EXE_MEMFD else None
             return None if memfd is None else memfd != 0
@@ -449,7 +449,7 @@ def _exe_flag(bit: int) -> _Take:
     return take
 
 
-def _name(event: LiveEvent, _: str | None) -> Value | None:
+def _name(event: LiveEvent, _: str | None) -> FieldValue | None:
     """The name at exec. A task can rename itself afterwards; right after the exec the task's own name is that name."""
     given = event.record.strings.get(abi.STR_PROCESS_NAME)
     if given is not None:
@@ -458,12 +458,12 @@ def _name(event: LiveEvent, _: str | None) -> Value | None:
     return _text(event.record.comm if image is None else image.comm)
 
 
-def _exe(event: LiveEvent, _: str | None) -> Value | None:
+def _exe(event: LiveEvent, _: str | None) -> FieldValue | None:
     words = event.argv()
     return _text(words[0]) if words else None
 
 
-def _exepath(event: LiveEvent, _: str | None) -> Value | None:
+def _exepath(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.record.event == "process.exec":
         # What is about to be executed. That is the one thing of the new program that is known, and what enforced rules are about.
         return event.text(abi.STR_FILE_PATH)
@@ -474,7 +474,7 @@ def _exepath(event: LiveEvent, _: str | None) -> Value | None:
     return _text(data) or None
 
 
-def _cwd(event: LiveEvent, _: str | None) -> Value | None:
+def _cwd(event: LiveEvent, _: str | None) -> FieldValue | None:
     data = event.record.strings.get(abi.STR_PROCESS_CWD)
     if not data:
         return None
@@ -482,25 +482,25 @@ def _cwd(event: LiveEvent, _: str | None) -> Value | None:
     return path if path.endswith("/") else path + "/"
 
 
-def _ppid(event: LiveEvent, _: str | None) -> Value | None:
+def _ppid(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.record.ppid or None
 
 
-def _started(event: LiveEvent, _: str | None) -> Value | None:
+def _started(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.events.clock.wall(event.record.start_time) if event.record.start_time else None
 
 
-def _parent_started(event: LiveEvent, _: str | None) -> Value | None:
+def _parent_started(event: LiveEvent, _: str | None) -> FieldValue | None:
     value = event.record.numbers.get(abi.NUM_PARENT_START)
     return event.events.clock.wall(value) if value else None
 
 
-def _parent_vpid(event: LiveEvent, _: str | None) -> Value | None:
+def _parent_vpid(event: LiveEvent, _: str | None) -> FieldValue | None:
     started = event.ancestor_started(event.record.ppid) if event.record.ppid else None
     return None if started is None else event.events.procfs.inner_pid(event.record.ppid, started)
 
 
-def _login_shell(event: LiveEvent, _: str | None) -> Value | None:
+def _login_shell(event: LiveEvent, _: str | None) -> FieldValue | None:
     """The oldest process among the ancestors, or else the process itself, whose name ends in sh."""
     shells = [one.pid for one in event.lineage() if one.name is not None and one.name.endswith("sh")]
     if shells:
@@ -512,7 +512,7 @@ def _login_shell(event: LiveEvent, _: str | None) -> Value | None:
 def _leader(slot: int, part: int) -> _Take:
     """Something of the leader of a session or group: 0 the name, 1 argv[0], 2 the executable."""
 
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         pid = event.record.numbers.get(slot)
         return None if pid is None else event.leader(pid)[part]
 
@@ -520,14 +520,14 @@ def _leader(slot: int, part: int) -> _Take:
 
 
 def _leads(slot: int) -> _Take:
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         pid = event.record.numbers.get(slot)
         return None if pid is None else pid == event.record.pid
 
     return take
 
 
-def _namespace_started(event: LiveEvent, _: str | None) -> Value | None:
+def _namespace_started(event: LiveEvent, _: str | None) -> FieldValue | None:
     """The start of the process that is 1 in the same pid namespace, looked for among the process and its ancestors."""
     if event.record.numbers.get(abi.NUM_VPID) == 1:
         return _started(event, None)
@@ -538,12 +538,12 @@ def _namespace_started(event: LiveEvent, _: str | None) -> Value | None:
     return None
 
 
-def _changed_in_namespace(event: LiveEvent, _: str | None) -> Value | None:
+def _changed_in_namespace(event: LiveEvent, _: str | None) -> FieldValue | None:
     changed, started = event.record.numbers.get(abi.NUM_EXE_CTIME), _namespace_started(event, None)
     return max(changed - started, 0) if changed and isinstance(started, int) else None
 
 
-def _ancestor_environment(event: LiveEvent, argument: str | None) -> Value | None:
+def _ancestor_environment(event: LiveEvent, argument: str | None) -> FieldValue | None:
     """Environments of ancestors are read one by one, and only as many as it takes."""
     if argument == "0":
         return event.get("proc.env")
@@ -569,14 +569,14 @@ def _ancestor_environment(event: LiveEvent, argument: str | None) -> Value | Non
 def _stream(number: int, part: int) -> _Take:
     """Type (0) or name (1) of one of the descriptors 0 to 2."""
 
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         found = event.events.procfs.descriptors(event.record.pid, event.record.start_time, number)
         return found[number][part] or None if found and number in found else None
 
     return take
 
 
-def _types(event: LiveEvent, argument: str | None) -> Value | None:
+def _types(event: LiveEvent, argument: str | None) -> FieldValue | None:
     if argument is not None and not (argument.isascii() and argument.isdigit()):
         return None
     only = None if argument is None else int(argument)
@@ -591,7 +591,7 @@ def _types(event: LiveEvent, argument: str | None) -> Value | None:
 def _status(name: str, *, less: int = 0, main: bool = False) -> _Take:
     """A number of /proc/PID/status, as it is now; `main`: of the main thread, others count as 0."""
 
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         record = event.record
         if main and record.tid != record.pid:
             return 0
@@ -605,12 +605,12 @@ _HIERARCHIES: Final = ("cpuset", "cpu", "cpuacct", "io", "memory")
 """The controllers that Falco lists; in the unified hierarchy they share one path."""
 
 
-def _cgroups(event: LiveEvent, _: str | None) -> Value | None:
+def _cgroups(event: LiveEvent, _: str | None) -> FieldValue | None:
     path, _id = event.events.cgroup(event.record)
     return None if path is None else " ".join(f"{name}={path}" for name in _HIERARCHIES)
 
 
-def _cgroup(event: LiveEvent, argument: str | None) -> Value | None:
+def _cgroup(event: LiveEvent, argument: str | None) -> FieldValue | None:
     path, _id = event.events.cgroup(event.record)
     return path if argument in _HIERARCHIES else None
 
@@ -619,27 +619,27 @@ def _user(part: str) -> _Take:
     return lambda event, _: getattr(event.user(), part) or None
 
 
-def _group(event: LiveEvent, _: str | None) -> Value | None:
+def _group(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.events.users.group(event.gid(), event.record.mnt_ns, event.record.pid)
 
 
-def _login_uid(event: LiveEvent, _: str | None) -> Value | None:
+def _login_uid(event: LiveEvent, _: str | None) -> FieldValue | None:
     value = event.record.numbers.get(abi.NUM_LOGINUID)
     return None if value is None else -1 if value & NOT_SET == NOT_SET else value & NOT_SET
 
 
-def _login_name(event: LiveEvent, _: str | None) -> Value | None:
+def _login_name(event: LiveEvent, _: str | None) -> FieldValue | None:
     uid = _login_uid(event, None)
     if not isinstance(uid, int):
         return None
     return UNKNOWN if uid < 0 else event.events.users.user(uid, event.record.mnt_ns, event.record.pid).name
 
 
-def _container(event: LiveEvent, _: str | None) -> Value | None:
+def _container(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.events.cgroup(event.record)[1]
 
 
-def _privileged(event: LiveEvent, _: str | None) -> Value | None:
+def _privileged(event: LiveEvent, _: str | None) -> FieldValue | None:
     bounding = event.record.numbers.get(abi.NUM_CAPS_BOUNDING)
     if bounding is None or event.get("container.id") == HOST:
         return None
@@ -650,18 +650,18 @@ def _privileged(event: LiveEvent, _: str | None) -> Value | None:
 # ---- arguments and result ----
 
 
-def _argument(event: LiveEvent, argument: str | None) -> Value | None:
+def _argument(event: LiveEvent, argument: str | None) -> FieldValue | None:
     value = calls.argument(event, argument or "").shown
     if value is None:
         return unknown_argument(event.type, argument)
     return value if isinstance(value, str) else str(value)
 
 
-def _raw_argument(event: LiveEvent, argument: str | None) -> Value | None:
+def _raw_argument(event: LiveEvent, argument: str | None) -> FieldValue | None:
     return calls.argument(event, argument or "").raw
 
 
-def _arguments(event: LiveEvent, _: str | None) -> Value | None:
+def _arguments(event: LiveEvent, _: str | None) -> FieldValue | None:
     return " ".join(calls.spelled(name, value) for name, value in calls.arguments(event).items())
 
 
@@ -670,7 +670,7 @@ def _arguments(event: LiveEvent, _: str | None) -> Value | None:
 _OPENS: Final = ("file.open", "file.open_failed")
 
 
-def _path(event: LiveEvent, _: str | None) -> Value | None:
+def _path(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.text(abi.STR_FILE_PATH)
 
 
@@ -700,13 +700,13 @@ _ONE_PATH: Final = frozenset({
 })  # fmt: skip
 
 
-def _fs_name(event: LiveEvent, _: str | None) -> Value | None:
+def _fs_name(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.record.event not in _ONE_PATH or not _succeeded(event):
         return None
     return event.get("fd.name") if event.record.event in _OPENS else event.text(abi.STR_FILE_PATH)
 
 
-def _fs_raw_name(event: LiveEvent, _: str | None) -> Value | None:
+def _fs_raw_name(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.record.event not in _ONE_PATH or not _succeeded(event):
         return None
     text = event.text(abi.STR_FILE_TEXT if event.record.event in _OPENS else abi.STR_CALL_TEXT)
@@ -737,7 +737,7 @@ _RAW_TARGETS: Final = {
 def _two_paths(slots: Mapping[str, int], raw: Mapping[str, int] | None = None) -> _Take:
     """One of two paths: as it was resolved, or with `raw` as it was given, where the record has that."""
 
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         slot = slots.get(event.record.event)
         if slot is None or not _succeeded(event):
             return None
@@ -753,7 +753,7 @@ def _two_paths(slots: Mapping[str, int], raw: Mapping[str, int] | None = None) -
 def _absolute(slots: Mapping[str, int]) -> _Take:
     """evt.abspath of calls with directory descriptors."""
 
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         if event.record.event in _OPENS and slots is _ABSOLUTE:
             return event.get("fd.name") if event.type in ("openat", "openat2", "open_by_handle_at") else None
         slot = slots.get(event.type)
@@ -788,7 +788,7 @@ _O_DIRECTORY: Final = 0o200000
 _FILES: Final = frozenset({"fchmod", "fchown", "finit_module"})
 
 
-def _fd_number(event: LiveEvent, _: str | None) -> Value | None:
+def _fd_number(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.type in _RESULTS:
         result = event.result
         if result is not None and result < 0:
@@ -820,7 +820,7 @@ def _socket_type(event: LiveEvent) -> str | None:
     return "ipv4" if family == _IP["AF_INET"] else "ipv6" if family == _IP["AF_INET6"] else None
 
 
-def _fd_type(event: LiveEvent, _: str | None) -> Value | None:
+def _fd_type(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.type in _MADE:
         return _MADE[event.type]
     if _is_socket(event):
@@ -864,7 +864,7 @@ def _socket_name(event: LiveEvent) -> str | None:
     return shown[0] if shown else None
 
 
-def _fd_name(event: LiveEvent, _: str | None) -> Value | None:
+def _fd_name(event: LiveEvent, _: str | None) -> FieldValue | None:
     if _is_socket(event):
         return _socket_name(event)
     if event.record.event in _OPENS:
@@ -879,19 +879,19 @@ def _fd_name(event: LiveEvent, _: str | None) -> Value | None:
     return None if found is None else found[1] or None
 
 
-def _fd_raw_name(event: LiveEvent, _: str | None) -> Value | None:
+def _fd_raw_name(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.text(abi.STR_FILE_TEXT) if event.record.event in _OPENS else None
 
 
 def _of_file(slot: int) -> _Take:
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         return event.record.numbers.get(slot) if event.record.event in _OPENS or event.type in _FILES else None
 
     return take
 
 
 def _side(server: bool, part: int) -> _Take:
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         if not _is_socket(event):
             return None
         if not server and event.record.event in ("net.listen", "net.bind"):
@@ -903,7 +903,7 @@ def _side(server: bool, part: int) -> _Take:
 
 
 def _end(address: int, port: int, part: int) -> _Take:
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         found = event.side(address, port) if _is_socket(event) else (None, None)
         return found[part] if found[0] is not None else None
 
@@ -914,7 +914,7 @@ _BY_PROTOCOL: Final = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
 _BY_KIND: Final = {1: "tcp", 2: "udp", 3: "raw"}
 
 
-def _protocol(event: LiveEvent, _: str | None) -> Value | None:
+def _protocol(event: LiveEvent, _: str | None) -> FieldValue | None:
     if not _is_socket(event) or event.get("fd.type") not in ("ipv4", "ipv6"):
         return None
     numbers = event.record.numbers
@@ -924,7 +924,7 @@ def _protocol(event: LiveEvent, _: str | None) -> Value | None:
     return _BY_PROTOCOL.get(numbers.get(abi.NUM_NET_PROTOCOL, 0)) or _BY_KIND.get(kind)
 
 
-def _is_server(event: LiveEvent, _: str | None) -> Value | None:
+def _is_server(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.serves() if _is_socket(event) else None
 
 
@@ -936,7 +936,7 @@ def _given_address(event: LiveEvent) -> bool:
     return event.get("fd.l4proto") != "tcp"
 
 
-def _connected(event: LiveEvent, _: str | None) -> Value | None:
+def _connected(event: LiveEvent, _: str | None) -> FieldValue | None:
     if not _is_socket(event):
         return None
     match event.record.event:
@@ -951,7 +951,7 @@ def _connected(event: LiveEvent, _: str | None) -> Value | None:
     return False
 
 
-def _name_changed(event: LiveEvent, _: str | None) -> Value | None:
+def _name_changed(event: LiveEvent, _: str | None) -> FieldValue | None:
     if not _is_socket(event):
         return None
     name, number = event.get("fd.name"), event.get("fd.num")
@@ -967,7 +967,7 @@ def _name_changed(event: LiveEvent, _: str | None) -> Value | None:
 
 
 def _host_name(field: str) -> _Take:
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         address = event.get(field)
         if event.events.hostnames is None or not isinstance(address, str):
             return None
@@ -977,7 +977,7 @@ def _host_name(field: str) -> _Take:
     return take
 
 
-def _fd_id(event: LiveEvent, _: str | None) -> Value | None:
+def _fd_id(event: LiveEvent, _: str | None) -> FieldValue | None:
     number = event.get("fd.num")
     return f"{event.record.tid}{number}" if isinstance(number, int) and number >= 0 else None
 

@@ -16,7 +16,7 @@ import msgspec
 from bpfence.dialects.falco.read.fields import Type
 
 
-class EventType(msgspec.Struct, frozen=True):
+class FalcoEventType(msgspec.Struct, frozen=True):
     """One event type, and the events of bpfence.fields that it comes from.
 
     `seen` report it when it is done, with its result; empty: known, but nothing reports it yet. `native` are the acts that a rule
@@ -31,9 +31,9 @@ class EventType(msgspec.Struct, frozen=True):
     part: str = ""
 
 
-def _e(name: str, category: str, args: str, native: str = "", seen: str = "", part: str = "") -> EventType:
+def _e(name: str, category: str, args: str, native: str = "", seen: str = "", part: str = "") -> FalcoEventType:
     """`seen` is `native` where nothing else is said."""
-    return EventType(name, category, tuple(args.split()), tuple(native.split()), tuple((seen or native).split()), part)
+    return FalcoEventType(name, category, tuple(args.split()), tuple(native.split()), tuple((seen or native).split()), part)
 
 
 _OPENED: Final = "file.open file.open_failed"
@@ -491,9 +491,9 @@ def _argument_types() -> Mapping[str, Type]:
 ARGUMENT_TYPES: Final = _argument_types()
 """What evt.rawarg.NAME is; DYNAMIC where that depends on the event. A name that is not here is no argument of any event."""
 
-EVENT_BY_NAME: Final = {event.name: event for event in SENSED}
-NAMES: Final = tuple(EVENT_BY_NAME)
-OTHERS: Final = frozenset(KNOWN - EVENT_BY_NAME.keys())
+FALCO_EVENT_BY_NAME: Final = {event.name: event for event in SENSED}
+NAMES: Final = tuple(FALCO_EVENT_BY_NAME)
+OTHERS: Final = frozenset(KNOWN - FALCO_EVENT_BY_NAME.keys())
 _NO_CALLS: Final = ("procexit",)
 
 

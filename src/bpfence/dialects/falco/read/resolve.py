@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Final, Union
 
 from bpfence.dialects.falco.read import checks, events, fields, language, output
-from bpfence.dialects.falco.read.checks import Applied, CheckError, Comparison, Getter, Source, interval
+from bpfence.dialects.falco.read.checks import Applied, CheckError, Comparison, FieldGetter, Getter, interval
 from bpfence.dialects.falco.read.document import (
     MAX_MISTAKES,
     Enforcement,
@@ -28,7 +28,7 @@ from bpfence.dialects.falco.read.document import (
     PluginEntry,
     RuleEntry,
 )  # fmt: skip
-from bpfence.dialects.falco.read.language import And, Check, MacroRef, Not, Or, Spot
+from bpfence.dialects.falco.read.language import AndNode, Check, MacroRef, NotNode, OrNode, Spot
 from bpfence.dialects.falco.read.traced import Traced, quote_item, substitute
 from bpfence.documents.report import Report, TextError
 from bpfence.documents.yaml_nodes import YamlNode
@@ -56,12 +56,12 @@ MAX_NEAR: Final = 10
 MAX_RULE_MISTAKES: Final = 20
 LONG: Final = 64 << 10  # a condition in which finding a place takes time: then fewer mistakes are enough
 
-Tree = Union[Comparison, Not, And, Or]
+Tree = Union[Comparison, NotNode, AndNode, OrNode]
 _FIELD: Final = re.compile(r"%?[a-z]+(?:\.[a-z0-9_]+)+(?:\[[^\[\]]*\])?")
 
 
 @dataclass(slots=True)
-class Rule:
+class FalcoRule:
     """One final rule. `condition` has Comparisons for leaves; `types` are the event types it can be true for."""
 
     name: str
@@ -127,10 +127,10 @@ class _Rule:
 
 
 @dataclass(slots=True)
-class Loaded:
+class LoadedRules:
     """What one load gives: rules in Falco's order, the enabled ones and the others."""
 
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[FalcoRule] = field(default_factory=list)
     lists: int = 0
     macros: int = 0
 
@@ -382,7 +382,7 @@ class Collector:
             exception.values.append(value)
         return True
 
-    def finish(self) -> Loaded:
+    def finish(self) -> LoadedRules:
         """Rules in order. Nothing can be taken after it."""
         return _Resolver(self).run()
 
@@ -434,14 +434,14 @@ class _Resolver:
         self.sizes: dict[int, tuple[int, int]] = {}
         self.kept: list[object] = []  # what the maps above and `told` are keyed by must stay alive
 
-    def run(self) -> Loaded:
+    def run(self) -> LoadedRules:
         self.expand_lists()
         for macro in self.in_order(self.macros):
             macro.syntax = None if self.tired() else self.parse(macro, self.joined)
         for macro in self.in_order(self.macros):
             if not self.tired():
                 self.expand_macro(macro, [])
-        loaded = Loaded(lists=len(self.lists), macros=len(self.macros))
+        loaded = LoadedRules(lists=len(self.lists), macros=len(self.macros))
         for rule in self.in_order(self.collector.rules):
             made = None if rule.source not in SOURCES or self.tired() else self.rule(rule)
             if made is not None:
@@ -519,7 +519,7 @@ class _Resolver:
         """A condition with its exceptions."""
         return _with_exceptions(self.joined(rule), rule) if rule.exceptions else self.joined(rule)
 
-    def parse(self, item: Any, write: Callable[[Any], Traced]) -> language.Node | None:
+    def parse(self, item: Any, write: Callable[[Any], Traced]) -> language.ConditionNode | None:
         """The tree of a condition after its lists were put in; None where it is broken, which is reported."""
         traced: Traced | None = None
         try:
@@ -573,8 +573,8 @@ class _Resolver:
         try:
             if self.level > MAX_DEPTH:
                 raise _BrokenError(too_deep=True)
-            if isinstance(node, Not):
-                return Not(self.expand(node.part, visible, path))
+            if isinstance(node, NotNode):
+                return NotNode(self.expand(node.part, visible, path))
             parts = []
             for part in node.parts:
                 parts.append(self.expand(part, visible, path))  # noqa: PERF401  # a comprehension costs a stack frame a level
@@ -611,7 +611,7 @@ class _Resolver:
 
     # ---- rules ----
 
-    def rule(self, rule: _Rule) -> Rule | None:
+    def rule(self, rule: _Rule) -> FalcoRule | None:
         try:
             condition = self.condition(rule)
         except _BrokenError as broken:
@@ -627,7 +627,7 @@ class _Resolver:
         if rule.warn_evttypes and len(types) > MANY_TYPES:
             what = f"rule {quoted(rule.name)} does not say which event types it is for: it is tried on every event"
             self.report.add(rule.place, "no-evttype", what, "add evt.type in (...) to its condition, or warn_evttypes: false", "warning")
-        return Rule(
+        return FalcoRule(
             rule.name, " ".join(rule.desc), condition, template, text, rule.priority, tuple(sorted(rule.tags)), rule.source, rule.enabled,
             types,
             rule.place.location, rule.enforcement,
@@ -675,9 +675,9 @@ class _Resolver:
         made: Tree | None
         if isinstance(node, Check):
             made = self.test(node, mistakes)
-        elif isinstance(node, Not):
+        elif isinstance(node, NotNode):
             part = self.typed(node.part, mistakes)
-            made = None if part is None else Not(part)  # type: ignore[arg-type]  # the same shape over other leaves
+            made = None if part is None else NotNode(part)  # type: ignore[arg-type]  # the same shape over other leaves
         else:
             parts: list[Any] = []
             for part in node.parts:
@@ -724,10 +724,10 @@ class _Resolver:
             item = stack.pop()
             if isinstance(item, Applied):
                 stack.extend(item.arguments)
-            elif isinstance(item, Source) and item.use.field.deprecated:
+            elif isinstance(item, FieldGetter) and item.use.field.deprecated:
                 field = item.use.field
                 self.report.add(place, "deprecated", f"{field.name} is deprecated in Falco", field.deprecated, "warning")
-            elif isinstance(item, Source) and item.use.field.name in ("evt.arg", "evt.rawarg"):
+            elif isinstance(item, FieldGetter) and item.use.field.name in ("evt.arg", "evt.rawarg"):
                 name = item.use.argument or ""
                 if not name.isdigit() and name not in events.ARGUMENT_TYPES:
                     what = f"no event has an argument {quoted(name)}: every test on it is false"
@@ -778,14 +778,14 @@ def _measure(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     found = known.get(id(node))
     if found is None:
         size = depth = 0
-        for part in (node.part,) if isinstance(node, Not) else node.parts:
+        for part in (node.part,) if isinstance(node, NotNode) else node.parts:
             more, deeper = _measure(part, known)
             size, depth = size + more, max(depth, deeper)
         found = known[id(node)] = size, depth + 1
     return found
 
 
-def _weight(tree: language.Node) -> int:
+def _weight(tree: language.ConditionNode) -> int:
     """What a tree costs, by its tests and values."""
     return sum(TEST + (len(check.right.items) if isinstance(check.right, language.Words) else 1) for check in language.checks(tree))
 
@@ -855,11 +855,11 @@ def _types(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     if found is None:
         if isinstance(node, Comparison):
             found = _test_types(node)
-        elif isinstance(node, Not):
+        elif isinstance(node, NotNode):
             true, false = _types(node.part, known)
             found = false, true
         else:
-            both, either = (0, 1) if isinstance(node, And) else (1, 0)
+            both, either = (0, 1) if isinstance(node, AndNode) else (1, 0)
             joined = [_ALL, 0]  # of And what all may be true for and any may be false for, of Or the other way round
             for part in node.parts:
                 pair = _types(part, known)
@@ -883,14 +883,14 @@ def _test_types(test: Comparison) -> tuple[int, int]:
 
 def decides_number(test: Comparison) -> bool | None:
     """Whether a test on evt.num is true of every event, or of none: they are counted from 1, so that `evt.num = 0` is never true."""
-    if not isinstance(test.left, Source) or test.left.use.field.name != "evt.num" or test.right is not None or test.modifier:
+    if not isinstance(test.left, FieldGetter) or test.left.use.field.name != "evt.num" or test.right is not None or test.modifier:
         return None
     return interval(test, 1, checks.U64)
 
 
 def decides_type(test: Comparison) -> frozenset[str] | None:
     """The event types for which a test is true, where it looks at nothing but the type; else None."""
-    if not isinstance(test.left, Source) or test.left.use.field.name != "evt.type" or test.right is not None or test.modifier:
+    if not isinstance(test.left, FieldGetter) or test.left.use.field.name != "evt.type" or test.right is not None or test.modifier:
         return None
     named = frozenset(value for value in test.values if isinstance(value, str))
     match test.operator:
@@ -911,8 +911,8 @@ def show(tree: Tree) -> str:
 def _syntax(node: Any) -> Any:
     if isinstance(node, Comparison):
         return node.check
-    if isinstance(node, Not):
-        return Not(_syntax(node.part))
+    if isinstance(node, NotNode):
+        return NotNode(_syntax(node.part))
     parts = []
     for part in node.parts:
         parts.append(_syntax(part))  # noqa: PERF401  # a comprehension costs a stack frame a level

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from bpfence import abi
 from bpfence.dialects.falco.confirm import live as falco_live
 from bpfence.dialects.falco.confirm.calls import TYPES, UNKNOWN_DESCRIPTOR
-from bpfence.dialects.falco.confirm.event import DERIVED, Ancestor, encode, record_of
+from bpfence.dialects.falco.confirm.event import DERIVED, FalcoAncestor, encode, record_of
 from bpfence.dialects.falco.confirm.event import decode as recorded
 from bpfence.dialects.falco.confirm.live import LiveEvent, LiveEvents, address_text, container_id, normal
 from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.dialects.falco.load import load_files, load_text
-from bpfence.dialects.falco.read.fields import FIELDS, Argument
+from bpfence.dialects.falco.read.fields import FALCO_FIELDS, FieldArgument
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent, decode
 from bpfence.fields import EVENTS as NATIVE_EVENTS
@@ -450,7 +450,7 @@ def test_an_id_that_was_taken_over_since_is_not_mistaken() -> None:
 def test_the_parent_of_the_record_is_newer_than_its_image() -> None:
     event = made("file.open", strings={"STR_PARENT_NAME": b"now", "STR_PARENT_ARGS": b"now\0x\0"})
     check(event, {"proc.pname": "now", "proc.pcmdline": "now x", "proc.pexe": "now", "proc.aname[2]": "init"})
-    assert event.lineage()[1] == Ancestor("init", "/sbin/init", "/usr/lib/systemd/systemd", 1, "init")
+    assert event.lineage()[1] == FalcoAncestor("init", "/sbin/init", "/usr/lib/systemd/systemd", 1, "init")
 
 
 # ---- other calls ----
@@ -723,7 +723,7 @@ def test_stable_rules_are_met(
         },
     )  # fmt: skip
     assert [match.rule.name for match in rules.matches(made_up)] == [rule]
-    spelled = [field.name for field in FIELDS if field.argument is not Argument.KEY]
+    spelled = [field.name for field in FALCO_FIELDS if field.argument is not FieldArgument.KEY]
     replayed = recorded(encode(record_of(made_up, spelled, num=1, host="h")))
     assert [match.rule.name for match in rules.matches(replayed)] == [rule]
 
@@ -766,7 +766,7 @@ def test_ids_of_16_bits(call: str, compat: bool, given: int, wanted: tuple[int, 
 
 def test_every_filled_field_has_a_source() -> None:
     event = made("file.open")
-    for field in FIELDS:
+    for field in FALCO_FIELDS:
         if field.filled:
             assert field.name in falco_live._OWN or field.name in DERIVED, field.name
     assert event.raw("evt.num", None) == 1
@@ -788,9 +788,9 @@ NAMES_AND_CALLS = st.sampled_from([event.name for event in NATIVE_EVENTS]).flatm
 )
 ASKED = [
     (field.name, argument)
-    for field in FIELDS
-    for argument in ((None,) if field.argument is Argument.NONE else (None, "0", "1", "99", "flags", "fd", "x"))
-    if not (field.argument is Argument.OPTIONAL_INDEX and argument is not None and not argument.isdigit())
+    for field in FALCO_FIELDS
+    for argument in ((None,) if field.argument is FieldArgument.NONE else (None, "0", "1", "99", "flags", "fd", "x"))
+    if not (field.argument is FieldArgument.OPTIONAL_INDEX and argument is not None and not argument.isdigit())
 ]
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from bpfence import evaluate
 from bpfence.conditions.values import U64
 from bpfence.dialects.falco.lower import atoms
-from bpfence.dialects.falco.lower.atoms import On, Pair, Result
+from bpfence.dialects.falco.lower.atoms import Bounds, CallResult, On
 from bpfence.dialects.falco.read.checks import Comparison, resolve
-from bpfence.dialects.falco.read.events import EVENT_BY_NAME
+from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME
 from bpfence.dialects.falco.read.language import Check, FieldRef, Word, Words
 from bpfence.policy import FALSE, TRUE, Atom, Op
 
@@ -25,8 +25,8 @@ def comparison(field: str, operator: str, *values: str, modifier: str = "") -> C
     return resolve(Check(FieldRef(name, argument[:-1] or None), operator, right, modifier))
 
 
-def on(native: str = "file.open", result: Result = "", *, kind: str = "openat", enforcing: bool = False) -> On:
-    return On(EVENT_BY_NAME[kind], native, "kernel", enforcing, result)
+def on(native: str = "file.open", result: CallResult = "", *, kind: str = "openat", enforcing: bool = False) -> On:
+    return On(FALCO_EVENT_BY_NAME[kind], native, "kernel", enforcing, result)
 
 
 @given(NUMBERS, NUMBERS, st.sampled_from(["=", "!=", "<", "<=", ">", ">="]))
@@ -48,7 +48,7 @@ def test_a_number_of_which_the_bounds_are_known(low: int, width: int, wanted: in
     assert holds == ({True, False} if found is None else {found})
 
 
-YES, NO, OPEN = Pair(TRUE, TRUE), Pair(FALSE, FALSE), None
+YES, NO, OPEN = Bounds(TRUE, TRUE), Bounds(FALSE, FALSE), None
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ YES, NO, OPEN = Pair(TRUE, TRUE), Pair(FALSE, FALSE), None
     ],
 )
 def test_results_of_an_opening(
-    build: atoms.Build, field: str, operator: str, value: str, success: Pair | None, failure: Pair | None
+    build: atoms.Build, field: str, operator: str, value: str, success: Bounds | None, failure: Bounds | None
 ) -> None:  # fmt: skip
     for result, wanted in (("success", success), ("failure", failure)):
         found = build(on(result=result), comparison(field, operator, value))  # type: ignore[arg-type]

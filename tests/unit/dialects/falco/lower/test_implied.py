@@ -14,12 +14,12 @@ from bpfence.dialects.falco.lower import implied
 from bpfence.dialects.falco.lower.atoms import Build, On
 from bpfence.dialects.falco.read import patterns
 from bpfence.dialects.falco.read.checks import Comparison, resolve
-from bpfence.dialects.falco.read.events import EVENT_BY_NAME
+from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME
 from bpfence.dialects.falco.read.language import Check, FieldRef, Word, Words
 from bpfence.policy import FALSE, TRUE, Condition
 from tests.unit.dialects.falco.native_view import normalised
 
-ON = On(EVENT_BY_NAME["openat"], "file.open_failed", result="failure")
+ON = On(FALCO_EVENT_BY_NAME["openat"], "file.open_failed", result="failure")
 WORDS = st.lists(st.sampled_from(["a", "b", "A", " ", "/", ".", "..", "é", "sh", "-e", "*", "x"]), max_size=5).map("".join)
 OPERATORS = ["=", "startswith", "endswith", "contains", "icontains", "glob"]
 
@@ -46,9 +46,9 @@ def holds(operator: str, text: str, value: str) -> bool:
 
 
 def may(build: Build, test: Comparison) -> Condition:
-    pair = build(ON, test)
-    assert pair.must == FALSE
-    return pair.may
+    bounds = build(ON, test)
+    assert bounds.must == FALSE
+    return bounds.may
 
 
 @settings(max_examples=1500, deadline=None)

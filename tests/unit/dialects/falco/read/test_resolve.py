@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bpfence.dialects.falco.load import load_files, load_text, load_texts, select
 from bpfence.dialects.falco.read.document import MAX_MISTAKES
-from bpfence.dialects.falco.read.resolve import MAX_DEPTH, Rule, event_types, show
+from bpfence.dialects.falco.read.resolve import MAX_DEPTH, FalcoRule, event_types, show
 from bpfence.errors import Diagnostic
 from tests.unit.dialects.falco.trees import corpus
 
@@ -24,7 +24,7 @@ def rule(condition: str, name: str = "R", output: str = "o", priority: str = "IN
     return text + "".join(f"  {key}: {value}\n" for key, value in more.items())
 
 
-def loaded(*texts: str) -> tuple[list[Rule], list[Diagnostic]]:
+def loaded(*texts: str) -> tuple[list[FalcoRule], list[Diagnostic]]:
     found, problems = load_texts([(text, f"{n}.yaml") for n, text in enumerate(texts)])
     return found.rules, [problem for problem in problems if problem.severity != "info"]
 
