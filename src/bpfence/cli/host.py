@@ -22,7 +22,19 @@ from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
 from bpfence.agent.loading import Options, load
 from bpfence.cli.given import dialect_options
-from bpfence.cli.show import Command, assembled, counted, emit_json, json_option, messages, out, styled, table, tell_diagnostics, to_stderr
+from bpfence.cli.show import (
+    Command,
+    assembled,
+    counted,
+    emit_json,
+    json_option,
+    message_queue,
+    out,
+    styled,
+    table,
+    tell_diagnostics,
+    to_stderr,
+)
 from bpfence.confine.sandbox import Sandbox, exit_code, guarded
 from bpfence.errors import BpfenceError, KernelError, UsageError
 from bpfence.events.process import read_boot_id
@@ -129,7 +141,7 @@ def run(
         policies=paths, mode=mode, pin_dir=None if no_pin else pin_dir, keep=keep, ready_file=ready_file,
         options=options, record=record, drop_privileges=not keep_privileges,
     )  # fmt: skip
-    report = messages()
+    report = message_queue()
     lines = open_outputs(with_format(outputs, form_name), report)
     Agent(settings, lines, report=report, kernel=kernel(max_processes), diagnose=partial(tell_diagnostics, report)).run()
     return 0
@@ -175,7 +187,7 @@ def exec_command(
         settings = Settings(
             policies=tuple(policies), mode=mode, scope=scope, drop_privileges=False, starts_command=True, options=options, record=record
         )
-        report = messages()
+        report = message_queue()
         lines = open_outputs(with_format(outputs, form_name), report, stream=sys.stderr, close_seconds=PATIENT_CLOSE_SECONDS)
         agent = Agent(settings, lines, report=report, kernel=kernel(), diagnose=partial(tell_diagnostics, report))
         agent.start(loaded)

@@ -47,7 +47,7 @@ from bpfence.seccomp.export import (
 from bpfence.seccomp.filter import Optimize
 from bpfence.seccomp.merge import Change, diff, normalised, union
 from bpfence.seccomp.model import Effective, Profile
-from bpfence.seccomp.profile import DOCKER_CAPABILITIES, dump, kernel_version, load, resolve
+from bpfence.seccomp.profile import DOCKER_CAPABILITIES, dump, kernel_version, load, load_valid, resolve
 from bpfence.seccomp.table import CallEntry, CallTable, Case, conditions_text
 from bpfence.syscalls.architectures import Arch
 
@@ -90,7 +90,7 @@ class _Machine:
 
     def __init__(self, arch: str | None, caps: tuple[str, ...], kernel: str | None) -> None:
         self.arch = _arch(arch) if arch else Arch.native()
-        self.caps = capabilities(caps)
+        self.caps = chosen_capabilities(caps)
         release = kernel or platform.release()
         version = kernel_version(release)
         if version is None:
@@ -126,7 +126,7 @@ def _arch(text: str) -> Arch:
     raise UsageError(f"--arch {text!r}: write one of " + ", ".join(arch.name.lower() for arch in Arch if arch.supported))
 
 
-def capabilities(texts: tuple[str, ...]) -> frozenset[str]:
+def chosen_capabilities(texts: tuple[str, ...]) -> frozenset[str]:
     """What `--cap` says. UsageError for what is no capability."""
     found: set[str] = set()
     for text in texts or ("docker",):
@@ -143,14 +143,6 @@ def capabilities(texts: tuple[str, ...]) -> frozenset[str]:
                     raise UsageError(f"--cap {text!r} is not a capability: write SYS_ADMIN, or docker, all, none")
                 found.add(cast(str, names.name("capability", number)))
     return frozenset(found)
-
-
-def read_profile(path: str) -> tuple[Profile, list[Diagnostic]]:
-    """The profile of a file, and warnings; PolicyError where it has mistakes."""
-    profile, found = load(path)
-    if profile is None:
-        raise PolicyError(found)
-    return profile, found
 
 
 # ---- check ----
@@ -220,7 +212,7 @@ def explain(
       bpfence seccomp explain --arch aarch64 --kernel 4.19 --json profile.json
     """
     machine = _Machine(arch, caps, kernel)
-    profile, found = read_profile(file)
+    profile, found = load_valid(file)
     effective = machine.resolve(profile, enosys)
     columns = [_arch(shown)] if shown else [machine.arch] if not as_json else [a for a in effective.architectures if a.supported]
     if shown and columns[0] not in effective.architectures:
@@ -307,7 +299,7 @@ def diff_command(first: str, second: str, arch: str | None, caps: tuple[str, ...
       bpfence seccomp diff --cap SYS_PTRACE --json a.json b.json | jq '.changes[] | select(.kind == "more") | .name'
     """
     machine = _Machine(arch, caps, kernel)
-    changes = diff(*(machine.resolve(read_profile(file)[0]) for file in (first, second)))
+    changes = diff(*(machine.resolve(load_valid(file)[0]) for file in (first, second)))
     if as_json:
         emit_json({"changes": [_change_as_json(change) for change in changes]})
     elif changes:
@@ -349,7 +341,7 @@ def merge_command(first: str, second: str, output: str | None) -> int:
     Examples:
       bpfence seccomp merge old.json learned.json -o new.json
     """
-    _write(dump(union(read_profile(first)[0], read_profile(second)[0])), output)
+    _write(dump(union(load_valid(first)[0], load_valid(second)[0])), output)
     return 0
 
 
@@ -392,7 +384,7 @@ def export_command(
       bpfence seccomp export --format k8s --pod pod.yaml profile.json
     """
     machine = _Machine(arch, caps, kernel)
-    profile, found = read_profile(file)
+    profile, found = load_valid(file)
     options = ExportOptions(
         name=name if name is not None else Path(file).name.removesuffix(".json").lower().replace("_", "-"), path=path,
         optimize=cast(Optimize, optimize), conditional=cast(Conditional, conditional), operator=cast(OperatorVersion, operator),

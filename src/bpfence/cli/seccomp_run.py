@@ -16,8 +16,8 @@ import click
 
 from bpfence import names
 from bpfence.agent.generations import write_whole
-from bpfence.cli.seccomp import capabilities, print_table
-from bpfence.cli.show import Command, emit_json, json_option, messages, table, to_stderr
+from bpfence.cli.seccomp import chosen_capabilities, print_table
+from bpfence.cli.show import Command, emit_json, json_option, message_queue, table, to_stderr
 from bpfence.confine import sandbox
 from bpfence.errors import UsageError
 from bpfence.events.values import printable
@@ -49,7 +49,7 @@ def hierarchy() -> Hierarchy:
     return find_hierarchy()
 
 
-def guarded(command: tuple[str, ...], work: Callable[[], int]) -> int:
+def run_guarded(command: tuple[str, ...], work: Callable[[], int]) -> int:
     """`sandbox.guarded`, reported on standard error."""
     return sandbox.guarded(command, work, to_stderr)
 
@@ -74,8 +74,8 @@ def run(profile: str, caps: tuple[str, ...], enosys: bool, command: tuple[str, .
     from bpfence.confine.command import compiled_here, read_profile
     from bpfence.confine.command import run as run_confined
 
-    compiled = compiled_here(read_profile(profile), capabilities(caps), enosys=enosys)
-    return guarded(command, lambda: run_confined(command, compiled, report=to_stderr))
+    compiled = compiled_here(read_profile(profile), chosen_capabilities(caps), enosys=enosys)
+    return run_guarded(command, lambda: run_confined(command, compiled, report=to_stderr))
 
 
 # ---- learn ----
@@ -116,8 +116,8 @@ def learn(
     if audit is not None:
         if merge is not None or runtime is not None or duration is not None or no_cgroup:
             raise UsageError("--audit goes with -o, --cap and --json only")
-        return guarded(command, lambda: _audit(command, audit, capabilities(caps), output, as_json))
-    return guarded(command, lambda: _learn(command, output, merge, runtime or "", duration, no_cgroup, as_json))
+        return run_guarded(command, lambda: _audit(command, audit, chosen_capabilities(caps), output, as_json))
+    return run_guarded(command, lambda: _learn(command, output, merge, runtime or "", duration, no_cgroup, as_json))
 
 
 def _learn(
@@ -267,8 +267,8 @@ def supervise(
     from bpfence.confine.supervise import supervise as supervise_command
 
     by_name, otherwise = responses(answers)
-    compiled = compiled_here(read_profile(profile), capabilities(caps), enosys=enosys)
-    lines = open_outputs(outputs, messages(), stream=sys.stderr, close_seconds=PATIENT_CLOSE_SECONDS)
+    compiled = compiled_here(read_profile(profile), chosen_capabilities(caps), enosys=enosys)
+    lines = open_outputs(outputs, message_queue(), stream=sys.stderr, close_seconds=PATIENT_CLOSE_SECONDS)
     reporter = Reporter(lines, os.path.basename(profile))
     decide = Responses(by_name, otherwise)
 
@@ -278,7 +278,7 @@ def supervise(
         reporter.handled(one)
 
     try:
-        return guarded(command, lambda: supervise_command(command, compiled, lambda call: decide.to(call.name), handled))
+        return run_guarded(command, lambda: supervise_command(command, compiled, lambda call: decide.to(call.name), handled))
     finally:
         reporter.suppressed(everything=True)
         lines.close()

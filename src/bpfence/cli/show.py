@@ -306,9 +306,9 @@ def show_error(error: BpfenceError) -> None:
 
 def diagnostic_as_json(found: Diagnostic) -> dict[str, Any]:
     """A diagnostic, flat."""
-    from bpfence.dialects.tools import as_json
+    from bpfence.dialects import tools
 
-    return as_json(found)
+    return tools.diagnostic_as_json(found)
 
 
 def show_diagnostics(found: Iterable[Diagnostic], console: Console | None = None) -> None:
@@ -365,7 +365,7 @@ def to_stderr(text: str) -> None:
     print(as_message(text), file=sys.stderr, flush=True)
 
 
-def messages() -> MessageQueue:
+def message_queue() -> MessageQueue:
     """The `report` of what stays: it never waits for a reader."""
     from bpfence.outputs.messages import MessageQueue  # what ends soon does without
 

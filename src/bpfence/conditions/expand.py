@@ -138,7 +138,7 @@ def events_of(written: str) -> tuple[str, ...]:
     return (name,) if any(event.name == name for event in EVENTS) else ()
 
 
-def conditions(on: Iterable[str], scope: Condition, body: Condition) -> dict[str, Condition]:
+def event_conditions(on: Iterable[str], scope: Condition, body: Condition) -> dict[str, Condition]:
     """The condition of every event behind the names of `on`, scope included; FALSE where the event can never match."""
     choices: dict[str, list[Condition]] = {}
     either = _either_name(body)

@@ -49,7 +49,7 @@ FindLinks = Callable[[str], Resolution]
 # ---- one text ----
 
 
-def directory_of(text: str) -> str:
+def literal_directory(text: str) -> str:
     """The literal directory that a prefix or glob begins with, "" where there is none: that of /var/run/*.pid is /var/run."""
     special = _SPECIAL.search(text)
     literal = text[: special.start()] if special else text
@@ -90,7 +90,7 @@ def other_texts(op: Op, text: str, find: FindLinks) -> Iterator[tuple[str, str, 
 
 
 def _directory(op: Op, text: str) -> str:
-    return text.rpartition("/")[0] if op is Op.PREFIX and text.startswith("/") else directory_of(text) if op is Op.GLOB else ""
+    return text.rpartition("/")[0] if op is Op.PREFIX and text.startswith("/") else literal_directory(text) if op is Op.GLOB else ""
 
 
 def _escaped(name: str) -> str:

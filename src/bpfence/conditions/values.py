@@ -24,6 +24,7 @@ _LIMITS: Final = {"port": 0xFFFF, "user": 0xFFFF_FFFF, "group": 0xFFFF_FFFF}
 _COMM_MAX: Final = 15
 _COMMANDS: Final = ("process.name", "process.parent.name", "process.ancestors.name")
 _BRANCHES: Final = 64
+_LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _MAX_TRIALS: Final = 200_000
 _BRACES: Final = re.compile(r"\{([^{}\\\[\]]*)\}")
 _RANGE: Final = re.compile(r"\s*([^\s<>=-][^\s-]*)\s*-\s*([^\s-]+)\s*")
@@ -81,7 +82,7 @@ def condition_of(field: Field, text: str) -> Condition:
         case Kind.BOOL:
             return boolean(field, text)
         case Kind.ADDRESS:
-            return network(field, text)
+            return network_condition(field, text)
 
 
 def named_field(text: str) -> Field | None:
@@ -459,7 +460,7 @@ def boolean(field: Field, text: str) -> Condition:
     return Atom(field.name, Op.RANGE, (value, value))
 
 
-def network(field: Field, text: str) -> Condition:
+def network_condition(field: Field, text: str) -> Condition:
     """An address or network. Networks of IPv4-mapped addresses become IPv4: that is what the kernel programs report."""
     try:
         net = ipaddress.ip_network(text.strip())
@@ -613,5 +614,5 @@ def _samples(parts: list[Condition]) -> list[str | int | None] | None:
 
 
 def fold(text: str) -> str:
-    """A text with its ASCII letters in lower case: what Op.ICONTAINS takes."""
-    return glob.encode(text).lower().decode("utf-8", "surrogateescape")
+    """A text with its ASCII letters, and no others, in lower case, as C's tolower in the C locale: what Op.ICONTAINS takes."""
+    return text.lower() if text.isascii() else text.translate(_LOWER)

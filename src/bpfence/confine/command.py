@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from bpfence.confine.sandbox import exit_code
-from bpfence.errors import KernelError, PolicyError, UsageError
+from bpfence.errors import KernelError, UsageError
 from bpfence.host.signals import Signals
 from bpfence.kernel.seccomp import Child, Filter, Flag, candidates, knows_action, launch, supported_flags
 from bpfence.policy import TRUE, Policy
 from bpfence.seccomp.filter import NEW_LISTENER, RET_K, CompiledFilter, Optimize
 from bpfence.seccomp.interpret import compile_verified
 from bpfence.seccomp.model import RET, Profile, ProfileAction
-from bpfence.seccomp.profile import DOCKER_CAPABILITIES, kernel_version, load, resolve
+from bpfence.seccomp.profile import DOCKER_CAPABILITIES, kernel_version, load_valid, resolve
 from bpfence.seccomp.table import CallTable
 from bpfence.syscalls.architectures import Arch
 
@@ -114,10 +114,7 @@ class Interrupts:
 
 def read_profile(path: str) -> Profile:
     """The profile in a file. PolicyError with everything that is wrong with it; warnings are `check`'s to show."""
-    profile, found = load(path)
-    if profile is None:
-        raise PolicyError(found)
-    return profile
+    return load_valid(path)[0]
 
 
 def compiled_here(

@@ -62,7 +62,7 @@ class NamedRule(Protocol):
 NOTHING: Final = Shown({}, ())
 
 
-def as_json(found: Diagnostic) -> dict[str, Any]:
+def diagnostic_as_json(found: Diagnostic) -> dict[str, Any]:
     """A diagnostic, flat."""
     place = found.location
     return {

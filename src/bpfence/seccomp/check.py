@@ -30,8 +30,7 @@ from bpfence.seccomp.model import (
     ProfileRule,
 )
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, resolve
-from bpfence.seccomp.runtimes import SETTINGS, WITH, WITHOUT, DenialKind, described, failing, kind_of, needs
-from bpfence.seccomp.runtimes import runtimes as runtime_names
+from bpfence.seccomp.runtimes import SETTINGS, WITH, WITHOUT, DenialKind, described, failing, kind_of, needs, runtime_names
 from bpfence.seccomp.table import CallTable, Case, conditions_text
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.arguments import NARROW, POINTERS

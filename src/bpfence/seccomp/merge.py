@@ -85,7 +85,7 @@ def _rules(one: Profile, other: Profile, widths: Sequence[Arch]) -> tuple[Profil
     chosen: list[tuple[str, ProfileRule]] = []
     for name in dict.fromkeys((*mine, *theirs)):
         chosen += [(name, rule) for rule in _both(name, mine.get(name, []), theirs.get(name, []), one.default, widths)]
-    return grouped(chosen)
+    return grouped_rules(chosen)
 
 
 def _by_name(profile: Profile) -> dict[str, list[ProfileRule]]:
@@ -163,7 +163,7 @@ def key_of(rule: ProfileRule) -> EffectKey:
     return rule.action, rule.errno, _bare(rule.args), rule.includes, rule.excludes
 
 
-def grouped(chosen: Iterable[tuple[str, ProfileRule]]) -> tuple[ProfileRule, ...]:
+def grouped_rules(chosen: Iterable[tuple[str, ProfileRule]]) -> tuple[ProfileRule, ...]:
     """Rules with everything but the name in common as one rule, its names in order; the order of rules is that of their first name.
     Where the rules of a name have different verdicts their order counts, and they stay by themselves."""
     by_name: dict[str, dict[EffectKey, ProfileRule]] = {}
@@ -184,7 +184,7 @@ def normalised(profile: Profile) -> Profile:
     """The same meaning with as few rules as can be: rules that say what the default says are gone, repetitions are gone, names of equal
     rules are together, in order; of conditions, what libseccomp drops."""
     chosen = [(name, rule) for rule in map(_simplified, profile.rules) if rule.verdict != profile.default for name in rule.names]
-    return bare(msgspec.structs.replace(profile, rules=grouped(chosen)))
+    return bare(msgspec.structs.replace(profile, rules=grouped_rules(chosen)))
 
 
 def _simplified(rule: ProfileRule) -> ProfileRule:

@@ -25,7 +25,7 @@ import msgspec
 from bpfence import names
 from bpfence.documents.json_values import JsonValue, decode, parse
 from bpfence.documents.placed import MAX_BYTES, DocumentError
-from bpfence.errors import Diagnostic, Location
+from bpfence.errors import Diagnostic, Location, PolicyError
 from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.model import (
     ARGUMENTS,
@@ -160,6 +160,14 @@ def load(path: str | os.PathLike[str]) -> tuple[Profile | None, list[Diagnostic]
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return None, [Diagnostic(place, f"the file cannot be read: {reason}", "check the path and its permissions", code="cannot-read")]
     return load_bytes(data, str(path))
+
+
+def load_valid(path: str | os.PathLike[str]) -> tuple[Profile, list[Diagnostic]]:
+    """The profile of one file, and warnings; PolicyError with everything that is wrong where it has mistakes."""
+    profile, diagnostics = load(path)
+    if profile is None:
+        raise PolicyError(diagnostics)
+    return profile, diagnostics
 
 
 def load_bytes(data: bytes, file: str = "<text>") -> tuple[Profile | None, list[Diagnostic]]:

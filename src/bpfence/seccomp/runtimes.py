@@ -54,7 +54,7 @@ def _traced() -> Mapping[str, Any]:
     return found
 
 
-def runtimes() -> tuple[str, ...]:
+def runtime_names() -> tuple[str, ...]:
     """runc, crun."""
     return tuple(_traced())
 

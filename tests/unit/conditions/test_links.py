@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from bpfence.conditions import links
-from bpfence.conditions.links import PATHS, Resolution, directory_of, named, paths, widened
+from bpfence.conditions.links import PATHS, Resolution, literal_directory, named, paths, widened
 from bpfence.dialects.native.read import load_text
 from bpfence.evaluate import verdict
 from bpfence.policy import Action, Policy, PolicySet
@@ -150,7 +150,7 @@ def test_what_no_link_concerns_stays_as_it_is() -> None:
     ("text", "expected"), [("/a/b*", "/a"), ("/a/{b,c}/d", "/a"), ("**/x", ""), ("/*", ""), ("/a/b/**", "/a/b"), ("x/*", "")]
 )
 def test_the_literal_directory_of_a_pattern(text: str, expected: str) -> None:
-    assert directory_of(text) == expected
+    assert literal_directory(text) == expected
 
 
 def test_an_empty_set_is_one() -> None:

@@ -161,7 +161,7 @@ def test_ranges(one: int, other: int) -> None:
 @given(st.integers(0, 2**128 - 1), st.integers(0, 128))
 def test_networks_are_what_ipaddress_says(base: int, length: int) -> None:
     network = ipaddress.ip_network((base, length), strict=False)
-    lowered = values.network(FIELD_BY_NAME["net.peer.ip"], str(network))
+    lowered = values.network_condition(FIELD_BY_NAME["net.peer.ip"], str(network))
     assert holds(lowered, {"net.peer.ip": str(network.network_address)})
 
 
@@ -257,3 +257,10 @@ TWO_FIELDS = [
 @pytest.mark.parametrize("text", TWO_FIELDS)
 def test_what_compares_two_fields_is_no_contradiction_of_one(text: str) -> None:
     assert values.contradiction(language.parse(text).condition) is None
+
+
+@given(st.text(max_size=20))
+def test_folding_is_ascii_only(text: str) -> None:
+    folded = values.fold(text)
+    assert len(folded) == len(text)
+    assert all(a == b or (a == b.lower() and b.isascii()) for a, b in zip(folded, text, strict=True))

@@ -11,7 +11,7 @@ from bpfence.seccomp.interpret import Program, compile_verified, verdict_of
 from bpfence.seccomp.learned import BY_CHANCE, Seen, learn
 from bpfence.seccomp.model import ProfileAction
 from bpfence.seccomp.profile import dump, load_bytes, resolve
-from bpfence.seccomp.runtimes import needs, runtimes
+from bpfence.seccomp.runtimes import needs, runtime_names
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import available, known, number
 
@@ -57,7 +57,7 @@ def test_every_word_of_the_table_is_a_call() -> None:
     assert len(words) == len(set(words))
 
 
-@pytest.mark.parametrize("runtime", runtimes())
+@pytest.mark.parametrize("runtime", runtime_names())
 def test_what_a_runtime_needs_is_added_on_request(runtime: str) -> None:
     found = learn([call(Arch.X86_64, "execve")], runtime, machine=Arch.X86_64)
     wanted = {name for name in needs(runtime) if available(Arch.X86_64, name)}

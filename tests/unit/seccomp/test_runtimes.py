@@ -7,15 +7,28 @@ import pytest
 
 from bpfence.seccomp.check import check
 from bpfence.seccomp.model import Profile, ProfileAction, ProfileRule, ProfileVerdict
-from bpfence.seccomp.runtimes import OTHERS, SETTINGS, WITH, WITHOUT, DenialKind, described, failing, kind_of, musts, needs, runtimes, seen
+from bpfence.seccomp.runtimes import (
+    OTHERS,
+    SETTINGS,
+    WITH,
+    WITHOUT,
+    DenialKind,
+    described,
+    failing,
+    kind_of,
+    musts,
+    needs,
+    runtime_names,
+    seen,
+)
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import known
 
 
 def test_both_runtimes_were_traced() -> None:
-    assert runtimes() == ("runc", "crun")
-    assert [described(runtime) for runtime in runtimes()] == ["runc 1.1.5", "crun 1.8.1"]
-    for runtime in runtimes():
+    assert runtime_names() == ("runc", "crun")
+    assert [described(runtime) for runtime in runtime_names()] == ["runc 1.1.5", "crun 1.8.1"]
+    for runtime in runtime_names():
         assert all(known(name) for name in needs(runtime))
         assert OTHERS[runtime] - seen(runtime)
         assert {name for must in musts(runtime) for name in must.names} <= seen(runtime)

@@ -69,9 +69,9 @@ class FalcoRules:
 
     def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
         """User space evaluates whole rules, so the kernel may decide less of those that are watched."""
-        from bpfence.dialects.falco.lower.policies import candidates
+        from bpfence.dialects.falco.lower.policies import smaller_versions
 
-        return candidates(policy) if policy.name == WATCHING else iter([(policy, ())])
+        return smaller_versions(policy) if policy.name == WATCHING else iter([(policy, ())])
 
 
 class Falco:
@@ -103,14 +103,14 @@ class Falco:
 
     def read(self, sources: Sequence[SourceFile], options: FalcoOptions | None) -> tuple[FalcoRules, list[Diagnostic]]:
         """The rules that the options choose."""
-        from bpfence.dialects.falco.load import load_sources, select, undecided
+        from bpfence.dialects.falco.load import load_sources, select, undecided_by_kernel
 
         options = options or FalcoOptions()
         loaded, found = load_sources(sources)
         chosen = select(loaded.rules, names=options.names, tags=options.tags, disabled=options.disabled, priority=options.priority)
         rules = FalcoRules(chosen, options)
         diagnostics = [diagnostic for diagnostic in found if diagnostic.severity != "info"]
-        diagnostics = list(dict.fromkeys([*diagnostics, *undecided(rules.set)]))
+        diagnostics = list(dict.fromkeys([*diagnostics, *undecided_by_kernel(rules.set)]))
         if loaded.rules and not chosen and (options.names or options.tags):
             raise UsageError("no Falco rule has such a name or tag at this priority")
         return rules, diagnostics

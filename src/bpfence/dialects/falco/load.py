@@ -129,7 +129,7 @@ def select(
     return chosen
 
 
-def undecided(rules: RuleSet) -> list[Diagnostic]:
+def undecided_by_kernel(rules: RuleSet) -> list[Diagnostic]:
     """What the kernel cannot decide of rules that deny, where paths are compared otherwise than `load_files` has checked."""
     report = Report(CODES)
     for rule in rules.rules:

@@ -158,12 +158,12 @@ def _moment(text: str) -> int:
     return seconds * SECOND + int((fraction + "0" * 9)[:9])
 
 
-def as_json(line: Line) -> bytes:
+def line_as_json(line: Line) -> bytes:
     """The form `falco`."""
     return encode(of_line(line))
 
 
-def as_text(line: Line) -> bytes:
+def line_as_text(line: Line) -> bytes:
     """The form `falco-text`."""
     return form(of_line(line), as_text=True).encode()
 

@@ -69,7 +69,7 @@ class FalcoTools(Tools):
 
     def explain(
         self, sources: Sequence[SourceFile], links: Links, *, names: Sequence[str] = (), event: str = ""
-    ) -> tuple[Shown, list[Diagnostic]]:  # fmt: skip
+    ) -> tuple[Shown, list[Diagnostic]]:
         """Expanded conditions, what the kernel decides of them, and what is left."""
         if event:
             raise UsageError(f"{self.dialect.title} are explained without --event")
@@ -83,9 +83,14 @@ class FalcoTools(Tools):
         return Shown({"rules": explained}, parts), warnings
 
     def test(
-        self, sources: Sequence[SourceFile], lines: Iterable[bytes], *, mode: str | None = None, options: FalcoOptions | None = None,
+        self,
+        sources: Sequence[SourceFile],
+        lines: Iterable[bytes],
+        *,
+        mode: str | None = None,
+        options: FalcoOptions | None = None,
         form: str = "",
-    ) -> tuple[Tested, list[Diagnostic]]:  # fmt: skip
+    ) -> tuple[Tested, list[Diagnostic]]:
         """Recorded events of Falco's, whose `expect` names the rules that must match."""
         if mode:
             raise UsageError(f"{self.dialect.title} are tested without --mode")
@@ -134,13 +139,22 @@ def _explained(rule: FalcoRule) -> dict[str, Any]:
     lowered = lower.enforced(rule) if enforcing else lower.lower_rule(rule)
     types = sorted(rule.types) if len(rule.types) <= resolve.MANY_TYPES else ["(all)"]
     return {
-        "rule": rule.name, "priority": rule.priority, "enabled": rule.enabled, "tags": list(rule.tags), "location": str(rule.location),
-        "action": rule.enforcement.action if rule.enforcement else "audit", "types": types, "condition": resolve.show(rule.condition),
-        "output": rule.output_text, "exact": lowered.exact, "reported": "before the act" if enforcing else _REPORTED[lowered.when],
+        "rule": rule.name,
+        "priority": rule.priority,
+        "enabled": rule.enabled,
+        "tags": list(rule.tags),
+        "location": str(rule.location),
+        "action": rule.enforcement.action if rule.enforcement else "audit",
+        "types": types,
+        "condition": resolve.show_condition(rule.condition),
+        "output": rule.output_text,
+        "exact": lowered.exact,
+        "reported": "before the act" if enforcing else _REPORTED[lowered.when],
         "kernel": {native: condition_text(condition) for native, condition in lowered.conditions.items()},
         "user_space": [{"test": left.text, "reason": left.reason, "hint": left.hint, "location": str(left.place)} for left in lowered.left],
-        "sensors": _sensors(rule, lowered), "unsensed": list(lowered.unsensed),
-    }  # fmt: skip
+        "sensors": _sensors(rule, lowered),
+        "unsensed": list(lowered.unsensed),
+    }
 
 
 def _sensors(rule: FalcoRule, lowered: lower.LoweredRule) -> list[str]:
@@ -225,9 +239,16 @@ def mismatch(event: RecordedEvent, matches: list[FalcoMatch], number: int = 0) -
 def _field_as_json(field: FalcoField, decided: bool) -> dict[str, Any]:
     made: dict[str, Any] = msgspec.to_builtins(field)
     return {
-        "name": field.name, "type": field.type.value, "description": field.doc, "argument": field.argument.value, "list": field.many,
-        "available": field.filled, "kernel": decided, "extension": made["extension"], "deprecated": field.deprecated,
-    }  # fmt: skip
+        "name": field.name,
+        "type": field.type.value,
+        "description": field.doc,
+        "argument": field.argument.value,
+        "list": field.many,
+        "available": field.filled,
+        "kernel": decided,
+        "extension": made["extension"],
+        "deprecated": field.deprecated,
+    }
 
 
 def _named(field: FalcoField) -> str:

@@ -60,14 +60,14 @@ def gaps(policy: Policy) -> Iterator[PolicyGap]:
 # ---- conditions ----
 
 
-def required(condition: Condition) -> Iterator[Atom]:
+def required_atoms(condition: Condition) -> Iterator[Atom]:
     """The atoms that do not stand under a Not."""
     match condition:
         case Atom():
             yield condition
         case And(parts) | Or(parts):
             for part in parts:
-                yield from required(part)
+                yield from required_atoms(part)
 
 
 def _conjuncts(condition: Condition) -> tuple[Condition, ...]:
@@ -144,10 +144,12 @@ def _one_level(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
         return
     body = And(tuple(rule.condition_for(event) for event in rule.events))
     for directory in WORLD_WRITABLE:
-        for atom in required(body):
+        for atom in required_atoms(body):
             if atom.op is Op.GLOB and atom.field in ("file.path", "file.new_path") and f"{directory}/*" in branches(str(atom.value)):
                 below = {atom.field: f"{directory}/{_UNLIKELY}/{_UNLIKELY}"}
-                if not any(other.field == atom.field and other.op is not Op.EXISTS and holds(other, below) for other in required(body)):
+                if not any(
+                    other.field == atom.field and other.op is not Op.EXISTS and holds(other, below) for other in required_atoms(body)
+                ):
                     what = f"'*' does not reach into directories: what lies in a directory below {directory} is not covered"
                     yield PolicyGap(rule.location, "one-level", what, f"write {directory}/**")
                     break
@@ -157,7 +159,7 @@ def _open_only(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
     """A file that must not be opened for writing can be replaced."""
     if not _enforcing(together.policy, rule) or "file.open" not in rule.events or together.denied & _REPLACING:
         return
-    tests = list(required(rule.condition_for("file.open")))
+    tests = list(required_atoms(rule.condition_for("file.open")))
     masks = [atom.value for atom in tests if atom.field == "file.access" and atom.op is Op.ANYBITS]
     paths = [str(atom.value) for atom in tests if atom.field == "file.path" and atom.op is not Op.EXISTS]
     writing = bool(masks) and all(isinstance(mask, int) and not mask & ~_WRITING for mask in masks)
@@ -180,7 +182,7 @@ def _one_name(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
 
 
 def _tests(rule: Rule, event: str) -> Iterator[Atom]:
-    return required(rule.condition_for(event)) if event in rule.events else iter(())
+    return required_atoms(rule.condition_for(event)) if event in rule.events else iter(())
 
 
 def _of_the_host(together: _Together, rule: Rule) -> Iterator[PolicyGap]:

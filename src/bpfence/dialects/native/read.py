@@ -169,7 +169,7 @@ class _Shapes:
     def level(self, node: YamlNode, model: type[Document], what: str) -> dict[str, KeyValue]:
         """The entries of a map whose keys are those of `model`; values that are null are left out."""
         entries = self.pairs(node, what)
-        known, required = schema.keys(model), schema.required(model) if node.kind == "map" else ()
+        known, required = schema.keys(model), schema.required_keys(model) if node.kind == "map" else ()
         missing = [text for text in required if text not in entries]
         needs = f"{what} needs " + " and ".join(repr(text) for text in missing)
         unknown = [key for text, (key, _) in entries.items() if text not in known]
@@ -661,7 +661,7 @@ class _RuleReader:
 
     def each(self, on: list[str], body: Condition) -> dict[str, Condition]:
         """The condition of each event; reports the rule where none can be true."""
-        each = expand.conditions(on, self.policy.scope, body)
+        each = expand.event_conditions(on, self.policy.scope, body)
         seen = {condition: self.never(condition) for condition in set(each.values())}
         reasons = {event: seen[condition] for event, condition in each.items()}
         if all(reason is not None for reason in reasons.values()):

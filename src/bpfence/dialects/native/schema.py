@@ -114,7 +114,7 @@ def keys(model: type[Document]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=32)
-def required(model: type[Document]) -> tuple[str, ...]:
+def required_keys(model: type[Document]) -> tuple[str, ...]:
     """The keys that a level must have."""
     return tuple(field.encode_name for field in msgspec.structs.fields(model) if field.required)
 

@@ -16,7 +16,7 @@ from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.conditions.links import PATHS as PATH_FIELDS
 from bpfence.dialects.facts import Facts
 from bpfence.dialects.native.dialect import NATIVE, NativeRules
-from bpfence.dialects.tools import Shown, StyledLine, Tested, TextTable, Tools, as_json, heading
+from bpfence.dialects.tools import Shown, StyledLine, Tested, TextTable, Tools, diagnostic_as_json, heading
 from bpfence.documents.files import SourceFile
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError, UsageError
 from bpfence.events.source import BadLineError, Recorded, events_from_json, read_recorded
@@ -66,7 +66,7 @@ class NativeTools(Tools):
         policies = self._policies(sources, links)
         compiled = compile_policies(policies)
         samples = [_resolved(sample, links) for sample in _samples(event)] if event else []
-        routes = [(_route(compiled, sample, notes), undecided(policies, sample)) for sample, notes in samples]
+        routes = [(_route(compiled, sample, notes), undecided_fields(policies, sample)) for sample, notes in samples]
         return Shown(_explained(compiled, routes), list(_parts(compiled, routes))), []
 
     def test(
@@ -135,7 +135,7 @@ def lacks(fields: Sequence[str]) -> str:
     return f"the sample does not say {', '.join(fields)}, which would decide some rules; it is taken to be absent"
 
 
-def undecided(policies: PolicySet, event: dict[str, Value]) -> tuple[str, ...]:
+def undecided_fields(policies: PolicySet, event: dict[str, Value]) -> tuple[str, ...]:
     """Fields that a sample event does not have, though its kind of event can, and on which the outcome of some rule depends."""
     found: dict[str, None] = {}
     name = str(event["event"])
@@ -254,7 +254,7 @@ def _explained(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) 
     found = {
         "rules": rules, "dimensions": msgspec.to_builtins(compiled.dims), "groups": msgspec.to_builtins(compiled.stats.groups),
         "bytes": compiled.stats.bytes, "image_bytes": len(compiled.image), "objects": [escape(path) for path in compiled.objects],
-        "unreachable": [as_json(diagnostic) for diagnostic in compiled.unreachable],
+        "unreachable": [diagnostic_as_json(diagnostic) for diagnostic in compiled.unreachable],
     }  # fmt: skip
     shown = [msgspec.to_builtins(route) | {"lacks": lacking} for route, lacking in routes]
     return found | ({"route": shown[0], "routes": shown} if shown else {})
@@ -273,7 +273,7 @@ def _tested(policies: PolicySet, recorded: Recorded) -> dict[str, Any]:
     mismatch = "" if recorded.expect is None else _mismatch(recorded, found.action, errno, rules)
     return {
         "line": recorded.number, "event": str(recorded.fields["event"]), "action": found.action.name.lower(), "errno": errno,
-        "rules": rules, "expected": recorded.expect, "mismatch": mismatch, "lacks": undecided(policies, recorded.fields),
+        "rules": rules, "expected": recorded.expect, "mismatch": mismatch, "lacks": undecided_fields(policies, recorded.fields),
     }  # fmt: skip
 
 

@@ -206,7 +206,7 @@ def test_after_a_mistake_nothing_is_said_of_what_is_missing() -> None:
 
 def test_required_atoms_stand_under_no_not() -> None:
     one, two, three = (Atom("process.exe", Op.EQUALS, text) for text in ("/a", "/b", "/c"))
-    assert list(gaps.required(And((one, Or((two, Not(three))))))) == [one, two]
+    assert list(gaps.required_atoms(And((one, Or((two, Not(three))))))) == [one, two]
 
 
 @pytest.mark.parametrize("directory", gaps.WORLD_WRITABLE)

@@ -38,7 +38,7 @@ def test_the_models_refuse_other_keys() -> None:
 
 def test_keys() -> None:
     assert schema.keys(schema.SecurityPolicy) == ("apiVersion", "kind", "metadata", "spec")
-    assert schema.required(schema.RuleSpec) == ("name", "on")
+    assert schema.required_keys(schema.RuleSpec) == ("name", "on")
     assert set(SUBJECTS) | {"container", "unless"} == set(schema.keys(schema.Scope))
     assert set(SUBJECTS.values()) <= set(FIELD_BY_NAME)
 

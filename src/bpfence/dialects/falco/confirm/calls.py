@@ -248,7 +248,7 @@ _FSCONFIG: Final = {
 
 
 @lru_cache(maxsize=256)
-def capabilities(value: int) -> str:
+def capability_names(value: int) -> str:
     """A set of capabilities: CAP_* joined by spaces, lowest first."""
     return " ".join(word for word in names.flags("capability", value) if not word.startswith("0x"))
 
@@ -656,7 +656,7 @@ def argument(call: CallEvent, name: str) -> EventArgument:
     return ABSENT if make is None else make(call)
 
 
-def arguments(call: CallEvent, leave_out: Iterable[str] = ()) -> dict[str, EventArgument]:
+def event_arguments(call: CallEvent, leave_out: Iterable[str] = ()) -> dict[str, EventArgument]:
     """All arguments in order, but those that are left out: they are ABSENT."""
     omitted = frozenset(leave_out)
     return {name: ABSENT if name in omitted else make(call) for name, make in MAKERS.get(call.type, {}).items()}

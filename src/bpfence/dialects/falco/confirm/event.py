@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, Union
 
 import msgspec
 
-from bpfence.dialects.falco.read.checks import address
+from bpfence.dialects.falco.read.checks import parse_address
 from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME, MODES
 from bpfence.dialects.falco.read.fields import FieldArgument, NamedField, Type, lookup
 from bpfence.documents.report import TextError
@@ -574,7 +574,7 @@ def _scalar(kind: Type, spelled: str, value: Any) -> Scalar:
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
         raise TextError(f"{spelled} must be {' or '.join(one.__name__ for one in wanted)}, not {value!r}")
     if kind in (Type.IP, Type.NET):
-        return address(str(value))
+        return parse_address(str(value))
     if isinstance(value, str):
         text = unescape(value)
         return text.encode("utf-8", "surrogateescape") if kind is Type.BYTES else text

@@ -261,7 +261,7 @@ class LiveEvent(Derived):
 
     def arguments(self) -> Mapping[str, Scalar | None]:
         """The event's own arguments in order: results and modes as numbers, the rest as evt.arg has it. Without the environment."""
-        found = calls.arguments(self, ("env",))
+        found = calls.event_arguments(self, ("env",))
         return {
             name: value.raw if name in ("res", "fd", "mode", "oldfd", "newfd", "dirfd") else value.shown for name, value in found.items()
         }
@@ -428,7 +428,7 @@ def _set(slot: int) -> _Take:
 
     def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         value = event.record.numbers.get(slot)
-        return None if value is None else calls.capabilities(value)
+        return None if value is None else calls.capability_names(value)
 
     return take
 
@@ -662,7 +662,7 @@ def _raw_argument(event: LiveEvent, argument: str | None) -> FieldValue | None:
 
 
 def _arguments(event: LiveEvent, _: str | None) -> FieldValue | None:
-    return " ".join(calls.spelled(name, value) for name, value in calls.arguments(event).items())
+    return " ".join(calls.spelled(name, value) for name, value in calls.event_arguments(event).items())
 
 
 # ---- paths ----

@@ -21,6 +21,7 @@ from ipaddress import ip_address
 from typing import Any, Final, Literal, NamedTuple
 
 from bpfence.alerts.faults import Faults
+from bpfence.conditions.values import fold
 from bpfence.dialects.falco.confirm.event import FalcoEvent, FieldValue, Scalar, directory_of
 from bpfence.dialects.falco.options import SUGGESTED, PathSource
 from bpfence.dialects.falco.read import patterns
@@ -375,13 +376,7 @@ def _bytes(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
 
 
-_LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _UPPER: Final = {code: code - 32 for code in range(ord("a"), ord("z") + 1)}
-
-
-def fold(text: str) -> str:
-    """Lower case of ASCII letters only, as C's tolower in the C locale."""
-    return text.lower() if text.isascii() else text.translate(_LOWER)
 
 
 def _contains(wanted: Any) -> tuple[Judge, int]:
@@ -691,13 +686,13 @@ class _Renderer:
             value = take(event)
             if value is None and not self._lenient:
                 return None
-            text = MISSING if value is None else as_text(value)
+            text = MISSING if value is None else value_as_text(value)
             out.append(text[: part.width].ljust(part.width) if part.width else text)
         return "".join(out)
 
     def fields(self, event: FalcoEvent) -> dict[str, Any]:
         """output_fields: every field of the output by its spelled name, null where it is missing."""
-        return {name: as_json(part, take(event), event) for name, (part, take) in self._fields.items()}
+        return {name: value_as_json(part, take(event), event) for name, (part, take) in self._fields.items()}
 
 
 def render(template: Template, event: FalcoEvent) -> str | None:
@@ -705,10 +700,10 @@ def render(template: Template, event: FalcoEvent) -> str | None:
     return _Renderer(template).text(event)
 
 
-def as_text(value: FieldValue) -> str:
+def value_as_text(value: FieldValue) -> str:
     """A value as Falco's text form shows it, escaped."""
     if isinstance(value, tuple):
-        return "(" + ",".join(as_text(item) for item in value) + ")"
+        return "(" + ",".join(value_as_text(item) for item in value) + ")"
     if isinstance(value, bool):
         return "true" if value else "false"
     text = escape(value) if isinstance(value, (str, bytes)) else str(value)
@@ -718,12 +713,12 @@ def as_text(value: FieldValue) -> str:
 _AS_NUMBER: Final = frozenset(("evt.outputtime", "evt.time", "evt.time.s", "evt.time.iso8601", "evt.datetime", "evt.datetime.s"))
 
 
-def as_json(part: Part, value: FieldValue | None, event: FalcoEvent) -> Any:
+def value_as_json(part: Part, value: FieldValue | None, event: FalcoEvent) -> Any:
     """A value as output_fields has it: numbers and truth as such, times as ns since 1970."""
     if part.text in _AS_NUMBER:
         return event.time
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, tuple):
-        return [as_json(part, item, event) for item in value]
-    return as_text(value)
+        return [value_as_json(part, item, event) for item in value]
+    return value_as_text(value)

@@ -193,7 +193,7 @@ def _cwd_atom(operator: str, value: str) -> Condition | None:
     return None
 
 
-def ancestors(_: On, test: Comparison) -> Bounds:
+def ancestor_exes(_: On, test: Comparison) -> Bounds:
     """Executables of any ancestor: the kernel's lineage holds more, earlier programs of the same process too."""
     if test.operator in ("!=", "exists") or test.modifier:
         return at_most(TRUE, "only positive tests on ancestors are narrowed in the kernel", "use =, in, startswith, endswith or contains")
@@ -267,7 +267,7 @@ def ranges(field: str, test: Comparison) -> Condition:
     return _unless(field, test, disj(parts))
 
 
-def signed(field: str, test: Comparison) -> Condition:
+def signed_ranges(field: str, test: Comparison) -> Condition:
     """A comparison with signed numbers, which the kernel keeps as unsigned ones of 64 bits."""
     if test.operator == "exists":
         return Atom(field, Op.EXISTS)
@@ -443,7 +443,7 @@ def raw_result(on: On, test: Comparison) -> Bounds:
         bounds = _of_numbers(test, low, high, "the number that the call returns is not known before")
         if bounds.exact or on.enforcing:
             return bounds
-    return exact(signed("call.result", test)) if _returned(on.native) else at_most(TRUE, _WAIT, _FINISHED)
+    return exact(signed_ranges("call.result", test)) if _returned(on.native) else at_most(TRUE, _WAIT, _FINISHED)
 
 
 def _returned(native: str) -> bool:
@@ -462,7 +462,7 @@ def descriptor(on: On, test: Comparison) -> Bounds:
         return at_most(TRUE, _WAIT, _FINISHED)
     if on.result != "failure":
         bounds = _of_numbers(test, 0, FD_MAX)
-        return bounds if bounds.exact or on.native != "file.dup" else exact(signed("call.result", test))
+        return bounds if bounds.exact or on.native != "file.dup" else exact(signed_ranges("call.result", test))
     opening = on.native.startswith("file.open")
     return _of_numbers(test, -1 if opening else -ERRNO_MAX, -1)
 
@@ -510,7 +510,7 @@ def _settled(on: On, field: str, condition: Condition) -> Bounds:
     return Bounds(conj([condition, negation(unset)]), disj([condition, unset]), reason)
 
 
-def host_name(field: str) -> Build:
+def name_of_address(field: str) -> Build:
     """The names of an address: it has those whose addresses it is among. A name that is in no `On.hosts` may yet turn out to be its."""
 
     def build(on: On, test: Comparison) -> Bounds:

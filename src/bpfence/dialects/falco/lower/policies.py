@@ -4,7 +4,7 @@
 Called by what loads Falco rules into the kernel. Two policies at most: "falco" watches, every Falco rule is one rule of it under its own
 name, with a condition for each native event and the results that it waits for; "falco-enforce" holds the rules with
 `bpfence: {action: deny|kill}`. What "falco" lets through is finished in user space (`confirm`): where rules together need more than the
-kernel's tables hold, it may let through more, and still misses nothing (`candidates`).
+kernel's tables hold, it may let through more, and still misses nothing (`smaller_versions`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def policies(rules: Iterable[FalcoRule], *, paths: PathSource = "kernel", hosts:
     return tuple(policy for policy in made if policy.rules)
 
 
-def candidates(policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
+def smaller_versions(policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
     """The policy that watches, and versions of it that decide less in the kernel, with the fields that they leave to user space.
 
     The first that compiles is the one to load: CompileErrors of the codes too-large, pattern-too-large, too-many-dimensions and

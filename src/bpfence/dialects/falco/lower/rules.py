@@ -330,8 +330,8 @@ _L4: Final[Mapping[str, Condition]] = {
 
 _PEER: Final = atoms.address("net.peer.ip")
 _LOCAL: Final = atoms.address("net.local.ip")
-_PEER_NAME: Final = atoms.host_name("net.peer.ip")
-_LOCAL_NAME: Final = atoms.host_name("net.local.ip")
+_PEER_NAME: Final = atoms.name_of_address("net.peer.ip")
+_LOCAL_NAME: Final = atoms.name_of_address("net.local.ip")
 _KINDS: Final = (
     (_OPENED, atoms.choice(_OPEN_TYPES, "other kinds of files are told apart in user space")),
     (_SENDS, atoms.choice(_SOCKET_TYPES, "other kinds of sockets are told apart in user space")),
@@ -394,7 +394,7 @@ _MAPPED: Final[Mapping[str, tuple[tuple[Callable[[str], bool], Build], ...]]] = 
     "proc.aname[0]": ((_not_exec, atoms.text("process.name")),),
     "proc.aname[1]": ((_always, atoms.text("process.parent.name")),),
     "proc.aname[N]": ((_always, atoms.nth_ancestor),),
-    "proc.aexepath": ((_not_exec, atoms.ancestors),),
+    "proc.aexepath": ((_not_exec, atoms.ancestor_exes),),
     "user.uid": ((_on("process.setuid"), atoms.changed("process.uid", "process.setuid.uid")), (_not_exec, atoms.number("process.uid"))),
     "group.gid": ((_on("process.setgid"), atoms.changed("process.gid", "process.setgid.gid")), (_not_exec, atoms.number("process.gid"))),
     "thread.cap_effective": ((_not_exec, atoms.flag_names("process.caps", "capabilities", " ", _CAPABILITIES)),),

@@ -116,7 +116,7 @@ class CheckError(Exception):
         super().__init__(message)
 
 
-def resolve(check: Check) -> Comparison:
+def resolve_check(check: Check) -> Comparison:
     """Look up, convert, verify; CheckError on the first mistake."""
     left = getter(check.left)
     _check_operator(check, left)
@@ -325,9 +325,9 @@ def _value(kind: Type, operator: str, text: str) -> LiteralValue:
             raise TextError(f"{quoted(text)} is neither true nor false", "write true or false")
         return text == "true"
     if kind is Type.IP:
-        return address(text)
+        return parse_address(text)
     if kind is Type.NET:
-        return network(text)
+        return parse_network(text)
     if kind is Type.PORT and not _NUMBER.fullmatch(text):
         return _service(text)
     if kind is Type.DOUBLE:
@@ -388,7 +388,7 @@ def _service(text: str) -> int:
         raise TextError(f"{quoted(text)} is neither a port nor the name of a service", "write the number", "bad-number") from None
 
 
-def address(text: str) -> str:
+def parse_address(text: str) -> str:
     """An address in its canonical spelling."""
     try:
         return str(ipaddress.ip_address(text))
@@ -397,7 +397,7 @@ def address(text: str) -> str:
         raise TextError(f"{quoted(text)} is not an address", hint, "bad-address") from None
 
 
-def network(text: str) -> Network:
+def parse_network(text: str) -> Network:
     """A network; bits beyond its prefix are ignored, as Falco does; an address is the network of its own."""
     try:
         found = ipaddress.ip_network(text, strict=False)

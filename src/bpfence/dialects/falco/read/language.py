@@ -306,7 +306,7 @@ class _Parser:
         found = _QUOTED.match(self.text, self.at) or _BARE_ARGUMENT.match(self.text, self.at)
         if found is None:
             raise self.error("expected the field's argument here", "write a name, a number, or a quoted text between [ and ]")
-        argument = unescape(found.group(), self.at) if found.group()[0] in "\"'" else found.group()
+        argument = unquote(found.group(), self.at) if found.group()[0] in "\"'" else found.group()
         self.at = found.end()
         if not self.text.startswith("]", self.at):
             raise self.error("the field's argument is not closed", "add a ']'")
@@ -355,7 +355,7 @@ class _Parser:
             hint = "known transformers: " + ", ".join(TRANSFORMERS)
             raise self.error(f"expected a field, a transformer, a quoted text or a number inside {stack[-1][0]}()", hint)
         self.at = quote.end()
-        stack[-1][2].append(Word(unescape(quote.group(), start), self.spot(start)))
+        stack[-1][2].append(Word(unquote(quote.group(), start), self.spot(start)))
 
     def elements(self) -> Words | Mixed:
         """A list inside a transformer: unlike one on the right of a check, it may hold fields and transformers."""
@@ -429,7 +429,7 @@ class _Parser:
         quote = _QUOTED.match(self.text, start)
         if quote:
             self.at = quote.end()
-            return Word(unescape(quote.group(), start), self.spot(start))
+            return Word(unquote(quote.group(), start), self.spot(start))
         if self.text.startswith(("'", '"'), start):
             raise self.error("the quotes are not closed", "close them, or escape a quote inside with a backslash", start)
         bare = _BARE.match(self.text, start)
@@ -465,7 +465,7 @@ class _Parser:
                 raise self.error("expected ',' or ')' in this list", _LIST_HINT)
 
 
-def unescape(literal: str, offset: int = 0) -> str:
+def unquote(literal: str, offset: int = 0) -> str:
     r"""The text of a quoted literal. Escapes: \b \f \n \r \t \\ \/ \xHH, the quote; as in Falco backslash-blank is a backslash."""
     quote, body = literal[0], literal[1:-1]
     if "\\" not in body:

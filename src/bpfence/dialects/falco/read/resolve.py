@@ -695,7 +695,7 @@ class _Resolver:
         if found is None:
             self.kept.append(check)
             try:
-                found = checks.resolve(check)
+                found = checks.resolve_check(check)
                 self.advise(found)
             except CheckError as error:
                 found = error
@@ -903,7 +903,7 @@ def decides_type(test: Comparison) -> frozenset[str] | None:
     return None
 
 
-def show(tree: Tree) -> str:
+def show_condition(tree: Tree) -> str:
     """A final condition as text."""
     return language.show(_syntax(tree))
 

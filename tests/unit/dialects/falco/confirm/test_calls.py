@@ -15,7 +15,7 @@ from bpfence.dialects.falco.confirm.calls import (
     TYPES,
     EventArgument,
     call_name,
-    capabilities,
+    capability_names,
     event_type,
     open_flags,
     result_of,
@@ -107,8 +107,8 @@ def test_open_flags() -> None:
 
 
 def test_capabilities() -> None:
-    assert capabilities(0) == ""
-    assert capabilities(1 << 63 | 1 << 21 | 1) == "CAP_CHOWN CAP_SYS_ADMIN"
+    assert capability_names(0) == ""
+    assert capability_names(1 << 63 | 1 << 21 | 1) == "CAP_CHOWN CAP_SYS_ADMIN"
 
 
 def test_results() -> None:

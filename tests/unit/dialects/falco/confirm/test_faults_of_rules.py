@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bpfence.dialects.falco.confirm.event import RecordedEvent, decode
 from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.dialects.falco.load import load_text
-from bpfence.dialects.falco.read.checks import CheckError, Comparison, resolve
+from bpfence.dialects.falco.read.checks import CheckError, Comparison, resolve_check
 from bpfence.dialects.falco.read.fields import FALCO_FIELDS, FalcoField, FieldArgument, Type
 from bpfence.dialects.falco.read.language import MODIFIERS, OPERATORS, TRANSFORMERS, Check, parse
 from bpfence.dialects.falco.read.output import parse as parse_output
@@ -79,7 +79,7 @@ def accepted(field: FalcoField) -> list[Comparison]:
         try:
             tree = parse(text)
             assert isinstance(tree, Check)
-            found.append(resolve(tree))
+            found.append(resolve_check(tree))
         except (TextError, CheckError):
             continue
     return found
@@ -125,7 +125,7 @@ def test_a_value_of_any_other_kind_is_contained(field: FalcoField) -> None:
 def test_every_field_can_be_put_out_whatever_its_value(value: Any, elements: Any) -> None:
     names = [field.name + argument for field in FALCO_FIELDS for argument in ARGUMENTS[field.argument]]
     output = " ".join(f"%{name}" for name in names) + " %toupper(proc.name) %len(fd.types) %join(',', proc.args) %getopt(proc.args, 'x')"
-    chosen = RuleSet([rule_of(parse_output("%evt.num") and resolve(parse("evt.type exists")), output)])  # type: ignore[arg-type]
+    chosen = RuleSet([rule_of(parse_output("%evt.num") and resolve_check(parse("evt.type exists")), output)])  # type: ignore[arg-type]
     [match] = chosen.matches(Anything(value, elements))
     assert set(names) - {name for name in names if "[" in name} <= match.fields.keys()
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from bpfence.dialects.falco.confirm import rules
 from bpfence.dialects.falco.confirm.event import FalcoAncestor, Record, RecordedEvent, read
@@ -313,14 +312,6 @@ def test_the_containers_fields_go_after_every_output() -> None:
     assert (other.output, other.fields) == ("o on CPU <NA>", {"evt.cpu": None})
     with pytest.raises(TextError):
         rules.RuleSet([], append="%")
-
-
-@given(st.text(max_size=20))
-@settings(deadline=None)
-def test_folding_is_ascii_only(text: str) -> None:
-    folded = rules.fold(text)
-    assert len(folded) == len(text)
-    assert all(a == b or (a == b.lower() and b.isascii()) for a, b in zip(folded, text, strict=True))
 
 
 def test_only_the_named_rules_can_match() -> None:

@@ -10,7 +10,7 @@ from bpfence import evaluate
 from bpfence.conditions.values import U64
 from bpfence.dialects.falco.lower import atoms
 from bpfence.dialects.falco.lower.atoms import Bounds, CallResult, On
-from bpfence.dialects.falco.read.checks import Comparison, resolve
+from bpfence.dialects.falco.read.checks import Comparison, resolve_check
 from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME
 from bpfence.dialects.falco.read.language import Check, FieldRef, Word, Words
 from bpfence.policy import FALSE, TRUE, Atom, Op
@@ -22,7 +22,7 @@ def comparison(field: str, operator: str, *values: str, modifier: str = "") -> C
     several = operator in ("in", "intersects") or modifier
     right = None if operator == "exists" else Words(tuple(map(Word, values))) if several else Word(values[0])
     name, _, argument = field.partition("[")
-    return resolve(Check(FieldRef(name, argument[:-1] or None), operator, right, modifier))
+    return resolve_check(Check(FieldRef(name, argument[:-1] or None), operator, right, modifier))
 
 
 def on(native: str = "file.open", result: CallResult = "", *, kind: str = "openat", enforcing: bool = False) -> On:
@@ -31,7 +31,7 @@ def on(native: str = "file.open", result: CallResult = "", *, kind: str = "opena
 
 @given(NUMBERS, NUMBERS, st.sampled_from(["=", "!=", "<", "<=", ">", ">="]))
 def test_signed_numbers_are_compared_as_such(number: int, wanted: int, operator: str) -> None:
-    found = atoms.signed("call.result", comparison("evt.rawres", operator, str(wanted)))
+    found = atoms.signed_ranges("call.result", comparison("evt.rawres", operator, str(wanted)))
     expected = {"=": number == wanted, "!=": number != wanted, "<": number < wanted, "<=": number <= wanted, ">": number > wanted}
     native = {"event": "file.dup", "call.result": number % (U64 + 1)}
     assert evaluate.holds(found, native) == expected.get(operator, number >= wanted)
@@ -42,7 +42,9 @@ def test_signed_numbers_are_compared_as_such(number: int, wanted: int, operator:
 def test_a_number_of_which_the_bounds_are_known(low: int, width: int, wanted: int, operator: str) -> None:
     found = atoms.interval(comparison("evt.rawres", operator, str(wanted)), low, low + width)
     holds = {
-        evaluate.holds(atoms.signed("call.result", comparison("evt.rawres", operator, str(wanted))), {"call.result": number % (U64 + 1)})
+        evaluate.holds(
+            atoms.signed_ranges("call.result", comparison("evt.rawres", operator, str(wanted))), {"call.result": number % (U64 + 1)}
+        )
         for number in range(low, low + width + 1)
     }
     assert holds == ({True, False} if found is None else {found})

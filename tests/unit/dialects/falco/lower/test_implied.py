@@ -13,7 +13,7 @@ from bpfence.conditions.values import U64
 from bpfence.dialects.falco.lower import implied
 from bpfence.dialects.falco.lower.atoms import Build, On
 from bpfence.dialects.falco.read import patterns
-from bpfence.dialects.falco.read.checks import Comparison, resolve
+from bpfence.dialects.falco.read.checks import Comparison, resolve_check
 from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME
 from bpfence.dialects.falco.read.language import Check, FieldRef, Word, Words
 from bpfence.policy import FALSE, TRUE, Condition
@@ -27,7 +27,7 @@ OPERATORS = ["=", "startswith", "endswith", "contains", "icontains", "glob"]
 def comparison(field: str, operator: str, *values: str, modifier: str = "") -> Comparison:
     several = operator in ("in", "intersects") or modifier
     right = Words(tuple(map(Word, values))) if several else Word(values[0])
-    return resolve(Check(FieldRef(field), operator, right, modifier))
+    return resolve_check(Check(FieldRef(field), operator, right, modifier))
 
 
 def holds(operator: str, text: str, value: str) -> bool:

@@ -17,7 +17,7 @@ from bpfence.compiler.explain import sample
 from bpfence.compiler.image import Walker
 from bpfence.conditions.values import U64
 from bpfence.dialects.falco.load import load_files, load_text
-from bpfence.dialects.falco.lower.policies import MAX_ADDRESSES, candidates, policies, relaxed
+from bpfence.dialects.falco.lower.policies import MAX_ADDRESSES, policies, relaxed, smaller_versions
 from bpfence.errors import CompileError
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.policy import Action, Condition, Event, Policy, PolicySet, When, atoms
@@ -295,7 +295,7 @@ def test_rules_that_are_too_many_give_up_what_costs_most() -> None:
     found, _ = load_text("".join(text.format(n=n) + "  output: o\n  priority: INFO\n" for n in range(65)))
     (policy,) = policies(found.rules)
     tried: list[tuple[str, int]] = []
-    for one, given_up in candidates(policy):
+    for one, given_up in smaller_versions(policy):
         try:
             compile_policies(PolicySet((one,)))
         except CompileError as error:

@@ -12,9 +12,9 @@ from bpfence.dialects.falco.read.checks import (
     Comparison,
     FieldGetter,
     Network,
-    address,
-    network,
-    resolve,
+    parse_address,
+    parse_network,
+    resolve_check,
 )
 from bpfence.dialects.falco.read.fields import FALCO_FIELDS, FieldArgument, Type
 from bpfence.dialects.falco.read.language import NUMBER_OPERATORS, OPERATORS, TEXT_OPERATORS, Check
@@ -24,7 +24,7 @@ from bpfence.documents.report import TextError
 def typed(text: str) -> Comparison:
     node = language.parse(text)
     assert isinstance(node, Check)
-    return resolve(node)
+    return resolve_check(node)
 
 
 VALUES = {
@@ -144,10 +144,10 @@ def test_a_computed_right_side() -> None:
 
 
 def test_addresses_and_networks() -> None:
-    assert address("::ffff:0:1") == "::ffff:0:1"
-    assert network("2001:db8::1/32").version == 6
+    assert parse_address("::ffff:0:1") == "::ffff:0:1"
+    assert parse_network("2001:db8::1/32").version == 6
     for wrong in ("", "x", "10.0.0", "1.2.3.4.5"):
         with pytest.raises(TextError):
-            address(wrong)
+            parse_address(wrong)
         with pytest.raises(TextError):
-            network(wrong)
+            parse_network(wrong)
