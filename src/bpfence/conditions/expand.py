@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A rule as it was written in, the exact condition of each of its events out.
 
-Called by `native` (and by other dialects that offer groups, `follow: object` or `container:`). This is where an event group gets
+Called by `native` (and by other dialects that offer groups or `follow: object`). This is where an event group gets
 the tests that make each event what the group promises, where a rename looks at both names, and where fields that an event does
 not carry become false. Pure: no text, no diagnostics.
 """
@@ -58,21 +58,6 @@ GROUP_TESTS: Final[Mapping[str, Mapping[str, Condition]]] = {
 """Per group and event, what else must hold; events without an entry belong to their group unconditionally."""
 
 _BOTH_NAMES: Final = ("file.rename", "file.link")
-
-# Where the container runtimes put containers in the cgroup v2 tree, whichever cgroup driver they use: docker, podman (libpod),
-# containerd and CRI-O below Kubernetes, nerdctl, buildkit, ECS, LXC, systemd-nspawn. Everything below such a cgroup counts too.
-_CONTAINER_CGROUPS: Final = (
-    "**/docker-*.scope", "**/docker/*", "**/cri-containerd-*", "**/crio-*", "**/libpod-*", "**/libpod_parent/*", "**/nerdctl-*.scope",
-    "**/buildkit/*", "**/kubepods{,.slice}/*", "**/*-kubepods.slice/*", "**/lxc/*", "**/lxc.payload{.,/}*", "**/ecs/*/*",
-    "/machine.slice/systemd-nspawn@*.service", "/machine.slice/machine-*.scope",
-)  # fmt: skip
-# One glob, not fifteen: an automaton that must tell which of many overlapping patterns matched is larger by orders of magnitude.
-_CONTAINERS: Final = "{" + ",".join(_CONTAINER_CGROUPS) + "}{,/**}"
-
-
-def container() -> Condition:
-    """The acting process runs in a container, as far as its cgroup tells."""
-    return Atom("process.cgroup", Op.GLOB, _CONTAINERS)
 
 
 def below(condition: Condition) -> Condition:

@@ -169,46 +169,6 @@ def test_follow_adds_objects_to_literal_paths_only() -> None:
     assert expand.follow(Atom("file.path", Op.PREFIX, "/etc/pass"))[1] == 0
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/system.slice/docker-0123abcd.scope",
-        "/system.slice/docker-0123abcd.scope/init.scope/x",
-        "/docker/0123abcd",
-        "/kubepods/besteffort/pod1/0123",
-        "/kubepods.slice/kubepods-burstable.slice/x.slice/cri-containerd-0123.scope",
-        "/kubelet.slice/kubelet-kubepods.slice/x",
-        "/system.slice/crio-0123.scope",
-        "/machine.slice/libpod-0123.scope/container",
-        "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-0123.scope/container",
-        "/lxc.payload.web/init.scope",
-        "/lxc/web",
-        "/machine.slice/systemd-nspawn@web.service/payload",
-        "/machine.slice/machine-web.scope",
-        "/system.slice/nerdctl-0123.scope",
-    ],
-)
-def test_containers(path: str) -> None:
-    assert holds(expand.container(), {"process.cgroup": path})
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/init.scope",
-        "/system.slice/docker.service",
-        "/system.slice/containerd.service",
-        "/kubepods",
-        "/lxc.monitor.web",
-        "/docker",
-        "/user.slice/user-0.slice/session-1.scope",
-    ],
-)
-def test_what_is_no_container(path: str) -> None:
-    assert not holds(expand.container(), {"process.cgroup": path})
-
-
 def test_a_cgroup_covers_what_is_below() -> None:
     cgroup = Atom("process.cgroup", Op.EQUALS, "/a")
     wide = expand.below(Or((cgroup, Atom("process.cgroup", Op.GLOB, "/b*"))))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from bpfence import abi
-from bpfence.conditions import expand
+from bpfence.conditions.containers import in_container
 from bpfence.conditions.values import branches
 from bpfence.errors import Location
 from bpfence.evaluate import holds
@@ -187,7 +187,7 @@ def _tests(rule: Rule, event: str) -> Iterator[Atom]:
 
 def _of_the_host(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
     """A process in a container has its own names for files: the host's for the same files are never seen there."""
-    if expand.container() not in _conjuncts(together.policy.scope):
+    if in_container() not in _conjuncts(together.policy.scope):
         return
     for atom in dict.fromkeys(atom for event in rule.events for atom in _tests(rule, event)):
         path = str(atom.value)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bpfence import names
 from bpfence.conditions import expand, values
+from bpfence.conditions.containers import in_container
 from bpfence.dialects.native import effects, gaps, schema, seccomp
 from bpfence.dialects.native.schema import Document
 from bpfence.documents import yaml_nodes
@@ -407,7 +408,7 @@ class _PolicyReader(_Shapes):
                 parts.append(expand.below(condition) if key == "cgroup" else condition)
             elif key == "container":
                 text = self.choice(value, "container", ("true", "false"))
-                parts.append(values.negation(expand.container()) if text == "false" else expand.container())
+                parts.append(values.negation(in_container()) if text == "false" else in_container())
         return parts
 
     def alternatives(self, field: Field, node: YamlNode) -> Condition:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import posixpath
-import re
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -20,10 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from bpfence import abi
-from bpfence.conditions.expand import container
+from bpfence.conditions.containers import container_of
 from bpfence.dialects.falco.confirm import calls
 from bpfence.dialects.falco.confirm.event import LAST_MOMENT, SECOND, Derived, FalcoAncestor, FieldValue, Scalar, unknown_argument
-from bpfence.evaluate import holds
 from bpfence.events import records
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import ExecImage, KernelEvent
@@ -37,7 +35,6 @@ HOST: Final = "host"
 NO_CONTAINER_NAME: Final = "unknown"
 """container.id of a process outside of the host's pid namespace whose cgroup is gone: it cannot be told which container it was."""
 NOT_SET: Final = 0xFFFFFFFF
-_HEX_ID: Final = re.compile(r"[0-9a-f]{64}")
 _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LAST_CAPABILITY: Final = Path("/proc/sys/kernel/cap_last_cap")
 
@@ -140,23 +137,10 @@ def _unified(data: bytes | None) -> str | None:
     return None
 
 
-_OWN_NAMES: Final = re.compile(
-    r"^/machine\.slice/(?:systemd-nspawn@(.+?)\.service|machine-(.+?)\.scope)(?:/|$)|/lxc(?:\.payload)?[./]([^/]+)"
-)
-_DECORATION: Final = re.compile(r"^(?:docker|libpod|nerdctl|crio|cri-containerd)-|\.(?:scope|service|slice)$")
-
-
 def container_id(path: str) -> str:
-    """The container of a cgroup by its path: the first 12 characters of the last 64-digit id in it, else a name; "host" outside of any."""
-    if not holds(container(), {"process.cgroup": path}):
-        return HOST
-    found = _HEX_ID.findall(path)
-    if found:
-        return str(found[-1][:12])
-    named = _OWN_NAMES.search(path)
-    if named:
-        return next(group for group in named.groups() if group)
-    return _DECORATION.sub("", path.rstrip("/").rpartition("/")[2]) or NO_CONTAINER_NAME
+    """container.id of a cgroup, see `container_of`; "host" outside of any container."""
+    container = container_of(path)
+    return HOST if container is None else container or NO_CONTAINER_NAME
 
 
 def _text(data: bytes) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
 from bpfence import names
-from bpfence.conditions import expand
+from bpfence.conditions.containers import in_container
 from bpfence.conditions.values import U64, conj, disj, fold, negation
 from bpfence.dialects.facts import Hosts
 from bpfence.dialects.falco.options import PathSource
@@ -217,9 +217,9 @@ def nth_ancestor(on: On, test: Comparison) -> Bounds:
     return at_most(ancestor_names(on, test).may, "the kernel does not count ancestors", "test proc.pname, or proc.aname without index")
 
 
-def container(_: On, test: Comparison) -> Bounds:
+def container_id(_: On, test: Comparison) -> Bounds:
     """container.id: `host` exactly where the cgroup is not a container's."""
-    inside = expand.container()
+    inside = in_container()
     outside = text_holds(test, "host")
     if outside is None:
         return at_most(TRUE, f"{test.operator} on the id of a container is finished in user space", "compare with host")
@@ -233,7 +233,7 @@ def container(_: On, test: Comparison) -> Bounds:
 
 def contained(_: On, test: Comparison) -> Bounds:
     """What only containers have: outside of them it is absent, and every test on it is false."""
-    return at_most(expand.container(), "what a container is made of is known in user space", "scope a native policy by cgroup")
+    return at_most(in_container(), "what a container is made of is known in user space", "scope a native policy by cgroup")
 
 
 # ---- numbers, truth, flags ----

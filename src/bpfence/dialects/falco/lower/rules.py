@@ -398,7 +398,7 @@ _MAPPED: Final[Mapping[str, tuple[tuple[Callable[[str], bool], Build], ...]]] = 
     "user.uid": ((_on("process.setuid"), atoms.changed("process.uid", "process.setuid.uid")), (_not_exec, atoms.number("process.uid"))),
     "group.gid": ((_on("process.setgid"), atoms.changed("process.gid", "process.setgid.gid")), (_not_exec, atoms.number("process.gid"))),
     "thread.cap_effective": ((_not_exec, atoms.flag_names("process.caps", "capabilities", " ", _CAPABILITIES)),),
-    "container.id": ((_always, atoms.container),),
+    "container.id": ((_always, atoms.container_id),),
     "container.image": ((_always, atoms.contained),),
     "container.image.id": ((_always, atoms.contained),),
     "container.image.repository": ((_always, atoms.contained),),
