@@ -204,10 +204,10 @@ class _Parser:
         if self.at >= len(self.text):
             raise GlobError(start, "'[' is never closed", "write \\[ for the character itself")
         self.at += 1
-        one = characters(ranges, negated=negated, slash=self.crosses)
-        if not one.sequences:
+        character = characters(ranges, negated=negated, slash=self.crosses)
+        if not character.sequences:
             raise GlobError(start, "the set matches nothing: '/' is never in a set of a path glob", "write the '/' outside")
-        return one
+        return character
 
 
 def encode(text: str) -> bytes:

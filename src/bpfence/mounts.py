@@ -26,13 +26,13 @@ def mounts(table: str | None = None) -> list[Mount]:
 
     Blank, tab, newline and backslash are octal there. All else may be in a name, even what Python takes for the end of a line.
     """
-    found = []
+    mounted = []
     for line in (os.fsdecode(TABLE.read_bytes()) if table is None else table).split("\n"):
         mount, _, system = line.partition(" - ")
         words = mount.split(" ")
         if len(words) > 4 and system:
-            found.append(Mount(words[2], _unescaped(words[3]), _unescaped(words[4]), system.split(" ")[0]))
-    return found
+            mounted.append(Mount(words[2], _unescaped(words[3]), _unescaped(words[4]), system.split(" ")[0]))
+    return mounted
 
 
 def _unescaped(name: str) -> str:

@@ -267,10 +267,10 @@ def number(table: str, text: str) -> int | None:
 
 def mask(table: str, text: str) -> int | None:
     """The bits of a name, for flag fields: capabilities are counted, everything else already is a mask."""
-    found = number(table, text)
-    if found is None:
+    numeric = number(table, text)
+    if numeric is None:
         return None
-    return 1 << found if table in TABLES and TABLES[table].index else found
+    return 1 << numeric if table in TABLES and TABLES[table].index else numeric
 
 
 def name(table: str, value: int) -> str | None:
@@ -288,15 +288,15 @@ def name(table: str, value: int) -> str | None:
 
 def flags(table: str, value: int) -> tuple[str, ...]:
     """The names of the bits that are set, lowest first; bits without a name come last as one hexadecimal number."""
-    found = []
+    set_bits = []
     rest = value
     index = TABLES[table].index
     for numeric, text in sorted(_BY_NUMBER[table].items()):
         bits = 1 << numeric if index else numeric
         if bits and bits & (bits - 1) == 0 and value & bits:
-            found.append(text)
+            set_bits.append(text)
             rest &= ~bits
-    return (*found, hex(rest)) if rest else tuple(found)
+    return (*set_bits, hex(rest)) if rest else tuple(set_bits)
 
 
 def known(table: str) -> tuple[str, ...]:

@@ -34,9 +34,13 @@ class Patience:
     """
 
     def __init__(
-        self, seconds: float = PATIENCE, stuck: int = MAX_STUCK, clock: Callable[[], float] = time.monotonic, *,
+        self,
+        seconds: float = PATIENCE,
+        stuck: int = MAX_STUCK,
+        clock: Callable[[], float] = time.monotonic,
+        *,
         stuck_all: int = MAX_STUCK_ALL,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._seconds = seconds
         self._limit = stuck
         self._limit_all = stuck_all
@@ -54,18 +58,18 @@ class Patience:
 
     def hangs(self, key: Hashable = None) -> bool:
         """Whether work for a key hangs still, so that no more is begun."""
-        self._stuck = [one for one in self._stuck if one[0].is_alive()]
+        self._stuck = [work for work in self._stuck if work[0].is_alive()]
         return len(self._stuck) >= self._limit_all or sum(whose == key for _, whose in self._stuck) >= self._limit
 
     def call(self, work: Callable[[], T], key: Hashable = None) -> T | None:
         """The result of `work`, None where there is none. OSError of the work counts as none."""
         if self.hangs(key):
             return None
-        found: list[T] = []
+        results: list[T] = []
 
         def run() -> None:
             try:
-                found.append(work())
+                results.append(work())
             except OSError:
                 pass
 
@@ -76,7 +80,7 @@ class Patience:
             self._stuck.append((thread, key))
             self._note(key)
             return None
-        return found[0] if found else None
+        return results[0] if results else None
 
     def _note(self, key: Hashable) -> None:
         now = self._clock()

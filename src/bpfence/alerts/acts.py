@@ -95,9 +95,9 @@ class Acts:
 def _object(seen: Observation) -> tuple[Value | None, ...] | None:
     """What identifies the object of an event; None where nothing does."""
     names = _PEER if seen.event.startswith("net.") else _FILE
-    found = tuple(seen.fields.get(name) for name in names)
-    known = found[2:] if names is _PEER else (found[0], found[2])
-    return None if all(value is None for value in known) else found
+    values = tuple(seen.fields.get(name) for name in names)
+    known = values[2:] if names is _PEER else (values[0], values[2])
+    return None if all(value is None for value in known) else values
 
 
 def _use(seen: Observation) -> int:

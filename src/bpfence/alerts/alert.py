@@ -61,9 +61,20 @@ def rule_info(rule: Rule, mode: str) -> RuleInfo:
     """The part of a rule that alerts need. The compiler gives the mode beside the rule, and may already have lowered the action by it."""
     action = Action.AUDIT if mode == "audit" and rule.action > Action.AUDIT else rule.action
     return RuleInfo(
-        rule.policy, rule.name, mode, action, rule.action, rule.severity, rule.tags, rule.message, rule.rate, rule.burst, rule.when,
-        rule.confirm, rule.events,
-    )  # fmt: skip
+        rule.policy,
+        rule.name,
+        mode,
+        action,
+        rule.action,
+        rule.severity,
+        rule.tags,
+        rule.message,
+        rule.rate,
+        rule.burst,
+        rule.when,
+        rule.confirm,
+        rule.events,
+    )
 
 
 Details = Union[dict[str, Any], UnsetType]
@@ -178,9 +189,13 @@ class Composer:
         self._seq = 0
 
     def alerts(
-        self, seen: Observation, matched: Collection[tuple[RuleInfo, bool]], objects: tuple[str, ...] = (),
-        said: Mapping[tuple[str, str], Said] = MappingProxyType({}), others: Collection[RuleInfo] = (),
-    ) -> list[tuple[RuleInfo, Alert]]:  # fmt: skip
+        self,
+        seen: Observation,
+        matched: Collection[tuple[RuleInfo, bool]],
+        objects: tuple[str, ...] = (),
+        said: Mapping[tuple[str, str], Said] = MappingProxyType({}),
+        others: Collection[RuleInfo] = (),
+    ) -> list[tuple[RuleInfo, Alert]]:
         """One alert for each matching rule with whether it is uncertain. `objects`: the paths of object bits of the event's generation;
         `said`: by the key of a rule what it says in its own language. None matched: the event is counted.
         `others`: rules that an uncertain alert speaks for, too; see `joined`.
@@ -198,9 +213,17 @@ class Composer:
         """A telemetry line."""
         self._seq += 1
         return Alert(
-            policy=None, rule=None, severity="info", tags=(), action=_action_name(seen.action), mode=None, message=seen.event,
-            errno=_errno_name(seen.error), kind="event", **self._common(seen, ()),
-        )  # fmt: skip
+            policy=None,
+            rule=None,
+            severity="info",
+            tags=(),
+            action=_action_name(seen.action),
+            mode=None,
+            message=seen.event,
+            errno=_errno_name(seen.error),
+            kind="event",
+            **self._common(seen, ()),
+        )
 
     def _common(self, seen: Observation, objects: tuple[str, ...]) -> dict[str, Any]:
         own = {name: value for name, value in seen.fields.items() if name in FIELD_BY_NAME and FIELD_BY_NAME[name].events}
@@ -216,32 +239,51 @@ class Composer:
         return {"time": rfc3339(seen.time), "event": seen.event, "seq": self._seq, "host": self._host, "process": process, **groups}
 
     def _alert(
-        self, seen: Observation, rule: RuleInfo, uncertain: bool, common: dict[str, Any], said: Said | None = None,
+        self,
+        seen: Observation,
+        rule: RuleInfo,
+        uncertain: bool,
+        common: dict[str, Any],
+        said: Said | None = None,
         others: Collection[RuleInfo] = (),
-    ) -> Alert:  # fmt: skip
+    ) -> Alert:
         blocked = rule.action >= Action.DENY and seen.action >= Action.DENY
         spared = rule.action is Action.KILL and bool(seen.flags & abi.EVENT_KILL_REFUSED)
         action = (min(Action.DENY, Action(seen.action)) if spared else rule.action).name.lower()
         causes = causes_of(seen.flags) if uncertain else ()
         text = message(rule, seen.fields, action) if said is None else printable(said.message)
         return Alert(
-            policy=escape(rule.policy), rule=escape(rule.rule), severity=rule.severity, tags=tuple(escape(tag) for tag in rule.tags),
-            action=action, mode=rule.mode, would=rule.declared.name.lower() if rule.declared > rule.action else UNSET,
-            uncertain=uncertain or UNSET, causes=causes or UNSET, kill="refused" if spared else UNSET,
+            policy=escape(rule.policy),
+            rule=escape(rule.rule),
+            severity=rule.severity,
+            tags=tuple(escape(tag) for tag in rule.tags),
+            action=action,
+            mode=rule.mode,
+            would=rule.declared.name.lower() if rule.declared > rule.action else UNSET,
+            uncertain=uncertain or UNSET,
+            causes=causes or UNSET,
+            kill="refused" if spared else UNSET,
             may_match=tuple(escape(f"{other.policy}/{other.rule}") for other in others) or UNSET,
             errno=_errno_name(seen.error) if blocked else None,
             message=_bounded(text + doubt(causes, len(others)) if uncertain else text),
-            dialect=UNSET if said is None else {said.dialect: said.details}, **common,
-        )  # fmt: skip
+            dialect=UNSET if said is None else {said.dialect: said.details},
+            **common,
+        )
 
     def loss(self, loss: Loss) -> LossLine:
         """A loss, as a line."""
         counted = f"{loss.total} records were lost" if loss.total != 1 else "1 record was lost"
         return LossLine(
-            time=rfc3339(self._now()), message=counted, lost=loss.total, events=loss.events, gaps=loss.gaps,
-            uncounted=loss.uncounted, undecodable={escape(reason): count for reason, count in loss.undecodable.items()},
-            refused=loss.refused or UNSET, host=self._host,
-        )  # fmt: skip
+            time=rfc3339(self._now()),
+            message=counted,
+            lost=loss.total,
+            events=loss.events,
+            gaps=loss.gaps,
+            uncounted=loss.uncounted,
+            undecodable={escape(reason): count for reason, count in loss.undecodable.items()},
+            refused=loss.refused or UNSET,
+            host=self._host,
+        )
 
     def status(self, status: str, text: str, *, severity: str = "info", **more: Any) -> StatusLine:
         """A status line; `more` are its further keys."""
@@ -305,10 +347,10 @@ def message(rule: RuleInfo, fields: Mapping[str, Value], action: str) -> str:
     event = str(fields.get("event", ABSENT))
     words = {"event": event, "policy": rule.policy, "rule": rule.rule, "action": action, "severity": rule.severity}
 
-    def fill(found: re.Match[str]) -> str:
-        name = found.group(1)
+    def fill(placeholder: re.Match[str]) -> str:
+        name = placeholder.group(1)
         if name is None:
-            return found.group()[0]
+            return placeholder.group()[0]
         if name in words:
             return escape(words[name])
         if name in FIELD_BY_NAME and name in fields:

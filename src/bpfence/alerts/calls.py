@@ -92,11 +92,22 @@ class Reporter:
         gone = "" if handled.answered else ", which did not wait for the answer"
         shown = ", ".join(f"{name}={value}" for name, value in handled.details.args.items())
         return Alert(
-            time=rfc3339(self._now()), policy=self._policy, rule=rule_name(call), severity="medium" if blocked else "low", tags=(),
-            action=ACTIONS[kind], mode="enforce", would=UNSET if blocked else "deny", event=EVENT,
-            message=printable(f"{DONE[kind]} {call.name}({shown}) of {who}{gone}"), errno=number, seq=self._seq, host=self._host,
-            process=process, syscall=syscall_details(handled),
-        )  # fmt: skip
+            time=rfc3339(self._now()),
+            policy=self._policy,
+            rule=rule_name(call),
+            severity="medium" if blocked else "low",
+            tags=(),
+            action=ACTIONS[kind],
+            mode="enforce",
+            would=UNSET if blocked else "deny",
+            event=EVENT,
+            message=printable(f"{DONE[kind]} {call.name}({shown}) of {who}{gone}"),
+            errno=number,
+            seq=self._seq,
+            host=self._host,
+            process=process,
+            syscall=syscall_details(handled),
+        )
 
     def suppressed(self, *, everything: bool = False) -> None:
         """Says how many alerts were left out, where that is due."""
@@ -139,9 +150,9 @@ class Tally:
 
     def findings(self) -> list[Finding]:
         """What was seen, in order of name."""
-        found = []
+        findings = []
         for key in sorted(self._first, key=lambda key: (key[1], key)):
             handled = self._first[key]
             exe = handled.caller.exe if handled.caller is not None else None
-            found.append(Finding(*key, rule_name(handled.call), self._times[key], exe, handled.details.args))
-        return found
+            findings.append(Finding(*key, rule_name(handled.call), self._times[key], exe, handled.details.args))
+        return findings

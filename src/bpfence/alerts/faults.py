@@ -45,5 +45,5 @@ class Faults:
 
     def take(self) -> list[Fault]:
         """Those that nobody was told of yet."""
-        found, self._waiting = self._waiting, []
-        return found
+        untold, self._waiting = self._waiting, []
+        return untold

@@ -79,12 +79,12 @@ def limited_level(scope: Condition) -> dict[int, Condition]:
     """
     alternatives = _cgroups(scope)
     literal = {atom.value for atom in alternatives if atom.op is Op.EQUALS}
-    found: dict[int, list[Condition]] = {}
+    by_level: dict[int, list[Condition]] = {}
     for atom in alternatives:
-        found.setdefault(_level(atom, literal), []).append(atom)
-    if any(not 0 < level <= abi.FORK_LEVELS for level in found):
+        by_level.setdefault(_level(atom, literal), []).append(atom)
+    if any(not 0 < level <= abi.FORK_LEVELS for level in by_level):
         return {}
-    return {level: disj(atoms_) for level, atoms_ in sorted(found.items())}
+    return {level: disj(atoms_) for level, atoms_ in sorted(by_level.items())}
 
 
 def limited(levels: Mapping[int, Condition], limit: int) -> Condition:
@@ -99,9 +99,9 @@ def _cgroups(scope: Condition) -> list[Atom]:
     """The alternatives of the scope's test on the cgroup; none where it has no such test."""
     for part in scope.parts if isinstance(scope, And) else (scope,):
         choices = part.parts if isinstance(part, Or) else (part,)
-        found = [choice for choice in choices if isinstance(choice, Atom) and choice.field == "process.cgroup"]
-        if len(found) == len(choices):
-            return found
+        cgroups = [choice for choice in choices if isinstance(choice, Atom) and choice.field == "process.cgroup"]
+        if len(cgroups) == len(choices):
+            return cgroups
     return []
 
 

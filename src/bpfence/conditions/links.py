@@ -22,8 +22,8 @@ from bpfence.fields import FIELDS, Kind
 from bpfence.policy import And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule, atoms
 
 PATHS: Final = frozenset(
-    field.name for field in FIELDS if field.kind is Kind.PATH and field.name != "process.cgroup"
-) | {"process.ancestors.exe"}  # fmt: skip
+    field.name for field in FIELDS if field.name == "process.ancestors.exe" or (field.kind is Kind.PATH and field.name != "process.cgroup")
+)
 """Fields whose values are names of files."""
 SHOWN: Final = 3
 _SPECIAL: Final = re.compile(r"[*?\[{\\]")
@@ -72,21 +72,21 @@ def other_texts(op: Op, text: str, find: FindLinks) -> Iterator[tuple[str, str, 
     """What a test must also be made with: the other text, in the test's own form; the path that was looked up; what was found."""
     if op is Op.EQUALS:
         if text.startswith("/"):
-            found = find(text)
-            yield from ((name, text, found) for name in found.names)
+            resolution = find(text)
+            yield from ((name, text, resolution) for name in resolution.names)
         return
     if op not in (Op.PREFIX, Op.GLOB):
         return
     for branch in branches(text) if op is Op.GLOB else [text]:
         if op is Op.GLOB and branch.startswith("/") and not _SPECIAL.search(branch):
-            found = find(branch)
-            yield from ((_escaped(name), branch, found) for name in found.names)
+            resolution = find(branch)
+            yield from ((_escaped(name), branch, resolution) for name in resolution.names)
             continue
         directory = _directory(op, branch)
         if directory:
-            found = find(directory)
-            for name in found.names[:1]:  # of a directory only what it is counts: nothing below it has its other names
-                yield (_escaped(name) if op is Op.GLOB else name).rstrip("/") + branch[len(directory) :], directory, found
+            resolution = find(directory)
+            for name in resolution.names[:1]:  # of a directory only what it is counts: nothing below it has its other names
+                yield (_escaped(name) if op is Op.GLOB else name).rstrip("/") + branch[len(directory) :], directory, resolution
 
 
 def _directory(op: Op, text: str) -> str:
@@ -119,7 +119,7 @@ class Widened(NamedTuple):
     text: str
     also: str
     path: str
-    found: Resolution
+    resolution: Resolution
 
 
 def widen(condition: Condition, find: FindLinks, told: list[Widened]) -> Condition:
@@ -142,14 +142,14 @@ def _alternative(part: Condition, find: FindLinks, told: list[Widened], among: _
         return part
     made: list[Condition] = [part]
     for path in looked_up(part.op, part.value):
-        found = find(path)
-        if found.program and not among.say(Atom(part.field, Op.EQUALS, found.program)):
-            told.append(Widened(part.field, part.value, "", path, found))
-    for text, path, found in other_texts(part.op, part.value, find):
+        resolution = find(path)
+        if resolution.program and not among.say(Atom(part.field, Op.EQUALS, resolution.program)):
+            told.append(Widened(part.field, part.value, "", path, resolution))
+    for text, path, resolution in other_texts(part.op, part.value, find):
         other = Atom(part.field, part.op, text)
         if not among.say(other):
             made.append(other)
-            told.append(Widened(part.field, _shown(part.op, part.value), _shown(part.op, text), path, found))
+            told.append(Widened(part.field, _shown(part.op, part.value), _shown(part.op, text), path, resolution))
     return disj(made)
 
 
@@ -190,8 +190,8 @@ def widened(policies: PolicySet, find: FindLinks, where: str = "on this host") -
 
     Policies with `links: as-written` stay as they are. `where`: the words for the tree that `find` looks at.
     """
-    found: list[Diagnostic] = []
-    return PolicySet(tuple(_policy(policy, find, where, found) for policy in policies.policies)), found
+    diagnostics: list[Diagnostic] = []
+    return PolicySet(tuple(_policy(policy, find, where, diagnostics) for policy in policies.policies)), diagnostics
 
 
 def paths(policies: PolicySet) -> Iterator[str]:
@@ -208,17 +208,17 @@ def _conditions(policy: Policy) -> Iterator[Condition]:
         yield from rule.conditions.values()
 
 
-def _policy(policy: Policy, find: FindLinks, where: str, found: list[Diagnostic]) -> Policy:
+def _policy(policy: Policy, find: FindLinks, where: str, diagnostics: list[Diagnostic]) -> Policy:
     told: list[Widened] = []
     scope = widen(policy.scope, find, told)
-    found += findings(told, policy.location, f"policy {policy.name!r}", where, both=policy.links)
-    in_scope = {(one.field, one.path) for one in told}
+    diagnostics += findings(told, policy.location, f"policy {policy.name!r}", where, both=policy.links)
+    in_scope = {(change.field, change.path) for change in told}
     rules = []
     for rule in policy.rules:
         told = []
         rules.append(_rule(rule, find, told))
-        told = [one for one in told if (one.field, one.path) not in in_scope]
-        found += findings(told, rule.location, f"policy {policy.name!r}, rule {rule.name!r}", where, both=policy.links)
+        told = [change for change in told if (change.field, change.path) not in in_scope]
+        diagnostics += findings(told, rule.location, f"policy {policy.name!r}, rule {rule.name!r}", where, both=policy.links)
     return msgspec.structs.replace(policy, scope=scope, rules=tuple(rules)) if policy.links else policy
 
 
@@ -228,7 +228,7 @@ PROGRAMS: Final = frozenset(("process.exe", "process.parent.exe", "process.ances
 """Fields that hold the file of a running program."""
 OF_FILES: Final = frozenset(
     ("process.exec", *(f"file.{act}" for act in ("open", "permission", "mmap", "mprotect", "truncate", "create", "unlink", "link")))
-)  # fmt: skip
+)
 """Events that hardly anybody means about a directory."""
 
 
@@ -245,21 +245,26 @@ def named(policies: PolicySet, find: FindLinks, where: str = "on this host") -> 
 
 
 def _named(
-    conditions: Sequence[Condition], about_files: bool, find: FindLinks, where: str, place: Location, who: str,
+    conditions: Sequence[Condition],
+    about_files: bool,
+    find: FindLinks,
+    where: str,
+    place: Location,
+    who: str,
     known: AbstractSet[tuple[str, object]] = frozenset(),
-) -> Iterator[Diagnostic]:  # fmt: skip
+) -> Iterator[Diagnostic]:
     tests = [atom for condition in conditions for atom in atoms(condition)]
     once = {(str(atom.value), atom.field in PROGRAMS): atom for atom in reversed(tests)}  # file.modify asks for both names of a rename
     for atom in reversed(once.values()):
         path = str(atom.value)
         if atom.op is not Op.EQUALS or not path.startswith("/") or (atom.field, atom.value) in known:
             continue
-        found = find(path)
-        if found.interpreter and atom.field in PROGRAMS:
-            what = f"{who}: {path} is a script {where}: the {atom.field} of whoever runs it is {found.interpreter}, never the script"
+        resolution = find(path)
+        if resolution.interpreter and atom.field in PROGRAMS:
+            what = f"{who}: {path} is a script {where}: the {atom.field} of whoever runs it is {resolution.interpreter}, never the script"
             hint = "on exec, file.path is the script; of a running process, process.args names it after its interpreter"
             yield Diagnostic(place, what, hint, "warning", "script")
-        elif found.directory and (atom.field in PROGRAMS or (about_files and atom.field in ("file.path", "file.new_path"))):
+        elif resolution.directory and (atom.field in PROGRAMS or (about_files and atom.field in ("file.path", "file.new_path"))):
             below = {atom.field: f"{path}/x"}
             alike = (other for other in tests if other.field == atom.field and other.op not in (Op.EXISTS, Op.OBJECT))
             if not any(holds(other, below) for other in alike):
@@ -277,11 +282,11 @@ def findings(told: list[Widened], place: Location, who: str, where: str, *, both
     """One finding for each link that a rule's paths pass, and one for each program of many names."""
     by_link: dict[tuple[tuple[str, str], ...], dict[tuple[str, str], None]] = {}
     programs: dict[tuple[str, str], dict[str, None]] = {}  # with the field that tests them
-    for one in told:
-        if one.also:
-            by_link.setdefault(one.found.links, {})[one.also, one.text] = None
+    for change in told:
+        if change.also:
+            by_link.setdefault(change.resolution.links, {})[change.also, change.text] = None
         else:
-            programs.setdefault((one.found.program, one.field), {})[one.path] = None
+            programs.setdefault((change.resolution.program, change.field), {})[change.path] = None
     for links, texts in by_link.items():
         passed = ", ".join(f"{link} is a link to {target}" for link, target in links)
         shown = ", ".join(f"{also} (for {text})" for also, text in list(texts)[:SHOWN])

@@ -74,7 +74,7 @@ def _alternatives(parts: Sequence[Condition]) -> tuple[str, int]:
             while end < len(parts) and _same(part, parts[end]):
                 end += 1
         if end > n + 1 and isinstance(part, Atom):
-            listed = ", ".join(_value(str(one.value)) for one in parts[n:end] if isinstance(one, Atom))
+            listed = ", ".join(_value(str(test.value)) for test in parts[n:end] if isinstance(test, Atom))
             pieces.append(f"{part.field} in ({listed})")
         else:
             pieces.append(_text(part, 1 if len(parts) > 1 else 0))
@@ -82,8 +82,8 @@ def _alternatives(parts: Sequence[Condition]) -> tuple[str, int]:
     return " or ".join(pieces), 0 if len(pieces) > 1 else 4
 
 
-def _same(one: Atom, other: Condition) -> bool:
-    return isinstance(other, Atom) and other.field == one.field and other.op is Op.EQUALS
+def _same(atom: Atom, other: Condition) -> bool:
+    return isinstance(other, Atom) and other.field == atom.field and other.op is Op.EQUALS
 
 
 def _atom(atom: Atom) -> tuple[str, int]:

@@ -166,9 +166,9 @@ def branches(text: str) -> list[str]:
         if len(done) + len(todo) > _BRANCHES:
             return [text]
         item = todo.pop(0)
-        found = _BRACES.search(item) if "\\" not in item and "[" not in item else None
-        if found:
-            todo.extend(item[: found.start()] + branch + item[found.end() :] for branch in found.group(1).split(","))
+        braces = _BRACES.search(item) if "\\" not in item and "[" not in item else None
+        if braces:
+            todo.extend(item[: braces.start()] + branch + item[braces.end() :] for branch in braces.group(1).split(","))
         else:
             done.append(item)
     return done
@@ -258,8 +258,8 @@ def _odd_mode(text: str) -> Iterator[TextError]:
     special = mode & _SPECIAL_BITS
     if (special and special != mode) or (mode & _OWNER_BITS and mode & (mode - 1)):
         hint = f"write 0o{special:o} for the special bits alone" if special else "write the one bit that matters: 0o002 is write for others"
-        one = mode & -mode if special and not mode & _OWNER_BITS else 0o600
-        what = f"any one of these bits is enough: {text} matches mode 0o{one:o} as well"
+        example = mode & -mode if special and not mode & _OWNER_BITS else 0o600
+        what = f"any one of these bits is enough: {text} matches mode 0o{example:o} as well"
         yield TextError(what, hint, "any-bit")
 
 
@@ -506,9 +506,9 @@ def comparison(field: Field, word: str, other: Field) -> Condition:
         hint = "compare fields by =, !=, startswith or endswith, numbers also by <, <=, > or >=; where the text itself is meant, quote it"
         raise TextError(f"{word} takes a value, not the field {other.name}", hint, "not-supported")
     elif word not in ("=", "!="):
-        for one in (field, other):
-            if one.kind not in _ORDERED:
-                raise TextError(f"{one.name} has no order", f"{word} is for numbers: use = or !=", "bad-condition")
+        for compared in (field, other):
+            if compared.kind not in _ORDERED:
+                raise TextError(f"{compared.name} has no order", f"{word} is for numbers: use = or !=", "bad-condition")
     first, second = slot_field(field), slot_field(other)
     if first == second:
         itself = f"{field.name} is compared with itself" if field is other else f"{field.name} and {other.name} are the same"
@@ -518,30 +518,31 @@ def comparison(field: Field, word: str, other: Field) -> Condition:
     return _comparison(first, word, second)
 
 
-def _comparison(one: str, word: str, two: str) -> Condition:
-    same = Atom(one, Op.SAME, two)
+def _comparison(left: str, word: str, right: str) -> Condition:
+    same = Atom(left, Op.SAME, right)
     match word:
         case "=":
             return same
         case "!=":
-            return Atom(one, Op.DIFFERENT, two)
+            return Atom(left, Op.DIFFERENT, right)
         case "<":
-            return Atom(one, Op.LESS, two)
+            return Atom(left, Op.LESS, right)
         case ">":
-            return Atom(two, Op.LESS, one)
+            return Atom(right, Op.LESS, left)
         case "<=":
-            return disj((Atom(one, Op.LESS, two), same))
+            return disj((Atom(left, Op.LESS, right), same))
         case ">=":
-            return disj((Atom(two, Op.LESS, one), same))
-    return Atom(one, Op.BEGINS if word == "startswith" else Op.ENDS, two)
+            return disj((Atom(right, Op.LESS, left), same))
+    return Atom(left, Op.BEGINS if word == "startswith" else Op.ENDS, right)
 
 
 def _check_comparable(field: Field, other: Field) -> None:
     """TextError where no event has both, or what they hold has nothing to do with each other."""
-    for one in (field, other):
-        if not measure(one):
-            what = "a set of flags" if one.kind is Kind.FLAGS else "a list"
-            raise TextError(f"{one.name} is {what}, which is not compared with a field", f"test {one.name} by values", "not-supported")
+    for compared in (field, other):
+        if not measure(compared):
+            what = "a set of flags" if compared.kind is Kind.FLAGS else "a list"
+            message = f"{compared.name} is {what}, which is not compared with a field"
+            raise TextError(message, f"test {compared.name} by values", "not-supported")
     measures = measure(field), measure(other)
     if measures[0] != measures[1] and not (ANY_NUMBER in measures and "text" not in measures and "address" not in measures):
         partners = [f.name for f in FIELDS if measure(f) == measures[0] and slot_field(f) != slot_field(field) and _together(f, field)]

@@ -136,11 +136,11 @@ class _Parser:
         return value
 
     def string(self) -> JsonValue:
-        found = _STRING.match(self.text, self.at)
-        if found is None:
+        match = _STRING.match(self.text, self.at)
+        if match is None:
             raise self.bad_string()
-        value = JsonValue(self.source, "string", self.at, json.loads(found.group()))
-        self.at = found.end()
+        value = JsonValue(self.source, "string", self.at, json.loads(match.group()))
+        self.at = match.end()
         return value
 
     def bad_string(self) -> DocumentError:
@@ -159,21 +159,21 @@ class _Parser:
         return self.error("the text never ends", 'close it with "')
 
     def number(self) -> JsonValue:
-        found = _NUMBER.match(self.text, self.at)
-        after = self.text[found.end() : found.end() + 1] if found else ""
-        if found is None or after.isalnum() or after in ("_", "."):
+        match = _NUMBER.match(self.text, self.at)
+        after = self.text[match.end() : match.end() + 1] if match else ""
+        if match is None or after.isalnum() or after in ("_", "."):
             hexadecimal = self.text[self.at : self.at + 2].lower() == "0x"
             hint = "write it in decimal" if hexadecimal else "leading zeros, signs and digit separators are not allowed"
             raise self.error("not a JSON number", hint)
-        if len(found.group()) > MAX_DIGITS:
+        if len(match.group()) > MAX_DIGITS:
             raise self.error("the number is far too long", "no argument has more than 20 digits", "json-limit")
-        value = JsonValue(self.source, "number", self.at, found.group())
-        self.at = found.end()
+        value = JsonValue(self.source, "number", self.at, match.group())
+        self.at = match.end()
         return value
 
     def word(self) -> JsonValue:
-        found = _WORD.match(self.text, self.at)
-        word = found.group() if found else ""
+        match = _WORD.match(self.text, self.at)
+        word = match.group() if match else ""
         if word in ("true", "false", "null"):
             value = JsonValue(self.source, "null" if word == "null" else "boolean", self.at, word)
             self.at += len(word)
@@ -189,9 +189,9 @@ class _Parser:
         return self.text[self.at : self.at + 1]
 
     def space(self) -> None:
-        found = _SPACE.match(self.text, self.at)
-        assert found is not None
-        self.at = found.end()
+        match = _SPACE.match(self.text, self.at)
+        assert match is not None
+        self.at = match.end()
 
     def expect(self, char: str, what: str) -> None:
         if self.peek() != char:

@@ -103,9 +103,9 @@ class Report:
         self.diagnostics.append(Diagnostic(location, message, hint, severity, code))
         self.errors += severity == "error"
 
-    def take(self, found: Iterable[Diagnostic]) -> None:
+    def take(self, diagnostics: Iterable[Diagnostic]) -> None:
         """Findings of a reader with codes of its own."""
-        for diagnostic in found:
+        for diagnostic in diagnostics:
             self.diagnostics.append(diagnostic)
             self.errors += diagnostic.severity == "error"
 

@@ -69,28 +69,28 @@ class YamlNode(Placed):
             at = end.end() if end else len(raw)
         elif self.style:
             at += 1
-        first, found = 0, at
+        first, place = 0, at
         if 0 < self.reached[0] <= offset:
-            first, at, found = self.reached
+            first, at, place = self.reached
         # White space may have been folded, so it is only skipped; every other character of the text stands in the source too.
         for n in range(first, offset + 1):
-            self.reached = n, at, found
+            self.reached = n, at, place
             if n == len(self.text):
-                return min(found, len(raw))
+                return min(place, len(raw))
             char = self.text[n]
             escape = _ESCAPE.match(raw, at) if self.style == '"' else None
             if char.isspace() and not escape:
-                found = at
+                place = at
                 at += raw[at : at + 1] == char
                 continue
             while raw[at : at + 1].isspace() or (escape and escape.group() in ("\\\n", "\\\r")):
                 at += len(escape.group()) if escape else 1
                 escape = _ESCAPE.match(raw, at) if self.style == '"' else None
-            found = at
+            place = at
             at += len(escape.group()) if escape else 2 if self.style == "'" and char == "'" else 1
             if n + 1 == len(self.text) and offset > n:
-                found = at
-        return min(found, len(raw))
+                place = at
+        return min(place, len(raw))
 
 
 def placed_text(text: str, file: str) -> PlacedText:

@@ -74,16 +74,16 @@ class Host:
         cached = self._known.get((file, number))
         if cached is not None and now - cached[0] < HOST_FRESH:
             return cached[1]
-        found = self._patience.call(lambda: _ON_HOST[file](number))
-        self._known[file, number] = (now, found)
+        entry = self._patience.call(lambda: _ON_HOST[file](number))
+        self._known[file, number] = (now, entry)
         if len(self._known) > MAX_HOST:
             self._known.popitem(last=False)
-        return found
+        return entry
 
     def name(self, table: str, number: int) -> str | None:
         """The name of a "user" or "group"."""
-        found = self.entry({"user": "passwd", "group": "group"}[table], number)
-        return found[0] if found else None
+        entry = self.entry({"user": "passwd", "group": "group"}[table], number)
+        return entry[0] if entry else None
 
 
 HOST: Final = Host()
@@ -93,9 +93,13 @@ class Accounts:
     """Users and groups. `proc` and `clock` are arguments for tests; `host_namespace`: the agent's mount namespace."""
 
     def __init__(
-        self, proc: Path = Path("/proc"), *, host_namespace: int | None = None, clock: Callable[[], float] = time.monotonic,
+        self,
+        proc: Path = Path("/proc"),
+        *,
+        host_namespace: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
         patience: Patience | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._proc = str(proc)
         self._clock = clock
         self._patience = patience or Patience()
@@ -132,8 +136,8 @@ class Accounts:
             made = self._patience.call(lambda: _read(f"{self._proc}/{pid}", mnt_ns, file, before), mnt_ns)
             if made is not None:
                 known.files[file] = made
-        found = known.files.get(file)
-        return None if found is None else found.entries.get(number)
+        file_read = known.files.get(file)
+        return None if file_read is None else file_read.entries.get(number)
 
 
 def _own_namespace(proc: str) -> int:
@@ -169,10 +173,10 @@ def _read(process: str, mnt_ns: int, name: str, before: _File | None) -> _File:
     path_only = os.O_PATH | os.O_CLOEXEC
     held = os.open(process, path_only | os.O_DIRECTORY)
     try:
-        found = _read_below(held, name, before)
+        content = _read_below(held, name, before)
         if os.stat("ns/mnt", dir_fd=held).st_ino != mnt_ns:
             raise OSError(f"{process} is in another mount namespace")
-        return found
+        return content
     finally:
         os.close(held)
 
@@ -205,9 +209,9 @@ def _read_below(held: int, name: str, before: _File | None) -> _File:
 
 def parse(data: bytes) -> dict[int, list[str]]:
     """Lines of passwd(5) or group(5) by their ids; the first of several counts, and lines that are none are left out."""
-    found: dict[int, list[str]] = {}
+    entries: dict[int, list[str]] = {}
     for line in data.decode("utf-8", "surrogateescape").split("\n"):
         fields = line.split(":")
         if len(fields) > 2 and fields[2].isascii() and fields[2].isdigit() and len(fields[2]) <= 10:
-            found.setdefault(int(fields[2]), fields)
-    return found
+            entries.setdefault(int(fields[2]), fields)
+    return entries

@@ -79,9 +79,13 @@ class Hostnames:
     """
 
     def __init__(
-        self, names: Iterable[str], resolve: Resolve = socket.getaddrinfo, *, clock: Callable[[], float] = time.monotonic,
+        self,
+        names: Iterable[str],
+        resolve: Resolve = socket.getaddrinfo,
+        *,
+        clock: Callable[[], float] = time.monotonic,
         known: Hostnames | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         earlier: dict[str, _Entry] = known._entries if known is not None else {}
         self._entries: dict[str, _Entry] = {name: _Entry(earlier.get(name)) for name in list(dict.fromkeys(names))[:MAX_NAMES]}
         self._resolve = resolve
@@ -128,13 +132,13 @@ class Hostnames:
         return min((entry.due for entry in self._entries.values()), default=now + LAST) - now
 
     def _refresh(self, name: str, entry: _Entry) -> None:
-        found = self._addresses(name)
+        addresses = self._addresses(name)
         changed = not entry.asked
-        if found is None:
+        if addresses is None:
             # A resolver that is down for a while must not make a name forgotten.
             entry.pause = min(max(RETRY, entry.pause * 2), FIRST)
-        elif found != entry.addresses:
-            entry.addresses, entry.pause = found, FIRST
+        elif addresses != entry.addresses:
+            entry.addresses, entry.pause = addresses, FIRST
             # One assignment: whoever reads sees the old table or the new one.
             self._by_address = self._table()
             changed = True
@@ -154,14 +158,14 @@ class Hostnames:
 
     def _addresses(self, name: str) -> frozenset[str] | None:
         """None where the name cannot be resolved now. Whatever a resolver answers, the thread goes on."""
-        found = set()
+        addresses = set()
         try:
             for entry in self._resolve(name, None):
                 address = ipaddress.ip_address(str(entry[4][0]).partition("%")[0])
                 mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-                found.add(str(mapped or address))
-                if len(found) == MAX_ADDRESSES:
+                addresses.add(str(mapped or address))
+                if len(addresses) == MAX_ADDRESSES:
                     break
         except (OSError, ValueError, LookupError, UnicodeError):
             return None
-        return frozenset(found)
+        return frozenset(addresses)

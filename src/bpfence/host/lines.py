@@ -86,11 +86,11 @@ class LinesFile:
             descriptor = os.open(self._path, flags, 0o600)
         except BlockingIOError:  # to be tried again later; there is nothing yet whose room could be waited for
             raise OSError(None, f"{self._path}: another process has a lease on it") from None
-        found = os.fstat(descriptor)
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISCHR(found.st_mode)):
+        status = os.fstat(descriptor)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISCHR(status.st_mode)):
             os.close(descriptor)
             raise OSError(None, f"{self._path} is not a regular file")
-        return descriptor, (found.st_dev, found.st_ino)
+        return descriptor, (status.st_dev, status.st_ino)
 
     def _moved(self) -> bool:
         now = self._monotonic()
@@ -98,10 +98,10 @@ class LinesFile:
             return False
         self._checked = now
         try:
-            found = os.stat(self._path, follow_symlinks=False)
+            status = os.stat(self._path, follow_symlinks=False)
         except OSError:
             return True
-        return (found.st_dev, found.st_ino) != self._identity
+        return (status.st_dev, status.st_ino) != self._identity
 
     def append(self, lines: Sequence[bytes]) -> int:
         """Append lines, given without their newlines; how many went out whole. OSError where none did."""

@@ -43,7 +43,7 @@ class _Reader:
 
     def __init__(self, root: str, paths: list[str]) -> None:
         self.paths = paths
-        self.found: dict[str, Resolution | None] = {}  # None: it could not be read
+        self.resolutions: dict[str, Resolution | None] = {}  # None: it could not be read
         self.at = ""
         self.ended = False
         self.progress = threading.Event()
@@ -54,11 +54,11 @@ class _Reader:
         """Read everything."""
         for path in self.paths:
             try:
-                self.found[path] = self.resolve(path)
+                self.resolutions[path] = self.resolve(path)
             except (OSError, ValueError):
-                self.found[path] = None
+                self.resolutions[path] = None
             except _MagicError:
-                self.found[path] = _NOTHING
+                self.resolutions[path] = _NOTHING
             self.progress.set()
         self.ended = True  # before the last word of progress, after which nobody waits
         self.progress.set()
@@ -80,10 +80,10 @@ class _Reader:
         """Whether a path without links is a directory, and the interpreter of the script that it is; neither where that cannot be seen."""
         self.at = path
         try:
-            found = os.lstat(self._root + path)
-            if stat.S_ISDIR(found.st_mode):
+            status = os.lstat(self._root + path)
+            if stat.S_ISDIR(status.st_mode):
                 return True, ""
-            if not stat.S_ISREG(found.st_mode) or not found.st_mode & 0o111:
+            if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
                 return False, ""
             # O_NONBLOCK: what has come to be in its place meanwhile must not stop us.
             descriptor = os.open(self._root + path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -144,7 +144,7 @@ class Links:
         self.root = root
         self.late: tuple[str, ...] = ()
         self._seconds = seconds
-        self._found: dict[str, Resolution] = {}
+        self._resolutions: dict[str, Resolution] = {}
         self._hanging: list[_Reader] = []
 
     @property
@@ -154,7 +154,7 @@ class Links:
 
     def look_up(self, paths: Iterable[str]) -> None:
         """Read the links of all these paths anew, for `find`. `late`: those that did not answer in time."""
-        before, self._found = self._found, {}
+        before, self._resolutions = self._resolutions, {}
         late: list[str] = []
         self._hanging = [reader for reader in self._hanging if not reader.ended]
         waiting = list(dict.fromkeys(paths))
@@ -166,13 +166,15 @@ class Links:
                 break
             reader = _Reader(self.root, waiting)
             self._wait(reader)
-            read = dict(reader.found)
-            self._found |= {path: before.get(path, _NOTHING) if found is None else found for path, found in read.items()}
+            read = dict(reader.resolutions)
+            self._resolutions |= {
+                path: before.get(path, _NOTHING) if resolution is None else resolution for path, resolution in read.items()
+            }
             waiting = [path for path in waiting if path not in read]
             if waiting:
                 self._hanging.append(reader)
                 late.append(waiting.pop(0))
-        self._found |= {path: before[path] for path in late if path in before}
+        self._resolutions |= {path: before[path] for path in late if path in before}
         self.late = tuple(late)
 
     def _answering(self, paths: list[str]) -> tuple[list[str], list[str]]:
@@ -190,14 +192,14 @@ class Links:
 
     def find(self, path: str) -> Resolution:
         """What `look_up` has read."""
-        return self._found.get(path, _NOTHING)
+        return self._resolutions.get(path, _NOTHING)
 
     def reported(self, path: str, *, itself: bool = False) -> str:
         """The name under which the kernel reports what a path leads to; `itself`: the name, not what a link by that name leads to."""
-        found = self.find(path)
+        resolution = self.find(path)
         if itself:
-            return found.names[-1] if found.names else path
-        return found.program or (found.names[0] if found.names else path)
+            return resolution.names[-1] if resolution.names else path
+        return resolution.program or (resolution.names[0] if resolution.names else path)
 
     def findings(self, place: Location) -> list[Diagnostic]:
         """A warning where some paths did not answer."""

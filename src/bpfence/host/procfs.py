@@ -89,13 +89,13 @@ class Procfs:
         data = self._quick(pid, start_time, "status")
         if data is None:
             return None
-        found = {}
+        numbers = {}
         for line in data.split(b"\n"):
             name, _, value = line.partition(b":")
             words = value.split()
             if words and words[0].isdigit():
-                found[name.decode("ascii", "replace")] = int(words[0])
-        return found
+                numbers[name.decode("ascii", "replace")] = int(words[0])
+        return numbers
 
     def leader(self, pid: int, start_time: int) -> tuple[bytes, bytes | None, bytes | None] | None:
         """Name, argv[0] and executable."""
@@ -124,8 +124,8 @@ class Procfs:
     def started(self, pid: int, by: int) -> int | None:
         """When the process that has the id now has started, in ns since boot, exact to a tick; None where that was after `by`: then it
         is not the one that had the id at that moment."""
-        found = self._started(pid)
-        return found if found is not None and found <= by else None
+        start_time = self._started(pid)
+        return start_time if start_time is not None and start_time <= by else None
 
     def _started(self, pid: int) -> int | None:
         try:
@@ -141,7 +141,7 @@ class Procfs:
         except OSError:
             return None
         links = {int(number): self._link(f"{pid}/fd/{number}") for number in listed[:MAX_DESCRIPTORS] if number.isdigit()}
-        found: dict[int, tuple[str, str]] = {}
+        descriptors: dict[int, tuple[str, str]] = {}
         sockets: dict[bytes, str] | None = None
         asked = False
         for number, link in sorted(links.items()):
@@ -151,8 +151,8 @@ class Procfs:
                 asked = True
                 # Tables of a network namespace with very many sockets take their time.
                 sockets = self._patience.call(lambda: self._sockets(pid), self._whose(pid))
-            found[number] = self._described(pid, number, link, sockets or {})
-        return found if self._same(pid, start_time) else None
+            descriptors[number] = self._described(pid, number, link, sockets or {})
+        return descriptors if self._same(pid, start_time) else None
 
     def _described(self, pid: int, number: int, link: bytes, sockets: dict[bytes, str]) -> tuple[str, str]:
         text = link.decode("utf-8", "surrogateescape")
@@ -177,7 +177,7 @@ class Procfs:
         return False
 
     def _sockets(self, pid: int) -> dict[bytes, str]:
-        found: dict[bytes, str] = {}
+        sockets: dict[bytes, str] = {}
         for name, kind, column in _TABLES:
             try:
                 lines = read_file(f"{self._root}/{pid}/net/{name}", MAX_TABLE).split(b"\n")[1:]
@@ -186,5 +186,5 @@ class Procfs:
             for line in lines:
                 words = line.split()
                 if len(words) > column:
-                    found[words[column]] = kind
-        return found
+                    sockets[words[column]] = kind
+        return sockets

@@ -130,10 +130,10 @@ class Outputs:
 
     def lost_lines(self) -> dict[str, int]:
         """Lines that are not in an output and will not be, by the output's name, where there are any."""
-        found = {route.sink.name: route.sink.dropped for route in self._routes}
+        dropped = {route.sink.name: route.sink.dropped for route in self._routes}
         if isinstance(self._report, MessageQueue):
-            found[messages.NAME] = self._report.dropped
-        return {name: lost for name, lost in found.items() if lost}
+            dropped[messages.NAME] = self._report.dropped
+        return {name: lost for name, lost in dropped.items() if lost}
 
 
 def with_format(specs: Sequence[str], form: str) -> tuple[str, ...]:

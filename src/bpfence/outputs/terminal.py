@@ -63,9 +63,16 @@ def _alert(alert: Alert) -> Text:
         (own,) = alert.dialect.values()
         word, name = str(own.get("priority", word)), str(alert.rule)
     text = Text.assemble(
-        (_clock(alert.time), "dim"), " ", (f"{word:<8}", SEVERITY_STYLES.get(alert.severity, "")), " ",
-        (f"{action:<5}", ACTION_STYLES.get(action, "")), " ", (name, "bold"), "  ", alert.message,
-    )  # fmt: skip
+        (_clock(alert.time), "dim"),
+        " ",
+        (f"{word:<8}", SEVERITY_STYLES.get(alert.severity, "")),
+        " ",
+        (f"{action:<5}", ACTION_STYLES.get(action, "")),
+        " ",
+        (name, "bold"),
+        "  ",
+        alert.message,
+    )
     if alert.would is not msgspec.UNSET:
         text.append(f" (would {alert.would})", "yellow")
     if alert.uncertain is not msgspec.UNSET:

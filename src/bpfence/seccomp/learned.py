@@ -67,7 +67,7 @@ def learn(calls: Iterable[Seen], runtime: str = "", *, families: Collection[int]
     """A profile that allows these calls and what goes with them, and nothing else.
 
     A profile of the OCI form has one list of names for all its architectures: what was seen on one is allowed on all that were seen. The
-    machine's own architecture always is among them. `runtime`: of `runtimes.runtimes`, "" for none. `families`: those of the sockets
+    machine's own architecture always is among them. `runtime`: of `runtimes.runtime_names`, "" for none. `families`: those of the sockets
     that were made, None where they are not known: then, and where 32-bit calls were seen, sockets of every family are allowed.
     """
     made = set(calls)

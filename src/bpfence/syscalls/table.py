@@ -37,10 +37,10 @@ def numbers(arch: Arch) -> Mapping[str, int]:
 
 @functools.cache
 def _names(arch: Arch) -> Mapping[int, str]:
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for name, number in numbers(arch).items():
-        found.setdefault(number, name)
-    return found
+        names.setdefault(number, name)
+    return names
 
 
 def number(arch: Arch, name: str) -> int | None:
@@ -65,12 +65,12 @@ def all_names() -> tuple[str, ...]:
 
 def by_audit(audit: int, number: int) -> tuple[Arch, str | None]:
     """The architecture and name of a call as the kernel reports it; ValueError where the architecture is not one of ours."""
-    found: Arch | None = next((arch for arch in ARCHES if arch.audit == audit and arch is not Arch.X32), None)
-    if found is None:
+    arch: Arch | None = next((known for known in ARCHES if known.audit == audit and known is not Arch.X32), None)
+    if arch is None:
         raise ValueError(f"unknown audit architecture {audit:#x}")
-    if found is Arch.X86_64 and number & X32_BIT and number >= 0:
-        found = Arch.X32
-    return found, name(found, number)
+    if arch is Arch.X86_64 and number & X32_BIT and number >= 0:
+        arch = Arch.X32
+    return arch, name(arch, number)
 
 
 # ---- multiplexers of 32-bit x86 ----
@@ -227,10 +227,10 @@ def signature(call: str) -> Signature | None:
     """The arguments of a call; None where they are not in the table. 32-bit variants (chown32, fcntl64) have those of the plain call."""
     from bpfence.syscalls.arguments import ARGUMENTS  # the table is large, and only alerts and `check` need it
 
-    found = ARGUMENTS.get(call) or ARGUMENTS.get(_plain_name(call))
-    if found is None:
+    words = ARGUMENTS.get(call) or ARGUMENTS.get(_plain_name(call))
+    if words is None:
         return None
-    return Signature(tuple((n, k) for n, _, k in (word.partition(":") for word in found.split())))
+    return Signature(tuple((n, k) for n, _, k in (word.partition(":") for word in words.split())))
 
 
 def _plain_name(call: str) -> str:

@@ -224,7 +224,7 @@ import os, sys, time
 from pathlib import Path
 from bpfence.agent.agent import Agent, Settings
 from bpfence.alerts.alert import Composer
-from bpfence.cli.show import messages
+from bpfence.cli.show import message_queue
 from bpfence.outputs.routes import open_outputs
 from tests.unit.agent.fakes import FakeKernel, write_policy
 
@@ -235,7 +235,7 @@ settings = Settings(
     policies=(str(folder / "policies"),), pin_dir=str(folder / "pins"), keep=True, state_dir=folder / "state", ready_file=folder / "ready",
     drop_privileges=False,
 )
-report = messages()
+report = message_queue()
 outputs = open_outputs(["-", f"jsonl:{folder}/log"], report, close_seconds=5)
 log = outputs._routes[1].sink
 agent = Agent(settings, outputs, report=report, kernel=FakeKernel())
