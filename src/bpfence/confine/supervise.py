@@ -190,7 +190,7 @@ class Supervisor:
         number, audit, args = notification.nr, notification.arch, notification.args
         verdict = verdict_of(self._program.run(audit, number, args, notification.ip))
         arch, name = by_audit(audit, number)
-        return NotifiedCall(notification, arch, name or f"syscall_{number}", verdict, self._reference.meaning(audit, number, args).rules)
+        return NotifiedCall(notification, arch, name or f"syscall_{number}", verdict, self._reference.verdicts(audit, number, args).rules)
 
     def _answer(self, notification: Notification) -> Handled:
         call = self.call(notification)

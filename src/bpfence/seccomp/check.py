@@ -117,8 +117,8 @@ def check(
 
 
 def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    return ", ".join(found[:MAX_NAMES]) + (f" and {len(found) - MAX_NAMES} more" if len(found) > MAX_NAMES else "")
+    all_names = list(names)
+    return ", ".join(all_names[:MAX_NAMES]) + (f" and {len(all_names) - MAX_NAMES} more" if len(all_names) > MAX_NAMES else "")
 
 
 # ---- names ----
@@ -201,16 +201,16 @@ def _default_entry(machine: Machine, rule: ProfileRule, by_name: dict[str, list[
             machine.findings.add(rule.place(name), "shadowed", what, "remove the name from one of the two rules")
 
 
-def _together(one: ProfileRule, other: ProfileRule) -> bool:
+def _together(rule: ProfileRule, other: ProfileRule) -> bool:
     """Whether the two may hold on one machine, as far as that is plain."""
-    if one.includes == other.includes and one.excludes == other.excludes:
+    if rule.includes == other.includes and rule.excludes == other.excludes:
         return True
-    return not (one.includes or one.excludes) or not (other.includes or other.excludes)
+    return not (rule.includes or rule.excludes) or not (other.includes or other.excludes)
 
 
-def _holds_wherever(one: ProfileRule, other: ProfileRule) -> bool:
-    """Whether `one` holds on every machine on which `other` does."""
-    return not (one.includes or one.excludes) or (one.includes == other.includes and one.excludes == other.excludes)
+def _holds_wherever(rule: ProfileRule, other: ProfileRule) -> bool:
+    """Whether `rule` holds on every machine on which `other` does."""
+    return not (rule.includes or rule.excludes) or (rule.includes == other.includes and rule.excludes == other.excludes)
 
 
 def _pair(machine: Machine, name: str, earlier: ProfileRule, later: ProfileRule) -> bool:
@@ -256,25 +256,25 @@ def _pair(machine: Machine, name: str, earlier: ProfileRule, later: ProfileRule)
     return False
 
 
-def _same(one: ProfileRule, other: ProfileRule) -> bool:
-    def key(rule: ProfileRule) -> set[frozenset[tuple[int, str, int, int]]]:
-        return {frozenset((a.index, a.op.value, a.value, a.value_two) for a in alternative) for alternative in rule.on()}
+def _same(rule: ProfileRule, other: ProfileRule) -> bool:
+    def key(compared: ProfileRule) -> set[frozenset[tuple[int, str, int, int]]]:
+        return {frozenset((a.index, a.op.value, a.value, a.value_two) for a in alternative) for alternative in compared.on()}
 
-    return key(one) == key(other)
+    return key(rule) == key(other)
 
 
 def _tuples(machine: Machine, args: Sequence[Arg]) -> Iterator[tuple[int, ...]]:
     """Arguments that matter for conditions, as long as tries are left; at least a few."""
-    for found in argument_tuples(args, 500 if machine.tries > 0 else 5):
+    for arguments in argument_tuples(args, 500 if machine.tries > 0 else 5):
         machine.tries -= 1 + len(args)
-        yield found
+        yield arguments
 
 
-def _both_match(machine: Machine, one: ProfileRule, other: ProfileRule) -> tuple[int, ...] | None:
+def _both_match(machine: Machine, rule: ProfileRule, other: ProfileRule) -> tuple[int, ...] | None:
     """Arguments that both are about on one of the architectures."""
     for bits in dict.fromkeys(arch.bits for arch in machine.arches):
-        for args in _tuples(machine, [arg.on(bits) for arg in (*one.args, *other.args)]):
-            if one.matches(args, bits) and other.matches(args, bits):
+        for args in _tuples(machine, [arg.on(bits) for arg in (*rule.args, *other.args)]):
+            if rule.matches(args, bits) and other.matches(args, bits):
                 return args
     return None
 
@@ -354,14 +354,14 @@ def _compared(rule: ProfileRule, arg: Arg, bits: int = 64) -> str:
 
 def _argument_of(machine: Machine, rule: ProfileRule, arg: Arg, name: str) -> None:
     findings = machine.findings
-    found = signature(name)
-    if found is None:
+    call_signature = signature(name)
+    if call_signature is None:
         return
-    if arg.index >= len(found.arguments):
-        what = f"{name} has {len(found.arguments)} arguments: number {arg.index} (from 0) is whatever the register holds"
+    if arg.index >= len(call_signature.arguments):
+        what = f"{name} has {len(call_signature.arguments)} arguments: number {arg.index} (from 0) is whatever the register holds"
         findings.warn(arg.location, "argument-ignored", what, "count arguments from 0")
         return
-    argument, kind = found.arguments[arg.index]
+    argument, kind = call_signature.arguments[arg.index]
     if kind in POINTERS and not (arg.value == 0 and arg.op in (ArgOp.EQ, ArgOp.NE)):
         what = f"{argument} of {name} is an address: the filter compares the address, not what lies there"
         findings.warn(arg.location, "pointer-argument", what, "only NULL can be told: what a pointer leads to is for an LSM policy")
@@ -666,13 +666,13 @@ def filters(machine: Machine) -> None:
             what += " the time that libseccomp takes for them explodes, and runtimes may hang"
             hint = "bpfence's own filter decides the call by itself; use fewer rules"
             machine.findings.warn(rule.place(name), "filter-limit", what, hint)
-        found = differences(machine.effective)
+        diagnostics = differences(machine.effective)
     except CompileError as error:
-        found = list(error.diagnostics)
+        diagnostics = list(error.diagnostics)
     except KernelError as error:
         machine.findings.warn(machine.place, "no-libseccomp", f"the filter was not made and not examined: {error}", error.hint)
         return
-    for diagnostic in found:
+    for diagnostic in diagnostics:
         machine.findings.add(diagnostic.location, diagnostic.code, diagnostic.message, diagnostic.hint)
 
 

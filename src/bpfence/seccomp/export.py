@@ -87,9 +87,14 @@ def _oci(effective: Effective, options: ExportOptions, findings: Findings) -> by
 def _podman(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     path = options.path or f"{options.name}.json"
     lines = [
-        "podman run", f"--security-opt seccomp={shlex.quote(path)}", "--security-opt no-new-privileges", "--cap-drop all", "--read-only",
-        "--user 65534:65534", "IMAGE",
-    ]  # fmt: skip
+        "podman run",
+        f"--security-opt seccomp={shlex.quote(path)}",
+        "--security-opt no-new-privileges",
+        "--cap-drop all",
+        "--read-only",
+        "--user 65534:65534",
+        "IMAGE",
+    ]
     if effective.left_out:
         what = "rules with includes and excludes are resolved by podman on the machine: it may come to other ones than here"
         findings.note(effective.profile.location, "cannot-express", what, "export --format oci gives the profile as resolved here")
@@ -129,15 +134,15 @@ def _systemd(effective: Effective, options: ExportOptions, findings: Findings) -
 
 def _unsaid_by_systemd(effective: Effective) -> list[str]:
     default = effective.default.action
-    found = []
+    unsaid = []
     if default in (ProfileAction.TRAP, ProfileAction.TRACE, ProfileAction.NOTIFY, ProfileAction.KILL_THREAD):
-        found.append(f"systemd kills the process where the profile's default is {effective.default}")
+        unsaid.append(f"systemd kills the process where the profile's default is {effective.default}")
     missing = [arch.value for arch in effective.architectures if arch not in _SYSTEMD_ARCHES]
     if missing:
-        found.append(f"{', '.join(missing)} is left out")
+        unsaid.append(f"{', '.join(missing)} is left out")
     if ProfileFlag.LOG in effective.flags:
-        found.append(f"{ProfileFlag.LOG.value} is left out")
-    return found
+        unsaid.append(f"{ProfileFlag.LOG.value} is left out")
+    return unsaid
 
 
 def _systemd_names(effective: Effective, profile: Profile, options: ExportOptions, findings: Findings) -> dict[str, list[str]]:
@@ -159,7 +164,7 @@ def _systemd_names(effective: Effective, profile: Profile, options: ExportOption
                     names["logged"].append(name)
             elif verdict != effective.default:
                 names["denied"].append(name + _systemd_suffix(verdict, name, places[name], findings))
-    return {kind: sorted(found) for kind, found in names.items()}
+    return {kind: sorted(of_kind) for kind, of_kind in names.items()}
 
 
 def _without_conditions(
@@ -339,9 +344,9 @@ def _annotations(pod: dict[str, Any], written: JsonValue, findings: Findings) ->
     """What the annotations of alpha days say, as fields; they are taken out."""
     metadata = pod.get("metadata")
     annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
-    found: dict[str, dict[str, Any]] = {}
+    profiles: dict[str, dict[str, Any]] = {}
     if not isinstance(metadata, dict) or not isinstance(annotations, dict):
-        return found
+        return profiles
     for key, value in _field(_field(written, "metadata"), "annotations").pairs:
         if key.text != POD_ANNOTATION and not key.text.startswith(CONTAINER_ANNOTATION):
             continue
@@ -351,11 +356,11 @@ def _annotations(pod: dict[str, Any], written: JsonValue, findings: Findings) ->
             findings.warn(key.location, "obsolete", what, f"{quoted(value.text)} names no profile")
         else:
             findings.warn(key.location, "obsolete", what, "the field securityContext.seccompProfile takes its place")
-            found[key.text] = profile
+            profiles[key.text] = profile
         del annotations[key.text]
     if not annotations:
         del metadata["annotations"]
-    return found
+    return profiles
 
 
 def _annotation_profile(text: str) -> dict[str, Any] | None:
@@ -395,10 +400,10 @@ def _modern_container(container: dict[str, Any], noted: dict[str, Any] | None, p
 
 def _inner(holder: dict[str, Any], key: str) -> dict[str, Any]:
     """The object under a key; a new one where there is none, or something else."""
-    found = holder.get(key)
-    if not isinstance(found, dict):
-        found = holder[key] = {}
-    return found
+    inner = holder.get(key)
+    if not isinstance(inner, dict):
+        inner = holder[key] = {}
+    return inner
 
 
 def _field(value: JsonValue, key: str) -> JsonValue:
@@ -442,14 +447,14 @@ _OPERATOR_ONLY: Final = {"disabled", "baseProfileName"}
 def operator_objects(documents: Iterable[JsonValue]) -> list[tuple[str, JsonValue]]:
     """The SeccompProfiles among documents, and in lists of them (`kubectl get -o yaml`), each with its name; `namespace/name` where it
     has a namespace."""
-    found: list[tuple[str, JsonValue]] = []
+    profiles: list[tuple[str, JsonValue]] = []
     for document in documents:
-        for one in _field(document, "items").items if _text_of(document, "kind").endswith("List") else [document]:
-            if _text_of(one, "kind") == OPERATOR_KIND:
-                metadata = _field(one, "metadata")
+        for item in _field(document, "items").items if _text_of(document, "kind").endswith("List") else [document]:
+            if _text_of(item, "kind") == OPERATOR_KIND:
+                metadata = _field(item, "metadata")
                 words = (_text_of(metadata, "namespace"), _text_of(metadata, "name"))
-                found.append(("/".join(word for word in words if word), one))
-    return found
+                profiles.append(("/".join(word for word in words if word), item))
+    return profiles
 
 
 def from_operator(root: JsonValue) -> tuple[Profile | None, list[Diagnostic]]:
@@ -466,8 +471,8 @@ def from_operator(root: JsonValue) -> tuple[Profile | None, list[Diagnostic]]:
     if base.text:
         what = f"what the base profile {quoted(base.text)} allows is not part of the result"
         findings.warn(base.location, "cannot-express", what, "import that one, too, and merge the two")
-    profile, found = read(_as_profile(spec, findings))
-    return profile if not findings.errors else None, sorted([*findings.diagnostics, *found], key=lambda d: d.location)
+    profile, diagnostics = read(_as_profile(spec, findings))
+    return profile if not findings.errors else None, sorted([*findings.diagnostics, *diagnostics], key=lambda d: d.location)
 
 
 def _as_profile(spec: JsonValue, findings: Findings) -> JsonValue:

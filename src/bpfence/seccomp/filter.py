@@ -128,7 +128,7 @@ def compile_effective(effective: Effective, *, optimize: Optimize = "auto", wron
         program=program,
         flags=sum(FLAG_BITS[flag] for flag in set(effective.flags)),
         effective=effective,
-        own=tuple(f"{arch.name.lower()}/{name(arch, found) or found}" for arch, calls in own.items() for found in calls),
+        own=tuple(f"{arch.name.lower()}/{name(arch, call) or call}" for arch, calls in own.items() for call in calls),
         unknown=tuple(dict.fromkeys(call for rule in effective.rules for call in rule.names if not known(call))),
         tree=tree,
     )
@@ -176,16 +176,16 @@ def clauses(effective: Effective, arch: Arch) -> Iterator[tuple[str, FilterClaus
 
 def _own(effective: Effective, arch: Arch, wanted: Collection[ArchCall]) -> dict[int, list[FilterClause]]:
     """The clauses of some numbers, multiplexed ones included."""
-    found: dict[int, list[FilterClause]] = {call: [] for other, call in sorted(wanted, key=lambda c: c[1]) if other is arch}
-    for call, clause in clauses(effective, arch) if found else ():
+    by_number: dict[int, list[FilterClause]] = {call: [] for other, call in sorted(wanted, key=lambda c: c[1]) if other is arch}
+    for call, clause in clauses(effective, arch) if by_number else ():
         through = multiplexed(arch, call)
-        if through is not None and (multiplexer := number(arch, through[0])) in found:
+        if through is not None and (multiplexer := number(arch, through[0])) in by_number:
             args = (Arg(0, ArgOp.EQ, through[1]), *(arg for arg in clause.args if arg.index))
-            found[multiplexer].append(FilterClause(args, clause.verdict, clause.rule))
+            by_number[multiplexer].append(FilterClause(args, clause.verdict, clause.rule))
         direct = number(arch, call)
-        if direct in found:
-            found[direct].append(clause)
-    return found
+        if direct in by_number:
+            by_number[direct].append(clause)
+    return by_number
 
 
 def always_holds(arg: Arg, bits: int) -> bool | None:
@@ -221,9 +221,9 @@ def _contexts(effective: Effective, stack: ExitStack) -> tuple[libseccomp.Filter
     # Others that have no table are of other machines: their calls cannot come, and libseccomp's filter kills the thread if they do.
     for arch in (arch for arch in effective.architectures if arch.supported):
         context = stack.enter_context(libseccomp.FilterContext(effective.default, arch, BAD_ARCH))
-        found = list(_distinct(effective, arch))
-        heavy = _heavy(found)
-        for call, clause in found:
+        distinct = list(_distinct(effective, arch))
+        heavy = _heavy(distinct)
+        for call, clause in distinct:
             if call in heavy:
                 unknown |= _numbers_of(arch, call)
             elif _known_to_library(arch, call):
@@ -240,27 +240,27 @@ def _contexts(effective: Effective, stack: ExitStack) -> tuple[libseccomp.Filter
 
 def too_heavy(effective: Effective) -> dict[str, ProfileRule]:
     """The calls with more conditions than libseccomp can be given, and the last of their rules."""
-    found: dict[str, ProfileRule] = {}
+    heavy: dict[str, ProfileRule] = {}
     for arch in effective.architectures:
         if arch.supported:
-            found |= _heavy(list(_distinct(effective, arch)))
-    return found
+            heavy |= _heavy(list(_distinct(effective, arch)))
+    return heavy
 
 
-def _heavy(found: list[tuple[str, FilterClause]]) -> dict[str, ProfileRule]:
-    chains = Counter(call for call, clause in found if len(clause.args) > 1)
+def _heavy(by_call: list[tuple[str, FilterClause]]) -> dict[str, ProfileRule]:
+    chains = Counter(call for call, clause in by_call if len(clause.args) > 1)
     conditions: Counter[str] = Counter()
-    for call, clause in found:
+    for call, clause in by_call:
         conditions[call] += len(clause.args)
     heavy = {call for call in conditions if chains[call] > LIBRARY_CHAINS or conditions[call] > LIBRARY_CONDITIONS}
-    return {call: clause.rule for call, clause in found if call in heavy}
+    return {call: clause.rule for call, clause in by_call if call in heavy}
 
 
 def _numbers_of(arch: Arch, call: str) -> set[ArchCall]:
     """A call's own number, and its multiplexer's."""
     through = multiplexed(arch, call)
     wanted = (number(arch, call), number(arch, through[0]) if through else None)
-    return {(arch, found) for found in wanted if found is not None}
+    return {(arch, call_number) for call_number in wanted if call_number is not None}
 
 
 def _distinct(effective: Effective, arch: Arch) -> Iterator[tuple[str, FilterClause]]:
@@ -284,8 +284,8 @@ def _distinct(effective: Effective, arch: Arch) -> Iterator[tuple[str, FilterCla
 
 
 def _known_to_library(arch: Arch, call: str) -> bool:
-    found = libseccomp.number_of(arch, call)
-    return found is not None and libseccomp.knows(call) and (found >= 0 or multiplexed(arch, call) is not None)
+    call_number = libseccomp.number_of(arch, call)
+    return call_number is not None and libseccomp.knows(call) and (call_number >= 0 or multiplexed(arch, call) is not None)
 
 
 def _add(context: libseccomp.FilterContext, call: str, clause: FilterClause) -> None:
@@ -338,9 +338,10 @@ class _Code:
             starts = [0, *itertools.accumulate(sizes)]
             places = {label: starts[line] for label, line in self.labels.items()}
             far = {
-                n for n, line in enumerate(self.lines)
+                n
+                for n, line in enumerate(self.lines)
                 if n not in long and any(target is not None and places[target] - starts[n] - 1 > SHORT for target in line[2:])
-            }  # fmt: skip
+            }
             if not far:
                 return b"".join(self._line(n, starts[n], places, n in long) for n in range(len(self.lines)))
             long |= far
@@ -388,8 +389,8 @@ def _prologue(effective: Effective, own: dict[Arch, dict[int, list[FilterClause]
 
 def greatest_number(effective: Effective, arch: Arch) -> int:
     """The greatest number that the rules which hold name on an architecture; 0 where there is none."""
-    found = (number(arch, call) for rule in effective.rules for call in rule.names)
-    return max((n for n in found if n is not None), default=0)
+    call_numbers = (number(arch, call) for rule in effective.rules for call in rule.names)
+    return max((n for n in call_numbers if n is not None), default=0)
 
 
 def _numbers(code: _Code, effective: Effective, arch: Arch, calls: dict[int, list[FilterClause]], greatest: int | None) -> None:
@@ -403,10 +404,10 @@ def _numbers(code: _Code, effective: Effective, arch: Arch, calls: dict[int, lis
     if calls:
         beyond = code.label() if greatest else after
         code.test(JGE, min(calls), None, beyond)
-        for call, found in sorted(calls.items()):
+        for call, call_clauses in sorted(calls.items()):
             following = code.label()
             code.test(JEQ, call, None, following)
-            _decide(code, effective, arch, found)
+            _decide(code, effective, arch, call_clauses)
             code.here(following)
         if greatest:
             code.here(beyond)
@@ -416,19 +417,30 @@ def _numbers(code: _Code, effective: Effective, arch: Arch, calls: dict[int, lis
     code.here(after)
 
 
-def _decide(code: _Code, effective: Effective, arch: Arch, found: list[FilterClause]) -> None:
+def _decide(code: _Code, effective: Effective, arch: Arch, call_clauses: list[FilterClause]) -> None:
     """Return the verdict of a call: its first clause without conditions, else the first whose conditions hold, else the default."""
-    for clause in found:
+    for clause in call_clauses:
         if not clause.args:
             code.emit(RET_K, clause.verdict.ret)
             return
-    for clause in found:
+    for clause in call_clauses:
         following = code.label()
         for arg in clause.args:
             _condition(code, arg, arch, following)
         code.emit(RET_K, clause.verdict.ret)
         code.here(following)
     code.emit(RET_K, effective.default.ret)
+
+
+_JUMPS: Final = {
+    ArgOp.EQ: (JEQ, True),
+    ArgOp.NE: (JEQ, False),
+    ArgOp.GT: (JGT, True),
+    ArgOp.LE: (JGT, False),
+    ArgOp.GE: (JGE, True),
+    ArgOp.LT: (JGE, False),
+}
+"""Comparison → the jump that tests it on 32 bits, and whether it holds where the jump is taken."""
 
 
 def _condition(code: _Code, arg: Arg, arch: Arch, otherwise: str) -> None:
@@ -457,9 +469,6 @@ def _condition(code: _Code, arg: Arg, arch: Arch, otherwise: str) -> None:
             code.test(JEQ, value, None, holds)
     offset, value, _ = halves[-1]
     code.emit(LD_W_ABS, offset)
-    test, wanted = {
-        ArgOp.EQ: (JEQ, True), ArgOp.NE: (JEQ, False), ArgOp.GT: (JGT, True), ArgOp.LE: (JGT, False), ArgOp.GE: (JGE, True),
-        ArgOp.LT: (JGE, False),
-    }[arg.op]  # fmt: skip
+    test, wanted = _JUMPS[arg.op]
     code.test(test, value, None if wanted else otherwise, otherwise if wanted else None)
     code.here(holds)

@@ -271,7 +271,7 @@ class Reference:
         own = (arg for _, _, alternatives in about for alternative in alternatives for arg in alternative)
         return [*(Arg(0, ArgOp.EQ, through) for through in multiplexers), *own]
 
-    def meaning(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> ProfileVerdicts:
+    def verdicts(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> ProfileVerdicts:
         """What happens to a call of AUDIT_ARCH_* and number with six arguments."""
         arch = self.arch(audit, call)
         if arch is None:
@@ -291,9 +291,9 @@ class Reference:
 
     def decide(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> ProfileVerdict:
         """What runtimes do with the call: where rules contradict each other, what libseccomp's filter does; without it, the strictest."""
-        found = self.meaning(audit, call, args)
-        program = self.filter() if found.ambiguous else None
-        return found.verdict if program is None else verdict_of(program.run(audit, call, args))
+        verdicts = self.verdicts(audit, call, args)
+        program = self.filter() if verdicts.ambiguous else None
+        return verdicts.verdict if program is None else verdict_of(program.run(audit, call, args))
 
     def filter(self) -> Program | None:
         """The filter that runtimes make; None without libseccomp, and where it refuses the profile."""
@@ -356,7 +356,7 @@ def verify(compiled: CompiledFilter) -> Verified:
     reference = Reference(compiled.effective)
     program = Program(compiled.program)
     tried = 0
-    found: list[Difference] = []
+    differing: list[Difference] = []
     wrong: set[ArchCall | None] = set()
     conditional = sum(1 for arch, call in reference.by_call if reference.conditions(arch, call))
     most = max(MIN_TUPLES, min(MAX_TUPLES, MAX_TRIED // max(conditional, 1)))
@@ -365,39 +365,39 @@ def verify(compiled: CompiledFilter) -> Verified:
         for args in argument_tuples(reference.conditions(arch, call), most) if arch else (NO_ARGUMENTS,):
             tried += 1
             ret = program.run(audit, call, args)
-            said = reference.meaning(audit, call, args)
+            said = reference.verdicts(audit, call, args)
             if all(ret != verdict.ret for verdict in said.verdicts):
                 wrong.add((arch, call) if arch else None)
-                if len(found) < MAX_REPORTED:
+                if len(differing) < MAX_REPORTED:
                     text = (name(arch, call) if arch else None) or f"call {call & ~X32_BIT if call >= X32_BIT else call}"
-                    found.append(Difference(arch_name, text, tuple(args), verdict_of(ret), said.verdicts))
-    return Verified(tried, tuple(found), frozenset(call for call in wrong if call is not None), None in wrong)
+                    differing.append(Difference(arch_name, text, tuple(args), verdict_of(ret), said.verdicts))
+    return Verified(tried, tuple(differing), frozenset(call for call in wrong if call is not None), None in wrong)
 
 
 def compile_verified(effective: Effective, *, optimize: Optimize = "auto") -> CompiledFilter:
     """A filter that means what its profile says. What libseccomp gets wrong is decided in front of its program; CompileError where
     the filter still differs."""
     compiled = compile_effective(effective, optimize=optimize)
-    found = verify(compiled)
-    if found.wrong and not found.elsewhere:
-        compiled = compile_effective(effective, optimize=optimize, wrong=found.wrong)
-        found = verify(compiled)
-    if found.differences:
-        raise CompileError(_diagnostics(found, effective, "do not use the filter; this is a fault of libseccomp or of bpfence"))
+    verified = verify(compiled)
+    if verified.wrong and not verified.elsewhere:
+        compiled = compile_effective(effective, optimize=optimize, wrong=verified.wrong)
+        verified = verify(compiled)
+    if verified.differences:
+        raise CompileError(_diagnostics(verified, effective, "do not use the filter; this is a fault of libseccomp or of bpfence"))
     return compiled
 
 
 def differences(effective: Effective, *, optimize: Optimize = "auto") -> list[Diagnostic]:
     """What runtimes on this libseccomp would get wrong about a profile."""
-    found = verify(compile_effective(effective, optimize=optimize))
+    verified = verify(compile_effective(effective, optimize=optimize))
     hint = f"bpfence's own filter is right; for runtimes, use fewer comparisons on one argument of the call, or {libseccomp.MENDED}"
-    return _diagnostics(found, effective, hint)
+    return _diagnostics(verified, effective, hint)
 
 
-def _diagnostics(found: Verified, effective: Effective, hint: str) -> list[Diagnostic]:
+def _diagnostics(verified: Verified, effective: Effective, hint: str) -> list[Diagnostic]:
     seen: set[tuple[str, str]] = set()
     diagnostics: list[Diagnostic] = []
-    for difference in found.differences:
+    for difference in verified.differences:
         if (difference.arch, difference.call) in seen:
             continue
         seen.add((difference.arch, difference.call))
@@ -437,25 +437,25 @@ def boundaries(conditions: Iterable[Arg]) -> dict[int, list[int]]:
             wanted |= {high << 32 | lower for lower in (low + 1 & WORD, low - 1 & WORD)}
         if arg.op is ArgOp.MASKED_EQ:
             wanted |= {arg.value_two | ~arg.value & MAX_ARGUMENT, arg.value_two ^ arg.value & -arg.value}
-    return {index: sorted(found) for index, found in sorted(values.items())}
+    return {index: sorted(of_argument) for index, of_argument in sorted(values.items())}
 
 
 def argument_tuples(conditions: Sequence[Arg], most: int = MAX_TUPLES) -> Iterator[tuple[int, ...]]:
     """Argument tuples for conditions: all combinations of boundary values, or about as many as `most` of them."""
     values = boundaries(conditions)
     total = 1
-    for found in values.values():
-        total *= len(found)
+    for of_argument in values.values():
+        total *= len(of_argument)
     if total <= most:
         for chosen in itertools.product(*values.values()):
             yield _tuple(values, chosen)
         return
     chance = random.Random(total)
-    singles = [(index, value) for index, found in values.items() for value in found]
+    singles = [(index, value) for index, of_argument in values.items() for value in of_argument]
     for index, value in singles if len(singles) <= most else chance.sample(singles, most):
         yield _tuple({index: [value]}, (value,))
     for _ in range(most):
-        yield _tuple(values, tuple(chance.choice(found) for found in values.values()))
+        yield _tuple(values, tuple(chance.choice(of_argument) for of_argument in values.values()))
 
 
 def _tuple(values: dict[int, list[int]], chosen: Sequence[int]) -> tuple[int, ...]:

@@ -73,7 +73,7 @@ def learn(calls: Iterable[Seen], runtime: str = "", *, families: Collection[int]
     made = set(calls)
     native = machine or Arch.native()
     arches = (native, *sorted({call.arch for call in made} - {native}, key=lambda arch: arch.value))
-    seen = {found for call in made if (found := call.name) is not None}
+    seen = {name for call in made if (name := call.name) is not None}
     chance = {word for words in BY_CHANCE.values() for word in words if _exists(word, arches)} - seen
     needed = {word for word in needs(runtime) if _exists(word, arches)} if runtime else set()
     by_family = families is not None and "socket" in seen and all(arch.bits == 64 or arch is Arch.X32 for arch in arches)
@@ -84,9 +84,12 @@ def learn(calls: Iterable[Seen], runtime: str = "", *, families: Collection[int]
         rules += [ProfileRule(names=("socket",), action=ProfileAction.ALLOW, args=(Arg(0, ArgOp.EQ, family),)) for family in wanted]
     profile = Profile(default_action=ProfileAction.ERRNO, default_errno=EPERM, architectures=arches, rules=tuple(rules))
     return Learned(
-        profile, tuple(sorted(seen)), tuple(sorted(chance)), tuple(sorted(needed - seen - chance)),
+        profile,
+        tuple(sorted(seen)),
+        tuple(sorted(chance)),
+        tuple(sorted(needed - seen - chance)),
         tuple(sorted((call for call in made if call.name is None), key=lambda call: (call.arch.value, call.number))),
-    )  # fmt: skip
+    )
 
 
 def _exists(word: str, arches: Collection[Arch]) -> bool:

@@ -79,9 +79,9 @@ def _library() -> tuple[Any, Any]:
         version = library.seccomp_version()
     except (OSError, AttributeError) as error:
         raise KernelError(f"{LIBRARY} cannot be used: {error}", missing="libseccomp", hint=HINT) from None
-    found = (version.major, version.minor, version.micro)
-    if found < OLDEST:
-        text = ".".join(map(str, found))
+    release = (version.major, version.minor, version.micro)
+    if release < OLDEST:
+        text = ".".join(map(str, release))
         raise KernelError(f"libseccomp {text} is older than {'.'.join(map(str, OLDEST))}", missing="libseccomp", hint=HINT)
     # What the running kernel knows must not decide what can be compiled: the highest level that the library has.
     for level in range(8, 0, -1):
@@ -93,18 +93,18 @@ def _library() -> tuple[Any, Any]:
 def version() -> str:
     """The library's version: 2.5.4."""
     _, library = _library()
-    found = library.seccomp_version()
-    return f"{found.major}.{found.minor}.{found.micro}"
+    release = library.seccomp_version()
+    return f"{release.major}.{release.minor}.{release.micro}"
 
 
 def name_of(arch: Arch, number: int) -> str | None:
     """The name of a number on an architecture; None where it has none."""
     ffi, library = _library()
-    found = library.seccomp_syscall_resolve_num_arch(arch.token, number)
-    if not found:
+    text = library.seccomp_syscall_resolve_num_arch(arch.token, number)
+    if not text:
         return None
-    name: str = ffi.string(found).decode()
-    library.free(found)
+    name: str = ffi.string(text).decode()
+    library.free(text)
     return name
 
 
@@ -112,10 +112,10 @@ def number_of(arch: Arch, name: str) -> int | None:
     """The number of a name on an architecture; negative where the architecture lacks or multiplexes the call, None where unknown."""
     _, library = _library()
     try:
-        found: int = library.seccomp_syscall_resolve_name_arch(arch.token, name.encode("ascii"))
+        number: int = library.seccomp_syscall_resolve_name_arch(arch.token, name.encode("ascii"))
     except UnicodeEncodeError:
         return None
-    return None if found == UNKNOWN else found
+    return None if number == UNKNOWN else number
 
 
 def knows(name: str) -> bool:

@@ -35,42 +35,42 @@ EffectKey = tuple[ProfileAction, int | None, Args, MachineConditions, MachineCon
 # ---- the union ----
 
 
-def union(one: Profile, other: Profile) -> Profile:
+def union(first: Profile, second: Profile) -> Profile:
     """The profile that lets through what either does. Both must deny by default: CompileError otherwise, because what both of two
-    deny lists deny cannot be said in rules; and, rarely, where what is let through depends on the width of arguments. What `one` says
+    deny lists deny cannot be said in rules; and, rarely, where what is let through depends on the width of arguments. What `first` says
     decides where they differ in how they deny."""
-    for profile in (one, other):
+    for profile in (first, second):
         if profile.default.action.permits:
             what = f"the default is {profile.default}: only profiles that deny by default can be merged"
             hint = "make ERRNO the default, and list what is needed"
             raise CompileError([Diagnostic(profile.location, what, hint, code="cannot-express")])
-    architectures, arch_map = _architectures(one, other)
+    architectures, arch_map = _architectures(first, second)
     return Profile(
-        default_action=one.default_action,
-        default_errno=one.default_errno,
+        default_action=first.default_action,
+        default_errno=first.default_errno,
         architectures=architectures,
         arch_map=arch_map,
-        flags=one.flags if one.flags == other.flags else tuple(dict.fromkeys((*one.effective_flags, *other.effective_flags))),
-        listener_path=one.listener_path or other.listener_path,
-        listener_metadata=one.listener_metadata or other.listener_metadata,
-        rules=_rules(one, other, _widths(architectures, arch_map)),
-        location=one.location,
+        flags=first.flags if first.flags == second.flags else tuple(dict.fromkeys((*first.effective_flags, *second.effective_flags))),
+        listener_path=first.listener_path or second.listener_path,
+        listener_metadata=first.listener_metadata or second.listener_metadata,
+        rules=_rules(first, second, _widths(architectures, arch_map)),
+        location=first.location,
     )
 
 
-def _architectures(one: Profile, other: Profile) -> tuple[tuple[Arch, ...], tuple[ArchMap, ...]]:
+def _architectures(first: Profile, second: Profile) -> tuple[tuple[Arch, ...], tuple[ArchMap, ...]]:
     """`architectures` of both; where one has an archMap, that, as long as it covers what the other lists."""
-    if not one.arch_map and not other.arch_map:
-        both = one.architectures and other.architectures
-        if both or one.architectures == other.architectures:
-            return tuple(dict.fromkeys((*one.architectures, *other.architectures))), ()
-        listed = one.architectures or other.architectures
+    if not first.arch_map and not second.arch_map:
+        both = first.architectures and second.architectures
+        if both or first.architectures == second.architectures:
+            return tuple(dict.fromkeys((*first.architectures, *second.architectures))), ()
+        listed = first.architectures or second.architectures
         return tuple(dict.fromkeys((Arch.native(), *listed))), ()
     maps: dict[Arch, tuple[Arch, ...]] = {}
-    for entry in (*one.arch_map, *other.arch_map):
+    for entry in (*first.arch_map, *second.arch_map):
         maps[entry.arch] = tuple(dict.fromkeys((*maps.get(entry.arch, ()), *entry.subs)))
     covered = {*maps, *(sub for subs in maps.values() for sub in subs)}
-    extra = [arch for arch in (*one.architectures, *other.architectures) if arch not in covered]
+    extra = [arch for arch in (*first.architectures, *second.architectures) if arch not in covered]
     return (), (*(ArchMap(arch, subs) for arch, subs in maps.items()), *(ArchMap(arch) for arch in dict.fromkeys(extra)))
 
 
@@ -80,22 +80,22 @@ def _widths(arches: tuple[Arch, ...], arch_map: tuple[ArchMap, ...]) -> tuple[Ar
     return tuple({arch.bits: arch for arch in listed}.values())
 
 
-def _rules(one: Profile, other: Profile, widths: Sequence[Arch]) -> tuple[ProfileRule, ...]:
-    mine, theirs = _by_name(one), _by_name(other)
+def _rules(first: Profile, second: Profile, widths: Sequence[Arch]) -> tuple[ProfileRule, ...]:
+    mine, theirs = _by_name(first), _by_name(second)
     chosen: list[tuple[str, ProfileRule]] = []
     for name in dict.fromkeys((*mine, *theirs)):
-        chosen += [(name, rule) for rule in _both(name, mine.get(name, []), theirs.get(name, []), one.default, widths)]
+        chosen += [(name, rule) for rule in _both(name, mine.get(name, []), theirs.get(name, []), first.default, widths)]
     return grouped_rules(chosen)
 
 
 def _by_name(profile: Profile) -> dict[str, list[ProfileRule]]:
     """The rules of each name, without those that say what the default says."""
-    found: dict[str, list[ProfileRule]] = {}
+    by_name: dict[str, list[ProfileRule]] = {}
     for rule in profile.rules:
         if rule.verdict != profile.default:
             for name in dict.fromkeys(rule.names):
-                found.setdefault(name, []).append(rule)
-    return found
+                by_name.setdefault(name, []).append(rule)
+    return by_name
 
 
 def _both(
@@ -108,10 +108,10 @@ def _both(
     silences all others of the name. Where no rules give each width what it should let through, CompileError.
     """
     permits = {width: [*_permits(mine, width), *_permits(theirs, width)] for width in widths}
-    wanted = {width: _meaning(found, width) for width, found in permits.items()}
+    wanted = {width: _meaning(of_width, width) for width, of_width in permits.items()}
     # A rule that says what the new default says is left out, and no longer silences those after it.
     sides = [[rule for rule in side if rule.verdict != default] for side in (mine, theirs)]
-    together = [_together(found) for found in permits.values()]
+    together = [_together(of_width) for of_width in permits.values()]
     both_count = mine and theirs and any(permits.values())
     for candidate in (*together, *sides) if both_count else (sides[0] or sides[1], *together):
         if all(_meaning(_permits(candidate, width), width) == wanted[width] for width in widths):
@@ -142,11 +142,11 @@ def _permits(rules: Sequence[ProfileRule], width: Arch) -> list[ProfileRule]:
 def _meaning(permits: Sequence[ProfileRule], width: Arch) -> frozenset[Permission]:
     """What permissions let through, without those that a permission for every argument covers: equal for rules that mean the same,
     though not for all of them."""
-    found = {(args, rule.includes, rule.excludes) for rule in permits for args in _alternatives(rule, width)}
+    permissions = {(args, rule.includes, rule.excludes) for rule in permits for args in _alternatives(rule, width)}
     anywhere = ((), MachineConditions(), MachineConditions())
-    if anywhere in found:
+    if anywhere in permissions:
         return frozenset((anywhere,))
-    return frozenset(each for each in found if not each[0] or ((), *each[1:]) not in found)
+    return frozenset(each for each in permissions if not each[0] or ((), *each[1:]) not in permissions)
 
 
 def _alternatives(rule: ProfileRule, width: Arch) -> list[Args]:
@@ -213,24 +213,24 @@ class Change(msgspec.Struct, frozen=True):
     args: tuple[int, ...] = ()
 
 
-def diff(one: Effective, other: Effective) -> list[Change]:
+def diff(old: Effective, new: Effective) -> list[Change]:
     """How two profiles on one machine differ, per architecture and call. An architecture that only one covers is one change of the
     call `*`: the other's filter kills the thread for all its calls."""
-    first, second = Reference(one), Reference(other)
-    total = sum(len(rule.args) * len(rule.names) for effective in (one, other) for rule in effective.rules) * len(one.architectures)
+    old_reference, new_reference = Reference(old), Reference(new)
+    total = sum(len(rule.args) * len(rule.names) for effective in (old, new) for rule in effective.rules) * len(old.architectures)
     most = max(MIN_TRIED, min(MAX_TRIED, MAX_WORK // max(total, 1)))
-    found: list[Change] = []
-    for arch in dict.fromkeys((*one.architectures, *other.architectures)):
+    changes: list[Change] = []
+    for arch in dict.fromkeys((*old.architectures, *new.architectures)):
         if not arch.supported:
             continue
-        if arch not in other.architectures:
-            found.append(Change(arch, ALL_CALLS, "less", one.default, BAD_ARCH))
-        elif arch not in one.architectures:
-            found.append(Change(arch, ALL_CALLS, "more", BAD_ARCH, other.default))
+        if arch not in new.architectures:
+            changes.append(Change(arch, ALL_CALLS, "less", old.default, BAD_ARCH))
+        elif arch not in old.architectures:
+            changes.append(Change(arch, ALL_CALLS, "more", BAD_ARCH, new.default))
         else:
             for name, call in sorted(numbers(arch).items(), key=lambda item: item[1]):
-                found += _compared(first, second, arch, name, call, most)
-    return found
+                changes += _compared(old_reference, new_reference, arch, name, call, most)
+    return changes
 
 
 def _compared(first: Reference, second: Reference, arch: Arch, name: str, call: int, most: int) -> list[Change]:

@@ -53,13 +53,22 @@ MAX_NAMES: Final = 50_000
 """Names of all rules together. Docker's profile has 33 rules and 450 names; what is examined rule against rule must end."""
 _ACTION_WORDS: Final = {**{action.value: action for action in ProfileAction}, "SCMP_ACT_KILL": ProfileAction.KILL_THREAD}
 
-DOCKER_CAPABILITIES: Final = tuple(
-    f"CAP_{name}"
-    for name in (
-        "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE",
-        "SYS_CHROOT", "KILL", "AUDIT_WRITE",
-    )
-)  # fmt: skip
+DOCKER_CAPABILITIES: Final = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+)
 """The bounding set of a container that Docker starts without --cap-add and --cap-drop."""
 
 
@@ -89,10 +98,14 @@ def resolve(
         else:
             kept.append(rule)
     return Effective(
-        profile=profile, default=profile.default, architectures=_architectures(profile, machine), flags=profile.effective_flags,
-        rules=tuple(kept), left_out=tuple(left),
+        profile=profile,
+        default=profile.default,
+        architectures=_architectures(profile, machine),
+        flags=profile.effective_flags,
+        rules=tuple(kept),
+        left_out=tuple(left),
         enosys=enosys and profile.default_action not in (ProfileAction.ALLOW, ProfileAction.LOG, ProfileAction.TRACE),
-    )  # fmt: skip
+    )
 
 
 def _architectures(profile: Profile, machine: Arch) -> tuple[Arch, ...]:
@@ -139,8 +152,8 @@ def kernel_text(version: tuple[int, int]) -> str:
 
 def kernel_version(text: str) -> tuple[int, int] | None:
     """The version of a kernel release (6.1.0-13-amd64 is (6, 1)); None where there is none."""
-    found = re.match(r"(\d{1,3})\.(\d{1,3})(?!\d)", text)
-    return (int(found[1]), int(found[2])) if found else None
+    release = re.match(r"(\d{1,3})\.(\d{1,3})(?!\d)", text)
+    return (int(release[1]), int(release[2])) if release else None
 
 
 # ---- reading ----
@@ -262,8 +275,8 @@ class _Reader:
 
     def texts(self, entries: Entries, key: str) -> list[tuple[JsonValue, str]]:
         """A list of strings."""
-        found = [(value, self.text(value, f"an element of {key}")) for value in self.items(entries, key)]
-        return [(value, text) for value, text in found if text is not None]
+        texts = [(value, self.text(value, f"an element of {key}")) for value in self.items(entries, key)]
+        return [(value, text) for value, text in texts if text is not None]
 
     def whole(self, value: JsonValue, what: str, most: int) -> int | None:
         """A number from 0 to `most`."""
@@ -317,10 +330,10 @@ class _Reader:
             hint = "bpfence seccomp import reads a SeccompProfile of the Security Profiles Operator"
             self.findings.add(root.location, "wrong-kind", "this is a Kubernetes object, not a seccomp profile", hint)
             return False
-        found = [key for key in _CONFIG_KEYS if key in keys]
-        if found:
+        config_keys = [key for key in _CONFIG_KEYS if key in keys]
+        if config_keys:
             hint = "take what stands under linux.seccomp"
-            self.findings.add(keys[found[0]].location, "wrong-kind", "this is the configuration of a whole container", hint)
+            self.findings.add(keys[config_keys[0]].location, "wrong-kind", "this is the configuration of a whole container", hint)
             return False
         return True
 
@@ -377,8 +390,8 @@ class _Reader:
         return known.get(text)
 
     def arches(self, entries: Entries, key: str) -> tuple[Arch, ...]:
-        found = (self.arch(value, text) for value, text in self.texts(entries, key))
-        return tuple(dict.fromkeys(arch for arch in found if arch is not None))
+        known = (self.arch(value, text) for value, text in self.texts(entries, key))
+        return tuple(dict.fromkeys(arch for arch in known if arch is not None))
 
     def arch(self, value: JsonValue, text: str) -> Arch | None:
         known = {arch.value: arch for arch in Arch}
@@ -497,10 +510,10 @@ class _Reader:
             what = "minKernel is empty: Docker takes every kernel for new enough"
             self.findings.warn(value.location, "empty", what, "remove it, or give the version")
             return EVERY_KERNEL
-        found = kernel_version(text) if text is not None and re.fullmatch(r"\d{1,3}\.\d{1,3}", text) else None
-        if text is not None and (found is None or found == (0, 0)):
+        version = kernel_version(text) if text is not None and re.fullmatch(r"\d{1,3}\.\d{1,3}", text) else None
+        if text is not None and (version is None or version == (0, 0)):
             self.findings.add(value.location, "bad-kernel", f"minKernel cannot be {quoted(text)}", 'write it as "6.1"')
-        return found
+        return version
 
 
 # ---- writing ----

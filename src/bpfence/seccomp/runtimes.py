@@ -50,8 +50,8 @@ class Must(msgspec.Struct, frozen=True):
 
 @functools.cache
 def _traced() -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(TRACED_FILE.read_text(encoding="utf-8"))
-    return found
+    runs: Mapping[str, Any] = json.loads(TRACED_FILE.read_text(encoding="utf-8"))
+    return runs
 
 
 def runtime_names() -> tuple[str, ...]:
@@ -81,13 +81,13 @@ def needs(runtime: str) -> frozenset[str]:
 @functools.cache
 def musts(runtime: str) -> tuple[Must, ...]:
     """What keeps every container from starting, in the order of names."""
-    found: dict[tuple[str, ...], dict[str, frozenset[str]]] = {}
+    by_names: dict[tuple[str, ...], dict[str, frozenset[str]]] = {}
     for setting in SETTINGS:
         for kind, groups in _traced()[runtime][setting]["must"].items():
             for names in groups:
-                kinds = found.setdefault(tuple(names), {})
+                kinds = by_names.setdefault(tuple(names), {})
                 kinds[setting] = kinds.get(setting, frozenset()) | {kind}
-    return tuple(Must(runtime, names, kinds) for names, kinds in sorted(found.items()))
+    return tuple(Must(runtime, names, kinds) for names, kinds in sorted(by_names.items()))
 
 
 def failing(runtime: str, denied: Callable[[str], DenialKind | None]) -> dict[tuple[str, ...], tuple[str, ...]]:

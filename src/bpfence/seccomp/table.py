@@ -83,9 +83,9 @@ class CallTable:
         if arch not in self._entries:
             through: dict[str, list[tuple[str, int]]] = {}
             for name in self._rules:
-                found = multiplexed(arch, name)
-                if found is not None:
-                    through.setdefault(found[0], []).append((name, found[1]))
+                multiplexer = multiplexed(arch, name)
+                if multiplexer is not None:
+                    through.setdefault(multiplexer[0], []).append((name, multiplexer[1]))
             greatest = greatest_number(self.effective, arch) if self.effective.enosys else 0
             ordered = sorted(numbers(arch).items(), key=lambda item: item[1])
             self._entries[arch] = {name: self._entry(arch, name, n, through.get(name, []), greatest) for name, n in ordered}
@@ -105,11 +105,11 @@ class CallTable:
         entry = self.entry(arch, name)
         if entry is not None:
             return entry.status
-        found = multiplexed(arch, name)
-        if found is None:
+        multiplexer = multiplexed(arch, name)
+        if multiplexer is None:
             return None
-        outer = self.entries(arch)[found[0]]
-        cases = [case for case in outer.cases if case.through in (None, found[1])]
+        outer = self.entries(arch)[multiplexer[0]]
+        cases = [case for case in outer.cases if case.through in (None, multiplexer[1])]
         if not cases[0].args or (cases[0].through is not None and len(cases[0].args) == 1):
             return "permitted" if cases[0].verdict.action.permits else "denied"
         return "denied" if not any(case.verdict.action.permits for case in cases) else "conditional"
@@ -167,15 +167,15 @@ class CallTable:
 
     def _about(self, arch: Arch, name: str, inner: list[tuple[str, int]]) -> list[tuple[ProfileRule, int | None]]:
         """Rules about a call and, for a multiplexer, about what goes through it, in the order of the profile."""
-        found: list[tuple[ProfileRule, int | None]] = []
-        found += [(rule, None) for rule in self._rules.get(name, [])]
-        found += [(rule, through) for other, through in inner for rule in self._rules[other]]
-        found.sort(key=lambda pair: self._order[id(pair[0])])
+        rules: list[tuple[ProfileRule, int | None]] = []
+        rules += [(rule, None) for rule in self._rules.get(name, [])]
+        rules += [(rule, through) for other, through in inner for rule in self._rules[other]]
+        rules.sort(key=lambda pair: self._order[id(pair[0])])
         # A rule for every argument silences the others; of several the first counts.
-        for rule, through in found:
+        for rule, through in rules:
             if through is None and () in rule.on(arch.bits) and rule.verdict != self.effective.default:
                 return [(rule, None)]
-        return found
+        return rules
 
     def _line(self, rule: ProfileRule, name: str) -> str:
         place = rule.place(name) if name in rule.names else rule.location

@@ -158,15 +158,15 @@ def allow(*names: str, args: tuple[Arg, ...] = (), action: ProfileAction = Profi
 def test_a_rule_for_all_arguments_silences_the_others() -> None:
     conditional = allow("read", args=(Arg(0, ArgOp.EQ, 1),), action=ProfileAction.LOG)
     for rules in ((allow("read"), conditional), (conditional, allow("read"))):
-        assert reference(*rules).meaning(Arch.X86_64.audit, 0, (1, 0, 0, 0, 0, 0)).verdicts == (ALLOW,)
+        assert reference(*rules).verdicts(Arch.X86_64.audit, 0, (1, 0, 0, 0, 0, 0)).verdicts == (ALLOW,)
     first = reference(allow("read"), allow("read", action=ProfileAction.KILL_PROCESS))
-    assert first.meaning(Arch.X86_64.audit, 0).verdicts == (ALLOW,)
+    assert first.verdicts(Arch.X86_64.audit, 0).verdicts == (ALLOW,)
 
 
 def test_conditional_rules_that_contradict_each_other_are_ambiguous() -> None:
     found = reference(
         allow("read", args=(Arg(0, ArgOp.EQ, 1),)), allow("read", args=(Arg(1, ArgOp.EQ, 2),), action=ProfileAction.KILL_PROCESS)
-    ).meaning(Arch.X86_64.audit, 0, (1, 2, 0, 0, 0, 0))
+    ).verdicts(Arch.X86_64.audit, 0, (1, 2, 0, 0, 0, 0))
     assert found.ambiguous
     assert found.verdict == ProfileVerdict(ProfileAction.KILL_PROCESS)
     assert len(found.rules) == 2
@@ -174,7 +174,7 @@ def test_conditional_rules_that_contradict_each_other_are_ambiguous() -> None:
 
 def test_a_rule_that_equals_the_default_denies_nothing() -> None:
     found = reference(allow("read", action=ProfileAction.ERRNO), allow("read"))
-    assert found.meaning(Arch.X86_64.audit, 0).verdicts == (ALLOW,)
+    assert found.verdicts(Arch.X86_64.audit, 0).verdicts == (ALLOW,)
 
 
 def test_socketcall_comes_with_socket() -> None:
@@ -182,38 +182,38 @@ def test_socketcall_comes_with_socket() -> None:
     socketcall, direct = number(Arch.X86, "socketcall"), number(Arch.X86, "socket")
     assert socketcall is not None
     assert direct is not None
-    assert found.meaning(Arch.X86.audit, direct, (2, 0, 0, 0, 0, 0)).verdict == EPERM
-    assert found.meaning(Arch.X86.audit, socketcall, (1, 0, 0, 0, 0, 0)).verdict == ALLOW
-    assert found.meaning(Arch.X86.audit, socketcall, (2, 0, 0, 0, 0, 0)).verdict == EPERM
+    assert found.verdicts(Arch.X86.audit, direct, (2, 0, 0, 0, 0, 0)).verdict == EPERM
+    assert found.verdicts(Arch.X86.audit, socketcall, (1, 0, 0, 0, 0, 0)).verdict == ALLOW
+    assert found.verdicts(Arch.X86.audit, socketcall, (2, 0, 0, 0, 0, 0)).verdict == EPERM
 
 
 def test_arguments_of_32_bit_calls_are_32_bits_wide() -> None:
     found = reference(allow("read", args=(Arg(0, ArgOp.EQ, 1 << 32),)), arches=(Arch.X86,))
-    assert found.meaning(Arch.X86.audit, 3, (0, 0, 0, 0, 0, 0)).verdict == ALLOW  # the value of the condition is cut, too
-    assert found.meaning(Arch.X86.audit, 3, (1, 0, 0, 0, 0, 0)).verdict == EPERM
-    assert found.meaning(Arch.X86_64.audit, 0, (0, 0, 0, 0, 0, 0)).verdict == EPERM
-    assert found.meaning(Arch.X86_64.audit, 0, (1 << 32, 0, 0, 0, 0, 0)).verdict == ALLOW
+    assert found.verdicts(Arch.X86.audit, 3, (0, 0, 0, 0, 0, 0)).verdict == ALLOW  # the value of the condition is cut, too
+    assert found.verdicts(Arch.X86.audit, 3, (1, 0, 0, 0, 0, 0)).verdict == EPERM
+    assert found.verdicts(Arch.X86_64.audit, 0, (0, 0, 0, 0, 0, 0)).verdict == EPERM
+    assert found.verdicts(Arch.X86_64.audit, 0, (1 << 32, 0, 0, 0, 0, 0)).verdict == ALLOW
 
 
 def test_bits_outside_the_mask_do_not_count() -> None:
     found = reference(allow("access", args=(Arg(1, ArgOp.MASKED_EQ, 0, 4),)))
-    assert found.meaning(Arch.X86_64.audit, 21, (0, 1, 0, 0, 0, 0)).verdict == ALLOW
+    assert found.verdicts(Arch.X86_64.audit, 21, (0, 1, 0, 0, 0, 0)).verdict == ALLOW
     found = reference(allow("access", args=(Arg(1, ArgOp.MASKED_EQ, 6, 5),)))
-    assert found.meaning(Arch.X86_64.audit, 21, (0, 13, 0, 0, 0, 0)).verdict == ALLOW
-    assert found.meaning(Arch.X86_64.audit, 21, (0, 6, 0, 0, 0, 0)).verdict == EPERM
+    assert found.verdicts(Arch.X86_64.audit, 21, (0, 13, 0, 0, 0, 0)).verdict == ALLOW
+    assert found.verdicts(Arch.X86_64.audit, 21, (0, 6, 0, 0, 0, 0)).verdict == EPERM
 
 
 def test_an_empty_mask_is_no_condition() -> None:
     conditional = allow("access", args=(Arg(1, ArgOp.EQ, 4),), action=ProfileAction.LOG)
     for rules in ((allow("access", args=(Arg(1, ArgOp.MASKED_EQ, 0, 4),)), conditional), (conditional, allow("access"))):
         found = reference(*rules)
-        assert found.meaning(Arch.X86_64.audit, 21, (0, 4, 0, 0, 0, 0)).verdicts == (ALLOW,)
+        assert found.verdicts(Arch.X86_64.audit, 21, (0, 4, 0, 0, 0, 0)).verdicts == (ALLOW,)
         assert verify(compile_effective(found.effective)).differences == ()
 
 
 def test_foreign_architectures() -> None:
-    assert reference(allow("read")).meaning(Arch.AARCH64.audit, 63).verdict == ProfileVerdict(ProfileAction.KILL_THREAD)
-    assert reference(allow("read")).meaning(Arch.X32.audit, 0x40000000).verdict == ProfileVerdict(ProfileAction.KILL_THREAD)
+    assert reference(allow("read")).verdicts(Arch.AARCH64.audit, 63).verdict == ProfileVerdict(ProfileAction.KILL_THREAD)
+    assert reference(allow("read")).verdicts(Arch.X32.audit, 0x40000000).verdict == ProfileVerdict(ProfileAction.KILL_THREAD)
 
 
 # ---- filters against the reference ----

@@ -41,7 +41,7 @@ def deny(*rules: ProfileRule, **given: object) -> Profile:
 
 def passes(reference: Reference, arch: Arch, call: int, args: Sequence[int]) -> bool | None:
     """None where the profile contradicts itself."""
-    found = {verdict.action.permits for verdict in reference.meaning(arch.audit, call, args).verdicts}
+    found = {verdict.action.permits for verdict in reference.verdicts(arch.audit, call, args).verdicts}
     return found.pop() if len(found) == 1 else None
 
 
@@ -146,7 +146,7 @@ def test_normalising_changes_no_meaning(profile: Profile) -> None:
         before, after = (Reference(resolve(p, Arch.X86_64, caps, (6, 1))) for p in (profile, made))
         for arch, call in {*before.by_call, *after.by_call}:
             for args in argument_tuples(before.conditions(arch, call), 100):
-                found = [set(reference.meaning(arch.audit, call, args).verdicts) for reference in (before, after)]
+                found = [set(reference.verdicts(arch.audit, call, args).verdicts) for reference in (before, after)]
                 assert found[0] == found[1]
 
 

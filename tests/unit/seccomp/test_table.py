@@ -32,7 +32,7 @@ def test_cases_cover_what_the_reference_says(profile: Profile, enosys: bool) -> 
         for entry in made.entries(arch).values():
             conditions = reference.conditions(arch, entry.number)
             for args in argument_tuples(conditions, 40):
-                said = reference.meaning(arch.audit, entry.number, args)
+                said = reference.verdicts(arch.audit, entry.number, args)
                 seen = [arg & (1 << arch.bits) - 1 for arg in args]
                 holding = [c.verdict for c in entry.cases if all(a.holds(seen[a.index]) for a in c.args)]
                 assert holding[0] in said.verdicts, (entry, args)
