@@ -103,15 +103,22 @@ class Agent:
     """One engine, its policies and their outputs. `report` takes messages for people (standard error)."""
 
     def __init__(
-        self, settings: Settings, outputs: Outputs, *, report: Callable[[str], None], kernel: Kernel | None = None,
-        diagnose: Callable[[Iterable[Diagnostic]], None] | None = None, clock: Clock | None = None,
-        monotonic: Callable[[], float] | None = None, dialects: Dialects = DIALECTS,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        outputs: Outputs,
+        *,
+        report: Callable[[str], None],
+        kernel: Kernel | None = None,
+        diagnose: Callable[[Iterable[Diagnostic]], None] | None = None,
+        clock: Clock | None = None,
+        monotonic: Callable[[], float] | None = None,
+        dialects: Dialects = DIALECTS,
+    ) -> None:
         self.settings = settings
         self.outputs = outputs
         self._kernel = kernel or LiveKernel()
         self._report = report
-        self._diagnose = diagnose or (lambda found: [report(str(diagnostic)) for diagnostic in found])  # type: ignore[func-returns-value]
+        self._diagnose = diagnose or (lambda diagnostics: [report(str(diagnostic)) for diagnostic in diagnostics])  # type: ignore[func-returns-value]
         self._clock = clock or Clock()
         self._boot_id = read_boot_id()
         self._dialects = dialects
@@ -464,10 +471,11 @@ class Agent:
         if loss:
             self.outputs.write([self._composer.loss(loss)])
         now = life.engine.skipped()
-        found, life.skipped = grown(life.skipped, now), now
-        if found:
-            text = f"the kernel skipped {sum(found.values())} runs of programs that were preempted: acts may have passed without a decision"
-            self._status("skipped", text, severity="critical", skipped=found)
+        skipped, life.skipped = grown(life.skipped, now), now
+        if skipped:
+            runs = sum(skipped.values())
+            text = f"the kernel skipped {runs} runs of programs that were preempted: acts may have passed without a decision"
+            self._status("skipped", text, severity="critical", skipped=skipped)
 
     def _report_faults(self) -> None:
         for fault in self.confirms.take_faults():
@@ -485,8 +493,13 @@ class _Life:
         self.engine = engine
         self.source = Live(engine, clock=agent._clock, boot_id=agent._boot_id, cgroup_path=_cgroup_path())
         self.tables = Tables(
-            engine, agent.generations, agent.confirms, agent.loop, report=agent._report, changed=agent._followed,
-        )  # fmt: skip
+            engine,
+            agent.generations,
+            agent.confirms,
+            agent.loop,
+            report=agent._report,
+            changed=agent._followed,
+        )
         self.pipeline = Pipeline(
             self.source, agent.generations, agent.confirms, agent._dialects, agent._composer, agent._counts, agent.loop.now
         )

@@ -63,18 +63,18 @@ class Confirms:
 
     def _all(self, what: str, do: Callable[[Confirm], T]) -> list[T]:
         """Has all of them do something. One that raises is a bug, which costs neither the others nor the agent anything."""
-        found = []
+        results = []
         for name, confirm in self._made.items():
             try:
-                found.append(do(confirm))
+                results.append(do(confirm))
             except Exception as error:
                 self.faults.add("", f"{name}: {what}", error)
-        return found
+        return results
 
     def hosts(self) -> dict[str, Iterable[str]]:
         """The addresses of names of hosts, as far as they are known."""
-        found = self._all("addresses of hosts cannot be had", lambda confirm: confirm.hosts())
-        return {name: addresses for hosts in found for name, addresses in hosts.items()}
+        by_language = self._all("addresses of hosts cannot be had", lambda confirm: confirm.hosts())
+        return {name: addresses for hosts in by_language for name, addresses in hosts.items()}
 
     def start(self, changed: Callable[[], None]) -> None:
         """The agent works now: its privileges are what they will be, and its command runs."""

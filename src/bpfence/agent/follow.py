@@ -119,22 +119,22 @@ class Lookup:
 
 def _look_up(path: str) -> _Seen:
     try:
-        found = os.stat(target(path))
+        status = os.stat(target(path))
     except (OSError, ValueError):
         return _Seen((), whole=True)
-    keys, whole = {(found.st_ino, kernel_device(found.st_dev))}, True
+    keys, whole = {(status.st_ino, kernel_device(status.st_dev))}, True
     if path.endswith("/**"):
-        links, whole = linked(target(path), found)
+        links, whole = linked(target(path), status)
         keys |= links
     return _Seen(tuple(keys), whole)
 
 
 def linked(
-    directory: str, found: os.stat_result, entries: int = ENTRIES_LOOKED_AT, links: int = LINKS_FOLLOWED
+    directory: str, directory_status: os.stat_result, entries: int = ENTRIES_LOOKED_AT, links: int = LINKS_FOLLOWED
 ) -> tuple[set[tuple[int, int]], bool]:
     """The files below a directory that have several names, and whether all of them were found.
 
-    `found` is the directory's own status. Other file systems mounted below it are left out. What is the root of its file system needs no
+    `directory_status` is its own status. Other file systems mounted below it are left out. What is the root of its file system needs no
     look: every name of its files is below it.
     """
     several: set[tuple[int, int]] = set()
@@ -150,9 +150,9 @@ def linked(
                         return several, False
                     if not entry.is_dir(follow_symlinks=False):
                         status = entry.stat(follow_symlinks=False)
-                        if status.st_nlink > 1 and status.st_dev == found.st_dev:
+                        if status.st_nlink > 1 and status.st_dev == directory_status.st_dev:
                             several.add((status.st_ino, kernel_device(status.st_dev)))
-                    elif entry.stat(follow_symlinks=False).st_dev == found.st_dev:
+                    elif entry.stat(follow_symlinks=False).st_dev == directory_status.st_dev:
                         waiting.append(entry.path)
         except OSError:
             continue  # gone meanwhile
@@ -182,8 +182,8 @@ class Watch:
         A directory that is not there needs no watch of its own: its parent's tells when it comes.
         """
         names: dict[int, set[bytes]] = {}
-        found, self.complete = self._lookup.watched_names(paths)
-        for directory, wanted in found.items():
+        by_directory, self.complete = self._lookup.watched_names(paths)
+        for directory, wanted in by_directory.items():
             descriptor, there = self._lookup.try_watch(self._add, directory)
             if descriptor < 0:
                 self.complete &= not there

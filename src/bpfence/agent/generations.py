@@ -119,13 +119,13 @@ class Counts:
     def __init__(self, path: Path | None, boot_id: str = "") -> None:
         self._path = path.with_name(path.name.replace("generations-", "counts-")) if path is not None else None
         self._boot_id = boot_id
-        self._found: Counter[str] = Counter()
+        self._matched: Counter[str] = Counter()
         self._dropped: dict[str, int] = {}
         self._changed = False
 
     def add(self, policy: str, rule: str) -> None:
         """A rule has matched once more."""
-        self._found[f"{policy}/{rule}"] += 1
+        self._matched[f"{policy}/{rule}"] += 1
         self._changed = True
 
     def dropped(self, outputs: dict[str, int]) -> None:
@@ -138,15 +138,15 @@ class Counts:
         if self._changed and self._path is not None:
             self._changed = False
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self._path, msgspec.json.encode(Counted(self._boot_id, self._found, self._dropped)), 0o600)
+            write_whole(self._path, msgspec.json.encode(Counted(self._boot_id, self._matched, self._dropped)), 0o600)
 
     def read(self) -> Counted:
         """What an agent has written, since this boot; nothing where that cannot be had."""
         try:
-            found = msgspec.json.decode(_read_private(self._path), type=Counted) if self._path is not None else Counted()
+            counted = msgspec.json.decode(_read_private(self._path), type=Counted) if self._path is not None else Counted()
         except (OSError, msgspec.DecodeError, UnicodeError, RecursionError):
             return Counted()
-        return found if found.boot_id == self._boot_id else Counted()
+        return counted if counted.boot_id == self._boot_id else Counted()
 
     def remove(self) -> None:
         """Takes the file away."""
@@ -246,8 +246,8 @@ def write_whole(path: Path, data: bytes, mode: int) -> None:
 def _read_private(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise OSError(f"{path} is not a private file of our own")
         data = file.read(MAX_STATE_BYTES + 1)
     if len(data) > MAX_STATE_BYTES:

@@ -173,20 +173,20 @@ def landlock_works(writable: Iterable[Path], removable: Iterable[Path] = ()) -> 
     if not landlock.version():
         return False, ""
     folders = [folder for folder in dict.fromkeys(writable) if not _refusal_to_write(folder)]
-    found: list[str] = []
+    refusals: list[str] = []
 
     def attempt() -> None:
         try:
             _check(ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
             landlock.restrict(folders, removable)
-            found.extend(filter(None, map(_refusal_to_write, folders)))
+            refusals.extend(filter(None, map(_refusal_to_write, folders)))
         except OSError as error:
-            found.append(error.strerror or str(error))
+            refusals.append(error.strerror or str(error))
 
     trial = threading.Thread(target=attempt, name="bpfence-landlock")
     trial.start()
     trial.join()
-    return not found, found[0] if found else ""
+    return not refusals, refusals[0] if refusals else ""
 
 
 def _refusal_to_write(folder: Path) -> str:

@@ -85,10 +85,10 @@ class Remake:
             return None
         if self._thread is not None:
             self._thread.join()
-        found, self._thread, self._result, self.busy, self.reloads = self._result, None, None, False, False
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        result, self._thread, self._result, self.busy, self.reloads = self._result, None, None, False, False
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     def close(self) -> None:
         """Nobody waits any more; work that goes on ends unheard."""

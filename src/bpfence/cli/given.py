@@ -53,27 +53,33 @@ def _parameter(dialect: str, option: Option) -> str:
 def _added(dialect: str, option: Option) -> Callable[[F], F]:
     kind = click.Choice(option.choices, case_sensitive=False) if option.choices else click.STRING
     return click.option(
-        *option.flags, _parameter(dialect, option), type=kind, default=option.default, multiple=option.many, metavar=option.metavar,
-        show_default=bool(option.choices), help=option.help,
-    )  # fmt: skip
+        *option.flags,
+        _parameter(dialect, option),
+        type=kind,
+        default=option.default,
+        multiple=option.many,
+        metavar=option.metavar,
+        show_default=bool(option.choices),
+        help=option.help,
+    )
 
 
 def look(files: Sequence[str]) -> tuple[dict[str, list[SourceFile]], list[Diagnostic]]:
     """Policy files, each read once, by their languages; and what is not read, or could not be. `-` is standard input, by its name STDIN."""
     report = Report()
-    found: list[SourceFile] = []
+    files_read: list[SourceFile] = []
     for file in files:
-        found += [SourceFile(STDIN, sys.stdin.buffer.read(MAX_BYTES + 1))] if file == "-" else sources([file], report)
-    return claimed(found), report.diagnostics
+        files_read += [SourceFile(STDIN, sys.stdin.buffer.read(MAX_BYTES + 1))] if file == "-" else sources([file], report)
+    return claimed(files_read), report.diagnostics
 
 
 def read(files: Sequence[str]) -> dict[str, list[SourceFile]]:
     """The same; PolicyError where some could not be read. Warnings of what was not are shown."""
-    found, unread = look(files)
+    by_language, unread = look(files)
     if any(diagnostic.severity == "error" for diagnostic in unread):
         raise PolicyError(unread)
     show_diagnostics(diagnostic for diagnostic in unread if diagnostic.severity == "warning")
-    return found
+    return by_language
 
 
 def alone(by_language: Mapping[str, list[SourceFile]], done: str) -> tuple[str, list[SourceFile]]:

@@ -116,9 +116,9 @@ def completion(shell: str) -> None:
       bpfence completion fish > ~/.config/fish/completions/bpfence.fish
       eval "$(bpfence completion zsh)"
     """
-    found = get_completion_class(shell)
-    assert found is not None
-    click.echo(found(cli, {}, "bpfence", "_BPFENCE_COMPLETE").source())
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None
+    click.echo(completion_class(cli, {}, "bpfence", "_BPFENCE_COMPLETE").source())
 
 
 BUG: Final = 70

@@ -107,11 +107,14 @@ def machine_options(function: F) -> F:
     options = (
         click.option("--arch", metavar="ARCH", help="The machine: x86_64, aarch64, … Default: this one."),
         click.option(
-            "--cap", "caps", multiple=True, metavar="CAP",
+            "--cap",
+            "caps",
+            multiple=True,
+            metavar="CAP",
             help="A capability of the container, or docker (the default: what Docker gives), all, none. Repeatable.",
         ),
         click.option("--kernel", metavar="VERSION", help="The kernel, for minKernel. Default: this one's."),
-    )  # fmt: skip
+    )
     for option in reversed(options):
         function = option(function)
     return function
@@ -128,21 +131,21 @@ def _arch(text: str) -> Arch:
 
 def chosen_capabilities(texts: tuple[str, ...]) -> frozenset[str]:
     """What `--cap` says. UsageError for what is no capability."""
-    found: set[str] = set()
+    chosen: set[str] = set()
     for text in texts or ("docker",):
         match text.lower():
             case "docker":
-                found |= set(DOCKER_CAPABILITIES)
+                chosen |= set(DOCKER_CAPABILITIES)
             case "all":
-                found |= set(names.TABLES["capability"].numbers)
+                chosen |= set(names.TABLES["capability"].numbers)
             case "none":
                 pass
             case _:
                 number = names.number("capability", text)
                 if number is None:
                     raise UsageError(f"--cap {text!r} is not a capability: write SYS_ADMIN, or docker, all, none")
-                found.add(cast(str, names.name("capability", number)))
-    return frozenset(found)
+                chosen.add(cast(str, names.name("capability", number)))
+    return frozenset(chosen)
 
 
 # ---- check ----
@@ -168,21 +171,21 @@ def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kerne
     from bpfence.seccomp.check import check as examine
 
     machine = _Machine(arch, caps, kernel)
-    found: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     for file in files:
         profile, read = load(file)
-        found += read
+        diagnostics += read
         if profile is not None:
-            found += examine(profile, machine.arch, machine.caps, machine.kernel)
-    counts = {severity: sum(diagnostic.severity == severity for diagnostic in found) for severity in ("error", "warning", "info")}
+            diagnostics += examine(profile, machine.arch, machine.caps, machine.kernel)
+    counts = {severity: sum(diagnostic.severity == severity for diagnostic in diagnostics) for severity in ("error", "warning", "info")}
     if as_json:
-        emit_json({"findings": [diagnostic_as_json(d) for d in found], "errors": counts["error"], "warnings": counts["warning"]})
+        emit_json({"findings": [diagnostic_as_json(d) for d in diagnostics], "errors": counts["error"], "warnings": counts["warning"]})
     else:
-        show_diagnostics(found, out())
+        show_diagnostics(diagnostics, out())
         mistakes = ", ".join(counted(counts[severity], word) for severity, word in SEVERITY_WORDS.items())
         summary = f"{counted(len(files), 'profile')}: {mistakes}"
         err().print(styled(summary, "bold red" if counts["error"] else "green"))
-    if any(diagnostic.code == "cannot-read" for diagnostic in found):
+    if any(diagnostic.code == "cannot-read" for diagnostic in diagnostics):
         return UNREADABLE
     return FINDINGS if counts["error"] or (strict and counts["warning"]) else 0
 
@@ -199,9 +202,16 @@ def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kerne
 @click.option("--enosys", is_flag=True, help="As runc: ENOSYS for calls newer than the profile.")
 @json_option
 def explain(
-    file: str, calls: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kernel: str | None, shown: str | None, status: str | None,
-    enosys: bool, as_json: bool,
-) -> int:  # fmt: skip
+    file: str,
+    calls: tuple[str, ...],
+    arch: str | None,
+    caps: tuple[str, ...],
+    kernel: str | None,
+    shown: str | None,
+    status: str | None,
+    enosys: bool,
+    as_json: bool,
+) -> int:
     """Show what a profile does to every system call on a machine, and which line says so.
 
     \b
@@ -212,7 +222,7 @@ def explain(
       bpfence seccomp explain --arch aarch64 --kernel 4.19 --json profile.json
     """
     machine = _Machine(arch, caps, kernel)
-    profile, found = load_valid(file)
+    profile, warnings = load_valid(file)
     effective = machine.resolve(profile, enosys)
     columns = [_arch(shown)] if shown else [machine.arch] if not as_json else [a for a in effective.architectures if a.supported]
     if shown and columns[0] not in effective.architectures:
@@ -227,7 +237,7 @@ def explain(
     if as_json:
         emit_json(_explained(effective, entries))
         return 0
-    show_diagnostics(found)
+    show_diagnostics(warnings)
     print_table(table("call", "number", "verdict", "why", rows=_rows(entries)))
     err().print(styled(_counted(made, effective), "dim"))
     return 0
@@ -258,8 +268,8 @@ def _counted(made: CallTable, effective: Effective) -> str:
 
 
 def _explained(effective: Effective, entries: list[CallEntry]) -> dict[str, Any]:
-    def case(name: str, found: Case) -> dict[str, str]:
-        return {"if": conditions_text(name, found) if found.args else "", "verdict": str(found.verdict)}
+    def case(name: str, decided: Case) -> dict[str, str]:
+        return {"if": conditions_text(name, decided) if decided.args else "", "verdict": str(decided.verdict)}
 
     return {
         "default": str(effective.default),
@@ -271,12 +281,16 @@ def _explained(effective: Effective, entries: list[CallEntry]) -> dict[str, Any]
         ],
         "calls": [
             {
-                "arch": entry.arch.name.lower(), "name": entry.name, "number": entry.number, "status": entry.status, "why": entry.why,
-                "cases": [case(entry.name, found) for found in entry.cases],
+                "arch": entry.arch.name.lower(),
+                "name": entry.name,
+                "number": entry.number,
+                "status": entry.status,
+                "why": entry.why,
+                "cases": [case(entry.name, decided) for decided in entry.cases],
             }
             for entry in entries
         ],
-    }  # fmt: skip
+    }
 
 
 # ---- diff and merge ----
@@ -323,9 +337,13 @@ def _change_row(change: Change) -> tuple[object, ...]:
 
 def _change_as_json(change: Change) -> dict[str, Any]:
     return {
-        "kind": change.kind, "arch": change.arch.name.lower(), "name": change.name, "first": str(change.before),
-        "second": str(change.after), "args": list(change.args) or None,
-    }  # fmt: skip
+        "kind": change.kind,
+        "arch": change.arch.name.lower(),
+        "name": change.name,
+        "first": str(change.before),
+        "second": str(change.after),
+        "args": list(change.args) or None,
+    }
 
 
 @group.command("merge", cls=Command, short_help="Write a profile that allows what either of two does.")
@@ -362,9 +380,21 @@ def merge_command(first: str, second: str, output: str | None) -> int:
 @click.option("--enosys", is_flag=True, help="bpf, pfc: as runc, ENOSYS for calls newer than the profile.")
 @json_option
 def export_command(
-    file: str, format: str, arch: str | None, caps: tuple[str, ...], kernel: str | None, output: str | None, name: str | None, path: str,
-    manifest: str | None, operator: str, conditional: str, optimize: str, enosys: bool, as_json: bool,
-) -> int:  # fmt: skip
+    file: str,
+    format: str,
+    arch: str | None,
+    caps: tuple[str, ...],
+    kernel: str | None,
+    output: str | None,
+    name: str | None,
+    path: str,
+    manifest: str | None,
+    operator: str,
+    conditional: str,
+    optimize: str,
+    enosys: bool,
+    as_json: bool,
+) -> int:
     """Write a profile in another format; what the format cannot say is reported.
 
     \b
@@ -384,19 +414,22 @@ def export_command(
       bpfence seccomp export --format k8s --pod pod.yaml profile.json
     """
     machine = _Machine(arch, caps, kernel)
-    profile, found = load_valid(file)
+    profile, warnings = load_valid(file)
     options = ExportOptions(
-        name=name if name is not None else Path(file).name.removesuffix(".json").lower().replace("_", "-"), path=path,
-        optimize=cast(Optimize, optimize), conditional=cast(Conditional, conditional), operator=cast(OperatorVersion, operator),
+        name=name if name is not None else Path(file).name.removesuffix(".json").lower().replace("_", "-"),
+        path=path,
+        optimize=cast(Optimize, optimize),
+        conditional=cast(Conditional, conditional),
+        operator=cast(OperatorVersion, operator),
         manifest=_manifest(manifest) if manifest else None,
-    )  # fmt: skip
+    )
     if format == "bpf" and output is None and not as_json and sys.stdout.isatty():
         raise UsageError("a filter is not for a terminal: use -o FILE")
     made = export(machine.resolve(profile, enosys), cast(Format, format), options)
     if as_json:
         emit_json(_exported(made, format))
         return 0
-    show_diagnostics([*found, *made.findings])
+    show_diagnostics([*warnings, *made.findings])
     _write(made.data, output)
     return 0
 
@@ -408,10 +441,10 @@ def _exported(made: Exported, format: str) -> dict[str, Any]:
 
 def _manifest(path: str) -> JsonValue:
     """The one object of a manifest."""
-    found = _documents(path)
-    if len(found) != 1:
-        raise UsageError(f"{path} holds {len(found)} objects: give the one that makes Pods")
-    return found[0]
+    objects = _documents(path)
+    if len(objects) != 1:
+        raise UsageError(f"{path} holds {len(objects)} objects: give the one that makes Pods")
+    return objects[0]
 
 
 def _documents(path: str) -> list[JsonValue]:

@@ -37,9 +37,12 @@ profile_option = click.option(
     "--profile", required=True, metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="An OCI seccomp profile (JSON)."
 )
 cap_option = click.option(
-    "--cap", "caps", multiple=True, metavar="CAPABILITY",
+    "--cap",
+    "caps",
+    multiple=True,
+    metavar="CAPABILITY",
     help="A capability that the profile's includes and excludes go by, or docker (the default: what Docker gives), all, none. Repeatable.",
-)  # fmt: skip
+)
 enosys_option = click.option("--enosys", is_flag=True, help="As runc does: ENOSYS for calls newer than all that the profile names.")
 command_argument = click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 
@@ -86,18 +89,27 @@ def run(profile: str, caps: tuple[str, ...], enosys: bool, command: tuple[str, .
 @click.option("--merge", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="A profile that what was learned is added to.")
 @click.option("--for", "runtime", type=click.Choice(["runc", "crun"]), help="Add the calls of a container runtime's start.")
 @click.option(
-    "--audit", metavar="PROFILE", type=click.Path(exists=True, dir_okay=False),
+    "--audit",
+    metavar="PROFILE",
+    type=click.Path(exists=True, dir_okay=False),
     help="Deny nothing, and tell what this profile would have denied; with -o, also write it with what it lacks.",
-)  # fmt: skip
+)
 @click.option("--duration", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Ask the command and what it started to end then.")
 @click.option("--no-cgroup", is_flag=True, help="Tell processes by their descent, not by a cgroup of their own.")
 @cap_option
 @json_option
 @command_argument
 def learn(
-    output: Path | None, merge: str | None, runtime: str | None, audit: str | None, duration: float | None, no_cgroup: bool,
-    caps: tuple[str, ...], as_json: bool, command: tuple[str, ...],
-) -> int:  # fmt: skip
+    output: Path | None,
+    merge: str | None,
+    runtime: str | None,
+    audit: str | None,
+    duration: float | None,
+    no_cgroup: bool,
+    caps: tuple[str, ...],
+    as_json: bool,
+    command: tuple[str, ...],
+) -> int:
     """Record which system calls a command uses, and write a profile that allows those and no others.
 
     The calls of the command and of everything it starts are noted in the kernel, a byte a call, until the last process has ended; that
@@ -144,12 +156,16 @@ def _learn(
     if as_json:
         emit_json(
             {
-                "status": recording.status, "seen": learned.seen, "by_chance": learned.by_chance, "by_runtime": learned.by_runtime,
+                "status": recording.status,
+                "seen": learned.seen,
+                "by_chance": learned.by_chance,
+                "by_runtime": learned.by_runtime,
                 "nameless": [{"arch": call.arch.name.lower(), "nr": call.number} for call in learned.nameless],
                 "families": None if recording.families is None else sorted(recording.families),
-                "out_of_range": recording.out_of_range, "lost": recording.lost,
+                "out_of_range": recording.out_of_range,
+                "lost": recording.lost,
             }
-        )  # fmt: skip
+        )
     return recording.status
 
 
@@ -197,8 +213,9 @@ def _audit(command: tuple[str, ...], path: str, caps: frozenset[str], output: Pa
         emit_json({"status": status, "denied": findings})
     elif findings:
         rows = [
-            (found.name, found.arch, found.verdict, found.rule, found.times, found.exe or "", _shown(found.args)) for found in findings
-        ]  # fmt: skip
+            (finding.name, finding.arch, finding.verdict, finding.rule, finding.times, finding.exe or "", _shown(finding.args))
+            for finding in findings
+        ]
         print_table(table("call", "arch", "verdict", "rule", "times", "first by", "with", rows=rows))
     else:
         to_stderr(f"{path} would have denied nothing")
@@ -241,9 +258,12 @@ def responses(answers: tuple[str, ...]) -> tuple[dict[str, Response], Response]:
 @cap_option
 @enosys_option
 @click.option(
-    "--answer", "answers", multiple=True, metavar="CALL=ANSWER",
+    "--answer",
+    "answers",
+    multiple=True,
+    metavar="CALL=ANSWER",
     help="What is done about a denied call: errno[:NAME] (the default), log, allow-once or kill. * is all others. Repeatable.",
-)  # fmt: skip
+)
 @click.option("--output", "outputs", multiple=True, metavar="OUTPUT", help="jsonl:PATH, - (JSON lines), rich, or auto. Repeatable.")
 @command_argument
 def supervise(
@@ -272,10 +292,10 @@ def supervise(
     reporter = Reporter(lines, os.path.basename(profile))
     decide = Responses(by_name, otherwise)
 
-    def handled(one: Handled) -> None:
+    def handled(handled_call: Handled) -> None:
         lines.start()  # the command is there
-        decide.settle(one)
-        reporter.handled(one)
+        decide.settle(handled_call)
+        reporter.handled(handled_call)
 
     try:
         return run_guarded(command, lambda: supervise_command(command, compiled, lambda call: decide.to(call.name), handled))

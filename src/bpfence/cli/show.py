@@ -111,9 +111,7 @@ def out() -> Console:
 
     terminal = sys.stdout.isatty()
     file = sys.stdout if terminal else cast("IO[str]", Trimmed(sys.stdout))
-    return Console(
-        file=file, highlight=False, markup=False, emoji=False, soft_wrap=not terminal, width=None if terminal else UNCUT
-    )  # fmt: skip
+    return Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=not terminal, width=None if terminal else UNCUT)
 
 
 def err() -> Console:
@@ -153,9 +151,9 @@ def _cell(cell: object) -> object:
     return styled(*cell) if isinstance(cell, tuple) else cell
 
 
-def counted(count: int, one: str, many: str = "") -> str:
+def counted(count: int, singular: str, plural: str = "") -> str:
     """A number and what it counts, as people say it: "1 error", "2 errors"."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
 def met(events: int, expected: int, mismatches: int) -> str:
@@ -282,12 +280,12 @@ def flushed() -> bool:
 
 def error_as_json(error: BpfenceError) -> dict[str, Any]:
     """What `--json` prints instead of a result."""
-    found: dict[str, Any] = {"error": printable(str(error).split("\n", 1)[0])}
+    fields: dict[str, Any] = {"error": printable(str(error).split("\n", 1)[0])}
     if isinstance(error, PolicyError):
-        found["findings"] = [diagnostic_as_json(diagnostic) for diagnostic in error.diagnostics]
+        fields["findings"] = [diagnostic_as_json(diagnostic) for diagnostic in error.diagnostics]
     if isinstance(error, KernelError):
-        found |= {"missing": error.missing, "hint": error.hint}
-    return found
+        fields |= {"missing": error.missing, "hint": error.hint}
+    return fields
 
 
 def show_error(error: BpfenceError) -> None:
@@ -304,22 +302,24 @@ def show_error(error: BpfenceError) -> None:
         console.print(assembled(("hint", "bold"), f": {printable(error.hint)}"))
 
 
-def diagnostic_as_json(found: Diagnostic) -> dict[str, Any]:
+def diagnostic_as_json(diagnostic: Diagnostic) -> dict[str, Any]:
     """A diagnostic, flat."""
     from bpfence.dialects import tools
 
-    return tools.diagnostic_as_json(found)
+    return tools.diagnostic_as_json(diagnostic)
 
 
-def show_diagnostics(found: Iterable[Diagnostic], console: Console | None = None) -> None:
+def show_diagnostics(diagnostics: Iterable[Diagnostic], console: Console | None = None) -> None:
     """Diagnostics on standard error, on a terminal with the line they are about and a caret below the place."""
     sources: dict[str, list[str]] = {}
-    for diagnostic in found:
+    for diagnostic in diagnostics:
         console = console or err()
         head = assembled(
-            (printable(str(diagnostic.location)), "bold"), ": ", (diagnostic.severity, STYLES[diagnostic.severity]),
+            (printable(str(diagnostic.location)), "bold"),
+            ": ",
+            (diagnostic.severity, STYLES[diagnostic.severity]),
             f": {printable(diagnostic.message)}",
-        )  # fmt: skip
+        )
         if diagnostic.code:
             head.append(f" [{diagnostic.code}]", "dim")
         console.print(head)
@@ -372,10 +372,10 @@ def message_queue() -> MessageQueue:
     return MessageQueue(sys.stderr, as_message)
 
 
-def tell_diagnostics(report: MessageQueue, found: Iterable[Diagnostic]) -> None:
+def tell_diagnostics(report: MessageQueue, diagnostics: Iterable[Diagnostic]) -> None:
     """Diagnostics as `show_diagnostics` shows them, without waiting for a reader."""
     console = err()
     with console.capture() as shown:
-        show_diagnostics(found, console)
+        show_diagnostics(diagnostics, console)
     if text := shown.get():
         report.put(text.removesuffix("\n"))

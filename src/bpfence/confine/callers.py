@@ -172,28 +172,37 @@ def read_caller(tid: int, clock: Clock, proc: Path = Path("/proc")) -> Caller | 
     arguments = _bytes(folder / "cmdline")
     split = arguments.rstrip(b"\0").split(b"\0") if arguments else None
     return Caller(
-        pid, tid, _whole(status, "PPid"), None, escape(status.get("Name", b"")), _link(folder / "exe"),
-        None if split is None else [escape(word[:MAX_TEXT]) for word in split[:MAX_ARGUMENTS]], _link(folder / "cwd"),
-        _whole(status, "Uid", 1), _whole(status, "Gid", 1), _start_time(proc / str(pid), clock), _ancestors(tid, proc),
-    )  # fmt: skip
+        pid,
+        tid,
+        _whole(status, "PPid"),
+        None,
+        escape(status.get("Name", b"")),
+        _link(folder / "exe"),
+        None if split is None else [escape(word[:MAX_TEXT]) for word in split[:MAX_ARGUMENTS]],
+        _link(folder / "cwd"),
+        _whole(status, "Uid", 1),
+        _whole(status, "Gid", 1),
+        _start_time(proc / str(pid), clock),
+        _ancestors(tid, proc),
+    )
 
 
 def _ancestors(tid: int, proc: Path) -> list[dict[str, Any]]:
     """The processes that a thread descends from, the parent first. Each is held by its folder, which stays with the process it was opened
     for, and its child is asked once more: what has its id by then is the parent, because nobody's parent is younger than that."""
-    found: list[dict[str, Any]] = []
+    ancestors: list[dict[str, Any]] = []
     seen: set[int] = set()
     with contextlib.ExitStack() as stack:
         child = stack.enter_context(_held(proc / str(tid)))
-        while child is not None and len(found) < MAX_ANCESTORS:
+        while child is not None and len(ancestors) < MAX_ANCESTORS:
             pid = _whole(_status(child), "PPid")
             parent = stack.enter_context(_held(proc / str(pid))) if pid > 0 and pid not in seen else None
             if parent is None or _whole(_status(child), "PPid") != pid:
                 break
             seen.add(pid)
-            found.append({"pid": pid, "exe": _link(parent / "exe") or ""})
+            ancestors.append({"pid": pid, "exe": _link(parent / "exe") or ""})
             child = parent
-    return found
+    return ancestors
 
 
 @contextlib.contextmanager

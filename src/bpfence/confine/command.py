@@ -92,13 +92,13 @@ class Interrupts:
 
     def _wait(self) -> None:
         while True:
-            found = signal.sigwaitinfo(self._numbers)
-            by_somebody = found.si_code <= SI_USER
-            if by_somebody and found.si_pid == os.getpid():
+            info = signal.sigwaitinfo(self._numbers)
+            by_somebody = info.si_code <= SI_USER
+            if by_somebody and info.si_pid == os.getpid():
                 return  # from __exit__
             if by_somebody:
-                self._child.signal(found.si_signo)
-            self._writer.send(bytes([found.si_signo]))
+                self._child.signal(info.si_signo)
+            self._writer.send(bytes([info.si_signo]))
 
     def fileno(self) -> int:
         """Readable when one has come."""
@@ -166,12 +166,12 @@ def filters_of(profile: str | None, policies: Iterable[Policy], report: Callable
             continue
         named.append((f"policy {policy.name}", policy.seccomp, policy.mode))
     filters = []
-    for name, found, mode in named:
-        compiled = compiled_here(found)
+    for name, profile_of, mode in named:
+        compiled = compiled_here(profile_of)
         if compiled.needs_listener and mode != "audit":
             raise UsageError(f"{name} has SCMP_ACT_NOTIFY, which nobody answers here; `bpfence seccomp supervise` does")
-        one = as_filter(compiled)
-        filters.append(Filter(logging(one.program), one.flags) if mode == "audit" else one)
+        made = as_filter(compiled)
+        filters.append(Filter(logging(made.program), made.flags) if mode == "audit" else made)
     return filters
 
 
@@ -184,10 +184,10 @@ def run(command: Sequence[str], compiled: CompiledFilter, *, report: Callable[[s
     profile = compiled.effective.profile
     if compiled.needs_listener and not profile.listener_path:
         raise UsageError("the profile has NOTIFY and no listenerPath: nobody would answer; `bpfence seccomp supervise` does")
-    one = as_filter(compiled)
+    filter_made = as_filter(compiled)
     with Signals(caught()) as signals:
         connection = _connect(profile.listener_path) if compiled.needs_listener else None
-        child = launch(command, [one], listen=0 if connection is not None else -1)
+        child = launch(command, [filter_made], listen=0 if connection is not None else -1)
         try:
             if connection is not None:
                 _hand_over(connection, child, profile)
@@ -224,10 +224,12 @@ def _denies_start(compiled: CompiledFilter) -> str:
 def _foreign(command: Sequence[str], compiled: CompiledFilter) -> str:
     """That the command is a program of an architecture that the profile does not cover; empty where it is not, or cannot be told."""
     effective = compiled.effective
-    arch = next((found for path in candidates(command[0], os.environ.get("PATH", os.defpath)) if (found := program_arch(path))), None)
+    arch = next(
+        (arch_found for path in candidates(command[0], os.environ.get("PATH", os.defpath)) if (arch_found := program_arch(path))), None
+    )
     if arch is None or arch in effective.architectures:
         return ""
-    covered = ", ".join(one.name.lower() for one in effective.architectures)
+    covered = ", ".join(arch_covered.name.lower() for arch_covered in effective.architectures)
     what = f"it is a program for {arch.name.lower()}, and the profile {_named(effective.profile)} covers {covered} only"
     return f"{what}; add {arch.value} to its architectures"
 

@@ -70,11 +70,11 @@ class Sandbox:
 
     def pids(self) -> list[int]:
         """Processes in the cgroup and below it."""
-        found = []
+        pids = []
         for folder in self._folders():
             with contextlib.suppress(OSError):
-                found += [int(word) for word in (folder / "cgroup.procs").read_text(encoding="ascii").split()]
-        return found
+                pids += [int(word) for word in (folder / "cgroup.procs").read_text(encoding="ascii").split()]
+        return pids
 
     def _folders(self) -> list[Path]:
         """This cgroup and all below, deepest first."""

@@ -81,13 +81,13 @@ class Responses:
 
     def to(self, name: str) -> Response:
         """The response to the next call of a name. Only names: see the module's text."""
-        found = self._by_name.get(name, self._otherwise)
-        if found.kind is not ResponseKind.ALLOW_ONCE:
-            return found
+        response = self._by_name.get(name, self._otherwise)
+        if response.kind is not ResponseKind.ALLOW_ONCE:
+            return response
         if name in self._used:
-            return Response(ResponseKind.ERRNO, found.errno)
+            return Response(ResponseKind.ERRNO, response.errno)
         self._used.add(name)
-        return found
+        return response
 
     def settle(self, handled: Handled) -> None:
         """Gives an "allow-once" back whose call did not take place: the caller was interrupted by a signal, and will ask again."""
@@ -130,8 +130,12 @@ class Supervisor:
     """
 
     def __init__(
-        self, listener: int, compiled: CompiledFilter, decide: Callable[[NotifiedCall], Response], handled: Callable[[Handled], None],
-    ) -> None:  # fmt: skip
+        self,
+        listener: int,
+        compiled: CompiledFilter,
+        decide: Callable[[NotifiedCall], Response],
+        handled: Callable[[Handled], None],
+    ) -> None:
         # The thread's own: nobody closes it under a call that waits on it.
         self._listener = Listener(os.dup(listener))
         self._program = Program(compiled.program)
@@ -258,18 +262,22 @@ def hung_up(listener: int) -> bool:
 
 
 def supervise(
-    command: Sequence[str], compiled: CompiledFilter, decide: Callable[[NotifiedCall], Response], handled: Callable[[Handled], None],
-    *, everything: bool = False,
-) -> int:  # fmt: skip
+    command: Sequence[str],
+    compiled: CompiledFilter,
+    decide: Callable[[NotifiedCall], Response],
+    handled: Callable[[Handled], None],
+    *,
+    everything: bool = False,
+) -> int:
     """Runs a command, answers for it and for its descendants until the last has ended; the command's exit code as a shell gives it.
 
     SIGTERM and SIGHUP are passed on to the command; after its end, they and SIGINT end the supervision, and what runs on gets ENOSYS for
     what it would have been asked about. OSError where the command cannot be run.
     """
     plain = as_filter(compiled)
-    one = Filter(asking(plain.program, everything=everything), plain.flags)
+    filter_made = Filter(asking(plain.program, everything=everything), plain.flags)
     with Signals(caught()) as signals:
-        child = launch(command, [one], listen=0)
+        child = launch(command, [filter_made], listen=0)
         try:
             if child.listener < 0:
                 child.wait()  # says why
