@@ -25,10 +25,10 @@ def claimed(sources: Iterable[SourceFile], dialects: Dialects = DIALECTS) -> dic
     files = [(source, None if _is_blank(source.data) else _language(source.data, dialects)) for source in sources]
     said = {name for _, name in files if name is not None}
     beside = said.pop() if len(said) == 1 else NATIVE.name
-    found: dict[str, list[SourceFile]] = {name: [] for name in dialects}
+    by_language: dict[str, list[SourceFile]] = {name: [] for name in dialects}
     for source, name in files:
-        found[name or beside].append(source)
-    return {name: sources for name, sources in found.items() if sources}
+        by_language[name or beside].append(source)
+    return {name: sources for name, sources in by_language.items() if sources}
 
 
 def _language(data: bytes, dialects: Dialects) -> str:

@@ -62,13 +62,18 @@ class NamedRule(Protocol):
 NOTHING: Final = Shown({}, ())
 
 
-def diagnostic_as_json(found: Diagnostic) -> dict[str, Any]:
+def diagnostic_as_json(diagnostic: Diagnostic) -> dict[str, Any]:
     """A diagnostic, flat."""
-    place = found.location
+    place = diagnostic.location
     return {
-        "file": printable(place.file), "line": place.line, "column": place.column, "severity": found.severity, "code": found.code,
-        "message": printable(found.message), "hint": printable(found.hint),
-    }  # fmt: skip
+        "file": printable(place.file),
+        "line": place.line,
+        "column": place.column,
+        "severity": diagnostic.severity,
+        "code": diagnostic.code,
+        "message": printable(diagnostic.message),
+        "hint": printable(diagnostic.hint),
+    }
 
 
 class Tools:
@@ -79,39 +84,44 @@ class Tools:
 
     def read(self, sources: Sequence[SourceFile], options: Any = None) -> tuple[Rules, list[Diagnostic]]:
         """The rules of files without a mistake, and what else was found; PolicyError where there is one."""
-        rules, found = self.dialect.read(sources, options)
-        if any(diagnostic.severity == "error" for diagnostic in found):
-            raise PolicyError(found)
-        return rules, [diagnostic for diagnostic in found if diagnostic.severity == "warning"]
+        rules, diagnostics = self.dialect.read(sources, options)
+        if any(diagnostic.severity == "error" for diagnostic in diagnostics):
+            raise PolicyError(diagnostics)
+        return rules, [diagnostic for diagnostic in diagnostics if diagnostic.severity == "warning"]
 
     def check(self, sources: Sequence[SourceFile], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
         """Mistakes, what links make of paths, and a line of summary for each policy: name, mode, rules."""
-        rules, found = self.dialect.read(sources, None)
+        rules, diagnostics = self.dialect.read(sources, None)
         links.look_up(rules.paths())
         rules, told = rules.resolved(links.find, links.where)
         summary = [{"name": policy.name, "mode": policy.mode, "rules": len(policy.rules)} for policy in rules.policies(Facts())]
-        return [*found, *links.findings(Location(sources[0].file)), *told], summary
+        return [*diagnostics, *links.findings(Location(sources[0].file)), *told], summary
 
     def explain(
         self, sources: Sequence[SourceFile], links: Links, *, names: Sequence[str] = (), event: str = ""
-    ) -> tuple[Shown, list[Diagnostic]]:  # fmt: skip
+    ) -> tuple[Shown, list[Diagnostic]]:
         """What becomes of rules. `names`: patterns of those to show; `event`: a sample, as JSON."""
         if names or event:
             raise UsageError(f"{self.dialect.title} are explained without --rule and --event")
         rules, warnings = self.read(sources)
         rows: list[dict[str, Any]] = [
             {
-                "policy": policy.name, "rule": rule.name, "mode": policy.mode, "action": rule.action.name.lower(), "confirm": rule.confirm,
+                "policy": policy.name,
+                "rule": rule.name,
+                "mode": policy.mode,
+                "action": rule.action.name.lower(),
+                "confirm": rule.confirm,
                 "kernel": {event: condition_text(rule.condition_for(event)) for event in rule.events},
             }
-            for policy in rules.policies(Facts()) for rule in policy.rules
-        ]  # fmt: skip
+            for policy in rules.policies(Facts())
+            for rule in policy.rules
+        ]
         lines = [(row["policy"], row["rule"], row["action"], event, text) for row in rows for event, text in row["kernel"].items()]
         return Shown({"rules": rows}, [TextTable(("policy", "rule", "action", "event", "decided in the kernel by"), lines)]), warnings
 
     def test(
         self, sources: Sequence[SourceFile], lines: Iterable[bytes], *, mode: str | None = None, options: Any = None, form: str = ""
-    ) -> tuple[Tested, list[Diagnostic]]:  # fmt: skip
+    ) -> tuple[Tested, list[Diagnostic]]:
         """Decide recorded events, one a line. `form`: one of the dialect's forms; "": a table."""
         raise UsageError(f"{self.dialect.title} cannot be tested without a kernel")
 

@@ -106,10 +106,10 @@ class Falco:
         from bpfence.dialects.falco.load import load_sources, select, undecided_by_kernel
 
         options = options or FalcoOptions()
-        loaded, found = load_sources(sources)
+        loaded, read_diagnostics = load_sources(sources)
         chosen = select(loaded.rules, names=options.names, tags=options.tags, disabled=options.disabled, priority=options.priority)
         rules = FalcoRules(chosen, options)
-        diagnostics = [diagnostic for diagnostic in found if diagnostic.severity != "info"]
+        diagnostics = [diagnostic for diagnostic in read_diagnostics if diagnostic.severity != "info"]
         diagnostics = list(dict.fromkeys([*diagnostics, *undecided_by_kernel(rules.set)]))
         if loaded.rules and not chosen and (options.names or options.tags):
             raise UsageError("no Falco rule has such a name or tag at this priority")

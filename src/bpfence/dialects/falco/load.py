@@ -69,16 +69,16 @@ def _uncollected() -> Iterator[None]:
 
 def _read(data: bytes, file: str, collector: Collector) -> None:
     report = collector.report
-    found = False
+    has_documents = False
     try:
         for root in yaml_nodes.documents(yaml_nodes.decode(data, file), file):
             for entry in entries(root, report):
                 collector.take(entry)
-            found = True
+            has_documents = True
     except DocumentError as error:
         report.take([error.diagnostic])
         return
-    if not found:
+    if not has_documents:
         report.add(Location(file), "no-rules", "the file holds no rules", "", "warning")
 
 
@@ -90,8 +90,8 @@ def _finish(collector: Collector) -> tuple[LoadedRules, list[Diagnostic]]:
             break
         check_enforcement(rule, report)
     order = {diagnostic.location.file: n for n, diagnostic in reversed(list(enumerate(report.diagnostics)))}
-    found = sorted(report.diagnostics, key=lambda d: (order[d.location.file], d.location.line, d.location.column))
-    return loaded, list(dict.fromkeys(found))
+    diagnostics = sorted(report.diagnostics, key=lambda d: (order[d.location.file], d.location.line, d.location.column))
+    return loaded, list(dict.fromkeys(diagnostics))
 
 
 def check_enforcement(rule: FalcoRule, report: Report, *, paths: PathSource = "kernel") -> None:

@@ -61,10 +61,15 @@ def of_match(match: FalcoMatch, event: FalcoEvent, host: str) -> FalcoAlert:
     """The line of a rule that an event matches."""
     rule = match.rule
     return FalcoAlert(
-        hostname=host, output=f"{_clock(event.time)}: {rule.priority} {match.output}", output_fields={"evt.time": event.time,
-        **match.fields},
-        priority=rule.priority, rule=rule.name, source=rule.source, tags=rule.tags, time=_iso(event.time),
-    )  # fmt: skip
+        hostname=host,
+        output=f"{_clock(event.time)}: {rule.priority} {match.output}",
+        output_fields={"evt.time": event.time, **match.fields},
+        priority=rule.priority,
+        rule=rule.name,
+        source=rule.source,
+        tags=rule.tags,
+        time=_iso(event.time),
+    )
 
 
 def _ordered(fields: dict[str, Any]) -> dict[str, Any]:
@@ -104,9 +109,13 @@ def _drops(line: LossLine) -> dict[str, str]:
         kind = next((kind for kind, events in DROP_KINDS.items() if event in events), "other_interest")
         counts[f"n_drops_buffer_{kind}_exit"] += lost
     counts |= {
-        "n_drops": line.lost, "n_drops_buffer_total": sum(line.events.values()), "n_drops_bug": sum(line.undecodable.values()),
-        "n_drops_page_faults": 0, "n_drops_scratch_map": 0, "ebpf_enabled": 1,
-    }  # fmt: skip
+        "n_drops": line.lost,
+        "n_drops_buffer_total": sum(line.events.values()),
+        "n_drops_bug": sum(line.undecodable.values()),
+        "n_drops_page_faults": 0,
+        "n_drops_scratch_map": 0,
+        "ebpf_enabled": 1,
+    }
     return {name: str(count) for name, count in counts.items()}
 
 
@@ -123,24 +132,37 @@ def _alert(alert: Alert) -> FalcoAlert:
     priority = str(own.get("priority") or PRIORITY_OF.get(alert.severity, "Warning"))
     fields = own["output_fields"] if "output_fields" in own else _fields(alert)
     return FalcoAlert(
-        hostname=alert.host, output=f"{_clock(when)}: {priority} {own.get('output', alert.message)}", output_fields={"evt.time": when,
-        **fields},
-        priority=priority, rule=str(alert.rule or alert.event), source=str(own.get("source", "syscall")), tags=alert.tags, time=alert.time,
-    )  # fmt: skip
+        hostname=alert.host,
+        output=f"{_clock(when)}: {priority} {own.get('output', alert.message)}",
+        output_fields={"evt.time": when, **fields},
+        priority=priority,
+        rule=str(alert.rule or alert.event),
+        source=str(own.get("source", "syscall")),
+        tags=alert.tags,
+        time=alert.time,
+    )
 
 
 def _fields(alert: Alert) -> dict[str, Any]:
     """output_fields of a native alert: what of it has a name in Falco, and what was done."""
     process: dict[str, Any] = msgspec.to_builtins(alert.process) if alert.process else {}
     words = process.get("args") or []
-    found = {
-        "evt.type": alert.event, "proc.pid": process.get("pid"), "proc.ppid": process.get("ppid"), "proc.name": process.get("name"),
-        "proc.exepath": process.get("exe"), "proc.cmdline": " ".join([str(process.get("name") or ""), *map(str, words[1:])]) or None,
-        "proc.cwd": process.get("cwd"), "user.uid": process.get("uid"), "group.gid": process.get("gid"),
+    fields = {
+        "evt.type": alert.event,
+        "proc.pid": process.get("pid"),
+        "proc.ppid": process.get("ppid"),
+        "proc.name": process.get("name"),
+        "proc.exepath": process.get("exe"),
+        "proc.cmdline": " ".join([str(process.get("name") or ""), *map(str, words[1:])]) or None,
+        "proc.cwd": process.get("cwd"),
+        "user.uid": process.get("uid"),
+        "group.gid": process.get("gid"),
         "fd.name": alert.file.get("path") if alert.file is not UNSET else None,
-        "bpfence.action": alert.action, "bpfence.policy": alert.policy, "evt.res": alert.errno or None,
-    }  # fmt: skip
-    return {name: value for name, value in found.items() if value is not None}
+        "bpfence.action": alert.action,
+        "bpfence.policy": alert.policy,
+        "evt.res": alert.errno or None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _clock(when: int) -> str:

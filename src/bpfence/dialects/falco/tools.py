@@ -54,18 +54,18 @@ class FalcoTools(Tools):
 
     def check(self, sources: Sequence[SourceFile], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
         """A line of summary for each file."""
-        loaded, found = loading.load_sources(sources)
+        loaded, diagnostics = loading.load_sources(sources)
         links.look_up(falco_links.paths_of(loaded.rules))
         told = falco_links.widened(loaded.rules, links.find, where=links.where)[1]
         rules = {file: sum(rule.location.file == file for rule in loaded.rules) for file, _ in sources}
         summary = [{"name": file, "mode": "falco", "rules": count} for file, count in rules.items()]
-        return [*found, *told, *links.findings(Location(sources[0].file))], summary
+        return [*diagnostics, *told, *links.findings(Location(sources[0].file))], summary
 
     def _rules(self, sources: Sequence[SourceFile]) -> tuple[list[FalcoRule], list[Diagnostic]]:
-        loaded, found = loading.load_sources(sources)
-        if any(diagnostic.severity == "error" for diagnostic in found):
-            raise PolicyError(found)
-        return loaded.rules, [diagnostic for diagnostic in found if diagnostic.severity == "warning"]
+        loaded, diagnostics = loading.load_sources(sources)
+        if any(diagnostic.severity == "error" for diagnostic in diagnostics):
+            raise PolicyError(diagnostics)
+        return loaded.rules, [diagnostic for diagnostic in diagnostics if diagnostic.severity == "warning"]
 
     def explain(
         self, sources: Sequence[SourceFile], links: Links, *, names: Sequence[str] = (), event: str = ""
@@ -95,9 +95,9 @@ class FalcoTools(Tools):
         if mode:
             raise UsageError(f"{self.dialect.title} are tested without --mode")
         options = options or FalcoOptions()
-        found, warnings = self._rules(sources)
+        all_rules, warnings = self._rules(sources)
         links = Links()
-        chosen = loading.select(found, names=options.names, tags=options.tags, disabled=options.disabled, priority=options.priority)
+        chosen = loading.select(all_rules, names=options.names, tags=options.tags, disabled=options.disabled, priority=options.priority)
         unresolved = FalcoRules(chosen, options)
         links.look_up(unresolved.paths())
         rules, told = unresolved.resolved(links.find, links.where)
@@ -123,8 +123,8 @@ class FalcoTools(Tools):
 
     def events(self, pattern: str) -> Shown:
         """The types that evt.type may have."""
-        found = sorted(name for name in events.NAMES if pattern in name)
-        return Shown({"falco": found}, [heading("Falco rules (`evt.type`)"), ((" ".join(found), ""),)] if found else ())
+        types = sorted(name for name in events.NAMES if pattern in name)
+        return Shown({"falco": types}, [heading("Falco rules (`evt.type`)"), ((" ".join(types), ""),)] if types else ())
 
     def exactly(
         self, sources: Sequence[SourceFile], mode: str
@@ -159,13 +159,13 @@ def _explained(rule: FalcoRule) -> dict[str, Any]:
 
 def _sensors(rule: FalcoRule, lowered: lower.LoweredRule) -> list[str]:
     """Where the kernel is looked at for a rule: hooks, tracepoints (tp:), functions (fn:) and ends of system calls (call:)."""
-    found: dict[str, None] = {}
+    sensors: dict[str, None] = {}
     for native in lowered.conditions:
-        found |= dict.fromkeys(hooks_of(native))
+        sensors |= dict.fromkeys(hooks_of(native))
     for native in lowered.conditions if lowered.when else ():
         if EVENT_BY_NAME[native].deniable:  # decided at the hook, told when the call has returned
-            found |= dict.fromkeys(f"call:{call}" for call in sorted(rule.types & events.calls_of()[native]))
-    return list(found)
+            sensors |= dict.fromkeys(f"call:{call}" for call in sorted(rule.types & events.calls_of()[native]))
+    return list(sensors)
 
 
 def _explanation(rule: dict[str, Any]) -> Iterator[StyledLine]:

@@ -24,27 +24,27 @@ _HEADER: Final = re.compile(rb"^apiVersion[ \t]*:", re.MULTILINE)
 class NativeRules:
     """Policies as they were read."""
 
-    def __init__(self, found: PolicySet) -> None:
-        self.found = found
+    def __init__(self, policy_set: PolicySet) -> None:
+        self.policy_set = policy_set
 
     @property
     def locations(self) -> Sequence[Location]:
         """Where each policy stands."""
-        return [policy.location for policy in self.found.policies]
+        return [policy.location for policy in self.policy_set.policies]
 
     def policies(self, facts: Facts) -> tuple[Policy, ...]:
         """They themselves."""
-        return self.found.policies
+        return self.policy_set.policies
 
     def paths(self) -> Iterable[str]:
         """Literal paths, and the literal beginnings of patterns."""
-        return links.paths(self.found)
+        return links.paths(self.policy_set)
 
     def resolved(self, find: FindLinks, where: str) -> tuple[NativeRules, list[Diagnostic]]:
         """Where a policy does not say `links: as-written`."""
-        named = links.named(self.found, find, where)
-        found, told = links.widened(self.found, find, where)
-        return NativeRules(found), [*told, *named]
+        named = links.named(self.policy_set, find, where)
+        policy_set, told = links.widened(self.policy_set, find, where)
+        return NativeRules(policy_set), [*told, *named]
 
     def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
         """Nothing can be left out of what nobody confirms."""
@@ -76,8 +76,8 @@ class _Native:
         """Every policy of the files."""
         from bpfence.dialects.native.read import load_sources
 
-        found, diagnostics = load_sources(sources)
-        return NativeRules(found), diagnostics
+        policy_set, diagnostics = load_sources(sources)
+        return NativeRules(policy_set), diagnostics
 
     def confirm(self, context: Context) -> Confirm | None:
         """Nothing is left to confirm."""

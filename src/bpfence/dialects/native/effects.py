@@ -37,13 +37,13 @@ def exclusion(condition: Condition) -> str:
             for field in part.fields:
                 single.setdefault(field, []).append(Atom(field, Op.EXISTS))
     wanted: dict[str, frozenset[int]] = {field: _families(field, tests) for field, tests in single.items() if field in FAMILIES}
-    for one, families in wanted.items():
+    for field, families in wanted.items():
         asked = single.get("net.family", [])
         if asked and not any(all(holds(part, {"net.family": family}) for part in asked) for family in families):
-            return f"{one} belongs to sockets of {_named(families)}, and net.family asks for others"
-        for other, theirs in wanted.items():
-            if not families & theirs:
-                return f"{one} belongs to sockets of {_named(families)}, {other} to those of {_named(theirs)}"
+            return f"{field} belongs to sockets of {_named(families)}, and net.family asks for others"
+        for other, other_families in wanted.items():
+            if not families & other_families:
+                return f"{field} belongs to sockets of {_named(families)}, {other} to those of {_named(other_families)}"
     in_memory = any(holds(part, {"file.memfd": 1}) and not holds(part, {"file.memfd": 0}) for part in single.get("file.memfd", []))
     if in_memory and any(all(_is_named(atom) for atom in atoms(part)) for part in single.get("file.path", [])):
         return "a file in memory has no path in the file system: file.path is memfd: and its name"
@@ -133,10 +133,21 @@ def _subject(exe: str, args: str, cgroup: str, pid: int, *ancestors: str) -> dic
     name = exe.rpartition("/")[2]
     parent = {"process.parent.exe": ancestors[0], "process.parent.name": ancestors[0].rpartition("/")[2]} if ancestors else {}
     return {
-        "process.exe": exe, "process.name": name, "process.args": args, "process.cgroup": cgroup, "process.pid": pid, "process.uid": 0,
-        "process.gid": 0, "process.cwd": "/", "process.caps": _ALL_CAPABILITIES, "process.tty": 0, "process.ancestors.exe": ancestors,
-        "process.ancestors.name": tuple(one.rpartition("/")[2] for one in ancestors), "process.parent.pid": 1 if ancestors else 0, **parent,
-    }  # fmt: skip
+        "process.exe": exe,
+        "process.name": name,
+        "process.args": args,
+        "process.cgroup": cgroup,
+        "process.pid": pid,
+        "process.uid": 0,
+        "process.gid": 0,
+        "process.cwd": "/",
+        "process.caps": _ALL_CAPABILITIES,
+        "process.tty": 0,
+        "process.ancestors.exe": ancestors,
+        "process.ancestors.name": tuple(ancestor.rpartition("/")[2] for ancestor in ancestors),
+        "process.parent.pid": 1 if ancestors else 0,
+        **parent,
+    }
 
 
 _INIT: Final = _subject(_SYSTEMD, "/sbin/init", "/init.scope", 1)
@@ -147,10 +158,19 @@ _SUBJECTS: Final = (_INIT, _SERVER, _SHELL)
 
 def _file(path: str, access: int = abi.ACCESS_READ, **more: Any) -> dict[str, Any]:
     return {
-        "file.path": path, "file.access": access, "file.flags": 0, "file.text": path, "file.mode": 0o755, "file.uid": 0, "file.gid": 0,
-        "file.ino": 1000, "file.fstype": "ext4", "file.deleted": 0, "file.memfd": 0,
+        "file.path": path,
+        "file.access": access,
+        "file.flags": 0,
+        "file.text": path,
+        "file.mode": 0o755,
+        "file.uid": 0,
+        "file.gid": 0,
+        "file.ino": 1000,
+        "file.fstype": "ext4",
+        "file.deleted": 0,
+        "file.memfd": 0,
         **{f"file.{name}": value for name, value in more.items()},
-    }  # fmt: skip
+    }
 
 
 def _socket(path: str) -> dict[str, Any]:
@@ -178,8 +198,8 @@ def executed(path: str) -> Event:
 
 
 def _object(about: Mapping[str, Any]) -> str:
-    found = about.get("file.path") or about.get("net.unix.path")
-    return f" {found}" if found else ""
+    path = about.get("file.path") or about.get("net.unix.path")
+    return f" {path}" if path else ""
 
 
 _TASKS: Final[dict[str, Any]] = {
@@ -195,9 +215,9 @@ VITAL: Final[tuple[Act, ...]] = (
     *_acts("process.executed", "running", {}),
     *_acts("process.fork", "making a process", _TASKS),
     *_acts("process.signal", "ending a child", {"signal": 15, "target.pid": 901, "target.uid": 0, "target.exe": "/usr/bin/cat"}),
-    *_acts("process.capable", "using its privileges", *({"capability": one} for one in (21, 7, 1))),
-    *_acts("process.capable", "using its privileges", *({"capability": one} for one in (7, 6, 6))),
-    *_acts("process.capable", "using its privileges", *({"capability": one} for one in (1, 0, 21))),
+    *_acts("process.capable", "using its privileges", *({"capability": number} for number in (21, 7, 1))),
+    *_acts("process.capable", "using its privileges", *({"capability": number} for number in (7, 6, 6))),
+    *_acts("process.capable", "using its privileges", *({"capability": number} for number in (1, 0, 21))),
     *_acts("process.setuid", "becoming a user", {"process.setuid.uid": 100}, {"process.setuid.uid": 1000}, {"process.setuid.uid": 1000}),
     *_acts("process.setgid", "becoming a user", {"process.setgid.gid": 100}, {"process.setgid.gid": 1000}, {"process.setgid.gid": 1000}),
     *_acts("file.open", "opening", _file(_LIBC), _file("/etc/ld.so.cache"), _file("/usr/lib/locale/C.utf8/LC_CTYPE")),

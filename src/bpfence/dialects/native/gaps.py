@@ -106,8 +106,8 @@ class _Together:
         for field, text in sample.items():
             if isinstance(text, str):
                 keys += [(event, field, text[:end]) for end in range(len(text) + 1)]
-        found = {number: rule for key in keys for number, rule in self._denying.get(key, ())}
-        return (found[number] for number in sorted(found))
+        by_number = {number: rule for key in keys for number, rule in self._denying.get(key, ())}
+        return (by_number[number] for number in sorted(by_number))
 
 
 _PLAIN: Final = re.compile(r"[^*?\[{\\]*")
@@ -117,10 +117,10 @@ def _heads(condition: Condition) -> tuple[str, set[str]]:
     """A field, and what its text begins with where the condition holds: one of these. No field where that cannot be told."""
     for part in _conjuncts(condition):
         tests = part.parts if isinstance(part, Or) else (part,)
-        found = {(test.field, _head(test)) for test in tests if isinstance(test, Atom) and test.op in _WITH_HEAD}
-        fields = {field for field, _ in found}
+        heads = {(test.field, _head(test)) for test in tests if isinstance(test, Atom) and test.op in _WITH_HEAD}
+        fields = {field for field, _ in heads}
         if len(fields) == 1 and all(isinstance(test, Atom) and test.op in _WITH_HEAD for test in tests):
-            return fields.pop(), {head for _, head in found}
+            return fields.pop(), {head for _, head in heads}
     return "", {""}
 
 
@@ -212,8 +212,8 @@ def _one_family(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
 
 
 def _all_of(rule: Rule, field: str) -> set[str]:
-    found = {str(atom.value) for event in rule.events for atom in _tests(rule, event) if atom.field == field}
-    return found & {*_ALL.values()}
+    values = {str(atom.value) for event in rule.events for atom in _tests(rule, event) if atom.field == field}
+    return values & {*_ALL.values()}
 
 
 def _datagrams(together: _Together) -> Iterator[PolicyGap]:
@@ -333,16 +333,16 @@ def _allowed_in_vain(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
 
 def _sample(condition: Condition) -> Event:
     """One event that a conjunction of plain tests is true of; empty where there is a test of another kind."""
-    found: dict[str, str | int] = {}
+    sample: dict[str, str | int] = {}
     for part in _conjuncts(condition):
-        one = part.parts[0] if isinstance(part, Or) and part.parts else part
-        if not isinstance(one, Atom) or one.field in found:
+        test = part.parts[0] if isinstance(part, Or) and part.parts else part
+        if not isinstance(test, Atom) or test.field in sample:
             return {}
-        value = _value(one)
+        value = _value(test)
         if value is None:
             return {}
-        found[one.field] = value
-    return found if holds(condition, found) else {}
+        sample[test.field] = value
+    return sample if holds(condition, sample) else {}
 
 
 _VALUES: Final[dict[Op, Callable[[str], str]]] = {

@@ -260,7 +260,7 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
         try:
             if word == "glob":
                 made = values.pattern(field, text)
-                self.warnings += [TextError(found.message, found.hint, found.code, shift) for found in values.odd(field, text)]
+                self.warnings += [TextError(warning.message, warning.hint, warning.code, shift) for warning in values.odd(field, text)]
                 return made
             if word == "pmatch":
                 path = text.rstrip("/")

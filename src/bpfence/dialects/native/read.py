@@ -97,8 +97,8 @@ def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> t
 
 def meant(word: str, words: Mapping[str, str]) -> str:
     """A hint where a word is known under another name; "" where it is not."""
-    found = words.get(word.lower())
-    return f"write {found!r}" if found else ""
+    own_word = words.get(word.lower())
+    return f"write {own_word!r}" if own_word else ""
 
 
 def load_text(text: str, file: str = "<text>") -> tuple[PolicySet, list[Diagnostic]]:
@@ -127,19 +127,19 @@ class _Reader:
         return PolicySet(tuple(self.policies)), self.report.diagnostics
 
     def read(self, data: bytes, file: str) -> None:
-        found = False
+        has_documents = False
         start = len(self.report.diagnostics)
         try:
             for root in yaml_nodes.documents(yaml_nodes.decode(data, file), file):
-                found = True
+                has_documents = True
                 errors = self.report.errors
                 policy = _PolicyReader(self.report, self.seen).policy(root)
                 if policy is not None and self.report.errors == errors:
                     self.policies.append(policy)
         except DocumentError as error:
             self.report.take([error.diagnostic])
-            found = True
-        if not found:
+            has_documents = True
+        if not has_documents:
             self.report.add(Location(file), "no-rules", "the file holds no policy", "", "warning")
         self.report.sort(start)
 
@@ -219,8 +219,8 @@ class _Shapes:
         if node.kind == "list" and not node.items:
             self.report.add(node, "empty", f"{what}: an empty list matches nothing", "list the values, or remove the key")
         items = node.items if node.kind == "list" else [node]
-        found = [(item, self.text(item, f"a value of {what}")) for item in items]
-        return [(item, text) for item, text in found if text is not None]
+        texts = [(item, self.text(item, f"a value of {what}")) for item in items]
+        return [(item, text) for item, text in texts if text is not None]
 
     def choice(self, node: YamlNode, what: str, options: Iterable[str]) -> str | None:
         """One of a few words."""
@@ -373,12 +373,12 @@ class _PolicyReader(_Shapes):
         self.report.add(node, "not-deniable", text, hint)
 
     def event(self, node: YamlNode, written: str) -> str | None:
-        found = expand.events_of(written)
-        if not found:
+        events = expand.events_of(written)
+        if not events:
             hint = meant(written, EVENTS_OF_OTHERS) or suggest(written, schema.event_names(), "`bpfence events` lists them")
             self.report.add(node, "unknown-event", f"unknown event {quoted(written)}", hint)
             return None
-        return found[0]
+        return events[0]
 
     # ---- scope ----
 
@@ -430,8 +430,8 @@ class _PolicyReader(_Shapes):
         return values.disj(parts)
 
     def odd(self, field: Field, place: YamlNode, text: str) -> None:
-        for found in values.odd(field, text):
-            self.report.add(place, found.code, found.message, found.hint, "warning")
+        for warning in values.odd(field, text):
+            self.report.add(place, warning.code, warning.message, warning.hint, "warning")
 
     # ---- rules ----
 
@@ -488,10 +488,21 @@ class _RuleReader:
             return None
         condition, conditions_ = expand.shared(each)
         made = Rule(
-            policy=self.policy.name, name=name or "", events=tuple(each), condition=condition, conditions=conditions_, action=action,
-            errno=errno, message=message, severity=severity or self.policy.severity, tags=self.policy.tags if tags is None else tags,
-            rate=rate, burst=burst, limit=limit, location=self.node.location,
-        )  # fmt: skip
+            policy=self.policy.name,
+            name=name or "",
+            events=tuple(each),
+            condition=condition,
+            conditions=conditions_,
+            action=action,
+            errno=errno,
+            message=message,
+            severity=severity or self.policy.severity,
+            tags=self.policy.tags if tags is None else tags,
+            rate=rate,
+            burst=burst,
+            limit=limit,
+            location=self.node.location,
+        )
         if self.within.scope_known:
             self.within.stops_host(self.node, "the rule", *effects.stopped_by_rule(self.policy, made))
         return made
@@ -514,11 +525,11 @@ class _RuleReader:
         node = self.value("on")
         if node is None:
             return []
-        found = []
+        written = []
         for item, text in self.within.texts(node, "on"):
             if self.within.event(item, text) is not None:
-                found.append(text)
-        return found
+                written.append(text)
+        return written
 
     def action(self, events: tuple[str, ...]) -> Action | None:
         """What the rule does; None where a mistake keeps it from being known."""
@@ -606,11 +617,11 @@ class _RuleReader:
 
     def together(self, use: FieldMention, place: Location, events: tuple[str, ...]) -> None:
         """Fields that are compared must be on one event."""
-        one, other = use.beside, use.field
-        if one is None or not all(any(applies(field, event) for event in events) for field in (one, other)):
+        field, compared = use.beside, use.field
+        if field is None or not all(any(applies(known, event) for event in events) for known in (field, compared)):
             return
-        if not any(applies(one, event) and applies(other, event) for event in events):
-            what = f"none of {', '.join(events)} has both {one.name} and {other.name}"
+        if not any(applies(field, event) and applies(compared, event) for event in events):
+            what = f"none of {', '.join(events)} has both {field.name} and {compared.name}"
             self.report.add(place, "field-not-on-event", what, "docs/events.md lists the fields of each event")
 
     def partly(self, uses: list[tuple[Field, Location, bool]], events: tuple[str, ...]) -> None:
@@ -709,11 +720,11 @@ class _RuleReader:
             return 0, TRUE
         count, _, level = text.partition(" per cgroup at level ")
         limit = int(count.partition(" ")[0])
-        found: dict[int, Condition] = {int(level): TRUE} if level else expand.limited_level(self.policy.scope)
-        if not found and self.within.scope_known:
+        levels: dict[int, Condition] = {int(level): TRUE} if level else expand.limited_level(self.policy.scope)
+        if not levels and self.within.scope_known:
             what = "the scope does not tell which cgroup is counted: each is by itself, and a child cgroup evades the limit"
             self.report.add(node, "limit-without-level", what, f"name one: `{limit} per cgroup at level 2` counts below /a/b", "warning")
-        return limit, expand.limited(found, limit)
+        return limit, expand.limited(levels, limit)
 
     def rate(self) -> tuple[float, int]:
         node = self.value("rate")
@@ -748,20 +759,20 @@ class _RuleReader:
         text = self.within.text(node, "message") if node else None
         if node is None or text is None:
             return ""
-        for found in re.finditer(r"\{\{|\}\}|\{([^{}]*)\}|[{}]", text):
-            if found.group() in ("{{", "}}"):
+        for brace in re.finditer(r"\{\{|\}\}|\{([^{}]*)\}|[{}]", text):
+            if brace.group() in ("{{", "}}"):
                 continue
-            name = found.group(1)
+            name = brace.group(1)
             if name is None:
                 self.report.add(
-                    node.place(found.start()), "bad-message", f"{found.group()!r} stands alone", "double it to have the character itself"
+                    node.place(brace.start()), "bad-message", f"{brace.group()!r} stands alone", "double it to have the character itself"
                 )
             elif name not in FIELD_BY_NAME and name not in MESSAGE_WORDS:
                 hint = suggest(name, (*FIELD_BY_NAME, *MESSAGE_WORDS), f"{_FIELDS_HINT}; double the braces for the characters themselves")
-                self.report.add(node.place(found.start() + 1), "bad-message", f"unknown field {quoted(name)} in the message", hint)
+                self.report.add(node.place(brace.start() + 1), "bad-message", f"unknown field {quoted(name)} in the message", hint)
             elif name in FIELD_BY_NAME and events and not any(applies(FIELD_BY_NAME[name], event) for event in events):
                 what = f"{', '.join(events)} does not carry {name}"
-                self.report.add(node.place(found.start() + 1), "bad-message", what, "name a field of the event")
+                self.report.add(node.place(brace.start() + 1), "bad-message", what, "name a field of the event")
         return text
 
 

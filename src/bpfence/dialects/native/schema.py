@@ -163,20 +163,38 @@ def seccomp_schema() -> dict[str, Any]:
     texts = {"type": "array", "items": text}
     conditions = _object(caps=texts, arches={"type": "array", "items": {"enum": [a.go_name for a in Arch]}}, minKernel=text)
     argument = _object(
-        ("index", "value", "op"), index={"type": "integer", "minimum": 0, "maximum": seccomp.ARGUMENTS - 1}, value=number, valueTwo=number,
+        ("index", "value", "op"),
+        index={"type": "integer", "minimum": 0, "maximum": seccomp.ARGUMENTS - 1},
+        value=number,
+        valueTwo=number,
         op={"enum": [op.value for op in seccomp.ArgOp]},
-    )  # fmt: skip
+    )
     rule = _object(
-        ("action",), names={**texts, "minItems": 1}, name=text, action=action, errnoRet=errno, errno=text,
-        args={"type": "array", "items": argument}, comment=text, includes=conditions, excludes=conditions,
-    )  # fmt: skip
+        ("action",),
+        names={**texts, "minItems": 1},
+        name=text,
+        action=action,
+        errnoRet=errno,
+        errno=text,
+        args={"type": "array", "items": argument},
+        comment=text,
+        includes=conditions,
+        excludes=conditions,
+    )
     flag = {"enum": [known.value for known in seccomp.ProfileFlag]}
     mapped = _object(("architecture",), architecture=arch, subArchitectures=arches)
     return {
         "title": "SeccompProfile",
         **_object(
-            ("defaultAction",), defaultAction=action, defaultErrnoRet=errno, defaultErrno=text, architectures=arches,
-            archMap={"type": "array", "items": mapped}, flags={"type": "array", "items": flag},
-            listenerPath=text, listenerMetadata=text, syscalls={"type": "array", "items": rule},
+            ("defaultAction",),
+            defaultAction=action,
+            defaultErrnoRet=errno,
+            defaultErrno=text,
+            architectures=arches,
+            archMap={"type": "array", "items": mapped},
+            flags={"type": "array", "items": flag},
+            listenerPath=text,
+            listenerMetadata=text,
+            syscalls={"type": "array", "items": rule},
         ),
-    }  # fmt: skip
+    }

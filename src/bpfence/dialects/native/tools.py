@@ -38,28 +38,28 @@ class NativeTools(Tools):
 
     def check(self, sources: Sequence[SourceFile], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
         """Seccomp profiles that policies carry, and what the compiler finds, too."""
-        rules, found = NATIVE.read(sources, None)
-        found = [*found, *seccomp_findings(rules.found)]
+        rules, diagnostics = NATIVE.read(sources, None)
+        diagnostics = [*diagnostics, *seccomp_findings(rules.policy_set)]
         links.look_up(rules.paths())
         rules, told = rules.resolved(links.find, links.where)
-        found += [*links.findings(_place(rules)), *told]
-        if not any(diagnostic.severity == "error" for diagnostic in found):
+        diagnostics += [*links.findings(_place(rules)), *told]
+        if not any(diagnostic.severity == "error" for diagnostic in diagnostics):
             try:
-                found += compile_policies(rules.found).unreachable
+                diagnostics += compile_policies(rules.policy_set).unreachable
             except CompileError as error:
-                found += error.diagnostics
-        return found, [{"name": policy.name, "mode": policy.mode, "rules": len(policy.rules)} for policy in rules.found.policies]
+                diagnostics += error.diagnostics
+        return diagnostics, [{"name": policy.name, "mode": policy.mode, "rules": len(policy.rules)} for policy in rules.policy_set.policies]
 
     def _policies(self, sources: Sequence[SourceFile], links: Links) -> PolicySet:
-        rules, found = NATIVE.read(sources, None)
-        if any(diagnostic.severity == "error" for diagnostic in found):
-            raise PolicyError(found)
+        rules, diagnostics = NATIVE.read(sources, None)
+        if any(diagnostic.severity == "error" for diagnostic in diagnostics):
+            raise PolicyError(diagnostics)
         links.look_up(rules.paths())
-        return rules.resolved(links.find, links.where)[0].found
+        return rules.resolved(links.find, links.where)[0].policy_set
 
     def explain(
         self, sources: Sequence[SourceFile], links: Links, *, names: Sequence[str] = (), event: str = ""
-    ) -> tuple[Shown, list[Diagnostic]]:  # fmt: skip
+    ) -> tuple[Shown, list[Diagnostic]]:
         """Where each rule runs, sizes of automata and diagrams, and the route of a sample."""
         if names:
             raise UsageError(f"{self.dialect.title} are explained as a whole, without --rule")
@@ -71,10 +71,10 @@ class NativeTools(Tools):
 
     def test(
         self, sources: Sequence[SourceFile], lines: Iterable[bytes], *, mode: str | None = None, options: object = None, form: str = ""
-    ) -> tuple[Tested, list[Diagnostic]]:  # fmt: skip
+    ) -> tuple[Tested, list[Diagnostic]]:
         """What the reference evaluator decides."""
-        found = self._policies(sources, Links())
-        policies = PolicySet(tuple(msgspec.structs.replace(policy, mode=mode or policy.mode) for policy in found.policies))
+        policy_set = self._policies(sources, Links())
+        policies = PolicySet(tuple(msgspec.structs.replace(policy, mode=mode or policy.mode) for policy in policy_set.policies))
         results = [_tested(policies, recorded) for recorded in read_recorded(lines)]
         mismatches = sum(bool(result["mismatch"]) for result in results)
         rows = [(r["line"], r["event"], r["action"], r["errno"] or "", " ".join(r["rules"]), _judged(r)) for r in results]
@@ -96,15 +96,15 @@ class NativeTools(Tools):
 
     def events(self, pattern: str) -> Shown:
         """With their short names, and the groups that they are in."""
-        found = [event for event in tables.EVENTS if any(pattern in name for name in (event.name, *event.short))]
+        chosen = [event for event in tables.EVENTS if any(pattern in name for name in (event.name, *event.short))]
         groups = {name: events for name, events in tables.GROUPS.items() if pattern in name}
         made = []
-        if found:
-            rows = [(event.name, " ".join(event.short), _prevention(event), event.doc) for event in found]
+        if chosen:
+            rows = [(event.name, " ".join(event.short), _prevention(event), event.doc) for event in chosen]
             made.append(TextTable(("event", "short", "deny?", "what happens"), rows, "native policies (`on:`)"))
         if groups:
             made.append(TextTable(("group", "its events"), [(name, " ".join(events)) for name, events in groups.items()], "groups"))
-        return Shown({"events": [_event_as_json(event) for event in found], "groups": groups}, made)
+        return Shown({"events": [_event_as_json(event) for event in chosen], "groups": groups}, made)
 
     def document(self, policy: Policy) -> tuple[str, str]:
         """A YAML document, which reads back."""
@@ -126,8 +126,8 @@ def seccomp_findings(policies: PolicySet) -> list[Diagnostic]:
     from bpfence.seccomp.check import check as examine  # only policies that carry one pay for loading libseccomp
 
     kernel = kernel_version(platform.release())
-    found = [diagnostic for profile in profiles for diagnostic in examine(profile, None, ALL_CAPABILITIES, kernel)]
-    return [diagnostic for diagnostic in found if diagnostic.severity != "info" and diagnostic.code != "runtime-needs"]
+    diagnostics = [diagnostic for profile in profiles for diagnostic in examine(profile, None, ALL_CAPABILITIES, kernel)]
+    return [diagnostic for diagnostic in diagnostics if diagnostic.severity != "info" and diagnostic.code != "runtime-needs"]
 
 
 def lacks(fields: Sequence[str]) -> str:
@@ -137,17 +137,17 @@ def lacks(fields: Sequence[str]) -> str:
 
 def undecided_fields(policies: PolicySet, event: dict[str, Value]) -> tuple[str, ...]:
     """Fields that a sample event does not have, though its kind of event can, and on which the outcome of some rule depends."""
-    found: dict[str, None] = {}
+    fields: dict[str, None] = {}
     name = str(event["event"])
     for policy in policies.policies:
         for rule in policy.rules:
             if name in rule.events:
                 condition = rule.conditions.get(name, rule.condition)
                 if _outcome(condition, event, name) is None:
-                    found |= dict.fromkeys(_lacking(condition, event, name))
+                    fields |= dict.fromkeys(_lacking(condition, event, name))
         if name in policy.default and _outcome(policy.scope, event, name) is None:
-            found |= dict.fromkeys(_lacking(policy.scope, event, name))
-    return tuple(found)
+            fields |= dict.fromkeys(_lacking(policy.scope, event, name))
+    return tuple(fields)
 
 
 def _lacking(condition: Condition, event: dict[str, Value], name: str) -> Iterator[str]:
@@ -193,7 +193,9 @@ def _resolved(event: dict[str, Value], links: Links) -> tuple[dict[str, Value], 
     made = {name: links.reported(path, itself=itself and name.startswith(("file.", "net."))) for name, path in typed.items()}
     lists = {name: tuple(links.reported(path) for path in paths) for name, paths in several.items()}
     changed = [(name, typed[name], path) for name, path in made.items() if path != typed[name]]
-    changed += [(name, old, new) for name, found in lists.items() for old, new in zip(several[name], found, strict=True) if old != new]
+    changed += [
+        (name, old, new) for name, resolved in lists.items() for old, new in zip(several[name], resolved, strict=True) if old != new
+    ]
     notes = [f"{name}: {old} is {new} {links.where}, by links: that is what the kernel reports" for name, old, new in changed]
     return {**event, **made, **lists}, notes
 
@@ -251,13 +253,17 @@ def _parts(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> I
 def _explained(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> dict[str, Any]:
     names = ("policy", "rule", "mode", "action", "events", "decided")
     rules = [dict(zip(names, row, strict=True)) | {"events": row[4].split()} for row in _rule_rows(compiled)]
-    found = {
-        "rules": rules, "dimensions": msgspec.to_builtins(compiled.dims), "groups": msgspec.to_builtins(compiled.stats.groups),
-        "bytes": compiled.stats.bytes, "image_bytes": len(compiled.image), "objects": [escape(path) for path in compiled.objects],
+    result = {
+        "rules": rules,
+        "dimensions": msgspec.to_builtins(compiled.dims),
+        "groups": msgspec.to_builtins(compiled.stats.groups),
+        "bytes": compiled.stats.bytes,
+        "image_bytes": len(compiled.image),
+        "objects": [escape(path) for path in compiled.objects],
         "unreachable": [diagnostic_as_json(diagnostic) for diagnostic in compiled.unreachable],
-    }  # fmt: skip
+    }
     shown = [msgspec.to_builtins(route) | {"lacks": lacking} for route, lacking in routes]
-    return found | ({"route": shown[0], "routes": shown} if shown else {})
+    return result | ({"route": shown[0], "routes": shown} if shown else {})
 
 
 def _judged(result: dict[str, Any]) -> tuple[str, str]:
@@ -267,14 +273,20 @@ def _judged(result: dict[str, Any]) -> tuple[str, str]:
 
 
 def _tested(policies: PolicySet, recorded: Recorded) -> dict[str, Any]:
-    found = evaluate.verdict(policies, recorded.fields)
-    errno = errno_module.errorcode.get(found.errno, str(found.errno)) if found.errno else None
-    rules = [f"{match.policy}/{match.rule}" for match in found.matches]
-    mismatch = "" if recorded.expect is None else _mismatch(recorded, found.action, errno, rules)
+    verdict = evaluate.verdict(policies, recorded.fields)
+    errno = errno_module.errorcode.get(verdict.errno, str(verdict.errno)) if verdict.errno else None
+    rules = [f"{match.policy}/{match.rule}" for match in verdict.matches]
+    mismatch = "" if recorded.expect is None else _mismatch(recorded, verdict.action, errno, rules)
     return {
-        "line": recorded.number, "event": str(recorded.fields["event"]), "action": found.action.name.lower(), "errno": errno,
-        "rules": rules, "expected": recorded.expect, "mismatch": mismatch, "lacks": undecided_fields(policies, recorded.fields),
-    }  # fmt: skip
+        "line": recorded.number,
+        "event": str(recorded.fields["event"]),
+        "action": verdict.action.name.lower(),
+        "errno": errno,
+        "rules": rules,
+        "expected": recorded.expect,
+        "mismatch": mismatch,
+        "lacks": undecided_fields(policies, recorded.fields),
+    }
 
 
 def _mismatch(recorded: Recorded, action: Action, errno: str | None, rules: list[str]) -> str:
@@ -301,15 +313,23 @@ def _mismatch(recorded: Recorded, action: Action, errno: str | None, rules: list
 
 def _native_as_json(field: tables.Field) -> dict[str, Any]:
     return {
-        "name": field.name, "type": field.kind.value, "description": field.doc, "events": list(field.events), "kernel": field.kernel,
+        "name": field.name,
+        "type": field.kind.value,
+        "description": field.doc,
+        "events": list(field.events),
+        "kernel": field.kernel,
         "names": field.names,
-    }  # fmt: skip
+    }
 
 
 def _event_as_json(event: tables.EventType) -> dict[str, Any]:
     return {
-        "name": event.name, "short": list(event.short), "description": event.doc, "deniable": event.deniable, "killable": event.killable,
-    }  # fmt: skip
+        "name": event.name,
+        "short": list(event.short),
+        "description": event.doc,
+        "deniable": event.deniable,
+        "killable": event.killable,
+    }
 
 
 def _prevention(event: tables.EventType) -> str:

@@ -280,8 +280,8 @@ def signed_ranges(field: str, test: Comparison) -> Condition:
     return _unless(field, test, disj(parts))
 
 
-def _unless(field: str, test: Comparison, found: Condition) -> Condition:
-    return conj([Atom(field, Op.EXISTS), negation(found)]) if test.operator == "!=" else found
+def _unless(field: str, test: Comparison, condition: Condition) -> Condition:
+    return conj([Atom(field, Op.EXISTS), negation(condition)]) if test.operator == "!=" else condition
 
 
 def truth(condition: Condition) -> Build:
@@ -290,8 +290,8 @@ def truth(condition: Condition) -> Build:
     def build(_: On, test: Comparison) -> Bounds:
         if test.operator == "exists":
             return exact(TRUE)
-        found = disj([condition if value else negation(condition) for value in test.values])
-        return exact(negation(found) if test.operator == "!=" else found)
+        holds = disj([condition if value else negation(condition) for value in test.values])
+        return exact(negation(holds) if test.operator == "!=" else holds)
 
     return build
 
@@ -350,10 +350,10 @@ def choice(table: Mapping[str, Condition], reason: str, *, loose: bool = False) 
     def build(_: On, test: Comparison) -> Bounds:
         if test.operator not in ("=", "!=", "in", "intersects") or any(value not in table for value in test.values) or test.modifier:
             return at_most(TRUE, reason, "compare with = or in: " + ", ".join(table))
-        found = disj([table[str(value)] for value in test.values])
+        any_value = disj([table[str(value)] for value in test.values])
         if test.operator == "!=":
-            return at_most(TRUE if loose else negation(found), reason, "use = or in")
-        return at_most(found, reason) if loose else exact(found)
+            return at_most(TRUE if loose else negation(any_value), reason, "use = or in")
+        return at_most(any_value, reason) if loose else exact(any_value)
 
     return build
 
@@ -376,22 +376,25 @@ def text_holds(test: Comparison, value: str | bool) -> bool | None:
     if not isinstance(value, str) or test.modifier == "oneof":
         return None
     judges: Mapping[str, Callable[[str], bool]] = {
-        "startswith": value.startswith, "endswith": value.endswith, "contains": value.__contains__,
-        "icontains": lambda wanted: fold(wanted) in fold(value), "glob": lambda wanted: patterns.glob(wanted)(value),
-    }  # fmt: skip
+        "startswith": value.startswith,
+        "endswith": value.endswith,
+        "contains": value.__contains__,
+        "icontains": lambda wanted: fold(wanted) in fold(value),
+        "glob": lambda wanted: patterns.glob(wanted)(value),
+    }
     judge = judges.get(test.operator)
     if judge is None or not test.values:
         return None
-    found = [judge(str(wanted)) for wanted in test.values]
-    return all(found) if test.modifier == "allof" else any(found)
+    outcomes = [judge(str(wanted)) for wanted in test.values]
+    return all(outcomes) if test.modifier == "allof" else any(outcomes)
 
 
 def _of_texts(test: Comparison, values: Iterable[str | bool]) -> Bounds:
     """A test on one of these texts, whichever it is."""
-    found = {text_holds(test, value) for value in values}
-    if len(found) > 1 or None in found:
+    outcomes = {text_holds(test, value) for value in values}
+    if len(outcomes) > 1 or None in outcomes:
         return at_most(TRUE, _WAIT, _FINISHED)
-    return exact(TRUE if found.pop() else FALSE)
+    return exact(TRUE if outcomes.pop() else FALSE)
 
 
 def _of_numbers(test: Comparison, low: int, high: int, reason: str = _WAIT) -> Bounds:
@@ -417,10 +420,10 @@ def result(on: On, test: Comparison) -> Bounds:
 
 def _of_errors(test: Comparison) -> Bounds | None:
     """A test on an error's name, of a call whose result is known when it is decided; None where that takes too many tests."""
-    found = [text_holds(test, name) for name in FAILED]
-    if None in found:
+    outcomes = [text_holds(test, name) for name in FAILED]
+    if None in outcomes:
         return None
-    wanted = [number for number, holds in enumerate(found, 1) if holds]
+    wanted = [number for number, holds in enumerate(outcomes, 1) if holds]
     spans = [
         Atom("call.result", Op.RANGE, (U64 + 1 - max(run), U64 + 1 - min(run)))
         for _, group in itertools.groupby(enumerate(wanted), lambda pair: pair[1] - pair[0])
@@ -517,10 +520,10 @@ def name_of_address(field: str) -> Build:
         if on.hosts is None or test.operator not in ("=", "in", "intersects") or test.modifier:
             return at_most(TRUE, "names of hosts are resolved in user space", "test fd.sip or fd.snet")
         known = [on.hosts[value] for value in test.values if isinstance(value, str) and value in on.hosts]
-        addresses = dict.fromkeys(address for one in known for address in sorted(one))
-        found = disj([Atom(field, Op.CIDR, _host_cidr(address)) for address in addresses])
+        addresses = dict.fromkeys(address for known_addresses in known for address in sorted(known_addresses))
+        condition = disj([Atom(field, Op.CIDR, _host_cidr(address)) for address in addresses])
         # What has no address is the name of none, also of the one that a socket is given.
-        bounds = _settled(on, field, found) if addresses else exact(FALSE)
+        bounds = _settled(on, field, condition) if addresses else exact(FALSE)
         if len(known) == len(test.values):
             return bounds
         return at_most(TRUE, "not every name has been resolved yet")._replace(must=bounds.must)

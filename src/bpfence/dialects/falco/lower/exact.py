@@ -33,18 +33,21 @@ def _policy(rule: FalcoRule, lowered: lower.LoweredRule, mode: str, name: str) -
     errno = rule.enforcement.errno if rule.enforcement else 1
     made = (
         Rule(
-            policy=name, name=re.sub("[._]", "-", event), events=(event,), condition=condition, action=action, errno=errno,
+            policy=name,
+            name=re.sub("[._]", "-", event),
+            events=(event,),
+            condition=condition,
+            action=action,
+            errno=errno,
             location=rule.location,
         )
         for event, condition in lowered.conditions.items()
-    )  # fmt: skip
-    return Policy(
-        name=name, mode=mode, severity=SEVERITY_OF[rule.priority], tags=rule.tags, rules=tuple(made), location=rule.location
-    )  # fmt: skip
+    )
+    return Policy(name=name, mode=mode, severity=SEVERITY_OF[rule.priority], tags=rule.tags, rules=tuple(made), location=rule.location)
 
 
 def _why(rule: FalcoRule, lowered: lower.LoweredRule) -> list[Diagnostic]:
-    found = [
+    diagnostics = [
         Diagnostic(
             left.place if left.place.line else rule.location,
             f"{rule.name}: {left.text}: {left.reason}",
@@ -56,8 +59,8 @@ def _why(rule: FalcoRule, lowered: lower.LoweredRule) -> list[Diagnostic]:
     ]
     if lowered.unsensed:
         what = f"{rule.name}: nothing reports {', '.join(lowered.unsensed)} yet"
-        found.append(Diagnostic(rule.location, what, "", "warning", "not-expressible"))
-    return found or [Diagnostic(rule.location, f"{rule.name}: it can never match", "", "warning", "not-expressible")]
+        diagnostics.append(Diagnostic(rule.location, what, "", "warning", "not-expressible"))
+    return diagnostics or [Diagnostic(rule.location, f"{rule.name}: it can never match", "", "warning", "not-expressible")]
 
 
 def _slug(name: str, taken: set[str]) -> str:

@@ -140,11 +140,7 @@ def _pieces(operator: str, value: str) -> list[_Piece]:
     """The parts of components that a path must hold, if it is found by this operator and value."""
     parts = value.split("/")
     end = len(parts) - 1
-    return [
-        _Piece(part, n > 0, n < end or operator in ("=", "endswith"))
-        for n, part in enumerate(parts)
-        if part not in ("", ".", "..")
-    ]  # fmt: skip
+    return [_Piece(part, n > 0, n < end or operator in ("=", "endswith")) for n, part in enumerate(parts) if part not in ("", ".", "..")]
 
 
 _RELATIVE: Final = negation(Atom("file.text", Op.PREFIX, "/"))
@@ -167,14 +163,14 @@ def _name(operator: str, value: str) -> Condition:
     if operator == "glob":
         if "[" in value or "\\" in value:
             return TRUE
-        found = [piece for run in re.split(r"[*?]", value) for piece in _pieces("contains", run)]
+        pieces = [piece for run in re.split(r"[*?]", value) for piece in _pieces("contains", run)]
     elif operator in ("=", *_SEARCHES):
-        found = _pieces(operator, value)
+        pieces = _pieces(operator, value)
     else:
         return TRUE
-    if not found:
+    if not pieces:
         return TRUE
-    piece = max(found, key=lambda piece: (len(piece.text), piece.first and piece.last))
+    piece = max(pieces, key=lambda piece: (len(piece.text), piece.first and piece.last))
     same = text_atom("file.text", operator, value) or TRUE
     return disj([same, conj([_UNLIKE, _holds(piece, folds=operator == "icontains")])])
 

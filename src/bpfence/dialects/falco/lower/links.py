@@ -44,16 +44,16 @@ def paths_of(rules: Iterable[FalcoRule], paths: PathSource = "kernel") -> Iterat
 
 def widened(
     rules: Iterable[FalcoRule], find: FindLinks, paths: PathSource = "kernel", where: str = "on this host"
-) -> tuple[list[FalcoRule], list[Diagnostic]]:  # fmt: skip
+) -> tuple[list[FalcoRule], list[Diagnostic]]:
     """The rules with every path for all of its names, and what that changes, as information; a program of many names is a warning."""
     made = []
-    found: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     for rule in rules:
         told: list[Widened] = []
         condition = _Widener(find, paths, told).tree(rule.condition)
-        found += findings(told, rule.location, f"rule {rule.name!r}", where)
+        diagnostics += findings(told, rule.location, f"rule {rule.name!r}", where)
         made.append(rule if condition is rule.condition else dataclasses.replace(rule, condition=condition))
-    return made, found
+    return made, diagnostics
 
 
 def _tests(rules: Iterable[FalcoRule]) -> Iterator[Comparison]:
@@ -101,10 +101,10 @@ class _Widener:
 
     def tree(self, node: Any) -> Any:
         """The tree; itself where nothing in it changes."""
-        found = self.known.get(id(node))
-        if found is None:
-            found = self.known[id(node)] = self.made(node)
-        return found
+        widened_tree = self.known.get(id(node))
+        if widened_tree is None:
+            widened_tree = self.known[id(node)] = self.made(node)
+        return widened_tree
 
     def made(self, node: Any) -> Any:
         if isinstance(node, Comparison):
@@ -124,13 +124,13 @@ class _Widener:
         for value in test.values:
             text = _plain(test, str(value))
             for path in looked_up(op, text):
-                found = self.find(path)
-                if found.program and found.program not in test.values:
-                    self.told.append(Widened(name, text, "", path, found))
-            for other, path, found in other_texts(op, text, self.find):
+                resolution = self.find(path)
+                if resolution.program and resolution.program not in test.values:
+                    self.told.append(Widened(name, text, "", path, resolution))
+            for other, path, resolution in other_texts(op, text, self.find):
                 if not _said(test, other):
                     more.append(other + "/" if _is_cwd(test) and op is Op.EQUALS else other)
-                    self.told.append(Widened(name, text, other, path, found))
+                    self.told.append(Widened(name, text, other, path, resolution))
         if not more:
             return test
         if test.operator in _JOINED:

@@ -99,10 +99,26 @@ def relaxed(condition: Condition, fields: Iterable[str], *, outcome: Condition =
 
 
 def _rule(
-    rule: FalcoRule, policy: str, conditions: Mapping[str, Condition], action: Action, *, errno: int = 1, when: When = When.DECIDED,
+    rule: FalcoRule,
+    policy: str,
+    conditions: Mapping[str, Condition],
+    action: Action,
+    *,
+    errno: int = 1,
+    when: When = When.DECIDED,
     confirm: str = "",
-) -> Rule:  # fmt: skip
+) -> Rule:
     return Rule(
-        policy=policy, name=rule.name, events=tuple(conditions), conditions=dict(conditions), action=action, errno=errno,
-        message=rule.desc, severity=SEVERITY_OF[rule.priority], tags=rule.tags, when=when, confirm=confirm, location=rule.location,
-    )  # fmt: skip
+        policy=policy,
+        name=rule.name,
+        events=tuple(conditions),
+        conditions=dict(conditions),
+        action=action,
+        errno=errno,
+        message=rule.desc,
+        severity=SEVERITY_OF[rule.priority],
+        tags=rule.tags,
+        when=when,
+        confirm=confirm,
+        location=rule.location,
+    )

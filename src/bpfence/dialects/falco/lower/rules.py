@@ -76,12 +76,12 @@ def acts(rule: FalcoRule, *, paths: PathSource = "kernel") -> LoweredRule:
 
 def enforced(rule: FalcoRule, *, paths: PathSource = "kernel") -> LoweredRule:
     """For deny and kill: where `left` is not empty, the kernel cannot enforce the rule."""
-    found = _lower(rule, paths, "enforce")
-    problems = list(found.left)
-    for name in found.unsensed:
+    lowered = _lower(rule, paths, "enforce")
+    problems = list(lowered.left)
+    for name in lowered.unsensed:
         text = f"evt.type = {name}"
         problems.append(Left(text, f"nothing in the kernel stops {name} yet", "leave the type out, or action: audit", Location("<none>")))
-    return found._replace(left=tuple(problems), exact=found.exact and not problems)
+    return lowered._replace(left=tuple(problems), exact=lowered.exact and not problems)
 
 
 def _natives(kind: events.FalcoEventType, purpose: _Purpose) -> tuple[str, ...]:
@@ -115,24 +115,24 @@ def _lower(rule: FalcoRule, paths: PathSource, purpose: _Purpose, hosts: Hosts |
     if others and len(others) < len(events.OTHERS):
         unsensed += sorted(others)
     alike = True
-    for native, found in by_event.items():
-        if any(len({bounds.may for bounds in bounds_list}) > 1 for bounds_list in found.values()):
+    for native, by_result in by_event.items():
+        if any(len({bounds.may for bounds in bounds_list}) > 1 for bounds_list in by_result.values()):
             alike = False
             left[_undistinguished(native, rule, purpose)] = None
     when = When(0)
-    for found in by_event.values():
-        for result, bounds_list in found.items():
+    for by_result in by_event.values():
+        for result, bounds_list in by_result.items():
             when |= _WHEN.get(result, When(0)) if any(bounds.may != FALSE for bounds in bounds_list) else When(0)
     conditions = {
-        native: disj([bounds.may for bounds_list in found.values() for bounds in bounds_list]) for native, found in by_event.items()
+        native: disj([bounds.may for bounds_list in by_result.values() for bounds in bounds_list]) for native, by_result in by_event.items()
     }
-    whole = alike and not unsensed and all(_decided(found, conditions[native], when) for native, found in by_event.items())
+    whole = alike and not unsensed and all(_decided(by_result, conditions[native], when) for native, by_result in by_event.items())
     return LoweredRule({native: c for native, c in conditions.items() if c != FALSE}, whole, tuple(left), tuple(unsensed), when)
 
 
-def _decided(found: Mapping[CallResult, list[Bounds]], condition: Condition, when: When) -> bool:
+def _decided(by_result: Mapping[CallResult, list[Bounds]], condition: Condition, when: When) -> bool:
     """Whether an event's condition says for every result that the rule waits for what the rule says."""
-    for result, bounds_list in found.items():
+    for result, bounds_list in by_result.items():
         if not all(bounds.exact for bounds in bounds_list):
             return False
         if (not result or when & _WHEN[result]) and any(bounds.may != condition for bounds in bounds_list):
@@ -156,21 +156,21 @@ class _Lowerer:
         self.known: dict[int, Bounds] = {}
 
     def bounds(self, node: Any) -> Bounds:
-        found = self.known.get(id(node))
-        if found is None:
+        known_bounds = self.known.get(id(node))
+        if known_bounds is None:
             if isinstance(node, Comparison):
-                found = self.test(node)
+                known_bounds = self.test(node)
             elif isinstance(node, NotNode):
                 inner = self.bounds(node.part)
-                found = Bounds(negation(inner.may), negation(inner.must))
+                known_bounds = Bounds(negation(inner.may), negation(inner.must))
             else:
                 inner_bounds = []
                 for part in node.parts:
                     inner_bounds.append(self.bounds(part))  # noqa: PERF401  # a comprehension costs a stack frame a level
                 join = conj if isinstance(node, AndNode) else disj
-                found = Bounds(join([bounds.must for bounds in inner_bounds]), join([bounds.may for bounds in inner_bounds]))
-            self.known[id(node)] = found
-        return found
+                known_bounds = Bounds(join([bounds.must for bounds in inner_bounds]), join([bounds.may for bounds in inner_bounds]))
+            self.known[id(node)] = known_bounds
+        return known_bounds
 
     def collect(self, node: Any, left: dict[Left, None]) -> None:
         """The tests that keep a condition from being exact, left to right."""
@@ -232,10 +232,10 @@ class _Lowerer:
 
 
 def _mapped(spelled: str, field: str, argument: str | None) -> Iterable[tuple[Callable[[str], bool], Build]]:
-    found = _MAPPED.get(spelled)
-    if found is None and argument is not None and argument.isdigit():
-        found = _MAPPED.get(f"{field}[N]")
-    return found or _MAPPED.get(f"{field.partition('.')[0]}.*", ())
+    mapped = _MAPPED.get(spelled)
+    if mapped is None and argument is not None and argument.isdigit():
+        mapped = _MAPPED.get(f"{field}[N]")
+    return mapped or _MAPPED.get(f"{field.partition('.')[0]}.*", ())
 
 
 _REASONS: Final = {
@@ -301,9 +301,7 @@ _RECEIVES: Final = _on("net.recv")
 _PEERS: Final = _on("net.connect", "net.send", "net.recv")
 _BIND: Final = _on("net.bind")
 _LINKS: Final = _on("file.link", "file.rename")
-_ONE_PATH: Final = _on(
-    "file.unlink", "file.rmdir", "file.mkdir", "file.chmod", "file.chown", "file.create",
-)  # fmt: skip
+_ONE_PATH: Final = _on("file.unlink", "file.rmdir", "file.mkdir", "file.chmod", "file.chown", "file.create")
 
 
 def _family(*wanted: str) -> Condition:
