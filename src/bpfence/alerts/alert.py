@@ -61,19 +61,19 @@ def rule_info(rule: Rule, mode: str) -> RuleInfo:
     """The part of a rule that alerts need. The compiler gives the mode beside the rule, and may already have lowered the action by it."""
     action = Action.AUDIT if mode == "audit" and rule.action > Action.AUDIT else rule.action
     return RuleInfo(
-        rule.policy,
-        rule.name,
-        mode,
-        action,
-        rule.action,
-        rule.severity,
-        rule.tags,
-        rule.message,
-        rule.rate,
-        rule.burst,
-        rule.when,
-        rule.confirm,
-        rule.events,
+        policy=rule.policy,
+        rule=rule.name,
+        mode=mode,
+        action=action,
+        declared=rule.action,
+        severity=rule.severity,
+        tags=rule.tags,
+        message=rule.message,
+        rate=rule.rate,
+        burst=rule.burst,
+        when=rule.when,
+        confirm=rule.confirm,
+        events=rule.events,
     )
 
 

@@ -77,12 +77,12 @@ _CANONICAL: Final[Mapping[str, str]] = {
 
 
 def _types(*attributes: str) -> Mapping[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
+    by_native: dict[str, set[str]] = {}
     for event in SENSED:
         for attribute in attributes:
             for native in getattr(event, attribute):
-                found.setdefault(native, set()).add(event.name)
-    return {native: frozenset(types) for native, types in found.items()}
+                by_native.setdefault(native, set()).add(event.name)
+    return {native: frozenset(types) for native, types in by_native.items()}
 
 
 SEEN: Final = _types("seen")
@@ -176,8 +176,8 @@ def open_flags(flags: int, created: bool) -> EventArgument:
             words.append(name)
             number |= own
     words.append(access)
-    for name, present, own in (("O_CLOEXEC", flags & _O_CLOEXEC, 1 << 12), ("O_TMPFILE", flags & _O_TMPFILE, 1 << 13), ("O_F_CREATED",
-    created, 1 << 14)):  # fmt: skip
+    last = (("O_CLOEXEC", flags & _O_CLOEXEC, 1 << 12), ("O_TMPFILE", flags & _O_TMPFILE, 1 << 13), ("O_F_CREATED", created, 1 << 14))
+    for name, present, own in last:
         if present:
             words.append(name)
             number |= own
@@ -197,30 +197,40 @@ def _table(words: str, first: int = 1) -> Flags:
     return tuple((word, first << n) for n, word in enumerate(words.split()) if word != "-")
 
 
+def _prefixed(prefix: str, flags: Flags) -> Flags:
+    return tuple((prefix + word, bit) for word, bit in flags)
+
+
 _CLONE_ORDER: Final = (
     "FILES FS IO NEWIPC NEWNET NEWNS NEWPID NEWUTS PARENT PARENT_SETTID PTRACE SIGHAND SYSVSEM THREAD UNTRACED VM NEWUSER"
     " CHILD_CLEARTID CHILD_SETTID SETTLS VFORK NEWCGROUP NEWTIME"
 )
 _CLONE: Final = _flags(tuple((f"CLONE_{word}", names.TABLES["clone"].numbers[f"CLONE_{word}"]) for word in _CLONE_ORDER.split()))
 _MOUNT: Final = _flags(
-    _table("RDONLY NOSUID NODEV NOEXEC SYNCHRONOUS REMOUNT MANDLOCK DIRSYNC - - NOATIME NODIRATIME BIND MOVE REC SILENT POSIXACL UNBINDABLE"
-    " PRIVATE SLAVE SHARED RELATIME KERNMOUNT I_VERSION STRICTATIME LAZYTIME")
-)  # fmt: skip
+    _table(
+        "RDONLY NOSUID NODEV NOEXEC SYNCHRONOUS REMOUNT MANDLOCK DIRSYNC - - NOATIME NODIRATIME BIND MOVE REC SILENT POSIXACL UNBINDABLE"
+        " PRIVATE SLAVE SHARED RELATIME KERNMOUNT I_VERSION STRICTATIME LAZYTIME"
+    )
+)
 _UMOUNT: Final = _flags(_table("FORCE DETACH EXPIRE NOFOLLOW"))
 _MEMFD: Final = _flags(_table("MFD_CLOEXEC MFD_ALLOW_SEALING MFD_HUGETLB"))
 _UNLINKAT: Final = _flags((("AT_REMOVEDIR", 0x200),))
 _LINKAT: Final = _flags((("AT_SYMLINK_FOLLOW", 0x400), ("AT_EMPTY_PATH", 0x1000)))
 _CHOWNAT: Final = _flags((("AT_SYMLINK_NOFOLLOW", 0x100), ("AT_EMPTY_PATH", 0x1000)))
 _RENAMEAT2: Final = _flags(_table("RENAME_NOREPLACE RENAME_EXCHANGE RENAME_WHITEOUT"))
-_RESOLVE: Final = _flags(tuple((f"RESOLVE_{word}", bit) for word, bit in (
-    ("BENEATH", 8), ("IN_ROOT", 16), ("NO_MAGICLINKS", 2), ("NO_SYMLINKS", 4), ("NO_XDEV", 1), ("CACHED", 32),
-)))  # fmt: skip
-_RING: Final = _flags(
-    tuple((f"IORING_SETUP_{word}", bit) for word, bit in _table("IOPOLL SQPOLL SQ_AFF CQSIZE CLAMP ATTACH_WQ R_DISABLED"))
+_RESOLVE: Final = _flags(
+    _prefixed("RESOLVE_", (("BENEATH", 8), ("IN_ROOT", 16), ("NO_MAGICLINKS", 2), ("NO_SYMLINKS", 4), ("NO_XDEV", 1), ("CACHED", 32)))
 )
-_RING_FEATURES: Final = _flags(tuple((f"IORING_FEAT_{word}", bit) for word, bit in _table(
-    "SINGLE_MMAP NODROP SUBMIT_STABLE RW_CUR_POS CUR_PERSONALITY FAST_POLL POLL_32BITS SQPOLL_NONFIXED EXT_ARG NATIVE_WORKERS RSRC_TAGS"
-)))  # fmt: skip
+_RING: Final = _flags(_prefixed("IORING_SETUP_", _table("IOPOLL SQPOLL SQ_AFF CQSIZE CLAMP ATTACH_WQ R_DISABLED")))
+_RING_FEATURES: Final = _flags(
+    _prefixed(
+        "IORING_FEAT_",
+        _table(
+            "SINGLE_MMAP NODROP SUBMIT_STABLE RW_CUR_POS CUR_PERSONALITY FAST_POLL POLL_32BITS SQPOLL_NONFIXED EXT_ARG NATIVE_WORKERS"
+            " RSRC_TAGS"
+        ),
+    )
+)
 _MODULE: Final = _flags(_table("MODULE_INIT_IGNORE_MODVERSIONS MODULE_INIT_IGNORE_VERMAGIC MODULE_INIT_COMPRESSED_FILE"))
 EXE: Final = (
     ("EXE_WRITABLE", abi.EXE_WRITABLE), ("EXE_UPPER_LAYER", abi.EXE_UPPER), ("EXE_FROM_MEMFD", abi.EXE_MEMFD),
@@ -520,9 +530,9 @@ def _bpf(call: CallEvent) -> EventArgument:
 def _exec_name(call: CallEvent) -> EventArgument:
     """What a program was to be executed by: the name given where it failed, the file where it has not happened yet."""
     for slot in (abi.STR_CALL_TEXT, abi.STR_FILE_PATH):
-        found = call.text(slot)
-        if found is not None:
-            return EventArgument(found)
+        name = call.text(slot)
+        if name is not None:
+            return EventArgument(name)
     return _field("proc.exepath")(call)
 
 

@@ -182,9 +182,9 @@ class Detection:
             except Exception as error:
                 self.faults.add("", f"an event {event.type} could not be recorded", error)
         wanted = known.infos.keys() if among is None else known.infos.keys() & among
-        found = [known.infos[rule.name] for rule in known.rules.matching_rules(event, wanted)]
-        self.confirmed += bool(found)
-        return found
+        matching = [known.infos[rule.name] for rule in known.rules.matching_rules(event, wanted)]
+        self.confirmed += bool(matching)
+        return matching
 
     def flush(self) -> None:
         """Write what was recorded."""

@@ -100,13 +100,13 @@ class Derived:
             return self._known[key]
         except KeyError:
             pass
-        found = self.raw(field, argument)
-        if found is None:
+        value = self.raw(field, argument)
+        if value is None:
             derive = DERIVED.get(field)
             if derive is not None:
-                found = derive(self, argument)
-        self._known[key] = found
-        return found
+                value = derive(self, argument)
+        self._known[key] = value
+        return value
 
 
 # ---- what follows from what ----
@@ -120,8 +120,8 @@ def _lineage(attribute: str, own: str) -> _Derive:
     def derive(event: Derived, argument: str | None) -> FieldValue | None:
         ancestors = event.lineage()
         if argument is None:
-            found = tuple(value for value in (getattr(one, attribute) for one in ancestors) if value is not None)
-            return found or None
+            values = tuple(value for value in (getattr(ancestor, attribute) for ancestor in ancestors) if value is not None)
+            return values or None
         level = int(argument)
         if level == 0:
             return event.get(own)
@@ -149,13 +149,13 @@ def _environment(event: Derived, argument: str | None) -> FieldValue | None:
 
 def _ancestor_environment(event: Derived, argument: str | None) -> FieldValue | None:
     ancestors = event.lineage()
-    texts = [" ".join(f"{name}={value}" for name, value in one.env.items()) for one in ancestors]
+    texts = [" ".join(f"{name}={value}" for name, value in ancestor.env.items()) for ancestor in ancestors]
     if argument is None:
         return tuple(text for text in texts if text) or None
     if argument.isdigit():
         level = int(argument)
         return event.get("proc.env") if level == 0 else texts[level - 1] if level <= len(texts) else None
-    return next((one.env[argument] for one in ancestors if argument in one.env), None)
+    return next((ancestor.env[argument] for ancestor in ancestors if argument in ancestor.env), None)
 
 
 def _args(event: Derived, argument: str | None) -> FieldValue | None:
@@ -170,7 +170,8 @@ def _ancestor_args(event: Derived, argument: str | None) -> FieldValue | None:
     if argument == "0":
         return event.get("proc.args")
     lines = [
-        None if one.cmdline is None or one.name is None else one.cmdline.removeprefix(one.name).removeprefix(" ") for one in event.lineage()
+        None if ancestor.cmdline is None or ancestor.name is None else ancestor.cmdline.removeprefix(ancestor.name).removeprefix(" ")
+        for ancestor in event.lineage()
     ]
     if argument is None:
         return tuple(line for line in lines if line is not None) or None
@@ -203,14 +204,14 @@ def _joined(first: str) -> _Derive:
 
 
 def _argument(event: Derived, argument: str | None) -> FieldValue | None:
-    found = _raw_argument(event, argument)
-    if isinstance(found, bool):
-        return "true" if found else "false"
-    if isinstance(found, int) and _name_of(event, argument) == "mode":
-        return mode_text(event.type, found)
-    if found is None:
+    raw = _raw_argument(event, argument)
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    if isinstance(raw, int) and _name_of(event, argument) == "mode":
+        return mode_text(event.type, raw)
+    if raw is None:
         return unknown_argument(event.type, argument)
-    return found if isinstance(found, str) else str(found)
+    return raw if isinstance(raw, str) else str(raw)
 
 
 def unknown_argument(event_type: str, argument: str | None) -> str | None:
@@ -363,10 +364,10 @@ def _same(field: str) -> _Derive:
     return lambda event, _: event.get(field)
 
 
-def _both(one: str, other: str) -> _Derive:
+def _both(first: str, second: str) -> _Derive:
     def derive(event: Derived, _: str | None) -> FieldValue | None:
         sides = []
-        for field in (one, other):
+        for field in (first, second):
             value = event.get(field)
             if value is not None and not isinstance(value, tuple):
                 sides.append(value)
@@ -396,10 +397,10 @@ def _device(shift: Callable[[int], int]) -> _Derive:
     return derive
 
 
-def _equal(one: str, other: str) -> _Derive:
+def _equal(first_field: str, second_field: str) -> _Derive:
     def derive(event: Derived, _: str | None) -> FieldValue | None:
-        first, second = event.get(one), event.get(other)
-        return None if first is None or second is None else first == second
+        left, right = event.get(first_field), event.get(second_field)
+        return None if left is None or right is None else left == right
 
     return derive
 
@@ -523,7 +524,7 @@ class RecordedEvent(Derived):
         self._args = {name: unescape(value) if isinstance(value, str) else value for name, value in record.args.items()}
         self._argv = None if record.argv is None else tuple(unescape(item) for item in record.argv)
         self._env = None if record.env is None else tuple(unescape(item) for item in record.env)
-        self._lineage = tuple(_unescaped(one) for one in record.lineage)
+        self._lineage = tuple(_unescaped(ancestor) for ancestor in record.lineage)
         self._own: dict[tuple[str, str | None], FieldValue] = {("evt.num", None): record.num, ("evt.source", None): record.source}
         if record.host:
             self._own["evt.hostname", None] = unescape(record.host)
@@ -549,9 +550,9 @@ class RecordedEvent(Derived):
         return self._argv if field == "proc.args" else self._env if field == "proc.env" else None
 
 
-def _unescaped(one: FalcoAncestor) -> FalcoAncestor:
-    texts = {name: None if (text := getattr(one, name)) is None else unescape(text) for name in ("name", "exe", "exepath", "cmdline")}
-    return FalcoAncestor(pid=one.pid, env={unescape(name): unescape(value) for name, value in one.env.items()}, **texts)
+def _unescaped(ancestor: FalcoAncestor) -> FalcoAncestor:
+    texts = {name: None if (text := getattr(ancestor, name)) is None else unescape(text) for name in ("name", "exe", "exepath", "cmdline")}
+    return FalcoAncestor(pid=ancestor.pid, env={unescape(name): unescape(value) for name, value in ancestor.env.items()}, **texts)
 
 
 def _checked(spelled: str, value: Any) -> tuple[NamedField, FieldValue]:
@@ -572,7 +573,7 @@ def _checked(spelled: str, value: Any) -> tuple[NamedField, FieldValue]:
 def _scalar(kind: Type, spelled: str, value: Any) -> Scalar:
     wanted = _KINDS.get(kind, (int,))
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-        raise TextError(f"{spelled} must be {' or '.join(one.__name__ for one in wanted)}, not {value!r}")
+        raise TextError(f"{spelled} must be {' or '.join(kind_of_value.__name__ for kind_of_value in wanted)}, not {value!r}")
     if kind in (Type.IP, Type.NET):
         return parse_address(str(value))
     if isinstance(value, str):
@@ -624,13 +625,13 @@ def record_of(event: FalcoEvent, spelled: Iterable[str], *, num: int, host: str)
         for attribute, field in (("argv", "proc.args"), ("env", "proc.env")):
             listed = event.elements(field)
             setattr(made, attribute, None if listed is None else [escape(item) for item in listed])
-        made.lineage = [_escaped(one) for one in event.lineage()]
+        made.lineage = [_escaped(ancestor) for ancestor in event.lineage()]
     return made
 
 
-def _escaped(one: FalcoAncestor) -> FalcoAncestor:
-    texts = {name: None if (text := getattr(one, name)) is None else escape(text) for name in ("name", "exe", "exepath", "cmdline")}
-    return FalcoAncestor(pid=one.pid, env={escape(name): escape(value) for name, value in one.env.items()}, **texts)
+def _escaped(ancestor: FalcoAncestor) -> FalcoAncestor:
+    texts = {name: None if (text := getattr(ancestor, name)) is None else escape(text) for name in ("name", "exe", "exepath", "cmdline")}
+    return FalcoAncestor(pid=ancestor.pid, env={escape(name): escape(value) for name, value in ancestor.env.items()}, **texts)
 
 
 def _shown(value: Any) -> Any:

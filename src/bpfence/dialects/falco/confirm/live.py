@@ -46,9 +46,16 @@ class LiveEvents:
     """
 
     def __init__(
-        self, processes: ProcessCache, clock: Clock, *, cgroup_path: Callable[[int], str | None], host: str,
-        hostnames: Hostnames | None = None, users: Accounts | None = None, procfs: Procfs | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        processes: ProcessCache,
+        clock: Clock,
+        *,
+        cgroup_path: Callable[[int], str | None],
+        host: str,
+        hostnames: Hostnames | None = None,
+        users: Accounts | None = None,
+        procfs: Procfs | None = None,
+    ) -> None:
         self.processes = processes
         self.clock = clock
         self.host = host
@@ -90,11 +97,11 @@ class LiveEvents:
             path = _unified(self.procfs.cgroups(record.pid, record.start_time))
         if path is None:
             return None, HOST if record.pid_ns in (0, self._pid_namespace) else NO_CONTAINER_NAME
-        found = path, container_id(path)
-        self._containers[record.cgroup] = found
+        cgroup_and_container = path, container_id(path)
+        self._containers[record.cgroup] = cgroup_and_container
         if len(self._containers) > MAX_CGROUPS:
             self._containers.popitem(last=False)
-        return found
+        return cgroup_and_container
 
     def new_peer(self, record: KernelEvent, number: int, name: str) -> bool:
         """Whether a descriptor's other side is another one than at the last event asked about."""
@@ -163,9 +170,9 @@ def normal(base: str | None, text: str) -> str:
     """A path as text: relative ones joined to `base`, '.', '..' and doubled slashes resolved without looking at the file system."""
     if not text.startswith("/"):
         text = f"{'<UNKNOWN>' if base is None else base}/{text}"
-    found = posixpath.normpath(text)
+    path = posixpath.normpath(text)
     # POSIX gives a meaning to two leading slashes that Linux does not.
-    return found[1:] if found.startswith("//") else found
+    return path[1:] if path.startswith("//") else path
 
 
 class LiveEvent(Derived):
@@ -240,14 +247,15 @@ class LiveEvent(Derived):
         take = _OWN.get(field)
         if take is None:
             return super().get(field, argument)
-        found = known[key] = take(self, argument)
-        return found
+        value = known[key] = take(self, argument)
+        return value
 
     def arguments(self) -> Mapping[str, Scalar | None]:
         """The event's own arguments in order: results and modes as numbers, the rest as evt.arg has it. Without the environment."""
-        found = calls.event_arguments(self, ("env",))
+        arguments = calls.event_arguments(self, ("env",))
         return {
-            name: value.raw if name in ("res", "fd", "mode", "oldfd", "newfd", "dirfd") else value.shown for name, value in found.items()
+            name: value.raw if name in ("res", "fd", "mode", "oldfd", "newfd", "dirfd") else value.shown
+            for name, value in arguments.items()
         }
 
     def elements(self, field: str) -> tuple[str, ...] | None:
@@ -265,7 +273,7 @@ class LiveEvent(Derived):
         """Ancestors, the parent first."""
         if self._ancestors is None:
             record = self.record
-            found = []
+            ancestors = []
             for level, (pid, image) in enumerate(self.living()):
                 name, args = (None, None) if image is None else (image.comm, image.args or None)
                 if level == 0:
@@ -275,8 +283,8 @@ class LiveEvent(Derived):
                     args = self._arguments_of(pid)
                 words = None if args is None else records.arguments(args)
                 exe = None if image is None else _text(image.exe)
-                found.append(_ancestor(pid, name, words, exe or None))
-            self._ancestors = tuple(found)
+                ancestors.append(_ancestor(pid, name, words, exe or None))
+            self._ancestors = tuple(ancestors)
         return self._ancestors
 
     def _arguments_of(self, pid: int) -> bytes | None:
@@ -339,8 +347,8 @@ class LiveEvent(Derived):
     def account(self, kind: str, number: int) -> str | None:
         """The name of a "user" or "group" for the process; None where there is none of that number."""
         users, record = self.events.users, self.record
-        found = users.group(number, record.mnt_ns, record.pid) if kind == "group" else users.user(number, record.mnt_ns, record.pid).name
-        return None if found == UNKNOWN else found
+        name = users.group(number, record.mnt_ns, record.pid) if kind == "group" else users.user(number, record.mnt_ns, record.pid).name
+        return None if name == UNKNOWN else name
 
     def leader(self, pid: int) -> tuple[str | None, str | None, str | None]:
         """Name, argv[0] and executable of a session's or group's leader, by its process id."""
@@ -357,10 +365,10 @@ class LiveEvent(Derived):
         # A leader's id is not given away while its session or group has members: at the time of the event it was the leader's.
         procfs = self.events.procfs
         started = procfs.started(pid, self.record.time) if pid > 0 else None
-        found = None if started is None else procfs.leader(pid, started)
-        if found is None:
+        leader = None if started is None else procfs.leader(pid, started)
+        if leader is None:
             return None, None, None
-        name, exe, path = found
+        name, exe, path = leader
         return _text(name), None if exe is None else _text(exe), None if path is None else _text(path)
 
     # -- the descriptor --
@@ -486,7 +494,7 @@ def _parent_vpid(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 def _login_shell(event: LiveEvent, _: str | None) -> FieldValue | None:
     """The oldest process among the ancestors, or else the process itself, whose name ends in sh."""
-    shells = [one.pid for one in event.lineage() if one.name is not None and one.name.endswith("sh")]
+    shells = [ancestor.pid for ancestor in event.lineage() if ancestor.name is not None and ancestor.name.endswith("sh")]
     if shells:
         return shells[-1]
     name = event.get("proc.name")
@@ -532,7 +540,7 @@ def _ancestor_environment(event: LiveEvent, argument: str | None) -> FieldValue 
     if argument == "0":
         return event.get("proc.env")
     procfs = event.events.procfs
-    found = []
+    environments = []
     for level, (pid, _) in enumerate(event.living(), 1):
         if argument is not None and argument.isdigit() and str(level) != argument:
             continue
@@ -544,18 +552,18 @@ def _ancestor_environment(event: LiveEvent, argument: str | None) -> FieldValue 
             if value is not None:
                 return value
         elif words:
-            found.append(" ".join(words))
+            environments.append(" ".join(words))
     if argument is None:
-        return tuple(found) or None
-    return found[0] if found else None
+        return tuple(environments) or None
+    return environments[0] if environments else None
 
 
 def _stream(number: int, part: int) -> _Take:
     """Type (0) or name (1) of one of the descriptors 0 to 2."""
 
     def take(event: LiveEvent, _: str | None) -> FieldValue | None:
-        found = event.events.procfs.descriptors(event.record.pid, event.record.start_time, number)
-        return found[number][part] or None if found and number in found else None
+        descriptors = event.events.procfs.descriptors(event.record.pid, event.record.start_time, number)
+        return descriptors[number][part] or None if descriptors and number in descriptors else None
 
     return take
 
@@ -564,12 +572,12 @@ def _types(event: LiveEvent, argument: str | None) -> FieldValue | None:
     if argument is not None and not (argument.isascii() and argument.isdigit()):
         return None
     only = None if argument is None else int(argument)
-    found = event.events.procfs.descriptors(event.record.pid, event.record.start_time, only)
-    if not found:
+    descriptors = event.events.procfs.descriptors(event.record.pid, event.record.start_time, only)
+    if not descriptors:
         return None
     if only is not None:
-        return found[only][0] if only in found else None
-    return tuple(dict.fromkeys(kind for kind, _ in found.values()))
+        return descriptors[only][0] if only in descriptors else None
+    return tuple(dict.fromkeys(kind for kind, _ in descriptors.values()))
 
 
 def _status(name: str, *, less: int = 0, main: bool = False) -> _Take:
@@ -579,8 +587,8 @@ def _status(name: str, *, less: int = 0, main: bool = False) -> _Take:
         record = event.record
         if main and record.tid != record.pid:
             return 0
-        found = (event.events.procfs.status(record.pid, record.start_time) or {}).get(name)
-        return None if found is None else max(found - less, 0)
+        count = (event.events.procfs.status(record.pid, record.start_time) or {}).get(name)
+        return None if count is None else max(count - less, 0)
 
     return take
 
@@ -670,8 +678,8 @@ def _opened_name(event: LiveEvent) -> str | None:
     if base is None and (directory is None or directory & 0xFFFFFFFF == calls.AT_FDCWD & 0xFFFFFFFF):
         base = event.text(abi.STR_PROCESS_CWD)
     if base is None:
-        found = event.text(abi.STR_FILE_PATH)
-        return normal(None, text) if found is None else found
+        path = event.text(abi.STR_FILE_PATH)
+        return normal(None, text) if path is None else path
     return normal(base, text)
 
 
@@ -817,8 +825,8 @@ def _fd_type(event: LiveEvent, _: str | None) -> FieldValue | None:
         return "directory" if event.record.numbers.get(abi.NUM_FILE_MODE, 0) & _FILE_TYPE == stat.S_IFDIR else "file"
     if event.type == "fchdir":
         return "directory"
-    found = _from_procfs(event)
-    return None if found is None else found[0]
+    described = _from_procfs(event)
+    return None if described is None else described[0]
 
 
 def _from_procfs(event: LiveEvent) -> tuple[str, str] | None:
@@ -828,8 +836,8 @@ def _from_procfs(event: LiveEvent) -> tuple[str, str] | None:
         return None
     if not 0 <= number < calls.UNKNOWN_DESCRIPTOR:
         return None
-    found = event.events.procfs.descriptors(event.record.pid, event.record.start_time, number)
-    return None if found is None else found.get(number)
+    descriptors = event.events.procfs.descriptors(event.record.pid, event.record.start_time, number)
+    return None if descriptors is None else descriptors.get(number)
 
 
 def _socket_name(event: LiveEvent) -> str | None:
@@ -859,8 +867,8 @@ def _fd_name(event: LiveEvent, _: str | None) -> FieldValue | None:
         return event.text(abi.STR_CALL_TEXT)
     if event.type == "fchdir":
         return event.text(abi.STR_PROCESS_CWD) if _succeeded(event) else None
-    found = _from_procfs(event)
-    return None if found is None else found[1] or None
+    described = _from_procfs(event)
+    return None if described is None else described[1] or None
 
 
 def _fd_raw_name(event: LiveEvent, _: str | None) -> FieldValue | None:
@@ -880,16 +888,16 @@ def _side(server: bool, part: int) -> _Take:
             return None
         if not server and event.record.event in ("net.listen", "net.bind"):
             return None
-        found = event.sides()[server]
-        return found[part] if found[0] is not None else None
+        side = event.sides()[server]
+        return side[part] if side[0] is not None else None
 
     return take
 
 
 def _end(address: int, port: int, part: int) -> _Take:
     def take(event: LiveEvent, _: str | None) -> FieldValue | None:
-        found = event.side(address, port) if _is_socket(event) else (None, None)
-        return found[part] if found[0] is not None else None
+        end = event.side(address, port) if _is_socket(event) else (None, None)
+        return end[part] if end[0] is not None else None
 
     return take
 
@@ -955,8 +963,8 @@ def _host_name(field: str) -> _Take:
         address = event.get(field)
         if event.events.hostnames is None or not isinstance(address, str):
             return None
-        found = event.events.hostnames.names_of(address)
-        return found if len(found) > 1 else found[0] if found else None
+        names = event.events.hostnames.names_of(address)
+        return names if len(names) > 1 else names[0] if names else None
 
     return take
 

@@ -74,14 +74,14 @@ class RuleSet:
 
     def candidates(self, event_type: str) -> tuple[tuple[FalcoRule, Closure], ...]:
         """The rules that can match events of a type, compiled for it."""
-        found = self._by_type.get(event_type)
-        if found is None:
+        candidates = self._by_type.get(event_type)
+        if candidates is None:
             compiler = _Compiler(event_type, self.paths)
             made = ((rule, self._compiled(compiler, rule)) for rule in self.rules if event_type in rule.types)
-            found = tuple((rule, closure) for rule, closure in made if closure is not _never)
+            candidates = tuple((rule, closure) for rule, closure in made if closure is not _never)
             if len(self._by_type) < 1024:  # a hostile recording may name any number of types
-                self._by_type[event_type] = found
-        return found
+                self._by_type[event_type] = candidates
+        return candidates
 
     def _compiled(self, compiler: _Compiler, rule: FalcoRule) -> Closure:
         try:
@@ -100,11 +100,11 @@ class RuleSet:
             if among is not None and rule.name not in among:
                 continue
             try:
-                found = holds(event)
+                matches = holds(event)
             except Exception as error:
                 self.faults.add(rule.name, f"its condition could not be evaluated on an event {event.type}: it did not match", error)
                 continue
-            if found:
+            if matches:
                 yield rule
                 if self.matching == "first":
                     return
@@ -152,19 +152,19 @@ class _Compiler:
 
     def node(self, node: Any) -> tuple[Closure, int]:
         """A closure and roughly what it costs: cheap parts of `and` and `or` go first, as nothing has a side effect."""
-        found = self.known.get(id(node))
-        if found is None:
+        costed = self.known.get(id(node))
+        if costed is None:
             if isinstance(node, Comparison):
-                found = self.test(node)
+                costed = self.test(node)
             elif isinstance(node, NotNode):
-                found = _negated(*self.node(node.part))
+                costed = _negated(*self.node(node.part))
             else:
                 parts = []
                 for part in node.parts:
                     parts.append(self.node(part))  # noqa: PERF401  # a comprehension costs a stack frame a level
-                found = _all(parts) if isinstance(node, AndNode) else _any(parts)
-            self.known[id(node)] = found
-        return found
+                costed = _all(parts) if isinstance(node, AndNode) else _any(parts)
+            self.known[id(node)] = costed
+        return costed
 
     def test(self, test: Comparison) -> tuple[Closure, int]:
         decided = decides_type(test)
@@ -291,11 +291,11 @@ def _scalar(take: Take, judge: Judge, test: Comparison) -> Closure:
         wanted = test.values[0]
         return lambda event: take(event) == wanted  # None equals nothing that can be written
 
-    def one(event: FalcoEvent) -> bool:
+    def holds_of_value(event: FalcoEvent) -> bool:
         value = take(event)
         return value is not None and judge(value)
 
-    return one
+    return holds_of_value
 
 
 def _listed(take: Take, judge: Judge, *, every: bool) -> Closure:
@@ -465,9 +465,9 @@ def _compared(left: Take, right: Take, test: Comparison) -> Closure:
 def _of_one_kind(compare: Callable[[Any, Any], bool], *, numbers: bool) -> Callable[[Any, Any], bool]:
     """A comparison of values whose types only the event knows: two texts, or two numbers where it is one for numbers; else false."""
 
-    def either(one: Scalar, other: Scalar) -> bool:
-        texts = isinstance(one, str) and isinstance(other, str)
-        return (texts or (numbers and isinstance(one, (int, float)) and isinstance(other, (int, float)))) and compare(one, other)
+    def either(left: Scalar, right: Scalar) -> bool:
+        texts = isinstance(left, str) and isinstance(right, str)
+        return (texts or (numbers and isinstance(left, (int, float)) and isinstance(right, (int, float)))) and compare(left, right)
 
     return either
 
@@ -487,18 +487,18 @@ _BOTH: Final[dict[str, Callable[[Any, Any], bool]]] = {
 
 
 def _kernel_path(event: FalcoEvent) -> FieldValue | None:
-    found = event.get("bpfence.path")
-    return event.get("fd.name") if found is None else found
+    path = event.get("bpfence.path")
+    return event.get("fd.name") if path is None else path
 
 
 def _kernel_directory(event: FalcoEvent) -> FieldValue | None:
-    found = event.get("bpfence.path")
-    return directory_of(found) if isinstance(found, str) else event.get("fd.directory")
+    path = event.get("bpfence.path")
+    return directory_of(path) if isinstance(path, str) else event.get("fd.directory")
 
 
 def _kernel_filename(event: FalcoEvent) -> FieldValue | None:
-    found = event.get("bpfence.path")
-    return found.rpartition("/")[2] if isinstance(found, str) else event.get("fd.filename")
+    path = event.get("bpfence.path")
+    return path.rpartition("/")[2] if isinstance(path, str) else event.get("fd.filename")
 
 
 _BY_PATH: Final[dict[str, Take]] = {"fd.name": _kernel_path, "fd.directory": _kernel_directory, "fd.filename": _kernel_filename}
@@ -527,8 +527,8 @@ def _mapped(take: Take, change: Callable[[Any], Any]) -> Take:
             return None
         if isinstance(value, tuple):
             return tuple(made for made in (change(item) for item in value) if made is not None)
-        found: FieldValue | None = change(value)
-        return found
+        changed: FieldValue | None = change(value)
+        return changed
 
     return mapped
 
@@ -591,10 +591,10 @@ def _getopt(take: Take, options: str, selector: str | None) -> Take:
         words = take(event)
         if not isinstance(words, tuple):
             return None
-        found = list(_options([str(word) for word in words], valid, valued))
+        given = list(_options([str(word) for word in words], valid, valued))
         if selector is None:
-            return tuple(text for option, value in found for text in ((option,) if value is None else (option, value)))
-        chosen = [option if value is None else value for option, value in found if option == selector]
+            return tuple(text for option, value in given for text in ((option,) if value is None else (option, value)))
+        chosen = [option if value is None else value for option, value in given if option == selector]
         return chosen[-1] if chosen else None
 
     return getopt
@@ -651,8 +651,8 @@ class _Renderer:
             return lambda event: event.get("proc.pid")
 
         def joined(event: FalcoEvent) -> FieldValue | None:
-            found = take(event)
-            return " ".join(map(str, found)) if isinstance(found, tuple) else found
+            value = take(event)
+            return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
         return joined
 

@@ -153,14 +153,14 @@ def getter(node: Operand) -> Getter:
 
 def use(node: FieldRef) -> NamedField:
     """The field of a reference; CheckError where there is none, or with a wrong argument."""
-    found = lookup(node.name, node.argument)
-    if found is None:
+    named = lookup(node.name, node.argument)
+    if named is None:
         hint = suggest(node.name, FALCO_FIELD_BY_NAME, "bpfence fields lists what there is")
         raise CheckError(node.spot, f"unknown field {quoted(node.name)}", hint, "unknown-field")
-    problem = argument_problem(found)
+    problem = argument_problem(named)
     if problem:
-        raise CheckError(node.spot, problem, f"{found.field.name}: argument {found.field.argument.value}", "field-argument")
-    return found
+        raise CheckError(node.spot, problem, f"{named.field.name}: argument {named.field.argument.value}", "field-argument")
+    return named
 
 
 def _text_call(node: TransformerCall) -> Applied:
@@ -293,8 +293,8 @@ def _check_operator(check: Check, left: Getter) -> None:
         raise CheckError(check.spot, f"{check.operator} is not for {name}, which is of type {left.type.value}", hint, "operator-type")
 
 
-def _comparable(one: Type, other: Type) -> bool:
-    return one is other or (one in TEXTS and other in TEXTS) or (one in NUMBERS and other in NUMBERS)
+def _comparable(left: Type, right: Type) -> bool:
+    return left is right or (left in TEXTS and right in TEXTS) or (left in NUMBERS and right in NUMBERS)
 
 
 # ---- the right side ----
@@ -400,20 +400,28 @@ def parse_address(text: str) -> str:
 def parse_network(text: str) -> Network:
     """A network; bits beyond its prefix are ignored, as Falco does; an address is the network of its own."""
     try:
-        found = ipaddress.ip_network(text, strict=False)
+        parsed = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise TextError(f"{quoted(text)} is not a network", "write 10.0.0.0/8 or 2001:db8::/32", "bad-address") from None
-    return Network(found.version, int(found.network_address), int(found.netmask))
+    return Network(parsed.version, int(parsed.network_address), int(parsed.netmask))
 
 
 def spans(test: Comparison, low: int, high: int) -> Iterable[tuple[int, int]]:
     """The numbers of low..high that each value of a test stands for, first and last."""
     for value in test.values:
         assert isinstance(value, (int, float))
-        wanted = int(value)
-        yield {
-            "<": (low, wanted - 1), "<=": (low, wanted), ">": (wanted + 1, high), ">=": (wanted, high),
-        }.get(test.operator, (wanted, wanted))  # fmt: skip
+        number = int(value)
+        match test.operator:
+            case "<":
+                yield low, number - 1
+            case "<=":
+                yield low, number
+            case ">":
+                yield number + 1, high
+            case ">=":
+                yield number, high
+            case _:
+                yield number, number
 
 
 def interval(test: Comparison, low: int, high: int) -> bool | None:

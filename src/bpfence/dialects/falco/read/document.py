@@ -344,7 +344,7 @@ class _Reader:
             self.report.add(node, "wrong-type", "a required plugin must be a map", "write name: and version:")
             return []
         values, _ = self.pairs(node)
-        found: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for key in ("name", "version"):
             if key not in values:
                 self.report.add(node, "missing-key", f"a required plugin needs {key!r}", f"add {key}: ...")
@@ -352,8 +352,8 @@ class _Reader:
             text = self.text(values[key], key)
             if text is None:
                 return []
-            found[key] = text
-        choices = [(found["name"], found["version"])]
+            texts[key] = text
+        choices = [(texts["name"], texts["version"])]
         others = values.get("alternatives")
         if others is not None and not nested:
             if others.kind != "list":
@@ -533,14 +533,14 @@ class _Reader:
             if item.kind != "map":
                 self.report.add(item, "wrong-type", "an exception must be a map", "write name:, fields:, comps: and values:")
                 continue
-            one = self.exception(item)
-            if one is None:
+            exception = self.exception(item)
+            if exception is None:
                 continue
-            if one.name in taken:
-                what = f"two exceptions are named {quoted(one.name)}: both hold, and values are appended to the first"
+            if exception.name in taken:
+                what = f"two exceptions are named {quoted(exception.name)}: both hold, and values are appended to the first"
                 self.report.add(item, "duplicate-exception", what, "give one another name, or join their values", "warning")
-            made.append(one)
-            taken.add(one.name)
+            made.append(exception)
+            taken.add(exception.name)
         return tuple(made)
 
     def exception(self, node: YamlNode) -> ExceptionEntry | None:
@@ -585,9 +585,9 @@ class _Reader:
             text = self.text(values["errno"], "errno")
             if text is None:
                 return None
-            found = names.number("errno", text)
-            if found is None:
+            known = names.number("errno", text)
+            if known is None:
                 self.report.add(values["errno"], "bad-value", "errno must be the name of an error", "EPERM, EACCES, ENOENT and so on")
                 return None
-            number = found
+            number = known
         return Enforcement(action, number, node)

@@ -477,14 +477,14 @@ _ARGUMENTS: Final = {
 
 def _argument_types() -> Mapping[str, Type]:
     """The one type that a name has everywhere; NET stands for what nothing compares: tuples, addresses, lists of descriptors."""
-    found: dict[str, set[Type]] = {}
+    types: dict[str, set[Type]] = {}
     for kind, names in _ARGUMENTS.items():
         for name in names.split():
-            found.setdefault(name, set()).add(kind)
+            types.setdefault(name, set()).add(kind)
     numbers = {Type.INT, Type.UINT}
     return {
         name: next(iter(kinds)) if len(kinds) == 1 and Type.BYTES not in kinds else Type.INT if kinds == numbers else Type.DYNAMIC
-        for name, kinds in found.items()
+        for name, kinds in types.items()
     }
 
 
@@ -503,8 +503,8 @@ def calls_of() -> Mapping[str, frozenset[str]]:
     Every event of some `seen` is there. No calls: it belongs to none, and counts wherever it happens. Not every architecture has all
     of the calls.
     """
-    found: dict[str, set[str]] = {}
+    by_native: dict[str, set[str]] = {}
     for kind in SENSED:
         for native in kind.seen:
-            found.setdefault(native, set()).update((kind.name,) if kind.name not in _NO_CALLS else ())
-    return {native: frozenset(calls) for native, calls in found.items()}
+            by_native.setdefault(native, set()).update((kind.name,) if kind.name not in _NO_CALLS else ())
+    return {native: frozenset(calls) for native, calls in by_native.items()}

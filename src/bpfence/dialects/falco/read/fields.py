@@ -378,11 +378,11 @@ def lookup(name: str, argument: str | None = None) -> NamedField | None:
 
 def longest(text: str, at: int) -> tuple[NamedField, int] | None:
     """The longest field that begins at an offset of an output, with the offset after it and its argument."""
-    found = _SPELLED.match(text, at)
-    if found is None:
+    spelled = _SPELLED.match(text, at)
+    if spelled is None:
         return None
-    field = FALCO_FIELD_BY_NAME[found.group()]
-    end = found.end()
+    field = FALCO_FIELD_BY_NAME[spelled.group()]
+    end = spelled.end()
     if field.argument is FieldArgument.NONE:
         return NamedField(field, None), end
     bracketed = _BRACKETED.match(text, end)

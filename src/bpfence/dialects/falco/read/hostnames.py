@@ -16,12 +16,12 @@ EQUALITY: Final = frozenset({"=", "==", "!=", "in", "intersects"})
 
 def mentioned(rules: Iterable[FalcoRule]) -> tuple[str, ...]:
     """The names that rules compare names of hosts with, in order: those of tests for equality, which is what can be looked up."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for rule in rules:
         for test in _comparisons(rule.condition):
             if isinstance(test.left, FieldGetter) and test.left.use.field.name in HOST_FIELDS and test.operator in EQUALITY:
-                found |= {value: None for value in test.values if isinstance(value, str) and value}
-    return tuple(found)
+                names |= {value: None for value in test.values if isinstance(value, str) and value}
+    return tuple(names)
 
 
 def _comparisons(condition: Any) -> Iterator[Comparison]:

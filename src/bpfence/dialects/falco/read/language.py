@@ -223,9 +223,9 @@ class _Parser:
     def open(self, frames: list[_Frame]) -> None:
         """`not` and opening parentheses before an operand."""
         while True:
-            found = _NOT.match(self.text, self.blank())
-            if found:
-                self.at = found.end()
+            negation = _NOT.match(self.text, self.blank())
+            if negation:
+                self.at = negation.end()
                 frames[-1].negated = not frames[-1].negated
             elif self.take("("):
                 frames.append(_Frame())
@@ -240,7 +240,9 @@ class _Parser:
         if at < len(self.text) and not self.text.startswith(")", at):
             word = (self.text[at:].split() or [self.text[at]])[0]
             hint = next((hint for sign, hint in _FOREIGN.items() if word.startswith(sign)), "")
-            joined = next((one for one in MODIFIERS if word.startswith("(") and self.text[:at].rstrip().endswith(f"={one}")), None)
+            joined = next(
+                (modifier for modifier in MODIFIERS if word.startswith("(") and self.text[:at].rstrip().endswith(f"={modifier}")), None
+            )
             hint = f"write a blank before {joined}" if joined else hint
             raise self.error("expected 'and' or 'or' here", hint or f"{quoted(word, 40)} cannot follow a complete test", at)
         if nested or at < len(self.text):
@@ -250,9 +252,9 @@ class _Parser:
     # ---- small steps ----
 
     def blank(self) -> int:
-        found = _BLANK.match(self.text, self.at)
-        assert found is not None
-        self.at = found.end()
+        blanks = _BLANK.match(self.text, self.at)
+        assert blanks is not None
+        self.at = blanks.end()
         return self.at
 
     def take(self, sign: str) -> bool:
@@ -292,22 +294,22 @@ class _Parser:
         call = _CALL.match(self.text, start)
         if call:
             return self.call(call.group(1), call.end(), start)
-        found = _FIELD.match(self.text, start)
-        if found is None:
+        field = _FIELD.match(self.text, start)
+        if field is None:
             return None
-        self.at = found.end()
-        return FieldRef(found.group(), self.bracketed(), self.spot(start))
+        self.at = field.end()
+        return FieldRef(field.group(), self.bracketed(), self.spot(start))
 
     def bracketed(self) -> str | None:
         """`[argument]`, which must follow without a blank."""
         if not self.text.startswith("[", self.at):
             return None
         self.at += 1
-        found = _QUOTED.match(self.text, self.at) or _BARE_ARGUMENT.match(self.text, self.at)
-        if found is None:
+        written = _QUOTED.match(self.text, self.at) or _BARE_ARGUMENT.match(self.text, self.at)
+        if written is None:
             raise self.error("expected the field's argument here", "write a name, a number, or a quoted text between [ and ]")
-        argument = unquote(found.group(), self.at) if found.group()[0] in "\"'" else found.group()
-        self.at = found.end()
+        argument = unquote(written.group(), self.at) if written.group()[0] in "\"'" else written.group()
+        self.at = written.end()
         if not self.text.startswith("]", self.at):
             raise self.error("the field's argument is not closed", "add a ']'")
         self.at += 1
@@ -376,13 +378,13 @@ class _Parser:
 
     def comparison(self, left: FieldRef | TransformerCall, start: int) -> Check:
         at = self.blank()
-        found = _OPERATOR.match(self.text, at)
-        if found is None:
+        written = _OPERATOR.match(self.text, at)
+        if written is None:
             word = self.text[at:].split()[0] if self.text[at:].strip() else ""
             hint = next((hint for sign, hint in _FOREIGN.items() if word.startswith(sign)), "known operators: " + " ".join(OPERATORS))
             raise self.error("expected an operator after the field", hint)
-        operator = "=" if found.group() == "==" else found.group()
-        self.at = found.end()
+        operator = "=" if written.group() == "==" else written.group()
+        self.at = written.end()
         spot = self.spot(start)
         if operator == "exists":
             return Check(left, operator, spot=spot)
@@ -390,7 +392,7 @@ class _Parser:
             return Check(left, operator, self.computed() or self.number(), spot=spot)
         if operator in LIST_OPERATORS:
             return Check(left, operator, self.list_value(), spot=spot)
-        apart = self.blank() > found.end() or self.text.startswith("(", self.at)
+        apart = self.blank() > written.end() or self.text.startswith("(", self.at)
         modifier = _MODIFIER.match(self.text, self.at) if apart else None
         if modifier:
             self.at = modifier.end()
@@ -405,11 +407,11 @@ class _Parser:
         if _VAL.match(self.text, start):
             self.at = start + 4
             at = self.blank()
-            found = _FIELD.match(self.text, at)
-            if found is None:
+            field = _FIELD.match(self.text, at)
+            if field is None:
                 raise self.error("expected a field inside val()", "write val(proc.pname)")
-            self.at = found.end()
-            ref = FieldRef(found.group(), self.bracketed(), self.spot(at))
+            self.at = field.end()
+            ref = FieldRef(field.group(), self.bracketed(), self.spot(at))
             if not self.take(")"):
                 raise self.error("val( is not closed", "add a ')'")
             return TransformerCall("val", (ref,), None, self.spot(start))
@@ -418,11 +420,11 @@ class _Parser:
 
     def number(self) -> Word:
         start = self.blank()
-        found = _NUMBER.match(self.text, start)
-        if found is None:
+        digits = _NUMBER.match(self.text, start)
+        if digits is None:
             raise self.error("expected a number after this operator", "<, <=, > and >= compare numbers")
-        self.at = found.end()
-        return Word(found.group(), self.spot(start))
+        self.at = digits.end()
+        return Word(digits.group(), self.spot(start))
 
     def word(self, what: str) -> Word:
         start = self.blank()
@@ -472,9 +474,9 @@ def unquote(literal: str, offset: int = 0) -> str:
         return body
     data = bytearray()
     at = 0
-    for found in _ESCAPE.finditer(body):
-        data += body[at : found.start()].encode("utf-8", "surrogateescape")
-        code = found.group(1)
+    for escape in _ESCAPE.finditer(body):
+        data += body[at : escape.start()].encode("utf-8", "surrogateescape")
+        code = escape.group(1)
         if len(code) == 3:
             data.append(int(code[1:], 16))
         elif code == quote:
@@ -483,8 +485,8 @@ def unquote(literal: str, offset: int = 0) -> str:
             data += _ESCAPES[code].encode()
         else:
             hint = r"write \\ for a backslash; known escapes: \b \f \n \r \t \\ \/ \xHH and the quote"
-            raise TextError(f"\\{code} is no escape in a {quote}-quoted text", hint, "bad-escape", offset + 1 + found.start())
-        at = found.end()
+            raise TextError(f"\\{code} is no escape in a {quote}-quoted text", hint, "bad-escape", offset + 1 + escape.start())
+        at = escape.end()
     data += body[at:].encode("utf-8", "surrogateescape")
     return data.decode("utf-8", "surrogateescape")
 
@@ -557,7 +559,7 @@ def show_word(text: str) -> str:
 
 def checks(node: ConditionNode) -> list[Check]:
     """Every check of a tree, left to right, a shared subtree once."""
-    found: list[Check] = []
+    every_check: list[Check] = []
     seen: set[int] = set()
     stack: list[ConditionNode] = [node]
     while stack:
@@ -567,11 +569,11 @@ def checks(node: ConditionNode) -> list[Check]:
         seen.add(id(item))
         match item:
             case Check():
-                found.append(item)
+                every_check.append(item)
             case NotNode(part):
                 stack.append(part)
             case AndNode(parts) | OrNode(parts):
                 stack.extend(reversed(parts))
             case _:
                 pass
-    return found
+    return every_check

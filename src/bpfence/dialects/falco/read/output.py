@@ -70,10 +70,10 @@ def parse(text: str) -> Template:
 def _value(text: str, percent: int) -> tuple[Part, int]:
     at = percent + 1
     width = 0
-    found = _WIDTH.match(text, at)
-    if found:
-        at = found.end()
-        width = int(found.group()[:6])
+    digits = _WIDTH.match(text, at)
+    if digits:
+        at = digits.end()
+        width = int(digits.group()[:6])
         if width > MAX_WIDTH:
             raise TextError(f"no value is {width} characters wide", f"at most {MAX_WIDTH}", "bad-output", percent)
     if at >= len(text):
@@ -102,7 +102,7 @@ def _transformed(text: str, at: int, width: int) -> tuple[Part, int]:
 
 
 def _inner(call: TransformerCall) -> tuple[tuple[str, FieldGetter], ...]:
-    found: list[tuple[str, FieldGetter]] = []
+    named_getters: list[tuple[str, FieldGetter]] = []
     stack: list[object] = [call]
     while stack:
         item = stack.pop()
@@ -111,5 +111,5 @@ def _inner(call: TransformerCall) -> tuple[tuple[str, FieldGetter], ...]:
         elif isinstance(item, FieldRef):
             source = getter(item)
             assert isinstance(source, FieldGetter)
-            found.append((source.use.spelled, source))
-    return tuple(found)
+            named_getters.append((source.use.spelled, source))
+    return tuple(named_getters)

@@ -27,7 +27,7 @@ from bpfence.dialects.falco.read.document import (
     MistakenEntry,
     PluginEntry,
     RuleEntry,
-)  # fmt: skip
+)
 from bpfence.dialects.falco.read.language import AndNode, Check, MacroRef, NotNode, OrNode, Spot
 from bpfence.dialects.falco.read.traced import Traced, quote_item, substitute
 from bpfence.documents.report import Report, TextError
@@ -390,8 +390,8 @@ class Collector:
 def _is_field(text: str) -> bool:
     """Whether a text is the name of a field, with or without an argument."""
     name, _, argument = text.removesuffix("]").partition("[")
-    found = fields.lookup(name, argument or None)
-    return found is not None and not fields.argument_problem(found)
+    named = fields.lookup(name, argument or None)
+    return named is not None and not fields.argument_problem(named)
 
 
 def _is_operator(text: str) -> bool:
@@ -496,10 +496,10 @@ class _Resolver:
                 values.append(node.text)
                 continue
             self.used_lists.add(inner.name)
-            found = expanded.get(inner.name)
-            if found is None:
-                found = self.list_items(inner, expanded, inside | {inner.name}) if len(inside) < language.MAX_NESTING else []
-            values += found
+            inner_items = expanded.get(inner.name)
+            if inner_items is None:
+                inner_items = self.list_items(inner, expanded, inside | {inner.name}) if len(inside) < language.MAX_NESTING else []
+            values += inner_items
             if len(values) > MAX_LIST:
                 break
         return values
@@ -604,10 +604,10 @@ class _Resolver:
         if len(path) > language.MAX_NESTING:
             self.report.add(place_of(ref.spot), "limit", f"macros nest deeper than {language.MAX_NESTING}", "join some of them")
             raise _BrokenError
-        found = self.expand_macro(macro, path)
-        if found is None:
+        tree = self.expand_macro(macro, path)
+        if tree is None:
             raise _BrokenError
-        return found
+        return tree
 
     # ---- rules ----
 
@@ -628,10 +628,19 @@ class _Resolver:
             what = f"rule {quoted(rule.name)} does not say which event types it is for: it is tried on every event"
             self.report.add(rule.place, "no-evttype", what, "add evt.type in (...) to its condition, or warn_evttypes: false", "warning")
         return FalcoRule(
-            rule.name, " ".join(rule.desc), condition, template, text, rule.priority, tuple(sorted(rule.tags)), rule.source, rule.enabled,
-            types,
-            rule.place.location, rule.enforcement,
-        )  # fmt: skip
+            name=rule.name,
+            desc=" ".join(rule.desc),
+            condition=condition,
+            output=template,
+            output_text=text,
+            priority=rule.priority,
+            tags=tuple(sorted(rule.tags)),
+            source=rule.source,
+            enabled=rule.enabled,
+            types=types,
+            location=rule.place.location,
+            enforcement=rule.enforcement,
+        )
 
     def tell(self, rule: _Rule, mistakes: list[CheckError]) -> None:
         """Report mistakes of a rule's tests, each once however many rules share it; or that the rule is left out, where it says so."""
@@ -691,19 +700,19 @@ class _Resolver:
         return made
 
     def test(self, check: Check, mistakes: list[CheckError]) -> Comparison | None:
-        found = self.tests.get(id(check))
-        if found is None:
+        outcome = self.tests.get(id(check))
+        if outcome is None:
             self.kept.append(check)
             try:
-                found = checks.resolve_check(check)
-                self.advise(found)
+                outcome = checks.resolve_check(check)
+                self.advise(outcome)
             except CheckError as error:
-                found = error
-            self.tests[id(check)] = found
-        if isinstance(found, CheckError):
-            mistakes.append(found)
+                outcome = error
+            self.tests[id(check)] = outcome
+        if isinstance(outcome, CheckError):
+            mistakes.append(outcome)
             return None
-        return found
+        return outcome
 
     def advise(self, test: Comparison) -> None:
         """What a test may mean otherwise than it was meant."""
@@ -753,9 +762,9 @@ class _Resolver:
                 self.about_field(part.getter, rule.outputs[0].location)
             return made, text.replace(INFO, "")
         except TextError as error:
-            found = CheckError(Spot(traced, error.offset), error.message, error.hint, error.code)
-            self.kept.append(found)
-            self.tell(rule, [found])
+            mistake = CheckError(Spot(traced, error.offset), error.message, error.hint, error.code)
+            self.kept.append(mistake)
+            self.tell(rule, [mistake])
             return None
 
     def lenient(self, text: str) -> output.Template:
@@ -775,14 +784,14 @@ def _measure(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """How many tests a tree has, shared ones counted as often as they occur, and how many levels."""
     if isinstance(node, Check):
         return 1, 1
-    found = known.get(id(node))
-    if found is None:
+    measure = known.get(id(node))
+    if measure is None:
         size = depth = 0
         for part in (node.part,) if isinstance(node, NotNode) else node.parts:
             more, deeper = _measure(part, known)
             size, depth = size + more, max(depth, deeper)
-        found = known[id(node)] = size, depth + 1
-    return found
+        measure = known[id(node)] = size, depth + 1
+    return measure
 
 
 def _weight(tree: language.ConditionNode) -> int:
@@ -851,13 +860,13 @@ def _named(bits: int) -> frozenset[str]:
 
 def _types(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """For which types a tree may be true, and for which it may be false."""
-    found = known.get(id(node))
-    if found is None:
+    types = known.get(id(node))
+    if types is None:
         if isinstance(node, Comparison):
-            found = _test_types(node)
+            types = _test_types(node)
         elif isinstance(node, NotNode):
             true, false = _types(node.part, known)
-            found = false, true
+            types = false, true
         else:
             both, either = (0, 1) if isinstance(node, AndNode) else (1, 0)
             joined = [_ALL, 0]  # of And what all may be true for and any may be false for, of Or the other way round
@@ -865,9 +874,9 @@ def _types(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
                 pair = _types(part, known)
                 joined[0] &= pair[both]
                 joined[1] |= pair[either]
-            found = joined[both], joined[either]
-        known[id(node)] = found
-    return found
+            types = joined[both], joined[either]
+        known[id(node)] = types
+    return types
 
 
 def _test_types(test: Comparison) -> tuple[int, int]:

@@ -93,12 +93,12 @@ def substitute(source: Traced, lists: Mapping[str, str], used: set[str]) -> Trac
     An empty list takes one comma beside it away. Quoted texts are left alone. `lists` maps names to the joined items.
     """
     text = source.text
-    found = [token for token in _TOKEN.finditer(text) if token.group() in lists and _stands_alone(text, token)]
-    if not found:
+    names = [token for token in _TOKEN.finditer(text) if token.group() in lists and _stands_alone(text, token)]
+    if not names:
         return source
     made = Traced()
     at = 0
-    for token in found:
+    for token in names:
         start, end = token.span()
         name = token.group()
         used.add(name)
