@@ -90,9 +90,12 @@ def test_what_falco_rules_read_of_other_users_processes(reads: bool, files: list
     other = subprocess.Popen(["sleep", "60"], user=65534, group=65534, extra_groups=[], env={"SECRET": "x"})
     try:
         done = subprocess.run(
-            [sys.executable, "-c", READING, str(reads), str(other.pid), *files], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", READING, str(reads), str(other.pid), *files],
+            capture_output=True,
+            text=True,
+            check=True,
             env=ENVIRONMENT,
-        )  # fmt: skip
+        )
     finally:
         other.kill()
         other.wait()

@@ -168,9 +168,11 @@ def test_a_long_list_of_paths_is_not_compared_with_itself(monkeypatch: pytest.Mo
 
 
 NAMED = {
-    "/etc": Resolution(directory=True), "/srv": Resolution(directory=True), "/usr/bin/pip3": Resolution(interpreter="/usr/bin/python3"),
+    "/etc": Resolution(directory=True),
+    "/srv": Resolution(directory=True),
+    "/usr/bin/pip3": Resolution(interpreter="/usr/bin/python3"),
     "/usr/bin/id": Resolution(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

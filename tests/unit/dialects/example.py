@@ -72,9 +72,15 @@ class PathRules:
         """The name of the program is left for user space; what denies is exact."""
         when, confirm = (When.SUCCESS, WATCHING) if policy == WATCHING else (When.DECIDED, "")
         return Rule(
-            policy=policy, name=name, events=("file.open",), condition=Atom("file.path", Op.EQUALS, self.rules[name].path), action=action,
-            when=when, confirm=confirm, location=self.rules[name].location,
-        )  # fmt: skip
+            policy=policy,
+            name=name,
+            events=("file.open",),
+            condition=Atom("file.path", Op.EQUALS, self.rules[name].path),
+            action=action,
+            when=when,
+            confirm=confirm,
+            location=self.rules[name].location,
+        )
 
     def paths(self) -> Iterable[str]:
         return [rule.path for rule in self.rules.values()]

@@ -270,11 +270,27 @@ shapes = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["metadata", "spec", "containers", "securityContext", "annotations", "capabilities", "name", "drop",
-                             "seccompProfile", exports.POD_ANNOTATION, exports.CONTAINER_ANNOTATION + "a"]), inner, max_size=5)
+            st.sampled_from(
+                [
+                    "metadata",
+                    "spec",
+                    "containers",
+                    "securityContext",
+                    "annotations",
+                    "capabilities",
+                    "name",
+                    "drop",
+                    "seccompProfile",
+                    exports.POD_ANNOTATION,
+                    exports.CONTAINER_ANNOTATION + "a",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=200, deadline=None)

@@ -410,8 +410,11 @@ def test_the_kernel_decides_as_the_interpreter_does(conditions: list[list[Arg]],
     compiled = compile_effective(effective, wrong={(machine, getppid)}) if own else compile_verified(effective)
     calls = list(argument_tuples([arg for args in conditions for arg in args], 60))
     given_to = {
-        "program": compiled.program.hex(), "calls": calls, "getppid": getppid, "seccomp": numbers(machine)["seccomp"],
-    }  # fmt: skip
+        "program": compiled.program.hex(),
+        "calls": calls,
+        "getppid": getppid,
+        "seccomp": numbers(machine)["seccomp"],
+    }
     done = subprocess.run([sys.executable, "-c", CHILD], input=json.dumps(given_to), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     program = Program(compiled.program)

@@ -79,8 +79,9 @@ def test_the_first_rule_for_every_argument_counts_and_an_empty_mask_is_no_condit
     always = allow("read", args=(Arg(0, ArgOp.MASKED_EQ, 0, 4),), action=ProfileAction.KILL_PROCESS)
     rest = allow("read", action=ProfileAction.KILL_THREAD)
     assert [str(table(*rules).entries(Arch.X86_64)["read"].verdict) for rules in ((always, rest), (rest, always))] == [
-        "KILL_PROCESS", "KILL_THREAD",
-    ]  # fmt: skip
+        "KILL_PROCESS",
+        "KILL_THREAD",
+    ]
 
 
 def test_calls_that_only_a_multiplexer_makes() -> None:

@@ -118,16 +118,26 @@ def kernel_events() -> list[FalcoEvent]:
     socket = {"NUM_RESULT": refused, "NUM_CALL": 42, "NUM_CALL_ARG0": 5, "NUM_NET_FAMILY": 2, "NUM_NET_TYPE": 1, "NUM_NET_PEER_PORT": 80}
     missing = {**opened, "NUM_RESULT": -2 & (1 << 64) - 1}
     raw = [
-        record("file.open", opened, {"STR_FILE_PATH": b"/etc/shadow", "STR_FILE_TEXT": b"../sh\x1b\xff", "STR_PROCESS_CWD": b"/etc/x"},
-               flags=abi.EVENT_RESULT, pid=os.getpid()),
-        record("net.connect", socket | {"NUM_NET_LOCAL_PORT": 40000}, {"STR_NET_PEER_IP": b"\1\2\3\4", "STR_NET_LOCAL_IP": b"\x7f\0\0\1"},
-               flags=abi.EVENT_RESULT),
+        record(
+            "file.open",
+            opened,
+            {"STR_FILE_PATH": b"/etc/shadow", "STR_FILE_TEXT": b"../sh\x1b\xff", "STR_PROCESS_CWD": b"/etc/x"},
+            flags=abi.EVENT_RESULT,
+            pid=os.getpid(),
+        ),
+        record(
+            "net.connect",
+            socket | {"NUM_NET_LOCAL_PORT": 40000},
+            {"STR_NET_PEER_IP": b"\1\2\3\4", "STR_NET_LOCAL_IP": b"\x7f\0\0\1"},
+            flags=abi.EVENT_RESULT,
+        ),
         record("process.executed", {}, {"STR_PROCESS_ARGS": b"a\0b c\0\xfe\0"}, flags=abi.EVENT_RESULT),
         record("file.open_failed", missing, {"STR_FILE_TEXT": b"/none", "STR_PROCESS_CWD": b"/"}, flags=abi.EVENT_RESULT),
-        record("file.rename", {"NUM_RESULT": 0, "NUM_CALL": 82}, {"STR_FILE_PATH": b"/a", "STR_FILE_NEW_PATH": b"/b"},
-               flags=abi.EVENT_RESULT),
+        record(
+            "file.rename", {"NUM_RESULT": 0, "NUM_CALL": 82}, {"STR_FILE_PATH": b"/a", "STR_FILE_NEW_PATH": b"/b"}, flags=abi.EVENT_RESULT
+        ),
         record("file.open", {}, {"STR_FILE_PATH": b"/x"}, flags=abi.EVENT_RESULT | abi.EVENT_AT_ONCE | abi.EVENT_ASYNC, action=0, error=0),
-    ]  # fmt: skip
+    ]
     found = []
     for data in raw:
         decoded = decode("alerts", data)

@@ -85,9 +85,15 @@ def test_an_alert_of_a_native_policy() -> None:
 
 
 LOSS = LossLine(
-    time="2025-11-24T16:00:00.5Z", message="9 records were lost", lost=9, events={"file.open": 3, "process.fork": 1, "net.bind": 2},
-    gaps={"alerts": 8}, uncounted=0, undecodable={"too short": 1}, host="n",
-)  # fmt: skip
+    time="2025-11-24T16:00:00.5Z",
+    message="9 records were lost",
+    lost=9,
+    events={"file.open": 3, "process.fork": 1, "net.bind": 2},
+    gaps={"alerts": 8},
+    uncounted=0,
+    undecodable={"too short": 1},
+    host="n",
+)
 
 
 def test_a_loss_is_falcos_message_of_drops() -> None:

@@ -144,10 +144,12 @@ def test_an_allow_that_a_deny_overrules(allowed: str, expected: list[str]) -> No
 def test_the_first_deny_that_overrules_an_allow_is_named() -> None:
     denies = [f"on: exec, match: {{{test}}}, action: deny" for test in ("file.path: /etc/x", "file.path: '**/good'", "file.path: '/opt/*'")]
     _, found = load_text(
-        HEAD + SCOPE + "  default: {exec: audit}\n  rules:\n"
+        HEAD
+        + SCOPE
+        + "  default: {exec: audit}\n  rules:\n"
         + "".join(f"    - {{name: r{n}, {text}}}\n" for n, text in enumerate(denies))
         + "    - {name: a, on: exec, match: {file.path: /opt/good}, action: allow}\n"
-    )  # fmt: skip
+    )
     assert [problem.message.split()[1] for problem in found if problem.code == "allow-denied"] == ["r1"]
 
 

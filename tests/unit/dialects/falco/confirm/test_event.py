@@ -137,9 +137,12 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 def test_a_live_event_is_recorded_and_read_back_the_same() -> None:
     made = event(
-        args={"fd": 3, "name": "\\xff\\x0a"}, fields={"fd.name": "/tmp/\\xff", "user.uid": 3, "fd.types": ["file"], "evt.failed": False},
-        argv=["a\\x0a"], env=["A=1"], lineage=[FalcoAncestor("s\\x0ah", pid=3, env={"A": "\\xff"})],
-    )  # fmt: skip
+        args={"fd": 3, "name": "\\xff\\x0a"},
+        fields={"fd.name": "/tmp/\\xff", "user.uid": 3, "fd.types": ["file"], "evt.failed": False},
+        argv=["a\\x0a"],
+        env=["A=1"],
+        lineage=[FalcoAncestor("s\\x0ah", pid=3, env={"A": "\\xff"})],
+    )
     record = record_of(made, ["fd.name", "user.uid", "fd.types", "evt.failed", "proc.aname[1]", "user.name"], num=4, host="n\n")
     line = encode(record)
     assert b"\n" not in line

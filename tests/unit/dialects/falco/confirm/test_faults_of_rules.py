@@ -24,9 +24,13 @@ from bpfence.events.source import BadLineError
 
 NATURAL: dict[Type, tuple[Any, ...]] = {
     **dict.fromkeys((Type.STRING, Type.PATH), ("", "x", "/etc/a b", "\udcff", "é\x00\n", "7")),
-    **dict.fromkeys((Type.INT, Type.UINT, Type.DURATION, Type.TIME, Type.PORT), (0, 7, -1, 1 << 70)), Type.DOUBLE: (0.5, float("nan"), 3),
-    Type.BOOL: (True, False), Type.IP: ("10.0.0.1", "::1", "none"), Type.NET: ("10.0.0.1", "2001:db8::1", ""), Type.BYTES: (b"", b"\xff7"),
-}  # fmt: skip
+    **dict.fromkeys((Type.INT, Type.UINT, Type.DURATION, Type.TIME, Type.PORT), (0, 7, -1, 1 << 70)),
+    Type.DOUBLE: (0.5, float("nan"), 3),
+    Type.BOOL: (True, False),
+    Type.IP: ("10.0.0.1", "::1", "none"),
+    Type.NET: ("10.0.0.1", "2001:db8::1", ""),
+    Type.BYTES: (b"", b"\xff7"),
+}
 NATURAL[Type.DYNAMIC] = tuple(itertools.chain.from_iterable(NATURAL.values()))
 EVERYTHING = (*NATURAL[Type.DYNAMIC], None, (), ("x", 7), (b"x", None), object(), [1], {"a": 1})
 OPERANDS = ("7", "x", "/etc", "true", "10.0.0.0/8", "10.0.0.1", "CAFE", "open", "'a b'")

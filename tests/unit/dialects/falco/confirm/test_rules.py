@@ -27,11 +27,18 @@ MOMENT = 1764000000123456789
 
 def event(kind: str = "openat", args: dict[str, Any] | None = None, **more: Any) -> RecordedEvent:
     fields = {
-        "fd.name": "/etc/shadow", "fd.nameraw": "../shadow", "fd.type": "file", "proc.name": "Cat", "proc.exepath": "/usr/bin/cat",
+        "fd.name": "/etc/shadow",
+        "fd.nameraw": "../shadow",
+        "fd.type": "file",
+        "proc.name": "Cat",
+        "proc.exepath": "/usr/bin/cat",
         "user.uid": 1000,
-        "evt.rawres": 3, "proc.tty": 0, "fd.types": ["file", "pipe", "file"], "fd.types[1]": "pipe",
+        "evt.rawres": 3,
+        "proc.tty": 0,
+        "fd.types": ["file", "pipe", "file"],
+        "fd.types[1]": "pipe",
         **more.pop("fields", {}),
-    }  # fmt: skip
+    }
     lineage = [FalcoAncestor(name="sh", exepath="/bin/sh", pid=7), FalcoAncestor(name="sshd", exepath="/usr/sbin/sshd", pid=3)]
     args = {"fd": 3, "name": "../shadow", "flags": "O_RDONLY|O_CLOEXEC", "mode": 0o644} if args is None else args
     fields = {name: value for name, value in fields.items() if value is not None}
@@ -190,9 +197,13 @@ def test_compiled_conditions_mean_what_their_trees_mean(text: str, act: tuple[Re
 
 
 def test_first_and_all_and_the_index_by_type() -> None:
-    made = [rule("evt.type=openat and proc.name=x", name="A"), rule("evt.type=openat", name="B"), rule("evt.type in (openat, creat)",
-    name="C"),
-            rule("evt.type=connect", name="D"), rule("proc.name=Cat", name="E")]  # fmt: skip
+    made = [
+        rule("evt.type=openat and proc.name=x", name="A"),
+        rule("evt.type=openat", name="B"),
+        rule("evt.type in (openat, creat)", name="C"),
+        rule("evt.type=connect", name="D"),
+        rule("proc.name=Cat", name="E"),
+    ]
     chosen = rules.RuleSet(made)
     assert [one.name for one in chosen.matching_rules(event())] == ["B"]
     assert [one.name for one in rules.RuleSet(made, matching="all").matching_rules(event())] == ["B", "C", "E"]

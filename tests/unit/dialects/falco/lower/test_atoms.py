@@ -74,7 +74,7 @@ YES, NO, OPEN = Bounds(TRUE, TRUE), Bounds(FALSE, FALSE), None
 )
 def test_results_of_an_opening(
     build: atoms.Build, field: str, operator: str, value: str, success: Bounds | None, failure: Bounds | None
-) -> None:  # fmt: skip
+) -> None:
     for result, wanted in (("success", success), ("failure", failure)):
         found = build(on(result=result), comparison(field, operator, value))  # type: ignore[arg-type]
         assert (found.must, found.may) == ((FALSE, TRUE) if wanted is None else (wanted.must, wanted.may)), result

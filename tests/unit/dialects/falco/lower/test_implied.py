@@ -53,9 +53,12 @@ def may(build: Build, test: Comparison) -> Condition:
 
 @settings(max_examples=1500, deadline=None)
 @given(
-    WORDS, st.lists(WORDS, min_size=1, max_size=3), st.sampled_from(OPERATORS), WORDS,
+    WORDS,
+    st.lists(WORDS, min_size=1, max_size=3),
+    st.sampled_from(OPERATORS),
+    WORDS,
     st.sampled_from(["proc.exe", "proc.args", "proc.cmdline"]),
-)  # fmt: skip
+)
 def test_command_lines(name: str, argv: list[str], operator: str, value: str, field: str) -> None:
     name = name.encode()[:15].decode("utf-8", "ignore")
     rest = " ".join(argv[1:])
@@ -68,10 +71,13 @@ def test_command_lines(name: str, argv: list[str], operator: str, value: str, fi
 
 @settings(max_examples=1500, deadline=None)
 @given(
-    st.sampled_from(["/", "/a", "/a/b", "/sh/x"]), st.lists(st.sampled_from(["a", "b", "sh", "x", ".", "..", "/", "/", "ax"]), max_size=7),
-    st.booleans(), st.sampled_from([*OPERATORS, "pmatch"]), st.lists(st.sampled_from(["a", "b", "sh", "/", "/", "x", "*"]), max_size=5),
+    st.sampled_from(["/", "/a", "/a/b", "/sh/x"]),
+    st.lists(st.sampled_from(["a", "b", "sh", "x", ".", "..", "/", "/", "ax"]), max_size=7),
+    st.booleans(),
+    st.sampled_from([*OPERATORS, "pmatch"]),
+    st.lists(st.sampled_from(["a", "b", "sh", "/", "/", "x", "*"]), max_size=5),
     st.sampled_from(["fd.name", "fd.directory", "fd.filename"]),
-)  # fmt: skip
+)
 @example(base="/", parts=["/", "x"], beside=False, operator="pmatch", wanted=["/", "/", "x"], field="fd.name")
 @example(base="/", parts=["/", "x"], beside=False, operator="pmatch", wanted=["x"], field="fd.name")
 def test_names_of_files(base: str, parts: list[str], beside: bool, operator: str, wanted: list[str], field: str) -> None:
@@ -81,9 +87,11 @@ def test_names_of_files(base: str, parts: list[str], beside: bool, operator: str
     build = {"fd.name": implied.name, "fd.directory": implied.directory, "fd.filename": implied.filename}[field]
     true = patterns.PathSet([value])(text) if operator == "pmatch" else holds(operator, text, value)
     native = {
-        "event": "file.open_failed", "file.text": given_text, "process.cwd": "/none" if beside else base,
+        "event": "file.open_failed",
+        "file.text": given_text,
+        "process.cwd": "/none" if beside else base,
         "file.dirfd": 5 if beside else implied.AT_FDCWD,
-    }  # fmt: skip
+    }
     if true:
         assert evaluate.holds(may(build, comparison(field, operator, value)), native), (name, native)
 
@@ -136,9 +144,14 @@ def test_what_a_command_line_is_narrowed_by(field: str, operator: str, value: st
 @pytest.mark.parametrize("field", ["proc.exe", "proc.args", "proc.cmdline", "proc.pexe", "proc.pcmdline", "fd.name", "fd.filename"])
 def test_nothing_follows_from_what_says_nothing(field: str) -> None:
     build = {
-        "proc.exe": implied.exe, "proc.args": implied.args, "proc.cmdline": implied.cmdline, "proc.pexe": implied.parent_exe,
-        "proc.pcmdline": implied.parent_cmdline, "fd.name": implied.name, "fd.filename": implied.filename,
-    }[field]  # fmt: skip
+        "proc.exe": implied.exe,
+        "proc.args": implied.args,
+        "proc.cmdline": implied.cmdline,
+        "proc.pexe": implied.parent_exe,
+        "proc.pcmdline": implied.parent_cmdline,
+        "fd.name": implied.name,
+        "fd.filename": implied.filename,
+    }[field]
     for operator in ("startswith", "contains", "endswith"):
         assert may(build, comparison(field, operator, "")) == TRUE
     assert may(build, comparison(field, "!=", "x")) == TRUE

@@ -279,14 +279,17 @@ def resolve(name: str, _: None) -> list[tuple[Any, ...]]:
 
 name_tests = st.one_of(
     st.tuples(
-        st.sampled_from(["fd.sip.name", "fd.rip.name"]), st.sampled_from(["=", "!=", "startswith", "contains"]), st.sampled_from(NAMED),
+        st.sampled_from(["fd.sip.name", "fd.rip.name"]),
+        st.sampled_from(["=", "!=", "startswith", "contains"]),
+        st.sampled_from(NAMED),
     ).map(" ".join),
     st.tuples(
-        st.sampled_from(["fd.sip.name", "fd.rip.name"]), st.sampled_from(["in", "intersects"]),
+        st.sampled_from(["fd.sip.name", "fd.rip.name"]),
+        st.sampled_from(["in", "intersects"]),
         st.lists(st.sampled_from(NAMED), min_size=1, max_size=3, unique=True).map(lambda found: f"({', '.join(found)})"),
     ).map(" ".join),
     st.sampled_from(["fd.sip.name exists", "fd.sip = 10.1.2.3", "fd.sport = 443", "evt.rawres >= 0", "fd.cip.name = a.example"]),
-)  # fmt: skip
+)
 name_conditions: st.SearchStrategy[str] = st.recursive(
     name_tests,
     lambda inner: st.one_of(

@@ -61,9 +61,9 @@ def test_a_macro_sees_what_is_defined_before_its_last_definition() -> None:
     before = "- macro: a\n  condition: b and proc.name=x\n- macro: b\n  condition: evt.type=open\n"
     assert [problem.code for problem in loaded(before + rule("a"))[1]] == ["unknown-macro"]
     again = "- macro: a\n  condition: b and proc.name=x\n"
-    assert conditions(
-        "- macro: a\n  condition: evt.type=open\n- macro: b\n  condition: evt.type=open\n" + rule("a"), again
-    ) == ["evt.type = open and proc.name = x"]  # fmt: skip
+    assert conditions("- macro: a\n  condition: evt.type=open\n- macro: b\n  condition: evt.type=open\n" + rule("a"), again) == [
+        "evt.type = open and proc.name = x"
+    ]
 
 
 def test_append_of_lists_macros_and_rules() -> None:
