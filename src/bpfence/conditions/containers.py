@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The path of a cgroup in, whether it is a container's, and which one, out: as a condition of the model, and as text.
+"""The path of a cgroup in, whether it is a container's, and which container it is, out.
 
-Called by the languages that know `container:`, and by what names a process's container in user space. Both are made of one table. Pure:
-nothing here looks at a host or asks a runtime.
+Called by the languages that know `container:` (as a condition), and by what names the container of a process in user space (as text). Both
+forms are made of one table, so that they agree. Pure: nothing here looks at a host or asks a runtime.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _CONTAINER: Final = "<>"
 
 
 class Layout(NamedTuple):
-    """Where a runtime puts containers in the cgroup v2 tree. `named`: what stands for the container is its name.
+    """Where a runtime puts containers in the cgroup v2 tree.
 
-    Otherwise it is an id, or only the pod that the container is in: then the id is farther down, or the last component.
+    `named`: the part that stands for the container is its name. Otherwise it is an id, or only the pod that the container is in; then the
+    id is in a component further down, or the last component is all there is.
     """
 
     runtime: str
@@ -35,7 +36,8 @@ class Layout(NamedTuple):
 
     @property
     def regex(self) -> bytes:
-        """The same, to be searched for in a path, at or below the container's cgroup. Its one group is what stands for the container."""
+        """The same as a regular expression, to be searched for in a path: the container's own cgroup, or one below it. Its one group is the
+        part that stands for the container."""
         anywhere = self.path.startswith("**/")
         before, after = self.path.removeprefix("**").split(_CONTAINER)
         start = b"" if anywhere else rb"\A"

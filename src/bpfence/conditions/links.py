@@ -3,7 +3,7 @@
 
 Called by `agent.loading` for native policies, and by the lowering of Falco's rules. The kernel reports a file by the name without links:
 a rule on /bin/sleep never matches where /bin is a link to /usr/bin. So every literal path, and the literal directory before a wildcard,
-stands for what it resolves to as well. Looks at no file system: `host.links` does, and gives a `Lookup`.
+stands for what it resolves to as well. Looks at no file system: `host.links` does, and gives a `FindLinks`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def looked_up(op: Op, text: str) -> Iterator[str]:
 
 
 def other_texts(op: Op, text: str, find: FindLinks) -> Iterator[tuple[str, str, Resolution]]:
-    """What a test must also be made with: the other text, in the test's own form; the path that was looked up; what was found."""
+    """The other texts a test must also be made with. For each: the text in the test's own form, the path that was looked up, and its
+    resolution."""
     if op is Op.EQUALS:
         if text.startswith("/"):
             resolution = find(text)
@@ -85,7 +86,7 @@ def other_texts(op: Op, text: str, find: FindLinks) -> Iterator[tuple[str, str, 
         directory = _directory(op, branch)
         if directory:
             resolution = find(directory)
-            for name in resolution.names[:1]:  # of a directory only what it is counts: nothing below it has its other names
+            for name in resolution.names[:1]:  # of a directory only the first name counts: what is below it does not have the others
                 yield (_escaped(name) if op is Op.GLOB else name).rstrip("/") + branch[len(directory) :], directory, resolution
 
 
@@ -123,7 +124,8 @@ class Widened(NamedTuple):
 
 
 def widen(condition: Condition, find: FindLinks, told: list[Widened]) -> Condition:
-    """The condition with every path for all of its names. `told` gets what this changes; not what stands among the alternatives anyway."""
+    """The condition with every path in all of its names. `told` gets each change, except where the name stands among the alternatives
+    already."""
     match condition:
         case And(parts):
             return And(tuple(widen(part, find, told) for part in parts))
@@ -158,18 +160,18 @@ def _shown(op: Op, text: str) -> str:
 
 
 class _Alternatives:
-    """Tests of which one has to hold."""
+    """Tests of which any one has to hold."""
 
     def __init__(self, parts: Iterable[Condition]) -> None:
         self._all = frozenset(parts)
-        # What is equal to a test is found among all: only patterns have to be tried one by one.
+        # A test with the same text is found in a set; only patterns have to be tried one by one.
         self._patterns: dict[str, list[Atom]] = {}
         for part in self._all:
             if isinstance(part, Atom) and isinstance(part.value, str) and part.op is not Op.EQUALS:
                 self._patterns.setdefault(part.field, []).append(part)
 
     def say(self, other: Atom) -> bool:
-        """Whether a test is among them already: it stands there, or whatever it is true of is matched by one of them."""
+        """Whether a test adds nothing: it is among them already, or one of them matches all that it matches."""
         return other in self._all or any(_covers(part, other) for part in self._patterns.get(other.field, ()))
 
 
@@ -186,9 +188,9 @@ def _covers(part: Atom, other: Atom) -> bool:
 
 
 def widened(policies: PolicySet, find: FindLinks, where: str = "on this host") -> tuple[PolicySet, list[Diagnostic]]:
-    """The policies for all names of their paths, and what that changes, as information; a program of many names is a warning.
+    """The policies with all names of their paths, and what changes by it, as information; a program of many names is a warning.
 
-    Policies with `links: as-written` stay as they are. `where`: the words for the tree that `find` looks at.
+    Policies with `links: as-written` stay as they are. `where`: words for the tree that `find` looks at.
     """
     diagnostics: list[Diagnostic] = []
     return PolicySet(tuple(_policy(policy, find, where, diagnostics) for policy in policies.policies)), diagnostics
@@ -233,7 +235,7 @@ OF_FILES: Final = frozenset(
 
 
 def named(policies: PolicySet, find: FindLinks, where: str = "on this host") -> Iterator[Diagnostic]:
-    """Warnings about literal paths that name something else than their field holds: a directory, or a script."""
+    """Warnings about literal paths that name something else than the field can hold: a directory, or a script."""
     for policy in policies.policies:
         own = {(atom.field, atom.value) for atom in atoms(policy.scope)}
         yield from _named((policy.scope,), False, find, where, policy.location, f"policy {policy.name!r}")
@@ -302,13 +304,14 @@ def findings(told: list[Widened], place: Location, who: str, where: str, *, both
 
 
 def called(path: str, program: str) -> str:
-    """A glob of process.args: the ways to call one of the programs that a file is, by its name, its path, or the file's and its."""
+    """A glob on process.args for one of the programs that a file holds: called by its name or path, or as an argument of the file's own
+    name or path."""
     name = path.rpartition("/")[2]
     return f"{{{name},{path},{program.rpartition('/')[2]} {name},{program} {name}}}{{, *}}"
 
 
 def _told_apart(field: str, path: str, program: str) -> str:
-    """How a rule can be about one of them all the same, "" where it cannot."""
+    """How a rule can be about one of these programs all the same; "" where it cannot."""
     if _SPECIAL.search(path) or _SPECIAL.search(program):
         return ""
     match = f'process.exe: {program}, process.args: "{called(path, program)}"'

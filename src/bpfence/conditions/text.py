@@ -19,12 +19,12 @@ _WORDS: Final = {
     Op.PREFIX: "startswith", Op.SUFFIX: "endswith", Op.CONTAINS: "contains", Op.EQUALS: "=", Op.CIDR: "=", Op.GLOB: "glob",
     Op.STRGLOB: "glob",
     Op.ICONTAINS: "icontains",
-    Op.OBJECT: "follows",  # shown only: no condition says it
+    Op.OBJECT: "follows",  # only for showing: no condition is written this way
     Op.SAME: "=", Op.DIFFERENT: "!=", Op.LESS: "<", Op.BEGINS: "startswith", Op.ENDS: "endswith",
 }  # fmt: skip
 _BARE: Final = re.compile(r"[\w./:@%+-]+")
 _MODIFIERS: Final = ("oneof", "anyof", "allof")
-"""Words that say something else before a parenthesis."""
+"""Words that would mean something else before a parenthesis."""
 _NAMED: Final = {"\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", '"': '\\"'}
 
 
@@ -87,7 +87,7 @@ def _same(atom: Atom, other: Condition) -> bool:
 
 
 def _atom(atom: Atom) -> tuple[str, int]:
-    """The text of one test, and how tightly it binds: 4 as a test, 0 as an `or`, 1 as an `and`."""
+    """The text of one test, and how tightly it binds: 4 like a single test, 1 like `and`, 0 like `or`."""
     field = FIELD_BY_NAME[atom.field]
     match atom.op, atom.value:
         case Op.EXISTS, _:

@@ -98,7 +98,7 @@ def no_field(field: Field, text: str) -> None:
 
 
 def slot_field(field: Field) -> str:
-    """The field an atom names: users are uids to everyone behind the dialects."""
+    """The field that an atom names. Behind the dialects, users are numbers: process.uid."""
     return "process.uid" if field.kind is Kind.USER else field.name
 
 
@@ -133,7 +133,7 @@ def pattern(field: Field, text: str) -> Condition:
 
 
 def _simple(field: Field, pieces: glob.Glob) -> Condition | None:
-    """The atom of a glob that is a literal, a prefix, a suffix, a `contains`, or everything."""
+    """The atom for a glob that is a literal, a prefix, a suffix, a `contains`, or matches everything; None for any other."""
     match pieces:
         case () | (glob.Text(),):
             text = _decode(pieces)
@@ -159,7 +159,7 @@ def _text(data: bytes) -> str:
 
 
 def branches(text: str) -> list[str]:
-    """A glob without its braces, as several globs; as it is where that would be too many."""
+    """A glob with its braces written out as several globs; the glob itself where that would be too many."""
     done: list[str] = []
     todo = [text]
     while todo:
@@ -180,7 +180,8 @@ def _check_length(field: Field, text: str) -> None:
 
 
 def _check_name(field: Field, text: str, shortest: int, start: str) -> None:
-    """A command name is at most 15 bytes and no path. `shortest`: of what the test matches, in bytes; `start`: what that begins with."""
+    """Check a test on a command name, which has at most 15 bytes and no '/'. `shortest`: the length of the shortest match, in bytes;
+    `start`: what it begins with."""
     if start.startswith("/"):
         exe = field.name.removesuffix("name") + "exe"
         what = f"a command name is no path: {quoted(text)} never matches"
@@ -199,7 +200,7 @@ def part(field: Field, text: str, *, first: bool) -> None:
 
 
 def shortest(pieces: glob.Glob) -> int:
-    """How many bytes the shortest string has that a glob matches."""
+    """The length, in bytes, of the shortest string that a glob matches."""
     length = 0
     for piece in pieces:
         match piece:
@@ -222,7 +223,7 @@ _SPECIAL_BITS: Final = 0o7000
 
 
 def odd(field: Field, text: str) -> Iterator[TextError]:
-    """What is strange about one value that is accepted: it means something else than it seems to. These are warnings."""
+    """What is odd about one value that is accepted: it means something else than it seems to mean. These become warnings."""
     if field.kind is Kind.FLAGS and field.names == "mode":
         yield from _odd_mode(text)
     if field.kind not in _PATTERNS:
@@ -421,7 +422,7 @@ def _examples(table: str) -> str:
 
 
 def bits(field: Field, texts: Iterable[str]) -> Condition:
-    """Any of the named bits. A name of several bits (O_SYNC, O_TMPFILE) needs all of its own."""
+    """Any of the named bits. A name that stands for several bits (O_SYNC, O_TMPFILE) needs all of them."""
     mask = 0
     parts: list[Condition] = []
     for text in texts:
@@ -537,7 +538,7 @@ def _comparison(left: str, word: str, right: str) -> Condition:
 
 
 def _check_comparable(field: Field, other: Field) -> None:
-    """TextError where no event has both, or what they hold has nothing to do with each other."""
+    """TextError where no event has both fields, or where their values have nothing to do with each other."""
     for compared in (field, other):
         if not measure(compared):
             what = "a set of flags" if compared.kind is Kind.FLAGS else "a list"
@@ -570,7 +571,7 @@ def _one(what: str) -> str:
 def contradiction(condition: Condition) -> str | None:
     """The field whose tests in a conjunction exclude each other; None where none is seen.
 
-    Looks at single fields only, and only where a finite set of values stands for all: complete for numbers, for strings tested
+    Looks at one field at a time, and only where a finite set of values can stand for all. That is complete for numbers, for strings tested
     with equality and prefixes, and wherever one conjunct lists the possible strings.
     """
     if condition == FALSE:
@@ -591,10 +592,8 @@ def contradiction(condition: Condition) -> str | None:
 
 
 def _samples(parts: list[Condition]) -> list[str | int | None] | None:
-    """Values that stand for every value a field can have, as far as `parts` can tell them apart; None where there is no such list.
-
-    None among them is the absent field.
-    """
+    """Values that stand for all values of a field, as far as `parts` can tell values apart; None where there is no such list. A None in the
+    list is the absent field."""
     tests = [atom for part in parts for atom in atoms(part)]
     ops = {atom.op for atom in tests}
     if tests[0].field == "process.ancestors.exe" or ops & {Op.OBJECT, Op.ANYBITS, Op.MASKED, Op.CIDR}:
@@ -609,7 +608,7 @@ def _samples(parts: list[Condition]) -> list[str | int | None] | None:
             return list(listed)
     if ops <= {Op.EQUALS, Op.PREFIX, Op.EXISTS}:
         texts = [atom.value for atom in tests if isinstance(atom.value, str)]
-        # "\x01" continues no text that is listed: a string that leaves all of them behind at this point.
+        # "\x01" continues no listed text: such a string differs from all of them from this point on.
         return [None, "\x01", *texts, *(text + "\x01" for text in texts)]
     return None
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paths in, the bytes of policy files out, and what could not be read.
 
-Called by every dialect. What lies in a directory may belong to an attacker: only regular files are read, and no more than a bound.
+Called by every dialect. Files in a directory may belong to an attacker: only regular files are read, and only up to a bound.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def policy_files(path: Path, report: Report) -> list[Path]:
 
 
 def read_bytes(path: Path, report: Report) -> bytes | None:
-    """A regular file's bytes, one more than MAX_BYTES at most; None, and a finding, where it cannot be read."""
+    """The bytes of a regular file, at most MAX_BYTES + 1 of them; None, and a finding, where it cannot be read."""
     place = Location(str(path))
     try:
         # Without O_NONBLOCK a FIFO dropped into the directory would stop the agent here.
@@ -56,7 +56,7 @@ def read_bytes(path: Path, report: Report) -> bytes | None:
 
 
 class SourceFile(NamedTuple):
-    """A file as it was read, once: whoever asks again would perhaps be answered otherwise."""
+    """A file as it was read. It is read once, because a second read may give something else."""
 
     file: str
     data: bytes

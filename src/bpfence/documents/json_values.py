@@ -56,7 +56,7 @@ def parse(text: str, file: str) -> JsonValue:
 
 
 class _Parser:
-    """One pass over the text; open objects and arrays are on a stack of our own."""
+    """One pass over the text. Open objects and arrays are on a stack, so that nothing recurses."""
 
     def __init__(self, source: PlacedText) -> None:
         self.source = source
@@ -64,7 +64,7 @@ class _Parser:
         self.at = 0
         self.count = 0
         self.open: list[JsonValue] = []
-        self.keys: list[JsonValue | None] = []  # of each open object the key that waits for its value
+        self.keys: list[JsonValue | None] = []  # the key of each open object that waits for its value
 
     def document(self) -> JsonValue:
         self.space()

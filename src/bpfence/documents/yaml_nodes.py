@@ -46,7 +46,7 @@ class YamlNode(Placed):
         self.size = 1  # in nodes
         self.length = len(text)  # in characters of texts
         self.mark = start  # where its tag and anchor begin
-        self.reached = (0, -1, -1)  # how far `_index` has come: the next one is mostly asked for farther on
+        self.reached = (0, -1, -1)  # how far `_index` has come: the next offset asked for mostly lies behind it
 
     @property
     def empty(self) -> bool:
@@ -54,7 +54,7 @@ class YamlNode(Placed):
         return self.kind == "scalar" and not self.style and not self.tag and self.text in ("", "~", "null", "Null", "NULL")
 
     def place(self, offset: int) -> Location:
-        """Where character `offset` of a scalar's text was written: quotes, escapes, folding and indentation are followed."""
+        """Where character `offset` of a scalar's text was written. Follows quotes, escapes, folding and indentation."""
         if self.kind != "scalar":
             return self.location
         return self.source.location(self._index(min(max(offset, 0), len(self.text))))
@@ -196,7 +196,7 @@ class _Composer:
         return None
 
     def start(self, event: yaml.NodeEvent) -> int:
-        """Where the content begins: the mark lies before the anchor and the tag."""
+        """Where the content begins. The event's mark lies before the anchor and the tag."""
         self.count(1, event)
         text, at = self.source.text, self.mark(event)
         tagged = isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)) and event.tag
@@ -217,7 +217,7 @@ class _Composer:
             what = f"*{anchor} contains itself" if anchor in self.anchors else f"the alias *{anchor} has no anchor before it"
             raise DocumentError(self.source.location(self.mark(event)), what, "a value that begins with '*' must be quoted", _SYNTAX)
         self.count(node.size, event)
-        self.characters += node.length  # those that are written out are bounded by the size of the file
+        self.characters += node.length  # texts that are written out are bounded by the size of the file already
         if self.characters > MAX_ALIASED:
             what = f"the aliases stand for more than {MAX_ALIASED >> 20} Mi characters"
             raise DocumentError(self.source.location(self.mark(event)), what, "write less behind anchors, or split the file", "yaml-limit")

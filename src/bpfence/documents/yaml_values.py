@@ -20,7 +20,7 @@ _TOO_LONG: Final = 40
 
 
 def as_value(node: YamlNode) -> JsonValue:
-    """A node, and all below it, as JSON would have it."""
+    """A node and all below it, with the values that JSON would have."""
     if node.kind == "map":
         made = JsonValue(node.source, "object", node.start)
         made.pairs = [(JsonValue(node.source, "string", key.start, key.text), as_value(value)) for key, value in node.pairs]

@@ -72,7 +72,7 @@ INITIAL_CGROUP_NAMESPACE: Final = 0xEFFFFFFB
 
 
 class Hierarchy(NamedTuple):
-    """Where cgroup v2 is mounted, and whether paths below it are those that the kernel's programs see."""
+    """Where cgroup v2 is mounted. `whole`: paths below it are the same that the kernel's programs see."""
 
     root: Path
     whole: bool

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paths in, what the symbolic links of a directory tree make of them out, in bounded time.
 
-Called by `loading` at every start and reload, and by `check` and `explain`. The tree is this host's, or any other below a directory, whose
-absolute links stay inside it. Links are read on a thread of their own: a file system that does not answer costs what is below the
-directory that hangs, and half a second. What cannot be read (an agent that has dropped its privileges may not read everything) is kept as
-it was at the last load, or stays as it is written.
-Everything below /proc is left alone: it is another one for everybody who looks.
+Called by `loading` at every start and reload, and by `check` and `explain`. The tree is this host's, or any other below a directory; its
+absolute links stay inside it. Links are read by a thread: a file system that does not answer costs half a second, and the paths below the
+directory that hangs. What cannot be read (an agent that has dropped its privileges may not read everything) keeps its value of the last
+load, or stays as it is written. Everything below /proc is left alone, because it differs for every process that looks.
 """
 
 from __future__ import annotations
@@ -22,15 +21,16 @@ from bpfence.conditions.links import Resolution
 from bpfence.errors import Diagnostic, Location
 
 SECONDS: Final = 0.5
-"""How long may pass without one path more being read."""
+"""Seconds for which no further path may be read before the thread counts as hanging."""
 MAX_HANGING: Final = 4
-"""Threads that hang in a file system; with so many, nothing more is looked up."""
+"""How many threads may hang in a file system; with so many, nothing more is looked up."""
 FIRST_LINE: Final = 256
-"""BINPRM_BUF_SIZE of the kernel: what it looks at of a script."""
+"""BINPRM_BUF_SIZE of the kernel: how much of a script it looks at."""
 MAX_LINKS: Final = 40
 """MAXSYMLINKS of the kernel."""
 MANY_NAMES: Final = frozenset(("busybox", "busybox.static", "busybox-static", "toybox", "coreutils", "uutils", "systemctl"))
-"""Programs that do what they are called as, and that a host does not live without: to match them all for one of their names is too much."""
+"""Programs that act by the name they are called by, and that no host can do without. To match them all because of one name would be too
+much."""
 _NOTHING: Final = Resolution()
 
 
@@ -64,7 +64,7 @@ class _Reader:
         self.progress.set()
 
     def resolve(self, path: str) -> Resolution:
-        """The other names of one path: what it leads to; and, where it is a link itself, its own name behind the links before it."""
+        """The other names of one path: what it leads to, and where it is a link itself, its own name with the links before it resolved."""
         links: dict[str, str] = {}
         whole = self.followed(path, links)
         directory, _, last = path.rstrip("/").rpartition("/")
@@ -77,7 +77,7 @@ class _Reader:
         return Resolution(names, passed, "", *self.kind(whole))
 
     def kind(self, path: str) -> tuple[bool, str]:
-        """Whether a path without links is a directory, and the interpreter of the script that it is; neither where that cannot be seen."""
+        """Whether a path (without links) is a directory, and the interpreter if it is a script; neither where that cannot be told."""
         self.at = path
         try:
             status = os.lstat(self._root + path)
@@ -85,7 +85,7 @@ class _Reader:
                 return True, ""
             if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
                 return False, ""
-            # O_NONBLOCK: what has come to be in its place meanwhile must not stop us.
+            # O_NONBLOCK: something else may have taken its place meanwhile, and must not block us.
             descriptor = os.open(self._root + path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 first = os.read(descriptor, FIRST_LINE)
@@ -97,7 +97,7 @@ class _Reader:
         return False, os.fsdecode(written.group(1)) if written else ""
 
     def followed(self, path: str, links: dict[str, str]) -> str:
-        """The path without links. What is not there stands for itself."""
+        """The path without links. What does not exist stands for itself."""
         done: list[str] = []
         waiting = path.split("/")[::-1]
         left = MAX_LINKS
@@ -125,7 +125,7 @@ class _Reader:
         return "/" + "/".join(done)
 
     def link(self, name: str) -> str | None:
-        """What a link holds; None where the name is something else, or nothing."""
+        """The target of a link; None where the path is something else, or does not exist."""
         if name not in self._known:
             self.at = name
             try:
@@ -138,7 +138,8 @@ class _Reader:
 
 
 class Links:
-    """The links of one tree. One object lives as long as its agent, so that a directory that hangs is not tried again while it does."""
+    """The links of one tree. Keep one object as long as its agent lives, so that a directory that hangs is not tried again while it
+    does."""
 
     def __init__(self, root: str = "/", seconds: float = SECONDS) -> None:
         self.root = root
@@ -178,7 +179,7 @@ class Links:
         self.late = tuple(late)
 
     def _answering(self, paths: list[str]) -> tuple[list[str], list[str]]:
-        """The paths that lead to no directory that hangs now, and the others."""
+        """The paths that do not lead to a directory that hangs now, and those that do."""
         stuck = tuple(reader.at for reader in self._hanging)
         hangs = [any(path == name or path.startswith(name + "/") for name in stuck) for path in paths]
         return [p for p, h in zip(paths, hangs, strict=True) if not h], [p for p, h in zip(paths, hangs, strict=True) if h]
@@ -195,7 +196,7 @@ class Links:
         return self._resolutions.get(path, _NOTHING)
 
     def reported(self, path: str, *, itself: bool = False) -> str:
-        """The name under which the kernel reports what a path leads to; `itself`: the name, not what a link by that name leads to."""
+        """The name under which the kernel reports what a path leads to. `itself`: of a link, its own name, not that of its target."""
         resolution = self.find(path)
         if itself:
             return resolution.names[-1] if resolution.names else path
