@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of one language in, policy files of another that mean exactly the same out, and why the rest has none.
 
-Called by `bpfence convert`. The way goes through the policy model: one dialect lowers exactly, the other writes.
+Called by `bpfence convert`. It goes through the policy model: one dialect lowers the rules exactly, the other writes the policies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Converted(NamedTuple):
 
 
 def convert(rules: Iterable[tuple[NamedRule, Policy | list[Diagnostic]]], document: Callable[[Policy], tuple[str, str]]) -> Converted:
-    """`rules`: with what they lower to. `document`: a policy's text in the other language, or "" and why it has none."""
+    """`rules`: each with what it lowers to. `document`: gives a policy's text in the other language, or "" and why it has none."""
     documents: list[str] = []
     converted: list[str] = []
     left_out: list[Diagnostic] = []

@@ -198,12 +198,12 @@ _BY_NUMBER: Final = {key: _canonical(table) for key, table in TABLES.items()}
 
 
 class NoAnswerError(LookupError):
-    """This host's user database, which may be a server, has not answered in time."""
+    """This host's user database, which may be on a server, has not answered in time."""
 
 
 T = TypeVar("T")
 _PATIENCE: Final = Patience(2.0)
-"""A user database may be a server that is gone, and the agent reads policies again while it works."""
+"""A user database may be on a server that is gone, and the agent reads policies again while it works."""
 
 
 def _of_host(look: Callable[[], T]) -> T | None:
@@ -231,15 +231,16 @@ def _group(text: str) -> int | None:
 
 _ON_HOST: Final[Mapping[str, Callable[[str], int | None]]] = {"user": _user, "group": _group}
 _FIRST_SYMBOL: Final = 0xFFF00000
-"""Far beyond the ids that systems give to people, services and containers."""
+"""Far above the ids that systems give to people, services and containers."""
 _symbols: ContextVar[dict[tuple[str, str], int] | None] = ContextVar("symbols", default=None)
 
 
 @contextlib.contextmanager
 def symbolic() -> Iterator[dict[tuple[str, str], int]]:
-    """Within it no host is asked: every name of a user or group has a number of its own, root has 0. Gives those that were used.
+    """While the context is open no host is asked: every name of a user or group gets a number of its own, root gets 0. Yields the numbers
+    that were given.
 
-    For looking at policies of another host; such numbers mean nothing to a kernel.
+    For looking at policies of another host. Such numbers mean nothing to a kernel.
     """
     symbols: dict[tuple[str, str], int] = {}
     token = _symbols.set(symbols)

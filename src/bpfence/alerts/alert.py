@@ -32,9 +32,9 @@ MAX_MESSAGE: Final = 8192
 
 
 class RuleInfo(msgspec.Struct, frozen=True):
-    """What an alert says of a rule. `action` is what the rule does in its policy's mode, `declared` what it is written to do.
+    """What an alert says of a rule. `action` is what the rule does in its policy's mode, `declared` what is written in the rule.
 
-    `when` and `confirm` as in policy.Rule: of a rule that a dialect confirms the kernel only names candidates.
+    `when` and `confirm` as in policy.Rule: the kernel only names candidates of a rule that a dialect confirms.
     """
 
     policy: str
@@ -58,7 +58,8 @@ class RuleInfo(msgspec.Struct, frozen=True):
 
 
 def rule_info(rule: Rule, mode: str) -> RuleInfo:
-    """The part of a rule that alerts need. The compiler gives the mode beside the rule, and may already have lowered the action by it."""
+    """The part of a rule that alerts need. The mode comes from the compiler, beside the rule; it may already have lowered the action by
+    it."""
     action = Action.AUDIT if mode == "audit" and rule.action > Action.AUDIT else rule.action
     return RuleInfo(
         policy=rule.policy,
@@ -94,7 +95,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     would: str | UnsetType = UNSET
     uncertain: bool | UnsetType = UNSET
     causes: tuple[str, ...] | UnsetType = UNSET  # why it is uncertain
-    may_match: tuple[str, ...] | UnsetType = UNSET  # policy/rule of the others that are uncertain for the same reason
+    may_match: tuple[str, ...] | UnsetType = UNSET  # policy/rule of the other rules that are uncertain for the same reason
     kill: str | UnsetType = UNSET  # "refused" where the kernel does not let the process be killed
     event: str
     message: str
@@ -115,13 +116,14 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     io_uring: Details = UNSET
     call: Details = UNSET
     syscall: Details = UNSET
-    dialect: Details = UNSET  # by name of the language: what a rule of it says in its own terms
+    dialect: Details = UNSET  # by name of the language: what its rule says of the event in its own terms
     container: dict[str, Any] | None = None
     k8s: dict[str, Any] | None = None
 
 
 class LossLine(msgspec.Struct, frozen=True, kw_only=True):
-    """Records lost: by event as the kernel counted them, and as missing sequence numbers by buffer, some of which it has not counted."""
+    """Records lost: by event, as the kernel counted them; and as missing sequence numbers by buffer. The kernel has not counted all of the
+    latter."""
 
     time: str
     kind: str = "loss"
@@ -132,7 +134,7 @@ class LossLine(msgspec.Struct, frozen=True, kw_only=True):
     gaps: dict[str, int]
     uncounted: int
     undecodable: dict[str, int]
-    refused: dict[str, int] | UnsetType = UNSET  # of those in `events`, denials without a record, by cause
+    refused: dict[str, int] | UnsetType = UNSET  # of those in `events`: denials without a record, by cause
     host: str
 
 
@@ -196,9 +198,10 @@ class Composer:
         said: Mapping[tuple[str, str], Said] = MappingProxyType({}),
         others: Collection[RuleInfo] = (),
     ) -> list[tuple[RuleInfo, Alert]]:
-        """One alert for each matching rule with whether it is uncertain. `objects`: the paths of object bits of the event's generation;
-        `said`: by the key of a rule what it says in its own language. None matched: the event is counted.
-        `others`: rules that an uncertain alert speaks for, too; see `joined`.
+        """One alert for each matching rule. Each match has whether it is uncertain.
+
+        `objects`: the paths of the object bits of the event's generation. `said`: by a rule's key, what it says in its own language. With
+        no match the event only counts. `others`: rules that an uncertain alert speaks for, too; see `joined`.
         """
         self._seq += 1
         if not matched:
@@ -304,21 +307,21 @@ CAUSE_WORDS: Final = {
 
 
 def doubt(causes: tuple[str, ...], others: int) -> str:
-    """What goes behind the message of an uncertain alert: what was uncertain, and how many more rules it may concern."""
+    """What follows the message of an uncertain alert: what was uncertain, and how many more rules it may concern."""
     why = "; ".join(CAUSE_WORDS[cause] for cause in causes) or "what it tests is not known completely"
     also = f", and {others} more rule{'s' if others > 1 else ''}" if others else ""
     return f" (uncertain: the rule{also} may or may not match, because {why})"
 
 
 def joined(matched: Collection[tuple[RuleInfo, bool]]) -> tuple[list[tuple[RuleInfo, bool]], list[RuleInfo]]:
-    """Matches of one event of which the strictest uncertain one speaks for all uncertain ones, and those that it speaks for.
+    """The matches of one event with only the strictest of the uncertain ones; and the others, which that one speaks for.
 
-    What is uncertain is one thing, a path say, and every rule that asks for it may match: that is one report, not one for each.
+    One thing is uncertain, such as a path, and every rule that asks for it may match: that is one report, not one for each rule.
     """
     unsure = [rule for rule, uncertain in matched if uncertain]
     if len(unsure) < 2:
         return list(matched), []
-    lead = max(unsure, key=lambda rule: rule.action)  # the first of the strictest, which the errno is of
+    lead = max(unsure, key=lambda rule: rule.action)  # the first of the strictest: the errno is its
     told = [(rule, uncertain) for rule, uncertain in matched if not uncertain or rule is lead]
     return told, [rule for rule in unsure if rule is not lead]
 
@@ -343,7 +346,7 @@ _PIECE: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
 def message(rule: RuleInfo, fields: Mapping[str, Value], action: str) -> str:
-    """The rule's message with its fields filled in: whole names, looked up in one table; no attribute or index is reachable."""
+    """The rule's message with its fields filled in. Only whole names from one table are looked up: no attribute or index can be reached."""
     event = str(fields.get("event", ABSENT))
     words = {"event": event, "policy": rule.policy, "rule": rule.rule, "action": action, "severity": rule.severity}
 
@@ -359,7 +362,7 @@ def message(rule: RuleInfo, fields: Mapping[str, Value], action: str) -> str:
 
     template = rule.message or _default_message(fields)
     text = _PIECE.sub(fill, template)
-    # The template is policy text: what it says outside braces may still hold characters that a terminal would act on.
+    # The template is policy text: outside of braces, too, it may hold characters that a terminal would act on.
     return _bounded(printable(text))
 
 

@@ -33,7 +33,7 @@ DONE: Final = {
 
 
 def rule_name(call: NotifiedCall) -> str:
-    """What in the profile decided: a rule's comment or its place, or the default."""
+    """What in the profile decided: the rule's comment or its place, or the default."""
     if not call.rules:
         return DEFAULT_RULE
     rule = call.rules[0]
@@ -139,7 +139,8 @@ class Tally:
         self.families: set[int] = set()
 
     def handled(self, handled: Handled) -> None:
-        """One call. What the profile lets a supervisor decide (NOTIFY) counts as denied: nobody may be there to allow it."""
+        """Count one call. A call that the profile leaves to a supervisor (NOTIFY) counts as denied, because nobody may be there to allow
+        it."""
         call = handled.call
         key = (call.arch.name.lower(), call.name, str(call.verdict))
         self._first.setdefault(key, handled)

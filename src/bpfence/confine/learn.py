@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A command in, the system calls that it and its descendants made out.
 
-Called by `bpfence seccomp learn`. The command runs in a cgroup of its own, by which the kernel tells its calls from others'; where no
-cgroup can be made, the kernel keeps a list of its processes instead. Recording ends when the last of them has ended, or when it is told to.
+Called by `bpfence seccomp learn`. The command runs in a cgroup of its own, by which the kernel tells its calls from those of others. Where
+no cgroup can be made, the kernel keeps a list of its processes instead. Recording ends when the last of them has ended, or when it is told
+to.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import number
 
 GRACE_SECONDS: Final = 5.0
-"""Between SIGTERM and SIGKILL for what still runs when recording is to end."""
+"""Seconds between SIGTERM and SIGKILL for what still runs when recording is to end."""
 LOOK_SECONDS: Final = 0.05
 ARCHES: Final = {
     Arch.X86_64: {Abi.NATIVE: Arch.X86_64, Abi.COMPAT: Arch.X86, Abi.X32: Arch.X32},
@@ -39,7 +40,7 @@ ARCHES: Final = {
 
 class Recording(msgspec.Struct, frozen=True):
     """What was recorded. `status` is the command's exit code as a shell gives it. `out_of_range`: calls whose numbers could not be kept;
-    `lost`: processes whose calls could not be. `families`: of the sockets that were made, None where that is not known."""
+    `lost`: processes whose calls could not be kept. `families`: of the sockets that were made; None where that is not known."""
 
     status: int
     calls: frozenset[Seen]
@@ -49,7 +50,7 @@ class Recording(msgspec.Struct, frozen=True):
 
 
 class Descendants(Protocol):
-    """A command and its descendants, however the kernel tells them."""
+    """A command and its descendants, by whatever means the kernel tells them."""
 
     def start(self, command: Sequence[str]) -> Child:
         """Starts the command; its calls are recorded from its execve on."""

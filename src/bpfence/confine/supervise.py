@@ -4,9 +4,10 @@
 Called by `bpfence seccomp supervise`, and by `learn --audit`, which answers every call with "go on". The filter is the profile's own
 program with USER_NOTIF in place of what denies, so the kernel asks about exactly the calls that the profile would deny.
 
-What an answer may depend on: the call's number and architecture, which the kernel copied from registers when the call was made. Never on
-memory: what a pointer points to is the process's to change after it was looked at, so strings are read for alerts only. With CONTINUE the
-kernel carries out the call as it then finds it; an answer by number is true of every such call. seccomp_unotify(2), "Caveats".
+An answer may depend on the call's number and architecture only: the kernel copied them from registers when the call was made. It never
+depends on memory, because the process can change what a pointer points to after it was looked at; strings are read for alerts only. With
+CONTINUE the kernel carries out the call as it then finds it, and an answer by number is true of every such call. seccomp_unotify(2),
+"Caveats".
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ SOFT: Final = frozenset({RET[ProfileAction.ERRNO], RET[ProfileAction.NOTIFY]})
 def asking(program: bytes, *, everything: bool = False) -> bytes:
     """The same filter, asking user space where it gave an errno; with `everything`, wherever it did not let the call through.
 
-    Kills, traps and traces stay the kernel's own to do otherwise: they need nobody alive to answer.
+    Otherwise kills, traps and traces stay with the kernel, which needs nobody alive to answer.
     """
 
     def asked(ret: int) -> bool:
@@ -80,7 +81,7 @@ class Responses:
         self._used: set[str] = set()
 
     def to(self, name: str) -> Response:
-        """The response to the next call of a name. Only names: see the module's text."""
+        """The response to the next call of a name. It depends on the name only; the module's docstring says why."""
         response = self._by_name.get(name, self._otherwise)
         if response.kind is not ResponseKind.ALLOW_ONCE:
             return response
@@ -90,13 +91,15 @@ class Responses:
         return response
 
     def settle(self, handled: Handled) -> None:
-        """Gives an "allow-once" back whose call did not take place: the caller was interrupted by a signal, and will ask again."""
+        """Give an "allow-once" back if its call did not take place: the caller was interrupted by a signal, and will make the call
+        again."""
         if handled.response.kind is ResponseKind.ALLOW_ONCE and not handled.answered:
             self._used.discard(handled.call.name)
 
 
 class NotifiedCall(msgspec.Struct, frozen=True):
-    """A call that the kernel asked about. `verdict` is what the profile says about it, `rules` are those that say so, [] is the default."""
+    """A call that the kernel asked about. `verdict` is what the profile says about it; `rules` are the rules that say so, empty for the
+    default."""
 
     notification: Notification
     arch: Arch
@@ -136,7 +139,7 @@ class Supervisor:
         decide: Callable[[NotifiedCall], Response],
         handled: Callable[[Handled], None],
     ) -> None:
-        # The thread's own: nobody closes it under a call that waits on it.
+        # A descriptor of the thread's own: nobody else closes it while the thread waits on it.
         self._listener = Listener(os.dup(listener))
         self._program = Program(compiled.program)
         self._reference = Reference(compiled.effective)
@@ -150,7 +153,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Begins to answer."""
-        # The kernel wakes a waiting receive only when a call comes (and lately when the last process goes), so it must not be waited for.
+        # The kernel wakes a waiting receive only when a call comes (newer ones also when the last process ends): do not wait in it.
         self._thread.start()
 
     def check(self) -> None:
@@ -159,7 +162,7 @@ class Supervisor:
             raise self._failed
 
     def finish(self, *, all_ended: bool = False) -> None:
-        """Waits for the call in work, if there is one; with `all_ended`, for the thread, which some kernels leave waiting for nobody."""
+        """Wait for the call that is being answered, if there is one. With `all_ended`, wait for the thread; some kernels never wake it."""
         if all_ended:
             self._thread.join(LAST_CALL_SECONDS)
         with self._busy:
@@ -167,7 +170,7 @@ class Supervisor:
         self.check()
 
     def close(self) -> None:
-        """Nobody listens to it any more. The thread goes on until no process is left, or with this process."""
+        """Stop listening. The thread goes on until no process is left, or until this process ends."""
         with self._busy:
             os.close(self.wake)
             self.wake = -1
@@ -213,7 +216,7 @@ class Supervisor:
         pid = notification.pid
         memory = _open_memory(pid) if pid else None
         try:
-            # The descriptor is of this pid's memory; that the pid still is the caller's is known only if the call waits now.
+            # The descriptor is for the memory of this pid. Whether the pid still is the caller's is known only if the call still waits now.
             if memory is not None and not self._listener.still_waits(notification.id):
                 os.close(memory)
                 memory = None
@@ -280,7 +283,7 @@ def supervise(
         child = launch(command, [filter_made], listen=0)
         try:
             if child.listener < 0:
-                child.wait()  # says why
+                child.wait()  # raises the reason
                 raise KernelError("no listener came from the kernel", missing="seccomp user notification")
             supervisor = Supervisor(child.listener, compiled, decide, handled)
             with Interrupts(child) as interrupts:

@@ -33,11 +33,11 @@ FORMATS = ("native", "falco", "falco-text")
 
 
 CLOSE_SECONDS: Final = 0.5
-"""How long, at the end, an output may take without a line going out."""
+"""For how many seconds, at the end, an output may take no line."""
 MAX_CLOSE_SECONDS: Final = 10.0
-"""How long lines may go on going out."""
+"""For how many seconds, at the end, lines may go on being written."""
 PATIENT_CLOSE_SECONDS: Final = 10.0
-"""The first for a command in the foreground, which nobody expects to answer signals after its work is done."""
+"""CLOSE_SECONDS of a command in the foreground: nobody expects it to answer signals after its work is done."""
 
 
 class OutputRoute(NamedTuple):
@@ -48,9 +48,10 @@ class OutputRoute(NamedTuple):
 
 
 class Outputs:
-    """Several outputs as one, of which none makes the caller wait. `report` takes messages for people, and must not wait either.
+    """Several outputs as one, none of which makes the caller wait. `report` takes messages for people, and must not wait either.
 
-    Nothing is written before `start`, nor lost: threads must not begin before privileges are given up. Methods may be called by any thread.
+    Nothing is written before `start`, and nothing is lost: threads must not begin before privileges are given up. Methods may be called by
+    any thread.
     """
 
     def __init__(self, outputs: Iterable[tuple[Form, Place]], report: Callable[[str], None], *, close_seconds: float | None = None) -> None:
@@ -62,7 +63,7 @@ class Outputs:
         self._fault_told = False
 
     def start(self) -> None:
-        """Begin to write, by threads that have the privileges of this one. More calls do nothing."""
+        """Begin to write, by threads with the privileges of the caller. Further calls do nothing."""
         if self._started:
             return
         if isinstance(self._report, MessageQueue):
@@ -84,7 +85,7 @@ class Outputs:
                 sink.put(shown)
 
     def _shown(self, form: Form, lines: Sequence[Line]) -> list[bytes]:
-        """Lines in a form. One that cannot be shown is a bug, which costs this line in this form and no other one."""
+        """Lines in one form. A line that cannot be shown is a bug; it costs that line in that form and nothing else."""
         shown = []
         for line in lines:
             try:
@@ -99,7 +100,7 @@ class Outputs:
         return shown
 
     def _caught_up(self, late: Sink, missing: int) -> None:
-        """Tells everywhere that an output lacks lines: it takes lines again. Called by that output's thread."""
+        """Tell all outputs that one of them lacks lines, now that it takes lines again. Called by that output's thread."""
         text = f"{missing} lines are missing from output {late.name}: it did not take them in time"
         line = self._composer.status("dropped", text, severity="high", output=escape(late.name), dropped=missing)
         for form, sink in self._routes:
@@ -107,12 +108,12 @@ class Outputs:
                 sink.put([shown], always=sink is late)
 
     def reopen(self) -> None:
-        """Log rotation for all of them, after the lines that were written before. Whether it works, each tells."""
+        """Log rotation for all of them, after the lines that were written before. Each tells whether it worked."""
         for route in self._routes:
             route.sink.reopen()
 
     def close(self) -> None:
-        """Let go of all of them, after the lines that were written before: what they do not take in time is dropped and told."""
+        """Close all of them after the lines that were written before. What they do not take in time is dropped and told."""
         for route in self._routes:
             route.sink.finish()
         for route in self._routes:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The name of a system call in, its number on an architecture out, and back; and what is known about calls beside that.
+"""The name of a system call in, its number on an architecture out, and back; and what else is known about calls.
 
 Read by every other module here, and by what shows calls in alerts. Names and numbers are in syscalls.json, which tools/gen_syscalls.py
-makes; arguments are in `arguments`. The sets below say which calls belong together: a filter that denies one of a family and allows
+makes; arguments are in `arguments`. The sets below say which calls belong together: a filter that denies one call of a family and allows
 another has often denied nothing.
 """
 
@@ -185,7 +185,7 @@ FAMILIES: Final[tuple[frozenset[str], ...]] = tuple(
         "signalfd signalfd4", "inotify_init inotify_init1", "epoll_create epoll_create1", "setrlimit prlimit64", "mprotect pkey_mprotect",
     )
 )  # fmt: skip
-"""Calls that do, or contain, each other's work: to deny it, all of them must be denied."""
+"""Families of calls that do, or contain, each other's work: to deny it, all of them must be denied."""
 
 DANGEROUS: Final = _set(
     "ptrace process_vm_readv process_vm_writev mount umount2 umount fsmount move_mount mount_setattr open_tree open_tree_attr fsopen"
