@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A profile that can be read in, what is wrong with it out.
 
-Called by `bpfence seccomp check`. The passes, each a function of the profile on one machine: rules against each other, their arguments,
-architectures, what others need of the profile, what gets around it, listeners and flags, and last the filter itself, held against the
-profile by the interpreter. Errors are what makes a profile mean something else than it says, or not start; warnings are what its
-author will not have meant; the rest is information.
+Called by `bpfence seccomp check`. The passes are functions of the profile on one machine: rules against each other, their arguments,
+architectures, what others need of the profile, what gets around it, listeners and flags. The last one compares the filter itself with the
+profile, by the interpreter. An error is what makes a profile mean something else than it says, or keeps it from starting; a warning is what
+its author will not have meant; the rest is information.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ SINCE_LIBSECCOMP_2_6: Final = frozenset({Arch.M68K, Arch.SH, Arch.SHEB})
 MAX_NAMES: Final = 10
 MAX_PAIRS: Final = 4000
 MAX_TRIES: Final = 200_000
-"""Argument tuples with which rules are tried, all of them together; only absurd profiles need more."""
+"""How many argument tuples rules are tried with, all rules together. Only absurd profiles need more."""
 MAX_SUGGESTIONS: Final = 100
-"""Looking for the nearest of 500 names takes a few milliseconds."""
+"""For how many unknown names the nearest of 500 names is looked for, which takes a few milliseconds each."""
 ENOSYS: Final = 38
 EACCES: Final = 13
 
@@ -64,9 +64,9 @@ ESSENTIAL: Final = frozenset({
     "execve", "brk", "mmap", "mprotect", "munmap", "openat", "pread64", "newfstatat", "arch_prctl", "set_tid_address", "set_robust_list",
     "rseq", "prlimit64", "getrandom", "access", "exit_group", "futex",
 })  # fmt: skip
-"""Of the calls of LIBC_NEEDS those without which no dynamically linked program of today's Debian or Fedora starts undisturbed."""
+"""The calls of LIBC_NEEDS without which no dynamically linked program of today's Debian or Fedora starts undisturbed."""
 
-# Calls that 32-bit architectures have beside, or in place of, the one of 64-bit ones; and the other way round.
+# Calls that 32-bit architectures have beside the 64-bit one, or in place of it; and the other way round.
 TWINS: Final = {
     "mmap": ("mmap2",), "lseek": ("_llseek",), "select": ("_newselect",), "getrlimit": ("ugetrlimit",), "newfstatat": ("fstatat64",),
     "fadvise64": ("fadvise64_64",), "sendfile": ("sendfile64",),
@@ -76,11 +76,11 @@ OLDER: Final = {
     "getdents64": "getdents", "clone3": "clone", "statx": "newfstatat", "faccessat2": "faccessat", "epoll_pwait2": "epoll_wait",
     "close_range": "clone", "pidfd_open": "clone",
 }  # fmt: skip
-"""Call of today → the one whose permission shows that it is meant, too."""
+"""New call → the older one; permission for that shows that the new one is meant, too."""
 
 
 class Machine:
-    """What the passes work on."""
+    """What the passes work on: a profile on one machine, and their findings."""
 
     def __init__(self, effective: Effective, findings: Findings) -> None:
         self.effective = effective
@@ -93,12 +93,12 @@ class Machine:
 
     @property
     def place(self) -> Location:
-        """Where findings about the whole stand."""
+        """Where findings about the whole profile are placed."""
         return self.profile.location
 
     @property
     def denies_by_default(self) -> bool:
-        """Whether what is not listed is denied."""
+        """Whether calls that are not listed are denied."""
         return not self.effective.default.action.permits
 
 
@@ -165,7 +165,7 @@ def duplicate_names(machine: Machine) -> None:
 
 
 def rules_against_each_other(machine: Machine) -> None:
-    """Rules that repeat, silence or contradict each other, and those that say what the default says."""
+    """Rules that repeat, silence or contradict each other, and rules that say what the default says."""
     default = machine.profile.default
     deciding = [rule for rule in machine.profile.rules if rule.verdict != default]
     by_name: dict[str, list[ProfileRule]] = {}
@@ -202,7 +202,7 @@ def _default_entry(machine: Machine, rule: ProfileRule, by_name: dict[str, list[
 
 
 def _together(rule: ProfileRule, other: ProfileRule) -> bool:
-    """Whether the two may hold on one machine, as far as that is plain."""
+    """Whether both may hold on one machine, as far as that can be told."""
     if rule.includes == other.includes and rule.excludes == other.excludes:
         return True
     return not (rule.includes or rule.excludes) or not (other.includes or other.excludes)
@@ -214,7 +214,7 @@ def _holds_wherever(rule: ProfileRule, other: ProfileRule) -> bool:
 
 
 def _pair(machine: Machine, name: str, earlier: ProfileRule, later: ProfileRule) -> bool:
-    """What is wrong about two rules for one name; whether something was."""
+    """Report what is wrong about two rules for one name. Returns whether something was."""
     place, line = later.place(name), earlier.place(name).line
     findings = machine.findings
     if earlier.verdict == later.verdict:
@@ -264,14 +264,14 @@ def _same(rule: ProfileRule, other: ProfileRule) -> bool:
 
 
 def _tuples(machine: Machine, args: Sequence[Arg]) -> Iterator[tuple[int, ...]]:
-    """Arguments that matter for conditions, as long as tries are left; at least a few."""
+    """Argument tuples that matter for conditions, while there are tries left; a few in any case."""
     for arguments in argument_tuples(args, 500 if machine.tries > 0 else 5):
         machine.tries -= 1 + len(args)
         yield arguments
 
 
 def _both_match(machine: Machine, rule: ProfileRule, other: ProfileRule) -> tuple[int, ...] | None:
-    """Arguments that both are about on one of the architectures."""
+    """Arguments that both rules match on one of the architectures; None where there are none."""
     for bits in dict.fromkeys(arch.bits for arch in machine.arches):
         for args in _tuples(machine, [arg.on(bits) for arg in (*rule.args, *other.args)]):
             if rule.matches(args, bits) and other.matches(args, bits):
@@ -280,7 +280,7 @@ def _both_match(machine: Machine, rule: ProfileRule, other: ProfileRule) -> tupl
 
 
 def _unconditional(machine: Machine, rule: ProfileRule) -> bool:
-    """Whether libseccomp takes it for a rule without conditions."""
+    """Whether libseccomp takes the condition for none at all."""
     return () in rule.on(machine.arch.bits)
 
 
@@ -288,7 +288,7 @@ def _unconditional(machine: Machine, rule: ProfileRule) -> bool:
 
 
 def arguments(machine: Machine) -> None:
-    """Conditions that mean something else than they look like."""
+    """Conditions that mean something else than they seem to mean."""
     for rule in machine.profile.rules:
         if rule.args and rule.verdict != machine.profile.default:
             _as_a_whole(machine, rule)
@@ -343,7 +343,7 @@ def _one_argument(machine: Machine, rule: ProfileRule, arg: Arg) -> None:
 
 
 def _compared(rule: ProfileRule, arg: Arg, bits: int = 64) -> str:
-    """What is done with a condition where arguments have `bits` bits, as the end of a sentence."""
+    """What becomes of a condition where arguments have `bits` bits, as the end of a sentence."""
     cut = arg.on(bits)
     always = always_holds(arg, bits)
     if cut.is_none:
@@ -377,7 +377,7 @@ def _argument_of(machine: Machine, rule: ProfileRule, arg: Arg, name: str) -> No
 
 
 def _upper_half_matters(rule: ProfileRule, arg: Arg) -> bool:
-    """Whether garbage in the upper half gets a call through: where it makes the condition of a permission hold, or of a denial fail."""
+    """Whether garbage in the upper half lets a call through: it may make the condition of a permission true, or that of a denial false."""
     if arg.op is ArgOp.MASKED_EQ:
         return not rule.action.permits and arg.value > 0xFFFFFFFF
     if arg.value > 0xFFFFFFFF:
@@ -465,7 +465,7 @@ def runtimes(machine: Machine) -> None:
     told: dict[tuple[Location, str], list[str]] = {}
     for names, where in stopped.items():
         place, effect = _where(machine, names[0]), _stops(where)
-        if len(names) > 1:  # one of them would do
+        if len(names) > 1:  # one of these names is enough
             machine.findings.warn(place, "runtime-needs", f"{' and '.join(names)} are both denied: {effect}", f"allow {names[0]}")
         else:
             told.setdefault((place, effect), []).append(names[0])
@@ -483,7 +483,7 @@ def runtimes(machine: Machine) -> None:
 
 
 def _stops(where: Mapping[str, tuple[str, ...]]) -> str:
-    """What does not start, with which runtimes and in which settings."""
+    """Which containers do not start: the runtimes, and in which settings."""
     if set(where) == set(runtime_names()) and all(settings == SETTINGS for settings in where.values()):
         return f"no container starts ({' and '.join(map(described, where))})"
     manner = {SETTINGS: "", (WITH,): " with no_new_privs", (WITHOUT,): " without no_new_privs"}
@@ -491,7 +491,7 @@ def _stops(where: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def _where(machine: Machine, name: str) -> Location:
-    """Where the profile speaks about a call, or its beginning."""
+    """The place of the rule about a call; the beginning of the profile where there is none."""
     for rule in machine.effective.rules:
         if name in rule.names:
             return rule.place(name)
@@ -561,7 +561,7 @@ def _relatives(machine: Machine, arch: Arch, name: str, place: Location) -> None
         return
     passing = sorted(other for other in relatives - {name} if _passes(machine, arch, other))
     if name in ("clone", "clone3"):
-        passing = [other for other in passing if other not in ("fork", "vfork")]  # they make no namespaces
+        passing = [other for other in passing if other not in ("fork", "vfork")]  # these make no namespaces
     if passing:
         verb = "passes" if len(passing) == 1 else "pass"
         manner = "only permitted under conditions" if conditional else "denied"
@@ -570,7 +570,7 @@ def _relatives(machine: Machine, arch: Arch, name: str, place: Location) -> None
 
 
 def _deny(machine: Machine, names: Sequence[str]) -> str:
-    """The hint to deny calls that pass: where the default denies, a rule that does so, too, would have no effect."""
+    """The hint to deny calls that pass. Where the default denies, one must stop allowing them: a rule that denies would have no effect."""
     return f"do not allow {_listed(names)}" if machine.denies_by_default else f"deny {_listed(names)}"
 
 
@@ -579,7 +579,7 @@ def _passes(machine: Machine, arch: Arch, name: str) -> bool:
 
 
 def _socketcall(machine: Machine) -> None:
-    """Rules with conditions on socket calls, where socketcall is to be had."""
+    """Rules with conditions on socket calls, on architectures that also have socketcall."""
     if Arch.X86 not in machine.arches:
         return
     seen: set[str] = set()
@@ -601,7 +601,7 @@ def _socketcall(machine: Machine) -> None:
 
 
 def _io_uring(machine: Machine) -> None:
-    """Calls that are denied and that io_uring makes all the same."""
+    """Calls that are denied, and that io_uring makes all the same."""
     if not any(_passes(machine, machine.arch, name) for name in STARTS_IO_URING):
         return
     denied = [name for name in IO_URING if machine.table.status(machine.arch, name) in ("denied", "conditional")]
@@ -614,7 +614,7 @@ def _io_uring(machine: Machine) -> None:
 
 
 def _handles(machine: Machine) -> None:
-    """Opening by handle beside opening that is restricted."""
+    """Opening by handle, where opening by name is restricted."""
     if _passes(machine, machine.arch, HANDLES[1]):
         restricted = [name for name, _ in _restricted(machine, machine.arch) if name in ("open", "openat", "openat2", "creat")]
         if restricted:
@@ -680,4 +680,4 @@ PASSES: Final[tuple[Callable[[Machine], None], ...]] = (
     unknown_names, duplicate_names, rules_against_each_other, arguments, conditions, architectures, runtimes, libraries, defaults,
     ways_around, listeners, filters,
 )  # fmt: skip
-"""The passes, in their order: `filters` comes last because it takes the longest."""
+"""The passes in order. `filters` comes last because it takes the longest."""

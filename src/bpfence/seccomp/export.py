@@ -40,8 +40,11 @@ LINE: Final = 100
 
 
 class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to export. `name` is the object's and the file's, without ending; `path` is where the profile lies: a file for podman, a path
-    below the kubelet's seccomp folder for Kubernetes, empty: where the operator puts it. `manifest` is a Pod, or what makes Pods."""
+    """How to export.
+
+    `name` is the name of the object and of the file, without ending. `path` is where the profile lies: for podman a file; for Kubernetes a
+    path below the kubelet's seccomp folder, or empty: where the operator puts it. `manifest` is a Pod, or an object that makes Pods.
+    """
 
     name: str = "profile"
     path: str = ""
@@ -146,11 +149,11 @@ def _unsaid_by_systemd(effective: Effective) -> list[str]:
 
 
 def _systemd_names(effective: Effective, profile: Profile, options: ExportOptions, findings: Findings) -> dict[str, list[str]]:
-    """Names by what systemd is to do with them; a name whose rules have conditions goes where `conditional` says."""
+    """Names by what systemd is to do with them. A name whose rules have conditions goes where `conditional` says."""
     names: dict[str, list[str]] = {"permitted": [], "denied": [], "logged": []}
     places = {name: rule.place(name) for rule in reversed(effective.rules) for name in rule.names}
     done: set[str] = set()
-    for rule in sorted(profile.rules, key=lambda rule: bool(rule.args)):  # a rule without conditions counts alone
+    for rule in sorted(profile.rules, key=lambda rule: bool(rule.args)):  # a rule without conditions decides alone
         for name in rule.names:
             if name in done:
                 continue
@@ -170,7 +173,7 @@ def _systemd_names(effective: Effective, profile: Profile, options: ExportOption
 def _without_conditions(
     effective: Effective, rule: ProfileRule, name: str, conditional: Conditional, findings: Findings, place: Location
 ) -> ProfileVerdict:
-    """What becomes of a call whose arguments systemd cannot look at."""
+    """What becomes of a call with conditions on arguments, which systemd cannot look at."""
     passing = (
         rule.verdict
         if rule.action.permits
@@ -200,7 +203,7 @@ def _errno_name(number: int) -> str:
 
 
 def _wrapped(key: str, names: list[str]) -> list[str]:
-    """One assignment a line; systemd adds them up."""
+    """One assignment a line; systemd joins them."""
     lines: list[str] = []
     row: list[str] = []
     for name in names:
@@ -216,7 +219,7 @@ def _wrapped(key: str, names: list[str]) -> list[str]:
 POD_ANNOTATION: Final = "seccomp.security.alpha.kubernetes.io/pod"
 CONTAINER_ANNOTATION: Final = "container.seccomp.security.alpha.kubernetes.io/"
 _CONTAINERS: Final = ("initContainers", "containers", "ephemeralContainers")
-# Where each kind keeps the template of its Pods.
+# Where each kind of object has the template of its Pods.
 _TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "Pod": (), "Deployment": ("spec", "template"), "ReplicaSet": ("spec", "template"), "DaemonSet": ("spec", "template"),
     "StatefulSet": ("spec", "template"), "Job": ("spec", "template"), "CronJob": ("spec", "jobTemplate", "spec", "template"),
@@ -240,7 +243,7 @@ def _kubernetes(effective: Effective, options: ExportOptions, findings: Findings
 
 
 def _yaml(document: Mapping[str, Any]) -> str:
-    import yaml  # most formats need none
+    import yaml  # imported late: most formats do without
 
     return str(yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=False, width=120, allow_unicode=False))
 
@@ -276,7 +279,7 @@ def _operator_rule(rule: ProfileRule, version: OperatorVersion, place: Location,
         if rule.errno == 0:
             what = f"errnoRet 0 of {rule.names[0]} is the same as none to the operator: runtimes will give EPERM"
             findings.warn(place, "cannot-express", what, "")
-        written["errnoRet"] = str(rule.errno) if version == "v1beta1" else rule.errno  # v1beta1 has it as a text
+        written["errnoRet"] = str(rule.errno) if version == "v1beta1" else rule.errno  # in v1beta1 this is a text
     if rule.args:
         written["args"] = []
     for arg in rule.args:
@@ -307,9 +310,11 @@ def _hardened_container() -> dict[str, Any]:
 
 
 def modern_manifest(root: JsonValue, path: str, replace: bool, findings: Findings) -> dict[str, Any]:
-    """The same Pod, or what makes Pods, in today's API: annotations of alpha days become fields, and go. A Pod without a profile of its
-    own gets the one at `path`; `replace`: so does one with another Localhost profile. Containers get what they lack of a hardened
-    security context; what they say already stays. CompileError where the document is not of that kind."""
+    """The same Pod, or object that makes Pods, in today's API: annotations of the alpha API become fields and are removed.
+
+    A Pod without a profile of its own gets the one at `path`; with `replace`, so does one with another Localhost profile. Containers get
+    what they lack of a hardened security context; what they say already stays. CompileError where the document is of another kind.
+    """
     kind = _text_of(root, "kind")
     if root.kind != "object" or kind not in _TEMPLATES:
         what = f"a manifest of kind {quoted(kind)} has no Pod" if kind else "this is not a Kubernetes manifest"
@@ -341,7 +346,7 @@ def _modern_pod(pod: dict[str, Any], written: JsonValue, path: str, replace: boo
 
 
 def _annotations(pod: dict[str, Any], written: JsonValue, findings: Findings) -> dict[str, dict[str, Any]]:
-    """What the annotations of alpha days say, as fields; they are taken out."""
+    """What the annotations of the alpha API say, as fields. The annotations are removed."""
     metadata = pod.get("metadata")
     annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
     profiles: dict[str, dict[str, Any]] = {}
@@ -407,7 +412,7 @@ def _inner(holder: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _field(value: JsonValue, key: str) -> JsonValue:
-    """The value under a key; an empty one of no kind in particular where there is none."""
+    """The value under a key; a null where there is none."""
     for name, inner in value.pairs:
         if name.text == key:
             return inner
@@ -476,7 +481,7 @@ def from_operator(root: JsonValue) -> tuple[Profile | None, list[Diagnostic]]:
 
 
 def _as_profile(spec: JsonValue, findings: Findings) -> JsonValue:
-    """The spec as the profile reader knows it."""
+    """The operator's spec in the shape that the profile reader knows."""
     made = JsonValue(spec.source, "object", spec.start)
     for key, value in spec.pairs:
         if key.text in _OPERATOR_ONLY:
@@ -502,7 +507,7 @@ def _without_native(value: JsonValue, findings: Findings) -> JsonValue:
 
 
 def _as_rule(rule: JsonValue) -> JsonValue:
-    """errnoRet as a number (v1beta1 has a text; 0 means none), and a value of 0 where it was left out."""
+    """errnoRet becomes a number (v1beta1 has a text; 0 means none), and a value that was left out becomes 0."""
     made = JsonValue(rule.source, rule.kind, rule.start, rule.text)
     made.items = rule.items
     for key, value in rule.pairs:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A filter or a profile and a call in, what happens to the call out; and whether the two agree.
 
-`Program` runs classic BPF as the kernel runs seccomp filters (kernel/seccomp.c, net/core/filter.c), after the same checks. `meaning` says
-what a profile says about a call, straight from its rules: slow and obviously right. `verify` compares the two for every number of
-every architecture and, where rules look at arguments, for the values next to every one they compare with. `check` and `export` refuse
-a filter on which they differ.
+`Program` runs classic BPF as the kernel runs seccomp filters (kernel/seccomp.c, net/core/filter.c), after the same checks. `Reference`
+tells what a profile says about a call, straight from its rules: slow and plainly right. `verify` compares the two for every number of every
+architecture; where rules look at arguments, also for the values around every value that they compare with. `check` and `export` refuse a
+filter on which the two differ.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ DATA_SIZE: Final = 64
 MEMORY: Final = 16
 NO_ARGUMENTS: Final = (0,) * ARGUMENTS
 MAX_TUPLES: Final = 3000
-"""Most argument tuples that one call is tried with; more are sampled, the same every time."""
+"""Most argument tuples that one call is tried with. Of more, a sample is taken, the same every time."""
 MAX_TRIED: Final = 100_000
-"""Most argument tuples of all calls: with many conditional calls each is tried with fewer, but with MIN_TUPLES at least."""
+"""Most argument tuples of all calls. With many conditional calls each is tried with fewer, but at least with MIN_TUPLES."""
 MIN_TUPLES: Final = 100
 MAX_REPORTED: Final = 20
 
 _ACTIONS: Final = {ret: action for action, ret in RET.items()}
 _FULL: Final = 0xFFFF0000
-# The kernel takes the smallest as a signed number: kill process, kill thread, trap, errno, notify, trace, log, allow.
+# The kernel takes the smallest, as a signed number: kill process, kill thread, trap, errno, notify, trace, log, allow.
 _SIGN: Final = 0x80000000
 
 
@@ -57,15 +57,18 @@ class ProgramError(ValueError):
 
 
 def verdict_of(ret: int) -> ProfileVerdict:
-    """What the kernel does for a returned value; it kills the process where it does not know the action."""
+    """What the kernel does for a returned value. It kills the process if it does not know the action."""
     action = _ACTIONS.get(ret & _FULL, ProfileAction.KILL_PROCESS)
     data = ret & 0xFFFF
     return ProfileVerdict(action, min(data, 4095) if action is ProfileAction.ERRNO else data if action is ProfileAction.TRACE else 0)
 
 
 def precedence(rets: Iterable[int]) -> int:
-    """Of what stacked filters return, in the order they were added, the value that counts: the strictest action, and of several the
-    latest filter's. kernel/seccomp.c, seccomp_run_filters: latest first, kept where a later one in that order is not stricter."""
+    """The value that counts of what stacked filters return, in the order they were added: the one with the strictest action, and of several
+    such the latest filter's.
+
+    kernel/seccomp.c, seccomp_run_filters goes from the latest on and keeps a value unless a later one in that order is stricter.
+    """
     result: int | None = None
     for ret in reversed(list(rets)):
         if result is None or _strictness(ret) < _strictness(result):
@@ -128,7 +131,7 @@ class Program:
         return self.trace(audit, call, args, pointer)[0]
 
     def trace(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS, pointer: int = 0) -> tuple[int, int]:
-        """The same, and the number of instructions it took."""
+        """The same, and how many instructions were executed."""
         words = struct.unpack("=16I", struct.pack("=IIQ6Q", call & WORD, audit, pointer & MAX_ARGUMENT, *args))
         program = self.instructions
         a = x = at = steps = 0
@@ -156,7 +159,7 @@ class Program:
                 at += jt if held else jf
             elif op & 0x07 == 0x04:
                 if op & 0x08 and op & 0xF0 == 0x30 and x == 0:
-                    return 0, steps  # the kernel ends the program with 0
+                    return 0, steps  # the kernel ends the program with 0 here
                 a = _computed(op & 0xF0, a, x if op & 0x08 else k)
             elif op == 0x16:
                 return a, steps
@@ -220,7 +223,7 @@ def _moved(op: int, k: int, a: int, x: int, memory: list[int]) -> tuple[int, int
 
 
 class ProfileVerdicts(msgspec.Struct, frozen=True):
-    """What a profile says about one call. `verdicts` holds more than one where rules contradict each other and none decides alone;
+    """What a profile says about one call. `verdicts` has more than one where rules contradict each other and none of them decides alone;
     `rules` are those that match, in order."""
 
     verdicts: tuple[ProfileVerdict, ...]
@@ -256,7 +259,7 @@ class Reference:
             alternatives = rule.on(arch.bits)
             for call in rule.names:
                 direct, through = number(arch, call), multiplexed(arch, call)
-                # libseccomp writes the multiplexer's rule before the direct one's.
+                # libseccomp writes the rule for the multiplexer before the one for the call itself.
                 if through is not None:
                     multiplexer = number(arch, through[0])
                     assert multiplexer is not None
@@ -265,14 +268,14 @@ class Reference:
                     self.by_call.setdefault((arch, direct), []).append((rule, None, alternatives))
 
     def conditions(self, arch: Arch, call: int) -> list[Arg]:
-        """The conditions that may matter for a number, the first argument of a multiplexer included."""
+        """The conditions that may matter for a number, with those on the first argument of a multiplexer."""
         about = self.by_call.get((arch, call), ())
         multiplexers = sorted({through for _, through, _ in about if through is not None})
         own = (arg for _, _, alternatives in about for alternative in alternatives for arg in alternative)
         return [*(Arg(0, ArgOp.EQ, through) for through in multiplexers), *own]
 
     def verdicts(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> ProfileVerdicts:
-        """What happens to a call of AUDIT_ARCH_* and number with six arguments."""
+        """What the profile says about a call: AUDIT_ARCH_*, number and six arguments."""
         arch = self.arch(audit, call)
         if arch is None:
             return ProfileVerdicts((BAD_ARCH,))
@@ -312,13 +315,13 @@ class Reference:
         return None
 
     def _matching(self, arch: Arch, call: int, args: Sequence[int]) -> Iterator[tuple[ProfileRule, bool]]:
-        """Rules that match, and whether they do for every argument. A rule for all arguments silences the others: libseccomp keeps only
-        it, and of several the first."""
+        """Rules that match, and whether they match whatever the arguments are. Such a rule silences the others: libseccomp keeps only it,
+        and of several the first."""
         for rule, sub, alternatives in self.by_call.get((arch, call), ()):
             if sub is None:
                 if any(all(arg.holds(args[arg.index]) for arg in alternative) for alternative in alternatives):
                     yield rule, () in alternatives
-            # Through a multiplexer the conditions look at its own arguments, and the one on the first gives way.
+            # Of a call through a multiplexer, the conditions are on the multiplexer's own arguments; one on the first argument is dropped.
             elif args[0] == sub and any(all(arg.holds(args[arg.index]) for arg in rest if arg.index) for rest in alternatives):
                 yield rule, False
 
@@ -327,7 +330,7 @@ class Reference:
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """A call on which a filter and its profile differ."""
+    """A call for which a filter and its profile say different things."""
 
     arch: str
     call: str
@@ -342,17 +345,17 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """How many calls were tried, on which the two differ (the first few), and all numbers that this concerns."""
+    """How many calls were tried, on which the two differ (the first few of them), and all numbers that this concerns."""
 
     calls: int
     differences: tuple[Difference, ...]
     wrong: frozenset[ArchCall] = frozenset()
-    elsewhere: bool = False  # they differ on an architecture that is not in the profile
+    elsewhere: bool = False  # whether they differ on an architecture that is not in the profile
 
 
 def verify(compiled: CompiledFilter) -> Verified:
-    """Compare a filter with its profile: every number of every architecture, numbers next to them, other architectures, and for calls
-    with argument conditions every combination of the values that matter."""
+    """Compare a filter with its profile: for every number of every architecture, numbers next to them, and other architectures. For calls
+    with argument conditions, with every combination of the values that matter."""
     reference = Reference(compiled.effective)
     program = Program(compiled.program)
     tried = 0
@@ -388,7 +391,7 @@ def compile_verified(effective: Effective, *, optimize: Optimize = "auto") -> Co
 
 
 def differences(effective: Effective, *, optimize: Optimize = "auto") -> list[Diagnostic]:
-    """What runtimes on this libseccomp would get wrong about a profile."""
+    """What this libseccomp would get wrong about a profile for runtimes."""
     verified = verify(compile_effective(effective, optimize=optimize))
     hint = f"bpfence's own filter is right; for runtimes, use fewer comparisons on one argument of the call, or {libseccomp.MENDED}"
     return _diagnostics(verified, effective, hint)
@@ -408,7 +411,7 @@ def _diagnostics(verified: Verified, effective: Effective, hint: str) -> list[Di
 
 
 def _calls(effective: Effective) -> Iterator[tuple[str, int, int]]:
-    """Architecture, AUDIT_ARCH_* and number of every call worth trying."""
+    """Architecture, AUDIT_ARCH_* and number of every call that is worth trying."""
     for arch in effective.architectures:
         if not arch.supported:
             continue
@@ -426,7 +429,7 @@ def _calls(effective: Effective) -> Iterator[tuple[str, int, int]]:
 
 
 def boundaries(conditions: Iterable[Arg]) -> dict[int, list[int]]:
-    """For every argument that conditions look at, the values between which they may change their answer."""
+    """For every argument that conditions look at, the values around which their answer may change."""
     values: dict[int, set[int]] = {}
     for arg in conditions:
         wanted = values.setdefault(arg.index, {0, MAX_ARGUMENT, WORD, WORD + 1})

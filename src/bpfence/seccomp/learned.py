@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """System calls that a command was seen to make in, a least-privilege profile out.
 
-Called by `bpfence seccomp learn`. Pure: the same calls give the same bytes. What one run shows is not all that the next one needs, even
-with the same input; BY_CHANCE says which calls a profile has beyond those that were seen, and why.
+Called by `bpfence seccomp learn`. Pure: the same calls give the same bytes. One run does not show all that the next one needs, even with
+the same input: BY_CHANCE says which calls a profile has beyond those that were seen, and why.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ BY_CHANCE: Final[Mapping[str, tuple[str, ...]]] = {
         "brk", "mmap", "mmap2", "munmap", "mremap", "mprotect", "madvise",
     ),
 }  # fmt: skip
-"""Why → calls that every learned profile allows on the architectures that were seen. None of them opens anything new to the process."""
+"""Why → calls that every learned profile allows on the architectures that were seen. None of them gives the process access to anything
+new."""
 
 ORDINARY_FAMILIES: Final = frozenset({1, 2, 10, 16})
-"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Where sockets are made at all, which of these is chance: looking up a name tries them by
-what the host has, and a message to the log is one. All others (AF_PACKET, AF_ALG, AF_VSOCK, …) are allowed only if they were used."""
+"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Where sockets are made at all, it is chance which of these are used: looking up a name tries what
+the host has, and a message to the log is a socket. All others (AF_PACKET, AF_ALG, AF_VSOCK, …) are allowed only if they were used."""
 
 
 class Seen(msgspec.Struct, frozen=True):

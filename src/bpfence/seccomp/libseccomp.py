@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules in, the filter that libseccomp makes of them out: the binding. The library is the system's, or the one that came with the wheel.
 
-Called by `filter` and by the table's generator. ABI mode of cffi on libseccomp.so.2: the interface has been stable since 2012, is a
-dozen functions without variable arguments, and what it gives back is checked by the interpreter, so a compiler at install time would
-buy nothing; and a machine without the library can still read, check and explain profiles. Nothing here loads a filter.
+Called by `filter` and by the table's generator. ABI mode of cffi on libseccomp.so.2. The interface has been stable since 2012 and is a
+dozen functions without variable arguments, and the interpreter checks what the library gives back; so a compiler at install time would gain
+nothing, and a machine without the library can still read, check and explain profiles. Nothing here loads a filter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from bpfence.syscalls.architectures import Arch
 
 LIBRARY: Final = "libseccomp.so.2"
 BUNDLED: Final = Path(__file__).resolve().parents[2] / "bpfence.libs" / "libseccomp-bpfence.so.2"
-"""Where tools/build_wheel.py puts it in a wheel, so that nothing has to be installed beside Python. It goes first: one version, tested."""
+"""Where tools/build_wheel.py puts the library in a wheel, so that nothing has to be installed beside Python. It is preferred to the
+system's: it is one version, and tested."""
 
 OLDEST: Final = (2, 5, 0)
 MENDED: Final = "libseccomp 2.6.1 or later, which mends 64-bit comparisons that it merged wrongly (GHSA-4q85-33p6-j5g6)"
@@ -83,7 +84,7 @@ def _library() -> tuple[Any, Any]:
     if release < OLDEST:
         text = ".".join(map(str, release))
         raise KernelError(f"libseccomp {text} is older than {'.'.join(map(str, OLDEST))}", missing="libseccomp", hint=HINT)
-    # What the running kernel knows must not decide what can be compiled: the highest level that the library has.
+    # The highest level that the library has: what can be compiled must not depend on the running kernel.
     for level in range(8, 0, -1):
         if library.seccomp_api_set(level) == 0:
             break
@@ -119,7 +120,7 @@ def number_of(arch: Arch, name: str) -> int | None:
 
 
 def knows(name: str) -> bool:
-    """Whether the library knows the name, on whatever architecture: what it does not know, runtimes skip."""
+    """Whether the library knows the name on some architecture. Runtimes skip what it does not know."""
     _, library = _library()
     try:
         return bool(library.seccomp_syscall_resolve_name(name.encode("ascii")) != UNKNOWN)
@@ -136,7 +137,7 @@ class FilterContext:
         if not self._context:
             raise KernelError(f"libseccomp cannot make a filter whose default is {default}", missing="libseccomp", hint=HINT)
         self._done("seccomp_attr_set", self._library.seccomp_attr_set(self._context, ACT_BADARCH, bad_arch.ret))
-        # Whoever applies a filter decides about no_new_privs.
+        # no_new_privs is left to whoever applies the filter.
         self._done("seccomp_attr_set", self._library.seccomp_attr_set(self._context, CTL_NNP, 0))
         self._only(arch)
 
@@ -165,7 +166,7 @@ class FilterContext:
             raise RuleError(-result)
 
     def merge(self, other: FilterContext) -> None:
-        """Take over the architectures of another filter, which is gone afterwards."""
+        """Take over the architectures of another filter, which cannot be used afterwards."""
         self._done("seccomp_merge", self._library.seccomp_merge(self._context, other._context))
         other._context = None
 
@@ -182,7 +183,7 @@ class FilterContext:
         return self._exported(self._library.seccomp_export_pfc).decode("utf-8", "replace")
 
     def _exported(self, export: Any) -> bytes:
-        # The library writes to a file descriptor; a file in memory takes any length without a second thread.
+        # The library writes to a file descriptor. A file in memory takes a text of any length without blocking.
         with os.fdopen(os.memfd_create("bpfence-seccomp", os.MFD_CLOEXEC), "w+b", buffering=0) as file:
             self._done("seccomp_export", export(self._context, file.fileno()))
             file.seek(0)

@@ -25,7 +25,7 @@ from bpfence.syscalls.table import numbers
 MAX_TRIED: Final = 3000
 MIN_TRIED: Final = 20
 MAX_WORK: Final = 300_000
-"""Argument tuples times conditions, of all calls together; the more conditions there are, the fewer tuples each call is tried with."""
+"""Argument tuples times conditions, of all calls together. The more conditions there are, the fewer tuples each call is tried with."""
 ALL_CALLS: Final = "*"
 Args = tuple[tuple[int, str, int, int], ...]
 Permission = tuple[Args, MachineConditions, MachineConditions]
@@ -36,9 +36,11 @@ EffectKey = tuple[ProfileAction, int | None, Args, MachineConditions, MachineCon
 
 
 def union(first: Profile, second: Profile) -> Profile:
-    """The profile that lets through what either does. Both must deny by default: CompileError otherwise, because what both of two
-    deny lists deny cannot be said in rules; and, rarely, where what is let through depends on the width of arguments. What `first` says
-    decides where they differ in how they deny."""
+    """The profile that lets through what either does.
+
+    Both must deny by default, otherwise CompileError: what both of two deny lists deny cannot be said in rules. CompileError also, rarely,
+    where what is let through depends on the width of arguments. Where they differ in how they deny, `first` decides.
+    """
     for profile in (first, second):
         if profile.default.action.permits:
             what = f"the default is {profile.default}: only profiles that deny by default can be merged"
@@ -59,7 +61,7 @@ def union(first: Profile, second: Profile) -> Profile:
 
 
 def _architectures(first: Profile, second: Profile) -> tuple[tuple[Arch, ...], tuple[ArchMap, ...]]:
-    """`architectures` of both; where one has an archMap, that, as long as it covers what the other lists."""
+    """`architectures` of both. Where one has an archMap: that, and the architectures of the other that it does not cover."""
     if not first.arch_map and not second.arch_map:
         both = first.architectures and second.architectures
         if both or first.architectures == second.architectures:
@@ -75,7 +77,7 @@ def _architectures(first: Profile, second: Profile) -> tuple[tuple[Arch, ...], t
 
 
 def _widths(arches: tuple[Arch, ...], arch_map: tuple[ArchMap, ...]) -> tuple[Arch, ...]:
-    """One architecture for each width of arguments that the profile is about."""
+    """One architecture for each width of arguments that the profile is for."""
     listed = (*arches, *(arch for entry in arch_map for arch in (entry.arch, *entry.subs))) or (Arch.native(),)
     return tuple({arch.bits: arch for arch in listed}.values())
 
@@ -101,15 +103,15 @@ def _by_name(profile: Profile) -> dict[str, list[ProfileRule]]:
 def _both(
     name: str, mine: list[ProfileRule], theirs: list[ProfileRule], default: ProfileVerdict, widths: Sequence[Arch]
 ) -> list[ProfileRule]:
-    """What both say about a name. A permission of one side outweighs what the other says to deny, and the default denies the rest; rules
+    """What both together say about a name. A permission of one side outweighs a denial of the other, and the default denies the rest. Rules
     that do not permit are kept only where one side alone says it all.
 
-    Which permissions count may depend on the width of arguments: a mask of upper bits alone is none for a 32-bit one, and then the rule
-    silences all others of the name. Where no rules give each width what it should let through, CompileError.
+    Which permissions count may depend on the width of arguments: a mask of upper bits alone is no condition for a 32-bit argument, and then
+    the rule silences all others of the name. CompileError where no rules let through what they should for every width.
     """
     permits = {width: [*_permits(mine, width), *_permits(theirs, width)] for width in widths}
     wanted = {width: _meaning(of_width, width) for width, of_width in permits.items()}
-    # A rule that says what the new default says is left out, and no longer silences those after it.
+    # A rule that says what the new default says is left out. Then it no longer silences the rules after it.
     sides = [[rule for rule in side if rule.verdict != default] for side in (mine, theirs)]
     together = [_together(of_width) for of_width in permits.values()]
     both_count = mine and theirs and any(permits.values())
@@ -132,7 +134,7 @@ def _together(permits: Sequence[ProfileRule]) -> list[ProfileRule]:
 
 
 def _permits(rules: Sequence[ProfileRule], width: Arch) -> list[ProfileRule]:
-    """The permissions that count: libseccomp keeps of rules for every argument only the first, and of the others then nothing."""
+    """The permissions that count. If there are rules for every argument, libseccomp keeps only the first of them, and no other."""
     wide = next((rule for rule in rules if () in _alternatives(rule, width)), None)
     if wide is None or any((rule.includes, rule.excludes) != (wide.includes, wide.excludes) for rule in rules):
         return [rule for rule in rules if rule.action.permits]
@@ -140,8 +142,8 @@ def _permits(rules: Sequence[ProfileRule], width: Arch) -> list[ProfileRule]:
 
 
 def _meaning(permits: Sequence[ProfileRule], width: Arch) -> frozenset[Permission]:
-    """What permissions let through, without those that a permission for every argument covers: equal for rules that mean the same,
-    though not for all of them."""
+    """What permissions let through, without those that a permission for every argument covers. Equal results mean the same; different ones
+    may, too."""
     permissions = {(args, rule.includes, rule.excludes) for rule in permits for args in _alternatives(rule, width)}
     anywhere = ((), MachineConditions(), MachineConditions())
     if anywhere in permissions:
@@ -150,7 +152,7 @@ def _meaning(permits: Sequence[ProfileRule], width: Arch) -> frozenset[Permissio
 
 
 def _alternatives(rule: ProfileRule, width: Arch) -> list[Args]:
-    """The conditions that hold together, as they are compared for arguments of a width."""
+    """The sets of conditions that must hold together, as they are compared for arguments of a width."""
     return [_bare(args) for args in rule.on(width.bits)]
 
 
@@ -159,13 +161,13 @@ def _bare(args: Iterable[Arg]) -> Args:
 
 
 def key_of(rule: ProfileRule) -> EffectKey:
-    """Everything about a rule but names, places and comment."""
+    """Everything about a rule except names, places and comment."""
     return rule.action, rule.errno, _bare(rule.args), rule.includes, rule.excludes
 
 
 def grouped_rules(chosen: Iterable[tuple[str, ProfileRule]]) -> tuple[ProfileRule, ...]:
-    """Rules with everything but the name in common as one rule, its names in order; the order of rules is that of their first name.
-    Where the rules of a name have different verdicts their order counts, and they stay by themselves."""
+    """Rules that differ only in their names as one rule, with its names in order; the rules in the order of their first name. Where a name
+    has rules with different verdicts their order counts, and they stay single."""
     by_name: dict[str, dict[EffectKey, ProfileRule]] = {}
     for name, rule in chosen:
         by_name.setdefault(name, {}).setdefault(key_of(rule), rule)
@@ -181,14 +183,14 @@ def grouped_rules(chosen: Iterable[tuple[str, ProfileRule]]) -> tuple[ProfileRul
 
 
 def normalised(profile: Profile) -> Profile:
-    """The same meaning with as few rules as can be: rules that say what the default says are gone, repetitions are gone, names of equal
-    rules are together, in order; of conditions, what libseccomp drops."""
+    """The same meaning with as few rules as possible. Dropped are rules that say what the default says, repetitions, and conditions that
+    libseccomp drops; names of equal rules are put together, in order."""
     chosen = [(name, rule) for rule in map(_simplified, profile.rules) if rule.verdict != profile.default for name in rule.names]
     return bare(msgspec.structs.replace(profile, rules=grouped_rules(chosen)))
 
 
 def _simplified(rule: ProfileRule) -> ProfileRule:
-    """The rule without conditions, and bits of them, that libseccomp drops."""
+    """The rule without the conditions, and bits of conditions, that libseccomp drops."""
     if () in rule.on():
         return msgspec.structs.replace(rule, args=())
     args = tuple(arg.on() for arg in rule.args)
@@ -199,9 +201,9 @@ def _simplified(rule: ProfileRule) -> ProfileRule:
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A call that two profiles treat differently, with arguments that show it; none where it is so whatever the arguments are.
+    """A call that two profiles treat differently, with arguments that show it; no arguments where it is so for all.
 
-    `kind`: `more` passes under the second and not under the first, `less` the other way round, `other` passes under neither or both,
+    `kind`: `more` passes under the second and not under the first, `less` the other way round. `other` passes under neither or under both,
     with another action.
     """
 
@@ -214,8 +216,8 @@ class Change(msgspec.Struct, frozen=True):
 
 
 def diff(old: Effective, new: Effective) -> list[Change]:
-    """How two profiles on one machine differ, per architecture and call. An architecture that only one covers is one change of the
-    call `*`: the other's filter kills the thread for all its calls."""
+    """How two profiles on one machine differ, by architecture and call. An architecture that only one of them covers is one change of the
+    call `*`: the filter of the other kills the thread for all its calls."""
     old_reference, new_reference = Reference(old), Reference(new)
     total = sum(len(rule.args) * len(rule.names) for effective in (old, new) for rule in effective.rules) * len(old.architectures)
     most = max(MIN_TRIED, min(MAX_TRIED, MAX_WORK // max(total, 1)))
@@ -234,7 +236,7 @@ def diff(old: Effective, new: Effective) -> list[Change]:
 
 
 def _compared(first: Reference, second: Reference, arch: Arch, name: str, call: int, most: int) -> list[Change]:
-    """At most one change of each kind."""
+    """The changes of one call: at most one of each kind."""
     conditions = [*first.conditions(arch, call), *second.conditions(arch, call)]
     seen: dict[str, Change] = {}
     same = 0

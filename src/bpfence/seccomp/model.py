@@ -37,7 +37,7 @@ class ProfileAction(enum.Enum):
 
     @property
     def carries_data(self) -> bool:
-        """Whether errnoRet means something: the errno, or the number that the tracer is told."""
+        """Whether errnoRet has a meaning: the errno, or the number that the tracer is told."""
         return self in (ProfileAction.ERRNO, ProfileAction.TRACE)
 
     @property
@@ -102,8 +102,11 @@ class ProfileVerdict(msgspec.Struct, frozen=True, order=False):
 
 
 class Arg(msgspec.Struct, frozen=True):
-    """One condition on argument `index` (from 0). With MASKED_EQ `value` is the mask and `value_two` what must remain; of that, bits
-    outside the mask do not count, because libseccomp drops them."""
+    """One condition on argument `index` (from 0).
+
+    With MASKED_EQ `value` is the mask, and `value_two` what the masked argument must be. Bits of it outside the mask do not count, because
+    libseccomp drops them.
+    """
 
     index: int
     op: ArgOp
@@ -138,12 +141,13 @@ class Arg(msgspec.Struct, frozen=True):
 
     @property
     def is_none(self) -> bool:
-        """Whether libseccomp leaves it out, as if it had not been written: nothing is compared under an empty mask."""
+        """Whether libseccomp ignores it, as if it had not been written: with an empty mask nothing is compared."""
         return self.op is ArgOp.MASKED_EQ and self.value == 0
 
 
 class MachineConditions(msgspec.Struct, frozen=True):
-    """Of `includes` and `excludes`: capabilities in the bounding set, Go names of the machine (amd64), the oldest kernel as (6, 1)."""
+    """What `includes` and `excludes` name: capabilities in the bounding set, Go names of the machine (amd64), the oldest kernel as (6,
+    1)."""
 
     caps: tuple[str, ...] = ()
     arches: tuple[str, ...] = ()
@@ -173,22 +177,23 @@ class ProfileRule(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def alternatives(self) -> tuple[tuple[Arg, ...], ...]:
-        """The conditions as runtimes build them: any one of these tuples fulfilled as a whole makes the rule match.
+        """The conditions as runtimes build them: the rule matches when all conditions of any one of these tuples hold.
 
-        Different indices are one AND; as soon as one index stands twice, every condition of the rule becomes a rule of its own.
+        Conditions on different arguments are one AND. As soon as one argument has two conditions, every condition becomes a rule of its
+        own.
         """
         if len({arg.index for arg in self.args}) == len(self.args):
             return (self.args,)
         return tuple((arg,) for arg in self.args)
 
     def on(self, bits: int = 64) -> tuple[tuple[Arg, ...], ...]:
-        """`alternatives` as runtimes compare them where arguments have `bits` bits. An empty one is fulfilled by every call, and
-        libseccomp takes it for a rule without conditions."""
+        """`alternatives` as runtimes compare them where arguments have `bits` bits. An empty one matches every call; libseccomp takes it
+        for a rule without conditions."""
         cut = (tuple(arg.on(bits) for arg in alternative) for alternative in self.alternatives)
         return tuple(tuple(arg for arg in alternative if not arg.is_none) for alternative in cut)
 
     def matches(self, args: Sequence[int], bits: int = 64) -> bool:
-        """Whether the rule is about a call with these (six) arguments, its name apart, where arguments have `bits` bits."""
+        """Whether the rule is about a call with these (six) arguments, where arguments have `bits` bits. The name is not looked at."""
         most = (1 << bits) - 1
         return any(all(arg.holds(args[arg.index] & most) for arg in alternative) for alternative in self.on(bits))
 
@@ -237,10 +242,10 @@ class OmittedRule(msgspec.Struct, frozen=True):
 
 
 class Effective(msgspec.Struct, frozen=True, kw_only=True):
-    """A profile on one machine: `architectures` begins with the machine's own.
+    """A profile on one machine. `architectures` begins with the machine's own.
 
-    `enosys`: numbers above the greatest that the profile names give ENOSYS in place of the default, as with runc, so that libraries
-    fall back where a call is newer than the profile. runc does it unless the default lets calls through or asks a tracer.
+    `enosys`: numbers above the greatest that the profile names give ENOSYS in place of the default, so that libraries fall back to older
+    calls where a call is newer than the profile. runc does so, unless the default lets calls through or asks a tracer.
     """
 
     profile: Profile

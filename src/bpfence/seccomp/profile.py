@@ -47,10 +47,10 @@ from bpfence.words import quoted, suggest
 
 MAX_ERRNO: Final = 4095
 EVERY_KERNEL: Final = (0, 0)
-"""What Docker takes an empty minKernel for."""
+"""What Docker reads an empty minKernel as."""
 MAX_RULES: Final = 5000
 MAX_NAMES: Final = 50_000
-"""Names of all rules together. Docker's profile has 33 rules and 450 names; what is examined rule against rule must end."""
+"""Most names of all rules together. Docker's profile has 33 rules and 450 names. Rules are compared with each other, and that must end."""
 _ACTION_WORDS: Final = {**{action.value: action for action in ProfileAction}, "SCMP_ACT_KILL": ProfileAction.KILL_THREAD}
 
 DOCKER_CAPABILITIES: Final = (
@@ -83,10 +83,10 @@ def resolve(
     *,
     enosys: bool = False,
 ) -> Effective:
-    """The rules that hold on a machine of `arch` (default: this one) for a bounding set `caps`, on `kernel` (None: newer than any).
+    """The rules that hold on a machine of `arch` (default: this one) with the bounding set `caps`, on `kernel` (None: newer than any).
 
-    As Docker does it: a rule whose excludes name the machine, any one of the capabilities or a kernel that is reached is left out;
-    so is one whose includes do not name the machine, name a capability that is missing, or a kernel that is not reached.
+    As in Docker, a rule is left out if its excludes name the machine, any of the capabilities, or a kernel that is reached; and if its
+    includes do not name the machine, or name a capability that is missing or a kernel that is not reached.
     """
     machine = arch or Arch.native()
     kept: list[ProfileRule] = []
@@ -109,7 +109,7 @@ def resolve(
 
 
 def _architectures(profile: Profile, machine: Arch) -> tuple[Arch, ...]:
-    """What the filter covers. libseccomp begins every filter with the machine's own architecture."""
+    """The architectures that the filter covers. libseccomp begins every filter with the machine's own."""
     listed: tuple[Arch, ...] = profile.architectures
     for entry in profile.arch_map:
         if entry.arch is machine:
@@ -219,7 +219,7 @@ Entries = dict[str, tuple[JsonValue, JsonValue]]
 
 
 class _Reader:
-    """One profile: shapes first, then what they hold. Reports what does not fit and goes on."""
+    """One profile: first its shape, then what the values say. Reports what does not fit, and goes on."""
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
@@ -227,7 +227,7 @@ class _Reader:
     # ---- shapes ----
 
     def level(self, value: JsonValue, what: str, known: Sequence[str], required: Sequence[str] = ()) -> Entries:
-        """The entries of an object whose keys are known; null is the same as a key left out."""
+        """The entries of an object, whose keys must be `known`. A key with null is like a key that was left out."""
         entries: Entries = {}
         if value.kind != "object":
             self.findings.add(value.location, "wrong-type", f"{what} must be an object, not {value.what}", "write it as {...}")
@@ -243,7 +243,7 @@ class _Reader:
                 self.findings.add(key.location, "duplicate-key", f"{quoted(key.text)} was already given on line {first.line}", hint)
             elif key.text not in known:
                 hint = _INSTEAD.get(key.text) or suggest(key.text, known, "known keys: " + ", ".join(known))
-                # A misspelt key is one mistake, not also a key that is missing.
+                # A misspelt key is one mistake; it is not also told that the right key is missing.
                 also = f"; {needs}" if missing and not unknown else ""
                 self.findings.add(key.location, "unknown-key", f"unknown key {quoted(key.text)} in {what}: {_IGNORED}{also}", hint)
                 unknown = True
@@ -322,7 +322,7 @@ class _Reader:
         )
 
     def is_profile(self, root: JsonValue) -> bool:
-        """Whether the object is not something else that people keep beside profiles."""
+        """Whether the object is a profile, and not another kind of file that people keep beside profiles."""
         keys = {key.text: key for key, _ in root.pairs}
         if "defaultAction" in keys:
             return True
@@ -355,7 +355,8 @@ class _Reader:
         return _ACTION_WORDS.get(text)
 
     def errno(self, entries: Entries, key: str, named: str, action: ProfileAction | None) -> int | None:
-        """errnoRet, or the name that containers/common knows as `errno`; runc ignores it under other actions, crun refuses the profile."""
+        """errnoRet, or `errno` with a name, which containers/common knows. Under other actions runc ignores it, and crun refuses the
+        profile."""
         number = self.whole(entries[key][1], key, MAX_ERRNO) if key in entries else None
         if named in entries:
             value = entries[named][1]
@@ -582,11 +583,11 @@ def _conditions_document(conditions: MachineConditions) -> dict[str, Any]:
 
 
 def dump(profile: Profile) -> bytes:
-    """Normalised JSON, ending with a line feed. `load_bytes(dump(p))` is `p`, places apart."""
+    """Normalised JSON with a line feed at the end. `load_bytes(dump(p))` is `p`, except for places."""
     return (json.dumps(as_document(profile), indent=2) + "\n").encode()
 
 
 def plain(effective: Effective) -> Profile:
-    """A profile on one machine as a plain OCI profile: no conditions left, `architectures` in place of archMap."""
+    """A profile on one machine as a plain OCI profile: without includes and excludes, and with `architectures` in place of archMap."""
     rules = tuple(msgspec.structs.replace(rule, includes=MachineConditions(), excludes=MachineConditions()) for rule in effective.rules)
     return msgspec.structs.replace(effective.profile, architectures=effective.architectures, arch_map=(), rules=rules)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """runtimes.json in, what container runtimes call after a filter is in force, and which denials keep containers from starting, out.
 
-Called by `check` and `learned`. tools/trace_runtimes.py writes the file from what the real runtimes did; OTHERS is what other versions, and
-chance, add. Names are those of x86_64.
+Called by `check` and `learned`. tools/trace_runtimes.py writes the file from what the real runtimes did. OTHERS adds what other versions
+do, and what depends on chance. Names are those of x86_64.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ OTHERS: Final[Mapping[str, frozenset[str]]] = {
     ),
     "crun": _set("exit_group keyctl fcntl brk mmap munmap sendmsg getgroups"),
 }
-"""Runtime → calls that were not seen in the traces and that another version, or another moment, makes."""
+"""Runtime → calls that were not seen in the traces, but that another version makes, or the same at another time."""
 
 
 class Must(msgspec.Struct, frozen=True):
-    """Calls of which a runtime needs one to start a container. `kinds`: for each setting, how they are denied where none starts."""
+    """Calls of which a runtime needs at least one to start a container. `kinds`: for each setting, the kinds of denial that keep it from
+    starting."""
 
     runtime: str
     names: tuple[str, ...]
@@ -74,7 +75,7 @@ def seen(runtime: str) -> frozenset[str]:
 
 @functools.cache
 def needs(runtime: str) -> frozenset[str]:
-    """Calls that the runtime may make between the filter and the program, of this version or another."""
+    """Calls that the runtime, in this version or another, may make between the filter and the program."""
     return seen(runtime) | OTHERS[runtime]
 
 
@@ -91,7 +92,7 @@ def musts(runtime: str) -> tuple[Must, ...]:
 
 
 def failing(runtime: str, denied: Callable[[str], DenialKind | None]) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The calls whose denial keeps containers from starting → the settings in which it does. `denied`: how a call is denied, if it is."""
+    """The calls whose denial keeps containers from starting → in which settings. `denied`: how a call is denied; None where it is not."""
     result: dict[tuple[str, ...], tuple[str, ...]] = {}
     for must in musts(runtime):
         how = {denied(name) for name in must.names}
@@ -105,11 +106,11 @@ def failing(runtime: str, denied: Callable[[str], DenialKind | None]) -> dict[tu
 
 
 def kind_of(verdict: ProfileVerdict) -> DenialKind | None:
-    """The kind of denial that a verdict is; None where the call is made, or somebody else decides."""
+    """The kind of denial that a verdict is; None where the call is made, or where somebody else decides."""
     match verdict.action:
         case ProfileAction.KILL_PROCESS | ProfileAction.KILL_THREAD | ProfileAction.TRAP:
             return "KILL"
-        case ProfileAction.TRACE:  # nobody traces: ENOSYS
+        case ProfileAction.TRACE:  # without a tracer it is ENOSYS
             return "ENOSYS"
         case ProfileAction.ERRNO if verdict.data:
             return "ENOSYS" if str(verdict) == "ERRNO(ENOSYS)" else "EPERM"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A profile on one machine in, what happens to every system call, and why, out.
 
-Called by `check`, `merge` and `bpfence seccomp explain`. Where `interpret.Reference` answers for one call with its arguments, this tells
-the whole: a call is permitted, denied, or it depends on arguments; and which line of the profile says so.
+Called by `check`, `merge` and `bpfence seccomp explain`. `interpret.Reference` answers for one call with its arguments; this tells it for
+all: a call is permitted, denied, or depends on its arguments, and which line of the profile says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SIGNS: Final = {ArgOp.NE: "!=", ArgOp.LT: "<", ArgOp.LE: "<=", ArgOp.EQ: "==", A
 
 
 class Case(msgspec.Struct, frozen=True):
-    """What happens under conditions that hold together; without any: otherwise, or always. `through`: the first argument of the
+    """What happens under conditions that hold together. Without conditions: otherwise, or always. `through`: the first argument of the
     multiplexer."""
 
     args: tuple[Arg, ...]
@@ -92,11 +92,11 @@ class CallTable:
         return self._entries[arch]
 
     def entry(self, arch: Arch, name: str) -> CallEntry | None:
-        """One call; None where the architecture does not have it by itself."""
+        """One call; None where the architecture has no such call of its own."""
         return self.entries(arch).get(name) if number(arch, name) is not None else None
 
     def status(self, arch: Arch, name: str) -> CallStatus | None:
-        """Whether a call is made, through a multiplexer if need be; None where the architecture does not have it."""
+        """Whether a call is made, if necessary through a multiplexer; None where the architecture does not have it."""
         if (arch, name) not in self._statuses:
             self._statuses[arch, name] = self._status(arch, name)
         return self._statuses[arch, name]
@@ -136,7 +136,8 @@ class CallTable:
         return CallEntry(arch, name, call, (*cases, Case((), last)), why)
 
     def _ordered(self, arch: Arch, call: int, cases: list[Case]) -> tuple[list[Case], str]:
-        """Cases so that the first that holds is the one that libseccomp's filter takes, and a remark where that matters."""
+        """The cases in the order in which libseccomp's filter decides, so that the first that holds counts; and a remark where the order
+        matters."""
         if len({case.verdict for case in cases}) < 2:
             return cases, ""
         overlaps: list[tuple[list[int], tuple[int, ...]]] = []
@@ -152,7 +153,7 @@ class CallTable:
             return cases, "; more than one may hold, and which counts depends on how libseccomp orders them"
         decided = [(holding, verdict_of(program.run(arch.audit, call, args))) for holding, args in overlaps]
         rank = list(range(len(cases)))
-        for _ in cases:  # each round brings a case before those that it wins against; more rounds than cases bring nothing new
+        for _ in cases:  # each round moves a case before those that it wins against; after as many rounds as cases nothing changes any more
             for holding, verdict in decided:
                 winners = [n for n in holding if cases[n].verdict == verdict]
                 first = min(winners, key=rank.index, default=None)
@@ -166,12 +167,12 @@ class CallTable:
         return ordered, f"; where more than one holds, libseccomp {libseccomp.version()} takes now one, now the other"
 
     def _about(self, arch: Arch, name: str, inner: list[tuple[str, int]]) -> list[tuple[ProfileRule, int | None]]:
-        """Rules about a call and, for a multiplexer, about what goes through it, in the order of the profile."""
+        """Rules about a call and, for a multiplexer, about the calls that go through it, in the order of the profile."""
         rules: list[tuple[ProfileRule, int | None]] = []
         rules += [(rule, None) for rule in self._rules.get(name, [])]
         rules += [(rule, through) for other, through in inner for rule in self._rules[other]]
         rules.sort(key=lambda pair: self._order[id(pair[0])])
-        # A rule for every argument silences the others; of several the first counts.
+        # A rule for every argument silences the others. Of several such rules the first counts.
         for rule, through in rules:
             if through is None and () in rule.on(arch.bits) and rule.verdict != self.effective.default:
                 return [(rule, None)]
@@ -192,7 +193,7 @@ class CallTable:
 
 
 def conditions_text(name: str, case: Case) -> str:
-    """Conditions for people: `family < 38`, with the names of arguments where they are known."""
+    """Conditions in words: `family < 38`, with the names of arguments where they are known."""
     known = signature(name)
     words = []
     for arg in case.args:
