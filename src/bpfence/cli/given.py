@@ -30,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def dialect_options(function: F) -> F:
-    """The options that languages add, as one argument `options`: by name of the language what its `read` takes."""
+    """The options that languages add, as one argument `options`: by a language's name, what its `read` takes."""
 
     @functools.wraps(function)
     def gathered(**given: Any) -> Any:
@@ -65,7 +65,8 @@ def _added(dialect: str, option: Option) -> Callable[[F], F]:
 
 
 def look(files: Sequence[str]) -> tuple[dict[str, list[SourceFile]], list[Diagnostic]]:
-    """Policy files, each read once, by their languages; and what is not read, or could not be. `-` is standard input, by its name STDIN."""
+    """Policy files by their languages, each read once; and what is not read, or could not be. `-` is standard input, whose name is
+    STDIN."""
     report = Report()
     files_read: list[SourceFile] = []
     for file in files:
@@ -74,7 +75,7 @@ def look(files: Sequence[str]) -> tuple[dict[str, list[SourceFile]], list[Diagno
 
 
 def read(files: Sequence[str]) -> dict[str, list[SourceFile]]:
-    """The same; PolicyError where some could not be read. Warnings of what was not are shown."""
+    """The same, but PolicyError where some could not be read. Warnings about files that are not read are shown."""
     by_language, unread = look(files)
     if any(diagnostic.severity == "error" for diagnostic in unread):
         raise PolicyError(unread)
@@ -83,7 +84,8 @@ def read(files: Sequence[str]) -> dict[str, list[SourceFile]]:
 
 
 def alone(by_language: Mapping[str, list[SourceFile]], done: str) -> tuple[str, list[SourceFile]]:
-    """The one language of some files, and the files; UsageError where they are of several. `done`: what is asked, "explained"."""
+    """The one language of some files, and the files; UsageError where they are of several. `done`: what was to be done with them,
+    "explained"."""
     if len(by_language) > 1:
         titles = " and ".join(DIALECTS[name].title for name in by_language)
         raise UsageError(f"{titles} are {done} apart from each other: name the files of one language")
@@ -98,7 +100,7 @@ def no_host_option(function: F) -> F:
 
 @contextlib.contextmanager
 def naming(no_host: bool) -> Iterator[None]:
-    """With `no_host` no user database is asked, and a note says which names were taken as they are."""
+    """With `no_host` no user database is asked, and a note says which names were taken as they are written."""
     with contextlib.ExitStack() as stack:
         symbols = stack.enter_context(names.symbolic()) if no_host else {}
         try:

@@ -69,7 +69,7 @@ COUNTERS: Final = {
     **{f"uncertain_{cause}": f"decisions that were uncertain: {why}" for cause, why in _CAUSES.items()},
     **{f"refused_{cause}": f"acts denied because the decision was uncertain: {why}" for cause, why in _CAUSES.items()},
 }  # fmt: skip
-"""What the kernel's counters mean, in the words of `status`; JSON has their names."""
+"""What the kernel's counters mean, in the words of `status`. JSON has their names."""
 
 mode_option = click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
 policy_option = click.option(
@@ -216,7 +216,11 @@ def exec_command(
       sudo bpfence exec -p policies/ --mode audit --output jsonl:seen.jsonl -- make install
       sudo bpfence exec -p falco_rules.yaml --format falco-text --record seen.jsonl -- ./suspicious
     """
-    from bpfence.confine.command import caught, filters_of, interrupts  # what checks policies and reads events does without libseccomp
+    from bpfence.confine.command import (
+        caught,
+        filters_of,
+        interrupts,
+    )  # imported late: what checks policies and reads events does without libseccomp
 
     loaded = load(policies, mode, options=options, links=Links())
     filters = filters_of(profile, loaded.policies.policies, to_stderr)
@@ -292,7 +296,7 @@ def _described(pin_dir: str, status: Any) -> dict[str, Any]:
     generations = Generations(state_path(pin_dir), read_boot_id())
     generations.restore()
     known = generations.get(status.generation)
-    # Without the state file, when the instance was made is the best that can be told.
+    # Without the state file, the best that can be told is when the instance was made.
     since = known.since if known is not None and known.since else _made(pin_dir, names)
     counts = Counts(state_path(pin_dir), read_boot_id()).read()
     rules = [
@@ -314,7 +318,7 @@ def _made(pin_dir: str, names: list[str]) -> float:
 
 
 def _is_running(pin_dir: str, pid: int) -> bool | None:
-    """Whether the agent of that pid runs; None where pids of the host mean nothing to us."""
+    """Whether the agent with that pid runs; None where pids of the host have no meaning here."""
     from bpfence.kernel.pids import in_host_namespace
     from bpfence.kernel.pins import in_use
 
@@ -429,7 +433,7 @@ def _probe_as_json(row: Any) -> dict[str, Any]:
 
 
 def _unsupported(features: Any, attempt: bool) -> tuple[dict[str, str], str]:
-    """Events that cannot be had here with the reason, and what kept us from finding out."""
+    """Events that are not supported here, with the reason; and what kept us from finding out."""
     from bpfence.kernel.engine import OBJECT, Engine
 
     if not features.flavour:

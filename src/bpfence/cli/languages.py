@@ -58,7 +58,7 @@ def events_command(pattern: str, language: str, as_json: bool) -> int:
 
 
 def _listed(language: str, listing: Callable[[Tools], Shown], as_json: bool, none: str) -> int:
-    """What each language lists, one after the other. JSON has the keys of all languages, also of those that were not asked for."""
+    """What each language lists, one after the other. JSON has the keys of all languages, even of those that were not asked for."""
     by_language = {name: listing(dialect.tools()) for name, dialect in DIALECTS.items()}
     asked = {name: shown for name, shown in by_language.items() if language in ("all", name)}
     if as_json:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policy files in, what is wrong with them, what becomes of them and what they decide, out.
 
-`check`, `explain` and `test`: no kernel, no privileges, no libbpf. What they say of a language, its own tools do (`dialects.tools`).
+`check`, `explain` and `test` need no kernel, no privileges, and no libbpf. What they say about a language comes from that language's tools
+(`dialects.tools`).
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def check(files: tuple[str, ...], strict: bool, root: str, no_host: bool, as_jso
 
 
 def _counted(summary: list[dict[str, Any]], counts: dict[str, int]) -> str:
-    """How many mistakes in how much; not how much, where no policy could be read."""
+    """How many mistakes there are in how many policies; without the latter where no policy could be read."""
     mistakes = f"{counted(counts['error'], 'error')}, {counted(counts['warning'], 'warning')}"
     if not summary:
         return mistakes

@@ -98,7 +98,7 @@ class _Machine:
         self.kernel = version
 
     def resolve(self, profile: Profile, enosys: bool = False) -> Effective:
-        """The profile there."""
+        """The profile as it is resolved for that machine."""
         return resolve(profile, self.arch, self.caps, self.kernel, enosys=enosys)
 
 
@@ -244,7 +244,7 @@ def explain(
 
 
 def print_table(made: RichTable) -> None:
-    """A table; where nobody's terminal ends its lines, one line a row."""
+    """A table. Where nobody's terminal limits its width, one line a row."""
     console = out()
     if not console.is_terminal:
         console.width = PIPED_WIDTH
@@ -486,10 +486,10 @@ def import_command(file: str, name: str | None, output: str | None, as_json: boo
 
 
 def _chosen(file: str, documents: list[JsonValue], name: str | None) -> JsonValue:
-    """The SeccompProfile that is meant. UsageError where that is not plain."""
+    """The SeccompProfile that is meant. UsageError where that is not clear."""
     profiles = operator_objects(documents)
     if name is None and len(documents) == 1 and not profiles:
-        return documents[0]  # what is wrong with it is said with its place
+        return documents[0]  # its mistakes are told with their places
     wanted = [value for known, value in profiles if name is None or name in (known, known.rpartition("/")[2])]
     if len(wanted) == 1:
         return wanted[0]

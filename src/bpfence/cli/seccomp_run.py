@@ -141,7 +141,7 @@ def _learn(
 
     old = None if merge is None else read_profile(merge)
     if old is not None:
-        merged(old, old)  # what cannot be merged is said before the command runs
+        merged(old, old)  # Whether they can be merged is checked before the command runs.
     recording = record(command, hierarchy, report=to_stderr, duration=duration, by_cgroup=not no_cgroup)
     learned = learn_profile(recording.calls, runtime, families=recording.families)
     profile = learned.profile if old is None else merged(old, learned.profile)
@@ -170,7 +170,7 @@ def _learn(
 
 
 def merged(old: Profile, learned: Profile) -> Profile:
-    """The union. CompileError where the old one allows by default, so that there is nothing to add to."""
+    """The union of two profiles. CompileError where the old one allows by default: then there is nothing to add to."""
     from bpfence.seccomp.merge import union
 
     return union(old, learned)
@@ -183,7 +183,7 @@ def _write(profile: Profile, output: Path | None, summary: str) -> None:
         return
     try:
         if output.exists() and not output.is_file():
-            # A device or a pipe is written to; a rename would put a file in its place.
+            # A device or a pipe is written to. A rename would put a file in its place.
             output.write_bytes(dump(profile))
         else:
             write_whole(output, dump(profile), PROFILE_MODE)
@@ -230,7 +230,7 @@ def _shown(args: dict[str, Any]) -> str:
 
 
 def responses(answers: tuple[str, ...]) -> tuple[dict[str, Response], Response]:
-    """What `--answer` says: by call, and for all others. UsageError for what cannot be read."""
+    """What `--answer` says: the response by call, and the one for all others. UsageError for what cannot be read."""
     from bpfence.confine.supervise import DENY, Response, ResponseKind
     from bpfence.syscalls.table import known
 
@@ -293,7 +293,7 @@ def supervise(
     decide = Responses(by_name, otherwise)
 
     def handled(handled_call: Handled) -> None:
-        lines.start()  # the command is there
+        lines.start()  # only now, because the command has been started
         decide.settle(handled_call)
         reporter.handled(handled_call)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results and errors in, terminal text or JSON out.
 
-Called by every command. People's text goes through rich without its markup; what may hold others' strings is made printable first. rich is
-imported where something is shown: help and JSON do without it.
+Called by every command. Text for people goes through rich without its markup; what may hold others' strings is made printable first. rich
+is imported where something is shown: help and JSON do without it.
 """
 
 from __future__ import annotations
@@ -43,15 +43,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class LazyGroup(click.Group):
-    """Commands that are imported when they are asked for. `modules`: the module of each → its commands and the first sentences of their
-    help, which the group's own help shows without importing them. A module lists its commands in COMMANDS."""
+    """Commands that are imported when they are asked for.
+
+    `modules`: each module → its commands and the first sentences of their help, which the group's help shows without importing them. A
+    module lists its commands in COMMANDS.
+    """
 
     def __init__(self, *args: Any, modules: Mapping[str, Mapping[str, str]], **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.modules: Final = modules
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """One command, with as few imports as can be."""
+        """One command; imports as little as possible."""
         module = next((module for module, names in self.modules.items() if name in names), None)
         if module is not None and name not in self.commands:
             for command in importlib.import_module(module).COMMANDS:
@@ -85,7 +88,7 @@ def emit_json(value: object) -> None:
 
 
 class Trimmed(io.TextIOBase):
-    """A stream to which lines are written without the spaces at their ends, which fill up the cells of tables."""
+    """A stream that drops spaces at the ends of lines, which fill up the cells of tables."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -106,7 +109,7 @@ class Trimmed(io.TextIOBase):
 
 
 def out() -> Console:
-    """Standard output for people. Where that is no terminal nothing is cut to a width: whoever reads it has another one."""
+    """Standard output for people. Where it is no terminal nothing is cut to a width: its reader has another one."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
@@ -122,7 +125,7 @@ def err() -> Console:
 
 
 def styled(text: str, style: str = "") -> Text:
-    """Text in a style of rich's; whatever others wrote is to be made printable before."""
+    """Text in a style of rich's. What others wrote must be made printable before."""
     from rich.text import Text
 
     return Text(text, style)
@@ -182,7 +185,7 @@ def table(*columns: str, rows: Iterable[Sequence[object]], title: str | None = N
         show_header=any(columns),
     )
     for column in made.columns:
-        column.overflow = "fold"  # rather two lines than the end of a name cut off
+        column.overflow = "fold"  # two lines are better than a name that is cut off
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in row))
     return made
@@ -207,7 +210,7 @@ class Command(click.Command):
 
 
 def refused(error: OSError) -> BpfenceError:
-    """What the system would not do for us, as a message: a file that cannot be read, a full disk."""
+    """A message for what the system refused: a file that cannot be read, a full disk."""
     said = error.strerror or str(error)
     where = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename) if isinstance(error.filename, bytes) else ""
     text = f"{where}: {said}" if where else said
@@ -235,7 +238,7 @@ def show_usage(error: click.ClickException, as_json: bool) -> None:
 
 
 def show_bug(error: BaseException) -> None:
-    """A mistake of our own, in one message that tells the place; the whole traceback where BPFENCE_DEBUG is set."""
+    """A bug of ours, in one message that tells the place; with the whole traceback where BPFENCE_DEBUG is set."""
     if os.environ.get("BPFENCE_DEBUG"):
         traceback.print_exception(error)
         return
@@ -249,12 +252,12 @@ def show_bug(error: BaseException) -> None:
 
 
 def usable_streams() -> None:
-    """Makes standard input, output and error usable: what is closed leads nowhere, and what cannot be encoded is escaped."""
+    """Make standard input, output and error usable: a closed one leads nowhere, and what cannot be encoded is escaped."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number is the one that is missing: no file that is opened later can take its place.
+            # open(2) takes the lowest free number, which is the missing one: no file that is opened later can take its place.
             os.open(os.devnull, os.O_RDWR)
     nowhere = Path(os.devnull)
     sys.stdin = sys.stdin or nowhere.open(encoding="utf-8")
@@ -266,7 +269,7 @@ def usable_streams() -> None:
 
 
 def flushed() -> bool:
-    """Whether all that was printed has gone out. Where it has not, the interpreter does not try again, and complain, as it ends."""
+    """Whether all that was printed has gone out. Where it has not, the interpreter must not try again at its end, and complain."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -356,18 +359,18 @@ def source_lines(diagnostic: Diagnostic, sources: dict[str, list[str]]) -> list[
 
 
 def as_message(text: str) -> str:
-    """A message as it is shown: whose it is, and nothing that a terminal would act on."""
+    """A message as it is shown: with the program's name, and without anything that a terminal would act on."""
     return "\n".join(f"bpfence: {printable(line)}" for line in text.split("\n"))
 
 
 def to_stderr(text: str) -> None:
-    """The `report` of what ends soon."""
+    """The `report` of commands that end soon."""
     print(as_message(text), file=sys.stderr, flush=True)
 
 
 def message_queue() -> MessageQueue:
-    """The `report` of what stays: it never waits for a reader."""
-    from bpfence.outputs.messages import MessageQueue  # what ends soon does without
+    """The `report` of commands that stay: it never waits for a reader."""
+    from bpfence.outputs.messages import MessageQueue  # imported late: commands that end soon do without
 
     return MessageQueue(sys.stderr, as_message)
 
