@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy languages, by name; files in, the language that each is of out.
+"""The policy languages by name; files in, the language of each out.
 
-A language is one line here. The first that claims a file has it; what none claims is native, whose reader says best what is wrong with it.
-A file with nothing in it but comments (as Falco ships its falco_rules.local.yaml) is of the language that the others beside it are of.
+A language is one line here. The first one that claims a file gets it. A file that none claims is native, because that reader says best what
+is wrong with it. A file with nothing in it but comments (Falco ships its falco_rules.local.yaml so) is of the language of the files beside
+it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from bpfence.documents.files import SourceFile
 
 Dialects = Mapping[str, Dialect]
 DIALECTS: Final[Dialects] = {dialect.name: dialect for dialect in (NATIVE, FALCO)}
-"""In the order in which their policies are loaded. Importing it costs little: what reads and confirms is imported when it is called."""
+"""In the order in which their policies are loaded. Importing a language costs little: what reads and confirms is imported when it is
+called."""
 
 
 def claimed(sources: Iterable[SourceFile], dialects: Dialects = DIALECTS) -> dict[str, list[SourceFile]]:
@@ -40,5 +42,5 @@ def _is_blank(data: bytes) -> bool:
 
 
 def owner(policy: str, dialects: Dialects = DIALECTS) -> str:
-    """The language whose rules go under the name of a policy."""
+    """The language whose rules have this policy's name in alerts."""
     return next((name for name, dialect in dialects.items() if policy in dialect.policies), NATIVE.name)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What commands ask of a policy language, apart from enforcing it: check, explain, test, fields, events, convert.
 
-Results are data, for people and as JSON; the command line draws them. A language overrides what it can do better than these: every one can
-be checked and explained by what its rules lower to.
+Results are data, for people and as JSON; the command line draws them. These are the defaults: every language can be checked and explained
+by what its rules lower to. A language overrides what it can do better.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Shown(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """Events that were decided. `notes`: for standard error. `expected`: of how many lines that was said. `faults`: bugs of ours."""
+    """Events that were decided. `notes`: for standard error. `expected`: how many lines say what is expected. `faults`: bugs of ours."""
 
     shown: Shown
     events: int
@@ -77,7 +77,7 @@ def diagnostic_as_json(diagnostic: Diagnostic) -> dict[str, Any]:
 
 
 class Tools:
-    """Those of one language."""
+    """The tools of one language."""
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
@@ -100,7 +100,7 @@ class Tools:
     def explain(
         self, sources: Sequence[SourceFile], links: Links, *, names: Sequence[str] = (), event: str = ""
     ) -> tuple[Shown, list[Diagnostic]]:
-        """What becomes of rules. `names`: patterns of those to show; `event`: a sample, as JSON."""
+        """What rules become. `names`: patterns of those to show; `event`: a sample, as JSON."""
         if names or event:
             raise UsageError(f"{self.dialect.title} are explained without --rule and --event")
         rules, warnings = self.read(sources)
@@ -145,5 +145,5 @@ class Tools:
 
 
 def heading(text: str) -> StyledLine:
-    """A line that stands above others."""
+    """A line that stands above others, in bold."""
     return ((printable(text), "bold"),)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bpfence's own language, in the shape of every dialect: the kernel decides it whole."""
+"""bpfence's own language, in the shape of every dialect. The kernel decides it completely."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NativeRules:
         return [policy.location for policy in self.policy_set.policies]
 
     def policies(self, facts: Facts) -> tuple[Policy, ...]:
-        """They themselves."""
+        """The policies themselves."""
         return self.policy_set.policies
 
     def paths(self) -> Iterable[str]:
@@ -41,13 +41,13 @@ class NativeRules:
         return links.paths(self.policy_set)
 
     def resolved(self, find: FindLinks, where: str) -> tuple[NativeRules, list[Diagnostic]]:
-        """Where a policy does not say `links: as-written`."""
+        """The same with other names of paths, where a policy does not say `links: as-written`."""
         named = links.named(self.policy_set, find, where)
         policy_set, told = links.widened(self.policy_set, find, where)
         return NativeRules(policy_set), [*told, *named]
 
     def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
-        """Nothing can be left out of what nobody confirms."""
+        """The policy alone: nobody would confirm what the kernel left out."""
         yield policy, ()
 
 
@@ -73,7 +73,7 @@ class _Native:
         return _HEADER.search(data) is not None
 
     def read(self, sources: Sequence[SourceFile], options: object) -> tuple[NativeRules, list[Diagnostic]]:
-        """Every policy of the files."""
+        """The policies of all files."""
         from bpfence.dialects.native.read import load_sources
 
         policy_set, diagnostics = load_sources(sources)

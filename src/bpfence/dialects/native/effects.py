@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A native rule that is well-formed in, what it will do that its author may not expect out.
 
-Called by `native` for every rule and default. Three kinds: what can never match because fields exclude each other, what hangs on a field
-that its events often lack, and what would stop the whole host. The last is found by trying: `VITAL` are acts without which no host runs,
-and the reference evaluator decides them. Pure.
+Called by `native` for every rule and default. There are three kinds: what can never match because fields exclude each other, what depends
+on a field that its events often lack, and what would stop the whole host. The last is found by trying: `VITAL` are acts without which no
+host runs, and the reference evaluator decides them. Pure.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ FAMILIES: Final[Mapping[str, frozenset[int]]] = {
 
 
 def exclusion(condition: Condition) -> str:
-    """Why a conjunction is never true though each of its fields could be; "" where that is not seen."""
+    """Why a conjunction is never true although each of its fields could be; "" where no reason is seen."""
     parts = condition.parts if isinstance(condition, And) else (condition,)
     single: dict[str, list[Condition]] = {}
     for part in parts:
         fields = {field for atom in atoms(part) for field in atom.fields}
-        if len(fields) == 1 and not holds(part, {}):  # it needs its field
+        if len(fields) == 1 and not holds(part, {}):  # the part needs its field to be there
             single.setdefault(fields.pop(), []).append(part)
-        elif isinstance(part, Atom):  # a comparison, which needs both
+        elif isinstance(part, Atom):  # a comparison needs both fields to be there
             for field in part.fields:
                 single.setdefault(field, []).append(Atom(field, Op.EXISTS))
     wanted: dict[str, frozenset[int]] = {field: _families(field, tests) for field, tests in single.items() if field in FAMILIES}
@@ -51,7 +51,7 @@ def exclusion(condition: Condition) -> str:
 
 
 def _families(field: str, tests: Iterable[Condition]) -> frozenset[int]:
-    """An address of IPv6 belongs to no socket of IPv4."""
+    """The families that the tests leave: an address of IPv6 belongs to no socket of IPv4."""
     for part in tests:
         addresses = [str(atom.value) for atom in atoms(part) if atom.op is Op.CIDR]
         if addresses and all(":" in address for address in addresses) and not any(isinstance(p, Not) for p in _walk(part)):
@@ -90,11 +90,11 @@ OFTEN_ABSENT: Final[Mapping[tuple[str, str], str]] = {
     ("net.connect", "net.local.ip"): "a socket that was not bound: it gets its own address later",
     ("net.connect", "net.local.port"): "a socket that was not bound: it gets its own port later",
 }
-"""(event, field): of which acts the kernel does not know the field, or not yet."""
+"""(event, field) → of which acts the kernel does not know the field, or not yet."""
 
 
 def often_absent(field: str, events: Iterable[str], body: Condition) -> str:
-    """Which acts of some events have no such field; "" where the rule itself asks whether it is there, or none do."""
+    """Which acts of some events have no such field; "" where all have it, or where the rule itself asks whether it is there."""
     if any(atom.field == field and atom.op is Op.EXISTS for atom in atoms(body)):
         return ""
     return next((OFTEN_ABSENT[event, field] for event in events if (event, field) in OFTEN_ABSENT), "")
@@ -106,7 +106,7 @@ CALLER: Final = ("process.name", "process.args", "process.exe")
 
 
 def about_caller(events: tuple[str, ...], body: Condition) -> str:
-    """The field by which a rule on exec chooses the program that calls exec, where it says nothing of the program that is executed."""
+    """The field by which a rule on exec chooses the program that calls exec, if the rule says nothing of the program that is executed."""
     if events != ("process.exec",) or any(field.startswith("file.") for atom in atoms(body) for field in atom.fields):
         return ""
     required = {field for atom in _required(body) for field in atom.fields}
@@ -185,7 +185,7 @@ class Act(NamedTuple):
 
 
 def _acts(event: str, verb: str, *objects: dict[str, Any]) -> list[Act]:
-    """The same kind of act by the first process, a server and a shell."""
+    """The same kind of act, done by the first process, by a server and by a shell."""
     return [
         Act(f"{subject['process.exe']} {verb}{_object(about)}", {"event": event, **subject, **about})
         for subject, about in zip(_SUBJECTS, objects * 3 if len(objects) == 1 else objects, strict=False)
@@ -238,27 +238,27 @@ VITAL: Final[tuple[Act, ...]] = (
     *_acts("net.connect", "connecting to", _socket("/run/dbus/system_bus_socket"), _socket("/run/systemd/journal/stdout")),
     *_acts("net.send", "sending to", _socket("/run/systemd/journal/socket"), _socket("/run/systemd/notify")),
 )  # fmt: skip
-"""Acts without which a host does not start, log or let anybody in."""
+"""Acts without which a host does not start, keep a log, or let anybody in."""
 _ENOUGH: Final = 2
-"""Of the acts of one event, which all are different ones by different processes, so many are no accident."""
+"""All acts of one event are different ones of different processes. A rule that denies so many of them does not do it by accident."""
 
 
 def _merged(path: str) -> Resolution:
-    """What a path is on the host of `VITAL`, whose /bin is a link to /usr/bin: rules may name both."""
+    """The other name of a path on the host of `VITAL`, whose /bin is a link to /usr/bin: rules may use either."""
     if path in ("/bin/sh", "/usr/bin/sh"):
         return Resolution(("/usr/bin/dash",))
     return Resolution((f"/usr{path}",) if path.startswith(("/bin/", "/sbin/", "/lib/")) or path in ("/bin", "/sbin", "/lib") else ())
 
 
 def stopped_by_rule(policy: Policy, rule: Rule) -> tuple[str, str]:
-    """The event that a rule takes from the whole host, and one of the acts that it denies; empty where it does not."""
+    """The event that a rule takes from the whole host, and one of the acts that it denies; empty where it takes none."""
     if policy.mode == "audit" or rule.action < Action.DENY:
         return "", ""
     return _stopped(rule.events, rule.condition_for)
 
 
 def stopped_by_default(policy: Policy, event: str) -> tuple[str, str]:
-    """The same for a default, which what an allow rule matches is exempt from."""
+    """The same for a default posture. What an allow rule matches is exempt from it."""
     if policy.mode == "audit" or policy.default.get(event, Action.NONE) < Action.DENY:
         return "", ""
     allowed = tuple(rule.condition_for(event) for rule in policy.rules if rule.action is Action.ALLOW and event in rule.events)

@@ -2,7 +2,7 @@
 """A native policy that is well-formed in, the ways around what it enforces out.
 
 Called by `native` once per policy, when all its rules are read. Each finding is an act that the policy seems to forbid and does not:
-another way to the same end, or an exception that anybody can give himself. Only what is certain from the policy's text. Pure.
+another way to the same end, or an exception that anybody can obtain. Only what is certain from the policy's text is told. Pure.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ WORLD_WRITABLE: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - nothing
 _WRITING: Final = abi.ACCESS_WRITE | abi.ACCESS_APPEND | abi.ACCESS_TRUNCATE | abi.ACCESS_CREATE | abi.ACCESS_CREATED
 _REPLACING: Final = frozenset(("file.rename", "file.unlink", "file.link"))
 _NOT_REPLACED: Final = ("/proc/", "/sys/", "/dev/")
-"""Below these nobody puts another file in the place of one."""
+"""Directories below which nobody puts another file in a file's place."""
 CHOSEN: Final = frozenset(
     ("process.name", "process.args", "process.parent.name", "process.parent.args", "process.ancestors.name")
 )  # fmt: skip
-"""Fields that whoever starts a program can make what he likes."""
+"""Fields whose values are chosen freely by whoever starts the program."""
 _OF_RUNTIMES: Final = ("/var/lib/docker/", "/var/lib/containerd/", "/run/containerd/", "/var/lib/containers/", "/var/lib/kubelet/pods/")
 """Where runtimes keep the files of containers on the host."""
 _NETWORKS: Final = ("net.peer.ip", "net.local.ip")
@@ -79,10 +79,11 @@ def _enforcing(policy: Policy, rule: Rule) -> bool:
 
 
 class _Together:
-    """What all rules of a policy do, gathered once: a look at one rule does not go through all the others, of which there may be thousands.
+    """What all rules of a policy do, gathered once, so that a look at one rule need not go through all the others, of which there may be
+    thousands.
 
     `denied`: the events of which a rule or a default denies something. `new_names`: whether a rule looks at the new name of a rename.
-    `networks`: of each field, the whole address families that rules name.
+    `networks`: for each field, the whole address families that rules name.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -101,7 +102,7 @@ class _Together:
                     self._denying[event, field, head].append((number, rule))
 
     def denying(self, event: str, sample: Event) -> Iterator[Rule]:
-        """The rules, in order, that may deny such an event: those with a head that one of its texts begins with."""
+        """The rules that may deny such an event, in order: those with a head with which one of the event's texts begins."""
         keys = [(event, "", "")]
         for field, text in sample.items():
             if isinstance(text, str):
@@ -114,7 +115,7 @@ _PLAIN: Final = re.compile(r"[^*?\[{\\]*")
 
 
 def _heads(condition: Condition) -> tuple[str, set[str]]:
-    """A field, and what its text begins with where the condition holds: one of these. No field where that cannot be told."""
+    """A field and its heads: where the condition holds, the field's text begins with one of them. No field where that cannot be told."""
     for part in _conjuncts(condition):
         tests = part.parts if isinstance(part, Or) else (part,)
         heads = {(test.field, _head(test)) for test in tests if isinstance(test, Atom) and test.op in _WITH_HEAD}
@@ -139,7 +140,7 @@ def _head(atom: Atom) -> str:
 
 
 def _one_level(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
-    """`/tmp/*`: what lies in a directory that anybody can make there is not meant."""
+    """`/tmp/*` does not match what lies in a directory below, and anybody can make one there."""
     if not _enforcing(together.policy, rule):
         return
     body = And(tuple(rule.condition_for(event) for event in rule.events))
@@ -156,7 +157,7 @@ def _one_level(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
 
 
 def _open_only(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
-    """A file that must not be opened for writing can be replaced."""
+    """A file that must not be opened for writing can still be replaced."""
     if not _enforcing(together.policy, rule) or "file.open" not in rule.events or together.denied & _REPLACING:
         return
     tests = list(required_atoms(rule.condition_for("file.open")))
@@ -171,7 +172,7 @@ def _open_only(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
 
 
 def _one_name(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
-    """A rename has two names, and the rule looks at the old one."""
+    """A rename has two names, and the rule looks only at the old one."""
     if not _enforcing(together.policy, rule) or "file.rename" not in rule.events or together.new_names:
         return
     path = next((atom for atom in _tests(rule, "file.rename") if atom.field == "file.path" and atom.op is not Op.EXISTS), None)
@@ -186,7 +187,7 @@ def _tests(rule: Rule, event: str) -> Iterator[Atom]:
 
 
 def _of_the_host(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
-    """A process in a container has its own names for files: the host's for the same files are never seen there."""
+    """Processes in a container have their own names for files, and are never seen to use the host's names."""
     if in_container() not in _conjuncts(together.policy.scope):
         return
     for atom in dict.fromkeys(atom for event in rule.events for atom in _tests(rule, event)):
@@ -201,7 +202,7 @@ def _of_the_host(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
 
 
 def _one_family(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
-    """All of IPv4 is not the whole network."""
+    """All addresses of IPv4 are not the whole network."""
     if not _enforcing(together.policy, rule):
         return
     for field in _NETWORKS:
@@ -217,7 +218,7 @@ def _all_of(rule: Rule, field: str) -> set[str]:
 
 
 def _datagrams(together: _Together) -> Iterator[PolicyGap]:
-    """Datagrams need no connection."""
+    """Datagrams are sent without a connection."""
     policy = together.policy
     if policy.mode != "enforce" or "net.send" in together.denied:
         return
@@ -239,7 +240,7 @@ def _is_datagram(atom: Atom) -> bool:
 
 
 def _chosen_names(policy: Policy) -> Iterator[PolicyGap]:
-    """An exception that hangs on a name alone is open to everyone who gives his program that name."""
+    """An exception by a name alone is open to everyone who gives that name to a program."""
     if policy.mode != "enforce":
         return
     for place, excepted in _exceptions(policy):
@@ -270,7 +271,7 @@ def _exceptions(policy: Policy) -> Iterator[tuple[Location, Condition]]:
 
 
 def _chosen(condition: Condition) -> bool:
-    """Whether some way to fulfil it asks for names alone."""
+    """Whether the condition can be fulfilled by names alone."""
     match condition:
         case Atom(field=field, op=op):
             return field in CHOSEN and op is not Op.EXISTS
@@ -307,7 +308,7 @@ def _parts(condition: Condition) -> Iterator[Condition]:
 
 
 def _samples(tests: Sequence[Atom]) -> Iterator[str | int]:
-    """Values of one field: those on both sides of every test."""
+    """The values of one field that stand on both sides of such a test."""
     for atom in tests:
         if isinstance(atom.value, tuple):
             yield from (max(0, bound + step) for bound in atom.value for step in (-1, 0, 1))
@@ -318,7 +319,7 @@ def _samples(tests: Sequence[Atom]) -> Iterator[str | int]:
 
 
 def _allowed_in_vain(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
-    """An allow does not undo a deny, not even one of its own policy."""
+    """An allow rule does not undo a deny rule, not even one of its own policy."""
     if rule.action is not Action.ALLOW:
         return
     for event in rule.events:

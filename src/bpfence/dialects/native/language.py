@@ -32,7 +32,7 @@ _LIST_WORDS: Final = ("glob", "pmatch")
 
 
 class FieldMention(NamedTuple):
-    """A field that a condition names, and where; `beside`: the one that it is compared with."""
+    """A field that a condition names, and where. `beside`: the field that it is compared with."""
 
     field: Field
     offset: int
@@ -40,7 +40,7 @@ class FieldMention(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """A condition, the fields it uses, and what is wrong with it: with any of `problems` the condition means nothing."""
+    """A condition, the fields it uses, and what is wrong with it. Where there are `problems`, the condition means nothing."""
 
     condition: Condition
     uses: tuple[FieldMention, ...]
@@ -141,7 +141,7 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
         self.problems: list[TextError] = []
         self.warnings: list[TextError] = []
 
-    # The names of these methods are the grammar's.
+    # The grammar chooses the names of these methods.
     def start(self, children: list[Condition]) -> Condition:
         return children[0]
 
@@ -279,7 +279,7 @@ _INSTEAD: Final = {
 
 
 def _other(token: Token) -> Field | None:
-    """The field that a value names; what is quoted is a text."""
+    """The field that a value names; None for a quoted value, which is a text."""
     return values.named_field(str(token)) if token.type != "STRING" else None
 
 

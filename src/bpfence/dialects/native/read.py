@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Native policy files in, a PolicySet and diagnostics out.
 
-Called by the CLI and the agent. The format is docs/policy-reference.md; its keys are the models of `schema`. Reads files and
-looks up users and groups, and does nothing else to the host. Nothing a file holds raises: what is wrong with it is in the
-diagnostics, all of it in one go, and a policy with an error is left out of the set.
+Called by the CLI and the agent. The format is docs/policy-reference.md; its keys are the models of `schema`. Reads files and looks up users
+and groups, and does nothing else to the host. Nothing in a file makes it raise: all that is wrong is in the diagnostics, and a policy with
+an error is left out of the set.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ ACTIONS_OF_OTHERS: Final = {
     "post": "audit", "permit": "allow", "accept": "allow", "pass": "allow", "enforcing": "enforce",
     "permissive": "audit", "monitor": "audit", "detect": "audit", "dry-run": "audit",
 }  # fmt: skip
-"""Words that other tools, and people, use for the same; also of modes."""
+"""Words for actions and modes of other tools, and of people."""
 MESSAGE_WORDS: Final = ("event", "policy", "rule", "action", "severity")
 
 _LATER: Final = "the Kubernetes/containers support of a later version"
@@ -88,7 +88,7 @@ def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[PolicySet, list
 
 
 def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> tuple[PolicySet, list[Diagnostic]]:
-    """Every policy of some files that were read. `report`: what is known of them already."""
+    """Every policy of some files that were read. `report`: what was found about them before."""
     reader = _Reader(report)
     for source in files:
         reader.read(source.data, source.file)
@@ -96,7 +96,7 @@ def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> t
 
 
 def meant(word: str, words: Mapping[str, str]) -> str:
-    """A hint where a word is known under another name; "" where it is not."""
+    """A hint for a word that is known here under another name; "" where it is not."""
     own_word = words.get(word.lower())
     return f"write {own_word!r}" if own_word else ""
 
@@ -145,7 +145,7 @@ class _Reader:
 
 
 class _Shapes:
-    """The shapes of YAML nodes: maps with known keys, texts, lists. Reports what does not fit and goes on."""
+    """The shapes of YAML nodes: maps with known keys, texts, lists. Reports what does not fit, and goes on."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -175,7 +175,7 @@ class _Shapes:
         needs = f"{what} needs " + " and ".join(repr(text) for text in missing)
         unknown = [key for text, (key, _) in entries.items() if text not in known]
         for key in unknown:
-            # A misspelt key is one mistake, not also a key that is missing.
+            # A misspelt key is one mistake; it is not also told that the right key is missing.
             self.unknown_key(key, model, what, f"; {needs}" if missing and key is unknown[0] else "")
         if missing and not unknown:
             self.report.add(node, "missing-key", needs, "add " + ", ".join(f"{text}: ..." for text in missing))
@@ -185,7 +185,7 @@ class _Shapes:
         return {text: entry for text, entry in entries.items() if text in known and not entry[1].empty}
 
     def unknown_key(self, key: YamlNode, model: type[Document], what: str, also: str) -> None:
-        """A key that is none of `model`'s. `also`: more to say."""
+        """Report a key that `model` does not have. `also`: more to say."""
         text, known = key.text, schema.keys(model)
         if text in _NOT_YET and issubclass(model, schema.Subjects):
             hint = "scope by container: true, cgroup:, exe: or user: instead"
@@ -242,7 +242,7 @@ class _PolicyReader(_Shapes):
         self.seen = seen
         self.rule_names: dict[str, Location] = {}
         self.defaults: dict[str, Location] = {}
-        # What these say was understood: after a mistake in them nothing can be said about the rules.
+        # After a mistake in one of these, nothing certain can be said about the rules.
         self.scope_known = self.defaults_known = True
 
     # ---- the document ----
@@ -287,7 +287,7 @@ class _PolicyReader(_Shapes):
         return made
 
     def stops_host(self, place: YamlNode | Location, what: str, event: str, act: str) -> None:
-        """Say that something takes an event from what no host runs without; nothing where `event` is empty."""
+        """Report that something takes an event from what no host runs without; nothing where `event` is empty."""
         if event:
             blocked = f"{what} denies {event} to what the host cannot run without, such as {act}"
             hint = "give the policy a scope (container: true, cgroup:, exe:, user:), or match less; mode: audit shows what it would block"
@@ -397,7 +397,7 @@ class _PolicyReader(_Shapes):
         if field is not None and self.report.errors == errors:
             what = f"no process is in this scope: the tests on {field} exclude each other"
             self.report.add(node, "unreachable", what, "values of one key are alternatives, keys are all required")
-        # After a mistake in the scope nothing can be said about the rules inside it.
+        # After a mistake in the scope, nothing certain can be said about the rules inside it.
         return scope if self.report.errors == errors else TRUE
 
     def subjects(self, entries: dict[str, KeyValue]) -> list[Condition]:
@@ -532,7 +532,7 @@ class _RuleReader:
         return written
 
     def action(self, events: tuple[str, ...]) -> Action | None:
-        """What the rule does; None where a mistake keeps it from being known."""
+        """What the rule does; None where a mistake leaves that unknown."""
         node = self.value("action")
         if node is None:
             return Action.AUDIT if self.keys_known else None
@@ -598,7 +598,7 @@ class _RuleReader:
         text = self.within.text(node, "condition")
         if text is None:
             return _Checked(TRUE, [])
-        from bpfence.dialects.native import language  # it makes a parser, which only conditions need
+        from bpfence.dialects.native import language  # imported late: it makes a parser, which only conditions need
 
         parsed = language.parse(text)
         for problem in sorted(parsed.problems, key=lambda p: p.offset):
@@ -633,7 +633,7 @@ class _RuleReader:
                 self.report.add(place, "field-on-some-events", what, "write a rule of its own for those events", "warning")
 
     def given(self, uses: list[tuple[Field, Location, bool]], action: Action) -> None:
-        """What the caller wrote is no ground to deny or excuse on: the next one writes it in another way."""
+        """What the caller wrote is no ground to deny or to excuse: the next caller writes it in another way."""
         for field, place, _ in uses:
             if field.instead and action != Action.AUDIT:
                 what = f"{field.name} is what the caller wrote: who chooses the spelling chooses the verdict"
@@ -649,7 +649,7 @@ class _RuleReader:
                 self.report.add(place, "module-without-path", what, "test module.name, which is known either way", "warning")
 
     def often_absent(self, checked: _Checked, events: tuple[str, ...], action: Action) -> None:
-        """A verdict must not hang on what some acts do not have."""
+        """A verdict must not depend on what some acts do not have."""
         for field, place, exception in checked.uses if action != Action.AUDIT else ():
             acts = effects.often_absent(field.name, events, checked.body)
             if acts:
@@ -659,7 +659,7 @@ class _RuleReader:
                 self.report.add(place, "often-absent", what, hint, "warning")
 
     def caller(self, checked: _Checked, events: tuple[str, ...]) -> None:
-        """On exec, process.* is who calls exec, not what is executed: a rule that says nothing of the latter may be meant otherwise."""
+        """On exec, process.* is who calls exec, not what is executed. A rule that says nothing of the latter may not mean what it says."""
         name = effects.about_caller(events, checked.body)
         place = next((place for field, place, exception in checked.uses if field.name == name and not exception), None)
         if place is None:
@@ -672,7 +672,7 @@ class _RuleReader:
         self.report.add(place, "about-caller", what, hint, "info" if name == "process.exe" else "warning")
 
     def each(self, on: list[str], body: Condition) -> dict[str, Condition]:
-        """The condition of each event; reports the rule where none can be true."""
+        """The condition of each event. Reports a rule that can be true of none."""
         each = expand.event_conditions(on, self.policy.scope, body)
         seen = {condition: self.never(condition) for condition in set(each.values())}
         reasons = {event: seen[condition] for event, condition in each.items()}
@@ -683,7 +683,7 @@ class _RuleReader:
         return {event: FALSE if reasons[event] is not None else condition for event, condition in each.items()}
 
     def never(self, condition: Condition) -> str | None:
-        """Why a condition is never true, None where that is not seen."""
+        """Why a condition is never true; None where no reason is seen."""
         field = values.contradiction(condition)
         if field is not None:
             return f"the tests on {field} exclude each other" if field else ""

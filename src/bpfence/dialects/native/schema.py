@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing in, the shape of a native policy document out.
 
-`native` takes the keys of every level from these models (and reads values itself, since it must say where a mistake stands);
+`native` takes the keys of every level from these models. It reads the values itself, because it must say where a mistake stands.
 `json_schema` is what editors and Kubernetes are given: checked in as schemas/securitypolicy.json, written by tools/gen_docs.py.
 """
 
@@ -45,7 +45,7 @@ class Metadata(Document):
 
 
 class Subjects(Document):
-    """Tests on the acting process: values of one key are alternatives, keys are all required."""
+    """Tests on the acting process. The values of one key are alternatives; all keys are required."""
 
     exe: Annotated[Values, Meta(description="globs of its executable")] = msgspec.field(default_factory=list)
     name: Annotated[Values, Meta(description="its command name, at most 15 bytes")] = msgspec.field(default_factory=list)

@@ -34,7 +34,7 @@ ALL_CAPABILITIES: Final = frozenset(TABLES["capability"].numbers)
 
 
 class NativeTools(Tools):
-    """All that the kernel decides can be told without one."""
+    """All that the kernel decides can be told without a kernel."""
 
     def check(self, sources: Sequence[SourceFile], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
         """Seccomp profiles that policies carry, and what the compiler finds, too."""
@@ -123,7 +123,7 @@ def seccomp_findings(policies: PolicySet) -> list[Diagnostic]:
     profiles = [policy.seccomp for policy in policies.policies if policy.seccomp is not None]
     if not profiles:
         return []
-    from bpfence.seccomp.check import check as examine  # only policies that carry one pay for loading libseccomp
+    from bpfence.seccomp.check import check as examine  # only policies that carry a profile pay for loading libseccomp
 
     kernel = kernel_version(platform.release())
     diagnostics = [diagnostic for profile in profiles for diagnostic in examine(profile, None, ALL_CAPABILITIES, kernel)]
@@ -131,12 +131,12 @@ def seccomp_findings(policies: PolicySet) -> list[Diagnostic]:
 
 
 def lacks(fields: Sequence[str]) -> str:
-    """A note about a sample event without fields that would decide."""
+    """A note that a sample event lacks fields which would decide."""
     return f"the sample does not say {', '.join(fields)}, which would decide some rules; it is taken to be absent"
 
 
 def undecided_fields(policies: PolicySet, event: dict[str, Value]) -> tuple[str, ...]:
-    """Fields that a sample event does not have, though its kind of event can, and on which the outcome of some rule depends."""
+    """Fields that a sample event lacks, that its kind of event can have, and on which the outcome of some rule depends."""
     fields: dict[str, None] = {}
     name = str(event["event"])
     for policy in policies.policies:
@@ -159,7 +159,7 @@ def _lacking(condition: Condition, event: dict[str, Value], name: str) -> Iterat
 
 
 def _outcome(condition: Condition, event: dict[str, Value], name: str) -> bool | None:
-    """Whether a condition holds; None where that depends on what the sample does not say."""
+    """Whether a condition holds; None where that depends on fields that the sample does not have."""
     match condition:
         case And(parts) | Or(parts):
             decisive = isinstance(condition, Or)
@@ -181,7 +181,7 @@ def _route(compiled: Compiled, event: dict[str, Value], notes: list[str]) -> Rou
 NOT_FOLLOWED: Final = frozenset(
     ("file.create", "file.unlink", "file.rename", "file.link", "file.symlink", "file.mkdir", "file.rmdir", "net.bind")
 )  # fmt: skip
-"""Events about a name: where that is a link, it is the link itself that they are about."""
+"""Events about a name: if that name is a link, they are about the link itself."""
 
 
 def _resolved(event: dict[str, Value], links: Links) -> tuple[dict[str, Value], list[str]]:
@@ -201,7 +201,7 @@ def _resolved(event: dict[str, Value], links: Links) -> tuple[dict[str, Value], 
 
 
 def _samples(text: str) -> list[dict[str, Value]]:
-    """The sample event; one for each event of the group where it names a group."""
+    """The sample event; where it names a group, one for each event of the group."""
     try:
         document = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -290,7 +290,7 @@ def _tested(policies: PolicySet, recorded: Recorded) -> dict[str, Any]:
 
 
 def _mismatch(recorded: Recorded, action: Action, errno: str | None, rules: list[str]) -> str:
-    """What is not as the line expects, or nothing."""
+    """What differs from what the line expects; "" where nothing does."""
     expect = {"action": recorded.expect} if isinstance(recorded.expect, str) else recorded.expect
     if not isinstance(expect, dict) or not expect or expect.keys() - {"action", "errno", "rules"}:
         raise BadLineError(recorded.number, "expect must be an action, or an object of action, errno and rules")

@@ -50,7 +50,7 @@ def _rule(rule: Rule) -> Iterator[str]:
 
 
 def _differs(text: str, policy: Policy) -> str:
-    """Why a document does not say what the policy says; empty where it does."""
+    """Why a document does not say what the policy says; "" where it does."""
     policies, diagnostics = load_text(text)
     errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
     if errors:
@@ -61,7 +61,7 @@ def _differs(text: str, policy: Policy) -> str:
 
 
 def _normal(condition: Condition) -> Condition:
-    """A condition with flags one by one, so that two ways of writing the same are the same."""
+    """A condition with flags written one by one, so that two ways of writing the same compare equal."""
     match condition:
         case Atom(field, Op.ANYBITS, int(mask)):
             return disj([Atom(field, Op.ANYBITS, 1 << bit) for bit in range(mask.bit_length()) if mask >> bit & 1])
