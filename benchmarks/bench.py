@@ -158,10 +158,15 @@ def policy(setting: Setting) -> str:
     if setting.networks:
         networks = [f"10.{i}.0.0/{16 + i % 9}" for i in range(setting.networks)]
         rules.append({"name": "networks", "on": "connect", "match": {"net.peer.ip": networks}, "action": "deny"})
-    return yaml.safe_dump({
-        "apiVersion": "bpfence.io/v1alpha1", "kind": "SecurityPolicy", "metadata": {"name": "bench"},
-        "spec": {"mode": "enforce", "scope": {"cgroup": CGROUP}, "rules": rules},
-    }, sort_keys=False)  # fmt: skip
+    return yaml.safe_dump(
+        {
+            "apiVersion": "bpfence.io/v1alpha1",
+            "kind": "SecurityPolicy",
+            "metadata": {"name": "bench"},
+            "spec": {"mode": "enforce", "scope": {"cgroup": CGROUP}, "rules": rules},
+        },
+        sort_keys=False,
+    )
 
 
 def start_agent(setting: Setting, folder: Path) -> tuple[subprocess.Popen[bytes], float]:
@@ -211,9 +216,12 @@ def run_workload(workload: Path, cgroup: Path, operations: list[str]) -> dict[st
     found = {}
     for operation in operations or NAMES:
         done = subprocess.run(
-            [str(workload), str(WORK), str(ROUNDS), operation], text=True, capture_output=True, check=True,
+            [str(workload), str(WORK), str(ROUNDS), operation],
+            text=True,
+            capture_output=True,
+            check=True,
             preexec_fn=lambda: (cgroup / "cgroup.procs").write_text("0"),
-        )  # fmt: skip
+        )
         name, value = done.stdout.split()
         found[name] = int(value)
         time.sleep(IDLE_SECONDS)
@@ -360,11 +368,10 @@ def main() -> int:
     (RESULTS / FALCO_RULES.name).unlink(missing_ok=True)
     if FALCO_RULES.exists():
         shutil.copyfile(FALCO_RULES, RESULTS / FALCO_RULES.name)  # the guest does not see everything beside the repository
-    command = [
-        sys.executable, "-m", "vmtest", "run", KERNEL, "--icount", "--rwdir", str(RESULTS), "--timeout", "7200", "--memory", "4G", "--",
-        "env", f"PYTHONPATH={ROOT / 'src'}:{ROOT}", sys.executable, str(ROOT / "benchmarks/bench.py"), "--inside", "--only", options.only,
-        "--operations", options.operations,
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "vmtest", "run", KERNEL, "--icount", "--rwdir", str(RESULTS)]
+    command += ["--timeout", "7200", "--memory", "4G", "--", "env", f"PYTHONPATH={ROOT / 'src'}:{ROOT}"]
+    command += [sys.executable, str(ROOT / "benchmarks/bench.py"), "--inside"]
+    command += ["--only", options.only, "--operations", options.operations]
     code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
     if code == 0 and not options.only and not options.operations:
         REPORT.write_text(report(json.loads((RESULTS / "results.json").read_text())))

@@ -105,11 +105,19 @@ def main() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(f"memory of rules      {memory / 1e6:8.1f} MB, of the process {peak:.0f} MB at most")
     figures = {
-        "rules": len(rules.rules), "tried": tried / count, "decode_us": decoding / count * 1e6, "confirm_us": confirming / count * 1e6,
-        "render_us": rendering / matched * 1e6, "confirmed_per_second": tried / confirming, "rules_per_second": tried / total,
-        "events_per_second": count / total, "read_ms": loading * 1e3, "lower_ms": lowering * 1e3, "compile_ms": compiling * 1e3,
+        "rules": len(rules.rules),
+        "tried": tried / count,
+        "decode_us": decoding / count * 1e6,
+        "confirm_us": confirming / count * 1e6,
+        "render_us": rendering / matched * 1e6,
+        "confirmed_per_second": tried / confirming,
+        "rules_per_second": tried / total,
+        "events_per_second": count / total,
+        "read_ms": loading * 1e3,
+        "lower_ms": lowering * 1e3,
+        "compile_ms": compiling * 1e3,
         "image": image,
-    }  # fmt: skip
+    }
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(figures, indent=1))
     return 0

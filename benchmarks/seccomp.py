@@ -162,7 +162,7 @@ def table(results: dict[str, dict[str, int]], settings: list[str]) -> str:
         base = results[NONE][operation]
         cells = [
             f"{results[name][operation]:,}" + ("" if name == NONE else f" ({results[name][operation] / base:.3f})") for name in settings
-        ]  # fmt: skip
+        ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -198,10 +198,8 @@ def main() -> int:
         raise SystemExit(f"there is no profile to measure: {', '.join(map(str, PROFILES))}")
     shutil.copy(profile, RESULTS / f"{profile.stem}.profile.json")
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", str(CALLS), str(SOURCE)], check=True)
-    command = [
-        sys.executable, "-m", "vmtest", "run", KERNEL, "--icount", "--rwdir", str(RESULTS), "--timeout", "3600", "--",
-        "env", f"PYTHONPATH={ROOT / 'src'}:{ROOT}", sys.executable, str(ROOT / "benchmarks/seccomp.py"), "--inside",
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "vmtest", "run", KERNEL, "--icount", "--rwdir", str(RESULTS), "--timeout", "3600", "--"]
+    command += ["env", f"PYTHONPATH={ROOT / 'src'}:{ROOT}", sys.executable, str(ROOT / "benchmarks/seccomp.py"), "--inside"]
     code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
     if code == 0:
         REPORT.write_text(report(json.loads((RESULTS / "results.json").read_text())))

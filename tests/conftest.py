@@ -97,13 +97,10 @@ class Guest:
             shutil.copyfile(FALCO_RULES, self.folder / FALCO_RULES.name)  # the guest does not see everything beside the repository
         passed = [f"{name}={os.environ[name]}" for name in PASSED_ON if name in os.environ]
         files = dict.fromkeys(nodeid.partition("::")[0] for nodeid in self.nodeids)  # importing the others takes the guest long
-        inside = [
-            "env", "BPFENCE_GUEST=1", f"BPFENCE_KERNEL={self.kernel}", f"BPFENCE_LOGS={self.folder}",
-            f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *passed,
-            sys.executable, "-m", "pytest", *(str(ROOT / file) for file in files), "--rootdir", str(ROOT), "-c",
-            str(ROOT / "pyproject.toml"), "-v", "--timeout", str(TEST_SECONDS),
-            "--guest-reports", str(reports), "--guest-select", str(select),
-        ]  # fmt: skip
+        inside = ["env", "BPFENCE_GUEST=1", f"BPFENCE_KERNEL={self.kernel}", f"BPFENCE_LOGS={self.folder}"]
+        inside += [f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *passed, sys.executable, "-m", "pytest"]
+        inside += [*(str(ROOT / file) for file in files), "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
+        inside += ["-v", "--timeout", str(TEST_SECONDS), "--guest-reports", str(reports), "--guest-select", str(select)]
         vmtest = [sys.executable, "-m", "vmtest", "run", self.kernel, "--rwdir", str(self.folder), "--timeout", str(GUEST_SECONDS)]
         command = [*vmtest, "--", *inside]
         with (self.folder / "console.log").open("wb") as console:

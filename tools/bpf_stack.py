@@ -109,9 +109,12 @@ def _reach(code: int, registers: int, offset: int, immediate: int, copy: int) ->
 
 
 def _callee(
-    where: int, at: int, immediate: int, targets: dict[tuple[int, int], tuple[str, int, int, int, int]],
+    where: int,
+    at: int,
+    immediate: int,
+    targets: dict[tuple[int, int], tuple[str, int, int, int, int]],
     starts: dict[tuple[int, int], str],
-) -> str:  # fmt: skip
+) -> str:
     target = targets.get((where, at))
     if target is None:
         return starts[where, at + 8 * (immediate + 1)]

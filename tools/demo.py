@@ -183,10 +183,11 @@ class Agent:
 
 def scope(path: Path, cgroup: str) -> str:
     """The text of a shipped policy with its scope narrowed to `cgroup`."""
-    loader = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }})  # fmt: skip
+    resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    loader = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": resolvers})
     document = yaml.load(path.read_text(), loader)  # noqa: S506 - a SafeLoader for which `on` is a key
     spec = document["spec"]
     spec["scope"] = {**(spec.get("scope") or {}), "cgroup": cgroup}
@@ -224,9 +225,14 @@ def run(act: Act, cgroup: Path) -> tuple[bool, str]:
     limit = allowed(ACT_SECONDS)
     try:
         done = subprocess.run(
-            act.command, input=act.text, text=True, capture_output=True, timeout=limit, check=False,
+            act.command,
+            input=act.text,
+            text=True,
+            capture_output=True,
+            timeout=limit,
+            check=False,
             preexec_fn=lambda: (cgroup / "cgroup.procs").write_text("0"),
-        )  # fmt: skip
+        )
     except OSError as error:
         return False, f"{act.command[0]}: {error.strerror}"
     except subprocess.TimeoutExpired:
@@ -352,11 +358,9 @@ def decides_here() -> tuple[bool, str]:
 
 def in_guest(console: Console, kernel: str) -> int:
     """The same program in a guest, its output shown as it comes."""
-    command = [
-        sys.executable, "-m", "vmtest", "run", kernel, "--timeout", f"{allowed(GUEST_SECONDS):.0f}", "--",
-        "env", f"PYTHONPATH={ROOT / 'src'}:{ROOT}", sys.executable, str(ROOT / "tools/demo.py"), "--here",
-        "--width", str(min(console.width, 150)), *(["--color"] if console.is_terminal else []),
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "vmtest", "run", kernel, "--timeout", f"{allowed(GUEST_SECONDS):.0f}", "--"]
+    command += ["env", f"PYTHONPATH={ROOT / 'src'}:{ROOT}", sys.executable, str(ROOT / "tools/demo.py"), "--here"]
+    command += ["--width", str(min(console.width, 150)), *(["--color"] if console.is_terminal else [])]
     started = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert process.stdout is not None

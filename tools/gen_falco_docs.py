@@ -18,13 +18,13 @@ sys.path.insert(0, str(ROOT / "src"))
 from bpfence.dialects.falco.lower.rules import decided_fields  # noqa: E402
 from bpfence.dialects.falco.read.checks import OPERATORS_OF  # noqa: E402
 from bpfence.dialects.falco.read.events import SENSED  # noqa: E402
-from bpfence.dialects.falco.read.fields import CLASSES, FIELDS, Argument, Field  # noqa: E402
+from bpfence.dialects.falco.read.fields import CLASSES, FALCO_FIELDS, FalcoField, FieldArgument  # noqa: E402
 from bpfence.dialects.falco.read.language import OPERATORS  # noqa: E402
 
 PAGE = ROOT / "docs" / "falco-fields.md"
 SHAPES = {
-    Argument.NONE: "", Argument.INDEX: "`[N]`", Argument.KEY: "`[KEY]`", Argument.OPTIONAL_INDEX: "`[N]` or none",
-    Argument.OPTIONAL_KEY: "`[KEY]` or none",
+    FieldArgument.NONE: "", FieldArgument.INDEX: "`[N]`", FieldArgument.KEY: "`[KEY]`", FieldArgument.OPTIONAL_INDEX: "`[N]` or none",
+    FieldArgument.OPTIONAL_KEY: "`[KEY]` or none",
 }  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def page() -> str:
     decided = set(decided_fields())
     for prefix, what in CLASSES.items():
         lines += [f"## {prefix}: {what}", "", "| field | argument | type | what it is | decided in |", "|---|---|---|---|---|"]
-        lines += [row(field, decided) for field in FIELDS if field.name.partition(".")[0] == prefix]
+        lines += [row(field, decided) for field in FALCO_FIELDS if field.name.partition(".")[0] == prefix]
         lines.append("")
     lines += ["## Operators", "", "| type | " + " | ".join(f"`{one}`" for one in OPERATORS) + " |", "|---|" + "---|" * len(OPERATORS)]
     for kind, allowed in OPERATORS_OF.items():
@@ -64,7 +64,7 @@ def page() -> str:
     return "\n".join([*lines, ""])
 
 
-def row(field: Field, decided: set[str]) -> str:
+def row(field: FalcoField, decided: set[str]) -> str:
     """One line of a table of fields."""
     mark = "" if field.filled else " †"
     many = {"list": "list of ", "ancestors": "of each ancestor: ", "sides": "of either side: "}.get(field.many, "")

@@ -1,25 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of one language in, policy files of another that mean exactly the same out, and why the rest has none.
 
-Called by `bpfence convert`. The way goes through the policy model: one dialect lowers exactly, the other writes.
+Called by `bpfence convert`. It goes through the policy model: one dialect lowers the rules exactly, the other writes the policies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from bpfence.errors import Diagnostic, Location
+from bpfence.dialects.tools import NamedRule
+from bpfence.errors import Diagnostic
 from bpfence.policy import Policy
-
-
-class Named(Protocol):
-    """A rule of any language."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def location(self) -> Location: ...
 
 
 class Converted(NamedTuple):
@@ -30,10 +22,8 @@ class Converted(NamedTuple):
     left_out: list[Diagnostic]
 
 
-def convert(
-    rules: Iterable[tuple[Named, Policy | list[Diagnostic]]], document: Callable[[Policy], tuple[str, str]]
-) -> Converted:  # fmt: skip
-    """`rules`: with what they lower to. `document`: a policy's text in the other language, or "" and why it has none."""
+def convert(rules: Iterable[tuple[NamedRule, Policy | list[Diagnostic]]], document: Callable[[Policy], tuple[str, str]]) -> Converted:
+    """`rules`: each with what it lowers to. `document`: gives a policy's text in the other language, or "" and why it has none."""
     documents: list[str] = []
     converted: list[str] = []
     left_out: list[Diagnostic] = []

@@ -18,6 +18,8 @@ from typing import Literal
 
 import msgspec
 
+DiagnosticSeverity = Literal["error", "warning", "info"]
+
 
 class Location(msgspec.Struct, frozen=True, order=True):
     """A place in a policy file. `line` and `column` count from 1; 0 means the whole file."""
@@ -39,7 +41,7 @@ class Diagnostic(msgspec.Struct, frozen=True):
     location: Location
     message: str
     hint: str = ""
-    severity: Literal["error", "warning", "info"] = "error"
+    severity: DiagnosticSeverity = "error"
     code: str = ""
 
     def __str__(self) -> str:

@@ -28,7 +28,7 @@ from typing import Final, Literal, Union
 
 import msgspec
 
-Kind = Literal["path", "string"]
+GlobKind = Literal["path", "string"]
 Range = tuple[int, int]
 Sequence = tuple[Range, ...]
 
@@ -79,7 +79,7 @@ Glob = tuple[Piece, ...]
 
 
 @lru_cache(maxsize=65536)
-def parse(pattern: str, kind: Kind = "path") -> Glob:
+def parse(pattern: str, kind: GlobKind = "path") -> Glob:
     """The tree of a glob; GlobError where it is not one."""
     if len(pattern) > MAX_LENGTH:
         raise GlobError(MAX_LENGTH, f"the pattern is longer than {MAX_LENGTH} characters")
@@ -90,13 +90,13 @@ def parse(pattern: str, kind: Kind = "path") -> Glob:
     return pieces
 
 
-def to_regex(pattern: str, kind: Kind = "path") -> bytes:
+def to_regex(pattern: str, kind: GlobKind = "path") -> bytes:
     """The same language as a regular expression for `re.fullmatch` on bytes, written from the tree piece by piece."""
     return _regex(parse(pattern, kind))
 
 
 @lru_cache(maxsize=4096)
-def compiled(pattern: str, kind: Kind = "path") -> re.Pattern[bytes]:
+def compiled(pattern: str, kind: GlobKind = "path") -> re.Pattern[bytes]:
     """`to_regex`, compiled; use its `fullmatch`."""
     return re.compile(to_regex(pattern, kind), re.DOTALL)
 
@@ -109,7 +109,7 @@ def literal(glob: Glob) -> bytes | None:
 
 
 class _Parser:
-    def __init__(self, text: str, kind: Kind) -> None:
+    def __init__(self, text: str, kind: GlobKind) -> None:
         self.text = text
         self.crosses = kind == "string"
         self.at = 0
@@ -204,10 +204,10 @@ class _Parser:
         if self.at >= len(self.text):
             raise GlobError(start, "'[' is never closed", "write \\[ for the character itself")
         self.at += 1
-        one = characters(ranges, negated=negated, slash=self.crosses)
-        if not one.sequences:
+        character = characters(ranges, negated=negated, slash=self.crosses)
+        if not character.sequences:
             raise GlobError(start, "the set matches nothing: '/' is never in a set of a path glob", "write the '/' outside")
-        return one
+        return character
 
 
 def encode(text: str) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mount table in, its mounts out. Where a file system is mounted is chosen by others, in containers and with FUSE, to its last byte."""
+"""The mount table in, its mounts out. In containers and with FUSE, others choose every byte of where a file system is mounted."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ class Mount(NamedTuple):
 
 
 def mounts(table: str | None = None) -> list[Mount]:
-    """The mounts that this process sees, in their order; of a `table` as proc(5) describes mountinfo, where one is given. OSError.
+    """The mounts that this process sees, in order; with `table`, those of a text in the form of proc(5)'s mountinfo. OSError.
 
-    Blank, tab, newline and backslash are octal there. All else may be in a name, even what Python takes for the end of a line.
+    Blank, tab, newline and backslash are written in octal there. Anything else may be in a name, even what Python takes for the end of a
+    line.
     """
-    found = []
+    mounted = []
     for line in (os.fsdecode(TABLE.read_bytes()) if table is None else table).split("\n"):
         mount, _, system = line.partition(" - ")
         words = mount.split(" ")
         if len(words) > 4 and system:
-            found.append(Mount(words[2], _unescaped(words[3]), _unescaped(words[4]), system.split(" ")[0]))
-    return found
+            mounted.append(Mount(words[2], _unescaped(words[3]), _unescaped(words[4]), system.split(" ")[0]))
+    return mounted
 
 
 def _unescaped(name: str) -> str:

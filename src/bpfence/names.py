@@ -30,7 +30,7 @@ from bpfence import abi
 from bpfence.patience import Patience
 
 
-class Table(msgspec.Struct, frozen=True):
+class NameTable(msgspec.Struct, frozen=True):
     """One kind of name: `numbers` maps the canonical name to its number; `prefix` may be left out when writing.
 
     `index`: the number counts bits (capabilities), so that a mask of it is `1 << number`.
@@ -149,33 +149,33 @@ def _protocols() -> dict[str, int]:
     return {**known, "IPPROTO_MPTCP": 262, "IPPROTO_ICMPV6": 58, "IPPROTO_SCTP": 132, "IPPROTO_UDPLITE": 136, "IPPROTO_GRE": 47}
 
 
-TABLES: Final[Mapping[str, Table]] = {
-    "access": Table("", {
+TABLES: Final[Mapping[str, NameTable]] = {
+    "access": NameTable("", {
         "read": abi.ACCESS_READ, "write": abi.ACCESS_WRITE, "exec": abi.ACCESS_EXEC, "append": abi.ACCESS_APPEND,
         "truncate": abi.ACCESS_TRUNCATE, "create": abi.ACCESS_CREATE,
         "created": abi.ACCESS_CREATED,
     }),
-    "bpf_cmd": Table("BPF_", _BPF_COMMANDS),
-    "capability": Table("CAP_", _CAPABILITIES, index=True),
-    "clone": Table("CLONE_", _CLONE),
-    "errno": Table("", {name: number for number, name in errno_module.errorcode.items()}),
-    "exe": Table("", {"upper": abi.EXE_UPPER, "lower": abi.EXE_LOWER, "writable": abi.EXE_WRITABLE, "memfd": abi.EXE_MEMFD}),
-    "family": Table("AF_", _FAMILIES),
-    "io_uring_op": Table("", {"override_creds": 1, "sqpoll": 2, "cmd": 3}),
-    "mode": Table("", _MODES),
-    "mount": Table("MS_", _MOUNT),
-    "open": Table("O_", _OPEN),
-    "port": Table("", _PORTS),
-    "prot": Table("PROT_", {"PROT_READ": 1, "PROT_WRITE": 2, "PROT_EXEC": 4, "PROT_SEM": 8}),
-    "protocol": Table("IPPROTO_", _protocols()),
-    "ptrace_mode": Table("PTRACE_MODE_", _PTRACE_MODES),
-    "ptrace_request": Table("PTRACE_", _PTRACE_REQUESTS),
-    "signal": Table("SIG", _signals()),
-    "socktype": Table("SOCK_", _SOCKET_TYPES),
+    "bpf_cmd": NameTable("BPF_", _BPF_COMMANDS),
+    "capability": NameTable("CAP_", _CAPABILITIES, index=True),
+    "clone": NameTable("CLONE_", _CLONE),
+    "errno": NameTable("", {name: number for number, name in errno_module.errorcode.items()}),
+    "exe": NameTable("", {"upper": abi.EXE_UPPER, "lower": abi.EXE_LOWER, "writable": abi.EXE_WRITABLE, "memfd": abi.EXE_MEMFD}),
+    "family": NameTable("AF_", _FAMILIES),
+    "io_uring_op": NameTable("", {"override_creds": 1, "sqpoll": 2, "cmd": 3}),
+    "mode": NameTable("", _MODES),
+    "mount": NameTable("MS_", _MOUNT),
+    "open": NameTable("O_", _OPEN),
+    "port": NameTable("", _PORTS),
+    "prot": NameTable("PROT_", {"PROT_READ": 1, "PROT_WRITE": 2, "PROT_EXEC": 4, "PROT_SEM": 8}),
+    "protocol": NameTable("IPPROTO_", _protocols()),
+    "ptrace_mode": NameTable("PTRACE_MODE_", _PTRACE_MODES),
+    "ptrace_request": NameTable("PTRACE_", _PTRACE_REQUESTS),
+    "signal": NameTable("SIG", _signals()),
+    "socktype": NameTable("SOCK_", _SOCKET_TYPES),
 }  # fmt: skip
 
 
-def _spellings(table: Table) -> dict[str, int]:
+def _spellings(table: NameTable) -> dict[str, int]:
     spelled: dict[str, int] = {}
     for name, number in table.numbers.items():
         spelled.setdefault(name.lower(), number)
@@ -187,7 +187,7 @@ def _spellings(table: Table) -> dict[str, int]:
 _BY_SPELLING: Final = {key: _spellings(table) for key, table in TABLES.items()}
 
 
-def _canonical(table: Table) -> dict[int, str]:
+def _canonical(table: NameTable) -> dict[int, str]:
     names: dict[int, str] = {}
     for name, number in table.numbers.items():
         names.setdefault(number, name)
@@ -198,12 +198,12 @@ _BY_NUMBER: Final = {key: _canonical(table) for key, table in TABLES.items()}
 
 
 class NoAnswerError(LookupError):
-    """This host's user database, which may be a server, has not answered in time."""
+    """This host's user database, which may be on a server, has not answered in time."""
 
 
 T = TypeVar("T")
 _PATIENCE: Final = Patience(2.0)
-"""A user database may be a server that is gone, and the agent reads policies again while it works."""
+"""A user database may be on a server that is gone, and the agent reads policies again while it works."""
 
 
 def _of_host(look: Callable[[], T]) -> T | None:
@@ -231,15 +231,16 @@ def _group(text: str) -> int | None:
 
 _ON_HOST: Final[Mapping[str, Callable[[str], int | None]]] = {"user": _user, "group": _group}
 _FIRST_SYMBOL: Final = 0xFFF00000
-"""Far beyond the ids that systems give to people, services and containers."""
+"""Far above the ids that systems give to people, services and containers."""
 _symbols: ContextVar[dict[tuple[str, str], int] | None] = ContextVar("symbols", default=None)
 
 
 @contextlib.contextmanager
 def symbolic() -> Iterator[dict[tuple[str, str], int]]:
-    """Within it no host is asked: every name of a user or group has a number of its own, root has 0. Gives those that were used.
+    """While the context is open no host is asked: every name of a user or group gets a number of its own, root gets 0. Yields the numbers
+    that were given.
 
-    For looking at policies of another host; such numbers mean nothing to a kernel.
+    For looking at policies of another host. Such numbers mean nothing to a kernel.
     """
     symbols: dict[tuple[str, str], int] = {}
     token = _symbols.set(symbols)
@@ -267,10 +268,10 @@ def number(table: str, text: str) -> int | None:
 
 def mask(table: str, text: str) -> int | None:
     """The bits of a name, for flag fields: capabilities are counted, everything else already is a mask."""
-    found = number(table, text)
-    if found is None:
+    numeric = number(table, text)
+    if numeric is None:
         return None
-    return 1 << found if table in TABLES and TABLES[table].index else found
+    return 1 << numeric if table in TABLES and TABLES[table].index else numeric
 
 
 def name(table: str, value: int) -> str | None:
@@ -288,15 +289,15 @@ def name(table: str, value: int) -> str | None:
 
 def flags(table: str, value: int) -> tuple[str, ...]:
     """The names of the bits that are set, lowest first; bits without a name come last as one hexadecimal number."""
-    found = []
+    set_bits = []
     rest = value
     index = TABLES[table].index
     for numeric, text in sorted(_BY_NUMBER[table].items()):
         bits = 1 << numeric if index else numeric
         if bits and bits & (bits - 1) == 0 and value & bits:
-            found.append(text)
+            set_bits.append(text)
             rest &= ~bits
-    return (*found, hex(rest)) if rest else tuple(found)
+    return (*set_bits, hex(rest)) if rest else tuple(set_bits)
 
 
 def known(table: str) -> tuple[str, ...]:

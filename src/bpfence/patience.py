@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work that may hang in, its result or None within a moment out.
+"""Work that may hang in, its result within a moment, or None, out.
 
-Called for every look at what others can make slow: a process's memory, a container's files, file systems in user space or over the network,
+Called for every look at what others can make slow: a process's memory, a container's files, file systems in user space or on the network,
 the name service. Threads that hang are left behind, because nothing can end them.
 """
 
@@ -26,17 +26,21 @@ MAX_KEYS: Final = 1024
 
 
 class Patience:
-    """Work done on a thread of its own: its result, or None where it has not ended in time or could not be done.
+    """Runs work in a thread of its own and gives its result, or None where it has not ended in time or could not be done.
 
-    Work has a key: whose it is, such as a container. While too many threads of a key hang, no more work is begun for it; and whenever its
-    work has hung, the time it is given is halved for a minute: whoever can make it hang must not be able to hold up everything. Other keys
-    do not lose by it, unless so many hang that together they would (then all are given less).
+    Work has a key: whose work it is, such as a container. While too many threads of a key hang, no more work of it is begun. Whenever work
+    of a key has hung, the time for that key is halved for a minute, so that whoever can make it hang cannot hold up everything. Other keys
+    lose nothing by it, unless so many hang that together they would hold things up; then all get less time.
     """
 
     def __init__(
-        self, seconds: float = PATIENCE, stuck: int = MAX_STUCK, clock: Callable[[], float] = time.monotonic, *,
+        self,
+        seconds: float = PATIENCE,
+        stuck: int = MAX_STUCK,
+        clock: Callable[[], float] = time.monotonic,
+        *,
         stuck_all: int = MAX_STUCK_ALL,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._seconds = seconds
         self._limit = stuck
         self._limit_all = stuck_all
@@ -46,26 +50,26 @@ class Patience:
         self._hung_all: deque[float] = deque(maxlen=MAX_HUNG * MAX_HUNG)
 
     def seconds(self, key: Hashable = None) -> float:
-        """How long work for a key may take now."""
+        """How many seconds work of a key may take now."""
         since = self._clock() - HUNG_FOR
         own = sum(moment > since for moment in self._hung.get(key, ()))
         everybody = sum(moment > since for moment in self._hung_all)
         return self._seconds / (1 << max(own, (everybody - own) // MAX_HUNG))
 
     def hangs(self, key: Hashable = None) -> bool:
-        """Whether work for a key hangs still, so that no more is begun."""
-        self._stuck = [one for one in self._stuck if one[0].is_alive()]
+        """Whether so much work of a key hangs that no more is begun."""
+        self._stuck = [work for work in self._stuck if work[0].is_alive()]
         return len(self._stuck) >= self._limit_all or sum(whose == key for _, whose in self._stuck) >= self._limit
 
     def call(self, work: Callable[[], T], key: Hashable = None) -> T | None:
-        """The result of `work`, None where there is none. OSError of the work counts as none."""
+        """The result of `work`; None where there is none. An OSError of the work counts as none."""
         if self.hangs(key):
             return None
-        found: list[T] = []
+        results: list[T] = []
 
         def run() -> None:
             try:
-                found.append(work())
+                results.append(work())
             except OSError:
                 pass
 
@@ -76,7 +80,7 @@ class Patience:
             self._stuck.append((thread, key))
             self._note(key)
             return None
-        return found[0] if found else None
+        return results[0] if results else None
 
     def _note(self, key: Hashable) -> None:
         now = self._clock()

@@ -101,7 +101,7 @@ FALSE: Condition = Or()
 
 
 DEFAULT_RULE: Final = "default"
-"""The name under which what a policy's default posture decides is told."""
+"""The name under which decisions of a policy's default posture are reported."""
 
 
 class When(enum.Flag):
@@ -113,13 +113,13 @@ class When(enum.Flag):
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule on one or more events, scope already and-ed into `condition` by the dialect.
+    """One rule on one or more events. The dialect has and-ed the scope into `condition` already.
 
-    `events` are full names of fields.EVENTS. `conditions` gives, where an event needs another condition than the rest (a rename
-    under `file.modify` looks at both names), that event's own. `allow` rules only matter against their policy's default.
-    `observe` rules make events, not alerts: they are of no one's concern but of who asked.
-    `limit` is set on process.fork rules: the rule's atoms already test `process.fork.live` against it. What denies or kills is
-    reported when it is DECIDED. `confirm`: the dialect that must still confirm in user space what the kernel lets through; "": none.
+    `events` are full names of fields.EVENTS. `conditions` gives the condition of each event that needs another one than the rest (a rename
+    under `file.modify` looks at both names). `allow` rules only matter against their policy's default. What
+    `observe` rules see are events, not alerts. `limit` is set on process.fork
+    rules; the rule's atoms already test `process.fork.live` against it. What denies or kills is reported when it is DECIDED. `confirm`: the
+    dialect that must still confirm in user space what the kernel lets through; "": none.
     """
 
     policy: str
@@ -154,13 +154,13 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """A named set of rules with one scope, one mode and default postures.
 
-    `default` maps full event names to an action: what no allow rule of this policy covers, inside `scope`, gets it. `seccomp` is a
-    system-call filter for what is started under the policy (`bpfence exec`): a filter cannot be given to processes that run already.
-    `links`: its paths also stand for what they lead to through symbolic links.
+    `default` maps full event names to the action for what no allow rule of this policy covers, inside `scope`. `seccomp` is a system-call
+    filter for what is started under the policy (`bpfence exec`): a filter cannot be given to processes that run already. `links`: the
+    policy's paths also stand for what they lead to through symbolic links.
     """
 
     name: str
-    mode: str = "enforce"  # or "audit": nothing is blocked, what would have been is reported
+    mode: str = "enforce"  # or "audit": nothing is blocked; what would have been blocked is reported
     severity: str = "medium"
     tags: tuple[str, ...] = ()
     scope: Condition = TRUE

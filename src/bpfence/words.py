@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Final
 
 MAX_OPTIONS: Final = 400
-"""Among how many words a near one is looked for: a hostile file has as many names as it likes, and as many that resemble them."""
+"""Among how many words a near one is looked for. A hostile file may have any number of names that resemble each other."""
 
 
 def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -7,6 +7,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BPF_LICENCE = "GPL-2.0-only OR BSD-2-Clause"
 UNMIRRORED = ROOT / "tests" / "e2e" / "unmirrored.txt"
 """Sources without a unit test of their own name. The list may only grow shorter."""
+OWN_LAYOUT = ROOT / "tests" / "e2e" / "own_layout.txt"
+"""Files with `# fmt: skip` at what is no table. The list may only grow shorter."""
 
 
 def files() -> list[Path]:
@@ -121,3 +124,45 @@ def test_packages_hold_no_code() -> None:
         if not isinstance(node, allowed)
     ]
     assert found == []
+
+
+def _is_table(value: ast.expr | None) -> bool:
+    """Whether a value is a literal of data, or a call whose last argument is one."""
+    if isinstance(value, ast.Call):
+        return bool(value.args) and _is_table(value.args[-1])
+    if isinstance(value, ast.BinOp):
+        return _is_table(value.left) or _is_table(value.right)
+    if isinstance(value, (ast.DictComp, ast.GeneratorExp)):  # of a table that is written out in it
+        return any(isinstance(part, (ast.Dict, ast.Tuple)) and _is_table(part) for part in ast.walk(value.generators[0].iter))
+    return isinstance(value, (ast.Dict, ast.List, ast.Set, ast.Tuple)) and len(list(ast.iter_child_nodes(value))) > 3
+
+
+def _tables_end(tree: ast.Module) -> Iterator[int]:
+    """The lines on which statements end that read as a table."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(value=value) | ast.AnnAssign(value=value) | ast.Return(value=value) | ast.Expr(value=value):
+                tables = [value]
+            case ast.Assert(test=ast.Compare(comparators=comparators)):
+                tables = comparators[-1:]
+            case ast.For(iter=iterated):
+                tables = [iterated]
+            case ast.FunctionDef(decorator_list=decorators):
+                tables = list(decorators)
+            case _:
+                continue
+        yield from (table.end_lineno or 0 for table in tables if table is not None and _is_table(table))
+
+
+def test_only_tables_keep_their_own_layout() -> None:
+    """All else is laid out by `ruff format`, also where it would read a little better otherwise: nobody has to think about it."""
+    allowed = set(OWN_LAYOUT.read_text().split())
+    others: dict[str, list[int]] = {}
+    for path in (path for path in files() if path.suffix == ".py"):
+        text = path.read_text()
+        marked = {number for number, line in enumerate(text.splitlines(), 1) if line.endswith("# fmt: skip")}
+        marked -= set(_tables_end(ast.parse(text)) if marked else ())
+        if marked:
+            others[str(path.relative_to(ROOT))] = sorted(marked)
+    assert {name: numbers for name, numbers in others.items() if name not in allowed} == {}
+    assert allowed - others.keys() == set(), "these are laid out now: take them out of own_layout.txt"

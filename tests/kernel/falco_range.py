@@ -258,9 +258,12 @@ class FalcoRange:
         names = lineage()
         command = " ".join([shot.program, *(fill(word, texts) for word in shot.words())])
         return texts | {
-            "here": names[0], "aname2": names[1], "here_exe": os.readlink("/proc/self/exe"), "pcmdline": own_command_line(),
+            "here": names[0],
+            "aname2": names[1],
+            "here_exe": os.readlink("/proc/self/exe"),
+            "pcmdline": own_command_line(),
             "program_cmdline": command,
-        }  # fmt: skip
+        }
 
     def _start(self, shot: Shot, number: int) -> subprocess.Popen[str]:
         texts = self._texts(shot, number)
@@ -268,9 +271,16 @@ class FalcoRange:
         cgroup = cgroup_folder(CONTAINER if shot.container else HOST)
         environment = {**os.environ, "TRIGGER_IDLE": "1"} if shot.idle is not None else dict(os.environ)
         return subprocess.Popen(
-            words, executable=shot.path, cwd=WORK, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, preexec_fn=lambda: enter(cgroup),  # noqa: PLW1509 - the harness has one thread
-        )  # fmt: skip
+            words,
+            executable=shot.path,
+            cwd=WORK,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: enter(cgroup),  # noqa: PLW1509 - the harness has one thread
+        )
 
     def act(self, shot: Shot) -> tuple[Outcome, list[dict[str, Any]], dict[str, str]]:
         """One act: how it ended, the alerts of Falco rules, and what its texts were filled with."""
@@ -311,10 +321,17 @@ class FalcoRange:
         parents = [*(shot.parents if shot.parents is not None else [shot.program] if shot.child else []), *lineage()]
         above = {f"proc.aname[{n}]": parents[n - 1] if n <= len(parents) else None for n in range(2, 8)}
         usual: dict[str, Any] = {
-            "proc.name": program, "proc.exepath": str(BIN / program) if program != shot.program else shot.path, "proc.pname": parents[0],
-            "proc.cmdline": " ".join([program, *arguments]), "proc.tty": 0, "user.uid": 0, "user.name": "root", "user.loginuid": -1,
-            "container.id": CONTAINER_ID[:12] if shot.container else "host", **above,
-        }  # fmt: skip
+            "proc.name": program,
+            "proc.exepath": str(BIN / program) if program != shot.program else shot.path,
+            "proc.pname": parents[0],
+            "proc.cmdline": " ".join([program, *arguments]),
+            "proc.tty": 0,
+            "user.uid": 0,
+            "user.name": "root",
+            "user.loginuid": -1,
+            "container.id": CONTAINER_ID[:12] if shot.container else "host",
+            **above,
+        }
         given = {key: fill(value, texts) if isinstance(value, str) else value for key, value in shot.fields.items()}
         return {key: fill(value, texts) if isinstance(value, str) else value for key, value in usual.items()} | given
 

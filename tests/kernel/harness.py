@@ -91,9 +91,13 @@ def run_act(words: Sequence[str], cgroup: Path, *, late: bool = False, seconds: 
     waits = words[0] in ("fd", "stay")
     command = [str(TRIGGER), *words] if waits or not late else [str(TRIGGER), "stay", *words]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=None if late else lambda: enter(cgroup),  # noqa: PLW1509 - the harness has one thread
-    )  # fmt: skip
+    )
     try:
         if waits or late:
             assert process.stdout is not None
@@ -189,10 +193,8 @@ class Agent:
     def start(self, *extra: str) -> None:
         """Start and wait until enforcement is in force."""
         self.ready_path.unlink(missing_ok=True)
-        command = [
-            *COMMAND, "run", "-p", str(self.policies), "--output", f"jsonl:{self.alerts_path}",
-            "--ready-file", str(self.ready_path), *extra,
-        ]  # fmt: skip
+        command = [*COMMAND, "run", "-p", str(self.policies), "--output", f"jsonl:{self.alerts_path}"]
+        command += ["--ready-file", str(self.ready_path), *extra]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._wait_ready()

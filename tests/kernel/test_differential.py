@@ -231,9 +231,15 @@ def test_the_kernel_agrees_with_the_reference(shooting: Range, world: Path) -> N
             cgroup = f"{CGROUP}/{name}"
             for user in USERS:
                 subject: dict[str, Any] = {
-                    "process.uid": user, "process.gid": user, "process.exe": str(TRIGGER), "process.name": TRIGGER.name,
-                    "process.cgroup": cgroup, "process.cwd": os.getcwd(), "process.pid": 2, "process.parent.pid": 1,
-                }  # fmt: skip
+                    "process.uid": user,
+                    "process.gid": user,
+                    "process.exe": str(TRIGGER),
+                    "process.name": TRIGGER.name,
+                    "process.cgroup": cgroup,
+                    "process.cwd": os.getcwd(),
+                    "process.pid": 2,
+                    "process.parent.pid": 1,
+                }
                 # The child of `then` executes: its own executable at that moment is still the trigger.
                 results = perform(user, cgroup, [act for act, _ in rows])
                 assert len(results) == len(rows)

@@ -37,12 +37,14 @@ from tests.kernel.harness import COMMAND, Playground, cgroup_folder, enter
 CASES = load_shots()
 FIRES = [
     pytest.param(
-        case.rule, shot, id=f"{case.rule.replace(' ', '-')}-{shot.name}",
+        case.rule,
+        shot,
+        id=f"{case.rule.replace(' ', '-')}-{shot.name}",
         marks=[pytest.mark.xfail(strict=True, reason=shot.missing)] if shot.missing else [],
     )
     for case in CASES
     for shot in case.fires
-]  # fmt: skip
+]
 QUIET = [pytest.param(shot, id=f"{case.rule.replace(' ', '-')}-{shot.name}") for case in CASES for shot in case.quiet]
 OPENS = 100_000
 PRIORITIES = {"INFO": "Informational"}
@@ -311,9 +313,14 @@ def test_opens_and_a_build_that_no_rule_is_about_put_nothing_through_the_ring_bu
 
     def run(*words: str) -> str:
         done = subprocess.run(
-            words, cwd=WORK, capture_output=True, text=True, timeout=240, check=False,
+            words,
+            cwd=WORK,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
             preexec_fn=lambda: enter(cgroup),
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

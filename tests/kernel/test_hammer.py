@@ -109,9 +109,12 @@ class Blow:
         cgroup = cgroup_folder(HAMMER.cgroup)
         command = [str(TRIGGER), "hammer", *(HAMMER.fill(str(word)) for word in words)]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             preexec_fn=lambda: enter(cgroup),  # noqa: PLW1509 - the harness has one thread
-        )  # fmt: skip
+        )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
 

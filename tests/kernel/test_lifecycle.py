@@ -48,9 +48,12 @@ def test_reload_leaves_no_gap(shooting: Range, cases: list[Case]) -> None:
 
 def test_reload_brings_and_takes_policies(shooting: Range) -> None:
     case = Case(
-        name="added-later", event="file.open", files={"f": "x"}, attack=[["open", "{dir}/f"]],
+        name="added-later",
+        event="file.open",
+        files={"f": "x"},
+        attack=[["open", "{dir}/f"]],
         rules=[{"name": "r", "on": "open", "match": {"file.path": "{dir}/f"}, "action": "deny"}],
-    )  # fmt: skip
+    )
     step = case.steps()[0][1]
     assert shooting.playground.act(case, step).result == "ok"
     path = shooting.agent.write_policy(case.name, case.policy())

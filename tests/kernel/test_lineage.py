@@ -95,9 +95,12 @@ def web_server() -> Iterator[int]:
     folder = cgroup_folder(WEB_CGROUP)
     command = [sys.executable, "-m", "http.server", "--cgi", "--bind", "127.0.0.1", "--directory", str(WEB), str(port)]
     server = subprocess.Popen(
-        command, cwd=WEB, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command,
+        cwd=WEB,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         preexec_fn=lambda: enter(folder),  # noqa: PLW1509 - the tests have one thread
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         with socket.socket() as probe:

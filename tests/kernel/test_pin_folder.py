@@ -37,9 +37,13 @@ def test_what_is_wrong_with_the_pin_folder(command: str, prepare: str, said: str
     words = [*COMMAND, command, "--pin-dir", str(place / "pins"), *more]
     script = SCRIPT.format(prepare=prepare)
     done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(place), *words], cwd=ROOT, capture_output=True,
-        text=True, check=False, timeout=300,
-    )  # fmt: skip
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(place), *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     shown = done.stdout + done.stderr
     assert done.returncode == 3, shown
     assert said in shown

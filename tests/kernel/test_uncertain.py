@@ -25,12 +25,14 @@ from tests.kernel.cases import CGROUP, TRIGGER, Case, FileSpec
 from tests.kernel.harness import COMMAND, Agent, Range, cgroup_folder, enter, make_files, run_act
 
 CASE = Case(
-    name="uncertain", event="file.open", files={"secret": "s", "open": "o", "tool": FileSpec(program=True)},
+    name="uncertain",
+    event="file.open",
+    files={"secret": "s", "open": "o", "tool": FileSpec(program=True)},
     rules=[
         {"name": "secret", "on": "open", "match": {"file.path": "{dir}/secret"}, "action": "deny", "rate": "100000/s"},
         {"name": "below", "on": "mkdir", "match": {"process.ancestors.exe": "{dir}/tool"}, "action": "deny"},
     ],
-)  # fmt: skip
+)
 FULL = 64
 GRAVEYARD = 1024
 """How many ended programs the kernel keeps: bpf/maps.h."""
@@ -208,9 +210,11 @@ def test_a_process_that_hops_between_cgroups_has_the_subject_of_where_it_is(load
 def test_a_process_that_cannot_be_killed_is_denied_and_that_is_told(loaded: Range) -> None:
     """The helper that the kernel starts for a core dump is, before Linux 5.19, a thread of the kernel when it executes its program."""
     case = Case(
-        name="kill-helper", event="process.exec", files={"helper": FileSpec(program=True)},
+        name="kill-helper",
+        event="process.exec",
+        files={"helper": FileSpec(program=True)},
         rules=[{"name": "helper", "on": "exec", "match": {"file.path": "{dir}/helper"}, "action": "kill"}],
-    )  # fmt: skip
+    )
     make_files(case)
     document = case.policy()
     del document["spec"]["scope"]
@@ -236,9 +240,11 @@ def test_a_process_that_cannot_be_killed_is_denied_and_that_is_told(loaded: Rang
 def test_more_processes_than_there_is_room_for(tmp_path: Path, loaded: Range) -> None:
     """Maps that are full make what rules ask of a process uncertain: in the scope all is denied that could match, and nothing outside."""
     case = Case(
-        name="full", event="file.open", files={"secret": "s", "tool": FileSpec(program=True)},
+        name="full",
+        event="file.open",
+        files={"secret": "s", "tool": FileSpec(program=True)},
         rules=[{"name": "by-exe", "on": "open", "match": {"file.path": "{dir}/secret", "process.exe": "{dir}/tool"}, "action": "deny"}],
-    )  # fmt: skip
+    )
     make_files(case)
     agent = Agent(tmp_path, "full")
     agent.write_policy(case.name, case.policy())

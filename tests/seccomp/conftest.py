@@ -56,9 +56,15 @@ def bpfence() -> Bpfence:
     def run(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"}
         return subprocess.run(
-            [sys.executable, "-m", "bpfence", "seccomp", *words], capture_output=True, text=True, timeout=120, check=False,
-            stdin=subprocess.DEVNULL, env=environment, **more,
-        )  # fmt: skip
+            [sys.executable, "-m", "bpfence", "seccomp", *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            **more,
+        )
 
     return run
 

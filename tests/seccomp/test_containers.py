@@ -94,7 +94,8 @@ def said(findings: list[dict[str, Any]], runtime: str, no_new_privs: bool) -> bo
 PROFILES: dict[str, Callable[[], dict[str, Any]]] = {
     "the shipped one": lambda: json.loads(WEB_SERVICE.read_text()),
     "nothing but a few": lambda: {
-        "defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64"],
         "syscalls": [{"names": ["read", "write", "exit_group"], "action": "SCMP_ACT_ALLOW"}],
     },
     "execve": lambda: denying("execve"),
@@ -102,7 +103,7 @@ PROFILES: dict[str, Callable[[], dict[str, Any]]] = {
     "faccessat, faccessat2": lambda: denying("faccessat", "faccessat2"),
     "capset": lambda: denying("capset"),
     "swapon, which no runtime needs": lambda: denying("swapon"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("no_new_privs", [True, False], ids=["no_new_privs", "privs"])

@@ -52,9 +52,7 @@ def test_errno(bpfence: Bpfence, profile: Profile, call: str, document: dict[str
 @pytest.mark.parametrize(
     ("mask", "datum", "denied"), [(0, 4, ["0", "4"]), (6, 5, ["4", "13"]), (6, 4, ["4", "13"]), (0xFFFFFFFF00000006, 5, ["4", "13"])]
 )
-def test_bits_outside_the_mask_are_dropped(
-    bpfence: Bpfence, profile: Profile, call: str, mask: int, datum: int, denied: list[str]
-) -> None:  # fmt: skip
+def test_bits_outside_the_mask_are_dropped(bpfence: Bpfence, profile: Profile, call: str, mask: int, datum: int, denied: list[str]) -> None:
     args = [{"index": 1, "value": mask, "valueTwo": datum, "op": "SCMP_CMP_MASKED_EQ"}]
     path = profile(syscalls=[{"names": ["getppid"], "action": "SCMP_ACT_ERRNO", "args": args}])
     for second in denied:

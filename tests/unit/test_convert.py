@@ -42,9 +42,7 @@ def test_a_rule_that_can_be_said_exactly() -> None:
     assert (policy.name, policy.mode, policy.severity, policy.tags) == ("some-rule", "enforce", "critical", ("x",))
     (made,) = policy.rules
     assert (made.events, made.action) == (("file.open",), Action.AUDIT)
-    assert condition_text(made.condition) == (
-        "file.access = write and file.path startswith /etc/ and not process.name in (a, b)"
-    )  # fmt: skip
+    assert condition_text(made.condition) == ("file.access = write and file.path startswith /etc/ and not process.name in (a, b)")
 
 
 def test_a_rule_that_denies() -> None:

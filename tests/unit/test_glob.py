@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpfence import glob
-from bpfence.glob import GlobError, Kind
+from bpfence.glob import GlobError, GlobKind
 
 
-def matches(pattern: str, text: str, kind: Kind = "path") -> bool:
+def matches(pattern: str, text: str, kind: GlobKind = "path") -> bool:
     return glob.compiled(pattern, kind).fullmatch(glob.encode(text)) is not None
 
 

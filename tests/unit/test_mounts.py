@@ -38,8 +38,9 @@ def test_what_is_no_line_is_left_out(line: str) -> None:
 def test_nothing_else_ends_a_line_or_a_word(char: str) -> None:
     name = f"/home/u/a{char}0:9{char}b - bpf"
     assert mounts(f"1 2 0:3 / {written(name)} rw - fuse x rw\n{OTHER}") == [
-        Mount("0:3", "/", name, "fuse"), Mount("0:29", "/", "/sys/fs/bpf", "bpf")
-    ]  # fmt: skip
+        Mount("0:3", "/", name, "fuse"),
+        Mount("0:29", "/", "/sys/fs/bpf", "bpf"),
+    ]
 
 
 @given(st.text(min_size=1).map(lambda text: "/" + text))

@@ -42,7 +42,8 @@ from bpfence.agent.remake import Made, Remake
 from bpfence.agent.tables import Tables, tables
 from bpfence.alerts.alert import Composer, host_name
 from bpfence.compiler.compile import Compiled
-from bpfence.dialects.dialect import Context, Facts
+from bpfence.dialects.dialect import Context
+from bpfence.dialects.facts import Facts
 from bpfence.dialects.registry import DIALECTS, Dialects
 from bpfence.errors import BpfenceError, Diagnostic, KernelError, PolicyError
 from bpfence.events.loss import grown
@@ -58,18 +59,18 @@ from bpfence.outputs.routes import Outputs
 from bpfence.policy import Condition, PolicySet
 
 LOSS_SECONDS: Final = 1.0
-"""How long after records came the counters of lost ones are looked at."""
+"""How many seconds after records came the counters of lost ones are looked at."""
 QUIET_SECONDS: Final = 10.0
-"""How often that, and what the kernel has skipped, is looked at when nothing comes."""
+"""How often these counters, and what the kernel has skipped, are looked at when no records come."""
 SETTLE_SECONDS: Final = 0.5
-"""How long after one name of a host has got other addresses the tables are made anew: at first they all do."""
+"""How many seconds after a host's name has got other addresses the tables are made anew. At the start all names do."""
 HOSTS_SECONDS: Final = 10.0
-"""They are made anew at most this often, and so that it takes at most one part in HOSTS_SHARE of the time."""
+"""The tables are made anew for addresses at most this often; and so seldom that it takes at most one part in HOSTS_SHARE of the time."""
 HOSTS_SHARE: Final = 20.0
 RETRY_SECONDS: Final = 60.0
-"""When that is tried again if it fails."""
+"""How many seconds later this is tried again if it fails."""
 BATCHES: Final = 16
-"""Batches of records between looks at signals."""
+"""How many batches of records are read between looks at signals."""
 LATE: Final = (
     "{} came after what only they need was given up (CAP_SYS_PTRACE): environments, user names of containers and command lines of other"
     " users' processes stay unknown until a restart"
@@ -102,15 +103,22 @@ class Agent:
     """One engine, its policies and their outputs. `report` takes messages for people (standard error)."""
 
     def __init__(
-        self, settings: Settings, outputs: Outputs, *, report: Callable[[str], None], kernel: Kernel | None = None,
-        diagnose: Callable[[Iterable[Diagnostic]], None] | None = None, clock: Clock | None = None,
-        monotonic: Callable[[], float] | None = None, dialects: Dialects = DIALECTS,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        outputs: Outputs,
+        *,
+        report: Callable[[str], None],
+        kernel: Kernel | None = None,
+        diagnose: Callable[[Iterable[Diagnostic]], None] | None = None,
+        clock: Clock | None = None,
+        monotonic: Callable[[], float] | None = None,
+        dialects: Dialects = DIALECTS,
+    ) -> None:
         self.settings = settings
         self.outputs = outputs
         self._kernel = kernel or LiveKernel()
         self._report = report
-        self._diagnose = diagnose or (lambda found: [report(str(diagnostic)) for diagnostic in found])  # type: ignore[func-returns-value]
+        self._diagnose = diagnose or (lambda diagnostics: [report(str(diagnostic)) for diagnostic in diagnostics])  # type: ignore[func-returns-value]
         self._clock = clock or Clock()
         self._boot_id = read_boot_id()
         self._dialects = dialects
@@ -135,7 +143,7 @@ class Agent:
 
     @property
     def life(self) -> _Life:
-        """What there is between start and stop."""
+        """What exists between start and stop; an error outside of that."""
         if self._life is None:
             raise RuntimeError("the agent has not been started")
         return self._life
@@ -146,7 +154,7 @@ class Agent:
     # ---- start and stop ----
 
     def start(self, loaded: Loaded | None = None) -> None:
-        """Puts the policies in force, or raises and leaves what was in force before. `loaded`: what was read already, with no scope."""
+        """Put the policies in force, or raise and leave in force what was before. `loaded`: what was read already, with no scope."""
         settings = self.settings
         loaded = self._load(NO_FACTS) if loaded is None else with_facts(loaded, settings.mode, settings.scope, NO_FACTS)
         try:
@@ -166,7 +174,7 @@ class Agent:
         self._ready()
 
     def _begin(self, engine: Engine, loaded: Loaded) -> None:
-        """Puts what was loaded in force in an engine, and gives up privileges; the engine is let go of where that fails."""
+        """Put what was loaded in force in an engine, and give up privileges. The engine is closed where that fails."""
         try:
             if engine.replaces:
                 self._report(REPLACES.format(abi=", ".join(f"ABI {version}" for version in sorted(set(engine.replaces)))))
@@ -190,11 +198,11 @@ class Agent:
         return load(settings.policies, settings.mode, settings.scope, settings.options, facts, self._links, self._dialects)
 
     def _confirmed(self, loaded: Loaded) -> list[str]:
-        """The titles of languages with rules that look at other processes when they are confirmed."""
+        """The titles of languages that have rules whose confirmation looks at other processes."""
         return [self._dialects[name].title for name in loaded.rules if self._dialects[name].reads_processes]
 
     def _enforce(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> None:
-        """Put policies in force that were read."""
+        """Put policies that were read in force."""
         locked_out = locking_out(loaded.policies, own_programs())
         compiled = self.life.tables.put_in_force(loaded, made)
         self.life.pipeline.acts.clear()
@@ -205,7 +213,8 @@ class Agent:
             self._report(LATE.format(" and ".join(late)))
 
     def _tell_filters(self, policies: PolicySet) -> None:
-        """A filter is put on a command that is started here, and a host's processes are not. Said again only where it is about others."""
+        """Report filters that are not applied: they go on a command that is started here, not on processes of the host. Reported again only
+        where the policies are others."""
         carrying = tuple(policy.name for policy in policies.policies if policy.seccomp is not None)
         if carrying and carrying != self._unfiltered and not self.settings.starts_command:
             names = ", ".join(carrying)
@@ -227,7 +236,7 @@ class Agent:
             self._report(str(error))
 
     def _prepare_landlock(self, loaded: Loaded) -> None:
-        """Finds out, before policies are in force, whether writing can be confined to a few folders afterwards.
+        """Find out, before policies are in force, whether writing can be confined to a few folders afterwards.
 
         Rules that read processes exclude it: see `kernel.landlock`.
         """
@@ -264,7 +273,7 @@ class Agent:
         notify(f"READY=1\nSTATUS={_policies(names)} in force")
 
     def stop(self) -> None:
-        """Reports what is still waiting, then takes enforcement away, unless it is to be kept."""
+        """Report what is still waiting, then take enforcement away, unless it is to be kept."""
         if self._life is None:
             return
         notify("STOPPING=1")
@@ -278,20 +287,20 @@ class Agent:
             self._remove("the ready file", lambda path=self.settings.ready_file: path.unlink(missing_ok=True))  # type: ignore[misc]
         self._close(unload=not kept)
         if kept:
-            self._save_counts()  # with what outputs dropped at the very end
+            self._save_counts()  # lines that outputs dropped at the very end
         else:
             self._remove("the state file", self.generations.remove)
             self._remove("the file of counts", self._counts.remove)
 
     def _remove(self, what: str, remove: Callable[[], object]) -> None:
-        """A file that cannot be taken away, because its folder is another's say, keeps nothing from its end."""
+        """Remove a file. Where that is not possible, because its folder is another's, that is reported and the stop goes on."""
         try:
             remove()
         except OSError as error:
             self._report(f"{what} cannot be removed: {error}")
 
     def abandon(self) -> None:
-        """Ends after a bug: what is pinned goes on enforcing, because nobody who can make us fail may end it that way."""
+        """End after a bug. What is pinned goes on enforcing: nobody who can make us fail may end enforcement by it."""
         self._close(unload=False)
 
     def _close(self, *, unload: bool) -> None:
@@ -339,7 +348,7 @@ class Agent:
         self._report_suppressed()
 
     def drain(self) -> None:
-        """Turns waiting records into lines. Returns after BATCHES batches even if more are waiting."""
+        """Turn waiting records into lines. Returns after BATCHES batches, even if more are waiting."""
         life = self.life
         for _ in range(BATCHES):
             batch = life.source.read(0)
@@ -348,14 +357,14 @@ class Agent:
             self.outputs.write([line for seen in batch for line in life.pipeline.lines(seen)])
             self.confirms.flush()
             self._report_faults()
-        # Also when nothing came out: records that could not be decoded are loss.
+        # Also when nothing came out: records that could not be decoded count as lost.
         self._loss.by(self.loop.now() + LOSS_SECONDS)
 
     # ---- reloads ----
 
     def reload(self) -> None:
-        """Begins to read the policies anew, beside the loop. What is read is put in force when it is compiled; where that fails, the old
-        policies stay in force, and the reason is reported."""
+        """Begin to read the policies again, beside the loop. They are put in force when they are compiled. Where that fails, the old
+        policies stay in force and the reason is reported."""
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         self.outputs.reopen()
         self.confirms.reopen()
@@ -380,7 +389,7 @@ class Agent:
         self._remake.begin(work, reloads=True)
 
     def _remade(self) -> None:
-        """Puts in force what was made beside the loop, and begins what was asked for meanwhile."""
+        """Put in force what was made beside the loop, then begin what was asked for meanwhile."""
         reloads = self._remake.reloads
         try:
             made = self._remake.take()
@@ -388,7 +397,7 @@ class Agent:
                 self._put_in_force(made, reloads)
         except BpfenceError as error:
             self._remake_failed(error, reloads)
-        except Exception as error:  # a bug of ours: what somebody has written into a policy ends no agent
+        except Exception as error:  # a bug of ours: whatever is written in a policy must not end the agent
             text = f"{type(error).__name__}: {error}. This is a fault of bpfence; please report it"
             self._remake_failed(BpfenceError(text), reloads)
         if not reloads:
@@ -400,7 +409,7 @@ class Agent:
         if not reloads and (stale or made.base is not self.life.tables.loaded):
             self._hosts.due = self.loop.now()  # policies were loaded in the meantime
             return
-        # What was decided by the old tables is reported first.
+        # What the old tables have decided is reported first.
         self.drain()
         compiled = None if stale else (made.compiled, made.left)
         if reloads:
@@ -426,7 +435,7 @@ class Agent:
             self._hosts.due = max(self.loop.now() + SETTLE_SECONDS, self._hosts_next)
 
     def _resolve_again(self, now: float) -> None:
-        """Begins to make the tables of the rules in force for the addresses that names of hosts have now."""
+        """Begin to make the tables of the rules in force again, for the addresses that names of hosts have now."""
         base = self.life.tables.loaded
         if self._remake.busy or base is None:
             self._hosts.due = now + HOSTS_SECONDS
@@ -465,10 +474,11 @@ class Agent:
         if loss:
             self.outputs.write([self._composer.loss(loss)])
         now = life.engine.skipped()
-        found, life.skipped = grown(life.skipped, now), now
-        if found:
-            text = f"the kernel skipped {sum(found.values())} runs of programs that were preempted: acts may have passed without a decision"
-            self._status("skipped", text, severity="critical", skipped=found)
+        skipped, life.skipped = grown(life.skipped, now), now
+        if skipped:
+            runs = sum(skipped.values())
+            text = f"the kernel skipped {runs} runs of programs that were preempted: acts may have passed without a decision"
+            self._status("skipped", text, severity="critical", skipped=skipped)
 
     def _report_faults(self) -> None:
         for fault in self.confirms.take_faults():
@@ -480,14 +490,19 @@ class Agent:
 
 
 class _Life:
-    """What an agent has between its start and its stop: the engine, what is in force in it, and the way of its records."""
+    """What an agent has between its start and its stop: the engine, what is in force in it, and the pipeline of its records."""
 
     def __init__(self, agent: Agent, engine: Engine) -> None:
         self.engine = engine
         self.source = Live(engine, clock=agent._clock, boot_id=agent._boot_id, cgroup_path=_cgroup_path())
         self.tables = Tables(
-            engine, agent.generations, agent.confirms, agent.loop, report=agent._report, changed=agent._followed,
-        )  # fmt: skip
+            engine,
+            agent.generations,
+            agent.confirms,
+            agent.loop,
+            report=agent._report,
+            changed=agent._followed,
+        )
         self.pipeline = Pipeline(
             self.source, agent.generations, agent.confirms, agent._dialects, agent._composer, agent._counts, agent.loop.now
         )

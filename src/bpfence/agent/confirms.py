@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules in force and an observation in, the rules that their languages confirm out: one `Confirm` for each language that has any.
 
-Called by the pipeline and by what puts tables in force. A language is made when rules of it come for the first time, and kept: records of
-before a reload wait in the ring buffer, and are confirmed by the rules that they were let through for.
+Called by the pipeline and by what puts tables in force. What confirms a language is made when rules of it come for the first time, and
+kept: records of before a reload may still wait in the ring buffer, and are confirmed by the rules that they were let through for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Confirms:
-    """By the names of languages. `faults` are those of no language."""
+    """What confirms, by the names of languages. `faults` are those of no language."""
 
     def __init__(self, context: Context, dialects: Dialects) -> None:
         self._context = context
@@ -47,7 +47,7 @@ class Confirms:
         return tuple(name for name in self._made if name in self._used)
 
     def get(self, name: str) -> Confirm | None:
-        """What confirms rules of a language; None where there are none, or need not be."""
+        """What confirms rules of a language; None where there are none, or where none have to be confirmed."""
         return self._made.get(name)
 
     def use(self, generation: int, rules: Mapping[str, Rules], infos: Collection[RuleInfo]) -> None:
@@ -62,22 +62,22 @@ class Confirms:
                 self.faults.add("", f"rules of {name} that are in force now are not confirmed", error)
 
     def _all(self, what: str, do: Callable[[Confirm], T]) -> list[T]:
-        """Has all of them do something. One that raises is a bug, which costs neither the others nor the agent anything."""
-        found = []
+        """Call something on all of them. An exception is a bug, which costs neither the others nor the agent anything."""
+        results = []
         for name, confirm in self._made.items():
             try:
-                found.append(do(confirm))
+                results.append(do(confirm))
             except Exception as error:
                 self.faults.add("", f"{name}: {what}", error)
-        return found
+        return results
 
     def hosts(self) -> dict[str, Iterable[str]]:
         """The addresses of names of hosts, as far as they are known."""
-        found = self._all("addresses of hosts cannot be had", lambda confirm: confirm.hosts())
-        return {name: addresses for hosts in found for name, addresses in hosts.items()}
+        by_language = self._all("addresses of hosts cannot be had", lambda confirm: confirm.hosts())
+        return {name: addresses for hosts in by_language for name, addresses in hosts.items()}
 
     def start(self, changed: Callable[[], None]) -> None:
-        """The agent works now: its privileges are what they will be, and its command runs."""
+        """The agent works now: its privileges will not change any more, and its command runs."""
         self._all("what goes on beside events cannot begin", lambda confirm: confirm.start(changed))
 
     def flush(self) -> None:

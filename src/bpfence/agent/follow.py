@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paths that rules follow in, the identities of what they name out, and a word when that may have changed.
 
-Called by the agent for rules with `follow: object`. A path is looked up on this host, symbolic links followed; "/dir/**" means the
-directory, and the kernel finds everything below it; a file in it that has more names than one may have one elsewhere, so these files are
+Called by the agent for rules with `follow: object`. A path is looked up on this host, with symbolic links followed. "/dir/**" means the
+directory, and the kernel finds everything below it. A file in it that has several names may have one outside of it, so such files are
 looked for and followed themselves, as far as the directory's file system reaches. Directories on the way are watched with inotify(7),
-because replacing a file or a parent is an event of the directory that holds it; where that does not work, the agent looks once a second.
+because replacing a file or a parent is an event of the directory that holds it. Where that does not work, the agent looks once a second.
 
-The identity is (inode, device) as the kernel's super block has it. File systems that show another device in stat(2) than their super
-block's (btrfs subvolumes, overlayfs for files of a lower layer) cannot be followed this way: rules on them still protect the name.
+The identity is (inode, device) as the kernel's super block has it. Some file systems show another device in stat(2) than their super
+block's (btrfs subvolumes, overlayfs for files of a lower layer). Their files cannot be followed this way: rules on them still protect the
+name.
 """
 
 from __future__ import annotations
@@ -30,19 +31,17 @@ IN_ONLYDIR: Final = 0x01000000
 _MASK: Final = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR
 ENTRIES_LOOKED_AT: Final = 100_000
 PATIENCE_SECONDS: Final = 5.0
-"""For one path; less where paths have not answered in the last minute, and none while one still does not."""
+"""Seconds for one path. Less where paths have not answered in the last minute; none while one still does not answer."""
 LINKS_FOLLOWED: Final = 8192
-"""Of the files below one followed directory that have several names. The kernel's map holds 65536 identities, those of two generations."""
+"""How many files with several names are followed below one directory. The kernel's map holds 65536 identities, for two generations."""
 
 _EVENT: Final = struct.Struct("=iIII")
 _WHOLE: Final = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED
 
 
 class Resolved(NamedTuple):
-    """What paths name now: bit sets by (inode, device), the paths that name nothing, and those with too much below to look at it all.
-
-    `silent`: paths on file systems that do not answer, which name what they did before.
-    """
+    """What paths name now: bit sets by (inode, device), the paths that name nothing, and those with too much below them to look at it all.
+    `silent`: paths on file systems that do not answer; they keep what they named before."""
 
     objects: Objects
     missing: tuple[str, ...]
@@ -68,7 +67,7 @@ class _Seen(NamedTuple):
 
 
 class Lookup:
-    """Looks paths up, each for a while at most: a path on a file system over the network or in user space may not answer."""
+    """Looks paths up, for a limited time each: a path on a network file system, or one in user space, may not answer."""
 
     def __init__(self, patience: Patience | None = None) -> None:
         self._patience = patience or Patience(PATIENCE_SECONDS, 1)
@@ -91,10 +90,8 @@ class Lookup:
         return Resolved(objects, tuple(missing), tuple(partly), tuple(silent))
 
     def watched_names(self, paths: Iterable[str]) -> tuple[dict[str, set[str]], bool]:
-        """Directories to watch and the names in them that matter: every component of the path as written and as resolved.
-
-        And whether all are there: not those of paths that do not answer.
-        """
+        """Directories to watch with the names in them that matter: every component of each path, as written and as resolved. And whether
+        all of them exist, apart from paths that do not answer."""
         wanted: dict[str, set[str]] = {}
         complete = True
         for path in paths:
@@ -108,7 +105,7 @@ class Lookup:
         return wanted, complete
 
     def try_watch(self, watch: Callable[[str], int], directory: str) -> tuple[int, bool]:
-        """The descriptor of a watch on a directory, negative where there is none, and whether the directory is there all the same."""
+        """The descriptor of a watch on a directory, negative where there is none; and whether the directory exists all the same."""
 
         def work() -> tuple[int, bool]:
             descriptor = watch(directory)
@@ -119,23 +116,23 @@ class Lookup:
 
 def _look_up(path: str) -> _Seen:
     try:
-        found = os.stat(target(path))
+        status = os.stat(target(path))
     except (OSError, ValueError):
         return _Seen((), whole=True)
-    keys, whole = {(found.st_ino, kernel_device(found.st_dev))}, True
+    keys, whole = {(status.st_ino, kernel_device(status.st_dev))}, True
     if path.endswith("/**"):
-        links, whole = linked(target(path), found)
+        links, whole = linked(target(path), status)
         keys |= links
     return _Seen(tuple(keys), whole)
 
 
 def linked(
-    directory: str, found: os.stat_result, entries: int = ENTRIES_LOOKED_AT, links: int = LINKS_FOLLOWED
+    directory: str, directory_status: os.stat_result, entries: int = ENTRIES_LOOKED_AT, links: int = LINKS_FOLLOWED
 ) -> tuple[set[tuple[int, int]], bool]:
     """The files below a directory that have several names, and whether all of them were found.
 
-    `found` is the directory's own status. Other file systems mounted below it are left out. What is the root of its file system needs no
-    look: every name of its files is below it.
+    `directory_status` is the status of the directory. Other file systems mounted below it are left out. If it is the root of its file
+    system nothing has to be looked at: every name of its files is below it.
     """
     several: set[tuple[int, int]] = set()
     if os.path.ismount(directory):
@@ -150,9 +147,9 @@ def linked(
                         return several, False
                     if not entry.is_dir(follow_symlinks=False):
                         status = entry.stat(follow_symlinks=False)
-                        if status.st_nlink > 1 and status.st_dev == found.st_dev:
+                        if status.st_nlink > 1 and status.st_dev == directory_status.st_dev:
                             several.add((status.st_ino, kernel_device(status.st_dev)))
-                    elif entry.stat(follow_symlinks=False).st_dev == found.st_dev:
+                    elif entry.stat(follow_symlinks=False).st_dev == directory_status.st_dev:
                         waiting.append(entry.path)
         except OSError:
             continue  # gone meanwhile
@@ -177,13 +174,14 @@ class Watch:
         return int(self._fd)
 
     def set_paths(self, paths: Iterable[str]) -> bool:
-        """Watch what leads to these paths and nothing else. False where some directory cannot be watched: look now and then instead.
+        """Watch what leads to these paths and nothing else. False where some directory cannot be watched: then look from time to time
+        instead.
 
-        A directory that is not there needs no watch of its own: its parent's tells when it comes.
+        A directory that does not exist needs no watch of its own: the watch on its parent tells when it is made.
         """
         names: dict[int, set[bytes]] = {}
-        found, self.complete = self._lookup.watched_names(paths)
-        for directory, wanted in found.items():
+        by_directory, self.complete = self._lookup.watched_names(paths)
+        for directory, wanted in by_directory.items():
             descriptor, there = self._lookup.try_watch(self._add, directory)
             if descriptor < 0:
                 self.complete &= not there
@@ -198,7 +196,7 @@ class Watch:
         return int(self._libc.inotify_add_watch(self._fd, os.fsencode(directory), _MASK))
 
     def changed(self) -> bool:
-        """Reads what has happened: whether any of it may matter."""
+        """Read what has happened. Returns whether any of it may matter."""
         matters = False
         while True:
             try:
@@ -208,12 +206,12 @@ class Watch:
             matters |= relevant(data, self._names)
 
     def close(self) -> None:
-        """Let go of the watches."""
+        """Close the watches."""
         os.close(self._fd)
 
 
 def relevant(data: bytes, names: Mapping[int, set[bytes]]) -> bool:
-    """Whether inotify events (struct inotify_event, one after another) concern a watched name or a watched directory itself."""
+    """Whether inotify events (struct inotify_event, one after another) are about a watched name or a watched directory itself."""
     at = 0
     while at + _EVENT.size <= len(data):
         descriptor, mask, _, length = _EVENT.unpack_from(data, at)

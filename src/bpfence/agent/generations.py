@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiled policies in, what a verdict number of any recent generation means out.
 
-Called by the agent at every swap and for every alert. Records wait in the ring buffer across a reload, and across a restart of the
-agent; so the tables of the last generations are kept, in memory and in a private state file that the next agent reads back.
+Called by the agent at every swap and for every alert. Records wait in the ring buffer across a reload and across a restart of the agent. So
+the tables of the last generations are kept, in memory and in a private state file that the next agent reads back.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from bpfence.compiler.compile import Compiled
 from bpfence.events.values import escape
 
 KEPT: Final = 4
-"""How many tables are kept; those that are in force again, because only followed paths name other files, count once."""
+"""How many generations' tables are kept. Tables that come in force again, because only followed paths name other files, count once."""
 SPANS: Final = 64
 MAX_STATE_BYTES: Final = 256 << 20
 STATE_VERSION: Final = 2
 STATE_DIR: Final = Path("/run/bpfence")
 
 
-class Meaning(msgspec.Struct, frozen=True):
+class LeafMeaning(msgspec.Struct, frozen=True):
     """What a leaf stands for: the matching rules by number, and whether they only may match."""
 
     rules: tuple[int, ...]
@@ -41,13 +41,13 @@ class Meaning(msgspec.Struct, frozen=True):
 class Generation(msgspec.Struct, frozen=True):
     """The tables that give a generation's verdict numbers their meaning. `objects`: followed paths by bit, escaped.
 
-    `earlier`: first and last of the numbers under which the same tables were in force before, oldest first. `since`: when these policies
-    came in force, in seconds since 1970; 0: unknown.
+    `earlier`: first and last number of each range of generations in which the same tables were in force before, oldest first. `since`: when
+    these policies came in force, in seconds since 1970; 0: unknown.
     """
 
     number: int
     rules: tuple[RuleInfo, ...]
-    verdicts: tuple[Meaning, ...]
+    verdicts: tuple[LeafMeaning, ...]
     objects: tuple[str, ...] = ()
     earlier: tuple[tuple[int, int], ...] = ()
     since: int = 0
@@ -61,7 +61,7 @@ class Generation(msgspec.Struct, frozen=True):
         return (self.rules, self.verdicts, self.objects) == (other.rules, other.verdicts, other.objects)
 
     def following(self, before: Generation) -> Generation:
-        """This one with the numbers of one that has the same tables."""
+        """This generation, with the numbers of an earlier one that has the same tables."""
         spans = list(before.earlier)
         if spans and spans[-1][1] + 1 == before.number:
             spans[-1] = (spans[-1][0], before.number)
@@ -75,7 +75,8 @@ class Generation(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, number=last, earlier=(*spans, *([(first, last - 1)] if first < last else [])))
 
     def matched(self, verdicts: tuple[int, ...]) -> list[tuple[RuleInfo, bool]] | None:
-        """The rules of some verdict numbers, each once, with whether they are uncertain. None where a number has no meaning here."""
+        """The rules of some verdict numbers, each once, with whether they are uncertain. None where a number has no meaning in this
+        generation."""
         certain: dict[int, bool] = {}
         for number in verdicts:
             if number >= len(self.verdicts):
@@ -93,7 +94,7 @@ def generation(number: int, compiled: Compiled, since: int = 0) -> Generation:
     return Generation(
         number,
         tuple(rule_info(rule, mode) for rule, mode in zip(compiled.rules, compiled.modes, strict=True)),
-        tuple(Meaning(tuple(verdict.rules), verdict.uncertain) for verdict in compiled.verdicts),
+        tuple(LeafMeaning(tuple(verdict.rules), verdict.uncertain) for verdict in compiled.verdicts),
         tuple(escape(path) for path in compiled.objects),
         since=since,
     )
@@ -106,7 +107,8 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Counted(msgspec.Struct):
-    """`rules`: by policy/rule how often it has matched; `outputs`: by name how many lines one has dropped. Since the agent began."""
+    """Since the agent began: `rules`: how often each policy/rule has matched; `outputs`: how many lines each output has dropped, by
+    name."""
 
     boot_id: str = ""
     rules: dict[str, int] = {}
@@ -114,18 +116,18 @@ class Counted(msgspec.Struct):
 
 
 class Counts:
-    """What the agent itself counts, kept where `bpfence status` finds it. `path`: that of the state file."""
+    """What the agent itself counts, kept in a file for `bpfence status`. `path`: that of the state file."""
 
     def __init__(self, path: Path | None, boot_id: str = "") -> None:
         self._path = path.with_name(path.name.replace("generations-", "counts-")) if path is not None else None
         self._boot_id = boot_id
-        self._found: Counter[str] = Counter()
+        self._matched: Counter[str] = Counter()
         self._dropped: dict[str, int] = {}
         self._changed = False
 
     def add(self, policy: str, rule: str) -> None:
         """A rule has matched once more."""
-        self._found[f"{policy}/{rule}"] += 1
+        self._matched[f"{policy}/{rule}"] += 1
         self._changed = True
 
     def dropped(self, outputs: dict[str, int]) -> None:
@@ -134,22 +136,22 @@ class Counts:
         self._dropped = outputs
 
     def save(self) -> None:
-        """Writes them where they have changed. OSError where that is not possible."""
+        """Write the counts if they have changed. OSError where that is not possible."""
         if self._changed and self._path is not None:
             self._changed = False
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self._path, msgspec.json.encode(Counted(self._boot_id, self._found, self._dropped)), 0o600)
+            write_whole(self._path, msgspec.json.encode(Counted(self._boot_id, self._matched, self._dropped)), 0o600)
 
     def read(self) -> Counted:
-        """What an agent has written, since this boot; nothing where that cannot be had."""
+        """What an agent has written since this boot; nothing where that cannot be had."""
         try:
-            found = msgspec.json.decode(_read_private(self._path), type=Counted) if self._path is not None else Counted()
+            counted = msgspec.json.decode(_read_private(self._path), type=Counted) if self._path is not None else Counted()
         except (OSError, msgspec.DecodeError, UnicodeError, RecursionError):
             return Counted()
-        return found if found.boot_id == self._boot_id else Counted()
+        return counted if counted.boot_id == self._boot_id else Counted()
 
     def remove(self) -> None:
-        """Takes the file away."""
+        """Remove the file."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
@@ -171,13 +173,13 @@ class Generations:
         return self._path.absolute().parent if self._path is not None else None
 
     def get(self, number: int) -> Generation | None:
-        """The tables of a generation that is still known; its own number may be a later one with the same tables."""
+        """The tables of a generation that is still known. Their own number may be a later one with the same tables."""
         return self._known.get(number) or next((known for known in reversed(self._known.values()) if known.means(number)), None)
 
     def add(self, new: Generation) -> None:
-        """One more generation; the oldest beyond KEPT are forgotten. OSError where the state file cannot be written.
+        """Add a generation; the oldest beyond KEPT are forgotten. OSError where the state file cannot be written.
 
-        What was known under its number never came in force, where the kernel refused it; other numbers keep what they mean.
+        What was known under its number never came in force, because the kernel refused it. Other numbers keep their meaning.
         """
         refused = self._known.pop(new.number, None)
         if refused is not None and refused.earlier:
@@ -202,7 +204,7 @@ class Generations:
         write_whole(self._path, data, 0o600)
 
     def restore(self) -> str:
-        """Reads what the agent before us kept; the reason where that is impossible. Another boot's generations mean nothing."""
+        """Read what the agent before us kept. Returns the reason where that is impossible. Generations of another boot mean nothing."""
         if self._path is None:
             return ""
         try:
@@ -218,7 +220,7 @@ class Generations:
         return ""
 
     def remove(self) -> None:
-        """Takes the state file away: nothing is loaded any more."""
+        """Remove the state file: nothing is loaded any more."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
@@ -230,7 +232,7 @@ def state_path(pin_dir: str, folder: Path = STATE_DIR) -> Path:
 
 
 def write_whole(path: Path, data: bytes, mode: int) -> None:
-    """Puts a file in place by rename, so that no reader ever sees a part of it. A link at the path is replaced, not followed."""
+    """Put a file in place by rename, so that no reader ever sees a part of it. A link at the path is replaced, not followed."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -246,8 +248,8 @@ def write_whole(path: Path, data: bytes, mode: int) -> None:
 def _read_private(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise OSError(f"{path} is not a private file of our own")
         data = file.read(MAX_STATE_BYTES + 1)
     if len(data) > MAX_STATE_BYTES:

@@ -14,11 +14,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from bpfence.compiler.compile import Compiled
-from bpfence.dialects.dialect import Facts, Rules
+from bpfence.dialects.dialect import Rules
+from bpfence.dialects.facts import Facts
 from bpfence.dialects.native import effects
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.dialects.registry import DIALECTS, Dialects, claimed, owner
-from bpfence.documents.files import Source, sources
+from bpfence.documents.files import SourceFile, sources
 from bpfence.documents.report import Report
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError
 from bpfence.evaluate import verdict
@@ -122,7 +123,7 @@ def read_policies(
 
 
 def native_policies(
-    files: Sequence[Source], mode: str | None = None, scope: Condition | None = None, links: Links | None = None
+    files: Sequence[SourceFile], mode: str | None = None, scope: Condition | None = None, links: Links | None = None
 ) -> tuple[PolicySet, list[Diagnostic]]:  # fmt: skip
     """The same of files that were read."""
     found, diagnostics = NATIVE.read(files, None)

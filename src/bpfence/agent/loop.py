@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Descriptors and moments in, calls out: the loop in which all work of the agent is done. An idle agent sleeps until something comes."""
+"""Descriptors and times in, calls out: the loop in which the agent does all its work. An idle agent sleeps until something comes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class Timer:
-    """A moment at which something is called, once; None: never. Times are those of the loop's clock, in seconds."""
+    """A time at which something is called, once; None: never. Times are those of the loop's clock, in seconds."""
 
     def __init__(self, then: Callable[[float], Any]) -> None:
         self.due: float | None = None
         self.then = then
 
     def by(self, moment: float) -> None:
-        """At this moment at the latest."""
+        """Set it to this time, unless it is set to an earlier one."""
         self.due = moment if self.due is None else min(moment, self.due)
 
 
@@ -33,7 +33,7 @@ class Loop:
         self._selector.register(descriptor, selectors.EVENT_READ, then)
 
     def timer(self, then: Callable[[float], Any]) -> Timer:
-        """A timer that is not set. `then` is given the time, after the timer was taken back: it may set it again."""
+        """A timer that is not set. `then` is called with the time. The timer is reset before, so `then` may set it again."""
         made = Timer(then)
         self._timers.append(made)
         return made
@@ -46,7 +46,7 @@ class Loop:
         return max(0.0, min(waits)) if waits else None
 
     def step(self, timeout: float | None = None) -> None:
-        """Waits for the next thing to do, at most `timeout` seconds, and does it."""
+        """Wait for the next thing to do, at most `timeout` seconds, and do it."""
         for key, _ in self._selector.select(self.until_due(timeout)):
             key.data()
         now = self.now()
@@ -56,5 +56,5 @@ class Loop:
                 timer.then(now)
 
     def close(self) -> None:
-        """Nothing is called any more."""
+        """Close; nothing is called any more."""
         self._selector.close()

@@ -18,13 +18,13 @@ from typing import Final
 
 from bpfence import names
 from bpfence.errors import BpfenceError
-from bpfence.seccomp.model import Action, Arg, ArgOp, Flag, Profile, Rule
+from bpfence.seccomp.model import Arg, ArgOp, Profile, ProfileAction, ProfileFlag, ProfileRule
 
 KEPT: Final = ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "CAP_SYS_RESOURCE")
-"""Loading programs and maps (SYS_ADMIN before Linux 5.8 and for ids and tracing), policies and followed files wherever they lie, and
-locked memory before 5.11."""
+"""For loading programs and maps (SYS_ADMIN before Linux 5.8, and for ids and tracing), for policies and followed files wherever they lie,
+and for locked memory before 5.11."""
 READS_PROCESSES: Final = ("CAP_SYS_PTRACE",)
-"""For Falco rules: environ, root and cmdline in /proc of other users' processes are behind ptrace's access check (PTRACE_MODE_READ)."""
+"""For Falco rules: environ, root and cmdline in /proc of other users' processes need ptrace's access check (PTRACE_MODE_READ)."""
 
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 23, 24, 38
@@ -33,7 +33,7 @@ VERSION_3: Final = 0x20080522
 CLONE_THREAD: Final = 0x10000
 
 CALLS: Final = (
-    # Files: what is read, and the few that are written; which those are is for Landlock and the file system's permissions.
+    # Files. Which ones are read and written is limited by Landlock and the file system's permissions.
     (
         "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek close close_range dup dup2 dup3 fcntl ioctl fsync "
         "fdatasync sync_file_range ftruncate truncate fallocate fadvise64 flock sendfile copy_file_range splice readahead open openat "
@@ -52,7 +52,7 @@ CALLS: Final = (
         "clock_gettime clock_getres gettimeofday time times timerfd_create timerfd_settime timerfd_gettime timer_create timer_settime "
         "timer_gettime timer_getoverrun timer_delete setitimer getitimer alarm"
     ),
-    # Memory and threads. A filter cannot look at the flags of clone3: a process that it starts is under this filter as well, and executes
+    # Memory and threads. A filter cannot look at the flags of clone3; but a process that it starts is under this filter too, and executes
     # nothing.
     (
         "clone3 brk mmap munmap mprotect mremap madvise mincore msync mlock mlock2 munlock mlockall munlockall membarrier mseal "
@@ -75,8 +75,8 @@ CALLS: Final = (
     # The kernel's programs.
     "bpf perf_event_open",
 )
-"""System calls of the agent after its start: those of a reload with libbpf, of rotation, look-ups, and of Python and the C library for
-them, generously. All others fail with EPERM and are logged; those that are newer than the newest here fail with ENOSYS."""
+"""System calls of the agent after its start, with room to spare: those of a reload with libbpf, of rotation and look-ups, and of Python and
+the C library. All others fail with EPERM and are logged; those newer than the newest here fail with ENOSYS."""
 
 
 class _Header(ctypes.Structure):
@@ -96,10 +96,10 @@ def kept_mask(*, reads_processes: bool = False) -> int:
 
 
 def drop(*, reads_processes: bool = False, landlock: tuple[Sequence[Path], Sequence[Path]] | None = None) -> None:
-    """Gives up every capability but KEPT (and, where asked, READS_PROCESSES), and all that the agent does not do, for good.
+    """Give up for good every capability but KEPT (and, if asked, READS_PROCESSES), and everything that the agent does not do.
 
-    `landlock`: the folders that stay writable, and those that empty folders may be taken from (`kernel.landlock.restrict`); None: all of
-    them, which `reads_processes` needs. OSError or BpfenceError where something cannot be given up.
+    `landlock`: the folders that stay writable, and those from which empty folders may be removed (`kernel.landlock.restrict`). None: no
+    limit, which `reads_processes` needs. OSError or BpfenceError where something cannot be given up.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     keep = kept_mask(reads_processes=reads_processes)
@@ -109,7 +109,7 @@ def drop(*, reads_processes: bool = False, landlock: tuple[Sequence[Path], Seque
     capability = 0
     while libc.prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:
         if not keep >> capability & 1:
-            # Needs CAP_SETPCAP; without it the capabilities below still go.
+            # Needs CAP_SETPCAP. Without it, the capabilities below are given up all the same.
             libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
         capability += 1
     header, data = _Header(VERSION_3, 0), (_Data * 2)()
@@ -122,32 +122,32 @@ def drop(*, reads_processes: bool = False, landlock: tuple[Sequence[Path], Seque
     _check(libc.capset(ctypes.byref(header), data))
     _check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
     if landlock is not None:
-        from bpfence.kernel.landlock import restrict  # where the kernel has none, nothing of it is loaded
+        from bpfence.kernel.landlock import restrict  # not imported where the kernel has no Landlock
 
         restrict(*landlock)
     _apply(made)
 
 
 def own_profile() -> Profile:
-    """The seccomp profile that the agent wears: CALLS, threads but no processes, signals to itself alone."""
+    """The agent's own seccomp profile: CALLS; threads but no processes; signals to itself alone."""
     own = Arg(index=0, value=os.getpid(), op=ArgOp.EQ)
     thread = Arg(index=0, value=CLONE_THREAD, value_two=CLONE_THREAD, op=ArgOp.MASKED_EQ)
     return Profile(
-        default_action=Action.ERRNO,
-        flags=(Flag.LOG, Flag.SPEC_ALLOW, Flag.TSYNC),
+        default_action=ProfileAction.ERRNO,
+        flags=(ProfileFlag.LOG, ProfileFlag.SPEC_ALLOW, ProfileFlag.TSYNC),
         rules=(
-            Rule(names=tuple(" ".join(CALLS).split()), action=Action.ALLOW),
-            Rule(names=("clone",), action=Action.ALLOW, args=(thread,)),
-            Rule(names=("tgkill", "kill"), action=Action.ALLOW, args=(own,)),
-            # Its own limits: 0 is the caller.
-            Rule(names=("prlimit64",), action=Action.ALLOW, args=(Arg(index=0, value=0, op=ArgOp.EQ),)),
+            ProfileRule(names=tuple(" ".join(CALLS).split()), action=ProfileAction.ALLOW),
+            ProfileRule(names=("clone",), action=ProfileAction.ALLOW, args=(thread,)),
+            ProfileRule(names=("tgkill", "kill"), action=ProfileAction.ALLOW, args=(own,)),
+            # Its own limits only: 0 is the caller.
+            ProfileRule(names=("prlimit64",), action=ProfileAction.ALLOW, args=(Arg(index=0, value=0, op=ArgOp.EQ),)),
         ),
     )
 
 
 def own_filter() -> bytes:
-    """That profile's filter for this machine, as bytes of struct sock_filter. BpfenceError where it cannot be made."""
-    from bpfence.confine.command import compiled_here  # needs libseccomp, which commands that start no agent do without
+    """The filter of that profile for this machine, as bytes of struct sock_filter. BpfenceError where it cannot be made."""
+    from bpfence.confine.command import compiled_here  # needs libseccomp, which commands that start no agent do not load
 
     return compiled_here(own_profile(), enosys=True).program
 
@@ -163,9 +163,10 @@ def _apply(program: bytes) -> None:
 
 
 def landlock_works(writable: Iterable[Path], removable: Iterable[Path] = ()) -> tuple[bool, str]:
-    """Whether these folders can be written under Landlock as well as without; where not although the kernel has Landlock, the reason.
+    """Whether these folders can be written under Landlock as well as without; and the reason where they cannot although the kernel has
+    Landlock.
 
-    On file systems that make their inodes anew with every look (9p, FUSE) Landlock does not know a folder again. Tried by a thread that
+    On file systems that make a new inode for every look-up (9p, FUSE) Landlock does not recognise a folder. Tried in a thread that then
     ends.
     """
     from bpfence.kernel import landlock
@@ -173,24 +174,24 @@ def landlock_works(writable: Iterable[Path], removable: Iterable[Path] = ()) -> 
     if not landlock.version():
         return False, ""
     folders = [folder for folder in dict.fromkeys(writable) if not _refusal_to_write(folder)]
-    found: list[str] = []
+    refusals: list[str] = []
 
     def attempt() -> None:
         try:
             _check(ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
             landlock.restrict(folders, removable)
-            found.extend(filter(None, map(_refusal_to_write, folders)))
+            refusals.extend(filter(None, map(_refusal_to_write, folders)))
         except OSError as error:
-            found.append(error.strerror or str(error))
+            refusals.append(error.strerror or str(error))
 
     trial = threading.Thread(target=attempt, name="bpfence-landlock")
     trial.start()
     trial.join()
-    return not found, found[0] if found else ""
+    return not refusals, refusals[0] if refusals else ""
 
 
 def _refusal_to_write(folder: Path) -> str:
-    """Why no file can be made in a folder; nothing where it can, or where there is no such folder."""
+    """Why no file can be made in a folder; "" where one can, or where there is no such folder."""
     if not folder.is_dir():
         return ""
     try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies to read, or rules in force and other facts, in; their tables out, made beside the agent's loop.
+"""Policies to read, or rules in force and new facts, in; their tables out, made beside the agent's loop.
 
 Called by the agent for every reload, and when names of hosts that rules mention have other addresses. Tables of many rules take seconds to
-make, in which the loop goes on to read records; it is woken when they are done, and puts them in force itself. The thread has what
-privileges the agent has kept.
+make. Meanwhile the loop goes on reading records; it is woken when they are done, and puts them in force itself. The thread has the
+privileges that the agent has kept.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Remake:
         return self._notice.fileno()
 
     def begin(self, work: Work, *, reloads: bool = False) -> None:
-        """Start; not while `busy`. Where no thread can be had, that is what `take` raises: KernelError."""
+        """Start the work; not while `busy`. Where no thread can be started, `take` raises KernelError."""
         assert not self.busy
         self.reloads = reloads
         thread = threading.Thread(target=self._run, args=(work,), name="bpfence-remake", daemon=True)
@@ -67,7 +67,7 @@ class Remake:
 
     def _run(self, work: Work) -> None:
         began = time.monotonic()
-        # An alert must not wait for the interpreter any longer than it takes to make: the usual 5 ms are more than that.
+        # An alert must not wait for the interpreter longer than it takes to make one, and the usual 5 ms are longer.
         usual = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_SECONDS)
         try:
@@ -85,11 +85,11 @@ class Remake:
             return None
         if self._thread is not None:
             self._thread.join()
-        found, self._thread, self._result, self.busy, self.reloads = self._result, None, None, False, False
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        result, self._thread, self._result, self.busy, self.reloads = self._result, None, None, False, False
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     def close(self) -> None:
-        """Nobody waits any more; work that goes on ends unheard."""
+        """Nobody waits any more: work that goes on ends without being told."""
         self._notice.close()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """An event and the rules that it matched in, those that must still be told of it out: one act is one alert.
 
-Called by the agent before rate limits. The kernel has several hooks on the way of one act: reading a file is an open, then a permission for
-each read; writing one with O_TRUNC is made, opened, cut and written. A rule on a group is asked at each, so that nothing passes beside
-it; where it only reports, whoever reads the alerts wants one. What opens (file.open, net.connect, process.exec) is always told, and what
-the same process does to the same object on that ground is not, as long as it is no new kind of use. Denials are never held back, and
-neither is a rule that does not name the event that opens: it asks for every use.
+Called by the agent before rate limits. The kernel passes several hooks during one act: reading a file is an open, then a permission for
+each read; a write with O_TRUNC makes, opens, cuts and writes the file. A rule on a group is asked at each of them, so that no way goes past
+it. Where the rule only reports, whoever reads the alerts wants one alert for the act. So what opens (file.open, net.connect, process.exec)
+is always told; what the same process then does to the same object is not told again, unless it is a new kind of use. Denials are never held
+back. Neither is a rule that does not name the event that opens: it asks for every use.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bpfence.events.source import Observation
 from bpfence.policy import Action, Value
 
 MAX_KNOWN: Final = 16384
-"""Acts that are remembered. With more, the oldest is forgotten, and may be told again."""
+"""How many acts are remembered. With more, the oldest is forgotten, and may be told again."""
 
 _FILE: Final = ("file.ino", "file.fstype", "file.path")
 _PEER: Final = ("net.type", "net.protocol", "net.peer.ip", "net.peer.port", "net.unix.path")
@@ -29,12 +29,12 @@ USES: Final = {
     "file.permission": ("file.open",), "file.mmap": ("file.open", "process.exec"), "file.truncate": ("file.open",),
     "file.mprotect": ("file.open", "file.mmap", "process.exec"), "net.send": ("net.connect",),
 }  # fmt: skip
-"""What goes on with an object, and the events that may have opened it: a rule that names none of these asks for each use."""
+"""Events of use → the events that may have opened the object. A rule that names none of these asks for each use."""
 _READS: Final = abi.ACCESS_READ | abi.ACCESS_EXEC
 _USED: Final = abi.ACCESS_READ | abi.ACCESS_WRITE
 _CUTS: Final = 1 << 61
 
-Key = tuple[object, ...]
+ActKey = tuple[object, ...]
 
 
 class Acts:
@@ -42,10 +42,10 @@ class Acts:
 
     def __init__(self, limit: int = MAX_KNOWN) -> None:
         self._limit = limit
-        self._told: OrderedDict[Key, int] = OrderedDict()
+        self._told: OrderedDict[ActKey, int] = OrderedDict()
 
     def clear(self) -> None:
-        """Other rules are in force: what was told by the names of the old ones does not count."""
+        """Other rules are in force: what was told under the names of the old ones does not count any more."""
         self._told.clear()
 
     def new(self, seen: Observation, matched: Iterable[tuple[RuleInfo, bool]]) -> list[tuple[RuleInfo, bool]]:
@@ -73,7 +73,7 @@ class Acts:
             return True
         return self._is_new_use(seen, key)
 
-    def _is_new_use(self, seen: Observation, key: Key) -> bool:
+    def _is_new_use(self, seen: Observation, key: ActKey) -> bool:
         told = self._told.get(key)
         if seen.event == "net.send":
             return told is None
@@ -85,7 +85,7 @@ class Acts:
         self._note(key, (told or 0) | fresh)
         return told is None or bool(fresh)
 
-    def _note(self, key: Key, value: int) -> None:
+    def _note(self, key: ActKey, value: int) -> None:
         self._told[key] = value
         self._told.move_to_end(key)
         if len(self._told) > self._limit:
@@ -95,13 +95,14 @@ class Acts:
 def _object(seen: Observation) -> tuple[Value | None, ...] | None:
     """What identifies the object of an event; None where nothing does."""
     names = _PEER if seen.event.startswith("net.") else _FILE
-    found = tuple(seen.fields.get(name) for name in names)
-    known = found[2:] if names is _PEER else (found[0], found[2])
-    return None if all(value is None for value in known) else found
+    values = tuple(seen.fields.get(name) for name in names)
+    known = values[2:] if names is _PEER else (values[0], values[2])
+    return None if all(value is None for value in known) else values
 
 
 def _use(seen: Observation) -> int:
-    """The kinds of use that an event is, or opens: to read and to map as code is one. An open with O_TRUNC cuts the file once."""
+    """The kinds of use that an event is, or opens. Reading and mapping as code count as one kind. An open with O_TRUNC also cuts the file,
+    once."""
     access = seen.fields.get("file.access", 0)
     bits = access if isinstance(access, int) else 0
     use = bits & _USED | (abi.ACCESS_READ if bits & _READS else 0)

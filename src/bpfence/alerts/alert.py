@@ -32,9 +32,9 @@ MAX_MESSAGE: Final = 8192
 
 
 class RuleInfo(msgspec.Struct, frozen=True):
-    """What an alert says of a rule. `action` is what the rule does in its policy's mode, `declared` what it is written to do.
+    """What an alert says of a rule. `action` is what the rule does in its policy's mode, `declared` what is written in the rule.
 
-    `when` and `confirm` as in policy.Rule: of a rule that a dialect confirms the kernel only names candidates.
+    `when` and `confirm` as in policy.Rule: the kernel only names candidates of a rule that a dialect confirms.
     """
 
     policy: str
@@ -58,12 +58,24 @@ class RuleInfo(msgspec.Struct, frozen=True):
 
 
 def rule_info(rule: Rule, mode: str) -> RuleInfo:
-    """The part of a rule that alerts need. The compiler gives the mode beside the rule, and may already have lowered the action by it."""
+    """The part of a rule that alerts need. The mode comes from the compiler, beside the rule; it may already have lowered the action by
+    it."""
     action = Action.AUDIT if mode == "audit" and rule.action > Action.AUDIT else rule.action
     return RuleInfo(
-        rule.policy, rule.name, mode, action, rule.action, rule.severity, rule.tags, rule.message, rule.rate, rule.burst, rule.when,
-        rule.confirm, rule.events,
-    )  # fmt: skip
+        policy=rule.policy,
+        rule=rule.name,
+        mode=mode,
+        action=action,
+        declared=rule.action,
+        severity=rule.severity,
+        tags=rule.tags,
+        message=rule.message,
+        rate=rule.rate,
+        burst=rule.burst,
+        when=rule.when,
+        confirm=rule.confirm,
+        events=rule.events,
+    )
 
 
 Details = Union[dict[str, Any], UnsetType]
@@ -83,7 +95,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     would: str | UnsetType = UNSET
     uncertain: bool | UnsetType = UNSET
     causes: tuple[str, ...] | UnsetType = UNSET  # why it is uncertain
-    may_match: tuple[str, ...] | UnsetType = UNSET  # policy/rule of the others that are uncertain for the same reason
+    may_match: tuple[str, ...] | UnsetType = UNSET  # policy/rule of the other rules that are uncertain for the same reason
     kill: str | UnsetType = UNSET  # "refused" where the kernel does not let the process be killed
     event: str
     message: str
@@ -104,13 +116,14 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     io_uring: Details = UNSET
     call: Details = UNSET
     syscall: Details = UNSET
-    dialect: Details = UNSET  # by name of the language: what a rule of it says in its own terms
+    dialect: Details = UNSET  # by name of the language: what its rule says of the event in its own terms
     container: dict[str, Any] | None = None
     k8s: dict[str, Any] | None = None
 
 
 class LossLine(msgspec.Struct, frozen=True, kw_only=True):
-    """Records lost: by event as the kernel counted them, and as missing sequence numbers by buffer, some of which it has not counted."""
+    """Records lost: by event, as the kernel counted them; and as missing sequence numbers by buffer. The kernel has not counted all of the
+    latter."""
 
     time: str
     kind: str = "loss"
@@ -121,7 +134,7 @@ class LossLine(msgspec.Struct, frozen=True, kw_only=True):
     gaps: dict[str, int]
     uncounted: int
     undecodable: dict[str, int]
-    refused: dict[str, int] | UnsetType = UNSET  # of those in `events`, denials without a record, by cause
+    refused: dict[str, int] | UnsetType = UNSET  # of those in `events`: denials without a record, by cause
     host: str
 
 
@@ -178,14 +191,17 @@ class Composer:
         self._seq = 0
 
     def alerts(
-        self, seen: Observation, matched: Collection[tuple[RuleInfo, bool]], objects: tuple[str, ...] = (),
-        said: Mapping[tuple[str, str], Said] = MappingProxyType({}), others: Collection[RuleInfo] = (),
-    ) -> list[tuple[RuleInfo, Alert]]:  # fmt: skip
-        """One line for each matching rule with whether it is uncertain: an event where the rule observes, else an alert.
+        self,
+        seen: Observation,
+        matched: Collection[tuple[RuleInfo, bool]],
+        objects: tuple[str, ...] = (),
+        said: Mapping[tuple[str, str], Said] = MappingProxyType({}),
+        others: Collection[RuleInfo] = (),
+    ) -> list[tuple[RuleInfo, Alert]]:
+        """One line for each matching rule: an event where the rule observes, else an alert. Each match has whether it is uncertain.
 
-        `objects`: the paths of object bits of the event's generation; `said`: by the key of a rule what it says in its own
-        language. None matched: the event is counted.
-        `others`: rules that an uncertain alert speaks for, too; see `joined`.
+        `objects`: the paths of the object bits of the event's generation. `said`: by a rule's key, what it says in its own language. With
+        no match the event only counts. `others`: rules that an uncertain alert speaks for, too; see `joined`.
         """
         self._seq += 1
         if not matched:
@@ -210,9 +226,14 @@ class Composer:
         return {"time": rfc3339(seen.time), "event": seen.event, "seq": self._seq, "host": self._host, "process": process, **groups}
 
     def _alert(
-        self, seen: Observation, rule: RuleInfo, uncertain: bool, common: dict[str, Any], said: Said | None = None,
+        self,
+        seen: Observation,
+        rule: RuleInfo,
+        uncertain: bool,
+        common: dict[str, Any],
+        said: Said | None = None,
         others: Collection[RuleInfo] = (),
-    ) -> Alert:  # fmt: skip
+    ) -> Alert:
         blocked = rule.action >= Action.DENY and seen.action >= Action.DENY
         spared = rule.action is Action.KILL and bool(seen.flags & abi.EVENT_KILL_REFUSED)
         action = (min(Action.DENY, Action(seen.action)) if spared else rule.action).name.lower()
@@ -220,24 +241,38 @@ class Composer:
         text = message(rule, seen.fields, action) if said is None else printable(said.message)
         observed = rule.action is Action.OBSERVE
         return Alert(
-            kind="event" if observed else "alert", policy=escape(rule.policy), rule=escape(rule.rule),
-            severity="info" if observed else rule.severity, tags=tuple(escape(tag) for tag in rule.tags),
-            action=action, mode=rule.mode, would=rule.declared.name.lower() if rule.declared > rule.action else UNSET,
-            uncertain=uncertain or UNSET, causes=causes or UNSET, kill="refused" if spared else UNSET,
+            kind="event" if observed else "alert",
+            policy=escape(rule.policy),
+            rule=escape(rule.rule),
+            severity="info" if observed else rule.severity,
+            tags=tuple(escape(tag) for tag in rule.tags),
+            action=action,
+            mode=rule.mode,
+            would=rule.declared.name.lower() if rule.declared > rule.action else UNSET,
+            uncertain=uncertain or UNSET,
+            causes=causes or UNSET,
+            kill="refused" if spared else UNSET,
             may_match=tuple(escape(f"{other.policy}/{other.rule}") for other in others) or UNSET,
             errno=_errno_name(seen.error) if blocked else None,
             message=_bounded(text + doubt(causes, len(others)) if uncertain else text),
-            dialect=UNSET if said is None else {said.dialect: said.details}, **common,
-        )  # fmt: skip
+            dialect=UNSET if said is None else {said.dialect: said.details},
+            **common,
+        )
 
     def loss(self, loss: Loss) -> LossLine:
         """A loss, as a line."""
         counted = f"{loss.total} records were lost" if loss.total != 1 else "1 record was lost"
         return LossLine(
-            time=rfc3339(self._now()), message=counted, lost=loss.total, events=loss.events, gaps=loss.gaps,
-            uncounted=loss.uncounted, undecodable={escape(reason): count for reason, count in loss.undecodable.items()},
-            refused=loss.refused or UNSET, host=self._host,
-        )  # fmt: skip
+            time=rfc3339(self._now()),
+            message=counted,
+            lost=loss.total,
+            events=loss.events,
+            gaps=loss.gaps,
+            uncounted=loss.uncounted,
+            undecodable={escape(reason): count for reason, count in loss.undecodable.items()},
+            refused=loss.refused or UNSET,
+            host=self._host,
+        )
 
     def status(self, status: str, text: str, *, severity: str = "info", **more: Any) -> StatusLine:
         """A status line; `more` are its further keys."""
@@ -258,21 +293,21 @@ CAUSE_WORDS: Final = {
 
 
 def doubt(causes: tuple[str, ...], others: int) -> str:
-    """What goes behind the message of an uncertain alert: what was uncertain, and how many more rules it may concern."""
+    """What follows the message of an uncertain alert: what was uncertain, and how many more rules it may concern."""
     why = "; ".join(CAUSE_WORDS[cause] for cause in causes) or "what it tests is not known completely"
     also = f", and {others} more rule{'s' if others > 1 else ''}" if others else ""
     return f" (uncertain: the rule{also} may or may not match, because {why})"
 
 
 def joined(matched: Collection[tuple[RuleInfo, bool]]) -> tuple[list[tuple[RuleInfo, bool]], list[RuleInfo]]:
-    """Matches of one event of which the strictest uncertain one speaks for all uncertain ones, and those that it speaks for.
+    """The matches of one event with only the strictest of the uncertain ones; and the others, which that one speaks for.
 
-    What is uncertain is one thing, a path say, and every rule that asks for it may match: that is one report, not one for each.
+    One thing is uncertain, such as a path, and every rule that asks for it may match: that is one report, not one for each rule.
     """
     unsure = [rule for rule, uncertain in matched if uncertain]
     if len(unsure) < 2:
         return list(matched), []
-    lead = max(unsure, key=lambda rule: rule.action)  # the first of the strictest, which the errno is of
+    lead = max(unsure, key=lambda rule: rule.action)  # the first of the strictest: the errno is its
     told = [(rule, uncertain) for rule, uncertain in matched if not uncertain or rule is lead]
     return told, [rule for rule in unsure if rule is not lead]
 
@@ -297,14 +332,14 @@ _PIECE: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
 def message(rule: RuleInfo, fields: Mapping[str, Value], action: str) -> str:
-    """The rule's message with its fields filled in: whole names, looked up in one table; no attribute or index is reachable."""
+    """The rule's message with its fields filled in. Only whole names from one table are looked up: no attribute or index can be reached."""
     event = str(fields.get("event", ABSENT))
     words = {"event": event, "policy": rule.policy, "rule": rule.rule, "action": action, "severity": rule.severity}
 
-    def fill(found: re.Match[str]) -> str:
-        name = found.group(1)
+    def fill(placeholder: re.Match[str]) -> str:
+        name = placeholder.group(1)
         if name is None:
-            return found.group()[0]
+            return placeholder.group()[0]
         if name in words:
             return escape(words[name])
         if name in FIELD_BY_NAME and name in fields:
@@ -313,7 +348,7 @@ def message(rule: RuleInfo, fields: Mapping[str, Value], action: str) -> str:
 
     template = rule.message or _default_message(fields)
     text = _PIECE.sub(fill, template)
-    # The template is policy text: what it says outside braces may still hold characters that a terminal would act on.
+    # The template is policy text: outside of braces, too, it may hold characters that a terminal would act on.
     return _bounded(printable(text))
 
 

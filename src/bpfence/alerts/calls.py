@@ -16,21 +16,24 @@ from msgspec import UNSET
 
 from bpfence.alerts.alert import Alert, Composer, Line, host_name
 from bpfence.alerts.limit import RateLimiter
-from bpfence.confine.supervise import Answer, Call, Handled
+from bpfence.confine.supervise import Handled, NotifiedCall, ResponseKind
 from bpfence.events.process import rfc3339
 from bpfence.events.values import escape, printable
 from bpfence.policy import DEFAULT_RULE
 from bpfence.syscalls.architectures import Arch
 
 EVENT: Final = "seccomp"
-ACTIONS: Final = {Answer.ERRNO: "deny", Answer.KILL: "kill", Answer.LOG: "audit", Answer.ALLOW_ONCE: "allow"}
+ACTIONS: Final = {ResponseKind.ERRNO: "deny", ResponseKind.KILL: "kill", ResponseKind.LOG: "audit", ResponseKind.ALLOW_ONCE: "allow"}
 DONE: Final = {
-    Answer.ERRNO: "denied", Answer.KILL: "killed for", Answer.LOG: "let through and noted", Answer.ALLOW_ONCE: "let through once",
-}  # fmt: skip
+    ResponseKind.ERRNO: "denied",
+    ResponseKind.KILL: "killed for",
+    ResponseKind.LOG: "let through and noted",
+    ResponseKind.ALLOW_ONCE: "let through once",
+}
 
 
-def rule_name(call: Call) -> str:
-    """What in the profile decided: a rule's comment or its place, or the default."""
+def rule_name(call: NotifiedCall) -> str:
+    """What in the profile decided: the rule's comment or its place, or the default."""
     if not call.rules:
         return DEFAULT_RULE
     rule = call.rules[0]
@@ -80,8 +83,8 @@ class Reporter:
 
     def alert(self, handled: Handled) -> Alert:
         """The line for a call."""
-        call, answer = handled.call, handled.response.answer
-        blocked = answer in (Answer.ERRNO, Answer.KILL)
+        call, kind = handled.call, handled.response.kind
+        blocked = kind in (ResponseKind.ERRNO, ResponseKind.KILL)
         number = errno_module.errorcode.get(handled.errno, str(handled.errno)) if blocked else None
         caller = handled.caller
         process: dict[str, Any] = msgspec.to_builtins(caller) if caller is not None else {"tid": call.notification.pid}
@@ -89,11 +92,22 @@ class Reporter:
         gone = "" if handled.answered else ", which did not wait for the answer"
         shown = ", ".join(f"{name}={value}" for name, value in handled.details.args.items())
         return Alert(
-            time=rfc3339(self._now()), policy=self._policy, rule=rule_name(call), severity="medium" if blocked else "low", tags=(),
-            action=ACTIONS[answer], mode="enforce", would=UNSET if blocked else "deny", event=EVENT,
-            message=printable(f"{DONE[answer]} {call.name}({shown}) of {who}{gone}"), errno=number, seq=self._seq, host=self._host,
-            process=process, syscall=syscall_details(handled),
-        )  # fmt: skip
+            time=rfc3339(self._now()),
+            policy=self._policy,
+            rule=rule_name(call),
+            severity="medium" if blocked else "low",
+            tags=(),
+            action=ACTIONS[kind],
+            mode="enforce",
+            would=UNSET if blocked else "deny",
+            event=EVENT,
+            message=printable(f"{DONE[kind]} {call.name}({shown}) of {who}{gone}"),
+            errno=number,
+            seq=self._seq,
+            host=self._host,
+            process=process,
+            syscall=syscall_details(handled),
+        )
 
     def suppressed(self, *, everything: bool = False) -> None:
         """Says how many alerts were left out, where that is due."""
@@ -125,7 +139,8 @@ class Tally:
         self.families: set[int] = set()
 
     def handled(self, handled: Handled) -> None:
-        """One call. What the profile lets a supervisor decide (NOTIFY) counts as denied: nobody may be there to allow it."""
+        """Count one call. A call that the profile leaves to a supervisor (NOTIFY) counts as denied, because nobody may be there to allow
+        it."""
         call = handled.call
         key = (call.arch.name.lower(), call.name, str(call.verdict))
         self._first.setdefault(key, handled)
@@ -136,9 +151,9 @@ class Tally:
 
     def findings(self) -> list[Finding]:
         """What was seen, in order of name."""
-        found = []
+        findings = []
         for key in sorted(self._first, key=lambda key: (key[1], key)):
             handled = self._first[key]
             exe = handled.caller.exe if handled.caller is not None else None
-            found.append(Finding(*key, rule_name(handled.call), self._times[key], exe, handled.details.args))
-        return found
+            findings.append(Finding(*key, rule_name(handled.call), self._times[key], exe, handled.details.args))
+        return findings

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bugs of ours that an event has brought to light in, each told once and counted out.
 
-Nobody who can cause an event may end the agent with it: what raises is contained where it is called, and noted here.
+No one who can cause an event may end the agent by it: an exception is caught by the caller of the code that failed, and noted here.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ class Fault(NamedTuple):
 
 
 class Faults:
-    """Faults that were contained: counted by rule (those of no rule by what could not be done), the first of each kept to be told once.
+    """Faults that were contained: counted by rule (or, where no rule is concerned, by what could not be done). The first of each is kept to
+    be told once.
 
-    Nobody who can cause an event may end the agent with it. What went wrong costs the one rule, or the one field of an output.
+    A fault costs the one rule, or the one field of an output, and nothing else.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class Faults:
         self._waiting: list[Fault] = []
 
     def add(self, rule: str, what: str, error: Exception) -> None:
-        """One more of a rule."""
+        """Note one more fault of a rule."""
         key = rule or what
         self.counts[key] += 1
         if self.counts[key] == 1:
@@ -45,5 +46,5 @@ class Faults:
 
     def take(self) -> list[Fault]:
         """Those that nobody was told of yet."""
-        found, self._waiting = self._waiting, []
-        return found
+        untold, self._waiting = self._waiting, []
+        return untold

@@ -14,7 +14,7 @@ DEFAULT_RATE: Final = 100.0
 DEFAULT_BURST: Final = 200
 REPORT_SECONDS: Final = 10.0
 
-Key = tuple[str, str]
+RuleId = tuple[str, str]
 
 
 class Suppressed(NamedTuple):
@@ -31,7 +31,7 @@ class Suppressed(NamedTuple):
 
 
 class TokenBucket:
-    """`burst` tokens at most, `rate` more a second; moments are seconds of any clock that does not go back."""
+    """At most `burst` tokens; `rate` more a second. Times are seconds of any clock that does not go back."""
 
     def __init__(self, rate: float, burst: int, now: float) -> None:
         self.rate = rate
@@ -64,7 +64,7 @@ class TokenBucket:
 
 
 class _Held:
-    """What is owed for one rule: `since` is when the count began."""
+    """The alerts of one rule that were left out and not reported yet. `since` is when the count began."""
 
     def __init__(self, since: float) -> None:
         self.count = 0
@@ -75,10 +75,10 @@ class RateLimiter:
     """Every rule's bucket and what is still to be reported."""
 
     def __init__(self) -> None:
-        self._buckets: dict[Key, TokenBucket] = {}
-        self._held: dict[Key, _Held] = {}
+        self._buckets: dict[RuleId, TokenBucket] = {}
+        self._held: dict[RuleId, _Held] = {}
 
-    def allow(self, key: Key, rate: float, burst: int, now: float) -> bool:
+    def allow(self, key: RuleId, rate: float, burst: int, now: float) -> bool:
         """Whether an alert of this rule may be written. `rate` or `burst` 0: the defaults."""
         rate, burst = rate or DEFAULT_RATE, burst or (DEFAULT_BURST if not rate else max(1, round(2 * rate)))
         bucket = self._buckets.get(key)
@@ -91,19 +91,19 @@ class RateLimiter:
         self._held.setdefault(key, _Held(now)).count += 1
         return False
 
-    def _due(self, key: Key, held: _Held, now: float) -> float:
+    def _due(self, key: RuleId, held: _Held, now: float) -> float:
         return min(self._buckets[key].full_at(now), held.since + REPORT_SECONDS)
 
     def next_report(self, now: float) -> float | None:
-        """When `reports` will have something, None while nothing is owed."""
+        """When `reports` will have something; None while nothing waits to be reported."""
         return min((self._due(key, held, now) for key, held in self._held.items()), default=None)
 
     def reports(self, now: float, *, everything: bool = False) -> list[Suppressed]:
-        """What is due to be reported, or all that is owed; it is not reported again."""
+        """What is due to be reported now; with `everything`, all that waits. It is not reported again."""
         due = [key for key, held in self._held.items() if everything or self._due(key, held, now) <= now]
         return [Suppressed(*key, self._held.pop(key).count) for key in due]
 
-    def keep(self, keys: Collection[Key]) -> None:
-        """Forget the buckets of rules that are gone; what is owed for them stays owed."""
+    def keep(self, keys: Collection[RuleId]) -> None:
+        """Forget the buckets of rules that are gone. What they still have to report is kept."""
         for key in [key for key in self._buckets if key not in keys and key not in self._held]:
             del self._buckets[key]

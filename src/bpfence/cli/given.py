@@ -18,9 +18,9 @@ from bpfence import names
 from bpfence.cli.show import err, show_diagnostics
 from bpfence.dialects.option import Option
 from bpfence.dialects.registry import DIALECTS, claimed
-from bpfence.documents.files import Source, sources
+from bpfence.documents.files import SourceFile, sources
+from bpfence.documents.placed import MAX_BYTES
 from bpfence.documents.report import Report
-from bpfence.documents.yaml_nodes import MAX_BYTES
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events.values import printable
 
@@ -30,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def dialect_options(function: F) -> F:
-    """The options that languages add, as one argument `options`: by name of the language what its `read` takes."""
+    """The options that languages add, as one argument `options`: by a language's name, what its `read` takes."""
 
     @functools.wraps(function)
     def gathered(**given: Any) -> Any:
@@ -53,31 +53,39 @@ def _parameter(dialect: str, option: Option) -> str:
 def _added(dialect: str, option: Option) -> Callable[[F], F]:
     kind = click.Choice(option.choices, case_sensitive=False) if option.choices else click.STRING
     return click.option(
-        *option.flags, _parameter(dialect, option), type=kind, default=option.default, multiple=option.many, metavar=option.metavar,
-        show_default=bool(option.choices), help=option.help,
-    )  # fmt: skip
+        *option.flags,
+        _parameter(dialect, option),
+        type=kind,
+        default=option.default,
+        multiple=option.many,
+        metavar=option.metavar,
+        show_default=bool(option.choices),
+        help=option.help,
+    )
 
 
-def look(files: Sequence[str]) -> tuple[dict[str, list[Source]], list[Diagnostic]]:
-    """Policy files, each read once, by their languages; and what is not read, or could not be. `-` is standard input, by its name STDIN."""
+def look(files: Sequence[str]) -> tuple[dict[str, list[SourceFile]], list[Diagnostic]]:
+    """Policy files by their languages, each read once; and what is not read, or could not be. `-` is standard input, whose name is
+    STDIN."""
     report = Report()
-    found: list[Source] = []
+    files_read: list[SourceFile] = []
     for file in files:
-        found += [Source(STDIN, sys.stdin.buffer.read(MAX_BYTES + 1))] if file == "-" else sources([file], report)
-    return claimed(found), report.diagnostics
+        files_read += [SourceFile(STDIN, sys.stdin.buffer.read(MAX_BYTES + 1))] if file == "-" else sources([file], report)
+    return claimed(files_read), report.diagnostics
 
 
-def read(files: Sequence[str]) -> dict[str, list[Source]]:
-    """The same; PolicyError where some could not be read. Warnings of what was not are shown."""
-    found, unread = look(files)
+def read(files: Sequence[str]) -> dict[str, list[SourceFile]]:
+    """The same, but PolicyError where some could not be read. Warnings about files that are not read are shown."""
+    by_language, unread = look(files)
     if any(diagnostic.severity == "error" for diagnostic in unread):
         raise PolicyError(unread)
     show_diagnostics(diagnostic for diagnostic in unread if diagnostic.severity == "warning")
-    return found
+    return by_language
 
 
-def alone(by_language: Mapping[str, list[Source]], done: str) -> tuple[str, list[Source]]:
-    """The one language of some files, and the files; UsageError where they are of several. `done`: what is asked, "explained"."""
+def alone(by_language: Mapping[str, list[SourceFile]], done: str) -> tuple[str, list[SourceFile]]:
+    """The one language of some files, and the files; UsageError where they are of several. `done`: what was to be done with them,
+    "explained"."""
     if len(by_language) > 1:
         titles = " and ".join(DIALECTS[name].title for name in by_language)
         raise UsageError(f"{titles} are {done} apart from each other: name the files of one language")
@@ -92,7 +100,7 @@ def no_host_option(function: F) -> F:
 
 @contextlib.contextmanager
 def naming(no_host: bool) -> Iterator[None]:
-    """With `no_host` no user database is asked, and a note says which names were taken as they are."""
+    """With `no_host` no user database is asked, and a note says which names were taken as they are written."""
     with contextlib.ExitStack() as stack:
         symbols = stack.enter_context(names.symbolic()) if no_host else {}
         try:

@@ -23,7 +23,19 @@ from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
 from bpfence.agent.loading import Options, load
 from bpfence.cli.given import dialect_options
-from bpfence.cli.show import Command, assembled, emit_json, json_option, messages, number, out, styled, table, tell_diagnostics, to_stderr
+from bpfence.cli.show import (
+    Command,
+    assembled,
+    counted,
+    emit_json,
+    json_option,
+    message_queue,
+    out,
+    styled,
+    table,
+    tell_diagnostics,
+    to_stderr,
+)
 from bpfence.confine.sandbox import Sandbox, exit_code, guarded
 from bpfence.errors import BpfenceError, KernelError, UsageError
 from bpfence.events.process import read_boot_id
@@ -60,26 +72,40 @@ COUNTERS: Final = {
     **{f"uncertain_{cause}": f"decisions that were uncertain: {why}" for cause, why in _CAUSES.items()},
     **{f"refused_{cause}": f"acts denied because the decision was uncertain: {why}" for cause, why in _CAUSES.items()},
 }  # fmt: skip
-"""What the kernel's counters mean, in the words of `status`; JSON has their names."""
+"""What the kernel's counters mean, in the words of `status`. JSON has their names."""
 
 mode_option = click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
 policy_option = click.option(
-    "-p", "--policy", "policies", multiple=True, required=True, type=POLICY,
+    "-p",
+    "--policy",
+    "policies",
+    multiple=True,
+    required=True,
+    type=POLICY,
     help="A file of policies or Falco rules, or a directory of *.yaml. Repeatable.",
-)  # fmt: skip
+)
 pin_option = click.option("--pin-dir", default=PIN_DIR, show_default=True, help="Where in bpffs maps and links are pinned.")
 output_option = click.option(
-    "--output", "outputs", multiple=True, metavar="OUTPUT",
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="OUTPUT",
     help="jsonl:PATH, - (JSON lines), rich, falco, falco-text, or auto (the default). Repeatable.",
-)  # fmt: skip
+)
 format_option = click.option(
-    "--format", "form_name", type=click.Choice(FORMATS), default="native", show_default=True,
+    "--format",
+    "form_name",
+    type=click.Choice(FORMATS),
+    default="native",
+    show_default=True,
     help="What standard output shows: bpfence's own form, or Falco's lines.",
-)  # fmt: skip
+)
 record_option = click.option(
-    "--record", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
     help="Append every event that Falco rules were checked against in user space; `bpfence test` replays it.",
-)  # fmt: skip
+)
 
 
 def kernel(max_processes: int | None = None) -> Kernel:
@@ -110,9 +136,19 @@ def hierarchy() -> Hierarchy:
     help="How many processes the kernel keeps records of (262144). Enforcing rules deny where they ask about a process without one.",
 )
 def run(
-    policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], form_name: str, record: Path | None, ready_file: Path | None,
-    pin_dir: str, no_pin: bool, keep: bool, keep_privileges: bool, max_processes: int | None, options: Options,
-) -> int:  # fmt: skip
+    policies: tuple[str, ...],
+    mode: str | None,
+    outputs: tuple[str, ...],
+    form_name: str,
+    record: Path | None,
+    ready_file: Path | None,
+    pin_dir: str,
+    no_pin: bool,
+    keep: bool,
+    keep_privileges: bool,
+    max_processes: int | None,
+    options: Options,
+) -> int:
     """Enforce policies and Falco rules on this host and print alerts, until SIGTERM or SIGINT.
 
     SIGHUP reads the policies again, without a gap; when they are wrong, the old ones stay. Alerts are shown for people on a terminal and
@@ -129,19 +165,27 @@ def run(
         raise UsageError("--keep needs pins: leave out --no-pin")
     paths = tuple(os.path.abspath(path) for path in policies)
     settings = Settings(
-        policies=paths, mode=mode, pin_dir=None if no_pin else pin_dir, keep=keep, ready_file=ready_file,
-        options=options, record=record, drop_privileges=not keep_privileges,
-    )  # fmt: skip
-    report = messages()
+        policies=paths,
+        mode=mode,
+        pin_dir=None if no_pin else pin_dir,
+        keep=keep,
+        ready_file=ready_file,
+        options=options,
+        record=record,
+        drop_privileges=not keep_privileges,
+    )
+    report = message_queue()
     lines = open_outputs(with_format(outputs, form_name), report)
     Agent(settings, lines, report=report, kernel=kernel(max_processes), diagnose=partial(tell_diagnostics, report)).run()
     return 0
 
 
 @click.command(
-    "exec", cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    "exec",
+    cls=Command,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     short_help="Run one command and its descendants under policies.",
-)  # fmt: skip
+)
 @policy_option
 @mode_option
 @output_option
@@ -150,12 +194,18 @@ def run(
 @record_option
 @click.option(
     "--seccomp", "profile", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="A seccomp profile for the command."
-)  # fmt: skip
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_command(
-    policies: tuple[str, ...], mode: str | None, outputs: tuple[str, ...], form_name: str, record: Path | None, profile: str | None,
-    command: tuple[str, ...], options: Options,
-) -> int:  # fmt: skip
+    policies: tuple[str, ...],
+    mode: str | None,
+    outputs: tuple[str, ...],
+    form_name: str,
+    record: Path | None,
+    profile: str | None,
+    command: tuple[str, ...],
+    options: Options,
+) -> int:
     """Run one command and all its descendants under policies and Falco rules, in a cgroup of its own.
 
     Nothing else on the host is concerned, nothing is pinned, and nothing is left: what still runs when the command has ended is killed.
@@ -169,7 +219,11 @@ def exec_command(
       sudo bpfence exec -p policies/ --mode audit --output jsonl:seen.jsonl -- make install
       sudo bpfence exec -p falco_rules.yaml --format falco-text --record seen.jsonl -- ./suspicious
     """
-    from bpfence.confine.command import caught, filters_of, interrupts  # what checks policies and reads events does without libseccomp
+    from bpfence.confine.command import (
+        caught,
+        filters_of,
+        interrupts,
+    )  # imported late: what checks policies and reads events does without libseccomp
 
     loaded = load(policies, mode, options=options, links=Links())
     filters = filters_of(profile, loaded.policies.policies, to_stderr)
@@ -178,7 +232,7 @@ def exec_command(
         settings = Settings(
             policies=tuple(policies), mode=mode, scope=scope, drop_privileges=False, starts_command=True, options=options, record=record
         )
-        report = messages()
+        report = message_queue()
         lines = open_outputs(with_format(outputs, form_name), report, stream=sys.stderr, close_seconds=PATIENT_CLOSE_SECONDS)
         agent = Agent(settings, lines, report=report, kernel=kernel(), diagnose=partial(tell_diagnostics, report))
         agent.start(loaded)
@@ -229,32 +283,32 @@ def status(pin_dir: str, as_json: bool) -> int:
     """
     from bpfence.kernel.engine import inspect
 
-    found = [_described(pin_dir, status) for status in inspect(pin_dir)]
+    instances = [_described(pin_dir, status) for status in inspect(pin_dir)]
     if as_json:
-        emit_json({"loaded": bool(found), "pin_dir": pin_dir, "instances": found})
-    elif not found:
+        emit_json({"loaded": bool(instances), "pin_dir": pin_dir, "instances": instances})
+    elif not instances:
         out().print(f"nothing is loaded (no pins at {printable(pin_dir)})")
-    for instance in () if as_json else found:
+    for instance in () if as_json else instances:
         _show_instance(instance)
-    return 0 if found else NOT_LOADED
+    return 0 if instances else NOT_LOADED
 
 
 def _described(pin_dir: str, status: Any) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(status)
-    names = [name for name in found.pop("instances") if name.endswith(f"-{status.flavour}")]
+    instance: dict[str, Any] = msgspec.to_builtins(status)
+    names = [name for name in instance.pop("instances") if name.endswith(f"-{status.flavour}")]
     generations = Generations(state_path(pin_dir), read_boot_id())
     generations.restore()
     known = generations.get(status.generation)
-    # Without the state file, when the instance was made is the best that can be told.
+    # Without the state file, the best that can be told is when the instance was made.
     since = known.since if known is not None and known.since else _made(pin_dir, names)
     counts = Counts(state_path(pin_dir), read_boot_id()).read()
-    rules = [] if known is None else [
+    rules = [
         {"policy": rule.policy, "rule": rule.rule, "mode": rule.mode, "matched": counts.rules.get(f"{rule.policy}/{rule.rule}", 0)}
-        for rule in known.rules
-    ]  # fmt: skip
+        for rule in (known.rules if known is not None else ())
+    ]
     shown = dt.datetime.fromtimestamp(since, dt.UTC).isoformat(timespec="seconds") if since else None
     own = {"agent_running": _is_running(pin_dir, status.agent_pid), "since": shown, "rules": rules, "outputs_dropped": counts.outputs}
-    return own | found
+    return own | instance
 
 
 def _made(pin_dir: str, names: list[str]) -> float:
@@ -267,7 +321,7 @@ def _made(pin_dir: str, names: list[str]) -> float:
 
 
 def _is_running(pin_dir: str, pid: int) -> bool | None:
-    """Whether the agent of that pid runs; None where pids of the host mean nothing to us."""
+    """Whether the agent with that pid runs; None where pids of the host have no meaning here."""
     from bpfence.kernel.pids import in_host_namespace
     from bpfence.kernel.pins import in_use
 
@@ -291,11 +345,14 @@ def _show_instance(instance: dict[str, Any]) -> None:
         agent = f"pid {instance['agent_pid']} of the host; whether it runs cannot be told from this pid namespace"
     policies = ", ".join(dict.fromkeys(f"{rule['policy']} ({rule['mode']})" for rule in instance["rules"])) or "unknown"
     rows = [
-        ("policies", policies), ("in force since", instance["since"] or "unknown"), ("agent", agent),
-        ("enforcing by", FLAVOURS.get(instance["flavour"], instance["flavour"])), ("programs", " ".join(instance["attached"])),
+        ("policies", policies),
+        ("in force since", instance["since"] or "unknown"),
+        ("agent", agent),
+        ("enforcing by", FLAVOURS.get(instance["flavour"], instance["flavour"])),
+        ("programs", " ".join(instance["attached"])),
         ("processes known", f"{instance['processes']:,}"),
-        ("tables put in force", number(instance["generation"], "time")),
-    ]  # fmt: skip
+        ("tables put in force", counted(instance["generation"], "time")),
+    ]
     console.print(table("", "", rows=rows, title=f"Pinned at {printable(instance['pin_dir'])}"))
     if instance["rules"]:
         matched = [(rule["policy"], rule["rule"], rule["mode"], f"{rule['matched']:,}") for rule in instance["rules"]]
@@ -367,23 +424,27 @@ def doctor(attempt: bool, as_json: bool) -> int:
     if as_json:
         emit_json(
             {
-                "enforcement": flavour or ("unknown" if unknown else "none"), "usable": None if unknown else usable,
-                "kernel": os.uname().release, "machine": os.uname().machine, "probes": [_probe_as_json(row) for row in rows],
-                "unsupported_events": missing, "trouble": trouble,
+                "enforcement": flavour or ("unknown" if unknown else "none"),
+                "usable": None if unknown else usable,
+                "kernel": os.uname().release,
+                "machine": os.uname().machine,
+                "probes": [_probe_as_json(row) for row in rows],
+                "unsupported_events": missing,
+                "trouble": trouble,
             }
-        )  # fmt: skip
+        )
     else:
         _show_doctor(flavour, enforces, rows, missing, trouble)
     return 0 if usable else KernelError.exit_code
 
 
 def _probe_as_json(row: Any) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(row)
-    return found
+    probe: dict[str, Any] = msgspec.to_builtins(row)
+    return probe
 
 
 def _unsupported(features: Any, attempt: bool) -> tuple[dict[str, str], str]:
-    """Events that cannot be had here with the reason, and what kept us from finding out."""
+    """Events that are not supported here, with the reason; and what kept us from finding out."""
     from bpfence.kernel.engine import OBJECT, Engine
 
     if not features.flavour:

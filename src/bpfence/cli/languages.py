@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from bpfence.cli.given import PATHS, naming, no_host_option, read
-from bpfence.cli.show import Command, diagnostic_as_json, draw, emit_json, err, json_option, number, out, show_diagnostics, styled
+from bpfence.cli.show import Command, counted, diagnostic_as_json, draw, emit_json, err, json_option, out, show_diagnostics, styled
 from bpfence.convert import convert
 from bpfence.dialects.registry import DIALECTS
 from bpfence.dialects.tools import Shown, Tools
@@ -58,11 +58,13 @@ def events_command(pattern: str, language: str, as_json: bool) -> int:
 
 
 def _listed(language: str, listing: Callable[[Tools], Shown], as_json: bool, none: str) -> int:
-    """What each language lists, one after the other. JSON has the keys of all languages, also of those that were not asked for."""
-    found = {name: listing(dialect.tools()) for name, dialect in DIALECTS.items()}
-    asked = {name: shown for name, shown in found.items() if language in ("all", name)}
+    """What each language lists, one after the other. JSON has the keys of all languages, even of those that were not asked for."""
+    by_language = {name: listing(dialect.tools()) for name, dialect in DIALECTS.items()}
+    asked = {name: shown for name, shown in by_language.items() if language in ("all", name)}
     if as_json:
-        empty = {key: value if isinstance(value, str) else type(value)() for shown in found.values() for key, value in shown.json.items()}
+        empty = {
+            key: value if isinstance(value, str) else type(value)() for shown in by_language.values() for key, value in shown.json.items()
+        }
         emit_json(empty | {key: value for shown in asked.values() for key, value in shown.json.items()})
         return 0
     parts = [part for shown in asked.values() for piece in shown.parts for part in (piece, ())]
@@ -94,15 +96,16 @@ def convert_command(files: tuple[str, ...], target: str, mode: str, no_host: boo
             exact, warnings = DIALECTS[name].tools().exactly(sources, mode)
             show_diagnostics(warnings)
             rules += exact
-        found = convert(rules, DIALECTS[target].tools().document)
+        result = convert(rules, DIALECTS[target].tools().document)
         if as_json:
-            emit_json({"policies": found.text, "converted": found.converted, "left_out": [diagnostic_as_json(d) for d in found.left_out]})
+            left_out = [diagnostic_as_json(diagnostic) for diagnostic in result.left_out]
+            emit_json({"policies": result.text, "converted": result.converted, "left_out": left_out})
         else:
-            click.echo(found.text, nl=False)
-            show_diagnostics(found.left_out)
-            places = number(len({diagnostic.location for diagnostic in found.left_out}), "place")
-            err().print(styled(f"{number(len(found.converted), 'rule')} converted to {target} policies, {places} left out"))
-    return FINDINGS if found.left_out else 0
+            click.echo(result.text, nl=False)
+            show_diagnostics(result.left_out)
+            places = counted(len({diagnostic.location for diagnostic in result.left_out}), "place")
+            err().print(styled(f"{counted(len(result.converted), 'rule')} converted to {target} policies, {places} left out"))
+    return FINDINGS if result.left_out else 0
 
 
 COMMANDS: Final = (fields_command, events_command, convert_command)

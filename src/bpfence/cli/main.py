@@ -52,12 +52,12 @@ MODULES: Final = {
     },
     "bpfence.cli.seccomp": {"seccomp": "Check, explain, learn, run: seccomp profiles."},
 }
-"""Commands by the module that has them; a test compares the sentences with the commands' own."""
+"""Commands by the module that has them. A test compares the sentences with the commands' own."""
 
 
 def release() -> str:
     """The installed package's version, which pyproject.toml gives it; a tree that is run without being installed has none."""
-    from importlib import metadata  # takes as long as all the rest of the start
+    from importlib import metadata  # this import takes as long as the rest of the start
 
     try:
         return metadata.version("bpfence")
@@ -116,9 +116,9 @@ def completion(shell: str) -> None:
       bpfence completion fish > ~/.config/fish/completions/bpfence.fish
       eval "$(bpfence completion zsh)"
     """
-    found = get_completion_class(shell)
-    assert found is not None
-    click.echo(found(cli, {}, "bpfence", "_BPFENCE_COMPLETE").source())
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None
+    click.echo(completion_class(cli, {}, "bpfence", "_BPFENCE_COMPLETE").source())
 
 
 BUG: Final = 70
@@ -126,7 +126,7 @@ BUG: Final = 70
 
 
 def main() -> int:
-    """The entry point; the exit code. There is no traceback, whatever happens; a reader that went away (`… | head`) is no mistake."""
+    """The entry point; returns the exit code. There never is a traceback. A reader that went away (`… | head`) is no mistake."""
     usable_streams()
     try:
         code = cli.main(prog_name="bpfence", standalone_mode=False)
@@ -137,7 +137,7 @@ def main() -> int:
     except (click.Abort, KeyboardInterrupt):
         result = 130
     except Exception as error:
-        # The last place where a bug can become a message.
+        # The last place at which a bug can become a message.
         with contextlib.suppress(OSError):
             if isinstance(error, OSError):
                 show_error(refused(error))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policy files in, what is wrong with them, what becomes of them and what they decide, out.
 
-`check`, `explain` and `test`: no kernel, no privileges, no libbpf. What they say of a language, its own tools do (`dialects.tools`).
+`check`, `explain` and `test` need no kernel, no privileges, and no libbpf. What they say about a language comes from that language's tools
+(`dialects.tools`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import click
 
 from bpfence.agent.loading import Options
 from bpfence.cli.given import PATHS, alone, dialect_options, look, naming, no_host_option, read
-from bpfence.cli.show import Command, diagnostic_as_json, draw, emit_json, err, json_option, met, number, out, show_diagnostics, styled
+from bpfence.cli.show import Command, counted, diagnostic_as_json, draw, emit_json, err, json_option, met, out, show_diagnostics, styled
 from bpfence.dialects.registry import DIALECTS
 from bpfence.dialects.tools import Tested, Tools
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, UsageError
 from bpfence.events.source import BadLineError, bounded_lines
 from bpfence.host.links import Links
@@ -28,9 +29,11 @@ UNREADABLE: Final = 2
 TABLE: Final = "table"
 FILES: Final = click.Path(exists=True, allow_dash=True, path_type=str)
 root_option = click.option(
-    "--root", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=str), default="/",
+    "--root",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=str),
+    default="/",
     help="Look symbolic links up in the tree below this directory (an image, say), not on this host.",
-)  # fmt: skip
+)
 
 
 @click.command(cls=Command, short_help="Find mistakes and traps in policies and Falco rules.")
@@ -54,42 +57,42 @@ def check(files: tuple[str, ...], strict: bool, root: str, no_host: bool, as_jso
       bpfence check --json my.yaml | jq '.findings[].message'
     """
     with naming(no_host):
-        found, summary = _examined(files, Links(root))
-        found = sorted(dict.fromkeys(found), key=lambda diagnostic: diagnostic.location)
-        counts = {severity: sum(diagnostic.severity == severity for diagnostic in found) for severity in ("error", "warning")}
+        diagnostics, summary = _examined(files, Links(root))
+        diagnostics = sorted(dict.fromkeys(diagnostics), key=lambda diagnostic: diagnostic.location)
+        counts = {severity: sum(diagnostic.severity == severity for diagnostic in diagnostics) for severity in ("error", "warning")}
         if as_json:
-            findings = [diagnostic_as_json(diagnostic) for diagnostic in found]
+            findings = [diagnostic_as_json(diagnostic) for diagnostic in diagnostics]
             emit_json({"findings": findings, "errors": counts["error"], "warnings": counts["warning"], "policies": summary})
         else:
-            show_diagnostics(found, out())
+            show_diagnostics(diagnostics, out())
             err().print(styled(_counted(summary, counts), "green" if not counts["error"] else "bold red"))
-    return _check_code(found, strict)
+    return _check_code(diagnostics, strict)
 
 
 def _counted(summary: list[dict[str, Any]], counts: dict[str, int]) -> str:
-    """How many mistakes in how much; not how much, where no policy could be read."""
-    mistakes = f"{number(counts['error'], 'error')}, {number(counts['warning'], 'warning')}"
+    """How many mistakes there are in how many policies; without the latter where no policy could be read."""
+    mistakes = f"{counted(counts['error'], 'error')}, {counted(counts['warning'], 'warning')}"
     if not summary:
         return mistakes
     rules = sum(policy["rules"] for policy in summary)
-    return f"{number(len(summary), 'policy', 'policies')}, {number(rules, 'rule')}: {mistakes}"
+    return f"{counted(len(summary), 'policy', 'policies')}, {counted(rules, 'rule')}: {mistakes}"
 
 
 def _examined(files: tuple[str, ...], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
     """What is wrong with policy files, and what is in them."""
-    by_language, found = look(files)
+    by_language, diagnostics = look(files)
     summary: list[dict[str, Any]] = []
     for name, sources in by_language.items():
         more, policies = DIALECTS[name].tools().check(sources, links)
-        found, summary = [*found, *more], [*summary, *policies]
-    return found, summary
+        diagnostics, summary = [*diagnostics, *more], [*summary, *policies]
+    return diagnostics, summary
 
 
-def _check_code(found: list[Diagnostic], strict: bool) -> int:
-    if any(diagnostic.code == "cannot-read" for diagnostic in found):
+def _check_code(diagnostics: list[Diagnostic], strict: bool) -> int:
+    if any(diagnostic.code == "cannot-read" for diagnostic in diagnostics):
         return UNREADABLE
     bad = ("error", "warning") if strict else ("error",)
-    return FINDINGS if any(diagnostic.severity in bad for diagnostic in found) else 0
+    return FINDINGS if any(diagnostic.severity in bad for diagnostic in diagnostics) else 0
 
 
 # ---- explain ----
@@ -102,9 +105,7 @@ def _check_code(found: list[Diagnostic], strict: bool) -> int:
 @root_option
 @no_host_option
 @json_option
-def explain_command(
-    files: tuple[str, ...], event: str | None, names: tuple[str, ...], root: str, no_host: bool, as_json: bool
-) -> int:  # fmt: skip
+def explain_command(files: tuple[str, ...], event: str | None, names: tuple[str, ...], root: str, no_host: bool, as_json: bool) -> int:
     """Show what policies are compiled to: where each rule runs, the sizes of automata and diagrams, the route of an event.
 
     Of Falco rules: the condition with macros and lists put in, what of it the kernel decides, and what is left and why. A sample event may
@@ -135,16 +136,24 @@ def explain_command(
 @click.argument("arguments", nargs=-1, required=True, metavar="[POLICIES]... EVENTS", type=FILES)
 @click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
 @click.option(
-    "--format", "form_name", type=click.Choice([TABLE, *(form for dialect in DIALECTS.values() for form in dialect.forms)]), default=TABLE,
+    "--format",
+    "form_name",
+    type=click.Choice([TABLE, *(form for dialect in DIALECTS.values() for form in dialect.forms)]),
+    default=TABLE,
     help="Falco rules: how to show it.",
-)  # fmt: skip
+)
 @dialect_options
 @no_host_option
 @json_option
 def test_command(
-    policy_files: tuple[str, ...], arguments: tuple[str, ...], mode: str | None, form_name: str, no_host: bool, as_json: bool,
+    policy_files: tuple[str, ...],
+    arguments: tuple[str, ...],
+    mode: str | None,
+    form_name: str,
+    no_host: bool,
+    as_json: bool,
     options: Options,
-) -> int:  # fmt: skip
+) -> int:
     """Decide recorded events by policies, without a kernel.
 
     EVENTS holds one JSON object a line: lines of `bpfence run --output jsonl:PATH`, or flat events such as
@@ -180,7 +189,7 @@ def test_command(
     return FINDINGS if tested.mismatches or tested.faults else 0
 
 
-def _tested(name: str, sources: Sequence[Source], events: str, **more: Any) -> tuple[Tested, list[Diagnostic]]:
+def _tested(name: str, sources: Sequence[SourceFile], events: str, **more: Any) -> tuple[Tested, list[Diagnostic]]:
     tools: Tools = DIALECTS[name].tools()
     if more["form"] and more["form"] not in DIALECTS[name].forms:
         raise UsageError(f"--format {more['form']} is not for {DIALECTS[name].title}")

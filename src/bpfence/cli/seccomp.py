@@ -19,25 +19,36 @@ from bpfence import names
 from bpfence.cli.show import (
     Command,
     LazyGroup,
+    counted,
     diagnostic_as_json,
     emit_json,
     err,
     json_option,
-    number,
     out,
     show_diagnostics,
     styled,
     table,
 )
-from bpfence.documents.json_values import MAX_BYTES, DocumentError, Value
+from bpfence.documents.json_values import JsonValue
+from bpfence.documents.placed import MAX_BYTES, DocumentError
 from bpfence.errors import Diagnostic, PolicyError, UsageError
 from bpfence.events.values import printable
-from bpfence.seccomp.export import FORMATS, Conditional, Exported, Format, OperatorVersion, Options, export, from_operator, operator_objects
+from bpfence.seccomp.export import (
+    FORMATS,
+    Conditional,
+    Exported,
+    ExportOptions,
+    Format,
+    OperatorVersion,
+    export,
+    from_operator,
+    operator_objects,
+)
 from bpfence.seccomp.filter import Optimize
 from bpfence.seccomp.merge import Change, diff, normalised, union
 from bpfence.seccomp.model import Effective, Profile
-from bpfence.seccomp.profile import DOCKER_CAPABILITIES, dump, kernel_version, load, resolve
-from bpfence.seccomp.table import Case, Entry, Table, conditions_text
+from bpfence.seccomp.profile import DOCKER_CAPABILITIES, dump, kernel_version, load, load_valid, resolve
+from bpfence.seccomp.table import CallEntry, CallTable, Case, conditions_text
 from bpfence.syscalls.architectures import Arch
 
 if TYPE_CHECKING:
@@ -79,7 +90,7 @@ class _Machine:
 
     def __init__(self, arch: str | None, caps: tuple[str, ...], kernel: str | None) -> None:
         self.arch = _arch(arch) if arch else Arch.native()
-        self.caps = capabilities(caps)
+        self.caps = chosen_capabilities(caps)
         release = kernel or platform.release()
         version = kernel_version(release)
         if version is None:
@@ -87,7 +98,7 @@ class _Machine:
         self.kernel = version
 
     def resolve(self, profile: Profile, enosys: bool = False) -> Effective:
-        """The profile there."""
+        """The profile as it is resolved for that machine."""
         return resolve(profile, self.arch, self.caps, self.kernel, enosys=enosys)
 
 
@@ -96,11 +107,14 @@ def machine_options(function: F) -> F:
     options = (
         click.option("--arch", metavar="ARCH", help="The machine: x86_64, aarch64, … Default: this one."),
         click.option(
-            "--cap", "caps", multiple=True, metavar="CAP",
+            "--cap",
+            "caps",
+            multiple=True,
+            metavar="CAP",
             help="A capability of the container, or docker (the default: what Docker gives), all, none. Repeatable.",
         ),
         click.option("--kernel", metavar="VERSION", help="The kernel, for minKernel. Default: this one's."),
-    )  # fmt: skip
+    )
     for option in reversed(options):
         function = option(function)
     return function
@@ -115,31 +129,23 @@ def _arch(text: str) -> Arch:
     raise UsageError(f"--arch {text!r}: write one of " + ", ".join(arch.name.lower() for arch in Arch if arch.supported))
 
 
-def capabilities(texts: tuple[str, ...]) -> frozenset[str]:
+def chosen_capabilities(texts: tuple[str, ...]) -> frozenset[str]:
     """What `--cap` says. UsageError for what is no capability."""
-    found: set[str] = set()
+    chosen: set[str] = set()
     for text in texts or ("docker",):
         match text.lower():
             case "docker":
-                found |= set(DOCKER_CAPABILITIES)
+                chosen |= set(DOCKER_CAPABILITIES)
             case "all":
-                found |= set(names.TABLES["capability"].numbers)
+                chosen |= set(names.TABLES["capability"].numbers)
             case "none":
                 pass
             case _:
                 number = names.number("capability", text)
                 if number is None:
                     raise UsageError(f"--cap {text!r} is not a capability: write SYS_ADMIN, or docker, all, none")
-                found.add(cast(str, names.name("capability", number)))
-    return frozenset(found)
-
-
-def read_profile(path: str) -> tuple[Profile, list[Diagnostic]]:
-    """The profile of a file, and warnings; PolicyError where it has mistakes."""
-    profile, found = load(path)
-    if profile is None:
-        raise PolicyError(found)
-    return profile, found
+                chosen.add(cast(str, names.name("capability", number)))
+    return frozenset(chosen)
 
 
 # ---- check ----
@@ -165,21 +171,21 @@ def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kerne
     from bpfence.seccomp.check import check as examine
 
     machine = _Machine(arch, caps, kernel)
-    found: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     for file in files:
         profile, read = load(file)
-        found += read
+        diagnostics += read
         if profile is not None:
-            found += examine(profile, machine.arch, machine.caps, machine.kernel)
-    counts = {severity: sum(diagnostic.severity == severity for diagnostic in found) for severity in ("error", "warning", "info")}
+            diagnostics += examine(profile, machine.arch, machine.caps, machine.kernel)
+    counts = {severity: sum(diagnostic.severity == severity for diagnostic in diagnostics) for severity in ("error", "warning", "info")}
     if as_json:
-        emit_json({"findings": [diagnostic_as_json(d) for d in found], "errors": counts["error"], "warnings": counts["warning"]})
+        emit_json({"findings": [diagnostic_as_json(d) for d in diagnostics], "errors": counts["error"], "warnings": counts["warning"]})
     else:
-        show_diagnostics(found, out())
-        mistakes = ", ".join(number(counts[severity], word) for severity, word in SEVERITY_WORDS.items())
-        summary = f"{number(len(files), 'profile')}: {mistakes}"
+        show_diagnostics(diagnostics, out())
+        mistakes = ", ".join(counted(counts[severity], word) for severity, word in SEVERITY_WORDS.items())
+        summary = f"{counted(len(files), 'profile')}: {mistakes}"
         err().print(styled(summary, "bold red" if counts["error"] else "green"))
-    if any(diagnostic.code == "cannot-read" for diagnostic in found):
+    if any(diagnostic.code == "cannot-read" for diagnostic in diagnostics):
         return UNREADABLE
     return FINDINGS if counts["error"] or (strict and counts["warning"]) else 0
 
@@ -196,9 +202,16 @@ def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kerne
 @click.option("--enosys", is_flag=True, help="As runc: ENOSYS for calls newer than the profile.")
 @json_option
 def explain(
-    file: str, calls: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kernel: str | None, shown: str | None, status: str | None,
-    enosys: bool, as_json: bool,
-) -> int:  # fmt: skip
+    file: str,
+    calls: tuple[str, ...],
+    arch: str | None,
+    caps: tuple[str, ...],
+    kernel: str | None,
+    shown: str | None,
+    status: str | None,
+    enosys: bool,
+    as_json: bool,
+) -> int:
     """Show what a profile does to every system call on a machine, and which line says so.
 
     \b
@@ -209,13 +222,13 @@ def explain(
       bpfence seccomp explain --arch aarch64 --kernel 4.19 --json profile.json
     """
     machine = _Machine(arch, caps, kernel)
-    profile, found = read_profile(file)
+    profile, warnings = load_valid(file)
     effective = machine.resolve(profile, enosys)
     columns = [_arch(shown)] if shown else [machine.arch] if not as_json else [a for a in effective.architectures if a.supported]
     if shown and columns[0] not in effective.architectures:
         covered = ", ".join(a.name.lower() for a in effective.architectures)
         raise UsageError(f"the filter does not cover {columns[0].name.lower()}: its calls kill the thread (it covers {covered})")
-    made = Table(effective)
+    made = CallTable(effective)
     entries = [entry for column in columns for entry in made.entries(column).values()]
     unknown = [call for call in calls if all(entry.name != call for entry in entries)]
     if unknown:
@@ -224,27 +237,27 @@ def explain(
     if as_json:
         emit_json(_explained(effective, entries))
         return 0
-    show_diagnostics(found)
+    show_diagnostics(warnings)
     print_table(table("call", "number", "verdict", "why", rows=_rows(entries)))
     err().print(styled(_counted(made, effective), "dim"))
     return 0
 
 
 def print_table(made: RichTable) -> None:
-    """A table; where nobody's terminal ends its lines, one line a row."""
+    """A table. Where nobody's terminal limits its width, one line a row."""
     console = out()
     if not console.is_terminal:
         console.width = PIPED_WIDTH
     console.print(made)
 
 
-def _rows(entries: list[Entry]) -> Iterator[tuple[object, ...]]:
+def _rows(entries: list[CallEntry]) -> Iterator[tuple[object, ...]]:
     for entry in entries:
         number = entry.number & ~0x40000000 if entry.arch is Arch.X32 else entry.number
         yield entry.name, number, styled(printable(entry.text()), STYLES[entry.status]), entry.why
 
 
-def _counted(made: Table, effective: Effective) -> str:
+def _counted(made: CallTable, effective: Effective) -> str:
     parts = []
     for arch in effective.architectures:
         if arch.supported:
@@ -254,9 +267,9 @@ def _counted(made: Table, effective: Effective) -> str:
     return "; ".join(parts) + f"; default {effective.default}"
 
 
-def _explained(effective: Effective, entries: list[Entry]) -> dict[str, Any]:
-    def case(name: str, found: Case) -> dict[str, str]:
-        return {"if": conditions_text(name, found) if found.args else "", "verdict": str(found.verdict)}
+def _explained(effective: Effective, entries: list[CallEntry]) -> dict[str, Any]:
+    def case(name: str, decided: Case) -> dict[str, str]:
+        return {"if": conditions_text(name, decided) if decided.args else "", "verdict": str(decided.verdict)}
 
     return {
         "default": str(effective.default),
@@ -268,12 +281,16 @@ def _explained(effective: Effective, entries: list[Entry]) -> dict[str, Any]:
         ],
         "calls": [
             {
-                "arch": entry.arch.name.lower(), "name": entry.name, "number": entry.number, "status": entry.status, "why": entry.why,
-                "cases": [case(entry.name, found) for found in entry.cases],
+                "arch": entry.arch.name.lower(),
+                "name": entry.name,
+                "number": entry.number,
+                "status": entry.status,
+                "why": entry.why,
+                "cases": [case(entry.name, decided) for decided in entry.cases],
             }
             for entry in entries
         ],
-    }  # fmt: skip
+    }
 
 
 # ---- diff and merge ----
@@ -296,7 +313,7 @@ def diff_command(first: str, second: str, arch: str | None, caps: tuple[str, ...
       bpfence seccomp diff --cap SYS_PTRACE --json a.json b.json | jq '.changes[] | select(.kind == "more") | .name'
     """
     machine = _Machine(arch, caps, kernel)
-    changes = diff(*(machine.resolve(read_profile(file)[0]) for file in (first, second)))
+    changes = diff(*(machine.resolve(load_valid(file)[0]) for file in (first, second)))
     if as_json:
         emit_json({"changes": [_change_as_json(change) for change in changes]})
     elif changes:
@@ -320,9 +337,13 @@ def _change_row(change: Change) -> tuple[object, ...]:
 
 def _change_as_json(change: Change) -> dict[str, Any]:
     return {
-        "kind": change.kind, "arch": change.arch.name.lower(), "name": change.name, "first": str(change.before),
-        "second": str(change.after), "args": list(change.args) or None,
-    }  # fmt: skip
+        "kind": change.kind,
+        "arch": change.arch.name.lower(),
+        "name": change.name,
+        "first": str(change.before),
+        "second": str(change.after),
+        "args": list(change.args) or None,
+    }
 
 
 @group.command("merge", cls=Command, short_help="Write a profile that allows what either of two does.")
@@ -338,7 +359,7 @@ def merge_command(first: str, second: str, output: str | None) -> int:
     Examples:
       bpfence seccomp merge old.json learned.json -o new.json
     """
-    _write(dump(union(read_profile(first)[0], read_profile(second)[0])), output)
+    _write(dump(union(load_valid(first)[0], load_valid(second)[0])), output)
     return 0
 
 
@@ -359,9 +380,21 @@ def merge_command(first: str, second: str, output: str | None) -> int:
 @click.option("--enosys", is_flag=True, help="bpf, pfc: as runc, ENOSYS for calls newer than the profile.")
 @json_option
 def export_command(
-    file: str, format: str, arch: str | None, caps: tuple[str, ...], kernel: str | None, output: str | None, name: str | None, path: str,
-    manifest: str | None, operator: str, conditional: str, optimize: str, enosys: bool, as_json: bool,
-) -> int:  # fmt: skip
+    file: str,
+    format: str,
+    arch: str | None,
+    caps: tuple[str, ...],
+    kernel: str | None,
+    output: str | None,
+    name: str | None,
+    path: str,
+    manifest: str | None,
+    operator: str,
+    conditional: str,
+    optimize: str,
+    enosys: bool,
+    as_json: bool,
+) -> int:
     """Write a profile in another format; what the format cannot say is reported.
 
     \b
@@ -381,19 +414,22 @@ def export_command(
       bpfence seccomp export --format k8s --pod pod.yaml profile.json
     """
     machine = _Machine(arch, caps, kernel)
-    profile, found = read_profile(file)
-    options = Options(
-        name=name if name is not None else Path(file).name.removesuffix(".json").lower().replace("_", "-"), path=path,
-        optimize=cast(Optimize, optimize), conditional=cast(Conditional, conditional), operator=cast(OperatorVersion, operator),
+    profile, warnings = load_valid(file)
+    options = ExportOptions(
+        name=name if name is not None else Path(file).name.removesuffix(".json").lower().replace("_", "-"),
+        path=path,
+        optimize=cast(Optimize, optimize),
+        conditional=cast(Conditional, conditional),
+        operator=cast(OperatorVersion, operator),
         manifest=_manifest(manifest) if manifest else None,
-    )  # fmt: skip
+    )
     if format == "bpf" and output is None and not as_json and sys.stdout.isatty():
         raise UsageError("a filter is not for a terminal: use -o FILE")
     made = export(machine.resolve(profile, enosys), cast(Format, format), options)
     if as_json:
         emit_json(_exported(made, format))
         return 0
-    show_diagnostics([*found, *made.findings])
+    show_diagnostics([*warnings, *made.findings])
     _write(made.data, output)
     return 0
 
@@ -403,15 +439,15 @@ def _exported(made: Exported, format: str) -> dict[str, Any]:
     return {"format": format, **data, "findings": [diagnostic_as_json(finding) for finding in made.findings]}
 
 
-def _manifest(path: str) -> Value:
+def _manifest(path: str) -> JsonValue:
     """The one object of a manifest."""
-    found = _documents(path)
-    if len(found) != 1:
-        raise UsageError(f"{path} holds {len(found)} objects: give the one that makes Pods")
-    return found[0]
+    objects = _documents(path)
+    if len(objects) != 1:
+        raise UsageError(f"{path} holds {len(objects)} objects: give the one that makes Pods")
+    return objects[0]
 
 
-def _documents(path: str) -> list[Value]:
+def _documents(path: str) -> list[JsonValue]:
     from bpfence.documents import yaml_values  # what reads JSON needs no YAML
 
     try:
@@ -449,11 +485,11 @@ def import_command(file: str, name: str | None, output: str | None, as_json: boo
     return 0
 
 
-def _chosen(file: str, documents: list[Value], name: str | None) -> Value:
-    """The SeccompProfile that is meant. UsageError where that is not plain."""
+def _chosen(file: str, documents: list[JsonValue], name: str | None) -> JsonValue:
+    """The SeccompProfile that is meant. UsageError where that is not clear."""
     profiles = operator_objects(documents)
     if name is None and len(documents) == 1 and not profiles:
-        return documents[0]  # what is wrong with it is said with its place
+        return documents[0]  # its mistakes are told with their places
     wanted = [value for known, value in profiles if name is None or name in (known, known.rpartition("/")[2])]
     if len(wanted) == 1:
         return wanted[0]

@@ -16,8 +16,8 @@ import click
 
 from bpfence import names
 from bpfence.agent.generations import write_whole
-from bpfence.cli.seccomp import capabilities, print_table
-from bpfence.cli.show import Command, emit_json, json_option, messages, table, to_stderr
+from bpfence.cli.seccomp import chosen_capabilities, print_table
+from bpfence.cli.show import Command, emit_json, json_option, message_queue, table, to_stderr
 from bpfence.confine import sandbox
 from bpfence.errors import UsageError
 from bpfence.events.values import printable
@@ -37,9 +37,12 @@ profile_option = click.option(
     "--profile", required=True, metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="An OCI seccomp profile (JSON)."
 )
 cap_option = click.option(
-    "--cap", "caps", multiple=True, metavar="CAPABILITY",
+    "--cap",
+    "caps",
+    multiple=True,
+    metavar="CAPABILITY",
     help="A capability that the profile's includes and excludes go by, or docker (the default: what Docker gives), all, none. Repeatable.",
-)  # fmt: skip
+)
 enosys_option = click.option("--enosys", is_flag=True, help="As runc does: ENOSYS for calls newer than all that the profile names.")
 command_argument = click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 
@@ -49,7 +52,7 @@ def hierarchy() -> Hierarchy:
     return find_hierarchy()
 
 
-def guarded(command: tuple[str, ...], work: Callable[[], int]) -> int:
+def run_guarded(command: tuple[str, ...], work: Callable[[], int]) -> int:
     """`sandbox.guarded`, reported on standard error."""
     return sandbox.guarded(command, work, to_stderr)
 
@@ -74,8 +77,8 @@ def run(profile: str, caps: tuple[str, ...], enosys: bool, command: tuple[str, .
     from bpfence.confine.command import compiled_here, read_profile
     from bpfence.confine.command import run as run_confined
 
-    compiled = compiled_here(read_profile(profile), capabilities(caps), enosys=enosys)
-    return guarded(command, lambda: run_confined(command, compiled, report=to_stderr))
+    compiled = compiled_here(read_profile(profile), chosen_capabilities(caps), enosys=enosys)
+    return run_guarded(command, lambda: run_confined(command, compiled, report=to_stderr))
 
 
 # ---- learn ----
@@ -86,18 +89,27 @@ def run(profile: str, caps: tuple[str, ...], enosys: bool, command: tuple[str, .
 @click.option("--merge", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="A profile that what was learned is added to.")
 @click.option("--for", "runtime", type=click.Choice(["runc", "crun"]), help="Add the calls of a container runtime's start.")
 @click.option(
-    "--audit", metavar="PROFILE", type=click.Path(exists=True, dir_okay=False),
+    "--audit",
+    metavar="PROFILE",
+    type=click.Path(exists=True, dir_okay=False),
     help="Deny nothing, and tell what this profile would have denied; with -o, also write it with what it lacks.",
-)  # fmt: skip
+)
 @click.option("--duration", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Ask the command and what it started to end then.")
 @click.option("--no-cgroup", is_flag=True, help="Tell processes by their descent, not by a cgroup of their own.")
 @cap_option
 @json_option
 @command_argument
 def learn(
-    output: Path | None, merge: str | None, runtime: str | None, audit: str | None, duration: float | None, no_cgroup: bool,
-    caps: tuple[str, ...], as_json: bool, command: tuple[str, ...],
-) -> int:  # fmt: skip
+    output: Path | None,
+    merge: str | None,
+    runtime: str | None,
+    audit: str | None,
+    duration: float | None,
+    no_cgroup: bool,
+    caps: tuple[str, ...],
+    as_json: bool,
+    command: tuple[str, ...],
+) -> int:
     """Record which system calls a command uses, and write a profile that allows those and no others.
 
     The calls of the command and of everything it starts are noted in the kernel, a byte a call, until the last process has ended; that
@@ -116,8 +128,8 @@ def learn(
     if audit is not None:
         if merge is not None or runtime is not None or duration is not None or no_cgroup:
             raise UsageError("--audit goes with -o, --cap and --json only")
-        return guarded(command, lambda: _audit(command, audit, capabilities(caps), output, as_json))
-    return guarded(command, lambda: _learn(command, output, merge, runtime or "", duration, no_cgroup, as_json))
+        return run_guarded(command, lambda: _audit(command, audit, chosen_capabilities(caps), output, as_json))
+    return run_guarded(command, lambda: _learn(command, output, merge, runtime or "", duration, no_cgroup, as_json))
 
 
 def _learn(
@@ -129,7 +141,7 @@ def _learn(
 
     old = None if merge is None else read_profile(merge)
     if old is not None:
-        merged(old, old)  # what cannot be merged is said before the command runs
+        merged(old, old)  # Whether they can be merged is checked before the command runs.
     recording = record(command, hierarchy, report=to_stderr, duration=duration, by_cgroup=not no_cgroup)
     learned = learn_profile(recording.calls, runtime, families=recording.families)
     profile = learned.profile if old is None else merged(old, learned.profile)
@@ -144,17 +156,21 @@ def _learn(
     if as_json:
         emit_json(
             {
-                "status": recording.status, "seen": learned.seen, "by_chance": learned.by_chance, "by_runtime": learned.by_runtime,
+                "status": recording.status,
+                "seen": learned.seen,
+                "by_chance": learned.by_chance,
+                "by_runtime": learned.by_runtime,
                 "nameless": [{"arch": call.arch.name.lower(), "nr": call.number} for call in learned.nameless],
                 "families": None if recording.families is None else sorted(recording.families),
-                "out_of_range": recording.out_of_range, "lost": recording.lost,
+                "out_of_range": recording.out_of_range,
+                "lost": recording.lost,
             }
-        )  # fmt: skip
+        )
     return recording.status
 
 
 def merged(old: Profile, learned: Profile) -> Profile:
-    """The union. CompileError where the old one allows by default, so that there is nothing to add to."""
+    """The union of two profiles. CompileError where the old one allows by default: then there is nothing to add to."""
     from bpfence.seccomp.merge import union
 
     return union(old, learned)
@@ -167,7 +183,7 @@ def _write(profile: Profile, output: Path | None, summary: str) -> None:
         return
     try:
         if output.exists() and not output.is_file():
-            # A device or a pipe is written to; a rename would put a file in its place.
+            # A device or a pipe is written to. A rename would put a file in its place.
             output.write_bytes(dump(profile))
         else:
             write_whole(output, dump(profile), PROFILE_MODE)
@@ -179,7 +195,7 @@ def _write(profile: Profile, output: Path | None, summary: str) -> None:
 def _audit(command: tuple[str, ...], path: str, caps: frozenset[str], output: Path | None, as_json: bool) -> int:
     from bpfence.alerts.calls import Tally
     from bpfence.confine.command import compiled_here, read_profile
-    from bpfence.confine.supervise import Answer, Response, supervise
+    from bpfence.confine.supervise import Response, ResponseKind, supervise
     from bpfence.seccomp.learned import Seen, learn
     from bpfence.syscalls.architectures import X32_BIT
 
@@ -187,7 +203,7 @@ def _audit(command: tuple[str, ...], path: str, caps: frozenset[str], output: Pa
     if output is not None:
         merged(profile, profile)
     tally = Tally()
-    proceed = Response(Answer.LOG)
+    proceed = Response(ResponseKind.LOG)
     status = supervise(command, compiled_here(profile, caps), lambda _: proceed, tally.handled, everything=True)
     findings = tally.findings()
     if output is not None:
@@ -197,8 +213,9 @@ def _audit(command: tuple[str, ...], path: str, caps: frozenset[str], output: Pa
         emit_json({"status": status, "denied": findings})
     elif findings:
         rows = [
-            (found.name, found.arch, found.verdict, found.rule, found.times, found.exe or "", _shown(found.args)) for found in findings
-        ]  # fmt: skip
+            (finding.name, finding.arch, finding.verdict, finding.rule, finding.times, finding.exe or "", _shown(finding.args))
+            for finding in findings
+        ]
         print_table(table("call", "arch", "verdict", "rule", "times", "first by", "with", rows=rows))
     else:
         to_stderr(f"{path} would have denied nothing")
@@ -213,8 +230,8 @@ def _shown(args: dict[str, Any]) -> str:
 
 
 def responses(answers: tuple[str, ...]) -> tuple[dict[str, Response], Response]:
-    """What `--answer` says: by call, and for all others. UsageError for what cannot be read."""
-    from bpfence.confine.supervise import DENY, Answer, Response
+    """What `--answer` says: the response by call, and the one for all others. UsageError for what cannot be read."""
+    from bpfence.confine.supervise import DENY, Response, ResponseKind
     from bpfence.syscalls.table import known
 
     by_name: dict[str, Response] = {}
@@ -222,11 +239,11 @@ def responses(answers: tuple[str, ...]) -> tuple[dict[str, Response], Response]:
     for word in answers:
         call, equals, said = word.partition("=")
         kind, _, number = said.partition(":")
-        if not equals or kind not in {answer.value for answer in Answer}:
+        if not equals or kind not in {known.value for known in ResponseKind}:
             raise UsageError(f"--answer {printable(word)}: write CALL=errno, CALL=errno:EACCES, CALL=log, CALL=allow-once or CALL=kill")
-        if number and (kind != Answer.ERRNO.value or names.number("errno", number) is None):
+        if number and (kind != ResponseKind.ERRNO.value or names.number("errno", number) is None):
             raise UsageError(f"--answer {printable(word)}: {printable(number)} is no errno, or has no meaning here")
-        response = Response(Answer(kind), names.number("errno", number) if number else None)
+        response = Response(ResponseKind(kind), names.number("errno", number) if number else None)
         if call == "*":
             otherwise = response
         elif known(call):
@@ -241,9 +258,12 @@ def responses(answers: tuple[str, ...]) -> tuple[dict[str, Response], Response]:
 @cap_option
 @enosys_option
 @click.option(
-    "--answer", "answers", multiple=True, metavar="CALL=ANSWER",
+    "--answer",
+    "answers",
+    multiple=True,
+    metavar="CALL=ANSWER",
     help="What is done about a denied call: errno[:NAME] (the default), log, allow-once or kill. * is all others. Repeatable.",
-)  # fmt: skip
+)
 @click.option("--output", "outputs", multiple=True, metavar="OUTPUT", help="jsonl:PATH, - (JSON lines), rich, or auto. Repeatable.")
 @command_argument
 def supervise(
@@ -263,22 +283,22 @@ def supervise(
     """
     from bpfence.alerts.calls import Reporter
     from bpfence.confine.command import compiled_here, read_profile
-    from bpfence.confine.supervise import Answers
+    from bpfence.confine.supervise import Responses
     from bpfence.confine.supervise import supervise as supervise_command
 
     by_name, otherwise = responses(answers)
-    compiled = compiled_here(read_profile(profile), capabilities(caps), enosys=enosys)
-    lines = open_outputs(outputs, messages(), stream=sys.stderr, close_seconds=PATIENT_CLOSE_SECONDS)
+    compiled = compiled_here(read_profile(profile), chosen_capabilities(caps), enosys=enosys)
+    lines = open_outputs(outputs, message_queue(), stream=sys.stderr, close_seconds=PATIENT_CLOSE_SECONDS)
     reporter = Reporter(lines, os.path.basename(profile))
-    decide = Answers(by_name, otherwise)
+    decide = Responses(by_name, otherwise)
 
-    def handled(one: Handled) -> None:
-        lines.start()  # the command is there
-        decide.settle(one)
-        reporter.handled(one)
+    def handled(handled_call: Handled) -> None:
+        lines.start()  # only now, because the command has been started
+        decide.settle(handled_call)
+        reporter.handled(handled_call)
 
     try:
-        return guarded(command, lambda: supervise_command(command, compiled, lambda call: decide.to(call.name), handled))
+        return run_guarded(command, lambda: supervise_command(command, compiled, lambda call: decide.to(call.name), handled))
     finally:
         reporter.suppressed(everything=True)
         lines.close()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results and errors in, terminal text or JSON out.
 
-Called by every command. People's text goes through rich without its markup; what may hold others' strings is made printable first. rich is
-imported where something is shown: help and JSON do without it.
+Called by every command. Text for people goes through rich without its markup; what may hold others' strings is made printable first. rich
+is imported where something is shown: help and JSON do without it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from bpfence.dialects.tools import Line
-    from bpfence.dialects.tools import Table as Part
-    from bpfence.outputs.messages import Messages
+    from bpfence.dialects.tools import StyledLine, TextTable
+    from bpfence.outputs.messages import MessageQueue
 
 STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "cyan"}
 MAX_SOURCE_LINE: Final = 200
@@ -44,15 +43,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class LazyGroup(click.Group):
-    """Commands that are imported when they are asked for. `modules`: the module of each → its commands and the first sentences of their
-    help, which the group's own help shows without importing them. A module lists its commands in COMMANDS."""
+    """Commands that are imported when they are asked for.
+
+    `modules`: each module → its commands and the first sentences of their help, which the group's help shows without importing them. A
+    module lists its commands in COMMANDS.
+    """
 
     def __init__(self, *args: Any, modules: Mapping[str, Mapping[str, str]], **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.modules: Final = modules
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """One command, with as few imports as can be."""
+        """One command; imports as little as possible."""
         module = next((module for module, names in self.modules.items() if name in names), None)
         if module is not None and name not in self.commands:
             for command in importlib.import_module(module).COMMANDS:
@@ -86,7 +88,7 @@ def emit_json(value: object) -> None:
 
 
 class Trimmed(io.TextIOBase):
-    """A stream to which lines are written without the spaces at their ends, which fill up the cells of tables."""
+    """A stream that drops spaces at the ends of lines, which fill up the cells of tables."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -107,14 +109,12 @@ class Trimmed(io.TextIOBase):
 
 
 def out() -> Console:
-    """Standard output for people. Where that is no terminal nothing is cut to a width: whoever reads it has another one."""
+    """Standard output for people. Where it is no terminal nothing is cut to a width: its reader has another one."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
     file = sys.stdout if terminal else cast("IO[str]", Trimmed(sys.stdout))
-    return Console(
-        file=file, highlight=False, markup=False, emoji=False, soft_wrap=not terminal, width=None if terminal else UNCUT
-    )  # fmt: skip
+    return Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=not terminal, width=None if terminal else UNCUT)
 
 
 def err() -> Console:
@@ -125,7 +125,7 @@ def err() -> Console:
 
 
 def styled(text: str, style: str = "") -> Text:
-    """Text in a style of rich's; whatever others wrote is to be made printable before."""
+    """Text in a style of rich's. What others wrote must be made printable before."""
     from rich.text import Text
 
     return Text(text, style)
@@ -138,13 +138,13 @@ def assembled(*parts: str | tuple[str, str]) -> Text:
     return Text.assemble(*parts)
 
 
-def draw(parts: Iterable[Part | Line], console: Console | None = None) -> None:
+def draw(parts: Iterable[TextTable | StyledLine], console: Console | None = None) -> None:
     """Parts of what tools of a language show, on standard output or another console."""
-    from bpfence.dialects.tools import Table as Drawn
+    from bpfence.dialects.tools import TextTable
 
     console = console or out()
     for part in parts:
-        if isinstance(part, Drawn):
+        if isinstance(part, TextTable):
             console.print(table(*part.columns, rows=[[_cell(cell) for cell in row] for row in part.rows], title=part.title))
         else:
             console.print(assembled(*part))
@@ -154,19 +154,19 @@ def _cell(cell: object) -> object:
     return styled(*cell) if isinstance(cell, tuple) else cell
 
 
-def number(count: int, one: str, many: str = "") -> str:
+def counted(count: int, singular: str, plural: str = "") -> str:
     """A number and what it counts, as people say it: "1 error", "2 errors"."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
 def met(events: int, expected: int, mismatches: int) -> str:
     """How many events were tested and decided as expected, in words. `expected`: of how many that was said."""
     if mismatches:
-        return f"{number(events, 'event')}, {mismatches} not as expected"
+        return f"{counted(events, 'event')}, {mismatches} not as expected"
     if not expected:
-        return f"{number(events, 'event')}, without `expect`: nothing was compared"
+        return f"{counted(events, 'event')}, without `expect`: nothing was compared"
     rest = f", {events - expected} without `expect`" if events > expected else ""
-    return f"{number(events, 'event')}, {'all' if not rest else expected} as expected{rest}"
+    return f"{counted(events, 'event')}, {'all' if not rest else expected} as expected{rest}"
 
 
 def table(*columns: str, rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
@@ -185,7 +185,7 @@ def table(*columns: str, rows: Iterable[Sequence[object]], title: str | None = N
         show_header=any(columns),
     )
     for column in made.columns:
-        column.overflow = "fold"  # rather two lines than the end of a name cut off
+        column.overflow = "fold"  # two lines are better than a name that is cut off
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in row))
     return made
@@ -210,7 +210,7 @@ class Command(click.Command):
 
 
 def refused(error: OSError) -> BpfenceError:
-    """What the system would not do for us, as a message: a file that cannot be read, a full disk."""
+    """A message for what the system refused: a file that cannot be read, a full disk."""
     said = error.strerror or str(error)
     where = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename) if isinstance(error.filename, bytes) else ""
     text = f"{where}: {said}" if where else said
@@ -238,7 +238,7 @@ def show_usage(error: click.ClickException, as_json: bool) -> None:
 
 
 def show_bug(error: BaseException) -> None:
-    """A mistake of our own, in one message that tells the place; the whole traceback where BPFENCE_DEBUG is set."""
+    """A bug of ours, in one message that tells the place; with the whole traceback where BPFENCE_DEBUG is set."""
     if os.environ.get("BPFENCE_DEBUG"):
         traceback.print_exception(error)
         return
@@ -252,12 +252,12 @@ def show_bug(error: BaseException) -> None:
 
 
 def usable_streams() -> None:
-    """Makes standard input, output and error usable: what is closed leads nowhere, and what cannot be encoded is escaped."""
+    """Make standard input, output and error usable: a closed one leads nowhere, and what cannot be encoded is escaped."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number is the one that is missing: no file that is opened later can take its place.
+            # open(2) takes the lowest free number, which is the missing one: no file that is opened later can take its place.
             os.open(os.devnull, os.O_RDWR)
     nowhere = Path(os.devnull)
     sys.stdin = sys.stdin or nowhere.open(encoding="utf-8")
@@ -269,7 +269,7 @@ def usable_streams() -> None:
 
 
 def flushed() -> bool:
-    """Whether all that was printed has gone out. Where it has not, the interpreter does not try again, and complain, as it ends."""
+    """Whether all that was printed has gone out. Where it has not, the interpreter must not try again at its end, and complain."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -283,12 +283,12 @@ def flushed() -> bool:
 
 def error_as_json(error: BpfenceError) -> dict[str, Any]:
     """What `--json` prints instead of a result."""
-    found: dict[str, Any] = {"error": printable(str(error).split("\n", 1)[0])}
+    fields: dict[str, Any] = {"error": printable(str(error).split("\n", 1)[0])}
     if isinstance(error, PolicyError):
-        found["findings"] = [diagnostic_as_json(diagnostic) for diagnostic in error.diagnostics]
+        fields["findings"] = [diagnostic_as_json(diagnostic) for diagnostic in error.diagnostics]
     if isinstance(error, KernelError):
-        found |= {"missing": error.missing, "hint": error.hint}
-    return found
+        fields |= {"missing": error.missing, "hint": error.hint}
+    return fields
 
 
 def show_error(error: BpfenceError) -> None:
@@ -305,22 +305,24 @@ def show_error(error: BpfenceError) -> None:
         console.print(assembled(("hint", "bold"), f": {printable(error.hint)}"))
 
 
-def diagnostic_as_json(found: Diagnostic) -> dict[str, Any]:
+def diagnostic_as_json(diagnostic: Diagnostic) -> dict[str, Any]:
     """A diagnostic, flat."""
-    from bpfence.dialects.tools import as_json
+    from bpfence.dialects import tools
 
-    return as_json(found)
+    return tools.diagnostic_as_json(diagnostic)
 
 
-def show_diagnostics(found: Iterable[Diagnostic], console: Console | None = None) -> None:
+def show_diagnostics(diagnostics: Iterable[Diagnostic], console: Console | None = None) -> None:
     """Diagnostics on standard error, on a terminal with the line they are about and a caret below the place."""
     sources: dict[str, list[str]] = {}
-    for diagnostic in found:
+    for diagnostic in diagnostics:
         console = console or err()
         head = assembled(
-            (printable(str(diagnostic.location)), "bold"), ": ", (diagnostic.severity, STYLES[diagnostic.severity]),
+            (printable(str(diagnostic.location)), "bold"),
+            ": ",
+            (diagnostic.severity, STYLES[diagnostic.severity]),
             f": {printable(diagnostic.message)}",
-        )  # fmt: skip
+        )
         if diagnostic.code:
             head.append(f" [{diagnostic.code}]", "dim")
         console.print(head)
@@ -357,26 +359,26 @@ def source_lines(diagnostic: Diagnostic, sources: dict[str, list[str]]) -> list[
 
 
 def as_message(text: str) -> str:
-    """A message as it is shown: whose it is, and nothing that a terminal would act on."""
+    """A message as it is shown: with the program's name, and without anything that a terminal would act on."""
     return "\n".join(f"bpfence: {printable(line)}" for line in text.split("\n"))
 
 
 def to_stderr(text: str) -> None:
-    """The `report` of what ends soon."""
+    """The `report` of commands that end soon."""
     print(as_message(text), file=sys.stderr, flush=True)
 
 
-def messages() -> Messages:
-    """The `report` of what stays: it never waits for a reader."""
-    from bpfence.outputs.messages import Messages  # what ends soon does without
+def message_queue() -> MessageQueue:
+    """The `report` of commands that stay: it never waits for a reader."""
+    from bpfence.outputs.messages import MessageQueue  # imported late: commands that end soon do without
 
-    return Messages(sys.stderr, as_message)
+    return MessageQueue(sys.stderr, as_message)
 
 
-def tell_diagnostics(report: Messages, found: Iterable[Diagnostic]) -> None:
+def tell_diagnostics(report: MessageQueue, diagnostics: Iterable[Diagnostic]) -> None:
     """Diagnostics as `show_diagnostics` shows them, without waiting for a reader."""
     console = err()
     with console.capture() as shown:
-        show_diagnostics(found, console)
+        show_diagnostics(diagnostics, console)
     if text := shown.get():
         report.put(text.removesuffix("\n"))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A rule as it was written in, the exact condition of each of its events out.
 
-Called by `native` (and by other dialects that offer groups, `follow: object` or `container:`). This is where an event group gets
+Called by `native` (and by other dialects that offer groups or `follow: object`). This is where an event group gets
 the tests that make each event what the group promises, where a rename looks at both names, and where fields that an event does
 not carry become false. Pure: no text, no diagnostics.
 """
@@ -27,7 +27,7 @@ SHORT_NAMES: Final = {short: event.name for event in EVENTS for short in event.s
 
 _SHARED_WRITE: Final = And((Atom("file.shared", Op.RANGE, (1, 1)), Atom("file.prot", Op.ANYBITS, PROT_WRITE)))
 _CODE_MAPPING: Final = Atom("file.prot", Op.ANYBITS, PROT_EXEC)
-# What may be written can be read on x86; of a mapping without any protection /proc/self/mem gives the contents.
+# On x86 what may be written can be read. A mapping without any protection can be read through /proc/self/mem.
 _READ_MAPPING: Final = Atom("file.prot", Op.ANYBITS, PROT_READ | PROT_WRITE | PROT_EXEC)
 
 
@@ -35,7 +35,7 @@ def _families(*numbers: int) -> Condition:
     return Or(tuple(Atom("net.family", Op.RANGE, (number, number)) for number in numbers))
 
 
-_INSIDE: Final = _families(1, 16, 38)  # AF_UNIX, AF_NETLINK, AF_ALG: whoever is on the other side is on this host
+_INSIDE: Final = _families(1, 16, 38)  # AF_UNIX, AF_NETLINK, AF_ALG: the other side is on this host
 _LEAVES: Final = Not(_INSIDE)
 # An IP socket without a peer: connect(2) with AF_UNSPEC, which ends an association.
 _REACHES: Final = And((_LEAVES, Or((Atom("net.peer.ip", Op.EXISTS), Not(_families(2, 10))))))
@@ -59,24 +59,9 @@ GROUP_TESTS: Final[Mapping[str, Mapping[str, Condition]]] = {
 
 _BOTH_NAMES: Final = ("file.rename", "file.link")
 
-# Where the container runtimes put containers in the cgroup v2 tree, whichever cgroup driver they use: docker, podman (libpod),
-# containerd and CRI-O below Kubernetes, nerdctl, buildkit, ECS, LXC, systemd-nspawn. Everything below such a cgroup counts too.
-_CONTAINER_CGROUPS: Final = (
-    "**/docker-*.scope", "**/docker/*", "**/cri-containerd-*", "**/crio-*", "**/libpod-*", "**/libpod_parent/*", "**/nerdctl-*.scope",
-    "**/buildkit/*", "**/kubepods{,.slice}/*", "**/*-kubepods.slice/*", "**/lxc/*", "**/lxc.payload{.,/}*", "**/ecs/*/*",
-    "/machine.slice/systemd-nspawn@*.service", "/machine.slice/machine-*.scope",
-)  # fmt: skip
-# One glob, not fifteen: an automaton that must tell which of many overlapping patterns matched is larger by orders of magnitude.
-_CONTAINERS: Final = "{" + ",".join(_CONTAINER_CGROUPS) + "}{,/**}"
-
-
-def container() -> Condition:
-    """The acting process runs in a container, as far as its cgroup tells."""
-    return Atom("process.cgroup", Op.GLOB, _CONTAINERS)
-
 
 def below(condition: Condition) -> Condition:
-    """A test on a cgroup widened from the cgroup itself to everything below: a process must not leave a scope by making a child."""
+    """A test on a cgroup, widened to everything below it: otherwise a process could leave a scope by making a child cgroup."""
     if isinstance(condition, Or):
         return disj(below(part) for part in condition.parts)
     if isinstance(condition, Atom) and condition.op is Op.EQUALS and isinstance(condition.value, str):
@@ -87,24 +72,24 @@ def below(condition: Condition) -> Condition:
 
 
 def limited_level(scope: Condition) -> dict[int, Condition]:
-    """The level of the cgroup that a limit on tasks counts, where the scope tells it: level -> condition.
+    """The level of the cgroup whose tasks a limit counts, as far as the scope tells it: level → condition.
 
-    It is the topmost cgroup of the acting task's ancestry that is in the scope, all below it included, as pids.max counts: whoever makes
-    child groups is counted with them. Empty where that cgroup may lie at any level, or too deep.
+    It is the topmost ancestor of the task's cgroup that is in the scope. Tasks in its children count too, as with pids.max: making child
+    groups does not evade the limit. Empty where the level is not fixed, or too deep.
     """
     alternatives = _cgroups(scope)
     literal = {atom.value for atom in alternatives if atom.op is Op.EQUALS}
-    found: dict[int, list[Condition]] = {}
+    by_level: dict[int, list[Condition]] = {}
     for atom in alternatives:
-        found.setdefault(_level(atom, literal), []).append(atom)
-    if any(not 0 < level <= abi.FORK_LEVELS for level in found):
+        by_level.setdefault(_level(atom, literal), []).append(atom)
+    if any(not 0 < level <= abi.FORK_LEVELS for level in by_level):
         return {}
-    return {level: disj(atoms_) for level, atoms_ in sorted(found.items())}
+    return {level: disj(atoms_) for level, atoms_ in sorted(by_level.items())}
 
 
 def limited(levels: Mapping[int, Condition], limit: int) -> Condition:
-    """The condition that `limit` tasks live below the cgroup of its level, without one below the task's own."""
-    if len(levels) <= 1:  # the scope itself tells the rest
+    """The condition that as many tasks as `limit` live below the cgroup of a level; without a level, below the task's own cgroup."""
+    if len(levels) <= 1:  # the scope itself decides the rest
         levels = dict.fromkeys(levels or (0,), TRUE)
     counts = {level: Atom(f"process.fork.live{level or ''}", Op.RANGE, (limit, U64)) for level in levels}
     return disj(conj((condition, counts[level])) for level, condition in levels.items())
@@ -114,14 +99,14 @@ def _cgroups(scope: Condition) -> list[Atom]:
     """The alternatives of the scope's test on the cgroup; none where it has no such test."""
     for part in scope.parts if isinstance(scope, And) else (scope,):
         choices = part.parts if isinstance(part, Or) else (part,)
-        found = [choice for choice in choices if isinstance(choice, Atom) and choice.field == "process.cgroup"]
-        if len(found) == len(choices):
-            return found
+        cgroups = [choice for choice in choices if isinstance(choice, Atom) and choice.field == "process.cgroup"]
+        if len(cgroups) == len(choices):
+            return cgroups
     return []
 
 
 def _level(atom: Atom, literal: Collection[object]) -> int:
-    """The level of the topmost cgroup that passes a test; 0: it is not told."""
+    """The level of the topmost cgroup that passes a test; 0 where it is not fixed."""
     path = str(atom.value).removesuffix("{,/**}")
     if atom.op is Op.PREFIX and path.endswith("/"):
         return path.count("/") - (path[:-1] in literal)
@@ -138,7 +123,7 @@ def events_of(written: str) -> tuple[str, ...]:
     return (name,) if any(event.name == name for event in EVENTS) else ()
 
 
-def conditions(on: Iterable[str], scope: Condition, body: Condition) -> dict[str, Condition]:
+def event_conditions(on: Iterable[str], scope: Condition, body: Condition) -> dict[str, Condition]:
     """The condition of every event behind the names of `on`, scope included; FALSE where the event can never match."""
     choices: dict[str, list[Condition]] = {}
     either = _either_name(body)
@@ -146,11 +131,11 @@ def conditions(on: Iterable[str], scope: Condition, body: Condition) -> dict[str
     for written in on:
         for event in events_of(written):
             test = GROUP_TESTS.get(written, {}).get(event, TRUE)
-            # What `either` adds, file.new_path, both of its events carry.
+            # `either` adds file.new_path, which both of its events carry.
             own = either if written == "file.modify" and event in _BOTH_NAMES else body
             lacking = not all(applies(field, event) for field in fields)
             choices.setdefault(event, []).append(conj((test, carried(own, event) if lacking else own)))
-    # Most events of a group end up with the same condition: it is put together once.
+    # Most events of a group end up with the same condition, so each is put together only once.
     made: dict[tuple[Condition, ...], Condition] = {}
     each: dict[str, Condition] = {}
     for event, parts in choices.items():
@@ -181,7 +166,7 @@ def carried(condition: Condition, event: str) -> Condition:
 
 
 def _either_name(body: Condition) -> Condition:
-    """Of the old name or of the new one: each with its own exceptions, so that an excepted name does not excuse the other."""
+    """A test on the old name or the new one. Each has its own exceptions: an exception for one name does not excuse the other."""
     named = {field for atom in atoms(body) for field in atom.fields}
     if "file.path" not in named or "file.new_path" in named:
         return body
@@ -202,9 +187,9 @@ def _renamed(condition: Condition) -> Condition:
 
 
 def follow(condition: Condition) -> tuple[Condition, int, list[Atom]]:
-    """The condition with objects beside the paths that name them; how many paths; and the path atoms that name no object.
+    """The condition with objects beside the paths that name them, the number of paths, and the path atoms that name no object.
 
-    Exceptions (what stands under a Not) are left as they are: they stay a matter of names.
+    Exceptions (what stands under a Not) stay tests on names.
     """
     match condition:
         case And(parts) | Or(parts):

@@ -3,7 +3,7 @@
 
 Called by `agent.loading` for native policies, and by the lowering of Falco's rules. The kernel reports a file by the name without links:
 a rule on /bin/sleep never matches where /bin is a link to /usr/bin. So every literal path, and the literal directory before a wildcard,
-stands for what it resolves to as well. Looks at no file system: `host.links` does, and gives a `Lookup`.
+stands for what it resolves to as well. Looks at no file system: `host.links` does, and gives a `FindLinks`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from bpfence.fields import FIELDS, Kind
 from bpfence.policy import And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule, atoms
 
 PATHS: Final = frozenset(
-    field.name for field in FIELDS if field.kind is Kind.PATH and field.name != "process.cgroup"
-) | {"process.ancestors.exe"}  # fmt: skip
+    field.name for field in FIELDS if field.name == "process.ancestors.exe" or (field.kind is Kind.PATH and field.name != "process.cgroup")
+)
 """Fields whose values are names of files."""
 SHOWN: Final = 3
 _SPECIAL: Final = re.compile(r"[*?\[{\\]")
 
 
-class Found(NamedTuple):
+class Resolution(NamedTuple):
     """What a path resolves to. `names`: its other names, none where it is its own; `links`: the links on the way and what each leads to.
 
     `program`: the one program of many names (busybox) that the path leads to, and which is therefore not among the names. `directory`: it
@@ -43,13 +43,13 @@ class Found(NamedTuple):
     interpreter: str = ""
 
 
-Lookup = Callable[[str], Found]
+FindLinks = Callable[[str], Resolution]
 
 
 # ---- one text ----
 
 
-def directory_of(text: str) -> str:
+def literal_directory(text: str) -> str:
     """The literal directory that a prefix or glob begins with, "" where there is none: that of /var/run/*.pid is /var/run."""
     special = _SPECIAL.search(text)
     literal = text[: special.start()] if special else text
@@ -68,29 +68,30 @@ def looked_up(op: Op, text: str) -> Iterator[str]:
                 yield path
 
 
-def other_texts(op: Op, text: str, find: Lookup) -> Iterator[tuple[str, str, Found]]:
-    """What a test must also be made with: the other text, in the test's own form; the path that was looked up; what was found."""
+def other_texts(op: Op, text: str, find: FindLinks) -> Iterator[tuple[str, str, Resolution]]:
+    """The other texts a test must also be made with. For each: the text in the test's own form, the path that was looked up, and its
+    resolution."""
     if op is Op.EQUALS:
         if text.startswith("/"):
-            found = find(text)
-            yield from ((name, text, found) for name in found.names)
+            resolution = find(text)
+            yield from ((name, text, resolution) for name in resolution.names)
         return
     if op not in (Op.PREFIX, Op.GLOB):
         return
     for branch in branches(text) if op is Op.GLOB else [text]:
         if op is Op.GLOB and branch.startswith("/") and not _SPECIAL.search(branch):
-            found = find(branch)
-            yield from ((_escaped(name), branch, found) for name in found.names)
+            resolution = find(branch)
+            yield from ((_escaped(name), branch, resolution) for name in resolution.names)
             continue
         directory = _directory(op, branch)
         if directory:
-            found = find(directory)
-            for name in found.names[:1]:  # of a directory only what it is counts: nothing below it has its other names
-                yield (_escaped(name) if op is Op.GLOB else name).rstrip("/") + branch[len(directory) :], directory, found
+            resolution = find(directory)
+            for name in resolution.names[:1]:  # of a directory only the first name counts: what is below it does not have the others
+                yield (_escaped(name) if op is Op.GLOB else name).rstrip("/") + branch[len(directory) :], directory, resolution
 
 
 def _directory(op: Op, text: str) -> str:
-    return text.rpartition("/")[0] if op is Op.PREFIX and text.startswith("/") else directory_of(text) if op is Op.GLOB else ""
+    return text.rpartition("/")[0] if op is Op.PREFIX and text.startswith("/") else literal_directory(text) if op is Op.GLOB else ""
 
 
 def _escaped(name: str) -> str:
@@ -119,11 +120,12 @@ class Widened(NamedTuple):
     text: str
     also: str
     path: str
-    found: Found
+    resolution: Resolution
 
 
-def widen(condition: Condition, find: Lookup, told: list[Widened]) -> Condition:
-    """The condition with every path for all of its names. `told` gets what this changes; not what stands among the alternatives anyway."""
+def widen(condition: Condition, find: FindLinks, told: list[Widened]) -> Condition:
+    """The condition with every path in all of its names. `told` gets each change, except where the name stands among the alternatives
+    already."""
     match condition:
         case And(parts):
             return And(tuple(widen(part, find, told) for part in parts))
@@ -135,21 +137,21 @@ def widen(condition: Condition, find: Lookup, told: list[Widened]) -> Condition:
     return _alternative(condition, find, told, _Alternatives((condition,)))
 
 
-def _alternative(part: Condition, find: Lookup, told: list[Widened], among: _Alternatives) -> Condition:
+def _alternative(part: Condition, find: FindLinks, told: list[Widened], among: _Alternatives) -> Condition:
     if not isinstance(part, Atom):
         return widen(part, find, told)
     if part.field not in PATHS or not isinstance(part.value, str):
         return part
     made: list[Condition] = [part]
     for path in looked_up(part.op, part.value):
-        found = find(path)
-        if found.program and not among.say(Atom(part.field, Op.EQUALS, found.program)):
-            told.append(Widened(part.field, part.value, "", path, found))
-    for text, path, found in other_texts(part.op, part.value, find):
+        resolution = find(path)
+        if resolution.program and not among.say(Atom(part.field, Op.EQUALS, resolution.program)):
+            told.append(Widened(part.field, part.value, "", path, resolution))
+    for text, path, resolution in other_texts(part.op, part.value, find):
         other = Atom(part.field, part.op, text)
         if not among.say(other):
             made.append(other)
-            told.append(Widened(part.field, _shown(part.op, part.value), _shown(part.op, text), path, found))
+            told.append(Widened(part.field, _shown(part.op, part.value), _shown(part.op, text), path, resolution))
     return disj(made)
 
 
@@ -158,18 +160,18 @@ def _shown(op: Op, text: str) -> str:
 
 
 class _Alternatives:
-    """Tests of which one has to hold."""
+    """Tests of which any one has to hold."""
 
     def __init__(self, parts: Iterable[Condition]) -> None:
         self._all = frozenset(parts)
-        # What is equal to a test is found among all: only patterns have to be tried one by one.
+        # A test with the same text is found in a set; only patterns have to be tried one by one.
         self._patterns: dict[str, list[Atom]] = {}
         for part in self._all:
             if isinstance(part, Atom) and isinstance(part.value, str) and part.op is not Op.EQUALS:
                 self._patterns.setdefault(part.field, []).append(part)
 
     def say(self, other: Atom) -> bool:
-        """Whether a test is among them already: it stands there, or whatever it is true of is matched by one of them."""
+        """Whether a test adds nothing: it is among them already, or one of them matches all that it matches."""
         return other in self._all or any(_covers(part, other) for part in self._patterns.get(other.field, ()))
 
 
@@ -185,13 +187,13 @@ def _covers(part: Atom, other: Atom) -> bool:
 # ---- policies ----
 
 
-def widened(policies: PolicySet, find: Lookup, where: str = "on this host") -> tuple[PolicySet, list[Diagnostic]]:
-    """The policies for all names of their paths, and what that changes, as information; a program of many names is a warning.
+def widened(policies: PolicySet, find: FindLinks, where: str = "on this host") -> tuple[PolicySet, list[Diagnostic]]:
+    """The policies with all names of their paths, and what changes by it, as information; a program of many names is a warning.
 
-    Policies with `links: as-written` stay as they are. `where`: the words for the tree that `find` looks at.
+    Policies with `links: as-written` stay as they are. `where`: words for the tree that `find` looks at.
     """
-    found: list[Diagnostic] = []
-    return PolicySet(tuple(_policy(policy, find, where, found) for policy in policies.policies)), found
+    diagnostics: list[Diagnostic] = []
+    return PolicySet(tuple(_policy(policy, find, where, diagnostics) for policy in policies.policies)), diagnostics
 
 
 def paths(policies: PolicySet) -> Iterator[str]:
@@ -208,17 +210,17 @@ def _conditions(policy: Policy) -> Iterator[Condition]:
         yield from rule.conditions.values()
 
 
-def _policy(policy: Policy, find: Lookup, where: str, found: list[Diagnostic]) -> Policy:
+def _policy(policy: Policy, find: FindLinks, where: str, diagnostics: list[Diagnostic]) -> Policy:
     told: list[Widened] = []
     scope = widen(policy.scope, find, told)
-    found += findings(told, policy.location, f"policy {policy.name!r}", where, both=policy.links)
-    in_scope = {(one.field, one.path) for one in told}
+    diagnostics += findings(told, policy.location, f"policy {policy.name!r}", where, both=policy.links)
+    in_scope = {(change.field, change.path) for change in told}
     rules = []
     for rule in policy.rules:
         told = []
         rules.append(_rule(rule, find, told))
-        told = [one for one in told if (one.field, one.path) not in in_scope]
-        found += findings(told, rule.location, f"policy {policy.name!r}, rule {rule.name!r}", where, both=policy.links)
+        told = [change for change in told if (change.field, change.path) not in in_scope]
+        diagnostics += findings(told, rule.location, f"policy {policy.name!r}, rule {rule.name!r}", where, both=policy.links)
     return msgspec.structs.replace(policy, scope=scope, rules=tuple(rules)) if policy.links else policy
 
 
@@ -228,12 +230,12 @@ PROGRAMS: Final = frozenset(("process.exe", "process.parent.exe", "process.ances
 """Fields that hold the file of a running program."""
 OF_FILES: Final = frozenset(
     ("process.exec", *(f"file.{act}" for act in ("open", "permission", "mmap", "mprotect", "truncate", "create", "unlink", "link")))
-)  # fmt: skip
+)
 """Events that hardly anybody means about a directory."""
 
 
-def named(policies: PolicySet, find: Lookup, where: str = "on this host") -> Iterator[Diagnostic]:
-    """Warnings about literal paths that name something else than their field holds: a directory, or a script."""
+def named(policies: PolicySet, find: FindLinks, where: str = "on this host") -> Iterator[Diagnostic]:
+    """Warnings about literal paths that name something else than the field can hold: a directory, or a script."""
     for policy in policies.policies:
         own = {(atom.field, atom.value) for atom in atoms(policy.scope)}
         yield from _named((policy.scope,), False, find, where, policy.location, f"policy {policy.name!r}")
@@ -245,21 +247,26 @@ def named(policies: PolicySet, find: Lookup, where: str = "on this host") -> Ite
 
 
 def _named(
-    conditions: Sequence[Condition], about_files: bool, find: Lookup, where: str, place: Location, who: str,
+    conditions: Sequence[Condition],
+    about_files: bool,
+    find: FindLinks,
+    where: str,
+    place: Location,
+    who: str,
     known: AbstractSet[tuple[str, object]] = frozenset(),
-) -> Iterator[Diagnostic]:  # fmt: skip
+) -> Iterator[Diagnostic]:
     tests = [atom for condition in conditions for atom in atoms(condition)]
     once = {(str(atom.value), atom.field in PROGRAMS): atom for atom in reversed(tests)}  # file.modify asks for both names of a rename
     for atom in reversed(once.values()):
         path = str(atom.value)
         if atom.op is not Op.EQUALS or not path.startswith("/") or (atom.field, atom.value) in known:
             continue
-        found = find(path)
-        if found.interpreter and atom.field in PROGRAMS:
-            what = f"{who}: {path} is a script {where}: the {atom.field} of whoever runs it is {found.interpreter}, never the script"
+        resolution = find(path)
+        if resolution.interpreter and atom.field in PROGRAMS:
+            what = f"{who}: {path} is a script {where}: the {atom.field} of whoever runs it is {resolution.interpreter}, never the script"
             hint = "on exec, file.path is the script; of a running process, process.args names it after its interpreter"
             yield Diagnostic(place, what, hint, "warning", "script")
-        elif found.directory and (atom.field in PROGRAMS or (about_files and atom.field in ("file.path", "file.new_path"))):
+        elif resolution.directory and (atom.field in PROGRAMS or (about_files and atom.field in ("file.path", "file.new_path"))):
             below = {atom.field: f"{path}/x"}
             alike = (other for other in tests if other.field == atom.field and other.op not in (Op.EXISTS, Op.OBJECT))
             if not any(holds(other, below) for other in alike):
@@ -267,7 +274,7 @@ def _named(
                 yield Diagnostic(place, what, f"write {path}/** for what is below it", "warning", "directory")
 
 
-def _rule(rule: Rule, find: Lookup, told: list[Widened]) -> Rule:
+def _rule(rule: Rule, find: FindLinks, told: list[Widened]) -> Rule:
     condition = widen(rule.condition, find, told)
     conditions = {event: widen(own, find, told) for event, own in rule.conditions.items()}
     return msgspec.structs.replace(rule, condition=condition, conditions=conditions)
@@ -277,11 +284,11 @@ def findings(told: list[Widened], place: Location, who: str, where: str, *, both
     """One finding for each link that a rule's paths pass, and one for each program of many names."""
     by_link: dict[tuple[tuple[str, str], ...], dict[tuple[str, str], None]] = {}
     programs: dict[tuple[str, str], dict[str, None]] = {}  # with the field that tests them
-    for one in told:
-        if one.also:
-            by_link.setdefault(one.found.links, {})[one.also, one.text] = None
+    for change in told:
+        if change.also:
+            by_link.setdefault(change.resolution.links, {})[change.also, change.text] = None
         else:
-            programs.setdefault((one.found.program, one.field), {})[one.path] = None
+            programs.setdefault((change.resolution.program, change.field), {})[change.path] = None
     for links, texts in by_link.items():
         passed = ", ".join(f"{link} is a link to {target}" for link, target in links)
         shown = ", ".join(f"{also} (for {text})" for also, text in list(texts)[:SHOWN])
@@ -297,13 +304,14 @@ def findings(told: list[Widened], place: Location, who: str, where: str, *, both
 
 
 def called(path: str, program: str) -> str:
-    """A glob of process.args: the ways to call one of the programs that a file is, by its name, its path, or the file's and its."""
+    """A glob on process.args for one of the programs that a file holds: called by its name or path, or as an argument of the file's own
+    name or path."""
     name = path.rpartition("/")[2]
     return f"{{{name},{path},{program.rpartition('/')[2]} {name},{program} {name}}}{{, *}}"
 
 
 def _told_apart(field: str, path: str, program: str) -> str:
-    """How a rule can be about one of them all the same, "" where it cannot."""
+    """How a rule can be about one of these programs all the same; "" where it cannot."""
     if _SPECIAL.search(path) or _SPECIAL.search(program):
         return ""
     match = f'process.exe: {program}, process.args: "{called(path, program)}"'

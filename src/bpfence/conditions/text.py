@@ -19,12 +19,12 @@ _WORDS: Final = {
     Op.PREFIX: "startswith", Op.SUFFIX: "endswith", Op.CONTAINS: "contains", Op.EQUALS: "=", Op.CIDR: "=", Op.GLOB: "glob",
     Op.STRGLOB: "glob",
     Op.ICONTAINS: "icontains",
-    Op.OBJECT: "follows",  # shown only: no condition says it
+    Op.OBJECT: "follows",  # only for showing: no condition is written this way
     Op.SAME: "=", Op.DIFFERENT: "!=", Op.LESS: "<", Op.BEGINS: "startswith", Op.ENDS: "endswith",
 }  # fmt: skip
 _BARE: Final = re.compile(r"[\w./:@%+-]+")
 _MODIFIERS: Final = ("oneof", "anyof", "allof")
-"""Words that say something else before a parenthesis."""
+"""Words that would mean something else before a parenthesis."""
 _NAMED: Final = {"\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", '"': '\\"'}
 
 
@@ -74,7 +74,7 @@ def _alternatives(parts: Sequence[Condition]) -> tuple[str, int]:
             while end < len(parts) and _same(part, parts[end]):
                 end += 1
         if end > n + 1 and isinstance(part, Atom):
-            listed = ", ".join(_value(str(one.value)) for one in parts[n:end] if isinstance(one, Atom))
+            listed = ", ".join(_value(str(test.value)) for test in parts[n:end] if isinstance(test, Atom))
             pieces.append(f"{part.field} in ({listed})")
         else:
             pieces.append(_text(part, 1 if len(parts) > 1 else 0))
@@ -82,12 +82,12 @@ def _alternatives(parts: Sequence[Condition]) -> tuple[str, int]:
     return " or ".join(pieces), 0 if len(pieces) > 1 else 4
 
 
-def _same(one: Atom, other: Condition) -> bool:
-    return isinstance(other, Atom) and other.field == one.field and other.op is Op.EQUALS
+def _same(atom: Atom, other: Condition) -> bool:
+    return isinstance(other, Atom) and other.field == atom.field and other.op is Op.EQUALS
 
 
 def _atom(atom: Atom) -> tuple[str, int]:
-    """The text of one test, and how tightly it binds: 4 as a test, 0 as an `or`, 1 as an `and`."""
+    """The text of one test, and how tightly it binds: 4 like a single test, 1 like `and`, 0 like `or`."""
     field = FIELD_BY_NAME[atom.field]
     match atom.op, atom.value:
         case Op.EXISTS, _:

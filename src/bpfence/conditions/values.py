@@ -24,6 +24,7 @@ _LIMITS: Final = {"port": 0xFFFF, "user": 0xFFFF_FFFF, "group": 0xFFFF_FFFF}
 _COMM_MAX: Final = 15
 _COMMANDS: Final = ("process.name", "process.parent.name", "process.ancestors.name")
 _BRANCHES: Final = 64
+_LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _MAX_TRIALS: Final = 200_000
 _BRACES: Final = re.compile(r"\{([^{}\\\[\]]*)\}")
 _RANGE: Final = re.compile(r"\s*([^\s<>=-][^\s-]*)\s*-\s*([^\s-]+)\s*")
@@ -65,7 +66,7 @@ def negation(part: Condition) -> Condition:
 # ---- values by kind ----
 
 
-def lower(field: Field, text: str) -> Condition:
+def condition_of(field: Field, text: str) -> Condition:
     """The condition that one value of `match` stands for: a glob, a number or range, a name, a network, a boolean."""
     if text.startswith("!"):
         raise TextError("a value cannot be negated with '!'", "list what is excepted under unless:")
@@ -81,7 +82,7 @@ def lower(field: Field, text: str) -> Condition:
         case Kind.BOOL:
             return boolean(field, text)
         case Kind.ADDRESS:
-            return network(field, text)
+            return network_condition(field, text)
 
 
 def named_field(text: str) -> Field | None:
@@ -97,7 +98,7 @@ def no_field(field: Field, text: str) -> None:
 
 
 def slot_field(field: Field) -> str:
-    """The field an atom names: users are uids to everyone behind the dialects."""
+    """The field that an atom names. Behind the dialects, users are numbers: process.uid."""
     return "process.uid" if field.kind is Kind.USER else field.name
 
 
@@ -106,7 +107,7 @@ def between(field: Field, low: int, high: int) -> Condition:
     return Atom(slot_field(field), Op.RANGE, (low, high))
 
 
-def exactly(field: Field, text: str) -> Condition:
+def equals(field: Field, text: str) -> Condition:
     """The whole string."""
     if not text and field.kind is not Kind.STRING:
         raise TextError("an empty path never matches", "write the path", "unreachable")
@@ -116,7 +117,7 @@ def exactly(field: Field, text: str) -> Condition:
 
 def pattern(field: Field, text: str) -> Condition:
     """A glob, as the simplest atoms that mean the same."""
-    kind: glob.Kind = "string" if field.kind is Kind.STRING or field.name in _COMMANDS else "path"
+    kind: glob.GlobKind = "string" if field.kind is Kind.STRING or field.name in _COMMANDS else "path"
     try:
         pieces = glob.parse(text, kind)
     except glob.GlobError as e:
@@ -132,7 +133,7 @@ def pattern(field: Field, text: str) -> Condition:
 
 
 def _simple(field: Field, pieces: glob.Glob) -> Condition | None:
-    """The atom of a glob that is a literal, a prefix, a suffix, a `contains`, or everything."""
+    """The atom for a glob that is a literal, a prefix, a suffix, a `contains`, or matches everything; None for any other."""
     match pieces:
         case () | (glob.Text(),):
             text = _decode(pieces)
@@ -158,16 +159,16 @@ def _text(data: bytes) -> str:
 
 
 def branches(text: str) -> list[str]:
-    """A glob without its braces, as several globs; as it is where that would be too many."""
+    """A glob with its braces written out as several globs; the glob itself where that would be too many."""
     done: list[str] = []
     todo = [text]
     while todo:
         if len(done) + len(todo) > _BRANCHES:
             return [text]
         item = todo.pop(0)
-        found = _BRACES.search(item) if "\\" not in item and "[" not in item else None
-        if found:
-            todo.extend(item[: found.start()] + branch + item[found.end() :] for branch in found.group(1).split(","))
+        braces = _BRACES.search(item) if "\\" not in item and "[" not in item else None
+        if braces:
+            todo.extend(item[: braces.start()] + branch + item[braces.end() :] for branch in braces.group(1).split(","))
         else:
             done.append(item)
     return done
@@ -179,7 +180,8 @@ def _check_length(field: Field, text: str) -> None:
 
 
 def _check_name(field: Field, text: str, shortest: int, start: str) -> None:
-    """A command name is at most 15 bytes and no path. `shortest`: of what the test matches, in bytes; `start`: what that begins with."""
+    """Check a test on a command name, which has at most 15 bytes and no '/'. `shortest`: the length of the shortest match, in bytes;
+    `start`: what it begins with."""
     if start.startswith("/"):
         exe = field.name.removesuffix("name") + "exe"
         what = f"a command name is no path: {quoted(text)} never matches"
@@ -198,7 +200,7 @@ def part(field: Field, text: str, *, first: bool) -> None:
 
 
 def shortest(pieces: glob.Glob) -> int:
-    """How many bytes the shortest string has that a glob matches."""
+    """The length, in bytes, of the shortest string that a glob matches."""
     length = 0
     for piece in pieces:
         match piece:
@@ -221,7 +223,7 @@ _SPECIAL_BITS: Final = 0o7000
 
 
 def odd(field: Field, text: str) -> Iterator[TextError]:
-    """What is strange about one value that is accepted: it means something else than it seems to. These are warnings."""
+    """What is odd about one value that is accepted: it means something else than it seems to mean. These become warnings."""
     if field.kind is Kind.FLAGS and field.names == "mode":
         yield from _odd_mode(text)
     if field.kind not in _PATTERNS:
@@ -257,8 +259,8 @@ def _odd_mode(text: str) -> Iterator[TextError]:
     special = mode & _SPECIAL_BITS
     if (special and special != mode) or (mode & _OWNER_BITS and mode & (mode - 1)):
         hint = f"write 0o{special:o} for the special bits alone" if special else "write the one bit that matters: 0o002 is write for others"
-        one = mode & -mode if special and not mode & _OWNER_BITS else 0o600
-        what = f"any one of these bits is enough: {text} matches mode 0o{one:o} as well"
+        example = mode & -mode if special and not mode & _OWNER_BITS else 0o600
+        what = f"any one of these bits is enough: {text} matches mode 0o{example:o} as well"
         yield TextError(what, hint, "any-bit")
 
 
@@ -420,7 +422,7 @@ def _examples(table: str) -> str:
 
 
 def bits(field: Field, texts: Iterable[str]) -> Condition:
-    """Any of the named bits. A name of several bits (O_SYNC, O_TMPFILE) needs all of its own."""
+    """Any of the named bits. A name that stands for several bits (O_SYNC, O_TMPFILE) needs all of them."""
     mask = 0
     parts: list[Condition] = []
     for text in texts:
@@ -459,7 +461,7 @@ def boolean(field: Field, text: str) -> Condition:
     return Atom(field.name, Op.RANGE, (value, value))
 
 
-def network(field: Field, text: str) -> Condition:
+def network_condition(field: Field, text: str) -> Condition:
     """An address or network. Networks of IPv4-mapped addresses become IPv4: that is what the kernel programs report."""
     try:
         net = ipaddress.ip_network(text.strip())
@@ -505,9 +507,9 @@ def comparison(field: Field, word: str, other: Field) -> Condition:
         hint = "compare fields by =, !=, startswith or endswith, numbers also by <, <=, > or >=; where the text itself is meant, quote it"
         raise TextError(f"{word} takes a value, not the field {other.name}", hint, "not-supported")
     elif word not in ("=", "!="):
-        for one in (field, other):
-            if one.kind not in _ORDERED:
-                raise TextError(f"{one.name} has no order", f"{word} is for numbers: use = or !=", "bad-condition")
+        for compared in (field, other):
+            if compared.kind not in _ORDERED:
+                raise TextError(f"{compared.name} has no order", f"{word} is for numbers: use = or !=", "bad-condition")
     first, second = slot_field(field), slot_field(other)
     if first == second:
         itself = f"{field.name} is compared with itself" if field is other else f"{field.name} and {other.name} are the same"
@@ -517,30 +519,31 @@ def comparison(field: Field, word: str, other: Field) -> Condition:
     return _comparison(first, word, second)
 
 
-def _comparison(one: str, word: str, two: str) -> Condition:
-    same = Atom(one, Op.SAME, two)
+def _comparison(left: str, word: str, right: str) -> Condition:
+    same = Atom(left, Op.SAME, right)
     match word:
         case "=":
             return same
         case "!=":
-            return Atom(one, Op.DIFFERENT, two)
+            return Atom(left, Op.DIFFERENT, right)
         case "<":
-            return Atom(one, Op.LESS, two)
+            return Atom(left, Op.LESS, right)
         case ">":
-            return Atom(two, Op.LESS, one)
+            return Atom(right, Op.LESS, left)
         case "<=":
-            return disj((Atom(one, Op.LESS, two), same))
+            return disj((Atom(left, Op.LESS, right), same))
         case ">=":
-            return disj((Atom(two, Op.LESS, one), same))
-    return Atom(one, Op.BEGINS if word == "startswith" else Op.ENDS, two)
+            return disj((Atom(right, Op.LESS, left), same))
+    return Atom(left, Op.BEGINS if word == "startswith" else Op.ENDS, right)
 
 
 def _check_comparable(field: Field, other: Field) -> None:
-    """TextError where no event has both, or what they hold has nothing to do with each other."""
-    for one in (field, other):
-        if not measure(one):
-            what = "a set of flags" if one.kind is Kind.FLAGS else "a list"
-            raise TextError(f"{one.name} is {what}, which is not compared with a field", f"test {one.name} by values", "not-supported")
+    """TextError where no event has both fields, or where their values have nothing to do with each other."""
+    for compared in (field, other):
+        if not measure(compared):
+            what = "a set of flags" if compared.kind is Kind.FLAGS else "a list"
+            message = f"{compared.name} is {what}, which is not compared with a field"
+            raise TextError(message, f"test {compared.name} by values", "not-supported")
     measures = measure(field), measure(other)
     if measures[0] != measures[1] and not (ANY_NUMBER in measures and "text" not in measures and "address" not in measures):
         partners = [f.name for f in FIELDS if measure(f) == measures[0] and slot_field(f) != slot_field(field) and _together(f, field)]
@@ -568,7 +571,7 @@ def _one(what: str) -> str:
 def contradiction(condition: Condition) -> str | None:
     """The field whose tests in a conjunction exclude each other; None where none is seen.
 
-    Looks at single fields only, and only where a finite set of values stands for all: complete for numbers, for strings tested
+    Looks at one field at a time, and only where a finite set of values can stand for all. That is complete for numbers, for strings tested
     with equality and prefixes, and wherever one conjunct lists the possible strings.
     """
     if condition == FALSE:
@@ -589,10 +592,8 @@ def contradiction(condition: Condition) -> str | None:
 
 
 def _samples(parts: list[Condition]) -> list[str | int | None] | None:
-    """Values that stand for every value a field can have, as far as `parts` can tell them apart; None where there is no such list.
-
-    None among them is the absent field.
-    """
+    """Values that stand for all values of a field, as far as `parts` can tell values apart; None where there is no such list. A None in the
+    list is the absent field."""
     tests = [atom for part in parts for atom in atoms(part)]
     ops = {atom.op for atom in tests}
     if tests[0].field == "process.ancestors.exe" or ops & {Op.OBJECT, Op.ANYBITS, Op.MASKED, Op.CIDR}:
@@ -607,11 +608,11 @@ def _samples(parts: list[Condition]) -> list[str | int | None] | None:
             return list(listed)
     if ops <= {Op.EQUALS, Op.PREFIX, Op.EXISTS}:
         texts = [atom.value for atom in tests if isinstance(atom.value, str)]
-        # "\x01" continues no text that is listed: a string that leaves all of them behind at this point.
+        # "\x01" continues no listed text: such a string differs from all of them from this point on.
         return [None, "\x01", *texts, *(text + "\x01" for text in texts)]
     return None
 
 
 def fold(text: str) -> str:
-    """A text with its ASCII letters in lower case: what Op.ICONTAINS takes."""
-    return glob.encode(text).lower().decode("utf-8", "surrogateescape")
+    """A text with its ASCII letters, and no others, in lower case, as C's tolower in the C locale: what Op.ICONTAINS takes."""
+    return text.lower() if text.isascii() else text.translate(_LOWER)

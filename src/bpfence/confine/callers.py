@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A system call's registers and its process's /proc entries in, what alerts say about the call and its caller out.
 
-Called by `confine.supervise`. Whoever calls knows whether the pid still is that process. Everything read is hostile: it is bounded,
+Called by `confine.supervise`, which knows whether the pid still belongs to that process. Everything read is hostile: it is bounded and
 escaped, and what cannot be read is left out.
 """
 
@@ -55,9 +55,9 @@ class Caller(msgspec.Struct, frozen=True):
     ancestors: list[dict[str, Any]]
 
 
-class Details(msgspec.Struct, frozen=True):
-    """A call's arguments by name, as people read them. `reread`: names of those that were read from memory after the call was made, so that
-    they may not be what the kernel saw."""
+class CallDetails(msgspec.Struct, frozen=True):
+    """A call's arguments by name, in words. `reread`: names of those that were read from memory after the call was made; the kernel may
+    have seen something else."""
 
     args: dict[str, Any]
     reread: list[str]
@@ -66,13 +66,13 @@ class Details(msgspec.Struct, frozen=True):
 # ---- arguments ----
 
 
-def decode_call(call: str, arch: Arch, registers: tuple[int, ...], memory: int | None) -> Details:
+def decode_call(call: str, arch: Arch, registers: tuple[int, ...], memory: int | None) -> CallDetails:
     """The arguments of a call. `memory` is a descriptor of /proc/PID/mem; without one, addresses stay addresses."""
     known = signature(call)
     mask = (1 << arch.bits) - 1
     values = [register & mask for register in registers]
     if known is None:
-        return Details({f"arg{index}": hex(value) for index, value in enumerate(values)}, [])
+        return CallDetails({f"arg{index}": hex(value) for index, value in enumerate(values)}, [])
     shown: dict[str, Any] = {}
     reread: list[str] = []
     for index, ((label, kind), value) in enumerate(zip(known.arguments, values, strict=False)):
@@ -82,7 +82,7 @@ def decode_call(call: str, arch: Arch, registers: tuple[int, ...], memory: int |
             shown[label] = text
         else:
             shown[label] = _plain(kind, value)
-    return Details(shown, reread)
+    return CallDetails(shown, reread)
 
 
 def _plain(kind: str, value: int) -> Any:
@@ -133,7 +133,7 @@ def read_string(memory: int, address: int) -> str | None:
     data = b""
     page = 4096
     while len(data) <= MAX_TEXT:
-        # Not over the end of a page in one go: the next one need not be there.
+        # Never over the end of a page in one read: the next page may not exist.
         part = _read(memory, address + len(data), min(page - (address + len(data)) % page, MAX_TEXT + 1 - len(data)) or 1)
         if not part:
             return None if not data else escape(data) + "…"
@@ -163,7 +163,7 @@ def socket_address(data: bytes) -> str:
 
 
 def read_caller(tid: int, clock: Clock, proc: Path = Path("/proc")) -> Caller | None:
-    """The process that a thread belongs to; None where it is gone. That the thread is still the same one is the caller's to see."""
+    """The process that a thread belongs to; None where it is gone. Whether the thread still is the same one, the caller must check."""
     folder = proc / str(tid)
     status = _status(folder)
     if not status:
@@ -172,33 +172,45 @@ def read_caller(tid: int, clock: Clock, proc: Path = Path("/proc")) -> Caller | 
     arguments = _bytes(folder / "cmdline")
     split = arguments.rstrip(b"\0").split(b"\0") if arguments else None
     return Caller(
-        pid, tid, _whole(status, "PPid"), None, escape(status.get("Name", b"")), _link(folder / "exe"),
-        None if split is None else [escape(word[:MAX_TEXT]) for word in split[:MAX_ARGUMENTS]], _link(folder / "cwd"),
-        _whole(status, "Uid", 1), _whole(status, "Gid", 1), _start_time(proc / str(pid), clock), _ancestors(tid, proc),
-    )  # fmt: skip
+        pid,
+        tid,
+        _whole(status, "PPid"),
+        None,
+        escape(status.get("Name", b"")),
+        _link(folder / "exe"),
+        None if split is None else [escape(word[:MAX_TEXT]) for word in split[:MAX_ARGUMENTS]],
+        _link(folder / "cwd"),
+        _whole(status, "Uid", 1),
+        _whole(status, "Gid", 1),
+        _start_time(proc / str(pid), clock),
+        _ancestors(tid, proc),
+    )
 
 
 def _ancestors(tid: int, proc: Path) -> list[dict[str, Any]]:
-    """The processes that a thread descends from, the parent first. Each is held by its folder, which stays with the process it was opened
-    for, and its child is asked once more: what has its id by then is the parent, because nobody's parent is younger than that."""
-    found: list[dict[str, Any]] = []
+    """The processes that a thread descends from, the parent first.
+
+    Each process is held by its folder, which stays with the process it was opened for. Its child is then asked again who its parent is: if
+    that still is the same id, the folder is the parent's, because no parent is younger than that.
+    """
+    ancestors: list[dict[str, Any]] = []
     seen: set[int] = set()
     with contextlib.ExitStack() as stack:
         child = stack.enter_context(_held(proc / str(tid)))
-        while child is not None and len(found) < MAX_ANCESTORS:
+        while child is not None and len(ancestors) < MAX_ANCESTORS:
             pid = _whole(_status(child), "PPid")
             parent = stack.enter_context(_held(proc / str(pid))) if pid > 0 and pid not in seen else None
             if parent is None or _whole(_status(child), "PPid") != pid:
                 break
             seen.add(pid)
-            found.append({"pid": pid, "exe": _link(parent / "exe") or ""})
+            ancestors.append({"pid": pid, "exe": _link(parent / "exe") or ""})
             child = parent
-    return found
+    return ancestors
 
 
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[Path | None]:
-    """The folder of a process by way of a descriptor; None where there is none."""
+    """The folder of a process, held by a descriptor; None where there is none."""
     try:
         descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -238,7 +250,7 @@ def _link(path: Path) -> str | None:
 
 
 def _start_time(folder: Path, clock: Clock) -> str | None:
-    # The name in brackets may hold anything, brackets included.
+    # The name in brackets may hold anything, even brackets.
     words = _bytes(folder / "stat").rpartition(b")")[2].split()
     try:
         since_boot = int(words[19]) * SECOND // HERTZ

@@ -20,30 +20,30 @@ from pathlib import Path
 from typing import Final
 
 from bpfence.confine.sandbox import exit_code
-from bpfence.errors import KernelError, PolicyError, UsageError
+from bpfence.errors import KernelError, UsageError
 from bpfence.host.signals import Signals
 from bpfence.kernel.seccomp import Child, Filter, Flag, candidates, knows_action, launch, supported_flags
 from bpfence.policy import TRUE, Policy
 from bpfence.seccomp.filter import NEW_LISTENER, RET_K, CompiledFilter, Optimize
 from bpfence.seccomp.interpret import compile_verified
-from bpfence.seccomp.model import RET, Action, Profile
-from bpfence.seccomp.profile import DOCKER_CAPABILITIES, kernel_version, load, resolve
-from bpfence.seccomp.table import Table
+from bpfence.seccomp.model import RET, Profile, ProfileAction
+from bpfence.seccomp.profile import DOCKER_CAPABILITIES, kernel_version, load_valid, resolve
+from bpfence.seccomp.table import CallTable
 from bpfence.syscalls.architectures import Arch
 
 OCI_VERSION: Final = "1.2.0"
 PASSED_ON: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
 IGNORED: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
-"""A terminal sends these to the command as well: see `Interrupts`."""
+"""A terminal sends these to the command, too: see `Interrupts`."""
 SI_USER: Final = 0
-"""si_code of a signal that a process sent, or less; those of a terminal come from the kernel and have more (sigaction(2))."""
+"""si_code of signals from processes is at most this. Those of a terminal come from the kernel and are greater (sigaction(2))."""
 ELF_MACHINES: Final = {(32, 3): Arch.X86, (64, 62): Arch.X86_64, (32, 62): Arch.X32, (64, 183): Arch.AARCH64, (32, 40): Arch.ARM}
 ACTION_MASK: Final = 0xFFFF0000
-PERMITS: Final = frozenset(RET[action] for action in Action if action.permits)
+PERMITS: Final = frozenset(RET[action] for action in ProfileAction if action.permits)
 
 
 def caught() -> set[signal.Signals]:
-    """The signals to catch while a command runs. One that is ignored stays so, for the command, too: nohup means both."""
+    """The signals to catch while a command runs. One that is ignored stays ignored, for the command too: nohup(1) means both."""
     return {number for number in PASSED_ON | IGNORED if signal.getsignal(number) != signal.SIG_IGN}
 
 
@@ -63,10 +63,13 @@ def _interrupts() -> set[signal.Signals]:
 
 
 class Interrupts:
-    """SIGINT and SIGQUIT while a command runs: those that somebody sends to bpfence alone are passed on, those of a terminal are not,
-    because the command got them, too. Only sigwaitinfo(2) tells the two apart, so the signals are blocked while the context is open, and a
-    thread waits for them. To be entered after the command was started (it would inherit the mask) and before other threads are, see
-    `interrupts`. What came before that is in `Signals`, and to be passed on wherever it came from."""
+    """SIGINT and SIGQUIT while a command runs. Those that somebody sends to bpfence alone are passed on; those of a terminal are not,
+    because the command gets them, too.
+
+    Only sigwaitinfo(2) tells the two apart. So the signals are blocked while the context is open, and a thread waits for them. Enter it
+    after the command was started (it would inherit the mask) and before other threads are (see `interrupts`). What came before that is in
+    `Signals`, and is to be passed on wherever it came from.
+    """
 
     def __init__(self, child: Child) -> None:
         self._child = child
@@ -92,20 +95,20 @@ class Interrupts:
 
     def _wait(self) -> None:
         while True:
-            found = signal.sigwaitinfo(self._numbers)
-            by_somebody = found.si_code <= SI_USER
-            if by_somebody and found.si_pid == os.getpid():
+            info = signal.sigwaitinfo(self._numbers)
+            by_somebody = info.si_code <= SI_USER
+            if by_somebody and info.si_pid == os.getpid():
                 return  # from __exit__
             if by_somebody:
-                self._child.signal(found.si_signo)
-            self._writer.send(bytes([found.si_signo]))
+                self._child.signal(info.si_signo)
+            self._writer.send(bytes([info.si_signo]))
 
     def fileno(self) -> int:
-        """Readable when one has come."""
+        """Readable when a signal has come."""
         return self._reader.fileno()
 
     def take(self) -> bytes:
-        """The numbers of those that have come since the last call, a terminal's included."""
+        """The numbers of the signals that have come since the last call, a terminal's included."""
         try:
             return self._reader.recv(4096)
         except BlockingIOError:
@@ -114,10 +117,7 @@ class Interrupts:
 
 def read_profile(path: str) -> Profile:
     """The profile in a file. PolicyError with everything that is wrong with it; warnings are `check`'s to show."""
-    profile, found = load(path)
-    if profile is None:
-        raise PolicyError(found)
-    return profile
+    return load_valid(path)[0]
 
 
 def compiled_here(
@@ -143,7 +143,7 @@ def as_filter(compiled: CompiledFilter) -> Filter:
 
 
 def with_returns(program: bytes, replace: Callable[[int], int]) -> bytes:
-    """The same filter with other answers: `replace` is given what each of its returns gives."""
+    """The same filter with other return values: `replace` gives the new one for each."""
     return b"".join(
         struct.pack("=HBBI", code, jt, jf, replace(k) if code == RET_K else k) for code, jt, jf, k in struct.iter_unpack("=HBBI", program)
     )
@@ -151,7 +151,7 @@ def with_returns(program: bytes, replace: Callable[[int], int]) -> bytes:
 
 def logging(program: bytes) -> bytes:
     """The same filter with LOG for whatever it would deny: the kernel lets the call through and tells its audit log."""
-    return with_returns(program, lambda ret: ret if ret & ACTION_MASK in PERMITS else RET[Action.LOG])
+    return with_returns(program, lambda ret: ret if ret & ACTION_MASK in PERMITS else RET[ProfileAction.LOG])
 
 
 def filters_of(profile: str | None, policies: Iterable[Policy], report: Callable[[str], None]) -> list[Filter]:
@@ -169,12 +169,12 @@ def filters_of(profile: str | None, policies: Iterable[Policy], report: Callable
             continue
         named.append((f"policy {policy.name}", policy.seccomp, policy.mode))
     filters = []
-    for name, found, mode in named:
-        compiled = compiled_here(found)
+    for name, profile_of, mode in named:
+        compiled = compiled_here(profile_of)
         if compiled.needs_listener and mode != "audit":
             raise UsageError(f"{name} has SCMP_ACT_NOTIFY, which nobody answers here; `bpfence seccomp supervise` does")
-        one = as_filter(compiled)
-        filters.append(Filter(logging(one.program), one.flags) if mode == "audit" else one)
+        made = as_filter(compiled)
+        filters.append(Filter(logging(made.program), made.flags) if mode == "audit" else made)
     return filters
 
 
@@ -187,17 +187,17 @@ def run(command: Sequence[str], compiled: CompiledFilter, *, report: Callable[[s
     profile = compiled.effective.profile
     if compiled.needs_listener and not profile.listener_path:
         raise UsageError("the profile has NOTIFY and no listenerPath: nobody would answer; `bpfence seccomp supervise` does")
-    one = as_filter(compiled)
+    filter_made = as_filter(compiled)
     with Signals(caught()) as signals:
         connection = _connect(profile.listener_path) if compiled.needs_listener else None
-        child = launch(command, [one], listen=0 if connection is not None else -1)
+        child = launch(command, [filter_made], listen=0 if connection is not None else -1)
         try:
             if connection is not None:
                 _hand_over(connection, child, profile)
             with Interrupts(child):
                 status = wait(child, signals)
         except BaseException as error:
-            # Nobody would answer for it, or wait for it.
+            # Nobody would answer the command's calls, or wait for it.
             child.signal(signal.SIGKILL)
             if isinstance(error, OSError) and (denied := _denies_start(compiled)):
                 raise OSError(error.errno, denied) from error
@@ -216,21 +216,24 @@ def _named(profile: Profile) -> str:
 
 
 def _denies_start(compiled: CompiledFilter) -> str:
-    """That the profile does not let any command start; empty where it does."""
+    """Why the profile lets no command start; empty where it does."""
     effective = compiled.effective
-    entry = Table(effective).entry(effective.architectures[0], "execve")
+    entry = CallTable(effective).entry(effective.architectures[0], "execve")
     if entry is None or entry.status == "permitted":
         return ""
     return f"the profile {_named(effective.profile)} denies execve, which starts the command: {entry.text()} ({entry.why})"
 
 
 def _foreign(command: Sequence[str], compiled: CompiledFilter) -> str:
-    """That the command is a program of an architecture that the profile does not cover; empty where it is not, or cannot be told."""
+    """A sentence that the command is a program of an architecture that the profile does not cover; empty where it is not, or where that
+    cannot be told."""
     effective = compiled.effective
-    arch = next((found for path in candidates(command[0], os.environ.get("PATH", os.defpath)) if (found := program_arch(path))), None)
+    arch = next(
+        (arch_found for path in candidates(command[0], os.environ.get("PATH", os.defpath)) if (arch_found := program_arch(path))), None
+    )
     if arch is None or arch in effective.architectures:
         return ""
-    covered = ", ".join(one.name.lower() for one in effective.architectures)
+    covered = ", ".join(arch_covered.name.lower() for arch_covered in effective.architectures)
     what = f"it is a program for {arch.name.lower()}, and the profile {_named(effective.profile)} covers {covered} only"
     return f"{what}; add {arch.value} to its architectures"
 
@@ -249,7 +252,7 @@ def program_arch(path: str) -> Arch | None:
 
 
 def wait(child: Child, signals: Signals) -> int:
-    """Waits for a child while signals are passed on to it; its wait(2) status. Raises as `Child.wait` does."""
+    """Wait for a child, passing signals on to it. Returns its wait(2) status. Raises as `Child.wait` does."""
     with selectors.DefaultSelector() as selector:
         selector.register(child.pidfd, selectors.EVENT_READ)
         selector.register(signals.fileno(), selectors.EVENT_READ)
@@ -289,7 +292,7 @@ def _hand_over(connection: socket.socket, child: Child, profile: Profile) -> Non
 
 
 def process_state(pid: int, profile: Profile) -> bytes:
-    """ContainerProcessState of the specification, for a command that is no container."""
+    """ContainerProcessState of the specification, filled in for a command that is no container."""
     state = {
         "ociVersion": OCI_VERSION,
         "fds": ["seccompFd"],

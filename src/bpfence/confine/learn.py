@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A command in, the system calls that it and its descendants made out.
 
-Called by `bpfence seccomp learn`. The command runs in a cgroup of its own, by which the kernel tells its calls from others'; where no
-cgroup can be made, the kernel keeps a list of its processes instead. Recording ends when the last of them has ended, or when it is told to.
+Called by `bpfence seccomp learn`. The command runs in a cgroup of its own, by which the kernel tells its calls from those of others. Where
+no cgroup can be made, the kernel keeps a list of its processes instead. Recording ends when the last of them has ended, or when it is told
+to.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import number
 
 GRACE_SECONDS: Final = 5.0
-"""Between SIGTERM and SIGKILL for what still runs when recording is to end."""
+"""Seconds between SIGTERM and SIGKILL for what still runs when recording is to end."""
 LOOK_SECONDS: Final = 0.05
 ARCHES: Final = {
     Arch.X86_64: {Abi.NATIVE: Arch.X86_64, Abi.COMPAT: Arch.X86, Abi.X32: Arch.X32},
     Arch.AARCH64: {Abi.NATIVE: Arch.AARCH64, Abi.COMPAT: Arch.ARM, Abi.X32: Arch.AARCH64},
-}  # fmt: skip
+}
 
 
 class Recording(msgspec.Struct, frozen=True):
     """What was recorded. `status` is the command's exit code as a shell gives it. `out_of_range`: calls whose numbers could not be kept;
-    `lost`: processes whose calls could not be. `families`: of the sockets that were made, None where that is not known."""
+    `lost`: processes whose calls could not be kept. `families`: of the sockets that were made; None where that is not known."""
 
     status: int
     calls: frozenset[Seen]
@@ -48,8 +49,8 @@ class Recording(msgspec.Struct, frozen=True):
     families: frozenset[int] | None = None
 
 
-class Group(Protocol):
-    """A command and its descendants, however the kernel tells them."""
+class Descendants(Protocol):
+    """A command and its descendants, by whatever means the kernel tells them."""
 
     def start(self, command: Sequence[str]) -> Child:
         """Starts the command; its calls are recorded from its execve on."""
@@ -84,9 +85,13 @@ class _InTree:
 
 
 def record(
-    command: Sequence[str], hierarchy: Callable[[], Hierarchy], *, report: Callable[[str], None], duration: float | None = None,
+    command: Sequence[str],
+    hierarchy: Callable[[], Hierarchy],
+    *,
+    report: Callable[[str], None],
+    duration: float | None = None,
     by_cgroup: bool = True,
-) -> Recording:  # fmt: skip
+) -> Recording:
     """Runs a command and records its calls. After `duration` seconds it is asked to end.
 
     OSError where the command cannot be run, KernelError where nothing can be recorded.
@@ -111,7 +116,7 @@ def record(
 @contextlib.contextmanager
 def _recorder(
     hierarchy: Callable[[], Hierarchy], by_cgroup: bool, report: Callable[[str], None]
-) -> Iterator[tuple[SyscallRecorder, Group]]:
+) -> Iterator[tuple[SyscallRecorder, Descendants]]:
     sandbox = None
     socket_number = number(Arch.native(), "socket")
     with contextlib.ExitStack() as stack:
@@ -133,8 +138,14 @@ class _Run:
     """The wait for a command and its descendants."""
 
     def __init__(
-        self, child: Child, group: Group, signals: Signals, interrupts: Interrupts, report: Callable[[str], None], duration: float | None
-    ) -> None:  # fmt: skip
+        self,
+        child: Child,
+        group: Descendants,
+        signals: Signals,
+        interrupts: Interrupts,
+        report: Callable[[str], None],
+        duration: float | None,
+    ) -> None:
         self._child = child
         self._group = group
         self._signals = signals

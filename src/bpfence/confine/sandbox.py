@@ -54,13 +54,13 @@ class Sandbox:
         path = f"/{self.name}"
         if self._whole:
             return Or((Atom("process.cgroup", Op.EQUALS, path), Atom("process.cgroup", Op.PREFIX, f"{path}/")))
-        # In a cgroup namespace, programs in the kernel see more components in front than we do.
+        # Seen from a cgroup namespace, the path that programs in the kernel see has more components in front.
         return Or((Atom("process.cgroup", Op.SUFFIX, path), Atom("process.cgroup", Op.CONTAINS, f"{path}/")))
 
     def launch(self, command: Sequence[str], filters: Sequence[Filter] = ()) -> Child:
         """Starts a command in the cgroup, with seccomp `filters` under them and with no_new_privs. `Child.wait` says what kept it from
         running, a policy's refusal included."""
-        from bpfence.kernel.seccomp import launch  # whoever only reads a hierarchy does without the binding
+        from bpfence.kernel.seccomp import launch  # imported late: whoever only reads a hierarchy does without the binding
 
         procs = os.open(self.folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -70,23 +70,23 @@ class Sandbox:
 
     def pids(self) -> list[int]:
         """Processes in the cgroup and below it."""
-        found = []
+        pids = []
         for folder in self._folders():
             with contextlib.suppress(OSError):
-                found += [int(word) for word in (folder / "cgroup.procs").read_text(encoding="ascii").split()]
-        return found
+                pids += [int(word) for word in (folder / "cgroup.procs").read_text(encoding="ascii").split()]
+        return pids
 
     def _folders(self) -> list[Path]:
         """This cgroup and all below, deepest first."""
         return [Path(folder) for folder, _, _ in os.walk(self.folder, topdown=False)]
 
     def kill(self) -> None:
-        """Kills everything in the cgroup, what it forks meanwhile included."""
+        """Kill everything in the cgroup, and what it forks meanwhile."""
         deadline = time.monotonic() + KILL_SECONDS
         frozen = False
         while self.pids() and time.monotonic() < deadline:
             if not self._write("cgroup.kill", "1"):
-                # Before Linux 5.14. Frozen processes cannot fork out of our sight; SIGKILL reaches them all the same.
+                # Before Linux 5.14. Frozen processes cannot fork while they are looked up; SIGKILL reaches them all the same.
                 frozen = self._write("cgroup.freeze", "1")
                 send(self.pids, signal.SIGKILL)
             time.sleep(0.01)
@@ -95,7 +95,7 @@ class Sandbox:
 
     def _write(self, file: str, text: str) -> bool:
         try:
-            # Not created where the kernel has no such file.
+            # Opened, not created, where the kernel has no such file.
             descriptor = os.open(self.folder / file, os.O_WRONLY | os.O_CLOEXEC)
         except OSError:
             return False
@@ -108,7 +108,7 @@ class Sandbox:
         return True
 
     def remove(self) -> bool:
-        """Removes the cgroup and those made below it. False where something in it does not go away."""
+        """Remove the cgroup and those below it. False where something in it does not go away."""
         deadline = time.monotonic() + KILL_SECONDS
         while self.folder.exists():
             for folder in self._folders():
@@ -122,8 +122,8 @@ class Sandbox:
 
 
 def send(running: Callable[[], Collection[int]], number: int) -> None:
-    """A signal to all of `running`. A pid is taken hold of first and looked for again, so that no stranger is hit by a pid that was used
-    again."""
+    """Send a signal to all of `running`. Each pid is opened first and looked for again, so that a process that was given the same pid later
+    is not hit."""
     for pid in running():
         try:
             pidfd = os.pidfd_open(pid)

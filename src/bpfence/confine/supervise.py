@@ -4,9 +4,10 @@
 Called by `bpfence seccomp supervise`, and by `learn --audit`, which answers every call with "go on". The filter is the profile's own
 program with USER_NOTIF in place of what denies, so the kernel asks about exactly the calls that the profile would deny.
 
-What an answer may depend on: the call's number and architecture, which the kernel copied from registers when the call was made. Never on
-memory: what a pointer points to is the process's to change after it was looked at, so strings are read for alerts only. With CONTINUE the
-kernel carries out the call as it then finds it; an answer by number is true of every such call. seccomp_unotify(2), "Caveats".
+An answer may depend on the call's number and architecture only: the kernel copied them from registers when the call was made. It never
+depends on memory, because the process can change what a pointer points to after it was looked at; strings are read for alerts only. With
+CONTINUE the kernel carries out the call as it then finds it, and an answer by number is true of every such call. seccomp_unotify(2),
+"Caveats".
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Final
 
 import msgspec
 
-from bpfence.confine.callers import Caller, Details, decode_call, read_caller
+from bpfence.confine.callers import CallDetails, Caller, decode_call, read_caller
 from bpfence.confine.command import ACTION_MASK, PERMITS, Interrupts, as_filter, caught, with_returns
 from bpfence.confine.sandbox import exit_code
 from bpfence.errors import KernelError
@@ -31,28 +32,28 @@ from bpfence.host.signals import Signals
 from bpfence.kernel.seccomp import Child, Filter, Listener, Notification, launch
 from bpfence.seccomp.filter import CompiledFilter
 from bpfence.seccomp.interpret import Program, Reference, verdict_of
-from bpfence.seccomp.model import RET, Action, Rule, Verdict
+from bpfence.seccomp.model import RET, ProfileAction, ProfileRule, ProfileVerdict
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import by_audit
 
 LAST_CALL_SECONDS: Final = 0.3
-SOFT: Final = frozenset({RET[Action.ERRNO], RET[Action.NOTIFY]})
+SOFT: Final = frozenset({RET[ProfileAction.ERRNO], RET[ProfileAction.NOTIFY]})
 
 
 def asking(program: bytes, *, everything: bool = False) -> bytes:
     """The same filter, asking user space where it gave an errno; with `everything`, wherever it did not let the call through.
 
-    Kills, traps and traces stay the kernel's own to do otherwise: they need nobody alive to answer.
+    Otherwise kills, traps and traces stay with the kernel, which needs nobody alive to answer.
     """
 
     def asked(ret: int) -> bool:
         action = ret & ACTION_MASK
         return action not in PERMITS if everything else action in SOFT
 
-    return with_returns(program, lambda ret: RET[Action.NOTIFY] if asked(ret) else ret)
+    return with_returns(program, lambda ret: RET[ProfileAction.NOTIFY] if asked(ret) else ret)
 
 
-class Answer(enum.Enum):
+class ResponseKind(enum.Enum):
     """What is done about a denied call."""
 
     ERRNO = "errno"
@@ -62,16 +63,16 @@ class Answer(enum.Enum):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """An answer; `errno` in place of the profile's, None for that."""
+    """A response; `errno` in place of the profile's, None for that."""
 
-    answer: Answer
+    kind: ResponseKind
     errno: int | None = None
 
 
-DENY: Final = Response(Answer.ERRNO)
+DENY: Final = Response(ResponseKind.ERRNO)
 
 
-class Answers:
+class Responses:
     """Responses by the call's name. "allow-once" is used up by the first call of that name; after that it is an errno."""
 
     def __init__(self, by_name: Mapping[str, Response], otherwise: Response = DENY) -> None:
@@ -80,46 +81,48 @@ class Answers:
         self._used: set[str] = set()
 
     def to(self, name: str) -> Response:
-        """The response to the next call of a name. Only names: see the module's text."""
-        found = self._by_name.get(name, self._otherwise)
-        if found.answer is not Answer.ALLOW_ONCE:
-            return found
+        """The response to the next call of a name. It depends on the name only; the module's docstring says why."""
+        response = self._by_name.get(name, self._otherwise)
+        if response.kind is not ResponseKind.ALLOW_ONCE:
+            return response
         if name in self._used:
-            return Response(Answer.ERRNO, found.errno)
+            return Response(ResponseKind.ERRNO, response.errno)
         self._used.add(name)
-        return found
+        return response
 
     def settle(self, handled: Handled) -> None:
-        """Gives an "allow-once" back whose call did not take place: the caller was interrupted by a signal, and will ask again."""
-        if handled.response.answer is Answer.ALLOW_ONCE and not handled.answered:
+        """Give an "allow-once" back if its call did not take place: the caller was interrupted by a signal, and will make the call
+        again."""
+        if handled.response.kind is ResponseKind.ALLOW_ONCE and not handled.answered:
             self._used.discard(handled.call.name)
 
 
-class Call(msgspec.Struct, frozen=True):
-    """A call that the kernel asked about. `verdict` is what the profile says about it, `rules` are those that say so, [] is the default."""
+class NotifiedCall(msgspec.Struct, frozen=True):
+    """A call that the kernel asked about. `verdict` is what the profile says about it; `rules` are the rules that say so, empty for the
+    default."""
 
     notification: Notification
     arch: Arch
     name: str
-    verdict: Verdict
-    rules: tuple[Rule, ...]
+    verdict: ProfileVerdict
+    rules: tuple[ProfileRule, ...]
 
     @property
     def errno(self) -> int:
         """What the call returns when it is denied and nobody says otherwise."""
-        return self.verdict.data if self.verdict.action is Action.ERRNO else errno_module.EPERM
+        return self.verdict.data if self.verdict.action is ProfileAction.ERRNO else errno_module.EPERM
 
 
 class Handled(msgspec.Struct, frozen=True):
     """A call, its answer, and who made it. `caller` is None where it was gone before it could be looked at; `details` are for people:
     those of `details.reread` come from memory that the process can change."""
 
-    call: Call
+    call: NotifiedCall
     response: Response
     errno: int
     answered: bool
     caller: Caller | None
-    details: Details
+    details: CallDetails
 
 
 class Supervisor:
@@ -130,9 +133,13 @@ class Supervisor:
     """
 
     def __init__(
-        self, listener: int, compiled: CompiledFilter, decide: Callable[[Call], Response], handled: Callable[[Handled], None],
-    ) -> None:  # fmt: skip
-        # The thread's own: nobody closes it under a call that waits on it.
+        self,
+        listener: int,
+        compiled: CompiledFilter,
+        decide: Callable[[NotifiedCall], Response],
+        handled: Callable[[Handled], None],
+    ) -> None:
+        # A descriptor of the thread's own: nobody else closes it while the thread waits on it.
         self._listener = Listener(os.dup(listener))
         self._program = Program(compiled.program)
         self._reference = Reference(compiled.effective)
@@ -146,7 +153,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Begins to answer."""
-        # The kernel wakes a waiting receive only when a call comes (and lately when the last process goes), so it must not be waited for.
+        # The kernel wakes a waiting receive only when a call comes (newer ones also when the last process ends): do not wait in it.
         self._thread.start()
 
     def check(self) -> None:
@@ -155,7 +162,7 @@ class Supervisor:
             raise self._failed
 
     def finish(self, *, all_ended: bool = False) -> None:
-        """Waits for the call in work, if there is one; with `all_ended`, for the thread, which some kernels leave waiting for nobody."""
+        """Wait for the call that is being answered, if there is one. With `all_ended`, wait for the thread; some kernels never wake it."""
         if all_ended:
             self._thread.join(LAST_CALL_SECONDS)
         with self._busy:
@@ -163,7 +170,7 @@ class Supervisor:
         self.check()
 
     def close(self) -> None:
-        """Nobody listens to it any more. The thread goes on until no process is left, or with this process."""
+        """Stop listening. The thread goes on until no process is left, or until this process ends."""
         with self._busy:
             os.close(self.wake)
             self.wake = -1
@@ -185,31 +192,31 @@ class Supervisor:
         finally:
             os.close(self._listener.fd)
 
-    def call(self, notification: Notification) -> Call:
+    def call(self, notification: Notification) -> NotifiedCall:
         """What the profile says about a call."""
         number, audit, args = notification.nr, notification.arch, notification.args
         verdict = verdict_of(self._program.run(audit, number, args, notification.ip))
         arch, name = by_audit(audit, number)
-        return Call(notification, arch, name or f"syscall_{number}", verdict, self._reference.meaning(audit, number, args).rules)
+        return NotifiedCall(notification, arch, name or f"syscall_{number}", verdict, self._reference.verdicts(audit, number, args).rules)
 
     def _answer(self, notification: Notification) -> Handled:
         call = self.call(notification)
         caller, details = self._look_at(call)
         response = self._decide(call)
         error = call.errno if response.errno is None else response.errno
-        if response.answer in (Answer.LOG, Answer.ALLOW_ONCE):
+        if response.kind in (ResponseKind.LOG, ResponseKind.ALLOW_ONCE):
             return Handled(call, response, 0, self._listener.proceed(notification.id), caller, details)
-        if response.answer is Answer.KILL:
+        if response.kind is ResponseKind.KILL:
             self._kill(notification)
         return Handled(call, response, error, self._listener.refuse(notification.id, error), caller, details)
 
-    def _look_at(self, call: Call) -> tuple[Caller | None, Details]:
+    def _look_at(self, call: NotifiedCall) -> tuple[Caller | None, CallDetails]:
         """Who made the call, and its arguments. What was read is only true if the call still waited after it was read."""
         notification = call.notification
         pid = notification.pid
         memory = _open_memory(pid) if pid else None
         try:
-            # The descriptor is of this pid's memory; that the pid still is the caller's is known only if the call waits now.
+            # The descriptor is for the memory of this pid. Whether the pid still is the caller's is known only if the call still waits now.
             if memory is not None and not self._listener.still_waits(notification.id):
                 os.close(memory)
                 memory = None
@@ -258,21 +265,25 @@ def hung_up(listener: int) -> bool:
 
 
 def supervise(
-    command: Sequence[str], compiled: CompiledFilter, decide: Callable[[Call], Response], handled: Callable[[Handled], None],
-    *, everything: bool = False,
-) -> int:  # fmt: skip
+    command: Sequence[str],
+    compiled: CompiledFilter,
+    decide: Callable[[NotifiedCall], Response],
+    handled: Callable[[Handled], None],
+    *,
+    everything: bool = False,
+) -> int:
     """Runs a command, answers for it and for its descendants until the last has ended; the command's exit code as a shell gives it.
 
     SIGTERM and SIGHUP are passed on to the command; after its end, they and SIGINT end the supervision, and what runs on gets ENOSYS for
     what it would have been asked about. OSError where the command cannot be run.
     """
     plain = as_filter(compiled)
-    one = Filter(asking(plain.program, everything=everything), plain.flags)
+    filter_made = Filter(asking(plain.program, everything=everything), plain.flags)
     with Signals(caught()) as signals:
-        child = launch(command, [one], listen=0)
+        child = launch(command, [filter_made], listen=0)
         try:
             if child.listener < 0:
-                child.wait()  # says why
+                child.wait()  # raises the reason
                 raise KernelError("no listener came from the kernel", missing="seccomp user notification")
             supervisor = Supervisor(child.listener, compiled, decide, handled)
             with Interrupts(child) as interrupts:

@@ -2,8 +2,8 @@
 """What a policy language must bring: the one shape of every package in `dialects`.
 
 The agent and the commands know languages only through these protocols, and find them in `registry`. A language that the kernel decides
-whole (the native one) confirms nothing; the others over-approximate what the kernel looks for, and confirm in user space what it lets
-through.
+completely (the native one) confirms nothing. The others let the kernel look for more than their rules match, and confirm in user space what
+it lets through.
 """
 
 from __future__ import annotations
@@ -14,25 +14,17 @@ from typing import Any, NamedTuple, Protocol
 
 from bpfence.alerts.alert import RuleInfo, Said
 from bpfence.alerts.faults import Faults
-from bpfence.conditions.links import Lookup
+from bpfence.conditions.links import FindLinks
+from bpfence.dialects.facts import Facts, Hosts
 from bpfence.dialects.option import Option
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location
 from bpfence.events.source import Live, Observation
 from bpfence.policy import Policy
 
-Hosts = Mapping[str, Iterable[str]]
-"""Names of hosts → their addresses, in their usual spelling; no addresses: it is the name of no host."""
-
-
-class Facts(NamedTuple):
-    """What lowering may know of the world. `hosts`: None: no name of a host is known; rules that ask for one are left to user space."""
-
-    hosts: Hosts | None = None
-
 
 class Rules(Protocol):
-    """The rules of one language, read, chosen by its options, not lowered yet."""
+    """The rules of one language: read, and chosen by its options, but not lowered yet."""
 
     @property
     def locations(self) -> Sequence[Location]:
@@ -44,17 +36,19 @@ class Rules(Protocol):
     def paths(self) -> Iterable[str]:
         """Paths in them that may lead through symbolic links."""
 
-    def resolved(self, find: Lookup, where: str) -> tuple[Rules, list[Diagnostic]]:
+    def resolved(self, find: FindLinks, where: str) -> tuple[Rules, list[Diagnostic]]:
         """The same rules, whose paths also stand for what they lead to. `where`: words for the tree that was looked at."""
 
     def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
-        """Versions of one of `policies`, itself first, that ask less and less of the kernel and miss nothing; what each leaves out."""
+        """Versions of one of `policies`, beginning with itself, that ask less and less of the kernel and miss nothing. With each: what it
+        leaves to user space."""
 
 
 class Context(NamedTuple):
     """What confirming needs of the agent. `source`: where observations come from. `kept`: of how many rule sets records may still come.
 
-    `record`: the file to which what was confirmed or not is appended for a replay; None: nothing is. `report` takes messages for people.
+    `record`: the file to which every event that user space was asked to confirm is appended for a replay; None: none is. `report` takes
+    messages for people.
     """
 
     source: Callable[[], Live]
@@ -82,7 +76,7 @@ class Confirm(Protocol):
     confirmed: int
 
     def use(self, generation: int, rules: Any, infos: Iterable[RuleInfo]) -> None:
-        """These rules (a `Rules` of this language; None: none) are in force now, under the number of a generation."""
+        """These rules are in force now, under the number of a generation: a `Rules` of this language; None: there are none."""
 
     def view(self, seen: Observation) -> View:
         """An observation as this language's rules see it."""
@@ -94,7 +88,8 @@ class Confirm(Protocol):
         """The addresses of the names of hosts that the rules mention, as far as they are known."""
 
     def start(self, changed: Callable[[], None]) -> None:
-        """Begin with what goes on beside events; called again and again. `changed` is called, by any thread, when `hosts` is another."""
+        """Begin work that goes on beside events; may be called again and again. `changed` is called, by any thread, when `hosts` has
+        changed."""
 
     def flush(self) -> None:
         """Write what was recorded."""
@@ -103,14 +98,14 @@ class Confirm(Protocol):
         """Log rotation."""
 
     def close(self) -> None:
-        """Write what is waiting, and let go of everything."""
+        """Write what is waiting, and close everything."""
 
 
 class Dialect(Protocol):
     """One policy language.
 
-    `policies`: names that its rules go under in alerts and that no other policy may have. `reads_processes`: confirming looks at the
-    memory and files of other processes, which privileges that are given up after the start must leave.
+    `policies`: names that its rules have as policies in alerts, and that no other policy may have. `reads_processes`: confirming reads
+    memory and files of other processes, so the privileges for it must be kept when others are given up after the start.
     """
 
     @property
@@ -134,13 +129,13 @@ class Dialect(Protocol):
         """What commands ask of it: a `dialects.tools.Tools`."""
 
     def choose(self, given: Mapping[str, Any]) -> Any:
-        """What `read` takes, for the values of all its options."""
+        """Its options for `read`, made of the values of all options on the command line."""
 
     def claims(self, data: bytes) -> bool:
-        """Whether a file is of this language. Looks at it, reads nothing into it."""
+        """Whether a file is of this language. Only looks for its marks; does not read it as a document."""
 
-    def read(self, sources: Sequence[Source], options: Any) -> tuple[Rules, list[Diagnostic]]:
+    def read(self, sources: Sequence[SourceFile], options: Any) -> tuple[Rules, list[Diagnostic]]:
         """The rules of some files that it claims, in order. `options`: its own; None: the defaults. UsageError where they choose none."""
 
     def confirm(self, context: Context) -> Confirm | None:
-        """What confirms its rules; None where the kernel decides them whole."""
+        """What confirms its rules; None where the kernel decides them completely."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paths in, the bytes of policy files out, and what could not be read.
 
-Called by every dialect. What lies in a directory may belong to an attacker: only regular files are read, and no more than a bound.
+Called by every dialect. Files in a directory may belong to an attacker: only regular files are read, and only up to a bound.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from bpfence.documents import yaml_nodes
+from bpfence.documents.placed import MAX_BYTES
 from bpfence.documents.report import Report
 from bpfence.errors import Location
 
@@ -38,7 +38,7 @@ def policy_files(path: Path, report: Report) -> list[Path]:
 
 
 def read_bytes(path: Path, report: Report) -> bytes | None:
-    """A regular file's bytes, one more than yaml_nodes.MAX_BYTES at most; None, and a finding, where it cannot be read."""
+    """The bytes of a regular file, at most MAX_BYTES + 1 of them; None, and a finding, where it cannot be read."""
     place = Location(str(path))
     try:
         # Without O_NONBLOCK a FIFO dropped into the directory would stop the agent here.
@@ -47,7 +47,7 @@ def read_bytes(path: Path, report: Report) -> bytes | None:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 report.add(place, "cannot-read", "this is not a regular file", "give a file, or a directory of *.yaml and *.yml files")
                 return None
-            data = file.read(yaml_nodes.MAX_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as e:
         reason = e.strerror if isinstance(e, OSError) else str(e)
         report.add(place, "cannot-read", f"the file cannot be read: {reason}", "check the path and its permissions")
@@ -55,15 +55,15 @@ def read_bytes(path: Path, report: Report) -> bytes | None:
     return data
 
 
-class Source(NamedTuple):
-    """A file as it was read, once: whoever asks again would perhaps be answered otherwise."""
+class SourceFile(NamedTuple):
+    """A file as it was read. It is read once, because a second read may give something else."""
 
     file: str
     data: bytes
 
 
-def sources(paths: Iterable[str | os.PathLike[str]], report: Report) -> list[Source]:
+def sources(paths: Iterable[str | os.PathLike[str]], report: Report) -> list[SourceFile]:
     """The policy files of some files and directories, in order; what cannot be read is reported."""
     files = [file for path in paths for file in policy_files(Path(path), report)]
     read = ((file, read_bytes(file, report)) for file in files)
-    return [Source(str(file), data) for file, data in read if data is not None]
+    return [SourceFile(str(file), data) for file, data in read if data is not None]

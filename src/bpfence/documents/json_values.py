@@ -1,25 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON text in, a bounded tree of values with their places out.
 
-Called by `profile`. Strict RFC 8259: no comments, no trailing commas, no NaN. Bounded against hostile files: size, nesting, number of
-values; nothing recurses. What reads YAML builds the same `Value`s, so that one reader serves both.
+Called by `seccomp`. Strict RFC 8259: no comments, no trailing commas, no NaN. Bounded against hostile files: size, nesting, number of
+values; nothing recurses. What reads YAML builds the same `JsonValue`s, so that one reader serves both.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
-from bpfence.errors import Diagnostic, Location
+from bpfence.documents import placed
+from bpfence.documents.placed import MAX_DEPTH, DocumentError, Placed, PlacedText
 
-MAX_BYTES: Final = 4 << 20
-MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 300_000
 MAX_DIGITS: Final = 40
 
-Kind = Literal["object", "array", "string", "number", "boolean", "null"]
+ValueKind = Literal["object", "array", "string", "number", "boolean", "null"]
 WORDS: Final = {"object": "an object", "array": "a list", "string": "a text", "number": "a number", "boolean": "a boolean", "null": "null"}
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
@@ -30,44 +28,16 @@ _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LINE: Final = re.compile("\r\n|\r|\n")
 
 
-class Places(Protocol):
-    """What turns an offset into a place."""
-
-    def location(self, index: int) -> Location:
-        """Line and column, from 1."""
-
-
-class Text:
-    """The text of one file, and the way from offsets to lines and columns."""
-
-    def __init__(self, file: str, text: str) -> None:
-        self.file = file
-        self.text = text
-        self.starts = [0, *(m.end() for m in _LINE.finditer(text))]
-
-    def location(self, index: int) -> Location:
-        """Line and column, from 1, of an offset."""
-        line = bisect_right(self.starts, index)
-        return Location(self.file, line, index - self.starts[line - 1] + 1)
-
-
-class Value:
+class JsonValue(Placed):
     """One value. `text` holds a string's content, a number as it was written, `true` or `false`."""
 
-    __slots__ = ("items", "kind", "pairs", "places", "start", "text")
+    __slots__ = ("items", "kind", "pairs")
 
-    def __init__(self, places: Places, kind: Kind, start: int, text: str = "") -> None:
-        self.places = places
+    def __init__(self, source: PlacedText, kind: ValueKind, start: int, text: str = "") -> None:
+        super().__init__(source, start, text)
         self.kind = kind
-        self.start = start
-        self.text = text
-        self.items: list[Value] = []
-        self.pairs: list[tuple[Value, Value]] = []
-
-    @property
-    def location(self) -> Location:
-        """Where the value begins."""
-        return self.places.location(self.start)
+        self.items: list[JsonValue] = []
+        self.pairs: list[tuple[JsonValue, JsonValue]] = []
 
     @property
     def what(self) -> str:
@@ -75,42 +45,28 @@ class Value:
         return WORDS[self.kind]
 
 
-class DocumentError(Exception):
-    """What ends the reading of a file; carries its diagnostic."""
-
-    def __init__(self, location: Location, message: str, hint: str = "", code: str = "json-syntax") -> None:
-        self.diagnostic = Diagnostic(location, message, hint, code=code)
-        super().__init__(message)
-
-
 def decode(data: bytes, file: str) -> str:
-    """UTF-8 bytes as text, without a byte order mark; DocumentError where it is not UTF-8 or too large."""
-    if len(data) > MAX_BYTES:
-        raise DocumentError(Location(file), f"the file is larger than {MAX_BYTES >> 20} MiB", "a profile is a few kilobytes", "json-limit")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8", "replace")
-        raise DocumentError(Text(file, before).location(len(before)), "the file is not UTF-8", "save it as UTF-8", "not-utf8") from None
+    """See `placed.decode`."""
+    return placed.decode(data, file, _LINE, limit_code="json-limit", limit_hint="a profile is a few kilobytes")
 
 
-def parse(text: str, file: str) -> Value:
+def parse(text: str, file: str) -> JsonValue:
     """The value of a whole JSON text; DocumentError with the place of the first mistake."""
-    return _Parser(Text(file, text)).document()
+    return _Parser(PlacedText(file, text, _LINE)).document()
 
 
 class _Parser:
-    """One pass over the text; open objects and arrays are on a stack of our own."""
+    """One pass over the text. Open objects and arrays are on a stack, so that nothing recurses."""
 
-    def __init__(self, source: Text) -> None:
+    def __init__(self, source: PlacedText) -> None:
         self.source = source
         self.text = source.text
         self.at = 0
         self.count = 0
-        self.open: list[Value] = []
-        self.keys: list[Value | None] = []  # of each open object the key that waits for its value
+        self.open: list[JsonValue] = []
+        self.keys: list[JsonValue | None] = []  # the key of each open object that waits for its value
 
-    def document(self) -> Value:
+    def document(self) -> JsonValue:
         self.space()
         value = self.value()
         while self.open:
@@ -148,7 +104,7 @@ class _Parser:
             self.keys[-1] = key
         self.attach(holder)
 
-    def attach(self, holder: Value) -> None:
+    def attach(self, holder: JsonValue) -> None:
         key = self.keys[-1]
         value = self.value()
         if holder.kind == "object":
@@ -157,7 +113,7 @@ class _Parser:
         else:
             holder.items.append(value)
 
-    def value(self) -> Value:
+    def value(self) -> JsonValue:
         self.count += 1
         if self.count > MAX_VALUES:
             raise self.error(f"the file holds more than {MAX_VALUES} values", "a profile has a few hundred", "json-limit")
@@ -170,21 +126,21 @@ class _Parser:
             return self.number()
         return self.word()
 
-    def container(self, kind: Kind) -> Value:
+    def container(self, kind: ValueKind) -> JsonValue:
         if len(self.open) >= MAX_DEPTH:
             raise self.error(f"the file nests deeper than {MAX_DEPTH} levels", "a profile needs 5 levels", "json-limit")
-        value = Value(self.source, kind, self.at)
+        value = JsonValue(self.source, kind, self.at)
         self.at += 1
         self.open.append(value)
         self.keys.append(None)
         return value
 
-    def string(self) -> Value:
-        found = _STRING.match(self.text, self.at)
-        if found is None:
+    def string(self) -> JsonValue:
+        match = _STRING.match(self.text, self.at)
+        if match is None:
             raise self.bad_string()
-        value = Value(self.source, "string", self.at, json.loads(found.group()))
-        self.at = found.end()
+        value = JsonValue(self.source, "string", self.at, json.loads(match.group()))
+        self.at = match.end()
         return value
 
     def bad_string(self) -> DocumentError:
@@ -202,24 +158,24 @@ class _Parser:
             at += 1
         return self.error("the text never ends", 'close it with "')
 
-    def number(self) -> Value:
-        found = _NUMBER.match(self.text, self.at)
-        after = self.text[found.end() : found.end() + 1] if found else ""
-        if found is None or after.isalnum() or after in ("_", "."):
+    def number(self) -> JsonValue:
+        match = _NUMBER.match(self.text, self.at)
+        after = self.text[match.end() : match.end() + 1] if match else ""
+        if match is None or after.isalnum() or after in ("_", "."):
             hexadecimal = self.text[self.at : self.at + 2].lower() == "0x"
             hint = "write it in decimal" if hexadecimal else "leading zeros, signs and digit separators are not allowed"
             raise self.error("not a JSON number", hint)
-        if len(found.group()) > MAX_DIGITS:
+        if len(match.group()) > MAX_DIGITS:
             raise self.error("the number is far too long", "no argument has more than 20 digits", "json-limit")
-        value = Value(self.source, "number", self.at, found.group())
-        self.at = found.end()
+        value = JsonValue(self.source, "number", self.at, match.group())
+        self.at = match.end()
         return value
 
-    def word(self) -> Value:
-        found = _WORD.match(self.text, self.at)
-        word = found.group() if found else ""
+    def word(self) -> JsonValue:
+        match = _WORD.match(self.text, self.at)
+        word = match.group() if match else ""
         if word in ("true", "false", "null"):
-            value = Value(self.source, "null" if word == "null" else "boolean", self.at, word)
+            value = JsonValue(self.source, "null" if word == "null" else "boolean", self.at, word)
             self.at += len(word)
             return value
         if not self.peek():
@@ -233,9 +189,9 @@ class _Parser:
         return self.text[self.at : self.at + 1]
 
     def space(self) -> None:
-        found = _SPACE.match(self.text, self.at)
-        assert found is not None
-        self.at = found.end()
+        match = _SPACE.match(self.text, self.at)
+        assert match is not None
+        self.at = match.end()
 
     def expect(self, char: str, what: str) -> None:
         if self.peek() != char:

@@ -7,10 +7,11 @@ Every dialect collects into one Report per load, so that a user sees all mistake
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from typing import Final
 
-from bpfence.documents.yaml_nodes import Node
-from bpfence.errors import Diagnostic, Location
+from bpfence.documents.placed import Placed
+from bpfence.documents.yaml_nodes import YamlNode
+from bpfence.errors import Diagnostic, DiagnosticSeverity, Location
 
 CODES: Final[Mapping[str, str]] = {
     "about-caller": "a rule on exec that chooses by the program that calls exec (warning; information where that is told by process.exe)",
@@ -94,19 +95,17 @@ class Report:
         self.diagnostics: list[Diagnostic] = []
         self.errors = 0
 
-    def add(
-        self, place: Node | Location, code: str, message: str, hint: str = "", severity: Literal["error", "warning", "info"] = "error"
-    ) -> None:
+    def add(self, place: Placed | Location, code: str, message: str, hint: str = "", severity: DiagnosticSeverity = "error") -> None:
         """One finding, at a node or a place."""
         if code not in self.codes:
             raise KeyError(code)
-        location = place.location if isinstance(place, Node) else place
+        location = place.location if isinstance(place, Placed) else place
         self.diagnostics.append(Diagnostic(location, message, hint, severity, code))
         self.errors += severity == "error"
 
-    def take(self, found: Iterable[Diagnostic]) -> None:
+    def take(self, diagnostics: Iterable[Diagnostic]) -> None:
         """Findings of a reader with codes of its own."""
-        for diagnostic in found:
+        for diagnostic in diagnostics:
             self.diagnostics.append(diagnostic)
             self.errors += diagnostic.severity == "error"
 
@@ -114,6 +113,6 @@ class Report:
         """Put the diagnostics of one file, from number `start` on, in the order of the text."""
         self.diagnostics[start:] = sorted(self.diagnostics[start:], key=lambda d: (d.location.line, d.location.column))
 
-    def bad(self, node: Node, problem: TextError) -> None:
+    def bad(self, node: YamlNode, problem: TextError) -> None:
         """A text inside `node` that could not be read."""
         self.add(node.place(problem.offset), problem.code, problem.message, problem.hint)

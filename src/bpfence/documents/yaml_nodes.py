@@ -9,16 +9,15 @@ of nodes, and of characters in their texts, with aliases counted as often as the
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Final, Literal
 
 import yaml
 
-from bpfence.errors import Diagnostic, Location
+from bpfence.documents import placed
+from bpfence.documents.placed import MAX_BYTES, MAX_DEPTH, DocumentError, Placed, PlacedText
+from bpfence.errors import Location
 
-MAX_BYTES: Final = 4 << 20
-MAX_DEPTH: Final = 64
 MAX_NODES: Final = 500_000
 MAX_ALIASED: Final = MAX_BYTES
 
@@ -27,58 +26,35 @@ _BREAK: Final = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _NOT_ALLOWED: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ESCAPE: Final = re.compile(r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", re.DOTALL)
 
-Kind = Literal["scalar", "list", "map"]
+_SYNTAX: Final = "yaml-syntax"
+
+NodeKind = Literal["scalar", "list", "map"]
 
 
-class Source:
-    """The text of one file, and the way from offsets to lines and columns."""
-
-    def __init__(self, file: str, text: str) -> None:
-        self.file = file
-        self.text = text
-        self.starts = [0, *(m.end() for m in _BREAK.finditer(text))]
-
-    def index(self, line: int, column: int) -> int:
-        """The offset of a mark (both from 0)."""
-        return min(self.starts[line] + column, len(self.text)) if line < len(self.starts) else len(self.text)
-
-    def location(self, index: int) -> Location:
-        """Line and column, from 1, of an offset."""
-        line = bisect_right(self.starts, index)
-        return Location(self.file, line, index - self.starts[line - 1] + 1)
-
-
-class Node:
+class YamlNode(Placed):
     """One YAML node. `style` is '' for plain scalars, else the character that introduces it; `start` the offset of its content."""
 
-    __slots__ = ("items", "kind", "length", "mark", "pairs", "reached", "size", "source", "start", "style", "tag", "text")
+    __slots__ = ("items", "kind", "length", "mark", "pairs", "reached", "size", "style", "tag")
 
-    def __init__(self, source: Source, kind: Kind, start: int, text: str = "", style: str = "", tag: str = "") -> None:
-        self.source = source
+    def __init__(self, source: PlacedText, kind: NodeKind, start: int, text: str = "", style: str = "", tag: str = "") -> None:
+        super().__init__(source, start, text)
         self.kind = kind
-        self.start = start
-        self.text = text
         self.style = style
         self.tag = tag
-        self.items: list[Node] = []
-        self.pairs: list[tuple[Node, Node]] = []
+        self.items: list[YamlNode] = []
+        self.pairs: list[tuple[YamlNode, YamlNode]] = []
         self.size = 1  # in nodes
         self.length = len(text)  # in characters of texts
         self.mark = start  # where its tag and anchor begin
-        self.reached = (0, -1, -1)  # how far `_index` has come: the next one is mostly asked for farther on
+        self.reached = (0, -1, -1)  # how far `_index` has come: the next offset asked for mostly lies behind it
 
     @property
     def empty(self) -> bool:
         """Nothing was written, or null."""
         return self.kind == "scalar" and not self.style and not self.tag and self.text in ("", "~", "null", "Null", "NULL")
 
-    @property
-    def location(self) -> Location:
-        """Where the node begins."""
-        return self.source.location(self.start)
-
     def place(self, offset: int) -> Location:
-        """Where character `offset` of a scalar's text was written: quotes, escapes, folding and indentation are followed."""
+        """Where character `offset` of a scalar's text was written. Follows quotes, escapes, folding and indentation."""
         if self.kind != "scalar":
             return self.location
         return self.source.location(self._index(min(max(offset, 0), len(self.text))))
@@ -93,68 +69,61 @@ class Node:
             at = end.end() if end else len(raw)
         elif self.style:
             at += 1
-        first, found = 0, at
+        first, place = 0, at
         if 0 < self.reached[0] <= offset:
-            first, at, found = self.reached
+            first, at, place = self.reached
         # White space may have been folded, so it is only skipped; every other character of the text stands in the source too.
         for n in range(first, offset + 1):
-            self.reached = n, at, found
+            self.reached = n, at, place
             if n == len(self.text):
-                return min(found, len(raw))
+                return min(place, len(raw))
             char = self.text[n]
             escape = _ESCAPE.match(raw, at) if self.style == '"' else None
             if char.isspace() and not escape:
-                found = at
+                place = at
                 at += raw[at : at + 1] == char
                 continue
             while raw[at : at + 1].isspace() or (escape and escape.group() in ("\\\n", "\\\r")):
                 at += len(escape.group()) if escape else 1
                 escape = _ESCAPE.match(raw, at) if self.style == '"' else None
-            found = at
+            place = at
             at += len(escape.group()) if escape else 2 if self.style == "'" and char == "'" else 1
             if n + 1 == len(self.text) and offset > n:
-                found = at
-        return min(found, len(raw))
+                place = at
+        return min(place, len(raw))
 
 
-class YamlError(Exception):
-    """What ends the reading of a file; carries its diagnostic."""
-
-    def __init__(self, location: Location, message: str, hint: str = "", code: str = "yaml-syntax") -> None:
-        self.diagnostic = Diagnostic(location, message, hint, code=code)
-        super().__init__(message)
+def placed_text(text: str, file: str) -> PlacedText:
+    """A YAML text with its places."""
+    return PlacedText(file, text, _BREAK)
 
 
-def decode(data: bytes, file: str) -> str:
-    """UTF-8 bytes as text, without a byte order mark; YamlError where it is not UTF-8."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        before = data[: e.start].decode("utf-8", "replace")
-        source = Source(file, before)
-        raise YamlError(source.location(len(before)), "the file is not UTF-8", "save it as UTF-8", "not-utf8") from None
+def decode(data: bytes, file: str, *, limit_code: str = "yaml-limit", limit_hint: str = "split it into several files") -> str:
+    """See `placed.decode`."""
+    return placed.decode(data, file, _BREAK, limit_code=limit_code, limit_hint=limit_hint)
 
 
-def documents(text: str, file: str) -> Iterator[Node]:
-    """The root node of every document that is not empty; raises YamlError."""
-    source = Source(file, text)
+def documents(text: str, file: str) -> Iterator[YamlNode]:
+    """The root node of every document that is not empty; raises DocumentError."""
+    source = placed_text(text, file)
     bad = _NOT_ALLOWED.search(text)
     if bad:
         what = f"the character U+{ord(bad.group()):04X} is not allowed in YAML"
-        raise YamlError(source.location(bad.start()), what, "remove it, or write it as an escape in a double-quoted scalar")
+        hint = "remove it, or write it as an escape in a double-quoted scalar"
+        raise DocumentError(source.location(bad.start()), what, hint, _SYNTAX)
     try:
         yield from _compose(source)
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
-        location = source.location(source.index(mark.line, mark.column)) if mark else Location(file)
+        location = source.location(source.offset(mark.line, mark.column)) if mark else Location(file)
         message = ", ".join(part for part in (e.context, e.problem) if part) or "not YAML"
-        raise YamlError(location, message, _syntax_hint(source, location, message)) from None
+        raise DocumentError(location, message, _syntax_hint(source, location, message), _SYNTAX) from None
     except (yaml.YAMLError, ValueError) as e:
-        raise YamlError(Location(file), f"not YAML: {e}") from None
+        raise DocumentError(Location(file), f"not YAML: {e}", "", _SYNTAX) from None
 
 
-def _syntax_hint(source: Source, location: Location, message: str) -> str:
-    if "tab character" in message or source.text[source.index(location.line - 1, location.column - 1) :][:1] == "\t":
+def _syntax_hint(source: PlacedText, location: Location, message: str) -> str:
+    if "tab character" in message or source.text[source.offset(location.line - 1, location.column - 1) :][:1] == "\t":
         return "indent with spaces: YAML does not allow tabs"
     if "alias" in message or "scanning an anchor" in message:
         return "a value that begins with '*' or '&' must be quoted"
@@ -169,7 +138,7 @@ def _loader() -> type[yaml.SafeLoader]:
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def _compose(source: Source) -> Iterator[Node]:
+def _compose(source: PlacedText) -> Iterator[YamlNode]:
     """Trees from the parser's events, without recursion."""
     composer = _Composer(source)
     for event in yaml.parse(source.text, Loader=_loader()):
@@ -179,14 +148,14 @@ def _compose(source: Source) -> Iterator[Node]:
 
 
 class _Composer:
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: PlacedText) -> None:
         self.source = source
-        self.open: list[tuple[Node, str, list[Node]]] = []  # node, its anchor, children so far (of a map: key, value, key, ...)
-        self.anchors: dict[str, Node | None] = {}
+        self.open: list[tuple[YamlNode, str, list[YamlNode]]] = []  # node, its anchor, children so far (of a map: key, value, key, ...)
+        self.anchors: dict[str, YamlNode | None] = {}
         self.total = 0
         self.characters = 0
 
-    def take(self, event: yaml.Event) -> Node | None:
+    def take(self, event: yaml.Event) -> YamlNode | None:
         """One event; the root node when it completes a document's tree."""
         if isinstance(event, yaml.DocumentStartEvent):
             self.anchors = {}
@@ -194,16 +163,16 @@ class _Composer:
             return self.add(self.alias(event))
         elif isinstance(event, yaml.ScalarEvent):
             style = event.style if event.style in ("'", '"', "|", ">") else ""
-            node = Node(self.source, "scalar", self.start(event), event.value, style, event.tag or "")
+            node = YamlNode(self.source, "scalar", self.start(event), event.value, style, event.tag or "")
             node.mark = self.mark(event)
             if event.anchor:
                 self.anchors[event.anchor] = node
             return self.add(node)
         elif isinstance(event, yaml.CollectionStartEvent):
-            kind: Kind = "list" if isinstance(event, yaml.SequenceStartEvent) else "map"
-            node = Node(self.source, kind, self.start(event), tag=event.tag or "")
+            kind: NodeKind = "list" if isinstance(event, yaml.SequenceStartEvent) else "map"
+            node = YamlNode(self.source, kind, self.start(event), tag=event.tag or "")
             if len(self.open) >= MAX_DEPTH:
-                raise YamlError(node.location, f"the file nests deeper than {MAX_DEPTH} levels", "policies need about 6", "yaml-limit")
+                raise DocumentError(node.location, f"the file nests deeper than {MAX_DEPTH} levels", "policies need about 6", "yaml-limit")
             if event.anchor:
                 self.anchors[event.anchor] = None
             self.open.append((node, event.anchor or "", []))
@@ -220,14 +189,14 @@ class _Composer:
             return self.add(node)
         return None
 
-    def add(self, node: Node) -> Node | None:
+    def add(self, node: YamlNode) -> YamlNode | None:
         if not self.open:
             return node
         self.open[-1][2].append(node)
         return None
 
     def start(self, event: yaml.NodeEvent) -> int:
-        """Where the content begins: the mark lies before the anchor and the tag."""
+        """Where the content begins. The event's mark lies before the anchor and the tag."""
         self.count(1, event)
         text, at = self.source.text, self.mark(event)
         tagged = isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)) and event.tag
@@ -239,23 +208,23 @@ class _Composer:
         return at
 
     def mark(self, event: yaml.NodeEvent) -> int:
-        return self.source.index(event.start_mark.line, event.start_mark.column) if event.start_mark else 0
+        return self.source.offset(event.start_mark.line, event.start_mark.column) if event.start_mark else 0
 
-    def alias(self, event: yaml.AliasEvent) -> Node:
+    def alias(self, event: yaml.AliasEvent) -> YamlNode:
         anchor = event.anchor or ""
         node = self.anchors.get(anchor)
         if node is None:
             what = f"*{anchor} contains itself" if anchor in self.anchors else f"the alias *{anchor} has no anchor before it"
-            raise YamlError(self.source.location(self.mark(event)), what, "a value that begins with '*' must be quoted")
+            raise DocumentError(self.source.location(self.mark(event)), what, "a value that begins with '*' must be quoted", _SYNTAX)
         self.count(node.size, event)
-        self.characters += node.length  # those that are written out are bounded by the size of the file
+        self.characters += node.length  # texts that are written out are bounded by the size of the file already
         if self.characters > MAX_ALIASED:
             what = f"the aliases stand for more than {MAX_ALIASED >> 20} Mi characters"
-            raise YamlError(self.source.location(self.mark(event)), what, "write less behind anchors, or split the file", "yaml-limit")
+            raise DocumentError(self.source.location(self.mark(event)), what, "write less behind anchors, or split the file", "yaml-limit")
         return node
 
     def count(self, size: int, event: yaml.NodeEvent) -> None:
         self.total += size
         if self.total > MAX_NODES:
             what = f"the file holds more than {MAX_NODES} values, aliases counted as often as they are used"
-            raise YamlError(self.source.location(self.mark(event)), what, "split the file", "yaml-limit")
+            raise DocumentError(self.source.location(self.mark(event)), what, "split the file", "yaml-limit")

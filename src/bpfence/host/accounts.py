@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A user or group id and the process that has it in, the entry of the right user database out.
 
-Called by `live`. A process in the agent's own mount namespace is looked up as this host looks users up; every other one in etc/passwd
-and etc/group below its own root. Those files are the container's: they are opened without following links, only if they are regular files,
-up to a size, and given up where the file system does not answer.
+Called by `live`. A process in the agent's own mount namespace is looked up the way this host looks users up. For every other process
+etc/passwd and etc/group below its own root are read. Those files are the container's: they must be regular files, are opened without
+following links and read up to a size, and are given up where the file system does not answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_FILE: Final = 1 << 20
 MAX_NAMESPACES: Final = 256
 MAX_HOST: Final = 4096
 FRESH: Final = 2.0
-"""Seconds for which a namespace's files are taken to be unchanged."""
+"""For how many seconds a namespace's files are taken as unchanged."""
 HOST_FRESH: Final = 60.0
 HOST_PATIENCE: Final = 0.5
 """Seconds that this host's own lookup may take: it may ask a directory server."""
@@ -45,7 +45,7 @@ _NOBODY: Final = User(UNKNOWN, UNKNOWN, UNKNOWN)
 
 
 class _File(NamedTuple):
-    """What a file said, and which file that was."""
+    """The content of a file, and which file it was."""
 
     version: tuple[int, ...]
     entries: dict[int, list[str]]
@@ -64,26 +64,26 @@ class Host:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, patience: Patience | None = None) -> None:
         self._clock = clock
-        # Of its own: no container can make this host's lookups slow.
+        # A Patience of its own: no container can slow this host's lookups down.
         self._patience = patience or Patience(HOST_PATIENCE)
         self._known: OrderedDict[tuple[str, int], tuple[float, list[str] | None]] = OrderedDict()
 
     def entry(self, file: str, number: int) -> list[str] | None:
-        """The entry of "passwd" or "group"; None where there is none, or none was to be had in time."""
+        """The entry of "passwd" or "group"; None where there is none, or no answer came in time."""
         now = self._clock()
         cached = self._known.get((file, number))
         if cached is not None and now - cached[0] < HOST_FRESH:
             return cached[1]
-        found = self._patience.call(lambda: _ON_HOST[file](number))
-        self._known[file, number] = (now, found)
+        entry = self._patience.call(lambda: _ON_HOST[file](number))
+        self._known[file, number] = (now, entry)
         if len(self._known) > MAX_HOST:
             self._known.popitem(last=False)
-        return found
+        return entry
 
     def name(self, table: str, number: int) -> str | None:
         """The name of a "user" or "group"."""
-        found = self.entry({"user": "passwd", "group": "group"}[table], number)
-        return found[0] if found else None
+        entry = self.entry({"user": "passwd", "group": "group"}[table], number)
+        return entry[0] if entry else None
 
 
 HOST: Final = Host()
@@ -93,9 +93,13 @@ class Accounts:
     """Users and groups. `proc` and `clock` are arguments for tests; `host_namespace`: the agent's mount namespace."""
 
     def __init__(
-        self, proc: Path = Path("/proc"), *, host_namespace: int | None = None, clock: Callable[[], float] = time.monotonic,
+        self,
+        proc: Path = Path("/proc"),
+        *,
+        host_namespace: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
         patience: Patience | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._proc = str(proc)
         self._clock = clock
         self._patience = patience or Patience()
@@ -132,8 +136,8 @@ class Accounts:
             made = self._patience.call(lambda: _read(f"{self._proc}/{pid}", mnt_ns, file, before), mnt_ns)
             if made is not None:
                 known.files[file] = made
-        found = known.files.get(file)
-        return None if found is None else found.entries.get(number)
+        file_read = known.files.get(file)
+        return None if file_read is None else file_read.entries.get(number)
 
 
 def _own_namespace(proc: str) -> int:
@@ -161,18 +165,19 @@ _ON_HOST: Final[dict[str, Callable[[int], list[str] | None]]] = {"passwd": _host
 
 
 def _read(process: str, mnt_ns: int, name: str, before: _File | None) -> _File:
-    """etc/NAME below the root of a process (its folder in proc), `before` where that is still it; OSError where it cannot be had.
+    """etc/NAME below the root of a process (given by its folder in proc); `before` where the file is still the same. OSError where it
+    cannot be had.
 
-    The process must be in that mount namespace when all is read: its id may be another one's by now. The descriptor of its folder stays
-    with the process that it was opened for.
+    The process must still be in that mount namespace at the end: by then its id may belong to another one. The descriptor of its folder
+    stays with the process that it was opened for.
     """
     path_only = os.O_PATH | os.O_CLOEXEC
     held = os.open(process, path_only | os.O_DIRECTORY)
     try:
-        found = _read_below(held, name, before)
+        content = _read_below(held, name, before)
         if os.stat("ns/mnt", dir_fd=held).st_ino != mnt_ns:
             raise OSError(f"{process} is in another mount namespace")
-        return found
+        return content
     finally:
         os.close(held)
 
@@ -195,7 +200,7 @@ def _read_below(held: int, name: str, before: _File | None) -> _File:
         version = (seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_size)
         if before is not None and before.version == version:
             return before
-        # Only now is it opened: opening a device or a pipe can do things, or wait.
+        # Opened only now, after the check: opening a device or a pipe can have effects, or block.
         descriptor = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     finally:
         os.close(handle)
@@ -204,10 +209,10 @@ def _read_below(held: int, name: str, before: _File | None) -> _File:
 
 
 def parse(data: bytes) -> dict[int, list[str]]:
-    """Lines of passwd(5) or group(5) by their ids; the first of several counts, and lines that are none are left out."""
-    found: dict[int, list[str]] = {}
+    """Lines of passwd(5) or group(5) by their ids. Of several with one id the first counts; malformed lines are left out."""
+    entries: dict[int, list[str]] = {}
     for line in data.decode("utf-8", "surrogateescape").split("\n"):
         fields = line.split(":")
         if len(fields) > 2 and fields[2].isascii() and fields[2].isdigit() and len(fields[2]) <= 10:
-            found.setdefault(int(fields[2]), fields)
-    return found
+            entries.setdefault(int(fields[2]), fields)
+    return entries

@@ -40,12 +40,12 @@ class CgroupPaths:
         if known is not None:
             self._known.move_to_end(cgroup)
             return known
-        found = self._look_up(cgroup)
-        if found is not None:
-            self._known[cgroup] = found
+        path = self._look_up(cgroup)
+        if path is not None:
+            self._known[cgroup] = path
             if len(self._known) > CACHE_SIZE:
                 self._known.popitem(last=False)
-        return found
+        return path
 
     def _look_up(self, cgroup: int) -> str | None:
         handle = _Handle(8, FILEID_KERNFS, (ctypes.c_uint8 * 8)(*(cgroup & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little")))
@@ -72,7 +72,7 @@ INITIAL_CGROUP_NAMESPACE: Final = 0xEFFFFFFB
 
 
 class Hierarchy(NamedTuple):
-    """Where cgroup v2 is mounted, and whether paths below it are those that the kernel's programs see."""
+    """Where cgroup v2 is mounted. `whole`: paths below it are the same that the kernel's programs see."""
 
     root: Path
     whole: bool

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of hosts that rules mention in, the names of an address out.
 
-Called by `live` for fd.sip.name and its kin. As in Falco, names are resolved forward, and the name of an address is the mentioned
-name that it belongs to: what an address calls itself in reverse is its owner's choice. A thread resolves in the background; an event never
-waits for it, and as long as a name is not resolved it belongs to no address. The kernel is told the addresses too (`agent`): `addresses`
-has them, and whoever wants to know of other ones is called.
+Called by `live` for fd.sip.name and its kin. As in Falco, names are resolved forward only: an address has those of the mentioned names that
+resolve to it, because what it calls itself in reverse is its owner's choice. A thread resolves in the background. An event never waits for
+it; a name that is not resolved yet belongs to no address. The kernel is told the addresses too (by `agent`): `addresses` has them, and
+`changed` is called when they change.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Resolve = Callable[[str, None], Iterable[tuple[Any, ...]]]
 
 
 class Notice:
-    """A thread's word to a selector that something has changed. `tell` never blocks and may come after `close`."""
+    """Lets a thread wake a selector up. `tell` never blocks, and may be called after `close`."""
 
     def __init__(self) -> None:
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -48,7 +48,7 @@ class Notice:
                 os.eventfd_write(self._descriptor, 1)
 
     def take(self) -> bool:
-        """Whether there was since the last call."""
+        """Whether `tell` was called since the last `take`."""
         try:
             return os.eventfd_read(self._descriptor) > 0
         except BlockingIOError:
@@ -79,9 +79,13 @@ class Hostnames:
     """
 
     def __init__(
-        self, names: Iterable[str], resolve: Resolve = socket.getaddrinfo, *, clock: Callable[[], float] = time.monotonic,
+        self,
+        names: Iterable[str],
+        resolve: Resolve = socket.getaddrinfo,
+        *,
+        clock: Callable[[], float] = time.monotonic,
         known: Hostnames | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         earlier: dict[str, _Entry] = known._entries if known is not None else {}
         self._entries: dict[str, _Entry] = {name: _Entry(earlier.get(name)) for name in list(dict.fromkeys(names))[:MAX_NAMES]}
         self._resolve = resolve
@@ -92,14 +96,14 @@ class Hostnames:
         self._thread: threading.Thread | None = None
 
     def start(self, changed: Callable[[], None] = lambda: None) -> None:
-        """Begin to resolve; nothing where there is no name. The thread calls `changed` whenever `addresses` says something else."""
+        """Begin to resolve; does nothing where there is no name. The thread calls `changed` whenever `addresses` has changed."""
         if self._entries and self._thread is None:
             self._changed = changed
             self._thread = threading.Thread(target=self._run, name="bpfence-names", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """Let the thread end; it does when the resolver lets go of it."""
+        """Tell the thread to end; it does so when the resolver returns."""
         self._wake.set()
 
     def names_of(self, address: str) -> tuple[str, ...]:
@@ -128,13 +132,13 @@ class Hostnames:
         return min((entry.due for entry in self._entries.values()), default=now + LAST) - now
 
     def _refresh(self, name: str, entry: _Entry) -> None:
-        found = self._addresses(name)
+        addresses = self._addresses(name)
         changed = not entry.asked
-        if found is None:
-            # A resolver that is down for a while must not make a name forgotten.
+        if addresses is None:
+            # A resolver that is down for a while must not make names lose their addresses.
             entry.pause = min(max(RETRY, entry.pause * 2), FIRST)
-        elif found != entry.addresses:
-            entry.addresses, entry.pause = found, FIRST
+        elif addresses != entry.addresses:
+            entry.addresses, entry.pause = addresses, FIRST
             # One assignment: whoever reads sees the old table or the new one.
             self._by_address = self._table()
             changed = True
@@ -153,15 +157,15 @@ class Hostnames:
         return table
 
     def _addresses(self, name: str) -> frozenset[str] | None:
-        """None where the name cannot be resolved now. Whatever a resolver answers, the thread goes on."""
-        found = set()
+        """The addresses of a name; None where it cannot be resolved now. Whatever a resolver answers, the thread goes on."""
+        addresses = set()
         try:
             for entry in self._resolve(name, None):
                 address = ipaddress.ip_address(str(entry[4][0]).partition("%")[0])
                 mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-                found.add(str(mapped or address))
-                if len(found) == MAX_ADDRESSES:
+                addresses.add(str(mapped or address))
+                if len(addresses) == MAX_ADDRESSES:
                     break
         except (OSError, ValueError, LookupError, UnicodeError):
             return None
-        return frozenset(found)
+        return frozenset(addresses)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole lines in, a file that others read meanwhile out.
+"""Whole lines in, a file that others may read at the same time out.
 
-Used by outputs and recordings. A batch is one write(2) on a descriptor in append mode, so lines of several writers do not mix. The file is
-private (0600), never reached through a symbolic link in its last component, and opened anew when it was moved or removed.
+Used by outputs and recordings. A batch is one write(2) on a descriptor in append mode, so that lines of several writers do not mix. The
+file is private (0600), never reached through a symbolic link in its last component, and opened anew when it was moved or removed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ ROTATION_SECONDS: Final = 1.0
 
 
 class LineWriter:
-    """Whole lines through a write(2): after one that an error has cut short, the next one begins on a new line.
+    """Writes whole lines with write(2). After an error has cut a line short, the next one begins on a new line.
 
-    A line that was cut for want of room (EAGAIN) goes on where it was cut, if it is the first to be given again.
+    A line that was cut for want of room (EAGAIN) is continued where it was cut, if it is the first that is given again.
     """
 
     def __init__(self) -> None:
@@ -50,14 +50,15 @@ class LineWriter:
         return len(lines)
 
     def _cut(self, lines: Sequence[bytes], written: int, *, going_on: bool) -> int:
-        """Notes where the writing of lines ended, after that many of their bytes; how many are whole. Less than 0: nothing has changed."""
+        """Note how much was written: that many bytes of these lines. Returns how many lines are complete. Less than 0 bytes: nothing has
+        changed."""
         whole = 0
         if written >= 0:
             while whole < len(lines) and written > len(lines[whole]):
                 written -= len(lines[whole]) + 1
                 whole += 1
             self._torn = written > 0
-            if self._torn and written == len(lines[whole]):  # all but its newline, which comes first next time
+            if self._torn and written == len(lines[whole]):  # all but its newline, which then comes first next time
                 self._begun = None
                 return whole + 1
             self._begun = (lines[whole], written) if self._torn and going_on else None
@@ -65,7 +66,7 @@ class LineWriter:
 
 
 class LinesFile:
-    """Lines appended to the file that is at a path now, which is looked at once a second."""
+    """Lines appended to the file that is at a path now. The path is looked at again once a second."""
 
     def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._path = path
@@ -84,13 +85,13 @@ class LinesFile:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             descriptor = os.open(self._path, flags, 0o600)
-        except BlockingIOError:  # to be tried again later; there is nothing yet whose room could be waited for
+        except BlockingIOError:  # tried again later: nothing is open yet whose room could be waited for
             raise OSError(None, f"{self._path}: another process has a lease on it") from None
-        found = os.fstat(descriptor)
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISCHR(found.st_mode)):
+        status = os.fstat(descriptor)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISCHR(status.st_mode)):
             os.close(descriptor)
             raise OSError(None, f"{self._path} is not a regular file")
-        return descriptor, (found.st_dev, found.st_ino)
+        return descriptor, (status.st_dev, status.st_ino)
 
     def _moved(self) -> bool:
         now = self._monotonic()
@@ -98,10 +99,10 @@ class LinesFile:
             return False
         self._checked = now
         try:
-            found = os.stat(self._path, follow_symlinks=False)
+            status = os.stat(self._path, follow_symlinks=False)
         except OSError:
             return True
-        return (found.st_dev, found.st_ino) != self._identity
+        return (status.st_dev, status.st_ino) != self._identity
 
     def append(self, lines: Sequence[bytes]) -> int:
         """Append lines, given without their newlines; how many went out whole. OSError where none did."""
@@ -110,7 +111,7 @@ class LinesFile:
         return self._writer.write(partial(os.write, self._descriptor), lines)
 
     def wait(self, seconds: float) -> None:
-        """After BlockingIOError: until what is at the path has room, at most so long."""
+        """To be called after BlockingIOError: wait until there is room in what is at the path, at most so long."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         poll.poll(seconds * 1000)

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paths in, what the symbolic links of a directory tree make of them out, in bounded time.
 
-Called by `loading` at every start and reload, and by `check` and `explain`. The tree is this host's, or any other below a directory, whose
-absolute links stay inside it. Links are read on a thread of their own: a file system that does not answer costs what is below the
-directory that hangs, and half a second. What cannot be read (an agent that has dropped its privileges may not read everything) is kept as
-it was at the last load, or stays as it is written.
-Everything below /proc is left alone: it is another one for everybody who looks.
+Called by `loading` at every start and reload, and by `check` and `explain`. The tree is this host's, or any other below a directory; its
+absolute links stay inside it. Links are read by a thread: a file system that does not answer costs half a second, and the paths below the
+directory that hangs. What cannot be read (an agent that has dropped its privileges may not read everything) keeps its value of the last
+load, or stays as it is written. Everything below /proc is left alone, because it differs for every process that looks.
 """
 
 from __future__ import annotations
@@ -18,20 +17,21 @@ import threading
 from collections.abc import Iterable
 from typing import Final
 
-from bpfence.conditions.links import Found
+from bpfence.conditions.links import Resolution
 from bpfence.errors import Diagnostic, Location
 
 SECONDS: Final = 0.5
-"""How long may pass without one path more being read."""
+"""Seconds for which no further path may be read before the thread counts as hanging."""
 MAX_HANGING: Final = 4
-"""Threads that hang in a file system; with so many, nothing more is looked up."""
+"""How many threads may hang in a file system; with so many, nothing more is looked up."""
 FIRST_LINE: Final = 256
-"""BINPRM_BUF_SIZE of the kernel: what it looks at of a script."""
+"""BINPRM_BUF_SIZE of the kernel: how much of a script it looks at."""
 MAX_LINKS: Final = 40
 """MAXSYMLINKS of the kernel."""
 MANY_NAMES: Final = frozenset(("busybox", "busybox.static", "busybox-static", "toybox", "coreutils", "uutils", "systemctl"))
-"""Programs that do what they are called as, and that a host does not live without: to match them all for one of their names is too much."""
-_NOTHING: Final = Found()
+"""Programs that act by the name they are called by, and that no host can do without. To match them all because of one name would be too
+much."""
+_NOTHING: Final = Resolution()
 
 
 class _MagicError(Exception):
@@ -43,7 +43,7 @@ class _Reader:
 
     def __init__(self, root: str, paths: list[str]) -> None:
         self.paths = paths
-        self.found: dict[str, Found | None] = {}  # None: it could not be read
+        self.resolutions: dict[str, Resolution | None] = {}  # None: it could not be read
         self.at = ""
         self.ended = False
         self.progress = threading.Event()
@@ -54,17 +54,17 @@ class _Reader:
         """Read everything."""
         for path in self.paths:
             try:
-                self.found[path] = self.resolve(path)
+                self.resolutions[path] = self.resolve(path)
             except (OSError, ValueError):
-                self.found[path] = None
+                self.resolutions[path] = None
             except _MagicError:
-                self.found[path] = _NOTHING
+                self.resolutions[path] = _NOTHING
             self.progress.set()
         self.ended = True  # before the last word of progress, after which nobody waits
         self.progress.set()
 
-    def resolve(self, path: str) -> Found:
-        """The other names of one path: what it leads to; and, where it is a link itself, its own name behind the links before it."""
+    def resolve(self, path: str) -> Resolution:
+        """The other names of one path: what it leads to, and where it is a link itself, its own name with the links before it resolved."""
         links: dict[str, str] = {}
         whole = self.followed(path, links)
         directory, _, last = path.rstrip("/").rpartition("/")
@@ -72,20 +72,20 @@ class _Reader:
         passed = tuple(links.items())
         name = whole.rpartition("/")[2]
         if name in MANY_NAMES and last != name:
-            return Found(() if named == path else (named,), passed, whole)
+            return Resolution(() if named == path else (named,), passed, whole)
         names = tuple(dict.fromkeys(name for name in (whole, named) if name != path))
-        return Found(names, passed, "", *self.kind(whole))
+        return Resolution(names, passed, "", *self.kind(whole))
 
     def kind(self, path: str) -> tuple[bool, str]:
-        """Whether a path without links is a directory, and the interpreter of the script that it is; neither where that cannot be seen."""
+        """Whether a path (without links) is a directory, and the interpreter if it is a script; neither where that cannot be told."""
         self.at = path
         try:
-            found = os.lstat(self._root + path)
-            if stat.S_ISDIR(found.st_mode):
+            status = os.lstat(self._root + path)
+            if stat.S_ISDIR(status.st_mode):
                 return True, ""
-            if not stat.S_ISREG(found.st_mode) or not found.st_mode & 0o111:
+            if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
                 return False, ""
-            # O_NONBLOCK: what has come to be in its place meanwhile must not stop us.
+            # O_NONBLOCK: something else may have taken its place meanwhile, and must not block us.
             descriptor = os.open(self._root + path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 first = os.read(descriptor, FIRST_LINE)
@@ -97,7 +97,7 @@ class _Reader:
         return False, os.fsdecode(written.group(1)) if written else ""
 
     def followed(self, path: str, links: dict[str, str]) -> str:
-        """The path without links. What is not there stands for itself."""
+        """The path without links. What does not exist stands for itself."""
         done: list[str] = []
         waiting = path.split("/")[::-1]
         left = MAX_LINKS
@@ -125,7 +125,7 @@ class _Reader:
         return "/" + "/".join(done)
 
     def link(self, name: str) -> str | None:
-        """What a link holds; None where the name is something else, or nothing."""
+        """The target of a link; None where the path is something else, or does not exist."""
         if name not in self._known:
             self.at = name
             try:
@@ -138,13 +138,14 @@ class _Reader:
 
 
 class Links:
-    """The links of one tree. One object lives as long as its agent, so that a directory that hangs is not tried again while it does."""
+    """The links of one tree. Keep one object as long as its agent lives, so that a directory that hangs is not tried again while it
+    does."""
 
     def __init__(self, root: str = "/", seconds: float = SECONDS) -> None:
         self.root = root
         self.late: tuple[str, ...] = ()
         self._seconds = seconds
-        self._found: dict[str, Found] = {}
+        self._resolutions: dict[str, Resolution] = {}
         self._hanging: list[_Reader] = []
 
     @property
@@ -154,7 +155,7 @@ class Links:
 
     def look_up(self, paths: Iterable[str]) -> None:
         """Read the links of all these paths anew, for `find`. `late`: those that did not answer in time."""
-        before, self._found = self._found, {}
+        before, self._resolutions = self._resolutions, {}
         late: list[str] = []
         self._hanging = [reader for reader in self._hanging if not reader.ended]
         waiting = list(dict.fromkeys(paths))
@@ -166,17 +167,19 @@ class Links:
                 break
             reader = _Reader(self.root, waiting)
             self._wait(reader)
-            read = dict(reader.found)
-            self._found |= {path: before.get(path, _NOTHING) if found is None else found for path, found in read.items()}
+            read = dict(reader.resolutions)
+            self._resolutions |= {
+                path: before.get(path, _NOTHING) if resolution is None else resolution for path, resolution in read.items()
+            }
             waiting = [path for path in waiting if path not in read]
             if waiting:
                 self._hanging.append(reader)
                 late.append(waiting.pop(0))
-        self._found |= {path: before[path] for path in late if path in before}
+        self._resolutions |= {path: before[path] for path in late if path in before}
         self.late = tuple(late)
 
     def _answering(self, paths: list[str]) -> tuple[list[str], list[str]]:
-        """The paths that lead to no directory that hangs now, and the others."""
+        """The paths that do not lead to a directory that hangs now, and those that do."""
         stuck = tuple(reader.at for reader in self._hanging)
         hangs = [any(path == name or path.startswith(name + "/") for name in stuck) for path in paths]
         return [p for p, h in zip(paths, hangs, strict=True) if not h], [p for p, h in zip(paths, hangs, strict=True) if h]
@@ -188,16 +191,16 @@ class Links:
             if reader.ended:
                 return
 
-    def find(self, path: str) -> Found:
+    def find(self, path: str) -> Resolution:
         """What `look_up` has read."""
-        return self._found.get(path, _NOTHING)
+        return self._resolutions.get(path, _NOTHING)
 
     def reported(self, path: str, *, itself: bool = False) -> str:
-        """The name under which the kernel reports what a path leads to; `itself`: the name, not what a link by that name leads to."""
-        found = self.find(path)
+        """The name under which the kernel reports what a path leads to. `itself`: of a link, its own name, not that of its target."""
+        resolution = self.find(path)
         if itself:
-            return found.names[-1] if found.names else path
-        return found.program or (found.names[0] if found.names else path)
+            return resolution.names[-1] if resolution.names else path
+        return resolution.program or (resolution.names[0] if resolution.names else path)
 
     def findings(self, place: Location) -> list[Diagnostic]:
         """A warning where some paths did not answer."""

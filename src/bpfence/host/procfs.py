@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process id and its start time in, what /proc says of that very process out.
 
-Called by `live` for what the kernel's records do not hold, when a rule asks for it. What is read belongs to whoever is watched: sizes
-are bounded, a process that has taken over the id is told apart by its start time, and reads that can be made to wait (a process's memory
-may lie on a file system in user space) are given up after a moment.
+Called by `live` for what the kernel's records do not hold, when a rule asks for it. What is read belongs to the process that is watched. So
+sizes are bounded, a process that has taken over the id is recognised by its start time, and reads that can be made to block (a process's
+memory may lie on a file system in user space) are given up after a moment.
 """
 
 from __future__ import annotations
@@ -46,19 +46,21 @@ def read_file(path: str | Path, limit: int) -> bytes:
 
 
 class Procfs:
-    """The process file system. Answers are None where the process is gone, is another one, or does not answer."""
+    """The process file system. An answer is None where the process is gone, where its id belongs to another process now, or where the read
+    does not end in time."""
 
     def __init__(self, root: Path = Path("/proc"), patience: Patience | None = None) -> None:
         self._root = str(root)
         self._patience = patience or Patience()
 
     def _same(self, pid: int, start_time: int) -> bool:
-        """Whether the id still is that of the process that started then (ns since boot). Asked after a read, so that it covers the read."""
+        """Whether the id still belongs to the process that started then (ns since boot). Asked after a read, so that the answer covers the
+        read."""
         started = self._started(pid)
         return started is not None and start_time > 0 and abs(started - start_time) < _STEP
 
     def _whose(self, pid: int) -> bytes | int:
-        """Who is to blame where reading hangs: the container, by its mount namespace, or the process where that is not told."""
+        """Who is charged with a read that hangs: the container, by its mount namespace, or the process where that is not known."""
         return self._link(f"{pid}/ns/mnt") or pid
 
     def _text(self, pid: int, start_time: int, name: str) -> bytes | None:
@@ -85,17 +87,17 @@ class Procfs:
         return data if self._same(pid, start_time) else None
 
     def status(self, pid: int, start_time: int) -> dict[str, int] | None:
-        """The numbers of /proc/PID/status by their names, of memory in KiB: VmSize, VmRSS, VmSwap, Threads ..."""
+        """The numbers of /proc/PID/status by name; memory is in KiB: VmSize, VmRSS, VmSwap, Threads ..."""
         data = self._quick(pid, start_time, "status")
         if data is None:
             return None
-        found = {}
+        numbers = {}
         for line in data.split(b"\n"):
             name, _, value = line.partition(b":")
             words = value.split()
             if words and words[0].isdigit():
-                found[name.decode("ascii", "replace")] = int(words[0])
-        return found
+                numbers[name.decode("ascii", "replace")] = int(words[0])
+        return numbers
 
     def leader(self, pid: int, start_time: int) -> tuple[bytes, bytes | None, bytes | None] | None:
         """Name, argv[0] and executable."""
@@ -122,14 +124,14 @@ class Procfs:
         return None
 
     def started(self, pid: int, by: int) -> int | None:
-        """When the process that has the id now has started, in ns since boot, exact to a tick; None where that was after `by`: then it
-        is not the one that had the id at that moment."""
-        found = self._started(pid)
-        return found if found is not None and found <= by else None
+        """When the process that has the id now was started, in ns since boot, exact to a clock tick. None where that was after `by`: then
+        another process had the id at that moment."""
+        start_time = self._started(pid)
+        return start_time if start_time is not None and start_time <= by else None
 
     def _started(self, pid: int) -> int | None:
         try:
-            # The name in brackets may hold anything, brackets included.
+            # The name in brackets may hold anything, even brackets.
             return int(read_file(f"{self._root}/{pid}/stat", 4096).rpartition(b")")[2].split()[19]) * SECOND // HERTZ
         except (OSError, ValueError, IndexError):
             return None
@@ -141,7 +143,7 @@ class Procfs:
         except OSError:
             return None
         links = {int(number): self._link(f"{pid}/fd/{number}") for number in listed[:MAX_DESCRIPTORS] if number.isdigit()}
-        found: dict[int, tuple[str, str]] = {}
+        descriptors: dict[int, tuple[str, str]] = {}
         sockets: dict[bytes, str] | None = None
         asked = False
         for number, link in sorted(links.items()):
@@ -151,8 +153,8 @@ class Procfs:
                 asked = True
                 # Tables of a network namespace with very many sockets take their time.
                 sockets = self._patience.call(lambda: self._sockets(pid), self._whose(pid))
-            found[number] = self._described(pid, number, link, sockets or {})
-        return found if self._same(pid, start_time) else None
+            descriptors[number] = self._described(pid, number, link, sockets or {})
+        return descriptors if self._same(pid, start_time) else None
 
     def _described(self, pid: int, number: int, link: bytes, sockets: dict[bytes, str]) -> tuple[str, str]:
         text = link.decode("utf-8", "surrogateescape")
@@ -167,7 +169,8 @@ class Procfs:
         return _ANONYMOUS.get(text.removeprefix("anon_inode:"), "other"), ""
 
     def _is_directory(self, pid: int, number: int) -> bool:
-        """Opened as a directory. Following the link would tell more and could hang on a file system that does not answer."""
+        """Whether it was opened as a directory, by its flags. Following the link would tell more, but could hang on a file system that does
+        not answer."""
         try:
             for line in read_file(f"{self._root}/{pid}/fdinfo/{number}", 4096).split(b"\n"):
                 if line.startswith(b"flags:"):
@@ -177,7 +180,7 @@ class Procfs:
         return False
 
     def _sockets(self, pid: int) -> dict[bytes, str]:
-        found: dict[bytes, str] = {}
+        sockets: dict[bytes, str] = {}
         for name, kind, column in _TABLES:
             try:
                 lines = read_file(f"{self._root}/{pid}/net/{name}", MAX_TABLE).split(b"\n")[1:]
@@ -186,5 +189,5 @@ class Procfs:
             for line in lines:
                 words = line.split()
                 if len(words) > column:
-                    found[words[column]] = kind
-        return found
+                    sockets[words[column]] = kind
+        return sockets

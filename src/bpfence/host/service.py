@@ -8,7 +8,7 @@ import socket
 
 
 def notify(state: str) -> None:
-    """Tells the service manager, where there is one: sd_notify(3). Nothing depends on it, so failures are not."""
+    """Tell the service manager, where there is one: sd_notify(3). Nothing depends on it, so failures are ignored."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

@@ -27,15 +27,15 @@ def _rich() -> Form:
 
 
 def _falco() -> Form:
-    from bpfence.dialects.falco.show import as_json
+    from bpfence.dialects.falco.show import line_as_json
 
-    return as_json
+    return line_as_json
 
 
 def _falco_text() -> Form:
-    from bpfence.dialects.falco.show import as_text
+    from bpfence.dialects.falco.show import line_as_text
 
-    return as_text
+    return line_as_text
 
 
 FORMS: Final[Mapping[str, Callable[[], Form]]] = MappingProxyType(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages for people in, standard error out, whether or not anybody reads it.
 
-Made by the commands that stay: `run`, `exec` and `seccomp supervise`. Until `start` a message is written at once, as any command does it;
-from then on by a sink's thread, so that no message holds up who has it to tell.
+Made by the commands that stay: `run`, `exec` and `seccomp supervise`. Until `start` a message is written at once, as any command does it.
+From then on a sink's thread writes it, so that no message holds up its caller.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ CLOSE_SECONDS: Final = 0.2
 
 
 def _say_nothing(_text: str) -> None:
-    """Where messages go is not a place to say that they cannot go there."""
+    """Ignores a message: standard error cannot say that standard error is full."""
 
 
-class Messages:
-    """A `report` that never waits. `shown` makes of a message what is written, without its last newline."""
+class MessageQueue:
+    """A `report` that never waits. `shown` turns a message into the text that is written, without its last newline."""
 
     def __init__(self, stream: IO[str], shown: Callable[[str], str]) -> None:
         self._stream = stream
@@ -43,7 +43,7 @@ class Messages:
             self._stream.flush()
 
     def start(self, caught_up: Callable[[Sink, int], None]) -> None:
-        """From now on by a thread. `caught_up` as of a Sink."""
+        """From now on a thread writes. `caught_up`: see Sink."""
         if self._sink is None:
             self._sink = Sink(Stream(self._stream, NAME), _say_nothing, caught_up, max_lines=MAX_LINES)
         self._sink.start()
@@ -54,6 +54,7 @@ class Messages:
         return self._sink.dropped if self._sink is not None else 0
 
     def close(self) -> None:
-        """Let what is waiting go out, as far as that takes no time. Where it does, messages are written at once again, else dropped."""
+        """Write what is waiting, as far as that takes no time. Where all went out, messages are written at once again; otherwise they are
+        dropped."""
         if self._sink is not None and not self._sink.close(CLOSE_SECONDS, CLOSE_SECONDS):
             self._sink = None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole lines of bytes in, files and streams out.
 
-Called by a `Sink` in its own thread. A place says how many lines it took, and raises what the system says when it took none: it keeps
-nothing, counts nothing and tries nothing again.
+Called by a `Sink` in its own thread. A place says how many lines it took, or raises the system's error where it took none. It keeps
+nothing, counts nothing, and tries nothing again.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Place(Protocol):
         """Write lines, given without their newlines; how many went out whole. Where none did: OSError; BlockingIOError for want of room."""
 
     def wait(self, seconds: float) -> None:
-        """After BlockingIOError: until there is room, at most so long."""
+        """To be called after BlockingIOError: wait until there is room, at most so long."""
 
     def reopen(self) -> None:
-        """Take up what may have been moved away (log rotation)."""
+        """Open again what may have been moved away (log rotation)."""
 
     def close(self) -> None:
         """Let go."""
@@ -57,7 +57,7 @@ class File:
         return self._file.append(lines)
 
     def wait(self, seconds: float) -> None:
-        """A terminal in the file's place may have no room."""
+        """Wait for room: a terminal may stand in the file's place."""
         self._file.wait(seconds)
 
     def reopen(self) -> None:
@@ -70,7 +70,7 @@ class File:
 
 
 class Stream:
-    """Standard output or error, which is not ours to close or to change: others have it, too."""
+    """Standard output or error. Others use it too, so it is not closed and its flags are not changed."""
 
     def __init__(self, stream: IO[str], name: str) -> None:
         self.name = name
@@ -84,14 +84,14 @@ class Stream:
         self._own, self._put = _patient(self._descriptor)
 
     def write(self, lines: Sequence[bytes]) -> int:
-        """Write as much as there is room for; where the system cannot tell that, wait for it."""
+        """Write as much as there is room for. Where the system cannot tell how much that is, wait for room."""
         if self._descriptor < 0:
             self._stream.write("".join([line.decode() + "\n" for line in lines]))
             return len(lines)
         return self._writer.write(self._put, lines)
 
     def wait(self, seconds: float) -> None:
-        """Until whoever reads has read."""
+        """Wait until the reader has read."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         poll.poll(seconds * 1000)
@@ -100,17 +100,18 @@ class Stream:
         """There is nothing to open."""
 
     def close(self) -> None:
-        """Let go of our own way to it."""
+        """Close our own descriptor for it."""
         own, self._own = self._own, None
         if own is not None:
             own.close()
 
 
 def _patient(descriptor: int) -> tuple[_Owned | socket.socket | None, Put]:
-    """What writes to a descriptor without waiting for room, as write(2) does that has O_NONBLOCK, and what is to be closed for it.
+    """A function that writes to a descriptor without waiting for room, as write(2) does with O_NONBLOCK; and a descriptor that must be
+    closed for it.
 
-    That flag belongs to everybody who has the open file, such as the shell, so it is not set there: pipes and terminals are opened once
-    more, by way of proc(5). What cannot be opened, and anything else, is written to as it is.
+    The flag belongs to the open file, which others share (the shell, for one), so it is not set there: pipes and terminals are opened once
+    more through proc(5). Anything else, and what cannot be opened, is written to as it is.
     """
     plain = partial(os.write, descriptor)
     with contextlib.suppress(OSError):

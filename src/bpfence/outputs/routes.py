@@ -24,7 +24,7 @@ from bpfence.errors import UsageError
 from bpfence.events.values import escape
 from bpfence.outputs import messages
 from bpfence.outputs.forms import FORMS, Form, recoded
-from bpfence.outputs.messages import Messages
+from bpfence.outputs.messages import MessageQueue
 from bpfence.outputs.places import File, Place, Stream
 from bpfence.outputs.sink import Sink
 
@@ -33,14 +33,14 @@ FORMATS = ("native", "falco", "falco-text")
 
 
 CLOSE_SECONDS: Final = 0.5
-"""How long, at the end, an output may take without a line going out."""
+"""For how many seconds, at the end, an output may take no line."""
 MAX_CLOSE_SECONDS: Final = 10.0
-"""How long lines may go on going out."""
+"""For how many seconds, at the end, lines may go on being written."""
 PATIENT_CLOSE_SECONDS: Final = 10.0
-"""The first for a command in the foreground, which nobody expects to answer signals after its work is done."""
+"""CLOSE_SECONDS of a command in the foreground: nobody expects it to answer signals after its work is done."""
 
 
-class Route(NamedTuple):
+class OutputRoute(NamedTuple):
     """One way out."""
 
     form: Form
@@ -48,24 +48,25 @@ class Route(NamedTuple):
 
 
 class Outputs:
-    """Several outputs as one, of which none makes the caller wait. `report` takes messages for people, and must not wait either.
+    """Several outputs as one, none of which makes the caller wait. `report` takes messages for people, and must not wait either.
 
-    Nothing is written before `start`, nor lost: threads must not begin before privileges are given up. Methods may be called by any thread.
+    Nothing is written before `start`, and nothing is lost: threads must not begin before privileges are given up. Methods may be called by
+    any thread.
     """
 
     def __init__(self, outputs: Iterable[tuple[Form, Place]], report: Callable[[str], None], *, close_seconds: float | None = None) -> None:
         self._report = report
         self._close_seconds = CLOSE_SECONDS if close_seconds is None else close_seconds
         self._composer = Composer(host_name(), time.time_ns)
-        self._routes = tuple(Route(form, Sink(place, report, self._caught_up)) for form, place in outputs)
+        self._routes = tuple(OutputRoute(form, Sink(place, report, self._caught_up)) for form, place in outputs)
         self._started = False
         self._fault_told = False
 
     def start(self) -> None:
-        """Begin to write, by threads that have the privileges of this one. More calls do nothing."""
+        """Begin to write, by threads with the privileges of the caller. Further calls do nothing."""
         if self._started:
             return
-        if isinstance(self._report, Messages):
+        if isinstance(self._report, MessageQueue):
             self._report.start(self._caught_up)
         for route in self._routes:
             route.sink.start()
@@ -84,7 +85,7 @@ class Outputs:
                 sink.put(shown)
 
     def _shown(self, form: Form, lines: Sequence[Line]) -> list[bytes]:
-        """Lines in a form. One that cannot be shown is a bug, which costs this line in this form and no other one."""
+        """Lines in one form. A line that cannot be shown is a bug; it costs that line in that form and nothing else."""
         shown = []
         for line in lines:
             try:
@@ -99,7 +100,7 @@ class Outputs:
         return shown
 
     def _caught_up(self, late: Sink, missing: int) -> None:
-        """Tells everywhere that an output lacks lines: it takes lines again. Called by that output's thread."""
+        """Tell all outputs that one of them lacks lines, now that it takes lines again. Called by that output's thread."""
         text = f"{missing} lines are missing from output {late.name}: it did not take them in time"
         line = self._composer.status("dropped", text, severity="high", output=escape(late.name), dropped=missing)
         for form, sink in self._routes:
@@ -107,12 +108,12 @@ class Outputs:
                 sink.put([shown], always=sink is late)
 
     def reopen(self) -> None:
-        """Log rotation for all of them, after the lines that were written before. Whether it works, each tells."""
+        """Log rotation for all of them, after the lines that were written before. Each tells whether it worked."""
         for route in self._routes:
             route.sink.reopen()
 
     def close(self) -> None:
-        """Let go of all of them, after the lines that were written before: what they do not take in time is dropped and told."""
+        """Close all of them after the lines that were written before. What they do not take in time is dropped and told."""
         for route in self._routes:
             route.sink.finish()
         for route in self._routes:
@@ -120,7 +121,7 @@ class Outputs:
                 self._report(
                     f"output {route.sink.name} did not take the last {left} lines before the end; it has lost {route.sink.dropped} in all"
                 )
-        if isinstance(self._report, Messages):
+        if isinstance(self._report, MessageQueue):
             self._report.close()
 
     def folders(self) -> tuple[Path, ...]:
@@ -130,10 +131,10 @@ class Outputs:
 
     def lost_lines(self) -> dict[str, int]:
         """Lines that are not in an output and will not be, by the output's name, where there are any."""
-        found = {route.sink.name: route.sink.dropped for route in self._routes}
-        if isinstance(self._report, Messages):
-            found[messages.NAME] = self._report.dropped
-        return {name: lost for name, lost in found.items() if lost}
+        dropped = {route.sink.name: route.sink.dropped for route in self._routes}
+        if isinstance(self._report, MessageQueue):
+            dropped[messages.NAME] = self._report.dropped
+        return {name: lost for name, lost in dropped.items() if lost}
 
 
 def with_format(specs: Sequence[str], form: str) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines of bytes in, written to one place in their order by a thread of its own out; whoever gives them never waits.
+"""Lines of bytes in, written in order to one place by a thread of its own out; the caller never waits.
 
-Made by `Outputs` and `Messages`. Lines wait in a queue that is bounded in lines and bytes. What finds no room is dropped: counted, told by
-`report` when it begins, and handed to `caught_up`, which makes a status line of it, when the place takes lines again. A place that fails
-is tried again, ever more seldom, and its lines wait meanwhile. Lines are in the queue until they are written, so nothing is lost while it
-has room, and a line that was cut short is written anew.
+Made by `Outputs` and `MessageQueue`. Lines wait in a queue that is bounded in lines and bytes. What finds no room is dropped and counted:
+`report` tells it when it begins, and when the place takes lines again `caught_up` gets the number, to make a status line of it. A place
+that fails is tried again at growing intervals while its lines wait. Lines stay in the queue until they are written, so nothing is lost
+while there is room, and a line that was cut short is written again.
 
-The thread begins with `start`, not before: privileges, seccomp filters and Landlock are those of a thread, and its threads inherit them.
+The thread begins with `start`, not before: privileges, seccomp filters and Landlock belong to a thread, and the threads that it starts
+inherit them.
 """
 
 from __future__ import annotations
@@ -24,30 +25,34 @@ MAX_LINES: Final = 65_536
 MAX_BYTES: Final = 16 << 20
 """What a queue holds at most, newlines included."""
 CHUNK_BYTES: Final = 256 << 10
-"""What is given to the place at once, if a single line is not more."""
+"""How many bytes are given to the place at once, unless a single line is longer."""
 RETRY_SECONDS: Final = 0.25
 MAX_RETRY_SECONDS: Final = 4.0
-"""When a place that fails is tried again: at first, and after it has failed often."""
+"""After how many seconds a place that fails is tried again: at first, and after it has failed often."""
 TELL_SECONDS: Final = 1.0
-"""How often dropped lines are told, where lines go out meanwhile."""
+"""How often dropped lines are told while lines go out."""
 ROOM_SECONDS: Final = 1.0
-"""How long is waited for room before it is looked whether that is still wanted."""
+"""For how many seconds the thread waits for room before it checks whether it is still wanted."""
 WRITE_SECONDS: Final = 0.1
-"""How long, at the end, is waited for a write that is under way."""
-
-Report = Callable[[str], None]
+"""For how many seconds, at the end, a write that is under way is waited for."""
 
 
 class Sink:
-    """A place, its queue and its thread. `report` takes messages for people and must not wait; `caught_up` how many lines are missing.
+    """A place, its queue and its thread. `report` takes messages for people and must not wait.
 
-    `caught_up` is called in the sink's thread, and is to `put` a line that tells it, with `always`.
+    `caught_up` is called in the sink's thread with the number of lines that are missing. It should `put` a line that tells it, with
+    `always`.
     """
 
     def __init__(
-        self, place: Place, report: Report, caught_up: Callable[[Sink, int], None], *, max_lines: int = MAX_LINES,
+        self,
+        place: Place,
+        report: Callable[[str], None],
+        caught_up: Callable[[Sink, int], None],
+        *,
+        max_lines: int = MAX_LINES,
         max_bytes: int = MAX_BYTES,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.name = place.name
         self.place = place
         self.dropped = 0
@@ -55,7 +60,7 @@ class Sink:
         self._caught_up = caught_up
         self._max_lines, self._max_bytes = max_lines, max_bytes
         self._thread: threading.Thread | None = None
-        # All that follows belongs to whoever has this.
+        # All that follows is guarded by the lock of this condition.
         self._changed = threading.Condition(threading.Lock())
         self._waiting: deque[bytes] = deque()
         self._size = 0
@@ -80,7 +85,7 @@ class Sink:
         return self._thread is not None
 
     def start(self) -> None:
-        """Begin to write. What was put before comes first. Where no thread can be had now, the next call tries again."""
+        """Begin to write, with the lines that were put before. Where no thread can be started now, the next call tries again."""
         with self._changed:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="bpfence-output", daemon=True)
@@ -89,7 +94,7 @@ class Sink:
                     self._thread = thread
 
     def put(self, lines: Sequence[bytes], *, always: bool = False) -> None:
-        """Have lines written, given without their newlines. What finds no room is dropped; `always`: there is room."""
+        """Have lines written, given without their newlines. What finds no room is dropped; with `always` there always is room."""
         size = sum(map(len, lines)) + len(lines)
         with self._changed:
             if self._ended:
@@ -114,7 +119,7 @@ class Sink:
             else:
                 self.dropped += 1
                 self._untold += 1
-                self._works &= not self._waiting  # the next write shows it
+                self._works &= not self._waiting  # whether it works is seen at the next write
 
     def reopen(self) -> None:
         """Have the place opened anew: after the lines that were put before, or at once where it fails."""
@@ -124,7 +129,7 @@ class Sink:
             self._changed.notify_all()
 
     def finish(self) -> None:
-        """Nothing more will come."""
+        """No more lines will come."""
         with self._changed:
             if not self._finishing:
                 self._finishing, self._finished = True, time.monotonic()
@@ -133,10 +138,10 @@ class Sink:
         self.start()
 
     def close(self, seconds: float, in_all: float) -> int:
-        """Waits until all is written or the place has failed; how many lines are left: dropped. From `finish` on, it waits so many
-        `seconds` for the next line that goes out, and `in_all` for all of them.
+        """Wait until all is written or the place has failed. Returns how many lines are left; they are dropped.
 
-        A thread that waits in the system is left to the end of the process; what it writes after all may be among the lines counted.
+        From `finish` on it waits `seconds` for the next line that goes out, and `in_all` for all of them. A thread that waits in the system
+        is left until the process ends; what it still writes may be among the lines counted.
         """
         self.finish()
         with self._changed:
@@ -169,7 +174,7 @@ class Sink:
             self._changed.notify_all()
 
     def _next(self) -> Callable[[], None] | None:
-        """What is to be done next, waited for; None at the end."""
+        """What the thread has to do next; waits for it. None at the end."""
         with self._changed:
             while not self._abandoned:
                 now = time.monotonic()
@@ -223,7 +228,7 @@ class Sink:
             self._wrote(count)
 
     def _wrote(self, count: int) -> None:
-        """Notes that so many lines are written: none where that has failed, or there was no room."""
+        """Note how many lines were written: none where the write has failed, or where there was no room."""
         with self._changed:
             self._writing = False
             if not self._ended:
@@ -250,7 +255,7 @@ class Sink:
             self._retry_at = 0.0
 
     def _failed(self, error: Exception) -> None:
-        """Notes a failure, and tells it where it is the first since it worked."""
+        """Note a failure, and tell it if it is the first since the place worked."""
         with self._changed:
             self._failing = True
             self._retry_at = time.monotonic() + self._pause

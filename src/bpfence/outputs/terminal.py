@@ -23,7 +23,7 @@ MAX_ARGS: Final = 160
 
 
 class People:
-    """The form `rich`: a compact view of alerts, with as much colour as the terminal that the environment names has."""
+    """The form `rich`: a compact view of alerts, in the colours that the terminal of the environment has."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(
@@ -59,13 +59,20 @@ def _note(moment: str, word: str, style: str, text: str) -> Text:
 def _alert(alert: Alert) -> Text:
     word, name, action = alert.severity, f"{alert.policy or '-'}/{alert.rule or '-'}", alert.action
     if alert.dialect is not msgspec.UNSET:
-        # A rule of another language as its users know it, by its name and its own word of urgency.
+        # A rule of another language as its users know it: by its name and that language's word for its urgency.
         (own,) = alert.dialect.values()
         word, name = str(own.get("priority", word)), str(alert.rule)
     text = Text.assemble(
-        (_clock(alert.time), "dim"), " ", (f"{word:<8}", SEVERITY_STYLES.get(alert.severity, "")), " ",
-        (f"{action:<5}", ACTION_STYLES.get(action, "")), " ", (name, "bold"), "  ", alert.message,
-    )  # fmt: skip
+        (_clock(alert.time), "dim"),
+        " ",
+        (f"{word:<8}", SEVERITY_STYLES.get(alert.severity, "")),
+        " ",
+        (f"{action:<5}", ACTION_STYLES.get(action, "")),
+        " ",
+        (name, "bold"),
+        "  ",
+        alert.message,
+    )
     if alert.would is not msgspec.UNSET:
         text.append(f" (would {alert.would})", "yellow")
     if alert.uncertain is not msgspec.UNSET:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A profile that can be read in, what is wrong with it out.
 
-Called by `bpfence seccomp check`. The passes, each a function of the profile on one machine: rules against each other, their arguments,
-architectures, what others need of the profile, what gets around it, listeners and flags, and last the filter itself, held against the
-profile by the interpreter. Errors are what makes a profile mean something else than it says, or not start; warnings are what its
-author will not have meant; the rest is information.
+Called by `bpfence seccomp check`. The passes are functions of the profile on one machine: rules against each other, their arguments,
+architectures, what others need of the profile, what gets around it, listeners and flags. The last one compares the filter itself with the
+profile, by the interpreter. An error is what makes a profile mean something else than it says, or keeps it from starting; a warning is what
+its author will not have meant; the rest is information.
 """
 
 from __future__ import annotations
@@ -17,11 +17,21 @@ from bpfence.seccomp import libseccomp
 from bpfence.seccomp.filter import LIBRARY_CHAINS, LIBRARY_CONDITIONS, always_holds, too_heavy
 from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.interpret import argument_tuples, differences
-from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, Action, Arg, ArgOp, Conditions, Effective, Flag, Profile, Rule
+from bpfence.seccomp.model import (
+    ARGUMENTS,
+    MAX_ARGUMENT,
+    Arg,
+    ArgOp,
+    Effective,
+    MachineConditions,
+    Profile,
+    ProfileAction,
+    ProfileFlag,
+    ProfileRule,
+)
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, resolve
-from bpfence.seccomp.runtimes import SETTINGS, WITH, WITHOUT, Kind, described, failing, kind_of, needs
-from bpfence.seccomp.runtimes import runtimes as runtime_names
-from bpfence.seccomp.table import Case, Table, conditions_text
+from bpfence.seccomp.runtimes import SETTINGS, WITH, WITHOUT, DenialKind, described, failing, kind_of, needs, runtime_names
+from bpfence.seccomp.table import CallTable, Case, conditions_text
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.arguments import NARROW, POINTERS
 from bpfence.syscalls.table import (
@@ -44,9 +54,9 @@ SINCE_LIBSECCOMP_2_6: Final = frozenset({Arch.M68K, Arch.SH, Arch.SHEB})
 MAX_NAMES: Final = 10
 MAX_PAIRS: Final = 4000
 MAX_TRIES: Final = 200_000
-"""Argument tuples with which rules are tried, all of them together; only absurd profiles need more."""
+"""How many argument tuples rules are tried with, all rules together. Only absurd profiles need more."""
 MAX_SUGGESTIONS: Final = 100
-"""Looking for the nearest of 500 names takes a few milliseconds."""
+"""For how many unknown names the nearest of 500 names is looked for, which takes a few milliseconds each."""
 ENOSYS: Final = 38
 EACCES: Final = 13
 
@@ -54,9 +64,9 @@ ESSENTIAL: Final = frozenset({
     "execve", "brk", "mmap", "mprotect", "munmap", "openat", "pread64", "newfstatat", "arch_prctl", "set_tid_address", "set_robust_list",
     "rseq", "prlimit64", "getrandom", "access", "exit_group", "futex",
 })  # fmt: skip
-"""Of the calls of LIBC_NEEDS those without which no dynamically linked program of today's Debian or Fedora starts undisturbed."""
+"""The calls of LIBC_NEEDS without which no dynamically linked program of today's Debian or Fedora starts undisturbed."""
 
-# Calls that 32-bit architectures have beside, or in place of, the one of 64-bit ones; and the other way round.
+# Calls that 32-bit architectures have beside the 64-bit one, or in place of it; and the other way round.
 TWINS: Final = {
     "mmap": ("mmap2",), "lseek": ("_llseek",), "select": ("_newselect",), "getrlimit": ("ugetrlimit",), "newfstatat": ("fstatat64",),
     "fadvise64": ("fadvise64_64",), "sendfile": ("sendfile64",),
@@ -66,11 +76,11 @@ OLDER: Final = {
     "getdents64": "getdents", "clone3": "clone", "statx": "newfstatat", "faccessat2": "faccessat", "epoll_pwait2": "epoll_wait",
     "close_range": "clone", "pidfd_open": "clone",
 }  # fmt: skip
-"""Call of today → the one whose permission shows that it is meant, too."""
+"""New call → the older one; permission for that shows that the new one is meant, too."""
 
 
 class Machine:
-    """What the passes work on."""
+    """What the passes work on: a profile on one machine, and their findings."""
 
     def __init__(self, effective: Effective, findings: Findings) -> None:
         self.effective = effective
@@ -78,17 +88,17 @@ class Machine:
         self.findings = findings
         self.arch = effective.architectures[0]
         self.arches = [arch for arch in effective.architectures if arch.supported]
-        self.table = Table(effective)
+        self.table = CallTable(effective)
         self.tries = MAX_TRIES
 
     @property
     def place(self) -> Location:
-        """Where findings about the whole stand."""
+        """Where findings about the whole profile are placed."""
         return self.profile.location
 
     @property
     def denies_by_default(self) -> bool:
-        """Whether what is not listed is denied."""
+        """Whether calls that are not listed are denied."""
         return not self.effective.default.action.permits
 
 
@@ -107,8 +117,8 @@ def check(
 
 
 def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    return ", ".join(found[:MAX_NAMES]) + (f" and {len(found) - MAX_NAMES} more" if len(found) > MAX_NAMES else "")
+    all_names = list(names)
+    return ", ".join(all_names[:MAX_NAMES]) + (f" and {len(all_names) - MAX_NAMES} more" if len(all_names) > MAX_NAMES else "")
 
 
 # ---- names ----
@@ -155,10 +165,10 @@ def duplicate_names(machine: Machine) -> None:
 
 
 def rules_against_each_other(machine: Machine) -> None:
-    """Rules that repeat, silence or contradict each other, and those that say what the default says."""
+    """Rules that repeat, silence or contradict each other, and rules that say what the default says."""
     default = machine.profile.default
     deciding = [rule for rule in machine.profile.rules if rule.verdict != default]
-    by_name: dict[str, list[Rule]] = {}
+    by_name: dict[str, list[ProfileRule]] = {}
     for rule in deciding:
         for name in dict.fromkeys(rule.names):
             by_name.setdefault(name, []).append(rule)
@@ -176,12 +186,12 @@ def rules_against_each_other(machine: Machine) -> None:
                     break
 
 
-def _default_entry(machine: Machine, rule: Rule, by_name: dict[str, list[Rule]]) -> None:
+def _default_entry(machine: Machine, rule: ProfileRule, by_name: dict[str, list[ProfileRule]]) -> None:
     what = f"{rule.verdict} is the default: runtimes leave the rule out, and it denies nothing that another rule lets through"
     if rule.action.permits:
         what = f"{rule.verdict} is the default: runtimes leave the rule out"
     hint = "remove it"
-    if rule.action is Action.ERRNO:
+    if rule.action is ProfileAction.ERRNO:
         hint += "; a denial that counts beside other rules needs another errnoRet than the default"
     machine.findings.warn(rule.location, "default-entry", what, hint)
     for name in dict.fromkeys(rule.names):
@@ -191,20 +201,20 @@ def _default_entry(machine: Machine, rule: Rule, by_name: dict[str, list[Rule]])
             machine.findings.add(rule.place(name), "shadowed", what, "remove the name from one of the two rules")
 
 
-def _together(one: Rule, other: Rule) -> bool:
-    """Whether the two may hold on one machine, as far as that is plain."""
-    if one.includes == other.includes and one.excludes == other.excludes:
+def _together(rule: ProfileRule, other: ProfileRule) -> bool:
+    """Whether both may hold on one machine, as far as that can be told."""
+    if rule.includes == other.includes and rule.excludes == other.excludes:
         return True
-    return not (one.includes or one.excludes) or not (other.includes or other.excludes)
+    return not (rule.includes or rule.excludes) or not (other.includes or other.excludes)
 
 
-def _holds_wherever(one: Rule, other: Rule) -> bool:
-    """Whether `one` holds on every machine on which `other` does."""
-    return not (one.includes or one.excludes) or (one.includes == other.includes and one.excludes == other.excludes)
+def _holds_wherever(rule: ProfileRule, other: ProfileRule) -> bool:
+    """Whether `rule` holds on every machine on which `other` does."""
+    return not (rule.includes or rule.excludes) or (rule.includes == other.includes and rule.excludes == other.excludes)
 
 
-def _pair(machine: Machine, name: str, earlier: Rule, later: Rule) -> bool:
-    """What is wrong about two rules for one name; whether something was."""
+def _pair(machine: Machine, name: str, earlier: ProfileRule, later: ProfileRule) -> bool:
+    """Report what is wrong about two rules for one name. Returns whether something was."""
     place, line = later.place(name), earlier.place(name).line
     findings = machine.findings
     if earlier.verdict == later.verdict:
@@ -246,31 +256,31 @@ def _pair(machine: Machine, name: str, earlier: Rule, later: Rule) -> bool:
     return False
 
 
-def _same(one: Rule, other: Rule) -> bool:
-    def key(rule: Rule) -> set[frozenset[tuple[int, str, int, int]]]:
-        return {frozenset((a.index, a.op.value, a.value, a.value_two) for a in alternative) for alternative in rule.on()}
+def _same(rule: ProfileRule, other: ProfileRule) -> bool:
+    def key(compared: ProfileRule) -> set[frozenset[tuple[int, str, int, int]]]:
+        return {frozenset((a.index, a.op.value, a.value, a.value_two) for a in alternative) for alternative in compared.on()}
 
-    return key(one) == key(other)
+    return key(rule) == key(other)
 
 
 def _tuples(machine: Machine, args: Sequence[Arg]) -> Iterator[tuple[int, ...]]:
-    """Arguments that matter for conditions, as long as tries are left; at least a few."""
-    for found in argument_tuples(args, 500 if machine.tries > 0 else 5):
+    """Argument tuples that matter for conditions, while there are tries left; a few in any case."""
+    for arguments in argument_tuples(args, 500 if machine.tries > 0 else 5):
         machine.tries -= 1 + len(args)
-        yield found
+        yield arguments
 
 
-def _both_match(machine: Machine, one: Rule, other: Rule) -> tuple[int, ...] | None:
-    """Arguments that both are about on one of the architectures."""
+def _both_match(machine: Machine, rule: ProfileRule, other: ProfileRule) -> tuple[int, ...] | None:
+    """Arguments that both rules match on one of the architectures; None where there are none."""
     for bits in dict.fromkeys(arch.bits for arch in machine.arches):
-        for args in _tuples(machine, [arg.on(bits) for arg in (*one.args, *other.args)]):
-            if one.matches(args, bits) and other.matches(args, bits):
+        for args in _tuples(machine, [arg.on(bits) for arg in (*rule.args, *other.args)]):
+            if rule.matches(args, bits) and other.matches(args, bits):
                 return args
     return None
 
 
-def _unconditional(machine: Machine, rule: Rule) -> bool:
-    """Whether libseccomp takes it for a rule without conditions."""
+def _unconditional(machine: Machine, rule: ProfileRule) -> bool:
+    """Whether libseccomp takes the condition for none at all."""
     return () in rule.on(machine.arch.bits)
 
 
@@ -278,7 +288,7 @@ def _unconditional(machine: Machine, rule: Rule) -> bool:
 
 
 def arguments(machine: Machine) -> None:
-    """Conditions that mean something else than they look like."""
+    """Conditions that mean something else than they seem to mean."""
     for rule in machine.profile.rules:
         if rule.args and rule.verdict != machine.profile.default:
             _as_a_whole(machine, rule)
@@ -286,7 +296,7 @@ def arguments(machine: Machine) -> None:
                 _one_argument(machine, rule, arg)
 
 
-def _as_a_whole(machine: Machine, rule: Rule) -> None:
+def _as_a_whole(machine: Machine, rule: ProfileRule) -> None:
     findings = machine.findings
     if len(rule.args) > ARGUMENTS:
         what = f"crun reads the first {ARGUMENTS} of the {len(rule.args)} conditions only"
@@ -310,7 +320,7 @@ def _as_a_whole(machine: Machine, rule: Rule) -> None:
             findings.add(never.location, "never-matches", what, "compare with a value that the argument can have")
 
 
-def _one_argument(machine: Machine, rule: Rule, arg: Arg) -> None:
+def _one_argument(machine: Machine, rule: ProfileRule, arg: Arg) -> None:
     findings = machine.findings
     if arg.op is ArgOp.MASKED_EQ and arg.value_two & ~arg.value:
         what = f"valueTwo has bits that are not in the mask ({arg.value_two & ~arg.value:#x}), and libseccomp drops them:"
@@ -332,8 +342,8 @@ def _one_argument(machine: Machine, rule: Rule, arg: Arg) -> None:
         _argument_of(machine, rule, arg, name)
 
 
-def _compared(rule: Rule, arg: Arg, bits: int = 64) -> str:
-    """What is done with a condition where arguments have `bits` bits, as the end of a sentence."""
+def _compared(rule: ProfileRule, arg: Arg, bits: int = 64) -> str:
+    """What becomes of a condition where arguments have `bits` bits, as the end of a sentence."""
     cut = arg.on(bits)
     always = always_holds(arg, bits)
     if cut.is_none:
@@ -342,16 +352,16 @@ def _compared(rule: Rule, arg: Arg, bits: int = 64) -> str:
     return f"ask for {conditions_text(rule.names[0] if len(rule.names) == 1 else '', Case((cut,), rule.verdict))}{end}"
 
 
-def _argument_of(machine: Machine, rule: Rule, arg: Arg, name: str) -> None:
+def _argument_of(machine: Machine, rule: ProfileRule, arg: Arg, name: str) -> None:
     findings = machine.findings
-    found = signature(name)
-    if found is None:
+    call_signature = signature(name)
+    if call_signature is None:
         return
-    if arg.index >= len(found.arguments):
-        what = f"{name} has {len(found.arguments)} arguments: number {arg.index} (from 0) is whatever the register holds"
+    if arg.index >= len(call_signature.arguments):
+        what = f"{name} has {len(call_signature.arguments)} arguments: number {arg.index} (from 0) is whatever the register holds"
         findings.warn(arg.location, "argument-ignored", what, "count arguments from 0")
         return
-    argument, kind = found.arguments[arg.index]
+    argument, kind = call_signature.arguments[arg.index]
     if kind in POINTERS and not (arg.value == 0 and arg.op in (ArgOp.EQ, ArgOp.NE)):
         what = f"{argument} of {name} is an address: the filter compares the address, not what lies there"
         findings.warn(arg.location, "pointer-argument", what, "only NULL can be told: what a pointer leads to is for an LSM policy")
@@ -366,8 +376,8 @@ def _argument_of(machine: Machine, rule: Rule, arg: Arg, name: str) -> None:
         findings.note(arg.location, "wide-argument", what, "SCMP_CMP_MASKED_EQ with mask 4294967295 compares the lower half alone")
 
 
-def _upper_half_matters(rule: Rule, arg: Arg) -> bool:
-    """Whether garbage in the upper half gets a call through: where it makes the condition of a permission hold, or of a denial fail."""
+def _upper_half_matters(rule: ProfileRule, arg: Arg) -> bool:
+    """Whether garbage in the upper half lets a call through: it may make the condition of a permission true, or that of a denial false."""
     if arg.op is ArgOp.MASKED_EQ:
         return not rule.action.permits and arg.value > 0xFFFFFFFF
     if arg.value > 0xFFFFFFFF:
@@ -386,7 +396,7 @@ def conditions(machine: Machine) -> None:
             machine.findings.warn(rule.location, "never-applies", f"the rule holds on no machine: {reason}", "remove one of the two")
 
 
-def _contradiction(includes: Conditions, excludes: Conditions) -> str:
+def _contradiction(includes: MachineConditions, excludes: MachineConditions) -> str:
     caps = set(includes.caps) & set(excludes.caps)
     if caps:
         return f"it includes and excludes {min(caps)}"
@@ -443,7 +453,7 @@ def _twins(machine: Machine, arch: Arch) -> None:
 def runtimes(machine: Machine) -> None:
     """Calls that a container runtime makes between the filter and the program."""
 
-    def denied(name: str) -> Kind | None:
+    def denied(name: str) -> DenialKind | None:
         entry = machine.table.entry(machine.arch, name)
         kinds = {kind_of(case.verdict) for case in entry.cases} if entry is not None and entry.status == "denied" else {None}
         return kinds.pop() if len(kinds) == 1 else None
@@ -455,7 +465,7 @@ def runtimes(machine: Machine) -> None:
     told: dict[tuple[Location, str], list[str]] = {}
     for names, where in stopped.items():
         place, effect = _where(machine, names[0]), _stops(where)
-        if len(names) > 1:  # one of them would do
+        if len(names) > 1:  # one of these names is enough
             machine.findings.warn(place, "runtime-needs", f"{' and '.join(names)} are both denied: {effect}", f"allow {names[0]}")
         else:
             told.setdefault((place, effect), []).append(names[0])
@@ -473,7 +483,7 @@ def runtimes(machine: Machine) -> None:
 
 
 def _stops(where: Mapping[str, tuple[str, ...]]) -> str:
-    """What does not start, with which runtimes and in which settings."""
+    """Which containers do not start: the runtimes, and in which settings."""
     if set(where) == set(runtime_names()) and all(settings == SETTINGS for settings in where.values()):
         return f"no container starts ({' and '.join(map(described, where))})"
     manner = {SETTINGS: "", (WITH,): " with no_new_privs", (WITHOUT,): " without no_new_privs"}
@@ -481,7 +491,7 @@ def _stops(where: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def _where(machine: Machine, name: str) -> Location:
-    """Where the profile speaks about a call, or its beginning."""
+    """The place of the rule about a call; the beginning of the profile where there is none."""
     for rule in machine.effective.rules:
         if name in rule.names:
             return rule.place(name)
@@ -494,7 +504,7 @@ def libraries(machine: Machine) -> None:
         return
     for name, purpose in LIBC_NEEDS.items():
         entry = machine.table.entry(machine.arch, name)
-        if entry is None or entry.status != "denied" or entry.verdict.action is Action.NOTIFY:
+        if entry is None or entry.status != "denied" or entry.verdict.action is ProfileAction.NOTIFY:
             continue
         if name in FALLS_BACK and _gives_enosys(entry.verdict.action, entry.verdict.data):
             continue
@@ -507,8 +517,8 @@ def libraries(machine: Machine) -> None:
         machine.findings.add(_where(machine, name), "libc-needs", what, hint, "warning" if severe else "info")
 
 
-def _gives_enosys(action: Action, data: int) -> bool:
-    return action is Action.ERRNO and data == ENOSYS
+def _gives_enosys(action: ProfileAction, data: int) -> bool:
+    return action is ProfileAction.ERRNO and data == ENOSYS
 
 
 def defaults(machine: Machine) -> None:
@@ -551,7 +561,7 @@ def _relatives(machine: Machine, arch: Arch, name: str, place: Location) -> None
         return
     passing = sorted(other for other in relatives - {name} if _passes(machine, arch, other))
     if name in ("clone", "clone3"):
-        passing = [other for other in passing if other not in ("fork", "vfork")]  # they make no namespaces
+        passing = [other for other in passing if other not in ("fork", "vfork")]  # these make no namespaces
     if passing:
         verb = "passes" if len(passing) == 1 else "pass"
         manner = "only permitted under conditions" if conditional else "denied"
@@ -560,7 +570,7 @@ def _relatives(machine: Machine, arch: Arch, name: str, place: Location) -> None
 
 
 def _deny(machine: Machine, names: Sequence[str]) -> str:
-    """The hint to deny calls that pass: where the default denies, a rule that does so, too, would have no effect."""
+    """The hint to deny calls that pass. Where the default denies, one must stop allowing them: a rule that denies would have no effect."""
     return f"do not allow {_listed(names)}" if machine.denies_by_default else f"deny {_listed(names)}"
 
 
@@ -569,7 +579,7 @@ def _passes(machine: Machine, arch: Arch, name: str) -> bool:
 
 
 def _socketcall(machine: Machine) -> None:
-    """Rules with conditions on socket calls, where socketcall is to be had."""
+    """Rules with conditions on socket calls, on architectures that also have socketcall."""
     if Arch.X86 not in machine.arches:
         return
     seen: set[str] = set()
@@ -591,7 +601,7 @@ def _socketcall(machine: Machine) -> None:
 
 
 def _io_uring(machine: Machine) -> None:
-    """Calls that are denied and that io_uring makes all the same."""
+    """Calls that are denied, and that io_uring makes all the same."""
     if not any(_passes(machine, machine.arch, name) for name in STARTS_IO_URING):
         return
     denied = [name for name in IO_URING if machine.table.status(machine.arch, name) in ("denied", "conditional")]
@@ -604,7 +614,7 @@ def _io_uring(machine: Machine) -> None:
 
 
 def _handles(machine: Machine) -> None:
-    """Opening by handle beside opening that is restricted."""
+    """Opening by handle, where opening by name is restricted."""
     if _passes(machine, machine.arch, HANDLES[1]):
         restricted = [name for name, _ in _restricted(machine, machine.arch) if name in ("open", "openat", "openat2", "creat")]
         if restricted:
@@ -618,8 +628,8 @@ def _handles(machine: Machine) -> None:
 def listeners(machine: Machine) -> None:
     """NOTIFY and TRACE, and the flags that go with them."""
     profile, findings = machine.profile, machine.findings
-    notifying = [rule for rule in profile.rules if rule.action is Action.NOTIFY]
-    if profile.default_action is Action.NOTIFY:
+    notifying = [rule for rule in profile.rules if rule.action is ProfileAction.NOTIFY]
+    if profile.default_action is ProfileAction.NOTIFY:
         findings.add(machine.place, "listener", "NOTIFY cannot be the default: runtimes refuse the profile", "name the calls")
     for rule in notifying:
         if "write" in rule.names:
@@ -628,18 +638,19 @@ def listeners(machine: Machine) -> None:
     if notifying and not profile.listener_path:
         what = "NOTIFY needs a listener: runtimes refuse a profile without listenerPath"
         findings.add(notifying[0].location, "listener", what, 'add "listenerPath", or use the profile with bpfence seccomp supervise')
-    if profile.listener_path and not notifying and profile.default_action is not Action.NOTIFY:
+    if profile.listener_path and not notifying and profile.default_action is not ProfileAction.NOTIFY:
         findings.warn(machine.place, "listener", "there is a listenerPath, and no rule with SCMP_ACT_NOTIFY", "remove it")
     flags = profile.effective_flags
-    if Flag.WAIT_KILLABLE_RECV in flags and not notifying:
-        what = f"{Flag.WAIT_KILLABLE_RECV.value} needs a listener: the kernel refuses it without one"
+    if ProfileFlag.WAIT_KILLABLE_RECV in flags and not notifying:
+        what = f"{ProfileFlag.WAIT_KILLABLE_RECV.value} needs a listener: the kernel refuses it without one"
         findings.warn(machine.place, "bad-flag", what, "remove it")
-    if Flag.TSYNC in flags and notifying:
-        what = f"{Flag.TSYNC.value} and a listener go together since Linux 5.7 only, and only with a third flag that profiles cannot name"
+    if ProfileFlag.TSYNC in flags and notifying:
+        together = "go together since Linux 5.7 only, and only with a third flag that profiles cannot name"
+        what = f"{ProfileFlag.TSYNC.value} and a listener {together}"
         findings.warn(machine.place, "bad-flag", what, "remove it: a container has one thread when its filter is loaded")
-    tracing = [rule for rule in profile.rules if rule.action is Action.TRACE]
+    tracing = [rule for rule in profile.rules if rule.action is ProfileAction.TRACE]
     place = tracing[0].location if tracing else machine.place
-    if tracing or profile.default_action is Action.TRACE:
+    if tracing or profile.default_action is ProfileAction.TRACE:
         what = "TRACE without a tracer fails the call with ENOSYS, and runtimes have none"
         findings.note(place, "trace-without-tracer", what, "use LOG to watch and ERRNO to deny")
 
@@ -655,13 +666,13 @@ def filters(machine: Machine) -> None:
             what += " the time that libseccomp takes for them explodes, and runtimes may hang"
             hint = "bpfence's own filter decides the call by itself; use fewer rules"
             machine.findings.warn(rule.place(name), "filter-limit", what, hint)
-        found = differences(machine.effective)
+        diagnostics = differences(machine.effective)
     except CompileError as error:
-        found = list(error.diagnostics)
+        diagnostics = list(error.diagnostics)
     except KernelError as error:
         machine.findings.warn(machine.place, "no-libseccomp", f"the filter was not made and not examined: {error}", error.hint)
         return
-    for diagnostic in found:
+    for diagnostic in diagnostics:
         machine.findings.add(diagnostic.location, diagnostic.code, diagnostic.message, diagnostic.hint)
 
 
@@ -669,4 +680,4 @@ PASSES: Final[tuple[Callable[[Machine], None], ...]] = (
     unknown_names, duplicate_names, rules_against_each_other, arguments, conditions, architectures, runtimes, libraries, defaults,
     ways_around, listeners, filters,
 )  # fmt: skip
-"""The passes, in their order: `filters` comes last because it takes the longest."""
+"""The passes in order. `filters` comes last because it takes the longest."""

@@ -15,13 +15,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from bpfence.documents.json_values import Value
+from bpfence.documents.json_values import JsonValue
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.seccomp.filter import Optimize, pseudo_code
 from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.interpret import compile_verified, differences
 from bpfence.seccomp.merge import normalised
-from bpfence.seccomp.model import Action, Effective, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.model import Effective, Profile, ProfileAction, ProfileFlag, ProfileRule, ProfileVerdict
 from bpfence.seccomp.profile import dump, plain, read
 from bpfence.syscalls.architectures import Arch
 from bpfence.words import quoted
@@ -39,16 +39,19 @@ NOT_IN_OPERATOR: Final = frozenset({Arch.LOONGARCH64, Arch.M68K, Arch.SH, Arch.S
 LINE: Final = 100
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How to export. `name` is the object's and the file's, without ending; `path` is where the profile lies: a file for podman, a path
-    below the kubelet's seccomp folder for Kubernetes, empty: where the operator puts it. `manifest` is a Pod, or what makes Pods."""
+class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to export.
+
+    `name` is the name of the object and of the file, without ending. `path` is where the profile lies: for podman a file; for Kubernetes a
+    path below the kubelet's seccomp folder, or empty: where the operator puts it. `manifest` is a Pod, or an object that makes Pods.
+    """
 
     name: str = "profile"
     path: str = ""
     optimize: Optimize = "auto"
     conditional: Conditional = "deny"
     operator: OperatorVersion = "v1"
-    manifest: Value | None = None
+    manifest: JsonValue | None = None
 
 
 class Exported(msgspec.Struct, frozen=True):
@@ -58,7 +61,7 @@ class Exported(msgspec.Struct, frozen=True):
     findings: tuple[Diagnostic, ...] = ()
 
 
-def export(effective: Effective, format: Format, options: Options) -> Exported:
+def export(effective: Effective, format: Format, options: ExportOptions) -> Exported:
     """A profile in another format. CompileError where the filter would not mean what the profile says."""
     findings = Findings()
     if format in ("oci", "podman-run", "k8s", "pfc"):
@@ -72,24 +75,29 @@ def export(effective: Effective, format: Format, options: Options) -> Exported:
 # ---- filters and profiles ----
 
 
-def _bpf(effective: Effective, options: Options, findings: Findings) -> bytes:
+def _bpf(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     return compile_verified(effective, optimize=options.optimize).program
 
 
-def _pfc(effective: Effective, options: Options, findings: Findings) -> bytes:
+def _pfc(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     return pseudo_code(effective, optimize=options.optimize).encode()
 
 
-def _oci(effective: Effective, options: Options, findings: Findings) -> bytes:
+def _oci(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     return dump(normalised(plain(effective)))
 
 
-def _podman(effective: Effective, options: Options, findings: Findings) -> bytes:
+def _podman(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     path = options.path or f"{options.name}.json"
     lines = [
-        "podman run", f"--security-opt seccomp={shlex.quote(path)}", "--security-opt no-new-privileges", "--cap-drop all", "--read-only",
-        "--user 65534:65534", "IMAGE",
-    ]  # fmt: skip
+        "podman run",
+        f"--security-opt seccomp={shlex.quote(path)}",
+        "--security-opt no-new-privileges",
+        "--cap-drop all",
+        "--read-only",
+        "--user 65534:65534",
+        "IMAGE",
+    ]
     if effective.left_out:
         what = "rules with includes and excludes are resolved by podman on the machine: it may come to other ones than here"
         findings.note(effective.profile.location, "cannot-express", what, "export --format oci gives the profile as resolved here")
@@ -102,7 +110,7 @@ def _podman(effective: Effective, options: Options, findings: Findings) -> bytes
 _SYSTEMD_ARCHES: Final = {Arch.X86_64: "x86-64", Arch.X86: "x86", Arch.X32: "x32", Arch.AARCH64: "arm64", Arch.ARM: "arm"}
 
 
-def _systemd(effective: Effective, options: Options, findings: Findings) -> bytes:
+def _systemd(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     """SystemCall… lines for a [Service] section, as systemd.exec(5) has them."""
     profile = normalised(plain(effective))
     place = effective.profile.location
@@ -112,7 +120,7 @@ def _systemd(effective: Effective, options: Options, findings: Findings) -> byte
     arches = [_SYSTEMD_ARCHES[arch] for arch in effective.architectures if arch in _SYSTEMD_ARCHES]
     lines.append("SystemCallArchitectures=" + " ".join(arches))
     names = _systemd_names(effective, profile, options, findings)
-    if effective.default.action is Action.ERRNO:
+    if effective.default.action is ProfileAction.ERRNO:
         lines.append(f"SystemCallErrorNumber={_errno_name(effective.default.data)}")
     if effective.default.action.permits:
         lines += _wrapped("SystemCallFilter=~", names["denied"])
@@ -122,30 +130,30 @@ def _systemd(effective: Effective, options: Options, findings: Findings) -> byte
         what = "systemd always adds its group @default to a list of permitted calls (systemd-analyze syscall-filter @default)"
         findings.note(place, "cannot-express", what, "")
     lines += _wrapped("SystemCallLog=", names["logged"])
-    if effective.default.action is Action.LOG:
+    if effective.default.action is ProfileAction.LOG:
         lines += _wrapped("SystemCallLog=~", sorted({*names["permitted"], *(name.partition(":")[0] for name in names["denied"])}))
     return ("\n".join(lines) + "\n").encode()
 
 
 def _unsaid_by_systemd(effective: Effective) -> list[str]:
     default = effective.default.action
-    found = []
-    if default in (Action.TRAP, Action.TRACE, Action.NOTIFY, Action.KILL_THREAD):
-        found.append(f"systemd kills the process where the profile's default is {effective.default}")
+    unsaid = []
+    if default in (ProfileAction.TRAP, ProfileAction.TRACE, ProfileAction.NOTIFY, ProfileAction.KILL_THREAD):
+        unsaid.append(f"systemd kills the process where the profile's default is {effective.default}")
     missing = [arch.value for arch in effective.architectures if arch not in _SYSTEMD_ARCHES]
     if missing:
-        found.append(f"{', '.join(missing)} is left out")
-    if Flag.LOG in effective.flags:
-        found.append(f"{Flag.LOG.value} is left out")
-    return found
+        unsaid.append(f"{', '.join(missing)} is left out")
+    if ProfileFlag.LOG in effective.flags:
+        unsaid.append(f"{ProfileFlag.LOG.value} is left out")
+    return unsaid
 
 
-def _systemd_names(effective: Effective, profile: Profile, options: Options, findings: Findings) -> dict[str, list[str]]:
-    """Names by what systemd is to do with them; a name whose rules have conditions goes where `conditional` says."""
+def _systemd_names(effective: Effective, profile: Profile, options: ExportOptions, findings: Findings) -> dict[str, list[str]]:
+    """Names by what systemd is to do with them. A name whose rules have conditions goes where `conditional` says."""
     names: dict[str, list[str]] = {"permitted": [], "denied": [], "logged": []}
     places = {name: rule.place(name) for rule in reversed(effective.rules) for name in rule.names}
     done: set[str] = set()
-    for rule in sorted(profile.rules, key=lambda rule: bool(rule.args)):  # a rule without conditions counts alone
+    for rule in sorted(profile.rules, key=lambda rule: bool(rule.args)):  # a rule without conditions decides alone
         for name in rule.names:
             if name in done:
                 continue
@@ -155,18 +163,24 @@ def _systemd_names(effective: Effective, profile: Profile, options: Options, fin
                 verdict = _without_conditions(effective, rule, name, options.conditional, findings, places[name])
             if verdict.action.permits:
                 names["permitted"].append(name)
-                if verdict.action is Action.LOG:
+                if verdict.action is ProfileAction.LOG:
                     names["logged"].append(name)
             elif verdict != effective.default:
                 names["denied"].append(name + _systemd_suffix(verdict, name, places[name], findings))
-    return {kind: sorted(found) for kind, found in names.items()}
+    return {kind: sorted(of_kind) for kind, of_kind in names.items()}
 
 
 def _without_conditions(
-    effective: Effective, rule: Rule, name: str, conditional: Conditional, findings: Findings, place: Location
-) -> Verdict:
-    """What becomes of a call whose arguments systemd cannot look at."""
-    passing = rule.verdict if rule.action.permits else effective.default if effective.default.action.permits else Verdict(Action.ALLOW)
+    effective: Effective, rule: ProfileRule, name: str, conditional: Conditional, findings: Findings, place: Location
+) -> ProfileVerdict:
+    """What becomes of a call with conditions on arguments, which systemd cannot look at."""
+    passing = (
+        rule.verdict
+        if rule.action.permits
+        else effective.default
+        if effective.default.action.permits
+        else ProfileVerdict(ProfileAction.ALLOW)
+    )
     denied = effective.default if rule.action.permits else rule.verdict
     manner = "allowed" if conditional == "allow" else "denied"
     other = "deny" if conditional == "allow" else "allow"
@@ -175,10 +189,10 @@ def _without_conditions(
     return passing if conditional == "allow" else denied
 
 
-def _systemd_suffix(verdict: Verdict, name: str, place: Location, findings: Findings) -> str:
-    if verdict.action is Action.ERRNO:
+def _systemd_suffix(verdict: ProfileVerdict, name: str, place: Location, findings: Findings) -> str:
+    if verdict.action is ProfileAction.ERRNO:
         return f":{_errno_name(verdict.data)}"
-    if verdict.action in (Action.TRAP, Action.TRACE, Action.NOTIFY):
+    if verdict.action in (ProfileAction.TRAP, ProfileAction.TRACE, ProfileAction.NOTIFY):
         what = f"{verdict} for {name} cannot be said: systemd kills the process"
         findings.warn(place, "cannot-express", what, "")
     return ":kill"
@@ -189,7 +203,7 @@ def _errno_name(number: int) -> str:
 
 
 def _wrapped(key: str, names: list[str]) -> list[str]:
-    """One assignment a line; systemd adds them up."""
+    """One assignment a line; systemd joins them."""
     lines: list[str] = []
     row: list[str] = []
     for name in names:
@@ -205,7 +219,7 @@ def _wrapped(key: str, names: list[str]) -> list[str]:
 POD_ANNOTATION: Final = "seccomp.security.alpha.kubernetes.io/pod"
 CONTAINER_ANNOTATION: Final = "container.seccomp.security.alpha.kubernetes.io/"
 _CONTAINERS: Final = ("initContainers", "containers", "ephemeralContainers")
-# Where each kind keeps the template of its Pods.
+# Where each kind of object has the template of its Pods.
 _TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "Pod": (), "Deployment": ("spec", "template"), "ReplicaSet": ("spec", "template"), "DaemonSet": ("spec", "template"),
     "StatefulSet": ("spec", "template"), "Job": ("spec", "template"), "CronJob": ("spec", "jobTemplate", "spec", "template"),
@@ -213,7 +227,7 @@ _TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-def _kubernetes(effective: Effective, options: Options, findings: Findings) -> bytes:
+def _kubernetes(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     """The operator's object, and a Pod that uses it: the given one brought up to date, or a hardened one to start from."""
     path = options.path or f"operator/{options.name}.json"
     profile_object = operator_object(effective, options.name, options.operator, findings)
@@ -229,7 +243,7 @@ def _kubernetes(effective: Effective, options: Options, findings: Findings) -> b
 
 
 def _yaml(document: Mapping[str, Any]) -> str:
-    import yaml  # most formats need none
+    import yaml  # imported late: most formats do without
 
     return str(yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=False, width=120, allow_unicode=False))
 
@@ -259,13 +273,13 @@ def operator_object(effective: Effective, name: str, version: OperatorVersion, f
     return {"apiVersion": f"{OPERATOR_GROUP}/{version}", "kind": OPERATOR_KIND, "metadata": {"name": name}, "spec": spec}
 
 
-def _operator_rule(rule: Rule, version: OperatorVersion, place: Location, findings: Findings) -> dict[str, Any]:
+def _operator_rule(rule: ProfileRule, version: OperatorVersion, place: Location, findings: Findings) -> dict[str, Any]:
     written: dict[str, Any] = {"names": list(rule.names), "action": rule.action.value}
     if rule.errno is not None:
         if rule.errno == 0:
             what = f"errnoRet 0 of {rule.names[0]} is the same as none to the operator: runtimes will give EPERM"
             findings.warn(place, "cannot-express", what, "")
-        written["errnoRet"] = str(rule.errno) if version == "v1beta1" else rule.errno  # v1beta1 has it as a text
+        written["errnoRet"] = str(rule.errno) if version == "v1beta1" else rule.errno  # in v1beta1 this is a text
     if rule.args:
         written["args"] = []
     for arg in rule.args:
@@ -295,10 +309,12 @@ def _hardened_container() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def modern_manifest(root: Value, path: str, replace: bool, findings: Findings) -> dict[str, Any]:
-    """The same Pod, or what makes Pods, in today's API: annotations of alpha days become fields, and go. A Pod without a profile of its
-    own gets the one at `path`; `replace`: so does one with another Localhost profile. Containers get what they lack of a hardened
-    security context; what they say already stays. CompileError where the document is not of that kind."""
+def modern_manifest(root: JsonValue, path: str, replace: bool, findings: Findings) -> dict[str, Any]:
+    """The same Pod, or object that makes Pods, in today's API: annotations of the alpha API become fields and are removed.
+
+    A Pod without a profile of its own gets the one at `path`; with `replace`, so does one with another Localhost profile. Containers get
+    what they lack of a hardened security context; what they say already stays. CompileError where the document is of another kind.
+    """
     kind = _text_of(root, "kind")
     if root.kind != "object" or kind not in _TEMPLATES:
         what = f"a manifest of kind {quoted(kind)} has no Pod" if kind else "this is not a Kubernetes manifest"
@@ -311,7 +327,7 @@ def modern_manifest(root: Value, path: str, replace: bool, findings: Findings) -
     return document
 
 
-def _modern_pod(pod: dict[str, Any], written: Value, path: str, replace: bool, findings: Findings) -> None:
+def _modern_pod(pod: dict[str, Any], written: JsonValue, path: str, replace: bool, findings: Findings) -> None:
     notes = _annotations(pod, written, findings)
     spec, spec_value = _inner(pod, "spec"), _field(written, "spec")
     context = _inner(spec, "securityContext")
@@ -329,13 +345,13 @@ def _modern_pod(pod: dict[str, Any], written: Value, path: str, replace: bool, f
                 _modern_container(container, notes.get(f"{CONTAINER_ANNOTATION}{container.get('name')}"), place, findings)
 
 
-def _annotations(pod: dict[str, Any], written: Value, findings: Findings) -> dict[str, dict[str, Any]]:
-    """What the annotations of alpha days say, as fields; they are taken out."""
+def _annotations(pod: dict[str, Any], written: JsonValue, findings: Findings) -> dict[str, dict[str, Any]]:
+    """What the annotations of the alpha API say, as fields. The annotations are removed."""
     metadata = pod.get("metadata")
     annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
-    found: dict[str, dict[str, Any]] = {}
+    profiles: dict[str, dict[str, Any]] = {}
     if not isinstance(metadata, dict) or not isinstance(annotations, dict):
-        return found
+        return profiles
     for key, value in _field(_field(written, "metadata"), "annotations").pairs:
         if key.text != POD_ANNOTATION and not key.text.startswith(CONTAINER_ANNOTATION):
             continue
@@ -345,11 +361,11 @@ def _annotations(pod: dict[str, Any], written: Value, findings: Findings) -> dic
             findings.warn(key.location, "obsolete", what, f"{quoted(value.text)} names no profile")
         else:
             findings.warn(key.location, "obsolete", what, "the field securityContext.seccompProfile takes its place")
-            found[key.text] = profile
+            profiles[key.text] = profile
         del annotations[key.text]
     if not annotations:
         del metadata["annotations"]
-    return found
+    return profiles
 
 
 def _annotation_profile(text: str) -> dict[str, Any] | None:
@@ -389,25 +405,25 @@ def _modern_container(container: dict[str, Any], noted: dict[str, Any] | None, p
 
 def _inner(holder: dict[str, Any], key: str) -> dict[str, Any]:
     """The object under a key; a new one where there is none, or something else."""
-    found = holder.get(key)
-    if not isinstance(found, dict):
-        found = holder[key] = {}
-    return found
+    inner = holder.get(key)
+    if not isinstance(inner, dict):
+        inner = holder[key] = {}
+    return inner
 
 
-def _field(value: Value, key: str) -> Value:
-    """The value under a key; an empty one of no kind in particular where there is none."""
+def _field(value: JsonValue, key: str) -> JsonValue:
+    """The value under a key; a null where there is none."""
     for name, inner in value.pairs:
         if name.text == key:
             return inner
-    return Value(value.places, "null", value.start)
+    return JsonValue(value.source, "null", value.start)
 
 
-def _text_of(value: Value, key: str) -> str:
+def _text_of(value: JsonValue, key: str) -> str:
     return _field(value, key).text
 
 
-def as_plain(value: Value) -> Any:
+def as_plain(value: JsonValue) -> Any:
     """A value as Python has it. Numbers that are not whole become floats."""
     match value.kind:
         case "object":
@@ -423,7 +439,7 @@ def as_plain(value: Value) -> Any:
     return None
 
 
-_WRITERS: Final[Mapping[str, Callable[[Effective, Options, Findings], bytes]]] = {
+_WRITERS: Final[Mapping[str, Callable[[Effective, ExportOptions, Findings], bytes]]] = {
     "bpf": _bpf, "pfc": _pfc, "oci": _oci, "systemd": _systemd, "podman-run": _podman, "k8s": _kubernetes,
 }  # fmt: skip
 
@@ -433,20 +449,20 @@ _WRITERS: Final[Mapping[str, Callable[[Effective, Options, Findings], bytes]]] =
 _OPERATOR_ONLY: Final = {"disabled", "baseProfileName"}
 
 
-def operator_objects(documents: Iterable[Value]) -> list[tuple[str, Value]]:
+def operator_objects(documents: Iterable[JsonValue]) -> list[tuple[str, JsonValue]]:
     """The SeccompProfiles among documents, and in lists of them (`kubectl get -o yaml`), each with its name; `namespace/name` where it
     has a namespace."""
-    found: list[tuple[str, Value]] = []
+    profiles: list[tuple[str, JsonValue]] = []
     for document in documents:
-        for one in _field(document, "items").items if _text_of(document, "kind").endswith("List") else [document]:
-            if _text_of(one, "kind") == OPERATOR_KIND:
-                metadata = _field(one, "metadata")
+        for item in _field(document, "items").items if _text_of(document, "kind").endswith("List") else [document]:
+            if _text_of(item, "kind") == OPERATOR_KIND:
+                metadata = _field(item, "metadata")
                 words = (_text_of(metadata, "namespace"), _text_of(metadata, "name"))
-                found.append(("/".join(word for word in words if word), one))
-    return found
+                profiles.append(("/".join(word for word in words if word), item))
+    return profiles
 
 
-def from_operator(root: Value) -> tuple[Profile | None, list[Diagnostic]]:
+def from_operator(root: JsonValue) -> tuple[Profile | None, list[Diagnostic]]:
     """The profile of a SeccompProfile object, read from YAML or JSON, and everything that is wrong with it."""
     findings = Findings()
     version, kind = _text_of(root, "apiVersion"), _text_of(root, "kind")
@@ -460,20 +476,20 @@ def from_operator(root: Value) -> tuple[Profile | None, list[Diagnostic]]:
     if base.text:
         what = f"what the base profile {quoted(base.text)} allows is not part of the result"
         findings.warn(base.location, "cannot-express", what, "import that one, too, and merge the two")
-    profile, found = read(_as_profile(spec, findings))
-    return profile if not findings.errors else None, sorted([*findings.diagnostics, *found], key=lambda d: d.location)
+    profile, diagnostics = read(_as_profile(spec, findings))
+    return profile if not findings.errors else None, sorted([*findings.diagnostics, *diagnostics], key=lambda d: d.location)
 
 
-def _as_profile(spec: Value, findings: Findings) -> Value:
-    """The spec as the profile reader knows it."""
-    made = Value(spec.places, "object", spec.start)
+def _as_profile(spec: JsonValue, findings: Findings) -> JsonValue:
+    """The operator's spec in the shape that the profile reader knows."""
+    made = JsonValue(spec.source, "object", spec.start)
     for key, value in spec.pairs:
         if key.text in _OPERATOR_ONLY:
             continue
         if key.text == "architectures" and value.kind == "array":
             made.pairs.append((key, _without_native(value, findings)))
         elif key.text == "syscalls" and value.kind == "array":
-            rules = Value(value.places, "array", value.start)
+            rules = JsonValue(value.source, "array", value.start)
             rules.items = [_as_rule(rule) for rule in value.items]
             made.pairs.append((key, rules))
         else:
@@ -481,8 +497,8 @@ def _as_profile(spec: Value, findings: Findings) -> Value:
     return made
 
 
-def _without_native(value: Value, findings: Findings) -> Value:
-    kept = Value(value.places, "array", value.start)
+def _without_native(value: JsonValue, findings: Findings) -> JsonValue:
+    kept = JsonValue(value.source, "array", value.start)
     kept.items = [item for item in value.items if item.text != "SCMP_ARCH_NATIVE"]
     if len(kept.items) < len(value.items) and kept.items:
         what = "SCMP_ARCH_NATIVE is left out: every filter covers the machine's own architecture"
@@ -490,26 +506,26 @@ def _without_native(value: Value, findings: Findings) -> Value:
     return kept
 
 
-def _as_rule(rule: Value) -> Value:
-    """errnoRet as a number (v1beta1 has a text; 0 means none), and a value of 0 where it was left out."""
-    made = Value(rule.places, rule.kind, rule.start, rule.text)
+def _as_rule(rule: JsonValue) -> JsonValue:
+    """errnoRet becomes a number (v1beta1 has a text; 0 means none), and a value that was left out becomes 0."""
+    made = JsonValue(rule.source, rule.kind, rule.start, rule.text)
     made.items = rule.items
     for key, value in rule.pairs:
         if key.text == "errnoRet" and value.text in ("", "0"):
             continue
         if key.text == "errnoRet" and value.kind == "string" and value.text.isascii() and value.text.isdigit():
-            value = Value(value.places, "number", value.start, value.text)
+            value = JsonValue(value.source, "number", value.start, value.text)
         if key.text == "args" and value.kind == "array":
-            args = Value(value.places, "array", value.start)
+            args = JsonValue(value.source, "array", value.start)
             args.items = [_with_value(arg) for arg in value.items]
             value = args
         made.pairs.append((key, value))
     return made
 
 
-def _with_value(arg: Value) -> Value:
+def _with_value(arg: JsonValue) -> JsonValue:
     if arg.kind != "object" or any(key.text == "value" for key, _ in arg.pairs):
         return arg
-    made = Value(arg.places, "object", arg.start)
-    made.pairs = [*arg.pairs, (Value(arg.places, "string", arg.start, "value"), Value(arg.places, "number", arg.start, "0"))]
+    made = JsonValue(arg.source, "object", arg.start)
+    made.pairs = [*arg.pairs, (JsonValue(arg.source, "string", arg.start, "value"), JsonValue(arg.source, "number", arg.start, "0"))]
     return made

@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
-from bpfence.errors import Diagnostic, Location
+from bpfence.errors import Diagnostic, DiagnosticSeverity, Location
 
-Severity = Literal["error", "warning", "info"]
 MAX_LINES: Final = 10
 
 CODES: Final[Mapping[str, str]] = {
@@ -83,7 +82,7 @@ class Findings:
         self.diagnostics: list[Diagnostic] = []
         self.errors = 0
 
-    def add(self, place: Location, code: str, message: str, hint: str = "", severity: Severity = "error") -> None:
+    def add(self, place: Location, code: str, message: str, hint: str = "", severity: DiagnosticSeverity = "error") -> None:
         """One finding at a place."""
         if code not in CODES:
             raise KeyError(code)
@@ -91,7 +90,7 @@ class Findings:
         self.errors += severity == "error"
 
     def warn(self, place: Location, code: str, message: str, hint: str = "") -> None:
-        """One finding that does not stop anything."""
+        """One finding that stops nothing."""
         self.add(place, code, message, hint, "warning")
 
     def note(self, place: Location, code: str, message: str, hint: str = "") -> None:
@@ -99,8 +98,8 @@ class Findings:
         self.add(place, code, message, hint, "info")
 
     def sorted(self) -> list[Diagnostic]:
-        """The diagnostics in the order of the text. Of warnings and notes that say the same at several places the first is kept, with the
-        lines of the others."""
+        """The diagnostics in the order of the text. Of warnings and notes that say the same at several places only the first is kept, with
+        the lines of the others."""
         kept: dict[tuple[str, ...], tuple[Diagnostic, list[int]]] = {}
         for diagnostic in sorted(self.diagnostics, key=lambda d: d.location):
             key: tuple[str, ...] = (diagnostic.severity, diagnostic.code, diagnostic.message, diagnostic.hint)

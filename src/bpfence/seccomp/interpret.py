@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A filter or a profile and a call in, what happens to the call out; and whether the two agree.
 
-`Program` runs classic BPF as the kernel runs seccomp filters (kernel/seccomp.c, net/core/filter.c), after the same checks. `meaning` says
-what a profile says about a call, straight from its rules: slow and obviously right. `verify` compares the two for every number of
-every architecture and, where rules look at arguments, for the values next to every one they compare with. `check` and `export` refuse
-a filter on which they differ.
+`Program` runs classic BPF as the kernel runs seccomp filters (kernel/seccomp.c, net/core/filter.c), after the same checks. `Reference`
+tells what a profile says about a call, straight from its rules: slow and plainly right. `verify` compares the two for every number of every
+architecture; where rules look at arguments, also for the values around every value that they compare with. `check` and `export` refuse a
+filter on which the two differ.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from bpfence.seccomp.filter import (
     ENOSYS,
     MAX_INSTRUCTIONS,
     SKIPPED,
-    Call,
+    ArchCall,
     CompiledFilter,
     Optimize,
     compile_effective,
     greatest_number,
 )
-from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, RET, Action, Arg, ArgOp, Effective, Rule, Verdict
+from bpfence.seccomp.model import ARGUMENTS, MAX_ARGUMENT, RET, Arg, ArgOp, Effective, ProfileAction, ProfileRule, ProfileVerdict
 from bpfence.syscalls.architectures import ARCHES, X32_BIT, Arch
 from bpfence.syscalls.table import multiplexed, name, number, numbers
 
@@ -40,15 +40,15 @@ DATA_SIZE: Final = 64
 MEMORY: Final = 16
 NO_ARGUMENTS: Final = (0,) * ARGUMENTS
 MAX_TUPLES: Final = 3000
-"""Most argument tuples that one call is tried with; more are sampled, the same every time."""
+"""Most argument tuples that one call is tried with. Of more, a sample is taken, the same every time."""
 MAX_TRIED: Final = 100_000
-"""Most argument tuples of all calls: with many conditional calls each is tried with fewer, but with MIN_TUPLES at least."""
+"""Most argument tuples of all calls. With many conditional calls each is tried with fewer, but at least with MIN_TUPLES."""
 MIN_TUPLES: Final = 100
 MAX_REPORTED: Final = 20
 
 _ACTIONS: Final = {ret: action for action, ret in RET.items()}
 _FULL: Final = 0xFFFF0000
-# The kernel takes the smallest as a signed number: kill process, kill thread, trap, errno, notify, trace, log, allow.
+# The kernel takes the smallest, as a signed number: kill process, kill thread, trap, errno, notify, trace, log, allow.
 _SIGN: Final = 0x80000000
 
 
@@ -56,21 +56,24 @@ class ProgramError(ValueError):
     """The kernel would not take the program."""
 
 
-def verdict_of(ret: int) -> Verdict:
-    """What the kernel does for a returned value; it kills the process where it does not know the action."""
-    action = _ACTIONS.get(ret & _FULL, Action.KILL_PROCESS)
+def verdict_of(ret: int) -> ProfileVerdict:
+    """What the kernel does for a returned value. It kills the process if it does not know the action."""
+    action = _ACTIONS.get(ret & _FULL, ProfileAction.KILL_PROCESS)
     data = ret & 0xFFFF
-    return Verdict(action, min(data, 4095) if action is Action.ERRNO else data if action is Action.TRACE else 0)
+    return ProfileVerdict(action, min(data, 4095) if action is ProfileAction.ERRNO else data if action is ProfileAction.TRACE else 0)
 
 
 def precedence(rets: Iterable[int]) -> int:
-    """Of what stacked filters return, in the order they were added, the value that counts: the strictest action, and of several the
-    latest filter's. kernel/seccomp.c, seccomp_run_filters: latest first, kept where a later one in that order is not stricter."""
+    """The value that counts of what stacked filters return, in the order they were added: the one with the strictest action, and of several
+    such the latest filter's.
+
+    kernel/seccomp.c, seccomp_run_filters goes from the latest on and keeps a value unless a later one in that order is stricter.
+    """
     result: int | None = None
     for ret in reversed(list(rets)):
         if result is None or _strictness(ret) < _strictness(result):
             result = ret
-    return RET[Action.ALLOW] if result is None else result
+    return RET[ProfileAction.ALLOW] if result is None else result
 
 
 def _strictness(ret: int) -> int:
@@ -128,7 +131,7 @@ class Program:
         return self.trace(audit, call, args, pointer)[0]
 
     def trace(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS, pointer: int = 0) -> tuple[int, int]:
-        """The same, and the number of instructions it took."""
+        """The same, and how many instructions were executed."""
         words = struct.unpack("=16I", struct.pack("=IIQ6Q", call & WORD, audit, pointer & MAX_ARGUMENT, *args))
         program = self.instructions
         a = x = at = steps = 0
@@ -156,7 +159,7 @@ class Program:
                 at += jt if held else jf
             elif op & 0x07 == 0x04:
                 if op & 0x08 and op & 0xF0 == 0x30 and x == 0:
-                    return 0, steps  # the kernel ends the program with 0
+                    return 0, steps  # the kernel ends the program with 0 here
                 a = _computed(op & 0xF0, a, x if op & 0x08 else k)
             elif op == 0x16:
                 return a, steps
@@ -219,15 +222,15 @@ def _moved(op: int, k: int, a: int, x: int, memory: list[int]) -> tuple[int, int
 # ---- what a profile says ----
 
 
-class Meaning(msgspec.Struct, frozen=True):
-    """What a profile says about one call. `verdicts` holds more than one where rules contradict each other and none decides alone;
+class ProfileVerdicts(msgspec.Struct, frozen=True):
+    """What a profile says about one call. `verdicts` has more than one where rules contradict each other and none of them decides alone;
     `rules` are those that match, in order."""
 
-    verdicts: tuple[Verdict, ...]
-    rules: tuple[Rule, ...] = ()
+    verdicts: tuple[ProfileVerdict, ...]
+    rules: tuple[ProfileRule, ...] = ()
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ProfileVerdict:
         """The verdict; of several, the strictest."""
         return min(self.verdicts, key=lambda verdict: _strictness(verdict.ret))
 
@@ -243,7 +246,7 @@ class Reference:
     def __init__(self, effective: Effective) -> None:
         self.effective = effective
         self.rules = [rule for rule in effective.rules if rule.verdict != effective.default]
-        self.by_call: dict[Call, list[tuple[Rule, int | None, tuple[tuple[Arg, ...], ...]]]] = {}
+        self.by_call: dict[ArchCall, list[tuple[ProfileRule, int | None, tuple[tuple[Arg, ...], ...]]]] = {}
         for arch in effective.architectures:
             if arch.supported:
                 self._collect(arch)
@@ -256,7 +259,7 @@ class Reference:
             alternatives = rule.on(arch.bits)
             for call in rule.names:
                 direct, through = number(arch, call), multiplexed(arch, call)
-                # libseccomp writes the multiplexer's rule before the direct one's.
+                # libseccomp writes the rule for the multiplexer before the one for the call itself.
                 if through is not None:
                     multiplexer = number(arch, through[0])
                     assert multiplexer is not None
@@ -265,35 +268,35 @@ class Reference:
                     self.by_call.setdefault((arch, direct), []).append((rule, None, alternatives))
 
     def conditions(self, arch: Arch, call: int) -> list[Arg]:
-        """The conditions that may matter for a number, the first argument of a multiplexer included."""
+        """The conditions that may matter for a number, with those on the first argument of a multiplexer."""
         about = self.by_call.get((arch, call), ())
         multiplexers = sorted({through for _, through, _ in about if through is not None})
         own = (arg for _, _, alternatives in about for alternative in alternatives for arg in alternative)
         return [*(Arg(0, ArgOp.EQ, through) for through in multiplexers), *own]
 
-    def meaning(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> Meaning:
-        """What happens to a call of AUDIT_ARCH_* and number with six arguments."""
+    def verdicts(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> ProfileVerdicts:
+        """What the profile says about a call: AUDIT_ARCH_*, number and six arguments."""
         arch = self.arch(audit, call)
         if arch is None:
-            return Meaning((BAD_ARCH,))
+            return ProfileVerdicts((BAD_ARCH,))
         if call == SKIPPED:
-            return Meaning((self.effective.default,))
+            return ProfileVerdicts((self.effective.default,))
         seen = tuple(arg & (1 << arch.bits) - 1 for arg in args)
         matching = [(rule, wide) for rule, wide in self._matching(arch, call, seen)]
         for rule, wide in matching:
             if wide:
-                return Meaning((rule.verdict,), tuple(r for r, _ in matching))
+                return ProfileVerdicts((rule.verdict,), tuple(r for r, _ in matching))
         verdicts = tuple(dict.fromkeys(rule.verdict for rule, _ in matching))
         if not verdicts:
             above = self.effective.enosys and self.greatest.get(arch, 0) and call > self.greatest[arch]
-            return Meaning((ENOSYS if above else self.effective.default,))
-        return Meaning(verdicts, tuple(rule for rule, _ in matching))
+            return ProfileVerdicts((ENOSYS if above else self.effective.default,))
+        return ProfileVerdicts(verdicts, tuple(rule for rule, _ in matching))
 
-    def decide(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> Verdict:
+    def decide(self, audit: int, call: int, args: Sequence[int] = NO_ARGUMENTS) -> ProfileVerdict:
         """What runtimes do with the call: where rules contradict each other, what libseccomp's filter does; without it, the strictest."""
-        found = self.meaning(audit, call, args)
-        program = self.filter() if found.ambiguous else None
-        return found.verdict if program is None else verdict_of(program.run(audit, call, args))
+        verdicts = self.verdicts(audit, call, args)
+        program = self.filter() if verdicts.ambiguous else None
+        return verdicts.verdict if program is None else verdict_of(program.run(audit, call, args))
 
     def filter(self) -> Program | None:
         """The filter that runtimes make; None without libseccomp, and where it refuses the profile."""
@@ -311,14 +314,14 @@ class Reference:
                 return arch
         return None
 
-    def _matching(self, arch: Arch, call: int, args: Sequence[int]) -> Iterator[tuple[Rule, bool]]:
-        """Rules that match, and whether they do for every argument. A rule for all arguments silences the others: libseccomp keeps only
-        it, and of several the first."""
+    def _matching(self, arch: Arch, call: int, args: Sequence[int]) -> Iterator[tuple[ProfileRule, bool]]:
+        """Rules that match, and whether they match whatever the arguments are. Such a rule silences the others: libseccomp keeps only it,
+        and of several the first."""
         for rule, sub, alternatives in self.by_call.get((arch, call), ()):
             if sub is None:
                 if any(all(arg.holds(args[arg.index]) for arg in alternative) for alternative in alternatives):
                     yield rule, () in alternatives
-            # Through a multiplexer the conditions look at its own arguments, and the one on the first gives way.
+            # Of a call through a multiplexer, the conditions are on the multiplexer's own arguments; one on the first argument is dropped.
             elif args[0] == sub and any(all(arg.holds(args[arg.index]) for arg in rest if arg.index) for rest in alternatives):
                 yield rule, False
 
@@ -327,13 +330,13 @@ class Reference:
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """A call on which a filter and its profile differ."""
+    """A call for which a filter and its profile say different things."""
 
     arch: str
     call: str
     args: tuple[int, ...]
-    filter: Verdict
-    profile: tuple[Verdict, ...]
+    filter: ProfileVerdict
+    profile: tuple[ProfileVerdict, ...]
 
     def __str__(self) -> str:
         shown = ", ".join(hex(arg) for arg in self.args)
@@ -342,22 +345,22 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """How many calls were tried, on which the two differ (the first few), and all numbers that this concerns."""
+    """How many calls were tried, on which the two differ (the first few of them), and all numbers that this concerns."""
 
     calls: int
     differences: tuple[Difference, ...]
-    wrong: frozenset[Call] = frozenset()
-    elsewhere: bool = False  # they differ on an architecture that is not in the profile
+    wrong: frozenset[ArchCall] = frozenset()
+    elsewhere: bool = False  # whether they differ on an architecture that is not in the profile
 
 
 def verify(compiled: CompiledFilter) -> Verified:
-    """Compare a filter with its profile: every number of every architecture, numbers next to them, other architectures, and for calls
-    with argument conditions every combination of the values that matter."""
+    """Compare a filter with its profile: for every number of every architecture, numbers next to them, and other architectures. For calls
+    with argument conditions, with every combination of the values that matter."""
     reference = Reference(compiled.effective)
     program = Program(compiled.program)
     tried = 0
-    found: list[Difference] = []
-    wrong: set[Call | None] = set()
+    differing: list[Difference] = []
+    wrong: set[ArchCall | None] = set()
     conditional = sum(1 for arch, call in reference.by_call if reference.conditions(arch, call))
     most = max(MIN_TUPLES, min(MAX_TUPLES, MAX_TRIED // max(conditional, 1)))
     for arch_name, audit, call in _calls(compiled.effective):
@@ -365,39 +368,39 @@ def verify(compiled: CompiledFilter) -> Verified:
         for args in argument_tuples(reference.conditions(arch, call), most) if arch else (NO_ARGUMENTS,):
             tried += 1
             ret = program.run(audit, call, args)
-            said = reference.meaning(audit, call, args)
+            said = reference.verdicts(audit, call, args)
             if all(ret != verdict.ret for verdict in said.verdicts):
                 wrong.add((arch, call) if arch else None)
-                if len(found) < MAX_REPORTED:
+                if len(differing) < MAX_REPORTED:
                     text = (name(arch, call) if arch else None) or f"call {call & ~X32_BIT if call >= X32_BIT else call}"
-                    found.append(Difference(arch_name, text, tuple(args), verdict_of(ret), said.verdicts))
-    return Verified(tried, tuple(found), frozenset(call for call in wrong if call is not None), None in wrong)
+                    differing.append(Difference(arch_name, text, tuple(args), verdict_of(ret), said.verdicts))
+    return Verified(tried, tuple(differing), frozenset(call for call in wrong if call is not None), None in wrong)
 
 
 def compile_verified(effective: Effective, *, optimize: Optimize = "auto") -> CompiledFilter:
     """A filter that means what its profile says. What libseccomp gets wrong is decided in front of its program; CompileError where
     the filter still differs."""
     compiled = compile_effective(effective, optimize=optimize)
-    found = verify(compiled)
-    if found.wrong and not found.elsewhere:
-        compiled = compile_effective(effective, optimize=optimize, wrong=found.wrong)
-        found = verify(compiled)
-    if found.differences:
-        raise CompileError(_diagnostics(found, effective, "do not use the filter; this is a fault of libseccomp or of bpfence"))
+    verified = verify(compiled)
+    if verified.wrong and not verified.elsewhere:
+        compiled = compile_effective(effective, optimize=optimize, wrong=verified.wrong)
+        verified = verify(compiled)
+    if verified.differences:
+        raise CompileError(_diagnostics(verified, effective, "do not use the filter; this is a fault of libseccomp or of bpfence"))
     return compiled
 
 
 def differences(effective: Effective, *, optimize: Optimize = "auto") -> list[Diagnostic]:
-    """What runtimes on this libseccomp would get wrong about a profile."""
-    found = verify(compile_effective(effective, optimize=optimize))
+    """What this libseccomp would get wrong about a profile for runtimes."""
+    verified = verify(compile_effective(effective, optimize=optimize))
     hint = f"bpfence's own filter is right; for runtimes, use fewer comparisons on one argument of the call, or {libseccomp.MENDED}"
-    return _diagnostics(found, effective, hint)
+    return _diagnostics(verified, effective, hint)
 
 
-def _diagnostics(found: Verified, effective: Effective, hint: str) -> list[Diagnostic]:
+def _diagnostics(verified: Verified, effective: Effective, hint: str) -> list[Diagnostic]:
     seen: set[tuple[str, str]] = set()
     diagnostics: list[Diagnostic] = []
-    for difference in found.differences:
+    for difference in verified.differences:
         if (difference.arch, difference.call) in seen:
             continue
         seen.add((difference.arch, difference.call))
@@ -408,7 +411,7 @@ def _diagnostics(found: Verified, effective: Effective, hint: str) -> list[Diagn
 
 
 def _calls(effective: Effective) -> Iterator[tuple[str, int, int]]:
-    """Architecture, AUDIT_ARCH_* and number of every call worth trying."""
+    """Architecture, AUDIT_ARCH_* and number of every call that is worth trying."""
     for arch in effective.architectures:
         if not arch.supported:
             continue
@@ -426,7 +429,7 @@ def _calls(effective: Effective) -> Iterator[tuple[str, int, int]]:
 
 
 def boundaries(conditions: Iterable[Arg]) -> dict[int, list[int]]:
-    """For every argument that conditions look at, the values between which they may change their answer."""
+    """For every argument that conditions look at, the values around which their answer may change."""
     values: dict[int, set[int]] = {}
     for arg in conditions:
         wanted = values.setdefault(arg.index, {0, MAX_ARGUMENT, WORD, WORD + 1})
@@ -437,25 +440,25 @@ def boundaries(conditions: Iterable[Arg]) -> dict[int, list[int]]:
             wanted |= {high << 32 | lower for lower in (low + 1 & WORD, low - 1 & WORD)}
         if arg.op is ArgOp.MASKED_EQ:
             wanted |= {arg.value_two | ~arg.value & MAX_ARGUMENT, arg.value_two ^ arg.value & -arg.value}
-    return {index: sorted(found) for index, found in sorted(values.items())}
+    return {index: sorted(of_argument) for index, of_argument in sorted(values.items())}
 
 
 def argument_tuples(conditions: Sequence[Arg], most: int = MAX_TUPLES) -> Iterator[tuple[int, ...]]:
     """Argument tuples for conditions: all combinations of boundary values, or about as many as `most` of them."""
     values = boundaries(conditions)
     total = 1
-    for found in values.values():
-        total *= len(found)
+    for of_argument in values.values():
+        total *= len(of_argument)
     if total <= most:
         for chosen in itertools.product(*values.values()):
             yield _tuple(values, chosen)
         return
     chance = random.Random(total)
-    singles = [(index, value) for index, found in values.items() for value in found]
+    singles = [(index, value) for index, of_argument in values.items() for value in of_argument]
     for index, value in singles if len(singles) <= most else chance.sample(singles, most):
         yield _tuple({index: [value]}, (value,))
     for _ in range(most):
-        yield _tuple(values, tuple(chance.choice(found) for found in values.values()))
+        yield _tuple(values, tuple(chance.choice(of_argument) for of_argument in values.values()))
 
 
 def _tuple(values: dict[int, list[int]], chosen: Sequence[int]) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """System calls that a command was seen to make in, a least-privilege profile out.
 
-Called by `bpfence seccomp learn`. Pure: the same calls give the same bytes. What one run shows is not all that the next one needs, even
-with the same input; BY_CHANCE says which calls a profile has beyond those that were seen, and why.
+Called by `bpfence seccomp learn`. Pure: the same calls give the same bytes. One run does not show all that the next one needs, even with
+the same input: BY_CHANCE says which calls a profile has beyond those that were seen, and why.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from bpfence.seccomp.model import EPERM, Action, Arg, ArgOp, Profile, Rule
+from bpfence.seccomp.model import EPERM, Arg, ArgOp, Profile, ProfileAction, ProfileRule
 from bpfence.seccomp.runtimes import needs
 from bpfence.syscalls.architectures import X32_BIT, Arch
 from bpfence.syscalls.table import available, name
@@ -34,11 +34,12 @@ BY_CHANCE: Final[Mapping[str, tuple[str, ...]]] = {
         "brk", "mmap", "mmap2", "munmap", "mremap", "mprotect", "madvise",
     ),
 }  # fmt: skip
-"""Why → calls that every learned profile allows on the architectures that were seen. None of them opens anything new to the process."""
+"""Why → calls that every learned profile allows on the architectures that were seen. None of them gives the process access to anything
+new."""
 
 ORDINARY_FAMILIES: Final = frozenset({1, 2, 10, 16})
-"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Where sockets are made at all, which of these is chance: looking up a name tries them by
-what the host has, and a message to the log is one. All others (AF_PACKET, AF_ALG, AF_VSOCK, …) are allowed only if they were used."""
+"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Where sockets are made at all, it is chance which of these are used: looking up a name tries what
+the host has, and a message to the log is a socket. All others (AF_PACKET, AF_ALG, AF_VSOCK, …) are allowed only if they were used."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -67,26 +68,29 @@ def learn(calls: Iterable[Seen], runtime: str = "", *, families: Collection[int]
     """A profile that allows these calls and what goes with them, and nothing else.
 
     A profile of the OCI form has one list of names for all its architectures: what was seen on one is allowed on all that were seen. The
-    machine's own architecture always is among them. `runtime`: of `runtimes.runtimes`, "" for none. `families`: those of the sockets
+    machine's own architecture always is among them. `runtime`: of `runtimes.runtime_names`, "" for none. `families`: those of the sockets
     that were made, None where they are not known: then, and where 32-bit calls were seen, sockets of every family are allowed.
     """
     made = set(calls)
     native = machine or Arch.native()
     arches = (native, *sorted({call.arch for call in made} - {native}, key=lambda arch: arch.value))
-    seen = {found for call in made if (found := call.name) is not None}
+    seen = {name for call in made if (name := call.name) is not None}
     chance = {word for words in BY_CHANCE.values() for word in words if _exists(word, arches)} - seen
     needed = {word for word in needs(runtime) if _exists(word, arches)} if runtime else set()
     by_family = families is not None and "socket" in seen and all(arch.bits == 64 or arch is Arch.X32 for arch in arches)
     names = tuple(sorted((seen | chance | needed) - ({"socket"} if by_family else set())))
-    rules = [Rule(names=names, action=Action.ALLOW)]
+    rules = [ProfileRule(names=names, action=ProfileAction.ALLOW)]
     if by_family and families is not None:
         wanted = sorted(ORDINARY_FAMILIES | set(families))
-        rules += [Rule(names=("socket",), action=Action.ALLOW, args=(Arg(0, ArgOp.EQ, family),)) for family in wanted]
-    profile = Profile(default_action=Action.ERRNO, default_errno=EPERM, architectures=arches, rules=tuple(rules))
+        rules += [ProfileRule(names=("socket",), action=ProfileAction.ALLOW, args=(Arg(0, ArgOp.EQ, family),)) for family in wanted]
+    profile = Profile(default_action=ProfileAction.ERRNO, default_errno=EPERM, architectures=arches, rules=tuple(rules))
     return Learned(
-        profile, tuple(sorted(seen)), tuple(sorted(chance)), tuple(sorted(needed - seen - chance)),
+        profile,
+        tuple(sorted(seen)),
+        tuple(sorted(chance)),
+        tuple(sorted(needed - seen - chance)),
         tuple(sorted((call for call in made if call.name is None), key=lambda call: (call.arch.value, call.number))),
-    )  # fmt: skip
+    )
 
 
 def _exists(word: str, arches: Collection[Arch]) -> bool:

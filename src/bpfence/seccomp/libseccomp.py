@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules in, the filter that libseccomp makes of them out: the binding. The library is the system's, or the one that came with the wheel.
 
-Called by `filter` and by the table's generator. ABI mode of cffi on libseccomp.so.2: the interface has been stable since 2012, is a
-dozen functions without variable arguments, and what it gives back is checked by the interpreter, so a compiler at install time would
-buy nothing; and a machine without the library can still read, check and explain profiles. Nothing here loads a filter.
+Called by `filter` and by the table's generator. ABI mode of cffi on libseccomp.so.2. The interface has been stable since 2012 and is a
+dozen functions without variable arguments, and the interpreter checks what the library gives back; so a compiler at install time would gain
+nothing, and a machine without the library can still read, check and explain profiles. Nothing here loads a filter.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from types import TracebackType
 from typing import Any, Final
 
 from bpfence.errors import KernelError
-from bpfence.seccomp.model import Arg, ArgOp, Verdict
+from bpfence.seccomp.model import Arg, ArgOp, ProfileVerdict
 from bpfence.syscalls.architectures import Arch
 
 LIBRARY: Final = "libseccomp.so.2"
 BUNDLED: Final = Path(__file__).resolve().parents[2] / "bpfence.libs" / "libseccomp-bpfence.so.2"
-"""Where tools/build_wheel.py puts it in a wheel, so that nothing has to be installed beside Python. It goes first: one version, tested."""
+"""Where tools/build_wheel.py puts the library in a wheel, so that nothing has to be installed beside Python. It is preferred to the
+system's: it is one version, and tested."""
 
 OLDEST: Final = (2, 5, 0)
 MENDED: Final = "libseccomp 2.6.1 or later, which mends 64-bit comparisons that it merged wrongly (GHSA-4q85-33p6-j5g6)"
@@ -79,11 +80,11 @@ def _library() -> tuple[Any, Any]:
         version = library.seccomp_version()
     except (OSError, AttributeError) as error:
         raise KernelError(f"{LIBRARY} cannot be used: {error}", missing="libseccomp", hint=HINT) from None
-    found = (version.major, version.minor, version.micro)
-    if found < OLDEST:
-        text = ".".join(map(str, found))
+    release = (version.major, version.minor, version.micro)
+    if release < OLDEST:
+        text = ".".join(map(str, release))
         raise KernelError(f"libseccomp {text} is older than {'.'.join(map(str, OLDEST))}", missing="libseccomp", hint=HINT)
-    # What the running kernel knows must not decide what can be compiled: the highest level that the library has.
+    # The highest level that the library has: what can be compiled must not depend on the running kernel.
     for level in range(8, 0, -1):
         if library.seccomp_api_set(level) == 0:
             break
@@ -93,18 +94,18 @@ def _library() -> tuple[Any, Any]:
 def version() -> str:
     """The library's version: 2.5.4."""
     _, library = _library()
-    found = library.seccomp_version()
-    return f"{found.major}.{found.minor}.{found.micro}"
+    release = library.seccomp_version()
+    return f"{release.major}.{release.minor}.{release.micro}"
 
 
 def name_of(arch: Arch, number: int) -> str | None:
     """The name of a number on an architecture; None where it has none."""
     ffi, library = _library()
-    found = library.seccomp_syscall_resolve_num_arch(arch.token, number)
-    if not found:
+    text = library.seccomp_syscall_resolve_num_arch(arch.token, number)
+    if not text:
         return None
-    name: str = ffi.string(found).decode()
-    library.free(found)
+    name: str = ffi.string(text).decode()
+    library.free(text)
     return name
 
 
@@ -112,14 +113,14 @@ def number_of(arch: Arch, name: str) -> int | None:
     """The number of a name on an architecture; negative where the architecture lacks or multiplexes the call, None where unknown."""
     _, library = _library()
     try:
-        found: int = library.seccomp_syscall_resolve_name_arch(arch.token, name.encode("ascii"))
+        number: int = library.seccomp_syscall_resolve_name_arch(arch.token, name.encode("ascii"))
     except UnicodeEncodeError:
         return None
-    return None if found == UNKNOWN else found
+    return None if number == UNKNOWN else number
 
 
 def knows(name: str) -> bool:
-    """Whether the library knows the name, on whatever architecture: what it does not know, runtimes skip."""
+    """Whether the library knows the name on some architecture. Runtimes skip what it does not know."""
     _, library = _library()
     try:
         return bool(library.seccomp_syscall_resolve_name(name.encode("ascii")) != UNKNOWN)
@@ -127,16 +128,16 @@ def knows(name: str) -> bool:
         return False
 
 
-class Context:
+class FilterContext:
     """A filter under construction, for one or more architectures. To be used in `with`."""
 
-    def __init__(self, default: Verdict, arch: Arch, bad_arch: Verdict) -> None:
+    def __init__(self, default: ProfileVerdict, arch: Arch, bad_arch: ProfileVerdict) -> None:
         self._ffi, self._library = _library()
         self._context = self._library.seccomp_init(default.ret)
         if not self._context:
             raise KernelError(f"libseccomp cannot make a filter whose default is {default}", missing="libseccomp", hint=HINT)
         self._done("seccomp_attr_set", self._library.seccomp_attr_set(self._context, ACT_BADARCH, bad_arch.ret))
-        # Whoever applies a filter decides about no_new_privs.
+        # no_new_privs is left to whoever applies the filter.
         self._done("seccomp_attr_set", self._library.seccomp_attr_set(self._context, CTL_NNP, 0))
         self._only(arch)
 
@@ -146,7 +147,7 @@ class Context:
             self._done(f"seccomp_arch_add {arch.name}", added)
             self._done("seccomp_arch_remove", self._library.seccomp_arch_remove(self._context, NATIVE))
 
-    def __enter__(self) -> Context:
+    def __enter__(self) -> FilterContext:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -154,7 +155,7 @@ class Context:
             self._library.seccomp_release(self._context)
             self._context = None
 
-    def add(self, name: str, verdict: Verdict, args: Sequence[Arg]) -> None:
+    def add(self, name: str, verdict: ProfileVerdict, args: Sequence[Arg]) -> None:
         """One rule; RuleError where libseccomp refuses it. `name` must be known."""
         number = self._library.seccomp_syscall_resolve_name(name.encode("ascii"))
         array = self._ffi.new("struct scmp_arg_cmp[]", max(len(args), 1))
@@ -164,8 +165,8 @@ class Context:
         if result:
             raise RuleError(-result)
 
-    def merge(self, other: Context) -> None:
-        """Take over the architectures of another filter, which is gone afterwards."""
+    def merge(self, other: FilterContext) -> None:
+        """Take over the architectures of another filter, which cannot be used afterwards."""
         self._done("seccomp_merge", self._library.seccomp_merge(self._context, other._context))
         other._context = None
 
@@ -182,7 +183,7 @@ class Context:
         return self._exported(self._library.seccomp_export_pfc).decode("utf-8", "replace")
 
     def _exported(self, export: Any) -> bytes:
-        # The library writes to a file descriptor; a file in memory takes any length without a second thread.
+        # The library writes to a file descriptor. A file in memory takes a text of any length without blocking.
         with os.fdopen(os.memfd_create("bpfence-seccomp", os.MFD_CLOEXEC), "w+b", buffering=0) as file:
             self._done("seccomp_export", export(self._context, file.fileno()))
             file.seek(0)

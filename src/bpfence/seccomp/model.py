@@ -23,7 +23,7 @@ MAX_ARGUMENT: Final = (1 << 64) - 1
 ARGUMENTS: Final = 6
 
 
-class Action(enum.Enum):
+class ProfileAction(enum.Enum):
     """What seccomp does with a call; the values are those of profiles. Docker's SCMP_ACT_KILL is KILL_THREAD."""
 
     KILL_PROCESS = "SCMP_ACT_KILL_PROCESS"
@@ -37,19 +37,25 @@ class Action(enum.Enum):
 
     @property
     def carries_data(self) -> bool:
-        """Whether errnoRet means something: the errno, or the number that the tracer is told."""
-        return self in (Action.ERRNO, Action.TRACE)
+        """Whether errnoRet has a meaning: the errno, or the number that the tracer is told."""
+        return self in (ProfileAction.ERRNO, ProfileAction.TRACE)
 
     @property
     def permits(self) -> bool:
         """Whether the call is made."""
-        return self in (Action.ALLOW, Action.LOG)
+        return self in (ProfileAction.ALLOW, ProfileAction.LOG)
 
 
 RET: Final = {
-    Action.KILL_PROCESS: 0x80000000, Action.KILL_THREAD: 0x00000000, Action.TRAP: 0x00030000, Action.ERRNO: 0x00050000,
-    Action.NOTIFY: 0x7FC00000, Action.TRACE: 0x7FF00000, Action.LOG: 0x7FFC0000, Action.ALLOW: 0x7FFF0000,
-}  # fmt: skip
+    ProfileAction.KILL_PROCESS: 0x80000000,
+    ProfileAction.KILL_THREAD: 0x00000000,
+    ProfileAction.TRAP: 0x00030000,
+    ProfileAction.ERRNO: 0x00050000,
+    ProfileAction.NOTIFY: 0x7FC00000,
+    ProfileAction.TRACE: 0x7FF00000,
+    ProfileAction.LOG: 0x7FFC0000,
+    ProfileAction.ALLOW: 0x7FFF0000,
+}
 """SECCOMP_RET_* of include/uapi/linux/seccomp.h."""
 
 
@@ -65,7 +71,7 @@ class ArgOp(enum.Enum):
     MASKED_EQ = "SCMP_CMP_MASKED_EQ"  # (argument & value) == (value_two & value)
 
 
-class Flag(enum.Enum):
+class ProfileFlag(enum.Enum):
     """Flags of seccomp(2) that a profile may ask for."""
 
     TSYNC = "SECCOMP_FILTER_FLAG_TSYNC"
@@ -74,20 +80,20 @@ class Flag(enum.Enum):
     WAIT_KILLABLE_RECV = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
 
 
-DEFAULT_FLAGS: Final = (Flag.SPEC_ALLOW,)
+DEFAULT_FLAGS: Final = (ProfileFlag.SPEC_ALLOW,)
 """What runc (since 1.2) and crun set where a profile has no `flags`; `"flags": []` sets none."""
 
 
-class Verdict(msgspec.Struct, frozen=True, order=False):
+class ProfileVerdict(msgspec.Struct, frozen=True, order=False):
     """An action with its data: the errno of ERRNO, what the tracer of TRACE is told; otherwise 0."""
 
-    action: Action
+    action: ProfileAction
     data: int = 0
 
     def __str__(self) -> str:
-        if self.action is Action.ERRNO:
+        if self.action is ProfileAction.ERRNO:
             return f"ERRNO({errno_module.errorcode.get(self.data, self.data)})"
-        return f"TRACE({self.data})" if self.action is Action.TRACE else self.action.name
+        return f"TRACE({self.data})" if self.action is ProfileAction.TRACE else self.action.name
 
     @property
     def ret(self) -> int:
@@ -96,8 +102,11 @@ class Verdict(msgspec.Struct, frozen=True, order=False):
 
 
 class Arg(msgspec.Struct, frozen=True):
-    """One condition on argument `index` (from 0). With MASKED_EQ `value` is the mask and `value_two` what must remain; of that, bits
-    outside the mask do not count, because libseccomp drops them."""
+    """One condition on argument `index` (from 0).
+
+    With MASKED_EQ `value` is the mask, and `value_two` what the masked argument must be. Bits of it outside the mask do not count, because
+    libseccomp drops them.
+    """
 
     index: int
     op: ArgOp
@@ -132,12 +141,13 @@ class Arg(msgspec.Struct, frozen=True):
 
     @property
     def is_none(self) -> bool:
-        """Whether libseccomp leaves it out, as if it had not been written: nothing is compared under an empty mask."""
+        """Whether libseccomp ignores it, as if it had not been written: with an empty mask nothing is compared."""
         return self.op is ArgOp.MASKED_EQ and self.value == 0
 
 
-class Conditions(msgspec.Struct, frozen=True):
-    """Of `includes` and `excludes`: capabilities in the bounding set, Go names of the machine (amd64), the oldest kernel as (6, 1)."""
+class MachineConditions(msgspec.Struct, frozen=True):
+    """What `includes` and `excludes` name: capabilities in the bounding set, Go names of the machine (amd64), the oldest kernel as (6,
+    1)."""
 
     caps: tuple[str, ...] = ()
     arches: tuple[str, ...] = ()
@@ -147,42 +157,43 @@ class Conditions(msgspec.Struct, frozen=True):
         return bool(self.caps or self.arches or self.min_kernel)
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
+class ProfileRule(msgspec.Struct, frozen=True, kw_only=True):
     """What happens to some calls. `errno` is errnoRet, None where it was left out; `places` says where each name stands."""
 
     names: tuple[str, ...]
-    action: Action
+    action: ProfileAction
     errno: int | None = None
     args: tuple[Arg, ...] = ()
-    includes: Conditions = Conditions()
-    excludes: Conditions = Conditions()
+    includes: MachineConditions = MachineConditions()
+    excludes: MachineConditions = MachineConditions()
     comment: str = ""
     location: Location = NOWHERE
     places: tuple[Location, ...] = ()
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ProfileVerdict:
         """The action with its data: runtimes take EPERM where errnoRet is left out."""
         return _verdict(self.action, self.errno)
 
     @property
     def alternatives(self) -> tuple[tuple[Arg, ...], ...]:
-        """The conditions as runtimes build them: any one of these tuples fulfilled as a whole makes the rule match.
+        """The conditions as runtimes build them: the rule matches when all conditions of any one of these tuples hold.
 
-        Different indices are one AND; as soon as one index stands twice, every condition of the rule becomes a rule of its own.
+        Conditions on different arguments are one AND. As soon as one argument has two conditions, every condition becomes a rule of its
+        own.
         """
         if len({arg.index for arg in self.args}) == len(self.args):
             return (self.args,)
         return tuple((arg,) for arg in self.args)
 
     def on(self, bits: int = 64) -> tuple[tuple[Arg, ...], ...]:
-        """`alternatives` as runtimes compare them where arguments have `bits` bits. An empty one is fulfilled by every call, and
-        libseccomp takes it for a rule without conditions."""
+        """`alternatives` as runtimes compare them where arguments have `bits` bits. An empty one matches every call; libseccomp takes it
+        for a rule without conditions."""
         cut = (tuple(arg.on(bits) for arg in alternative) for alternative in self.alternatives)
         return tuple(tuple(arg for arg in alternative if not arg.is_none) for alternative in cut)
 
     def matches(self, args: Sequence[int], bits: int = 64) -> bool:
-        """Whether the rule is about a call with these (six) arguments, its name apart, where arguments have `bits` bits."""
+        """Whether the rule is about a call with these (six) arguments, where arguments have `bits` bits. The name is not looked at."""
         most = (1 << bits) - 1
         return any(all(arg.holds(args[arg.index] & most) for arg in alternative) for alternative in self.on(bits))
 
@@ -202,49 +213,49 @@ class ArchMap(msgspec.Struct, frozen=True):
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """One profile as it was written. `flags` is None where the key was left out, which is not the same as an empty list."""
 
-    default_action: Action
+    default_action: ProfileAction
     default_errno: int | None = None
     architectures: tuple[Arch, ...] = ()
     arch_map: tuple[ArchMap, ...] = ()
-    flags: tuple[Flag, ...] | None = None
+    flags: tuple[ProfileFlag, ...] | None = None
     listener_path: str = ""
     listener_metadata: str = ""
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[ProfileRule, ...] = ()
     location: Location = NOWHERE
 
     @property
-    def default(self) -> Verdict:
+    def default(self) -> ProfileVerdict:
         """What happens to calls that no rule is about."""
         return _verdict(self.default_action, self.default_errno)
 
     @property
-    def effective_flags(self) -> tuple[Flag, ...]:
+    def effective_flags(self) -> tuple[ProfileFlag, ...]:
         """The flags that runtimes set."""
         return DEFAULT_FLAGS if self.flags is None else self.flags
 
 
-class LeftOut(msgspec.Struct, frozen=True):
+class OmittedRule(msgspec.Struct, frozen=True):
     """A rule that does not hold on a machine, and why: `excludes: CAP_SYS_ADMIN`."""
 
-    rule: Rule
+    rule: ProfileRule
     reason: str
 
 
 class Effective(msgspec.Struct, frozen=True, kw_only=True):
-    """A profile on one machine: `architectures` begins with the machine's own.
+    """A profile on one machine. `architectures` begins with the machine's own.
 
-    `enosys`: numbers above the greatest that the profile names give ENOSYS in place of the default, as with runc, so that libraries
-    fall back where a call is newer than the profile. runc does it unless the default lets calls through or asks a tracer.
+    `enosys`: numbers above the greatest that the profile names give ENOSYS in place of the default, so that libraries fall back to older
+    calls where a call is newer than the profile. runc does so, unless the default lets calls through or asks a tracer.
     """
 
     profile: Profile
-    default: Verdict
+    default: ProfileVerdict
     architectures: tuple[Arch, ...]
-    flags: tuple[Flag, ...]
-    rules: tuple[Rule, ...]
-    left_out: tuple[LeftOut, ...] = ()
+    flags: tuple[ProfileFlag, ...]
+    rules: tuple[ProfileRule, ...]
+    left_out: tuple[OmittedRule, ...] = ()
     enosys: bool = False
 
 
-def _verdict(action: Action, errno: int | None) -> Verdict:
-    return Verdict(action, EPERM if errno is None else errno) if action.carries_data else Verdict(action)
+def _verdict(action: ProfileAction, errno: int | None) -> ProfileVerdict:
+    return ProfileVerdict(action, EPERM if errno is None else errno) if action.carries_data else ProfileVerdict(action)

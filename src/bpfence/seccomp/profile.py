@@ -23,79 +23,52 @@ from typing import Any, Final
 import msgspec
 
 from bpfence import names
-from bpfence.documents.json_values import MAX_BYTES, DocumentError, Value, decode, parse
-from bpfence.errors import Diagnostic, Location
+from bpfence.documents.json_values import JsonValue, decode, parse
+from bpfence.documents.placed import MAX_BYTES, DocumentError
+from bpfence.errors import Diagnostic, Location, PolicyError
 from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.model import (
     ARGUMENTS,
-    DEFAULT_FLAGS,
-    EPERM,
     MAX_ARGUMENT,
     NOWHERE,
-    RET,
-    Action,
     ArchMap,
     Arg,
     ArgOp,
-    Conditions,
     Effective,
-    Flag,
-    LeftOut,
+    MachineConditions,
+    OmittedRule,
     Profile,
-    Rule,
-    Verdict,
+    ProfileAction,
+    ProfileFlag,
+    ProfileRule,
 )
 from bpfence.syscalls.architectures import Arch
 from bpfence.words import quoted, suggest
 
-__all__ = [
-    "ARGUMENTS",
-    "DEFAULT_FLAGS",
-    "DOCKER_CAPABILITIES",
-    "EPERM",
-    "MAX_ARGUMENT",
-    "MAX_ERRNO",
-    "NOWHERE",
-    "RET",
-    "Action",
-    "Arch",
-    "ArchMap",
-    "Arg",
-    "ArgOp",
-    "Conditions",
-    "Effective",
-    "Flag",
-    "LeftOut",
-    "Profile",
-    "Rule",
-    "Verdict",
-    "as_document",
-    "bare",
-    "dump",
-    "kernel_text",
-    "kernel_version",
-    "load",
-    "load_bytes",
-    "plain",
-    "read",
-    "resolve",
-]
-
 MAX_ERRNO: Final = 4095
 EVERY_KERNEL: Final = (0, 0)
-"""What Docker takes an empty minKernel for."""
+"""What Docker reads an empty minKernel as."""
 MAX_RULES: Final = 5000
 MAX_NAMES: Final = 50_000
-"""Names of all rules together. Docker's profile has 33 rules and 450 names; what is examined rule against rule must end."""
-_ACTION_WORDS: Final = {**{action.value: action for action in Action}, "SCMP_ACT_KILL": Action.KILL_THREAD}
+"""Most names of all rules together. Docker's profile has 33 rules and 450 names. Rules are compared with each other, and that must end."""
+_ACTION_WORDS: Final = {**{action.value: action for action in ProfileAction}, "SCMP_ACT_KILL": ProfileAction.KILL_THREAD}
 
-DOCKER_CAPABILITIES: Final = tuple(
-    f"CAP_{name}"
-    for name in (
-        "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE",
-        "SYS_CHROOT", "KILL", "AUDIT_WRITE",
-    )
-)  # fmt: skip
+DOCKER_CAPABILITIES: Final = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+)
 """The bounding set of a container that Docker starts without --cap-add and --cap-drop."""
 
 
@@ -110,29 +83,33 @@ def resolve(
     *,
     enosys: bool = False,
 ) -> Effective:
-    """The rules that hold on a machine of `arch` (default: this one) for a bounding set `caps`, on `kernel` (None: newer than any).
+    """The rules that hold on a machine of `arch` (default: this one) with the bounding set `caps`, on `kernel` (None: newer than any).
 
-    As Docker does it: a rule whose excludes name the machine, any one of the capabilities or a kernel that is reached is left out;
-    so is one whose includes do not name the machine, name a capability that is missing, or a kernel that is not reached.
+    As in Docker, a rule is left out if its excludes name the machine, any of the capabilities, or a kernel that is reached; and if its
+    includes do not name the machine, or name a capability that is missing or a kernel that is not reached.
     """
     machine = arch or Arch.native()
-    kept: list[Rule] = []
-    left: list[LeftOut] = []
+    kept: list[ProfileRule] = []
+    left: list[OmittedRule] = []
     for rule in profile.rules:
         reason = _excluded(rule.excludes, machine, caps, kernel) or _not_included(rule.includes, machine, caps, kernel)
         if reason:
-            left.append(LeftOut(rule, reason))
+            left.append(OmittedRule(rule, reason))
         else:
             kept.append(rule)
     return Effective(
-        profile=profile, default=profile.default, architectures=_architectures(profile, machine), flags=profile.effective_flags,
-        rules=tuple(kept), left_out=tuple(left),
-        enosys=enosys and profile.default_action not in (Action.ALLOW, Action.LOG, Action.TRACE),
-    )  # fmt: skip
+        profile=profile,
+        default=profile.default,
+        architectures=_architectures(profile, machine),
+        flags=profile.effective_flags,
+        rules=tuple(kept),
+        left_out=tuple(left),
+        enosys=enosys and profile.default_action not in (ProfileAction.ALLOW, ProfileAction.LOG, ProfileAction.TRACE),
+    )
 
 
 def _architectures(profile: Profile, machine: Arch) -> tuple[Arch, ...]:
-    """What the filter covers. libseccomp begins every filter with the machine's own architecture."""
+    """The architectures that the filter covers. libseccomp begins every filter with the machine's own."""
     listed: tuple[Arch, ...] = profile.architectures
     for entry in profile.arch_map:
         if entry.arch is machine:
@@ -145,7 +122,7 @@ def _reached(kernel: tuple[int, int] | None, least: tuple[int, int]) -> bool:
     return kernel is None or kernel >= least
 
 
-def _excluded(excludes: Conditions, machine: Arch, caps: Collection[str], kernel: tuple[int, int] | None) -> str:
+def _excluded(excludes: MachineConditions, machine: Arch, caps: Collection[str], kernel: tuple[int, int] | None) -> str:
     if machine.go_name in excludes.arches:
         return f"excludes: {machine.go_name}"
     for cap in excludes.caps:
@@ -157,7 +134,7 @@ def _excluded(excludes: Conditions, machine: Arch, caps: Collection[str], kernel
     return ""
 
 
-def _not_included(includes: Conditions, machine: Arch, caps: Collection[str], kernel: tuple[int, int] | None) -> str:
+def _not_included(includes: MachineConditions, machine: Arch, caps: Collection[str], kernel: tuple[int, int] | None) -> str:
     if includes.arches and machine.go_name not in includes.arches:
         return f"includes: only {', '.join(includes.arches)}"
     for cap in includes.caps:
@@ -175,8 +152,8 @@ def kernel_text(version: tuple[int, int]) -> str:
 
 def kernel_version(text: str) -> tuple[int, int] | None:
     """The version of a kernel release (6.1.0-13-amd64 is (6, 1)); None where there is none."""
-    found = re.match(r"(\d{1,3})\.(\d{1,3})(?!\d)", text)
-    return (int(found[1]), int(found[2])) if found else None
+    release = re.match(r"(\d{1,3})\.(\d{1,3})(?!\d)", text)
+    return (int(release[1]), int(release[2])) if release else None
 
 
 # ---- reading ----
@@ -198,6 +175,14 @@ def load(path: str | os.PathLike[str]) -> tuple[Profile | None, list[Diagnostic]
     return load_bytes(data, str(path))
 
 
+def load_valid(path: str | os.PathLike[str]) -> tuple[Profile, list[Diagnostic]]:
+    """The profile of one file, and warnings; PolicyError with everything that is wrong where it has mistakes."""
+    profile, diagnostics = load(path)
+    if profile is None:
+        raise PolicyError(diagnostics)
+    return profile, diagnostics
+
+
 def load_bytes(data: bytes, file: str = "<text>") -> tuple[Profile | None, list[Diagnostic]]:
     """The profile of a JSON text; `file` is the name in diagnostics."""
     try:
@@ -207,7 +192,7 @@ def load_bytes(data: bytes, file: str = "<text>") -> tuple[Profile | None, list[
     return read(root)
 
 
-def read(root: Value) -> tuple[Profile | None, list[Diagnostic]]:
+def read(root: JsonValue) -> tuple[Profile | None, list[Diagnostic]]:
     """The profile of a document that was read already, from JSON or YAML."""
     findings = Findings()
     profile = _Reader(findings).profile(root)
@@ -230,19 +215,19 @@ _ARG_KEYS: Final = ("index", "value", "valueTwo", "op")
 _CONDITION_KEYS: Final = ("caps", "arches", "minKernel")
 _ARCHMAP_KEYS: Final = ("architecture", "subArchitectures")
 
-Entries = dict[str, tuple[Value, Value]]
+Entries = dict[str, tuple[JsonValue, JsonValue]]
 
 
 class _Reader:
-    """One profile: shapes first, then what they hold. Reports what does not fit and goes on."""
+    """One profile: first its shape, then what the values say. Reports what does not fit, and goes on."""
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
 
     # ---- shapes ----
 
-    def level(self, value: Value, what: str, known: Sequence[str], required: Sequence[str] = ()) -> Entries:
-        """The entries of an object whose keys are known; null is the same as a key left out."""
+    def level(self, value: JsonValue, what: str, known: Sequence[str], required: Sequence[str] = ()) -> Entries:
+        """The entries of an object, whose keys must be `known`. A key with null is like a key that was left out."""
         entries: Entries = {}
         if value.kind != "object":
             self.findings.add(value.location, "wrong-type", f"{what} must be an object, not {value.what}", "write it as {...}")
@@ -258,7 +243,7 @@ class _Reader:
                 self.findings.add(key.location, "duplicate-key", f"{quoted(key.text)} was already given on line {first.line}", hint)
             elif key.text not in known:
                 hint = _INSTEAD.get(key.text) or suggest(key.text, known, "known keys: " + ", ".join(known))
-                # A misspelt key is one mistake, not also a key that is missing.
+                # A misspelt key is one mistake; it is not also told that the right key is missing.
                 also = f"; {needs}" if missing and not unknown else ""
                 self.findings.add(key.location, "unknown-key", f"unknown key {quoted(key.text)} in {what}: {_IGNORED}{also}", hint)
                 unknown = True
@@ -271,7 +256,7 @@ class _Reader:
                 self.findings.add(entries[name][0].location, "missing-key", f"{what} needs {name!r}", f'add "{name}": ...')
         return {name: entry for name, entry in entries.items() if entry[1].kind != "null"}
 
-    def items(self, entries: Entries, key: str) -> list[Value]:
+    def items(self, entries: Entries, key: str) -> list[JsonValue]:
         """The elements of a list; nothing where the key is absent."""
         if key not in entries:
             return []
@@ -281,19 +266,19 @@ class _Reader:
             return []
         return value.items
 
-    def text(self, value: Value, what: str) -> str | None:
+    def text(self, value: JsonValue, what: str) -> str | None:
         """A string."""
         if value.kind != "string":
             self.findings.add(value.location, "wrong-type", f"{what} must be a text, not {value.what}", "write it in double quotes")
             return None
         return value.text
 
-    def texts(self, entries: Entries, key: str) -> list[tuple[Value, str]]:
+    def texts(self, entries: Entries, key: str) -> list[tuple[JsonValue, str]]:
         """A list of strings."""
-        found = [(value, self.text(value, f"an element of {key}")) for value in self.items(entries, key)]
-        return [(value, text) for value, text in found if text is not None]
+        texts = [(value, self.text(value, f"an element of {key}")) for value in self.items(entries, key)]
+        return [(value, text) for value, text in texts if text is not None]
 
-    def whole(self, value: Value, what: str, most: int) -> int | None:
+    def whole(self, value: JsonValue, what: str, most: int) -> int | None:
         """A number from 0 to `most`."""
         if value.kind != "number":
             hint = "write the number without quotes" if value.kind == "string" else "write a whole number"
@@ -312,7 +297,7 @@ class _Reader:
 
     # ---- the profile ----
 
-    def profile(self, root: Value) -> Profile | None:
+    def profile(self, root: JsonValue) -> Profile | None:
         if root.kind == "object" and not self.is_profile(root):
             return None
         entries = self.level(root, "a profile", _PROFILE_KEYS, ("defaultAction",))
@@ -325,7 +310,7 @@ class _Reader:
         rules = self.rules(entries)
         flags = tuple(flag for flag in (self.flag(value, text) for value, text in self.texts(entries, "flags")) if flag)
         return Profile(
-            default_action=action or Action.ERRNO,
+            default_action=action or ProfileAction.ERRNO,
             default_errno=default_errno,
             architectures=self.arches(entries, "architectures"),
             arch_map=tuple(entry for entry in map(self.mapped, self.items(entries, "archMap")) if entry is not None),
@@ -336,8 +321,8 @@ class _Reader:
             location=root.location,
         )
 
-    def is_profile(self, root: Value) -> bool:
-        """Whether the object is not something else that people keep beside profiles."""
+    def is_profile(self, root: JsonValue) -> bool:
+        """Whether the object is a profile, and not another kind of file that people keep beside profiles."""
         keys = {key.text: key for key, _ in root.pairs}
         if "defaultAction" in keys:
             return True
@@ -345,17 +330,17 @@ class _Reader:
             hint = "bpfence seccomp import reads a SeccompProfile of the Security Profiles Operator"
             self.findings.add(root.location, "wrong-kind", "this is a Kubernetes object, not a seccomp profile", hint)
             return False
-        found = [key for key in _CONFIG_KEYS if key in keys]
-        if found:
+        config_keys = [key for key in _CONFIG_KEYS if key in keys]
+        if config_keys:
             hint = "take what stands under linux.seccomp"
-            self.findings.add(keys[found[0]].location, "wrong-kind", "this is the configuration of a whole container", hint)
+            self.findings.add(keys[config_keys[0]].location, "wrong-kind", "this is the configuration of a whole container", hint)
             return False
         return True
 
     def optional(self, entries: Entries, key: str) -> str:
         return (self.text(entries[key][1], key) or "") if key in entries else ""
 
-    def action(self, entries: Entries, key: str) -> Action | None:
+    def action(self, entries: Entries, key: str) -> ProfileAction | None:
         if key not in entries:
             return None
         value = entries[key][1]
@@ -369,8 +354,9 @@ class _Reader:
             self.findings.add(value.location, "bad-action", f"{key} cannot be {quoted(text)}", hint)
         return _ACTION_WORDS.get(text)
 
-    def errno(self, entries: Entries, key: str, named: str, action: Action | None) -> int | None:
-        """errnoRet, or the name that containers/common knows as `errno`; runc ignores it under other actions, crun refuses the profile."""
+    def errno(self, entries: Entries, key: str, named: str, action: ProfileAction | None) -> int | None:
+        """errnoRet, or `errno` with a name, which containers/common knows. Under other actions runc ignores it, and crun refuses the
+        profile."""
         number = self.whole(entries[key][1], key, MAX_ERRNO) if key in entries else None
         if named in entries:
             value = entries[named][1]
@@ -390,25 +376,25 @@ class _Reader:
             what = f"{given} has no meaning with {action.value}: runc ignores it, crun refuses the profile"
             self.findings.warn(place, "bad-errno", what, "remove it")
             return None
-        if action is Action.ERRNO and number == 0:
+        if action is ProfileAction.ERRNO and number == 0:
             what = "an errno of 0 makes the call do nothing and seem to succeed"
             self.findings.warn(place, "errno-zero", what, "1 is EPERM, 38 is ENOSYS")
-        elif action is Action.ERRNO and number not in errno_module.errorcode:
+        elif action is ProfileAction.ERRNO and number not in errno_module.errorcode:
             self.findings.warn(place, "bad-errno", f"Linux has no errno {number}", "1 is EPERM, 38 is ENOSYS")
         return number
 
-    def flag(self, value: Value, text: str) -> Flag | None:
-        known = {flag.value: flag for flag in Flag}
+    def flag(self, value: JsonValue, text: str) -> ProfileFlag | None:
+        known = {flag.value: flag for flag in ProfileFlag}
         if text not in known:
             hint = suggest(text, known, "write one of: " + ", ".join(known))
             self.findings.add(value.location, "bad-flag", f"unknown flag {quoted(text)}: runtimes refuse the profile", hint)
         return known.get(text)
 
     def arches(self, entries: Entries, key: str) -> tuple[Arch, ...]:
-        found = (self.arch(value, text) for value, text in self.texts(entries, key))
-        return tuple(dict.fromkeys(arch for arch in found if arch is not None))
+        known = (self.arch(value, text) for value, text in self.texts(entries, key))
+        return tuple(dict.fromkeys(arch for arch in known if arch is not None))
 
-    def arch(self, value: Value, text: str) -> Arch | None:
+    def arch(self, value: JsonValue, text: str) -> Arch | None:
         known = {arch.value: arch for arch in Arch}
         if text not in known:
             other = next((arch.value for arch in Arch if text.lower() in (arch.go_name, arch.name.lower(), arch.machine)), "")
@@ -416,7 +402,7 @@ class _Reader:
             self.findings.add(value.location, "bad-architecture", f"unknown architecture {quoted(text)}", hint)
         return known.get(text)
 
-    def mapped(self, value: Value) -> ArchMap | None:
+    def mapped(self, value: JsonValue) -> ArchMap | None:
         entries = self.level(value, "an element of archMap", _ARCHMAP_KEYS, ("architecture",))
         if "architecture" not in entries:
             return None
@@ -427,7 +413,7 @@ class _Reader:
 
     # ---- rules ----
 
-    def rules(self, entries: Entries) -> tuple[Rule, ...]:
+    def rules(self, entries: Entries) -> tuple[ProfileRule, ...]:
         written = self.items(entries, "syscalls")
         if len(written) > MAX_RULES:
             place = written[MAX_RULES].location
@@ -439,7 +425,7 @@ class _Reader:
             self.findings.add(entries["syscalls"][0].location, "json-limit", what, "Linux has less than 500 calls")
         return rules
 
-    def rule(self, value: Value) -> Rule | None:
+    def rule(self, value: JsonValue) -> ProfileRule | None:
         has_name = value.kind == "object" and any(key.text == "name" for key, _ in value.pairs)
         entries = self.level(value, "a rule", _RULE_KEYS, ("action",) if has_name else ("names", "action"))
         if value.kind != "object":
@@ -459,9 +445,9 @@ class _Reader:
             if not text:
                 self.findings.add(named.location, "empty", "a name must not be empty", "remove it")
         action = self.action(entries, "action")
-        return Rule(
+        return ProfileRule(
             names=tuple(text for _, text in given),
-            action=action or Action.ERRNO,
+            action=action or ProfileAction.ERRNO,
             errno=self.errno(entries, "errnoRet", "errno", action),
             args=tuple(arg for arg in map(self.argument, self.items(entries, "args")) if arg is not None),
             includes=self.conditions(entries, "includes"),
@@ -471,7 +457,7 @@ class _Reader:
             places=tuple(named.location for named, _ in given),
         )
 
-    def argument(self, value: Value) -> Arg | None:
+    def argument(self, value: JsonValue) -> Arg | None:
         entries = self.level(value, "an argument condition", _ARG_KEYS, ("index", "value", "op"))
         numbers = {key: self.whole(entries[key][1], key, MAX_ARGUMENT) for key in ("value", "valueTwo") if key in entries}
         index = self.whole(entries["index"][1], "index", ARGUMENTS - 1) if "index" in entries else None
@@ -494,9 +480,9 @@ class _Reader:
             second = 0
         return Arg(index, op, first, second or 0, value.location)
 
-    def conditions(self, entries: Entries, key: str) -> Conditions:
+    def conditions(self, entries: Entries, key: str) -> MachineConditions:
         if key not in entries:
-            return Conditions()
+            return MachineConditions()
         inner = self.level(entries[key][1], key, _CONDITION_KEYS)
         caps: list[str] = []
         for value, text in self.texts(inner, "caps"):
@@ -514,7 +500,7 @@ class _Reader:
                 hint = f"did you mean {other!r}?" if other else suggest(text, machines, "known: " + ", ".join(sorted(machines)))
                 self.findings.add(value.location, "bad-architecture", f"unknown architecture {quoted(text)} in {key}", hint)
             arches.append(text)
-        return Conditions(tuple(caps), tuple(arches), self.min_kernel(inner))
+        return MachineConditions(tuple(caps), tuple(arches), self.min_kernel(inner))
 
     def min_kernel(self, entries: Entries) -> tuple[int, int] | None:
         if "minKernel" not in entries:
@@ -525,10 +511,10 @@ class _Reader:
             what = "minKernel is empty: Docker takes every kernel for new enough"
             self.findings.warn(value.location, "empty", what, "remove it, or give the version")
             return EVERY_KERNEL
-        found = kernel_version(text) if text is not None and re.fullmatch(r"\d{1,3}\.\d{1,3}", text) else None
-        if text is not None and (found is None or found == (0, 0)):
+        version = kernel_version(text) if text is not None and re.fullmatch(r"\d{1,3}\.\d{1,3}", text) else None
+        if text is not None and (version is None or version == (0, 0)):
             self.findings.add(value.location, "bad-kernel", f"minKernel cannot be {quoted(text)}", 'write it as "6.1"')
-        return found
+        return version
 
 
 # ---- writing ----
@@ -566,7 +552,7 @@ def as_document(profile: Profile) -> dict[str, Any]:
     return document
 
 
-def _rule_document(rule: Rule) -> dict[str, Any]:
+def _rule_document(rule: ProfileRule) -> dict[str, Any]:
     document: dict[str, Any] = {"names": list(rule.names), "action": rule.action.value}
     if rule.errno is not None:
         document["errnoRet"] = rule.errno
@@ -585,7 +571,7 @@ def _rule_document(rule: Rule) -> dict[str, Any]:
     return document
 
 
-def _conditions_document(conditions: Conditions) -> dict[str, Any]:
+def _conditions_document(conditions: MachineConditions) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if conditions.caps:
         document["caps"] = list(conditions.caps)
@@ -597,11 +583,11 @@ def _conditions_document(conditions: Conditions) -> dict[str, Any]:
 
 
 def dump(profile: Profile) -> bytes:
-    """Normalised JSON, ending with a line feed. `load_bytes(dump(p))` is `p`, places apart."""
+    """Normalised JSON with a line feed at the end. `load_bytes(dump(p))` is `p`, except for places."""
     return (json.dumps(as_document(profile), indent=2) + "\n").encode()
 
 
 def plain(effective: Effective) -> Profile:
-    """A profile on one machine as a plain OCI profile: no conditions left, `architectures` in place of archMap."""
-    rules = tuple(msgspec.structs.replace(rule, includes=Conditions(), excludes=Conditions()) for rule in effective.rules)
+    """A profile on one machine as a plain OCI profile: without includes and excludes, and with `architectures` in place of archMap."""
+    rules = tuple(msgspec.structs.replace(rule, includes=MachineConditions(), excludes=MachineConditions()) for rule in effective.rules)
     return msgspec.structs.replace(effective.profile, architectures=effective.architectures, arch_map=(), rules=rules)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """runtimes.json in, what container runtimes call after a filter is in force, and which denials keep containers from starting, out.
 
-Called by `check` and `learned`. tools/trace_runtimes.py writes the file from what the real runtimes did; OTHERS is what other versions, and
-chance, add. Names are those of x86_64.
+Called by `check` and `learned`. tools/trace_runtimes.py writes the file from what the real runtimes did. OTHERS adds what other versions
+do, and what depends on chance. Names are those of x86_64.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from bpfence.seccomp.model import Action, Verdict
+from bpfence.seccomp.model import ProfileAction, ProfileVerdict
 
 TRACED_FILE: Final = Path(__file__).with_name("runtimes.json")
 WITH: Final = "with_no_new_privs"
 WITHOUT: Final = "without_no_new_privs"
 SETTINGS: Final = (WITH, WITHOUT)
-Kind = Literal["EPERM", "ENOSYS", "KILL"]
+DenialKind = Literal["EPERM", "ENOSYS", "KILL"]
 
 
 def _set(calls: str) -> frozenset[str]:
@@ -37,11 +37,12 @@ OTHERS: Final[Mapping[str, frozenset[str]]] = {
     ),
     "crun": _set("exit_group keyctl fcntl brk mmap munmap sendmsg getgroups"),
 }
-"""Runtime → calls that were not seen in the traces and that another version, or another moment, makes."""
+"""Runtime → calls that were not seen in the traces, but that another version makes, or the same at another time."""
 
 
 class Must(msgspec.Struct, frozen=True):
-    """Calls of which a runtime needs one to start a container. `kinds`: for each setting, how they are denied where none starts."""
+    """Calls of which a runtime needs at least one to start a container. `kinds`: for each setting, the kinds of denial that keep it from
+    starting."""
 
     runtime: str
     names: tuple[str, ...]
@@ -50,11 +51,11 @@ class Must(msgspec.Struct, frozen=True):
 
 @functools.cache
 def _traced() -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(TRACED_FILE.read_text(encoding="utf-8"))
-    return found
+    runs: Mapping[str, Any] = json.loads(TRACED_FILE.read_text(encoding="utf-8"))
+    return runs
 
 
-def runtimes() -> tuple[str, ...]:
+def runtime_names() -> tuple[str, ...]:
     """runc, crun."""
     return tuple(_traced())
 
@@ -74,43 +75,43 @@ def seen(runtime: str) -> frozenset[str]:
 
 @functools.cache
 def needs(runtime: str) -> frozenset[str]:
-    """Calls that the runtime may make between the filter and the program, of this version or another."""
+    """Calls that the runtime, in this version or another, may make between the filter and the program."""
     return seen(runtime) | OTHERS[runtime]
 
 
 @functools.cache
 def musts(runtime: str) -> tuple[Must, ...]:
     """What keeps every container from starting, in the order of names."""
-    found: dict[tuple[str, ...], dict[str, frozenset[str]]] = {}
+    by_names: dict[tuple[str, ...], dict[str, frozenset[str]]] = {}
     for setting in SETTINGS:
         for kind, groups in _traced()[runtime][setting]["must"].items():
             for names in groups:
-                kinds = found.setdefault(tuple(names), {})
+                kinds = by_names.setdefault(tuple(names), {})
                 kinds[setting] = kinds.get(setting, frozenset()) | {kind}
-    return tuple(Must(runtime, names, kinds) for names, kinds in sorted(found.items()))
+    return tuple(Must(runtime, names, kinds) for names, kinds in sorted(by_names.items()))
 
 
-def failing(runtime: str, denied: Callable[[str], Kind | None]) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The calls whose denial keeps containers from starting → the settings in which it does. `denied`: how a call is denied, if it is."""
+def failing(runtime: str, denied: Callable[[str], DenialKind | None]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """The calls whose denial keeps containers from starting → in which settings. `denied`: how a call is denied; None where it is not."""
     result: dict[tuple[str, ...], tuple[str, ...]] = {}
     for must in musts(runtime):
         how = {denied(name) for name in must.names}
         if None in how:
             continue
-        kind: Kind | None = how.pop() if len(how) == 1 else "EPERM"
+        kind: DenialKind | None = how.pop() if len(how) == 1 else "EPERM"
         settings = tuple(setting for setting in SETTINGS if kind in must.kinds.get(setting, ()))
         if settings:
             result[must.names] = settings
     return result
 
 
-def kind_of(verdict: Verdict) -> Kind | None:
-    """The kind of denial that a verdict is; None where the call is made, or somebody else decides."""
+def kind_of(verdict: ProfileVerdict) -> DenialKind | None:
+    """The kind of denial that a verdict is; None where the call is made, or where somebody else decides."""
     match verdict.action:
-        case Action.KILL_PROCESS | Action.KILL_THREAD | Action.TRAP:
+        case ProfileAction.KILL_PROCESS | ProfileAction.KILL_THREAD | ProfileAction.TRAP:
             return "KILL"
-        case Action.TRACE:  # nobody traces: ENOSYS
+        case ProfileAction.TRACE:  # without a tracer it is ENOSYS
             return "ENOSYS"
-        case Action.ERRNO if verdict.data:
+        case ProfileAction.ERRNO if verdict.data:
             return "ENOSYS" if str(verdict) == "ERRNO(ENOSYS)" else "EPERM"
     return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The name of a system call in, its number on an architecture out, and back; and what is known about calls beside that.
+"""The name of a system call in, its number on an architecture out, and back; and what else is known about calls.
 
 Read by every other module here, and by what shows calls in alerts. Names and numbers are in syscalls.json, which tools/gen_syscalls.py
-makes; arguments are in `arguments`. The sets below say which calls belong together: a filter that denies one of a family and allows
+makes; arguments are in `arguments`. The sets below say which calls belong together: a filter that denies one call of a family and allows
 another has often denied nothing.
 """
 
@@ -37,10 +37,10 @@ def numbers(arch: Arch) -> Mapping[str, int]:
 
 @functools.cache
 def _names(arch: Arch) -> Mapping[int, str]:
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for name, number in numbers(arch).items():
-        found.setdefault(number, name)
-    return found
+        names.setdefault(number, name)
+    return names
 
 
 def number(arch: Arch, name: str) -> int | None:
@@ -65,12 +65,12 @@ def all_names() -> tuple[str, ...]:
 
 def by_audit(audit: int, number: int) -> tuple[Arch, str | None]:
     """The architecture and name of a call as the kernel reports it; ValueError where the architecture is not one of ours."""
-    found: Arch | None = next((arch for arch in ARCHES if arch.audit == audit and arch is not Arch.X32), None)
-    if found is None:
+    arch: Arch | None = next((known for known in ARCHES if known.audit == audit and known is not Arch.X32), None)
+    if arch is None:
         raise ValueError(f"unknown audit architecture {audit:#x}")
-    if found is Arch.X86_64 and number & X32_BIT and number >= 0:
-        found = Arch.X32
-    return found, name(found, number)
+    if arch is Arch.X86_64 and number & X32_BIT and number >= 0:
+        arch = Arch.X32
+    return arch, name(arch, number)
 
 
 # ---- multiplexers of 32-bit x86 ----
@@ -185,7 +185,7 @@ FAMILIES: Final[tuple[frozenset[str], ...]] = tuple(
         "signalfd signalfd4", "inotify_init inotify_init1", "epoll_create epoll_create1", "setrlimit prlimit64", "mprotect pkey_mprotect",
     )
 )  # fmt: skip
-"""Calls that do, or contain, each other's work: to deny it, all of them must be denied."""
+"""Families of calls that do, or contain, each other's work: to deny it, all of them must be denied."""
 
 DANGEROUS: Final = _set(
     "ptrace process_vm_readv process_vm_writev mount umount2 umount fsmount move_mount mount_setattr open_tree open_tree_attr fsopen"
@@ -227,10 +227,10 @@ def signature(call: str) -> Signature | None:
     """The arguments of a call; None where they are not in the table. 32-bit variants (chown32, fcntl64) have those of the plain call."""
     from bpfence.syscalls.arguments import ARGUMENTS  # the table is large, and only alerts and `check` need it
 
-    found = ARGUMENTS.get(call) or ARGUMENTS.get(_plain_name(call))
-    if found is None:
+    words = ARGUMENTS.get(call) or ARGUMENTS.get(_plain_name(call))
+    if words is None:
         return None
-    return Signature(tuple((n, k) for n, _, k in (word.partition(":") for word in found.split())))
+    return Signature(tuple((n, k) for n, _, k in (word.partition(":") for word in words.split())))
 
 
 def _plain_name(call: str) -> str:

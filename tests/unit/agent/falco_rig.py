@@ -67,9 +67,12 @@ class FakeEvents:
         path = record.strings.get(abi.STR_FILE_PATH, b"")
         result = signed(record.numbers[abi.NUM_RESULT]) if abi.NUM_RESULT in record.numbers else -record.error
         fields: dict[str, Any] = {
-            "fd.name": escape(path), "bpfence.path": escape(path), "fd.num": max(result, -1), "proc.name": escape(record.comm),
+            "fd.name": escape(path),
+            "bpfence.path": escape(path),
+            "fd.num": max(result, -1),
+            "proc.name": escape(record.comm),
             "evt.rawres": result,
-        }  # fmt: skip
+        }
         return RecordedEvent(Record(type="openat", time=record.time, fields=fields))
 
 

@@ -39,10 +39,14 @@ class Rig:
         self.now = 1000.0
         self.settings = Settings(
             **{
-                "policies": (str(folder / "policies"),), "pin_dir": str(folder / "pins"), "state_dir": folder / "state",
-                "ready_file": folder / "ready", "drop_privileges": False, **settings,
+                "policies": (str(folder / "policies"),),
+                "pin_dir": str(folder / "pins"),
+                "state_dir": folder / "state",
+                "ready_file": folder / "ready",
+                "drop_privileges": False,
+                **settings,
             }
-        )  # fmt: skip
+        )
         (folder / "policies").mkdir(exist_ok=True)
         self.agent = Agent(self.settings, self.output, report=self.said.append, kernel=self.kernel, monotonic=lambda: self.now)
 

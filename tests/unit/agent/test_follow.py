@@ -25,7 +25,7 @@ from bpfence.agent.follow import (
     linked,
     relevant,
     target,
-)  # fmt: skip
+)
 from bpfence.patience import Patience
 
 

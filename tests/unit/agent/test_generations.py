@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfence.agent.generations import KEPT, Generation, Generations, Meaning, generation, state_path, write_whole
+from bpfence.agent.generations import KEPT, Generation, Generations, LeafMeaning, generation, state_path, write_whole
 from bpfence.alerts.alert import RuleInfo
 from bpfence.compiler.compile import compile_policies
 from bpfence.policy import Action, Atom, Op, Policy, PolicySet, Rule
 
 RULES = tuple(RuleInfo("p", name, "enforce", Action.DENY, Action.DENY) for name in ("a", "b", "c"))
-TABLE = Generation(1, RULES, (Meaning((), False), Meaning((0, 2), False), Meaning((1, 2), True)), ("/x",))
+TABLE = Generation(1, RULES, (LeafMeaning((), False), LeafMeaning((0, 2), False), LeafMeaning((1, 2), True)), ("/x",))
 
 
 def names(found: list[tuple[RuleInfo, bool]] | None) -> list[tuple[str, bool]] | None:

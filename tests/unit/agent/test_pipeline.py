@@ -13,7 +13,7 @@ import pytest
 from bpfence import abi
 from bpfence.agent import pipeline
 from bpfence.agent.confirms import Confirms
-from bpfence.agent.generations import Counts, Generation, Generations, Meaning
+from bpfence.agent.generations import Counts, Generation, Generations, LeafMeaning
 from bpfence.agent.pipeline import Pipeline
 from bpfence.alerts.alert import Composer, RuleInfo, Said
 from bpfence.alerts.faults import Faults
@@ -76,7 +76,11 @@ class Way:
         confirms = Confirms(Context(lambda: source, "host", 4, None, pytest.fail), dialects)
         confirms.use(1, {"x": object()}, ())  # type: ignore[dict-item]
         generations = Generations()
-        meanings = (Meaning((), False), *(Meaning((n,), False) for n in range(len(RULES))), Meaning(tuple(range(len(RULES))), False))
+        meanings = (
+            LeafMeaning((), False),
+            *(LeafMeaning((n,), False) for n in range(len(RULES))),
+            LeafMeaning(tuple(range(len(RULES))), False),
+        )
         generations.add(Generation(1, RULES, meanings))
         self.confirms = confirms
         self.pipeline = Pipeline(source, generations, confirms, dialects, Composer("host", lambda: 0), Counts(None), lambda: 1.0)
@@ -105,7 +109,7 @@ def test_a_rule_that_waits_for_one_result_is_told_of_that_one(result: int | None
     moments = {"good": When.SUCCESS, "bad": When.FAILURE, "both": WAITS, "never": When.DECIDED}
     rules = tuple(RuleInfo("p", name, "audit", Action.AUDIT, Action.AUDIT, when=when) for name, when in moments.items())
     way = Way()
-    way.pipeline._generations.add(Generation(2, rules, (Meaning((), False), Meaning(tuple(range(4)), False))))
+    way.pipeline._generations.add(Generation(2, rules, (LeafMeaning((), False), LeafMeaning(tuple(range(4)), False))))
     numbers = {} if result is None else {"NUM_RESULT": result & (1 << 64) - 1}
     kernel = decode("decisions", record("file.open", numbers, flags=abi.EVENT_RESULT))
     assert isinstance(kernel, KernelEvent)
@@ -156,7 +160,7 @@ def test_a_language_that_cannot_say_anything_costs_no_alert(monkeypatch: pytest.
 def test_acts_are_known_by_their_fields_where_a_rule_waits_too() -> None:
     way = Way()
     rule = RuleInfo("p", "r", "audit", Action.AUDIT, Action.AUDIT, when=WAITS, events=("file.open", "file.permission"))
-    way.pipeline._generations.add(Generation(2, (rule,), (Meaning((), False), Meaning((0,), False))))
+    way.pipeline._generations.add(Generation(2, (rule,), (LeafMeaning((), False), LeafMeaning((0,), False))))
 
     def told(event: str) -> int:
         numbers = {"NUM_FILE_INO": 5, "NUM_FILE_ACCESS": 1}
@@ -180,9 +184,9 @@ def test_a_stage_that_raises_costs_one_event_and_is_told_once(monkeypatch: pytes
 
 def test_what_is_observed_is_an_event_beside_the_alerts() -> None:
     way = Way()
-    rules = tuple(RuleInfo("p", name, "enforce", action, action) for name, action in
-                  (("seen", Action.OBSERVE), ("seen too", Action.OBSERVE), ("told", Action.AUDIT)))  # fmt: skip
-    meanings = (Meaning((), False), Meaning((0, 1), False), Meaning((0, 1, 2), False))
+    named = (("seen", Action.OBSERVE), ("seen too", Action.OBSERVE), ("told", Action.AUDIT))
+    rules = tuple(RuleInfo("p", name, "enforce", action, action) for name, action in named)
+    meanings = (LeafMeaning((), False), LeafMeaning((0, 1), False), LeafMeaning((0, 1, 2), False))
     way.pipeline._generations.add(Generation(2, rules, meanings))
 
     def lines(verdict: int) -> list[tuple[str, str | None, str | None]]:
@@ -196,9 +200,9 @@ def test_what_is_observed_is_an_event_beside_the_alerts() -> None:
 
 def test_only_alerts_and_what_says_so_are_limited() -> None:
     way = Way()
-    rules = tuple(RuleInfo("p", name, "enforce", action, action, rate=rate, burst=burst) for name, action, rate, burst in
-                  (("free", Action.OBSERVE, 0.0, 0), ("limited", Action.OBSERVE, 1.0, 3), ("told", Action.AUDIT, 1.0, 3)))  # fmt: skip
-    way.pipeline._generations.add(Generation(2, rules, (Meaning((), False), *(Meaning((n,), False) for n in range(3)))))
+    named = (("free", Action.OBSERVE, 0.0, 0), ("limited", Action.OBSERVE, 1.0, 3), ("told", Action.AUDIT, 1.0, 3))
+    rules = tuple(RuleInfo("p", name, "enforce", action, action, rate=rate, burst=burst) for name, action, rate, burst in named)
+    way.pipeline._generations.add(Generation(2, rules, (LeafMeaning((), False), *(LeafMeaning((n,), False) for n in range(3)))))
     seen = msgspec.structs.replace(observation(), generation=2)
     came = [sum(len(way.pipeline.lines(msgspec.structs.replace(seen, verdicts=(n,)))) for _ in range(200)) for n in (1, 2, 3)]
     assert came[0] == 200

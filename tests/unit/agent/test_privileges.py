@@ -17,7 +17,7 @@ from bpfence.agent import privileges
 from bpfence.agent.privileges import CALLS, kept_mask, own_profile
 from bpfence.errors import KernelError
 from bpfence.kernel import landlock
-from bpfence.seccomp.model import Action
+from bpfence.seccomp.model import ProfileAction
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import number
 from tests.unit.agent.test_agent import Rig
@@ -90,9 +90,12 @@ def test_what_falco_rules_read_of_other_users_processes(reads: bool, files: list
     other = subprocess.Popen(["sleep", "60"], user=65534, group=65534, extra_groups=[], env={"SECRET": "x"})
     try:
         done = subprocess.run(
-            [sys.executable, "-c", READING, str(reads), str(other.pid), *files], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", READING, str(reads), str(other.pid), *files],
+            capture_output=True,
+            text=True,
+            check=True,
             env=ENVIRONMENT,
-        )  # fmt: skip
+        )
     finally:
         other.kill()
         other.wait()
@@ -216,7 +219,7 @@ def test_the_filter_is_about_calls_that_there_are() -> None:
     assert [word for word in words if number(Arch.X86_64, word) is None] == []
     never = {"execve", "execveat", "fork", "vfork", "ptrace", "mount", "setns", "unshare", "init_module", "process_vm_writev"}
     assert not never & set(words)
-    assert own_profile().default_action is Action.ERRNO
+    assert own_profile().default_action is ProfileAction.ERRNO
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.EPERM, "refused"), KernelError("no libseccomp")])

@@ -28,7 +28,7 @@ from bpfence.alerts.alert import (
     joined,
     message,
     rule_info,
-)  # fmt: skip
+)
 from bpfence.events.loss import Loss
 from bpfence.events.process import Ancestor, Process
 from bpfence.fields import FIELDS

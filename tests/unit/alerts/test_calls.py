@@ -12,22 +12,24 @@ import pytest
 
 from bpfence.alerts.alert import encode
 from bpfence.alerts.calls import Reporter, Tally, rule_name
-from bpfence.confine.callers import Caller, Details
-from bpfence.confine.supervise import Answer, Call, Handled, Response
+from bpfence.confine.callers import CallDetails, Caller
+from bpfence.confine.supervise import Handled, NotifiedCall, Response, ResponseKind
 from bpfence.errors import Location
 from bpfence.kernel.seccomp import Notification
 from bpfence.outputs.routes import open_outputs
-from bpfence.seccomp.model import Action, Rule, Verdict
+from bpfence.seccomp.model import ProfileAction, ProfileRule, ProfileVerdict
 from bpfence.syscalls.architectures import Arch
 
-RULE = Rule(names=("mkdir",), action=Action.ERRNO, location=Location("p.json", 7, 3))
+RULE = ProfileRule(names=("mkdir",), action=ProfileAction.ERRNO, location=Location("p.json", 7, 3))
 
 
-def handled(answer: Answer = Answer.ERRNO, *, rules: tuple[Rule, ...] = (RULE,), caller: bool = True, answered: bool = True) -> Handled:
+def handled(
+    answer: ResponseKind = ResponseKind.ERRNO, *, rules: tuple[ProfileRule, ...] = (RULE,), caller: bool = True, answered: bool = True
+) -> Handled:
     notification = Notification(1, 77, Arch.X86_64.audit, 83, 0x400000, (0x1000, 0o755, 0, 0, 0, 0))
-    call = Call(notification, Arch.X86_64, "mkdir", Verdict(Action.ERRNO, errno.EACCES), rules)
+    call = NotifiedCall(notification, Arch.X86_64, "mkdir", ProfileVerdict(ProfileAction.ERRNO, errno.EACCES), rules)
     who = Caller(70, 77, 1, None, "sh", "/bin/sh", ["sh"], "/", 0, 0, "2026-01-01T00:00:00.000000000Z", []) if caller else None
-    return Handled(call, Response(answer), errno.EACCES, answered, who, Details({"path": r"/x\x0a", "mode": "0755"}, ["path"]))
+    return Handled(call, Response(answer), errno.EACCES, answered, who, CallDetails({"path": r"/x\x0a", "mode": "0755"}, ["path"]))
 
 
 def lines(*calls: Handled) -> list[dict[str, Any]]:
@@ -44,11 +46,13 @@ def lines(*calls: Handled) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("answer", "action", "error", "would"),
     [
-        (Answer.ERRNO, "deny", "EACCES", None), (Answer.KILL, "kill", "EACCES", None), (Answer.LOG, "audit", None, "deny"),
-        (Answer.ALLOW_ONCE, "allow", None, "deny"),
+        (ResponseKind.ERRNO, "deny", "EACCES", None),
+        (ResponseKind.KILL, "kill", "EACCES", None),
+        (ResponseKind.LOG, "audit", None, "deny"),
+        (ResponseKind.ALLOW_ONCE, "allow", None, "deny"),
     ],
-)  # fmt: skip
-def test_an_alert(answer: Answer, action: str, error: str | None, would: str | None) -> None:
+)
+def test_an_alert(answer: ResponseKind, action: str, error: str | None, would: str | None) -> None:
     (line,) = lines(handled(answer))
     assert (line["kind"], line["event"], line["policy"], line["rule"]) == ("alert", "seccomp", "profile.json", "line 7")
     assert (line["action"], line["errno"], line.get("would")) == (action, error, would)
@@ -68,7 +72,7 @@ def test_a_caller_that_is_gone() -> None:
 
 def test_what_decided_has_a_name() -> None:
     assert rule_name(handled(rules=()).call) == "default"
-    commented = Rule(names=("mkdir",), action=Action.ERRNO, comment="no\nfolders")
+    commented = ProfileRule(names=("mkdir",), action=ProfileAction.ERRNO, comment="no\nfolders")
     assert rule_name(handled(rules=(commented,)).call) == r"no\x0afolders"
 
 
@@ -89,8 +93,8 @@ def test_the_line_is_of_the_common_form() -> None:
 def test_a_tally_counts_kinds() -> None:
     tally = Tally()
     for _ in range(3):
-        tally.handled(handled(Answer.LOG))
-    tally.handled(handled(Answer.LOG, caller=False))
+        tally.handled(handled(ResponseKind.LOG))
+    tally.handled(handled(ResponseKind.LOG, caller=False))
     (found,) = tally.findings()
     assert (found.arch, found.name, found.verdict, found.times, found.exe) == ("x86_64", "mkdir", "ERRNO(EACCES)", 4, "/bin/sh")
     assert tally.calls == {(Arch.X86_64, 83)}

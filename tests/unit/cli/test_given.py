@@ -12,7 +12,7 @@ import pytest
 
 from bpfence import names
 from bpfence.cli.given import STDIN, look, naming, read
-from bpfence.documents.yaml_nodes import MAX_BYTES
+from bpfence.documents.placed import MAX_BYTES
 from bpfence.errors import PolicyError
 
 FALCO = "- rule: a\n  desc: d\n  condition: evt.type=execve and\n  output: x\n  priority: INFO\n"
@@ -27,8 +27,9 @@ def test_standard_input_is_a_file_among_others(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "rules.yaml").write_text(FALCO)
     found, unread = look([str(tmp_path / "rules.yaml"), "-"])
     assert {name: [source.file for source in sources] for name, sources in found.items()} == {
-        "native": [STDIN], "falco": [str(tmp_path / "rules.yaml")],
-    }  # fmt: skip
+        "native": [STDIN],
+        "falco": [str(tmp_path / "rules.yaml")],
+    }
     assert (found["native"][0].data, unread) == (b"kind: X\n", [])
 
 

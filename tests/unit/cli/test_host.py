@@ -309,10 +309,8 @@ def run_until_ready(ready: Path, *args: object) -> Result:
 def test_run_with_falco_rules_and_policies(rules: Path, policy: Path, kernel: FakeKernel, tmp_path: Path) -> None:
     say_open(kernel, [str(rules), str(policy)], "Shadow by sh", "Shadow by anyone")
     recorded = tmp_path / "recorded.jsonl"
-    result = run_until_ready(
-        tmp_path / "ready", "-p", rules, "-p", policy, "--format", "falco", "--output", f"jsonl:{tmp_path}/native.jsonl",
-        "--record", recorded,
-    )  # fmt: skip
+    outputs = ["--format", "falco", "--output", f"jsonl:{tmp_path}/native.jsonl", "--record", recorded]
+    result = run_until_ready(tmp_path / "ready", "-p", rules, "-p", policy, *outputs)
     assert code(result) == 0
     started, shadow, stopped = (json.loads(line) for line in result.stdout.splitlines())
     assert list(shadow) == ["hostname", "output", "output_fields", "priority", "rule", "source", "tags", "time"]

@@ -102,8 +102,9 @@ def test_explain_takes_a_typed_path_as_the_kernel_would_report_it(tmp_path: Path
         return found["action"], found["words"][0]
 
     assert route("open", "/bin/tool") == (
-        "deny", f"file.path: /bin/tool is /usr/bin/tool-2 in {image}, by links: that is what the kernel reports",
-    )  # fmt: skip
+        "deny",
+        f"file.path: /bin/tool is /usr/bin/tool-2 in {image}, by links: that is what the kernel reports",
+    )
     assert route("open", "/usr/bin/tool-2")[0] == "deny"
     assert route("open", "/usr/bin/other")[0] == "none"
     linked.write_text(linked.read_text().replace("on: open", "on: unlink"))

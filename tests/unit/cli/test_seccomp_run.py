@@ -13,7 +13,7 @@ from bpfence.cli import seccomp_run
 from bpfence.cli.seccomp_run import COMMANDS, learn, responses
 from bpfence.confine import learn as seccomp_learn
 from bpfence.confine.learn import Recording
-from bpfence.confine.supervise import Answer, Response
+from bpfence.confine.supervise import Response, ResponseKind
 from bpfence.errors import UsageError
 from bpfence.seccomp.learned import Seen
 from bpfence.syscalls.architectures import Arch
@@ -28,9 +28,13 @@ def test_every_command_helps_with_examples() -> None:
 
 def test_answers() -> None:
     by_name, otherwise = responses(("mount=errno:EACCES", "bpf=kill", "keyctl=allow-once", "*=log"))
-    assert by_name == {"mount": Response(Answer.ERRNO, 13), "bpf": Response(Answer.KILL), "keyctl": Response(Answer.ALLOW_ONCE)}
-    assert otherwise == Response(Answer.LOG)
-    assert responses(()) == ({}, Response(Answer.ERRNO))
+    assert by_name == {
+        "mount": Response(ResponseKind.ERRNO, 13),
+        "bpf": Response(ResponseKind.KILL),
+        "keyctl": Response(ResponseKind.ALLOW_ONCE),
+    }
+    assert otherwise == Response(ResponseKind.LOG)
+    assert responses(()) == ({}, Response(ResponseKind.ERRNO))
 
 
 @pytest.mark.parametrize("word", ["mount", "mount=", "=log", "mount=maybe", "mount=log:EPERM", "mount=errno:NO", "no_such=log", "\x1b=log"])

@@ -29,9 +29,16 @@ def test_the_tutorial_works_as_typed(tmp_path: Path) -> None:
             assert text.strip() in printed
             continue
         done = subprocess.run(
-            ["bash", "-e", "-c", text], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300,
-        )  # fmt: skip
+            ["bash", "-e", "-c", text],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stdout
         printed = done.stdout
 

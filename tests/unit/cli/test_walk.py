@@ -51,9 +51,15 @@ def shell(line: str, *, prefix: tuple[str, ...] = (), cwd: Path = ROOT, **enviro
     bpfence = shlex.join((*prefix, sys.executable, "-m", "bpfence"))
     made = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1", **environment}
     return subprocess.run(
-        ["bash", "-c", line.replace("bpfence ", bpfence + " ", 1)], env=made, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, check=False, timeout=120,
-    )  # fmt: skip
+        ["bash", "-c", line.replace("bpfence ", bpfence + " ", 1)],
+        env=made,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
 
 
 def clean(text: str) -> None:
@@ -147,9 +153,13 @@ def test_as_nobody_where_something_is_pinned(command: str, mode: str) -> None:
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)
         done = subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", PINNED, place, mode, command], capture_output=True,
-            text=True, check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        )  # fmt: skip
+            ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", PINNED, place, mode, command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        )
     if "mounting the BPF file system" in done.stderr:
         pytest.skip("no BPF file system can be mounted here")
     clean(done.stdout + done.stderr)
@@ -227,14 +237,15 @@ def test_a_bug_is_a_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert "Traceback" in called(["status"], monkeypatch, capsys)[2]
 
 
+ODD_WORDS = [
+    "-", "--", "", " ", "a\nb", "é" * 300, "-1", "99999999999999999999", "{}", "[]", '{"event":1}', '{"event":"exec"}', "null", "%",
+    "%proc.name", "*", "[", "/", "/dev/null", "/proc/self/mem", "/proc/self/environ", "examples", "examples/policies",
+    "examples/policies/fork-bomb-guard.yaml", "\udcff", "a" * 5000, "\x1b[31m",
+]  # fmt: skip
 WORDS = st.one_of(
-    st.sampled_from(
-        ["-", "--", "", " ", "a\nb", "é" * 300, "-1", "99999999999999999999", "{}", "[]", '{"event":1}', '{"event":"exec"}', "null",
-         "%", "%proc.name", "*", "[", "/", "/dev/null", "/proc/self/mem", "/proc/self/environ", "examples", "examples/policies",
-         "examples/policies/fork-bomb-guard.yaml", "\udcff", "a" * 5000, "\x1b[31m"]
-    ),
+    st.sampled_from(ODD_WORDS),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12),  # NUL cannot be in an argument
-)  # fmt: skip
+)
 
 
 @st.composite

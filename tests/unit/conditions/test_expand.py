@@ -15,7 +15,7 @@ ETC = Atom("file.path", Op.PREFIX, "/etc/")
 
 
 def group(name: str, body: Condition, event: Event) -> bool:
-    return holds(expand.conditions([name], TRUE, body)[str(event["event"])], event)
+    return holds(expand.event_conditions([name], TRUE, body)[str(event["event"])], event)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_a_rename_is_looked_at_under_both_names(event: str) -> None:
 def test_a_rule_that_names_both_paths_is_left_as_it_is() -> None:
     body = And((PASSWD, Atom("file.new_path", Op.PREFIX, "/tmp/")))
     assert not group("file.modify", body, {"event": "file.rename", "file.path": "/tmp/a", "file.new_path": "/etc/passwd"})
-    assert expand.conditions(["file.rename"], TRUE, PASSWD)["file.rename"] == PASSWD
+    assert expand.event_conditions(["file.rename"], TRUE, PASSWD)["file.rename"] == PASSWD
 
 
 def test_an_event_named_beside_its_group_has_no_group_test() -> None:
-    each = expand.conditions(["file.modify", "open"], TRUE, PASSWD)
+    each = expand.event_conditions(["file.modify", "open"], TRUE, PASSWD)
     assert holds(each["file.open"], {"file.path": "/etc/passwd", "file.access": ACCESS_READ})
     assert not holds(each["file.permission"], {"file.path": "/etc/passwd", "file.access": ACCESS_READ})
 
@@ -130,7 +130,7 @@ def test_what_an_event_does_not_carry_is_absent() -> None:
 def test_the_scope_holds_for_every_event() -> None:
     scope = Atom("process.uid", Op.RANGE, (5, 5))
     for name in GROUPS:
-        for event, condition in expand.conditions([name], scope, TRUE).items():
+        for event, condition in expand.event_conditions([name], scope, TRUE).items():
             assert not holds(condition, {"event": event, "process.uid": 6, "file.access": 63, "file.prot": 7, "file.shared": 1})
             assert holds(condition, {"event": event, "process.uid": 5, "file.access": 63, "file.prot": 7, "file.shared": 1})
 
@@ -167,46 +167,6 @@ def test_follow_adds_objects_to_literal_paths_only() -> None:
     assert condition == And((objects, exe, Not(motd)))
     assert (paths, left) == (2, [loose])
     assert expand.follow(Atom("file.path", Op.PREFIX, "/etc/pass"))[1] == 0
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/system.slice/docker-0123abcd.scope",
-        "/system.slice/docker-0123abcd.scope/init.scope/x",
-        "/docker/0123abcd",
-        "/kubepods/besteffort/pod1/0123",
-        "/kubepods.slice/kubepods-burstable.slice/x.slice/cri-containerd-0123.scope",
-        "/kubelet.slice/kubelet-kubepods.slice/x",
-        "/system.slice/crio-0123.scope",
-        "/machine.slice/libpod-0123.scope/container",
-        "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-0123.scope/container",
-        "/lxc.payload.web/init.scope",
-        "/lxc/web",
-        "/machine.slice/systemd-nspawn@web.service/payload",
-        "/machine.slice/machine-web.scope",
-        "/system.slice/nerdctl-0123.scope",
-    ],
-)
-def test_containers(path: str) -> None:
-    assert holds(expand.container(), {"process.cgroup": path})
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/init.scope",
-        "/system.slice/docker.service",
-        "/system.slice/containerd.service",
-        "/kubepods",
-        "/lxc.monitor.web",
-        "/docker",
-        "/user.slice/user-0.slice/session-1.scope",
-    ],
-)
-def test_what_is_no_container(path: str) -> None:
-    assert not holds(expand.container(), {"process.cgroup": path})
 
 
 def test_a_cgroup_covers_what_is_below() -> None:

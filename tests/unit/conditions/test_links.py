@@ -6,24 +6,24 @@ from __future__ import annotations
 import pytest
 
 from bpfence.conditions import links
-from bpfence.conditions.links import PATHS, Found, directory_of, named, paths, widened
+from bpfence.conditions.links import PATHS, Resolution, literal_directory, named, paths, widened
 from bpfence.dialects.native.read import load_text
 from bpfence.evaluate import verdict
 from bpfence.policy import Action, Policy, PolicySet
 
 HEAD = "apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {name: p}\nspec:\n"
 TREE = {
-    "/bin": Found(("/usr/bin",), (("/bin", "usr/bin"),)),
-    "/bin/sleep": Found(("/usr/bin/sleep",), (("/bin", "usr/bin"),)),
-    "/usr/bin/python3": Found(("/usr/bin/python3.11",), (("/usr/bin/python3", "python3.11"),)),
-    "/bin/vi": Found(("/opt/[vim]/vim", "/usr/bin/vi"), (("/bin", "usr/bin"), ("/usr/bin/vi", "/opt/[vim]/vim"))),
-    "/var/run": Found(("/run",), (("/var/run", "/run"),)),
-    "/usr/bin/nc": Found((), (("/usr/bin/nc", "/bin/busybox"),), "/bin/busybox"),
+    "/bin": Resolution(("/usr/bin",), (("/bin", "usr/bin"),)),
+    "/bin/sleep": Resolution(("/usr/bin/sleep",), (("/bin", "usr/bin"),)),
+    "/usr/bin/python3": Resolution(("/usr/bin/python3.11",), (("/usr/bin/python3", "python3.11"),)),
+    "/bin/vi": Resolution(("/opt/[vim]/vim", "/usr/bin/vi"), (("/bin", "usr/bin"), ("/usr/bin/vi", "/opt/[vim]/vim"))),
+    "/var/run": Resolution(("/run",), (("/var/run", "/run"),)),
+    "/usr/bin/nc": Resolution((), (("/usr/bin/nc", "/bin/busybox"),), "/bin/busybox"),
 }
 
 
-def find(path: str) -> Found:
-    return TREE.get(path, Found())
+def find(path: str) -> Resolution:
+    return TREE.get(path, Resolution())
 
 
 def policies(spec: str) -> PolicySet:
@@ -84,7 +84,9 @@ def test_scopes_and_what_each_event_tests_are_resolved() -> None:
 
 
 def test_a_finding_names_the_link_and_what_is_matched() -> None:
-    _, found = widened(rule("match: {file.path: [/bin/sleep, /bin/cat, /var/run/**]}"), lambda path: TREE.get(path, Found()), "in /image")
+    _, found = widened(
+        rule("match: {file.path: [/bin/sleep, /bin/cat, /var/run/**]}"), lambda path: TREE.get(path, Resolution()), "in /image"
+    )
     assert [(problem.severity, problem.message) for problem in found] == [
         ("info", "policy 'p', rule 'r': /bin is a link to usr/bin in /image, so it also matches /usr/bin/sleep (for /bin/sleep)"),
         ("info", "policy 'p', rule 'r': /var/run is a link to /run in /image, so it also matches /run/** (for /var/run/**)"),
@@ -148,7 +150,7 @@ def test_what_no_link_concerns_stays_as_it_is() -> None:
     ("text", "expected"), [("/a/b*", "/a"), ("/a/{b,c}/d", "/a"), ("**/x", ""), ("/*", ""), ("/a/b/**", "/a/b"), ("x/*", "")]
 )
 def test_the_literal_directory_of_a_pattern(text: str, expected: str) -> None:
-    assert directory_of(text) == expected
+    assert literal_directory(text) == expected
 
 
 def test_an_empty_set_is_one() -> None:
@@ -159,16 +161,18 @@ def test_a_long_list_of_paths_is_not_compared_with_itself(monkeypatch: pytest.Mo
     listed = [f"/bin/program-{number}" for number in range(300)] + ["/bin/*.so"]
     tried: list[object] = []
     monkeypatch.setattr(links, "holds", lambda *given: tried.append(given))
-    made, _ = widened(rule(f"match: {{file.path: {listed}}}"), lambda path: Found((path.replace("/bin/", "/usr/bin/"),)))
+    made, _ = widened(rule(f"match: {{file.path: {listed}}}"), lambda path: Resolution((path.replace("/bin/", "/usr/bin/"),)))
     assert len(tried) <= 2 * len(listed)
     monkeypatch.undo()
     assert denied(made, "file.path", "/usr/bin/program-7", "/bin/program-8", "/usr/bin/x") == [True, True, False]
 
 
 NAMED = {
-    "/etc": Found(directory=True), "/srv": Found(directory=True), "/usr/bin/pip3": Found(interpreter="/usr/bin/python3"),
-    "/usr/bin/id": Found(),
-}  # fmt: skip
+    "/etc": Resolution(directory=True),
+    "/srv": Resolution(directory=True),
+    "/usr/bin/pip3": Resolution(interpreter="/usr/bin/python3"),
+    "/usr/bin/id": Resolution(),
+}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +193,7 @@ NAMED = {
     ],
 )
 def test_paths_that_name_something_else_than_their_field_holds(tests: str, on: str, codes: list[str]) -> None:
-    found = list(named(rule(tests, on), lambda path: NAMED.get(path, Found())))
+    found = list(named(rule(tests, on), lambda path: NAMED.get(path, Resolution())))
     assert [problem.code for problem in found] == codes
     assert sorted(problem.message for problem in found) == [problem.message for problem in found]
     assert all(problem.severity == "warning" and "rule 'r'" in problem.message for problem in found)
@@ -197,5 +201,5 @@ def test_paths_that_name_something_else_than_their_field_holds(tests: str, on: s
 
 def test_a_script_in_a_scope_is_told_once() -> None:
     made = policies("  scope: {exe: /usr/bin/pip3}\n  rules:\n    - {name: r, on: exec, action: deny}\n")
-    [found] = named(made, lambda path: NAMED.get(path, Found()), "in /image")
+    [found] = named(made, lambda path: NAMED.get(path, Resolution()), "in /image")
     assert found.message.startswith("policy 'p': /usr/bin/pip3 is a script in /image")

@@ -71,7 +71,7 @@ def atom(field: str, op: Op, value: str | int | tuple[int, int] | None = None) -
     ],
 )
 def test_lower(field: str, text: str, wanted: Condition) -> None:
-    assert values.lower(FIELD_BY_NAME[field], text) == wanted
+    assert values.condition_of(FIELD_BY_NAME[field], text) == wanted
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_lower(field: str, text: str, wanted: Condition) -> None:
 )
 def test_mistakes(field: str, text: str, code: str, offset: int) -> None:
     with pytest.raises(TextError) as e:
-        values.lower(FIELD_BY_NAME[field], text)
+        values.condition_of(FIELD_BY_NAME[field], text)
     assert (e.value.code, e.value.offset) == (code, offset)
 
 
@@ -143,7 +143,7 @@ def test_a_glob_that_is_called_unreachable_matches_no_path(text: str, parts: lis
 
 @given(st.sampled_from(FIELDS), st.text(max_size=20))
 def test_any_text_is_a_condition_or_a_mistake_in_it(field: Field, text: str) -> None:
-    found = attempt(lambda: values.lower(field, text))
+    found = attempt(lambda: values.condition_of(field, text))
     if isinstance(found, TextError):
         assert 0 <= found.offset <= len(text)
         assert found.message
@@ -161,7 +161,7 @@ def test_ranges(one: int, other: int) -> None:
 @given(st.integers(0, 2**128 - 1), st.integers(0, 128))
 def test_networks_are_what_ipaddress_says(base: int, length: int) -> None:
     network = ipaddress.ip_network((base, length), strict=False)
-    lowered = values.network(FIELD_BY_NAME["net.peer.ip"], str(network))
+    lowered = values.network_condition(FIELD_BY_NAME["net.peer.ip"], str(network))
     assert holds(lowered, {"net.peer.ip": str(network.network_address)})
 
 
@@ -244,7 +244,7 @@ def test_kinds_are_all_lowered() -> None:
     }  # fmt: skip
     for field in FIELDS:
         sample = "a" if field.name.endswith(".name") else samples[field.kind]
-        assert values.lower(field, sample), field.name
+        assert values.condition_of(field, sample), field.name
 
 
 TWO_FIELDS = [
@@ -257,3 +257,10 @@ TWO_FIELDS = [
 @pytest.mark.parametrize("text", TWO_FIELDS)
 def test_what_compares_two_fields_is_no_contradiction_of_one(text: str) -> None:
     assert values.contradiction(language.parse(text).condition) is None
+
+
+@given(st.text(max_size=20))
+def test_folding_is_ascii_only(text: str) -> None:
+    folded = values.fold(text)
+    assert len(folded) == len(text)
+    assert all(a == b or (a == b.lower() and b.isascii()) for a, b in zip(folded, text, strict=True))

@@ -19,15 +19,15 @@ from bpfence.errors import KernelError, PolicyError, UsageError
 from bpfence.kernel.seccomp import Child, Flag, launch
 from bpfence.policy import Atom, Op, Policy
 from bpfence.seccomp.interpret import Program, verdict_of
-from bpfence.seccomp.model import Action, Profile, Rule
+from bpfence.seccomp.model import Profile, ProfileAction, ProfileRule
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import number
 
 GETPPID = number(Arch.native(), "getppid") or 0
 
 
-def profile(action: Action = Action.ERRNO, **more: object) -> Profile:
-    return Profile(default_action=Action.ALLOW, rules=(Rule(names=("getppid",), action=action),), **more)  # type: ignore[arg-type]
+def profile(action: ProfileAction = ProfileAction.ERRNO, **more: object) -> Profile:
+    return Profile(default_action=ProfileAction.ALLOW, rules=(ProfileRule(names=("getppid",), action=action),), **more)  # type: ignore[arg-type]
 
 
 def verdict(program: bytes) -> str:
@@ -37,7 +37,7 @@ def verdict(program: bytes) -> str:
 def test_read_profile(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text('{"defaultAction": "SCMP_ACT_LOG"}')
-    assert read_profile(str(path)).default_action is Action.LOG
+    assert read_profile(str(path)).default_action is ProfileAction.LOG
     path.write_text("{")
     with pytest.raises(PolicyError):
         read_profile(str(path))
@@ -59,8 +59,8 @@ def test_a_kernel_that_lacks_something(monkeypatch: pytest.MonkeyPatch) -> None:
         as_filter(compiled)
 
 
-@pytest.mark.parametrize("action", [Action.ERRNO, Action.KILL_PROCESS, Action.TRAP, Action.NOTIFY])
-def test_logging_denies_nothing(action: Action) -> None:
+@pytest.mark.parametrize("action", [ProfileAction.ERRNO, ProfileAction.KILL_PROCESS, ProfileAction.TRAP, ProfileAction.NOTIFY])
+def test_logging_denies_nothing(action: ProfileAction) -> None:
     program = compiled_here(profile(action)).program
     assert verdict(program) != "LOG"
     assert verdict(logging(program)) == "LOG"
@@ -78,7 +78,7 @@ def test_which_filters_a_command_gets(tmp_path: Path) -> None:
     policies = [
         Policy(name="plain"),
         Policy(name="filtered", seccomp=profile()),
-        Policy(name="audited", mode="audit", seccomp=profile(Action.NOTIFY)),
+        Policy(name="audited", mode="audit", seccomp=profile(ProfileAction.NOTIFY)),
         Policy(name="scoped", seccomp=profile(), scope=Atom("process.user", Op.EQUALS, 5)),
     ]
     said: list[str] = []
@@ -91,10 +91,10 @@ def test_which_filters_a_command_gets(tmp_path: Path) -> None:
 
 def test_notify_is_for_who_answers(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="supervise"):
-        filters_of(None, [Policy(name="asking", seccomp=profile(Action.NOTIFY))], print)
+        filters_of(None, [Policy(name="asking", seccomp=profile(ProfileAction.NOTIFY))], print)
     with pytest.raises(UsageError, match="listenerPath"):
-        run(["true"], compiled_here(profile(Action.NOTIFY)), report=print)
-    nobody = profile(Action.NOTIFY, listener_path=str(tmp_path / "none"))
+        run(["true"], compiled_here(profile(ProfileAction.NOTIFY)), report=print)
+    nobody = profile(ProfileAction.NOTIFY, listener_path=str(tmp_path / "none"))
     with pytest.raises(UsageError, match="cannot be reached"):
         run(["true"], compiled_here(nobody), report=print)
 
@@ -125,5 +125,5 @@ def test_a_listener_path_that_goes_away_leaves_no_command_behind(tmp_path: Path,
 
         monkeypatch.setattr(module, "launch", launch_after_the_end)
         with pytest.raises(UsageError, match="did not take the listener"):
-            run(["sleep", "30"], compiled_here(profile(Action.NOTIFY, listener_path=place)), report=print)
+            run(["sleep", "30"], compiled_here(profile(ProfileAction.NOTIFY, listener_path=place)), report=print)
     assert os.waitstatus_to_exitcode(os.waitpid(started[0].pid, 0)[1]) == -signal.SIGKILL

@@ -16,10 +16,10 @@ from typing import Final, NamedTuple
 
 from bpfence.alerts.alert import RuleInfo, Said
 from bpfence.alerts.faults import Faults
-from bpfence.conditions.links import Lookup
+from bpfence.conditions.links import FindLinks
 from bpfence.dialects.dialect import Context, Facts
 from bpfence.dialects.tools import Tools
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location
 from bpfence.events.source import Observation
 from bpfence.events.values import escape
@@ -41,7 +41,7 @@ class PathRule(NamedTuple):
 # ---- read: bytes with places → final rules, diagnostics ----
 
 
-def read(source: Source) -> Iterator[PathRule | Diagnostic]:
+def read(source: SourceFile) -> Iterator[PathRule | Diagnostic]:
     for number, line in enumerate(source.data.decode(errors="surrogateescape").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -72,14 +72,20 @@ class PathRules:
         """The name of the program is left for user space; what denies is exact."""
         when, confirm = (When.SUCCESS, WATCHING) if policy == WATCHING else (When.DECIDED, "")
         return Rule(
-            policy=policy, name=name, events=("file.open",), condition=Atom("file.path", Op.EQUALS, self.rules[name].path), action=action,
-            when=when, confirm=confirm, location=self.rules[name].location,
-        )  # fmt: skip
+            policy=policy,
+            name=name,
+            events=("file.open",),
+            condition=Atom("file.path", Op.EQUALS, self.rules[name].path),
+            action=action,
+            when=when,
+            confirm=confirm,
+            location=self.rules[name].location,
+        )
 
     def paths(self) -> Iterable[str]:
         return [rule.path for rule in self.rules.values()]
 
-    def resolved(self, find: Lookup, where: str) -> tuple[PathRules, list[Diagnostic]]:
+    def resolved(self, find: FindLinks, where: str) -> tuple[PathRules, list[Diagnostic]]:
         named = ((rule, find(rule.path).names) for rule in self.rules.values())
         return PathRules(rule._replace(path=(*paths, rule.path)[0]) for rule, paths in named), []
 
@@ -137,7 +143,7 @@ class Paths:
     def claims(self, data: bytes) -> bool:
         return data.startswith(b"# paths\n")
 
-    def read(self, sources: Sequence[Source], options: object) -> tuple[PathRules, list[Diagnostic]]:
+    def read(self, sources: Sequence[SourceFile], options: object) -> tuple[PathRules, list[Diagnostic]]:
         found = [item for source in sources for item in read(source)]
         rules = PathRules(item for item in found if isinstance(item, PathRule))
         return rules, [item for item in found if isinstance(item, Diagnostic)]

@@ -9,14 +9,14 @@ import sys
 import pytest
 
 from bpfence.dialects.registry import DIALECTS, claimed, owner
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 
 NATIVE = b"apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\n"
 FALCO = b"- rule: x\n  desc: d\n"
 
 
 def test_files_by_language_in_their_order() -> None:
-    files = [Source("1", FALCO), Source("2", NATIVE), Source("3", b"nobody's"), Source("4", FALCO)]
+    files = [SourceFile("1", FALCO), SourceFile("2", NATIVE), SourceFile("3", b"nobody's"), SourceFile("4", FALCO)]
     found = {name: [source.file for source in sources] for name, sources in claimed(files).items()}
     assert found == {"native": ["2", "3"], "falco": ["1", "4"]}
     assert claimed([]) == {}
@@ -24,7 +24,7 @@ def test_files_by_language_in_their_order() -> None:
 
 @pytest.mark.parametrize("blank", [b"", b"# Your own rules.\n\n  # More.\n", b"---\n"])
 def test_a_file_with_nothing_in_it_is_of_the_language_beside_it(blank: bytes) -> None:
-    local, falco, native = Source("local", blank), Source("1", FALCO), Source("2", NATIVE)
+    local, falco, native = SourceFile("local", blank), SourceFile("1", FALCO), SourceFile("2", NATIVE)
     assert claimed([local, falco]) == {"falco": [local, falco]}
     assert claimed([local, native]) == claimed([local, native]) == {"native": [local, native]}
     assert claimed([falco, local, native]) == {"native": [local, native], "falco": [falco]}

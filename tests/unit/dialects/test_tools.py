@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 from bpfence.dialects.registry import DIALECTS
-from bpfence.dialects.tools import NOTHING, Table, Tools, as_json
+from bpfence.dialects.tools import NOTHING, TextTable, Tools, diagnostic_as_json
 from bpfence.errors import Diagnostic, Location
 from bpfence.host.links import Links
 
@@ -26,13 +26,13 @@ def test_fields_and_events_are_chosen_by_a_part_of_their_names(name: str) -> Non
     for listing in (lambda pattern: tools.fields(pattern, kernel=False), tools.events):
         every, none = listing(""), listing("no such name")
         assert every.parts
-        assert not [part for part in none.parts if isinstance(part, Table)]
+        assert not [part for part in none.parts if isinstance(part, TextTable)]
         assert none.json.keys() == every.json.keys()
     assert len(str(tools.fields("", kernel=True).json)) <= len(str(tools.fields("", kernel=False).json))
 
 
 def test_a_finding_is_flat_and_printable() -> None:
-    found = as_json(Diagnostic(Location("a\x1b", 3, 4), "m\n", "h", "warning", "c"))
+    found = diagnostic_as_json(Diagnostic(Location("a\x1b", 3, 4), "m\n", "h", "warning", "c"))
     assert found == {
         "file": r"a\x1b", "line": 3, "column": 4, "severity": "warning", "code": "c", "message": r"m\x0a", "hint": "h",
     }  # fmt: skip

@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bpfence.documents import yaml_nodes
 from bpfence.documents.files import policy_files, read_bytes
+from bpfence.documents.placed import MAX_BYTES
 from bpfence.documents.report import Report
 
 
@@ -46,10 +46,10 @@ def test_a_file_is_itself_even_where_it_is_not_there(tmp_path: Path) -> None:
 
 def test_only_regular_files_are_read_and_no_more_than_a_bound(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "large").write_bytes(b"#" * (yaml_nodes.MAX_BYTES + 9))
+    (tmp_path / "large").write_bytes(b"#" * (MAX_BYTES + 9))
     report = Report()
     assert read_bytes(tmp_path / "fifo", report) is None
     assert read_bytes(tmp_path, report) is None
     assert read_bytes(tmp_path / "none", report) is None
     assert [code for _, code in codes(report)] == ["cannot-read"] * 3
-    assert len(read_bytes(tmp_path / "large", report) or b"") == yaml_nodes.MAX_BYTES + 1
+    assert len(read_bytes(tmp_path / "large", report) or b"") == MAX_BYTES + 1

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfence.documents.json_values import MAX_BYTES, MAX_DEPTH, MAX_VALUES, DocumentError, Value, decode, parse
+from bpfence.documents.json_values import MAX_VALUES, JsonValue, decode, parse
+from bpfence.documents.placed import MAX_BYTES, MAX_DEPTH, DocumentError
 
 texts = st.text(st.characters(exclude_categories=("Cs",)))
 documents = st.recursive(
@@ -21,7 +22,7 @@ documents = st.recursive(
 )
 
 
-def built(value: Value) -> Any:
+def built(value: JsonValue) -> Any:
     match value.kind:
         case "object":
             return {key.text: built(inner) for key, inner in value.pairs}

@@ -7,15 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpfence.documents import yaml_nodes
-from bpfence.documents.yaml_nodes import Node, YamlError
+from bpfence.documents.placed import MAX_BYTES, DocumentError
+from bpfence.documents.yaml_nodes import YamlNode
 
 
-def root(text: str) -> Node:
+def root(text: str) -> YamlNode:
     (node,) = yaml_nodes.documents(text, "f")
     return node
 
 
-def value(text: str) -> Node:
+def value(text: str) -> YamlNode:
     return root(text).pairs[0][1]
 
 
@@ -108,7 +109,7 @@ def test_places_of_nodes() -> None:
     ],
 )
 def test_mistakes(text: str, line: int, column: int, code: str) -> None:
-    with pytest.raises(YamlError) as e:
+    with pytest.raises(DocumentError) as e:
         list(yaml_nodes.documents(text, "f"))
     found = e.value.diagnostic
     assert (found.location.line, found.location.column, found.code) == (line, column, code), found
@@ -122,7 +123,7 @@ def test_depth_is_allowed_up_to_its_bound() -> None:
 def test_aliases_are_counted_as_often_as_they_are_used() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
-    with pytest.raises(YamlError) as e:
+    with pytest.raises(DocumentError) as e:
         list(yaml_nodes.documents("\n".join(lines), "f"))
     assert e.value.diagnostic.code == "yaml-limit"
     assert list(yaml_nodes.documents("\n".join(lines[:4]), "f"))
@@ -134,15 +135,18 @@ def test_an_alias_is_the_node_of_its_anchor() -> None:
 
 
 def test_anchors_do_not_outlive_their_document() -> None:
-    with pytest.raises(YamlError):
+    with pytest.raises(DocumentError):
         list(yaml_nodes.documents("a: &x 1\n---\nb: *x", "f"))
 
 
 def test_decode() -> None:
     assert yaml_nodes.decode("\ufeffé".encode(), "f") == "é"
-    with pytest.raises(YamlError) as e:
+    with pytest.raises(DocumentError) as e:
         yaml_nodes.decode(b"a\nb\xc3\xa9\xff", "f")
     assert (e.value.diagnostic.location.line, e.value.diagnostic.location.column, e.value.diagnostic.code) == (2, 3, "not-utf8")
+    with pytest.raises(DocumentError) as e:
+        yaml_nodes.decode(b" " * (MAX_BYTES + 1), "f")
+    assert (str(e.value.diagnostic.location), e.value.diagnostic.code) == ("f", "yaml-limit")
 
 
 YAML_BITS = st.lists(
@@ -155,7 +159,7 @@ YAML_BITS = st.lists(
 def test_nothing_else_is_raised(text: str) -> None:
     try:
         nodes = list(yaml_nodes.documents(text, "f"))
-    except YamlError:
+    except DocumentError:
         nodes = []
     while nodes:
         node = nodes.pop()

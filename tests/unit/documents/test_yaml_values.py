@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from bpfence.documents.json_values import DocumentError
+from bpfence.documents.placed import DocumentError
 from bpfence.documents.yaml_values import documents
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.conditions.links import Found
+from bpfence.conditions.links import Resolution
 from bpfence.errors import Location
 from bpfence.host.links import MAX_HANGING, Links
 
@@ -32,7 +32,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(tree: Path, path: str) -> Found:
+def found(tree: Path, path: str) -> Resolution:
     links = Links(str(tree))
     links.look_up([path])
     return links.find(path)
@@ -68,7 +68,7 @@ def test_links_on_the_way_are_named_in_order(tree: Path) -> None:
 
 
 def test_a_program_of_many_names_is_not_a_name(tree: Path) -> None:
-    assert found(tree, "/usr/bin/nc") == Found((), (("/usr/bin/nc", "busybox"),), "/usr/bin/busybox")
+    assert found(tree, "/usr/bin/nc") == Resolution((), (("/usr/bin/nc", "busybox"),), "/usr/bin/busybox")
     assert found(tree, "/bin/nc").names == ("/usr/bin/nc",)
     assert found(tree, "/bin/busybox").names == ("/usr/bin/busybox",)  # it is meant itself
 
@@ -189,18 +189,18 @@ def test_a_script_is_known_by_its_first_line(tmp_path: Path, first: bytes, inter
     (tmp_path / "link").symlink_to("tool")
     links = Links(str(tmp_path))
     links.look_up(["/tool", "/link", "/", "/missing"])
-    assert links.find("/tool") == Found(interpreter=interpreter)
+    assert links.find("/tool") == Resolution(interpreter=interpreter)
     assert links.find("/link").interpreter == interpreter
     assert links.find("/").directory
-    assert links.find("/missing") == Found()
+    assert links.find("/missing") == Resolution()
     tool.chmod(0o644)
     links.look_up(["/tool"])
-    assert links.find("/tool") == Found()
+    assert links.find("/tool") == Resolution()
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o777)
     links = Links(str(tmp_path))
     links.look_up(["/fifo"])
-    assert links.find("/fifo") == Found()
+    assert links.find("/fifo") == Resolution()
     assert not links.late

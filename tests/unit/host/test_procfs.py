@@ -27,9 +27,12 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
     server = socket.create_server(("127.0.0.1", 0))
     code = "import os,sys; os.write(1, b'.'); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", code, "an argument", "\udcff"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"A": "1", "B": "x y"},
+        [sys.executable, "-c", code, "an argument", "\udcff"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"A": "1", "B": "x y"},
         pass_fds=(left.fileno(), server.fileno()),
-    ) as process:  # fmt: skip
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.read(1) == b"."
         process.sockets = (left.fileno(), server.fileno())  # type: ignore[attr-defined]

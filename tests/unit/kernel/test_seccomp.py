@@ -15,12 +15,12 @@ import pytest
 from bpfence.confine.supervise import hung_up
 from bpfence.errors import KernelError
 from bpfence.kernel.seccomp import Child, Filter, Flag, LaunchFailure, Listener, candidates, knows_action, launch, supported_flags
-from bpfence.seccomp.profile import RET, Action
+from bpfence.seccomp.model import RET, ProfileAction
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import number
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86_64 machine: the filters here are for it")
-ALLOW, ERRNO, NOTIFY = RET[Action.ALLOW], RET[Action.ERRNO], RET[Action.NOTIFY]
+ALLOW, ERRNO, NOTIFY = RET[ProfileAction.ALLOW], RET[ProfileAction.ERRNO], RET[ProfileAction.NOTIFY]
 PYTHON = "/usr/bin/python3"
 
 
@@ -164,5 +164,5 @@ def test_a_caller_that_dies_while_it_waits() -> None:
 
 def test_what_the_kernel_knows() -> None:
     assert Flag.SECCOMP_FILTER_FLAG_LOG in supported_flags()
-    assert knows_action(RET[Action.ERRNO])
+    assert knows_action(RET[ProfileAction.ERRNO])
     assert not knows_action(0x12340000)

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from bpfence.outputs.messages import MAX_LINES, Messages
+from bpfence.outputs.messages import MAX_LINES, MessageQueue
 from bpfence.outputs.sink import Sink
 from tests.unit.outputs.places import until
 
@@ -19,7 +19,7 @@ def nothing(_: Sink, missing: int) -> None:
 
 def test_before_the_start_a_message_is_there_at_once() -> None:
     stream = io.StringIO()
-    messages = Messages(stream, lambda text: f"bpfence: {text}")
+    messages = MessageQueue(stream, lambda text: f"bpfence: {text}")
     messages("one")
     messages.put("two")
     assert stream.getvalue() == "bpfence: one\ntwo\n"
@@ -38,7 +38,7 @@ def test_a_stream_that_nobody_reads_makes_nobody_wait(monkeypatch: pytest.Monkey
     reader, writer = os.pipe()
     told: list[int] = []
     with os.fdopen(writer, "w", encoding="ascii") as stream:
-        messages = Messages(stream, lambda text: text)
+        messages = MessageQueue(stream, lambda text: text)
         messages.start(lambda _, missing: told.append(missing))
         for number in range(MAX_LINES + 1000):
             messages(f"{number:0999}")
@@ -60,7 +60,7 @@ def test_a_stream_that_nobody_reads_makes_nobody_wait(monkeypatch: pytest.Monkey
 def test_what_an_encoding_lacks_is_escaped() -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w", encoding="ascii") as stream:
-        messages = Messages(stream, lambda text: text)
+        messages = MessageQueue(stream, lambda text: text)
         messages.start(nothing)
         messages("ü")
         messages.close()

@@ -18,7 +18,7 @@ from bpfence.alerts.alert import Composer, Line, encode
 from bpfence.errors import UsageError
 from bpfence.outputs import messages, routes, sink
 from bpfence.outputs.forms import FORMS
-from bpfence.outputs.messages import Messages
+from bpfence.outputs.messages import MessageQueue
 from bpfence.outputs.places import File, Stream
 from bpfence.outputs.routes import Outputs, open_outputs, with_format
 from bpfence.outputs.terminal import People
@@ -224,7 +224,7 @@ import os, sys, time
 from pathlib import Path
 from bpfence.agent.agent import Agent, Settings
 from bpfence.alerts.alert import Composer
-from bpfence.cli.show import messages
+from bpfence.cli.show import message_queue
 from bpfence.outputs.routes import open_outputs
 from tests.unit.agent.fakes import FakeKernel, write_policy
 
@@ -235,7 +235,7 @@ settings = Settings(
     policies=(str(folder / "policies"),), pin_dir=str(folder / "pins"), keep=True, state_dir=folder / "state", ready_file=folder / "ready",
     drop_privileges=False,
 )
-report = messages()
+report = message_queue()
 outputs = open_outputs(["-", f"jsonl:{folder}/log"], report, close_seconds=5)
 log = outputs._routes[1].sink
 agent = Agent(settings, outputs, report=report, kernel=FakeKernel())
@@ -311,7 +311,7 @@ def test_an_agent_whose_messages_nobody_reads_goes_on(tmp_path: Path) -> None:
 def test_messages_begin_and_end_with_the_outputs() -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
-        report = Messages(stream, lambda text: text)
+        report = MessageQueue(stream, lambda text: text)
         outputs = Outputs([(encode, Fake())], report)
         report("first")
         outputs.start()

@@ -23,9 +23,14 @@ PROCESS = Process(412, 412, 400, "ab-1", "sh", "/usr/bin/dash", ["sh", "[red]x[/
 
 def shown(*lines: object, color: bool = False) -> str:
     console = Console(
-        file=io.StringIO(), force_terminal=color, color_system="truecolor" if color else None, markup=False, emoji=False, highlight=False,
+        file=io.StringIO(),
+        force_terminal=color,
+        color_system="truecolor" if color else None,
+        markup=False,
+        emoji=False,
+        highlight=False,
         _environ={"TERM": "xterm"},
-    )  # fmt: skip
+    )
     form = People(console)
     return "".join(form(line).decode() + "\n" for line in lines)  # type: ignore[arg-type]
 

@@ -18,7 +18,7 @@ from bpfence.seccomp import check as checks
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.check import check
 from bpfence.seccomp.findings import CODES
-from bpfence.seccomp.model import Action, Profile, Rule
+from bpfence.seccomp.model import Profile, ProfileAction, ProfileRule
 from bpfence.seccomp.profile import load
 from bpfence.syscalls.architectures import Arch
 from tests.unit.seccomp.random_profiles import profiles
@@ -106,14 +106,14 @@ def test_without_libseccomp_everything_else_is_checked(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(checks, "differences", missing)
     monkeypatch.setattr(libseccomp, "knows", missing)
-    profile = Profile(default_action=Action.ERRNO, rules=(Rule(names=("raed",), action=Action.ALLOW),))
+    profile = Profile(default_action=ProfileAction.ERRNO, rules=(ProfileRule(names=("raed",), action=ProfileAction.ALLOW),))
     codes = {d.code for d in check(profile, Arch.X86_64)}
     assert {"no-libseccomp", "unknown-syscall"} <= codes
 
 
 def test_what_the_installed_libseccomp_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libseccomp, "knows", lambda name: name != "statx")
-    profile = Profile(default_action=Action.ERRNO, rules=(Rule(names=("statx", "read"), action=Action.ALLOW),))
+    profile = Profile(default_action=ProfileAction.ERRNO, rules=(ProfileRule(names=("statx", "read"), action=ProfileAction.ALLOW),))
     (found,) = [d for d in check(profile, Arch.X86_64) if d.code == "runtime-skips"]
     assert "does not know statx:" in found.message
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from bpfence.documents.yaml_values import documents
 from bpfence.errors import CompileError, Diagnostic
 from bpfence.seccomp import export as exports
-from bpfence.seccomp.export import Exported, Format, Options, export, from_operator
+from bpfence.seccomp.export import Exported, ExportOptions, Format, export, from_operator
 from bpfence.seccomp.interpret import Program, verdict_of
 from bpfence.seccomp.merge import diff, normalised
-from bpfence.seccomp.model import Action, Arg, ArgOp, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.model import Arg, ArgOp, Profile, ProfileAction, ProfileFlag, ProfileRule, ProfileVerdict
 from bpfence.seccomp.profile import bare, load, load_bytes, plain, resolve
 from bpfence.syscalls.architectures import Arch
 from tests.unit.seccomp.random_profiles import profiles
@@ -29,18 +29,18 @@ TUTORIAL = CORPORA / "tutorial"
 
 
 def made(profile: Profile, format: Format, **options: Any) -> Exported:
-    return export(resolve(profile, Arch.X86_64, (), (6, 1)), format, Options(**options))
+    return export(resolve(profile, Arch.X86_64, (), (6, 1)), format, ExportOptions(**options))
 
 
-def allow(*names: str, args: tuple[Arg, ...] = (), action: Action = Action.ALLOW, errno: int | None = None) -> Rule:
-    return Rule(names=names, action=action, args=args, errno=errno)
+def allow(*names: str, args: tuple[Arg, ...] = (), action: ProfileAction = ProfileAction.ALLOW, errno: int | None = None) -> ProfileRule:
+    return ProfileRule(names=names, action=action, args=args, errno=errno)
 
 
-def deny(*rules: Rule, default: Action = Action.ERRNO, **given: Any) -> Profile:
+def deny(*rules: ProfileRule, default: ProfileAction = ProfileAction.ERRNO, **given: Any) -> Profile:
     return Profile(default_action=default, rules=rules, **given)
 
 
-PLAIN = deny(allow("write", "read"), allow("clone3", action=Action.ERRNO, errno=38))
+PLAIN = deny(allow("write", "read"), allow("clone3", action=ProfileAction.ERRNO, errno=38))
 
 
 def codes(found: Exported) -> list[str]:
@@ -52,8 +52,8 @@ def codes(found: Exported) -> list[str]:
 
 def test_bpf() -> None:
     program = Program(made(PLAIN, "bpf").data)
-    assert verdict_of(program.run(Arch.X86_64.audit, 0)) == Verdict(Action.ALLOW)
-    assert verdict_of(program.run(Arch.X86_64.audit, 435)) == Verdict(Action.ERRNO, 38)
+    assert verdict_of(program.run(Arch.X86_64.audit, 0)) == ProfileVerdict(ProfileAction.ALLOW)
+    assert verdict_of(program.run(Arch.X86_64.audit, 435)) == ProfileVerdict(ProfileAction.ERRNO, 38)
 
 
 def test_pfc() -> None:
@@ -72,7 +72,7 @@ def test_oci_is_normalised() -> None:
 @given(profiles())
 def test_oci_means_the_same(profile: Profile) -> None:
     effective = resolve(profile, Arch.X86_64, (), (6, 1))
-    again, _ = load_bytes(exports._oci(effective, Options(), exports.Findings()))
+    again, _ = load_bytes(exports._oci(effective, ExportOptions(), exports.Findings()))
     assert again is not None
     assert diff(effective, resolve(again, Arch.X86_64)) == []
 
@@ -108,16 +108,18 @@ def test_systemd_permits() -> None:
 
 
 def test_systemd_denies() -> None:
-    profile = deny(allow("mount", action=Action.ERRNO, errno=1), allow("bpf", action=Action.KILL_PROCESS), default=Action.ALLOW)
+    profile = deny(
+        allow("mount", action=ProfileAction.ERRNO, errno=1), allow("bpf", action=ProfileAction.KILL_PROCESS), default=ProfileAction.ALLOW
+    )
     assert "SystemCallFilter=~bpf:kill mount:EPERM" in lines(made(profile, "systemd"))
     assert not any(line.startswith("SystemCallErrorNumber") for line in lines(made(profile, "systemd")))
 
 
 def test_systemd_logs() -> None:
-    found = lines(made(deny(allow("read"), allow("write", action=Action.LOG)), "systemd"))
+    found = lines(made(deny(allow("read"), allow("write", action=ProfileAction.LOG)), "systemd"))
     assert "SystemCallFilter=read write" in found
     assert "SystemCallLog=write" in found
-    assert "SystemCallLog=~read" in lines(made(deny(allow("read"), default=Action.LOG), "systemd"))
+    assert "SystemCallLog=~read" in lines(made(deny(allow("read"), default=ProfileAction.LOG), "systemd"))
 
 
 @pytest.mark.parametrize(("conditional", "expected"), [("deny", "read"), ("allow", "read socket")])
@@ -130,13 +132,15 @@ def test_systemd_cannot_look_at_arguments(conditional: str, expected: str) -> No
 
 
 def test_systemd_on_a_deny_list_with_conditions() -> None:
-    profile = deny(allow("socket", args=(Arg(0, ArgOp.EQ, 38),), action=Action.ERRNO, errno=97), default=Action.ALLOW)
+    profile = deny(allow("socket", args=(Arg(0, ArgOp.EQ, 38),), action=ProfileAction.ERRNO, errno=97), default=ProfileAction.ALLOW)
     assert "SystemCallFilter=~socket:EAFNOSUPPORT" in lines(made(profile, "systemd"))
     assert not any("socket" in line for line in lines(made(profile, "systemd", conditional="allow")))
 
 
 def test_what_systemd_cannot_say() -> None:
-    profile = deny(allow("mount", action=Action.TRAP), default=Action.KILL_THREAD, flags=(Flag.LOG,), architectures=(Arch.X86,))
+    profile = deny(
+        allow("mount", action=ProfileAction.TRAP), default=ProfileAction.KILL_THREAD, flags=(ProfileFlag.LOG,), architectures=(Arch.X86,)
+    )
     found = made(profile, "systemd")
     assert codes(found) == ["cannot-express"] * 4
     assert "SystemCallArchitectures=x86-64 x86" in lines(found)
@@ -177,7 +181,7 @@ def test_the_older_version_of_the_operator_has_errno_as_a_text() -> None:
 
 
 def test_what_the_operator_cannot_hold() -> None:
-    profile = deny(allow("read", action=Action.ERRNO, errno=0), default_errno=38, architectures=(Arch.LOONGARCH64,))
+    profile = deny(allow("read", action=ProfileAction.ERRNO, errno=0), default_errno=38, architectures=(Arch.LOONGARCH64,))
     assert codes(made(profile, "k8s")) == ["cannot-express"] * 3
     with pytest.raises(CompileError, match="2\\^63"):
         made(deny(allow("read", args=(Arg(1, ArgOp.LT, 1 << 63),))), "k8s")
@@ -195,7 +199,9 @@ def test_the_pod_of_the_tutorial() -> None:
     profile, _ = load(TUTORIAL / "seccomp-profile.json")
     assert profile is not None
     before = yaml.safe_load((TUTORIAL / "pod.yaml").read_text())
-    found = export(resolve(profile, Arch.X86_64), "k8s", Options(name="tutorial", manifest=manifest((TUTORIAL / "pod.yaml").read_text())))
+    found = export(
+        resolve(profile, Arch.X86_64), "k8s", ExportOptions(name="tutorial", manifest=manifest((TUTORIAL / "pod.yaml").read_text()))
+    )
     _, after = objects(found)
     # The same Pod: only the annotation, which nothing reads any more, is gone.
     del before["metadata"]["annotations"]
@@ -264,11 +270,27 @@ shapes = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["metadata", "spec", "containers", "securityContext", "annotations", "capabilities", "name", "drop",
-                             "seccompProfile", exports.POD_ANNOTATION, exports.CONTAINER_ANNOTATION + "a"]), inner, max_size=5)
+            st.sampled_from(
+                [
+                    "metadata",
+                    "spec",
+                    "containers",
+                    "securityContext",
+                    "annotations",
+                    "capabilities",
+                    "name",
+                    "drop",
+                    "seccompProfile",
+                    exports.POD_ANNOTATION,
+                    exports.CONTAINER_ANNOTATION + "a",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -297,8 +319,8 @@ def test_an_exported_object_is_read_back(profile: Profile, version: str) -> None
     assert again.flags == expected.flags
 
 
-def _without_comments(profile: Profile) -> tuple[Rule, ...]:
-    return tuple(Rule(names=r.names, action=r.action, errno=r.errno, args=r.args) for r in profile.rules)
+def _without_comments(profile: Profile) -> tuple[ProfileRule, ...]:
+    return tuple(ProfileRule(names=r.names, action=r.action, errno=r.errno, args=r.args) for r in profile.rules)
 
 
 def test_an_object_of_the_operator() -> None:
@@ -321,7 +343,11 @@ spec:
     )
     assert profile is not None
     assert profile.architectures == (Arch.X86,)
-    assert [rule.verdict for rule in profile.rules] == [Verdict(Action.ALLOW), Verdict(Action.ERRNO, 38), Verdict(Action.ALLOW)]
+    assert [rule.verdict for rule in profile.rules] == [
+        ProfileVerdict(ProfileAction.ALLOW),
+        ProfileVerdict(ProfileAction.ERRNO, 38),
+        ProfileVerdict(ProfileAction.ALLOW),
+    ]
     assert profile.rules[2].args[0].value == 0
     assert [(d.code, d.severity, d.location.line) for d in found] == [("cannot-express", "warning", 7), ("architecture-added", "info", 8)]
 

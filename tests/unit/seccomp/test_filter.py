@@ -13,7 +13,7 @@ from bpfence.errors import CompileError
 from bpfence.seccomp import libseccomp
 from bpfence.seccomp.filter import BAD_ARCH, always_holds, clauses, compile_effective, compile_filter, pseudo_code, too_heavy
 from bpfence.seccomp.interpret import Program, argument_tuples, verdict_of, verify
-from bpfence.seccomp.model import Action, Arg, ArgOp, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.model import Arg, ArgOp, Profile, ProfileAction, ProfileFlag, ProfileRule, ProfileVerdict
 from bpfence.seccomp.profile import resolve
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import numbers as numbers_of
@@ -21,15 +21,20 @@ from tests.unit.seccomp.random_profiles import arguments, numbers
 
 NAMES = tuple(list(numbers_of(Arch.X86_64))[:40])
 EQ1 = Arg(0, ArgOp.EQ, 1)
-DENIED = Verdict(Action.ERRNO, 1)
+DENIED = ProfileVerdict(ProfileAction.ERRNO, 1)
 
 
-def profile(*rules: Rule, default: Action = Action.ERRNO, arches: Sequence[Arch] = (), flags: Sequence[Flag] | None = None) -> Profile:
+def profile(
+    *rules: ProfileRule,
+    default: ProfileAction = ProfileAction.ERRNO,
+    arches: Sequence[Arch] = (),
+    flags: Sequence[ProfileFlag] | None = None,
+) -> Profile:
     return Profile(default_action=default, rules=rules, architectures=tuple(arches), flags=None if flags is None else tuple(flags))
 
 
-def allow(*names: str, args: Sequence[Arg] = (), action: Action = Action.ALLOW) -> Rule:
-    return Rule(names=names, action=action, args=tuple(args))
+def allow(*names: str, args: Sequence[Arg] = (), action: ProfileAction = ProfileAction.ALLOW) -> ProfileRule:
+    return ProfileRule(names=names, action=action, args=tuple(args))
 
 
 @given(arguments(), numbers, st.sampled_from([Arch.X86_64, Arch.X86]))
@@ -46,7 +51,7 @@ def test_conditions_are_compared_as_libseccomp_compares_them(args: list[Arg], ar
     """One rule, given to libseccomp as it was written: bits outside the mask and beyond the argument's width are dropped. One condition an
     argument: several 64-bit ones libseccomp may merge wrongly."""
     rule = allow("read", args=args)
-    with libseccomp.Context(DENIED, arch, BAD_ARCH) as context:
+    with libseccomp.FilterContext(DENIED, arch, BAD_ARCH) as context:
         for alternative in rule.alternatives:
             context.add("read", rule.verdict, alternative)
         program = Program(context.program())
@@ -56,7 +61,7 @@ def test_conditions_are_compared_as_libseccomp_compares_them(args: list[Arg], ar
 
 
 def test_clauses_leave_out_what_runtimes_leave_out() -> None:
-    effective = resolve(profile(allow("read", "open"), Rule(names=("write",), action=Action.ERRNO)), Arch.AARCH64)
+    effective = resolve(profile(allow("read", "open"), ProfileRule(names=("write",), action=ProfileAction.ERRNO)), Arch.AARCH64)
     assert [name for name, _ in clauses(effective, Arch.AARCH64)] == ["read"]
 
 
@@ -64,20 +69,20 @@ def test_a_filter() -> None:
     compiled = compile_filter(profile(allow("read")), Arch.X86_64)
     program = Program(compiled.program)
     assert compiled.length == len(program)
-    assert verdict_of(program.run(Arch.X86_64.audit, 0)) == Verdict(Action.ALLOW)
-    assert verdict_of(program.run(Arch.X86_64.audit, 1)) == Verdict(Action.ERRNO, 1)
+    assert verdict_of(program.run(Arch.X86_64.audit, 0)) == ProfileVerdict(ProfileAction.ALLOW)
+    assert verdict_of(program.run(Arch.X86_64.audit, 1)) == ProfileVerdict(ProfileAction.ERRNO, 1)
 
 
 def test_calls_of_other_architectures_kill_the_thread() -> None:
     program = Program(compile_filter(profile(allow("read")), Arch.X86_64).program)
-    assert verdict_of(program.run(Arch.X86.audit, 3)) == Verdict(Action.KILL_THREAD)
-    assert verdict_of(program.run(Arch.X32.audit, 0x40000000)) == Verdict(Action.KILL_THREAD)
+    assert verdict_of(program.run(Arch.X86.audit, 3)) == ProfileVerdict(ProfileAction.KILL_THREAD)
+    assert verdict_of(program.run(Arch.X32.audit, 0x40000000)) == ProfileVerdict(ProfileAction.KILL_THREAD)
 
 
 def test_flags() -> None:
     assert compile_filter(profile(), Arch.X86_64).flags == 4
     assert compile_filter(profile(flags=[]), Arch.X86_64).flags == 0
-    assert compile_filter(profile(flags=list(Flag)), Arch.X86_64).flags == 1 | 2 | 4 | 32
+    assert compile_filter(profile(flags=list(ProfileFlag)), Arch.X86_64).flags == 1 | 2 | 4 | 32
 
 
 def test_a_call_that_libseccomp_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,9 +92,9 @@ def test_a_call_that_libseccomp_does_not_know(monkeypatch: pytest.MonkeyPatch) -
     assert compiled.own == ("x86_64/mseal", "x32/mseal")
     program = Program(compiled.program)
     for address, length, held in [(1 << 33, 2, True), ((1 << 33) - 1, 2, False), (1 << 40, 0x3A, True), (1 << 40, 4, False)]:
-        assert (verdict_of(program.run(Arch.X86_64.audit, 462, (address, length, 0, 0, 0, 0))).action is Action.ALLOW) == held
-    assert verdict_of(program.run(Arch.X86_64.audit, 0)).action is Action.ALLOW
-    assert verdict_of(program.run(Arch.X32.audit, 0x40000000)).action is Action.ALLOW
+        assert (verdict_of(program.run(Arch.X86_64.audit, 462, (address, length, 0, 0, 0, 0))).action is ProfileAction.ALLOW) == held
+    assert verdict_of(program.run(Arch.X86_64.audit, 0)).action is ProfileAction.ALLOW
+    assert verdict_of(program.run(Arch.X32.audit, 0x40000000)).action is ProfileAction.ALLOW
 
 
 def test_a_name_that_linux_does_not_have_is_named() -> None:
@@ -100,15 +105,15 @@ def test_enosys_above_the_greatest_number() -> None:
     made = profile(allow("read", "cachestat"), arches=[Arch.X32, Arch.X86])
     program = Program(compile_filter(made, Arch.X86_64, enosys=True).program)
     for arch, base in ((Arch.X86_64, 0), (Arch.X86, 0), (Arch.X32, 0x40000000)):
-        assert verdict_of(program.run(arch.audit, base + 451)) == Verdict(Action.ALLOW)
-        assert verdict_of(program.run(arch.audit, base + 450)) == Verdict(Action.ERRNO, 1)
-        assert verdict_of(program.run(arch.audit, base + 452)) == Verdict(Action.ERRNO, 38)
-    assert not resolve(profile(default=Action.LOG), Arch.X86_64, enosys=True).enosys
+        assert verdict_of(program.run(arch.audit, base + 451)) == ProfileVerdict(ProfileAction.ALLOW)
+        assert verdict_of(program.run(arch.audit, base + 450)) == ProfileVerdict(ProfileAction.ERRNO, 1)
+        assert verdict_of(program.run(arch.audit, base + 452)) == ProfileVerdict(ProfileAction.ERRNO, 38)
+    assert not resolve(profile(default=ProfileAction.LOG), Arch.X86_64, enosys=True).enosys
 
 
 def test_two_actions_for_the_same_conditions_are_refused() -> None:
     with pytest.raises(CompileError) as caught:
-        compile_filter(profile(allow("read", args=[EQ1]), allow("read", args=[EQ1], action=Action.LOG)), Arch.X86_64)
+        compile_filter(profile(allow("read", args=[EQ1]), allow("read", args=[EQ1], action=ProfileAction.LOG)), Arch.X86_64)
     (found,) = caught.value.diagnostics
     assert found.code == "conflict"
     assert "read with LOG" in found.message
@@ -168,7 +173,7 @@ def test_pseudo_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_needs_a_listener() -> None:
-    assert compile_filter(profile(allow("read", action=Action.NOTIFY)), Arch.X86_64).needs_listener
+    assert compile_filter(profile(allow("read", action=ProfileAction.NOTIFY)), Arch.X86_64).needs_listener
     assert not compile_filter(profile(allow("read")), Arch.X86_64).needs_listener
 
 

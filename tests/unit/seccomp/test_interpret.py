@@ -28,14 +28,14 @@ from bpfence.seccomp.interpret import (
     verdict_of,
     verify,
 )
-from bpfence.seccomp.model import Action, Arg, ArgOp, Effective, Profile, Rule, Verdict
+from bpfence.seccomp.model import Arg, ArgOp, Effective, Profile, ProfileAction, ProfileRule, ProfileVerdict
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, load, resolve
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import number, numbers
 from tests.unit.seccomp.random_profiles import arguments, profiles
 
 MOBY = Path(__file__).resolve().parents[4] / "shared" / "corpora" / "oci-seccomp" / "moby-default.json"
-ALLOW, EPERM = Verdict(Action.ALLOW), Verdict(Action.ERRNO, 1)
+ALLOW, EPERM = ProfileVerdict(ProfileAction.ALLOW), ProfileVerdict(ProfileAction.ERRNO, 1)
 
 
 def code(*lines: tuple[int, int, int, int]) -> bytes:
@@ -117,52 +117,64 @@ def test_no_program_makes_it_fail_otherwise(lines: list[tuple[int, int, int, int
 
 def test_returned_values() -> None:
     assert verdict_of(0x7FFF0000) == ALLOW
-    assert verdict_of(0x00050026) == Verdict(Action.ERRNO, 38)
-    assert verdict_of(0x0005FFFF) == Verdict(Action.ERRNO, 4095)
-    assert verdict_of(0x7FF00005) == Verdict(Action.TRACE, 5)
-    assert verdict_of(0x12340000) == Verdict(Action.KILL_PROCESS)
+    assert verdict_of(0x00050026) == ProfileVerdict(ProfileAction.ERRNO, 38)
+    assert verdict_of(0x0005FFFF) == ProfileVerdict(ProfileAction.ERRNO, 4095)
+    assert verdict_of(0x7FF00005) == ProfileVerdict(ProfileAction.TRACE, 5)
+    assert verdict_of(0x12340000) == ProfileVerdict(ProfileAction.KILL_PROCESS)
 
 
 def test_the_strictest_of_stacked_filters_wins_and_of_equal_ones_the_latest() -> None:
-    order = [Action.KILL_PROCESS, Action.KILL_THREAD, Action.TRAP, Action.ERRNO, Action.NOTIFY, Action.TRACE, Action.LOG, Action.ALLOW]
-    rets = [Verdict(action).ret for action in order]
+    order = [
+        ProfileAction.KILL_PROCESS,
+        ProfileAction.KILL_THREAD,
+        ProfileAction.TRAP,
+        ProfileAction.ERRNO,
+        ProfileAction.NOTIFY,
+        ProfileAction.TRACE,
+        ProfileAction.LOG,
+        ProfileAction.ALLOW,
+    ]
+    rets = [ProfileVerdict(action).ret for action in order]
     for n, ret in enumerate(rets):
         assert precedence(rets[n:]) == precedence(rets[n:][::-1]) == ret
-    assert precedence([Verdict(Action.ERRNO, 1).ret, Verdict(Action.ERRNO, 2).ret]) == Verdict(Action.ERRNO, 2).ret
+    assert (
+        precedence([ProfileVerdict(ProfileAction.ERRNO, 1).ret, ProfileVerdict(ProfileAction.ERRNO, 2).ret])
+        == ProfileVerdict(ProfileAction.ERRNO, 2).ret
+    )
     assert precedence([]) == ALLOW.ret
 
 
 # ---- the reference ----
 
 
-def reference(*rules: Rule, arches: tuple[Arch, ...] = ()) -> Reference:
-    return Reference(resolve(Profile(default_action=Action.ERRNO, rules=rules, architectures=arches), Arch.X86_64))
+def reference(*rules: ProfileRule, arches: tuple[Arch, ...] = ()) -> Reference:
+    return Reference(resolve(Profile(default_action=ProfileAction.ERRNO, rules=rules, architectures=arches), Arch.X86_64))
 
 
-def allow(*names: str, args: tuple[Arg, ...] = (), action: Action = Action.ALLOW) -> Rule:
-    return Rule(names=names, action=action, args=args)
+def allow(*names: str, args: tuple[Arg, ...] = (), action: ProfileAction = ProfileAction.ALLOW) -> ProfileRule:
+    return ProfileRule(names=names, action=action, args=args)
 
 
 def test_a_rule_for_all_arguments_silences_the_others() -> None:
-    conditional = allow("read", args=(Arg(0, ArgOp.EQ, 1),), action=Action.LOG)
+    conditional = allow("read", args=(Arg(0, ArgOp.EQ, 1),), action=ProfileAction.LOG)
     for rules in ((allow("read"), conditional), (conditional, allow("read"))):
-        assert reference(*rules).meaning(Arch.X86_64.audit, 0, (1, 0, 0, 0, 0, 0)).verdicts == (ALLOW,)
-    first = reference(allow("read"), allow("read", action=Action.KILL_PROCESS))
-    assert first.meaning(Arch.X86_64.audit, 0).verdicts == (ALLOW,)
+        assert reference(*rules).verdicts(Arch.X86_64.audit, 0, (1, 0, 0, 0, 0, 0)).verdicts == (ALLOW,)
+    first = reference(allow("read"), allow("read", action=ProfileAction.KILL_PROCESS))
+    assert first.verdicts(Arch.X86_64.audit, 0).verdicts == (ALLOW,)
 
 
 def test_conditional_rules_that_contradict_each_other_are_ambiguous() -> None:
     found = reference(
-        allow("read", args=(Arg(0, ArgOp.EQ, 1),)), allow("read", args=(Arg(1, ArgOp.EQ, 2),), action=Action.KILL_PROCESS)
-    ).meaning(Arch.X86_64.audit, 0, (1, 2, 0, 0, 0, 0))
+        allow("read", args=(Arg(0, ArgOp.EQ, 1),)), allow("read", args=(Arg(1, ArgOp.EQ, 2),), action=ProfileAction.KILL_PROCESS)
+    ).verdicts(Arch.X86_64.audit, 0, (1, 2, 0, 0, 0, 0))
     assert found.ambiguous
-    assert found.verdict == Verdict(Action.KILL_PROCESS)
+    assert found.verdict == ProfileVerdict(ProfileAction.KILL_PROCESS)
     assert len(found.rules) == 2
 
 
 def test_a_rule_that_equals_the_default_denies_nothing() -> None:
-    found = reference(allow("read", action=Action.ERRNO), allow("read"))
-    assert found.meaning(Arch.X86_64.audit, 0).verdicts == (ALLOW,)
+    found = reference(allow("read", action=ProfileAction.ERRNO), allow("read"))
+    assert found.verdicts(Arch.X86_64.audit, 0).verdicts == (ALLOW,)
 
 
 def test_socketcall_comes_with_socket() -> None:
@@ -170,38 +182,38 @@ def test_socketcall_comes_with_socket() -> None:
     socketcall, direct = number(Arch.X86, "socketcall"), number(Arch.X86, "socket")
     assert socketcall is not None
     assert direct is not None
-    assert found.meaning(Arch.X86.audit, direct, (2, 0, 0, 0, 0, 0)).verdict == EPERM
-    assert found.meaning(Arch.X86.audit, socketcall, (1, 0, 0, 0, 0, 0)).verdict == ALLOW
-    assert found.meaning(Arch.X86.audit, socketcall, (2, 0, 0, 0, 0, 0)).verdict == EPERM
+    assert found.verdicts(Arch.X86.audit, direct, (2, 0, 0, 0, 0, 0)).verdict == EPERM
+    assert found.verdicts(Arch.X86.audit, socketcall, (1, 0, 0, 0, 0, 0)).verdict == ALLOW
+    assert found.verdicts(Arch.X86.audit, socketcall, (2, 0, 0, 0, 0, 0)).verdict == EPERM
 
 
 def test_arguments_of_32_bit_calls_are_32_bits_wide() -> None:
     found = reference(allow("read", args=(Arg(0, ArgOp.EQ, 1 << 32),)), arches=(Arch.X86,))
-    assert found.meaning(Arch.X86.audit, 3, (0, 0, 0, 0, 0, 0)).verdict == ALLOW  # the value of the condition is cut, too
-    assert found.meaning(Arch.X86.audit, 3, (1, 0, 0, 0, 0, 0)).verdict == EPERM
-    assert found.meaning(Arch.X86_64.audit, 0, (0, 0, 0, 0, 0, 0)).verdict == EPERM
-    assert found.meaning(Arch.X86_64.audit, 0, (1 << 32, 0, 0, 0, 0, 0)).verdict == ALLOW
+    assert found.verdicts(Arch.X86.audit, 3, (0, 0, 0, 0, 0, 0)).verdict == ALLOW  # the value of the condition is cut, too
+    assert found.verdicts(Arch.X86.audit, 3, (1, 0, 0, 0, 0, 0)).verdict == EPERM
+    assert found.verdicts(Arch.X86_64.audit, 0, (0, 0, 0, 0, 0, 0)).verdict == EPERM
+    assert found.verdicts(Arch.X86_64.audit, 0, (1 << 32, 0, 0, 0, 0, 0)).verdict == ALLOW
 
 
 def test_bits_outside_the_mask_do_not_count() -> None:
     found = reference(allow("access", args=(Arg(1, ArgOp.MASKED_EQ, 0, 4),)))
-    assert found.meaning(Arch.X86_64.audit, 21, (0, 1, 0, 0, 0, 0)).verdict == ALLOW
+    assert found.verdicts(Arch.X86_64.audit, 21, (0, 1, 0, 0, 0, 0)).verdict == ALLOW
     found = reference(allow("access", args=(Arg(1, ArgOp.MASKED_EQ, 6, 5),)))
-    assert found.meaning(Arch.X86_64.audit, 21, (0, 13, 0, 0, 0, 0)).verdict == ALLOW
-    assert found.meaning(Arch.X86_64.audit, 21, (0, 6, 0, 0, 0, 0)).verdict == EPERM
+    assert found.verdicts(Arch.X86_64.audit, 21, (0, 13, 0, 0, 0, 0)).verdict == ALLOW
+    assert found.verdicts(Arch.X86_64.audit, 21, (0, 6, 0, 0, 0, 0)).verdict == EPERM
 
 
 def test_an_empty_mask_is_no_condition() -> None:
-    conditional = allow("access", args=(Arg(1, ArgOp.EQ, 4),), action=Action.LOG)
+    conditional = allow("access", args=(Arg(1, ArgOp.EQ, 4),), action=ProfileAction.LOG)
     for rules in ((allow("access", args=(Arg(1, ArgOp.MASKED_EQ, 0, 4),)), conditional), (conditional, allow("access"))):
         found = reference(*rules)
-        assert found.meaning(Arch.X86_64.audit, 21, (0, 4, 0, 0, 0, 0)).verdicts == (ALLOW,)
+        assert found.verdicts(Arch.X86_64.audit, 21, (0, 4, 0, 0, 0, 0)).verdicts == (ALLOW,)
         assert verify(compile_effective(found.effective)).differences == ()
 
 
 def test_foreign_architectures() -> None:
-    assert reference(allow("read")).meaning(Arch.AARCH64.audit, 63).verdict == Verdict(Action.KILL_THREAD)
-    assert reference(allow("read")).meaning(Arch.X32.audit, 0x40000000).verdict == Verdict(Action.KILL_THREAD)
+    assert reference(allow("read")).verdicts(Arch.AARCH64.audit, 63).verdict == ProfileVerdict(ProfileAction.KILL_THREAD)
+    assert reference(allow("read")).verdicts(Arch.X32.audit, 0x40000000).verdict == ProfileVerdict(ProfileAction.KILL_THREAD)
 
 
 # ---- filters against the reference ----
@@ -233,9 +245,9 @@ def compiled_or_conflict(effective: Effective, optimize: str) -> CompiledFilter:
 
 
 FAULTY = Profile(
-    default_action=Action.KILL_PROCESS,
+    default_action=ProfileAction.KILL_PROCESS,
     rules=(
-        allow("read", args=(Arg(0, ArgOp.LT, 1 << 63),), action=Action.NOTIFY),
+        allow("read", args=(Arg(0, ArgOp.LT, 1 << 63),), action=ProfileAction.NOTIFY),
         allow("read", args=(Arg(0, ArgOp.GE, 0x78C71EE427A88C33),)),
         allow("read", args=(Arg(0, ArgOp.EQ, 0x7FFFFFFF),)),
     ),
@@ -257,7 +269,7 @@ def test_what_libseccomp_gets_wrong_is_decided_in_front_of_it() -> None:
 
 @pytest.mark.parametrize("what", ["return", "number", "compared"])
 def test_a_changed_filter_is_noticed(what: str) -> None:
-    profile = Profile(default_action=Action.ERRNO, rules=(allow("read"), allow("openat", args=(Arg(2, ArgOp.EQ, 0x42),))))
+    profile = Profile(default_action=ProfileAction.ERRNO, rules=(allow("read"), allow("openat", args=(Arg(2, ArgOp.EQ, 0x42),))))
     compiled = compile_effective(resolve(profile, Arch.X86_64))
     old, new = {
         "return": (struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000), struct.pack("=HBBI", 6, 0, 0, 0x7FFC0000)),
@@ -281,7 +293,7 @@ def test_a_filter_that_cannot_be_mended_is_refused(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(interpret, "compile_effective", broken)
     with pytest.raises(CompileError, match="the filter gives LOG"):
-        compile_verified(resolve(Profile(default_action=Action.ERRNO, rules=(allow("read"),)), Arch.X86_64))
+        compile_verified(resolve(Profile(default_action=ProfileAction.ERRNO, rules=(allow("read"),)), Arch.X86_64))
 
 
 def test_boundaries_reach_both_answers() -> None:
@@ -325,7 +337,7 @@ def test_the_table_of_dockers_profile() -> None:
     for machine in (Arch.X86_64, Arch.AARCH64):
         effective = resolve(profile, machine, DOCKER_CAPABILITIES, (6, 1))
         program = Program(compile_effective(effective).program)
-        unconditional = {name for rule in effective.rules if not rule.args and rule.action is Action.ALLOW for name in rule.names}
+        unconditional = {name for rule in effective.rules if not rule.args and rule.action is ProfileAction.ALLOW for name in rule.names}
         conditional = {name for rule in effective.rules if rule.args for name in rule.names}
         every = {name for rule in profile.rules for name in rule.names}
         for arch in effective.architectures:
@@ -336,7 +348,7 @@ def test_the_table_of_dockers_profile() -> None:
                 if name in unconditional:
                     assert verdict == ALLOW, (arch, name)
                 elif name == "clone3":
-                    assert verdict == Verdict(Action.ERRNO, 38)
+                    assert verdict == ProfileVerdict(ProfileAction.ERRNO, 38)
                 elif name not in conditional:
                     assert verdict == EPERM, (arch, name)
     assert len({arch for arch, _ in seen}) == 5
@@ -352,7 +364,7 @@ def test_the_table_of_dockers_profile() -> None:
         ("chroot", (), ALLOW), ("ptrace", (), ALLOW), ("mseal", (), ALLOW), ("arch_prctl", (), ALLOW),
     ],
 )  # fmt: skip
-def test_arguments_of_dockers_profile(call: str, args: tuple[int, ...], expected: Verdict) -> None:
+def test_arguments_of_dockers_profile(call: str, args: tuple[int, ...], expected: ProfileVerdict) -> None:
     if not MOBY.exists():
         pytest.skip(f"no {MOBY}")
     profile, _ = load(MOBY)
@@ -392,16 +404,19 @@ def test_the_kernel_decides_as_the_interpreter_does(conditions: list[list[Arg]],
     machine = Arch.native()
     if not machine.supported or not sys.platform.startswith("linux"):
         pytest.skip("needs a machine of the table")
-    rules = tuple(allow("getppid", args=tuple(args), action=Action.ERRNO) for args in conditions)
-    effective = resolve(Profile(default_action=Action.ALLOW, rules=rules))
+    rules = tuple(allow("getppid", args=tuple(args), action=ProfileAction.ERRNO) for args in conditions)
+    effective = resolve(Profile(default_action=ProfileAction.ALLOW, rules=rules))
     getppid = numbers(machine)["getppid"]
     compiled = compile_effective(effective, wrong={(machine, getppid)}) if own else compile_verified(effective)
     calls = list(argument_tuples([arg for args in conditions for arg in args], 60))
     given_to = {
-        "program": compiled.program.hex(), "calls": calls, "getppid": getppid, "seccomp": numbers(machine)["seccomp"],
-    }  # fmt: skip
+        "program": compiled.program.hex(),
+        "calls": calls,
+        "getppid": getppid,
+        "seccomp": numbers(machine)["seccomp"],
+    }
     done = subprocess.run([sys.executable, "-c", CHILD], input=json.dumps(given_to), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     program = Program(compiled.program)
     expected = [verdict_of(program.run(machine.audit, getppid, args)) for args in calls]
-    assert json.loads(done.stdout) == [verdict.data if verdict.action is Action.ERRNO else 0 for verdict in expected]
+    assert json.loads(done.stdout) == [verdict.data if verdict.action is ProfileAction.ERRNO else 0 for verdict in expected]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from bpfence.seccomp.interpret import Program, compile_verified, verdict_of
 from bpfence.seccomp.learned import BY_CHANCE, Seen, learn
-from bpfence.seccomp.model import Action
+from bpfence.seccomp.model import ProfileAction
 from bpfence.seccomp.profile import dump, load_bytes, resolve
-from bpfence.seccomp.runtimes import needs, runtimes
+from bpfence.seccomp.runtimes import needs, runtime_names
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import available, known, number
 
@@ -39,7 +39,7 @@ def test_a_profile_of_what_was_seen() -> None:
     (rule,) = found.profile.rules
     assert {"write", "writev"} <= set(rule.names)
     assert rule.names == tuple(sorted({"execve", "write", *found.by_chance}))
-    assert (str(found.profile.default), rule.action) == ("ERRNO(EPERM)", Action.ALLOW)
+    assert (str(found.profile.default), rule.action) == ("ERRNO(EPERM)", ProfileAction.ALLOW)
 
 
 def test_what_depends_on_chance_is_that_of_the_architectures() -> None:
@@ -57,7 +57,7 @@ def test_every_word_of_the_table_is_a_call() -> None:
     assert len(words) == len(set(words))
 
 
-@pytest.mark.parametrize("runtime", runtimes())
+@pytest.mark.parametrize("runtime", runtime_names())
 def test_what_a_runtime_needs_is_added_on_request(runtime: str) -> None:
     found = learn([call(Arch.X86_64, "execve")], runtime, machine=Arch.X86_64)
     wanted = {name for name in needs(runtime) if available(Arch.X86_64, name)}

@@ -11,11 +11,11 @@ import pytest
 
 from bpfence.errors import KernelError
 from bpfence.seccomp import libseccomp
-from bpfence.seccomp.libseccomp import Context, RuleError, knows, name_of, number_of, version
-from bpfence.seccomp.model import Action, Arg, ArgOp, Verdict
+from bpfence.seccomp.libseccomp import FilterContext, RuleError, knows, name_of, number_of, version
+from bpfence.seccomp.model import Arg, ArgOp, ProfileAction, ProfileVerdict
 from bpfence.syscalls.architectures import ARCHES, Arch
 
-ALLOW, KILL = Verdict(Action.ALLOW), Verdict(Action.KILL_THREAD)
+ALLOW, KILL = ProfileVerdict(ProfileAction.ALLOW), ProfileVerdict(ProfileAction.KILL_THREAD)
 
 
 def test_version_is_one_that_we_take() -> None:
@@ -34,15 +34,15 @@ def test_names_and_numbers() -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHES)
-@pytest.mark.parametrize("default", [Verdict(action) for action in Action])
-def test_every_default_on_every_architecture(arch: Arch, default: Verdict) -> None:
-    with Context(default, arch, KILL) as context:
+@pytest.mark.parametrize("default", [ProfileVerdict(action) for action in ProfileAction])
+def test_every_default_on_every_architecture(arch: Arch, default: ProfileVerdict) -> None:
+    with FilterContext(default, arch, KILL) as context:
         assert len(context.program()) % 8 == 0
 
 
 def test_a_rule_for_what_another_rule_decides_is_refused() -> None:
     arg = Arg(0, ArgOp.EQ, 1)
-    with Context(Verdict(Action.ERRNO, 1), Arch.X86_64, KILL) as context:
+    with FilterContext(ProfileVerdict(ProfileAction.ERRNO, 1), Arch.X86_64, KILL) as context:
         context.add("read", ALLOW, [arg])
         with pytest.raises(RuleError) as caught:
             context.add("read", KILL, [arg])
@@ -50,7 +50,7 @@ def test_a_rule_for_what_another_rule_decides_is_refused() -> None:
 
 
 def test_merged_filters_know_both_architectures() -> None:
-    with Context(KILL, Arch.X86_64, KILL) as one, Context(KILL, Arch.X86, KILL) as other:
+    with FilterContext(KILL, Arch.X86_64, KILL) as one, FilterContext(KILL, Arch.X86, KILL) as other:
         alone = one.program()
         one.merge(other)
         assert len(one.program()) > len(alone)
@@ -90,7 +90,7 @@ def test_a_failing_call_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         def __getattr__(self, name: str) -> Any:
             return lambda *_: -errno.EINVAL
 
-    with Context(KILL, Arch.X86_64, KILL) as context:
+    with FilterContext(KILL, Arch.X86_64, KILL) as context:
         real = context._library
         context._library = Fails()
         with pytest.raises(KernelError, match="Invalid argument"):

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from bpfence.errors import CompileError
 from bpfence.seccomp.interpret import Reference, argument_tuples
 from bpfence.seccomp.merge import diff, normalised, union
-from bpfence.seccomp.model import Action, ArchMap, Arg, ArgOp, Conditions, Flag, Profile, Rule
+from bpfence.seccomp.model import ArchMap, Arg, ArgOp, MachineConditions, Profile, ProfileAction, ProfileFlag, ProfileRule
 from bpfence.seccomp.profile import bare, dump, load_bytes, resolve
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import numbers
 from tests.unit.seccomp.random_profiles import profiles, rules
 
-DENIALS = [action for action in Action if not action.permits]
+DENIALS = [action for action in ProfileAction if not action.permits]
 
 
 @st.composite
@@ -31,21 +31,21 @@ def deny_by_default(draw: st.DrawFn, conditional: bool = False) -> Profile:
     )
 
 
-def allow(*names: str, args: Sequence[Arg] = (), action: Action = Action.ALLOW, errno: int | None = None) -> Rule:
-    return Rule(names=names, action=action, args=tuple(args), errno=errno)
+def allow(*names: str, args: Sequence[Arg] = (), action: ProfileAction = ProfileAction.ALLOW, errno: int | None = None) -> ProfileRule:
+    return ProfileRule(names=names, action=action, args=tuple(args), errno=errno)
 
 
-def deny(*rules: Rule, **given: object) -> Profile:
-    return msgspec.structs.replace(Profile(default_action=Action.ERRNO, rules=rules), **given)
+def deny(*rules: ProfileRule, **given: object) -> Profile:
+    return msgspec.structs.replace(Profile(default_action=ProfileAction.ERRNO, rules=rules), **given)
 
 
 def passes(reference: Reference, arch: Arch, call: int, args: Sequence[int]) -> bool | None:
     """None where the profile contradicts itself."""
-    found = {verdict.action.permits for verdict in reference.meaning(arch.audit, call, args).verdicts}
+    found = {verdict.action.permits for verdict in reference.verdicts(arch.audit, call, args).verdicts}
     return found.pop() if len(found) == 1 else None
 
 
-def by_width(first: Action, then: Action, name: str = "read") -> Profile:
+def by_width(first: ProfileAction, then: ProfileAction, name: str = "read") -> Profile:
     """`first` with 32-bit arguments, where nothing is left of the mask; `then` with 64-bit ones."""
     both = (allow(name, args=[Arg(0, ArgOp.MASKED_EQ, 1 << 32)], action=first), allow(name, action=then))
     return deny(*both, architectures=(Arch.X86_64, Arch.X86))
@@ -67,21 +67,26 @@ def union_if_any(one: Profile, other: Profile) -> Profile | None:
 
 
 SOME = deny(allow("read", args=[Arg(1, ArgOp.EQ, 3)]), architectures=(Arch.X86_64, Arch.X86))
-NONE = deny(allow("read", action=Action.TRAP), architectures=(Arch.X86_64, Arch.X86))
-SILENCED = deny(allow("read", action=Action.ERRNO), allow("read"), default_action=Action.TRAP, architectures=(Arch.X86_64, Arch.X86))
+NONE = deny(allow("read", action=ProfileAction.TRAP), architectures=(Arch.X86_64, Arch.X86))
+SILENCED = deny(
+    allow("read", action=ProfileAction.ERRNO), allow("read"), default_action=ProfileAction.TRAP, architectures=(Arch.X86_64, Arch.X86)
+)
 
 
 @settings(max_examples=60, deadline=None)
 @given(deny_by_default(), deny_by_default())
-@example(by_width(Action.LOG, Action.KILL_THREAD), NONE)
-@example(NONE, by_width(Action.LOG, Action.KILL_THREAD))
-@example(NONE, by_width(Action.ALLOW, Action.ERRNO))
-@example(by_width(Action.KILL_THREAD, Action.ALLOW), NONE)
-@example(by_width(Action.KILL_THREAD, Action.ALLOW), SOME)
-@example(msgspec.structs.replace(NONE, rules=()), msgspec.structs.replace(by_width(Action.LOG, Action.ERRNO), default_action=Action.TRAP))
+@example(by_width(ProfileAction.LOG, ProfileAction.KILL_THREAD), NONE)
+@example(NONE, by_width(ProfileAction.LOG, ProfileAction.KILL_THREAD))
+@example(NONE, by_width(ProfileAction.ALLOW, ProfileAction.ERRNO))
+@example(by_width(ProfileAction.KILL_THREAD, ProfileAction.ALLOW), NONE)
+@example(by_width(ProfileAction.KILL_THREAD, ProfileAction.ALLOW), SOME)
+@example(
+    msgspec.structs.replace(NONE, rules=()),
+    msgspec.structs.replace(by_width(ProfileAction.LOG, ProfileAction.ERRNO), default_action=ProfileAction.TRAP),
+)
 @example(msgspec.structs.replace(NONE, rules=()), SILENCED)
 @example(NONE, msgspec.structs.replace(NONE, rules=(allow("read", args=[Arg(0, ArgOp.GE, 0)]), *NONE.rules)))
-@example(NONE, msgspec.structs.replace(NONE, rules=(*SOME.rules, *by_width(Action.TRAP, Action.TRAP).rules[:1])))
+@example(NONE, msgspec.structs.replace(NONE, rules=(*SOME.rules, *by_width(ProfileAction.TRAP, ProfileAction.TRAP).rules[:1])))
 def test_a_union_lets_through_what_either_does(one: Profile, other: Profile) -> None:
     made = union_if_any(one, other)
     if made is None:
@@ -141,7 +146,7 @@ def test_normalising_changes_no_meaning(profile: Profile) -> None:
         before, after = (Reference(resolve(p, Arch.X86_64, caps, (6, 1))) for p in (profile, made))
         for arch, call in {*before.by_call, *after.by_call}:
             for args in argument_tuples(before.conditions(arch, call), 100):
-                found = [set(reference.meaning(arch.audit, call, args).verdicts) for reference in (before, after)]
+                found = [set(reference.verdicts(arch.audit, call, args).verdicts) for reference in (before, after)]
                 assert found[0] == found[1]
 
 
@@ -152,23 +157,23 @@ def test_conditions_of_two_profiles_stay_apart() -> None:
 
 
 def test_a_permission_outweighs_a_denial_by_name() -> None:
-    one = deny(allow("read"), allow("clone3", action=Action.ERRNO, errno=38))
-    assert [(r.names, r.action) for r in union(one, deny(allow("clone3"))).rules] == [(("clone3", "read"), Action.ALLOW)]
+    one = deny(allow("read"), allow("clone3", action=ProfileAction.ERRNO, errno=38))
+    assert [(r.names, r.action) for r in union(one, deny(allow("clone3"))).rules] == [(("clone3", "read"), ProfileAction.ALLOW)]
     kept = union(one, deny(allow("write"))).rules
-    assert (("clone3",), Action.ERRNO) in [(r.names, r.action) for r in kept]
+    assert (("clone3",), ProfileAction.ERRNO) in [(r.names, r.action) for r in kept]
 
 
 def test_what_depends_on_the_width_of_arguments_is_kept_where_one_side_says_it_all() -> None:
-    wide = by_width(Action.LOG, Action.KILL_THREAD)
+    wide = by_width(ProfileAction.LOG, ProfileAction.KILL_THREAD)
     assert union(NONE, wide).rules == union(wide, NONE).rules == wide.rules
     assert union(wide, deny(allow("read"), architectures=(Arch.X86_64,))).rules == (allow("read"),)
     only_64 = msgspec.structs.replace(wide, architectures=(Arch.X86_64,))
     assert union(only_64, msgspec.structs.replace(SOME, architectures=(Arch.X86_64,))).rules == SOME.rules
 
 
-@pytest.mark.parametrize("first", [Action.LOG, Action.KILL_THREAD])
-def test_what_depends_on_the_width_of_arguments_is_refused_where_no_rules_say_it(first: Action) -> None:
-    then = Action.KILL_THREAD if first is Action.LOG else Action.ALLOW
+@pytest.mark.parametrize("first", [ProfileAction.LOG, ProfileAction.KILL_THREAD])
+def test_what_depends_on_the_width_of_arguments_is_refused_where_no_rules_say_it(first: ProfileAction) -> None:
+    then = ProfileAction.KILL_THREAD if first is ProfileAction.LOG else ProfileAction.ALLOW
     with pytest.raises(CompileError, match="what read may be called with depends on the width of its arguments"):
         union(SOME, by_width(first, then))
 
@@ -176,7 +181,7 @@ def test_what_depends_on_the_width_of_arguments_is_refused_where_no_rules_say_it
 def test_a_permission_without_conditions_outweighs_those_with() -> None:
     one = deny(allow("socket", args=[Arg(0, ArgOp.EQ, 1)]))
     assert union(one, deny(allow("socket"))).rules == (allow("socket"),)
-    capable = Rule(names=("socket",), action=Action.ALLOW, includes=Conditions(caps=("CAP_NET_RAW",)))
+    capable = ProfileRule(names=("socket",), action=ProfileAction.ALLOW, includes=MachineConditions(caps=("CAP_NET_RAW",)))
     assert len(union(one, deny(capable)).rules) == 2
 
 
@@ -186,7 +191,7 @@ def test_names_are_put_together_in_order() -> None:
 
 @pytest.mark.parametrize("allows", [0, 1])
 def test_deny_lists_are_refused(allows: int) -> None:
-    pair = [deny(allow("read")), Profile(default_action=Action.LOG)]
+    pair = [deny(allow("read")), Profile(default_action=ProfileAction.LOG)]
     with pytest.raises(CompileError, match="only profiles that deny by default"):
         union(pair[allows], pair[1 - allows])
 
@@ -202,8 +207,8 @@ def test_architectures() -> None:
 
 def test_flags() -> None:
     assert union(deny(), deny()).flags is None
-    assert union(deny(flags=()), deny()).flags == (Flag.SPEC_ALLOW,)
-    assert union(deny(flags=(Flag.LOG,)), deny(flags=(Flag.LOG,))).flags == (Flag.LOG,)
+    assert union(deny(flags=()), deny()).flags == (ProfileFlag.SPEC_ALLOW,)
+    assert union(deny(flags=(ProfileFlag.LOG,)), deny(flags=(ProfileFlag.LOG,))).flags == (ProfileFlag.LOG,)
 
 
 def test_diff_says_for_which_arguments() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import pytest
 
-from bpfence.seccomp.model import Action, Arg, ArgOp, Rule, Verdict
+from bpfence.seccomp.model import Arg, ArgOp, ProfileAction, ProfileRule, ProfileVerdict
 
 
 def test_return_values_are_the_kernels() -> None:
-    assert Verdict(Action.ERRNO, 38).ret == 0x00050026
-    assert Verdict(Action.KILL_PROCESS).ret == 0x80000000
-    assert Verdict(Action.NOTIFY).ret == 0x7FC00000
+    assert ProfileVerdict(ProfileAction.ERRNO, 38).ret == 0x00050026
+    assert ProfileVerdict(ProfileAction.KILL_PROCESS).ret == 0x80000000
+    assert ProfileVerdict(ProfileAction.NOTIFY).ret == 0x7FC00000
 
 
 def test_the_value_of_masked_eq_is_the_mask() -> None:
@@ -26,18 +26,18 @@ def test_comparisons(op: str, held: set[int]) -> None:
 
 
 def test_verdicts_read_like_errno() -> None:
-    assert str(Verdict(Action.ERRNO, 38)) == "ERRNO(ENOSYS)"
-    assert str(Verdict(Action.ERRNO, 4000)) == "ERRNO(4000)"
-    assert str(Verdict(Action.TRACE, 7)) == "TRACE(7)"
-    assert str(Verdict(Action.ALLOW)) == "ALLOW"
+    assert str(ProfileVerdict(ProfileAction.ERRNO, 38)) == "ERRNO(ENOSYS)"
+    assert str(ProfileVerdict(ProfileAction.ERRNO, 4000)) == "ERRNO(4000)"
+    assert str(ProfileVerdict(ProfileAction.TRACE, 7)) == "TRACE(7)"
+    assert str(ProfileVerdict(ProfileAction.ALLOW)) == "ALLOW"
 
 
 def test_only_allow_and_log_permit() -> None:
-    assert {action for action in Action if action.permits} == {Action.ALLOW, Action.LOG}
-    assert {action for action in Action if action.carries_data} == {Action.ERRNO, Action.TRACE}
+    assert {action for action in ProfileAction if action.permits} == {ProfileAction.ALLOW, ProfileAction.LOG}
+    assert {action for action in ProfileAction if action.carries_data} == {ProfileAction.ERRNO, ProfileAction.TRACE}
 
 
 def test_a_rule_without_conditions_matches_everything() -> None:
-    rule = Rule(names=("read",), action=Action.ALLOW)
+    rule = ProfileRule(names=("read",), action=ProfileAction.ALLOW)
     assert rule.alternatives == ((),)
     assert rule.matches((1, 2, 3, 4, 5, 6))

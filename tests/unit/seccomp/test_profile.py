@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfence.seccomp.model import DEFAULT_FLAGS, Action, Conditions, Flag, Profile, Rule, Verdict
+from bpfence.seccomp.model import DEFAULT_FLAGS, MachineConditions, Profile, ProfileAction, ProfileFlag, ProfileRule, ProfileVerdict
 from bpfence.seccomp.profile import bare, dump, kernel_version, load, load_bytes, plain, resolve
 from bpfence.syscalls.architectures import Arch
 from tests.unit.documents.single_mistakes import single_mistakes
@@ -28,7 +28,7 @@ def read(**given: Any) -> Profile:
     return found
 
 
-def rule(**given: Any) -> Rule:
+def rule(**given: Any) -> ProfileRule:
     return read(syscalls=[{"names": ["read"], "action": "SCMP_ACT_ALLOW", **given}]).rules[0]
 
 
@@ -68,17 +68,17 @@ def test_profiles_that_people_have(name: str) -> None:
 
 
 def test_errno_is_eperm_where_it_is_left_out() -> None:
-    assert rule(action="SCMP_ACT_ERRNO").verdict == Verdict(Action.ERRNO, 1)
-    assert rule(action="SCMP_ACT_ERRNO", errnoRet=38).verdict == Verdict(Action.ERRNO, 38)
-    assert rule(action="SCMP_ACT_TRACE").verdict == Verdict(Action.TRACE, 1)
-    assert rule(action="SCMP_ACT_ERRNO", errno="ENOSYS").verdict == Verdict(Action.ERRNO, 38)
-    assert rule().verdict == Verdict(Action.ALLOW)
-    assert read(defaultErrnoRet=38).default == Verdict(Action.ERRNO, 38)
-    assert read(defaultErrno="EACCES").default == Verdict(Action.ERRNO, 13)
+    assert rule(action="SCMP_ACT_ERRNO").verdict == ProfileVerdict(ProfileAction.ERRNO, 1)
+    assert rule(action="SCMP_ACT_ERRNO", errnoRet=38).verdict == ProfileVerdict(ProfileAction.ERRNO, 38)
+    assert rule(action="SCMP_ACT_TRACE").verdict == ProfileVerdict(ProfileAction.TRACE, 1)
+    assert rule(action="SCMP_ACT_ERRNO", errno="ENOSYS").verdict == ProfileVerdict(ProfileAction.ERRNO, 38)
+    assert rule().verdict == ProfileVerdict(ProfileAction.ALLOW)
+    assert read(defaultErrnoRet=38).default == ProfileVerdict(ProfileAction.ERRNO, 38)
+    assert read(defaultErrno="EACCES").default == ProfileVerdict(ProfileAction.ERRNO, 13)
 
 
 def test_kill_is_kill_thread() -> None:
-    assert rule(action="SCMP_ACT_KILL").action is rule(action="SCMP_ACT_KILL_THREAD").action is Action.KILL_THREAD
+    assert rule(action="SCMP_ACT_KILL").action is rule(action="SCMP_ACT_KILL_THREAD").action is ProfileAction.KILL_THREAD
 
 
 def test_the_old_name_key() -> None:
@@ -86,10 +86,10 @@ def test_the_old_name_key() -> None:
 
 
 def test_missing_flags_are_not_empty_flags() -> None:
-    assert read().effective_flags == DEFAULT_FLAGS == (Flag.SPEC_ALLOW,)
+    assert read().effective_flags == DEFAULT_FLAGS == (ProfileFlag.SPEC_ALLOW,)
     assert read(flags=None).effective_flags == DEFAULT_FLAGS
     assert read(flags=[]).effective_flags == ()
-    assert read(flags=["SECCOMP_FILTER_FLAG_LOG"]).effective_flags == (Flag.LOG,)
+    assert read(flags=["SECCOMP_FILTER_FLAG_LOG"]).effective_flags == (ProfileFlag.LOG,)
 
 
 def test_different_indices_are_and() -> None:
@@ -118,16 +118,21 @@ def names_of(profile: Profile, **given: Any) -> set[str]:
 
 
 CONDITIONAL = Profile(
-    default_action=Action.ERRNO,
+    default_action=ProfileAction.ERRNO,
     rules=(
-        Rule(names=("always",), action=Action.ALLOW),
-        Rule(names=("admin",), action=Action.ALLOW, includes=Conditions(caps=("CAP_SYS_ADMIN",))),
-        Rule(names=("both",), action=Action.ALLOW, includes=Conditions(caps=("CAP_SYS_ADMIN", "CAP_BPF"))),
-        Rule(names=("no-admin",), action=Action.ALLOW, excludes=Conditions(caps=("CAP_BPF", "CAP_SYS_ADMIN"))),
-        Rule(names=("arm",), action=Action.ALLOW, includes=Conditions(arches=("arm", "arm64"))),
-        Rule(names=("new",), action=Action.ALLOW, includes=Conditions(min_kernel=(5, 8))),
-        Rule(names=("old",), action=Action.ALLOW, excludes=Conditions(min_kernel=(5, 8))),
-        Rule(names=("never",), action=Action.ALLOW, includes=Conditions(caps=("CAP_BPF",)), excludes=Conditions(caps=("CAP_BPF",))),
+        ProfileRule(names=("always",), action=ProfileAction.ALLOW),
+        ProfileRule(names=("admin",), action=ProfileAction.ALLOW, includes=MachineConditions(caps=("CAP_SYS_ADMIN",))),
+        ProfileRule(names=("both",), action=ProfileAction.ALLOW, includes=MachineConditions(caps=("CAP_SYS_ADMIN", "CAP_BPF"))),
+        ProfileRule(names=("no-admin",), action=ProfileAction.ALLOW, excludes=MachineConditions(caps=("CAP_BPF", "CAP_SYS_ADMIN"))),
+        ProfileRule(names=("arm",), action=ProfileAction.ALLOW, includes=MachineConditions(arches=("arm", "arm64"))),
+        ProfileRule(names=("new",), action=ProfileAction.ALLOW, includes=MachineConditions(min_kernel=(5, 8))),
+        ProfileRule(names=("old",), action=ProfileAction.ALLOW, excludes=MachineConditions(min_kernel=(5, 8))),
+        ProfileRule(
+            names=("never",),
+            action=ProfileAction.ALLOW,
+            includes=MachineConditions(caps=("CAP_BPF",)),
+            excludes=MachineConditions(caps=("CAP_BPF",)),
+        ),
     ),
 )
 

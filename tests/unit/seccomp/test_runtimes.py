@@ -6,16 +6,29 @@ from __future__ import annotations
 import pytest
 
 from bpfence.seccomp.check import check
-from bpfence.seccomp.model import Action, Profile, Rule, Verdict
-from bpfence.seccomp.runtimes import OTHERS, SETTINGS, WITH, WITHOUT, Kind, described, failing, kind_of, musts, needs, runtimes, seen
+from bpfence.seccomp.model import Profile, ProfileAction, ProfileRule, ProfileVerdict
+from bpfence.seccomp.runtimes import (
+    OTHERS,
+    SETTINGS,
+    WITH,
+    WITHOUT,
+    DenialKind,
+    described,
+    failing,
+    kind_of,
+    musts,
+    needs,
+    runtime_names,
+    seen,
+)
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import known
 
 
 def test_both_runtimes_were_traced() -> None:
-    assert runtimes() == ("runc", "crun")
-    assert [described(runtime) for runtime in runtimes()] == ["runc 1.1.5", "crun 1.8.1"]
-    for runtime in runtimes():
+    assert runtime_names() == ("runc", "crun")
+    assert [described(runtime) for runtime in runtime_names()] == ["runc 1.1.5", "crun 1.8.1"]
+    for runtime in runtime_names():
         assert all(known(name) for name in needs(runtime))
         assert OTHERS[runtime] - seen(runtime)
         assert {name for must in musts(runtime) for name in must.names} <= seen(runtime)
@@ -26,7 +39,7 @@ def test_runc_looks_the_program_up_after_the_filter_is_in_force() -> None:
     assert {"faccessat", "faccessat2"} <= needs("runc")
 
 
-def failing_with(denied: dict[str, Kind], runtime: str = "runc") -> dict[tuple[str, ...], tuple[str, ...]]:
+def failing_with(denied: dict[str, DenialKind], runtime: str = "runc") -> dict[tuple[str, ...], tuple[str, ...]]:
     return failing(runtime, denied.get)
 
 
@@ -44,25 +57,31 @@ def test_what_keeps_containers_from_starting() -> None:
 @pytest.mark.parametrize(
     ("verdict", "kind"),
     [
-        (Verdict(Action.ERRNO, 1), "EPERM"), (Verdict(Action.ERRNO, 13), "EPERM"), (Verdict(Action.ERRNO, 38), "ENOSYS"),
-        (Verdict(Action.ERRNO, 0), None), (Verdict(Action.TRACE), "ENOSYS"), (Verdict(Action.TRAP), "KILL"),
-        (Verdict(Action.KILL_THREAD), "KILL"), (Verdict(Action.NOTIFY), None), (Verdict(Action.LOG), None),
+        (ProfileVerdict(ProfileAction.ERRNO, 1), "EPERM"),
+        (ProfileVerdict(ProfileAction.ERRNO, 13), "EPERM"),
+        (ProfileVerdict(ProfileAction.ERRNO, 38), "ENOSYS"),
+        (ProfileVerdict(ProfileAction.ERRNO, 0), None),
+        (ProfileVerdict(ProfileAction.TRACE), "ENOSYS"),
+        (ProfileVerdict(ProfileAction.TRAP), "KILL"),
+        (ProfileVerdict(ProfileAction.KILL_THREAD), "KILL"),
+        (ProfileVerdict(ProfileAction.NOTIFY), None),
+        (ProfileVerdict(ProfileAction.LOG), None),
     ],
-)  # fmt: skip
-def test_kinds_of_denials(verdict: Verdict, kind: str | None) -> None:
+)
+def test_kinds_of_denials(verdict: ProfileVerdict, kind: str | None) -> None:
     assert kind_of(verdict) == kind
 
 
-def warnings(action: Action, *names: str) -> list[str]:
-    profile = Profile(default_action=Action.ALLOW, rules=(Rule(names=names, action=action),))
+def warnings(action: ProfileAction, *names: str) -> list[str]:
+    profile = Profile(default_action=ProfileAction.ALLOW, rules=(ProfileRule(names=names, action=action),))
     return [d.message for d in check(profile, Arch.X86_64) if d.code == "runtime-needs" and d.severity == "warning"]
 
 
 def test_a_warning_says_which_runtime_starts_nothing() -> None:
-    assert warnings(Action.ERRNO, "execve") == ["execve is denied: no container starts (runc 1.1.5 and crun 1.8.1)"]
-    assert warnings(Action.ERRNO, "fstatfs") == ["fstatfs is denied: runc 1.1.5 starts no container"]
-    assert warnings(Action.ERRNO, "setresuid") == ["setresuid is denied: crun 1.8.1 starts no container without no_new_privs"]
+    assert warnings(ProfileAction.ERRNO, "execve") == ["execve is denied: no container starts (runc 1.1.5 and crun 1.8.1)"]
+    assert warnings(ProfileAction.ERRNO, "fstatfs") == ["fstatfs is denied: runc 1.1.5 starts no container"]
+    assert warnings(ProfileAction.ERRNO, "setresuid") == ["setresuid is denied: crun 1.8.1 starts no container without no_new_privs"]
     both = "faccessat2 and faccessat are both denied: runc 1.1.5 starts no container without no_new_privs"
-    assert warnings(Action.ERRNO, "faccessat", "faccessat2") == [both]
-    assert warnings(Action.ERRNO, "exit_group", "futex") == []
-    assert warnings(Action.NOTIFY, "execve") == [], "a supervisor decides"
+    assert warnings(ProfileAction.ERRNO, "faccessat", "faccessat2") == [both]
+    assert warnings(ProfileAction.ERRNO, "exit_group", "futex") == []
+    assert warnings(ProfileAction.NOTIFY, "execve") == [], "a supervisor decides"

@@ -8,31 +8,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfence.seccomp.interpret import Reference, argument_tuples, verdict_of
-from bpfence.seccomp.model import Action, Arg, ArgOp, Conditions, Profile, Rule
+from bpfence.seccomp.model import Arg, ArgOp, MachineConditions, Profile, ProfileAction, ProfileRule
 from bpfence.seccomp.profile import load_bytes, resolve
-from bpfence.seccomp.table import Case, Table, conditions_text
+from bpfence.seccomp.table import CallTable, Case, conditions_text
 from bpfence.syscalls.architectures import Arch
 from tests.unit.seccomp.random_profiles import profiles
 
 
-def table(*rules: Rule, default: Action = Action.ERRNO, arches: tuple[Arch, ...] = ()) -> Table:
-    return Table(resolve(Profile(default_action=default, rules=rules, architectures=arches), Arch.X86_64, (), (6, 1)))
+def table(*rules: ProfileRule, default: ProfileAction = ProfileAction.ERRNO, arches: tuple[Arch, ...] = ()) -> CallTable:
+    return CallTable(resolve(Profile(default_action=default, rules=rules, architectures=arches), Arch.X86_64, (), (6, 1)))
 
 
-def allow(*names: str, args: tuple[Arg, ...] = (), action: Action = Action.ALLOW) -> Rule:
-    return Rule(names=names, action=action, args=args)
+def allow(*names: str, args: tuple[Arg, ...] = (), action: ProfileAction = ProfileAction.ALLOW) -> ProfileRule:
+    return ProfileRule(names=names, action=action, args=args)
 
 
 @settings(max_examples=50, deadline=None)
 @given(profiles(), st.booleans())
 def test_cases_cover_what_the_reference_says(profile: Profile, enosys: bool) -> None:
     effective = resolve(profile, Arch.X86_64, (), (6, 1), enosys=enosys)
-    reference, made = Reference(effective), Table(effective)
+    reference, made = Reference(effective), CallTable(effective)
     for arch in effective.architectures:
         for entry in made.entries(arch).values():
             conditions = reference.conditions(arch, entry.number)
             for args in argument_tuples(conditions, 40):
-                said = reference.meaning(arch.audit, entry.number, args)
+                said = reference.verdicts(arch.audit, entry.number, args)
                 seen = [arg & (1 << arch.bits) - 1 for arg in args]
                 holding = [c.verdict for c in entry.cases if all(a.holds(seen[a.index]) for a in c.args)]
                 assert holding[0] in said.verdicts, (entry, args)
@@ -46,14 +46,14 @@ def test_cases_cover_what_the_reference_says(profile: Profile, enosys: bool) -> 
 def test_of_overlapping_rules_the_one_comes_first_that_the_filter_takes() -> None:
     write, append = Arg(1, ArgOp.EQ, 1), Arg(2, ArgOp.EQ, 2)
     for args, other in (((write,), (append,)), ((append,), (write,))):
-        made = table(allow("openat", args=args), allow("openat", args=other, action=Action.KILL_PROCESS))
+        made = table(allow("openat", args=args), allow("openat", args=other, action=ProfileAction.KILL_PROCESS))
         entry = made.entries(Arch.X86_64)["openat"]
         program = made._reference.filter()
         assert program is not None
         taken = verdict_of(program.run(Arch.X86_64.audit, entry.number, (0, 1, 2, 0, 0, 0)))
         assert entry.cases[0].verdict == taken
         assert "where more than one holds, the first counts" in entry.why
-    apart = table(allow("openat", args=(write,)), allow("openat", args=(Arg(1, ArgOp.EQ, 2),), action=Action.KILL_PROCESS))
+    apart = table(allow("openat", args=(write,)), allow("openat", args=(Arg(1, ArgOp.EQ, 2),), action=ProfileAction.KILL_PROCESS))
     assert apart.entries(Arch.X86_64)["openat"].why == "a rule"
 
 
@@ -64,23 +64,24 @@ def test_conditions_that_every_call_fulfils_are_the_last_word() -> None:
 
 def test_without_libseccomp_overlaps_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reference, "filter", lambda _: None)
-    made = table(allow("openat", args=(Arg(1, ArgOp.EQ, 1),)), allow("openat", args=(Arg(2, ArgOp.EQ, 2),), action=Action.LOG))
+    made = table(allow("openat", args=(Arg(1, ArgOp.EQ, 1),)), allow("openat", args=(Arg(2, ArgOp.EQ, 2),), action=ProfileAction.LOG))
     assert "depends on how libseccomp orders them" in made.entries(Arch.X86_64)["openat"].why
 
 
 def test_status() -> None:
-    made = table(allow("read"), allow("personality", args=(Arg(0, ArgOp.EQ, 8),)), allow("mount", action=Action.KILL_PROCESS))
+    made = table(allow("read"), allow("personality", args=(Arg(0, ArgOp.EQ, 8),)), allow("mount", action=ProfileAction.KILL_PROCESS))
     assert [made.status(Arch.X86_64, name) for name in ("read", "personality", "mount", "bpf", "chown32")] == [
         "permitted", "conditional", "denied", "denied", None,
     ]  # fmt: skip
 
 
 def test_the_first_rule_for_every_argument_counts_and_an_empty_mask_is_no_condition() -> None:
-    always = allow("read", args=(Arg(0, ArgOp.MASKED_EQ, 0, 4),), action=Action.KILL_PROCESS)
-    rest = allow("read", action=Action.KILL_THREAD)
+    always = allow("read", args=(Arg(0, ArgOp.MASKED_EQ, 0, 4),), action=ProfileAction.KILL_PROCESS)
+    rest = allow("read", action=ProfileAction.KILL_THREAD)
     assert [str(table(*rules).entries(Arch.X86_64)["read"].verdict) for rules in ((always, rest), (rest, always))] == [
-        "KILL_PROCESS", "KILL_THREAD",
-    ]  # fmt: skip
+        "KILL_PROCESS",
+        "KILL_THREAD",
+    ]
 
 
 def test_calls_that_only_a_multiplexer_makes() -> None:
@@ -110,7 +111,7 @@ def test_why() -> None:
     {"names": ["mount"], "action": "SCMP_ACT_ERRNO"}]}"""
     profile, _ = load_bytes(text)
     assert profile is not None
-    entries = Table(resolve(profile, Arch.X86_64, (), (6, 1), enosys=True)).entries(Arch.X86_64)
+    entries = CallTable(resolve(profile, Arch.X86_64, (), (6, 1), enosys=True)).entries(Arch.X86_64)
     assert entries["write"].why == "line 3"
     assert entries["bpf"].why == "default; line 4 does not hold (includes: needs CAP_BPF)"
     assert entries["mount"].why == "default (line 5 says the same)"
@@ -120,6 +121,6 @@ def test_why() -> None:
 
 
 def test_a_rule_of_a_profile_without_places() -> None:
-    entry = table(Rule(names=("read",), action=Action.ALLOW, includes=Conditions())).entry(Arch.X86_64, "read")
+    entry = table(ProfileRule(names=("read",), action=ProfileAction.ALLOW, includes=MachineConditions())).entry(Arch.X86_64, "read")
     assert entry is not None
     assert entry.why == "a rule"

@@ -11,7 +11,9 @@ from tests.kernel.cases import Case, load_cases, read_yaml
 from tools.gen_coverage import COLUMNS, PAGE, Coverage, Table, load_features, load_table
 
 OPEN = Case(
-    name="o", event="file.open", rules=[{}],
+    name="o",
+    event="file.open",
+    rules=[{}],
     attack=[
         ["open", "{dir}/a"],
         ["openat", "{dir}", "a"],
@@ -19,7 +21,7 @@ OPEN = Case(
         {"do": ["open-uring", "{dir}/a"], "requires": ["ring"], "fails": "ok"},
     ],
     benign=[["open", "{dir}/b"]],
-)  # fmt: skip
+)
 CASES = msgspec.convert([msgspec.to_builtins(OPEN)], list[Case])
 FEATURES = {"hook_x": ["5.10"], "ring": ["6.1"]}
 WAYS: list[dict[str, Any]] = [

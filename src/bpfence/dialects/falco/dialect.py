@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from bpfence.conditions.links import Lookup
-from bpfence.dialects.dialect import Confirm, Context, Facts
+from bpfence.conditions.links import FindLinks
+from bpfence.dialects.dialect import Confirm, Context
+from bpfence.dialects.facts import Facts
 from bpfence.dialects.falco.options import ENFORCING, FORMS, OPTIONS, WATCHING, FalcoOptions
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location, UsageError
 from bpfence.events.source import Live
 from bpfence.policy import Policy
@@ -18,7 +19,7 @@ from bpfence.policy import Policy
 if TYPE_CHECKING:
     from bpfence.dialects.falco.confirm.detection import Events
     from bpfence.dialects.falco.confirm.rules import RuleSet
-    from bpfence.dialects.falco.read.resolve import Rule
+    from bpfence.dialects.falco.read.resolve import FalcoRule
     from bpfence.dialects.falco.tools import FalcoTools
 
 _ENTRY: Final = re.compile(
@@ -30,7 +31,7 @@ _HEADER: Final = re.compile(rb"^apiVersion[ \t]*:", re.MULTILINE)
 class FalcoRules:
     """Rules that were chosen, as `set` evaluates them."""
 
-    def __init__(self, rules: Iterable[Rule], options: FalcoOptions) -> None:
+    def __init__(self, rules: Iterable[FalcoRule], options: FalcoOptions) -> None:
         from bpfence.dialects.falco.confirm.rules import RuleSet
         from bpfence.documents.report import TextError
 
@@ -57,7 +58,7 @@ class FalcoRules:
 
         return paths_of(self.set.rules if self.options.links == "resolve" else (), self.set.paths)
 
-    def resolved(self, find: Lookup, where: str) -> tuple[FalcoRules, list[Diagnostic]]:
+    def resolved(self, find: FindLinks, where: str) -> tuple[FalcoRules, list[Diagnostic]]:
         """Unless the options say that paths are to be taken as written."""
         from bpfence.dialects.falco.lower.links import widened
 
@@ -68,9 +69,9 @@ class FalcoRules:
 
     def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
         """User space evaluates whole rules, so the kernel may decide less of those that are watched."""
-        from bpfence.dialects.falco.lower.policies import candidates
+        from bpfence.dialects.falco.lower.policies import smaller_versions
 
-        return candidates(policy) if policy.name == WATCHING else iter([(policy, ())])
+        return smaller_versions(policy) if policy.name == WATCHING else iter([(policy, ())])
 
 
 class Falco:
@@ -100,16 +101,16 @@ class Falco:
         """The options as they were given."""
         return FalcoOptions(**given)
 
-    def read(self, sources: Sequence[Source], options: FalcoOptions | None) -> tuple[FalcoRules, list[Diagnostic]]:
+    def read(self, sources: Sequence[SourceFile], options: FalcoOptions | None) -> tuple[FalcoRules, list[Diagnostic]]:
         """The rules that the options choose."""
-        from bpfence.dialects.falco.load import load_sources, select, undecided
+        from bpfence.dialects.falco.load import load_sources, select, undecided_by_kernel
 
         options = options or FalcoOptions()
-        loaded, found = load_sources(sources)
+        loaded, read_diagnostics = load_sources(sources)
         chosen = select(loaded.rules, names=options.names, tags=options.tags, disabled=options.disabled, priority=options.priority)
         rules = FalcoRules(chosen, options)
-        diagnostics = [diagnostic for diagnostic in found if diagnostic.severity != "info"]
-        diagnostics = list(dict.fromkeys([*diagnostics, *undecided(rules.set)]))
+        diagnostics = [diagnostic for diagnostic in read_diagnostics if diagnostic.severity != "info"]
+        diagnostics = list(dict.fromkeys([*diagnostics, *undecided_by_kernel(rules.set)]))
         if loaded.rules and not chosen and (options.names or options.tags):
             raise UsageError("no Falco rule has such a name or tag at this priority")
         return rules, diagnostics

@@ -11,28 +11,28 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from bpfence.dialects.falco.options import PRIORITIES
+from bpfence.dialects.falco.options import PRIORITIES, PathSource
 from bpfence.dialects.falco.read.document import CODES, MAX_MISTAKES, entries
-from bpfence.dialects.falco.read.resolve import Collector, Loaded, Rule
+from bpfence.dialects.falco.read.resolve import Collector, FalcoRule, LoadedRules
+from bpfence.documents import yaml_nodes
+from bpfence.documents.files import SourceFile, sources
+from bpfence.documents.placed import DocumentError
+from bpfence.documents.report import Report
+from bpfence.errors import Diagnostic, Location
 
 if TYPE_CHECKING:
     from bpfence.dialects.falco.confirm.rules import RuleSet
-from bpfence.documents import yaml_nodes
-from bpfence.documents.files import Source, sources
-from bpfence.documents.report import Report
-from bpfence.documents.yaml_nodes import YamlError
-from bpfence.errors import Diagnostic, Location
 
 
-def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[Loaded, list[Diagnostic]]:
+def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[LoadedRules, list[Diagnostic]]:
     """The rules of some files and directories (their *.yaml and *.yml, by name), read in order."""
     report = Report(CODES)
     return load_sources(sources(paths, report), report)
 
 
-def load_sources(files: Iterable[Source], report: Report | None = None) -> tuple[Loaded, list[Diagnostic]]:
+def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> tuple[LoadedRules, list[Diagnostic]]:
     """The rules of some files that were read, in order. `report`: what is known of them already."""
     collector = Collector(report or Report(CODES))
     with _uncollected():
@@ -41,12 +41,12 @@ def load_sources(files: Iterable[Source], report: Report | None = None) -> tuple
         return _finish(collector)
 
 
-def load_text(text: str, file: str = "<text>") -> tuple[Loaded, list[Diagnostic]]:
+def load_text(text: str, file: str = "<text>") -> tuple[LoadedRules, list[Diagnostic]]:
     """The rules of one text; `file` is the name in diagnostics."""
     return load_texts([(text, file)])
 
 
-def load_texts(texts: Iterable[tuple[str, str]]) -> tuple[Loaded, list[Diagnostic]]:
+def load_texts(texts: Iterable[tuple[str, str]]) -> tuple[LoadedRules, list[Diagnostic]]:
     """The rules of several texts with the names of their files, in order."""
     collector = Collector(Report(CODES))
     with _uncollected():
@@ -69,24 +69,20 @@ def _uncollected() -> Iterator[None]:
 
 def _read(data: bytes, file: str, collector: Collector) -> None:
     report = collector.report
-    if len(data) > yaml_nodes.MAX_BYTES:
-        report.add(Location(file), "yaml-limit", f"the file is larger than {yaml_nodes.MAX_BYTES >> 20} MiB", "split it into several files")
-        return
-    found = False
+    has_documents = False
     try:
         for root in yaml_nodes.documents(yaml_nodes.decode(data, file), file):
             for entry in entries(root, report):
                 collector.take(entry)
-            found = True
-    except YamlError as error:
-        problem = error.diagnostic
-        report.add(problem.location, problem.code, problem.message, problem.hint)
+            has_documents = True
+    except DocumentError as error:
+        report.take([error.diagnostic])
         return
-    if not found:
+    if not has_documents:
         report.add(Location(file), "no-rules", "the file holds no rules", "", "warning")
 
 
-def _finish(collector: Collector) -> tuple[Loaded, list[Diagnostic]]:
+def _finish(collector: Collector) -> tuple[LoadedRules, list[Diagnostic]]:
     loaded = collector.finish()
     report = collector.report
     for rule in loaded.rules:
@@ -94,11 +90,11 @@ def _finish(collector: Collector) -> tuple[Loaded, list[Diagnostic]]:
             break
         check_enforcement(rule, report)
     order = {diagnostic.location.file: n for n, diagnostic in reversed(list(enumerate(report.diagnostics)))}
-    found = sorted(report.diagnostics, key=lambda d: (order[d.location.file], d.location.line, d.location.column))
-    return loaded, list(dict.fromkeys(found))
+    diagnostics = sorted(report.diagnostics, key=lambda d: (order[d.location.file], d.location.line, d.location.column))
+    return loaded, list(dict.fromkeys(diagnostics))
 
 
-def check_enforcement(rule: Rule, report: Report, *, paths: Literal["kernel", "text"] = "kernel") -> None:
+def check_enforcement(rule: FalcoRule, report: Report, *, paths: PathSource = "kernel") -> None:
     """Report every test of a rule with `bpfence: {action: deny}` that the kernel cannot decide. `paths`: what fd.name means."""
     from bpfence.dialects.falco.lower.rules import enforced  # it needs the names of this package's modules
 
@@ -111,8 +107,13 @@ def check_enforcement(rule: Rule, report: Report, *, paths: Literal["kernel", "t
 
 
 def select(
-    rules: Iterable[Rule], *, names: Iterable[str] = (), tags: Iterable[str] = (), disabled: Iterable[str] = (), priority: str = "Debug"
-) -> list[Rule]:
+    rules: Iterable[FalcoRule],
+    *,
+    names: Iterable[str] = (),
+    tags: Iterable[str] = (),
+    disabled: Iterable[str] = (),
+    priority: str = "Debug",
+) -> list[FalcoRule]:
     """Rules that are enabled, or whose names match a pattern of `names` or tags are among `tags`, and none of `disabled`.
 
     With `names` or `tags` nothing else is chosen. Patterns are those of a shell. `priority`: the least urgent kept, as Falco spells it.
@@ -128,7 +129,7 @@ def select(
     return chosen
 
 
-def undecided(rules: RuleSet) -> list[Diagnostic]:
+def undecided_by_kernel(rules: RuleSet) -> list[Diagnostic]:
     """What the kernel cannot decide of rules that deny, where paths are compared otherwise than `load_files` has checked."""
     report = Report(CODES)
     for rule in rules.rules:

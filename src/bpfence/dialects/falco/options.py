@@ -20,13 +20,15 @@ SUGGESTED: Final = (
 """What Falco puts after every output by default: the fields that its container plugin suggests (append_output: suggested_output)."""
 PRIORITIES: Final = ("Emergency", "Alert", "Critical", "Error", "Warning", "Notice", "Informational", "Debug")
 """Falco's priorities as its output spells them, most urgent first."""
+PathSource = Literal["kernel", "text"]
+"""Which path a field such as fd.name is, in conditions: what the kernel resolved, or what the caller gave (`strict_paths` of Falco)."""
 
 
 class FalcoOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How Falco's rules are chosen, compared and shown; see `load.select`, `confirm.rules.RuleSet` and `lower.links`."""
 
     matching: Literal["first", "all"] = "first"
-    paths: Literal["kernel", "text"] = "kernel"
+    paths: PathSource = "kernel"
     append: str = SUGGESTED
     names: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()

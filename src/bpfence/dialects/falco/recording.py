@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from bpfence.dialects.falco.confirm.event import FalcoEvent, encode, record_of
 from bpfence.dialects.falco.confirm.rules import RuleSet
-from bpfence.dialects.falco.read.checks import Applied, Comparison, Getter, Source
-from bpfence.dialects.falco.read.language import Not
+from bpfence.dialects.falco.read.checks import Applied, Comparison, FieldGetter, Getter
+from bpfence.dialects.falco.read.language import NotNode
 from bpfence.events.source import MAX_LINE
 from bpfence.host.lines import LinesFile
 
@@ -42,15 +42,15 @@ _ELSEWHERE: Final = frozenset(("evt.num", "evt.type", "proc.args", "proc.env"))
 
 def recorded_fields(rules: RuleSet) -> tuple[str, ...]:
     """The fields to record for some rules, as `record_of` takes them. What a record holds in another place is left out."""
-    found = dict.fromkeys(BASE)
+    fields = dict.fromkeys(BASE)
     for rule in rules.rules:
         parts = (*rule.output.parts, *rules.appended)
         getters = [part.getter for part in parts if part.getter is not None]
         for source in _sources([*_getters(rule.condition), *getters]):
             field, argument = source.use.field.name, source.use.argument
             if field not in _ELSEWHERE and not field.startswith(_FROM_TIME):
-                found[field if argument is None else f"{field}[{argument}]"] = None
-    return tuple(found)
+                fields[field if argument is None else f"{field}[{argument}]"] = None
+    return tuple(fields)
 
 
 def _getters(condition: Any) -> Iterator[Getter]:
@@ -61,19 +61,19 @@ def _getters(condition: Any) -> Iterator[Getter]:
             yield node.left
             if node.right is not None:
                 yield node.right
-        elif isinstance(node, Not):
+        elif isinstance(node, NotNode):
             stack.append(node.part)
         else:
             stack.extend(node.parts)
 
 
-def _sources(getters: Iterable[Getter]) -> Iterator[Source]:
+def _sources(getters: Iterable[Getter]) -> Iterator[FieldGetter]:
     stack: list[Getter | str | tuple[str, ...]] = list(getters)
     while stack:
         getter = stack.pop()
         if isinstance(getter, Applied):
             stack.extend(getter.arguments)
-        elif isinstance(getter, Source):
+        elif isinstance(getter, FieldGetter):
             yield getter
 
 
@@ -84,9 +84,14 @@ class Recorder:
     """
 
     def __init__(
-        self, path: Path, host: str, report: Callable[[str], None], *, limit: int = MAX_BYTES,
+        self,
+        path: Path,
+        host: str,
+        report: Callable[[str], None],
+        *,
+        limit: int = MAX_BYTES,
         monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._file = LinesFile(path, monotonic)
         self._path = path
         self._host = host

@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 
 from bpfence.alerts.alert import Alert, Line, LossLine, StatusLine
 from bpfence.dialects.falco.confirm.event import SECOND, FalcoEvent
-from bpfence.dialects.falco.confirm.rules import Match
+from bpfence.dialects.falco.confirm.rules import FalcoMatch
 from bpfence.dialects.falco.options import WATCHING
 from bpfence.events.values import printable
 
@@ -57,14 +57,19 @@ def encode(alert: FalcoAlert) -> bytes:
     return _ENCODER.encode(alert)
 
 
-def of_match(match: Match, event: FalcoEvent, host: str) -> FalcoAlert:
+def of_match(match: FalcoMatch, event: FalcoEvent, host: str) -> FalcoAlert:
     """The line of a rule that an event matches."""
     rule = match.rule
     return FalcoAlert(
-        hostname=host, output=f"{_clock(event.time)}: {rule.priority} {match.output}", output_fields={"evt.time": event.time,
-        **match.fields},
-        priority=rule.priority, rule=rule.name, source=rule.source, tags=rule.tags, time=_iso(event.time),
-    )  # fmt: skip
+        hostname=host,
+        output=f"{_clock(event.time)}: {rule.priority} {match.output}",
+        output_fields={"evt.time": event.time, **match.fields},
+        priority=rule.priority,
+        rule=rule.name,
+        source=rule.source,
+        tags=rule.tags,
+        time=_iso(event.time),
+    )
 
 
 def _ordered(fields: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +77,7 @@ def _ordered(fields: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(fields.items()))
 
 
-def details(match: Match) -> dict[str, Any]:
+def details(match: FalcoMatch) -> dict[str, Any]:
     """What an alert of bpfence carries of a Falco rule, under `dialect.falco`."""
     rule = match.rule
     return {"priority": rule.priority, "source": rule.source, "output": match.output, "output_fields": match.fields}
@@ -104,9 +109,13 @@ def _drops(line: LossLine) -> dict[str, str]:
         kind = next((kind for kind, events in DROP_KINDS.items() if event in events), "other_interest")
         counts[f"n_drops_buffer_{kind}_exit"] += lost
     counts |= {
-        "n_drops": line.lost, "n_drops_buffer_total": sum(line.events.values()), "n_drops_bug": sum(line.undecodable.values()),
-        "n_drops_page_faults": 0, "n_drops_scratch_map": 0, "ebpf_enabled": 1,
-    }  # fmt: skip
+        "n_drops": line.lost,
+        "n_drops_buffer_total": sum(line.events.values()),
+        "n_drops_bug": sum(line.undecodable.values()),
+        "n_drops_page_faults": 0,
+        "n_drops_scratch_map": 0,
+        "ebpf_enabled": 1,
+    }
     return {name: str(count) for name, count in counts.items()}
 
 
@@ -123,24 +132,37 @@ def _alert(alert: Alert) -> FalcoAlert:
     priority = str(own.get("priority") or PRIORITY_OF.get(alert.severity, "Warning"))
     fields = own["output_fields"] if "output_fields" in own else _fields(alert)
     return FalcoAlert(
-        hostname=alert.host, output=f"{_clock(when)}: {priority} {own.get('output', alert.message)}", output_fields={"evt.time": when,
-        **fields},
-        priority=priority, rule=str(alert.rule or alert.event), source=str(own.get("source", "syscall")), tags=alert.tags, time=alert.time,
-    )  # fmt: skip
+        hostname=alert.host,
+        output=f"{_clock(when)}: {priority} {own.get('output', alert.message)}",
+        output_fields={"evt.time": when, **fields},
+        priority=priority,
+        rule=str(alert.rule or alert.event),
+        source=str(own.get("source", "syscall")),
+        tags=alert.tags,
+        time=alert.time,
+    )
 
 
 def _fields(alert: Alert) -> dict[str, Any]:
     """output_fields of a native alert: what of it has a name in Falco, and what was done."""
     process: dict[str, Any] = msgspec.to_builtins(alert.process) if alert.process else {}
     words = process.get("args") or []
-    found = {
-        "evt.type": alert.event, "proc.pid": process.get("pid"), "proc.ppid": process.get("ppid"), "proc.name": process.get("name"),
-        "proc.exepath": process.get("exe"), "proc.cmdline": " ".join([str(process.get("name") or ""), *map(str, words[1:])]) or None,
-        "proc.cwd": process.get("cwd"), "user.uid": process.get("uid"), "group.gid": process.get("gid"),
+    fields = {
+        "evt.type": alert.event,
+        "proc.pid": process.get("pid"),
+        "proc.ppid": process.get("ppid"),
+        "proc.name": process.get("name"),
+        "proc.exepath": process.get("exe"),
+        "proc.cmdline": " ".join([str(process.get("name") or ""), *map(str, words[1:])]) or None,
+        "proc.cwd": process.get("cwd"),
+        "user.uid": process.get("uid"),
+        "group.gid": process.get("gid"),
         "fd.name": alert.file.get("path") if alert.file is not UNSET else None,
-        "bpfence.action": alert.action, "bpfence.policy": alert.policy, "evt.res": alert.errno or None,
-    }  # fmt: skip
-    return {name: value for name, value in found.items() if value is not None}
+        "bpfence.action": alert.action,
+        "bpfence.policy": alert.policy,
+        "evt.res": alert.errno or None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _clock(when: int) -> str:
@@ -158,12 +180,12 @@ def _moment(text: str) -> int:
     return seconds * SECOND + int((fraction + "0" * 9)[:9])
 
 
-def as_json(line: Line) -> bytes:
+def line_as_json(line: Line) -> bytes:
     """The form `falco`."""
     return encode(of_line(line))
 
 
-def as_text(line: Line) -> bytes:
+def line_as_text(line: Line) -> bytes:
     """The form `falco-text`."""
     return form(of_line(line), as_text=True).encode()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bpfence's own language, in the shape of every dialect: the kernel decides it whole."""
+"""bpfence's own language, in the shape of every dialect. The kernel decides it completely."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bpfence.conditions import links
-from bpfence.conditions.links import Lookup
-from bpfence.dialects.dialect import Confirm, Context, Facts
-from bpfence.documents.files import Source
+from bpfence.conditions.links import FindLinks
+from bpfence.dialects.dialect import Confirm, Context
+from bpfence.dialects.facts import Facts
+from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location
 from bpfence.policy import Policy, PolicySet
 
@@ -23,30 +24,30 @@ _HEADER: Final = re.compile(rb"^apiVersion[ \t]*:", re.MULTILINE)
 class NativeRules:
     """Policies as they were read."""
 
-    def __init__(self, found: PolicySet) -> None:
-        self.found = found
+    def __init__(self, policy_set: PolicySet) -> None:
+        self.policy_set = policy_set
 
     @property
     def locations(self) -> Sequence[Location]:
         """Where each policy stands."""
-        return [policy.location for policy in self.found.policies]
+        return [policy.location for policy in self.policy_set.policies]
 
     def policies(self, facts: Facts) -> tuple[Policy, ...]:
-        """They themselves."""
-        return self.found.policies
+        """The policies themselves."""
+        return self.policy_set.policies
 
     def paths(self) -> Iterable[str]:
         """Literal paths, and the literal beginnings of patterns."""
-        return links.paths(self.found)
+        return links.paths(self.policy_set)
 
-    def resolved(self, find: Lookup, where: str) -> tuple[NativeRules, list[Diagnostic]]:
-        """Where a policy does not say `links: as-written`."""
-        named = links.named(self.found, find, where)
-        found, told = links.widened(self.found, find, where)
-        return NativeRules(found), [*told, *named]
+    def resolved(self, find: FindLinks, where: str) -> tuple[NativeRules, list[Diagnostic]]:
+        """The same with other names of paths, where a policy does not say `links: as-written`."""
+        named = links.named(self.policy_set, find, where)
+        policy_set, told = links.widened(self.policy_set, find, where)
+        return NativeRules(policy_set), [*told, *named]
 
     def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
-        """Nothing can be left out of what nobody confirms."""
+        """The policy alone: nobody would confirm what the kernel left out."""
         yield policy, ()
 
 
@@ -71,12 +72,12 @@ class _Native:
         """Whether there is a Kubernetes-style header."""
         return _HEADER.search(data) is not None
 
-    def read(self, sources: Sequence[Source], options: object) -> tuple[NativeRules, list[Diagnostic]]:
-        """Every policy of the files."""
+    def read(self, sources: Sequence[SourceFile], options: object) -> tuple[NativeRules, list[Diagnostic]]:
+        """The policies of all files."""
         from bpfence.dialects.native.read import load_sources
 
-        found, diagnostics = load_sources(sources)
-        return NativeRules(found), diagnostics
+        policy_set, diagnostics = load_sources(sources)
+        return NativeRules(policy_set), diagnostics
 
     def confirm(self, context: Context) -> Confirm | None:
         """Nothing is left to confirm."""

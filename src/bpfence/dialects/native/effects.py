@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A native rule that is well-formed in, what it will do that its author may not expect out.
 
-Called by `native` for every rule and default. Three kinds: what can never match because fields exclude each other, what hangs on a field
-that its events often lack, and what would stop the whole host. The last is found by trying: `VITAL` are acts without which no host runs,
-and the reference evaluator decides them. Pure.
+Called by `native` for every rule and default. There are three kinds: what can never match because fields exclude each other, what depends
+on a field that its events often lack, and what would stop the whole host. The last is found by trying: `VITAL` are acts without which no
+host runs, and the reference evaluator decides them. Pure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from bpfence import abi, names
-from bpfence.conditions.links import Found, widen
+from bpfence.conditions.links import Resolution, widen
 from bpfence.evaluate import holds
 from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Policy, Rule, atoms
 
@@ -26,24 +26,24 @@ FAMILIES: Final[Mapping[str, frozenset[int]]] = {
 
 
 def exclusion(condition: Condition) -> str:
-    """Why a conjunction is never true though each of its fields could be; "" where that is not seen."""
+    """Why a conjunction is never true although each of its fields could be; "" where no reason is seen."""
     parts = condition.parts if isinstance(condition, And) else (condition,)
     single: dict[str, list[Condition]] = {}
     for part in parts:
         fields = {field for atom in atoms(part) for field in atom.fields}
-        if len(fields) == 1 and not holds(part, {}):  # it needs its field
+        if len(fields) == 1 and not holds(part, {}):  # the part needs its field to be there
             single.setdefault(fields.pop(), []).append(part)
-        elif isinstance(part, Atom):  # a comparison, which needs both
+        elif isinstance(part, Atom):  # a comparison needs both fields to be there
             for field in part.fields:
                 single.setdefault(field, []).append(Atom(field, Op.EXISTS))
     wanted: dict[str, frozenset[int]] = {field: _families(field, tests) for field, tests in single.items() if field in FAMILIES}
-    for one, families in wanted.items():
+    for field, families in wanted.items():
         asked = single.get("net.family", [])
         if asked and not any(all(holds(part, {"net.family": family}) for part in asked) for family in families):
-            return f"{one} belongs to sockets of {_named(families)}, and net.family asks for others"
-        for other, theirs in wanted.items():
-            if not families & theirs:
-                return f"{one} belongs to sockets of {_named(families)}, {other} to those of {_named(theirs)}"
+            return f"{field} belongs to sockets of {_named(families)}, and net.family asks for others"
+        for other, other_families in wanted.items():
+            if not families & other_families:
+                return f"{field} belongs to sockets of {_named(families)}, {other} to those of {_named(other_families)}"
     in_memory = any(holds(part, {"file.memfd": 1}) and not holds(part, {"file.memfd": 0}) for part in single.get("file.memfd", []))
     if in_memory and any(all(_is_named(atom) for atom in atoms(part)) for part in single.get("file.path", [])):
         return "a file in memory has no path in the file system: file.path is memfd: and its name"
@@ -51,7 +51,7 @@ def exclusion(condition: Condition) -> str:
 
 
 def _families(field: str, tests: Iterable[Condition]) -> frozenset[int]:
-    """An address of IPv6 belongs to no socket of IPv4."""
+    """The families that the tests leave: an address of IPv6 belongs to no socket of IPv4."""
     for part in tests:
         addresses = [str(atom.value) for atom in atoms(part) if atom.op is Op.CIDR]
         if addresses and all(":" in address for address in addresses) and not any(isinstance(p, Not) for p in _walk(part)):
@@ -90,11 +90,11 @@ OFTEN_ABSENT: Final[Mapping[tuple[str, str], str]] = {
     ("net.connect", "net.local.ip"): "a socket that was not bound: it gets its own address later",
     ("net.connect", "net.local.port"): "a socket that was not bound: it gets its own port later",
 }
-"""(event, field): of which acts the kernel does not know the field, or not yet."""
+"""(event, field) → of which acts the kernel does not know the field, or not yet."""
 
 
 def often_absent(field: str, events: Iterable[str], body: Condition) -> str:
-    """Which acts of some events have no such field; "" where the rule itself asks whether it is there, or none do."""
+    """Which acts of some events have no such field; "" where all have it, or where the rule itself asks whether it is there."""
     if any(atom.field == field and atom.op is Op.EXISTS for atom in atoms(body)):
         return ""
     return next((OFTEN_ABSENT[event, field] for event in events if (event, field) in OFTEN_ABSENT), "")
@@ -106,7 +106,7 @@ CALLER: Final = ("process.name", "process.args", "process.exe")
 
 
 def about_caller(events: tuple[str, ...], body: Condition) -> str:
-    """The field by which a rule on exec chooses the program that calls exec, where it says nothing of the program that is executed."""
+    """The field by which a rule on exec chooses the program that calls exec, if the rule says nothing of the program that is executed."""
     if events != ("process.exec",) or any(field.startswith("file.") for atom in atoms(body) for field in atom.fields):
         return ""
     required = {field for atom in _required(body) for field in atom.fields}
@@ -133,10 +133,21 @@ def _subject(exe: str, args: str, cgroup: str, pid: int, *ancestors: str) -> dic
     name = exe.rpartition("/")[2]
     parent = {"process.parent.exe": ancestors[0], "process.parent.name": ancestors[0].rpartition("/")[2]} if ancestors else {}
     return {
-        "process.exe": exe, "process.name": name, "process.args": args, "process.cgroup": cgroup, "process.pid": pid, "process.uid": 0,
-        "process.gid": 0, "process.cwd": "/", "process.caps": _ALL_CAPABILITIES, "process.tty": 0, "process.ancestors.exe": ancestors,
-        "process.ancestors.name": tuple(one.rpartition("/")[2] for one in ancestors), "process.parent.pid": 1 if ancestors else 0, **parent,
-    }  # fmt: skip
+        "process.exe": exe,
+        "process.name": name,
+        "process.args": args,
+        "process.cgroup": cgroup,
+        "process.pid": pid,
+        "process.uid": 0,
+        "process.gid": 0,
+        "process.cwd": "/",
+        "process.caps": _ALL_CAPABILITIES,
+        "process.tty": 0,
+        "process.ancestors.exe": ancestors,
+        "process.ancestors.name": tuple(ancestor.rpartition("/")[2] for ancestor in ancestors),
+        "process.parent.pid": 1 if ancestors else 0,
+        **parent,
+    }
 
 
 _INIT: Final = _subject(_SYSTEMD, "/sbin/init", "/init.scope", 1)
@@ -147,10 +158,19 @@ _SUBJECTS: Final = (_INIT, _SERVER, _SHELL)
 
 def _file(path: str, access: int = abi.ACCESS_READ, **more: Any) -> dict[str, Any]:
     return {
-        "file.path": path, "file.access": access, "file.flags": 0, "file.text": path, "file.mode": 0o755, "file.uid": 0, "file.gid": 0,
-        "file.ino": 1000, "file.fstype": "ext4", "file.deleted": 0, "file.memfd": 0,
+        "file.path": path,
+        "file.access": access,
+        "file.flags": 0,
+        "file.text": path,
+        "file.mode": 0o755,
+        "file.uid": 0,
+        "file.gid": 0,
+        "file.ino": 1000,
+        "file.fstype": "ext4",
+        "file.deleted": 0,
+        "file.memfd": 0,
         **{f"file.{name}": value for name, value in more.items()},
-    }  # fmt: skip
+    }
 
 
 def _socket(path: str) -> dict[str, Any]:
@@ -165,7 +185,7 @@ class Act(NamedTuple):
 
 
 def _acts(event: str, verb: str, *objects: dict[str, Any]) -> list[Act]:
-    """The same kind of act by the first process, a server and a shell."""
+    """The same kind of act, done by the first process, by a server and by a shell."""
     return [
         Act(f"{subject['process.exe']} {verb}{_object(about)}", {"event": event, **subject, **about})
         for subject, about in zip(_SUBJECTS, objects * 3 if len(objects) == 1 else objects, strict=False)
@@ -178,8 +198,8 @@ def executed(path: str) -> Event:
 
 
 def _object(about: Mapping[str, Any]) -> str:
-    found = about.get("file.path") or about.get("net.unix.path")
-    return f" {found}" if found else ""
+    path = about.get("file.path") or about.get("net.unix.path")
+    return f" {path}" if path else ""
 
 
 _TASKS: Final[dict[str, Any]] = {
@@ -195,9 +215,9 @@ VITAL: Final[tuple[Act, ...]] = (
     *_acts("process.executed", "running", {}),
     *_acts("process.fork", "making a process", _TASKS),
     *_acts("process.signal", "ending a child", {"signal": 15, "target.pid": 901, "target.uid": 0, "target.exe": "/usr/bin/cat"}),
-    *_acts("process.capable", "using its privileges", *({"capability": one} for one in (21, 7, 1))),
-    *_acts("process.capable", "using its privileges", *({"capability": one} for one in (7, 6, 6))),
-    *_acts("process.capable", "using its privileges", *({"capability": one} for one in (1, 0, 21))),
+    *_acts("process.capable", "using its privileges", *({"capability": number} for number in (21, 7, 1))),
+    *_acts("process.capable", "using its privileges", *({"capability": number} for number in (7, 6, 6))),
+    *_acts("process.capable", "using its privileges", *({"capability": number} for number in (1, 0, 21))),
     *_acts("process.setuid", "becoming a user", {"process.setuid.uid": 100}, {"process.setuid.uid": 1000}, {"process.setuid.uid": 1000}),
     *_acts("process.setgid", "becoming a user", {"process.setgid.gid": 100}, {"process.setgid.gid": 1000}, {"process.setgid.gid": 1000}),
     *_acts("file.open", "opening", _file(_LIBC), _file("/etc/ld.so.cache"), _file("/usr/lib/locale/C.utf8/LC_CTYPE")),
@@ -218,27 +238,27 @@ VITAL: Final[tuple[Act, ...]] = (
     *_acts("net.connect", "connecting to", _socket("/run/dbus/system_bus_socket"), _socket("/run/systemd/journal/stdout")),
     *_acts("net.send", "sending to", _socket("/run/systemd/journal/socket"), _socket("/run/systemd/notify")),
 )  # fmt: skip
-"""Acts without which a host does not start, log or let anybody in."""
+"""Acts without which a host does not start, keep a log, or let anybody in."""
 _ENOUGH: Final = 2
-"""Of the acts of one event, which all are different ones by different processes, so many are no accident."""
+"""All acts of one event are different ones of different processes. A rule that denies so many of them does not do it by accident."""
 
 
-def _merged(path: str) -> Found:
-    """What a path is on the host of `VITAL`, whose /bin is a link to /usr/bin: rules may name both."""
+def _merged(path: str) -> Resolution:
+    """The other name of a path on the host of `VITAL`, whose /bin is a link to /usr/bin: rules may use either."""
     if path in ("/bin/sh", "/usr/bin/sh"):
-        return Found(("/usr/bin/dash",))
-    return Found((f"/usr{path}",) if path.startswith(("/bin/", "/sbin/", "/lib/")) or path in ("/bin", "/sbin", "/lib") else ())
+        return Resolution(("/usr/bin/dash",))
+    return Resolution((f"/usr{path}",) if path.startswith(("/bin/", "/sbin/", "/lib/")) or path in ("/bin", "/sbin", "/lib") else ())
 
 
 def stopped_by_rule(policy: Policy, rule: Rule) -> tuple[str, str]:
-    """The event that a rule takes from the whole host, and one of the acts that it denies; empty where it does not."""
+    """The event that a rule takes from the whole host, and one of the acts that it denies; empty where it takes none."""
     if policy.mode == "audit" or rule.action < Action.DENY:
         return "", ""
     return _stopped(rule.events, rule.condition_for)
 
 
 def stopped_by_default(policy: Policy, event: str) -> tuple[str, str]:
-    """The same for a default, which what an allow rule matches is exempt from."""
+    """The same for a default posture. What an allow rule matches is exempt from it."""
     if policy.mode == "audit" or policy.default.get(event, Action.NONE) < Action.DENY:
         return "", ""
     allowed = tuple(rule.condition_for(event) for rule in policy.rules if rule.action is Action.ALLOW and event in rule.events)

@@ -2,7 +2,7 @@
 """A native policy that is well-formed in, the ways around what it enforces out.
 
 Called by `native` once per policy, when all its rules are read. Each finding is an act that the policy seems to forbid and does not:
-another way to the same end, or an exception that anybody can give himself. Only what is certain from the policy's text. Pure.
+another way to the same end, or an exception that anybody can obtain. Only what is certain from the policy's text is told. Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from bpfence import abi
-from bpfence.conditions import expand
+from bpfence.conditions.containers import in_container
 from bpfence.conditions.values import branches
 from bpfence.errors import Location
 from bpfence.evaluate import holds
@@ -24,11 +24,11 @@ WORLD_WRITABLE: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - nothing
 _WRITING: Final = abi.ACCESS_WRITE | abi.ACCESS_APPEND | abi.ACCESS_TRUNCATE | abi.ACCESS_CREATE | abi.ACCESS_CREATED
 _REPLACING: Final = frozenset(("file.rename", "file.unlink", "file.link"))
 _NOT_REPLACED: Final = ("/proc/", "/sys/", "/dev/")
-"""Below these nobody puts another file in the place of one."""
+"""Directories below which nobody puts another file in a file's place."""
 CHOSEN: Final = frozenset(
     ("process.name", "process.args", "process.parent.name", "process.parent.args", "process.ancestors.name")
 )  # fmt: skip
-"""Fields that whoever starts a program can make what he likes."""
+"""Fields whose values are chosen freely by whoever starts the program."""
 _OF_RUNTIMES: Final = ("/var/lib/docker/", "/var/lib/containerd/", "/run/containerd/", "/var/lib/containers/", "/var/lib/kubelet/pods/")
 """Where runtimes keep the files of containers on the host."""
 _NETWORKS: Final = ("net.peer.ip", "net.local.ip")
@@ -38,7 +38,7 @@ _DGRAM: Final = 2
 _UNLIKELY: Final = "\x01"
 
 
-class Gap(NamedTuple):
+class PolicyGap(NamedTuple):
     """One finding: its code, what is left open, and what to write."""
 
     place: Location
@@ -47,7 +47,7 @@ class Gap(NamedTuple):
     hint: str
 
 
-def gaps(policy: Policy) -> Iterator[Gap]:
+def gaps(policy: Policy) -> Iterator[PolicyGap]:
     """All that is found in one policy, in the order of its rules."""
     together = _Together(policy)
     for rule in policy.rules:
@@ -60,14 +60,14 @@ def gaps(policy: Policy) -> Iterator[Gap]:
 # ---- conditions ----
 
 
-def required(condition: Condition) -> Iterator[Atom]:
+def required_atoms(condition: Condition) -> Iterator[Atom]:
     """The atoms that do not stand under a Not."""
     match condition:
         case Atom():
             yield condition
         case And(parts) | Or(parts):
             for part in parts:
-                yield from required(part)
+                yield from required_atoms(part)
 
 
 def _conjuncts(condition: Condition) -> tuple[Condition, ...]:
@@ -79,10 +79,11 @@ def _enforcing(policy: Policy, rule: Rule) -> bool:
 
 
 class _Together:
-    """What all rules of a policy do, gathered once: a look at one rule does not go through all the others, of which there may be thousands.
+    """What all rules of a policy do, gathered once, so that a look at one rule need not go through all the others, of which there may be
+    thousands.
 
     `denied`: the events of which a rule or a default denies something. `new_names`: whether a rule looks at the new name of a rename.
-    `networks`: of each field, the whole address families that rules name.
+    `networks`: for each field, the whole address families that rules name.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -101,26 +102,26 @@ class _Together:
                     self._denying[event, field, head].append((number, rule))
 
     def denying(self, event: str, sample: Event) -> Iterator[Rule]:
-        """The rules, in order, that may deny such an event: those with a head that one of its texts begins with."""
+        """The rules that may deny such an event, in order: those with a head with which one of the event's texts begins."""
         keys = [(event, "", "")]
         for field, text in sample.items():
             if isinstance(text, str):
                 keys += [(event, field, text[:end]) for end in range(len(text) + 1)]
-        found = {number: rule for key in keys for number, rule in self._denying.get(key, ())}
-        return (found[number] for number in sorted(found))
+        by_number = {number: rule for key in keys for number, rule in self._denying.get(key, ())}
+        return (by_number[number] for number in sorted(by_number))
 
 
 _PLAIN: Final = re.compile(r"[^*?\[{\\]*")
 
 
 def _heads(condition: Condition) -> tuple[str, set[str]]:
-    """A field, and what its text begins with where the condition holds: one of these. No field where that cannot be told."""
+    """A field and its heads: where the condition holds, the field's text begins with one of them. No field where that cannot be told."""
     for part in _conjuncts(condition):
         tests = part.parts if isinstance(part, Or) else (part,)
-        found = {(test.field, _head(test)) for test in tests if isinstance(test, Atom) and test.op in _WITH_HEAD}
-        fields = {field for field, _ in found}
+        heads = {(test.field, _head(test)) for test in tests if isinstance(test, Atom) and test.op in _WITH_HEAD}
+        fields = {field for field, _ in heads}
         if len(fields) == 1 and all(isinstance(test, Atom) and test.op in _WITH_HEAD for test in tests):
-            return fields.pop(), {head for _, head in found}
+            return fields.pop(), {head for _, head in heads}
     return "", {""}
 
 
@@ -138,92 +139,96 @@ def _head(atom: Atom) -> str:
 # ---- paths ----
 
 
-def _one_level(together: _Together, rule: Rule) -> Iterator[Gap]:
-    """`/tmp/*`: what lies in a directory that anybody can make there is not meant."""
+def _one_level(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+    """`/tmp/*` does not match what lies in a directory below, and anybody can make one there."""
     if not _enforcing(together.policy, rule):
         return
     body = And(tuple(rule.condition_for(event) for event in rule.events))
     for directory in WORLD_WRITABLE:
-        for atom in required(body):
+        for atom in required_atoms(body):
             if atom.op is Op.GLOB and atom.field in ("file.path", "file.new_path") and f"{directory}/*" in branches(str(atom.value)):
                 below = {atom.field: f"{directory}/{_UNLIKELY}/{_UNLIKELY}"}
-                if not any(other.field == atom.field and other.op is not Op.EXISTS and holds(other, below) for other in required(body)):
+                if not any(
+                    other.field == atom.field and other.op is not Op.EXISTS and holds(other, below) for other in required_atoms(body)
+                ):
                     what = f"'*' does not reach into directories: what lies in a directory below {directory} is not covered"
-                    yield Gap(rule.location, "one-level", what, f"write {directory}/**")
+                    yield PolicyGap(rule.location, "one-level", what, f"write {directory}/**")
                     break
 
 
-def _open_only(together: _Together, rule: Rule) -> Iterator[Gap]:
-    """A file that must not be opened for writing can be replaced."""
+def _open_only(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+    """A file that must not be opened for writing can still be replaced."""
     if not _enforcing(together.policy, rule) or "file.open" not in rule.events or together.denied & _REPLACING:
         return
-    tests = list(required(rule.condition_for("file.open")))
+    tests = list(required_atoms(rule.condition_for("file.open")))
     masks = [atom.value for atom in tests if atom.field == "file.access" and atom.op is Op.ANYBITS]
     paths = [str(atom.value) for atom in tests if atom.field == "file.path" and atom.op is not Op.EXISTS]
     writing = bool(masks) and all(isinstance(mask, int) and not mask & ~_WRITING for mask in masks)
     if writing and paths and not all(path.startswith(_NOT_REPLACED) for path in paths):
         what = "the file can still be changed without being opened for writing: renamed, removed, replaced by another, its mode changed"
-        yield Gap(rule.location, "open-only", what, "write `on: file.modify` without file.access: it covers all ways to change a file")
+        yield PolicyGap(
+            rule.location, "open-only", what, "write `on: file.modify` without file.access: it covers all ways to change a file"
+        )
 
 
-def _one_name(together: _Together, rule: Rule) -> Iterator[Gap]:
-    """A rename has two names, and the rule looks at the old one."""
+def _one_name(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+    """A rename has two names, and the rule looks only at the old one."""
     if not _enforcing(together.policy, rule) or "file.rename" not in rule.events or together.new_names:
         return
     path = next((atom for atom in _tests(rule, "file.rename") if atom.field == "file.path" and atom.op is not Op.EXISTS), None)
     if path is not None:
         what = f"file.path is the old name of a rename: putting another file in the place of {quoted(str(path.value))} is not covered"
         hint = "add a rule on rename with the same under file.new_path, or write `on: file.modify`, which looks at both names"
-        yield Gap(rule.location, "one-name", what, hint)
+        yield PolicyGap(rule.location, "one-name", what, hint)
 
 
 def _tests(rule: Rule, event: str) -> Iterator[Atom]:
-    return required(rule.condition_for(event)) if event in rule.events else iter(())
+    return required_atoms(rule.condition_for(event)) if event in rule.events else iter(())
 
 
-def _of_the_host(together: _Together, rule: Rule) -> Iterator[Gap]:
-    """A process in a container has its own names for files: the host's for the same files are never seen there."""
-    if expand.container() not in _conjuncts(together.policy.scope):
+def _of_the_host(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+    """Processes in a container have their own names for files, and are never seen to use the host's names."""
+    if in_container() not in _conjuncts(together.policy.scope):
         return
     for atom in dict.fromkeys(atom for event in rule.events for atom in _tests(rule, event)):
         path = str(atom.value)
         if atom.field in ("file.path", "process.exe") and atom.op in (Op.EQUALS, Op.PREFIX, Op.GLOB) and path.startswith(_OF_RUNTIMES):
             what = f"{quoted(path)} is what the host calls a container's files: in a container they have this name only where it is mounted"
-            yield Gap(rule.location, "host-path", what, f"write {atom.field} as the container sees it, such as /etc/passwd")
+            yield PolicyGap(rule.location, "host-path", what, f"write {atom.field} as the container sees it, such as /etc/passwd")
             return
 
 
 # ---- the network ----
 
 
-def _one_family(together: _Together, rule: Rule) -> Iterator[Gap]:
-    """All of IPv4 is not the whole network."""
+def _one_family(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+    """All addresses of IPv4 are not the whole network."""
     if not _enforcing(together.policy, rule):
         return
     for field in _NETWORKS:
         everything = _all_of(rule, field)
         if len(everything) == 1 and not together.networks[field] - everything:
             missing = next(name for name, network in _ALL.items() if network not in everything)
-            yield Gap(rule.location, "one-family", f"{field} is any address but of {missing}", f"add {_ALL[missing]!r} to {field}")
+            yield PolicyGap(rule.location, "one-family", f"{field} is any address but of {missing}", f"add {_ALL[missing]!r} to {field}")
 
 
 def _all_of(rule: Rule, field: str) -> set[str]:
-    found = {str(atom.value) for event in rule.events for atom in _tests(rule, event) if atom.field == field}
-    return found & {*_ALL.values()}
+    values = {str(atom.value) for event in rule.events for atom in _tests(rule, event) if atom.field == field}
+    return values & {*_ALL.values()}
 
 
-def _datagrams(together: _Together) -> Iterator[Gap]:
-    """Datagrams need no connection."""
+def _datagrams(together: _Together) -> Iterator[PolicyGap]:
+    """Datagrams are sent without a connection."""
     policy = together.policy
     if policy.mode != "enforce" or "net.send" in together.denied:
         return
     hint = "deny send, too: `default: {connect: deny, send: deny}`, or `on: net.egress` in a rule"
     what = "datagrams (UDP, ping, raw) are sent without a connection, and are not denied"
     if policy.default.get("net.connect", Action.NONE) >= Action.DENY:
-        yield Gap(policy.location, "datagrams", f"the default denies connections: {what}", hint)
+        yield PolicyGap(policy.location, "datagrams", f"the default denies connections: {what}", hint)
     for rule in policy.rules:
         if rule.action >= Action.DENY and any(_is_datagram(atom) for atom in _tests(rule, "net.connect")):
-            yield Gap(rule.location, "datagrams", f"the rule denies connections of datagram sockets: {what}", hint)
+            yield PolicyGap(rule.location, "datagrams", f"the rule denies connections of datagram sockets: {what}", hint)
 
 
 def _is_datagram(atom: Atom) -> bool:
@@ -234,15 +239,15 @@ def _is_datagram(atom: Atom) -> bool:
 # ---- exceptions ----
 
 
-def _chosen_names(policy: Policy) -> Iterator[Gap]:
-    """An exception that hangs on a name alone is open to everyone who gives his program that name."""
+def _chosen_names(policy: Policy) -> Iterator[PolicyGap]:
+    """An exception by a name alone is open to everyone who gives that name to a program."""
     if policy.mode != "enforce":
         return
     for place, excepted in _exceptions(policy):
         if _chosen(excepted):
             field = next(atom.field for atom in atoms(excepted) if atom.field in CHOSEN)
             what = f"{field} is what whoever starts a program makes it: any program becomes the exception by being called so"
-            yield Gap(place, "chosen-name", what, f"test {_EXE_OF[field]}, or process.user, process.cgroup and the like beside it")
+            yield PolicyGap(place, "chosen-name", what, f"test {_EXE_OF[field]}, or process.user, process.cgroup and the like beside it")
 
 
 _EXE_OF: Final = {
@@ -266,7 +271,7 @@ def _exceptions(policy: Policy) -> Iterator[tuple[Location, Condition]]:
 
 
 def _chosen(condition: Condition) -> bool:
-    """Whether some way to fulfil it asks for names alone."""
+    """Whether the condition can be fulfilled by names alone."""
     match condition:
         case Atom(field=field, op=op):
             return field in CHOSEN and op is not Op.EXISTS
@@ -280,7 +285,7 @@ def _chosen(condition: Condition) -> bool:
 # ---- what has no effect ----
 
 
-def _always(together: _Together, rule: Rule) -> Iterator[Gap]:
+def _always(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
     """`name != a or name != b` is true of every name."""
     for part in _parts(rule.condition_for(rule.events[0])):
         tests = list(atoms(part)) if isinstance(part, Or) else []
@@ -289,7 +294,7 @@ def _always(together: _Together, rule: Rule) -> Iterator[Gap]:
             [field] = fields
             if all(holds(part, {field: value}) for value in _samples(tests)):
                 what = f"these tests on {field}, joined by 'or', are true of every value: each value differs from one of them"
-                yield Gap(rule.location, "always-true", what, f"write `not {field} in (…)`, or join them by 'and'")
+                yield PolicyGap(rule.location, "always-true", what, f"write `not {field} in (…)`, or join them by 'and'")
 
 
 def _parts(condition: Condition) -> Iterator[Condition]:
@@ -303,7 +308,7 @@ def _parts(condition: Condition) -> Iterator[Condition]:
 
 
 def _samples(tests: Sequence[Atom]) -> Iterator[str | int]:
-    """Values of one field: those on both sides of every test."""
+    """The values of one field that stand on both sides of such a test."""
     for atom in tests:
         if isinstance(atom.value, tuple):
             yield from (max(0, bound + step) for bound in atom.value for step in (-1, 0, 1))
@@ -313,8 +318,8 @@ def _samples(tests: Sequence[Atom]) -> Iterator[str | int]:
             yield from (0, atom.value)
 
 
-def _allowed_in_vain(together: _Together, rule: Rule) -> Iterator[Gap]:
-    """An allow does not undo a deny, not even one of its own policy."""
+def _allowed_in_vain(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+    """An allow rule does not undo a deny rule, not even one of its own policy."""
     if rule.action is not Action.ALLOW:
         return
     for event in rule.events:
@@ -323,22 +328,22 @@ def _allowed_in_vain(together: _Together, rule: Rule) -> Iterator[Gap]:
         stronger = next((other for other in denying if holds(other.condition_for(event), sample)), None)
         if stronger is not None:
             what = f"rule {stronger.name} denies some of what this rule allows, and a deny is stronger: allow undoes only the default"
-            yield Gap(rule.location, "allow-denied", what, f"name the exception under `unless` of rule {stronger.name}")
+            yield PolicyGap(rule.location, "allow-denied", what, f"name the exception under `unless` of rule {stronger.name}")
             return
 
 
 def _sample(condition: Condition) -> Event:
     """One event that a conjunction of plain tests is true of; empty where there is a test of another kind."""
-    found: dict[str, str | int] = {}
+    sample: dict[str, str | int] = {}
     for part in _conjuncts(condition):
-        one = part.parts[0] if isinstance(part, Or) and part.parts else part
-        if not isinstance(one, Atom) or one.field in found:
+        test = part.parts[0] if isinstance(part, Or) and part.parts else part
+        if not isinstance(test, Atom) or test.field in sample:
             return {}
-        value = _value(one)
+        value = _value(test)
         if value is None:
             return {}
-        found[one.field] = value
-    return found if holds(condition, found) else {}
+        sample[test.field] = value
+    return sample if holds(condition, sample) else {}
 
 
 _VALUES: Final[dict[Op, Callable[[str], str]]] = {

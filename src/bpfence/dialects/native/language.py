@@ -31,8 +31,8 @@ _NUMBERS: Final = (Kind.NUMBER, Kind.NAMED)
 _LIST_WORDS: Final = ("glob", "pmatch")
 
 
-class Use(NamedTuple):
-    """A field that a condition names, and where; `beside`: the one that it is compared with."""
+class FieldMention(NamedTuple):
+    """A field that a condition names, and where. `beside`: the field that it is compared with."""
 
     field: Field
     offset: int
@@ -40,10 +40,10 @@ class Use(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """A condition, the fields it uses, and what is wrong with it: with any of `problems` the condition means nothing."""
+    """A condition, the fields it uses, and what is wrong with it. Where there are `problems`, the condition means nothing."""
 
     condition: Condition
-    uses: tuple[Use, ...]
+    uses: tuple[FieldMention, ...]
     problems: tuple[TextError, ...]
     warnings: tuple[TextError, ...]
 
@@ -137,11 +137,11 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
 
     def __init__(self) -> None:
         super().__init__(visit_tokens=False)
-        self.uses: list[Use] = []
+        self.uses: list[FieldMention] = []
         self.problems: list[TextError] = []
         self.warnings: list[TextError] = []
 
-    # The names of these methods are the grammar's.
+    # The grammar chooses the names of these methods.
     def start(self, children: list[Condition]) -> Condition:
         return children[0]
 
@@ -192,7 +192,7 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
             hint = suggest(name, FIELD_BY_NAME, "docs/fields.md lists the fields")
             self.problems.append(TextError(f"unknown field {quoted(name)}", hint, "unknown-field", _offset(token)))
             return FALSE
-        self.uses.append(Use(field, _offset(token)))
+        self.uses.append(FieldMention(field, _offset(token)))
         try:
             return build(field)
         except TextError as e:
@@ -210,8 +210,8 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
                 if "*" in text:
                     hint = f"write {field.name} glob {quoted(text)}"
                     self.warnings.append(TextError("= and in compare literally: '*' stands for itself", hint, "literal-glob", shift))
-                return values.exactly(field, text)
-            return values.lower(field, text)
+                return values.equals(field, text)
+            return values.condition_of(field, text)
         except TextError as e:
             raise TextError(e.message, e.hint, e.code, shift + e.offset) from None
 
@@ -235,7 +235,7 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
             made = values.comparison(field, word, other)
         except TextError as e:
             raise TextError(e.message, e.hint, e.code, _offset(token)) from None
-        self.uses.append(Use(other, _offset(token), field))
+        self.uses.append(FieldMention(other, _offset(token), field))
         return made
 
     def word(self, field: Field, word: Token, tokens: list[Token]) -> Condition:
@@ -260,7 +260,7 @@ class _Reader(Transformer_NonRecursive[Token, Condition]):
         try:
             if word == "glob":
                 made = values.pattern(field, text)
-                self.warnings += [TextError(found.message, found.hint, found.code, shift) for found in values.odd(field, text)]
+                self.warnings += [TextError(warning.message, warning.hint, warning.code, shift) for warning in values.odd(field, text)]
                 return made
             if word == "pmatch":
                 path = text.rstrip("/")
@@ -279,7 +279,7 @@ _INSTEAD: Final = {
 
 
 def _other(token: Token) -> Field | None:
-    """The field that a value names; what is quoted is a text."""
+    """The field that a value names; None for a quoted value, which is a text."""
     return values.named_field(str(token)) if token.type != "STRING" else None
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Native policy files in, a PolicySet and diagnostics out.
 
-Called by the CLI and the agent. The format is docs/policy-reference.md; its keys are the models of `schema`. Reads files and
-looks up users and groups, and does nothing else to the host. Nothing a file holds raises: what is wrong with it is in the
-diagnostics, all of it in one go, and a policy with an error is left out of the set.
+Called by the CLI and the agent. The format is docs/policy-reference.md; its keys are the models of `schema`. Reads files and looks up users
+and groups, and does nothing else to the host. Nothing in a file makes it raise: all that is wrong is in the diagnostics, and a policy with
+an error is left out of the set.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bpfence import names
 from bpfence.conditions import expand, values
+from bpfence.conditions.containers import in_container
 from bpfence.dialects.native import effects, gaps, schema, seccomp
 from bpfence.dialects.native.schema import Document
 from bpfence.documents import yaml_nodes
-from bpfence.documents.files import Source, sources
+from bpfence.documents.files import SourceFile, sources
+from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report, TextError
-from bpfence.documents.yaml_nodes import Node, YamlError
+from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, GROUPS, Field, Kind, applies
 from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Op, Policy, PolicySet, Rule
 from bpfence.words import quoted, suggest
 
 if TYPE_CHECKING:
-    from bpfence.dialects.native.language import Use
+    from bpfence.dialects.native.language import FieldMention
 
-Entry = tuple[Node, Node]
+KeyValue = tuple[YamlNode, YamlNode]
 
 ACTIONS: Final = {action.name.lower(): action for action in Action if action is not Action.NONE}
 SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
@@ -58,20 +60,20 @@ ACTIONS_OF_OTHERS: Final = {
     "post": "observe", "trace": "observe", "record": "observe", "permit": "allow", "accept": "allow", "pass": "allow",
     "enforcing": "enforce", "permissive": "audit", "monitor": "audit", "detect": "audit", "dry-run": "audit",
 }  # fmt: skip
-"""Words that other tools, and people, use for the same; also of modes."""
+"""Words for actions and modes of other tools, and of people."""
 MESSAGE_WORDS: Final = ("event", "policy", "rule", "action", "severity")
 
 _LATER: Final = "the Kubernetes/containers support of a later version"
 _NOT_YET: Final = {"image", "namespace", "namespaces", "labels", "pod", "pods", "podSelector", "namespaceSelector", "selector"}
 _INSTEAD: Final = {
-    (schema.Rule, "mode"): "mode belongs to the whole policy: put it under spec, or the rule into a policy of its own",
-    (schema.Rule, "true"): "write 'on', in quotes: in YAML 1.1, which many programs write, a bare on is true",
-    (schema.Rule, "event"): "did you mean 'on'?",
-    (schema.Rule, "events"): "did you mean 'on'?",
-    (schema.Rule, "scope"): "scope belongs to the whole policy: put it under spec, or use process.* fields under match",
-    (schema.Rule, "exceptions"): "did you mean 'unless'?",
-    (schema.Rule, "priority"): "did you mean 'severity'?",
-    (schema.Rule, "output"): "did you mean 'message'?",
+    (schema.RuleSpec, "mode"): "mode belongs to the whole policy: put it under spec, or the rule into a policy of its own",
+    (schema.RuleSpec, "true"): "write 'on', in quotes: in YAML 1.1, which many programs write, a bare on is true",
+    (schema.RuleSpec, "event"): "did you mean 'on'?",
+    (schema.RuleSpec, "events"): "did you mean 'on'?",
+    (schema.RuleSpec, "scope"): "scope belongs to the whole policy: put it under spec, or use process.* fields under match",
+    (schema.RuleSpec, "exceptions"): "did you mean 'unless'?",
+    (schema.RuleSpec, "priority"): "did you mean 'severity'?",
+    (schema.RuleSpec, "output"): "did you mean 'message'?",
     (schema.Subjects, "unless"): "unless does not nest",
     (schema.Metadata, "namespace"): "a SecurityPolicy belongs to the whole host",
 }
@@ -87,8 +89,8 @@ def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[PolicySet, list
     return load_sources(sources(paths, report), report)
 
 
-def load_sources(files: Iterable[Source], report: Report | None = None) -> tuple[PolicySet, list[Diagnostic]]:
-    """Every policy of some files that were read. `report`: what is known of them already."""
+def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> tuple[PolicySet, list[Diagnostic]]:
+    """Every policy of some files that were read. `report`: what was found about them before."""
     reader = _Reader(report)
     for source in files:
         reader.read(source.data, source.file)
@@ -96,9 +98,9 @@ def load_sources(files: Iterable[Source], report: Report | None = None) -> tuple
 
 
 def meant(word: str, words: Mapping[str, str]) -> str:
-    """A hint where a word is known under another name; "" where it is not."""
-    found = words.get(word.lower())
-    return f"write {found!r}" if found else ""
+    """A hint for a word that is known here under another name; "" where it is not."""
+    own_word = words.get(word.lower())
+    return f"write {own_word!r}" if own_word else ""
 
 
 def load_text(text: str, file: str = "<text>") -> tuple[PolicySet, list[Diagnostic]]:
@@ -127,36 +129,32 @@ class _Reader:
         return PolicySet(tuple(self.policies)), self.report.diagnostics
 
     def read(self, data: bytes, file: str) -> None:
-        if len(data) > yaml_nodes.MAX_BYTES:
-            limit = yaml_nodes.MAX_BYTES >> 20
-            self.report.add(Location(file), "yaml-limit", f"the file is larger than {limit} MiB", "split it into several files")
-            return
-        found = False
+        has_documents = False
         start = len(self.report.diagnostics)
         try:
             for root in yaml_nodes.documents(yaml_nodes.decode(data, file), file):
-                found = True
+                has_documents = True
                 errors = self.report.errors
                 policy = _PolicyReader(self.report, self.seen).policy(root)
                 if policy is not None and self.report.errors == errors:
                     self.policies.append(policy)
-        except YamlError as e:
-            self.report.add(e.diagnostic.location, e.diagnostic.code, e.diagnostic.message, e.diagnostic.hint)
-            found = True
-        if not found:
+        except DocumentError as error:
+            self.report.take([error.diagnostic])
+            has_documents = True
+        if not has_documents:
             self.report.add(Location(file), "no-rules", "the file holds no policy", "", "warning")
         self.report.sort(start)
 
 
 class _Shapes:
-    """The shapes of YAML nodes: maps with known keys, texts, lists. Reports what does not fit and goes on."""
+    """The shapes of YAML nodes: maps with known keys, texts, lists. Reports what does not fit, and goes on."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
 
-    def pairs(self, node: Node, what: str) -> dict[str, Entry]:
+    def pairs(self, node: YamlNode, what: str) -> dict[str, KeyValue]:
         """The entries of a map with distinct text keys; what is wrong with others is reported."""
-        entries: dict[str, Entry] = {}
+        entries: dict[str, KeyValue] = {}
         if node.kind != "map":
             given = "nothing" if node.empty else "a list" if node.kind == "list" else f"{quoted(node.text)}"
             self.report.add(node, "wrong-type", f"{what} must be a map, not {given}", "write `key: value` lines below it, indented")
@@ -171,15 +169,15 @@ class _Shapes:
                 entries[key.text] = (key, value)
         return entries
 
-    def level(self, node: Node, model: type[Document], what: str) -> dict[str, Entry]:
+    def level(self, node: YamlNode, model: type[Document], what: str) -> dict[str, KeyValue]:
         """The entries of a map whose keys are those of `model`; values that are null are left out."""
         entries = self.pairs(node, what)
-        known, required = schema.keys(model), schema.required(model) if node.kind == "map" else ()
+        known, required = schema.keys(model), schema.required_keys(model) if node.kind == "map" else ()
         missing = [text for text in required if text not in entries]
         needs = f"{what} needs " + " and ".join(repr(text) for text in missing)
         unknown = [key for text, (key, _) in entries.items() if text not in known]
         for key in unknown:
-            # A misspelt key is one mistake, not also a key that is missing.
+            # A misspelt key is one mistake; it is not also told that the right key is missing.
             self.unknown_key(key, model, what, f"; {needs}" if missing and key is unknown[0] else "")
         if missing and not unknown:
             self.report.add(node, "missing-key", needs, "add " + ", ".join(f"{text}: ..." for text in missing))
@@ -188,8 +186,8 @@ class _Shapes:
                 self.report.add(entries[text][0], "missing-key", f"{what} needs {text!r}", f"add {text}: ...")
         return {text: entry for text, entry in entries.items() if text in known and not entry[1].empty}
 
-    def unknown_key(self, key: Node, model: type[Document], what: str, also: str) -> None:
-        """A key that is none of `model`'s. `also`: more to say."""
+    def unknown_key(self, key: YamlNode, model: type[Document], what: str, also: str) -> None:
+        """Report a key that `model` does not have. `also`: more to say."""
         text, known = key.text, schema.keys(model)
         if text in _NOT_YET and issubclass(model, schema.Subjects):
             hint = "scope by container: true, cgroup:, exe: or user: instead"
@@ -201,7 +199,7 @@ class _Shapes:
             hint = _INSTEAD.get((model, text)) or suggest(text, known, "known keys: " + ", ".join(known))
             self.report.add(key, "unknown-key", f"unknown key {quoted(text)} in {what}{also}", hint)
 
-    def text(self, node: Node, what: str) -> str | None:
+    def text(self, node: YamlNode, what: str) -> str | None:
         """A scalar's text."""
         if node.kind != "scalar":
             given = "a map" if node.kind == "map" else "a list"
@@ -218,15 +216,15 @@ class _Shapes:
             return None
         return node.text
 
-    def texts(self, node: Node, what: str) -> list[tuple[Node, str]]:
+    def texts(self, node: YamlNode, what: str) -> list[tuple[YamlNode, str]]:
         """One scalar, or a list of them that is not empty."""
         if node.kind == "list" and not node.items:
             self.report.add(node, "empty", f"{what}: an empty list matches nothing", "list the values, or remove the key")
         items = node.items if node.kind == "list" else [node]
-        found = [(item, self.text(item, f"a value of {what}")) for item in items]
-        return [(item, text) for item, text in found if text is not None]
+        texts = [(item, self.text(item, f"a value of {what}")) for item in items]
+        return [(item, text) for item, text in texts if text is not None]
 
-    def choice(self, node: Node, what: str, options: Iterable[str]) -> str | None:
+    def choice(self, node: YamlNode, what: str, options: Iterable[str]) -> str | None:
         """One of a few words."""
         text = self.text(node, what)
         if text is None or text in options:
@@ -246,12 +244,12 @@ class _PolicyReader(_Shapes):
         self.seen = seen
         self.rule_names: dict[str, Location] = {}
         self.defaults: dict[str, Location] = {}
-        # What these say was understood: after a mistake in them nothing can be said about the rules.
+        # After a mistake in one of these, nothing certain can be said about the rules.
         self.scope_known = self.defaults_known = True
 
     # ---- the document ----
 
-    def policy(self, root: Node) -> Policy | None:
+    def policy(self, root: YamlNode) -> Policy | None:
         errors = self.report.errors
         if not self.kind(root):
             return None
@@ -290,14 +288,14 @@ class _PolicyReader(_Shapes):
                 self.report.add(gap.place, gap.code, gap.message, gap.hint, "warning")
         return made
 
-    def stops_host(self, place: Node | Location, what: str, event: str, act: str) -> None:
-        """Say that something takes an event from what no host runs without; nothing where `event` is empty."""
+    def stops_host(self, place: YamlNode | Location, what: str, event: str, act: str) -> None:
+        """Report that something takes an event from what no host runs without; nothing where `event` is empty."""
         if event:
             blocked = f"{what} denies {event} to what the host cannot run without, such as {act}"
             hint = "give the policy a scope (container: true, cgroup:, exe:, user:), or match less; mode: audit shows what it would block"
             self.report.add(place, "stops-host", blocked, hint, "warning")
 
-    def kind(self, root: Node) -> bool:
+    def kind(self, root: YamlNode) -> bool:
         """Whether the document is one of ours; reports why not."""
         if root.kind != "map":
             listed = root.kind == "list"
@@ -316,7 +314,7 @@ class _PolicyReader(_Shapes):
             return False
         return True
 
-    def name(self, metadata: Node) -> str | None:
+    def name(self, metadata: YamlNode) -> str | None:
         entries = self.level(metadata, schema.Metadata, "metadata")
         for key in ("labels", "annotations"):
             if key in entries:
@@ -331,7 +329,7 @@ class _PolicyReader(_Shapes):
         self.seen.setdefault(name, place)
         return name
 
-    def identifier(self, node: Node, what: str) -> str | None:
+    def identifier(self, node: YamlNode, what: str) -> str | None:
         name = self.text(node, f"the name of {what}")
         if name is not None and not re.fullmatch(schema.NAME_PATTERN, name):
             hint = "use letters, digits, '-', '_' and '.', at most 253, a letter or digit first and last"
@@ -339,10 +337,10 @@ class _PolicyReader(_Shapes):
             return None
         return name
 
-    def severity(self, entries: dict[str, Entry]) -> str | None:
+    def severity(self, entries: dict[str, KeyValue]) -> str | None:
         return self.choice(entries["severity"][1], "severity", SEVERITIES) if "severity" in entries else None
 
-    def tags(self, entries: dict[str, Entry]) -> tuple[str, ...] | None:
+    def tags(self, entries: dict[str, KeyValue]) -> tuple[str, ...] | None:
         if "tags" not in entries:
             return None
         node = entries["tags"][1]
@@ -350,7 +348,7 @@ class _PolicyReader(_Shapes):
             return ()
         return tuple(text for _, text in self.texts(node, "tags"))
 
-    def default(self, node: Node) -> dict[str, Action]:
+    def default(self, node: YamlNode) -> dict[str, Action]:
         default: dict[str, Action] = {}
         for written, (key, value) in self.pairs(node, "default").items():
             if written in GROUPS:
@@ -370,23 +368,23 @@ class _PolicyReader(_Shapes):
                 self.defaults[event] = key.location
         return default
 
-    def not_deniable(self, node: Node, event: str, action: str) -> None:
+    def not_deniable(self, node: YamlNode, event: str, action: str) -> None:
         killable = EVENT_BY_NAME[event].killable
         text = f"{event} comes too late to be denied" if killable else f"{event} can be watched, not prevented: {action} has no effect"
         hint = "a rule with action: kill ends the program before its first instruction" if killable else "use action: audit"
         self.report.add(node, "not-deniable", text, hint)
 
-    def event(self, node: Node, written: str) -> str | None:
-        found = expand.events_of(written)
-        if not found:
+    def event(self, node: YamlNode, written: str) -> str | None:
+        events = expand.events_of(written)
+        if not events:
             hint = meant(written, EVENTS_OF_OTHERS) or suggest(written, schema.event_names(), "`bpfence events` lists them")
             self.report.add(node, "unknown-event", f"unknown event {quoted(written)}", hint)
             return None
-        return found[0]
+        return events[0]
 
     # ---- scope ----
 
-    def scope(self, node: Node) -> Condition:
+    def scope(self, node: YamlNode) -> Condition:
         errors = self.report.errors
         entries = self.level(node, schema.Scope, "scope")
         parts = self.subjects(entries)
@@ -401,10 +399,10 @@ class _PolicyReader(_Shapes):
         if field is not None and self.report.errors == errors:
             what = f"no process is in this scope: the tests on {field} exclude each other"
             self.report.add(node, "unreachable", what, "values of one key are alternatives, keys are all required")
-        # After a mistake in the scope nothing can be said about the rules inside it.
+        # After a mistake in the scope, nothing certain can be said about the rules inside it.
         return scope if self.report.errors == errors else TRUE
 
-    def subjects(self, entries: dict[str, Entry]) -> list[Condition]:
+    def subjects(self, entries: dict[str, KeyValue]) -> list[Condition]:
         parts: list[Condition] = []
         for key, (_, value) in entries.items():
             if key in SUBJECTS:
@@ -412,15 +410,15 @@ class _PolicyReader(_Shapes):
                 parts.append(expand.below(condition) if key == "cgroup" else condition)
             elif key == "container":
                 text = self.choice(value, "container", ("true", "false"))
-                parts.append(values.negation(expand.container()) if text == "false" else expand.container())
+                parts.append(values.negation(in_container()) if text == "false" else in_container())
         return parts
 
-    def alternatives(self, field: Field, node: Node) -> Condition:
+    def alternatives(self, field: Field, node: YamlNode) -> Condition:
         """The condition of one value or a list of them."""
         parts: list[Condition] = []
         for item, text in self.texts(node, field.name):
             try:
-                parts.append(values.lower(field, text))
+                parts.append(values.condition_of(field, text))
             except TextError as e:
                 self.report.bad(item, e)
             else:
@@ -433,13 +431,13 @@ class _PolicyReader(_Shapes):
             parts += [Atom(field.name, Op.ANYBITS, mask)] if mask else []
         return values.disj(parts)
 
-    def odd(self, field: Field, place: Node, text: str) -> None:
-        for found in values.odd(field, text):
-            self.report.add(place, found.code, found.message, found.hint, "warning")
+    def odd(self, field: Field, place: YamlNode, text: str) -> None:
+        for warning in values.odd(field, text):
+            self.report.add(place, warning.code, warning.message, warning.hint, "warning")
 
     # ---- rules ----
 
-    def rules(self, node: Node, policy: Policy, filtered: bool) -> tuple[Rule, ...]:
+    def rules(self, node: YamlNode, policy: Policy, filtered: bool) -> tuple[Rule, ...]:
         if node.kind != "list":
             self.report.add(node, "wrong-type", "rules must be a list", "begin each rule with '- name: ...'")
             return ()
@@ -452,16 +450,16 @@ class _PolicyReader(_Shapes):
 class _RuleReader:
     """One rule of a policy."""
 
-    def __init__(self, within: _PolicyReader, policy: Policy, node: Node) -> None:
+    def __init__(self, within: _PolicyReader, policy: Policy, node: YamlNode) -> None:
         self.within = within
         self.report = within.report
         self.policy = policy
         self.node = node
         before = self.report.errors
-        self.entries = within.level(node, schema.Rule, "a rule")
+        self.entries = within.level(node, schema.RuleSpec, "a rule")
         self.keys_known = self.report.errors == before
 
-    def value(self, key: str) -> Node | None:
+    def value(self, key: str) -> YamlNode | None:
         return self.entries[key][1] if key in self.entries else None
 
     def rule(self) -> Rule | None:
@@ -492,10 +490,21 @@ class _RuleReader:
             return None
         condition, conditions_ = expand.shared(each)
         made = Rule(
-            policy=self.policy.name, name=name or "", events=tuple(each), condition=condition, conditions=conditions_, action=action,
-            errno=errno, message=message, severity=severity or self.policy.severity, tags=self.policy.tags if tags is None else tags,
-            rate=rate, burst=burst, limit=limit, location=self.node.location,
-        )  # fmt: skip
+            policy=self.policy.name,
+            name=name or "",
+            events=tuple(each),
+            condition=condition,
+            conditions=conditions_,
+            action=action,
+            errno=errno,
+            message=message,
+            severity=severity or self.policy.severity,
+            tags=self.policy.tags if tags is None else tags,
+            rate=rate,
+            burst=burst,
+            limit=limit,
+            location=self.node.location,
+        )
         if self.within.scope_known:
             self.within.stops_host(self.node, "the rule", *effects.stopped_by_rule(self.policy, made))
         return made
@@ -518,14 +527,14 @@ class _RuleReader:
         node = self.value("on")
         if node is None:
             return []
-        found = []
+        written = []
         for item, text in self.within.texts(node, "on"):
             if self.within.event(item, text) is not None:
-                found.append(text)
-        return found
+                written.append(text)
+        return written
 
     def action(self, events: tuple[str, ...]) -> Action | None:
-        """What the rule does; None where a mistake keeps it from being known."""
+        """What the rule does; None where a mistake leaves that unknown."""
         node = self.value("action")
         if node is None:
             return Action.AUDIT if self.keys_known else None
@@ -587,11 +596,11 @@ class _RuleReader:
             parts.append(self.within.alternatives(field, value))
         return values.conj(parts)
 
-    def condition(self, node: Node, events: tuple[str, ...]) -> _Checked:
+    def condition(self, node: YamlNode, events: tuple[str, ...]) -> _Checked:
         text = self.within.text(node, "condition")
         if text is None:
             return _Checked(TRUE, [])
-        from bpfence.dialects.native import language  # it makes a parser, which only conditions need
+        from bpfence.dialects.native import language  # imported late: it makes a parser, which only conditions need
 
         parsed = language.parse(text)
         for problem in sorted(parsed.problems, key=lambda p: p.offset):
@@ -608,13 +617,13 @@ class _RuleReader:
             hint = f"{field.name} is known on: " + ", ".join(event + "*" if event.endswith(".") else event for event in field.events)
             self.report.add(place, "field-not-on-event", f"{', '.join(events)} does not carry {field.name}", hint)
 
-    def together(self, use: Use, place: Location, events: tuple[str, ...]) -> None:
+    def together(self, use: FieldMention, place: Location, events: tuple[str, ...]) -> None:
         """Fields that are compared must be on one event."""
-        one, other = use.beside, use.field
-        if one is None or not all(any(applies(field, event) for event in events) for field in (one, other)):
+        field, compared = use.beside, use.field
+        if field is None or not all(any(applies(known, event) for event in events) for known in (field, compared)):
             return
-        if not any(applies(one, event) and applies(other, event) for event in events):
-            what = f"none of {', '.join(events)} has both {one.name} and {other.name}"
+        if not any(applies(field, event) and applies(compared, event) for event in events):
+            what = f"none of {', '.join(events)} has both {field.name} and {compared.name}"
             self.report.add(place, "field-not-on-event", what, "docs/events.md lists the fields of each event")
 
     def partly(self, uses: list[tuple[Field, Location, bool]], events: tuple[str, ...]) -> None:
@@ -626,7 +635,7 @@ class _RuleReader:
                 self.report.add(place, "field-on-some-events", what, "write a rule of its own for those events", "warning")
 
     def given(self, uses: list[tuple[Field, Location, bool]], action: Action) -> None:
-        """What the caller wrote is no ground to deny or excuse on: the next one writes it in another way."""
+        """What the caller wrote is no ground to deny or to excuse: the next caller writes it in another way."""
         for field, place, _ in uses:
             if field.instead and action not in REPORTS:
                 what = f"{field.name} is what the caller wrote: who chooses the spelling chooses the verdict"
@@ -642,7 +651,7 @@ class _RuleReader:
                 self.report.add(place, "module-without-path", what, "test module.name, which is known either way", "warning")
 
     def often_absent(self, checked: _Checked, events: tuple[str, ...], action: Action) -> None:
-        """A verdict must not hang on what some acts do not have."""
+        """A verdict must not depend on what some acts do not have."""
         for field, place, exception in checked.uses if action not in REPORTS else ():
             acts = effects.often_absent(field.name, events, checked.body)
             if acts:
@@ -652,7 +661,7 @@ class _RuleReader:
                 self.report.add(place, "often-absent", what, hint, "warning")
 
     def caller(self, checked: _Checked, events: tuple[str, ...]) -> None:
-        """On exec, process.* is who calls exec, not what is executed: a rule that says nothing of the latter may be meant otherwise."""
+        """On exec, process.* is who calls exec, not what is executed. A rule that says nothing of the latter may not mean what it says."""
         name = effects.about_caller(events, checked.body)
         place = next((place for field, place, exception in checked.uses if field.name == name and not exception), None)
         if place is None:
@@ -665,8 +674,8 @@ class _RuleReader:
         self.report.add(place, "about-caller", what, hint, "info" if name == "process.exe" else "warning")
 
     def each(self, on: list[str], body: Condition) -> dict[str, Condition]:
-        """The condition of each event; reports the rule where none can be true."""
-        each = expand.conditions(on, self.policy.scope, body)
+        """The condition of each event. Reports a rule that can be true of none."""
+        each = expand.event_conditions(on, self.policy.scope, body)
         seen = {condition: self.never(condition) for condition in set(each.values())}
         reasons = {event: seen[condition] for event, condition in each.items()}
         if all(reason is not None for reason in reasons.values()):
@@ -676,7 +685,7 @@ class _RuleReader:
         return {event: FALSE if reasons[event] is not None else condition for event, condition in each.items()}
 
     def never(self, condition: Condition) -> str | None:
-        """Why a condition is never true, None where that is not seen."""
+        """Why a condition is never true; None where no reason is seen."""
         field = values.contradiction(condition)
         if field is not None:
             return f"the tests on {field} exclude each other" if field else ""
@@ -713,11 +722,11 @@ class _RuleReader:
             return 0, TRUE
         count, _, level = text.partition(" per cgroup at level ")
         limit = int(count.partition(" ")[0])
-        found: dict[int, Condition] = {int(level): TRUE} if level else expand.limited_level(self.policy.scope)
-        if not found and self.within.scope_known:
+        levels: dict[int, Condition] = {int(level): TRUE} if level else expand.limited_level(self.policy.scope)
+        if not levels and self.within.scope_known:
             what = "the scope does not tell which cgroup is counted: each is by itself, and a child cgroup evades the limit"
             self.report.add(node, "limit-without-level", what, f"name one: `{limit} per cgroup at level 2` counts below /a/b", "warning")
-        return limit, expand.limited(found, limit)
+        return limit, expand.limited(levels, limit)
 
     def rate(self) -> tuple[float, int]:
         node = self.value("rate")
@@ -752,20 +761,20 @@ class _RuleReader:
         text = self.within.text(node, "message") if node else None
         if node is None or text is None:
             return ""
-        for found in re.finditer(r"\{\{|\}\}|\{([^{}]*)\}|[{}]", text):
-            if found.group() in ("{{", "}}"):
+        for brace in re.finditer(r"\{\{|\}\}|\{([^{}]*)\}|[{}]", text):
+            if brace.group() in ("{{", "}}"):
                 continue
-            name = found.group(1)
+            name = brace.group(1)
             if name is None:
                 self.report.add(
-                    node.place(found.start()), "bad-message", f"{found.group()!r} stands alone", "double it to have the character itself"
+                    node.place(brace.start()), "bad-message", f"{brace.group()!r} stands alone", "double it to have the character itself"
                 )
             elif name not in FIELD_BY_NAME and name not in MESSAGE_WORDS:
                 hint = suggest(name, (*FIELD_BY_NAME, *MESSAGE_WORDS), f"{_FIELDS_HINT}; double the braces for the characters themselves")
-                self.report.add(node.place(found.start() + 1), "bad-message", f"unknown field {quoted(name)} in the message", hint)
+                self.report.add(node.place(brace.start() + 1), "bad-message", f"unknown field {quoted(name)} in the message", hint)
             elif name in FIELD_BY_NAME and events and not any(applies(FIELD_BY_NAME[name], event) for event in events):
                 what = f"{', '.join(events)} does not carry {name}"
-                self.report.add(node.place(found.start() + 1), "bad-message", what, "name a field of the event")
+                self.report.add(node.place(brace.start() + 1), "bad-message", what, "name a field of the event")
         return text
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing in, the shape of a native policy document out.
 
-`native` takes the keys of every level from these models (and reads values itself, since it must say where a mistake stands);
+`native` takes the keys of every level from these models. It reads the values itself, because it must say where a mistake stands.
 `json_schema` is what editors and Kubernetes are given: checked in as schemas/securitypolicy.json, written by tools/gen_docs.py.
 """
 
@@ -24,8 +24,8 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
 RATE_PATTERN: Final = r"^[1-9][0-9]{0,8}/(s|m|h)$"
 LIMIT_PATTERN: Final = r"^[1-9][0-9]{0,8}( per cgroup( at level [1-8])?)?$"
 
-Scalar = Union[str, int, bool]
-Values = Union[Scalar, list[Scalar]]
+YamlScalar = Union[str, int, bool]
+Values = Union[YamlScalar, list[YamlScalar]]
 Severity = Literal["info", "low", "medium", "high", "critical"]
 ActionName = Literal["allow", "observe", "audit", "deny", "kill"]
 Mode = Literal["enforce", "audit"]
@@ -45,7 +45,7 @@ class Metadata(Document):
 
 
 class Subjects(Document):
-    """Tests on the acting process: values of one key are alternatives, keys are all required."""
+    """Tests on the acting process. The values of one key are alternatives; all keys are required."""
 
     exe: Annotated[Values, Meta(description="globs of its executable")] = msgspec.field(default_factory=list)
     name: Annotated[Values, Meta(description="its command name, at most 15 bytes")] = msgspec.field(default_factory=list)
@@ -65,7 +65,7 @@ class Scope(Subjects):
     unless: Annotated[Subjects | None, Meta(description="which of them are left out")] = None
 
 
-class Rule(Document):
+class RuleSpec(Document):
     """One rule."""
 
     name: Annotated[Name, Meta(description="unique in the policy")]
@@ -91,7 +91,7 @@ class Spec(Document):
     tags: list[str] = []
     scope: Scope | None = None
     default: Annotated[dict[str, ActionName], Meta(description="event: what happens to what no allow rule of this policy covers")] = {}
-    rules: list[Rule] = []
+    rules: list[RuleSpec] = []
     links: Annotated[
         Literal["resolve", "as-written"], Meta(description="resolve: paths also stand for what they lead to through symbolic links")
     ] = "resolve"
@@ -114,7 +114,7 @@ def keys(model: type[Document]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=32)
-def required(model: type[Document]) -> tuple[str, ...]:
+def required_keys(model: type[Document]) -> tuple[str, ...]:
     """The keys that a level must have."""
     return tuple(field.encode_name for field in msgspec.structs.fields(model) if field.required)
 
@@ -129,7 +129,7 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of one policy document, with the events and fields of `fields.py` filled in."""
     schema = msgspec.json.schema(SecurityPolicy)
     definitions = schema["$defs"]
-    rule = definitions["Rule"]["properties"]
+    rule = definitions["RuleSpec"]["properties"]
     events = {"type": "string", "enum": list(event_names())}
     rule["on"] = {"description": rule["on"]["description"], "anyOf": [events, {"type": "array", "items": events, "minItems": 1}]}
     values = rule["match"]["additionalProperties"]
@@ -156,26 +156,45 @@ def _object(required: tuple[str, ...] = (), **properties: dict[str, Any]) -> dic
 def seccomp_schema() -> dict[str, Any]:
     """The JSON Schema of a seccomp profile: the OCI runtime specification's, with what Docker adds."""
     text, number = {"type": "string"}, {"type": "integer", "minimum": 0}
-    action = {"enum": [*(action.value for action in seccomp.Action), "SCMP_ACT_KILL"]}
+    action = {"enum": [*(action.value for action in seccomp.ProfileAction), "SCMP_ACT_KILL"]}
     errno = {"type": "integer", "minimum": 0, "maximum": seccomp_profile.MAX_ERRNO}
     arch = {"enum": [arch.value for arch in Arch]}
     arches = {"type": "array", "items": arch}
     texts = {"type": "array", "items": text}
     conditions = _object(caps=texts, arches={"type": "array", "items": {"enum": [a.go_name for a in Arch]}}, minKernel=text)
     argument = _object(
-        ("index", "value", "op"), index={"type": "integer", "minimum": 0, "maximum": seccomp.ARGUMENTS - 1}, value=number, valueTwo=number,
+        ("index", "value", "op"),
+        index={"type": "integer", "minimum": 0, "maximum": seccomp.ARGUMENTS - 1},
+        value=number,
+        valueTwo=number,
         op={"enum": [op.value for op in seccomp.ArgOp]},
-    )  # fmt: skip
+    )
     rule = _object(
-        ("action",), names={**texts, "minItems": 1}, name=text, action=action, errnoRet=errno, errno=text,
-        args={"type": "array", "items": argument}, comment=text, includes=conditions, excludes=conditions,
-    )  # fmt: skip
+        ("action",),
+        names={**texts, "minItems": 1},
+        name=text,
+        action=action,
+        errnoRet=errno,
+        errno=text,
+        args={"type": "array", "items": argument},
+        comment=text,
+        includes=conditions,
+        excludes=conditions,
+    )
+    flag = {"enum": [known.value for known in seccomp.ProfileFlag]}
     mapped = _object(("architecture",), architecture=arch, subArchitectures=arches)
     return {
         "title": "SeccompProfile",
         **_object(
-            ("defaultAction",), defaultAction=action, defaultErrnoRet=errno, defaultErrno=text, architectures=arches,
-            archMap={"type": "array", "items": mapped}, flags={"type": "array", "items": {"enum": [flag.value for flag in seccomp.Flag]}},
-            listenerPath=text, listenerMetadata=text, syscalls={"type": "array", "items": rule},
+            ("defaultAction",),
+            defaultAction=action,
+            defaultErrnoRet=errno,
+            defaultErrno=text,
+            architectures=arches,
+            archMap={"type": "array", "items": mapped},
+            flags={"type": "array", "items": flag},
+            listenerPath=text,
+            listenerMetadata=text,
+            syscalls={"type": "array", "items": rule},
         ),
-    }  # fmt: skip
+    }

@@ -9,17 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from bpfence.documents.report import Report
-from bpfence.documents.yaml_nodes import Node
+from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.documents.yaml_values import as_value
 from bpfence.seccomp import profile as profiles
 from bpfence.seccomp.model import Profile
 
 
-def profile_of(node: Node, report: Report) -> Profile | None:
+def profile_of(node: YamlNode, report: Report) -> Profile | None:
     """The profile under `seccomp:`: a file, relative to the policy's, or the profile itself. What is wrong goes to the report."""
     if node.kind == "scalar":
         path = Path(node.source.file).parent / node.text
-        found, diagnostics = profiles.load(path)
+        profile, diagnostics = profiles.load(path)
         if [d.code for d in diagnostics] == ["cannot-read"]:
             hint = "the path is relative to the policy's file"
             report.add(node, "cannot-read", f"the seccomp profile {str(path)!r}: {diagnostics[0].message}", hint)
@@ -28,6 +28,6 @@ def profile_of(node: Node, report: Report) -> Profile | None:
         report.add(node, "wrong-type", "seccomp must be a file's path or a profile, not a list", "write defaultAction: below it, indented")
         return None
     else:
-        found, diagnostics = profiles.read(as_value(node))
+        profile, diagnostics = profiles.read(as_value(node))
     report.take(diagnostics)
-    return found
+    return profile

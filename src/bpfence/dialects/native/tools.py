@@ -14,10 +14,10 @@ from bpfence import evaluate
 from bpfence import fields as tables
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.conditions.links import PATHS as PATH_FIELDS
-from bpfence.dialects.dialect import Facts
+from bpfence.dialects.facts import Facts
 from bpfence.dialects.native.dialect import NATIVE, NativeRules
-from bpfence.dialects.tools import Line, Shown, Table, Tested, Tools, as_json, heading
-from bpfence.documents.files import Source
+from bpfence.dialects.tools import Shown, StyledLine, Tested, TextTable, Tools, diagnostic_as_json, heading
+from bpfence.documents.files import SourceFile
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError, UsageError
 from bpfence.events.source import BadLineError, Recorded, events_from_json, read_recorded
 from bpfence.events.values import BadValueError, escape, printable
@@ -34,55 +34,55 @@ ALL_CAPABILITIES: Final = frozenset(TABLES["capability"].numbers)
 
 
 class NativeTools(Tools):
-    """All that the kernel decides can be told without one."""
+    """All that the kernel decides can be told without a kernel."""
 
-    def check(self, sources: Sequence[Source], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
+    def check(self, sources: Sequence[SourceFile], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
         """Seccomp profiles that policies carry, and what the compiler finds, too."""
-        rules, found = NATIVE.read(sources, None)
-        found = [*found, *seccomp_findings(rules.found)]
+        rules, diagnostics = NATIVE.read(sources, None)
+        diagnostics = [*diagnostics, *seccomp_findings(rules.policy_set)]
         links.look_up(rules.paths())
         rules, told = rules.resolved(links.find, links.where)
-        found += [*links.findings(_place(rules)), *told]
-        if not any(diagnostic.severity == "error" for diagnostic in found):
+        diagnostics += [*links.findings(_place(rules)), *told]
+        if not any(diagnostic.severity == "error" for diagnostic in diagnostics):
             try:
-                found += compile_policies(rules.found).unreachable
+                diagnostics += compile_policies(rules.policy_set).unreachable
             except CompileError as error:
-                found += error.diagnostics
-        return found, [{"name": policy.name, "mode": policy.mode, "rules": len(policy.rules)} for policy in rules.found.policies]
+                diagnostics += error.diagnostics
+        return diagnostics, [{"name": policy.name, "mode": policy.mode, "rules": len(policy.rules)} for policy in rules.policy_set.policies]
 
-    def _policies(self, sources: Sequence[Source], links: Links) -> PolicySet:
-        rules, found = NATIVE.read(sources, None)
-        if any(diagnostic.severity == "error" for diagnostic in found):
-            raise PolicyError(found)
+    def _policies(self, sources: Sequence[SourceFile], links: Links) -> PolicySet:
+        rules, diagnostics = NATIVE.read(sources, None)
+        if any(diagnostic.severity == "error" for diagnostic in diagnostics):
+            raise PolicyError(diagnostics)
         links.look_up(rules.paths())
-        return rules.resolved(links.find, links.where)[0].found
+        return rules.resolved(links.find, links.where)[0].policy_set
 
     def explain(
-        self, sources: Sequence[Source], links: Links, *, names: Sequence[str] = (), event: str = ""
-    ) -> tuple[Shown, list[Diagnostic]]:  # fmt: skip
+        self, sources: Sequence[SourceFile], links: Links, *, names: Sequence[str] = (), event: str = ""
+    ) -> tuple[Shown, list[Diagnostic]]:
         """Where each rule runs, sizes of automata and diagrams, and the route of a sample."""
         if names:
             raise UsageError(f"{self.dialect.title} are explained as a whole, without --rule")
         policies = self._policies(sources, links)
         compiled = compile_policies(policies)
         samples = [_resolved(sample, links) for sample in _samples(event)] if event else []
-        routes = [(_route(compiled, sample, notes), undecided(policies, sample)) for sample, notes in samples]
+        routes = [(_route(compiled, sample, notes), undecided_fields(policies, sample)) for sample, notes in samples]
         return Shown(_explained(compiled, routes), list(_parts(compiled, routes))), []
 
     def test(
-        self, sources: Sequence[Source], lines: Iterable[bytes], *, mode: str | None = None, options: object = None, form: str = ""
-    ) -> tuple[Tested, list[Diagnostic]]:  # fmt: skip
+        self, sources: Sequence[SourceFile], lines: Iterable[bytes], *, mode: str | None = None, options: object = None, form: str = ""
+    ) -> tuple[Tested, list[Diagnostic]]:
         """What the reference evaluator decides."""
-        found = self._policies(sources, Links())
-        policies = PolicySet(tuple(msgspec.structs.replace(policy, mode=mode or policy.mode) for policy in found.policies))
+        policy_set = self._policies(sources, Links())
+        policies = PolicySet(tuple(msgspec.structs.replace(policy, mode=mode or policy.mode) for policy in policy_set.policies))
         results = [_tested(policies, recorded) for recorded in read_recorded(lines)]
         mismatches = sum(bool(result["mismatch"]) for result in results)
         rows = [(r["line"], r["event"], r["action"], r["errno"] or "", " ".join(r["rules"]), _judged(r)) for r in results]
-        notes: list[Line] = [
+        notes: list[StyledLine] = [
             ((f"line {result['line']}, {result['event']}: {lacks(result['lacks'])}", "yellow"),) for result in results if result["lacks"]
         ]
         columns = ("line", "event", "action", "errno", "rules", "expected")
-        shown = Shown({"events": results, "mismatches": mismatches}, [Table(columns, rows)])
+        shown = Shown({"events": results, "mismatches": mismatches}, [TextTable(columns, rows)])
         return Tested(shown, len(results), sum(result["expected"] is not None for result in results), mismatches, notes), []
 
     def fields(self, pattern: str, *, kernel: bool) -> Shown:
@@ -91,20 +91,20 @@ class NativeTools(Tools):
         made = []
         for prefix in dict.fromkeys(field.name.partition(".")[0] for field in chosen):
             rows = [(field.name, field.kind.value, field.doc) for field in chosen if field.name.partition(".")[0] == prefix]
-            made.append(Table(("field", "type", "what it is"), rows, f"native policies: {prefix}"))
+            made.append(TextTable(("field", "type", "what it is"), rows, f"native policies: {prefix}"))
         return Shown({"native": [_native_as_json(field) for field in chosen]}, made)
 
     def events(self, pattern: str) -> Shown:
         """With their short names, and the groups that they are in."""
-        found = [event for event in tables.EVENTS if any(pattern in name for name in (event.name, *event.short))]
+        chosen = [event for event in tables.EVENTS if any(pattern in name for name in (event.name, *event.short))]
         groups = {name: events for name, events in tables.GROUPS.items() if pattern in name}
         made = []
-        if found:
-            rows = [(event.name, " ".join(event.short), _prevention(event), event.doc) for event in found]
-            made.append(Table(("event", "short", "deny?", "what happens"), rows, "native policies (`on:`)"))
+        if chosen:
+            rows = [(event.name, " ".join(event.short), _prevention(event), event.doc) for event in chosen]
+            made.append(TextTable(("event", "short", "deny?", "what happens"), rows, "native policies (`on:`)"))
         if groups:
-            made.append(Table(("group", "its events"), [(name, " ".join(events)) for name, events in groups.items()], "groups"))
-        return Shown({"events": [_event_as_json(event) for event in found], "groups": groups}, made)
+            made.append(TextTable(("group", "its events"), [(name, " ".join(events)) for name, events in groups.items()], "groups"))
+        return Shown({"events": [_event_as_json(event) for event in chosen], "groups": groups}, made)
 
     def document(self, policy: Policy) -> tuple[str, str]:
         """A YAML document, which reads back."""
@@ -123,31 +123,31 @@ def seccomp_findings(policies: PolicySet) -> list[Diagnostic]:
     profiles = [policy.seccomp for policy in policies.policies if policy.seccomp is not None]
     if not profiles:
         return []
-    from bpfence.seccomp.check import check as examine  # only policies that carry one pay for loading libseccomp
+    from bpfence.seccomp.check import check as examine  # only policies that carry a profile pay for loading libseccomp
 
     kernel = kernel_version(platform.release())
-    found = [diagnostic for profile in profiles for diagnostic in examine(profile, None, ALL_CAPABILITIES, kernel)]
-    return [diagnostic for diagnostic in found if diagnostic.severity != "info" and diagnostic.code != "runtime-needs"]
+    diagnostics = [diagnostic for profile in profiles for diagnostic in examine(profile, None, ALL_CAPABILITIES, kernel)]
+    return [diagnostic for diagnostic in diagnostics if diagnostic.severity != "info" and diagnostic.code != "runtime-needs"]
 
 
 def lacks(fields: Sequence[str]) -> str:
-    """A note about a sample event without fields that would decide."""
+    """A note that a sample event lacks fields which would decide."""
     return f"the sample does not say {', '.join(fields)}, which would decide some rules; it is taken to be absent"
 
 
-def undecided(policies: PolicySet, event: dict[str, Value]) -> tuple[str, ...]:
-    """Fields that a sample event does not have, though its kind of event can, and on which the outcome of some rule depends."""
-    found: dict[str, None] = {}
+def undecided_fields(policies: PolicySet, event: dict[str, Value]) -> tuple[str, ...]:
+    """Fields that a sample event lacks, that its kind of event can have, and on which the outcome of some rule depends."""
+    fields: dict[str, None] = {}
     name = str(event["event"])
     for policy in policies.policies:
         for rule in policy.rules:
             if name in rule.events:
                 condition = rule.conditions.get(name, rule.condition)
                 if _outcome(condition, event, name) is None:
-                    found |= dict.fromkeys(_lacking(condition, event, name))
+                    fields |= dict.fromkeys(_lacking(condition, event, name))
         if name in policy.default and _outcome(policy.scope, event, name) is None:
-            found |= dict.fromkeys(_lacking(policy.scope, event, name))
-    return tuple(found)
+            fields |= dict.fromkeys(_lacking(policy.scope, event, name))
+    return tuple(fields)
 
 
 def _lacking(condition: Condition, event: dict[str, Value], name: str) -> Iterator[str]:
@@ -159,7 +159,7 @@ def _lacking(condition: Condition, event: dict[str, Value], name: str) -> Iterat
 
 
 def _outcome(condition: Condition, event: dict[str, Value], name: str) -> bool | None:
-    """Whether a condition holds; None where that depends on what the sample does not say."""
+    """Whether a condition holds; None where that depends on fields that the sample does not have."""
     match condition:
         case And(parts) | Or(parts):
             decisive = isinstance(condition, Or)
@@ -181,7 +181,7 @@ def _route(compiled: Compiled, event: dict[str, Value], notes: list[str]) -> Rou
 NOT_FOLLOWED: Final = frozenset(
     ("file.create", "file.unlink", "file.rename", "file.link", "file.symlink", "file.mkdir", "file.rmdir", "net.bind")
 )  # fmt: skip
-"""Events about a name: where that is a link, it is the link itself that they are about."""
+"""Events about a name: if that name is a link, they are about the link itself."""
 
 
 def _resolved(event: dict[str, Value], links: Links) -> tuple[dict[str, Value], list[str]]:
@@ -193,13 +193,15 @@ def _resolved(event: dict[str, Value], links: Links) -> tuple[dict[str, Value], 
     made = {name: links.reported(path, itself=itself and name.startswith(("file.", "net."))) for name, path in typed.items()}
     lists = {name: tuple(links.reported(path) for path in paths) for name, paths in several.items()}
     changed = [(name, typed[name], path) for name, path in made.items() if path != typed[name]]
-    changed += [(name, old, new) for name, found in lists.items() for old, new in zip(several[name], found, strict=True) if old != new]
+    changed += [
+        (name, old, new) for name, resolved in lists.items() for old, new in zip(several[name], resolved, strict=True) if old != new
+    ]
     notes = [f"{name}: {old} is {new} {links.where}, by links: that is what the kernel reports" for name, old, new in changed]
     return {**event, **made, **lists}, notes
 
 
 def _samples(text: str) -> list[dict[str, Value]]:
-    """The sample event; one for each event of the group where it names a group."""
+    """The sample event; where it names a group, one for each event of the group."""
     try:
         document = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -231,12 +233,12 @@ def _group_rows(compiled: Compiled) -> Iterator[tuple[str, ...]]:
         yield str(index), str(group.rules), str(group.rows), str(group.nodes), str(group.edges), events
 
 
-def _parts(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> Iterator[Table | Line]:
-    yield Table(("policy", "rule", "mode", "action", "events", "decided"), list(_rule_rows(compiled)), "Rules")
+def _parts(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> Iterator[TextTable | StyledLine]:
+    yield TextTable(("policy", "rule", "mode", "action", "events", "decided"), list(_rule_rows(compiled)), "Rules")
     yield ()
-    yield Table(("dimension", "field", "when", "classes", "states"), list(_dimension_rows(compiled)), "Dimensions")
+    yield TextTable(("dimension", "field", "when", "classes", "states"), list(_dimension_rows(compiled)), "Dimensions")
     yield ()
-    yield Table(("group", "rules", "subjects", "nodes", "edges", "events"), list(_group_rows(compiled)), "Diagrams")
+    yield TextTable(("group", "rules", "subjects", "nodes", "edges", "events"), list(_group_rows(compiled)), "Diagrams")
     sizes = ", ".join(f"{name} {size:,}" for name, size in compiled.stats.bytes.items())
     yield ()
     yield ((f"Image: {len(compiled.image):,} bytes ({sizes})", ""),)
@@ -251,13 +253,17 @@ def _parts(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> I
 def _explained(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> dict[str, Any]:
     names = ("policy", "rule", "mode", "action", "events", "decided")
     rules = [dict(zip(names, row, strict=True)) | {"events": row[4].split()} for row in _rule_rows(compiled)]
-    found = {
-        "rules": rules, "dimensions": msgspec.to_builtins(compiled.dims), "groups": msgspec.to_builtins(compiled.stats.groups),
-        "bytes": compiled.stats.bytes, "image_bytes": len(compiled.image), "objects": [escape(path) for path in compiled.objects],
-        "unreachable": [as_json(diagnostic) for diagnostic in compiled.unreachable],
-    }  # fmt: skip
+    result = {
+        "rules": rules,
+        "dimensions": msgspec.to_builtins(compiled.dims),
+        "groups": msgspec.to_builtins(compiled.stats.groups),
+        "bytes": compiled.stats.bytes,
+        "image_bytes": len(compiled.image),
+        "objects": [escape(path) for path in compiled.objects],
+        "unreachable": [diagnostic_as_json(diagnostic) for diagnostic in compiled.unreachable],
+    }
     shown = [msgspec.to_builtins(route) | {"lacks": lacking} for route, lacking in routes]
-    return found | ({"route": shown[0], "routes": shown} if shown else {})
+    return result | ({"route": shown[0], "routes": shown} if shown else {})
 
 
 def _judged(result: dict[str, Any]) -> tuple[str, str]:
@@ -267,18 +273,24 @@ def _judged(result: dict[str, Any]) -> tuple[str, str]:
 
 
 def _tested(policies: PolicySet, recorded: Recorded) -> dict[str, Any]:
-    found = evaluate.verdict(policies, recorded.fields)
-    errno = errno_module.errorcode.get(found.errno, str(found.errno)) if found.errno else None
-    rules = [f"{match.policy}/{match.rule}" for match in found.matches]
-    mismatch = "" if recorded.expect is None else _mismatch(recorded, found.action, errno, rules)
+    verdict = evaluate.verdict(policies, recorded.fields)
+    errno = errno_module.errorcode.get(verdict.errno, str(verdict.errno)) if verdict.errno else None
+    rules = [f"{match.policy}/{match.rule}" for match in verdict.matches]
+    mismatch = "" if recorded.expect is None else _mismatch(recorded, verdict.action, errno, rules)
     return {
-        "line": recorded.number, "event": str(recorded.fields["event"]), "action": found.action.name.lower(), "errno": errno,
-        "rules": rules, "expected": recorded.expect, "mismatch": mismatch, "lacks": undecided(policies, recorded.fields),
-    }  # fmt: skip
+        "line": recorded.number,
+        "event": str(recorded.fields["event"]),
+        "action": verdict.action.name.lower(),
+        "errno": errno,
+        "rules": rules,
+        "expected": recorded.expect,
+        "mismatch": mismatch,
+        "lacks": undecided_fields(policies, recorded.fields),
+    }
 
 
 def _mismatch(recorded: Recorded, action: Action, errno: str | None, rules: list[str]) -> str:
-    """What is not as the line expects, or nothing."""
+    """What differs from what the line expects; "" where nothing does."""
     expect = {"action": recorded.expect} if isinstance(recorded.expect, str) else recorded.expect
     if not isinstance(expect, dict) or not expect or expect.keys() - {"action", "errno", "rules"}:
         raise BadLineError(recorded.number, "expect must be an action, or an object of action, errno and rules")
@@ -301,15 +313,23 @@ def _mismatch(recorded: Recorded, action: Action, errno: str | None, rules: list
 
 def _native_as_json(field: tables.Field) -> dict[str, Any]:
     return {
-        "name": field.name, "type": field.kind.value, "description": field.doc, "events": list(field.events), "kernel": field.kernel,
+        "name": field.name,
+        "type": field.kind.value,
+        "description": field.doc,
+        "events": list(field.events),
+        "kernel": field.kernel,
         "names": field.names,
-    }  # fmt: skip
+    }
 
 
 def _event_as_json(event: tables.EventType) -> dict[str, Any]:
     return {
-        "name": event.name, "short": list(event.short), "description": event.doc, "deniable": event.deniable, "killable": event.killable,
-    }  # fmt: skip
+        "name": event.name,
+        "short": list(event.short),
+        "description": event.doc,
+        "deniable": event.deniable,
+        "killable": event.killable,
+    }
 
 
 def _prevention(event: tables.EventType) -> str:

@@ -23,9 +23,13 @@ def document(policy: Policy) -> tuple[str, str]:
     if watched:
         return "", f"{watched[0]} can only be watched"
     lines = [
-        "apiVersion: bpfence.io/v1alpha1", "kind: SecurityPolicy", f"metadata: {{name: {policy.name}}}", "spec:", f"  mode: {policy.mode}",
+        "apiVersion: bpfence.io/v1alpha1",
+        "kind: SecurityPolicy",
+        f"metadata: {{name: {policy.name}}}",
+        "spec:",
+        f"  mode: {policy.mode}",
         f"  severity: {policy.severity}",
-    ]  # fmt: skip
+    ]
     if policy.tags:
         lines.append("  tags: [" + ", ".join(json.dumps(tag) for tag in policy.tags) + "]")
     lines.append("  rules:")
@@ -46,9 +50,9 @@ def _rule(rule: Rule) -> Iterator[str]:
 
 
 def _differs(text: str, policy: Policy) -> str:
-    """Why a document does not say what the policy says; empty where it does."""
-    policies, found = load_text(text)
-    errors = [diagnostic for diagnostic in found if diagnostic.severity == "error"]
+    """Why a document does not say what the policy says; "" where it does."""
+    policies, diagnostics = load_text(text)
+    errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
     if errors:
         return f"the native format cannot say it: {errors[0].message}"
     meant = {event: _normal(rule.condition_for(event)) for rule in policy.rules for event in rule.events}
@@ -57,7 +61,7 @@ def _differs(text: str, policy: Policy) -> str:
 
 
 def _normal(condition: Condition) -> Condition:
-    """A condition with flags one by one, so that two ways of writing the same are the same."""
+    """A condition with flags written one by one, so that two ways of writing the same compare equal."""
     match condition:
         case Atom(field, Op.ANYBITS, int(mask)):
             return disj([Atom(field, Op.ANYBITS, 1 << bit) for bit in range(mask.bit_length()) if mask >> bit & 1])

@@ -403,9 +403,11 @@ def rule_entries(draw: st.DrawFn, meant: Meant) -> Entry:
     rule = meant.rules.get(name)
     if rule is None or draw(st.integers(0, 7)) == 0:
         keys: dict[str, Any] = {
-            "desc": draw(texts), "condition": draw(chains(MACROS)), "output": draw(texts),
+            "desc": draw(texts),
+            "condition": draw(chains(MACROS)),
+            "output": draw(texts),
             "priority": draw(st.sampled_from(list(PRIORITIES))),
-        }  # fmt: skip
+        }
         optional = {"enabled": st.booleans(), "tags": tags, "exceptions": exceptions({})}
         keys |= {key: draw(strategy) for key, strategy in optional.items() if draw(st.booleans())}
         return Entry("rule", name, keys, "define")
@@ -423,11 +425,15 @@ def rule_entries(draw: st.DrawFn, meant: Meant) -> Entry:
     for key, how in chosen.items():
         made[key] = draw(
             {
-                "condition": chains(MACROS, 1, piece=how == "append"), "output": texts, "desc": texts, "tags": tags,
+                "condition": chains(MACROS, 1, piece=how == "append"),
+                "output": texts,
+                "desc": texts,
+                "tags": tags,
                 "exceptions": exceptions(known, values=True) if how == "append" else exceptions({}),
-                "priority": st.sampled_from(list(PRIORITIES)), "enabled": st.booleans(),
+                "priority": st.sampled_from(list(PRIORITIES)),
+                "enabled": st.booleans(),
             }[key]
-        )  # fmt: skip
+        )
     return Entry("rule", name, made, chosen)
 
 

@@ -8,12 +8,12 @@ import pytest
 from bpfence.dialects.dialect import Facts
 from bpfence.dialects.falco.dialect import FALCO
 from bpfence.dialects.falco.options import ENFORCING, WATCHING, FalcoOptions
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 from bpfence.errors import UsageError
 from tests.unit.agent.falco_rig import RULES
 
 NATIVE = "apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\n"
-FILES = [Source("rules.yaml", RULES.encode())]
+FILES = [SourceFile("rules.yaml", RULES.encode())]
 
 
 def test_rules_become_two_policies() -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from bpfence.dialects.falco.load import load_files, load_texts
 from bpfence.dialects.falco.read import resolve
 from bpfence.dialects.falco.read.document import CODES
-from bpfence.documents import yaml_nodes
+from bpfence.documents.placed import MAX_BYTES
+from bpfence.documents.yaml_nodes import placed_text
 from bpfence.errors import Diagnostic
 from tests.unit.dialects.falco import random_rules
 from tests.unit.dialects.falco.random_rules import Entry, Meant, written
@@ -29,7 +30,7 @@ def sound(problems: list[Diagnostic], texts: dict[str, str]) -> None:
         assert problem.code in CODES
         assert problem.message
         assert (problem.message + problem.hint).isprintable(), problem
-        lines = yaml_nodes.Source("", texts[problem.location.file]).starts
+        lines = placed_text(texts[problem.location.file], "").starts
         assert 0 <= problem.location.line <= len(lines)
         assert problem.location.column >= 0
 
@@ -166,7 +167,7 @@ CASES: dict[str, tuple[Callable[[], str], int | None, set[str]]] = {
 def test_hostile_files_end_in_time(case: str) -> None:
     make, rules, errors = CASES[case]
     text = make()
-    assert len(text) <= yaml_nodes.MAX_BYTES
+    assert len(text) <= MAX_BYTES
     found, codes = load(text)
     assert codes == errors
     assert rules is None or found == rules

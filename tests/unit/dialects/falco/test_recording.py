@@ -15,7 +15,7 @@ from bpfence.dialects.falco.confirm.event import FalcoEvent, Record, RecordedEve
 from bpfence.dialects.falco.confirm.live import LiveEvents
 from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.dialects.falco.load import load_text
-from bpfence.dialects.falco.read.fields import FIELD_BY_NAME, Argument
+from bpfence.dialects.falco.read.fields import FALCO_FIELD_BY_NAME, FieldArgument
 from bpfence.dialects.falco.recording import BASE, Recorder, recorded_fields
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent, decode
@@ -118,16 +118,26 @@ def kernel_events() -> list[FalcoEvent]:
     socket = {"NUM_RESULT": refused, "NUM_CALL": 42, "NUM_CALL_ARG0": 5, "NUM_NET_FAMILY": 2, "NUM_NET_TYPE": 1, "NUM_NET_PEER_PORT": 80}
     missing = {**opened, "NUM_RESULT": -2 & (1 << 64) - 1}
     raw = [
-        record("file.open", opened, {"STR_FILE_PATH": b"/etc/shadow", "STR_FILE_TEXT": b"../sh\x1b\xff", "STR_PROCESS_CWD": b"/etc/x"},
-               flags=abi.EVENT_RESULT, pid=os.getpid()),
-        record("net.connect", socket | {"NUM_NET_LOCAL_PORT": 40000}, {"STR_NET_PEER_IP": b"\1\2\3\4", "STR_NET_LOCAL_IP": b"\x7f\0\0\1"},
-               flags=abi.EVENT_RESULT),
+        record(
+            "file.open",
+            opened,
+            {"STR_FILE_PATH": b"/etc/shadow", "STR_FILE_TEXT": b"../sh\x1b\xff", "STR_PROCESS_CWD": b"/etc/x"},
+            flags=abi.EVENT_RESULT,
+            pid=os.getpid(),
+        ),
+        record(
+            "net.connect",
+            socket | {"NUM_NET_LOCAL_PORT": 40000},
+            {"STR_NET_PEER_IP": b"\1\2\3\4", "STR_NET_LOCAL_IP": b"\x7f\0\0\1"},
+            flags=abi.EVENT_RESULT,
+        ),
         record("process.executed", {}, {"STR_PROCESS_ARGS": b"a\0b c\0\xfe\0"}, flags=abi.EVENT_RESULT),
         record("file.open_failed", missing, {"STR_FILE_TEXT": b"/none", "STR_PROCESS_CWD": b"/"}, flags=abi.EVENT_RESULT),
-        record("file.rename", {"NUM_RESULT": 0, "NUM_CALL": 82}, {"STR_FILE_PATH": b"/a", "STR_FILE_NEW_PATH": b"/b"},
-               flags=abi.EVENT_RESULT),
+        record(
+            "file.rename", {"NUM_RESULT": 0, "NUM_CALL": 82}, {"STR_FILE_PATH": b"/a", "STR_FILE_NEW_PATH": b"/b"}, flags=abi.EVENT_RESULT
+        ),
         record("file.open", {}, {"STR_FILE_PATH": b"/x"}, flags=abi.EVENT_RESULT | abi.EVENT_AT_ONCE | abi.EVENT_ASYNC, action=0, error=0),
-    ]  # fmt: skip
+    ]
     found = []
     for data in raw:
         decoded = decode("decisions", data)
@@ -139,7 +149,7 @@ def kernel_events() -> list[FalcoEvent]:
 
 
 def test_every_field_of_a_kernels_event_round_trips(tmp_path: Path) -> None:
-    uses = [f"%{field.name}" for field in FIELD_BY_NAME.values() if field.argument not in (Argument.INDEX, Argument.KEY)]
+    uses = [f"%{field.name}" for field in FALCO_FIELD_BY_NAME.values() if field.argument not in (FieldArgument.INDEX, FieldArgument.KEY)]
     uses += ["%evt.arg.flags", "%evt.arg[0]", "%evt.rawarg.fd", "%evt.arg.mode", "%evt.rawarg.mode", "%evt.arg.name", "%evt.arg.dirfd"]
     uses += ["%proc.aname[1]", "%proc.acmdline[2]", "%proc.env[HOME]", "%proc.aenv[PATH]", "%proc.apid[1]", "%thread.cgroup.cpu"]
     text = f"- rule: X\n  desc: d\n  condition: evt.type exists\n  output: '{' '.join(uses)}'\n  priority: INFO\n"
@@ -160,7 +170,7 @@ def test_every_field_of_a_kernels_event_round_trips(tmp_path: Path) -> None:
 
 
 def test_the_base_is_of_fields_that_exist() -> None:
-    assert [name for name in BASE if name not in FIELD_BY_NAME] == []
+    assert [name for name in BASE if name not in FALCO_FIELD_BY_NAME] == []
 
 
 def test_a_recording_has_a_limit_and_goes_on_after_a_rotation(tmp_path: Path) -> None:

@@ -11,22 +11,25 @@ from hypothesis import strategies as st
 from bpfence.dialects.falco.confirm import rules
 from bpfence.dialects.falco.confirm.event import Record, RecordedEvent
 from bpfence.dialects.falco.load import load_texts
-from bpfence.dialects.falco.read.resolve import Rule, show
+from bpfence.dialects.falco.read.resolve import FalcoRule, show_condition
 from tests.unit.dialects.falco import random_rules
 from tests.unit.dialects.falco.random_rules import PRIORITIES, Entry, Event, Meant, written
 
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
-def loaded(*texts: str) -> tuple[list[Rule], list[str]]:
+def loaded(*texts: str) -> tuple[list[FalcoRule], list[str]]:
     """The rules, and the codes of the errors."""
     found, problems = load_texts([(text, f"{n}.yaml") for n, text in enumerate(texts)])
     return found.rules, [problem.code for problem in problems if problem.severity == "error"]
 
 
-def told(found: list[Rule]) -> list[tuple[Any, ...]]:
+def told(found: list[FalcoRule]) -> list[tuple[Any, ...]]:
     """All that a rule is, but for where it was written."""
-    return [(one.name, show(one.condition), one.desc, one.output_text, one.priority, one.tags, one.enabled, one.types) for one in found]
+    return [
+        (one.name, show_condition(one.condition), one.desc, one.output_text, one.priority, one.tags, one.enabled, one.types)
+        for one in found
+    ]
 
 
 def made_up(event: Event) -> RecordedEvent:
@@ -51,7 +54,7 @@ def test_rules_are_what_a_plain_model_says(made: tuple[list[Entry], Meant], data
         assert (one.desc, one.output_text, one.priority) == (wanted["desc"], wanted["output"], PRIORITIES[wanted["priority"]])
         assert (one.enabled, one.tags) == (wanted["enabled"], tuple(sorted(set(wanted["tags"]))))
         for event, record in EVENTS:
-            assert rules.holds(one.condition, record) == meant.true(one.name, event), (show(one.condition), event)
+            assert rules.holds(one.condition, record) == meant.true(one.name, event), (show_condition(one.condition), event)
 
 
 @given(random_rules.files(), st.data())

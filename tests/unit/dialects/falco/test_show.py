@@ -11,7 +11,7 @@ import pytest
 
 from bpfence.alerts.alert import Alert, LossLine, StatusLine
 from bpfence.dialects.falco.confirm.event import Record, RecordedEvent
-from bpfence.dialects.falco.confirm.rules import Match, RuleSet
+from bpfence.dialects.falco.confirm.rules import FalcoMatch, RuleSet
 from bpfence.dialects.falco.load import load_text
 from bpfence.dialects.falco.show import DROP_KINDS, details, encode, form, of_line, of_match
 from bpfence.fields import EVENT_BY_NAME
@@ -37,7 +37,7 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Any:
     time.tzset()
 
 
-def match() -> tuple[Match, RecordedEvent]:
+def match() -> tuple[FalcoMatch, RecordedEvent]:
     event = RecordedEvent(Record(type="open", time=MOMENT, fields={"fd.name": "/etc/shadow", "user.uid": 0}))
     loaded, _ = load_text(RULES)
     return RuleSet(loaded.rules, append="").matches(event)[0], event
@@ -85,9 +85,15 @@ def test_an_alert_of_a_native_policy() -> None:
 
 
 LOSS = LossLine(
-    time="2025-11-24T16:00:00.5Z", message="9 records were lost", lost=9, events={"file.open": 3, "process.fork": 1, "net.bind": 2},
-    gaps={"decisions": 8}, uncounted=0, undecodable={"too short": 1}, host="n",
-)  # fmt: skip
+    time="2025-11-24T16:00:00.5Z",
+    message="9 records were lost",
+    lost=9,
+    events={"file.open": 3, "process.fork": 1, "net.bind": 2},
+    gaps={"decisions": 8},
+    uncounted=0,
+    undecodable={"too short": 1},
+    host="n",
+)
 
 
 def test_a_loss_is_falcos_message_of_drops() -> None:

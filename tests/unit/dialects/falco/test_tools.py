@@ -6,16 +6,16 @@ from __future__ import annotations
 import pytest
 
 from bpfence.dialects.falco.dialect import FALCO
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 from bpfence.errors import PolicyError, UsageError
 from bpfence.host.links import Links
 from tests.unit.agent.falco_rig import RULES
 
-FILES = [Source("rules.yaml", RULES.encode())]
+FILES = [SourceFile("rules.yaml", RULES.encode())]
 
 
 def test_a_check_counts_the_rules_of_each_file() -> None:
-    found, summary = FALCO.tools().check([*FILES, Source("more.yaml", b"- macro: m\n  condition: evt.type=open\n")], Links())
+    found, summary = FALCO.tools().check([*FILES, SourceFile("more.yaml", b"- macro: m\n  condition: evt.type=open\n")], Links())
     assert [finding for finding in found if finding.severity == "error"] == []
     assert summary == [{"name": "rules.yaml", "mode": "falco", "rules": 3}, {"name": "more.yaml", "mode": "falco", "rules": 0}]
 
@@ -36,4 +36,4 @@ def test_what_does_not_go_together() -> None:
     with pytest.raises(UsageError, match="no rule is named"):
         FALCO.tools().explain(FILES, Links(), names=["Nope"])
     with pytest.raises(PolicyError):
-        FALCO.tools().exactly([Source("x.yaml", b"- rule: x\n")], "audit")
+        FALCO.tools().exactly([SourceFile("x.yaml", b"- rule: x\n")], "audit")

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import strategies as st
 
 from bpfence.dialects.falco.read import language
-from bpfence.dialects.falco.read.language import And, Call, Check, FieldRef, MacroRef, Node, Not, Or, Word, Words
+from bpfence.dialects.falco.read.language import (
+    AndNode,
+    Check,
+    ConditionNode,
+    FieldRef,
+    MacroRef,
+    NotNode,
+    OrNode,
+    TransformerCall,
+    Word,
+    Words,
+)
 
 CORPUS = Path(__file__).resolve().parents[4].parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
 
@@ -36,17 +47,17 @@ arguments = st.one_of(st.none(), any_text.filter(lambda text: "]" not in text or
 fields = st.builds(FieldRef, names, arguments)
 numbers = st.one_of(st.integers(-1000, 10**12).map(str), st.sampled_from(["0x1F", "1.5", "+3", "1e+3"])).map(Word)
 words = any_text.map(Word)
-operands: st.SearchStrategy[FieldRef | Call] = st.recursive(
+operands: st.SearchStrategy[FieldRef | TransformerCall] = st.recursive(
     fields,
     lambda inner: st.one_of(
-        st.builds(lambda f, a: Call(f, (a,)), st.sampled_from(["tolower", "toupper", "b64", "basename", "len"]), inner),
-        st.builds(lambda s, a: Call("join", (Word(s), a)), any_text, inner),
-        st.builds(lambda a, b: Call("concat", (a, b)), inner, inner),
-        st.builds(lambda a, o, x: Call("getopt", (a, Word(o)), x), inner, any_text, st.sampled_from([None, "e", "x"])),
+        st.builds(lambda f, a: TransformerCall(f, (a,)), st.sampled_from(["tolower", "toupper", "b64", "basename", "len"]), inner),
+        st.builds(lambda s, a: TransformerCall("join", (Word(s), a)), any_text, inner),
+        st.builds(lambda a, b: TransformerCall("concat", (a, b)), inner, inner),
+        st.builds(lambda a, o, x: TransformerCall("getopt", (a, Word(o)), x), inner, any_text, st.sampled_from([None, "e", "x"])),
     ),
     max_leaves=3,
 )
-computed = st.one_of(fields.map(lambda f: Call("val", (f,))), operands.filter(lambda o: isinstance(o, Call)))
+computed = st.one_of(fields.map(lambda f: TransformerCall("val", (f,))), operands.filter(lambda o: isinstance(o, TransformerCall)))
 lists = st.lists(words, max_size=4).map(lambda items: Words(tuple(items)))
 identifiers = st.sampled_from(["abc", "x1", "known_list"]).map(Word)
 checks = st.one_of(
@@ -57,12 +68,12 @@ checks = st.one_of(
     st.builds(Check, operands, st.sampled_from(language.LIST_OPERATORS), st.one_of(lists, computed, identifiers)),
 )
 macros = st.sampled_from(["m", "spawned_process", "nota", "order", "andy", "inside"]).map(MacroRef)
-nodes: st.SearchStrategy[Node] = st.recursive(
+nodes: st.SearchStrategy[ConditionNode] = st.recursive(
     st.one_of(checks, macros),
     lambda inner: st.one_of(
-        inner.map(Not),
-        st.lists(inner, min_size=2, max_size=3).map(lambda parts: And(tuple(parts))),
-        st.lists(inner, min_size=2, max_size=3).map(lambda parts: Or(tuple(parts))),
+        inner.map(NotNode),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: AndNode(tuple(parts))),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: OrNode(tuple(parts))),
     ),
     max_leaves=8,
 )

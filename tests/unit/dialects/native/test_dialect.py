@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bpfence.dialects.dialect import Facts
 from bpfence.dialects.native.dialect import NATIVE
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 
 POLICY = b"""apiVersion: bpfence.io/v1alpha1
 kind: SecurityPolicy
@@ -15,7 +15,7 @@ spec: {rules: [{name: r, on: open, match: {file.path: /x}}]}
 
 
 def test_policies_pass_through_and_lose_nothing() -> None:
-    rules, found = NATIVE.read([Source("p.yaml", POLICY)], None)
+    rules, found = NATIVE.read([SourceFile("p.yaml", POLICY)], None)
     assert [finding for finding in found if finding.severity == "error"] == []
     (policy,) = rules.policies(Facts())
     assert (policy.name, list(rules.smaller(policy)), list(rules.paths())) == ("p", [(policy, ())], ["/x"])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfence.conditions.values import lower
+from bpfence.conditions.values import condition_of
 from bpfence.dialects.native import gaps
 from bpfence.dialects.native.read import load_text
 from bpfence.evaluate import holds
@@ -144,10 +144,12 @@ def test_an_allow_that_a_deny_overrules(allowed: str, expected: list[str]) -> No
 def test_the_first_deny_that_overrules_an_allow_is_named() -> None:
     denies = [f"on: exec, match: {{{test}}}, action: deny" for test in ("file.path: /etc/x", "file.path: '**/good'", "file.path: '/opt/*'")]
     _, found = load_text(
-        HEAD + SCOPE + "  default: {exec: audit}\n  rules:\n"
+        HEAD
+        + SCOPE
+        + "  default: {exec: audit}\n  rules:\n"
         + "".join(f"    - {{name: r{n}, {text}}}\n" for n, text in enumerate(denies))
         + "    - {name: a, on: exec, match: {file.path: /opt/good}, action: allow}\n"
-    )  # fmt: skip
+    )
     assert [problem.message.split()[1] for problem in found if problem.code == "allow-denied"] == ["r1"]
 
 
@@ -206,12 +208,12 @@ def test_after_a_mistake_nothing_is_said_of_what_is_missing() -> None:
 
 def test_required_atoms_stand_under_no_not() -> None:
     one, two, three = (Atom("process.exe", Op.EQUALS, text) for text in ("/a", "/b", "/c"))
-    assert list(gaps.required(And((one, Or((two, Not(three))))))) == [one, two]
+    assert list(gaps.required_atoms(And((one, Or((two, Not(three))))))) == [one, two]
 
 
 @pytest.mark.parametrize("directory", gaps.WORLD_WRITABLE)
 def test_world_writable_directories_are_patterns(directory: str) -> None:
-    assert lower(FIELD_BY_NAME["file.path"], f"{directory}/*") == Atom("file.path", Op.GLOB, f"{directory}/*")
+    assert condition_of(FIELD_BY_NAME["file.path"], f"{directory}/*") == Atom("file.path", Op.GLOB, f"{directory}/*")
 
 
 def test_shipped_policies_have_none() -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bpfence.dialects.native.read import load_files, load_text
-from bpfence.documents import yaml_nodes
+from bpfence.documents.placed import MAX_BYTES
 from bpfence.errors import Diagnostic, Location
 from bpfence.evaluate import holds, verdict
 from bpfence.fields import EVENTS, FIELDS, GROUPS
@@ -287,7 +287,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     latin.write_bytes(b"a: \xe9")
     assert only(load_files([latin])[1]) == ("error", "not-utf8")
     large = tmp_path / "large.yaml"
-    large.write_bytes(b"#" * (yaml_nodes.MAX_BYTES + 1))
+    large.write_bytes(b"#" * (MAX_BYTES + 1))
     assert only(load_files([large])[1]) == ("error", "yaml-limit")
     alone = tmp_path / "alone"
     alone.mkdir()

@@ -11,13 +11,13 @@ import pytest
 from bpfence.dialects.native import schema
 from bpfence.dialects.native.read import SUBJECTS
 from bpfence.documents import yaml_nodes
-from bpfence.documents.yaml_nodes import Node
+from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.fields import FIELD_BY_NAME
 
 SHIPPED = sorted((Path(__file__).parents[4] / "examples" / "policies").glob("*.yaml"))
 
 
-def plain(node: Node) -> Any:
+def plain(node: YamlNode) -> Any:
     if node.kind == "list":
         return [plain(item) for item in node.items]
     if node.kind == "map":
@@ -33,12 +33,12 @@ def test_shipped_policies_are_what_the_models_say(path: Path) -> None:
 
 def test_the_models_refuse_other_keys() -> None:
     with pytest.raises(msgspec.ValidationError):
-        msgspec.convert({"name": "x", "on": "exec", "nope": 1}, schema.Rule)
+        msgspec.convert({"name": "x", "on": "exec", "nope": 1}, schema.RuleSpec)
 
 
 def test_keys() -> None:
     assert schema.keys(schema.SecurityPolicy) == ("apiVersion", "kind", "metadata", "spec")
-    assert schema.required(schema.Rule) == ("name", "on")
+    assert schema.required_keys(schema.RuleSpec) == ("name", "on")
     assert set(SUBJECTS) | {"container", "unless"} == set(schema.keys(schema.Scope))
     assert set(SUBJECTS.values()) <= set(FIELD_BY_NAME)
 
@@ -47,6 +47,6 @@ def test_the_json_schema_knows_fields_and_events() -> None:
     definitions = schema.json_schema()["$defs"]
     assert set(definitions["Match"]["properties"]) == set(FIELD_BY_NAME)
     assert definitions["Match"]["additionalProperties"] is False
-    assert "file.modify" in definitions["Rule"]["properties"]["on"]["anyOf"][0]["enum"]
+    assert "file.modify" in definitions["RuleSpec"]["properties"]["on"]["anyOf"][0]["enum"]
     assert "file.modify" not in definitions["Spec"]["properties"]["default"]["propertyNames"]["enum"]
-    assert definitions["Rule"]["additionalProperties"] is False
+    assert definitions["RuleSpec"]["additionalProperties"] is False

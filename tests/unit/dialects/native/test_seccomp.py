@@ -10,7 +10,7 @@ import pytest
 
 from bpfence.dialects.native.read import load_files, load_text
 from bpfence.dialects.native.schema import json_schema
-from bpfence.seccomp.model import Action, ArgOp
+from bpfence.seccomp.model import ArgOp, ProfileAction
 from bpfence.seccomp.profile import dump, load_bytes
 
 HEAD = "apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {name: p}\nspec:\n"
@@ -30,7 +30,7 @@ def test_inline() -> None:
     assert found == []
     profile = policies.policies[0].seccomp
     assert profile is not None
-    assert profile.default_action is Action.ERRNO
+    assert profile.default_action is ProfileAction.ERRNO
     assert profile.rules[0].names == ("read", "on", "write")
     assert (profile.rules[1].args[0].value, profile.rules[1].args[0].op) == (0xFFFFFFFF, ArgOp.EQ)
     assert (profile.rules[0].place("write").line, profile.rules[0].place("write").column) == (8, 29)
@@ -50,7 +50,7 @@ def test_by_file(tmp_path: Path) -> None:
     policies, found = load_files([tmp_path / "p.yaml"])
     assert found == []
     assert policies.policies[0].seccomp is not None
-    assert policies.policies[0].seccomp.default_action is Action.LOG
+    assert policies.policies[0].seccomp.default_action is ProfileAction.LOG
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

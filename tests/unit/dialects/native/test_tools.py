@@ -7,7 +7,7 @@ import pytest
 
 from bpfence.compiler.compile import Compiled
 from bpfence.dialects.native.dialect import NATIVE
-from bpfence.documents.files import Source
+from bpfence.documents.files import SourceFile
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError, UsageError
 from bpfence.host.links import Links
 from bpfence.policy import Policy, PolicySet, Rule
@@ -16,8 +16,8 @@ HEAD = "apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {name: 
 DENY = HEAD + "    - {name: r, on: open, match: {file.path: /secret}, action: deny}\n"
 
 
-def given(text: str) -> list[Source]:
-    return [Source("p.yaml", text.encode())]
+def given(text: str) -> list[SourceFile]:
+    return [SourceFile("p.yaml", text.encode())]
 
 
 def test_a_check_compiles_what_has_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:

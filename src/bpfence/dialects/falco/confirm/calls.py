@@ -3,7 +3,7 @@
 
 Called by `live`. An argument has a raw value (evt.rawarg) and, where Falco spells it out, a text (evt.arg): flags are names joined by
 '|' in the order of Falco's tables, an error is its name, a descriptor is <type>name. Names and orders are those of Falco's event table
-(EventType.args) and flag tables; numbers are the kernel's, but for open flags, whose raw value is in Falco's own numbering.
+(FalcoEventType.args) and flag tables; numbers are the kernel's, but for open flags, whose raw value is in Falco's own numbering.
 Paths are those that the kernel resolved, never the caller's memory. What is not in a record is None.
 """
 
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 from bpfence import abi, names
 from bpfence.dialects.falco.confirm.event import Scalar, mode_text, octal
-from bpfence.dialects.falco.read.events import EVENT_BY_NAME, SENSED
+from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME, SENSED
 from bpfence.events.records import KernelEvent, signed
 from bpfence.syscalls.architectures import X32_BIT, Arch
 from bpfence.syscalls.table import SOCKETCALL
@@ -27,7 +27,7 @@ UNKNOWN_DESCRIPTOR: Final = 2147483647
 """fd.num where a descriptor was made that no record names."""
 
 
-class Argument(NamedTuple):
+class EventArgument(NamedTuple):
     """One argument: as it is, and as Falco spells it out where it does."""
 
     raw: Scalar | None
@@ -39,10 +39,10 @@ class Argument(NamedTuple):
         return self.raw if self.text is None else self.text
 
 
-ABSENT: Final = Argument(None)
+ABSENT: Final = EventArgument(None)
 
 
-class Call(Protocol):
+class CallEvent(Protocol):
     """The parts of a live event that arguments are made of."""
 
     type: str
@@ -77,12 +77,12 @@ _CANONICAL: Final[Mapping[str, str]] = {
 
 
 def _types(*attributes: str) -> Mapping[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
+    by_native: dict[str, set[str]] = {}
     for event in SENSED:
         for attribute in attributes:
             for native in getattr(event, attribute):
-                found.setdefault(native, set()).add(event.name)
-    return {native: frozenset(types) for native, types in found.items()}
+                by_native.setdefault(native, set()).add(event.name)
+    return {native: frozenset(types) for native, types in by_native.items()}
 
 
 SEEN: Final = _types("seen")
@@ -167,7 +167,7 @@ _LARGEFILE: Final = 0o100000
 
 
 @lru_cache(maxsize=4096)
-def open_flags(flags: int, created: bool) -> Argument:
+def open_flags(flags: int, created: bool) -> EventArgument:
     """Flags of open(2). `created`: the call has made the file."""
     access, number = _ACCESS[flags & 3]
     words = []
@@ -176,18 +176,18 @@ def open_flags(flags: int, created: bool) -> Argument:
             words.append(name)
             number |= own
     words.append(access)
-    for name, present, own in (("O_CLOEXEC", flags & _O_CLOEXEC, 1 << 12), ("O_TMPFILE", flags & _O_TMPFILE, 1 << 13), ("O_F_CREATED",
-    created, 1 << 14)):  # fmt: skip
+    last = (("O_CLOEXEC", flags & _O_CLOEXEC, 1 << 12), ("O_TMPFILE", flags & _O_TMPFILE, 1 << 13), ("O_F_CREATED", created, 1 << 14))
+    for name, present, own in last:
         if present:
             words.append(name)
             number |= own
-    return Argument(number, "|".join(words))
+    return EventArgument(number, "|".join(words))
 
 
-def _flags(table: Flags) -> Callable[[int], Argument]:
+def _flags(table: Flags) -> Callable[[int], EventArgument]:
     @lru_cache(maxsize=512)
-    def spelled(value: int) -> Argument:
-        return Argument(value, "|".join(name for name, bit in table if value & bit) or None)
+    def spelled(value: int) -> EventArgument:
+        return EventArgument(value, "|".join(name for name, bit in table if value & bit) or None)
 
     return spelled
 
@@ -197,30 +197,40 @@ def _table(words: str, first: int = 1) -> Flags:
     return tuple((word, first << n) for n, word in enumerate(words.split()) if word != "-")
 
 
+def _prefixed(prefix: str, flags: Flags) -> Flags:
+    return tuple((prefix + word, bit) for word, bit in flags)
+
+
 _CLONE_ORDER: Final = (
     "FILES FS IO NEWIPC NEWNET NEWNS NEWPID NEWUTS PARENT PARENT_SETTID PTRACE SIGHAND SYSVSEM THREAD UNTRACED VM NEWUSER"
     " CHILD_CLEARTID CHILD_SETTID SETTLS VFORK NEWCGROUP NEWTIME"
 )
 _CLONE: Final = _flags(tuple((f"CLONE_{word}", names.TABLES["clone"].numbers[f"CLONE_{word}"]) for word in _CLONE_ORDER.split()))
 _MOUNT: Final = _flags(
-    _table("RDONLY NOSUID NODEV NOEXEC SYNCHRONOUS REMOUNT MANDLOCK DIRSYNC - - NOATIME NODIRATIME BIND MOVE REC SILENT POSIXACL UNBINDABLE"
-    " PRIVATE SLAVE SHARED RELATIME KERNMOUNT I_VERSION STRICTATIME LAZYTIME")
-)  # fmt: skip
+    _table(
+        "RDONLY NOSUID NODEV NOEXEC SYNCHRONOUS REMOUNT MANDLOCK DIRSYNC - - NOATIME NODIRATIME BIND MOVE REC SILENT POSIXACL UNBINDABLE"
+        " PRIVATE SLAVE SHARED RELATIME KERNMOUNT I_VERSION STRICTATIME LAZYTIME"
+    )
+)
 _UMOUNT: Final = _flags(_table("FORCE DETACH EXPIRE NOFOLLOW"))
 _MEMFD: Final = _flags(_table("MFD_CLOEXEC MFD_ALLOW_SEALING MFD_HUGETLB"))
 _UNLINKAT: Final = _flags((("AT_REMOVEDIR", 0x200),))
 _LINKAT: Final = _flags((("AT_SYMLINK_FOLLOW", 0x400), ("AT_EMPTY_PATH", 0x1000)))
 _CHOWNAT: Final = _flags((("AT_SYMLINK_NOFOLLOW", 0x100), ("AT_EMPTY_PATH", 0x1000)))
 _RENAMEAT2: Final = _flags(_table("RENAME_NOREPLACE RENAME_EXCHANGE RENAME_WHITEOUT"))
-_RESOLVE: Final = _flags(tuple((f"RESOLVE_{word}", bit) for word, bit in (
-    ("BENEATH", 8), ("IN_ROOT", 16), ("NO_MAGICLINKS", 2), ("NO_SYMLINKS", 4), ("NO_XDEV", 1), ("CACHED", 32),
-)))  # fmt: skip
-_RING: Final = _flags(
-    tuple((f"IORING_SETUP_{word}", bit) for word, bit in _table("IOPOLL SQPOLL SQ_AFF CQSIZE CLAMP ATTACH_WQ R_DISABLED"))
+_RESOLVE: Final = _flags(
+    _prefixed("RESOLVE_", (("BENEATH", 8), ("IN_ROOT", 16), ("NO_MAGICLINKS", 2), ("NO_SYMLINKS", 4), ("NO_XDEV", 1), ("CACHED", 32)))
 )
-_RING_FEATURES: Final = _flags(tuple((f"IORING_FEAT_{word}", bit) for word, bit in _table(
-    "SINGLE_MMAP NODROP SUBMIT_STABLE RW_CUR_POS CUR_PERSONALITY FAST_POLL POLL_32BITS SQPOLL_NONFIXED EXT_ARG NATIVE_WORKERS RSRC_TAGS"
-)))  # fmt: skip
+_RING: Final = _flags(_prefixed("IORING_SETUP_", _table("IOPOLL SQPOLL SQ_AFF CQSIZE CLAMP ATTACH_WQ R_DISABLED")))
+_RING_FEATURES: Final = _flags(
+    _prefixed(
+        "IORING_FEAT_",
+        _table(
+            "SINGLE_MMAP NODROP SUBMIT_STABLE RW_CUR_POS CUR_PERSONALITY FAST_POLL POLL_32BITS SQPOLL_NONFIXED EXT_ARG NATIVE_WORKERS"
+            " RSRC_TAGS"
+        ),
+    )
+)
 _MODULE: Final = _flags(_table("MODULE_INIT_IGNORE_MODVERSIONS MODULE_INIT_IGNORE_VERMAGIC MODULE_INIT_COMPRESSED_FILE"))
 EXE: Final = (
     ("EXE_WRITABLE", abi.EXE_WRITABLE), ("EXE_UPPER_LAYER", abi.EXE_UPPER), ("EXE_FROM_MEMFD", abi.EXE_MEMFD),
@@ -248,14 +258,14 @@ _FSCONFIG: Final = {
 
 
 @lru_cache(maxsize=256)
-def capabilities(value: int) -> str:
+def capability_names(value: int) -> str:
     """A set of capabilities: CAP_* joined by spaces, lowest first."""
     return " ".join(word for word in names.flags("capability", value) if not word.startswith("0x"))
 
 
 # ---- arguments ----
 
-Make = Callable[[Call], Argument]
+Make = Callable[[CallEvent], EventArgument]
 
 
 def _int32(value: int) -> int:
@@ -264,11 +274,11 @@ def _int32(value: int) -> int:
 
 
 def _number(register: int, *, unsigned: bool = False, wide: bool = False) -> Make:
-    def make(call: Call) -> Argument:
+    def make(call: CallEvent) -> EventArgument:
         value = call.register(register)
         if value is None:
             return ABSENT
-        return Argument(value if wide else value & 0xFFFFFFFF if unsigned else _int32(value))
+        return EventArgument(value if wide else value & 0xFFFFFFFF if unsigned else _int32(value))
 
     return make
 
@@ -276,13 +286,13 @@ def _number(register: int, *, unsigned: bool = False, wide: bool = False) -> Mak
 def _id(register: int, kind: str = "user") -> Make:
     """A user's or group's id, explained by the name where there is one; -1 leaves it as it is."""
 
-    def make(call: Call) -> Argument:
+    def make(call: CallEvent) -> EventArgument:
         value = call.register(register)
         if value is None:
             return ABSENT
         mask = 0xFFFF if _has_narrow_ids(call.record) else 0xFFFFFFFF
         number = value & mask
-        return Argument(-1, "<NONE>") if number == mask else Argument(number, call.account(kind, number))
+        return EventArgument(-1, "<NONE>") if number == mask else EventArgument(number, call.account(kind, number))
 
     return make
 
@@ -298,23 +308,23 @@ def _group(register: int) -> Make:
 
 
 def _hexadecimal(register: int) -> Make:
-    def make(call: Call) -> Argument:
+    def make(call: CallEvent) -> EventArgument:
         value = call.register(register)
-        return ABSENT if value is None else Argument(value, f"{value:X}")
+        return ABSENT if value is None else EventArgument(value, f"{value:X}")
 
     return make
 
 
 def _named(register: int, table: Mapping[int, str], other: str = "") -> Make:
-    def make(call: Call) -> Argument:
+    def make(call: CallEvent) -> EventArgument:
         value = call.register(register)
-        return ABSENT if value is None else Argument(_int32(value), table.get(_int32(value), other) or None)
+        return ABSENT if value is None else EventArgument(_int32(value), table.get(_int32(value), other) or None)
 
     return make
 
 
-def _flagged(register: int, spell: Callable[[int], Argument]) -> Make:
-    def make(call: Call) -> Argument:
+def _flagged(register: int, spell: Callable[[int], EventArgument]) -> Make:
+    def make(call: CallEvent) -> EventArgument:
         value = call.register(register)
         return ABSENT if value is None else spell(value & 0xFFFFFFFF)
 
@@ -322,11 +332,11 @@ def _flagged(register: int, spell: Callable[[int], Argument]) -> Make:
 
 
 def _slot(slot: int) -> Make:
-    return lambda call: Argument(call.record.numbers.get(slot))
+    return lambda call: EventArgument(call.record.numbers.get(slot))
 
 
-def _slot_flags(slot: int, spell: Callable[[int], Argument]) -> Make:
-    def make(call: Call) -> Argument:
+def _slot_flags(slot: int, spell: Callable[[int], EventArgument]) -> Make:
+    def make(call: CallEvent) -> EventArgument:
         value = call.record.numbers.get(slot)
         return ABSENT if value is None else spell(value)
 
@@ -339,27 +349,27 @@ def _ring(member: int) -> Make:
 
 
 def _string(slot: int) -> Make:
-    return lambda call: Argument(call.text(slot))
+    return lambda call: EventArgument(call.text(slot))
 
 
 def _field(name: str) -> Make:
-    def make(call: Call) -> Argument:
+    def make(call: CallEvent) -> EventArgument:
         value = call.get(name)
-        return Argument(value) if isinstance(value, (str, int)) else ABSENT
+        return EventArgument(value) if isinstance(value, (str, int)) else ABSENT
 
     return make
 
 
-def _octal(value: int) -> Argument:
-    return Argument(value, octal(value))
+def _octal(value: int) -> EventArgument:
+    return EventArgument(value, octal(value))
 
 
 def _mode(mask: int = 0o7777) -> Make:
     """Permission bits that are given to a file."""
 
-    def make(call: Call) -> Argument:
+    def make(call: CallEvent) -> EventArgument:
         value = call.record.numbers.get(abi.NUM_FILE_MODE)
-        return ABSENT if value is None else Argument(value & mask, mode_text(call.type, value & mask))
+        return ABSENT if value is None else EventArgument(value & mask, mode_text(call.type, value & mask))
 
     return make
 
@@ -367,7 +377,7 @@ def _mode(mask: int = 0o7777) -> Make:
 def _open_mode(register: int) -> Make:
     """The mode that open was given; 0 where it makes no file, as then the register holds anything."""
 
-    def make(call: Call) -> Argument:
+    def make(call: CallEvent) -> EventArgument:
         value = call.register(register)
         if value is None:
             return ABSENT
@@ -376,7 +386,7 @@ def _open_mode(register: int) -> Make:
     return make
 
 
-def _how_mode(call: Call) -> Argument:
+def _how_mode(call: CallEvent) -> EventArgument:
     """The same of openat2, whose structure the record has."""
     value = call.record.numbers.get(abi.NUM_HOW_MODE)
     if value is None:
@@ -387,7 +397,7 @@ def _how_mode(call: Call) -> Argument:
 _FLAGS_REGISTER: Final = {"open": 1, "openat": 2, "open_by_handle_at": 2}
 
 
-def _given_flags(call: Call) -> int:
+def _given_flags(call: CallEvent) -> int:
     """Open flags as the caller gave them. The kernel adds O_LARGEFILE to all of them on 64-bit machines."""
     if call.type == "creat":
         return 0o1101
@@ -396,65 +406,65 @@ def _given_flags(call: Call) -> int:
     return call.record.numbers.get(abi.NUM_FILE_FLAGS, 0) & ~_LARGEFILE if value is None else value & 0xFFFFFFFF
 
 
-def _open_flags(call: Call) -> Argument:
+def _open_flags(call: CallEvent) -> EventArgument:
     flags = _given_flags(call)
     made = (call.result or 0) >= 0 and call.record.event == "file.open"
     return open_flags(flags, made and (_is_new(call) or bool(flags & _O_TMPFILE == _O_TMPFILE)))
 
 
-def _is_new(call: Call) -> bool:
+def _is_new(call: CallEvent) -> bool:
     return bool(call.record.numbers.get(abi.NUM_FILE_ACCESS, 0) & abi.ACCESS_CREATED)
 
 
-def _created(call: Call) -> Argument:
-    return Argument(1 << 14, "O_F_CREATED") if (call.result or 0) >= 0 and _is_new(call) else Argument(0)
+def _created(call: CallEvent) -> EventArgument:
+    return EventArgument(1 << 14, "O_F_CREATED") if (call.result or 0) >= 0 and _is_new(call) else EventArgument(0)
 
 
-def _result(call: Call) -> Argument:
+def _result(call: CallEvent) -> EventArgument:
     value = call.result
     if value is None:
         return ABSENT
-    return Argument(value, errno.errorcode.get(-value, str(-value)) if value < 0 else None)
+    return EventArgument(value, errno.errorcode.get(-value, str(-value)) if value < 0 else None)
 
 
-def _made(call: Call) -> Argument:
+def _made(call: CallEvent) -> EventArgument:
     """The result, where it is a descriptor."""
     value = call.result
     if value is None or value < 0:
         return _result(call)
     number = call.get("fd.num")
     value = number if isinstance(number, int) else value
-    return Argument(value, call.descriptor(value) or None)
+    return EventArgument(value, call.descriptor(value) or None)
 
 
 def _descriptor(register: int) -> Make:
-    def make(call: Call) -> Argument:
+    def make(call: CallEvent) -> EventArgument:
         value = call.register(register)
         if value is None:
             return ABSENT
         number = _int32(value)
-        return Argument(number, "AT_FDCWD" if number == AT_FDCWD else call.descriptor(number) or None)
+        return EventArgument(number, "AT_FDCWD" if number == AT_FDCWD else call.descriptor(number) or None)
 
     return make
 
 
-def _own_dirfd(call: Call) -> Argument:
+def _own_dirfd(call: CallEvent) -> EventArgument:
     value = call.record.numbers.get(abi.NUM_DIRFD)
     if value is None:
         return _descriptor(0)(call)
     number = _int32(value)
     base = call.text(abi.STR_FILE_BASE)
-    return Argument(number, "AT_FDCWD" if number == AT_FDCWD else f"<d>{base}" if base is not None else None)
+    return EventArgument(number, "AT_FDCWD" if number == AT_FDCWD else f"<d>{base}" if base is not None else None)
 
 
-def _opened(call: Call) -> Argument:
+def _opened(call: CallEvent) -> EventArgument:
     """The path of an open: as the kernel resolved it, and as it was given where it resolved none."""
     path = call.text(abi.STR_FILE_PATH)
-    return Argument(call.text(abi.STR_FILE_TEXT) if path is None else path)
+    return EventArgument(call.text(abi.STR_FILE_TEXT) if path is None else path)
 
 
 def _family(register: int) -> Make:
-    def make(call: Call) -> Argument:
+    def make(call: CallEvent) -> EventArgument:
         value = call.record.numbers.get(abi.NUM_NET_FAMILY)
         if value is None:
             given = call.register(register)
@@ -462,77 +472,77 @@ def _family(register: int) -> Make:
                 return ABSENT
             value = _int32(given)
         # Falco's table has AF_LOCAL before AF_UNIX.
-        return Argument(value, "AF_LOCAL" if value == 1 else names.name("family", value))
+        return EventArgument(value, "AF_LOCAL" if value == 1 else names.name("family", value))
 
     return make
 
 
 def _socket(register: int, slot: int) -> Make:
-    def make(call: Call) -> Argument:
+    def make(call: CallEvent) -> EventArgument:
         given = call.register(register)
-        return Argument(call.record.numbers.get(slot) if given is None else _int32(given))
+        return EventArgument(call.record.numbers.get(slot) if given is None else _int32(given))
 
     return make
 
 
-def _queue_percent(call: Call) -> Argument:
+def _queue_percent(call: CallEvent) -> EventArgument:
     length, most = (call.record.numbers.get(slot) for slot in (abi.NUM_QUEUE_LENGTH, abi.NUM_QUEUE_MAX))
-    return ABSENT if length is None or most is None else Argument(length * 100 // most if most else 0)
+    return ABSENT if length is None or most is None else EventArgument(length * 100 // most if most else 0)
 
 
-def _signal(call: Call) -> Argument:
+def _signal(call: CallEvent) -> EventArgument:
     value = call.record.numbers.get(abi.NUM_SIGNAL)
-    return ABSENT if value is None else Argument(value, names.name("signal", value))
+    return ABSENT if value is None else EventArgument(value, names.name("signal", value))
 
 
-def _address(call: Call) -> Argument:
+def _address(call: CallEvent) -> EventArgument:
     """The address that a call names: of the other side, for bind of the own one; either is the server's."""
     path = call.text(abi.STR_NET_UNIX_PATH)
     if path is not None:
-        return Argument(path)
+        return EventArgument(path)
     host, number = call.get("fd.sip"), call.get("fd.sport")
-    return Argument(f"{host}:{number}") if host is not None else ABSENT
+    return EventArgument(f"{host}:{number}") if host is not None else ABSENT
 
 
-def _prctl_text(call: Call) -> Argument:
+def _prctl_text(call: CallEvent) -> EventArgument:
     given = call.register(0)
-    return Argument(call.text(abi.STR_CALL_TEXT)) if given is not None and _int32(given) == _PR_SET_NAME else ABSENT
+    return EventArgument(call.text(abi.STR_CALL_TEXT)) if given is not None and _int32(given) == _PR_SET_NAME else ABSENT
 
 
-def _prctl_number(call: Call) -> Argument:
+def _prctl_number(call: CallEvent) -> EventArgument:
     given = call.register(0)
     return ABSENT if given is None or _int32(given) == _PR_SET_NAME else _number(1, wide=True)(call)
 
 
 def _exit(part: Callable[[int], int]) -> Make:
-    def make(call: Call) -> Argument:
+    def make(call: CallEvent) -> EventArgument:
         code = call.record.numbers.get(abi.NUM_EXIT_CODE)
-        return ABSENT if code is None else Argument(part(_int32(code)))
+        return ABSENT if code is None else EventArgument(part(_int32(code)))
 
     return make
 
 
-def _bpf(call: Call) -> Argument:
+def _bpf(call: CallEvent) -> EventArgument:
     value = call.record.numbers.get(abi.NUM_BPF_CMD)
-    return ABSENT if value is None else Argument(value, names.name("bpf_cmd", value))
+    return ABSENT if value is None else EventArgument(value, names.name("bpf_cmd", value))
 
 
-def _exec_name(call: Call) -> Argument:
+def _exec_name(call: CallEvent) -> EventArgument:
     """What a program was to be executed by: the name given where it failed, the file where it has not happened yet."""
     for slot in (abi.STR_CALL_TEXT, abi.STR_FILE_PATH):
-        found = call.text(slot)
-        if found is not None:
-            return Argument(found)
+        name = call.text(slot)
+        if name is not None:
+            return EventArgument(name)
     return _field("proc.exepath")(call)
 
 
-def _exe_flags(call: Call) -> Argument:
+def _exe_flags(call: CallEvent) -> EventArgument:
     """About the executable; of one that is about to be executed nothing is known yet."""
     value = None if call.record.event == "process.exec" else call.record.numbers.get(abi.NUM_EXE_FLAGS)
     return ABSENT if value is None else _EXE(value)
 
 
-def _clone_flags(call: Call) -> Argument:
+def _clone_flags(call: CallEvent) -> EventArgument:
     value = call.record.numbers.get(abi.NUM_CLONE_FLAGS)
     return ABSENT if value is None else _CLONE(value & ~0xFF)
 
@@ -644,11 +654,11 @@ MAKERS: Final[Mapping[str, Mapping[str, Make]]] = {
 """Per event type, in Falco's order, how each argument is made."""
 
 
-def argument(call: Call, name: str) -> Argument:
+def argument(call: CallEvent, name: str) -> EventArgument:
     """One argument by its name or its number from 0; ABSENT where the event has none of that name."""
     makers = MAKERS.get(call.type, {})
     if name.isascii() and name.isdigit():
-        listed = EVENT_BY_NAME[call.type].args if call.type in EVENT_BY_NAME else ()
+        listed = FALCO_EVENT_BY_NAME[call.type].args if call.type in FALCO_EVENT_BY_NAME else ()
         if len(name) > 4 or int(name) >= len(listed):
             return ABSENT
         name = listed[int(name)]
@@ -656,13 +666,13 @@ def argument(call: Call, name: str) -> Argument:
     return ABSENT if make is None else make(call)
 
 
-def arguments(call: Call, leave_out: Iterable[str] = ()) -> dict[str, Argument]:
+def event_arguments(call: CallEvent, leave_out: Iterable[str] = ()) -> dict[str, EventArgument]:
     """All arguments in order, but those that are left out: they are ABSENT."""
     omitted = frozenset(leave_out)
     return {name: ABSENT if name in omitted else make(call) for name, make in MAKERS.get(call.type, {}).items()}
 
 
-def spelled(name: str, value: Argument) -> str:
+def spelled(name: str, value: EventArgument) -> str:
     """An argument in evt.args: name=raw, and the text in brackets where there is both."""
     if value.raw is None:
         return f"{name}=<NA>"

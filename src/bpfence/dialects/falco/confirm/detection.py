@@ -14,10 +14,10 @@ from typing import Final, NamedTuple, Protocol
 from bpfence.alerts.alert import RuleInfo, Said
 from bpfence.alerts.faults import Faults
 from bpfence.dialects.dialect import Context
+from bpfence.dialects.facts import Hosts
 from bpfence.dialects.falco.confirm.event import FalcoEvent
 from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.dialects.falco.dialect import FalcoRules
-from bpfence.dialects.falco.lower.atoms import Hosts
 from bpfence.dialects.falco.options import WATCHING
 from bpfence.dialects.falco.read.hostnames import mentioned
 from bpfence.dialects.falco.recording import Recorder
@@ -166,11 +166,11 @@ class Detection:
         """Whether Falco rules are in force, or were a short time ago."""
         return bool(self._known)
 
-    def view(self, seen: Observation) -> View:
+    def view(self, seen: Observation) -> FalcoView:
         """An observation as Falco's rules see it."""
-        return View(seen, self._known.get(seen.generation, self._newest), self.faults)
+        return FalcoView(seen, self._known.get(seen.generation, self._newest), self.faults)
 
-    def confirm(self, view: View, among: Collection[str] | None) -> list[RuleInfo]:
+    def confirm(self, view: FalcoView, among: Collection[str] | None) -> list[RuleInfo]:
         """The candidates that match, in Falco's order. `among`: names of the candidates; None: they are not known, any rule may be one."""
         self.candidates += 1
         event, known = view.event(), view.known
@@ -182,9 +182,9 @@ class Detection:
             except Exception as error:
                 self.faults.add("", f"an event {event.type} could not be recorded", error)
         wanted = known.infos.keys() if among is None else known.infos.keys() & among
-        found = [known.infos[rule.name] for rule in known.rules.matching_rules(event, wanted)]
-        self.confirmed += bool(found)
-        return found
+        matching = [known.infos[rule.name] for rule in known.rules.matching_rules(event, wanted)]
+        self.confirmed += bool(matching)
+        return matching
 
     def flush(self) -> None:
         """Write what was recorded."""
@@ -204,7 +204,7 @@ class Detection:
             self._recorder.close()
 
 
-class View:
+class FalcoView:
     """One observation as a Falco event, made when first asked for."""
 
     def __init__(self, seen: Observation, known: _Known | None, faults: Faults) -> None:

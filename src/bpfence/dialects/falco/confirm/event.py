@@ -22,16 +22,16 @@ from typing import Any, Final, Protocol, Union
 
 import msgspec
 
-from bpfence.dialects.falco.read.checks import address
-from bpfence.dialects.falco.read.events import EVENT_BY_NAME, MODES
-from bpfence.dialects.falco.read.fields import Argument, Type, Use, lookup
+from bpfence.dialects.falco.read.checks import parse_address
+from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME, MODES
+from bpfence.dialects.falco.read.fields import FieldArgument, NamedField, Type, lookup
 from bpfence.documents.report import TextError
 from bpfence.events.source import MALFORMED, MAX_LINE, BadLineError
 from bpfence.events.values import escape, unescape
 from bpfence.names import name as name_of
 
 Scalar = Union[str, int, float, bool, bytes]
-Value = Union[Scalar, tuple[Scalar, ...]]
+FieldValue = Union[Scalar, tuple[Scalar, ...]]
 SECOND: Final = 1_000_000_000
 NOTHING: Final = "<NA>"
 """What Falco has for an argument without a value."""
@@ -50,14 +50,14 @@ class FalcoEvent(Protocol):
     def time(self) -> int:
         """ns since 1970."""
 
-    def get(self, field: str, argument: str | None = None) -> Value | None:
+    def get(self, field: str, argument: str | None = None) -> FieldValue | None:
         """A field's value; None where it is absent. Fields that are `many` give tuples when asked without argument."""
 
     def elements(self, field: str) -> tuple[str, ...] | None:
         """The list that a text such as proc.args is made of."""
 
 
-class Ancestor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FalcoAncestor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One ancestor, as far as it is known."""
 
     name: str | None = None
@@ -75,13 +75,13 @@ class Derived:
     time: int
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str | None], Value | None] = {}
+        self._known: dict[tuple[str, str | None], FieldValue | None] = {}
 
-    def raw(self, field: str, argument: str | None) -> Value | None:
+    def raw(self, field: str, argument: str | None) -> FieldValue | None:
         """What the source knows itself."""
         raise NotImplementedError
 
-    def lineage(self) -> tuple[Ancestor, ...]:
+    def lineage(self) -> tuple[FalcoAncestor, ...]:
         """Ancestors, the parent first."""
         raise NotImplementedError
 
@@ -93,35 +93,35 @@ class Derived:
         """The list that a text is made of."""
         raise NotImplementedError
 
-    def get(self, field: str, argument: str | None = None) -> Value | None:
+    def get(self, field: str, argument: str | None = None) -> FieldValue | None:
         """A field's value, computed once."""
         key = (field, argument)
         try:
             return self._known[key]
         except KeyError:
             pass
-        found = self.raw(field, argument)
-        if found is None:
+        value = self.raw(field, argument)
+        if value is None:
             derive = DERIVED.get(field)
             if derive is not None:
-                found = derive(self, argument)
-        self._known[key] = found
-        return found
+                value = derive(self, argument)
+        self._known[key] = value
+        return value
 
 
 # ---- what follows from what ----
 
-_Derive = Callable[[Derived, "str | None"], "Value | None"]
+_Derive = Callable[[Derived, "str | None"], "FieldValue | None"]
 
 
 def _lineage(attribute: str, own: str) -> _Derive:
     """An ancestor's attribute by level; all that are known without one."""
 
-    def derive(event: Derived, argument: str | None) -> Value | None:
+    def derive(event: Derived, argument: str | None) -> FieldValue | None:
         ancestors = event.lineage()
         if argument is None:
-            found = tuple(value for value in (getattr(one, attribute) for one in ancestors) if value is not None)
-            return found or None
+            values = tuple(value for value in (getattr(ancestor, attribute) for ancestor in ancestors) if value is not None)
+            return values or None
         level = int(argument)
         if level == 0:
             return event.get(own)
@@ -131,14 +131,14 @@ def _lineage(attribute: str, own: str) -> _Derive:
 
 
 def _parent(attribute: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         ancestors = event.lineage()
         return getattr(ancestors[0], attribute) if ancestors else None
 
     return derive
 
 
-def _environment(event: Derived, argument: str | None) -> Value | None:
+def _environment(event: Derived, argument: str | None) -> FieldValue | None:
     listed = event.elements("proc.env")
     if listed is None:
         return None
@@ -147,30 +147,31 @@ def _environment(event: Derived, argument: str | None) -> Value | None:
     return next((item[len(argument) + 1 :] for item in listed if item.startswith(argument + "=")), None)
 
 
-def _ancestor_environment(event: Derived, argument: str | None) -> Value | None:
+def _ancestor_environment(event: Derived, argument: str | None) -> FieldValue | None:
     ancestors = event.lineage()
-    texts = [" ".join(f"{name}={value}" for name, value in one.env.items()) for one in ancestors]
+    texts = [" ".join(f"{name}={value}" for name, value in ancestor.env.items()) for ancestor in ancestors]
     if argument is None:
         return tuple(text for text in texts if text) or None
     if argument.isdigit():
         level = int(argument)
         return event.get("proc.env") if level == 0 else texts[level - 1] if level <= len(texts) else None
-    return next((one.env[argument] for one in ancestors if argument in one.env), None)
+    return next((ancestor.env[argument] for ancestor in ancestors if argument in ancestor.env), None)
 
 
-def _args(event: Derived, argument: str | None) -> Value | None:
+def _args(event: Derived, argument: str | None) -> FieldValue | None:
     listed = event.elements("proc.args")
     if listed is None or argument is None:
         return None if listed is None else " ".join(listed)
     return listed[int(argument)] if int(argument) < len(listed) else None
 
 
-def _ancestor_args(event: Derived, argument: str | None) -> Value | None:
+def _ancestor_args(event: Derived, argument: str | None) -> FieldValue | None:
     """What stands in an ancestor's command line behind its name."""
     if argument == "0":
         return event.get("proc.args")
     lines = [
-        None if one.cmdline is None or one.name is None else one.cmdline.removeprefix(one.name).removeprefix(" ") for one in event.lineage()
+        None if ancestor.cmdline is None or ancestor.name is None else ancestor.cmdline.removeprefix(ancestor.name).removeprefix(" ")
+        for ancestor in event.lineage()
     ]
     if argument is None:
         return tuple(line for line in lines if line is not None) or None
@@ -180,20 +181,20 @@ def _ancestor_args(event: Derived, argument: str | None) -> Value | None:
 def _counted(*categories: str) -> _Derive:
     """1 where a call of one of these categories has failed; of any where none is given."""
 
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         kind = event.get("evt.category")
         return 1 if event.get("evt.failed") is True and (not categories or kind in categories) else None
 
     return derive
 
 
-def _name_and_thread(event: Derived, _: str | None) -> Value | None:
+def _name_and_thread(event: Derived, _: str | None) -> FieldValue | None:
     name, tid = event.get("proc.name"), event.get("thread.tid")
     return f"{name}{tid}" if isinstance(name, str) and isinstance(tid, int) else None
 
 
 def _joined(first: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         head, rest = event.get(first), event.get("proc.args")
         if not isinstance(head, str):
             return None
@@ -202,20 +203,20 @@ def _joined(first: str) -> _Derive:
     return derive
 
 
-def _argument(event: Derived, argument: str | None) -> Value | None:
-    found = _raw_argument(event, argument)
-    if isinstance(found, bool):
-        return "true" if found else "false"
-    if isinstance(found, int) and _name_of(event, argument) == "mode":
-        return mode_text(event.type, found)
-    if found is None:
+def _argument(event: Derived, argument: str | None) -> FieldValue | None:
+    raw = _raw_argument(event, argument)
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    if isinstance(raw, int) and _name_of(event, argument) == "mode":
+        return mode_text(event.type, raw)
+    if raw is None:
         return unknown_argument(event.type, argument)
-    return found if isinstance(found, str) else str(found)
+    return raw if isinstance(raw, str) else str(raw)
 
 
 def unknown_argument(event_type: str, argument: str | None) -> str | None:
     """evt.arg of an argument without a value: "<NA>" where the event has an argument of that name or number, as in Falco; else None."""
-    names = EVENT_BY_NAME[event_type].args if event_type in EVENT_BY_NAME else ()
+    names = FALCO_EVENT_BY_NAME[event_type].args if event_type in FALCO_EVENT_BY_NAME else ()
     if argument is None or not (argument.isascii() and argument.isdigit()):
         return NOTHING if argument in names else None
     return NOTHING if len(argument) < 5 and int(argument) < len(names) else None
@@ -230,7 +231,7 @@ def _name_of(event: Derived, argument: str | None) -> str | None:
     """The name of an argument that is given by its name or by its number from 0."""
     if argument is None or not (argument.isascii() and argument.isdigit()):
         return argument
-    names = EVENT_BY_NAME[event.type].args if event.type in EVENT_BY_NAME else tuple(event.arguments())
+    names = FALCO_EVENT_BY_NAME[event.type].args if event.type in FALCO_EVENT_BY_NAME else tuple(event.arguments())
     return names[int(argument)] if len(argument) < 5 and int(argument) < len(names) else None
 
 
@@ -264,7 +265,7 @@ def _text(value: Scalar) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
-def _all_arguments(event: Derived, _: str | None) -> Value | None:
+def _all_arguments(event: Derived, _: str | None) -> FieldValue | None:
     return " ".join(f"{name}={_spelled(event, name, value)}" for name, value in event.arguments().items())
 
 
@@ -274,7 +275,7 @@ def _spelled(event: Derived, name: str, value: Scalar | None) -> str:
     return spelled_mode(event.type, value) if name == "mode" and isinstance(value, int) else _text(value)
 
 
-def _raw_result(event: Derived, _: str | None) -> Value | None:
+def _raw_result(event: Derived, _: str | None) -> FieldValue | None:
     given = event.arguments()
     for name in ("res", "fd"):
         value = given.get(name)
@@ -283,14 +284,14 @@ def _raw_result(event: Derived, _: str | None) -> Value | None:
     return None
 
 
-def _result(event: Derived, _: str | None) -> Value | None:
+def _result(event: Derived, _: str | None) -> FieldValue | None:
     value = event.get("evt.rawres")
     if not isinstance(value, int):
         return None
     return "SUCCESS" if value >= 0 else errno.errorcode.get(-value, str(-value))
 
 
-def _failed(event: Derived, _: str | None) -> Value | None:
+def _failed(event: Derived, _: str | None) -> FieldValue | None:
     value = event.get("evt.rawres")
     return value < 0 if isinstance(value, int) else None
 
@@ -306,14 +307,14 @@ def _flags(event: Derived) -> set[str] | None:
 def _opened(wanted: Iterable[str]) -> _Derive:
     chosen = set(wanted)
 
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         flags = _flags(event)
         return None if flags is None else not chosen.isdisjoint(flags)
 
     return derive
 
 
-def _open_exec(event: Derived, _: str | None) -> Value | None:
+def _open_exec(event: Derived, _: str | None) -> FieldValue | None:
     flags = _flags(event)
     if event.type != "creat" and (flags is None or flags.isdisjoint({"O_CREAT", "O_TMPFILE"})):
         return None if flags is None else False
@@ -321,7 +322,7 @@ def _open_exec(event: Derived, _: str | None) -> Value | None:
     return isinstance(mode, int) and mode & 0o111 != 0
 
 
-def _open_create(event: Derived, _: str | None) -> Value | None:
+def _open_create(event: Derived, _: str | None) -> FieldValue | None:
     flags = _flags(event)
     return None if flags is None else "O_F_CREATED" in flags
 
@@ -333,7 +334,7 @@ _TYPE_CHARACTERS: Final = {
 _SOCKETS: Final = {"ipv4": "ip", "ipv6": "ip", "unix": "unix"}
 
 
-def _type_character(event: Derived, _: str | None) -> Value | None:
+def _type_character(event: Derived, _: str | None) -> FieldValue | None:
     kind = event.get("fd.type")
     return _TYPE_CHARACTERS.get(kind, "o") if isinstance(kind, str) else None
 
@@ -349,12 +350,12 @@ def directory_of(path: str) -> str:
     return path[: path.rindex("/")] or "/" if "/" in path else ""
 
 
-def _directory(event: Derived, _: str | None) -> Value | None:
+def _directory(event: Derived, _: str | None) -> FieldValue | None:
     name = _file_name(event)
     return None if name is None else directory_of(name)
 
 
-def _filename(event: Derived, _: str | None) -> Value | None:
+def _filename(event: Derived, _: str | None) -> FieldValue | None:
     name = _file_name(event)
     return None if name is None else name.rpartition("/")[2]
 
@@ -363,10 +364,10 @@ def _same(field: str) -> _Derive:
     return lambda event, _: event.get(field)
 
 
-def _both(one: str, other: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+def _both(first: str, second: str) -> _Derive:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         sides = []
-        for field in (one, other):
+        for field in (first, second):
             value = event.get(field)
             if value is not None and not isinstance(value, tuple):
                 sides.append(value)
@@ -381,7 +382,7 @@ def _service(port: int) -> str | None:
 
 
 def _service_of(field: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         port = event.get(field)
         return (_service(port) or str(port)) if isinstance(port, int) else None
 
@@ -389,35 +390,35 @@ def _service_of(field: str) -> _Derive:
 
 
 def _device(shift: Callable[[int], int]) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         device = event.get("fd.dev")
         return shift(device) if isinstance(device, int) else None
 
     return derive
 
 
-def _equal(one: str, other: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
-        first, second = event.get(one), event.get(other)
-        return None if first is None or second is None else first == second
+def _equal(first_field: str, second_field: str) -> _Derive:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
+        left, right = event.get(first_field), event.get(second_field)
+        return None if left is None or right is None else left == right
 
     return derive
 
 
 def _in_container(field: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         container, what = event.get("container.id"), event.get(field)
         return f"{container!s}:{what!s}" if isinstance(what, str) else None
 
     return derive
 
 
-def _container_name(event: Derived, _: str | None) -> Value | None:
+def _container_name(event: Derived, _: str | None) -> FieldValue | None:
     return "host" if event.get("container.id") == "host" else None
 
 
 def _clock(form: str, fraction: bool, utc: bool = False) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         moment = dt.datetime.fromtimestamp(event.time // SECOND, dt.UTC)
         text = (moment if utc else moment.astimezone()).strftime(form)
         return f"{text}.{event.time % SECOND:09d}" + ("+0000" if utc else "") if fraction else text
@@ -426,7 +427,7 @@ def _clock(form: str, fraction: bool, utc: bool = False) -> _Derive:
 
 
 def _difference(later: str, earlier: str) -> _Derive:
-    def derive(event: Derived, _: str | None) -> Value | None:
+    def derive(event: Derived, _: str | None) -> FieldValue | None:
         end, start = event.get(later), event.get(earlier)
         return max(end - start, 0) if isinstance(end, int) and isinstance(start, int) and start else None
 
@@ -440,7 +441,7 @@ def _constant(value: Scalar) -> _Derive:
 DERIVED: Final[Mapping[str, _Derive]] = {
     "evt.type": lambda event, _: event.type,
     "syscall.type": lambda event, _: None if event.type == "procexit" else event.type,
-    "evt.category": lambda event, _: EVENT_BY_NAME[event.type].category if event.type in EVENT_BY_NAME else "other",
+    "evt.category": lambda event, _: FALCO_EVENT_BY_NAME[event.type].category if event.type in FALCO_EVENT_BY_NAME else "other",
     "evt.time": _clock("%H:%M:%S", fraction=True), "evt.time.s": _clock("%H:%M:%S", fraction=False),
     "evt.time.iso8601": _clock("%Y-%m-%dT%H:%M:%S", fraction=True, utc=True),
     "evt.datetime": _clock("%Y-%m-%d %H:%M:%S", fraction=True), "evt.datetime.s": _clock("%Y-%m-%d %H:%M:%S", fraction=False),
@@ -499,7 +500,7 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     fields: dict[str, _Json | list[_Json]] = {}
     argv: list[str] | None = None
     env: list[str] | None = None
-    lineage: list[Ancestor] = []
+    lineage: list[FalcoAncestor] = []
     expect: list[str | dict[str, Any]] | None = None
 
 
@@ -523,8 +524,8 @@ class RecordedEvent(Derived):
         self._args = {name: unescape(value) if isinstance(value, str) else value for name, value in record.args.items()}
         self._argv = None if record.argv is None else tuple(unescape(item) for item in record.argv)
         self._env = None if record.env is None else tuple(unescape(item) for item in record.env)
-        self._lineage = tuple(_unescaped(one) for one in record.lineage)
-        self._own: dict[tuple[str, str | None], Value] = {("evt.num", None): record.num, ("evt.source", None): record.source}
+        self._lineage = tuple(_unescaped(ancestor) for ancestor in record.lineage)
+        self._own: dict[tuple[str, str | None], FieldValue] = {("evt.num", None): record.num, ("evt.source", None): record.source}
         if record.host:
             self._own["evt.hostname", None] = unescape(record.host)
         for spelled, value in record.fields.items():
@@ -532,11 +533,11 @@ class RecordedEvent(Derived):
                 use, checked = _checked(spelled, value)
                 self._own[use.field.name, use.argument] = checked
 
-    def raw(self, field: str, argument: str | None) -> Value | None:
+    def raw(self, field: str, argument: str | None) -> FieldValue | None:
         """What the line says."""
         return self._own.get((field, argument))
 
-    def lineage(self) -> tuple[Ancestor, ...]:
+    def lineage(self) -> tuple[FalcoAncestor, ...]:
         """Ancestors, the parent first."""
         return self._lineage
 
@@ -549,18 +550,18 @@ class RecordedEvent(Derived):
         return self._argv if field == "proc.args" else self._env if field == "proc.env" else None
 
 
-def _unescaped(one: Ancestor) -> Ancestor:
-    texts = {name: None if (text := getattr(one, name)) is None else unescape(text) for name in ("name", "exe", "exepath", "cmdline")}
-    return Ancestor(pid=one.pid, env={unescape(name): unescape(value) for name, value in one.env.items()}, **texts)
+def _unescaped(ancestor: FalcoAncestor) -> FalcoAncestor:
+    texts = {name: None if (text := getattr(ancestor, name)) is None else unescape(text) for name in ("name", "exe", "exepath", "cmdline")}
+    return FalcoAncestor(pid=ancestor.pid, env={unescape(name): unescape(value) for name, value in ancestor.env.items()}, **texts)
 
 
-def _checked(spelled: str, value: Any) -> tuple[Use, Value]:
+def _checked(spelled: str, value: Any) -> tuple[NamedField, FieldValue]:
     """A field and its value as its type has it; TextError where it cannot have it."""
     name, bracket, rest = spelled.partition("[")
     use = lookup(name, rest[:-1] if bracket and rest.endswith("]") else None)
     if use is None or (bracket and not rest.endswith("]")):
         raise TextError(f"unknown field {spelled!r}")
-    if use.field.argument is Argument.NONE and use.argument is not None:
+    if use.field.argument is FieldArgument.NONE and use.argument is not None:
         raise TextError(f"{name} takes no argument")
     if isinstance(value, list):
         if not use.many:
@@ -572,9 +573,9 @@ def _checked(spelled: str, value: Any) -> tuple[Use, Value]:
 def _scalar(kind: Type, spelled: str, value: Any) -> Scalar:
     wanted = _KINDS.get(kind, (int,))
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-        raise TextError(f"{spelled} must be {' or '.join(one.__name__ for one in wanted)}, not {value!r}")
+        raise TextError(f"{spelled} must be {' or '.join(kind_of_value.__name__ for kind_of_value in wanted)}, not {value!r}")
     if kind in (Type.IP, Type.NET):
-        return address(str(value))
+        return parse_address(str(value))
     if isinstance(value, str):
         text = unescape(value)
         return text.encode("utf-8", "surrogateescape") if kind is Type.BYTES else text
@@ -624,13 +625,13 @@ def record_of(event: FalcoEvent, spelled: Iterable[str], *, num: int, host: str)
         for attribute, field in (("argv", "proc.args"), ("env", "proc.env")):
             listed = event.elements(field)
             setattr(made, attribute, None if listed is None else [escape(item) for item in listed])
-        made.lineage = [_escaped(one) for one in event.lineage()]
+        made.lineage = [_escaped(ancestor) for ancestor in event.lineage()]
     return made
 
 
-def _escaped(one: Ancestor) -> Ancestor:
-    texts = {name: None if (text := getattr(one, name)) is None else escape(text) for name in ("name", "exe", "exepath", "cmdline")}
-    return Ancestor(pid=one.pid, env={escape(name): escape(value) for name, value in one.env.items()}, **texts)
+def _escaped(ancestor: FalcoAncestor) -> FalcoAncestor:
+    texts = {name: None if (text := getattr(ancestor, name)) is None else escape(text) for name in ("name", "exe", "exepath", "cmdline")}
+    return FalcoAncestor(pid=ancestor.pid, env={escape(name): escape(value) for name, value in ancestor.env.items()}, **texts)
 
 
 def _shown(value: Any) -> Any:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import posixpath
-import re
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -20,10 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from bpfence import abi
-from bpfence.conditions.expand import container
+from bpfence.conditions.containers import container_of
 from bpfence.dialects.falco.confirm import calls
-from bpfence.dialects.falco.confirm.event import LAST_MOMENT, SECOND, Ancestor, Derived, Scalar, Value, unknown_argument
-from bpfence.evaluate import holds
+from bpfence.dialects.falco.confirm.event import LAST_MOMENT, SECOND, Derived, FalcoAncestor, FieldValue, Scalar, unknown_argument
 from bpfence.events import records
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import ExecImage, KernelEvent
@@ -37,7 +35,6 @@ HOST: Final = "host"
 NO_CONTAINER_NAME: Final = "unknown"
 """container.id of a process outside of the host's pid namespace whose cgroup is gone: it cannot be told which container it was."""
 NOT_SET: Final = 0xFFFFFFFF
-_HEX_ID: Final = re.compile(r"[0-9a-f]{64}")
 _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LAST_CAPABILITY: Final = Path("/proc/sys/kernel/cap_last_cap")
 
@@ -49,9 +46,16 @@ class LiveEvents:
     """
 
     def __init__(
-        self, processes: ProcessCache, clock: Clock, *, cgroup_path: Callable[[int], str | None], host: str,
-        hostnames: Hostnames | None = None, users: Accounts | None = None, procfs: Procfs | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        processes: ProcessCache,
+        clock: Clock,
+        *,
+        cgroup_path: Callable[[int], str | None],
+        host: str,
+        hostnames: Hostnames | None = None,
+        users: Accounts | None = None,
+        procfs: Procfs | None = None,
+    ) -> None:
         self.processes = processes
         self.clock = clock
         self.host = host
@@ -93,11 +97,11 @@ class LiveEvents:
             path = _unified(self.procfs.cgroups(record.pid, record.start_time))
         if path is None:
             return None, HOST if record.pid_ns in (0, self._pid_namespace) else NO_CONTAINER_NAME
-        found = path, container_id(path)
-        self._containers[record.cgroup] = found
+        cgroup_and_container = path, container_id(path)
+        self._containers[record.cgroup] = cgroup_and_container
         if len(self._containers) > MAX_CGROUPS:
             self._containers.popitem(last=False)
-        return found
+        return cgroup_and_container
 
     def new_peer(self, record: KernelEvent, number: int, name: str) -> bool:
         """Whether a descriptor's other side is another one than at the last event asked about."""
@@ -140,23 +144,10 @@ def _unified(data: bytes | None) -> str | None:
     return None
 
 
-_OWN_NAMES: Final = re.compile(
-    r"^/machine\.slice/(?:systemd-nspawn@(.+?)\.service|machine-(.+?)\.scope)(?:/|$)|/lxc(?:\.payload)?[./]([^/]+)"
-)
-_DECORATION: Final = re.compile(r"^(?:docker|libpod|nerdctl|crio|cri-containerd)-|\.(?:scope|service|slice)$")
-
-
 def container_id(path: str) -> str:
-    """The container of a cgroup by its path: the first 12 characters of the last 64-digit id in it, else a name; "host" outside of any."""
-    if not holds(container(), {"process.cgroup": path}):
-        return HOST
-    found = _HEX_ID.findall(path)
-    if found:
-        return str(found[-1][:12])
-    named = _OWN_NAMES.search(path)
-    if named:
-        return next(group for group in named.groups() if group)
-    return _DECORATION.sub("", path.rstrip("/").rpartition("/")[2]) or NO_CONTAINER_NAME
+    """container.id of a cgroup, see `container_of`; "host" outside of any container."""
+    container = container_of(path)
+    return HOST if container is None else container or NO_CONTAINER_NAME
 
 
 def _text(data: bytes) -> str:
@@ -179,9 +170,9 @@ def normal(base: str | None, text: str) -> str:
     """A path as text: relative ones joined to `base`, '.', '..' and doubled slashes resolved without looking at the file system."""
     if not text.startswith("/"):
         text = f"{'<UNKNOWN>' if base is None else base}/{text}"
-    found = posixpath.normpath(text)
+    path = posixpath.normpath(text)
     # POSIX gives a meaning to two leading slashes that Linux does not.
-    return found[1:] if found.startswith("//") else found
+    return path[1:] if path.startswith("//") else path
 
 
 class LiveEvent(Derived):
@@ -203,7 +194,7 @@ class LiveEvent(Derived):
         self._argv: tuple[bytes, ...] | None = None
         self._argv_known = False
         self._living: list[tuple[int, ExecImage | None]] | None = None
-        self._ancestors: tuple[Ancestor, ...] | None = None
+        self._ancestors: tuple[FalcoAncestor, ...] | None = None
         self._registers = calls.has_registers(record)
 
     # -- what `calls` asks for --
@@ -242,12 +233,12 @@ class LiveEvent(Derived):
 
     # -- Derived --
 
-    def raw(self, field: str, argument: str | None) -> Value | None:
+    def raw(self, field: str, argument: str | None) -> FieldValue | None:
         """What this event knows itself."""
         take = _OWN.get(field)
         return None if take is None else take(self, argument)
 
-    def get(self, field: str, argument: str | None = None) -> Value | None:
+    def get(self, field: str, argument: str | None = None) -> FieldValue | None:
         """A field's value, worked out once. What is absent here is not derived from something else."""
         key = (field, argument)
         known = self._known
@@ -256,14 +247,15 @@ class LiveEvent(Derived):
         take = _OWN.get(field)
         if take is None:
             return super().get(field, argument)
-        found = known[key] = take(self, argument)
-        return found
+        value = known[key] = take(self, argument)
+        return value
 
     def arguments(self) -> Mapping[str, Scalar | None]:
         """The event's own arguments in order: results and modes as numbers, the rest as evt.arg has it. Without the environment."""
-        found = calls.arguments(self, ("env",))
+        arguments = calls.event_arguments(self, ("env",))
         return {
-            name: value.raw if name in ("res", "fd", "mode", "oldfd", "newfd", "dirfd") else value.shown for name, value in found.items()
+            name: value.raw if name in ("res", "fd", "mode", "oldfd", "newfd", "dirfd") else value.shown
+            for name, value in arguments.items()
         }
 
     def elements(self, field: str) -> tuple[str, ...] | None:
@@ -277,11 +269,11 @@ class LiveEvent(Derived):
             return None if data is None else tuple(_text(word) for word in records.arguments(data))
         return None
 
-    def lineage(self) -> tuple[Ancestor, ...]:
+    def lineage(self) -> tuple[FalcoAncestor, ...]:
         """Ancestors, the parent first."""
         if self._ancestors is None:
             record = self.record
-            found = []
+            ancestors = []
             for level, (pid, image) in enumerate(self.living()):
                 name, args = (None, None) if image is None else (image.comm, image.args or None)
                 if level == 0:
@@ -291,8 +283,8 @@ class LiveEvent(Derived):
                     args = self._arguments_of(pid)
                 words = None if args is None else records.arguments(args)
                 exe = None if image is None else _text(image.exe)
-                found.append(_ancestor(pid, name, words, exe or None))
-            self._ancestors = tuple(found)
+                ancestors.append(_ancestor(pid, name, words, exe or None))
+            self._ancestors = tuple(ancestors)
         return self._ancestors
 
     def _arguments_of(self, pid: int) -> bytes | None:
@@ -355,8 +347,8 @@ class LiveEvent(Derived):
     def account(self, kind: str, number: int) -> str | None:
         """The name of a "user" or "group" for the process; None where there is none of that number."""
         users, record = self.events.users, self.record
-        found = users.group(number, record.mnt_ns, record.pid) if kind == "group" else users.user(number, record.mnt_ns, record.pid).name
-        return None if found == UNKNOWN else found
+        name = users.group(number, record.mnt_ns, record.pid) if kind == "group" else users.user(number, record.mnt_ns, record.pid).name
+        return None if name == UNKNOWN else name
 
     def leader(self, pid: int) -> tuple[str | None, str | None, str | None]:
         """Name, argv[0] and executable of a session's or group's leader, by its process id."""
@@ -373,10 +365,10 @@ class LiveEvent(Derived):
         # A leader's id is not given away while its session or group has members: at the time of the event it was the leader's.
         procfs = self.events.procfs
         started = procfs.started(pid, self.record.time) if pid > 0 else None
-        found = None if started is None else procfs.leader(pid, started)
-        if found is None:
+        leader = None if started is None else procfs.leader(pid, started)
+        if leader is None:
             return None, None, None
-        name, exe, path = found
+        name, exe, path = leader
         return _text(name), None if exe is None else _text(exe), None if path is None else _text(path)
 
     # -- the descriptor --
@@ -407,16 +399,16 @@ class LiveEvent(Derived):
         return (remote, local) if self.serves() else (local, remote)
 
 
-def _ancestor(pid: int, name: bytes | None, words: tuple[bytes, ...] | None, exepath: str | None) -> Ancestor:
+def _ancestor(pid: int, name: bytes | None, words: tuple[bytes, ...] | None, exepath: str | None) -> FalcoAncestor:
     comm = None if name is None else _text(name)
     exe = _text(words[0]) if words else None
     line = comm if comm is None or words is None else _text(b" ".join((name or b"", *words[1:])))
-    return Ancestor(comm, exe, exepath, pid, line)
+    return FalcoAncestor(comm, exe, exepath, pid, line)
 
 
 # ---- fields ----
 
-_Take = Callable[[LiveEvent, "str | None"], "Value | None"]
+_Take = Callable[[LiveEvent, "str | None"], "FieldValue | None"]
 
 
 def _slot(slot: int) -> _Take:
@@ -426,9 +418,9 @@ def _slot(slot: int) -> _Take:
 def _set(slot: int) -> _Take:
     """A set of capabilities."""
 
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         value = event.record.numbers.get(slot)
-        return None if value is None else calls.capabilities(value)
+        return None if value is None else calls.capability_names(value)
 
     return take
 
@@ -439,7 +431,7 @@ def _of_program(slot: int) -> _Take:
 
 
 def _exe_flag(bit: int) -> _Take:
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         if event.record.event == "process.exec":
             memfd = event.record.numbers.get(abi.NUM_FILE_MEMFD) if bit == abi.EXE_MEMFD else None
             return None if memfd is None else memfd != 0
@@ -449,7 +441,7 @@ def _exe_flag(bit: int) -> _Take:
     return take
 
 
-def _name(event: LiveEvent, _: str | None) -> Value | None:
+def _name(event: LiveEvent, _: str | None) -> FieldValue | None:
     """The name at exec. A task can rename itself afterwards; right after the exec the task's own name is that name."""
     given = event.record.strings.get(abi.STR_PROCESS_NAME)
     if given is not None:
@@ -458,12 +450,12 @@ def _name(event: LiveEvent, _: str | None) -> Value | None:
     return _text(event.record.comm if image is None else image.comm)
 
 
-def _exe(event: LiveEvent, _: str | None) -> Value | None:
+def _exe(event: LiveEvent, _: str | None) -> FieldValue | None:
     words = event.argv()
     return _text(words[0]) if words else None
 
 
-def _exepath(event: LiveEvent, _: str | None) -> Value | None:
+def _exepath(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.record.event == "process.exec":
         # What is about to be executed. That is the one thing of the new program that is known, and what enforced rules are about.
         return event.text(abi.STR_FILE_PATH)
@@ -474,7 +466,7 @@ def _exepath(event: LiveEvent, _: str | None) -> Value | None:
     return _text(data) or None
 
 
-def _cwd(event: LiveEvent, _: str | None) -> Value | None:
+def _cwd(event: LiveEvent, _: str | None) -> FieldValue | None:
     data = event.record.strings.get(abi.STR_PROCESS_CWD)
     if not data:
         return None
@@ -482,27 +474,27 @@ def _cwd(event: LiveEvent, _: str | None) -> Value | None:
     return path if path.endswith("/") else path + "/"
 
 
-def _ppid(event: LiveEvent, _: str | None) -> Value | None:
+def _ppid(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.record.ppid or None
 
 
-def _started(event: LiveEvent, _: str | None) -> Value | None:
+def _started(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.events.clock.wall(event.record.start_time) if event.record.start_time else None
 
 
-def _parent_started(event: LiveEvent, _: str | None) -> Value | None:
+def _parent_started(event: LiveEvent, _: str | None) -> FieldValue | None:
     value = event.record.numbers.get(abi.NUM_PARENT_START)
     return event.events.clock.wall(value) if value else None
 
 
-def _parent_vpid(event: LiveEvent, _: str | None) -> Value | None:
+def _parent_vpid(event: LiveEvent, _: str | None) -> FieldValue | None:
     started = event.ancestor_started(event.record.ppid) if event.record.ppid else None
     return None if started is None else event.events.procfs.inner_pid(event.record.ppid, started)
 
 
-def _login_shell(event: LiveEvent, _: str | None) -> Value | None:
+def _login_shell(event: LiveEvent, _: str | None) -> FieldValue | None:
     """The oldest process among the ancestors, or else the process itself, whose name ends in sh."""
-    shells = [one.pid for one in event.lineage() if one.name is not None and one.name.endswith("sh")]
+    shells = [ancestor.pid for ancestor in event.lineage() if ancestor.name is not None and ancestor.name.endswith("sh")]
     if shells:
         return shells[-1]
     name = event.get("proc.name")
@@ -512,7 +504,7 @@ def _login_shell(event: LiveEvent, _: str | None) -> Value | None:
 def _leader(slot: int, part: int) -> _Take:
     """Something of the leader of a session or group: 0 the name, 1 argv[0], 2 the executable."""
 
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         pid = event.record.numbers.get(slot)
         return None if pid is None else event.leader(pid)[part]
 
@@ -520,14 +512,14 @@ def _leader(slot: int, part: int) -> _Take:
 
 
 def _leads(slot: int) -> _Take:
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         pid = event.record.numbers.get(slot)
         return None if pid is None else pid == event.record.pid
 
     return take
 
 
-def _namespace_started(event: LiveEvent, _: str | None) -> Value | None:
+def _namespace_started(event: LiveEvent, _: str | None) -> FieldValue | None:
     """The start of the process that is 1 in the same pid namespace, looked for among the process and its ancestors."""
     if event.record.numbers.get(abi.NUM_VPID) == 1:
         return _started(event, None)
@@ -538,17 +530,17 @@ def _namespace_started(event: LiveEvent, _: str | None) -> Value | None:
     return None
 
 
-def _changed_in_namespace(event: LiveEvent, _: str | None) -> Value | None:
+def _changed_in_namespace(event: LiveEvent, _: str | None) -> FieldValue | None:
     changed, started = event.record.numbers.get(abi.NUM_EXE_CTIME), _namespace_started(event, None)
     return max(changed - started, 0) if changed and isinstance(started, int) else None
 
 
-def _ancestor_environment(event: LiveEvent, argument: str | None) -> Value | None:
+def _ancestor_environment(event: LiveEvent, argument: str | None) -> FieldValue | None:
     """Environments of ancestors are read one by one, and only as many as it takes."""
     if argument == "0":
         return event.get("proc.env")
     procfs = event.events.procfs
-    found = []
+    environments = []
     for level, (pid, _) in enumerate(event.living(), 1):
         if argument is not None and argument.isdigit() and str(level) != argument:
             continue
@@ -560,43 +552,43 @@ def _ancestor_environment(event: LiveEvent, argument: str | None) -> Value | Non
             if value is not None:
                 return value
         elif words:
-            found.append(" ".join(words))
+            environments.append(" ".join(words))
     if argument is None:
-        return tuple(found) or None
-    return found[0] if found else None
+        return tuple(environments) or None
+    return environments[0] if environments else None
 
 
 def _stream(number: int, part: int) -> _Take:
     """Type (0) or name (1) of one of the descriptors 0 to 2."""
 
-    def take(event: LiveEvent, _: str | None) -> Value | None:
-        found = event.events.procfs.descriptors(event.record.pid, event.record.start_time, number)
-        return found[number][part] or None if found and number in found else None
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
+        descriptors = event.events.procfs.descriptors(event.record.pid, event.record.start_time, number)
+        return descriptors[number][part] or None if descriptors and number in descriptors else None
 
     return take
 
 
-def _types(event: LiveEvent, argument: str | None) -> Value | None:
+def _types(event: LiveEvent, argument: str | None) -> FieldValue | None:
     if argument is not None and not (argument.isascii() and argument.isdigit()):
         return None
     only = None if argument is None else int(argument)
-    found = event.events.procfs.descriptors(event.record.pid, event.record.start_time, only)
-    if not found:
+    descriptors = event.events.procfs.descriptors(event.record.pid, event.record.start_time, only)
+    if not descriptors:
         return None
     if only is not None:
-        return found[only][0] if only in found else None
-    return tuple(dict.fromkeys(kind for kind, _ in found.values()))
+        return descriptors[only][0] if only in descriptors else None
+    return tuple(dict.fromkeys(kind for kind, _ in descriptors.values()))
 
 
 def _status(name: str, *, less: int = 0, main: bool = False) -> _Take:
     """A number of /proc/PID/status, as it is now; `main`: of the main thread, others count as 0."""
 
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         record = event.record
         if main and record.tid != record.pid:
             return 0
-        found = (event.events.procfs.status(record.pid, record.start_time) or {}).get(name)
-        return None if found is None else max(found - less, 0)
+        count = (event.events.procfs.status(record.pid, record.start_time) or {}).get(name)
+        return None if count is None else max(count - less, 0)
 
     return take
 
@@ -605,12 +597,12 @@ _HIERARCHIES: Final = ("cpuset", "cpu", "cpuacct", "io", "memory")
 """The controllers that Falco lists; in the unified hierarchy they share one path."""
 
 
-def _cgroups(event: LiveEvent, _: str | None) -> Value | None:
+def _cgroups(event: LiveEvent, _: str | None) -> FieldValue | None:
     path, _id = event.events.cgroup(event.record)
     return None if path is None else " ".join(f"{name}={path}" for name in _HIERARCHIES)
 
 
-def _cgroup(event: LiveEvent, argument: str | None) -> Value | None:
+def _cgroup(event: LiveEvent, argument: str | None) -> FieldValue | None:
     path, _id = event.events.cgroup(event.record)
     return path if argument in _HIERARCHIES else None
 
@@ -619,27 +611,27 @@ def _user(part: str) -> _Take:
     return lambda event, _: getattr(event.user(), part) or None
 
 
-def _group(event: LiveEvent, _: str | None) -> Value | None:
+def _group(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.events.users.group(event.gid(), event.record.mnt_ns, event.record.pid)
 
 
-def _login_uid(event: LiveEvent, _: str | None) -> Value | None:
+def _login_uid(event: LiveEvent, _: str | None) -> FieldValue | None:
     value = event.record.numbers.get(abi.NUM_LOGINUID)
     return None if value is None else -1 if value & NOT_SET == NOT_SET else value & NOT_SET
 
 
-def _login_name(event: LiveEvent, _: str | None) -> Value | None:
+def _login_name(event: LiveEvent, _: str | None) -> FieldValue | None:
     uid = _login_uid(event, None)
     if not isinstance(uid, int):
         return None
     return UNKNOWN if uid < 0 else event.events.users.user(uid, event.record.mnt_ns, event.record.pid).name
 
 
-def _container(event: LiveEvent, _: str | None) -> Value | None:
+def _container(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.events.cgroup(event.record)[1]
 
 
-def _privileged(event: LiveEvent, _: str | None) -> Value | None:
+def _privileged(event: LiveEvent, _: str | None) -> FieldValue | None:
     bounding = event.record.numbers.get(abi.NUM_CAPS_BOUNDING)
     if bounding is None or event.get("container.id") == HOST:
         return None
@@ -650,19 +642,19 @@ def _privileged(event: LiveEvent, _: str | None) -> Value | None:
 # ---- arguments and result ----
 
 
-def _argument(event: LiveEvent, argument: str | None) -> Value | None:
+def _argument(event: LiveEvent, argument: str | None) -> FieldValue | None:
     value = calls.argument(event, argument or "").shown
     if value is None:
         return unknown_argument(event.type, argument)
     return value if isinstance(value, str) else str(value)
 
 
-def _raw_argument(event: LiveEvent, argument: str | None) -> Value | None:
+def _raw_argument(event: LiveEvent, argument: str | None) -> FieldValue | None:
     return calls.argument(event, argument or "").raw
 
 
-def _arguments(event: LiveEvent, _: str | None) -> Value | None:
-    return " ".join(calls.spelled(name, value) for name, value in calls.arguments(event).items())
+def _arguments(event: LiveEvent, _: str | None) -> FieldValue | None:
+    return " ".join(calls.spelled(name, value) for name, value in calls.event_arguments(event).items())
 
 
 # ---- paths ----
@@ -670,7 +662,7 @@ def _arguments(event: LiveEvent, _: str | None) -> Value | None:
 _OPENS: Final = ("file.open", "file.open_failed")
 
 
-def _path(event: LiveEvent, _: str | None) -> Value | None:
+def _path(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.text(abi.STR_FILE_PATH)
 
 
@@ -686,8 +678,8 @@ def _opened_name(event: LiveEvent) -> str | None:
     if base is None and (directory is None or directory & 0xFFFFFFFF == calls.AT_FDCWD & 0xFFFFFFFF):
         base = event.text(abi.STR_PROCESS_CWD)
     if base is None:
-        found = event.text(abi.STR_FILE_PATH)
-        return normal(None, text) if found is None else found
+        path = event.text(abi.STR_FILE_PATH)
+        return normal(None, text) if path is None else path
     return normal(base, text)
 
 
@@ -700,13 +692,13 @@ _ONE_PATH: Final = frozenset({
 })  # fmt: skip
 
 
-def _fs_name(event: LiveEvent, _: str | None) -> Value | None:
+def _fs_name(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.record.event not in _ONE_PATH or not _succeeded(event):
         return None
     return event.get("fd.name") if event.record.event in _OPENS else event.text(abi.STR_FILE_PATH)
 
 
-def _fs_raw_name(event: LiveEvent, _: str | None) -> Value | None:
+def _fs_raw_name(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.record.event not in _ONE_PATH or not _succeeded(event):
         return None
     text = event.text(abi.STR_FILE_TEXT if event.record.event in _OPENS else abi.STR_CALL_TEXT)
@@ -737,7 +729,7 @@ _RAW_TARGETS: Final = {
 def _two_paths(slots: Mapping[str, int], raw: Mapping[str, int] | None = None) -> _Take:
     """One of two paths: as it was resolved, or with `raw` as it was given, where the record has that."""
 
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         slot = slots.get(event.record.event)
         if slot is None or not _succeeded(event):
             return None
@@ -753,7 +745,7 @@ def _two_paths(slots: Mapping[str, int], raw: Mapping[str, int] | None = None) -
 def _absolute(slots: Mapping[str, int]) -> _Take:
     """evt.abspath of calls with directory descriptors."""
 
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         if event.record.event in _OPENS and slots is _ABSOLUTE:
             return event.get("fd.name") if event.type in ("openat", "openat2", "open_by_handle_at") else None
         slot = slots.get(event.type)
@@ -788,7 +780,7 @@ _O_DIRECTORY: Final = 0o200000
 _FILES: Final = frozenset({"fchmod", "fchown", "finit_module"})
 
 
-def _fd_number(event: LiveEvent, _: str | None) -> Value | None:
+def _fd_number(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.type in _RESULTS:
         result = event.result
         if result is not None and result < 0:
@@ -820,7 +812,7 @@ def _socket_type(event: LiveEvent) -> str | None:
     return "ipv4" if family == _IP["AF_INET"] else "ipv6" if family == _IP["AF_INET6"] else None
 
 
-def _fd_type(event: LiveEvent, _: str | None) -> Value | None:
+def _fd_type(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.type in _MADE:
         return _MADE[event.type]
     if _is_socket(event):
@@ -833,8 +825,8 @@ def _fd_type(event: LiveEvent, _: str | None) -> Value | None:
         return "directory" if event.record.numbers.get(abi.NUM_FILE_MODE, 0) & _FILE_TYPE == stat.S_IFDIR else "file"
     if event.type == "fchdir":
         return "directory"
-    found = _from_procfs(event)
-    return None if found is None else found[0]
+    described = _from_procfs(event)
+    return None if described is None else described[0]
 
 
 def _from_procfs(event: LiveEvent) -> tuple[str, str] | None:
@@ -844,8 +836,8 @@ def _from_procfs(event: LiveEvent) -> tuple[str, str] | None:
         return None
     if not 0 <= number < calls.UNKNOWN_DESCRIPTOR:
         return None
-    found = event.events.procfs.descriptors(event.record.pid, event.record.start_time, number)
-    return None if found is None else found.get(number)
+    descriptors = event.events.procfs.descriptors(event.record.pid, event.record.start_time, number)
+    return None if descriptors is None else descriptors.get(number)
 
 
 def _socket_name(event: LiveEvent) -> str | None:
@@ -864,7 +856,7 @@ def _socket_name(event: LiveEvent) -> str | None:
     return shown[0] if shown else None
 
 
-def _fd_name(event: LiveEvent, _: str | None) -> Value | None:
+def _fd_name(event: LiveEvent, _: str | None) -> FieldValue | None:
     if _is_socket(event):
         return _socket_name(event)
     if event.record.event in _OPENS:
@@ -875,37 +867,37 @@ def _fd_name(event: LiveEvent, _: str | None) -> Value | None:
         return event.text(abi.STR_CALL_TEXT)
     if event.type == "fchdir":
         return event.text(abi.STR_PROCESS_CWD) if _succeeded(event) else None
-    found = _from_procfs(event)
-    return None if found is None else found[1] or None
+    described = _from_procfs(event)
+    return None if described is None else described[1] or None
 
 
-def _fd_raw_name(event: LiveEvent, _: str | None) -> Value | None:
+def _fd_raw_name(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.text(abi.STR_FILE_TEXT) if event.record.event in _OPENS else None
 
 
 def _of_file(slot: int) -> _Take:
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         return event.record.numbers.get(slot) if event.record.event in _OPENS or event.type in _FILES else None
 
     return take
 
 
 def _side(server: bool, part: int) -> _Take:
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         if not _is_socket(event):
             return None
         if not server and event.record.event in ("net.listen", "net.bind"):
             return None
-        found = event.sides()[server]
-        return found[part] if found[0] is not None else None
+        side = event.sides()[server]
+        return side[part] if side[0] is not None else None
 
     return take
 
 
 def _end(address: int, port: int, part: int) -> _Take:
-    def take(event: LiveEvent, _: str | None) -> Value | None:
-        found = event.side(address, port) if _is_socket(event) else (None, None)
-        return found[part] if found[0] is not None else None
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
+        end = event.side(address, port) if _is_socket(event) else (None, None)
+        return end[part] if end[0] is not None else None
 
     return take
 
@@ -914,7 +906,7 @@ _BY_PROTOCOL: Final = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
 _BY_KIND: Final = {1: "tcp", 2: "udp", 3: "raw"}
 
 
-def _protocol(event: LiveEvent, _: str | None) -> Value | None:
+def _protocol(event: LiveEvent, _: str | None) -> FieldValue | None:
     if not _is_socket(event) or event.get("fd.type") not in ("ipv4", "ipv6"):
         return None
     numbers = event.record.numbers
@@ -924,7 +916,7 @@ def _protocol(event: LiveEvent, _: str | None) -> Value | None:
     return _BY_PROTOCOL.get(numbers.get(abi.NUM_NET_PROTOCOL, 0)) or _BY_KIND.get(kind)
 
 
-def _is_server(event: LiveEvent, _: str | None) -> Value | None:
+def _is_server(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.serves() if _is_socket(event) else None
 
 
@@ -936,7 +928,7 @@ def _given_address(event: LiveEvent) -> bool:
     return event.get("fd.l4proto") != "tcp"
 
 
-def _connected(event: LiveEvent, _: str | None) -> Value | None:
+def _connected(event: LiveEvent, _: str | None) -> FieldValue | None:
     if not _is_socket(event):
         return None
     match event.record.event:
@@ -951,7 +943,7 @@ def _connected(event: LiveEvent, _: str | None) -> Value | None:
     return False
 
 
-def _name_changed(event: LiveEvent, _: str | None) -> Value | None:
+def _name_changed(event: LiveEvent, _: str | None) -> FieldValue | None:
     if not _is_socket(event):
         return None
     name, number = event.get("fd.name"), event.get("fd.num")
@@ -967,17 +959,17 @@ def _name_changed(event: LiveEvent, _: str | None) -> Value | None:
 
 
 def _host_name(field: str) -> _Take:
-    def take(event: LiveEvent, _: str | None) -> Value | None:
+    def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         address = event.get(field)
         if event.events.hostnames is None or not isinstance(address, str):
             return None
-        found = event.events.hostnames.names_of(address)
-        return found if len(found) > 1 else found[0] if found else None
+        names = event.events.hostnames.names_of(address)
+        return names if len(names) > 1 else names[0] if names else None
 
     return take
 
 
-def _fd_id(event: LiveEvent, _: str | None) -> Value | None:
+def _fd_id(event: LiveEvent, _: str | None) -> FieldValue | None:
     number = event.get("fd.num")
     return f"{event.record.tid}{number}" if isinstance(number, int) and number >= 0 else None
 

@@ -21,29 +21,29 @@ from ipaddress import ip_address
 from typing import Any, Final, Literal, NamedTuple
 
 from bpfence.alerts.faults import Faults
-from bpfence.dialects.falco.confirm.event import FalcoEvent, Scalar, Value, directory_of
-from bpfence.dialects.falco.options import SUGGESTED
+from bpfence.conditions.values import fold
+from bpfence.dialects.falco.confirm.event import FalcoEvent, FieldValue, Scalar, directory_of
+from bpfence.dialects.falco.options import SUGGESTED, PathSource
 from bpfence.dialects.falco.read import patterns
-from bpfence.dialects.falco.read.checks import Applied, Comparison, Getter, Network, Source
+from bpfence.dialects.falco.read.checks import Applied, Comparison, FieldGetter, Getter, Network
 from bpfence.dialects.falco.read.fields import Type
-from bpfence.dialects.falco.read.language import And, Not
+from bpfence.dialects.falco.read.language import AndNode, NotNode
 from bpfence.dialects.falco.read.output import Part, Template, parse
-from bpfence.dialects.falco.read.resolve import Rule, decides_number, decides_type
+from bpfence.dialects.falco.read.resolve import FalcoRule, decides_number, decides_type
 from bpfence.events.values import escape
 
 Closure = Callable[[FalcoEvent], bool]
-Take = Callable[[FalcoEvent], "Value | None"]
+Take = Callable[[FalcoEvent], "FieldValue | None"]
 Judge = Callable[[Any], bool]
-Paths = Literal["kernel", "text"]
 
 MISSING: Final = "<NA>"
 MAX_TEXT: Final = 64 << 10
 
 
-class Match(NamedTuple):
+class FalcoMatch(NamedTuple):
     """One rule that an event matches, and its text and fields."""
 
-    rule: Rule
+    rule: FalcoRule
     output: str
     fields: dict[str, Any]
 
@@ -56,7 +56,12 @@ class RuleSet:
     """
 
     def __init__(
-        self, rules: Iterable[Rule], *, matching: Literal["first", "all"] = "first", paths: Paths = "kernel", append: str = SUGGESTED
+        self,
+        rules: Iterable[FalcoRule],
+        *,
+        matching: Literal["first", "all"] = "first",
+        paths: PathSource = "kernel",
+        append: str = SUGGESTED,
     ) -> None:
         self.rules = tuple(rules)
         self.appended = parse(f" {append}").parts if append else ()
@@ -64,55 +69,55 @@ class RuleSet:
         self.matching = matching
         self.paths = paths
         self.faults = Faults()
-        self._by_type: dict[str, tuple[tuple[Rule, Closure], ...]] = {}
+        self._by_type: dict[str, tuple[tuple[FalcoRule, Closure], ...]] = {}
         self._renderers: dict[int, _Renderer] = {}
 
-    def candidates(self, event_type: str) -> tuple[tuple[Rule, Closure], ...]:
+    def candidates(self, event_type: str) -> tuple[tuple[FalcoRule, Closure], ...]:
         """The rules that can match events of a type, compiled for it."""
-        found = self._by_type.get(event_type)
-        if found is None:
+        candidates = self._by_type.get(event_type)
+        if candidates is None:
             compiler = _Compiler(event_type, self.paths)
             made = ((rule, self._compiled(compiler, rule)) for rule in self.rules if event_type in rule.types)
-            found = tuple((rule, closure) for rule, closure in made if closure is not _never)
+            candidates = tuple((rule, closure) for rule, closure in made if closure is not _never)
             if len(self._by_type) < 1024:  # a hostile recording may name any number of types
-                self._by_type[event_type] = found
-        return found
+                self._by_type[event_type] = candidates
+        return candidates
 
-    def _compiled(self, compiler: _Compiler, rule: Rule) -> Closure:
+    def _compiled(self, compiler: _Compiler, rule: FalcoRule) -> Closure:
         try:
             return compiler.compile(rule.condition)
         except Exception as error:
             self.faults.add(rule.name, "its condition cannot be evaluated: it does not match", error)
             return _never
 
-    def rule(self, name: str) -> Rule | None:
+    def rule(self, name: str) -> FalcoRule | None:
         """The rule of a name."""
         return self._by_name.get(name)
 
-    def matching_rules(self, event: FalcoEvent, among: Collection[str] | None = None) -> Iterator[Rule]:
+    def matching_rules(self, event: FalcoEvent, among: Collection[str] | None = None) -> Iterator[FalcoRule]:
         """The rules that an event matches. `among`: names of the only rules that can; the others are not tested."""
         for rule, holds in self.candidates(event.type):
             if among is not None and rule.name not in among:
                 continue
             try:
-                found = holds(event)
+                matches = holds(event)
             except Exception as error:
                 self.faults.add(rule.name, f"its condition could not be evaluated on an event {event.type}: it did not match", error)
                 continue
-            if found:
+            if matches:
                 yield rule
                 if self.matching == "first":
                     return
 
-    def matches(self, event: FalcoEvent, among: Collection[str] | None = None) -> list[Match]:
+    def matches(self, event: FalcoEvent, among: Collection[str] | None = None) -> list[FalcoMatch]:
         """The rules that an event matches, with what they say; see `matching_rules`."""
         return [self.match(rule, event) for rule in self.matching_rules(event, among)]
 
-    def match(self, rule: Rule, event: FalcoEvent) -> Match:
+    def match(self, rule: FalcoRule, event: FalcoEvent) -> FalcoMatch:
         """What a rule says of an event, whether or not it holds."""
-        return Match(rule, *self.render(rule, event))
+        return FalcoMatch(rule, *self.render(rule, event))
 
-    def render(self, rule: Rule, event: FalcoEvent) -> tuple[str, dict[str, Any]]:
+    def render(self, rule: FalcoRule, event: FalcoEvent) -> tuple[str, dict[str, Any]]:
         """A rule's text and output_fields for an event."""
         renderer = self._renderers.get(id(rule))
         if renderer is None:
@@ -121,7 +126,7 @@ class RuleSet:
         return renderer.text(event) or "", renderer.fields(event)
 
 
-def holds(condition: Any, event: FalcoEvent, *, paths: Paths = "kernel") -> bool:
+def holds(condition: Any, event: FalcoEvent, *, paths: PathSource = "kernel") -> bool:
     """Whether one condition is true of an event; for tests and explanations, a RuleSet is what is fast."""
     return _Compiler(event.type, paths).compile(condition)(event)
 
@@ -137,7 +142,7 @@ def _always(_: FalcoEvent) -> bool:
 class _Compiler:
     """Closures for one event type."""
 
-    def __init__(self, event_type: str, paths: Paths) -> None:
+    def __init__(self, event_type: str, paths: PathSource) -> None:
         self.event_type = event_type
         self.paths = paths
         self.known: dict[int, tuple[Closure, int]] = {}
@@ -147,19 +152,19 @@ class _Compiler:
 
     def node(self, node: Any) -> tuple[Closure, int]:
         """A closure and roughly what it costs: cheap parts of `and` and `or` go first, as nothing has a side effect."""
-        found = self.known.get(id(node))
-        if found is None:
+        costed = self.known.get(id(node))
+        if costed is None:
             if isinstance(node, Comparison):
-                found = self.test(node)
-            elif isinstance(node, Not):
-                found = _negated(*self.node(node.part))
+                costed = self.test(node)
+            elif isinstance(node, NotNode):
+                costed = _negated(*self.node(node.part))
             else:
                 parts = []
                 for part in node.parts:
                     parts.append(self.node(part))  # noqa: PERF401  # a comprehension costs a stack frame a level
-                found = _all(parts) if isinstance(node, And) else _any(parts)
-            self.known[id(node)] = found
-        return found
+                costed = _all(parts) if isinstance(node, AndNode) else _any(parts)
+            self.known[id(node)] = costed
+        return costed
 
     def test(self, test: Comparison) -> tuple[Closure, int]:
         decided = decides_type(test)
@@ -207,7 +212,7 @@ class _Compiler:
 def _typed_argument(argument: str, kinds: tuple[type, ...]) -> Take:
     """evt.rawarg by a name that is one thing on every event. A recording, which anybody may have written, can hold something else."""
 
-    def take(event: FalcoEvent) -> Value | None:
+    def take(event: FalcoEvent) -> FieldValue | None:
         value = event.get("evt.rawarg", argument)
         return value if isinstance(value, kinds) else None
 
@@ -286,11 +291,11 @@ def _scalar(take: Take, judge: Judge, test: Comparison) -> Closure:
         wanted = test.values[0]
         return lambda event: take(event) == wanted  # None equals nothing that can be written
 
-    def one(event: FalcoEvent) -> bool:
+    def holds_of_value(event: FalcoEvent) -> bool:
         value = take(event)
         return value is not None and judge(value)
 
-    return one
+    return holds_of_value
 
 
 def _listed(take: Take, judge: Judge, *, every: bool) -> Closure:
@@ -371,13 +376,7 @@ def _bytes(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
 
 
-_LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _UPPER: Final = {code: code - 32 for code in range(ord("a"), ord("z") + 1)}
-
-
-def fold(text: str) -> str:
-    """Lower case of ASCII letters only, as C's tolower in the C locale."""
-    return text.lower() if text.isascii() else text.translate(_LOWER)
 
 
 def _contains(wanted: Any) -> tuple[Judge, int]:
@@ -466,14 +465,14 @@ def _compared(left: Take, right: Take, test: Comparison) -> Closure:
 def _of_one_kind(compare: Callable[[Any, Any], bool], *, numbers: bool) -> Callable[[Any, Any], bool]:
     """A comparison of values whose types only the event knows: two texts, or two numbers where it is one for numbers; else false."""
 
-    def either(one: Scalar, other: Scalar) -> bool:
-        texts = isinstance(one, str) and isinstance(other, str)
-        return (texts or (numbers and isinstance(one, (int, float)) and isinstance(other, (int, float)))) and compare(one, other)
+    def either(left: Scalar, right: Scalar) -> bool:
+        texts = isinstance(left, str) and isinstance(right, str)
+        return (texts or (numbers and isinstance(left, (int, float)) and isinstance(right, (int, float)))) and compare(left, right)
 
     return either
 
 
-def _several(value: Value) -> tuple[Scalar, ...]:
+def _several(value: FieldValue) -> tuple[Scalar, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
@@ -487,19 +486,19 @@ _BOTH: Final[dict[str, Callable[[Any, Any], bool]]] = {
 # ---- what the kernel resolved ----
 
 
-def _kernel_path(event: FalcoEvent) -> Value | None:
-    found = event.get("bpfence.path")
-    return event.get("fd.name") if found is None else found
+def _kernel_path(event: FalcoEvent) -> FieldValue | None:
+    path = event.get("bpfence.path")
+    return event.get("fd.name") if path is None else path
 
 
-def _kernel_directory(event: FalcoEvent) -> Value | None:
-    found = event.get("bpfence.path")
-    return directory_of(found) if isinstance(found, str) else event.get("fd.directory")
+def _kernel_directory(event: FalcoEvent) -> FieldValue | None:
+    path = event.get("bpfence.path")
+    return directory_of(path) if isinstance(path, str) else event.get("fd.directory")
 
 
-def _kernel_filename(event: FalcoEvent) -> Value | None:
-    found = event.get("bpfence.path")
-    return found.rpartition("/")[2] if isinstance(found, str) else event.get("fd.filename")
+def _kernel_filename(event: FalcoEvent) -> FieldValue | None:
+    path = event.get("bpfence.path")
+    return path.rpartition("/")[2] if isinstance(path, str) else event.get("fd.filename")
 
 
 _BY_PATH: Final[dict[str, Take]] = {"fd.name": _kernel_path, "fd.directory": _kernel_directory, "fd.filename": _kernel_filename}
@@ -522,14 +521,14 @@ def _applied(getter: Applied, arguments: list[Any]) -> Take:
 
 
 def _mapped(take: Take, change: Callable[[Any], Any]) -> Take:
-    def mapped(event: FalcoEvent) -> Value | None:
+    def mapped(event: FalcoEvent) -> FieldValue | None:
         value = take(event)
         if value is None:
             return None
         if isinstance(value, tuple):
             return tuple(made for made in (change(item) for item in value) if made is not None)
-        found: Value | None = change(value)
-        return found
+        changed: FieldValue | None = change(value)
+        return changed
 
     return mapped
 
@@ -552,7 +551,7 @@ _MAPPED: Final[dict[str, Callable[[Any], Any]]] = {
 def _length(take: Take, inner: Getter | str | tuple[str, ...]) -> Take:
     listed = isinstance(inner, tuple) or (not isinstance(inner, str) and inner.many == "list")
 
-    def length(event: FalcoEvent) -> Value | None:
+    def length(event: FalcoEvent) -> FieldValue | None:
         value = take(event)
         if isinstance(value, tuple):
             return len(value) if listed else tuple(len(_bytes(item)) for item in value if isinstance(item, (str, bytes)))
@@ -562,7 +561,7 @@ def _length(take: Take, inner: Getter | str | tuple[str, ...]) -> Take:
 
 
 def _join(separator: str, take: Take) -> Take:
-    def join(event: FalcoEvent) -> Value | None:
+    def join(event: FalcoEvent) -> FieldValue | None:
         value = take(event)
         return None if value is None else separator.join(str(item) for item in _several(value))
 
@@ -570,7 +569,7 @@ def _join(separator: str, take: Take) -> Take:
 
 
 def _concat(arguments: list[Any]) -> Take:
-    def concat(event: FalcoEvent) -> Value | None:
+    def concat(event: FalcoEvent) -> FieldValue | None:
         texts = []
         for argument in arguments:
             value = argument if isinstance(argument, str) else argument(event)
@@ -588,14 +587,14 @@ def _getopt(take: Take, options: str, selector: str | None) -> Take:
     valued = {char for n, char in enumerate(body) if body[n + 1 : n + 2] == ":"}
     valid = set(body) - {":"}
 
-    def getopt(event: FalcoEvent) -> Value | None:
+    def getopt(event: FalcoEvent) -> FieldValue | None:
         words = take(event)
         if not isinstance(words, tuple):
             return None
-        found = list(_options([str(word) for word in words], valid, valued))
+        given = list(_options([str(word) for word in words], valid, valued))
         if selector is None:
-            return tuple(text for option, value in found for text in ((option,) if value is None else (option, value)))
-        chosen = [option if value is None else value for option, value in found if option == selector]
+            return tuple(text for option, value in given for text in ((option,) if value is None else (option, value)))
+        chosen = [option if value is None else value for option, value in given if option == selector]
         return chosen[-1] if chosen else None
 
     return getopt
@@ -646,14 +645,14 @@ class _Renderer:
     def _taken(self, getter: Getter) -> Take:
         """What a field has in an output. Of ancestors it is one text, and of their process ids, as in Falco, the process's own."""
         take = self._compiler.take(getter)
-        if not isinstance(getter, Source) or getter.many != "ancestors":
+        if not isinstance(getter, FieldGetter) or getter.many != "ancestors":
             return take
         if getter.type is not Type.STRING and getter.type is not Type.PATH:
             return lambda event: event.get("proc.pid")
 
-        def joined(event: FalcoEvent) -> Value | None:
-            found = take(event)
-            return " ".join(map(str, found)) if isinstance(found, tuple) else found
+        def joined(event: FalcoEvent) -> FieldValue | None:
+            value = take(event)
+            return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
         return joined
 
@@ -668,7 +667,7 @@ class _Renderer:
             faults.add(self._rule, what, error)
             return lambda _: None
 
-        def contained(event: FalcoEvent) -> Value | None:
+        def contained(event: FalcoEvent) -> FieldValue | None:
             try:
                 return take(event)
             except Exception as error:
@@ -687,13 +686,13 @@ class _Renderer:
             value = take(event)
             if value is None and not self._lenient:
                 return None
-            text = MISSING if value is None else as_text(value)
+            text = MISSING if value is None else value_as_text(value)
             out.append(text[: part.width].ljust(part.width) if part.width else text)
         return "".join(out)
 
     def fields(self, event: FalcoEvent) -> dict[str, Any]:
         """output_fields: every field of the output by its spelled name, null where it is missing."""
-        return {name: as_json(part, take(event), event) for name, (part, take) in self._fields.items()}
+        return {name: value_as_json(part, take(event), event) for name, (part, take) in self._fields.items()}
 
 
 def render(template: Template, event: FalcoEvent) -> str | None:
@@ -701,10 +700,10 @@ def render(template: Template, event: FalcoEvent) -> str | None:
     return _Renderer(template).text(event)
 
 
-def as_text(value: Value) -> str:
+def value_as_text(value: FieldValue) -> str:
     """A value as Falco's text form shows it, escaped."""
     if isinstance(value, tuple):
-        return "(" + ",".join(as_text(item) for item in value) + ")"
+        return "(" + ",".join(value_as_text(item) for item in value) + ")"
     if isinstance(value, bool):
         return "true" if value else "false"
     text = escape(value) if isinstance(value, (str, bytes)) else str(value)
@@ -714,12 +713,12 @@ def as_text(value: Value) -> str:
 _AS_NUMBER: Final = frozenset(("evt.outputtime", "evt.time", "evt.time.s", "evt.time.iso8601", "evt.datetime", "evt.datetime.s"))
 
 
-def as_json(part: Part, value: Value | None, event: FalcoEvent) -> Any:
+def value_as_json(part: Part, value: FieldValue | None, event: FalcoEvent) -> Any:
     """A value as output_fields has it: numbers and truth as such, times as ns since 1970."""
     if part.text in _AS_NUMBER:
         return event.time
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, tuple):
-        return [as_json(part, item, event) for item in value]
-    return as_text(value)
+        return [value_as_json(part, item, event) for item in value]
+    return value_as_text(value)

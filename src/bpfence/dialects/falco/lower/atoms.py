@@ -2,7 +2,7 @@
 """One test of a Falco rule and the native event it is made on in, what the kernel can decide of it out.
 
 Called by `lower`, whose table says which of these functions a field takes on which events; `implied` has those for texts that the kernel
-keeps in another form. Each gives a Pair: what the test is at least (`must` implies it) and at most (it implies `may`); where the two are
+keeps in another form. Each gives Bounds: what the test is at least (`must` implies it) and at most (it implies `may`); where the two are
 the same, the kernel decides it. What is said of results holds for one class of them at a time: of calls that succeed, or that fail.
 """
 
@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
 from bpfence import names
-from bpfence.conditions import expand
+from bpfence.conditions.containers import in_container
 from bpfence.conditions.values import U64, conj, disj, fold, negation
+from bpfence.dialects.facts import Hosts
+from bpfence.dialects.falco.options import PathSource
 from bpfence.dialects.falco.read import patterns
-from bpfence.dialects.falco.read.checks import Comparison, Network, Value, interval, spans
-from bpfence.dialects.falco.read.events import EventType
+from bpfence.dialects.falco.read.checks import Comparison, LiteralValue, Network, interval, spans
+from bpfence.dialects.falco.read.events import FalcoEventType
 from bpfence.fields import FIELD_BY_NAME, applies
 from bpfence.policy import FALSE, TRUE, Atom, Condition, Op
 
@@ -33,14 +35,11 @@ MAX_SPANS: Final = 16
 FAILED: Final = tuple(errno.errorcode.get(number, str(number)) for number in range(1, ERRNO_MAX + 1))
 """What evt.res can be of a call that fails."""
 
-Paths = Literal["kernel", "text"]
-Hosts = Mapping[str, Iterable[str]]
-"""Names of hosts and their addresses, as far as they are known: a name that is not in it may be that of any address."""
-Result = Literal["success", "failure", ""]
+CallResult = Literal["success", "failure", ""]
 
 
-class Pair(NamedTuple):
-    """`reason` and `hint` say why a test is not decided exactly."""
+class Bounds(NamedTuple):
+    """What a test is at least and at most. `reason` and `hint` say why the kernel does not decide it exactly."""
 
     must: Condition
     may: Condition
@@ -59,25 +58,25 @@ class On(NamedTuple):
     `hosts`: None where names of hosts are left to user space.
     """
 
-    kind: EventType
+    kind: FalcoEventType
     native: str
-    paths: Paths = "kernel"
+    paths: PathSource = "kernel"
     enforcing: bool = False
-    result: Result = ""
+    result: CallResult = ""
     hosts: Hosts | None = None
 
 
-Build = Callable[[On, Comparison], Pair]
+Build = Callable[[On, Comparison], Bounds]
 
 
-def exact(condition: Condition) -> Pair:
+def exact(condition: Condition) -> Bounds:
     """The kernel decides it."""
-    return Pair(condition, condition)
+    return Bounds(condition, condition)
 
 
-def at_most(may: Condition, reason: str, hint: str = "") -> Pair:
+def at_most(may: Condition, reason: str, hint: str = "") -> Bounds:
     """The kernel only drops what `may` excludes."""
-    return Pair(FALSE, may, reason, hint)
+    return Bounds(FALSE, may, reason, hint)
 
 
 # ---- texts ----
@@ -86,17 +85,17 @@ def at_most(may: Condition, reason: str, hint: str = "") -> Pair:
 def text(field: str) -> Build:
     """A test on a text that the kernel has as it is."""
 
-    def build(_: On, test: Comparison) -> Pair:
-        return text_pair(field, test, lambda operator, value: text_atom(field, operator, value))
+    def build(_: On, test: Comparison) -> Bounds:
+        return text_bounds(field, test, lambda operator, value: text_atom(field, operator, value))
 
     return build
 
 
-def text_pair(field: str, test: Comparison, one: Callable[[str, str], Condition | None]) -> Pair:
+def text_bounds(field: str, test: Comparison, atom_of: Callable[[str, str], Condition | None]) -> Bounds:
     """The values of a test joined; `one` gives the condition of one value, None where the kernel cannot tell."""
     if test.operator == "exists":
         return exact(Atom(field, Op.EXISTS))
-    made = [one("=" if test.operator in ("in", "intersects", "!=") else test.operator, str(value)) for value in test.values]
+    made = [atom_of("=" if test.operator in ("in", "intersects", "!=") else test.operator, str(value)) for value in test.values]
     parts = [part for part in made if part is not None]
     if len(parts) < len(made) or (test.modifier == "oneof" and len(parts) > 1):
         word = test.modifier if test.modifier == "oneof" else test.operator
@@ -154,7 +153,7 @@ def glob_atom(field: str, value: str) -> Condition | None:
 def path_argument(field: str) -> Build:
     """An argument that names a file: under strict_paths "kernel" it stands for the path that the kernel resolved."""
 
-    def build(on: On, test: Comparison) -> Pair:
+    def build(on: On, test: Comparison) -> Bounds:
         if on.paths == "text":
             return at_most(TRUE, "strict_paths: text decides on the argument's text", "strict_paths: kernel decides on the file")
         return text(field)(on, test)
@@ -178,9 +177,9 @@ def filename_atom(operator: str, value: str) -> Condition | None:
     return None
 
 
-def cwd(_: On, test: Comparison) -> Pair:
+def cwd(_: On, test: Comparison) -> Bounds:
     """proc.cwd ends in '/', the kernel's does not."""
-    return text_pair("process.cwd", test, _cwd_atom)
+    return text_bounds("process.cwd", test, _cwd_atom)
 
 
 def _cwd_atom(operator: str, value: str) -> Condition | None:
@@ -194,33 +193,33 @@ def _cwd_atom(operator: str, value: str) -> Condition | None:
     return None
 
 
-def ancestors(_: On, test: Comparison) -> Pair:
+def ancestor_exes(_: On, test: Comparison) -> Bounds:
     """Executables of any ancestor: the kernel's lineage holds more, earlier programs of the same process too."""
     if test.operator in ("!=", "exists") or test.modifier:
         return at_most(TRUE, "only positive tests on ancestors are narrowed in the kernel", "use =, in, startswith, endswith or contains")
-    pair = text_pair("process.ancestors.exe", test, lambda operator, value: text_atom("process.ancestors.exe", operator, value))
-    return at_most(pair.may, "the kernel's lineage also holds earlier programs of the same process", "")
+    bounds = text_bounds("process.ancestors.exe", test, lambda operator, value: text_atom("process.ancestors.exe", operator, value))
+    return at_most(bounds.may, "the kernel's lineage also holds earlier programs of the same process", "")
 
 
 _NAMES: Final = "process.ancestors.name"
 
 
-def ancestor_names(_: On, test: Comparison) -> Pair:
+def ancestor_names(_: On, test: Comparison) -> Bounds:
     """Names of any ancestor."""
     if test.operator == "!=" or test.modifier in ("oneof", "allof"):
         word = test.modifier or test.operator
         return at_most(Atom(_NAMES, Op.EXISTS), f"{word} on each ancestor is finished in user space", "use =, in, startswith or contains")
-    return text_pair(_NAMES, test, lambda operator, value: text_atom(_NAMES, operator, value))
+    return text_bounds(_NAMES, test, lambda operator, value: text_atom(_NAMES, operator, value))
 
 
-def nth_ancestor(on: On, test: Comparison) -> Pair:
+def nth_ancestor(on: On, test: Comparison) -> Bounds:
     """The name of one ancestor: it is the name of some."""
     return at_most(ancestor_names(on, test).may, "the kernel does not count ancestors", "test proc.pname, or proc.aname without index")
 
 
-def container(_: On, test: Comparison) -> Pair:
+def container_id(_: On, test: Comparison) -> Bounds:
     """container.id: `host` exactly where the cgroup is not a container's."""
-    inside = expand.container()
+    inside = in_container()
     outside = text_holds(test, "host")
     if outside is None:
         return at_most(TRUE, f"{test.operator} on the id of a container is finished in user space", "compare with host")
@@ -229,12 +228,12 @@ def container(_: On, test: Comparison) -> Pair:
         return exact(TRUE if outside else inside)
     if all(value == "host" for value in test.values) and test.operator in ("=", "!=", "in", "intersects"):
         return exact(negation(inside) if outside else FALSE)
-    return Pair(negation(inside) if outside else FALSE, may, "ids of containers are compared in user space", "compare with host")
+    return Bounds(negation(inside) if outside else FALSE, may, "ids of containers are compared in user space", "compare with host")
 
 
-def contained(_: On, test: Comparison) -> Pair:
+def contained(_: On, test: Comparison) -> Bounds:
     """What only containers have: outside of them it is absent, and every test on it is false."""
-    return at_most(expand.container(), "what a container is made of is known in user space", "scope a native policy by cgroup")
+    return at_most(in_container(), "what a container is made of is known in user space", "scope a native policy by cgroup")
 
 
 # ---- numbers, truth, flags ----
@@ -243,7 +242,7 @@ def contained(_: On, test: Comparison) -> Pair:
 def number(field: str) -> Build:
     """A number that the kernel has as it is."""
 
-    def build(_: On, test: Comparison) -> Pair:
+    def build(_: On, test: Comparison) -> Bounds:
         return exact(ranges(field, test))
 
     return build
@@ -252,7 +251,7 @@ def number(field: str) -> Build:
 def changed(before: str, after: str) -> Build:
     """A number that the call itself changes: Falco sees it when the call has returned. A rule that denies is about the caller."""
 
-    def build(on: On, test: Comparison) -> Pair:
+    def build(on: On, test: Comparison) -> Bounds:
         return exact(ranges(after if on.result == "success" else before, test))
 
     return build
@@ -268,7 +267,7 @@ def ranges(field: str, test: Comparison) -> Condition:
     return _unless(field, test, disj(parts))
 
 
-def signed(field: str, test: Comparison) -> Condition:
+def signed_ranges(field: str, test: Comparison) -> Condition:
     """A comparison with signed numbers, which the kernel keeps as unsigned ones of 64 bits."""
     if test.operator == "exists":
         return Atom(field, Op.EXISTS)
@@ -281,18 +280,18 @@ def signed(field: str, test: Comparison) -> Condition:
     return _unless(field, test, disj(parts))
 
 
-def _unless(field: str, test: Comparison, found: Condition) -> Condition:
-    return conj([Atom(field, Op.EXISTS), negation(found)]) if test.operator == "!=" else found
+def _unless(field: str, test: Comparison, condition: Condition) -> Condition:
+    return conj([Atom(field, Op.EXISTS), negation(condition)]) if test.operator == "!=" else condition
 
 
 def truth(condition: Condition) -> Build:
     """A field that is always there and true where `condition` is."""
 
-    def build(_: On, test: Comparison) -> Pair:
+    def build(_: On, test: Comparison) -> Bounds:
         if test.operator == "exists":
             return exact(TRUE)
-        found = disj([condition if value else negation(condition) for value in test.values])
-        return exact(negation(found) if test.operator == "!=" else found)
+        holds = disj([condition if value else negation(condition) for value in test.values])
+        return exact(negation(holds) if test.operator == "!=" else holds)
 
     return build
 
@@ -300,7 +299,7 @@ def truth(condition: Condition) -> Build:
 def flag_names(field: str, table: str, split: str, known: Mapping[str, int]) -> Build:
     """A text of flag names: `contains` names some of them."""
 
-    def build(_: On, test: Comparison) -> Pair:
+    def build(_: On, test: Comparison) -> Bounds:
         if test.operator not in ("contains", "icontains") or test.modifier:
             return at_most(TRUE, f"{test.operator} on a text of flags is finished in user space", "use contains with one flag")
         needle = str(test.values[0])
@@ -321,7 +320,7 @@ def named_number(field: str, table: str) -> Build:
     known = names.TABLES[table].numbers
     prefix = names.TABLES[table].prefix
 
-    def build(_: On, test: Comparison) -> Pair:
+    def build(_: On, test: Comparison) -> Bounds:
         values = [str(value) for value in test.values]
         if test.operator not in ("contains", "=", "in", "startswith") or not all(value.startswith(prefix) for value in values):
             return at_most(TRUE, f"only names of {prefix}* are decided in the kernel", f"use contains, = or in with {prefix}*")
@@ -336,7 +335,7 @@ def named_number(field: str, table: str) -> Build:
     return build
 
 
-def family(_: On, test: Comparison) -> Pair:
+def family(_: On, test: Comparison) -> Bounds:
     """evt.arg.domain: a number and the family's name in parentheses."""
     needle = str(test.values[0]) if len(test.values) == 1 else ""
     if test.operator != "contains" or test.modifier or not needle.startswith("AF_"):
@@ -348,13 +347,13 @@ def family(_: On, test: Comparison) -> Pair:
 def choice(table: Mapping[str, Condition], reason: str, *, loose: bool = False) -> Build:
     """A text of few values, each with a condition of its own; `loose`: which is only implied by the value."""
 
-    def build(_: On, test: Comparison) -> Pair:
+    def build(_: On, test: Comparison) -> Bounds:
         if test.operator not in ("=", "!=", "in", "intersects") or any(value not in table for value in test.values) or test.modifier:
             return at_most(TRUE, reason, "compare with = or in: " + ", ".join(table))
-        found = disj([table[str(value)] for value in test.values])
+        any_value = disj([table[str(value)] for value in test.values])
         if test.operator == "!=":
-            return at_most(TRUE if loose else negation(found), reason, "use = or in")
-        return at_most(found, reason) if loose else exact(found)
+            return at_most(TRUE if loose else negation(any_value), reason, "use = or in")
+        return at_most(any_value, reason) if loose else exact(any_value)
 
     return build
 
@@ -377,25 +376,28 @@ def text_holds(test: Comparison, value: str | bool) -> bool | None:
     if not isinstance(value, str) or test.modifier == "oneof":
         return None
     judges: Mapping[str, Callable[[str], bool]] = {
-        "startswith": value.startswith, "endswith": value.endswith, "contains": value.__contains__,
-        "icontains": lambda wanted: fold(wanted) in fold(value), "glob": lambda wanted: patterns.glob(wanted)(value),
-    }  # fmt: skip
+        "startswith": value.startswith,
+        "endswith": value.endswith,
+        "contains": value.__contains__,
+        "icontains": lambda wanted: fold(wanted) in fold(value),
+        "glob": lambda wanted: patterns.glob(wanted)(value),
+    }
     judge = judges.get(test.operator)
     if judge is None or not test.values:
         return None
-    found = [judge(str(wanted)) for wanted in test.values]
-    return all(found) if test.modifier == "allof" else any(found)
+    outcomes = [judge(str(wanted)) for wanted in test.values]
+    return all(outcomes) if test.modifier == "allof" else any(outcomes)
 
 
-def _of_texts(test: Comparison, values: Iterable[str | bool]) -> Pair:
+def _of_texts(test: Comparison, values: Iterable[str | bool]) -> Bounds:
     """A test on one of these texts, whichever it is."""
-    found = {text_holds(test, value) for value in values}
-    if len(found) > 1 or None in found:
+    outcomes = {text_holds(test, value) for value in values}
+    if len(outcomes) > 1 or None in outcomes:
         return at_most(TRUE, _WAIT, _FINISHED)
-    return exact(TRUE if found.pop() else FALSE)
+    return exact(TRUE if outcomes.pop() else FALSE)
 
 
-def _of_numbers(test: Comparison, low: int, high: int, reason: str = _WAIT) -> Pair:
+def _of_numbers(test: Comparison, low: int, high: int, reason: str = _WAIT) -> Bounds:
     """A test on a number of which only the bounds are known."""
     answer = interval(test, low, high)
     return at_most(TRUE, reason, _FINISHED) if answer is None else exact(TRUE if answer else FALSE)
@@ -406,22 +408,22 @@ def _unknown(on: On) -> bool:
     return on.native == "process.exit" or not (on.enforcing or on.result)
 
 
-def result(on: On, test: Comparison) -> Pair:
+def result(on: On, test: Comparison) -> Bounds:
     """evt.res"""
     if _unknown(on):
         return at_most(TRUE, _WAIT, _FINISHED)
-    pair = _of_texts(test, FAILED if on.result == "failure" else ("SUCCESS",))
-    if pair.exact or on.result != "failure" or not _returned(on.native):
-        return pair
-    return _of_errors(test) or pair
+    bounds = _of_texts(test, FAILED if on.result == "failure" else ("SUCCESS",))
+    if bounds.exact or on.result != "failure" or not _returned(on.native):
+        return bounds
+    return _of_errors(test) or bounds
 
 
-def _of_errors(test: Comparison) -> Pair | None:
+def _of_errors(test: Comparison) -> Bounds | None:
     """A test on an error's name, of a call whose result is known when it is decided; None where that takes too many tests."""
-    found = [text_holds(test, name) for name in FAILED]
-    if None in found:
+    outcomes = [text_holds(test, name) for name in FAILED]
+    if None in outcomes:
         return None
-    wanted = [number for number, holds in enumerate(found, 1) if holds]
+    wanted = [number for number, holds in enumerate(outcomes, 1) if holds]
     spans = [
         Atom("call.result", Op.RANGE, (U64 + 1 - max(run), U64 + 1 - min(run)))
         for _, group in itertools.groupby(enumerate(wanted), lambda pair: pair[1] - pair[0])
@@ -430,21 +432,21 @@ def _of_errors(test: Comparison) -> Pair | None:
     return exact(disj(spans)) if len(spans) <= MAX_SPANS else None
 
 
-def failed(on: On, test: Comparison) -> Pair:
+def failed(on: On, test: Comparison) -> Bounds:
     """evt.failed"""
     return at_most(TRUE, _WAIT, _FINISHED) if _unknown(on) else _of_texts(test, (on.result == "failure",))
 
 
-def raw_result(on: On, test: Comparison) -> Pair:
+def raw_result(on: On, test: Comparison) -> Bounds:
     """evt.rawres"""
     if on.native == "process.exit":
         return at_most(TRUE, _WAIT, _FINISHED)
     if on.enforcing or on.result:
         low, high = (-ERRNO_MAX, -1) if on.result == "failure" else (0, 0 if on.native == "process.executed" else I64 - 1)
-        pair = _of_numbers(test, low, high, "the number that the call returns is not known before")
-        if pair.exact or on.enforcing:
-            return pair
-    return exact(signed("call.result", test)) if _returned(on.native) else at_most(TRUE, _WAIT, _FINISHED)
+        bounds = _of_numbers(test, low, high, "the number that the call returns is not known before")
+        if bounds.exact or on.enforcing:
+            return bounds
+    return exact(signed_ranges("call.result", test)) if _returned(on.native) else at_most(TRUE, _WAIT, _FINISHED)
 
 
 def _returned(native: str) -> bool:
@@ -455,37 +457,37 @@ _GIVEN: Final = ("net.connect", "net.bind", "net.listen", "net.send", "net.recv"
 _MADE: Final = ("file.open", "file.open_failed", "file.dup", "net.accept")
 
 
-def descriptor(on: On, test: Comparison) -> Pair:
+def descriptor(on: On, test: Comparison) -> Bounds:
     """fd.num: the descriptor that the call makes, or is given."""
     if on.native in _GIVEN and (on.enforcing or on.result):
         return _of_numbers(test, 0, FD_MAX, "the descriptor's number is compared in user space")
     if on.native not in _MADE or not (on.enforcing or on.result):
         return at_most(TRUE, _WAIT, _FINISHED)
     if on.result != "failure":
-        pair = _of_numbers(test, 0, FD_MAX)
-        return pair if pair.exact or on.native != "file.dup" else exact(signed("call.result", test))
+        bounds = _of_numbers(test, 0, FD_MAX)
+        return bounds if bounds.exact or on.native != "file.dup" else exact(signed_ranges("call.result", test))
     opening = on.native.startswith("file.open")
     return _of_numbers(test, -1 if opening else -ERRNO_MAX, -1)
 
 
-def result_argument(on: On, test: Comparison) -> Pair:
+def result_argument(on: On, test: Comparison) -> Bounds:
     """evt.arg.res"""
     if on.enforcing or (on.native == "process.executed" and on.result):
         return _of_texts(test, ("0",))
     return at_most(TRUE, _WAIT, "use evt.res")
 
 
-def raw_result_argument(_: On, test: Comparison) -> Pair:
+def raw_result_argument(_: On, test: Comparison) -> Bounds:
     """evt.rawarg.res"""
     return at_most(TRUE, "the result is compared in user space", "use evt.rawres")
 
 
-def event_number(_: On, test: Comparison) -> Pair:
+def event_number(_: On, test: Comparison) -> Bounds:
     """evt.num"""
     return _of_numbers(test, 1, U64, "events are counted in user space")
 
 
-def direction(_: On, test: Comparison) -> Pair:
+def direction(_: On, test: Comparison) -> Bounds:
     """evt.dir"""
     return _of_texts(test, ("<",))
 
@@ -496,35 +498,35 @@ def direction(_: On, test: Comparison) -> Pair:
 def address(field: str) -> Build:
     """An address of which the kernel has one side when it decides. A socket with none is given one by the call."""
 
-    def build(on: On, test: Comparison) -> Pair:
+    def build(on: On, test: Comparison) -> Bounds:
         condition = address_condition(field, test)
         return exact(condition) if test.operator == "exists" else _settled(on, field, condition)
 
     return build
 
 
-def _settled(on: On, field: str, condition: Condition) -> Pair:
+def _settled(on: On, field: str, condition: Condition) -> Bounds:
     if on.enforcing or not on.result:
         return exact(condition)
     unset = disj([Atom(field, Op.CIDR, "0.0.0.0/32"), Atom(field, Op.CIDR, "::/128")])
     reason = "the call may give a socket another address than 0.0.0.0"
-    return Pair(conj([condition, negation(unset)]), disj([condition, unset]), reason)
+    return Bounds(conj([condition, negation(unset)]), disj([condition, unset]), reason)
 
 
-def host_name(field: str) -> Build:
+def name_of_address(field: str) -> Build:
     """The names of an address: it has those whose addresses it is among. A name that is in no `On.hosts` may yet turn out to be its."""
 
-    def build(on: On, test: Comparison) -> Pair:
+    def build(on: On, test: Comparison) -> Bounds:
         if on.hosts is None or test.operator not in ("=", "in", "intersects") or test.modifier:
             return at_most(TRUE, "names of hosts are resolved in user space", "test fd.sip or fd.snet")
         known = [on.hosts[value] for value in test.values if isinstance(value, str) and value in on.hosts]
-        addresses = dict.fromkeys(address for one in known for address in sorted(one))
-        found = disj([Atom(field, Op.CIDR, _host_cidr(address)) for address in addresses])
+        addresses = dict.fromkeys(address for known_addresses in known for address in sorted(known_addresses))
+        condition = disj([Atom(field, Op.CIDR, _host_cidr(address)) for address in addresses])
         # What has no address is the name of none, also of the one that a socket is given.
-        pair = _settled(on, field, found) if addresses else exact(FALSE)
+        bounds = _settled(on, field, condition) if addresses else exact(FALSE)
         if len(known) == len(test.values):
-            return pair
-        return at_most(TRUE, "not every name has been resolved yet")._replace(must=pair.must)
+            return bounds
+        return at_most(TRUE, "not every name has been resolved yet")._replace(must=bounds.must)
 
     return build
 
@@ -539,12 +541,12 @@ def _host_cidr(value: str) -> str:
 def port(field: str) -> Build:
     """A port, as `address`."""
 
-    def build(on: On, test: Comparison) -> Pair:
+    def build(on: On, test: Comparison) -> Bounds:
         condition = ranges(field, test)
         if on.enforcing or not on.result or test.operator == "exists":
             return exact(condition)
         unset = Atom(field, Op.RANGE, (0, 0))
-        return Pair(conj([condition, negation(unset)]), disj([condition, unset]), "the call may give a socket another port than 0")
+        return Bounds(conj([condition, negation(unset)]), disj([condition, unset]), "the call may give a socket another port than 0")
 
     return build
 
@@ -556,7 +558,7 @@ def address_condition(field: str, test: Comparison) -> Condition:
     return _unless(field, test, disj([Atom(field, Op.CIDR, _cidr(value)) for value in test.values]))
 
 
-def _cidr(value: Value) -> str:
+def _cidr(value: LiteralValue) -> str:
     if isinstance(value, Network):
         base = (ipaddress.IPv4Address if value.version == 4 else ipaddress.IPv6Address)(value.base)
         return f"{base}/{bin(value.mask).count('1')}"
@@ -566,11 +568,11 @@ def _cidr(value: Value) -> str:
 def either(known: Build) -> Build:
     """Either side, of which the kernel knows one: != needs both."""
 
-    def build(on: On, test: Comparison) -> Pair:
-        pair = known(on, test)
+    def build(on: On, test: Comparison) -> Bounds:
+        bounds = known(on, test)
         reason = "the own address is known only when the call has returned"
         if test.operator == "!=":
-            return at_most(pair.may, reason, "test fd.sip, fd.snet or fd.sport")
-        return Pair(pair.must, TRUE, reason, "test fd.sip, fd.snet or fd.sport")
+            return at_most(bounds.may, reason, "test fd.sip, fd.snet or fd.sport")
+        return Bounds(bounds.must, TRUE, reason, "test fd.sip, fd.snet or fd.sport")
 
     return build

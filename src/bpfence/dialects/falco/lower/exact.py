@@ -9,15 +9,14 @@ from typing import Final
 
 from bpfence.dialects.falco.lower import rules as lower
 from bpfence.dialects.falco.read.document import SEVERITY_OF
-from bpfence.dialects.falco.read.resolve import Rule
+from bpfence.dialects.falco.read.resolve import FalcoRule
 from bpfence.errors import Diagnostic
-from bpfence.policy import Action, Policy
-from bpfence.policy import Rule as PolicyRule
+from bpfence.policy import Action, Policy, Rule
 
 _ACTIONS: Final = {"audit": Action.AUDIT, "deny": Action.DENY, "kill": Action.KILL}
 
 
-def exactly(rules: Iterable[Rule], mode: str = "audit") -> Iterator[tuple[Rule, Policy | list[Diagnostic]]]:
+def exactly(rules: Iterable[FalcoRule], mode: str = "audit") -> Iterator[tuple[FalcoRule, Policy | list[Diagnostic]]]:
     """For every enabled rule one policy with a rule for each native event; or why it cannot be said exactly."""
     taken: set[str] = set()
     for rule in rules:
@@ -29,23 +28,26 @@ def exactly(rules: Iterable[Rule], mode: str = "audit") -> Iterator[tuple[Rule, 
         yield rule, _policy(rule, lowered, mode, name) if lowered.exact and lowered.conditions else _why(rule, lowered)
 
 
-def _policy(rule: Rule, lowered: lower.Lowered, mode: str, name: str) -> Policy:
+def _policy(rule: FalcoRule, lowered: lower.LoweredRule, mode: str, name: str) -> Policy:
     action = _ACTIONS[rule.enforcement.action if rule.enforcement else "audit"]
     errno = rule.enforcement.errno if rule.enforcement else 1
     made = (
-        PolicyRule(
-            policy=name, name=re.sub("[._]", "-", event), events=(event,), condition=condition, action=action, errno=errno,
+        Rule(
+            policy=name,
+            name=re.sub("[._]", "-", event),
+            events=(event,),
+            condition=condition,
+            action=action,
+            errno=errno,
             location=rule.location,
         )
         for event, condition in lowered.conditions.items()
-    )  # fmt: skip
-    return Policy(
-        name=name, mode=mode, severity=SEVERITY_OF[rule.priority], tags=rule.tags, rules=tuple(made), location=rule.location
-    )  # fmt: skip
+    )
+    return Policy(name=name, mode=mode, severity=SEVERITY_OF[rule.priority], tags=rule.tags, rules=tuple(made), location=rule.location)
 
 
-def _why(rule: Rule, lowered: lower.Lowered) -> list[Diagnostic]:
-    found = [
+def _why(rule: FalcoRule, lowered: lower.LoweredRule) -> list[Diagnostic]:
+    diagnostics = [
         Diagnostic(
             left.place if left.place.line else rule.location,
             f"{rule.name}: {left.text}: {left.reason}",
@@ -57,8 +59,8 @@ def _why(rule: Rule, lowered: lower.Lowered) -> list[Diagnostic]:
     ]
     if lowered.unsensed:
         what = f"{rule.name}: nothing reports {', '.join(lowered.unsensed)} yet"
-        found.append(Diagnostic(rule.location, what, "", "warning", "not-expressible"))
-    return found or [Diagnostic(rule.location, f"{rule.name}: it can never match", "", "warning", "not-expressible")]
+        diagnostics.append(Diagnostic(rule.location, what, "", "warning", "not-expressible"))
+    return diagnostics or [Diagnostic(rule.location, f"{rule.name}: it can never match", "", "warning", "not-expressible")]
 
 
 def _slug(name: str, taken: set[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from bpfence import abi
 from bpfence.conditions.values import U64, conj, disj, fold, negation
-from bpfence.dialects.falco.lower.atoms import COMM_MAX, Build, On, Pair, at_most, glob_atom, text_atom
+from bpfence.dialects.falco.lower.atoms import COMM_MAX, Bounds, Build, On, at_most, glob_atom, text_atom
 from bpfence.dialects.falco.read.checks import Comparison
 from bpfence.policy import FALSE, TRUE, Atom, Condition, Op
 
@@ -24,7 +24,7 @@ AT_FDCWD: Final = U64 + 1 - 100
 _SEARCHES: Final = ("contains", "icontains", "startswith", "endswith")
 
 
-def _at_most(test: Comparison, follows: Follows, reason: str, hint: str = "") -> Pair:
+def _at_most(test: Comparison, follows: Follows, reason: str, hint: str = "") -> Bounds:
     """The values of a test joined; `follows` gives what follows from one operator and value, TRUE where that is nothing."""
     if test.operator in ("exists", "!="):
         return at_most(TRUE, reason, hint)
@@ -112,7 +112,7 @@ _PARENT: Final = _Command("process.parent.name", "process.parent.args")
 
 
 def _command(follows: Follows) -> Build:
-    def build(_: On, test: Comparison) -> Pair:
+    def build(_: On, test: Comparison) -> Bounds:
         return _at_most(test, follows, _CUT, _NAMES)
 
     return build
@@ -140,11 +140,7 @@ def _pieces(operator: str, value: str) -> list[_Piece]:
     """The parts of components that a path must hold, if it is found by this operator and value."""
     parts = value.split("/")
     end = len(parts) - 1
-    return [
-        _Piece(part, n > 0, n < end or operator in ("=", "endswith"))
-        for n, part in enumerate(parts)
-        if part not in ("", ".", "..")
-    ]  # fmt: skip
+    return [_Piece(part, n > 0, n < end or operator in ("=", "endswith")) for n, part in enumerate(parts) if part not in ("", ".", "..")]
 
 
 _RELATIVE: Final = negation(Atom("file.text", Op.PREFIX, "/"))
@@ -167,14 +163,14 @@ def _name(operator: str, value: str) -> Condition:
     if operator == "glob":
         if "[" in value or "\\" in value:
             return TRUE
-        found = [piece for run in re.split(r"[*?]", value) for piece in _pieces("contains", run)]
+        pieces = [piece for run in re.split(r"[*?]", value) for piece in _pieces("contains", run)]
     elif operator in ("=", *_SEARCHES):
-        found = _pieces(operator, value)
+        pieces = _pieces(operator, value)
     else:
         return TRUE
-    if not found:
+    if not pieces:
         return TRUE
-    piece = max(found, key=lambda piece: (len(piece.text), piece.first and piece.last))
+    piece = max(pieces, key=lambda piece: (len(piece.text), piece.first and piece.last))
     same = text_atom("file.text", operator, value) or TRUE
     return disj([same, conj([_UNLIKE, _holds(piece, folds=operator == "icontains")])])
 
@@ -219,7 +215,7 @@ def _filename(operator: str, value: str) -> Condition:
 
 
 def _given(follows: Follows) -> Build:
-    def build(_: On, test: Comparison) -> Pair:
+    def build(_: On, test: Comparison) -> Bounds:
         return _at_most(test, follows, "the kernel has the name as it was given, not yet joined and normalised", "test fd.nameraw")
 
     return build

@@ -11,16 +11,16 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from bpfence.conditions.links import Lookup, Widened, findings, looked_up, other_texts
-from bpfence.dialects.falco.lower.atoms import Paths
-from bpfence.dialects.falco.read.checks import Comparison, Source
-from bpfence.dialects.falco.read.fields import FIELDS, Type
-from bpfence.dialects.falco.read.language import And, Not, Or
-from bpfence.dialects.falco.read.resolve import Rule
+from bpfence.conditions.links import FindLinks, Widened, findings, looked_up, other_texts
+from bpfence.dialects.falco.options import PathSource
+from bpfence.dialects.falco.read.checks import Comparison, FieldGetter
+from bpfence.dialects.falco.read.fields import FALCO_FIELDS, Type
+from bpfence.dialects.falco.read.language import AndNode, NotNode, OrNode
+from bpfence.dialects.falco.read.resolve import FalcoRule
 from bpfence.errors import Diagnostic
 from bpfence.policy import Op
 
-PROGRAMS: Final = frozenset(field.name for field in FIELDS if field.type is Type.PATH and field.name.endswith("exepath"))
+PROGRAMS: Final = frozenset(field.name for field in FALCO_FIELDS if field.type is Type.PATH and field.name.endswith("exepath"))
 RESOLVED: Final = PROGRAMS | {"proc.cwd", "bpfence.path"}
 """Fields that always hold what the kernel resolved."""
 EITHER: Final = frozenset(
@@ -34,7 +34,7 @@ _OPS: Final = {
 _JOINED: Final = ("in", "intersects", "pmatch")
 
 
-def paths_of(rules: Iterable[Rule], paths: Paths = "kernel") -> Iterator[str]:
+def paths_of(rules: Iterable[FalcoRule], paths: PathSource = "kernel") -> Iterator[str]:
     """Every path of some rules that has to be looked up."""
     for test in _tests(rules):
         if _concerned(test, paths):
@@ -43,20 +43,20 @@ def paths_of(rules: Iterable[Rule], paths: Paths = "kernel") -> Iterator[str]:
 
 
 def widened(
-    rules: Iterable[Rule], find: Lookup, paths: Paths = "kernel", where: str = "on this host"
-) -> tuple[list[Rule], list[Diagnostic]]:  # fmt: skip
+    rules: Iterable[FalcoRule], find: FindLinks, paths: PathSource = "kernel", where: str = "on this host"
+) -> tuple[list[FalcoRule], list[Diagnostic]]:
     """The rules with every path for all of its names, and what that changes, as information; a program of many names is a warning."""
     made = []
-    found: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     for rule in rules:
         told: list[Widened] = []
         condition = _Widener(find, paths, told).tree(rule.condition)
-        found += findings(told, rule.location, f"rule {rule.name!r}", where)
+        diagnostics += findings(told, rule.location, f"rule {rule.name!r}", where)
         made.append(rule if condition is rule.condition else dataclasses.replace(rule, condition=condition))
-    return made, found
+    return made, diagnostics
 
 
-def _tests(rules: Iterable[Rule]) -> Iterator[Comparison]:
+def _tests(rules: Iterable[FalcoRule]) -> Iterator[Comparison]:
     seen: set[int] = set()
     pending: list[Any] = [rule.condition for rule in rules]
     while pending:
@@ -66,14 +66,14 @@ def _tests(rules: Iterable[Rule]) -> Iterator[Comparison]:
         seen.add(id(node))
         if isinstance(node, Comparison):
             yield node
-        elif isinstance(node, Not):
+        elif isinstance(node, NotNode):
             pending.append(node.part)
         else:
             pending += node.parts
 
 
-def _concerned(test: Comparison, paths: Paths) -> bool:
-    if not isinstance(test.left, Source) or test.right is not None or test.modifier or test.operator not in _OPS:
+def _concerned(test: Comparison, paths: PathSource) -> bool:
+    if not isinstance(test.left, FieldGetter) or test.right is not None or test.modifier or test.operator not in _OPS:
         return False
     name = test.left.use.field.name
     argument = test.left.use.argument
@@ -89,11 +89,11 @@ def _plain(test: Comparison, value: str) -> str:
 
 
 def _is_cwd(test: Comparison) -> bool:
-    return isinstance(test.left, Source) and test.left.use.field.name == "proc.cwd"
+    return isinstance(test.left, FieldGetter) and test.left.use.field.name == "proc.cwd"
 
 
 class _Widener:
-    def __init__(self, find: Lookup, paths: Paths, told: list[Widened]) -> None:
+    def __init__(self, find: FindLinks, paths: PathSource, told: list[Widened]) -> None:
         self.find = find
         self.paths = paths
         self.told = told
@@ -101,17 +101,17 @@ class _Widener:
 
     def tree(self, node: Any) -> Any:
         """The tree; itself where nothing in it changes."""
-        found = self.known.get(id(node))
-        if found is None:
-            found = self.known[id(node)] = self.made(node)
-        return found
+        widened_tree = self.known.get(id(node))
+        if widened_tree is None:
+            widened_tree = self.known[id(node)] = self.made(node)
+        return widened_tree
 
     def made(self, node: Any) -> Any:
         if isinstance(node, Comparison):
             return self.test(node) if _concerned(node, self.paths) else node
-        if isinstance(node, Not):
+        if isinstance(node, NotNode):
             part = self.tree(node.part)
-            return node if part is node.part else Not(part)
+            return node if part is node.part else NotNode(part)
         parts = []
         for part in node.parts:
             parts.append(self.tree(part))  # noqa: PERF401  # a comprehension costs a stack frame a level
@@ -119,24 +119,24 @@ class _Widener:
 
     def test(self, test: Comparison) -> Any:
         op = _OPS[test.operator]
-        name = test.left.use.field.name if isinstance(test.left, Source) else ""
+        name = test.left.use.field.name if isinstance(test.left, FieldGetter) else ""
         more: list[str] = []
         for value in test.values:
             text = _plain(test, str(value))
             for path in looked_up(op, text):
-                found = self.find(path)
-                if found.program and found.program not in test.values:
-                    self.told.append(Widened(name, text, "", path, found))
-            for other, path, found in other_texts(op, text, self.find):
+                resolution = self.find(path)
+                if resolution.program and resolution.program not in test.values:
+                    self.told.append(Widened(name, text, "", path, resolution))
+            for other, path, resolution in other_texts(op, text, self.find):
                 if not _said(test, other):
                     more.append(other + "/" if _is_cwd(test) and op is Op.EQUALS else other)
-                    self.told.append(Widened(name, text, other, path, found))
+                    self.told.append(Widened(name, text, other, path, resolution))
         if not more:
             return test
         if test.operator in _JOINED:
             return dataclasses.replace(test, values=(*test.values, *more))
         tests: tuple[Any, ...] = (test, *(dataclasses.replace(test, values=(other,)) for other in more))
-        return And(tests) if test.operator == "!=" else Or(tests)
+        return AndNode(tests) if test.operator == "!=" else OrNode(tests)
 
 
 def _said(test: Comparison, other: str) -> bool:

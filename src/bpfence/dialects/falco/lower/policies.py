@@ -4,7 +4,7 @@
 Called by what loads Falco rules into the kernel. Two policies at most: "falco" watches, every Falco rule is one rule of it under its own
 name, with a condition for each native event and the results that it waits for; "falco-enforce" holds the rules with
 `bpfence: {action: deny|kill}`. What "falco" lets through is finished in user space (`confirm`): where rules together need more than the
-kernel's tables hold, it may let through more, and still misses nothing (`candidates`).
+kernel's tables hold, it may let through more, and still misses nothing (`smaller_versions`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from typing import Final
 import msgspec
 
 from bpfence.conditions.values import conj, disj, negation
-from bpfence.dialects.falco.lower.atoms import Hosts, Paths
-from bpfence.dialects.falco.lower.rules import enforced, lower
-from bpfence.dialects.falco.options import ENFORCING, WATCHING
+from bpfence.dialects.facts import Hosts
+from bpfence.dialects.falco.lower.rules import enforced, lower_rule
+from bpfence.dialects.falco.options import ENFORCING, WATCHING, PathSource
 from bpfence.dialects.falco.read.document import SEVERITY_OF
-from bpfence.dialects.falco.read.resolve import Rule
-from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Not, Or, Policy, When
-from bpfence.policy import Rule as NativeRule
+from bpfence.dialects.falco.read.resolve import FalcoRule
+from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Not, Or, Policy, Rule, When
 
 GIVEN_UP: Final = (
     ("process.parent.args",), ("file.text strglob", "process.cwd contains"), ("process.ancestors.name",), ("process.args",),
@@ -35,19 +34,19 @@ MAX_ADDRESSES: Final = 1024
 takes the room of other tests."""
 
 
-def policies(rules: Iterable[Rule], *, paths: Paths = "kernel", hosts: Hosts | None = None) -> tuple[Policy, ...]:
+def policies(rules: Iterable[FalcoRule], *, paths: PathSource = "kernel", hosts: Hosts | None = None) -> tuple[Policy, ...]:
     """The policies of some rules, in their order. Rules that can never be true are left out.
 
-    `hosts`: see `rules.lower`; what a rule blocks never depends on it. A rule that blocks must be exact (`rules.enforced`), which the
+    `hosts`: see `rules.lower_rule`; what a rule blocks never depends on it. A rule that blocks must be exact (`rules.enforced`), which the
     loader has checked; ValueError where it is not.
     """
     if hosts is not None and len({address for addresses in hosts.values() for address in addresses}) > MAX_ADDRESSES:
         hosts = None
-    watching: list[NativeRule] = []
-    enforcing: list[NativeRule] = []
+    watching: list[Rule] = []
+    enforcing: list[Rule] = []
     for rule in rules:
         if rule.enforcement is None or rule.enforcement.action not in _ACTIONS:
-            lowered = lower(rule, paths=paths, hosts=hosts)
+            lowered = lower_rule(rule, paths=paths, hosts=hosts)
             if lowered.conditions:
                 watching.append(_rule(rule, WATCHING, lowered.conditions, Action.AUDIT, when=lowered.when, confirm=WATCHING))
             continue
@@ -61,7 +60,7 @@ def policies(rules: Iterable[Rule], *, paths: Paths = "kernel", hosts: Hosts | N
     return tuple(policy for policy in made if policy.rules)
 
 
-def candidates(policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
+def smaller_versions(policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
     """The policy that watches, and versions of it that decide less in the kernel, with the fields that they leave to user space.
 
     The first that compiles is the one to load: CompileErrors of the codes too-large, pattern-too-large, too-many-dimensions and
@@ -100,10 +99,26 @@ def relaxed(condition: Condition, fields: Iterable[str], *, outcome: Condition =
 
 
 def _rule(
-    rule: Rule, policy: str, conditions: Mapping[str, Condition], action: Action, *, errno: int = 1, when: When = When.DECIDED,
+    rule: FalcoRule,
+    policy: str,
+    conditions: Mapping[str, Condition],
+    action: Action,
+    *,
+    errno: int = 1,
+    when: When = When.DECIDED,
     confirm: str = "",
-) -> NativeRule:  # fmt: skip
-    return NativeRule(
-        policy=policy, name=rule.name, events=tuple(conditions), conditions=dict(conditions), action=action, errno=errno,
-        message=rule.desc, severity=SEVERITY_OF[rule.priority], tags=rule.tags, when=when, confirm=confirm, location=rule.location,
-    )  # fmt: skip
+) -> Rule:
+    return Rule(
+        policy=policy,
+        name=rule.name,
+        events=tuple(conditions),
+        conditions=dict(conditions),
+        action=action,
+        errno=errno,
+        message=rule.desc,
+        severity=SEVERITY_OF[rule.priority],
+        tags=rule.tags,
+        when=when,
+        confirm=confirm,
+        location=rule.location,
+    )

@@ -3,7 +3,7 @@
 
 Called by `load_files` (may the rule deny?), `policies`, `bpfence explain` and `bpfence convert`. For every native event that reports one
 of the rule's event types there is a condition that is true whenever the rule is: the kernel drops only what cannot match, `rules` finishes
-the rest. Each test gives a pair (`atoms`): what it is at least and what it is at most; where the two are the same, the kernel decides it.
+the rest. Each test gives bounds (`atoms`): what it is at least and what it is at most; where the two are the same, the kernel decides it.
 `not` swaps them.
 
 Detection waits for the result of the call. So a condition is made twice, for calls that succeed and for calls that fail, with the tests on
@@ -23,17 +23,19 @@ from typing import Any, Final, Literal, NamedTuple
 
 from bpfence import names
 from bpfence.conditions.values import conj, disj, negation
+from bpfence.dialects.facts import Hosts
 from bpfence.dialects.falco.lower import atoms, implied
-from bpfence.dialects.falco.lower.atoms import Build, Hosts, On, Pair, Paths, Result, at_most, exact
+from bpfence.dialects.falco.lower.atoms import Bounds, Build, CallResult, On, at_most, exact
+from bpfence.dialects.falco.options import PathSource
 from bpfence.dialects.falco.read import events, language
-from bpfence.dialects.falco.read.checks import Comparison, Source
-from bpfence.dialects.falco.read.language import And, Not
-from bpfence.dialects.falco.read.resolve import Rule, decides_type, place_of
+from bpfence.dialects.falco.read.checks import Comparison, FieldGetter
+from bpfence.dialects.falco.read.language import AndNode, NotNode
+from bpfence.dialects.falco.read.resolve import FalcoRule, decides_type, place_of
 from bpfence.errors import Location
 from bpfence.policy import FALSE, TRUE, Atom, Condition, Op, When
 
 _Purpose = Literal["detect", "enforce", "act"]
-_WHEN: Final[Mapping[Result, When]] = {"success": When.SUCCESS, "failure": When.FAILURE}
+_WHEN: Final[Mapping[CallResult, When]] = {"success": When.SUCCESS, "failure": When.FAILURE}
 
 
 class Left(NamedTuple):
@@ -45,7 +47,7 @@ class Left(NamedTuple):
     place: Location
 
 
-class Lowered(NamedTuple):
+class LoweredRule(NamedTuple):
     """`conditions`: by native event. `exact`: they decide the rule alone. `unsensed`: event types of the rule that nothing reports.
 
     `when`: the results of calls that the rule can be true of; none where it does not wait for them.
@@ -58,7 +60,7 @@ class Lowered(NamedTuple):
     when: When = When(0)
 
 
-def lower(rule: Rule, *, paths: Paths = "kernel", hosts: Hosts | None = None) -> Lowered:
+def lower_rule(rule: FalcoRule, *, paths: PathSource = "kernel", hosts: Hosts | None = None) -> LoweredRule:
     """For detection: over-approximated, with the result. `paths`: what fd.name means, see docs/falco.md.
 
     `hosts`: the addresses of names, in their usual spelling; names that it does not have are left to user space, names without addresses
@@ -67,38 +69,38 @@ def lower(rule: Rule, *, paths: Paths = "kernel", hosts: Hosts | None = None) ->
     return _lower(rule, paths, "detect", hosts)
 
 
-def acts(rule: Rule, *, paths: Paths = "kernel") -> Lowered:
+def acts(rule: FalcoRule, *, paths: PathSource = "kernel") -> LoweredRule:
     """For rules of the native language, which report an act when it is decided and know no result."""
     return _lower(rule, paths, "act")
 
 
-def enforced(rule: Rule, *, paths: Paths = "kernel") -> Lowered:
+def enforced(rule: FalcoRule, *, paths: PathSource = "kernel") -> LoweredRule:
     """For deny and kill: where `left` is not empty, the kernel cannot enforce the rule."""
-    found = _lower(rule, paths, "enforce")
-    problems = list(found.left)
-    for name in found.unsensed:
+    lowered = _lower(rule, paths, "enforce")
+    problems = list(lowered.left)
+    for name in lowered.unsensed:
         text = f"evt.type = {name}"
         problems.append(Left(text, f"nothing in the kernel stops {name} yet", "leave the type out, or action: audit", Location("<none>")))
-    return found._replace(left=tuple(problems), exact=found.exact and not problems)
+    return lowered._replace(left=tuple(problems), exact=lowered.exact and not problems)
 
 
-def _natives(kind: events.EventType, purpose: _Purpose) -> tuple[str, ...]:
+def _natives(kind: events.FalcoEventType, purpose: _Purpose) -> tuple[str, ...]:
     return kind.seen if purpose == "detect" else kind.native if purpose == "enforce" else kind.native or kind.seen
 
 
-def results_of(native: str) -> tuple[Result, ...]:
+def results_of(native: str) -> tuple[CallResult, ...]:
     """The results that a native event can have."""
     if native == "process.executed":
         return ("success",)
     return ("failure",) if native.endswith("_failed") else ("success", "failure")
 
 
-def _lower(rule: Rule, paths: Paths, purpose: _Purpose, hosts: Hosts | None = None) -> Lowered:
-    by_event: dict[str, dict[Result, list[Pair]]] = {}
+def _lower(rule: FalcoRule, paths: PathSource, purpose: _Purpose, hosts: Hosts | None = None) -> LoweredRule:
+    by_event: dict[str, dict[CallResult, list[Bounds]]] = {}
     left: dict[Left, None] = {}
     unsensed = []
     for name in sorted(rule.types):
-        kind = events.EVENT_BY_NAME.get(name)
+        kind = events.FALCO_EVENT_BY_NAME.get(name)
         if kind is None:
             continue
         natives = _natives(kind, purpose)
@@ -107,38 +109,40 @@ def _lower(rule: Rule, paths: Paths, purpose: _Purpose, hosts: Hosts | None = No
         for native in natives:
             for result in results_of(native) if purpose == "detect" else ("",):
                 lowerer = _Lowerer(On(kind, native, paths, purpose == "enforce", result, hosts))
-                by_event.setdefault(native, {}).setdefault(result, []).append(lowerer.pair(rule.condition))
+                by_event.setdefault(native, {}).setdefault(result, []).append(lowerer.bounds(rule.condition))
                 lowerer.collect(rule.condition, left)
     others = rule.types & events.OTHERS
     if others and len(others) < len(events.OTHERS):
         unsensed += sorted(others)
     alike = True
-    for native, found in by_event.items():
-        if any(len({pair.may for pair in pairs}) > 1 for pairs in found.values()):
+    for native, by_result in by_event.items():
+        if any(len({bounds.may for bounds in bounds_list}) > 1 for bounds_list in by_result.values()):
             alike = False
             left[_undistinguished(native, rule, purpose)] = None
     when = When(0)
-    for found in by_event.values():
-        for result, pairs in found.items():
-            when |= _WHEN.get(result, When(0)) if any(pair.may != FALSE for pair in pairs) else When(0)
-    conditions = {native: disj([pair.may for pairs in found.values() for pair in pairs]) for native, found in by_event.items()}
-    whole = alike and not unsensed and all(_decided(found, conditions[native], when) for native, found in by_event.items())
-    return Lowered({native: c for native, c in conditions.items() if c != FALSE}, whole, tuple(left), tuple(unsensed), when)
+    for by_result in by_event.values():
+        for result, bounds_list in by_result.items():
+            when |= _WHEN.get(result, When(0)) if any(bounds.may != FALSE for bounds in bounds_list) else When(0)
+    conditions = {
+        native: disj([bounds.may for bounds_list in by_result.values() for bounds in bounds_list]) for native, by_result in by_event.items()
+    }
+    whole = alike and not unsensed and all(_decided(by_result, conditions[native], when) for native, by_result in by_event.items())
+    return LoweredRule({native: c for native, c in conditions.items() if c != FALSE}, whole, tuple(left), tuple(unsensed), when)
 
 
-def _decided(found: Mapping[Result, list[Pair]], condition: Condition, when: When) -> bool:
+def _decided(by_result: Mapping[CallResult, list[Bounds]], condition: Condition, when: When) -> bool:
     """Whether an event's condition says for every result that the rule waits for what the rule says."""
-    for result, pairs in found.items():
-        if not all(pair.exact for pair in pairs):
+    for result, bounds_list in by_result.items():
+        if not all(bounds.exact for bounds in bounds_list):
             return False
-        if (not result or when & _WHEN[result]) and any(pair.may != condition for pair in pairs):
+        if (not result or when & _WHEN[result]) and any(bounds.may != condition for bounds in bounds_list):
             return False
     return True
 
 
-def _undistinguished(native: str, rule: Rule, purpose: _Purpose) -> Left:
+def _undistinguished(native: str, rule: FalcoRule, purpose: _Purpose) -> Left:
     """A native event stands for several calls, which the rule treats differently."""
-    known = (events.EVENT_BY_NAME[name] for name in sorted(rule.types) if name in events.EVENT_BY_NAME)
+    known = (events.FALCO_EVENT_BY_NAME[name] for name in sorted(rule.types) if name in events.FALCO_EVENT_BY_NAME)
     calls = [kind.name for kind in known if native in _natives(kind, purpose)]
     reason = f"{native} is the act, whichever call it was"
     return Left(f"evt.type in ({', '.join(calls)})", reason, "let the rule say the same of all of them", rule.location)
@@ -149,24 +153,24 @@ class _Lowerer:
 
     def __init__(self, on: On) -> None:
         self.on = on
-        self.known: dict[int, Pair] = {}
+        self.known: dict[int, Bounds] = {}
 
-    def pair(self, node: Any) -> Pair:
-        found = self.known.get(id(node))
-        if found is None:
+    def bounds(self, node: Any) -> Bounds:
+        known_bounds = self.known.get(id(node))
+        if known_bounds is None:
             if isinstance(node, Comparison):
-                found = self.test(node)
-            elif isinstance(node, Not):
-                inner = self.pair(node.part)
-                found = Pair(negation(inner.may), negation(inner.must))
+                known_bounds = self.test(node)
+            elif isinstance(node, NotNode):
+                inner = self.bounds(node.part)
+                known_bounds = Bounds(negation(inner.may), negation(inner.must))
             else:
-                pairs = []
+                inner_bounds = []
                 for part in node.parts:
-                    pairs.append(self.pair(part))  # noqa: PERF401  # a comprehension costs a stack frame a level
-                join = conj if isinstance(node, And) else disj
-                found = Pair(join([pair.must for pair in pairs]), join([pair.may for pair in pairs]))
-            self.known[id(node)] = found
-        return found
+                    inner_bounds.append(self.bounds(part))  # noqa: PERF401  # a comprehension costs a stack frame a level
+                join = conj if isinstance(node, AndNode) else disj
+                known_bounds = Bounds(join([bounds.must for bounds in inner_bounds]), join([bounds.may for bounds in inner_bounds]))
+            self.known[id(node)] = known_bounds
+        return known_bounds
 
     def collect(self, node: Any, left: dict[Left, None]) -> None:
         """The tests that keep a condition from being exact, left to right."""
@@ -174,22 +178,22 @@ class _Lowerer:
         seen: set[int] = set()
         while stack:
             item = stack.pop()
-            pair = self.known[id(item)]
-            if pair.exact or id(item) in seen:
+            bounds = self.known[id(item)]
+            if bounds.exact or id(item) in seen:
                 continue
             seen.add(id(item))
             if isinstance(item, Comparison):
-                left[Left(language.show(item.check), pair.reason, pair.hint, place_of(item.spot))] = None
-            elif isinstance(item, Not):
+                left[Left(language.show(item.check), bounds.reason, bounds.hint, place_of(item.spot))] = None
+            elif isinstance(item, NotNode):
                 stack.append(item.part)
             else:
                 stack.extend(reversed(item.parts))
 
-    def test(self, test: Comparison) -> Pair:
+    def test(self, test: Comparison) -> Bounds:
         decided = decides_type(test)
         if decided is not None:
             return exact(TRUE if self.on.kind.name in decided else FALSE)
-        if not isinstance(test.left, Source):
+        if not isinstance(test.left, FieldGetter):
             return at_most(TRUE, f"{test.left.function}() is computed in user space", "compare the field itself")
         if test.right is not None:
             return at_most(TRUE, "two fields are compared in user space", "compare with a value")
@@ -202,14 +206,14 @@ class _Lowerer:
                 return self.known_or_not(test, mapped(self.on, test)) if named and use.field.name == "evt.arg" else mapped(self.on, test)
         return at_most(TRUE, *self.why(use.field.name if use.argument is None or named else use.spelled))
 
-    def known_or_not(self, test: Comparison, pair: Pair) -> Pair:
+    def known_or_not(self, test: Comparison, bounds: Bounds) -> Bounds:
         """A test on an argument that may have no value: for Falco it is the text <NA> then, for the kernel it is absent."""
         if not self.on.result:
-            return pair
+            return bounds
         if test.operator == "exists":
             return exact(TRUE)
         if atoms.text_holds(test, "<NA>") is False:
-            return pair
+            return bounds
         return at_most(TRUE, "an argument without a value is the text <NA>, which is compared in user space", "use = or contains")
 
     def why(self, name: str) -> tuple[str, str]:
@@ -228,10 +232,10 @@ class _Lowerer:
 
 
 def _mapped(spelled: str, field: str, argument: str | None) -> Iterable[tuple[Callable[[str], bool], Build]]:
-    found = _MAPPED.get(spelled)
-    if found is None and argument is not None and argument.isdigit():
-        found = _MAPPED.get(f"{field}[N]")
-    return found or _MAPPED.get(f"{field.partition('.')[0]}.*", ())
+    mapped = _MAPPED.get(spelled)
+    if mapped is None and argument is not None and argument.isdigit():
+        mapped = _MAPPED.get(f"{field}[N]")
+    return mapped or _MAPPED.get(f"{field.partition('.')[0]}.*", ())
 
 
 _REASONS: Final = {
@@ -260,20 +264,20 @@ def _always(_: str) -> bool:
 def _file(kernel: Build, given: Build) -> tuple[tuple[Callable[[str], bool], Build], ...]:
     """fd.name and its parts: of an opened file the path that the kernel resolved, unless the text is to decide."""
 
-    def opened(on: On, test: Comparison) -> Pair:
+    def opened(on: On, test: Comparison) -> Bounds:
         if on.paths == "kernel":
             return kernel(on, test)
-        pair = given(on, test)
-        return pair._replace(reason="strict_paths: text decides on the argument's text", hint="strict_paths: kernel decides on the file")
+        bounds = given(on, test)
+        return bounds._replace(reason="strict_paths: text decides on the argument's text", hint="strict_paths: kernel decides on the file")
 
     return (_OPENED, opened), (_on("file.open_failed"), given)
 
 
-def _path_text(one: Callable[[str, str], Condition | None]) -> Build:
-    return lambda _, test: atoms.text_pair("file.path", test, one)
+def _path_text(atom_of: Callable[[str, str], Condition | None]) -> Build:
+    return lambda _, test: atoms.text_bounds("file.path", test, atom_of)
 
 
-def _joins_userns(_: On, test: Comparison) -> Pair:
+def _joins_userns(_: On, test: Comparison) -> Bounds:
     """evt.arg.flags of unshare, where the act is the new user namespace."""
     if test.operator == "contains" and not test.modifier and test.values == ("CLONE_NEWUSER",):
         return exact(TRUE)
@@ -297,9 +301,7 @@ _RECEIVES: Final = _on("net.recv")
 _PEERS: Final = _on("net.connect", "net.send", "net.recv")
 _BIND: Final = _on("net.bind")
 _LINKS: Final = _on("file.link", "file.rename")
-_ONE_PATH: Final = _on(
-    "file.unlink", "file.rmdir", "file.mkdir", "file.chmod", "file.chown", "file.create",
-)  # fmt: skip
+_ONE_PATH: Final = _on("file.unlink", "file.rmdir", "file.mkdir", "file.chmod", "file.chown", "file.create")
 
 
 def _family(*wanted: str) -> Condition:
@@ -326,8 +328,8 @@ _L4: Final[Mapping[str, Condition]] = {
 
 _PEER: Final = atoms.address("net.peer.ip")
 _LOCAL: Final = atoms.address("net.local.ip")
-_PEER_NAME: Final = atoms.host_name("net.peer.ip")
-_LOCAL_NAME: Final = atoms.host_name("net.local.ip")
+_PEER_NAME: Final = atoms.name_of_address("net.peer.ip")
+_LOCAL_NAME: Final = atoms.name_of_address("net.local.ip")
 _KINDS: Final = (
     (_OPENED, atoms.choice(_OPEN_TYPES, "other kinds of files are told apart in user space")),
     (_SENDS, atoms.choice(_SOCKET_TYPES, "other kinds of sockets are told apart in user space")),
@@ -390,11 +392,11 @@ _MAPPED: Final[Mapping[str, tuple[tuple[Callable[[str], bool], Build], ...]]] = 
     "proc.aname[0]": ((_not_exec, atoms.text("process.name")),),
     "proc.aname[1]": ((_always, atoms.text("process.parent.name")),),
     "proc.aname[N]": ((_always, atoms.nth_ancestor),),
-    "proc.aexepath": ((_not_exec, atoms.ancestors),),
+    "proc.aexepath": ((_not_exec, atoms.ancestor_exes),),
     "user.uid": ((_on("process.setuid"), atoms.changed("process.uid", "process.setuid.uid")), (_not_exec, atoms.number("process.uid"))),
     "group.gid": ((_on("process.setgid"), atoms.changed("process.gid", "process.setgid.gid")), (_not_exec, atoms.number("process.gid"))),
     "thread.cap_effective": ((_not_exec, atoms.flag_names("process.caps", "capabilities", " ", _CAPABILITIES)),),
-    "container.id": ((_always, atoms.container),),
+    "container.id": ((_always, atoms.container_id),),
     "container.image": ((_always, atoms.contained),),
     "container.image.id": ((_always, atoms.contained),),
     "container.image.repository": ((_always, atoms.contained),),

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Union
 
 from bpfence.dialects.falco.read import events, patterns
-from bpfence.dialects.falco.read.fields import FIELD_BY_NAME, Type, Use, argument_problem, lookup
-from bpfence.dialects.falco.read.language import Call, Check, FieldRef, Mixed, Operand, Spot, Word, Words
+from bpfence.dialects.falco.read.fields import FALCO_FIELD_BY_NAME, NamedField, Type, argument_problem, lookup
+from bpfence.dialects.falco.read.language import Check, FieldRef, Mixed, Operand, Spot, TransformerCall, Word, Words
 from bpfence.documents.report import TextError
 from bpfence.names import number
 from bpfence.words import quoted, suggest
@@ -53,10 +53,10 @@ class Network(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class FieldGetter:
     """A field to be taken from an event; `elements`: as the list that it is made of."""
 
-    use: Use
+    use: NamedField
     elements: bool = False
 
     @property
@@ -76,7 +76,7 @@ class Applied:
     """A transformer to be applied to values. A tuple among the arguments is a list that was written out."""
 
     function: str
-    arguments: tuple[Source | Applied | str | tuple[str, ...], ...]
+    arguments: tuple[FieldGetter | Applied | str | tuple[str, ...], ...]
     selector: str | None
     type: Type
     many: str
@@ -84,8 +84,8 @@ class Applied:
 
 _NONE: Final = Check(FieldRef("evt.num"), "exists")
 
-Getter = Union[Source, Applied]
-Value = Union[str, int, float, bool, bytes, Network]
+Getter = Union[FieldGetter, Applied]
+LiteralValue = Union[str, int, float, bool, bytes, Network]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Comparison:
 
     left: Getter
     operator: str
-    values: tuple[Value, ...] = ()
+    values: tuple[LiteralValue, ...] = ()
     right: Getter | None = None
     modifier: str = ""
     check: Check = field(default=_NONE, compare=False, repr=False)
@@ -116,17 +116,17 @@ class CheckError(Exception):
         super().__init__(message)
 
 
-def resolve(check: Check) -> Comparison:
+def resolve_check(check: Check) -> Comparison:
     """Look up, convert, verify; CheckError on the first mistake."""
     left = getter(check.left)
     _check_operator(check, left)
     right = check.right
     if right is None:
         return Comparison(left, check.operator, check=check)
-    if isinstance(right, Call):
+    if isinstance(right, TransformerCall):
         computed = getter(right)
         for side in (left, computed):
-            if isinstance(side, Source) and (side.many in ("sides", "ancestors") or side.type is Type.NET):
+            if isinstance(side, FieldGetter) and (side.many in ("sides", "ancestors") or side.type is Type.NET):
                 what = f"{side.use.spelled} stands for several values, or for networks: it cannot be compared with a field"
                 raise CheckError(right.spot, what, "compare one side, such as fd.sip or fd.cport, or proc.aname[2]", "wrong-type")
         if not _comparable(left.type, computed.type):
@@ -146,24 +146,24 @@ def resolve(check: Check) -> Comparison:
 def getter(node: Operand) -> Getter:
     """What a field or transformer takes from an event."""
     if isinstance(node, FieldRef):
-        return Source(use(node))
-    assert isinstance(node, Call)
+        return FieldGetter(use(node))
+    assert isinstance(node, TransformerCall)
     return _APPLY[node.function](node)
 
 
-def use(node: FieldRef) -> Use:
+def use(node: FieldRef) -> NamedField:
     """The field of a reference; CheckError where there is none, or with a wrong argument."""
-    found = lookup(node.name, node.argument)
-    if found is None:
-        hint = suggest(node.name, FIELD_BY_NAME, "bpfence fields lists what there is")
+    named = lookup(node.name, node.argument)
+    if named is None:
+        hint = suggest(node.name, FALCO_FIELD_BY_NAME, "bpfence fields lists what there is")
         raise CheckError(node.spot, f"unknown field {quoted(node.name)}", hint, "unknown-field")
-    problem = argument_problem(found)
+    problem = argument_problem(named)
     if problem:
-        raise CheckError(node.spot, problem, f"{found.field.name}: argument {found.field.argument.value}", "field-argument")
-    return found
+        raise CheckError(node.spot, problem, f"{named.field.name}: argument {named.field.argument.value}", "field-argument")
+    return named
 
 
-def _text_call(node: Call) -> Applied:
+def _text_call(node: TransformerCall) -> Applied:
     written = _written(node)
     if written is not None:
         return Applied(node.function, (written,), None, Type.STRING, "list")
@@ -171,7 +171,7 @@ def _text_call(node: Call) -> Applied:
     return Applied(node.function, (inner,), None, inner.type, inner.many)
 
 
-def _len(node: Call) -> Applied:
+def _len(node: TransformerCall) -> Applied:
     _arity(node, 1)
     written = _written(node)
     if written is not None:
@@ -182,7 +182,7 @@ def _len(node: Call) -> Applied:
     return Applied("len", (inner,), None, Type.UINT, "" if inner.many == "list" else inner.many)
 
 
-def _join(node: Call) -> Applied:
+def _join(node: TransformerCall) -> Applied:
     _arity(node, 2)
     separator, listed = node.arguments
     if not isinstance(separator, Word):
@@ -193,14 +193,14 @@ def _join(node: Call) -> Applied:
     return Applied("join", (separator.text, _listed(node, listed)), None, Type.STRING, "")
 
 
-def _concat(node: Call) -> Applied:
+def _concat(node: TransformerCall) -> Applied:
     if len(node.arguments) < 2:
         raise CheckError(node.spot, "concat() takes two or more arguments", 'write concat(proc.name, "-", proc.pname)', "transformer")
     return _concatenated(node, node.arguments)
 
 
-def _concatenated(node: Call, arguments: Sequence[Operand]) -> Applied:
-    made: list[Source | Applied | str] = []
+def _concatenated(node: TransformerCall, arguments: Sequence[Operand]) -> Applied:
+    made: list[FieldGetter | Applied | str] = []
     for argument in arguments:
         if isinstance(argument, (Words, Mixed)):
             raise CheckError(node.spot, "concat() joins texts, and this is a list", 'write join("", (a, b))', "transformer")
@@ -211,7 +211,7 @@ def _concatenated(node: Call, arguments: Sequence[Operand]) -> Applied:
     return Applied("concat", tuple(made), None, Type.STRING, "")
 
 
-def _getopt(node: Call) -> Applied:
+def _getopt(node: TransformerCall) -> Applied:
     _arity(node, 2)
     listed, options = node.arguments
     if not isinstance(options, Word):
@@ -224,7 +224,7 @@ def _getopt(node: Call) -> Applied:
     return Applied("getopt", (_listed(node, listed), options.text), node.selector, Type.STRING, many)
 
 
-def _val(node: Call) -> Getter:
+def _val(node: TransformerCall) -> Getter:
     return _single(node, tuple(Type))
 
 
@@ -234,7 +234,7 @@ _APPLY: Final = {
 }  # fmt: skip
 
 
-def _arity(node: Call, wanted: int) -> None:
+def _arity(node: TransformerCall, wanted: int) -> None:
     if node.selector is not None and node.function != "getopt":
         raise CheckError(node.spot, f"{node.function}() takes no [ ] after it", "only getopt() does", "transformer")
     if len(node.arguments) != wanted:
@@ -242,7 +242,7 @@ def _arity(node: Call, wanted: int) -> None:
         raise CheckError(node.spot, what, "see docs/falco.md", "transformer")
 
 
-def _single(node: Call, types: tuple[Type, ...]) -> Getter:
+def _single(node: TransformerCall, types: tuple[Type, ...]) -> Getter:
     _arity(node, 1)
     argument = node.arguments[0]
     if isinstance(argument, (Word, Words, Mixed)):
@@ -253,13 +253,13 @@ def _single(node: Call, types: tuple[Type, ...]) -> Getter:
     return inner
 
 
-def _written(node: Call) -> tuple[str, ...] | None:
+def _written(node: TransformerCall) -> tuple[str, ...] | None:
     """The one argument, where it is a list that was written out."""
     argument = node.arguments[0]
     return tuple(item.text for item in argument.items) if len(node.arguments) == 1 and isinstance(argument, Words) else None
 
 
-def _listed(node: Call, argument: Operand) -> Getter | tuple[str, ...]:
+def _listed(node: TransformerCall, argument: Operand) -> Getter | tuple[str, ...]:
     if isinstance(argument, Words):
         return tuple(item.text for item in argument.items)
     if isinstance(argument, Mixed):
@@ -267,24 +267,24 @@ def _listed(node: Call, argument: Operand) -> Getter | tuple[str, ...]:
     if isinstance(argument, Word):
         raise CheckError(node.spot, f"{node.function}() is applied to a list field", "such as fd.types or proc.args", "transformer")
     inner = getter(argument)
-    if isinstance(inner, Source) and inner.use.field.name in LISTABLE and inner.use.argument is None:
-        return Source(inner.use, elements=True)
+    if isinstance(inner, FieldGetter) and inner.use.field.name in LISTABLE and inner.use.argument is None:
+        return FieldGetter(inner.use, elements=True)
     if inner.many != "list" or inner.type not in TEXTS:
         raise CheckError(node.spot, f"{node.function}() needs a list of texts", "such as fd.types or proc.args", "transformer")
     return inner
 
 
-def _unfit(node: Call, inner: Getter) -> CheckError:
+def _unfit(node: TransformerCall, inner: Getter) -> CheckError:
     kind = f"a list of type {inner.type.value}" if inner.many == "list" else f"type {inner.type.value}"
     return CheckError(node.spot, f"{node.function}() cannot be applied to {kind}", "see docs/falco.md", "transformer")
 
 
 def _check_operator(check: Check, left: Getter) -> None:
-    name = left.use.spelled if isinstance(left, Source) else f"{left.function}()"
+    name = left.use.spelled if isinstance(left, FieldGetter) else f"{left.function}()"
     if left.many == "list" and check.operator not in _LIST:
         what = f"{check.operator} is not for lists, and {name} is one"
         raise CheckError(check.spot, what, "use in (all of them) or intersects (any)", "operator-type")
-    if isinstance(left, Source) and left.use.field.name == "evt.rawarg" and left.type is Type.NET and check.operator != "exists":
+    if isinstance(left, FieldGetter) and left.use.field.name == "evt.rawarg" and left.type is Type.NET and check.operator != "exists":
         what = f"{name} is an address or a list of descriptors, which cannot be compared as it is"
         raise CheckError(check.spot, what, "compare its text (evt.arg), or fd.name, fd.sip and the like", "operator-type")
     allowed = OPERATORS_OF[left.type]
@@ -293,27 +293,27 @@ def _check_operator(check: Check, left: Getter) -> None:
         raise CheckError(check.spot, f"{check.operator} is not for {name}, which is of type {left.type.value}", hint, "operator-type")
 
 
-def _comparable(one: Type, other: Type) -> bool:
-    return one is other or (one in TEXTS and other in TEXTS) or (one in NUMBERS and other in NUMBERS)
+def _comparable(left: Type, right: Type) -> bool:
+    return left is right or (left in TEXTS and right in TEXTS) or (left in NUMBERS and right in NUMBERS)
 
 
 # ---- the right side ----
 
 
-def _convert(left: Getter, operator: str, word: Word) -> Value:
+def _convert(left: Getter, operator: str, word: Word) -> LiteralValue:
     try:
         value = _value(left.type, operator, word.text)
     except TextError as error:
         raise CheckError(word.spot, error.message, error.hint, error.code) from None
-    if isinstance(left, Source) and left.use.field.name in ("evt.type", "syscall.type") and operator in _EQUALITY:
-        known = word.text in events.EVENT_BY_NAME or word.text in events.KNOWN
+    if isinstance(left, FieldGetter) and left.use.field.name in ("evt.type", "syscall.type") and operator in _EQUALITY:
+        known = word.text in events.FALCO_EVENT_BY_NAME or word.text in events.KNOWN
         if not known:
             hint = suggest(word.text, (*events.NAMES, *events.KNOWN), "docs/falco-fields.md lists the event types")
             raise CheckError(word.spot, f"unknown event type {quoted(word.text)}", hint, "unknown-event")
     return value
 
 
-def _value(kind: Type, operator: str, text: str) -> Value:
+def _value(kind: Type, operator: str, text: str) -> LiteralValue:
     if kind in (*TEXTS, Type.DYNAMIC):
         return _text(operator, text)
     if kind is Type.BYTES:
@@ -325,9 +325,9 @@ def _value(kind: Type, operator: str, text: str) -> Value:
             raise TextError(f"{quoted(text)} is neither true nor false", "write true or false")
         return text == "true"
     if kind is Type.IP:
-        return address(text)
+        return parse_address(text)
     if kind is Type.NET:
-        return network(text)
+        return parse_network(text)
     if kind is Type.PORT and not _NUMBER.fullmatch(text):
         return _service(text)
     if kind is Type.DOUBLE:
@@ -388,7 +388,7 @@ def _service(text: str) -> int:
         raise TextError(f"{quoted(text)} is neither a port nor the name of a service", "write the number", "bad-number") from None
 
 
-def address(text: str) -> str:
+def parse_address(text: str) -> str:
     """An address in its canonical spelling."""
     try:
         return str(ipaddress.ip_address(text))
@@ -397,23 +397,31 @@ def address(text: str) -> str:
         raise TextError(f"{quoted(text)} is not an address", hint, "bad-address") from None
 
 
-def network(text: str) -> Network:
+def parse_network(text: str) -> Network:
     """A network; bits beyond its prefix are ignored, as Falco does; an address is the network of its own."""
     try:
-        found = ipaddress.ip_network(text, strict=False)
+        parsed = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise TextError(f"{quoted(text)} is not a network", "write 10.0.0.0/8 or 2001:db8::/32", "bad-address") from None
-    return Network(found.version, int(found.network_address), int(found.netmask))
+    return Network(parsed.version, int(parsed.network_address), int(parsed.netmask))
 
 
 def spans(test: Comparison, low: int, high: int) -> Iterable[tuple[int, int]]:
     """The numbers of low..high that each value of a test stands for, first and last."""
     for value in test.values:
         assert isinstance(value, (int, float))
-        wanted = int(value)
-        yield {
-            "<": (low, wanted - 1), "<=": (low, wanted), ">": (wanted + 1, high), ">=": (wanted, high),
-        }.get(test.operator, (wanted, wanted))  # fmt: skip
+        number = int(value)
+        match test.operator:
+            case "<":
+                yield low, number - 1
+            case "<=":
+                yield low, number
+            case ">":
+                yield number + 1, high
+            case ">=":
+                yield number, high
+            case _:
+                yield number, number
 
 
 def interval(test: Comparison, low: int, high: int) -> bool | None:

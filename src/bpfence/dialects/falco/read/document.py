@@ -16,7 +16,7 @@ from typing import Final, Literal, Union
 from bpfence import names
 from bpfence.dialects.falco.options import PRIORITIES
 from bpfence.documents.report import Report
-from bpfence.documents.yaml_nodes import Node
+from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.words import quoted, suggest
 
 CODES: Final[Mapping[str, str]] = {
@@ -93,8 +93,8 @@ class ListEntry:
     """`- list:`."""
 
     name: str
-    place: Node
-    items: tuple[Node, ...]
+    place: YamlNode
+    items: tuple[YamlNode, ...]
     append: bool = False
 
 
@@ -103,8 +103,8 @@ class MacroEntry:
     """`- macro:`."""
 
     name: str
-    place: Node
-    condition: Node
+    place: YamlNode
+    condition: YamlNode
     append: bool = False
 
 
@@ -113,10 +113,10 @@ class ExceptionEntry:
     """One exception of a rule. None: not written."""
 
     name: str
-    place: Node
-    fields: Node | None
-    comps: Node | None
-    values: tuple[Node, ...] | None
+    place: YamlNode
+    fields: YamlNode | None
+    comps: YamlNode | None
+    values: tuple[YamlNode, ...] | None
 
 
 @dataclass(slots=True)
@@ -125,7 +125,7 @@ class Enforcement:
 
     action: str
     errno: int
-    place: Node
+    place: YamlNode
 
 
 @dataclass(slots=True)
@@ -136,14 +136,14 @@ class RuleEntry:
     """
 
     name: str
-    place: Node
+    place: YamlNode
     kind: Literal["define", "append", "override", "enable", "enforce"] = "define"
-    condition: Node | None = None
-    output: Node | None = None
+    condition: YamlNode | None = None
+    output: YamlNode | None = None
     desc: str | None = None
     priority: str | None = None
     tags: tuple[str, ...] | None = None
-    source: Node | None = None
+    source: YamlNode | None = None
     enabled: bool | None = None
     warn_evttypes: bool | None = None
     skip_if_unknown_filter: bool | None = None
@@ -151,7 +151,7 @@ class RuleEntry:
     enforcement: Enforcement | None = None
     appended: frozenset[str] = frozenset()
     replaced: frozenset[str] = frozenset()
-    nodes: dict[str, Node] = field(default_factory=dict)
+    nodes: dict[str, YamlNode] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -159,7 +159,7 @@ class EngineEntry:
     """`- required_engine_version:`; (major, minor, patch)."""
 
     version: tuple[int, int, int]
-    place: Node
+    place: YamlNode
 
 
 @dataclass(slots=True)
@@ -167,7 +167,7 @@ class PluginEntry:
     """One of `- required_plugin_versions:`, with its alternatives: (name, version) each."""
 
     choices: tuple[tuple[str, str], ...]
-    place: Node
+    place: YamlNode
 
 
 @dataclass(slots=True)
@@ -198,7 +198,7 @@ MAX_MISTAKES: Final = 200
 """After so many the rest of a load is not looked at: finding the place of a mistake and a word near it takes time."""
 
 
-def entries(root: Node, report: Report) -> Iterator[Entry]:
+def entries(root: YamlNode, report: Report) -> Iterator[Entry]:
     """The entries of one YAML document, in order; mistakes go to the report."""
     if root.kind != "list":
         hint = "a rule file is a list: every entry begins with '- rule:', '- macro:' or '- list:'"
@@ -218,10 +218,10 @@ def entries(root: Node, report: Report) -> Iterator[Entry]:
 class _Reader:
     """One entry."""
 
-    def __init__(self, report: Report, node: Node) -> None:
+    def __init__(self, report: Report, node: YamlNode) -> None:
         self.report = report
         self.node = node
-        self.keys: dict[str, Node] = {}
+        self.keys: dict[str, YamlNode] = {}
 
     def entry(self) -> Iterator[Entry]:
         self.keys, places = self.pairs(self.node)
@@ -244,10 +244,10 @@ class _Reader:
         elif self.keys[kind].kind == "scalar":
             yield MistakenEntry(kind, self.keys[kind].text)
 
-    def pairs(self, node: Node) -> tuple[dict[str, Node], dict[str, Node]]:
+    def pairs(self, node: YamlNode) -> tuple[dict[str, YamlNode], dict[str, YamlNode]]:
         """Values and places of a map's keys; of a key written twice the first counts, as in Falco."""
-        values: dict[str, Node] = {}
-        places: dict[str, Node] = {}
+        values: dict[str, YamlNode] = {}
+        places: dict[str, YamlNode] = {}
         for key, value in node.pairs:
             if key.kind != "scalar":
                 self.report.add(key, "wrong-type", "a key must be a plain word", "quote the value if a list or map was not meant")
@@ -261,7 +261,7 @@ class _Reader:
 
     # ---- scalars and lists ----
 
-    def text(self, node: Node, what: str) -> str | None:
+    def text(self, node: YamlNode, what: str) -> str | None:
         if node.kind != "scalar":
             given = "a map" if node.kind == "map" else "a list"
             self.report.add(node, "wrong-type", f"{what} must be one text, not {given}", "quote it if it begins with '[' or '{'")
@@ -271,7 +271,7 @@ class _Reader:
             return None
         return node.text
 
-    def required(self, key: str, what: str) -> Node | None:
+    def required(self, key: str, what: str) -> YamlNode | None:
         """The node of a required text."""
         node = self.keys.get(key)
         if node is None:
@@ -279,12 +279,12 @@ class _Reader:
             return None
         return None if self.text(node, key) is None else node
 
-    def source(self) -> Node | None:
+    def source(self) -> YamlNode | None:
         """An event source; an empty one is as good as none."""
         node = self.keys.get("source")
         return None if node is not None and node.kind == "scalar" and not node.text.strip() else self.optional("source")
 
-    def optional(self, key: str) -> Node | None:
+    def optional(self, key: str) -> YamlNode | None:
         node = self.keys.get(key)
         return None if node is None or self.text(node, key) is None else node
 
@@ -298,7 +298,7 @@ class _Reader:
             return None
         return text in _TRUE
 
-    def sequence(self, node: Node, what: str) -> tuple[Node, ...] | None:
+    def sequence(self, node: YamlNode, what: str) -> tuple[YamlNode, ...] | None:
         """A list of texts; nothing written counts as an empty one."""
         if node.kind == "scalar" and node.empty:
             return ()
@@ -339,12 +339,12 @@ class _Reader:
             if choices:
                 yield PluginEntry(tuple(choices), item)
 
-    def plugin(self, node: Node, nested: bool = False) -> list[tuple[str, str]]:
+    def plugin(self, node: YamlNode, nested: bool = False) -> list[tuple[str, str]]:
         if node.kind != "map":
             self.report.add(node, "wrong-type", "a required plugin must be a map", "write name: and version:")
             return []
         values, _ = self.pairs(node)
-        found: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for key in ("name", "version"):
             if key not in values:
                 self.report.add(node, "missing-key", f"a required plugin needs {key!r}", f"add {key}: ...")
@@ -352,8 +352,8 @@ class _Reader:
             text = self.text(values[key], key)
             if text is None:
                 return []
-            found[key] = text
-        choices = [(found["name"], found["version"])]
+            texts[key] = text
+        choices = [(texts["name"], texts["version"])]
         others = values.get("alternatives")
         if others is not None and not nested:
             if others.kind != "list":
@@ -521,7 +521,7 @@ class _Reader:
             hint = "add " + ", ".join(f"{key}: ..." for key in missing) + "; to change an earlier rule, list the keys under override"
             self.report.add(self.node, "missing-key", f"rule {quoted(entry.name)} needs " + " and ".join(map(repr, missing)), hint)
 
-    def exceptions(self, node: Node) -> tuple[ExceptionEntry, ...] | None:
+    def exceptions(self, node: YamlNode) -> tuple[ExceptionEntry, ...] | None:
         if node.kind == "scalar" and node.empty:
             return ()
         if node.kind != "list":
@@ -533,17 +533,17 @@ class _Reader:
             if item.kind != "map":
                 self.report.add(item, "wrong-type", "an exception must be a map", "write name:, fields:, comps: and values:")
                 continue
-            one = self.exception(item)
-            if one is None:
+            exception = self.exception(item)
+            if exception is None:
                 continue
-            if one.name in taken:
-                what = f"two exceptions are named {quoted(one.name)}: both hold, and values are appended to the first"
+            if exception.name in taken:
+                what = f"two exceptions are named {quoted(exception.name)}: both hold, and values are appended to the first"
                 self.report.add(item, "duplicate-exception", what, "give one another name, or join their values", "warning")
-            made.append(one)
-            taken.add(one.name)
+            made.append(exception)
+            taken.add(exception.name)
         return tuple(made)
 
-    def exception(self, node: Node) -> ExceptionEntry | None:
+    def exception(self, node: YamlNode) -> ExceptionEntry | None:
         values, places = self.pairs(node)
         for key, place in places.items():
             if key not in _EXCEPTION_KEYS:
@@ -563,7 +563,7 @@ class _Reader:
             return None
         return ExceptionEntry(name, node, values.get("fields"), values.get("comps"), None if given is None else tuple(given.items))
 
-    def enforcement(self, node: Node) -> Enforcement | None:
+    def enforcement(self, node: YamlNode) -> Enforcement | None:
         if node.kind != "map":
             self.report.add(node, "wrong-type", "bpfence must be a map", "write bpfence: {action: deny}")
             return None
@@ -585,9 +585,9 @@ class _Reader:
             text = self.text(values["errno"], "errno")
             if text is None:
                 return None
-            found = names.number("errno", text)
-            if found is None:
+            known = names.number("errno", text)
+            if known is None:
                 self.report.add(values["errno"], "bad-value", "errno must be the name of an error", "EPERM, EACCES, ENOENT and so on")
                 return None
-            number = found
+            number = known
         return Enforcement(action, number, node)

@@ -16,7 +16,7 @@ import msgspec
 from bpfence.dialects.falco.read.fields import Type
 
 
-class EventType(msgspec.Struct, frozen=True):
+class FalcoEventType(msgspec.Struct, frozen=True):
     """One event type, and the events of bpfence.fields that it comes from.
 
     `seen` report it when it is done, with its result; empty: known, but nothing reports it yet. `native` are the acts that a rule
@@ -31,9 +31,9 @@ class EventType(msgspec.Struct, frozen=True):
     part: str = ""
 
 
-def _e(name: str, category: str, args: str, native: str = "", seen: str = "", part: str = "") -> EventType:
+def _e(name: str, category: str, args: str, native: str = "", seen: str = "", part: str = "") -> FalcoEventType:
     """`seen` is `native` where nothing else is said."""
-    return EventType(name, category, tuple(args.split()), tuple(native.split()), tuple((seen or native).split()), part)
+    return FalcoEventType(name, category, tuple(args.split()), tuple(native.split()), tuple((seen or native).split()), part)
 
 
 _OPENED: Final = "file.open file.open_failed"
@@ -477,23 +477,23 @@ _ARGUMENTS: Final = {
 
 def _argument_types() -> Mapping[str, Type]:
     """The one type that a name has everywhere; NET stands for what nothing compares: tuples, addresses, lists of descriptors."""
-    found: dict[str, set[Type]] = {}
+    types: dict[str, set[Type]] = {}
     for kind, names in _ARGUMENTS.items():
         for name in names.split():
-            found.setdefault(name, set()).add(kind)
+            types.setdefault(name, set()).add(kind)
     numbers = {Type.INT, Type.UINT}
     return {
         name: next(iter(kinds)) if len(kinds) == 1 and Type.BYTES not in kinds else Type.INT if kinds == numbers else Type.DYNAMIC
-        for name, kinds in found.items()
+        for name, kinds in types.items()
     }
 
 
 ARGUMENT_TYPES: Final = _argument_types()
 """What evt.rawarg.NAME is; DYNAMIC where that depends on the event. A name that is not here is no argument of any event."""
 
-EVENT_BY_NAME: Final = {event.name: event for event in SENSED}
-NAMES: Final = tuple(EVENT_BY_NAME)
-OTHERS: Final = frozenset(KNOWN - EVENT_BY_NAME.keys())
+FALCO_EVENT_BY_NAME: Final = {event.name: event for event in SENSED}
+NAMES: Final = tuple(FALCO_EVENT_BY_NAME)
+OTHERS: Final = frozenset(KNOWN - FALCO_EVENT_BY_NAME.keys())
 _NO_CALLS: Final = ("procexit",)
 
 
@@ -503,8 +503,8 @@ def calls_of() -> Mapping[str, frozenset[str]]:
     Every event of some `seen` is there. No calls: it belongs to none, and counts wherever it happens. Not every architecture has all
     of the calls.
     """
-    found: dict[str, set[str]] = {}
+    by_native: dict[str, set[str]] = {}
     for kind in SENSED:
         for native in kind.seen:
-            found.setdefault(native, set()).update((kind.name,) if kind.name not in _NO_CALLS else ())
-    return {native: frozenset(calls) for native, calls in found.items()}
+            by_native.setdefault(native, set()).update((kind.name,) if kind.name not in _NO_CALLS else ())
+    return {native: frozenset(calls) for native, calls in by_native.items()}

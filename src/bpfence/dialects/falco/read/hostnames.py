@@ -6,22 +6,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from bpfence.dialects.falco.read.checks import Comparison, Source
-from bpfence.dialects.falco.read.language import Not
-from bpfence.dialects.falco.read.resolve import Rule
+from bpfence.dialects.falco.read.checks import Comparison, FieldGetter
+from bpfence.dialects.falco.read.language import NotNode
+from bpfence.dialects.falco.read.resolve import FalcoRule
 
-FIELDS: Final = frozenset({"fd.sip.name", "fd.cip.name", "fd.lip.name", "fd.rip.name"})
+HOST_FIELDS: Final = frozenset({"fd.sip.name", "fd.cip.name", "fd.lip.name", "fd.rip.name"})
 EQUALITY: Final = frozenset({"=", "==", "!=", "in", "intersects"})
 
 
-def mentioned(rules: Iterable[Rule]) -> tuple[str, ...]:
+def mentioned(rules: Iterable[FalcoRule]) -> tuple[str, ...]:
     """The names that rules compare names of hosts with, in order: those of tests for equality, which is what can be looked up."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for rule in rules:
         for test in _comparisons(rule.condition):
-            if isinstance(test.left, Source) and test.left.use.field.name in FIELDS and test.operator in EQUALITY:
-                found |= {value: None for value in test.values if isinstance(value, str) and value}
-    return tuple(found)
+            if isinstance(test.left, FieldGetter) and test.left.use.field.name in HOST_FIELDS and test.operator in EQUALITY:
+                names |= {value: None for value in test.values if isinstance(value, str) and value}
+    return tuple(names)
 
 
 def _comparisons(condition: Any) -> Iterator[Comparison]:
@@ -30,7 +30,7 @@ def _comparisons(condition: Any) -> Iterator[Comparison]:
         node = pending.pop()
         if isinstance(node, Comparison):
             yield node
-        elif isinstance(node, Not):
+        elif isinstance(node, NotNode):
             pending.append(node.part)
         else:
             pending += reversed(node.parts)

@@ -74,7 +74,7 @@ class FieldRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class TransformerCall:
     """A transformer and what it is applied to. `val` on the right of a check only. `selector`: the [x] after getopt()."""
 
     function: str
@@ -87,9 +87,9 @@ class Call:
 class Check:
     """One comparison. `right` is None for exists; `==` is written `=`."""
 
-    left: FieldRef | Call
+    left: FieldRef | TransformerCall
     operator: str
-    right: Word | Words | Call | None = None
+    right: Word | Words | TransformerCall | None = None
     modifier: str = ""
     spot: Spot = field(default=_NOWHERE, compare=False, repr=False)
 
@@ -103,36 +103,36 @@ class MacroRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Not:
+class NotNode:
     """Negation."""
 
-    part: Node
+    part: ConditionNode
 
 
 @dataclass(frozen=True, slots=True)
-class And:
+class AndNode:
     """All of two or more parts."""
 
-    parts: tuple[Node, ...]
+    parts: tuple[ConditionNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Or:
+class OrNode:
     """Any of two or more parts."""
 
-    parts: tuple[Node, ...]
+    parts: tuple[ConditionNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
     """A list inside a transformer in which there are fields or transformers."""
 
-    items: tuple[Word | FieldRef | Call, ...]
+    items: tuple[Word | FieldRef | TransformerCall, ...]
     spot: Spot = field(default=_NOWHERE, compare=False, repr=False)
 
 
-Operand = Union[FieldRef, Call, Word, Words, Mixed]
-Node = Union[Check, MacroRef, Not, And, Or]
+Operand = Union[FieldRef, TransformerCall, Word, Words, Mixed]
+ConditionNode = Union[Check, MacroRef, NotNode, AndNode, OrNode]
 
 _BLANK: Final = re.compile(r"[ \t\x08\r\n]*")
 _NOT: Final = re.compile(r"not(?=[ \t\x08\r\n(])")
@@ -157,7 +157,7 @@ _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", " ": "
 _FOREIGN: Final = {"&": "write 'and'", "|": "write 'or'", "!": "write 'not', or != between a field and a value", "~": "write 'regex'"}
 
 
-def parse(text: str, origin: object = None) -> Node:
+def parse(text: str, origin: object = None) -> ConditionNode:
     """The tree of one condition; TextError with the offset of the mistake. `origin` goes into every node's spot."""
     if not text.strip():
         raise TextError("the condition is empty", "write an expression", "condition-syntax")
@@ -166,12 +166,12 @@ def parse(text: str, origin: object = None) -> Node:
     return _Parser(text, origin).run()
 
 
-def parse_call(text: str, at: int) -> tuple[Call, int]:
+def parse_call(text: str, at: int) -> tuple[TransformerCall, int]:
     """The transformer that begins at an offset of an output, and the offset after it."""
     parser = _Parser(text, None)
     parser.at = at
     made = parser.operand()
-    assert isinstance(made, Call)
+    assert isinstance(made, TransformerCall)
     return made, parser.at
 
 
@@ -179,20 +179,20 @@ def parse_call(text: str, at: int) -> tuple[Call, int]:
 class _Frame:
     """One open parenthesis: the parts of the `or` and `and` that are being read, and whether `not` stands before the next part."""
 
-    ors: list[Node] = field(default_factory=list)
-    ands: list[Node] = field(default_factory=list)
+    ors: list[ConditionNode] = field(default_factory=list)
+    ands: list[ConditionNode] = field(default_factory=list)
     negated: bool = False
 
-    def add(self, node: Node) -> None:
-        self.ands.append(Not(node) if self.negated else node)
+    def add(self, node: ConditionNode) -> None:
+        self.ands.append(NotNode(node) if self.negated else node)
         self.negated = False
 
-    def close(self) -> Node:
+    def close(self) -> ConditionNode:
         self.end_and()
-        return self.ors[0] if len(self.ors) == 1 else Or(tuple(self.ors))
+        return self.ors[0] if len(self.ors) == 1 else OrNode(tuple(self.ors))
 
     def end_and(self) -> None:
-        self.ors.append(self.ands[0] if len(self.ands) == 1 else And(tuple(self.ands)))
+        self.ors.append(self.ands[0] if len(self.ands) == 1 else AndNode(tuple(self.ands)))
         self.ands = []
 
 
@@ -203,7 +203,7 @@ class _Parser:
         self.at = 0
         self.lists = 0  # inside transformers
 
-    def run(self) -> Node:
+    def run(self) -> ConditionNode:
         frames = [_Frame()]
         while True:
             self.open(frames)
@@ -223,9 +223,9 @@ class _Parser:
     def open(self, frames: list[_Frame]) -> None:
         """`not` and opening parentheses before an operand."""
         while True:
-            found = _NOT.match(self.text, self.blank())
-            if found:
-                self.at = found.end()
+            negation = _NOT.match(self.text, self.blank())
+            if negation:
+                self.at = negation.end()
                 frames[-1].negated = not frames[-1].negated
             elif self.take("("):
                 frames.append(_Frame())
@@ -240,7 +240,9 @@ class _Parser:
         if at < len(self.text) and not self.text.startswith(")", at):
             word = (self.text[at:].split() or [self.text[at]])[0]
             hint = next((hint for sign, hint in _FOREIGN.items() if word.startswith(sign)), "")
-            joined = next((one for one in MODIFIERS if word.startswith("(") and self.text[:at].rstrip().endswith(f"={one}")), None)
+            joined = next(
+                (modifier for modifier in MODIFIERS if word.startswith("(") and self.text[:at].rstrip().endswith(f"={modifier}")), None
+            )
             hint = f"write a blank before {joined}" if joined else hint
             raise self.error("expected 'and' or 'or' here", hint or f"{quoted(word, 40)} cannot follow a complete test", at)
         if nested or at < len(self.text):
@@ -250,9 +252,9 @@ class _Parser:
     # ---- small steps ----
 
     def blank(self) -> int:
-        found = _BLANK.match(self.text, self.at)
-        assert found is not None
-        self.at = found.end()
+        blanks = _BLANK.match(self.text, self.at)
+        assert blanks is not None
+        self.at = blanks.end()
         return self.at
 
     def take(self, sign: str) -> bool:
@@ -273,7 +275,7 @@ class _Parser:
 
     # ---- one check ----
 
-    def check(self) -> Node:
+    def check(self) -> ConditionNode:
         start = self.blank()
         left = self.operand()
         if left is None:
@@ -286,34 +288,34 @@ class _Parser:
             return MacroRef(name.group(), self.spot(start))
         return self.comparison(left, start)
 
-    def operand(self) -> FieldRef | Call | None:
+    def operand(self) -> FieldRef | TransformerCall | None:
         """A field or transformer on the left of an operator, None where neither begins."""
         start = self.blank()
         call = _CALL.match(self.text, start)
         if call:
             return self.call(call.group(1), call.end(), start)
-        found = _FIELD.match(self.text, start)
-        if found is None:
+        field = _FIELD.match(self.text, start)
+        if field is None:
             return None
-        self.at = found.end()
-        return FieldRef(found.group(), self.bracketed(), self.spot(start))
+        self.at = field.end()
+        return FieldRef(field.group(), self.bracketed(), self.spot(start))
 
     def bracketed(self) -> str | None:
         """`[argument]`, which must follow without a blank."""
         if not self.text.startswith("[", self.at):
             return None
         self.at += 1
-        found = _QUOTED.match(self.text, self.at) or _BARE_ARGUMENT.match(self.text, self.at)
-        if found is None:
+        written = _QUOTED.match(self.text, self.at) or _BARE_ARGUMENT.match(self.text, self.at)
+        if written is None:
             raise self.error("expected the field's argument here", "write a name, a number, or a quoted text between [ and ]")
-        argument = unescape(found.group(), self.at) if found.group()[0] in "\"'" else found.group()
-        self.at = found.end()
+        argument = unquote(written.group(), self.at) if written.group()[0] in "\"'" else written.group()
+        self.at = written.end()
         if not self.text.startswith("]", self.at):
             raise self.error("the field's argument is not closed", "add a ']'")
         self.at += 1
         return argument
 
-    def call(self, function: str, at: int, start: int) -> Call:
+    def call(self, function: str, at: int, start: int) -> TransformerCall:
         """The rest of a transformer; arguments may nest."""
         stack: list[tuple[str, int, list[Operand]]] = [(function, start, [])]
         self.at = at
@@ -323,7 +325,7 @@ class _Parser:
                 if not self.take(")"):
                     raise self.error(f"{stack[-1][0]}( is not closed", "add a ')'")
                 function, start, arguments = stack.pop()
-                made = Call(function, tuple(arguments), self.bracketed(), self.spot(start))
+                made = TransformerCall(function, tuple(arguments), self.bracketed(), self.spot(start))
                 if not stack:
                     return made
                 stack[-1][2].append(made)
@@ -355,7 +357,7 @@ class _Parser:
             hint = "known transformers: " + ", ".join(TRANSFORMERS)
             raise self.error(f"expected a field, a transformer, a quoted text or a number inside {stack[-1][0]}()", hint)
         self.at = quote.end()
-        stack[-1][2].append(Word(unescape(quote.group(), start), self.spot(start)))
+        stack[-1][2].append(Word(unquote(quote.group(), start), self.spot(start)))
 
     def elements(self) -> Words | Mixed:
         """A list inside a transformer: unlike one on the right of a check, it may hold fields and transformers."""
@@ -366,7 +368,7 @@ class _Parser:
         self.lists += 1
         if self.lists > MAX_LISTS:
             raise TextError(f"more than {MAX_LISTS} lists stand inside transformers", "remove some", "limit", start)
-        items: list[Word | FieldRef | Call] = []
+        items: list[Word | FieldRef | TransformerCall] = []
         while not items or self.take(","):
             items.append(self.operand() or self.word("a value"))
         if not self.take(")"):
@@ -374,15 +376,15 @@ class _Parser:
         texts = tuple(item for item in items if isinstance(item, Word))
         return Words(texts, self.spot(start)) if len(texts) == len(items) else Mixed(tuple(items), self.spot(start))
 
-    def comparison(self, left: FieldRef | Call, start: int) -> Check:
+    def comparison(self, left: FieldRef | TransformerCall, start: int) -> Check:
         at = self.blank()
-        found = _OPERATOR.match(self.text, at)
-        if found is None:
+        written = _OPERATOR.match(self.text, at)
+        if written is None:
             word = self.text[at:].split()[0] if self.text[at:].strip() else ""
             hint = next((hint for sign, hint in _FOREIGN.items() if word.startswith(sign)), "known operators: " + " ".join(OPERATORS))
             raise self.error("expected an operator after the field", hint)
-        operator = "=" if found.group() == "==" else found.group()
-        self.at = found.end()
+        operator = "=" if written.group() == "==" else written.group()
+        self.at = written.end()
         spot = self.spot(start)
         if operator == "exists":
             return Check(left, operator, spot=spot)
@@ -390,7 +392,7 @@ class _Parser:
             return Check(left, operator, self.computed() or self.number(), spot=spot)
         if operator in LIST_OPERATORS:
             return Check(left, operator, self.list_value(), spot=spot)
-        apart = self.blank() > found.end() or self.text.startswith("(", self.at)
+        apart = self.blank() > written.end() or self.text.startswith("(", self.at)
         modifier = _MODIFIER.match(self.text, self.at) if apart else None
         if modifier:
             self.at = modifier.end()
@@ -399,37 +401,37 @@ class _Parser:
 
     # ---- the right side ----
 
-    def computed(self) -> Call | None:
+    def computed(self) -> TransformerCall | None:
         """`val(field)` or a transformer, None where neither begins."""
         start = self.blank()
         if _VAL.match(self.text, start):
             self.at = start + 4
             at = self.blank()
-            found = _FIELD.match(self.text, at)
-            if found is None:
+            field = _FIELD.match(self.text, at)
+            if field is None:
                 raise self.error("expected a field inside val()", "write val(proc.pname)")
-            self.at = found.end()
-            ref = FieldRef(found.group(), self.bracketed(), self.spot(at))
+            self.at = field.end()
+            ref = FieldRef(field.group(), self.bracketed(), self.spot(at))
             if not self.take(")"):
                 raise self.error("val( is not closed", "add a ')'")
-            return Call("val", (ref,), None, self.spot(start))
+            return TransformerCall("val", (ref,), None, self.spot(start))
         call = _CALL.match(self.text, start)
         return self.call(call.group(1), call.end(), start) if call else None
 
     def number(self) -> Word:
         start = self.blank()
-        found = _NUMBER.match(self.text, start)
-        if found is None:
+        digits = _NUMBER.match(self.text, start)
+        if digits is None:
             raise self.error("expected a number after this operator", "<, <=, > and >= compare numbers")
-        self.at = found.end()
-        return Word(found.group(), self.spot(start))
+        self.at = digits.end()
+        return Word(digits.group(), self.spot(start))
 
     def word(self, what: str) -> Word:
         start = self.blank()
         quote = _QUOTED.match(self.text, start)
         if quote:
             self.at = quote.end()
-            return Word(unescape(quote.group(), start), self.spot(start))
+            return Word(unquote(quote.group(), start), self.spot(start))
         if self.text.startswith(("'", '"'), start):
             raise self.error("the quotes are not closed", "close them, or escape a quote inside with a backslash", start)
         bare = _BARE.match(self.text, start)
@@ -438,7 +440,7 @@ class _Parser:
         self.at = bare.end()
         return Word(bare.group(), self.spot(start))
 
-    def list_value(self) -> Words | Word | Call:
+    def list_value(self) -> Words | Word | TransformerCall:
         if self.text.startswith("(", self.blank()):
             return self.words()
         computed = self.computed()
@@ -465,16 +467,16 @@ class _Parser:
                 raise self.error("expected ',' or ')' in this list", _LIST_HINT)
 
 
-def unescape(literal: str, offset: int = 0) -> str:
+def unquote(literal: str, offset: int = 0) -> str:
     r"""The text of a quoted literal. Escapes: \b \f \n \r \t \\ \/ \xHH, the quote; as in Falco backslash-blank is a backslash."""
     quote, body = literal[0], literal[1:-1]
     if "\\" not in body:
         return body
     data = bytearray()
     at = 0
-    for found in _ESCAPE.finditer(body):
-        data += body[at : found.start()].encode("utf-8", "surrogateescape")
-        code = found.group(1)
+    for escape in _ESCAPE.finditer(body):
+        data += body[at : escape.start()].encode("utf-8", "surrogateescape")
+        code = escape.group(1)
         if len(code) == 3:
             data.append(int(code[1:], 16))
         elif code == quote:
@@ -483,8 +485,8 @@ def unescape(literal: str, offset: int = 0) -> str:
             data += _ESCAPES[code].encode()
         else:
             hint = r"write \\ for a backslash; known escapes: \b \f \n \r \t \\ \/ \xHH and the quote"
-            raise TextError(f"\\{code} is no escape in a {quote}-quoted text", hint, "bad-escape", offset + 1 + found.start())
-        at = found.end()
+            raise TextError(f"\\{code} is no escape in a {quote}-quoted text", hint, "bad-escape", offset + 1 + escape.start())
+        at = escape.end()
     data += body[at:].encode("utf-8", "surrogateescape")
     return data.decode("utf-8", "surrogateescape")
 
@@ -494,22 +496,22 @@ def unescape(literal: str, offset: int = 0) -> str:
 _PLAIN: Final = re.compile(r"[^()\"'=, \t\n\r\f\v\\<>\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
-def show(node: Node) -> str:
+def show(node: ConditionNode) -> str:
     """A condition whose tree is `node`: parse(show(node)) == node."""
     match node:
         case Check():
             return _show_check(node)
         case MacroRef(name):
             return name
-        case Not(part):
-            return f"not {_grouped(part, (And, Or, Not))}"
-        case And(parts):
-            return " and ".join(_grouped(part, (And, Or)) for part in parts)
-        case Or(parts):
-            return " or ".join(_grouped(part, (Or,)) for part in parts)
+        case NotNode(part):
+            return f"not {_grouped(part, (AndNode, OrNode, NotNode))}"
+        case AndNode(parts):
+            return " and ".join(_grouped(part, (AndNode, OrNode)) for part in parts)
+        case OrNode(parts):
+            return " or ".join(_grouped(part, (OrNode,)) for part in parts)
 
 
-def _grouped(node: Node, kinds: tuple[type[Node], ...]) -> str:
+def _grouped(node: ConditionNode, kinds: tuple[type[ConditionNode], ...]) -> str:
     return f"({show(node)})" if isinstance(node, kinds) else show(node)
 
 
@@ -538,7 +540,7 @@ def show_operand(operand: Operand) -> str:
             return "(" + ", ".join(show_word(item.text) for item in items) + ")"
         case FieldRef(name, argument):
             return name if argument is None else f"{name}[{_show_argument(argument)}]"
-        case Call(function, arguments, selector):
+        case TransformerCall(function, arguments, selector):
             shown = ", ".join(quote(a.text) if isinstance(a, Word) else show_operand(a) for a in arguments)
             return f"{function}({shown})" + ("" if selector is None else f"[{_show_argument(selector)}]")
 
@@ -555,11 +557,11 @@ def show_word(text: str) -> str:
 # ---- walking ----
 
 
-def checks(node: Node) -> list[Check]:
+def checks(node: ConditionNode) -> list[Check]:
     """Every check of a tree, left to right, a shared subtree once."""
-    found: list[Check] = []
+    every_check: list[Check] = []
     seen: set[int] = set()
-    stack: list[Node] = [node]
+    stack: list[ConditionNode] = [node]
     while stack:
         item = stack.pop()
         if id(item) in seen:
@@ -567,11 +569,11 @@ def checks(node: Node) -> list[Check]:
         seen.add(id(item))
         match item:
             case Check():
-                found.append(item)
-            case Not(part):
+                every_check.append(item)
+            case NotNode(part):
                 stack.append(part)
-            case And(parts) | Or(parts):
+            case AndNode(parts) | OrNode(parts):
                 stack.extend(reversed(parts))
             case _:
                 pass
-    return found
+    return every_check

@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from bpfence.dialects.falco.read.checks import CheckError, Getter, Source, getter
-from bpfence.dialects.falco.read.fields import FIELD_BY_NAME, argument_problem, longest
-from bpfence.dialects.falco.read.language import TRANSFORMERS, Call, FieldRef, parse_call, show_operand
+from bpfence.dialects.falco.read.checks import CheckError, FieldGetter, Getter, getter
+from bpfence.dialects.falco.read.fields import FALCO_FIELD_BY_NAME, argument_problem, longest
+from bpfence.dialects.falco.read.language import TRANSFORMERS, FieldRef, TransformerCall, parse_call, show_operand
 from bpfence.documents.report import TextError
 from bpfence.words import quoted, suggest
 
@@ -35,7 +35,7 @@ class Part(NamedTuple):
     text: str
     getter: Getter | None = None
     width: int = 0
-    inner: tuple[tuple[str, Source], ...] = ()
+    inner: tuple[tuple[str, FieldGetter], ...] = ()
 
 
 class Template(NamedTuple):
@@ -70,10 +70,10 @@ def parse(text: str) -> Template:
 def _value(text: str, percent: int) -> tuple[Part, int]:
     at = percent + 1
     width = 0
-    found = _WIDTH.match(text, at)
-    if found:
-        at = found.end()
-        width = int(found.group()[:6])
+    digits = _WIDTH.match(text, at)
+    if digits:
+        at = digits.end()
+        width = int(digits.group()[:6])
         if width > MAX_WIDTH:
             raise TextError(f"no value is {width} characters wide", f"at most {MAX_WIDTH}", "bad-output", percent)
     if at >= len(text):
@@ -83,13 +83,13 @@ def _value(text: str, percent: int) -> tuple[Part, int]:
     field = longest(text, at)
     if field is None:
         name = re.split(r"[^\w.]", text[at:], maxsplit=1)[0]
-        hint = suggest(name, FIELD_BY_NAME, "bpfence fields lists what there is") if name else "write a field's name after '%'"
+        hint = suggest(name, FALCO_FIELD_BY_NAME, "bpfence fields lists what there is") if name else "write a field's name after '%'"
         raise TextError(f"no field begins with {quoted(name or text[at : at + 1])}", hint, "unknown-field", percent)
     use, end = field
     problem = argument_problem(use)
     if problem:
         raise TextError(problem, f"{use.field.name}: argument {use.field.argument.value}", "field-argument", percent)
-    return Part(use.spelled, Source(use), width), end
+    return Part(use.spelled, FieldGetter(use), width), end
 
 
 def _transformed(text: str, at: int, width: int) -> tuple[Part, int]:
@@ -101,15 +101,15 @@ def _transformed(text: str, at: int, width: int) -> tuple[Part, int]:
     return Part(show_operand(call), made, width, _inner(call)), end
 
 
-def _inner(call: Call) -> tuple[tuple[str, Source], ...]:
-    found: list[tuple[str, Source]] = []
+def _inner(call: TransformerCall) -> tuple[tuple[str, FieldGetter], ...]:
+    named_getters: list[tuple[str, FieldGetter]] = []
     stack: list[object] = [call]
     while stack:
         item = stack.pop()
-        if isinstance(item, Call):
+        if isinstance(item, TransformerCall):
             stack.extend(reversed(item.arguments))
         elif isinstance(item, FieldRef):
             source = getter(item)
-            assert isinstance(source, Source)
-            found.append((source.use.spelled, source))
-    return tuple(found)
+            assert isinstance(source, FieldGetter)
+            named_getters.append((source.use.spelled, source))
+    return tuple(named_getters)

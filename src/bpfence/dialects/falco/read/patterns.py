@@ -35,7 +35,7 @@ def _options(**settings: bool) -> Any:
 
 def _private(text: str) -> str:
     """Surrogate escapes as private characters, so that an undecodable byte is one character that only itself and `?` match."""
-    return text if text.isascii() else _SURROGATE.sub(lambda found: chr(ord(found.group()) - 0xD000 + _PRIVATE), text)
+    return text if text.isascii() else _SURROGATE.sub(lambda surrogate: chr(ord(surrogate.group()) - 0xD000 + _PRIVATE), text)
 
 
 @lru_cache(maxsize=4096)
@@ -161,7 +161,7 @@ class PathSet:
         parts = _components(text)
         if any(length <= len(parts) and parts[:length] in self._plain for length in self._lengths):
             return True
-        return any(len(found) <= len(parts) and all(test(part) for test, part in zip(found, parts, strict=False)) for found in self._globs)
+        return any(len(tests) <= len(parts) and all(test(part) for test, part in zip(tests, parts, strict=False)) for tests in self._globs)
 
 
 def _components(path: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Final, Union
 
 from bpfence.dialects.falco.read import checks, events, fields, language, output
-from bpfence.dialects.falco.read.checks import Applied, CheckError, Comparison, Getter, Source, interval
+from bpfence.dialects.falco.read.checks import Applied, CheckError, Comparison, FieldGetter, Getter, interval
 from bpfence.dialects.falco.read.document import (
     MAX_MISTAKES,
     Enforcement,
@@ -27,11 +27,11 @@ from bpfence.dialects.falco.read.document import (
     MistakenEntry,
     PluginEntry,
     RuleEntry,
-)  # fmt: skip
-from bpfence.dialects.falco.read.language import And, Check, MacroRef, Not, Or, Spot
+)
+from bpfence.dialects.falco.read.language import AndNode, Check, MacroRef, NotNode, OrNode, Spot
 from bpfence.dialects.falco.read.traced import Traced, quote_item, substitute
 from bpfence.documents.report import Report, TextError
-from bpfence.documents.yaml_nodes import Node
+from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.errors import Location
 from bpfence.words import quoted, suggest
 
@@ -56,12 +56,12 @@ MAX_NEAR: Final = 10
 MAX_RULE_MISTAKES: Final = 20
 LONG: Final = 64 << 10  # a condition in which finding a place takes time: then fewer mistakes are enough
 
-Tree = Union[Comparison, Not, And, Or]
+Tree = Union[Comparison, NotNode, AndNode, OrNode]
 _FIELD: Final = re.compile(r"%?[a-z]+(?:\.[a-z0-9_]+)+(?:\[[^\[\]]*\])?")
 
 
 @dataclass(slots=True)
-class Rule:
+class FalcoRule:
     """One final rule. `condition` has Comparisons for leaves; `types` are the event types it can be true for."""
 
     name: str
@@ -83,8 +83,8 @@ class _List:
     name: str
     index: int
     visible: int
-    place: Node
-    items: list[Node]
+    place: YamlNode
+    items: list[YamlNode]
 
 
 @dataclass(slots=True)
@@ -92,8 +92,8 @@ class _Macro:
     name: str
     index: int
     visible: int
-    place: Node
-    conditions: list[Node]
+    place: YamlNode
+    conditions: list[YamlNode]
     syntax: Any = None  # its own tree, macros not put in; None where it cannot be read
     expanded: Any = None
 
@@ -101,19 +101,19 @@ class _Macro:
 @dataclass(slots=True)
 class _Exception:
     name: str
-    place: Node
-    fields: Node
-    comps: Node | None
-    values: list[Node]
+    place: YamlNode
+    fields: YamlNode
+    comps: YamlNode | None
+    values: list[YamlNode]
 
 
 @dataclass(slots=True)
 class _Rule:
     name: str
     index: int
-    place: Node
-    conditions: list[Node]
-    outputs: list[Node]
+    place: YamlNode
+    conditions: list[YamlNode]
+    outputs: list[YamlNode]
     desc: list[str]
     priority: str
     tags: dict[str, None]
@@ -127,10 +127,10 @@ class _Rule:
 
 
 @dataclass(slots=True)
-class Loaded:
+class LoadedRules:
     """What one load gives: rules in Falco's order, the enabled ones and the others."""
 
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[FalcoRule] = field(default_factory=list)
     lists: int = 0
     macros: int = 0
 
@@ -209,7 +209,7 @@ class Collector:
             index = self.count if known is None else known.index
             self.macros[entry.name] = _Macro(entry.name, index, self.count, entry.place, [entry.condition])
 
-    def _unknown(self, place: Node, kind: str, name: str, known: Iterable[str]) -> None:
+    def _unknown(self, place: YamlNode, kind: str, name: str, known: Iterable[str]) -> None:
         if (kind, name) in self.mistaken:
             return
         what = f"there is no {kind} {quoted(name)} before this one to change"
@@ -365,7 +365,7 @@ class Collector:
             self.report.add(comps, "exception-shape", problem, "see docs/falco.md")
         return not problem
 
-    def _values(self, values: Iterable[Node], exception: _Exception) -> bool:
+    def _values(self, values: Iterable[YamlNode], exception: _Exception) -> bool:
         fields = exception.fields
         for value in values:
             problem = ""
@@ -382,7 +382,7 @@ class Collector:
             exception.values.append(value)
         return True
 
-    def finish(self) -> Loaded:
+    def finish(self) -> LoadedRules:
         """Rules in order. Nothing can be taken after it."""
         return _Resolver(self).run()
 
@@ -390,8 +390,8 @@ class Collector:
 def _is_field(text: str) -> bool:
     """Whether a text is the name of a field, with or without an argument."""
     name, _, argument = text.removesuffix("]").partition("[")
-    found = fields.lookup(name, argument or None)
-    return found is not None and not fields.argument_problem(found)
+    named = fields.lookup(name, argument or None)
+    return named is not None and not fields.argument_problem(named)
 
 
 def _is_operator(text: str) -> bool:
@@ -434,14 +434,14 @@ class _Resolver:
         self.sizes: dict[int, tuple[int, int]] = {}
         self.kept: list[object] = []  # what the maps above and `told` are keyed by must stay alive
 
-    def run(self) -> Loaded:
+    def run(self) -> LoadedRules:
         self.expand_lists()
         for macro in self.in_order(self.macros):
             macro.syntax = None if self.tired() else self.parse(macro, self.joined)
         for macro in self.in_order(self.macros):
             if not self.tired():
                 self.expand_macro(macro, [])
-        loaded = Loaded(lists=len(self.lists), macros=len(self.macros))
+        loaded = LoadedRules(lists=len(self.lists), macros=len(self.macros))
         for rule in self.in_order(self.collector.rules):
             made = None if rule.source not in SOURCES or self.tired() else self.rule(rule)
             if made is not None:
@@ -496,10 +496,10 @@ class _Resolver:
                 values.append(node.text)
                 continue
             self.used_lists.add(inner.name)
-            found = expanded.get(inner.name)
-            if found is None:
-                found = self.list_items(inner, expanded, inside | {inner.name}) if len(inside) < language.MAX_NESTING else []
-            values += found
+            inner_items = expanded.get(inner.name)
+            if inner_items is None:
+                inner_items = self.list_items(inner, expanded, inside | {inner.name}) if len(inside) < language.MAX_NESTING else []
+            values += inner_items
             if len(values) > MAX_LIST:
                 break
         return values
@@ -519,7 +519,7 @@ class _Resolver:
         """A condition with its exceptions."""
         return _with_exceptions(self.joined(rule), rule) if rule.exceptions else self.joined(rule)
 
-    def parse(self, item: Any, write: Callable[[Any], Traced]) -> language.Node | None:
+    def parse(self, item: Any, write: Callable[[Any], Traced]) -> language.ConditionNode | None:
         """The tree of a condition after its lists were put in; None where it is broken, which is reported."""
         traced: Traced | None = None
         try:
@@ -559,7 +559,7 @@ class _Resolver:
             raise _BrokenError(too_deep=True)
         return expanded
 
-    def too_deep(self, place: Node) -> None:
+    def too_deep(self, place: YamlNode) -> None:
         what = f"the condition has more than {MAX_DEPTH} levels when its macros are put in"
         self.report.add(place, "limit", what, "use fewer macros inside macros, and fewer parentheses")
 
@@ -573,8 +573,8 @@ class _Resolver:
         try:
             if self.level > MAX_DEPTH:
                 raise _BrokenError(too_deep=True)
-            if isinstance(node, Not):
-                return Not(self.expand(node.part, visible, path))
+            if isinstance(node, NotNode):
+                return NotNode(self.expand(node.part, visible, path))
             parts = []
             for part in node.parts:
                 parts.append(self.expand(part, visible, path))  # noqa: PERF401  # a comprehension costs a stack frame a level
@@ -604,14 +604,14 @@ class _Resolver:
         if len(path) > language.MAX_NESTING:
             self.report.add(place_of(ref.spot), "limit", f"macros nest deeper than {language.MAX_NESTING}", "join some of them")
             raise _BrokenError
-        found = self.expand_macro(macro, path)
-        if found is None:
+        tree = self.expand_macro(macro, path)
+        if tree is None:
             raise _BrokenError
-        return found
+        return tree
 
     # ---- rules ----
 
-    def rule(self, rule: _Rule) -> Rule | None:
+    def rule(self, rule: _Rule) -> FalcoRule | None:
         try:
             condition = self.condition(rule)
         except _BrokenError as broken:
@@ -627,11 +627,20 @@ class _Resolver:
         if rule.warn_evttypes and len(types) > MANY_TYPES:
             what = f"rule {quoted(rule.name)} does not say which event types it is for: it is tried on every event"
             self.report.add(rule.place, "no-evttype", what, "add evt.type in (...) to its condition, or warn_evttypes: false", "warning")
-        return Rule(
-            rule.name, " ".join(rule.desc), condition, template, text, rule.priority, tuple(sorted(rule.tags)), rule.source, rule.enabled,
-            types,
-            rule.place.location, rule.enforcement,
-        )  # fmt: skip
+        return FalcoRule(
+            name=rule.name,
+            desc=" ".join(rule.desc),
+            condition=condition,
+            output=template,
+            output_text=text,
+            priority=rule.priority,
+            tags=tuple(sorted(rule.tags)),
+            source=rule.source,
+            enabled=rule.enabled,
+            types=types,
+            location=rule.place.location,
+            enforcement=rule.enforcement,
+        )
 
     def tell(self, rule: _Rule, mistakes: list[CheckError]) -> None:
         """Report mistakes of a rule's tests, each once however many rules share it; or that the rule is left out, where it says so."""
@@ -675,9 +684,9 @@ class _Resolver:
         made: Tree | None
         if isinstance(node, Check):
             made = self.test(node, mistakes)
-        elif isinstance(node, Not):
+        elif isinstance(node, NotNode):
             part = self.typed(node.part, mistakes)
-            made = None if part is None else Not(part)  # type: ignore[arg-type]  # the same shape over other leaves
+            made = None if part is None else NotNode(part)  # type: ignore[arg-type]  # the same shape over other leaves
         else:
             parts: list[Any] = []
             for part in node.parts:
@@ -691,19 +700,19 @@ class _Resolver:
         return made
 
     def test(self, check: Check, mistakes: list[CheckError]) -> Comparison | None:
-        found = self.tests.get(id(check))
-        if found is None:
+        outcome = self.tests.get(id(check))
+        if outcome is None:
             self.kept.append(check)
             try:
-                found = checks.resolve(check)
-                self.advise(found)
+                outcome = checks.resolve_check(check)
+                self.advise(outcome)
             except CheckError as error:
-                found = error
-            self.tests[id(check)] = found
-        if isinstance(found, CheckError):
-            mistakes.append(found)
+                outcome = error
+            self.tests[id(check)] = outcome
+        if isinstance(outcome, CheckError):
+            mistakes.append(outcome)
             return None
-        return found
+        return outcome
 
     def advise(self, test: Comparison) -> None:
         """What a test may mean otherwise than it was meant."""
@@ -724,10 +733,10 @@ class _Resolver:
             item = stack.pop()
             if isinstance(item, Applied):
                 stack.extend(item.arguments)
-            elif isinstance(item, Source) and item.use.field.deprecated:
+            elif isinstance(item, FieldGetter) and item.use.field.deprecated:
                 field = item.use.field
                 self.report.add(place, "deprecated", f"{field.name} is deprecated in Falco", field.deprecated, "warning")
-            elif isinstance(item, Source) and item.use.field.name in ("evt.arg", "evt.rawarg"):
+            elif isinstance(item, FieldGetter) and item.use.field.name in ("evt.arg", "evt.rawarg"):
                 name = item.use.argument or ""
                 if not name.isdigit() and name not in events.ARGUMENT_TYPES:
                     what = f"no event has an argument {quoted(name)}: every test on it is false"
@@ -753,9 +762,9 @@ class _Resolver:
                 self.about_field(part.getter, rule.outputs[0].location)
             return made, text.replace(INFO, "")
         except TextError as error:
-            found = CheckError(Spot(traced, error.offset), error.message, error.hint, error.code)
-            self.kept.append(found)
-            self.tell(rule, [found])
+            mistake = CheckError(Spot(traced, error.offset), error.message, error.hint, error.code)
+            self.kept.append(mistake)
+            self.tell(rule, [mistake])
             return None
 
     def lenient(self, text: str) -> output.Template:
@@ -775,17 +784,17 @@ def _measure(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """How many tests a tree has, shared ones counted as often as they occur, and how many levels."""
     if isinstance(node, Check):
         return 1, 1
-    found = known.get(id(node))
-    if found is None:
+    measure = known.get(id(node))
+    if measure is None:
         size = depth = 0
-        for part in (node.part,) if isinstance(node, Not) else node.parts:
+        for part in (node.part,) if isinstance(node, NotNode) else node.parts:
             more, deeper = _measure(part, known)
             size, depth = size + more, max(depth, deeper)
-        found = known[id(node)] = size, depth + 1
-    return found
+        measure = known[id(node)] = size, depth + 1
+    return measure
 
 
-def _weight(tree: language.Node) -> int:
+def _weight(tree: language.ConditionNode) -> int:
     """What a tree costs, by its tests and values."""
     return sum(TEST + (len(check.right.items) if isinstance(check.right, language.Words) else 1) for check in language.checks(tree))
 
@@ -811,7 +820,7 @@ def _with_exceptions(condition: Traced, rule: _Rule) -> Traced:
     return made
 
 
-def _conjunction(made: Traced, exception: _Exception, value: Node) -> None:
+def _conjunction(made: Traced, exception: _Exception, value: YamlNode) -> None:
     for k, (field_node, item) in enumerate(zip(exception.fields.items, value.items, strict=True)):
         operator = exception.comps.items[k].text if exception.comps is not None else "="
         made.add(" and " if k else "", item, fixed=True).add(field_node.text, field_node).add(f" {operator} ", field_node, fixed=True)
@@ -828,7 +837,7 @@ def _conjunction(made: Traced, exception: _Exception, value: Node) -> None:
             made.add(quote_item(item.text), item, fixed=True)
 
 
-def _items(made: Traced, items: Iterable[Node]) -> None:
+def _items(made: Traced, items: Iterable[YamlNode]) -> None:
     for n, item in enumerate(items):
         made.add(", " if n else "", item, fixed=True).add(quote_item(item.text), item, fixed=True)
 
@@ -851,23 +860,23 @@ def _named(bits: int) -> frozenset[str]:
 
 def _types(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """For which types a tree may be true, and for which it may be false."""
-    found = known.get(id(node))
-    if found is None:
+    types = known.get(id(node))
+    if types is None:
         if isinstance(node, Comparison):
-            found = _test_types(node)
-        elif isinstance(node, Not):
+            types = _test_types(node)
+        elif isinstance(node, NotNode):
             true, false = _types(node.part, known)
-            found = false, true
+            types = false, true
         else:
-            both, either = (0, 1) if isinstance(node, And) else (1, 0)
+            both, either = (0, 1) if isinstance(node, AndNode) else (1, 0)
             joined = [_ALL, 0]  # of And what all may be true for and any may be false for, of Or the other way round
             for part in node.parts:
                 pair = _types(part, known)
                 joined[0] &= pair[both]
                 joined[1] |= pair[either]
-            found = joined[both], joined[either]
-        known[id(node)] = found
-    return found
+            types = joined[both], joined[either]
+        known[id(node)] = types
+    return types
 
 
 def _test_types(test: Comparison) -> tuple[int, int]:
@@ -883,14 +892,14 @@ def _test_types(test: Comparison) -> tuple[int, int]:
 
 def decides_number(test: Comparison) -> bool | None:
     """Whether a test on evt.num is true of every event, or of none: they are counted from 1, so that `evt.num = 0` is never true."""
-    if not isinstance(test.left, Source) or test.left.use.field.name != "evt.num" or test.right is not None or test.modifier:
+    if not isinstance(test.left, FieldGetter) or test.left.use.field.name != "evt.num" or test.right is not None or test.modifier:
         return None
     return interval(test, 1, checks.U64)
 
 
 def decides_type(test: Comparison) -> frozenset[str] | None:
     """The event types for which a test is true, where it looks at nothing but the type; else None."""
-    if not isinstance(test.left, Source) or test.left.use.field.name != "evt.type" or test.right is not None or test.modifier:
+    if not isinstance(test.left, FieldGetter) or test.left.use.field.name != "evt.type" or test.right is not None or test.modifier:
         return None
     named = frozenset(value for value in test.values if isinstance(value, str))
     match test.operator:
@@ -903,7 +912,7 @@ def decides_type(test: Comparison) -> frozenset[str] | None:
     return None
 
 
-def show(tree: Tree) -> str:
+def show_condition(tree: Tree) -> str:
     """A final condition as text."""
     return language.show(_syntax(tree))
 
@@ -911,8 +920,8 @@ def show(tree: Tree) -> str:
 def _syntax(node: Any) -> Any:
     if isinstance(node, Comparison):
         return node.check
-    if isinstance(node, Not):
-        return Not(_syntax(node.part))
+    if isinstance(node, NotNode):
+        return NotNode(_syntax(node.part))
     parts = []
     for part in node.parts:
         parts.append(_syntax(part))  # noqa: PERF401  # a comprehension costs a stack frame a level

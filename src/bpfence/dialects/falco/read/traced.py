@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from bpfence.documents.report import TextError
-from bpfence.documents.yaml_nodes import Node
+from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.errors import Location
 
 MAX_EXPANDED: Final = 1 << 20
@@ -23,7 +23,7 @@ class _Mark(NamedTuple):
     """From `start` on, the text is that of `node` from `offset` on; `fixed`: all of it stands for that one place."""
 
     start: int
-    node: Node
+    node: YamlNode
     offset: int
     fixed: bool
 
@@ -38,7 +38,7 @@ class Traced:
         self._length = 0
         self._text: str | None = None
 
-    def add(self, text: str, node: Node, offset: int = 0, *, fixed: bool = False) -> Traced:
+    def add(self, text: str, node: YamlNode, offset: int = 0, *, fixed: bool = False) -> Traced:
         """Append a piece: characters of `node` from `offset` on, or (`fixed`) made for its sake."""
         if text:
             if self._length + len(text) > MAX_EXPANDED:
@@ -77,7 +77,7 @@ class Traced:
         mark = self._marks[max(bisect_right(self._starts, offset) - 1, 0)]
         return mark.node.place(mark.offset if mark.fixed else mark.offset + offset - mark.start)
 
-    def _spot(self, offset: int) -> tuple[Node, int]:
+    def _spot(self, offset: int) -> tuple[YamlNode, int]:
         mark = self._marks[max(bisect_right(self._starts, offset) - 1, 0)]
         return mark.node, mark.offset if mark.fixed else mark.offset + offset - mark.start
 
@@ -93,12 +93,12 @@ def substitute(source: Traced, lists: Mapping[str, str], used: set[str]) -> Trac
     An empty list takes one comma beside it away. Quoted texts are left alone. `lists` maps names to the joined items.
     """
     text = source.text
-    found = [token for token in _TOKEN.finditer(text) if token.group() in lists and _stands_alone(text, token)]
-    if not found:
+    names = [token for token in _TOKEN.finditer(text) if token.group() in lists and _stands_alone(text, token)]
+    if not names:
         return source
     made = Traced()
     at = 0
-    for token in found:
+    for token in names:
         start, end = token.span()
         name = token.group()
         used.add(name)

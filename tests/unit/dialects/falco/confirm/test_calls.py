@@ -13,15 +13,15 @@ from bpfence.dialects.falco.confirm.calls import (
     ABSENT,
     MAKERS,
     TYPES,
-    Argument,
+    EventArgument,
     call_name,
-    capabilities,
+    capability_names,
     event_type,
     open_flags,
     result_of,
     spelled,
 )
-from bpfence.dialects.falco.read.events import EVENT_BY_NAME, SENSED
+from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME, SENSED
 from bpfence.events.records import KernelEvent, decode
 from bpfence.fields import EVENT_BY_NAME as NATIVE
 from bpfence.syscalls.architectures import Arch
@@ -85,20 +85,20 @@ def test_types_of_unusual_calls() -> None:
 def test_tables_hold_names_that_exist() -> None:
     for native, types in TYPES.items():
         assert native in NATIVE
-        assert types <= EVENT_BY_NAME.keys()
+        assert types <= FALCO_EVENT_BY_NAME.keys()
     for event in NATIVE:
         canonical = event_type(seen(event, flags=abi.EVENT_DECISION))
-        assert canonical is None or canonical in EVENT_BY_NAME
+        assert canonical is None or canonical in FALCO_EVENT_BY_NAME
         assert (canonical is None) == (event not in TYPES and event not in ("process.executed", "process.exit"))
     assert all(tuple(MAKERS[event.name]) == event.args for event in SENSED)
     for name, makers in calls._BY_TYPE.items():
         # A table of arguments that several types share may hold more than one of them has.
-        assert set(makers) <= set(EVENT_BY_NAME[name].args) or makers is calls._CLONED, name
+        assert set(makers) <= set(FALCO_EVENT_BY_NAME[name].args) or makers is calls._CLONED, name
 
 
 def test_open_flags() -> None:
-    assert open_flags(0, False) == Argument(1, "O_RDONLY")
-    assert open_flags(0o2000101, True) == Argument(1 << 14 | 1 << 12 | 1 << 2 | 2, "O_CREAT|O_WRONLY|O_CLOEXEC|O_F_CREATED")
+    assert open_flags(0, False) == EventArgument(1, "O_RDONLY")
+    assert open_flags(0o2000101, True) == EventArgument(1 << 14 | 1 << 12 | 1 << 2 | 2, "O_CREAT|O_WRONLY|O_CLOEXEC|O_F_CREATED")
     assert open_flags(0o20200002, False).text == "O_DIRECTORY|O_RDWR|O_TMPFILE"
     assert open_flags(0o4010000, False).text == "O_SYNC|O_DSYNC|O_RDONLY"
     assert open_flags(0xFFFFFFFF, True).text == (
@@ -107,8 +107,8 @@ def test_open_flags() -> None:
 
 
 def test_capabilities() -> None:
-    assert capabilities(0) == ""
-    assert capabilities(1 << 63 | 1 << 21 | 1) == "CAP_CHOWN CAP_SYS_ADMIN"
+    assert capability_names(0) == ""
+    assert capability_names(1 << 63 | 1 << 21 | 1) == "CAP_CHOWN CAP_SYS_ADMIN"
 
 
 def test_results() -> None:
@@ -123,7 +123,6 @@ def test_results() -> None:
 
 
 def test_spelled() -> None:
-    assert [spelled("x", one) for one in (ABSENT, Argument(3), Argument(-2, "ENOENT"), Argument("a"), Argument(b"\xff", "t"))] == [
-        "x=<NA>", "x=3", "x=-2(ENOENT)", "x=a", "x=\udcff(t)",
-    ]  # fmt: skip
-    assert spelled("mode", Argument(0o644, "0644")) == "mode=0644"
+    arguments = (ABSENT, EventArgument(3), EventArgument(-2, "ENOENT"), EventArgument("a"), EventArgument(b"\xff", "t"))
+    assert [spelled("x", argument) for argument in arguments] == ["x=<NA>", "x=3", "x=-2(ENOENT)", "x=a", "x=\udcff(t)"]
+    assert spelled("mode", EventArgument(0o644, "0644")) == "mode=0644"

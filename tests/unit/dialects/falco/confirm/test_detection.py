@@ -55,29 +55,46 @@ class Rig:
         self.now = 1000.0
         self.settings = Settings(
             **{
-                "policies": (str(self.rules),), "pin_dir": str(folder / "pins"), "state_dir": folder / "state", "drop_privileges": False,
+                "policies": (str(self.rules),),
+                "pin_dir": str(folder / "pins"),
+                "state_dir": folder / "state",
+                "drop_privileges": False,
                 **settings,
             }
-        )  # fmt: skip
+        )
         self.agent = Agent(
-            self.settings, self.output, report=self.said.append, kernel=FakeKernel(self.engine),
-            monotonic=lambda: self.now, dialects={"native": NATIVE, "falco": Falco(lambda _: self.events) if fake else Falco()},
-        )  # fmt: skip
+            self.settings,
+            self.output,
+            report=self.said.append,
+            kernel=FakeKernel(self.engine),
+            monotonic=lambda: self.now,
+            dialects={"native": NATIVE, "falco": Falco(lambda _: self.events) if fake else Falco()},
+        )
 
     def verdict(self, *names: str) -> int:
         assert self.agent.life.tables.compiled is not None
         return verdict_of(self.agent.life.tables.compiled, *names)
 
     def open(
-        self, *names: str, path: bytes = b"/etc/shadow", result: int | None = 3, flags: int = abi.EVENT_RESULT, verdict: int | None = None,
+        self,
+        *names: str,
+        path: bytes = b"/etc/shadow",
+        result: int | None = 3,
+        flags: int = abi.EVENT_RESULT,
+        verdict: int | None = None,
         **header: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """A record of an open that the kernel says these rules may match, read and turned into lines."""
         self.engine.sequence += 1
         given = {
-            "sequence": self.engine.sequence, "generation": self.engine.generation, "flags": flags, "action": abi.ACTION_AUDIT, "error": 0,
-            "verdicts": (self.verdict(*names) if verdict is None else verdict,), **header,
-        }  # fmt: skip
+            "sequence": self.engine.sequence,
+            "generation": self.engine.generation,
+            "flags": flags,
+            "action": abi.ACTION_AUDIT,
+            "error": 0,
+            "verdicts": (self.verdict(*names) if verdict is None else verdict,),
+            **header,
+        }
         numbers = {} if result is None else {"NUM_RESULT": result & (1 << 64) - 1}
         raw = record("file.open", numbers, {"STR_FILE_PATH": path}, **given)
         self.engine.batches.append([("decisions", raw)])
@@ -471,8 +488,15 @@ def test_from_files_to_a_line_with_the_agents_own_events(tmp_path: Path) -> None
     rig.agent.start()
     rig.engine.sequence += 1
     numbers = {"NUM_RESULT": 3, "NUM_CALL": 257, "NUM_CALL_ARG0": -100 & (1 << 64) - 1}
-    raw = record("file.open", numbers, {"STR_FILE_PATH": b"/etc/shadow", "STR_FILE_TEXT": b"/tmp/link"}, flags=abi.EVENT_RESULT,
-                 verdicts=(rig.verdict(*BOTH),), action=abi.ACTION_AUDIT, error=0)  # fmt: skip
+    raw = record(
+        "file.open",
+        numbers,
+        {"STR_FILE_PATH": b"/etc/shadow", "STR_FILE_TEXT": b"/tmp/link"},
+        flags=abi.EVENT_RESULT,
+        verdicts=(rig.verdict(*BOTH),),
+        action=abi.ACTION_AUDIT,
+        error=0,
+    )
     rig.engine.batches.append([("decisions", raw)])
     os.write(rig.engine._bell, b"!")
     rig.agent.step(0)
@@ -640,10 +664,15 @@ def test_a_connect_to_an_address_of_a_name(tmp_path: Path, monkeypatch: pytest.M
     assert (named(rig, "10.0.0.1"), named(rig, "10.0.0.2")) == (["Calls a"], [])
     for last in (1, 2):
         raw = record(
-            "net.connect", {"NUM_RESULT": 0, "NUM_CALL": 42, "NUM_CALL_ARG0": 3, "NUM_NET_FAMILY": 2, "NUM_NET_PEER_PORT": 443},
-            {"STR_NET_PEER_IP": bytes([10, 0, 0, last])}, flags=abi.EVENT_RESULT, generation=rig.engine.generation,
-            verdicts=(verdict_of(rig.agent.life.tables.compiled, "Calls a"),), action=abi.ACTION_AUDIT, error=0,  # type: ignore[arg-type]
-        )  # fmt: skip
+            "net.connect",
+            {"NUM_RESULT": 0, "NUM_CALL": 42, "NUM_CALL_ARG0": 3, "NUM_NET_FAMILY": 2, "NUM_NET_PEER_PORT": 443},
+            {"STR_NET_PEER_IP": bytes([10, 0, 0, last])},
+            flags=abi.EVENT_RESULT,
+            generation=rig.engine.generation,
+            verdicts=(verdict_of(rig.agent.life.tables.compiled, "Calls a"),),
+            action=abi.ACTION_AUDIT,
+            error=0,  # type: ignore[arg-type]
+        )
         rig.engine.batches.append([("decisions", raw)])
         os.write(rig.engine._bell, b"!")
         rig.agent.step(0)

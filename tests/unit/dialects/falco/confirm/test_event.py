@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpfence.dialects.falco.confirm.event import Ancestor, Record, RecordedEvent, decode, directory_of, encode, read, record_of
+from bpfence.dialects.falco.confirm.event import FalcoAncestor, Record, RecordedEvent, decode, directory_of, encode, read, record_of
 from bpfence.dialects.falco.read.events import SENSED
-from bpfence.dialects.falco.read.fields import FIELDS, Argument
+from bpfence.dialects.falco.read.fields import FALCO_FIELDS, FieldArgument
 from bpfence.events.source import MAX_LINE, BadLineError
 
 MOMENT = 1764000000123456789
@@ -23,7 +23,7 @@ def event(kind: str = "openat", **more: Any) -> RecordedEvent:
 
 
 def test_the_lineage() -> None:
-    lineage = [Ancestor("sh", "-sh", "/bin/sh", 7, "sh -c x", {"A": "1"}), Ancestor("init", pid=1, env={"A": "2", "B": "3"})]
+    lineage = [FalcoAncestor("sh", "-sh", "/bin/sh", 7, "sh -c x", {"A": "1"}), FalcoAncestor("init", pid=1, env={"A": "2", "B": "3"})]
     made = event(lineage=lineage, fields={"proc.name": "cat", "proc.pid": 9, "proc.exe": "cat"}, argv=["a", "b c"], env=["A=0", "C=4"])
     asked = {
         ("proc.aname", None): ("sh", "init"), ("proc.aname", "0"): "cat", ("proc.aname", "1"): "sh", ("proc.aname", "2"): "init",
@@ -91,9 +91,9 @@ def test_arguments_by_name_and_number() -> None:
 @pytest.mark.parametrize("kind", [*(one.name for one in SENSED), "unknown"])
 def test_every_field_can_be_asked_for_on_every_event(kind: str) -> None:
     made = event(kind)
-    for field in FIELDS:
-        made.get(field.name, "1" if field.argument in (Argument.INDEX, Argument.KEY) else None)
-        made.get(field.name, "0" if field.argument is Argument.OPTIONAL_INDEX else None)
+    for field in FALCO_FIELDS:
+        made.get(field.name, "1" if field.argument in (FieldArgument.INDEX, FieldArgument.KEY) else None)
+        made.get(field.name, "0" if field.argument is FieldArgument.OPTIONAL_INDEX else None)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,12 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 def test_a_live_event_is_recorded_and_read_back_the_same() -> None:
     made = event(
-        args={"fd": 3, "name": "\\xff\\x0a"}, fields={"fd.name": "/tmp/\\xff", "user.uid": 3, "fd.types": ["file"], "evt.failed": False},
-        argv=["a\\x0a"], env=["A=1"], lineage=[Ancestor("s\\x0ah", pid=3, env={"A": "\\xff"})],
-    )  # fmt: skip
+        args={"fd": 3, "name": "\\xff\\x0a"},
+        fields={"fd.name": "/tmp/\\xff", "user.uid": 3, "fd.types": ["file"], "evt.failed": False},
+        argv=["a\\x0a"],
+        env=["A=1"],
+        lineage=[FalcoAncestor("s\\x0ah", pid=3, env={"A": "\\xff"})],
+    )
     record = record_of(made, ["fd.name", "user.uid", "fd.types", "evt.failed", "proc.aname[1]", "user.name"], num=4, host="n\n")
     line = encode(record)
     assert b"\n" not in line
@@ -165,7 +168,7 @@ def test_directories(path: str, directory: str) -> None:
 
 
 def test_counts_and_parts_of_command_lines() -> None:
-    above = [Ancestor(name="sh", cmdline="sh -c x y"), Ancestor(name="init", cmdline="init"), Ancestor(name="old")]
+    above = [FalcoAncestor(name="sh", cmdline="sh -c x y"), FalcoAncestor(name="init", cmdline="init"), FalcoAncestor(name="old")]
     failed = RecordedEvent(
         Record(type="connect", fields={"evt.rawres": -2, "proc.name": "cat", "thread.tid": 7}, argv=["-n", "a b"], lineage=above)
     )

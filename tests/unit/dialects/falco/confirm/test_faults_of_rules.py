@@ -14,25 +14,29 @@ from hypothesis import strategies as st
 from bpfence.dialects.falco.confirm.event import RecordedEvent, decode
 from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.dialects.falco.load import load_text
-from bpfence.dialects.falco.read.checks import CheckError, Comparison, resolve
-from bpfence.dialects.falco.read.fields import FIELDS, Argument, Field, Type
+from bpfence.dialects.falco.read.checks import CheckError, Comparison, resolve_check
+from bpfence.dialects.falco.read.fields import FALCO_FIELDS, FalcoField, FieldArgument, Type
 from bpfence.dialects.falco.read.language import MODIFIERS, OPERATORS, TRANSFORMERS, Check, parse
 from bpfence.dialects.falco.read.output import parse as parse_output
-from bpfence.dialects.falco.read.resolve import Rule
+from bpfence.dialects.falco.read.resolve import FalcoRule
 from bpfence.documents.report import TextError
 from bpfence.events.source import BadLineError
 
 NATURAL: dict[Type, tuple[Any, ...]] = {
     **dict.fromkeys((Type.STRING, Type.PATH), ("", "x", "/etc/a b", "\udcff", "é\x00\n", "7")),
-    **dict.fromkeys((Type.INT, Type.UINT, Type.DURATION, Type.TIME, Type.PORT), (0, 7, -1, 1 << 70)), Type.DOUBLE: (0.5, float("nan"), 3),
-    Type.BOOL: (True, False), Type.IP: ("10.0.0.1", "::1", "none"), Type.NET: ("10.0.0.1", "2001:db8::1", ""), Type.BYTES: (b"", b"\xff7"),
-}  # fmt: skip
+    **dict.fromkeys((Type.INT, Type.UINT, Type.DURATION, Type.TIME, Type.PORT), (0, 7, -1, 1 << 70)),
+    Type.DOUBLE: (0.5, float("nan"), 3),
+    Type.BOOL: (True, False),
+    Type.IP: ("10.0.0.1", "::1", "none"),
+    Type.NET: ("10.0.0.1", "2001:db8::1", ""),
+    Type.BYTES: (b"", b"\xff7"),
+}
 NATURAL[Type.DYNAMIC] = tuple(itertools.chain.from_iterable(NATURAL.values()))
 EVERYTHING = (*NATURAL[Type.DYNAMIC], None, (), ("x", 7), (b"x", None), object(), [1], {"a": 1})
 OPERANDS = ("7", "x", "/etc", "true", "10.0.0.0/8", "10.0.0.1", "CAFE", "open", "'a b'")
 ARGUMENTS = {
-    Argument.NONE: ("",), Argument.INDEX: ("[0]", "[3]"), Argument.KEY: ("[0]", "[flags]", "[nothing]"),
-    Argument.OPTIONAL_INDEX: ("", "[0]", "[2]"), Argument.OPTIONAL_KEY: ("", "[HOME]", "[1]"),
+    FieldArgument.NONE: ("",), FieldArgument.INDEX: ("[0]", "[3]"), FieldArgument.KEY: ("[0]", "[flags]", "[nothing]"),
+    FieldArgument.OPTIONAL_INDEX: ("", "[0]", "[2]"), FieldArgument.OPTIONAL_KEY: ("", "[HOME]", "[1]"),
 }  # fmt: skip
 
 
@@ -53,7 +57,7 @@ class Anything:
         return self._elements
 
 
-def conditions(field: Field) -> Iterator[str]:
+def conditions(field: FalcoField) -> Iterator[str]:
     """Tests on a field by every operator, and on what transformers make of it; most of them no rule may have."""
     for argument, operator in itertools.product(ARGUMENTS[field.argument], OPERATORS):
         left = field.name + argument
@@ -73,19 +77,19 @@ def conditions(field: Field) -> Iterator[str]:
         yield f"getopt({field.name}, 'x:') intersects (x)"
 
 
-def accepted(field: Field) -> list[Comparison]:
+def accepted(field: FalcoField) -> list[Comparison]:
     found = []
     for text in conditions(field):
         try:
             tree = parse(text)
             assert isinstance(tree, Check)
-            found.append(resolve(tree))
+            found.append(resolve_check(tree))
         except (TextError, CheckError):
             continue
     return found
 
 
-def rule_of(condition: Any, output: str = "o", name: str = "R") -> Rule:
+def rule_of(condition: Any, output: str = "o", name: str = "R") -> FalcoRule:
     loaded, _ = load_text(f"- rule: {name}\n  desc: d\n  condition: evt.num exists\n  output: o\n  priority: INFO\n")
     rule = loaded.rules[0]
     rule.condition = condition
@@ -96,8 +100,8 @@ def rule_of(condition: Any, output: str = "o", name: str = "R") -> Rule:
 BASE = rule_of(None)
 
 
-@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
-def test_no_operator_fails_on_a_value_that_its_field_can_have(field: Field) -> None:
+@pytest.mark.parametrize("field", FALCO_FIELDS, ids=lambda field: field.name)
+def test_no_operator_fails_on_a_value_that_its_field_can_have(field: FalcoField) -> None:
     tests = accepted(field)
     assert tests
     for test in tests:
@@ -111,8 +115,8 @@ def test_no_operator_fails_on_a_value_that_its_field_can_have(field: Field) -> N
         assert not chosen.faults.counts, (test.check, chosen.faults.take())
 
 
-@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
-def test_a_value_of_any_other_kind_is_contained(field: Field) -> None:
+@pytest.mark.parametrize("field", FALCO_FIELDS, ids=lambda field: field.name)
+def test_a_value_of_any_other_kind_is_contained(field: FalcoField) -> None:
     for test in accepted(field)[::7]:
         BASE.condition = test
         chosen = RuleSet([BASE])
@@ -123,9 +127,9 @@ def test_a_value_of_any_other_kind_is_contained(field: Field) -> None:
 @given(st.sampled_from(EVERYTHING), st.sampled_from([None, (), ("a",), (7,)]))
 @settings(deadline=None)
 def test_every_field_can_be_put_out_whatever_its_value(value: Any, elements: Any) -> None:
-    names = [field.name + argument for field in FIELDS for argument in ARGUMENTS[field.argument]]
+    names = [field.name + argument for field in FALCO_FIELDS for argument in ARGUMENTS[field.argument]]
     output = " ".join(f"%{name}" for name in names) + " %toupper(proc.name) %len(fd.types) %join(',', proc.args) %getopt(proc.args, 'x')"
-    chosen = RuleSet([rule_of(parse_output("%evt.num") and resolve(parse("evt.type exists")), output)])  # type: ignore[arg-type]
+    chosen = RuleSet([rule_of(parse_output("%evt.num") and resolve_check(parse("evt.type exists")), output)])  # type: ignore[arg-type]
     [match] = chosen.matches(Anything(value, elements))
     assert set(names) - {name for name in names if "[" in name} <= match.fields.keys()
 

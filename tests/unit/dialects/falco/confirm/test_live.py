@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from bpfence import abi
 from bpfence.dialects.falco.confirm import live as falco_live
 from bpfence.dialects.falco.confirm.calls import TYPES, UNKNOWN_DESCRIPTOR
-from bpfence.dialects.falco.confirm.event import DERIVED, Ancestor, encode, record_of
+from bpfence.dialects.falco.confirm.event import DERIVED, FalcoAncestor, encode, record_of
 from bpfence.dialects.falco.confirm.event import decode as recorded
 from bpfence.dialects.falco.confirm.live import LiveEvent, LiveEvents, address_text, container_id, normal
 from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.dialects.falco.load import load_files, load_text
-from bpfence.dialects.falco.read.fields import FIELDS, Argument
+from bpfence.dialects.falco.read.fields import FALCO_FIELDS, FieldArgument
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent, decode
 from bpfence.fields import EVENTS as NATIVE_EVENTS
@@ -91,8 +91,14 @@ class Proc:
 def events(proc: Any = None, *, cgroup: str | None = "/user.slice", hostnames: Hostnames | None = None, images: Any = None) -> LiveEvents:
     cache = ProcessCache((IMAGES if images is None else images).get, CLOCK, boot_id="ab")
     return LiveEvents(
-        cache, CLOCK, cgroup_path=lambda _: cgroup, host="h", hostnames=hostnames, users=Users(), procfs=proc or Proc(),  # type: ignore[arg-type]
-    )  # fmt: skip
+        cache,
+        CLOCK,
+        cgroup_path=lambda _: cgroup,
+        host="h",
+        hostnames=hostnames,
+        users=Users(),
+        procfs=proc or Proc(),  # type: ignore[arg-type]
+    )
 
 
 def made(event: str, call: str | None = None, /, *registers: int, maker: LiveEvents | None = None, **more: Any) -> LiveEvent:
@@ -133,11 +139,23 @@ def test_time_and_order() -> None:
 
 def test_an_open() -> None:
     event = made(
-        "file.open", "openat", 5, 0xDEAD, 0o2000000, 0o777,
-        numbers={"NUM_RESULT": 3, "NUM_DIRFD": 5, "NUM_FILE_FLAGS": 0o2100000, "NUM_FILE_MODE": 0o100640, "NUM_FILE_INO": 9,
-                 "NUM_FILE_DEV": 8 << 20 | 1},
-        strings={"STR_FILE_TEXT": b"../x/./shadow", "STR_FILE_BASE": b"/srv/a", "STR_FILE_PATH": b"/etc/shadow"}, flags=abi.EVENT_RESULT,
-    )  # fmt: skip
+        "file.open",
+        "openat",
+        5,
+        0xDEAD,
+        0o2000000,
+        0o777,
+        numbers={
+            "NUM_RESULT": 3,
+            "NUM_DIRFD": 5,
+            "NUM_FILE_FLAGS": 0o2100000,
+            "NUM_FILE_MODE": 0o100640,
+            "NUM_FILE_INO": 9,
+            "NUM_FILE_DEV": 8 << 20 | 1,
+        },
+        strings={"STR_FILE_TEXT": b"../x/./shadow", "STR_FILE_BASE": b"/srv/a", "STR_FILE_PATH": b"/etc/shadow"},
+        flags=abi.EVENT_RESULT,
+    )
     check(event, {
         "fd.name": "/srv/x/shadow", "fd.nameraw": "../x/./shadow", "bpfence.path": "/etc/shadow", "fd.num": 3, "fd.type": "file",
         "fd.typechar": "f", "fd.directory": "/srv/x", "fd.filename": "shadow", "fd.ino": 9, "fd.dev": 8 << 20 | 1, "fd.dev.major": 8,
@@ -190,9 +208,12 @@ def test_an_open_that_makes_a_file() -> None:
 def test_an_open_by_io_uring(call: tuple[Any, ...]) -> None:
     """In a thread of the kernel, or within io_uring_enter, whose registers are about the ring."""
     event = made(
-        "file.open", *call, numbers={"NUM_FILE_FLAGS": 0o100001, "NUM_FILE_MODE": 0o040755}, strings={"STR_FILE_PATH": b"/etc/shadow"},
+        "file.open",
+        *call,
+        numbers={"NUM_FILE_FLAGS": 0o100001, "NUM_FILE_MODE": 0o040755},
+        strings={"STR_FILE_PATH": b"/etc/shadow"},
         flags=abi.EVENT_RESULT | abi.EVENT_AT_ONCE | abi.EVENT_ASYNC,
-    )  # fmt: skip
+    )
     check(event, {
         "evt.type": "openat", "evt.rawres": 0, "evt.res": "SUCCESS", "evt.failed": False, "fd.num": UNKNOWN_DESCRIPTOR,
         "bpfence.async": True, "fd.name": "/etc/shadow", "fd.type": "directory", "fd.typechar": "d", "evt.arg[flags]": "O_WRONLY",
@@ -221,9 +242,16 @@ def test_a_connection() -> None:
     names = Hostnames(["x.example"], lambda *_: [(2, 1, 6, "", ("192.0.2.7", 0))], clock=lambda: 0.0)
     names.refresh()
     event = net(
-        "net.connect", "connect", 7, 0, 16, local=(V4, 40000), peer=(bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 7]), 443),
-        numbers={"NUM_RESULT": MINUS(115), "NUM_NET_FAMILY": 10}, maker=events(hostnames=names),
-    )  # fmt: skip
+        "net.connect",
+        "connect",
+        7,
+        0,
+        16,
+        local=(V4, 40000),
+        peer=(bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 7]), 443),
+        numbers={"NUM_RESULT": MINUS(115), "NUM_NET_FAMILY": 10},
+        maker=events(hostnames=names),
+    )
     check(event, {
         "fd.name": "10.0.0.1:40000->192.0.2.7:443", "fd.type": "ipv4", "fd.typechar": "4", "fd.cip": "10.0.0.1", "fd.sip": "192.0.2.7",
         "fd.cport": 40000, "fd.sport": 443, "fd.lip": "10.0.0.1", "fd.lport": 40000, "fd.rip": "192.0.2.7", "fd.rport": 443,
@@ -344,14 +372,28 @@ def test_duplicates() -> None:
 def test_a_new_program() -> None:
     ancestors = b"".join(abi.ANCESTOR_STRUCT.pack(*one) for one in ((0x700000, 400), (0x5, 7), (0x600000, 1)))
     event = made(
-        "process.executed", "execveat",
+        "process.executed",
+        "execveat",
         numbers={
-            "NUM_TTY": 34816, "NUM_SID": 400, "NUM_PGID": 412, "NUM_VPID": 2, "NUM_VTID": 3, "NUM_VPGID": 2, "NUM_LOGINUID": 0xFFFFFFFF,
-            "NUM_PROCESS_CAPS": 1, "NUM_CAPS_PERMITTED": 3, "NUM_CAPS_INHERITABLE": 0, "NUM_EXE_INO": 5, "NUM_EXE_CTIME": 6,
-            "NUM_EXE_MTIME": 7, "NUM_EXE_FLAGS": abi.EXE_UPPER | abi.EXE_MEMFD, "NUM_PARENT_START": 1_000_000_000,
+            "NUM_TTY": 34816,
+            "NUM_SID": 400,
+            "NUM_PGID": 412,
+            "NUM_VPID": 2,
+            "NUM_VTID": 3,
+            "NUM_VPGID": 2,
+            "NUM_LOGINUID": 0xFFFFFFFF,
+            "NUM_PROCESS_CAPS": 1,
+            "NUM_CAPS_PERMITTED": 3,
+            "NUM_CAPS_INHERITABLE": 0,
+            "NUM_EXE_INO": 5,
+            "NUM_EXE_CTIME": 6,
+            "NUM_EXE_MTIME": 7,
+            "NUM_EXE_FLAGS": abi.EXE_UPPER | abi.EXE_MEMFD,
+            "NUM_PARENT_START": 1_000_000_000,
         },
-        strings={"STR_ANCESTORS": ancestors, "STR_PROCESS_CWD": b"/root", "STR_PROCESS_ARGS": b"x y\0-c\0a b\0"}, time=9_000_000_000,
-    )  # fmt: skip
+        strings={"STR_ANCESTORS": ancestors, "STR_PROCESS_CWD": b"/root", "STR_PROCESS_ARGS": b"x y\0-c\0a b\0"},
+        time=9_000_000_000,
+    )
     check(event, {
         "evt.type": "execve", "evt.rawres": 0, "evt.res": "SUCCESS", "evt.failed": False, "proc.name": "sh", "proc.exe": "x y",
         "proc.args": "-c a b", "proc.cmdline": "sh -c a b", "proc.exepath": "/usr/bin/dash", "proc.cwd": "/root/", "proc.tty": 34816,
@@ -374,10 +416,14 @@ def test_a_new_program() -> None:
 
 def test_a_program_about_to_be_executed() -> None:
     event = made(
-        "process.exec", "execve", numbers={"NUM_FILE_MEMFD": 1, "NUM_EXE_FLAGS": abi.EXE_UPPER, "NUM_EXE_INO": 4},
-        strings={"STR_FILE_PATH": b"/tmp/x", "STR_PROCESS_EXE": b"/usr/bin/dash"}, action=abi.ACTION_DENY, error=1,
+        "process.exec",
+        "execve",
+        numbers={"NUM_FILE_MEMFD": 1, "NUM_EXE_FLAGS": abi.EXE_UPPER, "NUM_EXE_INO": 4},
+        strings={"STR_FILE_PATH": b"/tmp/x", "STR_PROCESS_EXE": b"/usr/bin/dash"},
+        action=abi.ACTION_DENY,
+        error=1,
         flags=abi.EVENT_DECISION,
-    )  # fmt: skip
+    )
     check(event, {
         "evt.type": "execve", "evt.res": "EPERM", "proc.exepath": "/tmp/x", "proc.is_exe_from_memfd": True, "proc.name": "sh",
         "proc.is_exe_upper_layer": None, "proc.exe_ino": None, "proc.pname": "bash", "evt.arg[filename]": "/tmp/x",
@@ -412,11 +458,16 @@ def test_an_address_with_two_names() -> None:
     names.refresh()
     text = "\n".join(
         f"- {{rule: r{n}, desc: d, output: o, priority: INFO, condition: 'evt.type=connect and {condition}'}}"
-        for n, condition in enumerate((
-            "fd.sip.name = b.example", "fd.sip.name in (x.example, a.example)", "fd.sip.name != a.example", "fd.sip.name != c.example",
-            "fd.cip.name exists",
-        ))
-    )  # fmt: skip
+        for n, condition in enumerate(
+            (
+                "fd.sip.name = b.example",
+                "fd.sip.name in (x.example, a.example)",
+                "fd.sip.name != a.example",
+                "fd.sip.name != c.example",
+                "fd.cip.name exists",
+            )
+        )
+    )
     rules = RuleSet(load_text(text)[0].rules, matching="all")
     event = net("net.connect", "connect", 3, peer=(V4, 443), maker=events(hostnames=names))
     assert event.get("fd.sip.name") == ("a.example", "b.example")
@@ -425,9 +476,11 @@ def test_an_address_with_two_names() -> None:
 
 def test_what_only_proc_knows() -> None:
     proc = Proc(
-        leader={9: (b"login", b"-l", b"/bin/login")}, inner_pid={400: 1}, started={400: 2_000_000_000, 9: 4_500_000_000},
+        leader={9: (b"login", b"-l", b"/bin/login")},
+        inner_pid={400: 1},
+        started={400: 2_000_000_000, 9: 4_500_000_000},
         descriptors={412: {0: ("pipe", ""), 1: ("ipv4", ""), 2: ("file", "/dev/null")}},
-    )  # fmt: skip
+    )
     event = made("file.open", maker=events(proc), numbers={"NUM_SID": 9, "NUM_EXE_CTIME": 1_700_000_005_000_000_000})
     check(event, {
         "proc.sname": "login", "proc.sid.exe": "-l", "proc.sid.exepath": "/bin/login", "proc.pvpid": 1, "proc.stdin.type": "pipe",
@@ -440,9 +493,11 @@ def test_what_only_proc_knows() -> None:
 def test_an_id_that_was_taken_over_since_is_not_mistaken() -> None:
     """An ancestor has started before the process, the leader of its session before the event."""
     proc = Proc(
-        leader={9: (b"login", b"-l", b"/bin/login")}, inner_pid={400: 1}, started={400: 4_000_000_001, 9: 5_000_000_002},
+        leader={9: (b"login", b"-l", b"/bin/login")},
+        inner_pid={400: 1},
+        started={400: 4_000_000_001, 9: 5_000_000_002},
         environment={400: b"A=1\0"},
-    )  # fmt: skip
+    )
     event = made("file.open", maker=events(proc), numbers={"NUM_SID": 9})
     check(event, {"proc.sname": None, "proc.sid.exepath": None, "proc.pvpid": None, "proc.pidns_init_start_ts": None, "proc.aenv[A]": None})
 
@@ -450,7 +505,7 @@ def test_an_id_that_was_taken_over_since_is_not_mistaken() -> None:
 def test_the_parent_of_the_record_is_newer_than_its_image() -> None:
     event = made("file.open", strings={"STR_PARENT_NAME": b"now", "STR_PARENT_ARGS": b"now\0x\0"})
     check(event, {"proc.pname": "now", "proc.pcmdline": "now x", "proc.pexe": "now", "proc.aname[2]": "init"})
-    assert event.lineage()[1] == Ancestor("init", "/sbin/init", "/usr/lib/systemd/systemd", 1, "init")
+    assert event.lineage()[1] == FalcoAncestor("init", "/sbin/init", "/usr/lib/systemd/systemd", 1, "init")
 
 
 # ---- other calls ----
@@ -557,9 +612,13 @@ def test_names_as_given(event: str, call: str, name: Any, source: Any, target: A
 
 
 def test_arguments_that_lie_in_the_callers_memory() -> None:
-    check(made("net.create", "socketpair", 1, 1, 0, 0xDEAD, numbers={"NUM_PAIR_0": 3, "NUM_PAIR_1": 4, "NUM_RESULT": 0}), {
-        "evt.arg[fd1]": "3", "evt.rawarg[fd2]": 4,
-    })  # fmt: skip
+    check(
+        made("net.create", "socketpair", 1, 1, 0, 0xDEAD, numbers={"NUM_PAIR_0": 3, "NUM_PAIR_1": 4, "NUM_RESULT": 0}),
+        {
+            "evt.arg[fd1]": "3",
+            "evt.rawarg[fd2]": 4,
+        },
+    )
     check(made("net.accept", "accept", 3, numbers={"NUM_QUEUE_LENGTH": 3, "NUM_QUEUE_MAX": 4, "NUM_RESULT": 5}), {
         "evt.arg[queuepct]": "75", "evt.arg[queuelen]": "3", "evt.arg[queuemax]": "4",
     })  # fmt: skip
@@ -615,13 +674,21 @@ ID = "0123456789abcdef" * 4
 @pytest.mark.parametrize(
     ("path", "wanted"),
     [
-        ("/", "host"), ("/system.slice/docker.service", "host"), (f"/system.slice/docker-{ID}.scope", ID[:12]),
-        (f"/system.slice/docker-{ID}.scope/init", ID[:12]), (f"/user.slice/{ID}", "host"), ("/docker/short", "short"),
-        ("/machine.slice/systemd-nspawn@web.service/payload", "web"), ("/lxc.payload.db/system.slice/x.service", "db"), ("/lxc/c1", "c1"),
-        ("/machine.slice/libpod-abc.scope", "abc"), (f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope", ID[:12]),
-        (f"/docker/{ID[::-1]}/docker/{ID}", ID[:12]), ("/docker/\udcff", "\udcff"),
+        ("/", "host"),
+        ("/system.slice/docker.service", "host"),
+        (f"/system.slice/docker-{ID}.scope", ID[:12]),
+        (f"/system.slice/docker-{ID}.scope/init", ID[:12]),
+        (f"/user.slice/{ID}", "host"),
+        ("/docker/short", "short"),
+        ("/machine.slice/systemd-nspawn@web.service/payload", "web"),
+        ("/lxc.payload.db/system.slice/x.service", "db"),
+        ("/lxc/c1", "c1"),
+        ("/machine.slice/libpod-abc.scope", "abc"),
+        (f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope", ID[:12]),
+        (f"/docker/{ID[::-1]}/docker/{ID}", ID[:12]),
+        ("/docker/\udcff", "\udcff"),
     ],
-)  # fmt: skip
+)
 def test_containers(path: str, wanted: str) -> None:
     assert container_id(path) == wanted
 
@@ -629,10 +696,16 @@ def test_containers(path: str, wanted: str) -> None:
 def test_the_container_of_an_event() -> None:
     path = f"/docker/{ID}"
     full, most = (1 << 64) - 1, 0xA80425FB
-    check(made("file.open", maker=events(cgroup=path), numbers={"NUM_CAPS_BOUNDING": full}), {
-        "container.id": ID[:12], "container.privileged": True, "container.name": None, "thread.cgroups":
-        f"cpuset={path} cpu={path} cpuacct={path} io={path} memory={path}", "fd.containername": None,
-    })  # fmt: skip
+    check(
+        made("file.open", maker=events(cgroup=path), numbers={"NUM_CAPS_BOUNDING": full}),
+        {
+            "container.id": ID[:12],
+            "container.privileged": True,
+            "container.name": None,
+            "thread.cgroups": f"cpuset={path} cpu={path} cpuacct={path} io={path} memory={path}",
+            "fd.containername": None,
+        },
+    )
     check(made("file.open", maker=events(cgroup=path), numbers={"NUM_CAPS_BOUNDING": most}), {"container.privileged": False})
     check(made("file.open", maker=events(cgroup=path)), {"container.privileged": None})
     check(made("file.open", numbers={"NUM_CAPS_BOUNDING": full}), {"container.id": "host", "container.name": "host",
@@ -676,34 +749,86 @@ SSH_PORT = bytes([1, 2, 3, 4])
 OK = {"NUM_RESULT": 3}
 MET: list[tuple[str, tuple[Any, ...], str, dict[str, int], dict[str, bytes], Image | None]] = [
     ("Read sensitive file untrusted", ("file.open", "openat", 0, 1, 0), "/", OK, {"STR_FILE_TEXT": b"../etc/shadow"}, None),
-    ("Read sensitive file untrusted", ("file.open", "openat", 0, 1, 0), "/", OK,
-     {"STR_FILE_TEXT": b"innocent", "STR_FILE_PATH": b"/etc/shadow"}, None),
+    (
+        "Read sensitive file untrusted",
+        ("file.open", "openat", 0, 1, 0),
+        "/",
+        OK,
+        {"STR_FILE_TEXT": b"innocent", "STR_FILE_PATH": b"/etc/shadow"},
+        None,
+    ),
     ("Read sensitive file untrusted", ("file.open",), "/", {"NUM_FILE_FLAGS": 0}, {"STR_FILE_PATH": b"/etc/shadow"}, None),
     ("Packet socket created in container", ("net.create", "socket", 17, 3, 0), CONTAINER, {"NUM_NET_FAMILY": 17, **OK}, {}, None),
-    ("Redirect STDOUT/STDIN to Network Connection in Container", ("file.dup", "dup2", 5, 1), CONTAINER,
-     {"NUM_RESULT": 1, "NUM_NET_FAMILY": 2, "NUM_NET_TYPE": 1}, {"STR_NET_LOCAL_IP": V4, "STR_NET_PEER_IP": SSH_PORT}, None),
+    (
+        "Redirect STDOUT/STDIN to Network Connection in Container",
+        ("file.dup", "dup2", 5, 1),
+        CONTAINER,
+        {"NUM_RESULT": 1, "NUM_NET_FAMILY": 2, "NUM_NET_TYPE": 1},
+        {"STR_NET_LOCAL_IP": V4, "STR_NET_PEER_IP": SSH_PORT},
+        None,
+    ),
     ("PTRACE attached to process", ("process.trace", "ptrace", 16, 77), "/", {"NUM_RESULT": 0}, {}, None),
     ("PTRACE anti-debug attempt", ("process.trace", "ptrace", 0, 0), "/", {"NUM_RESULT": MINUS(1)}, {}, None),
     ("Fileless execution via memfd_create", ("process.executed", "execveat"), "/", {"NUM_EXE_FLAGS": abi.EXE_MEMFD}, {}, None),
     ("Drop and execute new binary in container", ("process.executed", "execve"), CONTAINER, {"NUM_EXE_FLAGS": abi.EXE_UPPER}, {}, None),
-    ("Create Symlink Over Sensitive Files", ("file.symlink", "symlinkat"), "/", {"NUM_RESULT": 0},
-     {"STR_LINK_TARGET": b"/etc/shadow", "STR_FILE_PATH": b"/tmp/l"}, None),
-    ("Create Hardlink Over Sensitive Files", ("file.link", "linkat"), "/", {"NUM_RESULT": 0},
-     {"STR_FILE_NEW_PATH": b"/tmp/l", "STR_FILE_PATH": b"/etc/shadow"}, None),
-    ("Detect release_agent File Container Escapes", ("file.open", "open", 1, 2), CONTAINER, {"NUM_PROCESS_CAPS": 1 << 21 | 2, **OK},
-     {"STR_FILE_TEXT": b"/x/release_agent"}, None),
+    (
+        "Create Symlink Over Sensitive Files",
+        ("file.symlink", "symlinkat"),
+        "/",
+        {"NUM_RESULT": 0},
+        {"STR_LINK_TARGET": b"/etc/shadow", "STR_FILE_PATH": b"/tmp/l"},
+        None,
+    ),
+    (
+        "Create Hardlink Over Sensitive Files",
+        ("file.link", "linkat"),
+        "/",
+        {"NUM_RESULT": 0},
+        {"STR_FILE_NEW_PATH": b"/tmp/l", "STR_FILE_PATH": b"/etc/shadow"},
+        None,
+    ),
+    (
+        "Detect release_agent File Container Escapes",
+        ("file.open", "open", 1, 2),
+        CONTAINER,
+        {"NUM_PROCESS_CAPS": 1 << 21 | 2, **OK},
+        {"STR_FILE_TEXT": b"/x/release_agent"},
+        None,
+    ),
     ("Clear Log Activities", ("file.open", "open", 1, 0o1001), "/", OK, {"STR_FILE_TEXT": b"/var/log/syslog"}, None),
-    ("Debugfs Launched in Privileged Container", ("process.executed", "execve"), CONTAINER, {"NUM_CAPS_BOUNDING": (1 << 64) - 1}, {},
-     Image(0x700000, 412, 0, b"debugfs", b"debugfs\0", b"/sbin/debugfs")),
-    ("Netcat Remote Code Execution in Container", ("process.executed", "execve"), CONTAINER, {},
-     {"STR_PROCESS_ARGS": b"nc\0-e\0/bin/sh\0"}, Image(0x700000, 412, 0, b"nc", b"nc\0", b"/bin/nc")),
-    ("Execution from /dev/shm", ("process.executed", "execve"), "/", {}, {"STR_PROCESS_EXE": b"/dev/shm/x", "STR_PROCESS_ARGS":
-     b"/dev/shm/x\0"}, None),
-    ("Disallowed SSH Connection Non Standard Port", ("net.connect", "connect", 3), "/",
-     {"NUM_RESULT": MINUS(115), "NUM_NET_TYPE": 1, "NUM_NET_LOCAL_PORT": 40000, "NUM_NET_PEER_PORT": 443},
-     {"STR_NET_LOCAL_IP": V4, "STR_NET_PEER_IP": SSH_PORT, "STR_PROCESS_ARGS": b"ssh\0h\0"},
-     Image(0x700000, 412, 0, b"ssh", b"ssh\0", b"/usr/bin/ssh")),
-]  # fmt: skip
+    (
+        "Debugfs Launched in Privileged Container",
+        ("process.executed", "execve"),
+        CONTAINER,
+        {"NUM_CAPS_BOUNDING": (1 << 64) - 1},
+        {},
+        Image(0x700000, 412, 0, b"debugfs", b"debugfs\0", b"/sbin/debugfs"),
+    ),
+    (
+        "Netcat Remote Code Execution in Container",
+        ("process.executed", "execve"),
+        CONTAINER,
+        {},
+        {"STR_PROCESS_ARGS": b"nc\0-e\0/bin/sh\0"},
+        Image(0x700000, 412, 0, b"nc", b"nc\0", b"/bin/nc"),
+    ),
+    (
+        "Execution from /dev/shm",
+        ("process.executed", "execve"),
+        "/",
+        {},
+        {"STR_PROCESS_EXE": b"/dev/shm/x", "STR_PROCESS_ARGS": b"/dev/shm/x\0"},
+        None,
+    ),
+    (
+        "Disallowed SSH Connection Non Standard Port",
+        ("net.connect", "connect", 3),
+        "/",
+        {"NUM_RESULT": MINUS(115), "NUM_NET_TYPE": 1, "NUM_NET_LOCAL_PORT": 40000, "NUM_NET_PEER_PORT": 443},
+        {"STR_NET_LOCAL_IP": V4, "STR_NET_PEER_IP": SSH_PORT, "STR_PROCESS_ARGS": b"ssh\0h\0"},
+        Image(0x700000, 412, 0, b"ssh", b"ssh\0", b"/usr/bin/ssh"),
+    ),
+]
 
 
 @pytest.mark.parametrize(("rule", "event", "cgroup", "numbers", "strings", "image"), MET)
@@ -713,16 +838,28 @@ def test_stable_rules_are_met(
     rules = RuleSet(load_files([corpus()])[0].rules, matching="all")
     image = image or Image(0x700000, 412, 0, b"cat", b"cat\0x\0", b"/usr/bin/cat")
     made_up = made(
-        *event, maker=events(cgroup=cgroup, images={**IMAGES, 0x700001: image}), flags=abi.EVENT_RESULT, comm=image.comm,
+        *event,
+        maker=events(cgroup=cgroup, images={**IMAGES, 0x700001: image}),
+        flags=abi.EVENT_RESULT,
+        comm=image.comm,
         numbers={
-            "NUM_TTY": 34816, "NUM_LOGINUID": 0xFFFFFFFF, "NUM_PROCESS_CAPS": 1, "NUM_EXE_FLAGS": 0, "NUM_FILE_MODE": 0o100640, **numbers,
+            "NUM_TTY": 34816,
+            "NUM_LOGINUID": 0xFFFFFFFF,
+            "NUM_PROCESS_CAPS": 1,
+            "NUM_EXE_FLAGS": 0,
+            "NUM_FILE_MODE": 0o100640,
+            **numbers,
         },
         strings={
-            "STR_ANCESTORS": ANCESTORS, "STR_PROCESS_CWD": b"/tmp", "STR_PROCESS_ARGS": image.args, "STR_PROCESS_EXE": image.exe, **strings,
+            "STR_ANCESTORS": ANCESTORS,
+            "STR_PROCESS_CWD": b"/tmp",
+            "STR_PROCESS_ARGS": image.args,
+            "STR_PROCESS_EXE": image.exe,
+            **strings,
         },
-    )  # fmt: skip
+    )
     assert [match.rule.name for match in rules.matches(made_up)] == [rule]
-    spelled = [field.name for field in FIELDS if field.argument is not Argument.KEY]
+    spelled = [field.name for field in FALCO_FIELDS if field.argument is not FieldArgument.KEY]
     replayed = recorded(encode(record_of(made_up, spelled, num=1, host="h")))
     assert [match.rule.name for match in rules.matches(replayed)] == [rule]
 
@@ -765,7 +902,7 @@ def test_ids_of_16_bits(call: str, compat: bool, given: int, wanted: tuple[int, 
 
 def test_every_filled_field_has_a_source() -> None:
     event = made("file.open")
-    for field in FIELDS:
+    for field in FALCO_FIELDS:
         if field.filled:
             assert field.name in falco_live._OWN or field.name in DERIVED, field.name
     assert event.raw("evt.num", None) == 1
@@ -787,9 +924,9 @@ NAMES_AND_CALLS = st.sampled_from([event.name for event in NATIVE_EVENTS]).flatm
 )
 ASKED = [
     (field.name, argument)
-    for field in FIELDS
-    for argument in ((None,) if field.argument is Argument.NONE else (None, "0", "1", "99", "flags", "fd", "x"))
-    if not (field.argument is Argument.OPTIONAL_INDEX and argument is not None and not argument.isdigit())
+    for field in FALCO_FIELDS
+    for argument in ((None,) if field.argument is FieldArgument.NONE else (None, "0", "1", "99", "flags", "fd", "x"))
+    if not (field.argument is FieldArgument.OPTIONAL_INDEX and argument is not None and not argument.isdigit())
 ]
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from bpfence import evaluate
 from bpfence.conditions.values import U64
 from bpfence.dialects.falco.lower import atoms
-from bpfence.dialects.falco.lower.atoms import On, Pair, Result
-from bpfence.dialects.falco.read.checks import Comparison, resolve
-from bpfence.dialects.falco.read.events import EVENT_BY_NAME
+from bpfence.dialects.falco.lower.atoms import Bounds, CallResult, On
+from bpfence.dialects.falco.read.checks import Comparison, resolve_check
+from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME
 from bpfence.dialects.falco.read.language import Check, FieldRef, Word, Words
 from bpfence.policy import FALSE, TRUE, Atom, Op
 
@@ -22,16 +22,16 @@ def comparison(field: str, operator: str, *values: str, modifier: str = "") -> C
     several = operator in ("in", "intersects") or modifier
     right = None if operator == "exists" else Words(tuple(map(Word, values))) if several else Word(values[0])
     name, _, argument = field.partition("[")
-    return resolve(Check(FieldRef(name, argument[:-1] or None), operator, right, modifier))
+    return resolve_check(Check(FieldRef(name, argument[:-1] or None), operator, right, modifier))
 
 
-def on(native: str = "file.open", result: Result = "", *, kind: str = "openat", enforcing: bool = False) -> On:
-    return On(EVENT_BY_NAME[kind], native, "kernel", enforcing, result)
+def on(native: str = "file.open", result: CallResult = "", *, kind: str = "openat", enforcing: bool = False) -> On:
+    return On(FALCO_EVENT_BY_NAME[kind], native, "kernel", enforcing, result)
 
 
 @given(NUMBERS, NUMBERS, st.sampled_from(["=", "!=", "<", "<=", ">", ">="]))
 def test_signed_numbers_are_compared_as_such(number: int, wanted: int, operator: str) -> None:
-    found = atoms.signed("call.result", comparison("evt.rawres", operator, str(wanted)))
+    found = atoms.signed_ranges("call.result", comparison("evt.rawres", operator, str(wanted)))
     expected = {"=": number == wanted, "!=": number != wanted, "<": number < wanted, "<=": number <= wanted, ">": number > wanted}
     native = {"event": "file.dup", "call.result": number % (U64 + 1)}
     assert evaluate.holds(found, native) == expected.get(operator, number >= wanted)
@@ -42,13 +42,15 @@ def test_signed_numbers_are_compared_as_such(number: int, wanted: int, operator:
 def test_a_number_of_which_the_bounds_are_known(low: int, width: int, wanted: int, operator: str) -> None:
     found = atoms.interval(comparison("evt.rawres", operator, str(wanted)), low, low + width)
     holds = {
-        evaluate.holds(atoms.signed("call.result", comparison("evt.rawres", operator, str(wanted))), {"call.result": number % (U64 + 1)})
+        evaluate.holds(
+            atoms.signed_ranges("call.result", comparison("evt.rawres", operator, str(wanted))), {"call.result": number % (U64 + 1)}
+        )
         for number in range(low, low + width + 1)
     }
     assert holds == ({True, False} if found is None else {found})
 
 
-YES, NO, OPEN = Pair(TRUE, TRUE), Pair(FALSE, FALSE), None
+YES, NO, OPEN = Bounds(TRUE, TRUE), Bounds(FALSE, FALSE), None
 
 
 @pytest.mark.parametrize(
@@ -71,8 +73,8 @@ YES, NO, OPEN = Pair(TRUE, TRUE), Pair(FALSE, FALSE), None
     ],
 )
 def test_results_of_an_opening(
-    build: atoms.Build, field: str, operator: str, value: str, success: Pair | None, failure: Pair | None
-) -> None:  # fmt: skip
+    build: atoms.Build, field: str, operator: str, value: str, success: Bounds | None, failure: Bounds | None
+) -> None:
     for result, wanted in (("success", success), ("failure", failure)):
         found = build(on(result=result), comparison(field, operator, value))  # type: ignore[arg-type]
         assert (found.must, found.may) == ((FALSE, TRUE) if wanted is None else (wanted.must, wanted.may)), result

@@ -13,13 +13,13 @@ from bpfence.conditions.values import U64
 from bpfence.dialects.falco.lower import implied
 from bpfence.dialects.falco.lower.atoms import Build, On
 from bpfence.dialects.falco.read import patterns
-from bpfence.dialects.falco.read.checks import Comparison, resolve
-from bpfence.dialects.falco.read.events import EVENT_BY_NAME
+from bpfence.dialects.falco.read.checks import Comparison, resolve_check
+from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME
 from bpfence.dialects.falco.read.language import Check, FieldRef, Word, Words
 from bpfence.policy import FALSE, TRUE, Condition
 from tests.unit.dialects.falco.native_view import normalised
 
-ON = On(EVENT_BY_NAME["openat"], "file.open_failed", result="failure")
+ON = On(FALCO_EVENT_BY_NAME["openat"], "file.open_failed", result="failure")
 WORDS = st.lists(st.sampled_from(["a", "b", "A", " ", "/", ".", "..", "é", "sh", "-e", "*", "x"]), max_size=5).map("".join)
 OPERATORS = ["=", "startswith", "endswith", "contains", "icontains", "glob"]
 
@@ -27,7 +27,7 @@ OPERATORS = ["=", "startswith", "endswith", "contains", "icontains", "glob"]
 def comparison(field: str, operator: str, *values: str, modifier: str = "") -> Comparison:
     several = operator in ("in", "intersects") or modifier
     right = Words(tuple(map(Word, values))) if several else Word(values[0])
-    return resolve(Check(FieldRef(field), operator, right, modifier))
+    return resolve_check(Check(FieldRef(field), operator, right, modifier))
 
 
 def holds(operator: str, text: str, value: str) -> bool:
@@ -46,16 +46,19 @@ def holds(operator: str, text: str, value: str) -> bool:
 
 
 def may(build: Build, test: Comparison) -> Condition:
-    pair = build(ON, test)
-    assert pair.must == FALSE
-    return pair.may
+    bounds = build(ON, test)
+    assert bounds.must == FALSE
+    return bounds.may
 
 
 @settings(max_examples=1500, deadline=None)
 @given(
-    WORDS, st.lists(WORDS, min_size=1, max_size=3), st.sampled_from(OPERATORS), WORDS,
+    WORDS,
+    st.lists(WORDS, min_size=1, max_size=3),
+    st.sampled_from(OPERATORS),
+    WORDS,
     st.sampled_from(["proc.exe", "proc.args", "proc.cmdline"]),
-)  # fmt: skip
+)
 def test_command_lines(name: str, argv: list[str], operator: str, value: str, field: str) -> None:
     name = name.encode()[:15].decode("utf-8", "ignore")
     rest = " ".join(argv[1:])
@@ -68,10 +71,13 @@ def test_command_lines(name: str, argv: list[str], operator: str, value: str, fi
 
 @settings(max_examples=1500, deadline=None)
 @given(
-    st.sampled_from(["/", "/a", "/a/b", "/sh/x"]), st.lists(st.sampled_from(["a", "b", "sh", "x", ".", "..", "/", "/", "ax"]), max_size=7),
-    st.booleans(), st.sampled_from([*OPERATORS, "pmatch"]), st.lists(st.sampled_from(["a", "b", "sh", "/", "/", "x", "*"]), max_size=5),
+    st.sampled_from(["/", "/a", "/a/b", "/sh/x"]),
+    st.lists(st.sampled_from(["a", "b", "sh", "x", ".", "..", "/", "/", "ax"]), max_size=7),
+    st.booleans(),
+    st.sampled_from([*OPERATORS, "pmatch"]),
+    st.lists(st.sampled_from(["a", "b", "sh", "/", "/", "x", "*"]), max_size=5),
     st.sampled_from(["fd.name", "fd.directory", "fd.filename"]),
-)  # fmt: skip
+)
 @example(base="/", parts=["/", "x"], beside=False, operator="pmatch", wanted=["/", "/", "x"], field="fd.name")
 @example(base="/", parts=["/", "x"], beside=False, operator="pmatch", wanted=["x"], field="fd.name")
 def test_names_of_files(base: str, parts: list[str], beside: bool, operator: str, wanted: list[str], field: str) -> None:
@@ -81,9 +87,11 @@ def test_names_of_files(base: str, parts: list[str], beside: bool, operator: str
     build = {"fd.name": implied.name, "fd.directory": implied.directory, "fd.filename": implied.filename}[field]
     true = patterns.PathSet([value])(text) if operator == "pmatch" else holds(operator, text, value)
     native = {
-        "event": "file.open_failed", "file.text": given_text, "process.cwd": "/none" if beside else base,
+        "event": "file.open_failed",
+        "file.text": given_text,
+        "process.cwd": "/none" if beside else base,
         "file.dirfd": 5 if beside else implied.AT_FDCWD,
-    }  # fmt: skip
+    }
     if true:
         assert evaluate.holds(may(build, comparison(field, operator, value)), native), (name, native)
 
@@ -136,9 +144,14 @@ def test_what_a_command_line_is_narrowed_by(field: str, operator: str, value: st
 @pytest.mark.parametrize("field", ["proc.exe", "proc.args", "proc.cmdline", "proc.pexe", "proc.pcmdline", "fd.name", "fd.filename"])
 def test_nothing_follows_from_what_says_nothing(field: str) -> None:
     build = {
-        "proc.exe": implied.exe, "proc.args": implied.args, "proc.cmdline": implied.cmdline, "proc.pexe": implied.parent_exe,
-        "proc.pcmdline": implied.parent_cmdline, "fd.name": implied.name, "fd.filename": implied.filename,
-    }[field]  # fmt: skip
+        "proc.exe": implied.exe,
+        "proc.args": implied.args,
+        "proc.cmdline": implied.cmdline,
+        "proc.pexe": implied.parent_exe,
+        "proc.pcmdline": implied.parent_cmdline,
+        "fd.name": implied.name,
+        "fd.filename": implied.filename,
+    }[field]
     for operator in ("startswith", "contains", "endswith"):
         assert may(build, comparison(field, operator, "")) == TRUE
     assert may(build, comparison(field, "!=", "x")) == TRUE

@@ -12,7 +12,7 @@ from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.dialects.falco.load import load_text
 from bpfence.dialects.falco.lower.links import paths_of, widened
 from bpfence.dialects.falco.lower.policies import policies
-from bpfence.dialects.falco.read.resolve import Rule
+from bpfence.dialects.falco.read.resolve import FalcoRule
 from bpfence.evaluate import verdict
 from bpfence.policy import Action, PolicySet
 from tests.unit.conditions.test_links import find
@@ -20,7 +20,7 @@ from tests.unit.conditions.test_links import find
 RULE = "- rule: r\n  desc: d\n  condition: evt.type in (open, openat) and {}\n  output: x\n  priority: INFO\n"
 
 
-def rules(condition: str) -> list[Rule]:
+def rules(condition: str) -> list[FalcoRule]:
     loaded, found = load_text(RULE.format(condition))
     assert not [problem for problem in found if problem.severity == "error"], found
     return loaded.rules

@@ -17,7 +17,7 @@ from bpfence.compiler.explain import sample
 from bpfence.compiler.image import Walker
 from bpfence.conditions.values import U64
 from bpfence.dialects.falco.load import load_files, load_text
-from bpfence.dialects.falco.lower.policies import MAX_ADDRESSES, candidates, policies, relaxed
+from bpfence.dialects.falco.lower.policies import MAX_ADDRESSES, policies, relaxed, smaller_versions
 from bpfence.errors import CompileError
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.policy import Action, Condition, Event, Policy, PolicySet, When, atoms
@@ -44,14 +44,27 @@ def compiled() -> Compiled:
 
 def process(
     name: str, *args: str, cgroup: str = HOST, parents: tuple[str, ...] = ("make", "bash", "systemd"), **more: Any
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """A process of uid 1000 with its parents, the nearest first."""
     return {
-        "process.name": name, "process.exe": f"/usr/bin/{name}", "process.args": " ".join((name, *args)), "process.cwd": "/home/ann/build",
-        "process.uid": 1000, "process.gid": 1000, "process.caps": 0, "process.cgroup": cgroup, "process.tty": 0, "process.exe_flags": 2,
-        "process.pid": 4242, "process.parent.pid": 4000, "process.parent.name": parents[0], "process.parent.args": parents[0],
-        "process.parent.exe": f"/usr/bin/{parents[0]}", "process.ancestors.name": parents, **more,
-    }  # fmt: skip
+        "process.name": name,
+        "process.exe": f"/usr/bin/{name}",
+        "process.args": " ".join((name, *args)),
+        "process.cwd": "/home/ann/build",
+        "process.uid": 1000,
+        "process.gid": 1000,
+        "process.caps": 0,
+        "process.cgroup": cgroup,
+        "process.tty": 0,
+        "process.exe_flags": 2,
+        "process.pid": 4242,
+        "process.parent.pid": 4000,
+        "process.parent.name": parents[0],
+        "process.parent.args": parents[0],
+        "process.parent.exe": f"/usr/bin/{parents[0]}",
+        "process.ancestors.name": parents,
+        **more,
+    }
 
 
 def executed(name: str, *args: str, **more: Any) -> dict[str, Any]:
@@ -162,11 +175,17 @@ TRIGGERS: dict[str, dict[str, Any]] = {
     "Create Symlink Over Sensitive Files": {"event": "file.symlink", **process("ln"), "file.target": "/etc/shadow", "file.path": "/tmp/x"},
     "Create Hardlink Over Sensitive Files": {"event": "file.link", **process("ln"), "file.path": "/etc/shadow", "file.new_path": "/tmp/x"},
     "Packet socket created in container": {
-        "event": "net.create", **process("tcpdump", cgroup=POD), "net.family": 17, "net.type": 3, "net.protocol": 768,
+        "event": "net.create",
+        **process("tcpdump", cgroup=POD),
+        "net.family": 17,
+        "net.type": 3,
+        "net.protocol": 768,
     },
     "Redirect STDOUT/STDIN to Network Connection in Container": duplicated(1, process("sh", cgroup=POD), **{"net.family": 2}),
     "Linux Kernel Module Injection Detected": {
-        "event": "kernel.module", **process("insmod", cgroup=POD, **{"process.caps": 1 << 16}), "file.path": "/tmp/x.ko",
+        "event": "kernel.module",
+        **process("insmod", cgroup=POD, **{"process.caps": 1 << 16}),
+        "file.path": "/tmp/x.ko",
     },
     "Debugfs Launched in Privileged Container": executed("debugfs", "/dev/sda1", cgroup=POD),
     "Detect release_agent File Container Escapes": opened(
@@ -179,7 +198,7 @@ TRIGGERS: dict[str, dict[str, Any]] = {
     "Drop and execute new binary in container": executed("dropped", cgroup=POD, **{"process.exe_flags": 1}),
     "Disallowed SSH Connection Non Standard Port": connected("93.184.216.34", 443, process("ssh", "-p", "443", "host")),
     "Fileless execution via memfd_create": executed("x", **{"process.exe": "memfd:x", "process.exe_flags": 8}),
-}  # fmt: skip
+}
 
 
 def test_there_is_an_event_for_each_rule() -> None:
@@ -295,7 +314,7 @@ def test_rules_that_are_too_many_give_up_what_costs_most() -> None:
     found, _ = load_text("".join(text.format(n=n) + "  output: o\n  priority: INFO\n" for n in range(65)))
     (policy,) = policies(found.rules)
     tried: list[tuple[str, int]] = []
-    for one, given_up in candidates(policy):
+    for one, given_up in smaller_versions(policy):
         try:
             compile_policies(PolicySet((one,)))
         except CompileError as error:

@@ -15,14 +15,13 @@ from bpfence.dialects.falco.confirm import rules
 from bpfence.dialects.falco.confirm.event import Record, RecordedEvent
 from bpfence.dialects.falco.load import load_files, load_text
 from bpfence.dialects.falco.lower.rules import acts as acts_of
-from bpfence.dialects.falco.lower.rules import decided_fields, enforced, lower
-from bpfence.dialects.falco.read.fields import FIELD_BY_NAME as FALCO
+from bpfence.dialects.falco.lower.rules import decided_fields, enforced, lower_rule
+from bpfence.dialects.falco.read.fields import FALCO_FIELD_BY_NAME as FALCO
 from bpfence.dialects.falco.read.hostnames import mentioned
-from bpfence.dialects.falco.read.resolve import Rule
+from bpfence.dialects.falco.read.resolve import FalcoRule
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, applies
 from bpfence.host.hostnames import Hostnames
-from bpfence.policy import Policy, PolicySet, When, atoms
-from bpfence.policy import Rule as NativeRule
+from bpfence.policy import Policy, PolicySet, Rule, When, atoms
 from tests.unit.dialects.falco.native_view import Act, Drawn, acts, conditions, connects
 from tests.unit.dialects.falco.trees import corpus
 
@@ -31,7 +30,7 @@ SUCCESS, FAILURE = When.SUCCESS, When.FAILURE
 TYPES = "evt.type in (open, openat, openat2, connect, execve, socket, dup, dup2, dup3, ptrace, symlinkat, linkat, unshare)"
 
 
-def rule(condition: str, **more: str) -> Rule:
+def rule(condition: str, **more: str) -> FalcoRule:
     text = f"- rule: R\n  desc: d\n  condition: {condition!r}\n  output: o\n  priority: INFO\n  warn_evttypes: false\n"
     found, problems = load_text(text + "".join(f"  {key}: {value}\n" for key, value in more.items()))
     assert not [problem for problem in problems if problem.severity == "error" and problem.code != "not-enforceable"], problems
@@ -46,7 +45,7 @@ def condition(text: str) -> str:
 @settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_kernels_condition_is_implied_by_the_rule(text: str, act: Act, paths: Literal["kernel", "text"]) -> None:
     one = rule(condition(f"{TYPES} and {text}"))
-    lowered = lower(one, paths=paths)
+    lowered = lower_rule(one, paths=paths)
     fires = rules.holds(one.condition, act.event, paths=paths)
     waited = lowered.when & (FAILURE if act.failed else SUCCESS)
     found = lowered.conditions.get(act.seen["event"])
@@ -172,7 +171,7 @@ def test_what_becomes_of_an_act(text: str, native: str, wanted: str | None, left
     ],
 )  # fmt: skip
 def test_what_is_waited_for(text: str, results: int, wanted: dict[str, str]) -> None:
-    lowered = lower(rule(condition(text)))
+    lowered = lower_rule(rule(condition(text)))
     assert lowered.when == results
     assert {native: condition_text(found) for native, found in lowered.conditions.items()} == {
         native: text.removeprefix("file.access = write or ") for native, text in wanted.items()
@@ -180,11 +179,11 @@ def test_what_is_waited_for(text: str, results: int, wanted: dict[str, str]) -> 
 
 
 def test_exact_with_results() -> None:
-    assert lower(rule("evt.type=execve and proc.name=nc")).exact
-    assert lower(rule("evt.type=dup and evt.rawres in (0, 1)")).exact
-    assert lower(rule("evt.type=mkdir and evt.failed=false and proc.name=x")).exact
+    assert lower_rule(rule("evt.type=execve and proc.name=nc")).exact
+    assert lower_rule(rule("evt.type=dup and evt.rawres in (0, 1)")).exact
+    assert lower_rule(rule("evt.type=mkdir and evt.failed=false and proc.name=x")).exact
     # It waits for both results, but says different things of them.
-    assert not lower(rule("evt.type=mkdir and (evt.failed=false or proc.name=x)")).exact
+    assert not lower_rule(rule("evt.type=mkdir and (evt.failed=false or proc.name=x)")).exact
 
 
 @pytest.mark.parametrize(
@@ -197,14 +196,14 @@ def test_exact_with_results() -> None:
     ],
 )  # fmt: skip
 def test_containers(text: str, holds: tuple[bool, bool]) -> None:
-    found = lower(rule(f"evt.type=execve and {text}")).conditions["process.executed"]
+    found = lower_rule(rule(f"evt.type=execve and {text}")).conditions["process.executed"]
     cgroups = ("/user.slice", "/system.slice/docker-0123.scope")
     assert tuple(evaluate.holds(found, {"event": "process.executed", "process.cgroup": cgroup}) for cgroup in cgroups) == holds
 
 
 def test_text_paths_decide_on_the_text() -> None:
     one = rule("evt.type=open and fd.name=/etc/shadow")
-    lowered = lower(one, paths="text")
+    lowered = lower_rule(one, paths="text")
     assert not lowered.exact
     assert "strict_paths" in lowered.left[0].reason
     found = lowered.conditions["file.open"]
@@ -213,7 +212,7 @@ def test_text_paths_decide_on_the_text() -> None:
 
 
 def test_event_types_that_nothing_reports_are_named() -> None:
-    lowered = lower(rule("evt.type in (dup, mprotect, open, close)"))
+    lowered = lower_rule(rule("evt.type in (dup, mprotect, open, close)"))
     assert lowered.unsensed == ("mprotect", "close")
     assert not lowered.exact
     assert set(lowered.conditions) == {"file.dup", "file.open", "file.open_failed"}
@@ -221,8 +220,8 @@ def test_event_types_that_nothing_reports_are_named() -> None:
 
 
 def test_a_native_event_is_the_act_whichever_call_it_was() -> None:
-    assert lower(rule("evt.type in (mkdir, mkdirat) and proc.name=x")).exact
-    lowered = lower(rule("evt.type=open and fd.name=/x or evt.type=openat and fd.name=/y"))
+    assert lower_rule(rule("evt.type in (mkdir, mkdirat) and proc.name=x")).exact
+    lowered = lower_rule(rule("evt.type=open and fd.name=/x or evt.type=openat and fd.name=/y"))
     assert not lowered.exact
     assert "evt.type in (open, openat)" in [one.text for one in lowered.left]
 
@@ -249,11 +248,11 @@ def test_the_stable_rules_are_lowered_to_conditions_that_compile() -> None:
     found, _ = load_files([corpus()])
     native = []
     for n, one in enumerate(found.rules):
-        lowered = lower(one)
+        lowered = lower_rule(one)
         for event, made in lowered.conditions.items():
             for atom in atoms(made):
                 assert applies(FIELD_BY_NAME[atom.field], event), (one.name, atom)
-            native.append(NativeRule(policy="p", name=f"r{n}-{event}", events=(event,), condition=made))
+            native.append(Rule(policy="p", name=f"r{n}-{event}", events=(event,), condition=made))
     compiled = compile_policies(PolicySet((Policy(name="p", rules=tuple(native)),)))
     assert len(compiled.rules) == len(native) >= 25
 
@@ -280,14 +279,17 @@ def resolve(name: str, _: None) -> list[tuple[Any, ...]]:
 
 name_tests = st.one_of(
     st.tuples(
-        st.sampled_from(["fd.sip.name", "fd.rip.name"]), st.sampled_from(["=", "!=", "startswith", "contains"]), st.sampled_from(NAMED),
+        st.sampled_from(["fd.sip.name", "fd.rip.name"]),
+        st.sampled_from(["=", "!=", "startswith", "contains"]),
+        st.sampled_from(NAMED),
     ).map(" ".join),
     st.tuples(
-        st.sampled_from(["fd.sip.name", "fd.rip.name"]), st.sampled_from(["in", "intersects"]),
+        st.sampled_from(["fd.sip.name", "fd.rip.name"]),
+        st.sampled_from(["in", "intersects"]),
         st.lists(st.sampled_from(NAMED), min_size=1, max_size=3, unique=True).map(lambda found: f"({', '.join(found)})"),
     ).map(" ".join),
     st.sampled_from(["fd.sip.name exists", "fd.sip = 10.1.2.3", "fd.sport = 443", "evt.rawres >= 0", "fd.cip.name = a.example"]),
-)  # fmt: skip
+)
 name_conditions: st.SearchStrategy[str] = st.recursive(
     name_tests,
     lambda inner: st.one_of(
@@ -309,7 +311,7 @@ def test_what_user_space_says_of_a_host_the_kernel_lets_through(text: str, drawn
     fields = {**drawn.own, **{field: has[0] if len(has) == 1 else list(has) for field, has in found.items() if has}}
     event = RecordedEvent(Record(type="connect", num=1, args=drawn.args, fields=fields))
     hosts = {name: addresses for name, addresses in names.addresses().items() if name not in unasked}
-    lowered = lower(one, hosts=hosts)
+    lowered = lower_rule(one, hosts=hosts)
     fires = rules.holds(one.condition, event)
     waited = lowered.when & (FAILURE if drawn.own["evt.rawres"] < 0 else SUCCESS)
     condition = lowered.conditions.get("net.connect")
@@ -337,19 +339,19 @@ UNSET = "net.peer.ip = 0.0.0.0/32 or net.peer.ip = ::/128"
     ],
 )  # fmt: skip
 def test_a_name_stands_for_its_addresses(text: str, hosts: dict[str, list[str]] | None, wanted: str | None) -> None:
-    found = lower(rule(f"evt.type=connect and {text}"), hosts=hosts).conditions.get("net.connect")
+    found = lower_rule(rule(f"evt.type=connect and {text}"), hosts=hosts).conditions.get("net.connect")
     assert (None if found is None else condition_text(found)) == wanted
 
 
 def test_the_addresses_of_others_are_dropped_in_the_kernel() -> None:
     hosts = {"a.example": ["10.0.0.1"]}
     for text, holds in (("fd.sip.name = a.example", (True, False, True)), ("not fd.sip.name = a.example", (False, True, True))):
-        found = lower(rule(f"evt.type=connect and {text}"), hosts=hosts).conditions["net.connect"]
+        found = lower_rule(rule(f"evt.type=connect and {text}"), hosts=hosts).conditions["net.connect"]
         addresses = ("10.0.0.1", "10.0.0.2", "0.0.0.0")
         assert tuple(evaluate.holds(found, {"event": "net.connect", "net.peer.ip": one}) for one in addresses) == holds
-    bound = lower(rule("evt.type=bind and fd.sip.name = a.example"), hosts=hosts).conditions["net.bind"]
+    bound = lower_rule(rule("evt.type=bind and fd.sip.name = a.example"), hosts=hosts).conditions["net.bind"]
     assert [evaluate.holds(bound, {"event": "net.bind", "net.local.ip": one}) for one in ("10.0.0.1", "10.0.0.2")] == [True, False]
-    sent = lower(rule("evt.type=sendto and fd.rip.name = a.example"), hosts=hosts).conditions["net.send"]
+    sent = lower_rule(rule("evt.type=sendto and fd.rip.name = a.example"), hosts=hosts).conditions["net.send"]
     assert [evaluate.holds(sent, {"event": "net.send", "net.peer.ip": one}) for one in ("10.0.0.1", "10.0.0.2")] == [True, False]
 
 
@@ -358,9 +360,9 @@ def test_names_of_hosts_never_decide_what_is_blocked() -> None:
 
 
 def test_an_argument_that_may_be_missing_is_never_dropped_where_its_stand_in_would_match() -> None:
-    found = lower(rule("evt.type=symlink and evt.arg.target != /x"))
+    found = lower_rule(rule("evt.type=symlink and evt.arg.target != /x"))
     assert not found.exact
     assert {condition_text(one) for one in found.conditions.values()} == {"always"}
-    assert lower(rule("evt.type=symlink and evt.arg.target exists")).exact
-    assert lower(rule("evt.type=symlink and evt.arg.target=/x")).exact
-    assert not lower(rule("evt.type=symlink and evt.arg.target startswith '<N'")).exact
+    assert lower_rule(rule("evt.type=symlink and evt.arg.target exists")).exact
+    assert lower_rule(rule("evt.type=symlink and evt.arg.target=/x")).exact
+    assert not lower_rule(rule("evt.type=symlink and evt.arg.target startswith '<N'")).exact

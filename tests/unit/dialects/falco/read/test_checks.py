@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 
 from bpfence.dialects.falco.read import language
-from bpfence.dialects.falco.read.checks import OPERATORS_OF, Applied, CheckError, Comparison, Network, Source, address, network, resolve
-from bpfence.dialects.falco.read.fields import FIELDS, Argument, Type
+from bpfence.dialects.falco.read.checks import (
+    OPERATORS_OF,
+    Applied,
+    CheckError,
+    Comparison,
+    FieldGetter,
+    Network,
+    parse_address,
+    parse_network,
+    resolve_check,
+)
+from bpfence.dialects.falco.read.fields import FALCO_FIELDS, FieldArgument, Type
 from bpfence.dialects.falco.read.language import NUMBER_OPERATORS, OPERATORS, TEXT_OPERATORS, Check
 from bpfence.documents.report import TextError
 
@@ -14,7 +24,7 @@ from bpfence.documents.report import TextError
 def typed(text: str) -> Comparison:
     node = language.parse(text)
     assert isinstance(node, Check)
-    return resolve(node)
+    return resolve_check(node)
 
 
 VALUES = {
@@ -23,9 +33,9 @@ VALUES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+@pytest.mark.parametrize("field", FALCO_FIELDS, ids=lambda field: field.name)
 def test_the_matrix_of_operators_and_types(field) -> None:  # type: ignore[no-untyped-def]
-    argument = {Argument.INDEX: "[1]", Argument.KEY: "[x]"}.get(field.argument, "")
+    argument = {FieldArgument.INDEX: "[1]", FieldArgument.KEY: "[x]"}.get(field.argument, "")
     for operator in OPERATORS:
         value = VALUES[field.type]
         if operator in NUMBER_OPERATORS and field.type in (Type.STRING, Type.PATH, Type.BYTES, Type.DYNAMIC):
@@ -130,14 +140,14 @@ def test_transformers_have_types() -> None:
 def test_a_computed_right_side() -> None:
     found = typed("tolower(proc.name) = tolower(proc.pname)")
     assert isinstance(found.right, Applied)
-    assert isinstance(typed("fd.num > val(proc.pid)").right, Source)
+    assert isinstance(typed("fd.num > val(proc.pid)").right, FieldGetter)
 
 
 def test_addresses_and_networks() -> None:
-    assert address("::ffff:0:1") == "::ffff:0:1"
-    assert network("2001:db8::1/32").version == 6
+    assert parse_address("::ffff:0:1") == "::ffff:0:1"
+    assert parse_network("2001:db8::1/32").version == 6
     for wrong in ("", "x", "10.0.0", "1.2.3.4.5"):
         with pytest.raises(TextError):
-            address(wrong)
+            parse_address(wrong)
         with pytest.raises(TextError):
-            network(wrong)
+            parse_network(wrong)

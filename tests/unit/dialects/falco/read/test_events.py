@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bpfence.dialects.falco.read.events import EVENT_BY_NAME, KNOWN, NAMES, OTHERS, SENSED, calls_of
+from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME, KNOWN, NAMES, OTHERS, SENSED, calls_of
 from bpfence.fields import EVENT_BY_NAME as NATIVE
 from tests.unit.dialects.falco.trees import corpus
 
@@ -72,12 +72,12 @@ REQUIRED = [
 
 
 def test_the_event_types_that_falcos_rules_name_are_there() -> None:
-    assert set(REQUIRED) <= EVENT_BY_NAME.keys()
+    assert set(REQUIRED) <= FALCO_EVENT_BY_NAME.keys()
 
 
 def test_names_and_native_events() -> None:
-    assert len(NAMES) == len(EVENT_BY_NAME)
-    assert not OTHERS & EVENT_BY_NAME.keys()
+    assert len(NAMES) == len(FALCO_EVENT_BY_NAME)
+    assert not OTHERS & FALCO_EVENT_BY_NAME.keys()
     assert KNOWN >= OTHERS
     for event in SENSED:
         assert set(event.native) | set(event.seen) <= NATIVE.keys()

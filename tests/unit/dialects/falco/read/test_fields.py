@@ -6,19 +6,28 @@ import re
 
 import pytest
 
-from bpfence.dialects.falco.read.fields import CLASSES, FIELD_BY_NAME, FIELDS, Argument, Use, argument_problem, longest, lookup
+from bpfence.dialects.falco.read.fields import (
+    CLASSES,
+    FALCO_FIELD_BY_NAME,
+    FALCO_FIELDS,
+    FieldArgument,
+    NamedField,
+    argument_problem,
+    longest,
+    lookup,
+)
 from tests.unit.dialects.falco.trees import corpus
 
 
 def test_names_are_unique_and_described() -> None:
-    assert len(FIELD_BY_NAME) == len(FIELDS) >= 90
-    for field in FIELDS:
+    assert len(FALCO_FIELD_BY_NAME) == len(FALCO_FIELDS) >= 90
+    for field in FALCO_FIELDS:
         assert re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", field.name)
         assert field.name.partition(".")[0] in CLASSES
         assert len(field.doc) > 5
         assert field.doc[-1] != "."
         assert field.many in ("", "list", "ancestors", "sides")
-        assert not field.dotted or field.argument is Argument.KEY
+        assert not field.dotted or field.argument is FieldArgument.KEY
 
 
 def test_every_field_of_the_stable_rules_is_known() -> None:
@@ -62,7 +71,7 @@ def test_lookup_knows_no_others(name: str) -> None:
     ],
 )
 def test_argument_problems(name: str, argument: str | None, problem: str) -> None:
-    assert problem in argument_problem(Use(FIELD_BY_NAME[name], argument))
+    assert problem in argument_problem(NamedField(FALCO_FIELD_BY_NAME[name], argument))
 
 
 @pytest.mark.parametrize(
@@ -92,5 +101,5 @@ def test_what_begins_with_no_field() -> None:
 
 
 def test_an_argument_ends_being_many() -> None:
-    field = FIELD_BY_NAME["proc.aname"]
-    assert (Use(field, None).many, Use(field, "2").many) == ("ancestors", "")
+    field = FALCO_FIELD_BY_NAME["proc.aname"]
+    assert (NamedField(field, None).many, NamedField(field, "2").many) == ("ancestors", "")

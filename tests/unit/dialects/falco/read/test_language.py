@@ -9,7 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfence.dialects.falco.read import language
-from bpfence.dialects.falco.read.language import And, Call, Check, FieldRef, MacroRef, Mixed, Node, Not, Or, Word, Words, parse, show
+from bpfence.dialects.falco.read.language import (
+    AndNode,
+    Check,
+    ConditionNode,
+    FieldRef,
+    MacroRef,
+    Mixed,
+    NotNode,
+    OrNode,
+    TransformerCall,
+    Word,
+    Words,
+    parse,
+    show,
+)
 from bpfence.documents.report import TextError
 from tests.unit.dialects.falco.trees import nodes
 
@@ -23,7 +37,7 @@ A, B, C = check("a.b", "=", "1"), check("c.d", "=", "2"), check("e.f", "=", "3")
 
 @given(nodes)
 @settings(max_examples=400, deadline=None)
-def test_printing_and_parsing_are_inverse(node: Node) -> None:
+def test_printing_and_parsing_are_inverse(node: ConditionNode) -> None:
     assert parse(show(node)) == node
 
 
@@ -32,18 +46,18 @@ def test_printing_and_parsing_are_inverse(node: Node) -> None:
     [
         ("a.b=1", A),
         ("a.b == 1", A),
-        ("a.b=1 or c.d=2 and e.f=3", Or((A, And((B, C))))),
-        ("(a.b=1 or c.d=2) and e.f=3", And((Or((A, B)), C))),
-        ("not a.b=1 and c.d=2", And((Not(A), B))),
-        ("not(a.b=1)", Not(A)),
+        ("a.b=1 or c.d=2 and e.f=3", OrNode((A, AndNode((B, C))))),
+        ("(a.b=1 or c.d=2) and e.f=3", AndNode((OrNode((A, B)), C))),
+        ("not a.b=1 and c.d=2", AndNode((NotNode(A), B))),
+        ("not(a.b=1)", NotNode(A)),
         ("not not a.b=1", A),
-        ("not (not a.b=1)", Not(Not(A))),
-        ("a.b=1 and(c.d=2)or(e.f=3)", Or((And((A, B)), C))),
-        ("a.b=1 or(c.d=2)and e.f=3", Or((A, And((B, C))))),
+        ("not (not a.b=1)", NotNode(NotNode(A))),
+        ("a.b=1 and(c.d=2)or(e.f=3)", OrNode((AndNode((A, B)), C))),
+        ("a.b=1 or(c.d=2)and e.f=3", OrNode((A, AndNode((B, C))))),
         ("((a.b=1))", A),
-        ("a.b=1\n  and\tc.d=2\r\n", And((A, B))),
+        ("a.b=1\n  and\tc.d=2\r\n", AndNode((A, B))),
         ("order", MacroRef("order")),
-        ("nothing or android", Or((MacroRef("nothing"), MacroRef("android")))),
+        ("nothing or android", OrNode((MacroRef("nothing"), MacroRef("android")))),
         ("proc.name exists", Check(FieldRef("proc.name"), "exists")),
         ("fd.num>=0", check("fd.num", ">=", "0")),
         ("fd.num <= 0x1F", check("fd.num", "<=", "0x1F")),
@@ -57,18 +71,24 @@ def test_printing_and_parsing_are_inverse(node: Node) -> None:
         ("proc.name=contains", check("proc.name", "=", "contains")),
         ("proc.name startswith anyof (a, b)", Check(FieldRef("proc.name"), "startswith", Words((Word("a"), Word("b"))), "anyof")),
         ("proc.name = anyof", check("proc.name", "=", "anyof")),
-        ("proc.name = val(proc.pname)", Check(FieldRef("proc.name"), "=", Call("val", (FieldRef("proc.pname"),)))),
-        ("tolower( basename(fd.name) ) = x", Check(Call("tolower", (Call("basename", (FieldRef("fd.name"),)),)), "=", Word("x"))),
-        ('getopt(proc.args, "e:")[e] = x', Check(Call("getopt", (FieldRef("proc.args"), Word("e:")), "e"), "=", Word("x"))),
+        ("proc.name = val(proc.pname)", Check(FieldRef("proc.name"), "=", TransformerCall("val", (FieldRef("proc.pname"),)))),
+        (
+            "tolower( basename(fd.name) ) = x",
+            Check(TransformerCall("tolower", (TransformerCall("basename", (FieldRef("fd.name"),)),)), "=", Word("x")),
+        ),
+        ('getopt(proc.args, "e:")[e] = x', Check(TransformerCall("getopt", (FieldRef("proc.args"), Word("e:")), "e"), "=", Word("x"))),
         (
             'join("-", (proc.name, "a", 5)) = x',
-            Check(Call("join", (Word("-"), Mixed((FieldRef("proc.name"), Word("a"), Word("5"))))), "=", Word("x")),
+            Check(TransformerCall("join", (Word("-"), Mixed((FieldRef("proc.name"), Word("a"), Word("5"))))), "=", Word("x")),
         ),
-        ("concat(proc.name, 5) = x", Check(Call("concat", (FieldRef("proc.name"), Word("5"))), "=", Word("x"))),
-        ('len(join(", ", fd.types)) > 3', Check(Call("len", (Call("join", (Word(", "), FieldRef("fd.types"))),)), ">", Word("3"))),
+        ("concat(proc.name, 5) = x", Check(TransformerCall("concat", (FieldRef("proc.name"), Word("5"))), "=", Word("x"))),
+        (
+            'len(join(", ", fd.types)) > 3',
+            Check(TransformerCall("len", (TransformerCall("join", (Word(", "), FieldRef("fd.types"))),)), ">", Word("3")),
+        ),
     ],
 )
-def test_what_parses_to_what(text: str, tree: Node) -> None:
+def test_what_parses_to_what(text: str, tree: ConditionNode) -> None:
     assert parse(text) == tree
 
 
@@ -178,9 +198,9 @@ def test_a_long_condition_takes_no_long_time() -> None:
 
 def test_spots_say_where_a_node_was_written() -> None:
     tree = parse("a.b=1 and not proc.name in (x, yy)", "origin")
-    assert isinstance(tree, And)
+    assert isinstance(tree, AndNode)
     negated = tree.parts[1]
-    assert isinstance(negated, Not)
+    assert isinstance(negated, NotNode)
     member = negated.part
     assert isinstance(member, Check)
     assert isinstance(member.right, Words)
@@ -190,7 +210,7 @@ def test_spots_say_where_a_node_was_written() -> None:
 
 
 def test_checks_lists_every_check_once() -> None:
-    assert language.checks(Or((A, Not(And((B, A))), MacroRef("m")))) == [A, B]
+    assert language.checks(OrNode((A, NotNode(AndNode((B, A))), MacroRef("m")))) == [A, B]
 
 
 def test_a_call_of_an_output_ends_where_it_ends() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bpfence.dialects.falco.load import load_files, load_text, load_texts, select
 from bpfence.dialects.falco.read.document import MAX_MISTAKES
-from bpfence.dialects.falco.read.resolve import MAX_DEPTH, Rule, event_types, show
+from bpfence.dialects.falco.read.resolve import MAX_DEPTH, FalcoRule, event_types, show_condition
 from bpfence.errors import Diagnostic
 from tests.unit.dialects.falco.trees import corpus
 
@@ -24,7 +24,7 @@ def rule(condition: str, name: str = "R", output: str = "o", priority: str = "IN
     return text + "".join(f"  {key}: {value}\n" for key, value in more.items())
 
 
-def loaded(*texts: str) -> tuple[list[Rule], list[Diagnostic]]:
+def loaded(*texts: str) -> tuple[list[FalcoRule], list[Diagnostic]]:
     found, problems = load_texts([(text, f"{n}.yaml") for n, text in enumerate(texts)])
     return found.rules, [problem for problem in problems if problem.severity != "info"]
 
@@ -32,7 +32,7 @@ def loaded(*texts: str) -> tuple[list[Rule], list[Diagnostic]]:
 def conditions(*texts: str) -> list[str]:
     rules, problems = loaded(*texts)
     assert problems == []
-    return [show(one.condition) for one in rules]
+    return [show_condition(one.condition) for one in rules]
 
 
 # ---- lists and macros ----
@@ -53,7 +53,7 @@ def test_the_last_definition_wins_and_keeps_the_first_position() -> None:
     rules, problems = loaded(first, second)
     assert problems == []
     assert [one.name for one in rules] == ["A", "B"]
-    assert show(rules[0].condition) == "evt.type = open and proc.name = y"
+    assert show_condition(rules[0].condition) == "evt.type = open and proc.name = y"
     assert rules[0].location.file == "1.yaml"
 
 
@@ -61,9 +61,9 @@ def test_a_macro_sees_what_is_defined_before_its_last_definition() -> None:
     before = "- macro: a\n  condition: b and proc.name=x\n- macro: b\n  condition: evt.type=open\n"
     assert [problem.code for problem in loaded(before + rule("a"))[1]] == ["unknown-macro"]
     again = "- macro: a\n  condition: b and proc.name=x\n"
-    assert conditions(
-        "- macro: a\n  condition: evt.type=open\n- macro: b\n  condition: evt.type=open\n" + rule("a"), again
-    ) == ["evt.type = open and proc.name = x"]  # fmt: skip
+    assert conditions("- macro: a\n  condition: evt.type=open\n- macro: b\n  condition: evt.type=open\n" + rule("a"), again) == [
+        "evt.type = open and proc.name = x"
+    ]
 
 
 def test_append_of_lists_macros_and_rules() -> None:
@@ -77,7 +77,7 @@ def test_append_of_lists_macros_and_rules() -> None:
     rules, problems = loaded(text)
     assert problems == []
     (one,) = rules
-    assert show(one.condition) == "evt.type = open and (proc.name in (a, b) or proc.name = c) and not proc.pid = 1"
+    assert show_condition(one.condition) == "evt.type = open and (proc.name in (a, b) or proc.name = c) and not proc.pid = 1"
     assert (one.output_text, one.desc, one.tags) == ("one two %proc.pid", "d more", ("a", "b"))
 
 
@@ -90,7 +90,7 @@ def test_replace_by_key() -> None:
     rules, problems = loaded(text)
     assert problems == []
     (one,) = rules
-    assert (show(one.condition), one.output_text, one.desc, one.priority, one.tags, one.enabled) == (
+    assert (show_condition(one.condition), one.output_text, one.desc, one.priority, one.tags, one.enabled) == (
         "evt.type = creat", "p", "e", "Critical", ("z",), False,
     )  # fmt: skip
 
@@ -416,7 +416,7 @@ def test_exceptions_of_one_name_both_hold_and_the_first_is_appended_to() -> None
     text = rule("evt.type=open") + "  exceptions: [{name: e, fields: proc.name, values: [a]}, {name: e, fields: fd.name, values: [/b]}]\n"
     text += "- rule: R\n  exceptions: [{name: e, values: [c]}]\n  override: {exceptions: append}\n"
     [made], problems = loaded(text)
-    assert show(made.condition) == "evt.type = open and not proc.name in (a, c) and not fd.name in (/b)"
+    assert show_condition(made.condition) == "evt.type = open and not proc.name in (a, c) and not fd.name in (/b)"
     assert [(problem.severity, problem.code) for problem in problems] == [("warning", "duplicate-exception")]
 
 

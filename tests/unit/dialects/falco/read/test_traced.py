@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from bpfence.dialects.falco.read.traced import MAX_EXPANDED, Traced, quote_item, substitute
 from bpfence.documents.report import TextError
-from bpfence.documents.yaml_nodes import Node, documents
+from bpfence.documents.yaml_nodes import YamlNode, documents
 
 
-def node(text: str, line: int = 1) -> Node:
+def node(text: str, line: int = 1) -> YamlNode:
     return next(documents("\n" * (line - 1) + "- " + text, f"line{line}.yaml")).items[0]
 
 

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The path of a cgroup in, whether it is a container's, and which container it is, out.
+
+Called by the languages that know `container:` (as a condition), and by what names the container of a process in user space (as text). Both
+forms are made of one table, so that they agree. Pure: nothing here looks at a host or asks a runtime.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from bpfence import glob
+from bpfence.evaluate import holds
+from bpfence.policy import Atom, Condition, Op
+
+_CONTAINER: Final = "<>"
+"""Stands in a layout for what the runtime calls a container: a part of one component, `*` as a glob."""
+
+
+class Layout(NamedTuple):
+    """Where a runtime puts containers in the cgroup v2 tree.
+
+    `named`: the part that stands for the container is its name. Otherwise it is an id, or only the pod that the container is in; then the
+    id is in a component further down, or the last component is all there is.
+    """
+
+    runtime: str
+    path: str
+    named: bool = False
+
+    @property
+    def pattern(self) -> str:
+        """A glob of the cgroups of containers."""
+        return self.path.replace(_CONTAINER, "*")
+
+    @property
+    def regex(self) -> bytes:
+        """The same as a regular expression, to be searched for in a path: the container's own cgroup, or one below it. Its one group is the
+        part that stands for the container."""
+        anywhere = self.path.startswith("**/")
+        before, after = self.path.removeprefix("**").split(_CONTAINER)
+        start = b"" if anywhere else rb"\A"
+        return start + glob.to_regex(before) + b"(" + glob.to_regex("*") + b")" + glob.to_regex(after) + rb"(?=/|\Z)"
+
+    @property
+    def prefix(self) -> str:
+        """What stands before an id in its component: `docker-`."""
+        return self.path.partition(_CONTAINER)[0].rpartition("/")[2]
+
+
+LAYOUTS: Final = (
+    Layout("docker", "**/docker-<>.scope"),
+    Layout("docker", "**/docker/<>"),
+    Layout("containerd", "**/cri-containerd-<>"),
+    Layout("CRI-O", "**/crio-<>"),
+    Layout("podman", "**/libpod-<>"),
+    Layout("podman", "**/libpod_parent/<>"),
+    Layout("nerdctl", "**/nerdctl-<>.scope"),
+    Layout("buildkit", "**/buildkit/<>"),
+    Layout("Kubernetes", "**/kubepods{,.slice}/<>"),
+    Layout("Kubernetes", "**/*-kubepods.slice/<>"),
+    Layout("LXC", "**/lxc/<>", named=True),
+    Layout("LXC", "**/lxc.payload{.,/}<>", named=True),
+    Layout("Amazon ECS", "**/ecs/*/<>"),
+    Layout("systemd-nspawn", "/machine.slice/systemd-nspawn@<>.service", named=True),
+    Layout("systemd-nspawn", "/machine.slice/machine-<>.scope", named=True),
+)
+"""Whichever cgroup driver the runtimes use. Everything below such a cgroup counts, too."""
+
+# One glob, not fifteen: an automaton that must tell which of many overlapping patterns matched is larger by orders of magnitude.
+_CONTAINERS: Final = "{" + ",".join(layout.pattern for layout in LAYOUTS) + "}{,/**}"
+_NAME: Final = re.compile(b"|".join(layout.regex for layout in LAYOUTS if layout.named), re.DOTALL)
+_PREFIXES: Final = "|".join(re.escape(layout.prefix) for layout in LAYOUTS if layout.prefix and not layout.named)
+_DECORATION: Final = re.compile(rf"^(?:{_PREFIXES})|\.(?:scope|service|slice)$")
+_HEX_ID: Final = re.compile(r"[0-9a-f]{64}")
+_SHORT: Final = 12
+"""How many digits of an id runtimes show."""
+
+
+def in_container() -> Condition:
+    """The acting process runs in a container, as far as its cgroup tells."""
+    return Atom("process.cgroup", Op.GLOB, _CONTAINERS)
+
+
+def container_of(path: str) -> str | None:
+    """The container of a cgroup: the first 12 digits of the last 64-digit id in its path, else its name, "" where it has none.
+
+    None outside of any.
+    """
+    if not holds(in_container(), {"process.cgroup": path}):
+        return None
+    ids = _HEX_ID.findall(path)
+    if ids:
+        return str(ids[-1][:_SHORT])
+    name = _NAME.search(glob.encode(path))
+    if name and name[name.lastindex or 0]:
+        return name[name.lastindex or 0].decode("utf-8", "surrogateescape")
+    return _DECORATION.sub("", path.rstrip("/").rpartition("/")[2])
