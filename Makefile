@@ -72,9 +72,10 @@ format: $(BUILD)/dev.stamp ## Python and C as `make check` wants them
 	@$(VENV)/bin/clang-format -i $(C_SOURCES)
 
 .PHONY: check
-check: $(BUILD)/dev.stamp docs ## ruff (rules and format), mypy --strict, import-linter, generated files are current, the site's links
+check: $(BUILD)/dev.stamp docs ## ruff (rules and format), clang-format, mypy --strict, import-linter, generated files are current, the site's links
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check -q .
+	@$(VENV)/bin/clang-format --dry-run --Werror $(C_SOURCES)
 	@$(VENV)/bin/mypy --strict src tools vmtest
 	@$(VENV)/bin/lint-imports --no-cache
 	@for tool in tools/gen_*.py; do $(PYTHON) $$tool --check; done

@@ -46,7 +46,7 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 	int batch;
-} operations[] = {{"getppid", op_getppid, 20000}, {"open", op_open, 3000}, {"socket", op_socket, 3000}, {"python", op_command, 4}};
+} operations[] = { { "getppid", op_getppid, 20000 }, { "open", op_open, 3000 }, { "socket", op_socket, 3000 }, { "python", op_command, 4 } };
 
 static long long now(void)
 {

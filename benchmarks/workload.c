@@ -66,7 +66,7 @@ static void op_connect(void)
 	need(connect(fd, (struct sockaddr *)&server, sizeof(server)), "connect");
 	close(need(accept(server_fd, NULL, NULL), "accept"));
 	/* a reset, so that no port is left waiting */
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
 	close(fd);
 }
 static void reap(pid_t child)
@@ -78,7 +78,7 @@ static void reap(pid_t child)
 }
 static void op_spawn(void)
 {
-	static char *argv[] = {self, "nothing", NULL}, *empty[] = {NULL};
+	static char *argv[] = { self, "nothing", NULL }, *empty[] = { NULL };
 	pid_t child;
 
 	errno = posix_spawn(&child, self, NULL, NULL, argv, empty);
@@ -95,9 +95,19 @@ static void op_fork(void)
 	reap(child);
 }
 
-static const struct { const char *name; void (*run)(void); int batch; } operations[] = {
-	{"getppid", op_getppid, 2000},     {"pwrite", op_pwrite, 1000},   {"open-short", op_open_short, 1000}, {"open-long", op_open_long, 1000},
-	{"create-rename-unlink", op_names, 300}, {"connect", op_connect, 300},  {"spawn", op_spawn, 60},             {"fork", op_fork, 150},
+static const struct {
+	const char *name;
+	void (*run)(void);
+	int batch;
+} operations[] = {
+	{ "getppid", op_getppid, 2000 },
+	{ "pwrite", op_pwrite, 1000 },
+	{ "open-short", op_open_short, 1000 },
+	{ "open-long", op_open_long, 1000 },
+	{ "create-rename-unlink", op_names, 300 },
+	{ "connect", op_connect, 300 },
+	{ "spawn", op_spawn, 60 },
+	{ "fork", op_fork, 150 },
 };
 
 static long long now(void)

@@ -126,8 +126,14 @@ static __always_inline int automaton_name(struct automaton *a, const u8 *class_o
 		return PATH_DONE;
 	for (i = 0; i < (COMPAT_INLINE_NAME + 7) / 8; i++) {
 		word = path_words(name + 8 * i)->tv_sec;
-		NAME_BYTE(0); NAME_BYTE(1); NAME_BYTE(2); NAME_BYTE(3);
-		NAME_BYTE(4); NAME_BYTE(5); NAME_BYTE(6); NAME_BYTE(7);
+		NAME_BYTE(0);
+		NAME_BYTE(1);
+		NAME_BYTE(2);
+		NAME_BYTE(3);
+		NAME_BYTE(4);
+		NAME_BYTE(5);
+		NAME_BYTE(6);
+		NAME_BYTE(7);
 	}
 	return PATH_GOING;
 }

@@ -95,7 +95,11 @@ static __always_inline int deny_value(int error)
 }
 
 /* What an earlier program on the same hook returned is kept. */
-#define HONOUR(ret) do { if (ret) return deny_value(-(ret)); } while (0)
+#define HONOUR(ret) \
+	do { \
+		if (ret) \
+			return deny_value(-(ret)); \
+	} while (0)
 
 #define SCRATCH_OWN 2 /* slots of a CPU: one for a hook, one for a hook in an interrupt of it */
 

@@ -169,7 +169,7 @@ int bpfence_object_info(int fd, struct bpf_map_info *map_info)
 /* The program of a link: a descriptor, or a negative errno. */
 int bpfence_link_program(int link_fd)
 {
-	struct bpf_link_info info = {0};
+	struct bpf_link_info info = { 0 };
 	unsigned int size = sizeof(info);
 	int error = bpf_obj_get_info_by_fd(link_fd, &info, &size);
 
@@ -181,7 +181,7 @@ int bpfence_link_program(int link_fd)
  */
 long long bpfence_program_misses(int fd)
 {
-	struct bpf_prog_info info = {0};
+	struct bpf_prog_info info = { 0 };
 	unsigned int size = sizeof(info);
 
 	if (bpf_obj_get_info_by_fd(fd, &info, &size) || size < offsetof(struct bpf_prog_info, recursion_misses) + sizeof(info.recursion_misses))

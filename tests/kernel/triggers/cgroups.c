@@ -62,6 +62,6 @@ static int do_hop(void)
 }
 
 const struct act cgroup_acts[] = {
-	{"hop", do_hop},
-	{NULL, NULL},
+	{ "hop", do_hop },
+	{ NULL, NULL },
 };

@@ -83,7 +83,7 @@ static int do_on_tty(void)
 static int do_without_cap(void)
 {
 	int cap = number(arg(0));
-	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
 	struct __user_cap_data_struct data[2];
 
 	if (prctl(PR_CAPBSET_DROP, cap) || syscall(SYS_capget, &header, data))
@@ -219,7 +219,10 @@ static long recvmsg32(int fd)
 	part[0] = (long)low + 256;
 	part[1] = 64;
 	*message = (struct message32){
-		.name = (long)low + 128, .name_size = sizeof(struct sockaddr_storage) / 2, .parts = (long)part, .n_parts = 1,
+		.name = (long)low + 128,
+		.name_size = sizeof(struct sockaddr_storage) / 2,
+		.parts = (long)part,
+		.n_parts = 1,
 	};
 	return call32(372, fd, (long)message, MSG_DONTWAIT, 0);
 }
@@ -230,10 +233,10 @@ static long receive_by(const char *how, int fd)
 	struct sockaddr_storage from;
 	socklen_t size = sizeof(from);
 	char data[64];
-	struct iovec part = {data, sizeof(data)};
+	struct iovec part = { data, sizeof(data) };
 	struct mmsghdr one[2] = {
-		{.msg_hdr = {.msg_name = &from, .msg_namelen = size, .msg_iov = &part, .msg_iovlen = 1}},
-		{.msg_hdr = {.msg_iov = &part, .msg_iovlen = 1}},
+		{ .msg_hdr = { .msg_name = &from, .msg_namelen = size, .msg_iov = &part, .msg_iovlen = 1 } },
+		{ .msg_hdr = { .msg_iov = &part, .msg_iovlen = 1 } },
 	};
 
 	if (!strcmp(how, "recvfrom"))
@@ -250,7 +253,10 @@ static long receive_by(const char *how, int fd)
 		return read(fd, data, sizeof(data));
 	if (!strcmp(how, "recvmsg-uring")) {
 		int result = uring_request(&(struct io_uring_sqe){
-			.opcode = IORING_OP_RECVMSG, .fd = fd, .addr = (unsigned long)&one[0].msg_hdr, .len = 1,
+			.opcode = IORING_OP_RECVMSG,
+			.fd = fd,
+			.addr = (unsigned long)&one[0].msg_hdr,
+			.len = 1,
 		});
 
 		errno = result < 0 ? -result : 0;
@@ -294,8 +300,12 @@ static int do_setid(void)
 		const char *name;
 		int number, number32, number16;
 	} calls[] = {
-		{"setuid", SYS_setuid, 213, 23}, {"setreuid", SYS_setreuid, 203, 70}, {"setresuid", SYS_setresuid, 208, 164},
-		{"setgid", SYS_setgid, 214, 46}, {"setregid", SYS_setregid, 204, 71}, {"setresgid", SYS_setresgid, 210, 170},
+		{ "setuid", SYS_setuid, 213, 23 },
+		{ "setreuid", SYS_setreuid, 203, 70 },
+		{ "setresuid", SYS_setresuid, 208, 164 },
+		{ "setgid", SYS_setgid, 214, 46 },
+		{ "setregid", SYS_setregid, 204, 71 },
+		{ "setresgid", SYS_setresgid, 210, 170 },
 	};
 	long a = number(arg(1)), b = number(opt(2, "0")), c = number(opt(3, "0"));
 
@@ -316,7 +326,7 @@ static int do_setid(void)
 /* socketpair: two sockets, and their numbers */
 static int do_socketpair(void)
 {
-	int pair[2] = {-1, -1}, result = socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+	int pair[2] = { -1, -1 }, result = socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
 
 	printf("%d %d\n", pair[0], pair[1]);
 	return report(result);
@@ -424,10 +434,26 @@ static int do_open_list(void)
 }
 
 const struct act falco_acts[] = {
-	{"below", do_below}, {"below-as", do_below_as}, {"become", do_become}, {"chdir", do_chdir}, {"linger", do_linger},
-	{"on-tty", do_on_tty},
-	{"without-cap", do_without_cap}, {"connect-wait", do_connect_wait}, {"dup-over", do_dup_over}, {"dup-over-compat", do_dup_over_compat}, {"ptrace-compat", do_ptrace_compat}, {"ptrace-request", do_ptrace_request},
-	{"symlinkat", do_symlinkat}, {"linkat", do_linkat}, {"overlay-copy", do_overlay_copy}, {"open-compat", do_open_compat},
-	{"receive", do_receive}, {"setid", do_setid}, {"socketpair", do_socketpair},
-	{"swap", do_swap}, {"open-list", do_open_list}, {NULL, NULL},
+	{ "below", do_below },
+	{ "below-as", do_below_as },
+	{ "become", do_become },
+	{ "chdir", do_chdir },
+	{ "linger", do_linger },
+	{ "on-tty", do_on_tty },
+	{ "without-cap", do_without_cap },
+	{ "connect-wait", do_connect_wait },
+	{ "dup-over", do_dup_over },
+	{ "dup-over-compat", do_dup_over_compat },
+	{ "ptrace-compat", do_ptrace_compat },
+	{ "ptrace-request", do_ptrace_request },
+	{ "symlinkat", do_symlinkat },
+	{ "linkat", do_linkat },
+	{ "overlay-copy", do_overlay_copy },
+	{ "open-compat", do_open_compat },
+	{ "receive", do_receive },
+	{ "setid", do_setid },
+	{ "socketpair", do_socketpair },
+	{ "swap", do_swap },
+	{ "open-list", do_open_list },
+	{ NULL, NULL },
 };

@@ -40,7 +40,7 @@ static int hammer_open(void)
 /* The child shares this process's memory and runs while it waits (vfork), so it can say why it could not become FILE. */
 static int hammer_exec(void)
 {
-	char *argv[] = {(char *)arg(0), NULL}, *env[] = {IDLE "=1", NULL};
+	char *argv[] = { (char *)arg(0), NULL }, *env[] = { IDLE "=1", NULL };
 	volatile int error = 0;
 	pid_t child = vfork();
 
@@ -78,7 +78,7 @@ static int hammer_fork(void)
 	return 0;
 }
 
-static const struct act hammered[] = {{"open", hammer_open}, {"exec", hammer_exec}, {"connect", hammer_connect}, {"fork", hammer_fork}};
+static const struct act hammered[] = { { "open", hammer_open }, { "exec", hammer_exec }, { "connect", hammer_connect }, { "fork", hammer_fork } };
 
 static const struct act *hammered_act(const char *name)
 {
@@ -186,4 +186,4 @@ static int do_hammer(void)
 	return 0;
 }
 
-const struct act hammer_acts[] = {{"hammer", do_hammer}, {NULL, NULL}};
+const struct act hammer_acts[] = { { "hammer", do_hammer }, { NULL, NULL } };

@@ -88,7 +88,7 @@ static int foreign(const char *over, const char *name)
 static int do_open_detached(void) { return report_fd(openat(detached(arg(0)), arg(1), open_flags(opt(2, "rdonly")))); }
 static int do_exec_detached(void)
 {
-	char *argv[] = {"ok", "ok", NULL};
+	char *argv[] = { "ok", "ok", NULL };
 
 	execveat(detached(arg(0)), arg(1), argv, environ, 0);
 	return report(-1);
@@ -111,8 +111,12 @@ static int do_among_binds(void)
 }
 
 const struct act mount_acts[] = {
-	{"among-binds", do_among_binds},
-	{"open-detached", do_open_detached}, {"exec-detached", do_exec_detached}, {"unlink-detached", do_unlink_detached},
-	{"open-unmounted", do_open_unmounted}, {"open-unattached", do_open_unattached}, {"open-foreign", do_open_foreign},
-	{NULL, NULL},
+	{ "among-binds", do_among_binds },
+	{ "open-detached", do_open_detached },
+	{ "exec-detached", do_exec_detached },
+	{ "unlink-detached", do_unlink_detached },
+	{ "open-unmounted", do_open_unmounted },
+	{ "open-unattached", do_open_unattached },
+	{ "open-foreign", do_open_foreign },
+	{ NULL, NULL },
 };

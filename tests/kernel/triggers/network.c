@@ -39,7 +39,7 @@
 /* What the network itself answers is a success of the act: nothing listens there, or no route leads there. */
 static int gone_out(long result)
 {
-	static const int answers[] = {ECONNREFUSED, EINPROGRESS, ENETUNREACH, EHOSTUNREACH, ECONNRESET};
+	static const int answers[] = { ECONNREFUSED, EINPROGRESS, ENETUNREACH, EHOSTUNREACH, ECONNRESET };
 
 	for (size_t i = 0; result < 0 && i < sizeof(answers) / sizeof(answers[0]); i++)
 		if (errno == answers[i])
@@ -60,22 +60,22 @@ static long uring(const struct io_uring_sqe *request)
 /* One byte to an address by one of the ways of sending; -1 and errno. */
 static long send_by(const char *how, int fd, void *to, socklen_t size, int flags)
 {
-	struct iovec byte = {"x", 1};
-	struct msghdr message = {.msg_name = to, .msg_namelen = size, .msg_iov = &byte, .msg_iovlen = 1};
+	struct iovec byte = { "x", 1 };
+	struct msghdr message = { .msg_name = to, .msg_namelen = size, .msg_iov = &byte, .msg_iovlen = 1 };
 
 	if (!strcmp(how, "sendto"))
 		return sendto(fd, "x", 1, flags, to, size);
 	if (!strcmp(how, "sendmsg"))
 		return sendmsg(fd, &message, flags);
 	if (!strcmp(how, "sendmmsg")) {
-		struct mmsghdr one = {.msg_hdr = message};
+		struct mmsghdr one = { .msg_hdr = message };
 
 		return sendmmsg(fd, &one, 1, flags);
 	}
 	if (!strcmp(how, "uring-sendmsg"))
-		return uring(&(struct io_uring_sqe){.opcode = IORING_OP_SENDMSG, .fd = fd, .addr = (unsigned long)&message, .len = 1, .msg_flags = flags});
+		return uring(&(struct io_uring_sqe){ .opcode = IORING_OP_SENDMSG, .fd = fd, .addr = (unsigned long)&message, .len = 1, .msg_flags = flags });
 	if (!strcmp(how, "uring-send-zc")) {
-		struct io_uring_sqe sqe = {.opcode = URING_SEND_ZC, .fd = fd, .addr = (unsigned long)"x", .len = 1, .msg_flags = flags};
+		struct io_uring_sqe sqe = { .opcode = URING_SEND_ZC, .fd = fd, .addr = (unsigned long)"x", .len = 1, .msg_flags = flags };
 
 		sqe.off = (unsigned long)to;     /* addr2 */
 		sqe.splice_fd_in = (unsigned short)size; /* addr_len */
@@ -109,7 +109,7 @@ static int do_fastopen_connect(void)
 	socklen_t size = address(arg(0), arg(1), &to);
 	int fd = need_fd(socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0), "socket");
 
-	if (setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &(int){1}, sizeof(int)))
+	if (setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &(int){ 1 }, sizeof(int)))
 		wrong("TCP_FASTOPEN_CONNECT");
 	if (connect(fd, (void *)&to, size))
 		return gone_out(-1);
@@ -166,7 +166,7 @@ static int do_sctp_bindx(void) { return report(sctp_addresses(SCTP_SOCKOPT_BINDX
 /* vsock-connect CID PORT: to nobody, so that the kernel's own answer is a success of the act */
 static int do_vsock_connect(void)
 {
-	struct sockaddr_vm to = {.svm_family = AF_VSOCK, .svm_cid = number(arg(0)), .svm_port = number(arg(1))};
+	struct sockaddr_vm to = { .svm_family = AF_VSOCK, .svm_cid = number(arg(0)), .svm_port = number(arg(1)) };
 	int result = connect(need_fd(socket(AF_VSOCK, SOCK_STREAM, 0), "socket"), (void *)&to, sizeof(to));
 
 	return gone_out(result && (errno == ENODEV || errno == ETIMEDOUT) ? 0 : result);
@@ -179,7 +179,7 @@ static int do_rxrpc_connect(void)
 		unsigned short family, service, transport_type, transport_length;
 		struct sockaddr_in transport;
 		char rest[12];
-	} to = {.family = AF_RXRPC_NUMBER, .service = 1, .transport_type = SOCK_DGRAM, .transport_length = sizeof(to.transport)};
+	} to = { .family = AF_RXRPC_NUMBER, .service = 1, .transport_type = SOCK_DGRAM, .transport_length = sizeof(to.transport) };
 	struct sockaddr_storage ip;
 
 	address(arg(0), arg(1), &ip);
@@ -190,7 +190,7 @@ static int do_rxrpc_connect(void)
 /* icmp-send raw|ping IP: an echo request by a raw socket, or by one of those that need no privilege */
 static int do_icmp_send(void)
 {
-	struct icmphdr echo = {.type = ICMP_ECHO};
+	struct icmphdr echo = { .type = ICMP_ECHO };
 	struct sockaddr_storage to;
 	socklen_t size = address(arg(1), "0", &to);
 	int fd, groups;
@@ -228,7 +228,7 @@ static int do_udp_write(void)
 /* connect-unspec IP PORT: an association of a datagram socket, ended again */
 static int do_connect_unspec(void)
 {
-	struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+	struct sockaddr nowhere = { .sa_family = AF_UNSPEC };
 	struct sockaddr_storage to;
 	socklen_t size = address(arg(0), arg(1), &to);
 	int fd = need_fd(socket(to.ss_family, SOCK_DGRAM, 0), "socket");
@@ -248,14 +248,14 @@ static int word_of(const char *word, const char *const *words, const int *number
 
 static int family_of(const char *word)
 {
-	return word_of(word, (const char *const[]){"inet", "inet6", "unix", "netlink", "packet", NULL},
-		       (const int[]){AF_INET, AF_INET6, AF_UNIX, AF_NETLINK, AF_PACKET});
+	return word_of(word, (const char *const[]){ "inet", "inet6", "unix", "netlink", "packet", NULL },
+		       (const int[]){ AF_INET, AF_INET6, AF_UNIX, AF_NETLINK, AF_PACKET });
 }
 
 static int type_of(const char *word)
 {
-	return word_of(word, (const char *const[]){"stream", "dgram", "raw", "seqpacket", "dccp", NULL},
-		       (const int[]){SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, 6});
+	return word_of(word, (const char *const[]){ "stream", "dgram", "raw", "seqpacket", "dccp", NULL },
+		       (const int[]){ SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, 6 });
 }
 
 /* socket-of FAMILY TYPE PROTOCOL [uring|pair]: prints the type and the protocol that the socket has */
@@ -267,7 +267,7 @@ static int do_socket_of(void)
 	if (!strcmp(opt(3, ""), "pair")) {
 		fd = socketpair(family, type, protocol, pair) ? -1 : pair[0];
 	} else if (!strcmp(opt(3, ""), "uring")) {
-		struct io_uring_sqe sqe = {.opcode = URING_SOCKET, .fd = family, .off = type, .len = protocol};
+		struct io_uring_sqe sqe = { .opcode = URING_SOCKET, .fd = family, .off = type, .len = protocol };
 
 		fd = uring(&sqe);
 	} else {
@@ -368,7 +368,7 @@ static int do_unix_reach(void)
 	if (!strcmp(how, "send"))
 		return report(sendto(fd, "x", 1, 0, (void *)&to, size));
 	if (!strcmp(how, "stream-uring"))
-		return report(uring(&(struct io_uring_sqe){.opcode = IORING_OP_CONNECT, .fd = fd, .addr = (unsigned long)&to, .off = size}));
+		return report(uring(&(struct io_uring_sqe){ .opcode = IORING_OP_CONNECT, .fd = fd, .addr = (unsigned long)&to, .off = size }));
 	int result = connect(fd, (void *)&to, size);
 
 	if (strcmp(how, "write") && strcmp(how, "stream-write"))
@@ -387,7 +387,7 @@ static int do_unix_bind_by(void)
 
 	unlink(arg(2));
 	if (!strcmp(arg(0), "uring"))
-		return report(uring(&(struct io_uring_sqe){.opcode = URING_BIND, .fd = fd, .addr = (unsigned long)&own, .off = size}));
+		return report(uring(&(struct io_uring_sqe){ .opcode = URING_BIND, .fd = fd, .addr = (unsigned long)&own, .off = size }));
 	return report(bind(fd, (void *)&own, size));
 }
 
@@ -399,9 +399,21 @@ static int do_mksock(void)
 }
 
 const struct act network_acts[] = {
-	{"fastopen", do_fastopen}, {"fastopen-connect", do_fastopen_connect}, {"stream-connect", do_stream_connect},
-	{"sctp-send", do_sctp_send}, {"sctp-connectx", do_sctp_connectx}, {"sctp-bindx", do_sctp_bindx}, {"vsock-connect", do_vsock_connect},
-	{"rxrpc-connect", do_rxrpc_connect}, {"icmp-send", do_icmp_send}, {"udp-send-by", do_udp_send_by}, {"udp-write", do_udp_write},
-	{"connect-unspec", do_connect_unspec}, {"socket-of", do_socket_of}, {"unix-reach", do_unix_reach}, {"unix-bind-by", do_unix_bind_by},
-	{"mksock", do_mksock}, {NULL, NULL},
+	{ "fastopen", do_fastopen },
+	{ "fastopen-connect", do_fastopen_connect },
+	{ "stream-connect", do_stream_connect },
+	{ "sctp-send", do_sctp_send },
+	{ "sctp-connectx", do_sctp_connectx },
+	{ "sctp-bindx", do_sctp_bindx },
+	{ "vsock-connect", do_vsock_connect },
+	{ "rxrpc-connect", do_rxrpc_connect },
+	{ "icmp-send", do_icmp_send },
+	{ "udp-send-by", do_udp_send_by },
+	{ "udp-write", do_udp_write },
+	{ "connect-unspec", do_connect_unspec },
+	{ "socket-of", do_socket_of },
+	{ "unix-reach", do_unix_reach },
+	{ "unix-bind-by", do_unix_bind_by },
+	{ "mksock", do_mksock },
+	{ NULL, NULL },
 };

@@ -37,10 +37,18 @@
 #define NR_SETNS_COMPAT 346
 #define NR_KILL_COMPAT 37
 
-static const struct { const char *name, *file; int type; } namespaces[] = {
-	{"uts", "uts", CLONE_NEWUTS}, {"ipc", "ipc", CLONE_NEWIPC}, {"net", "net", CLONE_NEWNET}, {"mnt", "mnt", CLONE_NEWNS},
-	{"pid", "pid_for_children", CLONE_NEWPID}, {"cgroup", "cgroup", CLONE_NEWCGROUP}, {"user", "user", CLONE_NEWUSER},
-	{"time", "time_for_children", CLONE_NEWTIME},
+static const struct {
+	const char *name, *file;
+	int type;
+} namespaces[] = {
+	{ "uts", "uts", CLONE_NEWUTS },
+	{ "ipc", "ipc", CLONE_NEWIPC },
+	{ "net", "net", CLONE_NEWNET },
+	{ "mnt", "mnt", CLONE_NEWNS },
+	{ "pid", "pid_for_children", CLONE_NEWPID },
+	{ "cgroup", "cgroup", CLONE_NEWCGROUP },
+	{ "user", "user", CLONE_NEWUSER },
+	{ "time", "time_for_children", CLONE_NEWTIME },
 };
 #define NAMESPACES (sizeof(namespaces) / sizeof(namespaces[0]))
 
@@ -392,7 +400,7 @@ static int do_vm_writev(void)
 {
 	static char mark = 'x';
 	pid_t target = strcmp(arg(0), "self") ? number(arg(0)) : getpid();
-	struct iovec local = {&mark, 1}, remote = {&mark, 1};
+	struct iovec local = { &mark, 1 }, remote = { &mark, 1 };
 
 	return report(syscall(SYS_process_vm_writev, target, &local, 1UL, &remote, 1UL, 0UL));
 }
@@ -405,7 +413,7 @@ static int do_signal_by(void)
 	const char *way = arg(0);
 	pid_t target = number(arg(1));
 	int which = number(arg(2));
-	siginfo_t info = {.si_signo = which, .si_code = SI_QUEUE};
+	siginfo_t info = { .si_signo = which, .si_code = SI_QUEUE };
 
 	if (!strcmp(way, "tkill"))
 		return report(syscall(SYS_tkill, target, which));
@@ -453,7 +461,7 @@ static int do_signal_io(void)
 		wrong("socketpair");
 	target = self ? getpid() : (child ? fork() : number(arg(0)));
 	if (!target) {
-		struct timespec second = {.tv_sec = 1};
+		struct timespec second = { .tv_sec = 1 };
 
 		close(ready[0]);
 		close(ready[1]);
@@ -468,7 +476,7 @@ static int do_signal_io(void)
 		return report(errno ? -1 : 0);
 	}
 	if (self) {
-		struct timespec second = {.tv_sec = 1};
+		struct timespec second = { .tv_sec = 1 };
 
 		errno = sigtimedwait(&wanted, NULL, &second) < 0 ? EPERM : 0;
 		return report(errno ? -1 : 0);
@@ -587,10 +595,24 @@ static int do_load_module(void)
 static int do_unload_module(void) { return report(unload(arg(0)) && errno != ENOENT ? -1 : 0); }
 
 const struct act process_acts[] = {
-	{"setns-new", do_setns_new}, {"in-user-ns", do_in_user_ns}, {"with-thread", do_with_thread}, {"in-group", do_in_group}, {"crowd", do_crowd}, {"among", do_among},
-	{"memory-map", do_memory_map}, {"memory-protect", do_memory_protect}, {"memory-shm", do_memory_shm}, {"memory-implied", do_memory_implied},
-	{"memory-of", do_memory_of}, {"vm-writev", do_vm_writev}, {"load-module", do_load_module}, {"unload-module", do_unload_module},
-	{"signal-by", do_signal_by}, {"signal-io", do_signal_io}, {"elder", do_elder}, {"binfmt-register", do_binfmt_register},
-	{"binfmt-status", do_binfmt_status},
-	{NULL, NULL},
+	{ "setns-new", do_setns_new },
+	{ "in-user-ns", do_in_user_ns },
+	{ "with-thread", do_with_thread },
+	{ "in-group", do_in_group },
+	{ "crowd", do_crowd },
+	{ "among", do_among },
+	{ "memory-map", do_memory_map },
+	{ "memory-protect", do_memory_protect },
+	{ "memory-shm", do_memory_shm },
+	{ "memory-implied", do_memory_implied },
+	{ "memory-of", do_memory_of },
+	{ "vm-writev", do_vm_writev },
+	{ "load-module", do_load_module },
+	{ "unload-module", do_unload_module },
+	{ "signal-by", do_signal_by },
+	{ "signal-io", do_signal_io },
+	{ "elder", do_elder },
+	{ "binfmt-register", do_binfmt_register },
+	{ "binfmt-status", do_binfmt_status },
+	{ NULL, NULL },
 };

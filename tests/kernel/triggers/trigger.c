@@ -101,9 +101,21 @@ long number(const char *text)
 
 int open_flags(const char *text)
 {
-	static const struct { const char *name; int flag; } names[] = {
-		{"rdonly", O_RDONLY}, {"wronly", O_WRONLY}, {"rdwr", O_RDWR}, {"creat", O_CREAT}, {"excl", O_EXCL}, {"trunc", O_TRUNC},
-		{"append", O_APPEND}, {"path", O_PATH}, {"directory", O_DIRECTORY}, {"nofollow", O_NOFOLLOW}, {"tmpfile", O_TMPFILE},
+	static const struct {
+		const char *name;
+		int flag;
+	} names[] = {
+		{ "rdonly", O_RDONLY },
+		{ "wronly", O_WRONLY },
+		{ "rdwr", O_RDWR },
+		{ "creat", O_CREAT },
+		{ "excl", O_EXCL },
+		{ "trunc", O_TRUNC },
+		{ "append", O_APPEND },
+		{ "path", O_PATH },
+		{ "directory", O_DIRECTORY },
+		{ "nofollow", O_NOFOLLOW },
+		{ "tmpfile", O_TMPFILE },
 	};
 	char copy[128], *save = NULL;
 	int flags = 0;
@@ -155,7 +167,7 @@ static int do_openat(void)
 
 static int do_openat2(void)
 {
-	struct open_how how = {.flags = open_flags(opt(1, "rdonly"))};
+	struct open_how how = { .flags = open_flags(opt(1, "rdonly")) };
 
 	if (how.flags & O_CREAT)
 		how.mode = 0644;
@@ -198,7 +210,7 @@ static int do_open_private_ns(void)
 /* A ring of one entry, set up by hand; the request is submitted and its result returned as -errno or a value. `fixed`: a buffer to register. */
 int uring_request_with(const struct io_uring_sqe *request, const struct iovec *fixed)
 {
-	struct io_uring_params params = {0};
+	struct io_uring_params params = { 0 };
 	int fd = syscall(SYS_io_uring_setup, 4, &params);
 
 	need_fd(fd, "io_uring_setup");
@@ -224,7 +236,7 @@ int uring_request(const struct io_uring_sqe *request) { return uring_request_wit
 
 static int do_open_uring(void)
 {
-	struct io_uring_sqe sqe = {.opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .addr = (unsigned long)arg(0), .len = 0644};
+	struct io_uring_sqe sqe = { .opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .addr = (unsigned long)arg(0), .len = 0644 };
 
 	sqe.open_flags = open_flags(opt(1, "rdonly"));
 	if (!strcmp(opt(2, "self"), "worker"))
@@ -238,14 +250,14 @@ static int do_open_uring(void)
 /* uring-sqpoll: a ring with a kernel thread that polls */
 static int do_uring_sqpoll(void)
 {
-	struct io_uring_params params = {.flags = IORING_SETUP_SQPOLL, .sq_thread_idle = 1};
+	struct io_uring_params params = { .flags = IORING_SETUP_SQPOLL, .sq_thread_idle = 1 };
 
 	return report_fd(syscall(SYS_io_uring_setup, 4, &params));
 }
 
 static int do_uring_setup(void)
 {
-	struct io_uring_params params = {0};
+	struct io_uring_params params = { 0 };
 
 	return report_fd(syscall(SYS_io_uring_setup, 4, &params));
 }
@@ -253,7 +265,10 @@ static int do_uring_setup(void)
 /* open-handle FILE FLAGS: by file handle, so without any path walk */
 static int do_open_handle(void)
 {
-	struct { struct file_handle handle; unsigned char bytes[MAX_HANDLE_SZ]; } h = {.handle.handle_bytes = MAX_HANDLE_SZ};
+	struct {
+		struct file_handle handle;
+		unsigned char bytes[MAX_HANDLE_SZ];
+	} h = { .handle.handle_bytes = MAX_HANDLE_SZ };
 	int mount_id, root = need_fd(open(opt(2, "/"), O_RDONLY | O_DIRECTORY), "mount");
 
 	if (name_to_handle_at(AT_FDCWD, arg(0), &h.handle, &mount_id, 0))
@@ -586,7 +601,7 @@ static int do_vm_readv(void)
 	static char mark = 'x';
 	char byte;
 	pid_t target = strcmp(arg(0), "child") ? number(arg(0)) : sleeper();
-	struct iovec local = {&byte, 1}, remote = {&mark, 1};
+	struct iovec local = { &byte, 1 }, remote = { &mark, 1 };
 	long result = process_vm_readv(target, &local, 1, &remote, 1, 0);
 
 	return strcmp(arg(0), "child") ? report(result) : finish(target, result);
@@ -750,7 +765,7 @@ static int do_connect_uring(void)
 	struct sockaddr_storage to;
 	socklen_t size = address(arg(0), arg(1), &to);
 	int fd = need_fd(socket(to.ss_family, SOCK_STREAM, 0), "socket");
-	struct io_uring_sqe sqe = {.opcode = IORING_OP_CONNECT, .fd = fd, .addr = (unsigned long)&to, .off = size};
+	struct io_uring_sqe sqe = { .opcode = IORING_OP_CONNECT, .fd = fd, .addr = (unsigned long)&to, .off = size };
 	int result = uring_request(&sqe);
 
 	errno = -result;
@@ -788,7 +803,7 @@ static int do_bind(void)
 	socklen_t size = address(arg(0), arg(1), &own);
 	int fd = need_fd(socket(own.ss_family, SOCK_STREAM, 0), "socket");
 
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
 	return report(bind(fd, (void *)&own, size));
 }
 static int listener(const char *ip, const char *port)
@@ -797,7 +812,7 @@ static int listener(const char *ip, const char *port)
 	socklen_t size = address(ip, port, &own);
 	int fd = need_fd(socket(own.ss_family, SOCK_STREAM, 0), "socket");
 
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
 	if (bind(fd, (void *)&own, size))
 		wrong("bind");
 	return fd;
@@ -900,7 +915,10 @@ static int do_shm_use(void) { return report(shmget(number(arg(0)), 0, 0600)); }
 static int do_shm_make(void) { return report(shmget(number(arg(0)), 4096, IPC_CREAT | number(opt(1, "0600")))); }
 static int do_msgsnd(void)
 {
-	struct { long type; char text[8]; } message = {1, "x"};
+	struct {
+		long type;
+		char text[8];
+	} message = { 1, "x" };
 	int id = need_fd(msgget(IPC_PRIVATE, IPC_CREAT | 0600), "msgget");
 	int error = report(msgsnd(id, &message, sizeof(message.text), IPC_NOWAIT));
 
@@ -910,7 +928,7 @@ static int do_msgsnd(void)
 static int do_semop(void)
 {
 	int id = need_fd(semget(IPC_PRIVATE, 1, IPC_CREAT | 0600), "semget");
-	struct sembuf up = {0, 1, 0};
+	struct sembuf up = { 0, 1, 0 };
 	int error = report(semop(id, &up, 1));
 
 	semctl(id, 0, IPC_RMID);
@@ -941,13 +959,13 @@ static int do_kexec(void)
 }
 static int do_bpf(void)
 {
-	union bpf_attr attr = {.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 4, .max_entries = 1};
+	union bpf_attr attr = { .map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 4, .max_entries = 1 };
 
 	return report_fd(syscall(SYS_bpf, BPF_MAP_CREATE, &attr, sizeof(attr)));
 }
 static int do_bpf_get_next(void)
 {
-	union bpf_attr attr = {.start_id = 0};
+	union bpf_attr attr = { .start_id = 0 };
 	long result = syscall(SYS_bpf, BPF_MAP_GET_NEXT_ID, &attr, sizeof(attr));
 
 	return report(result && errno == ENOENT ? 0 : result);
@@ -957,14 +975,14 @@ static int do_bpf_get_next(void)
  */
 static int do_bpf_prog_load(void)
 {
-	union bpf_attr attr = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER};
+	union bpf_attr attr = { .prog_type = BPF_PROG_TYPE_SOCKET_FILTER };
 	long result = syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
 
 	return report(result < 0 && (errno == EINVAL || errno == E2BIG || errno == EFAULT) ? 0 : result);
 }
 static int do_perf(void)
 {
-	struct perf_event_attr attr = {.type = PERF_TYPE_SOFTWARE, .size = sizeof(attr), .config = PERF_COUNT_SW_CPU_CLOCK, .disabled = 1};
+	struct perf_event_attr attr = { .type = PERF_TYPE_SOFTWARE, .size = sizeof(attr), .config = PERF_COUNT_SW_CPU_CLOCK, .disabled = 1 };
 
 	return report_fd(syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0UL));
 }
@@ -1111,7 +1129,7 @@ static const struct act acts[] = {
 };
 /* clang-format on */
 
-static const struct act *const tables[] = {acts, cgroup_acts, falco_acts, file_acts, hammer_acts, mount_acts, network_acts, process_acts, ways_acts, NULL};
+static const struct act *const tables[] = { acts, cgroup_acts, falco_acts, file_acts, hammer_acts, mount_acts, network_acts, process_acts, ways_acts, NULL };
 
 static int do_list(void)
 {

@@ -27,8 +27,20 @@
 #endif
 
 /* Numbers of the 32-bit table. */
-enum { FORK32 = 2, EXECVE32 = 11, MOUNT32 = 21, UMOUNT32 = 52, IPC32 = 117, CLONE32 = 120, PTRACE32 = 26, BPF32 = 357 };
-enum { IPC_SEMOP = 1, IPC_SEMGET = 2, IPC_MSGSND = 11, IPC_MSGGET = 13, IPC_SHMAT = 21, IPC_SHMGET = 23 }; /* of ipc(2) */
+enum { FORK32 = 2,
+       EXECVE32 = 11,
+       MOUNT32 = 21,
+       UMOUNT32 = 52,
+       IPC32 = 117,
+       CLONE32 = 120,
+       PTRACE32 = 26,
+       BPF32 = 357 };
+enum { IPC_SEMOP = 1,
+       IPC_SEMGET = 2,
+       IPC_MSGSND = 11,
+       IPC_MSGGET = 13,
+       IPC_SHMAT = 21,
+       IPC_SHMGET = 23 }; /* of ipc(2) */
 
 /* A call of the 32-bit table, from a 64-bit process: its result, or -1 and errno. Pointers have to be in the lowest 4 GiB. */
 static long call32(long number, long a, long b, long c, long d, long e)
@@ -79,7 +91,7 @@ static int do_exec32(void)
 /* fork-by CALL: one child by clone3, vfork, or fork32, clone32, vfork32 of the 32-bit table; its end is waited for */
 static int do_fork_by(void)
 {
-	struct clone_args clone3 = {.exit_signal = SIGCHLD};
+	struct clone_args clone3 = { .exit_signal = SIGCHLD };
 	const char *how = arg(0);
 	volatile long child;
 
@@ -106,7 +118,7 @@ static int do_fork_by(void)
 /* userns-clone3: a child in a user namespace of its own */
 static int do_userns_clone3(void)
 {
-	struct clone_args args = {.flags = CLONE_NEWUSER, .exit_signal = SIGCHLD};
+	struct clone_args args = { .flags = CLONE_NEWUSER, .exit_signal = SIGCHLD };
 	long child = syscall(SYS_clone3, &args, sizeof(args));
 
 	if (!child)
@@ -173,7 +185,10 @@ static int do_bpf32(void)
 /* sem32, msg32, shm32: an object is used, by ipc(2) of the 32-bit table; msg-receive: by msgrcv(2) */
 static int do_sem32(void)
 {
-	struct { unsigned short number; short by, flags; } *up = (void *)low_page();
+	struct {
+		unsigned short number;
+		short by, flags;
+	} *up = (void *)low_page();
 	int id = need_fd(call32(IPC32, IPC_SEMGET, IPC_PRIVATE, 1, IPC_CREAT | 0600, 0), "semget");
 
 	up->by = 1;
@@ -184,7 +199,10 @@ static int do_sem32(void)
 }
 static int do_msg32(void)
 {
-	struct { int type; char text[8]; } *message = (void *)low_page();
+	struct {
+		int type;
+		char text[8];
+	} *message = (void *)low_page();
 	int id = need_fd(call32(IPC32, IPC_MSGGET, IPC_PRIVATE, IPC_CREAT | 0600, 0, 0), "msgget");
 
 	message->type = 1;
@@ -203,7 +221,10 @@ static int do_shm32(void)
 }
 static int do_msg_receive(void)
 {
-	struct { long type; char text[8]; } message;
+	struct {
+		long type;
+		char text[8];
+	} message;
 	int id = need_fd(msgget(IPC_PRIVATE, IPC_CREAT | 0600), "msgget");
 	long result = msgrcv(id, &message, sizeof(message.text), 0, IPC_NOWAIT);
 	int error = report(result < 0 && errno == ENOMSG ? 0 : result);
@@ -213,8 +234,20 @@ static int do_msg_receive(void)
 }
 
 const struct act ways_acts[] = {
-	{"exec32", do_exec32}, {"fork-by", do_fork_by}, {"userns-clone3", do_userns_clone3}, {"proc-mem", do_proc_mem},
-	{"pidfd-getfd", do_pidfd_getfd}, {"ptrace32", do_ptrace32}, {"mount32", do_mount32}, {"umount32", do_umount32},
-	{"open-tree-move", do_open_tree_move}, {"fsconfig-remount", do_fsconfig_remount}, {"bpf32", do_bpf32}, {"sem32", do_sem32},
-	{"msg32", do_msg32}, {"shm32", do_shm32}, {"msg-receive", do_msg_receive}, {NULL, NULL},
+	{ "exec32", do_exec32 },
+	{ "fork-by", do_fork_by },
+	{ "userns-clone3", do_userns_clone3 },
+	{ "proc-mem", do_proc_mem },
+	{ "pidfd-getfd", do_pidfd_getfd },
+	{ "ptrace32", do_ptrace32 },
+	{ "mount32", do_mount32 },
+	{ "umount32", do_umount32 },
+	{ "open-tree-move", do_open_tree_move },
+	{ "fsconfig-remount", do_fsconfig_remount },
+	{ "bpf32", do_bpf32 },
+	{ "sem32", do_sem32 },
+	{ "msg32", do_msg32 },
+	{ "shm32", do_shm32 },
+	{ "msg-receive", do_msg_receive },
+	{ NULL, NULL },
 };
