@@ -47,19 +47,19 @@ class FalcoRules:
         return [rule.location for rule in self.set.rules]
 
     def policies(self, facts: Facts) -> tuple[Policy, ...]:
-        """WATCHING and ENFORCING, as far as there are rules for them."""
+        """The policies WATCHING and ENFORCING, as far as there are rules for them."""
         from bpfence.dialects.falco.lower.policies import policies
 
         return policies(self.set.rules, paths=self.set.paths, hosts=facts.hosts)
 
     def paths(self) -> Iterable[str]:
-        """Those that rules compare with."""
+        """The paths that rules compare with."""
         from bpfence.dialects.falco.lower.links import paths_of
 
         return paths_of(self.set.rules if self.options.links == "resolve" else (), self.set.paths)
 
     def resolved(self, find: FindLinks, where: str) -> tuple[FalcoRules, list[Diagnostic]]:
-        """Unless the options say that paths are to be taken as written."""
+        """The same with other names of paths, unless the options say that paths are taken as written."""
         from bpfence.dialects.falco.lower.links import widened
 
         if self.options.links != "resolve":
@@ -68,7 +68,7 @@ class FalcoRules:
         return FalcoRules(made, self.options), told
 
     def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
-        """User space evaluates whole rules, so the kernel may decide less of those that are watched."""
+        """User space evaluates whole rules, so the kernel may decide less of the rules that only watch."""
         from bpfence.dialects.falco.lower.policies import smaller_versions
 
         return smaller_versions(policy) if policy.name == WATCHING else iter([(policy, ())])
@@ -94,7 +94,7 @@ class Falco:
         self._events = events
 
     def claims(self, data: bytes) -> bool:
-        """Whether there is an entry of theirs, and no Kubernetes-style header."""
+        """Whether there is an entry of a rule file, and no Kubernetes-style header."""
         return _ENTRY.search(data) is not None and _HEADER.search(data) is None
 
     def choose(self, given: Mapping[str, Any]) -> FalcoOptions:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Falco rule files that were read in, their final rules and all that is wrong with them out.
 
-Rules that deny are tried on the kernel's part of the language here: what it cannot decide of them is a mistake. No file makes it raise.
+Rules that deny are lowered here for a trial: what the kernel cannot decide of them is a mistake. No file makes it raise.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[LoadedRules, li
 
 
 def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> tuple[LoadedRules, list[Diagnostic]]:
-    """The rules of some files that were read, in order. `report`: what is known of them already."""
+    """The rules of some files that were read, in order. `report`: what was found about them before."""
     collector = Collector(report or Report(CODES))
     with _uncollected():
         for source in files:
@@ -57,7 +57,8 @@ def load_texts(texts: Iterable[tuple[str, str]]) -> tuple[LoadedRules, list[Diag
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Trees are no garbage while they are made: to look for cycles among them again and again is half of the time of a large load."""
+    """Without the garbage collector: trees hold no cycles while they are made, and looking for some takes half of the time of a large
+    load."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -96,7 +97,7 @@ def _finish(collector: Collector) -> tuple[LoadedRules, list[Diagnostic]]:
 
 def check_enforcement(rule: FalcoRule, report: Report, *, paths: PathSource = "kernel") -> None:
     """Report every test of a rule with `bpfence: {action: deny}` that the kernel cannot decide. `paths`: what fd.name means."""
-    from bpfence.dialects.falco.lower.rules import enforced  # it needs the names of this package's modules
+    from bpfence.dialects.falco.lower.rules import enforced  # imported late: it needs the names of this package's modules
 
     if rule.enforcement is None or rule.enforcement.action == "audit":
         return
@@ -114,9 +115,10 @@ def select(
     disabled: Iterable[str] = (),
     priority: str = "Debug",
 ) -> list[FalcoRule]:
-    """Rules that are enabled, or whose names match a pattern of `names` or tags are among `tags`, and none of `disabled`.
+    """Rules that are enabled, or (with `names` or `tags`) only those whose name matches a pattern of `names` or that have one of `tags`; in
+    any case without those of `disabled`.
 
-    With `names` or `tags` nothing else is chosen. Patterns are those of a shell. `priority`: the least urgent kept, as Falco spells it.
+    Patterns are those of a shell. `priority`: the least urgent that is kept, as Falco spells it.
     """
     names, tags, disabled = list(names), set(tags), list(disabled)
     least = PRIORITIES.index(priority)
@@ -130,7 +132,7 @@ def select(
 
 
 def undecided_by_kernel(rules: RuleSet) -> list[Diagnostic]:
-    """What the kernel cannot decide of rules that deny, where paths are compared otherwise than `load_files` has checked."""
+    """What the kernel cannot decide of rules that deny, when paths are compared otherwise than `load_files` has assumed."""
     report = Report(CODES)
     for rule in rules.rules:
         check_enforcement(rule, report, paths=rules.paths)

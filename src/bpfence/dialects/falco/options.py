@@ -10,9 +10,9 @@ import msgspec
 from bpfence.dialects.option import Option
 
 WATCHING: Final = "falco"
-"""The policy of the rules that are watched, and the name of the dialect."""
+"""The policy of the rules that only watch, and the name of the dialect."""
 ENFORCING: Final = "falco-enforce"
-"""The policy of those with `bpfence: {action: deny|kill}`."""
+"""The policy of the rules with `bpfence: {action: deny|kill}`."""
 SUGGESTED: Final = (
     "container_id=%container.id container_name=%container.name container_image_repository=%container.image.repository"
     " container_image_tag=%container.image.tag k8s_pod_name=%k8s.pod.name k8s_ns_name=%k8s.ns.name"
@@ -59,4 +59,4 @@ OPTIONS: Final = (
     Option(("--disable-rule",), "disabled", "Falco rules: not these (shell patterns). Repeatable.", (), many=True, metavar="NAME"),
     Option(("--priority",), "priority", "Falco rules: the least urgent to keep.", "Debug", PRIORITIES),
 )  # fmt: skip
-"""Those of `run`, `exec` and `test`, by the members of FalcoOptions."""
+"""The options of `run`, `exec` and `test`, by the members of FalcoOptions."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Falco events in, lines that `bpfence test` replays out.
 
-`--record PATH`: the agent gives every candidate that it has evaluated. A line holds what the loaded rules look at, in conditions and in
-outputs, and a fixed base, so that a replay by the same rules gives the same matches and other rules have something to work with. The file
-is private and append-only like every file of lines; a recording that fails is reported once and never stops the agent.
+`--record PATH`: the agent gives every candidate that it has evaluated. A line holds the fields that the loaded rules look at, in conditions
+and in outputs, and a fixed set of others. So a replay by the same rules gives the same matches, and other rules have something to work
+with. The file is private and append-only like every file of lines. A recording that fails is reported once and never stops the agent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bpfence.events.source import MAX_LINE
 from bpfence.host.lines import LinesFile
 
 MAX_BYTES: Final = 1 << 30
-"""A recording stops when its file has this size; moved away, the next one begins."""
+"""A recording stops when its file has this size. When the file is moved away, the next one begins."""
 
 BASE: Final = (
     "evt.rawres", "evt.res", "evt.hostname", "bpfence.path",
@@ -34,14 +34,15 @@ BASE: Final = (
     "user.uid", "user.name", "user.loginuid", "user.loginname", "user.homedir", "user.shell", "group.gid", "group.name",
     "fs.path.name", "fs.path.source", "fs.path.target", "container.id", "container.name",
 )  # fmt: skip
-"""What every record holds as far as it is there. `args`, `argv`, `env` and `lineage` of a record hold what follows from them."""
+"""Fields that every record holds, if they are there. What follows from `args`, `argv`, `env` and `lineage` of a record is not stored
+again."""
 
 _FROM_TIME: Final = ("evt.time", "evt.datetime", "evt.rawtime")
 _ELSEWHERE: Final = frozenset(("evt.num", "evt.type", "proc.args", "proc.env"))
 
 
 def recorded_fields(rules: RuleSet) -> tuple[str, ...]:
-    """The fields to record for some rules, as `record_of` takes them. What a record holds in another place is left out."""
+    """The fields to record for some rules, as `record_of` takes them, without those that a record holds in another place."""
     fields = dict.fromkeys(BASE)
     for rule in rules.rules:
         parts = (*rule.output.parts, *rules.appended)
@@ -80,7 +81,7 @@ def _sources(getters: Iterable[Getter]) -> Iterator[FieldGetter]:
 class Recorder:
     """Events to be written with the next `flush`. OSError where the file cannot be opened.
 
-    `report` gets the first failure, and the first success after it; `lost` counts the events that are not in the file.
+    `report` gets the first failure, and the first success after it. `lost` counts the events that are not in the file.
     """
 
     def __init__(
@@ -109,11 +110,11 @@ class Recorder:
         self._fields = BASE if rules is None else recorded_fields(rules)
 
     def add(self, event: FalcoEvent) -> None:
-        """One event."""
+        """Add one event."""
         self.number += 1
         given = event.get("evt.num")
         line = encode(record_of(event, self._fields, num=given if isinstance(given, int) else self.number, host=self._host))
-        if len(line) > MAX_LINE:  # nothing would read it back
+        if len(line) > MAX_LINE:  # a line that long could not be read back
             self.lost += 1
         else:
             self._waiting.append(line)
@@ -148,7 +149,7 @@ class Recorder:
         return False
 
     def reopen(self) -> None:
-        """Take up a file that was moved away."""
+        """Open the file again after it was moved away."""
         try:
             self._file.reopen()
         except (OSError, ValueError) as error:

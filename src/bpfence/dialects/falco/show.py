@@ -33,7 +33,7 @@ DROP_KINDS: Final = {
     "execve": ("process.exec", "process.executed", "process.exec_failed"), "open": ("file.open", "file.create", "file.open_failed"),
     "dir_file": ("file.link", "file.mkdir", "file.rename", "file.rmdir", "file.symlink", "file.unlink", "process.chdir"),
 }  # fmt: skip
-"""The groups by which Falco counts lost events, and ours in them."""
+"""Falco's groups of lost events, and our events in each."""
 
 
 class FalcoAlert(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,12 +73,12 @@ def of_match(match: FalcoMatch, event: FalcoEvent, host: str) -> FalcoAlert:
 
 
 def _ordered(fields: dict[str, Any]) -> dict[str, Any]:
-    """By name, as Falco has them."""
+    """Fields in the order of their names, as Falco has them."""
     return dict(sorted(fields.items()))
 
 
 def details(match: FalcoMatch) -> dict[str, Any]:
-    """What an alert of bpfence carries of a Falco rule, under `dialect.falco`."""
+    """What an alert of bpfence says in Falco's terms, under `dialect.falco`."""
     rule = match.rule
     return {"priority": rule.priority, "source": rule.source, "output": match.output, "output_fields": match.fields}
 
@@ -144,7 +144,7 @@ def _alert(alert: Alert) -> FalcoAlert:
 
 
 def _fields(alert: Alert) -> dict[str, Any]:
-    """output_fields of a native alert: what of it has a name in Falco, and what was done."""
+    """output_fields of a native alert: those of its values that have a name in Falco, and what was done."""
     process: dict[str, Any] = msgspec.to_builtins(alert.process) if alert.process else {}
     words = process.get("args") or []
     fields = {
@@ -191,7 +191,7 @@ def line_as_text(line: Line) -> bytes:
 
 
 def form(alert: FalcoAlert, *, as_text: bool) -> str:
-    """A line in one of the two forms. What a rule's own text holds beside fields may not be printable."""
+    """A line in one of the two forms. The text of a rule around its fields may hold characters that are not printable."""
     if not as_text:
         return encode(alert).decode()
     if alert.source != INTERNAL:

@@ -46,11 +46,11 @@ _SHAPES: Final = {
     FieldArgument.OPTIONAL_KEY: "[KEY]?",
 }
 TestedLine = tuple[int, RecordedEvent, list[FalcoMatch], str]
-"""A recorded line's number, its event, the rules that it matches, and what is not as it expects."""
+"""Of a recorded line: its number, its event, the rules that it matches, and what differs from what it expects."""
 
 
 class FalcoTools(Tools):
-    """All rules of files are looked at, those that are not enabled too, but for `test`."""
+    """All rules of the files are looked at, even those that are not enabled; only `test` takes the enabled ones."""
 
     def check(self, sources: Sequence[SourceFile], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
         """A line of summary for each file."""
@@ -129,7 +129,7 @@ class FalcoTools(Tools):
     def exactly(
         self, sources: Sequence[SourceFile], mode: str
     ) -> tuple[list[tuple[NamedRule, Policy | list[Diagnostic]]], list[Diagnostic]]:
-        """Of all enabled rules."""
+        """All enabled rules."""
         rules, warnings = self._rules(sources)
         return list(exactly(rules, mode)), warnings
 
@@ -158,7 +158,7 @@ def _explained(rule: FalcoRule) -> dict[str, Any]:
 
 
 def _sensors(rule: FalcoRule, lowered: lower.LoweredRule) -> list[str]:
-    """Where the kernel is looked at for a rule: hooks, tracepoints (tp:), functions (fn:) and ends of system calls (call:)."""
+    """Where the kernel looks for a rule: hooks, tracepoints (tp:), functions (fn:) and ends of system calls (call:)."""
     sensors: dict[str, None] = {}
     for native in lowered.conditions:
         sensors |= dict.fromkeys(hooks_of(native))
@@ -215,7 +215,7 @@ def _in_form(results: Sequence[TestedLine], form: str) -> Shown:
 
 
 def mismatch(event: RecordedEvent, matches: list[FalcoMatch], number: int = 0) -> str:
-    """What is not as a recorded line expects, or nothing."""
+    """What differs from what a recorded line expects; "" where nothing does."""
     expected = event.record.expect
     if expected is None:
         return ""

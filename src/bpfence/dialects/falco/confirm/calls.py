@@ -24,18 +24,18 @@ from bpfence.syscalls.table import name as call_name_of
 
 AT_FDCWD: Final = -100
 UNKNOWN_DESCRIPTOR: Final = 2147483647
-"""fd.num where a descriptor was made that no record names."""
+"""fd.num where a descriptor was made that is not in the record."""
 
 
 class EventArgument(NamedTuple):
-    """One argument: as it is, and as Falco spells it out where it does."""
+    """One argument: its raw value, and its text where Falco has one."""
 
     raw: Scalar | None
     text: str | None = None
 
     @property
     def shown(self) -> Scalar | None:
-        """evt.arg."""
+        """The value of evt.arg."""
         return self.raw if self.text is None else self.text
 
 
@@ -73,7 +73,7 @@ _CANONICAL: Final[Mapping[str, str]] = {
     "kernel.memfd": "memfd_create", "kernel.userfaultfd": "userfaultfd", "kernel.fsconfig": "fsconfig",
     "process.setid_failed": "setuid",
 }  # fmt: skip
-"""The type of an event that no system call of its own stands behind."""
+"""Falco's type for events that have no system call of their own."""
 
 
 def _types(*attributes: str) -> Mapping[str, frozenset[str]]:
@@ -86,16 +86,16 @@ def _types(*attributes: str) -> Mapping[str, frozenset[str]]:
 
 
 SEEN: Final = _types("seen")
-"""Native event → the types that it can be, for what is reported when it is done."""
+"""Native event → the types that it can be, when it is reported after it was done."""
 TYPES: Final = _types("native", "seen")
-"""The same for what is about to be done, too."""
+"""The same for events that are about to be done."""
 
 _SUBCALLS: Final = {number: name for name, number in SOCKETCALL.items()}
 
 
 @lru_cache(maxsize=1024)
 def call_name(call: int, argument: int) -> str | None:
-    """The name of NUM_CALL's number; `argument` is the first register, which says what socketcall does."""
+    """The name of the call with NUM_CALL's number. `argument` is the first register, which says what socketcall does."""
     number = call & abi.CALL_NUMBER_MASK
     if not call & abi.CALL_COMPAT:
         return call_name_of(Arch.X32 if number & X32_BIT else Arch.X86_64, number)
@@ -106,8 +106,8 @@ def call_name(call: int, argument: int) -> str | None:
 def event_type(record: KernelEvent) -> str | None:
     """The type of a record under Falco's names; None where Falco has no event for it.
 
-    A native event can lie within a call that is none of its types (the open of a program by execve): that is no event. What io_uring
-    does, and what no call is known for, is the type that stands for all of them.
+    A native event can lie within a call that has none of its types (execve opens the program): that is no event. What io_uring does, and
+    what has no known call, gets the type that stands for all of them.
     """
     event = record.event
     if event == "process.exit":
@@ -129,7 +129,7 @@ def event_type(record: KernelEvent) -> str | None:
     return name if name in types else None
 
 
-# Calls of the 32-bit table that do what another one does, with wider ids and times.
+# Calls of the 32-bit table that do what another call does, with wider ids and times.
 _RENAMED: Final = {
     **{f"{name}32": name for name in ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "chown", "lchown", "fchown")},
     "recvmmsg_time64": "recvmmsg",
@@ -137,9 +137,8 @@ _RENAMED: Final = {
 
 
 def has_registers(record: KernelEvent) -> bool:
-    """Whether the registers are the arguments of the call that the event is the work of. Those of socketcall say where they lie, and those
-    of io_uring_enter are about the ring.
-    """
+    """Whether the registers hold the arguments of the call that did this. Registers of socketcall point to them, and those of
+    io_uring_enter are about the ring."""
     number = record.numbers.get(abi.NUM_CALL)
     if number is None or record.flags & abi.EVENT_ASYNC:
         return False
@@ -158,7 +157,7 @@ _OPEN: Final = (
     ("O_SYNC", 0o4000000, 1 << 7), ("O_NONBLOCK", 0o4000, 1 << 6), ("O_EXCL", 0o200, 1 << 5), ("O_DSYNC", 0o10000, 1 << 4),
     ("O_APPEND", 0o2000, 1 << 3), ("O_CREAT", 0o100, 1 << 2),
 )  # fmt: skip
-# 3 asks for the rights of both and gives neither.
+# access mode 3 needs the rights for both, and gives neither
 _ACCESS: Final = (("O_RDONLY", 1), ("O_WRONLY", 2), ("O_RDWR", 3), ("O_RDWR", 3))
 _O_CREAT: Final = 0o100
 _O_TMPFILE: Final = 0o20000000
@@ -259,7 +258,7 @@ _FSCONFIG: Final = {
 
 @lru_cache(maxsize=256)
 def capability_names(value: int) -> str:
-    """A set of capabilities: CAP_* joined by spaces, lowest first."""
+    """A set of capabilities: their CAP_* names joined by blanks, lowest first."""
     return " ".join(word for word in names.flags("capability", value) if not word.startswith("0x"))
 
 
@@ -284,7 +283,7 @@ def _number(register: int, *, unsigned: bool = False, wide: bool = False) -> Mak
 
 
 def _id(register: int, kind: str = "user") -> Make:
-    """A user's or group's id, explained by the name where there is one; -1 leaves it as it is."""
+    """A user's or group's id, with the name as its text where there is one; -1 stays as it is."""
 
     def make(call: CallEvent) -> EventArgument:
         value = call.register(register)
@@ -375,7 +374,7 @@ def _mode(mask: int = 0o7777) -> Make:
 
 
 def _open_mode(register: int) -> Make:
-    """The mode that open was given; 0 where it makes no file, as then the register holds anything."""
+    """The mode that was given to open; 0 where no file is made, because then the register may hold anything."""
 
     def make(call: CallEvent) -> EventArgument:
         value = call.register(register)
@@ -387,7 +386,7 @@ def _open_mode(register: int) -> Make:
 
 
 def _how_mode(call: CallEvent) -> EventArgument:
-    """The same of openat2, whose structure the record has."""
+    """The same for openat2, whose structure is in the record."""
     value = call.record.numbers.get(abi.NUM_HOW_MODE)
     if value is None:
         return ABSENT
@@ -398,7 +397,7 @@ _FLAGS_REGISTER: Final = {"open": 1, "openat": 2, "open_by_handle_at": 2}
 
 
 def _given_flags(call: CallEvent) -> int:
-    """Open flags as the caller gave them. The kernel adds O_LARGEFILE to all of them on 64-bit machines."""
+    """Open flags as the caller gave them: on 64-bit machines the kernel adds O_LARGEFILE to all."""
     if call.type == "creat":
         return 0o1101
     register = _FLAGS_REGISTER.get(call.type)
@@ -458,7 +457,7 @@ def _own_dirfd(call: CallEvent) -> EventArgument:
 
 
 def _opened(call: CallEvent) -> EventArgument:
-    """The path of an open: as the kernel resolved it, and as it was given where it resolved none."""
+    """The path of an open: the one that the kernel resolved, or else the one that was given."""
     path = call.text(abi.STR_FILE_PATH)
     return EventArgument(call.text(abi.STR_FILE_TEXT) if path is None else path)
 
@@ -496,7 +495,7 @@ def _signal(call: CallEvent) -> EventArgument:
 
 
 def _address(call: CallEvent) -> EventArgument:
-    """The address that a call names: of the other side, for bind of the own one; either is the server's."""
+    """The address that a call names: the other side's, for bind its own. Either is the server's."""
     path = call.text(abi.STR_NET_UNIX_PATH)
     if path is not None:
         return EventArgument(path)
@@ -528,7 +527,7 @@ def _bpf(call: CallEvent) -> EventArgument:
 
 
 def _exec_name(call: CallEvent) -> EventArgument:
-    """What a program was to be executed by: the name given where it failed, the file where it has not happened yet."""
+    """The name by which a program was to be executed: the given one where that failed, the file's where it is still to come."""
     for slot in (abi.STR_CALL_TEXT, abi.STR_FILE_PATH):
         name = call.text(slot)
         if name is not None:
@@ -537,7 +536,7 @@ def _exec_name(call: CallEvent) -> EventArgument:
 
 
 def _exe_flags(call: CallEvent) -> EventArgument:
-    """About the executable; of one that is about to be executed nothing is known yet."""
+    """A fact about the executable. Of one that is about to be executed none is known yet."""
     value = None if call.record.event == "process.exec" else call.record.numbers.get(abi.NUM_EXE_FLAGS)
     return ABSENT if value is None else _EXE(value)
 
@@ -655,7 +654,7 @@ MAKERS: Final[Mapping[str, Mapping[str, Make]]] = {
 
 
 def argument(call: CallEvent, name: str) -> EventArgument:
-    """One argument by its name or its number from 0; ABSENT where the event has none of that name."""
+    """One argument, by its name or its number from 0; ABSENT where the event has no such argument."""
     makers = MAKERS.get(call.type, {})
     if name.isascii() and name.isdigit():
         listed = FALCO_EVENT_BY_NAME[call.type].args if call.type in FALCO_EVENT_BY_NAME else ()
@@ -667,13 +666,13 @@ def argument(call: CallEvent, name: str) -> EventArgument:
 
 
 def event_arguments(call: CallEvent, leave_out: Iterable[str] = ()) -> dict[str, EventArgument]:
-    """All arguments in order, but those that are left out: they are ABSENT."""
+    """All arguments in order. Arguments that were left out are ABSENT."""
     omitted = frozenset(leave_out)
     return {name: ABSENT if name in omitted else make(call) for name, make in MAKERS.get(call.type, {}).items()}
 
 
 def spelled(name: str, value: EventArgument) -> str:
-    """An argument in evt.args: name=raw, and the text in brackets where there is both."""
+    """An argument in evt.args: name=raw, and its text in brackets where it has both."""
     if value.raw is None:
         return f"{name}=<NA>"
     raw = value.raw.decode("utf-8", "surrogateescape") if isinstance(value.raw, bytes) else str(value.raw)
@@ -685,11 +684,11 @@ def spelled(name: str, value: EventArgument) -> str:
 
 
 _REPLACED: Final = frozenset({"mode", "addr", "data"})
-"""Numbers that Falco writes in another base, rather than explains."""
+"""Numbers that Falco writes in another base, without an explanation."""
 
 
 def result_of(record: KernelEvent) -> int | None:
-    """What the call returned. Where the record does not know, it is taken to have succeeded, unless bpfence has denied it."""
+    """What the call returned. Where the record does not say, the call is taken to have succeeded, unless bpfence has denied it."""
     if record.event == "process.executed":
         return 0
     if record.event == "process.exit":

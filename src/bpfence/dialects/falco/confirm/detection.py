@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Observations and the Falco rules that the kernel names for them in, the rules that really match out.
 
-Called by the agent. The kernel over-approximates detection: what it lets through is a candidate, and it is an alert only where the rest
-of a rule's condition holds too. The rule sets of the last generations are kept, because records wait in the ring buffer across a reload;
-where a record's own set is gone, the newest set decides, by the names of its rules.
+Called by the agent. For detection the kernel lets through more than rules match: each such event is a candidate, and an alert only if the
+rest of a rule's condition holds too. The rule sets of the last generations are kept, because records wait in the ring buffer across a
+reload. If the set of a record is gone, the newest set decides, by the names of the rules.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Events(Protocol):
     """Makes Falco's view of kernel records; the agent's own is `KernelEvents`."""
 
     def event(self, record: KernelEvent) -> FalcoEvent | None:
-        """The event; None where the record is none that Falco has."""
+        """The event; None where Falco has no such event."""
 
     def use(self, rules: RuleSet | None) -> None:
         """These rules are in force now."""
@@ -42,21 +42,22 @@ class Events(Protocol):
         """The names of hosts that the rules in force mention and that were asked for, with their addresses."""
 
     def start(self, changed: Callable[[], None]) -> None:
-        """Begin with what goes on beside events; called again and again. `changed` is called, by any thread, when `hosts` is another."""
+        """Begin work that goes on beside events; may be called again and again. `changed` is called, by any thread, when `hosts` has
+        changed."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """End that work."""
 
 
 class KernelEvents:
     """`LiveEvents` with the names of hosts that the rules in force mention.
 
-    They are resolved by a thread, which must not begin before privileges are given up (they are those of a thread) nor before a command is
-    forked: `start` is called when the agent begins to work. Until a name was asked for, the kernel lets everything through for it.
+    A thread resolves them. It must not begin before privileges are given up, because they belong to a thread, nor before a command is
+    forked; so `start` is called when the agent begins to work. Until a name has been asked for, the kernel lets everything through for it.
     """
 
     def __init__(self, processes: ProcessCache, clock: Clock, cgroup_path: Callable[[int], str | None] | None, host: str) -> None:
-        from bpfence.dialects.falco.confirm.live import LiveEvents  # what enforces native policies alone does without
+        from bpfence.dialects.falco.confirm.live import LiveEvents  # imported late: what only enforces native policies does without
 
         self._live = LiveEvents(processes, clock, cgroup_path=cgroup_path or (lambda _: None), host=host)
         self._names: tuple[str, ...] = ()
@@ -66,7 +67,7 @@ class KernelEvents:
         return self._live.event(record)
 
     def use(self, rules: RuleSet | None) -> None:
-        """Other rules may mention other hosts."""
+        """Other rules may mention other hosts: resolve those from now on."""
         names = mentioned(rules.rules) if rules is not None else ()
         if names != self._names:
             self.close()
@@ -116,8 +117,8 @@ class _Known(NamedTuple):
 class Detection:
     """Confirms candidates. `candidates` counts the records that were looked at, `confirmed` those that some rule matched.
 
-    `make` is called once there are Falco rules. `kept`: of how many rule sets records may
-    still come. `faults` has what went wrong, whatever the rules in force were.
+    `make` is called once there are Falco rules. `kept`: of how many rule sets records may still come. `faults` has what went wrong, for all
+    rule sets.
     """
 
     def __init__(self, make: Callable[[], Events], recorder: Recorder | None = None, *, kept: int) -> None:
@@ -132,7 +133,7 @@ class Detection:
         self.confirmed = 0
 
     def use(self, generation: int, rules: FalcoRules | None, infos: Iterable[RuleInfo]) -> None:
-        """The rules of the generation that is in force now. None: it has no Falco rules."""
+        """The rules of the generation that is in force now; None: it has no Falco rules."""
         self._known.pop(generation, None)
         chosen = rules.set if rules is not None else None
         if chosen is not None:
@@ -144,7 +145,7 @@ class Detection:
             self._known[generation] = self._newest
         else:
             self._newest = None
-        # Where only followed paths name other files the rules are the same ones, and those before them are not to be forgotten for it.
+        # Where only followed paths name other files, the rules are the same ones: they must not push older ones out.
         while len({id(known) for known in self._known.values()}) > self._kept or len(self._known) > MAX_KNOWN:
             del self._known[next(iter(self._known))]
         if self._events is not None:
@@ -157,13 +158,13 @@ class Detection:
         return self._events.hosts() if self._events is not None else {}
 
     def start(self, changed: Callable[[], None]) -> None:
-        """The agent works now: its privileges are what they will be, and its command runs. `changed`: see `Events`."""
+        """The agent works now: its privileges will not change any more, and its command runs. `changed`: see `Events`."""
         if self._events is not None:
             self._events.start(changed)
 
     @property
     def active(self) -> bool:
-        """Whether Falco rules are in force, or were a short time ago."""
+        """Whether Falco rules are in force, or were until a short time ago."""
         return bool(self._known)
 
     def view(self, seen: Observation) -> FalcoView:
@@ -197,7 +198,7 @@ class Detection:
             self._recorder.reopen()
 
     def close(self) -> None:
-        """Write what was recorded, let go of the file, and end what goes on beside."""
+        """Write what was recorded, close the file, and end the work beside events."""
         if self._events is not None:
             self._events.close()
         if self._recorder is not None:

@@ -34,9 +34,9 @@ Scalar = Union[str, int, float, bool, bytes]
 FieldValue = Union[Scalar, tuple[Scalar, ...]]
 SECOND: Final = 1_000_000_000
 NOTHING: Final = "<NA>"
-"""What Falco has for an argument without a value."""
+"""Falco's text for an argument without a value."""
 LAST_MOMENT: Final = 253402300799 * SECOND
-"""The end of the year 9999, the last that can be written."""
+"""The end of the year 9999, the last moment that can be written."""
 
 
 class FalcoEvent(Protocol):
@@ -54,7 +54,7 @@ class FalcoEvent(Protocol):
         """A field's value; None where it is absent. Fields that are `many` give tuples when asked without argument."""
 
     def elements(self, field: str) -> tuple[str, ...] | None:
-        """The list that a text such as proc.args is made of."""
+        """The list that the text of a field such as proc.args is made of."""
 
 
 class FalcoAncestor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,7 +69,7 @@ class FalcoAncestor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Derived:
-    """Values that follow from others. A source implements `raw` (what it has itself), `lineage`, `arguments` and `elements`."""
+    """Values that follow from other values. A source implements `raw` (what it has itself), `lineage`, `arguments` and `elements`."""
 
     type: str
     time: int
@@ -78,7 +78,7 @@ class Derived:
         self._known: dict[tuple[str, str | None], FieldValue | None] = {}
 
     def raw(self, field: str, argument: str | None) -> FieldValue | None:
-        """What the source knows itself."""
+        """A value that the source has itself; None where it has none."""
         raise NotImplementedError
 
     def lineage(self) -> tuple[FalcoAncestor, ...]:
@@ -90,7 +90,7 @@ class Derived:
         raise NotImplementedError
 
     def elements(self, field: str) -> tuple[str, ...] | None:
-        """The list that a text is made of."""
+        """The list that a field's text is made of."""
         raise NotImplementedError
 
     def get(self, field: str, argument: str | None = None) -> FieldValue | None:
@@ -115,7 +115,7 @@ _Derive = Callable[[Derived, "str | None"], "FieldValue | None"]
 
 
 def _lineage(attribute: str, own: str) -> _Derive:
-    """An ancestor's attribute by level; all that are known without one."""
+    """An ancestor's attribute, by level; without a level all that are known."""
 
     def derive(event: Derived, argument: str | None) -> FieldValue | None:
         ancestors = event.lineage()
@@ -166,7 +166,7 @@ def _args(event: Derived, argument: str | None) -> FieldValue | None:
 
 
 def _ancestor_args(event: Derived, argument: str | None) -> FieldValue | None:
-    """What stands in an ancestor's command line behind its name."""
+    """The part of an ancestor's command line after its name."""
     if argument == "0":
         return event.get("proc.args")
     lines = [
@@ -179,7 +179,7 @@ def _ancestor_args(event: Derived, argument: str | None) -> FieldValue | None:
 
 
 def _counted(*categories: str) -> _Derive:
-    """1 where a call of one of these categories has failed; of any where none is given."""
+    """1 where a call of one of these categories has failed; without categories, where any call has."""
 
     def derive(event: Derived, _: str | None) -> FieldValue | None:
         kind = event.get("evt.category")
@@ -242,7 +242,7 @@ _SETS_MODE: Final = ("chmod", "fchmod", "fchmodat", "mknod", "mknodat")
 
 
 def mode_text(event_type: str, mode: int) -> str:
-    """evt.arg.mode: names joined by '|' where permissions are set or a node is made, hexadecimal of mkdir, octal of opens."""
+    """evt.arg.mode: names joined by '|' where permissions are set or a node is made; for mkdir hexadecimal; for opens octal."""
     if event_type in _SETS_MODE:
         words = [name for name, bit in MODES.items() if mode & bit]
         words += [_FORMATS[mode & 0o170000]] if mode & 0o170000 in _FORMATS else []
@@ -251,7 +251,7 @@ def mode_text(event_type: str, mode: int) -> str:
 
 
 def octal(mode: int) -> str:
-    """A mode as Falco writes it: 0644, and 0."""
+    """A mode as Falco writes it: 0644, but 0 alone."""
     return f"0{mode:o}" if mode else "0"
 
 
@@ -340,7 +340,7 @@ def _type_character(event: Derived, _: str | None) -> FieldValue | None:
 
 
 def _file_name(event: Derived) -> str | None:
-    """fd.name where it is a path."""
+    """fd.name if it is a path; else None."""
     name = event.get("fd.name")
     return name if isinstance(name, str) and event.get("fd.type") in ("file", "directory", "memfd", None) else None
 
@@ -489,7 +489,7 @@ _Json = Union[str, int, float, bool, None]
 
 
 class Record(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """One line. `expect`: names of the rules that must fire, or maps of rule, output and output_fields; for tests."""
+    """One line of a recording. `expect`: names of the rules that must match, or maps of rule, output and output_fields; for tests."""
 
     type: str
     num: int = 0
@@ -556,7 +556,7 @@ def _unescaped(ancestor: FalcoAncestor) -> FalcoAncestor:
 
 
 def _checked(spelled: str, value: Any) -> tuple[NamedField, FieldValue]:
-    """A field and its value as its type has it; TextError where it cannot have it."""
+    """A field and its value, converted to the field's type; TextError where it cannot have that value."""
     name, bracket, rest = spelled.partition("[")
     use = lookup(name, rest[:-1] if bracket and rest.endswith("]") else None)
     if use is None or (bracket and not rest.endswith("]")):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A decoded kernel record in, a Falco event out.
 
-Called by the agent for records that speak for Falco rules. An event knows nothing when it is made: a field is worked out when a rule or an
-output asks for it, once. What the record holds comes first, then the images of the programs, then /proc for what neither has (the
-environment, descriptors 0 to 2, processes older than the agent). Everything is hostile; nothing here raises, whatever a record says.
+Called by the agent for records that are about Falco rules. A new event knows nothing: a field is worked out when a rule or an output first
+asks for it, and then kept. Values come from the record if it has them, then from the images of programs, then from /proc (the environment,
+descriptors 0 to 2, processes older than the agent). Everything is hostile; nothing here raises, whatever a record says.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ MAX_CGROUPS: Final = 4096
 MAX_PEERS: Final = 4096
 HOST: Final = "host"
 NO_CONTAINER_NAME: Final = "unknown"
-"""container.id of a process outside of the host's pid namespace whose cgroup is gone: it cannot be told which container it was."""
+"""container.id of a process outside of the host's pid namespace whose cgroup is gone: which container it was cannot be told."""
 NOT_SET: Final = 0xFFFFFFFF
 _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LAST_CAPABILITY: Final = Path("/proc/sys/kernel/cap_last_cap")
 
 
 class LiveEvents:
-    """Makes events of records, and keeps what outlives one of them.
+    """Makes events of records, and keeps what they share.
 
     `processes` knows the images, `cgroup_path` the path of a cgroup by its id (None when it is gone), `users` the user databases.
     """
@@ -73,7 +73,7 @@ class LiveEvents:
         self.ephemeral = _ephemeral_ports()
 
     def event(self, record: KernelEvent) -> LiveEvent | None:
-        """The event of a record; None where it is none in Falco's sense."""
+        """The event of a record; None where Falco has no such event."""
         kind = calls.event_type(record)
         if kind is None:
             return None
@@ -104,7 +104,7 @@ class LiveEvents:
         return cgroup_and_container
 
     def new_peer(self, record: KernelEvent, number: int, name: str) -> bool:
-        """Whether a descriptor's other side is another one than at the last event asked about."""
+        """Whether a descriptor's other side has changed since the last event that was asked about."""
         key = (record.pid, record.start_time, number)
         changed = self._peers.get(key) != name
         self._peers[key] = name
@@ -201,7 +201,7 @@ class LiveEvent(Derived):
 
     @property
     def result(self) -> int | None:
-        """What the call returned, 0 where nothing says that it failed; None where there is nothing to return."""
+        """What the call returned; 0 where nothing says that it failed; None for events without a result."""
         return calls.result_of(self.record)
 
     @property
@@ -210,7 +210,7 @@ class LiveEvent(Derived):
         return abi.NUM_RESULT in self.record.numbers
 
     def register(self, number: int) -> int | None:
-        """An argument of the call as its register held it; of 32-bit calls the low half."""
+        """An argument of the call as its register held it; for 32-bit calls the low half."""
         if not self._registers:
             return None
         value = self.record.numbers.get(abi.NUM_CALL_ARG0 + number)
@@ -222,7 +222,7 @@ class LiveEvent(Derived):
         return None if data is None else _text(data)
 
     def descriptor(self, number: int) -> str:
-        """A descriptor as Falco explains it, <type>name, where it is the event's own."""
+        """A descriptor as Falco explains it, <type>name, if it is the one that the event is about."""
         if number != self.get("fd.num"):
             return ""
         kind, name = self.get("fd.typechar"), self.get("fd.name")
@@ -239,7 +239,7 @@ class LiveEvent(Derived):
         return None if take is None else take(self, argument)
 
     def get(self, field: str, argument: str | None = None) -> FieldValue | None:
-        """A field's value, worked out once. What is absent here is not derived from something else."""
+        """A field's value, worked out once. What is absent here is not derived from other fields."""
         key = (field, argument)
         known = self._known
         if key in known:
@@ -288,13 +288,16 @@ class LiveEvent(Derived):
         return self._ancestors
 
     def _arguments_of(self, pid: int) -> bytes | None:
-        """The arguments of a process older than the agent."""
+        """The arguments of a process that is older than the agent."""
         started = self.ancestor_started(pid)
         return None if started is None else self.events.procfs.arguments(pid, started)
 
     def ancestor_started(self, pid: int) -> int | None:
-        """When the ancestor of that id has started, in ns since boot. Only the parent's start is known exactly; another's lies before
-        this process's: whatever has started since has taken over the id, and is not the ancestor."""
+        """When the ancestor with that id was started, in ns since boot; None where that is not known.
+
+        Only the parent's start is exact. Any other ancestor was started before this process: what has the id and was started later is not
+        the ancestor.
+        """
         record = self.record
         known = record.numbers.get(abi.NUM_PARENT_START) if pid == record.ppid else None
         return known or self.events.procfs.started(pid, record.start_time)
@@ -302,7 +305,7 @@ class LiveEvent(Derived):
     # -- the process --
 
     def living(self) -> list[tuple[int, ExecImage | None]]:
-        """The processes that the acting one descends from with the programs they run, the parent first."""
+        """The processes that the acting one descends from with their programs, the parent first."""
         if self._living is None:
             self._living = self.events.processes.ancestors(self.record)
         return self._living
@@ -315,7 +318,7 @@ class LiveEvent(Derived):
         return self._image
 
     def argv(self) -> tuple[bytes, ...] | None:
-        """The process's arguments, argv[0] first; None where nobody knows them."""
+        """The process's arguments, argv[0] first; None where they are not known."""
         if not self._argv_known:
             self._argv_known = True
             record = self.record
@@ -362,7 +365,7 @@ class LiveEvent(Derived):
         for ancestor in self.lineage():
             if ancestor.pid == pid:
                 return ancestor.name, ancestor.exe, ancestor.exepath
-        # A leader's id is not given away while its session or group has members: at the time of the event it was the leader's.
+        # While its session or group has members a leader's id is not given away: at the time of the event it was the leader's.
         procfs = self.events.procfs
         started = procfs.started(pid, self.record.time) if pid > 0 else None
         leader = None if started is None else procfs.leader(pid, started)
@@ -379,8 +382,8 @@ class LiveEvent(Derived):
         return None if data is None else address_text(data), self.record.numbers.get(port)
 
     def serves(self) -> bool:
-        """Whether this process is the server of the connection. Of descriptors in use it is a guess by the ports: a server's is no
-        ephemeral one."""
+        """Whether this process is the server of the connection. For descriptors in use it is guessed by the ports: a server's is not
+        ephemeral."""
         event = self.record.event
         if event in ("net.accept", "net.listen", "net.bind"):
             return True
@@ -426,7 +429,7 @@ def _set(slot: int) -> _Take:
 
 
 def _of_program(slot: int) -> _Take:
-    """Something of the executable. Of a program that is about to be executed the record does not have it: it is of the caller's."""
+    """A fact about the executable. For a program that is about to be executed the record has none: what it has is about the caller."""
     return lambda event, _: None if event.record.event == "process.exec" else event.record.numbers.get(slot)
 
 
@@ -442,7 +445,7 @@ def _exe_flag(bit: int) -> _Take:
 
 
 def _name(event: LiveEvent, _: str | None) -> FieldValue | None:
-    """The name at exec. A task can rename itself afterwards; right after the exec the task's own name is that name."""
+    """The name at exec. A task can rename itself later; right after the exec its own name still is that name."""
     given = event.record.strings.get(abi.STR_PROCESS_NAME)
     if given is not None:
         return _text(given)
@@ -457,7 +460,7 @@ def _exe(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 def _exepath(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.record.event == "process.exec":
-        # What is about to be executed. That is the one thing of the new program that is known, and what enforced rules are about.
+        # What is about to be executed: the one thing that is known of the new program, and what rules that deny are about.
         return event.text(abi.STR_FILE_PATH)
     data = event.record.strings.get(abi.STR_PROCESS_EXE)
     if data is None:
@@ -502,7 +505,7 @@ def _login_shell(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _leader(slot: int, part: int) -> _Take:
-    """Something of the leader of a session or group: 0 the name, 1 argv[0], 2 the executable."""
+    """A fact about the leader of a session or group: 0 the name, 1 argv[0], 2 the executable."""
 
     def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         pid = event.record.numbers.get(slot)
@@ -520,7 +523,7 @@ def _leads(slot: int) -> _Take:
 
 
 def _namespace_started(event: LiveEvent, _: str | None) -> FieldValue | None:
-    """The start of the process that is 1 in the same pid namespace, looked for among the process and its ancestors."""
+    """The start of the process that is 1 in the same pid namespace, searched among the process and its ancestors."""
     if event.record.numbers.get(abi.NUM_VPID) == 1:
         return _started(event, None)
     for pid, _image in event.living():
@@ -536,7 +539,7 @@ def _changed_in_namespace(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _ancestor_environment(event: LiveEvent, argument: str | None) -> FieldValue | None:
-    """Environments of ancestors are read one by one, and only as many as it takes."""
+    """Environments of ancestors. They are read one by one, and only as many as needed."""
     if argument == "0":
         return event.get("proc.env")
     procfs = event.events.procfs
@@ -581,7 +584,7 @@ def _types(event: LiveEvent, argument: str | None) -> FieldValue | None:
 
 
 def _status(name: str, *, less: int = 0, main: bool = False) -> _Take:
-    """A number of /proc/PID/status, as it is now; `main`: of the main thread, others count as 0."""
+    """A number of /proc/PID/status, as it is now. `main`: it belongs to the main thread; other threads have 0."""
 
     def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         record = event.record
@@ -594,7 +597,7 @@ def _status(name: str, *, less: int = 0, main: bool = False) -> _Take:
 
 
 _HIERARCHIES: Final = ("cpuset", "cpu", "cpuacct", "io", "memory")
-"""The controllers that Falco lists; in the unified hierarchy they share one path."""
+"""The controllers that Falco lists. In the unified hierarchy they have one path."""
 
 
 def _cgroups(event: LiveEvent, _: str | None) -> FieldValue | None:
@@ -667,7 +670,8 @@ def _path(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _opened_name(event: LiveEvent) -> str | None:
-    """fd.name of an open: the argument below the directory that it is relative to; the kernel's path where the argument is not known."""
+    """fd.name of an open: the given name, below the directory that it is relative to; the kernel's path where the given name is not
+    known."""
     text = event.text(abi.STR_FILE_TEXT)
     if text is None:
         return event.text(abi.STR_FILE_PATH)
@@ -705,7 +709,7 @@ def _fs_raw_name(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.text(abi.STR_FILE_PATH) if text is None else text
 
 
-# Which side is the source is Falco's choice: for links it is the new name.
+# Falco decides which side is the source: for links it is the new name.
 _SOURCES: Final = {
     "file.rename": abi.STR_FILE_PATH, "file.link": abi.STR_FILE_NEW_PATH, "file.symlink": abi.STR_FILE_PATH,
     "kernel.mount": abi.STR_MOUNT_SOURCE,
@@ -716,7 +720,7 @@ _TARGETS: Final = {
 }  # fmt: skip
 
 
-# The same as the caller wrote them.
+# The same paths as the caller wrote them.
 _RAW_SOURCES: Final = {
     "file.rename": abi.STR_CALL_TEXT, "file.link": abi.STR_CALL_TEXT_2, "file.symlink": abi.STR_CALL_TEXT_2,
     "kernel.mount": abi.STR_CALL_TEXT,
@@ -727,7 +731,7 @@ _RAW_TARGETS: Final = {
 
 
 def _two_paths(slots: Mapping[str, int], raw: Mapping[str, int] | None = None) -> _Take:
-    """One of two paths: as it was resolved, or with `raw` as it was given, where the record has that."""
+    """One of two paths: the resolved one; with `raw` the given one, if it is in the record."""
 
     def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         slot = slots.get(event.record.event)
@@ -767,12 +771,12 @@ _RESULTS: Final = frozenset({
     "open", "openat", "openat2", "creat", "open_by_handle_at", "accept", "accept4", "dup", "dup2", "dup3", "socket", "memfd_create",
     "userfaultfd", "io_uring_setup", "bpf",
 })  # fmt: skip
-"""Types whose descriptor is what they return."""
+"""Types whose descriptor is the result."""
 _FIRST: Final = frozenset({
     "bind", "connect", "listen", "sendto", "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg",
     "fchmod", "fchown", "fchdir", "setns", "finit_module", "fsconfig",
 })  # fmt: skip
-"""Types whose descriptor is their first argument."""
+"""Types whose descriptor is the first argument."""
 _MADE: Final = {"memfd_create": "memfd", "userfaultfd": "userfaultfd", "io_uring_setup": "io_uring", "bpf": "bpf"}
 _IP: Final = {"AF_INET": 2, "AF_INET6": 10}
 _FILE_TYPE: Final = 0o170000
@@ -830,7 +834,7 @@ def _fd_type(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _from_procfs(event: LiveEvent) -> tuple[str, str] | None:
-    """A descriptor that the record does not describe, as it is now: the copy that dup made, the argument of setns and the like."""
+    """A descriptor that the record does not describe, as it is now: the copy that dup has made, the argument of setns, and so on."""
     number = event.get("fd.num")
     if event.record.event not in ("file.dup", "process.setns", "kernel.setns", "kernel.fsconfig") or not isinstance(number, int):
         return None
@@ -921,7 +925,7 @@ def _is_server(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _given_address(event: LiveEvent) -> bool:
-    """Whether a send names its addressee. Of sendmsg it cannot be told: it counts as naming one where the socket is no stream."""
+    """Whether a send names its addressee. For sendmsg that is not known: it counts as naming one unless the socket is a stream."""
     if event.type == "sendto":
         value = event.register(4)
         return value is None or value != 0

@@ -95,7 +95,7 @@ class RuleSet:
         return self._by_name.get(name)
 
     def matching_rules(self, event: FalcoEvent, among: Collection[str] | None = None) -> Iterator[FalcoRule]:
-        """The rules that an event matches. `among`: names of the only rules that can; the others are not tested."""
+        """The rules that an event matches. `among`: names of the only rules that can match; others are not tested."""
         for rule, holds in self.candidates(event.type):
             if among is not None and rule.name not in among:
                 continue
@@ -127,7 +127,7 @@ class RuleSet:
 
 
 def holds(condition: Any, event: FalcoEvent, *, paths: PathSource = "kernel") -> bool:
-    """Whether one condition is true of an event; for tests and explanations, a RuleSet is what is fast."""
+    """Whether one condition is true of an event. For tests and explanations; a RuleSet is faster."""
     return _Compiler(event.type, paths).compile(condition)(event)
 
 
@@ -140,7 +140,7 @@ def _always(_: FalcoEvent) -> bool:
 
 
 class _Compiler:
-    """Closures for one event type."""
+    """Makes closures for one event type."""
 
     def __init__(self, event_type: str, paths: PathSource) -> None:
         self.event_type = event_type
@@ -151,7 +151,7 @@ class _Compiler:
         return self.node(condition)[0]
 
     def node(self, node: Any) -> tuple[Closure, int]:
-        """A closure and roughly what it costs: cheap parts of `and` and `or` go first, as nothing has a side effect."""
+        """A closure, and roughly what it costs. Cheap parts of `and` and `or` are tested first, as none has a side effect."""
         costed = self.known.get(id(node))
         if costed is None:
             if isinstance(node, Comparison):
@@ -189,7 +189,7 @@ class _Compiler:
         return _scalar(take, judge, test), cost
 
     def operand(self, item: Getter | str | tuple[str, ...]) -> Take | str:
-        """An argument of a transformer: what takes it from an event; a text as it is."""
+        """An argument of a transformer: a function that takes it from an event, or a text as it is."""
         if isinstance(item, tuple):
             return lambda _: item
         return item if isinstance(item, str) else self.take(item)
@@ -210,7 +210,7 @@ class _Compiler:
 
 
 def _typed_argument(argument: str, kinds: tuple[type, ...]) -> Take:
-    """evt.rawarg by a name that is one thing on every event. A recording, which anybody may have written, can hold something else."""
+    """evt.rawarg with a name that has one type on every event. A recording, which anybody may have written, may hold another type."""
 
     def take(event: FalcoEvent) -> FieldValue | None:
         value = event.get("evt.rawarg", argument)
@@ -289,7 +289,7 @@ def _exists(take: Take) -> Closure:
 def _scalar(take: Take, judge: Judge, test: Comparison) -> Closure:
     if test.operator == "=" and not test.modifier and test.left.type not in (Type.NET, Type.DYNAMIC):
         wanted = test.values[0]
-        return lambda event: take(event) == wanted  # None equals nothing that can be written
+        return lambda event: take(event) == wanted  # None equals no value that can be written
 
     def holds_of_value(event: FalcoEvent) -> bool:
         value = take(event)
@@ -313,7 +313,7 @@ def _listed(take: Take, judge: Judge, *, every: bool) -> Closure:
 
 
 def _judge(test: Comparison) -> tuple[Judge, int]:
-    """What a value is judged by, and roughly its cost."""
+    """The function that judges a value, and roughly what it costs."""
     if test.modifier:
         judges = [_one(test.left.type, test.operator, value)[0] for value in test.values]
         return _modified(test.modifier, judges), 2 + 2 * len(judges)
@@ -367,7 +367,7 @@ _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {"=": operators.eq,
 
 
 def _text_order(compare: Callable[[Any, Any], bool], wanted: str) -> Judge:
-    """Texts are ordered by their bytes."""
+    """Texts are compared by their bytes."""
     data = _bytes(wanted)
     return lambda value: compare(_bytes(value), data)
 
@@ -387,7 +387,7 @@ def _contains(wanted: Any) -> tuple[Judge, int]:
 
 
 def _has_bytes(text: str) -> bool:
-    """Whether a text holds bytes that may be a part of a character: then bytes are compared."""
+    """Whether a text holds bytes that may be a part of a character. Then bytes are compared."""
     return any(0xDC80 <= ord(char) <= 0xDCFF for char in text)
 
 
@@ -412,7 +412,7 @@ _TEXT: Final[dict[str, Callable[[Any], tuple[Judge, int]]]] = {
 
 
 def _dynamic(operator: str, wanted: Any) -> Judge:
-    """A value whose type only the event knows: numbers are compared as numbers, everything else as text."""
+    """A comparison of a value whose type only the event knows: numbers as numbers, everything else as text."""
     try:
         number = int(str(wanted), 16 if str(wanted).lower().startswith("0x") else 10)
     except ValueError:
@@ -432,7 +432,7 @@ def _dynamic(operator: str, wanted: Any) -> Judge:
 
 @lru_cache(maxsize=4096)
 def _number(text: str) -> tuple[int, int]:
-    """Version and number of an address; version 0 for what is none."""
+    """Version and number of an address; version 0 for what is not one."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -446,7 +446,8 @@ def _in_network(value: str, network: Network) -> bool:
 
 
 def _compared(left: Take, right: Take, test: Comparison) -> Closure:
-    """Both sides come from the event: any value on the left against any on the right, one of each as a rule; != needs all to differ."""
+    """Both sides come from the event, usually with one value each. Any value on the left may match any on the right; for != all must
+    differ."""
     compare = _BOTH[test.operator]
     if test.left.type is Type.DYNAMIC:
         compare = _of_one_kind(compare, numbers=test.operator in (*_COMPARISONS, "in", "intersects"))
@@ -463,7 +464,7 @@ def _compared(left: Take, right: Take, test: Comparison) -> Closure:
 
 
 def _of_one_kind(compare: Callable[[Any, Any], bool], *, numbers: bool) -> Callable[[Any, Any], bool]:
-    """A comparison of values whose types only the event knows: two texts, or two numbers where it is one for numbers; else false."""
+    """A comparison of values whose types only the event knows: of two texts, or, if it is one for numbers, of two numbers; else false."""
 
     def either(left: Scalar, right: Scalar) -> bool:
         texts = isinstance(left, str) and isinstance(right, str)
@@ -582,7 +583,7 @@ def _concat(arguments: list[Any]) -> Take:
 
 
 def _getopt(take: Take, options: str, selector: str | None) -> Take:
-    """Short options of an argument list, in the manner of getopt(3): all of them with their values, or the last value of one."""
+    """Short options of an argument list, as getopt(3) reads them: all of them with their values, or the last value of one."""
     body = options.removeprefix(":")
     valued = {char for n, char in enumerate(body) if body[n + 1 : n + 2] == ":"}
     valid = set(body) - {":"}
@@ -627,7 +628,7 @@ def _options(words: list[str], valid: set[str], valued: set[str]) -> Iterator[tu
 
 
 class _Renderer:
-    """One output, ready to be filled in. A value that cannot be had is missing, and told to `faults`."""
+    """One output, ready to be filled in. A value that cannot be had is missing, and `faults` is told."""
 
     def __init__(self, template: Template, rule: str = "", faults: Faults | None = None) -> None:
         self._compiler = _Compiler("", "text")
@@ -643,7 +644,7 @@ class _Renderer:
                 self._fields.setdefault(spelled, (Part(spelled, source), self._take(source, spelled)))
 
     def _taken(self, getter: Getter) -> Take:
-        """What a field has in an output. Of ancestors it is one text, and of their process ids, as in Falco, the process's own."""
+        """What a field has in an output. Of ancestors it is one text; for their process ids it is, as in Falco, the process's own."""
         take = self._compiler.take(getter)
         if not isinstance(getter, FieldGetter) or getter.many != "ancestors":
             return take
@@ -714,7 +715,7 @@ _AS_NUMBER: Final = frozenset(("evt.outputtime", "evt.time", "evt.time.s", "evt.
 
 
 def value_as_json(part: Part, value: FieldValue | None, event: FalcoEvent) -> Any:
-    """A value as output_fields has it: numbers and truth as such, times as ns since 1970."""
+    """A value as output_fields has it: numbers and booleans as such, times as ns since 1970."""
     if part.text in _AS_NUMBER:
         return event.time
     if value is None or isinstance(value, (bool, int, float)):

@@ -31,9 +31,9 @@ I64: Final = 2**63
 FD_MAX: Final = 2**31 - 1
 ERRNO_MAX: Final = 4095
 MAX_SPANS: Final = 16
-"""Ranges of errors that a test on their names may become in the kernel."""
+"""Into how many ranges of errors a test on their names may be turned for the kernel."""
 FAILED: Final = tuple(errno.errorcode.get(number, str(number)) for number in range(1, ERRNO_MAX + 1))
-"""What evt.res can be of a call that fails."""
+"""The values of evt.res for a call that fails."""
 
 CallResult = Literal["success", "failure", ""]
 
@@ -54,8 +54,8 @@ class Bounds(NamedTuple):
 class On(NamedTuple):
     """Where a test is made: an event type as one native event reports it.
 
-    `result`: of the calls that end so; empty: it is not known yet. `enforcing`: to be stopped is the call that would succeed.
-    `hosts`: None where names of hosts are left to user space.
+    `result`: the test is about calls with this result; empty: the result is not known yet. `enforcing`: what is to be stopped is the call
+    that would succeed. `hosts`: None where names of hosts are left to user space.
     """
 
     kind: FalcoEventType
@@ -70,7 +70,7 @@ Build = Callable[[On, Comparison], Bounds]
 
 
 def exact(condition: Condition) -> Bounds:
-    """The kernel decides it."""
+    """The kernel decides it exactly."""
     return Bounds(condition, condition)
 
 
@@ -92,7 +92,7 @@ def text(field: str) -> Build:
 
 
 def text_bounds(field: str, test: Comparison, atom_of: Callable[[str, str], Condition | None]) -> Bounds:
-    """The values of a test joined; `one` gives the condition of one value, None where the kernel cannot tell."""
+    """The values of a test joined. `atom_of` gives the condition for one operator and value; None where the kernel cannot tell."""
     if test.operator == "exists":
         return exact(Atom(field, Op.EXISTS))
     made = [atom_of("=" if test.operator in ("in", "intersects", "!=") else test.operator, str(value)) for value in test.values]
@@ -108,7 +108,7 @@ def text_bounds(field: str, test: Comparison, atom_of: Callable[[str, str], Cond
 
 
 def text_atom(field: str, operator: str, value: str) -> Condition | None:
-    """One operator and value; None where no atom says it."""
+    """The condition for one operator and value; None where no atom says it."""
     match operator:
         case "=":
             return FALSE if _too_long(field, value) else Atom(field, Op.EQUALS, value)
@@ -136,7 +136,7 @@ def _pmatch_atom(field: str, value: str) -> Condition | None:
 
 
 def glob_atom(field: str, value: str) -> Condition | None:
-    """fnmatch's pattern as the simplest atom that means the same."""
+    """A pattern of fnmatch(3) as the simplest atom that means the same."""
     if "[" in value or "\\" in value:
         return None
     while "**" in value:
@@ -178,7 +178,7 @@ def filename_atom(operator: str, value: str) -> Condition | None:
 
 
 def cwd(_: On, test: Comparison) -> Bounds:
-    """proc.cwd ends in '/', the kernel's does not."""
+    """proc.cwd ends in '/'; the kernel's text does not."""
     return text_bounds("process.cwd", test, _cwd_atom)
 
 
@@ -194,7 +194,7 @@ def _cwd_atom(operator: str, value: str) -> Condition | None:
 
 
 def ancestor_exes(_: On, test: Comparison) -> Bounds:
-    """Executables of any ancestor: the kernel's lineage holds more, earlier programs of the same process too."""
+    """Executables of any ancestor. The kernel's lineage holds more: earlier programs of the same process, too."""
     if test.operator in ("!=", "exists") or test.modifier:
         return at_most(TRUE, "only positive tests on ancestors are narrowed in the kernel", "use =, in, startswith, endswith or contains")
     bounds = text_bounds("process.ancestors.exe", test, lambda operator, value: text_atom("process.ancestors.exe", operator, value))
@@ -213,12 +213,12 @@ def ancestor_names(_: On, test: Comparison) -> Bounds:
 
 
 def nth_ancestor(on: On, test: Comparison) -> Bounds:
-    """The name of one ancestor: it is the name of some."""
+    """The name of one ancestor. The kernel tests whether it is the name of any."""
     return at_most(ancestor_names(on, test).may, "the kernel does not count ancestors", "test proc.pname, or proc.aname without index")
 
 
 def container_id(_: On, test: Comparison) -> Bounds:
-    """container.id: `host` exactly where the cgroup is not a container's."""
+    """container.id. It is `host` exactly where the cgroup is not a container's."""
     inside = in_container()
     outside = text_holds(test, "host")
     if outside is None:
@@ -232,7 +232,7 @@ def container_id(_: On, test: Comparison) -> Bounds:
 
 
 def contained(_: On, test: Comparison) -> Bounds:
-    """What only containers have: outside of them it is absent, and every test on it is false."""
+    """Fields that only containers have. Outside of a container they are absent, and every test on them is false."""
     return at_most(in_container(), "what a container is made of is known in user space", "scope a native policy by cgroup")
 
 
@@ -249,7 +249,7 @@ def number(field: str) -> Build:
 
 
 def changed(before: str, after: str) -> Build:
-    """A number that the call itself changes: Falco sees it when the call has returned. A rule that denies is about the caller."""
+    """A number that the call itself changes. Falco sees the new one, after the call. A rule that denies is about the old one."""
 
     def build(on: On, test: Comparison) -> Bounds:
         return exact(ranges(after if on.result == "success" else before, test))
@@ -285,7 +285,7 @@ def _unless(field: str, test: Comparison, condition: Condition) -> Condition:
 
 
 def truth(condition: Condition) -> Build:
-    """A field that is always there and true where `condition` is."""
+    """A field that always has a value, which is true where `condition` is."""
 
     def build(_: On, test: Comparison) -> Bounds:
         if test.operator == "exists":
@@ -297,7 +297,7 @@ def truth(condition: Condition) -> Build:
 
 
 def flag_names(field: str, table: str, split: str, known: Mapping[str, int]) -> Build:
-    """A text of flag names: `contains` names some of them."""
+    """A text of flag names, of which `contains` names some."""
 
     def build(_: On, test: Comparison) -> Bounds:
         if test.operator not in ("contains", "icontains") or test.modifier:
@@ -316,7 +316,7 @@ def flag_names(field: str, table: str, split: str, known: Mapping[str, int]) -> 
 
 
 def named_number(field: str, table: str) -> Build:
-    """A text that is the name of a number: `contains`, `=` and `in` choose some."""
+    """A text that is the name of a number; `contains`, `=` and `in` choose some of the names."""
     known = names.TABLES[table].numbers
     prefix = names.TABLES[table].prefix
 
@@ -345,7 +345,7 @@ def family(_: On, test: Comparison) -> Bounds:
 
 
 def choice(table: Mapping[str, Condition], reason: str, *, loose: bool = False) -> Build:
-    """A text of few values, each with a condition of its own; `loose`: which is only implied by the value."""
+    """A text that has one of few values, each with a condition of its own. `loose`: the condition only follows from the value."""
 
     def build(_: On, test: Comparison) -> Bounds:
         if test.operator not in ("=", "!=", "in", "intersects") or any(value not in table for value in test.values) or test.modifier:
@@ -365,7 +365,7 @@ _FINISHED: Final = "the rule is finished in user space"
 
 
 def text_holds(test: Comparison, value: str | bool) -> bool | None:
-    """Whether a test is true of a text or truth; None where that takes more than is looked at here."""
+    """Whether a test is true of a text or a boolean; None where that is not worked out here."""
     match test.operator:
         case "exists":
             return True
@@ -390,7 +390,7 @@ def text_holds(test: Comparison, value: str | bool) -> bool | None:
 
 
 def _of_texts(test: Comparison, values: Iterable[str | bool]) -> Bounds:
-    """A test on one of these texts, whichever it is."""
+    """A test on a text that is one of these."""
     outcomes = {text_holds(test, value) for value in values}
     if len(outcomes) > 1 or None in outcomes:
         return at_most(TRUE, _WAIT, _FINISHED)
@@ -404,7 +404,7 @@ def _of_numbers(test: Comparison, low: int, high: int, reason: str = _WAIT) -> B
 
 
 def _unknown(on: On) -> bool:
-    """Nothing is known of the result; a process's end has none."""
+    """Whether nothing is known of the result yet. The end of a process never has one."""
     return on.native == "process.exit" or not (on.enforcing or on.result)
 
 
@@ -419,7 +419,7 @@ def result(on: On, test: Comparison) -> Bounds:
 
 
 def _of_errors(test: Comparison) -> Bounds | None:
-    """A test on an error's name, of a call whose result is known when it is decided; None where that takes too many tests."""
+    """A test on an error's name, for a call whose result is known when it is decided; None where that takes too many tests."""
     outcomes = [text_holds(test, name) for name in FAILED]
     if None in outcomes:
         return None
@@ -458,7 +458,7 @@ _MADE: Final = ("file.open", "file.open_failed", "file.dup", "net.accept")
 
 
 def descriptor(on: On, test: Comparison) -> Bounds:
-    """fd.num: the descriptor that the call makes, or is given."""
+    """fd.num: the descriptor that the call makes, or that it is given."""
     if on.native in _GIVEN and (on.enforcing or on.result):
         return _of_numbers(test, 0, FD_MAX, "the descriptor's number is compared in user space")
     if on.native not in _MADE or not (on.enforcing or on.result):
@@ -496,7 +496,7 @@ def direction(_: On, test: Comparison) -> Bounds:
 
 
 def address(field: str) -> Build:
-    """An address of which the kernel has one side when it decides. A socket with none is given one by the call."""
+    """An address of a connection: the kernel knows one side when it decides. A socket without an address gets one by the call."""
 
     def build(on: On, test: Comparison) -> Bounds:
         condition = address_condition(field, test)
@@ -514,7 +514,7 @@ def _settled(on: On, field: str, condition: Condition) -> Bounds:
 
 
 def name_of_address(field: str) -> Build:
-    """The names of an address: it has those whose addresses it is among. A name that is in no `On.hosts` may yet turn out to be its."""
+    """The names of an address: those to whose addresses it belongs. A name that is not in `On.hosts` may yet turn out to be its name."""
 
     def build(on: On, test: Comparison) -> Bounds:
         if on.hosts is None or test.operator not in ("=", "in", "intersects") or test.modifier:
@@ -522,7 +522,7 @@ def name_of_address(field: str) -> Build:
         known = [on.hosts[value] for value in test.values if isinstance(value, str) and value in on.hosts]
         addresses = dict.fromkeys(address for known_addresses in known for address in sorted(known_addresses))
         condition = disj([Atom(field, Op.CIDR, _host_cidr(address)) for address in addresses])
-        # What has no address is the name of none, also of the one that a socket is given.
+        # A name without addresses is the name of no address, not even of the one that the socket will get.
         bounds = _settled(on, field, condition) if addresses else exact(FALSE)
         if len(known) == len(test.values):
             return bounds
@@ -532,14 +532,14 @@ def name_of_address(field: str) -> Build:
 
 
 def _host_cidr(value: str) -> str:
-    """As the kernel keeps it: of IPv4-mapped addresses the four bytes."""
+    """An address as the kernel keeps it: of an IPv4-mapped one only the last four bytes."""
     address = ipaddress.ip_address(value)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(ipaddress.ip_network(mapped or address))
 
 
 def port(field: str) -> Build:
-    """A port, as `address`."""
+    """A port; as `address`."""
 
     def build(on: On, test: Comparison) -> Bounds:
         condition = ranges(field, test)
@@ -566,7 +566,7 @@ def _cidr(value: LiteralValue) -> str:
 
 
 def either(known: Build) -> Build:
-    """Either side, of which the kernel knows one: != needs both."""
+    """A field that is true of either side, of which the kernel knows one. For != both sides must differ."""
 
     def build(on: On, test: Comparison) -> Bounds:
         bounds = known(on, test)

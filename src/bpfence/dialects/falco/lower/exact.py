@@ -17,7 +17,7 @@ _ACTIONS: Final = {"audit": Action.AUDIT, "deny": Action.DENY, "kill": Action.KI
 
 
 def exactly(rules: Iterable[FalcoRule], mode: str = "audit") -> Iterator[tuple[FalcoRule, Policy | list[Diagnostic]]]:
-    """For every enabled rule one policy with a rule for each native event; or why it cannot be said exactly."""
+    """For every enabled rule a policy that has one rule for each native event; or the reasons why it cannot be said exactly."""
     taken: set[str] = set()
     for rule in rules:
         if not rule.enabled:

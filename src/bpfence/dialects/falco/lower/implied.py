@@ -25,7 +25,7 @@ _SEARCHES: Final = ("contains", "icontains", "startswith", "endswith")
 
 
 def _at_most(test: Comparison, follows: Follows, reason: str, hint: str = "") -> Bounds:
-    """The values of a test joined; `follows` gives what follows from one operator and value, TRUE where that is nothing."""
+    """The values of a test joined. `follows` gives what follows from one operator and value; TRUE where nothing does."""
     if test.operator in ("exists", "!="):
         return at_most(TRUE, reason, hint)
     operator = "=" if test.operator in ("in", "intersects") else test.operator
@@ -40,13 +40,13 @@ _NAMES: Final = "test proc.exepath or proc.name"
 
 
 class _Command(NamedTuple):
-    """The fields of a process: its command name and its arguments."""
+    """Fields of a process: its command name and its arguments."""
 
     name: str
     args: str
 
     def exe(self, operator: str, value: str) -> Condition:
-        """From a test on argv[0]: it is what the arguments begin with."""
+        """What follows from a test on argv[0]: the arguments begin with it."""
         match operator:
             case "=":
                 return disj([Atom(self.args, Op.EQUALS, value), Atom(self.args, Op.PREFIX, value + " ")])
@@ -59,7 +59,7 @@ class _Command(NamedTuple):
         return TRUE
 
     def rest(self, operator: str, value: str) -> Condition:
-        """From a test on the arguments behind argv[0], joined by blanks: a blank stands before them."""
+        """What follows from a test on the arguments after argv[0], joined by blanks: in the kernel's text a blank stands before them."""
         match operator:
             case "=" if value:
                 return Atom(self.args, Op.SUFFIX, " " + value)
@@ -76,10 +76,8 @@ class _Command(NamedTuple):
         return TRUE
 
     def line(self, operator: str, value: str) -> Condition:
-        """From a test on the name and the arguments behind argv[0], joined by a blank.
-
-        What is looked for lies in the name, or in the arguments, or the blank between them is one of its own.
-        """
+        """What follows from a test on the name and the arguments after argv[0], joined by a blank. What is looked for lies in the name, or
+        in the arguments, or it contains the blank between them."""
         if not value or operator not in ("=", *_SEARCHES):
             return TRUE
         parts = [text_atom(self.name, operator, value) or FALSE]
@@ -89,7 +87,8 @@ class _Command(NamedTuple):
         return disj(parts)
 
     def across(self, operator: str, head: str, tail: str) -> Iterator[Condition]:
-        """`head` is the name, or its end; `tail`, which begins with the blank, the arguments, or their beginning."""
+        """What follows if `head` belongs to the name (all of it, or its end) and `tail`, which begins with the blank, to the arguments (all
+        of them, or their beginning)."""
         whole = operator in ("=", "startswith")
         if operator != "icontains" and (head or whole):
             yield Atom(self.name, Op.EQUALS if whole else Op.SUFFIX, head)
@@ -99,7 +98,7 @@ class _Command(NamedTuple):
 
 
 def _splits(value: str) -> Iterator[tuple[str, str]]:
-    """A text cut before each blank that a command name can end at."""
+    """A text cut before each blank at which a command name can end."""
     for at, char in enumerate(value):
         if len(value[:at].encode("utf-8", "surrogateescape")) > COMM_MAX:
             return
@@ -129,7 +128,7 @@ parent_cmdline: Final = _command(_PARENT.line)
 
 
 class _Piece(NamedTuple):
-    """A part of one component of a path; `first`, `last`: it begins, or ends, where the component does."""
+    """A part of one component of a path. `first`, `last`: the part begins, or ends, where the component does."""
 
     text: str
     first: bool
@@ -137,7 +136,7 @@ class _Piece(NamedTuple):
 
 
 def _pieces(operator: str, value: str) -> list[_Piece]:
-    """The parts of components that a path must hold, if it is found by this operator and value."""
+    """The parts of components that a path must hold if this operator with this value is true of it."""
     parts = value.split("/")
     end = len(parts) - 1
     return [_Piece(part, n > 0, n < end or operator in ("=", "endswith")) for n, part in enumerate(parts) if part not in ("", ".", "..")]
@@ -151,14 +150,15 @@ _UNLIKE: Final = disj(
         _RELATIVE,
     ]
 )
-"""Texts that joining and normalising may change; all others are the name."""
+"""Texts that joining and normalising may change. Any other text is the name already."""
 
 
 def _name(operator: str, value: str) -> Condition:
-    """From a test on the joined and normalised name: it is the text, or each component of it stands in the text or in the directory."""
+    """What follows from a test on the joined and normalised name: it is true of the text itself, or each component stands in the text or in
+    the directory."""
     if operator == "pmatch":
         operator = "startswith"
-        value = "/" + "/".join(part for part in value.split("/") if part)  # it compares components
+        value = "/" + "/".join(part for part in value.split("/") if part)  # pmatch compares component by component
         value = re.split(r"[*?\[\\]", value, maxsplit=1)[0].rpartition("/")[0] if re.search(r"[*?\[\\]", value) else value.rstrip("/")
     if operator == "glob":
         if "[" in value or "\\" in value:
@@ -180,7 +180,7 @@ def _holds(piece: _Piece, *, folds: bool) -> Condition:
         inside: Condition = Atom("file.text", Op.ICONTAINS, fold(piece.text))
         below: Condition = Atom("process.cwd", Op.ICONTAINS, fold(piece.text))
     else:
-        # One pattern for each component, not one for each place where it may stand: they would multiply.
+        # One pattern for each component. Patterns for each place where it may stand would multiply.
         before, after = "{,*/}" if piece.first else "*", "{,/*}" if piece.last else "*"
         inside = Atom("file.text", Op.STRGLOB, before + re.sub(r"([\\*?\[\]{},])", r"\\\1", piece.text) + after)
         if before == after:
@@ -191,7 +191,7 @@ def _holds(piece: _Piece, *, folds: bool) -> Condition:
 
 
 def _directory(operator: str, value: str) -> Condition:
-    """From a test on the name up to its last '/'."""
+    """What follows from a test on the name up to its last '/'."""
     match operator:
         case "=":
             return _name("startswith", value.rstrip("/") + "/")
@@ -203,7 +203,7 @@ def _directory(operator: str, value: str) -> Condition:
 
 
 def _filename(operator: str, value: str) -> Condition:
-    """From a test on the last component of the name."""
+    """What follows from a test on the last component of the name."""
     match operator:
         case "=" if value:
             return _name("endswith", "/" + value)

@@ -2,7 +2,7 @@
 """Final Falco rules and what the symbolic links of a tree make of their paths in, the same rules for both names out.
 
 Called by `agent.loading` before rules are lowered and compiled, so that the kernel and user space decide by the same tests. Where `fd.name`
-and its like stand for the text that the caller gave (`strict_paths: text`), they are left as they are.
+and its like are the text that the caller gave (`strict_paths: text`), they are left as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bpfence.policy import Op
 
 PROGRAMS: Final = frozenset(field.name for field in FALCO_FIELDS if field.type is Type.PATH and field.name.endswith("exepath"))
 RESOLVED: Final = PROGRAMS | {"proc.cwd", "bpfence.path"}
-"""Fields that always hold what the kernel resolved."""
+"""Fields that always hold the path that the kernel resolved."""
 EITHER: Final = frozenset(
     ("fd.name", "fd.directory", "fs.path.name", "fs.path.source", "fs.path.target", "evt.abspath", "evt.abspath.src", "evt.abspath.dst")
 ) | {f"evt.arg.{name}" for name in ("path", "pathname", "filename", "name", "oldpath", "newpath", "linkpath")}  # fmt: skip
@@ -45,7 +45,7 @@ def paths_of(rules: Iterable[FalcoRule], paths: PathSource = "kernel") -> Iterat
 def widened(
     rules: Iterable[FalcoRule], find: FindLinks, paths: PathSource = "kernel", where: str = "on this host"
 ) -> tuple[list[FalcoRule], list[Diagnostic]]:
-    """The rules with every path for all of its names, and what that changes, as information; a program of many names is a warning."""
+    """The rules with every path in all of its names, and what changes by it, as information; a program of many names is a warning."""
     made = []
     diagnostics: list[Diagnostic] = []
     for rule in rules:
@@ -61,7 +61,7 @@ def _tests(rules: Iterable[FalcoRule]) -> Iterator[Comparison]:
     pending: list[Any] = [rule.condition for rule in rules]
     while pending:
         node = pending.pop()
-        if id(node) in seen:  # macros are shared
+        if id(node) in seen:  # parts that macros bring are shared
             continue
         seen.add(id(node))
         if isinstance(node, Comparison):
@@ -83,7 +83,7 @@ def _concerned(test: Comparison, paths: PathSource) -> bool:
 
 
 def _plain(test: Comparison, value: str) -> str:
-    """A value as a path: proc.cwd ends in '/', and paths of a set may."""
+    """A value as a path, without the '/' at the end that proc.cwd has, and that paths of a set may have."""
     ends = test.operator == "pmatch" or (_is_cwd(test) and test.operator != "startswith")
     return value.rstrip("/") or value if ends else value
 
@@ -100,7 +100,7 @@ class _Widener:
         self.known: dict[int, Any] = {}
 
     def tree(self, node: Any) -> Any:
-        """The tree; itself where nothing in it changes."""
+        """The tree; the same object where nothing in it changes."""
         widened_tree = self.known.get(id(node))
         if widened_tree is None:
             widened_tree = self.known[id(node)] = self.made(node)
@@ -140,7 +140,7 @@ class _Widener:
 
 
 def _said(test: Comparison, other: str) -> bool:
-    """Whether a test names the other text anyway."""
+    """Whether a test names the other text already."""
     if test.operator == "pmatch":
         return any(other == value or other.startswith(f"{str(value).rstrip('/')}/") for value in test.values)
     return other in test.values

@@ -27,18 +27,19 @@ GIVEN_UP: Final = (
     ("process.cwd",),
     ("process.parent.name",),
 )  # fmt: skip
-"""Fields, or fields and operators, whose tests cost most for what they exclude, in the order in which they are left to user space."""
+"""What is left to user space first, when the tables are too large: fields, or fields with operators, whose tests cost most for the events
+that they exclude."""
 _ACTIONS: Final = {"deny": Action.DENY, "kill": Action.KILL}
 MAX_ADDRESSES: Final = 1024
-"""Addresses of names of hosts that the kernel is told. With more, names are left to user space: what a resolver answers must not be what
-takes the room of other tests."""
+"""How many addresses of hosts the kernel is told. With more, names are left to user space: what a resolver answers must not take the room
+of other tests."""
 
 
 def policies(rules: Iterable[FalcoRule], *, paths: PathSource = "kernel", hosts: Hosts | None = None) -> tuple[Policy, ...]:
     """The policies of some rules, in their order. Rules that can never be true are left out.
 
-    `hosts`: see `rules.lower_rule`; what a rule blocks never depends on it. A rule that blocks must be exact (`rules.enforced`), which the
-    loader has checked; ValueError where it is not.
+    `hosts`: see `rules.lower_rule`; what a rule blocks never depends on it. A rule that blocks must be exact (`rules.enforced`). The loader
+    has checked that; ValueError where it is not.
     """
     if hosts is not None and len({address for addresses in hosts.values() for address in addresses}) > MAX_ADDRESSES:
         hosts = None
@@ -61,10 +62,11 @@ def policies(rules: Iterable[FalcoRule], *, paths: PathSource = "kernel", hosts:
 
 
 def smaller_versions(policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
-    """The policy that watches, and versions of it that decide less in the kernel, with the fields that they leave to user space.
+    """The policy that watches, and versions of it that decide less and less in the kernel. With each: the fields that it leaves to user
+    space.
 
-    The first that compiles is the one to load: CompileErrors of the codes too-large, pattern-too-large, too-many-dimensions and
-    too-many-bits may go away with the next.
+    Load the first that compiles: a CompileError of the codes too-large, pattern-too-large, too-many-dimensions or too-many-bits may not
+    come with the next.
     """
     yield policy, ()
     fields: tuple[str, ...] = ()
@@ -82,10 +84,8 @@ def _without(policy: Policy, fields: tuple[str, ...]) -> Policy:
 
 
 def relaxed(condition: Condition, fields: Iterable[str], *, outcome: Condition = TRUE) -> Condition:
-    """A condition that is true wherever the given one is, and has no test on these fields, or fields and operators.
-
-    `outcome`: what such a test becomes.
-    """
+    """A condition that is true wherever the given one is, without tests on these fields (or fields with operators). `outcome`: what such a
+    test becomes."""
     chosen = frozenset(fields)
     match condition:
         case Atom(field, op):

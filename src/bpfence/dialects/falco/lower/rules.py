@@ -48,9 +48,9 @@ class Left(NamedTuple):
 
 
 class LoweredRule(NamedTuple):
-    """`conditions`: by native event. `exact`: they decide the rule alone. `unsensed`: event types of the rule that nothing reports.
+    """`conditions`: by native event. `exact`: they alone decide the rule. `unsensed`: event types of the rule that nothing reports.
 
-    `when`: the results of calls that the rule can be true of; none where it does not wait for them.
+    `when`: the results of calls that the rule can be true of; empty where it does not wait for them.
     """
 
     conditions: Mapping[str, Condition]
@@ -61,21 +61,21 @@ class LoweredRule(NamedTuple):
 
 
 def lower_rule(rule: FalcoRule, *, paths: PathSource = "kernel", hosts: Hosts | None = None) -> LoweredRule:
-    """For detection: over-approximated, with the result. `paths`: what fd.name means, see docs/falco.md.
+    """For detection: conditions that are true of more than the rule is, with the results. `paths`: what fd.name means, see docs/falco.md.
 
-    `hosts`: the addresses of names, in their usual spelling; names that it does not have are left to user space, names without addresses
+    `hosts`: the addresses of names, in their usual spelling. Names that it does not have are left to user space; names without addresses
     are those of no host. ValueError where one is no address.
     """
     return _lower(rule, paths, "detect", hosts)
 
 
 def acts(rule: FalcoRule, *, paths: PathSource = "kernel") -> LoweredRule:
-    """For rules of the native language, which report an act when it is decided and know no result."""
+    """For rules of the native language: they report an act when it is decided, and know no result."""
     return _lower(rule, paths, "act")
 
 
 def enforced(rule: FalcoRule, *, paths: PathSource = "kernel") -> LoweredRule:
-    """For deny and kill: where `left` is not empty, the kernel cannot enforce the rule."""
+    """For deny and kill. Where `left` is not empty, the kernel cannot enforce the rule."""
     lowered = _lower(rule, paths, "enforce")
     problems = list(lowered.left)
     for name in lowered.unsensed:
@@ -131,7 +131,7 @@ def _lower(rule: FalcoRule, paths: PathSource, purpose: _Purpose, hosts: Hosts |
 
 
 def _decided(by_result: Mapping[CallResult, list[Bounds]], condition: Condition, when: When) -> bool:
-    """Whether an event's condition says for every result that the rule waits for what the rule says."""
+    """Whether an event's condition means the same as the rule for every result that the rule waits for."""
     for result, bounds_list in by_result.items():
         if not all(bounds.exact for bounds in bounds_list):
             return False
@@ -149,7 +149,7 @@ def _undistinguished(native: str, rule: FalcoRule, purpose: _Purpose) -> Left:
 
 
 class _Lowerer:
-    """One event type as one native event reports it."""
+    """Lowers a condition for one event type as one native event reports it."""
 
     def __init__(self, on: On) -> None:
         self.on = on
@@ -173,7 +173,7 @@ class _Lowerer:
         return known_bounds
 
     def collect(self, node: Any, left: dict[Left, None]) -> None:
-        """The tests that keep a condition from being exact, left to right."""
+        """Collect the tests that keep a condition from being exact, left to right."""
         stack = [node]
         seen: set[int] = set()
         while stack:
@@ -207,7 +207,7 @@ class _Lowerer:
         return at_most(TRUE, *self.why(use.field.name if use.argument is None or named else use.spelled))
 
     def known_or_not(self, test: Comparison, bounds: Bounds) -> Bounds:
-        """A test on an argument that may have no value: for Falco it is the text <NA> then, for the kernel it is absent."""
+        """Bounds of a test on an argument that may have no value. To Falco it is the text <NA> then; to the kernel it is absent."""
         if not self.on.result:
             return bounds
         if test.operator == "exists":
@@ -262,7 +262,7 @@ def _always(_: str) -> bool:
 
 
 def _file(kernel: Build, given: Build) -> tuple[tuple[Callable[[str], bool], Build], ...]:
-    """fd.name and its parts: of an opened file the path that the kernel resolved, unless the text is to decide."""
+    """fd.name and its parts. Of an opened file it is the path that the kernel resolved, unless strict_paths says text."""
 
     def opened(on: On, test: Comparison) -> Bounds:
         if on.paths == "kernel":
@@ -278,7 +278,7 @@ def _path_text(atom_of: Callable[[str, str], Condition | None]) -> Build:
 
 
 def _joins_userns(_: On, test: Comparison) -> Bounds:
-    """evt.arg.flags of unshare, where the act is the new user namespace."""
+    """evt.arg.flags of unshare, where the act is a new user namespace."""
     if test.operator == "contains" and not test.modifier and test.values == ("CLONE_NEWUSER",):
         return exact(TRUE)
     return at_most(TRUE, "the act is the new user namespace, whatever else was asked for", "use contains CLONE_NEWUSER")
@@ -316,12 +316,12 @@ _OPEN_TYPES: Final[Mapping[str, Condition]] = {
     "f": negation(_DIRECTORY), "d": _DIRECTORY, "file": negation(_DIRECTORY), "directory": _DIRECTORY,
 }  # fmt: skip
 _SOCKET_TYPES: Final[Mapping[str, Condition]] = {"4": _V4, "6": _V6, "u": _UNIX, "ipv4": _V4, "ipv6": _V6, "unix": _UNIX}
-# A socket of IPv6 may talk IPv4. The character u is that of other descriptors too.
+# A socket of IPv6 may talk IPv4. The character u stands for other descriptors, too.
 _FAMILIES: Final[Mapping[str, Condition]] = {
     "4": _family("AF_INET", "AF_INET6"), "6": _family("AF_INET6"), "ipv4": _family("AF_INET", "AF_INET6"), "ipv6": _family("AF_INET6"),
     "unix": _UNIX,
 }  # fmt: skip
-_NOT_RAW: Final = negation(Atom("net.type", Op.RANGE, (3, 3)))  # of raw sockets the protocol is another thing: fd.l4proto is raw
+_NOT_RAW: Final = negation(Atom("net.type", Op.RANGE, (3, 3)))  # a raw socket's protocol means something else: its fd.l4proto is raw
 _L4: Final[Mapping[str, Condition]] = {
     name: conj([Atom("net.protocol", Op.RANGE, (number, number)), _NOT_RAW]) for name, number in _PROTOCOLS.items()
 }
@@ -431,5 +431,5 @@ _MAPPED: Final[Mapping[str, tuple[tuple[Callable[[str], bool], Build], ...]]] = 
 
 
 def decided_fields() -> Iterable[str]:
-    """The Falco fields that the kernel decides on some event, or narrows there, for the reference."""
+    """The Falco fields that the kernel decides, or narrows, on some event; for the reference."""
     return sorted({name.partition("[")[0] for name in _MAPPED if not name.endswith("*")})

@@ -35,11 +35,11 @@ OPERATORS_OF: Final = {
     Type.TIME: _ORDER, Type.PORT: _ORDER, Type.BOOL: _EQUALITY, Type.IP: _EQUALITY, Type.NET: _EQUALITY, Type.BYTES: _BYTES,
     Type.DYNAMIC: _TEXT,
 }  # fmt: skip
-"""Which operators a type has."""
+"""The operators that each type has."""
 
 TEXTS: Final = (Type.STRING, Type.PATH)
 NUMBERS: Final = (Type.INT, Type.UINT, Type.DOUBLE, Type.DURATION, Type.TIME, Type.PORT)
-LISTABLE: Final = ("proc.args", "proc.env")  # one text for a condition, a list inside join and getopt
+LISTABLE: Final = ("proc.args", "proc.env")  # in conditions one text; inside join and getopt a list
 _NUMBER: Final = re.compile(r"[+-]?(?:0[xX][0-9A-Fa-f]+|[0-9]+)")
 _HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
@@ -54,14 +54,14 @@ class Network(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FieldGetter:
-    """A field to be taken from an event; `elements`: as the list that it is made of."""
+    """A field to be taken from an event. `elements`: as the list that its text is made of."""
 
     use: NamedField
     elements: bool = False
 
     @property
     def type(self) -> Type:
-        """The type of its values: of evt.rawarg that of the argument, by its name."""
+        """The type of its values. For evt.rawarg it is that of the argument, by its name."""
         field, argument = self.use.field, self.use.argument
         return events.ARGUMENT_TYPES.get(argument or "", Type.DYNAMIC) if field.name == "evt.rawarg" else field.type
 
@@ -73,7 +73,7 @@ class FieldGetter:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A transformer to be applied to values. A tuple among the arguments is a list that was written out."""
+    """A transformer that is applied to values. A tuple among the arguments is a list that was written out."""
 
     function: str
     arguments: tuple[FieldGetter | Applied | str | tuple[str, ...], ...]
@@ -117,7 +117,7 @@ class CheckError(Exception):
 
 
 def resolve_check(check: Check) -> Comparison:
-    """Look up, convert, verify; CheckError on the first mistake."""
+    """The check with its fields looked up and its operands converted; CheckError on the first mistake."""
     left = getter(check.left)
     _check_operator(check, left)
     right = check.right
@@ -254,7 +254,7 @@ def _single(node: TransformerCall, types: tuple[Type, ...]) -> Getter:
 
 
 def _written(node: TransformerCall) -> tuple[str, ...] | None:
-    """The one argument, where it is a list that was written out."""
+    """The only argument, which must be a list that was written out; None where it is not."""
     argument = node.arguments[0]
     return tuple(item.text for item in argument.items) if len(node.arguments) == 1 and isinstance(argument, Words) else None
 
@@ -398,7 +398,7 @@ def parse_address(text: str) -> str:
 
 
 def parse_network(text: str) -> Network:
-    """A network; bits beyond its prefix are ignored, as Falco does; an address is the network of its own."""
+    """A network. As in Falco, bits beyond its prefix are ignored, and an address is a network of one."""
     try:
         parsed = ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -407,7 +407,7 @@ def parse_network(text: str) -> Network:
 
 
 def spans(test: Comparison, low: int, high: int) -> Iterable[tuple[int, int]]:
-    """The numbers of low..high that each value of a test stands for, first and last."""
+    """For each value of a test, the numbers of low..high for which it is true, as first and last."""
     for value in test.values:
         assert isinstance(value, (int, float))
         number = int(value)
@@ -425,7 +425,7 @@ def spans(test: Comparison, low: int, high: int) -> Iterable[tuple[int, int]]:
 
 
 def interval(test: Comparison, low: int, high: int) -> bool | None:
-    """Whether a test is true of every number in low..high, of none, or None: of some."""
+    """Whether a test is true of every number in low..high (True), of none (False), or of some (None)."""
     if test.operator == "exists":
         return True
     inside, outside = False, True

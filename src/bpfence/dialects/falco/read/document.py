@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The YAML trees of Falco rule files in, their entries in order out: lists, macros, rules, requirements.
 
-Called by `resolve`. Only shapes are judged here: which keys there are, whether a value is a text, a list or a switch. Scalars are taken as
-they were written, never by YAML 1.1's typing: a list item `on`, `0o17` or `1.10` is that text. Every mistake is reported, all in one go.
+Called by `resolve`. Only shapes are checked here: which keys there are, and whether a value is a text, a list or a switch. Scalars are
+taken as they were written, never by YAML 1.1's typing: a list item `on`, `0o17` or `1.10` is that text. Every mistake is reported in one
+go.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class ExceptionEntry:
 
 @dataclass(slots=True)
 class Enforcement:
-    """`bpfence:` of a rule: what happens in the kernel. `errno` is the positive number."""
+    """`bpfence:` of a rule: what the kernel does. `errno` is the positive number."""
 
     action: str
     errno: int
@@ -172,7 +173,7 @@ class PluginEntry:
 
 @dataclass(slots=True)
 class MistakenEntry:
-    """A list, macro or rule with a mistake that was reported. What changes or uses it is not wrong for that."""
+    """A list, macro or rule with a mistake, which was reported. What changes or uses it is not reported as wrong because of that."""
 
     kind: str
     name: str
@@ -188,14 +189,14 @@ SEVERITY_OF: Final = {
 
 
 def priority(text: str) -> str | None:
-    """A priority in Falco's spelling, None where it is none."""
+    """A priority in Falco's spelling; None where it is not one."""
     low = text.lower()
     low = "informational" if low == "info" else low
     return next((name for name in PRIORITIES if name.lower() == low), None)
 
 
 MAX_MISTAKES: Final = 200
-"""After so many the rest of a load is not looked at: finding the place of a mistake and a word near it takes time."""
+"""After so many mistakes the rest of a load is not looked at: finding the place of each, and a word that is near it, takes time."""
 
 
 def entries(root: YamlNode, report: Report) -> Iterator[Entry]:
@@ -216,7 +217,7 @@ def entries(root: YamlNode, report: Report) -> Iterator[Entry]:
 
 
 class _Reader:
-    """One entry."""
+    """Reads one entry."""
 
     def __init__(self, report: Report, node: YamlNode) -> None:
         self.report = report
@@ -280,7 +281,7 @@ class _Reader:
         return None if self.text(node, key) is None else node
 
     def source(self) -> YamlNode | None:
-        """An event source; an empty one is as good as none."""
+        """An event source; an empty one counts as if it had not been written."""
         node = self.keys.get("source")
         return None if node is not None and node.kind == "scalar" and not node.text.strip() else self.optional("source")
 
@@ -392,7 +393,7 @@ class _Reader:
             yield MacroEntry(name.text, name, condition, append)
 
     def append(self, keys: tuple[str, ...]) -> bool | None:
-        """Whether a list or macro is appended to; None where that is not clear."""
+        """Whether a list or macro is appended to; None where that is contradictory."""
         flag = self.switch("append")
         if "append" in self.keys and flag is None:
             return None
@@ -409,7 +410,7 @@ class _Reader:
         self.report.add(self.keys["append"], "deprecated", "append: true is deprecated in Falco", hint, "warning")
 
     def overrides(self, appendable: Iterable[str], replaceable: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
-        """The keys under `override:` by what is done to them."""
+        """The keys under `override:`, by what is done to them."""
         node = self.keys.get("override")
         if node is None:
             return frozenset(), frozenset()

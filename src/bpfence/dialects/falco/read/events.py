@@ -19,8 +19,9 @@ from bpfence.dialects.falco.read.fields import Type
 class FalcoEventType(msgspec.Struct, frozen=True):
     """One event type, and the events of bpfence.fields that it comes from.
 
-    `seen` report it when it is done, with its result; empty: known, but nothing reports it yet. `native` are the acts that a rule
-    which denies stops; empty: nothing can. `part` says which part of it `seen` sees, where that is not all.
+    `seen` are the events that report it when it is done, with its result; empty: the type is known, but nothing reports it yet. `native`
+    are the acts that a rule which denies stops; empty: nothing can stop it. `part` says which part of it `seen` covers, where that is not
+    all.
     """
 
     name: str
@@ -32,7 +33,7 @@ class FalcoEventType(msgspec.Struct, frozen=True):
 
 
 def _e(name: str, category: str, args: str, native: str = "", seen: str = "", part: str = "") -> FalcoEventType:
-    """`seen` is `native` where nothing else is said."""
+    """As `native`, where nothing else is given."""
     return FalcoEventType(name, category, tuple(args.split()), tuple(native.split()), tuple((seen or native).split()), part)
 
 
@@ -448,7 +449,7 @@ MODES: Final = {
 }
 """The permission bits by name, in the order in which Falco spells them out where permissions are set."""
 
-# Names of arguments by what they are in Falco's event table, over all its events; some are different things on different events.
+# Names of arguments by their types in Falco's event table, over all its events. Some have different types on different events.
 _ARGUMENTS: Final = {
     Type.INT: (
         "fd fd1 fd2 res pid tid ptid vtid vpid pgid vpgid spid dpid next fd_in fd_out in_fd out_fd fdin fdout dirfd olddirfd newdirfd olddir newdir"
@@ -476,7 +477,8 @@ _ARGUMENTS: Final = {
 
 
 def _argument_types() -> Mapping[str, Type]:
-    """The one type that a name has everywhere; NET stands for what nothing compares: tuples, addresses, lists of descriptors."""
+    """The type of each name; DYNAMIC where it has different types. NET stands for what nothing compares: tuples, addresses, lists of
+    descriptors."""
     types: dict[str, set[Type]] = {}
     for kind, names in _ARGUMENTS.items():
         for name in names.split():
@@ -489,7 +491,7 @@ def _argument_types() -> Mapping[str, Type]:
 
 
 ARGUMENT_TYPES: Final = _argument_types()
-"""What evt.rawarg.NAME is; DYNAMIC where that depends on the event. A name that is not here is no argument of any event."""
+"""The type of evt.rawarg.NAME; DYNAMIC where it depends on the event. A name that is not here is no argument of any event."""
 
 FALCO_EVENT_BY_NAME: Final = {event.name: event for event in SENSED}
 NAMES: Final = tuple(FALCO_EVENT_BY_NAME)
@@ -498,10 +500,10 @@ _NO_CALLS: Final = ("procexit",)
 
 
 def calls_of() -> Mapping[str, frozenset[str]]:
-    """Native event -> the system calls in which it is what Falco would report: an opening inside of execve is not.
+    """Native event → the system calls in which it is what Falco would report. (An opening inside of execve is not.)
 
-    Every event of some `seen` is there. No calls: it belongs to none, and counts wherever it happens. Not every architecture has all
-    of the calls.
+    Every event of some `seen` is there. Without calls it belongs to none, and counts wherever it happens. Not every architecture has all of
+    the calls.
     """
     by_native: dict[str, set[str]] = {}
     for kind in SENSED:

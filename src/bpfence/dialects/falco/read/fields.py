@@ -17,7 +17,7 @@ import msgspec
 
 
 class Type(enum.Enum):
-    """What a field's values are; decides the operators and how operands are written."""
+    """The type of a field's values. It decides the operators and how operands are written."""
 
     STRING = "string"
     PATH = "path"  # a string; `pmatch` is meant for it
@@ -353,20 +353,20 @@ class NamedField(NamedTuple):
 
     @property
     def spelled(self) -> str:
-        """The name that Falco's output_fields give it: an argument after a dot stays there."""
+        """Its name in Falco's output_fields, in which an argument after a dot stays so."""
         if self.argument is None:
             return self.field.name
         return f"{self.field.name}.{self.argument}" if self.field.dotted else f"{self.field.name}[{self.argument}]"
 
     @property
     def many(self) -> str:
-        """How its tuple is tested; empty where it has one value."""
+        """How its tuple of values is tested; "" where it has one value."""
         return self.field.many if self.argument is None else ""
 
 
 @lru_cache(maxsize=4096)
 def lookup(name: str, argument: str | None = None) -> NamedField | None:
-    """The field of a dotted name, None where there is none. Does not judge the argument."""
+    """The field of a dotted name; None where there is none. The argument is not checked."""
     field = FALCO_FIELD_BY_NAME.get(name)
     if field is not None:
         return NamedField(field, argument)
@@ -377,7 +377,7 @@ def lookup(name: str, argument: str | None = None) -> NamedField | None:
 
 
 def longest(text: str, at: int) -> tuple[NamedField, int] | None:
-    """The longest field that begins at an offset of an output, with the offset after it and its argument."""
+    """The longest field that begins at an offset of an output, with its argument, and the offset after it."""
     spelled = _SPELLED.match(text, at)
     if spelled is None:
         return None
@@ -395,7 +395,7 @@ def longest(text: str, at: int) -> tuple[NamedField, int] | None:
 
 
 def argument_problem(use: NamedField) -> str:
-    """What is wrong with a field's argument, empty where nothing is."""
+    """What is wrong with a field's argument; "" where nothing is."""
     wanted, given = use.field.argument, use.argument
     if wanted is FieldArgument.NONE and given is not None:
         return f"{use.field.name} takes no argument"

@@ -15,7 +15,7 @@ EQUALITY: Final = frozenset({"=", "==", "!=", "in", "intersects"})
 
 
 def mentioned(rules: Iterable[FalcoRule]) -> tuple[str, ...]:
-    """The names that rules compare names of hosts with, in order: those of tests for equality, which is what can be looked up."""
+    """The names of hosts that rules test for equality, in order: only such names can be looked up."""
     names: dict[str, None] = {}
     for rule in rules:
         for test in _comparisons(rule.condition):

@@ -39,7 +39,7 @@ TRANSFORMERS: Final = ("tolower", "toupper", "b64", "basename", "len", "join", "
 
 
 class Spot(NamedTuple):
-    """Where a node was written: an offset in a text, and the text (opaque to this module) that it lies in."""
+    """Where a node was written: an offset, and the text that it is in (whose type does not matter here)."""
 
     origin: object
     offset: int
@@ -75,7 +75,7 @@ class FieldRef:
 
 @dataclass(frozen=True, slots=True)
 class TransformerCall:
-    """A transformer and what it is applied to. `val` on the right of a check only. `selector`: the [x] after getopt()."""
+    """A transformer and what it is applied to. `val` stands only on the right of a check. `selector`: the [x] after getopt()."""
 
     function: str
     arguments: tuple[Operand, ...]
@@ -142,7 +142,7 @@ _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)+")
 _NUMBER: Final = re.compile(r"0[xX][0-9A-Za-z]+|[+-]?[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?")
 _LIST_HINT: Final = "separate values by ',' and end the list with ')'; quote a value that holds blanks or parentheses"
 MAX_LISTS: Final = 50
-"""Lists inside the transformers of one condition: they may nest."""
+"""How many lists may stand inside the transformers of one condition: they may nest."""
 _BARE: Final = re.compile(r"[^()\"'=, \t\n\r\f\v]+")
 _BARE_ARGUMENT: Final = re.compile(r"[^\]\[\"' \t\n\r\f\v]+")
 _QUOTED: Final = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'", re.DOTALL)
@@ -153,7 +153,7 @@ _OPERATOR: Final = re.compile(rf"(==|=|!=|<=|<|>=|>)|({_WORDED})(?![A-Za-z0-9_.]
 _MODIFIER: Final = re.compile(r"(oneof|anyof|allof)(?=[ \t\x08\r\n]*\(|[ \t\x08\r\n]+(?!(?:and|or)(?![A-Za-z0-9_]))[A-Za-z])")
 _ESCAPE: Final = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)", re.DOTALL)
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", " ": "\\", "\\": "\\", "/": "/"}
-# What people write who come from elsewhere.
+# What people write who are used to other languages.
 _FOREIGN: Final = {"&": "write 'and'", "|": "write 'or'", "!": "write 'not', or != between a field and a value", "~": "write 'regex'"}
 
 
@@ -177,7 +177,7 @@ def parse_call(text: str, at: int) -> tuple[TransformerCall, int]:
 
 @dataclass(slots=True)
 class _Frame:
-    """One open parenthesis: the parts of the `or` and `and` that are being read, and whether `not` stands before the next part."""
+    """One open parenthesis: the parts of the `or` and of the `and` that are being read, and whether the next part is negated."""
 
     ors: list[ConditionNode] = field(default_factory=list)
     ands: list[ConditionNode] = field(default_factory=list)
@@ -331,7 +331,7 @@ class _Parser:
                 stack[-1][2].append(made)
 
     def argument(self, stack: list[tuple[str, int, list[Operand]]]) -> None:
-        """One argument, or the beginning of nested transformers and the first argument of the innermost."""
+        """One argument. Of nested transformers: their beginnings, and the first argument of the innermost."""
         while True:
             start = self.blank()
             call = _CALL.match(self.text, start)
@@ -360,7 +360,7 @@ class _Parser:
         stack[-1][2].append(Word(unquote(quote.group(), start), self.spot(start)))
 
     def elements(self) -> Words | Mixed:
-        """A list inside a transformer: unlike one on the right of a check, it may hold fields and transformers."""
+        """A list inside a transformer. Unlike one on the right of a check, it may hold fields and transformers."""
         start = self.blank()
         self.at += 1
         if self.take(")"):
@@ -468,7 +468,8 @@ class _Parser:
 
 
 def unquote(literal: str, offset: int = 0) -> str:
-    r"""The text of a quoted literal. Escapes: \b \f \n \r \t \\ \/ \xHH, the quote; as in Falco backslash-blank is a backslash."""
+    r"""The text of a quoted literal. Escapes: \b \f \n \r \t \\ \/ \xHH, and the quote. As in Falco, a backslash and a blank are a
+    backslash."""
     quote, body = literal[0], literal[1:-1]
     if "\\" not in body:
         return body
@@ -497,7 +498,7 @@ _PLAIN: Final = re.compile(r"[^()\"'=, \t\n\r\f\v\\<>\x00-\x1f\x7f-\x9f\ud800-\u
 
 
 def show(node: ConditionNode) -> str:
-    """A condition whose tree is `node`: parse(show(node)) == node."""
+    """The text of a condition: parse(show(node)) == node."""
     match node:
         case Check():
             return _show_check(node)
@@ -550,7 +551,7 @@ def _show_argument(argument: str) -> str:
 
 
 def show_word(text: str) -> str:
-    """A value, quoted where it must be."""
+    """A value, in quotes where it needs them."""
     return text if _PLAIN.fullmatch(text) and text not in MODIFIERS else quote(text)
 
 
@@ -558,7 +559,7 @@ def show_word(text: str) -> str:
 
 
 def checks(node: ConditionNode) -> list[Check]:
-    """Every check of a tree, left to right, a shared subtree once."""
+    """Every check of a tree, left to right. A shared subtree is visited once."""
     every_check: list[Check] = []
     seen: set[int] = set()
     stack: list[ConditionNode] = [node]

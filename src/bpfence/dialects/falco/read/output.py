@@ -18,7 +18,7 @@ from bpfence.documents.report import TextError
 from bpfence.words import quoted, suggest
 
 INFO: Final = "%container.info"
-"""What older rules have for the container's fields. Falco takes it out of outputs, with a warning."""
+"""What older rules write for the container's fields. Falco takes it out of outputs, with a warning."""
 
 MAX_OUTPUT: Final = 64 << 10
 MAX_WIDTH: Final = 1024
@@ -27,9 +27,9 @@ _CALL: Final = re.compile("(?:" + "|".join(TRANSFORMERS) + r")\(")
 
 
 class Part(NamedTuple):
-    """A piece of text, or (where `getter` is set) a value named `text` in output_fields; `width` 0: as wide as it is.
+    """A piece of text, or (where `getter` is set) a value with the name `text` in output_fields.
 
-    `inner`: for a transformed value the field inside, which Falco reports beside it.
+    `width` 0: as wide as it is. `inner`: the fields inside a transformed value, which Falco reports beside it.
     """
 
     text: str

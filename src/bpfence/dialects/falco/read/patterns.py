@@ -21,7 +21,7 @@ Matcher = Callable[[str], bool]
 
 MAX_PATTERN: Final = 16 << 10
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_PRIVATE: Final = 0x10F000  # where surrogate escapes go for RE2, which takes UTF-8 only: U+DC80 becomes U+10FC80
+_PRIVATE: Final = 0x10F000  # RE2 takes UTF-8 only, so surrogate escapes are moved here: U+DC80 becomes U+10FC80
 _CLASSES: Final = ("alnum", "alpha", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "xdigit")
 
 
@@ -34,7 +34,8 @@ def _options(**settings: bool) -> Any:
 
 
 def _private(text: str) -> str:
-    """Surrogate escapes as private characters, so that an undecodable byte is one character that only itself and `?` match."""
+    """A text with its surrogate escapes as private characters, so that an undecodable byte is one character that only itself and `?`
+    match."""
     return text if text.isascii() else _SURROGATE.sub(lambda surrogate: chr(ord(surrogate.group()) - 0xD000 + _PRIVATE), text)
 
 
@@ -49,7 +50,7 @@ def regex(pattern: str) -> Matcher:
         compiled = re2.compile(_replaced(pattern), _options(posix_syntax=True, longest_match=True))
     except re2.error as error:
         reason = error.args[0].decode("utf-8", "replace") if error.args and isinstance(error.args[0], bytes) else str(error)
-        reason = reason.replace("invalid UTF-8", "it ends too early")  # RE2's words for a set that is cut off
+        reason = reason.replace("invalid UTF-8", "it ends too early")  # how RE2 words a set that is cut off
         raise TextError(
             f"{quoted(pattern)} is no regular expression: {reason}", r"RE2, POSIX syntax: [0-9] instead of \d", "bad-regex"
         ) from None
@@ -101,7 +102,7 @@ def _as_regex(pattern: str) -> str:
 
 
 def _set(pattern: str, at: int) -> tuple[str, int]:
-    """A bracket expression that begins after `[`; the bracket itself where it is not closed or empty."""
+    """A bracket expression that begins after `[`. A set that is not closed, or is empty, is the bracket itself."""
     start = at
     negated = pattern[at : at + 1] in ("!", "^")
     at += negated
@@ -139,12 +140,13 @@ def _escaped(char: str) -> str:
 
 
 def is_plain(pattern: str) -> bool:
-    """No character of a path component is special to a glob."""
+    """Whether no character of a path component is special in a glob."""
     return not any(char in pattern for char in "?*[")
 
 
 class PathSet:
-    """`pmatch`: is some path of the set the text itself or a directory above it? Component by component, globs inside components."""
+    """`pmatch`: whether some path of the set is the text itself or a directory above it. Compares component by component; components may be
+    globs."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._plain: set[tuple[str, ...]] = set()

@@ -36,7 +36,7 @@ from bpfence.errors import Location
 from bpfence.words import quoted, suggest
 
 ENGINE: Final = (0, 63, 0)
-"""The version of Falco's engine whose rule language this is."""
+"""The version of Falco's engine that has this rule language."""
 
 SOURCES: Final = ("syscall",)
 BUILT_IN_PLUGINS: Final = ("container", "k8smeta")
@@ -46,15 +46,15 @@ MAX_DEPTH: Final = 200
 MANY_TYPES: Final = 100
 MAX_JOINED: Final = 64
 MAX_WEIGHT: Final = 600_000
-"""Of all conditions of a load with their lists put in: a test weighs TEST, a value 1. Falco's stable rules weigh 2,745."""
+"""How large all conditions of a load may be with their lists put in: a test weighs TEST, a value 1. Falco's stable rules weigh 2,745."""
 MAX_WRITTEN: Final = 16 << 20
 """How many characters all conditions of a load may have with their lists and exceptions put in."""
 TEST: Final = 8
 INFO: Final = output.INFO
 MAX_NEAR: Final = 10
-"""For how many unknown names of a load one that is near is looked for."""
+"""For how many unknown names of a load a near one is looked for."""
 MAX_RULE_MISTAKES: Final = 20
-LONG: Final = 64 << 10  # a condition in which finding a place takes time: then fewer mistakes are enough
+LONG: Final = 64 << 10  # in a longer condition it takes time to find a place, so fewer mistakes are reported
 
 Tree = Union[Comparison, NotNode, AndNode, OrNode]
 _FIELD: Final = re.compile(r"%?[a-z]+(?:\.[a-z0-9_]+)+(?:\[[^\[\]]*\])?")
@@ -94,7 +94,7 @@ class _Macro:
     visible: int
     place: YamlNode
     conditions: list[YamlNode]
-    syntax: Any = None  # its own tree, macros not put in; None where it cannot be read
+    syntax: Any = None  # its own tree, without other macros put in; None where it cannot be read
     expanded: Any = None
 
 
@@ -128,7 +128,7 @@ class _Rule:
 
 @dataclass(slots=True)
 class LoadedRules:
-    """What one load gives: rules in Falco's order, the enabled ones and the others."""
+    """The result of a load: all rules in Falco's order, enabled or not."""
 
     rules: list[FalcoRule] = field(default_factory=list)
     lists: int = 0
@@ -136,7 +136,7 @@ class LoadedRules:
 
 
 class Collector:
-    """Takes entries of all files in order; `finish` makes rules of them."""
+    """Takes the entries of all files in order; `finish` makes rules of them."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -148,7 +148,7 @@ class Collector:
         self.nears = 0
 
     def near(self, word: str, known: Iterable[str], otherwise: str) -> str:
-        """`suggest` from names of the files, which takes time where they are many and alike."""
+        """`suggest` among names of the files. That takes time where they are many and alike, so it is not done for all."""
         self.nears += 1
         return suggest(word, known, otherwise) if self.nears <= MAX_NEAR else otherwise
 
@@ -340,7 +340,7 @@ class Collector:
         if self._comps(made) and self._values(entry.values or (), made):
             key = made.name
             while key in rule.exceptions:
-                key += "\0"  # in no name; `append` finds the first of a name
+                key += "\0"  # this character is in no name; `append` changes the first exception of a name
             rule.exceptions[key] = made
 
     def _comps(self, exception: _Exception) -> bool:
@@ -383,7 +383,7 @@ class Collector:
         return True
 
     def finish(self) -> LoadedRules:
-        """Rules in order. Nothing can be taken after it."""
+        """The final rules in order. No entry can be taken afterwards."""
         return _Resolver(self).run()
 
 
@@ -405,7 +405,7 @@ def _is_list_operator(text: str) -> bool:
 
 
 class _BrokenError(Exception):
-    """A rule that cannot be made. What is wrong is in the report already, or is `mistakes`, or that the trees are `too_deep`."""
+    """A rule that cannot be made. Either the report has what is wrong already, or it is `mistakes`, or the trees are `too_deep`."""
 
     def __init__(self, mistakes: list[CheckError] | None = None, *, too_deep: bool = False) -> None:
         self.mistakes = mistakes or []
@@ -414,7 +414,7 @@ class _BrokenError(Exception):
 
 
 class _Resolver:
-    """The second half of a load."""
+    """The second half of a load: from entries to final rules."""
 
     def __init__(self, collector: Collector) -> None:
         self.report = collector.report
@@ -432,7 +432,7 @@ class _Resolver:
         self.trees: dict[int, Tree] = {}
         self.type_sets: dict[int, tuple[int, int]] = {}
         self.sizes: dict[int, tuple[int, int]] = {}
-        self.kept: list[object] = []  # what the maps above and `told` are keyed by must stay alive
+        self.kept: list[object] = []  # The maps above and `told` have ids as keys: the objects must stay alive.
 
     def run(self) -> LoadedRules:
         self.expand_lists()
@@ -451,12 +451,12 @@ class _Resolver:
         if self.tired():
             what = f"more than {MAX_MISTAKES} mistakes: what comes after them is not looked at"
             self.report.add(self.report.diagnostics[-1].location, "limit", what, "correct these first")
-        elif not self.report.errors:  # what a mistaken rule would have used is not known
+        elif not self.report.errors:  # what a rule with a mistake would have used is not known
             self.tell_unused()
         return loaded
 
     def tired(self) -> bool:
-        """Whether there are so many mistakes that more are no help, or the conditions are too large already."""
+        """Whether to stop: there are so many mistakes that more would not help, or the conditions are too large already."""
         return self.report.errors >= MAX_MISTAKES or self.full()
 
     def full(self) -> bool:
@@ -488,7 +488,7 @@ class _Resolver:
         self.lists = {name: ", ".join(quote_item(value) for value in values) for name, values in expanded.items()}
 
     def list_items(self, item: _List, expanded: dict[str, list[str]], inside: set[str]) -> list[str]:
-        """The items of a list, lists defined before it put in. (Falco puts in one level; a list in a list in a list stays a name there.)"""
+        """The items of a list, with lists defined before it put in. (Falco puts in one level: a list in a list in a list stays a name.)"""
         values: list[str] = []
         for node in item.items:
             inner = self.collector.lists.get(node.text)
@@ -520,7 +520,7 @@ class _Resolver:
         return _with_exceptions(self.joined(rule), rule) if rule.exceptions else self.joined(rule)
 
     def parse(self, item: Any, write: Callable[[Any], Traced]) -> language.ConditionNode | None:
-        """The tree of a condition after its lists were put in; None where it is broken, which is reported."""
+        """The tree of a condition after its lists were put in; None where it has a mistake, which is reported."""
         traced: Traced | None = None
         try:
             traced = write(item)
@@ -541,7 +541,7 @@ class _Resolver:
         return tree
 
     def expand_macro(self, macro: _Macro, path: list[str]) -> Any:
-        """A macro's tree with the macros it may see put in; None where it is broken."""
+        """A macro's tree with the macros that it may see put in; None where it has a mistake."""
         if macro.expanded is not None or macro.syntax is None:
             return macro.expanded
         try:
@@ -553,7 +553,7 @@ class _Resolver:
         return macro.expanded
 
     def measured(self, expanded: Any) -> Any:
-        """The tree itself, if it is not too deep. What it is made of was measured before, so that this costs few stack frames."""
+        """The tree itself, if it is not too deep. Its parts were measured before, so this needs few stack frames."""
         self.kept.append(expanded)
         if _measure(expanded, self.sizes)[1] > MAX_DEPTH:
             raise _BrokenError(too_deep=True)
@@ -564,7 +564,7 @@ class _Resolver:
         self.report.add(place, "limit", what, "use fewer macros inside macros, and fewer parentheses")
 
     def expand(self, node: Any, visible: int | None, path: list[str]) -> Any:
-        """A tree with macros put in. Shared parts stay shared. One stack frame a level: MAX_DEPTH keeps it bounded."""
+        """A tree with macros put in. Shared parts stay shared. It needs one stack frame a level, which MAX_DEPTH bounds."""
         if isinstance(node, MacroRef):
             return self.macro(node, visible, path)
         if isinstance(node, Check):
@@ -643,7 +643,8 @@ class _Resolver:
         )
 
     def tell(self, rule: _Rule, mistakes: list[CheckError]) -> None:
-        """Report mistakes of a rule's tests, each once however many rules share it; or that the rule is left out, where it says so."""
+        """Report mistakes in a rule's tests, each once, however many rules share it. Where the rule asks for it, report only that it is
+        left out."""
         if mistakes and rule.skip_unknown and all(mistake.code in ("unknown-field", "unknown-event") for mistake in mistakes):
             what = f"rule {quoted(rule.name)} is left out: {mistakes[0].message}"
             self.report.add(place_of(mistakes[0].spot), "unknown-filter", what, mistakes[0].hint, "warning")
@@ -675,7 +676,7 @@ class _Resolver:
         return made
 
     def typed(self, node: Any, mistakes: list[CheckError]) -> Tree | None:
-        """The tree with Comparisons for leaves, and `and` inside `and`, `or` inside `or` joined."""
+        """The tree with Comparisons for leaves, in which `and` inside `and`, and `or` inside `or`, are joined."""
         known = self.trees.get(id(node))
         if known is not None:
             return known
@@ -715,7 +716,7 @@ class _Resolver:
         return outcome
 
     def advise(self, test: Comparison) -> None:
-        """What a test may mean otherwise than it was meant."""
+        """Report what a test may mean other than its author meant."""
         for getter in (test.left, test.right):
             self.about_field(getter, place_of(test.spot))
         right = test.check.right
@@ -727,7 +728,7 @@ class _Resolver:
                 self.report.add(place_of(word.spot), "field-as-text", what, hint, "warning")
 
     def about_field(self, getter: Getter | None, place: Location) -> None:
-        """Fields that are deprecated, arguments that no event has."""
+        """Report fields that are deprecated, and arguments that no event has."""
         stack: list[Getter | str | tuple[str, ...] | None] = [getter]
         while stack:
             item = stack.pop()
@@ -768,7 +769,7 @@ class _Resolver:
             return None
 
     def lenient(self, text: str) -> output.Template:
-        """Falco puts '*' before every rule's output: it is printed even where values are missing."""
+        """The output with '*' before it, as Falco has it for every rule: it is printed even where values are missing."""
         try:
             return output.parse("*" + text)
         except TextError as error:
@@ -781,7 +782,7 @@ def place_of(spot: Spot) -> Location:
 
 
 def _measure(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many tests a tree has, shared ones counted as often as they occur, and how many levels."""
+    """How many tests a tree has (shared ones counted as often as they occur), and how many levels."""
     if isinstance(node, Check):
         return 1, 1
     measure = known.get(id(node))
@@ -795,7 +796,7 @@ def _measure(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
 
 
 def _weight(tree: language.ConditionNode) -> int:
-    """What a tree costs, by its tests and values."""
+    """What a tree weighs, by its tests and values."""
     return sum(TEST + (len(check.right.items) if isinstance(check.right, language.Words) else 1) for check in language.checks(tree))
 
 
@@ -843,13 +844,13 @@ def _items(made: Traced, items: Iterable[YamlNode]) -> None:
 
 
 _EVERY: Final = frozenset(events.NAMES) | events.OTHERS
-# Sets of types as bits: a rule has two for every node of its condition, and there are hundreds of types.
+# Sets of types are bits: a rule has two for every node of its condition, and there are hundreds of types.
 _BITS: Final = {name: 1 << n for n, name in enumerate(sorted(_EVERY))}
 _ALL: Final = (1 << len(_BITS)) - 1
 
 
 def event_types(tree: Tree) -> frozenset[str]:
-    """The event types for which a condition is not false whatever the other fields are."""
+    """The event types for which a condition can be true, whatever the other fields are."""
     return _named(_types(tree, {})[0])
 
 
@@ -869,7 +870,7 @@ def _types(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
             types = false, true
         else:
             both, either = (0, 1) if isinstance(node, AndNode) else (1, 0)
-            joined = [_ALL, 0]  # of And what all may be true for and any may be false for, of Or the other way round
+            joined = [_ALL, 0]  # of an And: what all parts may be true for, and what any may be false for; of an Or the other way round
             for part in node.parts:
                 pair = _types(part, known)
                 joined[0] &= pair[both]
@@ -891,14 +892,14 @@ def _test_types(test: Comparison) -> tuple[int, int]:
 
 
 def decides_number(test: Comparison) -> bool | None:
-    """Whether a test on evt.num is true of every event, or of none: they are counted from 1, so that `evt.num = 0` is never true."""
+    """Whether a test on evt.num is true of every event, or of none. Events are counted from 1, so `evt.num = 0` is never true."""
     if not isinstance(test.left, FieldGetter) or test.left.use.field.name != "evt.num" or test.right is not None or test.modifier:
         return None
     return interval(test, 1, checks.U64)
 
 
 def decides_type(test: Comparison) -> frozenset[str] | None:
-    """The event types for which a test is true, where it looks at nothing but the type; else None."""
+    """The event types for which a test is true, if it looks at nothing but the type; else None."""
     if not isinstance(test.left, FieldGetter) or test.left.use.field.name != "evt.type" or test.right is not None or test.modifier:
         return None
     named = frozenset(value for value in test.values if isinstance(value, str))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pieces of text with the places that they come from in, one text whose every character can be traced back out.
 
-Used by `resolve`: a condition is put together from a rule, what was appended to it, its exceptions, and the lists that it names, and a
+Used by `resolve`. A condition is put together from a rule, from what was appended to it, its exceptions, and the lists that it names. A
 mistake must still be shown where it was written.
 """
 
@@ -20,7 +20,7 @@ MAX_EXPANDED: Final = 1 << 20
 
 
 class _Mark(NamedTuple):
-    """From `start` on, the text is that of `node` from `offset` on; `fixed`: all of it stands for that one place."""
+    """From `start` on, the text is that of `node` from `offset` on. `fixed`: all of it stands for that one place."""
 
     start: int
     node: YamlNode
@@ -39,7 +39,7 @@ class Traced:
         self._text: str | None = None
 
     def add(self, text: str, node: YamlNode, offset: int = 0, *, fixed: bool = False) -> Traced:
-        """Append a piece: characters of `node` from `offset` on, or (`fixed`) made for its sake."""
+        """Append a piece: characters of `node` from `offset` on, or (`fixed`) text that was made for it."""
         if text:
             if self._length + len(text) > MAX_EXPANDED:
                 raise TextError(f"the text grows beyond {MAX_EXPANDED} characters when its lists are put in", "use smaller lists", "limit")
@@ -82,15 +82,15 @@ class Traced:
         return mark.node, mark.offset if mark.fixed else mark.offset + offset - mark.start
 
 
-# Quotes that are not closed reach to the end: to look for their end from every quote in them would take quadratic time.
+# An open quote reaches to the end: looking for its end from every quote in the text would take quadratic time.
 _TOKEN: Final = re.compile(r"""\"(?:\\.|[^\"\\])*(?:\"|\\?\Z)|'(?:\\.|[^'\\])*(?:'|\\?\Z)|[^\s(),="']+|[\s(),=]+""", re.DOTALL)
 _DELIMITERS: Final = " \t\n\r(),="
 
 
 def substitute(source: Traced, lists: Mapping[str, str], used: set[str]) -> Traced:
-    """Put lists in by their text, as Falco does: wherever a name stands between blanks, parentheses, commas or '='.
+    """Put lists in as text, as Falco does: wherever a name stands between blanks, parentheses, commas or '='.
 
-    An empty list takes one comma beside it away. Quoted texts are left alone. `lists` maps names to the joined items.
+    An empty list also removes one comma beside it. Quoted texts are left alone. `lists` maps names to the joined items.
     """
     text = source.text
     names = [token for token in _TOKEN.finditer(text) if token.group() in lists and _stands_alone(text, token)]
@@ -117,7 +117,7 @@ def _stands_alone(text: str, token: re.Match[str]) -> bool:
 
 
 def _without_comma(text: str, start: int, end: int, floor: int) -> tuple[int, int]:
-    """The range that goes with an empty list: the comma before it, else the one after it."""
+    """The range that is removed with an empty list: with the comma before it, or else the one after it."""
     before, after = start, end
     while before > floor and text[before - 1].isspace():
         before -= 1
@@ -131,5 +131,5 @@ def _without_comma(text: str, start: int, end: int, floor: int) -> tuple[int, in
 
 
 def quote_item(item: str) -> str:
-    """An item of a list as it goes into a condition: quoted where it holds blanks and no quotes come first."""
+    """An item of a list as it goes into a condition: in quotes if it holds blanks and does not begin with a quote."""
     return f'"{item}"' if " " in item and item[:1] not in ("'", '"') else item
