@@ -154,19 +154,20 @@ enum num_slot {
 	NUM_SET_GID = 69,
 	NUM_EXIT_CODE = 70,
 	NUM_PTRACE_MODE = 71,
-	NUM_IPC_ID = 72,
-	NUM_BPF_CMD = 73,
-	NUM_NS_FLAGS = 74,          /* setns: CLONE_NEW* */
-	NUM_IO_URING_OP = 75,       /* 1 override_creds, 2 sqpoll, 3 cmd */
-	NUM_RING_PARAM_0 = 76,      /* kernel.io_uring_setup: the first RING_PARAMS members of struct io_uring_params */
-	NUM_RING_PARAM_1 = 77,
-	NUM_RING_PARAM_2 = 78,
-	NUM_RING_PARAM_3 = 79,
-	NUM_RING_PARAM_4 = 80,
-	NUM_RING_PARAM_5 = 81,
-	NUM_MODULE_REQUESTED = 82,  /* 1: the kernel requests it from user space */
+	NUM_IPC_UID = 72,           /* owner of the object */
+	NUM_IPC_ID = 73,
+	NUM_BPF_CMD = 74,
+	NUM_NS_FLAGS = 75,          /* setns: CLONE_NEW* */
+	NUM_IO_URING_OP = 76,       /* 1 override_creds, 2 sqpoll, 3 cmd */
+	NUM_RING_PARAM_0 = 77,      /* kernel.io_uring_setup: the first RING_PARAMS members of struct io_uring_params */
+	NUM_RING_PARAM_1 = 78,
+	NUM_RING_PARAM_2 = 79,
+	NUM_RING_PARAM_3 = 80,
+	NUM_RING_PARAM_4 = 81,
+	NUM_RING_PARAM_5 = 82,
+	NUM_MODULE_REQUESTED = 83,  /* 1: the kernel requests it from user space */
 	/* sensors */
-	NUM_HOOK = 83,              /* number of the sensor */
+	NUM_HOOK = 84,              /* number of the sensor */
 	/* From here on 8 bytes in records. Of the acting process: */
 	NUM_PROCESS_CAPS = 128,     /* effective capability set, bit n = capability n */
 	NUM_CAPS_PERMITTED = 129,   /* this and the next six in records where the image has IMAGE_DETAILS */

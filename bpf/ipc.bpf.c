@@ -7,7 +7,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 static __always_inline int decide_ipc(struct scratch *s, u32 slot, struct kern_ipc_perm *perm)
 {
 	set_num(s, NUM_IPC_ID, BPF_CORE_READ(perm, id));
-	set_num(s, NUM_TARGET_UID, BPF_CORE_READ(perm, uid.val));
+	set_num(s, NUM_IPC_UID, BPF_CORE_READ(perm, uid.val));
 	return decide(slot);
 }
 

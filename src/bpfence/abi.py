@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "1fe3d0996f0f65ce"
+ABI_HASH: Final = "7cf6f4bd2cf8683a"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -243,18 +243,19 @@ NUM_SET_UID: Final = 68
 NUM_SET_GID: Final = 69
 NUM_EXIT_CODE: Final = 70
 NUM_PTRACE_MODE: Final = 71
-NUM_IPC_ID: Final = 72
-NUM_BPF_CMD: Final = 73
-NUM_NS_FLAGS: Final = 74
-NUM_IO_URING_OP: Final = 75
-NUM_RING_PARAM_0: Final = 76
-NUM_RING_PARAM_1: Final = 77
-NUM_RING_PARAM_2: Final = 78
-NUM_RING_PARAM_3: Final = 79
-NUM_RING_PARAM_4: Final = 80
-NUM_RING_PARAM_5: Final = 81
-NUM_MODULE_REQUESTED: Final = 82
-NUM_HOOK: Final = 83
+NUM_IPC_UID: Final = 72
+NUM_IPC_ID: Final = 73
+NUM_BPF_CMD: Final = 74
+NUM_NS_FLAGS: Final = 75
+NUM_IO_URING_OP: Final = 76
+NUM_RING_PARAM_0: Final = 77
+NUM_RING_PARAM_1: Final = 78
+NUM_RING_PARAM_2: Final = 79
+NUM_RING_PARAM_3: Final = 80
+NUM_RING_PARAM_4: Final = 81
+NUM_RING_PARAM_5: Final = 82
+NUM_MODULE_REQUESTED: Final = 83
+NUM_HOOK: Final = 84
 NUM_PROCESS_CAPS: Final = 128
 NUM_CAPS_PERMITTED: Final = 129
 NUM_CAPS_INHERITABLE: Final = 130
@@ -481,18 +482,19 @@ NUM_SLOT: Final[dict[str, int]] = {
     "NUM_SET_GID": 69,
     "NUM_EXIT_CODE": 70,
     "NUM_PTRACE_MODE": 71,
-    "NUM_IPC_ID": 72,
-    "NUM_BPF_CMD": 73,
-    "NUM_NS_FLAGS": 74,
-    "NUM_IO_URING_OP": 75,
-    "NUM_RING_PARAM_0": 76,
-    "NUM_RING_PARAM_1": 77,
-    "NUM_RING_PARAM_2": 78,
-    "NUM_RING_PARAM_3": 79,
-    "NUM_RING_PARAM_4": 80,
-    "NUM_RING_PARAM_5": 81,
-    "NUM_MODULE_REQUESTED": 82,
-    "NUM_HOOK": 83,
+    "NUM_IPC_UID": 72,
+    "NUM_IPC_ID": 73,
+    "NUM_BPF_CMD": 74,
+    "NUM_NS_FLAGS": 75,
+    "NUM_IO_URING_OP": 76,
+    "NUM_RING_PARAM_0": 77,
+    "NUM_RING_PARAM_1": 78,
+    "NUM_RING_PARAM_2": 79,
+    "NUM_RING_PARAM_3": 80,
+    "NUM_RING_PARAM_4": 81,
+    "NUM_RING_PARAM_5": 82,
+    "NUM_MODULE_REQUESTED": 83,
+    "NUM_HOOK": 84,
     "NUM_PROCESS_CAPS": 128,
     "NUM_CAPS_PERMITTED": 129,
     "NUM_CAPS_INHERITABLE": 130,

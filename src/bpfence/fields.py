@@ -177,11 +177,6 @@ _RETURNED = (
     "kernel.fsconfig", "process.setid_failed",
 )
 _TARGET = ("process.signal", "process.ptrace")
-# From abi.NUM_FORK_LIVE_1 on, abi.FORK_LEVELS of them: slots that process.fork has no other use for.
-_LIVE_SLOTS = (
-    "NUM_NET_FAMILY", "NUM_NET_TYPE", "NUM_NET_PROTOCOL", "NUM_NET_PEER_PORT", "NUM_NET_LOCAL_PORT", "NUM_TARGET_PID", "NUM_TARGET_UID",
-    "NUM_SIGNAL",
-)
 
 FIELDS: Final = (
     Field("process.pid", Kind.NUMBER, "NUM_PROCESS_PID", "process id (thread group) in the initial pid namespace", unit="process id"),
@@ -203,7 +198,7 @@ FIELDS: Final = (
     Field("process.exe_flags", Kind.FLAGS, "NUM_EXE_FLAGS", "about the executable: upper, lower (layer of an overlay), writable, memfd: any of the named", names="exe"),
     Field("process.ancestors.exe", Kind.STRINGS, "", "executables of all ancestors, earlier programs of the same process included", subject=True),
     Field("process.fork.live", Kind.NUMBER, "NUM_FORK_LIVE", "live tasks in the cgroup and in all cgroups below it, before the fork", ("process.fork",), unit="number of tasks"),
-    *(Field(f"process.fork.live{n}", Kind.NUMBER, slot, f"the same of the ancestor cgroup of level {n} (/a is level 1, /a/b level 2), or of the cgroup itself where that lies above; known where a rule asks for it", ("process.fork",), unit="number of tasks") for n, slot in enumerate(_LIVE_SLOTS, 1)),
+    *(Field(f"process.fork.live{n}", Kind.NUMBER, f"NUM_FORK_LIVE_{n}", f"the same of the ancestor cgroup of level {n} (/a is level 1, /a/b level 2), or of the cgroup itself where that lies above; known where a rule asks for it", ("process.fork",), unit="number of tasks") for n in range(1, 9)),
     Field("process.fork.flags", Kind.FLAGS, "NUM_CLONE_FLAGS", "clone flags: any of the named", ("process.fork",), names="clone"),
     Field("process.exit.code", Kind.NUMBER, "NUM_EXIT_CODE", "exit code in wait(2) form", ("process.exit",), unit="exit code"),
     Field("process.setuid.uid", Kind.NUMBER, "NUM_SET_UID", "the new effective user id", ("process.setuid",), names="user"),
@@ -233,8 +228,8 @@ FIELDS: Final = (
     Field("net.peer.port", Kind.NUMBER, "NUM_NET_PEER_PORT", "port of the other side", ("net.connect", "net.send", "net.recv"), names="port"),
     Field("net.local.ip", Kind.ADDRESS, "STR_NET_LOCAL_IP", "own address", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send", "net.recv")),
     Field("net.local.port", Kind.NUMBER, "NUM_NET_LOCAL_PORT", "own port", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send", "net.recv"), names="port"),
-    Field("net.connected", Kind.BOOL, "NUM_IPC_ID", "the socket has a peer of its own, which alone it receives from", ("net.recv",)),
-    Field("net.size", Kind.NUMBER, "NUM_SIGNAL", "bytes that are to be sent, or that there is room for; not of datagrams to unix sockets", ("net.send", "net.recv"), unit="number of bytes"),
+    Field("net.connected", Kind.BOOL, "NUM_NET_CONNECTED", "the socket has a peer of its own, which alone it receives from", ("net.recv",)),
+    Field("net.size", Kind.NUMBER, "NUM_NET_SIZE", "bytes that are to be sent, or that there is room for; not of datagrams to unix sockets", ("net.send", "net.recv"), unit="number of bytes"),
     Field("net.unix.path", Kind.PATH, "STR_NET_UNIX_PATH", "where a unix socket is bound: the own one for bind, else the other side's; the path in the mount namespace of whoever bound it, or '@' and an abstract name", ("net.bind", "net.connect", "net.send")),
     Field("target.pid", Kind.NUMBER, "NUM_TARGET_PID", "process id of the target", _TARGET, unit="process id"),
     Field("target.uid", Kind.NUMBER, "NUM_TARGET_UID", "effective user id of the target", _TARGET, names="user"),
@@ -245,7 +240,7 @@ FIELDS: Final = (
     Field("call.text", Kind.STRING, "STR_CALL_TEXT", "a text argument of the call, as the caller's memory had it when the call returned", ("process.exec_failed", "process.prctl", "process.chroot", "process.chdir", "kernel.memfd", "kernel.fsconfig")),
     *(Field(f"call.arg{n}", Kind.NUMBER, f"NUM_CALL_ARG{n}", f"argument {n} of the system call, counted from 0", _RETURNED, unit=ANY_NUMBER) for n in range(6)),
     Field("ipc.id", Kind.NUMBER, "NUM_IPC_ID", "System V identifier", ("ipc.",), unit="System V identifier"),
-    Field("ipc.uid", Kind.NUMBER, "NUM_TARGET_UID", "owner of the System V object", ("ipc.",), names="user"),
+    Field("ipc.uid", Kind.NUMBER, "NUM_IPC_UID", "owner of the System V object", ("ipc.",), names="user"),
     Field("module.name", Kind.STRING, "STR_MODULE_NAME", "name of the module: in its image, as lsmod shows it (`_`, not `-`), not known where that is compressed; or what the kernel itself requests", ("kernel.module",)),
     Field("module.requested", Kind.BOOL, "NUM_MODULE_REQUESTED", "the kernel asks user space for it, on behalf of the acting process; false: its image is loaded", ("kernel.module",)),
     Field("bpf.cmd", Kind.NAMED, "NUM_BPF_CMD", "command of bpf(2)", ("kernel.bpf",), names="bpf_cmd"),

@@ -48,6 +48,14 @@ def test_what_can_be_denied_or_not_shows_in_the_number() -> None:
     assert wrong == {"process.exit"}
 
 
+def test_a_slot_is_that_of_one_field() -> None:
+    fields: dict[str, list[str]] = {}
+    for field in FIELDS:
+        if field.slot:
+            fields.setdefault(field.slot, []).append(field.name)
+    assert {slot: names for slot, names in fields.items() if len(names) > 1} == {"NUM_PROCESS_UID": ["process.uid", "process.user"]}
+
+
 def test_numbers_of_events_and_slots_fit_their_words() -> None:
     assert max(abi.EVENT_ID.values()) < abi.ABI_MAX_EVENTS == 64 * abi.ABI_EVENT_WORDS <= abi.CONCERN_WORDS * abi.CONCERN_BITS
     assert max(abi.NUM_SLOT.values()) < abi.ABI_NUM_SLOTS == 64 * abi.ABI_NUM_WORDS
