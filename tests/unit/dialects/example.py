@@ -71,15 +71,17 @@ class PathRules:
     def _rule(self, name: str, policy: str, action: Action) -> Rule:
         """The name of the program is left for user space; what denies is exact."""
         when, confirm = (When.SUCCESS, WATCHING) if policy == WATCHING else (When.DECIDED, "")
+        own = self.rules[name]
+        test = Atom("file.path", Op.EQUALS, own.path)
         return Rule(
             policy=policy,
             name=name,
             events=("file.open",),
-            condition=Atom("file.path", Op.EQUALS, self.rules[name].path),
+            condition=test,
             action=action,
             when=when,
             confirm=confirm,
-            location=self.rules[name].location,
+            location=own.location,
         )
 
     def paths(self) -> Iterable[str]:
