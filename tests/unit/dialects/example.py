@@ -72,17 +72,8 @@ class PathRules:
         """The name of the program is left for user space; what denies is exact."""
         when, confirm = (When.SUCCESS, WATCHING) if policy == WATCHING else (When.DECIDED, "")
         own = self.rules[name]
-        test = Atom("file.path", Op.EQUALS, own.path)
-        return Rule(
-            policy=policy,
-            name=name,
-            events=("file.open",),
-            condition=test,
-            action=action,
-            when=when,
-            confirm=confirm,
-            location=own.location,
-        )
+        common = {"policy": policy, "name": name, "action": action, "when": when, "confirm": confirm, "location": own.location}
+        return Rule(events=("file.open",), condition=Atom("file.path", Op.EQUALS, own.path), **common)  # type: ignore[arg-type]
 
     def paths(self) -> Iterable[str]:
         return [rule.path for rule in self.rules.values()]
