@@ -11,7 +11,7 @@ Called by `bpfence run` and `bpfence exec`. Start, in this order:
     drop      privileges that nothing later needs; where that fails, the start fails
     ready     the ready file, and READY=1 for systemd
 
-A reload runs read and compile beside the loop, which goes on to turn records into lines; then attach, swap and release. When any of it
+A reload runs read, compile and attach beside the loop, which goes on to turn records into lines; then swap and release. When any of it
 fails, the old policies stay in force. Rules may mention names of hosts: when these have other addresses, compile and what follows run again
 for the rules as loaded. Only this module decides when; what the kernel side is, comes in as `Kernel`, and tests give their own.
 
@@ -39,7 +39,7 @@ from bpfence.agent.loading import NO_FACTS, Loaded, Options, is_confirmed, load,
 from bpfence.agent.loop import Loop
 from bpfence.agent.pipeline import Pipeline
 from bpfence.agent.remake import Made, Remake
-from bpfence.agent.tables import Tables, tables
+from bpfence.agent.tables import Tables, results, tables
 from bpfence.alerts.alert import Composer, host_name
 from bpfence.compiler.compile import Compiled
 from bpfence.dialects.dialect import Context
@@ -380,11 +380,15 @@ class Agent:
         if self._remake.busy or not self._wanted:
             return
         self._wanted = False
-        facts, events = Facts(self.confirms.hosts()), self.life.engine.supported_events()
+        engine, facts = self.life.engine, Facts(self.confirms.hosts())
+        events = engine.supported_events()
 
         def work() -> Made:
             loaded = self._load(facts)
-            return Made(None, events, loaded, *tables(loaded, events))
+            compiled, left = tables(loaded, events)
+            # Programs that the kernel has to check first, for as long as they take. The tables in force say nothing about their events.
+            engine.attach(compiled.events, results(compiled))
+            return Made(None, events, loaded, compiled, left)
 
         self._remake.begin(work, reloads=True)
 

@@ -157,6 +157,7 @@ class Engine:
         self._iterator = -1
         self._attach_asked = False
         self._swapped = False
+        self._closed = False
         self._lock = threading.RLock()
         self.flavour = flavour
         self.adopted = False
@@ -271,6 +272,7 @@ class Engine:
                 self._let_go()
 
     def _let_go(self) -> None:
+        self._closed = True
         for fd in (*self._links.values(), *self._programs.values()):
             os.close(fd)
         self._links, self._programs = {}, {}
@@ -333,9 +335,11 @@ class Engine:
         these events are the work of; detaches nothing.
 
         Returns the events of these that cannot be relied on, with the reason: for an enforcing rule that is an error. KeyError: no
-        such event.
+        such event. ValueError: the engine is closed.
         """
         with self._lock:
+            if self._closed:
+                raise ValueError("the engine is closed")
             wanted = [choice for choice in self.plan.for_events(events, results) if choice.program not in self._links]
             self._load_programs([choice for choice in wanted if choice.row.kind is not Kind.ITERATOR])
             self._put_calls()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ class FakeEngine:
         self.skips: dict[str, int] = {}
         self.can_skip = ""
         self.replaces: tuple[int, ...] = ()
+        self.attached_in: list[str] = []
         self.objects: Mapping[tuple[int, int], int] = {}
         self.batches: list[list[tuple[str, bytes]]] = []
         self.closed: bool | None = None
@@ -80,6 +82,7 @@ class FakeEngine:
 
     def attach(self, events: Collection[str], results: Collection[str] = ()) -> dict[str, str]:
         self.calls.append(("attach", frozenset(events)))
+        self.attached_in.append(threading.current_thread().name)
         self.results = frozenset(results)
         failed = self.fails_to_load & set(events)
         self.unsupported |= failed

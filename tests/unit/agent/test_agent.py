@@ -145,6 +145,15 @@ def test_links_are_read_at_every_load(rig: Rig) -> None:
     assert [protects(name) for name in ("link", "one", "two")] == [True, False, True]
 
 
+def test_programs_of_a_reload_are_attached_beside_the_loop(rig: Rig) -> None:
+    """The kernel checks each for a third of a second."""
+    rig.agent.start()
+    rig.engine.attached_in.clear()
+    assert reloaded(rig.agent)
+    assert rig.engine.attached_in[0] == "bpfence-remake"
+    assert rig.engine.names()[-5:] == ["attach", "attach", "seed", "swap", "release"]
+
+
 def test_a_bad_reload_keeps_the_old_policies(rig: Rig) -> None:
     rig.agent.start()
     (rig.folder / "ready").unlink()

@@ -189,6 +189,16 @@ def test_what_another_version_has_counted_is_not_read(monkeypatch: pytest.Monkey
     assert (status.abi, status.flavour, status.attached, status.counters, status.agent_pid) == (1, "fmod_ret", ("file_open__file",), {}, 0)
 
 
+def test_a_closed_engine_attaches_nothing(fake: type[FakeObject]) -> None:
+    """A reload that goes on beside the loop may come that late."""
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.close()
+    loads = len(fake.loads)
+    with pytest.raises(ValueError, match="closed"):
+        engine.attach(["file.open"])
+    assert len(fake.loads) == loads
+
+
 def test_failed_programs_are_not_tried_again(fake: type[FakeObject]) -> None:
     fake.fails = {"file_open__file": "EACCES"}
     engine = Engine(FEATURES, "lsm", Path("x.o"), None)
