@@ -171,7 +171,13 @@ def alerted():
 while alerted() < 3:
     time.sleep(0.001)
 writers = [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
-held = {line.split()[1] for task in writers for line in (task / "status").read_text().splitlines() if line.startswith("CapEff")}
+held = set()
+for task in writers:
+    try:
+        lines = (task / "status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        continue  # a thread that was still ending
+    held |= {line.split()[1] for line in lines if line.startswith("CapEff")}
 
 def outcome(work):
     try:
