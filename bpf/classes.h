@@ -296,12 +296,61 @@ static __always_inline u32 cause_of(u32 kind, u32 slot)
 	return slot <= STR_PARENT_EXE || slot == STR_TARGET_EXE ? CAUSE_RECORD : CAUSE_VALUE;
 }
 
+/* Class of a dimension over a string. `*str`: the one that it is uncertain by, where it is. */
+static __always_inline u32 class_of_text(struct scratch *s, u32 slot, struct image_dim *d, u32 *str)
+{
+	u32 first = *str & (ABI_STR_SLOTS - 1), class;
+
+	text_load(s, slot, first);
+	class = class_text(s, first);
+	if (class < 2 || d->kind == DIM_PRESENT)
+		return class;
+	if (d->kind == DIM_STRING)
+		return match_automaton(slot, d->ref, d->start, s->str_offset[first], s->str_length[first]);
+	if (!text_aside(slot, first))
+		return CLASS_UNCERTAIN;
+	*str = d->mask_lo & (ABI_STR_SLOTS - 1);
+	text_load(s, slot, *str);
+	class = class_text(s, *str);
+	return class == 2 ? class_texts(slot, first, *str, d->value_lo) : class;
+}
+
+/* Class of a dimension over a number. */
+static __always_inline u32 class_of_number(struct scratch *s, u32 slot, struct image_dim *d, u32 num)
+{
+	u64 mask, wanted, value;
+
+	class_prepare(s, slot, num);
+	if (d->kind == DIM_NUMBERS) {
+		class_prepare(s, slot, d->mask_lo);
+		return class_numbers(slot, num, d->mask_lo);
+	}
+	if ((num == NUM_FILE_OBJECT && s->flags & EVENT_PATH_UNCERTAIN) || (num == NUM_NEW_OBJECT && s->flags & EVENT_NEW_PATH_UNCERTAIN))
+		return CLASS_UNCERTAIN;
+	if (num_is_uncertain(s, num))
+		return CLASS_UNCERTAIN;
+	if (!has_num(s, num))
+		return CLASS_NONE;
+	value = s->num[MASKED(num, ABI_NUM_SLOTS - 1)];
+	mask = d->mask_lo | (u64)d->mask_hi << 32;
+	wanted = d->value_lo | (u64)d->value_hi << 32;
+	switch (d->kind) {
+	case DIM_PRESENT:
+		return 2;
+	case DIM_BITS:
+		return value & mask ? 2 : CLASS_NONE;
+	case DIM_MASKED:
+		return (value & mask) == wanted ? 2 : CLASS_NONE;
+	}
+	return class_range(slot, d->ref, value);
+}
+
 /* Class of dimension `dim` for the event in the scratch. */
 __noinline int class_of(u32 slot, u32 dim)
 {
 	struct scratch *s = scratch_at(slot);
 	u32 kind, num, class = CLASS_UNCERTAIN;
-	u64 mask, wanted, value, number = MASKED(dim, ABI_MAX_DIMS - 1);
+	u64 number = MASKED(dim, ABI_MAX_DIMS - 1);
 	struct image_head *head;
 	struct image_dim *d;
 
@@ -314,68 +363,16 @@ __noinline int class_of(u32 slot, u32 dim)
 	kind = d->kind;
 	num = d->slot;
 	if (kind == DIM_STRING || kind == DIM_TEXTS || (kind == DIM_PRESENT && num >= ABI_NUM_SLOTS)) {
-		u32 str = num & (ABI_STR_SLOTS - 1);
-
-		text_load(s, slot, str);
-		class = class_text(s, str);
-		if (class < 2 || kind == DIM_PRESENT)
-			goto out;
-		if (kind == DIM_STRING) {
-			class = match_automaton(slot, d->ref, d->start, s->str_offset[str], s->str_length[str]);
-			goto out;
-		}
-		class = CLASS_UNCERTAIN;
-		if (!text_aside(slot, str))
-			goto out;
-		num = d->mask_lo & (ABI_STR_SLOTS - 1);
-		text_load(s, slot, num);
-		class = class_text(s, num);
-		if (class == 2)
-			class = class_texts(slot, str, num, d->value_lo);
-		goto out;
-	}
-	if (kind == DIM_LINEAGE) {
-		if (s->lineage_uncertain)
-			goto out;
-		class = (s->lineage[(num >> 6) & 1] >> (num & 63)) & 1 ? 2 : CLASS_NONE;
-		goto out;
-	}
-	if (kind == DIM_ANCESTORS) {
+		class = class_of_text(s, slot, d, &num);
+	} else if (kind == DIM_LINEAGE) {
+		if (!s->lineage_uncertain)
+			class = (s->lineage[(num >> 6) & 1] >> (num & 63)) & 1 ? 2 : CLASS_NONE;
+	} else if (kind == DIM_ANCESTORS) {
 		if (!names_load(slot))
 			class = (s->names >> (num & 63)) & 1 ? 2 : CLASS_NONE;
-		goto out;
+	} else if (num < ABI_NUM_SLOTS) {
+		class = class_of_number(s, slot, d, num);
 	}
-	if (num >= ABI_NUM_SLOTS)
-		goto out;
-	class_prepare(s, slot, num);
-	if (kind == DIM_NUMBERS) {
-		class_prepare(s, slot, d->mask_lo);
-		class = class_numbers(slot, num, d->mask_lo);
-		goto out;
-	}
-	if (num == NUM_FILE_OBJECT && s->flags & EVENT_PATH_UNCERTAIN)
-		goto out;
-	if (num == NUM_NEW_OBJECT && s->flags & EVENT_NEW_PATH_UNCERTAIN)
-		goto out;
-	if (num_is_uncertain(s, num))
-		goto out;
-	class = CLASS_NONE;
-	if (!has_num(s, num))
-		goto out;
-	if (kind == DIM_PRESENT) {
-		class = 2;
-		goto out;
-	}
-	value = s->num[MASKED(num, ABI_NUM_SLOTS - 1)];
-	mask = d->mask_lo | (u64)d->mask_hi << 32;
-	wanted = d->value_lo | (u64)d->value_hi << 32;
-	if (kind == DIM_BITS)
-		class = value & mask ? 2 : CLASS_NONE;
-	else if (kind == DIM_MASKED)
-		class = (value & mask) == wanted ? 2 : CLASS_NONE;
-	else
-		class = class_range(slot, d->ref, value);
-out:
 	if (class == CLASS_UNCERTAIN)
 		set_uncertain(s, cause_of(kind, num));
 	s->class[number] = class;

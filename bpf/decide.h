@@ -63,6 +63,29 @@ static __always_inline void decide_kill(struct scratch *s)
 	}
 }
 
+/* What has been decided is done, told and counted; the errno of a denial, or 0. */
+static __always_inline int decide_outcome(struct scratch *s, u32 slot)
+{
+	if (s->flags & EVENT_ORIGIN) {
+		s->report &= ~REPORT_DECISION;
+		s->action = ACTION_NONE;
+		s->error = 0;
+	}
+	if (s->action == ACTION_KILL)
+		decide_kill(s);
+	if (s->report)
+		report(slot);
+	if (s->action < ACTION_DENY) {
+		if (s->report & REPORT_DECISION && s->report & (TO_DECISIONS | TO_CANDIDATES))
+			count(CNT_AUDITED);
+		return 0;
+	}
+	if (s->flags >> EVENT_CAUSES_SHIFT)
+		count_causes(s, CNT_REFUSED_MEMORY);
+	count(CNT_DENIED);
+	return s->error ? s->error : EPERM;
+}
+
 __noinline int decide(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
@@ -108,24 +131,7 @@ __noinline int decide(u32 slot)
 	}
 	if (!s->report && s->action < ACTION_DENY)
 		return 0;
-	if (s->flags & EVENT_ORIGIN) {
-		s->report &= ~REPORT_DECISION;
-		s->action = ACTION_NONE;
-		s->error = 0;
-	}
-	if (s->action == ACTION_KILL)
-		decide_kill(s);
-	if (s->report)
-		report(slot);
-	if (s->action < ACTION_DENY) {
-		if (s->report & REPORT_DECISION)
-			count(CNT_AUDITED);
-		return 0;
-	}
-	if (s->flags >> EVENT_CAUSES_SHIFT)
-		count_causes(s, CNT_REFUSED_MEMORY);
-	count(CNT_DENIED);
-	return s->error ? s->error : EPERM;
+	return decide_outcome(s, slot);
 }
 
 #endif
