@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from bpfence.kernel.engine import RINGS
 from tests.kernel.cases import PLAYGROUND, ROOT, TRIGGER, read_yaml
 from tests.kernel.harness import COMMAND, SENTINEL, Agent, Outcome, cgroup_folder, enter, outcome
 
@@ -335,12 +336,13 @@ class FalcoRange:
         given = {key: fill(value, texts) if isinstance(value, str) else value for key, value in shot.fields.items()}
         return {key: fill(value, texts) if isinstance(value, str) else value for key, value in usual.items()} | given
 
-    def counter(self, name: str = "alert_written") -> int:
-        """One of the kernel's counters, by `bpfence status`."""
+    def written(self) -> int:
+        """How many records the kernel has written, by `bpfence status`."""
         done = subprocess.run(
             [*COMMAND, "status", "--json", "--pin-dir", PINS], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
         )
-        return int(json.loads(done.stdout)["instances"][0]["counters"][name])
+        counters = json.loads(done.stdout)["instances"][0]["counters"]
+        return sum(counters[f"{ring}_written"] for ring in RINGS)
 
 
 def fill(text: str, texts: dict[str, str]) -> str:

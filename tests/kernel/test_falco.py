@@ -308,7 +308,7 @@ def test_opens_and_a_build_that_no_rule_is_about_put_nothing_through_the_ring_bu
     (WORK / "missing").write_text("\n".join(missing) + "\n")
     falco.agent.settle()
     seen = len(falco.record.read_text().splitlines())
-    before = falco.counter()
+    before = falco.written()
     cgroup = cgroup_folder(HOST)
 
     def run(*words: str) -> str:
@@ -331,7 +331,7 @@ def test_opens_and_a_build_that_no_rule_is_about_put_nothing_through_the_ring_bu
     assert run(str(BIN / "cc1"), "open-list", str(WORK / "missing"), str(MISSES // len(missing))).split() == ["0", str(MISSES)]
     # Below a program that the agent has seen start: of this process, older than it, the kernel does not know the arguments.
     run(str(BIN / "tool"), "then", "/bin/sh", "-c", BUILD)
-    after = falco.counter()
+    after = falco.written()
     alerts = falco.alerts()
     candidates = [json.loads(line) for line in falco.record.read_text().splitlines()[seen:]]
     assert after == before, [(event["type"], event.get("argv"), event["args"]) for event in candidates]
