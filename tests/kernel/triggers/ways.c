@@ -27,20 +27,24 @@
 #endif
 
 /* Numbers of the 32-bit table. */
-enum { FORK32 = 2,
-       EXECVE32 = 11,
-       MOUNT32 = 21,
-       UMOUNT32 = 52,
-       IPC32 = 117,
-       CLONE32 = 120,
-       PTRACE32 = 26,
-       BPF32 = 357 };
-enum { IPC_SEMOP = 1,
-       IPC_SEMGET = 2,
-       IPC_MSGSND = 11,
-       IPC_MSGGET = 13,
-       IPC_SHMAT = 21,
-       IPC_SHMGET = 23 }; /* of ipc(2) */
+enum {
+	FORK32 = 2,
+	EXECVE32 = 11,
+	MOUNT32 = 21,
+	UMOUNT32 = 52,
+	IPC32 = 117,
+	CLONE32 = 120,
+	PTRACE32 = 26,
+	BPF32 = 357,
+};
+enum {
+	IPC_SEMOP = 1,
+	IPC_SEMGET = 2,
+	IPC_MSGSND = 11,
+	IPC_MSGGET = 13,
+	IPC_SHMAT = 21,
+	IPC_SHMGET = 23,
+}; /* of ipc(2) */
 
 /* A call of the 32-bit table, from a 64-bit process: its result, or -1 and errno. Pointers have to be in the lowest 4 GiB. */
 static long call32(long number, long a, long b, long c, long d, long e)

@@ -36,8 +36,12 @@ def record(event_name: str, /, numbers: dict[str, int] | None = None, strings: d
     verdicts = values.pop("verdicts")
     tail = struct.pack(
         f"<{len(words) + len(wide)}Q{len(narrow) + len(verdicts) + len(references)}I",
-        *words.values(), *wide, *narrow, *verdicts, *references,
-    )  # fmt: skip
+        *words.values(),
+        *wide,
+        *narrow,
+        *verdicts,
+        *references,
+    )
     values["n_verdicts"] = header.get("n_verdicts", len(verdicts))
     values["size"] = header.get("size", abi.EVENT_HEADER_SIZE + len(text) + len(tail))
     return abi.EVENT_HEADER_STRUCT.pack(*values.values()) + text + tail

@@ -46,9 +46,11 @@ NAME_OF = {slot: name for table in (abi.NUM_SLOT, abi.STR_SLOT) for name, slot i
 @given(NUMBERS, STRINGS, st.lists(st.integers(0, 1 << 31), max_size=abi.ABI_MAX_GROUPS))
 def test_only_what_is_present_is_in_a_record(numbers: dict[int, int], strings: dict[int, bytes], verdicts: list[int]) -> None:
     data = record(
-        "file.open", {name: numbers[slot] for name, slot in abi.NUM_SLOT.items() if slot in numbers},
-        {name: strings[slot] for name, slot in abi.STR_SLOT.items() if slot in strings}, verdicts=tuple(verdicts),
-    )  # fmt: skip
+        "file.open",
+        {name: numbers[slot] for name, slot in abi.NUM_SLOT.items() if slot in numbers},
+        {name: strings[slot] for name, slot in abi.STR_SLOT.items() if slot in strings},
+        verdicts=tuple(verdicts),
+    )
     event = decode("decisions", data)
     assert isinstance(event, KernelEvent)
     assert (event.numbers, event.strings, event.verdicts) == (numbers, strings, tuple(verdicts))
@@ -128,9 +130,13 @@ def test_garbage_never_raises(data: bytes) -> None:
 
 
 @given(
-    st.binary(min_size=abi.EVENT_HEADER_SIZE, max_size=abi.EVENT_HEADER_SIZE + 300), st.sampled_from(sorted(records.EVENT_NAMES)),
-    st.integers(0, 15), st.integers(0, 8), st.integers(0, 64), st.integers(0, 300),
-)  # fmt: skip
+    st.binary(min_size=abi.EVENT_HEADER_SIZE, max_size=abi.EVENT_HEADER_SIZE + 300),
+    st.sampled_from(sorted(records.EVENT_NAMES)),
+    st.integers(0, 15),
+    st.integers(0, 8),
+    st.integers(0, 64),
+    st.integers(0, 300),
+)
 def test_garbage_behind_a_good_header_never_raises(data: bytes, event: int, words: int, verdicts: int, strings: int, text: int) -> None:
     raw = bytearray(data)
     struct.pack_into("<HBBI", raw, 0, abi.ABI_VERSION, abi.RECORD_EVENT, verdicts, len(raw))
