@@ -107,6 +107,7 @@ def test_what_another_version_has_loaded_goes_when_ours_is_in_force(shooting: Ra
     shooting.load_alone(case)
     shooting.agent.stop()
     older = Path(PIN_DIR) / "aba5640da7ad286b-0123456789abcdef-lsm"
+    older.parent.mkdir(mode=0o700, exist_ok=True)  # a stop has taken it away
     older.mkdir(mode=0o700)
     page = libbpf.new_page("control", 4096, memoryview(bytes(4096)))
     libbpf.pin(page, older / "map_control")
