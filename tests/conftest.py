@@ -90,7 +90,7 @@ class Guest:
 
     def _boot(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        reports, select = self.folder / "reports.jsonl", self.folder / "select.txt"
+        reports, select, arguments = (self.folder / name for name in ("reports.jsonl", "select.txt", "arguments.txt"))
         reports.write_text("")
         select.write_text("\n".join(self.nodeids))
         if FALCO_RULES.exists():
@@ -99,8 +99,11 @@ class Guest:
         files = dict.fromkeys(nodeid.partition("::")[0] for nodeid in self.nodeids)  # importing the others takes the guest long
         inside = ["env", "BPFENCE_GUEST=1", f"BPFENCE_KERNEL={self.kernel}", f"BPFENCE_LOGS={self.folder}"]
         inside += [f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *passed, sys.executable, "-m", "pytest"]
-        inside += [*(str(ROOT / file) for file in files), "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
-        inside += ["-v", "--timeout", str(TEST_SECONDS), "--guest-reports", str(reports), "--guest-select", str(select)]
+        words = [*(str(ROOT / file) for file in files), f"--rootdir={ROOT}", f"--confcutdir={ROOT}", "-v", f"--timeout={TEST_SECONDS}"]
+        words += [f"--guest-reports={reports}", f"--guest-select={select}"]
+        arguments.write_text("\n".join(words))
+        # In a file, as the command line of this pytest is what tests see of the process above theirs: records hold the beginning of it.
+        inside += ["-c", str(ROOT / "pyproject.toml"), f"@{arguments}"]
         vmtest = [sys.executable, "-m", "vmtest", "run", self.kernel, "--rwdir", str(self.folder), "--timeout", str(GUEST_SECONDS)]
         command = [*vmtest, "--", *inside]
         with (self.folder / "console.log").open("wb") as console:
@@ -209,8 +212,9 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         if config.getoption("--guest-select"):
             wanted = set(Path(config.getoption("--guest-select")).read_text().split("\n"))
             items[:] = [item for item in items if item.nodeid in wanted]
+        items.sort(key=comes_last)
         return
-    remote = [item for item in items if item.path.is_relative_to(KERNEL_TESTS)]
+    remote = sorted((item for item in items if item.path.is_relative_to(KERNEL_TESTS)), key=comes_last)
     if not remote:
         return
     items[:] = [item for item in items if item not in set(remote)]
@@ -232,6 +236,11 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         matrix.guests, matrix.nodeids = guests, nodeids
         items.append(matrix)
     config.stash[GUESTS] = guests
+
+
+def comes_last(item: pytest.Item) -> bool:
+    """Whether a test stops what others share."""
+    return item.get_closest_marker("last") is not None
 
 
 def twins(session: pytest.Session, guest: Guest, remote: Iterable[pytest.Item]) -> Iterator[GuestItem]:

@@ -49,6 +49,11 @@ UNFILLED = re.compile(r"container\.(name|image\..*)|k8s\..*")
 """Fields that Falco appends to every output and that nothing fills yet."""
 
 OWN_RULES = f"""\
+- rule: candidates
+  desc: the sentinel of what is confirmed in user space
+  condition: evt.type in (open, openat, openat2) and fd.name = {WORK}/candidates
+  output: sentinel
+  priority: INFO
 - rule: Own read
   desc: what the range looks at closely
   condition: evt.type in (open, openat, openat2) and evt.is_open_read=true and fd.num >= 0 and fd.name startswith {WORK}/own/
@@ -183,7 +188,7 @@ class FalcoRange:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.agent = Agent(folder, name="falco", sentinel=WORK / "mark")
+        self.agent = Agent(folder, name="falco", marks=WORK, rings=RINGS)
         self.record = folder / "events.jsonl"
         self.own, self.overlay = folder / "own.yaml", folder / "overlay.yaml"
         self.old: dict[str, tuple[subprocess.Popen[str], float]] = {}
@@ -197,7 +202,7 @@ class FalcoRange:
         """Files, programs, addresses, names; and start what must be old when it acts."""
         for name in ("bin", "logs", "own", "guarded", "folder", *(f"overlay/{part}" for part in ("lower", "upper", "work", "merged"))):
             (WORK / name).mkdir(parents=True, exist_ok=True)
-        files = ("mark", "blank", "logs/auth.log", "logs/author.log", "release_agent", "own/file", "guarded/file", "fatal")
+        files = (*RINGS, "blank", "logs/auth.log", "logs/author.log", "release_agent", "own/file", "guarded/file", "fatal")
         for name in files:
             (WORK / name).write_text("")
         (WORK / "rootkit.ko").write_bytes(b"junk" * 64)
@@ -233,7 +238,8 @@ class FalcoRange:
         """The agent with the stable rules and the range's own."""
         policy = SENTINEL.policy()
         policy["metadata"]["name"] = SENTINEL.name
-        policy["spec"]["rules"][0]["match"] = {"file.path": str(WORK / "mark")}
+        for rule in policy["spec"]["rules"]:
+            rule["match"] = {"file.path": str(WORK / rule["name"])}
         self.agent.write_policy(SENTINEL.name, policy)
         files = [word for path in (RULES, self.own, self.overlay) for word in ("-p", str(path))]
         enter(cgroup_folder(SENTINEL.cgroup))

@@ -3,8 +3,8 @@
 
 One `bpfence run` serves all cases: every case's policy is scoped to a cgroup of its own, so the policies of a whole file (a volley), or of
 all files, are loaded at once, and each act is started inside (or moved into) its case's cgroup. Alerts are read from the agent's JSON
-lines; a sentinel act, whose alert must come last because the ring buffer keeps order, tells when all earlier alerts are in. Used by the
-fixtures of tests/kernel.
+lines; sentinel acts, one for each ring buffer, whose records must come last because a ring buffer keeps order, tell when all earlier
+records are in. Used by the fixtures of tests/kernel.
 """
 
 from __future__ import annotations
@@ -37,13 +37,19 @@ COMMAND = shlex.split(os.environ.get("BPFENCE_COMMAND", f"{sys.executable} -m bp
 """The command under test; the variable names another build."""
 
 ALERT_SECONDS = 120
+MARKS = {"decisions": "audit", "telemetry": "observe"}
+"""A ring buffer, and the action of native rules whose records come by it. The sentinel's rule, and its file, is named as the buffer."""
+
 SENTINEL = Case(
     name="sentinel",
     event="file.open",
     mode="audit",
-    rules=[{"name": "sentinel", "on": "open", "match": {"file.path": "{dir}/mark"}, "action": "audit", "rate": "100000/s"}],
-    files={"mark": ""},
-    attack=[["open", "{dir}/mark"]],
+    rules=[
+        {"name": ring, "on": "open", "match": {"file.path": f"{{dir}}/{ring}"}, "action": action, "rate": "100000/s"}
+        for ring, action in MARKS.items()
+    ],
+    files=dict.fromkeys(MARKS, ""),
+    attack=[["open", "{dir}/decisions"]],
 )
 
 
@@ -169,11 +175,12 @@ def make_files(case: Case) -> None:
 
 
 class Agent:
-    """A `bpfence run` process: its policies folder, its alerts, its log. `sentinel`: the file that the sentinel's policy is about."""
+    """A `bpfence run` process: its policies folder, its alerts, its log. `marks`: the folder and the names of the files that the
+    sentinel's rules, named as they are, are about."""
 
-    def __init__(self, folder: Path, name: str = "agent", sentinel: Path = SENTINEL.directory / "mark") -> None:
+    def __init__(self, folder: Path, name: str = "agent", marks: Path = SENTINEL.directory, rings: Sequence[str] = tuple(MARKS)) -> None:
         self.folder = folder
-        self.sentinel = sentinel
+        self.marks = {ring: marks / ring for ring in rings}
         self.policies = folder / "policies"
         self.alerts_path = folder / "alerts.jsonl"
         self.ready_path = folder / "ready"
@@ -242,17 +249,18 @@ class Agent:
         return fresh
 
     def settle(self) -> list[dict[str, Any]]:
-        """All records up to now: acts as the sentinel, in this process, and waits for its alert."""
-        self.sentinel.read_text()
+        """All records up to now: acts as the sentinels, in this process, and waits for their records."""
+        for path in self.marks.values():
+            path.read_text()
         came: list[dict[str, Any]] = []
         deadline = time.monotonic() + ALERT_SECONDS
-        while not any(record.get("policy") == SENTINEL.name for record in came):
+        while not self.marks.keys() <= {record.get("rule") for record in came}:
             assert self.process is not None
             assert self.process.poll() is None, f"bpfence run has ended with {self.process.returncode}:\n{self.log()}"
-            assert time.monotonic() < deadline, f"no alert from the sentinel within {ALERT_SECONDS} s:\n{self.log()}"
+            assert time.monotonic() < deadline, f"no record of each sentinel within {ALERT_SECONDS} s:\n{self.log()}"
             came += self.poll()
             time.sleep(0.01)
-        return [record for record in came if record.get("policy") != SENTINEL.name]
+        return [record for record in came if record.get("policy") != SENTINEL.name and record.get("rule") not in self.marks]
 
 
 def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:

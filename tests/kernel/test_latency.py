@@ -29,7 +29,7 @@ def test_an_alert_is_written_at_once(shooting: Range) -> None:
     agent = shooting.agent
     agent.settle()
     cgroup = cgroup_folder(SENTINEL.cgroup)
-    words = [str(TRIGGER), "pace", str(ACTS), "20", "open", SENTINEL.fill("{dir}/mark")]
+    words = [str(TRIGGER), "pace", str(ACTS), "20", "open", SENTINEL.fill("{dir}/decisions")]
     delays: list[float] = []
     with agent.alerts_path.open("rb") as file:
         file.seek(0, os.SEEK_END)

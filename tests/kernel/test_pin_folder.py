@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bpfence import abi
 from tests.kernel.cases import ROOT
 from tests.kernel.harness import COMMAND
 from tests.unit.agent.fakes import write_policy
@@ -19,11 +20,13 @@ mount -t bpf bpf "$place" || exit 99
 exec "$@"
 """
 READ_ONLY = 'mount -o remount,ro "$place"'
+UNREADABLE = f"abi{abi.ABI_VERSION}-0-0-lsm"
+"""An instance of this version, of which status wants to read the maps."""
 FAULTS = [
     ("run", READ_ONLY, "Read-only file system", "remount,rw"),
     ("run", f'mkdir -m 700 "$place/pins"; {READ_ONLY}', "Read-only file system", "remount,rw"),
-    ("unload", f'mkdir -m 700 "$place/pins" "$place/pins/0-lsm"; {READ_ONLY}', "Read-only file system", "remount,rw"),
-    ("status", 'mkdir -m 700 "$place/pins" "$place/pins/0-lsm"', "No such file or directory", "choose a folder"),
+    ("unload", f'mkdir -m 700 "$place/pins" "$place/pins/{UNREADABLE}"; {READ_ONLY}', "Read-only file system", "remount,rw"),
+    ("status", f'mkdir -m 700 "$place/pins" "$place/pins/{UNREADABLE}"', "No such file or directory", "choose a folder"),
     ("run", "ulimit -n 24", "oo many open files", "ulimit -n"),
     ("run", 'umount "$place"', "not in a BPF file system", "choose a folder under /sys/fs/bpf"),
 ]
