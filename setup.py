@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pyproject.toml cannot say: the bindings of libbpf and seccomp(2), the BPF objects, and that one build fits every later Python."""
+"""What pyproject.toml cannot say: what is compiled of C, the BPF objects, and that one build fits every later Python."""
 
 import subprocess
 import sys
@@ -26,7 +26,11 @@ class BuildWithObjects(build_py):
 
 
 setup(
-    cffi_modules=["src/bpfence/kernel/build_ffi.py:ffibuilder", "src/bpfence/kernel/build_seccomp.py:ffibuilder"],
+    cffi_modules=[
+        "src/bpfence/kernel/build_ffi.py:ffibuilder",
+        "src/bpfence/kernel/build_seccomp.py:ffibuilder",
+        "src/bpfence/compiler/build_core.py:ffibuilder",
+    ],
     cmdclass={"build_py": BuildWithObjects},
     options={"bdist_wheel": {"py_limited_api": OLDEST_PYTHON}},
 )

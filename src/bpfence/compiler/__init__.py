@@ -4,5 +4,7 @@
 compile     the passes, one after the other; `compile_policies` is the way in
 lowering    rules and defaults → clauses        classes   tests → dimensions and classes
 automaton   patterns → automata over bytes      diagram   clauses → decision diagrams
+determinise the same automata in Python   rows        automata → cells of the image
+core        both, compiled: automata.c, rows.c
 image       all of it → pages of words          explain   what became of each rule, for people
 """

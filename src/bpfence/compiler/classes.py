@@ -17,7 +17,8 @@ import msgspec
 
 from bpfence import abi
 from bpfence.compiler import automaton as dfa
-from bpfence.compiler.automaton import Automaton, Pattern
+from bpfence.compiler.automaton import Pattern
+from bpfence.compiler.determinise import Automaton, TooManyStates
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.fields import FIELD_BY_NAME, Field, Kind
 from bpfence.glob import GlobError
@@ -341,7 +342,7 @@ def _strings(
     patterns = [test.value for test in members if isinstance(test.value, Pattern)]
     try:
         automata = dfa.build_all(patterns, budget)
-    except dfa.TooManyStates as error:
+    except TooManyStates as error:
         raise _too_large(tests[members[patterns.index(error.args[0])]], error.args[0]) from None
     out = []
     for number, (automaton, numbers) in enumerate(automata):
@@ -448,7 +449,7 @@ def _descent(tests: Iterable[Test], uses: dict[Test, Use], budget: int | None) -
     numbers = {pattern: n for n, pattern in enumerate(dict.fromkeys(p for _, _, p in alternatives))}
     try:
         automaton = dfa.build(list(numbers), budget)
-    except dfa.TooManyStates:
+    except TooManyStates:
         use = uses[alternatives[0][1]]
         raise CompileError(
             [

@@ -17,15 +17,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from bpfence import abi
-from bpfence.compiler.automaton import Automaton, byte_classes
+from bpfence.compiler import core
 from bpfence.compiler.classes import ARGUMENT_SLOTS, Classification, Dimension
+from bpfence.compiler.determinise import Automaton
 from bpfence.compiler.diagram import Group, Node
+from bpfence.compiler.rows import BLOCK_WORDS, Packer, Rows
 
-BLOCK_CELLS: Final = 8192
-BLOCK_WORDS: Final = 2 * BLOCK_CELLS
-OPEN_BLOCKS: Final = 4
-CLOSE_BELOW: Final = BLOCK_CELLS // 64
-STARTS: Final = (1 << (BLOCK_CELLS - 255)) - 1  # cells where a row may begin: all 255 that are looked at then lie in its block
 HEADER_WORDS: Final = abi.IMAGE_HEADER_SIZE // 4
 EVENT_WORDS: Final = 2 * abi.ABI_EVENT_WORDS  # a bit for each event
 NAME_WORDS: Final = 2  # of the bits of DIM_ANCESTORS
@@ -51,41 +48,6 @@ class Packed(NamedTuple):
 
     image: bytes
     sizes: dict[str, int]
-
-
-class _Comb:
-    """Rows of automata, packed first fit into blocks of cells (several fill a page); a set bit of `free` is a free cell."""
-
-    def __init__(self) -> None:
-        self.free: list[int] = []
-        self.count: list[int] = []
-        self.open: list[int] = []
-
-    def place(self, classes: Collection[int]) -> int:
-        """Takes cell 0 and the cells of these byte classes: the number of the row's cell 0, over all blocks."""
-        for block in self.open:
-            fits = self.free[block] & STARTS
-            for cell in classes:
-                fits &= self.free[block] >> cell
-                if not fits:
-                    break
-            if fits:
-                return self.take(block, (fits & -fits).bit_length() - 1, classes)
-        self.free.append((1 << BLOCK_CELLS) - 1)
-        self.count.append(BLOCK_CELLS)
-        self.open.append(len(self.free) - 1)
-        del self.open[:-OPEN_BLOCKS]
-        return self.take(len(self.free) - 1, 0, classes)
-
-    def take(self, block: int, at: int, classes: Collection[int]) -> int:
-        mask = 1
-        for cell in classes:
-            mask |= 1 << cell
-        self.free[block] ^= mask << at
-        self.count[block] -= len(classes) + 1
-        if self.count[block] < CLOSE_BELOW:
-            self.open.remove(block)
-        return block * BLOCK_CELLS + at
 
 
 class _Writer:
@@ -189,43 +151,25 @@ class _Automata:
 
     def __init__(self, out: _Writer) -> None:
         self.out = out
-        self.comb = _Comb()
-        self.waiting: list[tuple[int, Automaton, list[dict[int, int]], list[int], list[int]]] = []
+        self.rows: Rows = core.Packer() if core.BUILT else Packer()
+        self.refs: list[int] = []
 
     def add(self, automaton: Automaton, *, nul_is_blank: bool = False) -> int:
         """Places the rows; returns the ref of the byte classes.
 
         `nul_is_blank`: the kernel keeps arguments as they lie on the stack, with NUL where the policy sees a blank.
         """
-        table, rows, default = byte_classes(automaton)
+        table = self.rows.add(automaton)
         if nul_is_blank:
             table = table[ord(" ") : ord(" ") + 1] + table[1:]
-        ref = self.out.put(struct.unpack("<64I", table))
-        places = [0] * len(rows)
-        # Wide rows first, while blocks are empty; then depth first, so that a path's states lie together.
-        for state in sorted(range(len(rows)), key=lambda s: (-(len(rows[s]) if len(rows[s]) > 8 else 0), s)):
-            places[state] = self.comb.place(rows[state])
-        self.waiting.append((ref, automaton, rows, default, places))
-        return ref
+        self.refs.append(self.out.put(struct.unpack("<64I", table)))
+        return self.refs[-1]
 
     def write(self) -> dict[int, int]:
         """Writes all rows into blocks of their own; ref of the byte classes -> ref of the start state."""
-        base = len(self.out.words)
-        words = self.out.words
-        words.extend(array("I", bytes(4 * BLOCK_WORDS)) * len(self.comb.free))
-        starts: dict[int, int] = {}
-        for ref, automaton, rows, default, places in self.waiting:
-            at = [base + 2 * place for place in places]
-            for state, row in enumerate(rows):
-                own = at[state]
-                stop = abi.DFA_STOP if not row and default[state] == state else 0
-                words[own] = automaton.accept[state] | abi.DFA_CELL0 | stop
-                words[own + 1] = at[default[state]]
-                for cell, target in row.items():
-                    words[own + 2 * cell] = own
-                    words[own + 2 * cell + 1] = at[target]
-            starts[ref] = at[0]
-        return starts
+        words, starts = self.rows.write(len(self.out.words))
+        self.out.words.extend(words)
+        return dict(zip(self.refs, starts, strict=True))
 
 
 class _PackedGroup(NamedTuple):

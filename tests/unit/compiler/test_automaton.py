@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import random
 
 import pytest
 from hypothesis import assume, given, settings
@@ -11,7 +10,8 @@ from hypothesis import strategies as st
 
 from bpfence import glob
 from bpfence.compiler import automaton as dfa
-from bpfence.compiler.automaton import Automaton, Pattern, TooManyStates
+from bpfence.compiler.automaton import Pattern
+from bpfence.compiler.determinise import Automaton, TooManyStates
 from bpfence.glob import GlobError
 from bpfence.policy import Op
 
@@ -58,9 +58,9 @@ def reference(pattern: Pattern, text: str) -> bool:
 
 def moore(automaton: Automaton) -> int:
     """Number of inequivalent states, by the textbook algorithm over all 256 bytes."""
-    block = list(automaton.accept)
+    block, exceptions = list(automaton.accept), automaton.exceptions
     while True:
-        rows = [(block[s], *(block[automaton.exceptions[s].get(b, automaton.default[s])] for b in range(256))) for s in range(len(block))]
+        rows = [(block[s], *(block[exceptions[s].get(b, automaton.default[s])] for b in range(256))) for s in range(len(block))]
         numbers = {row: n for n, row in enumerate(dict.fromkeys(rows))}
         if len(numbers) == len(set(block)):
             return len(numbers)
@@ -132,36 +132,6 @@ def test_mapped_networks_are_ipv4() -> None:
     automaton = dfa.build([Pattern(Op.CIDR, "::ffff:10.0.0.0/104"), Pattern(Op.CIDR, "::/0")])
     assert automaton.class_sets[automaton.run(bytes([10, 1, 2, 3]))] == {0}
     assert automaton.class_sets[automaton.run(bytes(16))] == {1}
-
-
-def run_by_class(automaton: Automaton, data: bytes) -> int:
-    table, rows, default = dfa.byte_classes(automaton)
-    state = 0
-    for byte in data:
-        state = rows[state].get(table[byte], default[state]) if table[byte] else default[state]
-    return automaton.accept[state]
-
-
-@SETTINGS
-@given(st.lists(PATTERNS, min_size=1, max_size=4), st.lists(TEXT, max_size=6))
-def test_byte_classes_change_nothing(patterns: list[Pattern], texts: list[str]) -> None:
-    automaton = build(patterns)
-    for text in texts:
-        assert run_by_class(automaton, glob.encode(text)) == automaton.run(glob.encode(text))
-
-
-@pytest.mark.parametrize("missing", [0, 1, 2])
-def test_byte_classes_when_all_bytes_differ(missing: int) -> None:
-    first = [Pattern(Op.CIDR, f"{n}.{n}.{n}.{n}") for n in range(256 - missing)]
-    automaton = dfa.build(first)
-    table, rows, _ = dfa.byte_classes(automaton)
-    assert len(set(table)) == [256, 256, 255][missing]
-    assert all(0 not in row for row in rows)
-    generator = random.Random(5)
-    addresses = [bytes([n, n, n, n]) for n in range(256)]
-    addresses += [bytes(generator.randrange(256) for _ in range(4)) for _ in range(200)]
-    for address in addresses:
-        assert run_by_class(automaton, address) == automaton.run(address)
 
 
 def test_contains_patterns_are_split_under_a_budget() -> None:

@@ -15,6 +15,7 @@ from bpfence.compiler.automaton import Pattern, build
 from bpfence.compiler.classes import Classification, Dimension
 from bpfence.compiler.diagram import Group, Leaf, Node
 from bpfence.compiler.image import ImageTooLarge, Sample, VerdictRow, Walker, pack, walk
+from bpfence.compiler.rows import BLOCK_WORDS
 from bpfence.policy import Op
 
 
@@ -60,7 +61,7 @@ def one_node(dimension: Dimension, children: dict[int, int], default: int = 0, u
 def test_header_and_alignment() -> None:
     data, walker = one_node(string_dimension(PATHS), {2: 2})
     header = walker.header
-    assert len(data) % (4 * images.BLOCK_WORDS) == 0
+    assert len(data) % (4 * BLOCK_WORDS) == 0
     assert struct.unpack_from("<4I", data) == (abi.IMAGE_MAGIC, abi.ABI_VERSION, 3, len(data) // 4)
     assert (header["n_dims"], header["n_groups"], header["n_verdicts"], header["lineage_dfa"]) == (1, 1, 3, 0)
     assert header["dims_ref"] == abi.IMAGE_HEADER_SIZE // 4, "the kernel expects the dimensions right behind the header"
@@ -177,18 +178,8 @@ def test_a_node_of_too_many_classes_is_refused() -> None:
         one_node(dimension, {c: c % 70_000 + 1 for c in range(2, 150_000)})
 
 
-def test_the_comb_reuses_gaps() -> None:
-    comb = images._Comb()
-    first = comb.place([2, 9])
-    assert comb.place([1]) != first
-    places = [comb.place([3]) for _ in range(2000)]
-    assert len(set(places)) == 2000
-    assert len(comb.free) == 1, "2,002 rows of two cells fit one block of 8,192"
-    assert all(place % images.BLOCK_CELLS + 3 < images.BLOCK_CELLS for place in places)
-
-
 def test_blocks_fill_pages() -> None:
-    assert abi.IMAGE_PAGE_WORDS % images.BLOCK_WORDS == 0, "a row that stays in its block stays in its page"
+    assert abi.IMAGE_PAGE_WORDS % BLOCK_WORDS == 0, "a row that stays in its block stays in its page"
 
 
 @pytest.mark.parametrize("events", [(), (9,), (0, 255), (1, 64, 200)])
