@@ -59,6 +59,8 @@ class Op(enum.Enum):
     BEGINS = "begins"  # value: str, another field: the text begins with its text
     ENDS = "ends"  # value: str, another field: the text ends with its text
 
+    __hash__ = object.__hash__  # there is one of each; that of Enum is a call of Python's, and atoms are hashed by the hundred thousand
+
 
 COMPARISONS: Final = frozenset((Op.SAME, Op.DIFFERENT, Op.LESS, Op.BEGINS, Op.ENDS))
 """Tests of a field by another field."""

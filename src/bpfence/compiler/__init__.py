@@ -3,6 +3,8 @@
 
 compile     the passes, one after the other; `compile_policies` is the way in
 lowering    rules and defaults → clauses        classes   tests → dimensions and classes
+plan        clauses that would multiply → that add
+groups      clauses → groups of them            cache       automata that were made before
 automaton   patterns → automata over bytes      diagram   clauses → decision diagrams
 determinise the same automata in Python   rows        automata → cells of the image
 core        both, compiled: automata.c, rows.c

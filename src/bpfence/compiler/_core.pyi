@@ -22,9 +22,9 @@ class _Lib:
     E2BIG: int
     ENOMEM: int
 
-    def bpfence_automaton_build(self, text: bytes, ends: CData, n: int, states: int, room: int, result: CData) -> int:
+    def bpfence_automaton_build(self, text: bytes, ends: CData, n: int, states: int, room: int, first: bool, result: CData) -> int:
         """The minimised automaton of `n` programs, pattern i ending at text[ends[i]]. `states`: the most before minimisation, 0: by the
-        patterns; `room`: the most members that their sets have together.
+        patterns; `room`: the most members that their sets have together; `first`: see `determinise.build`.
         """
     def bpfence_automaton_free(self, automaton: CData) -> None: ...
     def bpfence_comb_new(self) -> CData: ...

@@ -564,6 +564,7 @@ struct subset {
 	struct words by_byte[256];
 	uint32_t *mark, epoch; /* by node */
 	uint32_t budget;
+	bool first;  /* what was found first counts: an accepting state is left no more */
 	size_t room; /* for the members of all sets */
 };
 
@@ -765,7 +766,9 @@ static int subset_construct(struct subset *s)
 		error = words_put(&s->raw->first, s->raw->bytes.n);
 		if (!error)
 			error = subset_accept(s, number);
-		if (!error)
+		if (!error && s->first && s->raw->accept.at[number])
+			error = words_put(&s->raw->defaults, number);
+		else if (!error)
 			error = subset_row(s, number);
 		if (!error && s->raw->bytes.n > MAX_EXCEPTIONS)
 			error = -E2BIG;
@@ -773,9 +776,9 @@ static int subset_construct(struct subset *s)
 	return error ? error : words_put(&s->raw->first, s->raw->bytes.n);
 }
 
-static int determinise(struct nfa *nfa, struct raw *raw, uint32_t budget, size_t room)
+static int determinise(struct nfa *nfa, struct raw *raw, uint32_t budget, size_t room, bool first)
 {
-	struct subset s = { .nfa = nfa, .raw = raw, .budget = budget, .room = room };
+	struct subset s = { .nfa = nfa, .raw = raw, .budget = budget, .room = room, .first = first };
 	int i, error = -ENOMEM;
 
 	s.mark = calloc(nfa->loop.n, sizeof(*s.mark));
@@ -1247,9 +1250,10 @@ static int finish(struct partition *p, struct bpfence_automaton *out)
 }
 
 /* The automaton of `n` programs, that of pattern i ending at text + ends[i]. `states`: the most before minimisation; `room`: the most members
- * that their sets have together.
+ * that their sets have together; `first`: a string is of the class of the patterns that its shortest beginning of any class matches.
  */
-int bpfence_automaton_build(const uint8_t *text, const uint32_t *ends, uint32_t n, uint32_t states, uint64_t room, struct bpfence_automaton **result)
+int bpfence_automaton_build(const uint8_t *text, const uint32_t *ends, uint32_t n, uint32_t states, uint64_t room, int first,
+			    struct bpfence_automaton **result)
 {
 	struct bpfence_automaton *out = calloc(1, sizeof(*out));
 	struct partition p = { 0 };
@@ -1261,7 +1265,7 @@ int bpfence_automaton_build(const uint8_t *text, const uint32_t *ends, uint32_t 
 	if (!error)
 		error = nfa_make(&nfa, text, ends, n);
 	if (!error)
-		error = determinise(&nfa, &raw, states ? states : 30000 + 2 * (uint32_t)nfa.loop.n, room);
+		error = determinise(&nfa, &raw, states ? states : 30000 + 2 * (uint32_t)nfa.loop.n, room, first);
 	nfa_free(&nfa);
 	if (!error)
 		error = partition_make(&p, &raw);

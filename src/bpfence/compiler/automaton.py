@@ -17,17 +17,19 @@ from typing import Final, NamedTuple
 
 from bpfence import glob
 from bpfence.compiler import core, determinise
+from bpfence.compiler.cache import MAX_SIZE, Cache
 from bpfence.compiler.determinise import Automaton, TooManyStates
 from bpfence.glob import Below, Either, Glob, One, Piece, Star, Text
 from bpfence.policy import Op
 
 MAX_MEMBERS: Final = 1 << 24
+AUTOMATA: Final = Cache[Automaton](MAX_SIZE, lambda made: len(made.default) + len(made.labels))
 ANY_OF: Final = (Op.CONTAINS, Op.ICONTAINS)
 """Tests that multiply with each other: as alternatives of one condition they are better one pattern."""
 
 
 class Pattern(NamedTuple):
-    """One string test: an Op that takes a string, and its value; of CONTAINS and ICONTAINS a tuple of values too: any of them."""
+    """One string test: an Op that takes a string, and its value; or a tuple of values: any of them."""
 
     op: Op
     value: str | tuple[str, ...]
@@ -43,10 +45,7 @@ def pieces(pattern: Pattern) -> Glob:
     op, value = pattern
     everything = Star(crosses=True)
     if not isinstance(value, str):
-        if op not in ANY_OF:
-            raise ValueError(f"{op.value} takes one value")
-        branches = [pieces(Pattern(op, one))[1:-1] for one in value]
-        return (everything, Either(tuple(branches)), everything)
+        return alternatives([pieces(Pattern(op, one)) for one in value])
     match op:
         case Op.GLOB:
             return glob.parse(value, "path")
@@ -65,6 +64,16 @@ def pieces(pattern: Pattern) -> Glob:
         case Op.CIDR:
             return network_pieces(value)
     raise ValueError(f"{op.value} is not a test on strings")
+
+
+def alternatives(trees: Sequence[Glob]) -> Glob:
+    """One of them. What all begin and end with stands once: what each had for itself would be remembered of each."""
+    shortest = min(map(len, trees))
+    head = next((n for n in range(shortest) if any(tree[n] != trees[0][n] for tree in trees)), shortest)
+    most = shortest - head
+    tail = next((n for n in range(most) if any(tree[-1 - n] != trees[0][-1 - n] for tree in trees)), most)
+    middles = tuple(tree[head : len(tree) - tail] for tree in trees)
+    return (*trees[0][:head], *([Either(middles)] if any(middles) else []), *trees[0][len(trees[0]) - tail :])
 
 
 def folded(text: str) -> Glob:
@@ -113,14 +122,21 @@ def _program(pattern: Pattern) -> bytes:
     return program(pieces(pattern))
 
 
-def build(patterns: Sequence[Pattern], budget: int | None = None) -> Automaton:
-    """One automaton for all patterns; TooManyStates when it takes more than `budget` states (default: grows with the patterns)."""
-    if core.BUILT:
-        return core.build([_program(pattern) for pattern in patterns], budget or 0, MAX_MEMBERS)
-    return determinise.build([pieces(pattern) for pattern in patterns], budget or 0, MAX_MEMBERS)
+def build(patterns: Sequence[Pattern], budget: int | None = None, first: bool = False) -> Automaton:
+    """One automaton for all patterns; TooManyStates when it takes more than `budget` states (default: grows with the patterns).
+
+    `first`: see `determinise.build`.
+    """
+
+    def make() -> Automaton:
+        if core.BUILT:
+            return core.build([_program(pattern) for pattern in patterns], budget or 0, MAX_MEMBERS, first)
+        return determinise.build([pieces(pattern) for pattern in patterns], budget or 0, MAX_MEMBERS, first)
+
+    return AUTOMATA.get((tuple(patterns), budget, first, core.BUILT), make)
 
 
-def build_all(patterns: Sequence[Pattern], budget: int | None = None) -> list[tuple[Automaton, list[int]]]:
+def build_all(patterns: Sequence[Pattern], budget: int | None = None, first: bool = False) -> list[tuple[Automaton, list[int]]]:
     """As few automata as the budget allows, each with the numbers of its patterns: class_sets count within that list.
 
     TooManyStates when a single pattern passes the budget; its `args[0]` is the pattern.
@@ -128,7 +144,7 @@ def build_all(patterns: Sequence[Pattern], budget: int | None = None) -> list[tu
 
     def split(numbers: list[int], separated: bool) -> list[tuple[Automaton, list[int]]]:
         try:
-            return [(build([patterns[n] for n in numbers], budget), numbers)]
+            return [(build([patterns[n] for n in numbers], budget, first), numbers)]
         except TooManyStates:
             if len(numbers) == 1:
                 raise TooManyStates(patterns[numbers[0]]) from None
@@ -143,6 +159,7 @@ def build_all(patterns: Sequence[Pattern], budget: int | None = None) -> list[tu
     return split(list(range(len(patterns))), False) if patterns else []
 
 
+@lru_cache(maxsize=65536)
 def is_loose(pattern: Pattern) -> bool:
     """Whether the pattern can begin again anywhere, so that it multiplies with others."""
 
@@ -156,3 +173,22 @@ def is_loose(pattern: Pattern) -> bool:
         return False
 
     return inner(pieces(pattern), True)
+
+
+@lru_cache(maxsize=65536)
+def is_sticky(pattern: Pattern) -> bool:
+    """Whether it is loose, and what it has matched once it matches for ever, so that it multiplies with every other such pattern."""
+
+    def ends(tree: Glob) -> bool:
+        last = tree[-1] if tree else None
+        return (isinstance(last, Star) and last.crosses) or (isinstance(last, Either) and any(map(ends, last.branches)))
+
+    return is_loose(pattern) and ends(pieces(pattern))
+
+
+def inner_text(pattern: Pattern) -> str:
+    """Of a pattern that looks for one text behind another, the longest of them, which stands in whatever matches; "" of other patterns."""
+    tree = pieces(pattern)
+    texts = [piece.data for piece in tree if isinstance(piece, Text)]
+    behind = any(isinstance(piece, Below) or (isinstance(piece, Star) and piece.crosses) for piece in tree[1:-1])
+    return max(texts, key=len).decode("utf-8", "surrogateescape") if behind and texts else ""

@@ -22,7 +22,7 @@ struct bpfence_automaton {
     uint32_t *defaults; uint32_t *first; uint8_t *bytes; uint32_t *targets; uint32_t *accept; uint32_t *class_first; uint32_t *members;
 };
 int bpfence_automaton_build(const uint8_t *text, const uint32_t *ends, uint32_t n, uint32_t states, uint64_t room,
-                            struct bpfence_automaton **result);
+                            int first, struct bpfence_automaton **result);
 void bpfence_automaton_free(struct bpfence_automaton *automaton);
 
 struct bpfence_comb;

@@ -116,6 +116,7 @@ class Dimension(msgspec.Struct):
     value: int = 0
     automaton: Automaton | None = None
     bounds: list[tuple[int, int]] = msgspec.field(default_factory=list)  # DIM_RANGE: lower bound, class
+    column: int = -1  # where it stands once more among the columns of a diagram: the number of the dimension that it is
 
     @property
     def states(self) -> int:
@@ -231,20 +232,25 @@ class Classification(NamedTuple):
 
 
 class Use(NamedTuple):
-    """Where a test comes from: the field as written, the place to blame, and of a comparison the other field."""
+    """Where a test comes from: the field as written, the place to blame, and of a comparison the other field.
+
+    `apart`: it has an automaton with all that have the same here, in which with `first` what is found first ends the search.
+    """
 
     field: str
     location: Location
     other: str = ""
+    apart: str = ""
+    first: bool = False
 
 
 def classify(tests: dict[Test, Use], budget: int | None = None) -> Classification:
     """Dimensions for the tests; CompileError beyond the kernel's limits. `budget`: states per automaton."""
     drafts: list[tuple[tuple[int, ...], Dimension, list[tuple[Test, tuple[int, ...]]]]] = []
     groups: dict[tuple[int, int, str], list[Test]] = {}
-    for test in tests:
+    for test, use in tests.items():
         if test.kind in (abi.DIM_STRING, abi.DIM_RANGE):
-            groups.setdefault((test.kind, test.slot, _apart(test)), []).append(test)
+            groups.setdefault((test.kind, test.slot, use.apart or _apart(test)), []).append(test)
     for (kind, slot, apart), members in groups.items():
         use = tests[members[0]]
         found = _strings(slot, members, tests, budget, apart) if kind == abi.DIM_STRING else [_ranges(slot, members, use)]
@@ -341,7 +347,7 @@ def _strings(
     use = tests[members[0]]
     patterns = [test.value for test in members if isinstance(test.value, Pattern)]
     try:
-        automata = dfa.build_all(patterns, budget)
+        automata = dfa.build_all(patterns, budget, use.first)
     except TooManyStates as error:
         raise _too_large(tests[members[patterns.index(error.args[0])]], error.args[0]) from None
     out = []

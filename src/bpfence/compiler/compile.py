@@ -5,6 +5,7 @@
 the same policies. What the kernel can do comes in as `supported_events`. The passes, in this order:
 
     lowering    rules and defaults → clauses over kernel tests; what cannot be decided exactly is an error
+    plan        clauses that would multiply → clauses that add
     classes     tests → dimensions (automata, ranges, bits) and the classes in which each test is true
     diagram     clauses → decision diagrams, split over groups under a budget
     verdicts    leaves → interned verdicts
@@ -14,7 +15,7 @@ the same policies. What the kernel can do comes in as `supported_events`. The pa
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -22,16 +23,19 @@ import msgspec
 
 from bpfence import abi
 from bpfence.compiler import image as images
-from bpfence.compiler.classes import Classification, classify
-from bpfence.compiler.diagram import Builder, Clause, Conditions, Group, Leaf, Partition, TooLarge, cost
+from bpfence.compiler.classes import Classification, Dimension, Test, classify
+from bpfence.compiler.diagram import Builder, Clause, Conditions, Group, Leaf, TooLarge
+from bpfence.compiler.groups import Partition, cost
 from bpfence.compiler.image import VerdictRow, with_generation
 from bpfence.compiler.lowering import Lowered, lower_policies
+from bpfence.compiler.plan import Planned, late, plan
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.fields import EVENTS
 from bpfence.policy import Action, PolicySet, Rule, When
 
 BASE_BUDGET: Final = 200_000
 BUDGET_PER_RULE: Final = 60
+BUDGET_PER_CONFIRMED: Final = 300
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -88,7 +92,8 @@ class Compiled(msgspec.Struct, frozen=True):
     """One generation. `rules` (default postures included, as rules named "default") and `modes` go together by number.
 
     A rule's `when` says which records speak for it: see Rule. `objects[b]` is the path of object bit b; `events` are those that
-    some verdict needs; `unreachable` holds warnings about rules that can never match or have no effect.
+    some verdict needs; `unreachable` holds warnings about rules that can never match or have no effect. `widened`: fields of which some
+    tests of rules that user space confirms are done by user space alone.
     """
 
     image: bytes
@@ -100,6 +105,7 @@ class Compiled(msgspec.Struct, frozen=True):
     events: frozenset[str]
     stats: Stats
     unreachable: tuple[Diagnostic, ...]
+    widened: tuple[str, ...] = ()
 
 
 def compile_policies(
@@ -114,13 +120,16 @@ def compile_policies(
         lowered = lower_policies(policies, supported_events)
         if lowered.errors:
             raise CompileError([*lowered.errors, *lowered.warnings])
-        classification = classify(lowered.tests, limits.states)
-        lowered.conditions.bind([classification.of_test[test] for test in lowered.tests])
-        groups = _groups(lowered, classification, limits)
+        planned = plan(lowered)
+        tests = dict(entry for entry in planned.tests if entry)
+        classification = classify(tests, limits.states)
+        columns = _bind(lowered.conditions, planned, classification)
+        clauses = late(lowered.conditions, planned.clauses, classification.dimensions, len(planned.tests))
+        groups = _groups(lowered, clauses, columns, classification, limits)
         verdicts, leaf_verdicts = _verdicts(lowered, groups)
         rows = [VerdictRow(v.action, v.error, _report(lowered, v.rules), v.first) for v in verdicts]
         try:
-            packed = images.pack(classification, groups, leaf_verdicts, rows, generation, _features(lowered, details))
+            packed = images.pack(classification, groups, leaf_verdicts, rows, generation, _features(lowered, tests, details))
         except images.ImageTooLarge as error:
             raise CompileError([Diagnostic(Location("<policies>"), str(error), "use fewer or broader rules", code="too-large")]) from None
         stats = Stats(tuple(_group_stats(group) for group in groups), packed.sizes)
@@ -133,7 +142,8 @@ def compile_policies(
             tuple(DimensionInfo(d.name, d.field, d.kind, d.slot, d.classes, d.states, d.subject) for d in classification.dimensions),
             frozenset(name for group in stats.groups for name in group.events),
             stats,
-            (*lowered.warnings, *_unreachable(lowered, verdicts)),
+            (*lowered.warnings, *_unreachable(lowered, planned.clauses, verdicts)),
+            planned.widened,
         )
 
 
@@ -149,23 +159,38 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _groups(lowered: Lowered, classification: Classification, limits: Limits) -> list[Group]:
+def _bind(conditions: Conditions, planned: Planned, classification: Classification) -> list[Dimension]:
+    """Gives every test its dimension, and once more one behind all others, for those that are made late: the columns of the diagrams."""
+    nothing: tuple[int, tuple[int, ...]] = (0, ())
+    truth = [classification.of_test[entry[0]] if entry else nothing for entry in planned.tests]
+    dimensions = classification.dimensions
+    can = [d for d, dimension in enumerate(dimensions) if dimension.subject and dimension.kind == abi.DIM_STRING]
+    column = {d: len(dimensions) + n for n, d in enumerate(can)}
+    conditions.bind([*truth, *((column.get(d, d), found) for d, found in truth)])
+    return [*dimensions, *(msgspec.structs.replace(dimensions[d], subject=False, column=d) for d in can)]
+
+
+def _groups(
+    lowered: Lowered, clauses: Sequence[Clause], dimensions: Sequence[Dimension], classification: Classification, limits: Limits
+) -> list[Group]:
     """One group when it fits the budget; otherwise its rules are halved, at most `limits.groups` parts."""
-    budget = BASE_BUDGET + BUDGET_PER_RULE * len(lowered.rules) if limits.edges is None else limits.edges
-    conditions, dimensions = lowered.conditions, classification.dimensions
+    confirmed = frozenset(number for number, rule in enumerate(lowered.rules) if rule.confirm)
+    usual = BASE_BUDGET + BUDGET_PER_RULE * len(lowered.rules) + BUDGET_PER_CONFIRMED * len(confirmed)
+    budget = usual if limits.edges is None else limits.edges
+    conditions = lowered.conditions
     severity = [int(action) for action in lowered.actions]
-    partition = Partition(conditions, dimensions, lowered.clauses)
-    pending = partition.first(lowered.clauses)
+    partition = Partition(conditions, dimensions, clauses)
+    pending = partition.first(clauses)
     done: list[Group] = []
     while pending:
         clauses = pending.pop(0)
-        builder = Builder(conditions, dimensions, classification.subjects, severity, abi.ABI_MAX_EVENTS, budget)
+        builder = Builder(conditions, dimensions, classification.subjects, severity, abi.ABI_MAX_EVENTS, budget, confirmed)
         try:
             done.append(builder.build(clauses))
             continue
         except TooLarge:
-            parts = partition.halves(clauses)
-        if len(done) + len(pending) + 2 > limits.groups or not all(parts):
+            parts = partition.split(clauses, limits.groups - len(done) - len(pending))
+        if len(done) + len(pending) + len(parts) > limits.groups or len(parts) < 2:
             raise _too_large(lowered, clauses, conditions) from None
         pending[:0] = parts
     return done
@@ -221,10 +246,10 @@ _RINGS: Final = {Action.OBSERVE: abi.TO_TELEMETRY}
 """Where rules that nobody confirms are reported, but for those that are decisions."""
 
 
-def _features(lowered: Lowered, details: bool) -> int:
+def _features(lowered: Lowered, tests: Iterable[Test], details: bool) -> int:
     """IMAGE_* of the header: what the kernel must look at besides the tables."""
     features = abi.IMAGE_DETAILS if details or any(rule.when != When.DECIDED for rule in lowered.rules) else 0
-    for test in lowered.tests:
+    for test in tests:
         if test.paths:
             features |= abi.IMAGE_NEEDS_OBJECTS
         elif test.kind in (abi.DIM_ANCESTORS, abi.DIM_NUMBERS, abi.DIM_TEXTS):
@@ -239,9 +264,9 @@ def _features(lowered: Lowered, details: bool) -> int:
     return features
 
 
-def _unreachable(lowered: Lowered, verdicts: Sequence[Verdict]) -> list[Diagnostic]:
+def _unreachable(lowered: Lowered, clauses: Iterable[Clause], verdicts: Sequence[Verdict]) -> list[Diagnostic]:
     reached = {rule for verdict in verdicts if not verdict.uncertain for rule in verdict.rules}
-    missed = dict.fromkeys(clause.rule for clause in lowered.clauses if clause.rule not in reached)
+    missed = dict.fromkeys(clause.rule for clause in clauses if clause.rule not in reached)
     return [
         Diagnostic(
             lowered.rules[rule].location,

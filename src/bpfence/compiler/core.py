@@ -25,21 +25,21 @@ assert array("I").itemsize == 4
 _WORDS: Final = "uint32_t[]"
 
 
-def build(programs: Sequence[bytes], budget: int, members: int) -> Automaton:
+def build(programs: Sequence[bytes], budget: int, members: int, first: bool = False) -> Automaton:
     """See `determinise.build`; `programs` as `automaton.program` makes them. ValueError for what is none, MemoryError."""
     ends = array("I", accumulate(map(len, programs)))
     result = ffi.new("struct bpfence_automaton **")
-    _check(lib.bpfence_automaton_build(b"".join(programs), ffi.from_buffer(_WORDS, ends), len(ends), budget, members, result))
+    _check(lib.bpfence_automaton_build(b"".join(programs), ffi.from_buffer(_WORDS, ends), len(ends), budget, members, first, result))
     made = result[0]
     try:
-        first, found = _array(made.class_first, made.n_classes + 1), _array(made.members, made.n_members)
+        firsts, found = _array(made.class_first, made.n_classes + 1), _array(made.members, made.n_members)
         return Automaton(
             _array(made.defaults, made.n_states),
             _array(made.first, made.n_states + 1),
             bytes(ffi.buffer(made.bytes, made.n_exceptions)),
             _array(made.targets, made.n_exceptions),
             _array(made.accept, made.n_states),
-            [frozenset(found[low:high]) for low, high in pairwise(first)],
+            [frozenset(found[low:high]) for low, high in pairwise(firsts)],
         )
     finally:
         lib.bpfence_automaton_free(made)

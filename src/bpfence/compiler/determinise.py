@@ -53,14 +53,15 @@ class Automaton(NamedTuple):
         return [dict(zip(self.labels[low:high], self.targets[low:high], strict=True)) for low, high in pairwise(self.first)]
 
 
-def build(trees: Sequence[Glob], budget: int, members: int) -> Automaton:
+def build(trees: Sequence[Glob], budget: int, members: int, first: bool = False) -> Automaton:
     """The automaton of some patterns. TooManyStates beyond `budget` states before minimisation, 0: grows with the patterns, or beyond
-    `members` NFA nodes in all of them together.
+    `members` NFA nodes in all of them together. `first`: a string is of the class of the patterns that match its
+    shortest beginning which any matches: what comes then is not looked at.
     """
     nfa = _Nfa()
     for number, tree in enumerate(trees):
         nfa.add(number, tree)
-    return _finish(_determinise(nfa, budget or BASE_BUDGET + 2 * len(nfa.edges), members))
+    return _finish(_determinise(nfa, budget or BASE_BUDGET + 2 * len(nfa.edges), members, first))
 
 
 BASE_BUDGET: Final = 30_000
@@ -164,7 +165,7 @@ class _Raw(NamedTuple):
     start: int
 
 
-def _determinise(nfa: _Nfa, budget: int, members: int) -> _Raw:
+def _determinise(nfa: _Nfa, budget: int, members: int, first: bool) -> _Raw:
     closures = nfa.closures()
     alike = nfa.alike()
     numbers: dict[tuple[int, ...], int] = {(): DEAD}
@@ -193,6 +194,10 @@ def _determinise(nfa: _Nfa, budget: int, members: int) -> _Raw:
         at += 1
         accepted = [p for n in nodes for p in nfa.accept[n]]
         accept.append(sets.setdefault(frozenset(accepted), len(sets)) if accepted else 0)
+        if first and accepted:
+            default.append(at - 1)
+            exceptions.append({})
+            continue
         if len(nodes) == 1 and not nfa.loop[nodes[0]] and not nfa.ranges[nodes[0]]:
             default.append(DEAD)
             exceptions.append({byte: number(closures[target]) for byte, target in nfa.edges[nodes[0]].items()})

@@ -15,16 +15,22 @@ is one leaf: the most severe rule still possible.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from bpfence import abi
 from bpfence.compiler.classes import Dimension
 
 FALSE: Final = 0
 TRUE: Final = 1
 _CONSTANT, _TEST, _NOT, _AND, _OR = range(5)
 NO_DIMENSION: Final = 1 << 30
+
+
+MANY: Final = 64
+MANY_CONFIRMED: Final = 16
+"""Rules that may match where a value is uncertain: of more, each one's exceptions are not told apart as long as others are as severe; of
+those that user space confirms, nothing more is.
+"""
 
 
 class TooLarge(Exception):  # noqa: N818  control flow inside the compiler, answered by splitting the group
@@ -113,6 +119,30 @@ class Conditions:
             mask |= self.mask[part]
         return mask
 
+    def mapped(self, condition: int, test: Callable[[int], int], part: Callable[[int, bool], int]) -> int:
+        """The condition with `test` of each test's number, and `part` of each part, which is told whether it stands under a `not`."""
+        kind, parts = self.kind[condition], self.parts[condition]
+        if kind == _CONSTANT:
+            return condition
+        if kind == _TEST:
+            return test(parts[0])
+        if kind == _NOT:
+            return self.negate(part(parts[0], True))
+        made = [part(inner, False) for inner in parts]
+        return self.all_of(made) if kind == _AND else self.any_of(made)
+
+    def tested(self, condition: int) -> int | None:
+        """The number of the test that a condition is; None where it is more."""
+        return self.parts[condition][0] if self.kind[condition] == _TEST else None
+
+    def rest(self, condition: int, part: int) -> tuple[int, ...] | None:
+        """What a condition asks for besides one part, all of which must be true; None where that is no such part of it."""
+        if condition == part:
+            return ()
+        if self.kind[condition] != _AND or part not in self.parts[condition]:
+            return None
+        return tuple(other for other in self.parts[condition] if other != part)
+
     def tests(self, condition: int) -> set[int]:
         """Numbers of all tests of a condition."""
         seen: set[int] = set()
@@ -141,6 +171,15 @@ class Conditions:
     def without(self, condition: int, dimension: int) -> int:
         """What is left where no test of the dimension is true."""
         return self._restrict(condition, dimension)[0]
+
+    def requires(self, condition: int, dimension: int) -> bool:
+        """Whether a condition can plainly be true only where some test of the dimension is."""
+        if not self.mask[condition] >> dimension & 1:
+            return False
+        kind, parts = self.kind[condition], self.parts[condition]
+        if kind == _AND:
+            return any(self.requires(part, dimension) for part in parts)
+        return kind == _TEST or (kind == _OR and all(self.requires(part, dimension) for part in parts))
 
     def _restrict(self, condition: int, dimension: int) -> tuple[int, dict[int, int]]:
         if not self.mask[condition] >> dimension & 1:
@@ -223,15 +262,23 @@ class Group(NamedTuple):
 
 
 class Builder:
-    """Builds one group. `severity[rule]` orders rules for the leaf of classes that cannot occur."""
+    """Builds one group. `severity[rule]` orders rules for the leaf of classes that cannot occur; `confirmed`: those user space confirms."""
 
     def __init__(
-        self, conditions: Conditions, dimensions: Sequence[Dimension], subjects: int, severity: Sequence[int], n_events: int, budget: int
+        self,
+        conditions: Conditions,
+        dimensions: Sequence[Dimension],
+        subjects: int,
+        severity: Sequence[int],
+        n_events: int,
+        budget: int,
+        confirmed: Collection[int] = (),
     ) -> None:
         self.conditions = conditions
         self.dimensions = dimensions
         self.subjects = subjects
         self.severity = severity
+        self.confirmed = confirmed
         self.n_events = n_events
         self.budget = budget
         self.clauses: list[Clause] = []
@@ -255,7 +302,9 @@ class Builder:
         state = tuple(sorted({self.clause(c) for c in clauses if c.condition != FALSE}))
         subject = self.subject(state, False)
         rules = tuple(sorted({clause.rule for clause in clauses}))
-        return Group(rules, self.nodes, self.leaves, self.rows, subject, self.edges)
+        of = [number if dimension.column < 0 else dimension.column for number, dimension in enumerate(self.dimensions)]
+        nodes = [node if of[node.dimension] == node.dimension else node._replace(dimension=of[node.dimension]) for node in self.nodes]
+        return Group(rules, nodes, self.leaves, self.rows, subject, self.edges)
 
     def clause(self, clause: Clause) -> int:
         number = self.clause_number.get(clause)
@@ -318,6 +367,8 @@ class Builder:
                     changes[number_of_class].append(change)
                 else:
                     changes[number_of_class] = [change]
+        if uncertain and self.may_join(state, dimension, bases, changes, (*kept, *some)):
+            return descend(tuple(sorted({*kept, *some})), True)
         rest = {*kept, *bases.values()}
         default = descend(tuple(sorted(rest)), uncertain)
         children: list[tuple[int, int]] = []
@@ -338,6 +389,31 @@ class Builder:
         else:
             joined = self.bound((*kept, *some))
         return self.node(Node(dimension, joined, default, tuple(children)))
+
+    def may_join(
+        self,
+        state: Sequence[int],
+        dimension: int,
+        bases: Mapping[int, int],
+        changes: Mapping[int, Sequence[tuple[int, int]]],
+        joined: Sequence[int],
+    ) -> bool:
+        """Whether what is uncertain already need not be told apart by one more dimension."""
+        if len(state) > MANY_CONFIRMED and all(self.clauses[number].rule in self.confirmed for number in state):
+            return True
+        return len(state) > MANY and self.dimensions[dimension].column >= 0 and not self.matters(bases, changes, joined)
+
+    def matters(self, bases: Mapping[int, int], changes: Mapping[int, Sequence[tuple[int, int]]], joined: Sequence[int]) -> bool:
+        """Whether for some class none of the most severe rules of all is left, so that what is uncertain would be decided otherwise."""
+        severity = [self.severity[self.clauses[number].rule] for number in joined]
+        top = max(severity)
+        most = severity.count(top)
+
+        def gone(pairs: Iterable[tuple[int, int]]) -> int:
+            return sum(new < 0 and self.severity[self.clauses[number].rule] == top for number, new in pairs)
+
+        never = gone((number, bases.get(number, -1)) for number in {number for pairs in changes.values() for number, _ in pairs})
+        return never >= most or any(gone(pairs) >= most for pairs in changes.values())
 
     def take_apart(self, number: int) -> tuple[int, int, tuple[tuple[int, tuple[int, int]], ...]]:
         """`Conditions.split` of a clause, in clauses; -1 is false. By class: (class, (this clause, the clause it becomes))."""
@@ -380,16 +456,16 @@ class Builder:
         by_events: dict[int, list[int]] = {}
         for number in state:
             by_events.setdefault(self.clauses[number].events, []).append(number)
-        roots = []
+        roots = [~0] * self.n_events
         known: dict[tuple[int, ...], int] = {}
-        for event in range(self.n_events):
+        for event in _bits(by_events):
             key = tuple(mask for mask in by_events if mask >> event & 1)
             root = known.get(key)
             if root is None:
                 members = {self.clause(Clause(self.clauses[n].rule, 0, self.clauses[n].condition)) for mask in key for n in by_events[mask]}
                 clauses = tuple(sorted(members))
                 root = known[key] = self.bound(clauses) if bound else self.event(clauses, uncertain)
-            roots.append(root)
+            roots[event] = root
         row = tuple(roots)
         found = self.row_number.get(row)
         if found is None:
@@ -397,6 +473,16 @@ class Builder:
             found = self.row_number[row] = len(self.rows)
             self.rows.append(row)
         return found
+
+
+def _bits(masks: Iterable[int]) -> Iterator[int]:
+    """The numbers of the bits that some mask has, ascending."""
+    whole = 0
+    for mask in masks:
+        whole |= mask
+    while whole:
+        yield _lowest(whole)
+        whole &= whole - 1
 
 
 def _changed(kept: Sequence[int], rest: set[int], bases: Mapping[int, int], changes: Iterable[tuple[int, int]]) -> tuple[int, ...]:
@@ -410,96 +496,3 @@ def _changed(kept: Sequence[int], rest: set[int], bases: Mapping[int, int], chan
     state.update(kept)
     state.update(new for new in replaced.values() if new >= 0)
     return tuple(sorted(state))
-
-
-def cost(conditions: Conditions, clause: Clause) -> int:
-    """A measure of what a rule adds: the number of classes its tests are true in."""
-    return sum(len(conditions.truth[test][1]) for test in conditions.tests(clause.condition))
-
-
-class Affinity(NamedTuple):
-    """What decides whether rules add up or multiply in one diagram, most telling first; sorting keeps alike rules together.
-
-    `required`: wide subject dimensions (executables, say) without a pattern of which the rule cannot match: such rules are in few
-    rows each, while the others are in nearly all rows. `lineage`: independent yes-or-no subjects, which multiply rows. Then the
-    wide dimensions of the subject and of the event.
-    """
-
-    required: int
-    lineage: int
-    subject: int
-    event: int
-
-
-WIDE: Final = 8
-PRODUCT_WORTH_SPLITTING: Final = 2_500
-
-
-def affinity(conditions: Conditions, dimensions: Sequence[Dimension], clause: Clause) -> Affinity:
-    required = lineage = subject = event = 0
-    mask = conditions.mask[clause.condition]
-    for number, dimension in enumerate(dimensions):
-        bit = mask & 1 << number
-        if not bit:
-            continue
-        if dimension.subject and dimension.kind == abi.DIM_LINEAGE:
-            lineage |= bit
-        elif dimension.classes > WIDE and dimension.subject:
-            subject |= bit
-            if conditions.without(clause.condition, number) == FALSE:
-                required |= bit
-        elif dimension.classes > WIDE:
-            event |= bit
-    return Affinity(required, lineage, subject, event)
-
-
-Parts = tuple[list[Clause], list[Clause]]
-
-
-class Partition:
-    """Splits groups of clauses; a rule stays whole. Affinities are computed once."""
-
-    def __init__(self, conditions: Conditions, dimensions: Sequence[Dimension], clauses: Sequence[Clause]) -> None:
-        self.conditions = conditions
-        self.of_rule: dict[int, Affinity] = {}
-        for clause in clauses:
-            found = affinity(conditions, dimensions, clause)
-            self.of_rule[clause.rule] = min(found, self.of_rule.get(clause.rule, found))
-
-    def first(self, clauses: Sequence[Clause]) -> list[list[Clause]]:
-        """Groups to begin with: rules bound to certain executables, rules that ask for ancestors, and the rest are kept apart where
-        together they would clearly multiply.
-        """
-        plain: list[Clause] = []
-        descent: list[Clause] = []
-        bound: list[Clause] = []
-        for clause in clauses:
-            found = self.of_rule[clause.rule]
-            (bound if found.required else descent if found.lineage else plain).append(clause)
-        bits = len({bit for c in descent for bit in range(64) if self.of_rule[c.rule].lineage >> bit & 1})
-        free = [[*plain, *descent]]
-        if min(1 << min(bits, 20), len(descent)) * len(plain) > PRODUCT_WORTH_SPLITTING:
-            free = [plain, descent]
-        if len({c.condition for c in bound}) * (len(plain) + len(descent)) > PRODUCT_WORTH_SPLITTING:
-            parts = [*free, bound]
-        elif len(free) > 1:
-            parts = [plain, [*descent, *bound]]
-        else:
-            parts = [list(clauses)]
-        return [part for part in parts if part]
-
-    def halves(self, clauses: Sequence[Clause]) -> Parts:
-        """Two parts of a group that was too large, cut where the most telling affinity differs, near the middle."""
-        by_rule: dict[int, list[Clause]] = {}
-        for clause in clauses:
-            by_rule.setdefault(clause.rule, []).append(clause)
-        keys = {rule: self.of_rule[rule] for rule in by_rule}
-        order = sorted(by_rule, key=lambda rule: (keys[rule], rule))
-        middle = len(order) // 2
-        cut = middle
-        for depth in range(1, len(Affinity._fields) + 1):
-            cuts = [n for n in range(1, len(order)) if keys[order[n]][:depth] != keys[order[n - 1]][:depth]]
-            if cuts:
-                cut = min(cuts, key=lambda n: (abs(n - middle), n))
-                break
-        return [c for rule in order[:cut] for c in by_rule[rule]], [c for rule in order[cut:] for c in by_rule[rule]]

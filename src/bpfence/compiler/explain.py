@@ -77,7 +77,7 @@ def explain(compiled: Compiled, event: Mapping[str, Value | None]) -> Route:
         verdict = compiled.verdicts[walk.verdict]
         if (verdict.action, -verdict.first) > (best.action, -best.first):
             best = verdict
-        decisions = tuple(_decision(compiled, step, values) for step in walk.steps)
+        decisions = tuple(_decision(compiled, step, values, n < walk.subject) for n, step in enumerate(walk.steps))
         rules = tuple(f"{compiled.rules[n].policy}/{compiled.rules[n].name}" for n in verdict.rules)
         groups.append(GroupRoute(walk.row, decisions, walk.verdict, verdict.action.name.lower(), rules, verdict.uncertain))
         words += _words(number, groups[-1], verdict)
@@ -143,7 +143,7 @@ def _address(name: str, value: object) -> bytes:
     return (mapped or address).packed
 
 
-def _decision(compiled: Compiled, step: Step, values: Sample) -> Decision:
+def _decision(compiled: Compiled, step: Step, values: Sample, subject: bool) -> Decision:
     dimension = compiled.dims[step.dimension]
     if dimension.kind in _PAIRS:
         meaning = _PAIRS[dimension.kind].get(step.number, "one of them is absent" if step.number == abi.CLASS_NONE else "unknown")
@@ -157,7 +157,7 @@ def _decision(compiled: Compiled, step: Step, values: Sample) -> Decision:
             meaning += ", as no rule asks for"
     else:
         meaning = "yes" if step.number == 2 else "no"
-    return Decision(dimension.name, step.number, meaning, step.node, dimension.subject)
+    return Decision(dimension.name, step.number, meaning, step.node, subject)
 
 
 def _words(number: int, group: GroupRoute, verdict: Verdict) -> list[str]:

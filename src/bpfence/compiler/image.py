@@ -195,7 +195,7 @@ def _group(
     """`denying`: the verdicts that deny or kill. `column`: of each event in a row."""
     refs: list[int] = []
     denies: list[bool] = []
-    subjects = {number for number, node in enumerate(group.nodes) if dimensions[node.dimension].subject}
+    subjects = _below(group.nodes, group.subject)
     for number, node in enumerate(group.nodes):
         in_subject = number in subjects
 
@@ -225,6 +225,18 @@ def _group(
         enforcing_all |= enforcing
     subject = refs[group.subject] if group.subject >= 0 else abi.IMAGE_LEAF | ~group.subject
     return _PackedGroup(subject, out.put(rows), out.put(concern), concern_all, enforcing_all)
+
+
+def _below(nodes: Sequence[Node], root: int) -> set[int]:
+    """The nodes of a diagram."""
+    found: set[int] = set()
+    stack = [root]
+    while stack:
+        number = stack.pop()
+        if number >= 0 and number not in found:
+            found.add(number)
+            stack += (nodes[number].uncertain, nodes[number].default, *(child for _, child in nodes[number].children))
+    return found
 
 
 def _node(node: Node, classes: int, uncertain: int, default: int, ref: Callable[[int], int]) -> list[int]:
@@ -261,11 +273,12 @@ class Step(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """A group's answer: the verdict, the subject's row, and the decisions on the way (subject diagram first)."""
+    """A group's answer: the verdict, the subject's row, and the decisions on the way: the first `subject` of them lead to the row."""
 
     verdict: int
     row: int
     steps: tuple[Step, ...]
+    subject: int
 
 
 class Walker:
@@ -398,11 +411,12 @@ class Walker:
         for group in range(self.header["n_groups"]):
             steps: list[Step] = []
             row = self.descend(self.subject_root[group], event, steps)
+            subject = len(steps)
             concern = self.concern_ref[group] + abi.IMAGE_CONCERN_WORDS * row
             verdict = 0
             if self.words[concern + event_id // 32] >> event_id % 32 & 1:
                 verdict = self.descend(self.root(group, row, event_id), event, steps)
-            walks.append(Walk(verdict, row, tuple(steps)))
+            walks.append(Walk(verdict, row, tuple(steps), subject))
         return walks
 
 

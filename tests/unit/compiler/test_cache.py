@@ -1,0 +1,57 @@
+"""bpfence.compiler.cache: what is kept, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+
+from bpfence.compiler import automaton as dfa
+from bpfence.compiler import core, determinise
+from bpfence.compiler.automaton import Pattern
+from bpfence.compiler.cache import Cache
+from bpfence.compiler.compile import compile_policies
+from bpfence.compiler.determinise import TooManyStates
+from bpfence.policy import Op
+from tests.unit.compiler import shapes
+
+
+def test_what_was_used_least_recently_is_dropped() -> None:
+    made: list[str] = []
+
+    def text(value: str) -> str:
+        return cache.get(value[0], lambda: made.append(value) or value)  # type: ignore[func-returns-value]
+
+    cache = Cache[str](10, len)
+    assert [text(value) for value in ("aaaa", "bbbb", "a", "cc", "b")] == ["aaaa", "bbbb", "aaaa", "cc", "bbbb"]
+    assert text("dddd") == "dddd"
+    assert text("a") == "a", "a was the oldest, and has been dropped"
+    assert made == ["aaaa", "bbbb", "cc", "dddd", "a"]
+    assert cache.used <= 10
+    cache.clear()
+    assert (len(cache), cache.used) == (0, 0)
+
+
+def test_what_is_too_large_and_what_fails_is_not_kept() -> None:
+    cache = Cache[str](10, len)
+    assert cache.get("k", lambda: "x" * 6) == "x" * 6
+    with pytest.raises(ZeroDivisionError):
+        cache.get("k", lambda: str(1 // 0))
+    assert len(cache) == 0
+
+
+def test_the_same_patterns_are_one_automaton(monkeypatch: pytest.MonkeyPatch) -> None:
+    patterns = [Pattern(Op.GLOB, f"/cached/{n}/**") for n in range(9)]
+    first = dfa.build(patterns)
+    with monkeypatch.context() as patch:
+        patch.setattr(core, "build", pytest.fail)
+        patch.setattr(determinise, "build", pytest.fail)
+        assert dfa.build(list(patterns)) is first
+    with pytest.raises(TooManyStates):
+        dfa.build(patterns, 3)
+
+
+def test_tables_do_not_depend_on_what_was_compiled_before() -> None:
+    dfa.AUTOMATA.clear()
+    cold = compile_policies(shapes.excepted(40, 7))
+    dfa.AUTOMATA.clear()
+    compile_policies(shapes.excepted(40))
+    assert compile_policies(shapes.excepted(40, 7)) == cold
