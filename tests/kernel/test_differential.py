@@ -11,7 +11,7 @@ import errno
 import os
 import random
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,10 +217,35 @@ def expected(policies: PolicySet, event: dict[str, Any]) -> str:
     return "OK"
 
 
+def many_rules(name: str) -> tuple[str, dict[str, Any], PolicySet]:
+    """So many exceptions of programs that they are decided below the paths, and so many texts that the first one found decides."""
+    rules: list[dict[str, Any]] = []
+    for number, file in enumerate(FILES * 2):
+        text = file.replace("[", "\\[").replace("]", "\\]")
+        programs = [f"/usr/bin/{number}", *((str(TRIGGER),) if number % 3 == 0 else ())]
+        rule = {"name": f"except-{number}", "on": "open", "match": {"file.path": f"{WORLD}/{text}"}, "unless": {"process.exe": programs}}
+        rules.append({**rule, "action": "deny" if number % 4 else "audit"})
+    for number, text in enumerate(("ab/", "b/c", "d.e", "nnnn", "y.k", *(f"nothing{n}" for n in range(20)))):
+        rules.append({"name": f"text-{number}", "on": "open", "condition": f"file.path contains {text}", "action": "deny"})
+    document = {"apiVersion": "bpfence.io/v1alpha1", "kind": "SecurityPolicy", "metadata": {"name": name}}
+    document["spec"] = {"scope": {"cgroup": f"{CGROUP}/{name}"}, "rules": rules}
+    policies, diagnostics = load_text(yaml.safe_dump(document, allow_unicode=True), name)
+    assert not [d for d in diagnostics if d.severity == "error"], diagnostics
+    return name, document, policies
+
+
 def test_the_kernel_agrees_with_the_reference(shooting: Range, world: Path) -> None:
     seed = int(os.environ.get("BPFENCE_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
     rng = random.Random(seed)
-    made = list(valid_policies(rng, int(os.environ.get("BPFENCE_POLICIES", "12"))))
+    compare(shooting, list(valid_policies(rng, int(os.environ.get("BPFENCE_POLICIES", "12")))), f"seed {seed}")
+
+
+def test_the_kernel_agrees_where_rules_are_many(shooting: Range, world: Path) -> None:
+    compare(shooting, [many_rules("many")], "many rules")
+
+
+def compare(shooting: Range, made: Sequence[tuple[str, dict[str, Any], PolicySet]], what: str) -> None:
+    """All acts under each policy, against the reference. `what`: what to say of them where they differ."""
     shooting.clear()
     files = [shooting.agent.write_policy(name, document) for name, document, _ in made]
     wrong: list[str] = []
@@ -251,4 +276,4 @@ def test_the_kernel_agrees_with_the_reference(shooting: Range, world: Path) -> N
         for path in files:
             path.unlink()
         shooting.agent.reload()
-    assert not wrong, f"seed {seed}: {len(wrong)} verdicts differ, for example:\n" + "\n".join(wrong[:10])
+    assert not wrong, f"{what}: {len(wrong)} verdicts differ, for example:\n" + "\n".join(wrong[:10])

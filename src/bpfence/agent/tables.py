@@ -87,7 +87,11 @@ class Tables:
 
     def _compiled(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> Compiled:
         compiled, left = made or tables(loaded, self._engine.supported_events())
-        self._tell("left", left, "the rules need larger tables than the kernel has room for: user space does the tests on {}")
+        self._tell(
+            "left",
+            tuple(dict.fromkeys((*left, *compiled.widened))),
+            "the rules need larger tables than the kernel has room for: user space does tests on {}",
+        )
         return compiled
 
     def _tell(self, key: str, names: tuple[str, ...], text: str) -> None:

@@ -8,9 +8,7 @@ dropped beyond MAX_SIZE.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from threading import Lock
 from typing import Final, Generic, TypeVar
 
 MAX_SIZE: Final = 1 << 20
@@ -20,39 +18,37 @@ Value = TypeVar("Value")
 
 
 class Cache(Generic[Value]):
-    """At most `room` in all, by the `size` of each; what alone takes more than half of it is not kept. Threads may share one."""
+    """At most `room` in all, by the `size` of each; what alone takes more than half of it is not kept. Threads may share one: each step is
+    one of the dictionary's own.
+    """
 
     def __init__(self, room: int, size: Callable[[Value], int]) -> None:
         self._room = room
         self._size = size
-        self._kept: OrderedDict[Hashable, tuple[int, Value]] = OrderedDict()
-        self._lock = Lock()
-        self.used = 0
+        self._kept: dict[Hashable, tuple[int, Value]] = {}  # what was used last comes last
+
+    @property
+    def used(self) -> int:
+        """The size of all that is kept."""
+        return sum(size for size, _ in tuple(self._kept.values()))
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What is kept under a key, else what is made for it. What `make` raises is not kept."""
-        with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
-                return found[1]
-        value = make()
-        size = self._size(value)
-        if 2 * size > self._room:
-            return value
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = size, value
-                self.used += size
-            while self.used > self._room:
-                self.used -= self._kept.popitem(last=False)[1][0]
-        return value
+        found = self._kept.pop(key, None)
+        if found is None:
+            value = make()
+            found = self._size(value), value
+        if 2 * found[0] <= self._room:
+            self._kept[key] = found
+            for oldest in tuple(self._kept):
+                if self.used <= self._room:
+                    break
+                self._kept.pop(oldest, None)
+        return found[1]
 
     def clear(self) -> None:
         """Keep nothing."""
-        with self._lock:
-            self._kept.clear()
-            self.used = 0
+        self._kept.clear()
 
     def __len__(self) -> int:
         return len(self._kept)
