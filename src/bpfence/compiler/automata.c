@@ -732,6 +732,30 @@ static int subset_row(struct subset *s, uint32_t number)
 	return error ? error : words_put(&s->raw->defaults, default_target);
 }
 
+/* The same of a state that is one node of a trie: most are. */
+static int subset_trie_row(struct subset *s, uint32_t node)
+{
+	uint32_t link, n = 0, i, k, target;
+	struct link *found[256];
+
+	for (link = s->nfa->edges.at[node]; link != NONE && n < 256; link = s->nfa->links[link].next) {
+		for (k = n++; k && found[k - 1]->low > s->nfa->links[link].low; k--)
+			found[k] = found[k - 1];
+		found[k] = &s->nfa->links[link];
+	}
+	for (i = 0; i < n; i++) {
+		uint32_t from = s->nfa->closure_first.at[found[i]->target];
+		struct words closure = { .at = s->nfa->closure.at + from, .n = s->nfa->closure_first.at[found[i]->target + 1] - from };
+		int error = subset_state(s, &closure, &target);
+
+		if (error)
+			return error;
+		if (words_put(&s->raw->bytes, found[i]->low) || words_put(&s->raw->targets, target))
+			return -ENOMEM;
+	}
+	return words_put(&s->raw->defaults, 0);
+}
+
 static int subset_accept(struct subset *s, uint32_t number)
 {
 	uint32_t from = s->state_first.at[number], to = s->state_first.at[number + 1], i, link, set;
@@ -752,6 +776,16 @@ static int subset_accept(struct subset *s, uint32_t number)
 	return error ? error : words_put(&s->raw->accept, set);
 }
 
+static bool is_trie(const struct subset *s, uint32_t number)
+{
+	uint32_t from = s->state_first.at[number], node;
+
+	if (s->state_first.at[number + 1] - from != 1)
+		return false;
+	node = s->state_nodes.at[from];
+	return !s->nfa->loop.at[node] && s->nfa->ranges.at[node] == NONE;
+}
+
 static int subset_construct(struct subset *s)
 {
 	struct words start = { .at = s->nfa->closure.at, .n = s->nfa->closure_first.at[1] };
@@ -769,7 +803,7 @@ static int subset_construct(struct subset *s)
 		if (!error && s->first && s->raw->accept.at[number])
 			error = words_put(&s->raw->defaults, number);
 		else if (!error)
-			error = subset_row(s, number);
+			error = is_trie(s, number) ? subset_trie_row(s, s->state_nodes.at[s->state_first.at[number]]) : subset_row(s, number);
 		if (!error && s->raw->bytes.n > MAX_EXCEPTIONS)
 			error = -E2BIG;
 	}
@@ -1159,28 +1193,56 @@ static int finish_order(struct partition *p, struct finish *f)
 	return words_put(&f->row_first, p->rows.n);
 }
 
-/* Classes in the order of the states that they come with; 0 and 1 are those of nothing. */
+/* The set that a class stands for, while classes are sorted. */
+struct class_set {
+	const uint32_t *members;
+	uint32_t n, set;
+};
+
+static int compare_sets(const void *one, const void *other)
+{
+	const struct class_set *a = one, *b = other;
+	uint32_t i;
+
+	for (i = 0; i < a->n && i < b->n; i++)
+		if (a->members[i] != b->members[i])
+			return a->members[i] < b->members[i] ? -1 : 1;
+	return a->n < b->n ? -1 : a->n > b->n;
+}
+
+/* Classes in the order of their patterns, so that another pattern in the place of one changes no other's class; 0 and 1 are those of nothing. */
 static int finish_classes(struct partition *p, struct finish *f)
 {
 	const struct raw *raw = p->raw;
-	uint32_t i, n_classes = 2;
+	uint32_t i, n = 0, sets = raw->set_first.n - 1;
+	struct class_set *classes = malloc(sets * sizeof(*classes));
+	int error = -ENOMEM;
 
-	if (words_fill(&f->class_of, NONE, raw->set_first.n) || words_fill(&f->class_first, 0, 2))
-		return -ENOMEM;
+	if (!classes || words_fill(&f->class_of, NONE, sets) || words_fill(&f->class_first, 0, 2))
+		goto done;
 	f->class_of.at[0] = 1;
 	for (i = 0; i < f->order.n; i++) {
 		uint32_t set = raw->accept.at[p->element[p->start[f->order.at[i]]]];
 
-		if (f->class_of.at[set] == NONE) {
-			f->class_of.at[set] = n_classes++;
-			if (words_put(&f->class_first, f->members.n) ||
-			    words_append(&f->members, raw->sets.at + raw->set_first.at[set], raw->set_first.at[set + 1] - raw->set_first.at[set]))
-				return -ENOMEM;
-		}
-		if (words_put(&f->accept, f->class_of.at[set]))
-			return -ENOMEM;
+		if (f->class_of.at[set] != NONE)
+			continue;
+		f->class_of.at[set] = 0;
+		classes[n++] = (struct class_set){ raw->sets.at + raw->set_first.at[set], raw->set_first.at[set + 1] - raw->set_first.at[set], set };
 	}
-	return words_put(&f->class_first, f->members.n);
+	if (n)
+		qsort(classes, n, sizeof(*classes), compare_sets);
+	for (i = 0; i < n; i++) {
+		f->class_of.at[classes[i].set] = i + 2;
+		if (words_put(&f->class_first, f->members.n) || words_append(&f->members, classes[i].members, classes[i].n))
+			goto done;
+	}
+	for (i = 0; i < f->order.n; i++)
+		if (words_put(&f->accept, f->class_of.at[raw->accept.at[p->element[p->start[f->order.at[i]]]]]))
+			goto done;
+	error = words_put(&f->class_first, f->members.n);
+done:
+	free(classes);
+	return error;
 }
 
 static uint32_t *taken(struct words *w)

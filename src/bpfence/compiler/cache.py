@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was compiled before in, the same again out: automata by their patterns.
+"""What was compiled before in, the same again out: automata by their patterns, diagrams by what they depend on.
 
-Called by `compiler.automaton`. A reload changes few rules, and most fields are asked for the same texts as before. What is kept is a pure
+Called by `compiler.automaton` and `compiler.compile`. A reload changes few rules: most fields are asked for the same texts as before, and a
+rule that is about another path than before leaves the diagrams as they were. What is kept is a pure
 function of its key, so that nothing depends on what came before but the time it takes. An agent lives long: what was used least recently is
 dropped beyond MAX_SIZE.
 """
@@ -13,6 +14,10 @@ from typing import Final, Generic, TypeVar
 
 MAX_SIZE: Final = 1 << 20
 """States and exceptions of all automata that are kept: each takes some 10 bytes."""
+CACHED_EDGES: Final = 200_000
+"""Nodes, children and rows of all diagrams that are kept: each takes some 100 bytes."""
+CACHED_RULES: Final = 1000
+"""Of fewer rules diagrams are made anew: that is soon done, and memory is dearer."""
 
 Value = TypeVar("Value")
 

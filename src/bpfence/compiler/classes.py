@@ -11,6 +11,7 @@ fields shares one dimension for the two, whatever it asks of them. Nothing here 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -127,6 +128,7 @@ class Unsupported(ValueError):  # noqa: N818  the reason inside a diagnostic, ne
     """An atom that the kernel cannot decide; the message is the reason."""
 
 
+@lru_cache(maxsize=32768)
 def lower(atom: Atom) -> Test | None:
     """The kernel's test for an atom, None where it is never true; Unsupported with the reason otherwise."""
     field = FIELD_BY_NAME.get(atom.field)

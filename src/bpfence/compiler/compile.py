@@ -15,14 +15,16 @@ the same policies. What the kernel can do comes in as `supported_events`. The pa
 from __future__ import annotations
 
 import gc
+import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from bpfence import abi
 from bpfence.compiler import image as images
+from bpfence.compiler.cache import CACHED_EDGES, CACHED_RULES, Cache
 from bpfence.compiler.classes import Classification, Dimension, Test, classify
 from bpfence.compiler.diagram import Builder, Clause, Conditions, Group, Leaf, TooLarge
 from bpfence.compiler.groups import Partition, cost
@@ -117,34 +119,37 @@ def compile_policies(
     `details`: records carry what Falco's fields need (IMAGE_DETAILS) even where no rule waits for a result.
     """
     with _collector_paused():
-        lowered = lower_policies(policies, supported_events)
-        if lowered.errors:
-            raise CompileError([*lowered.errors, *lowered.warnings])
-        planned = plan(lowered)
-        tests = dict(entry for entry in planned.tests if entry)
-        classification = classify(tests, limits.states)
-        columns = _bind(lowered.conditions, planned, classification)
-        clauses = late(lowered.conditions, planned.clauses, classification.dimensions, len(planned.tests))
-        groups = _groups(lowered, clauses, columns, classification, limits)
-        verdicts, leaf_verdicts = _verdicts(lowered, groups)
-        rows = [VerdictRow(v.action, v.error, _report(lowered, v.rules), v.first) for v in verdicts]
-        try:
-            packed = images.pack(classification, groups, leaf_verdicts, rows, generation, _features(lowered, tests, details))
-        except images.ImageTooLarge as error:
-            raise CompileError([Diagnostic(Location("<policies>"), str(error), "use fewer or broader rules", code="too-large")]) from None
-        stats = Stats(tuple(_group_stats(group) for group in groups), packed.sizes)
-        return Compiled(
-            packed.image,
-            tuple(lowered.rules),
-            tuple(lowered.modes),
-            tuple(verdicts),
-            classification.objects,
-            tuple(DimensionInfo(d.name, d.field, d.kind, d.slot, d.classes, d.states, d.subject) for d in classification.dimensions),
-            frozenset(name for group in stats.groups for name in group.events),
-            stats,
-            (*lowered.warnings, *_unreachable(lowered, planned.clauses, verdicts)),
-            planned.widened,
-        )
+        return _compile(policies, generation, supported_events, limits, details)
+
+
+def _compile(policies: PolicySet, generation: int, supported_events: Collection[str] | None, limits: Limits, details: bool) -> Compiled:
+    """A function of its own, so that all that is left over is gone before the collector would walk it."""
+    lowered = lower_policies(policies, supported_events)
+    if lowered.errors:
+        raise CompileError([*lowered.errors, *lowered.warnings])
+    planned = plan(lowered)
+    tests = dict(entry for entry in planned.tests if entry)
+    classification = classify(tests, limits.states)
+    columns = _bind(lowered.conditions, planned, classification)
+    groups, verdicts, leaf_verdicts = _diagrams(lowered, planned, columns, classification, limits)
+    rows = [VerdictRow(v.action, v.error, _report(lowered, v.rules), v.first) for v in verdicts]
+    try:
+        packed = images.pack(classification, groups, leaf_verdicts, rows, generation, _features(lowered, tests, details))
+    except images.ImageTooLarge as error:
+        raise CompileError([Diagnostic(Location("<policies>"), str(error), "use fewer or broader rules", code="too-large")]) from None
+    stats = Stats(tuple(_group_stats(group) for group in groups), packed.sizes)
+    return Compiled(
+        packed.image,
+        tuple(lowered.rules),
+        tuple(lowered.modes),
+        tuple(verdicts),
+        classification.objects,
+        tuple(DimensionInfo(d.name, d.field, d.kind, d.slot, d.classes, d.states, d.subject) for d in classification.dimensions),
+        frozenset(name for group in stats.groups for name in group.events),
+        stats,
+        (*lowered.warnings, *_unreachable(lowered, planned.clauses, verdicts)),
+        planned.widened,
+    )
 
 
 @contextmanager
@@ -168,6 +173,40 @@ def _bind(conditions: Conditions, planned: Planned, classification: Classificati
     column = {d: len(dimensions) + n for n, d in enumerate(can)}
     conditions.bind([*truth, *((column.get(d, d), found) for d, found in truth)])
     return [*dimensions, *(msgspec.structs.replace(dimensions[d], subject=False, column=d) for d in can)]
+
+
+class Diagrams(NamedTuple):
+    """What rules come to: the groups, verdicts, and per group each leaf's verdict number."""
+
+    groups: list[Group]
+    verdicts: list[Verdict]
+    leaf_verdicts: list[list[int]]
+
+
+DIAGRAMS: Final = Cache[Diagrams](CACHED_EDGES, lambda made: sum(group.edges for group in made.groups))
+
+
+def _diagrams(lowered: Lowered, planned: Planned, columns: Sequence[Dimension], classification: Classification, limits: Limits) -> Diagrams:
+    """Those made before, where rules differ in nothing but the texts and numbers that they look for."""
+
+    def make() -> Diagrams:
+        clauses = late(lowered.conditions, planned.clauses, classification.dimensions, len(planned.tests))
+        groups = _groups(lowered, clauses, columns, classification, limits)
+        return Diagrams(groups, *_verdicts(lowered, groups))
+
+    if len(lowered.rules) < CACHED_RULES:
+        return make()
+    masks = {clause.events: None for clause in planned.clauses}
+    number = {mask: n for n, mask in enumerate(masks)}
+    shape = (
+        lowered.conditions.shape(),
+        [(clause.rule, number[clause.events], clause.condition) for clause in planned.clauses],
+        [str(mask) for mask in masks],
+        [(column.kind, column.subject, column.joined, column.classes, column.column) for column in columns],
+        [(action, rule.errno, bool(rule.confirm)) for action, rule in zip(lowered.actions, lowered.rules, strict=True)],
+        limits,
+    )
+    return DIAGRAMS.get(hashlib.blake2b(msgspec.msgpack.encode(shape)).digest(), make)
 
 
 def _groups(

@@ -4,7 +4,7 @@
 Called by `compiler.automaton`, which says what the automaton means. The NFA is a tree: patterns with a common beginning share it, so that
 thousands of paths are a trie; `*` and `**` are a node with a loop. A deterministic state is a set of NFA nodes, stored sparsely: a default
 target and the bytes that leave it. The result is the same whichever of the two makes it: it has the fewest states there can be, the default
-of a row is its most frequent target, and states are numbered depth first.
+of a row is its most frequent target, states are numbered depth first, and classes by their patterns.
 """
 
 from __future__ import annotations
@@ -484,15 +484,11 @@ def _finish(raw: _Raw) -> Automaton:
         stack += [t for _, t in reversed(exceptions) if t not in numbers]
         if default not in numbers:
             stack.append(default)
-    classes: dict[int, int] = {0: 1}
-    class_sets: list[frozenset[int]] = [frozenset(), frozenset()]
-    accept = []
-    for state in order:
-        accepted = raw.accept[state]
-        if accepted not in classes:
-            classes[accepted] = len(class_sets)
-            class_sets.append(raw.sets[accepted])
-        accept.append(classes[accepted])
+    # In the order of their patterns, so that another pattern in the place of one changes no other's class.
+    found = sorted({raw.accept[state] for state in order} - {0}, key=lambda number: sorted(raw.sets[number]))
+    classes = {0: 1} | {number: n for n, number in enumerate(found, 2)}
+    class_sets = [frozenset[int](), frozenset[int](), *(raw.sets[number] for number in found)]
+    accept = [classes[raw.accept[state]] for state in order]
     first = array("I", [0])
     for state in order:
         first.append(first[-1] + len(rows[state][1]))

@@ -119,6 +119,10 @@ class Conditions:
             mask |= self.mask[part]
         return mask
 
+    def shape(self) -> tuple[object, ...]:
+        """All that it holds, once bound: what diagrams depend on."""
+        return self.kind, self.parts, self.truth
+
     def mapped(self, condition: int, test: Callable[[int], int], part: Callable[[int, bool], int]) -> int:
         """The condition with `test` of each test's number, and `part` of each part, which is told whether it stands under a `not`."""
         kind, parts = self.kind[condition], self.parts[condition]

@@ -242,6 +242,9 @@ def _below(nodes: Sequence[Node], root: int) -> set[int]:
 def _node(node: Node, classes: int, uncertain: int, default: int, ref: Callable[[int], int]) -> list[int]:
     """Dense or sparse, whichever takes fewer words; a sparse node leaves out its most frequent child."""
     children = [(number, ref(child)) for number, child in node.children]
+    if classes > SMALL_NODE and len(children) < SMALL_NODE // 4:  # of many classes all but a few lead to the default
+        listed = children if uncertain == default else [(0, uncertain), *children]
+        return [node.dimension | abi.NODE_SPARSE << 8, len(listed), default, *(w for pair in listed for w in pair)]
     counts: dict[int, int] = {default: classes - 1 - len(children)}
     for _, child in children:
         counts[child] = counts.get(child, 0) + 1

@@ -208,7 +208,7 @@ class _Lowering:
 
 def _lacks(atom: Atom, absent: tuple[str, ...]) -> bool:
     """Whether a field that the atom is about is among those that the event does not carry."""
-    return not set(atom.fields).isdisjoint(absent)
+    return bool(absent) and not set(atom.fields).isdisjoint(absent)
 
 
 def _alternatives(condition: Or) -> Iterator[Condition]:

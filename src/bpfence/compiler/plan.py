@@ -50,8 +50,10 @@ def plan(lowered: Lowered) -> Planned:
     planner = _Planner(lowered)
     planner.widen()
     planner.families()
-    used = {test for clause in planner.clauses for test in lowered.conditions.tests(clause.condition)}
-    tests = [(test, use) if n in used else None for n, (test, use) in enumerate(planner.tests)]
+    tests: list[tuple[Test, Use] | None] = list(planner.tests)
+    if planner.clauses is not lowered.clauses:
+        used = {test for clause in planner.clauses for test in lowered.conditions.tests(clause.condition)}
+        tests = [entry if n in used else None for n, entry in enumerate(tests)]
     return Planned(planner.clauses, tests, tuple(planner.fields))
 
 
@@ -156,17 +158,17 @@ class _Planner:
 
     def families(self) -> None:
         """Gives the texts of each family of rules an automaton of their own, in which the first that is found ends the search."""
-        places: dict[int, list[tuple[int, tuple[object, ...]]]] = {}
-        for at, clause in enumerate(self.clauses):
-            for number in self.conditions.tests(clause.condition):
-                if _contains(self.tests[number][0]):
-                    places.setdefault(number, []).append((at, ()))
-        if len(places) <= FEW:
+        texts = {number for number, (test, _) in enumerate(self.tests) if isinstance(test.value, Pattern) and test.value.op in ANY_OF}
+        if len(texts) <= FEW:
             return
+        places: dict[int, list[Clause]] = {}
+        for clause in self.clauses:
+            for number in texts & self.conditions.tests(clause.condition):
+                places.setdefault(number, []).append(clause)
         alike = self.alike()
         families: dict[tuple[object, ...], list[int]] = {}
-        for number, found in places.items():
-            keys = {self.family(self.clauses[at], number, alike) for at, _ in found}
+        for number in sorted(places):
+            keys = {self.family(clause, number, alike) for clause in places[number]}
             key = keys.pop() if len(keys) == 1 else None
             if key is not None:
                 families.setdefault(key, []).append(number)
@@ -197,10 +199,6 @@ class _Planner:
 def _told(rule: Rule) -> tuple[object, ...]:
     """What it makes a difference in, which of two rules is told."""
     return rule.severity, rule.when, rule.tags, rule.rate, rule.burst
-
-
-def _contains(test: Test) -> bool:
-    return isinstance(test.value, Pattern) and test.value.op in ANY_OF
 
 
 def _wider(test: Test) -> Test | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from bpfence.compiler import automaton as dfa
+from bpfence.compiler import compile as compiling
 from bpfence.compiler import core, determinise
 from bpfence.compiler.automaton import Pattern
 from bpfence.compiler.cache import Cache
-from bpfence.compiler.compile import compile_policies
+from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.compiler.determinise import TooManyStates
-from bpfence.policy import Op
+from bpfence.policy import Op, PolicySet
 from tests.unit.compiler import shapes
 
 
@@ -49,9 +51,23 @@ def test_the_same_patterns_are_one_automaton(monkeypatch: pytest.MonkeyPatch) ->
         dfa.build(patterns, 3)
 
 
-def test_tables_do_not_depend_on_what_was_compiled_before() -> None:
-    dfa.AUTOMATA.clear()
-    cold = compile_policies(shapes.excepted(40, 7))
-    dfa.AUTOMATA.clear()
-    compile_policies(shapes.excepted(40))
-    assert compile_policies(shapes.excepted(40, 7)) == cold
+def test_tables_do_not_depend_on_what_was_compiled_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cold(policies: PolicySet) -> Compiled:
+        dfa.AUTOMATA.clear()
+        compiling.DIAGRAMS.clear()
+        return compile_policies(policies)
+
+    monkeypatch.setattr(compiling, "CACHED_RULES", 0)
+    before, changed = shapes.excepted(40), shapes.excepted(40, 7)
+    other = PolicySet((msgspec.structs.replace(before.policies[0], mode="audit"),))
+    (policy,) = before.policies
+    errno = msgspec.structs.replace(policy.rules[3], errno=13)
+    third = PolicySet((msgspec.structs.replace(policy, rules=(*policy.rules[:3], errno, *policy.rules[4:])),))
+    expected = [cold(policies) for policies in (before, changed, other, third)]
+    assert len(set(map(id, expected))) == 4
+    cold(before)
+    made = compiling.DIAGRAMS.used
+    assert [compile_policies(policies) for policies in (before, changed)] == expected[:2]
+    assert compiling.DIAGRAMS.used == made, "another path leaves the diagrams as they were"
+    assert [compile_policies(policies) for policies in (other, third, before)] == [*expected[2:], expected[0]]
+    assert expected[0].verdicts != expected[3].verdicts
