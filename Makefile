@@ -100,7 +100,7 @@ $(BUILD)/files: FORCE | $(BUILD)/dev.stamp
 FORCE:
 
 $(BUILD)/wheel.stamp: $(BUILD)/files $(BPF_SOURCES) $(wildcard tools/build_*.py tools/bpf_stack.py) pyproject.toml setup.py MANIFEST.in \
-		$(shell find src -name '*.py' -o -name 'binding.c' -o -name 'seccomp.c' -o -name 'automata.c' -o -name 'rows.c' -o -name '*.json' -o -name '*.lark') | $(BUILD)/dev.stamp
+		$(shell find src -name '*.py' -o -name 'binding.c' -o -name 'seccomp.c' -o -name 'automata.c' -o -name 'minimise.c' -o -name 'rows.c' -o -name '*.json' -o -name '*.lark') | $(BUILD)/dev.stamp
 	@echo "wheel"
 	@$(PYTHON) tools/build_wheel.py >$@
 

@@ -7,6 +7,6 @@ plan        clauses that would multiply → that add
 groups      clauses → groups of them            cache       automata that were made before
 automaton   patterns → automata over bytes      diagram   clauses → decision diagrams
 determinise the same automata in Python   rows        automata → cells of the image
-core        both, compiled: automata.c, rows.c
+core        both, compiled: automata.c, minimise.c, rows.c
 image       all of it → pages of words          explain   what became of each rule, for people
 """

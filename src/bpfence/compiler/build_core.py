@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""automata.c and rows.c in, the extension module bpfence.compiler._core out.
+"""automata.c, minimise.c and rows.c in, the extension module bpfence.compiler._core out.
 
 Run by setuptools (cffi_modules in setup.py), or by hand for a build in place: `python src/bpfence/compiler/build_core.py`.
 It links no library. Where it is not built, `determinise` and `rows` do the same work in Python.
@@ -14,7 +14,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("automata.c", "rows.c")
+SOURCES = ("automata.c", "minimise.c", "rows.c")  # one after the other, as one file
 
 DECLARATIONS = """
 struct bpfence_automaton {

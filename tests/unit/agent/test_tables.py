@@ -77,3 +77,13 @@ def test_results_are_asked_for_where_a_rule_waits(tmp_path: Path) -> None:
     compiled, left = tables(load([str(tmp_path)]), engine.supported_events())
     assert ("file.open" in results(compiled), left) == (True, ())
     assert results(tables(load([str(tmp_path / "native.yaml")]), engine.supported_events())[0]) == frozenset()
+
+
+def test_what_the_compiler_left_to_user_space_is_told_once(tmp_path: Path) -> None:
+    rule = "- rule: R{n}\n  desc: d\n  condition: evt.type=open and fd.name contains text{n}\n  output: o\n  priority: INFO\n"
+    (tmp_path / "rules.yaml").write_text("".join(rule.format(n=n) for n in range(40)))
+    said: list[str] = []
+    found = made(FakeEngine(), said)
+    for _ in range(2):
+        found.put_in_force(load([str(tmp_path)]))
+    assert [text.partition(": ")[2] for text in said] == ["user space does tests on file.path, file.text, process.cwd"]
