@@ -16,11 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.dialects.falco.load import load_files
 from bpfence.dialects.falco.lower.policies import policies as lowered
 from bpfence.errors import CompileError
-from bpfence.policy import PolicySet
+from bpfence.policy import And, Atom, Op, PolicySet
 from tests.unit.compiler import shapes
 from tests.unit.compiler.test_compile import many_rules
 
@@ -56,11 +58,21 @@ ROWS = (
     Row("10,000 mixed", 6, lambda: many_rules(10_000)),
     Row("one of 10,000 changed", 0.5, lambda: shapes.excepted(10_000, 5000), lambda: shapes.excepted(10_000)),
     Row("one of 10,000 mixed changed", 0.5, lambda: changed(many_rules(10_000)), lambda: many_rules(10_000)),
+    Row("one of 10,000 mixed replaced", 3, lambda: replaced(many_rules(10_000)), lambda: many_rules(10_000)),
 )
 
 
 def changed(policies: PolicySet) -> PolicySet:
     """The same with one rule about another path."""
+    (policy,) = policies.policies
+    rule = policy.rules[5000]
+    assert isinstance(rule.condition, And)
+    parts = (Atom("file.path", Op.GLOB, "/srv/changed/**"), *rule.condition.parts[1:])
+    return shapes.policies((*policy.rules[:5000], msgspec.structs.replace(rule, condition=And(parts)), *policy.rules[5001:]))
+
+
+def replaced(policies: PolicySet) -> PolicySet:
+    """The same with one rule of another shape."""
     (policy,) = policies.policies
     other = shapes.excepted(1).policies[0].rules[0]
     return shapes.policies((*policy.rules[:5000], other, *policy.rules[5001:]))

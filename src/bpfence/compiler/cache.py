@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 
 MAX_SIZE: Final = 1 << 20
 """States and exceptions of all automata that are kept: each takes some 10 bytes."""
-CACHED_EDGES: Final = 200_000
+CACHED_EDGES: Final = 700_000
 """Nodes, children and rows of all diagrams that are kept: each takes some 100 bytes."""
 CACHED_RULES: Final = 1000
 """Of fewer rules diagrams are made anew: that is soon done, and memory is dearer."""

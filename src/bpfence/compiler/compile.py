@@ -183,7 +183,13 @@ class Diagrams(NamedTuple):
     leaf_verdicts: list[list[int]]
 
 
-DIAGRAMS: Final = Cache[Diagrams](CACHED_EDGES, lambda made: sum(group.edges for group in made.groups))
+def _size(made: Diagrams) -> int:
+    """Nodes and children; a row takes as much as ROW_SIZE of them."""
+    return sum(ROW_SIZE * len(group.rows) + sum(1 + len(node.children) for node in group.nodes) for group in made.groups)
+
+
+ROW_SIZE: Final = 20
+DIAGRAMS: Final = Cache[Diagrams](CACHED_EDGES, _size)
 
 
 def _diagrams(lowered: Lowered, planned: Planned, columns: Sequence[Dimension], classification: Classification, limits: Limits) -> Diagrams:

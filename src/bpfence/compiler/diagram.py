@@ -378,10 +378,13 @@ class Builder:
         children: list[tuple[int, int]] = []
         known: dict[tuple[tuple[int, int], ...], int] = {}
         for number_of_class in sorted(changes):
-            key = tuple(changes[number_of_class])
-            child = known.get(key)
-            if child is None:
-                child = known[key] = descend(_changed(kept, rest, bases, key), uncertain)
+            found = changes[number_of_class]
+            if not rest and len(found) == 1:  # one of many rules that need something else each: they are most of what there is
+                new = found[0][1]
+                child = descend((new,) if new >= 0 else (), uncertain)
+            else:
+                key = tuple(found)
+                child = known[key] if key in known else known.setdefault(key, descend(_changed(kept, rest, bases, key), uncertain))
             if child != default:
                 children.append((number_of_class, child))
         if not children:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from bpfence import abi
@@ -195,18 +197,18 @@ def _group(
     """`denying`: the verdicts that deny or kill. `column`: of each event in a row."""
     refs: list[int] = []
     denies: list[bool] = []
+    leaf_words = [abi.IMAGE_LEAF | verdict for verdict in leaves]
+    leaf_denies = [verdict in denying for verdict in leaves]
     subjects = _below(group.nodes, group.subject)
     for number, node in enumerate(group.nodes):
-        in_subject = number in subjects
-
-        def ref(child: int, in_subject: bool = in_subject) -> int:
-            if child >= 0:
-                return refs[child]
-            return abi.IMAGE_LEAF | (~child if in_subject else leaves[~child])
-
-        refs.append(out.put(_node(node, dimensions[node.dimension].classes, ref(node.uncertain), ref(node.default), ref)))
         children = (node.uncertain, node.default, *(child for _, child in node.children))
-        denies.append(not in_subject and any(denies[child] if child >= 0 else leaves[~child] in denying for child in children))
+        if number in subjects:
+            words = [refs[child] if child >= 0 else abi.IMAGE_LEAF | ~child for child in children]
+            denies.append(False)
+        else:
+            words = [refs[child] if child >= 0 else leaf_words[~child] for child in children]
+            denies.append(any(denies[child] if child >= 0 else leaf_denies[~child] for child in children))
+        refs.append(out.put(_node(node, dimensions[node.dimension].classes, words)))
     events = sorted((event for event in range(abi.ABI_MAX_EVENTS) if column[event]), key=column.__getitem__)
     rows: list[int] = []
     concern: list[int] = []
@@ -239,32 +241,34 @@ def _below(nodes: Sequence[Node], root: int) -> set[int]:
     return found
 
 
-def _node(node: Node, classes: int, uncertain: int, default: int, ref: Callable[[int], int]) -> list[int]:
-    """Dense or sparse, whichever takes fewer words; a sparse node leaves out its most frequent child."""
-    children = [(number, ref(child)) for number, child in node.children]
-    if classes > SMALL_NODE and len(children) < SMALL_NODE // 4:  # of many classes all but a few lead to the default
-        listed = children if uncertain == default else [(0, uncertain), *children]
-        return [node.dimension | abi.NODE_SPARSE << 8, len(listed), default, *(w for pair in listed for w in pair)]
-    counts: dict[int, int] = {default: classes - 1 - len(children)}
-    for _, child in children:
-        counts[child] = counts.get(child, 0) + 1
-    counts[uncertain] = counts.get(uncertain, 0) + 1
+def _node(node: Node, classes: int, words: Sequence[int]) -> list[int]:
+    """Dense or sparse, whichever takes fewer words; a sparse node leaves out its most frequent child. `words`: of the uncertain child, of
+    the default, and of the others.
+    """
+    uncertain, default, *children = words
+    if classes > SMALL_NODE and len(children) == 1:  # an exception, of which there may be thousands
+        others = (node.children[0][0], children[0]) if uncertain == default else (0, uncertain, node.children[0][0], children[0])
+        return [node.dimension | abi.NODE_SPARSE << 8, len(others) // 2, default, *others]
+    counts = Counter(children)
+    counts[default] += classes - 1 - len(children)
+    counts[uncertain] += 1
     usual = max(counts, key=lambda child: (counts[child], child == default))
     pairs = classes - counts[usual]
     dense = classes <= SMALL_NODE or 2 + classes <= 3 + 2 * pairs
     if (classes if dense else pairs) > MAX_CHILDREN:
         raise ImageTooLarge(f"a decision has {classes} classes, a node holds {MAX_CHILDREN}")
+    numbered = zip((number for number, _ in node.children), children, strict=True)
     if dense or usual != default:
         full = [default] * classes
         full[0] = uncertain
-        for number, child in children:
+        for number, child in numbered:
             full[number] = child
         if dense:
             return [node.dimension | abi.NODE_DENSE << 8, classes, *full]
         listed = [(number, child) for number, child in enumerate(full) if child != usual]
     else:
-        listed = [(number, child) for number, child in ((0, uncertain), *children) if child != default]
-    return [node.dimension | abi.NODE_SPARSE << 8, len(listed), usual, *(w for pair in listed for w in pair)]
+        listed = [(number, child) for number, child in chain(((0, uncertain),), numbered) if child != default]
+    return [node.dimension | abi.NODE_SPARSE << 8, len(listed), usual, *chain.from_iterable(listed)]
 
 
 class Step(NamedTuple):
