@@ -88,7 +88,7 @@ static int words_fill(struct words *w, uint32_t value, size_t n)
 static uint64_t hash_bytes(const void *data, size_t size, uint64_t seed)
 {
 	const uint8_t *at = data;
-	uint64_t hash = seed ^ 0x9e3779b97f4a7c15ull;
+	uint64_t hash = (seed + 1) * 0x9e3779b97f4a7c15ull; /* what is hashed is often the seed itself: they must not cancel out */
 	uint64_t word;
 
 	for (; size >= 8; size -= 8, at += 8) {

@@ -13,7 +13,7 @@ struct partition {
 	uint32_t *start, *end, *dirty; /* by block: its elements, how many of them, from the first on, are dirty */
 	uint32_t n_blocks;
 	uint32_t *before_first, *before; /* by state: those with a row that leads there */
-	struct words touched, moved, rows, row_first, group_of, group_row, group_count, order;
+	struct words touched, moved, rows, row_first, group_of, group_row, group_count, group_hash, order;
 };
 
 /* Row of a state over blocks, appended to p->rows: the default, then byte and block of what differs. The default is the most frequent target,
@@ -105,23 +105,27 @@ static int group_rows(struct partition *p, uint32_t block, struct table *table)
 	for (i = 0; i < rows; i++) {
 		/* The last is that of all which are not dirty: none of their successors has moved, so they still agree. */
 		size_t at = p->rows.n, length;
-		uint32_t group;
+		uint32_t group, hash;
 		int error = row_append(p, p->element[start + i]);
 
 		if (error)
 			return error;
 		length = p->rows.n - at;
-		slot = (hash_bytes(p->rows.at + at, length * sizeof(uint32_t), block)) & (table->room - 1);
+		hash = (uint32_t)hash_bytes(p->rows.at + at, length * sizeof(uint32_t), block);
+		slot = hash & (table->room - 1);
 		for (; (group = table->slot[slot]) != NONE; slot = (slot + 1) & (table->room - 1)) {
-			size_t other = p->row_first.at[p->group_row.at[group]];
+			size_t other;
 
-			if (group >= base && p->row_first.at[p->group_row.at[group] + 1] - other == length &&
+			if (group < base || p->group_hash.at[group] != hash)
+				continue;
+			other = p->row_first.at[p->group_row.at[group]];
+			if (p->row_first.at[p->group_row.at[group] + 1] - other == length &&
 			    !memcmp(p->rows.at + other, p->rows.at + at, length * sizeof(uint32_t)))
 				break;
 		}
 		if (group == NONE) {
 			group = table->slot[slot] = p->group_row.n;
-			if (words_put(&p->group_row, p->row_first.n - 1) || words_put(&p->group_count, 0) || words_put(&p->row_first, p->rows.n))
+			if (words_put(&p->group_row, p->row_first.n - 1) || words_put(&p->group_count, 0) || words_put(&p->group_hash, hash) || words_put(&p->row_first, p->rows.n))
 				return -ENOMEM;
 		} else {
 			p->rows.n = at;
@@ -200,7 +204,7 @@ static int refine_round(struct partition *p)
 	int error = 0;
 
 	p->touched = (struct words){ 0 };
-	p->moved.n = p->rows.n = p->group_of.n = p->group_row.n = p->group_count.n = p->row_first.n = 0;
+	p->moved.n = p->rows.n = p->group_of.n = p->group_row.n = p->group_count.n = p->group_hash.n = p->row_first.n = 0;
 	for (i = 0; i < blocks.n; i++)
 		total += p->dirty[blocks.at[i]] + 1;
 	error = table_make(&table, total);
@@ -280,7 +284,7 @@ static int partition_begin(struct partition *p)
 
 static void partition_free(struct partition *p)
 {
-	struct words *all[] = { &p->touched, &p->moved, &p->rows, &p->row_first, &p->group_of, &p->group_row, &p->group_count, &p->order };
+	struct words *all[] = { &p->touched, &p->moved, &p->rows, &p->row_first, &p->group_of, &p->group_row, &p->group_count, &p->group_hash, &p->order };
 	size_t i;
 
 	for (i = 0; i < sizeof(all) / sizeof(*all); i++)
