@@ -11,7 +11,8 @@ PYTHON := $(VENV)/bin/python
 BUILD := .build
 BPF_SOURCES := $(wildcard bpf/*.c bpf/*.h)
 # All C but what cffi generates.
-C_SOURCES := $(filter-out src/bpfence/kernel/_% src/bpfence/compiler/_%,$(wildcard $(addsuffix /*.[ch],bpf src/bpfence/kernel src/bpfence/compiler tests/kernel/bpf tests/kernel/triggers benchmarks)))
+C_PARTS := kernel compiler events
+C_SOURCES := $(filter-out $(foreach part,$(C_PARTS),src/bpfence/$(part)/_%),$(wildcard $(addsuffix /*.[ch],bpf $(addprefix src/bpfence/,$(C_PARTS)) tests/kernel/bpf tests/kernel/triggers benchmarks)))
 TRIGGER := $(BUILD)/trigger
 WORKLOAD := $(BUILD)/workload
 CFLAGS := -O2 -g -Wall -Wextra -Werror -static -pthread
@@ -40,7 +41,8 @@ $(PYTHON): | $(BUILD)/python
 	@echo "virtual environment in $(VENV)"
 	@"$$(cat $(BUILD)/python)" -m venv $(VENV)
 
-$(BUILD)/dev.stamp: pyproject.toml setup.py $(wildcard $(foreach part,kernel compiler,$(addprefix src/bpfence/$(part)/,build_*.py *.c *.h))) $(BUILD)/python | $(PYTHON)
+$(BUILD)/dev.stamp: pyproject.toml setup.py $(wildcard $(foreach part,$(C_PARTS),$(addprefix src/bpfence/$(part)/,build_*.py *.c *.h))) \
+		bpf/abi.h $(BUILD)/python | $(PYTHON)
 	@echo "Python packages"
 	@$(PYTHON) -m pip install -q --disable-pip-version-check --upgrade pip
 	@$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]'
@@ -100,7 +102,7 @@ $(BUILD)/files: FORCE | $(BUILD)/dev.stamp
 FORCE:
 
 $(BUILD)/wheel.stamp: $(BUILD)/files $(BPF_SOURCES) $(wildcard tools/build_*.py tools/bpf_stack.py) pyproject.toml setup.py MANIFEST.in \
-		$(shell find src -name '*.py' -o -name 'binding.c' -o -name 'seccomp.c' -o -name 'automata.c' -o -name 'minimise.c' -o -name 'rows.c' -o -name '*.json' -o -name '*.lark') | $(BUILD)/dev.stamp
+		$(shell find src -name '*.py' -o -name '*.[ch]' -not -name '_*' -o -name '*.json' -o -name '*.lark') | $(BUILD)/dev.stamp
 	@echo "wheel"
 	@$(PYTHON) tools/build_wheel.py >$@
 

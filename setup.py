@@ -5,11 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 OLDEST_PYTHON = "cp311"
-"""cffi's modules keep to the stable ABI, so the wheel of one Python fits the later ones."""
+"""All modules keep to the stable ABI, so the wheel of one Python fits the later ones."""
+RECORD = Extension(
+    "bpfence.events._record",
+    ["src/bpfence/events/record.c"],
+    depends=["bpf/abi.h"],
+    define_macros=[("Py_LIMITED_API", "0x030b0000")],
+    extra_compile_args=["-O2", "-Wall", "-Werror"],
+    py_limited_api=True,
+)
 
 
 class BuildWithObjects(build_py):
@@ -26,6 +34,7 @@ class BuildWithObjects(build_py):
 
 
 setup(
+    ext_modules=[RECORD],
     cffi_modules=[
         "src/bpfence/kernel/build_ffi.py:ffibuilder",
         "src/bpfence/kernel/build_seccomp.py:ffibuilder",

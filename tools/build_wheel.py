@@ -30,7 +30,7 @@ SUFFIX = "-bpfence"
 """libz.so.1 becomes libz-bpfence.so.1: the loader takes a library of a name only once, and Python may have its own libz.so.1 already."""
 
 FOLDER = BUNDLED.parent.name
-EXTENSIONS = ("bpfence/kernel/_libbpf.abi3.so", "bpfence/kernel/_seccomp.abi3.so", "bpfence/compiler/_core.abi3.so")
+EXTENSIONS = tuple(f"bpfence/{name}.abi3.so" for name in ("compiler/_core", "events/_record", "kernel/_libbpf", "kernel/_seccomp"))
 OPENED = (LIBRARY,)
 """Loaded by name, from where `BUNDLED` says, so no extension names it."""
 

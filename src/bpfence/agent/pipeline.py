@@ -6,9 +6,8 @@
     confirm    Matched                      → Found           candidates that really match, by their languages
     once       Found                        → Found | None    one act is one alert
     limit      Found                        → Found           rate limits, counts by rule
-    describe   Found                        → Found           fields and process, of candidates that came to something
     enrich     Found                        → Found           what rules say in their own languages
-    compose    Found                        → lines           `alerts.alert.Composer`
+    compose    Found                        → lines           `alerts.lines.LineWriter`; fields and process are made here, as far as needed
     form, sink lines                        → bytes, places   `outputs`
 
 A stage that returns None ends the event. One that raises does, too: nobody who can cause an event may end the agent with it.
@@ -18,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from bpfence import abi
 from bpfence.agent.confirms import Confirms
@@ -26,6 +25,7 @@ from bpfence.agent.generations import Counts, Generation, Generations
 from bpfence.alerts.acts import Acts
 from bpfence.alerts.alert import Composer, Line, RuleInfo, Said, joined
 from bpfence.alerts.limit import RateLimiter
+from bpfence.alerts.lines import LineWriter, Source
 from bpfence.dialects.dialect import View
 from bpfence.dialects.registry import Dialects
 from bpfence.events.records import signed
@@ -35,13 +35,6 @@ from bpfence.policy import Action, When
 UNKNOWN: Final = "<unknown>"
 Match = tuple[RuleInfo, bool]
 """A rule, and whether it is uncertain that it matches."""
-
-
-class Describes(Protocol):
-    """Where observations come from."""
-
-    def described(self, seen: Observation) -> Observation:
-        """The observation with its fields and its process."""
 
 
 class Matched(NamedTuple):
@@ -87,14 +80,13 @@ class Pipeline:
     """The stages between `decode` and `form`. `generations`, `confirms`: what verdict numbers mean, and who confirms."""
 
     def __init__(
-        self, source: Describes, generations: Generations, confirms: Confirms, dialects: Dialects, composer: Composer, counts: Counts,
+        self, source: Source, generations: Generations, confirms: Confirms, dialects: Dialects, composer: Composer, counts: Counts,
         now: Callable[[], float],
     ) -> None:  # fmt: skip
-        self._source = source
         self._generations = generations
         self._confirms = confirms
         self._owners = {policy: name for name, dialect in dialects.items() for policy in dialect.policies}
-        self._composer = composer
+        self._writer = LineWriter(composer, source)
         self._counts = counts
         self._now = now
         self._means: dict[tuple[int, tuple[int, ...], int], Means] = {}
@@ -102,7 +94,7 @@ class Pipeline:
         self.limiter = RateLimiter()
         self.stages = (
             Stage("match", self._match), Stage("confirm", self._confirm), Stage("once", self._once), Stage("limit", self._limit),
-            Stage("describe", self._describe), Stage("enrich", self._enrich), Stage("compose", self._compose),
+            Stage("enrich", self._enrich), Stage("compose", self._compose),
         )  # fmt: skip
         self._runs = tuple(stage.run for stage in self.stages)
 
@@ -164,17 +156,10 @@ class Pipeline:
             rules += [(rule, False) for rule in found]
         return Found(item.seen, item.objects, rules, others, views, {})
 
-    def _describe(self, item: Found) -> Found:
-        if item.rules:
-            item.seen = self._source.described(item.seen)
-        return item
-
     def _once(self, item: Found) -> Found | None:
         if not item.rules:
             return None
         confirmed = [pair for pair in item.rules if pair[0].confirm]
-        if len(confirmed) < len(item.rules):
-            item.seen = self._source.described(item.seen)  # an act is known by its fields
         item.rules = self.acts.new(item.seen, (pair for pair in item.rules if not pair[0].confirm)) + confirmed
         return item if item.rules else None
 
@@ -209,13 +194,13 @@ class Pipeline:
         return item
 
     def _compose(self, item: Found) -> list[Line]:
-        return [alert for _, alert in self._composer.alerts(item.seen, item.rules, item.objects, item.said, item.others)]
+        return self._writer.lines(item.seen, item.rules, item.objects, item.said, item.others)
 
 
 def _has_failed(seen: Observation) -> bool:
     """Whether the record tells that the call has failed; work that goes on elsewhere has no result, and is taken for done."""
     record = seen.record
-    return record is not None and signed(record.numbers.get(abi.NUM_RESULT, 0)) < 0
+    return record is not None and signed(record.number(abi.NUM_RESULT, 0)) < 0
 
 
 def _means(known: Generation, matched: list[Match], moment: int) -> Means:

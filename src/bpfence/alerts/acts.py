@@ -49,7 +49,7 @@ class Acts:
         self._told.clear()
 
     def new(self, seen: Observation, matched: Iterable[tuple[RuleInfo, bool]]) -> list[tuple[RuleInfo, bool]]:
-        """The matches that tell something new, in their order. `seen` has its fields."""
+        """The matches that tell something new, in their order."""
         return [pair for pair in matched if pair[0].action is not Action.AUDIT or self._is_new(seen, pair[0])]
 
     def _is_new(self, seen: Observation, rule: RuleInfo) -> bool:
@@ -57,7 +57,7 @@ class Acts:
         if record is None or not seen.event.startswith(("file.", "net.", "process.exec")):
             return True
         who = (rule.key, record.pid, record.start_time)
-        made = (*who, "made", seen.fields.get("file.path"))
+        made = (*who, "made", seen.own("file.path"))
         if seen.event == "file.create":
             if "file.open" in rule.events:
                 self._note(made, 0)
@@ -95,7 +95,7 @@ class Acts:
 def _object(seen: Observation) -> tuple[Value | None, ...] | None:
     """What identifies the object of an event; None where nothing does."""
     names = _PEER if seen.event.startswith("net.") else _FILE
-    values = tuple(seen.fields.get(name) for name in names)
+    values = tuple(seen.own(name) for name in names)
     known = values[2:] if names is _PEER else (values[0], values[2])
     return None if all(value is None for value in known) else values
 
@@ -103,7 +103,7 @@ def _object(seen: Observation) -> tuple[Value | None, ...] | None:
 def _use(seen: Observation) -> int:
     """The kinds of use that an event is, or opens. Reading and mapping as code count as one kind. An open with O_TRUNC also cuts the file,
     once."""
-    access = seen.fields.get("file.access", 0)
+    access = seen.own("file.access")
     bits = access if isinstance(access, int) else 0
     use = bits & _USED | (abi.ACCESS_READ if bits & _READS else 0)
     if seen.event == "file.mprotect":

@@ -21,6 +21,7 @@ from bpfence import abi
 from bpfence.evaluate import OBJECT_KEYS
 from bpfence.events.loss import Loss
 from bpfence.events.process import Process, rfc3339
+from bpfence.events.records import KernelEvent, own_field, own_slots
 from bpfence.events.source import Observation
 from bpfence.events.values import escape, grouped, phrase, printable
 from bpfence.fields import FIELD_BY_NAME
@@ -160,13 +161,34 @@ class StatusLine(msgspec.Struct, frozen=True, kw_only=True):
     host: str
 
 
-Line = Union[Alert, LossLine, StatusLine]
+class Rendered:
+    """An alert whose JSON is made already. Other forms make the rest of it by `alert`."""
+
+    __slots__ = ("_whole", "json")
+
+    def __init__(self, json: bytes, whole: Callable[[], Alert]) -> None:
+        self.json = json
+        self._whole = whole
+
+    @property
+    def alert(self) -> Alert:
+        """The alert that this is the JSON of."""
+        return self._whole()
+
+
+WholeLine = Union[Alert, LossLine, StatusLine]
+Line = Union[WholeLine, Rendered]
 _ENCODER: Final = msgspec.json.Encoder()
 
 
 def encode(line: Line) -> bytes:
     """The line as JSON, without a newline."""
-    return _ENCODER.encode(line)
+    return line.json if isinstance(line, Rendered) else _ENCODER.encode(line)
+
+
+def whole(line: Line) -> WholeLine:
+    """The line with all its members."""
+    return line.alert if isinstance(line, Rendered) else line
 
 
 def host_name() -> str:
@@ -186,9 +208,14 @@ class Composer:
     """Makes lines. `now` gives ns since 1970. Numbers events from 1; lines of one event share the number."""
 
     def __init__(self, host: str, now: Callable[[], int]) -> None:
-        self._host = host
+        self.host = host
         self._now = now
         self._seq = 0
+
+    def number(self) -> int:
+        """The number of the next event."""
+        self._seq += 1
+        return self._seq
 
     def alerts(
         self,
@@ -197,22 +224,24 @@ class Composer:
         objects: tuple[str, ...] = (),
         said: Mapping[tuple[str, str], Said] = MappingProxyType({}),
         others: Collection[RuleInfo] = (),
+        number: int | None = None,
     ) -> list[tuple[RuleInfo, Alert]]:
         """One line for each matching rule: an event where the rule observes, else an alert. Each match has whether it is uncertain.
 
         `objects`: the paths of the object bits of the event's generation. `said`: by a rule's key, what it says in its own language. With
-        no match the event only counts. `others`: rules that an uncertain alert speaks for, too; see `joined`.
+        no match the event only counts. `others`: rules that an uncertain alert speaks for, too; see `joined`. `number`: the event's, where
+        it has one already.
         """
-        self._seq += 1
+        number = self.number() if number is None else number
         if not matched:
             return []
-        common = self._common(seen, objects)
+        common = self._common(seen, objects, number)
         return [
             (rule, self._alert(seen, rule, uncertain, common, said.get(rule.key), others if uncertain else ()))
             for rule, uncertain in matched
         ]
 
-    def _common(self, seen: Observation, objects: tuple[str, ...]) -> dict[str, Any]:
+    def _common(self, seen: Observation, objects: tuple[str, ...], number: int) -> dict[str, Any]:
         own = {name: value for name, value in seen.fields.items() if name in FIELD_BY_NAME and FIELD_BY_NAME[name].events}
         groups: dict[str, Any] = dict(grouped(own))
         process: Any = seen.process
@@ -223,7 +252,7 @@ class Composer:
             named = [escape(path) for bit, path in enumerate(objects) if bits >> bit & 1]
             if named:
                 groups.setdefault(group, {})[name] = named
-        return {"time": rfc3339(seen.time), "event": seen.event, "seq": self._seq, "host": self._host, "process": process, **groups}
+        return {"time": rfc3339(seen.time), "seq": number, "host": self.host, "process": process, **groups}
 
     def _alert(
         self,
@@ -234,26 +263,14 @@ class Composer:
         said: Said | None = None,
         others: Collection[RuleInfo] = (),
     ) -> Alert:
-        blocked = rule.action >= Action.DENY and seen.action >= Action.DENY
-        spared = rule.action is Action.KILL and bool(seen.flags & abi.EVENT_KILL_REFUSED)
-        action = (min(Action.DENY, Action(seen.action)) if spared else rule.action).name.lower()
+        head = told(rule, seen)
         causes = causes_of(seen.flags) if uncertain else ()
-        text = message(rule, seen.fields, action) if said is None else printable(said.message)
-        observed = rule.action is Action.OBSERVE
+        text = message(rule, seen.fields, head["action"]) if said is None else printable(said.message)
         return Alert(
-            kind="event" if observed else "alert",
-            policy=escape(rule.policy),
-            rule=escape(rule.rule),
-            severity="info" if observed else rule.severity,
-            tags=tuple(escape(tag) for tag in rule.tags),
-            action=action,
-            mode=rule.mode,
-            would=rule.declared.name.lower() if rule.declared > rule.action else UNSET,
+            **head,
             uncertain=uncertain or UNSET,
             causes=causes or UNSET,
-            kill="refused" if spared else UNSET,
             may_match=tuple(escape(f"{other.policy}/{other.rule}") for other in others) or UNSET,
-            errno=_errno_name(seen.error) if blocked else None,
             message=_bounded(text + doubt(causes, len(others)) if uncertain else text),
             dialect=UNSET if said is None else {said.dialect: said.details},
             **common,
@@ -271,12 +288,32 @@ class Composer:
             uncounted=loss.uncounted,
             undecodable={escape(reason): count for reason, count in loss.undecodable.items()},
             refused=loss.refused or UNSET,
-            host=self._host,
+            host=self.host,
         )
 
     def status(self, status: str, text: str, *, severity: str = "info", **more: Any) -> StatusLine:
         """A status line; `more` are its further keys."""
-        return StatusLine(time=rfc3339(self._now()), status=status, severity=severity, message=printable(text), host=self._host, **more)
+        return StatusLine(time=rfc3339(self._now()), status=status, severity=severity, message=printable(text), host=self.host, **more)
+
+
+def told(rule: RuleInfo, seen: Observation) -> dict[str, Any]:
+    """The members of an alert that its rule has, for what was done by `seen`."""
+    blocked = rule.action >= Action.DENY and seen.action >= Action.DENY
+    spared = rule.action is Action.KILL and bool(seen.flags & abi.EVENT_KILL_REFUSED)
+    observed = rule.action is Action.OBSERVE
+    return {
+        "kind": "event" if observed else "alert",
+        "policy": escape(rule.policy),
+        "rule": escape(rule.rule),
+        "severity": "info" if observed else rule.severity,
+        "tags": tuple(escape(tag) for tag in rule.tags),
+        "action": (min(Action.DENY, Action(seen.action)) if spared else rule.action).name.lower(),
+        "mode": rule.mode,
+        "would": rule.declared.name.lower() if rule.declared > rule.action else UNSET,
+        "kill": "refused" if spared else UNSET,
+        "event": seen.event,
+        "errno": _errno_name(seen.error) if blocked else None,
+    }
 
 
 _CAUSE: Final = "CAUSE_"
@@ -328,13 +365,12 @@ def _errno_name(error: int) -> str | None:
     return errno.errorcode.get(error, str(error)) if error else None
 
 
-_PIECE: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+PIECE: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
 def message(rule: RuleInfo, fields: Mapping[str, Value], action: str) -> str:
     """The rule's message with its fields filled in. Only whole names from one table are looked up: no attribute or index can be reached."""
-    event = str(fields.get("event", ABSENT))
-    words = {"event": event, "policy": rule.policy, "rule": rule.rule, "action": action, "severity": rule.severity}
+    words = message_words(rule, str(fields.get("event", ABSENT)), action)
 
     def fill(placeholder: re.Match[str]) -> str:
         name = placeholder.group(1)
@@ -346,10 +382,15 @@ def message(rule: RuleInfo, fields: Mapping[str, Value], action: str) -> str:
             return phrase(FIELD_BY_NAME[name], fields[name])
         return ABSENT
 
-    template = rule.message or _default_message(fields)
-    text = _PIECE.sub(fill, template)
+    template = rule.message or _default_message(fields.keys())
+    text = PIECE.sub(fill, template)
     # The template is policy text: outside of braces, too, it may hold characters that a terminal would act on.
     return _bounded(printable(text))
+
+
+def message_words(rule: RuleInfo, event: str, action: str) -> dict[str, str]:
+    """What placeholders may name beside fields."""
+    return {"event": event, "policy": rule.policy, "rule": rule.rule, "action": action, "severity": rule.severity}
 
 
 def _bounded(text: str) -> str:
@@ -362,10 +403,16 @@ _SUBJECTS: Final = (
 )  # fmt: skip
 
 
-def _default_message(fields: Mapping[str, Value]) -> str:
-    """What a rule without a message says: the event and what it was about."""
+def default_message(event: str, record: KernelEvent) -> str:
+    """What a rule without a message says of a record."""
+    slots = own_slots(event)
+    return _default_message({name for names in _SUBJECTS for name in names if name in slots and own_field(record, name) is not None})
+
+
+def _default_message(known: Collection[str]) -> str:
+    """What a rule without a message says: the event and what it was about. `known`: the fields that there are."""
     for names in _SUBJECTS:
-        present = [f"{{{name}}}" for name in names if name in fields]
+        present = [f"{{{name}}}" for name in names if name in known]
         if present:
             return " ".join(["{event}", *present, "by {process.exe}"])
     return "{event} by {process.exe}"

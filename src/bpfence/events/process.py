@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,11 +21,14 @@ from bpfence import abi
 from bpfence.errors import BpfenceError
 from bpfence.events import records
 from bpfence.events.records import ExecImage, KernelEvent
-from bpfence.events.values import escape
+from bpfence.events.values import escape, phrase
+from bpfence.fields import FIELD_BY_NAME, Kind
 from bpfence.names import flags
 from bpfence.policy import Value
 
 CACHE_SIZE: Final = 4096
+SUBJECTS: Final = 1024
+"""How many processes are kept as they are shown."""
 _NUMBERS: Final = (
     ("process.caps", abi.NUM_PROCESS_CAPS), ("process.tty", abi.NUM_TTY), ("process.exe_flags", abi.NUM_EXE_FLAGS),
 )  # fmt: skip
@@ -99,11 +103,13 @@ class Clock:
         now = self._realtime()
         return now - (before + self._boottime()) // 2
 
-    def refresh(self) -> None:
-        """Notice a step of the wall clock; call it now and then."""
+    def refresh(self) -> bool:
+        """Notice a step of the wall clock; call it now and then. Whether there was one: times that were shown before are others now."""
         offset = self._measure()
-        if abs(offset - self._offset) > STEP:
+        stepped = abs(offset - self._offset) > STEP
+        if stepped:
             self._offset = offset
+        return stepped
 
     def now(self) -> int:
         """ns since 1970."""
@@ -117,7 +123,43 @@ class Clock:
 def rfc3339(moment: int) -> str:
     """ns since 1970 as RFC 3339 in UTC with nine digits. Moments outside the years 1970 to 9999 are moved to the nearest."""
     seconds, rest = divmod(min(max(moment, 0), 253402300799 * SECOND), SECOND)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
+    return f"{_second(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class Subject:
+    """A process as records with one account of it show it: as it stands in lines, as rules see it, and as JSON.
+
+    `known` is for languages: what they have found out of nothing but the process.
+    """
+
+    __slots__ = ("_words", "fields", "json", "known", "process")
+
+    def __init__(self, process: Process, fields: dict[str, Value]) -> None:
+        self.process = process
+        self.fields = fields
+        self.json = _ENCODER.encode(process)
+        self.known: dict[object, Any] = {}
+        self._words: dict[str, bytes] = {}
+
+    def word(self, name: str) -> bytes:
+        """A field inside a sentence, as JSON text has it; "<none>" where it is not known."""
+        word = self._words.get(name)
+        if word is None:
+            if name not in self.fields:
+                word = b"<none>"
+            else:
+                word = _ENCODER.encode(phrase(FIELD_BY_NAME[name], self.fields[name]))[1:-1]
+            if name not in FIELD_BY_NAME or FIELD_BY_NAME[name].kind is not Kind.USER:  # a user may get another name
+                self._words[name] = word
+        return word
 
 
 class ProcessCache:
@@ -129,6 +171,7 @@ class ProcessCache:
         self._prefix = (boot_id or read_boot_id())[:8]
         self._size = size
         self._images: OrderedDict[int, ExecImage] = OrderedDict()
+        self._subjects: OrderedDict[bytes, Subject] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._images)
@@ -182,6 +225,24 @@ class ProcessCache:
     def name_exec(self, exec_id: int) -> str | None:
         """An exec id that is unique over boots: the boot's first eight digits, then the kernel's number."""
         return f"{self._prefix}-{exec_id:x}" if exec_id else None
+
+    def forget_subjects(self) -> None:
+        """How processes are shown has changed."""
+        self._subjects.clear()
+
+    def subject(self, record: KernelEvent, cgroup_path: Callable[[int], str | None]) -> Subject:
+        """The acting process. Where its program is known, it is kept for records that say the same of it."""
+        key = record.subject(records.SUBJECT)
+        subject = self._subjects.get(key)
+        if subject is not None:
+            self._subjects.move_to_end(key)
+            return subject
+        subject = Subject(*self.describe(record, cgroup_path(record.cgroup)))
+        if not record.exec_id or record.exec_id in self._images:
+            self._subjects[key] = subject
+            if len(self._subjects) > SUBJECTS:
+                self._subjects.popitem(last=False)
+        return subject
 
     def describe(self, record: KernelEvent, cgroup: str | None = None) -> tuple[Process, dict[str, Value]]:
         """The acting process as alerts show it, and its fields as rules see them."""

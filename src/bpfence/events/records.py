@@ -7,7 +7,7 @@ offset is checked, and what cannot be read comes back as Undecodable (to be coun
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -16,7 +16,18 @@ from bpfence import abi
 from bpfence.fields import EVENTS, FIELDS, Kind, applies
 from bpfence.policy import Value
 
+try:
+    from bpfence.events import _record as twin
+except ImportError:  # not compiled
+    from bpfence.events import plain as twin  # type: ignore[no-redef]
+
+KernelEvent = twin.Record
+Plan = twin.Plan
+ARGUMENT, CLOSE, LITERAL, OPEN = twin.ARGUMENT, twin.CLOSE, twin.LITERAL, twin.OPEN
+NUMBER, NUMBER_TABLE, SIGNED, STRING_TABLE, TEXT = twin.NUMBER, twin.NUMBER_TABLE, twin.SIGNED, twin.STRING_TABLE, twin.TEXT
+
 EVENT_NAMES: Final = {abi.CONSTANTS[event.id]: event.name for event in EVENTS}
+_NAMES: Final = tuple(EVENT_NAMES.get(number) for number in range(abi.ABI_MAX_EVENTS))
 MAX_CHAIN: Final = 32
 """Ancestors shown at most: a fork bomb of exec chains must not make alerts without bound."""
 
@@ -26,39 +37,6 @@ class Undecodable(msgspec.Struct, frozen=True):
 
     buffer: str
     reason: str
-
-
-class KernelEvent(msgspec.Struct, frozen=True):
-    """One record of a ring buffer. Times are ns since boot; `numbers` and `strings` hold the slots that are present."""
-
-    buffer: str
-    event: str
-    time: int
-    sequence: int
-    cpu: int
-    stream: int
-    error: int
-    action: int
-    flags: int
-    pid: int
-    tid: int
-    ppid: int
-    generation: int
-    uid: int
-    start_time: int
-    exec_id: int
-    parent_exec_id: int
-    cgroup: int
-    gid: int
-    workload: int
-    mnt_ns: int
-    pid_ns: int
-    net_ns: int
-    user_ns: int
-    comm: bytes
-    verdicts: tuple[int, ...]
-    numbers: dict[int, int]
-    strings: dict[int, bytes]
 
 
 class ExecImage(Protocol):
@@ -78,88 +56,13 @@ class ExecImage(Protocol):
     def exe(self) -> bytes: ...
 
 
-class _Layout(NamedTuple):
-    """How the body of a record lies behind its strings: the present numeric slots in their order, and how to unpack."""
-
-    slots: tuple[int, ...]
-    body: struct.Struct
-
-
-_WORD: Final = 8
-_MAX_LAYOUTS: Final = 4096
-"""Records of one kind have few layouts; what somebody varies on purpose is bounded."""
-_layouts: dict[tuple[int, int, int, bytes], _Layout] = {}
-
-
 def decode(buffer: str, data: bytes) -> KernelEvent | Undecodable:
     """One record of `buffer`. Bytes behind the record's own size are padding."""
-    if len(data) < abi.EVENT_HEADER_SIZE:
-        return Undecodable(buffer, f"{len(data)} bytes are too few for a record")
-    # fmt: off
-    (
-        version, kind, n_verdicts, size, time, sequence, cpu, stream, event, error, action, n_strings, text_size, num_words, flags,
-        pid, tid, ppid, generation, uid, start_time, exec_id, parent_exec_id, cgroup, gid, workload, mnt_ns, pid_ns, net_ns, user_ns, comm,
-    ) = abi.EVENT_HEADER_STRUCT.unpack_from(data)
-    # fmt: on
-    if version != abi.ABI_VERSION or kind != abi.RECORD_EVENT:
-        return Undecodable(buffer, f"ABI {version}, record type {kind}")
-    if not abi.EVENT_HEADER_SIZE + text_size <= size <= len(data):
-        return Undecodable(buffer, f"the record says {size} bytes and has {len(data)}")
-    name = EVENT_NAMES.get(event)
-    if name is None:
-        return Undecodable(buffer, f"unknown event {event}")
-    if n_verdicts > abi.ABI_MAX_GROUPS:
-        return Undecodable(buffer, f"{n_verdicts} verdicts")
-    if num_words >> abi.ABI_NUM_WORDS or n_strings > abi.ABI_STR_SLOTS:
-        return Undecodable(buffer, f"words {num_words:#x} of numbers, {n_strings} strings")
-    at = abi.EVENT_HEADER_SIZE + text_size
-    end = at + _WORD * num_words.bit_count()
-    key = (num_words, n_verdicts, n_strings, data[at:end])
-    layout = _layouts.get(key) or _layout(*key)
-    if layout is None or end + layout.body.size != size:
-        return Undecodable(buffer, "the record's size is not that of what it has")
-    values = layout.body.unpack_from(data, end)
-    n_numbers = len(layout.slots)
-    strings = _strings(values[n_numbers + n_verdicts :], data, at)
-    if strings is None:
-        return Undecodable(buffer, "a string lies outside the record")
-    return KernelEvent(
-        buffer, name, time, sequence, cpu, stream, error, action, flags, pid, tid, ppid, generation, uid, start_time, exec_id,
-        parent_exec_id, cgroup, gid, workload, mnt_ns, pid_ns, net_ns, user_ns, comm.split(b"\0", 1)[0],
-        values[n_numbers : n_numbers + n_verdicts], dict(zip(layout.slots, values, strict=False)), strings,
-    )  # fmt: skip
+    record = twin.decode(buffer, data, _NAMES)
+    return Undecodable(buffer, record) if isinstance(record, str) else record
 
 
-def _layout(num_words: int, n_verdicts: int, n_strings: int, words: bytes) -> _Layout | None:
-    """None: the bytes of the present words are not all there."""
-    numbers = [number for number in range(abi.ABI_NUM_WORDS) if num_words >> number & 1]
-    if len(words) != _WORD * len(numbers):
-        return None
-    present = 0
-    for number, word in zip(numbers, struct.unpack(f"<{len(numbers)}Q", words), strict=True):
-        present |= word << 64 * number
-    slots = [slot for slot in range(abi.ABI_NUM_SLOTS) if present >> slot & 1]
-    wide = [slot for slot in slots if slot >= abi.ABI_NUM_WIDE]
-    narrow = [slot for slot in slots if slot < abi.ABI_NUM_WIDE]
-    layout = _Layout((*wide, *narrow), struct.Struct(f"<{len(wide)}Q{len(narrow) + n_verdicts + n_strings}I"))
-    if len(_layouts) >= _MAX_LAYOUTS:
-        _layouts.clear()
-    _layouts[num_words, n_verdicts, n_strings, words] = layout
-    return layout
-
-
-def _strings(references: tuple[int, ...], data: bytes, end: int) -> dict[int, bytes] | None:
-    """The strings between the header and `end`, by slot."""
-    strings = {}
-    at = abi.EVENT_HEADER_SIZE
-    for reference in references:
-        after = at + (reference >> abi.STRING_LENGTH_SHIFT)
-        strings[reference & abi.STRING_SLOT_MASK] = data[at:after]
-        at = after
-    return strings if at <= end else None
-
-
-class _Slot(NamedTuple):
+class Slot(NamedTuple):
     """Where an event's field lies in a record."""
 
     field: str
@@ -167,10 +70,10 @@ class _Slot(NamedTuple):
     slot: int
 
 
-def _slots(event: str) -> tuple[_Slot, ...]:
+def _slots(event: str) -> tuple[Slot, ...]:
     """Fields that are the event's own: what is known of the acting process comes from the header and its image."""
     return tuple(
-        _Slot(field.name, field.slot.startswith("STR_"), abi.CONSTANTS[field.slot])
+        Slot(field.name, field.slot.startswith("STR_"), abi.CONSTANTS[field.slot])
         for field in FIELDS
         if field.slot and field.events and applies(field, event)
     )
@@ -179,10 +82,23 @@ def _slots(event: str) -> tuple[_Slot, ...]:
 EVENT_SLOTS: Final = {event.name: _slots(event.name) for event in EVENTS}
 _ARGUMENTS: Final = abi.CONSTANTS["STR_PROCESS_ARGS"]
 _PROCESS_STRINGS: Final = tuple(
-    _Slot(field.name, True, abi.CONSTANTS[field.slot])
+    Slot(field.name, True, abi.CONSTANTS[field.slot])
     for field in FIELDS
     if field.slot.startswith("STR_") and not field.events and field.kind in (Kind.PATH, Kind.STRING)
 )
+
+
+_PROCESS_NUMBERS: Final = (
+    *(slot for slot in range(abi.NUM_CALL)), *(slot for slot in range(abi.ABI_NUM_WIDE, abi.NUM_CALL_ARG0)),
+)  # fmt: skip
+"""Slots that are about the acting process, by the order of bpf/abi.h."""
+_SUBJECT_STRINGS: Final = (*(slot.slot for slot in _PROCESS_STRINGS), abi.STR_PARENT_EXE, abi.STR_ANCESTORS)
+_SUBJECT_WORDS: Final = (
+    *(sum(1 << slot % 64 for slot in _PROCESS_NUMBERS if slot // 64 == word) for word in range(abi.ABI_NUM_WORDS)),
+    sum(1 << slot for slot in set(_SUBJECT_STRINGS)),
+)  # fmt: skip
+SUBJECT: Final = b"".join(word.to_bytes(8, "little") for word in _SUBJECT_WORDS)
+"""What `KernelEvent.subject` takes: all that is about the acting process."""
 
 
 def own_fields(record: KernelEvent) -> dict[str, Value]:
@@ -196,6 +112,25 @@ def own_fields(record: KernelEvent) -> dict[str, Value]:
             data = record.strings[slot]
             found[name] = data if name.endswith(".ip") else data.decode("utf-8", "surrogateescape")
     return found
+
+
+_SLOT_OF: Final = {event: {slot.field: slot for slot in slots} for event, slots in EVENT_SLOTS.items()}
+
+
+def own_slots(event: str) -> Mapping[str, Slot]:
+    """Where the event's own fields lie, by name."""
+    return _SLOT_OF[event]
+
+
+def own_field(record: KernelEvent, name: str) -> Value | None:
+    """One of `own_fields`."""
+    slot = _SLOT_OF[record.event].get(name)
+    if slot is None:
+        return None
+    if not slot.string:
+        return record.number(slot.slot)
+    data = record.string(slot.slot)
+    return data if data is None or name.endswith(".ip") else data.decode("utf-8", "surrogateescape")
 
 
 def process_strings(record: KernelEvent) -> dict[str, bytes]:
@@ -232,4 +167,4 @@ _OBJECT_SLOTS: Final = {"file.path": abi.NUM_FILE_OBJECT, "file.new_path": abi.N
 
 def object_bits(record: KernelEvent) -> dict[str, int]:
     """Which followed objects the files belong to, as the kernel's bit sets by path field; paths that belong to none are left out."""
-    return {field: record.numbers[slot] for field, slot in _OBJECT_SLOTS.items() if record.numbers.get(slot)}
+    return {field: bits for field, slot in _OBJECT_SLOTS.items() if (bits := record.number(slot))}

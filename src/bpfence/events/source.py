@@ -13,11 +13,10 @@ from typing import Any, BinaryIO, Final, Protocol
 
 import msgspec
 
-from bpfence import abi
 from bpfence import fields as tables
 from bpfence.events import records
 from bpfence.events.loss import Loss, LossMeter
-from bpfence.events.process import Clock, Process, ProcessCache
+from bpfence.events.process import Clock, Process, ProcessCache, Subject
 from bpfence.events.records import ExecImage, KernelEvent, Undecodable
 from bpfence.events.values import BadValueError, parse
 from bpfence.policy import Value
@@ -25,7 +24,6 @@ from bpfence.policy import Value
 MAX_LINE: Final = 1 << 20
 MALFORMED: Final = "JSON is malformed: "
 """What msgspec begins with where a text is no JSON."""
-_SPEAKS_FOR: Final = abi.EVENT_RESULT | abi.EVENT_DECISION
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -46,6 +44,13 @@ class Observation(msgspec.Struct, frozen=True):
     verdicts: tuple[int, ...] = ()
     objects: dict[str, int] = {}
     record: KernelEvent | None = None
+
+    def own(self, name: str) -> Value | None:
+        """One of the event's own fields, whether or not they were made already."""
+        value = self.fields.get(name)
+        if value is None and self.record is not None and self.process is None:
+            return records.own_field(self.record, name)
+        return value
 
 
 class EventSource(Protocol):
@@ -91,7 +96,8 @@ class Live:
         raw = self._engine.drain(timeout_ms)
         if not raw:
             return []
-        self.clock.refresh()
+        if self.clock.refresh():
+            self.processes.forget_subjects()
         found = []
         for buffer, data in raw:
             try:
@@ -110,15 +116,19 @@ class Live:
             record.event, self.clock.wall(record.time), {"event": record.event}, None, record.flags,
             record.generation, record.action, record.error, record.verdicts, records.object_bits(record), record,
         )  # fmt: skip
-        return [seen if record.flags & _SPEAKS_FOR == abi.EVENT_RESULT else self.described(seen)]
+        return [seen]
+
+    def subject(self, seen: Observation) -> Subject | None:
+        """The acting process; None of an observation that comes from no kernel."""
+        return None if seen.record is None else self.processes.subject(seen.record, self.cgroup_path)
 
     def described(self, seen: Observation) -> Observation:
-        """The observation with its fields and its process. What is only a candidate is read without: most candidates come to nothing."""
+        """The observation with its fields and its process. Read without them: most candidates come to nothing, most lines need none."""
         record = seen.record
         if record is None or seen.process is not None:
             return seen
-        process, known = self.processes.describe(record, self.cgroup_path(record.cgroup))
-        return msgspec.structs.replace(seen, process=process, fields=known | records.own_fields(record) | seen.fields)
+        subject = self.processes.subject(record, self.cgroup_path)
+        return msgspec.structs.replace(seen, process=subject.process, fields=subject.fields | records.own_fields(record) | seen.fields)
 
     def loss(self) -> Loss | None:
         """What the kernel and the sequence numbers say was lost since the last call, or since the last one of an agent before us."""

@@ -22,8 +22,10 @@ Json = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]
 
 _ESCAPED: Final = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
 _OCTAL: Final = {"file.mode"}
-_SIGNED: Final = {"call.result", "file.dirfd"}
+SIGNED_FIELDS: Final = {"call.result", "file.dirfd"}
 _HEXADECIMAL: Final = {"process.caps"}
+TEXT_OF_NUMBERS: Final = _OCTAL | _HEXADECIMAL
+"""Fields whose numbers are shown as text."""
 _TRUTH: Final = {True: "true", False: "false"}
 
 
@@ -80,7 +82,7 @@ def readable(field: Field, value: Value) -> Json:
         return escape(value)
     if field.kind is Kind.BOOL:
         return bool(value)
-    if field.name in _SIGNED:
+    if field.name in SIGNED_FIELDS:
         return value - (1 << 64) if value >> 63 else value
     if field.name in _OCTAL:
         return f"{value & 0o7777:04o}"
@@ -166,7 +168,7 @@ def _truth(field: Field, value: object) -> bool:
 
 def _number(field: Field, value: object) -> int:
     if isinstance(value, int):
-        return int(value) % (1 << 64) if field.name in _SIGNED else int(value)
+        return int(value) % (1 << 64) if field.name in SIGNED_FIELDS else int(value)
     if isinstance(value, str):
         try:
             known = names.number(field.names, value) if field.names else None

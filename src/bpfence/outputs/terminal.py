@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from bpfence.alerts.alert import Alert, Line, LossLine, StatusLine
+from bpfence.alerts.alert import Alert, Line, LossLine, StatusLine, WholeLine, whole
 
 SEVERITY_STYLES: Final = {"info": "cyan", "low": "blue", "medium": "yellow", "high": "bold red", "critical": "bold white on red"}
 ACTION_STYLES: Final = {"deny": "red", "kill": "bold red", "audit": "yellow"}
@@ -33,11 +33,11 @@ class People:
     def __call__(self, line: Line) -> bytes:
         """One line as text, which may be two."""
         with self._console.capture() as shown:
-            self._console.print(render(line), soft_wrap=True, end="")
+            self._console.print(render(whole(line)), soft_wrap=True, end="")
         return shown.get().encode()
 
 
-def render(line: Line) -> Text:
+def render(line: WholeLine) -> Text:
     """A line as styled text."""
     match line:
         case Alert():

@@ -13,7 +13,7 @@ import msgspec
 
 from bpfence.agent.agent import Agent
 from bpfence.agent.generations import Generations
-from bpfence.alerts.alert import Line
+from bpfence.alerts.alert import Line, WholeLine, whole
 from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.outputs.routes import Outputs
@@ -168,12 +168,12 @@ class Kept(Outputs):
     def __init__(self) -> None:
         super().__init__((), lambda text: None)
         self.lost: dict[str, int] = {}
-        self.lines: list[Line] = []
+        self.lines: list[WholeLine] = []
         self.reopened = 0
         self.closed = False
 
     def write(self, lines: Sequence[Line]) -> None:
-        self.lines += lines
+        self.lines += map(whole, lines)
 
     def reopen(self) -> None:
         self.reopened += 1

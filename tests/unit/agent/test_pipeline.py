@@ -15,7 +15,7 @@ from bpfence.agent import pipeline
 from bpfence.agent.confirms import Confirms
 from bpfence.agent.generations import Counts, Generation, Generations, LeafMeaning
 from bpfence.agent.pipeline import Pipeline
-from bpfence.alerts.alert import Composer, RuleInfo, Said
+from bpfence.alerts.alert import Composer, RuleInfo, Said, WholeLine, whole
 from bpfence.alerts.faults import Faults
 from bpfence.dialects.dialect import Context
 from bpfence.dialects.native.dialect import NATIVE
@@ -87,7 +87,10 @@ class Way:
 
     def rules(self, flags: int, verdict: int = len(RULES) + 1, generation: int = 1) -> list[str]:
         seen = msgspec.structs.replace(observation(), flags=flags, verdicts=(verdict,), generation=generation)
-        return [str(line.rule) for line in self.pipeline.lines(seen)]  # type: ignore[union-attr]
+        return [str(line.rule) for line in self.lines(seen)]  # type: ignore[union-attr]
+
+    def lines(self, seen: Observation) -> list[WholeLine]:
+        return [whole(line) for line in self.pipeline.lines(seen)]
 
 
 def test_the_stages_are_those_that_are_written_down() -> None:
@@ -114,7 +117,7 @@ def test_a_rule_that_waits_for_one_result_is_told_of_that_one(result: int | None
     kernel = decode("decisions", record("file.open", numbers, flags=abi.EVENT_RESULT))
     assert isinstance(kernel, KernelEvent)
     seen = msgspec.structs.replace(observation(), flags=abi.EVENT_RESULT, verdicts=(1,), generation=2, record=kernel)
-    assert [line.rule for line in way.pipeline.lines(seen)] == told  # type: ignore[union-attr]
+    assert [line.rule for line in way.lines(seen)] == told  # type: ignore[union-attr]
 
 
 def test_what_is_not_confirmed_is_not_told() -> None:
@@ -135,7 +138,7 @@ def test_a_rule_says_what_it_says_in_its_own_language() -> None:
     way = Way()
     way.x.made.true = {"waits"}
     seen = msgspec.structs.replace(observation(), flags=abi.EVENT_RESULT, verdicts=(2,), generation=1)
-    [line] = way.pipeline.lines(seen)
+    [line] = way.lines(seen)
     assert (line.message, line.dialect) == ("x says waits", {"x": {"word": "waits"}})  # type: ignore[union-attr]
 
 
@@ -167,7 +170,7 @@ def test_acts_are_known_by_their_fields_where_a_rule_waits_too() -> None:
         kernel = decode("decisions", record(event, numbers, {"STR_FILE_PATH": b"/a"}, flags=abi.EVENT_RESULT))
         assert isinstance(kernel, KernelEvent)
         seen = Observation(event, 0, {"event": event}, flags=abi.EVENT_RESULT, verdicts=(1,), generation=2, record=kernel)
-        return len(way.pipeline.lines(seen))
+        return len(way.lines(seen))
 
     assert [told(event) for event in ("file.open", "file.permission")] == [1, 0]
 
@@ -191,7 +194,7 @@ def test_what_is_observed_is_an_event_beside_the_alerts() -> None:
 
     def lines(verdict: int) -> list[tuple[str, str | None, str | None]]:
         seen = msgspec.structs.replace(observation(action=abi.ACTION_OBSERVE), verdicts=(verdict,), generation=2)
-        return [(line.kind, line.rule, line.severity) for line in way.pipeline.lines(seen)]  # type: ignore[union-attr]
+        return [(line.kind, line.rule, line.severity) for line in way.lines(seen)]  # type: ignore[union-attr]
 
     seen = [("event", "seen", "info"), ("event", "seen too", "info")]
     assert lines(1) == seen
@@ -204,7 +207,7 @@ def test_only_alerts_and_what_says_so_are_limited() -> None:
     rules = tuple(RuleInfo("p", name, "enforce", action, action, rate=rate, burst=burst) for name, action, rate, burst in named)
     way.pipeline._generations.add(Generation(2, rules, (LeafMeaning((), False), *(LeafMeaning((n,), False) for n in range(3)))))
     seen = msgspec.structs.replace(observation(), generation=2)
-    came = [sum(len(way.pipeline.lines(msgspec.structs.replace(seen, verdicts=(n,)))) for _ in range(200)) for n in (1, 2, 3)]
+    came = [sum(len(way.lines(msgspec.structs.replace(seen, verdicts=(n,)))) for _ in range(200)) for n in (1, 2, 3)]
     assert came[0] == 200
     assert came[1] == 3
     assert came[2] <= 3

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpfence import abi
-from bpfence.events import records
+from bpfence.events import _record, records
 from bpfence.events.records import KernelEvent, Undecodable, arguments, decode, object_bits, own_fields, process_strings
 from tests.unit.events.samples import record
 
@@ -109,15 +109,6 @@ def test_a_string_longer_than_all_of_them(length: int) -> None:
     assert "outside" in found.reason
 
 
-def test_layouts_are_kept_for_a_bounded_number_of_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_MAX_LAYOUTS", 4)
-    records._layouts.clear()
-    for bits in range(40):
-        numbers = {name: 1 for place, name in enumerate(list(abi.NUM_SLOT)[8:14]) if bits >> place & 1}
-        assert isinstance(decode("decisions", record("file.open", numbers)), KernelEvent)
-        assert len(records._layouts) <= 4
-
-
 def test_padding_behind_the_record_is_not_data() -> None:
     event = decode("decisions", record("file.open", strings={"STR_FILE_PATH": b"/abc"}) + b"\0" * 8)
     assert isinstance(event, KernelEvent)
@@ -179,3 +170,25 @@ def test_no_ancestors_and_signed_numbers() -> None:
     assert isinstance(event, KernelEvent)
     assert records.ancestors(event) is None
     assert [records.signed(value) for value in (0, 5, (1 << 64) - 2, 1 << 63)] == [0, 5, -2, -(1 << 63)]
+
+
+def test_the_compiled_twin_is_the_one_that_is_used() -> None:
+    assert records.twin is _record
+
+
+def test_a_subject_is_what_is_said_of_the_process() -> None:
+    def subject(numbers: dict[str, int], strings: dict[str, bytes], **header: int) -> bytes:
+        found = decode("decisions", record("file.open", numbers, strings, **header))
+        assert isinstance(found, KernelEvent)
+        return found.subject(records.SUBJECT)
+
+    base = subject({"NUM_FILE_INO": 1, "NUM_TTY": 2}, {"STR_FILE_PATH": b"/a", "STR_PROCESS_CWD": b"/x"})
+    same_process = subject({"NUM_FILE_INO": 2, "NUM_TTY": 2}, {"STR_FILE_PATH": b"/b", "STR_PROCESS_CWD": b"/x"}, time=9, sequence=4, cpu=2)
+    assert base == same_process
+    others = [
+        subject({"NUM_TTY": 3}, {"STR_PROCESS_CWD": b"/x"}),
+        subject({"NUM_TTY": 2}, {"STR_PROCESS_CWD": b"/y"}), subject({"NUM_TTY": 2}, {}),
+        subject({"NUM_TTY": 2}, {"STR_PROCESS_CWD": b"/x"}, uid=5), subject({"NUM_TTY": 2}, {"STR_PROCESS_CWD": b"/x"}, exec_id=9),
+        subject({"NUM_TTY": 2}, {"STR_PROCESS_CWD": b"/x", "STR_ANCESTORS": b"x" * 16}),
+    ]  # fmt: skip
+    assert len({base, *others}) == len(others) + 1

@@ -55,7 +55,10 @@ def live(reader: Reader) -> Live:
 
 def test_live_joins_record_process_and_clock() -> None:
     data = record("process.exec", strings={"STR_FILE_PATH": b"/tmp/x"}, verdicts=(3,))
-    [seen] = live(Reader([("decisions", data)])).read()
+    source = live(Reader([("decisions", data)]))
+    [read] = source.read()
+    assert read.process is None, "what comes to nothing is not described"
+    seen = source.described(read)
     assert (seen.event, seen.time, seen.verdicts, seen.generation) == ("process.exec", 105_000_000_001, (3,), 1)
     assert seen.fields["event"] == "process.exec"
     assert seen.fields["file.path"] == "/tmp/x"
@@ -114,7 +117,8 @@ def test_a_written_alert_can_be_replayed(numbers: dict[str, int], more: dict[str
         "file.open", {"NUM_FILE_FLAGS": 0o101, "NUM_FILE_ACCESS": 2, "NUM_FILE_MODE": 0o100644, "NUM_FILE_OBJECT": 1, **numbers},
         {"STR_FILE_PATH": b"/\xff\n\\x", "STR_PROCESS_CWD": b"/", **more},
     )  # fmt: skip
-    [seen] = live(Reader([("decisions", data)])).read()
+    source = live(Reader([("decisions", data)]))
+    seen = source.described(*source.read())
     rule = RuleInfo("p", "r", "enforce", Action.DENY, Action.DENY)
     [(_, alert)] = Composer("h", lambda: 0).alerts(seen, [(rule, False)], ("/etc/shadow",))
     [batch] = [Replay([encode(alert)]).read()]

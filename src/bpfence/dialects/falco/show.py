@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from bpfence.alerts.alert import Alert, Line, LossLine, StatusLine
+from bpfence.alerts.alert import Alert, Line, LossLine, StatusLine, WholeLine, whole
 from bpfence.dialects.falco.confirm.event import SECOND, FalcoEvent
 from bpfence.dialects.falco.confirm.rules import FalcoMatch
 from bpfence.dialects.falco.options import WATCHING
@@ -83,7 +83,7 @@ def details(match: FalcoMatch) -> dict[str, Any]:
     return {"priority": rule.priority, "source": rule.source, "output": match.output, "output_fields": match.fields}
 
 
-def of_line(line: Line) -> FalcoAlert:
+def of_line(line: WholeLine) -> FalcoAlert:
     """The line of an alert, a loss or a status of bpfence."""
     match line:
         case Alert():
@@ -182,12 +182,12 @@ def _moment(text: str) -> int:
 
 def line_as_json(line: Line) -> bytes:
     """The form `falco`."""
-    return encode(of_line(line))
+    return encode(of_line(whole(line)))
 
 
 def line_as_text(line: Line) -> bytes:
     """The form `falco-text`."""
-    return form(of_line(line), as_text=True).encode()
+    return form(of_line(whole(line)), as_text=True).encode()
 
 
 def form(alert: FalcoAlert, *, as_text: bool) -> str:

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of the ring buffers in, what user space costs out: each figure beside its target.
+
+Run by `make bench`, or by itself: `python benchmarks/userspace.py [RULES]`. An agent over an engine that is a list of records turns them
+into lines of a file, by all the stages of the pipeline and a sink's thread. Processor time of the whole process, the best of several
+rounds. Records differ as those of a busy host do: some hundred processes, thousands of files, each with its number and its time.
+
+    alert       a native rule that denies; its limit is above what comes, so that each record becomes a line
+    limited     the same rule with the default limit, so that nearly all are only counted
+    rejected    a candidate of Falco's stable rules whose process they except
+    match       one that a rule matches, with its line
+    latency     from the moment a record can be read to its line in the sink, while more than a whole batch waits
+    commands    `bpfence --help`, and `check` of one file
+    memory      resident, of an agent with Falco's stable rules in force
+
+The figures are left in .build/bench/userspace.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from bpfence import abi
+from bpfence.agent import agent as agents
+from bpfence.agent.agent import Agent, Settings
+from bpfence.outputs.routes import Outputs, open_outputs
+from tests.unit.agent.fakes import FakeEngine, FakeKernel, write_policy
+from tests.unit.events.samples import Image, record
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+RULES: Final = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
+RESULTS: Final = ROOT / ".build" / "bench" / "userspace.json"
+CHECKED: Final = ROOT / "examples" / "policies" / "no-exec-from-world-writable.yaml"
+BATCH: Final = 1024
+BATCHES: Final = 16
+ROUNDS: Final = 5
+PROCESSES: Final = 300
+RULE: Final = "Read sensitive file untrusted"
+NAMESPACES: Final = {name: os.stat(f"/proc/self/ns/{name}").st_ino for name in ("mnt", "pid", "net", "user")}
+
+
+class Figure(NamedTuple):
+    """One result. `better`: ">" where more is better, "<" where less is."""
+
+    name: str
+    value: float
+    unit: str
+    better: str
+    target: float
+
+
+class Replayed(FakeEngine):
+    """An engine whose ring buffers hold `batches`; its programs are those of `images`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: dict[int, Image] = {}
+        self.waiting: Iterator[list[tuple[str, bytes]]] = iter(())
+
+    def drain(self, timeout_ms: int = 0) -> list[tuple[str, bytes]]:
+        return next(self.waiting, [])
+
+    def image(self, exec_id: int) -> Image | None:
+        return self.images.get(exec_id)
+
+
+def programs(comm: bytes, exe: bytes) -> dict[int, Image]:
+    """A shell and what it was started from, and PROCESSES programs that it started."""
+    init, shell = 0x600000, 0x700000
+    found = {init: Image(0, 1, 0, b"systemd", b"/sbin/init\0", b"/usr/lib/systemd/systemd"),
+             shell: Image(init, 400, 0, b"bash", b"-bash\0", b"/usr/bin/bash")}  # fmt: skip
+    for n in range(PROCESSES):
+        found[shell + 1 + n] = Image(shell, 5000 + n, 0, comm, b"%s\0-n\0/var/lib/app/%d\0" % (comm, n), exe)
+    return found
+
+
+def native(n: int, generation: int, verdict: int) -> bytes:
+    """A record of file.open as the kernel writes it for native rules."""
+    who = n % PROCESSES
+    numbers = {"NUM_FILE_ACCESS": 1, "NUM_FILE_FLAGS": 0o100000, "NUM_FILE_MODE": 0o100644, "NUM_FILE_UID": 0, "NUM_FILE_GID": 0,
+               "NUM_FILE_DEV": 0x800001, "NUM_FILE_DELETED": 0, "NUM_FILE_INO": 10_000 + n}  # fmt: skip
+    strings = {
+        "STR_FILE_PATH": b"/secret/folder-%d/file-%d.txt" % (n % 40, n),
+        "STR_FILE_FSTYPE": b"ext4",
+        "STR_PROCESS_CWD": b"/var/lib/app",
+    }
+    return record("file.open", numbers, strings, **header(n, who), comm=b"worker", generation=generation, verdicts=(verdict,))
+
+
+def header(n: int, who: int) -> dict[str, Any]:
+    """The members of a header that tell one record from another."""
+    return {
+        "time": 6_000_000_000 + 20_000 * n, "sequence": n + 1, "pid": 5000 + who, "tid": 5000 + who, "ppid": 400,
+        "exec_id": 0x700001 + who, "parent_exec_id": 0x700000, "start_time": 4_000_000_000 + who, "cgroup": 77,
+        **{f"{name}_ns": number for name, number in NAMESPACES.items()},
+    }  # fmt: skip
+
+
+def detailed(n: int, generation: int, verdict: int, comm: bytes) -> bytes:
+    """A record of file.open with the details that languages ask for, written when the call has returned."""
+    who = n % PROCESSES
+    numbers = {
+        "NUM_TTY": 0, "NUM_SID": 400, "NUM_PGID": 5000 + who, "NUM_VPID": 5000 + who, "NUM_VTID": 5000 + who, "NUM_VPGID": 5000 + who,
+        "NUM_LOGINUID": 1000, "NUM_EXE_FLAGS": 0, "NUM_CALL": 257, "NUM_FILE_ACCESS": 1, "NUM_FILE_FLAGS": 0o100000,
+        "NUM_FILE_MODE": 0o100640,
+        "NUM_FILE_UID": 0, "NUM_FILE_GID": 42, "NUM_FILE_DEV": 0x800001, "NUM_FILE_DELETED": 0, "NUM_FILE_INO": 10_000 + n % 4,
+        "NUM_PROCESS_CAPS": 0, "NUM_CAPS_PERMITTED": 0, "NUM_CAPS_INHERITABLE": 0, "NUM_CAPS_BOUNDING": (1 << 41) - 1, "NUM_EXE_INO": 4711,
+        "NUM_EXE_CTIME": 1, "NUM_EXE_MTIME": 1, "NUM_PARENT_START": 3_000_000_000, "NUM_CALL_ARG0": (1 << 64) - 100,
+        "NUM_CALL_ARG1": 0x7FFD0000,
+        "NUM_CALL_ARG2": 0o100000, "NUM_CALL_ARG3": 0, "NUM_CALL_ARG4": 0, "NUM_CALL_ARG5": 0, "NUM_RESULT": 3,
+        "NUM_DIRFD": (1 << 64) - 100,
+    }  # fmt: skip
+    path = (b"/etc/shadow", b"/etc/sudoers", b"/etc/pam.conf", b"/etc/security/pwquality.conf")[n % 4]
+    lineage = abi.ANCESTOR_STRUCT.pack(0x700000, 400) + abi.ANCESTOR_STRUCT.pack(0x600000, 1)
+    strings = {
+        "STR_FILE_PATH": path, "STR_FILE_FSTYPE": b"ext4", "STR_ANCESTORS": lineage,
+        "STR_FILE_TEXT": path, "STR_PROCESS_CWD": b"/var/lib/app",
+    }  # fmt: skip
+    more = {"flags": abi.EVENT_RESULT, "error": 0, "action": abi.ACTION_AUDIT}
+    return record("file.open", numbers, strings, **header(n, who), comm=comm, generation=generation, verdicts=(verdict,), **more)
+
+
+class Bench:
+    """An agent under one policy file, with one output, in a folder."""
+
+    def __init__(self, policy: Path, folder: Path) -> None:
+        self.engine = Replayed()
+        self.sink = folder / "lines.jsonl"
+        self.outputs: Outputs = open_outputs((f"jsonl:{self.sink}",), print)
+        settings = Settings(policies=(str(policy),), drop_privileges=False)
+        agents._cgroup_path = lambda: lambda number: "/system.slice/app.service"  # as cgroup v2 has it, which this host may lack
+        self.agent = Agent(settings, self.outputs, report=lambda text: None, kernel=FakeKernel(self.engine))
+        self.agent.start()
+        self.outputs.start()
+
+    def verdict(self, name: str) -> int:
+        """The number of the verdict that says one rule alone."""
+        [newest] = self.agent.generations
+        for number, meaning in enumerate(newest.verdicts):
+            if [newest.rules[rule].rule for rule in meaning.rules] == [name]:
+                return number
+        raise AssertionError(f"no verdict says {name!r} alone")
+
+    def seconds(self, records: list[tuple[str, bytes]], lines: int | None) -> float:
+        """Processor time of `Agent.drain` over some records, until their `lines` are in the file; None: as many as come."""
+        times = []
+        for _ in range(ROUNDS):
+            batches = [records[at : at + BATCH] for at in range(0, len(records), BATCH)]
+            self.engine.waiting = iter(batches)
+            os.truncate(self.sink, 0)
+            gc.collect()
+            start = time.process_time()
+            for _ in range(len(batches)):
+                self.agent.drain()
+            self.settle()
+            times.append(time.process_time() - start)
+            found = self.sink.read_bytes().count(b'"kind":"alert"')
+            assert lines is None or found == lines, f"{found} lines instead of {lines}"
+        return min(times)
+
+    def settle(self) -> None:
+        """Wait, asleep, until the sink has written what it was given."""
+        while any(route.sink._waiting for route in self.outputs._routes):
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        """Stop the agent."""
+        self.agent.stop()
+
+
+def rates(rules: Path) -> Iterator[Figure]:
+    """What one core does in a second."""
+    count = BATCH * BATCHES
+    for name, more, lines, target in (("alert", ", rate: 10000000/s", count, 100e3), ("limited", "", None, 300e3)):
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(write_policy(Path(folder, "p.yaml"), more=more), Path(folder))
+            bench.engine.images = programs(b"worker", b"/usr/bin/worker")
+            number = bench.verdict("secret")
+            made = [("decisions", native(n, bench.engine.generation, number)) for n in range(count)]
+            yield Figure(name, count / bench.seconds(made, lines), "a second", ">", target)
+            bench.close()
+    if not rules.exists():
+        print(f"skipped: {rules} is missing")
+        return
+    for name, comm, lines, target in (("rejected", b"sshd", 0, 300e3), ("match", b"worker", count, 30e3)):
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(rules, Path(folder))
+            bench.agent.life.pipeline.limiter.allow = lambda *_: True  # type: ignore[method-assign]  # a Falco rule has no rate of its own
+            bench.engine.images = programs(comm, b"/usr/bin/" + comm)
+            number = bench.verdict(RULE)
+            made = [("candidates", detailed(n, bench.engine.generation, number, comm)) for n in range(count)]
+            yield Figure(name, count / bench.seconds(made, lines), "a second", ">", target)
+            bench.close()
+
+
+def commands() -> Iterator[Figure]:
+    """Processor time of commands, Python's start included."""
+    for name, words, target in (("--help", ["--help"], 0.1), ("check", ["check", str(CHECKED)], 0.15)):
+        times = []
+        for _ in range(ROUNDS):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, "-m", "bpfence", *words], check=True, capture_output=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        yield Figure(f"bpfence {name}", min(times), "s", "<", target)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="What user space costs, each figure beside its target.")
+    parser.add_argument("rules", nargs="?", type=Path, default=RULES, help="Falco's stable rules")
+    parser.add_argument("--only", choices=("rates", "commands"), help="measure one part")
+    given = parser.parse_args()
+    parts = {"rates": lambda: rates(given.rules), "commands": commands}
+    figures = []
+    for name, measure in parts.items():
+        if given.only in (None, name):
+            for figure in measure():
+                figures.append(figure)
+                met = figure.value >= figure.target if figure.better == ">" else figure.value <= figure.target
+                each = f"  {1e6 / figure.value:7.2f} µs each" if figure.unit == "a second" else ""
+                wanted = f"{figure.better} {figure.target:,}{'' if met else '  not met'}"
+                print(f"{figure.name:<18}{figure.value:12,.3f} {figure.unit:<9} {wanted}{each}", flush=True)
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps({figure.name: figure._asdict() for figure in figures}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
