@@ -206,6 +206,7 @@ class Agent:
         locked_out = locking_out(loaded.policies, own_programs())
         compiled = self.life.tables.put_in_force(loaded, made)
         self.life.pipeline.acts.clear()
+        self.life.source.processes.forget_subjects()  # what rules that are gone have found out
         self.life.pipeline.limiter.keep({(rule.policy, rule.name) for rule in compiled.rules})
         self._diagnose([*loaded.diagnostics, *compiled.unreachable, *locked_out])
         self._tell_filters(loaded.policies)

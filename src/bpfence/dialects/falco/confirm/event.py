@@ -50,6 +50,14 @@ class FalcoEvent(Protocol):
     def time(self) -> int:
         """ns since 1970."""
 
+    @property
+    def memo(self) -> dict[object, Any] | None:
+        """What was found out of fields ABOUT_PROCESS, shared by the events of a type by one process; None: it is not kept."""
+
+    @property
+    def unsure(self) -> int:
+        """What of their needs is not known for sure, so that what needs it is not kept."""
+
     def get(self, field: str, argument: str | None = None) -> FieldValue | None:
         """A field's value; None where it is absent. Fields that are `many` give tuples when asked without argument."""
 
@@ -68,11 +76,33 @@ class FalcoAncestor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     env: dict[str, str] = {}
 
 
+OWN_ARGUMENTS: Final = 1
+ANCESTORS_ARGUMENTS: Final = 2
+"""What a field of a process may need that can be had only from the memory of a process, where it may change."""
+ABOUT_PROCESS: Final[Mapping[str, int]] = {
+    **dict.fromkeys((
+        "proc.name", "proc.exepath", "proc.cwd", "proc.pid", "proc.ppid", "proc.vpid", "proc.tty", "proc.sid", "proc.pgid", "proc.vpgid",
+        "proc.is_exe_writable", "proc.is_exe_upper_layer", "proc.is_exe_lower_layer", "proc.is_exe_from_memfd", "proc.exe_ino",
+        "proc.exe_ino.ctime", "proc.exe_ino.mtime", "proc.aname", "proc.aexepath", "proc.apid", "proc.pname", "proc.pexepath",
+        "proc.loginshellid", "thread.tid", "thread.vtid", "thread.cap_effective", "thread.cap_permitted", "thread.cap_inheritable",
+        "user.uid", "user.loginuid", "group.gid", "container.id", "container.name", "container.image.repository", "container.image.tag",
+        "k8s.pod.name", "k8s.ns.name", "evt.type", "syscall.type", "evt.category", "evt.source", "evt.dir",
+    ), 0),
+    **dict.fromkeys(("proc.exe", "proc.args", "proc.cmdline", "proc.exeline", "proc.cmdnargs", "proc.cmdlenargs"), OWN_ARGUMENTS),
+    **dict.fromkeys(("proc.pexe", "proc.pcmdline"), ANCESTORS_ARGUMENTS),
+    **dict.fromkeys(("proc.aexe", "proc.acmdline", "proc.aargs"), OWN_ARGUMENTS | ANCESTORS_ARGUMENTS),
+}  # fmt: skip
+"""Fields that are the same for all events of one type by one process, as long as a record says the same of it (`Derived.memo`); and what
+they need."""
+
+
 class Derived:
     """Values that follow from other values. A source implements `raw` (what it has itself), `lineage`, `arguments` and `elements`."""
 
     type: str
     time: int
+    memo: dict[object, Any] | None = None
+    unsure: int = 0
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str | None], FieldValue | None] = {}

@@ -21,7 +21,17 @@ from typing import Final
 from bpfence import abi
 from bpfence.conditions.containers import container_of
 from bpfence.dialects.falco.confirm import calls
-from bpfence.dialects.falco.confirm.event import LAST_MOMENT, SECOND, Derived, FalcoAncestor, FieldValue, Scalar, unknown_argument
+from bpfence.dialects.falco.confirm.event import (
+    ANCESTORS_ARGUMENTS,
+    LAST_MOMENT,
+    OWN_ARGUMENTS,
+    SECOND,
+    Derived,
+    FalcoAncestor,
+    FieldValue,
+    Scalar,
+    unknown_argument,
+)
 from bpfence.events import records
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import ExecImage, KernelEvent
@@ -83,7 +93,31 @@ class LiveEvents:
             self._first = self._last = moment
         made = LiveEvent(self, record, kind, moment, self._count, moment - self._first, moment - self._last)
         self._last = moment
+        if not record.event.startswith("process."):  # these change the process that they are about
+            self._remember(made)
         return made
+
+    def _remember(self, event: LiveEvent) -> None:
+        """Give an event what others of its type by the same process have found out."""
+        known = self.processes.subject(event.record, self._cgroup_path).known
+        kept = known.get(event.type)
+        if kept is None:
+            kept = known[event.type] = (self._unsure(event), {})
+        unsure, event.memo = kept
+        if unsure is None:
+            event.memo = None
+        else:
+            event.unsure = unsure
+
+    def _unsure(self, event: LiveEvent) -> int | None:
+        """What of a process has to be read from its memory, or from that of its ancestors; None where its cgroup, or the program of one of
+        them, is not known."""
+        images = [event.image(), *(image for _, image in event.living())]
+        if None in images or self.cgroup(event.record)[0] is None:
+            return None
+        own, *ancestors = (image is not None and not image.args and bool(image.flags & abi.EXEC_FROM_ITER) for image in images)
+        given = event.record.string(abi.STR_PROCESS_ARGS)
+        return (OWN_ARGUMENTS if own and not given else 0) | (ANCESTORS_ARGUMENTS if any(ancestors) else 0)
 
     def cgroup(self, record: KernelEvent) -> tuple[str | None, str]:
         """The path of the acting process's cgroup, None where it is gone, and the container's id."""

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from bpfence.alerts.faults import Faults
 from bpfence.conditions.values import fold
-from bpfence.dialects.falco.confirm.event import FalcoEvent, FieldValue, Scalar, directory_of
+from bpfence.dialects.falco.confirm.event import ABOUT_PROCESS, FalcoEvent, FieldValue, Scalar, directory_of
 from bpfence.dialects.falco.options import SUGGESTED, PathSource
 from bpfence.dialects.falco.read import patterns
 from bpfence.dialects.falco.read.checks import Applied, Comparison, FieldGetter, Getter, Network
@@ -123,7 +123,8 @@ class RuleSet:
         if renderer is None:
             template = rule.output._replace(parts=(*rule.output.parts, *self.appended))
             renderer = self._renderers[id(rule)] = _Renderer(template, rule.name, self.faults)
-        return renderer.text(event) or "", renderer.fields(event)
+        text, fields = renderer.render(event)
+        return text or "", fields
 
 
 def holds(condition: Any, event: FalcoEvent, *, paths: PathSource = "kernel") -> bool:
@@ -139,25 +140,33 @@ def _always(_: FalcoEvent) -> bool:
     return True
 
 
+class _Part(NamedTuple):
+    """A closure, and roughly what it costs. `needs`: it is about nothing but the process, and what of that it needs; None: it is not."""
+
+    closure: Closure
+    cost: int
+    needs: int | None
+
+
 class _Compiler:
     """Makes closures for one event type."""
 
     def __init__(self, event_type: str, paths: PathSource) -> None:
         self.event_type = event_type
         self.paths = paths
-        self.known: dict[int, tuple[Closure, int]] = {}
+        self.known: dict[int, _Part] = {}
 
     def compile(self, condition: Any) -> Closure:
-        return self.node(condition)[0]
+        return _remembered(self.node(condition)).closure
 
-    def node(self, node: Any) -> tuple[Closure, int]:
-        """A closure, and roughly what it costs. Cheap parts of `and` and `or` are tested first, as none has a side effect."""
+    def node(self, node: Any) -> _Part:
+        """Cheap parts of `and` and `or` are tested first, as none has a side effect."""
         costed = self.known.get(id(node))
         if costed is None:
             if isinstance(node, Comparison):
                 costed = self.test(node)
             elif isinstance(node, NotNode):
-                costed = _negated(*self.node(node.part))
+                costed = _negated(self.node(node.part))
             else:
                 parts = []
                 for part in node.parts:
@@ -166,13 +175,16 @@ class _Compiler:
             self.known[id(node)] = costed
         return costed
 
-    def test(self, test: Comparison) -> tuple[Closure, int]:
+    def test(self, test: Comparison) -> _Part:
         decided = decides_type(test)
         if decided is not None:
-            return (_always if self.event_type in decided else _never), 0
+            return _Part(_always if self.event_type in decided else _never, 0, 0)
         number = decides_number(test)
         if number is not None:
-            return (_always if number else _never), 0
+            return _Part(_always if number else _never, 0, 0)
+        return _Part(*self.judged(test), _needs_of_all([test.left] if test.right is None else [test.left, test.right]))
+
+    def judged(self, test: Comparison) -> tuple[Closure, int]:
         take = self.take(test.left)
         many = test.left.many
         if test.operator == "exists":
@@ -222,33 +234,80 @@ def _typed_argument(argument: str, kinds: tuple[type, ...]) -> Take:
 # ---- boolean structure ----
 
 
-def _negated(part: Closure, cost: int) -> tuple[Closure, int]:
-    if part is _always:
-        return _never, 0
-    if part is _never:
-        return _always, 0
-    return (lambda event: not part(event)), cost
+def _needs(getter: Any) -> int | None:
+    """What a value needs of the process where it is about nothing else; None where it is."""
+    if isinstance(getter, Applied):
+        return _needs_of_all(getter.arguments)
+    if isinstance(getter, FieldGetter):
+        return ABOUT_PROCESS.get(getter.use.field.name)
+    return 0
 
 
-def _all(parts: Sequence[tuple[Closure, int]]) -> tuple[Closure, int]:
-    if any(part is _never for part, _ in parts):
-        return _never, 0
-    return _joined([pair for pair in parts if pair[0] is not _always], _always, _conjunction)
+def _needs_of_all(getters: Iterable[Any]) -> int | None:
+    return _united(map(_needs, getters))
 
 
-def _any(parts: Sequence[tuple[Closure, int]]) -> tuple[Closure, int]:
-    if any(part is _always for part, _ in parts):
-        return _always, 0
-    return _joined([pair for pair in parts if pair[0] is not _never], _never, _disjunction)
+def _united(all_needs: Iterable[int | None]) -> int | None:
+    united = 0
+    for needs in all_needs:
+        if needs is None:
+            return None
+        united |= needs
+    return united
 
 
-def _joined(parts: list[tuple[Closure, int]], nothing: Closure, join: Callable[[tuple[Closure, ...]], Closure]) -> tuple[Closure, int]:
+def _remembered(part: _Part) -> _Part:
+    """A part that is about nothing but the process is decided once for it."""
+    closure, needs, key = part.closure, part.needs, object()
+    if needs is None or closure in (_always, _never):
+        return part
+
+    def holds_of_process(event: FalcoEvent) -> bool:
+        memo = event.memo
+        if memo is None or event.unsure & needs:
+            return closure(event)
+        known: bool | None = memo.get(key)
+        if known is None:
+            known = memo[key] = closure(event)
+        return known
+
+    return _Part(holds_of_process, 0, needs)
+
+
+def _negated(part: _Part) -> _Part:
+    closure = part.closure
+    if closure is _always:
+        return _Part(_never, 0, 0)
+    if closure is _never:
+        return _Part(_always, 0, 0)
+    return part._replace(closure=lambda event: not closure(event))
+
+
+def _all(parts: Sequence[_Part]) -> _Part:
+    if any(part.closure is _never for part in parts):
+        return _Part(_never, 0, 0)
+    return _joined([part for part in parts if part.closure is not _always], _always, _conjunction)
+
+
+def _any(parts: Sequence[_Part]) -> _Part:
+    if any(part.closure is _always for part in parts):
+        return _Part(_always, 0, 0)
+    return _joined([part for part in parts if part.closure is not _never], _never, _disjunction)
+
+
+def _joined(parts: list[_Part], nothing: Closure, join: Callable[[tuple[Closure, ...]], Closure]) -> _Part:
+    """Parts about nothing but the process are joined apart from the others, those with the same needs."""
     if not parts:
-        return nothing, 0
+        return _Part(nothing, 0, 0)
     if len(parts) == 1:
         return parts[0]
-    ordered = sorted(parts, key=lambda pair: pair[1])
-    return join(tuple(part for part, _ in ordered)), sum(cost for _, cost in parts)
+    all_needs = {part.needs for part in parts}
+    if len(all_needs) > 1:
+        groups = ([part for part in parts if part.needs == needs] for needs in sorted(all_needs - {None}))  # type: ignore[type-var]
+        parts = [*(_remembered(_joined(group, nothing, join)) for group in groups), *(part for part in parts if part.needs is None)]
+    ordered = sorted(parts, key=lambda part: part.cost)
+    needs = _united(part.needs for part in parts)
+    return _Part(join(tuple(part.closure for part in ordered)), sum(part.cost for part in parts), needs)
 
 
 def _conjunction(parts: tuple[Closure, ...]) -> Closure:
@@ -627,21 +686,37 @@ def _options(words: list[str], valid: set[str], valued: set[str]) -> Iterator[tu
 # ---- output ----
 
 
+class _Field(NamedTuple):
+    """A value of an output. `needs` as in `_Part`."""
+
+    part: Part
+    take: Take
+    needs: int | None
+
+
 class _Renderer:
-    """One output, ready to be filled in. A value that cannot be had is missing, and `faults` is told."""
+    """One output, ready to be filled in. A value that cannot be had is missing, and `faults` is told.
+
+    What is about nothing but the process is filled in once for it: what is kept are the texts between the other values, and the fields.
+    """
 
     def __init__(self, template: Template, rule: str = "", faults: Faults | None = None) -> None:
         self._compiler = _Compiler("", "text")
         self._lenient = template.lenient
         self._rule = rule
         self._faults = faults
-        self._parts = [(part, None if part.getter is None else self._take(part.getter, part.text)) for part in template.parts]
-        self._fields: dict[str, tuple[Part, Take]] = {}
-        for part, take in self._parts:
-            if take is not None:
-                self._fields[part.text] = part, take
+        self._fields: dict[str, _Field] = {}
+        self._parts = [part.text if part.getter is None else self._field(part, part.getter) for part in template.parts]
+        for part in template.parts:
             for spelled, source in part.inner:
-                self._fields.setdefault(spelled, (Part(spelled, source), self._take(source, spelled)))
+                if spelled not in self._fields:
+                    self._field(Part(spelled, source), source)
+        self._needs = _united(field.needs for field in self._fields.values() if field.needs is not None) or 0
+        self._others = [field for field in self._fields.values() if field.needs is None]
+
+    def _field(self, part: Part, getter: Getter) -> _Field:
+        made = self._fields[part.text] = _Field(part, self._take(getter, part.text), _needs(getter))
+        return made
 
     def _taken(self, getter: Getter) -> Take:
         """What a field has in an output. Of ancestors it is one text; for their process ids it is, as in Falco, the process's own."""
@@ -677,28 +752,59 @@ class _Renderer:
 
         return contained
 
-    def text(self, event: FalcoEvent) -> str | None:
-        """The whole text; None where a value is missing and the output does not begin with '*'."""
-        out = []
-        for part, take in self._parts:
-            if take is None:
-                out.append(part.text)
-                continue
-            value = take(event)
-            if value is None and not self._lenient:
-                return None
-            text = MISSING if value is None else value_as_text(value)
-            out.append(text[: part.width].ljust(part.width) if part.width else text)
-        return "".join(out)
+    def render(self, event: FalcoEvent) -> tuple[str | None, dict[str, Any]]:
+        """The whole text, None where a value is missing and the output does not begin with '*'; and output_fields: every field by its
+        spelled name, null where it is missing."""
+        memo = event.memo
+        if memo is None or event.unsure & self._needs:
+            return self._filled(event, *self._about_process(event))
+        known = memo.get(self)
+        if known is None:
+            known = memo[self] = self._about_process(event)
+        return self._filled(event, *known)
 
-    def fields(self, event: FalcoEvent) -> dict[str, Any]:
-        """output_fields: every field of the output by its spelled name, null where it is missing."""
-        return {name: value_as_json(part, take(event), event) for name, (part, take) in self._fields.items()}
+    def _about_process(self, event: FalcoEvent) -> tuple[list[str | _Field] | None, dict[str, Any]]:
+        """The parts of the text with all values filled in that are about the process; None where one is missing that may not be. And all
+        fields, those that are not null."""
+        values = {name: field.take(event) for name, field in self._fields.items() if field.needs is not None}
+        fields = {name: value_as_json(field.part, values.get(name), event) for name, field in self._fields.items()}
+        parts: list[str | _Field] = []
+        for part in self._parts:
+            made: str | _Field | None = part
+            if isinstance(part, _Field) and part.needs is not None:
+                made = self._text(part.part, values[part.part.text])
+            if made is None:
+                return None, fields
+            if isinstance(made, str) and parts and isinstance(parts[-1], str):
+                parts[-1] += made
+            else:
+                parts.append(made)
+        return parts, fields
+
+    def _text(self, part: Part, value: FieldValue | None) -> str | None:
+        if value is None and not self._lenient:
+            return None
+        text = MISSING if value is None else value_as_text(value)
+        return text[: part.width].ljust(part.width) if part.width else text
+
+    def _filled(self, event: FalcoEvent, parts: list[str | _Field] | None, fields: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """The same with the other values."""
+        values = {field.part.text: field.take(event) for field in self._others}
+        fields = fields.copy()
+        for field in self._others:
+            fields[field.part.text] = value_as_json(field.part, values[field.part.text], event)
+        texts = []
+        for part in parts or ():
+            text = part if isinstance(part, str) else self._text(part.part, values[part.part.text])
+            if text is None:
+                return None, fields
+            texts.append(text)
+        return None if parts is None else "".join(texts), fields
 
 
 def render(template: Template, event: FalcoEvent) -> str | None:
     """An output filled in; None where a value is missing and the output does not begin with '*'."""
-    return _Renderer(template).text(event)
+    return _Renderer(template).render(event)[0]
 
 
 def value_as_text(value: FieldValue) -> str:

@@ -45,6 +45,8 @@ class Anything:
 
     type = "openat"
     time = 0
+    memo = None
+    unsure = 0
 
     def __init__(self, value: Any, elements: tuple[str, ...] | None = ("-x", "")) -> None:
         self.value = value

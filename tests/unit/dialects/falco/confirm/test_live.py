@@ -15,14 +15,22 @@ from hypothesis import strategies as st
 from bpfence import abi
 from bpfence.dialects.falco.confirm import live as falco_live
 from bpfence.dialects.falco.confirm.calls import TYPES, UNKNOWN_DESCRIPTOR
-from bpfence.dialects.falco.confirm.event import DERIVED, FalcoAncestor, encode, record_of
+from bpfence.dialects.falco.confirm.event import (
+    ABOUT_PROCESS,
+    ANCESTORS_ARGUMENTS,
+    DERIVED,
+    OWN_ARGUMENTS,
+    FalcoAncestor,
+    encode,
+    record_of,
+)
 from bpfence.dialects.falco.confirm.event import decode as recorded
 from bpfence.dialects.falco.confirm.live import LiveEvent, LiveEvents, address_text, container_id, normal
 from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.dialects.falco.load import load_files, load_text
-from bpfence.dialects.falco.read.fields import FALCO_FIELDS, FieldArgument
+from bpfence.dialects.falco.read.fields import FALCO_FIELD_BY_NAME, FALCO_FIELDS, FieldArgument
 from bpfence.events.process import Clock, ProcessCache
-from bpfence.events.records import KernelEvent, decode
+from bpfence.events.records import SUBJECT, KernelEvent, decode
 from bpfence.fields import EVENTS as NATIVE_EVENTS
 from bpfence.host.accounts import UNKNOWN, User
 from bpfence.host.hostnames import Hostnames
@@ -722,7 +730,7 @@ def test_a_cgroup_that_is_gone() -> None:
     maker = events()
     maker._cgroup_path = lambda number: asked.append(number) or "/docker/z"  # type: ignore[func-returns-value]
     assert [made("file.open", maker=maker).get("container.id") for _ in range(3)] == ["z"] * 3
-    assert asked == [9]
+    assert asked == [9, 9], "once for the container, once for the process"
 
 
 # ---- texts ----
@@ -948,3 +956,101 @@ def test_no_record_raises(
         assert event.get(field, argument) == value
     line = encode(record_of(event, [spelled for spelled, argument in ASKED if argument is None], num=1, host="h"))
     assert recorded(line).type == event.type
+
+
+# ---- what is kept for a process ----
+
+PROCESS_NUMBERS = [name for name, slot in abi.NUM_SLOT.items() if slot < abi.NUM_CALL or abi.ABI_NUM_WIDE <= slot < abi.NUM_CALL_ARG0]
+PROCESS_STRINGS = ["STR_PROCESS_EXE", "STR_PROCESS_ARGS", "STR_PROCESS_NAME", "STR_PROCESS_CGROUP", "STR_PROCESS_CWD", "STR_PARENT_NAME",
+                   "STR_PARENT_ARGS"]  # fmt: skip
+BYTES = st.sampled_from([b"", b"x", b"/a/b", b"sh\0-c\0x", b"\xff"])
+LINEAGE = st.sampled_from(
+    [b"", abi.ANCESTOR_STRUCT.pack(0x700000, 400), abi.ANCESTOR_STRUCT.pack(0x700000, 400) + abi.ANCESTOR_STRUCT.pack(0x600000, 1)]
+)
+OLDER = {number: Image(image.parent_exec_id, image.pid, abi.EXEC_FROM_ITER, image.comm, b"", image.exe) for number, image in IMAGES.items()}
+WORDS = {OWN_ARGUMENTS: "arguments of its own", ANCESTORS_ARGUMENTS: "arguments of its ancestors"}
+
+
+def any_record(draw: st.DrawFn, event: str, numbers: dict[str, int], strings: dict[str, bytes], **header: int) -> KernelEvent:
+    """A record that says this of its process, and anything about everything else."""
+    others = [name for name, slot in abi.NUM_SLOT.items() if slot >= abi.ABI_NUM_IN_HEADER and name not in PROCESS_NUMBERS]
+    more = draw(st.dictionaries(st.sampled_from(others), st.integers(0, (1 << 32) - 1), max_size=6))
+    texts = draw(st.dictionaries(st.sampled_from(["STR_FILE_PATH", "STR_FILE_TEXT", "STR_CALL_TEXT", "STR_NET_PEER_IP"]), BYTES))
+    call = {"NUM_CALL": {"file.open": 257, "net.connect": 42, "file.unlink": 87}[event]}
+    made = decode(
+        "candidates",
+        record(
+            event,
+            {**numbers, **more, **call},
+            {**strings, **texts},
+            time=draw(st.integers(0, 1 << 60)),
+            cpu=draw(st.integers(0, 9)),
+            **header,
+        ),
+    )
+    assert isinstance(made, KernelEvent)
+    return made
+
+
+@given(st.data(), st.sampled_from(["file.open", "net.connect", "file.unlink"]), st.booleans())
+def test_fields_about_a_process_are_the_same_for_all_its_events(data: st.DataObject, event: str, older: bool) -> None:
+    names = [name for name in PROCESS_NUMBERS if abi.NUM_SLOT[name] >= abi.ABI_NUM_IN_HEADER]
+    numbers = data.draw(st.dictionaries(st.sampled_from(names), st.integers(0, (1 << 32) - 1)))
+    strings = data.draw(st.dictionaries(st.sampled_from(PROCESS_STRINGS), BYTES)) | {"STR_ANCESTORS": data.draw(LINEAGE)}
+    header = {"pid": 412, "uid": data.draw(st.integers(0, 9)), "ppid": 400}
+    one, other = (data.draw(st.composite(any_record)(event, numbers, strings, **header)) for _ in range(2))
+    assert one.subject(SUBJECT) == other.subject(SUBJECT)
+    # The second time the memory of processes says something else: what is unsure may differ, and is not kept.
+    procs = [Proc(arguments={412: word, 400: word, 1: word}, started={412: 1, 400: 1, 1: 1}) for word in (b"one\0x", b"other\0y")]
+    first, second = (events(proc, images=OLDER if older else IMAGES).event(found) for proc, found in zip(procs, (one, other), strict=True))
+    assert (first is None) == (second is None)
+    if first is None or second is None or first.type != second.type:
+        return
+    assert (first.unsure, first.memo is None) == (second.unsure, second.memo is None)
+    if first.memo is None:
+        return
+    for name, needs in ABOUT_PROCESS.items():
+        if not needs & first.unsure:
+            arguments = (None, "0", "1", "3") if FALCO_FIELD_BY_NAME[name].argument is FieldArgument.OPTIONAL_INDEX else (None,)
+            assert [first.get(name, one) for one in arguments] == [second.get(name, one) for one in arguments], name
+
+
+def test_what_is_kept_is_shared_by_the_events_of_a_type() -> None:
+    maker = events()
+    first, second, third = made("file.open", maker=maker), made("file.open", maker=maker, time=9), made("file.open", "creat", maker=maker)
+    assert first.memo is second.memo is not None
+    assert third.memo is not first.memo
+    assert made("file.open", maker=maker, uid=5).memo is not first.memo
+    assert made("process.setuid", "setuid", maker=maker).memo is None, "it changes the process that it is about"
+    assert made("file.open", maker=events(cgroup=None)).memo is None
+    assert made("file.open", maker=events(images={})).memo is None
+    assert made("file.open", maker=events(images=OLDER)).unsure == OWN_ARGUMENTS | ANCESTORS_ARGUMENTS
+
+
+REMEMBERED = """
+- rule: R
+  desc: d
+  condition: >
+    evt.type=openat and (proc.name=sh or proc.cmdline contains x) and not proc.pname in (init) and fd.name startswith /etc and
+    (proc.aname[2]=init or fd.name=/etc/q)
+  output: "%fd.name by %proc.name (%proc.cmdline) under %proc.pname, %user.name %container.id %evt.num %proc.aname[9]"
+  priority: NOTICE
+"""
+
+
+def test_rules_say_the_same_whether_or_not_anything_is_kept() -> None:
+    maker = events()
+    loaded, found = load_text(REMEMBERED)
+    assert not [one for one in found if one.severity == "error"]
+    rules = RuleSet(loaded.rules)
+    said = []
+    for path in (b"/etc/a", b"/etc/q", b"/usr", b"/etc/a"):
+        for comm in (b"sh", b"other"):
+            event = made("file.open", maker=maker, strings={"STR_FILE_PATH": path}, comm=comm)
+            kept = [(match.output, match.fields) for match in rules.matches(event)]
+            event.memo = None
+            fresh = [(match.output, match.fields) for match in RuleSet(loaded.rules).matches(event)]
+            assert kept == fresh
+            assert [list(fields) for _, fields in kept] == [list(fields) for _, fields in fresh], "the order, too"
+            said.append(len(kept))
+    assert sum(said) == 6
