@@ -49,8 +49,11 @@ class Record:
         """A number that is present, else `default`. ValueError: there is no such slot."""
     @overload
     def number(self, slot: int, default: _T) -> int | _T: ...
+    @overload
     def string(self, slot: int) -> bytes | None:
-        """A string that is present, else None. ValueError: there is no such slot."""
+        """A string that is present, else `default`. ValueError: there is no such slot."""
+    @overload
+    def string(self, slot: int, default: _T) -> bytes | _T: ...
     def subject(self, masks: bytes) -> bytes:
         """What the record says of its process, as bytes: where these are equal, the process is the same and in the same state.
 

@@ -51,7 +51,12 @@ class LossMeter:
     def record(self, buffer: str, stream: int, sequence: int) -> int:
         """One record came; how many before it in its stream did not. Records of one stream arrive in order."""
         key = buffer, stream
-        expected = self._next.get(key, sequence if self._adopted else 1)
+        expected = self._next.get(key)
+        if expected == sequence:
+            self._next[key] = sequence + 1
+            return 0
+        if expected is None:
+            expected = sequence if self._adopted else 1
         self._next[key] = max(sequence + 1, expected)
         missing = max(0, sequence - expected)
         if missing:

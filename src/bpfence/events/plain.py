@@ -76,10 +76,10 @@ class Record:
         _checked(slot, abi.ABI_NUM_SLOTS)
         return self.numbers.get(slot, default)
 
-    def string(self, slot: int) -> bytes | None:
-        """A string that is present, else None."""
+    def string(self, slot: int, default: T = None) -> bytes | T:  # type: ignore[assignment]
+        """A string that is present, else `default`."""
         _checked(slot, abi.ABI_STR_SLOTS)
-        return self.strings.get(slot)
+        return self.strings.get(slot, default)
 
     def subject(self, masks: bytes) -> bytes:
         """What the record says of its process: of the header, of the numbers and of the strings that `masks` name."""

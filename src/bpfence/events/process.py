@@ -265,7 +265,7 @@ class ProcessCache:
             escape(cwd) if cwd is not None else None, record.uid, record.gid,
             rfc3339(self._clock.wall(record.start_time)) if record.start_time else None,
             [Ancestor(ancestor.pid, escape(ancestor.exe)) for ancestor in chain],
-            truncated or UNSET, escape(group) if group is not None else UNSET, record.numbers.get(abi.NUM_TTY, UNSET),
+            truncated or UNSET, escape(group) if group is not None else UNSET, record.number(abi.NUM_TTY, UNSET),
             flags("exe", record.numbers[abi.NUM_EXE_FLAGS]) if abi.NUM_EXE_FLAGS in record.numbers else UNSET, parent, parents,
         )  # fmt: skip
         fields: dict[str, Value] = {

@@ -191,24 +191,6 @@ static __u64 number_at(const Record *self, unsigned int slot)
 	return first ? word_at(bytes_of(self) + self->wide + WORD * before) : half_at(bytes_of(self) + self->narrow + HALF * before);
 }
 
-static PyObject *record_number(Record *self, PyObject *const *arguments, Py_ssize_t count)
-{
-	PyObject *fallback = count == 2 ? arguments[1] : Py_None;
-	long slot;
-
-	if (count < 1 || count > 2) {
-		PyErr_SetString(PyExc_TypeError, "number(slot, default=None)");
-		return NULL;
-	}
-	slot = slot_of(arguments[0], ABI_NUM_SLOTS);
-	if (slot < 0)
-		return NULL;
-	if (has_number(self, slot))
-		return PyLong_FromUnsignedLongLong(number_at(self, slot));
-	Py_INCREF(fallback);
-	return fallback;
-}
-
 /* A string that is present, the last of its slot, or NULL. */
 static const char *find_string(const Record *self, unsigned int slot, Py_ssize_t *size)
 {
@@ -227,9 +209,34 @@ static const char *find_string(const Record *self, unsigned int slot, Py_ssize_t
 	return found;
 }
 
-static PyObject *record_string(Record *self, PyObject *argument)
+/* The slot that is asked for, and what stands for a value that is not there. -1: there is an exception. */
+static long read_question(PyObject *const *arguments, Py_ssize_t count, long end, PyObject **fallback)
 {
-	long slot = slot_of(argument, ABI_STR_SLOTS);
+	if (count < 1 || count > 2) {
+		PyErr_SetString(PyExc_TypeError, "(slot, default=None)");
+		return -1;
+	}
+	*fallback = count == 2 ? arguments[1] : Py_None;
+	return slot_of(arguments[0], end);
+}
+
+static PyObject *record_number(Record *self, PyObject *const *arguments, Py_ssize_t count)
+{
+	PyObject *fallback;
+	long slot = read_question(arguments, count, ABI_NUM_SLOTS, &fallback);
+
+	if (slot < 0)
+		return NULL;
+	if (has_number(self, slot))
+		return PyLong_FromUnsignedLongLong(number_at(self, slot));
+	Py_INCREF(fallback);
+	return fallback;
+}
+
+static PyObject *record_string(Record *self, PyObject *const *arguments, Py_ssize_t count)
+{
+	PyObject *fallback;
+	long slot = read_question(arguments, count, ABI_STR_SLOTS, &fallback);
 	Py_ssize_t size = 0;
 	const char *found = slot < 0 ? NULL : find_string(self, slot, &size);
 
@@ -237,7 +244,8 @@ static PyObject *record_string(Record *self, PyObject *argument)
 		return NULL;
 	if (found)
 		return PyBytes_FromStringAndSize(found, size);
-	Py_RETURN_NONE;
+	Py_INCREF(fallback);
+	return fallback;
 }
 
 /* Puts a value in a dictionary; takes the references. */
@@ -715,7 +723,7 @@ static PyGetSetDef getters[] = {
 
 static PyMethodDef record_methods[] = {
 	{ "number", (PyCFunction)(void (*)(void))record_number, METH_FASTCALL, NULL },
-	{ "string", (PyCFunction)record_string, METH_O, NULL },
+	{ "string", (PyCFunction)(void (*)(void))record_string, METH_FASTCALL, NULL },
 	{ "subject", (PyCFunction)record_subject, METH_O, NULL },
 	{ NULL },
 };

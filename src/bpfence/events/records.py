@@ -59,7 +59,7 @@ class ExecImage(Protocol):
 def decode(buffer: str, data: bytes) -> KernelEvent | Undecodable:
     """One record of `buffer`. Bytes behind the record's own size are padding."""
     record = twin.decode(buffer, data, _NAMES)
-    return Undecodable(buffer, record) if isinstance(record, str) else record
+    return record if isinstance(record, KernelEvent) else Undecodable(buffer, record)
 
 
 class Slot(NamedTuple):
@@ -106,10 +106,12 @@ def own_fields(record: KernelEvent) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for name, string, slot in EVENT_SLOTS[record.event]:
         if not string:
-            if slot in record.numbers:
-                found[name] = record.numbers[slot]
-        elif slot in record.strings:
-            data = record.strings[slot]
+            number = record.number(slot)
+            if number is not None:
+                found[name] = number
+            continue
+        data = record.string(slot)
+        if data is not None:
             found[name] = data if name.endswith(".ip") else data.decode("utf-8", "surrogateescape")
     return found
 
@@ -143,7 +145,7 @@ def ancestors(record: KernelEvent) -> tuple[tuple[int, int], ...] | None:
 
     What is left over behind the last whole entry, and entries beyond what the kernel writes, are ignored.
     """
-    data = record.strings.get(abi.STR_ANCESTORS)
+    data = record.string(abi.STR_ANCESTORS)
     if data is None:
         return None
     whole = min(len(data) // abi.ANCESTOR_SIZE, abi.ABI_ANCESTORS_MAX) * abi.ANCESTOR_SIZE
@@ -167,4 +169,6 @@ _OBJECT_SLOTS: Final = {"file.path": abi.NUM_FILE_OBJECT, "file.new_path": abi.N
 
 def object_bits(record: KernelEvent) -> dict[str, int]:
     """Which followed objects the files belong to, as the kernel's bit sets by path field; paths that belong to none are left out."""
+    if not record.number(abi.NUM_FILE_OBJECT) and not record.number(abi.NUM_NEW_OBJECT):
+        return {}
     return {field: bits for field, slot in _OBJECT_SLOTS.items() if (bits := record.number(slot))}

@@ -101,22 +101,24 @@ class Live:
         found = []
         for buffer, data in raw:
             try:
-                found += self._observed(buffer, data)
+                seen = self._observed(buffer, data)
+                if seen is not None:
+                    found.append(seen)
             except Exception as error:  # a bug of ours: what somebody has made the kernel write ends no agent
                 self._meter.undecodable(f"a fault of bpfence: {type(error).__name__}")
         return found
 
-    def _observed(self, buffer: str, data: bytes) -> list[Observation]:
+    def _observed(self, buffer: str, data: bytes) -> Observation | None:
         record = records.decode(buffer, data)
         if isinstance(record, Undecodable):
             self._meter.undecodable(record.reason)
-            return []
-        self._meter.record(record.buffer, record.stream, record.sequence)
-        seen = Observation(
-            record.event, self.clock.wall(record.time), {"event": record.event}, None, record.flags,
-            record.generation, record.action, record.error, record.verdicts, records.object_bits(record), record,
+            return None
+        self._meter.record(buffer, record.stream, record.sequence)
+        event = record.event
+        return Observation(
+            event, self.clock.wall(record.time), {"event": event}, None, record.flags, record.generation, record.action, record.error,
+            record.verdicts, records.object_bits(record), record,
         )  # fmt: skip
-        return [seen]
 
     def subject(self, seen: Observation) -> Subject | None:
         """The acting process; None of an observation that comes from no kernel."""

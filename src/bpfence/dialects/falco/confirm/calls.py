@@ -118,10 +118,10 @@ def event_type(record: KernelEvent) -> str | None:
     types = (SEEN if done else TYPES).get(event)
     if types is None:
         return None
-    number = record.numbers.get(abi.NUM_CALL)
+    number = record.number(abi.NUM_CALL)
     if number is None or record.flags & abi.EVENT_ASYNC:
         return _CANONICAL.get(event)
-    first = record.numbers.get(abi.NUM_CALL_ARG0, 0) & 0xFFFFFFFF
+    first = record.number(abi.NUM_CALL_ARG0, 0) & 0xFFFFFFFF
     name = call_name(number, first if number & abi.CALL_COMPAT and first < 32 else 0)
     if name == "io_uring_enter":
         return _CANONICAL.get(event)
@@ -139,7 +139,7 @@ _RENAMED: Final = {
 def has_registers(record: KernelEvent) -> bool:
     """Whether the registers hold the arguments of the call that did this. Registers of socketcall point to them, and those of
     io_uring_enter are about the ring."""
-    number = record.numbers.get(abi.NUM_CALL)
+    number = record.number(abi.NUM_CALL)
     if number is None or record.flags & abi.EVENT_ASYNC:
         return False
     if number & abi.CALL_COMPAT:
@@ -298,7 +298,7 @@ def _id(register: int, kind: str = "user") -> Make:
 
 def _has_narrow_ids(record: KernelEvent) -> bool:
     """Whether the call is one of the 32-bit table that takes ids of 16 bits, of which 0xffff is -1. kernel/uid16.c, low2highuid()."""
-    number = record.numbers.get(abi.NUM_CALL, 0)
+    number = record.number(abi.NUM_CALL, 0)
     return bool(number & abi.CALL_COMPAT) and call_name_of(Arch.X86, number & abi.CALL_NUMBER_MASK) in _RENAMED.values()
 
 
@@ -331,12 +331,12 @@ def _flagged(register: int, spell: Callable[[int], EventArgument]) -> Make:
 
 
 def _slot(slot: int) -> Make:
-    return lambda call: EventArgument(call.record.numbers.get(slot))
+    return lambda call: EventArgument(call.record.number(slot))
 
 
 def _slot_flags(slot: int, spell: Callable[[int], EventArgument]) -> Make:
     def make(call: CallEvent) -> EventArgument:
-        value = call.record.numbers.get(slot)
+        value = call.record.number(slot)
         return ABSENT if value is None else spell(value)
 
     return make
@@ -367,7 +367,7 @@ def _mode(mask: int = 0o7777) -> Make:
     """Permission bits that are given to a file."""
 
     def make(call: CallEvent) -> EventArgument:
-        value = call.record.numbers.get(abi.NUM_FILE_MODE)
+        value = call.record.number(abi.NUM_FILE_MODE)
         return ABSENT if value is None else EventArgument(value & mask, mode_text(call.type, value & mask))
 
     return make
@@ -387,7 +387,7 @@ def _open_mode(register: int) -> Make:
 
 def _how_mode(call: CallEvent) -> EventArgument:
     """The same for openat2, whose structure is in the record."""
-    value = call.record.numbers.get(abi.NUM_HOW_MODE)
+    value = call.record.number(abi.NUM_HOW_MODE)
     if value is None:
         return ABSENT
     return _octal(value & 0o7777 if _given_flags(call) & (_O_CREAT | _O_TMPFILE) else 0)
@@ -402,7 +402,7 @@ def _given_flags(call: CallEvent) -> int:
         return 0o1101
     register = _FLAGS_REGISTER.get(call.type)
     value = None if register is None else call.register(register)
-    return call.record.numbers.get(abi.NUM_FILE_FLAGS, 0) & ~_LARGEFILE if value is None else value & 0xFFFFFFFF
+    return call.record.number(abi.NUM_FILE_FLAGS, 0) & ~_LARGEFILE if value is None else value & 0xFFFFFFFF
 
 
 def _open_flags(call: CallEvent) -> EventArgument:
@@ -412,7 +412,7 @@ def _open_flags(call: CallEvent) -> EventArgument:
 
 
 def _is_new(call: CallEvent) -> bool:
-    return bool(call.record.numbers.get(abi.NUM_FILE_ACCESS, 0) & abi.ACCESS_CREATED)
+    return bool(call.record.number(abi.NUM_FILE_ACCESS, 0) & abi.ACCESS_CREATED)
 
 
 def _created(call: CallEvent) -> EventArgument:
@@ -448,7 +448,7 @@ def _descriptor(register: int) -> Make:
 
 
 def _own_dirfd(call: CallEvent) -> EventArgument:
-    value = call.record.numbers.get(abi.NUM_DIRFD)
+    value = call.record.number(abi.NUM_DIRFD)
     if value is None:
         return _descriptor(0)(call)
     number = _int32(value)
@@ -464,7 +464,7 @@ def _opened(call: CallEvent) -> EventArgument:
 
 def _family(register: int) -> Make:
     def make(call: CallEvent) -> EventArgument:
-        value = call.record.numbers.get(abi.NUM_NET_FAMILY)
+        value = call.record.number(abi.NUM_NET_FAMILY)
         if value is None:
             given = call.register(register)
             if given is None:
@@ -479,18 +479,18 @@ def _family(register: int) -> Make:
 def _socket(register: int, slot: int) -> Make:
     def make(call: CallEvent) -> EventArgument:
         given = call.register(register)
-        return EventArgument(call.record.numbers.get(slot) if given is None else _int32(given))
+        return EventArgument(call.record.number(slot) if given is None else _int32(given))
 
     return make
 
 
 def _queue_percent(call: CallEvent) -> EventArgument:
-    length, most = (call.record.numbers.get(slot) for slot in (abi.NUM_QUEUE_LENGTH, abi.NUM_QUEUE_MAX))
+    length, most = (call.record.number(slot) for slot in (abi.NUM_QUEUE_LENGTH, abi.NUM_QUEUE_MAX))
     return ABSENT if length is None or most is None else EventArgument(length * 100 // most if most else 0)
 
 
 def _signal(call: CallEvent) -> EventArgument:
-    value = call.record.numbers.get(abi.NUM_SIGNAL)
+    value = call.record.number(abi.NUM_SIGNAL)
     return ABSENT if value is None else EventArgument(value, names.name("signal", value))
 
 
@@ -515,14 +515,14 @@ def _prctl_number(call: CallEvent) -> EventArgument:
 
 def _exit(part: Callable[[int], int]) -> Make:
     def make(call: CallEvent) -> EventArgument:
-        code = call.record.numbers.get(abi.NUM_EXIT_CODE)
+        code = call.record.number(abi.NUM_EXIT_CODE)
         return ABSENT if code is None else EventArgument(part(_int32(code)))
 
     return make
 
 
 def _bpf(call: CallEvent) -> EventArgument:
-    value = call.record.numbers.get(abi.NUM_BPF_CMD)
+    value = call.record.number(abi.NUM_BPF_CMD)
     return ABSENT if value is None else EventArgument(value, names.name("bpf_cmd", value))
 
 
@@ -537,12 +537,12 @@ def _exec_name(call: CallEvent) -> EventArgument:
 
 def _exe_flags(call: CallEvent) -> EventArgument:
     """A fact about the executable. Of one that is about to be executed none is known yet."""
-    value = None if call.record.event == "process.exec" else call.record.numbers.get(abi.NUM_EXE_FLAGS)
+    value = None if call.record.event == "process.exec" else call.record.number(abi.NUM_EXE_FLAGS)
     return ABSENT if value is None else _EXE(value)
 
 
 def _clone_flags(call: CallEvent) -> EventArgument:
-    value = call.record.numbers.get(abi.NUM_CLONE_FLAGS)
+    value = call.record.number(abi.NUM_CLONE_FLAGS)
     return ABSENT if value is None else _CLONE(value & ~0xFF)
 
 
@@ -693,7 +693,7 @@ def result_of(record: KernelEvent) -> int | None:
         return 0
     if record.event == "process.exit":
         return None
-    value = record.numbers.get(abi.NUM_RESULT)
+    value = record.number(abi.NUM_RESULT)
     if value is not None:
         return signed(value)
     return -record.error if record.action >= abi.ACTION_DENY and record.error else 0

@@ -109,9 +109,22 @@ MAX_KNOWN: Final = 4096
 
 
 class _Known(NamedTuple):
+    """`asked`: the names of candidates → those of them that there are."""
+
     rules: RuleSet
     infos: dict[str, RuleInfo]
     events: Events
+    asked: dict[frozenset[str] | None, frozenset[str]]
+
+    def among(self, names: Collection[str] | None) -> frozenset[str]:
+        """The candidates that there are; None: any may be one."""
+        key = None if names is None else frozenset(names)
+        found = self.asked.get(key)
+        if found is None:
+            found = frozenset(self.infos) if key is None else key & self.infos.keys()
+            if len(self.asked) < MAX_KNOWN:
+                self.asked[key] = found
+        return found
 
 
 class Detection:
@@ -141,7 +154,7 @@ class Detection:
             self._events = self._events or self._make()
             if self._newest is None or self._newest.rules is not chosen:
                 named = {info.rule: info for info in infos if info.policy == WATCHING}
-                self._newest = _Known(chosen, named, self._events)
+                self._newest = _Known(chosen, named, self._events, {})
             self._known[generation] = self._newest
         else:
             self._newest = None
@@ -182,8 +195,7 @@ class Detection:
                 self._recorder.add(event)
             except Exception as error:
                 self.faults.add("", f"an event {event.type} could not be recorded", error)
-        wanted = known.infos.keys() if among is None else known.infos.keys() & among
-        matching = [known.infos[rule.name] for rule in known.rules.matching_rules(event, wanted)]
+        matching = [known.infos[rule.name] for rule in known.rules.matching_rules(event, known.among(among))]
         self.confirmed += bool(matching)
         return matching
 

@@ -125,7 +125,7 @@ class LiveEvents:
         if known is not None:
             self._containers.move_to_end(record.cgroup)
             return known
-        data = record.strings.get(abi.STR_PROCESS_CGROUP)
+        data = record.string(abi.STR_PROCESS_CGROUP)
         path = _text(data) if data is not None else self._cgroup_path(record.cgroup)
         if path is None:
             path = _unified(self.procfs.cgroups(record.pid, record.start_time))
@@ -212,10 +212,18 @@ def normal(base: str | None, text: str) -> str:
 class LiveEvent(Derived):
     """A record's event."""
 
+    _image: ExecImage | None = None
+    _image_known = False
+    _argv: tuple[bytes, ...] | None = None
+    _argv_known = False
+    _living: list[tuple[int, ExecImage | None]] | None = None
+    _ancestors: tuple[FalcoAncestor, ...] | None = None
+    _registers: bool | None = None
+
     def __init__(
         self, events: LiveEvents, record: KernelEvent, kind: str, moment: int, number: int, since_first: int, since_last: int
     ) -> None:
-        super().__init__()
+        self._known = {}
         self.events = events
         self.record = record
         self.type = kind
@@ -223,13 +231,6 @@ class LiveEvent(Derived):
         self.number = number
         self.since_first = since_first
         self.since_last = since_last
-        self._image: ExecImage | None = None
-        self._image_known = False
-        self._argv: tuple[bytes, ...] | None = None
-        self._argv_known = False
-        self._living: list[tuple[int, ExecImage | None]] | None = None
-        self._ancestors: tuple[FalcoAncestor, ...] | None = None
-        self._registers = calls.has_registers(record)
 
     # -- what `calls` asks for --
 
@@ -241,18 +242,20 @@ class LiveEvent(Derived):
     @property
     def result_known(self) -> bool:
         """Whether the record says what the call returned."""
-        return abi.NUM_RESULT in self.record.numbers
+        return self.record.number(abi.NUM_RESULT) is not None
 
     def register(self, number: int) -> int | None:
         """An argument of the call as its register held it; for 32-bit calls the low half."""
+        if self._registers is None:
+            self._registers = calls.has_registers(self.record)
         if not self._registers:
             return None
-        value = self.record.numbers.get(abi.NUM_CALL_ARG0 + number)
-        return value & 0xFFFFFFFF if value is not None and self.record.numbers[abi.NUM_CALL] & abi.CALL_COMPAT else value
+        value = self.record.number(abi.NUM_CALL_ARG0 + number)
+        return value & 0xFFFFFFFF if value is not None and self.record.number(abi.NUM_CALL, 0) & abi.CALL_COMPAT else value
 
     def text(self, slot: int) -> str | None:
         """A string of the record."""
-        data = self.record.strings.get(slot)
+        data = self.record.string(slot)
         return None if data is None else _text(data)
 
     def descriptor(self, number: int) -> str:
@@ -311,8 +314,8 @@ class LiveEvent(Derived):
             for level, (pid, image) in enumerate(self.living()):
                 name, args = (None, None) if image is None else (image.comm, image.args or None)
                 if level == 0:
-                    name = record.strings.get(abi.STR_PARENT_NAME, name)
-                    args = record.strings.get(abi.STR_PARENT_ARGS, args) or None
+                    name = record.string(abi.STR_PARENT_NAME, name)
+                    args = record.string(abi.STR_PARENT_ARGS, args) or None
                 if args is None and image is not None and image.flags & abi.EXEC_FROM_ITER:
                     args = self._arguments_of(pid)
                 words = None if args is None else records.arguments(args)
@@ -333,7 +336,7 @@ class LiveEvent(Derived):
         the ancestor.
         """
         record = self.record
-        known = record.numbers.get(abi.NUM_PARENT_START) if pid == record.ppid else None
+        known = record.number(abi.NUM_PARENT_START) if pid == record.ppid else None
         return known or self.events.procfs.started(pid, record.start_time)
 
     # -- the process --
@@ -356,7 +359,7 @@ class LiveEvent(Derived):
         if not self._argv_known:
             self._argv_known = True
             record = self.record
-            data = record.strings.get(abi.STR_PROCESS_ARGS)
+            data = record.string(abi.STR_PROCESS_ARGS)
             image = self.image() if not data else None
             if not data and image is not None:
                 data = image.args
@@ -375,7 +378,7 @@ class LiveEvent(Derived):
 
     def _changed(self, event: str, slot: int, before: int) -> int:
         record = self.record
-        return record.numbers.get(slot, before) if record.event == event and (self.result or 0) >= 0 else before
+        return record.number(slot, before) if record.event == event and (self.result or 0) >= 0 else before
 
     def user(self) -> User:
         """The entry of the effective user."""
@@ -412,8 +415,8 @@ class LiveEvent(Derived):
 
     def side(self, address: int, port: int) -> tuple[str | None, int | None]:
         """Address and port of one side of a socket."""
-        data = self.record.strings.get(address)
-        return None if data is None else address_text(data), self.record.numbers.get(port)
+        data = self.record.string(address)
+        return None if data is None else address_text(data), self.record.number(port)
 
     def serves(self) -> bool:
         """Whether this process is the server of the connection. For descriptors in use it is guessed by the ports: a server's is not
@@ -424,7 +427,7 @@ class LiveEvent(Derived):
         if event == "net.connect":
             return False
         ephemeral = self.events.ephemeral
-        local, remote = self.record.numbers.get(abi.NUM_NET_LOCAL_PORT), self.record.numbers.get(abi.NUM_NET_PEER_PORT)
+        local, remote = self.record.number(abi.NUM_NET_LOCAL_PORT), self.record.number(abi.NUM_NET_PEER_PORT)
         own = bool(local) and local not in ephemeral
         if self.get("fd.l4proto") != "tcp":
             return own and event == "net.recv"
@@ -449,14 +452,14 @@ _Take = Callable[[LiveEvent, "str | None"], "FieldValue | None"]
 
 
 def _slot(slot: int) -> _Take:
-    return lambda event, _: event.record.numbers.get(slot)
+    return lambda event, _: event.record.number(slot)
 
 
 def _set(slot: int) -> _Take:
     """A set of capabilities."""
 
     def take(event: LiveEvent, _: str | None) -> FieldValue | None:
-        value = event.record.numbers.get(slot)
+        value = event.record.number(slot)
         return None if value is None else calls.capability_names(value)
 
     return take
@@ -464,15 +467,15 @@ def _set(slot: int) -> _Take:
 
 def _of_program(slot: int) -> _Take:
     """A fact about the executable. For a program that is about to be executed the record has none: what it has is about the caller."""
-    return lambda event, _: None if event.record.event == "process.exec" else event.record.numbers.get(slot)
+    return lambda event, _: None if event.record.event == "process.exec" else event.record.number(slot)
 
 
 def _exe_flag(bit: int) -> _Take:
     def take(event: LiveEvent, _: str | None) -> FieldValue | None:
         if event.record.event == "process.exec":
-            memfd = event.record.numbers.get(abi.NUM_FILE_MEMFD) if bit == abi.EXE_MEMFD else None
+            memfd = event.record.number(abi.NUM_FILE_MEMFD) if bit == abi.EXE_MEMFD else None
             return None if memfd is None else memfd != 0
-        value = event.record.numbers.get(abi.NUM_EXE_FLAGS)
+        value = event.record.number(abi.NUM_EXE_FLAGS)
         return None if value is None else value & bit != 0
 
     return take
@@ -480,7 +483,7 @@ def _exe_flag(bit: int) -> _Take:
 
 def _name(event: LiveEvent, _: str | None) -> FieldValue | None:
     """The name at exec. A task can rename itself later; right after the exec its own name still is that name."""
-    given = event.record.strings.get(abi.STR_PROCESS_NAME)
+    given = event.record.string(abi.STR_PROCESS_NAME)
     if given is not None:
         return _text(given)
     image = None if event.record.event == "process.executed" else event.image()
@@ -496,7 +499,7 @@ def _exepath(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.record.event == "process.exec":
         # What is about to be executed: the one thing that is known of the new program, and what rules that deny are about.
         return event.text(abi.STR_FILE_PATH)
-    data = event.record.strings.get(abi.STR_PROCESS_EXE)
+    data = event.record.string(abi.STR_PROCESS_EXE)
     if data is None:
         image = event.image()
         data = image.exe if image is not None else b""
@@ -504,7 +507,7 @@ def _exepath(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _cwd(event: LiveEvent, _: str | None) -> FieldValue | None:
-    data = event.record.strings.get(abi.STR_PROCESS_CWD)
+    data = event.record.string(abi.STR_PROCESS_CWD)
     if not data:
         return None
     path = _text(data)
@@ -520,7 +523,7 @@ def _started(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _parent_started(event: LiveEvent, _: str | None) -> FieldValue | None:
-    value = event.record.numbers.get(abi.NUM_PARENT_START)
+    value = event.record.number(abi.NUM_PARENT_START)
     return event.events.clock.wall(value) if value else None
 
 
@@ -542,7 +545,7 @@ def _leader(slot: int, part: int) -> _Take:
     """A fact about the leader of a session or group: 0 the name, 1 argv[0], 2 the executable."""
 
     def take(event: LiveEvent, _: str | None) -> FieldValue | None:
-        pid = event.record.numbers.get(slot)
+        pid = event.record.number(slot)
         return None if pid is None else event.leader(pid)[part]
 
     return take
@@ -550,7 +553,7 @@ def _leader(slot: int, part: int) -> _Take:
 
 def _leads(slot: int) -> _Take:
     def take(event: LiveEvent, _: str | None) -> FieldValue | None:
-        pid = event.record.numbers.get(slot)
+        pid = event.record.number(slot)
         return None if pid is None else pid == event.record.pid
 
     return take
@@ -558,7 +561,7 @@ def _leads(slot: int) -> _Take:
 
 def _namespace_started(event: LiveEvent, _: str | None) -> FieldValue | None:
     """The start of the process that is 1 in the same pid namespace, searched among the process and its ancestors."""
-    if event.record.numbers.get(abi.NUM_VPID) == 1:
+    if event.record.number(abi.NUM_VPID) == 1:
         return _started(event, None)
     for pid, _image in event.living():
         started = event.ancestor_started(pid)
@@ -568,7 +571,7 @@ def _namespace_started(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _changed_in_namespace(event: LiveEvent, _: str | None) -> FieldValue | None:
-    changed, started = event.record.numbers.get(abi.NUM_EXE_CTIME), _namespace_started(event, None)
+    changed, started = event.record.number(abi.NUM_EXE_CTIME), _namespace_started(event, None)
     return max(changed - started, 0) if changed and isinstance(started, int) else None
 
 
@@ -653,7 +656,7 @@ def _group(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _login_uid(event: LiveEvent, _: str | None) -> FieldValue | None:
-    value = event.record.numbers.get(abi.NUM_LOGINUID)
+    value = event.record.number(abi.NUM_LOGINUID)
     return None if value is None else -1 if value & NOT_SET == NOT_SET else value & NOT_SET
 
 
@@ -669,7 +672,7 @@ def _container(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _privileged(event: LiveEvent, _: str | None) -> FieldValue | None:
-    bounding = event.record.numbers.get(abi.NUM_CAPS_BOUNDING)
+    bounding = event.record.number(abi.NUM_CAPS_BOUNDING)
     if bounding is None or event.get("container.id") == HOST:
         return None
     everything = event.events.all_capabilities
@@ -712,7 +715,7 @@ def _opened_name(event: LiveEvent) -> str | None:
     if text.startswith("/"):
         return normal(None, text)
     base = event.text(abi.STR_FILE_BASE)
-    directory = event.record.numbers.get(abi.NUM_DIRFD)
+    directory = event.record.number(abi.NUM_DIRFD)
     if base is None and (directory is None or directory & 0xFFFFFFFF == calls.AT_FDCWD & 0xFFFFFFFF):
         base = event.text(abi.STR_PROCESS_CWD)
     if base is None:
@@ -834,16 +837,16 @@ def _fd_number(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _is_socket(event: LiveEvent) -> bool:
-    return event.record.event.startswith("net.") or (event.record.event == "file.dup" and abi.NUM_NET_FAMILY in event.record.numbers)
+    return event.record.event.startswith("net.") or (event.record.event == "file.dup" and event.record.number(abi.NUM_NET_FAMILY) is not None)
 
 
 def _socket_type(event: LiveEvent) -> str | None:
     record = event.record
-    family = record.numbers.get(abi.NUM_NET_FAMILY)
-    if family == 1 or abi.STR_NET_UNIX_PATH in record.strings:
+    family = record.number(abi.NUM_NET_FAMILY)
+    if family == 1 or record.string(abi.STR_NET_UNIX_PATH) is not None:
         return "unix"
     for slot in (abi.STR_NET_PEER_IP, abi.STR_NET_LOCAL_IP):
-        data = record.strings.get(slot)
+        data = record.string(slot)
         text = None if data is None else address_text(data)
         if text is not None:
             return "ipv6" if ":" in text else "ipv4"
@@ -856,11 +859,11 @@ def _fd_type(event: LiveEvent, _: str | None) -> FieldValue | None:
     if _is_socket(event):
         return _socket_type(event)
     if event.record.event in _OPENS:
-        kind = event.record.numbers.get(abi.NUM_FILE_MODE, 0) & _FILE_TYPE
-        directory = kind == stat.S_IFDIR or (not kind and event.record.numbers.get(abi.NUM_FILE_FLAGS, 0) & _O_DIRECTORY)
+        kind = event.record.number(abi.NUM_FILE_MODE, 0) & _FILE_TYPE
+        directory = kind == stat.S_IFDIR or (not kind and event.record.number(abi.NUM_FILE_FLAGS, 0) & _O_DIRECTORY)
         return "directory" if directory else "file"
     if event.type in _FILES:
-        return "directory" if event.record.numbers.get(abi.NUM_FILE_MODE, 0) & _FILE_TYPE == stat.S_IFDIR else "file"
+        return "directory" if event.record.number(abi.NUM_FILE_MODE, 0) & _FILE_TYPE == stat.S_IFDIR else "file"
     if event.type == "fchdir":
         return "directory"
     described = _from_procfs(event)
@@ -915,7 +918,7 @@ def _fd_raw_name(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 def _of_file(slot: int) -> _Take:
     def take(event: LiveEvent, _: str | None) -> FieldValue | None:
-        return event.record.numbers.get(slot) if event.record.event in _OPENS or event.type in _FILES else None
+        return event.record.number(slot) if event.record.event in _OPENS or event.type in _FILES else None
 
     return take
 
@@ -947,11 +950,11 @@ _BY_KIND: Final = {1: "tcp", 2: "udp", 3: "raw"}
 def _protocol(event: LiveEvent, _: str | None) -> FieldValue | None:
     if not _is_socket(event) or event.get("fd.type") not in ("ipv4", "ipv6"):
         return None
-    numbers = event.record.numbers
-    kind = numbers.get(abi.NUM_NET_TYPE, 0) & 0xF
+    record = event.record
+    kind = record.number(abi.NUM_NET_TYPE, 0) & 0xF
     if kind == 3:
         return "raw"
-    return _BY_PROTOCOL.get(numbers.get(abi.NUM_NET_PROTOCOL, 0)) or _BY_KIND.get(kind)
+    return _BY_PROTOCOL.get(record.number(abi.NUM_NET_PROTOCOL, 0)) or _BY_KIND.get(kind)
 
 
 def _is_server(event: LiveEvent, _: str | None) -> FieldValue | None:
@@ -975,7 +978,7 @@ def _connected(event: LiveEvent, _: str | None) -> FieldValue | None:
         case "net.send":
             return not _given_address(event)
         case "net.recv":
-            return event.record.numbers.get(abi.NUM_NET_CONNECTED) == 1
+            return event.record.number(abi.NUM_NET_CONNECTED) == 1
         case "file.dup":
             return event.side(abi.STR_NET_PEER_IP, abi.NUM_NET_PEER_PORT)[0] is not None
     return False

@@ -70,6 +70,7 @@ class RuleSet:
         self.paths = paths
         self.faults = Faults()
         self._by_type: dict[str, tuple[tuple[FalcoRule, Closure], ...]] = {}
+        self._chosen: dict[tuple[str, frozenset[str]], tuple[tuple[FalcoRule, Closure], ...]] = {}
         self._renderers: dict[int, _Renderer] = {}
 
     def candidates(self, event_type: str) -> tuple[tuple[FalcoRule, Closure], ...]:
@@ -82,6 +83,15 @@ class RuleSet:
             if len(self._by_type) < 1024:  # a hostile recording may name any number of types
                 self._by_type[event_type] = candidates
         return candidates
+
+    def _candidates_among(self, event_type: str, names: frozenset[str]) -> tuple[tuple[FalcoRule, Closure], ...]:
+        """Those of them that have one of these names."""
+        chosen = self._chosen.get((event_type, names))
+        if chosen is None:
+            chosen = tuple(pair for pair in self.candidates(event_type) if pair[0].name in names)
+            if len(self._chosen) < 1024:
+                self._chosen[event_type, names] = chosen
+        return chosen
 
     def _compiled(self, compiler: _Compiler, rule: FalcoRule) -> Closure:
         try:
@@ -96,9 +106,7 @@ class RuleSet:
 
     def matching_rules(self, event: FalcoEvent, among: Collection[str] | None = None) -> Iterator[FalcoRule]:
         """The rules that an event matches. `among`: names of the only rules that can match; others are not tested."""
-        for rule, holds in self.candidates(event.type):
-            if among is not None and rule.name not in among:
-                continue
+        for rule, holds in self.candidates(event.type) if among is None else self._candidates_among(event.type, frozenset(among)):
             try:
                 matches = holds(event)
             except Exception as error:
