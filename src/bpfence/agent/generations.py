@@ -12,7 +12,6 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -121,13 +120,13 @@ class Counts:
     def __init__(self, path: Path | None, boot_id: str = "") -> None:
         self._path = path.with_name(path.name.replace("generations-", "counts-")) if path is not None else None
         self._boot_id = boot_id
-        self._matched: Counter[str] = Counter()
+        self._matched: dict[tuple[str, str], int] = {}
         self._dropped: dict[str, int] = {}
         self._changed = False
 
-    def add(self, policy: str, rule: str) -> None:
-        """A rule has matched once more."""
-        self._matched[f"{policy}/{rule}"] += 1
+    def add(self, rule: tuple[str, str]) -> None:
+        """A rule, by its policy and its own name, has matched once more."""
+        self._matched[rule] = self._matched.get(rule, 0) + 1
         self._changed = True
 
     def dropped(self, outputs: dict[str, int]) -> None:
@@ -139,8 +138,9 @@ class Counts:
         """Write the counts if they have changed. OSError where that is not possible."""
         if self._changed and self._path is not None:
             self._changed = False
+            matched = {f"{policy}/{rule}": count for (policy, rule), count in self._matched.items()}
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self._path, msgspec.json.encode(Counted(self._boot_id, self._matched, self._dropped)), 0o600)
+            write_whole(self._path, msgspec.json.encode(Counted(self._boot_id, matched, self._dropped)), 0o600)
 
     def read(self) -> Counted:
         """What an agent has written since this boot; nothing where that cannot be had."""

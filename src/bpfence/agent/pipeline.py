@@ -3,7 +3,7 @@
 
     decode     bytes of the ring buffers    → Observation     `events.source.Live`
     match      Observation                  → Matched         what the kernel's verdicts mean in the tables that it decided by
-    confirm    Matched                      → Found           candidates that really match, by their languages
+    confirm    Matched                      → Found | None    candidates that really match, by their languages
     once       Found                        → Found | None    one act is one alert
     limit      Found                        → Found           rate limits, counts by rule
     enrich     Found                        → Found           what rules say in their own languages
@@ -16,8 +16,10 @@ A stage that returns None ends the event. One that raises does, too: nobody who 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from bpfence import abi
 from bpfence.agent.confirms import Confirms
@@ -37,34 +39,42 @@ Match = tuple[RuleInfo, bool]
 """A rule, and whether it is uncertain that it matches."""
 
 
-class Matched(NamedTuple):
-    """`rules`: matches that are decided. `candidates`: by language the names of rules that may match; None: they are not known."""
+class Means(NamedTuple):
+    """What verdicts mean at a moment: `objects`, the paths of object bits; `rules`, matches that are decided, and `others`, rules that the
+    uncertain one among them speaks for. `candidates`: by language the names of rules that may match; None: they are not known."""
 
-    seen: Observation
     objects: tuple[str, ...]
-    rules: list[Match]
+    rules: Sequence[Match]
+    others: Sequence[RuleInfo]
     candidates: Mapping[str, frozenset[str] | None]
 
 
-@dataclass(slots=True)
-class Found:
-    """`rules`: matches to tell. `others`: rules that the uncertain one among them speaks for. `said`: by rule, in its own language.
+class Matched(NamedTuple):
+    """An observation, and what its verdicts mean."""
+
+    seen: Observation
+    means: Means
+
+
+class Found(msgspec.Struct, gc=False):  # it is in no cycle
+    """`rules`: matches to tell. `others` as in `Means`. `said`: by rule, in its own language.
 
     One goes through all the stages, which change it: a copy at each would cost more than what they do.
     """
 
     seen: Observation
     objects: tuple[str, ...]
-    rules: list[Match]
+    rules: Sequence[Match]
     others: Sequence[RuleInfo]
     views: Mapping[str, View]
     said: Mapping[tuple[str, str], Said]
 
 
-Means = tuple[tuple[str, ...], list[Match], Mapping[str, frozenset[str] | None]]
-"""The last three members of `Matched`."""
+_NO_VIEWS: Final[Mapping[str, View]] = MappingProxyType({})
+_NOTHING_SAID: Final[Mapping[tuple[str, str], Said]] = MappingProxyType({})
 MAX_MEANINGS: Final = 4096
 RESULT: Final = When.SUCCESS | When.FAILURE
+_OBSERVE: Final = Action.OBSERVE  # looking a member up takes longer than the rest of the test
 FAILED: Final = 1 << 63
 """A bit that no flag of a record has."""
 
@@ -123,60 +133,63 @@ class Pipeline:
             known = self._generations.get(seen.generation)
             matched = known.matched(seen.verdicts) if known else None
             if not known or not matched:
-                return Matched(seen, *self._unknown(seen, moment, matched is None))
+                return Matched(seen, self._unknown(seen, moment, matched is None))
             means = _means(known, matched, moment)
             if len(self._means) >= MAX_MEANINGS:
                 self._means.clear()
             self._means[key] = means
-        return Matched(seen, *means)
+        return Matched(seen, means)
 
     def _unknown(self, seen: Observation, moment: int, may_be_any: bool) -> Means:
         """Where the tables that decided are not known any more: reported without names; any rule that is confirmed may be a candidate."""
         waits = moment & abi.EVENT_RESULT
         nameless: list[Match] = [] if waits and not moment & abi.EVENT_DECISION else [(_nameless(seen), True)]
-        return (), nameless, dict.fromkeys(self._confirms.names()) if may_be_any and waits else {}
+        return Means((), nameless, (), dict.fromkeys(self._confirms.names()) if may_be_any and waits else {})
 
-    def _confirm(self, item: Matched) -> Found:
+    def _confirm(self, item: Matched) -> Found | None:
         """User space has decided what is confirmed: none of it is uncertain."""
-        rules, others = joined(item.rules)
-        if not item.candidates:
-            return Found(item.seen, item.objects, rules, others, {}, {})
+        seen, (objects, rules, others, candidates) = item
+        if not candidates:
+            return Found(seen, objects, rules, others, _NO_VIEWS, _NOTHING_SAID) if rules else None
         views: dict[str, View] = {}
-        for name, among in item.candidates.items():
+        for name, among in candidates.items():
             confirm = self._confirms.get(name)
             if confirm is None:
                 continue
             try:
-                view = confirm.view(item.seen)
+                view = confirm.view(seen)
                 found = confirm.confirm(view, among)
             except Exception as error:  # what the kernel has decided is told all the same
-                self._confirms.faults.add("", f"rules of {name} could not be tried on {item.seen.event}", error)
+                self._confirms.faults.add("", f"rules of {name} could not be tried on {seen.event}", error)
                 continue
-            views[name] = view
-            rules += [(rule, False) for rule in found]
-        return Found(item.seen, item.objects, rules, others, views, {})
+            if found:
+                views[name] = view
+                rules = [*rules, *((rule, False) for rule in found)]
+        return Found(seen, objects, rules, others, views, _NOTHING_SAID) if rules else None
 
     def _once(self, item: Found) -> Found | None:
-        if not item.rules:
-            return None
-        confirmed = [pair for pair in item.rules if pair[0].confirm]
-        item.rules = self.acts.new(item.seen, (pair for pair in item.rules if not pair[0].confirm)) + confirmed
+        item.rules = [pair for pair in item.rules if pair[0].confirm or self.acts.is_new(item.seen, pair[0])]
         return item if item.rules else None
 
     def _limit(self, item: Found) -> Found:
         now = self._now()
-        for rule, _ in item.rules:
-            self._counts.add(rule.policy, rule.rule)
-        item.rules = [pair for pair in item.rules if self._may_be_told(pair[0], now)]
+        told = []
+        for pair in item.rules:
+            self._counts.add(pair[0].key)
+            if self._may_be_told(pair[0], now):
+                told.append(pair)
+        item.rules = told
         return item
 
     def _may_be_told(self, rule: RuleInfo, now: float) -> bool:
         """Events are limited where their rule says so, alerts always."""
-        if rule.action is Action.OBSERVE and not rule.rate:
+        if rule.action is _OBSERVE and not rule.rate:
             return True
         return self.limiter.allow(rule.key, rule.rate, rule.burst, now)
 
     def _enrich(self, item: Found) -> Found:
+        if not item.views and not self._owners:
+            return item
         said: dict[tuple[str, str], Said] = {}
         for rule, _ in item.rules:
             name = rule.confirm or self._owners.get(rule.policy, "")
@@ -215,7 +228,8 @@ def _means(known: Generation, matched: list[Match], moment: int) -> Means:
         if rule.confirm:
             candidates.setdefault(rule.confirm, set()).add(rule.rule)
     decided = [(rule, uncertain) for rule, uncertain in speaks if not rule.confirm]
-    return known.objects, decided, {name: frozenset(rules) for name, rules in candidates.items()}
+    told, others = joined(decided)
+    return Means(known.objects, told, others, {name: frozenset(rules) for name, rules in candidates.items()})
 
 
 def _nameless(seen: Observation) -> RuleInfo:

@@ -11,7 +11,6 @@ back. Neither is a rule that does not name the event that opens: it asks for eve
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from typing import Final
 
 from bpfence import abi
@@ -33,6 +32,7 @@ USES: Final = {
 _READS: Final = abi.ACCESS_READ | abi.ACCESS_EXEC
 _USED: Final = abi.ACCESS_READ | abi.ACCESS_WRITE
 _CUTS: Final = 1 << 61
+_AUDIT: Final = Action.AUDIT
 
 ActKey = tuple[object, ...]
 
@@ -48,9 +48,9 @@ class Acts:
         """Other rules are in force: what was told under the names of the old ones does not count any more."""
         self._told.clear()
 
-    def new(self, seen: Observation, matched: Iterable[tuple[RuleInfo, bool]]) -> list[tuple[RuleInfo, bool]]:
-        """The matches that tell something new, in their order."""
-        return [pair for pair in matched if pair[0].action is not Action.AUDIT or self._is_new(seen, pair[0])]
+    def is_new(self, seen: Observation, rule: RuleInfo) -> bool:
+        """Whether a match tells something new."""
+        return rule.action is not _AUDIT or self._is_new(seen, rule)
 
     def _is_new(self, seen: Observation, rule: RuleInfo) -> bool:
         record = seen.record

@@ -161,19 +161,17 @@ class StatusLine(msgspec.Struct, frozen=True, kw_only=True):
     host: str
 
 
-class Rendered:
-    """An alert whose JSON is made already. Other forms make the rest of it by `alert`."""
+class Rendered(msgspec.Struct, gc=False):  # it is in no cycle
+    """An alert whose JSON is made already. Other forms make the rest of it, by `again` of `made_of`."""
 
-    __slots__ = ("_whole", "json")
-
-    def __init__(self, json: bytes, whole: Callable[[], Alert]) -> None:
-        self.json = json
-        self._whole = whole
+    json: bytes
+    again: Callable[..., Alert]
+    made_of: tuple[Any, ...]
 
     @property
     def alert(self) -> Alert:
         """The alert that this is the JSON of."""
-        return self._whole()
+        return self.again(*self.made_of)
 
 
 WholeLine = Union[Alert, LossLine, StatusLine]

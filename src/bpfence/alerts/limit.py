@@ -46,11 +46,15 @@ class TokenBucket:
 
     def take(self, now: float) -> bool:
         """Take one token if there is one."""
-        self._fill(now)
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
+        tokens = self.tokens
+        if now > self.filled:
+            tokens += (now - self.filled) * self.rate
+            self.filled = now
+            if tokens > self.burst:
+                tokens = float(self.burst)
+        taken = tokens >= 1
+        self.tokens = tokens - 1 if taken else tokens
+        return taken
 
     def full_at(self, now: float) -> float:
         """When it will be full if nothing is taken."""
@@ -84,7 +88,7 @@ class RateLimiter:
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = TokenBucket(rate, burst, now)
-        elif (bucket.rate, bucket.burst) != (rate, burst):
+        elif bucket.rate != rate or bucket.burst != burst:
             bucket.change(rate, burst)
         if bucket.take(now):
             return True

@@ -28,7 +28,7 @@ from bpfence.alerts.alert import (
     message_words,
     told,
 )
-from bpfence.events.process import Subject, rfc3339
+from bpfence.events.process import Subject, rfc3339_bytes
 from bpfence.events.records import ARGUMENT, CLOSE, LITERAL, NUMBER, NUMBER_TABLE, OPEN, SIGNED, STRING_TABLE, TEXT, Plan, own_slots
 from bpfence.events.source import Observation
 from bpfence.events.values import SIGNED_FIELDS, TEXT_OF_NUMBERS, escape, phrase, printable, readable
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from bpfence.events.plain import Op
 
 MAX_PLANS: Final = 1024
+_DENY: Final = int(Action.DENY)
 _LEAF_CHARACTERS: Final = 512
 """More than a list of flags has."""
 _NOTHING: Final[Mapping[tuple[str, str], Said]] = MappingProxyType({})
@@ -87,25 +88,31 @@ class LineWriter:
     ) -> list[Line]:
         """One line for each matching rule; arguments as those of `Composer.alerts`."""
         number = self._composer.number()
-        subject = self._source.subject(seen) if matched and not seen.objects else None
+        if not matched:
+            return []
+        subject = self._source.subject(seen) if not seen.objects else None
         lines: list[Line] = []
         for rule, uncertain in matched:
             own = said.get(rule.key) if said else None
-
-            def whole(rule: RuleInfo = rule, uncertain: bool = uncertain) -> Alert:
-                described = self._source.described(seen)
-                [(_, alert)] = self._composer.alerts(described, ((rule, uncertain),), objects, said, others, number)
-                return alert
-
             json = None if subject is None or uncertain else self._rendered(seen, rule, subject, own, number)
-            lines.append(whole() if json is None else Rendered(json, whole))
+            if json is not None:
+                lines.append(Rendered(json, self._again, (seen, rule, own, number)))
+            else:
+                [(_, alert)] = self._composer.alerts(self._source.described(seen), ((rule, uncertain),), objects, said, others, number)
+                lines.append(alert)
         return lines
+
+    def _again(self, seen: Observation, rule: RuleInfo, said: Said | None, number: int) -> Alert:
+        """What a plan has written, with all its members."""
+        told = {rule.key: said} if said is not None else {}
+        [(_, alert)] = self._composer.alerts(self._source.described(seen), ((rule, False),), (), told, (), number)
+        return alert
 
     def _rendered(self, seen: Observation, rule: RuleInfo, subject: Subject, said: Said | None, number: int) -> bytes | None:
         record = seen.record
         if record is None or (seen.flags & abi.EVENT_KILL_REFUSED and rule.action is Action.KILL):
             return None
-        blocked = seen.error if rule.action >= Action.DENY and seen.action >= Action.DENY else 0
+        blocked = seen.error if seen.action >= _DENY and rule.action >= _DENY else 0
         template = "" if said is not None else rule.message or default_message(seen.event, record)
         dialect = "" if said is None else said.dialect
         key = (id(rule), seen.event, template or dialect, blocked, said is None)
@@ -127,7 +134,7 @@ class LineWriter:
         if words and sum(map(len, words)) > _LEAF_CHARACTERS * len(words):
             return None
         process = subject.json[:-1] if made.more else subject.json  # the brace comes behind what the event says
-        return made.plan.write(record, (rfc3339(seen.time).encode(), b"%d" % number, process, text, details, *words))
+        return made.plan.write(record, (rfc3339_bytes(seen.time), b"%d" % number, process, text, details, *words))
 
 
 # ---- plans ----

@@ -122,13 +122,24 @@ class Clock:
 
 def rfc3339(moment: int) -> str:
     """ns since 1970 as RFC 3339 in UTC with nine digits. Moments outside the years 1970 to 9999 are moved to the nearest."""
-    seconds, rest = divmod(min(max(moment, 0), 253402300799 * SECOND), SECOND)
-    return f"{_second(seconds)}.{rest:09d}Z"
+    return rfc3339_bytes(moment).decode()
+
+
+def rfc3339_bytes(moment: int) -> bytes:
+    """The same as bytes."""
+    seconds = moment // SECOND
+    if not 0 <= seconds < _LAST_SECOND:
+        moment = min(max(moment, 0), _LAST_SECOND * SECOND)
+        seconds = moment // SECOND
+    return b"%b.%09dZ" % (_second(seconds), moment - seconds * SECOND)
+
+
+_LAST_SECOND: Final = 253402300799
 
 
 @lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+def _second(seconds: int) -> bytes:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode()
 
 
 _ENCODER: Final = msgspec.json.Encoder()

@@ -26,7 +26,7 @@ MALFORMED: Final = "JSON is malformed: "
 """What msgspec begins with where a text is no JSON."""
 
 
-class Observation(msgspec.Struct, frozen=True):
+class Observation(msgspec.Struct, frozen=True, gc=False):  # it is in no cycle
     """One event, whatever its source. `time` is ns since 1970; `fields` are raw native fields as `evaluate` takes them, "event" included.
 
     `flags` are EVENT_* of bpf/abi.h; `action`, `error` and `verdicts` what the kernel did, by the tables of `generation`. `record` is what

@@ -36,7 +36,7 @@ def told(sequence: list[Any], given: RuleInfo, acts: Acts | None = None) -> list
         fields |= {"file.access": access} | {key: value for key, value in changes.items() if "." in key}
         decoded = decode("decisions", record(name, **header))
         assert isinstance(decoded, KernelEvent)
-        if acts.new(observation(name, fields=fields, record=decoded), [(given, False)]):
+        if acts.is_new(observation(name, fields=fields, record=decoded), given):
             found.append(n)
     return found
 

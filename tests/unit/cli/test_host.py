@@ -422,7 +422,7 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert word in shown
     counts = Counts(state_path(str(tmp_path / "pins")), read_boot_id())
     for _ in range(1002):
-        counts.add("guard", "secret")
+        counts.add(("guard", "secret"))
     counts.save()
     Generations(state_path(str(tmp_path / "pins")), read_boot_id()).add(Generation(3, (rule,), (), since=2 * 86400))
     found = json.loads(call("status", "--json", "--pin-dir", tmp_path / "pins").stdout)["instances"][0]

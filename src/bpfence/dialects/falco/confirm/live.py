@@ -837,7 +837,9 @@ def _fd_number(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _is_socket(event: LiveEvent) -> bool:
-    return event.record.event.startswith("net.") or (event.record.event == "file.dup" and event.record.number(abi.NUM_NET_FAMILY) is not None)
+    return event.record.event.startswith("net.") or (
+        event.record.event == "file.dup" and event.record.number(abi.NUM_NET_FAMILY) is not None
+    )
 
 
 def _socket_type(event: LiveEvent) -> str | None:
