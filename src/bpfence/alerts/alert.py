@@ -195,11 +195,16 @@ def host_name() -> str:
 
 
 class Said(NamedTuple):
-    """What a rule says of an event in its own language: the alert's message, and what goes under the language's name."""
+    """What a rule says of an event in its own language: the alert's message, and what goes under the language's name.
+
+    Both as JSON, too, where that was made already; the message then is printable.
+    """
 
     dialect: str
     message: str
     details: dict[str, Any]
+    message_json: bytes = b""
+    details_json: bytes = b""
 
 
 class Composer:

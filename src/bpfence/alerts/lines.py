@@ -126,10 +126,10 @@ class LineWriter:
             return None
         text, details = b"", b""
         if said is not None:
-            shown = printable(said.message)
-            if len(shown) > MAX_MESSAGE:
+            if len(said.message) > MAX_MESSAGE // 4:  # what is not printable may get four times as long
                 return None
-            text, details = _ENCODER.encode(shown), _ENCODER.encode(said.details)
+            text = said.message_json or _ENCODER.encode(printable(said.message))
+            details = said.details_json or _ENCODER.encode(said.details)
         words = [subject.word(name) for name in made.words] if made.words else ()
         if words and sum(map(len, words)) > _LEAF_CHARACTERS * len(words):
             return None

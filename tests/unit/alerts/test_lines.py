@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,7 +81,14 @@ def test_the_common_alert_is_made_by_a_plan() -> None:
 def test_what_a_language_says(text: str) -> None:
     rule = RuleInfo("x", "r", "audit", Action.AUDIT, Action.AUDIT, confirm="x")
     made, wanted, planned = both(record("file.open"), rule, Said("x", text, {"word": [1, None, "ü"]}))
-    assert (made, planned) == (wanted, len(text) <= MAX_MESSAGE)
+    assert (made, planned) == (wanted, len(text) <= MAX_MESSAGE // 4)
+
+
+def test_what_a_language_has_as_json_already() -> None:
+    rule = RuleInfo("x", "r", "audit", Action.AUDIT, Action.AUDIT, confirm="x")
+    details = {"word": [1, None, "ü"]}
+    made, wanted, planned = both(record("file.open"), rule, Said("x", "said", details, b'"said"', msgspec.json.encode(details)))
+    assert (made, planned) == (wanted, True)
 
 
 @pytest.mark.parametrize("length", [100, 2000, 4095])

@@ -21,7 +21,7 @@ from bpfence.dialects.falco.dialect import FalcoRules
 from bpfence.dialects.falco.options import WATCHING
 from bpfence.dialects.falco.read.hostnames import mentioned
 from bpfence.dialects.falco.recording import Recorder
-from bpfence.dialects.falco.show import details
+from bpfence.dialects.falco.show import details, details_json
 from bpfence.errors import UsageError
 from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent
@@ -244,4 +244,5 @@ class FalcoView:
         if rule is None or event is None or self.known is None:
             return None
         match = self.known.rules.match(rule, event)
-        return Said(WATCHING, match.output, details(match))
+        plain = match.output_json if match.printable else b""
+        return Said(WATCHING, match.output, details(match), plain, details_json(match))

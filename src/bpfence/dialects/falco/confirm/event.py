@@ -107,6 +107,10 @@ class Derived:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str | None], FieldValue | None] = {}
 
+    def open_flags(self) -> FieldValue | None:
+        """evt.arg.flags."""
+        return self.get("evt.arg", "flags")
+
     def raw(self, field: str, argument: str | None) -> FieldValue | None:
         """A value that the source has itself; None where it has none."""
         raise NotImplementedError
@@ -329,9 +333,14 @@ def _failed(event: Derived, _: str | None) -> FieldValue | None:
 _OPENS: Final = ("open", "openat", "openat2", "open_by_handle_at")
 
 
-def _flags(event: Derived) -> set[str] | None:
-    text = event.get("evt.arg", "flags")
-    return set(text.split("|")) if event.type in _OPENS and isinstance(text, str) and text != NOTHING else None
+@lru_cache(maxsize=1024)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split("|"))
+
+
+def _flags(event: Derived) -> frozenset[str] | None:
+    text = event.open_flags() if event.type in _OPENS else None
+    return _words(text) if isinstance(text, str) and text != NOTHING else None
 
 
 def _opened(wanted: Iterable[str]) -> _Derive:

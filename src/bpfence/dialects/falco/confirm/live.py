@@ -270,6 +270,11 @@ class LiveEvent(Derived):
 
     # -- Derived --
 
+    def open_flags(self) -> FieldValue | None:
+        """evt.arg.flags, which nearly every rule about opens asks for by other names."""
+        make = calls.MAKERS[self.type].get("flags")
+        return None if make is None else make(self).shown
+
     def raw(self, field: str, argument: str | None) -> FieldValue | None:
         """What this event knows itself."""
         take = _OWN.get(field)
@@ -858,12 +863,12 @@ def _socket_type(event: LiveEvent) -> str | None:
 def _fd_type(event: LiveEvent, _: str | None) -> FieldValue | None:
     if event.type in _MADE:
         return _MADE[event.type]
-    if _is_socket(event):
-        return _socket_type(event)
     if event.record.event in _OPENS:
         kind = event.record.number(abi.NUM_FILE_MODE, 0) & _FILE_TYPE
         directory = kind == stat.S_IFDIR or (not kind and event.record.number(abi.NUM_FILE_FLAGS, 0) & _O_DIRECTORY)
         return "directory" if directory else "file"
+    if _is_socket(event):
+        return _socket_type(event)
     if event.type in _FILES:
         return "directory" if event.record.number(abi.NUM_FILE_MODE, 0) & _FILE_TYPE == stat.S_IFDIR else "file"
     if event.type == "fchdir":
@@ -900,10 +905,10 @@ def _socket_name(event: LiveEvent) -> str | None:
 
 
 def _fd_name(event: LiveEvent, _: str | None) -> FieldValue | None:
-    if _is_socket(event):
-        return _socket_name(event)
     if event.record.event in _OPENS:
         return _opened_name(event)
+    if _is_socket(event):
+        return _socket_name(event)
     if event.type in _FILES:
         return event.text(abi.STR_FILE_PATH)
     if event.type == "memfd_create":

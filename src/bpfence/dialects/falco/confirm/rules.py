@@ -20,6 +20,8 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
+
 from bpfence.alerts.faults import Faults
 from bpfence.conditions.values import fold
 from bpfence.dialects.falco.confirm.event import ABOUT_PROCESS, FalcoEvent, FieldValue, Scalar, directory_of
@@ -37,15 +39,20 @@ Take = Callable[[FalcoEvent], "FieldValue | None"]
 Judge = Callable[[Any], bool]
 
 MISSING: Final = "<NA>"
+_ENCODER: Final = msgspec.json.Encoder()
 MAX_TEXT: Final = 64 << 10
 
 
 class FalcoMatch(NamedTuple):
-    """One rule that an event matches, and its text and fields."""
+    """One rule that an event matches, and its text and fields; both as JSON, too, where that was made already. `printable`: all of the
+    text is known to be."""
 
     rule: FalcoRule
     output: str
     fields: dict[str, Any]
+    output_json: bytes = b""
+    fields_json: bytes = b""
+    printable: bool = False
 
 
 class RuleSet:
@@ -123,16 +130,16 @@ class RuleSet:
 
     def match(self, rule: FalcoRule, event: FalcoEvent) -> FalcoMatch:
         """What a rule says of an event, whether or not it holds."""
-        return FalcoMatch(rule, *self.render(rule, event))
+        renderer = self._renderer(rule)
+        text, fields, text_json, fields_json = renderer.render(event)
+        return FalcoMatch(rule, text or "", fields, text_json, fields_json, renderer.printable)
 
-    def render(self, rule: FalcoRule, event: FalcoEvent) -> tuple[str, dict[str, Any]]:
-        """A rule's text and output_fields for an event."""
+    def _renderer(self, rule: FalcoRule) -> _Renderer:
         renderer = self._renderers.get(id(rule))
         if renderer is None:
             template = rule.output._replace(parts=(*rule.output.parts, *self.appended))
             renderer = self._renderers[id(rule)] = _Renderer(template, rule.name, self.faults)
-        text, fields = renderer.render(event)
-        return text or "", fields
+        return renderer
 
 
 def holds(condition: Any, event: FalcoEvent, *, paths: PathSource = "kernel") -> bool:
@@ -702,6 +709,25 @@ class _Field(NamedTuple):
     needs: int | None
 
 
+class Output(NamedTuple):
+    """`text`: None where a value is missing and the output does not begin with '*'. `fields`, output_fields: every field by its spelled
+    name, null where it is missing. The same as JSON, where there is a text."""
+
+    text: str | None
+    fields: dict[str, Any]
+    text_json: bytes = b""
+    fields_json: bytes = b""
+
+
+class _Half(NamedTuple):
+    """An output in which only what is about the process is filled in; `parts` None: one of it is missing that may not be."""
+
+    parts: list[str | _Field] | None
+    fields: dict[str, Any]
+    text_json: list[bytes | _Field]
+    fields_json: list[bytes | _Field]
+
+
 class _Renderer:
     """One output, ready to be filled in. A value that cannot be had is missing, and `faults` is told.
 
@@ -720,6 +746,7 @@ class _Renderer:
                 if spelled not in self._fields:
                     self._field(Part(spelled, source), source)
         self._needs = _united(field.needs for field in self._fields.values() if field.needs is not None) or 0
+        self.printable = all(part.text.isprintable() for part in template.parts if part.getter is None)  # values are escaped
         self._others = [field for field in self._fields.values() if field.needs is None]
 
     def _field(self, part: Part, getter: Getter) -> _Field:
@@ -760,34 +787,32 @@ class _Renderer:
 
         return contained
 
-    def render(self, event: FalcoEvent) -> tuple[str | None, dict[str, Any]]:
-        """The whole text, None where a value is missing and the output does not begin with '*'; and output_fields: every field by its
-        spelled name, null where it is missing."""
+    def render(self, event: FalcoEvent) -> Output:
+        """The output of an event."""
         memo = event.memo
         if memo is None or event.unsure & self._needs:
-            return self._filled(event, *self._about_process(event))
-        known = memo.get(self)
+            return self._filled(event, self._about_process(event))
+        known: _Half | None = memo.get(self)
         if known is None:
             known = memo[self] = self._about_process(event)
-        return self._filled(event, *known)
+        return self._filled(event, known)
 
-    def _about_process(self, event: FalcoEvent) -> tuple[list[str | _Field] | None, dict[str, Any]]:
-        """The parts of the text with all values filled in that are about the process; None where one is missing that may not be. And all
-        fields, those that are not null."""
+    def _about_process(self, event: FalcoEvent) -> _Half:
+        """What is about the process, filled in."""
         values = {name: field.take(event) for name, field in self._fields.items() if field.needs is not None}
         fields = {name: value_as_json(field.part, values.get(name), event) for name, field in self._fields.items()}
-        parts: list[str | _Field] = []
-        for part in self._parts:
-            made: str | _Field | None = part
-            if isinstance(part, _Field) and part.needs is not None:
-                made = self._text(part.part, values[part.part.text])
-            if made is None:
-                return None, fields
-            if isinstance(made, str) and parts and isinstance(parts[-1], str):
-                parts[-1] += made
-            else:
-                parts.append(made)
-        return parts, fields
+        parts = [
+            self._text(part.part, values[part.part.text]) if isinstance(part, _Field) and part.needs is not None else part
+            for part in self._parts
+        ]
+        whole = None if None in parts else _merged(part for part in parts if part is not None)
+        json: list[bytes | _Field] = [b"{"]
+        for name, field in self._fields.items():
+            json.append((b"," if len(json) > 1 else b"") + _ENCODER.encode(name) + b":")
+            json.append(field if field.needs is None else _ENCODER.encode(fields[name]))
+        return _Half(
+            whole, fields, [_in_quotes(part) if isinstance(part, str) else part for part in whole or ()], _joined_bytes([*json, b"}"])
+        )
 
     def _text(self, part: Part, value: FieldValue | None) -> str | None:
         if value is None and not self._lenient:
@@ -795,24 +820,55 @@ class _Renderer:
         text = MISSING if value is None else value_as_text(value)
         return text[: part.width].ljust(part.width) if part.width else text
 
-    def _filled(self, event: FalcoEvent, parts: list[str | _Field] | None, fields: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """The same with the other values."""
-        values = {field.part.text: field.take(event) for field in self._others}
-        fields = fields.copy()
+    def _filled(self, event: FalcoEvent, half: _Half) -> Output:
+        """The same with all other values."""
+        fields = half.fields.copy()
+        texts: dict[str, str | None] = {}
+        json: dict[str, bytes] = {}
         for field in self._others:
-            fields[field.part.text] = value_as_json(field.part, values[field.part.text], event)
-        texts = []
-        for part in parts or ():
-            text = part if isinstance(part, str) else self._text(part.part, values[part.part.text])
-            if text is None:
-                return None, fields
-            texts.append(text)
-        return None if parts is None else "".join(texts), fields
+            name, value = field.part.text, field.take(event)
+            texts[name] = text = self._text(field.part, value)
+            # What a text is in the one is in the other.
+            alike = isinstance(value, str) and not field.part.width and name not in _AS_NUMBER
+            fields[name] = shown = text if alike else value_as_json(field.part, value, event)
+            json[name] = _ENCODER.encode(shown)
+        if half.parts is None or None in texts.values():
+            return Output(None, fields)
+        text = "".join([part if isinstance(part, str) else texts[part.part.text] or "" for part in half.parts])
+        in_quotes = b"".join([part if isinstance(part, bytes) else _in_quotes(texts[part.part.text] or "") for part in half.text_json])
+        fields_json = b"".join([part if isinstance(part, bytes) else json[part.part.text] for part in half.fields_json])
+        return Output(text, fields, b'"%b"' % in_quotes, fields_json)
+
+
+def _merged(parts: Iterable[str | _Field]) -> list[str | _Field]:
+    """The same parts with as few texts as possible."""
+    merged: list[str | _Field] = []
+    for part in parts:
+        if isinstance(part, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += part
+        else:
+            merged.append(part)
+    return merged
+
+
+def _joined_bytes(parts: Iterable[bytes | _Field]) -> list[bytes | _Field]:
+    joined: list[bytes | _Field] = []
+    for part in parts:
+        last = joined[-1] if joined else None
+        if isinstance(part, bytes) and isinstance(last, bytes):
+            joined[-1] = last + part
+        else:
+            joined.append(part)
+    return joined
+
+
+def _in_quotes(text: str) -> bytes:
+    return _ENCODER.encode(text)[1:-1]
 
 
 def render(template: Template, event: FalcoEvent) -> str | None:
     """An output filled in; None where a value is missing and the output does not begin with '*'."""
-    return _Renderer(template).render(event)[0]
+    return _Renderer(template).render(event).text
 
 
 def value_as_text(value: FieldValue) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -1051,6 +1052,10 @@ def test_rules_say_the_same_whether_or_not_anything_is_kept() -> None:
             event.memo = None
             fresh = [(match.output, match.fields) for match in RuleSet(loaded.rules).matches(event)]
             assert kept == fresh
+            for match in rules.matches(event):
+                assert json.loads(match.output_json) == match.output
+                assert list(json.loads(match.fields_json).items()) == list(match.fields.items())
+                assert match.printable
             assert [list(fields) for _, fields in kept] == [list(fields) for _, fields in fresh], "the order, too"
             said.append(len(kept))
     assert sum(said) == 6
