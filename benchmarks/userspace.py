@@ -225,13 +225,37 @@ def commands() -> Iterator[Figure]:
         yield Figure(f"bpfence {name}", min(times), "s", "<", target)
 
 
+def memory(rules: Path) -> Iterator[Figure]:
+    """What a process holds that has read and compiled the rules as the agent does, and nothing else."""
+    if not rules.exists():
+        return
+    done = subprocess.run([sys.executable, __file__, "--resident", str(rules)], check=True, capture_output=True, text=True)
+    resident, peak = json.loads(done.stdout)
+    yield Figure("resident", resident, "MB", "<", 80)
+    yield Figure("resident at most", peak, "MB", "<", 80)
+
+
+def print_resident(rules: Path) -> None:
+    """Puts the rules in force, and prints how much memory this process has then, and had at most; in MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(rules, Path(folder))
+        words = (line.split() for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+        status = {name.rstrip(":"): rest for name, *rest in words}
+        print(json.dumps([int(status[name][0]) / 1000 for name in ("VmRSS", "VmHWM")]))
+        bench.close()
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="What user space costs, each figure beside its target.")
     parser.add_argument("rules", nargs="?", type=Path, default=RULES, help="Falco's stable rules")
-    parser.add_argument("--only", choices=("rates", "commands"), help="measure one part")
+    parser.add_argument("--only", choices=("rates", "commands", "memory"), help="measure one part")
+    parser.add_argument("--resident", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    parts = {"rates": lambda: rates(given.rules), "commands": commands}
+    if given.resident:
+        print_resident(given.rules)
+        return 0
+    parts = {"rates": lambda: rates(given.rules), "commands": commands, "memory": lambda: memory(given.rules)}
     figures = []
     for name, measure in parts.items():
         if given.only in (None, name):

@@ -6,7 +6,6 @@ Called by the agent, at its start, at a reload, and when facts change. Nothing i
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -20,6 +19,7 @@ from bpfence.agent.loop import Loop
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.errors import BpfenceError
+from bpfence.host.memory import settle
 from bpfence.policy import When
 
 FOLLOW_SECONDS: Final = 0.1
@@ -79,10 +79,7 @@ class Tables:
             raise
         self._engine.release(compiled.events, results(compiled))
         self.loaded = loaded
-        # What was loaded stays for long: the collector need not walk it, for tens of milliseconds, between an event and its alert.
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()
+        settle()
         return compiled
 
     def _compiled(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> Compiled:
