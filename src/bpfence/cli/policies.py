@@ -10,19 +10,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bpfence.agent.loading import Options
 from bpfence.cli.given import PATHS, alone, dialect_options, look, naming, no_host_option, read
 from bpfence.cli.show import Command, counted, diagnostic_as_json, draw, emit_json, err, json_option, met, out, show_diagnostics, styled
 from bpfence.dialects.registry import DIALECTS
 from bpfence.dialects.tools import Tested, Tools
 from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, UsageError
-from bpfence.events.source import BadLineError, bounded_lines
 from bpfence.host.links import Links
+
+if TYPE_CHECKING:
+    from bpfence.agent.loading import Options
 
 FINDINGS: Final = 1
 UNREADABLE: Final = 2
@@ -190,6 +191,8 @@ def test_command(
 
 
 def _tested(name: str, sources: Sequence[SourceFile], events: str, **more: Any) -> tuple[Tested, list[Diagnostic]]:
+    from bpfence.events.source import BadLineError, bounded_lines  # the other commands read no events
+
     tools: Tools = DIALECTS[name].tools()
     if more["form"] and more["form"] not in DIALECTS[name].forms:
         raise UsageError(f"--format {more['form']} is not for {DIALECTS[name].title}")

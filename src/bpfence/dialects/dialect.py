@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from bpfence.alerts.alert import RuleInfo, Said
-from bpfence.alerts.faults import Faults
-from bpfence.conditions.links import FindLinks
 from bpfence.dialects.facts import Facts, Hosts
 from bpfence.dialects.option import Option
 from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location
-from bpfence.events.source import Live, Observation
 from bpfence.policy import Policy
+
+if TYPE_CHECKING:  # commands that only read policies do without events
+    from bpfence.alerts.alert import RuleInfo, Said
+    from bpfence.alerts.faults import Faults
+    from bpfence.conditions.links import FindLinks
+    from bpfence.events.source import Live, Observation
 
 
 class Rules(Protocol):

@@ -8,6 +8,7 @@ offset is checked, and what cannot be read comes back as Undecodable (to be coun
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -70,16 +71,17 @@ class Slot(NamedTuple):
     slot: int
 
 
-def _slots(event: str) -> tuple[Slot, ...]:
-    """Fields that are the event's own: what is known of the acting process comes from the header and its image."""
-    return tuple(
-        Slot(field.name, field.slot.startswith("STR_"), abi.CONSTANTS[field.slot])
+@cache
+def own_slots(event: str) -> Mapping[str, Slot]:
+    """Where the fields that are an event's own lie, by name in the order of the field table: what is known of the acting process comes from
+    the header and its image."""
+    return {
+        field.name: Slot(field.name, field.slot.startswith("STR_"), abi.CONSTANTS[field.slot])
         for field in FIELDS
         if field.slot and field.events and applies(field, event)
-    )
+    }
 
 
-EVENT_SLOTS: Final = {event.name: _slots(event.name) for event in EVENTS}
 _ARGUMENTS: Final = abi.CONSTANTS["STR_PROCESS_ARGS"]
 _PROCESS_STRINGS: Final = tuple(
     Slot(field.name, True, abi.CONSTANTS[field.slot])
@@ -104,7 +106,7 @@ SUBJECT: Final = b"".join(word.to_bytes(8, "little") for word in _SUBJECT_WORDS)
 def own_fields(record: KernelEvent) -> dict[str, Value]:
     """The event's own fields that the record carries, raw: str for strings (what is not UTF-8 as surrogates), bytes for addresses."""
     found: dict[str, Value] = {}
-    for name, string, slot in EVENT_SLOTS[record.event]:
+    for name, string, slot in own_slots(record.event).values():
         if not string:
             number = record.number(slot)
             if number is not None:
@@ -116,17 +118,9 @@ def own_fields(record: KernelEvent) -> dict[str, Value]:
     return found
 
 
-_SLOT_OF: Final = {event: {slot.field: slot for slot in slots} for event, slots in EVENT_SLOTS.items()}
-
-
-def own_slots(event: str) -> Mapping[str, Slot]:
-    """Where the event's own fields lie, by name."""
-    return _SLOT_OF[event]
-
-
 def own_field(record: KernelEvent, name: str) -> Value | None:
     """One of `own_fields`."""
-    slot = _SLOT_OF[record.event].get(name)
+    slot = own_slots(record.event).get(name)
     if slot is None:
         return None
     if not slot.string:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bpfence import abi
 from bpfence.events import _record, records
 from bpfence.events.records import KernelEvent, Undecodable, arguments, decode, object_bits, own_fields, process_strings
+from bpfence.fields import FIELDS
 from tests.unit.events.samples import record
 
 
@@ -174,6 +175,18 @@ def test_no_ancestors_and_signed_numbers() -> None:
 
 def test_the_compiled_twin_is_the_one_that_is_used() -> None:
     assert records.twin is _record
+
+
+def test_all_that_is_about_the_process_is_in_its_subject() -> None:
+    words = [int.from_bytes(records.SUBJECT[at : at + 8], "little") for at in range(0, len(records.SUBJECT), 8)]
+    for field in FIELDS:
+        if field.events or not field.slot:
+            continue
+        slot = abi.CONSTANTS[field.slot]
+        if field.slot.startswith("STR_"):
+            assert words[-1] >> slot & 1, field.name
+        else:
+            assert slot < abi.ABI_NUM_IN_HEADER or words[slot // 64] >> slot % 64 & 1, field.name
 
 
 def test_a_subject_is_what_is_said_of_the_process() -> None:

@@ -13,7 +13,6 @@ from bpfence.dialects.facts import Facts
 from bpfence.dialects.falco.options import ENFORCING, FORMS, OPTIONS, WATCHING, FalcoOptions
 from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location, UsageError
-from bpfence.events.source import Live
 from bpfence.policy import Policy
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from bpfence.dialects.falco.confirm.rules import RuleSet
     from bpfence.dialects.falco.read.resolve import FalcoRule
     from bpfence.dialects.falco.tools import FalcoTools
+    from bpfence.events.source import Live
 
 _ENTRY: Final = re.compile(
     rb"^[ \t]*-[ \t]+(?:\{[ \t]*)?[\"']?(?:rule|macro|list|required_engine_version|required_plugin_versions)[\"']?[ \t]*:", re.MULTILINE

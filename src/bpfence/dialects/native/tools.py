@@ -19,7 +19,6 @@ from bpfence.dialects.native.dialect import NATIVE, NativeRules
 from bpfence.dialects.tools import Shown, StyledLine, Tested, TextTable, Tools, diagnostic_as_json, heading
 from bpfence.documents.files import SourceFile
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError, UsageError
-from bpfence.events.source import BadLineError, Recorded, events_from_json, read_recorded
 from bpfence.events.values import BadValueError, escape, printable
 from bpfence.fields import FIELD_BY_NAME, applies
 from bpfence.host.links import Links
@@ -29,6 +28,7 @@ from bpfence.seccomp.profile import kernel_version
 
 if TYPE_CHECKING:
     from bpfence.compiler.explain import Route
+    from bpfence.events.source import Recorded
 
 ALL_CAPABILITIES: Final = frozenset(TABLES["capability"].numbers)
 
@@ -75,6 +75,8 @@ class NativeTools(Tools):
         """What the reference evaluator decides."""
         policy_set = self._policies(sources, Links())
         policies = PolicySet(tuple(msgspec.structs.replace(policy, mode=mode or policy.mode) for policy in policy_set.policies))
+        from bpfence.events.source import read_recorded  # `check` reads no events
+
         results = [_tested(policies, recorded) for recorded in read_recorded(lines)]
         mismatches = sum(bool(result["mismatch"]) for result in results)
         rows = [(r["line"], r["event"], r["action"], r["errno"] or "", " ".join(r["rules"]), _judged(r)) for r in results]
@@ -208,6 +210,8 @@ def _samples(text: str) -> list[dict[str, Value]]:
         raise UsageError(f"--event is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise UsageError("--event must be a JSON object")
+    from bpfence.events.source import events_from_json
+
     try:
         return list(events_from_json(document))
     except BadValueError as error:
@@ -291,6 +295,8 @@ def _tested(policies: PolicySet, recorded: Recorded) -> dict[str, Any]:
 
 def _mismatch(recorded: Recorded, action: Action, errno: str | None, rules: list[str]) -> str:
     """What differs from what the line expects; "" where nothing does."""
+    from bpfence.events.source import BadLineError
+
     expect = {"action": recorded.expect} if isinstance(recorded.expect, str) else recorded.expect
     if not isinstance(expect, dict) or not expect or expect.keys() - {"action", "errno", "rules"}:
         raise BadLineError(recorded.number, "expect must be an action, or an object of action, errno and rules")
