@@ -69,7 +69,7 @@ HOSTS_SECONDS: Final = 10.0
 HOSTS_SHARE: Final = 20.0
 RETRY_SECONDS: Final = 60.0
 """How many seconds later this is tried again if it fails."""
-BATCHES: Final = 128
+BATCHES: Final = 256
 """How many batches of records are read between looks at signals."""
 LATE: Final = (
     "{} came after what only they need was given up (CAP_SYS_PTRACE): environments, user names of containers and command lines of other"

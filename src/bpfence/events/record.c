@@ -21,6 +21,7 @@ typedef struct {
 	PyObject_HEAD struct event_header header;
 	PyObject *buffer, *event, *data, *verdicts;
 	PyObject *numbers, *strings;           /* made at first use */
+	PyObject *masks, *subject;             /* what `subject` has made last, and of what */
 	__u64 present[ABI_NUM_WORDS];
 	Py_ssize_t wide, narrow, references;   /* offsets in data */
 } Record;
@@ -358,6 +359,8 @@ static PyObject *record_subject(Record *self, PyObject *argument)
 	Py_ssize_t length;
 	PyObject *result;
 
+	if (self->masks == argument)
+		return shared(self->subject);
 	if (PyBytes_AsStringAndSize(argument, &masks, &length))
 		return NULL;
 	if (length != MASKS) {
@@ -369,6 +372,12 @@ static PyObject *record_subject(Record *self, PyObject *argument)
 	result = PyBytes_FromStringAndSize(made, write_subject(self, masks, made) - made);
 	if (made != room)
 		PyMem_Free(made);
+	if (!result)
+		return NULL;
+	Py_XDECREF(self->masks);
+	Py_XDECREF(self->subject);
+	self->masks = shared(argument);
+	self->subject = shared(result);
 	return result;
 }
 
@@ -678,6 +687,8 @@ static void record_free(Record *self)
 	Py_XDECREF(self->verdicts);
 	Py_XDECREF(self->numbers);
 	Py_XDECREF(self->strings);
+	Py_XDECREF(self->masks);
+	Py_XDECREF(self->subject);
 	((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
 	Py_DECREF(type);
 }

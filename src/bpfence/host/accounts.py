@@ -59,6 +59,10 @@ class _Known:
         self.checked: dict[str, float] = {}
 
 
+def _user_of(entry: list[str]) -> User:
+    return User(entry[0], entry[5] if len(entry) > 5 else "", entry[6] if len(entry) > 6 else "")
+
+
 class Host:
     """This host's users and groups, each looked up at most once a minute, by lookups that may not take long. `clock` gives seconds."""
 
@@ -67,6 +71,7 @@ class Host:
         # A Patience of its own: no container can slow this host's lookups down.
         self._patience = patience or Patience(HOST_PATIENCE)
         self._known: OrderedDict[tuple[str, int], tuple[float, list[str] | None]] = OrderedDict()
+        self._users: dict[int, tuple[float, User | None]] = {}
 
     def entry(self, file: str, number: int) -> list[str] | None:
         """The entry of "passwd" or "group"; None where there is none, or no answer came in time."""
@@ -79,6 +84,19 @@ class Host:
         if len(self._known) > MAX_HOST:
             self._known.popitem(last=False)
         return entry
+
+    def user(self, uid: int) -> User | None:
+        """The user's entry, with what alerts show of it; None as for `entry`."""
+        known = self._users.get(uid)
+        if known is not None and self._clock() - known[0] < HOST_FRESH:
+            return known[1]
+        entry = self.entry("passwd", uid)
+        looked_up, _ = self._known["passwd", uid]
+        if len(self._users) >= MAX_HOST:
+            self._users.clear()
+        user = None if entry is None else _user_of(entry)
+        self._users[uid] = (looked_up, user)
+        return user
 
     def name(self, table: str, number: int) -> str | None:
         """The name of a "user" or "group"."""
@@ -109,10 +127,14 @@ class Accounts:
 
     def user(self, uid: int, mnt_ns: int, pid: int) -> User:
         """The user's entry; where there is none, root's for 0 and "<NA>" for the rest."""
-        entry = self._entry("passwd", uid, mnt_ns, pid)
-        if entry is None:
+        if mnt_ns == self._own:
+            user = self._host.user(uid)
+        else:
+            entry = self._entry("passwd", uid, mnt_ns, pid)
+            user = None if entry is None else _user_of(entry)
+        if user is None:
             return _NOBODY if uid else _ROOT
-        return User(entry[0], entry[5] if len(entry) > 5 else "", entry[6] if len(entry) > 6 else "")
+        return user
 
     def group(self, gid: int, mnt_ns: int, pid: int) -> str:
         """The group's name; where there is none, root for 0 and "<NA>" for the rest."""

@@ -43,8 +43,8 @@ from bpfence.syscalls.architectures import Arch
 
 OBJECT: Final = Path(__file__).with_name("bpfence.bpf.o")
 PIN_DIR: Final = "/sys/fs/bpf/bpfence"
-BATCH_RECORDS: Final = 64
-"""An alert waits for the rest of its batch: this many take about 3 ms at most in user space, and what a batch costs by itself is little."""
+BATCH_RECORDS: Final = 32
+"""An alert waits for the rest of its batch: this many take 2 ms at most in user space, and what a batch costs by itself is little."""
 BATCH_BYTES: Final = 1 << 20
 
 _U32: Final = struct.Struct("<I")

@@ -60,6 +60,9 @@ class FakeEvents:
     def close(self) -> None:
         self.closed += 1
 
+    def refused(self, record: KernelEvent, key: object) -> bool:
+        return False
+
     def event(self, record: KernelEvent) -> RecordedEvent | None:
         self.asked.append(record)
         if self.none:

@@ -150,3 +150,23 @@ def test_bounds(proc: Proc) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_parsed(data: bytes) -> None:
     assert all(isinstance(uid, int) and len(entry) > 2 for uid, entry in parse(data).items())
+
+
+def test_a_user_of_this_host_is_looked_up_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    names = ["first", "second"]
+    monkeypatch.setitem(accounts._ON_HOST, "passwd", lambda number: [names[0], "x", str(number), "0", "", "/home", "/bin/sh"])
+    host = Host(lambda: now[0])
+    assert host.user(7) == User("first", "/home", "/bin/sh")
+    names.pop(0)
+    now[0] += accounts.HOST_FRESH - 1
+    assert host.user(7) == User("first", "/home", "/bin/sh")
+    now[0] += 1
+    assert host.user(7) == User("second", "/home", "/bin/sh")
+    monkeypatch.setitem(accounts._ON_HOST, "passwd", lambda number: None)
+    assert host.user(8) is None
+    assert host.user(8) is None
+    monkeypatch.setattr(accounts, "MAX_HOST", 3)
+    for number in range(100, 120):
+        host.user(number)
+    assert len(host._users) <= 4

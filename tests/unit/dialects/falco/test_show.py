@@ -13,7 +13,7 @@ from bpfence.alerts.alert import Alert, LossLine, StatusLine
 from bpfence.dialects.falco.confirm.event import Record, RecordedEvent
 from bpfence.dialects.falco.confirm.rules import FalcoMatch, RuleSet
 from bpfence.dialects.falco.load import load_text
-from bpfence.dialects.falco.show import DROP_KINDS, details, encode, form, of_line, of_match
+from bpfence.dialects.falco.show import DROP_KINDS, details, details_json, encode, form, of_line, of_match
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.outputs.routes import open_outputs
 
@@ -52,6 +52,12 @@ def alert(**more: Any) -> Alert:
         "/etc/shadow"], "uid": 0}, "file": {"path": "/etc/shadow"},
     }  # fmt: skip
     return Alert(**{**given, **more})
+
+
+def test_details_are_the_same_as_json() -> None:
+    found, _ = match()
+    assert details_json(found) == encode(details(found))  # type: ignore[arg-type]
+    assert details_json(found._replace(output_json=b"")) == b""
 
 
 def test_the_json_line_is_falcos() -> None:

@@ -35,6 +35,9 @@ class Events(Protocol):
     def event(self, record: KernelEvent) -> FalcoEvent | None:
         """The event; None where Falco has no such event."""
 
+    def refused(self, record: KernelEvent, key: object) -> bool:
+        """Whether `key` is in what is kept of the record's process (FalcoEvent.memo), so that no event is made of it."""
+
     def use(self, rules: RuleSet | None) -> None:
         """These rules are in force now."""
 
@@ -65,6 +68,10 @@ class KernelEvents:
     def event(self, record: KernelEvent) -> FalcoEvent | None:
         """The event."""
         return self._live.event(record)
+
+    def refused(self, record: KernelEvent, key: object) -> bool:
+        """Whether it need not be made."""
+        return self._live.refused(record, key)
 
     def use(self, rules: RuleSet | None) -> None:
         """Other rules may mention other hosts: resolve those from now on."""
@@ -121,7 +128,7 @@ class _Known(NamedTuple):
         key = None if names is None else frozenset(names)
         found = self.asked.get(key)
         if found is None:
-            found = frozenset(self.infos) if key is None else key & self.infos.keys()
+            found = frozenset(self.infos) if key is None else frozenset(key & self.infos.keys())
             if len(self.asked) < MAX_KNOWN:
                 self.asked[key] = found
         return found
@@ -187,15 +194,24 @@ class Detection:
     def confirm(self, view: FalcoView, among: Collection[str] | None) -> list[RuleInfo]:
         """The candidates that match, in Falco's order. `among`: names of the candidates; None: they are not known, any rule may be one."""
         self.candidates += 1
-        event, known = view.event(), view.known
-        if event is None or known is None:
+        known, record = view.known, view.record
+        if known is None or record is None:
+            return []
+        chosen = known.among(among)
+        key = (id(known.rules), chosen)
+        if self._recorder is None and known.events.refused(record, key):
+            return []
+        event = view.event()
+        if event is None:
             return []
         if self._recorder is not None:
             try:
                 self._recorder.add(event)
             except Exception as error:
                 self.faults.add("", f"an event {event.type} could not be recorded", error)
-        matching = [known.infos[rule.name] for rule in known.rules.matching_rules(event, known.among(among))]
+        matching = [known.infos[rule.name] for rule in known.rules.matching_rules(event, chosen)]
+        if not matching and event.memo is not None and known.rules.refused_by_process(event, chosen):
+            event.memo[key] = known.rules  # kept with it, so that no other rules can have their id
         self.confirmed += bool(matching)
         return matching
 
@@ -223,6 +239,7 @@ class FalcoView:
     def __init__(self, seen: Observation, known: _Known | None, faults: Faults) -> None:
         self._seen = seen
         self._faults = faults
+        self.record = seen.record
         self._made: tuple[FalcoEvent | None] | None = None
         self.known = known
 

@@ -23,6 +23,7 @@ from bpfence.conditions.containers import container_of
 from bpfence.dialects.falco.confirm import calls
 from bpfence.dialects.falco.confirm.event import (
     ANCESTORS_ARGUMENTS,
+    DERIVED,
     LAST_MOMENT,
     OWN_ARGUMENTS,
     SECOND,
@@ -96,6 +97,16 @@ class LiveEvents:
         if not record.event.startswith("process."):  # these change the process that they are about
             self._remember(made)
         return made
+
+    def refused(self, record: KernelEvent, key: object) -> bool:
+        """Whether the process alone has decided that no rule of `key` matches an event of its type, see `refuse`. It counts as an event."""
+        kind = None if record.event.startswith("process.") else calls.event_type(record)
+        kept = None if kind is None else self.processes.subject(record, self._cgroup_path).known.get(kind)
+        if kept is None or key not in kept[1]:
+            return False
+        self._count += 1
+        self._last = min(max(self.clock.wall(record.time), 0), LAST_MOMENT)
+        return True
 
     def _remember(self, event: LiveEvent) -> None:
         """Give an event what others of its type by the same process have found out."""
@@ -286,10 +297,8 @@ class LiveEvent(Derived):
         known = self._known
         if key in known:
             return known[key]
-        take = _OWN.get(field)
-        if take is None:
-            return super().get(field, argument)
-        value = known[key] = take(self, argument)
+        take = _TAKES.get(field)
+        value = known[key] = None if take is None else take(self, argument)
         return value
 
     def arguments(self) -> Mapping[str, Scalar | None]:
@@ -1071,3 +1080,4 @@ _OWN: Final[Mapping[str, _Take]] = {
         event.record.flags & abi.EVENT_AT_ONCE != 0),
 }  # fmt: skip
 """The fields that come from the record; the rest is derived (`dialects.falco.confirm.event`)."""
+_TAKES: Final[Mapping[str, _Take]] = {**DERIVED, **_OWN}

@@ -77,6 +77,7 @@ class RuleSet:
         self.paths = paths
         self.faults = Faults()
         self._by_type: dict[str, tuple[tuple[FalcoRule, Closure], ...]] = {}
+        self._musts: dict[tuple[str, str], Closure | None] = {}
         self._chosen: dict[tuple[str, frozenset[str]], tuple[tuple[FalcoRule, Closure], ...]] = {}
         self._renderers: dict[int, _Renderer] = {}
 
@@ -100,9 +101,18 @@ class RuleSet:
                 self._chosen[event_type, names] = chosen
         return chosen
 
+    def refused_by_process(self, event: FalcoEvent, among: frozenset[str]) -> bool:
+        """Whether the process alone decides that none of these rules matches, of an event that none has matched."""
+        chosen = self._candidates_among(event.type, among)
+        musts = [self._musts.get((event.type, rule.name)) for rule, _ in chosen]
+        return all(must is not None and not must(event) for must in musts)
+
     def _compiled(self, compiler: _Compiler, rule: FalcoRule) -> Closure:
         try:
-            return compiler.compile(rule.condition)
+            part = compiler.compiled(rule.condition)
+            if len(self._musts) < 1024 * 16:
+                self._musts[compiler.event_type, rule.name] = part.must
+            return part.closure
         except Exception as error:
             self.faults.add(rule.name, "its condition cannot be evaluated: it does not match", error)
             return _never
@@ -156,11 +166,14 @@ def _always(_: FalcoEvent) -> bool:
 
 
 class _Part(NamedTuple):
-    """A closure, and roughly what it costs. `needs`: it is about nothing but the process, and what of that it needs; None: it is not."""
+    """A closure, and roughly what it costs. `needs`: it is about nothing but the process, and what of that it needs; None: it is not.
+    `must`: what has to be true where the part is, about nothing but the process.
+    """
 
     closure: Closure
     cost: int
     needs: int | None
+    must: Closure | None = None
 
 
 class _Compiler:
@@ -172,7 +185,10 @@ class _Compiler:
         self.known: dict[int, _Part] = {}
 
     def compile(self, condition: Any) -> Closure:
-        return _remembered(self.node(condition)).closure
+        return self.compiled(condition).closure
+
+    def compiled(self, condition: Any) -> _Part:
+        return _remembered(self.node(condition))
 
     def node(self, node: Any) -> _Part:
         """Cheap parts of `and` and `or` are tested first, as none has a side effect."""
@@ -286,7 +302,7 @@ def _remembered(part: _Part) -> _Part:
             known = memo[key] = closure(event)
         return known
 
-    return _Part(holds_of_process, 0, needs)
+    return _Part(holds_of_process, 0, needs, holds_of_process if needs == 0 else None)
 
 
 def _negated(part: _Part) -> _Part:
@@ -295,7 +311,7 @@ def _negated(part: _Part) -> _Part:
         return _Part(_never, 0, 0)
     if closure is _never:
         return _Part(_always, 0, 0)
-    return part._replace(closure=lambda event: not closure(event))
+    return part._replace(closure=lambda event: not closure(event), must=None)
 
 
 def _all(parts: Sequence[_Part]) -> _Part:
@@ -322,7 +338,8 @@ def _joined(parts: list[_Part], nothing: Closure, join: Callable[[tuple[Closure,
         parts = [*(_remembered(_joined(group, nothing, join)) for group in groups), *(part for part in parts if part.needs is None)]
     ordered = sorted(parts, key=lambda part: part.cost)
     needs = _united(part.needs for part in parts)
-    return _Part(join(tuple(part.closure for part in ordered)), sum(part.cost for part in parts), needs)
+    must = next((part.must for part in parts if part.must is not None), None) if join is _conjunction else None
+    return _Part(join(tuple(part.closure for part in ordered)), sum(part.cost for part in parts), needs, must)
 
 
 def _conjunction(parts: tuple[Closure, ...]) -> Closure:

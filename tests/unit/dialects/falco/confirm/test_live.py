@@ -1059,3 +1059,41 @@ def test_rules_say_the_same_whether_or_not_anything_is_kept() -> None:
             assert [list(fields) for _, fields in kept] == [list(fields) for _, fields in fresh], "the order, too"
             said.append(len(kept))
     assert sum(said) == 6
+
+
+REFUSING = """
+- rule: Process
+  desc: d
+  condition: evt.type=openat and fd.name startswith /etc and proc.name=other and not proc.pname=init
+  output: x
+  priority: NOTICE
+- rule: Path
+  desc: d
+  condition: evt.type=openat and fd.name=/usr
+  output: x
+  priority: NOTICE
+- rule: Either
+  desc: d
+  condition: evt.type=openat and (fd.name=/usr or proc.name=other)
+  output: x
+  priority: NOTICE
+"""
+
+
+def test_a_process_that_no_rule_can_match_needs_no_events() -> None:
+    maker = events()
+    rules = RuleSet(load_text(REFUSING)[0].rules)
+    event = made("file.open", maker=maker, strings={"STR_FILE_PATH": b"/etc/a"})
+    by_process = {name: rules.refused_by_process(event, frozenset([name])) for name in ("Process", "Path", "Either")}
+    assert by_process == {"Process": True, "Path": False, "Either": False}
+    assert not rules.refused_by_process(event, frozenset(["Process", "Path"]))
+    assert event.memo is not None
+    event.memo["key"] = rules
+    again = seen("file.open", time=2_000_000_000, strings={"STR_FILE_PATH": b"/etc/b"})
+    assert maker.refused(again, "key")
+    assert not maker.refused(again, "another")
+    assert not maker.refused(seen("file.open", uid=5), "key")
+    assert not maker.refused(seen("file.mmap"), "key"), "of no type that Falco has"
+    assert not maker.refused(seen("process.setuid", "setuid"), "key")
+    after = made("file.open", maker=maker, time=3_000_000_000)
+    check(after, {"evt.num": 3, "evt.deltatime": 1_000_000_000})
