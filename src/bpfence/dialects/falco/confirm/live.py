@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bpfence import abi
 from bpfence.conditions.containers import container_of
@@ -76,6 +76,7 @@ class LiveEvents:
         self._cgroup_path = cgroup_path
         self._containers: OrderedDict[int, tuple[str, str]] = OrderedDict()
         self._peers: OrderedDict[tuple[int, int, int], str] = OrderedDict()
+        self._looked: tuple[KernelEvent | None, str | None, dict[object, Any] | None] = None, None, None
         self._count = 0
         self._first = 0
         self._last = 0
@@ -85,40 +86,46 @@ class LiveEvents:
 
     def event(self, record: KernelEvent) -> LiveEvent | None:
         """The event of a record; None where Falco has no such event."""
-        kind = calls.event_type(record)
+        _, kind, known = self._look(record)
         if kind is None:
             return None
+        moment = self._counted(record)
+        made = LiveEvent(self, record, kind, moment, self._count, moment - self._first, moment - self._last)
+        self._last = moment
+        if known is not None:
+            kept = known.get(kind)
+            if kept is None:
+                kept = known[kind] = (self._unsure(made), {})
+            unsure, memo = kept
+            if unsure is not None:
+                made.unsure, made.memo = unsure, memo
+        return made
+
+    def refused(self, record: KernelEvent, key: object) -> bool:
+        """Whether `key` is among what the process alone has decided for events of the record's type. Then it counts as an event."""
+        _, kind, known = self._look(record)
+        kept = None if known is None else known.get(kind)
+        if kept is None or key not in kept[1]:
+            return False
+        self._last = self._counted(record)
+        return True
+
+    def _look(self, record: KernelEvent) -> tuple[KernelEvent | None, str | None, dict[object, Any] | None]:
+        """The record, its type, and what is kept of its process; None where it is about a change of the process."""
+        looked = self._looked
+        if looked[0] is not record:
+            kind = calls.event_type(record)
+            changes = kind is None or record.event.startswith("process.")
+            looked = self._looked = record, kind, None if changes else self.processes.subject(record, self._cgroup_path).known
+        return looked
+
+    def _counted(self, record: KernelEvent) -> int:
+        """The moment of the next event."""
         self._count += 1
         moment = min(max(self.clock.wall(record.time), 0), LAST_MOMENT)
         if self._count == 1:
             self._first = self._last = moment
-        made = LiveEvent(self, record, kind, moment, self._count, moment - self._first, moment - self._last)
-        self._last = moment
-        if not record.event.startswith("process."):  # these change the process that they are about
-            self._remember(made)
-        return made
-
-    def refused(self, record: KernelEvent, key: object) -> bool:
-        """Whether the process alone has decided that no rule of `key` matches an event of its type, see `refuse`. It counts as an event."""
-        kind = None if record.event.startswith("process.") else calls.event_type(record)
-        kept = None if kind is None else self.processes.subject(record, self._cgroup_path).known.get(kind)
-        if kept is None or key not in kept[1]:
-            return False
-        self._count += 1
-        self._last = min(max(self.clock.wall(record.time), 0), LAST_MOMENT)
-        return True
-
-    def _remember(self, event: LiveEvent) -> None:
-        """Give an event what others of its type by the same process have found out."""
-        known = self.processes.subject(event.record, self._cgroup_path).known
-        kept = known.get(event.type)
-        if kept is None:
-            kept = known[event.type] = (self._unsure(event), {})
-        unsure, event.memo = kept
-        if unsure is None:
-            event.memo = None
-        else:
-            event.unsure = unsure
+        return moment
 
     def _unsure(self, event: LiveEvent) -> int | None:
         """What of a process has to be read from its memory, or from that of its ancestors; None where its cgroup, or the program of one of
