@@ -417,7 +417,7 @@ def doctor(attempt: bool, as_json: bool) -> int:
     features = probe()
     flavour, enforces = features.flavour, features.enforces.value
     rows = features.rows()
-    missing, trouble = _unsupported(features, attempt)
+    missing, trouble, cost = _unsupported(features, attempt)
     essential = [row.title for row in rows if row.essential and row.answer.value == "no"]
     usable = enforces == "yes" and not essential and not trouble
     unknown = enforces == "could not tell"
@@ -431,10 +431,13 @@ def doctor(attempt: bool, as_json: bool) -> int:
                 "probes": [_probe_as_json(row) for row in rows],
                 "unsupported_events": missing,
                 "trouble": trouble,
+                "load": msgspec.to_builtins(cost),
             }
         )
     else:
         _show_doctor(flavour, enforces, rows, missing, trouble)
+        if cost:
+            out().print(f"\n{cost.programs} programs loaded in {cost.seconds:.1f} s of processor time")
     return 0 if usable else KernelError.exit_code
 
 
@@ -443,19 +446,19 @@ def _probe_as_json(row: Any) -> dict[str, Any]:
     return probe
 
 
-def _unsupported(features: Any, attempt: bool) -> tuple[dict[str, str], str]:
-    """Events that are not supported here, with the reason; and what kept us from finding out."""
+def _unsupported(features: Any, attempt: bool) -> tuple[dict[str, str], str, Any]:
+    """Events that are not supported here, with the reason; what kept us from finding out; and what loading has cost, where it was tried."""
     from bpfence.kernel.engine import OBJECT, Engine
 
     if not features.flavour:
-        return {}, ""
+        return {}, "", None
     try:
         if not attempt:
-            return Engine(features, features.flavour, OBJECT, None).unsupported_events(), ""
+            return Engine(features, features.flavour, OBJECT, None).unsupported_events(), "", None
         with Engine.load(features, pin_dir=None) as engine:
-            return engine.try_all(), ""
+            return engine.try_all(), "", engine.load_cost
     except BpfenceError as error:
-        return {}, str(error)
+        return {}, str(error), None
 
 
 ENFORCEMENT: Final = {

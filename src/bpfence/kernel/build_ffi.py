@@ -35,6 +35,8 @@ struct bpf_map *bpf_object__next_map(const struct bpf_object *object, const stru
 const char *bpf_program__name(const struct bpf_program *program);
 const char *bpf_program__section_name(const struct bpf_program *program);
 int bpf_program__set_autoload(struct bpf_program *program, bool autoload);
+int bpf_program__set_log_level(struct bpf_program *program, unsigned int level);
+int bpf_program__set_log_buf(struct bpf_program *program, char *buffer, size_t size);
 int bpf_program__fd(const struct bpf_program *program);
 int bpf_program__set_type(struct bpf_program *program, int type);
 int bpf_program__set_expected_attach_type(struct bpf_program *program, int type);

@@ -21,7 +21,8 @@ import os
 import re
 import struct
 import threading
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -140,6 +141,13 @@ class Status(msgspec.Struct, frozen=True):
     abi: int = abi.ABI_VERSION
 
 
+class LoadCost(msgspec.Struct, frozen=True):
+    """Programs that this process has loaded, and the seconds of processor time that went into it, most of them the kernel's verifier's."""
+
+    programs: int
+    seconds: float
+
+
 class Engine:
     """A loaded instance. Made by `load` or `adopt`. `drain` is for one thread; the rest is guarded by a lock."""
 
@@ -147,6 +155,8 @@ class Engine:
         self._features = features
         self._max_processes = max_processes
         self._agent_pid = 0
+        self._loaded = 0
+        self._loading = 0.0
         self._programs: dict[str, int] = {}
         self._object_path = object_path
         self._pins = pins
@@ -373,11 +383,24 @@ class Engine:
                 flags = abi.CALL_SENSED if call in seen else 0
                 self._maps["calls"].put(_U32.pack(number), _call(events, flags, text_arguments(call)))
 
+    @property
+    def load_cost(self) -> LoadCost:
+        return LoadCost(self._loaded, self._loading)
+
     def try_all(self) -> dict[str, str]:
         """Loads every program without attaching it, for `bpfence doctor`: the events that are not supported, with the reason."""
         with self._lock:
             self._load_programs(self.plan.choices, attach=False)
             return self.unsupported_events()
+
+    @contextlib.contextmanager
+    def prepared(self, choice: Choice) -> Iterator[Object]:
+        """The object with one program chosen, over the maps of this instance: for a look at how it loads. KernelError: it cannot be."""
+        with Object(self._object_path) as parsed:
+            parsed.share(self._maps)
+            if not self._choose(parsed, {choice.program: choice}):
+                raise KernelError(f"{choice.program}: {self._failed[choice.program]}")
+            yield parsed
 
     def _load_programs(self, choices: Collection[Choice], *, attach: bool = True) -> None:
         """Loads `choices` in one object; a program that fails is left out and the rest tried again."""
@@ -390,13 +413,16 @@ class Engine:
                 parsed.share(self._maps)
                 if not self._choose(parsed, remaining):
                     continue
+                began = time.thread_time()
                 failed = parsed.load()
+                self._loading += time.thread_time() - began
                 if failed:
                     if failed.program not in remaining:
                         raise libbpf.failure(failed.number, "loading the BPF object", failed.reason)
                     self._failed[failed.program] = failed.reason
                     del remaining[failed.program]
                     continue
+                self._loaded += len(remaining)
                 if not self._maps:
                     self._keep_maps(parsed)
                 if attach:

@@ -106,6 +106,16 @@ def messages(debug: bool = False) -> Iterator[Messages]:
     yield Messages()
 
 
+class VerifierLog:
+    """Memory that the verifier writes about one program to, to be kept until that is loaded."""
+
+    def __init__(self, size: int) -> None:
+        self.buffer = ffi.new("char[]", size)
+
+    def text(self) -> str:
+        return ffi.string(self.buffer).decode("utf-8", "replace")
+
+
 class LoadFailure(msgspec.Struct, frozen=True):
     """Why an object did not load. `program` is empty where no single program is to blame."""
 
@@ -364,6 +374,13 @@ class Object:
             check(lib.bpf_program__set_expected_attach_type(handle, lib.BPF_MODIFY_RETURN), f"program {program}")
             result = lib.bpf_program__set_attach_target(handle, 0, function.encode())
             check(result, f"aiming program {program} at {function}", log.text())
+
+    def keep_log(self, program: str, level: int, size: int) -> VerifierLog:
+        """Has the verifier write its log of `program` as it loads, at most `size` bytes: BPF_LOG_* of Linux's bpf_verifier.h in `level`."""
+        log = VerifierLog(size)
+        check(lib.bpf_program__set_log_level(self.programs[program], level), f"program {program}")
+        check(lib.bpf_program__set_log_buf(self.programs[program], log.buffer, size), f"program {program}")
+        return log
 
     def load(self, debug: bool = False) -> LoadFailure | None:
         """Creates the maps and loads the chosen programs: all, or none and why. The object is of no use after a failure."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -506,6 +508,11 @@ class Row(msgspec.Struct):
     essential: bool = False
 
 
+class Cost(msgspec.Struct):
+    programs: int
+    seconds: float
+
+
 def probes(monkeypatch: pytest.MonkeyPatch, flavour: str, *rows: Row, missing: dict[str, str] | None = None, enforces: str = "") -> None:
     answer = SimpleNamespace(value=enforces or ("yes" if flavour else "no"))
     features = SimpleNamespace(flavour=flavour, enforces=answer, rows=lambda: rows)
@@ -514,6 +521,16 @@ def probes(monkeypatch: pytest.MonkeyPatch, flavour: str, *rows: Row, missing: d
     class Engine:
         def __init__(self, *_: object) -> None:
             pass
+
+        @classmethod
+        @contextlib.contextmanager
+        def load(cls, *_: object, **__: object) -> Iterator[Engine]:
+            yield cls()
+
+        load_cost = Cost(3, 0.25)
+
+        def try_all(self) -> dict[str, str]:
+            return missing or {}
 
         def unsupported_events(self) -> dict[str, str]:
             return missing or {}
@@ -538,6 +555,14 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     said = "LSM active: no\n  so: fmod_ret is used\n  what helps: boot with lsm=bpf"
     for word in ("fmod_ret programs", "kernel types", said, "kernel.userns", "no such hook"):
         assert word in text
+
+
+def test_doctor_that_tries_tells_what_loading_has_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_probe_as_json", lambda row: {})
+    probes(monkeypatch, "lsm", GOOD)
+    assert "3 programs loaded in 0.2 s of processor time" in call("doctor", "--try").stdout
+    assert json.loads(call("doctor", "--try", "--json").stdout)["load"] == {"programs": 3, "seconds": 0.25}
+    assert json.loads(call("doctor", "--json").stdout)["load"] is None
 
 
 def test_doctor_where_nothing_can_be_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
