@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -28,6 +29,10 @@ _FRAME_POINTER: Final = 10
 _CALL: Final = 0x85
 _MOVE: Final = 0xBF
 _ADD: Final = 0x07
+_JUMPS: Final = (5, 6)
+_ALWAYS: Final = 0x05
+_EXIT: Final = 0x95
+_WIDE: Final = 0x18
 _PSEUDO_CALL: Final = 1
 _ATOMIC: Final = (0xC3, 0xDB)
 _EXECUTABLE: Final = 4
@@ -148,6 +153,49 @@ def too_new(data: bytes) -> list[str]:
         for name, function in functions(data).items()
         if function.atomics
     ]
+
+
+def falls_back(data: bytes) -> list[str]:
+    """A line for each function with a loop whose head is fallen into from its end. Linux 5.10 (check_cfg) lets jumps go back only:
+    "back-edge from insn 1952 to 1953".
+    """
+    sections = _sections(data)
+    found = []
+    for header in sections:
+        for name, kind, where, value, size in _symbols(data, header, sections) if header[1] == 2 else ():
+            if kind == _FUNCTION and 0 < where < len(sections):
+                start = sections[where][4] + value
+                if edge := _back_edge(list(_INSTRUCTION.iter_unpack(data[start : start + size]))):
+                    found.append(f"{name}: instruction {edge[0]} falls back to {edge[1]}, which Linux 5.10 refuses")
+    return found
+
+
+def _back_edge(code: Sequence[tuple[int, ...]]) -> tuple[int, int] | None:
+    """Walks the instructions of one function in the order of check_cfg."""
+    path, open_edges, seen = [0], [_edges(code, 0)], {0}
+    while path:
+        if not open_edges[-1]:
+            path.pop()
+            open_edges.pop()
+            continue
+        to, jump = open_edges[-1].pop(0)
+        if to not in seen:
+            seen.add(to)
+            path.append(to)
+            open_edges.append(_edges(code, to))
+        elif to in path and not jump:
+            return path[-1], to
+    return None
+
+
+def _edges(code: Sequence[tuple[int, ...]], at: int) -> list[tuple[int, bool]]:
+    """Where an instruction leads, and whether as a jump, which may lead back."""
+    operation, _, offset, _ = code[at]
+    if operation & 7 not in _JUMPS or operation == _CALL:
+        return [(at + (2 if operation == _WIDE else 1), False)]
+    if operation == _EXIT:
+        return []
+    return [(at + offset + 1, True)] if operation == _ALWAYS else [(at + 1, True), (at + offset + 1, True)]
 
 
 def too_deep(data: bytes) -> list[str]:
