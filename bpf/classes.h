@@ -15,7 +15,7 @@ __noinline int class_range(u32 slot, u32 ref, u64 value)
 {
 	struct scratch *s = scratch_at(slot);
 	volatile u32 *low, *high;
-	u32 i;
+	struct repeat r;
 
 	if (!s)
 		return 0;
@@ -23,7 +23,8 @@ __noinline int class_range(u32 slot, u32 ref, u64 value)
 	high = &s->high;
 	*low = 0;
 	*high = match_word(s->generation, ref);
-	for (i = 0; i < BSEARCH_STEPS; i++) {
+	repeat_begin(&r, BSEARCH_STEPS);
+	while (repeat_next(&r)) {
 		u32 middle = (*low + *high) / 2;
 		u32 at = ref + 1 + 3 * middle;
 		u64 bound = (u64)match_word(s->generation, at + 1) << 32 | match_word(s->generation, at);
@@ -35,6 +36,7 @@ __noinline int class_range(u32 slot, u32 ref, u64 value)
 		else
 			*high = middle;
 	}
+	repeat_end(&r);
 	return match_word(s->generation, ref + 1 + 3 * *low + 2);
 }
 
@@ -76,7 +78,7 @@ __noinline int names_load(u32 slot)
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct scratch *s = scratch_at(slot);
 	u64 bit = STR_BIT(STR_ANCESTORS);
-	u32 i;
+	struct repeat r;
 
 	if (!s)
 		return -1;
@@ -86,21 +88,23 @@ __noinline int names_load(u32 slot)
 	s->names = 0;
 	s->names_status = -1;
 	task = BPF_CORE_READ(task, group_leader);
-	for (i = 0; i < ABI_ANCESTORS_MAX; i++) {
+	repeat_begin(&r, ABI_ANCESTORS_MAX);
+	while (repeat_next(&r)) {
 		struct process_record *record;
 		u32 pid;
 
 		task = read_parent(task);
 		if (!task) {
 			s->names_status = 0;
-			return 0;
+			break;
 		}
 		pid = BPF_CORE_READ(task, tgid);
 		record = bpf_map_lookup_elem(&processes, &pid);
 		if (!record || names_add(slot, record->exec_id))
-			return -1;
+			break;
 	}
-	return -1;
+	repeat_end(&r);
+	return s->names_status;
 }
 
 /* Whatever way a string comes into the scratch. */
@@ -187,6 +191,7 @@ __noinline int class_numbers(u32 slot, u32 one, u32 other)
 }
 
 #define TEXTS_CHUNK 128
+#define TEXTS_CHUNKS (ABI_PATH_MAX / TEXTS_CHUNK + 1)
 #define TEXTS_ALIKE 0
 #define TEXTS_APART 1
 #define TEXTS_GOING -1
@@ -210,33 +215,41 @@ __noinline int text_aside(u32 slot, u32 str)
 	return 1;
 }
 
-/* The next TEXTS_CHUNK bytes of two texts, from where the scratch says. */
+/* The next byte of two texts, from where the scratch says. The places stay in memory: they are parts of addresses. */
+static __always_inline int texts_step(struct scratch *s, const struct emit_space *space, u32 blank)
+{
+	u32 one = *(volatile u32 *)&s->text_one, other = *(volatile u32 *)&s->text_other, left = *(volatile u32 *)&s->text_left, a, b;
+
+	if (!left)
+		return TEXTS_ALIKE;
+	a = space->data[one & (ABI_PATH_MAX - 1)];
+	b = s->data[other & SCRATCH_MASK];
+	if (a != b && (a ? a : blank) != (b ? b : blank))
+		return TEXTS_APART;
+	*(volatile u32 *)&s->text_one = one + 1;
+	*(volatile u32 *)&s->text_other = other + 1;
+	*(volatile u32 *)&s->text_left = left - 1;
+	return TEXTS_GOING;
+}
+
+/* The next chunk of two texts. */
 __noinline int texts_chunk(u32 slot)
 {
 	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
 	struct scratch *s = scratch_at(slot);
-	u32 i, one, other, left, blank;
+	int status = TEXTS_GOING;
+	struct repeat r;
 
 	if (!s || !space)
 		return TEXTS_APART;
-	one = s->text_one;
-	other = s->text_other;
-	left = s->text_left;
-	blank = s->text_blank;
-	for (i = 0; i < TEXTS_CHUNK; i++) {
-		u32 a, b;
-
-		if (i >= left)
-			return TEXTS_ALIKE;
-		a = space->data[(one + i) & (ABI_PATH_MAX - 1)];
-		b = s->data[(other + i) & SCRATCH_MASK];
-		if (a != b && (a ? a : blank) != (b ? b : blank))
-			return TEXTS_APART;
+	repeat_begin(&r, rounds_of(TEXTS_CHUNK, TEXTS_CHUNKS));
+	while (repeat_next(&r)) {
+		status = texts_step(s, space, s->text_blank);
+		if (status != TEXTS_GOING)
+			break;
 	}
-	s->text_one = one + TEXTS_CHUNK;
-	s->text_other = other + TEXTS_CHUNK;
-	s->text_left = left - TEXTS_CHUNK;
-	return TEXTS_GOING;
+	repeat_end(&r);
+	return status;
 }
 
 static __always_inline bool is_arguments(u32 str)
@@ -250,7 +263,7 @@ static __always_inline bool is_arguments(u32 str)
 __noinline int class_texts(u32 slot, u32 one, u32 other, u32 ends)
 {
 	struct scratch *s = scratch_at(slot);
-	u32 first, second, shorter, i;
+	u32 first, second, shorter, i, chunks = chunks_of(TEXTS_CHUNKS);
 	int status = TEXTS_GOING;
 
 	if (!s)
@@ -264,7 +277,7 @@ __noinline int class_texts(u32 slot, u32 one, u32 other, u32 ends)
 	s->text_other = s->str_offset[other] + (ends ? second - shorter : 0);
 	s->text_left = shorter;
 	s->text_blank = is_arguments(one) || is_arguments(other) ? ' ' : 0;
-	for (i = 0; i <= ABI_PATH_MAX / TEXTS_CHUNK; i++) {
+	for (i = 0; i < chunks; i++) {
 		status = texts_chunk(slot);
 		if (status != TEXTS_GOING)
 			break;
@@ -382,34 +395,53 @@ __noinline int class_of(u32 slot, u32 dim)
 
 #define NAMES_INLINE 2
 
-/* Class of file.path by `d`, read from the dentries themselves, so that nothing is copied, and nothing looked at behind the byte that
- * decides. The first names are looked at here, which is where most paths end to be of interest. CLASS_UNCERTAIN where that cannot be
+/* Class of file.path by dimension `dim`, read from the dentries themselves, so that nothing is copied, and nothing looked at behind the byte
+ * that decides. The first names are looked at here, which is where most paths end to be of interest. CLASS_UNCERTAIN where that cannot be
  * done: class_of does it.
  */
-static __always_inline u32 class_path_steps(struct scratch *s, u32 slot, struct image_page *first, struct image_dim *d)
+__noinline u32 class_path_steps(u32 slot, u32 dim)
 {
-	struct automaton a = { .state = d->start, .generation = s->generation };
-	u64 n, classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4, i;
-	struct image_page *class_page;
+	struct scratch *s = scratch_at(slot);
+	struct image_page *first, *class_page;
+	struct automaton a;
+	struct image_dim *d;
+	u64 n, classes, i;
 	int status, class;
 
+	if (!have_rdonly_cast || !s)
+		return CLASS_UNCERTAIN;
+	a.generation = s->generation;
+	first = match_page(a.generation, 0);
+	if (!first)
+		return CLASS_UNCERTAIN;
+	d = &((struct image_head *)first)->dims[MASKED(dim, ABI_MAX_DIMS - 1)];
+	a.state = d->start;
+	classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4;
 	if (classes > DFA_CLASSES_LAST || !path_steps(s))
 		return CLASS_UNCERTAIN;
-	class_page = match_page_near(first, s->generation, d->ref);
-	a.page = match_page_near(first, s->generation, a.state);
+	class_page = match_page_near(first, a.generation, d->ref);
+	a.page = match_page_near(first, a.generation, a.state);
 	n = s->n_steps;
 	if (!class_page || !a.page || !n) /* 0: the root itself */
 		return CLASS_UNCERTAIN;
+	s->dfa_classes = d->ref;
 	for (i = 1; i <= NAMES_INLINE; i++) {
 		if (i > n)
 			return automaton_class(&a);
 		status = automaton_name(&a, (u8 *)class_page + classes, s->steps[MASKED(n - i, PATH_STEPS - 1)]);
+		if (status == PATH_FAR)
+			break;
 		if (status != PATH_GOING)
 			return status == PATH_DONE ? automaton_class(&a) : CLASS_UNCERTAIN;
 	}
-	s->dfa_classes = d->ref;
 	s->dfa_state = a.state;
-	for (i = NAMES_INLINE + 1; i <= PATH_STEPS; i++) {
+	if (i <= NAMES_INLINE) {
+		class = automaton_name_rest(slot, n - i, a.left);
+		if (class != DFA_GOING)
+			return class;
+		i++;
+	}
+	for (; i <= PATH_STEPS; i++) {
 		if (i > n)
 			break;
 		class = automaton_name_step(slot, n - i);
@@ -421,41 +453,58 @@ static __always_inline u32 class_path_steps(struct scratch *s, u32 slot, struct 
 
 #define SHORT_STRING 16 /* an IPv6 address */
 
-/* Class by `d` of a short string that is in the scratch. */
-static __always_inline u32 class_short(struct scratch *s, struct image_page *first, struct image_dim *d, u64 offset, u64 length)
+/* Class by dimension `dim` of a short string that is in the scratch. CLASS_UNCERTAIN where class_of has to tell. */
+__noinline u32 class_short(u32 slot, u32 dim)
 {
-	struct automaton a = { .state = d->start, .generation = s->generation };
-	u64 classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4, i;
-	struct image_page *class_page;
+	struct scratch *s = scratch_at(slot);
+	struct image_page *first, *class_page;
+	u64 offset, length, classes, at, i;
+	struct automaton a;
+	struct image_dim *d;
 	u8 *class_of_byte;
+	int status;
 
+	if (!s)
+		return CLASS_UNCERTAIN;
+	a.generation = s->generation;
+	first = match_page(a.generation, 0);
+	if (!first)
+		return CLASS_UNCERTAIN;
+	d = &((struct image_head *)first)->dims[MASKED(dim, ABI_MAX_DIMS - 1)];
+	a.state = d->start;
+	classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4;
 	if (classes > DFA_CLASSES_LAST)
 		return CLASS_UNCERTAIN;
-	class_page = match_page_near(first, s->generation, d->ref);
-	a.page = match_page_near(first, s->generation, a.state);
+	class_page = match_page_near(first, a.generation, d->ref);
+	a.page = match_page_near(first, a.generation, a.state);
 	if (!class_page || !a.page)
 		return CLASS_UNCERTAIN;
 	class_of_byte = (u8 *)class_page + classes;
+	at = MASKED(d->slot, ABI_STR_SLOTS - 1);
+	offset = s->str_offset[at];
+	length = s->str_length[at];
 	for (i = 0; i < SHORT_STRING; i++) {
-		if (i >= length || !automaton_step(&a, class_of_byte[s->data[MASKED(offset + i, SCRATCH_MASK)]]))
+		if (i >= length)
+			break;
+		status = automaton_step_near(&a, class_of_byte[s->data[MASKED(offset + i, SCRATCH_MASK)]]);
+		if (status == STEP_FAR)
+			return CLASS_UNCERTAIN;
+		if (status == STEP_END)
 			break;
 	}
 	return automaton_class(&a);
 }
 
-/* Class of a dimension that needs no call: bits and short strings that the hook has set. CLASS_UNCERTAIN: it is another. */
-static __always_inline u64 class_fast(struct scratch *s, struct image_page *first, struct image_dim *d)
+/* Class of dimension `dim`, that is `d`, where it comes cheap: bits and short strings that the hook has set. CLASS_UNCERTAIN: it is another. */
+static __always_inline u64 class_fast(struct scratch *s, u32 slot, struct image_dim *d, u64 dim)
 {
-	u64 num = d->slot, at;
+	u64 num = d->slot;
 
 	if (d->kind == DIM_BITS && num < ABI_NUM_SLOTS && has_num(s, num))
 		return s->num[MASKED(num, ABI_NUM_SLOTS - 1)] & (d->mask_lo | (u64)d->mask_hi << 32) ? 2 : CLASS_NONE;
 	if (d->kind != DIM_STRING || num >= ABI_STR_SLOTS || !((s->str_present & ~s->str_uncertain) & STR_BIT(num)))
 		return CLASS_UNCERTAIN;
-	at = MASKED(num, ABI_STR_SLOTS - 1);
-	if (s->str_length[at] > SHORT_STRING)
-		return CLASS_UNCERTAIN;
-	return class_short(s, first, d, s->str_offset[at], s->str_length[at]);
+	return s->str_length[MASKED(num, ABI_STR_SLOTS - 1)] > SHORT_STRING ? CLASS_UNCERTAIN : class_short(slot, dim);
 }
 
 #endif

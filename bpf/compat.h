@@ -13,7 +13,66 @@ extern const volatile u32 have_task_btf;    /* helper bpf_get_current_task_btf, 
 
 extern const volatile u32 have_task_pt_regs; /* helper bpf_task_pt_regs, v5.15 (dd6e10fbd9fb) */
 
+extern const volatile u32 have_iter_num; /* kfuncs bpf_iter_num_*, v6.4 (6018e1f407cc) */
+
 extern void *bpf_rdonly_cast(const void *obj, u32 btf_id) __ksym __weak;
+
+struct bpf_iter_num {
+	u64 opaque;
+};
+
+extern int bpf_iter_num_new(struct bpf_iter_num *it, int start, int end) __ksym __weak;
+extern int *bpf_iter_num_next(struct bpf_iter_num *it) __ksym __weak;
+extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __ksym __weak;
+
+/* Loops that are long come in chunks, each a call of a global function: the verifier checks that once by itself. With the kernel's iterator one
+ * chunk is all.
+ */
+static __always_inline u32 chunks_of(u32 chunks)
+{
+	return have_iter_num ? 1 : chunks;
+}
+
+static __always_inline u32 rounds_of(u32 rounds, u32 chunks)
+{
+	return have_iter_num ? rounds * chunks : rounds;
+}
+
+/* A loop that is left after `times` rounds at the latest, for all but the hottest code:
+ *
+ *	repeat_begin(&repeat, times);
+ *	while (repeat_next(&repeat)) {
+ *		... break where it is done, never return ...
+ *	}
+ *	repeat_end(&repeat);
+ *
+ * With the kernel's iterator the verifier walks the body until nothing new is learnt, two or three times; without it, once a round. What goes
+ * from round to round must not let it learn for ever: numbers that places in memory are computed from are kept in memory.
+ */
+struct repeat {
+	struct bpf_iter_num it; /* without the kernel's iterator: how many rounds are left */
+};
+
+static __always_inline void repeat_begin(struct repeat *r, u32 times)
+{
+	if (have_iter_num)
+		bpf_iter_num_new(&r->it, 0, times);
+	else
+		r->it.opaque = times;
+}
+
+static __always_inline bool repeat_next(struct repeat *r)
+{
+	if (have_iter_num)
+		return bpf_iter_num_next(&r->it);
+	return r->it.opaque--;
+}
+
+static __always_inline void repeat_end(struct repeat *r)
+{
+	if (have_iter_num)
+		bpf_iter_num_destroy(&r->it);
+}
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

@@ -63,9 +63,20 @@ static __always_inline void decide_kill(struct scratch *s)
 	}
 }
 
-/* What has been decided is done, told and counted; the errno of a denial, or 0. */
-static __always_inline int decide_outcome(struct scratch *s, u32 slot)
+__noinline int decide_outcome(u32 slot)
 {
+	struct scratch *s = scratch_at(slot);
+
+	if (!s)
+		return 0;
+	if (s->flags >> EVENT_CAUSES_SHIFT) {
+		int error = decide_uncertain(s);
+
+		if (error)
+			return error;
+	}
+	if (!s->report && s->action < ACTION_DENY)
+		return 0;
 	if (s->flags & EVENT_ORIGIN) {
 		s->report &= ~REPORT_DECISION;
 		s->action = ACTION_NONE;
@@ -86,7 +97,7 @@ static __always_inline int decide_outcome(struct scratch *s, u32 slot)
 	return s->error ? s->error : EPERM;
 }
 
-__noinline int decide(u32 slot)
+__noinline int decide_rules(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
 	struct image_page *first;
@@ -95,21 +106,21 @@ __noinline int decide(u32 slot)
 
 	if (!s)
 		return 0;
+	/* The first leaf that says something sets error and first with the action; of the verdicts only n_groups are looked at. */
+	s->action = ACTION_NONE;
+	s->report = 0;
 	first = match_page(s->generation, 0);
 	if (!first) {
 		set_uncertain(s, CAUSE_TABLE);
-		return decide_uncertain(s);
+		return 1;
 	}
 	head = (void *)first;
 	s->features = head->header.features;
 	s->n_groups = head->header.n_groups;
 	s->column = head->header.column[MASKED(s->event, ABI_MAX_EVENTS - 1)];
-	/* The first leaf that says something sets error and first with the action; of the verdicts only n_groups are looked at. */
-	s->action = ACTION_NONE;
-	s->report = 0;
 	node = decide_root(s, first, 0);
-	if (node < IMAGE_PAGE_WORDS)
-		node = diagram_fast(slot, node);
+	if (have_rdonly_cast && node < IMAGE_PAGE_WORDS)
+		node = diagram_fast(s, slot, first, node);
 	for (group = 0; group < ABI_MAX_GROUPS; group++) {
 		u32 leaf;
 
@@ -123,15 +134,7 @@ __noinline int decide(u32 slot)
 			decide_leaf(s, head, leaf);
 	}
 	s->flags |= s->record.flags >> RECORD_CAUSES_SHIFT << EVENT_CAUSES_SHIFT;
-	if (s->flags >> EVENT_CAUSES_SHIFT) {
-		int error = decide_uncertain(s);
-
-		if (error)
-			return error;
-	}
-	if (!s->report && s->action < ACTION_DENY)
-		return 0;
-	return decide_outcome(s, slot);
+	return s->flags >> EVENT_CAUSES_SHIFT || s->report || s->action >= ACTION_DENY;
 }
 
 #endif

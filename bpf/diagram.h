@@ -10,7 +10,8 @@ __noinline int diagram_sparse_child(u32 slot, u32 node, u32 class)
 {
 	struct scratch *s = scratch_at(slot);
 	volatile u32 *low, *high;
-	u32 i;
+	struct repeat r;
+	u32 i, child;
 
 	if (!s)
 		return 0;
@@ -22,7 +23,9 @@ __noinline int diagram_sparse_child(u32 slot, u32 node, u32 class)
 		return match_word(s->generation, i + 1);
 	*low = 0;
 	*high = match_word(s->generation, node + 1);
-	for (i = 0; i < BSEARCH_STEPS; i++) {
+	child = node + 2;
+	repeat_begin(&r, BSEARCH_STEPS);
+	while (repeat_next(&r)) {
 		u32 middle = (*low + *high) / 2;
 		u32 at = node + 3 + 2 * middle;
 		u32 found;
@@ -30,14 +33,17 @@ __noinline int diagram_sparse_child(u32 slot, u32 node, u32 class)
 		if (*low >= *high)
 			break;
 		found = match_word(s->generation, at);
-		if (found == class)
-			return match_word(s->generation, at + 1);
+		if (found == class) {
+			child = at + 1;
+			break;
+		}
 		if (found < class)
 			*low = middle + 1;
 		else
 			*high = middle;
 	}
-	return match_word(s->generation, node + 2);
+	repeat_end(&r);
+	return match_word(s->generation, child);
 }
 
 #define DIAGRAM_CHUNK 8
@@ -121,29 +127,18 @@ static __always_inline u64 diagram_next(struct scratch *s, struct image_page *fi
 /* The first nodes of an event's diagram without a call for each: those of class_fast, then file.path. Stops at whatever else it meets;
  * returns where it stands.
  */
-__noinline int diagram_fast(u32 slot, u32 root)
+static __always_inline u64 diagram_fast(struct scratch *s, u32 slot, struct image_page *first, u64 root)
 {
-	struct scratch *s = scratch_at(slot);
-	struct image_page *first;
-	struct image_head *head;
+	struct image_head *head = (void *)first;
+	u64 i, node = root, word, class, dim;
 	struct image_dim *d;
-	u64 i, node = root, word, class;
 
-	if (!have_rdonly_cast)
-		return root;
-	if (!s)
-		return IMAGE_LEAF;
-	first = match_page(s->generation, 0);
-	if (!first) {
-		set_uncertain(s, CAUSE_TABLE);
-		return IMAGE_LEAF;
-	}
-	head = (void *)first;
 	for (i = 0; i < DIAGRAM_FAST; i++) {
 		if (node >= IMAGE_PAGE_WORDS) /* a leaf, or on another page */
 			return node;
 		word = first->word[MASKED(node, IMAGE_PAGE_WORDS - 1)];
-		class = class_fast(s, first, &head->dims[MASKED(word, ABI_MAX_DIMS - 1)]);
+		dim = MASKED(word, ABI_MAX_DIMS - 1);
+		class = class_fast(s, slot, &head->dims[dim], dim);
 		if (class == CLASS_UNCERTAIN)
 			break;
 		node = diagram_next(s, first, node, word, class);
@@ -151,10 +146,11 @@ __noinline int diagram_fast(u32 slot, u32 root)
 	if (node >= IMAGE_PAGE_WORDS)
 		return node;
 	word = first->word[MASKED(node, IMAGE_PAGE_WORDS - 1)];
-	d = &head->dims[MASKED(word, ABI_MAX_DIMS - 1)];
+	dim = MASKED(word, ABI_MAX_DIMS - 1);
+	d = &head->dims[dim];
 	if (d->kind != DIM_STRING || d->slot != STR_FILE_PATH || s->str_tried & STR_BIT(STR_FILE_PATH))
 		return node;
-	class = class_path_steps(s, slot, first, d);
+	class = class_path_steps(slot, dim);
 	return class == CLASS_UNCERTAIN ? node : diagram_next(s, first, node, word, class);
 }
 

@@ -9,9 +9,38 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 const volatile u32 have_rdonly_cast = 0;
+const volatile u32 have_iter_num = 0;
 const volatile u32 have_task_btf = 0;
 const volatile u32 have_task_pt_regs = 0;
 const volatile u32 first_spare = 0;
+
+/* ---- what is called from many places ---- */
+
+__noinline u32 match_word(u64 generation, u64 ref)
+{
+	struct image_page *page = match_page(generation, ref);
+
+	return page ? page->word[ref & (IMAGE_PAGE_WORDS - 1)] : 0;
+}
+
+__noinline int count(u32 counter)
+{
+	u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
+	if (value)
+		__sync_fetch_and_add(value, 1);
+	return 0;
+}
+
+__noinline int count_lost(u32 event, u32 ring)
+{
+	u64 *value = bpf_map_lookup_elem(&lost, &event);
+
+	if (value)
+		__sync_fetch_and_add(value, 1);
+	count(CNT_DECISIONS_LOST + ring);
+	return 0;
+}
 
 /* ---- memory ---- */
 

@@ -23,8 +23,17 @@ u64 start_time_probed(void);
 /* Computes the subject of the acting process into the scratch, and into its record. SUBJECT_*. */
 int subject_load(u32 slot, u32 event);
 
-/* Walks the diagrams of the event for the subject and writes what must be reported. Returns 0 or a positive errno. */
-int decide(u32 slot);
+/* Walks the diagrams of the event for the subject. 0: nothing follows. */
+int decide_rules(u32 slot);
+
+/* What has been decided is done, told and counted; the errno of a denial, or 0. */
+int decide_outcome(u32 slot);
+
+/* Decides on the event in the scratch and writes what must be reported. Returns 0 or a positive errno. */
+static __always_inline int decide(u32 slot)
+{
+	return decide_rules(slot) ? decide_outcome(slot) : 0;
+}
 
 /* Decides an event that no memory could be had for: 0, or the errno of a denial where an enforcing rule concerns it. */
 int decide_without_memory(u32 event);

@@ -273,9 +273,13 @@ struct emit_space {
 	u8 data[BODY_MAX + BODY_SLACK];
 };
 
-/* Where a record is put together before it is copied to a ring buffer. */
+/* Where a record is put together before it is copied to a ring buffer. With BPF_F_INNER_MAP (v5.10, 4a8f87e60f6d), which makes the verifier call
+ * for each look-up instead of putting it in place: of these two there are many, of which few are made, and each that is put in place has a copy
+ * made of all that is known of the program.
+ */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
 	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, struct emit_space);
@@ -323,29 +327,19 @@ MAP struct {
 /* Where the image of a program is put together. */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
 	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, struct exec_image);
 } image_spaces SEC(".maps");
 
-/* Atomically, though the counter is the CPU's own: a program may be preempted, or interrupted by another one, between a load and a store. */
-static __always_inline void count(u32 counter)
-{
-	u64 *value = bpf_map_lookup_elem(&counters, &counter);
-
-	if (value)
-		__sync_fetch_and_add(value, 1);
-}
+/* One more in a counter. Atomically, though it is the CPU's own: a program may be preempted, or interrupted by another one, between a load and a
+ * store. In engine.bpf.c.
+ */
+int count(u32 counter);
 
 /* A record of `event` that user space will not get. */
-static __always_inline void count_lost(u32 event, u32 ring)
-{
-	u64 *value = bpf_map_lookup_elem(&lost, &event);
-
-	if (value)
-		__sync_fetch_and_add(value, 1);
-	count(CNT_DECISIONS_LOST + ring);
-}
+int count_lost(u32 event, u32 ring);
 
 /* Eight bytes to any place. Through a parameter: where clang sees that the place lies in an array of bytes, it stores byte by byte. */
 static __always_inline void store_word(void *to, u64 word)

@@ -26,12 +26,8 @@ static __always_inline struct image_head *match_head(u32 generation)
 	return (void *)match_page(generation, 0);
 }
 
-static __always_inline u32 match_word(u64 generation, u64 ref)
-{
-	struct image_page *page = match_page(generation, ref);
-
-	return page ? page->word[ref & (IMAGE_PAGE_WORDS - 1)] : 0;
-}
+/* 0 where there is no such page. In engine.bpf.c. */
+u32 match_word(u64 generation, u64 ref);
 
 static __always_inline u64 match_wide(u64 generation, u64 ref)
 {
@@ -44,12 +40,7 @@ static __always_inline bool image_event_in(const u32 *words, u64 event)
 	return words[MASKED(event / 32, 2 * ABI_EVENT_WORDS - 1)] >> (event & 31) & 1;
 }
 
-/* The same two where page 0, in which small images lie whole, is at hand. */
-static __always_inline struct image_page *match_page_near(struct image_page *first, u64 generation, u64 ref)
-{
-	return ref < IMAGE_PAGE_WORDS ? first : match_page(generation, ref);
-}
-
+/* The same where page 0, in which small images lie whole, is at hand. */
 static __always_inline u32 match_word_near(struct image_page *first, u64 generation, u64 ref)
 {
 	return ref < IMAGE_PAGE_WORDS ? first->word[MASKED(ref, IMAGE_PAGE_WORDS - 1)] : match_word(generation, ref);

@@ -143,6 +143,7 @@ static __always_inline struct timespec64 *path_words(u64 address)
 static __always_inline bool path_steps(struct scratch *s)
 {
 	u64 dentry = s->dentry[0], mount = s->mount[0], root, above, parent, offset = bpf_core_field_offset(struct mount, mnt);
+	struct mnt_namespace *own;
 	volatile u64 *number = &s->n_steps;
 	struct mount *m;
 	u64 i, n;
@@ -150,13 +151,15 @@ static __always_inline bool path_steps(struct scratch *s)
 	if (!dentry || !mount)
 		return false;
 	*number = 0;
+	/* Before the loop: for each load of such a pointer that it walks, the verifier looks through the names of all types. */
+	own = bpf_get_current_task_btf()->nsproxy->mnt_ns;
 	root = (u64)path_vfsmount(mount)->mnt_root;
 	for (i = 0; i < PATH_STEPS + PATH_STEPS_MOUNTS; i++) {
 		if (dentry == root) {
 			m = path_mount(mount - offset);
 			above = (u64)m->mnt_parent + offset;
 			if (above == mount)
-				return m->mnt_ns == bpf_get_current_task_btf()->nsproxy->mnt_ns;
+				return m->mnt_ns == own;
 			dentry = (u64)m->mnt_mountpoint;
 			mount = above;
 			root = (u64)path_vfsmount(mount)->mnt_root;
@@ -207,89 +210,106 @@ static __always_inline u64 path_prepend(struct scratch *s, u64 name, u64 length,
 	return end;
 }
 
-/* The followed identities on PATH_CHUNK steps up, from s->walk_dentry on s->walk_mount. Up to the root of each file system, not of the
+/* The followed identities on a chunk of steps up, from s->walk_dentry on s->walk_mount. Up to the root of each file system, not of the
  * mount: no path leads through the folders above that, but a bind mount of a folder's folder must not lose what is said of the folder.
  */
 __noinline int path_objects_chunk(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
 	u64 mount, dentry, parent, mountpoint;
-	u32 i;
+	int status = PATH_GOING;
+	struct repeat r;
 
 	if (!s)
 		return PATH_UNCERTAIN;
 	mount = s->walk_mount;
 	dentry = s->walk_dentry;
-	for (i = 0; i < PATH_CHUNK; i++) {
+	repeat_begin(&r, rounds_of(PATH_CHUNK, PATH_CHUNKS));
+	while (repeat_next(&r)) {
 		s->walk_objects |= path_objects(s, dentry);
 		parent = (u64)BPF_CORE_READ((struct dentry *)dentry, d_parent);
 		if (!parent || parent == dentry) {
+			status = PATH_DONE;
 			if (mount == MOUNT_OF_LAYER)
-				return PATH_DONE;
+				break;
 			path_read_mount(mount, &parent, &mountpoint);
 			if (!parent || parent == mount)
-				return PATH_DONE;
+				break;
+			status = PATH_GOING;
 			mount = parent;
 			parent = mountpoint;
 		}
 		dentry = parent;
 	}
+	repeat_end(&r);
 	s->walk_mount = mount;
 	s->walk_dentry = dentry;
+	return status;
+}
+
+/* Where the walk of a path stands: at a dentry of a mount with this root. */
+struct path_walk {
+	u64 dentry;
+	u64 mount;
+	u64 root;
+};
+
+/* One step up: over the root of a mount, or a name more in front of s->walk_offset. */
+static __always_inline int path_walk_step(struct scratch *s, struct path_walk *w, u64 limit)
+{
+	struct path_step step;
+	u64 at;
+
+	if (w->dentry == w->root) {
+		u64 parent = 0, mountpoint = 0;
+
+		path_read_mount(w->mount, &parent, &mountpoint);
+		if (!parent || parent == w->mount)
+			return PATH_DONE;
+		w->dentry = mountpoint;
+		w->mount = parent;
+		w->root = path_mount_root(parent);
+		return PATH_GOING;
+	}
+	path_read_dentry(w->dentry, &step);
+	if (!step.parent)
+		return PATH_UNCERTAIN;
+	if (step.parent == w->dentry)
+		return PATH_PSEUDO;
+	/* In memory the verifier knows nothing of the offset, and need not follow every combination of lengths. */
+	at = path_prepend(s, step.name, step.length, *(volatile u32 *)&s->walk_offset, limit);
+	if (!at)
+		return PATH_UNCERTAIN;
+	*(volatile u32 *)&s->walk_offset = at;
+	w->dentry = step.parent;
 	return PATH_GOING;
 }
 
-/* PATH_CHUNK steps up. */
+/* A chunk of steps up. */
 __noinline int path_walk_chunk(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
-	u64 dentry, mount, root, at, limit;
-	struct path_step step;
-	u32 i;
+	int status = PATH_GOING;
+	struct path_walk w;
+	struct repeat r;
+	u64 limit;
 
 	if (!s)
 		return PATH_UNCERTAIN;
-	dentry = s->walk_dentry;
-	mount = s->walk_mount;
-	at = s->walk_offset;
+	w.dentry = s->walk_dentry;
+	w.mount = s->walk_mount;
+	w.root = path_mount_root(w.mount);
 	limit = s->walk_limit;
-	root = path_mount_root(mount);
-	for (i = 0; i < PATH_CHUNK; i++) {
-		if (dentry == root) {
-			u64 parent = 0, mountpoint = 0;
-
-			path_read_mount(mount, &parent, &mountpoint);
-			if (!parent || parent == mount) {
-				s->walk_mount = mount;
-				s->walk_offset = at;
-				return PATH_DONE;
-			}
-			dentry = mountpoint;
-			mount = parent;
-			root = path_mount_root(mount);
-			continue;
-		}
-		path_read_dentry(dentry, &step);
-		if (!step.parent)
-			return PATH_UNCERTAIN;
-		if (step.parent == dentry) {
-			s->walk_dentry = dentry;
-			s->walk_mount = mount;
-			s->walk_offset = at;
-			return PATH_PSEUDO;
-		}
-		at = path_prepend(s, step.name, step.length, at, limit);
-		if (!at)
-			return PATH_UNCERTAIN;
-		/* Through memory the verifier forgets what it knows of the length, and need not follow every combination of lengths. */
-		*(volatile u32 *)&s->walk_offset = at;
-		at = *(volatile u32 *)&s->walk_offset;
-		dentry = step.parent;
+	repeat_begin(&r, rounds_of(PATH_CHUNK, PATH_CHUNKS));
+	while (repeat_next(&r)) {
+		status = path_walk_step(s, &w, limit);
+		if (status != PATH_GOING)
+			break;
 	}
-	s->walk_dentry = dentry;
-	s->walk_mount = mount;
-	s->walk_offset = at;
-	return PATH_GOING;
+	repeat_end(&r);
+	s->walk_dentry = w.dentry;
+	s->walk_mount = w.mount;
+	return status;
 }
 
 /* A file outside the tree: memfd:NAME, pipe, socket. Only a name that the kernel itself made has no '/' in front. */
@@ -361,9 +381,9 @@ __noinline u64 path_mount_own(u32 slot, u32 which)
 {
 	struct scratch *s = scratch_at(slot);
 	struct super_block *sb;
-	u64 dentry;
+	u64 dentry, found = 0;
+	struct repeat r;
 	int status;
-	u32 i;
 
 	if (!s)
 		return 0;
@@ -371,20 +391,24 @@ __noinline u64 path_mount_own(u32 slot, u32 which)
 	sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
 	s->walk_mount = compat_first_mount(sb);
 	s->walk_dentry = 0;
-	for (i = 0; i < MOUNT_STEPS; i++) {
+	repeat_begin(&r, MOUNT_STEPS);
+	while (repeat_next(&r)) {
 		u64 mount = *(volatile u64 *)&s->walk_mount;
 
 		if (!mount)
-			return 0;
+			break;
 		status = path_mount_chunk(slot, dentry);
-		if (status == PATH_DONE)
-			return mount + bpf_core_field_offset(struct mount, mnt);
+		if (status == PATH_DONE) {
+			found = mount + bpf_core_field_offset(struct mount, mnt);
+			break;
+		}
 		if (status == PATH_GOING)
 			continue;
 		s->walk_dentry = 0;
 		*(volatile u64 *)&s->walk_mount = compat_next_mount((u64)sb, mount);
 	}
-	return 0;
+	repeat_end(&r);
+	return found;
 }
 
 /* Whether the walk has ended at the root of something else than the namespace that paths are told in. */
@@ -413,7 +437,7 @@ __noinline int path_resolve(u32 slot, u32 which)
 	u32 str = which ? STR_FILE_NEW_PATH : STR_FILE_PATH;
 	u32 end = which ? AREA_NEW_PATH_END : AREA_PATH_END;
 	int status = PATH_UNCERTAIN, objects = PATH_DONE;
-	u32 i;
+	u32 i, chunks = chunks_of(PATH_CHUNKS);
 
 	if (!s || s->str_tried & STR_BIT(str))
 		return 0;
@@ -424,7 +448,7 @@ __noinline int path_resolve(u32 slot, u32 which)
 	if (s->mount[which & 1] && s->features & IMAGE_NEEDS_OBJECTS) {
 		s->walk_dentry = path_objects_start(s, which);
 		s->walk_mount = s->mount[which & 1];
-		for (i = 0; i < PATH_CHUNKS; i++) {
+		for (i = 0; i < chunks; i++) {
 			objects = path_objects_chunk(slot);
 			if (objects != PATH_GOING)
 				break;
@@ -439,7 +463,7 @@ __noinline int path_resolve(u32 slot, u32 which)
 	s->walk_offset = end;
 	s->walk_limit = end - ABI_PATH_MAX;
 	if (s->walk_mount > MOUNT_OF_LAYER) {
-		for (i = 0; i < PATH_CHUNKS; i++) {
+		for (i = 0; i < chunks; i++) {
 			status = path_walk_chunk(slot);
 			if (status != PATH_GOING)
 				break;
@@ -505,35 +529,45 @@ __noinline int path_named(u32 slot, u32 which)
 /* Whether a dentry is `root` or lies below it. */
 __noinline int dentry_below(u64 dentry, u64 root)
 {
-	u32 i;
+	struct repeat r;
+	int below = 0;
 
-	for (i = 0; i < LEVELS_TRIED; i++) {
+	repeat_begin(&r, LEVELS_TRIED);
+	while (repeat_next(&r)) {
 		u64 parent;
 
-		if (dentry == root)
-			return 1;
+		if (dentry == root) {
+			below = 1;
+			break;
+		}
 		parent = (u64)BPF_CORE_READ((struct dentry *)dentry, d_parent);
 		if (!parent || parent == dentry)
-			return 0;
+			break;
 		dentry = parent;
 	}
-	return 0;
+	repeat_end(&r);
+	return below;
 }
 
 __noinline u64 mount_of_whole(u64 dentry)
 {
 	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
-	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root), wanted = path_namespace();
-	u32 i;
+	u64 mount = compat_first_mount(sb), whole = (u64)BPF_CORE_READ(sb, s_root), wanted = path_namespace(), found = 0;
+	struct repeat r;
 
-	for (i = 0; i < MOUNTS_TRIED; i++) {
+	repeat_begin(&r, MOUNTS_TRIED);
+	while (repeat_next(&r)) {
 		if (!mount || !wanted)
-			return 0;
-		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted && (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root) == whole)
-			return mount + bpf_core_field_offset(struct mount, mnt);
+			break;
+		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted &&
+		    (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root) == whole) {
+			found = mount + bpf_core_field_offset(struct mount, mnt);
+			break;
+		}
 		mount = compat_next_mount((u64)sb, mount);
 	}
-	return 0;
+	repeat_end(&r);
+	return found;
 }
 
 /* A mount of the whole file system; else the first bind mount that holds the dentry. Kernels differ in whether the oldest or the newest mount
@@ -542,20 +576,24 @@ __noinline u64 mount_of_whole(u64 dentry)
 __noinline u64 mount_of(u64 dentry)
 {
 	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
-	u64 mount = compat_first_mount(sb), whole = mount_of_whole(dentry), wanted = path_namespace();
-	u32 i;
+	u64 mount = compat_first_mount(sb), found = mount_of_whole(dentry), wanted = path_namespace();
+	struct repeat r;
 
-	if (whole)
-		return whole;
-	for (i = 0; i < MOUNTS_TRIED; i++) {
+	if (found)
+		return found;
+	repeat_begin(&r, MOUNTS_TRIED);
+	while (repeat_next(&r)) {
 		if (!mount || !wanted)
-			return 0;
+			break;
 		if ((u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) == wanted &&
-		    dentry_below(dentry, (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root)))
-			return mount + bpf_core_field_offset(struct mount, mnt);
+		    dentry_below(dentry, (u64)BPF_CORE_READ((struct mount *)mount, mnt.mnt_root))) {
+			found = mount + bpf_core_field_offset(struct mount, mnt);
+			break;
+		}
 		mount = compat_next_mount((u64)sb, mount);
 	}
-	return 0;
+	repeat_end(&r);
+	return found;
 }
 
 #endif

@@ -47,7 +47,8 @@ __noinline int lineage_load(u32 slot)
 	struct scratch *s = scratch_at(slot);
 	struct exec_image *image, *ancestor;
 	u64 id, own, own_bits[2];
-	u32 i;
+	struct repeat r;
+	u32 sure = 1;
 
 	if (!s)
 		return 0;
@@ -64,12 +65,15 @@ __noinline int lineage_load(u32 slot)
 		s->lineage[0] = 0;
 		s->lineage[1] = 0;
 		id = image->parent_exec_id;
-		for (i = 0; i < LINEAGE_DEPTH; i++) {
+		repeat_begin(&r, LINEAGE_DEPTH);
+		while (repeat_next(&r)) {
 			if (!id)
 				break;
 			ancestor = bpf_map_lookup_elem(&images, &id);
-			if (!ancestor || lineage_add(slot, id))
-				return 0;
+			if (!ancestor || lineage_add(slot, id)) {
+				sure = 0;
+				break;
+			}
 			if (ancestor->generation == s->generation) {
 				s->lineage[0] |= ancestor->lineage[0];
 				s->lineage[1] |= ancestor->lineage[1];
@@ -78,7 +82,8 @@ __noinline int lineage_load(u32 slot)
 			}
 			id = ancestor->parent_exec_id;
 		}
-		if (id)
+		repeat_end(&r);
+		if (id || !sure)
 			return 0;
 		image->self_bits[0] = own_bits[0];
 		image->self_bits[1] = own_bits[1];

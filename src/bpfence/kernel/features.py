@@ -132,6 +132,7 @@ MEANINGS: Final = (
         "add bpf to the kernel's lsm= boot parameter (from Linux 6.1 on), or boot with preempt=voluntary (Linux before 7.0)",
     ),
     Meaning("task_storage", "task storage", "no loss: records of processes are in a hash map", "use Linux 5.11 or later"),
+    Meaning("iter_num", "number iterators", "no loss: loading takes longer", "use Linux 6.4 or later"),
     Meaning("rdonly_cast", "kfunc bpf_rdonly_cast", "walking a path costs more", "use Linux 6.2 or later"),
     Meaning(
         "cgroup2",
@@ -280,6 +281,7 @@ def _from_btf(btf: KernelBtf, functions: Mapping[str, tuple[str, ...]]) -> dict[
         "task_pt_regs": helper("task_pt_regs"),
         "ring_buffer": map_type("RINGBUF"),
         "task_storage": map_type("TASK_STORAGE"),
+        "iter_num": Probe(Answer.YES if btf.has_function("bpf_iter_num_new") else Answer.NO),
         "rdonly_cast": Probe(Answer.YES if btf.has_function("bpf_rdonly_cast") else Answer.NO),
         "iter_task": Probe(Answer.YES if btf.has_function("bpf_iter_task") else Answer.NO),
         "security_path": Probe(Answer.YES if "bpf_lsm_path_unlink" in functions or "security_path_unlink" in functions else Answer.NO),
