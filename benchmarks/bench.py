@@ -34,6 +34,7 @@ CGROUP = "/bpfence-bench"
 CONTAINER = f"/bpfence-bench-pods/docker-{'3ad7b26ded6d' + '7f' * 26}.scope"
 """Where Falco's rules take a process for a container's."""
 CGROUPS = Path("/sys/fs/cgroup")
+SHIPPED = ROOT / "examples" / "policies"
 FALCO_RULES = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
 READY_SECONDS = 3000
 ROUNDS = 5
@@ -113,7 +114,7 @@ plugin."""
 class Setting(msgspec.Struct, frozen=True):
     """One policy set: `paths` path rules and `networks` networks; None: bpfence is not running. `beside`: the paths are in the folder of
     the long path, so that an automaton has to read all of it. `falco`: Falco's stable rules instead, which concern processes in containers
-    most.
+    most. `shipped`: the policies of examples/policies, which enforce.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Setting(msgspec.Struct, frozen=True):
     networks: int = 0
     beside: bool = False
     falco: bool = False
+    shipped: bool = False
 
 
 SETTINGS = (
@@ -130,6 +132,7 @@ SETTINGS = (
     Setting("1,000 rules beside the file", 1000, beside=True),
     Setting("CIDR policy, 100 networks", 0, 100),
     Setting("Falco, 25 stable rules", 0, falco=True),
+    Setting("shipped policies, enforcing", 0, shipped=True),
 )
 
 
@@ -177,6 +180,9 @@ def start_agent(setting: Setting, folder: Path) -> tuple[subprocess.Popen[bytes]
         (policies / "bench.yaml").write_text(policy(setting))
     if setting.falco:
         shutil.copy(RESULTS / FALCO_RULES.name, policies)
+    if setting.shipped:
+        for path in SHIPPED.glob("*.yaml"):
+            shutil.copy(path, policies)
     log = folder / "agent.log"
     outputs = ("--output", f"jsonl:{folder / 'alerts'}", "--ready-file", str(ready))
     command = [sys.executable, "-m", "bpfence", "run", "-p", str(policies), *outputs]
@@ -270,7 +276,7 @@ def latencies(policies: Path, mark: Path) -> dict[str, float]:
 def measure(wanted: str, operations: list[str]) -> None:
     """Inside the guest: every setting; results are added to RESULTS/results.json as they come."""
     WORK.mkdir()
-    workload = WORK / "workload"
+    workload = Path("/run/bpfence-workload")  # not where shipped policies refuse to execute
     shutil.copy(ROOT / ".build" / "workload", workload)
     outside = CGROUPS / "bpfence-bench-outside"
     for cgroup in (CGROUPS / CGROUP.strip("/"), CGROUPS / CONTAINER.strip("/"), outside):
