@@ -367,6 +367,7 @@ struct image_header {
 	__u32 subject_root[8];       /* per group: diagram reference of the subject diagram */
 	__u32 roots_ref[8];          /* per group: ref of the rows */
 	__u32 concern_ref[8];        /* per group: ref of the concern table */
+	__u32 lasting[2];            /* bit d: what dimension d looks at stays as it is as long as the file, its name and the process do */
 	__u32 n_columns;             /* words of a row of roots */
 	__u8 column[256];            /* of each event */
 };
@@ -413,6 +414,7 @@ struct call {
 struct control {
 	__u32 generation;            /* active generation; its page n is tables[(generation & 1) * IMAGE_MAX_PAGES + n]; 0: nothing is loaded */
 	__u32 agent_pid;             /* tgid of the agent, exempt from kernel.bpf; 0: none */
+	__u32 remembers;             /* 1: map `known_files` may be used, because what ends its truth is seen */
 };
 
 /* ---- Process records: map `processes`, key u32 tgid. ---- */

@@ -170,20 +170,22 @@ static __always_inline u32 match_automaton(u32 slot, u32 classes, u32 start, u32
 	} \
 	word >>= 8
 
-/* "/name" of a dentry further. PATH_DONE: the run is at its end; PATH_UNCERTAIN: the name does not lie in the dentry; PATH_FAR: a->left bytes of
+/* "/name" of a dentry further, or "name" where it stands alone. PATH_DONE: the run is at its end; PATH_UNCERTAIN: the name does not lie in the dentry; PATH_FAR: a->left bytes of
  * it are left to automaton_name_rest.
  */
-static __always_inline int automaton_name(struct automaton *a, const u8 *class_of_byte, u64 dentry)
+static __always_inline int automaton_name(struct automaton *a, const u8 *class_of_byte, u64 dentry, bool alone)
 {
 	u64 length = path_dentry(dentry)->d_name.len, name = compat_inline_name(dentry), word, i;
 	int status;
 
 	if (length > COMPAT_INLINE_NAME)
 		return PATH_UNCERTAIN;
-	status = automaton_step_near(a, class_of_byte['/']);
-	if (status != STEP_ON) {
-		a->left = length;
-		return status == STEP_FAR ? PATH_FAR : PATH_DONE;
+	if (!alone) {
+		status = automaton_step_near(a, class_of_byte['/']);
+		if (status != STEP_ON) {
+			a->left = length;
+			return status == STEP_FAR ? PATH_FAR : PATH_DONE;
+		}
 	}
 	for (i = 0; i < (COMPAT_INLINE_NAME + 7) / 8; i++) {
 		word = path_words(name + 8 * i)->tv_sec;
@@ -235,6 +237,8 @@ __noinline int automaton_name_rest(u32 slot, u32 step, u32 left)
 	return DFA_GOING;
 }
 
+#define NAME_ALONE PATH_STEPS /* added to the number of a step: without '/' in front */
+
 /* Number `step` of the steps, from s->dfa_state on; its class where the run ends there. */
 __noinline int automaton_name_step(u32 slot, u32 step)
 {
@@ -248,7 +252,7 @@ __noinline int automaton_name_step(u32 slot, u32 step)
 	class_of_byte = automaton_begin(&a, s);
 	if (!class_of_byte)
 		return CLASS_UNCERTAIN;
-	status = automaton_name(&a, class_of_byte, s->steps[step & (PATH_STEPS - 1)]);
+	status = automaton_name(&a, class_of_byte, s->steps[step & (PATH_STEPS - 1)], step & NAME_ALONE);
 	if (status == PATH_DONE)
 		return automaton_class(&a);
 	s->dfa_state = a.state;

@@ -107,10 +107,15 @@ __noinline int names_load(u32 slot)
 	return s->names_status;
 }
 
+static __always_inline bool is_path(u32 str)
+{
+	return str == STR_FILE_PATH || str == STR_FILE_NEW_PATH;
+}
+
 /* Whatever way a string comes into the scratch. */
 static __always_inline void text_load(struct scratch *s, u32 slot, u32 str)
 {
-	if (str == STR_FILE_PATH || str == STR_FILE_NEW_PATH)
+	if (is_path(str))
 		path_named(slot, str == STR_FILE_NEW_PATH);
 	else if (str == STR_PROCESS_CWD)
 		cwd_load(slot);
@@ -394,19 +399,19 @@ __noinline int class_of(u32 slot, u32 dim)
 }
 
 #define NAMES_INLINE 2
+#define NAME_WHOLE (~0U)
 
-/* Class of file.path by dimension `dim`, read from the dentries themselves, so that nothing is copied, and nothing looked at behind the byte
- * that decides. The first names are looked at here, which is where most paths end to be of interest. CLASS_UNCERTAIN where that cannot be
- * done: class_of does it.
+/* Class by dimension `dim` of the path whose steps are in the scratch, where the first names, which is where most paths end to be of interest,
+ * tell it; else DFA_GOING, and class_of_rest goes on. CLASS_UNCERTAIN: as class_of_path.
  */
-__noinline u32 class_path_steps(u32 slot, u32 dim)
+__noinline int class_of_first(u32 slot, u32 dim)
 {
 	struct scratch *s = scratch_at(slot);
-	struct image_page *first, *class_page;
-	struct automaton a;
-	struct image_dim *d;
+	struct image_page *class_page, *first;
 	u64 n, classes, i;
-	int status, class;
+	struct image_dim *d;
+	struct automaton a;
+	int status;
 
 	if (!have_rdonly_cast || !s)
 		return CLASS_UNCERTAIN;
@@ -417,38 +422,93 @@ __noinline u32 class_path_steps(u32 slot, u32 dim)
 	d = &((struct image_head *)first)->dims[MASKED(dim, ABI_MAX_DIMS - 1)];
 	a.state = d->start;
 	classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4;
-	if (classes > DFA_CLASSES_LAST || !path_steps(s))
-		return CLASS_UNCERTAIN;
 	class_page = match_page_near(first, a.generation, d->ref);
 	a.page = match_page_near(first, a.generation, a.state);
 	n = s->n_steps;
-	if (!class_page || !a.page || !n) /* 0: the root itself */
+	if (classes > DFA_CLASSES_LAST || !class_page || !a.page)
 		return CLASS_UNCERTAIN;
 	s->dfa_classes = d->ref;
 	for (i = 1; i <= NAMES_INLINE; i++) {
 		if (i > n)
 			return automaton_class(&a);
-		status = automaton_name(&a, (u8 *)class_page + classes, s->steps[MASKED(n - i, PATH_STEPS - 1)]);
+		status = automaton_name(&a, (u8 *)class_page + classes, s->steps[MASKED(n - i, PATH_STEPS - 1)], false);
 		if (status == PATH_FAR)
 			break;
 		if (status != PATH_GOING)
 			return status == PATH_DONE ? automaton_class(&a) : CLASS_UNCERTAIN;
 	}
 	s->dfa_state = a.state;
-	if (i <= NAMES_INLINE) {
-		class = automaton_name_rest(slot, n - i, a.left);
+	s->steps_left = n - (i - 1);
+	s->name_left = i <= NAMES_INLINE ? a.left : NAME_WHOLE;
+	return s->steps_left ? DFA_GOING : automaton_class(&a);
+}
+
+/* Goes on where class_of_first has stopped. */
+__noinline int class_of_rest(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 i, left;
+	int class;
+
+	if (!s)
+		return CLASS_UNCERTAIN;
+	left = s->steps_left;
+	if (s->name_left != NAME_WHOLE) {
+		left--;
+		class = automaton_name_rest(slot, left, s->name_left);
 		if (class != DFA_GOING)
 			return class;
-		i++;
 	}
-	for (; i <= PATH_STEPS; i++) {
-		if (i > n)
+	for (i = 0; i < PATH_STEPS; i++) {
+		if (!left)
 			break;
-		class = automaton_name_step(slot, n - i);
+		left--;
+		class = automaton_name_step(slot, left);
 		if (class != DFA_GOING)
 			return class;
 	}
 	return match_word(s->generation, s->dfa_state) & DFA_CLASS_MASK;
+}
+
+/* Class by dimension `dim` of a path that is one name, or none. */
+__noinline int class_of_pseudo(u32 slot, u32 dim)
+{
+	struct scratch *s = scratch_at(slot);
+	struct image_head *head;
+	struct image_dim *d;
+	int class;
+
+	if (!have_rdonly_cast || !s)
+		return CLASS_UNCERTAIN;
+	head = match_head(s->generation);
+	if (!head)
+		return CLASS_UNCERTAIN;
+	if (!s->n_steps)
+		return CLASS_NONE;
+	d = &head->dims[MASKED(dim, ABI_MAX_DIMS - 1)];
+	s->dfa_classes = d->ref;
+	s->dfa_state = d->start;
+	class = automaton_name_step(slot, NAME_ALONE);
+	return class != DFA_GOING ? class : match_word(s->generation, s->dfa_state) & DFA_CLASS_MASK;
+}
+
+/* Class of file.path (which 0) or file.new_path (1) by dimension `dim`, read from the dentries themselves, so that nothing is copied, and nothing
+ * looked at behind the byte that decides. CLASS_UNCERTAIN where that cannot be done: class_of does it.
+ */
+static __always_inline u32 class_of_path(struct scratch *s, u32 slot, u32 which, u32 dim)
+{
+	int class;
+
+	if (!have_rdonly_cast)
+		return CLASS_UNCERTAIN;
+	if ((s->steps_of & ~STEPS_PSEUDO) != STEPS_OF(which) && !path_steps(slot, which))
+		return CLASS_UNCERTAIN;
+	if (s->steps_of & STEPS_PSEUDO)
+		return class_of_pseudo(slot, dim);
+	if (!s->n_steps) /* the root itself */
+		return CLASS_UNCERTAIN;
+	class = class_of_first(slot, dim);
+	return class != DFA_GOING ? class : class_of_rest(slot);
 }
 
 #define SHORT_STRING 16 /* an IPv6 address */
@@ -495,11 +555,17 @@ __noinline u32 class_short(u32 slot, u32 dim)
 	return automaton_class(&a);
 }
 
-/* Class of dimension `dim`, that is `d`, where it comes cheap: bits and short strings that the hook has set. CLASS_UNCERTAIN: it is another. */
+/* Class of dimension `dim`, that is `d`, where it comes cheap: bits, paths that are matched where they lie, short strings that the hook has set.
+ * CLASS_UNCERTAIN: it is another.
+ */
 static __always_inline u64 class_fast(struct scratch *s, u32 slot, struct image_dim *d, u64 dim)
 {
 	u64 num = d->slot;
 
+	if (d->kind == DIM_STRING && is_path(num) && !(s->str_tried & STR_BIT(num)))
+		return class_of_path(s, slot, num == STR_FILE_NEW_PATH, dim);
+	if (d->kind == DIM_BITS && (num == NUM_FILE_OBJECT || num == NUM_NEW_OBJECT) && !has_num(s, num))
+		path_steps(slot, num == NUM_NEW_OBJECT);
 	if (d->kind == DIM_BITS && num < ABI_NUM_SLOTS && has_num(s, num))
 		return s->num[MASKED(num, ABI_NUM_SLOTS - 1)] & (d->mask_lo | (u64)d->mask_hi << 32) ? 2 : CLASS_NONE;
 	if (d->kind != DIM_STRING || num >= ABI_STR_SLOTS || !((s->str_present & ~s->str_uncertain) & STR_BIT(num)))

@@ -50,6 +50,16 @@ int path_resolve(u32 slot, u32 which);
 /* The same as the mount namespace of the acting task tells it, where that mount is none of its own. */
 int path_named(u32 slot, u32 which);
 
+/* The dentries of file.path (which 0) or file.new_path (1) into s->steps, and the followed identities on the way into their number, where the
+ * image needs them. 1; 0 where it is not the usual case, and path_resolve is called for.
+ */
+int path_steps(u32 slot, u32 which);
+
+/* What names are told by: changes whenever a name in any directory, or a mount, is moved, made or removed; 0: it is changing just now, or
+ * cannot be had.
+ */
+u64 tree_version(void);
+
 /* Gives the process of a task (its address), or the acting one, its record and image. 0 or -1. */
 int record_create(u32 slot, u64 task);
 int record_exec(u32 slot, u64 parent_exec_id);
@@ -357,6 +367,8 @@ static __always_inline void scratch_clear(struct scratch *s, u32 event)
 	s->dentry[1] = 0;
 	s->inode = 0;
 	s->mnt_ns = 0;
+	s->steps_of = STEPS_NONE;
+	s->tree = 0;
 }
 
 static __always_inline void set_process(struct scratch *s)
@@ -533,6 +545,7 @@ static __always_inline void set_path(struct scratch *s, u32 which, const void *d
 {
 	s->dentry[which & 1] = (u64)dentry;
 	s->mount[which & 1] = (u64)mount;
+	s->steps_of = STEPS_NONE;
 }
 
 /* Everything about an open file: the hook's own argument, so these are direct loads. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Files: the events file.*. Path hooks where the kernel has them (CONFIG_SECURITY_PATH). */
 #include "hook.h"
+#include "known.h"
 #include "layer.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -61,10 +62,12 @@ int HOOK_PROG(file_open__file, EV_FILE_OPEN, struct file *file, int ret)
 
 /* Reads and writes on descriptors, those opened before the policy included. */
 SEC("lsm/file_permission")
-int HOOK_PROG(file_permission__file, EV_FILE_PERMISSION, struct file *file, int mask, int ret)
+int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION, !access_known(file, mask, EV_FILE_PERMISSION), struct file *file, int mask, int ret)
 {
 	u64 access = 0;
+	int error;
 
+	known_prepare(s);
 	set_file(s, file);
 	if (mask & MAY_READ)
 		access |= ACCESS_READ;
@@ -74,7 +77,18 @@ int HOOK_PROG(file_permission__file, EV_FILE_PERMISSION, struct file *file, int 
 		access |= ACCESS_EXEC;
 	set_num(s, NUM_FILE_FLAGS, file->f_flags);
 	set_num(s, NUM_FILE_ACCESS, access);
-	return decide(slot);
+	error = decide(slot);
+	if (!error)
+		known_note(s, file, mask);
+	return error;
+}
+
+/* What ends the truth of map `known_files`. */
+SEC("lsm/d_instantiate")
+int BPF_PROG(d_instantiate__known, struct dentry *dentry, struct inode *inode)
+{
+	known_forget(inode);
+	return 0;
 }
 
 /* What a mapping can do to its file. */

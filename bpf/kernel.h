@@ -492,6 +492,10 @@ struct pt_regs { /* x86-64 */
 	unsigned long orig_ax;
 };
 
+struct seqcount {
+	unsigned int sequence;
+};
+
 struct iattr {
 	unsigned int ia_valid;
 	unsigned short ia_mode;

@@ -14,6 +14,7 @@ static __always_inline void forget_path(struct scratch *s)
 	u64 path = STR_BIT(STR_FILE_PATH);
 
 	s->have_class = 0;
+	s->steps_of = STEPS_NONE;
 	s->str_present &= ~path;
 	s->str_tried &= ~path;
 	s->str_uncertain &= ~path;

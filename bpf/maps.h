@@ -26,6 +26,9 @@
 #define PENDING_ENTRIES 16384
 #define PATH_STEPS 32        /* components of a path that is matched where it lies */
 #define PATH_STEPS_MOUNTS 4  /* and mounts on its way */
+#define STEPS_NONE 0
+#define STEPS_OF(which) (1 + (which)) /* of file.path (which 0) or file.new_path (1) */
+#define STEPS_PSEUDO 4                /* added: a file outside the tree, whose name alone is its path */
 #define RECORD_OWN (~0ULL)
 
 /* The memory of one hook invocation: what is known of the event so far, and what was derived from it. */
@@ -35,6 +38,7 @@ struct scratch {
 	u32 generation;
 	u32 flags;               /* EVENT_* */
 	u32 features;            /* image_header.features */
+	u64 lasting;             /* image_header.lasting */
 	u64 have_class;          /* bit d: class[d] is known */
 	u32 class[ABI_MAX_DIMS];
 	u64 num_present[ABI_NUM_WORDS];
@@ -65,6 +69,10 @@ struct scratch {
 	u32 walk_limit;
 	u64 steps[PATH_STEPS];   /* dentries, the file first */
 	u64 n_steps;
+	u64 steps_of;            /* STEPS_*: whose steps these are */
+	u32 steps_left;          /* steps that the automaton has not been over yet */
+	u32 name_left;           /* bytes of the next one that are left, NAME_WHOLE: all, and the '/' in front */
+	u64 tree;                /* tree_version when the event began, 0: not looked at */
 	u32 dfa_state;           /* state of the automaton run, where it goes on in another chunk */
 	u32 dfa_position;
 	u32 dfa_end;
@@ -145,7 +153,7 @@ MAP struct {
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 16384);
 	__type(key, u64);
 	__type(value, u32);
 } workloads SEC(".maps");
@@ -187,12 +195,12 @@ MAP struct {
 
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 2 * 1024 * 1024);
+	__uint(max_entries, 1024 * 1024);
 } candidates SEC(".maps");
 
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1024 * 1024);
+	__uint(max_entries, 256 * 1024);
 } telemetry SEC(".maps");
 
 /* Counters by enum counter_id; written by the programs, read by the agent. */
@@ -236,10 +244,55 @@ MAP struct {
 /* Identities that rules follow; written by the agent before the generation that needs them is switched on. */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 65536);
 	__type(key, struct object_key);
 	__type(value, u64);
 } objects SEC(".maps");
+
+#define OBJECT_FILTER_WORDS 1024
+
+/* Which inode numbers may be those of followed identities: bit object_bit(ino) of each. */
+struct object_filter {
+	u64 word[OBJECT_FILTER_WORDS];
+};
+
+/* The filter of generation g is entry g & 1. Written by the agent as `objects` is. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, u32);
+	__type(value, struct object_filter);
+} object_filters SEC(".maps");
+
+#define KNOWN_WAYS 4 /* processes that an inode remembers */
+
+/* Accesses of one process to a file by one name that no rule has anything to say about: see known.h. */
+struct known_access {
+	u64 writers; /* who wants to write it */
+	u64 begun;   /* how often it was written: begun, */
+	u64 ended;   /* and ended; they differ while it is being written */
+	u64 process; /* generation << 32 | tgid */
+	u64 version; /* of the process's record */
+	u64 ids;     /* effective user and group of the acting task */
+	u64 dentry;
+	u64 mount;
+	u64 mnt_ns;
+	u64 tree;    /* tree_version */
+	u64 accesses; /* bit MAY_EXEC | MAY_WRITE | MAY_READ of each */
+};
+
+struct known_file {
+	struct known_access of[KNOWN_WAYS];
+};
+
+/* Goes with the inode. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct known_file);
+} known_files SEC(".maps");
 
 /* Memory of hook invocations: SCRATCH_OWN entries a CPU, the CPU's number times SCRATCH_OWN being the first, and from first_spare on those
  * that any CPU may take. Sized by the loader, as emit_spaces and image_spaces are, whose entry n belongs to scratch n.

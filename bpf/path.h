@@ -136,44 +136,161 @@ static __always_inline struct timespec64 *path_words(u64 address)
 	return bpf_rdonly_cast((void *)address, bpf_core_type_id_kernel(struct timespec64));
 }
 
-/* The dentries of file.path from the file up to its namespace's root into s->steps. False where it is not the usual case: a file in the
- * tree, with few components. Only where the kernel has bpf_rdonly_cast. Their number is kept in memory, where the verifier knows nothing
- * of it: in a register it follows every number with every step ("BPF program is too large. Processed 1000001 insn", 6.12).
- */
-static __always_inline bool path_steps(struct scratch *s)
+/* The bit of an inode number in an object_filter. */
+static __always_inline u64 object_bit(u64 ino)
 {
-	u64 dentry = s->dentry[0], mount = s->mount[0], root, above, parent, offset = bpf_core_field_offset(struct mount, mnt);
+	return ino * 0x9e3779b97f4a7c15ULL >> 48;
+}
+
+/* The followed identities of s->walk_dentry added to those of the walk. */
+__noinline int path_object_add(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+
+	if (s)
+		s->walk_objects |= path_objects(s, s->walk_dentry);
+	return 0;
+}
+
+static __always_inline bool path_filtered(const struct object_filter *filter, u64 dentry)
+{
+	u64 bit = object_bit(path_inode((u64)path_dentry(dentry)->d_inode)->i_ino);
+
+	return filter->word[MASKED(bit / 64, OBJECT_FILTER_WORDS - 1)] >> (bit & 63) & 1;
+}
+
+static __always_inline struct object_filter *object_filter(const struct scratch *s)
+{
+	u32 key = s->generation & 1;
+
+	return s->features & IMAGE_NEEDS_OBJECTS ? bpf_map_lookup_elem(&object_filters, &key) : NULL;
+}
+
+#define LEVELS_ABOVE 32
+
+/* Followed identities above s->walk_dentry, the root of a mount that is one of a folder: see path_objects_chunk. 0: there are too many levels. */
+__noinline int path_objects_above(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct object_filter *filter;
+	u64 dentry, parent;
+	u32 i;
+
+	if (!have_rdonly_cast || !s)
+		return 0;
+	filter = object_filter(s);
+	if (!filter)
+		return 0;
+	dentry = s->walk_dentry;
+	for (i = 0; i < LEVELS_ABOVE; i++) {
+		parent = (u64)path_dentry(dentry)->d_parent;
+		if (parent == dentry)
+			return 1;
+		if (!parent)
+			return 0;
+		dentry = parent;
+		if (path_filtered(filter, dentry)) {
+			s->walk_dentry = dentry;
+			path_object_add(slot);
+		}
+	}
+	return 0;
+}
+
+/* A file outside the tree, such as a pipe or a socket: it has at most a name that the kernel made. Not one in memory, which has a number. */
+static __always_inline int path_steps_pseudo(struct scratch *s, u64 dentry, u64 mount, u32 which)
+{
+	u64 length = path_dentry(dentry)->d_name.len;
+
+	if (s->n_steps || !path_mount_internal(mount) || (length && (u8)path_words((u64)path_dentry(dentry)->d_name.name)->tv_sec == 'm'))
+		return 0;
+	s->steps[0] = dentry;
+	s->n_steps = length ? 1 : 0;
+	s->steps_of = STEPS_OF(which) + STEPS_PSEUDO;
+	return 1;
+}
+
+static __always_inline void set_objects(struct scratch *s, u32 which)
+{
+	if (which)
+		set_num(s, NUM_NEW_OBJECT, s->walk_objects);
+	else
+		set_num(s, NUM_FILE_OBJECT, s->walk_objects);
+}
+
+/* The way up of path_steps, but for the followed identities, which are left in s->walk_objects. The usual case is a file in the tree, with few
+ * components. Only where the kernel has bpf_rdonly_cast. The number of steps is kept in memory, where the verifier knows nothing of it: in a
+ * register it follows every number with every step ("BPF program is too large. Processed 1000001 insn", 6.12).
+ */
+static __always_inline int path_steps_up(struct scratch *s, u32 slot, u32 which, const struct object_filter *filter)
+{
+	u64 dentry = s->dentry[which], mount = s->mount[which], root, above, parent, offset = bpf_core_field_offset(struct mount, mnt);
 	struct mnt_namespace *own;
 	volatile u64 *number = &s->n_steps;
 	struct mount *m;
 	u64 i, n;
 
-	if (!dentry || !mount)
-		return false;
-	*number = 0;
 	/* Before the loop: for each load of such a pointer that it walks, the verifier looks through the names of all types. */
 	own = bpf_get_current_task_btf()->nsproxy->mnt_ns;
 	root = (u64)path_vfsmount(mount)->mnt_root;
 	for (i = 0; i < PATH_STEPS + PATH_STEPS_MOUNTS; i++) {
+		if (filter && path_filtered(filter, dentry)) {
+			s->walk_dentry = dentry;
+			path_object_add(slot);
+		}
+		parent = (u64)path_dentry(dentry)->d_parent;
 		if (dentry == root) {
+			if (filter && parent != dentry) {
+				s->walk_dentry = dentry;
+				if (!path_objects_above(slot))
+					return 0;
+			}
 			m = path_mount(mount - offset);
 			above = (u64)m->mnt_parent + offset;
-			if (above == mount)
+			if (above == mount) {
+				s->steps_of = STEPS_OF(which);
 				return m->mnt_ns == own;
+			}
 			dentry = (u64)m->mnt_mountpoint;
 			mount = above;
 			root = (u64)path_vfsmount(mount)->mnt_root;
 		} else {
-			parent = (u64)path_dentry(dentry)->d_parent;
+			if (parent == dentry)
+				return path_steps_pseudo(s, dentry, mount, which);
 			n = *number;
-			if (!parent || parent == dentry || n >= PATH_STEPS)
-				return false;
+			if (!parent || n >= PATH_STEPS)
+				return 0;
 			s->steps[MASKED(n, PATH_STEPS - 1)] = dentry;
 			*number = n + 1;
 			dentry = parent;
 		}
 	}
-	return false;
+	return 0;
+}
+
+__noinline int path_steps(u32 slot, u32 which)
+{
+	struct scratch *s = scratch_at(slot);
+	struct object_filter *filter;
+
+	which &= 1;
+	if (!have_rdonly_cast || !s)
+		return 0;
+	s->steps_of = STEPS_NONE;
+	s->n_steps = 0;
+	s->walk_objects = 0;
+	if (!s->dentry[which] || s->mount[which] <= MOUNT_OF_LAYER || s->mnt_ns || s->str_tried & STR_BIT(which ? STR_FILE_NEW_PATH : STR_FILE_PATH))
+		return 0;
+	filter = object_filter(s);
+	if (filter && !which && s->inode && s->inode != (u64)path_dentry(s->dentry[0])->d_inode)
+		return 0; /* see path_objects_start */
+	if (!path_steps_up(s, slot, which, filter)) {
+		s->steps_of = STEPS_NONE;
+		return 0;
+	}
+	if (filter)
+		set_objects(s, which);
+	return 1;
 }
 
 #define PATH_NAME_WORDS 32 /* bytes of a name that are copied by loads; longer ones take the helper */
@@ -421,14 +538,6 @@ __noinline int path_foreign(u32 slot)
 		return 0;
 	ns = path_mount_namespace(s->walk_mount);
 	return ns < (u64)-4095 && ns != (s->mnt_ns ? s->mnt_ns : path_namespace());
-}
-
-static __always_inline void set_objects(struct scratch *s, u32 which)
-{
-	if (which)
-		set_num(s, NUM_NEW_OBJECT, s->walk_objects);
-	else
-		set_num(s, NUM_FILE_OBJECT, s->walk_objects);
 }
 
 __noinline int path_resolve(u32 slot, u32 which)

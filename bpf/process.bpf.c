@@ -438,7 +438,7 @@ struct file_owner {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 4096);
 	__type(key, u64);
 	__type(value, struct file_owner);
 } file_owners SEC(".maps");

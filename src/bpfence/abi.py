@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "7cf6f4bd2cf8683a"
+ABI_HASH: Final = "e7e7c29a14045bb8"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -627,9 +627,9 @@ ANCESTOR_OFFSETS: Final[dict[str, int]] = {
     "pid": 8,
 }
 
-IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8II256s"
+IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2II256s"
 IMAGE_HEADER_STRUCT: Final = struct.Struct(IMAGE_HEADER_FORMAT)
-IMAGE_HEADER_SIZE: Final = 484
+IMAGE_HEADER_SIZE: Final = 492
 IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "magic": 0,
     "abi": 4,
@@ -652,8 +652,9 @@ IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "subject_root": 128,
     "roots_ref": 160,
     "concern_ref": 192,
-    "n_columns": 224,
-    "column": 228,
+    "lasting": 224,
+    "n_columns": 232,
+    "column": 236,
 }
 
 IMAGE_DIM_FORMAT: Final = "<IIIIIIII"
@@ -689,12 +690,13 @@ CALL_OFFSETS: Final[dict[str, int]] = {
     "text": 36,
 }
 
-CONTROL_FORMAT: Final = "<II"
+CONTROL_FORMAT: Final = "<III"
 CONTROL_STRUCT: Final = struct.Struct(CONTROL_FORMAT)
-CONTROL_SIZE: Final = 8
+CONTROL_SIZE: Final = 12
 CONTROL_OFFSETS: Final[dict[str, int]] = {
     "generation": 0,
     "agent_pid": 4,
+    "remembers": 8,
 }
 
 PROCESS_RECORD_FORMAT: Final = "<4Q4QIIIIQQQIII8I4x"

@@ -66,8 +66,7 @@ class LiveKernel:
 
     def load(self, pin_dir: str | None) -> Engine:
         """Probe and load."""
-        from bpfence.kernel.engine import MAX_PROCESSES  # needs libbpf, which tests do without
-        from bpfence.kernel.engine import Engine as LiveEngine
+        from bpfence.kernel.engine import Engine as LiveEngine  # needs libbpf, which tests do without
         from bpfence.kernel.features import probe
 
-        return LiveEngine.load(probe(), pin_dir=pin_dir, max_processes=self._max_processes or MAX_PROCESSES)
+        return LiveEngine.load(probe(), pin_dir=pin_dir, max_processes=self._max_processes)

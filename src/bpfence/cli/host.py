@@ -133,7 +133,8 @@ def hierarchy() -> Hierarchy:
 @click.option(
     "--max-processes",
     type=click.IntRange(64, 4194304),
-    help="How many processes the kernel keeps records of (262144). Enforcing rules deny where they ask about a process without one.",
+    help="How many processes the kernel keeps records of (as many as it can have, up to 262144). Enforcing rules deny where they ask about"
+    " a process without one.",
 )
 def run(
     policies: tuple[str, ...],

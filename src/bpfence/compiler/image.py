@@ -118,7 +118,8 @@ def pack(
         "concern_all": _halves(concern_all, EVENT_WORDS), "enforcing_all": _halves(enforcing_all, EVENT_WORDS),
         "subject_root": [g.subject for g in packed_groups],
         "roots_ref": [g.roots for g in packed_groups], "concern_ref": [g.concern for g in packed_groups],
-        "n_columns": (n_columns,), "column": struct.unpack(f"<{abi.ABI_MAX_EVENTS // 4}I", bytes(column)),
+        "lasting": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if lasts(dimension)), 2), "n_columns": (n_columns,),
+        "column": struct.unpack(f"<{abi.ABI_MAX_EVENTS // 4}I", bytes(column)),
     }  # fmt: skip
     for name, values in header.items():
         at = abi.IMAGE_HEADER_OFFSETS[name] // 4
@@ -138,6 +139,18 @@ def with_generation(image: bytes, generation: int) -> bytes:
 
 def _halves(value: int, words: int) -> tuple[int, ...]:
     return tuple(value >> 32 * n & 0xFFFFFFFF for n in range(words))
+
+
+def lasts(dimension: Dimension) -> bool:
+    """Whether what a dimension looks at of reads and writes stays as it is as long as the file, its name and the process do. Not so what a
+    system call can change of a file: owner, mode, flags of its descriptor.
+    """
+    if dimension.kind == abi.DIM_STRING:
+        return dimension.slot == abi.STR_FILE_PATH
+    return dimension.kind in (abi.DIM_BITS, abi.DIM_MASKED) and dimension.slot in _LASTING_NUMBERS
+
+
+_LASTING_NUMBERS: Final = (abi.NUM_FILE_ACCESS, abi.NUM_FILE_OBJECT)
 
 
 def _dimension_ref(out: _Writer, automata: _Automata, dimension: Dimension) -> int:

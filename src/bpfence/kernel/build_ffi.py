@@ -54,6 +54,7 @@ const char *bpf_map__name(const struct bpf_map *map);
 int bpf_map__fd(const struct bpf_map *map);
 int bpf_map__reuse_fd(struct bpf_map *map, int fd);
 int bpf_map__set_max_entries(struct bpf_map *map, unsigned int max_entries);
+int bpf_map__set_type(struct bpf_map *map, int type);
 const void *bpf_map__initial_value(struct bpf_map *map, size_t *size);
 int bpf_map__set_initial_value(struct bpf_map *map, const void *data, size_t size);
 int bpf_map_lookup_elem(int fd, const void *key, void *value);
@@ -114,7 +115,8 @@ const char *bpfence_drain_data(const struct bpfence_drain *drain, size_t *length
 const unsigned int *bpfence_drain_entries(const struct bpfence_drain *drain);
 unsigned long long bpfence_drain_failed(const struct bpfence_drain *drain);
 
-static const int BPF_PROG_TYPE_TRACING, BPF_PROG_TYPE_LSM, BPF_MODIFY_RETURN, BPF_LSM_MAC, BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE;
+static const int BPF_PROG_TYPE_TRACING, BPF_PROG_TYPE_LSM, BPF_MODIFY_RETURN, BPF_LSM_MAC;
+static const int BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_F_MMAPABLE;
 static const int BTF_KIND_FUNC, BTF_KIND_PTR, BTF_KIND_CONST, BTF_KIND_VOLATILE, BTF_KIND_RESTRICT, BTF_KIND_TYPEDEF, BTF_KIND_ENUM;
 static const int BTF_KIND_DATASEC;
 """

@@ -22,7 +22,7 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +33,7 @@ from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME, EVENTS
 from bpfence.kernel import libbpf
 from bpfence.kernel.features import MEANING_BY_NAME, Answer, Features
-from bpfence.kernel.hooks import Kind
+from bpfence.kernel.hooks import KNOWN, Kind
 from bpfence.kernel.libbpf import Drain, Map, Object
 from bpfence.kernel.pids import host_pid
 from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
@@ -56,14 +56,23 @@ RINGS: Final = ("decisions", "candidates", "telemetry")
 _GENERATION: Final = abi.CONTROL_OFFSETS["generation"]
 SLOTS_OF_CPU: Final = 2
 """Scratch memory that belongs to a processor: SCRATCH_OWN of bpf/engine.h."""
-SPARES: Final = 64
+SPARES: Final = 24
 SPARES_OF_CPU: Final = 8
 """Scratch memory that any processor may take: for tasks that are preempted within a hook. One takes 36 KiB."""
 MAX_SLOTS: Final = 65535
 """Slots have numbers of 16 bits in the records of events."""
 MAX_PROCESSES: Final = 262144
+"""Processes that are kept records of by default: at most so many, and no more than the kernel has tasks."""
+_THREADS_MAX: Final = Path("/proc/sys/kernel/threads-max")
+_ENDED: Final = 1024
+"""Programs whose processes have ended that are kept records of: GRAVEYARD of bpf/maps.h."""
+_LONG_SHARE: Final = 8
+"""Of so many programs one may have a path that does not fit into its record."""
+_FILTER_BYTES: Final = 1 << 13
+_FILTER_FACTOR: Final = 0x9E3779B97F4A7C15
+"""As object_bit of bpf/path.h."""
 _PER_SLOT: Final = ("scratches", "emit_spaces", "image_spaces", "sequences")
-_PER_PROCESS: Final = ("processes", "images", "long_exes")
+_PER_PROCESS: Final = {"processes": 1, "images": 1, "long_exes": _LONG_SHARE}
 
 _REFUSED: Final = {
     "memory": (abi.CNT_REFUSED_MEMORY, abi.TOLD_REFUSED_MEMORY),
@@ -71,6 +80,7 @@ _REFUSED: Final = {
 }
 """Causes of denials that have no record -> their counter, and their place in the map `told`."""
 _AGENT_PID: Final = abi.CONTROL_OFFSETS["agent_pid"]
+_REMEMBERS: Final = abi.CONTROL_OFFSETS["remembers"]
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
@@ -151,9 +161,9 @@ class LoadCost(msgspec.Struct, frozen=True):
 class Engine:
     """A loaded instance. Made by `load` or `adopt`. `drain` is for one thread; the rest is guarded by a lock."""
 
-    def __init__(self, features: Features, flavour: str, object_path: Path, pins: Pins | None, max_processes: int = MAX_PROCESSES) -> None:
+    def __init__(self, features: Features, flavour: str, object_path: Path, pins: Pins | None, max_processes: int | None = None) -> None:
         self._features = features
-        self._max_processes = max_processes
+        self._max_processes = max_processes or _processes()
         self._agent_pid = 0
         self._loaded = 0
         self._loading = 0.0
@@ -181,9 +191,10 @@ class Engine:
     @classmethod
     def load(
         cls, features: Features, *, pin_dir: str | Path | None = PIN_DIR, object_path: Path | None = None, flavour: str | None = None,
-        max_processes: int = MAX_PROCESSES,
+        max_processes: int | None = None,
     ) -> Engine:  # fmt: skip
-        """A running instance: the one pinned by an earlier agent of this version, else a new one with room for `max_processes`.
+        """A running instance: the one pinned by an earlier agent of this version, else a new one with room for `max_processes`; None: for
+        as many as there can be, up to MAX_PROCESSES.
 
         Without `pin_dir` nothing is pinned, and all is gone when this process ends. KernelError where the kernel lacks what every
         instance needs, or another agent holds the pin folder.
@@ -353,6 +364,7 @@ class Engine:
                 raise ValueError("the engine is closed")
             wanted = [choice for choice in self.plan.for_events(events, results) if choice.program not in self._links]
             self._load_programs([choice for choice in wanted if choice.row.kind is not Kind.ITERATOR])
+            self._remember()
             self._put_calls()
             self._attach_asked = True
             self._retire()
@@ -365,6 +377,7 @@ class Engine:
             kept = {choice.program for choice in self.plan.for_events(events, results)}
             gone = [program for program in self._links if program not in kept]
             self._put_calls(kept)
+            self._remember(kept)
             for program in gone:
                 if self._pins:
                     self._pins.remove_link(program)
@@ -372,6 +385,18 @@ class Engine:
                 if program in self._programs:
                     os.close(self._programs.pop(program))
             return tuple(gone)
+
+    def _remember(self, staying: Collection[str] = (KNOWN,)) -> None:
+        """Lets programs use map `known_files` as long as the one is attached that ends the truth of what is there. What was noted before an
+        interruption is of another generation.
+        """
+        attached = self._remembers() and KNOWN in self._links and KNOWN in staying
+        libbpf.store_u32(self._control_memory(), _REMEMBERS, int(attached))
+
+    def _remembers(self) -> bool:
+        """Whether programs are loaded so that they can use map `known_files`: where none of an LSM hook is ever skipped."""
+        needs = ("inode_storage", "lsm_not_skipped")
+        return self.flavour == "lsm" and all(self._features.answer(probe) is Answer.YES for probe in needs)
 
     def _put_calls(self, staying: Collection[str] | None = None) -> None:
         """Tells the programs which system calls their events may be the work of, and whose end is seen."""
@@ -445,7 +470,8 @@ class Engine:
     def _set_constants(self, parsed: Object) -> None:
         for name in parsed.constants():
             if name.lower().startswith("have_"):
-                parsed.set_constant(name, self._features.constant(name))
+                value = self._remembers() if name == "have_inode_storage" else self._features.constant(name)
+                parsed.set_constant(name, value)
 
     def _size_maps(self, parsed: Object) -> None:
         own, slots = _slots()
@@ -453,8 +479,10 @@ class Engine:
         for name in _PER_SLOT:
             parsed.resize(name, slots)
         parsed.resize("spares", slots - own)
-        for name in _PER_PROCESS:
-            parsed.resize(name, self._max_processes)
+        for name, share in _PER_PROCESS.items():
+            parsed.resize(name, -(-self._max_processes // share))
+        if not self._remembers():
+            parsed.replace_map("known_files")
 
     def _keep_maps(self, parsed: Object) -> None:
         maps = parsed.take_maps()
@@ -575,6 +603,7 @@ class Engine:
 
     def _put_objects(self, objects: Mapping[tuple[int, int], int], generation: int) -> None:
         target = self._maps["objects"]
+        self._maps["object_filters"].put(_U32.pack(generation & 1), object_filter(ino for ino, _ in objects))
         stale = [key for key in target.all_keys() if _OBJECT_KEY.unpack(key)[2] == generation]
         target.delete_many(b"".join(stale))
         keys = b"".join(_OBJECT_KEY.pack(ino, dev, generation) for ino, dev in objects)
@@ -785,6 +814,15 @@ def abi_of(instance: str) -> int:
     return int(found[1]) if found else 1
 
 
+def object_filter(inodes: Iterable[int]) -> bytes:
+    """The filter in front of map `objects`, struct object_filter: a bit of each inode number."""
+    bits = bytearray(_FILTER_BYTES)
+    for ino in inodes:
+        bit = ino * _FILTER_FACTOR % (1 << 64) >> 48
+        bits[bit // 8] |= 1 << bit % 8
+    return bytes(bits)
+
+
 def _version(instance: str) -> str:
     return f"{instance} (ABI {abi_of(instance)}, this is ABI {abi.ABI_VERSION})"
 
@@ -856,6 +894,14 @@ def _slots() -> tuple[int, int]:
     cpus = libbpf.cpu_ids()
     own = SLOTS_OF_CPU * cpus
     return own, min(MAX_SLOTS, own + SPARES + SPARES_OF_CPU * cpus)
+
+
+def _processes() -> int:
+    """How many processes there can be now, with those that have ended, up to MAX_PROCESSES."""
+    try:
+        return min(MAX_PROCESSES, int(_THREADS_MAX.read_text(encoding="ascii")) + _ENDED)
+    except (OSError, ValueError):
+        return MAX_PROCESSES
 
 
 def _page_key(generation: int, number: int) -> bytes:

@@ -132,6 +132,12 @@ MEANINGS: Final = (
         "add bpf to the kernel's lsm= boot parameter (from Linux 6.1 on), or boot with preempt=voluntary (Linux before 7.0)",
     ),
     Meaning("task_storage", "task storage", "no loss: records of processes are in a hash map", "use Linux 5.11 or later"),
+    Meaning(
+        "inode_storage",
+        "inode storage",
+        "reads and writes cost more where rules are about them: each is decided anew",
+        "use Linux 5.10 or later, built with CONFIG_BPF_LSM=y",
+    ),
     Meaning("iter_num", "number iterators", "no loss: loading takes longer", "use Linux 6.4 or later"),
     Meaning("rdonly_cast", "kfunc bpf_rdonly_cast", "walking a path costs more", "use Linux 6.2 or later"),
     Meaning(
@@ -281,6 +287,7 @@ def _from_btf(btf: KernelBtf, functions: Mapping[str, tuple[str, ...]]) -> dict[
         "task_pt_regs": helper("task_pt_regs"),
         "ring_buffer": map_type("RINGBUF"),
         "task_storage": map_type("TASK_STORAGE"),
+        "inode_storage": map_type("INODE_STORAGE"),
         "iter_num": Probe(Answer.YES if btf.has_function("bpf_iter_num_new") else Answer.NO),
         "rdonly_cast": Probe(Answer.YES if btf.has_function("bpf_rdonly_cast") else Answer.NO),
         "iter_task": Probe(Answer.YES if btf.has_function("bpf_iter_task") else Answer.NO),

@@ -36,7 +36,8 @@ class Row(msgspec.Struct, frozen=True):
     `function` is the security_* function where it is not security_<hook>. `needs`: a probe that must say yes. `instead_of`: used only
     where that hook is absent or lacks what it needs.
     `optional`: a kernel without this place has no such way for the event, so nothing is missed. `tracking`: always attached, because
-    process records need it; `essential` tracking programs must load.
+    process records need it; `essential` tracking programs must load. `aid`: its events lose nothing but speed without it, and as its hook
+    cannot refuse anything there is no fmod_ret program of it.
     """
 
     hook: str
@@ -49,6 +50,7 @@ class Row(msgspec.Struct, frozen=True):
     optional: bool = False
     tracking: bool = False
     essential: bool = False
+    aid: bool = False
 
 
 def _hook(
@@ -103,6 +105,8 @@ def _result(calls: str, *events: str) -> tuple[Row, ...]:
 # x86-64; the return sensors name these functions in bpf/calls.bpf.c.
 _SYSCALL: Final = "__x64_sys_"
 _COMPAT: Final = "__ia32_compat_sys_"
+KNOWN: Final = "d_instantiate__known"
+"""The program without which map `known_files` may not be used."""
 PROGRAMS: Final = (
     _tracepoint("sched_process_fork"),
     _tracepoint("sched_process_exec", "process.executed"),
@@ -126,6 +130,7 @@ PROGRAMS: Final = (
     _hook("capable", "setns", 4, "kernel.setns"),
     _hook("file_open", "file", 1, "file.open"),
     _hook("file_permission", "file", 2, "file.permission"),
+    Row("d_instantiate", (Variant(KNOWN, 2),), ("file.permission",), needs="inode_storage", aid=True),
     # security_mmap_file(file, prot, flags) has one parameter less than the hook that it calls.
     _hook("mmap_file", "file", (4, 3), "file.mmap"),
     _hook("file_mprotect", "file", 3, "file.mprotect"),
@@ -259,5 +264,9 @@ PROGRAMS: Final = (
 
 def hooks_of(event: str) -> tuple[str, ...]:
     """Where the kernel is looked at for an event: LSM hooks, tracepoints (tp:), functions (fn:), ends of system calls (call:)."""
-    rows = (row for row in PROGRAMS if event in row.events and row.kind is not Kind.RESULT and not row.hook.startswith("call32:"))
+    rows = (
+        row
+        for row in PROGRAMS
+        if event in row.events and row.kind is not Kind.RESULT and not row.aid and not row.hook.startswith("call32:")
+    )
     return tuple(dict.fromkeys(("tp:" if row.kind is Kind.TRACEPOINT else "") + row.hook for row in rows))

@@ -356,6 +356,11 @@ class Object:
         """How many entries a map is to have, before load."""
         check(lib.bpf_map__set_max_entries(self.maps[name], entries), f"sizing map {name}")
 
+    def replace_map(self, name: str) -> None:
+        """Makes a plain table of a map that this kernel does not have, before load; what would use it must not be reached."""
+        check(lib.bpf_map__set_type(self.maps[name], lib.BPF_MAP_TYPE_HASH), f"replacing map {name}")
+        self.resize(name, 1)
+
     def share(self, maps: Mapping[str, Map]) -> None:
         """Uses existing maps instead of new ones, by name."""
         for name, own in self.maps.items():

@@ -78,6 +78,8 @@ def plan(features: Features, flavour: str, available: Iterable[str]) -> Plan:
     gaps: list[Gap] = []
     for row in PROGRAMS:
         target = target_of(row, flavour)
+        if row.aid and flavour != "lsm":
+            continue
         if row.instead_of and _usable(row.instead_of, flavour, features):
             continue
         if reason := _absent(row, target, features):
@@ -102,7 +104,7 @@ def _usable(hook: str, flavour: str, features: Features) -> bool:
 
 def _covered(row: Row, flavour: str, features: Features) -> bool:
     """Whether the kernel has nothing to see here, or another hook sees it."""
-    return row.optional or any(_usable(other.hook, flavour, features) for other in PROGRAMS if other.instead_of == row.hook)
+    return row.optional or row.aid or any(_usable(other.hook, flavour, features) for other in PROGRAMS if other.instead_of == row.hook)
 
 
 def _absent(row: Row, target: str, features: Features) -> str:
@@ -127,7 +129,7 @@ def supported_events(plan: Plan, failed: Mapping[str, str]) -> dict[str, str]:
     reasons: dict[str, str] = {}
     for name in EVENT_BY_NAME:
         # Without the end of a call an event is reported all the same, at once.
-        served = [choice for choice in plan.choices if name in choice.events and choice.row.kind is not Kind.RESULT]
+        served = [choice for choice in plan.choices if name in choice.events and choice.row.kind is not Kind.RESULT and not choice.row.aid]
         problems = [f"{gap.hook}: {gap.reason}" for gap in plan.gaps if name in gap.events and not gap.covered]
         refused = [choice for choice in served if choice.program in failed]
         problems += [f"{choice.row.hook}: {choice.program} did not load: {failed[choice.program]}" for choice in refused]

@@ -17,15 +17,16 @@ from bpfence.errors import KernelError
 from bpfence.fields import EVENTS
 from bpfence.kernel import engine as engine_module
 from bpfence.kernel import libbpf
-from bpfence.kernel.engine import OBJECT, Engine, abi_of, decode_exec_image, decode_process_record, instance_name
+from bpfence.kernel.engine import OBJECT, Engine, abi_of, decode_exec_image, decode_process_record, instance_name, object_filter
 from bpfence.kernel.features import Answer, Features, Probe
-from bpfence.kernel.hooks import PROGRAMS
+from bpfence.kernel.hooks import KNOWN, PROGRAMS
 from bpfence.kernel.libbpf import LoadFailure, Object
 from bpfence.kernel.programs import target_of
 
 YES = Probe(Answer.YES)
 FUNCTIONS = {target_of(row, "lsm"): ("int",) * (row.variants[-1].parameters or 0) for row in PROGRAMS}
-FEATURES = Features({"lsm_active": YES, "lsm_load": YES, "iter_task": YES, "struct_arguments": YES}, FUNCTIONS)
+PROBES = {"lsm_active": YES, "lsm_load": YES, "iter_task": YES, "struct_arguments": YES, "inode_storage": YES, "lsm_not_skipped": YES}
+FEATURES = Features(PROBES, FUNCTIONS)
 
 
 def image(words: int = 1) -> bytes:
@@ -54,6 +55,7 @@ class FakeObject:
     unattachable: frozenset[str] = frozenset()
     loads: list[list[str]] = []  # noqa: RUF012
     newest: FakeObject
+    control = bytearray()
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,6 +65,7 @@ class FakeObject:
         self.modified: dict[str, str] = {}
         self.set: dict[str, int] = {}
         self.sizes: dict[str, int] = {}
+        self.replaced: list[str] = []
         self._fds: dict[str, int] = {}
         FakeObject.newest = self
 
@@ -83,6 +86,9 @@ class FakeObject:
 
     def resize(self, name: str, entries: int) -> None:
         self.sizes[name] = entries
+
+    def replace_map(self, name: str) -> None:
+        self.replaced.append(name)
 
     def fd(self, program: str) -> int:
         return self._fds.setdefault(program, os.open(os.devnull, os.O_RDONLY))
@@ -116,7 +122,60 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeObject]:
     monkeypatch.setattr(FakeObject, "fails", {})
     monkeypatch.setattr(FakeObject, "unattachable", frozenset())
     monkeypatch.setattr(FakeObject, "loads", [])
+    control = bytearray(abi.CONTROL_SIZE)
+    monkeypatch.setattr(FakeObject, "control", control)
+    monkeypatch.setattr(Engine, "_control_memory", lambda _: memoryview(control))
     return FakeObject
+
+
+def remembers(fake: type[FakeObject]) -> bool:
+    return fake.control[abi.CONTROL_OFFSETS["remembers"]] == 1
+
+
+def test_what_is_known_of_files_is_used_while_its_end_is_seen(fake: type[FakeObject]) -> None:
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open"])
+    assert not remembers(fake)
+    engine.attach(["file.permission"])
+    assert KNOWN in engine.attached()
+    assert remembers(fake)
+    engine.release(["file.open"])
+    assert KNOWN not in engine.attached()
+    assert not remembers(fake)
+    assert not FakeObject.newest.replaced
+
+
+def test_without_the_end_nothing_is_remembered_and_no_event_is_lost(fake: type[FakeObject]) -> None:
+    fake.fails = {KNOWN: "EINVAL: no such hook"}
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    assert not engine.attach(["file.permission"])
+    assert not remembers(fake)
+
+
+@pytest.mark.parametrize(("flavour", "missing"), [("fmod_ret", ""), ("lsm", "inode_storage"), ("lsm", "lsm_not_skipped")])
+def test_where_programs_can_be_skipped_nothing_is_remembered(fake: type[FakeObject], flavour: str, missing: str) -> None:
+    probes = {name: probe for name, probe in PROBES.items() if name != missing}
+    engine = Engine(Features(probes, FUNCTIONS), flavour, Path("x.o"), None)
+    engine.attach(["file.permission"])
+    assert FakeObject.newest.replaced == ["known_files"]
+    assert not remembers(fake)
+
+
+@pytest.mark.parametrize(("told", "room"), [("15000\n", 16024), ("4000000\n", 262144), ("many", 262144), (None, 262144)])
+def test_room_for_processes_is_as_for_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: str | None, room: int) -> None:
+    path = tmp_path / "threads-max"
+    if told is not None:
+        path.write_text(told)
+    monkeypatch.setattr(engine_module, "_THREADS_MAX", path)
+    assert engine_module._processes() == room
+
+
+@pytest.mark.parametrize("inodes", [[], [1], [2, 3, 0xFFFFFFFF, (1 << 64) - 1], list(range(1, 5000))])
+def test_object_filter_has_a_bit_of_each(inodes: list[int]) -> None:
+    made = object_filter(inodes)
+    assert len(made) == 8192
+    bits = {(ino * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 48 for ino in inodes}
+    assert {8 * at + bit for at, byte in enumerate(made) for bit in range(8) if byte >> bit & 1} == bits
 
 
 def test_a_program_that_fails_does_not_sink_the_others(fake: type[FakeObject]) -> None:
@@ -308,7 +367,7 @@ def test_object_answers_every_constant() -> None:
         pytest.skip("needs the BPF object: make bpf")
     with Object(OBJECT) as parsed:
         constants = [name for name in parsed.constants() if name.startswith("have_")]
-    assert [FEATURES.constant(name) for name in constants] == [0] * len(constants)
+    assert {name: FEATURES.constant(name) for name in constants} == dict.fromkeys(constants, 0) | {"have_inode_storage": 1}
 
 
 def test_nothing_is_attached_without_events(engine: Engine) -> None:
@@ -372,12 +431,16 @@ def test_scratch_memory_is_sized_for_the_processors(fake: type[FakeObject], monk
     engine.attach(["file.open"])
     [first] = made
     assert first.set == {"first_spare": 8}
-    slots = 8 + 64 + 32
+    slots = 8 + 24 + 32
     assert {name: first.sizes[name] for name in ("scratches", "emit_spaces", "image_spaces", "sequences")} == dict.fromkeys(
         ("scratches", "emit_spaces", "image_spaces", "sequences"), slots
     )
     assert first.sizes["spares"] == slots - 8
-    assert {first.sizes[name] for name in ("processes", "images", "long_exes")} == {1000}
+    assert {name: first.sizes[name] for name in ("processes", "images", "long_exes")} == {
+        "processes": 1000,
+        "images": 1000,
+        "long_exes": 125,
+    }
     assert sorted(struct.unpack("<I", key)[0] for key in engine._maps["spares"].values) == list(range(8, slots))  # type: ignore[attr-defined]
 
 

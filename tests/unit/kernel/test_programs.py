@@ -16,7 +16,7 @@ from bpfence.syscalls.architectures import Arch
 
 ROOT = Path(__file__).resolve().parents[3]
 ALL = frozenset(variant.program for row in PROGRAMS for variant in row.variants)
-ALWAYS = {"iter_task": Probe(Answer.YES), "struct_arguments": Probe(Answer.YES)}
+ALWAYS = {"iter_task": Probe(Answer.YES), "struct_arguments": Probe(Answer.YES), "inode_storage": Probe(Answer.YES)}
 
 
 def kernel(flavour: str, *, without: tuple[str, ...] = (), newest: bool = True, probes: dict[str, Probe] | None = None) -> Features:
