@@ -126,8 +126,10 @@ demo: dev ## real attacks, without and with bpfence; in a guest where this kerne
 	@$(PYTHON) tools/demo.py $(ARGS)
 
 .PHONY: bench
-bench: dev $(WORKLOAD) ## instructions per operation, in 6.12 guests; writes docs/benchmarks*.md
+bench: dev $(WORKLOAD) ## the compiler, user space, and instructions per operation in 6.12 guests; writes docs/benchmarks*.md
 	@$(PYTHON) benchmarks/falco.py
+	@$(PYTHON) benchmarks/compile.py
+	@$(PYTHON) benchmarks/userspace.py
 	@$(PYTHON) benchmarks/bench.py $(ARGS)
 	@$(PYTHON) benchmarks/seccomp.py
 
