@@ -32,7 +32,7 @@ CASE = Case(
         {"name": "seen", "on": "file.modify", "match": {"file.path": "{dir}/seen"}, "action": "audit", "rate": "100000/s"},
         {"name": "tool", "on": "file.modify", "match": {"file.path": "{dir}/open/**", "process.exe": "{dir}/tool"}, "action": "deny"},
     ],
-)  # fmt: skip
+)
 MAY_WRITE, MAY_READ = 2, 4
 TRIES = 500
 
