@@ -133,6 +133,10 @@ bench: dev $(WORKLOAD) ## the compiler, user space, and instructions per operati
 	@$(PYTHON) benchmarks/bench.py $(ARGS)
 	@$(PYTHON) benchmarks/seccomp.py
 
+.PHONY: bench-quick
+bench-quick: dev $(WORKLOAD) ## the same for few settings, compared with benchmarks/figures.json: an error where one has become worse by a tenth
+	@$(PYTHON) benchmarks/bench.py --quick $(ARGS)
+
 .PHONY: kernels
 kernels: $(BUILD)/dev.stamp ## fetch the test kernels into the cache
 	@$(PYTHON) -m vmtest fetch --all

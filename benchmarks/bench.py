@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ CGROUP = "/bpfence-bench"
 CONTAINER = f"/bpfence-bench-pods/docker-{'3ad7b26ded6d' + '7f' * 26}.scope"
 """Where Falco's rules take a process for a container's."""
 CGROUPS = Path("/sys/fs/cgroup")
-SHIPPED = ROOT / "examples" / "policies"
+SHIPPED_POLICIES = ROOT / "examples" / "policies"
 FALCO_RULES = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
 READY_SECONDS = 3000
 ROUNDS = 5
@@ -96,8 +96,8 @@ opened, reported when the call has returned, and finished in user space: half of
 {p99:.2f} ms, the slowest {most:.2f} ms."""
 
 FALCO_AGENT = """\
-`bpfence run` with Falco's {rules} stable rules, in the guest: {ready:.1f} s (thousand million instructions) from the start of the process
-to enforcement in force, {rss:.1f} MB resident after the workload; with no rules {empty_ready:.1f} s and {empty_rss:.1f} MB.
+`bpfence run` with Falco's {rules} stable rules, in the guest: {ready:.1f} thousand million instructions of processor time from the start of
+the process to enforcement in force, {rss:.1f} MB resident after the workload; with no rules {empty_ready:.1f} and {empty_rss:.1f} MB.
 
 On the machine that ran the benchmark, natively, processor time of one core (`benchmarks/falco.py`): {read_ms:.0f} ms to read the rules,
 {lower_ms:.0f} ms to find what the kernel decides, {compile_ms:.0f} ms to compile tables of {kib:,.0f} KiB. What the kernel lets through
@@ -125,15 +125,23 @@ class Setting(msgspec.Struct, frozen=True):
     shipped: bool = False
 
 
+EMPTY = "empty engine"
+FALCO = "Falco, 25 stable rules"
+SHIPPED = "shipped policies, enforcing"
 SETTINGS = (
     Setting("no program"),
-    Setting("empty engine", 0),
+    Setting(EMPTY, 0),
     *(Setting(f"{n:,} path rules", n) for n in (10, 100, 1000, 10000)),
     Setting("1,000 rules beside the file", 1000, beside=True),
     Setting("CIDR policy, 100 networks", 0, 100),
-    Setting("Falco, 25 stable rules", 0, falco=True),
-    Setting("shipped policies, enforcing", 0, shipped=True),
+    Setting(FALCO, 0, falco=True),
+    Setting(SHIPPED, 0, shipped=True),
 )
+
+FIGURES = ROOT / "benchmarks" / "figures.json"
+"""What `--quick` compares with: setting, then operation, to instructions; "start" to thousand millions of them."""
+QUICK = ("10 path rules", SHIPPED)
+LOSS = 1.1  # as much as a figure may be of the one that is kept
 
 
 def path_values(n: int, beside: bool) -> Iterator[str]:
@@ -173,7 +181,7 @@ def policy(setting: Setting) -> str:
 
 
 def start_agent(setting: Setting, folder: Path) -> tuple[subprocess.Popen[bytes], float]:
-    """`bpfence run` with the setting's policy, in force, and the seconds that it took to get there."""
+    """`bpfence run` with the setting's policy, in force, and the seconds of processor time that it took to get there."""
     policies, ready = folder / "policies", folder / "ready"
     policies.mkdir(parents=True)
     if setting.paths or setting.networks:
@@ -181,7 +189,7 @@ def start_agent(setting: Setting, folder: Path) -> tuple[subprocess.Popen[bytes]
     if setting.falco:
         shutil.copy(RESULTS / FALCO_RULES.name, policies)
     if setting.shipped:
-        for path in SHIPPED.glob("*.yaml"):
+        for path in SHIPPED_POLICIES.glob("*.yaml"):
             shutil.copy(path, policies)
     log = folder / "agent.log"
     outputs = ("--output", f"jsonl:{folder / 'alerts'}", "--ready-file", str(ready))
@@ -194,17 +202,22 @@ def start_agent(setting: Setting, folder: Path) -> tuple[subprocess.Popen[bytes]
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"bpfence run did not start with {setting.name}:\n{log.read_text(errors='replace')[-4000:]}")
         time.sleep(0.1)
-    took = ready.stat().st_mtime - (time.time() - (time.monotonic() - began))
+    took = processor_seconds(process.pid)
     rest(process.pid)  # what the agent still does after the start is not the operations' cost
     return process, took
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def rest(pid: int) -> None:
     """Waits until a process takes next to no processor time: names of hosts, once resolved, are put into the tables."""
     used = -1.0
     while True:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        now = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        now = processor_seconds(pid)
         if now - used < 0.1:
             return
         used = now
@@ -273,8 +286,8 @@ def latencies(policies: Path, mark: Path) -> dict[str, float]:
     return {"p50": delays[len(delays) // 2], "p99": delays[len(delays) * 99 // 100 - 1], "most": delays[-1]}
 
 
-def measure(wanted: str, operations: list[str]) -> None:
-    """Inside the guest: every setting; results are added to RESULTS/results.json as they come."""
+def measure(wanted: Sequence[str], operations: list[str]) -> None:
+    """Inside the guest: every setting whose name holds one of `wanted`; results are added to RESULTS/results.json as they come."""
     WORK.mkdir()
     workload = Path("/run/bpfence-workload")  # not where shipped policies refuse to execute
     shutil.copy(ROOT / ".build" / "workload", workload)
@@ -284,7 +297,8 @@ def measure(wanted: str, operations: list[str]) -> None:
     found: dict[str, Any] = {"kernel": os.uname().release, "results": {}}
     rules = RESULTS / FALCO_RULES.name
     for number, setting in enumerate(SETTINGS):
-        if (wanted and wanted not in setting.name and setting.paths is not None) or (setting.falco and not rules.exists()):
+        chosen = setting.paths is None or any(text in setting.name for text in wanted)
+        if not chosen or (setting.falco and not rules.exists()):
             continue
         print(f"{setting.name} …", flush=True)
         if setting.paths is None:
@@ -297,8 +311,7 @@ def measure(wanted: str, operations: list[str]) -> None:
                 measured = {"concerned": run_workload(workload, inside, operations), **measured}
             agent = {"ready": took, "rss": resident(process.pid)}
             print(f"  {agent}", flush=True)
-            if setting.falco or not (setting.paths or setting.networks):
-                found["agent" if setting.falco else "empty agent"] = agent
+            found.setdefault("agents", {})[setting.name] = agent
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=600)
             subprocess.run([sys.executable, "-m", "bpfence", "unload"], cwd=ROOT, check=True, capture_output=True)
@@ -306,7 +319,7 @@ def measure(wanted: str, operations: list[str]) -> None:
             print(f"  {subject or 'baseline':14} {values}", flush=True)
         found["results"][setting.name] = measured
         (RESULTS / "results.json").write_text(json.dumps(found, indent=1))
-    if not wanted or wanted == "latency":
+    if "" in wanted or "latency" in wanted:
         found["latency"] = latencies(*marked())
         if rules.exists():
             found["falco latency"] = latencies(rules, Path("/etc/shadow"))
@@ -332,10 +345,11 @@ def falco_sections(measured: dict[str, Any]) -> list[str]:
     if "falco latency" not in measured or not native.exists():
         return []
     own = json.loads(native.read_text())
-    empty = {f"empty_{name}": value for name, value in measured["empty agent"].items()}
+    agents = measured["agents"]
+    empty = {f"empty_{name}": value for name, value in agents[EMPTY].items()}
     return [
         FALCO_LATENCY.format(**measured["falco latency"]),
-        f"## Falco's rules\n\n{FALCO_AGENT.format(kib=own['image'] / 1024, **own, **measured['agent'], **empty)}",
+        f"## Falco's rules\n\n{FALCO_AGENT.format(kib=own['image'] / 1024, **own, **agents[FALCO], **empty)}",
     ]
 
 
@@ -360,15 +374,46 @@ def report(measured: dict[str, Any]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def quick_figures(measured: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Of what was measured, that which is compared: for each setting the operations of whom it concerns most, and the start."""
+    found: dict[str, dict[str, float]] = {"no program": dict(measured["results"]["no program"][""])}
+    for setting in QUICK:
+        subjects = measured["results"][setting]
+        found[setting] = {**(subjects.get("concerned") or subjects["not concerned"]), "start": measured["agents"][setting]["ready"]}
+    return found
+
+
+def compare(measured: dict[str, Any], *, keep: bool) -> int:
+    """Print each figure beside the one that was kept; 1 where one has become worse by more than LOSS."""
+    kept: dict[str, dict[str, float]] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    now = quick_figures(measured)
+    worse = 0
+    for setting, figures in now.items():
+        print(f"{setting}:")
+        for operation, value in figures.items():
+            before = kept.get(setting, {}).get(operation)
+            bad = before is not None and value > LOSS * before
+            worse += bad
+            added = f" ({value - now['no program'][operation]:+,})" if operation in NAMES else ""
+            print(f"  {operation:22} {value:>12,}{added:12} kept {before if before is not None else '-':>12}{'  WORSE' if bad else ''}")
+    if keep:
+        FIGURES.write_text(json.dumps(now, indent=1) + "\n")
+    return 1 if worse else 0
+
+
 def main() -> int:
     """Boot the guest and write the report; or, inside it, measure."""
     parser = argparse.ArgumentParser(description="Instructions per operation.")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name holds TEXT, printed, no report written")
     parser.add_argument("--operations", default="", metavar="NAMES", help=f"these only, printed, no report written: {','.join(NAMES)}")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"few settings, compared with {FIGURES.relative_to(ROOT)}: 1 where one is worse"
+    )
+    parser.add_argument("--keep", action="store_true", help="with --quick: keep the figures for the next time")
     options = parser.parse_args()
     if options.inside:
-        measure(options.only, [name for name in options.operations.split(",") if name])
+        measure(options.only.split(";"), [name for name in options.operations.split(",") if name])
         return 0
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / FALCO_RULES.name).unlink(missing_ok=True)
@@ -377,8 +422,10 @@ def main() -> int:
     command = [sys.executable, "-m", "vmtest", "run", KERNEL, "--icount", "--rwdir", str(RESULTS)]
     command += ["--timeout", "7200", "--memory", "4G", "--", "env", f"PYTHONPATH={ROOT / 'src'}:{ROOT}"]
     command += [sys.executable, str(ROOT / "benchmarks/bench.py"), "--inside"]
-    command += ["--only", options.only, "--operations", options.operations]
+    command += ["--only", ";".join(QUICK) if options.quick else options.only, "--operations", options.operations]
     code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
+    if code == 0 and options.quick:
+        return compare(json.loads((RESULTS / "results.json").read_text()), keep=options.keep)
     if code == 0 and not options.only and not options.operations:
         REPORT.write_text(report(json.loads((RESULTS / "results.json").read_text())))
         print(f"written: {REPORT.relative_to(ROOT)}")
