@@ -170,8 +170,8 @@ static __always_inline u32 match_automaton(u32 slot, u32 classes, u32 start, u32
 	} \
 	word >>= 8
 
-/* "/name" of a dentry further, or "name" where it stands alone. PATH_DONE: the run is at its end; PATH_UNCERTAIN: the name does not lie in the dentry; PATH_FAR: a->left bytes of
- * it are left to automaton_name_rest.
+/* "/name" of a dentry further, or "name" where it stands alone. PATH_DONE: the run is at its end; PATH_UNCERTAIN: the name does not lie in the
+ * dentry; PATH_FAR: a->left bytes of it are left to automaton_name_rest.
  */
 static __always_inline int automaton_name(struct automaton *a, const u8 *class_of_byte, u64 dentry, bool alone)
 {

@@ -15,29 +15,27 @@ const volatile u32 have_task_pt_regs = 0;
 const volatile u32 have_inode_storage = 0;
 const volatile u32 first_spare = 0;
 
-/* The kernel's own counts of what changes names: odd while a change is being made. Of kernels whose list of symbols has no data (without
- * CONFIG_KALLSYMS_ALL) the addresses are 0.
- */
-extern const void rename_lock __ksym __weak;
-extern const void mount_lock __ksym __weak;
+/* Where the kernel counts what changes names: odd while a change is being made. Set by the loader; 0 where it could not be found out. */
+const volatile u64 rename_lock_address = 0;
+const volatile u64 mount_lock_address = 0;
 
-static __always_inline u64 read_sequence(const void *seqlock)
+static __always_inline u64 read_sequence(u64 seqlock)
 {
 	u32 sequence;
 
 	if (have_rdonly_cast)
-		return ((struct seqcount *)bpf_rdonly_cast(seqlock, bpf_core_type_id_kernel(struct seqcount)))->sequence;
-	return bpf_probe_read_kernel(&sequence, sizeof(sequence), seqlock) ? 1 : sequence;
+		return ((struct seqcount *)bpf_rdonly_cast((void *)seqlock, bpf_core_type_id_kernel(struct seqcount)))->sequence;
+	return bpf_probe_read_kernel(&sequence, sizeof(sequence), (void *)seqlock) ? 1 : sequence;
 }
 
 __noinline u64 tree_version(void)
 {
 	u64 renames, mounts;
 
-	if (!&rename_lock || !&mount_lock)
+	if (!rename_lock_address || !mount_lock_address)
 		return 0;
-	renames = read_sequence(&rename_lock);
-	mounts = read_sequence(&mount_lock);
+	renames = read_sequence(rename_lock_address);
+	mounts = read_sequence(mount_lock_address);
 	return (renames | mounts) & 1 ? 0 : renames << 32 | mounts;
 }
 

@@ -89,10 +89,15 @@ static __always_inline void known_prepare(struct scratch *s)
 		s->tree = tree_version();
 }
 
-/* Whether what was decided about the event in the scratch may be remembered. */
+/* Whether what was decided about the event in the scratch may be remembered. What is uncertain about the process stays so until its record
+ * changes.
+ */
 static __always_inline bool known_lasts(const struct scratch *s, const struct file *file)
 {
-	return s->tree && !s->report && !s->flags && !(s->have_class & ~s->lasting) && s->record_version != RECORD_OWN && file->f_path.dentry->d_inode == file->f_inode;
+	u32 of_process = s->record.flags >> RECORD_CAUSES_SHIFT << EVENT_CAUSES_SHIFT;
+
+	return s->tree && !s->report && !(s->flags & ~of_process) && !(s->have_class & ~s->lasting) && s->record_version != RECORD_OWN &&
+	       file->f_path.dentry->d_inode == file->f_inode;
 }
 
 /* After it, where it was not denied. */

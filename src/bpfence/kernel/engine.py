@@ -39,6 +39,7 @@ from bpfence.kernel.pids import host_pid
 from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
 from bpfence.kernel.pins import unload as _unload
 from bpfence.kernel.programs import Choice, Plan, calls, plan, sensed, supported_events, text_arguments
+from bpfence.kernel.symbols import addresses
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
 
@@ -71,6 +72,8 @@ _LONG_SHARE: Final = 8
 _FILTER_BYTES: Final = 1 << 13
 _FILTER_FACTOR: Final = 0x9E3779B97F4A7C15
 """As object_bit of bpf/path.h."""
+_COUNTS: Final = ("rename_lock", "mount_lock")
+"""Where the kernel counts renames and mounts."""
 _PER_SLOT: Final = ("scratches", "emit_spaces", "image_spaces", "sequences")
 _PER_PROCESS: Final = {"processes": 1, "images": 1, "long_exes": _LONG_SHARE}
 
@@ -472,6 +475,9 @@ class Engine:
             if name.lower().startswith("have_"):
                 value = self._remembers() if name == "have_inode_storage" else self._features.constant(name)
                 parsed.set_constant(name, value)
+        for symbol, address in addresses(_COUNTS).items():
+            if f"{symbol}_address" in parsed.constants():
+                parsed.set_constant(f"{symbol}_address", address)
 
     def _size_maps(self, parsed: Object) -> None:
         own, slots = _slots()

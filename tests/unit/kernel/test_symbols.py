@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Addresses of symbols from lists of the kernel's form, whole, hidden, broken, absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bpfence.kernel.symbols import addresses
+
+LIST = """\
+ffffffff81000000 T _text
+ffffffff82809640 D rename_lock
+ffffffffc0000000 d rename_lock\t[module]
+ffffffff828096c0 D mount_lock
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (LIST, (0xFFFFFFFF82809640, 0xFFFFFFFF828096C0)),
+        (LIST.replace("D mount_lock", "D mount_locks"), (0xFFFFFFFF82809640, 0)),
+        ("ffffffffc0000000 d rename_lock\t[module]\n", (0, 0)),
+        ("0000000000000000 D rename_lock\n0000000000000000 D mount_lock\n", (0, 0)),
+        ("none D rename_lock\n", (0, 0)),
+        ("\xff\xfe\n\n D\n", (0, 0)),
+        ("", (0, 0)),
+        (None, (0, 0)),
+    ],
+)
+def test_addresses(tmp_path: Path, text: str | None, found: tuple[int, int]) -> None:
+    path = tmp_path / "kallsyms"
+    if text is not None:
+        path.write_text(text, encoding="latin-1")
+    assert tuple(addresses(("rename_lock", "mount_lock"), path).values()) == found
