@@ -384,7 +384,7 @@ def quick_figures(measured: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def compare(measured: dict[str, Any], *, keep: bool) -> int:
-    """Print each figure beside the one that was kept; 1 where one has become worse by more than LOSS."""
+    """Print each figure beside the one that was kept; 1 where one has become worse by more than LOSS, or has none to compare with."""
     kept: dict[str, dict[str, float]] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     now = quick_figures(measured)
     worse = 0
@@ -392,7 +392,7 @@ def compare(measured: dict[str, Any], *, keep: bool) -> int:
         print(f"{setting}:")
         for operation, value in figures.items():
             before = kept.get(setting, {}).get(operation)
-            bad = before is not None and value > LOSS * before
+            bad = not keep and (before is None or value > LOSS * before)
             worse += bad
             added = f" ({value - now['no program'][operation]:+,})" if operation in NAMES else ""
             print(f"  {operation:22} {value:>12,}{added:12} kept {before if before is not None else '-':>12}{'  WORSE' if bad else ''}")
