@@ -16,7 +16,7 @@ from bpfence.compiler.rows import BLOCK_WORDS
 
 try:
     from bpfence.compiler._core import ffi, lib
-except ImportError:
+except ModuleNotFoundError:  # not built; one that is broken is an error
     BUILT = False
 else:
     BUILT = True

@@ -18,9 +18,9 @@ from bpfence.fields import EVENTS, FIELDS, Kind, applies
 from bpfence.policy import Value
 
 try:
-    from bpfence.events import _record as twin
-except ImportError:  # not compiled
-    from bpfence.events import plain as twin  # type: ignore[no-redef]
+    import bpfence.events._record as twin
+except ModuleNotFoundError:  # not compiled; what is compiled and broken is an error
+    import bpfence.events.plain as twin  # type: ignore[no-redef]
 
 KernelEvent = twin.Record
 Plan = twin.Plan

@@ -397,9 +397,15 @@ class Engine:
         libbpf.store_u32(self._control_memory(), _REMEMBERS, int(attached))
 
     def _remembers(self) -> bool:
-        """Whether programs are loaded so that they can use map `known_files`: where none of an LSM hook is ever skipped."""
+        """Whether programs are loaded so that they can use map `known_files`: where none of an LSM hook is ever skipped, and the processor
+        keeps the order of stores, as bpf/known.h wants it.
+        """
         needs = ("inode_storage", "lsm_not_skipped")
-        return self.flavour == "lsm" and all(self._features.answer(probe) is Answer.YES for probe in needs)
+        return (
+            self.flavour == "lsm"
+            and self._features.machine == "x86_64"
+            and all(self._features.answer(probe) is Answer.YES for probe in needs)
+        )
 
     def _put_calls(self, staying: Collection[str] | None = None) -> None:
         """Tells the programs which system calls their events may be the work of, and whose end is seen."""

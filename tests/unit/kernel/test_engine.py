@@ -152,10 +152,13 @@ def test_without_the_end_nothing_is_remembered_and_no_event_is_lost(fake: type[F
     assert not remembers(fake)
 
 
-@pytest.mark.parametrize(("flavour", "missing"), [("fmod_ret", ""), ("lsm", "inode_storage"), ("lsm", "lsm_not_skipped")])
-def test_where_programs_can_be_skipped_nothing_is_remembered(fake: type[FakeObject], flavour: str, missing: str) -> None:
+@pytest.mark.parametrize(
+    ("flavour", "missing", "machine"),
+    [("fmod_ret", "", "x86_64"), ("lsm", "inode_storage", "x86_64"), ("lsm", "lsm_not_skipped", "x86_64"), ("lsm", "", "aarch64")],
+)
+def test_where_a_note_could_be_wrong_nothing_is_remembered(fake: type[FakeObject], flavour: str, missing: str, machine: str) -> None:
     probes = {name: probe for name, probe in PROBES.items() if name != missing}
-    engine = Engine(Features(probes, FUNCTIONS), flavour, Path("x.o"), None)
+    engine = Engine(Features(probes, FUNCTIONS, machine=machine), flavour, Path("x.o"), None)
     engine.attach(["file.permission"])
     assert FakeObject.newest.replaced == ["known_files"]
     assert not remembers(fake)
