@@ -3,8 +3,8 @@
  * which name of it, no rule has anything to say about which accesses. Denials and alerts are never remembered.
  *
  * A note is true as long as nothing that the decision was made of can have changed:
- *  - the policies and the process: their generation, the version of the process's record, which each change of it counts up, and the ids that
- *    the task acts with;
+ *  - the policies and the process: their generation, the version of the process's record, which each change of it counts up, and the ids and
+ *    the cgroup that the task acts with;
  *  - the name: the dentry, the mount and the mount namespace by their addresses, and tree_version for what is renamed or mounted. An address
  *    can go to another name of the same inode when the dentry is gone; before a dentry has an inode, security_d_instantiate is called, and
  *    that forgets all of the inode's (known_forget). So addresses are compared only with those of dentries that have been there since;
@@ -53,6 +53,7 @@ static __always_inline bool known_in_use(void)
 static __always_inline bool known_alike(const struct known_access *known, struct file *file, u64 process, u64 version, u64 tree)
 {
 	return known->process == process && known->version == version && known->tree == tree && known->ids == known_ids() &&
+	       known->cgroup == bpf_get_current_cgroup_id() &&
 	       known->dentry == (u64)file->f_path.dentry && known->mount == (u64)file->f_path.mnt && known->mnt_ns == known_namespace();
 }
 
@@ -122,6 +123,7 @@ static __always_inline void known_note(struct scratch *s, struct file *file, u64
 		way->process = process;
 		way->version = s->record_version;
 		way->ids = known_ids();
+		way->cgroup = bpf_get_current_cgroup_id();
 		way->dentry = (u64)file->f_path.dentry;
 		way->mount = (u64)file->f_path.mnt;
 		way->mnt_ns = known_namespace();

@@ -275,6 +275,7 @@ struct known_access {
 	u64 process; /* generation << 32 | tgid */
 	u64 version; /* of the process's record */
 	u64 ids;     /* effective user and group of the acting task */
+	u64 cgroup;  /* of the acting task: threads of a process may be in several */
 	u64 dentry;
 	u64 mount;
 	u64 mnt_ns;

@@ -75,7 +75,7 @@ def accesses(descriptor: int) -> int:
     """Which accesses to the file behind a descriptor the kernel's programs remember as harmless: bits of 1 << MAY_*, of all processes."""
     with kernel_map("known_files") as known:
         value = known.get(struct.pack("<i", descriptor)) or b""
-    return functools.reduce(operator.or_, (words[-1] for words in struct.iter_unpack("<11Q", value)), 0)
+    return functools.reduce(operator.or_, (words[-1] for words in struct.iter_unpack("<12Q", value)), 0)
 
 
 def write(descriptor: int, times: int = 1) -> None:
