@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -28,10 +28,10 @@ from bpfence.alerts.acts import Acts
 from bpfence.alerts.alert import Composer, Line, RuleInfo, Said, joined
 from bpfence.alerts.limit import RateLimiter
 from bpfence.alerts.lines import LineWriter, Source
-from bpfence.dialects.dialect import View
+from bpfence.dialects.dialect import Confirm, View
 from bpfence.dialects.registry import Dialects
 from bpfence.events.records import signed
-from bpfence.events.source import Observation
+from bpfence.events.source import Observation, Refused, Refuser
 from bpfence.policy import Action, When
 
 UNKNOWN: Final = "<unknown>"
@@ -79,6 +79,13 @@ FAILED: Final = 1 << 63
 """A bit that no flag of a record has."""
 
 
+class Observed(Source, Protocol):
+    """Where observations come from."""
+
+    def refuse(self, seen: Observation, by: Refuser) -> None:
+        """Records like that of an observation come to nothing: only `by` is told of them from now on."""
+
+
 class Stage(NamedTuple):
     """One step, and its name in messages."""
 
@@ -90,12 +97,13 @@ class Pipeline:
     """The stages between `decode` and `form`. `generations`, `confirms`: what verdict numbers mean, and who confirms."""
 
     def __init__(
-        self, source: Source, generations: Generations, confirms: Confirms, dialects: Dialects, composer: Composer, counts: Counts,
+        self, source: Observed, generations: Generations, confirms: Confirms, dialects: Dialects, composer: Composer, counts: Counts,
         now: Callable[[], float],
     ) -> None:  # fmt: skip
         self._generations = generations
         self._confirms = confirms
         self._owners = {policy: name for name, dialect in dialects.items() for policy in dialect.policies}
+        self._source = source
         self._writer = LineWriter(composer, source)
         self._counts = counts
         self._now = now
@@ -108,16 +116,20 @@ class Pipeline:
         )  # fmt: skip
         self._runs = tuple(stage.run for stage in self.stages)
 
-    def lines(self, seen: Observation) -> list[Line]:
+    def lines(self, seen: Observation | Refused) -> list[Line]:
         """Everything that is to be told of an observation."""
         item: Any = seen
         try:
+            if isinstance(seen, Refused):
+                seen.by.refused(seen.number, seen.moment)
+                return []
             for run in self._runs:
                 item = run(item)
                 if item is None:
                     return []
         except Exception as error:
-            self._confirms.faults.add("", f"an event {seen.event} could not be turned into a line: it is not reported", error)
+            event = "that is refused" if isinstance(seen, Refused) else seen.event
+            self._confirms.faults.add("", f"an event {event} could not be turned into a line: it is not reported", error)
             return []
         lines: list[Line] = item
         return lines
@@ -152,6 +164,7 @@ class Pipeline:
         if not candidates:
             return Found(seen, objects, rules, others, _NO_VIEWS, _NOTHING_SAID) if rules else None
         views: dict[str, View] = {}
+        refusers: list[Confirm] = []
         for name, among in candidates.items():
             confirm = self._confirms.get(name)
             if confirm is None:
@@ -165,6 +178,10 @@ class Pipeline:
             if found:
                 views[name] = view
                 rules = [*rules, *((rule, False) for rule in found)]
+            elif view.refused:
+                refusers.append(confirm)
+        if refusers and not rules and len(candidates) == 1:
+            self._source.refuse(seen, refusers[0])
         return Found(seen, objects, rules, others, views, _NOTHING_SAID) if rules else None
 
     def _once(self, item: Found) -> Found | None:

@@ -63,6 +63,8 @@ class FakeEvents:
     def refused(self, record: KernelEvent, key: object) -> bool:
         return False
 
+    def passed(self, count: int, moment: int) -> None: ...
+
     def event(self, record: KernelEvent) -> RecordedEvent | None:
         self.asked.append(record)
         if self.none:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from bpfence.alerts.faults import Faults
 from bpfence.dialects.dialect import Context
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.events.records import KernelEvent, decode
-from bpfence.events.source import Live, Observation
+from bpfence.events.source import Live, Observation, Refused
 from bpfence.policy import Action, When
 from tests.unit.agent.fakes import FakeEngine
 from tests.unit.events.samples import observation, record
@@ -38,15 +39,20 @@ class XConfirm:
     """Confirms what `true` names."""
 
     candidates = confirmed = 0
+    hopeless = False
 
     def __init__(self) -> None:
         self.faults = Faults()
+        self.passed: list[tuple[int, int]] = []
         self.true: set[str] = set()
         self.asked: list[Any] = []
 
     def use(self, generation: int, rules: Any, infos: Iterable[RuleInfo]) -> None: ...
-    def view(self, seen: Observation) -> XConfirm:
-        return self
+    def view(self, seen: Observation) -> SimpleNamespace:
+        return SimpleNamespace(refused=self.hopeless, said=self.said)
+
+    def refused(self, count: int, moment: int) -> None:
+        self.passed.append((count, moment))
 
     def confirm(self, view: Any, among: Any) -> list[RuleInfo]:
         self.asked.append(among)
@@ -82,7 +88,7 @@ class Way:
             LeafMeaning(tuple(range(len(RULES))), False),
         )
         generations.add(Generation(1, RULES, meanings))
-        self.confirms = confirms
+        self.confirms, self.source = confirms, source
         self.pipeline = Pipeline(source, generations, confirms, dialects, Composer("host", lambda: 0), Counts(None), lambda: 1.0)
 
     def rules(self, flags: int, verdict: int = len(RULES) + 1, generation: int = 1) -> list[str]:
@@ -124,6 +130,30 @@ def test_what_is_not_confirmed_is_not_told() -> None:
     way = Way()
     assert way.rules(abi.EVENT_RESULT) == ["after"]
     assert way.rules(0) == ["decided"]
+
+
+def test_only_what_tells_nothing_is_refused_from_then_on() -> None:
+    way = Way()
+    way.x.made.hopeless = True
+    kernel = decode("candidates", record("file.open", verdicts=(3,)))
+    assert isinstance(kernel, KernelEvent)
+
+    def refused(verdict: int, **changes: Any) -> int:
+        seen = msgspec.structs.replace(observation(), record=kernel, generation=1, verdicts=(verdict,), **changes)
+        way.pipeline.lines(seen)
+        count = len(way.source.processes.refused)
+        way.source.processes.refused.clear()
+        return count
+
+    assert refused(3) == 1
+    assert refused(len(RULES) + 1) == 0, "another rule is decided"
+    assert refused(1) == 0, "there is no candidate"
+    way.x.made.true = {"at once"}
+    assert refused(3) == 0, "it matches"
+    way.x.made.true, way.x.made.hopeless = set(), False
+    assert refused(3) == 0, "another record of the process may match"
+    assert way.pipeline.lines(Refused(way.x.made, 3, 7)) == []
+    assert way.x.made.passed == [(3, 7)]
 
 
 def test_rules_that_are_not_known_any_more() -> None:

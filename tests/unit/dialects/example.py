@@ -104,6 +104,9 @@ class PathConfirm:
         self.confirmed += bool(found)
         return found
 
+    def refused(self, count: int, moment: int) -> None:
+        self.candidates += count
+
     def hosts(self) -> dict[str, Iterable[str]]:
         return {}
 
@@ -114,6 +117,8 @@ class PathConfirm:
 
 
 class PathView:
+    refused = False
+
     def __init__(self, seen: Observation, rules: dict[str, PathRule]) -> None:
         self.program = escape(seen.record.comm) if seen.record is not None else ""
         self._rules = rules

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple, Protocol
 
+from bpfence import abi
 from bpfence.alerts.alert import RuleInfo, Said
 from bpfence.alerts.faults import Faults
 from bpfence.dialects.dialect import Context
@@ -37,6 +38,9 @@ class Events(Protocol):
 
     def refused(self, record: KernelEvent, key: object) -> bool:
         """Whether `key` is in what is kept of the record's process (FalcoEvent.memo), so that no event is made of it."""
+
+    def passed(self, count: int, moment: int) -> None:
+        """So many more events came that were not made, the last of them at `moment`, ns since boot."""
 
     def use(self, rules: RuleSet | None) -> None:
         """These rules are in force now."""
@@ -73,8 +77,13 @@ class KernelEvents:
         """Whether it need not be made."""
         return self._live.refused(record, key)
 
+    def passed(self, count: int, moment: int) -> None:
+        """They count as events."""
+        self._live.passed(count, moment)
+
     def use(self, rules: RuleSet | None) -> None:
-        """Other rules may mention other hosts: resolve those from now on."""
+        """Other rules may mention other hosts: resolve those from now on; and other rules may match what was refused."""
+        self._live.processes.refused.clear()
         names = mentioned(rules.rules) if rules is not None else ()
         if names != self._names:
             self.close()
@@ -200,6 +209,7 @@ class Detection:
         chosen = known.among(among)
         key = (id(known.rules), chosen)
         if self._recorder is None and known.events.refused(record, key):
+            view.refused = _says_which(record)
             return []
         event = view.event()
         if event is None:
@@ -212,8 +222,15 @@ class Detection:
         matching = [known.infos[rule.name] for rule in known.rules.matching_rules(event, chosen)]
         if not matching and event.memo is not None and known.rules.refused_by_process(event, chosen):
             event.memo[key] = known.rules  # kept with it, so that no other rules can have their id
+            view.refused = self._recorder is None and _says_which(record)
         self.confirmed += bool(matching)
         return matching
+
+    def refused(self, count: int, moment: int) -> None:
+        """They were looked at."""
+        self.candidates += count
+        if self._events is not None:
+            self._events.passed(count, moment)
 
     def flush(self) -> None:
         """Write what was recorded."""
@@ -233,6 +250,11 @@ class Detection:
             self._recorder.close()
 
 
+def _says_which(record: KernelEvent) -> bool:
+    """Whether the number of its call says which call it is, as `records.kind` takes it."""
+    return not record.number(abi.NUM_CALL, 0) & abi.CALL_COMPAT
+
+
 class FalcoView:
     """One observation as a Falco event, made when first asked for."""
 
@@ -240,6 +262,7 @@ class FalcoView:
         self._seen = seen
         self._faults = faults
         self.record = seen.record
+        self.refused = False
         self._made: tuple[FalcoEvent | None] | None = None
         self.known = known
 

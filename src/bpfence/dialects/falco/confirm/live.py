@@ -110,6 +110,11 @@ class LiveEvents:
         self._last = self._counted(record)
         return True
 
+    def passed(self, count: int, moment: int) -> None:
+        """So many events came that were not made, the last of them at `moment`, ns since boot."""
+        self._count += count
+        self._last = self._moment(moment)
+
     def _look(self, record: KernelEvent) -> tuple[KernelEvent | None, str | None, dict[object, Any] | None]:
         """The record, its type, and what is kept of its process; None where it is about a change of the process."""
         looked = self._looked
@@ -122,10 +127,13 @@ class LiveEvents:
     def _counted(self, record: KernelEvent) -> int:
         """The moment of the next event."""
         self._count += 1
-        moment = min(max(self.clock.wall(record.time), 0), LAST_MOMENT)
+        moment = self._moment(record.time)
         if self._count == 1:
             self._first = self._last = moment
         return moment
+
+    def _moment(self, boot: int) -> int:
+        return min(max(self.clock.wall(boot), 0), LAST_MOMENT)
 
     def _unsure(self, event: LiveEvent) -> int | None:
         """What of a process has to be read from its memory, or from that of its ancestors; None where its cgroup, or the program of one of
