@@ -61,7 +61,8 @@ class Record:
         """
 
     def kind(self, masks: bytes) -> bytes:
-        """The same, and what beside the process decides what a record means: its event, flags and verdicts, and whether the call failed."""
+        """The same, and what beside the process decides what a record means: its event, flags, error, action and verdicts, and whether the
+        call failed."""
 
 def decode(buffer: str, data: bytes, names: tuple[str | None, ...]) -> Record | str:
     """One record of `buffer`, or what is wrong with it. Bytes behind the record's own size are padding. `names`: events by number."""

@@ -18,6 +18,8 @@ _HALF: Final = 4
 _ABOUT: Final = abi.EVENT_HEADER_OFFSETS["pid"]
 """From here to its end the header is about the acting process."""
 _EVENT: Final = abi.EVENT_HEADER_OFFSETS["event"]
+_ERROR: Final = abi.EVENT_HEADER_OFFSETS["error"]
+"""Of the error, which the action follows."""
 _FLAGS: Final = abi.EVENT_HEADER_OFFSETS["flags"]
 _MASKS: Final = struct.Struct(f"<{abi.ABI_NUM_WORDS + 1}Q")
 T = TypeVar("T")
@@ -101,10 +103,10 @@ class Record:
 
     def kind(self, masks: bytes) -> bytes:
         """The same, and what beside the process decides what a record means."""
-        event, flags = (self._header[at : at + size] for at, size in ((_EVENT, 2), (_FLAGS, 4)))
+        event, flags, error = (self._header[at : at + size] for at, size in ((_EVENT, 2), (_FLAGS, 4), (_ERROR, 3)))
         failed = bytes([self.numbers.get(abi.NUM_RESULT, 0) >> 63])
         count = len(self.verdicts)
-        return event + flags + failed + struct.pack(f"<B{count}I", count, *self.verdicts) + self.subject(masks)
+        return event + flags + failed + error + struct.pack(f"<B{count}I", count, *self.verdicts) + self.subject(masks)
 
 
 def _checked(slot: int, end: int) -> None:

@@ -29,6 +29,8 @@ from bpfence.policy import Value
 CACHE_SIZE: Final = 4096
 SUBJECTS: Final = 1024
 """How many processes are kept as they are shown."""
+ACTS: Final = 1024
+"""Of how many acts what languages have found out is kept."""
 MAX_REFUSED: Final = 4096
 """Of how many processes, and events by each, it is kept that they come to nothing."""
 _NUMBERS: Final = (
@@ -188,6 +190,7 @@ class ProcessCache:
         self._size = size
         self._images: OrderedDict[int, ExecImage] = OrderedDict()
         self._subjects: OrderedDict[bytes, Subject] = OrderedDict()
+        self._acts: OrderedDict[bytes, dict[object, Any]] = OrderedDict()
         self.refused: dict[bytes, Any] = {}
 
     def __len__(self) -> int:
@@ -246,7 +249,20 @@ class ProcessCache:
     def forget_subjects(self) -> None:
         """How processes are shown has changed, or what rules find out of them."""
         self._subjects.clear()
+        self._acts.clear()
         self.refused.clear()
+
+    def act(self, record: KernelEvent) -> dict[object, Any]:
+        """For languages: what they have found out of nothing but what a record says, shared by all that say the same of process and act."""
+        key = records.act(record)
+        known = self._acts.get(key)
+        if known is None:
+            known = self._acts[key] = {}
+            if len(self._acts) > ACTS:
+                self._acts.popitem(last=False)
+        else:
+            self._acts.move_to_end(key)
+        return known
 
     def refuse(self, record: KernelEvent, by: object) -> None:
         """Keep in `refused` that records like this one come to nothing, until `forget_subjects`."""

@@ -366,11 +366,13 @@ static char *write_kind(const Record *self, char *to)
 	to = append(to, &h->event, sizeof(h->event));
 	to = append(to, &h->flags, sizeof(h->flags));
 	to = append(to, &failed, sizeof(failed));
+	to = append(to, &h->error, sizeof(h->error));
+	to = append(to, &h->action, sizeof(h->action));
 	to = append(to, &h->n_verdicts, sizeof(h->n_verdicts));
 	return append(to, bytes_of(self) + self->references - HALF * h->n_verdicts, HALF * h->n_verdicts);
 }
 
-#define KIND (sizeof(__u64) + HALF * ABI_MAX_GROUPS)
+#define KIND (2 * sizeof(__u64) + HALF * ABI_MAX_GROUPS)
 
 static PyObject *subject_bytes(const Record *self, PyObject *argument, int with_kind)
 {

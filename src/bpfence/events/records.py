@@ -117,6 +117,14 @@ def kind(record: KernelEvent) -> bytes:
     return record.kind(_KIND)
 
 
+_ALL: Final = b"\xff" * (8 * (abi.ABI_NUM_WORDS + 1))
+
+
+def act(record: KernelEvent) -> bytes:
+    """All that a record says, but for when and on which processor it was written."""
+    return record.kind(_ALL)
+
+
 def sift(batch: list[tuple[str, bytes]], known: dict[bytes, Any]) -> list[KernelEvent | tuple[str, str] | Run]:
     """Records of a batch, with a run in place of those in a row whose `kind` is among `known`; of what is none, buffer and reason."""
     return twin.sift(batch, _NAMES, _KIND, known)

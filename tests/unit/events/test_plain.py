@@ -122,11 +122,12 @@ def test_what_makes_another_kind(twin: type[plain]) -> None:  # type: ignore[val
         ("file.open", {"NUM_RESULT": 0, "NUM_CALL": 1}, {}, {}), ("file.open", {"NUM_RESULT": 0, "NUM_TTY": 1}, {}, {}),
         ("file.open", {"NUM_RESULT": 0}, {"STR_PROCESS_EXE": b"/a"}, {}), ("file.open", {"NUM_RESULT": 0}, {}, {"flags": 16}),
         ("file.open", {"NUM_RESULT": 0}, {}, {"verdicts": (2,)}), ("file.open", {"NUM_RESULT": 0}, {}, {"verdicts": (1, 1)}),
-        ("file.open", {"NUM_RESULT": 0}, {}, {"generation": 2}), ("file.open", {"NUM_RESULT": 0}, {}, {"exec_id": 2}),
+        ("file.open", {"NUM_RESULT": 0}, {}, {"generation": 2}), ("file.open", {"NUM_RESULT": 0}, {}, {"error": 4}),
+        ("file.open", {"NUM_RESULT": 0}, {}, {"action": 0}), ("file.open", {"NUM_RESULT": 0}, {}, {"exec_id": 2}),
     ]  # fmt: skip
     kinds = [twin.decode("", record(event, numbers, strings, **more), NAMES).kind(KIND) for event, numbers, strings, more in changes]  # type: ignore[attr-defined]
     assert len(set(kinds)) == len(changes)
-    same_kind = record("file.open", {"NUM_RESULT": 5, "NUM_FILE_INO": 8}, {"STR_FILE_PATH": b"/b"}, time=9, sequence=9, cpu=3, error=4)
+    same_kind = record("file.open", {"NUM_RESULT": 5, "NUM_FILE_INO": 8}, {"STR_FILE_PATH": b"/b"}, time=9, sequence=9, cpu=3)
     assert twin.decode("", same_kind, NAMES).kind(KIND) == kinds[0]  # type: ignore[attr-defined]
 
 

@@ -721,23 +721,6 @@ def test_what_goes_wrong_with_one_event_ends_no_agent_and_is_told_once(rig: Rig,
     assert loss["undecodable"] == {"a fault of bpfence: ZeroDivisionError": 1}
 
 
-def test_what_a_process_has_refused_is_no_event(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
-
-    def refused(_: KernelEvent, key: object) -> bool:
-        asked.append(key)
-        return True
-
-    monkeypatch.setattr(rig.events, "refused", refused)
-    rig.open(*BOTH)
-    rig.open(*BOTH, pid=9)
-    assert (rig.fired(), rig.events.asked) == ([], [])
-    assert asked[0] == asked[1], "the same rules"
-    rig.open(*BOTH, path=b"/elsewhere")
-    assert len(asked) == 2, "it is known already"
-    assert rig.agent.confirms.counted() == {"candidates": 3, "confirmed": 0}
-
-
 PASSING = """
 - rule: Numbered
   desc: d
