@@ -131,23 +131,22 @@ def _compile(policies: PolicySet, generation: int, supported_events: Collection[
     tests = dict(entry for entry in planned.tests if entry)
     classification = classify(tests, limits.states)
     columns = _bind(lowered.conditions, planned, classification)
-    groups, verdicts, leaf_verdicts = _diagrams(lowered, planned, columns, classification, limits)
-    rows = [VerdictRow(v.action, v.error, _report(lowered, v.rules), v.first) for v in verdicts]
+    made = _diagrams(lowered, planned, columns, classification, limits)
     try:
-        packed = images.pack(classification, groups, leaf_verdicts, rows, generation, _features(lowered, tests, details))
+        packed = images.pack(classification, made.written, made.rows, generation, _features(lowered, tests, details))
     except images.ImageTooLarge as error:
         raise CompileError([Diagnostic(Location("<policies>"), str(error), "use fewer or broader rules", code="too-large")]) from None
-    stats = Stats(tuple(_group_stats(group) for group in groups), packed.sizes)
+    stats = Stats(made.stats, packed.sizes)
     return Compiled(
         packed.image,
         tuple(lowered.rules),
         tuple(lowered.modes),
-        tuple(verdicts),
+        made.verdicts,
         classification.objects,
         tuple(DimensionInfo(d.name, d.field, d.kind, d.slot, d.classes, d.states, d.subject) for d in classification.dimensions),
         frozenset(name for group in stats.groups for name in group.events),
         stats,
-        (*lowered.warnings, *_unreachable(lowered, planned.clauses, verdicts)),
+        (*lowered.warnings, *_unreachable(lowered, planned.clauses, made.verdicts)),
         planned.widened,
     )
 
@@ -176,20 +175,15 @@ def _bind(conditions: Conditions, planned: Planned, classification: Classificati
 
 
 class Diagrams(NamedTuple):
-    """What rules come to: the groups, verdicts, and per group each leaf's verdict number."""
+    """What rules come to: verdicts and their rows, the sizes of groups, and the groups as they are written."""
 
-    groups: list[Group]
-    verdicts: list[Verdict]
-    leaf_verdicts: list[list[int]]
-
-
-def _size(made: Diagrams) -> int:
-    """Nodes and children; a row takes as much as ROW_SIZE of them."""
-    return sum(ROW_SIZE * len(group.rows) + sum(1 + len(node.children) for node in group.nodes) for group in made.groups)
+    verdicts: tuple[Verdict, ...]
+    rows: tuple[VerdictRow, ...]
+    stats: tuple[GroupStats, ...]
+    written: images.Diagrams
 
 
-ROW_SIZE: Final = 20
-DIAGRAMS: Final = Cache[Diagrams](CACHED_EDGES, _size)
+DIAGRAMS: Final = Cache[Diagrams](CACHED_EDGES, lambda made: made.written.size)
 
 
 def _diagrams(lowered: Lowered, planned: Planned, columns: Sequence[Dimension], classification: Classification, limits: Limits) -> Diagrams:
@@ -198,8 +192,11 @@ def _diagrams(lowered: Lowered, planned: Planned, columns: Sequence[Dimension], 
     def make() -> Diagrams:
         clauses = late(lowered.conditions, planned.clauses, classification.dimensions, len(planned.tests))
         groups = _groups(lowered, clauses, columns, classification, limits)
-        return Diagrams(groups, *_verdicts(lowered, groups))
+        verdicts, leaf_verdicts = _verdicts(lowered, groups)
+        rows = tuple(VerdictRow(v.action, v.error, _any_of(reports, v.rules), v.first) for v in verdicts)
+        return Diagrams(tuple(verdicts), rows, tuple(map(_group_stats, groups)), images.Diagrams(groups, leaf_verdicts))
 
+    reports = list(map(_report, lowered.rules))
     if len(lowered.rules) < CACHED_RULES:
         return make()
     masks = {clause.events: None for clause in planned.clauses}
@@ -209,7 +206,8 @@ def _diagrams(lowered: Lowered, planned: Planned, columns: Sequence[Dimension], 
         [(clause.rule, number[clause.events], clause.condition) for clause in planned.clauses],
         [str(mask) for mask in masks],
         [(column.kind, column.subject, column.joined, column.classes, column.column) for column in columns],
-        [(action, rule.errno, bool(rule.confirm)) for action, rule in zip(lowered.actions, lowered.rules, strict=True)],
+        [(int(action), rule.errno, bool(rule.confirm)) for action, rule in zip(lowered.actions, lowered.rules, strict=True)],
+        reports,
         limits,
     )
     return DIAGRAMS.get(hashlib.blake2b(msgspec.msgpack.encode(shape)).digest(), make)
@@ -278,12 +276,15 @@ def _verdict(lowered: Lowered, leaf: Leaf) -> Verdict:
     return Verdict(action, lowered.rules[first].errno if action >= Action.DENY else 0, leaf.rules, leaf.uncertain, first)
 
 
-def _report(lowered: Lowered, rules: Sequence[int]) -> int:
-    """REPORT_* and TO_* of a verdict: when some rule of it is reported, and what for."""
+def _report(rule: Rule) -> int:
+    """REPORT_* and TO_* of a rule: when it is reported, and what for."""
+    return rule.when.value | (abi.TO_CANDIDATES if rule.confirm else _RINGS.get(rule.action, abi.TO_DECISIONS))
+
+
+def _any_of(reports: Sequence[int], rules: Sequence[int]) -> int:
     report = 0
     for number in rules:
-        rule = lowered.rules[number]
-        report |= rule.when.value | (abi.TO_CANDIDATES if rule.confirm else _RINGS.get(rule.action, abi.TO_DECISIONS))
+        report |= reports[number]
     return report
 
 

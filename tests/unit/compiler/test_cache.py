@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bpfence.compiler import automaton as dfa
 from bpfence.compiler import compile as compiling
@@ -12,7 +14,8 @@ from bpfence.compiler.automaton import Pattern
 from bpfence.compiler.cache import Cache
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.compiler.determinise import TooManyStates
-from bpfence.policy import Op, PolicySet
+from bpfence.errors import Location
+from bpfence.policy import Action, And, Atom, Not, Op, PolicySet, When
 from tests.unit.compiler import shapes
 
 
@@ -53,8 +56,7 @@ def test_the_same_patterns_are_one_automaton(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_tables_do_not_depend_on_what_was_compiled_before(monkeypatch: pytest.MonkeyPatch) -> None:
     def cold(policies: PolicySet) -> Compiled:
-        dfa.AUTOMATA.clear()
-        compiling.DIAGRAMS.clear()
+        forget()
         return compile_policies(policies)
 
     monkeypatch.setattr(compiling, "CACHED_RULES", 0)
@@ -71,3 +73,65 @@ def test_tables_do_not_depend_on_what_was_compiled_before(monkeypatch: pytest.Mo
     assert compiling.DIAGRAMS.used == made, "another path leaves the diagrams as they were"
     assert [compile_policies(policies) for policies in (other, third, before)] == [*expected[2:], expected[0]]
     assert expected[0].verdicts != expected[3].verdicts
+
+
+EDIT = st.sampled_from(["path", "exe", "event", "errno", "action", "when", "remove", "add", "mode", "name", "broad", "lineage"])
+
+
+def edited(policies: PolicySet, edit: str, at: int) -> PolicySet:
+    """The same with one rule another, or one more or less."""
+    (policy,) = policies.policies
+    rules = list(policy.rules)
+    at %= max(1, len(rules))
+    one = rules[at] if rules else shapes.excepted(1).policies[0].rules[0]
+    change = msgspec.structs.replace
+    match edit:
+        case "path":
+            one = change(one, condition=And((Atom("file.path", Op.GLOB, f"/srv/changed-{at}/**"), one.condition.parts[1])))  # type: ignore[union-attr]
+        case "exe":
+            one = change(one, condition=And((one.condition.parts[0], Not(Atom("process.exe", Op.GLOB, f"/usr/bin/new-{at}")))))  # type: ignore[union-attr]
+        case "event":
+            one = change(one, events=("file.open", "file.unlink"))
+        case "errno":
+            one = change(one, errno=13)
+        case "action":
+            one = change(one, action=Action.AUDIT)
+        case "when":
+            one = change(one, action=Action.AUDIT, when=When.SUCCESS)
+        case "broad":
+            one = change(one, condition=And((Atom("file.path", Op.GLOB, "/srv/**"), Atom("process.uid", Op.RANGE, (0, at)))))
+        case "lineage":
+            one = change(one, condition=And((*one.condition.parts, Atom("process.ancestors.exe", Op.GLOB, f"/usr/sbin/{at}"))))  # type: ignore[union-attr]
+        case "name":
+            one = change(one, name=f"other {at}", location=Location("f", at, 1))
+        case "mode":
+            policy = change(policy, mode="audit" if policy.mode == "enforce" else "enforce")
+        case "remove":
+            return PolicySet((change(policy, rules=tuple(rules[:at] + rules[at + 1 :])),))
+        case "add":
+            rules.insert(at, change(one, name=f"added {at}"))
+            return PolicySet((change(policy, rules=tuple(rules)),))
+    if rules:
+        rules[at] = one
+    return PolicySet((change(policy, rules=tuple(rules)),))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 25), st.lists(st.tuples(EDIT, st.integers(0, 30)), min_size=1, max_size=6))
+def test_after_any_edits_tables_are_those_of_a_compiler_that_knows_nothing(count: int, edits: list[tuple[str, int]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiling, "CACHED_RULES", 0)
+        policies = shapes.excepted(count)
+        chain = [policies]
+        for edit, at in edits:
+            policies = edited(policies, edit, at)
+            chain.append(policies)
+        warm = [compile_policies(one) for one in chain]
+        for one, made in zip(chain, warm, strict=True):
+            forget()
+            assert compile_policies(one) == made
+
+
+def forget() -> None:
+    dfa.AUTOMATA.clear()
+    compiling.DIAGRAMS.clear()
