@@ -30,7 +30,7 @@ from bpfence.compiler.diagram import Builder, Clause, Conditions, Group, Leaf, T
 from bpfence.compiler.groups import Partition, cost
 from bpfence.compiler.image import VerdictRow, with_generation
 from bpfence.compiler.lowering import Lowered, lower_policies
-from bpfence.compiler.plan import Planned, late, plan
+from bpfence.compiler.plan import Family, Planned, late, plan
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.fields import EVENTS
 from bpfence.policy import Action, PolicySet, Rule, When
@@ -95,7 +95,8 @@ class Compiled(msgspec.Struct, frozen=True):
 
     A rule's `when` says which records speak for it: see Rule. `objects[b]` is the path of object bit b; `events` are those that
     some verdict needs; `unreachable` holds warnings about rules that can never match or have no effect. `widened`: fields of which some
-    tests of rules that user space confirms are done by user space alone.
+    tests of rules that user space confirms are done by user space alone. `families`: of their rules a verdict has the first that matches;
+    `plan.siblings` finds the others.
     """
 
     image: bytes
@@ -108,6 +109,7 @@ class Compiled(msgspec.Struct, frozen=True):
     stats: Stats
     unreachable: tuple[Diagnostic, ...]
     widened: tuple[str, ...] = ()
+    families: tuple[Family, ...] = ()
 
 
 def compile_policies(
@@ -148,6 +150,7 @@ def _compile(policies: PolicySet, generation: int, supported_events: Collection[
         stats,
         (*lowered.warnings, *_unreachable(lowered, planned.clauses, made.verdicts)),
         planned.widened,
+        planned.families,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,15 +15,17 @@ import pytest
 from bpfence import abi
 from bpfence.agent import pipeline
 from bpfence.agent.confirms import Confirms
-from bpfence.agent.generations import Counts, Generation, Generations, LeafMeaning
+from bpfence.agent.generations import Counts, Generation, Generations, LeafMeaning, _changed
 from bpfence.agent.pipeline import Pipeline
 from bpfence.alerts.alert import Composer, RuleInfo, Said, WholeLine, whole
 from bpfence.alerts.faults import Faults
+from bpfence.compiler.plan import Family
 from bpfence.dialects.dialect import Context
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.events.records import KernelEvent, decode
 from bpfence.events.source import Live, Observation, Refused
-from bpfence.policy import Action, When
+from bpfence.events.values import escape
+from bpfence.policy import Action, Op, When
 from tests.unit.agent.fakes import FakeEngine
 from tests.unit.events.samples import observation, record
 
@@ -154,6 +157,29 @@ def test_only_what_tells_nothing_is_refused_from_then_on() -> None:
     assert refused(3) == 0, "another record of the process may match"
     assert way.pipeline.lines(Refused(way.x.made, 3, 7)) == []
     assert way.x.made.passed == [(3, 7)]
+
+
+def test_every_rule_of_a_family_that_matches_is_told(tmp_path: Path) -> None:
+    rules = tuple(RuleInfo("p", f"r{n}", "audit", Action.AUDIT, Action.AUDIT, message="m") for n in range(4))
+    paths = Family("file.path", Op.CONTAINS, ("file.open",), {0: ("/secret",), 2: ("\udcff", "b\\x"), 3: ("none",)})
+    words = Family("process.args", Op.ICONTAINS, ("file.open",), {1: ("-C",), 3: ("X",)})
+    escaped = tuple(_changed(family, escape) for family in (paths, words))
+    known = Generation(2, rules, tuple(LeafMeaning((n,), False) for n in range(4)), families=escaped)
+    way = Way()
+    way.pipeline._generations.add(known)
+    assert msgspec.json.decode(msgspec.json.encode(known), type=Generation) == known
+
+    def told(verdict: int, path: bytes, event: str = "file.open") -> list[str]:
+        kernel = decode("decisions", record(event, strings={"STR_FILE_PATH": path}))
+        assert isinstance(kernel, KernelEvent)
+        seen = msgspec.structs.replace(observation(event), fields={"event": event}, verdicts=(verdict,), generation=2, record=kernel)
+        return [line.rule for line in way.lines(seen)]  # type: ignore[union-attr,misc]
+
+    assert told(0, b"/secret/a") == ["r0"]
+    assert told(0, b"/secret/\xff") == told(0, b"/secret/b\\x") == ["r0", "r2"]
+    assert told(2, b"/secret/\xff") == ["r2", "r0"]
+    assert told(0, b"/secret/\xff", "file.unlink") == ["r0"], "they are for other events"
+    assert told(1, b"/secret/\xff") == ["r1", "r3"], "the arguments are those of the image: sh -c /tmp/x"
 
 
 def test_rules_that_are_not_known_any_more() -> None:
