@@ -29,7 +29,7 @@ from bpfence.compiler.classes import Classification, Dimension, Test, classify
 from bpfence.compiler.diagram import Builder, Clause, Conditions, Group, Leaf, TooLarge
 from bpfence.compiler.groups import Partition, cost
 from bpfence.compiler.image import VerdictRow, with_generation
-from bpfence.compiler.lowering import Lowered, lower_policies
+from bpfence.compiler.lowering import Last, Lowered, lower_policies
 from bpfence.compiler.plan import Family, Planned, late, plan
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.fields import EVENTS
@@ -126,7 +126,8 @@ def compile_policies(
 
 def _compile(policies: PolicySet, generation: int, supported_events: Collection[str] | None, limits: Limits, details: bool) -> Compiled:
     """A function of its own, so that all that is left over is gone before the collector would walk it."""
-    lowered = lower_policies(policies, supported_events)
+    many = sum(len(policy.rules) for policy in policies.policies) >= CACHED_RULES
+    lowered = (LOWERED.lower if many else lower_policies)(policies, supported_events)
     if lowered.errors:
         raise CompileError([*lowered.errors, *lowered.warnings])
     planned = plan(lowered)
@@ -186,6 +187,7 @@ class Diagrams(NamedTuple):
     written: images.Diagrams
 
 
+LOWERED: Final = Last()
 DIAGRAMS: Final = Cache[Diagrams](CACHED_EDGES, lambda made: made.written.size)
 
 

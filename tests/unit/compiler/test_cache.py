@@ -14,6 +14,7 @@ from bpfence.compiler.automaton import Pattern
 from bpfence.compiler.cache import Cache
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.compiler.determinise import TooManyStates
+from bpfence.compiler.lowering import Last, _Lowering, lower_policies
 from bpfence.errors import Location
 from bpfence.policy import Action, And, Atom, Not, Op, PolicySet, When
 from tests.unit.compiler import shapes
@@ -75,7 +76,26 @@ def test_tables_do_not_depend_on_what_was_compiled_before(monkeypatch: pytest.Mo
     assert expected[0].verdicts != expected[3].verdicts
 
 
-EDIT = st.sampled_from(["path", "exe", "event", "errno", "action", "when", "remove", "add", "mode", "name", "broad", "lineage"])
+EDIT = st.sampled_from(
+    [
+        "path",
+        "exe",
+        "event",
+        "errno",
+        "action",
+        "when",
+        "remove",
+        "add",
+        "mode",
+        "name",
+        "broad",
+        "lineage",
+        "paths",
+        "down",
+        "same",
+        "default",
+    ]
+)
 
 
 def edited(policies: PolicySet, edit: str, at: int) -> PolicySet:
@@ -104,6 +124,21 @@ def edited(policies: PolicySet, edit: str, at: int) -> PolicySet:
             one = change(one, condition=And((*one.condition.parts, Atom("process.ancestors.exe", Op.GLOB, f"/usr/sbin/{at}"))))  # type: ignore[union-attr]
         case "name":
             one = change(one, name=f"other {at}", location=Location("f", at, 1))
+        case "paths":
+            rules = [
+                change(rule, condition=And((Atom("file.path", Op.GLOB, f"/srv/{at}-{n // 2}/**"), *rule.condition.parts[1:])))  # type: ignore[union-attr]
+                if n % 3 == 0
+                else rule
+                for n, rule in enumerate(rules)
+            ]
+            return PolicySet((change(policy, rules=tuple(rules)),))
+        case "down":
+            rules[at:] = [change(rule, location=Location("f", 1 + n + at)) for n, rule in enumerate(rules[at:])]
+            return PolicySet((change(policy, rules=tuple(rules)),))
+        case "same":
+            one = change(one, condition=rules[0].condition if rules else one.condition)
+        case "default":
+            policy = change(policy, default={} if policy.default else {"file.open": Action.DENY})
         case "mode":
             policy = change(policy, mode="audit" if policy.mode == "enforce" else "enforce")
         case "remove":
@@ -127,11 +162,30 @@ def test_after_any_edits_tables_are_those_of_a_compiler_that_knows_nothing(count
             policies = edited(policies, edit, at)
             chain.append(policies)
         warm = [compile_policies(one) for one in chain]
-        for one, made in zip(chain, warm, strict=True):
+        uses = [lowered_tests(one, warm=True) for one in chain]
+        for one, made, used in zip(chain, warm, uses, strict=True):
             forget()
             assert compile_policies(one) == made
+            assert lowered_tests(one, warm=False) == used, "places to blame, too"
+
+
+def lowered_tests(policies: PolicySet, *, warm: bool) -> object:
+    lowered = compiling.LOWERED.lower(policies, None) if warm else lower_policies(policies, None)
+    return list(lowered.tests.items()), lowered._replace(conditions=lowered.conditions.shape(), tests={})  # type: ignore[arg-type]
+
+
+def test_one_changed_rule_is_lowered_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = shapes.excepted(400), shapes.excepted(400, 7)
+    last = Last()
+    last.lower(before, None)
+    lowered: list[str] = []
+    rule = _Lowering.rule
+    monkeypatch.setattr(_Lowering, "rule", lambda self, policy, one: lowered.append(one.name) or rule(self, policy, one))
+    last.lower(after, None)
+    assert lowered == ["r7", "r7"]
 
 
 def forget() -> None:
     dfa.AUTOMATA.clear()
     compiling.DIAGRAMS.clear()
+    compiling.LOWERED.clear()
