@@ -104,24 +104,20 @@ class PathConfirm:
         self.confirmed += bool(found)
         return found
 
-    def refused(self, count: int, moment: int) -> None:
-        self.candidates += count
-
     def hosts(self) -> dict[str, Iterable[str]]:
         return {}
 
     def start(self, changed: Callable[[], None]) -> None: ...
+    def refused(self, count: int, moment: int) -> None: ...
     def flush(self) -> None: ...
     def reopen(self) -> None: ...
     def close(self) -> None: ...
 
 
 class PathView:
-    refused = False
-
     def __init__(self, seen: Observation, rules: dict[str, PathRule]) -> None:
         self.program = escape(seen.record.comm) if seen.record is not None else ""
-        self._rules = rules
+        self._rules, self.refused = rules, False
 
     def said(self, rule: str) -> Said:
         found = self._rules[rule]
