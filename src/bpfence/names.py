@@ -20,9 +20,9 @@ import re
 import signal as signal_module
 import socket
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -250,6 +250,48 @@ def symbolic() -> Iterator[dict[tuple[str, str], int]]:
         _symbols.reset(token)
 
 
+class Answer(NamedTuple):
+    """What this host has said of a name, or of a number, of a user or group."""
+
+    table: str
+    asked: str | int
+    answer: str | int | None
+
+
+_answers: ContextVar[list[Answer] | None] = ContextVar("answers", default=None)
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[Answer] | None]:
+    """Yields the answers of this host that are given while the context is open; None while no host is asked (`symbolic`)."""
+    if _symbols.get() is not None:
+        yield None
+        return
+    answers: list[Answer] = []
+    token = _answers.set(answers)
+    try:
+        yield answers
+    finally:
+        _answers.reset(token)
+
+
+def still(answers: Iterable[Answer]) -> bool:
+    """Whether this host says the same now."""
+    if _symbols.get() is not None:
+        return False
+    try:
+        return all((number(table, asked) if isinstance(asked, str) else name(table, asked)) == answer for table, asked, answer in answers)
+    except NoAnswerError:
+        return False
+
+
+def _noted(table: str, asked: str | int, answer: T) -> T:
+    answers = _answers.get()
+    if answers is not None:
+        answers.append(Answer(table, asked, answer))  # type: ignore[arg-type]
+    return answer
+
+
 def _symbol(table: str, text: str, symbols: dict[tuple[str, str], int]) -> int | None:
     if text == "root":
         return 0
@@ -262,7 +304,7 @@ def number(table: str, text: str) -> int | None:
     """The number of a name; None where the table has none. Numbers are not names: "9" gives None. NoAnswerError for users and groups."""
     if table in _ON_HOST:
         symbols = _symbols.get()
-        return _ON_HOST[table](text) if symbols is None else _symbol(table, text, symbols)
+        return _noted(table, text, _ON_HOST[table](text)) if symbols is None else _symbol(table, text, symbols)
     return _BY_SPELLING[table].get(text.lower())
 
 
@@ -281,9 +323,9 @@ def name(table: str, value: int) -> str | None:
         known = next((text for (kind, text), symbol in symbols.items() if (kind, symbol) == (table, value)), None)
         return "root" if value == 0 else known
     if table == "user":
-        return _of_host(lambda: pwd.getpwuid(value).pw_name)
+        return _noted(table, value, _of_host(lambda: pwd.getpwuid(value).pw_name))
     if table == "group":
-        return _of_host(lambda: grp.getgrgid(value).gr_name)
+        return _noted(table, value, _of_host(lambda: grp.getgrgid(value).gr_name))
     return _BY_NUMBER[table].get(value)
 
 

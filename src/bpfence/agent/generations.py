@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,8 @@ import msgspec
 
 from bpfence.alerts.alert import RuleInfo, rule_info
 from bpfence.compiler.compile import Compiled
-from bpfence.events.values import escape
+from bpfence.compiler.plan import Family
+from bpfence.events.values import escape, unescape
 
 KEPT: Final = 4
 """How many generations' tables are kept. Tables that come in force again, because only followed paths name other files, count once."""
@@ -41,7 +42,7 @@ class Generation(msgspec.Struct, frozen=True):
     """The tables that give a generation's verdict numbers their meaning. `objects`: followed paths by bit, escaped.
 
     `earlier`: first and last number of each range of generations in which the same tables were in force before, oldest first. `since`: when
-    these policies came in force, in seconds since 1970; 0: unknown.
+    these policies came in force, in seconds since 1970; 0: unknown. `families`: of rules, texts escaped.
     """
 
     number: int
@@ -50,6 +51,7 @@ class Generation(msgspec.Struct, frozen=True):
     objects: tuple[str, ...] = ()
     earlier: tuple[tuple[int, int], ...] = ()
     since: int = 0
+    families: tuple[Family, ...] = ()
 
     def means(self, number: int) -> bool:
         """Whether these are the tables of that generation."""
@@ -57,7 +59,8 @@ class Generation(msgspec.Struct, frozen=True):
 
     def same_tables(self, other: Generation) -> bool:
         """Whether the numbers mean the same in both."""
-        return (self.rules, self.verdicts, self.objects) == (other.rules, other.verdicts, other.objects)
+        own = (self.rules, self.verdicts, self.objects, self.families)
+        return own == (other.rules, other.verdicts, other.objects, other.families)
 
     def following(self, before: Generation) -> Generation:
         """This generation, with the numbers of an earlier one that has the same tables."""
@@ -72,6 +75,15 @@ class Generation(msgspec.Struct, frozen=True):
         """The same tables under the last of the `earlier` numbers."""
         *spans, (first, last) = self.earlier
         return msgspec.structs.replace(self, number=last, earlier=(*spans, *([(first, last - 1)] if first < last else [])))
+
+    def family(self, event: str, rules: Collection[RuleInfo]) -> tuple[tuple[Family, Mapping[int, RuleInfo]], ...]:
+        """The families on an event that these rules, which have matched for certain, belong to; with all their rules by number."""
+        numbers = {number for number, rule in enumerate(self.rules) if any(rule is one for one in rules)} if self.families else ()
+        return tuple(
+            (_changed(family, unescape), {number: self.rules[number] for number in family.texts if number < len(self.rules)})
+            for family in self.families
+            if event in family.events and not family.texts.keys().isdisjoint(numbers)
+        )
 
     def matched(self, verdicts: tuple[int, ...]) -> list[tuple[RuleInfo, bool]] | None:
         """The rules of some verdict numbers, each once, with whether they are uncertain. None where a number has no meaning in this
@@ -96,7 +108,13 @@ def generation(number: int, compiled: Compiled, since: int = 0) -> Generation:
         tuple(LeafMeaning(tuple(verdict.rules), verdict.uncertain) for verdict in compiled.verdicts),
         tuple(escape(path) for path in compiled.objects),
         since=since,
+        families=tuple(_changed(family, escape) for family in compiled.families),
     )
+
+
+def _changed(family: Family, change: Callable[[str], str]) -> Family:
+    """A family with other texts."""
+    return msgspec.structs.replace(family, texts={rule: tuple(map(change, texts)) for rule, texts in family.texts.items()})
 
 
 class _State(msgspec.Struct, forbid_unknown_fields=True):

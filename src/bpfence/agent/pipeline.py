@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -28,10 +28,11 @@ from bpfence.alerts.acts import Acts
 from bpfence.alerts.alert import Composer, Line, RuleInfo, Said, joined
 from bpfence.alerts.limit import RateLimiter
 from bpfence.alerts.lines import LineWriter, Source
-from bpfence.dialects.dialect import View
+from bpfence.compiler.plan import Family
+from bpfence.dialects.dialect import Confirm, View
 from bpfence.dialects.registry import Dialects
 from bpfence.events.records import signed
-from bpfence.events.source import Observation
+from bpfence.events.source import Observation, Refused, Refuser
 from bpfence.policy import Action, When
 
 UNKNOWN: Final = "<unknown>"
@@ -41,12 +42,14 @@ Match = tuple[RuleInfo, bool]
 
 class Means(NamedTuple):
     """What verdicts mean at a moment: `objects`, the paths of object bits; `rules`, matches that are decided, and `others`, rules that the
-    uncertain one among them speaks for. `candidates`: by language the names of rules that may match; None: they are not known."""
+    uncertain one among them speaks for. `candidates`: by language the names of rules that may match; None: they are not known. `families`:
+    those of `rules`, of which the kernel has named the first that matches."""
 
     objects: tuple[str, ...]
     rules: Sequence[Match]
     others: Sequence[RuleInfo]
     candidates: Mapping[str, frozenset[str] | None]
+    families: Sequence[tuple[Family, Mapping[int, RuleInfo]]] = ()
 
 
 class Matched(NamedTuple):
@@ -79,6 +82,13 @@ FAILED: Final = 1 << 63
 """A bit that no flag of a record has."""
 
 
+class Observed(Source, Protocol):
+    """Where observations come from."""
+
+    def refuse(self, seen: Observation, by: Refuser) -> None:
+        """Records like that of an observation come to nothing: only `by` is told of them from now on."""
+
+
 class Stage(NamedTuple):
     """One step, and its name in messages."""
 
@@ -90,16 +100,17 @@ class Pipeline:
     """The stages between `decode` and `form`. `generations`, `confirms`: what verdict numbers mean, and who confirms."""
 
     def __init__(
-        self, source: Source, generations: Generations, confirms: Confirms, dialects: Dialects, composer: Composer, counts: Counts,
+        self, source: Observed, generations: Generations, confirms: Confirms, dialects: Dialects, composer: Composer, counts: Counts,
         now: Callable[[], float],
     ) -> None:  # fmt: skip
         self._generations = generations
         self._confirms = confirms
         self._owners = {policy: name for name, dialect in dialects.items() for policy in dialect.policies}
+        self._source = source
         self._writer = LineWriter(composer, source)
         self._counts = counts
         self._now = now
-        self._means: dict[tuple[int, tuple[int, ...], int], Means] = {}
+        self._means: dict[tuple[int, tuple[int, ...], int, str], Means] = {}
         self.acts = Acts()
         self.limiter = RateLimiter()
         self.stages = (
@@ -108,16 +119,20 @@ class Pipeline:
         )  # fmt: skip
         self._runs = tuple(stage.run for stage in self.stages)
 
-    def lines(self, seen: Observation) -> list[Line]:
+    def lines(self, seen: Observation | Refused) -> list[Line]:
         """Everything that is to be told of an observation."""
         item: Any = seen
         try:
+            if isinstance(seen, Refused):
+                seen.by.refused(seen.number, seen.moment)
+                return []
             for run in self._runs:
                 item = run(item)
                 if item is None:
                     return []
         except Exception as error:
-            self._confirms.faults.add("", f"an event {seen.event} could not be turned into a line: it is not reported", error)
+            event = "that is refused" if isinstance(seen, Refused) else seen.event
+            self._confirms.faults.add("", f"an event {event} could not be turned into a line: it is not reported", error)
             return []
         lines: list[Line] = item
         return lines
@@ -127,18 +142,33 @@ class Pipeline:
         moment = seen.flags & (abi.EVENT_RESULT | abi.EVENT_DECISION)
         if moment & abi.EVENT_RESULT and _has_failed(seen):
             moment |= FAILED
-        key = (seen.generation, seen.verdicts, moment)
+        key = (seen.generation, seen.verdicts, moment, seen.event)
         means = self._means.get(key)
         if means is None:
             known = self._generations.get(seen.generation)
             matched = known.matched(seen.verdicts) if known else None
             if not known or not matched:
                 return Matched(seen, self._unknown(seen, moment, matched is None))
-            means = _means(known, matched, moment)
+            means = _means(known, matched, moment, seen.event)
             if len(self._means) >= MAX_MEANINGS:
                 self._means.clear()
             self._means[key] = means
+        if means.families:
+            means = means._replace(rules=self._with_siblings(seen, means))
         return Matched(seen, means)
+
+    def _with_siblings(self, seen: Observation, means: Means) -> list[Match]:
+        """Behind the rules that the kernel has named those of their families that match as well."""
+        rules = list(means.rules)
+        told = {id(rule) for rule, _ in rules}
+        for family, infos in means.families:
+            value = seen.own(family.field)
+            if value is None and (subject := self._source.subject(seen)) is not None:
+                value = subject.fields.get(family.field)
+            if isinstance(value, (str, bytes)):
+                more = (infos[number] for number in family.found(value) if number in infos)
+                rules += ((rule, False) for rule in more if id(rule) not in told)
+        return rules
 
     def _unknown(self, seen: Observation, moment: int, may_be_any: bool) -> Means:
         """Where the tables that decided are not known any more: reported without names; any rule that is confirmed may be a candidate."""
@@ -148,10 +178,11 @@ class Pipeline:
 
     def _confirm(self, item: Matched) -> Found | None:
         """User space has decided what is confirmed: none of it is uncertain."""
-        seen, (objects, rules, others, candidates) = item
+        seen, (objects, rules, others, candidates, _) = item
         if not candidates:
             return Found(seen, objects, rules, others, _NO_VIEWS, _NOTHING_SAID) if rules else None
         views: dict[str, View] = {}
+        refusers: list[Confirm] = []
         for name, among in candidates.items():
             confirm = self._confirms.get(name)
             if confirm is None:
@@ -165,6 +196,10 @@ class Pipeline:
             if found:
                 views[name] = view
                 rules = [*rules, *((rule, False) for rule in found)]
+            elif view.refused:
+                refusers.append(confirm)
+        if refusers and not rules and len(candidates) == 1:
+            self._source.refuse(seen, refusers[0])
         return Found(seen, objects, rules, others, views, _NOTHING_SAID) if rules else None
 
     def _once(self, item: Found) -> Found | None:
@@ -216,7 +251,7 @@ def _has_failed(seen: Observation) -> bool:
     return record is not None and signed(record.number(abi.NUM_RESULT, 0)) < 0
 
 
-def _means(known: Generation, matched: list[Match], moment: int) -> Means:
+def _means(known: Generation, matched: list[Match], moment: int, event: str) -> Means:
     """What verdicts mean for a record: that of a result speaks for rules that wait, one of a decision for those that do not."""
     now = When(0) if moment & abi.EVENT_RESULT and not moment & abi.EVENT_DECISION else When.DECIDED
     if moment & abi.EVENT_RESULT:
@@ -229,7 +264,8 @@ def _means(known: Generation, matched: list[Match], moment: int) -> Means:
             candidates.setdefault(rule.confirm, set()).add(rule.rule)
     decided = [(rule, uncertain) for rule, uncertain in speaks if not rule.confirm]
     told, others = joined(decided)
-    return Means(known.objects, told, others, {name: frozenset(rules) for name, rules in candidates.items()})
+    families = known.family(event, [rule for rule, uncertain in told if not uncertain])
+    return Means(known.objects, told, others, {name: frozenset(rules) for name, rules in candidates.items()}, families)
 
 
 def _nameless(seen: Observation) -> RuleInfo:

@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Union
+from typing import Any, Final, Union
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -194,17 +194,42 @@ def host_name() -> str:
     return escape(socket.gethostname())
 
 
-class Said(NamedTuple):
+class Said:
     """What a rule says of an event in its own language: the alert's message, and what goes under the language's name.
 
-    Both as JSON, too, where that was made already; the message then is printable.
+    Both as JSON, too, where that was made already; the message then is printable, and `later` makes both where they are asked for.
     """
 
-    dialect: str
-    message: str
-    details: dict[str, Any]
-    message_json: bytes = b""
-    details_json: bytes = b""
+    __slots__ = ("_later", "_made", "details_json", "dialect", "message_json")
+
+    def __init__(self, dialect: str, message: str, details: dict[str, Any]) -> None:
+        self.dialect = dialect
+        self.message_json = self.details_json = b""
+        self._made: tuple[str, dict[str, Any]] | None = message, details
+        self._later: Callable[[], tuple[str, dict[str, Any]]] = lambda: (message, details)
+
+    @staticmethod
+    def written(dialect: str, message_json: bytes, details_json: bytes, later: Callable[[], tuple[str, dict[str, Any]]]) -> Said:
+        """What was made as JSON already."""
+        said = Said.__new__(Said)
+        said.dialect, said.message_json, said.details_json = dialect, message_json, details_json
+        said._made, said._later = None, later
+        return said
+
+    def _both(self) -> tuple[str, dict[str, Any]]:
+        if self._made is None:
+            self._made = self._later()
+        return self._made
+
+    @property
+    def message(self) -> str:
+        """The alert's message."""
+        return self._both()[0]
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What goes under the language's name."""
+        return self._both()[1]
 
 
 class Composer:

@@ -126,7 +126,7 @@ class LineWriter:
             return None
         text, details = b"", b""
         if said is not None:
-            if len(said.message) > MAX_MESSAGE // 4:  # what is not printable may get four times as long
+            if (len(said.message_json) or len(said.message)) > MAX_MESSAGE // 4:  # what is not printable may get four times as long
                 return None
             text = said.message_json or _ENCODER.encode(printable(said.message))
             details = said.details_json or _ENCODER.encode(said.details)

@@ -29,8 +29,8 @@ from bpfence.compiler.classes import Classification, Dimension, Test, classify
 from bpfence.compiler.diagram import Builder, Clause, Conditions, Group, Leaf, TooLarge
 from bpfence.compiler.groups import Partition, cost
 from bpfence.compiler.image import VerdictRow, with_generation
-from bpfence.compiler.lowering import Lowered, lower_policies
-from bpfence.compiler.plan import Planned, late, plan
+from bpfence.compiler.lowering import Last, Lowered, lower_policies
+from bpfence.compiler.plan import Family, Planned, late, plan
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.fields import EVENTS
 from bpfence.policy import Action, PolicySet, Rule, When
@@ -95,7 +95,8 @@ class Compiled(msgspec.Struct, frozen=True):
 
     A rule's `when` says which records speak for it: see Rule. `objects[b]` is the path of object bit b; `events` are those that
     some verdict needs; `unreachable` holds warnings about rules that can never match or have no effect. `widened`: fields of which some
-    tests of rules that user space confirms are done by user space alone.
+    tests of rules that user space confirms are done by user space alone. `families`: of their rules a verdict has the first that matches;
+    `plan.siblings` finds the others.
     """
 
     image: bytes
@@ -108,6 +109,7 @@ class Compiled(msgspec.Struct, frozen=True):
     stats: Stats
     unreachable: tuple[Diagnostic, ...]
     widened: tuple[str, ...] = ()
+    families: tuple[Family, ...] = ()
 
 
 def compile_policies(
@@ -124,31 +126,32 @@ def compile_policies(
 
 def _compile(policies: PolicySet, generation: int, supported_events: Collection[str] | None, limits: Limits, details: bool) -> Compiled:
     """A function of its own, so that all that is left over is gone before the collector would walk it."""
-    lowered = lower_policies(policies, supported_events)
+    many = sum(len(policy.rules) for policy in policies.policies) >= CACHED_RULES
+    lowered = (LOWERED.lower if many else lower_policies)(policies, supported_events)
     if lowered.errors:
         raise CompileError([*lowered.errors, *lowered.warnings])
     planned = plan(lowered)
     tests = dict(entry for entry in planned.tests if entry)
     classification = classify(tests, limits.states)
     columns = _bind(lowered.conditions, planned, classification)
-    groups, verdicts, leaf_verdicts = _diagrams(lowered, planned, columns, classification, limits)
-    rows = [VerdictRow(v.action, v.error, _report(lowered, v.rules), v.first) for v in verdicts]
+    made = _diagrams(lowered, planned, columns, classification, limits)
     try:
-        packed = images.pack(classification, groups, leaf_verdicts, rows, generation, _features(lowered, tests, details))
+        packed = images.pack(classification, made.written, made.rows, generation, _features(lowered, tests, details))
     except images.ImageTooLarge as error:
         raise CompileError([Diagnostic(Location("<policies>"), str(error), "use fewer or broader rules", code="too-large")]) from None
-    stats = Stats(tuple(_group_stats(group) for group in groups), packed.sizes)
+    stats = Stats(made.stats, packed.sizes)
     return Compiled(
         packed.image,
         tuple(lowered.rules),
         tuple(lowered.modes),
-        tuple(verdicts),
+        made.verdicts,
         classification.objects,
         tuple(DimensionInfo(d.name, d.field, d.kind, d.slot, d.classes, d.states, d.subject) for d in classification.dimensions),
         frozenset(name for group in stats.groups for name in group.events),
         stats,
-        (*lowered.warnings, *_unreachable(lowered, planned.clauses, verdicts)),
+        (*lowered.warnings, *_unreachable(lowered, planned.clauses, made.verdicts)),
         planned.widened,
+        planned.families,
     )
 
 
@@ -176,20 +179,16 @@ def _bind(conditions: Conditions, planned: Planned, classification: Classificati
 
 
 class Diagrams(NamedTuple):
-    """What rules come to: the groups, verdicts, and per group each leaf's verdict number."""
+    """What rules come to: verdicts and their rows, the sizes of groups, and the groups as they are written."""
 
-    groups: list[Group]
-    verdicts: list[Verdict]
-    leaf_verdicts: list[list[int]]
-
-
-def _size(made: Diagrams) -> int:
-    """Nodes and children; a row takes as much as ROW_SIZE of them."""
-    return sum(ROW_SIZE * len(group.rows) + sum(1 + len(node.children) for node in group.nodes) for group in made.groups)
+    verdicts: tuple[Verdict, ...]
+    rows: tuple[VerdictRow, ...]
+    stats: tuple[GroupStats, ...]
+    written: images.Diagrams
 
 
-ROW_SIZE: Final = 20
-DIAGRAMS: Final = Cache[Diagrams](CACHED_EDGES, _size)
+LOWERED: Final = Last()
+DIAGRAMS: Final = Cache[Diagrams](CACHED_EDGES, lambda made: made.written.size)
 
 
 def _diagrams(lowered: Lowered, planned: Planned, columns: Sequence[Dimension], classification: Classification, limits: Limits) -> Diagrams:
@@ -198,8 +197,11 @@ def _diagrams(lowered: Lowered, planned: Planned, columns: Sequence[Dimension], 
     def make() -> Diagrams:
         clauses = late(lowered.conditions, planned.clauses, classification.dimensions, len(planned.tests))
         groups = _groups(lowered, clauses, columns, classification, limits)
-        return Diagrams(groups, *_verdicts(lowered, groups))
+        verdicts, leaf_verdicts = _verdicts(lowered, groups)
+        rows = tuple(VerdictRow(v.action, v.error, _any_of(reports, v.rules), v.first) for v in verdicts)
+        return Diagrams(tuple(verdicts), rows, tuple(map(_group_stats, groups)), images.Diagrams(groups, leaf_verdicts))
 
+    reports = list(map(_report, lowered.rules))
     if len(lowered.rules) < CACHED_RULES:
         return make()
     masks = {clause.events: None for clause in planned.clauses}
@@ -209,7 +211,8 @@ def _diagrams(lowered: Lowered, planned: Planned, columns: Sequence[Dimension], 
         [(clause.rule, number[clause.events], clause.condition) for clause in planned.clauses],
         [str(mask) for mask in masks],
         [(column.kind, column.subject, column.joined, column.classes, column.column) for column in columns],
-        [(action, rule.errno, bool(rule.confirm)) for action, rule in zip(lowered.actions, lowered.rules, strict=True)],
+        [(int(action), rule.errno, bool(rule.confirm)) for action, rule in zip(lowered.actions, lowered.rules, strict=True)],
+        reports,
         limits,
     )
     return DIAGRAMS.get(hashlib.blake2b(msgspec.msgpack.encode(shape)).digest(), make)
@@ -278,12 +281,15 @@ def _verdict(lowered: Lowered, leaf: Leaf) -> Verdict:
     return Verdict(action, lowered.rules[first].errno if action >= Action.DENY else 0, leaf.rules, leaf.uncertain, first)
 
 
-def _report(lowered: Lowered, rules: Sequence[int]) -> int:
-    """REPORT_* and TO_* of a verdict: when some rule of it is reported, and what for."""
+def _report(rule: Rule) -> int:
+    """REPORT_* and TO_* of a rule: when it is reported, and what for."""
+    return rule.when.value | (abi.TO_CANDIDATES if rule.confirm else _RINGS.get(rule.action, abi.TO_DECISIONS))
+
+
+def _any_of(reports: Sequence[int], rules: Sequence[int]) -> int:
     report = 0
     for number in rules:
-        rule = lowered.rules[number]
-        report |= rule.when.value | (abi.TO_CANDIDATES if rule.confirm else _RINGS.get(rule.action, abi.TO_DECISIONS))
+        report |= reports[number]
     return report
 
 

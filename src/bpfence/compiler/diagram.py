@@ -58,6 +58,13 @@ class Conditions:
         self.splits: dict[int, Split] = {}
         self.partial: dict[tuple[int, int], tuple[int, dict[int, int]]] = {}
 
+    def copy(self) -> Conditions:
+        """The same, before it was bound."""
+        made = Conditions()
+        made.kind, made.parts, made.first, made.mask = self.kind[:], self.parts[:], self.first[:], self.mask[:]
+        made.unique = self.unique.copy()
+        return made
+
     def bind(self, of_test: Sequence[tuple[int, tuple[int, ...]]]) -> None:
         """Gives every test its dimension and classes. Called once, after all rules are in."""
         self.truth = list(of_test)

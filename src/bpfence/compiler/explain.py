@@ -17,6 +17,7 @@ from bpfence import abi, glob
 from bpfence.compiler.classes import ANCESTOR_NAMES, OBJECT_SLOTS
 from bpfence.compiler.compile import Compiled, Verdict
 from bpfence.compiler.image import Sample, Step, Walker
+from bpfence.compiler.plan import siblings
 from bpfence.errors import UsageError
 from bpfence.evaluate import OBJECT_KEYS
 from bpfence.fields import EVENT_BY_NAME, EVENTS, FIELD_BY_NAME, Kind
@@ -78,7 +79,8 @@ def explain(compiled: Compiled, event: Mapping[str, Value | None]) -> Route:
         if (verdict.action, -verdict.first) > (best.action, -best.first):
             best = verdict
         decisions = tuple(_decision(compiled, step, values, n < walk.subject) for n, step in enumerate(walk.steps))
-        rules = tuple(f"{compiled.rules[n].policy}/{compiled.rules[n].name}" for n in verdict.rules)
+        beside = () if verdict.uncertain else siblings(compiled.families, name, verdict.rules, event.get)
+        rules = tuple(f"{compiled.rules[n].policy}/{compiled.rules[n].name}" for n in sorted((*verdict.rules, *beside)))
         groups.append(GroupRoute(walk.row, decisions, walk.verdict, verdict.action.name.lower(), rules, verdict.uncertain))
         words += _words(number, groups[-1], verdict)
     matched = tuple(rule for group in groups for rule in group.rules)

@@ -72,10 +72,9 @@ class _Writer:
 
 
 def pack(
-    classification: Classification, groups: Sequence[Group], leaf_verdicts: Sequence[Sequence[int]], verdicts: Sequence[VerdictRow],
-    generation: int, features: int,
+    classification: Classification, diagrams: Diagrams, verdicts: Sequence[VerdictRow], generation: int, features: int
 ) -> Packed:  # fmt: skip
-    """The image. `leaf_verdicts[g][leaf]` is the verdict number of a leaf of group g."""
+    """The image."""
     out = _Writer()
     sizes: dict[str, int] = {}
     dimensions = classification.dimensions
@@ -89,9 +88,7 @@ def pack(
     names_ref = out.put([w for mask in classification.names_masks for w in _halves(mask, NAME_WORDS)])
     verdicts_ref = out.put([w for v in verdicts for w in (v.action, v.error, v.report, v.first)])
     before = len(out.words)
-    denying = {number for number, verdict in enumerate(verdicts) if verdict.action >= abi.ACTION_DENY}
-    column, n_columns = _columns(groups)
-    packed_groups = [_group(out, group, leaves, dimensions, denying, column) for group, leaves in zip(groups, leaf_verdicts, strict=True)]
+    packed_groups, column, n_columns = diagrams.write(out, dimensions, verdicts)
     sizes["diagrams"] = 4 * (len(out.words) - before)
     out.fill_block()
     before = len(out.words)
@@ -111,7 +108,7 @@ def pack(
         enforcing_all |= group.enforcing_all
     header = {
         "magic": (abi.IMAGE_MAGIC,), "abi": (abi.ABI_VERSION,), "generation": (generation,), "words": (len(out.words),),
-        "n_dims": (len(dimensions),), "dims_ref": (dims_ref,), "n_groups": (len(groups),), "verdicts_ref": (verdicts_ref,),
+        "n_dims": (len(dimensions),), "dims_ref": (dims_ref,), "n_groups": (len(packed_groups),), "verdicts_ref": (verdicts_ref,),
         "n_verdicts": (len(verdicts),), "features": (features,), "lineage_dfa": (lineage or 0,),
         "lineage_masks": (masks_ref if lineage else 0,), "lineage_start": (starts[lineage] if lineage else 0,),
         "names_dfa": (names or 0,), "names_masks": (names_ref if names else 0,), "names_start": (starts[names] if names else 0,),
@@ -193,6 +190,39 @@ class _PackedGroup(NamedTuple):
     concern: int
     concern_all: int
     enforcing_all: int
+
+
+class Diagrams:
+    """Groups, and the verdict number of each leaf of each group. Their words are kept once they are written: an image in which they begin
+    at the same place has the same. `size`: nodes and children; a row takes as much as ROW_SIZE of them.
+    """
+
+    def __init__(self, groups: Sequence[Group], leaf_verdicts: Sequence[Sequence[int]]) -> None:
+        self.groups = groups
+        self.leaf_verdicts = leaf_verdicts
+        self.size = sum(ROW_SIZE * len(group.rows) + sum(1 + len(node.children) for node in group.nodes) for group in groups)
+        self._written: tuple[int, array[int], list[_PackedGroup], list[int], int] | None = None
+
+    def write(
+        self, out: _Writer, dimensions: Sequence[Dimension], verdicts: Sequence[VerdictRow]
+    ) -> tuple[list[_PackedGroup], list[int], int]:
+        """Put them at the end of an image. Returns where each stands, the column of each event, and how many columns there are."""
+        begin = len(out.words)
+        known = self._written
+        if known is None or known[0] != begin:
+            denying = {number for number, verdict in enumerate(verdicts) if verdict.action >= abi.ACTION_DENY}
+            column, n_columns = _columns(self.groups)
+            packed = [
+                _group(out, group, leaves, dimensions, denying, column)
+                for group, leaves in zip(self.groups, self.leaf_verdicts, strict=True)
+            ]
+            known = self._written = begin, out.words[begin:], packed, column, n_columns
+        else:
+            out.words.extend(known[1])
+        return known[2:]
+
+
+ROW_SIZE: Final = 20
 
 
 def _columns(groups: Sequence[Group]) -> tuple[list[int], int]:

@@ -8,8 +8,8 @@ collected here as errors, at the rule's place.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final, NamedTuple
 
 from bpfence import abi
 from bpfence.compiler import classes
@@ -39,10 +39,137 @@ class Lowered(NamedTuple):
 
 def lower_policies(policies: PolicySet, supported: Collection[str] | None) -> Lowered:
     """All rules of all policies; the caller raises `errors`."""
+    return _lowered(policies, supported).out
+
+
+def _lowered(policies: PolicySet, supported: Collection[str] | None) -> _Lowering:
     lowering = _Lowering(supported)
     for policy in policies.policies:
         lowering.policy(policy)
-    return lowering.out
+    return lowering
+
+
+class Last:
+    """What was lowered last. A policy set in which few rules have other literals, or stand elsewhere, becomes what it would have become by
+    itself, without lowering the others: new tests have the numbers of those whose place they take.
+    """
+
+    def __init__(self) -> None:
+        self._kept: _Kept | None = None
+
+    def lower(self, policies: PolicySet, supported: Collection[str] | None) -> Lowered:
+        """As `lower_policies`."""
+        kept = self._kept
+        found = None if kept is None else kept.changed(policies, supported)
+        if found is None:
+            found = _Kept(policies, supported, _lowered(policies, supported))
+        self._kept = found
+        return found.copy()
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._kept = None
+
+
+CHANGED_SHARE: Final = 4
+"""Of rules that have changed at most one in so many is lowered by itself."""
+
+
+class _Kept:
+    """A lowering as it was before anything was made of it. `first`: the rule in which each test is seen first; `uses`: how often it is."""
+
+    def __init__(self, policies: PolicySet, supported: Collection[str] | None, made: _Lowering) -> None:
+        self.policies = policies
+        self.supported = made.supported
+        self.out = made.out._replace(conditions=made.out.conditions.copy())
+        self.number, self.uses, self.first = made.number, made.uses, made.first
+
+    def copy(self) -> Lowered:
+        out = self.out
+        return out._replace(
+            rules=list(out.rules), modes=list(out.modes), actions=list(out.actions), clauses=list(out.clauses), tests=dict(out.tests),
+            conditions=out.conditions.copy(), errors=list(out.errors), warnings=list(out.warnings),
+        )  # fmt: skip
+
+    def changed(self, policies: PolicySet, supported: Collection[str] | None) -> _Kept | None:
+        """The same of other policies; None where more has changed."""
+        if self.supported != (None if supported is None else frozenset(supported)) or self.out.errors or self.out.warnings:
+            return None
+        pairs = _changed_rules(self.policies, policies)
+        if pairs is None or CHANGED_SHARE * sum(old.condition != new.condition for _, _, old, new in pairs) > len(self.out.rules):
+            return None
+        replaced: dict[Test, tuple[Test, Use]] = {}
+        for _, policy, old, new in pairs:
+            found = self.replaced(policy, old, new)
+            if found is None or not replaced.keys().isdisjoint(found) or not _taken(replaced).isdisjoint(_taken(found)):
+                return None
+            replaced |= found
+        made = _Kept.__new__(_Kept)
+        rules = list(self.out.rules)
+        moved: dict[int, Location] = {}
+        for number, _, old, new in pairs:
+            rules[number] = new
+            if old.location != new.location:
+                moved[number] = new.location
+        made.policies, made.supported, made.uses, made.first, made.number = policies, self.supported, self.uses, self.first, self.number
+        made.out = self.out._replace(rules=rules)
+        if replaced or moved:
+            listed = [replaced.get(test, (test, use)) for test, use in self.out.tests.items()]
+            for n, (rule, (test, use)) in enumerate(zip(self.first, listed, strict=True)):
+                if rule in moved:
+                    listed[n] = test, use._replace(location=moved[rule])
+            made.out = made.out._replace(tests=dict(listed))
+            made.number = {test: n for n, test in enumerate(made.out.tests)}
+        return made
+
+    def replaced(self, policy: Policy, old: Rule, new: Rule) -> dict[Test, tuple[Test, Use]] | None:
+        """The tests of a rule that others take the place of; None where the rule has become another in more than its literals."""
+        if (old.condition, old.conditions) == (new.condition, new.conditions):
+            return {}
+        before, after = (_Lowering(self.supported) for _ in range(2))
+        before.rule(policy, old)
+        after.rule(policy, new)
+        if after.out.errors or after.out.warnings or (before.out.clauses, before.uses) != (after.out.clauses, after.uses):
+            return None
+        if (before.out.conditions.kind, before.out.conditions.parts) != (after.out.conditions.kind, after.out.conditions.parts):
+            return None
+        found: dict[Test, tuple[Test, Use]] = {}
+        for n, (was, (test, use)) in enumerate(zip(before.out.tests, after.out.tests.items(), strict=True)):
+            if was == test:
+                if before.out.tests[was].field != use.field:
+                    return None
+            elif test in self.number or self.uses[self.number[was]] != before.uses[n]:
+                return None
+            else:
+                found[was] = test, use
+        return found
+
+
+def _taken(replaced: Mapping[Test, tuple[Test, Use]]) -> set[Test]:
+    return {test for test, _ in replaced.values()}
+
+
+def _changed_rules(before: PolicySet, after: PolicySet) -> list[tuple[int, Policy, Rule, Rule]] | None:
+    """Rules that are not the same in two policy sets, with their numbers and policies; None where more than conditions, places and what is
+    told of a rule has changed, or there are defaults, which are rules made of others."""
+    if len(before.policies) != len(after.policies):
+        return None
+    found: list[tuple[int, Policy, Rule, Rule]] = []
+    number = 0
+    for old, new in zip(before.policies, after.policies, strict=True):
+        if old.default or new.default or old.mode != new.mode or len(old.rules) != len(new.rules):
+            return None
+        for one, other in zip(old.rules, new.rules, strict=True):
+            if one is not other and one != other:
+                if _kind(one) != _kind(other):
+                    return None
+                found.append((number, new, one, other))
+            number += 1
+    return found
+
+
+def _kind(rule: Rule) -> tuple[object, ...]:
+    return rule.events, rule.action, rule.when, rule.confirm
 
 
 def default_rules(policy: Policy) -> Iterator[Rule]:
@@ -73,6 +200,8 @@ class _Lowering:
         self.supported = None if supported is None else frozenset(supported)
         self.out = Lowered([], [], [], [], Conditions(), {}, [], [])
         self.number: dict[Test, int] = {}
+        self.uses: list[int] = []
+        self.first: list[int] = []
         self.blamed: set[tuple[str, Atom]] = set()
         self.where = Location("<none>")
         self.who = ("", "")
@@ -195,6 +324,9 @@ class _Lowering:
         if number is None:
             number = self.number[test] = len(self.number)
             self.out.tests[test] = Use(atom.field, self.where, atom.fields[-1])
+            self.uses.append(0)
+            self.first.append(len(self.out.rules) - 1)
+        self.uses[number] += 1
         return self.out.conditions.test(number)
 
     def error(self, message: str, hint: str) -> None:

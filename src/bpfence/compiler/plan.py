@@ -3,7 +3,8 @@
 
 Three things multiply. What is done about each, and why no decision changes:
 
-    texts that may stand anywhere   `families`: rules that differ in such a text alone do the same, so the first text that is found decides;
+    texts that may stand anywhere   `families`: rules that differ in such a text alone do the same, so the first text that is found decides,
+                                    and user space, which has the text, finds the others that match as well (`siblings`);
                                     their automaton has nothing to remember (Aho and Corasick 1975).
     tests of rules to be confirmed  `widened`: a rule that user space confirms may let through more: many texts become "one of them".
                                     What decides by itself is never widened.
@@ -15,16 +16,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from bpfence import abi
+import msgspec
+
+from bpfence import abi, glob
 from bpfence.compiler import classes
 from bpfence.compiler.automaton import ANY_OF, Pattern, inner_text, is_sticky
 from bpfence.compiler.classes import Dimension, Test, Use
 from bpfence.compiler.diagram import FALSE, TRUE, Clause, Conditions
 from bpfence.compiler.lowering import Lowered
-from bpfence.policy import Action, Op, Rule
+from bpfence.fields import EVENTS
+from bpfence.policy import Action, Op, Rule, Value
 
 FEW: Final = 16
 """Rules that differ in a text alone, and different exceptions of the subject: as many may multiply."""
@@ -35,6 +39,30 @@ WIDENED_STATES: Final = 40_000
 MAX_PARTS: Final = 4
 
 
+class Family(msgspec.Struct, frozen=True):
+    """Rules that differ in a text alone, of which the kernel tells the one whose text it finds first: the others that match as well are
+    those whose text is in the value, too. `op`: of ANY_OF. `texts`: by the number of a rule, any of them.
+    """
+
+    field: str
+    op: Op
+    events: tuple[str, ...]
+    texts: dict[int, tuple[str, ...]]
+
+    def found(self, value: str | bytes) -> Iterator[int]:
+        """The rules one of whose texts is in a value of the field, by the reference evaluator's own test."""
+        data = glob.encode(value) if isinstance(value, str) else value
+        folds = self.op is Op.ICONTAINS
+        if folds:
+            data = data.lower()
+        for rule, texts in self.texts.items():
+            for text in texts:
+                wanted = glob.encode(text)
+                if (wanted.lower() if folds else wanted) in data:
+                    yield rule
+                    break
+
+
 class Planned(NamedTuple):
     """`clauses` over `tests`, by number; None: no clause has the test any more. `widened`: fields of which user space does some
     tests alone.
@@ -43,6 +71,7 @@ class Planned(NamedTuple):
     clauses: list[Clause]
     tests: list[tuple[Test, Use] | None]
     widened: tuple[str, ...]
+    families: tuple[Family, ...] = ()
 
 
 def plan(lowered: Lowered) -> Planned:
@@ -54,7 +83,18 @@ def plan(lowered: Lowered) -> Planned:
     if planner.clauses is not lowered.clauses:
         used = {test for clause in planner.clauses for test in lowered.conditions.tests(clause.condition)}
         tests = [entry if n in used else None for n, entry in enumerate(tests)]
-    return Planned(planner.clauses, tests, tuple(planner.fields))
+    return Planned(planner.clauses, tests, tuple(planner.fields), tuple(planner.found))
+
+
+def siblings(families: Sequence[Family], event: str, rules: Collection[int], value: Callable[[str], Value | None]) -> list[int]:
+    """The rules that match beside `rules`, which the kernel is certain of, because they are of the same families. `value`: of a field."""
+    found: set[int] = set()
+    for family in families:
+        if event in family.events and not family.texts.keys().isdisjoint(rules):
+            text = value(family.field)
+            if isinstance(text, (str, bytes)):
+                found.update(family.found(text))
+    return sorted(found.difference(rules))
 
 
 class _Planner:
@@ -65,6 +105,7 @@ class _Planner:
         self.tests = list(lowered.tests.items())
         self.number = {test: n for n, (test, _) in enumerate(self.tests)}
         self.fields: dict[str, None] = {}
+        self.found: list[Family] = []
 
     # ---- what user space confirms ----
 
@@ -173,9 +214,16 @@ class _Planner:
             if key is not None:
                 families.setdefault(key, []).append(number)
         for n, members in enumerate(found for found in families.values() if len(found) > FEW):
+            of_rule: dict[int, tuple[str, ...]] = {}
             for number in members:
                 test, use = self.tests[number]
                 self.tests[number] = (test, use._replace(apart=f" (first of {n + 1})", first=True))
+                of_rule.update({clause.rule: tuple(_texts(test)) for clause in places[number]})
+            test, use = self.tests[members[0]]
+            mask = places[members[0]][0].events
+            assert isinstance(test.value, Pattern)
+            events = tuple(event.name for event in EVENTS if mask >> abi.CONSTANTS[event.id] & 1)
+            self.found.append(Family(use.field, test.value.op, events, dict(sorted(of_rule.items()))))
 
     def alike(self) -> frozenset[Action]:
         """The actions of which all rules give the same error: which of several is told first makes no difference to the caller."""

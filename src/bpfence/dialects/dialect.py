@@ -61,7 +61,13 @@ class Context(NamedTuple):
 
 
 class View(Protocol):
-    """One observation as a language sees it, made when first asked for."""
+    """One observation as a language sees it, made when first asked for.
+
+    `refused`: what decided that no candidate matches is the same for all records of the same kind by the same process (`records.kind`).
+    """
+
+    @property
+    def refused(self) -> bool: ...
 
     def said(self, rule: str) -> Said | None:
         """What a rule says about it, for its alert; None where rule or event are not known."""
@@ -85,6 +91,9 @@ class Confirm(Protocol):
 
     def confirm(self, view: Any, among: Collection[str] | None) -> list[RuleInfo]:
         """The candidates that match. `among`: their names; None: they are not known, any rule may be one."""
+
+    def refused(self, count: int, moment: int) -> None:
+        """So many more candidates came of which a view has said `refused`, the last of them at `moment`, ns since boot."""
 
     def hosts(self) -> Hosts:
         """The addresses of the names of hosts that the rules mention, as far as they are known."""

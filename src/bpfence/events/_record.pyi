@@ -60,8 +60,23 @@ class Record:
         `masks`: little-endian words of 64 bits, which numbers and (the last one) which strings are about the process.
         """
 
+    def kind(self, masks: bytes) -> bytes:
+        """The same, and what beside the process decides what a record means: its event, flags, error, action and verdicts, and whether the
+        call failed."""
+
 def decode(buffer: str, data: bytes, names: tuple[str | None, ...]) -> Record | str:
     """One record of `buffer`, or what is wrong with it. Bytes behind the record's own size are padding. `names`: events by number."""
+
+Run: TypeAlias = tuple[Any, str, int, int, int, int]
+"""Records in a row, by one stream without a gap, that come to nothing: what `known` has for their kind, the buffer, the stream, the first
+sequence number, how many there are, and the time of the last."""
+
+def sift(
+    batch: list[tuple[str, bytes]], names: tuple[str | None, ...], masks: bytes, known: dict[bytes, Any]
+) -> list[Record | tuple[str, str] | Run]:
+    """Records of a batch (buffer, bytes), in order. In place of those whose `kind` is among `known` stand runs; of what cannot be decoded,
+    the buffer and what is wrong. `names`: as for `decode`.
+    """
 
 LITERAL: int
 ARGUMENT: int

@@ -48,16 +48,17 @@ class LossMeter:
         self._undecodable: dict[str, int] = {}
         self._ahead = 0  # by how many records the gaps are ahead of the kernel's account, those told left out; mostly below 0
 
-    def record(self, buffer: str, stream: int, sequence: int) -> int:
-        """One record came; how many before it in its stream did not. Records of one stream arrive in order."""
+    def record(self, buffer: str, stream: int, sequence: int, count: int = 1) -> int:
+        """One record came, or `count` in a row, the first with that number; how many before it in its stream did not. Records of one stream
+        arrive in order."""
         key = buffer, stream
         expected = self._next.get(key)
         if expected == sequence:
-            self._next[key] = sequence + 1
+            self._next[key] = sequence + count
             return 0
         if expected is None:
             expected = sequence if self._adopted else 1
-        self._next[key] = max(sequence + 1, expected)
+        self._next[key] = max(sequence + count, expected)
         missing = max(0, sequence - expected)
         if missing:
             self._gaps[buffer] = self._gaps.get(buffer, 0) + missing

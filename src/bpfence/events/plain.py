@@ -17,6 +17,10 @@ _WORD: Final = 8
 _HALF: Final = 4
 _ABOUT: Final = abi.EVENT_HEADER_OFFSETS["pid"]
 """From here to its end the header is about the acting process."""
+_EVENT: Final = abi.EVENT_HEADER_OFFSETS["event"]
+_ERROR: Final = abi.EVENT_HEADER_OFFSETS["error"]
+"""Of the error, which the action follows."""
+_FLAGS: Final = abi.EVENT_HEADER_OFFSETS["flags"]
 _MASKS: Final = struct.Struct(f"<{abi.ABI_NUM_WORDS + 1}Q")
 T = TypeVar("T")
 
@@ -97,6 +101,13 @@ class Record:
                 found += (struct.pack("<I", slot | len(data) << abi.STRING_LENGTH_SHIFT), data)
         return b"".join(found)
 
+    def kind(self, masks: bytes) -> bytes:
+        """The same, and what beside the process decides what a record means."""
+        event, flags, error = (self._header[at : at + size] for at, size in ((_EVENT, 2), (_FLAGS, 4), (_ERROR, 3)))
+        failed = bytes([self.numbers.get(abi.NUM_RESULT, 0) >> 63])
+        count = len(self.verdicts)
+        return event + flags + failed + error + struct.pack(f"<B{count}I", count, *self.verdicts) + self.subject(masks)
+
 
 def _checked(slot: int, end: int) -> None:
     if not 0 <= slot < end:
@@ -161,6 +172,29 @@ def _numbers(made: Record, data: bytes, at: int, num_words: int, n_verdicts: int
     made.numbers = dict(sorted(zip((*wide, *narrow), values, strict=False)))
     made.verdicts = values[len(slots) :]
     return at + body.size
+
+
+Run = tuple[Any, str, int, int, int, int]
+
+
+def sift(
+    batch: list[tuple[str, bytes]], names: tuple[str | None, ...], masks: bytes, known: dict[bytes, Any]
+) -> list[Union[Record, tuple[str, str], Run]]:
+    """Records of a batch, with runs in place of those that come to nothing; documented in _record.pyi."""
+    found: list[Union[Record, tuple[str, str], Run]] = []
+    run: Union[Run, None] = None
+    for buffer, data in batch:
+        record = decode(buffer, data, names)
+        by = None if isinstance(record, str) or not known else known.get(record.kind(masks))
+        if by is None or isinstance(record, str):
+            run = None
+            found.append((buffer, record) if isinstance(record, str) else record)
+        elif run is not None and run[0] is by and run[1:3] == (buffer, record.stream) and run[3] + run[4] == record.sequence:
+            run = found[-1] = (by, buffer, record.stream, run[3], run[4] + 1, record.time)
+        else:
+            run = (by, buffer, record.stream, record.sequence, 1, record.time)
+            found.append(run)
+    return found
 
 
 class Plan:

@@ -29,6 +29,10 @@ from bpfence.policy import Value
 CACHE_SIZE: Final = 4096
 SUBJECTS: Final = 1024
 """How many processes are kept as they are shown."""
+ACTS: Final = 1024
+"""Of how many acts what languages have found out is kept."""
+MAX_REFUSED: Final = 4096
+"""Of how many processes, and events by each, it is kept that they come to nothing."""
 _NUMBERS: Final = (
     ("process.caps", abi.NUM_PROCESS_CAPS), ("process.tty", abi.NUM_TTY), ("process.exe_flags", abi.NUM_EXE_FLAGS),
 )  # fmt: skip
@@ -174,7 +178,10 @@ class Subject:
 
 
 class ProcessCache:
-    """Images by exec id, least recently used ones dropped. `fetch` reads one from the kernel, None where it is gone."""
+    """Images by exec id, least recently used ones dropped. `fetch` reads one from the kernel, None where it is gone.
+
+    `refused`: kinds of records (`records.kind`) that come to nothing, by who has said so.
+    """
 
     def __init__(self, fetch: Callable[[int], ExecImage | None], clock: Clock, *, boot_id: str = "", size: int = CACHE_SIZE) -> None:
         self._fetch = fetch
@@ -183,6 +190,8 @@ class ProcessCache:
         self._size = size
         self._images: OrderedDict[int, ExecImage] = OrderedDict()
         self._subjects: OrderedDict[bytes, Subject] = OrderedDict()
+        self._acts: OrderedDict[bytes, dict[object, Any]] = OrderedDict()
+        self.refused: dict[bytes, Any] = {}
 
     def __len__(self) -> int:
         return len(self._images)
@@ -238,8 +247,28 @@ class ProcessCache:
         return f"{self._prefix}-{exec_id:x}" if exec_id else None
 
     def forget_subjects(self) -> None:
-        """How processes are shown has changed."""
+        """How processes are shown has changed, or what rules find out of them."""
         self._subjects.clear()
+        self._acts.clear()
+        self.refused.clear()
+
+    def act(self, record: KernelEvent) -> dict[object, Any]:
+        """For languages: what they have found out of nothing but what a record says, shared by all that say the same of process and act."""
+        key = records.act(record)
+        known = self._acts.get(key)
+        if known is None:
+            known = self._acts[key] = {}
+            if len(self._acts) > ACTS:
+                self._acts.popitem(last=False)
+        else:
+            self._acts.move_to_end(key)
+        return known
+
+    def refuse(self, record: KernelEvent, by: object) -> None:
+        """Keep in `refused` that records like this one come to nothing, until `forget_subjects`."""
+        if len(self.refused) >= MAX_REFUSED:
+            self.refused.clear()
+        self.refused[records.kind(record)] = by
 
     def subject(self, record: KernelEvent, cgroup_path: Callable[[int], str | None]) -> Subject:
         """The acting process. Where its program is known, it is kept for records that say the same of it."""

@@ -132,32 +132,37 @@ static PyObject *read_record(Record *self, const char *data, Py_ssize_t length, 
 	return NULL;
 }
 
-static PyObject *decode(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+/* A record, or a text that says what is wrong. NULL: there is an exception. */
+static PyObject *decode_one(State *state, PyObject *buffer, PyObject *bytes, PyObject *names)
 {
-	State *state = PyModule_GetState(module);
 	PyObject *wrong;
 	Record *self;
 	char *data;
 	Py_ssize_t length;
 
-	if (count != 3 || !PyTuple_Check(arguments[2])) {
-		PyErr_SetString(PyExc_TypeError, "decode(buffer, data, names): names is a tuple");
-		return NULL;
-	}
-	if (PyBytes_AsStringAndSize(arguments[1], &data, &length))
+	if (PyBytes_AsStringAndSize(bytes, &data, &length))
 		return NULL;
 	self = (Record *)PyType_GenericAlloc(state->record, 0);
 	if (!self)
 		return NULL;
-	Py_INCREF(arguments[0]);
-	Py_INCREF(arguments[1]);
-	self->buffer = arguments[0];
-	self->data = arguments[1];
-	wrong = read_record(self, data, length, arguments[2]);
+	Py_INCREF(buffer);
+	Py_INCREF(bytes);
+	self->buffer = buffer;
+	self->data = bytes;
+	wrong = read_record(self, data, length, names);
 	if (!wrong && !PyErr_Occurred())
 		return (PyObject *)self;
 	Py_DECREF(self);
 	return wrong;
+}
+
+static PyObject *decode(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+	if (count != 3 || !PyTuple_Check(arguments[2])) {
+		PyErr_SetString(PyExc_TypeError, "decode(buffer, data, names): names is a tuple");
+		return NULL;
+	}
+	return decode_one(PyModule_GetState(module), arguments[0], arguments[1], arguments[2]);
 }
 
 /* ---- what stands in a record ---- */
@@ -352,15 +357,30 @@ static char *write_subject(const Record *self, const char *masks, char *to)
 	return to;
 }
 
-static PyObject *record_subject(Record *self, PyObject *argument)
+/* What of the kind of a record, beside its process, decides what it means. */
+static char *write_kind(const Record *self, char *to)
 {
-	char room[2048], *made = room, *masks;
-	size_t most = self->header.size + WORD * ABI_NUM_WORDS;
+	const struct event_header *h = &self->header;
+	__u8 failed = has_number(self, NUM_RESULT) && number_at(self, NUM_RESULT) >> 63;
+
+	to = append(to, &h->event, sizeof(h->event));
+	to = append(to, &h->flags, sizeof(h->flags));
+	to = append(to, &failed, sizeof(failed));
+	to = append(to, &h->error, sizeof(h->error));
+	to = append(to, &h->action, sizeof(h->action));
+	to = append(to, &h->n_verdicts, sizeof(h->n_verdicts));
+	return append(to, bytes_of(self) + self->references - HALF * h->n_verdicts, HALF * h->n_verdicts);
+}
+
+#define KIND (2 * sizeof(__u64) + HALF * ABI_MAX_GROUPS)
+
+static PyObject *subject_bytes(const Record *self, PyObject *argument, int with_kind)
+{
+	char room[2048], *made = room, *masks, *end;
+	size_t most = KIND + self->header.size + WORD * ABI_NUM_WORDS;
 	Py_ssize_t length;
 	PyObject *result;
 
-	if (self->masks == argument)
-		return shared(self->subject);
 	if (PyBytes_AsStringAndSize(argument, &masks, &length))
 		return NULL;
 	if (length != MASKS) {
@@ -369,9 +389,25 @@ static PyObject *record_subject(Record *self, PyObject *argument)
 	}
 	if (most > sizeof(room) && !(made = PyMem_Malloc(most)))
 		return PyErr_NoMemory();
-	result = PyBytes_FromStringAndSize(made, write_subject(self, masks, made) - made);
+	end = with_kind ? write_kind(self, made) : made;
+	result = PyBytes_FromStringAndSize(made, write_subject(self, masks, end) - made);
 	if (made != room)
 		PyMem_Free(made);
+	return result;
+}
+
+static PyObject *record_kind(Record *self, PyObject *argument)
+{
+	return subject_bytes(self, argument, 1);
+}
+
+static PyObject *record_subject(Record *self, PyObject *argument)
+{
+	PyObject *result;
+
+	if (self->masks == argument)
+		return shared(self->subject);
+	result = subject_bytes(self, argument, 0);
 	if (!result)
 		return NULL;
 	Py_XDECREF(self->masks);
@@ -379,6 +415,105 @@ static PyObject *record_subject(Record *self, PyObject *argument)
 	self->masks = shared(argument);
 	self->subject = shared(result);
 	return result;
+}
+
+/* ---- batches ---- */
+
+/* Records in a row that came to nothing, of which the same has said so. */
+typedef struct {
+	PyObject *by, *buffer;
+	__u64 sequence, time;                  /* sequence: of the first; time: of the last */
+	unsigned int stream, count;
+} Run;
+
+static int add_to(PyObject *list, PyObject *made)
+{
+	int result = made ? PyList_Append(list, made) : -1;
+
+	Py_XDECREF(made);
+	return result;
+}
+
+static int end_run(PyObject *list, Run *run)
+{
+	int result = 0;
+
+	if (run->count)
+		result = add_to(list, Py_BuildValue("OOIKIK", run->by, run->buffer, run->stream, run->sequence, run->count, run->time));
+	Py_CLEAR(run->by);
+	run->count = 0;
+	return result;
+}
+
+/* One more record that came to nothing. The buffer's name lives as long as the batch. */
+static int add_to_run(PyObject *list, Run *run, const Record *record, PyObject *by)
+{
+	const struct event_header *h = &record->header;
+
+	if (run->count && run->by == by && run->buffer == record->buffer && run->stream == h->stream && run->sequence + run->count == h->sequence) {
+		run->count++;
+		run->time = h->time;
+		return 0;
+	}
+	if (end_run(list, run))
+		return -1;
+	*run = (Run){ .by = shared(by), .buffer = record->buffer, .sequence = h->sequence, .time = h->time, .stream = h->stream, .count = 1 };
+	return 0;
+}
+
+/* Who has said that such a record comes to nothing: a borrowed reference. NULL: nobody, or there is an exception. */
+static PyObject *nothing_by(const Record *record, PyObject *masks, PyObject *known)
+{
+	PyObject *kind = subject_bytes(record, masks, 1), *by = kind ? PyDict_GetItemWithError(known, kind) : NULL;
+
+	Py_XDECREF(kind);
+	return by;
+}
+
+static int sift_one(State *state, PyObject *list, Run *run, PyObject *item, PyObject *const *arguments)
+{
+	PyObject *buffer, *data, *made, *by = NULL;
+	int is_record, result;
+
+	if (!PyArg_ParseTuple(item, "OO", &buffer, &data))
+		return -1;
+	made = decode_one(state, buffer, data, arguments[1]);
+	if (!made)
+		return -1;
+	is_record = Py_TYPE(made) == state->record;
+	if (is_record && PyDict_Size(arguments[3]))
+		by = nothing_by((Record *)made, arguments[2], arguments[3]);
+	if (PyErr_Occurred())
+		result = -1;
+	else if (by)
+		result = add_to_run(list, run, (Record *)made, by);
+	else if (end_run(list, run))
+		result = -1;
+	else
+		result = is_record ? PyList_Append(list, made) : add_to(list, Py_BuildValue("OO", buffer, made));
+	Py_DECREF(made);
+	return result;
+}
+
+static PyObject *sift(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+	State *state = PyModule_GetState(module);
+	PyObject *list;
+	Run run = { .count = 0 };
+	Py_ssize_t i;
+
+	if (count != 4 || !PyList_Check(arguments[0]) || !PyTuple_Check(arguments[1]) || !PyDict_Check(arguments[3])) {
+		PyErr_SetString(PyExc_TypeError, "sift(batch, names, masks, known): a list, a tuple, bytes, and a dict");
+		return NULL;
+	}
+	list = PyList_New(0);
+	for (i = 0; list && i < PyList_Size(arguments[0]); i++)
+		if (sift_one(state, list, &run, PyList_GetItem(arguments[0], i), arguments))
+			Py_CLEAR(list);
+	if (list && end_run(list, &run))
+		Py_CLEAR(list);
+	Py_XDECREF(run.by);
+	return list;
 }
 
 /* ---- plans: records as text ---- */
@@ -736,6 +871,7 @@ static PyMethodDef record_methods[] = {
 	{ "number", (PyCFunction)(void (*)(void))record_number, METH_FASTCALL, NULL },
 	{ "string", (PyCFunction)(void (*)(void))record_string, METH_FASTCALL, NULL },
 	{ "subject", (PyCFunction)record_subject, METH_O, NULL },
+	{ "kind", (PyCFunction)record_kind, METH_O, NULL },
 	{ NULL },
 };
 
@@ -813,6 +949,7 @@ static void free_module(void *module)
 
 static PyMethodDef functions[] = {
 	{ "decode", (PyCFunction)(void (*)(void))decode, METH_FASTCALL, NULL },
+	{ "sift", (PyCFunction)(void (*)(void))sift, METH_FASTCALL, NULL },
 	{ NULL },
 };
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -23,6 +23,8 @@ except ModuleNotFoundError:  # not compiled; what is compiled and broken is an e
     import bpfence.events.plain as twin  # type: ignore[no-redef]
 
 KernelEvent = twin.Record
+Run = tuple[Any, str, int, int, int, int]
+"""Records in a row that come to nothing; see `sift` in _record.pyi."""
 Plan = twin.Plan
 ARGUMENT, CLOSE, LITERAL, OPEN = twin.ARGUMENT, twin.CLOSE, twin.LITERAL, twin.OPEN
 NUMBER, NUMBER_TABLE, SIGNED, STRING_TABLE, TEXT = twin.NUMBER, twin.NUMBER_TABLE, twin.SIGNED, twin.STRING_TABLE, twin.TEXT
@@ -101,6 +103,31 @@ _SUBJECT_WORDS: Final = (
 )  # fmt: skip
 SUBJECT: Final = b"".join(word.to_bytes(8, "little") for word in _SUBJECT_WORDS)
 """What `KernelEvent.subject` takes: all that is about the acting process."""
+
+
+_KIND_WORDS: Final = (
+    *(words | (1 << abi.NUM_CALL % 64 if word == abi.NUM_CALL // 64 else 0) for word, words in enumerate(_SUBJECT_WORDS)),
+)  # fmt: skip
+_KIND: Final = b"".join(word.to_bytes(8, "little") for word in _KIND_WORDS)
+
+
+def kind(record: KernelEvent) -> bytes:
+    """What a record says of its process, and what else decides which rules may match, and of which call it is: but for calls whose
+    arguments say which they are (CALL_COMPAT)."""
+    return record.kind(_KIND)
+
+
+_ALL: Final = b"\xff" * (8 * (abi.ABI_NUM_WORDS + 1))
+
+
+def act(record: KernelEvent) -> bytes:
+    """All that a record says, but for when and on which processor it was written."""
+    return record.kind(_ALL)
+
+
+def sift(batch: list[tuple[str, bytes]], known: dict[bytes, Any]) -> list[KernelEvent | tuple[str, str] | Run]:
+    """Records of a batch, with a run in place of those in a row whose `kind` is among `known`; of what is none, buffer and reason."""
+    return twin.sift(batch, _NAMES, _KIND, known)
 
 
 def own_fields(record: KernelEvent) -> dict[str, Value]:

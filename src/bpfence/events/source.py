@@ -9,7 +9,7 @@ it is. A recorded line is a line that `jsonl:` has written (kind alert or event)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -17,7 +17,7 @@ from bpfence import fields as tables
 from bpfence.events import records
 from bpfence.events.loss import Loss, LossMeter
 from bpfence.events.process import Clock, Process, ProcessCache, Subject
-from bpfence.events.records import ExecImage, KernelEvent, Undecodable
+from bpfence.events.records import ExecImage, KernelEvent
 from bpfence.events.values import BadValueError, parse
 from bpfence.policy import Value
 
@@ -51,6 +51,21 @@ class Observation(msgspec.Struct, frozen=True, gc=False):  # it is in no cycle
         if value is None and self.record is not None and self.process is None:
             return records.own_field(self.record, name)
         return value
+
+
+class Refuser(Protocol):
+    """Who has said that all records of a kind by a process come to nothing."""
+
+    def refused(self, count: int, moment: int) -> None:
+        """So many more came, the last of them at `moment`, ns since boot."""
+
+
+class Refused(NamedTuple):
+    """Records in a row that came to nothing, because records like them did before. `moment`: of the last, ns since boot."""
+
+    by: Refuser
+    number: int
+    moment: int
 
 
 class EventSource(Protocol):
@@ -91,29 +106,30 @@ class Live:
         self.processes = ProcessCache(engine.image, self.clock, boot_id=boot_id)
         self._meter = LossMeter(*engine.told()) if engine.adopted else LossMeter()
 
-    def read(self, timeout_ms: int = 0) -> list[Observation]:
-        """One batch. What cannot be decoded is counted as loss."""
+    def read(self, timeout_ms: int = 0) -> list[Observation | Refused]:
+        """One batch; empty where there is none. What cannot be decoded is counted as loss."""
         raw = self._engine.drain(timeout_ms)
         if not raw:
             return []
         if self.clock.refresh():
             self.processes.forget_subjects()
-        found = []
-        for buffer, data in raw:
+        found: list[Observation | Refused] = []
+        for item in records.sift(raw, self.processes.refused):
             try:
-                seen = self._observed(buffer, data)
-                if seen is not None:
-                    found.append(seen)
+                if isinstance(item, KernelEvent):
+                    found.append(self._observed(item))
+                elif len(item) == 2:
+                    self._meter.undecodable(item[1])
+                else:
+                    by, buffer, stream, sequence, count, moment = item
+                    self._meter.record(buffer, stream, sequence, count)
+                    found.append(Refused(by, count, moment))
             except Exception as error:  # a bug of ours: what somebody has made the kernel write ends no agent
                 self._meter.undecodable(f"a fault of bpfence: {type(error).__name__}")
         return found
 
-    def _observed(self, buffer: str, data: bytes) -> Observation | None:
-        record = records.decode(buffer, data)
-        if isinstance(record, Undecodable):
-            self._meter.undecodable(record.reason)
-            return None
-        self._meter.record(buffer, record.stream, record.sequence)
+    def _observed(self, record: KernelEvent) -> Observation:
+        self._meter.record(record.buffer, record.stream, record.sequence)
         event = record.event
         return Observation(
             event, self.clock.wall(record.time), {"event": event}, None, record.flags, record.generation, record.action, record.error,
@@ -123,6 +139,11 @@ class Live:
     def subject(self, seen: Observation) -> Subject | None:
         """The acting process; None of an observation that comes from no kernel."""
         return None if seen.record is None else self.processes.subject(seen.record, self.cgroup_path)
+
+    def refuse(self, seen: Observation, by: Refuser) -> None:
+        """Records of the same kind by the same process come to nothing until `forget_subjects`: only `by` is told of them, by `read`."""
+        if seen.record is not None:
+            self.processes.refuse(seen.record, by)
 
     def described(self, seen: Observation) -> Observation:
         """The observation with its fields and its process. Read without them: most candidates come to nothing, most lines need none."""

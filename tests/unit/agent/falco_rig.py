@@ -60,8 +60,7 @@ class FakeEvents:
     def close(self) -> None:
         self.closed += 1
 
-    def refused(self, record: KernelEvent, key: object) -> bool:
-        return False
+    def passed(self, count: int, moment: int) -> None: ...
 
     def event(self, record: KernelEvent) -> RecordedEvent | None:
         self.asked.append(record)

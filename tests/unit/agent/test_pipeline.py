@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,15 +15,17 @@ import pytest
 from bpfence import abi
 from bpfence.agent import pipeline
 from bpfence.agent.confirms import Confirms
-from bpfence.agent.generations import Counts, Generation, Generations, LeafMeaning
+from bpfence.agent.generations import Counts, Generation, Generations, LeafMeaning, _changed
 from bpfence.agent.pipeline import Pipeline
 from bpfence.alerts.alert import Composer, RuleInfo, Said, WholeLine, whole
 from bpfence.alerts.faults import Faults
+from bpfence.compiler.plan import Family
 from bpfence.dialects.dialect import Context
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.events.records import KernelEvent, decode
-from bpfence.events.source import Live, Observation
-from bpfence.policy import Action, When
+from bpfence.events.source import Live, Observation, Refused
+from bpfence.events.values import escape
+from bpfence.policy import Action, Op, When
 from tests.unit.agent.fakes import FakeEngine
 from tests.unit.events.samples import observation, record
 
@@ -38,15 +42,20 @@ class XConfirm:
     """Confirms what `true` names."""
 
     candidates = confirmed = 0
+    hopeless = False
 
     def __init__(self) -> None:
         self.faults = Faults()
+        self.passed: list[tuple[int, int]] = []
         self.true: set[str] = set()
         self.asked: list[Any] = []
 
     def use(self, generation: int, rules: Any, infos: Iterable[RuleInfo]) -> None: ...
-    def view(self, seen: Observation) -> XConfirm:
-        return self
+    def view(self, seen: Observation) -> SimpleNamespace:
+        return SimpleNamespace(refused=self.hopeless, said=self.said)
+
+    def refused(self, count: int, moment: int) -> None:
+        self.passed.append((count, moment))
 
     def confirm(self, view: Any, among: Any) -> list[RuleInfo]:
         self.asked.append(among)
@@ -82,7 +91,7 @@ class Way:
             LeafMeaning(tuple(range(len(RULES))), False),
         )
         generations.add(Generation(1, RULES, meanings))
-        self.confirms = confirms
+        self.confirms, self.source = confirms, source
         self.pipeline = Pipeline(source, generations, confirms, dialects, Composer("host", lambda: 0), Counts(None), lambda: 1.0)
 
     def rules(self, flags: int, verdict: int = len(RULES) + 1, generation: int = 1) -> list[str]:
@@ -124,6 +133,53 @@ def test_what_is_not_confirmed_is_not_told() -> None:
     way = Way()
     assert way.rules(abi.EVENT_RESULT) == ["after"]
     assert way.rules(0) == ["decided"]
+
+
+def test_only_what_tells_nothing_is_refused_from_then_on() -> None:
+    way = Way()
+    way.x.made.hopeless = True
+    kernel = decode("candidates", record("file.open", verdicts=(3,)))
+    assert isinstance(kernel, KernelEvent)
+
+    def refused(verdict: int, **changes: Any) -> int:
+        seen = msgspec.structs.replace(observation(), record=kernel, generation=1, verdicts=(verdict,), **changes)
+        way.pipeline.lines(seen)
+        count = len(way.source.processes.refused)
+        way.source.processes.refused.clear()
+        return count
+
+    assert refused(3) == 1
+    assert refused(len(RULES) + 1) == 0, "another rule is decided"
+    assert refused(1) == 0, "there is no candidate"
+    way.x.made.true = {"at once"}
+    assert refused(3) == 0, "it matches"
+    way.x.made.true, way.x.made.hopeless = set(), False
+    assert refused(3) == 0, "another record of the process may match"
+    assert way.pipeline.lines(Refused(way.x.made, 3, 7)) == []
+    assert way.x.made.passed == [(3, 7)]
+
+
+def test_every_rule_of_a_family_that_matches_is_told(tmp_path: Path) -> None:
+    rules = tuple(RuleInfo("p", f"r{n}", "audit", Action.AUDIT, Action.AUDIT, message="m") for n in range(4))
+    paths = Family("file.path", Op.CONTAINS, ("file.open",), {0: ("/secret",), 2: ("\udcff", "b\\x"), 3: ("none",)})
+    words = Family("process.args", Op.ICONTAINS, ("file.open",), {1: ("-C",), 3: ("X",)})
+    escaped = tuple(_changed(family, escape) for family in (paths, words))
+    known = Generation(2, rules, tuple(LeafMeaning((n,), False) for n in range(4)), families=escaped)
+    way = Way()
+    way.pipeline._generations.add(known)
+    assert msgspec.json.decode(msgspec.json.encode(known), type=Generation) == known
+
+    def told(verdict: int, path: bytes, event: str = "file.open") -> list[str]:
+        kernel = decode("decisions", record(event, strings={"STR_FILE_PATH": path}))
+        assert isinstance(kernel, KernelEvent)
+        seen = msgspec.structs.replace(observation(event), fields={"event": event}, verdicts=(verdict,), generation=2, record=kernel)
+        return [line.rule for line in way.lines(seen)]  # type: ignore[union-attr,misc]
+
+    assert told(0, b"/secret/a") == ["r0"]
+    assert told(0, b"/secret/\xff") == told(0, b"/secret/b\\x") == ["r0", "r2"]
+    assert told(2, b"/secret/\xff") == ["r2", "r0"]
+    assert told(0, b"/secret/\xff", "file.unlink") == ["r0"], "they are for other events"
+    assert told(1, b"/secret/\xff") == ["r1", "r3"], "the arguments are those of the image: sh -c /tmp/x"
 
 
 def test_rules_that_are_not_known_any_more() -> None:

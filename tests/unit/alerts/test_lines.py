@@ -87,7 +87,9 @@ def test_what_a_language_says(text: str) -> None:
 def test_what_a_language_has_as_json_already() -> None:
     rule = RuleInfo("x", "r", "audit", Action.AUDIT, Action.AUDIT, confirm="x")
     details = {"word": [1, None, "ü"]}
-    made, wanted, planned = both(record("file.open"), rule, Said("x", "said", details, b'"said"', msgspec.json.encode(details)))
+    made, wanted, planned = both(
+        record("file.open"), rule, Said.written("x", b'"said"', msgspec.json.encode(details), lambda: ("said", details))
+    )
     assert (made, planned) == (wanted, True)
 
 

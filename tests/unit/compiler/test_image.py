@@ -14,7 +14,7 @@ from bpfence.compiler import image as images
 from bpfence.compiler.automaton import Pattern, build
 from bpfence.compiler.classes import Classification, Dimension
 from bpfence.compiler.diagram import Group, Leaf, Node
-from bpfence.compiler.image import ImageTooLarge, Sample, VerdictRow, Walker, pack, walk
+from bpfence.compiler.image import Diagrams, ImageTooLarge, Sample, VerdictRow, Walker, pack, walk
 from bpfence.compiler.rows import BLOCK_WORDS
 from bpfence.policy import Op
 
@@ -27,7 +27,7 @@ def test_events_that_can_be_denied(uncertain: int, matching: int, enforcing: int
     group = Group((0,), [node], [Leaf((), False)] * 4, [(~0,) * abi.ABI_MAX_EVENTS, row], ~1, 0)
     classification = Classification([string_dimension(PATHS[:3])], 0, {}, (), None, [])
     rows = [VerdictRow(action, 0, bool(action), n) for n, action in enumerate((0, abi.ACTION_AUDIT, abi.ACTION_AUDIT, abi.ACTION_DENY))]
-    walker = Walker(pack(classification, [group], [list(range(4))], rows, 3, 0).image)
+    walker = Walker(pack(classification, Diagrams([group], [list(range(4))]), rows, 3, 0).image)
     at = walker.concern_ref[0] + abi.IMAGE_CONCERN_WORDS
     words = list(walker.words[at : at + abi.IMAGE_CONCERN_WORDS])
     assert words == [1 << 9 | 1 << 10, *[0] * 7, enforcing << 9, *[0] * 7]
@@ -45,7 +45,7 @@ def string_dimension(patterns: list[Pattern], slot: int = abi.STR_FILE_PATH) -> 
 def make(dimensions: list[Dimension], group: Group, verdicts: int) -> bytes:
     classification = Classification(dimensions, 0, {}, (), None, [])
     rows = [VerdictRow(abi.ACTION_AUDIT if n else 0, 0, bool(n), n) for n in range(verdicts)]
-    return pack(classification, [group], [list(range(verdicts))], rows, 3, 0).image
+    return pack(classification, Diagrams([group], [list(range(verdicts))]), rows, 3, 0).image
 
 
 def one_node(dimension: Dimension, children: dict[int, int], default: int = 0, uncertain: int = 1) -> tuple[bytes, Walker]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bpfence import abi, evaluate
 from bpfence.compiler import diagram, plan
 from bpfence.compiler.compile import Compiled, compile_policies
+from bpfence.compiler.explain import explain
 from bpfence.compiler.image import Sample, Walker
 from bpfence.evaluate import OBJECT_KEYS
 from bpfence.fields import FIELD_BY_NAME, applies
@@ -112,7 +113,9 @@ def test_decisions_are_the_same_and_candidates_no_fewer(policies: PolicySet, sam
         told, candidates = split(policies, {compiled.rules[n].name for n in found.rules})
         assert told <= expected
         assert decided(policies, told) == decided(policies, expected)
-        assert bool(told) == bool(expected)
+        beside = {compiled.rules[n].name for n in plan.siblings(compiled.families, "file.open", found.rules, event.get)}
+        assert told | beside == expected, "every rule that matches is told"
+        assert told.isdisjoint(beside)
         assert candidates >= wanted
         assert found.action == max((rule.action for _, rule in policies.rules() if rule.name in told | candidates), default=Action.NONE)
         if (best := decided(policies, expected))[0] >= Action.DENY:
@@ -160,6 +163,46 @@ def test_a_family_has_an_automaton_of_its_own() -> None:
     write = Atom("file.access", Op.ANYBITS, 2)
     found = names(rules(contains("a"), contains("b"), And((contains("c"), write)), And((contains("d"), write))))
     assert found == ["file.access&0x2", "file.path (first of 1)", "file.path (first of 2)"]
+
+
+@SETTINGS
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from((Op.CONTAINS, Op.ICONTAINS)),
+            st.lists(st.sampled_from(("a", "b", "ab", "B", "ä", "/a", "ba")), min_size=1, max_size=2),
+            st.sampled_from((And(), Atom("process.uid", Op.RANGE, (0, 5)), Not(Atom("process.exe", Op.EQUALS, "/a")))),
+        ),
+        min_size=2, max_size=9,
+    ),
+    st.sampled_from((Action.AUDIT, Action.OBSERVE, Action.DENY)),
+    st.sampled_from(("enforce", "audit")),
+    st.text("abABä/", max_size=8),
+    st.integers(0, 9),
+    st.sampled_from(("/a", "/b")),
+)  # fmt: skip
+def test_every_rule_of_a_family_that_matches_is_told(
+    made: list[tuple[Op, list[str], Condition]], action: Action, mode: str, path: str, uid: int, exe: str
+) -> None:
+    conditions = [And((Or(tuple(Atom("file.path", op, text) for text in texts)), rest)) for op, texts, rest in made]
+    (policy,) = rules(*conditions, action=action).policies
+    policies = PolicySet((msgspec.structs.replace(policy, mode=mode),))
+    compiled = compile_policies(policies)
+    event: Event = {"event": "file.open", "file.path": path, "process.uid": uid, "process.exe": exe}
+    expected = {match.rule for match in evaluate.verdict(policies, event).matches}
+    found = matched(compiled, sample(compiled, Walker(compiled.image), event))
+    beside = plan.siblings(compiled.families, "file.open", found.rules, event.get)
+    assert {compiled.rules[n].name for n in (*found.rules, *beside)} == expected
+    assert plan.siblings(compiled.families, "file.unlink", found.rules, event.get) == []
+    assert {rule.partition("/")[2] for rule in explain(compiled, event).rules} == expected
+
+
+def test_no_more_rules_are_told_than_one_where_nothing_is_found() -> None:
+    compiled = compile_policies(rules(contains("a"), contains("b"), action=Action.AUDIT))
+    assert [family.texts for family in compiled.families] == [{0: ("a",), 1: ("b",)}]
+    assert plan.siblings(compiled.families, "file.open", [], lambda _: "ab") == []
+    assert plan.siblings(compiled.families, "file.open", [0], lambda _: None) == []
+    assert plan.siblings(compiled.families, "file.open", [0], lambda _: b"ab") == [1]
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ class PathConfirm:
         return {}
 
     def start(self, changed: Callable[[], None]) -> None: ...
+    def refused(self, count: int, moment: int) -> None: ...
     def flush(self) -> None: ...
     def reopen(self) -> None: ...
     def close(self) -> None: ...
@@ -116,7 +117,7 @@ class PathConfirm:
 class PathView:
     def __init__(self, seen: Observation, rules: dict[str, PathRule]) -> None:
         self.program = escape(seen.record.comm) if seen.record is not None else ""
-        self._rules = rules
+        self._rules, self.refused = rules, False
 
     def said(self, rule: str) -> Said:
         found = self._rules[rule]

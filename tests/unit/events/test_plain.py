@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,7 @@ def same(data: bytes) -> None:
     assert all(compiled.string(slot) == reference.string(slot) for slot in range(abi.ABI_STR_SLOTS))
     for masks in (records.SUBJECT, bytes(len(records.SUBJECT)), b"\xff" * len(records.SUBJECT)):
         assert compiled.subject(masks) == reference.subject(masks)
+        assert compiled.kind(masks) == reference.kind(masks)
 
 
 def test_kinds_of_ops_have_the_same_numbers() -> None:
@@ -73,11 +76,69 @@ def test_twins_on_each_byte_of_the_sizes() -> None:
             same(WHOLE[:at] + bytes([value]) + WHOLE[at + 1 :])
 
 
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[list[tuple[str, bytes]], list[bytes]]:
+    """Records of few kinds by few processes, with gaps and garbage among them; and those of which it is known that they come to nothing."""
+    kinds = draw(st.lists(st.builds(dict, pid=st.integers(1, 2), flags=st.sampled_from([0, 16]), verdicts=st.sampled_from([(1,), (1, 2)]))))
+    made: list[tuple[str, bytes]] = []
+    sequence = 1
+    for number in draw(st.lists(st.integers(-1, len(kinds) - 1), max_size=20)):
+        sequence += draw(st.sampled_from([1, 1, 1, 2]))
+        given = {"sequence": sequence, "stream": draw(st.sampled_from([0, 0, 1])), "time": 1000 + sequence}
+        result = {"NUM_RESULT": draw(st.sampled_from([3, (1 << 64) - 2])), "NUM_CALL": draw(st.sampled_from([2, 257]))}
+        data = b"garbage" if number < 0 else record("file.open", result, {"STR_FILE_PATH": b"/a"}, **given, **kinds[number])
+        made.append((draw(st.sampled_from(["decisions", "candidates"])), data))
+    known = draw(st.lists(st.sampled_from([data for _, data in made if data != b"garbage"] or [b""]), max_size=4))
+    return made, [data for data in known if data]
+
+
+def shown(item: object) -> object:
+    return item if isinstance(item, tuple) else (item.buffer, item.sequence, item.pid, item.kind(records.SUBJECT))  # type: ignore[attr-defined]
+
+
+@given(batches())
+def test_twins_sift_the_same_and_miss_nothing(given: tuple[list[tuple[str, bytes]], list[bytes]]) -> None:
+    batch, nothing = given
+    kept = {}
+    for number, data in enumerate(nothing):
+        found = _record.decode("", data, NAMES)
+        assert not isinstance(found, str)
+        kept[found.kind(records.SUBJECT)] = ("first", "second")[number % 2]
+    compiled, reference = (twin.sift(batch, NAMES, records.SUBJECT, kept) for twin in (_record, plain))
+    assert [shown(item) for item in compiled] == [shown(item) for item in reference]
+    alone = [plain.decode(buffer, data, NAMES) for buffer, data in batch]
+    passed = [one for one in alone if not isinstance(one, str) and one.kind(records.SUBJECT) in kept]
+    runs = [item for item in compiled if isinstance(item, tuple) and len(item) == 6]
+    spread = [(buffer, stream, first + n, by) for by, buffer, stream, first, count, _ in runs for n in range(count)]
+    assert spread == [(one.buffer, one.stream, one.sequence, kept[one.kind(records.SUBJECT)]) for one in passed]
+    assert len(compiled) - len(runs) == len(alone) - len(passed)
+    assert {run[5] for run in runs} <= {one.time for one in passed}
+
+
+@pytest.mark.parametrize("twin", [_record, plain])
+def test_what_makes_another_kind(twin: type[plain]) -> None:  # type: ignore[valid-type]
+    changes: list[tuple[str, dict[str, int], dict[str, bytes], dict[str, Any]]] = [
+        ("file.open", {"NUM_RESULT": 0}, {}, {}), ("file.mmap", {"NUM_RESULT": 0}, {}, {}), ("file.open", {"NUM_RESULT": 1 << 63}, {}, {}),
+        ("file.open", {"NUM_RESULT": 0, "NUM_CALL": 1}, {}, {}), ("file.open", {"NUM_RESULT": 0, "NUM_TTY": 1}, {}, {}),
+        ("file.open", {"NUM_RESULT": 0}, {"STR_PROCESS_EXE": b"/a"}, {}), ("file.open", {"NUM_RESULT": 0}, {}, {"flags": 16}),
+        ("file.open", {"NUM_RESULT": 0}, {}, {"verdicts": (2,)}), ("file.open", {"NUM_RESULT": 0}, {}, {"verdicts": (1, 1)}),
+        ("file.open", {"NUM_RESULT": 0}, {}, {"generation": 2}), ("file.open", {"NUM_RESULT": 0}, {}, {"error": 4}),
+        ("file.open", {"NUM_RESULT": 0}, {}, {"action": 0}), ("file.open", {"NUM_RESULT": 0}, {}, {"exec_id": 2}),
+    ]  # fmt: skip
+    kinds = [twin.decode("", record(event, numbers, strings, **more), NAMES).kind(KIND) for event, numbers, strings, more in changes]  # type: ignore[attr-defined]
+    assert len(set(kinds)) == len(changes)
+    same_kind = record("file.open", {"NUM_RESULT": 5, "NUM_FILE_INO": 8}, {"STR_FILE_PATH": b"/b"}, time=9, sequence=9, cpu=3)
+    assert twin.decode("", same_kind, NAMES).kind(KIND) == kinds[0]  # type: ignore[attr-defined]
+
+
+KIND = records._KIND
+
+
 def test_a_slot_that_does_not_exist() -> None:
     for twin in (_record, plain):
         found = twin.decode("decisions", WHOLE, NAMES)
         assert not isinstance(found, str)
-        for call, wrong in ((found.number, 256), (found.number, -1), (found.string, 64), (found.subject, b"")):
+        for call, wrong in ((found.number, 256), (found.number, -1), (found.string, 64), (found.subject, b""), (found.kind, b"")):
             with pytest.raises(ValueError, match=r"slot|mask"):
                 call(wrong)  # type: ignore[operator]
 

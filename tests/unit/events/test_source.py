@@ -14,8 +14,18 @@ from hypothesis import strategies as st
 from bpfence import abi
 from bpfence.alerts.alert import Composer, RuleInfo, encode
 from bpfence.events.loss import Loss
-from bpfence.events.process import Clock
-from bpfence.events.source import MAX_LINE, BadLineError, Live, Replay, Synthetic, bounded_lines, fields_from_json, read_recorded
+from bpfence.events.process import MAX_REFUSED, Clock
+from bpfence.events.source import (
+    MAX_LINE,
+    BadLineError,
+    Live,
+    Refused,
+    Replay,
+    Synthetic,
+    bounded_lines,
+    fields_from_json,
+    read_recorded,
+)
 from bpfence.events.values import BadValueError
 from bpfence.policy import Action
 from tests.unit.events.samples import IMAGES, Image, observation, record
@@ -81,6 +91,36 @@ def test_live_counts_gaps_garbage_and_kernel_counters() -> None:
     )
     assert loss.total == 7
     assert source.loss() is None
+
+
+def test_what_was_refused_is_told_in_runs_and_lost_by_the_same_account() -> None:
+    told: list[tuple[int, int]] = []
+
+    class By:
+        def refused(self, count: int, moment: int) -> None:
+            told.append((count, moment))
+
+    def opened(sequence: int, **more: Any) -> tuple[str, bytes]:
+        return "candidates", record("file.open", sequence=sequence, time=sequence, **more)
+
+    by = By()
+    source = live(Reader([opened(1)], [opened(2), opened(3), opened(6), opened(7, pid=5), opened(8)], [opened(9)]))
+    source.refuse(*source.read(), by)
+    found = source.read()
+    assert [item[1:] if isinstance(item, Refused) else item.record.pid for item in found] == [(2, 3), (1, 6), 5, (1, 8)]
+    assert {item.by for item in found if isinstance(item, Refused)} == {by}
+    assert source.loss() == Loss({}, {"candidates": 2}, {}, uncounted=2)
+    source.processes.forget_subjects()
+    [seen] = source.read()
+    assert not isinstance(seen, Refused)
+    assert source.loss() is None
+
+
+def test_what_is_refused_is_bounded() -> None:
+    source = live(Reader([("candidates", record("file.open", pid=pid)) for pid in range(MAX_REFUSED + 1)]))
+    for seen in source.read():
+        source.refuse(seen, None)  # type: ignore[arg-type]
+    assert 0 < len(source.processes.refused) <= MAX_REFUSED
 
 
 def test_what_was_lost_while_no_agent_lived_is_told_by_the_next_once() -> None:

@@ -21,6 +21,7 @@ from bpfence.alerts.alert import Alert, Line, LossLine, StatusLine, WholeLine, w
 from bpfence.dialects.falco.confirm.event import SECOND, FalcoEvent
 from bpfence.dialects.falco.confirm.rules import FalcoMatch
 from bpfence.dialects.falco.options import WATCHING
+from bpfence.dialects.falco.read.resolve import FalcoRule
 from bpfence.events.values import printable
 
 PRIORITY_OF: Final = {"critical": "Critical", "high": "Error", "medium": "Warning", "low": "Notice", "info": "Informational"}
@@ -89,12 +90,9 @@ def _details_begin(priority: str, source: str) -> bytes:
     return _ENCODER.encode({"priority": priority, "source": source})[:-1] + b',"output":'
 
 
-def details_json(match: FalcoMatch) -> bytes:
-    """`details` as JSON, of a match that has its parts as JSON; else nothing."""
-    if not match.output_json:
-        return b""
-    begin = _details_begin(match.rule.priority, match.rule.source)
-    return b'%b%b,"output_fields":%b}' % (begin, match.output_json, match.fields_json)
+def details_json(rule: FalcoRule, output: bytes, fields: bytes) -> bytes:
+    """`details` as JSON, of the output and its fields as JSON."""
+    return b'%b%b,"output_fields":%b}' % (_details_begin(rule.priority, rule.source), output, fields)
 
 
 def of_line(line: WholeLine) -> FalcoAlert:

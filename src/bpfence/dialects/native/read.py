@@ -9,6 +9,7 @@ an error is left out of the set.
 from __future__ import annotations
 
 import errno as errno_module
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,7 @@ from bpfence.documents.report import Report, TextError
 from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, GROUPS, Field, Kind, applies
+from bpfence.names import Answer
 from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Op, Policy, PolicySet, Rule
 from bpfence.words import quoted, suggest
 
@@ -89,11 +91,30 @@ def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[PolicySet, list
     return load_sources(sources(paths, report), report)
 
 
+class _Kept(NamedTuple):
+    """What a file came to: `names` are those of its policies, `answers` what this host said of the names of users and groups in it."""
+
+    policies: tuple[Policy, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    names: dict[str, Location]
+    answers: tuple[Answer, ...]
+
+
+_kept: dict[tuple[str, bytes], _Kept] = {}
+"""By path and hash, the files of the last load that had no mistakes: a reload reads anew what has changed."""
+
+
 def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> tuple[PolicySet, list[Diagnostic]]:
     """Every policy of some files that were read. `report`: what was found about them before."""
+    global _kept  # noqa: PLW0603  # one assignment: whoever reads at the same time has the old files or these
     reader = _Reader(report)
+    kept = {}
     for source in files:
-        reader.read(source.data, source.file)
+        key = source.file, hashlib.blake2b(source.data).digest()
+        found = reader.read_again(_kept.get(key)) or reader.read_whole(source.data, source.file)
+        if found is not None:
+            kept[key] = found
+    _kept = kept
     return reader.result()
 
 
@@ -127,6 +148,27 @@ class _Reader:
 
     def result(self) -> tuple[PolicySet, list[Diagnostic]]:
         return PolicySet(tuple(self.policies)), self.report.diagnostics
+
+    def read_again(self, kept: _Kept | None) -> _Kept | None:
+        """Take what a file came to before; None where it may come to something else now."""
+        if kept is None or not kept.names.keys().isdisjoint(self.seen) or not names.still(kept.answers):
+            return None
+        self.policies += kept.policies
+        self.report.take(kept.diagnostics)
+        self.seen |= kept.names
+        return kept
+
+    def read_whole(self, data: bytes, file: str) -> _Kept | None:
+        """Read a file; what it came to, where that depends on nothing but its text and the host's users and groups."""
+        errors, known = self.report.errors, set(self.seen)
+        start, first = len(self.report.diagnostics), len(self.policies)
+        with names.recorded() as answers:
+            self.read(data, file)
+        found = tuple(self.policies[first:])
+        if answers is None or self.report.errors > errors or any(policy.seccomp is not None for policy in found):
+            return None
+        added = {name: place for name, place in self.seen.items() if name not in known}
+        return _Kept(found, tuple(self.report.diagnostics[start:]), added, tuple(dict.fromkeys(answers)))
 
     def read(self, data: bytes, file: str) -> None:
         has_documents = False

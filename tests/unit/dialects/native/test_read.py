@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from pathlib import Path
 
@@ -10,7 +12,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bpfence.dialects.native.read import load_files, load_text
+from bpfence import names
+from bpfence.dialects.native import read
+from bpfence.dialects.native.read import load_files, load_sources, load_text
+from bpfence.documents import yaml_nodes
+from bpfence.documents.files import SourceFile
 from bpfence.documents.placed import MAX_BYTES
 from bpfence.errors import Diagnostic, Location
 from bpfence.evaluate import holds, verdict
@@ -642,3 +648,65 @@ def test_a_misspelt_key_says_what_is_missing_for_it() -> None:
     assert "YAML 1.1" in found.hint
     [found] = load_text(WITHOUT_MISTAKE.replace("{name: six, on: process.exit, ", "{"))[1]
     assert (found.message, found.hint) == ("a rule needs 'name' and 'on'", "add name: ..., on: ...")
+
+
+# ---- files that were read before ----
+
+TEXTS = [
+    (
+        "apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {{name: {name}}}\nspec:\n  rules:\n"
+        "    - {{name: r, on: file.open, match: {{file.path: /srv/{path}/**}}, action: audit}}\n"
+    ),
+    (
+        "apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {{name: {name}}}\nspec:\n  rules:\n"
+        "    - {{name: r, on: file.open, match: {{process.user: {path}}}, action: audit}}\n    - {{name: s, on: net, action: deny}}\n"
+    ),
+    "apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {{name: {name}}}\nspec: {{rules: [{path}]}}\n",
+    "# {name} {path}\n",
+]
+FILE = st.builds(
+    lambda text, name, path: text.format(name=name, path=path).encode(),
+    st.sampled_from(TEXTS),
+    st.sampled_from("pqr"),
+    st.sampled_from(["root", "staff"]),
+)
+FOLDER = st.dictionaries(st.sampled_from(["a.yaml", "b.yaml", "c.yaml"]), FILE)
+USERS = st.dictionaries(st.sampled_from(["root", "staff"]), st.integers(0, 3))
+
+
+@given(st.lists(st.tuples(FOLDER, USERS, st.booleans()), min_size=2, max_size=6))
+def test_what_was_read_before_is_read_as_if_it_were_the_first_time(loads: list[tuple[dict[str, bytes], dict[str, int], bool]]) -> None:
+    for folder, users, elsewhere in loads:
+        files = [SourceFile(name, data) for name, data in sorted(folder.items())]
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(names, "_ON_HOST", {"user": users.get, "group": users.get})
+            with names.symbolic() if elsewhere else contextlib.nullcontext():
+                warm = load_sources(files)
+                patched.setattr(read, "_kept", {})
+                cold = load_sources(files)
+        assert warm == cold
+
+
+def test_only_what_has_changed_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [SourceFile(f"{name}.yaml", TEXTS[0].format(name=name, path=name).encode()) for name in "pqr"]
+    before = load_sources(files)[0].policies
+    parsed: list[str] = []
+    documents = yaml_nodes.documents
+    monkeypatch.setattr(yaml_nodes, "documents", lambda text, file: parsed.append(file) or documents(text, file))
+    after = load_sources([files[0], SourceFile("q.yaml", files[1].data + b"# more\n"), files[2]])[0].policies
+    assert parsed == ["q.yaml"]
+    assert after == before
+    assert (after[0] is before[0], after[2] is before[2]) == (True, True)
+    load_sources(files[:1])
+    load_sources(files)
+    assert parsed == ["q.yaml", "q.yaml", "r.yaml"], "what a load has left out is forgotten"
+
+
+def test_a_policy_that_names_another_file_is_read_every_time(tmp_path: Path) -> None:
+    text = TEXTS[0].format(name="p", path="a") + "  seccomp: profile.json\n"
+    profile = tmp_path / "profile.json"
+    for action in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"):
+        profile.write_text(json.dumps({"defaultAction": action}))
+        loaded, _ = load_sources([SourceFile(str(tmp_path / "p.yaml"), text.encode())])
+        assert loaded.policies[0].seccomp is not None
+        assert loaded.policies[0].seccomp.default_action.value == action

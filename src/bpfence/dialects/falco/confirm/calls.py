@@ -109,20 +109,29 @@ def event_type(record: KernelEvent) -> str | None:
     A native event can lie within a call that has none of its types (execve opens the program): that is no event. What io_uring does, and
     what has no known call, gets the type that stands for all of them.
     """
-    event = record.event
+    number = record.number(abi.NUM_CALL)
+    first = 0
+    if number is not None and number & abi.CALL_COMPAT:
+        first = record.number(abi.NUM_CALL_ARG0, 0) & 0xFFFFFFFF
+    return _type_of(record.event, record.flags & _MOMENT, number, first if first < 32 else 0)
+
+
+_MOMENT: Final = abi.EVENT_RESULT | abi.EVENT_DECISION | abi.EVENT_ASYNC
+
+
+@lru_cache(maxsize=4096)
+def _type_of(event: str, flags: int, number: int | None, first: int) -> str | None:
     if event == "process.exit":
         return "procexit"
     if event == "process.executed":
         return "execve"
-    done = record.flags & (abi.EVENT_RESULT | abi.EVENT_DECISION) == abi.EVENT_RESULT
+    done = flags & (abi.EVENT_RESULT | abi.EVENT_DECISION) == abi.EVENT_RESULT
     types = (SEEN if done else TYPES).get(event)
     if types is None:
         return None
-    number = record.number(abi.NUM_CALL)
-    if number is None or record.flags & abi.EVENT_ASYNC:
+    if number is None or flags & abi.EVENT_ASYNC:
         return _CANONICAL.get(event)
-    first = record.number(abi.NUM_CALL_ARG0, 0) & 0xFFFFFFFF
-    name = call_name(number, first if number & abi.CALL_COMPAT and first < 32 else 0)
+    name = call_name(number, first)
     if name == "io_uring_enter":
         return _CANONICAL.get(event)
     name = _RENAMED.get(name or "", name)

@@ -9,8 +9,10 @@ reload. If the set of a record is gone, the newest set decides, by the names of 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Final, NamedTuple, Protocol
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
 
+from bpfence import abi
 from bpfence.alerts.alert import RuleInfo, Said
 from bpfence.alerts.faults import Faults
 from bpfence.dialects.dialect import Context
@@ -20,6 +22,7 @@ from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.dialects.falco.dialect import FalcoRules
 from bpfence.dialects.falco.options import WATCHING
 from bpfence.dialects.falco.read.hostnames import mentioned
+from bpfence.dialects.falco.read.resolve import FalcoRule
 from bpfence.dialects.falco.recording import Recorder
 from bpfence.dialects.falco.show import details, details_json
 from bpfence.errors import UsageError
@@ -35,8 +38,8 @@ class Events(Protocol):
     def event(self, record: KernelEvent) -> FalcoEvent | None:
         """The event; None where Falco has no such event."""
 
-    def refused(self, record: KernelEvent, key: object) -> bool:
-        """Whether `key` is in what is kept of the record's process (FalcoEvent.memo), so that no event is made of it."""
+    def passed(self, count: int, moment: int) -> None:
+        """So many more events came that were not made, the last of them at `moment`, ns since boot."""
 
     def use(self, rules: RuleSet | None) -> None:
         """These rules are in force now."""
@@ -69,12 +72,13 @@ class KernelEvents:
         """The event."""
         return self._live.event(record)
 
-    def refused(self, record: KernelEvent, key: object) -> bool:
-        """Whether it need not be made."""
-        return self._live.refused(record, key)
+    def passed(self, count: int, moment: int) -> None:
+        """They count as events."""
+        self._live.passed(count, moment)
 
     def use(self, rules: RuleSet | None) -> None:
-        """Other rules may mention other hosts: resolve those from now on."""
+        """Other rules may mention other hosts: resolve those from now on; and other rules may match what was refused."""
+        self._live.processes.refused.clear()
         names = mentioned(rules.rules) if rules is not None else ()
         if names != self._names:
             self.close()
@@ -198,9 +202,6 @@ class Detection:
         if known is None or record is None:
             return []
         chosen = known.among(among)
-        key = (id(known.rules), chosen)
-        if self._recorder is None and known.events.refused(record, key):
-            return []
         event = view.event()
         if event is None:
             return []
@@ -211,9 +212,15 @@ class Detection:
                 self.faults.add("", f"an event {event.type} could not be recorded", error)
         matching = [known.infos[rule.name] for rule in known.rules.matching_rules(event, chosen)]
         if not matching and event.memo is not None and known.rules.refused_by_process(event, chosen):
-            event.memo[key] = known.rules  # kept with it, so that no other rules can have their id
+            view.refused = self._recorder is None and _says_which(record)
         self.confirmed += bool(matching)
         return matching
+
+    def refused(self, count: int, moment: int) -> None:
+        """They were looked at."""
+        self.candidates += count
+        if self._events is not None:
+            self._events.passed(count, moment)
 
     def flush(self) -> None:
         """Write what was recorded."""
@@ -233,6 +240,11 @@ class Detection:
             self._recorder.close()
 
 
+def _says_which(record: KernelEvent) -> bool:
+    """Whether the number of its call says which call it is, as `records.kind` takes it."""
+    return not record.number(abi.NUM_CALL, 0) & abi.CALL_COMPAT
+
+
 class FalcoView:
     """One observation as a Falco event, made when first asked for."""
 
@@ -240,6 +252,7 @@ class FalcoView:
         self._seen = seen
         self._faults = faults
         self.record = seen.record
+        self.refused = False
         self._made: tuple[FalcoEvent | None] | None = None
         self.known = known
 
@@ -260,6 +273,12 @@ class FalcoView:
         event = self.event() if rule is not None else None
         if rule is None or event is None or self.known is None:
             return None
-        match = self.known.rules.match(rule, event)
-        plain = match.output_json if match.printable else b""
-        return Said(WATCHING, match.output, details(match), plain, details_json(match))
+        written = self.known.rules.written(rule, event)
+        if written is None:
+            return Said(WATCHING, *_said(self.known.rules, rule, event))
+        return Said.written(WATCHING, written[0], details_json(rule, *written), partial(_said, self.known.rules, rule, event))
+
+
+def _said(rules: RuleSet, rule: FalcoRule, event: FalcoEvent) -> tuple[str, dict[str, Any]]:
+    match = rules.match(rule, event)
+    return match.output, details(match)

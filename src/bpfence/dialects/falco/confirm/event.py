@@ -55,6 +55,10 @@ class FalcoEvent(Protocol):
         """What was found out of fields ABOUT_PROCESS, shared by the events of a type by one process; None: it is not kept."""
 
     @property
+    def act(self) -> dict[object, Any] | None:
+        """What was found out of fields ABOUT_PROCESS and ABOUT_ACT, shared by events whose records say the same; None: it is not kept."""
+
+    @property
     def unsure(self) -> int:
         """What of their needs is not known for sure, so that what needs it is not kept."""
 
@@ -95,6 +99,17 @@ ABOUT_PROCESS: Final[Mapping[str, int]] = {
 """Fields that are the same for all events of one type by one process, as long as a record says the same of it (`Derived.memo`); and what
 they need."""
 
+WHOLE_RECORD: Final = 4
+"""What a field needs that is about an act: all that the record says of it."""
+ABOUT_ACT: Final = frozenset({
+    "evt.abspath", "evt.arg", "evt.args", "evt.failed", "evt.info", "evt.is_open_create", "evt.is_open_exec", "evt.is_open_read",
+    "evt.is_open_write", "evt.rawarg", "evt.rawres", "evt.res", "fd.dev", "fd.dev.major", "fd.dev.minor", "fd.directory", "fd.filename",
+    "fd.ino", "fd.name", "fd.nameraw", "fd.num", "fd.type", "fd.typechar", "fs.path.name", "fs.path.nameraw", "bpfence.path",
+})  # fmt: skip
+"""Fields of opens that are the same wherever a record says the same of process and act, whenever it was written (`Derived.act`)."""
+OPENING: Final = frozenset({"open", "openat", "openat2", "open_by_handle_at", "creat"})
+"""The types of events that have `act`."""
+
 
 class Derived:
     """Values that follow from other values. A source implements `raw` (what it has itself), `lineage`, `arguments` and `elements`."""
@@ -102,6 +117,7 @@ class Derived:
     type: str
     time: int
     memo: dict[object, Any] | None = None
+    act: dict[object, Any] | None = None
     unsure: int = 0
 
     def __init__(self) -> None:

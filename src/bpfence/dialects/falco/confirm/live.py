@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bpfence import abi
 from bpfence.conditions.containers import container_of
@@ -25,6 +25,7 @@ from bpfence.dialects.falco.confirm.event import (
     ANCESTORS_ARGUMENTS,
     DERIVED,
     LAST_MOMENT,
+    OPENING,
     OWN_ARGUMENTS,
     SECOND,
     Derived,
@@ -76,7 +77,6 @@ class LiveEvents:
         self._cgroup_path = cgroup_path
         self._containers: OrderedDict[int, tuple[str, str]] = OrderedDict()
         self._peers: OrderedDict[tuple[int, int, int], str] = OrderedDict()
-        self._looked: tuple[KernelEvent | None, str | None, dict[object, Any] | None] = None, None, None
         self._count = 0
         self._first = 0
         self._last = 0
@@ -86,9 +86,11 @@ class LiveEvents:
 
     def event(self, record: KernelEvent) -> LiveEvent | None:
         """The event of a record; None where Falco has no such event."""
-        _, kind, known = self._look(record)
+        kind = calls.event_type(record)
         if kind is None:
             return None
+        # What is about a change of the process is not about what is kept of it.
+        known = None if record.event.startswith("process.") else self.processes.subject(record, self._cgroup_path).known
         moment = self._counted(record)
         made = LiveEvent(self, record, kind, moment, self._count, moment - self._first, moment - self._last)
         self._last = moment
@@ -99,33 +101,25 @@ class LiveEvents:
             unsure, memo = kept
             if unsure is not None:
                 made.unsure, made.memo = unsure, memo
+                if kind in OPENING:
+                    made.act = self.processes.act(record)
         return made
 
-    def refused(self, record: KernelEvent, key: object) -> bool:
-        """Whether `key` is among what the process alone has decided for events of the record's type. Then it counts as an event."""
-        _, kind, known = self._look(record)
-        kept = None if known is None else known.get(kind)
-        if kept is None or key not in kept[1]:
-            return False
-        self._last = self._counted(record)
-        return True
-
-    def _look(self, record: KernelEvent) -> tuple[KernelEvent | None, str | None, dict[object, Any] | None]:
-        """The record, its type, and what is kept of its process; None where it is about a change of the process."""
-        looked = self._looked
-        if looked[0] is not record:
-            kind = calls.event_type(record)
-            changes = kind is None or record.event.startswith("process.")
-            looked = self._looked = record, kind, None if changes else self.processes.subject(record, self._cgroup_path).known
-        return looked
+    def passed(self, count: int, moment: int) -> None:
+        """So many events came that were not made, the last of them at `moment`, ns since boot."""
+        self._count += count
+        self._last = self._moment(moment)
 
     def _counted(self, record: KernelEvent) -> int:
         """The moment of the next event."""
         self._count += 1
-        moment = min(max(self.clock.wall(record.time), 0), LAST_MOMENT)
+        moment = self._moment(record.time)
         if self._count == 1:
             self._first = self._last = moment
         return moment
+
+    def _moment(self, boot: int) -> int:
+        return min(max(self.clock.wall(boot), 0), LAST_MOMENT)
 
     def _unsure(self, event: LiveEvent) -> int | None:
         """What of a process has to be read from its memory, or from that of its ancestors; None where its cgroup, or the program of one of

@@ -24,7 +24,16 @@ import msgspec
 
 from bpfence.alerts.faults import Faults
 from bpfence.conditions.values import fold
-from bpfence.dialects.falco.confirm.event import ABOUT_PROCESS, FalcoEvent, FieldValue, Scalar, directory_of
+from bpfence.dialects.falco.confirm.event import (
+    ABOUT_ACT,
+    ABOUT_PROCESS,
+    OPENING,
+    WHOLE_RECORD,
+    FalcoEvent,
+    FieldValue,
+    Scalar,
+    directory_of,
+)
 from bpfence.dialects.falco.options import SUGGESTED, PathSource
 from bpfence.dialects.falco.read import patterns
 from bpfence.dialects.falco.read.checks import Applied, Comparison, FieldGetter, Getter, Network
@@ -144,6 +153,11 @@ class RuleSet:
         text, fields, text_json, fields_json = renderer.render(event)
         return FalcoMatch(rule, text or "", fields, text_json, fields_json, renderer.printable)
 
+    def written(self, rule: FalcoRule, event: FalcoEvent) -> tuple[bytes, bytes] | None:
+        """The output of `match` and its fields, as JSON alone; None where they were not made, or where it may not be printable."""
+        renderer = self._renderer(rule)
+        return renderer.written(event) if renderer.printable else None
+
     def _renderer(self, rule: FalcoRule) -> _Renderer:
         renderer = self._renderers.get(id(rule))
         if renderer is None:
@@ -166,7 +180,7 @@ def _always(_: FalcoEvent) -> bool:
 
 
 class _Part(NamedTuple):
-    """A closure, and roughly what it costs. `needs`: it is about nothing but the process, and what of that it needs; None: it is not.
+    """A closure, and roughly what it costs. `needs`: it is about nothing but process and act, and what of these it needs; None: it is not.
     `must`: what has to be true where the part is, about nothing but the process.
     """
 
@@ -213,7 +227,10 @@ class _Compiler:
         number = decides_number(test)
         if number is not None:
             return _Part(_always if number else _never, 0, 0)
-        return _Part(*self.judged(test), _needs_of_all([test.left] if test.right is None else [test.left, test.right]))
+        needs = _needs_of_all([test.left] if test.right is None else [test.left, test.right])
+        if needs is not None and needs & WHOLE_RECORD and self.event_type not in OPENING:
+            needs = None
+        return _Part(*self.judged(test), needs)
 
     def judged(self, test: Comparison) -> tuple[Closure, int]:
         take = self.take(test.left)
@@ -266,11 +283,12 @@ def _typed_argument(argument: str, kinds: tuple[type, ...]) -> Take:
 
 
 def _needs(getter: Any) -> int | None:
-    """What a value needs of the process where it is about nothing else; None where it is."""
+    """What a value needs of process and act where it is about nothing else; None where it is."""
     if isinstance(getter, Applied):
         return _needs_of_all(getter.arguments)
     if isinstance(getter, FieldGetter):
-        return ABOUT_PROCESS.get(getter.use.field.name)
+        name = getter.use.field.name
+        return WHOLE_RECORD if name in ABOUT_ACT else ABOUT_PROCESS.get(name)
     return 0
 
 
@@ -288,10 +306,23 @@ def _united(all_needs: Iterable[int | None]) -> int | None:
 
 
 def _remembered(part: _Part) -> _Part:
-    """A part that is about nothing but the process is decided once for it."""
+    """A part that is about nothing but the process is decided once for it; one that is about process and act, for all records that say the
+    same of both."""
     closure, needs, key = part.closure, part.needs, object()
     if needs is None or closure in (_always, _never):
         return part
+
+    def holds_of_act(event: FalcoEvent) -> bool:
+        memo = event.act
+        if memo is None or event.unsure & needs:
+            return closure(event)
+        known: bool | None = memo.get(key)
+        if known is None:
+            known = memo[key] = closure(event)
+        return known
+
+    if needs & WHOLE_RECORD:
+        return part._replace(closure=holds_of_act)
 
     def holds_of_process(event: FalcoEvent) -> bool:
         memo = event.memo
@@ -302,7 +333,7 @@ def _remembered(part: _Part) -> _Part:
             known = memo[key] = closure(event)
         return known
 
-    return _Part(holds_of_process, 0, needs, holds_of_process if needs == 0 else None)
+    return _Part(holds_of_process, 0, needs, holds_of_process if needs == 0 else part.must)
 
 
 def _negated(part: _Part) -> _Part:
@@ -332,10 +363,11 @@ def _joined(parts: list[_Part], nothing: Closure, join: Callable[[tuple[Closure,
         return _Part(nothing, 0, 0)
     if len(parts) == 1:
         return parts[0]
-    all_needs = {part.needs for part in parts}
-    if len(all_needs) > 1:
-        groups = ([part for part in parts if part.needs == needs] for needs in sorted(all_needs - {None}))  # type: ignore[type-var]
-        parts = [*(_remembered(_joined(group, nothing, join)) for group in groups), *(part for part in parts if part.needs is None)]
+    if len({part.needs for part in parts}) > 1:
+        others = [part for part in parts if part.needs is None or part.needs & WHOLE_RECORD]
+        all_needs = {part.needs for part in parts if part.needs is not None and not part.needs & WHOLE_RECORD}
+        groups = ([part for part in parts if part.needs == needs] for needs in sorted(all_needs))
+        parts = [*(_remembered(_joined(group, nothing, join)) for group in groups), *others]
     ordered = sorted(parts, key=lambda part: part.cost)
     needs = _united(part.needs for part in parts)
     must = next((part.must for part in parts if part.must is not None), None) if join is _conjunction else None
@@ -737,18 +769,22 @@ class Output(NamedTuple):
 
 
 class _Half(NamedTuple):
-    """An output in which only what is about the process is filled in; `parts` None: one of it is missing that may not be."""
+    """An output in which only what is known of more than one event is filled in; `others` are not. `parts` None: one of it is missing that
+    may not be. `text_json`, `fields_json`: pieces of JSON, and between them the `others` by their numbers.
+    """
 
     parts: list[str | _Field] | None
     fields: dict[str, Any]
-    text_json: list[bytes | _Field]
-    fields_json: list[bytes | _Field]
+    others: list[_Field]
+    text_json: list[bytes | int]
+    fields_json: list[bytes | int]
 
 
 class _Renderer:
     """One output, ready to be filled in. A value that cannot be had is missing, and `faults` is told.
 
-    What is about nothing but the process is filled in once for it: what is kept are the texts between the other values, and the fields.
+    What is about nothing but process and act is filled in once for them: what is kept are the texts between the other values, and the
+    fields.
     """
 
     def __init__(self, template: Template, rule: str = "", faults: Faults | None = None) -> None:
@@ -762,9 +798,8 @@ class _Renderer:
             for spelled, source in part.inner:
                 if spelled not in self._fields:
                     self._field(Part(spelled, source), source)
-        self._needs = _united(field.needs for field in self._fields.values() if field.needs is not None) or 0
+        self._needs = (_united(field.needs for field in self._fields.values() if field.needs is not None) or 0) & ~WHOLE_RECORD
         self.printable = all(part.text.isprintable() for part in template.parts if part.getter is None)  # values are escaped
-        self._others = [field for field in self._fields.values() if field.needs is None]
 
     def _field(self, part: Part, getter: Getter) -> _Field:
         made = self._fields[part.text] = _Field(part, self._take(getter, part.text), _needs(getter))
@@ -806,55 +841,81 @@ class _Renderer:
 
     def render(self, event: FalcoEvent) -> Output:
         """The output of an event."""
-        memo = event.memo
+        half = self._half(event)
+        fields = half.fields.copy()
+        texts: dict[str, str | None] = {}
+        for field in half.others:
+            value = field.take(event)
+            texts[field.part.text] = self._text(field.part, value)
+            fields[field.part.text] = value_as_json(field.part, value, event)
+        if half.parts is None or None in texts.values():
+            return Output(None, fields)
+        text = "".join([part if isinstance(part, str) else texts[part.part.text] or "" for part in half.parts])
+        return Output(text, fields, *(self._written(event, half) or ()))
+
+    def written(self, event: FalcoEvent) -> tuple[bytes, bytes] | None:
+        """The text and the fields of `render` as JSON alone; None where there is no text."""
+        half = self._half(event)
+        return None if half.parts is None else self._written(event, half)
+
+    def _written(self, event: FalcoEvent, half: _Half) -> tuple[bytes, bytes] | None:
+        if not half.others:
+            return half.text_json[0], half.fields_json[0]  # type: ignore[return-value]
+        texts: list[bytes] = []
+        fields: list[bytes] = []
+        for field in half.others:
+            part, value = field.part, field.take(event)
+            text = self._text(part, value)
+            if text is None:
+                return None
+            quoted = _ENCODER.encode(text)
+            texts.append(quoted[1:-1])
+            # What a text is in the one is in the other.
+            alike = isinstance(value, str) and not part.width and part.text not in _AS_NUMBER
+            fields.append(quoted if alike else _ENCODER.encode(value_as_json(part, value, event)))
+        return (
+            b"".join([piece if isinstance(piece, bytes) else texts[piece] for piece in half.text_json]),
+            b"".join([piece if isinstance(piece, bytes) else fields[piece] for piece in half.fields_json]),
+        )
+
+    def _half(self, event: FalcoEvent) -> _Half:
+        """What is known of the act, where its record has come before; else what is known of the process."""
+        memo, of_act = event.act, True
         if memo is None or event.unsure & self._needs:
-            return self._filled(event, self._about_process(event))
+            memo, of_act = event.memo, False
+            if memo is None or event.unsure & self._needs:
+                return self._filled(event, False)
         known: _Half | None = memo.get(self)
         if known is None:
-            known = memo[self] = self._about_process(event)
-        return self._filled(event, known)
+            known = memo[self] = self._filled(event, of_act)
+        return known
 
-    def _about_process(self, event: FalcoEvent) -> _Half:
-        """What is about the process, filled in."""
-        values = {name: field.take(event) for name, field in self._fields.items() if field.needs is not None}
+    def _filled(self, event: FalcoEvent, of_act: bool) -> _Half:
+        """What is about the process filled in, and what is about the act, if asked for."""
+        known = {
+            name: field for name, field in self._fields.items() if field.needs is not None and (of_act or not field.needs & WHOLE_RECORD)
+        }
+        others = [field for name, field in self._fields.items() if name not in known]
+        number = {field.part.text: n for n, field in enumerate(others)}
+        values = {name: field.take(event) for name, field in known.items()}
         fields = {name: value_as_json(field.part, values.get(name), event) for name, field in self._fields.items()}
         parts = [
-            self._text(part.part, values[part.part.text]) if isinstance(part, _Field) and part.needs is not None else part
+            self._text(part.part, values[part.part.text]) if isinstance(part, _Field) and part.part.text in known else part
             for part in self._parts
         ]
         whole = None if None in parts else _merged(part for part in parts if part is not None)
-        json: list[bytes | _Field] = [b"{"]
-        for name, field in self._fields.items():
+        text: list[bytes | int] = [_in_quotes(part) if isinstance(part, str) else number[part.part.text] for part in whole or ()]
+        json: list[bytes | int] = [b"{"]
+        for name in self._fields:
             json.append((b"," if len(json) > 1 else b"") + _ENCODER.encode(name) + b":")
-            json.append(field if field.needs is None else _ENCODER.encode(fields[name]))
-        return _Half(
-            whole, fields, [_in_quotes(part) if isinstance(part, str) else part for part in whole or ()], _joined_bytes([*json, b"}"])
-        )
+            json.append(number[name] if name in number else _ENCODER.encode(fields[name]))
+        return _Half(whole, fields, others, _joined_bytes([b'"', *text, b'"']), _joined_bytes([*json, b"}"]))
 
     def _text(self, part: Part, value: FieldValue | None) -> str | None:
         if value is None and not self._lenient:
             return None
         text = MISSING if value is None else value_as_text(value)
         return text[: part.width].ljust(part.width) if part.width else text
-
-    def _filled(self, event: FalcoEvent, half: _Half) -> Output:
-        """The same with all other values."""
-        fields = half.fields.copy()
-        texts: dict[str, str | None] = {}
-        json: dict[str, bytes] = {}
-        for field in self._others:
-            name, value = field.part.text, field.take(event)
-            texts[name] = text = self._text(field.part, value)
-            # What a text is in the one is in the other.
-            alike = isinstance(value, str) and not field.part.width and name not in _AS_NUMBER
-            fields[name] = shown = text if alike else value_as_json(field.part, value, event)
-            json[name] = _ENCODER.encode(shown)
-        if half.parts is None or None in texts.values():
-            return Output(None, fields)
-        text = "".join([part if isinstance(part, str) else texts[part.part.text] or "" for part in half.parts])
-        in_quotes = b"".join([part if isinstance(part, bytes) else _in_quotes(texts[part.part.text] or "") for part in half.text_json])
-        fields_json = b"".join([part if isinstance(part, bytes) else json[part.part.text] for part in half.fields_json])
-        return Output(text, fields, b'"%b"' % in_quotes, fields_json)
 
 
 def _merged(parts: Iterable[str | _Field]) -> list[str | _Field]:
@@ -868,8 +929,8 @@ def _merged(parts: Iterable[str | _Field]) -> list[str | _Field]:
     return merged
 
 
-def _joined_bytes(parts: Iterable[bytes | _Field]) -> list[bytes | _Field]:
-    joined: list[bytes | _Field] = []
+def _joined_bytes(parts: Iterable[bytes | int]) -> list[bytes | int]:
+    joined: list[bytes | int] = []
     for part in parts:
         last = joined[-1] if joined else None
         if isinstance(part, bytes) and isinstance(last, bytes):

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bpfence import abi
 from bpfence.agent import follow
@@ -708,7 +710,7 @@ def test_what_goes_wrong_with_one_event_ends_no_agent_and_is_told_once(rig: Rig,
     assert rig.fired() == ["Shadow by anyone"]
     assert rig.output.dicts("alert")[0]["message"].startswith("<NA> opened /etc/shadow")
     with monkeypatch.context() as patched:
-        patched.setattr("bpfence.events.records.decode", broken)
+        patched.setattr("bpfence.events.records.object_bits", broken)
         rig.open(*BOTH)
     rig.open(*BOTH)
     assert rig.fired()[1:] == ["Shadow by sh"], "it goes on"
@@ -719,16 +721,56 @@ def test_what_goes_wrong_with_one_event_ends_no_agent_and_is_told_once(rig: Rig,
     assert loss["undecodable"] == {"a fault of bpfence: ZeroDivisionError": 1}
 
 
-def test_what_a_process_has_refused_is_no_event(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
+PASSING = """
+- rule: Numbered
+  desc: d
+  condition: evt.type in (open, openat) and fd.name startswith /etc and proc.name=sh
+  output: "%evt.num %evt.deltatime %evt.reltime %proc.name %fd.name"
+  priority: NOTICE
+- rule: By path
+  desc: d
+  condition: evt.type in (open, openat) and fd.name=/etc/passwd
+  output: "%evt.num %fd.name"
+  priority: NOTICE
+"""
+OPENED = st.tuples(
+    st.sampled_from([("Numbered",), ("Numbered", "By path")]),
+    st.sampled_from([b"/etc/a", b"/etc/passwd"]),
+    st.sampled_from([0x700001, 0x700000]),
+    st.sampled_from([2, 257, 85, 257 | abi.CALL_COMPAT]),
+    st.sampled_from([3, (1 << 64) - 2]),
+    st.integers(1, 3),
+)
 
-    def refused(_: KernelEvent, key: object) -> bool:
-        asked.append(key)
-        return True
 
-    monkeypatch.setattr(rig.events, "refused", refused)
-    rig.open(*BOTH)
-    rig.open(*BOTH)
-    assert (rig.fired(), rig.events.asked) == ([], [])
-    assert asked[0] == asked[1], "the same rules"
-    assert rig.agent.confirms.counted() == {"candidates": 2, "confirmed": 0}
+@settings(max_examples=60, deadline=None)
+@given(opened=st.lists(OPENED, max_size=30), cut=st.integers(1, 7))
+def test_what_is_sifted_out_changes_nothing(tmp_path_factory: pytest.TempPathFactory, opened: list[Any], cut: int) -> None:
+    """The same lines, numbers of events and counts as where each record is looked at."""
+    told = []
+    for keeps in (True, False):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("bpfence.agent.agent._cgroup_path", lambda: lambda _: "/init.scope")
+            if not keeps:
+                patched.setattr(ProcessCache, "refuse", lambda *_: None)
+            rig = Rig(tmp_path_factory.mktemp("sifted"), rules=PASSING, fake=False)
+            rig.agent.start()
+            rig.agent.life.source.clock = Clock(lambda: 0, lambda: 0)
+            made, time, sequence = [], 1_000_000_000, 0
+            for names, path, exec_id, call, result, step in opened:
+                time, sequence = time + 1000 * step, sequence + 1
+                numbers = {"NUM_RESULT": result, "NUM_CALL": call, "NUM_CALL_ARG0": step}
+                given_header = {"sequence": sequence, "time": time, "exec_id": exec_id, "flags": abi.EVENT_RESULT, "generation": 1}
+                data = record("file.open", numbers, {"STR_FILE_PATH": path}, **given_header, verdicts=(rig.verdict(*names),), error=0)
+                made.append(("candidates", data))
+            rig.engine.batches = [made[at : at + cut] for at in range(0, len(made), cut)]
+            os.write(rig.engine._bell, b"!" * len(rig.engine.batches))
+            rig.agent.drain()
+            texts = [(alert["rule"], alert["message"]) for alert in rig.output.dicts("alert")]
+            told.append(
+                (texts, rig.agent.confirms.counted(), rig.agent.life.source.loss(), len(rig.agent.life.source.processes.refused) > 0)
+            )
+            rig.agent.stop()
+    assert told[0][:3] == told[1][:3]
+    event = next((one for one in opened if one[0] == ("Numbered",) and one[2:4] == (0x700000, 257)), None)
+    assert told[0][3] or event is None, "it is kept that bash matches no such rule"

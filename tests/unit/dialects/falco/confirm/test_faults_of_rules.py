@@ -46,6 +46,7 @@ class Anything:
     type = "openat"
     time = 0
     memo = None
+    act = None
     unsure = 0
 
     def __init__(self, value: Any, elements: tuple[str, ...] | None = ("-x", "")) -> None:

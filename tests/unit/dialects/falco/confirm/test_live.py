@@ -17,9 +17,11 @@ from bpfence import abi
 from bpfence.dialects.falco.confirm import live as falco_live
 from bpfence.dialects.falco.confirm.calls import TYPES, UNKNOWN_DESCRIPTOR
 from bpfence.dialects.falco.confirm.event import (
+    ABOUT_ACT,
     ABOUT_PROCESS,
     ANCESTORS_ARGUMENTS,
     DERIVED,
+    OPENING,
     OWN_ARGUMENTS,
     FalcoAncestor,
     encode,
@@ -29,9 +31,10 @@ from bpfence.dialects.falco.confirm.event import decode as recorded
 from bpfence.dialects.falco.confirm.live import LiveEvent, LiveEvents, address_text, container_id, normal
 from bpfence.dialects.falco.confirm.rules import RuleSet
 from bpfence.dialects.falco.load import load_files, load_text
+from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME
 from bpfence.dialects.falco.read.fields import FALCO_FIELD_BY_NAME, FALCO_FIELDS, FieldArgument
-from bpfence.events.process import Clock, ProcessCache
-from bpfence.events.records import SUBJECT, KernelEvent, decode
+from bpfence.events.process import ACTS, Clock, ProcessCache
+from bpfence.events.records import SUBJECT, KernelEvent, act, decode
 from bpfence.fields import EVENTS as NATIVE_EVENTS
 from bpfence.host.accounts import UNKNOWN, User
 from bpfence.host.hostnames import Hostnames
@@ -44,6 +47,7 @@ from tests.unit.events.samples import IMAGES, Image, record
 
 CLOCK = Clock(lambda: 1_700_000_000_000_000_000, lambda: 0)
 MINUS = (1 << 64).__sub__
+U64 = (1 << 64) - 1
 V4 = bytes([10, 0, 0, 1])
 V6 = ipaddress.IPv6Address("2001:db8::1").packed
 OWN_NAMESPACE = os.stat("/proc/self/ns/pid").st_ino
@@ -1016,6 +1020,59 @@ def test_fields_about_a_process_are_the_same_for_all_its_events(data: st.DataObj
             assert [first.get(name, one) for one in arguments] == [second.get(name, one) for one in arguments], name
 
 
+TEXTS = ["STR_FILE_PATH", "STR_FILE_TEXT", "STR_FILE_BASE", "STR_CALL_TEXT", *PROCESS_STRINGS]
+
+
+@given(
+    st.sampled_from(["file.open", "file.open_failed"]),
+    st.sampled_from([2, 257, 85, 437, 304, 5 | abi.CALL_COMPAT, 295 | abi.CALL_COMPAT]),
+    st.dictionaries(st.sampled_from([name for name, slot in abi.NUM_SLOT.items() if slot >= abi.ABI_NUM_IN_HEADER]), st.integers(0, U64)),
+    st.dictionaries(st.sampled_from(TEXTS), BYTES),
+    st.lists(
+        st.fixed_dictionaries({"time": st.integers(0, 9), "sequence": st.integers(1, 9), "cpu": st.integers(0, 9)}), min_size=2, max_size=2
+    ),
+    st.sampled_from([0, abi.EVENT_RESULT, abi.EVENT_RESULT | abi.EVENT_DECISION, abi.EVENT_ASYNC]),
+    st.booleans(),
+)
+def test_fields_about_an_act_are_the_same_wherever_a_record_says_the_same(
+    name: str, call: int, numbers: dict[str, int], strings: dict[str, bytes], headers: list[dict[str, int]], flags: int, older: bool
+) -> None:
+    found = [decode("candidates", record(name, {**numbers, "NUM_CALL": call}, strings, flags=flags, **header)) for header in headers]
+    one, other = (kernel for kernel in found if isinstance(kernel, KernelEvent))
+    assert act(one) == act(other)
+    procs = [Proc(arguments={412: word, 400: word, 1: word}, started={412: 1, 400: 1, 1: 1}) for word in (b"one\0x", b"other\0y")]
+    makers = [events(proc, images=OLDER if older else IMAGES) for proc in procs]
+    makers[1].passed(5, 77)
+    first, second = (maker.event(found) for maker, found in zip(makers, (one, other), strict=True))
+    assert (first is None) == (second is None)
+    if first is None or second is None:
+        return
+    assert first.type == second.type
+    assert first.type in OPENING
+    for field in sorted(ABOUT_ACT):
+        arguments: tuple[str | None, ...] = (None,)
+        if field in ("evt.arg", "evt.rawarg"):
+            arguments = (*FALCO_EVENT_BY_NAME[first.type].args, "0", "7", "none")
+        assert [first.get(field, one) for one in arguments] == [second.get(field, one) for one in arguments], field
+
+
+def test_what_is_kept_of_an_act_is_shared_by_equal_records() -> None:
+    maker = events()
+    path = {"STR_FILE_PATH": b"/a"}
+    first, second = made("file.open", maker=maker, strings=path), made("file.open", maker=maker, strings=path, time=9, sequence=5, cpu=2)
+    assert first.act is second.act is not None
+    assert made("file.open", maker=maker, strings={"STR_FILE_PATH": b"/b"}).act is not first.act
+    assert made("file.open", maker=maker, strings=path, uid=5).act is not first.act
+    assert made("file.open", maker=maker, strings=path, error=5, action=abi.ACTION_DENY).act is not first.act
+    assert made("net.connect", maker=maker).act is None
+    assert made("file.open", maker=events(cgroup=None), strings=path).act is None
+    for one in range(ACTS):
+        made("file.open", maker=maker, strings={"STR_FILE_PATH": b"%d" % one})
+    assert made("file.open", maker=maker, strings=path).act is not first.act
+    maker.processes.forget_subjects()
+    assert made("file.open", maker=maker, strings=path).act == {}
+
+
 def test_what_is_kept_is_shared_by_the_events_of_a_type() -> None:
     maker = events()
     first, second, third = made("file.open", maker=maker), made("file.open", maker=maker, time=9), made("file.open", "creat", maker=maker)
@@ -1045,17 +1102,19 @@ def test_rules_say_the_same_whether_or_not_anything_is_kept() -> None:
     assert not [one for one in found if one.severity == "error"]
     rules = RuleSet(loaded.rules)
     said = []
-    for path in (b"/etc/a", b"/etc/q", b"/usr", b"/etc/a"):
+    for time, path in enumerate((b"/etc/a", b"/etc/q", b"/usr", b"/etc/a")):
         for comm in (b"sh", b"other"):
-            event = made("file.open", maker=maker, strings={"STR_FILE_PATH": path}, comm=comm)
+            event = made("file.open", maker=maker, strings={"STR_FILE_PATH": path}, comm=comm, time=time)
+            assert event.act is not None
             kept = [(match.output, match.fields) for match in rules.matches(event)]
-            event.memo = None
+            event.memo = event.act = None
             fresh = [(match.output, match.fields) for match in RuleSet(loaded.rules).matches(event)]
             assert kept == fresh
             for match in rules.matches(event):
                 assert json.loads(match.output_json) == match.output
                 assert list(json.loads(match.fields_json).items()) == list(match.fields.items())
                 assert match.printable
+                assert rules.written(match.rule, event) == (match.output_json, match.fields_json)
             assert [list(fields) for _, fields in kept] == [list(fields) for _, fields in fresh], "the order, too"
             said.append(len(kept))
     assert sum(said) == 6
@@ -1087,13 +1146,6 @@ def test_a_process_that_no_rule_can_match_needs_no_events() -> None:
     by_process = {name: rules.refused_by_process(event, frozenset([name])) for name in ("Process", "Path", "Either")}
     assert by_process == {"Process": True, "Path": False, "Either": False}
     assert not rules.refused_by_process(event, frozenset(["Process", "Path"]))
-    assert event.memo is not None
-    event.memo["key"] = rules
-    again = seen("file.open", time=2_000_000_000, strings={"STR_FILE_PATH": b"/etc/b"})
-    assert maker.refused(again, "key")
-    assert not maker.refused(again, "another")
-    assert not maker.refused(seen("file.open", uid=5), "key")
-    assert not maker.refused(seen("file.mmap"), "key"), "of no type that Falco has"
-    assert not maker.refused(seen("process.setuid", "setuid"), "key")
+    maker.passed(1, 2_000_000_000)
     after = made("file.open", maker=maker, time=3_000_000_000)
     check(after, {"evt.num": 3, "evt.deltatime": 1_000_000_000})
