@@ -409,12 +409,26 @@ class _Writer:
         for key, value in node.pairs[first:behind]:
             end = self.end_of(key, value)
             end = self.before_space(end) if value.kind != "scalar" or value.style in ("|", ">") else end
-            # With the line end before it, not the one behind: what is added behind the line has its place there.
-            start, stop = self.line_start(key.mark), self.line_end(end)
-            if not start:
-                stop += 2 if self.text.startswith("\r\n", stop) else 1 if stop < len(self.text) else 0
-            start -= 2 if start > 1 and self.text.startswith("\r\n", start - 2) else 1 if start else 0
-            self.edits.append(Edit(start, stop, ""))
+            self.cut_lines(self.line_start(key.mark), self.line_end(end), comments=value.kind == "map" and not value.flow)
+
+    def cut_lines(self, start: int, stop: int, *, comments: bool) -> None:
+        """Take lines out; with `comments` those stay that hold nothing else."""
+        at = begin = start
+        while comments and at < stop:
+            end = self.line_end(at)
+            after = end + (2 if self.text.startswith("\r\n", end) else 1)
+            if self.text[at:end].lstrip(" ").startswith("#"):
+                if begin < at:
+                    self.cut_lines(begin, self.before_space(at), comments=False)
+                begin = after
+            at = after
+        if begin >= stop:
+            return
+        # With the line end before it, not the one behind: what is added behind the line has its place there.
+        if not begin:
+            stop += 2 if self.text.startswith("\r\n", stop) else 1 if stop < len(self.text) else 0
+        begin -= 2 if begin > 1 and self.text.startswith("\r\n", begin - 2) else 1 if begin else 0
+        self.edits.append(Edit(begin, stop, ""))
 
     # ---- places ----
 

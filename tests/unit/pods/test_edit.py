@@ -46,6 +46,7 @@ def edited(text: str, *changes: tuple[str, str, object]) -> str:
         ("a: [\n  X\n]\n", ("append", "a", "ALL"), "a: [\n  X,\n  ALL\n]\n"),
         ("x: 1\na: 1 # c\nb: 2\n", ("remove", "a", None), "x: 1\nb: 2\n"),
         ("a: |\n  x\n\n  y\n\nb: 2\n", ("remove", "a", None), "\nb: 2\n"),
+        ("x: 1\na:\n  # c\n  b: 1\n\n  # d\n  e: 2 # f\nz: 1\n", ("remove", "a", None), "x: 1\n  # c\n\n  # d\nz: 1\n"),
         ("k: {a: 1, b: 2}\n", ("remove", "k.a", None), "k: {b: 2}\n"),
         ("k: {a: 1, b: 2}\n", ("remove", "k.b", None), "k: {a: 1}\n"),
         ("k: {a: 1}\n", ("remove", "k.a", None), "k: {}\n"),
