@@ -50,6 +50,7 @@ MODULES: Final = {
         "status": "Show what is in force, and what was counted.",
         "unload": "End enforcement: take everything out of the kernel.",
     },
+    "bpfence.cli.pod": {"pod": "Check and harden Kubernetes manifests."},
     "bpfence.cli.seccomp": {"seccomp": "Check, explain, learn, run: seccomp profiles."},
 }
 """Commands by the module that has them. A test compares the sentences with the commands' own."""

@@ -29,13 +29,14 @@ _LINE: Final = re.compile("\r\n|\r|\n")
 
 
 class JsonValue(Placed):
-    """One value. `text` holds a string's content, a number as it was written, `true` or `false`."""
+    """One value. `text` holds a string's content, a number as it was written, `true` or `false`; `end` is the offset behind it in JSON."""
 
-    __slots__ = ("items", "kind", "pairs")
+    __slots__ = ("end", "items", "kind", "pairs")
 
     def __init__(self, source: PlacedText, kind: ValueKind, start: int, text: str = "") -> None:
         super().__init__(source, start, text)
         self.kind = kind
+        self.end = start
         self.items: list[JsonValue] = []
         self.pairs: list[tuple[JsonValue, JsonValue]] = []
 
@@ -84,6 +85,7 @@ class _Parser:
         self.space()
         if self.peek() == end:
             self.at += 1
+            holder.end = self.at
             self.open.pop()
             self.keys.pop()
             return
@@ -140,7 +142,7 @@ class _Parser:
         if match is None:
             raise self.bad_string()
         value = JsonValue(self.source, "string", self.at, json.loads(match.group()))
-        self.at = match.end()
+        value.end = self.at = match.end()
         return value
 
     def bad_string(self) -> DocumentError:
@@ -168,7 +170,7 @@ class _Parser:
         if len(match.group()) > MAX_DIGITS:
             raise self.error("the number is far too long", "no argument has more than 20 digits", "json-limit")
         value = JsonValue(self.source, "number", self.at, match.group())
-        self.at = match.end()
+        value.end = self.at = match.end()
         return value
 
     def word(self) -> JsonValue:
@@ -176,7 +178,7 @@ class _Parser:
         word = match.group() if match else ""
         if word in ("true", "false", "null"):
             value = JsonValue(self.source, "null" if word == "null" else "boolean", self.at, word)
-            self.at += len(word)
+            value.end = self.at = self.at + len(word)
             return value
         if not self.peek():
             raise self.error("the file ends where a value is expected", 'close what is open, or write the profile: {"defaultAction": …}')

@@ -32,9 +32,13 @@ NodeKind = Literal["scalar", "list", "map"]
 
 
 class YamlNode(Placed):
-    """One YAML node. `style` is '' for plain scalars, else the character that introduces it; `start` the offset of its content."""
+    """One YAML node. `style` is '' for plain scalars, else the character that introduces it; `start` the offset of its content.
 
-    __slots__ = ("items", "kind", "length", "mark", "pairs", "reached", "size", "style", "tag")
+    `end` is the offset behind it: of a block scalar the beginning of a line, of a block collection where its last node ends. What an alias
+    stands for is the node that has the anchor, and lies before the alias.
+    """
+
+    __slots__ = ("end", "flow", "height", "items", "kind", "length", "mark", "pairs", "reached", "size", "style", "tag")
 
     def __init__(self, source: PlacedText, kind: NodeKind, start: int, text: str = "", style: str = "", tag: str = "") -> None:
         super().__init__(source, start, text)
@@ -44,7 +48,10 @@ class YamlNode(Placed):
         self.items: list[YamlNode] = []
         self.pairs: list[tuple[YamlNode, YamlNode]] = []
         self.size = 1  # in nodes
+        self.height = 1  # in levels, aliases written out
         self.length = len(text)  # in characters of texts
+        self.flow = False  # a list or map in brackets
+        self.end = start
         self.mark = start  # where its tag and anchor begin
         self.reached = (0, -1, -1)  # how far `_index` has come: the next offset asked for mostly lies behind it
 
@@ -154,6 +161,7 @@ class _Composer:
         self.anchors: dict[str, YamlNode | None] = {}
         self.total = 0
         self.characters = 0
+        self.last = 0  # where the last scalar, alias or flow collection ended
 
     def take(self, event: yaml.Event) -> YamlNode | None:
         """One event; the root node when it completes a document's tree."""
@@ -165,12 +173,14 @@ class _Composer:
             style = event.style if event.style in ("'", '"', "|", ">") else ""
             node = YamlNode(self.source, "scalar", self.start(event), event.value, style, event.tag or "")
             node.mark = self.mark(event)
+            node.end = self.last = self.ended(event)
             if event.anchor:
                 self.anchors[event.anchor] = node
             return self.add(node)
         elif isinstance(event, yaml.CollectionStartEvent):
             kind: NodeKind = "list" if isinstance(event, yaml.SequenceStartEvent) else "map"
             node = YamlNode(self.source, kind, self.start(event), tag=event.tag or "")
+            node.mark, node.flow = self.mark(event), bool(event.flow_style)
             if len(self.open) >= MAX_DEPTH:
                 raise DocumentError(node.location, f"the file nests deeper than {MAX_DEPTH} levels", "policies need about 6", "yaml-limit")
             if event.anchor:
@@ -184,6 +194,10 @@ class _Composer:
                 node.pairs = list(zip(children[::2], children[1::2], strict=True))
             node.size = 1 + sum(child.size for child in children)
             node.length = sum(child.length for child in children)
+            node.height = 1 + max((child.height for child in children), default=0)
+            if node.flow:
+                self.last = self.ended(event)
+            node.end = self.last
             if anchor:
                 self.anchors[anchor] = node
             return self.add(node)
@@ -210,12 +224,19 @@ class _Composer:
     def mark(self, event: yaml.NodeEvent) -> int:
         return self.source.offset(event.start_mark.line, event.start_mark.column) if event.start_mark else 0
 
+    def ended(self, event: yaml.Event) -> int:
+        return self.source.offset(event.end_mark.line, event.end_mark.column) if event.end_mark else 0
+
     def alias(self, event: yaml.AliasEvent) -> YamlNode:
         anchor = event.anchor or ""
         node = self.anchors.get(anchor)
         if node is None:
             what = f"*{anchor} contains itself" if anchor in self.anchors else f"the alias *{anchor} has no anchor before it"
             raise DocumentError(self.source.location(self.mark(event)), what, "a value that begins with '*' must be quoted", _SYNTAX)
+        self.last = self.ended(event)
+        if len(self.open) + node.height > MAX_DEPTH:
+            what = f"the file nests deeper than {MAX_DEPTH} levels, aliases written out"
+            raise DocumentError(self.source.location(self.mark(event)), what, "policies need about 6", "yaml-limit")
         self.count(node.size, event)
         self.characters += node.length  # texts that are written out are bounded by the size of the file already
         if self.characters > MAX_ALIASED:

@@ -17,6 +17,7 @@ import msgspec
 
 from bpfence.documents.json_values import JsonValue
 from bpfence.errors import CompileError, Diagnostic, Location
+from bpfence.pods.kinds import CONTAINER_SECCOMP, CONTAINERS, POD_SECCOMP, TEMPLATES, annotated_profile
 from bpfence.seccomp.filter import Optimize, pseudo_code
 from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.interpret import compile_verified, differences
@@ -216,16 +217,6 @@ def _wrapped(key: str, names: list[str]) -> list[str]:
 
 # ---- Kubernetes ----
 
-POD_ANNOTATION: Final = "seccomp.security.alpha.kubernetes.io/pod"
-CONTAINER_ANNOTATION: Final = "container.seccomp.security.alpha.kubernetes.io/"
-_CONTAINERS: Final = ("initContainers", "containers", "ephemeralContainers")
-# Where each kind of object has the template of its Pods.
-_TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
-    "Pod": (), "Deployment": ("spec", "template"), "ReplicaSet": ("spec", "template"), "DaemonSet": ("spec", "template"),
-    "StatefulSet": ("spec", "template"), "Job": ("spec", "template"), "CronJob": ("spec", "jobTemplate", "spec", "template"),
-    "PodTemplate": ("template",), "ReplicationController": ("spec", "template"),
-}  # fmt: skip
-
 
 def _kubernetes(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
     """The operator's object, and a Pod that uses it: the given one brought up to date, or a hardened one to start from."""
@@ -316,12 +307,12 @@ def modern_manifest(root: JsonValue, path: str, replace: bool, findings: Finding
     what they lack of a hardened security context; what they say already stays. CompileError where the document is of another kind.
     """
     kind = _text_of(root, "kind")
-    if root.kind != "object" or kind not in _TEMPLATES:
+    if root.kind != "object" or kind not in TEMPLATES:
         what = f"a manifest of kind {quoted(kind)} has no Pod" if kind else "this is not a Kubernetes manifest"
-        raise CompileError([Diagnostic(root.location, what, "known kinds: " + ", ".join(_TEMPLATES), code="wrong-kind")])
+        raise CompileError([Diagnostic(root.location, what, "known kinds: " + ", ".join(TEMPLATES), code="wrong-kind")])
     document: dict[str, Any] = as_plain(root)
     holder, written = document, root
-    for key in _TEMPLATES[kind]:
+    for key in TEMPLATES[kind]:
         holder, written = _inner(holder, key), _field(written, key)
     _modern_pod(holder, written, path, replace, findings)
     return document
@@ -332,30 +323,30 @@ def _modern_pod(pod: dict[str, Any], written: JsonValue, path: str, replace: boo
     spec, spec_value = _inner(pod, "spec"), _field(written, "spec")
     context = _inner(spec, "securityContext")
     profile = context.get("seccompProfile")
-    if POD_ANNOTATION in notes and profile is None:
-        context["seccompProfile"] = profile = notes[POD_ANNOTATION]
+    if POD_SECCOMP in notes and profile is None:
+        context["seccompProfile"] = profile = notes[POD_SECCOMP]
     if profile is None or (replace and isinstance(profile, dict) and profile.get("type") == "Localhost"):
         context["seccompProfile"] = {"type": "Localhost", "localhostProfile": path}
-    for kind in _CONTAINERS:
+    for kind in CONTAINERS:
         containers = spec.get(kind)
         values = _field(spec_value, kind).items
         for number, container in enumerate(containers if isinstance(containers, list) else []):
             if isinstance(container, dict):
                 place = values[number].location
-                _modern_container(container, notes.get(f"{CONTAINER_ANNOTATION}{container.get('name')}"), place, findings)
+                _modern_container(container, notes.get(f"{CONTAINER_SECCOMP}{container.get('name')}"), place, findings)
 
 
-def _annotations(pod: dict[str, Any], written: JsonValue, findings: Findings) -> dict[str, dict[str, Any]]:
+def _annotations(pod: dict[str, Any], written: JsonValue, findings: Findings) -> dict[str, dict[str, str]]:
     """What the annotations of the alpha API say, as fields. The annotations are removed."""
     metadata = pod.get("metadata")
     annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
-    profiles: dict[str, dict[str, Any]] = {}
+    profiles: dict[str, dict[str, str]] = {}
     if not isinstance(metadata, dict) or not isinstance(annotations, dict):
         return profiles
     for key, value in _field(_field(written, "metadata"), "annotations").pairs:
-        if key.text != POD_ANNOTATION and not key.text.startswith(CONTAINER_ANNOTATION):
+        if key.text != POD_SECCOMP and not key.text.startswith(CONTAINER_SECCOMP):
             continue
-        profile = _annotation_profile(value.text)
+        profile = annotated_profile(value.text)
         what = f"the annotation {key.text} has not been read since Kubernetes 1.27: it has no effect"
         if profile is None:
             findings.warn(key.location, "obsolete", what, f"{quoted(value.text)} names no profile")
@@ -368,16 +359,7 @@ def _annotations(pod: dict[str, Any], written: JsonValue, findings: Findings) ->
     return profiles
 
 
-def _annotation_profile(text: str) -> dict[str, Any] | None:
-    if text in ("runtime/default", "docker/default"):
-        return {"type": "RuntimeDefault"}
-    if text == "unconfined":
-        return {"type": "Unconfined"}
-    kind, _, path = text.partition("/")
-    return {"type": "Localhost", "localhostProfile": path} if kind == "localhost" and path else None
-
-
-def _modern_container(container: dict[str, Any], noted: dict[str, Any] | None, place: Location, findings: Findings) -> None:
+def _modern_container(container: dict[str, Any], noted: dict[str, str] | None, place: Location, findings: Findings) -> None:
     context = _inner(container, "securityContext")
     own = context.get("seccompProfile")
     if own is None and noted is not None:

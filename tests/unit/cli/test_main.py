@@ -30,7 +30,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert result.exit_code == 0
     assert "Example" in result.output
     assert f"bpfence {name}" in result.output
-    assert name in ("run", "exec", "completion", "seccomp") or "--json" in result.output
+    assert name in ("run", "exec", "completion", "seccomp", "pod") or "--json" in result.output
 
 
 def test_version() -> None:
@@ -90,7 +90,7 @@ def test_a_reader_that_goes_away_is_not_complained_about() -> None:
 
 def test_all_commands_are_there() -> None:
     assert {command.name for command in COMMANDS} == {"check", "explain", "test"}
-    needs_no_kernel = {"check", "explain", "test", "fields", "events", "convert", "version", "completion", "seccomp"}
+    needs_no_kernel = {"check", "explain", "test", "fields", "events", "convert", "version", "completion", "seccomp", "pod"}
     assert set(EVERY_NAME) == needs_no_kernel | {"run", "exec", "status", "unload", "doctor"}
 
 
@@ -111,6 +111,8 @@ NOT_NEEDED: list[tuple[str, set[str]]] = [
     ("seccomp --help", SHOWING | FALCO | NATIVE | RUNNING),
     ("seccomp export --format systemd examples/seccomp/web-service.json", FALCO | NATIVE | RUNNING),
     ("seccomp export --format k8s examples/seccomp/web-service.json", FALCO | NATIVE - {"yaml"} | RUNNING - {"_cffi_backend"}),
+    ("pod --help", SHOWING | FALCO | RUNNING | SECCOMP | EVENTS),
+    ("pod check --json tests/cases/pods/restricted.yaml", SHOWING | FALCO | RUNNING | SECCOMP | EVENTS),
     (
         "check --json examples/policies/fork-bomb-guard.yaml",
         SHOWING | NOT_FOR_TABLES | EVENTS | FALCO - {"bpfence.dialects.falco"} | FALCO_PARTS,

@@ -254,7 +254,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     words, command = draw(st.sampled_from(PURE))
     options = [option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts]
     rest = draw(st.lists(st.one_of(WORDS, st.sampled_from(options or ["-h"])), max_size=5))
-    return [*words, *(word for word in rest if word not in ("-o", "--output", "--write"))]
+    return [*words, *(word for word in rest if word not in ("-o", "--output", "--write", "--in-place"))]
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -133,3 +133,10 @@ def test_size_is_bounded() -> None:
 
 def test_a_long_string_is_read_in_one_go() -> None:
     assert len(parse('"' + "x" * (1 << 20) + '"', "f").text) == 1 << 20
+
+
+@pytest.mark.parametrize("text", ["1.5", "true", "null", '"a\\"b"', "[]", "[1, {}]", '{"a": [1]}'])
+def test_where_values_end(text: str) -> None:
+    inner = parse(f' {{"k": {text} , "l": 0}} ', "f").pairs[0][1]
+    assert inner.source.text[inner.start : inner.end] == text
+    assert parse(f" {text} ", "f").end == len(text) + 1

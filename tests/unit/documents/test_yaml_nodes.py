@@ -167,3 +167,43 @@ def test_nothing_else_is_raised(text: str) -> None:
         assert place.line >= 1
         assert place.column >= 1
         nodes += [*node.items, *(n for pair in node.pairs for n in pair)]
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("k: plain text # c\n", " # c\n"),
+        ("k: 'it''s' # c\n", " # c\n"),
+        ("k: first\n  second\nx: 1\n", "\nx: 1\n"),
+        ("k: |\n  a\n\n  b\nx: 1\n", "x: 1\n"),
+        ("k: |+\n  a\n\nx: 1\n", "x: 1\n"),
+        ("k:\nx: 1\n", "\nx: 1\n"),
+        ("k: # nothing\nx: 1\n", " # nothing\nx: 1\n"),
+        ("k: {a: 1, b: [2]} # c\n", " # c\n"),
+        ("k:\n  a: 1 # c\n# d\nx: 1\n", " # c\n# d\nx: 1\n"),
+        ("k:\n- a\n- [1, 2] # c\nx: 1\n", " # c\nx: 1\n"),
+        ("k: &n\n  a:\n    b: c\n\nx: 1\n", "\n\nx: 1\n"),
+        ("y: &a 1\nk:\n  - *a # c\n", " # c\n"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_where_nodes_end(text: str, rest: str, end: str) -> None:
+    text, rest = text.replace("\n", end), rest.replace("\n", end)
+    node = next(node for key, node in root(text).pairs if key.text == "k")
+    assert text[node.end :] == rest
+
+
+def test_flow_and_mark() -> None:
+    outer = root("a: &x {b: []}\nc: &y\n  - d\n")
+    assert [outer.flow, *(node.flow for _, node in outer.pairs)] == [False, True, False]
+    assert value("a: &x {b: []}").mark == 3
+    assert value("a: &x {b: []}").start == 6
+
+
+def test_aliases_do_not_nest_deeper_than_what_is_written_out() -> None:
+    """Whoever walks a tree may recurse: a chain of aliases is as deep as if it were written out."""
+    links = [f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 400)]
+    with pytest.raises(DocumentError) as caught:
+        root("\n".join(["a0: &a0 x", *links]))
+    assert caught.value.diagnostic.code == "yaml-limit"
+    assert root("\n".join(["a0: &a0 x", *links[:60]])).height == 62

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from bpfence.documents.yaml_values import documents
 from bpfence.errors import CompileError, Diagnostic
+from bpfence.pods import kinds
 from bpfence.seccomp import export as exports
 from bpfence.seccomp.export import Exported, ExportOptions, Format, export, from_operator
 from bpfence.seccomp.interpret import Program, verdict_of
@@ -281,8 +282,8 @@ shapes = st.recursive(
                     "name",
                     "drop",
                     "seccompProfile",
-                    exports.POD_ANNOTATION,
-                    exports.CONTAINER_ANNOTATION + "a",
+                    kinds.POD_SECCOMP,
+                    kinds.CONTAINER_SECCOMP + "a",
                 ]
             ),
             inner,
