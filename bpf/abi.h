@@ -594,16 +594,20 @@ enum counter_id {
 	CNT_REFUSED_PATH = 24,
 	CNT_REFUSED_VALUE = 25,
 	CNT_REFUSED_TABLE = 26,
-	CNT_MAX = 27,
+	/* Events for which the hook program found no engine in its place: all, and those that were denied. */
+	CNT_UNCERTAIN_ENGINE = 27,
+	CNT_REFUSED_ENGINE = 28,
+	CNT_MAX = 29,
 };
 /* Lost records by event: map `lost`, per-CPU array, key enum event_id, value u64.
  *
- * What agents have told of them: map `told`, array, key enum event_id, value u64; behind the events of CNT_REFUSED_MEMORY and
- * CNT_REFUSED_TABLE.
+ * What agents have told of them: map `told`, array, key enum event_id, value u64; behind the events of CNT_REFUSED_MEMORY,
+ * CNT_REFUSED_TABLE and CNT_REFUSED_ENGINE.
  */
 #define TOLD_REFUSED_MEMORY 256
 #define TOLD_REFUSED_TABLE 257
-#define TOLD_MAX 258
+#define TOLD_REFUSED_ENGINE 258
+#define TOLD_MAX 259
 
 /* ---- Objects: map `objects`, hash, written by the agent when rules use `follow: object`. ---- */
 struct object_key {

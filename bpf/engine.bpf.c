@@ -41,6 +41,17 @@ __noinline u64 tree_version(void)
 
 /* ---- what is called from many places ---- */
 
+/* As the first member of a type whose first member is a number of 64 bits: a pointer could not be returned. */
+__noinline u64 pointer_at(u64 address)
+{
+	u64 pointer = 0;
+
+	if (have_rdonly_cast)
+		return ((struct timespec64 *)bpf_rdonly_cast((void *)address, bpf_core_type_id_kernel(struct timespec64)))->tv_sec;
+	bpf_probe_read_kernel(&pointer, sizeof(pointer), (void *)address);
+	return pointer;
+}
+
 __noinline u32 match_word(u64 generation, u64 ref)
 {
 	struct image_page *page = match_page(generation, ref);

@@ -20,6 +20,9 @@ int concern_again(u32 slot);
 /* read_start_time by probe reads. */
 u64 start_time_probed(void);
 
+/* The pointer that is stored at an address of the kernel. */
+u64 pointer_at(u64 address);
+
 /* Computes the subject of the acting process into the scratch, and into its record. SUBJECT_*. */
 int subject_load(u32 slot, u32 event);
 
@@ -29,14 +32,11 @@ int decide_rules(u32 slot);
 /* What has been decided is done, told and counted; the errno of a denial, or 0. */
 int decide_outcome(u32 slot);
 
-/* Decides on the event in the scratch and writes what must be reported. Returns 0 or a positive errno. */
-static __always_inline int decide(u32 slot)
-{
-	return decide_rules(slot) ? decide_outcome(slot) : 0;
-}
-
 /* Decides an event that no memory could be had for: 0, or the errno of a denial where an enforcing rule concerns it. */
 int decide_without_memory(u32 event);
+
+/* The same for an event whose hook program is without the shared engine. */
+int decide_without_engine(u32 event);
 
 /* IMAGE_* features of the active image; 0 where none is. */
 int image_features(void);
@@ -281,19 +281,27 @@ static __always_inline u64 read_start_time(void)
 /* Whether a record is the acting process's and still tells the truth: same generation, and where the subject looks at them, same effective
  * ids and cgroup.
  */
-static __always_inline bool record_fresh(const struct process_record *record, u64 generation)
+static __always_inline bool record_fits(const struct process_record *record, u64 generation, u64 start_time, bool hot)
 {
 	u32 uid, gid;
 
-	if (record->generation != generation || record->start_time != read_start_time())
+	if (record->generation != generation || record->start_time != start_time)
 		return false;
 	if (record->flags & RECORD_DEPENDS_CGROUP && record->cgroup != bpf_get_current_cgroup_id())
 		return false;
 	if (record->flags & RECORD_DEPENDS_IDS) {
-		read_ids(&uid, &gid);
+		if (hot)
+			read_ids(&uid, &gid);
+		else
+			read_ids_probed(&uid, &gid);
 		return record->uid == uid && record->gid == gid;
 	}
 	return true;
+}
+
+static __always_inline bool record_fresh(const struct process_record *record, u64 generation)
+{
+	return record_fits(record, generation, read_start_time(), true);
 }
 
 /* Numbers whose slot is known to the compiler are found without arithmetic: others go through num_word. */
@@ -404,17 +412,11 @@ static __always_inline bool record_load(struct scratch *s, const struct concern 
 	return record_fresh(&s->record, generation);
 }
 
-/* Starts an event: takes a scratch and the subject. NULL: nothing concerns it, or it is refused; event_refused tells. */
-static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
+/* Takes a scratch and the subject for an event that may concern the process. NULL: it does not, or it is refused; `slot` is the errno then. */
+static __always_inline struct scratch *event_load(u32 event, u64 generation, u64 tgid, struct concern *concern, u32 *slot)
 {
-	u64 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32;
-	struct concern *concern = concern_of(tgid);
-	struct scratch *s;
+	struct scratch *s = scratch_take(slot);
 
-	*slot = 0;
-	if (!concern || subject_unconcerned(concern, event, generation, tgid))
-		return NULL;
-	s = scratch_take(slot);
 	if (!s) {
 		*slot = decide_without_memory(event);
 		return NULL;
@@ -440,6 +442,86 @@ static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
 	scratch_give(s, *slot);
 	*slot = 0;
 	return NULL;
+}
+
+/* ---- what hook programs ask the engine for: `what` of engine() ---- */
+
+#define ENGINE_BEGIN 0       /* event_load of the event that the argument is: the slot, BEGIN_UNCONCERNED or BEGIN_REFUSED */
+#define ENGINE_DECIDE 1      /* decides on the event in the scratch and writes what must be reported: 0 or a positive errno */
+#define ENGINE_PATH 2        /* path_resolve; the argument is which */
+#define ENGINE_MOUNT 3       /* mount_of; the argument is the dentry, the slot is not looked at */
+#define ENGINE_MOUNT_WHOLE 4 /* mount_of_whole */
+
+#define BEGIN_UNCONCERNED (1ULL << 32)
+#define BEGIN_REFUSED (BEGIN_UNCONCERNED | EPERM)
+
+static __always_inline u64 engine_begin(u32 event)
+{
+	u64 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32;
+	struct concern *concern = concern_of(tgid);
+	u32 slot = 0;
+
+	if (concern && event_load(event, generation, tgid, concern, &slot))
+		return slot;
+	return BEGIN_UNCONCERNED | slot;
+}
+
+/* The engine as a part of the program that calls it. */
+static __always_inline u64 engine_own(u32 what, u32 slot, u64 argument)
+{
+	switch (what) {
+	case ENGINE_BEGIN:
+		return engine_begin(argument);
+	case ENGINE_DECIDE:
+		return decide_rules(slot) ? decide_outcome(slot) : 0;
+	case ENGINE_PATH:
+		return path_resolve(slot, argument);
+	case ENGINE_MOUNT:
+		return mount_of(argument);
+	case ENGINE_MOUNT_WHOLE:
+		return mount_of_whole(argument);
+	}
+	return 0;
+}
+
+/* Every source is compiled twice. In bpfence.bpf.o each program has the whole engine in it, which the verifier walks for each anew. In
+ * shared.bpf.o (ENGINE_SHARED) engine() is an empty place that the loader puts the engine into, which the verifier has walked once: see
+ * shared.bpf.c.
+ */
+#ifdef ENGINE_SHARED
+u64 engine(u32 what, u32 slot, u64 argument);
+#else
+#define engine engine_own
+#endif
+
+/* The rest of event_begin: where the engine is shared, this is its part as well. */
+static __always_inline struct scratch *event_taken(u32 event, u64 generation, u64 tgid, struct concern *concern, u32 *slot)
+{
+#ifdef ENGINE_SHARED
+	u64 begun = engine(ENGINE_BEGIN, 0, event);
+
+	*slot = begun;
+	return begun & BEGIN_UNCONCERNED ? NULL : scratch_at(*slot);
+#else
+	return event_load(event, generation, tgid, concern, slot);
+#endif
+}
+
+static __always_inline int decide(u32 slot)
+{
+	return engine(ENGINE_DECIDE, slot, 0);
+}
+
+/* Starts an event: takes a scratch and the subject. NULL: nothing concerns it, or it is refused; event_refused tells. */
+static __always_inline struct scratch *event_begin(u32 event, u32 *slot)
+{
+	u64 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32;
+	struct concern *concern = concern_of(tgid);
+
+	*slot = 0;
+	if (!concern || subject_unconcerned(concern, event, generation, tgid))
+		return NULL;
+	return event_taken(event, generation, tgid, concern, slot);
 }
 
 /* What a hook returns for which event_begin gave NULL: `slot` then holds the errno of a refusal, or 0. */
@@ -514,6 +596,13 @@ static __always_inline u64 address_of(struct scratch *s, const void *pointer)
 	return *(volatile u64 *)&s->walk_dentry;
 }
 
+/* A member that is a pointer, of what a hook's argument points to, as a number. Where the verifier would trust it, it looks up names of its own
+ * in all of the kernel's types, one type after the other, for each such load (v6.3, 57539b1c0ac2): near twenty million instructions. Where
+ * it has bpf_rdonly_cast, which came before that, pointer_at loads what it does not trust.
+ */
+#define pointer_in(s, pointer, member) \
+	(have_rdonly_cast ? pointer_at(address_of(s, pointer) + bpf_core_field_offset(typeof(*(pointer)), member)) : (u64)(pointer)->member)
+
 /* The registers of the current system call: those of its table. */
 static __always_inline void set_call_arguments(struct scratch *s)
 {
@@ -548,11 +637,11 @@ static __always_inline void set_path(struct scratch *s, u32 which, const void *d
 	s->steps_of = STEPS_NONE;
 }
 
-/* Everything about an open file: the hook's own argument, so these are direct loads. */
+/* Everything about an open file, which is the hook's own argument. */
 static __always_inline void set_file(struct scratch *s, struct file *file)
 {
-	set_path(s, 0, file->f_path.dentry, file->f_path.mnt);
-	s->inode = (u64)file->f_inode;
+	set_path(s, 0, (void *)pointer_in(s, file, f_path.dentry), (void *)pointer_in(s, file, f_path.mnt));
+	s->inode = pointer_in(s, file, f_inode);
 }
 
 /* The path of a unix socket, where the hook has set its place: by way of file.path, which no other event of sockets has. */

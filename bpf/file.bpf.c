@@ -36,13 +36,22 @@ static __always_inline void decide_origin(struct scratch *s, u32 slot)
 
 	if (BPF_CORE_READ((struct mount *)mount, mnt_ns) != BPF_CORE_READ(task, nsproxy, mnt_ns))
 		return;
-	whole = mount_of_whole(s->dentry[0]);
+	whole = engine(ENGINE_MOUNT_WHOLE, slot, s->dentry[0]);
 	if (!whole)
 		return;
 	s->mount[0] = whole;
 	s->flags |= EVENT_ORIGIN;
 	forget_path(s);
 	decide(slot);
+}
+
+/* Whether the mount that the file is seen through is not one of its whole file system. */
+static __always_inline bool mounted_in_part(struct scratch *s)
+{
+	u64 root = pointer_at(s->mount[0] + bpf_core_field_offset(struct vfsmount, mnt_root));
+	u64 sb = pointer_at(s->dentry[0] + bpf_core_field_offset(struct dentry, d_sb));
+
+	return root != pointer_at(sb + bpf_core_field_offset(struct super_block, s_root));
 }
 
 SEC("lsm/file_open")
@@ -55,7 +64,7 @@ int HOOK_PROG(file_open__file, EV_FILE_OPEN, struct file *file, int ret)
 	set_num(s, NUM_FILE_ACCESS, access_of(file->f_mode, file->f_flags));
 	error = decide(slot);
 	if (s->features & IMAGE_DETAILS && !error && !(s->report & (REPORT_SUCCESS | REPORT_FAILURE)) &&
-	    file->f_path.mnt->mnt_root != file->f_path.dentry->d_sb->s_root)
+	    mounted_in_part(s))
 		decide_origin(s, slot);
 	return error;
 }
@@ -125,7 +134,7 @@ int HOOK_PROG_IF(mmap_file__file_v2, EV_FILE_MMAP, file != NULL, struct file *fi
 static __always_inline u64 set_mapped_file(struct scratch *s, struct file *file)
 {
 	struct path *user = compat_user_path(address_of(s, file));
-	u64 layer = address_of(s, file->f_inode);
+	u64 layer = pointer_in(s, file, f_inode);
 	struct dentry *dentry;
 	struct inode *inode;
 
@@ -285,7 +294,7 @@ static __always_inline bool layer_followed(struct scratch *s, u32 slot)
 	s->features = image_features();
 	if (!(s->features & IMAGE_NEEDS_OBJECTS))
 		return false;
-	path_resolve(slot, 0);
+	engine(ENGINE_PATH, slot, 0);
 	return s->num[NUM_FILE_OBJECT] || s->str_uncertain & STR_BIT(STR_FILE_PATH);
 }
 
@@ -298,7 +307,7 @@ static __always_inline bool set_without_mount(struct scratch *s, u32 slot, struc
 {
 	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
 	if (!stacked()) {
-		set_path(s, 0, dentry, (void *)mount_of(address_of(s, dentry)));
+		set_path(s, 0, dentry, (void *)engine(ENGINE_MOUNT, slot, address_of(s, dentry)));
 		return true;
 	}
 	set_path(s, 0, dentry, (void *)MOUNT_OF_LAYER);

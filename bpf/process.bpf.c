@@ -169,9 +169,11 @@ int seed_tasks(struct bpf_iter__task *ctx)
 SEC("lsm/bprm_check_security")
 int HOOK_PROG(bprm_check_security__process, EV_PROCESS_EXEC, struct linux_binprm *bprm, int ret)
 {
-	set_file(s, bprm->file);
+	struct file *file = bprm->file;
+
+	set_file(s, file);
 	set_num(s, NUM_FILE_ACCESS, ACCESS_EXEC);
-	return decide_layered(s, slot, bprm->file);
+	return decide_layered(s, slot, file);
 }
 
 #define COUNT_STEPS 32    /* a run of tasks_count_chunk */

@@ -5,7 +5,17 @@
 
 #include "compat.h"
 
-/* Effective ids of the current task in the initial user namespace: direct loads where the task comes with a type. */
+/* Effective ids of the current task in the initial user namespace. */
+static __always_inline void read_ids_probed(u32 *uid, u32 *gid)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+
+	*uid = BPF_CORE_READ(cred, euid.val);
+	*gid = BPF_CORE_READ(cred, egid.val);
+}
+
+/* The same by direct loads where the task comes with a type. */
 static __always_inline void read_ids(u32 *uid, u32 *gid)
 {
 	if (have_task_btf) {
@@ -15,11 +25,7 @@ static __always_inline void read_ids(u32 *uid, u32 *gid)
 		*uid = cred->euid.val;
 		*gid = cred->egid.val;
 	} else {
-		struct task_struct *task = (void *)bpf_get_current_task();
-		const struct cred *cred = BPF_CORE_READ(task, cred);
-
-		*uid = BPF_CORE_READ(cred, euid.val);
-		*gid = BPF_CORE_READ(cred, egid.val);
+		read_ids_probed(uid, gid);
 	}
 }
 

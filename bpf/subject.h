@@ -256,11 +256,16 @@ __noinline int concern_again(u32 slot)
 }
 
 /* The record of the acting process; none that an earlier process with its pid has left. */
-static __always_inline struct process_record *record_own(u32 tgid)
+static __always_inline struct process_record *record_begun(u32 tgid, u64 start_time)
 {
 	struct process_record *record = bpf_map_lookup_elem(&processes, &tgid);
 
-	return record && record->start_time == read_start_time() ? record : NULL;
+	return record && record->start_time == start_time ? record : NULL;
+}
+
+static __always_inline struct process_record *record_own(u32 tgid)
+{
+	return record_begun(tgid, read_start_time());
 }
 
 static __always_inline void count_refused(u32 event, u32 counter);
@@ -311,23 +316,36 @@ static __always_inline void count_refused(u32 event, u32 counter)
 	count_lost(event, RING_DECISIONS);
 }
 
-__noinline int decide_without_memory(u32 event)
+/* By what is known of the process when nothing more can be looked up. The counters tell what stood in the way. Every hook program has this in
+ * it, and the verifier takes long for what is read through pointers that have types: see pointer_in.
+ */
+static __always_inline int decide_without(u32 event, u32 uncertain, u32 refused)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	u64 generation = active_generation();
-	struct process_record *record = record_own(tgid);
+	u64 generation = active_generation(), start_time = start_time_probed();
+	struct process_record *record = record_begun(tgid, start_time);
 	struct image_head *head = match_head(generation);
 	bool enforcing;
 
-	count(CNT_UNCERTAIN_MEMORY);
-	if (head && !(record && record_fresh(record, generation)))
+	count(uncertain);
+	if (head && !(record && record_fits(record, generation, start_time, false)))
 		enforcing = image_event_in(head->header.enforcing_all, event);
 	else
 		enforcing = record && event_in(record->enforcing, event);
 	if (!enforcing)
 		return 0;
-	count_refused(event, CNT_REFUSED_MEMORY);
+	count_refused(event, refused);
 	return EPERM;
+}
+
+__noinline int decide_without_memory(u32 event)
+{
+	return decide_without(event, CNT_UNCERTAIN_MEMORY, CNT_REFUSED_MEMORY);
+}
+
+__noinline int decide_without_engine(u32 event)
+{
+	return decide_without(event, CNT_UNCERTAIN_ENGINE, CNT_REFUSED_ENGINE);
 }
 
 #endif

@@ -84,6 +84,17 @@ def functions(data: bytes) -> dict[str, Function]:
     return found
 
 
+def section(data: bytes, name: str) -> bytes:
+    """The contents of a section, empty where there is none."""
+    sections = _sections(data)
+    names = sections[struct.unpack_from("<H", data, 62)[0]][4]
+    for header in sections:
+        at = names + header[0]
+        if data[at : data.index(b"\0", at)] == name.encode():
+            return data[header[4] : header[4] + header[5]]
+    return b""
+
+
 def _sections(data: bytes) -> list[tuple[int, ...]]:
     start, count = struct.unpack_from("<Q", data, 40)[0], struct.unpack_from("<H", data, 60)[0]
     return [_SECTION.unpack_from(data, start + n * _SECTION.size) for n in range(count)]

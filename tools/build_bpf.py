@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bpf/*.bpf.c in, one linked BPF object at src/bpfence/kernel/bpfence.bpf.o out, and beside it the objects of SEPARATE.
+"""bpf/*.bpf.c in, the linked BPF object src/bpfence/kernel/bpfence.bpf.o out, beside it shared.bpf.o and the objects of SEPARATE.
+
+The two have the same programs of hooks, with the decision engine in each of them, and with one that they share (bpf/shared.bpf.c).
 
 Run by `make bpf`, and by tests for objects of their own (`compile_object`). Each source is compiled when its text, the text of a
 header, the compiler or its flags have changed; the linker runs when some object has. The hash of bpf/abi.h goes into the object
@@ -27,8 +29,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "bpf"
 OBJECT = ROOT / "src" / "bpfence" / "kernel" / "bpfence.bpf.o"
 SEPARATE = ("recorder.bpf.c",)
-MAPS = "engine.bpf.c"
 """Sources that share no map with the engine and must load where it does not: each becomes an object of its own name."""
+MAPS = "engine.bpf.c"
+SHARED = "shared.bpf.c"
+"""What shared.bpf.o has and the other has not. It also names that object."""
+UNSHARED = ("calls.bpf.c",)
+"""What it does not have: programs at the ends of functions cannot be extended."""
+SHARED_FLAG = "-DENGINE_SHARED"
+CONSTANTS = ".rodata"
 CACHE = ROOT / ".build" / "bpf"
 OLDEST_CLANG = 14
 NEWEST_CLANG = 30
@@ -86,12 +94,12 @@ def _run(command: Sequence[str]) -> None:
         raise BuildError(f"{' '.join(command)}\n{done.stdout}")
 
 
-def compile_object(source: Path, target: Path, include: Sequence[Path] = (SOURCES,)) -> None:
+def compile_object(source: Path, target: Path, include: Sequence[Path] = (SOURCES,), flags: Sequence[str] = ()) -> None:
     """One .bpf.c to one .o, debugging sections other than BTF removed by the linker later. Raises BuildError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
     nowhere = NO_PLACE.format(root=ROOT)
-    _run([find_clang(), *compile_flags(), nowhere, *(f"-I{folder}" for folder in include), "-c", str(source), "-o", str(partial)])
+    _run([find_clang(), *compile_flags(), nowhere, *flags, *(f"-I{folder}" for folder in include), "-c", str(source), "-o", str(partial)])
     partial.replace(target)
 
 
@@ -108,11 +116,11 @@ def _fresh(target: Path, digest: str) -> bool:
     return target.exists() and stamp.exists() and stamp.read_text() == digest
 
 
-def _compile_if_needed(source: Path, target: Path, common: bytes) -> bool:
+def _compile_if_needed(source: Path, target: Path, flags: Sequence[str], common: bytes) -> bool:
     digest = _digest(common, source.read_bytes())
     if _fresh(target, digest):
         return False
-    compile_object(source, target)
+    compile_object(source, target, flags=flags)
     target.with_suffix(".digest").write_text(digest)
     return True
 
@@ -121,7 +129,8 @@ def build(target: Path = OBJECT, *, force: bool = False) -> bool:
     """Brings the objects up to date; whether anything had to be done. Raises BuildError."""
     # The maps' definitions first: libbpf 1.1 loses track of a map that is declared before ("map relo failed to find map").
     sources = [path for path in SOURCES.glob("*.bpf.c") if path.name not in SEPARATE]
-    sources.sort(key=lambda path: (path.name != MAPS, path.name))
+    # The engine last: programs are loaded in this order, and what is extended must be there before.
+    sources.sort(key=lambda path: (path.name != MAPS, path.name == SHARED, path.name))
     if not sources:
         raise BuildError(f"no *.bpf.c in {SOURCES}")
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -133,20 +142,36 @@ def build(target: Path = OBJECT, *, force: bool = False) -> bool:
     version = subprocess.run([find_clang(), "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
     headers = b"".join(path.name.encode() + path.read_bytes() for path in sorted(SOURCES.glob("*.h")))
     common = _digest(version, headers, " ".join((*compile_flags(), NO_PLACE)).encode()).encode() + (b"force" if force else b"")
-    jobs = [(source, CACHE / f"{source.name.removesuffix('.c')}.o") for source in (hash_source, *sources)]
-    alone = [(SOURCES / name, CACHE / f"{name.removesuffix('.c')}.o") for name in SEPARATE]
+    nothing: tuple[str, ...] = ()
+    own = [(source, _compiled(source), nothing) for source in (hash_source, *sources) if source.name != SHARED]
+    shared = [(source, _compiled(source, ".shared"), (SHARED_FLAG,)) for source in sources if source.name not in UNSHARED]
+    alone = [(SOURCES / name, _compiled(SOURCES / name), nothing) for name in SEPARATE]
     with ThreadPoolExecutor(2) as pool:
-        changed = list(pool.map(lambda job: _compile_if_needed(job[0], job[1], common), (*jobs, *alone)))
-    for _, path in alone:
+        changed = list(pool.map(lambda job: _compile_if_needed(job[0], job[1], job[2], common), (*own, *shared, *alone)))
+    for _, path, _ in alone:
         changed.append(_link([path], target.with_name(path.name)))
-    linked = _link([path for _, path in jobs], target)
-    if deep := bpf_stack.too_deep(target.read_bytes()):
+    beside = target.with_name(SHARED.removesuffix(".c") + ".o")
+    changed.append(_link([own[0][1], *(path for _, path, _ in shared)], beside))
+    changed.append(_link([path for _, path, _ in own], target))
+    if bpf_stack.section(target.read_bytes(), CONSTANTS) != bpf_stack.section(beside.read_bytes(), CONSTANTS):
+        raise BuildError(f"{target.name} and {beside.name} have constants in different places, and share the map that they are in")
+    for path in (target, beside):
+        _check(path.read_bytes())
+    return any(changed)
+
+
+def _compiled(source: Path, variant: str = "") -> Path:
+    return CACHE / f"{source.name.removesuffix('.bpf.c')}{variant}.bpf.o"
+
+
+def _check(data: bytes) -> None:
+    """Raises BuildError where some kernel does not take what is in an object."""
+    if deep := bpf_stack.too_deep(data):
         raise BuildError("no kernel takes these chains of calls:\n  " + "\n  ".join(deep))
-    if back := bpf_stack.falls_back(target.read_bytes()):
+    if back := bpf_stack.falls_back(data):
         raise BuildError("not every kernel takes these loops:\n  " + "\n  ".join(back))
-    if new := bpf_stack.too_new(target.read_bytes()):
+    if new := bpf_stack.too_new(data):
         raise BuildError("not every kernel takes these functions:\n  " + "\n  ".join(new))
-    return linked or any(changed)
 
 
 def _link(objects: Sequence[Path], target: Path) -> bool:

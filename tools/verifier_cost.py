@@ -22,6 +22,7 @@ from bpfence.errors import KernelError
 from bpfence.kernel.engine import Engine
 from bpfence.kernel.features import probe
 from bpfence.kernel.programs import Choice
+from bpfence.kernel.sharing import EXTENSIONS, decides
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,20 +85,26 @@ def parse_lines(log: str) -> Counter[str]:
     return walked
 
 
-def load(engine: Engine, choice: Choice, level: int) -> tuple[str, float]:
-    """The verifier's log of one program, and the processor seconds of the load. KernelError: it does not load."""
-    with engine.prepared(choice) as parsed:
-        log = parsed.keep_log(choice.program, level, LOG_BYTES)
+def load(engine: Engine, choice: Choice, program: str, level: int) -> tuple[str, float]:
+    """The verifier's log of one program, and the processor seconds of the load. KernelError: it does not load. `program`: the one that is
+    chosen, or the engine that is put into it.
+    """
+    with engine.prepared(choice, extended=program != choice.program) as parsed:
+        log = parsed.keep_log(program, level, LOG_BYTES)
         began = time.thread_time()
         if failed := parsed.load():
             raise KernelError(f"{choice.program}: {failed.reason}")
         return log.text(), time.thread_time() - began
 
 
-def chosen(engine: Engine, names: Sequence[str]) -> Iterator[Choice]:
-    for choice in engine.plan.choices:
-        if not names or any(re.fullmatch(name, choice.program) for name in names):
-            yield choice
+def chosen(engine: Engine, names: Sequence[str]) -> Iterator[tuple[Choice, str]]:
+    """Programs by their choice; the engines that they share, each by that of the first program that it is put into."""
+    first = {EXTENSIONS[choice.row.kind]: choice for choice in reversed(engine.plan.choices) if decides(choice)}
+    all_of_them = [(choice, choice.program) for choice in engine.plan.choices]
+    all_of_them += [(choice, extension) for extension, choice in first.items() if engine.shares(choice)]
+    for choice, program in all_of_them:
+        if not names or any(re.fullmatch(name, program) for name in names):
+            yield choice, program
 
 
 def main() -> int:
@@ -112,17 +119,17 @@ def main() -> int:
     total = count = 0.0
     with Engine.load(probe(), pin_dir=None, flavour=options.flavour) as engine:
         print(f"{'program':32} {'verifier ms':>12} {'load ms':>9} {'walked':>9} {'states':>8} {'peak':>7}")
-        for choice in chosen(engine, options.programs):
+        for choice, program in chosen(engine, options.programs):
             try:
-                log, took = load(engine, choice, LOG_STATS)
+                log, took = load(engine, choice, program, LOG_STATS)
                 cost = parse_statistics(log, took)
                 if options.functions or options.lines:
-                    log, _ = load(engine, choice, LOG_LEVEL)
+                    log, _ = load(engine, choice, program, LOG_LEVEL)
             except KernelError as error:
-                print(f"{choice.program:32} {error}", flush=True)
+                print(f"{program:32} {error}", flush=True)
                 continue
             print(
-                f"{choice.program:32} {cost.verifier * 1e3:12.1f} {cost.load * 1e3:9.1f} {cost.walked:9} {cost.states:8} {cost.peak:7}",
+                f"{program:32} {cost.verifier * 1e3:12.1f} {cost.load * 1e3:9.1f} {cost.walked:9} {cost.states:8} {cost.peak:7}",
                 flush=True,
             )
             total += cost.verifier

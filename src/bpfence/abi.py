@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "e7e7c29a14045bb8"
+ABI_HASH: Final = "6d566e571c501559"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -125,7 +125,8 @@ STRING_LENGTH_SHIFT: Final = 16
 STRING_SLOT_MASK: Final = 65535
 TOLD_REFUSED_MEMORY: Final = 256
 TOLD_REFUSED_TABLE: Final = 257
-TOLD_MAX: Final = 258
+TOLD_REFUSED_ENGINE: Final = 258
+TOLD_MAX: Final = 259
 
 # enum event_id
 EV_NONE: Final = 0
@@ -363,7 +364,9 @@ CNT_REFUSED_LINEAGE: Final = 23
 CNT_REFUSED_PATH: Final = 24
 CNT_REFUSED_VALUE: Final = 25
 CNT_REFUSED_TABLE: Final = 26
-CNT_MAX: Final = 27
+CNT_UNCERTAIN_ENGINE: Final = 27
+CNT_REFUSED_ENGINE: Final = 28
+CNT_MAX: Final = 29
 
 EVENT_ID: Final[dict[str, int]] = {
     "EV_NONE": 0,
@@ -606,7 +609,9 @@ COUNTER_ID: Final[dict[str, int]] = {
     "CNT_REFUSED_PATH": 24,
     "CNT_REFUSED_VALUE": 25,
     "CNT_REFUSED_TABLE": 26,
-    "CNT_MAX": 27,
+    "CNT_UNCERTAIN_ENGINE": 27,
+    "CNT_REFUSED_ENGINE": 28,
+    "CNT_MAX": 29,
 }
 
 CONSTANTS: Final[dict[str, int]] = {

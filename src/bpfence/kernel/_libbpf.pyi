@@ -43,9 +43,14 @@ class _Lib:
 
     def libbpf_version_string(self) -> CData: ...
     def libbpf_num_possible_cpus(self) -> int: ...
-    def bpfence_open(self, path: bytes, name: bytes, result: CData) -> int:
-        """Opens an object file under a name of ours; loads nothing."""
-    def bpf_object__load(self, object: CData) -> int: ...
+    def bpfence_open(self, path: bytes, name: bytes, maps_only: bool, result: CData) -> int:
+        """Opens an object file under a name of ours; loads nothing. `maps_only`: none of its programs will be."""
+    def bpfence_load(self, object: CData) -> int:
+        """bpf_object__load, and forgets what bpfence_aim has said in this thread."""
+    def bpfence_aim(self, extension: CData, target: CData, target_fd: int, function: int) -> int:
+        """Aims an extension at a function (its id in the target's BTF) of a program: one of the same object, else NULL and a descriptor."""
+    def bpfence_extend(self, extension_fd: int, target_fd: int, function: int) -> int:
+        """Puts a loaded extension into the place of that function: the descriptor of the link."""
     def bpf_object__close(self, object: CData) -> None: ...
     def bpf_object__btf(self, object: CData) -> CData: ...
     def bpf_object__next_program(self, object: CData, previous: CData) -> CData: ...
@@ -111,6 +116,10 @@ class _Lib:
         """Where a variable lies in a data section."""
     def bpfence_probe_load(self, type: int, attach_type: int, btf_id: int, log: CData, log_size: int) -> int:
         """Loads `return 0`, attaches nothing. The program's descriptor."""
+    def bpfence_probe_extension(self, type: int, attach_type: int, btf_id: int) -> int:
+        """Loads a program with a function and an extension for that: 0, or a negative errno."""
+    def bpfence_symbol(self, name: bytes, address: CData) -> int:
+        """Stores the address of a symbol of the kernel, 0 where there is none."""
     def bpfence_run(self, fd: int, repeat: int) -> int:
         """BPF_PROG_TEST_RUN without input, for tests."""
     def bpfence_lsm_list(self, ids: CData, limit: int) -> int:

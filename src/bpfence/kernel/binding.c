@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -88,10 +89,105 @@ const char *bpfence_log_text(void)
 
 /* ---- objects ---- */
 
-int bpfence_open(const char *path, const char *name, struct bpf_object **object)
-{
-	LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = name);
+/* An extension is loaded for one function of a program that is loaded already; libbpf wants that program's descriptor before it loads any.
+ * Where it is one of the same object, it is there by the time the extension's turn has come.
+ */
+#define AIMS 4
 
+static __thread struct {
+	const struct bpf_program *extension, *target;
+	int target_fd; /* where there is no `target` in the object */
+	unsigned int function;
+} aims[AIMS];
+
+static int aim_prepare(struct bpf_program *program, struct bpf_prog_load_opts *options, long cookie)
+{
+	int i;
+
+	(void)cookie;
+	for (i = 0; i < AIMS; i++) {
+		if (aims[i].extension != program)
+			continue;
+		options->attach_prog_fd = aims[i].target ? bpf_program__fd(aims[i].target) : aims[i].target_fd;
+		options->attach_btf_id = aims[i].function;
+		return options->attach_prog_fd < 0 ? -ENOENT : 0;
+	}
+	return -ENOENT;
+}
+
+/* Aims an extension at a function of a program of the same object, or of one by its descriptor. For the next load in this thread. */
+int bpfence_aim(const struct bpf_program *extension, const struct bpf_program *target, int target_fd, unsigned int function)
+{
+	int i;
+
+	for (i = 0; i < AIMS; i++) {
+		if (aims[i].extension)
+			continue;
+		aims[i].extension = extension;
+		aims[i].target = target;
+		aims[i].target_fd = target_fd;
+		aims[i].function = function;
+		return 0;
+	}
+	return -E2BIG;
+}
+
+int bpfence_load(struct bpf_object *object)
+{
+	int result = bpf_object__load(object);
+
+	memset(aims, 0, sizeof(aims));
+	return result;
+}
+
+/* Puts a loaded extension into the place of a function of a program: the link, or a negative errno. */
+int bpfence_extend(int extension_fd, int target_fd, unsigned int function)
+{
+	LIBBPF_OPTS(bpf_link_create_opts, options, .target_btf_id = function);
+
+	return bpf_link_create(extension_fd, target_fd, 0, &options);
+}
+
+static int register_extensions(void)
+{
+	LIBBPF_OPTS(libbpf_prog_handler_opts, options, .prog_prepare_load_fn = aim_prepare);
+	static int registered;
+
+	if (registered <= 0)
+		registered = libbpf_register_prog_handler("freplace/", BPF_PROG_TYPE_EXT, 0, &options);
+	return registered;
+}
+
+/* A file with type information about nothing, on a descriptor that stays open; its path. */
+static const char *no_types(void)
+{
+	static char path[32];
+	struct btf *btf;
+	const void *data;
+	unsigned int size;
+	int fd;
+
+	if (path[0])
+		return path;
+	btf = btf__new_empty();
+	data = btf ? btf__raw_data(btf, &size) : NULL;
+	fd = data ? memfd_create("bpfence-no-types", MFD_CLOEXEC) : -1;
+	if (fd >= 0 && write(fd, data, size) == (ssize_t)size)
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	btf__free(btf);
+	return path[0] ? path : NULL;
+}
+
+/* `maps_only`: no program of it is going to be loaded. libbpf relocates the functions that programs share all the same, which means to look
+ * for some eighty names in all of the kernel's types; with no types, it finds nothing and goes on.
+ */
+int bpfence_open(const char *path, const char *name, int maps_only, struct bpf_object **object)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = name, .btf_custom_path = maps_only ? no_types() : NULL);
+	int registered = register_extensions();
+
+	if (registered < 0)
+		return registered;
 	*object = bpf_object__open_file(path, &options);
 	return *object ? 0 : -errno;
 }
@@ -208,6 +304,100 @@ int bpfence_probe_load(unsigned int type, unsigned int attach_type, unsigned int
 		    .log_size = log_size, .log_level = log ? 1 : 0);
 
 	return bpf_prog_load(type, "bpfence_probe", "GPL", program, 2, &options);
+}
+
+/* Whether a function of such a program can be replaced: loads, attaches nothing. 0, or a negative errno. */
+int bpfence_probe_extension(unsigned int type, unsigned int attach_type, unsigned int btf_id)
+{
+	struct bpf_insn target[] = {
+		{ .code = BPF_JMP | BPF_CALL, .src_reg = BPF_PSEUDO_CALL, .imm = 2 },
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 0 },
+		{ .code = BPF_JMP | BPF_EXIT },
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 0 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	struct bpf_func_info functions[2] = { { .insn_off = 0 }, { .insn_off = 3 } };
+	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach_type, .attach_btf_id = btf_id, .func_info = functions,
+		    .func_info_cnt = 2, .func_info_rec_size = sizeof(functions[0]));
+	LIBBPF_OPTS(bpf_prog_load_opts, extending, .func_info = functions, .func_info_cnt = 1, .func_info_rec_size = sizeof(functions[0]));
+	struct btf *btf = btf__new_empty();
+	int number, prototype, main, place, fd = -ENOMEM, extension = -ENOMEM;
+
+	if (!btf)
+		return -ENOMEM;
+	number = btf__add_int(btf, "int", 4, BTF_INT_SIGNED);
+	prototype = btf__add_func_proto(btf, number);
+	main = btf__add_func(btf, "probe", BTF_FUNC_GLOBAL, prototype);
+	place = btf__add_func(btf, "place", BTF_FUNC_GLOBAL, prototype);
+	if (number < 0 || prototype < 0 || main < 0 || place < 0)
+		goto end;
+	fd = btf__load_into_kernel(btf);
+	if (fd)
+		goto end;
+	functions[0].type_id = main;
+	functions[1].type_id = place;
+	options.prog_btf_fd = extending.prog_btf_fd = btf__fd(btf);
+	fd = bpf_prog_load(type, "bpfence_probe", "GPL", target, 5, &options);
+	if (fd < 0)
+		goto end;
+	extending.attach_prog_fd = fd;
+	extending.attach_btf_id = place;
+	extension = bpf_prog_load(BPF_PROG_TYPE_EXT, "bpfence_probe", "GPL", target + 1, 2, &extending);
+	if (extension >= 0)
+		close(extension);
+	close(fd);
+	fd = extension < 0 ? extension : 0;
+end:
+	btf__free(btf);
+	return fd;
+}
+
+#define SYMBOL_ROOM 32
+#define STACK_STORE(at, value) { .code = BPF_ST | BPF_MEM | BPF_W, .dst_reg = 10, .off = (at), .imm = (value) }
+
+/* The address of a symbol of the kernel, by a program that is run once: 0, or a negative errno (Linux 5.16, d6aef08a872b). */
+int bpfence_symbol(const char *name, unsigned long long *address)
+{
+	LIBBPF_OPTS(bpf_prog_load_opts, options, .prog_flags = BPF_F_SLEEPABLE);
+	LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = address, .ctx_size_in = sizeof(*address));
+	unsigned int word[SYMBOL_ROOM / 4] = { 0 }, size = strlen(name) + 1;
+	int fd, result;
+
+	if (size > SYMBOL_ROOM)
+		return -EINVAL;
+	memcpy(word, name, size);
+
+	struct bpf_insn program[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = 6, .src_reg = 1 },
+		STACK_STORE(-32, word[0]),
+		STACK_STORE(-28, word[1]),
+		STACK_STORE(-24, word[2]),
+		STACK_STORE(-20, word[3]),
+		STACK_STORE(-16, word[4]),
+		STACK_STORE(-12, word[5]),
+		STACK_STORE(-8, word[6]),
+		STACK_STORE(-4, word[7]),
+		{ .code = BPF_ST | BPF_MEM | BPF_DW, .dst_reg = 10, .off = -40 },
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = 1, .src_reg = 10 },
+		{ .code = BPF_ALU64 | BPF_ADD | BPF_K, .dst_reg = 1, .imm = -32 },
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 2, .imm = size },
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 3 },
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = 4, .src_reg = 10 },
+		{ .code = BPF_ALU64 | BPF_ADD | BPF_K, .dst_reg = 4, .imm = -40 },
+		{ .code = BPF_JMP | BPF_CALL, .imm = BPF_FUNC_kallsyms_lookup_name },
+		{ .code = BPF_LDX | BPF_MEM | BPF_DW, .dst_reg = 1, .src_reg = 10, .off = -40 },
+		{ .code = BPF_STX | BPF_MEM | BPF_DW, .dst_reg = 6, .src_reg = 1 },
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+
+	*address = 0;
+	fd = bpf_prog_load(BPF_PROG_TYPE_SYSCALL, "bpfence_symbol", "GPL", program, sizeof(program) / sizeof(program[0]), &options);
+	if (fd < 0)
+		return fd;
+	result = bpf_prog_test_run_opts(fd, &run);
+	close(fd);
+	return result;
 }
 
 int bpfence_run(int fd, unsigned int repeat)

@@ -24,8 +24,10 @@ const char *libbpf_version_string(void);
 int libbpf_num_possible_cpus(void);
 
 /* objects */
-int bpfence_open(const char *path, const char *name, struct bpf_object **object);
-int bpf_object__load(struct bpf_object *object);
+int bpfence_open(const char *path, const char *name, int maps_only, struct bpf_object **object);
+int bpfence_load(struct bpf_object *object);
+int bpfence_aim(const struct bpf_program *extension, const struct bpf_program *target, int target_fd, unsigned int function);
+int bpfence_extend(int extension_fd, int target_fd, unsigned int function);
 void bpf_object__close(struct bpf_object *object);
 struct btf *bpf_object__btf(const struct bpf_object *object);
 struct bpf_program *bpf_object__next_program(const struct bpf_object *object, struct bpf_program *previous);
@@ -96,6 +98,8 @@ int bpfence_btf_variable(const struct btf *btf, const char *section, const char 
 
 /* probes */
 int bpfence_probe_load(unsigned int type, unsigned int attach_type, unsigned int btf_id, char *log, size_t log_size);
+int bpfence_probe_extension(unsigned int type, unsigned int attach_type, unsigned int btf_id);
+int bpfence_symbol(const char *name, unsigned long long *address);
 int bpfence_run(int fd, unsigned int repeat);
 int bpfence_lsm_list(unsigned long long *ids, unsigned int limit);
 int bpfence_read_unmounted(const char *type, const char *path, char *data, size_t size);

@@ -34,11 +34,13 @@ from bpfence.fields import EVENT_BY_NAME, EVENTS
 from bpfence.kernel import libbpf
 from bpfence.kernel.features import MEANING_BY_NAME, Answer, Features
 from bpfence.kernel.hooks import KNOWN, Kind
-from bpfence.kernel.libbpf import Drain, Map, Object
+from bpfence.kernel.libbpf import Drain, LoadFailure, Map, Object
 from bpfence.kernel.pids import host_pid
 from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
 from bpfence.kernel.pins import unload as _unload
 from bpfence.kernel.programs import Choice, Plan, calls, plan, sensed, supported_events, text_arguments
+from bpfence.kernel.sharing import OBJECT as SHARED
+from bpfence.kernel.sharing import Sharing, decides, wants
 from bpfence.kernel.symbols import addresses
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
@@ -80,6 +82,7 @@ _PER_PROCESS: Final = {"processes": 1, "images": 1, "long_exes": _LONG_SHARE}
 _REFUSED: Final = {
     "memory": (abi.CNT_REFUSED_MEMORY, abi.TOLD_REFUSED_MEMORY),
     "table": (abi.CNT_REFUSED_TABLE, abi.TOLD_REFUSED_TABLE),
+    "engine": (abi.CNT_REFUSED_ENGINE, abi.TOLD_REFUSED_ENGINE),
 }
 """Causes of denials that have no record -> their counter, and their place in the map `told`."""
 _AGENT_PID: Final = abi.CONTROL_OFFSETS["agent_pid"]
@@ -179,6 +182,8 @@ class Engine:
         self._control: mmap.mmap | None = None
         self._drain: Drain | None = None
         self._iterator = -1
+        self._tracking_due = False
+        self._sharing = Sharing(features)
         self._attach_asked = False
         self._swapped = False
         self._closed = False
@@ -187,6 +192,7 @@ class Engine:
         self.adopted = False
         with Object(object_path) as parsed:
             _check_abi(parsed)
+            self._map_names = tuple(parsed.maps)
             self.plan: Plan = plan(features, flavour, parsed.programs)
 
     # ---- life ----
@@ -248,9 +254,7 @@ class Engine:
         """Takes over the pins of our own instance, if they are complete and in force."""
         if not self._pins:
             return False
-        with Object(self._object_path) as parsed:
-            names = tuple(parsed.maps)
-        maps = self._pins.maps(names)
+        maps = self._pins.maps(self._map_names)
         if maps is None:
             self._pins.remove_own()
             return False
@@ -263,17 +267,23 @@ class Engine:
             return False
         self._links = self._pins.links()
         self._programs = _programs(self._links)
+        self._sharing.adopt(self._pins.engines(), self.plan.choices)
         self._attach_asked = self._swapped = True
         self.adopted = True
         return True
 
     def _create(self) -> None:
-        tracking = self.plan.for_events(())
-        self._load_programs(tracking)
-        if missing := [choice.program for choice in tracking if choice.row.essential and choice.program not in self._links]:
+        """Makes the maps. What tracks processes is loaded with the first events' programs: what each load costs by itself is much."""
+        self._load_programs(())
+        self._tracking_due = True
+
+    def _need_tracking(self) -> None:
+        tracking = [choice for choice in self.plan.for_events(()) if choice.row.essential]
+        if missing := [choice.program for choice in tracking if choice.program not in self._links]:
             reasons = "; ".join(f"{program}: {self._failed.get(program, 'not loaded')}" for program in missing)
             message = f"processes cannot be tracked on this kernel: {reasons}"
             raise KernelError(message, missing="process tracking", hint="see `bpfence doctor`")
+        self._tracking_due = False
 
     def _start(self) -> None:
         if not self._control:
@@ -301,6 +311,7 @@ class Engine:
         for fd in (*self._links.values(), *self._programs.values()):
             os.close(fd)
         self._links, self._programs = {}, {}
+        self._sharing.close()
         if self._iterator >= 0:
             os.close(self._iterator)
             self._iterator = -1
@@ -360,13 +371,20 @@ class Engine:
         these events are the work of; detaches nothing.
 
         Returns the events of these that cannot be relied on, with the reason: for an enforcing rule that is an error. KeyError: no
-        such event. ValueError: the engine is closed.
+        such event. ValueError: the engine is closed. KernelError: processes cannot be tracked.
         """
         with self._lock:
             if self._closed:
                 raise ValueError("the engine is closed")
-            wanted = [choice for choice in self.plan.for_events(events, results) if choice.program not in self._links]
-            self._load_programs([choice for choice in wanted if choice.row.kind is not Kind.ITERATOR])
+            choices = self.plan.for_events(events, results)
+            wanted = [choice for choice in choices if choice.program not in self._links]
+            self._load_programs(
+                [choice for choice in wanted if self._tracking_due or choice.row.kind is not Kind.ITERATOR],
+                self._sharing.lacking((choice for choice in choices if choice.program in self._links), events),
+                events,
+            )
+            if self._tracking_due:
+                self._need_tracking()
             self._remember()
             self._put_calls()
             self._attach_asked = True
@@ -385,6 +403,7 @@ class Engine:
                 if self._pins:
                     self._pins.remove_link(program)
                 os.close(self._links.pop(program))
+                self._sharing.drop(program)
                 if program in self._programs:
                     os.close(self._programs.pop(program))
             return tuple(gone)
@@ -427,41 +446,83 @@ class Engine:
             self._load_programs(self.plan.choices, attach=False)
             return self.unsupported_events()
 
+    def shares(self, choice: Choice) -> bool:
+        """Whether a program is loaded without an engine of its own."""
+        return self._sharing.takes(choice)
+
     @contextlib.contextmanager
-    def prepared(self, choice: Choice) -> Iterator[Object]:
-        """The object with one program chosen, over the maps of this instance: for a look at how it loads. KernelError: it cannot be."""
-        with Object(self._object_path) as parsed:
+    def prepared(self, choice: Choice, *, extended: bool = False) -> Iterator[Object]:
+        """The object with one program chosen, over the maps of this instance: for a look at how it loads. `extended`: and the engine that
+        is put into it, where that is shared. KernelError: it cannot be.
+        """
+        with Object(self._path(shared=self._sharing.takes(choice))) as parsed:
             parsed.share(self._maps)
             if not self._choose(parsed, {choice.program: choice}):
                 raise KernelError(f"{choice.program}: {self._failed[choice.program]}")
+            if extended and self._sharing.takes(choice):
+                self._sharing.aim(parsed, [choice], {})
             yield parsed
 
-    def _load_programs(self, choices: Collection[Choice], *, attach: bool = True) -> None:
-        """Loads `choices` in one object; a program that fails is left out and the rest tried again."""
+    def _path(self, *, shared: bool) -> Path:
+        return self._object_path.with_name(SHARED) if shared else self._object_path
+
+    def _load_programs(
+        self, choices: Collection[Choice], without: Collection[Choice] = (), events: Collection[str] = (), *, attach: bool = True
+    ) -> None:
+        """Loads `choices` in as few objects as can be, and puts the engine into those of them that `events` (full names) want it in, and
+        into attached ones that are `without`; a program that fails is left out and the rest tried again.
+        """
         remaining = {choice.program: choice for choice in choices if choice.program not in self._failed}
-        while remaining or not self._maps:
-            with Object(self._object_path) as parsed:
+        late = {choice: self._programs[choice.program] for choice in without if choice.program in self._programs}
+        while remaining or late or not self._maps:
+            batch = {program: choice for program, choice in remaining.items() if self._sharing.takes(choice)}
+            shared = bool(batch or late or not remaining)
+            batch = batch if shared else dict(remaining)
+            with Object(self._path(shared=shared), maps_only=not (batch or late)) as parsed:
                 if not self._maps:
                     self._set_constants(parsed)
                     self._size_maps(parsed)
                 parsed.share(self._maps)
-                if not self._choose(parsed, remaining):
+                if not self._choose(parsed, batch):
+                    remaining = {program: choice for program, choice in remaining.items() if program not in self._failed}
                     continue
+                asked = (choice for choice in batch.values() if shared)
+                deciding = [choice for choice in asked if (wants(choice, events) if attach else decides(choice))]
+                extensions = self._sharing.aim(parsed, deciding, late)
                 began = time.thread_time()
                 failed = parsed.load()
                 self._loading += time.thread_time() - began
                 if failed:
-                    if failed.program not in remaining:
-                        raise libbpf.failure(failed.number, "loading the BPF object", failed.reason)
-                    self._failed[failed.program] = failed.reason
-                    del remaining[failed.program]
+                    self._blame(failed, batch, extensions)
+                    remaining = {program: choice for program, choice in remaining.items() if program not in self._failed}
+                    late = {} if failed.program in extensions else late
                     continue
-                self._loaded += len(remaining)
+                self._loaded += len(batch) + len(extensions)
                 if not self._maps:
                     self._keep_maps(parsed)
+                if shared:
+                    self._sharing.keep(parsed, extensions)
+                    self._extend(late)
                 if attach:
-                    self._attach(parsed, remaining.values())
-                return
+                    self._attach(parsed, batch.values(), deciding)
+            remaining = {program: choice for program, choice in remaining.items() if program not in batch}
+            late = {}
+
+    def _blame(self, failed: LoadFailure, batch: Collection[str], extensions: Collection[str]) -> None:
+        """Leaves out what did not load. An engine that cannot be shared is no loss: the programs get their own."""
+        if failed.program in extensions:
+            self._sharing.refused = f"{failed.program}: {failed.reason}"
+        elif failed.program in batch:
+            self._failed[failed.program] = failed.reason
+        else:
+            raise libbpf.failure(failed.number, "loading the BPF object", failed.reason)
+
+    def _extend(self, late: Mapping[Choice, int]) -> None:
+        for choice, fd in late.items():
+            try:
+                self._sharing.extend(choice, fd, self._pins)
+            except KernelError as error:
+                self._failed[choice.program] = str(error)
 
     def _choose(self, parsed: Object, remaining: dict[str, Choice]) -> bool:
         """Marks what is to be loaded; False where one had to be left out."""
@@ -504,11 +565,17 @@ class Engine:
             self._pins.pin_maps(maps)
         self._maps = maps
 
-    def _attach(self, parsed: Object, choices: Collection[Choice]) -> None:
+    def _attach(self, parsed: Object, choices: Collection[Choice], deciding: Collection[Choice]) -> None:
+        """`deciding`: those that the shared engine is put into before."""
         for choice in choices:
             try:
+                if choice in deciding:
+                    self._sharing.extend(choice, parsed.fd(choice.program), self._pins)
                 link = parsed.attach(choice.program)
             except KernelError as error:
+                self._sharing.drop(choice.program)
+                if self._pins:
+                    self._pins.remove_link(choice.program)
                 self._failed[choice.program] = str(error)
                 continue
             if choice.row.kind is Kind.ITERATOR:
@@ -816,7 +883,8 @@ def unload(pin_dir: str | Path = PIN_DIR) -> tuple[str, ...]:
 
 def instance_name(object_path: Path, flavour: str) -> str:
     """The folder of the instance that this object makes in this flavour."""
-    digest = hashlib.sha256(object_path.read_bytes()).hexdigest()[:16]
+    shared = object_path.with_name(SHARED)
+    digest = hashlib.sha256(object_path.read_bytes() + (shared.read_bytes() if shared.exists() else b"")).hexdigest()[:16]
     return f"abi{abi.ABI_VERSION}-{abi.ABI_HASH}-{digest}-{flavour}"
 
 

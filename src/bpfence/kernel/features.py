@@ -123,6 +123,12 @@ MEANINGS: Final = (
         "LSM programs can be skipped under load as fmod_ret programs can (see `programs are not preempted`)",
         "use Linux 6.1 or later",
     ),
+    Meaning(
+        "extensions",
+        "programs share the decision engine",
+        "no loss: each program has an engine of its own, and the start takes ten times as long",
+        "enable the BPF compiler: sysctl net.core.bpf_jit_enable=1",
+    ),
     Meaning("task_btf", "helper bpf_get_current_task_btf", "each event costs more", "use Linux 5.11 or later"),
     Meaning(
         "no_preemption",
@@ -314,6 +320,10 @@ def _by_loading(known: Mapping[str, Function], privileged: bool) -> dict[str, Pr
         "fmod_ret": function(_QUIET_FUNCTION),
         "error_injection": function(_syscall_prefix() + "setns"),
     }
+    if answers["lsm_load"].answer is Answer.YES:
+        answers["extensions"] = trial(_QUIET_HOOK, lambda function: libbpf.try_extension(function, modify_return=False))
+    else:
+        answers["extensions"] = trial(_QUIET_FUNCTION, lambda function: libbpf.try_extension(function, modify_return=True))
     by_value = hook("bpf_lsm_path_chown") if answers["lsm_load"].answer is Answer.YES else function("security_path_chown")
     return {**answers, "struct_arguments": by_value}
 

@@ -37,7 +37,8 @@ class Row(msgspec.Struct, frozen=True):
     where that hook is absent or lacks what it needs.
     `optional`: a kernel without this place has no such way for the event, so nothing is missed. `tracking`: always attached, because
     process records need it; `essential` tracking programs must load. `aid`: its events lose nothing but speed without it, and as its hook
-    cannot refuse anything there is no fmod_ret program of it.
+    cannot refuse anything there is no fmod_ret program of it. `decides`: its program decides about its events; it does
+    not where it only keeps what others need.
     """
 
     hook: str
@@ -51,6 +52,7 @@ class Row(msgspec.Struct, frozen=True):
     tracking: bool = False
     essential: bool = False
     aid: bool = False
+    decides: bool = True
 
 
 def _hook(
@@ -70,7 +72,7 @@ def _hook(
 
 
 def _tracepoint(name: str, *events: str) -> Row:
-    return Row(name, (Variant(f"{name}__process"),), events, Kind.TRACEPOINT, tracking=True, essential=True)
+    return Row(name, (Variant(f"{name}__process"),), events, Kind.TRACEPOINT, tracking=True, essential=True, decides=bool(events))
 
 
 def _return(call: str, *events: str, prefix32: str = "__ia32_sys_") -> tuple[Row, Row]:
@@ -81,8 +83,9 @@ def _return(call: str, *events: str, prefix32: str = "__ia32_sys_") -> tuple[Row
     )
 
 
-def _function(name: str, *events: str, instead_of: str = "", optional: bool = False) -> Row:
-    return Row(f"fn:{name}", (Variant(f"{name}__call"),), events, Kind.RETURN, function=name, instead_of=instead_of, optional=optional)
+def _function(name: str, *events: str, instead_of: str = "", optional: bool = False, decides: bool = True) -> Row:
+    variants = (Variant(f"{name}__call"),)
+    return Row(f"fn:{name}", variants, events, Kind.RETURN, function=name, instead_of=instead_of, optional=optional, decides=decides)
 
 
 def _setid(calls: str, act: str) -> Iterator[Row]:
@@ -113,7 +116,7 @@ PROGRAMS: Final = (
     _tracepoint("sched_process_exit", "process.exit"),
     # A move to another cgroup changes the subject.
     _tracepoint("cgroup_attach_task"),
-    Row("task", (Variant("seed_tasks"),), (), Kind.ITERATOR, needs="iter_task", tracking=True),
+    Row("task", (Variant("seed_tasks"),), (), Kind.ITERATOR, needs="iter_task", tracking=True, decides=False),
     _hook("bprm_check_security", "process", 1, "process.exec", function="security_bprm_check"),
     _hook("task_alloc", "process", 2, "process.fork"),
     _hook("task_kill", "process", 4, "process.signal"),
@@ -130,7 +133,7 @@ PROGRAMS: Final = (
     _hook("capable", "setns", 4, "kernel.setns"),
     _hook("file_open", "file", 1, "file.open"),
     _hook("file_permission", "file", 2, "file.permission"),
-    Row("d_instantiate", (Variant(KNOWN, 2),), ("file.permission",), needs="inode_storage", aid=True),
+    Row("d_instantiate", (Variant(KNOWN, 2),), ("file.permission",), needs="inode_storage", aid=True, decides=False),
     # security_mmap_file(file, prot, flags) has one parameter less than the hook that it calls.
     _hook("mmap_file", "file", (4, 3), "file.mmap"),
     _hook("file_mprotect", "file", 3, "file.mprotect"),
@@ -213,7 +216,7 @@ PROGRAMS: Final = (
     _function("inet_recvmsg", "net.recv"),
     _function("inet6_recvmsg", "net.recv", optional=True),
     # Who has asked for the signals of file_send_sigiotask.
-    _function("security_file_set_fowner", "process.signal"),
+    _function("security_file_set_fowner", "process.signal", decides=False),
     *_return("dup", "file.dup"),
     *_return("dup2", "file.dup"),
     *_return("dup3", "file.dup"),

@@ -287,15 +287,16 @@ def load_u32(memory: memoryview, offset: int) -> int:
 
 
 class Object:
-    """An opened object file: choose programs, set constants, share maps, load once. Use as a context manager.
+    """An opened object file: choose programs, set constants, share maps, load once. Use as a context manager. `maps_only`: no program is
+    going to be loaded; then loading costs little.
 
     Closing it closes its own descriptors; what was duplicated or pinned before lives on.
     """
 
-    def __init__(self, path: Path, name: str = "bpfence") -> None:
+    def __init__(self, path: Path, name: str = "bpfence", *, maps_only: bool = False) -> None:
         result = ffi.new("struct bpf_object **")
         with messages() as log:
-            check(lib.bpfence_open(os.fsencode(path), name.encode(), result), f"opening the BPF object {path}", log.text())
+            check(lib.bpfence_open(os.fsencode(path), name.encode(), maps_only, result), f"opening the BPF object {path}", log.text())
         self.path = path
         self._object = result[0]
         self.programs = {ffi.string(lib.bpf_program__name(p)).decode(): p for p in _walk(lib.bpf_object__next_program, self._object)}
@@ -380,6 +381,21 @@ class Object:
             result = lib.bpf_program__set_attach_target(handle, 0, function.encode())
             check(result, f"aiming program {program} at {function}", log.text())
 
+    def function(self, name: str) -> int:
+        """The id of a function in the object's BTF. KeyError: there is none."""
+        found = lib.btf__find_by_name_kind(lib.bpf_object__btf(self._object), name.encode(), lib.BTF_KIND_FUNC)
+        if found <= 0:
+            raise KeyError(name)
+        return found
+
+    def aim(self, extension: str, function: str, target: str | int) -> None:
+        """`extension` is to be loaded, for `function` of a program of this kind: one that is loaded with it, or the descriptor of one
+        that was loaded from this file before.
+        """
+        self.choose(extension)
+        program, fd = (self.programs[target], -1) if isinstance(target, str) else (ffi.NULL, target)
+        check(lib.bpfence_aim(self.programs[extension], program, fd, self.function(function)), f"aiming program {extension}")
+
     def keep_log(self, program: str, level: int, size: int) -> VerifierLog:
         """Has the verifier write its log of `program` as it loads, at most `size` bytes: BPF_LOG_* of Linux's bpf_verifier.h in `level`."""
         log = VerifierLog(size)
@@ -390,7 +406,7 @@ class Object:
     def load(self, debug: bool = False) -> LoadFailure | None:
         """Creates the maps and loads the chosen programs: all, or none and why. The object is of no use after a failure."""
         with messages(debug) as log:
-            result = lib.bpf_object__load(self._object)
+            result = lib.bpfence_load(self._object)
             return parse_load_log(result, log.text()) if result < 0 else None
 
     def take_maps(self) -> dict[str, Map]:
@@ -452,6 +468,11 @@ def program_of(link_fd: int) -> int:
 def misses(program_fd: int) -> int:
     """How many runs of a program the kernel has skipped because it was at work on that CPU already; 0 where the kernel never does that."""
     return max(0, lib.bpfence_program_misses(program_fd))
+
+
+def extend(extension_fd: int, program_fd: int, function: int) -> int:
+    """Puts a loaded extension into the place of a function of a program, whose BTF has it as `function`: the descriptor of the link."""
+    return check(lib.bpfence_extend(extension_fd, program_fd, function), "extending a program")
 
 
 def cpu_ids() -> int:
@@ -611,6 +632,13 @@ def try_modify_return(function: Function) -> int:
     return _try(lib.BPF_PROG_TYPE_TRACING, lib.BPF_MODIFY_RETURN, function)
 
 
+def try_extension(function: Function, *, modify_return: bool) -> int:
+    """The same for an extension of such a program."""
+    kind = (lib.BPF_PROG_TYPE_TRACING, lib.BPF_MODIFY_RETURN) if modify_return else (lib.BPF_PROG_TYPE_LSM, lib.BPF_LSM_MAC)
+    with messages():
+        return -lib.bpfence_probe_extension(*kind, function.id)
+
+
 def _try(program_type: int, attach_type: int, function: Function) -> int:
     with messages():
         fd = lib.bpfence_probe_load(program_type, attach_type, function.id, ffi.NULL, 0)
@@ -618,6 +646,13 @@ def _try(program_type: int, attach_type: int, function: Function) -> int:
         return -fd
     os.close(fd)
     return 0
+
+
+def symbol(name: str) -> int:
+    """The address of a symbol of the kernel: 0 where it has none, or cannot be asked."""
+    address = ffi.new("unsigned long long *")
+    with messages():
+        return int(address[0]) if lib.bpfence_symbol(name.encode(), address) == 0 else 0
 
 
 def active_lsms() -> frozenset[int] | None:

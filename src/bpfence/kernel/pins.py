@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder in bpffs in, the maps and links kept there out.
 
-Called by `engine`. Layout: FOLDER/INSTANCE/map_<name> and link_<program>, all of mode 0700. One process at a time may change a folder:
+Called by `engine`. Layout: FOLDER/INSTANCE/map_<name>, link_<program> and, what puts the shared engine into that program,
+engine_<program>, all of mode 0700. One process at a time may change a folder:
 it holds a lock on it (flock), which the kernel drops with the process. bpffs allows no dot in a name, so ".rodata" is "map_rodata".
 """
 
@@ -23,6 +24,7 @@ from bpfence.kernel.libbpf import Map
 BPFFS: Final = Path("/sys/fs/bpf")
 _MAP: Final = "map_"
 _LINK: Final = "link_"
+_ENGINE: Final = "engine_"
 
 
 def instances(folder: Path) -> tuple[str, ...]:
@@ -48,11 +50,15 @@ def open_map(folder: Path, instance: str, name: str) -> Map:
 
 def pinned_links(folder: Path, instance: str) -> dict[str, int]:
     """Descriptors of the pinned links, by program."""
+    return _pinned(folder, instance, _LINK)
+
+
+def _pinned(folder: Path, instance: str, prefix: str) -> dict[str, int]:
     found: dict[str, int] = {}
     try:
-        for name in link_names(folder, instance):
-            with _telling("opening", folder / instance / (_LINK + name)):
-                found[name] = libbpf.open_pin(folder / instance / (_LINK + name))
+        for name in _names(folder, instance, prefix):
+            with _telling("opening", folder / instance / (prefix + name)):
+                found[name] = libbpf.open_pin(folder / instance / (prefix + name))
     except BaseException:
         for fd in found.values():
             os.close(fd)
@@ -62,8 +68,12 @@ def pinned_links(folder: Path, instance: str) -> dict[str, int]:
 
 def link_names(folder: Path, instance: str) -> tuple[str, ...]:
     """Programs whose links are pinned."""
+    return _names(folder, instance, _LINK)
+
+
+def _names(folder: Path, instance: str, prefix: str) -> tuple[str, ...]:
     with _telling("reading", folder / instance), os.scandir(folder / instance) as listing:
-        return tuple(sorted(entry.name.removeprefix(_LINK) for entry in listing if entry.name.startswith(_LINK)))
+        return tuple(sorted(entry.name.removeprefix(prefix) for entry in listing if entry.name.startswith(prefix)))
 
 
 def _map_file(name: str) -> str:
@@ -117,6 +127,10 @@ class Pins:
         """Descriptors of the pinned links, by program."""
         return pinned_links(self.folder, self.instance)
 
+    def engines(self) -> dict[str, int]:
+        """Descriptors of the pinned links that put the engine into programs, by program."""
+        return _pinned(self.folder, self.instance, _ENGINE)
+
     def pin_maps(self, maps: Mapping[str, Map]) -> None:
         """KernelError where they cannot be; those that are pinned by then stay."""
         with _telling("making", self._own):
@@ -126,12 +140,20 @@ class Pins:
                 libbpf.pin(table.fd, self._own / _map_file(name))
 
     def pin_link(self, program: str, fd: int) -> None:
-        with _telling("pinning", self._own / (_LINK + program)):
-            libbpf.pin(fd, self._own / (_LINK + program))
+        self._pin(_LINK + program, fd)
+
+    def pin_engine(self, program: str, fd: int) -> None:
+        self._pin(_ENGINE + program, fd)
+
+    def _pin(self, name: str, fd: int) -> None:
+        with _telling("pinning", self._own / name):
+            libbpf.pin(fd, self._own / name)
 
     def remove_link(self, program: str) -> None:
-        with _telling("removing", self._own / (_LINK + program)):
-            (self._own / (_LINK + program)).unlink(missing_ok=True)
+        """Detaches a program, and then takes the engine out of it."""
+        for prefix in (_LINK, _ENGINE):
+            with _telling("removing", self._own / (prefix + program)):
+                (self._own / (prefix + program)).unlink(missing_ok=True)
 
     def remove_own(self) -> None:
         remove_instance(self._own)
@@ -149,10 +171,19 @@ class Pins:
 
 
 def remove_instance(path: Path) -> None:
-    """Unpins one instance, links first: what is not attached can no longer miss its maps."""
+    """Unpins one instance, links first: what is not attached can no longer miss its engine and its maps."""
     with _telling("removing", path), contextlib.suppress(FileNotFoundError):
         entries = sorted(path.iterdir(), key=lambda entry: (not entry.name.startswith(_LINK), entry.name))
-        for entry in entries:
+        held = []
+        with contextlib.suppress(KernelError):
+            # The kernel detaches at once when the last descriptor is closed, and some time later when the last pin goes.
+            held = list(pinned_links(path.parent, path.name).values())
+        links = [entry for entry in entries if entry.name.startswith(_LINK)]
+        for entry in links:
+            entry.unlink(missing_ok=True)
+        for fd in held:
+            os.close(fd)
+        for entry in entries[len(links) :]:
             entry.unlink(missing_ok=True)
         path.rmdir()
 

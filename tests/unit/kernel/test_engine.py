@@ -57,7 +57,7 @@ class FakeObject:
     newest: FakeObject
     control = bytearray()
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, maps_only: bool = False) -> None:
         self.path = path
         self.programs = {variant.program: None for row in PROGRAMS for variant in row.variants}
         self.maps = {"control": None}
@@ -106,6 +106,12 @@ class FakeObject:
         FakeObject.loads.append(self.chosen)
         bad = next((program for program in self.chosen if program in self.fails), None)
         return LoadFailure(13, bad, self.fails[bad]) if bad else None
+
+    def function(self, name: str) -> int:
+        return 7
+
+    def aim(self, extension: str, function: str, target: str | int) -> None:
+        self.chosen.append(extension)
 
     def take_maps(self) -> dict[str, Any]:
         return {"calls": FakeMap(), "spares": FakeMap()}
@@ -301,8 +307,10 @@ def test_failure_that_is_no_program_s_is_an_error(fake: type[FakeObject], monkey
 
 def test_process_tracking_is_essential(fake: type[FakeObject]) -> None:
     fake.fails = {"sched_process_exec__process": "EACCES: no"}
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine._create()
     with pytest.raises(KernelError, match=r"processes cannot be tracked.*sched_process_exec__process: EACCES: no"):
-        Engine(FEATURES, "lsm", Path("x.o"), None)._create()
+        engine.attach(["file.open"])
 
 
 def test_unknown_event_is_a_key_error(fake: type[FakeObject]) -> None:

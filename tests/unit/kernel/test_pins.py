@@ -117,11 +117,13 @@ assert unload(folder) == ()
 """)
 
 
-def test_links_go_before_maps(in_bpffs: Callable[[str], None]) -> None:
+def test_links_go_before_what_they_need(in_bpffs: Callable[[str], None]) -> None:
     in_bpffs("""
 mine = Pins.open(folder, "one")
 mine.pin_maps({"a": array("a", 1), "z": array("z", 1)})
+mine.pin_engine("p", array("engine", 0).fd)
 mine.pin_link("p", array("link", 0).fd)
+assert set(mine.engines()) == {"p"}
 order = []
 unlink = Path.unlink
 def noted(path, missing_ok=False):
@@ -129,7 +131,7 @@ def noted(path, missing_ok=False):
     unlink(path, missing_ok=missing_ok)
 Path.unlink = noted
 mine.remove_own()
-assert order == ["link_p", "map_a", "map_z"], order
+assert order == ["link_p", "engine_p", "map_a", "map_z"], order
 assert instances(folder) == ()
 """)
 
@@ -173,6 +175,8 @@ ACTIONS: dict[str, Callable[[Path], object]] = {
     "maps": lambda folder: Pins(folder, "one", -1).maps(["control"]),
     "pin_maps": lambda folder: Pins(folder, "one", -1).pin_maps({"control": SimpleNamespace(fd=0)}),  # type: ignore[dict-item]
     "pin_link": lambda folder: Pins(folder, "one", -1).pin_link("file_open__file", 0),
+    "pin_engine": lambda folder: Pins(folder, "one", -1).pin_engine("file_open__file", 0),
+    "engines": lambda folder: Pins(folder, "one", -1).engines(),
     "remove_link": lambda folder: Pins(folder, "one", -1).remove_link("file_open__file"),
     "remove_own": lambda folder: Pins(folder, "one", -1).remove_own(),
     "remove_others": lambda folder: Pins(folder, "two", -1).remove_others(),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.kernel.symbols import addresses
+from bpfence.kernel import libbpf, symbols
+from bpfence.kernel.symbols import addresses, listed
 
 LIST = """\
 ffffffff81000000 T _text
@@ -30,8 +31,19 @@ ffffffff828096c0 D mount_lock
         (None, (0, 0)),
     ],
 )
-def test_addresses(tmp_path: Path, text: str | None, found: tuple[int, int]) -> None:
+@pytest.mark.parametrize("piece", [1, 7, 40, 1 << 18])
+def test_addresses_in_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int, text: str | None, found: tuple[int, int]) -> None:
+    monkeypatch.setattr(symbols, "_PIECE", piece)
     path = tmp_path / "kallsyms"
     if text is not None:
         path.write_text(text, encoding="latin-1")
-    assert tuple(addresses(("rename_lock", "mount_lock"), path).values()) == found
+    assert tuple(listed(("rename_lock", "mount_lock"), path).values()) == found
+
+
+@pytest.mark.parametrize(("kernel", "found"), [({"a": 7, "b": 9}, (7, 9)), ({"a": 7}, (1, 2)), ({}, (1, 2))])
+def test_the_list_is_read_where_the_kernel_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, kernel: dict[str, int], found: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(libbpf, "symbol", lambda name: kernel.get(name, 0))
+    monkeypatch.setattr(symbols, "listed", lambda names: dict(zip(names, (1, 2), strict=True)))
+    assert tuple(addresses(("a", "b")).values()) == found
