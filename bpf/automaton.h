@@ -231,10 +231,8 @@ __noinline int automaton_name_rest(u32 slot, u32 step, u32 left)
 		name++;
 	}
 	repeat_end(&r);
-	if (status == PATH_DONE)
-		return automaton_class(&a);
 	s->dfa_state = a.state;
-	return DFA_GOING;
+	return status == PATH_DONE ? automaton_class(&a) : DFA_GOING;
 }
 
 #define NAME_ALONE PATH_STEPS /* added to the number of a step: without '/' in front */
@@ -253,9 +251,9 @@ __noinline int automaton_name_step(u32 slot, u32 step)
 	if (!class_of_byte)
 		return CLASS_UNCERTAIN;
 	status = automaton_name(&a, class_of_byte, s->steps[step & (PATH_STEPS - 1)], step & NAME_ALONE);
+	s->dfa_state = a.state;
 	if (status == PATH_DONE)
 		return automaton_class(&a);
-	s->dfa_state = a.state;
 	if (status == PATH_FAR)
 		return automaton_name_rest(slot, step, a.left);
 	return status == PATH_GOING ? DFA_GOING : CLASS_UNCERTAIN;

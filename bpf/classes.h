@@ -7,6 +7,34 @@
 
 #define BSEARCH_STEPS 17
 
+/* All bits where a < b, else none: by the borrow of a subtraction, which clang may not see through. Of a search that branches the verifier walks
+ * every way through it.
+ */
+static __always_inline u64 less_mask(u64 a, u64 b)
+{
+	u64 borrow = (~a & b) | ((~a | b) & (a - b));
+
+	asm volatile("%0 s>>= 63" : "+r"(borrow));
+	return borrow;
+}
+
+#define NEAR_WORDS 512 /* as many are searched where they lie: those of nearly all tables */
+#define NEAR_FIRST(n) ((n) <= 8 ? 4 : NEAR_WORDS / 2)
+
+/* Class of a value among the n ascending lower bounds of a table that lies whole in `page`, at `at`. */
+static __always_inline u32 range_near(const struct image_page *page, u64 at, u64 n, u64 value)
+{
+	u64 low = 0, step;
+
+	for (step = NEAR_FIRST(n); step; step /= 2) {
+		u64 next = low + step, bound = page->word[MASKED(at + 3 * next, IMAGE_PAGE_WORDS - 1)];
+
+		bound |= (u64)page->word[MASKED(at + 3 * next + 1, IMAGE_PAGE_WORDS - 1)] << 32;
+		low += step & less_mask(next, n) & ~less_mask(value, bound);
+	}
+	return page->word[MASKED(at + 3 * low + 2, IMAGE_PAGE_WORDS - 1)];
+}
+
 /* Class of a value among n ascending lower bounds: binary search for the last one <= value. The limits live in map memory,
  * where the verifier knows nothing of them: in registers it follows every sequence of halvings ("BPF program is too large.
  * Processed 1000001 insn", every kernel).
@@ -14,15 +42,24 @@
 __noinline int class_range(u32 slot, u32 ref, u64 value)
 {
 	struct scratch *s = scratch_at(slot);
+	struct image_page *page;
 	volatile u32 *low, *high;
 	struct repeat r;
+	u64 at, n;
 
 	if (!s)
 		return 0;
+	page = match_page(s->generation, ref);
+	if (!page)
+		return CLASS_UNCERTAIN;
+	at = MASKED(ref, IMAGE_PAGE_WORDS - 1);
+	n = page->word[at];
+	if (n <= NEAR_WORDS && at + 1 + 3 * n <= IMAGE_PAGE_WORDS)
+		return range_near(page, at + 1, n, value);
 	low = &s->low;
 	high = &s->high;
 	*low = 0;
-	*high = match_word(s->generation, ref);
+	*high = n;
 	repeat_begin(&r, BSEARCH_STEPS);
 	while (repeat_next(&r)) {
 		u32 middle = (*low + *high) / 2;
@@ -153,6 +190,178 @@ __noinline int numbers_load(u32 slot)
 	return 0;
 }
 
+#define NAMES_INLINE 2
+#define NAME_WHOLE (~0U)
+
+/* Class by dimension `dim` of the path whose steps are in the scratch, where the first names, which is where most paths end to be of interest,
+ * tell it; else DFA_GOING, and class_of_rest goes on. CLASS_UNCERTAIN: as class_of_path.
+ */
+__noinline int class_of_first(u32 slot, u32 dim)
+{
+	struct scratch *s = scratch_at(slot);
+	struct image_page *class_page, *first;
+	u64 n, classes, i;
+	struct image_dim *d;
+	struct automaton a;
+	int status;
+
+	if (!have_rdonly_cast || !s)
+		return CLASS_UNCERTAIN;
+	a.generation = s->generation;
+	first = match_page(a.generation, 0);
+	if (!first)
+		return CLASS_UNCERTAIN;
+	d = &((struct image_head *)first)->dims[MASKED(dim, ABI_MAX_DIMS - 1)];
+	a.state = d->start;
+	classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4;
+	class_page = match_page_near(first, a.generation, d->ref);
+	a.page = match_page_near(first, a.generation, a.state);
+	n = s->n_steps;
+	if (classes > DFA_CLASSES_LAST || !class_page || !a.page)
+		return CLASS_UNCERTAIN;
+	s->dfa_classes = d->ref;
+	for (i = 1; i <= NAMES_INLINE; i++) {
+		if (i > n)
+			return automaton_class(&a);
+		s->dfa_folder = a.state;
+		status = automaton_name(&a, (u8 *)class_page + classes, s->steps[MASKED(n - i, PATH_STEPS - 1)], false);
+		if (status == PATH_FAR)
+			break;
+		if (status != PATH_GOING) {
+			/* Decided before the last component: the state of any file in the folder. By masks, see less_mask. */
+			s->dfa_folder ^= (s->dfa_folder ^ a.state) & less_mask(i, n);
+			return status == PATH_DONE ? automaton_class(&a) : CLASS_UNCERTAIN;
+		}
+	}
+	s->dfa_state = a.state;
+	s->steps_left = n - (i - 1);
+	s->name_left = i <= NAMES_INLINE ? a.left : NAME_WHOLE;
+	return s->steps_left ? DFA_GOING : automaton_class(&a);
+}
+
+/* Goes on where class_of_first has stopped. */
+__noinline int class_of_rest(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 i, left;
+	int class;
+
+	if (!s)
+		return CLASS_UNCERTAIN;
+	left = s->steps_left;
+	if (s->name_left != NAME_WHOLE) {
+		left--;
+		class = automaton_name_rest(slot, left, s->name_left);
+		if (class != DFA_GOING) {
+			if (left)
+				s->dfa_folder = s->dfa_state;
+			return class;
+		}
+	}
+	for (i = 0; i < PATH_STEPS; i++) {
+		if (!left)
+			break;
+		left--;
+		s->dfa_folder = s->dfa_state;
+		class = automaton_name_step(slot, left);
+		if (class != DFA_GOING) {
+			if (left)
+				s->dfa_folder = s->dfa_state;
+			return class;
+		}
+	}
+	return match_word(s->generation, s->dfa_state) & DFA_CLASS_MASK;
+}
+
+/* Class by dimension `dim` of a path that is one name, or none. */
+__noinline int class_of_pseudo(u32 slot, u32 dim)
+{
+	struct scratch *s = scratch_at(slot);
+	struct image_head *head;
+	struct image_dim *d;
+	int class;
+
+	if (!have_rdonly_cast || !s)
+		return CLASS_UNCERTAIN;
+	head = match_head(s->generation);
+	if (!head)
+		return CLASS_UNCERTAIN;
+	if (!s->n_steps)
+		return CLASS_NONE;
+	d = &head->dims[MASKED(dim, ABI_MAX_DIMS - 1)];
+	s->dfa_classes = d->ref;
+	s->dfa_state = d->start;
+	class = automaton_name_step(slot, NAME_ALONE);
+	return class != DFA_GOING ? class : match_word(s->generation, s->dfa_state) & DFA_CLASS_MASK;
+}
+
+/* Class by dimension `dim` of a path whose last component is in the scratch, and the state before that in folder_states. */
+__noinline int class_of_last(u32 slot, u32 dim)
+{
+	struct scratch *s = scratch_at(slot);
+	struct image_head *head;
+	int class;
+
+	if (!have_rdonly_cast || !s)
+		return CLASS_UNCERTAIN;
+	head = match_head(s->generation);
+	if (!head)
+		return CLASS_UNCERTAIN;
+	s->dfa_classes = head->dims[MASKED(dim, ABI_MAX_DIMS - 1)].ref;
+	s->dfa_state = s->folder_states[MASKED(dim, FOLDER_STATES - 1)];
+	class = automaton_name_step(slot, 0);
+	return class != DFA_GOING ? class : match_word(s->generation, s->dfa_state) & DFA_CLASS_MASK;
+}
+
+/* Makes sure that the steps in the scratch are those of file.path (which 0) or file.new_path (1), all or the last. False: there are none. */
+static __always_inline bool steps_load(struct scratch *s, u32 slot, u32 which)
+{
+	if ((s->steps_of & ~(STEPS_PSEUDO | STEPS_LAST)) == STEPS_OF(which) || path_folder(slot, which))
+		return true;
+	if (!path_steps(slot, which))
+		return false;
+	if (s->folder && s->features & IMAGE_NEEDS_OBJECTS)
+		folder_note(slot, which, 0);
+	return true;
+}
+
+/* Class of file.path (which 0) or file.new_path (1) by dimension `dim`, read from the dentries themselves, so that nothing is copied, and nothing
+ * looked at behind the byte that decides. CLASS_UNCERTAIN where that cannot be done: class_of does it.
+ */
+static __always_inline u32 class_of_path(struct scratch *s, u32 slot, u32 which, u32 dim)
+{
+	int class;
+
+	if (!have_rdonly_cast)
+		return CLASS_UNCERTAIN;
+	if (!steps_load(s, slot, which))
+		return CLASS_UNCERTAIN;
+	if (s->steps_of & STEPS_PSEUDO)
+		return class_of_pseudo(slot, dim);
+	if (s->steps_of & STEPS_LAST) {
+		if (s->folder_states[MASKED(dim, FOLDER_STATES - 1)] >> 32 == dim + 1)
+			return class_of_last(slot, dim);
+		if (!path_steps(slot, which))
+			return CLASS_UNCERTAIN;
+	}
+	if (!s->n_steps) /* the root itself */
+		return CLASS_UNCERTAIN;
+	class = class_of_first(slot, dim);
+	if (class == DFA_GOING)
+		class = class_of_rest(slot);
+	if (s->folder && class != CLASS_UNCERTAIN)
+		folder_note(slot, which, (u64)(dim + 1) << 32 | s->dfa_folder);
+	return class;
+}
+
+/* Whether the way up from a path tells what `num` is about: followed identities are in their number then, and the file is none in memory. */
+static __always_inline bool path_tells(struct scratch *s, u32 slot, u32 num)
+{
+	if (num != NUM_FILE_OBJECT && num != NUM_NEW_OBJECT && num != NUM_FILE_MEMFD)
+		return false;
+	return steps_load(s, slot, num == NUM_NEW_OBJECT);
+}
+
 static __always_inline void class_prepare(struct scratch *s, u32 slot, u32 num)
 {
 	if (num == NUM_TTY)
@@ -163,7 +372,7 @@ static __always_inline void class_prepare(struct scratch *s, u32 slot, u32 num)
 		string_load(slot, STR_FILE_TEXT);
 	if (num == NUM_PROCESS_CAPS || num == NUM_FILE_INO || (num >= NUM_FILE_MODE && num <= NUM_FILE_DELETED))
 		numbers_load(slot);
-	if (num == NUM_FILE_OBJECT || num == NUM_FILE_MEMFD || num == NUM_NEW_OBJECT)
+	if ((num == NUM_FILE_OBJECT || num == NUM_FILE_MEMFD || num == NUM_NEW_OBJECT) && !path_tells(s, slot, num))
 		path_named(slot, num == NUM_NEW_OBJECT);
 }
 
@@ -314,11 +523,16 @@ static __always_inline u32 cause_of(u32 kind, u32 slot)
 	return slot <= STR_PARENT_EXE || slot == STR_TARGET_EXE ? CAUSE_RECORD : CAUSE_VALUE;
 }
 
-/* Class of a dimension over a string. `*str`: the one that it is uncertain by, where it is. */
-static __always_inline u32 class_of_text(struct scratch *s, u32 slot, struct image_dim *d, u32 *str)
+/* Class of dimension `dim`, that is `d`, over a string. `*str`: the one that it is uncertain by, where it is. */
+static __always_inline u32 class_of_text(struct scratch *s, u32 slot, struct image_dim *d, u32 dim, u32 *str)
 {
 	u32 first = *str & (ABI_STR_SLOTS - 1), class;
 
+	if (d->kind == DIM_STRING && is_path(first) && !(s->str_tried & STR_BIT(first))) {
+		class = class_of_path(s, slot, first == STR_FILE_NEW_PATH, dim);
+		if (class != CLASS_UNCERTAIN)
+			return class;
+	}
 	text_load(s, slot, first);
 	class = class_text(s, first);
 	if (class < 2 || d->kind == DIM_PRESENT)
@@ -381,7 +595,7 @@ __noinline int class_of(u32 slot, u32 dim)
 	kind = d->kind;
 	num = d->slot;
 	if (kind == DIM_STRING || kind == DIM_TEXTS || (kind == DIM_PRESENT && num >= ABI_NUM_SLOTS)) {
-		class = class_of_text(s, slot, d, &num);
+		class = class_of_text(s, slot, d, number, &num);
 	} else if (kind == DIM_LINEAGE) {
 		if (!s->lineage_uncertain)
 			class = (s->lineage[(num >> 6) & 1] >> (num & 63)) & 1 ? 2 : CLASS_NONE;
@@ -396,119 +610,6 @@ __noinline int class_of(u32 slot, u32 dim)
 	s->class[number] = class;
 	s->have_class |= 1ULL << number;
 	return class;
-}
-
-#define NAMES_INLINE 2
-#define NAME_WHOLE (~0U)
-
-/* Class by dimension `dim` of the path whose steps are in the scratch, where the first names, which is where most paths end to be of interest,
- * tell it; else DFA_GOING, and class_of_rest goes on. CLASS_UNCERTAIN: as class_of_path.
- */
-__noinline int class_of_first(u32 slot, u32 dim)
-{
-	struct scratch *s = scratch_at(slot);
-	struct image_page *class_page, *first;
-	u64 n, classes, i;
-	struct image_dim *d;
-	struct automaton a;
-	int status;
-
-	if (!have_rdonly_cast || !s)
-		return CLASS_UNCERTAIN;
-	a.generation = s->generation;
-	first = match_page(a.generation, 0);
-	if (!first)
-		return CLASS_UNCERTAIN;
-	d = &((struct image_head *)first)->dims[MASKED(dim, ABI_MAX_DIMS - 1)];
-	a.state = d->start;
-	classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4;
-	class_page = match_page_near(first, a.generation, d->ref);
-	a.page = match_page_near(first, a.generation, a.state);
-	n = s->n_steps;
-	if (classes > DFA_CLASSES_LAST || !class_page || !a.page)
-		return CLASS_UNCERTAIN;
-	s->dfa_classes = d->ref;
-	for (i = 1; i <= NAMES_INLINE; i++) {
-		if (i > n)
-			return automaton_class(&a);
-		status = automaton_name(&a, (u8 *)class_page + classes, s->steps[MASKED(n - i, PATH_STEPS - 1)], false);
-		if (status == PATH_FAR)
-			break;
-		if (status != PATH_GOING)
-			return status == PATH_DONE ? automaton_class(&a) : CLASS_UNCERTAIN;
-	}
-	s->dfa_state = a.state;
-	s->steps_left = n - (i - 1);
-	s->name_left = i <= NAMES_INLINE ? a.left : NAME_WHOLE;
-	return s->steps_left ? DFA_GOING : automaton_class(&a);
-}
-
-/* Goes on where class_of_first has stopped. */
-__noinline int class_of_rest(u32 slot)
-{
-	struct scratch *s = scratch_at(slot);
-	u32 i, left;
-	int class;
-
-	if (!s)
-		return CLASS_UNCERTAIN;
-	left = s->steps_left;
-	if (s->name_left != NAME_WHOLE) {
-		left--;
-		class = automaton_name_rest(slot, left, s->name_left);
-		if (class != DFA_GOING)
-			return class;
-	}
-	for (i = 0; i < PATH_STEPS; i++) {
-		if (!left)
-			break;
-		left--;
-		class = automaton_name_step(slot, left);
-		if (class != DFA_GOING)
-			return class;
-	}
-	return match_word(s->generation, s->dfa_state) & DFA_CLASS_MASK;
-}
-
-/* Class by dimension `dim` of a path that is one name, or none. */
-__noinline int class_of_pseudo(u32 slot, u32 dim)
-{
-	struct scratch *s = scratch_at(slot);
-	struct image_head *head;
-	struct image_dim *d;
-	int class;
-
-	if (!have_rdonly_cast || !s)
-		return CLASS_UNCERTAIN;
-	head = match_head(s->generation);
-	if (!head)
-		return CLASS_UNCERTAIN;
-	if (!s->n_steps)
-		return CLASS_NONE;
-	d = &head->dims[MASKED(dim, ABI_MAX_DIMS - 1)];
-	s->dfa_classes = d->ref;
-	s->dfa_state = d->start;
-	class = automaton_name_step(slot, NAME_ALONE);
-	return class != DFA_GOING ? class : match_word(s->generation, s->dfa_state) & DFA_CLASS_MASK;
-}
-
-/* Class of file.path (which 0) or file.new_path (1) by dimension `dim`, read from the dentries themselves, so that nothing is copied, and nothing
- * looked at behind the byte that decides. CLASS_UNCERTAIN where that cannot be done: class_of does it.
- */
-static __always_inline u32 class_of_path(struct scratch *s, u32 slot, u32 which, u32 dim)
-{
-	int class;
-
-	if (!have_rdonly_cast)
-		return CLASS_UNCERTAIN;
-	if ((s->steps_of & ~STEPS_PSEUDO) != STEPS_OF(which) && !path_steps(slot, which))
-		return CLASS_UNCERTAIN;
-	if (s->steps_of & STEPS_PSEUDO)
-		return class_of_pseudo(slot, dim);
-	if (!s->n_steps) /* the root itself */
-		return CLASS_UNCERTAIN;
-	class = class_of_first(slot, dim);
-	return class != DFA_GOING ? class : class_of_rest(slot);
 }
 
 #define SHORT_STRING 16 /* an IPv6 address */
@@ -555,22 +656,50 @@ __noinline u32 class_short(u32 slot, u32 dim)
 	return automaton_class(&a);
 }
 
-/* Class of dimension `dim`, that is `d`, where it comes cheap: bits, paths that are matched where they lie, short strings that the hook has set.
- * CLASS_UNCERTAIN: it is another.
+/* Class by dimension `dim` of a number that the hook has set. CLASS_UNCERTAIN where class_of has to tell. */
+__noinline u32 class_number(u32 slot, u32 dim)
+{
+	struct scratch *s = scratch_at(slot);
+	struct image_head *head;
+	struct image_dim *d;
+	u64 num, value;
+
+	if (!s)
+		return CLASS_UNCERTAIN;
+	head = match_head(s->generation);
+	if (!head)
+		return CLASS_UNCERTAIN;
+	d = &head->dims[MASKED(dim, ABI_MAX_DIMS - 1)];
+	num = MASKED(d->slot, ABI_NUM_SLOTS - 1);
+	if (num_is_uncertain(s, num))
+		return CLASS_UNCERTAIN;
+	value = s->num[num];
+	switch (d->kind) {
+	case DIM_RANGE:
+		return class_range(slot, d->ref, value);
+	case DIM_MASKED:
+		return (value & (d->mask_lo | (u64)d->mask_hi << 32)) == (d->value_lo | (u64)d->value_hi << 32) ? 2 : CLASS_NONE;
+	}
+	return CLASS_UNCERTAIN;
+}
+
+/* Class of dimension `dim`, that is `d`: numbers and short strings that the hook has set come cheap. Only calls for the rest: where this is called
+ * from, the verifier walks it many times.
  */
 static __always_inline u64 class_fast(struct scratch *s, u32 slot, struct image_dim *d, u64 dim)
 {
-	u64 num = d->slot;
+	u64 num = d->slot, class = CLASS_UNCERTAIN;
 
-	if (d->kind == DIM_STRING && is_path(num) && !(s->str_tried & STR_BIT(num)))
-		return class_of_path(s, slot, num == STR_FILE_NEW_PATH, dim);
-	if (d->kind == DIM_BITS && (num == NUM_FILE_OBJECT || num == NUM_NEW_OBJECT) && !has_num(s, num))
-		path_steps(slot, num == NUM_NEW_OBJECT);
-	if (d->kind == DIM_BITS && num < ABI_NUM_SLOTS && has_num(s, num))
-		return s->num[MASKED(num, ABI_NUM_SLOTS - 1)] & (d->mask_lo | (u64)d->mask_hi << 32) ? 2 : CLASS_NONE;
-	if (d->kind != DIM_STRING || num >= ABI_STR_SLOTS || !((s->str_present & ~s->str_uncertain) & STR_BIT(num)))
-		return CLASS_UNCERTAIN;
-	return s->str_length[MASKED(num, ABI_STR_SLOTS - 1)] > SHORT_STRING ? CLASS_UNCERTAIN : class_short(slot, dim);
+	if (num < ABI_NUM_SLOTS && has_num(s, num)) {
+		if (d->kind == DIM_BITS && !(s->flags & (EVENT_PATH_UNCERTAIN | EVENT_NEW_PATH_UNCERTAIN)))
+			return s->num[MASKED(num, ABI_NUM_SLOTS - 1)] & (d->mask_lo | (u64)d->mask_hi << 32) ? 2 : CLASS_NONE;
+		if (d->kind == DIM_RANGE || d->kind == DIM_MASKED)
+			class = class_number(slot, dim);
+	} else if (d->kind == DIM_STRING && num < ABI_STR_SLOTS && (s->str_present & ~s->str_uncertain) & STR_BIT(num) &&
+		   s->str_length[MASKED(num, ABI_STR_SLOTS - 1)] <= SHORT_STRING) {
+		class = class_short(slot, dim);
+	}
+	return class == CLASS_UNCERTAIN ? class_of(slot, dim) : class;
 }
 
 #endif

@@ -5,19 +5,45 @@
 
 #include "classes.h"
 
+/* Child of a sparse node that lies whole in `page`, at `at`, for a class. */
+static __always_inline u32 sparse_near(const struct image_page *page, u64 at, u64 n, u64 class)
+{
+	u64 low = 0, step, pairs = at + 3;
+
+	for (step = NEAR_FIRST(n); step; step /= 2) {
+		u64 next = low + step;
+
+		low += step & less_mask(next, n) & ~less_mask(class, page->word[MASKED(pairs + 2 * next, IMAGE_PAGE_WORDS - 1)]);
+	}
+	pairs += 2 * low;
+	if (page->word[MASKED(pairs, IMAGE_PAGE_WORDS - 1)] == class)
+		return page->word[MASKED(pairs + 1, IMAGE_PAGE_WORDS - 1)];
+	return page->word[MASKED(at + 2, IMAGE_PAGE_WORDS - 1)];
+}
+
 /* Child of a sparse node for a class: binary search, as class_range. */
 __noinline int diagram_sparse_child(u32 slot, u32 node, u32 class)
 {
 	struct scratch *s = scratch_at(slot);
+	struct image_page *page;
 	volatile u32 *low, *high;
 	struct repeat r;
 	u32 i, child;
+	u64 at, n;
 
 	if (!s)
 		return 0;
+	page = match_page(s->generation, node);
+	if (!page)
+		return 0;
+	at = MASKED(node, IMAGE_PAGE_WORDS - 1);
+	n = MASKED(at + 1, IMAGE_PAGE_WORDS - 1);
+	n = page->word[n];
+	if (n && n <= NEAR_WORDS && at + 3 + 2 * n <= IMAGE_PAGE_WORDS)
+		return sparse_near(page, at, n, class);
 	low = &s->low;
 	high = &s->high;
-	/* See diagram_few. */
+	/* See diagram_sparse. */
 	i = match_word(s->generation, node + 3) == CLASS_UNCERTAIN ? node + 5 : node + 3;
 	if (match_word(s->generation, i) == class && match_word(s->generation, node + 1) > 1)
 		return match_word(s->generation, i + 1);
@@ -90,15 +116,16 @@ __noinline int diagram_walk_chunk(u32 slot)
 
 #define FEW_CHILDREN 4
 
-/* Child of a sparse node for a class; 0 where it has too many to look through. */
-static __always_inline u64 diagram_few(struct image_page *first, u64 generation, u64 node, u64 class)
+/* Child of a sparse node for a class. */
+static __always_inline u64 diagram_sparse(struct image_page *first, u32 slot, u64 generation, u64 node, u64 class)
 {
 	u64 count = match_word_near(first, generation, node + 1), i;
 
 	/* Of many the one that is asked for most, what no pattern matches, is the first or follows CLASS_UNCERTAIN. */
 	if (count > FEW_CHILDREN) {
 		i = match_word_near(first, generation, node + 3) == CLASS_UNCERTAIN ? node + 5 : node + 3;
-		return match_word_near(first, generation, i) == class ? match_word_near(first, generation, i + 1) : 0;
+		return match_word_near(first, generation, i) == class ? match_word_near(first, generation, i + 1)
+								      : diagram_sparse_child(slot, node, class);
 	}
 	for (i = 0; i < FEW_CHILDREN; i++) {
 		if (i >= count)
@@ -109,26 +136,25 @@ static __always_inline u64 diagram_few(struct image_page *first, u64 generation,
 	return match_word_near(first, generation, node + 2);
 }
 
-/* Where a node leads with `class` of its dimension, which is noted; the node itself where diagram_few cannot tell. */
-static __always_inline u64 diagram_next(struct scratch *s, struct image_page *first, u64 node, u64 word, u64 class)
+/* Where a node leads with `class` of its dimension, which is noted. */
+static __always_inline u64 diagram_next(struct scratch *s, u32 slot, struct image_page *first, u64 node, u64 word, u64 class)
 {
-	u64 dim = MASKED(word, ABI_MAX_DIMS - 1), child;
+	u64 dim = MASKED(word, ABI_MAX_DIMS - 1);
 
 	s->class[dim] = class;
 	s->have_class |= 1ULL << dim;
 	if (((word >> 8) & 0xff) == NODE_DENSE)
 		return match_word_near(first, s->generation, node + 2 + class);
-	child = diagram_few(first, s->generation, node, class);
-	return child ? child : node;
+	return diagram_sparse(first, slot, s->generation, node, class);
 }
 
 #define DIAGRAM_FAST 8
 
-/* The first nodes of an event's diagram, those of class_fast. Stops at whatever else it meets; returns where it stands. */
+/* The first nodes of an event's diagram, as far as they lie in page 0; returns where it stands. */
 static __always_inline u64 diagram_fast(struct scratch *s, u32 slot, struct image_page *first, u64 root)
 {
 	struct image_head *head = (void *)first;
-	u64 i, node = root, word, class, dim, next;
+	u64 i, node = root, word, class, dim;
 
 	for (i = 0; i < DIAGRAM_FAST; i++) {
 		if (node >= IMAGE_PAGE_WORDS) /* a leaf, or on another page */
@@ -136,12 +162,7 @@ static __always_inline u64 diagram_fast(struct scratch *s, u32 slot, struct imag
 		word = first->word[MASKED(node, IMAGE_PAGE_WORDS - 1)];
 		dim = MASKED(word, ABI_MAX_DIMS - 1);
 		class = class_fast(s, slot, &head->dims[dim], dim);
-		if (class == CLASS_UNCERTAIN)
-			return node;
-		next = diagram_next(s, first, node, word, class);
-		if (next == node)
-			return node;
-		node = next;
+		node = diagram_next(s, slot, first, node, word, class);
 	}
 	return node;
 }

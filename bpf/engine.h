@@ -55,6 +55,12 @@ int path_named(u32 slot, u32 which);
  */
 int path_steps(u32 slot, u32 which);
 
+/* The same by what is kept of the folder, and of the dentries the first alone. 1; 0: nothing is kept, and s->folder is the one that can be. */
+int path_folder(u32 slot, u32 which);
+
+/* Keeps for the next file in s->folder what the way up from it has told, and one state, as struct folder has it; 0: none. */
+int folder_note(u32 slot, u32 which, u64 state);
+
 /* What names are told by: changes whenever a name in any directory, or a mount, is moved, made or removed; 0: it is changing just now, or
  * cannot be had.
  */
@@ -164,6 +170,20 @@ static __always_inline void scratch_give(struct scratch *s, u32 slot)
 		bpf_map_push_elem(&spares, &slot, 0);
 	else
 		__sync_fetch_and_add(&s->lock, -1);
+}
+
+/* Local storage of inodes: v5.10 (8ea636848aca), for LSM programs. Where they are fmod_ret programs the loader makes known_files another map,
+ * and the verifier removes what would call for it.
+ */
+extern const volatile u32 have_inode_storage;
+
+/* Whether maps `known_files` and `folders` may be used: what ends the truth of an entry is seen. */
+static __always_inline bool remembers(void)
+{
+	u32 zero = 0;
+	struct control *c = bpf_map_lookup_elem(&control, &zero);
+
+	return have_inode_storage && c && *(volatile u32 *)&c->remembers;
 }
 
 /* 64 bits wide, as all numbers of the way in: see struct automaton. */

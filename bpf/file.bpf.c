@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Files: the events file.*. Path hooks where the kernel has them (CONFIG_SECURITY_PATH). */
 #include "hook.h"
+#include "folder.h"
 #include "known.h"
 #include "layer.h"
 
@@ -92,10 +93,15 @@ int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION, !access_known(file, 
 	return error;
 }
 
-/* What ends the truth of map `known_files`. */
+/* What ends the truth of maps `known_files` and `folders`. */
 SEC("lsm/d_instantiate")
 int BPF_PROG(d_instantiate__known, struct dentry *dentry, struct inode *inode)
 {
+	u64 address;
+
+	/* As a number: 5.10 to 7.3 "pointer arithmetic with >>= operator prohibited". */
+	if (!bpf_probe_read_kernel(&address, sizeof(address), &ctx[0]))
+		folder_forget(address);
 	known_forget(inode);
 	return 0;
 }

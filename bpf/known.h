@@ -16,11 +16,6 @@
 
 #include "engine.h"
 
-/* Local storage of inodes: v5.10 (8ea636848aca), for LSM programs. Where they are fmod_ret programs the loader makes known_files another map,
- * and the verifier removes what would call for it.
- */
-extern const volatile u32 have_inode_storage;
-
 #define ACCESS_BITS (MAY_EXEC | MAY_WRITE | MAY_READ)
 
 static __always_inline u64 known_namespace(void)
@@ -39,14 +34,6 @@ static __always_inline u64 known_ids(void)
 
 	read_ids(&uid, &gid);
 	return (u64)uid << 32 | gid;
-}
-
-static __always_inline bool known_in_use(void)
-{
-	u32 zero = 0;
-	struct control *c = bpf_map_lookup_elem(&control, &zero);
-
-	return have_inode_storage && c && *(volatile u32 *)&c->remembers;
 }
 
 /* Whether a note is of this process and name. `process`, `version`: see struct known_access. */
@@ -68,7 +55,7 @@ static __always_inline bool access_known(struct file *file, u64 mask, u32 event)
 
 	if (!concern || subject_unconcerned(concern, event, generation, tgid))
 		return true;
-	if (!known_in_use())
+	if (!remembers())
 		return false;
 	known = bpf_inode_storage_get(&known_files, file->f_inode, NULL, 0);
 	if (!known)
@@ -86,7 +73,7 @@ static __always_inline bool access_known(struct file *file, u64 mask, u32 event)
 /* Before an event is decided that may be remembered. */
 static __always_inline void known_prepare(struct scratch *s)
 {
-	if (known_in_use())
+	if (remembers())
 		s->tree = tree_version();
 }
 

@@ -29,6 +29,9 @@
 #define STEPS_NONE 0
 #define STEPS_OF(which) (1 + (which)) /* of file.path (which 0) or file.new_path (1) */
 #define STEPS_PSEUDO 4                /* added: a file outside the tree, whose name alone is its path */
+#define STEPS_LAST 8                  /* added: the last component alone; what is above is in folder_states */
+#define FOLDERS 1024
+#define FOLDER_STATES 8
 #define RECORD_OWN (~0ULL)
 
 /* The memory of one hook invocation: what is known of the event so far, and what was derived from it. */
@@ -73,6 +76,11 @@ struct scratch {
 	u32 steps_left;          /* steps that the automaton has not been over yet */
 	u32 name_left;           /* bytes of the next one that are left, NAME_WHOLE: all, and the '/' in front */
 	u64 tree;                /* tree_version when the event began, 0: not looked at */
+	u64 folder;              /* the dentry of the folder that the steps lead out of, 0: nothing may be kept of it */
+	u64 folder_tree;         /* tree_version before it was looked at */
+	u64 folder_objects;      /* followed identities on the way, without the file's own */
+	u64 folder_states[FOLDER_STATES];
+	u32 dfa_folder;          /* the state before the last component */
 	u32 dfa_state;           /* state of the automaton run, where it goes on in another chunk */
 	u32 dfa_position;
 	u32 dfa_end;
@@ -252,7 +260,7 @@ MAP struct {
 
 #define OBJECT_FILTER_WORDS 1024
 
-/* Which inode numbers may be those of followed identities: bit object_bit(ino) of each. */
+/* Which inodes may be followed identities: bit object_bit of each. */
 struct object_filter {
 	u64 word[OBJECT_FILTER_WORDS];
 };
@@ -294,6 +302,27 @@ MAP struct {
 	__type(key, int);
 	__type(value, struct known_file);
 } known_files SEC(".maps");
+
+/* What the way up from a folder has told: see folder.h. */
+struct folder {
+	u64 writers; /* as in known_access */
+	u64 begun;
+	u64 ended;
+	u64 dentry;  /* 0: nothing */
+	u64 mount;   /* struct vfsmount */
+	u64 mnt_ns;
+	u64 tree;    /* tree_version */
+	u64 generation;
+	u64 objects; /* followed identities: the folder's and those of what is above */
+	u64 state[FOLDER_STATES]; /* by dimension % FOLDER_STATES: (dimension + 1) << 32 | state behind the folder's path */
+};
+
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FOLDERS);
+	__type(key, u32);
+	__type(value, struct folder);
+} folders SEC(".maps");
 
 /* Memory of hook invocations: SCRATCH_OWN entries a CPU, the CPU's number times SCRATCH_OWN being the first, and from first_spare on those
  * that any CPU may take. Sized by the loader, as emit_spaces and image_spaces are, whose entry n belongs to scratch n.

@@ -14,6 +14,7 @@
 #define BPFENCE_PATH_H
 
 #include "engine.h"
+#include "folder.h"
 
 #define PATH_CHUNK 16
 #define PATH_CHUNKS 260 /* 4160 steps: a path of ABI_PATH_MAX bytes has at most 2048 components, plus mounts */
@@ -136,10 +137,10 @@ static __always_inline struct timespec64 *path_words(u64 address)
 	return bpf_rdonly_cast((void *)address, bpf_core_type_id_kernel(struct timespec64));
 }
 
-/* The bit of an inode number in an object_filter. */
-static __always_inline u64 object_bit(u64 ino)
+/* The bit of an inode in an object_filter. With its device: the roots of all tmpfs mounts have one number. */
+static __always_inline u64 object_bit(u64 ino, u64 dev)
 {
-	return ino * 0x9e3779b97f4a7c15ULL >> 48;
+	return (ino ^ dev << 32) * 0x9e3779b97f4a7c15ULL >> 48;
 }
 
 /* The followed identities of s->walk_dentry added to those of the walk. */
@@ -154,7 +155,8 @@ __noinline int path_object_add(u32 slot)
 
 static __always_inline bool path_filtered(const struct object_filter *filter, u64 dentry)
 {
-	u64 bit = object_bit(path_inode((u64)path_dentry(dentry)->d_inode)->i_ino);
+	struct inode *inode = path_inode((u64)path_dentry(dentry)->d_inode);
+	u64 bit = object_bit(inode->i_ino, inode->i_sb->s_dev);
 
 	return filter->word[MASKED(bit / 64, OBJECT_FILTER_WORDS - 1)] >> (bit & 63) & 1;
 }
@@ -234,6 +236,10 @@ static __always_inline int path_steps_up(struct scratch *s, u32 slot, u32 which,
 	own = bpf_get_current_task_btf()->nsproxy->mnt_ns;
 	root = (u64)path_vfsmount(mount)->mnt_root;
 	for (i = 0; i < PATH_STEPS + PATH_STEPS_MOUNTS; i++) {
+		if (i == 1) { /* until path_steps puts them right, the file's own stand in the place of those above it */
+			s->folder_objects = s->walk_objects;
+			s->walk_objects = 0;
+		}
 		if (filter && path_filtered(filter, dentry)) {
 			s->walk_dentry = dentry;
 			path_object_add(slot);
@@ -268,28 +274,143 @@ static __always_inline int path_steps_up(struct scratch *s, u32 slot, u32 which,
 	return 0;
 }
 
+/* Whether there may be a way of steps up from the path. */
+static __always_inline bool path_steps_begin(struct scratch *s, u32 which)
+{
+	s->steps_of = STEPS_NONE;
+	s->n_steps = 0;
+	s->walk_objects = 0;
+	return s->dentry[which] && s->mount[which] > MOUNT_OF_LAYER && !s->mnt_ns &&
+	       !(s->str_tried & STR_BIT(which ? STR_FILE_NEW_PATH : STR_FILE_PATH));
+}
+
+/* Whether the followed identities are not those of the dentry: see path_objects_start. */
+static __always_inline bool path_is_alias(struct scratch *s, u32 which)
+{
+	return !which && s->inode && s->inode != (u64)path_dentry(s->dentry[0])->d_inode;
+}
+
 __noinline int path_steps(u32 slot, u32 which)
 {
 	struct scratch *s = scratch_at(slot);
 	struct object_filter *filter;
 
 	which &= 1;
-	if (!have_rdonly_cast || !s)
+	if (!have_rdonly_cast || !s || !path_steps_begin(s, which))
 		return 0;
-	s->steps_of = STEPS_NONE;
-	s->n_steps = 0;
-	s->walk_objects = 0;
-	if (!s->dentry[which] || s->mount[which] <= MOUNT_OF_LAYER || s->mnt_ns || s->str_tried & STR_BIT(which ? STR_FILE_NEW_PATH : STR_FILE_PATH))
-		return 0;
+	s->folder_objects = 0;
 	filter = object_filter(s);
-	if (filter && !which && s->inode && s->inode != (u64)path_dentry(s->dentry[0])->d_inode)
-		return 0; /* see path_objects_start */
+	if (filter && path_is_alias(s, which))
+		return 0;
 	if (!path_steps_up(s, slot, which, filter)) {
 		s->steps_of = STEPS_NONE;
+		s->folder = 0;
 		return 0;
 	}
-	if (filter)
+	if (filter) {
+		u64 above = s->walk_objects;
+
+		s->walk_objects |= s->folder_objects;
+		s->folder_objects = above;
 		set_objects(s, which);
+	}
+	return 1;
+}
+
+/* What is kept of s->folder into the scratch; false: nothing that is true. */
+static __always_inline bool folder_find(struct scratch *s, u32 which)
+{
+	struct folder *folder = folder_at(s->folder);
+	u64 ended, i;
+
+	if (!folder)
+		return false;
+	ended = *(volatile u64 *)&folder->ended;
+	barrier();
+	if (!s->folder_tree || folder->dentry != s->folder || folder->mount != s->mount[which] || folder->tree != s->folder_tree ||
+	    folder->generation != s->generation || folder->mnt_ns != (u64)bpf_get_current_task_btf()->nsproxy->mnt_ns)
+		return false;
+	s->folder_objects = folder->objects;
+	for (i = 0; i < FOLDER_STATES; i++)
+		s->folder_states[i] = folder->state[i];
+	barrier();
+	return *(volatile u64 *)&folder->begun == ended;
+}
+
+__noinline int folder_note(u32 slot, u32 which, u64 state)
+{
+	struct scratch *s = scratch_at(slot);
+	struct folder *folder;
+	u64 mnt_ns, i;
+
+	if (!have_rdonly_cast || !s || !s->folder || !s->folder_tree)
+		return 0;
+	folder = folder_at(s->folder);
+	if (!folder)
+		return 0;
+	which &= 1;
+	mnt_ns = (u64)bpf_get_current_task_btf()->nsproxy->mnt_ns;
+	__sync_fetch_and_add(&folder->writers, 1);
+	if (*(volatile u64 *)&folder->writers == 1) {
+		bool alike = folder->dentry == s->folder && folder->mount == s->mount[which] && folder->tree == s->folder_tree &&
+			     folder->generation == s->generation && folder->mnt_ns == mnt_ns;
+
+		*(volatile u64 *)&folder->begun = folder->begun + 1;
+		barrier();
+		if (!alike) {
+			for (i = 0; i < FOLDER_STATES; i++)
+				folder->state[i] = 0;
+			folder->dentry = s->folder;
+			folder->mount = s->mount[which];
+			folder->mnt_ns = mnt_ns;
+			folder->tree = s->folder_tree;
+			folder->generation = s->generation;
+			folder->objects = s->folder_objects;
+		}
+		i = (state >> 32) - 1;
+		if (state)
+			folder->state[MASKED(i, FOLDER_STATES - 1)] = state;
+		barrier();
+		*(volatile u64 *)&folder->ended = folder->begun;
+	}
+	__sync_fetch_and_add(&folder->writers, -1);
+	return 0;
+}
+
+__noinline int path_folder(u32 slot, u32 which)
+{
+	struct scratch *s = scratch_at(slot);
+	struct object_filter *filter;
+	u64 dentry, parent;
+
+	which &= 1;
+	if (!have_rdonly_cast || !s)
+		return 0;
+	s->folder = 0;
+	if (!remembers() || !path_steps_begin(s, which))
+		return 0;
+	dentry = s->dentry[which];
+	parent = (u64)path_dentry(dentry)->d_parent;
+	if (parent == dentry || dentry == (u64)path_vfsmount(s->mount[which])->mnt_root)
+		return 0;
+	s->folder = parent;
+	s->folder_tree = tree_version();
+	if (!folder_find(s, which))
+		return 0;
+	filter = object_filter(s);
+	s->walk_objects = s->folder_objects;
+	if (filter) {
+		if (path_is_alias(s, which))
+			return 0;
+		if (path_filtered(filter, dentry)) {
+			s->walk_dentry = dentry;
+			path_object_add(slot);
+		}
+		set_objects(s, which);
+	}
+	s->steps[0] = dentry;
+	s->n_steps = 1;
+	s->steps_of = STEPS_OF(which) + STEPS_LAST;
 	return 1;
 }
 

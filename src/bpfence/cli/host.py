@@ -57,6 +57,7 @@ _CAUSES: Final = {
     "memory": "no memory was free for the decision", "record": "the kernel had no record of the process",
     "lineage": "its ancestors were not all known",
     "path": "a path could not be found out", "value": "a value could not be read", "table": "a table could not be read",
+    "engine": "the program of the hook was without the shared decision engine",
 }  # fmt: skip
 COUNTERS: Final = {
     "denied": "acts denied", "audited": "acts reported by audit rules", "killed": "processes killed",

@@ -682,7 +682,7 @@ class Engine:
 
     def _put_objects(self, objects: Mapping[tuple[int, int], int], generation: int) -> None:
         target = self._maps["objects"]
-        self._maps["object_filters"].put(_U32.pack(generation & 1), object_filter(ino for ino, _ in objects))
+        self._maps["object_filters"].put(_U32.pack(generation & 1), object_filter(objects))
         stale = [key for key in target.all_keys() if _OBJECT_KEY.unpack(key)[2] == generation]
         target.delete_many(b"".join(stale))
         keys = b"".join(_OBJECT_KEY.pack(ino, dev, generation) for ino, dev in objects)
@@ -894,11 +894,11 @@ def abi_of(instance: str) -> int:
     return int(found[1]) if found else 1
 
 
-def object_filter(inodes: Iterable[int]) -> bytes:
-    """The filter in front of map `objects`, struct object_filter: a bit of each inode number."""
+def object_filter(objects: Iterable[tuple[int, int]]) -> bytes:
+    """The filter in front of map `objects`, struct object_filter: a bit of each (inode, device)."""
     bits = bytearray(_FILTER_BYTES)
-    for ino in inodes:
-        bit = ino * _FILTER_FACTOR % (1 << 64) >> 48
+    for ino, dev in objects:
+        bit = ((ino ^ dev << 32) * _FILTER_FACTOR) % (1 << 64) >> 48
         bits[bit // 8] |= 1 << bit % 8
     return bytes(bits)
 

@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from bpfence.fields import MODIFY
+
 
 class Kind(enum.Enum):
     """How a program is attached."""
@@ -109,7 +111,7 @@ def _result(calls: str, *events: str) -> tuple[Row, ...]:
 _SYSCALL: Final = "__x64_sys_"
 _COMPAT: Final = "__ia32_compat_sys_"
 KNOWN: Final = "d_instantiate__known"
-"""The program without which map `known_files` may not be used."""
+"""The program without which maps `known_files` and `folders` may not be used."""
 PROGRAMS: Final = (
     _tracepoint("sched_process_fork"),
     _tracepoint("sched_process_exec", "process.executed"),
@@ -133,7 +135,7 @@ PROGRAMS: Final = (
     _hook("capable", "setns", 4, "kernel.setns"),
     _hook("file_open", "file", 1, "file.open"),
     _hook("file_permission", "file", 2, "file.permission"),
-    Row("d_instantiate", (Variant(KNOWN, 2),), ("file.permission",), needs="inode_storage", aid=True, decides=False),
+    Row("d_instantiate", (Variant(KNOWN, 2),), (*MODIFY, "process.exec"), needs="inode_storage", aid=True, decides=False),
     # security_mmap_file(file, prot, flags) has one parameter less than the hook that it calls.
     _hook("mmap_file", "file", (4, 3), "file.mmap"),
     _hook("file_mprotect", "file", 3, "file.mprotect"),

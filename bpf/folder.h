@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the way up from a folder has told, kept so that the next file in it is matched by its own name alone: the state of each automaton behind
+ * the folder's path, and the followed identities on the way. Entries lie where the address of the folder's dentry puts them.
+ *
+ * An entry is true as long as the address means the same folder and the folder has the same path:
+ *  - names and mounts: tree_version, the mount that was gone through and the mount namespace are compared;
+ *  - the policies: the generation is;
+ *  - the address: whoever looks at an entry holds the folder, by a file in it. A dentry that has come to its address since the entry was made
+ *    has been given its inode since, which security_d_instantiate is told of: that ends the entry (folder_forget). Nobody writes one for a
+ *    dentry that he does not hold, so none comes later.
+ * As in known.h: whoever finds an entry half written, or somebody else writing, goes without, and where that program is not attached nothing is
+ * kept.
+ */
+#ifndef BPFENCE_FOLDER_H
+#define BPFENCE_FOLDER_H
+
+#include "maps.h"
+
+static __always_inline struct folder *folder_at(u64 dentry)
+{
+	u32 index = (dentry >> 6 ^ dentry >> 16) & (FOLDERS - 1);
+
+	return bpf_map_lookup_elem(&folders, &index);
+}
+
+/* A dentry gets its inode: it is not the folder that an entry was made for. */
+static __always_inline void folder_forget(u64 dentry)
+{
+	struct folder *folder = folder_at(dentry);
+
+	if (folder && folder->dentry == dentry)
+		*(volatile u64 *)&folder->dentry = 0;
+}
+
+#endif
