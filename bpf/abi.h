@@ -414,7 +414,7 @@ struct call {
 struct control {
 	__u32 generation;            /* active generation; its page n is tables[(generation & 1) * IMAGE_MAX_PAGES + n]; 0: nothing is loaded */
 	__u32 agent_pid;             /* tgid of the agent, exempt from kernel.bpf; 0: none */
-	__u32 remembers;             /* 1: map `known_files` may be used, because what ends its truth is seen */
+	__u32 remembers;             /* odd: maps `known_files` and `folders` may be used, because what ends their truth is seen. Counted up at each change */
 };
 
 /* ---- Process records: map `processes`, key u32 tgid. ---- */

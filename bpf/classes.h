@@ -190,6 +190,24 @@ __noinline int numbers_load(u32 slot)
 	return 0;
 }
 
+/* Begins a run of the automaton of dimension `dim`, that is `*d` then: the classes of bytes, or NULL. */
+static __always_inline u8 *automaton_of(struct automaton *a, const struct scratch *s, u64 dim, struct image_dim **d)
+{
+	struct image_page *class_page, *first;
+	u64 classes;
+
+	a->generation = s->generation;
+	first = match_page(a->generation, 0);
+	if (!first)
+		return NULL;
+	*d = &((struct image_head *)first)->dims[MASKED(dim, ABI_MAX_DIMS - 1)];
+	a->state = (*d)->start;
+	classes = ((*d)->ref & (IMAGE_PAGE_WORDS - 1)) * 4;
+	class_page = match_page_near(first, a->generation, (*d)->ref);
+	a->page = match_page_near(first, a->generation, a->state);
+	return class_page && a->page && classes <= DFA_CLASSES_LAST ? (u8 *)class_page + classes : NULL;
+}
+
 #define NAMES_INLINE 2
 #define NAME_WHOLE (~0U)
 
@@ -199,32 +217,24 @@ __noinline int numbers_load(u32 slot)
 __noinline int class_of_first(u32 slot, u32 dim)
 {
 	struct scratch *s = scratch_at(slot);
-	struct image_page *class_page, *first;
-	u64 n, classes, i;
 	struct image_dim *d;
 	struct automaton a;
+	u8 *class_of_byte;
+	u64 n, i;
 	int status;
 
 	if (!have_rdonly_cast || !s)
 		return CLASS_UNCERTAIN;
-	a.generation = s->generation;
-	first = match_page(a.generation, 0);
-	if (!first)
+	class_of_byte = automaton_of(&a, s, dim, &d);
+	if (!class_of_byte)
 		return CLASS_UNCERTAIN;
-	d = &((struct image_head *)first)->dims[MASKED(dim, ABI_MAX_DIMS - 1)];
-	a.state = d->start;
-	classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4;
-	class_page = match_page_near(first, a.generation, d->ref);
-	a.page = match_page_near(first, a.generation, a.state);
 	n = s->n_steps;
-	if (classes > DFA_CLASSES_LAST || !class_page || !a.page)
-		return CLASS_UNCERTAIN;
 	s->dfa_classes = d->ref;
 	for (i = 1; i <= NAMES_INLINE; i++) {
 		if (i > n)
 			return automaton_class(&a);
 		s->dfa_folder = a.state;
-		status = automaton_name(&a, (u8 *)class_page + classes, s->steps[MASKED(n - i, PATH_STEPS - 1)], false);
+		status = automaton_name(&a, class_of_byte, s->steps[MASKED(n - i, PATH_STEPS - 1)], false);
 		if (status == PATH_FAR)
 			break;
 		if (status != PATH_GOING) {
@@ -618,8 +628,7 @@ __noinline int class_of(u32 slot, u32 dim)
 __noinline u32 class_short(u32 slot, u32 dim)
 {
 	struct scratch *s = scratch_at(slot);
-	struct image_page *first, *class_page;
-	u64 offset, length, classes, at, i;
+	u64 offset, length, at, i;
 	struct automaton a;
 	struct image_dim *d;
 	u8 *class_of_byte;
@@ -627,20 +636,9 @@ __noinline u32 class_short(u32 slot, u32 dim)
 
 	if (!s)
 		return CLASS_UNCERTAIN;
-	a.generation = s->generation;
-	first = match_page(a.generation, 0);
-	if (!first)
+	class_of_byte = automaton_of(&a, s, dim, &d);
+	if (!class_of_byte)
 		return CLASS_UNCERTAIN;
-	d = &((struct image_head *)first)->dims[MASKED(dim, ABI_MAX_DIMS - 1)];
-	a.state = d->start;
-	classes = (d->ref & (IMAGE_PAGE_WORDS - 1)) * 4;
-	if (classes > DFA_CLASSES_LAST)
-		return CLASS_UNCERTAIN;
-	class_page = match_page_near(first, a.generation, d->ref);
-	a.page = match_page_near(first, a.generation, a.state);
-	if (!class_page || !a.page)
-		return CLASS_UNCERTAIN;
-	class_of_byte = (u8 *)class_page + classes;
 	at = MASKED(d->slot, ABI_STR_SLOTS - 1);
 	offset = s->str_offset[at];
 	length = s->str_length[at];

@@ -91,7 +91,7 @@ __noinline int diagram_walk_chunk(u32 slot)
 
 		if (node & IMAGE_LEAF)
 			return node & ~IMAGE_LEAF;
-		page = match_page(s->generation, node);
+		page = node ? match_page(s->generation, node) : NULL; /* 0, where the header is, is what a missing page leads to */
 		if (!page) {
 			set_uncertain(s, CAUSE_TABLE);
 			return 0;
@@ -157,7 +157,7 @@ static __always_inline u64 diagram_fast(struct scratch *s, u32 slot, struct imag
 	u64 i, node = root, word, class, dim;
 
 	for (i = 0; i < DIAGRAM_FAST; i++) {
-		if (node >= IMAGE_PAGE_WORDS) /* a leaf, or on another page */
+		if (!node || node >= IMAGE_PAGE_WORDS) /* nowhere, a leaf, or on another page */
 			return node;
 		word = first->word[MASKED(node, IMAGE_PAGE_WORDS - 1)];
 		dim = MASKED(word, ABI_MAX_DIMS - 1);

@@ -177,13 +177,16 @@ static __always_inline void scratch_give(struct scratch *s, u32 slot)
  */
 extern const volatile u32 have_inode_storage;
 
-/* Whether maps `known_files` and `folders` may be used: what ends the truth of an entry is seen. */
-static __always_inline bool remembers(void)
+/* Whether maps `known_files` and `folders` may be used: what ends the truth of an entry is seen. Not 0: since when, as struct control has it. */
+static __always_inline u32 remembers(void)
 {
-	u32 zero = 0;
+	u32 zero = 0, since;
 	struct control *c = bpf_map_lookup_elem(&control, &zero);
 
-	return have_inode_storage && c && *(volatile u32 *)&c->remembers;
+	if (!have_inode_storage || !c)
+		return 0;
+	since = *(volatile u32 *)&c->remembers;
+	return since & 1 ? since : 0;
 }
 
 /* 64 bits wide, as all numbers of the way in: see struct automaton. */

@@ -4,7 +4,7 @@
  *
  * An entry is true as long as the address means the same folder and the folder has the same path:
  *  - names and mounts: tree_version, the mount that was gone through and the mount namespace are compared;
- *  - the policies: the generation is;
+ *  - the policies: the generation is, and since when nothing that ends an entry can have been missed (control.remembers);
  *  - the address: whoever looks at an entry holds the folder, by a file in it. A dentry that has come to its address since the entry was made
  *    has been given its inode since, which security_d_instantiate is told of: that ends the entry (folder_forget). Nobody writes one for a
  *    dentry that he does not hold, so none comes later.

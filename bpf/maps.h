@@ -78,6 +78,7 @@ struct scratch {
 	u64 tree;                /* tree_version when the event began, 0: not looked at */
 	u64 folder;              /* the dentry of the folder that the steps lead out of, 0: nothing may be kept of it */
 	u64 folder_tree;         /* tree_version before it was looked at */
+	u64 folder_since;        /* as struct folder has it */
 	u64 folder_objects;      /* followed identities on the way, without the file's own */
 	u64 folder_states[FOLDER_STATES];
 	u32 dfa_folder;          /* the state before the last component */
@@ -312,7 +313,7 @@ struct folder {
 	u64 mount;   /* struct vfsmount */
 	u64 mnt_ns;
 	u64 tree;    /* tree_version */
-	u64 generation;
+	u64 since;   /* generation << 32 | control.remembers */
 	u64 objects; /* followed identities: the folder's and those of what is above */
 	u64 state[FOLDER_STATES]; /* by dimension % FOLDER_STATES: (dimension + 1) << 32 | state behind the folder's path */
 };

@@ -328,7 +328,7 @@ static __always_inline bool folder_find(struct scratch *s, u32 which)
 	ended = *(volatile u64 *)&folder->ended;
 	barrier();
 	if (!s->folder_tree || folder->dentry != s->folder || folder->mount != s->mount[which] || folder->tree != s->folder_tree ||
-	    folder->generation != s->generation || folder->mnt_ns != (u64)bpf_get_current_task_btf()->nsproxy->mnt_ns)
+	    folder->since != s->folder_since || folder->mnt_ns != (u64)bpf_get_current_task_btf()->nsproxy->mnt_ns)
 		return false;
 	s->folder_objects = folder->objects;
 	for (i = 0; i < FOLDER_STATES; i++)
@@ -353,7 +353,7 @@ __noinline int folder_note(u32 slot, u32 which, u64 state)
 	__sync_fetch_and_add(&folder->writers, 1);
 	if (*(volatile u64 *)&folder->writers == 1) {
 		bool alike = folder->dentry == s->folder && folder->mount == s->mount[which] && folder->tree == s->folder_tree &&
-			     folder->generation == s->generation && folder->mnt_ns == mnt_ns;
+			     folder->since == s->folder_since && folder->mnt_ns == mnt_ns;
 
 		*(volatile u64 *)&folder->begun = folder->begun + 1;
 		barrier();
@@ -364,7 +364,7 @@ __noinline int folder_note(u32 slot, u32 which, u64 state)
 			folder->mount = s->mount[which];
 			folder->mnt_ns = mnt_ns;
 			folder->tree = s->folder_tree;
-			folder->generation = s->generation;
+			folder->since = s->folder_since;
 			folder->objects = s->folder_objects;
 		}
 		i = (state >> 32) - 1;
@@ -381,13 +381,14 @@ __noinline int path_folder(u32 slot, u32 which)
 {
 	struct scratch *s = scratch_at(slot);
 	struct object_filter *filter;
-	u64 dentry, parent;
+	u64 dentry, parent, since;
 
 	which &= 1;
 	if (!have_rdonly_cast || !s)
 		return 0;
 	s->folder = 0;
-	if (!remembers() || !path_steps_begin(s, which))
+	since = remembers();
+	if (!since || !path_steps_begin(s, which))
 		return 0;
 	dentry = s->dentry[which];
 	parent = (u64)path_dentry(dentry)->d_parent;
@@ -395,6 +396,7 @@ __noinline int path_folder(u32 slot, u32 which)
 		return 0;
 	s->folder = parent;
 	s->folder_tree = tree_version();
+	s->folder_since = (u64)s->generation << 32 | since;
 	if (!folder_find(s, which))
 		return 0;
 	filter = object_filter(s);

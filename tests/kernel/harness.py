@@ -72,6 +72,16 @@ def enter(folder: Path, pid: int = 0) -> None:
     (folder / "cgroup.procs").write_text(str(pid))
 
 
+def go_out() -> None:
+    """Back to where no case's rule concerns this process, and whence it acts as the sentinel."""
+    enter(cgroup_folder(SENTINEL.cgroup))
+
+
+def outside(*words: str) -> None:
+    """A command of somebody whom no rule concerns."""
+    subprocess.run(words, check=True, preexec_fn=go_out)
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """How an act ended: "ok", an errno's name, "killed", or "signal N"; and what it printed."""
 
@@ -388,6 +398,19 @@ class Range:
             path.unlink()
         self.loaded = {}
 
+    @contextmanager
+    def within(self, case: Case) -> Iterator[Path]:
+        """The folder of a case, alone in force, with this process within its scope."""
+        make_files(case)
+        path = self.agent.write_policy(case.name, case.policy())
+        self.clear()
+        self.agent.reload()
+        enter(cgroup_folder(case.cgroup))
+        yield case.directory
+        go_out()
+        path.unlink()
+        self.agent.reload()
+
     def act(self, case: Case, step: Step) -> tuple[Outcome, list[dict[str, Any]]]:
         """One step: what happened to it, and the alerts of its policy. What a rate limit left out before is told whenever that ends."""
         if case.name not in self.loaded:
@@ -399,7 +422,7 @@ class Range:
 @contextmanager
 def firing_range(playground: Playground, cases: Sequence[Case], folder: Path, *, together: bool) -> Iterator[Range]:
     """The agent up before, stopped after."""
-    enter(cgroup_folder(SENTINEL.cgroup))
+    go_out()
     whole = Range(Agent(folder), playground, cases, together=together)
     whole.agent.start()
     whole.agent.settle()

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.cases import Case, FileSpec
-from tests.kernel.harness import SENTINEL, TRIGGER, Range, cgroup_folder, enter, make_files
+from tests.kernel.harness import TRIGGER, Range, cgroup_folder, enter, go_out, make_files, outside
 from tests.kernel.test_uncertain import kernel_map
 
 CASE = Case(
@@ -41,23 +41,11 @@ def go_in() -> None:
     enter(cgroup_folder(CASE.cgroup))
 
 
-def go_out() -> None:
-    """Back to where this process was before, and whence it acts as the sentinel."""
-    enter(cgroup_folder(SENTINEL.cgroup))
-
-
 @pytest.fixture(scope="module")
 def inside(shooting: Range) -> Iterator[Path]:
     """The folder of CASE, its policy in force, this process within its scope."""
-    make_files(CASE)
-    path = shooting.agent.write_policy(CASE.name, CASE.policy())
-    shooting.clear()
-    shooting.agent.reload()
-    go_in()
-    yield CASE.directory
-    go_out()
-    path.unlink()
-    shooting.agent.reload()
+    with shooting.within(CASE) as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -102,11 +90,6 @@ def denied(descriptor: int) -> bool:
     except PermissionError:
         return True
     return False
-
-
-def outside(*words: str) -> None:
-    """A command of somebody whom no rule concerns."""
-    subprocess.run(words, check=True, preexec_fn=go_out)
 
 
 def test_nothing_changes(folder: Path) -> None:

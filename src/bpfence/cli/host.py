@@ -439,7 +439,8 @@ def doctor(attempt: bool, as_json: bool) -> int:
     else:
         _show_doctor(flavour, enforces, rows, missing, trouble)
         if cost:
-            out().print(f"\n{cost.programs} programs loaded in {cost.seconds:.1f} s of processor time")
+            why = f"; each with a decision engine of its own: {printable(cost.unshared)}" if cost.unshared else ""
+            out().print(f"\n{cost.programs} programs loaded in {cost.seconds:.1f} s of processor time{why}")
     return 0 if usable else KernelError.exit_code
 
 

@@ -20,6 +20,8 @@ from bpfence.errors import Location
 
 MAX_NODES: Final = 500_000
 MAX_ALIASED: Final = MAX_BYTES
+TEXT_TAGS: Final = ("!", "tag:yaml.org,2002:str")
+"""Tags of scalars that are texts, whatever they look like."""
 
 # What libyaml takes for the end of a line.
 _BREAK: Final = re.compile("\r\n|[\r\n\x85\u2028\u2029]")

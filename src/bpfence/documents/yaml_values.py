@@ -11,7 +11,7 @@ from typing import Final
 
 from bpfence.documents import yaml_nodes
 from bpfence.documents.json_values import JsonValue
-from bpfence.documents.yaml_nodes import YamlNode
+from bpfence.documents.yaml_nodes import TEXT_TAGS, YamlNode
 
 _DECIMAL: Final = re.compile(r"[-+]?[0-9]+")
 _BASED: Final = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
@@ -34,7 +34,7 @@ def as_value(node: YamlNode) -> JsonValue:
 
 def _scalar(node: YamlNode) -> JsonValue:
     text = node.text
-    if node.style or node.tag == "!!str" or len(text) > _TOO_LONG:
+    if node.style or node.tag in TEXT_TAGS or len(text) > _TOO_LONG:
         return JsonValue(node.source, "string", node.start, text)
     if node.empty:
         return JsonValue(node.source, "null", node.start, "null")

@@ -114,7 +114,13 @@ class Live:
         if self.clock.refresh():
             self.processes.forget_subjects()
         found: list[Observation | Refused] = []
-        for item in records.sift(raw, self.processes.refused):
+        try:
+            sifted = records.sift(raw, self.processes.refused)
+        except Exception as error:  # see below
+            for _ in raw:
+                self._meter.undecodable(f"a fault of bpfence: {type(error).__name__}")
+            return []
+        for item in sifted:
             try:
                 if isinstance(item, KernelEvent):
                     found.append(self._observed(item))

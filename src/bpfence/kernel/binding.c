@@ -186,6 +186,7 @@ int bpfence_open(const char *path, const char *name, int maps_only, struct bpf_o
 	LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = name, .btf_custom_path = maps_only ? no_types() : NULL);
 	int registered = register_extensions();
 
+	memset(aims, 0, sizeof(aims)); /* of an object that was closed without a load */
 	if (registered < 0)
 		return registered;
 	*object = bpf_object__open_file(path, &options);

@@ -79,6 +79,7 @@ _COUNTS: Final = ("rename_lock", "mount_lock")
 _PER_SLOT: Final = ("scratches", "emit_spaces", "image_spaces", "sequences")
 _PER_PROCESS: Final = {"processes": 1, "images": 1, "long_exes": _LONG_SHARE}
 
+_BEYOND_REACH: Final = "the decision engine is not in it, and the kernel does not give the program out that it would be put into"
 _REFUSED: Final = {
     "memory": (abi.CNT_REFUSED_MEMORY, abi.TOLD_REFUSED_MEMORY),
     "table": (abi.CNT_REFUSED_TABLE, abi.TOLD_REFUSED_TABLE),
@@ -157,11 +158,15 @@ class Status(msgspec.Struct, frozen=True):
     abi: int = abi.ABI_VERSION
 
 
-class LoadCost(msgspec.Struct, frozen=True):
-    """Programs that this process has loaded, and the seconds of processor time that went into it, most of them the kernel's verifier's."""
+class LoadCost(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Programs that this process has loaded, and the seconds of processor time that went into it, most of them the kernel's verifier's.
+
+    `unshared`: why each program has a decision engine of its own, "" where they share one.
+    """
 
     programs: int
     seconds: float
+    unshared: str = ""
 
 
 class Engine:
@@ -409,11 +414,13 @@ class Engine:
             return tuple(gone)
 
     def _remember(self, staying: Collection[str] = (KNOWN,)) -> None:
-        """Lets programs use map `known_files` as long as the one is attached that ends the truth of what is there. What was noted before an
-        interruption is of another generation.
+        """Lets programs use maps `known_files` and `folders` as long as the one is attached that ends the truth of what is there. What was
+        noted before an interruption carries another number.
         """
         attached = self._remembers() and KNOWN in self._links and KNOWN in staying
-        libbpf.store_u32(self._control_memory(), _REMEMBERS, int(attached))
+        since = libbpf.load_u32(self._control_memory(), _REMEMBERS)
+        if attached != bool(since & 1):
+            libbpf.store_u32(self._control_memory(), _REMEMBERS, (since + 1) % (1 << 32))
 
     def _remembers(self) -> bool:
         """Whether programs are loaded so that they can use map `known_files`: where none of an LSM hook is ever skipped, and the processor
@@ -438,7 +445,7 @@ class Engine:
 
     @property
     def load_cost(self) -> LoadCost:
-        return LoadCost(self._loaded, self._loading)
+        return LoadCost(self._loaded, self._loading, self._sharing.refused)
 
     def try_all(self) -> dict[str, str]:
         """Loads every program without attaching it, for `bpfence doctor`: the events that are not supported, with the reason."""
@@ -474,6 +481,9 @@ class Engine:
         """
         remaining = {choice.program: choice for choice in choices if choice.program not in self._failed}
         late = {choice: self._programs[choice.program] for choice in without if choice.program in self._programs}
+        for choice in without:
+            if choice not in late:
+                self._failed[choice.program] = _BEYOND_REACH
         while remaining or late or not self._maps:
             batch = {program: choice for program, choice in remaining.items() if self._sharing.takes(choice)}
             shared = bool(batch or late or not remaining)
@@ -495,7 +505,9 @@ class Engine:
                 if failed:
                     self._blame(failed, batch, extensions)
                     remaining = {program: choice for program, choice in remaining.items() if program not in self._failed}
-                    late = {} if failed.program in extensions else late
+                    if failed.program in extensions:
+                        self._failed |= {choice.program: self._sharing.refused for choice in late}
+                        late = {}
                     continue
                 self._loaded += len(batch) + len(extensions)
                 if not self._maps:
@@ -509,7 +521,7 @@ class Engine:
             late = {}
 
     def _blame(self, failed: LoadFailure, batch: Collection[str], extensions: Collection[str]) -> None:
-        """Leaves out what did not load. An engine that cannot be shared is no loss: the programs get their own."""
+        """Leaves out what did not load. An engine that cannot be shared is no loss to what is not attached yet: that gets its own."""
         if failed.program in extensions:
             self._sharing.refused = f"{failed.program}: {failed.reason}"
         elif failed.program in batch:

@@ -16,7 +16,7 @@ from typing import Final
 from bpfence.documents import json_values, yaml_nodes
 from bpfence.documents.json_values import JsonValue
 from bpfence.documents.placed import DocumentError, PlacedText
-from bpfence.documents.yaml_nodes import YamlNode
+from bpfence.documents.yaml_nodes import TEXT_TAGS, YamlNode
 from bpfence.errors import Location
 from bpfence.pods.kinds import CONTAINERS, TEMPLATES, USUAL_TEMPLATE
 
@@ -36,7 +36,7 @@ def scalar(node: YamlNode) -> Scalar:
     text = node.text
     if node.kind != "scalar":
         return None
-    if node.style or node.tag in ("!", "!!str", "tag:yaml.org,2002:str") or len(text) > MAX_DIGITS:
+    if node.style or node.tag in TEXT_TAGS or len(text) > MAX_DIGITS:
         return text
     if text in ("", "~", "null", "Null", "NULL"):
         return None

@@ -37,6 +37,7 @@ from bpfence.errors import KernelError
 from bpfence.events.process import read_boot_id
 from bpfence.host.cgroups import Hierarchy
 from bpfence.host.service import notify
+from bpfence.kernel.engine import LoadCost
 from bpfence.policy import Action, Op, atoms
 from tests.unit.agent.fakes import FakeEngine, FakeKernel, write_policy
 from tests.unit.agent.falco_rig import RULES, FakeEvents, verdict_of
@@ -508,12 +509,9 @@ class Row(msgspec.Struct):
     essential: bool = False
 
 
-class Cost(msgspec.Struct):
-    programs: int
-    seconds: float
-
-
-def probes(monkeypatch: pytest.MonkeyPatch, flavour: str, *rows: Row, missing: dict[str, str] | None = None, enforces: str = "") -> None:
+def probes(
+    monkeypatch: pytest.MonkeyPatch, flavour: str, *rows: Row, missing: dict[str, str] | None = None, enforces: str = "", unshared: str = ""
+) -> None:
     answer = SimpleNamespace(value=enforces or ("yes" if flavour else "no"))
     features = SimpleNamespace(flavour=flavour, enforces=answer, rows=lambda: rows)
     monkeypatch.setitem(sys.modules, "bpfence.kernel.features", SimpleNamespace(probe=lambda: features))
@@ -527,7 +525,7 @@ def probes(monkeypatch: pytest.MonkeyPatch, flavour: str, *rows: Row, missing: d
         def load(cls, *_: object, **__: object) -> Iterator[Engine]:
             yield cls()
 
-        load_cost = Cost(3, 0.25)
+        load_cost = LoadCost(3, 0.25, unshared)
 
         def try_all(self) -> dict[str, str]:
             return missing or {}
@@ -562,6 +560,8 @@ def test_doctor_that_tries_tells_what_loading_has_cost(monkeypatch: pytest.Monke
     probes(monkeypatch, "lsm", GOOD)
     assert "3 programs loaded in 0.2 s of processor time" in call("doctor", "--try").stdout
     assert json.loads(call("doctor", "--try", "--json").stdout)["load"] == {"programs": 3, "seconds": 0.25}
+    probes(monkeypatch, "lsm", GOOD, unshared="extensions: no")
+    assert "in 0.2 s of processor time; each with a decision engine of its own: extensions: no" in call("doctor", "--try").stdout
     assert json.loads(call("doctor", "--json").stdout)["load"] is None
 
 

@@ -11,12 +11,14 @@ from bpfence.documents.yaml_values import documents
 
 def test_scalars_mean_what_the_core_schema_says() -> None:
     text = 'a: ~\nb: null\nc: true\nd: "true"\ne: on\nf: 017\ng: 0o17\nh: 0x1F\ni: 1.5\nj: "5"\nk: +3\nl: -3\nm: ""\nn: 1e3\n'
+    text += "o: !!str 5\np: ! 6\n"
     (root,) = documents(text.encode(), "f")
     kinds = {key.text: (value.kind, value.text) for key, value in root.pairs}
     assert kinds == {
         "a": ("null", "null"), "b": ("null", "null"), "c": ("boolean", "true"), "d": ("string", "true"), "e": ("string", "on"),
         "f": ("number", "17"), "g": ("number", "15"), "h": ("number", "31"), "i": ("number", "1.5"), "j": ("string", "5"),
         "k": ("number", "3"), "l": ("number", "-3"), "m": ("string", ""), "n": ("number", "1e3"),
+        "o": ("string", "5"), "p": ("string", "6"),
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bpfence import abi
 from bpfence.alerts.alert import Composer, RuleInfo, encode
+from bpfence.events import records
 from bpfence.events.loss import Loss
 from bpfence.events.process import MAX_REFUSED, Clock
 from bpfence.events.source import (
@@ -91,6 +92,18 @@ def test_live_counts_gaps_garbage_and_kernel_counters() -> None:
     )
     assert loss.total == 7
     assert source.loss() is None
+
+
+def test_a_fault_with_a_batch_ends_nothing_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a bug")
+
+    source = live(Reader([("decisions", record("file.open", sequence=1))] * 2, [("decisions", record("file.open", sequence=3))]))
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "sift", fail)
+        assert source.read() == []
+    assert source.loss() == Loss({}, {}, {"a fault of bpfence: ValueError": 2})
+    assert len(source.read()) == 1
 
 
 def test_what_was_refused_is_told_in_runs_and_lost_by_the_same_account() -> None:

@@ -151,6 +151,19 @@ def test_what_is_known_of_files_is_used_while_its_end_is_seen(fake: type[FakeObj
     assert not FakeObject.newest.replaced
 
 
+def test_what_was_kept_before_an_interruption_is_not_believed_after_it(fake: type[FakeObject]) -> None:
+    """Each time that the end is seen again has a number of its own, and one that is odd."""
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    numbers = []
+    for _ in range(3):
+        engine.attach(["file.open"])
+        engine.attach(["file.open", "net.connect"])
+        numbers.append(fake.control[abi.CONTROL_OFFSETS["remembers"]])
+        engine.release(["net.connect"])
+        assert fake.control[abi.CONTROL_OFFSETS["remembers"]] % 2 == 0
+    assert numbers == [1, 3, 5]
+
+
 def test_without_the_end_nothing_is_remembered_and_no_event_is_lost(fake: type[FakeObject]) -> None:
     fake.fails = {KNOWN: "EINVAL: no such hook"}
     engine = Engine(FEATURES, "lsm", Path("x.o"), None)

@@ -123,6 +123,23 @@ def test_a_program_that_the_engine_cannot_be_put_into_is_left_out(
     assert "file_open__file" not in engine.attached()
 
 
+def test_an_attached_program_that_the_engine_does_not_load_for_is_told(fake: type[FakeObject], extended: list[int]) -> None:
+    """It stays, because it tracks processes; its own event cannot be relied on."""
+    fake.fails = {TRACEPOINTS: "EINVAL: Cannot extend"}
+    engine = Engine(SHARING, "lsm", Path("x.o"), None)
+    assert not engine.attach(["file.open"])
+    assert "Cannot extend" in engine.attach(["file.open", "process.executed"])["process.executed"]
+    assert "sched_process_exec__process" in engine.attached()
+    assert engine.load_cost.unshared == f"{TRACEPOINTS}: EINVAL: Cannot extend"
+
+
+def test_a_program_without_engine_that_cannot_be_reached_is_told(fake: type[FakeObject], extended: list[int]) -> None:
+    engine = Engine(SHARING, "lsm", Path("x.o"), None)
+    engine.attach(["file.open"])
+    os.close(engine._programs.pop("sched_process_exec__process"))
+    assert "engine is not in it" in engine.attach(["file.open", "process.executed"])["process.executed"]
+
+
 def test_what_an_earlier_agent_has_put_in_is_taken_over(fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch) -> None:
     links = {name: os.open(os.devnull, os.O_RDONLY) for name in ("file_open__file", "sched_process_exec__process")}
     monkeypatch.setattr(libbpf, "program_of", os.dup)
