@@ -87,9 +87,15 @@ class _Kept:
     def copy(self) -> Lowered:
         out = self.out
         return out._replace(
-            rules=list(out.rules), modes=list(out.modes), actions=list(out.actions), clauses=list(out.clauses), tests=dict(out.tests),
-            conditions=out.conditions.copy(), errors=list(out.errors), warnings=list(out.warnings),
-        )  # fmt: skip
+            rules=list(out.rules),
+            modes=list(out.modes),
+            actions=list(out.actions),
+            clauses=list(out.clauses),
+            tests=dict(out.tests),
+            conditions=out.conditions.copy(),
+            errors=list(out.errors),
+            warnings=list(out.warnings),
+        )
 
     def changed(self, policies: PolicySet, supported: Collection[str] | None) -> _Kept | None:
         """The same of other policies; None where more has changed."""

@@ -173,14 +173,15 @@ def test_a_family_has_an_automaton_of_its_own() -> None:
             st.lists(st.sampled_from(("a", "b", "ab", "B", "ä", "/a", "ba")), min_size=1, max_size=2),
             st.sampled_from((And(), Atom("process.uid", Op.RANGE, (0, 5)), Not(Atom("process.exe", Op.EQUALS, "/a")))),
         ),
-        min_size=2, max_size=9,
+        min_size=2,
+        max_size=9,
     ),
     st.sampled_from((Action.AUDIT, Action.OBSERVE, Action.DENY)),
     st.sampled_from(("enforce", "audit")),
     st.text("abABä/", max_size=8),
     st.integers(0, 9),
     st.sampled_from(("/a", "/b")),
-)  # fmt: skip
+)
 def test_every_rule_of_a_family_that_matches_is_told(
     made: list[tuple[Op, list[str], Condition]], action: Action, mode: str, path: str, uid: int, exe: str
 ) -> None:

@@ -652,6 +652,10 @@ def test_tables_made_for_rules_that_are_in_force_no_more_are_not_taken(tmp_path:
     rig.agent.stop()
 
 
+NOBODY = (1 << 22) - 1
+"""A pid that no process of this host has."""
+
+
 def test_a_connect_to_an_address_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(name: str, _: None) -> list[tuple[Any, ...]]:
         return [(2, 1, 6, "", ("10.0.0.1", 0))]
@@ -673,6 +677,7 @@ def test_a_connect_to_an_address_of_a_name(tmp_path: Path, monkeypatch: pytest.M
             generation=rig.engine.generation,
             verdicts=(verdict_of(rig.agent.life.tables.compiled, "Calls a"),),
             action=abi.ACTION_AUDIT,
+            pid=NOBODY,
             error=0,  # type: ignore[arg-type]
         )
         rig.engine.batches.append([("decisions", raw)])
