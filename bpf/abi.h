@@ -367,7 +367,7 @@ struct image_header {
 	__u32 subject_root[8];       /* per group: diagram reference of the subject diagram */
 	__u32 roots_ref[8];          /* per group: ref of the rows */
 	__u32 concern_ref[8];        /* per group: ref of the concern table */
-	__u32 lasting[2];            /* bit d: what dimension d looks at stays as it is as long as the file, its name and the process do */
+	__u32 lasting[2];            /* bit d: what dimension d looks at stays as it is as long as the access, the files, their names and the process do */
 	__u32 n_columns;             /* words of a row of roots */
 	__u8 column[256];            /* of each event */
 };
@@ -421,6 +421,7 @@ struct control {
 #define RECORD_FROM_ITER 1           /* read by the task iterator or at first sight, not at fork or exec */
 #define RECORD_DEPENDS_IDS 2         /* the subject must be computed anew when the effective ids change */
 #define RECORD_DEPENDS_CGROUP 4      /* the same for the cgroup */
+#define RECORD_CGROUPS 8             /* threads of the process may be in several cgroups */
 #define RECORD_CAUSES_SHIFT 16       /* from bit 16 on: why the subject was uncertain, the bits CAUSE_* */
 struct process_record {
 	__u64 concern[4];            /* bit e: some rule can apply to event e of this subject */
@@ -436,6 +437,7 @@ struct process_record {
 	__u32 ppid;
 	__u32 workload;              /* class of the workload that the cgroup belongs to, see map `workloads` */
 	__u32 subject[8];            /* row per group */
+	__u32 number;                /* of the subject in map `subjects`, 0: none */
 };
 
 /* ---- Workloads: map `workloads`, hash, key u64 cgroup id, value u32: the class of the workload that the cgroup belongs to. ---- */
@@ -446,8 +448,9 @@ struct process_record {
  * word: each is read and written whole, and stands for itself. Word w is about the events from w * CONCERN_BITS on: its bits
  * 0..CONCERN_BITS-1 are the complement of theirs in process_record.concern, so that a cleared word hides nothing; then CONCERN_TAG_BITS bits of
  * generation + version, then the upper CONCERN_PID_BITS bits of the tgid. The version is in it because a word may be stored late, by a task that
- * was preempted after it had looked at the subject: it is never right then. Only subjects that do not depend on ids stand here. The agent
+ * was preempted after it had looked at the subject: it is never right then. Of subjects that depend on ids no event stands here. The agent
  * clears the words whenever the bits of the generation come round.
+ * The last word has CONCERN_SPARE bits for which there is no event: there stands process_record.number.
  */
 #define CONCERN_ENTRIES 16384
 #define CONCERN_WORDS 7
@@ -455,6 +458,7 @@ struct process_record {
 #define CONCERN_TAG_BITS 16
 #define CONCERN_TAG_MASK 0xffff
 #define CONCERN_PID_BITS 8           /* a pid has 22 */
+#define CONCERN_SPARE 24             /* the upper ones of the CONCERN_BITS */
 struct concern {
 	__u64 word[7];
 	__u64 version;               /* behind the words: an index of a word that is masked with 7 stays within the struct */

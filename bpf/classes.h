@@ -335,6 +335,15 @@ static __always_inline bool steps_load(struct scratch *s, u32 slot, u32 which)
 	return true;
 }
 
+/* Class of a path by dimension `dim`, noting that it was asked for. */
+static __always_inline u32 class_asked(struct scratch *s, u32 which, u32 dim, u32 class)
+{
+	if (s->path_asked[which & 1])
+		s->paths_asked = 1;
+	s->path_asked[which & 1] = (dim + 1) | class << 8;
+	return class;
+}
+
 /* Class of file.path (which 0) or file.new_path (1) by dimension `dim`, read from the dentries themselves, so that nothing is copied, and nothing
  * looked at behind the byte that decides. CLASS_UNCERTAIN where that cannot be done: class_of does it.
  */
@@ -541,7 +550,7 @@ static __always_inline u32 class_of_text(struct scratch *s, u32 slot, struct ima
 	if (d->kind == DIM_STRING && is_path(first) && !(s->str_tried & STR_BIT(first))) {
 		class = class_of_path(s, slot, first == STR_FILE_NEW_PATH, dim);
 		if (class != CLASS_UNCERTAIN)
-			return class;
+			return class_asked(s, first == STR_FILE_NEW_PATH, dim, class);
 	}
 	text_load(s, slot, first);
 	class = class_text(s, first);

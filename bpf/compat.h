@@ -181,6 +181,12 @@ static __always_inline u64 compat_file_inode(struct file *file)
 	return inode && mapping && BPF_CORE_READ(inode, i_mapping) == mapping ? (u64)inode : 0;
 }
 
+/* Whether a file is one of an overlay. */
+static __always_inline bool compat_overlay(struct file *file)
+{
+	return BPF_CORE_READ(file, f_inode, i_sb, s_magic) == OVERLAYFS_SUPER_MAGIC;
+}
+
 /* The inode in a layer that a file of an overlay has its contents in; 0: the file is not one of an overlay. Up to v6.12 private_data is the
  * layer's file, then a structure whose first member that is (fs/overlayfs/file.c, struct ovl_file). Of a module's types the kernel's BTF knows
  * nothing: that it is a file is seen by its having the mapping of its inode.
@@ -190,7 +196,7 @@ static __always_inline u64 compat_layer(struct file *file)
 	struct file *layer;
 	u64 inode;
 
-	if (BPF_CORE_READ(file, f_inode, i_sb, s_magic) != OVERLAYFS_SUPER_MAGIC)
+	if (!compat_overlay(file))
 		return 0;
 	layer = BPF_CORE_READ(file, private_data);
 	inode = compat_file_inode(layer);

@@ -61,10 +61,27 @@ int path_folder(u32 slot, u32 which);
 /* Keeps for the next file in s->folder what the way up from it has told, and one state, as struct folder has it; 0: none. */
 int folder_note(u32 slot, u32 which, u64 state);
 
+/* Whether nothing follows from an event on a file, by what has been noted of others in its folder: see quiet.h. Of an open file, of a path, of a
+ * name below the path of a directory, of two names there; all by their addresses. `what`: see quiet_what.
+ */
+int file_quiet(u64 file, u32 what);
+int path_quiet(u64 path, u32 what);
+int name_quiet(u64 dir, u64 dentry, u32 what);
+int names_quiet(u64 dir, u64 dentry, u64 other, u32 what);
+
+/* Notes that nothing has followed from the event in the scratch, where that was so and lasts. Whether it was noted. */
+int quiet_note(u32 slot, u32 what);
+
+/* Gives the subject of the record in the scratch its number: see quiet.h. */
+int subject_number(u32 slot);
+
 /* What names are told by: changes whenever a name in any directory, or a mount, is moved, made or removed; 0: it is changing just now, or
  * cannot be had.
  */
 u64 tree_version(void);
+
+/* What the names of folders are told by: the same but for renames of files, as far as the programs on d_move have counted them. */
+u64 folder_version(void);
 
 /* Gives the process of a task (its address), or the acting one, its record and image. 0 or -1. */
 int record_create(u32 slot, u64 task);
@@ -274,14 +291,23 @@ static __always_inline void record_changed(u32 tgid)
 static __always_inline void concern_publish(const struct process_record *record, u64 version, u32 tgid)
 {
 	struct concern *concern = concern_of(tgid);
-	u64 tag;
+	u64 tag, shown = ~0ULL, bits;
 	u32 i;
 
-	if (!concern || !record->generation || record->flags & RECORD_DEPENDS_IDS)
+	if (!concern || !record->generation)
 		return;
+	if (record->flags & RECORD_DEPENDS_IDS || (record->flags & RECORD_DEPENDS_CGROUP && record->flags & RECORD_CGROUPS)) {
+		if (!record->number)
+			return;
+		shown = 0;
+	}
 	tag = concern_tag(record->generation, version, tgid);
-	for (i = 0; i < CONCERN_WORDS; i++)
-		*(volatile u64 *)&concern->word[i] = concern_bits(record->concern, i * CONCERN_BITS) | tag;
+	for (i = 0; i < CONCERN_WORDS; i++) {
+		bits = concern_bits(record->concern, i * CONCERN_BITS) & shown;
+		if (i == CONCERN_WORDS - 1)
+			bits = (bits & CONCERN_MASK >> CONCERN_SPARE) | (u64)record->number << (CONCERN_BITS - CONCERN_SPARE);
+		*(volatile u64 *)&concern->word[i] = bits | tag;
+	}
 	/* The store is seen by all before the version is looked at. In assembly: of an addition of 0 clang makes a fetch, which 5.10 does not
 	 * know ("BPF_STX uses reserved fields").
 	 */
@@ -400,6 +426,9 @@ static __always_inline void scratch_clear(struct scratch *s, u32 event)
 	s->mnt_ns = 0;
 	s->steps_of = STEPS_NONE;
 	s->tree = 0;
+	s->path_asked[0] = 0;
+	s->path_asked[1] = 0;
+	s->paths_asked = 0;
 }
 
 static __always_inline void set_process(struct scratch *s)
@@ -451,7 +480,8 @@ static __always_inline struct scratch *event_load(u32 event, u64 generation, u64
 			set_process(s);
 			return s;
 		}
-		concern_again(*slot);
+		if (!(s->record.flags & RECORD_DEPENDS_IDS))
+			concern_again(*slot);
 	} else {
 		switch (subject_load(*slot, event)) {
 		case SUBJECT_CONCERNED:
@@ -467,13 +497,22 @@ static __always_inline struct scratch *event_load(u32 event, u64 generation, u64
 	return NULL;
 }
 
-/* ---- what hook programs ask the engine for: `what` of engine() ---- */
+/* ---- what hook programs ask the engine for: `what` of engine() ----
+ *
+ * `slot` is that of the event's scratch, where there is one.
+ */
 
-#define ENGINE_BEGIN 0       /* event_load of the event that the argument is: the slot, BEGIN_UNCONCERNED or BEGIN_REFUSED */
+#define ENGINE_BEGIN 0       /* event_load of event a: the slot, BEGIN_UNCONCERNED or BEGIN_REFUSED */
 #define ENGINE_DECIDE 1      /* decides on the event in the scratch and writes what must be reported: 0 or a positive errno */
-#define ENGINE_PATH 2        /* path_resolve; the argument is which */
-#define ENGINE_MOUNT 3       /* mount_of; the argument is the dentry, the slot is not looked at */
+#define ENGINE_PATH 2        /* path_resolve; a is which */
+#define ENGINE_MOUNT 3       /* mount_of; a is the dentry */
 #define ENGINE_MOUNT_WHOLE 4 /* mount_of_whole */
+#define ENGINE_QUIET 5       /* quiet_note; a is `what` */
+/* In place of the slot stands `what`. */
+#define ENGINE_FILE_QUIET 6  /* file_quiet of file a */
+#define ENGINE_PATH_QUIET 7  /* path_quiet of path a */
+#define ENGINE_NAME_QUIET 8  /* name_quiet of a directory's path and a dentry */
+#define ENGINE_NAMES_QUIET 9 /* names_quiet of a directory's path and two dentries */
 
 #define BEGIN_UNCONCERNED (1ULL << 32)
 #define BEGIN_REFUSED (BEGIN_UNCONCERNED | EPERM)
@@ -490,19 +529,29 @@ static __always_inline u64 engine_begin(u32 event)
 }
 
 /* The engine as a part of the program that calls it. */
-static __always_inline u64 engine_own(u32 what, u32 slot, u64 argument)
+static __always_inline u64 engine_own(u32 what, u32 slot, u64 a, u64 b, u64 c)
 {
 	switch (what) {
 	case ENGINE_BEGIN:
-		return engine_begin(argument);
+		return engine_begin(a);
 	case ENGINE_DECIDE:
 		return decide_rules(slot) ? decide_outcome(slot) : 0;
 	case ENGINE_PATH:
-		return path_resolve(slot, argument);
+		return path_resolve(slot, a);
 	case ENGINE_MOUNT:
-		return mount_of(argument);
+		return mount_of(a);
 	case ENGINE_MOUNT_WHOLE:
-		return mount_of_whole(argument);
+		return mount_of_whole(a);
+	case ENGINE_QUIET:
+		return quiet_note(slot, a);
+	case ENGINE_FILE_QUIET:
+		return file_quiet(a, slot);
+	case ENGINE_PATH_QUIET:
+		return path_quiet(a, slot);
+	case ENGINE_NAME_QUIET:
+		return name_quiet(a, b, slot);
+	case ENGINE_NAMES_QUIET:
+		return names_quiet(a, b, c, slot);
 	}
 	return 0;
 }
@@ -512,7 +561,7 @@ static __always_inline u64 engine_own(u32 what, u32 slot, u64 argument)
  * shared.bpf.c.
  */
 #ifdef ENGINE_SHARED
-u64 engine(u32 what, u32 slot, u64 argument);
+u64 engine(u32 what, u32 slot, u64 a, u64 b, u64 c);
 #else
 #define engine engine_own
 #endif
@@ -521,7 +570,7 @@ u64 engine(u32 what, u32 slot, u64 argument);
 static __always_inline struct scratch *event_taken(u32 event, u64 generation, u64 tgid, struct concern *concern, u32 *slot)
 {
 #ifdef ENGINE_SHARED
-	u64 begun = engine(ENGINE_BEGIN, 0, event);
+	u64 begun = engine(ENGINE_BEGIN, 0, event, 0, 0);
 
 	*slot = begun;
 	return begun & BEGIN_UNCONCERNED ? NULL : scratch_at(*slot);
@@ -532,7 +581,7 @@ static __always_inline struct scratch *event_taken(u32 event, u64 generation, u6
 
 static __always_inline int decide(u32 slot)
 {
-	return engine(ENGINE_DECIDE, slot, 0);
+	return engine(ENGINE_DECIDE, slot, 0, 0, 0);
 }
 
 /* Starts an event: takes a scratch and the subject. NULL: nothing concerns it, or it is refused; event_refused tells. */
@@ -560,6 +609,18 @@ static __always_inline bool held_pending(void)
 	u32 *number = bpf_map_lookup_elem(&pending, &index);
 
 	return number && *(volatile u32 *)number;
+}
+
+/* What a note is kept under, apart from the subject: the event, and of it the one number that rules may look at, of at most 24 bits. */
+static __always_inline u32 quiet_what(u32 event, u32 value)
+{
+	return event | value << 8;
+}
+
+/* Notes what has come to nothing, for the next file in the folder. */
+static __always_inline bool quiet(u32 slot, u32 what)
+{
+	return have_rdonly_cast && have_inode_storage && engine(ENGINE_QUIET, slot, what, 0, 0);
 }
 
 static __always_inline int event_end(struct scratch *s, u32 slot)
@@ -619,12 +680,43 @@ static __always_inline u64 address_of(struct scratch *s, const void *pointer)
 	return *(volatile u64 *)&s->walk_dentry;
 }
 
+/* The same where no event has begun: the difference of two pointers is a number to the verifier. Only where the kernel has bpf_rdonly_cast. */
+static __always_inline u64 number_of(const void *pointer)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	u64 number = (u64)pointer;
+
+	asm volatile("%0 -= %1" : "+r"(number) : "r"(task));
+	return number + bpf_get_current_task();
+}
+
+/* A pointer that the verifier knows nothing of, where it can be had; else the pointer. */
+#define as_number(pointer) ((typeof(pointer))(have_rdonly_cast ? number_of(pointer) : (u64)(pointer)))
+
 /* A member that is a pointer, of what a hook's argument points to, as a number. Where the verifier would trust it, it looks up names of its own
  * in all of the kernel's types, one type after the other, for each such load (v6.3, 57539b1c0ac2): near twenty million instructions. Where
  * it has bpf_rdonly_cast, which came before that, pointer_at loads what it does not trust.
  */
 #define pointer_in(s, pointer, member) \
 	(have_rdonly_cast ? pointer_at(address_of(s, pointer) + bpf_core_field_offset(typeof(*(pointer)), member)) : (u64)(pointer)->member)
+
+/* The member at an address: of 8 bytes, or of fewer that do not cross a multiple of 8, so that no other page is read than it lies on. */
+static __always_inline u64 member_at(u64 address)
+{
+	return pointer_at(address & ~7ULL) >> ((address & 7) * 8);
+}
+
+/* BPF_CORE_READ of up to three members, none longer than 8 bytes, from a pointer that is a number to the verifier: by loads where the kernel has
+ * them, which cost a tenth.
+ */
+#define READ1(from, a) \
+	({ \
+		typeof(from) from_a = (from); \
+		(typeof(from_a->a))(have_rdonly_cast ? member_at((u64)from_a + bpf_core_field_offset(typeof(*from_a), a)) : (u64)BPF_CORE_READ(from_a, a)); \
+	})
+#define READ2(from, a, b) READ1(READ1(from, a), b)
+#define READ3(from, a, b, c) READ1(READ2(from, a, b), c)
+#define READ(from, ...) ___bpf_apply(READ, ___bpf_narg(__VA_ARGS__))(from, __VA_ARGS__)
 
 /* The registers of the current system call: those of its table. */
 static __always_inline void set_call_arguments(struct scratch *s)

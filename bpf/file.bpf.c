@@ -37,7 +37,7 @@ static __always_inline void decide_origin(struct scratch *s, u32 slot)
 
 	if (BPF_CORE_READ((struct mount *)mount, mnt_ns) != BPF_CORE_READ(task, nsproxy, mnt_ns))
 		return;
-	whole = engine(ENGINE_MOUNT_WHOLE, slot, s->dentry[0]);
+	whole = engine(ENGINE_MOUNT_WHOLE, slot, s->dentry[0], 0, 0);
 	if (!whole)
 		return;
 	s->mount[0] = whole;
@@ -55,8 +55,13 @@ static __always_inline bool mounted_in_part(struct scratch *s)
 	return root != pointer_at(sb + bpf_core_field_offset(struct super_block, s_root));
 }
 
+static __always_inline u32 quiet_open(struct file *file)
+{
+	return quiet_what(EV_FILE_OPEN, access_of(file->f_mode, file->f_flags));
+}
+
 SEC("lsm/file_open")
-int HOOK_PROG(file_open__file, EV_FILE_OPEN, struct file *file, int ret)
+int HOOK_PROG_IF(file_open__file, EV_FILE_OPEN, !quiet_file(file, quiet_open(file)), struct file *file, int ret)
 {
 	int error;
 
@@ -64,29 +69,38 @@ int HOOK_PROG(file_open__file, EV_FILE_OPEN, struct file *file, int ret)
 	set_num(s, NUM_FILE_FLAGS, file->f_flags);
 	set_num(s, NUM_FILE_ACCESS, access_of(file->f_mode, file->f_flags));
 	error = decide(slot);
-	if (s->features & IMAGE_DETAILS && !error && !(s->report & (REPORT_SUCCESS | REPORT_FAILURE)) &&
-	    mounted_in_part(s))
+	if (error || s->report & (REPORT_SUCCESS | REPORT_FAILURE))
+		return error;
+	if (s->features & IMAGE_DETAILS && mounted_in_part(s))
 		decide_origin(s, slot);
-	return error;
+	else
+		quiet(slot, quiet_open(file));
+	return 0;
 }
 
-/* Reads and writes on descriptors, those opened before the policy included. */
-SEC("lsm/file_permission")
-int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION, !access_known(file, mask, EV_FILE_PERMISSION), struct file *file, int mask, int ret)
+static __always_inline u64 access_by_mask(u32 mask)
 {
 	u64 access = 0;
-	int error;
 
-	known_prepare(s);
-	set_file(s, file);
 	if (mask & MAY_READ)
 		access |= ACCESS_READ;
 	if (mask & MAY_WRITE)
 		access |= ACCESS_WRITE;
 	if (mask & MAY_EXEC)
 		access |= ACCESS_EXEC;
+	return access;
+}
+
+/* Reads and writes on descriptors, those opened before the policy included. */
+SEC("lsm/file_permission")
+int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION, !access_known(file, mask, EV_FILE_PERMISSION), struct file *file, int mask, int ret)
+{
+	int error;
+
+	known_prepare(s);
+	set_file(s, file);
 	set_num(s, NUM_FILE_FLAGS, file->f_flags);
-	set_num(s, NUM_FILE_ACCESS, access);
+	set_num(s, NUM_FILE_ACCESS, access_by_mask(mask));
 	error = decide(slot);
 	if (!error)
 		known_note(s, file, mask);
@@ -106,6 +120,45 @@ int BPF_PROG(d_instantiate__known, struct dentry *dentry, struct inode *inode)
 	return 0;
 }
 
+/* The kernel counts every rename in one sequence (rename_lock), and on a busy machine there is always one. Those of a file change no folder's
+ * path: they are counted here, for folder_version to take off.
+ *
+ * A rename counts as begun before the kernel's count goes up, and as ended when it is over; in between nothing that is kept of folders is
+ * used. What is not seen to begin is not seen to end, so it stays in the kernel's count, as if a folder had been renamed: that is why the
+ * end is attached before the start, and taken away after it. A start whose end the kernel has skipped is made up for by the task's next
+ * rename. Other functions than d_move move names, too: they stay in that count.
+ */
+static __always_inline bool is_folder(struct dentry *dentry)
+{
+	struct inode *inode = READ(as_number(dentry), d_inode);
+
+	return inode && (READ(inode, i_mode) & S_IFMT) == S_IFDIR;
+}
+
+SEC("fexit/d_move")
+int BPF_PROG(d_move__moved, struct dentry *dentry, struct dentry *target)
+{
+	u64 task = bpf_get_current_pid_tgid();
+	u32 zero = 0;
+	struct moves *m = bpf_map_lookup_elem(&moves, &zero);
+
+	if (m && !bpf_map_delete_elem(&moving, &task))
+		__sync_fetch_and_add(&m->ended, 1);
+	return 0;
+}
+
+SEC("fentry/d_move")
+int BPF_PROG(d_move__moves, struct dentry *dentry, struct dentry *target)
+{
+	u64 task = bpf_get_current_pid_tgid();
+	u32 zero = 0;
+	struct moves *m = bpf_map_lookup_elem(&moves, &zero);
+
+	if (m && !is_folder(dentry) && !is_folder(target) && !bpf_map_update_elem(&moving, &task, &zero, BPF_NOEXIST))
+		__sync_fetch_and_add(&m->begun, 1);
+	return 0;
+}
+
 /* What a mapping can do to its file. */
 static __always_inline u64 map_access(u64 prot, u64 shared)
 {
@@ -113,18 +166,34 @@ static __always_inline u64 map_access(u64 prot, u64 shared)
 	       (prot & PROT_WRITE && shared ? ACCESS_WRITE : 0);
 }
 
+static __always_inline bool mapped_shared(unsigned long flags)
+{
+	return (flags & 0xf) == MAP_SHARED || (flags & 0xf) == MAP_SHARED_VALIDATE;
+}
+
+/* `type`: what kind of mapping it is, in four bits. */
+static __always_inline u32 quiet_map(u32 event, u64 prot, u64 type)
+{
+	return quiet_what(event, (prot & PROT_USUAL) << 4 | type);
+}
+
 static __always_inline int decide_mmap(struct scratch *s, u32 slot, struct file *file, unsigned long prot, unsigned long flags)
 {
 	set_file(s, file);
 	set_num(s, NUM_FILE_PROT, prot);
-	set_num(s, NUM_FILE_MAP_SHARED, (flags & 0xf) == MAP_SHARED || (flags & 0xf) == MAP_SHARED_VALIDATE);
+	set_num(s, NUM_FILE_MAP_SHARED, mapped_shared(flags));
 	set_num(s, NUM_FILE_ACCESS, map_access(prot, flags & MAP_SHARED));
-	return decide_layered(s, slot, file);
+	return decide_layered(s, slot, file, prot & ~PROT_USUAL ? 0 : quiet_map(EV_FILE_MMAP, prot, flags & 0xf));
+}
+
+static __always_inline bool quiet_mmap(struct file *file, unsigned long prot, unsigned long flags)
+{
+	return !(prot & ~PROT_USUAL) && quiet_file(file, quiet_map(EV_FILE_MMAP, prot, flags & 0xf));
 }
 
 SEC("lsm/mmap_file")
-int HOOK_PROG_IF(mmap_file__file, EV_FILE_MMAP, file != NULL, struct file *file, unsigned long reqprot, unsigned long prot,
-		 unsigned long flags, int ret)
+int HOOK_PROG_IF(mmap_file__file, EV_FILE_MMAP, file && !quiet_mmap(file, prot, flags), struct file *file, unsigned long reqprot,
+		 unsigned long prot, unsigned long flags, int ret)
 {
 	return decide_mmap(s, slot, file, prot, flags);
 }
@@ -155,8 +224,14 @@ static __always_inline u64 set_mapped_file(struct scratch *s, struct file *file)
 	return layer;
 }
 
+/* What is mapped of an overlay has no name of its own, so nothing has been noted of it. */
+static __always_inline bool quiet_mprotect(struct vm_area_struct *vma, unsigned long prot)
+{
+	return !(prot & ~PROT_USUAL) && quiet_file(vma->vm_file, quiet_map(EV_FILE_MPROTECT, prot, !!(vma->vm_flags & VM_SHARED)));
+}
+
 SEC("lsm/file_mprotect")
-int HOOK_PROG_IF(file_mprotect__file, EV_FILE_MPROTECT, vma->vm_file != NULL, struct vm_area_struct *vma, unsigned long reqprot,
+int HOOK_PROG_IF(file_mprotect__file, EV_FILE_MPROTECT, vma->vm_file && !quiet_mprotect(vma, prot), struct vm_area_struct *vma, unsigned long reqprot,
 		 unsigned long prot, int ret)
 {
 	struct file *file = vma->vm_file;
@@ -171,45 +246,63 @@ int HOOK_PROG_IF(file_mprotect__file, EV_FILE_MPROTECT, vma->vm_file != NULL, st
 	set_num(s, NUM_FILE_MAP_SHARED, shared);
 	set_num(s, NUM_FILE_ACCESS, map_access(prot, shared));
 	error = decide(slot);
-	return error || !(s->features & IMAGE_NEEDS_OBJECTS) ? error : decide_layer(s, slot, layer);
+	if (error)
+		return error;
+	if (layer)
+		return s->features & IMAGE_NEEDS_OBJECTS ? decide_layer(s, slot, layer) : 0;
+	if (!(prot & ~PROT_USUAL))
+		quiet(slot, quiet_map(EV_FILE_MPROTECT, prot, shared));
+	return 0;
+}
+
+/* Of an event that has nothing but names. */
+static __always_inline int decide_quiet(struct scratch *s, u32 slot, u32 event)
+{
+	int error = decide(slot);
+
+	if (!error)
+		quiet(slot, quiet_what(event, 0));
+	return error;
 }
 
 /* A name below a directory: what is there now, or what is about to be. */
 static __always_inline void set_name(struct scratch *s, const struct path *dir, struct dentry *dentry)
 {
-	set_path(s, 0, dentry, BPF_CORE_READ(dir, mnt));
-	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
+	u64 mount = pointer_in(s, dir, mnt);
+
+	set_path(s, 0, dentry, (void *)mount);
+	s->inode = pointer_in(s, dentry, d_inode);
 }
 
 SEC("lsm/path_mknod")
-int HOOK_PROG(path_mknod__file, EV_FILE_CREATE, const struct path *dir, struct dentry *dentry, unsigned short mode, unsigned int dev,
-	      int ret)
+int HOOK_PROG_IF(path_mknod__file, EV_FILE_CREATE, !quiet_name(dir, dentry, EV_FILE_CREATE), const struct path *dir, struct dentry *dentry, unsigned short mode, unsigned int dev,
+		 int ret)
 {
 	set_name(s, dir, dentry);
 	set_num(s, NUM_FILE_MODE, mode);
-	return decide(slot);
+	return decide_quiet(s, slot, EV_FILE_CREATE);
 }
 
 SEC("lsm/path_mkdir")
-int HOOK_PROG(path_mkdir__file, EV_FILE_MKDIR, const struct path *dir, struct dentry *dentry, unsigned short mode, int ret)
+int HOOK_PROG_IF(path_mkdir__file, EV_FILE_MKDIR, !quiet_name(dir, dentry, EV_FILE_MKDIR), const struct path *dir, struct dentry *dentry, unsigned short mode, int ret)
 {
 	set_name(s, dir, dentry);
 	set_num(s, NUM_FILE_MODE, mode);
-	return decide(slot);
+	return decide_quiet(s, slot, EV_FILE_MKDIR);
 }
 
 SEC("lsm/path_rmdir")
-int HOOK_PROG(path_rmdir__file, EV_FILE_RMDIR, const struct path *dir, struct dentry *dentry, int ret)
+int HOOK_PROG_IF(path_rmdir__file, EV_FILE_RMDIR, !quiet_name(dir, dentry, EV_FILE_RMDIR), const struct path *dir, struct dentry *dentry, int ret)
 {
 	set_name(s, dir, dentry);
-	return decide(slot);
+	return decide_quiet(s, slot, EV_FILE_RMDIR);
 }
 
 SEC("lsm/path_unlink")
-int HOOK_PROG(path_unlink__file, EV_FILE_UNLINK, const struct path *dir, struct dentry *dentry, int ret)
+int HOOK_PROG_IF(path_unlink__file, EV_FILE_UNLINK, !quiet_name(dir, dentry, EV_FILE_UNLINK), const struct path *dir, struct dentry *dentry, int ret)
 {
 	set_name(s, dir, dentry);
-	return decide(slot);
+	return decide_quiet(s, slot, EV_FILE_UNLINK);
 }
 
 SEC("lsm/path_symlink")
@@ -239,38 +332,38 @@ static __always_inline int decide_rename(struct scratch *s, u32 slot, const stru
 	replaced = BPF_CORE_READ(new_dentry, d_inode);
 	set_num(s, NUM_NEW_INO, replaced ? BPF_CORE_READ(replaced, i_ino) : 0);
 	set_num(s, NUM_NEW_DEV, replaced ? BPF_CORE_READ(replaced, i_sb, s_dev) : 0);
-	return decide(slot);
+	return decide_quiet(s, slot, EV_FILE_RENAME);
 }
 
 SEC("lsm/path_rename")
-int HOOK_PROG(path_rename__file, EV_FILE_RENAME, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
-	      struct dentry *new_dentry, int ret)
+int HOOK_PROG_IF(path_rename__file, EV_FILE_RENAME, !quiet_names(old_dir, old_dentry, new_dentry, EV_FILE_RENAME), const struct path *old_dir,
+		 struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, int ret)
 {
 	return decide_rename(s, slot, old_dir, old_dentry, new_dir, new_dentry);
 }
 
 /* v5.19 (100f59d96405): the flags of renameat2 are passed on. */
 SEC("lsm/path_rename")
-int HOOK_PROG(path_rename__file_v2, EV_FILE_RENAME, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
-	      struct dentry *new_dentry, unsigned int flags, int ret)
+int HOOK_PROG_IF(path_rename__file_v2, EV_FILE_RENAME, !quiet_names(old_dir, old_dentry, new_dentry, EV_FILE_RENAME), const struct path *old_dir,
+		 struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, unsigned int flags, int ret)
 {
 	return decide_rename(s, slot, old_dir, old_dentry, new_dir, new_dentry);
 }
 
 static __always_inline void set_at(struct scratch *s, const struct path *path)
 {
-	struct dentry *dentry = BPF_CORE_READ(path, dentry);
+	u64 dentry = pointer_in(s, path, dentry), mount = pointer_in(s, path, mnt);
 
-	set_path(s, 0, dentry, BPF_CORE_READ(path, mnt));
-	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
+	set_path(s, 0, (void *)dentry, (void *)mount);
+	s->inode = (u64)READ((struct dentry *)dentry, d_inode);
 }
 
 SEC("lsm/path_chmod")
-int HOOK_PROG(path_chmod__file, EV_FILE_CHMOD, const struct path *path, unsigned short mode, int ret)
+int HOOK_PROG_IF(path_chmod__file, EV_FILE_CHMOD, !quiet_path(path, EV_FILE_CHMOD), const struct path *path, unsigned short mode, int ret)
 {
 	set_at(s, path);
 	set_num(s, NUM_FILE_MODE, mode);
-	return decide(slot);
+	return decide_quiet(s, slot, EV_FILE_CHMOD);
 }
 
 SEC("lsm/path_chown")
@@ -300,7 +393,7 @@ static __always_inline bool layer_followed(struct scratch *s, u32 slot)
 	s->features = image_features();
 	if (!(s->features & IMAGE_NEEDS_OBJECTS))
 		return false;
-	engine(ENGINE_PATH, slot, 0);
+	engine(ENGINE_PATH, slot, 0, 0, 0);
 	return s->num[NUM_FILE_OBJECT] || s->str_uncertain & STR_BIT(STR_FILE_PATH);
 }
 
@@ -313,7 +406,7 @@ static __always_inline bool set_without_mount(struct scratch *s, u32 slot, struc
 {
 	s->inode = (u64)BPF_CORE_READ(dentry, d_inode);
 	if (!stacked()) {
-		set_path(s, 0, dentry, (void *)engine(ENGINE_MOUNT, slot, address_of(s, dentry)));
+		set_path(s, 0, dentry, (void *)engine(ENGINE_MOUNT, slot, address_of(s, dentry), 0, 0));
 		return true;
 	}
 	set_path(s, 0, dentry, (void *)MOUNT_OF_LAYER);
@@ -466,18 +559,18 @@ int HOOK_PROG(file_ioctl_compat__file, ioctl_event(command), struct file *file, 
 }
 
 SEC("lsm/path_truncate")
-int HOOK_PROG(path_truncate__file, EV_FILE_TRUNCATE, const struct path *path, int ret)
+int HOOK_PROG_IF(path_truncate__file, EV_FILE_TRUNCATE, !quiet_path(path, EV_FILE_TRUNCATE), const struct path *path, int ret)
 {
 	set_at(s, path);
-	return decide(slot);
+	return decide_quiet(s, slot, EV_FILE_TRUNCATE);
 }
 
 /* v6.2 (3350607dc564): ftruncate got a hook of its own. */
 SEC("lsm/file_truncate")
-int HOOK_PROG(file_truncate__file, EV_FILE_TRUNCATE, struct file *file, int ret)
+int HOOK_PROG_IF(file_truncate__file, EV_FILE_TRUNCATE, !quiet_file(file, EV_FILE_TRUNCATE), struct file *file, int ret)
 {
 	set_file(s, file);
-	return decide(slot);
+	return decide_quiet(s, slot, EV_FILE_TRUNCATE);
 }
 
 static __always_inline int decide_xattr(struct scratch *s, u32 slot, struct dentry *dentry, const char *name)

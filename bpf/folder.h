@@ -3,7 +3,7 @@
  * the folder's path, and the followed identities on the way. Entries lie where the address of the folder's dentry puts them.
  *
  * An entry is true as long as the address means the same folder and the folder has the same path:
- *  - names and mounts: tree_version, the mount that was gone through and the mount namespace are compared;
+ *  - names and mounts: folder_version, the mount that was gone through and the mount namespace are compared;
  *  - the policies: the generation is, and since when nothing that ends an entry can have been missed (control.remembers);
  *  - the address: whoever looks at an entry holds the folder, by a file in it. A dentry that has come to its address since the entry was made
  *    has been given its inode since, which security_d_instantiate is told of: that ends the entry (folder_forget). Nobody writes one for a
@@ -21,6 +21,24 @@ static __always_inline struct folder *folder_at(u64 dentry)
 	u32 index = (dentry >> 6 ^ dentry >> 16) & (FOLDERS - 1);
 
 	return bpf_map_lookup_elem(&folders, &index);
+}
+
+/* The first of the QUIET_WAYS places that a note can be kept in: see quiet.h. */
+static __always_inline u64 quiet_first(u64 key)
+{
+	return (key * 0x9e3779b97f4a7c15ULL >> 32) & (FOLDER_QUIET - 1) & ~(QUIET_WAYS - 1ULL);
+}
+
+/* The place of a note, which need not have it. */
+static __always_inline u64 quiet_place(const struct folder *folder, u64 key)
+{
+	u64 at = quiet_first(key), place = at + (folder->begun & (QUIET_WAYS - 1)), i;
+
+	for (i = 0; i < QUIET_WAYS; i++) {
+		if (folder->quiet[MASKED(at + i, FOLDER_QUIET - 1)].key == key)
+			place = at + i;
+	}
+	return MASKED(place, FOLDER_QUIET - 1);
 }
 
 /* A dentry gets its inode: it is not the folder that an entry was made for. */

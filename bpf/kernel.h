@@ -54,6 +54,7 @@ typedef __s64 s64;
 #define PROT_READ 1
 #define PROT_WRITE 2
 #define PROT_EXEC 4
+#define PROT_USUAL (PROT_READ | PROT_WRITE | PROT_EXEC)
 #define MAP_SHARED 1
 #define MAP_SHARED_VALIDATE 3
 #define VM_SHARED 8
@@ -290,6 +291,8 @@ struct cgroup {
 	int level;
 	struct kernfs_node *kn;
 	struct list_head cset_links;
+	struct cgroup *dom_cgrp;
+	int nr_threaded_children;
 };
 
 struct css_set {

@@ -37,12 +37,18 @@ static __always_inline int decide_layer(struct scratch *s, u32 slot, u64 inode)
 	return decide(slot);
 }
 
-/* As decide, for a file that may be one of an overlay. */
-static __always_inline int decide_layered(struct scratch *s, u32 slot, struct file *file)
+/* As decide, for a file that may be one of an overlay. `what`: what may be noted where it is none, or 0. */
+static __always_inline int decide_layered(struct scratch *s, u32 slot, struct file *file, u32 what)
 {
 	int error = decide(slot);
 
-	return error || !(s->features & IMAGE_NEEDS_OBJECTS) ? error : decide_layer(s, slot, compat_layer(file));
+	if (error)
+		return error;
+	if (compat_overlay(file))
+		return s->features & IMAGE_NEEDS_OBJECTS ? decide_layer(s, slot, compat_layer(file)) : 0;
+	if (what)
+		quiet(slot, what);
+	return 0;
 }
 
 #endif

@@ -32,6 +32,9 @@
 #define STEPS_LAST 8                  /* added: the last component alone; what is above is in folder_states */
 #define FOLDERS 1024
 #define FOLDER_STATES 8
+#define FOLDER_QUIET 16
+#define QUIET_WAYS 4
+#define SUBJECTS 512
 #define RECORD_OWN (~0ULL)
 
 /* The memory of one hook invocation: what is known of the event so far, and what was derived from it. */
@@ -77,11 +80,14 @@ struct scratch {
 	u32 name_left;           /* bytes of the next one that are left, NAME_WHOLE: all, and the '/' in front */
 	u64 tree;                /* tree_version when the event began, 0: not looked at */
 	u64 folder;              /* the dentry of the folder that the steps lead out of, 0: nothing may be kept of it */
-	u64 folder_tree;         /* tree_version before it was looked at */
+	u64 folder_tree;         /* folder_version before it was looked at */
 	u64 folder_since;        /* as struct folder has it */
 	u64 folder_objects;      /* followed identities on the way, without the file's own */
 	u64 folder_states[FOLDER_STATES];
 	u32 dfa_folder;          /* the state before the last component */
+	u32 path_asked[2];       /* as struct quiet_note has it */
+	u32 paths_asked;         /* of some path more than one dimension was asked */
+	u64 quiet;               /* the key of a note for folder_note to keep */
 	u32 dfa_state;           /* state of the automaton run, where it goes on in another chunk */
 	u32 dfa_position;
 	u32 dfa_end;
@@ -304,6 +310,12 @@ MAP struct {
 	__type(value, struct known_file);
 } known_files SEC(".maps");
 
+/* That nothing follows from an event on a file of the folder: see quiet.h. */
+struct quiet_note {
+	u64 key;     /* 0: none */
+	u32 path[2]; /* of file.path and file.new_path: dimension + 1 | class << 8 of the one that was asked, 0: none */
+};
+
 /* What the way up from a folder has told: see folder.h. */
 struct folder {
 	u64 writers; /* as in known_access */
@@ -312,10 +324,11 @@ struct folder {
 	u64 dentry;  /* 0: nothing */
 	u64 mount;   /* struct vfsmount */
 	u64 mnt_ns;
-	u64 tree;    /* tree_version */
+	u64 tree;    /* folder_version */
 	u64 since;   /* generation << 32 | control.remembers */
 	u64 objects; /* followed identities: the folder's and those of what is above */
 	u64 state[FOLDER_STATES]; /* by dimension % FOLDER_STATES: (dimension + 1) << 32 | state behind the folder's path */
+	struct quiet_note quiet[FOLDER_QUIET]; /* where quiet_place puts them */
 };
 
 MAP struct {
@@ -324,6 +337,50 @@ MAP struct {
 	__type(key, u32);
 	__type(value, struct folder);
 } folders SEC(".maps");
+
+/* Renames of files, as the programs on d_move count them: see folder_version. One entry. */
+struct moves {
+	u64 begun;
+	u64 ended;
+};
+
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct moves);
+} moves SEC(".maps");
+
+/* The tasks (bpf_get_current_pid_tgid()) that are at it. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, u64);
+	__type(value, u32);
+} moving SEC(".maps");
+
+#define SUBJECT_FLAGS (RECORD_DEPENDS_IDS | RECORD_DEPENDS_CGROUP | ~0U << RECORD_CAUSES_SHIFT)
+
+/* A subject, and the number that it was given: see quiet.h. */
+struct known_subject {
+	u64 writers; /* who wants to write it */
+	u32 number;  /* 0: it is being written */
+	u32 given;   /* how many numbers the entry has given */
+	u32 generation;
+	u32 flags;   /* SUBJECT_FLAGS of process_record.flags */
+	u64 ids;     /* user << 32 | group, where it depends on them */
+	u64 cgroup;  /* the same */
+	u32 objects; /* whether the image needs followed identities */
+	u32 subject[ABI_MAX_GROUPS];
+};
+
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SUBJECTS);
+	__type(key, u32);
+	__type(value, struct known_subject);
+} subjects SEC(".maps");
 
 /* Memory of hook invocations: SCRATCH_OWN entries a CPU, the CPU's number times SCRATCH_OWN being the first, and from first_spare on those
  * that any CPU may take. Sized by the loader, as emit_spaces and image_spaces are, whose entry n belongs to scratch n.

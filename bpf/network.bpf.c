@@ -69,7 +69,7 @@ static __always_inline void set_unix_bound(struct scratch *s, struct sock *sk)
 		mount = (u64)BPF_CORE_READ(bound, path.mnt);
 		ns = (u64)BPF_CORE_READ((struct mount *)(mount - bpf_core_field_offset(struct mount, mnt)), mnt_ns);
 		if (!ns)
-			mount = engine(ENGINE_MOUNT, 0, dentry);
+			mount = engine(ENGINE_MOUNT, 0, dentry, 0, 0);
 		set_path(s, 0, (void *)dentry, (void *)mount);
 		s->mnt_ns = ns;
 		return;
@@ -367,7 +367,7 @@ static __always_inline int decide_node(struct scratch *s, u32 slot, struct dentr
 	if (sk)
 		set_num(s, NUM_NET_TYPE, BPF_CORE_READ(sk, sk_type));
 	if (!mount)
-		mount = engine(ENGINE_MOUNT, slot, address_of(s, dentry));
+		mount = engine(ENGINE_MOUNT, slot, address_of(s, dentry), 0, 0);
 	set_path(s, 0, dentry, (void *)mount);
 	return decide(slot);
 }

@@ -360,6 +360,8 @@ __noinline int folder_note(u32 slot, u32 which, u64 state)
 		if (!alike) {
 			for (i = 0; i < FOLDER_STATES; i++)
 				folder->state[i] = 0;
+			for (i = 0; i < FOLDER_QUIET; i++)
+				folder->quiet[i].key = 0;
 			folder->dentry = s->folder;
 			folder->mount = s->mount[which];
 			folder->mnt_ns = mnt_ns;
@@ -370,6 +372,13 @@ __noinline int folder_note(u32 slot, u32 which, u64 state)
 		i = (state >> 32) - 1;
 		if (state)
 			folder->state[MASKED(i, FOLDER_STATES - 1)] = state;
+		if (s->quiet) {
+			u64 at = quiet_place(folder, s->quiet);
+
+			folder->quiet[at].key = s->quiet;
+			folder->quiet[at].path[0] = s->path_asked[0];
+			folder->quiet[at].path[1] = s->path_asked[1];
+		}
 		barrier();
 		*(volatile u64 *)&folder->ended = folder->begun;
 	}
@@ -395,7 +404,7 @@ __noinline int path_folder(u32 slot, u32 which)
 	if (parent == dentry || dentry == (u64)path_vfsmount(s->mount[which])->mnt_root)
 		return 0;
 	s->folder = parent;
-	s->folder_tree = tree_version();
+	s->folder_tree = folder_version();
 	s->folder_since = (u64)s->generation << 32 | since;
 	if (!folder_find(s, which))
 		return 0;

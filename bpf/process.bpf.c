@@ -15,14 +15,15 @@ static __always_inline int forget(u32 tgid)
 }
 
 SEC("tp_btf/sched_process_fork")
-int BPF_PROG(sched_process_fork__process, struct task_struct *parent, struct task_struct *child)
+int BPF_PROG(sched_process_fork__process, struct task_struct *from, struct task_struct *made)
 {
-	u32 tgid = BPF_CORE_READ(child, tgid), parent_tgid = BPF_CORE_READ(parent, tgid);
+	struct task_struct *parent = as_number(from), *child = as_number(made);
+	u32 tgid = READ(child, tgid), parent_tgid = READ(parent, tgid);
 	struct process_record *record, copy;
 	struct exec_image *image;
 	u64 version, own_version;
 
-	if (tgid != BPF_CORE_READ(child, pid))
+	if (tgid != READ(child, pid))
 		return 0;
 	own_version = record_version(tgid) + 1; /* after the change below */
 	record = bpf_map_lookup_elem(&processes, &parent_tgid);
@@ -32,12 +33,12 @@ int BPF_PROG(sched_process_fork__process, struct task_struct *parent, struct tas
 	copy = *record;
 	barrier();
 	image = bpf_map_lookup_elem(&images, &copy.exec_id);
-	if (!image || copy.start_time != BPF_CORE_READ(parent, group_leader, start_boottime))
+	if (!image || copy.start_time != READ(parent, group_leader, start_boottime))
 		return forget(tgid);
 	__sync_fetch_and_add(&image->refs, 1);
 	copy.pid = tgid;
-	copy.ppid = BPF_CORE_READ(child, real_parent, tgid);
-	copy.start_time = BPF_CORE_READ(child, start_boottime);
+	copy.ppid = READ(child, real_parent, tgid);
+	copy.start_time = READ(child, start_boottime);
 	copy.flags &= ~RECORD_FROM_ITER;
 	if (image_features() & IMAGE_FORK_CHANGES)
 		copy.generation = 0;
@@ -89,9 +90,10 @@ int BPF_PROG(sched_process_exec__process, struct task_struct *task, int old_pid,
 }
 
 SEC("tp_btf/sched_process_exit")
-int BPF_PROG(sched_process_exit__process, struct task_struct *task)
+int BPF_PROG(sched_process_exit__process, struct task_struct *ended)
 {
-	u32 tgid = BPF_CORE_READ(task, tgid), slot, zero = 0;
+	struct task_struct *task = as_number(ended);
+	u32 tgid = READ(task, tgid), slot, zero = 0;
 	struct control *c = bpf_map_lookup_elem(&control, &zero);
 	struct process_record *record;
 	struct scratch *s;
@@ -100,11 +102,11 @@ int BPF_PROG(sched_process_exit__process, struct task_struct *task)
 	/* A task that ends within its system call. */
 	if (held_pending())
 		held_result(0, 0);
-	if (BPF_CORE_READ(task, signal, live.counter) != 0)
+	if (READ(task, signal, live.counter) != 0)
 		return 0;
 	s = image_concerns(EV_PROCESS_EXIT) ? event_begin(EV_PROCESS_EXIT, &slot) : NULL;
 	if (s) {
-		set_num(s, NUM_EXIT_CODE, BPF_CORE_READ(task, exit_code));
+		set_num(s, NUM_EXIT_CODE, READ(task, exit_code));
 		event_end(s, slot);
 	}
 	/* A killed agent's exemption must not pass to whoever gets its pid next. */
@@ -167,13 +169,13 @@ int seed_tasks(struct bpf_iter__task *ctx)
 }
 
 SEC("lsm/bprm_check_security")
-int HOOK_PROG(bprm_check_security__process, EV_PROCESS_EXEC, struct linux_binprm *bprm, int ret)
+int HOOK_PROG_IF(bprm_check_security__process, EV_PROCESS_EXEC, !quiet_file(bprm->file, EV_PROCESS_EXEC), struct linux_binprm *bprm, int ret)
 {
 	struct file *file = bprm->file;
 
 	set_file(s, file);
 	set_num(s, NUM_FILE_ACCESS, ACCESS_EXEC);
-	return decide_layered(s, slot, file);
+	return decide_layered(s, slot, file, EV_PROCESS_EXEC);
 }
 
 #define COUNT_STEPS 32    /* a run of tasks_count_chunk */

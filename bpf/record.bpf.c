@@ -65,7 +65,7 @@ __noinline int image_release(u64 exec_id)
 static __always_inline struct exec_image *image_collect(struct scratch *s, u32 slot, struct task_struct *task)
 {
 	struct exec_image *image = bpf_map_lookup_elem(&image_spaces, &slot);
-	struct file *file = BPF_CORE_READ(task, mm, exe_file);
+	struct file *file = READ(task, mm, exe_file);
 	u32 length;
 
 	if (!image)
@@ -84,20 +84,20 @@ static __always_inline struct exec_image *image_collect(struct scratch *s, u32 s
 	image->args_len = 0;
 	image->exe_ino = 0;
 	image->exe_dev = 0;
-	image->pid = BPF_CORE_READ(task, tgid);
-	image->uid = BPF_CORE_READ(task, cred, euid.val);
-	image->gid = BPF_CORE_READ(task, cred, egid.val);
+	image->pid = READ(task, tgid);
+	image->uid = READ(task, cred, euid.val);
+	image->gid = READ(task, cred, egid.val);
 	bpf_probe_read_kernel_str(image->comm, sizeof(image->comm), &task->comm);
 	if (!file)
 		return image;
-	set_path(s, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt));
-	s->mnt_ns = (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
+	set_path(s, 0, READ(file, f_path.dentry), READ(file, f_path.mnt));
+	s->mnt_ns = (u64)READ(task, nsproxy, mnt_ns);
 	path_named(slot, 0);
 	if (!has_str(s, STR_FILE_PATH))
 		return image;
-	image->exe_ino = BPF_CORE_READ(file, f_inode, i_ino);
-	image->exe_dev = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
-	if (!BPF_CORE_READ(file, f_inode, i_nlink))
+	image->exe_ino = READ(file, f_inode, i_ino);
+	image->exe_dev = READ(file, f_inode, i_sb, s_dev);
+	if (!READ(file, f_inode, i_nlink))
 		image->flags |= EXEC_EXE_DELETED;
 	if (has_num(s, NUM_FILE_MEMFD))
 		image->flags |= EXEC_EXE_MEMFD;
@@ -130,8 +130,8 @@ static __always_inline int image_store(struct scratch *s, u64 id, struct exec_im
 /* The arguments of the current process, from its own stack. */
 static __always_inline void image_arguments(struct exec_image *image, struct task_struct *task)
 {
-	u64 start = BPF_CORE_READ(task, mm, arg_start);
-	u64 length = BPF_CORE_READ(task, mm, arg_end) - start;
+	u64 start = READ(task, mm, arg_start);
+	u64 length = READ(task, mm, arg_end) - start;
 
 	if (length > ABI_ARGS_MAX) {
 		length = ABI_ARGS_MAX;
@@ -156,20 +156,20 @@ __noinline int arguments_load(u64 exec_id)
 
 static __always_inline void record_fill(struct scratch *s, struct task_struct *task, u64 exec_id)
 {
-	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	struct task_struct *leader = READ(task, group_leader);
 
 	s->record_version = RECORD_OWN;
 	__builtin_memset(s->record.concern, 0, sizeof(s->record.concern));
 	s->record.workload = WORKLOAD_UNKNOWN;
 	s->record.generation = 0;
-	s->record.uid = BPF_CORE_READ(task, cred, euid.val);
-	s->record.gid = BPF_CORE_READ(task, cred, egid.val);
+	s->record.uid = READ(task, cred, euid.val);
+	s->record.gid = READ(task, cred, egid.val);
 	s->record.flags = 0;
 	s->record.cgroup = read_cgroup(task);
 	s->record.exec_id = exec_id;
-	s->record.start_time = BPF_CORE_READ(leader, start_boottime);
-	s->record.pid = BPF_CORE_READ(task, tgid);
-	s->record.ppid = BPF_CORE_READ(task, real_parent, tgid);
+	s->record.start_time = READ(leader, start_boottime);
+	s->record.pid = READ(task, tgid);
+	s->record.ppid = READ(task, real_parent, tgid);
 }
 
 /* What rules could deny to the process before, from its earlier record; nothing where it had none. */
@@ -220,9 +220,9 @@ __noinline int record_create(u32 slot, u64 at)
 		return -1;
 	task = (void *)at;
 	scratch_clear(s, EV_NONE);
-	pid = BPF_CORE_READ(task, tgid);
-	ppid = BPF_CORE_READ(task, real_parent, tgid);
-	id = read_exec_id(BPF_CORE_READ(task, group_leader, start_boottime), pid);
+	pid = READ(task, tgid);
+	ppid = READ(task, real_parent, tgid);
+	id = read_exec_id(READ(task, group_leader, start_boottime), pid);
 	image = image_collect(s, slot, task);
 	if (!image)
 		return -1;

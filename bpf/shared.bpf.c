@@ -13,12 +13,12 @@
  * concerns is denied. No name is found, and no mount. In a source of its own, so that the
  * compiler sees no more of it in the hook programs than the verifier does.
  */
-__noinline u64 engine(u32 what, u32 slot, u64 argument)
+__noinline u64 engine(u32 what, u32 slot, u64 a, u64 b, u64 c)
 {
 	struct scratch *s = scratch_at(slot);
 
 	if (what == ENGINE_BEGIN)
-		return BEGIN_UNCONCERNED | decide_without_engine(argument);
+		return BEGIN_UNCONCERNED | decide_without_engine(a);
 	if (what == ENGINE_DECIDE && s) /* it was taken out between the two */
 		return decide_without_engine(s->event);
 	return 0;
@@ -26,15 +26,15 @@ __noinline u64 engine(u32 what, u32 slot, u64 argument)
 
 /* One for each type of program that is extended: LSM or fmod_ret, and tp_btf. */
 SEC("freplace/engine")
-u64 engine_for_hooks(u32 what, u32 slot, u64 argument)
+u64 engine_for_hooks(u32 what, u32 slot, u64 a, u64 b, u64 c)
 {
-	return engine_own(what, slot, argument);
+	return engine_own(what, slot, a, b, c);
 }
 
 SEC("freplace/engine")
-u64 engine_for_tracepoints(u32 what, u32 slot, u64 argument)
+u64 engine_for_tracepoints(u32 what, u32 slot, u64 a, u64 b, u64 c)
 {
-	return engine_own(what, slot, argument);
+	return engine_own(what, slot, a, b, c);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

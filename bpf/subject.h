@@ -156,6 +156,7 @@ __noinline int subject_compute(u32 slot)
 	if (s->features & IMAGE_SUBJECT_CGROUP)
 		s->record.flags |= RECORD_DEPENDS_CGROUP;
 	s->record.generation = s->generation;
+	subject_number(slot);
 	return 0;
 }
 
@@ -200,6 +201,7 @@ __noinline int subject_store(u32 slot, u64 version)
 	__builtin_memcpy(record->concern, s->record.concern, sizeof(record->concern));
 	__builtin_memcpy(record->enforcing, s->record.enforcing, sizeof(record->enforcing));
 	__builtin_memcpy(record->subject, s->record.subject, sizeof(record->subject));
+	record->number = s->record.number;
 	barrier();
 	*(volatile u32 *)&record->generation = s->generation;
 	record_changed(tgid);

@@ -284,7 +284,7 @@ int HOOK_PROG(sb_remount__system, EV_KERNEL_MOUNT, struct super_block *sb, void 
 	struct dentry *root = BPF_CORE_READ(sb, s_root);
 
 	set_kernel_string(s, STR_FILE_FSTYPE, BPF_CORE_READ(sb, s_type, name));
-	set_path(s, 0, root, (void *)engine(ENGINE_MOUNT, slot, (u64)root));
+	set_path(s, 0, root, (void *)engine(ENGINE_MOUNT, slot, (u64)root, 0, 0));
 	/* fsconfig(2) passes no flags: what it asks for is what mount(2) calls MS_REMOUNT. */
 	set_num(s, NUM_MOUNT_FLAGS, MS_REMOUNT);
 	return decide(slot);

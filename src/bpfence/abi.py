@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "23ef522ccf9ce9c0"
+ABI_HASH: Final = "2d1d5044fa537194"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -85,6 +85,7 @@ CALL_TEXTS: Final = 2
 RECORD_FROM_ITER: Final = 1
 RECORD_DEPENDS_IDS: Final = 2
 RECORD_DEPENDS_CGROUP: Final = 4
+RECORD_CGROUPS: Final = 8
 RECORD_CAUSES_SHIFT: Final = 16
 WORKLOAD_UNKNOWN: Final = 0
 CONCERN_ENTRIES: Final = 16384
@@ -93,6 +94,7 @@ CONCERN_BITS: Final = 40
 CONCERN_TAG_BITS: Final = 16
 CONCERN_TAG_MASK: Final = 65535
 CONCERN_PID_BITS: Final = 8
+CONCERN_SPARE: Final = 24
 EXEC_ARGS_TRUNCATED: Final = 1
 EXEC_EXE_UNCERTAIN: Final = 2
 EXEC_EXE_DELETED: Final = 4
@@ -704,7 +706,7 @@ CONTROL_OFFSETS: Final[dict[str, int]] = {
     "remembers": 8,
 }
 
-PROCESS_RECORD_FORMAT: Final = "<4Q4QIIIIQQQIII8I4x"
+PROCESS_RECORD_FORMAT: Final = "<4Q4QIIIIQQQIII8II"
 PROCESS_RECORD_STRUCT: Final = struct.Struct(PROCESS_RECORD_FORMAT)
 PROCESS_RECORD_SIZE: Final = 152
 PROCESS_RECORD_OFFSETS: Final[dict[str, int]] = {
@@ -721,6 +723,7 @@ PROCESS_RECORD_OFFSETS: Final[dict[str, int]] = {
     "ppid": 108,
     "workload": 112,
     "subject": 116,
+    "number": 148,
 }
 
 CONCERN_FORMAT: Final = "<7QQ"

@@ -139,15 +139,22 @@ def _halves(value: int, words: int) -> tuple[int, ...]:
 
 
 def lasts(dimension: Dimension) -> bool:
-    """Whether what a dimension looks at of reads and writes stays as it is as long as the file, its name and the process do. Not so what a
+    """Whether what a dimension looks at of an access stays as it is as long as the files, their names and the process do. Not so what a
     system call can change of a file: owner, mode, flags of its descriptor.
     """
     if dimension.kind == abi.DIM_STRING:
-        return dimension.slot == abi.STR_FILE_PATH
+        return dimension.slot in (abi.STR_FILE_PATH, abi.STR_FILE_NEW_PATH)
     return dimension.kind in (abi.DIM_BITS, abi.DIM_MASKED) and dimension.slot in _LASTING_NUMBERS
 
 
-_LASTING_NUMBERS: Final = (abi.NUM_FILE_ACCESS, abi.NUM_FILE_OBJECT)
+_LASTING_NUMBERS: Final = (
+    abi.NUM_FILE_ACCESS,
+    abi.NUM_FILE_PROT,
+    abi.NUM_FILE_MAP_SHARED,
+    abi.NUM_FILE_MEMFD,
+    abi.NUM_FILE_OBJECT,
+    abi.NUM_NEW_OBJECT,
+)
 
 
 def _dimension_ref(out: _Writer, automata: _Automata, dimension: Dimension) -> int:

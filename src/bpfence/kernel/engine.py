@@ -401,7 +401,7 @@ class Engine:
         """Detaches what neither `events` nor `results` nor process tracking need: for after a swap. Returns the detached programs."""
         with self._lock:
             kept = {choice.program for choice in self.plan.for_events(events, results)}
-            gone = [program for program in self._links if program not in kept]
+            gone = [program for program in reversed(self._links) if program not in kept]  # what was attached last sees more than the first
             self._put_calls(kept)
             self._remember(kept)
             for program in gone:

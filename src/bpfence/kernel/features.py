@@ -185,7 +185,7 @@ SYSCALL_PREFIX: Final = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
 _STATUS: Final = Path("/proc/self/status")
 _UID_MAP: Final = Path("/proc/self/uid_map")
 _BTF: Final = Path("/sys/kernel/btf/vmlinux")
-PREFIXES: Final = ("bpf_lsm_", "security_", "__ia32_", "do_fil", "ksys_setsid", "inet_recvmsg", "inet6_recvmsg")
+PREFIXES: Final = ("bpf_lsm_", "security_", "__ia32_", "do_fil", "d_move", "ksys_setsid", "inet_recvmsg", "inet6_recvmsg")
 """What the names of the functions begin with that programs can be attached to, but for those of system calls."""
 CAPABILITIES: Final = {"cap_sys_admin": 21, "cap_perfmon": 38, "cap_bpf": 39}
 

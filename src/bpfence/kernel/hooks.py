@@ -21,6 +21,7 @@ class Kind(enum.Enum):
     HOOK = "hook"  # an LSM hook, or in the fmod_ret flavour the security_* function that calls it
     TRACEPOINT = "tracepoint"  # a BTF tracepoint
     ITERATOR = "iterator"  # run once by the agent, on request
+    START = "start"  # the start of a kernel function
     RETURN = "return"  # the end of a kernel function, for events that exist only then
     RESULT = "result"  # the end of a system call, for records of other hooks that wait for its result
 
@@ -107,11 +108,19 @@ def _result(calls: str, *events: str) -> tuple[Row, ...]:
     )
 
 
+def _move(program: str, kind: Kind) -> Row:
+    return Row("fn:d_move", (Variant(program),), (*MODIFY, "process.exec"), kind, "d_move", needs="rdonly_cast", aid=True, decides=False)
+
+
 # x86-64; the return sensors name these functions in bpf/calls.bpf.c.
 _SYSCALL: Final = "__x64_sys_"
 _COMPAT: Final = "__ia32_compat_sys_"
 KNOWN: Final = "d_instantiate__known"
 """The program without which maps `known_files` and `folders` may not be used."""
+MOVES: Final = ("d_move__moved", "d_move__moves")
+"""Those that tell renames of files from renames of folders: at the end of d_move and at its start. The end first, and away last: see
+bpf/file.bpf.c.
+"""
 PROGRAMS: Final = (
     _tracepoint("sched_process_fork"),
     _tracepoint("sched_process_exec", "process.executed"),
@@ -136,6 +145,8 @@ PROGRAMS: Final = (
     _hook("file_open", "file", 1, "file.open"),
     _hook("file_permission", "file", 2, "file.permission"),
     Row("d_instantiate", (Variant(KNOWN, 2),), (*MODIFY, "process.exec"), needs="inode_storage", aid=True, decides=False),
+    _move(MOVES[0], Kind.RETURN),
+    _move(MOVES[1], Kind.START),
     # security_mmap_file(file, prot, flags) has one parameter less than the hook that it calls.
     _hook("mmap_file", "file", (4, 3), "file.mmap"),
     _hook("file_mprotect", "file", 3, "file.mprotect"),

@@ -19,13 +19,21 @@ from bpfence.kernel import engine as engine_module
 from bpfence.kernel import libbpf
 from bpfence.kernel.engine import OBJECT, Engine, abi_of, decode_exec_image, decode_process_record, instance_name, object_filter
 from bpfence.kernel.features import Answer, Features, Probe
-from bpfence.kernel.hooks import KNOWN, PROGRAMS
+from bpfence.kernel.hooks import KNOWN, MOVES, PROGRAMS
 from bpfence.kernel.libbpf import LoadFailure, Object
 from bpfence.kernel.programs import target_of
 
 YES = Probe(Answer.YES)
 FUNCTIONS = {target_of(row, "lsm"): ("int",) * (row.variants[-1].parameters or 0) for row in PROGRAMS}
-PROBES = {"lsm_active": YES, "lsm_load": YES, "iter_task": YES, "struct_arguments": YES, "inode_storage": YES, "lsm_not_skipped": YES}
+PROBES = {
+    "lsm_active": YES,
+    "lsm_load": YES,
+    "iter_task": YES,
+    "struct_arguments": YES,
+    "inode_storage": YES,
+    "rdonly_cast": YES,
+    "lsm_not_skipped": YES,
+}
 FEATURES = Features(PROBES, FUNCTIONS)
 
 
@@ -295,14 +303,14 @@ def test_only_what_events_need_is_loaded_and_only_once(fake: type[FakeObject]) -
     engine.attach(["file.open"])
     engine.attach(["file.open", "kernel.setns"])
     tracking = {"sched_process_fork__process", "sched_process_exec__process", "sched_process_exit__process", "cgroup_attach_task__process"}
-    assert set(fake.loads[0]) == tracking | {"file_open__file", KNOWN}
+    assert set(fake.loads[0]) == tracking | {"file_open__file", KNOWN, *MOVES}
     assert fake.loads[1:] == [["capable__setns"]]
 
 
 def test_release_detaches_what_is_no_longer_needed(fake: type[FakeObject]) -> None:
     engine = Engine(FEATURES, "lsm", Path("x.o"), None)
     engine.attach(["file.open", "net.connect"])
-    assert engine.release(["net.connect"]) == ("file_open__file", KNOWN)
+    assert engine.release(["net.connect"]) == (*reversed(MOVES), KNOWN, "file_open__file")
     assert "socket_connect__network" in engine.attached()
     assert "sched_process_exec__process" in engine.attached()
 
@@ -392,7 +400,10 @@ def test_object_answers_every_constant() -> None:
         pytest.skip("needs the BPF object: make bpf")
     with Object(OBJECT) as parsed:
         constants = [name for name in parsed.constants() if name.startswith("have_")]
-    assert {name: FEATURES.constant(name) for name in constants} == dict.fromkeys(constants, 0) | {"have_inode_storage": 1}
+    assert {name: FEATURES.constant(name) for name in constants} == dict.fromkeys(constants, 0) | {
+        "have_inode_storage": 1,
+        "have_rdonly_cast": 1,
+    }
 
 
 def test_nothing_is_attached_without_events(engine: Engine) -> None:

@@ -9,14 +9,19 @@ import pytest
 from bpfence.dialects.falco.read.events import calls_of
 from bpfence.fields import EVENTS
 from bpfence.kernel.features import MEANING_BY_NAME, PREFIXES, Answer, Features, Probe
-from bpfence.kernel.hooks import KNOWN, PROGRAMS, Kind
+from bpfence.kernel.hooks import KNOWN, MOVES, PROGRAMS, Kind
 from bpfence.kernel.programs import Plan, calls, plan, sensed, supported_events, target_of
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
 
 ROOT = Path(__file__).resolve().parents[3]
 ALL = frozenset(variant.program for row in PROGRAMS for variant in row.variants)
-ALWAYS = {"iter_task": Probe(Answer.YES), "struct_arguments": Probe(Answer.YES), "inode_storage": Probe(Answer.YES)}
+ALWAYS = {
+    "iter_task": Probe(Answer.YES),
+    "struct_arguments": Probe(Answer.YES),
+    "inode_storage": Probe(Answer.YES),
+    "rdonly_cast": Probe(Answer.YES),
+}
 
 
 def kernel(flavour: str, *, without: tuple[str, ...] = (), newest: bool = True, probes: dict[str, Probe] | None = None) -> Features:
@@ -158,7 +163,7 @@ def test_events_bring_their_programs_and_the_tracking_ones() -> None:
     assert tracking == {variant.program for row in PROGRAMS if row.tracking for variant in row.variants}
     both = {choice.program for choice in found.for_events(["kernel.module", "file.open"])}
     module = {"kernel_read_file", "kernel_post_read_file", "kernel_load_data", "kernel_post_load_data", "kernel_module_request"}
-    assert both - tracking == {"file_open__file", KNOWN, *(f"{hook}__system" for hook in module)}
+    assert both - tracking == {"file_open__file", KNOWN, *MOVES, *(f"{hook}__system" for hook in module)}
     with pytest.raises(KeyError):
         found.for_events(["file.nonsense"])
 

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is noted of a folder as of no interest to any rule lets nothing pass that is of interest.
+
+Each test acts in a folder until that is noted, changes one thing, and acts again. The twin of each is the first act.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.cases import Case, FileSpec
+from tests.kernel.harness import TRIGGER, Range, cgroup_folder, enter, go_out, make_files, outside
+from tests.kernel.test_folders import allowed, kept, skip_where_nothing_is_kept, writable
+
+USER = 1000
+CASE = Case(
+    name="quiet",
+    event="file.open",
+    files={
+        "open/file": FileSpec(text="x" * 4096, mode=0o666),
+        "closed/file": FileSpec(text="x" * 4096, mode=0o666),
+        "followed/file": FileSpec(text="", mode=0o666),
+        "plain/file": FileSpec(text="x" * 4096, mode=0o666),
+        "named/file": FileSpec(text="", mode=0o666),
+        "tool": FileSpec(program=True),
+    },
+    rules=[
+        {"name": "closed", "on": "file.modify", "match": {"file.path": "{dir}/closed/**"}, "action": "deny", "rate": "100000/s"},
+        {"name": "named", "on": "file.modify", "match": {"file.path": "{dir}/named/secret"}, "action": "deny", "rate": "100000/s"},
+        {"name": "plain", "on": "exec.any", "match": {"file.path": "{dir}/plain/**"}, "action": "deny", "rate": "100000/s"},
+        {"name": "followed", "on": "file.modify", "follow": "object", "match": {"file.path": "{dir}/followed/file"}, "action": "deny"},
+        {"name": "user", "on": "file.modify", "match": {"file.path": "{dir}/open/**", "process.uid": USER}, "action": "deny"},
+        {"name": "tool", "on": "file.modify", "match": {"file.path": "{dir}/open/**", "process.exe": "{dir}/tool"}, "action": "deny"},
+        {
+            "name": "strict",
+            "on": "file.modify",
+            "match": {"file.path": "{dir}/open/**", "process.cgroup": "{cgroup}/strict"},
+            "action": "deny",
+        },
+        {"name": "sockets", "on": "net.create", "match": {"process.cgroup": "{cgroup}/strict"}, "action": "deny"},
+    ],
+)
+ROUNDS = 4
+TRIES = 200
+
+
+def go_in(folder: str = "") -> None:
+    enter(cgroup_folder(CASE.cgroup) / folder)
+
+
+@pytest.fixture(scope="module")
+def inside(shooting: Range) -> Iterator[Path]:
+    """The folder of CASE, its policy in force, this process within its scope."""
+    with shooting.within(CASE) as folder:
+        yield folder
+
+
+@pytest.fixture
+def folder(inside: Path) -> Path:
+    """The files as they are at the beginning, and noted that nothing is said of those in folder `open`."""
+    go_out()
+    outside("rm", "-rf", *(str(inside / name) for name in ("open", "closed", "followed", "plain", "named")))
+    make_files(CASE)
+    go_in()
+    for _ in range(ROUNDS):
+        assert writable(inside / "open/file")
+    return inside
+
+
+@contextmanager
+def acting_as(user: int) -> Iterator[None]:
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_something_is_noted(folder: Path) -> None:
+    skip_where_nothing_is_kept()
+    assert any(any(entry[17::2]) for entry in kept())
+
+
+def test_another_user(folder: Path) -> None:
+    for _ in range(ROUNDS):
+        with acting_as(USER):
+            assert not writable(folder / "open/file")
+        with acting_as(USER + 1):
+            assert writable(folder / "open/file")
+        assert writable(folder / "open/file")
+
+
+def test_another_program(folder: Path) -> None:
+    for _ in range(ROUNDS):
+        for program, written in ((TRIGGER, True), (folder / "tool", False)):
+            done = subprocess.run([str(program), "creat", str(folder / "open/file")], capture_output=True, text=True, check=False)
+            assert (done.stdout.split() == ["OK"]) is written, done.stdout
+
+
+def remove(cgroup: Path) -> None:
+    """As soon as the kernel is done with the tasks that have ended."""
+    for _ in range(TRIES):
+        try:
+            return cgroup.rmdir()
+        except OSError:
+            time.sleep(0.05)
+    pytest.fail(f"{cgroup} stays busy")
+
+
+def test_another_cgroup(folder: Path) -> None:
+    cgroup = cgroup_folder(CASE.cgroup) / "strict"
+    cgroup.mkdir()
+    try:
+        for _ in range(ROUNDS):
+            go_in("strict")
+            assert not writable(folder / "open/file")
+            go_in()
+            assert writable(folder / "open/file")
+    finally:
+        go_in()
+        remove(cgroup)
+
+
+def connectable() -> bool:
+    return allowed(lambda: socket.socket().close())
+
+
+def test_a_thread_in_another_cgroup(folder: Path) -> None:
+    """The first of a process says nothing of the second."""
+    strict = cgroup_folder(CASE.cgroup) / "strict"
+    strict.mkdir()
+    (strict / "cgroup.type").write_text("threaded")
+    found: list[tuple[bool, bool]] = []
+    turns = [threading.Semaphore(0), threading.Semaphore(0)]
+
+    def second() -> None:
+        (strict / "cgroup.threads").write_text(str(threading.get_native_id()))
+        for _ in range(ROUNDS):
+            turns[0].acquire()
+            found.append((writable(folder / "open/file"), connectable()))
+            turns[1].release()
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    try:
+        for _ in range(ROUNDS):
+            for _ in range(ROUNDS):
+                assert writable(folder / "open/file")
+                assert connectable()
+            turns[0].release()
+            turns[1].acquire()
+    finally:
+        for _ in range(ROUNDS):
+            turns[0].release()
+        thread.join()
+        remove(strict)
+    assert found[:ROUNDS] == [(False, False)] * ROUNDS
+
+
+def test_another_access(folder: Path) -> None:
+    """What is of no interest is that somebody reads."""
+    for _ in range(ROUNDS):
+        os.close(os.open(folder / "closed/file", os.O_RDONLY))
+        assert not writable(folder / "closed/file")
+
+
+def test_another_protection(folder: Path) -> None:
+    with (folder / "plain/file").open("rb") as file:
+        for _ in range(ROUNDS):
+            with mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE):
+                pass
+            assert not allowed(lambda: mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC, flags=mmap.MAP_PRIVATE).close())
+
+
+def test_another_name(folder: Path) -> None:
+    """One that a rule is about, among others."""
+    outside("touch", str(folder / "named/secret"), str(folder / "named/secrets"))
+    for _ in range(ROUNDS):
+        assert writable(folder / "named/file")
+        assert not writable(folder / "named/secret")
+        assert writable(folder / "named/secrets")
+        os.rename(folder / "named/file", folder / "named/other")
+        os.rename(folder / "named/other", folder / "named/file")
+        assert not allowed(lambda: os.rename(folder / "named/file", folder / "named/secret"))
+        assert not allowed(lambda: os.rename(folder / "named/secret", folder / "named/other"))
+
+
+def test_a_followed_file_comes_into_the_folder(folder: Path) -> None:
+    outside("ln", str(folder / "followed/file"), str(folder / "open/link"))
+    for _ in range(ROUNDS):
+        assert not writable(folder / "open/link")
+        assert writable(folder / "open/file")
+    assert not allowed(lambda: os.rename(folder / "open/file", folder / "open/link"))
+    assert not allowed(lambda: os.rename(folder / "open/link", folder / "open/new"))
+    assert not allowed(lambda: os.unlink(folder / "open/link"))
+
+
+def test_a_file_goes_from_folder_to_folder(folder: Path) -> None:
+    for _ in range(ROUNDS):
+        os.rename(folder / "open/file", folder / "open/other")
+        os.rename(folder / "open/other", folder / "open/file")
+        assert not allowed(lambda: os.rename(folder / "open/file", folder / "closed/new"))
+        assert not allowed(lambda: os.rename(folder / "closed/file", folder / "open/new"))
+        os.rename(folder / "open/file", folder / "plain/other")
+        os.rename(folder / "plain/other", folder / "open/file")
+
+
+def test_a_folder_within_the_folder(folder: Path) -> None:
+    """A folder's own name is in the one above it; what is in it has a note of its own, or none."""
+    for _ in range(ROUNDS):
+        (folder / "open/new").mkdir()
+        (folder / "open/new/file").touch()
+        os.rename(folder / "open/new/file", folder / "open/new/other")
+        (folder / "open/new/other").unlink()
+        (folder / "open/new").rmdir()
+
+
+def test_a_mount_in_the_folder(folder: Path) -> None:
+    """The root of a file system has its name in the folder that it is mounted in."""
+    (folder / "open/place").mkdir()
+    outside("mount", "--bind", str(folder / "closed"), str(folder / "open/place"))
+    try:
+        for _ in range(ROUNDS):
+            assert writable(folder / "open/place/file")
+            assert writable(folder / "open/file")
+            assert not writable(folder / "closed/file")
+    finally:
+        outside("umount", str(folder / "open/place"))
+
+
+ACTS: dict[str, Callable[[Path], object]] = {
+    "read": lambda place: (place / "file").read_bytes(),
+    "write": lambda place: (place / "file").write_bytes(b"x"),
+    "truncate": lambda place: os.truncate(place / "file", 0),
+    "chmod": lambda place: os.chmod(place / "file", 0o666),
+    "create": lambda place: os.mknod(place / "new"),
+    "mkdir": lambda place: (place / "folder").mkdir(),
+    "rmdir": lambda place: (place / "empty").rmdir(),
+    "rename": lambda place: os.rename(place / "old", place / "renamed"),
+    "unlink": lambda place: os.unlink(place / "victim"),
+}
+
+
+def done(place: Path) -> list[str]:
+    """Which of ACTS are allowed there."""
+    outside("rm", "-rf", str(place / "new"), str(place / "folder"))
+    outside("touch", str(place / "old"), str(place / "victim"))
+    outside("mkdir", "-p", str(place / "empty"))
+    return [name for name, act in ACTS.items() if allowed(partial(act, place))]
+
+
+def test_policies_that_come_into_force(folder: Path, shooting: Range) -> None:
+    """Of every act that a note may be kept of, nothing of the policies before."""
+    for _ in range(ROUNDS):
+        assert done(folder / "open") == list(ACTS)
+    document = CASE.policy()
+    document["spec"]["rules"] += [
+        {"name": f"now-{number}", "on": event, "match": {"file.path": str(folder / "open/**")}, "action": "deny"}
+        for number, event in enumerate(("file.modify", "open"))
+    ]
+    shooting.agent.write_policy(CASE.name, document)
+    shooting.agent.reload()
+    now = done(folder / "open")
+    shooting.agent.write_policy(CASE.name, CASE.policy())
+    shooting.agent.reload()
+    assert not now
+    assert done(folder / "open") == list(ACTS)
