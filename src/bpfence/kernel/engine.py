@@ -33,7 +33,7 @@ from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME, EVENTS
 from bpfence.kernel import libbpf
 from bpfence.kernel.features import MEANING_BY_NAME, Answer, Features
-from bpfence.kernel.hooks import KNOWN, Kind
+from bpfence.kernel.hooks import KNOWN, MOVES, Kind
 from bpfence.kernel.libbpf import Drain, LoadFailure, Map, Object
 from bpfence.kernel.pids import host_pid
 from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
@@ -773,8 +773,7 @@ class Engine:
 
     def skipped(self) -> dict[str, int]:
         """Runs of attached programs that the kernel has skipped, because the program was at work on that processor already; where any."""
-        found = {name: libbpf.misses(fd) for name, fd in self._programs.items()}
-        return {name: number for name, number in found.items() if number}
+        return _skips(self._programs)
 
     @property
     def can_skip(self) -> str:
@@ -872,10 +871,15 @@ def _pinned_skips(folder: Path, instance: str) -> dict[str, int]:
     links = pinned_links(folder, instance)
     programs = _programs(links)
     try:
-        found = {name: libbpf.misses(program) for name, program in programs.items()}
+        return _skips(programs)
     finally:
         for fd in (*links.values(), *programs.values()):
             os.close(fd)
+
+
+def _skips(programs: Mapping[str, int]) -> dict[str, int]:
+    """Skipped runs by program, of those whose work is missed: without MOVES an event costs more, and nothing else."""
+    found = {name: libbpf.misses(fd) for name, fd in programs.items() if name not in MOVES}
     return {name: number for name, number in found.items() if number}
 
 

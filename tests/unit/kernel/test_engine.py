@@ -504,7 +504,7 @@ def test_whether_programs_can_be_skipped(fake: type[FakeObject], flavour: str, p
 def test_skipped_runs_are_read_from_the_programs(fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(FEATURES, "lsm", Path("x.o"), None)
     engine.attach(["file.open"])
-    by_fd = {engine._programs["file_open__file"]: 7}
+    by_fd = {engine._programs["file_open__file"]: 7, engine._programs[MOVES[0]]: 1}
     monkeypatch.setattr(libbpf, "misses", lambda fd: by_fd.get(fd, 0))
     assert engine.skipped() == {"file_open__file": 7}
     engine.release([])
