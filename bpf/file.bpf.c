@@ -126,7 +126,7 @@ int BPF_PROG(d_instantiate__known, struct dentry *dentry, struct inode *inode)
  * A rename counts as begun before the kernel's count goes up, and as ended when it is over; in between nothing that is kept of folders is
  * used. What is not seen to begin is not seen to end, so it stays in the kernel's count, as if a folder had been renamed: that is why the
  * end is attached before the start, and taken away after it. A start whose end the kernel has skipped is made up for by the task's next
- * rename. Other functions than d_move move names, too: they stay in that count.
+ * rename, or by its end. Other functions than d_move move names, too: they stay in that count.
  */
 static __always_inline bool is_folder(struct dentry *dentry)
 {

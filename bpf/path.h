@@ -239,6 +239,8 @@ static __always_inline int path_steps_up(struct scratch *s, u32 slot, u32 which,
 		if (i == 1) { /* until path_steps puts them right, the file's own stand in the place of those above it */
 			s->folder_objects = s->walk_objects;
 			s->walk_objects = 0;
+			if (dentry != s->folder) /* the file has been moved since path_folder looked: this is the way up from another one */
+				s->folder = 0;
 		}
 		if (filter && path_filtered(filter, dentry)) {
 			s->walk_dentry = dentry;

@@ -14,6 +14,31 @@ static __always_inline int forget(u32 tgid)
 	return 0;
 }
 
+/* A thread that begins in another cgroup than its maker: as cgroup_attach_task__process. */
+static __always_inline int thread_begins(u32 tgid, struct task_struct *maker, struct task_struct *thread)
+{
+	struct process_record *record;
+
+	if (READ(thread, cgroups) == READ(maker, cgroups))
+		return 0;
+	record = bpf_map_lookup_elem(&processes, &tgid);
+	if (record)
+		*(volatile u32 *)&record->generation = 0;
+	record_changed(tgid);
+	return 0;
+}
+
+/* A task ends whose end of d_move the kernel has skipped: see d_move__moved. The move is over, and in the kernel's count. */
+static __always_inline void move_ends(void)
+{
+	u64 task = bpf_get_current_pid_tgid();
+	u32 zero = 0;
+	struct moves *m = bpf_map_lookup_elem(&moves, &zero);
+
+	if (m && *(volatile u64 *)&m->begun != *(volatile u64 *)&m->ended && !bpf_map_delete_elem(&moving, &task))
+		__sync_fetch_and_add(&m->ended, 1);
+}
+
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(sched_process_fork__process, struct task_struct *from, struct task_struct *made)
 {
@@ -24,7 +49,7 @@ int BPF_PROG(sched_process_fork__process, struct task_struct *from, struct task_
 	u64 version, own_version;
 
 	if (tgid != READ(child, pid))
-		return 0;
+		return thread_begins(tgid, parent, child);
 	own_version = record_version(tgid) + 1; /* after the change below */
 	record = bpf_map_lookup_elem(&processes, &parent_tgid);
 	if (!record)
@@ -102,6 +127,7 @@ int BPF_PROG(sched_process_exit__process, struct task_struct *ended)
 	/* A task that ends within its system call. */
 	if (held_pending())
 		held_result(0, 0);
+	move_ends();
 	if (READ(task, signal, live.counter) != 0)
 		return 0;
 	s = image_concerns(EV_PROCESS_EXIT) ? event_begin(EV_PROCESS_EXIT, &slot) : NULL;

@@ -182,10 +182,12 @@ static __always_inline bool name_alike(const struct folder *folder, u64 generati
 	return !wanted || (dentry && name_in_class(generation, folder->state[MASKED(dim, FOLDER_STATES - 1)], dentry, wanted));
 }
 
-/* The subject of the acting process, where it has a number; `since`: what an entry of map `folders` must have. */
-static __always_inline struct known_subject *subject_current(u64 *since)
+/* The subject of the acting process, where it has a number; `since`: what an entry of map `folders` must have. What is read of the subject is its
+ * own as long as it has that number afterwards.
+ */
+static __always_inline struct known_subject *subject_current(u64 *since, u32 *number)
 {
-	u32 zero = 0, tgid = bpf_get_current_pid_tgid() >> 32, index, number, remembers;
+	u32 zero = 0, tgid = bpf_get_current_pid_tgid() >> 32, index, remembers;
 	struct control *c = bpf_map_lookup_elem(&control, &zero);
 	struct concern *concern = concern_of(tgid);
 	struct known_subject *subject;
@@ -198,10 +200,10 @@ static __always_inline struct known_subject *subject_current(u64 *since)
 	word = *(volatile u64 *)&concern->word[CONCERN_WORDS - 1];
 	if (!(remembers & 1) || ((word ^ concern_tag(generation, *(volatile u64 *)&concern->version, tgid)) & ~CONCERN_MASK))
 		return NULL;
-	number = (word & CONCERN_MASK) >> (CONCERN_BITS - CONCERN_SPARE);
-	index = number & (SUBJECTS - 1);
+	*number = (word & CONCERN_MASK) >> (CONCERN_BITS - CONCERN_SPARE);
+	index = *number & (SUBJECTS - 1);
 	subject = bpf_map_lookup_elem(&subjects, &index);
-	if (!number || !subject || *(volatile u32 *)&subject->number != number)
+	if (!*number || !subject || *(volatile u32 *)&subject->number != *number)
 		return NULL;
 	*since = generation << 32 | remembers;
 	return subject;
@@ -221,10 +223,10 @@ __noinline int folder_quiet(u64 dentry, u64 other, u64 mount, u32 what)
 
 	if (!have_rdonly_cast || !have_inode_storage)
 		return 0;
-	subject = subject_current(&since);
+	subject = subject_current(&since, &number);
 	if (!subject)
 		return 0;
-	number = *(volatile u32 *)&subject->number;
+	barrier();
 	task = quiet_task();
 	if (!subject_holds(subject, task))
 		return 0;
@@ -251,8 +253,10 @@ __noinline int folder_quiet(u64 dentry, u64 other, u64 mount, u32 what)
 	}
 	if (!name_alike(folder, generation, dentry, folder->quiet[at].path[0]) || !name_alike(folder, generation, other, folder->quiet[at].path[1]))
 		return 0;
+	if (parent_of(dentry) != parent) /* it has been moved before its name was read */
+		return 0;
 	barrier();
-	return *(volatile u64 *)&folder->begun == ended && *(volatile u32 *)&subject->number == number && number;
+	return *(volatile u64 *)&folder->begun == ended && *(volatile u32 *)&subject->number == number;
 }
 
 __noinline int file_quiet(u64 file, u32 what)

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -32,11 +32,14 @@ CASE = Case(
         "closed/file": FileSpec(text="x" * 4096, mode=0o666),
         "followed/file": FileSpec(text="", mode=0o666),
         "plain/file": FileSpec(text="x" * 4096, mode=0o666),
+        "shut/file": FileSpec(text="", mode=0o666),
+        "shut/moving": FileSpec(text="", mode=0o666),
         "named/file": FileSpec(text="", mode=0o666),
         "tool": FileSpec(program=True),
     },
     rules=[
         {"name": "closed", "on": "file.modify", "match": {"file.path": "{dir}/closed/**"}, "action": "deny", "rate": "100000/s"},
+        {"name": "shut", "on": "open", "match": {"file.path": "{dir}/shut/**"}, "action": "deny", "rate": "100000/s"},
         {"name": "named", "on": "file.modify", "match": {"file.path": "{dir}/named/secret"}, "action": "deny", "rate": "100000/s"},
         {"name": "plain", "on": "exec.any", "match": {"file.path": "{dir}/plain/**"}, "action": "deny", "rate": "100000/s"},
         {"name": "followed", "on": "file.modify", "follow": "object", "match": {"file.path": "{dir}/followed/file"}, "action": "deny"},
@@ -70,7 +73,7 @@ def inside(shooting: Range) -> Iterator[Path]:
 def folder(inside: Path) -> Path:
     """The files as they are at the beginning, and noted that nothing is said of those in folder `open`."""
     go_out()
-    outside("rm", "-rf", *(str(inside / name) for name in ("open", "closed", "followed", "plain", "named")))
+    outside("rm", "-rf", *(str(inside / name) for name in ("open", "closed", "followed", "plain", "named", "shut")))
     make_files(CASE)
     go_in()
     for _ in range(ROUNDS):
@@ -214,6 +217,30 @@ def test_a_file_goes_from_folder_to_folder(folder: Path) -> None:
         assert not allowed(lambda: os.rename(folder / "closed/file", folder / "open/new"))
         os.rename(folder / "open/file", folder / "plain/other")
         os.rename(folder / "plain/other", folder / "open/file")
+
+
+def test_a_file_that_is_moved_while_it_is_looked_at(folder: Path) -> None:
+    """What the way up from the folder that it has come to tells is not kept of the one that it was in."""
+    (folder / "open/one").mkdir()
+    ended = threading.Event()
+
+    def move() -> None:
+        while not ended.is_set():
+            os.rename(folder / "shut/moving", folder / "open/moving")
+            os.rename(folder / "open/moving", folder / "shut/moving")
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        for _ in range(TRIES):
+            os.rename(folder / "open/one", folder / "open/two")  # what is kept of folders ends
+            os.rename(folder / "open/two", folder / "open/one")
+            with suppress(OSError):
+                os.close(os.open(folder / "shut/moving", os.O_RDONLY))
+            assert not allowed(lambda: os.close(os.open(folder / "shut/file", os.O_RDONLY)))
+    finally:
+        ended.set()
+        mover.join()
 
 
 def test_a_folder_within_the_folder(folder: Path) -> None:

@@ -184,6 +184,7 @@ class Engine:
         self._maps: dict[str, Map] = {}
         self._links: dict[str, int] = {}
         self._failed: dict[str, str] = {}
+        self._skipped: dict[str, int] = {}
         self._control: mmap.mmap | None = None
         self._drain: Drain | None = None
         self._iterator = -1
@@ -772,8 +773,16 @@ class Engine:
             table.put(_U32.pack(key), _U64.pack(refused.get(cause, 0)))
 
     def skipped(self) -> dict[str, int]:
-        """Runs of attached programs that the kernel has skipped, because the program was at work on that processor already; where any."""
-        return _skips(self._programs)
+        """Runs of attached programs that the kernel has skipped, because the program was at work on that processor already; where any.
+
+        As they were the last time while programs are being attached or detached by another thread, which takes long: nobody waits for it.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                self._skipped = _skips(self._programs)
+            finally:
+                self._lock.release()
+        return self._skipped
 
     @property
     def can_skip(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -509,6 +510,28 @@ def test_skipped_runs_are_read_from_the_programs(fake: type[FakeObject], monkeyp
     assert engine.skipped() == {"file_open__file": 7}
     engine.release([])
     assert engine.skipped() == {}
+
+
+def test_nobody_waits_for_skipped_runs_while_programs_are_attached(fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open"])
+    monkeypatch.setattr(libbpf, "misses", lambda _: 1)
+    known = engine.skipped()
+    monkeypatch.setattr(libbpf, "misses", lambda _: 2)
+    begun, ended = threading.Event(), threading.Event()
+
+    def attaching() -> None:
+        with engine._lock:
+            begun.set()
+            ended.wait()
+
+    other = threading.Thread(target=attaching)
+    other.start()
+    begun.wait()
+    assert engine.skipped() == known
+    ended.set()
+    other.join()
+    assert engine.skipped() == dict.fromkeys(known, 2)
 
 
 def test_words_are_cleared_when_their_generation_comes_round(engine: Engine) -> None:
