@@ -320,6 +320,8 @@ __noinline int class_of_last(u32 slot, u32 dim)
 	s->dfa_classes = head->dims[MASKED(dim, ABI_MAX_DIMS - 1)].ref;
 	s->dfa_state = s->folder_states[MASKED(dim, FOLDER_STATES - 1)];
 	class = automaton_name_step(slot, 0);
+	if (s->folder != (u64)path_dentry(s->steps[0])->d_parent) /* it has been moved before its name was read */
+		return CLASS_UNCERTAIN;
 	return class != DFA_GOING ? class : match_word(s->generation, s->dfa_state) & DFA_CLASS_MASK;
 }
 
