@@ -60,7 +60,9 @@ static __always_inline bool cgroup_of_threads(void)
 	return BPF_CORE_READ(cgroup, dom_cgrp) != cgroup || BPF_CORE_READ(cgroup, nr_threaded_children);
 }
 
-/* Gives the subject of the record in the scratch its number; 0: none, because nothing is kept, or somebody else is writing just now. */
+/* Gives the subject of the record in the scratch its number; 0: none, because nothing is kept, or somebody else is writing just now. Looks at the
+ * cgroup for RECORD_CGROUPS, too: subject_compute, which calls this last, has no room on the stack for it.
+ */
 __noinline int subject_number(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
