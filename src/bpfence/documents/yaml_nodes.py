@@ -40,7 +40,7 @@ class YamlNode(Placed):
     stands for is the node that has the anchor, and lies before the alias.
     """
 
-    __slots__ = ("end", "flow", "height", "items", "kind", "length", "mark", "pairs", "reached", "size", "style", "tag")
+    __slots__ = ("anchors", "end", "flow", "height", "items", "kind", "length", "mark", "pairs", "reached", "size", "style", "tag")
 
     def __init__(self, source: PlacedText, kind: NodeKind, start: int, text: str = "", style: str = "", tag: str = "") -> None:
         super().__init__(source, start, text)
@@ -53,6 +53,7 @@ class YamlNode(Placed):
         self.height = 1  # in levels, aliases written out
         self.length = len(text)  # in characters of texts
         self.flow = False  # a list or map in brackets
+        self.anchors = False  # of a document's root: there are anchors in it
         self.end = start
         self.mark = start  # where its tag and anchor begin
         self.reached = (0, -1, -1)  # how far `_index` has come: the next offset asked for mostly lies behind it
@@ -207,6 +208,7 @@ class _Composer:
 
     def add(self, node: YamlNode) -> YamlNode | None:
         if not self.open:
+            node.anchors = bool(self.anchors)
             return node
         self.open[-1][2].append(node)
         return None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from bpfence import abi
@@ -47,9 +48,9 @@ class PolicyGap(NamedTuple):
     hint: str
 
 
-def gaps(policy: Policy) -> Iterator[PolicyGap]:
-    """All that is found in one policy, in the order of its rules."""
-    together = _Together(policy)
+def gaps(policy: Policy, together: Together | None = None) -> Iterator[PolicyGap]:
+    """All that is found in one policy, in the order of its rules. `together`: of a policy of which this one has but some rules."""
+    together = together or Together(policy)
     for rule in policy.rules:
         for look in (_one_level, _open_only, _one_name, _one_family, _of_the_host, _always, _allowed_in_vain):
             yield from look(together, rule)
@@ -78,7 +79,7 @@ def _enforcing(policy: Policy, rule: Rule) -> bool:
     return policy.mode == "enforce" and rule.action >= Action.DENY
 
 
-class _Together:
+class Together:
     """What all rules of a policy do, gathered once, so that a look at one rule need not go through all the others, of which there may be
     thousands.
 
@@ -94,12 +95,16 @@ class _Together:
         enforcing = [rule for rule in policy.rules if _enforcing(policy, rule)]
         self.new_names = any(atom.field == "file.new_path" for rule in enforcing for atom in _tests(rule, "file.rename"))
         self.networks = {field: {network for rule in enforcing for network in _all_of(rule, field)} for field in _NETWORKS}
-        self._denying: defaultdict[tuple[str, str, str], list[tuple[int, Rule]]] = defaultdict(list)
-        for number, rule in enumerate(denying):
+
+    @cached_property
+    def _denying(self) -> Mapping[tuple[str, str, str], list[tuple[int, Rule]]]:
+        found: defaultdict[tuple[str, str, str], list[tuple[int, Rule]]] = defaultdict(list)
+        for number, rule in enumerate(rule for rule in self.policy.rules if rule.action >= Action.DENY):
             for event in rule.events:
                 field, heads = _heads(rule.condition_for(event))
                 for head in heads:
-                    self._denying[event, field, head].append((number, rule))
+                    found[event, field, head].append((number, rule))
+        return found
 
     def denying(self, event: str, sample: Event) -> Iterator[Rule]:
         """The rules that may deny such an event, in order: those with a head with which one of the event's texts begins."""
@@ -139,7 +144,7 @@ def _head(atom: Atom) -> str:
 # ---- paths ----
 
 
-def _one_level(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+def _one_level(together: Together, rule: Rule) -> Iterator[PolicyGap]:
     """`/tmp/*` does not match what lies in a directory below, and anybody can make one there."""
     if not _enforcing(together.policy, rule):
         return
@@ -156,7 +161,7 @@ def _one_level(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
                     break
 
 
-def _open_only(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+def _open_only(together: Together, rule: Rule) -> Iterator[PolicyGap]:
     """A file that must not be opened for writing can still be replaced."""
     if not _enforcing(together.policy, rule) or "file.open" not in rule.events or together.denied & _REPLACING:
         return
@@ -171,7 +176,7 @@ def _open_only(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
         )
 
 
-def _one_name(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+def _one_name(together: Together, rule: Rule) -> Iterator[PolicyGap]:
     """A rename has two names, and the rule looks only at the old one."""
     if not _enforcing(together.policy, rule) or "file.rename" not in rule.events or together.new_names:
         return
@@ -186,7 +191,7 @@ def _tests(rule: Rule, event: str) -> Iterator[Atom]:
     return required_atoms(rule.condition_for(event)) if event in rule.events else iter(())
 
 
-def _of_the_host(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+def _of_the_host(together: Together, rule: Rule) -> Iterator[PolicyGap]:
     """Processes in a container have their own names for files, and are never seen to use the host's names."""
     if in_container() not in _conjuncts(together.policy.scope):
         return
@@ -201,7 +206,7 @@ def _of_the_host(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
 # ---- the network ----
 
 
-def _one_family(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+def _one_family(together: Together, rule: Rule) -> Iterator[PolicyGap]:
     """All addresses of IPv4 are not the whole network."""
     if not _enforcing(together.policy, rule):
         return
@@ -217,7 +222,7 @@ def _all_of(rule: Rule, field: str) -> set[str]:
     return values & {*_ALL.values()}
 
 
-def _datagrams(together: _Together) -> Iterator[PolicyGap]:
+def _datagrams(together: Together) -> Iterator[PolicyGap]:
     """Datagrams are sent without a connection."""
     policy = together.policy
     if policy.mode != "enforce" or "net.send" in together.denied:
@@ -285,7 +290,7 @@ def _chosen(condition: Condition) -> bool:
 # ---- what has no effect ----
 
 
-def _always(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+def _always(together: Together, rule: Rule) -> Iterator[PolicyGap]:
     """`name != a or name != b` is true of every name."""
     for part in _parts(rule.condition_for(rule.events[0])):
         tests = list(atoms(part)) if isinstance(part, Or) else []
@@ -318,7 +323,7 @@ def _samples(tests: Sequence[Atom]) -> Iterator[str | int]:
             yield from (0, atom.value)
 
 
-def _allowed_in_vain(together: _Together, rule: Rule) -> Iterator[PolicyGap]:
+def _allowed_in_vain(together: Together, rule: Rule) -> Iterator[PolicyGap]:
     """An allow rule does not undo a deny rule, not even one of its own policy."""
     if rule.action is not Action.ALLOW:
         return

@@ -12,13 +12,14 @@ import errno as errno_module
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bpfence import names
 from bpfence.conditions import expand, values
 from bpfence.conditions.containers import in_container
-from bpfence.dialects.native import effects, gaps, schema, seccomp
+from bpfence.dialects.native import effects, gaps, reread, schema, seccomp
+from bpfence.dialects.native.reread import Parts
 from bpfence.dialects.native.schema import Document
 from bpfence.documents import yaml_nodes
 from bpfence.documents.files import SourceFile, sources
@@ -92,16 +93,19 @@ def load_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[PolicySet, list
 
 
 class _Kept(NamedTuple):
-    """What a file came to: `names` are those of its policies, `answers` what this host said of the names of users and groups in it."""
+    """What a file came to: `names` are those of its policies, `answers` what this host said of the names of users and groups in it.
+    `parts`: where it can be read in part when some of its rules have changed."""
 
+    digest: bytes
     policies: tuple[Policy, ...]
     diagnostics: tuple[Diagnostic, ...]
     names: dict[str, Location]
     answers: tuple[Answer, ...]
+    parts: Parts | None
 
 
-_kept: dict[tuple[str, bytes], _Kept] = {}
-"""By path and hash, the files of the last load that had no mistakes: a reload reads anew what has changed."""
+_kept: dict[str, _Kept] = {}
+"""By path, the files of the last load that had no mistakes: a reload reads anew what has changed."""
 
 
 def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> tuple[PolicySet, list[Diagnostic]]:
@@ -110,10 +114,9 @@ def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> t
     reader = _Reader(report)
     kept = {}
     for source in files:
-        key = source.file, hashlib.blake2b(source.data).digest()
-        found = reader.read_again(_kept.get(key)) or reader.read_whole(source.data, source.file)
+        found = reader.read_again(_kept.get(source.file), source) or reader.read_whole(source)
         if found is not None:
-            kept[key] = found
+            kept[source.file] = found
     _kept = kept
     return reader.result()
 
@@ -127,7 +130,7 @@ def meant(word: str, words: Mapping[str, str]) -> str:
 def load_text(text: str, file: str = "<text>") -> tuple[PolicySet, list[Diagnostic]]:
     """Every policy of one text; `file` is the name in diagnostics."""
     reader = _Reader()
-    reader.read(text.encode("utf-8", "surrogatepass"), file)
+    reader.read(SourceFile(file, text.encode("utf-8", "surrogatepass")))
     return reader.result()
 
 
@@ -149,43 +152,79 @@ class _Reader:
     def result(self) -> tuple[PolicySet, list[Diagnostic]]:
         return PolicySet(tuple(self.policies)), self.report.diagnostics
 
-    def read_again(self, kept: _Kept | None) -> _Kept | None:
-        """Take what a file came to before; None where it may come to something else now."""
+    def read_again(self, kept: _Kept | None, source: SourceFile) -> _Kept | None:
+        """Take what a file came to before, as far as its text is the same; None where it has to be read as a whole."""
         if kept is None or not kept.names.keys().isdisjoint(self.seen) or not names.still(kept.answers):
             return None
+        if kept.digest != _digest(source):
+            kept = _read_changed(kept, source)
+            if kept is None:
+                return None
         self.policies += kept.policies
         self.report.take(kept.diagnostics)
         self.seen |= kept.names
         return kept
 
-    def read_whole(self, data: bytes, file: str) -> _Kept | None:
+    def read_whole(self, source: SourceFile) -> _Kept | None:
         """Read a file; what it came to, where that depends on nothing but its text and the host's users and groups."""
         errors, known = self.report.errors, set(self.seen)
         start, first = len(self.report.diagnostics), len(self.policies)
         with names.recorded() as answers:
-            self.read(data, file)
+            parts = self.read(source)
         found = tuple(self.policies[first:])
         if answers is None or self.report.errors > errors or any(policy.seccomp is not None for policy in found):
             return None
         added = {name: place for name, place in self.seen.items() if name not in known}
-        return _Kept(found, tuple(self.report.diagnostics[start:]), added, tuple(dict.fromkeys(answers)))
+        return _Kept(_digest(source), found, tuple(self.report.diagnostics[start:]), added, tuple(dict.fromkeys(answers)), parts)
 
-    def read(self, data: bytes, file: str) -> None:
-        has_documents = False
-        start = len(self.report.diagnostics)
+    def read(self, source: SourceFile) -> Parts | None:
+        """Read a file; its parts where it is one policy and nothing else."""
+        start, errors_before = len(self.report.diagnostics), self.report.errors
+        documents = []
         try:
-            for root in yaml_nodes.documents(yaml_nodes.decode(data, file), file):
-                has_documents = True
+            for root in yaml_nodes.documents(yaml_nodes.decode(source.data, source.file), source.file):
                 errors = self.report.errors
-                policy = _PolicyReader(self.report, self.seen).policy(root)
+                reader = _PolicyReader(self.report, self.seen)
+                policy = reader.policy(root)
+                documents.append((root, policy, reader.together))
                 if policy is not None and self.report.errors == errors:
                     self.policies.append(policy)
+            if not documents:
+                self.report.add(Location(source.file), "no-rules", "the file holds no policy", "", "warning")
         except DocumentError as error:
             self.report.take([error.diagnostic])
-            has_documents = True
-        if not has_documents:
-            self.report.add(Location(file), "no-rules", "the file holds no policy", "", "warning")
         self.report.sort(start)
+        if len(documents) != 1 or self.report.errors > errors_before:
+            return None
+        [(root, policy, together)] = documents
+        return reread.taken_apart(root, policy, together) if policy is not None and together is not None else None
+
+
+def _digest(source: SourceFile) -> bytes:
+    return hashlib.blake2b(source.data).digest()
+
+
+def _read_changed(kept: _Kept, source: SourceFile) -> _Kept | None:
+    """Read what has changed in a file; None where it has to be read as a whole."""
+    if kept.parts is None:
+        return None
+
+    def read(text: str) -> tuple[YamlNode, Policy, Sequence[Diagnostic]] | None:
+        report = Report()
+        roots = list(yaml_nodes.documents(text, source.file))
+        policy = _PolicyReader(report, {}, part=True).policy(roots[0]) if len(roots) == 1 else None
+        return (roots[0], policy, report.diagnostics) if policy is not None and not report.errors else None
+
+    with names.recorded() as answers:
+        try:
+            text = yaml_nodes.decode(source.data, source.file)
+            found = reread.reread(reread.Read(kept.policies[0], kept.diagnostics, kept.parts), text, read)
+        except DocumentError:
+            return None
+    if found is None or answers is None:
+        return None
+    said = tuple(dict.fromkeys((*kept.answers, *answers)))
+    return _Kept(_digest(source), (found.policy,), found.diagnostics, kept.names, said, found.parts)
 
 
 class _Shapes:
@@ -279,10 +318,12 @@ class _Shapes:
 
 
 class _PolicyReader(_Shapes):
-    """One document."""
+    """One document. `part`: of the rules there are only some, and nothing is told that takes all of them."""
 
-    def __init__(self, report: Report, seen: dict[str, Location]) -> None:
+    def __init__(self, report: Report, seen: dict[str, Location], *, part: bool = False) -> None:
         super().__init__(report)
+        self.part = part
+        self.together: gaps.Together | None = None
         self.seen = seen
         self.rule_names: dict[str, Location] = {}
         self.defaults: dict[str, Location] = {}
@@ -325,8 +366,9 @@ class _PolicyReader(_Shapes):
         made = Policy(**values_given)
         for event, place in self.defaults.items() if self.report.errors == errors else ():
             self.stops_host(place, "the default", *effects.stopped_by_default(made, event))
-        if self.report.errors == errors:  # a rule that could not be read may be the one that closes the gap
-            for gap in gaps.gaps(made):
+        if self.report.errors == errors and not self.part:  # a rule that could not be read may be the one that closes the gap
+            self.together = gaps.Together(made)
+            for gap in gaps.gaps(made, self.together):
                 self.report.add(gap.place, gap.code, gap.message, gap.hint, "warning")
         return made
 
