@@ -211,17 +211,31 @@ def _conditions(policy: Policy) -> Iterator[Condition]:
 
 
 def _policy(policy: Policy, find: FindLinks, where: str, diagnostics: list[Diagnostic]) -> Policy:
+    scope, in_scope = _scope(policy, find, where, diagnostics)
+    rules = []
+    for rule in policy.rules:
+        made, told = _told(policy, rule, find, where, in_scope)
+        rules.append(made)
+        diagnostics += told
+    return msgspec.structs.replace(policy, scope=scope, rules=tuple(rules)) if policy.links else policy
+
+
+def _scope(policy: Policy, find: FindLinks, where: str, diagnostics: list[Diagnostic]) -> tuple[Condition, AbstractSet[tuple[str, str]]]:
+    """The scope with all names of its paths, and what its rules need not tell again: fields and paths."""
     told: list[Widened] = []
     scope = widen(policy.scope, find, told)
     diagnostics += findings(told, policy.location, f"policy {policy.name!r}", where, both=policy.links)
-    in_scope = {(change.field, change.path) for change in told}
-    rules = []
-    for rule in policy.rules:
-        told = []
-        rules.append(_rule(rule, find, told))
-        told = [change for change in told if (change.field, change.path) not in in_scope]
-        diagnostics += findings(told, rule.location, f"policy {policy.name!r}, rule {rule.name!r}", where, both=policy.links)
-    return msgspec.structs.replace(policy, scope=scope, rules=tuple(rules)) if policy.links else policy
+    return scope, frozenset((change.field, change.path) for change in told)
+
+
+def _told(
+    policy: Policy, rule: Rule, find: FindLinks, where: str, in_scope: AbstractSet[tuple[str, str]]
+) -> tuple[Rule, list[Diagnostic]]:  # fmt: skip
+    """A rule with all names of its paths, and what changes by it."""
+    told: list[Widened] = []
+    made = _rule(rule, find, told)
+    told = [change for change in told if (change.field, change.path) not in in_scope]
+    return made, list(findings(told, rule.location, f"policy {policy.name!r}, rule {rule.name!r}", where, both=policy.links))
 
 
 # ---- what a path names ----
@@ -237,13 +251,20 @@ OF_FILES: Final = frozenset(
 def named(policies: PolicySet, find: FindLinks, where: str = "on this host") -> Iterator[Diagnostic]:
     """Warnings about literal paths that name something else than the field can hold: a directory, or a script."""
     for policy in policies.policies:
-        own = {(atom.field, atom.value) for atom in atoms(policy.scope)}
-        yield from _named((policy.scope,), False, find, where, policy.location, f"policy {policy.name!r}")
+        yield from _named_in_scope(policy, find, where)
         for rule in policy.rules:
-            conditions = (rule.condition, *rule.conditions.values())
-            about_files = not OF_FILES.isdisjoint(rule.events)
-            who = f"policy {policy.name!r}, rule {rule.name!r}"
-            yield from _named(conditions, about_files, find, where, rule.location, who, own)
+            yield from _named_in_rule(policy, rule, find, where)
+
+
+def _named_in_scope(policy: Policy, find: FindLinks, where: str) -> Iterator[Diagnostic]:
+    return _named((policy.scope,), False, find, where, policy.location, f"policy {policy.name!r}")
+
+
+def _named_in_rule(policy: Policy, rule: Rule, find: FindLinks, where: str) -> Iterator[Diagnostic]:
+    known = {(atom.field, atom.value) for atom in atoms(policy.scope)}
+    about_files = not OF_FILES.isdisjoint(rule.events)
+    who = f"policy {policy.name!r}, rule {rule.name!r}"
+    return _named((rule.condition, *rule.conditions.values()), about_files, find, where, rule.location, who, known)
 
 
 def _named(
@@ -322,3 +343,93 @@ def _told_apart(field: str, path: str, program: str) -> str:
     if field == "proc.exepath":
         return f"; for {path} alone: proc.exepath = {program} and proc.name = {path.rpartition('/')[2]}"
     return ""
+
+
+# ---- one load after another ----
+
+
+class _Known(NamedTuple):
+    """What a rule came to. `given`, `scope`, `context`: what it came to it by, beside the answers `found`."""
+
+    given: Rule
+    scope: Condition
+    context: tuple[object, ...]
+    found: tuple[tuple[str, Resolution], ...]
+    made: Rule
+    widened: tuple[Diagnostic, ...]
+    named: tuple[Diagnostic, ...]
+
+
+class Resolver:
+    """The policies of one load after another, resolved: rules that are as they were at the last one, and whose paths lead where they led,
+    are taken from there. A rule is the same where its conditions are the same objects.
+    """
+
+    def __init__(self) -> None:
+        self._paths: dict[tuple[str, str], tuple[Rule, tuple[str, ...]]] = {}
+        self._known: dict[tuple[str, str], _Known] = {}
+
+    def paths(self, policies: PolicySet) -> Iterator[str]:
+        """As `paths`."""
+        kept: dict[tuple[str, str], tuple[Rule, tuple[str, ...]]] = {}
+        for policy in policies.policies:
+            yield from paths_of(policy.scope)
+            for rule in policy.rules:
+                key = policy.name, rule.name
+                before = self._paths.get(key)
+                if before is None or not _alike(before[0], rule):
+                    before = rule, tuple(path for condition in (rule.condition, *rule.conditions.values()) for path in paths_of(condition))
+                kept[key] = before
+                yield from before[1]
+        self._paths = kept
+
+    def resolved(self, policies: PolicySet, find: FindLinks, where: str) -> tuple[PolicySet, list[Diagnostic]]:
+        """As `widened`, with the warnings of `named` behind."""
+        widened_: list[Diagnostic] = []
+        named_: list[Diagnostic] = []
+        kept: dict[tuple[str, str], _Known] = {}
+        made = []
+        for policy in policies.policies:
+            scope, in_scope = _scope(policy, find, where, widened_)
+            named_ += _named_in_scope(policy, find, where)
+            context = (where, policy.links, in_scope)
+            rules = []
+            for rule in policy.rules:
+                known = self._again(policy, rule, find, context) or _known(policy, rule, find, context)
+                kept[policy.name, rule.name] = known
+                rules.append(known.made)
+                widened_ += known.widened
+                named_ += known.named
+            made.append(msgspec.structs.replace(policy, scope=scope, rules=tuple(rules)) if policy.links else policy)
+        self._known = kept
+        return PolicySet(tuple(made)), [*widened_, *named_]
+
+    def _again(self, policy: Policy, rule: Rule, find: FindLinks, context: tuple[object, ...]) -> _Known | None:
+        known = self._known.get((policy.name, rule.name))
+        if known is None or known.scope is not policy.scope or known.context != context or not _alike(known.given, rule):
+            return None
+        if any(find(path) != resolution for path, resolution in known.found):
+            return None
+        if known.given is rule:
+            return known
+        made = msgspec.structs.replace(rule, condition=known.made.condition, conditions=known.made.conditions)
+        told = ((msgspec.structs.replace(one, location=rule.location) for one in some) for some in (known.widened, known.named))
+        return _Known(rule, known.scope, context, known.found, made, *map(tuple, told))
+
+
+def _alike(one: Rule, other: Rule) -> bool:
+    """Whether two rules test the same; they may stand elsewhere, and do something else."""
+    return one is other or (one.condition is other.condition and one.conditions is other.conditions and one.events == other.events)
+
+
+def _known(policy: Policy, rule: Rule, find: FindLinks, context: tuple[object, ...]) -> _Known:
+    where, _, in_scope = context
+    asked: dict[str, Resolution] = {}
+
+    def noted(path: str) -> Resolution:
+        asked[path] = find(path)
+        return asked[path]
+
+    made, told = _told(policy, rule, noted, str(where), in_scope)  # type: ignore[arg-type]
+    names = tuple(_named_in_rule(policy, rule, noted, str(where)))
+    return _Known(rule, policy.scope, context, tuple(asked.items()), made, tuple(told), names)

@@ -14,6 +14,7 @@ import os
 import re
 import stat
 import threading
+import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -22,6 +23,8 @@ from bpfence.errors import Diagnostic, Location
 
 SECONDS: Final = 0.5
 """Seconds for which no further path may be read before the thread counts as hanging."""
+LOOKS: Final = 5
+"""How often within that time it is looked at whether one was read."""
 MAX_HANGING: Final = 4
 """How many threads may hang in a file system; with so many, nothing more is looked up."""
 FIRST_LINE: Final = 256
@@ -45,10 +48,11 @@ class _Reader:
         self.paths = paths
         self.resolutions: dict[str, Resolution | None] = {}  # None: it could not be read
         self.at = ""
-        self.ended = False
-        self.progress = threading.Event()
+        self.ended = threading.Event()
         self._root = root.rstrip("/")
         self._known: dict[str, str | None] = {}
+        self._missing: set[str] = set()
+        self._directories: dict[str, tuple[str, dict[str, str]]] = {}
 
     def run(self) -> None:
         """Read everything."""
@@ -59,16 +63,19 @@ class _Reader:
                 self.resolutions[path] = None
             except _MagicError:
                 self.resolutions[path] = _NOTHING
-            self.progress.set()
-        self.ended = True  # before the last word of progress, after which nobody waits
-        self.progress.set()
+        self.ended.set()
 
     def resolve(self, path: str) -> Resolution:
         """The other names of one path: what it leads to, and where it is a link itself, its own name with the links before it resolved."""
-        links: dict[str, str] = {}
-        whole = self.followed(path, links)
         directory, _, last = path.rstrip("/").rpartition("/")
-        named = (self.followed(directory, links) if directory else "").rstrip("/") + "/" + last
+        above, before = self.directory(directory)
+        named = above.rstrip("/") + "/" + last
+        if last in ("", ".", "..") or above == "/proc" or self.link(named) is not None:
+            links: dict[str, str] = {}
+            whole = self.followed(path, links)
+            links |= before
+        else:
+            whole, links = named, before
         passed = tuple(links.items())
         name = whole.rpartition("/")[2]
         if name in MANY_NAMES and last != name:
@@ -76,8 +83,18 @@ class _Reader:
         names = tuple(dict.fromkeys(name for name in (whole, named) if name != path))
         return Resolution(names, passed, "", *self.kind(whole))
 
+    def directory(self, path: str) -> tuple[str, dict[str, str]]:
+        """A directory without links, and the links on the way: looked at once for all paths below it. "" is that of paths at the top."""
+        found = self._directories.get(path)
+        if found is None:
+            links: dict[str, str] = {}
+            found = self._directories[path] = (self.followed(path, links) if path else "", links)
+        return found
+
     def kind(self, path: str) -> tuple[bool, str]:
         """Whether a path (without links) is a directory, and the interpreter if it is a script; neither where that cannot be told."""
+        if path in self._missing:
+            return False, ""
         self.at = path
         try:
             status = os.lstat(self._root + path)
@@ -127,14 +144,22 @@ class _Reader:
     def link(self, name: str) -> str | None:
         """The target of a link; None where the path is something else, or does not exist."""
         if name not in self._known:
-            self.at = name
-            try:
-                self._known[name] = os.readlink(self._root + name)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
-                    raise
-                self._known[name] = None
+            self._known[name] = self._read(name)
         return self._known[name]
+
+    def _read(self, name: str) -> str | None:
+        if name.rpartition("/")[0] in self._missing:
+            self._missing.add(name)
+            return None
+        self.at = name
+        try:
+            return os.readlink(self._root + name)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                self._missing.add(name)
+            elif error.errno not in (errno.EINVAL, errno.ENOTDIR):
+                raise
+        return None
 
 
 class Links:
@@ -157,7 +182,7 @@ class Links:
         """Read the links of all these paths anew, for `find`. `late`: those that did not answer in time."""
         before, self._resolutions = self._resolutions, {}
         late: list[str] = []
-        self._hanging = [reader for reader in self._hanging if not reader.ended]
+        self._hanging = [reader for reader in self._hanging if not reader.ended.is_set()]
         waiting = list(dict.fromkeys(paths))
         while waiting:
             waiting, skipped = self._answering(waiting)
@@ -181,14 +206,18 @@ class Links:
     def _answering(self, paths: list[str]) -> tuple[list[str], list[str]]:
         """The paths that do not lead to a directory that hangs now, and those that do."""
         stuck = tuple(reader.at for reader in self._hanging)
+        if not stuck:
+            return paths, []
         hangs = [any(path == name or path.startswith(name + "/") for name in stuck) for path in paths]
         return [p for p, h in zip(paths, hangs, strict=True) if not h], [p for p, h in zip(paths, hangs, strict=True) if h]
 
     def _wait(self, reader: _Reader) -> None:
         threading.Thread(target=reader.run, name="bpfence-links", daemon=True).start()
-        while reader.progress.wait(self._seconds):
-            reader.progress.clear()
-            if reader.ended:
+        read, since = 0, time.monotonic()
+        while not reader.ended.wait(self._seconds / LOOKS):
+            if len(reader.resolutions) > read:
+                read, since = len(reader.resolutions), time.monotonic()
+            elif time.monotonic() >= since + self._seconds:
                 return
 
     def find(self, path: str) -> Resolution:

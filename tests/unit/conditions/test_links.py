@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bpfence.conditions import links
-from bpfence.conditions.links import PATHS, Resolution, literal_directory, named, paths, widened
+from bpfence.conditions.links import PATHS, Resolution, Resolver, literal_directory, named, paths, widened
 from bpfence.dialects.native.read import load_text
 from bpfence.evaluate import verdict
 from bpfence.policy import Action, Policy, PolicySet
@@ -203,3 +206,49 @@ def test_a_script_in_a_scope_is_told_once() -> None:
     made = policies("  scope: {exe: /usr/bin/pip3}\n  rules:\n    - {name: r, on: exec, action: deny}\n")
     [found] = named(made, lambda path: NAMED.get(path, Resolution()), "in /image")
     assert found.message.startswith("policy 'p': /usr/bin/pip3 is a script in /image")
+
+
+SPECS = [
+    "  rules:\n    - {name: r, on: open, match: {file.path: /bin/sleep}}\n    - {name: s, on: exec, match: {process.exe: /bin}}\n",
+    "  rules:\n    - {name: s, on: exec, match: {process.exe: /bin}}\n    - {name: r, on: open, match: {file.path: /bin/sleep}}\n",
+    "  scope: {exe: /bin/vi}\n  rules:\n    - {name: r, on: [open, rename], match: {file.path: [/bin/vi, /var/run/**]}, action: deny}\n",
+    "  links: as-written\n  rules:\n    - {name: r, on: open, match: {file.path: /bin/sleep}}\n",
+]
+TREES = [TREE, {}, {**TREE, "/bin/sleep": Resolution(("/opt/sleep",), (("/bin/sleep", "/opt/sleep"),))},
+         {**TREE, "/bin": Resolution((), (), "", directory=True)}, {"/bin/sleep": Resolution(interpreter="/bin/sh")}]  # fmt: skip
+READ = [policies(spec) for spec in SPECS]
+
+
+def lower(policy_set: PolicySet, lines: int) -> PolicySet:
+    """The same rules, so many lines further down."""
+    [policy] = policy_set.policies
+    moved = [
+        msgspec.structs.replace(rule, location=msgspec.structs.replace(rule.location, line=rule.location.line + lines))
+        for rule in policy.rules
+    ]
+    return PolicySet((msgspec.structs.replace(policy, rules=tuple(moved)),)) if lines else policy_set
+
+
+@given(st.lists(st.tuples(st.sampled_from(READ), st.integers(0, 2), st.sampled_from(TREES)), min_size=2, max_size=6))
+def test_policies_that_were_resolved_before_are_resolved_as_if_for_the_first_time(
+    loads: list[tuple[PolicySet, int, dict[str, Resolution]]],
+) -> None:
+    resolver = Resolver()
+    for read, lines, tree in loads:
+        given_ = lower(read, lines)
+
+        def find_in(path: str, tree: dict[str, Resolution] = tree) -> Resolution:
+            return tree.get(path, Resolution())
+
+        made, told = resolver.resolved(given_, find_in, "here")
+        wanted, widened_ = widened(given_, find_in, "here")
+        assert made == wanted
+        assert told == [*widened_, *named(given_, find_in, "here")]
+        assert list(resolver.paths(given_)) == list(paths(given_))
+
+
+def test_a_rule_whose_paths_lead_where_they_led_is_not_made_anew() -> None:
+    resolver = Resolver()
+    first, _ = resolver.resolved(READ[0], find, "here")
+    second, _ = resolver.resolved(READ[0], find, "here")
+    assert all(one is other for one, other in zip(first.policies[0].rules, second.policies[0].rules, strict=True))

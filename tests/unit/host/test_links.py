@@ -204,3 +204,23 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     links.look_up(["/fifo"])
     assert links.find("/fifo") == Resolution()
     assert not links.late
+
+
+def test_a_directory_is_looked_at_once_for_all_paths_below(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    readlink = os.readlink
+    monkeypatch.setattr(os, "readlink", lambda path: read.append(str(path).removeprefix(str(tree))) or readlink(path))
+    links = Links(str(tree))
+    links.look_up([f"/bin/{n}" for n in range(50)] + [f"/srv/none/{n}" for n in range(50)])
+    assert links.find("/bin/7") == Resolution(("/usr/bin/7",), (("/bin", "usr/bin"),))
+    assert links.find("/srv/none/7") == Resolution()
+    assert sorted(read) == sorted(["/bin", "/usr", "/usr/bin", "/srv", *(f"/usr/bin/{n}" for n in range(50))])
+
+
+def test_what_a_link_leads_to_now_counts(tree: Path) -> None:
+    links = Links(str(tree))
+    links.look_up(["/bin/sleep"])
+    (tree / "bin").unlink()
+    (tree / "bin").symlink_to("opt")
+    links.look_up(["/bin/sleep"])
+    assert links.find("/bin/sleep") == Resolution(("/opt/sleep",), (("/bin", "opt"),))

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from bpfence.conditions import links
-from bpfence.conditions.links import FindLinks
+from bpfence.conditions.links import FindLinks, Resolver
 from bpfence.dialects.dialect import Confirm, Context
 from bpfence.dialects.facts import Facts
 from bpfence.documents.files import SourceFile
@@ -18,6 +17,8 @@ from bpfence.policy import Policy, PolicySet
 if TYPE_CHECKING:
     from bpfence.dialects.native.tools import NativeTools
 
+_resolver: Final = Resolver()
+"""Kept for the next load: a reload resolves what has changed."""
 _HEADER: Final = re.compile(rb"^apiVersion[ \t]*:", re.MULTILINE)
 
 
@@ -38,13 +39,12 @@ class NativeRules:
 
     def paths(self) -> Iterable[str]:
         """Literal paths, and the literal beginnings of patterns."""
-        return links.paths(self.policy_set)
+        return _resolver.paths(self.policy_set)
 
     def resolved(self, find: FindLinks, where: str) -> tuple[NativeRules, list[Diagnostic]]:
         """The same with other names of paths, where a policy does not say `links: as-written`."""
-        named = links.named(self.policy_set, find, where)
-        policy_set, told = links.widened(self.policy_set, find, where)
-        return NativeRules(policy_set), [*told, *named]
+        policy_set, told = _resolver.resolved(self.policy_set, find, where)
+        return NativeRules(policy_set), told
 
     def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
         """The policy alone: nobody would confirm what the kernel left out."""
