@@ -5,15 +5,27 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from typing import Final
+
+GROWTH: Final = 1.5
+"""When so many times as many objects stay as after the last walk over all of them, all are walked again: some may be in dead cycles."""
+_walked = 0
 
 
 def settle() -> None:
     """What there is now stays for long: the collector need not walk it, for tens of milliseconds, between an event and its alert. What was
     freed goes back to the system, which the C library keeps it from otherwise (malloc_trim(3); musl does that by itself).
+
+    Mostly only what is new is walked, because nothing else goes on meanwhile.
     """
-    gc.unfreeze()
+    global _walked  # noqa: PLW0603
+    everything = gc.get_freeze_count() >= GROWTH * _walked
+    if everything:
+        gc.unfreeze()
     gc.collect()
     gc.freeze()
+    if everything:
+        _walked = gc.get_freeze_count()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(ctypes.c_size_t(0))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bpfence.host import memory
 from bpfence.host.memory import settle
 
 
@@ -28,3 +29,17 @@ def test_what_there_is_is_left_alone_by_the_collector() -> None:
 def test_a_c_library_without_a_way_to_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     settle()
+
+
+def test_dead_cycles_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_walked", 0)
+    settle()
+    before = gc.get_freeze_count()
+    rings: list[list[object]] = [[] for _ in range(int(before * (memory.GROWTH - 1)) + 1000)]
+    for ring in rings:
+        ring.append(ring)
+    settle()
+    assert gc.get_freeze_count() > before + len(rings) // 2
+    del rings, ring
+    settle()
+    assert gc.get_freeze_count() < before * 1.2
