@@ -21,6 +21,7 @@ for the rules as loaded. Only this module decides when; what the kernel side is,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -33,7 +34,7 @@ from msgspec import UNSET
 
 from bpfence.agent import privileges
 from bpfence.agent.confirms import Confirms
-from bpfence.agent.generations import KEPT, Counts, Generations, state_path, write_whole
+from bpfence.agent.generations import KEPT, Counts, Generations, StartCost, state_path, write_whole
 from bpfence.agent.kernel import CAN_SKIP, REPLACES, Engine, Kernel, LiveKernel
 from bpfence.agent.loading import NO_FACTS, Loaded, Options, is_confirmed, load, locking_out, own_programs, with_facts
 from bpfence.agent.loop import Loop
@@ -69,8 +70,10 @@ HOSTS_SECONDS: Final = 10.0
 HOSTS_SHARE: Final = 20.0
 RETRY_SECONDS: Final = 60.0
 """How many seconds later this is tried again if it fails."""
-BATCHES: Final = 256
-"""How many batches of records are read between looks at signals."""
+DRAIN_SECONDS: Final = 0.1
+"""For how many seconds records are read between looks at signals."""
+LAST_SECONDS: Final = 0.5
+"""For how many seconds records that wait at the end are made lines of; what is left then is told as lost."""
 LATE: Final = (
     "{} came after what only they need was given up (CAP_SYS_PTRACE): environments, user names of containers and command lines of other"
     " users' processes stay unknown until a restart"
@@ -170,6 +173,8 @@ class Agent:
         self.loop.on_readable(self._notice.fileno(), self._hosts_changed)
         self.loop.on_readable(self._remake.fileno(), self._remade)
         self._in_force("adopted" if life.engine.adopted else "started")
+        if not life.engine.adopted:
+            self._keep_cost()
         self._loss.due = self.loop.now() + QUIET_SECONDS
         self._ready()
 
@@ -192,6 +197,16 @@ class Agent:
             engine.close(unload=not engine.adopted)
             self._life = None
             raise
+
+    def _keep_cost(self) -> None:
+        """Note for `bpfence status` what this start has cost."""
+        cost = self.life.engine.load_cost
+        load, compiling, total = (round(n, 3) for n in (cost.seconds, self.life.tables.compile_seconds, time.process_time()))
+        self.generations.started = StartCost(cost.programs, load, compiling, total, cost.unshared)
+        try:
+            self.generations.save()
+        except OSError as error:
+            self._report(f"the state file cannot be written: {error}; `bpfence status` will not tell what the start has cost")
 
     def _load(self, facts: Facts) -> Loaded:
         settings = self.settings
@@ -274,12 +289,17 @@ class Agent:
         notify(f"READY=1\nSTATUS={_policies(names)} in force")
 
     def stop(self) -> None:
-        """Report what is still waiting, then take enforcement away, unless it is to be kept."""
+        """Take enforcement away, unless it is to be kept, and report what is still waiting: each act that was denied by then."""
         if self._life is None:
             return
         notify("STOPPING=1")
-        self.drain()
         kept = self.settings.keep and self.settings.pin_dir is not None
+        if not kept:
+            with contextlib.suppress(KernelError):  # `close` tells what stands in the way
+                self.life.engine.end()
+        self.drain(LAST_SECONDS)
+        if not kept:  # else it waits for the next agent
+            self.life.source.give_up()
         self._save_counts()
         self._report_loss()
         self._report_suppressed(everything=True)
@@ -348,16 +368,16 @@ class Agent:
         self._report_faults()
         self._report_suppressed()
 
-    def drain(self) -> None:
-        """Turn waiting records into lines. Returns after BATCHES batches, even if more are waiting."""
+    def drain(self, seconds: float = DRAIN_SECONDS) -> None:
+        """Turn waiting records into lines, for so many seconds where there are always more."""
         life = self.life
-        for _ in range(BATCHES):
-            batch = life.source.read(0)
-            if not batch:
-                break
+        until = self.loop.now() + seconds
+        while batch := life.source.read(0):
             self.outputs.write([line for seen in batch for line in life.pipeline.lines(seen)])
             self.confirms.flush()
             self._report_faults()
+            if self.loop.now() >= until:
+                break
         # Also when nothing came out: records that could not be decoded count as lost.
         self._loss.by(self.loop.now() + LOSS_SECONDS)
 

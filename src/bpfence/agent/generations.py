@@ -117,10 +117,25 @@ def _changed(family: Family, change: Callable[[str], str]) -> Family:
     return msgspec.structs.replace(family, texts={rule: tuple(map(change, texts)) for rule, texts in family.texts.items()})
 
 
+class StartCost(msgspec.Struct, frozen=True):
+    """What it cost to put the engine in force: the programs that were loaded, and seconds of processor time.
+
+    `load`: the kernel's, for its verifier above all. `compile`: making tables. `total`: all that the agent took until then, its own start
+    and the reading of policies included. `unshared`: as in `kernel.engine.LoadCost`.
+    """
+
+    programs: int
+    load: float
+    compile: float
+    total: float
+    unshared: str = ""
+
+
 class _State(msgspec.Struct, forbid_unknown_fields=True):
     version: int
     boot_id: str
     generations: list[Generation]
+    started: StartCost | None = None
 
 
 class Counted(msgspec.Struct):
@@ -175,12 +190,13 @@ class Counts:
 
 
 class Generations:
-    """The last generations, newest last. `path` None: nothing is kept on disk."""
+    """The last generations, newest last. `path` None: nothing is kept on disk. `started`: what the engine's start cost; None: unknown."""
 
     def __init__(self, path: Path | None = None, boot_id: str = "") -> None:
         self._path = path
         self._boot_id = boot_id
         self._known: dict[int, Generation] = {}
+        self.started: StartCost | None = None
 
     def __iter__(self) -> Iterator[Generation]:
         return iter(self._known.values())
@@ -217,7 +233,7 @@ class Generations:
         """Writes the state file anew, in one step."""
         if self._path is None:
             return
-        data = msgspec.json.encode(_State(STATE_VERSION, self._boot_id, list(self._known.values())))
+        data = msgspec.json.encode(_State(STATE_VERSION, self._boot_id, list(self._known.values()), self.started))
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(self._path, data, 0o600)
 
@@ -235,6 +251,7 @@ class Generations:
         if state.version != STATE_VERSION or state.boot_id != self._boot_id:
             return "the state file is from another boot or version"
         self._known = {known.number: known for known in state.generations[-KEPT:]}
+        self.started = state.started
         return ""
 
     def remove(self) -> None:

@@ -53,6 +53,8 @@ class Tables:
         self._report = report
         self._changed = changed
         self.loaded: Loaded | None = None
+        self.compile_seconds = 0.0
+        """Processor seconds of this thread that went into making tables."""
         self.compiled: Compiled | None = None
         self.lookup = follow.Lookup()
         self._watch: follow.Watch | None = None
@@ -83,7 +85,9 @@ class Tables:
         return compiled
 
     def _compiled(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> Compiled:
+        began = time.thread_time()
         compiled, left = made or tables(loaded, self._engine.supported_events())
+        self.compile_seconds += time.thread_time() - began
         self._tell(
             "left",
             tuple(dict.fromkeys((*left, *compiled.widened))),

@@ -309,8 +309,9 @@ def _described(pin_dir: str, status: Any) -> dict[str, Any]:
         for rule in (known.rules if known is not None else ())
     ]
     shown = dt.datetime.fromtimestamp(since, dt.UTC).isoformat(timespec="seconds") if since else None
+    start = msgspec.to_builtins(generations.started) if status.abi == abi.ABI_VERSION else None
     own = {"agent_running": _is_running(pin_dir, status.agent_pid), "since": shown, "rules": rules, "outputs_dropped": counts.outputs}
-    return own | instance
+    return own | {"start": start} | instance
 
 
 def _made(pin_dir: str, names: list[str]) -> float:
@@ -352,6 +353,7 @@ def _show_instance(instance: dict[str, Any]) -> None:
         ("agent", agent),
         ("enforcing by", FLAVOURS.get(instance["flavour"], instance["flavour"])),
         ("programs", " ".join(instance["attached"])),
+        ("its start", _started(instance["start"])),
         ("processes known", f"{instance['processes']:,}"),
         ("tables put in force", counted(instance["generation"], "time")),
     ]
@@ -369,6 +371,15 @@ def _show_instance(instance: dict[str, Any]) -> None:
     counters += [(f"runs of {program} that the kernel left out", f"{value:,}") for program, value in instance["skipped"].items()]
     console.print()
     console.print(table("", "", rows=counters, title="Counted in the kernel, since its programs were loaded"))
+
+
+def _started(cost: dict[str, Any] | None) -> str:
+    """What the start of the engine in force cost."""
+    if cost is None:
+        return "unknown"
+    parts = f"{cost['load']:.1f} s to load them, {cost['compile']:.1f} s to compile policies, {cost['total']:.1f} s in all"
+    why = f"; each with a decision engine of its own: {printable(cost['unshared'])}" if cost["unshared"] else ""
+    return f"{counted(cost['programs'], 'program')}; of processor time {parts}{why}"
 
 
 @click.command(cls=Command, short_help="End enforcement: take everything out of the kernel.")

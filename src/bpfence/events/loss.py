@@ -15,7 +15,8 @@ import msgspec
 
 
 class Loss(msgspec.Struct, frozen=True):
-    """Records lost since the last report: `events` as the kernel counted them, `gaps` as missing sequence numbers by buffer.
+    """Records lost since the last report: `events` as the kernel counted them, with those that were given up; `gaps` as missing sequence
+    numbers by buffer.
 
     `undecodable`: records that came but could not be read, by reason. `refused`: of those in `events`, denials that had no record to begin
     with, because what the kernel needs to decide was not to be had, by cause. `uncounted`: those in the gaps, of this report or an
@@ -46,6 +47,7 @@ class LossMeter:
         self._refused = dict(refused or {})
         self._gaps: dict[str, int] = {}
         self._undecodable: dict[str, int] = {}
+        self._given_up: dict[str, int] = {}
         self._ahead = 0  # by how many records the gaps are ahead of the kernel's account, those told left out; mostly below 0
 
     def record(self, buffer: str, stream: int, sequence: int, count: int = 1) -> int:
@@ -68,6 +70,10 @@ class LossMeter:
         """One record came that could not be read. Its sequence number will show as a gap too if it had one."""
         self._undecodable[reason] = self._undecodable.get(reason, 0) + 1
 
+    def give_up(self, event: str) -> None:
+        """One record came that nobody has looked at, and nobody will."""
+        self._given_up[event] = self._given_up.get(event, 0) + 1
+
     def take(self, counters: Mapping[str, int], refused: Mapping[str, int] | None = None) -> Loss | None:
         """What was lost since the last call, None if nothing. `counters`: the kernel's lost records by event, ever growing; `refused`: of
         those the denials without a record, by cause.
@@ -76,9 +82,11 @@ class LossMeter:
         self._ahead += sum(self._gaps.values()) - (sum(events.values()) - sum(fresh.values()))
         uncounted = max(0, self._ahead)
         self._ahead -= uncounted
+        for event, count in self._given_up.items():
+            events[event] = events.get(event, 0) + count
         loss = Loss(events, self._gaps, self._undecodable, fresh, uncounted)
         self._counted, self._refused = dict(counters), dict(refused or {})
-        self._gaps, self._undecodable = {}, {}
+        self._gaps, self._undecodable, self._given_up = {}, {}, {}
         return loss if loss.total else None
 
 

@@ -134,6 +134,17 @@ class Live:
                 self._meter.undecodable(f"a fault of bpfence: {type(error).__name__}")
         return found
 
+    def give_up(self) -> None:
+        """Take what is waiting and count it as lost, without a look at it: for the end, when nothing more is written."""
+        while raw := self._engine.drain():
+            for buffer, data in raw:
+                record = records.decode(buffer, data)
+                if isinstance(record, KernelEvent):
+                    self._meter.record(buffer, record.stream, record.sequence)
+                    self._meter.give_up(record.event)
+                else:
+                    self._meter.undecodable(record.reason)
+
     def _observed(self, record: KernelEvent) -> Observation:
         self._meter.record(record.buffer, record.stream, record.sequence)
         event = record.event

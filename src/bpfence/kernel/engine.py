@@ -297,6 +297,20 @@ class Engine:
         libbpf.store_u32(self._control_memory(), _AGENT_PID, self._agent_pid)
         self._drain = Drain([self._maps[name] for name in RINGS], max_records=BATCH_RECORDS, max_bytes=BATCH_BYTES)
 
+    def end(self) -> None:
+        """Ends enforcement: takes away the pins and what is attached. What the programs have written and counted by then can be read until
+        `close`; nothing can be attached any more.
+        """
+        with self._lock:
+            self._closed = True
+            try:
+                if self._pins:
+                    self._pins.remove_own()
+            finally:
+                for fd in self._links.values():
+                    os.close(fd)
+                self._links = {}
+
     def close(self, unload: bool = False) -> None:
         """Lets go of everything. What is pinned goes on, unless `unload`; what is not ends here."""
         with self._lock:
@@ -306,9 +320,10 @@ class Engine:
                 self._drain.close()
                 self._drain = None
             try:
-                if unload and self._pins:
-                    self._pins.remove_own()
-                    self._pins.remove_folder()  # another version's enforces until ours does, also where that never comes
+                if unload:
+                    self.end()
+                    if self._pins:
+                        self._pins.remove_folder()  # another version's enforces until ours does, also where that never comes
             finally:
                 self._let_go()
 

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -38,6 +38,14 @@ def write_policy(
     return path
 
 
+class Cost(NamedTuple):
+    """As LoadCost."""
+
+    programs: int
+    seconds: float
+    unshared: str
+
+
 class FakeEngine:
     """Remembers what was asked of it; `say` puts a record into its ring buffer."""
 
@@ -54,11 +62,13 @@ class FakeEngine:
         self.noted: tuple[dict[str, int], dict[str, int]] = {}, {}
         self.skips: dict[str, int] = {}
         self.can_skip = ""
+        self.load_cost = Cost(3, 0.5, "")
         self.replaces: tuple[int, ...] = ()
         self.attached_in: list[str] = []
         self.objects: Mapping[tuple[int, int], int] = {}
         self.batches: list[list[tuple[str, bytes]]] = []
         self.closed: bool | None = None
+        self.ended = False
         self.wakeup_fd, self._bell = os.pipe()
         self.sequence = 0
 
@@ -127,6 +137,9 @@ class FakeEngine:
 
     def image(self, exec_id: int) -> Image | None:
         return IMAGES.get(exec_id)
+
+    def end(self) -> None:
+        self.ended = True
 
     def close(self, unload: bool = False) -> None:
         assert self.closed is None, "closed twice"

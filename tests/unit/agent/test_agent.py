@@ -16,14 +16,14 @@ import pytest
 
 from bpfence import abi
 from bpfence.agent.agent import Agent, Settings
-from bpfence.agent.generations import Counted, Counts, state_path
+from bpfence.agent.generations import Counted, Counts, Generations, state_path
 from bpfence.agent.loading import load, read_policies
 from bpfence.compiler.explain import explain
 from bpfence.errors import CompileError, KernelError, PolicyError
 from bpfence.evaluate import verdict
 from bpfence.events.process import read_boot_id
 from bpfence.policy import Action, Atom, Op
-from tests.unit.agent.fakes import FakeEngine, FakeKernel, Kept, known_generations, reloaded, write_policy
+from tests.unit.agent.fakes import Cost, FakeEngine, FakeKernel, Kept, known_generations, reloaded, write_policy
 from tests.unit.events.samples import record
 
 
@@ -417,6 +417,76 @@ def test_stop(tmp_path: Path, keep: bool, pinned: bool, unloaded: bool) -> None:
     assert rig.output.closed
     assert not (tmp_path / "ready").exists()
     assert (rig.agent.generations._path is not None and rig.agent.generations._path.exists()) is not unloaded
+
+
+def test_what_the_start_has_cost_is_kept_for_status(tmp_path: Path) -> None:
+    """Of the engine in force: an agent that takes it over has loaded nothing."""
+    costs = []
+    for engine in (FakeEngine(), FakeEngine(adopted=True, generation=1)):
+        engine.load_cost = Cost(3 - len(costs), 0.5, "")
+        rig = Rig(tmp_path, engine, keep=True)
+        rig.policy()
+        rig.agent.start()
+        kept = Generations(state_path(str(tmp_path / "pins"), tmp_path / "state"), rig.agent._boot_id)
+        assert kept.restore() == ""
+        assert kept.started is not None
+        costs.append(kept.started)
+        rig.agent.stop()
+    first, second = costs
+    assert first == second
+    assert (first.programs, first.load) == (3, 0.5)
+    assert first.total >= first.compile > 0
+
+
+def test_what_is_left_at_the_end_is_told_as_lost(rig: Rig) -> None:
+    """The time for lines is over before all that was written while enforcement lasted has come."""
+    rig.agent.start()
+
+    def now() -> float:
+        rig.now += 0.3
+        return rig.now
+
+    for _ in range(9):
+        rig.engine.say()
+    rig.agent.loop.now = now
+    rig.agent.stop()
+    (loss,) = rig.output.dicts("loss")
+    told = len(rig.output.dicts("alert"))
+    assert 0 < told < 9
+    assert loss["events"] == {"file.open": 9 - told}
+    assert rig.engine.ended
+
+
+def test_records_of_a_kept_engine_wait_for_the_next_agent(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, keep=True)
+    rig.policy()
+    rig.agent.start()
+
+    def now() -> float:
+        rig.now += 0.3
+        return rig.now
+
+    for _ in range(9):
+        rig.engine.say()
+    rig.agent.loop.now = now
+    rig.agent.stop()
+    assert rig.engine.batches
+    assert rig.output.dicts("loss") == []
+    assert not rig.engine.ended
+
+
+def test_records_that_come_as_fast_as_they_are_read_keep_no_signal_waiting(rig: Rig) -> None:
+    rig.agent.start()
+    for _ in range(100):
+        rig.engine.say()
+
+    def now() -> float:
+        rig.now += 0.01
+        return rig.now
+
+    rig.agent.loop.now = now
+    rig.agent.drain()
+    assert 0 < len(rig.output.dicts("alert")) < 20
 
 
 def test_a_bug_does_not_end_enforcement(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

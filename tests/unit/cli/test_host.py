@@ -25,7 +25,7 @@ from click.testing import CliRunner, Result
 
 from bpfence import abi
 from bpfence.abi import EVENT_RESULT
-from bpfence.agent.generations import Counted, Counts, Generation, Generations, state_path
+from bpfence.agent.generations import Counted, Counts, Generation, Generations, StartCost, state_path
 from bpfence.agent.loading import load
 from bpfence.alerts.alert import RuleInfo
 from bpfence.cli import host
@@ -439,6 +439,16 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "jsonl:/full 4,321" in " ".join(call("status", "--pin-dir", tmp_path / "pins").stdout.split())
     counts.remove()
     assert counts.read() == Counted()
+    assert found["start"] is None
+    kept = Generations(state_path(str(tmp_path / "pins")), read_boot_id())
+    kept.restore()
+    kept.started = StartCost(12, 0.81, 0.32, 1.64, "extensions: no")
+    kept.save()
+    found = json.loads(call("status", "--json", "--pin-dir", tmp_path / "pins").stdout)["instances"][0]
+    assert found["start"] == {"programs": 12, "load": 0.81, "compile": 0.32, "total": 1.64, "unshared": "extensions: no"}
+    shown = " ".join(call("status", "--pin-dir", tmp_path / "pins").stdout.split())
+    assert "12 programs; of processor time 0.8 s to load them, 0.3 s to compile policies, 1.6 s in all" in shown
+    assert "with a decision engine of its own: extensions: no" in shown
 
 
 def test_status_of_what_another_version_has_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -43,6 +43,14 @@ def test_denials_without_a_record_leave_no_gap() -> None:
     assert meter.take({"file.open": 5}, {"memory": 5}) == Loss({}, {"decisions": 2}, {}, uncounted=2)
 
 
+def test_what_nobody_looked_at_is_lost_and_leaves_no_gap() -> None:
+    meter = LossMeter()
+    meter.record("decisions", 0, 1)
+    meter.give_up("file.open")
+    assert meter.take({"file.open": 5}) == Loss({"file.open": 6}, {}, {})
+    assert meter.take({"file.open": 5}) is None
+
+
 @given(st.lists(st.tuples(st.sampled_from(["came", "lost", "silent", "look"]), st.integers(0, 2)), max_size=60))
 def test_every_lost_record_is_told_once_whenever_its_gap_shows(steps: list[tuple[str, int]]) -> None:
     """`silent`: lost on our side, so that the kernel has not counted it."""

@@ -64,6 +64,18 @@ def live(reader: Reader) -> Live:
     return Live(reader, clock=Clock(lambda: 100_000_000_000, lambda: 0), boot_id="a" * 32)
 
 
+def test_what_is_given_up_is_counted_by_event() -> None:
+    whole = [("decisions", record("file.open", sequence=number)) for number in (1, 2, 4)]
+    source = Live(Reader(whole, [("decisions", b"short"), ("candidates", record("process.exec", sequence=1))]))
+    source.give_up()
+    loss = source.loss()
+    assert loss is not None
+    assert loss.events == {"file.open": 3, "process.exec": 1}
+    assert loss.gaps == {"decisions": 1}
+    assert sum(loss.undecodable.values()) == 1
+    assert source.read() == []
+
+
 def test_live_joins_record_process_and_clock() -> None:
     data = record("process.exec", strings={"STR_FILE_PATH": b"/tmp/x"}, verdicts=(3,))
     source = live(Reader([("decisions", data)]))

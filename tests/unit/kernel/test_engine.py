@@ -268,6 +268,24 @@ def test_an_engine_that_ends_takes_away_its_own_pins_only(fake: type[FakeObject]
     assert done == (["remove_own", "remove_folder", "close"] if unload else ["close"])
 
 
+def test_what_was_written_before_the_end_can_be_read_after_it(fake: type[FakeObject]) -> None:
+    """The folder stays, and with it the lock: nobody begins there before this engine is closed."""
+    engine, done = Engine(FEATURES, "lsm", Path("x.o"), None), []
+    engine.attach(["file.open"])
+    names = ("remove_own", "remove_folder", "close")
+    engine._pins = SimpleNamespace(**{name: lambda name=name: done.append(name) for name in names})  # type: ignore[assignment]
+    assert engine.attached()
+    engine.end()
+    assert engine.attached() == ()
+    assert done == ["remove_own"]
+    assert engine._maps
+    with pytest.raises(ValueError, match="closed"):
+        engine.attach(["file.open"])
+    engine._maps = {}
+    engine.close(unload=True)
+    assert done == ["remove_own", "remove_own", "remove_folder", "close"]
+
+
 def test_the_abi_of_an_instance_is_in_its_name() -> None:
     path = OBJECT if OBJECT.exists() else Path(__file__)
     assert [abi_of(instance_name(path, "lsm")), abi_of("aba5640da7ad286b-0123-lsm"), abi_of("abi12-x-y-lsm")] == [abi.ABI_VERSION, 1, 12]
