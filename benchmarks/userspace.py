@@ -22,6 +22,7 @@ import argparse
 import gc
 import itertools
 import json
+import math
 import os
 import resource
 import subprocess
@@ -34,7 +35,7 @@ from typing import Any, Final, NamedTuple
 
 from bpfence import abi
 from bpfence.agent import agent as agents
-from bpfence.agent.agent import BATCHES, Agent, Settings
+from bpfence.agent.agent import Agent, Settings
 from bpfence.kernel.engine import BATCH_RECORDS
 from bpfence.outputs.routes import Outputs, open_outputs
 from tests.unit.agent.fakes import FakeEngine, FakeKernel, write_policy
@@ -164,8 +165,7 @@ class Bench:
             os.truncate(self.sink, 0)
             gc.collect()
             start = time.process_time()
-            for _ in range(0, len(batches), BATCHES):
-                self.agent.drain()
+            self.agent.drain(math.inf)
             self.settle()
             times.append(time.process_time() - start)
             found = self.sink.read_bytes().count(b'"kind":"alert"')

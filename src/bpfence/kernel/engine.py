@@ -298,18 +298,25 @@ class Engine:
         self._drain = Drain([self._maps[name] for name in RINGS], max_records=BATCH_RECORDS, max_bytes=BATCH_BYTES)
 
     def end(self) -> None:
-        """Ends enforcement: takes away the pins and what is attached. What the programs have written and counted by then can be read until
-        `close`; nothing can be attached any more.
+        """Ends enforcement, and removes the pins. What the programs have written and counted by then can be read until `close`; nothing can
+        be attached any more.
+
+        The programs do nothing from now on; the kernel detaches those that were pinned some time later. To wait for that would take seconds
+        for each of them while many processes are at work in the kernel.
         """
         with self._lock:
             self._closed = True
-            try:
-                if self._pins:
-                    self._pins.remove_own()
-            finally:
+            if self._control and (generation := self.generation):
+                libbpf.store_u32(self._control_memory(), _GENERATION, 0)
+                with contextlib.suppress(KernelError):
+                    # Returns when no program is at work any more with what was in force: see `swap`.
+                    os.close(self._put_page(next_generation(generation), 0, memoryview(b"")))
+            if self._pins:
                 for fd in self._links.values():
                     os.close(fd)
                 self._links = {}
+                self._sharing.close()
+                self._pins.remove_own(wait=False)
 
     def close(self, unload: bool = False) -> None:
         """Lets go of everything. What is pinned goes on, unless `unload`; what is not ends here."""

@@ -155,8 +155,8 @@ class Pins:
             with _telling("removing", self._own / (prefix + program)):
                 (self._own / (prefix + program)).unlink(missing_ok=True)
 
-    def remove_own(self) -> None:
-        remove_instance(self._own)
+    def remove_own(self, *, wait: bool = True) -> None:
+        remove_instance(self._own, wait=wait)
 
     def remove_folder(self) -> None:
         """Takes the folder away where nothing is left in it."""
@@ -170,14 +170,18 @@ class Pins:
                 remove_instance(self.folder / name)
 
 
-def remove_instance(path: Path) -> None:
-    """Unpins one instance, links first: what is not attached can no longer miss its engine and its maps."""
+def remove_instance(path: Path, *, wait: bool = True) -> None:
+    """Unpins one instance, links first: what is not attached can no longer miss its engine and its maps.
+
+    `wait`: until all is detached. That takes seconds for each program where many processes are at work in the kernel. Without, the kernel
+    does it some time later, and the caller has no descriptors of the links.
+    """
     with _telling("removing", path), contextlib.suppress(FileNotFoundError):
         entries = sorted(path.iterdir(), key=lambda entry: (not entry.name.startswith(_LINK), entry.name))
         held = []
         with contextlib.suppress(KernelError):
             # The kernel detaches at once when the last descriptor is closed, and some time later when the last pin goes.
-            held = list(pinned_links(path.parent, path.name).values())
+            held = list(pinned_links(path.parent, path.name).values()) if wait else []
         links = [entry for entry in entries if entry.name.startswith(_LINK)]
         for entry in links:
             entry.unlink(missing_ok=True)

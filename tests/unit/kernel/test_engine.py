@@ -263,7 +263,7 @@ def test_what_another_version_has_loaded_stays_until_ours_is_in_force(fake: type
 def test_an_engine_that_ends_takes_away_its_own_pins_only(fake: type[FakeObject], unload: bool) -> None:
     engine, done = Engine(FEATURES, "lsm", Path("x.o"), None), []
     names = ("remove_own", "remove_folder", "close")
-    engine._pins = SimpleNamespace(**{name: lambda name=name: done.append(name) for name in names})  # type: ignore[assignment]
+    engine._pins = SimpleNamespace(**{name: lambda name=name, **_: done.append(name) for name in names})  # type: ignore[assignment]
     engine.close(unload=unload)
     assert done == (["remove_own", "remove_folder", "close"] if unload else ["close"])
 
@@ -273,7 +273,7 @@ def test_what_was_written_before_the_end_can_be_read_after_it(fake: type[FakeObj
     engine, done = Engine(FEATURES, "lsm", Path("x.o"), None), []
     engine.attach(["file.open"])
     names = ("remove_own", "remove_folder", "close")
-    engine._pins = SimpleNamespace(**{name: lambda name=name: done.append(name) for name in names})  # type: ignore[assignment]
+    engine._pins = SimpleNamespace(**{name: lambda name=name, **_: done.append(name) for name in names})  # type: ignore[assignment]
     assert engine.attached()
     engine.end()
     assert engine.attached() == ()
