@@ -228,9 +228,7 @@ def _scope(policy: Policy, find: FindLinks, where: str, diagnostics: list[Diagno
     return scope, frozenset((change.field, change.path) for change in told)
 
 
-def _told(
-    policy: Policy, rule: Rule, find: FindLinks, where: str, in_scope: AbstractSet[tuple[str, str]]
-) -> tuple[Rule, list[Diagnostic]]:  # fmt: skip
+def _told(policy: Policy, rule: Rule, find: FindLinks, where: str, in_scope: AbstractSet[tuple[str, str]]) -> tuple[Rule, list[Diagnostic]]:
     """A rule with all names of its paths, and what changes by it."""
     told: list[Widened] = []
     made = _rule(rule, find, told)
