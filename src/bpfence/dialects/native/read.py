@@ -105,7 +105,7 @@ class _Kept(NamedTuple):
 
 
 _kept: dict[str, _Kept] = {}
-"""By path, the files of the last load that had no mistakes: a reload reads anew what has changed."""
+"""By path, the files of the last load as they were without mistakes: a reload reads anew what has changed."""
 
 
 def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> tuple[PolicySet, list[Diagnostic]]:
@@ -114,7 +114,8 @@ def load_sources(files: Iterable[SourceFile], report: Report | None = None) -> t
     reader = _Reader(report)
     kept = {}
     for source in files:
-        found = reader.read_again(_kept.get(source.file), source) or reader.read_whole(source)
+        before = _kept.get(source.file)
+        found = reader.read_again(before, source) or reader.read_whole(source) or before  # the mistake may go again
         if found is not None:
             kept[source.file] = found
     _kept = kept

@@ -112,3 +112,16 @@ def test_anchors_are_read_as_a_whole() -> None:
     load_sources([SourceFile("p.yaml", text.encode())])
     changed = text.replace("&p /srv/r2", "&p /srv/else")
     assert load_sources([SourceFile("p.yaml", changed.encode())]) == cold(changed)
+
+
+def test_a_mistake_that_is_mended_is_read_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = whole([0] * 16, TAIL)
+    load_sources([SourceFile("p.yaml", text.encode())])
+    assert load_sources([SourceFile("p.yaml", text.replace("action: deny", "action: dney", 1).encode())])[0].policies == ()
+    sizes: list[int] = []
+    documents = yaml_nodes.documents
+    monkeypatch.setattr(yaml_nodes, "documents", lambda text, file: sizes.append(text.count("- name")) or documents(text, file))
+    mended = text.replace("action: deny", "action: audit", 1)
+    found = load_sources([SourceFile("p.yaml", mended.encode())])
+    assert max(sizes) <= 3
+    assert found == cold(mended)
