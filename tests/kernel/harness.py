@@ -220,13 +220,13 @@ class Agent:
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         return path
 
-    def start(self, *extra: str) -> None:
-        """Start and wait until enforcement is in force."""
+    def start(self, *extra: str, stdout: int | None = None) -> None:
+        """Start and wait until enforcement is in force. `stdout`: a descriptor in place of the log."""
         self.ready_path.unlink(missing_ok=True)
         command = [*COMMAND, "run", "-p", str(self.policies), "--output", f"jsonl:{self.alerts_path}"]
         command += ["--ready-file", str(self.ready_path), *extra]
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout or log, stderr=log)
         self._wait_ready()
 
     def _wait_ready(self) -> None:

@@ -8,21 +8,16 @@ active on the processor already (bpf_prog's recursion guard), so there an act ma
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
-import msgspec
 import pytest
 
-from tests.kernel.cases import ROOT, TRIGGER, Case, FileSpec
-from tests.kernel.harness import COMMAND, Agent, Range, cgroup_folder, enter, make_files
+from tests.kernel.cases import Case, FileSpec
+from tests.kernel.hammer import RATE, Blow, Counted, Told, told_of
+from tests.kernel.harness import Range, make_files
 
-RATE = "1000000/s"
-"""Of each rule: no alert is left out by a rate limit."""
 FORKER = 1500
 HAMMER = Case(
     name="hammer",
@@ -45,112 +40,8 @@ ACTS = {
 """Name -> the event, and the hammer's words: processes, rounds, act. Rounds are chosen for some seconds under emulation."""
 ENDLESS = [24, 0, "open", "{dir}/secret"]
 TWIN = [1, 2000, "open", "{dir}/other"]
-ACT_SECONDS = 120
-TOLD_SECONDS = 60
 UNWRITTEN = 1024
 """How many lines an agent that is killed may have made and not written."""
-STILL_SECONDS = 8
-"""How long nothing more may have come until what has come is taken for all."""
-
-
-class Tally(msgspec.Struct, frozen=True):
-    """What a hammer printed: acts begun, those that succeeded, those refused with EPERM, and how often its processes lost the processor."""
-
-    attempts: int
-    ok: int
-    denied: int
-    preempted: int
-
-
-class Told(msgspec.Struct):
-    """How many denials of one event were told, by alerts of the hammer's policy, as left out by its rate limit, as lost."""
-
-    alerts: int = 0
-    suppressed: int = 0
-    lost: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.alerts + self.suppressed + self.lost
-
-    def add(self, records: list[dict[str, Any]], event: str) -> None:
-        """Lines of the agent, flattened."""
-        for record in records:
-            match record["kind"]:
-                case "alert" if (record["policy"], record["event"], record["action"]) == (HAMMER.name, event, "deny"):
-                    self.alerts += 1
-                case "status" if record["status"] == "suppressed" and record["policy"] == HAMMER.name:
-                    self.suppressed += int(record["suppressed"])
-                case "loss":
-                    self.lost += int(record.get(f"events.{event}", 0))
-
-
-class Counted(msgspec.Struct, frozen=True):
-    """The engine's own account, by `bpfence status`: denials written, those lost by event, and runs of programs that the kernel skipped."""
-
-    written: int
-    lost: Mapping[str, int]
-    skipped: int
-
-    def denials(self, event: str) -> int:
-        """Of the hammer's rule for this event, as no other rule is in force."""
-        return self.written + self.lost.get(event, 0)
-
-    @classmethod
-    def now(cls) -> Counted:
-        done = subprocess.run([*COMMAND, "status", "--json"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
-        (instance,) = json.loads(done.stdout)["instances"]
-        return cls(instance["counters"]["decisions_written"], instance["lost"], sum(instance.get("skipped", {}).values()))
-
-
-class Blow:
-    """A hammer, ready and waiting for `let_go`; `tally` ends one without end, and waits for its end."""
-
-    def __init__(self, words: list[str | int]) -> None:
-        cgroup = cgroup_folder(HAMMER.cgroup)
-        command = [str(TRIGGER), "hammer", *(HAMMER.fill(str(word)) for word in words)]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: enter(cgroup),  # noqa: PLW1509 - the harness has one thread
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-
-    def let_go(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def tally(self) -> Tally:
-        """What it printed. Any errno but EPERM is a failure of the test."""
-        printed, _ = self.process.communicate(timeout=ACT_SECONDS)  # it closes standard input
-        assert self.process.returncode == 0
-        found = {name: int(count) for name, count in (line.split() for line in printed.splitlines())}
-        tally = Tally(found.pop("attempts"), found.pop("ok"), found.pop("EPERM", 0), found.pop("preempted"))
-        assert not found, f"refused for another reason than the policy: {found}"
-        assert tally.ok + tally.denied == tally.attempts
-        return tally
-
-
-def told_of(agent: Agent, event: str, denied: int, told: Told | None = None) -> Told:
-    """What the agent tells about `denied` denials, of which it has `told` already.
-
-    The sentinel's file is left alone before all is there: an alert of its own might find no room, and be one more that was lost.
-    """
-    told = told or Told()
-    deadline = time.monotonic() + TOLD_SECONDS
-    still = time.monotonic() + STILL_SECONDS
-    while told.total < denied and time.monotonic() < min(deadline, still):
-        fresh = agent.poll()
-        told.add(fresh, event)
-        if fresh:
-            still = time.monotonic() + STILL_SECONDS
-        time.sleep(0.05)
-    told.add(agent.settle(), event)
-    return told
 
 
 @pytest.fixture(scope="module")
@@ -189,13 +80,13 @@ def test_no_denied_act_succeeds_and_each_is_told(
 ) -> None:
     agent = hammering.agent
     agent.settle()
-    twin, blow = Blow(TWIN), Blow(words)
+    twin, blow = Blow(HAMMER, TWIN), Blow(HAMMER, words)
     started = time.monotonic()
     blow.let_go()
     twin.let_go()
     tally, benign = blow.tally(), twin.tally()
     struck = time.monotonic()
-    told = told_of(agent, event, tally.denied)
+    told = told_of(agent, HAMMER.name, event, tally.denied)
     print(f"{tally}, beside it {benign}: {struck - started:.1f} s; {told}: {time.monotonic() - struck:.1f} s")
     skipped = newly_skipped()
     assert tally.preempted > 0, "the processes did not compete for the processor"
@@ -209,11 +100,11 @@ def test_a_killed_agent_lets_nothing_pass(hammering: Range, skippable: bool) -> 
     agent = hammering.agent
     agent.settle()
     before = Counted.now()
-    blow, told = Blow(ENDLESS), Told()
+    blow, told = Blow(HAMMER, ENDLESS), Told()
     started = time.monotonic()
     blow.let_go()
     while not told.alerts:
-        told.add(agent.poll(), "file.open")
+        told.add(agent.poll(), HAMMER.name, "file.open")
         time.sleep(0.05)
     try:
         assert agent.stop(signal.SIGKILL) == -signal.SIGKILL
@@ -223,7 +114,7 @@ def test_a_killed_agent_lets_nothing_pass(hammering: Range, skippable: bool) -> 
         after = Counted.now()
     finally:
         agent.start()
-    told = told_of(agent, "file.open", tally.denied, told)
+    told = told_of(agent, HAMMER.name, "file.open", tally.denied, told)
     written = after.written - before.written
     lost = after.lost.get("file.open", 0) - before.lost.get("file.open", 0)
     skipped = after.skipped - before.skipped if skippable else 0

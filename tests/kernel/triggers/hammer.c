@@ -78,7 +78,24 @@ static int hammer_fork(void)
 	return 0;
 }
 
-static const struct act hammered[] = { { "open", hammer_open }, { "exec", hammer_exec }, { "connect", hammer_connect }, { "fork", hammer_fork } };
+/* A process that has just begun opens FILE; the errno of that. Without a child: that of fork. */
+static int hammer_fork_open(void)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child < 0)
+		return errno;
+	if (!child)
+		_exit(hammer_open());
+	if (waitpid(child, &status, 0) < 0 || !WIFEXITED(status))
+		wrong("a child of the hammer");
+	return WEXITSTATUS(status);
+}
+
+static const struct act hammered[] = {
+	{ "open", hammer_open }, { "exec", hammer_exec }, { "connect", hammer_connect }, { "fork", hammer_fork }, { "fork-open", hammer_fork_open }
+};
 
 static const struct act *hammered_act(const char *name)
 {
@@ -139,10 +156,10 @@ static void hammer_print(const struct tally *tally)
 	printf("preempted %ld\n", usage.ru_nivcsw);
 }
 
-/* hammer PROCS ROUNDS [as UID] open FILE|exec FILE|connect IP PORT|fork: PROCS processes, all on the first processor that this one may
- * use, and with UID where one is given, act ROUNDS times each. It prints "ready", and they begin together when a line comes in. Where
- * ROUNDS is 0 they go on until standard input is closed. Then it prints "attempts N", "ok N", the number for each errno, and how often they
- * lost the processor. The code is 0 whatever the acts' results were.
+/* hammer PROCS ROUNDS [as UID] open FILE|exec FILE|connect IP PORT|fork|fork-open FILE: PROCS processes, all on the first processor that
+ * this one may use, and with UID where one is given, act ROUNDS times each. It prints "ready", and they begin together when a line comes in.
+ * Where ROUNDS is 0 they go on until standard input is closed. Then it prints "attempts N", "ok N", the number for each errno, and how
+ * often they lost the processor. The code is 0 whatever the acts' results were.
  */
 static int do_hammer(void)
 {
