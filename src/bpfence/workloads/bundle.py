@@ -175,7 +175,7 @@ class Bundles:
         if path is None:
             return None
         config = self.config(running.bundle)
-        told = running.cgroup or _told(config)
+        told = running.cgroup or asked_cgroup(config)
         cgroup = self._tree.own(path, running.id, told)
         return None if cgroup is None else self.described(running, config, cgroup)
 
@@ -320,7 +320,7 @@ def _decoded(data: bytes | None, kind: type[T]) -> T | None:
         return None
 
 
-def _told(config: Config | None) -> str:
+def asked_cgroup(config: Config | None) -> str:
     """Where the bundle asks for its cgroup; what is in systemd's form (slice:prefix:name) says no path."""
     told = (config and config.linux and config.linux.cgroups_path) or ""
     return told if told.startswith("/") else ""
