@@ -48,7 +48,7 @@ def runtimes_host() -> Host:
 @json_option
 def workloads(everything: bool, as_json: bool) -> int:
     """Show the containers and pods of this host as bpfence sees them: by their cgroups, the state and bundles of their runtimes, and the
-    sockets of Docker and Podman. What a source does not tell is empty.
+    sockets of Docker, Podman, containerd and CRI-O. What a source does not tell is empty.
 
     \b
     Examples:

@@ -187,14 +187,13 @@ class Bundles:
     def described(self, running: Running, config: Config | None, cgroup: str) -> Container:
         """What a bundle and what its runtime keeps beside it say of the container in a cgroup."""
         annotations = labels((config and config.annotations) or {})
-        mounts = first((config and config.mounts) or ())
         made = Container(
             id=running.id[:MAX_ID],
             cgroup=cgroup,
             cgroup_id=self._tree.number(cgroup),
             runtime=runtime_of(running, annotations),
-            privileged=_privileged(config),
-            mounts=tuple(map(_mount, mounts)),
+            privileged=is_privileged(config),
+            mounts=config_mounts(config),
             started=running.created,
             pid=running.pid,
         )
@@ -205,7 +204,7 @@ class Bundles:
         if made.runtime == "podman":
             return self._by_podman(made, running.bundle)
         if made.runtime == "docker":
-            return self._by_docker(made, mounts)
+            return self._by_docker(made)
         return made
 
     def _by_podman(self, made: Container, bundle: str) -> Container:
@@ -222,10 +221,10 @@ class Bundles:
             made, name=short(known.name), image=short(known.image), image_id=short(image_id), image_digest=digest(known.image)
         )
 
-    def _by_docker(self, made: Container, mounts: tuple[_Mount, ...]) -> Container:
+    def _by_docker(self, made: Container) -> Container:
         """By Docker's own file on it, which lies beside the file that it mounts as /etc/hostname."""
         name = f"/containers/{made.id}/"
-        sources = (mount.source or "" for mount in mounts if mount.destination in ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf"))
+        sources = (mount.source for mount in made.mounts if mount.destination in ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf"))
         folder = next((source.rpartition("/")[0] for source in sources if f"{source.rpartition('/')[0]}/".endswith(name)), None)
         known = _decoded(self._read(f"{folder}/config.v2.json", MAX_CONFIG, folder, self._owner), _Docker) if folder else None
         if known is None:
@@ -336,7 +335,7 @@ def runtime_of(running: Running, annotations: Mapping[str, str]) -> str:
     return running.runtime
 
 
-def _privileged(config: Config | None) -> bool | None:
+def is_privileged(config: Config | None) -> bool | None:
     """Whether the container has every capability, and none of /proc and /sys is hidden from it: what `--privileged` does."""
     capabilities = config and config.process and config.process.capabilities
     if config is None or not capabilities:
@@ -351,6 +350,11 @@ def _has_everything(has: set[str]) -> bool:
     numbers = _CAPABILITIES
     last = max((numbers[name] for name in has if name in numbers), default=0)
     return last >= numbers["CAP_AUDIT_READ"] and all(name in has for name, number in numbers.items() if number <= last)
+
+
+def config_mounts(config: Config | None) -> tuple[Mount, ...]:
+    """The mounts that a bundle asks for."""
+    return tuple(map(_mount, first((config and config.mounts) or ())))
 
 
 def _mount(mount: _Mount) -> Mount:

@@ -16,9 +16,9 @@ from typing import Final, Protocol
 import msgspec
 
 from bpfence.errors import BpfenceError
+from bpfence.workloads import cri, docker
 from bpfence.workloads.bundle import Bundles
 from bpfence.workloads.cgroups import Tree
-from bpfence.workloads.docker import SOCKETS, Docker
 from bpfence.workloads.model import Container
 from bpfence.workloads.texts import BadAnswerError
 
@@ -61,11 +61,11 @@ class Paths:
 
 
 def all_sources(tree: Tree, sockets: dict[str, str] | None = None) -> dict[str, Source]:
-    """The sources that are here, by name. What comes later knows more."""
+    """The sources that are here, by name. What comes later knows more. `sockets`: other places of those that are asked."""
     found: dict[str, Source] = {"cgroups": Paths(tree), "bundles": Bundles(tree)}
-    for name, path in (SOCKETS if sockets is None else sockets).items():
-        if name in SOCKETS and os.path.exists(path):
-            found[name] = Docker(tree, path, name)
+    for name, path in (docker.SOCKETS | cri.SOCKETS if sockets is None else sockets).items():
+        if os.path.exists(path):
+            found[name] = cri.Cri(tree, path, name) if name in cri.SOCKETS else docker.Docker(tree, path, name)
     return found
 
 

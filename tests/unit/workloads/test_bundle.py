@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bpfence import names
-from bpfence.workloads.bundle import Bundles, Config, Running, _privileged, read_regular, runtime_of
+from bpfence.workloads.bundle import Bundles, Config, Running, is_privileged, read_regular, runtime_of
 from bpfence.workloads.model import Mount, Pod
 from bpfence.workloads.texts import moment
 from tests.unit.workloads.hosts import ID, OTHER, UID, FakeHost
@@ -232,9 +232,9 @@ def test_any_bundle_and_any_state(runtimes: Runtimes, config: Any, status: dict[
         msgspec.json.encode(found)
 
 
-def test_privileged() -> None:
+def testis_privileged() -> None:
     def asked(bounding: list[str], **linux: Any) -> bool | None:
-        return _privileged(msgspec.convert({"process": {"capabilities": {"bounding": bounding}}, "linux": linux}, Config))
+        return is_privileged(msgspec.convert({"process": {"capabilities": {"bounding": bounding}}, "linux": linux}, Config))
 
     older = [name for name, number in names.TABLES["capability"].numbers.items() if number <= 37]
     assert asked(EVERYTHING) is True
@@ -242,7 +242,7 @@ def test_privileged() -> None:
     assert asked(EVERYTHING, maskedPaths=["/proc/kcore"]) is False
     assert asked([name for name in EVERYTHING if name != "CAP_SYS_ADMIN"]) is False
     assert asked([]) is asked(["CAP_CHECKPOINT_RESTORE"]) is False
-    assert _privileged(None) is _privileged(Config()) is None
+    assert is_privileged(None) is is_privileged(Config()) is None
 
 
 def test_who_asked_for_a_container() -> None:
