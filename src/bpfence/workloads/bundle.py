@@ -39,6 +39,7 @@ TASKS: Final = (
 _CRI: Final = "io.kubernetes.cri."
 _CRIO: Final = "io.kubernetes.cri-o."
 _KUBERNETES: Final = "io.kubernetes."
+_PODMAN_PRIVILEGED: Final = "io.podman.annotations.privileged"
 _MANAGER: Final = "io.container.manager"
 _CAPABILITIES: Final = names.TABLES["capability"].numbers
 _PARTS: Final = frozenset({"bind", "rbind"})
@@ -202,12 +203,14 @@ class Bundles:
         if made.runtime == "cri-o":
             return _by_crio(made, annotations)
         if made.runtime == "podman":
-            return self._by_podman(made, running.bundle)
+            return self._by_podman(made, running.bundle, annotations)
         if made.runtime == "docker":
             return self._by_docker(made)
         return made
 
-    def _by_podman(self, made: Container, bundle: str) -> Container:
+    def _by_podman(self, made: Container, bundle: str, annotations: Mapping[str, str]) -> Container:
+        if annotations.get(_PODMAN_PRIVILEGED) == "TRUE":  # it has as many capabilities as Podman had, which may be fewer than there are
+            made = msgspec.structs.replace(made, privileged=True)
         store = bundle.removesuffix("/userdata").rpartition("/")[0]
         data = self._read(f"{store}/containers.json", MAX_STORE, store)
         try:

@@ -143,6 +143,15 @@ def test_podman_keeps_names_in_its_store(runtimes: Runtimes) -> None:
     assert (found.name, found.image, found.image_id, found.runtime) == ("web", "docker.io/library/nginx:1.27", OTHER, "podman")
 
 
+@pytest.mark.parametrize(("said", "expected"), [("TRUE", True), ("FALSE", False)])
+def test_podman_says_what_is_privileged_where_it_lacks_capabilities_itself(runtimes: Runtimes, said: str, expected: bool) -> None:
+    annotations = {"io.container.manager": "libpod", "io.podman.annotations.privileged": said}
+    process = {"capabilities": {"bounding": EVERYTHING[1:]}}
+    bundle = runtimes.bundle(f"overlay-containers/{ID}/userdata", annotations=annotations, process=process)
+    runtimes.crun(ID, pid=runtimes.host.process(70, f"/libpod_parent/libpod-{ID}"), bundle=bundle)
+    assert [found.privileged for found in runtimes.bundles.snapshot()] == [expected]
+
+
 def test_docker_keeps_names_beside_the_host_name(runtimes: Runtimes) -> None:
     own = runtimes.folder / "docker" / "containers" / ID
     own.mkdir(parents=True)
