@@ -415,7 +415,8 @@ def unload(pin_dir: str, as_json: bool) -> int:
 @click.option("--try", "attempt", is_flag=True, help="Load every program once (attaching only process tracking) to be sure. Needs root.")
 @json_option
 def doctor(attempt: bool, as_json: bool) -> int:
-    """Tell what this kernel offers, what it lacks, and what that means.
+    """Tell what this kernel offers, what it lacks, and what that means; and of the container runtimes here, whether policies hold from the
+    first instruction of their containers.
 
     Nothing is attached unless --try is given. Exits with 3 when bpfence cannot enforce here, or when that could not be told, as without
     root.
@@ -425,9 +426,12 @@ def doctor(attempt: bool, as_json: bool) -> int:
       sudo bpfence doctor
       sudo bpfence doctor --json | jq -r .enforcement
     """
+    # Imported late, as is libbpf: `run` and `status` do without.
+    from bpfence.cli.workloads import runtimes_host, show_standing, standing_as_json
     from bpfence.kernel.features import probe
+    from bpfence.workloads.install import standing
 
-    features = probe()
+    features, runtimes = probe(), standing(runtimes_host())
     flavour, enforces = features.flavour, features.enforces.value
     rows = features.rows()
     missing, trouble, cost = _unsupported(features, attempt)
@@ -445,6 +449,7 @@ def doctor(attempt: bool, as_json: bool) -> int:
                 "unsupported_events": missing,
                 "trouble": trouble,
                 "load": msgspec.to_builtins(cost),
+                "runtimes": standing_as_json(runtimes),
             }
         )
     else:
@@ -452,6 +457,9 @@ def doctor(attempt: bool, as_json: bool) -> int:
         if cost:
             why = f"; each with a decision engine of its own: {printable(cost.unshared)}" if cost.unshared else ""
             out().print(f"\n{cost.programs} programs loaded in {cost.seconds:.1f} s of processor time{why}")
+        if here := [runtime for runtime in runtimes if runtime.here]:
+            out().print()
+            show_standing(here)
     return 0 if usable else KernelError.exit_code
 
 

@@ -51,6 +51,10 @@ MODULES: Final = {
         "unload": "End enforcement: take everything out of the kernel.",
     },
     "bpfence.cli.pod": {"pod": "Check and harden Kubernetes manifests."},
+    "bpfence.cli.workloads": {
+        "hook": "Hold policies from a container's first instruction.",
+        "workloads": "Show the containers and pods of this host.",
+    },
     "bpfence.cli.seccomp": {"seccomp": "Check, explain, learn, run: seccomp profiles."},
 }
 """Commands by the module that has them. A test compares the sentences with the commands' own."""

@@ -20,6 +20,7 @@ from bpfence.events.process import Clock, Process, ProcessCache, Subject
 from bpfence.events.records import ExecImage, KernelEvent
 from bpfence.events.values import BadValueError, parse
 from bpfence.policy import Value
+from bpfence.workloads.model import Container
 
 MAX_LINE: Final = 1 << 20
 MALFORMED: Final = "JSON is malformed: "
@@ -95,14 +96,23 @@ class RecordReader(Protocol):
 
 
 class Live:
-    """The ring buffers of an engine. It does not own the engine."""
+    """The ring buffers of an engine. It does not own the engine. `container`: what is known of the container that a cgroup, given by its
+    path, belongs to."""
 
     def __init__(
-        self, engine: RecordReader, *, clock: Clock | None = None, boot_id: str = "", cgroup_path: Callable[[int], str | None] | None = None
+        self,
+        engine: RecordReader,
+        *,
+        clock: Clock | None = None,
+        boot_id: str = "",
+        cgroup_path: Callable[[int], str | None] | None = None,
+        container: Callable[[str], Container | None] | None = None,
     ) -> None:
         self._engine = engine
         self.clock = clock or Clock()
         self.cgroup_path = cgroup_path or (lambda _: None)
+        self.container = container or (lambda _: None)
+        self._containers_changed = False
         self.processes = ProcessCache(engine.image, self.clock, boot_id=boot_id)
         self._meter = LossMeter(*engine.told()) if engine.adopted else LossMeter()
 
@@ -111,7 +121,8 @@ class Live:
         raw = self._engine.drain(timeout_ms)
         if not raw:
             return []
-        if self.clock.refresh():
+        if self.clock.refresh() or self._containers_changed:
+            self._containers_changed = False
             self.processes.forget_subjects()
         found: list[Observation | Refused] = []
         try:
@@ -144,6 +155,11 @@ class Live:
                     self._meter.give_up(record.event)
                 else:
                     self._meter.undecodable(record.reason)
+
+    def containers_changed(self) -> None:
+        """More or something else is known of containers: what was found out of processes may be wrong from the next `read` on. Any thread
+        may call it."""
+        self._containers_changed = True
 
     def _observed(self, record: KernelEvent) -> Observation:
         self._meter.record(record.buffer, record.stream, record.sequence)

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Container runtimes in, tables of containers and hooks in place out: `workloads` and `hook`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Final
+
+import click
+import msgspec
+
+from bpfence.cli.show import Command, assembled, counted, emit_json, err, json_option, out, styled, table
+from bpfence.errors import UsageError
+from bpfence.events.values import printable
+from bpfence.workloads.cgroups import Limits, Tree
+from bpfence.workloads.hook import SOCKET
+from bpfence.workloads.install import RUNTIMES, SECONDS, Asked, Host, Standing, install, standing, uninstall
+from bpfence.workloads.model import Container
+from bpfence.workloads.sources import Gathered, all_sources, gather
+
+SECOND: Final = 1_000_000_000
+SHORT: Final = 12
+NOT_HELD: Final = 1
+HOLDS: Final = {True: "yes", False: "no", None: "could not tell"}
+STYLES: Final = {True: "green", False: "red", None: "yellow"}
+
+
+def tree() -> Tree:
+    """The cgroups that are looked at; tests put others here."""
+    return Tree()
+
+
+def gathered(cgroups: Tree) -> Gathered:
+    """What the sources of this host say; tests put others here."""
+    return gather(all_sources(cgroups))
+
+
+def runtimes_host() -> Host:
+    """The host whose runtimes get the hook; tests put another one here."""
+    return Host()
+
+
+# ---- workloads ----
+
+
+@click.command(cls=Command, short_help="Show the containers and pods of this host.")
+@click.option("-a", "--all", "everything", is_flag=True, help="The pause containers of pods, too.")
+@json_option
+def workloads(everything: bool, as_json: bool) -> int:
+    """Show the containers and pods of this host as bpfence sees them: by their cgroups, the state and bundles of their runtimes, and the
+    sockets of Docker, Podman, containerd and CRI-O. What a source does not tell is empty.
+
+    \b
+    Examples:
+      sudo bpfence workloads
+      sudo bpfence workloads --json | jq '.containers[] | select(.privileged).name'
+    """
+    cgroups = tree()
+    found = gathered(cgroups)
+    containers = [container for container in found.containers if everything or not container.sandbox]
+    limits = [cgroups.limits(container.cgroup) for container in containers]
+    if as_json:
+        shown = [_as_json(container, limit) for container, limit in zip(containers, limits, strict=True)]
+        emit_json({"containers": shown, "silent": {name: printable(why) for name, why in found.silent.items()}})
+        return 0
+    if containers:
+        columns = ("id", "name", "image", "runtime", "pod", "privileged", "pids", "memory", "cpu", "started")
+        out().print(table(*columns, rows=[_row(container, limit) for container, limit in zip(containers, limits, strict=True)]))
+    else:
+        out().print("no container runs here")
+    for name, why in found.silent.items():
+        err().print(assembled(("note", "bold"), f": {name}: {printable(why)}"))
+    return 0
+
+
+def _as_json(container: Container, limits: Limits) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(container)
+    return shown | {"limits": msgspec.to_builtins(limits)}
+
+
+def _row(container: Container, limits: Limits) -> list[object]:
+    privileged = {True: styled("yes", "bold red"), False: styled("no"), None: styled("")}[container.privileged]
+    pod = f"{container.pod.namespace}/{container.pod.name}" if container.pod is not None else ""
+    name = container.name or ("(pause)" if container.sandbox else "")
+    identity = container.id[:SHORT] if len(container.id) == 64 else container.id
+    image = _cut(container.image or container.image_digest or container.image_id)
+    used = (_used(limits.pids, limits.pids_max, str), _used(limits.memory, limits.memory_max, _bytes))
+    cpu = f"{limits.cpu:g}" if limits.cpu is not None else ""
+    return [_cut(identity), _cut(name), image, container.runtime, _cut(pod), privileged, *used, cpu, _moment(container.started)]
+
+
+def _cut(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _used(now: int | None, most: int | None, form: Any) -> str:
+    """`7 of 100`; without the limit where there is none."""
+    used = "" if now is None else form(now)
+    return used if most is None else f"{used or '?'} of {form(most)}"
+
+
+def _bytes(count: int) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1024  # type: ignore[assignment]
+    return f"{count:.1f} TiB"
+
+
+def _moment(nanoseconds: int) -> str:
+    try:
+        return dt.datetime.fromtimestamp(nanoseconds // SECOND, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ") if nanoseconds else ""
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+# ---- hook ----
+
+
+@click.group("hook", short_help="Hold policies from a container's first instruction.")
+def group() -> None:
+    """Hold policies from a container's first instruction.
+
+    An OCI hook tells the agent of each container that is about to start, and waits until its policies are in force. Without it a container
+    is known a moment after it has started.
+
+    \b
+    Examples:
+      sudo bpfence hook install --on-failure deny
+      bpfence hook status
+    """
+
+
+runtime_option = click.option(
+    "--runtime", "chosen", type=click.Choice(RUNTIMES), multiple=True, help="Only this runtime; else all that are here. Repeatable."
+)
+
+
+def _chosen(chosen: tuple[str, ...], host: Host) -> list[str]:
+    """The runtimes that are meant. UsageError where none is."""
+    here = [*dict.fromkeys(chosen)] or [runtime for runtime in RUNTIMES if host.has(runtime)]
+    if not here:
+        raise UsageError(f"no container runtime was found here: --runtime names one ({', '.join(RUNTIMES)})")
+    # Podman and CRI-O share one hook.
+    return [runtime for runtime in here if runtime != "crio" or "podman" not in here]
+
+
+@group.command("install", cls=Command, short_help="Put the hook in place.")
+@runtime_option
+@click.option(
+    "--on-failure",
+    type=click.Choice(["allow", "deny"]),
+    default="allow",
+    show_default=True,
+    help="Whether a container starts when the agent does not answer, or cannot put policies in force.",
+)
+@click.option(
+    "--timeout", "seconds", type=click.FloatRange(0.1, 60), default=SECONDS, show_default=True, help="Seconds to wait for the agent."
+)
+@click.option("--real", default="", metavar="PATH", help="containerd, Docker: the runtime that is called then (the first of runc, crun).")
+@click.option("--socket", default=str(SOCKET), show_default=True, metavar="PATH", help="The agent's socket.")
+@json_option
+def install_command(chosen: tuple[str, ...], on_failure: str, seconds: float, real: str, socket: str, as_json: bool) -> int:
+    """Put the hook in place. Podman and CRI-O read it from /usr/share/containers/oci/hooks.d. containerd and Docker call a program in the
+    place of their runtime, which gives each bundle the hook and then is that runtime: Docker's daemon.json is written, for containerd it
+    is told what to write.
+
+    Again with other options: those hold for containers that are made from then on.
+
+    \b
+    Examples:
+      sudo bpfence hook install --on-failure deny
+      sudo bpfence hook install --runtime docker --real /usr/bin/crun
+    """
+    host = runtimes_host()
+    if not socket.startswith("/") or any(letter.isspace() for letter in socket):
+        raise UsageError("--socket: an absolute path without blanks")
+    asked = Asked("deny" if on_failure == "deny" else "allow", seconds, socket, real)
+    return _tell({runtime: install(runtime, asked, host) for runtime in _chosen(chosen, host)}, as_json)
+
+
+@group.command("uninstall", cls=Command, short_help="Take the hook away.")
+@runtime_option
+@json_option
+def uninstall_command(chosen: tuple[str, ...], as_json: bool) -> int:
+    """Take the hook away, from all runtimes or those that are named. Containers that run go on.
+
+    \b
+    Examples:
+      sudo bpfence hook uninstall
+    """
+    host = runtimes_host()
+    meant = [*dict.fromkeys(chosen)] or [runtime for runtime in RUNTIMES if runtime != "crio"]
+    return _tell({runtime: uninstall(runtime, host) for runtime in meant}, as_json)
+
+
+def _tell(done: dict[str, list[str]], as_json: bool) -> int:
+    if as_json:
+        emit_json({"runtimes": {runtime: [printable(line) for line in lines] for runtime, lines in done.items()}})
+        return 0
+    for runtime, lines in done.items():
+        for line in lines:
+            out().print(f"{runtime}: {printable(line)}")
+    if not any(done.values()):
+        out().print("nothing was installed")
+    return 0
+
+
+@group.command("status", cls=Command, short_help="Tell for which runtimes the hook is in place.")
+@json_option
+def status_command(as_json: bool) -> int:
+    """Tell which runtimes are here, and whether policies hold from the first instruction of their containers, as far as files tell. Exits
+    with 1 where that is not so for one that is here.
+
+    \b
+    Examples:
+      bpfence hook status
+      bpfence hook status --json | jq '.runtimes[] | select(.here and .holds != true).runtime'
+    """
+    found = standing(runtimes_host())
+    if as_json:
+        emit_json({"runtimes": standing_as_json(found)})
+    else:
+        show_standing([runtime for runtime in found if runtime.here or runtime.holds])
+    return 0 if all(runtime.holds for runtime in found if runtime.here) else NOT_HELD
+
+
+def standing_as_json(found: list[Standing]) -> list[dict[str, Any]]:
+    """Runtimes for `--json`, here and in `doctor`."""
+    return [msgspec.to_builtins(msgspec.structs.replace(runtime, why=printable(runtime.why))) for runtime in found]
+
+
+def show_standing(found: list[Standing]) -> None:
+    """Runtimes as a table, here and in `doctor`."""
+    if not found:
+        out().print("no container runtime was found here")
+        return
+    rows = []
+    for runtime in found:
+        failure = {"allow": "; without an agent containers start", "deny": "; without an agent no container starts"}
+        why = runtime.why + failure.get(runtime.on_failure, "")
+        rows.append((runtime.title, styled(HOLDS[runtime.holds], STYLES[runtime.holds]), why))
+    title = f"Policies from the first instruction ({counted(len(found), 'runtime')})"
+    out().print(table("runtime", "", "", rows=rows, title=title))
+
+
+COMMANDS: Final = (workloads, group)

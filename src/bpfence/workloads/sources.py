@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host in, its containers out: all sources together, each in its own thread.
+
+Called by the agent, whose registry takes what is found, and by `bpfence workloads`. A source that is not there, does not answer or answers
+nonsense costs a thread that waits; the others go on. A container is told apart by its cgroup alone: two that say they have one id are two.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import msgspec
+
+from bpfence.errors import BpfenceError
+from bpfence.workloads import cri, docker
+from bpfence.workloads.bundle import Bundles
+from bpfence.workloads.cgroups import Tree
+from bpfence.workloads.model import Container
+from bpfence.workloads.texts import BadAnswerError
+
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+POLL_SECONDS: Final = 10.0
+"""How often files are looked at again; engines that have events tell of them."""
+SNAPSHOT_SECONDS: Final = 20.0
+"""How long `gather` waits for its slowest source."""
+Found = Callable[[str, list[Container] | None], None]
+"""The name of a source, and all containers that it sees now; None: it could not be asked."""
+
+
+class Source(Protocol):
+    """Somebody who knows containers. Errors: OSError, BadAnswerError, BpfenceError."""
+
+    def snapshot(self) -> list[Container]:
+        """All containers that run."""
+
+
+class Watched(Source, Protocol):
+    """One that tells of changes, too."""
+
+    def watch(self, changed: Callable[[str], None]) -> None:
+        """Calls as long as it can, then returns; see `docker.Docker.watch`."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+class Paths:
+    """Containers known by the paths of their cgroups."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    def snapshot(self) -> list[Container]:
+        """See `cgroups.Tree.containers`."""
+        return self._tree.containers()
+
+
+def all_sources(tree: Tree, sockets: dict[str, str] | None = None) -> dict[str, Source]:
+    """The sources that are here, by name. What comes later knows more. `sockets`: other places of those that are asked."""
+    found: dict[str, Source] = {"cgroups": Paths(tree), "bundles": Bundles(tree)}
+    for name, path in (docker.SOCKETS | cri.SOCKETS if sockets is None else sockets).items():
+        if os.path.exists(path):
+            found[name] = cri.Cri(tree, path, name) if name in cri.SOCKETS else docker.Docker(tree, path, name)
+    return found
+
+
+def joined(known: Container, more: Container) -> Container:
+    """What two sources say of one cgroup: the second where it says anything. Both must be about the same id, else the second counts."""
+    if known.id != more.id:
+        return more
+    said = {name: value for name in Container.__struct_fields__ if (value := getattr(more, name)) not in ("", 0, None, (), {})}
+    if more.privileged is False:
+        said["privileged"] = False
+    if known.pod is not None and more.pod is not None:
+        inner = {name: value for name in more.pod.__struct_fields__ if (value := getattr(more.pod, name))}
+        said["pod"] = msgspec.structs.replace(known.pod, **inner)
+    if known.sandbox:
+        said["sandbox"] = True
+    return msgspec.structs.replace(known, **said)
+
+
+def merged(lists: Iterable[Iterable[Container]]) -> list[Container]:
+    """The containers of several sources, by their cgroups."""
+    found: dict[str, Container] = {}
+    for container in (container for containers in lists for container in containers):
+        known = found.get(container.cgroup)
+        found[container.cgroup] = container if known is None else joined(known, container)
+    return sorted(found.values(), key=lambda container: container.cgroup)
+
+
+class Gathered(msgspec.Struct, frozen=True):
+    """`containers`: of all sources that answered. `silent`: why others did not, by their names."""
+
+    containers: list[Container]
+    silent: dict[str, str]
+
+
+def gather(sources: dict[str, Source], seconds: float = SNAPSHOT_SECONDS) -> Gathered:
+    """All containers now. What does not answer in time is left behind."""
+    answers: dict[str, list[Container]] = {}
+    silent: dict[str, str] = dict.fromkeys(sources, "did not answer in time")
+
+    def ask(name: str, source: Source) -> None:
+        try:
+            found = source.snapshot()
+        except (OSError, BadAnswerError, BpfenceError) as error:
+            silent[name] = str(error) or type(error).__name__
+        else:
+            answers[name] = found
+
+    threads = [threading.Thread(target=ask, args=item, name=f"bpfence-{item[0]}", daemon=True) for item in sources.items()]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    answered = dict(answers)
+    return Gathered(
+        merged(answered[name] for name in sources if name in answered), {n: why for n, why in silent.items() if n not in answered}
+    )
+
+
+class Watch:
+    """Tells again and again what a source sees, in a thread of its own, until it is closed.
+
+    A source with events is asked when something has changed (many changes at once count as one), another every `poll` seconds. After an
+    error it is tried again, after longer and longer pauses.
+    """
+
+    def __init__(self, name: str, source: Source, found: Found, *, poll: float = POLL_SECONDS, pause: float = FIRST_PAUSE) -> None:
+        self._name = name
+        self._source = source
+        self._found = found
+        self._poll = poll
+        self._pause = pause
+        self._closed = threading.Event()
+        self._changed = threading.Event()
+        self._threads = [threading.Thread(target=self._look, name=f"bpfence-{name}", daemon=True)]
+        if hasattr(source, "watch"):
+            self._threads.append(threading.Thread(target=self._listen, name=f"bpfence-{name}-events", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def _look(self) -> None:
+        failures = 0
+        while not self._closed.is_set():
+            self._changed.clear()
+            try:
+                found = self._source.snapshot()
+            except (OSError, BadAnswerError, BpfenceError):
+                failures += 1
+                self._found(self._name, None)
+                self._closed.wait(backoff(failures, self._pause))
+                continue
+            failures = 0
+            self._found(self._name, found)
+            self._changed.wait(self._poll)
+
+    def _listen(self) -> None:
+        failures = 0
+        while not self._closed.is_set():
+            began = time.monotonic()
+            try:
+                self._source.watch(self._note)  # type: ignore[attr-defined]  # asked for above
+            except (OSError, BadAnswerError, BpfenceError):
+                pass
+            failures = 0 if time.monotonic() - began > LONGEST_PAUSE else failures + 1
+            self._closed.wait(backoff(failures, self._pause))
+
+    def _note(self, _identity: str) -> None:
+        self._changed.set()
+
+    def look_again(self) -> None:
+        """Ask now: somebody has seen a container that is not known yet."""
+        self._changed.set()
+
+    def close(self) -> None:
+        """End it; a source that hangs is left behind."""
+        self._closed.set()
+        self._changed.set()
+        if hasattr(self._source, "stop"):
+            self._source.stop()
+        for thread in self._threads:
+            thread.join(1.0)
+
+
+def backoff(failures: int, pause: float = FIRST_PAUSE) -> float:
+    """Seconds to wait after so many failures one after the other."""
+    return float(min(pause * 2 ** min(failures, 16), LONGEST_PAUSE))

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`workloads` and `hook` on hosts made of folders."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bpfence.cli import workloads
+from bpfence.cli.main import cli
+from bpfence.workloads.install import FOLDER, HOOKS, Host
+from bpfence.workloads.model import Container, Pod
+from bpfence.workloads.sources import Gathered
+from tests.unit.workloads.hosts import ID, OTHER, FakeHost
+
+
+def call(*args: str) -> Result:
+    return CliRunner().invoke(cli, args, standalone_mode=False)
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Container]:
+    """What the sources find; a container's cgroup with limits, and one source that is silent."""
+    host = FakeHost(tmp_path)
+    path = host.cgroup(f"/docker/{ID}", pids_max="100", pids_current="3", memory_current="5242880", cpu_max="50000 100000")
+    containers = [
+        Container(ID, path, 5, "web\x1b[2J", "nginx:1.27", runtime="docker", privileged=True, started=1_800_000_000_000_000_000),
+        Container(OTHER, "/kubepods/x", pod=Pod("etcd", "kube-system"), sandbox=True),
+    ]
+    monkeypatch.setattr(workloads, "tree", lambda: host.tree)
+    monkeypatch.setattr(workloads, "gathered", lambda _: Gathered(containers, {"podman": "said \x1bno"}))
+    return containers
+
+
+def test_workloads(found: list[Container]) -> None:
+    result = call("workloads")
+    header, row = result.stdout.splitlines()
+    assert header.split() == ["id", "name", "image", "runtime", "pod", "privileged", "pids", "memory", "cpu", "started"]
+    assert "\x1b" not in result.output
+    for word in (ID[:12], "web\\x1b[2J", "nginx:1.27", "docker", "yes", "3 of 100", "5.0 MiB", "0.5", "2027-01-15"):
+        assert word in row
+    assert "podman: said \\x1bno" in result.stderr
+
+
+def test_workloads_with_pause_containers(found: list[Container]) -> None:
+    text = call("workloads", "--all").stdout
+    assert "(pause)" in text
+    assert "kube-system/etcd" in text
+
+
+def test_workloads_as_json(found: list[Container]) -> None:
+    shown = json.loads(call("workloads", "--json").stdout)
+    assert [container["id"] for container in shown["containers"]] == [ID]
+    assert shown["containers"][0]["limits"] == {"pids_max": 100, "pids": 3, "memory_max": None, "memory": 5242880, "cpu": 0.5}
+    assert shown["silent"] == {"podman": "said \\x1bno"}
+
+
+def test_no_workloads(found: list[Container]) -> None:
+    found.clear()
+    assert "no container runs here" in call("workloads").stdout
+
+
+def test_the_machines_own_workloads() -> None:
+    result = call("workloads", "--json")
+    assert "containers" in json.loads(result.stdout) or "cgroup v2" in result.stdout
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
+    made = Host(str(tmp_path), sys.executable, "/bin")
+    for name in ("podman", "runc"):
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    monkeypatch.setattr(workloads, "runtimes_host", lambda: made)
+    return made
+
+
+def test_the_hook_comes_and_goes(host: Host) -> None:
+    result = call("hook", "status")
+    assert result.return_value == 1
+    assert "Podman" in result.stdout
+    assert "Docker" not in result.stdout
+    assert "wrote" in call("hook", "install", "--on-failure", "deny").stdout
+    assert host.at(HOOKS / "bpfence.json").exists()
+    result = call("hook", "status")
+    assert result.return_value == 0
+    assert "no container starts" in result.stdout
+    shown = {runtime["runtime"]: runtime for runtime in json.loads(call("hook", "status", "--json").stdout)["runtimes"]}
+    assert (shown["podman"]["holds"], shown["podman"]["on_failure"], shown["docker"]["here"]) == (True, "deny", False)
+    assert "removed" in call("hook", "uninstall").stdout
+    assert "nothing was installed" in call("hook", "uninstall").stdout
+    assert not host.at(HOOKS / "bpfence.json").exists()
+
+
+def test_one_runtime(host: Host) -> None:
+    done = json.loads(call("hook", "install", "--runtime", "docker", "--timeout", "2", "--json").stdout)["runtimes"]
+    assert [*done] == ["docker"]
+    assert json.loads(host.at(FOLDER / "docker-runtime.json").read_text())["seconds"] == 2.0
+
+
+def test_nothing_to_install_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(workloads, "runtimes_host", lambda: Host(str(tmp_path), sys.executable))
+    result = call("hook", "install")
+    assert "no container runtime" in result.stderr
+    assert not any(tmp_path.iterdir())
+    assert "absolute" in call("hook", "install", "--socket", "x y").stderr
+    assert call("hook", "status").return_value == 0

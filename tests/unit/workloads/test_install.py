@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hooks put in place, looked at and taken away, on hosts made of folders."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bpfence.errors import UsageError
+from bpfence.workloads.hook_program import HOOK
+from bpfence.workloads.install import CONTAINERD, DAEMON, FOLDER, HOOKS, Asked, Host, Standing, install, standing, uninstall
+
+CRI = 'version = {}\n[plugins."{}".containerd.runtimes.{}.options]\nBinaryName = "{}"\n'
+WRAPPER = f"{FOLDER}/containerd-runtime"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    made = Host(str(tmp_path), sys.executable, "/usr/bin")
+    for name in ("runc", "podman", "dockerd"):
+        path = tmp_path / "usr" / "bin" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    return made
+
+
+def put(host: Host, path: Path, text: str) -> Path:
+    target = host.at(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    return target
+
+
+def of(host: Host, runtime: str) -> Standing:
+    return next(found for found in standing(host) if found.runtime == runtime)
+
+
+def daemon(host: Host) -> Any:
+    return json.loads(host.at(DAEMON).read_text())
+
+
+def test_nothing_is_installed(host: Host) -> None:
+    assert {found.runtime: (found.here, found.holds) for found in standing(host)} == {
+        "podman": (True, False), "crio": (False, False), "containerd": (False, False), "docker": (True, False),
+    }  # fmt: skip
+    assert all("bpfence hook install" in found.why for found in standing(host))
+    for runtime in ("podman", "containerd", "docker"):
+        assert uninstall(runtime, host) == []
+
+
+def test_podman_and_crio(host: Host) -> None:
+    done = install("podman", Asked("deny", 3.0), host)
+    assert any(str(host.at(HOOKS)) in line for line in done)
+    document = json.loads(host.at(HOOKS / "bpfence.json").read_text())
+    assert (document["version"], document["when"], document["stages"]) == ("1.0.0", {"always": True}, ["createRuntime"])
+    program = host.at(Path(document["hook"]["path"]))
+    assert document["hook"]["args"][1:] == [HOOK, "--socket=/run/bpfence/hook.sock", "--seconds=3.0", "--on-failure=deny"]
+    assert document["hook"]["timeout"] > 3
+    assert subprocess.run([program, HOOK], input=b"", capture_output=True, check=False).returncode == 1
+    for runtime in ("podman", "crio"):
+        assert (of(host, runtime).holds, of(host, runtime).on_failure) == (True, "deny")
+    program.chmod(0o777)
+    assert of(host, "podman").holds is False
+    program.unlink()
+    assert "cannot be run" in of(host, "podman").why
+    host.at(HOOKS / "bpfence.json").write_text("[" * 10)
+    assert of(host, "podman").holds is None
+    uninstall("crio", host)
+    assert not host.at(HOOKS / "bpfence.json").exists()
+
+
+def test_docker_keeps_its_other_settings(host: Host) -> None:
+    path = put(host, DAEMON, json.dumps({"debug": True, "runtimes": {"kata": {"path": "/kata"}}, "default-runtime": "runc"}))
+    path.chmod(0o600)
+    install("docker", Asked(), host)
+    assert daemon(host) == {
+        "debug": True,
+        "runtimes": {"kata": {"path": "/kata"}, "bpfence": {"path": f"{FOLDER}/docker-runtime"}},
+        "default-runtime": "bpfence",
+    }
+    assert path.stat().st_mode & 0o777 == 0o600
+    settings = json.loads(host.at(FOLDER / "docker-runtime.json").read_text())
+    assert settings == {"runtime": f"{host.root}/usr/bin/runc", "socket": "/run/bpfence/hook.sock", "seconds": 5.0, "on_failure": "allow"}
+    assert (of(host, "docker").holds, of(host, "docker").on_failure) == (True, "allow")
+    install("docker", Asked("deny"), host)
+    assert of(host, "docker").on_failure == "deny"
+    Path(settings["runtime"]).unlink()
+    assert "is not there" in of(host, "docker").why
+    uninstall("docker", host)
+    assert daemon(host) == {"debug": True, "runtimes": {"kata": {"path": "/kata"}}}
+    assert of(host, "docker").holds is False
+    assert not host.at(FOLDER / "docker-runtime").exists()
+
+
+def test_docker_without_settings(host: Host) -> None:
+    install("docker", Asked(), host)
+    uninstall("docker", host)
+    assert daemon(host) == {}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"runtimes": [1]}', '{"runtimes": 3}', '{"default-runtime": "kata"}'])
+def test_settings_of_docker_that_are_not_understood_stay(host: Host, text: str) -> None:
+    path = put(host, DAEMON, text)
+    with pytest.raises(UsageError, match=r"daemon\.json"):
+        install("docker", Asked(), host)
+    assert path.read_text() == text
+    assert not host.at(FOLDER).exists()
+
+
+@pytest.mark.parametrize(("version", "plugin"), [(2, "io.containerd.grpc.v1.cri"), (3, "io.containerd.cri.v1.runtime")])
+def test_containerd_is_told_by_its_owner(host: Host, version: int, plugin: str) -> None:
+    put(host, CONTAINERD, f"version = {version}\n")
+    done = install("containerd", Asked("deny"), host)
+    assert any(f'[plugins."{plugin}".containerd.runtimes.runc.options]: BinaryName = "{WRAPPER}"' in line for line in done)
+    assert of(host, "containerd").holds is False
+    put(host, CONTAINERD, CRI.format(version, plugin, "runc", WRAPPER))
+    assert (of(host, "containerd").holds, of(host, "containerd").on_failure) == (True, "deny")
+    assert "names it already" in install("containerd", Asked("deny"), host)[-1]
+    with pytest.raises(UsageError, match="take that out"):
+        uninstall("containerd", host)
+    put(host, CONTAINERD, f"version = {version}\n")
+    assert len(uninstall("containerd", host)) == 2
+
+
+def test_what_containerd_imports_replaces_a_plugins_settings(host: Host) -> None:
+    plugin = "io.containerd.grpc.v1.cri"
+    put(host, CONTAINERD, 'imports = ["conf.d/*.toml"]\n' + CRI.format(2, plugin, "runc", WRAPPER))
+    install("containerd", Asked(), host)
+    assert of(host, "containerd").holds is True
+    put(host, CONTAINERD.parent / "conf.d" / "own.toml", CRI.format(2, plugin, "runc", "/usr/bin/other"))
+    assert of(host, "containerd").holds is False
+    put(host, CONTAINERD.parent / "conf.d" / "own.toml", "not = toml = at all")
+    assert of(host, "containerd").holds is None
+
+
+def test_another_default_runtime_of_containerd(host: Host) -> None:
+    plugin = "io.containerd.grpc.v1.cri"
+    install("containerd", Asked(), host)
+    text = CRI.format(2, plugin, "runc", WRAPPER) + f'[plugins."{plugin}".containerd]\ndefault_runtime_name = "crun"\n'
+    put(host, CONTAINERD, text)
+    assert of(host, "containerd").holds is False
+
+
+def test_the_real_runtime(host: Host) -> None:
+    with pytest.raises(UsageError, match="--real PATH"):
+        install("containerd", Asked(real="/nowhere/runc"), host)
+    install("containerd", Asked(), host)
+    with pytest.raises(UsageError, match="wrapper itself"):
+        install("containerd", Asked(real=str(host.at(Path(WRAPPER)))), host)
+    with pytest.raises(UsageError, match="no script"):
+        install("podman", Asked(), Host(host.root, "/usr/bin/my python"))
+
+
+def test_this_machine_has_an_answer() -> None:
+    assert [found.runtime for found in standing()] == ["podman", "crio", "containerd", "docker"]

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several sources together: what they say of one container, and those that fail or hang."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from bpfence.workloads.model import Container, Pod
+from bpfence.workloads.sources import LONGEST_PAUSE, Watch, all_sources, backoff, gather, joined, merged
+from bpfence.workloads.texts import BadAnswerError
+from tests.unit.workloads.hosts import ID, OTHER, FakeHost
+
+PLAIN = Container(ID, f"/docker/{ID}", 5, runtime="docker")
+
+
+class Scripted:
+    """Answers one after the other, the last one again and again; exceptions are raised."""
+
+    def __init__(self, *answers: list[Container] | Exception) -> None:
+        self.answers = list(answers)
+
+    def snapshot(self) -> list[Container]:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Hangs:
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def snapshot(self) -> list[Container]:
+        self.released.wait(60)
+        return []
+
+
+class Tells(Scripted):
+    """One with events: `watch` hands out what to call."""
+
+    def __init__(self, *answers: list[Container] | Exception) -> None:
+        super().__init__(*answers)
+        self.watched = threading.Event()
+        self.stopped = threading.Event()
+        self.changed: Callable[[str], None] = lambda _: None
+
+    def watch(self, changed: Callable[[str], None]) -> None:
+        self.changed = changed
+        self.watched.set()
+        self.stopped.wait(60)
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+def test_two_sources_on_one_container() -> None:
+    more = Container(ID, PLAIN.cgroup, name="web", privileged=False, pod=Pod("a", "b", "c"))
+    both = joined(PLAIN, more)
+    assert both == msgspec.structs.replace(PLAIN, name="web", privileged=False, pod=Pod("a", "b", "c"))
+    assert joined(both, PLAIN) == both
+    labelled = joined(both, Container(ID, PLAIN.cgroup, sandbox=True, pod=Pod("a", "b", labels={"x": "y"})))
+    assert labelled.pod == Pod("a", "b", "c", {"x": "y"})
+    assert joined(labelled, both).sandbox
+
+
+def test_one_id_in_two_cgroups_is_two_containers() -> None:
+    pretending = msgspec.structs.replace(PLAIN, cgroup=f"/user.slice/docker/{ID}", cgroup_id=6)
+    known = msgspec.structs.replace(PLAIN, image="nginx", name="web")
+    assert [found.image for found in merged([[PLAIN, pretending], [known]])] == ["nginx", ""]
+
+
+def test_one_cgroup_with_two_ids_is_the_later() -> None:
+    assert merged([[PLAIN], [Container(OTHER, PLAIN.cgroup)]]) == [Container(OTHER, PLAIN.cgroup)]
+
+
+def test_sources_that_fail_or_hang_cost_nothing_else() -> None:
+    hangs = Hangs()
+    found = gather({"a": Scripted([PLAIN]), "b": Scripted(BadAnswerError("why")), "c": hangs, "d": Scripted(OSError("gone"))}, 0.5)
+    hangs.released.set()
+    assert found.containers == [PLAIN]
+    assert found.silent == {"b": "why", "c": "did not answer in time", "d": "gone"}
+
+
+def test_sources_are_those_that_are_here(tmp_path: Path) -> None:
+    tree = FakeHost(tmp_path).tree
+    (tmp_path / "podman.sock").touch()
+    names = {"docker": str(tmp_path / "docker.sock"), "podman": str(tmp_path / "podman.sock")}
+    assert [*all_sources(tree, names)] == ["cgroups", "bundles", "podman"]
+
+
+def test_a_watch_goes_on_after_errors() -> None:
+    seen: list[list[Container] | None] = []
+    enough = threading.Event()
+
+    def found(name: str, containers: list[Container] | None) -> None:
+        assert name == "x"
+        seen.append(containers)
+        if len(seen) == 4:
+            enough.set()
+
+    watch = Watch("x", Scripted([PLAIN], OSError("gone"), BadAnswerError("why"), []), found, poll=0.01, pause=0.01)
+    assert enough.wait(30)
+    watch.close()
+    assert seen[:4] == [[PLAIN], None, None, []]
+
+
+def test_a_watch_asks_again_when_it_is_told() -> None:
+    came: list[list[Container] | None] = []
+    news = threading.Semaphore(0)
+
+    def found(_: str, containers: list[Container] | None) -> None:
+        came.append(containers)
+        news.release()
+
+    source = Tells([], [PLAIN])
+    watch = Watch("x", source, found, poll=3600)
+    assert news.acquire(timeout=30)
+    assert source.watched.wait(30)
+    source.changed(ID)
+    assert news.acquire(timeout=30)
+    assert came == [[], [PLAIN]]
+    watch.close()
+    assert source.stopped.is_set()
+
+
+def test_pauses_grow_to_an_end() -> None:
+    pauses = [backoff(failures) for failures in range(1, 40)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] == 2.0
+    assert pauses[-1] == LONGEST_PAUSE
