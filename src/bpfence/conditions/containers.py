@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from bpfence import glob
 from bpfence.evaluate import holds
-from bpfence.policy import Atom, Condition, Op
+from bpfence.policy import CONTAINER_FIELD, And, Atom, Condition, Not, Op, Or
 
 _CONTAINER: Final = "<>"
 """Stands in a layout for what the runtime calls a container: a part of one component, `*` as a glob."""
@@ -81,6 +81,25 @@ _SHORT: Final = 12
 def in_container() -> Condition:
     """The acting process runs in a container, as far as its cgroup tells."""
     return Atom("process.cgroup", Op.GLOB, _CONTAINERS)
+
+
+_TOLD: Final = Atom(CONTAINER_FIELD, Op.EXISTS)
+
+
+def inside() -> Condition:
+    """The acting process runs in a container, by its cgroup or because a runtime has told of it, wherever that puts its cgroup."""
+    return Or((in_container(), _TOLD))
+
+
+def untold() -> Condition:
+    """It runs in a container that nobody has told of yet."""
+    return And((in_container(), Not(_TOLD)))
+
+
+def of_runtime(runtime: str) -> Condition | None:
+    """The acting process runs in a container of a runtime, by its cgroup; None where cgroups do not tell that runtime from others."""
+    paths = [layout.pattern for layout in LAYOUTS if layout.runtime.lower() == runtime.lower()]
+    return Atom("process.cgroup", Op.GLOB, "{" + ",".join(paths) + "}{,/**}") if paths else None
 
 
 def container_of(path: str) -> str | None:
