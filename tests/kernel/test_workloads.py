@@ -25,6 +25,7 @@ def test_the_class_of_the_cgroup_is_in_the_record(shooting: Range, cases: list[C
     cgroup = struct.pack("<Q", folder.stat().st_ino)
     folder = Path(f"{folder}{below}")
     folder.mkdir(parents=True, exist_ok=True)
+    own = folder.stat().st_ino
     with kernel_map("workloads") as workloads, kernel_map("processes") as processes:
         if workload:
             workloads.put(cgroup, abi.WORKLOAD_STRUCT.pack(workload, workload))
@@ -48,5 +49,5 @@ def test_the_class_of_the_cgroup_is_in_the_record(shooting: Range, cases: list[C
                 made.rmdir()
             if workload:
                 workloads.delete(cgroup)
-    assert (found.workload, found.cgroup) == (workload, folder.stat().st_ino)
+    assert (found.workload, found.cgroup) == (workload, own)
     shooting.agent.settle()

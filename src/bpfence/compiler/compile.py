@@ -98,7 +98,7 @@ class Compiled(msgspec.Struct, frozen=True):
     A rule's `when` says which records speak for it: see Rule. `objects[b]` is the path of object bit b; `events` are those that
     some verdict needs; `unreachable` holds warnings about rules that can never match or have no effect. `widened`: fields of which some
     tests of rules that user space confirms are done by user space alone. `families`: of their rules a verdict has the first that matches;
-    `plan.siblings` finds the others. `workloads`: the classes of containers, by their numbers: see `workloads.number_of`.
+    `plan.siblings` finds the others. `workloads`: the classes of containers, by their numbers: see `workloads.numbered_classes`.
     """
 
     image: bytes

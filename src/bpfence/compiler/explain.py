@@ -18,7 +18,7 @@ from bpfence.compiler.classes import ANCESTOR_NAMES, OBJECT_SLOTS
 from bpfence.compiler.compile import Compiled, Verdict
 from bpfence.compiler.image import Sample, Step, Walker
 from bpfence.compiler.plan import siblings
-from bpfence.compiler.workloads import number_of
+from bpfence.compiler.workloads import numbered_classes
 from bpfence.errors import UsageError
 from bpfence.evaluate import OBJECT_KEYS
 from bpfence.fields import CONTAINER, EVENT_BY_NAME, EVENTS, FIELD_BY_NAME, Kind
@@ -113,7 +113,7 @@ def sample(compiled: Compiled, walker: Walker, event: Mapping[str, Value | None]
             continue
         if name == CONTAINER.name:
             told = frozenset(one for one in value if isinstance(one, Selector)) if isinstance(value, tuple) else frozenset()
-            nums[abi.NUM_WORKLOAD] = number_of(told, compiled.workloads)
+            nums[abi.NUM_WORKLOAD] = numbered_classes(compiled.workloads).get(told, abi.WORKLOAD_PENDING)
             continue
         field = FIELD_BY_NAME.get(name)
         if field is None:

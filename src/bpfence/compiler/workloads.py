@@ -76,9 +76,9 @@ def numbered(policies: PolicySet, known: tuple[Class, ...]) -> PolicySet:
     return policies if all(new is old for new, old in zip(changed, policies.policies, strict=True)) else PolicySet(changed)
 
 
-def number_of(container: Class, known: tuple[Class, ...]) -> int:
-    """The number of a class; WORKLOAD_PENDING where the tables have none."""
-    return abi.WORKLOAD_FIRST + known.index(container) if container in known else abi.WORKLOAD_PENDING
+def numbered_classes(known: tuple[Class, ...]) -> dict[Class, int]:
+    """The number of each class. A container of another one has WORKLOAD_PENDING."""
+    return {one: abi.WORKLOAD_FIRST + n for n, one in enumerate(known)}
 
 
 def _selects(policy: Policy) -> bool:

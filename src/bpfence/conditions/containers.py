@@ -103,15 +103,18 @@ def of_runtime(runtime: str) -> Condition | None:
 
 
 def container_of(path: str) -> str | None:
-    """The container of a cgroup: the first 12 digits of the last 64-digit id in its path, else its name, "" where it has none.
+    """`container_id`, of an id of 64 digits the first 12."""
+    found = container_id(path)
+    return found[:_SHORT] if found is not None and _HEX_ID.fullmatch(found) else found
 
-    None outside of any.
-    """
+
+def container_id(path: str) -> str | None:
+    """The container of a cgroup: the last 64-digit id in its path, else its name, "" where it has none. None outside of any."""
     if not holds(in_container(), {"process.cgroup": path}):
         return None
     ids = _HEX_ID.findall(path)
     if ids:
-        return str(ids[-1][:_SHORT])
+        return str(ids[-1])
     name = _NAME.search(glob.encode(path))
     if name and name[name.lastindex or 0]:
         return name[name.lastindex or 0].decode("utf-8", "surrogateescape")

@@ -12,14 +12,16 @@ from bpfence.workloads.model import Container, Pod
 from bpfence.workloads.select import selected, selects
 
 ID = "c" * 64
-NGINX = Container(
-    id=ID, cgroup=f"/system.slice/docker-{ID}.scope", name="web", image="nginx:1.27", runtime="docker", labels={"app": "web"}
-)  # fmt: skip
+NGINX = Container(id=ID, cgroup=f"/system.slice/docker-{ID}.scope", name="web", image="nginx:1.27", runtime="docker", labels={"app": "web"})
 POD = Container(
-    id=ID, cgroup=f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope", name="app", image="registry.example.com/team/app:v2",
-    runtime="containerd", labels={"io.kubernetes.container.name": "app"},
+    id=ID,
+    cgroup=f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope",
+    name="app",
+    image="registry.example.com/team/app:v2",
+    runtime="containerd",
+    labels={"io.kubernetes.container.name": "app"},
     pod=Pod("app-1", "shop", labels={"app": "shop", "track": "canary"}, service_account="shopper"),
-)  # fmt: skip
+)
 BARE = Container(id=ID, cgroup=f"/docker/{ID}", runtime="docker")
 
 
@@ -46,7 +48,7 @@ BARE = Container(id=ID, cgroup=f"/docker/{ID}", runtime="docker")
         (POD, {"labels": (Label("io.kubernetes.container.name", "exists"),)}, False),
         (POD, {"images": ("registry.example.com/team/*",)}, True),
     ],
-)  # fmt: skip
+)
 def test_what_is_known_decides(container: Container, asked: dict[str, Any], expected: bool) -> None:
     for unknown in (False, True):
         assert selects(Selector(**asked, unknown=unknown), container) is expected
@@ -62,7 +64,7 @@ def test_what_is_known_decides(container: Container, asked: dict[str, Any], expe
         {"labels": (Label("app", "absent"),)},
         {"images": ("nginx",), "runtimes": ("docker",)},
     ],
-)  # fmt: skip
+)
 def test_what_is_not_known_is_up_to_the_selector(asked: dict[str, Any]) -> None:
     assert not selects(Selector(**asked), BARE)
     assert selects(Selector(**asked, unknown=True), BARE)
