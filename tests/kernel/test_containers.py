@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import random
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +21,12 @@ import msgspec
 import pytest
 
 from bpfence.agent.agent import Agent, Settings
-from bpfence.workloads.model import Container
+from bpfence.compiler.workloads import selectors
+from bpfence.dialects.native.read import load_text
+from bpfence.evaluate import verdict
+from bpfence.policy import with_doubts
+from bpfence.workloads.model import Container, Pod
+from bpfence.workloads.select import selected
 from tests.kernel.harness import CGROUP_ROOT, TRIGGER, cgroup_folder, enter, mount_cgroups, outcome, run_act
 from tests.unit.agent.fakes import Kept
 
@@ -113,19 +120,31 @@ class Running:
             (self.files / name).write_text(name)
         policies = folder / "policies"
         policies.mkdir()
-        (policies / "all.yaml").write_text(POLICIES.format(folder=self.files))
+        self.policies = policies / "all.yaml"
+        self.policies.write_text(POLICIES.format(folder=self.files))
         self.lines = Kept()
         self.said: list[str] = []
         settings = Settings(policies=(str(policies),), state_dir=folder / "state", drop_privileges=False)
         self.agent = Agent(settings, self.lines, report=self.said.append)
         self.agent.start()
-        self._stop = threading.Event()
+        self._stop, self._reload = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
 
     def _work(self) -> None:
         while not self._stop.is_set():
+            if self._reload.is_set() and not self.agent.reloading:
+                self._reload.clear()
+                self.agent.reload()
             self.agent.step(0.2)
+
+    def reload(self, text: str) -> None:
+        """Other policies, in force when this returns."""
+        self.policies.write_text(text)
+        before = self.lines.statuses()
+        self._reload.set()
+        assert until(lambda: self.lines.statuses() != before)
+        assert self.lines.statuses()[-1] == "reloaded", self.said
 
     def alerts(self, rule: str) -> list[dict[str, Any]]:
         return [alert for alert in self.lines.dicts("alert") if alert["rule"] == rule]
@@ -223,6 +242,78 @@ def test_a_container_that_is_registered_is_known_by_its_first_act(running: Runni
         assert until(lambda: _removed(folder))
         running.agent.containers.found("test", [])
     assert running.agent.containers.containers() == []
+
+
+IMAGES: Final = ("nginx", "nginx:1.27", "redis", "quay.io/app", "*/app", "*")
+LABELS: Final = ("{tier: front}", "{tier: back}", "{matchExpressions: [{key: tier, operator: NotIn, values: [front]}]}")
+
+
+def random_scope(rng: random.Random) -> str:
+    """A scope of one or two tests on containers, a posture, and perhaps an exception."""
+    tests = {
+        "image": f"['{rng.choice(IMAGES)}', httpd]",
+        "labels": rng.choice(LABELS),
+        "namespace": rng.choice(("shop", "s*", "prod")),
+        "container": rng.choice(("true", "'n*'")),
+        "runtime": rng.choice(("docker", "podman")),
+    }
+    chosen = {key: tests[key] for key in rng.sample(sorted(tests), rng.choice((1, 1, 2)))}
+    if rng.random() < 0.3:
+        chosen["unless"] = f"{{image: '{rng.choice(IMAGES)}'}}"
+    if chosen != {"container": "true"}:
+        chosen["unknown"] = rng.choice(("inside", "outside", "audit"))
+    return "{" + ", ".join(f"{key}: {value}" for key, value in chosen.items()) + "}"
+
+
+def random_policies(rng: random.Random, paths: Sequence[Path]) -> str:
+    """One policy a path, which denies it to be opened."""
+    text = ""
+    for n, path in enumerate(paths):
+        text += f"---\napiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {{name: p{n}}}\nspec:\n"
+        text += f"  scope: {random_scope(rng)}\n  rules:\n    - {{name: r, on: open, match: {{file.path: {path}}}, action: deny}}\n"
+    return text
+
+
+def random_container(rng: random.Random, identity: str) -> Container | None:
+    """None: nobody tells of it."""
+    if rng.random() < 0.2:
+        return None
+    known: dict[str, Any] = {}
+    if rng.random() < 0.8:
+        known = {"image": rng.choice(("nginx:1.27", "redis", "quay.io/app:2", "library/httpd")), "name": rng.choice(("n1", "other"))}
+        known["labels"] = rng.choice(({"tier": "front"}, {"tier": "back"}, {}))
+        if rng.random() < 0.5:
+            known["pod"] = Pod("p", rng.choice(("shop", "prod")), labels=rng.choice(({"tier": "front"}, {})))
+    return container(identity, **known)
+
+
+@pytest.mark.parametrize("seed", [int(os.environ.get("BPFENCE_SEED", "1")), 2])
+def test_random_scopes_agree_with_the_reference(running: Running, seed: int) -> None:
+    """For containers that come, change and are not known, of more classes than tables have from the start."""
+    rng = random.Random(seed)
+    paths = [running.files / f"random{n}" for n in range(8)]
+    for path in paths:
+        path.write_text("x")
+    text = random_policies(rng, paths)
+    policies, found = load_text(text)
+    assert [finding for finding in found if finding.severity == "error"] == []
+    asked = selectors(with_doubts(policies))
+    running.reload(text)
+    identities = [f"{n}" * 64 for n in range(4)]
+    with reading(*identities) as readers:
+        for _ in range(4):
+            told = [random_container(rng, identity) for identity in identities]
+            running.agent.containers.found("test", [one for one in told if one is not None])
+            assert until(lambda: not running.agent.containers.due)
+            for identity, one, reader in zip(identities, told, readers, strict=True):
+                event: dict[str, Any] = {"event": "file.open", "process.cgroup": f"/docker/{identity}"}
+                if one is not None:
+                    event["process.container"] = tuple(selected(one, asked))
+                wanted = [verdict(policies, {**event, "file.path": str(path)}).errno for path in paths]
+                assert [reader.open(path) for path in paths] == wanted, (seed, one, text)
+    running.agent.containers.found("test", [])
+    assert [path.read_text() for path in paths] == ["x"] * len(paths)
+    running.reload(POLICIES.format(folder=running.files))
 
 
 @pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed here")

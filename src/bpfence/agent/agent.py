@@ -480,8 +480,8 @@ class Agent:
 
     def _containers_changed(self) -> None:
         self._containers_notice.take()
-        if self._classes.due is None and self.containers.due:
-            self._classes.due = max(self.loop.now(), self._classes_next)
+        if self.containers.due:
+            self._classes.by(self.loop.now() if self.containers.urgent else max(self.loop.now(), self._classes_next))
 
     def _look_at_classes(self, now: float) -> None:
         """Put what has changed about containers in force: by tables with their classes, or by looking at processes anew."""

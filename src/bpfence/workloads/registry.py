@@ -33,7 +33,7 @@ MAX_TEXT: Final = 4096
 KEPT_CLASSES: Final = 256
 """Of the classes in force so many are kept in the next tables of the same selectors, though no container has them just now."""
 REGISTER_SECONDS: Final = 1.5
-"""How long `register` waits for tables with a new class. The hook waits a little longer for its answer."""
+"""How long `register` waits for a swap, or for tables with a new class. The hook waits a little longer for its answer."""
 
 
 class Target(Protocol):
@@ -69,6 +69,7 @@ class Registry:
         self._numbers: dict[Class, int] = {}
         self._target: Target | None = None
         self._stale = False
+        self._waiting = 0
         self.version = 0
         self._given_up: frozenset[Class] = frozenset()
         self._full = False
@@ -90,8 +91,8 @@ class Registry:
             self._update({*known, *now, *gone})
 
     def register(self, container: Container, seconds: float = REGISTER_SECONDS) -> None:
-        """A container that is about to start. When this returns its class is in force for its first instruction; KernelError where that was
-        not possible in time: then it is unknown.
+        """A container that is about to start. When this returns its class is in force for its first program, and for who executes that;
+        KernelError where that was not possible in time: then it may be unknown.
         """
         deadline = time.monotonic() + seconds
         with self._lock:
@@ -99,12 +100,24 @@ class Registry:
             if kept is None:
                 raise KernelError(f"the container {container.id[:64]!r} has no cgroup of its own that a class could be put on")
             self._told.setdefault(HOOK, {})[kept.cgroup] = kept
-            self._update({kept.cgroup}, starting=True)
-            while (entry := self._entries.get(kept.cgroup)) is not None and entry.number == abi.WORKLOAD_PENDING:
-                if entry.selected in self._given_up or not self._lock.wait(deadline - time.monotonic()):
-                    raise KernelError("the tables have no class for this container yet")
-            if entry is None or not entry.number:
-                raise KernelError("there is no room for this container" if self._target is not None else "no policies are in force yet")
+            self._waiting += 1
+            try:
+                self._update({kept.cgroup})
+                while not self._in_force(kept.cgroup):
+                    if not self._lock.wait(deadline - time.monotonic()):
+                        raise KernelError("the container's class could not be put in force in time")
+            finally:
+                self._waiting -= 1
+
+    def _in_force(self, path: str) -> bool:
+        """Whether what a container's processes may do is decided by its class. KernelError where that will not be."""
+        entry = self._entries.get(path)
+        if entry is None or not entry.number:
+            raise KernelError("there is no room for this container" if self._target is not None else "no policies are in force yet")
+        if entry.number == abi.WORKLOAD_PENDING and entry.selected in self._given_up:
+            raise KernelError("the tables cannot have a class for this container")
+        # Its first process has been at work since it came to the cgroup, and is known as it was then until the next swap.
+        return entry.number != abi.WORKLOAD_PENDING and not self._stale
 
     def _kept(self, container: Container) -> Container | None:
         """A container that can have a class; with the number of its cgroup. None for others, and for what is larger than anything real."""
@@ -125,7 +138,7 @@ class Registry:
             del hooked[path]
         return ended
 
-    def _update(self, paths: set[str], *, starting: bool = False) -> None:
+    def _update(self, paths: set[str]) -> None:
         """Look again at what the sources say of these cgroups, and at what is below them."""
         changed = set()
         for path in paths:
@@ -146,7 +159,7 @@ class Registry:
         self.version += bool(changed)
         for path in sorted(self._entries):
             if path in changed or any(above in changed for above in _above(path)):
-                self._classify(path, starting=starting)
+                self._classify(path)
         if self.due:
             self._changed()
 
@@ -154,14 +167,16 @@ class Registry:
         del self._entries[path]
         if self._target is not None and entry.number:
             self._target.drop_workload(entry.container.cgroup_id)
+            # Whoever is left in it is in no known container any more.
+            self._stale |= self._identify(path) == entry.container.cgroup_id and not self._as_untold(path, entry.selected)
 
-    def _classify(self, path: str, *, starting: bool) -> None:
+    def _classify(self, path: str) -> None:
         entry = self._entries[path]
         chosen = self._select(path, self._selectors)
         number = self._number(chosen, self._numbers) if self._target is not None else 0
         if self._target is not None and number != entry.number:
             number = self._put(entry.container.cgroup_id, number)
-            if entry.number or not (starting or self._as_untold(path, chosen)):
+            if entry.number or not self._as_untold(path, chosen):
                 self._stale = True
         self._entries[path] = entry._replace(selected=chosen, number=number)
 
@@ -220,6 +235,11 @@ class Registry:
     def due(self) -> bool:
         """Whether the tables in force must be swapped, or made anew, for what has changed."""
         return self._stale or self.wants_classes
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the start of a container waits for that."""
+        return self._waiting > 0
 
     @property
     def wants_classes(self) -> bool:

@@ -731,3 +731,18 @@ def test_a_change_that_cannot_be_put_in_force_is_tried_again(rig: Rig) -> None:
     swaps = rig.engine.names().count("swap")
     until(rig, lambda: rig.engine.names().count("swap") > swaps)
     assert not rig.agent.containers.due
+
+
+def test_the_start_of_a_container_does_not_wait_for_its_turn(rig: Rig) -> None:
+    selecting(rig, 2)
+    rig.agent.start()
+    rig.agent.containers.found("test", [container(1, "i0")])
+    rig.step()
+    rig.step()
+    starting = threading.Thread(target=rig.agent.containers.register, args=(container(2, "i1"), 60.0))
+    starting.start()
+    while starting.is_alive():
+        rig.agent.step(0.01)  # the clock stands still
+    starting.join()
+    assert rig.engine.workloads[2] >= abi.WORKLOAD_FIRST
+    assert not rig.agent.containers.due

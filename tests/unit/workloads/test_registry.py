@@ -42,6 +42,7 @@ class Rig:
         self.kernel = Kernel(room)
         self.cgroups: dict[str, int] = {}
         self.told = 0
+        self.at_once = False
         self.said: list[str] = []
         self.registry = Registry(self._tell, lambda path: self.cgroups.get(path, 0), self.said.append)
         self.registry.use(self.kernel)
@@ -49,6 +50,9 @@ class Rig:
 
     def _tell(self) -> None:
         self.told += 1
+        if self.at_once and self.registry.due and not self.registry.wants_classes:
+            with self.registry.swapping(self.known) as numbers:
+                self.kernel.classes = dict(numbers)
 
     def swap(self, policies: PolicySet) -> tuple[Class, ...]:
         known = classes(policies, self.registry.seen(policies))
@@ -108,10 +112,29 @@ def test_what_changes_nothing_for_running_processes_asks_for_no_swap() -> None:
     rig = Rig()
     rig.registry.found("cgroups", [rig.container("bare")])  # treated as one that nobody has told of
     assert not rig.registry.due
-    rig.registry.register(rig.container("starting", image="nginx"))
-    assert rig.of("starting") == {NGINX}
-    assert not rig.registry.due
     rig.registry.found("docker", [rig.container("running", image="nginx")])
+    assert rig.registry.due
+
+
+def test_a_registration_ends_when_processes_are_looked_at_anew() -> None:
+    """The first process of a container is at work before its program is."""
+    rig = Rig()
+    with pytest.raises(KernelError, match="in time"):
+        rig.registry.register(rig.container("late", image="nginx"), seconds=0)
+    assert (rig.of("late"), rig.registry.due, rig.registry.urgent) == ({NGINX}, True, False)
+    rig.at_once = True
+    rig.registry.register(rig.container("web", image="nginx"))
+    assert (rig.of("web"), rig.registry.due) == ({NGINX}, False)
+
+
+def test_who_is_left_in_a_container_that_is_gone_is_looked_at_anew() -> None:
+    rig = Rig()
+    rig.registry.found("docker", [rig.container("web", image="nginx"), rig.container("db", image="nginx")])
+    rig.swap(POLICIES)
+    del rig.cgroups["/docker/db"]
+    rig.registry.found("docker", [rig.container("web", image="nginx")])
+    assert not rig.registry.due
+    rig.registry.found("docker", [])
     assert rig.registry.due
 
 
@@ -130,6 +153,7 @@ def test_a_new_class_waits_for_tables() -> None:
     assert not rig.registry.due
     rig.registry.found("docker", [])
     rig.swap(many())  # the class is kept: the next such container need not wait
+    rig.at_once = True
     rig.registry.register(rig.container("three", image="both"))
     assert len(rig.of("three")) == 2
 
@@ -149,12 +173,12 @@ def test_a_registration_waits_for_its_class() -> None:
 
 def test_a_class_that_cannot_be_had_is_not_waited_for_again() -> None:
     rig = Rig(many())
-    with pytest.raises(KernelError, match="no class"):
+    with pytest.raises(KernelError, match="in time"):
         rig.registry.register(rig.container("two", image="both"), seconds=0)
     rig.registry.give_up()
-    assert not rig.registry.due
+    assert not rig.registry.wants_classes
     assert rig.of("two") == "pending"
-    with pytest.raises(KernelError, match="no class"):
+    with pytest.raises(KernelError, match="cannot have"):
         rig.registry.register(rig.container("three", image="both"), seconds=60)
 
 
@@ -213,6 +237,7 @@ def test_a_new_cgroup_at_the_same_path_is_another() -> None:
 
 def test_what_the_hook_told_of_goes_with_its_cgroup() -> None:
     rig = Rig()
+    rig.at_once = True
     rig.registry.register(rig.container("web", image="nginx"))
     rig.registry.found("docker", [])
     assert len(rig.registry.containers()) == 1
