@@ -27,7 +27,7 @@ from bpfence.evaluate import verdict
 from bpfence.policy import with_doubts
 from bpfence.workloads.model import Container, Pod
 from bpfence.workloads.select import selected
-from tests.kernel.harness import CGROUP_ROOT, TRIGGER, cgroup_folder, enter, mount_cgroups, outcome, run_act
+from tests.kernel.harness import CGROUP_ROOT, TRIGGER, Playground, cgroup_folder, enter, outcome, run_act
 from tests.unit.agent.fakes import Kept
 
 WEB, CACHE, JOB = "a" * 64, "b" * 64, "c" * 64
@@ -156,8 +156,7 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    mount_cgroups()
+def running(playground: Playground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     made = Running(tmp_path_factory.mktemp("containers"))
     try:
         yield made

@@ -73,7 +73,7 @@ HOSTS_SHARE: Final = 20.0
 CLASSES_SECONDS: Final = 0.1
 """Processes are looked at anew for changes of containers at most this often, and so seldom that it takes one part in CLASSES_SHARE of
 the time at most."""
-CLASSES_SHARE: Final = 20.0
+CLASSES_SHARE: Final = 4.0
 RETRY_SECONDS: Final = 60.0
 """How many seconds later this is tried again if it fails."""
 BATCHES: Final = 256
