@@ -200,11 +200,13 @@ class Registry:
         self._full = True
 
     def _select(self, path: str, known: Iterable[Selector]) -> Class:
-        """The selectors of a container, and of those that it is within."""
+        """The selectors of a container, and of those that it is within. Where something is known of one of them, those known by their paths
+        alone count for nothing: a container that may make cgroups chooses what these look like, and must not become unknown by it.
+        """
+        within = [self._entries[one].container for one in (path, *_above(path)) if one in self._entries]
         chosen: Class = frozenset()
-        for one in (path, *_above(path)):
-            if one in self._entries:
-                chosen |= selected(self._entries[one].container, known)
+        for container in [one for one in within if described(one)] or within:
+            chosen |= selected(container, known)
         return chosen
 
     def _as_untold(self, path: str, chosen: Class) -> bool:

@@ -207,6 +207,17 @@ def test_a_container_within_another_is_in_the_classes_of_both() -> None:
     assert rig.known[rig.kernel.classes[7] - abi.WORKLOAD_FIRST] == {FRONT}
 
 
+def test_a_container_does_not_become_unknown_by_making_a_cgroup_that_looks_like_one() -> None:
+    maybe = Selector(images=("nginx",), unknown=True)
+    rig = Rig(PolicySet((Policy(name="p", scope=Atom(CONTAINER_FIELD, Op.SELECTS, maybe)),)))
+    outer = rig.container("redis", image="redis")
+    fake = Container(id="f" * 64, cgroup="/docker/redis/docker/fake", cgroup_id=9, runtime="docker")
+    rig.registry.found("docker", [outer])
+    rig.registry.found("cgroups", [fake, rig.container("alone")])
+    assert rig.of("alone") == {maybe}
+    assert rig.known[rig.kernel.classes[9] - abi.WORKLOAD_FIRST] == frozenset()
+
+
 def test_sources_complete_each_other() -> None:
     rig = Rig()
     rig.registry.found("cgroups", [rig.container("web", runtime="docker")])
