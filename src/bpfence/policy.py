@@ -80,7 +80,8 @@ class Selector(msgspec.Struct, frozen=True, tag=True):
     """Which containers: the values of one member are alternatives, an empty member asks for nothing, and all members are required.
 
     `names`, `namespaces`, `pods`, `service_accounts` and `runtimes` are globs in which `*` crosses everything; `images` are patterns of
-    conditions/images.py; `labels` are those of the pod, or of a container that is part of none. `unknown`: whether a container counts of
+    conditions/images.py; `labels` are those of the pod, or of a container that is part of none; `namespace_labels` those of the
+    pod's namespace. `unknown`: whether a container counts of
     which it is not known, or not yet.
     """
 
@@ -91,6 +92,7 @@ class Selector(msgspec.Struct, frozen=True, tag=True):
     service_accounts: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
     labels: tuple[Label, ...] = ()
+    namespace_labels: tuple[Label, ...] = ()
     unknown: bool = False
 
 

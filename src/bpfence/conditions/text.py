@@ -115,8 +115,9 @@ def selector_text(selector: Selector) -> str:
         "serviceAccount": selector.service_accounts,
         "runtime": selector.runtimes,
         "labels": tuple(map(_label, selector.labels)),
+        "namespaceLabels": tuple(map(_label, selector.namespace_labels)),
     }
-    asked = [f"{key}: {', '.join(map(_value, texts)) if key != 'labels' else ', '.join(texts)}" for key, texts in words.items() if texts]
+    asked = [f"{key}: {', '.join(map(_value, texts)) if 'abels' not in key else ', '.join(texts)}" for key, texts in words.items() if texts]
     return "; ".join([*asked, *(["unknown too"] if selector.unknown else [])])
 
 

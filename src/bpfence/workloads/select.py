@@ -52,6 +52,11 @@ def _answers(selector: Selector, container: Container) -> Iterator[Answer]:
         labels = pod.labels if pod is not None else container.labels
         known = pod is not None or _no_pod(container) is False
         yield all(label_holds(label, labels) for label in selector.labels) if known else None
+    if selector.namespace_labels:
+        of_namespace = pod.namespace_labels if pod is not None else {}
+        # Kubernetes labels every namespace with its name.
+        known = bool(of_namespace) or (pod is None and _no_pod(container) is False)
+        yield pod is not None and all(label_holds(label, of_namespace) for label in selector.namespace_labels) if known else None
 
 
 _OF_POD: Final[tuple[tuple[Callable[[Selector], tuple[str, ...]], Callable[[Pod], str]], ...]] = (

@@ -98,6 +98,18 @@ def test_an_image_by_its_digest_is_not_known_before_the_digest_is() -> None:
     )
 
 
+def test_labels_of_namespaces_are_known_where_there_are_any() -> None:
+    asked = (Label("team", "in", ("a",)),)
+    assert POD.pod is not None
+    inside, outside = (
+        msgspec.structs.replace(POD, pod=msgspec.structs.replace(POD.pod, namespace_labels=labels))
+        for labels in ({"team": "a"}, {"kubernetes.io/metadata.name": "shop"})
+    )
+    for unknown in (False, True):
+        selector = Selector(namespace_labels=asked, unknown=unknown)
+        assert [selects(selector, one) for one in (inside, outside, POD, NGINX)] == [True, False, unknown, False]
+
+
 def test_selected() -> None:
     one, other = Selector(images=("nginx",)), Selector(images=("httpd",))
     assert selected(NGINX, (one, other)) == {one}

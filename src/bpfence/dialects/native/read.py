@@ -91,14 +91,16 @@ WORKLOADS: Final = {
     "serviceAccount": "service_accounts",
     "runtime": "runtimes",
 }
-"""Key of a scope -> member of a selector of containers. `container` and `labels` are read by themselves."""
+LABELS: Final = {"labels": "labels", "namespaceLabels": "namespace_labels"}
+"""Keys of a scope -> members of a selector of containers. `container` is read by itself."""
 _MEMBERS: Final = {"container": "names", **WORKLOADS}
 UNKNOWN: Final = ("inside", "audit", "outside")
 _OPERATORS: Final = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
 _MEANT: Final = {
     "images": "image", "namespaces": "namespace", "pods": "pod", "podselector": "labels", "selector": "labels", "matchlabels": "labels",
-    "service_account": "serviceAccount", "serviceaccountname": "serviceAccount", "serviceaccount": "serviceAccount", "name": "container",
-    "label": "labels", "containers": "container", "containername": "container", "runtimes": "runtime",
+    "label": "labels", "namespaceselector": "namespaceLabels", "namespacelabels": "namespaceLabels", "serviceaccount": "serviceAccount",
+    "service_account": "serviceAccount", "serviceaccountname": "serviceAccount", "containers": "container", "containername": "container",
+    "runtimes": "runtime",
 }  # fmt: skip
 """Words for keys of a scope that other tools use."""
 _INSTEAD: Final = {
@@ -267,8 +269,6 @@ class _Shapes:
         text, known = key.text, schema.keys(model)
         if issubclass(model, schema.Subjects) and meant(text, _MEANT):
             self.report.add(key, "unknown-key", f"unknown key {quoted(text)} in {what}{also}", meant(text, _MEANT))
-        elif text == "namespaceSelector" and issubclass(model, schema.Subjects):
-            self.report.add(key, "not-supported", f"namespaces are not selected by their labels yet{also}", "name them under namespace")
         elif text == "<<":
             hint = "write the keys out, or use an alias for a whole value"
             self.report.add(key, "unknown-key", f"merge keys are not supported{also}", hint)
@@ -482,7 +482,12 @@ class _PolicyReader(_Shapes):
         selects = any(atom.op is Op.SELECTS for atom in atoms(scope))
         if "unknown" in entries and not selects and self.report.errors == errors:
             what = "nothing in this scope can be unknown of a container"
-            self.report.add(entries["unknown"][0], "useless", what, f"remove it, or select containers by {', '.join(WORKLOADS)} or labels")
+            self.report.add(
+                entries["unknown"][0],
+                "useless",
+                what,
+                f"remove it, or select containers by {', '.join(WORKLOADS)}, labels or namespaceLabels",
+            )
         self.doubt = untold() if selects and unknown == "audit" else FALSE
         # After a mistake in the scope, nothing certain can be said about the rules inside it.
         return scope if self.report.errors == errors else TRUE
@@ -498,8 +503,9 @@ class _PolicyReader(_Shapes):
                 parts.append(values.negation(inside()) if value.text == "false" else inside())
         members = {member: self.patterns(key, entries[key][1]) for key, member in _MEMBERS.items() if key in entries}
         selector = msgspec.structs.replace(Selector(), **members)
-        if "labels" in entries:
-            selector = msgspec.structs.replace(selector, labels=self.labels(entries["labels"][1]))
+        for key, member in LABELS.items():
+            if key in entries:
+                selector = msgspec.structs.replace(selector, **{member: self.labels(key, entries[key][1])})
         if selector != Selector():
             test = unknown_too(selector, untold()) if unknown else Atom(CONTAINER_FIELD, Op.SELECTS, selector)
             by_cgroup = tuple(_by_cgroup(selector))
@@ -529,15 +535,15 @@ class _PolicyReader(_Shapes):
                 found.append(text)
         return tuple(found)
 
-    def labels(self, node: YamlNode) -> tuple[Label, ...]:
+    def labels(self, name: str, node: YamlNode) -> tuple[Label, ...]:
         """Tests on labels: a plain map, or the selector of Kubernetes."""
         known = schema.keys(schema.LabelSelector)
-        entries = self.pairs(node, "labels")
+        entries = self.pairs(node, name)
         if not entries and node.kind == "map":
-            self.report.add(node, "empty", "labels asks for none", "write `key: value`, or remove it")
+            self.report.add(node, "empty", f"{name} asks for none", "write `key: value`, or remove it")
         if entries.keys().isdisjoint(known):
             return tuple(self.matched(entries))
-        entries = self.level(node, schema.LabelSelector, "labels")
+        entries = self.level(node, schema.LabelSelector, name)
         found = list(self.matched(self.pairs(entries[known[0]][1], known[0]))) if known[0] in entries else []
         listed = entries[known[1]][1] if known[1] in entries else None
         if listed is not None and listed.kind != "list":

@@ -67,6 +67,9 @@ class Subjects(Document):
         Meta(description="labels of its pod, or of a container without one: key: value, or matchLabels and matchExpressions"),
     ] = {}
     namespace: Annotated[Union[str, list[str]], Meta(description="globs of its pod's namespace")] = msgspec.field(default_factory=list)
+    namespace_labels: Annotated[
+        dict[str, Any], Meta(description="labels of its pod's namespace: key: value, or matchLabels and matchExpressions")
+    ] = msgspec.field(default_factory=dict, name="namespaceLabels")
     pod: Annotated[Union[str, list[str]], Meta(description="globs of its pod's name")] = msgspec.field(default_factory=list)
     service_account: Annotated[Union[str, list[str]], Meta(description="globs of its pod's service account")] = msgspec.field(
         default_factory=list, name="serviceAccount"
@@ -181,12 +184,12 @@ def json_schema() -> dict[str, Any]:
     selector = msgspec.json.schema(LabelSelector)["$defs"]
     definitions |= selector
     for scope in ("Scope", "Subjects"):
-        labels = definitions[scope]["properties"]["labels"]
-        plain = {"type": "object", "additionalProperties": {"type": "string"}, "not": {"$ref": "#/$defs/LabelSelector"}}
-        definitions[scope]["properties"]["labels"] = {
-            "description": labels["description"],
-            "anyOf": [{"$ref": "#/$defs/LabelSelector"}, plain],
-        }
+        for key in ("labels", "namespaceLabels"):
+            plain = {"type": "object", "additionalProperties": {"type": "string"}, "not": {"$ref": "#/$defs/LabelSelector"}}
+            definitions[scope]["properties"][key] = {
+                "description": definitions[scope]["properties"][key]["description"],
+                "anyOf": [{"$ref": "#/$defs/LabelSelector"}, plain],
+            }
     spec = definitions["Spec"]["properties"]
     definitions["SeccompProfile"] = seccomp_schema()
     spec["seccomp"] = {"description": spec["seccomp"]["description"], "anyOf": [{"type": "string"}, {"$ref": "#/$defs/SeccompProfile"}]}

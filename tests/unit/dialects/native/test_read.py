@@ -150,6 +150,7 @@ NGINX = Selector(images=("nginx:*",))
         ("{namespace: prod, pod: a-*, serviceAccount: sa}", Selector(namespaces=("prod",), pods=("a-*",), service_accounts=("sa",))),
         ("labels: {app: web, tier: [front]}", None),
         ("labels: {app: web, tier: ''}", Selector(labels=(Label("app", "in", ("web",)), Label("tier", "in", ("",))))),
+        ("namespaceLabels: {team: a}", Selector(namespace_labels=(Label("team", "in", ("a",)),))),
         ("labels: {matchLabels: {app: web}}", Selector(labels=(Label("app", "in", ("web",)),))),
         (
             "labels: {matchExpressions: [{key: a, operator: NotIn, values: [x, y]}, {key: b, operator: DoesNotExist}]}",
