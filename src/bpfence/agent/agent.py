@@ -59,7 +59,7 @@ from bpfence.host.service import notify
 from bpfence.host.signals import Signals
 from bpfence.outputs.routes import Outputs
 from bpfence.policy import Condition, PolicySet
-from bpfence.workloads.registry import Registry
+from bpfence.workloads.registry import Registry, Sources
 
 LOSS_SECONDS: Final = 1.0
 """How many seconds after records came the counters of lost ones are looked at."""
@@ -107,7 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agent:
-    """One engine, its policies and their outputs. `report` takes messages for people (standard error)."""
+    """One engine, its policies and their outputs. `report` takes messages for people. `sources`: who tells of containers."""
 
     def __init__(
         self,
@@ -120,6 +120,7 @@ class Agent:
         clock: Clock | None = None,
         monotonic: Callable[[], float] | None = None,
         dialects: Dialects = DIALECTS,
+        sources: Sources | None = None,
     ) -> None:
         self.settings = settings
         self.outputs = outputs
@@ -141,6 +142,8 @@ class Agent:
         self._containers_notice = Notice()
         self.containers = Registry(self._containers_notice.tell, _cgroup_number(), report)
         self._composer = Composer(self._host, self._clock.now, Belonging(self.containers.of, lambda: self.containers.version))
+        self._sources = sources
+        self._sources_due = sources is not None
         self._classes = self.loop.timer(self._look_at_classes)
         self._classes_next = float("-inf")
         self._for_classes = False
@@ -170,6 +173,8 @@ class Agent:
         settings = self.settings
         loaded = self._load(NO_FACTS) if loaded is None else with_facts(loaded, settings.mode, settings.scope, NO_FACTS)
         try:
+            if self._sources is not None:
+                self._sources.ask(self.containers)
             self.confirms.record()
             if settings.record is not None and not any(map(is_confirmed, loaded.policies.policies)):
                 self._report("--record: no rule is confirmed in user space, so nothing is recorded until a reload brings one that is")
@@ -320,6 +325,8 @@ class Agent:
         self._close(unload=False)
 
     def _close(self, *, unload: bool) -> None:
+        if self._sources is not None:
+            self._sources.close()
         self.containers.use(None)
         if self._life is not None:
             self._life.engine.close(unload=unload)
@@ -358,6 +365,9 @@ class Agent:
         """Waits for the next thing to do, at most `timeout` seconds, and does it."""
         self.outputs.start()
         self.confirms.start(self._notice.tell)
+        if self._sources is not None and self._sources_due:
+            self._sources_due = False
+            self._sources.start(self.containers)
         report = self.life.pipeline.limiter.next_report(self.loop.now())
         if report is not None:
             timeout = min(report - self.loop.now(), timeout) if timeout is not None else report - self.loop.now()

@@ -43,6 +43,19 @@ class Target(Protocol):
     def drop_workload(self, cgroup: int) -> None: ...
 
 
+class Sources(Protocol):
+    """Where the agent's registry hears of containers from."""
+
+    def ask(self, registry: Registry) -> None:
+        """Tell it of all containers that run, before policies are in force. Comes back in a bounded time, whoever does not answer."""
+
+    def start(self, registry: Registry) -> None:
+        """Tell it of changes from now on, in threads. The agent has given up its privileges, and policies are in force."""
+
+    def close(self) -> None:
+        """Tell it of nothing more."""
+
+
 class Entry(NamedTuple):
     """A container as all sources know it, and its class. `number`: of the class in the tables in force; 0 without tables."""
 

@@ -24,8 +24,32 @@ from bpfence.evaluate import verdict
 from bpfence.events.process import read_boot_id
 from bpfence.policy import Action, Atom, Op
 from bpfence.workloads.model import Container
+from bpfence.workloads.registry import Registry
 from tests.unit.agent.fakes import FakeEngine, FakeKernel, Kept, known_generations, reloaded, write_policy
 from tests.unit.events.samples import record
+
+
+class Told:
+    """A source of containers: those that there are at the start, and those that come later."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.first: list[Container] = []
+        self.later: list[Container] = []
+        self.calls: list[str] = []
+
+    def ask(self, registry: Registry) -> None:
+        assert self.rig.kernel.asked == []
+        self.calls.append("ask")
+        registry.found("told", self.first)
+
+    def start(self, registry: Registry) -> None:
+        assert "swap" in self.rig.engine.names()
+        self.calls.append("start")
+        registry.found("told", [*self.first, *self.later])
+
+    def close(self) -> None:
+        self.calls.append("close")
 
 
 class Rig:
@@ -49,7 +73,15 @@ class Rig:
             }
         )
         (folder / "policies").mkdir(exist_ok=True)
-        self.agent = Agent(self.settings, self.output, report=self.said.append, kernel=self.kernel, monotonic=lambda: self.now)
+        self.sources = Told(self)
+        self.agent = Agent(
+            self.settings,
+            self.output,
+            report=self.said.append,
+            kernel=self.kernel,
+            monotonic=lambda: self.now,
+            sources=self.sources,
+        )
 
     def policy(self, name: str = "guard", **more: Any) -> Path:
         return write_policy(self.folder / "policies" / f"{name}.yaml", name, **more)
@@ -746,3 +778,17 @@ def test_the_start_of_a_container_does_not_wait_for_its_turn(rig: Rig) -> None:
     starting.join()
     assert rig.engine.workloads[2] >= abi.WORKLOAD_FIRST
     assert not rig.agent.containers.due
+
+
+def test_sources_are_asked_before_policies_are_in_force_and_listened_to_afterwards(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    selecting(rig, 1)
+    rig.sources.first, rig.sources.later = [container(1, "i0")], [container(2, "i0")]
+    rig.agent.start()
+    assert set(rig.engine.workloads) == {1}
+    rig.step()
+    rig.step()
+    assert set(rig.engine.workloads) == {1, 2}
+    assert rig.engine.workloads[1] == rig.engine.workloads[2]
+    rig.agent.stop()
+    assert rig.sources.calls == ["ask", "start", "close"]
