@@ -112,7 +112,7 @@ enum num_slot {
 	NUM_PARENT_PID = 1,
 	NUM_PROCESS_UID = 2,        /* effective uid, in the initial user namespace */
 	NUM_PROCESS_GID = 3,        /* effective gid */
-	NUM_WORKLOAD = 4,           /* class of the workload that its cgroup belongs to, see map `workloads` */
+	NUM_WORKLOAD = 4,           /* class of the container that its cgroup is in, see map `workloads` */
 	/* Of the acting process; in records where the image has IMAGE_DETAILS. */
 	NUM_TTY = 5,                /* device number of the controlling terminal (major << 8 | minor), 0: none */
 	NUM_SID = 6,
@@ -435,13 +435,19 @@ struct process_record {
 	__u64 start_time;            /* ns since boot */
 	__u32 pid;
 	__u32 ppid;
-	__u32 workload;              /* class of the workload that the cgroup belongs to, see map `workloads` */
+	__u32 workload;              /* class of the container that the cgroup is in, of `generation`; see map `workloads` */
 	__u32 subject[8];            /* row per group */
 	__u32 number;                /* of the subject in map `subjects`, 0: none */
 };
 
-/* ---- Workloads: map `workloads`, hash, key u64 cgroup id, value u32: the class of the workload that the cgroup belongs to. ---- */
-#define WORKLOAD_UNKNOWN 0           /* the cgroup is not in the map */
+/* ---- Workloads: map `workloads`, hash, key u64 cgroup id: the container whose own cgroup that is. Written by the agent. ---- */
+#define WORKLOAD_UNKNOWN 0           /* neither the cgroup nor one above it is in the map */
+#define WORKLOAD_PENDING 1           /* a container that the tables have no class for, yet */
+#define WORKLOAD_FIRST 2             /* the first class of the tables */
+#define WORKLOAD_LEVELS 16           /* how deep in the tree a container's own cgroup may be */
+struct workload {
+	__u32 class[2];              /* class of generation g: class[g & 1] */
+};
 
 /* The first look of every hook: map `concerns`, an array of struct concern, index tgid & (CONCERN_ENTRIES - 1). One cache line.
  * version: counts the changes of the records of all these tgids: a copy of a record made at a version is good while that lasts.

@@ -102,7 +102,34 @@ struct mount___chain {
 	struct mount *mnt_next_for_sb;
 };
 
+/* v6.1 (7f203bc89eb6): the cgroups above one, by level, its own included; before that their ids. */
+struct cgroup___ids {
+	int level;
+	u64 ancestor_ids[1];
+};
+
+struct cgroup___pointers {
+	int level;
+	struct cgroup *ancestors[1];
+};
+
 #pragma clang attribute pop
+
+/* The id of the cgroup of a level, not above its own, that a cgroup is below or itself. */
+static __always_inline u64 compat_cgroup_at(const struct cgroup *cgroup, u32 level)
+{
+	const struct cgroup___pointers *since = (const void *)cgroup;
+	struct cgroup *above = NULL;
+	u64 id = 0;
+
+	if (!bpf_core_field_exists(since->ancestors)) {
+		bpf_probe_read_kernel(&id, sizeof(id), (void *)cgroup + bpf_core_field_offset(struct cgroup___ids, ancestor_ids) + level * sizeof(id));
+		return id;
+	}
+	bpf_probe_read_kernel(&above, sizeof(above),
+			      (void *)cgroup + bpf_core_field_offset(struct cgroup___pointers, ancestors) + level * sizeof(above));
+	return BPF_CORE_READ(above, kn, id);
+}
 
 static __always_inline struct kernfs_node *compat_kernfs_parent(const struct kernfs_node *kn)
 {

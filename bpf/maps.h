@@ -164,13 +164,13 @@ MAP struct {
 	__type(value, struct concern);
 } concerns SEC(".maps");
 
-/* The class of the workload that a cgroup belongs to, key its id. Written by the agent, read when a subject is computed. */
+/* The classes of containers, key the id of the cgroup that is theirs. Written by the agent, read when a subject is computed. */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 16384);
 	__type(key, u64);
-	__type(value, u32);
+	__type(value, struct workload);
 } workloads SEC(".maps");
 
 /* One record an executed program, key exec_id; reference counted, see exec_image. */

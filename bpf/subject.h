@@ -209,11 +209,27 @@ __noinline int subject_store(u32 slot, u64 version)
 	return 0;
 }
 
-static __always_inline u32 workload_of(u64 cgroup)
+/* The class of the container that the acting task is in: of the cgroups above its own, and that itself, the deepest that is a container's
+ * counts. From the top down: what a container makes below its cgroup, however deep, hides nothing.
+ */
+__noinline u32 workload_of(u32 generation)
 {
-	u32 *class = bpf_map_lookup_elem(&workloads, &cgroup);
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+	u32 own = BPF_CORE_READ(cgroup, level), class = WORKLOAD_UNKNOWN, level;
 
-	return class ? *class : WORKLOAD_UNKNOWN;
+	for (level = 1; level <= WORKLOAD_LEVELS; level++) {
+		struct workload *found;
+		u64 id;
+
+		if (level > own)
+			break;
+		id = compat_cgroup_at(cgroup, level);
+		found = bpf_map_lookup_elem(&workloads, &id);
+		if (found)
+			class = found->class[generation & 1];
+	}
+	return class;
 }
 
 /* What the record says of the subject holds only for these ids, this cgroup and this generation. Storing a new subject is safe
@@ -231,7 +247,7 @@ static __always_inline void subject_refresh(struct scratch *s, u32 slot, u64 ver
 	s->record.uid = uid;
 	s->record.gid = gid;
 	s->record.cgroup = cgroup;
-	s->record.workload = workload_of(cgroup);
+	s->record.workload = workload_of(s->generation);
 	set_process(s);
 	set_num(s, NUM_WORKLOAD, s->record.workload);
 	set_num(s, NUM_PROCESS_UID, uid);

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "2d1d5044fa537194"
+ABI_HASH: Final = "b595c59d27dd1c4c"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -88,6 +88,9 @@ RECORD_DEPENDS_CGROUP: Final = 4
 RECORD_CGROUPS: Final = 8
 RECORD_CAUSES_SHIFT: Final = 16
 WORKLOAD_UNKNOWN: Final = 0
+WORKLOAD_PENDING: Final = 1
+WORKLOAD_FIRST: Final = 2
+WORKLOAD_LEVELS: Final = 16
 CONCERN_ENTRIES: Final = 16384
 CONCERN_WORDS: Final = 7
 CONCERN_BITS: Final = 40
@@ -724,6 +727,13 @@ PROCESS_RECORD_OFFSETS: Final[dict[str, int]] = {
     "workload": 112,
     "subject": 116,
     "number": 148,
+}
+
+WORKLOAD_FORMAT: Final = "<2I"
+WORKLOAD_STRUCT: Final = struct.Struct(WORKLOAD_FORMAT)
+WORKLOAD_SIZE: Final = 8
+WORKLOAD_OFFSETS: Final[dict[str, int]] = {
+    "class": 0,
 }
 
 CONCERN_FORMAT: Final = "<7QQ"

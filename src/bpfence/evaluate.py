@@ -7,7 +7,8 @@ is written to be plainly right, not fast: the compiler's tables and the kernel m
 An event maps field names to values, "event" to the full event name. Paths and strings are str (undecodable bytes as surrogate
 escapes) or bytes; numbers are int (or bool); addresses are str, or 4 or 16 bytes; list fields are tuples. What is missing, or
 None, is absent: every atom on it is false. The sets of `follow: object` that a file belongs to are a tuple of their patterns
-under the keys of OBJECT_KEYS.
+under the keys of OBJECT_KEYS; `process.container` is a tuple of the selectors that select the container that the process runs in, and
+absent where nobody has told of one.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple, Union
 
 from bpfence import glob
-from bpfence.fields import FIELD_BY_NAME, Kind
-from bpfence.policy import COMPARISONS, DEFAULT_RULE, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet
+from bpfence.fields import CONTAINER, FIELD_BY_NAME, Kind
+from bpfence.policy import COMPARISONS, DEFAULT_RULE, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, with_doubts
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
@@ -63,7 +64,7 @@ def verdict(policies: PolicySet, event: Event) -> Verdict:
     matches: list[Match] = []
     errno = 0
     best = Action.NONE
-    for policy in policies.policies:
+    for policy in with_doubts(policies).policies:
         for name, action, code in _policy_matches(policy, event):
             effective = Action.AUDIT if policy.mode == "audit" and action > Action.AUDIT else action
             matches.append(Match(policy.name, name, effective))
@@ -92,6 +93,8 @@ def _atom_holds(atom: Atom, event: Event) -> bool:
     value = event.get(key)
     if value is None:
         return False
+    if atom.field == CONTAINER.name:
+        return atom.op is Op.EXISTS or (isinstance(value, tuple) and atom.value in value)
     if atom.op in COMPARISONS:
         return _comparison_holds(atom, value, event.get(str(atom.value)))
     if isinstance(value, (tuple, list)):

@@ -250,8 +250,13 @@ FIELDS: Final = (
     Field("io_uring.op", Kind.NAMED, "NUM_IO_URING_OP", "override_creds, sqpoll or cmd", ("kernel.io_uring",), names="io_uring_op"),
 )
 
+CONTAINER: Final = Field("process.container", Kind.NUMBER, "NUM_WORKLOAD", "the container that it runs in: selected by a policy's scope", subject=True)
+"""Not for rules: what a scope selects containers by is on it, and it is a number only in the kernel's tables."""
+
 EVENT_BY_NAME: Final = {event.name: event for event in EVENTS}
 FIELD_BY_NAME: Final = {field.name: field for field in FIELDS}
+KERNEL_FIELDS: Final = {**FIELD_BY_NAME, CONTAINER.name: CONTAINER}
+"""The fields that conditions of the model can be about."""
 
 
 @lru_cache(maxsize=8192)

@@ -6,12 +6,13 @@ one test on one field. `Rule.matches` is the reference evaluator: plain, slow, o
 
 An event, for the evaluator, is a mapping from field name to value: str for paths, strings and addresses, int for numbers,
 a tuple of str for list fields (`process.ancestors.exe`). A missing key is an absent value: every atom on it is false.
+`process.container` is a tuple of the selectors that select the container; it is absent where nobody has told of one.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Union
 
 import msgspec
@@ -58,6 +59,7 @@ class Op(enum.Enum):
     LESS = "<"  # value: str, another field: its number is greater
     BEGINS = "begins"  # value: str, another field: the text begins with its text
     ENDS = "ends"  # value: str, another field: the text ends with its text
+    SELECTS = "selects"  # value: Selector, of process.container: the process runs in one of these containers
 
     __hash__ = object.__hash__  # there is one of each; that of Enum is a call of Python's, and atoms are hashed by the hundred thousand
 
@@ -66,12 +68,40 @@ COMPARISONS: Final = frozenset((Op.SAME, Op.DIFFERENT, Op.LESS, Op.BEGINS, Op.EN
 """Tests of a field by another field."""
 
 
+class Label(msgspec.Struct, frozen=True):
+    """A test on one label, as Kubernetes makes them. `op`: "in" and "notin" with `values`, "exists", "absent"."""
+
+    key: str
+    op: str
+    values: tuple[str, ...] = ()
+
+
+class Selector(msgspec.Struct, frozen=True, tag=True):
+    """Which containers: the values of one member are alternatives, an empty member asks for nothing, and all members are required.
+
+    `names`, `namespaces`, `pods`, `service_accounts` and `runtimes` are globs in which `*` crosses everything; `images` are patterns of
+    conditions/images.py; `labels` are those of the pod, or of a container that is part of none; `namespace_labels` those of the
+    pod's namespace. `unknown`: whether a container counts of
+    which it is not known, or not yet.
+    """
+
+    names: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    pods: tuple[str, ...] = ()
+    service_accounts: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
+    namespace_labels: tuple[Label, ...] = ()
+    unknown: bool = False
+
+
 class Atom(msgspec.Struct, frozen=True, tag=True):
     """One test on one field; of COMPARISONS, on two."""
 
     field: str
     op: Op
-    value: str | int | tuple[int, int] | None = None
+    value: str | int | tuple[int, int] | Selector | None = None
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -98,6 +128,7 @@ class Not(msgspec.Struct, frozen=True, tag=True):
 
 
 Condition = Union[Atom, And, Or, Not]
+CONTAINER_FIELD: Final = "process.container"
 TRUE: Condition = And()
 FALSE: Condition = Or()
 
@@ -158,7 +189,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     `default` maps full event names to the action for what no allow rule of this policy covers, inside `scope`. `seccomp` is a system-call
     filter for what is started under the policy (`bpfence exec`): a filter cannot be given to processes that run already. `links`: the
-    policy's paths also stand for what they lead to through symbolic links.
+    policy's paths also stand for what they lead to through symbolic links. `doubt`: in containers that may be in the scope, but are not
+    known well enough to tell, the policy is in audit mode; it is the condition that nobody has told of a container. FALSE: the scope alone
+    says what becomes of them.
     """
 
     name: str
@@ -170,6 +203,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
     seccomp: Profile | None = None
     links: bool = True
+    doubt: Condition = FALSE
     location: Location = Location("<none>")
 
 
@@ -183,6 +217,66 @@ class PolicySet(msgspec.Struct, frozen=True):
         for policy in self.policies:
             for rule in policy.rules:
                 yield policy, rule
+
+
+def unknown_too(selector: Selector, untold: Condition) -> Condition:
+    """The condition that a selector selects the container, or may: where it is not known, or nobody has told of it (`untold`)."""
+    return Or((Atom(CONTAINER_FIELD, Op.SELECTS, msgspec.structs.replace(selector, unknown=True)), untold))
+
+
+def with_doubts(policies: PolicySet) -> PolicySet:
+    """Each policy with `doubt` as two: itself, and the same in audit mode for containers of which it is not known whether they are in its
+    scope. The same object where there is none."""
+    if all(policy.doubt == FALSE for policy in policies.policies):
+        return policies
+    doubted = (((policy,) if policy.doubt == FALSE else (policy, _doubted(policy))) for policy in policies.policies)
+    return PolicySet(tuple(part for parts in doubted for part in parts))
+
+
+def _doubted(policy: Policy) -> Policy:
+    known: dict[int, Condition] = {}
+    outside = Not(policy.scope)
+
+    def doubted(condition: Condition) -> Condition:
+        if id(condition) not in known:
+            known[id(condition)] = And((outside, turned(condition, policy.doubt)))
+        return known[id(condition)]
+
+    rules = (
+        msgspec.structs.replace(
+            rule, condition=doubted(rule.condition), conditions={event: doubted(own) for event, own in rule.conditions.items()}
+        )
+        for rule in policy.rules
+    )
+    return msgspec.structs.replace(policy, mode="audit", doubt=FALSE, scope=doubted(policy.scope), rules=tuple(rules))
+
+
+def turned(condition: Condition, untold: Condition) -> Condition:
+    """The same condition, with containers that are not known on the other side of each selector."""
+    match condition:
+        case Or((Atom(value=Selector(unknown=True) as selector), other)) if other == untold:
+            return Atom(CONTAINER_FIELD, Op.SELECTS, msgspec.structs.replace(selector, unknown=False))
+        case Atom(value=Selector() as selector):
+            return unknown_too(selector, untold)
+        case Not(part):
+            return Not(turned(part, untold))
+        case And(parts) | Or(parts):
+            return msgspec.structs.replace(condition, parts=tuple(turned(part, untold) for part in parts))
+    return condition
+
+
+def replaced(condition: Condition, made: Callable[[Atom], Condition]) -> Condition:
+    """A condition with something else in the place of each atom. Parts that stay the same are the same objects."""
+    match condition:
+        case Atom():
+            return made(condition)
+        case Not(part):
+            new = replaced(part, made)
+            return condition if new is part else Not(new)
+        case And(parts) | Or(parts):
+            news = tuple(replaced(part, made) for part in parts)
+            same = all(new is part for new, part in zip(news, parts, strict=True))
+            return condition if same else msgspec.structs.replace(condition, parts=news)
 
 
 def atoms(condition: Condition) -> Iterator[Atom]:

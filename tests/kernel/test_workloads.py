@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,15 +16,19 @@ from tests.kernel.harness import Range, cgroup_folder
 from tests.kernel.test_uncertain import forget_word, kernel_map, waiting
 
 
+@pytest.mark.parametrize("below", ["", "/a/b/c"])
 @pytest.mark.parametrize("workload", [7, abi.WORKLOAD_UNKNOWN])
-def test_the_class_of_the_cgroup_is_in_the_record(shooting: Range, cases: list[Case], workload: int) -> None:
+def test_the_class_of_the_cgroup_is_in_the_record(shooting: Range, cases: list[Case], workload: int, below: str) -> None:
     case = next(case for case in cases if case.name == "open-by-path")
     shooting.load_alone(case)
     folder = cgroup_folder(case.cgroup)
     cgroup = struct.pack("<Q", folder.stat().st_ino)
+    folder = Path(f"{folder}{below}")
+    folder.mkdir(parents=True, exist_ok=True)
+    own = folder.stat().st_ino
     with kernel_map("workloads") as workloads, kernel_map("processes") as processes:
         if workload:
-            workloads.put(cgroup, struct.pack("<I", workload))
+            workloads.put(cgroup, abi.WORKLOAD_STRUCT.pack(workload, workload))
         try:
             acts = ["pace", "300", "10", "open", str(case.directory / "secret")]
             with waiting(acts, folder) as process:
@@ -40,7 +45,9 @@ def test_the_class_of_the_cgroup_is_in_the_record(shooting: Range, cases: list[C
                     time.sleep(0.01)
                     found = decode_process_record(processes.get(key) or bytes(value))
         finally:
+            for made in (folder, *folder.parents)[: below.count("/")]:
+                made.rmdir()
             if workload:
                 workloads.delete(cgroup)
-    assert (found.workload, found.cgroup) == (workload, folder.stat().st_ino)
+    assert (found.workload, found.cgroup) == (workload, own)
     shooting.agent.settle()

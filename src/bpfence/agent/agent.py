@@ -16,6 +16,7 @@ fails, the old policies stay in force. Rules may mention names of hosts: when th
 for the rules as loaded. Only this module decides when; what the kernel side is, comes in as `Kernel`, and tests give their own.
 
     tables    what is in force          pipeline   observations → lines      confirms   what user space confirms, by language
+    containers  those of this machine, fed by the sources of `workloads/`
     loop      descriptors and timers    remake     work beside the loop
 """
 
@@ -42,6 +43,7 @@ from bpfence.agent.pipeline import Pipeline
 from bpfence.agent.remake import Made, Remake
 from bpfence.agent.tables import Tables, results, tables
 from bpfence.alerts.alert import Composer, host_name
+from bpfence.alerts.containers import Belonging
 from bpfence.compiler.compile import Compiled
 from bpfence.dialects.dialect import Context
 from bpfence.dialects.facts import Facts
@@ -58,6 +60,7 @@ from bpfence.host.service import notify
 from bpfence.host.signals import Signals
 from bpfence.outputs.routes import Outputs
 from bpfence.policy import Condition, PolicySet
+from bpfence.workloads.registry import Registry, Sources
 
 LOSS_SECONDS: Final = 1.0
 """How many seconds after records came the counters of lost ones are looked at."""
@@ -68,6 +71,10 @@ SETTLE_SECONDS: Final = 0.5
 HOSTS_SECONDS: Final = 10.0
 """The tables are made anew for addresses at most this often; and so seldom that it takes at most one part in HOSTS_SHARE of the time."""
 HOSTS_SHARE: Final = 20.0
+CLASSES_SECONDS: Final = 0.1
+"""Processes are looked at anew for changes of containers at most this often, and so seldom that it takes one part in CLASSES_SHARE of
+the time at most."""
+CLASSES_SHARE: Final = 4.0
 RETRY_SECONDS: Final = 60.0
 """How many seconds later this is tried again if it fails."""
 DRAIN_SECONDS: Final = 0.1
@@ -103,7 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agent:
-    """One engine, its policies and their outputs. `report` takes messages for people (standard error)."""
+    """One engine, its policies and their outputs. `report` takes messages for people. `sources`: who tells of containers."""
 
     def __init__(
         self,
@@ -116,6 +123,7 @@ class Agent:
         clock: Clock | None = None,
         monotonic: Callable[[], float] | None = None,
         dialects: Dialects = DIALECTS,
+        sources: Sources | None = None,
     ) -> None:
         self.settings = settings
         self.outputs = outputs
@@ -126,7 +134,6 @@ class Agent:
         self._boot_id = read_boot_id()
         self._dialects = dialects
         self._host = host_name()
-        self._composer = Composer(self._host, self._clock.now)
         self._links = Links()
         self.loop = Loop(monotonic or time.monotonic)
         self.confirms = Confirms(Context(self._live, self._host, KEPT, settings.record, report), dialects)
@@ -135,6 +142,14 @@ class Agent:
         self._counts = Counts(path, self._boot_id)
         self._life: _Life | None = None
         self._notice, self._remake = Notice(), Remake()
+        self._containers_notice = Notice()
+        self.containers = Registry(self._containers_notice.tell, _cgroup_number(), report)
+        self._composer = Composer(self._host, self._clock.now, Belonging(self.containers.of, lambda: self.containers.version))
+        self._sources = sources
+        self._sources_due = sources is not None
+        self._classes = self.loop.timer(self._look_at_classes)
+        self._classes_next = float("-inf")
+        self._for_classes = False
         self._loss = self.loop.timer(self._look_at_losses)
         self._hosts = self.loop.timer(self._resolve_again)
         self._hosts_next = float("-inf")
@@ -161,6 +176,8 @@ class Agent:
         settings = self.settings
         loaded = self._load(NO_FACTS) if loaded is None else with_facts(loaded, settings.mode, settings.scope, NO_FACTS)
         try:
+            if self._sources is not None:
+                self._sources.ask(self.containers)
             self.confirms.record()
             if settings.record is not None and not any(map(is_confirmed, loaded.policies.policies)):
                 self._report("--record: no rule is confirmed in user space, so nothing is recorded until a reload brings one that is")
@@ -172,6 +189,7 @@ class Agent:
         self.loop.on_readable(life.engine.wakeup_fd, self.drain)
         self.loop.on_readable(self._notice.fileno(), self._hosts_changed)
         self.loop.on_readable(self._remake.fileno(), self._remade)
+        self.loop.on_readable(self._containers_notice.fileno(), self._containers_changed)
         self._in_force("adopted" if life.engine.adopted else "started")
         if not life.engine.adopted:
             self._keep_cost()
@@ -186,6 +204,7 @@ class Agent:
             if why := engine.can_skip:
                 self._report(CAN_SKIP.format(why=why))
             self._life = _Life(self, engine)
+            self.containers.use(engine)
             if engine.adopted and (reason := self.generations.restore()):
                 self._report(f"taking over what an earlier agent left in force, but {reason}: alerts that waited have no rule names")
             if self.settings.drop_privileges:
@@ -194,6 +213,7 @@ class Agent:
             if self.settings.drop_privileges:
                 self._drop_privileges()
         except BaseException:
+            self.containers.use(None)
             engine.close(unload=not engine.adopted)
             self._life = None
             raise
@@ -325,12 +345,16 @@ class Agent:
         self._close(unload=False)
 
     def _close(self, *, unload: bool) -> None:
+        if self._sources is not None:
+            self._sources.close()
+        self.containers.use(None)
         if self._life is not None:
             self._life.engine.close(unload=unload)
             self._life.tables.close()
             self._life = None
         self.confirms.close()
         self._notice.close()
+        self._containers_notice.close()
         self._remake.close()
         self.loop.close()
         self.outputs.close()
@@ -361,6 +385,9 @@ class Agent:
         """Waits for the next thing to do, at most `timeout` seconds, and does it."""
         self.outputs.start()
         self.confirms.start(self._notice.tell)
+        if self._sources is not None and self._sources_due:
+            self._sources_due = False
+            self._sources.start(self.containers)
         report = self.life.pipeline.limiter.next_report(self.loop.now())
         if report is not None:
             timeout = min(report - self.loop.now(), timeout) if timeout is not None else report - self.loop.now()
@@ -406,7 +433,7 @@ class Agent:
 
         def work() -> Made:
             loaded = self._load(facts)
-            compiled, left = tables(loaded, events)
+            compiled, left = tables(loaded, events, self.containers)
             # Programs that the kernel has to check first, for as long as they take. The tables in force say nothing about their events.
             engine.attach(compiled.events, results(compiled))
             return Made(None, events, loaded, compiled, left)
@@ -415,25 +442,28 @@ class Agent:
 
     def _remade(self) -> None:
         """Put in force what was made beside the loop, then begin what was asked for meanwhile."""
-        reloads = self._remake.reloads
+        reloads, for_classes = self._remake.reloads, self._for_classes
+        self._for_classes = False
         try:
             made = self._remake.take()
             if made is not None:
                 self._put_in_force(made, reloads)
         except BpfenceError as error:
-            self._remake_failed(error, reloads)
+            self._remake_failed(error, reloads, for_classes)
         except Exception as error:  # a bug of ours: whatever is written in a policy must not end the agent
             text = f"{type(error).__name__}: {error}. This is a fault of bpfence; please report it"
-            self._remake_failed(BpfenceError(text), reloads)
-        if not reloads:
+            self._remake_failed(BpfenceError(text), reloads, for_classes)
+        if not (reloads or for_classes):
             self._hosts_next = self.loop.now() + max(HOSTS_SECONDS, HOSTS_SHARE * self._remake.seconds)
         self._begin_reload()
+        if self.containers.due:
+            self._containers_changed()
 
     def _put_in_force(self, made: Made, reloads: bool) -> None:
         stale = made.events != self.life.engine.supported_events()
         if not reloads and (stale or made.base is not self.life.tables.loaded):
             self._hosts.due = self.loop.now()  # policies were loaded in the meantime
-            return
+            return  # a class that is still waited for is seen to when this work is done
         # What the old tables have decided is reported first.
         self.drain()
         compiled = None if stale else (made.compiled, made.left)
@@ -444,9 +474,12 @@ class Agent:
         else:
             self.life.tables.put_in_force(made.loaded, compiled)
 
-    def _remake_failed(self, error: BpfenceError, reloads: bool) -> None:
+    def _remake_failed(self, error: BpfenceError, reloads: bool, for_classes: bool) -> None:
         self._report_error(error)
-        if reloads:
+        if for_classes:
+            self._report("containers of a new kind could not be put in the tables: they stay unknown")
+            self.containers.give_up()
+        elif reloads:
             self._status("reload-failed", "the policies cannot be loaded; the old ones stay in force", severity="high")
             notify("READY=1")
         else:
@@ -469,9 +502,37 @@ class Agent:
 
         def work() -> Made | None:
             made = with_facts(base, settings.mode, settings.scope, facts)
-            return None if made.policies == base.policies else Made(base, events, made, *tables(made, events))
+            return None if made.policies == base.policies else Made(base, events, made, *tables(made, events, self.containers))
 
         self._remake.begin(work)
+
+    # ---- containers ----
+
+    def _containers_changed(self) -> None:
+        self._containers_notice.take()
+        if self.containers.due:
+            self._classes.by(self.loop.now() if self.containers.urgent else max(self.loop.now(), self._classes_next))
+
+    def _look_at_classes(self, now: float) -> None:
+        """Put what has changed about containers in force: by tables with their classes, or by looking at processes anew."""
+        if self.containers.wants_classes:
+            self._make_classes()
+        elif self.containers.due:
+            try:
+                self.drain()
+                self.life.tables.swap_again()
+            except BpfenceError as error:
+                self._report(f"changes of containers could not be put in force: {error}")
+                self._classes.due = now + RETRY_SECONDS
+            self._classes_next = self.loop.now() + max(CLASSES_SECONDS, CLASSES_SHARE * (self.loop.now() - now))
+
+    def _make_classes(self) -> None:
+        base = self.life.tables.loaded
+        if self._remake.busy or base is None:
+            return  # seen to when that is done
+        events = self.life.engine.supported_events()
+        self._for_classes = True
+        self._remake.begin(lambda: Made(base, events, base, *tables(base, events, self.containers)))
 
     # ---- what is told of bpfence itself ----
 
@@ -525,6 +586,7 @@ class _Life:
             agent.generations,
             agent.confirms,
             agent.loop,
+            agent.containers,
             report=agent._report,
             changed=agent._followed,
         )
@@ -541,6 +603,22 @@ def _cgroup_path() -> Callable[[int], str | None] | None:
         return CgroupPaths(hierarchy.root).path if hierarchy.whole else None
     except (BpfenceError, OSError):
         return None
+
+
+def _cgroup_number() -> Callable[[str], int]:
+    """The number of a cgroup by its path; 0 where it is gone, and everywhere where cgroups cannot be seen as the kernel's programs do."""
+    try:
+        hierarchy = find_hierarchy()
+    except (BpfenceError, OSError):
+        return lambda _: 0
+
+    def number(path: str) -> int:
+        try:
+            return os.stat(f"{hierarchy.root}{path}").st_ino if hierarchy.whole else 0
+        except (OSError, ValueError):
+            return 0
+
+    return number
 
 
 def _policies(names: Sequence[str]) -> str:

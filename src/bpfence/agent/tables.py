@@ -20,7 +20,8 @@ from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.errors import BpfenceError
 from bpfence.host.memory import settle
-from bpfence.policy import When
+from bpfence.policy import PolicySet, When
+from bpfence.workloads.registry import Registry
 
 FOLLOW_SECONDS: Final = 0.1
 """Followed paths are looked up at most this often, whoever renames files beside them."""
@@ -28,10 +29,14 @@ POLL_SECONDS: Final = 1.0
 """How often followed paths are looked up where they cannot be watched."""
 
 
-def tables(loaded: Loaded, events: frozenset[str]) -> tuple[Compiled, tuple[str, ...]]:
-    """Tables for the events that this kernel supports; see `compile_smaller`."""
+def tables(loaded: Loaded, events: frozenset[str], containers: Registry) -> tuple[Compiled, tuple[str, ...]]:
+    """Tables for the events that this kernel supports and the containers that there are; see `compile_smaller`."""
     details = any(name != NATIVE.name for name in loaded.rules)
-    return compile_smaller(loaded, lambda given: compile_policies(given, supported_events=events, details=details))
+
+    def compiled(given: PolicySet) -> Compiled:
+        return compile_policies(given, supported_events=events, details=details, workloads=containers.seen(given))
+
+    return compile_smaller(loaded, compiled)
 
 
 def results(compiled: Compiled) -> frozenset[str]:
@@ -43,13 +48,14 @@ class Tables:
     """What is in force. `changed` is called when followed paths have been put in force anew; `report` takes messages for people."""
 
     def __init__(
-        self, engine: Engine, generations: Generations, confirms: Confirms, loop: Loop, *, report: Callable[[str], None],
-        changed: Callable[[], None],
+        self, engine: Engine, generations: Generations, confirms: Confirms, loop: Loop, containers: Registry, *,
+        report: Callable[[str], None], changed: Callable[[], None],
     ) -> None:  # fmt: skip
         self._engine = engine
         self._generations = generations
         self._confirms = confirms
         self._loop = loop
+        self._containers = containers
         self._report = report
         self._changed = changed
         self.loaded: Loaded | None = None
@@ -86,7 +92,7 @@ class Tables:
 
     def _compiled(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> Compiled:
         began = time.thread_time()
-        compiled, left = made or tables(loaded, self._engine.supported_events())
+        compiled, left = made or tables(loaded, self._engine.supported_events(), self._containers)
         self.compile_seconds += time.thread_time() - began
         self._tell(
             "left",
@@ -105,7 +111,8 @@ class Tables:
         # Known before the first record of it can come, also to the agent after us if we are killed in between.
         number = self._engine.next_generation()
         self._remember(number, compiled)
-        actual = self._engine.swap(compiled.image, resolved.objects)
+        with self._containers.swapping(compiled.workloads) as classes:
+            actual = self._engine.swap(compiled.image, resolved.objects, classes)
         if actual != number:
             self._remember(actual, compiled)
         known = self._generations.get(actual)
@@ -174,6 +181,12 @@ class Tables:
             self._again.due = now + POLL_SECONDS
             return
         self._changed()
+
+    def swap_again(self) -> None:
+        """Swaps in the same tables: what processes are is looked at anew, for containers that have another class now."""
+        assert self.compiled is not None
+        assert self.loaded is not None
+        self._swap(self.compiled, self.lookup.resolve(self.compiled.objects, self._objects), self.loaded)
 
     def close(self) -> None:
         """Look at no path any more."""

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from bpfence import abi
+from bpfence.alerts.containers import Belonging
 from bpfence.evaluate import OBJECT_KEYS
 from bpfence.events.loss import Loss
 from bpfence.events.process import Process, rfc3339
@@ -233,10 +234,11 @@ class Said:
 
 
 class Composer:
-    """Makes lines. `now` gives ns since 1970. Numbers events from 1; lines of one event share the number."""
+    """Makes lines. `now` gives ns since 1970; `belonging` tells containers. Numbers events from 1; lines of one event share the number."""
 
-    def __init__(self, host: str, now: Callable[[], int]) -> None:
+    def __init__(self, host: str, now: Callable[[], int], belonging: Belonging | None = None) -> None:
         self.host = host
+        self.belonging = belonging or Belonging()
         self._now = now
         self._seq = 0
 
@@ -280,7 +282,10 @@ class Composer:
             named = [escape(path) for bit, path in enumerate(objects) if bits >> bit & 1]
             if named:
                 groups.setdefault(group, {})[name] = named
-        return {"time": rfc3339(seen.time), "seq": number, "host": self.host, "process": process, **groups}
+        own_cgroup = seen.process.cgroup if seen.process is not None else UNSET
+        container, k8s = self.belonging.members("" if own_cgroup is UNSET else own_cgroup)
+        base = {"time": rfc3339(seen.time), "seq": number, "host": self.host, "container": container, "k8s": k8s}
+        return {**base, "process": process, **groups}
 
     def _alert(
         self,

@@ -43,7 +43,7 @@ _DENY: Final = int(Action.DENY)
 _LEAF_CHARACTERS: Final = 512
 """More than a list of flags has."""
 _NOTHING: Final[Mapping[tuple[str, str], Said]] = MappingProxyType({})
-_TIME, _SEQ, _PROCESS, _MESSAGE, _DETAILS, _WORDS = range(6)
+_TIME, _SEQ, _PROCESS, _MESSAGE, _DETAILS, _CONTAINER, _WORDS = range(7)
 """Numbers of the arguments of plans. From _WORDS on: what the message says of the process."""
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -134,7 +134,9 @@ class LineWriter:
         if words and sum(map(len, words)) > _LEAF_CHARACTERS * len(words):
             return None
         process = subject.json[:-1] if made.more else subject.json  # the brace comes behind what the event says
-        return made.plan.write(record, (rfc3339_bytes(seen.time), b"%d" % number, process, text, details, *words))
+        cgroup = subject.process.cgroup
+        container = self._composer.belonging.json("" if cgroup is msgspec.UNSET else cgroup)
+        return made.plan.write(record, (rfc3339_bytes(seen.time), b"%d" % number, process, text, details, container, *words))
 
 
 # ---- plans ----
@@ -158,7 +160,7 @@ def _told(rule: RuleInfo, seen: Observation, template: str, dialect: str, host: 
     ops += (_literal(b',"process":'), _argument(_PROCESS), *about_process, *groups)
     if dialect:
         ops += (_literal(b',"dialect":{' + _ENCODER.encode(dialect) + b":"), _argument(_DETAILS), _literal(b"}"))
-    ops.append(_literal(b',"container":null,"k8s":null}'))
+    ops += (_literal(b","), _argument(_CONTAINER), _literal(b"}"))
     return _Told(rule, Plan(tuple(ops)), words, room, bool(about_process))
 
 

@@ -304,9 +304,13 @@ def _described(pin_dir: str, status: Any) -> dict[str, Any]:
     # Without the state file, the best that can be told is when the instance was made.
     since = known.since if known is not None and known.since else _made(pin_dir, names)
     counts = Counts(state_path(pin_dir), read_boot_id()).read()
+    # A policy in doubt about containers has its rules twice; what it says of itself comes first.
+    modes: dict[tuple[str, str], str] = {}
+    for rule in known.rules if known is not None else ():
+        modes.setdefault((rule.policy, rule.rule), rule.mode)
     rules = [
-        {"policy": rule.policy, "rule": rule.rule, "mode": rule.mode, "matched": counts.rules.get(f"{rule.policy}/{rule.rule}", 0)}
-        for rule in (known.rules if known is not None else ())
+        {"policy": policy, "rule": rule, "mode": mode, "matched": counts.rules.get(f"{policy}/{rule}", 0)}
+        for (policy, rule), mode in modes.items()
     ]
     shown = dt.datetime.fromtimestamp(since, dt.UTC).isoformat(timespec="seconds") if since else None
     start = msgspec.to_builtins(generations.started) if status.abi == abi.ABI_VERSION else None

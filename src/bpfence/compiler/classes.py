@@ -21,7 +21,7 @@ from bpfence.compiler import automaton as dfa
 from bpfence.compiler.automaton import Pattern
 from bpfence.compiler.determinise import Automaton, TooManyStates
 from bpfence.errors import CompileError, Diagnostic, Location
-from bpfence.fields import FIELD_BY_NAME, Field, Kind
+from bpfence.fields import FIELD_BY_NAME, KERNEL_FIELDS, Field, Kind
 from bpfence.glob import GlobError
 from bpfence.policy import COMPARISONS, Atom, Op
 
@@ -131,7 +131,7 @@ class Unsupported(ValueError):  # noqa: N818  the reason inside a diagnostic, ne
 @lru_cache(maxsize=32768)
 def lower(atom: Atom) -> Test | None:
     """The kernel's test for an atom, None where it is never true; Unsupported with the reason otherwise."""
-    field = FIELD_BY_NAME.get(atom.field)
+    field = KERNEL_FIELDS.get(atom.field)
     if field is None:
         raise Unsupported("no such field")
     if not field.kernel:
@@ -355,7 +355,7 @@ def _strings(
     out = []
     for number, (automaton, numbers) in enumerate(automata):
         name = f"{use.field}{apart}" + ("" if len(automata) == 1 else f"#{number + 1}")
-        dimension = Dimension(name, use.field, abi.DIM_STRING, slot, FIELD_BY_NAME[use.field].subject, True)
+        dimension = Dimension(name, use.field, abi.DIM_STRING, slot, KERNEL_FIELDS[use.field].subject, True)
         dimension.classes, dimension.automaton = len(automaton.class_sets), automaton
         out.append((dimension, [(members[n], classes) for n, classes in zip(numbers, _truth(automaton, len(numbers)), strict=True)]))
     return out
@@ -406,7 +406,7 @@ def _ranges(slot: int, members: Sequence[Test], use: Use) -> tuple[Dimension, li
     for active_set, number in numbers.items():
         for member in sorted(active_set):
             truth[member].append(number)
-    dimension = Dimension(use.field, use.field, abi.DIM_RANGE, slot, FIELD_BY_NAME[use.field].subject, False)
+    dimension = Dimension(use.field, use.field, abi.DIM_RANGE, slot, KERNEL_FIELDS[use.field].subject, False)
     dimension.classes, dimension.bounds = len(numbers) + 1, bounds
     return dimension, [(test, tuple(sorted(t))) for test, t in zip(members, truth, strict=True)]
 
@@ -428,7 +428,7 @@ def _pairs(tests: dict[Test, Use]) -> Iterator[tuple[Dimension, list[tuple[Test,
 
 
 def _boolean(test: Test, use: Use, bit: int, objects: dict[str, int]) -> Dimension:
-    field = FIELD_BY_NAME[use.field]
+    field = KERNEL_FIELDS[use.field]
     dimension = Dimension(use.field, use.field, test.kind, test.slot, field.subject, False)
     value = test.value
     if test.kind in DESCENT:

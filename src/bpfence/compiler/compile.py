@@ -4,6 +4,7 @@
 `compile_policies` is called by the agent, `check` and `explain`. Pure and deterministic: no files, no clock, the same bytes for
 the same policies. What the kernel can do comes in as `supported_events`. The passes, in this order:
 
+    workloads   policies that select containers → the same over numbers of their classes; policies in doubt → two
     lowering    rules and defaults → clauses over kernel tests; what cannot be decided exactly is an error
     plan        clauses that would multiply → clauses that add
     classes     tests → dimensions (automata, ranges, bits) and the classes in which each test is true
@@ -31,9 +32,10 @@ from bpfence.compiler.groups import Partition, cost
 from bpfence.compiler.image import VerdictRow, with_generation
 from bpfence.compiler.lowering import Last, Lowered, lower_policies
 from bpfence.compiler.plan import Family, Planned, late, plan
+from bpfence.compiler.workloads import Class, classes, numbered
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.fields import EVENTS
-from bpfence.policy import Action, PolicySet, Rule, When
+from bpfence.policy import Action, PolicySet, Rule, When, with_doubts
 
 BASE_BUDGET: Final = 200_000
 BUDGET_PER_RULE: Final = 60
@@ -96,7 +98,7 @@ class Compiled(msgspec.Struct, frozen=True):
     A rule's `when` says which records speak for it: see Rule. `objects[b]` is the path of object bit b; `events` are those that
     some verdict needs; `unreachable` holds warnings about rules that can never match or have no effect. `widened`: fields of which some
     tests of rules that user space confirms are done by user space alone. `families`: of their rules a verdict has the first that matches;
-    `plan.siblings` finds the others.
+    `plan.siblings` finds the others. `workloads`: the classes of containers, by their numbers: see `workloads.numbered_classes`.
     """
 
     image: bytes
@@ -110,18 +112,22 @@ class Compiled(msgspec.Struct, frozen=True):
     unreachable: tuple[Diagnostic, ...]
     widened: tuple[str, ...] = ()
     families: tuple[Family, ...] = ()
+    workloads: tuple[Class, ...] = ()
 
 
 def compile_policies(
     policies: PolicySet, *, generation: int = 1, supported_events: Collection[str] | None = None, limits: Limits = Limits(),  # noqa: B008
-    details: bool = False,
+    details: bool = False, workloads: Iterable[Class] = (),
 ) -> Compiled:  # fmt: skip
     """The tables for a policy set; CompileError with every finding when some rule cannot be decided in the kernel.
 
-    `details`: records carry what Falco's fields need (IMAGE_DETAILS) even where no rule waits for a result.
+    `details`: records carry what Falco's fields need (IMAGE_DETAILS) even where no rule waits for a result. `workloads`: classes of
+    containers that there are.
     """
     with _collector_paused():
-        return _compile(policies, generation, supported_events, limits, details)
+        known = classes(with_doubts(policies), workloads)
+        made = _compile(numbered(with_doubts(policies), known), generation, supported_events, limits, details)
+        return msgspec.structs.replace(made, workloads=known) if known else made
 
 
 def _compile(policies: PolicySet, generation: int, supported_events: Collection[str] | None, limits: Limits, details: bool) -> Compiled:
@@ -312,6 +318,8 @@ def _features(lowered: Lowered, tests: Iterable[Test], details: bool) -> int:
             features |= {abi.STR_PARENT_EXE: abi.IMAGE_FORK_CHANGES, abi.STR_PROCESS_CGROUP: abi.IMAGE_SUBJECT_CGROUP}.get(slot, 0)
         elif test.slot in (abi.NUM_PROCESS_UID, abi.NUM_PROCESS_GID):
             features |= abi.IMAGE_SUBJECT_IDS
+        elif test.slot == abi.NUM_WORKLOAD:
+            features |= abi.IMAGE_SUBJECT_CGROUP
     return features
 
 

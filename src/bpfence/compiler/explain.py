@@ -18,10 +18,11 @@ from bpfence.compiler.classes import ANCESTOR_NAMES, OBJECT_SLOTS
 from bpfence.compiler.compile import Compiled, Verdict
 from bpfence.compiler.image import Sample, Step, Walker
 from bpfence.compiler.plan import siblings
+from bpfence.compiler.workloads import numbered_classes
 from bpfence.errors import UsageError
 from bpfence.evaluate import OBJECT_KEYS
-from bpfence.fields import EVENT_BY_NAME, EVENTS, FIELD_BY_NAME, Kind
-from bpfence.policy import Value
+from bpfence.fields import CONTAINER, EVENT_BY_NAME, EVENTS, FIELD_BY_NAME, Kind
+from bpfence.policy import Selector, Value
 
 _OBJECT_SLOTS: Final = {OBJECT_KEYS[field]: slot for field, slot in OBJECT_SLOTS.items()}
 """Keys of events that list the object sets a file belongs to, and the slot of each."""
@@ -100,7 +101,7 @@ def event_name(written: object) -> str:
 
 def sample(compiled: Compiled, walker: Walker, event: Mapping[str, Value | None]) -> Sample:
     """The slots of an event. UsageError where a value does not fit its field."""
-    nums: dict[int, int | None] = {}
+    nums: dict[int, int | None] = {abi.NUM_WORKLOAD: abi.WORKLOAD_UNKNOWN}
     strs: dict[int, bytes | None] = {}
     lineage = names = 0
     for name, value in event.items():
@@ -109,6 +110,10 @@ def sample(compiled: Compiled, walker: Walker, event: Mapping[str, Value | None]
         if name in _OBJECT_SLOTS:
             paths = value if isinstance(value, tuple | list) else (value,)
             nums[_OBJECT_SLOTS[name]] = sum(1 << bit for bit, path in enumerate(compiled.objects) if path in paths)
+            continue
+        if name == CONTAINER.name:
+            told = frozenset(one for one in value if isinstance(one, Selector)) if isinstance(value, tuple) else frozenset()
+            nums[abi.NUM_WORKLOAD] = numbered_classes(compiled.workloads).get(told, abi.WORKLOAD_PENDING)
             continue
         field = FIELD_BY_NAME.get(name)
         if field is None:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from bpfence import glob
 from bpfence.evaluate import holds
-from bpfence.policy import Atom, Condition, Op
+from bpfence.policy import CONTAINER_FIELD, And, Atom, Condition, Not, Op, Or
 
 _CONTAINER: Final = "<>"
 """Stands in a layout for what the runtime calls a container: a part of one component, `*` as a glob."""
@@ -83,16 +83,38 @@ def in_container() -> Condition:
     return Atom("process.cgroup", Op.GLOB, _CONTAINERS)
 
 
-def container_of(path: str) -> str | None:
-    """The container of a cgroup: the first 12 digits of the last 64-digit id in its path, else its name, "" where it has none.
+_TOLD: Final = Atom(CONTAINER_FIELD, Op.EXISTS)
 
-    None outside of any.
-    """
+
+def inside() -> Condition:
+    """The acting process runs in a container, by its cgroup or because a runtime has told of it, wherever that puts its cgroup."""
+    return Or((in_container(), _TOLD))
+
+
+def untold() -> Condition:
+    """It runs in a container that nobody has told of yet."""
+    return And((in_container(), Not(_TOLD)))
+
+
+def of_runtime(runtime: str) -> Condition | None:
+    """The acting process runs in a container of a runtime, by its cgroup; None where cgroups do not tell that runtime from others."""
+    paths = [layout.pattern for layout in LAYOUTS if layout.runtime.lower() == runtime.lower()]
+    return Atom("process.cgroup", Op.GLOB, "{" + ",".join(paths) + "}{,/**}") if paths else None
+
+
+def container_of(path: str) -> str | None:
+    """`container_id`, of an id of 64 digits the first 12."""
+    found = container_id(path)
+    return found[:_SHORT] if found is not None and _HEX_ID.fullmatch(found) else found
+
+
+def container_id(path: str) -> str | None:
+    """The container of a cgroup: the last 64-digit id in its path, else its name, "" where it has none. None outside of any."""
     if not holds(in_container(), {"process.cgroup": path}):
         return None
     ids = _HEX_ID.findall(path)
     if ids:
-        return str(ids[-1][:_SHORT])
+        return str(ids[-1])
     name = _NAME.search(glob.encode(path))
     if name and name[name.lastindex or 0]:
         return name[name.lastindex or 0].decode("utf-8", "surrogateescape")

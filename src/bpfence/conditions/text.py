@@ -12,8 +12,8 @@ from typing import Final
 
 from bpfence import names
 from bpfence.conditions.values import U64, named_field
-from bpfence.fields import FIELD_BY_NAME, Kind
-from bpfence.policy import COMPARISONS, FALSE, TRUE, And, Atom, Condition, Not, Op, Or
+from bpfence.fields import KERNEL_FIELDS, Kind
+from bpfence.policy import COMPARISONS, FALSE, TRUE, And, Atom, Condition, Label, Not, Op, Or, Selector
 
 _WORDS: Final = {
     Op.PREFIX: "startswith", Op.SUFFIX: "endswith", Op.CONTAINS: "contains", Op.EQUALS: "=", Op.CIDR: "=", Op.GLOB: "glob",
@@ -88,8 +88,10 @@ def _same(atom: Atom, other: Condition) -> bool:
 
 def _atom(atom: Atom) -> tuple[str, int]:
     """The text of one test, and how tightly it binds: 4 like a single test, 1 like `and`, 0 like `or`."""
-    field = FIELD_BY_NAME[atom.field]
+    field = KERNEL_FIELDS[atom.field]
     match atom.op, atom.value:
+        case Op.SELECTS, Selector() as selector:
+            return f"{atom.field} selects ({selector_text(selector)})", 4
         case Op.EXISTS, _:
             return f"{atom.field} exists", 4
         case Op.RANGE, (int(low), int(high)):
@@ -101,6 +103,28 @@ def _atom(atom: Atom) -> tuple[str, int]:
             return f"{atom.field} & {mask:#x} = {wanted:#x}", 4
     value = str(atom.value)
     return f"{atom.field} {_WORDS[atom.op]} {value if atom.op in COMPARISONS else _value(value)}", 4
+
+
+def selector_text(selector: Selector) -> str:
+    """What a selector asks for, in the words of a scope."""
+    words = {
+        "container": selector.names,
+        "image": selector.images,
+        "namespace": selector.namespaces,
+        "pod": selector.pods,
+        "serviceAccount": selector.service_accounts,
+        "runtime": selector.runtimes,
+        "labels": tuple(map(_label, selector.labels)),
+        "namespaceLabels": tuple(map(_label, selector.namespace_labels)),
+    }
+    asked = [f"{key}: {', '.join(map(_value, texts)) if 'abels' not in key else ', '.join(texts)}" for key, texts in words.items() if texts]
+    return "; ".join([*asked, *(["unknown too"] if selector.unknown else [])])
+
+
+def _label(label: Label) -> str:
+    listed = ", ".join(map(_value, label.values))
+    forms = {"in": f"{label.key} in ({listed})", "notin": f"{label.key} not in ({listed})", "exists": f"{label.key} exists"}
+    return forms.get(label.op, f"not {label.key} exists")
 
 
 def _flags(table: str, mask: int) -> list[str]:

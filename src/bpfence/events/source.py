@@ -18,9 +18,9 @@ from bpfence.events import records
 from bpfence.events.loss import Loss, LossMeter
 from bpfence.events.process import Clock, Process, ProcessCache, Subject
 from bpfence.events.records import ExecImage, KernelEvent
-from bpfence.events.values import BadValueError, parse
+from bpfence.events.values import BadValueError, parse, unescape
 from bpfence.policy import Value
-from bpfence.workloads.model import Container
+from bpfence.workloads.model import Container, Pod
 
 MAX_LINE: Final = 1 << 20
 MALFORMED: Final = "JSON is malformed: "
@@ -232,6 +232,7 @@ class Recorded(msgspec.Struct, frozen=True):
     number: int
     fields: dict[str, Value]
     expect: Any = None
+    container: Container | None = None
 
 
 class Replay:
@@ -283,7 +284,7 @@ def read_recorded(lines: Iterable[str | bytes]) -> Iterator[Recorded]:
             continue
         try:
             for fields in events_from_json(document):
-                yield Recorded(number, fields, document.get("expect"))
+                yield Recorded(number, fields, document.get("expect"), container_from_json(document))
         except BadValueError as error:
             raise BadLineError(number, str(error)) from None
 
@@ -326,6 +327,53 @@ def fields_from_json(document: Mapping[str, Any]) -> dict[str, Value]:
     elif "process.user" in found:
         found["process.uid"] = found["process.user"]
     return found
+
+
+class _SaidContainer(msgspec.Struct):
+    id: str = ""
+    name: str = ""
+    image: str = ""
+    digest: str = ""
+    runtime: str = ""
+    labels: dict[str, str] = {}
+
+
+class _SaidPod(msgspec.Struct):
+    namespace: str
+    pod: str
+    labels: dict[str, str] = {}
+    service_account: str = msgspec.field(default="", name="serviceAccount")
+
+
+def container_from_json(document: Mapping[str, Any]) -> Container | None:
+    """What a recorded line or a flat object says of the container in `container` and `k8s`; None where it says nothing. BadValueError where
+    that is something else."""
+    if document.get("container") is None and document.get("k8s") is None:
+        return None
+    try:
+        said = msgspec.convert(document.get("container") or {}, _SaidContainer)
+        of_pod = msgspec.convert(document["k8s"], _SaidPod) if document.get("k8s") is not None else None
+    except msgspec.ValidationError as error:
+        raise BadValueError(f"container or k8s: {error}") from None
+    process = document.get("process")
+    cgroup = document.get("process.cgroup") or (process.get("cgroup") if isinstance(process, dict) else None)
+    pod = None
+    if of_pod is not None:
+        pod = Pod(of_pod.pod, of_pod.namespace, labels=_plain(of_pod.labels), service_account=of_pod.service_account)
+    return Container(
+        id=unescape(said.id),
+        cgroup=cgroup if isinstance(cgroup, str) else "",
+        name=unescape(said.name),
+        image=unescape(said.image),
+        image_digest=said.digest,
+        runtime=said.runtime,
+        labels=_plain(said.labels),
+        pod=pod,
+    )
+
+
+def _plain(labels: Mapping[str, str]) -> dict[str, str]:
+    return {unescape(key): unescape(value) for key, value in labels.items()}
 
 
 _BY_SHORT_NAME: Final = {short: event.name for event in tables.EVENTS for short in event.short}

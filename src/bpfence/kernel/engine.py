@@ -647,10 +647,13 @@ class Engine:
         """The number that the next swap will give."""
         return next_generation(self.generation)
 
-    def swap(self, image: bytes, objects: Mapping[tuple[int, int], int] | None = None) -> int:
+    def swap(
+        self, image: bytes, objects: Mapping[tuple[int, int], int] | None = None, workloads: Mapping[int, int] | None = None
+    ) -> int:  # fmt: skip
         """Puts a compiled image in force by one atomic store, and returns its generation.
 
-        `objects`: (inode, device) -> bit set. KernelError leaves the old generation in force.
+        `objects`: (inode, device) -> bit set; `workloads`: cgroup id of a container -> class that the image has for it. KernelError
+        leaves the old generation in force.
         """
         with self._lock:
             current = self.generation
@@ -667,6 +670,7 @@ class Engine:
                     else:
                         first = descriptor
                 self._put_objects(objects or {}, generation)
+                self._put_workloads(workloads or {}, generation)
                 if generation & abi.CONCERN_TAG_MASK < current & abi.CONCERN_TAG_MASK:
                     self._forget_concerns(generation)
                 libbpf.store_u32(self._control_memory(), _GENERATION, generation)
@@ -684,6 +688,7 @@ class Engine:
             if current:
                 self._drop_pages(current)
             self._drop_objects(generation)
+            self._maps["workloads"].delete_many(b"".join(key for key in self._classes() if _U64.unpack(key)[0] not in (workloads or {})))
             self._swapped = True
             self._retire()
             return generation
@@ -731,6 +736,37 @@ class Engine:
     def _drop_objects(self, generation: int) -> None:
         target = self._maps["objects"]
         target.delete_many(b"".join(key for key in target.all_keys() if _OBJECT_KEY.unpack(key)[2] != generation))
+
+    def _classes(self) -> list[bytes]:
+        return self._maps["workloads"].all_keys()
+
+    def _put_workloads(self, workloads: Mapping[int, int], generation: int) -> None:
+        """Beside the class that the generation in force goes by, which stays. Of containers that are gone from `workloads` too."""
+        target = self._maps["workloads"]
+        for key in {*self._classes(), *map(_U64.pack, workloads)}:
+            self._put_class(target, key, workloads.get(_U64.unpack(key)[0], abi.WORKLOAD_UNKNOWN), (generation & 1,))
+
+    @staticmethod
+    def _put_class(target: Map, key: bytes, number: int, places: Collection[int]) -> None:
+        found = target.get(key)
+        classes = list(abi.WORKLOAD_STRUCT.unpack(found)) if found else [abi.WORKLOAD_UNKNOWN] * 2
+        for place in places:
+            classes[place] = number
+        value = abi.WORKLOAD_STRUCT.pack(*classes)
+        if value != found:
+            target.put(key, value)
+
+    def put_workload(self, cgroup: int, number: int) -> None:
+        """Gives a container's cgroup its class in the tables in force: for processes that begin a program, or come to it, from now on.
+        Those in it keep theirs until the next swap. KernelError where the map is full.
+        """
+        with self._lock:
+            self._put_class(self._maps["workloads"], _U64.pack(cgroup), number, (0, 1))
+
+    def drop_workload(self, cgroup: int) -> None:
+        """A cgroup is no container's any more."""
+        with self._lock:
+            self._maps["workloads"].delete(_U64.pack(cgroup))
 
     @property
     def replaces(self) -> tuple[int, ...]:

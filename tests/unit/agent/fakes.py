@@ -66,6 +66,7 @@ class FakeEngine:
         self.replaces: tuple[int, ...] = ()
         self.attached_in: list[str] = []
         self.objects: Mapping[tuple[int, int], int] = {}
+        self.workloads: dict[int, int] = {}
         self.batches: list[list[tuple[str, bytes]]] = []
         self.closed: bool | None = None
         self.ended = False
@@ -106,9 +107,16 @@ class FakeEngine:
         self.calls.append(("seed",))
         return True
 
-    def swap(self, image: bytes, objects: Mapping[tuple[int, int], int] | None = None) -> int:
+    def put_workload(self, cgroup: int, number: int) -> None:
+        self.workloads[cgroup] = number
+
+    def drop_workload(self, cgroup: int) -> None:
+        self.workloads.pop(cgroup, None)
+
+    def swap(self, image: bytes, objects: Mapping[tuple[int, int], int] | None = None, workloads: Mapping[int, int] | None = None) -> int:
         if self.refuse_swap:
             raise KernelError("no room")
+        self.workloads = dict(workloads or {})
         self.calls.append(("swap", image))
         self.objects = objects or {}
         self.generation += 1

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bpfence import abi
-from bpfence.agent.agent import Agent, Settings
+from bpfence.agent.agent import CLASSES_SECONDS, Agent, Settings
 from bpfence.agent.generations import Counted, Counts, Generations, state_path
 from bpfence.agent.loading import load, read_policies
 from bpfence.compiler.explain import explain
@@ -23,8 +23,33 @@ from bpfence.errors import CompileError, KernelError, PolicyError
 from bpfence.evaluate import verdict
 from bpfence.events.process import read_boot_id
 from bpfence.policy import Action, Atom, Op
+from bpfence.workloads.model import Container
+from bpfence.workloads.registry import Registry
 from tests.unit.agent.fakes import Cost, FakeEngine, FakeKernel, Kept, known_generations, reloaded, write_policy
 from tests.unit.events.samples import record
+
+
+class Told:
+    """A source of containers: those that there are at the start, and those that come later."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.first: list[Container] = []
+        self.later: list[Container] = []
+        self.calls: list[str] = []
+
+    def ask(self, registry: Registry) -> None:
+        assert self.rig.kernel.asked == []
+        self.calls.append("ask")
+        registry.found("told", self.first)
+
+    def start(self, registry: Registry) -> None:
+        assert "swap" in self.rig.engine.names()
+        self.calls.append("start")
+        registry.found("told", [*self.first, *self.later])
+
+    def close(self) -> None:
+        self.calls.append("close")
 
 
 class Rig:
@@ -48,7 +73,15 @@ class Rig:
             }
         )
         (folder / "policies").mkdir(exist_ok=True)
-        self.agent = Agent(self.settings, self.output, report=self.said.append, kernel=self.kernel, monotonic=lambda: self.now)
+        self.sources = Told(self)
+        self.agent = Agent(
+            self.settings,
+            self.output,
+            report=self.said.append,
+            kernel=self.kernel,
+            monotonic=lambda: self.now,
+            sources=self.sources,
+        )
 
     def policy(self, name: str = "guard", **more: Any) -> Path:
         return write_policy(self.folder / "policies" / f"{name}.yaml", name, **more)
@@ -710,3 +743,122 @@ def test_filters_of_a_command_are_applied_and_not_named(tmp_path: Path) -> None:
     made.agent.start()
     made.agent.stop()
     assert not [text for text in made.said if "seccomp" in text]
+
+
+# ---- containers ----
+
+SELECTING = """
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: %s}
+spec:
+  scope: {image: [%s, both], unknown: outside}
+  rules:
+    - {name: r, on: open, match: {file.path: /%s}, action: deny}
+"""
+
+
+def selecting(rig: Rig, count: int) -> None:
+    for n in range(count):
+        (rig.folder / "policies" / f"i{n}.yaml").write_text(SELECTING % (f"i{n}", f"i{n}", f"i{n}"))
+
+
+def container(number: int, image: str) -> Container:
+    return Container(id=f"c{number}", cgroup=f"/docker/c{number}", cgroup_id=number, image=image)
+
+
+def test_a_container_that_changes_is_in_force_without_new_tables(rig: Rig) -> None:
+    selecting(rig, 2)
+    rig.agent.containers.found("test", [container(1, "i0")])
+    rig.agent.start()
+    first = dict(rig.engine.workloads)
+    assert set(first) == {1}
+    tables = rig.agent.life.tables.compiled
+    rig.step()
+    assert rig.engine.names().count("swap") == 1
+    rig.agent.containers.found("test", [container(1, "i1"), container(2, "other")])
+    rig.step()
+    rig.step()
+    assert rig.engine.names().count("swap") == 2
+    assert rig.engine.workloads[1] != first[1]
+    assert rig.agent.life.tables.compiled is tables
+    rig.agent.containers.found("test", [container(1, "i0")])
+    rig.step()
+    assert rig.engine.names().count("swap") == 2, "not twice in one moment"
+    rig.now += CLASSES_SECONDS
+    rig.step()
+    assert rig.engine.names().count("swap") == 3
+    assert rig.engine.workloads == first
+
+
+def until(rig: Rig, true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        rig.now += 1
+        rig.agent.step(0.01)
+
+
+def test_a_container_of_a_new_class_gets_tables_with_it(rig: Rig) -> None:
+    selecting(rig, 6)
+    rig.agent.start()
+    rig.agent.containers.found("test", [container(1, "both"), container(2, "i3")])
+    assert (rig.engine.workloads[1], rig.engine.workloads[2] >= abi.WORKLOAD_FIRST) == (abi.WORKLOAD_PENDING, True)
+    until(rig, lambda: rig.engine.workloads[1] >= abi.WORKLOAD_FIRST)
+    assert not rig.agent.containers.due
+    assert reloaded(rig.agent)
+    assert rig.engine.workloads[1] >= abi.WORKLOAD_FIRST
+
+
+def test_a_class_that_cannot_be_put_in_force_is_told_once(rig: Rig) -> None:
+    selecting(rig, 6)
+    rig.agent.start()
+    rig.engine.refuse_swap = True
+    rig.agent.containers.found("test", [container(1, "both")])
+    until(rig, lambda: any("stay unknown" in said for said in rig.said))
+    assert rig.engine.workloads[1] == abi.WORKLOAD_PENDING
+    assert not rig.agent.containers.wants_classes
+    rig.engine.refuse_swap = False
+    assert reloaded(rig.agent)
+    assert rig.engine.workloads[1] >= abi.WORKLOAD_FIRST
+
+
+def test_a_change_that_cannot_be_put_in_force_is_tried_again(rig: Rig) -> None:
+    selecting(rig, 1)
+    rig.agent.start()
+    rig.engine.refuse_swap = True
+    rig.agent.containers.found("test", [container(1, "i0")])
+    until(rig, lambda: any("could not be put in force" in said for said in rig.said))
+    rig.engine.refuse_swap = False
+    swaps = rig.engine.names().count("swap")
+    until(rig, lambda: rig.engine.names().count("swap") > swaps)
+    assert not rig.agent.containers.due
+
+
+def test_the_start_of_a_container_does_not_wait_for_its_turn(rig: Rig) -> None:
+    selecting(rig, 2)
+    rig.agent.start()
+    rig.agent.containers.found("test", [container(1, "i0")])
+    rig.step()
+    rig.step()
+    starting = threading.Thread(target=rig.agent.containers.register, args=(container(2, "i1"), 60.0))
+    starting.start()
+    while starting.is_alive():
+        rig.agent.step(0.01)  # the clock stands still
+    starting.join()
+    assert rig.engine.workloads[2] >= abi.WORKLOAD_FIRST
+    assert not rig.agent.containers.due
+
+
+def test_sources_are_asked_before_policies_are_in_force_and_listened_to_afterwards(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    selecting(rig, 1)
+    rig.sources.first, rig.sources.later = [container(1, "i0")], [container(2, "i0")]
+    rig.agent.start()
+    assert set(rig.engine.workloads) == {1}
+    rig.step()
+    rig.step()
+    assert set(rig.engine.workloads) == {1, 2}
+    assert rig.engine.workloads[1] == rig.engine.workloads[2]
+    rig.agent.stop()
+    assert rig.sources.calls == ["ask", "start", "close"]

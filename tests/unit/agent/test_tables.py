@@ -16,14 +16,20 @@ from bpfence.dialects.dialect import Context
 from bpfence.dialects.registry import DIALECTS
 from bpfence.errors import KernelError
 from bpfence.events.source import Live
+from bpfence.workloads.registry import Registry
 from tests.unit.agent.fakes import FakeEngine, write_policy
 from tests.unit.agent.falco_rig import RULES
+
+
+def nobody() -> Registry:
+    """No containers."""
+    return Registry(lambda: None, lambda _: 0)
 
 
 def made(engine: FakeEngine, said: list[str]) -> Tables:
     context = Context(lambda: Live(engine), "host", 4, None, said.append)
     confirms = Confirms(context, DIALECTS)
-    return Tables(engine, Generations(), confirms, Loop(lambda: 0.0), report=said.append, changed=lambda: None)
+    return Tables(engine, Generations(), confirms, Loop(lambda: 0.0), nobody(), report=said.append, changed=lambda: None)
 
 
 def test_nothing_is_released_before_the_new_tables_count(tmp_path: Path) -> None:
@@ -37,7 +43,7 @@ def test_nothing_is_released_before_the_new_tables_count(tmp_path: Path) -> None
 def test_what_was_made_beside_the_loop_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine()
     found, loaded = made(engine, []), load([str(write_policy(tmp_path / "p.yaml"))])
-    beside = tables(loaded, engine.supported_events())
+    beside = tables(loaded, engine.supported_events(), nobody())
     monkeypatch.setattr("bpfence.agent.tables.compile_policies", pytest.fail)
     assert found.put_in_force(loaded, beside) is beside[0]
 
@@ -74,9 +80,9 @@ def test_results_are_asked_for_where_a_rule_waits(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
     write_policy(tmp_path / "native.yaml")
     engine = FakeEngine()
-    compiled, left = tables(load([str(tmp_path)]), engine.supported_events())
+    compiled, left = tables(load([str(tmp_path)]), engine.supported_events(), nobody())
     assert ("file.open" in results(compiled), left) == (True, ())
-    assert results(tables(load([str(tmp_path / "native.yaml")]), engine.supported_events())[0]) == frozenset()
+    assert results(tables(load([str(tmp_path / "native.yaml")]), engine.supported_events(), nobody())[0]) == frozenset()
 
 
 def test_what_the_compiler_left_to_user_space_is_told_once(tmp_path: Path) -> None:

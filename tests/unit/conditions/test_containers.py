@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpfence import glob
-from bpfence.conditions.containers import LAYOUTS, Layout, container_of, in_container
+from bpfence.conditions.containers import LAYOUTS, Layout, container_id, container_of, in_container, inside, of_runtime, untold
 from bpfence.evaluate import holds
 from bpfence.policy import Atom, Op
 
@@ -108,3 +108,27 @@ def test_the_container_of_a_cgroup(path: str, container: str | None) -> None:
 def test_the_reference_names_every_runtime() -> None:
     [row] = [line for line in (ROOT / "docs/policy-reference.md").read_text().splitlines() if line.startswith("| `container` |")]
     assert all(layout.runtime in row for layout in LAYOUTS)
+
+
+def test_ids_are_whole_and_shown_short() -> None:
+    assert container_id(f"/docker/{ID}/x") == ID
+    assert container_of(f"/docker/{ID}/x") == ID[:12]
+    assert container_id("/lxc/web") == container_of("/lxc/web") == "web"
+    assert container_id("/user.slice") is None
+
+
+def test_inside_and_untold() -> None:
+    for path, told, expected in (("/docker/x", False, (True, True)), ("/docker/x", True, (True, False)), ("/x", True, (True, False))):
+        event = {"process.cgroup": path, **({"process.container": ()} if told else {})}
+        assert (holds(inside(), event), holds(untold(), event)) == expected
+    assert not holds(inside(), {"process.cgroup": "/x"})
+
+
+def test_runtimes_that_cgroups_tell() -> None:
+    docker, crio = of_runtime("docker"), of_runtime("cri-o")
+    assert docker is not None
+    assert crio is not None
+    assert holds(docker, {"process.cgroup": "/system.slice/docker-0.scope/x"})
+    assert not holds(docker, {"process.cgroup": "/system.slice/crio-0.scope"})
+    assert holds(crio, {"process.cgroup": "/system.slice/crio-0.scope"})
+    assert of_runtime("runc") is None

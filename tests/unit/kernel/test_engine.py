@@ -706,3 +706,37 @@ def test_where_no_program_can_be_loaded_people_read_what_was_seen() -> None:
     assert str(caught.value).endswith(f"({seen})")
     assert "lsm_load" not in str(caught.value)
     assert "doctor" in caught.value.hint
+
+
+def workloads(engine: Engine) -> dict[int, tuple[int, ...]]:
+    table = engine._maps["workloads"]
+    return {struct.unpack("<Q", key)[0]: abi.WORKLOAD_STRUCT.unpack(table.get(key) or b"") for key in table.all_keys()}
+
+
+def test_classes_of_containers_belong_to_a_generation(engine: Engine) -> None:
+    """While a swap is on its way, either tables find their own class of a container."""
+    engine.swap(image(), None, {7: 3, 8: 4})
+    assert workloads(engine) == {7: (0, 3), 8: (0, 4)}
+    engine.put_workload(9, 5)
+    engine.put_workload(7, 6)
+    assert workloads(engine) == {7: (6, 6), 8: (0, 4), 9: (5, 5)}
+    engine.swap(image(), None, {7: 2, 9: 2})
+    assert workloads(engine) == {7: (2, 6), 9: (2, 5)}
+    engine.drop_workload(9)
+    engine.drop_workload(9)
+    assert workloads(engine) == {7: (2, 6)}
+    engine.swap(image())
+    assert workloads(engine) == {}
+
+
+def test_a_swap_that_fails_leaves_the_classes_in_force(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.swap(image(), None, {7: 3})
+
+    def refuse(*_: object) -> None:
+        raise KernelError("no memory", missing="room")
+
+    monkeypatch.setattr(engine_module.libbpf, "store_u32", refuse)
+    with pytest.raises(KernelError, match="no memory"):
+        engine.swap(image(), None, {7: 9})
+    monkeypatch.undo()
+    assert workloads(engine)[7][1] == 3

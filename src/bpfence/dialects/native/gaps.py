@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 from bpfence import abi
-from bpfence.conditions.containers import in_container
+from bpfence.conditions.containers import inside
 from bpfence.conditions.values import branches
 from bpfence.errors import Location
 from bpfence.evaluate import holds
@@ -191,9 +191,13 @@ def _tests(rule: Rule, event: str) -> Iterator[Atom]:
     return required_atoms(rule.condition_for(event)) if event in rule.events else iter(())
 
 
+def _selects(part: Condition) -> bool:
+    return not isinstance(part, Not) and any(atom.op is Op.SELECTS for atom in atoms(part))
+
+
 def _of_the_host(together: Together, rule: Rule) -> Iterator[PolicyGap]:
     """Processes in a container have their own names for files, and are never seen to use the host's names."""
-    if in_container() not in _conjuncts(together.policy.scope):
+    if not any(part == inside() or _selects(part) for part in _conjuncts(together.policy.scope)):
         return
     for atom in dict.fromkeys(atom for event in rule.events for atom in _tests(rule, event)):
         path = str(atom.value)

@@ -12,12 +12,14 @@ import errno as errno_module
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from bpfence import names
-from bpfence.conditions import expand, values
-from bpfence.conditions.containers import in_container
+import msgspec
+
+from bpfence import glob, names
+from bpfence.conditions import expand, images, values
+from bpfence.conditions.containers import inside, of_runtime, untold
 from bpfence.dialects.native import effects, gaps, reread, schema, seccomp
 from bpfence.dialects.native.reread import Parts
 from bpfence.dialects.native.schema import Document
@@ -29,7 +31,24 @@ from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, GROUPS, Field, Kind, applies
 from bpfence.names import Answer
-from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Op, Policy, PolicySet, Rule
+from bpfence.policy import (
+    CONTAINER_FIELD,
+    FALSE,
+    TRUE,
+    Action,
+    And,
+    Atom,
+    Condition,
+    Label,
+    Op,
+    Or,
+    Policy,
+    PolicySet,
+    Rule,
+    Selector,
+    atoms,
+    unknown_too,
+)
 from bpfence.words import quoted, suggest
 
 if TYPE_CHECKING:
@@ -66,8 +85,25 @@ ACTIONS_OF_OTHERS: Final = {
 """Words for actions and modes of other tools, and of people."""
 MESSAGE_WORDS: Final = ("event", "policy", "rule", "action", "severity")
 
-_LATER: Final = "the Kubernetes/containers support of a later version"
-_NOT_YET: Final = {"image", "namespace", "namespaces", "labels", "pod", "pods", "podSelector", "namespaceSelector", "selector"}
+WORKLOADS: Final = {
+    "image": "images",
+    "namespace": "namespaces",
+    "pod": "pods",
+    "serviceAccount": "service_accounts",
+    "runtime": "runtimes",
+}
+LABELS: Final = {"labels": "labels", "namespaceLabels": "namespace_labels"}
+"""Keys of a scope -> members of a selector of containers. `container` is read by itself."""
+_MEMBERS: Final = {"container": "names", **WORKLOADS}
+UNKNOWN: Final = ("inside", "audit", "outside")
+_OPERATORS: Final = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
+_MEANT: Final = {
+    "images": "image", "namespaces": "namespace", "pods": "pod", "podselector": "labels", "selector": "labels", "matchlabels": "labels",
+    "label": "labels", "namespaceselector": "namespaceLabels", "namespacelabels": "namespaceLabels", "serviceaccount": "serviceAccount",
+    "service_account": "serviceAccount", "serviceaccountname": "serviceAccount", "containers": "container", "containername": "container",
+    "runtimes": "runtime",
+}  # fmt: skip
+"""Words for keys of a scope that other tools use."""
 _INSTEAD: Final = {
     (schema.RuleSpec, "mode"): "mode belongs to the whole policy: put it under spec, or the rule into a policy of its own",
     (schema.RuleSpec, "true"): "write 'on', in quotes: in YAML 1.1, which many programs write, a bare on is true",
@@ -271,9 +307,8 @@ class _Shapes:
     def unknown_key(self, key: YamlNode, model: type[Document], what: str, also: str) -> None:
         """Report a key that `model` does not have. `also`: more to say."""
         text, known = key.text, schema.keys(model)
-        if text in _NOT_YET and issubclass(model, schema.Subjects):
-            hint = "scope by container: true, cgroup:, exe: or user: instead"
-            self.report.add(key, "not-supported", f"{text} needs {_LATER}{also}", hint)
+        if issubclass(model, schema.Subjects) and meant(text, _MEANT):
+            self.report.add(key, "unknown-key", f"unknown key {quoted(text)} in {what}{also}", meant(text, _MEANT))
         elif text == "<<":
             hint = "write the keys out, or use an alias for a whole value"
             self.report.add(key, "unknown-key", f"merge keys are not supported{also}", hint)
@@ -330,6 +365,7 @@ class _PolicyReader(_Shapes):
         self.defaults: dict[str, Location] = {}
         # After a mistake in one of these, nothing certain can be said about the rules.
         self.scope_known = self.defaults_known = True
+        self.doubt: Condition = FALSE
 
     # ---- the document ----
 
@@ -356,6 +392,7 @@ class _PolicyReader(_Shapes):
             tags=self.tags(spec) or (),
             scope=scope,
             default=default,
+            doubt=self.doubt,
             links="links" not in spec or self.choice(spec["links"][1], "links", LINKS) != "as-written",
             location=root.location,
         )
@@ -472,10 +509,11 @@ class _PolicyReader(_Shapes):
     def scope(self, node: YamlNode) -> Condition:
         errors = self.report.errors
         entries = self.level(node, schema.Scope, "scope")
-        parts = self.subjects(entries)
+        unknown = (self.choice(entries["unknown"][1], "unknown", UNKNOWN) if "unknown" in entries else None) or UNKNOWN[1]
+        parts = self.subjects(entries, unknown == "inside")
         if "unless" in entries:
             before = self.report.errors
-            excepted = values.conj(self.subjects(self.level(entries["unless"][1], schema.Subjects, "unless")))
+            excepted = values.conj(self.subjects(self.level(entries["unless"][1], schema.Subjects, "unless"), unknown != "inside"))
             if excepted == TRUE and self.report.errors == before:
                 self.report.add(entries["unless"][0], "unreachable", "an empty unless leaves everything out", _EMPTY_UNLESS)
             parts.append(values.negation(excepted))
@@ -484,19 +522,99 @@ class _PolicyReader(_Shapes):
         if field is not None and self.report.errors == errors:
             what = f"no process is in this scope: the tests on {field} exclude each other"
             self.report.add(node, "unreachable", what, "values of one key are alternatives, keys are all required")
+        selects = any(atom.op is Op.SELECTS for atom in atoms(scope))
+        if "unknown" in entries and not selects and self.report.errors == errors:
+            what = "nothing in this scope can be unknown of a container"
+            self.report.add(
+                entries["unknown"][0],
+                "useless",
+                what,
+                f"remove it, or select containers by {', '.join(WORKLOADS)}, labels or namespaceLabels",
+            )
+        self.doubt = untold() if selects and unknown == "audit" else FALSE
         # After a mistake in the scope, nothing certain can be said about the rules inside it.
         return scope if self.report.errors == errors else TRUE
 
-    def subjects(self, entries: dict[str, KeyValue]) -> list[Condition]:
+    def subjects(self, entries: dict[str, KeyValue], unknown: bool) -> list[Condition]:
+        """`unknown`: whether a container counts of which it is not known."""
         parts: list[Condition] = []
         for key, (_, value) in entries.items():
             if key in SUBJECTS:
                 condition = self.alternatives(FIELD_BY_NAME[SUBJECTS[key]], value)
                 parts.append(expand.below(condition) if key == "cgroup" else condition)
-            elif key == "container":
-                text = self.choice(value, "container", ("true", "false"))
-                parts.append(values.negation(in_container()) if text == "false" else in_container())
+            elif key == "container" and value.kind == "scalar" and value.text in ("true", "false"):
+                parts.append(values.negation(inside()) if value.text == "false" else inside())
+        members = {member: self.patterns(key, entries[key][1]) for key, member in _MEMBERS.items() if key in entries}
+        selector = msgspec.structs.replace(Selector(), **members)
+        for key, member in LABELS.items():
+            if key in entries:
+                selector = msgspec.structs.replace(selector, **{member: self.labels(key, entries[key][1])})
+        if selector != Selector():
+            test = unknown_too(selector, untold()) if unknown else Atom(CONTAINER_FIELD, Op.SELECTS, selector)
+            by_cgroup = tuple(_by_cgroup(selector))
+            parts.append(Or((*by_cgroup, test)) if by_cgroup else test)
         return parts
+
+    def patterns(self, key: str, node: YamlNode) -> tuple[str, ...]:
+        """The globs of one key that selects containers; none for `container: true` and `false`."""
+        found = []
+        for item, text in self.texts(node, key):
+            if key == "container" and text in ("true", "false"):
+                if node.kind == "list":
+                    self.report.add(item, "bad-value", f"{text} is no name of a container", f"write container: {text}, without a list")
+                continue
+            try:
+                if key == "image":
+                    images.pattern(text)
+                else:
+                    glob.compiled(text, "string")
+            except glob.GlobError as e:
+                self.report.bad(item, TextError(e.message, e.hint, "bad-glob", e.position))
+            except ValueError as e:
+                self.report.add(
+                    item, "bad-value", f"{quoted(text)} is not the pattern of an image: {e}", "write nginx, nginx:1.27 or nginx:*"
+                )
+            else:
+                found.append(text)
+        return tuple(found)
+
+    def labels(self, name: str, node: YamlNode) -> tuple[Label, ...]:
+        """Tests on labels: a plain map, or the selector of Kubernetes."""
+        known = schema.keys(schema.LabelSelector)
+        entries = self.pairs(node, name)
+        if not entries and node.kind == "map":
+            self.report.add(node, "empty", f"{name} asks for none", "write `key: value`, or remove it")
+        if entries.keys().isdisjoint(known):
+            return tuple(self.matched(entries))
+        entries = self.level(node, schema.LabelSelector, name)
+        found = list(self.matched(self.pairs(entries[known[0]][1], known[0]))) if known[0] in entries else []
+        listed = entries[known[1]][1] if known[1] in entries else None
+        if listed is not None and listed.kind != "list":
+            self.report.add(listed, "wrong-type", f"{known[1]} must be a list", "begin each with '- key: ...'")
+        for item in listed.items if listed is not None and listed.kind == "list" else ():
+            found += self.expression(item)
+        return tuple(found)
+
+    def matched(self, entries: dict[str, KeyValue]) -> Iterator[Label]:
+        for key, (_, value) in entries.items():
+            text = self.text(value, f"the label {key}") if not value.empty else ""
+            if text is not None:
+                yield Label(key, "in", (text,))
+
+    def expression(self, node: YamlNode) -> Iterator[Label]:
+        entries = self.level(node, schema.Expression, "an expression")
+        if not {"key", "operator"} <= entries.keys():
+            return
+        key = self.text(entries["key"][1], "key")
+        operator = self.choice(entries["operator"][1], "operator", _OPERATORS)
+        listed = tuple(text for _, text in self.texts(entries["values"][1], "values")) if "values" in entries else ()
+        if key is None or operator is None:
+            return
+        if bool(listed) != (operator in ("In", "NotIn")):
+            what = f"{operator} needs values" if not listed else f"{operator} takes no values"
+            self.report.add(node, "bad-value", what, "write `{key: tier, operator: In, values: [web, api]}`")
+            return
+        yield Label(key, _OPERATORS[operator], listed)
 
     def alternatives(self, field: Field, node: YamlNode) -> Condition:
         """The condition of one value or a list of them."""
@@ -861,6 +979,12 @@ class _RuleReader:
                 what = f"{', '.join(events)} does not carry {name}"
                 self.report.add(node.place(brace.start() + 1), "bad-message", what, "name a field of the event")
         return text
+
+
+def _by_cgroup(selector: Selector) -> Iterator[Condition]:
+    """Where runtimes alone are asked for, cgroups tell some of them without being told."""
+    if selector == Selector(runtimes=selector.runtimes):
+        yield from (found for runtime in selector.runtimes if (found := of_runtime(runtime)) is not None)
 
 
 def _conjuncts(condition: Condition) -> tuple[Condition, ...]:

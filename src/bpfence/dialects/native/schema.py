@@ -56,12 +56,51 @@ class Subjects(Document):
     uid: Annotated[Values, Meta(description="its effective user id, or ranges")] = msgspec.field(default_factory=list)
     gid: Annotated[Values, Meta(description="its effective group id, or ranges")] = msgspec.field(default_factory=list)
     cgroup: Annotated[Values, Meta(description="globs of its cgroup v2 path")] = msgspec.field(default_factory=list)
-    container: Annotated[bool | None, Meta(description="whether it runs in a container, told by the cgroup path")] = None
+    container: Annotated[
+        Union[bool, str, list[str], None], Meta(description="whether it runs in a container, or globs of the container's name")
+    ] = None
+    image: Annotated[Union[str, list[str]], Meta(description="images of its container: nginx, nginx:1.*, registry/team/*")] = msgspec.field(
+        default_factory=list
+    )
+    labels: Annotated[
+        dict[str, Any],
+        Meta(description="labels of its pod, or of a container without one: key: value, or matchLabels and matchExpressions"),
+    ] = {}
+    namespace: Annotated[Union[str, list[str]], Meta(description="globs of its pod's namespace")] = msgspec.field(default_factory=list)
+    namespace_labels: Annotated[
+        dict[str, Any], Meta(description="labels of its pod's namespace: key: value, or matchLabels and matchExpressions")
+    ] = msgspec.field(default_factory=dict, name="namespaceLabels")
+    pod: Annotated[Union[str, list[str]], Meta(description="globs of its pod's name")] = msgspec.field(default_factory=list)
+    service_account: Annotated[Union[str, list[str]], Meta(description="globs of its pod's service account")] = msgspec.field(
+        default_factory=list, name="serviceAccount"
+    )
+    runtime: Annotated[Union[str, list[str]], Meta(description="what runs its container: docker, containerd, cri-o, podman, …")] = (
+        msgspec.field(default_factory=list)
+    )
+
+
+class Expression(Document):
+    """A test on one label."""
+
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: list[str] = []
+
+
+class LabelSelector(Document):
+    """Tests on labels, as Kubernetes writes them; all are required."""
+
+    match_labels: Annotated[dict[str, str], Meta(description="label: value")] = msgspec.field(default_factory=dict, name="matchLabels")
+    match_expressions: list[Expression] = msgspec.field(default_factory=list, name="matchExpressions")
 
 
 class Scope(Subjects):
     """Which processes the policy is about; empty: all."""
 
+    unknown: Annotated[
+        Literal["inside", "audit", "outside"],
+        Meta(description="containers of which it is not known, or not yet: the policy is in force, reports what it would do, or is not"),
+    ] = "audit"
     unless: Annotated[Subjects | None, Meta(description="which of them are left out")] = None
 
 
@@ -142,6 +181,15 @@ def json_schema() -> dict[str, Any]:
     }
     for key in ("match", "unless"):
         rule[key] = {"description": rule[key]["description"], "$ref": "#/$defs/Match"}
+    selector = msgspec.json.schema(LabelSelector)["$defs"]
+    definitions |= selector
+    for scope in ("Scope", "Subjects"):
+        for key in ("labels", "namespaceLabels"):
+            plain = {"type": "object", "additionalProperties": {"type": "string"}, "not": {"$ref": "#/$defs/LabelSelector"}}
+            definitions[scope]["properties"][key] = {
+                "description": definitions[scope]["properties"][key]["description"],
+                "anyOf": [{"$ref": "#/$defs/LabelSelector"}, plain],
+            }
     spec = definitions["Spec"]["properties"]
     definitions["SeccompProfile"] = seccomp_schema()
     spec["seccomp"] = {"description": spec["seccomp"]["description"], "anyOf": [{"type": "string"}, {"$ref": "#/$defs/SeccompProfile"}]}

@@ -13,7 +13,10 @@ import msgspec
 from bpfence import evaluate
 from bpfence import fields as tables
 from bpfence.compiler.compile import Compiled, compile_policies
+from bpfence.compiler.workloads import Class, selectors
+from bpfence.conditions.containers import in_container
 from bpfence.conditions.links import PATHS as PATH_FIELDS
+from bpfence.conditions.text import condition_text
 from bpfence.dialects.facts import Facts
 from bpfence.dialects.native.dialect import NATIVE, NativeRules
 from bpfence.dialects.tools import Shown, StyledLine, Tested, TextTable, Tools, diagnostic_as_json, heading
@@ -23,8 +26,26 @@ from bpfence.events.values import BadValueError, escape, printable
 from bpfence.fields import FIELD_BY_NAME, applies
 from bpfence.host.links import Links
 from bpfence.names import TABLES
-from bpfence.policy import DEFAULT_RULE, Action, And, Condition, Not, Op, Or, Policy, PolicySet, Value, atoms
+from bpfence.policy import (
+    CONTAINER_FIELD,
+    DEFAULT_RULE,
+    FALSE,
+    TRUE,
+    Action,
+    And,
+    Condition,
+    Not,
+    Op,
+    Or,
+    Policy,
+    PolicySet,
+    Value,
+    atoms,
+    with_doubts,
+)
 from bpfence.seccomp.profile import kernel_version
+from bpfence.workloads.model import Container
+from bpfence.workloads.select import selected
 
 if TYPE_CHECKING:
     from bpfence.compiler.explain import Route
@@ -64,10 +85,13 @@ class NativeTools(Tools):
         if names:
             raise UsageError(f"{self.dialect.title} are explained as a whole, without --rule")
         policies = self._policies(sources, links)
-        compiled = compile_policies(policies)
-        samples = [_resolved(sample, links) for sample in _samples(event)] if event else []
+        asked = _samples(event) if event else []
+        classes = [_class(policies, container) for _, container in asked if container is not None]
+        compiled = compile_policies(policies, workloads=classes)
+        given = [_with_container(policies, sample, container) for sample, container in asked]
+        samples = [_resolved(sample, links) for sample in given]
         routes = [(_route(compiled, sample, notes), undecided_fields(policies, sample)) for sample, notes in samples]
-        return Shown(_explained(compiled, routes), list(_parts(compiled, routes))), []
+        return Shown(_explained(policies, compiled, routes), list(_parts(policies, compiled, routes))), []
 
     def test(
         self, sources: Sequence[SourceFile], lines: Iterable[bytes], *, mode: str | None = None, options: object = None, form: str = ""
@@ -155,6 +179,8 @@ def undecided_fields(policies: PolicySet, event: dict[str, Value]) -> tuple[str,
 def _lacking(condition: Condition, event: dict[str, Value], name: str) -> Iterator[str]:
     """Fields of a condition that the sample lacks, though its kind of event can have them."""
     for atom in atoms(condition):
+        if atom.field == CONTAINER_FIELD:
+            continue  # a process that nobody says a container of is in none, or in one that is not known: the scope says what that means
         for field in atom.fields if atom.op is not Op.OBJECT else ():
             if event.get(field) is None and applies(FIELD_BY_NAME[field], name):
                 yield field
@@ -202,18 +228,31 @@ def _resolved(event: dict[str, Value], links: Links) -> tuple[dict[str, Value], 
     return {**event, **made, **lists}, notes
 
 
-def _samples(text: str) -> list[dict[str, Value]]:
-    """The sample event; where it names a group, one for each event of the group."""
+def _class(policies: PolicySet, container: Container) -> Class:
+    return selected(container, selectors(with_doubts(policies)))
+
+
+def _with_container(policies: PolicySet, event: dict[str, Value], container: Container | None) -> dict[str, Value]:
+    """A sample event with the selectors that select its container."""
+    if container is None:
+        return event
+    chosen: Any = tuple(_class(policies, container))
+    return {**event, CONTAINER_FIELD: chosen}
+
+
+def _samples(text: str) -> list[tuple[dict[str, Value], Container | None]]:
+    """The sample event and its container; where it names a group, one for each event of the group."""
     try:
         document = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UsageError(f"--event is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise UsageError("--event must be a JSON object")
-    from bpfence.events.source import events_from_json
+    from bpfence.events.source import container_from_json, events_from_json
 
     try:
-        return list(events_from_json(document))
+        container = container_from_json(document)
+        return [(event, container) for event in events_from_json(document)]
     except BadValueError as error:
         raise UsageError(f"--event: {error}") from None
 
@@ -237,9 +276,26 @@ def _group_rows(compiled: Compiled) -> Iterator[tuple[str, ...]]:
         yield str(index), str(group.rules), str(group.rows), str(group.nodes), str(group.edges), events
 
 
-def _parts(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> Iterator[TextTable | StyledLine]:
+def _scope_rows(policies: PolicySet) -> Iterator[tuple[str, ...]]:
+    by_path = condition_text(in_container())  # longer than what it says
+    for policy in policies.policies:
+        if policy.scope != TRUE:
+            yield (
+                policy.name,
+                condition_text(policy.scope).replace(by_path, "its cgroup is a container's"),
+                "audit" if policy.doubt != FALSE else "",
+            )
+
+
+def _parts(policies: PolicySet, compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> Iterator[TextTable | StyledLine]:
     yield TextTable(("policy", "rule", "mode", "action", "events", "decided"), list(_rule_rows(compiled)), "Rules")
     yield ()
+    if scopes := list(_scope_rows(policies)):
+        yield TextTable(("policy", "processes", "unknown containers"), scopes, "Scopes")
+        yield ()
+    if compiled.workloads:
+        yield ((f"Containers are told apart by {len(compiled.workloads)} classes", ""),)
+        yield ()
     yield TextTable(("dimension", "field", "when", "classes", "states"), list(_dimension_rows(compiled)), "Dimensions")
     yield ()
     yield TextTable(("group", "rules", "subjects", "nodes", "edges", "events"), list(_group_rows(compiled)), "Diagrams")
@@ -254,11 +310,13 @@ def _parts(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> I
             yield ((lacks(lacking), "yellow"),)
 
 
-def _explained(compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> dict[str, Any]:
+def _explained(policies: PolicySet, compiled: Compiled, routes: list[tuple[Route, tuple[str, ...]]]) -> dict[str, Any]:
     names = ("policy", "rule", "mode", "action", "events", "decided")
     rules = [dict(zip(names, row, strict=True)) | {"events": row[4].split()} for row in _rule_rows(compiled)]
     result = {
         "rules": rules,
+        "scopes": [dict(zip(("policy", "processes", "unknown"), row, strict=True)) for row in _scope_rows(policies)],
+        "container_classes": len(compiled.workloads),
         "dimensions": msgspec.to_builtins(compiled.dims),
         "groups": msgspec.to_builtins(compiled.stats.groups),
         "bytes": compiled.stats.bytes,
@@ -277,7 +335,8 @@ def _judged(result: dict[str, Any]) -> tuple[str, str]:
 
 
 def _tested(policies: PolicySet, recorded: Recorded) -> dict[str, Any]:
-    verdict = evaluate.verdict(policies, recorded.fields)
+    event = _with_container(policies, recorded.fields, recorded.container)
+    verdict = evaluate.verdict(policies, event)
     errno = errno_module.errorcode.get(verdict.errno, str(verdict.errno)) if verdict.errno else None
     rules = [f"{match.policy}/{match.rule}" for match in verdict.matches]
     mismatch = "" if recorded.expect is None else _mismatch(recorded, verdict.action, errno, rules)
@@ -289,7 +348,7 @@ def _tested(policies: PolicySet, recorded: Recorded) -> dict[str, Any]:
         "rules": rules,
         "expected": recorded.expect,
         "mismatch": mismatch,
-        "lacks": undecided_fields(policies, recorded.fields),
+        "lacks": undecided_fields(policies, event),
     }
 
 

@@ -21,7 +21,7 @@ from bpfence.documents.placed import MAX_BYTES
 from bpfence.errors import Diagnostic, Location
 from bpfence.evaluate import holds, verdict
 from bpfence.fields import EVENTS, FIELDS, GROUPS
-from bpfence.policy import TRUE, Action, Atom, Event, Op, Policy, PolicySet, Rule, atoms
+from bpfence.policy import CONTAINER_FIELD, TRUE, Action, Atom, Event, Label, Op, Policy, PolicySet, Rule, Selector, atoms
 from tests.unit.documents.single_mistakes import single_mistakes
 
 HEAD = "apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {name: p}\nspec:\n"
@@ -136,6 +136,57 @@ def test_scope(scope: str, event: Event, expected: bool) -> None:
     assert policy.rules[0].matches({**event, "event": "process.exec"}) is expected
     closed = verdict(PolicySet((policy,)), {**event, "event": "file.open"})
     assert (closed.action == Action.DENY) is expected
+
+
+NGINX = Selector(images=("nginx:*",))
+
+
+@pytest.mark.parametrize(
+    ("scope", "selector"),
+    [
+        ("image: nginx:*", NGINX),
+        ("{container: true, image: nginx:*}", NGINX),
+        ("container: [web, 'db-*']", Selector(names=("web", "db-*"))),
+        ("{namespace: prod, pod: a-*, serviceAccount: sa}", Selector(namespaces=("prod",), pods=("a-*",), service_accounts=("sa",))),
+        ("labels: {app: web, tier: [front]}", None),
+        ("labels: {app: web, tier: ''}", Selector(labels=(Label("app", "in", ("web",)), Label("tier", "in", ("",))))),
+        ("namespaceLabels: {team: a}", Selector(namespace_labels=(Label("team", "in", ("a",)),))),
+        ("labels: {matchLabels: {app: web}}", Selector(labels=(Label("app", "in", ("web",)),))),
+        (
+            "labels: {matchExpressions: [{key: a, operator: NotIn, values: [x, y]}, {key: b, operator: DoesNotExist}]}",
+            Selector(labels=(Label("a", "notin", ("x", "y")), Label("b", "absent"))),
+        ),
+    ],
+)
+def test_a_scope_selects_containers(scope: str, selector: Selector | None) -> None:
+    body = scope if scope.startswith("{") else f"{{{scope}}}"
+    policies, found = load_text(f"{HEAD}  scope: {body}\n  rules:\n    - {{name: r, on: exec, action: deny}}\n")
+    if selector is None:
+        assert [d.code for d in found] == ["wrong-type"]
+        return
+    (policy,) = policies.policies
+    assert [atom.value for atom in atoms(policy.scope) if atom.op is Op.SELECTS] == [selector]
+    event: Event = {"event": "process.exec", "process.cgroup": "/docker/x"}
+    assert policy.rules[0].matches({**event, CONTAINER_FIELD: (selector,)})  # type: ignore[dict-item]
+    assert not policy.rules[0].matches({**event, CONTAINER_FIELD: ()})
+
+
+@pytest.mark.parametrize(("unknown", "action"), [("inside", "DENY"), ("audit", "AUDIT"), ("outside", "NONE"), (None, "AUDIT")])
+@pytest.mark.parametrize("scope", ["image: nginx", "container: true, unless: {image: nginx}"])
+def test_what_becomes_of_unknown_containers(scope: str, unknown: str | None, action: str) -> None:
+    posture = f", unknown: {unknown}" if unknown else ""
+    policy = load(f"  scope: {{{scope}{posture}}}\n  default: {{open: deny}}\n  rules:\n    - {{name: r, on: exec, action: deny}}\n")
+    for event, cgroup, expected in (
+        ("process.exec", "/docker/x", action), ("file.open", "/docker/x", action), ("process.exec", "/user.slice", "NONE"),
+    ):  # fmt: skip
+        assert verdict(PolicySet((policy,)), {"event": event, "process.cgroup": cgroup}).action.name == expected
+
+
+def test_a_runtime_is_told_by_the_cgroup_too() -> None:
+    policy = load("  scope: {runtime: [docker, runc], unknown: outside}\n  rules:\n    - {name: r, on: exec}\n")
+    assert holds(policy.scope, {"process.cgroup": "/docker/x/below"})
+    assert not holds(policy.scope, {"process.cgroup": "/machine.slice/libpod-1.scope"})
+    assert holds(policy.scope, {CONTAINER_FIELD: (Selector(runtimes=("docker", "runc")),)})  # type: ignore[dict-item]
 
 
 def test_default_postures() -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from bpfence.dialects.native import schema
-from bpfence.dialects.native.read import SUBJECTS
+from bpfence.dialects.native.read import LABELS, SUBJECTS, WORKLOADS
 from bpfence.documents import yaml_nodes
 from bpfence.documents.yaml_nodes import YamlNode
 from bpfence.fields import FIELD_BY_NAME
@@ -39,7 +39,7 @@ def test_the_models_refuse_other_keys() -> None:
 def test_keys() -> None:
     assert schema.keys(schema.SecurityPolicy) == ("apiVersion", "kind", "metadata", "spec")
     assert schema.required_keys(schema.RuleSpec) == ("name", "on")
-    assert set(SUBJECTS) | {"container", "unless"} == set(schema.keys(schema.Scope))
+    assert set(SUBJECTS) | set(WORKLOADS) | set(LABELS) | {"container", "unknown", "unless"} == set(schema.keys(schema.Scope))
     assert set(SUBJECTS.values()) <= set(FIELD_BY_NAME)
 
 

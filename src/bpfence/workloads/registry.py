@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What sources say of containers in, the class of each in the kernel out; and who a cgroup belongs to.
+
+Sources call it from their own threads: `found` with all that one sees, `register` with one that is about to start. The agent calls the
+rest. A container is told apart by its cgroup, of which the kernel knows the number; what is known of it is what all sources say together. A
+container within another is in the classes of both. Nothing here waits for a source, and what the agent's loop calls waits for nobody longer
+than a swap of tables takes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from bpfence import abi
+from bpfence.compiler.workloads import MAX_CLASSES, Class, numbered_classes, selectors
+from bpfence.conditions.containers import container_of
+from bpfence.errors import KernelError
+from bpfence.policy import PolicySet, Selector, with_doubts
+from bpfence.workloads.model import Container
+from bpfence.workloads.select import described, selected
+
+HOOK: Final = "hook"
+"""The source that tells of containers before their first instruction. It does not tell of their end."""
+MAX_CONTAINERS: Final = 8192
+"""Half of what the kernel's map holds: what is gone leaves it a moment later."""
+MAX_TEXT: Final = 4096
+KEPT_CLASSES: Final = 256
+"""Of the classes in force so many are kept in the next tables of the same selectors, though no container has them just now."""
+REGISTER_SECONDS: Final = 1.5
+"""How long `register` waits for a swap, or for tables with a new class. The hook waits a little longer for its answer."""
+
+
+class Target(Protocol):
+    """What the registry needs of `kernel.engine.Engine`."""
+
+    def put_workload(self, cgroup: int, number: int) -> None: ...
+    def drop_workload(self, cgroup: int) -> None: ...
+
+
+class Sources(Protocol):
+    """Where the agent's registry hears of containers from."""
+
+    def ask(self, registry: Registry) -> None:
+        """Tell it of all containers that run, before policies are in force. Comes back in a bounded time, whoever does not answer."""
+
+    def start(self, registry: Registry) -> None:
+        """Tell it of changes from now on, in threads. The agent has given up its privileges, and policies are in force."""
+
+    def close(self) -> None:
+        """Tell it of nothing more."""
+
+
+class Entry(NamedTuple):
+    """A container as all sources know it, and its class. `number`: of the class in the tables in force; 0 without tables."""
+
+    container: Container
+    selected: Class
+    number: int
+
+
+class Registry:
+    """All containers of this machine. `version` grows when something about them changes.
+
+    `changed` is called, in any thread, when `due` may have become true. `identify`: the number of a cgroup by its path, 0 where there is
+    none.
+    """
+
+    def __init__(self, changed: Callable[[], None], identify: Callable[[str], int], report: Callable[[str], None] = lambda _: None) -> None:
+        self._changed = changed
+        self._identify = identify
+        self._report = report
+        self._lock = threading.Condition(threading.RLock())
+        self._told: dict[str, dict[str, Container]] = {}
+        self._entries: dict[str, Entry] = {}
+        self._selectors: tuple[Selector, ...] = ()
+        self._numbers: dict[Class, int] = {}
+        self._target: Target | None = None
+        self._stale = False
+        self._waiting = 0
+        self.version = 0
+        self._given_up: frozenset[Class] = frozenset()
+        self._full = False
+
+    # ---- sources ----
+
+    def found(self, source: str, containers: Iterable[Container] | None) -> None:
+        """All containers that a source sees now; None: it could not be asked, and what it said before stays."""
+        if containers is None:
+            return
+        with self._lock:
+            known = self._told.get(source, {})
+            now: dict[str, Container] = {}
+            for container in containers:
+                if len(now) < MAX_CONTAINERS and (kept := self._kept(container)) is not None:
+                    now[kept.cgroup] = kept
+            self._told[source] = now
+            gone = self._ended() if source != HOOK else ()
+            self._update({*known, *now, *gone})
+
+    def register(self, container: Container, seconds: float = REGISTER_SECONDS) -> None:
+        """A container that is about to start. When this returns its class is in force for its first program, and for who executes that;
+        KernelError where that was not possible in time: then it may be unknown.
+        """
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            kept = self._kept(container)
+            if kept is None:
+                raise KernelError(f"the container {container.id[:64]!r} has no cgroup of its own that a class could be put on")
+            self._told.setdefault(HOOK, {})[kept.cgroup] = kept
+            self._waiting += 1
+            try:
+                self._update({kept.cgroup})
+                while not self._in_force(kept.cgroup):
+                    if not self._lock.wait(deadline - time.monotonic()):
+                        raise KernelError("the container's class could not be put in force in time")
+            finally:
+                self._waiting -= 1
+
+    def _in_force(self, path: str) -> bool:
+        """Whether what a container's processes may do is decided by its class. KernelError where that will not be."""
+        entry = self._entries.get(path)
+        if entry is None or not entry.number:
+            raise KernelError("there is no room for this container" if self._target is not None else "no policies are in force yet")
+        if entry.number == abi.WORKLOAD_PENDING and entry.selected in self._given_up:
+            raise KernelError("the tables cannot have a class for this container")
+        # Its first process has been at work since it came to the cgroup, and is known as it was then until the next swap.
+        return entry.number != abi.WORKLOAD_PENDING and not self._stale
+
+    def _kept(self, container: Container) -> Container | None:
+        """A container that can have a class; with the number of its cgroup. None for others, and for what is larger than anything real."""
+        path = container.cgroup
+        texts = (container.id, path, container.name, container.image, *container.labels, *container.labels.values())
+        levels = path.count("/")
+        if not path.startswith("/") or path == "/" or path.endswith("/") or levels > abi.WORKLOAD_LEVELS or max(map(len, texts)) > MAX_TEXT:
+            return None
+        number = container.cgroup_id or self._identify(path)
+        return msgspec.structs.replace(container, cgroup_id=number) if number else None
+
+    def _ended(self) -> list[str]:
+        """Containers that only the hook has told of, and whose cgroups are gone."""
+        others = [told for source, told in self._told.items() if source != HOOK]
+        hooked = self._told.get(HOOK, {})
+        ended = [path for path, one in hooked.items() if self._identify(path) != one.cgroup_id and not any(path in told for told in others)]
+        for path in ended:
+            del hooked[path]
+        return ended
+
+    def _update(self, paths: set[str]) -> None:
+        """Look again at what the sources say of these cgroups, and at what is below them."""
+        changed = set()
+        for path in paths:
+            entry, container = self._entries.get(path), joined([told[path] for told in self._told.values() if path in told])
+            if container is None:
+                if entry is not None:
+                    self._drop(path, entry)
+                    changed.add(path)
+            elif entry is None or entry.container != container:
+                if entry is None and len(self._entries) >= MAX_CONTAINERS:
+                    self._tell_full(f"there are more than {MAX_CONTAINERS}")
+                    continue
+                if entry is not None and entry.container.cgroup_id != container.cgroup_id:
+                    self._drop(path, entry)
+                    entry = None
+                self._entries[path] = Entry(container, entry.selected if entry else frozenset(), entry.number if entry else 0)
+                changed.add(path)
+        self.version += bool(changed)
+        for path in sorted(self._entries):
+            if path in changed or any(above in changed for above in _above(path)):
+                self._classify(path)
+        if self.due:
+            self._changed()
+
+    def _drop(self, path: str, entry: Entry) -> None:
+        del self._entries[path]
+        if self._target is not None and entry.number:
+            self._target.drop_workload(entry.container.cgroup_id)
+            # Whoever is left in it is in no known container any more.
+            self._stale |= self._identify(path) == entry.container.cgroup_id and not self._as_untold(path, entry.selected)
+
+    def _classify(self, path: str) -> None:
+        entry = self._entries[path]
+        chosen = self._select(path, self._selectors)
+        number = self._number(chosen, self._numbers) if self._target is not None else 0
+        if self._target is not None and number != entry.number:
+            number = self._put(entry.container.cgroup_id, number)
+            if entry.number or not self._as_untold(path, chosen):
+                self._stale = True
+        self._entries[path] = entry._replace(selected=chosen, number=number)
+
+    @staticmethod
+    def _number(chosen: Class, numbers: Mapping[Class, int]) -> int:
+        """The number of a class; where no policy selects containers, that of any container."""
+        return numbers.get(chosen, abi.WORKLOAD_PENDING) if numbers else abi.WORKLOAD_FIRST
+
+    def _put(self, cgroup: int, number: int) -> int:
+        assert self._target is not None
+        try:
+            self._target.put_workload(cgroup, number)
+        except KernelError as error:
+            self._tell_full(str(error))
+            return 0
+        return number
+
+    def _tell_full(self, why: str) -> None:
+        if not self._full:
+            self._report(f"not all containers have room in the kernel; those that have none are unknown: {why}")
+        self._full = True
+
+    def _select(self, path: str, known: Iterable[Selector]) -> Class:
+        """The selectors of a container, and of those that it is within. Where something is known of one of them, those known by their paths
+        alone count for nothing: a container that may make cgroups chooses what these look like, and must not become unknown by it.
+        """
+        within = [self._entries[one].container for one in (path, *_above(path)) if one in self._entries]
+        chosen: Class = frozenset()
+        for container in [one for one in within if described(one)] or within:
+            chosen |= selected(container, known)
+        return chosen
+
+    def _as_untold(self, path: str, chosen: Class) -> bool:
+        """Whether policies treat a container as they do one that nobody has told of."""
+        return container_of(path) is not None and chosen == frozenset(selector for selector in self._selectors if selector.unknown)
+
+    # ---- readers ----
+
+    def containers(self) -> list[Container]:
+        """All that are known, by their cgroups."""
+        with self._lock:
+            return [self._entries[path].container for path in sorted(self._entries)]
+
+    def entries(self) -> list[Entry]:
+        """The same with their classes."""
+        with self._lock:
+            return [self._entries[path] for path in sorted(self._entries)]
+
+    def of(self, cgroup: str) -> Container | None:
+        """The container that a cgroup belongs to: the innermost of which more is known than its path, else the innermost; None for none."""
+        with self._lock:
+            found = [self._entries[path].container for path in (cgroup, *_above(cgroup)) if path in self._entries]
+        return next((one for one in found if described(one)), found[0] if found else None)
+
+    # ---- the agent ----
+
+    @property
+    def due(self) -> bool:
+        """Whether the tables in force must be swapped, or made anew, for what has changed."""
+        return self._stale or self.wants_classes
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the start of a container waits for that."""
+        return self._waiting > 0
+
+    @property
+    def wants_classes(self) -> bool:
+        """Whether containers wait for tables that know their class."""
+        with self._lock:
+            return any(entry.number == abi.WORKLOAD_PENDING and entry.selected not in self._given_up for entry in self._entries.values())
+
+    def give_up(self) -> None:
+        """Tables with the classes that are waited for cannot be had: their containers stay unknown."""
+        with self._lock:
+            self._given_up |= {entry.selected for entry in self._entries.values() if entry.number == abi.WORKLOAD_PENDING}
+            self._lock.notify_all()
+
+    def seen(self, policies: PolicySet) -> list[Class]:
+        """The classes of containers that there are for tables of these policies, and of some that have been."""
+        known = selectors(with_doubts(policies))
+        with self._lock:
+            now = dict.fromkeys(self._select(path, known) for path in self._entries)
+            return [*now, *list(self._numbers)[:KEPT_CLASSES]]
+
+    @contextmanager
+    def swapping(self, classes: tuple[Class, ...]) -> Iterator[Mapping[int, int]]:
+        """The class of every cgroup in tables that know these classes, for a swap that happens within. Where it raises, all stays."""
+        known = tuple(dict.fromkeys(selector for one in classes for selector in one))
+        numbers = numbered_classes(classes)
+        with self._lock:
+            new = {}
+            for path, entry in self._entries.items():
+                chosen = self._select(path, known)
+                new[path] = entry._replace(selected=chosen, number=self._number(chosen, numbers))
+            yield {entry.container.cgroup_id: entry.number for entry in new.values()}
+            if numbers != self._numbers:
+                self._given_up = frozenset()
+            self._entries, self._selectors, self._numbers, self._stale = new, known, numbers, False
+            if len(classes) >= MAX_CLASSES:
+                self.give_up()  # there will be no more
+            self._lock.notify_all()
+
+    def use(self, target: Target | None) -> None:
+        """Write classes to an engine from now on; None: to none. Its next swap gives it all of them."""
+        with self._lock:
+            self._target = target
+            self._full = False
+            if target is None:
+                self._entries = {path: entry._replace(number=0) for path, entry in self._entries.items()}
+
+
+def _above(path: str) -> Iterator[str]:
+    """The cgroups above one, innermost first, without the root."""
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
+def joined(told: Iterable[Container]) -> Container | None:
+    """What several sources say of one cgroup: of each fact the last that says anything counts. None where nobody says anything."""
+    whole: Container | None = None
+    for more in told:
+        if whole is None or whole.id != more.id:
+            whole = more if whole is None or described(more) or not described(whole) else whole
+            continue
+        said = {name: value for name in more.__struct_fields__ if (value := getattr(more, name)) not in ("", 0, None, (), {})}
+        if more.privileged is not None:
+            said["privileged"] = more.privileged
+        if whole.pod is not None and more.pod is not None:
+            pod = {name: value for name in more.pod.__struct_fields__ if (value := getattr(more.pod, name))}
+            said["pod"] = msgspec.structs.replace(whole.pod, **pod)
+        whole = msgspec.structs.replace(whole, **said)
+    return whole

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies scoped by what runtimes say of containers: in force inside, not outside, and as soon as that changes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from bpfence.agent.agent import Agent, Settings
+from bpfence.compiler.workloads import selectors
+from bpfence.dialects.native.read import load_text
+from bpfence.evaluate import verdict
+from bpfence.policy import with_doubts
+from bpfence.workloads.model import Container, Pod
+from bpfence.workloads.select import selected
+from tests.kernel.harness import CGROUP_ROOT, TRIGGER, Playground, cgroup_folder, enter, outcome, run_act
+from tests.unit.agent.fakes import Kept
+
+WEB, CACHE, JOB = "a" * 64, "b" * 64, "c" * 64
+READER: Final = """
+import sys
+print("ready", flush=True)
+for line in sys.stdin:
+    try:
+        open(line.rstrip("\\n")).close()
+    except OSError as error:
+        print(error.errno, flush=True)
+    else:
+        print(0, flush=True)
+"""
+POLICIES: Final = """
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {{name: by-image}}
+spec:
+  scope: {{image: "nginx:*"}}
+  rules:
+    - {{name: image, on: open, match: {{file.path: {folder}/image}}, action: deny}}
+---
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {{name: by-label}}
+spec:
+  scope: {{labels: {{tier: front}}, unknown: outside}}
+  rules:
+    - {{name: label, on: open, match: {{file.path: {folder}/label}}, action: deny}}
+---
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {{name: at-once}}
+spec:
+  scope: {{image: httpd, unknown: inside}}
+  rules:
+    - {{name: unknown, on: open, match: {{file.path: {folder}/unknown}}, action: deny}}
+"""
+
+
+class Reader:
+    """A process in a cgroup that opens files when it is told to; it never executes anything again."""
+
+    def __init__(self, cgroup: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-S", "-E", "-c", READER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: enter(cgroup),  # noqa: PLW1509
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def open(self, path: Path) -> int:
+        """0, or the errno."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{path}\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def container(identity: str, **known: Any) -> Container:
+    return Container(id=identity, cgroup=f"/docker/{identity}", runtime="docker", **known)
+
+
+def until(true: Callable[[], bool], seconds: float = 120) -> bool:
+    """Whether something becomes true in time."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+class Running:
+    """An agent in this process, its loop in a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = folder / "files"
+        self.files.mkdir(parents=True)
+        for name in ("image", "label", "unknown"):
+            (self.files / name).write_text(name)
+        policies = folder / "policies"
+        policies.mkdir()
+        self.policies = policies / "all.yaml"
+        self.policies.write_text(POLICIES.format(folder=self.files))
+        self.lines = Kept()
+        self.said: list[str] = []
+        settings = Settings(policies=(str(policies),), state_dir=folder / "state", drop_privileges=False)
+        self.agent = Agent(settings, self.lines, report=self.said.append)
+        self.agent.start()
+        self._stop, self._reload = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            if self._reload.is_set() and not self.agent.reloading:
+                self._reload.clear()
+                self.agent.reload()
+            self.agent.step(0.2)
+
+    def reload(self, text: str) -> None:
+        """Other policies, in force when this returns."""
+        self.policies.write_text(text)
+        before = self.lines.statuses()
+        self._reload.set()
+        assert until(lambda: self.lines.statuses() != before)
+        assert self.lines.statuses()[-1] == "reloaded", self.said
+
+    def alerts(self, rule: str) -> list[dict[str, Any]]:
+        return [alert for alert in self.lines.dicts("alert") if alert["rule"] == rule]
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.agent.stop()
+
+
+@pytest.fixture(scope="module")
+def running(playground: Playground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    made = Running(tmp_path_factory.mktemp("containers"))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def reading(*identities: str) -> Iterator[list[Reader]]:
+    folders = [cgroup_folder(f"/docker/{identity}") for identity in identities]
+    readers = [Reader(folder) for folder in folders]
+    try:
+        yield readers
+    finally:
+        for reader in readers:
+            reader.close()
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+            until(lambda folder=folder: not folder.exists() or _removed(folder))
+
+
+def _removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def test_what_is_said_of_a_container_puts_it_into_scopes_and_out(running: Running) -> None:
+    image, label = running.files / "image", running.files / "label"
+    containers = running.agent.containers
+    with reading(WEB, CACHE) as (web, cache):
+        # Nobody has told of them: by-image only reports.
+        assert [web.open(image), web.open(label)] == [0, 0]
+        assert until(lambda: bool(running.alerts("image")))
+        assert {(alert["action"], alert["mode"]) for alert in running.alerts("image")} == {("audit", "audit")}
+        assert running.alerts("image")[0]["container"]["id"] == WEB
+
+        known = container(WEB, name="web", image="docker.io/library/nginx:1.27", labels={"tier": "back"})
+        other = container(CACHE, name="cache", image="redis:7")
+        containers.found("test", [known, other])
+        assert until(lambda: web.open(image) == 1)
+        assert [web.open(label), cache.open(image), cache.open(label)] == [0, 0, 0]
+        assert until(lambda: any(alert["action"] == "deny" for alert in running.alerts("image")))
+        denied = next(alert for alert in running.alerts("image") if alert["action"] == "deny")
+        assert (denied["container"]["name"], denied["container"]["image"]) == ("web", "docker.io/library/nginx:1.27")
+
+        tables = running.agent.life.tables.compiled
+        began = time.monotonic()
+        containers.found("test", [msgspec.structs.replace(known, labels={"tier": "front"}), other])
+        assert until(lambda: web.open(label) == 1)
+        print(f"relabelled in {time.monotonic() - began:.2f} s", file=sys.stderr)
+        assert [cache.open(label), web.open(image)] == [0, 1]
+        containers.found("test", [known, other])
+        assert until(lambda: web.open(label) == 0)
+        assert web.open(image) == 1
+        assert running.agent.life.tables.compiled is tables  # nothing was compiled for it
+
+        # Whatever a container makes below its cgroup.
+        deep = cgroup_folder(f"/docker/{WEB}/x/docker/{'d' * 64}/" + "/".join("y" * 20))
+        assert run_act(["open", str(image)], deep).result == "EPERM"
+        for made in (deep, *deep.parents):
+            if made == CGROUP_ROOT / "docker" / WEB:
+                break
+            assert until(lambda made=made: _removed(made))
+    assert image.read_text() == "image"
+    containers.found("test", [])
+    with running.agent.life.engine._lock:  # type: ignore[attr-defined]
+        assert running.agent.life.engine._maps["workloads"].all_keys() == []  # type: ignore[attr-defined]
+
+
+def test_a_container_that_is_registered_is_known_by_its_first_act(running: Running) -> None:
+    image, unknown = running.files / "image", running.files / "unknown"
+    folder = cgroup_folder(f"/docker/{JOB}")
+    try:
+        # Unknown is inside for at-once, whatever it will turn out to be; by-image would only report.
+        assert [run_act(["open", str(path)], folder).result for path in (image, unknown)] == ["ok", "EPERM"]
+        running.agent.containers.register(container(JOB, image="nginx"), seconds=60)
+        assert [run_act(["open", str(path)], folder).result for path in (image, unknown)] == ["EPERM", "ok"]
+    finally:
+        assert until(lambda: _removed(folder))
+        running.agent.containers.found("test", [])
+    assert running.agent.containers.containers() == []
+
+
+IMAGES: Final = ("nginx", "nginx:1.27", "redis", "quay.io/app", "*/app", "*")
+LABELS: Final = ("{tier: front}", "{tier: back}", "{matchExpressions: [{key: tier, operator: NotIn, values: [front]}]}")
+
+
+def random_scope(rng: random.Random) -> str:
+    """A scope of one or two tests on containers, a posture, and perhaps an exception."""
+    tests = {
+        "image": f"['{rng.choice(IMAGES)}', httpd]",
+        "labels": rng.choice(LABELS),
+        "namespace": rng.choice(("shop", "s*", "prod")),
+        "container": rng.choice(("true", "'n*'")),
+        "runtime": rng.choice(("docker", "podman")),
+    }
+    chosen = {key: tests[key] for key in rng.sample(sorted(tests), rng.choice((1, 1, 2)))}
+    if rng.random() < 0.3:
+        chosen["unless"] = f"{{image: '{rng.choice(IMAGES)}'}}"
+    if chosen != {"container": "true"}:
+        chosen["unknown"] = rng.choice(("inside", "outside", "audit"))
+    return "{" + ", ".join(f"{key}: {value}" for key, value in chosen.items()) + "}"
+
+
+def random_policies(rng: random.Random, paths: Sequence[Path]) -> str:
+    """One policy a path, which denies it to be opened."""
+    text = ""
+    for n, path in enumerate(paths):
+        text += f"---\napiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {{name: p{n}}}\nspec:\n"
+        text += f"  scope: {random_scope(rng)}\n  rules:\n    - {{name: r, on: open, match: {{file.path: {path}}}, action: deny}}\n"
+    return text
+
+
+def random_container(rng: random.Random, identity: str) -> Container | None:
+    """None: nobody tells of it."""
+    if rng.random() < 0.2:
+        return None
+    known: dict[str, Any] = {}
+    if rng.random() < 0.8:
+        known = {"image": rng.choice(("nginx:1.27", "redis", "quay.io/app:2", "library/httpd")), "name": rng.choice(("n1", "other"))}
+        known["labels"] = rng.choice(({"tier": "front"}, {"tier": "back"}, {}))
+        if rng.random() < 0.5:
+            known["pod"] = Pod("p", rng.choice(("shop", "prod")), labels=rng.choice(({"tier": "front"}, {})))
+    return container(identity, **known)
+
+
+@pytest.mark.parametrize("seed", [int(os.environ.get("BPFENCE_SEED", "1")), 2])
+def test_random_scopes_agree_with_the_reference(running: Running, seed: int) -> None:
+    """For containers that come, change and are not known, of more classes than tables have from the start."""
+    rng = random.Random(seed)
+    paths = [running.files / f"random{n}" for n in range(8)]
+    for path in paths:
+        path.write_text("x")
+    text = random_policies(rng, paths)
+    policies, found = load_text(text)
+    assert [finding for finding in found if finding.severity == "error"] == []
+    asked = selectors(with_doubts(policies))
+    running.reload(text)
+    identities = [f"{n}" * 64 for n in range(4)]
+    with reading(*identities) as readers:
+        for _ in range(4):
+            told = [random_container(rng, identity) for identity in identities]
+            running.agent.containers.found("test", [one for one in told if one is not None])
+            assert until(lambda: not running.agent.containers.due)
+            for identity, one, reader in zip(identities, told, readers, strict=True):
+                event: dict[str, Any] = {"event": "file.open", "process.cgroup": f"/docker/{identity}"}
+                if one is not None:
+                    event["process.container"] = tuple(selected(one, asked))
+                wanted = [verdict(policies, {**event, "file.path": str(path)}).errno for path in paths]
+                assert [reader.open(path) for path in paths] == wanted, (seed, one, text)
+    running.agent.containers.found("test", [])
+    assert [path.read_text() for path in paths] == ["x"] * len(paths)
+    running.reload(POLICIES.format(folder=running.files))
+
+
+@pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed here")
+def test_a_container_of_runc(running: Running, tmp_path: Path) -> None:
+    """Its first process opens the file."""
+    identity = "e" * 64
+    bundle, root = tmp_path / "bundle", tmp_path / "root"
+    bundle.mkdir()
+    (root / running.files.relative_to("/")).mkdir(parents=True)
+    image = running.files / "image"
+    shutil.copy(image, root / image.relative_to("/"))
+    shutil.copy(TRIGGER, root / "trigger")
+    spec = subprocess.run(["runc", "spec", "--bundle", str(bundle)], capture_output=True, text=True, check=False)
+    assert spec.returncode == 0, spec.stderr
+    config = json.loads((bundle / "config.json").read_text())
+    config["root"] = {"path": str(root), "readonly": True}
+    config["process"]["terminal"] = False
+    config["process"]["args"] = ["/trigger", "open", str(image)]
+    config["linux"]["cgroupsPath"] = f"/docker/{identity}"
+    config["linux"].pop("resources", None)
+    config["linux"].pop("seccomp", None)
+    (bundle / "config.json").write_text(json.dumps(config))
+
+    def start() -> str:
+        ran = subprocess.run(
+            ["runc", "--root", str(tmp_path / "state"), "run", "--no-pivot", "--bundle", str(bundle), identity],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode in (0, errno.EPERM), ran.stderr
+        return outcome(ran.returncode, ran.stdout, ran.stderr).result
+
+    assert start() == "ok"
+    known = container(identity, image="nginx:1.27")
+    cgroup_folder(known.cgroup)  # as the runtime has made it when it calls its hook
+    running.agent.containers.register(known, seconds=60)
+    try:
+        assert start() == "EPERM"
+    finally:
+        running.agent.containers.found("test", [])
