@@ -423,6 +423,8 @@ class Engine:
     def release(self, events: Collection[str], results: Collection[str] = ()) -> tuple[str, ...]:
         """Detaches what neither `events` nor `results` nor process tracking need: for after a swap. Returns the detached programs."""
         with self._lock:
+            if self._closed:
+                return ()
             kept = {choice.program for choice in self.plan.for_events(events, results)}
             gone = [program for program in reversed(self._links) if program not in kept]  # what was attached last sees more than the first
             self._put_calls(kept)
