@@ -308,7 +308,7 @@ class Engine:
             self._closed = True
             if self._control and (generation := self.generation):
                 libbpf.store_u32(self._control_memory(), _GENERATION, 0)
-                with contextlib.suppress(KernelError):
+                with contextlib.suppress(KernelError, OSError):  # for want of memory or descriptors
                     # Returns when no program is at work any more with what was in force: see `swap`.
                     os.close(self._put_page(next_generation(generation), 0, memoryview(b"")))
             if self._pins:
