@@ -11,9 +11,10 @@ Called by `bpfence run` and `bpfence exec`. Start, in this order:
     drop      privileges that nothing later needs; where that fails, the start fails
     ready     the ready file, and READY=1 for systemd
 
-A reload runs read, compile and attach beside the loop, which goes on to turn records into lines; then swap and release. When any of it
-fails, the old policies stay in force. Rules may mention names of hosts: when these have other addresses, compile and what follows run again
-for the rules as loaded. Only this module decides when; what the kernel side is, comes in as `Kernel`, and tests give their own.
+A reload runs read, compile and attach beside the loop, which goes on to turn records into lines; then swap; and release beside it again.
+When any of it fails, the old policies stay in force. Rules may mention names of hosts: when these have other addresses, compile and what
+follows run again for the rules as loaded. Only this module decides when; what the kernel side is, comes in as `Kernel`, and tests give
+their own.
 
     tables    what is in force          pipeline   observations → lines      confirms   what user space confirms, by language
     containers  those of this machine, fed by the sources of `workloads/`
@@ -210,6 +211,7 @@ class Agent:
             if self.settings.drop_privileges:
                 self._prepare_landlock(loaded)
             self._enforce(loaded)
+            self.life.tables.release()
             if self.settings.drop_privileges:
                 self._drop_privileges()
         except BaseException:
@@ -471,8 +473,10 @@ class Agent:
             self._enforce(made.loaded, compiled)
             self._in_force("reloaded")
             self._ready()
+            self._remake.begin(self.life.tables.release, reloads=True)
         else:
             self.life.tables.put_in_force(made.loaded, compiled)
+            self.life.tables.release()
 
     def _remake_failed(self, error: BpfenceError, reloads: bool, for_classes: bool) -> None:
         self._report_error(error)

@@ -18,7 +18,7 @@ from bpfence.agent.loading import Loaded, compile_smaller
 from bpfence.agent.loop import Loop
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.dialects.native.dialect import NATIVE
-from bpfence.errors import BpfenceError
+from bpfence.errors import BpfenceError, KernelError
 from bpfence.host.memory import settle
 from bpfence.policy import PolicySet, When
 from bpfence.workloads.registry import Registry
@@ -70,7 +70,7 @@ class Tables:
         self._followed = float("-inf")
 
     def put_in_force(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> Compiled:
-        """compile, where that was not `made` beside the loop; attach, seed, swap, release. Raises, and leaves what was in force."""
+        """compile, where that was not `made` beside the loop; attach, seed, swap. Raises, and leaves what was in force."""
         compiled = self._compiled(loaded, made)
         if self._engine.attach(compiled.events, results(compiled)):
             # Some program did not load after all. The compiler says what that means for each rule: an error where it denies.
@@ -85,10 +85,19 @@ class Tables:
                 self._watch_paths(self.compiled.objects)
                 self._again.due = self._loop.now()  # what has happened in between was not watched
             raise
-        self._engine.release(compiled.events, results(compiled))
         self.loaded = loaded
         settle()
         return compiled
+
+    def release(self) -> None:
+        """Detach what the tables in force do not need, by any thread: where many processes are at work that takes seconds a program."""
+        compiled = self.compiled
+        if compiled is None:
+            return
+        try:
+            self._engine.release(compiled.events, results(compiled))
+        except KernelError as error:
+            self._report(f"programs that no rule needs any more could not all be detached: {error}")
 
     def _compiled(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> Compiled:
         began = time.thread_time()

@@ -308,7 +308,7 @@ class Engine:
             self._closed = True
             if self._control and (generation := self.generation):
                 libbpf.store_u32(self._control_memory(), _GENERATION, 0)
-                with contextlib.suppress(KernelError):
+                with contextlib.suppress(KernelError, OSError):  # for want of memory or descriptors
                     # Returns when no program is at work any more with what was in force: see `swap`.
                     os.close(self._put_page(next_generation(generation), 0, memoryview(b"")))
             if self._pins:
@@ -423,6 +423,8 @@ class Engine:
     def release(self, events: Collection[str], results: Collection[str] = ()) -> tuple[str, ...]:
         """Detaches what neither `events` nor `results` nor process tracking need: for after a swap. Returns the detached programs."""
         with self._lock:
+            if self._closed:
+                return ()
             kept = {choice.program for choice in self.plan.for_events(events, results)}
             gone = [program for program in reversed(self._links) if program not in kept]  # what was attached last sees more than the first
             self._put_calls(kept)

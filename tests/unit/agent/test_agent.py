@@ -452,6 +452,26 @@ def test_stop(tmp_path: Path, keep: bool, pinned: bool, unloaded: bool) -> None:
     assert (rig.agent.generations._path is not None and rig.agent.generations._path.exists()) is not unloaded
 
 
+def test_programs_are_detached_beside_the_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alerts go on, and another reload begins when that is over."""
+    rig.agent.start()
+    going = threading.Event()
+    monkeypatch.setattr(rig.engine, "release", lambda *_: going.wait(30))
+    rig.agent.reload()
+    while rig.engine.generation < 2:
+        rig.agent.step(1)
+    rig.engine.say()
+    rig.agent.reload()
+    rig.step()
+    rig.step()
+    assert len(rig.output.dicts("alert")) == 1
+    assert rig.engine.generation == 2
+    going.set()
+    while rig.agent.reloading:
+        rig.agent.step(1)
+    assert rig.engine.generation == 3
+
+
 def test_what_the_start_has_cost_is_kept_for_status(tmp_path: Path) -> None:
     """Of the engine in force: an agent that takes it over has loaded nothing."""
     costs = []

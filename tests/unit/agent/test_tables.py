@@ -35,9 +35,26 @@ def made(engine: FakeEngine, said: list[str]) -> Tables:
 def test_nothing_is_released_before_the_new_tables_count(tmp_path: Path) -> None:
     engine, said = FakeEngine(), list[str]()
     found = made(engine, said)
+    found.release()
+    assert engine.calls == []
     found.put_in_force(load([str(write_policy(tmp_path / "p.yaml"))]))
-    assert [call[0] for call in engine.calls] == ["attach", "seed", "swap", "release"]
+    assert [call[0] for call in engine.calls] == ["attach", "seed", "swap"]
+    found.release()
+    assert engine.calls[-1] == ("release", frozenset({"file.open"}))
     assert said == []
+
+
+def test_what_cannot_be_detached_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, said = FakeEngine(), list[str]()
+    found = made(engine, said)
+    found.put_in_force(load([str(write_policy(tmp_path / "p.yaml"))]))
+
+    def fail(*_: object) -> None:
+        raise KernelError("removing /pins/link_x: busy")
+
+    monkeypatch.setattr(engine, "release", fail)
+    found.release()
+    assert said == ["programs that no rule needs any more could not all be detached: removing /pins/link_x: busy"]
 
 
 def test_what_was_made_beside_the_loop_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
