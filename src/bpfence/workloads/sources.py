@@ -189,6 +189,52 @@ class Watch:
             thread.join(1.0)
 
 
+class Watches:
+    """All sources of a host, watched, until it is closed; those whose sockets come later, too. `found` is called by many threads.
+
+    Threads begin at once: not before privileges are given up, because these belong to a thread, nor before a command is forked.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        found: Found,
+        *,
+        make: Callable[[Tree], dict[str, Source]] = all_sources,
+        poll: float = POLL_SECONDS,
+    ) -> None:
+        self._tree = tree
+        self._found = found
+        self._make = make
+        self._poll = poll
+        self._watches: dict[str, Watch] = {}
+        self._closed = threading.Event()
+        self._begin()
+        self._thread = threading.Thread(target=self._wait, name="bpfence-sources", daemon=True)
+        self._thread.start()
+
+    def _begin(self) -> None:
+        for name, source in self._make(self._tree).items():
+            if name not in self._watches and not self._closed.is_set():
+                self._watches[name] = Watch(name, source, self._found, poll=self._poll)
+
+    def _wait(self) -> None:
+        while not self._closed.wait(self._poll):
+            self._begin()
+
+    def look_again(self) -> None:
+        """Ask all of them now."""
+        for watch in [*self._watches.values()]:
+            watch.look_again()
+
+    def close(self) -> None:
+        """End all of them."""
+        self._closed.set()
+        self._thread.join(1.0)
+        for watch in [*self._watches.values()]:
+            watch.close()
+
+
 def backoff(failures: int, pause: float = FIRST_PAUSE) -> float:
     """Seconds to wait after so many failures one after the other."""
     return float(min(pause * 2 ** min(failures, 16), LONGEST_PAUSE))

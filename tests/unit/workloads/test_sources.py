@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from bpfence.workloads.model import Container, Pod
-from bpfence.workloads.sources import LONGEST_PAUSE, Watch, all_sources, backoff, gather, joined, merged
+from bpfence.workloads.sources import LONGEST_PAUSE, Source, Watch, Watches, all_sources, backoff, gather, joined, merged
 from bpfence.workloads.texts import BadAnswerError
 from tests.unit.workloads.hosts import ID, OTHER, FakeHost
 
@@ -125,6 +125,26 @@ def test_a_watch_asks_again_when_it_is_told() -> None:
     assert came == [[], [PLAIN]]
     watch.close()
     assert source.stopped.is_set()
+
+
+def test_a_source_that_comes_later_is_watched_too(tmp_path: Path) -> None:
+    here: dict[str, Source] = {"a": Scripted([PLAIN])}
+    came: dict[str, list[Container] | None] = {}
+    news = threading.Condition()
+
+    def found(name: str, containers: list[Container] | None) -> None:
+        with news:
+            came[name] = containers
+            news.notify_all()
+
+    watches = Watches(FakeHost(tmp_path).tree, found, make=lambda _: dict(here), poll=0.02)
+    with news:
+        assert news.wait_for(lambda: "a" in came, 30)
+        here["b"] = Scripted([])
+        assert news.wait_for(lambda: "b" in came, 30)
+    watches.look_again()
+    watches.close()
+    assert came == {"a": [PLAIN], "b": []}
 
 
 def test_pauses_grow_to_an_end() -> None:
