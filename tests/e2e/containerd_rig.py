@@ -111,7 +111,7 @@ def main(folder: str, wrapper: str, path: str) -> None:
         if refuses:
             raise BpfenceError("not today")
 
-    server = HookServer(register, tree, path=Path(path))
+    server = HookServer(tree, path=Path(path)).start(register)
     settings = Path(folder, "config.toml")
     settings.write_text(CONFIG.format(folder=folder, image=IMAGE, wrapper=wrapper))
     with Path(folder, "log").open("w") as log:
