@@ -35,7 +35,7 @@ def main(wrapper: str, state: str, bundle: str, identity: str, path: str, what: 
         if what == "refused":
             raise RuntimeError("not today")
 
-    server = None if what == "nobody" else HookServer(register, tree, path=Path(path))
+    server = None if what == "nobody" else HookServer(tree, path=Path(path)).start(register)
     command = [wrapper, "--root", state, "run" if what != "kept" else "create", "--bundle", bundle, identity]
     with tempfile.TemporaryFile() as errors:  # no pipe: a container that was only made holds its end open
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=errors, check=False, stdin=subprocess.DEVNULL, timeout=60)

@@ -71,7 +71,7 @@ def main(folder: str, path: str, *more: str) -> None:
         if refuses:
             raise BpfenceError("not today")
 
-    server = HookServer(register, tree, path=Path(path))
+    server = HookServer(tree, path=Path(path)).start(register)
     service = subprocess.Popen([*podman.words, "system", "service", "-t", "0", f"unix://{podman.socket}"], stdin=subprocess.DEVNULL)
     answer: dict[str, Any] = {}
     try:

@@ -64,8 +64,8 @@ CALLS: Final = (
     "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack",
     # Names of hosts and users, systemd, outputs.
     (
-        "socket socketpair connect bind getsockname getpeername getsockopt setsockopt shutdown sendto recvfrom sendmsg recvmsg sendmmsg "
-        "recvmmsg"
+        "socket socketpair connect accept4 bind getsockname getpeername getsockopt setsockopt shutdown sendto recvfrom sendmsg recvmsg "
+        "sendmmsg recvmmsg"
     ),
     # Itself.
     (

@@ -96,8 +96,7 @@ class RecordReader(Protocol):
 
 
 class Live:
-    """The ring buffers of an engine. It does not own the engine. `container`: what is known of the container that a cgroup, given by its
-    path, belongs to."""
+    """The ring buffers of an engine. It does not own the engine."""
 
     def __init__(
         self,
@@ -112,7 +111,6 @@ class Live:
         self.clock = clock or Clock()
         self.cgroup_path = cgroup_path or (lambda _: None)
         self.container = container or (lambda _: None)
-        self._containers_changed = False
         self.processes = ProcessCache(engine.image, self.clock, boot_id=boot_id)
         self._meter = LossMeter(*engine.told()) if engine.adopted else LossMeter()
 
@@ -121,8 +119,7 @@ class Live:
         raw = self._engine.drain(timeout_ms)
         if not raw:
             return []
-        if self.clock.refresh() or self._containers_changed:
-            self._containers_changed = False
+        if self.clock.refresh():
             self.processes.forget_subjects()
         found: list[Observation | Refused] = []
         try:
@@ -155,11 +152,6 @@ class Live:
                     self._meter.give_up(record.event)
                 else:
                     self._meter.undecodable(record.reason)
-
-    def containers_changed(self) -> None:
-        """More or something else is known of containers: what was found out of processes may be wrong from the next `read` on. Any thread
-        may call it."""
-        self._containers_changed = True
 
     def _observed(self, record: KernelEvent) -> Observation:
         self._meter.record(record.buffer, record.stream, record.sequence)

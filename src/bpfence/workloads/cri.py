@@ -97,13 +97,12 @@ def messages() -> dict[str, Any]:
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
         for field, number, kind in fields:
-            made = message.field.add(name=field, number=number, label=kinds.LABEL_OPTIONAL)
-            if kind in ("string", "bool", "int32", "int64"):
-                made.type = getattr(kinds, f"TYPE_{kind.upper()}")
+            one = kind.removeprefix("*")
+            made = message.field.add(name=field, number=number, label=kinds.LABEL_OPTIONAL if one == kind else kinds.LABEL_REPEATED)
+            if one in ("string", "bool", "int32", "int64"):
+                made.type = getattr(kinds, f"TYPE_{one.upper()}")
                 continue
-            made.type, made.type_name = kinds.TYPE_MESSAGE, f".runtime.v1.{kind.removeprefix('*')}"
-            if kind.startswith("*"):
-                made.label = kinds.LABEL_REPEATED
+            made.type, made.type_name = kinds.TYPE_MESSAGE, f".runtime.v1.{one}"
             if kind == "map":
                 entry = message.nested_type.add(name="".join(part.capitalize() for part in field.split("_")) + "Entry")
                 entry.options.map_entry = True

@@ -62,15 +62,15 @@ def learned(data: bytes, sender: int, tree: Tree, bundles: Bundles) -> Container
 
 
 class HookServer:
-    """Answers hooks until it is closed. KernelError where another agent listens; OSError where the socket cannot be made.
+    """Answers hooks from `start` until it is closed; those that come before wait. KernelError where another agent listens; OSError where
+    the socket cannot be made.
 
-    `register` is called in threads of the server, several at once, and must come back soon: its hook waits. When it has, the container
-    starts; when it raises, the hook is told that nothing is in force, and does what it was installed to do then.
+    `register` of `start` is called in threads of the server, several at once, and must come back soon: its hook waits. When it has, the
+    container starts; when it raises, the hook is told that nothing is in force, and does what it was installed to do then.
     """
 
     def __init__(
         self,
-        register: Callable[[Container], None],
         tree: Tree,
         *,
         bundles: Bundles | None = None,
@@ -78,7 +78,7 @@ class HookServer:
         seconds: float = SECONDS,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._register = register
+        self._register: Callable[[Container], None] | None = None
         self._tree = tree
         self._bundles = bundles or Bundles(tree)
         self._seconds = seconds
@@ -90,7 +90,12 @@ class HookServer:
         self._listener = _listening(path)
         self._made = os.stat(path).st_ino
         self._thread = threading.Thread(target=self._serve, name="bpfence-hook", daemon=True)
+
+    def start(self, register: Callable[[Container], None]) -> HookServer:
+        """Answer from now on, in threads. Itself."""
+        self._register = register
         self._thread.start()
+        return self
 
     def _serve(self) -> None:
         while not self._closed.is_set():
@@ -116,6 +121,7 @@ class HookServer:
             self._turns.release()
 
     def _decided(self, connection: socket.socket, sender: int) -> bytes:
+        assert self._register is not None
         try:
             self._register(learned(self._received(connection), sender, self._tree, self._bundles))
         except BadAnswerError as error:

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
@@ -19,6 +20,7 @@ from bpfence.errors import BpfenceError
 from bpfence.workloads import cri, docker
 from bpfence.workloads.bundle import Bundles
 from bpfence.workloads.cgroups import Tree
+from bpfence.workloads.hook import SOCKET, HookServer
 from bpfence.workloads.model import Container
 from bpfence.workloads.texts import BadAnswerError
 
@@ -26,6 +28,8 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 POLL_SECONDS: Final = 10.0
 """How often files are looked at again; engines that have events tell of them."""
+FIRST_SECONDS: Final = 5.0
+"""How long an agent that starts waits for its sources; what comes later is heard of later."""
 SNAPSHOT_SECONDS: Final = 20.0
 """How long `gather` waits for its slowest source."""
 Found = Callable[[str, list[Container] | None], None]
@@ -93,15 +97,8 @@ def merged(lists: Iterable[Iterable[Container]]) -> list[Container]:
     return sorted(found.values(), key=lambda container: container.cgroup)
 
 
-class Gathered(msgspec.Struct, frozen=True):
-    """`containers`: of all sources that answered. `silent`: why others did not, by their names."""
-
-    containers: list[Container]
-    silent: dict[str, str]
-
-
-def gather(sources: dict[str, Source], seconds: float = SNAPSHOT_SECONDS) -> Gathered:
-    """All containers now. What does not answer in time is left behind."""
+def asked(sources: dict[str, Source], seconds: float = SNAPSHOT_SECONDS) -> tuple[dict[str, list[Container]], dict[str, str]]:
+    """What each source that answers in time sees now, by its name; and why others did not. Those that hang are left behind."""
     answers: dict[str, list[Container]] = {}
     silent: dict[str, str] = dict.fromkeys(sources, "did not answer in time")
 
@@ -119,10 +116,21 @@ def gather(sources: dict[str, Source], seconds: float = SNAPSHOT_SECONDS) -> Gat
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
-    answered = dict(answers)
-    return Gathered(
-        merged(answered[name] for name in sources if name in answered), {n: why for n, why in silent.items() if n not in answered}
-    )
+    answered = {name: answers[name] for name in sources if name in answers}
+    return answered, {name: why for name, why in silent.items() if name not in answered}
+
+
+class Gathered(msgspec.Struct, frozen=True):
+    """`containers`: of all sources that answered. `silent`: why others did not, by their names."""
+
+    containers: list[Container]
+    silent: dict[str, str]
+
+
+def gather(sources: dict[str, Source], seconds: float = SNAPSHOT_SECONDS) -> Gathered:
+    """All containers now."""
+    answered, silent = asked(sources, seconds)
+    return Gathered(merged(answered.values()), silent)
 
 
 class Watch:
@@ -187,6 +195,120 @@ class Watch:
             self._source.stop()
         for thread in self._threads:
             thread.join(1.0)
+
+
+class Watches:
+    """All sources of a host, watched, until it is closed; those whose sockets come later, too. `found` is called by many threads.
+
+    Threads begin at once: not before privileges are given up, because these belong to a thread, nor before a command is forked.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        found: Found,
+        *,
+        make: Callable[[Tree], dict[str, Source]] = all_sources,
+        poll: float = POLL_SECONDS,
+    ) -> None:
+        self._tree = tree
+        self._found = found
+        self._make = make
+        self._poll = poll
+        self._watches: dict[str, Watch] = {}
+        self._closed = threading.Event()
+        self._begin()
+        self._thread = threading.Thread(target=self._wait, name="bpfence-sources", daemon=True)
+        self._thread.start()
+
+    def _begin(self) -> None:
+        for name, source in self._make(self._tree).items():
+            if name not in self._watches and not self._closed.is_set():
+                self._watches[name] = Watch(name, source, self._found, poll=self._poll)
+
+    def _wait(self) -> None:
+        while not self._closed.wait(self._poll):
+            self._begin()
+
+    def look_again(self) -> None:
+        """Ask all of them now."""
+        for watch in [*self._watches.values()]:
+            watch.look_again()
+
+    def close(self) -> None:
+        """End all of them."""
+        self._closed.set()
+        self._thread.join(1.0)
+        for watch in [*self._watches.values()]:
+            watch.close()
+
+
+class Registry(Protocol):
+    """Who is told: the agent's registry of containers."""
+
+    def found(self, source: str, containers: Iterable[Container] | None) -> None:
+        """See `Found`."""
+
+    def register(self, container: Container) -> None:
+        """One that is about to start; an exception where its policies are not in force when this returns."""
+
+
+class HostSources:
+    """All sources of this host for an agent, the hook among them. What is not there, or cannot be had, is told and done without.
+
+    `hook`: where the hook's socket is made; None: nowhere. `make`: the sources, but for the hook.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[str], None],
+        *,
+        hook: Path | None = SOCKET,
+        tree: Callable[[], Tree] = Tree,
+        make: Callable[[Tree], dict[str, Source]] = all_sources,
+    ) -> None:
+        self._report = report
+        self._hook = hook
+        self._find = tree
+        self._make = make
+        self._tree: Tree | None = None
+        self._server: HookServer | None = None
+        self._watches: Watches | None = None
+
+    def ask(self, registry: Registry, seconds: float = FIRST_SECONDS) -> None:
+        """Tell of all containers that run, and make the hook's socket, while that is still permitted: hooks wait there until `start`.
+        Nobody is asked by gRPC yet, whose threads would keep the privileges that the agent is about to give up."""
+        try:
+            self._tree = self._find()
+        except (BpfenceError, OSError) as error:
+            self._report(f"containers are not known: {error}")
+            return
+        if not self._tree.whole:
+            self._report("containers are not known: cgroups are seen here from within one; run bpfence in the host's cgroup namespace")
+            self._tree = None
+            return
+        if self._hook is not None:
+            try:
+                self._server = HookServer(self._tree, path=self._hook, report=self._report)
+            except (BpfenceError, OSError) as error:
+                self._report(f"containers are not told of before they start: {error}")
+        answered, _ = asked({name: one for name, one in self._make(self._tree).items() if not isinstance(one, cri.Cri)}, seconds)
+        for name, containers in answered.items():
+            registry.found(name, containers)
+
+    def start(self, registry: Registry) -> None:
+        """Tell of changes from now on, in threads."""
+        if self._server is not None:
+            self._server.start(registry.register)
+        if self._tree is not None:
+            self._watches = Watches(self._tree, registry.found, make=self._make)
+
+    def close(self) -> None:
+        """Tell of nothing more."""
+        if self._server is not None:
+            self._server.close()
+        if self._watches is not None:
+            self._watches.close()
 
 
 def backoff(failures: int, pause: float = FIRST_PAUSE) -> float:

@@ -90,15 +90,6 @@ def test_live_joins_record_process_and_clock() -> None:
     assert seen.process.pid == 412
 
 
-def test_what_was_found_out_of_processes_is_forgotten_when_containers_have_changed() -> None:
-    source = live(Reader(*([("decisions", record("file.open", sequence=number))] for number in (1, 2, 3))))
-    first, second = (source.subject(source.read()[0]) for _ in range(2))
-    assert first is second
-    source.containers_changed()
-    assert source.subject(source.read()[0]) is not first
-    assert source.container("/docker/x") is None
-
-
 def test_live_counts_gaps_garbage_and_kernel_counters() -> None:
     reader = Reader(
         [("decisions", record("file.open", sequence=3)), ("decisions", b"garbage"), ("decisions", record("file.open", sequence=4))], []

@@ -118,9 +118,17 @@ def status(host: FakeHost, **given: Any) -> bytes:
     mount = wire((1, "/data"), (2, "/srv"), (3, 1), (5, 2))
     image = wire((1, "docker.io/library/nginx:1.27"))
     told = wire(
-        (1, ID), (2, wire((1, "server"), (2, 3))), (3, 1), (5, 12345), (8, image), (9, f"docker.io/library/nginx@{DIGEST}"),
-        *entries(12, {"io.kubernetes.container.name": "server", "app": "web"}), (14, mount), (15, "/log"), (17, DIGEST),
-    )  # fmt: skip
+        (1, ID),
+        (2, wire((1, "server"), (2, 3))),
+        (3, 1),
+        (5, 12345),
+        (8, image),
+        (9, f"docker.io/library/nginx@{DIGEST}"),
+        *entries(12, {"io.kubernetes.container.name": "server", "app": "web"}),
+        (14, mount),
+        (15, "/log"),
+        (17, DIGEST),
+    )
     return wire((1, told), *info(**({"pid": host.process(70, f"{POD}/{ID}")} | given)))
 
 
@@ -144,10 +152,21 @@ def test_a_pod(host: FakeHost, runtime: Runtime, source: Cri) -> None:
     pause, server = source.snapshot()
     pod = Pod("web-0", "prod", UID, {"app": "web"})
     assert server == Container(
-        ID, f"{POD}/{ID}", host.tree.number(f"{POD}/{ID}"), "server", "docker.io/library/nginx:1.27", DIGEST, DIGEST, "containerd",
-        {"io.kubernetes.container.name": "server", "app": "web"}, True, (Mount("/srv", "/data", "bind", False, "rshared"),), 12345, 70,
+        ID,
+        f"{POD}/{ID}",
+        host.tree.number(f"{POD}/{ID}"),
+        "server",
+        "docker.io/library/nginx:1.27",
+        DIGEST,
+        DIGEST,
+        "containerd",
+        {"io.kubernetes.container.name": "server", "app": "web"},
+        True,
+        (Mount("/srv", "/data", "bind", False, "rshared"),),
+        12345,
+        70,
         pod=pod,
-    )  # fmt: skip
+    )
     assert (pause.id, pause.sandbox, pause.pod, pause.privileged, pause.started, pause.pid) == (OTHER, True, pod, False, 77, 71)
     asked = dict(runtime.asked)
     assert asked["ListContainers"] == wire((1, wire((2, wire((1, 1))))))

@@ -37,8 +37,8 @@ class Agent:
         self.told: list[str] = []
         self.bundles = Bundles(self.host.tree, owner=os.getuid())
         self.server = HookServer(
-            self.register, self.host.tree, bundles=self.bundles, path=self.path, report=self.told.append, **({"seconds": 20} | more)
-        )
+            self.host.tree, bundles=self.bundles, path=self.path, report=self.told.append, **({"seconds": 20} | more)
+        ).start(self.register)
 
     def register(self, container: Container) -> None:
         self.registered.append(container)
@@ -153,12 +153,12 @@ def test_the_socket_is_its_owners(agent: Agent, tmp_path: Path) -> None:
     assert agent.path.stat().st_mode & 0o777 == 0o600
     assert agent.path.parent.stat().st_mode & 0o777 == 0o700
     with pytest.raises(KernelError, match="another agent"):
-        HookServer(agent.register, agent.host.tree, path=agent.path)
+        HookServer(agent.host.tree, path=agent.path)
     open_to_all = tmp_path / "open"
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
     with pytest.raises(KernelError, match="only root writes"):
-        HookServer(agent.register, agent.host.tree, path=open_to_all / "hook.sock")
+        HookServer(agent.host.tree, path=open_to_all / "hook.sock")
 
 
 def test_a_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
@@ -168,9 +168,14 @@ def test_a_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(agent.path))
     left.close()
-    again = HookServer(agent.register, agent.host.tree, bundles=agent.bundles, path=agent.path)
+    again = HookServer(agent.host.tree, bundles=agent.bundles, path=agent.path)
     agent.host.process(70, "/web")
-    assert agent.starts(id="web", pid=70) == b"ok\n"
+    answers: list[bytes] = []
+    early = threading.Thread(target=lambda: answers.append(agent.starts(id="web", pid=70)))
+    early.start()
+    again.start(agent.register)
+    early.join(60)
+    assert answers == [b"ok\n"]
     again.close()
     deadline = time.monotonic() + 30
     while again._thread.is_alive() and time.monotonic() < deadline:

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
+from bpfence.errors import KernelError
+from bpfence.workloads.cgroups import Tree
+from bpfence.workloads.cri import Cri
 from bpfence.workloads.model import Container, Pod
-from bpfence.workloads.sources import LONGEST_PAUSE, Watch, all_sources, backoff, gather, joined, merged
+from bpfence.workloads.sources import LONGEST_PAUSE, HostSources, Source, Watch, Watches, all_sources, backoff, gather, joined, merged
 from bpfence.workloads.texts import BadAnswerError
 from tests.unit.workloads.hosts import ID, OTHER, FakeHost
 
@@ -125,6 +130,90 @@ def test_a_watch_asks_again_when_it_is_told() -> None:
     assert came == [[], [PLAIN]]
     watch.close()
     assert source.stopped.is_set()
+
+
+def test_a_source_that_comes_later_is_watched_too(tmp_path: Path) -> None:
+    here: dict[str, Source] = {"a": Scripted([PLAIN])}
+    came: dict[str, list[Container] | None] = {}
+    news = threading.Condition()
+
+    def found(name: str, containers: list[Container] | None) -> None:
+        with news:
+            came[name] = containers
+            news.notify_all()
+
+    watches = Watches(FakeHost(tmp_path).tree, found, make=lambda _: dict(here), poll=0.02)
+    with news:
+        assert news.wait_for(lambda: "a" in came, 30)
+        here["b"] = Scripted([])
+        assert news.wait_for(lambda: "b" in came, 30)
+    watches.look_again()
+    watches.close()
+    assert came == {"a": [PLAIN], "b": []}
+
+
+class Registered:
+    """A registry that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[Container]] = {}
+        self.starting: list[Container] = []
+        self.news = threading.Event()
+
+    def found(self, source: str, containers: Iterable[Container] | None) -> None:
+        self.told[source] = [*(containers or ())]
+        self.news.set()
+
+    def register(self, container: Container) -> None:
+        self.starting.append(container)
+
+
+def test_all_sources_and_the_hook_for_an_agent(tmp_path: Path) -> None:
+    host, registry, said = FakeHost(tmp_path), Registered(), []
+    host.process(os.getpid(), "/runtime")
+    host.process(70, "/web")
+    made = {"a": Scripted([PLAIN]), "b": Scripted(OSError("gone")), "containerd": Cri(host.tree, str(tmp_path / "none"), "containerd")}
+    path = tmp_path / "run" / "hook.sock"
+    sources = HostSources(said.append, hook=path, tree=lambda: host.tree, make=lambda _: made)
+    sources.ask(registry)
+    assert registry.told == {"a": [PLAIN]}
+    with socket.socket(socket.AF_UNIX) as hook:
+        hook.settimeout(60)
+        hook.connect(str(path))
+        hook.sendall(b'{"id": "web", "pid": 70}')
+        hook.shutdown(socket.SHUT_WR)
+        assert registry.starting == []
+        registry.news.clear()
+        sources.start(registry)
+        assert hook.recv(100) == b"ok\n"
+    assert [container.cgroup for container in registry.starting] == ["/web"]
+    assert registry.news.wait(60)
+    sources.close()
+    assert said == []
+    assert not path.exists()
+
+
+def test_an_agent_where_cgroups_or_the_socket_cannot_be_had(tmp_path: Path) -> None:
+    host, said = FakeHost(tmp_path), []
+
+    def missing() -> Tree:
+        raise KernelError("cgroup v2 is not mounted")
+
+    for find in (missing, lambda: Tree(host.root, host.proc, whole=False)):
+        sources = HostSources(said.append, hook=tmp_path / "run" / "x", tree=find, make=lambda _: {})
+        sources.ask(Registered())
+        sources.start(Registered())
+        sources.close()
+    assert [text.partition(":")[0] for text in said] == ["containers are not known"] * 2
+    (tmp_path / "open").mkdir(mode=0o777)
+    (tmp_path / "open").chmod(0o777)
+    sources = HostSources(said.append, hook=tmp_path / "open" / "x", tree=lambda: host.tree, make=lambda _: {"a": Scripted([PLAIN])})
+    registry = Registered()
+    sources.ask(registry)
+    sources.start(registry)
+    sources.close()
+    assert "only root writes" in said[-1]
+    assert registry.told["a"] == [PLAIN]
 
 
 def test_pauses_grow_to_an_end() -> None:

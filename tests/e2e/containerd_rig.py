@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run by test_containerd.py in namespaces of its own: containerd with the wrapped runtime, a pod by its CRI, what the sources say of it.
+
+Arguments: a folder with an image (`image.tar`) and the wrapped runtime (its path is the second), and the hook's socket. Writes JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bpfence.errors import BpfenceError
+from bpfence.workloads import cri
+from bpfence.workloads.bundle import Bundles
+from bpfence.workloads.cgroups import Tree
+from bpfence.workloads.cri import Cri
+from bpfence.workloads.hook import HookServer
+from bpfence.workloads.model import Container
+from bpfence.workloads.texts import BadAnswerError
+
+IMAGE = "localhost/bpfence-test:1"
+UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
+CONFIG = """
+version = 2
+root = "{folder}/state/root"
+state = "{folder}/state/run"
+[grpc]
+  address = "{folder}/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{image}"
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "native"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        BinaryName = "{wrapper}"
+"""
+# What only who makes pods asks for.
+cri.MESSAGES.update({
+    "NamespaceOption": (("network", 1, "int32"), ("pid", 2, "int32")),
+    "LinuxSandboxSecurityContext": (("namespace_options", 1, "NamespaceOption"),),
+    "LinuxPodSandboxConfig": (("cgroup_parent", 1, "string"), ("security_context", 2, "LinuxSandboxSecurityContext")),
+    "PodSandboxConfig": (("metadata", 1, "PodSandboxMetadata"), ("labels", 6, "map"), ("linux", 8, "LinuxPodSandboxConfig")),
+    "RunPodSandboxRequest": (("config", 1, "PodSandboxConfig"),),
+    "Sandbox": (("pod_sandbox_id", 1, "string"),),
+    "LinuxContainerSecurityContext": (("namespace_options", 3, "NamespaceOption"),),
+    "LinuxContainerConfig": (("security_context", 2, "LinuxContainerSecurityContext"),),
+    "ContainerConfig": (
+        ("metadata", 1, "ContainerMetadata"), ("image", 2, "ImageSpec"), ("command", 3, "*string"), ("mounts", 7, "*Mount"),
+        ("labels", 9, "map"), ("linux", 15, "LinuxContainerConfig"),
+    ),
+    "CreateContainerRequest": (
+        ("pod_sandbox_id", 1, "string"), ("config", 2, "ContainerConfig"), ("sandbox_config", 3, "PodSandboxConfig"),
+    ),
+    "ContainerId": (("container_id", 1, "string"),),
+})  # fmt: skip
+cri.METHODS.update({
+    "RunPodSandbox": ("RunPodSandboxRequest", "Sandbox"), "StopPodSandbox": ("Sandbox", "Empty"), "RemovePodSandbox": ("Sandbox", "Empty"),
+    "CreateContainer": ("CreateContainerRequest", "ContainerId"), "StartContainer": ("ContainerId", "Empty"),
+    "RemoveContainer": ("ContainerId", "Empty"),
+})  # fmt: skip
+SANDBOX = {
+    "metadata": {"name": "web-0", "uid": UID, "namespace": "prod"},
+    "labels": {"app": "web", "io.kubernetes.pod.uid": UID},
+    "linux": {"cgroup_parent": f"/kubepods/besteffort/pod{UID}", "security_context": {"namespace_options": {"network": 2, "pid": 1}}},
+}
+
+
+def waited(true: Any) -> bool:
+    """Whether something becomes true within a time that is long for any machine."""
+    deadline = time.monotonic() + 60
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return bool(true())
+
+
+def started(source: Cri, pod: str, name: str) -> str:
+    """Make and start a container in a pod; the error, or ""."""
+    config = {
+        "metadata": {"name": name},
+        "image": {"image": IMAGE},
+        "command": ["/act"],
+        "mounts": [{"container_path": "/data", "host_path": "/usr", "readonly": True}],
+        "labels": {"tier": "front"},
+        "linux": {"security_context": {"namespace_options": {"pid": 1}}},
+    }
+    try:
+        made = source._ask("CreateContainer", {"pod_sandbox_id": pod, "config": config, "sandbox_config": SANDBOX})
+        source._ask("StartContainer", {"container_id": made.container_id})
+    except BadAnswerError as error:
+        return str(error)
+    return ""
+
+
+def main(folder: str, wrapper: str, path: str) -> None:
+    tree, socket = Tree(Path("/sys/fs/cgroup")), f"{folder}/containerd.sock"
+    told: list[dict[str, Any]] = []
+    refuses: list[bool] = []
+
+    def register(container: Container) -> None:
+        told.append({"container": msgspec.to_builtins(container), "program": os.readlink(f"/proc/{container.pid}/exe")})
+        if refuses:
+            raise BpfenceError("not today")
+
+    server = HookServer(tree, path=Path(path)).start(register)
+    settings = Path(folder, "config.toml")
+    settings.write_text(CONFIG.format(folder=folder, image=IMAGE, wrapper=wrapper))
+    with Path(folder, "log").open("w") as log:
+        daemon = subprocess.Popen(["containerd", "-c", str(settings)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    source = Cri(tree, socket, "containerd", 60)
+    answer: dict[str, Any] = {}
+    pod = ""
+    try:
+        answer["listens"] = waited(Path(socket).exists)
+        command = ["ctr", "-a", socket, "-n", "k8s.io", "images", "import", "--snapshotter", "native", f"{folder}/image.tar"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
+        answer["import"] = done.stdout + done.stderr
+        pod = source._ask("RunPodSandbox", {"config": SANDBOX}).pod_sandbox_id
+        answer["error"] = started(source, pod, "server")
+        answer["api"] = msgspec.to_builtins(source.snapshot())
+        tasks = (f"{folder}/state/run/io.containerd.runtime.v2.task/*",)
+        answer["bundles"] = msgspec.to_builtins(Bundles(tree, states=(), tasks=tasks).snapshot())
+        refuses.append(True)
+        answer["refused"] = started(source, pod, "refused")
+    except BadAnswerError as error:
+        answer["failed"] = str(error)
+    finally:
+        for method in ("StopPodSandbox", "RemovePodSandbox") if pod else ():
+            source._ask(method, {"pod_sandbox_id": pod})
+        source.stop()
+        daemon.terminate()
+        daemon.wait(60)
+        server.close()
+        for level in (f"/besteffort/pod{UID}", "/besteffort", ""):
+            subprocess.run(["rmdir", f"/sys/fs/cgroup/kubepods{level}"], check=False)
+    print(json.dumps(answer | {"told": told, "pod": pod, "log": Path(folder, "log").read_text()[-3000:]}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
