@@ -123,10 +123,15 @@ class LinesFile:
         return os.fstat(self._descriptor).st_size
 
     def reopen(self) -> None:
-        """Let go of the file and open what is at the path. When that fails, the next `append` tries again."""
+        """Let go of the file and open what is at the path. When that fails, the next `append` tries again.
+
+        Where that is the same file, a line that was cut short is still its last.
+        """
+        before = self._identity
         self.close()
-        self._writer = LineWriter()
         self._descriptor, self._identity = self._open()
+        if self._identity != before:
+            self._writer = LineWriter()
 
     def close(self) -> None:
         """Let go of the file."""

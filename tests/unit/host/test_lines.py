@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -137,3 +138,26 @@ def test_another_line_after_one_that_was_cut_for_want_of_room_is_on_its_own() ->
         writer.write(room, [b"three"])
     assert writer.write(room, [b"four"]) == 1
     assert room.data == b"th\nfour\n"
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_line_that_was_cut_is_not_continued_after_a_reopening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool) -> None:
+    path = tmp_path / "out"
+    file = LinesFile(path)
+    write = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if len(data) < 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[:4])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        file.append([b"0123456789"])
+    monkeypatch.setattr(os, "write", write)
+    if moved:
+        path.rename(tmp_path / "out.1")
+    file.reopen()
+    assert file.append([b"0123456789"]) == 1
+    assert path.read_bytes() == (b"0123456789\n" if moved else b"0123\n0123456789\n")
+    file.close()
