@@ -8,9 +8,13 @@ import pytest
 from bpfence.workloads.model import Container, Mount, Pod
 
 WEB = Container(
-    id="c" * 64, cgroup="/system.slice/docker-" + "c" * 64 + ".scope", image="docker.io/library/nginx:1.27", labels={"app": "web"},
-    mounts=(Mount("/srv", "/data", writable=False),), pod=Pod("web-1", "shop", labels={"app": "web"}),
-)  # fmt: skip
+    id="c" * 64,
+    cgroup="/system.slice/docker-" + "c" * 64 + ".scope",
+    image="docker.io/library/nginx:1.27",
+    labels={"app": "web"},
+    mounts=(Mount("/srv", "/data", writable=False),),
+    pod=Pod("web-1", "shop", labels={"app": "web"}),
+)
 
 
 def test_what_is_not_said_is_not_known() -> None:

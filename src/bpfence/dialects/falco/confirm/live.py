@@ -20,7 +20,7 @@ from typing import Final
 
 from bpfence import abi
 from bpfence.conditions.containers import container_of
-from bpfence.dialects.falco.confirm import calls, containers
+from bpfence.dialects.falco.confirm import calls
 from bpfence.dialects.falco.confirm.event import (
     ANCESTORS_ARGUMENTS,
     DERIVED,
@@ -40,7 +40,6 @@ from bpfence.events.records import ExecImage, KernelEvent
 from bpfence.host.accounts import UNKNOWN, Accounts, User
 from bpfence.host.hostnames import Hostnames
 from bpfence.host.procfs import Procfs, read_file
-from bpfence.workloads.model import Container
 
 MAX_CGROUPS: Final = 4096
 MAX_PEERS: Final = 4096
@@ -55,8 +54,7 @@ _LAST_CAPABILITY: Final = Path("/proc/sys/kernel/cap_last_cap")
 class LiveEvents:
     """Makes events of records, and keeps what they share.
 
-    `processes` knows the images, `cgroup_path` the path of a cgroup by its id (None when it is gone), `container` the container that a
-    cgroup with such a path belongs to, as far as any is known, `users` the user databases.
+    `processes` knows the images, `cgroup_path` the path of a cgroup by its id (None when it is gone), `users` the user databases.
     """
 
     def __init__(
@@ -66,7 +64,6 @@ class LiveEvents:
         *,
         cgroup_path: Callable[[int], str | None],
         host: str,
-        container: Callable[[str], Container | None] | None = None,
         hostnames: Hostnames | None = None,
         users: Accounts | None = None,
         procfs: Procfs | None = None,
@@ -78,7 +75,6 @@ class LiveEvents:
         self.users = users or Accounts()
         self.procfs = procfs or Procfs()
         self._cgroup_path = cgroup_path
-        self._container = container or (lambda _: None)
         self._containers: OrderedDict[int, tuple[str, str]] = OrderedDict()
         self._peers: OrderedDict[tuple[int, int, int], str] = OrderedDict()
         self._count = 0
@@ -152,11 +148,6 @@ class LiveEvents:
         if len(self._containers) > MAX_CGROUPS:
             self._containers.popitem(last=False)
         return cgroup_and_container
-
-    def container(self, record: KernelEvent) -> Container | None:
-        """What is known of the acting process's container; None outside of any, too."""
-        path, identity = self.cgroup(record)
-        return None if path is None or identity == HOST else self._container(path)
 
     def new_peer(self, record: KernelEvent, number: int, name: str) -> bool:
         """Whether a descriptor's other side has changed since the last event that was asked about."""
@@ -240,8 +231,6 @@ class LiveEvent(Derived):
     _living: list[tuple[int, ExecImage | None]] | None = None
     _ancestors: tuple[FalcoAncestor, ...] | None = None
     _registers: bool | None = None
-    _container: Container | None = None
-    _container_known = False
 
     def __init__(
         self, events: LiveEvents, record: KernelEvent, kind: str, moment: int, number: int, since_first: int, since_last: int
@@ -290,12 +279,6 @@ class LiveEvent(Derived):
             return ""
         protocol = self.get("fd.l4proto") if kind in "46" else None
         return f"<{kind}{protocol[0] if isinstance(protocol, str) else ''}>{name if isinstance(name, str) else ''}"
-
-    def container(self) -> Container | None:
-        """What is known of the container that the process is in; looked up once."""
-        if not self._container_known:
-            self._container, self._container_known = self.events.container(self.record), True
-        return self._container
 
     # -- Derived --
 
@@ -703,26 +686,7 @@ def _container(event: LiveEvent, _: str | None) -> FieldValue | None:
     return event.events.cgroup(event.record)[1]
 
 
-def _known_container(take: containers.Take) -> _Take:
-    """A field of the container that the process is in, where more is known of it than its cgroup."""
-
-    def taken(event: LiveEvent, argument: str | None) -> FieldValue | None:
-        known = event.container()
-        return None if known is None else take(known, argument, event.time)
-
-    return taken
-
-
-def _container_name(event: LiveEvent, _: str | None) -> FieldValue | None:
-    known = event.container()
-    return containers.FIELDS["container.name"](known, None, event.time) if known is not None else DERIVED["container.name"](event, None)
-
-
 def _privileged(event: LiveEvent, _: str | None) -> FieldValue | None:
-    """What the container's runtime says; else whether the process may have every capability that there is."""
-    known = event.container()
-    if known is not None and known.privileged is not None:
-        return known.privileged
     bounding = event.record.number(abi.NUM_CAPS_BOUNDING)
     if bounding is None or event.get("container.id") == HOST:
         return None
@@ -1103,8 +1067,7 @@ _OWN: Final[Mapping[str, _Take]] = {
     "thread.cgroups": _cgroups, "thread.cgroup": _cgroup,
     "user.uid": lambda event, _: event.uid(), "user.name": _user("name"), "user.homedir": _user("home"), "user.shell": _user("shell"),
     "user.loginuid": _login_uid, "user.loginname": _login_name, "group.gid": lambda event, _: event.gid(), "group.name": _group,
-    **{name: _known_container(take) for name, take in containers.FIELDS.items()},
-    "container.id": _container, "container.privileged": _privileged, "container.name": _container_name,
+    "container.id": _container, "container.privileged": _privileged,
     "fd.num": _fd_number, "fd.type": _fd_type, "fd.name": _fd_name, "fd.nameraw": _fd_raw_name, "fd.uid": _fd_id, "fd.types": _types,
     "fd.dev": _of_file(abi.NUM_FILE_DEV), "fd.ino": _of_file(abi.NUM_FILE_INO), "fd.l4proto": _protocol, "fd.is_server": _is_server,
     "fd.cip": _side(False, 0), "fd.cport": _side(False, 1), "fd.sip": _side(True, 0), "fd.sport": _side(True, 1),

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,7 +41,6 @@ from bpfence.host.hostnames import Hostnames
 from bpfence.host.procfs import Procfs
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import number
-from bpfence.workloads.model import Container, Mount
 from tests.unit.dialects.falco.confirm.test_calls import seen
 from tests.unit.dialects.falco.trees import corpus
 from tests.unit.events.samples import IMAGES, Image, record
@@ -103,16 +101,13 @@ class Proc:
         return found if only is None or found is None else {n: kind for n, kind in found.items() if n == only}
 
 
-def events(
-    proc: Any = None, *, cgroup: str | None = "/user.slice", hostnames: Hostnames | None = None, images: Any = None, container: Any = None
-) -> LiveEvents:
+def events(proc: Any = None, *, cgroup: str | None = "/user.slice", hostnames: Hostnames | None = None, images: Any = None) -> LiveEvents:
     cache = ProcessCache((IMAGES if images is None else images).get, CLOCK, boot_id="ab")
     return LiveEvents(
         cache,
         CLOCK,
         cgroup_path=lambda _: cgroup,
         host="h",
-        container=container,
         hostnames=hostnames,
         users=Users(),
         procfs=proc or Proc(),  # type: ignore[arg-type]
@@ -728,26 +723,6 @@ def test_the_container_of_an_event() -> None:
     check(made("file.open", maker=events(cgroup=path)), {"container.privileged": None})
     check(made("file.open", numbers={"NUM_CAPS_BOUNDING": full}), {"container.id": "host", "container.name": "host",
                                                                   "container.privileged": None})  # fmt: skip
-
-
-def test_the_container_of_an_event_that_is_known() -> None:
-    path, asked = f"/docker/{ID}", []
-    known = Container(ID, path, name="web", image="nginx:1.27", privileged=True, started=5, mounts=(Mount("/srv", "/data"),))
-
-    def container(where: str) -> Container | None:
-        asked.append(where)
-        return known
-
-    maker = events(cgroup=path, container=container)
-    event = made("file.open", maker=maker, numbers={"NUM_CAPS_BOUNDING": 1})
-    wanted = {"container.id": ID[:12], "container.name": "web", "container.image.repository": "nginx", "container.privileged": True}
-    check(event, wanted | {"container.mount[/srv]": "/srv:/data::true:", "container.duration": event.time - 5, "k8s.pod.name": None})
-    assert asked == [path]
-    known = msgspec.structs.replace(known, privileged=None)
-    check(made("file.open", maker=maker, numbers={"NUM_CAPS_BOUNDING": 1}), {"container.privileged": False})
-    maker = events(container=container)
-    check(made("file.open", maker=maker), {"container.name": "host", "container.image": None, "container.privileged": None})
-    assert asked == [path] * 2, "nobody is asked for what is outside of containers"
 
 
 def test_a_cgroup_that_is_gone() -> None:
