@@ -142,6 +142,7 @@ class Agent:
         self._containers_notice = Notice()
         self.containers = Registry(self._containers_notice.tell, _cgroup_number(), report)
         self._composer = Composer(self._host, self._clock.now, Belonging(self.containers.of, lambda: self.containers.version))
+        self._containers_version = 0
         self._sources = sources
         self._sources_due = sources is not None
         self._classes = self.loop.timer(self._look_at_classes)
@@ -378,6 +379,9 @@ class Agent:
     def drain(self) -> None:
         """Turn waiting records into lines. Returns after BATCHES batches, even if more are waiting."""
         life = self.life
+        if self._containers_version != self.containers.version:
+            self._containers_version = self.containers.version
+            life.source.processes.forget_subjects()  # what languages have found out of their containers
         for _ in range(BATCHES):
             batch = life.source.read(0)
             if not batch:
@@ -560,7 +564,7 @@ class _Life:
 
     def __init__(self, agent: Agent, engine: Engine) -> None:
         self.engine = engine
-        self.source = Live(engine, clock=agent._clock, boot_id=agent._boot_id, cgroup_path=_cgroup_path())
+        self.source = Live(engine, clock=agent._clock, boot_id=agent._boot_id, cgroup_path=_cgroup_path(), container=agent.containers.of)
         self.tables = Tables(
             engine,
             agent.generations,

@@ -40,6 +40,14 @@ def parse(name: str) -> Image | None:
     return Image(_with_registry(repository), tag or ("" if digest else LATEST), digest) if repository else None
 
 
+def split(name: str) -> tuple[str, str, str]:
+    """Repository, tag and digest of a name as it is written; all "" where it names no image."""
+    image = parse(name)
+    if image is None:
+        return "", "", ""
+    return _tagged(name.partition("@")[0])[0], image.tag, image.digest
+
+
 def _tagged(name: str) -> tuple[str, str]:
     """What stands before and behind the colon of the tag; that of a port is none."""
     last = name.rfind(":")
