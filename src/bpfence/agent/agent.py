@@ -499,6 +499,8 @@ class Agent:
 
     def _look_at_classes(self, now: float) -> None:
         """Put what has changed about containers in force: by tables with their classes, or by looking at processes anew."""
+        if self._remake.busy:
+            return  # a swap would wait for the programs that are loaded there; seen to when it is done
         if self.containers.wants_classes:
             self._make_classes()
         elif self.containers.due:
@@ -512,8 +514,7 @@ class Agent:
 
     def _make_classes(self) -> None:
         base = self.life.tables.loaded
-        if self._remake.busy or base is None:
-            return  # seen to when that is done
+        assert base is not None
         events = self.life.engine.supported_events()
         self._for_classes = True
         self._remake.begin(lambda: Made(base, events, base, *tables(base, events, self.containers)))
