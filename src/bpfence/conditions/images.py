@@ -31,6 +31,7 @@ class Image(NamedTuple):
     digest: str = ""
 
 
+@lru_cache(maxsize=4096)
 def parse(name: str) -> Image | None:
     """The parts of an image's name; None where it names none: the bare id of an image, nothing at all, or what is too long."""
     if not name or len(name) > MAX_NAME or _HEX.fullmatch(name):
