@@ -76,7 +76,7 @@ class Label(msgspec.Struct, frozen=True):
     values: tuple[str, ...] = ()
 
 
-class Selector(msgspec.Struct, frozen=True, tag=True):
+class Selector(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
     """Which containers: the values of one member are alternatives, an empty member asks for nothing, and all members are required.
 
     `names`, `namespaces`, `pods`, `service_accounts` and `runtimes` are globs in which `*` crosses everything; `images` are patterns of

@@ -146,6 +146,7 @@ class Agent:
         self._containers_notice = Notice()
         self.containers = Registry(self._containers_notice.tell, _cgroup_number(), report)
         self._composer = Composer(self._host, self._clock.now, Belonging(self.containers.of, lambda: self.containers.version))
+        self._containers_version = 0
         self._sources = sources
         self._sources_due = sources is not None
         self._classes = self.loop.timer(self._look_at_classes)
@@ -400,6 +401,9 @@ class Agent:
     def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Turn waiting records into lines, for so many seconds where there are always more."""
         life = self.life
+        if self._containers_version != self.containers.version:
+            self._containers_version = self.containers.version
+            life.source.processes.forget_subjects()  # what languages have found out of their containers
         until = self.loop.now() + seconds
         while batch := life.source.read(0):
             self.outputs.write([line for seen in batch for line in life.pipeline.lines(seen)])
@@ -519,6 +523,8 @@ class Agent:
 
     def _look_at_classes(self, now: float) -> None:
         """Put what has changed about containers in force: by tables with their classes, or by looking at processes anew."""
+        if self._remake.busy:
+            return  # a swap would wait for the programs that are loaded there; seen to when it is done
         if self.containers.wants_classes:
             self._make_classes()
         elif self.containers.due:
@@ -532,8 +538,7 @@ class Agent:
 
     def _make_classes(self) -> None:
         base = self.life.tables.loaded
-        if self._remake.busy or base is None:
-            return  # seen to when that is done
+        assert base is not None
         events = self.life.engine.supported_events()
         self._for_classes = True
         self._remake.begin(lambda: Made(base, events, base, *tables(base, events, self.containers)))
@@ -584,7 +589,7 @@ class _Life:
 
     def __init__(self, agent: Agent, engine: Engine) -> None:
         self.engine = engine
-        self.source = Live(engine, clock=agent._clock, boot_id=agent._boot_id, cgroup_path=_cgroup_path())
+        self.source = Live(engine, clock=agent._clock, boot_id=agent._boot_id, cgroup_path=_cgroup_path(), container=agent.containers.of)
         self.tables = Tables(
             engine,
             agent.generations,

@@ -31,6 +31,7 @@ class Image(NamedTuple):
     digest: str = ""
 
 
+@lru_cache(maxsize=4096)
 def parse(name: str) -> Image | None:
     """The parts of an image's name; None where it names none: the bare id of an image, nothing at all, or what is too long."""
     if not name or len(name) > MAX_NAME or _HEX.fullmatch(name):
@@ -38,6 +39,14 @@ def parse(name: str) -> Image | None:
     whole, _, digest = name.partition("@")
     repository, tag = _tagged(whole)
     return Image(_with_registry(repository), tag or ("" if digest else LATEST), digest) if repository else None
+
+
+def split(name: str) -> tuple[str, str, str]:
+    """Repository, tag and digest of a name as it is written; all "" where it names no image."""
+    image = parse(name)
+    if image is None:
+        return "", "", ""
+    return _tagged(name.partition("@")[0])[0], image.tag, image.digest
 
 
 def _tagged(name: str) -> tuple[str, str]:

@@ -99,11 +99,13 @@ class Live:
     """The ring buffers of an engine. It does not own the engine."""
 
     def __init__(
-        self, engine: RecordReader, *, clock: Clock | None = None, boot_id: str = "", cgroup_path: Callable[[int], str | None] | None = None
-    ) -> None:
+        self, engine: RecordReader, *, clock: Clock | None = None, boot_id: str = "",
+        cgroup_path: Callable[[int], str | None] | None = None, container: Callable[[str], Container | None] | None = None,
+    ) -> None:  # fmt: skip
         self._engine = engine
         self.clock = clock or Clock()
         self.cgroup_path = cgroup_path or (lambda _: None)
+        self.container = container or (lambda _: None)
         self.processes = ProcessCache(engine.image, self.clock, boot_id=boot_id)
         self._meter = LossMeter(*engine.told()) if engine.adopted else LossMeter()
 

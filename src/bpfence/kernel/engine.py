@@ -760,15 +760,14 @@ class Engine:
 
     def put_workload(self, cgroup: int, number: int) -> None:
         """Gives a container's cgroup its class in the tables in force: for processes that begin a program, or come to it, from now on.
-        Those in it keep theirs until the next swap. KernelError where the map is full.
+        Those in it keep theirs until the next swap. KernelError where the map is full. Does not wait for programs that are being loaded;
+        the caller sees to it that no swap happens meanwhile.
         """
-        with self._lock:
-            self._put_class(self._maps["workloads"], _U64.pack(cgroup), number, (0, 1))
+        self._put_class(self._maps["workloads"], _U64.pack(cgroup), number, (0, 1))
 
     def drop_workload(self, cgroup: int) -> None:
-        """A cgroup is no container's any more."""
-        with self._lock:
-            self._maps["workloads"].delete(_U64.pack(cgroup))
+        """A cgroup is no container's any more. As `put_workload`."""
+        self._maps["workloads"].delete(_U64.pack(cgroup))
 
     @property
     def replaces(self) -> tuple[int, ...]:

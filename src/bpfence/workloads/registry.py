@@ -9,6 +9,7 @@ than a swap of tables takes.
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -78,7 +79,8 @@ class Registry:
         self._lock = threading.Condition(threading.RLock())
         self._told: dict[str, dict[str, Container]] = {}
         self._entries: dict[str, Entry] = {}
-        self._selectors: tuple[Selector, ...] = ()
+        self._selectors: frozenset[Selector] = frozenset()
+        self._chosen: dict[str, tuple[tuple[frozenset[Selector], tuple[Container, ...], Class], ...]] = {}
         self._numbers: dict[Class, int] = {}
         self._target: Target | None = None
         self._stale = False
@@ -178,6 +180,7 @@ class Registry:
 
     def _drop(self, path: str, entry: Entry) -> None:
         del self._entries[path]
+        self._chosen.pop(path, None)
         if self._target is not None and entry.number:
             self._target.drop_workload(entry.container.cgroup_id)
             # Whoever is left in it is in no known container any more.
@@ -212,19 +215,24 @@ class Registry:
             self._report(f"not all containers have room in the kernel; those that have none are unknown: {why}")
         self._full = True
 
-    def _select(self, path: str, known: Iterable[Selector]) -> Class:
+    def _select(self, path: str, known: frozenset[Selector]) -> Class:
         """The selectors of a container, and of those that it is within. Where something is known of one of them, those known by their paths
         alone count for nothing: a container that may make cgroups chooses what these look like, and must not become unknown by it.
+
+        Kept for two sets of selectors: those in force, and those of the tables that are being made.
         """
-        within = [self._entries[one].container for one in (path, *_above(path)) if one in self._entries]
-        chosen: Class = frozenset()
-        for container in [one for one in within if described(one)] or within:
-            chosen |= selected(container, known)
+        within = tuple(self._entries[one].container for one in (path, *_above(path)) if one in self._entries)
+        kept = self._chosen.get(path, ())
+        for asked, of, chosen in kept:
+            if asked == known and len(of) == len(within) and all(map(operator.is_, of, within)):
+                return chosen
+        chosen = frozenset().union(*(selected(one, known) for one in [one for one in within if described(one)] or within))
+        self._chosen[path] = ((known, within, chosen), *kept[:1])
         return chosen
 
     def _as_untold(self, path: str, chosen: Class) -> bool:
         """Whether policies treat a container as they do one that nobody has told of."""
-        return container_of(path) is not None and chosen == frozenset(selector for selector in self._selectors if selector.unknown)
+        return container_of(path) is not None and chosen == {selector for selector in self._selectors if selector.unknown}
 
     # ---- readers ----
 
@@ -270,15 +278,21 @@ class Registry:
 
     def seen(self, policies: PolicySet) -> list[Class]:
         """The classes of containers that there are for tables of these policies, and of some that have been."""
-        known = selectors(with_doubts(policies))
+        known = frozenset(selectors(with_doubts(policies)))
+        now: dict[Class, None] = {}
         with self._lock:
-            now = dict.fromkeys(self._select(path, known) for path in self._entries)
+            paths = list(self._entries)
+        for path in paths:  # one by one, so that nobody waits for long
+            with self._lock:
+                if path in self._entries:
+                    now[self._select(path, known)] = None
+        with self._lock:
             return [*now, *list(self._numbers)[:KEPT_CLASSES]]
 
     @contextmanager
     def swapping(self, classes: tuple[Class, ...]) -> Iterator[Mapping[int, int]]:
         """The class of every cgroup in tables that know these classes, for a swap that happens within. Where it raises, all stays."""
-        known = tuple(dict.fromkeys(selector for one in classes for selector in one))
+        known: frozenset[Selector] = frozenset().union(*classes)
         numbers = numbered_classes(classes)
         with self._lock:
             new = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bpfence.conditions.images import Image, matches, parse, pattern
+from bpfence.conditions.images import Image, matches, parse, pattern, split
 from bpfence.glob import GlobError
 
 DIGEST = "sha256:" + "ab" * 32
@@ -72,3 +72,17 @@ def test_what_is_no_pattern(text: str) -> None:
 def test_a_broken_glob_is_told() -> None:
     with pytest.raises(GlobError):
         pattern("nginx[")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("nginx", ("nginx", "latest", "")),
+        ("registry:5000/a/b:v1", ("registry:5000/a/b", "v1", "")),
+        (f"nginx:1@{DIGEST}", ("nginx", "1", DIGEST)),
+        (f"nginx@{DIGEST}", ("nginx", "", DIGEST)),
+        (DIGEST, ("", "", "")),
+    ],
+)
+def test_split_leaves_names_as_they_are_written(name: str, parts: tuple[str, str, str]) -> None:
+    assert split(name) == parts

@@ -29,6 +29,7 @@ from bpfence.events.source import (
 )
 from bpfence.events.values import BadValueError
 from bpfence.policy import Action
+from bpfence.workloads.model import Container, Pod
 from tests.unit.events.samples import IMAGES, Image, observation, record
 
 
@@ -278,3 +279,25 @@ def test_a_line_without_an_end_is_refused_after_its_first_part() -> None:
 
 def test_bounded_lines_are_the_lines() -> None:
     assert list(bounded_lines(io.BytesIO(b"a\n\nb"))) == [b"a\n", b"\n", b"b"]
+
+
+def test_what_a_line_says_of_its_container() -> None:
+    document = {
+        "event": "file.open",
+        "process": {"cgroup": "/docker/x"},
+        "container": {"id": "x", "image": "nginx:1.27", "labels": {"a\\x0a": "b"}, "mounts": [{"source": "/s"}], "privileged": True},
+        "k8s": {"namespace": "shop", "pod": "web", "serviceAccount": "sa"},
+    }
+    [recorded] = read_recorded([json.dumps(document)])
+    assert recorded.container == Container(
+        id="x", cgroup="/docker/x", image="nginx:1.27", labels={"a\n": "b"}, pod=Pod("web", "shop", service_account="sa")
+    )
+    assert recorded.fields["process.cgroup"] == "/docker/x"
+    [recorded] = read_recorded(['{"event": "exec", "container": null}'])
+    assert recorded.container is None
+
+
+@pytest.mark.parametrize("said", [{"container": 5}, {"container": {"image": 5}}, {"k8s": {"pod": "x"}}, {"container": {"labels": ["x"]}}])
+def test_a_line_that_says_nonsense_of_its_container(said: dict[str, Any]) -> None:
+    with pytest.raises(BadLineError, match="container or k8s"):
+        list(read_recorded([json.dumps({"event": "exec", **said})]))

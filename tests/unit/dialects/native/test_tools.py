@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bpfence.compiler.compile import Compiled
@@ -56,3 +58,40 @@ def test_rules_are_not_chosen() -> None:
 def test_a_policy_is_written() -> None:
     rule = Rule(policy="p", name="r", events=("file.open",))
     assert NATIVE.tools().document(Policy(name="p", rules=(rule,)))[1] == ""
+
+
+SELECTING = DENY.replace(
+    "spec:", "spec:\n  scope: {image: [nginx, httpd], container: true, labels: {app: web}, unless: {namespace: kube-*}}"
+)
+
+
+def test_events_say_in_which_container_they_are() -> None:
+    cases = (
+        ("deny", {"id": "x", "image": "nginx:1.27", "labels": {"app": "web"}}, None),
+        ("none", {"id": "x", "image": "redis", "labels": {"app": "web"}}, None),
+        (
+            "none",
+            {"id": "x", "image": "nginx", "labels": {"app": "web"}},
+            {"namespace": "kube-system", "pod": "p", "labels": {"app": "web"}},
+        ),
+        ("deny", {"id": "x", "image": "nginx"}, {"namespace": "shop", "pod": "p", "labels": {"app": "web"}}),
+        ("audit", {"id": "x"}, None),
+        ("audit", None, None),
+    )
+    event = {"event": "open", "file.path": "/secret", "process.cgroup": "/docker/x"}
+    lines = [json.dumps({**event, "container": one, "k8s": pod, "expect": expect}).encode() for expect, one, pod in cases]
+    tested, _ = NATIVE.tools().test(given(SELECTING), lines)
+    assert (tested.mismatches, tested.notes) == (0, [])
+    for (expect, _, _), line in zip(cases, lines, strict=True):
+        shown, _ = NATIVE.tools().explain(given(SELECTING), Links(), event=line.replace(b', "expect"', b', "message"').decode())
+        assert shown.json["route"]["action"] == expect
+
+
+def test_scopes_are_explained() -> None:
+    shown, _ = NATIVE.tools().explain(given(SELECTING), Links())
+    (scope,) = shown.json["scopes"]
+    assert (scope["policy"], scope["unknown"]) == ("p", "audit")
+    assert "process.container selects (image: nginx, httpd; labels: app in (web))" in scope["processes"]
+    assert "namespace: kube-*" in scope["processes"].replace('"', "")
+    assert shown.json["container_classes"] > 1
+    assert NATIVE.tools().explain(given(DENY), Links())[0].json["scopes"] == []

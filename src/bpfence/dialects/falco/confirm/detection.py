@@ -30,6 +30,7 @@ from bpfence.events.process import Clock, ProcessCache
 from bpfence.events.records import KernelEvent
 from bpfence.events.source import Live, Observation
 from bpfence.host.hostnames import Hostnames
+from bpfence.workloads.model import Container
 
 
 class Events(Protocol):
@@ -62,10 +63,17 @@ class KernelEvents:
     forked; so `start` is called when the agent begins to work. Until a name has been asked for, the kernel lets everything through for it.
     """
 
-    def __init__(self, processes: ProcessCache, clock: Clock, cgroup_path: Callable[[int], str | None] | None, host: str) -> None:
+    def __init__(
+        self,
+        processes: ProcessCache,
+        clock: Clock,
+        cgroup_path: Callable[[int], str | None] | None,
+        host: str,
+        container: Callable[[str], Container | None] | None = None,
+    ) -> None:
         from bpfence.dialects.falco.confirm.live import LiveEvents  # imported late: what only enforces native policies does without
 
-        self._live = LiveEvents(processes, clock, cgroup_path=cgroup_path or (lambda _: None), host=host)
+        self._live = LiveEvents(processes, clock, cgroup_path=cgroup_path or (lambda _: None), host=host, container=container)
         self._names: tuple[str, ...] = ()
 
     def event(self, record: KernelEvent) -> FalcoEvent | None:
@@ -111,7 +119,9 @@ def detection(context: Context, make: Callable[[Live], Events] | None = None) ->
 
     def events() -> Events:
         source = context.source()
-        return make(source) if make is not None else KernelEvents(source.processes, source.clock, source.cgroup_path, context.host)
+        if make is not None:
+            return make(source)
+        return KernelEvents(source.processes, source.clock, source.cgroup_path, context.host, source.container)
 
     return Detection(events, recorder, kept=context.kept)
 

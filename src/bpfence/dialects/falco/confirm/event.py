@@ -534,6 +534,7 @@ DERIVED: Final[Mapping[str, _Derive]] = {
     "fd.rproto": _service_of("fd.rport"), "fd.proto": _both("fd.cproto", "fd.sproto"),
     "fd.dev.major": _device(lambda device: device >> 20), "fd.dev.minor": _device(lambda device: device & 0xFFFFF),
     "fd.containername": _in_container("fd.name"), "fd.containerdirectory": _in_container("fd.directory"),
+    "container.duration": _difference("evt.rawtime", "container.start_ts"),
     "container.id": _constant("host"), "container.name": _container_name, "k8s.pod.id": _same("k8s.pod.uid"),
 }  # fmt: skip
 

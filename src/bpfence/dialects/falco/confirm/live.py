@@ -21,6 +21,7 @@ from typing import Final
 from bpfence import abi
 from bpfence.conditions.containers import container_of
 from bpfence.dialects.falco.confirm import calls
+from bpfence.dialects.falco.confirm.containers import CONTAINER_FIELDS, short_id
 from bpfence.dialects.falco.confirm.event import (
     ANCESTORS_ARGUMENTS,
     DERIVED,
@@ -40,6 +41,7 @@ from bpfence.events.records import ExecImage, KernelEvent
 from bpfence.host.accounts import UNKNOWN, Accounts, User
 from bpfence.host.hostnames import Hostnames
 from bpfence.host.procfs import Procfs, read_file
+from bpfence.workloads.model import Container
 
 MAX_CGROUPS: Final = 4096
 MAX_PEERS: Final = 4096
@@ -54,7 +56,8 @@ _LAST_CAPABILITY: Final = Path("/proc/sys/kernel/cap_last_cap")
 class LiveEvents:
     """Makes events of records, and keeps what they share.
 
-    `processes` knows the images, `cgroup_path` the path of a cgroup by its id (None when it is gone), `users` the user databases.
+    `processes` knows the images, `cgroup_path` the path of a cgroup by its id (None when it is gone), `users` the user databases,
+    `container` what runtimes have told of the container that a cgroup belongs to.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class LiveEvents:
         hostnames: Hostnames | None = None,
         users: Accounts | None = None,
         procfs: Procfs | None = None,
+        container: Callable[[str], Container | None] | None = None,
     ) -> None:
         self.processes = processes
         self.clock = clock
@@ -75,6 +79,7 @@ class LiveEvents:
         self.users = users or Accounts()
         self.procfs = procfs or Procfs()
         self._cgroup_path = cgroup_path
+        self._container = container or (lambda _: None)
         self._containers: OrderedDict[int, tuple[str, str]] = OrderedDict()
         self._peers: OrderedDict[tuple[int, int, int], str] = OrderedDict()
         self._count = 0
@@ -148,6 +153,11 @@ class LiveEvents:
         if len(self._containers) > MAX_CGROUPS:
             self._containers.popitem(last=False)
         return cgroup_and_container
+
+    def container(self, record: KernelEvent) -> Container | None:
+        """What runtimes have told of the container of the acting process."""
+        path = self.cgroup(record)[0]
+        return None if path is None else self._container(path)
 
     def new_peer(self, record: KernelEvent, number: int, name: str) -> bool:
         """Whether a descriptor's other side has changed since the last event that was asked about."""
@@ -683,7 +693,20 @@ def _login_name(event: LiveEvent, _: str | None) -> FieldValue | None:
 
 
 def _container(event: LiveEvent, _: str | None) -> FieldValue | None:
-    return event.events.cgroup(event.record)[1]
+    told = event.events.container(event.record)
+    return short_id(told) if told is not None else event.events.cgroup(event.record)[1]
+
+
+def _told(name: str, take: Callable[[Container, str | None], FieldValue | None]) -> _Take:
+    derived = DERIVED.get(name)
+
+    def of_container(event: LiveEvent, argument: str | None) -> FieldValue | None:
+        container = event.events.container(event.record)
+        if container is None:
+            return derived(event, argument) if derived is not None else None
+        return take(container, argument)
+
+    return of_container
 
 
 def _privileged(event: LiveEvent, _: str | None) -> FieldValue | None:
@@ -1068,6 +1091,7 @@ _OWN: Final[Mapping[str, _Take]] = {
     "user.uid": lambda event, _: event.uid(), "user.name": _user("name"), "user.homedir": _user("home"), "user.shell": _user("shell"),
     "user.loginuid": _login_uid, "user.loginname": _login_name, "group.gid": lambda event, _: event.gid(), "group.name": _group,
     "container.id": _container, "container.privileged": _privileged,
+    **{name: _told(name, take) for name, take in CONTAINER_FIELDS.items()},
     "fd.num": _fd_number, "fd.type": _fd_type, "fd.name": _fd_name, "fd.nameraw": _fd_raw_name, "fd.uid": _fd_id, "fd.types": _types,
     "fd.dev": _of_file(abi.NUM_FILE_DEV), "fd.ino": _of_file(abi.NUM_FILE_INO), "fd.l4proto": _protocol, "fd.is_server": _is_server,
     "fd.cip": _side(False, 0), "fd.cport": _side(False, 1), "fd.sip": _side(True, 0), "fd.sport": _side(True, 1),

@@ -41,6 +41,7 @@ from bpfence.host.hostnames import Hostnames
 from bpfence.host.procfs import Procfs
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import number
+from bpfence.workloads.model import Container, Pod
 from tests.unit.dialects.falco.confirm.test_calls import seen
 from tests.unit.dialects.falco.trees import corpus
 from tests.unit.events.samples import IMAGES, Image, record
@@ -101,7 +102,9 @@ class Proc:
         return found if only is None or found is None else {n: kind for n, kind in found.items() if n == only}
 
 
-def events(proc: Any = None, *, cgroup: str | None = "/user.slice", hostnames: Hostnames | None = None, images: Any = None) -> LiveEvents:
+def events(
+    proc: Any = None, *, cgroup: str | None = "/user.slice", hostnames: Hostnames | None = None, images: Any = None, container: Any = None
+) -> LiveEvents:
     cache = ProcessCache((IMAGES if images is None else images).get, CLOCK, boot_id="ab")
     return LiveEvents(
         cache,
@@ -111,6 +114,7 @@ def events(proc: Any = None, *, cgroup: str | None = "/user.slice", hostnames: H
         hostnames=hostnames,
         users=Users(),
         procfs=proc or Proc(),  # type: ignore[arg-type]
+        container=container,
     )
 
 
@@ -908,6 +912,47 @@ def test_ids_of_16_bits(call: str, compat: bool, given: int, wanted: tuple[int, 
     event = made("process.setuid", call, given, 0, compat=compat)
     assert event.type == "setreuid"
     assert (event.get("evt.rawarg", "ruid"), event.get("evt.arg", "ruid")) == wanted
+
+
+# ---- containers ----
+
+
+def test_what_runtimes_tell_of_a_container() -> None:
+    path = "/docker/" + "ab" * 32
+    told = Container(
+        id="ab" * 32,
+        cgroup=path,
+        name="web",
+        image="nginx:1.27",
+        runtime="docker",
+        labels={"app.kubernetes.io/name": "web"},
+        started=5,
+        pod=Pod("web-1", "shop", "u1", {"app": "web"}),
+    )
+    event = made("file.open", maker=events(cgroup=path, container={path: told}.get))
+    check(
+        event,
+        {
+            "container.id": "ab" * 6,
+            "container.full_id": "ab" * 32,
+            "container.name": "web",
+            "container.image.repository": "nginx",
+            "container.image.tag": "1.27",
+            "container.type": "docker",
+            "container.start_ts": 5,
+            "k8s.ns.name": "shop",
+            "k8s.pod.id": "u1",
+        },
+    )
+    assert event.get("container.label", "app.kubernetes.io/name") == "web"
+    assert event.get("container.label", "none") is None
+    assert event.get("container.duration") == event.get("evt.rawtime") - 5  # type: ignore[operator]
+
+
+def test_a_container_that_nobody_has_told_of_has_an_id_alone() -> None:
+    event = made("file.open", maker=events(cgroup="/docker/" + "ab" * 32))
+    check(event, {"container.id": "ab" * 6, "container.name": None, "container.image": None, "k8s.pod.name": None})
+    check(made("file.open"), {"container.id": "host", "container.name": "host", "container.image": None})
 
 
 # ---- anything ----
