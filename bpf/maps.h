@@ -24,6 +24,7 @@
 #define GRAVEYARD 1024
 #define HELD_MAX 128
 #define PENDING_ENTRIES 16384
+#define ENDED_MAX 256 /* tasks between two programs of one return */
 #define PATH_STEPS 32        /* components of a path that is matched where it lies */
 #define PATH_STEPS_MOUNTS 4  /* and mounts on its way */
 #define STEPS_NONE 0
@@ -464,6 +465,30 @@ MAP struct {
 	__type(key, u32);
 	__type(value, u32);
 } pending SEC(".maps");
+
+/* What a task's system call that has just ended is to the program that goes on with it, key bpf_get_current_pid_tgid(): an event and what of
+ * its arguments and result is looked at.
+ */
+#define ENDED_EVENT 0xff
+#define ENDED_TEXT_SHIFT 8
+#define ENDED_TEXT(argument) ((argument) << ENDED_TEXT_SHIFT) /* that argument is a text */
+#define ENDED_RING (1 << 16)
+#define ENDED_DUP (1 << 17)
+
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ENDED_MAX);
+	__type(key, u64);
+	__type(value, u32);
+} ended SEC(".maps");
+
+/* That program, see ended.bpf.c. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} ended_calls SEC(".maps");
 
 /* Where the image of a program is put together. */
 MAP struct {

@@ -33,7 +33,7 @@ SEPARATE = ("recorder.bpf.c",)
 MAPS = "engine.bpf.c"
 SHARED = "shared.bpf.c"
 """What shared.bpf.o has and the other has not. It also names that object."""
-UNSHARED = ("calls.bpf.c",)
+UNSHARED = ("ended.bpf.c",)
 """What it does not have: programs at the ends of functions cannot be extended."""
 SHARED_FLAG = "-DENGINE_SHARED"
 CONSTANTS = ".rodata"

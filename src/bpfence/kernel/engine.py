@@ -33,7 +33,7 @@ from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME, EVENTS
 from bpfence.kernel import libbpf
 from bpfence.kernel.features import MEANING_BY_NAME, Answer, Features
-from bpfence.kernel.hooks import KNOWN, MOVES, Kind
+from bpfence.kernel.hooks import ENDED, KNOWN, MOVES, Kind
 from bpfence.kernel.libbpf import Drain, LoadFailure, Map, Object
 from bpfence.kernel.pids import host_pid
 from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
@@ -405,7 +405,7 @@ class Engine:
             if self._closed:
                 raise ValueError("the engine is closed")
             choices = self.plan.for_events(events, results)
-            wanted = [choice for choice in choices if choice.program not in self._links]
+            wanted = [choice for choice in choices if not self._in_place(choice, choices)]
             self._load_programs(
                 [choice for choice in wanted if self._tracking_due or choice.row.kind is not Kind.ITERATOR],
                 self._sharing.lacking((choice for choice in choices if choice.program in self._links), events),
@@ -436,7 +436,16 @@ class Engine:
                 self._sharing.drop(program)
                 if program in self._programs:
                     os.close(self._programs.pop(program))
+            if ENDED not in kept:
+                self._maps["ended_calls"].delete(_U32.pack(0))
             return tuple(gone)
+
+    def _in_place(self, choice: Choice, choices: Iterable[Choice]) -> bool:
+        """Whether a program of `choices` need not be loaded."""
+        if choice.row.kind is not Kind.TAIL:
+            return choice.program in self._links
+        used = any(self._sharing.continues(other) and other.row.tail == choice.program for other in choices)
+        return not used or bool(self._maps and self._maps["ended_calls"].get(_U32.pack(0)))
 
     def _remember(self, staying: Collection[str] = (KNOWN,)) -> None:
         """Lets programs use maps `known_files` and `folders` as long as the one is attached that ends the truth of what is there. What was
@@ -605,6 +614,9 @@ class Engine:
     def _attach(self, parsed: Object, choices: Collection[Choice], deciding: Collection[Choice]) -> None:
         """`deciding`: those that the shared engine is put into before."""
         for choice in choices:
+            if choice.row.kind is Kind.TAIL:
+                self._maps["ended_calls"].put(_U32.pack(0), _U32.pack(parsed.fd(choice.program)))
+                continue
             try:
                 if choice in deciding:
                     self._sharing.extend(choice, parsed.fd(choice.program), self._pins)

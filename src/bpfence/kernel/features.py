@@ -194,13 +194,15 @@ class Features(msgspec.Struct, frozen=True):
     """What a kernel offers.
 
     `functions`: parameters' types by function, for every one that begins with one of PREFIXES or is a system call, and
-    `btf_trace_*` (these without parameters). `cgroup2`: where the hierarchy is mounted.
+    `btf_trace_*` (these without parameters). `cgroup2`: where the hierarchy is mounted. `prototypes`: BTF's ids of what types these
+    functions have, which is one id where the kernel takes them for one type.
     """
 
     probes: Mapping[str, Probe]
     functions: Mapping[str, tuple[str, ...]]
     cgroup2: str = ""
     machine: str = "x86_64"
+    prototypes: Mapping[str, int] = {}
 
     def answer(self, name: str) -> Answer:
         probe = self.probes.get(name)
@@ -245,6 +247,7 @@ def probe() -> Features:
     capabilities = _capabilities()
     probes = dict(capabilities)
     functions: dict[str, tuple[str, ...]] = {}
+    prototypes: dict[str, int] = {}
     privileged = all(capabilities[name].answer is Answer.YES for name in ("cap_bpf", "cap_perfmon"))
     lsm = _securityfs("lsm")
     probes["lsm_active"] = _lsm_active(lsm)
@@ -262,6 +265,7 @@ def probe() -> Features:
             for prefix in (*PREFIXES, _syscall_prefix()):
                 known |= btf.functions(prefix)
             functions = {name: function.parameters for name, function in known.items()}
+            prototypes = {name: function.prototype for name, function in known.items()}
             functions |= dict.fromkeys(btf.typedefs("btf_trace_"), ())
             probes |= _from_btf(btf, functions)
             probes["lsm_not_skipped"] = _lsm_not_skipped(btf.has_function("__bpf_prog_enter_recur"), os.uname().release)
@@ -270,7 +274,7 @@ def probe() -> Features:
         # A file that is there and cannot be read says nothing of the kernel: a container may hide it.
         hidden = _BTF.exists() and not os.access(_BTF, os.R_OK)
         probes["kernel_btf"] = Probe(Answer.UNKNOWN if hidden else Answer.NO, str(error).splitlines()[0])
-    return Features(probes, functions, cgroup2, platform.machine())
+    return Features(probes, functions, cgroup2, platform.machine(), prototypes)
 
 
 def _from_btf(btf: KernelBtf, functions: Mapping[str, tuple[str, ...]]) -> dict[str, Probe]:

@@ -7,7 +7,7 @@ Read by `programs`, which decides what of it a kernel takes, and by what shows w
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -24,6 +24,7 @@ class Kind(enum.Enum):
     START = "start"  # the start of a kernel function
     RETURN = "return"  # the end of a kernel function, for events that exist only then
     RESULT = "result"  # the end of a system call, for records of other hooks that wait for its result
+    TAIL = "tail"  # attached to nothing: what programs at ends of system calls go on in, as it has the engine
 
 
 class Variant(msgspec.Struct, frozen=True):
@@ -41,7 +42,7 @@ class Row(msgspec.Struct, frozen=True):
     `optional`: a kernel without this place has no such way for the event, so nothing is missed. `tracking`: always attached, because
     process records need it; `essential` tracking programs must load. `aid`: its events lose nothing but speed without it, and as its hook
     cannot refuse anything there is no fmod_ret program of it. `decides`: its program decides about its events; it does
-    not where it only keeps what others need.
+    not where it only keeps what others need. `tail`: the program of kind TAIL that its own goes on in, where that shares an engine.
     """
 
     hook: str
@@ -56,6 +57,7 @@ class Row(msgspec.Struct, frozen=True):
     essential: bool = False
     aid: bool = False
     decides: bool = True
+    tail: str = ""
 
 
 def _hook(
@@ -80,9 +82,10 @@ def _tracepoint(name: str, *events: str) -> Row:
 
 def _return(call: str, *events: str, prefix32: str = "__ia32_sys_") -> tuple[Row, Row]:
     """The ends of a call of the 64-bit table and of the 32-bit one, where the kernel has that."""
+    variants, variants32 = (Variant(f"{call}__call"),), (Variant(f"{call}__call32"),)
     return (
-        Row(f"call:{call}", (Variant(f"{call}__call"),), events, Kind.RETURN, function=_SYSCALL + call),
-        Row(f"call32:{call}", (Variant(f"{call}__call32"),), events, Kind.RETURN, function=prefix32 + call, optional=True),
+        Row(f"call:{call}", variants, events, Kind.RETURN, function=_SYSCALL + call, tail=ENDED),
+        Row(f"call32:{call}", variants32, events, Kind.RETURN, function=prefix32 + call, optional=True, tail=ENDED),
     )
 
 
@@ -97,22 +100,31 @@ def _setid(calls: str, act: str) -> Iterator[Row]:
     for call in calls.split():
         yield from _return(call, *failed)
         # Ids of 16 bits, as old 32-bit programs have them.
-        yield Row(f"call32:{call}16", (Variant(f"{call}16__call32"),), failed, Kind.RETURN, function=f"__ia32_sys_{call}16", optional=True)
-        yield Row(f"result:{call}", (Variant(f"{call}__call"),), (act, *failed), Kind.RESULT, function=_SYSCALL + call, optional=True)
+        old = (Variant(f"{call}16__call32"),)
+        yield Row(f"call32:{call}16", old, failed, Kind.RETURN, function=f"__ia32_sys_{call}16", optional=True, tail=ENDED)
+        yield Row(f"result:{call}", (Variant(f"{call}__call"),), (act, *failed), Kind.RESULT, _SYSCALL + call, optional=True, tail=ENDED)
 
 
 def _result(calls: str, *events: str) -> tuple[Row, ...]:
     return tuple(
-        Row(f"result:{call}", (Variant(f"{call}__result"),), events, Kind.RESULT, function=_SYSCALL + call, optional=True)
+        Row(f"result:{call}", (Variant(f"{call}__result"),), events, Kind.RESULT, _SYSCALL + call, optional=True, decides=False)
         for call in calls.split()
     )
+
+
+def _tail(program: str, function: str, rows: Iterable[Row]) -> Row:
+    """The program that those of `rows` with this tail go on in."""
+    events = dict.fromkeys(event for row in rows if row.tail == program and row.kind is Kind.RETURN for event in row.events)
+    return Row(f"tail:{program}", (Variant(program),), tuple(events), Kind.TAIL, function)
 
 
 def _move(program: str, kind: Kind) -> Row:
     return Row("fn:d_move", (Variant(program),), (*MODIFY, "process.exec"), kind, "d_move", needs="rdonly_cast", aid=True, decides=False)
 
 
-# x86-64; the return sensors name these functions in bpf/calls.bpf.c.
+ENDED: Final = "calls__ended"
+"""What programs at the ends of system calls go on in."""
+# x86-64; the return sensors name these functions in bpf/calls.bpf.c and ended.bpf.c.
 _SYSCALL: Final = "__x64_sys_"
 _COMPAT: Final = "__ia32_compat_sys_"
 KNOWN: Final = "d_instantiate__known"
@@ -121,7 +133,7 @@ MOVES: Final = ("d_move__moved", "d_move__moves")
 """Those that tell renames of files from renames of folders: at the end of d_move and at its start. The end first, and away last: see
 bpf/file.bpf.c.
 """
-PROGRAMS: Final = (
+_ATTACHED: Final = (
     _tracepoint("sched_process_fork"),
     _tracepoint("sched_process_exec", "process.executed"),
     _tracepoint("sched_process_exit", "process.exit"),
@@ -275,7 +287,8 @@ PROGRAMS: Final = (
     *_setid("setuid setreuid setresuid", "process.setuid"),
     *_setid("setgid setregid setresgid", "process.setgid"),
 )
-"""Every place that bpfence attaches to."""
+PROGRAMS: Final = (*_ATTACHED, _tail(ENDED, f"{_SYSCALL}dup", _ATTACHED))
+"""Every place that bpfence attaches to, and what programs there go on in."""
 
 
 def hooks_of(event: str) -> tuple[str, ...]:
@@ -283,6 +296,6 @@ def hooks_of(event: str) -> tuple[str, ...]:
     rows = (
         row
         for row in PROGRAMS
-        if event in row.events and row.kind is not Kind.RESULT and not row.aid and not row.hook.startswith("call32:")
+        if event in row.events and row.kind not in (Kind.RESULT, Kind.TAIL) and not row.aid and not row.hook.startswith("call32:")
     )
     return tuple(dict.fromkeys(("tp:" if row.kind is Kind.TRACEPOINT else "") + row.hook for row in rows))

@@ -545,9 +545,10 @@ class Drain:
 
 
 class Function(msgspec.Struct, frozen=True):
-    """A kernel function as BTF has it: its id and its parameters' types, "struct file *" written as "file *"."""
+    """A kernel function as BTF has it: its id, that of its prototype, and its parameters' types, "struct file *" written as "file *"."""
 
     id: int
+    prototype: int
     parameters: tuple[str, ...]
 
 
@@ -569,7 +570,7 @@ class KernelBtf:
 
     def functions(self, prefix: str) -> dict[str, Function]:
         """Every function whose name starts with `prefix`."""
-        return {self._name(id): Function(id, self._parameters(id)) for id in self._list(lib.BTF_KIND_FUNC, prefix)}
+        return {self._name(id): Function(id, self._prototype(id), self._parameters(id)) for id in self._list(lib.BTF_KIND_FUNC, prefix)}
 
     def typedefs(self, prefix: str) -> list[str]:
         """Names of the typedefs that start with `prefix`."""
@@ -603,8 +604,12 @@ class KernelBtf:
     def _name(self, id: int) -> str:
         return self._text(lib.btf__type_by_id(self._btf, id).name_off)
 
+    def _prototype(self, id: int) -> int:
+        found: int = lib.btf__type_by_id(self._btf, id).type
+        return found
+
     def _parameters(self, id: int) -> tuple[str, ...]:
-        prototype = lib.btf__type_by_id(self._btf, lib.btf__type_by_id(self._btf, id).type)
+        prototype = lib.btf__type_by_id(self._btf, self._prototype(id))
         parameters = lib.btf_params(prototype)
         return tuple(self._describe(parameters[n].type) for n in range(lib.btf_vlen(prototype)))
 

@@ -66,7 +66,7 @@ def target_of(row: Row, flavour: str) -> str:
         return f"btf_trace_{row.hook}"
     if row.kind is Kind.ITERATOR:
         return f"bpf_iter_{row.hook}"
-    if row.kind in (Kind.START, Kind.RETURN, Kind.RESULT):
+    if row.kind in (Kind.START, Kind.RETURN, Kind.RESULT, Kind.TAIL):
         return row.function
     return f"bpf_lsm_{row.hook}" if flavour == "lsm" else row.function or f"security_{row.hook}"
 

@@ -17,7 +17,7 @@ from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.kernel import libbpf
 from bpfence.kernel.features import Answer, Features, Probe
-from bpfence.kernel.hooks import Kind
+from bpfence.kernel.hooks import PROGRAMS, Kind
 from bpfence.kernel.libbpf import Object
 from bpfence.kernel.pins import Pins
 from bpfence.kernel.programs import Choice
@@ -27,6 +27,8 @@ OBJECT: Final = "shared.bpf.o"
 FUNCTION: Final = "engine"
 EXTENSIONS: Final = {Kind.HOOK: "engine_for_hooks", Kind.TRACEPOINT: "engine_for_tracepoints"}
 """What is put in place of FUNCTION in programs of each kind."""
+
+_TAILS: Final = {row.variants[0].program: row.function for row in PROGRAMS if row.kind is Kind.TAIL}
 
 
 def decides(choice: Choice) -> bool:
@@ -50,13 +52,21 @@ class Sharing:
         probe = features.probes.get("extensions")
         self.refused = "" if probe and probe.answer is Answer.YES else f"extensions: {_said(probe)}"
         """Why every program has an engine of its own; "" where they share one."""
+        self._prototypes = features.prototypes
         self._extensions: dict[str, int] = {}
         self._function = 0
         self.links: dict[str, int] = {}
 
     def takes(self, choice: Choice) -> bool:
         """Whether a program is to be loaded from OBJECT."""
-        return not self.refused and (choice.row.kind in EXTENSIONS or not choice.row.decides)
+        return not self.refused and (choice.row.kind in EXTENSIONS or not choice.row.decides or self.continues(choice))
+
+    def continues(self, choice: Choice) -> bool:
+        """Whether a program goes on in another one: its function is of the type of that one's. See bpf/calls.bpf.c."""
+        if self.refused or not choice.row.tail:
+            return False
+        own = self._prototypes.get(choice.target)
+        return own is not None and own == self._prototypes.get(_TAILS[choice.row.tail])
 
     def lacking(self, choices: Iterable[Choice], events: Collection[str]) -> tuple[Choice, ...]:
         """Those of `choices`, all of which are attached, that need the engine for `events` and are without."""

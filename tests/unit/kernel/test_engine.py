@@ -56,6 +56,12 @@ class FakeMap:
     def push(self, value: bytes) -> None:
         self.values[value] = value
 
+    def get(self, key: bytes) -> bytes | None:
+        return self.values.get(key)
+
+    def delete(self, key: bytes) -> bool:
+        return self.values.pop(key, None) is not None
+
 
 class FakeObject:
     """An object whose programs load or not as told; every load is noted."""
@@ -123,7 +129,7 @@ class FakeObject:
         self.chosen.append(extension)
 
     def take_maps(self) -> dict[str, Any]:
-        return {"calls": FakeMap(), "spares": FakeMap()}
+        return {"calls": FakeMap(), "spares": FakeMap(), "ended_calls": FakeMap()}
 
     def attach(self, program: str) -> int:
         if program in self.unattachable:

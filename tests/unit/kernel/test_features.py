@@ -161,7 +161,7 @@ def test_without_privileges_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(libbpf, "try_hook", never)
     monkeypatch.setattr(libbpf, "try_modify_return", never)
-    known = {name: libbpf.Function(1, ()) for name in ("bpf_lsm_settime", "security_settime64", "security_path_chown")}
+    known = {name: libbpf.Function(1, 2, ()) for name in ("bpf_lsm_settime", "security_settime64", "security_path_chown")}
     answers = probes._by_loading(known, privileged=False)
     assert answers["lsm_load"].answer is Answer.UNKNOWN
     assert "CAP_BPF" in answers["lsm_load"].detail
