@@ -10,6 +10,7 @@
 #define ABI_VERSION 2
 #define ABI_PATH_MAX 4096
 #define ABI_ARGS_MAX 1024
+#define ABI_ARGS_SHORT 64
 #define ABI_EXE_SHORT 256
 #define ABI_CGROUP_MAX 512
 #define ABI_COMM_LEN 16
@@ -368,6 +369,8 @@ struct image_header {
 	__u32 roots_ref[8];          /* per group: ref of the rows */
 	__u32 concern_ref[8];        /* per group: ref of the concern table */
 	__u32 lasting[2];            /* bit d: what dimension d looks at stays as it is as long as the access, the files, their names and the process do */
+	__u32 addressed[2];          /* bit d: dimension d looks at nothing but a socket's kind, addresses and ports: struct socket_facts */
+	__u32 steady[2];             /* bit d: dimension d looks at nothing of a process but what struct known_rows is kept under */
 	__u32 n_columns;             /* words of a row of roots */
 	__u8 column[256];            /* of each event */
 };
@@ -489,7 +492,7 @@ struct exec_image {
 	__u64 exe_ino;
 	__u64 exe_dev;
 	__u8 comm[16];
-	__u8 args[1024];             /* as on the process's stack: NUL-separated */
+	__u8 args[64];               /* as on the process's stack: NUL-separated; longer ones stand in map `long_args` under the same key, and only there */
 	__u8 exe[256];               /* longer ones stand in map `long_exes` under the same key, and only there */
 };
 #define EXEC_ARGS_TRUNCATED 1

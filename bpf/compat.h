@@ -184,20 +184,31 @@ struct dentry___alias {
 	struct hlist_node d_alias;
 } __attribute__((preserve_access_index));
 
-static __always_inline u64 compat_first_alias(u64 inode)
+/* Where in an inode its first dentry stands, by what compat_alias is the place of in it; 0: not known. */
+static __always_inline u64 compat_aliases(void)
 {
-	u64 node, offset;
-
 	if (!bpf_core_field_exists(struct inode___aliases, i_dentry))
 		return 0;
+	if (!bpf_core_field_exists(struct dentry___aliases, d_u) && !bpf_core_field_exists(struct dentry___alias, d_alias))
+		return 0;
+	return bpf_core_field_offset(struct inode___aliases, i_dentry);
+}
+
+static __always_inline u64 compat_alias(void)
+{
 	if (bpf_core_field_exists(struct dentry___aliases, d_u))
-		offset = bpf_core_field_offset(struct dentry___aliases, d_u);
-	else if (bpf_core_field_exists(struct dentry___alias, d_alias))
-		offset = bpf_core_field_offset(struct dentry___alias, d_alias);
-	else
+		return bpf_core_field_offset(struct dentry___aliases, d_u);
+	return bpf_core_field_exists(struct dentry___alias, d_alias) ? bpf_core_field_offset(struct dentry___alias, d_alias) : 0;
+}
+
+static __always_inline u64 compat_first_alias(u64 inode)
+{
+	u64 node;
+
+	if (!compat_aliases())
 		return 0;
 	node = (u64)BPF_CORE_READ((struct inode___aliases *)inode, i_dentry.first);
-	return node ? node - offset : 0;
+	return node ? node - compat_alias() : 0;
 }
 
 static __always_inline u64 compat_file_inode(struct file *file)

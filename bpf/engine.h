@@ -20,9 +20,6 @@ int concern_again(u32 slot);
 /* read_start_time by probe reads. */
 u64 start_time_probed(void);
 
-/* The pointer that is stored at an address of the kernel. */
-u64 pointer_at(u64 address);
-
 /* Computes the subject of the acting process into the scratch, and into its record. SUBJECT_*. */
 int subject_load(u32 slot, u32 event);
 
@@ -69,8 +66,19 @@ int path_quiet(u64 path, u32 what);
 int name_quiet(u64 dir, u64 dentry, u32 what);
 int names_quiet(u64 dir, u64 dentry, u64 other, u32 what);
 
-/* Notes that nothing has followed from the event in the scratch, where that was so and lasts. Whether it was noted. */
-int quiet_note(u32 slot, u32 what);
+/* Notes that nothing has followed from the event in the scratch, where that was so and lasts. Whether it was noted. `layered`: the file of a layer is
+ * decided on next; it is noted after that, by quiet_note_layer.
+ */
+int quiet_note(u32 slot, u32 what, u32 layered);
+
+/* The same of what quiet_note was asked for as `layered`: when the file of the layer has been decided on. */
+int quiet_note_layer(u32 slot);
+
+/* Notes that nothing has followed from the event of a socket in the scratch, where that was so and lasts: see peer.h. Whether it was noted. */
+int socket_note(u32 slot);
+
+/* The number of the acting process's subject; 0: it has none, or is about to have another. */
+u32 subject_now(void);
 
 /* Gives the subject of the record in the scratch its number: see quiet.h. */
 int subject_number(u32 slot);
@@ -88,7 +96,7 @@ int record_create(u32 slot, u64 task);
 int record_exec(u32 slot, u64 parent_exec_id);
 int image_release(u64 exec_id);
 int record_adopt(u64 exec_id, u32 ppid, u32 whole);
-int arguments_load(u64 exec_id);
+int arguments_load(u32 slot, u64 exec_id);
 
 /* A mount (struct vfsmount) in the namespace of the acting task through which a dentry can be seen; 0: none among the first MOUNTS_TRIED. */
 u64 mount_of(u64 dentry);
@@ -507,7 +515,9 @@ static __always_inline struct scratch *event_load(u32 event, u64 generation, u64
 #define ENGINE_PATH 2        /* path_resolve; a is which */
 #define ENGINE_MOUNT 3       /* mount_of; a is the dentry */
 #define ENGINE_MOUNT_WHOLE 4 /* mount_of_whole */
-#define ENGINE_QUIET 5       /* quiet_note; a is `what` */
+#define ENGINE_QUIET 5       /* quiet_note; a is `what`, b `layered` */
+#define ENGINE_QUIET_LAYER 11 /* quiet_note_layer */
+#define ENGINE_SOCKET_NOTE 10 /* socket_note */
 /* In place of the slot stands `what`. */
 #define ENGINE_FILE_QUIET 6  /* file_quiet of file a */
 #define ENGINE_PATH_QUIET 7  /* path_quiet of path a */
@@ -543,7 +553,11 @@ static __always_inline u64 engine_own(u32 what, u32 slot, u64 a, u64 b, u64 c)
 	case ENGINE_MOUNT_WHOLE:
 		return mount_of_whole(a);
 	case ENGINE_QUIET:
-		return quiet_note(slot, a);
+		return quiet_note(slot, a, b);
+	case ENGINE_QUIET_LAYER:
+		return quiet_note_layer(slot);
+	case ENGINE_SOCKET_NOTE:
+		return socket_note(slot);
 	case ENGINE_FILE_QUIET:
 		return file_quiet(a, slot);
 	case ENGINE_PATH_QUIET:
@@ -699,24 +713,6 @@ static __always_inline u64 number_of(const void *pointer)
  */
 #define pointer_in(s, pointer, member) \
 	(have_rdonly_cast ? pointer_at(address_of(s, pointer) + bpf_core_field_offset(typeof(*(pointer)), member)) : (u64)(pointer)->member)
-
-/* The member at an address: of 8 bytes, or of fewer that do not cross a multiple of 8, so that no other page is read than it lies on. */
-static __always_inline u64 member_at(u64 address)
-{
-	return pointer_at(address & ~7ULL) >> ((address & 7) * 8);
-}
-
-/* BPF_CORE_READ of up to three members, none longer than 8 bytes, from a pointer that is a number to the verifier: by loads where the kernel has
- * them, which cost a tenth.
- */
-#define READ1(from, a) \
-	({ \
-		typeof(from) from_a = (from); \
-		(typeof(from_a->a))(have_rdonly_cast ? member_at((u64)from_a + bpf_core_field_offset(typeof(*from_a), a)) : (u64)BPF_CORE_READ(from_a, a)); \
-	})
-#define READ2(from, a, b) READ1(READ1(from, a), b)
-#define READ3(from, a, b, c) READ1(READ2(from, a, b), c)
-#define READ(from, ...) ___bpf_apply(READ, ___bpf_narg(__VA_ARGS__))(from, __VA_ARGS__)
 
 /* The registers of the current system call: those of its table. */
 static __always_inline void set_call_arguments(struct scratch *s)

@@ -107,14 +107,16 @@ int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION, !access_known(file, 
 	return error;
 }
 
-/* What ends the truth of maps `known_files` and `folders`. */
+/* What ends the truth of maps `known_files` and `folders`. A dentry of anything but a directory never has one below it that would look for its
+ * entry.
+ */
 SEC("lsm/d_instantiate")
 int BPF_PROG(d_instantiate__known, struct dentry *dentry, struct inode *inode)
 {
 	u64 address;
 
 	/* As a number: 5.10 to 7.3 "pointer arithmetic with >>= operator prohibited". */
-	if (!bpf_probe_read_kernel(&address, sizeof(address), &ctx[0]))
+	if (inode && (inode->i_mode & S_IFMT) == S_IFDIR && !bpf_probe_read_kernel(&address, sizeof(address), &ctx[0]))
 		folder_forget(address);
 	known_forget(inode);
 	return 0;
@@ -224,7 +226,6 @@ static __always_inline u64 set_mapped_file(struct scratch *s, struct file *file)
 	return layer;
 }
 
-/* What is mapped of an overlay has no name of its own, so nothing has been noted of it. */
 static __always_inline bool quiet_mprotect(struct vm_area_struct *vma, unsigned long prot)
 {
 	return !(prot & ~PROT_USUAL) && quiet_file(vma->vm_file, quiet_map(EV_FILE_MPROTECT, prot, !!(vma->vm_flags & VM_SHARED)));
@@ -248,11 +249,7 @@ int HOOK_PROG_IF(file_mprotect__file, EV_FILE_MPROTECT, vma->vm_file && !quiet_m
 	error = decide(slot);
 	if (error)
 		return error;
-	if (layer)
-		return s->features & IMAGE_NEEDS_OBJECTS ? decide_layer(s, slot, layer) : 0;
-	if (!(prot & ~PROT_USUAL))
-		quiet(slot, quiet_map(EV_FILE_MPROTECT, prot, shared));
-	return 0;
+	return decide_second(s, slot, layer || compat_overlay(file), layer, prot & ~PROT_USUAL ? 0 : quiet_map(EV_FILE_MPROTECT, prot, shared));
 }
 
 /* Of an event that has nothing but names. */

@@ -37,18 +37,36 @@ static __always_inline int decide_layer(struct scratch *s, u32 slot, u64 inode)
 	return decide(slot);
 }
 
-/* As decide, for a file that may be one of an overlay. `what`: what may be noted where it is none, or 0. */
+/* What is decided after a file's own path. `overlay`: the file is one of an overlay, `layer` the inode in its layer, where that is known.
+ * `what`: what may be noted, or 0; of an overlay only where both have been decided on.
+ */
+static __always_inline int decide_second(struct scratch *s, u32 slot, bool overlay, u64 layer, u32 what)
+{
+	bool layered = overlay && s->features & IMAGE_NEEDS_OBJECTS;
+	int error = 0;
+
+	if (!(layer || !layered) || !have_rdonly_cast || !have_inode_storage)
+		what = 0;
+	if (what)
+		what = engine(ENGINE_QUIET, slot, what, layered, 0);
+	if (layered) {
+		error = decide_layer(s, slot, layer);
+		if (!error && what && s->mount[0] == MOUNT_OF_LAYER)
+			engine(ENGINE_QUIET_LAYER, slot, 0, 0, 0);
+	}
+	return error;
+}
+
+/* As decide, for a file that may be one of an overlay. `what`: as decide_second. */
 static __always_inline int decide_layered(struct scratch *s, u32 slot, struct file *file, u32 what)
 {
+	bool overlay;
 	int error = decide(slot);
 
 	if (error)
 		return error;
-	if (compat_overlay(file))
-		return s->features & IMAGE_NEEDS_OBJECTS ? decide_layer(s, slot, compat_layer(file)) : 0;
-	if (what)
-		quiet(slot, what);
-	return 0;
+	overlay = compat_overlay(file);
+	return decide_second(s, slot, overlay, overlay ? compat_layer(file) : 0, what);
 }
 
 #endif

@@ -38,6 +38,14 @@
 #define SUBJECTS 512
 #define RECORD_OWN (~0ULL)
 
+/* What a connection is decided on: the values that the event is filled with. See peer.h. */
+struct socket_facts {
+	u64 of;       /* event | type << 8 | kinds of the addresses | FACTS_SOCK | number of the subject << 32 */
+	u64 ports;    /* family | protocol << 16 | local port << 32 | the peer's << 48 */
+	u64 local[2]; /* as they lie in memory; of IPv4 the lower half of the first word */
+	u64 peer[2];
+};
+
 /* The memory of one hook invocation: what is known of the event so far, and what was derived from it. */
 struct scratch {
 	u64 lock;                /* how many hooks want this slot, see scratch_take; not used of spare ones */
@@ -89,6 +97,10 @@ struct scratch {
 	u32 path_asked[2];       /* as struct quiet_note has it */
 	u32 paths_asked;         /* of some path more than one dimension was asked */
 	u64 quiet;               /* the key of a note for folder_note to keep */
+	u64 quiet_layer;         /* the same while the file of a layer is decided on, with the file's folder and mount */
+	u64 quiet_folder;
+	u64 quiet_mount;
+	struct socket_facts facts; /* those that the event was filled with */
 	u32 dfa_state;           /* state of the automaton run, where it goes on in another chunk */
 	u32 dfa_position;
 	u32 dfa_end;
@@ -195,6 +207,19 @@ MAP struct {
 	__type(key, u64);
 	__type(value, struct long_exe);
 } long_exes SEC(".maps");
+
+struct long_args {
+	u8 args[ABI_ARGS_MAX];
+};
+
+/* The same for arguments. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, u64);
+	__type(value, struct long_args);
+} long_args SEC(".maps");
 
 /* exec_ids whose last process has ended: kept until GRAVEYARD later ones push them out, so that user space can still ask. */
 MAP struct {
@@ -361,7 +386,52 @@ MAP struct {
 	__type(value, u32);
 } moving SEC(".maps");
 
+#define SOCKET_NOTES 1024
+
+/* That nothing follows. `writers`, `begun`, `ended`: as in known_access. */
+struct socket_note {
+	u64 writers;
+	u64 begun;
+	u64 ended;
+	struct socket_facts facts;
+};
+
+/* Where facts_place puts them. Written and read by the program of connections. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SOCKET_NOTES);
+	__type(key, u32);
+	__type(value, struct socket_note);
+} socket_notes SEC(".maps");
+
 #define SUBJECT_FLAGS (RECORD_DEPENDS_IDS | RECORD_DEPENDS_CGROUP | ~0U << RECORD_CAUSES_SHIFT)
+
+#define KNOWN_ROWS 256
+#define KNOWN_EXE_WORDS 16
+
+/* What a subject came to, for the next process that is alike: see subject.h. `writers`, `begun`, `ended`: as in known_access. */
+struct known_rows {
+	u64 writers;
+	u64 begun;
+	u64 ended;
+	u32 generation;
+	u32 workload;
+	u64 ids;     /* effective user << 32 | group */
+	u64 cgroup;
+	u64 comm[2]; /* of the program, as in exec_image */
+	u64 exe_len;
+	u64 exe[KNOWN_EXE_WORDS]; /* the same; NUL behind its end */
+	u64 concern[ABI_EVENT_WORDS]; /* as in process_record */
+	u64 enforcing[ABI_EVENT_WORDS];
+	u32 subject[ABI_MAX_GROUPS];
+};
+
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KNOWN_ROWS);
+	__type(key, u32);
+	__type(value, struct known_rows);
+} known_rows SEC(".maps");
 
 /* A subject, and the number that it was given: see quiet.h. */
 struct known_subject {

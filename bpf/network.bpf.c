@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Sockets: the events net.*. Addresses are read from the kernel's copy of the argument, never from user memory. */
 #include "hook.h"
+#include "peer.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -395,19 +396,191 @@ int HOOK_PROG(socket_listen__network, EV_NET_LISTEN, struct socket *socket, int 
 	return decide(slot);
 }
 
+/* ---- what connections are decided on: see peer.h ---- */
+
+static __always_inline u32 facts_shift(u32 side)
+{
+	return side == LOCAL ? FACTS_LOCAL_SHIFT : FACTS_PEER_SHIFT;
+}
+
+static __always_inline u32 facts_port_shift(u32 side)
+{
+	return side == LOCAL ? 32 : 48;
+}
+
+/* One side: its address as it lies in memory, 4 or 16 bytes; of a v4-mapped one the last 4. */
+static __always_inline void facts_side(struct socket_facts *facts, u32 side, u16 family, u64 port, u64 low, u64 high)
+{
+	u64 kind = FACTS_IP4, *to = side == LOCAL ? facts->local : facts->peer;
+
+	if (family == AF_INET6) {
+		if (!low && (u32)high == 0xffff0000) {
+			low = high >> 32;
+			high = 0;
+		} else {
+			kind = FACTS_IP6;
+		}
+	}
+	to[0] = low;
+	to[1] = high;
+	facts->ports |= port << facts_port_shift(side);
+	facts->of |= kind << facts_shift(side);
+}
+
+/* The event, and what the socket is and is bound to. */
+static __always_inline void facts_of_socket(struct socket_facts *facts, u32 event, struct socket *socket)
+{
+	struct sock *sk = socket->sk;
+	u64 words[2] = {};
+	u16 family;
+
+	__builtin_memset(facts, 0, sizeof(*facts));
+	facts->of = event | (u64)(socket->type & FACTS_TYPE_MASK) << FACTS_TYPE_SHIFT;
+	if (!sk)
+		return;
+	family = sk->__sk_common.skc_family;
+	facts->of |= FACTS_SOCK;
+	facts->ports = family | (u64)sk->sk_protocol << 16;
+	if (family == AF_INET)
+		words[0] = sk->__sk_common.skc_rcv_saddr;
+	else if (family != AF_INET6 ||
+		 bpf_probe_read_kernel(words, sizeof(words), __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr)))
+		return;
+	facts_side(facts, LOCAL, family, sk->__sk_common.skc_num, words[0], words[1]);
+}
+
+/* The beginning of an address in kernel memory, by loads where that is aligned. Where the family is IPv4's, no more than that has. */
+static __always_inline bool read_address(struct ip_address *ip, const void *address)
+{
+	u64 at = (u64)address, word;
+
+	if (!have_rdonly_cast || at & 7)
+		return !bpf_probe_read_kernel(ip, sizeof(*ip), address);
+	word = pointer_at(at);
+	__builtin_memcpy(ip, &word, sizeof(word));
+	ip->v6[0] = 0;
+	ip->v6[1] = 0;
+	if (ip->family != AF_INET) {
+		ip->v6[0] = pointer_at(at + offsetof(struct ip_address, v6));
+		ip->v6[1] = pointer_at(at + offsetof(struct ip_address, v6) + 8);
+	}
+	return true;
+}
+
+/* The other side, by a sockaddr as set_address has it. */
+static __always_inline void facts_of_peer(struct socket_facts *facts, const void *address, int length, u16 unspecified, u32 own)
+{
+	struct ip_address ip;
+	u16 family;
+
+	if (!address || length < 2 || !read_address(&ip, address))
+		return;
+	if (ip.family == AF_RXRPC && !read_address(&ip, address + RXRPC_TRANSPORT))
+		return;
+	family = ip.family ? ip.family : unspecified;
+	if (family != AF_INET && family != AF_INET6)
+		return;
+	peer_of_any(&ip, family, own);
+	facts_side(facts, PEER, family, port_of(ip.port), family == AF_INET ? ip.v4 : ip.v6[0], family == AF_INET ? 0 : ip.v6[1]);
+}
+
+/* One side into the event. */
+static __always_inline void set_side(struct scratch *s, const struct socket_facts *facts, u32 side)
+{
+	const u64 *from = side == LOCAL ? facts->local : facts->peer;
+	u64 kind = facts->of >> facts_shift(side) & 3;
+	u32 at;
+
+	if (kind == FACTS_NONE)
+		return;
+	set_num(s, side == LOCAL ? NUM_NET_LOCAL_PORT : NUM_NET_PEER_PORT, facts->ports >> facts_port_shift(side) & 0xffff);
+	at = MASKED(small_take(s), SCRATCH_MASK);
+	store_word(&s->data[at], from[0]);
+	store_word(&s->data[at + 8], from[1]);
+	set_str(s, side == LOCAL ? STR_NET_LOCAL_IP : STR_NET_PEER_IP, at, kind == FACTS_IP4 ? 4 : 16);
+}
+
+static __always_inline void set_facts(struct scratch *s)
+{
+	const struct socket_facts *facts = &s->facts;
+
+	set_num(s, NUM_NET_TYPE, facts->of >> FACTS_TYPE_SHIFT & FACTS_TYPE_MASK);
+	if (facts->of & FACTS_SOCK) {
+		set_num(s, NUM_NET_FAMILY, facts->ports & 0xffff);
+		set_num(s, NUM_NET_PROTOCOL, facts->ports >> 16 & 0xffff);
+	}
+	set_side(s, facts, LOCAL);
+	set_side(s, facts, PEER);
+}
+
+static __always_inline bool have_notes(void)
+{
+	return have_rdonly_cast && have_inode_storage;
+}
+
+/* Whether nothing follows from an event, by what has been noted of others like it. */
+static __always_inline bool socket_quiet(struct socket_facts *facts)
+{
+	struct socket_note *note;
+	u64 ended, number;
+	bool alike;
+
+	number = subject_now();
+	if (!number)
+		return false;
+	facts->of |= number << FACTS_NUMBER_SHIFT;
+	note = socket_note_at(facts);
+	if (!note)
+		return false;
+	ended = *(volatile u64 *)&note->ended;
+	barrier();
+	alike = facts_alike(&note->facts, facts);
+	barrier();
+	return alike && *(volatile u64 *)&note->begun == ended;
+}
+
+/* event_error for what has been looked up by socket_quiet. */
+static __always_inline int socket_decided(struct scratch *s, u32 slot)
+{
+	int error = decide(slot);
+
+	if (!error && have_notes())
+		engine(ENGINE_SOCKET_NOTE, slot, 0, 0, 0);
+	scratch_give(s, slot);
+	return error;
+}
+
+static __always_inline void facts_of_connect(struct socket_facts *facts, struct socket *socket, const void *address, int length)
+{
+	facts_of_socket(facts, EV_NET_CONNECT, socket);
+	facts_of_peer(facts, address, length, 0, inet_own(socket)); /* AF_UNSPEC: an end of the connection, to nowhere */
+}
+
+/* A function of its own: the hook's frame is the first of eight, and there is no room for the facts. What is decided on where
+ * nothing has been noted is read anew.
+ */
+static __noinline int connect_quiet(struct socket *socket, const void *address, int length)
+{
+	struct socket_facts facts;
+
+	facts_of_connect(&facts, socket, address, length);
+	return socket_quiet(&facts);
+}
+
 /* A positive errno, or 0. */
 static __always_inline int connect_event(struct socket *socket, const void *address, int length)
 {
 	struct scratch *s;
 	u32 slot;
 
+	if (!may_concern(EV_NET_CONNECT) || (have_notes() && connect_quiet(socket, address, length)))
+		return 0;
 	s = event_begin(EV_NET_CONNECT, &slot);
 	if (!s)
 		return slot;
-	set_socket(s, socket);
-	set_socket_local(s, socket);
-	set_address(s, address, length, PEER, 0, inet_own(socket)); /* AF_UNSPEC: an end of the connection, to nowhere */
-	return event_error(s, slot);
+	facts_of_connect(&s->facts, socket, address, length);
+	set_facts(s);
+	return socket_decided(s, slot);
 }
 
 SEC("lsm/socket_connect")
@@ -416,7 +589,7 @@ int BPF_PROG(socket_connect__network, struct socket *socket, struct sockaddr *ad
 	HONOUR(ret);
 	if (is_unix(socket))
 		return unix_asked(EV_NET_CONNECT, socket, address, length);
-	return deny_value(connect_event(socket, address, length));
+	return deny_value(connect_event(socket, as_number(address), length));
 }
 
 /* connect(2) of unix stream and seqpacket sockets, where the listening one is found. */
@@ -527,6 +700,21 @@ int HOOK_PROG(socket_accept__network, EV_NET_ACCEPT, struct socket *socket, stru
 	return decide(slot);
 }
 
+/* A connection that a message begins: nothing is noted of it. A positive errno, or 0. */
+static __always_inline int message_connects(struct socket *socket, const void *address, int length)
+{
+	struct scratch *s;
+	u32 slot;
+
+	s = event_begin(EV_NET_CONNECT, &slot);
+	if (!s)
+		return slot;
+	set_socket(s, socket);
+	set_socket_local(s, socket);
+	set_address(s, address, length, PEER, 0, inet_own(socket)); /* AF_UNSPEC: an end of the connection, to nowhere */
+	return event_error(s, slot);
+}
+
 /* A positive errno, or 0. */
 static __always_inline int send_event(struct socket *socket, struct msghdr *message, u32 size)
 {
@@ -567,7 +755,7 @@ int BPF_PROG(socket_sendmsg__network, struct socket *socket, struct msghdr *mess
 		if (socket->type == SOCK_DGRAM)
 			return unix_asked(EV_NET_SEND, socket, message->msg_name, message->msg_namelen); /* unix_may_send */
 	} else if (message->msg_flags & MSG_FASTOPEN && message->msg_name && socket->type == SOCK_STREAM) {
-		error = connect_event(socket, message->msg_name, message->msg_namelen);
+		error = message_connects(socket, message->msg_name, message->msg_namelen);
 	}
 	if (!error)
 		error = send_event(socket, message, size);

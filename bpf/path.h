@@ -113,6 +113,8 @@ static __always_inline u64 path_namespace(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 
+	if (have_rdonly_cast)
+		return (u64)((struct task_struct *)bpf_rdonly_cast(task, bpf_core_type_id_kernel(struct task_struct)))->nsproxy->mnt_ns;
 	return (u64)BPF_CORE_READ(task, nsproxy, mnt_ns);
 }
 

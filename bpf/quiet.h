@@ -6,6 +6,10 @@
  * and alerts are never noted. Whether a note is about a file is told by the run of one automaton over the file's own name, from the state behind
  * its folder's path. Notes lie in the entry of the folder (map `folders`) and are true as long as that is: see folder.h.
  *
+ * What is executed and mapped of an overlay is decided on twice, by its own file and by the one of a layer (layer.h). The note is made where both came
+ * to nothing and the second had no followed identity: it has no name, so the rest is what the note is kept under. Whoever finds it looks whether
+ * that is so of the file of his layer.
+ *
  * A subject has a number, so that all processes of one share what is noted: its entry of map `subjects` holds its rows, and the ids and the cgroup
  * where they depend on those. Each number is given once, so what is noted of an entry's subject before says nothing of the next.
  *
@@ -16,6 +20,7 @@
 #define BPFENCE_QUIET_H
 
 #include "path.h"
+#include "peer.h"
 
 #define NUMBER_BITS CONCERN_SPARE
 #define NUMBERS_OF_ENTRY ((1U << NUMBER_BITS) / SUBJECTS - 1)
@@ -55,13 +60,13 @@ static __always_inline bool subject_alike(const struct known_subject *subject, c
 static __always_inline bool cgroup_of_threads(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+	struct cgroup *cgroup = READ(task, cgroups, dfl_cgrp);
 
-	return BPF_CORE_READ(cgroup, dom_cgrp) != cgroup || BPF_CORE_READ(cgroup, nr_threaded_children);
+	return READ(cgroup, dom_cgrp) != cgroup || READ(cgroup, nr_threaded_children);
 }
 
-/* Gives the subject of the record in the scratch its number; 0: none, because nothing is kept, or somebody else is writing just now. Looks at the
- * cgroup for RECORD_CGROUPS, too: subject_compute, which calls this last, has no room on the stack for it.
+/* Gives the subject of the record in the scratch its number; 0: none, because nothing is noted, or somebody else is writing just now. Looks at the
+ * cgroup for RECORD_CGROUPS, too: what calls this has no room on the stack for it.
  */
 __noinline int subject_number(u32 slot)
 {
@@ -74,7 +79,7 @@ __noinline int subject_number(u32 slot)
 	s->record.number = 0;
 	if (s->features & IMAGE_SUBJECT_CGROUP && cgroup_of_threads())
 		s->record.flags |= RECORD_CGROUPS;
-	if (!have_rdonly_cast || !remembers())
+	if (!have_rdonly_cast || !have_inode_storage)
 		return 0;
 	for (group = 0; group < ABI_MAX_GROUPS; group++) {
 		if (group >= s->n_groups)
@@ -184,6 +189,31 @@ static __always_inline bool name_alike(const struct folder *folder, u64 generati
 	return !wanted || (dentry && name_in_class(generation, folder->state[MASKED(dim, FOLDER_STATES - 1)], dentry, wanted));
 }
 
+/* Whether no followed identity is on the way up from a file of a layer, by its inode, to the root of its file system: decide_layer. */
+__noinline int layer_unfollowed(u64 inode, u64 generation)
+{
+	struct object_filter *filter;
+	u32 index = generation & 1, i;
+	u64 dentry, parent;
+
+	if (!have_rdonly_cast)
+		return 0;
+	filter = bpf_map_lookup_elem(&object_filters, &index);
+	dentry = word_at(inode + compat_aliases());
+	if (!filter || !dentry || !compat_aliases())
+		return 0;
+	dentry -= compat_alias();
+	for (i = 0; i < LEVELS_ABOVE; i++) {
+		if (path_filtered(filter, dentry))
+			return 0;
+		parent = parent_of(dentry);
+		if (parent == dentry)
+			return 1;
+		dentry = parent;
+	}
+	return 0;
+}
+
 /* The subject of the acting process, where it has a number; `since`: what an entry of map `folders` must have. What is read of the subject is its
  * own as long as it has that number afterwards.
  */
@@ -200,7 +230,7 @@ static __always_inline struct known_subject *subject_current(u64 *since, u32 *nu
 	generation = *(volatile u32 *)&c->generation;
 	remembers = *(volatile u32 *)&c->remembers;
 	word = *(volatile u64 *)&concern->word[CONCERN_WORDS - 1];
-	if (!(remembers & 1) || ((word ^ concern_tag(generation, *(volatile u64 *)&concern->version, tgid)) & ~CONCERN_MASK))
+	if ((word ^ concern_tag(generation, *(volatile u64 *)&concern->version, tgid)) & ~CONCERN_MASK)
 		return NULL;
 	*number = (word & CONCERN_MASK) >> (CONCERN_BITS - CONCERN_SPARE);
 	index = *number & (SUBJECTS - 1);
@@ -211,10 +241,28 @@ static __always_inline struct known_subject *subject_current(u64 *since, u32 *nu
 	return subject;
 }
 
+__noinline u32 subject_now(void)
+{
+	struct known_subject *subject;
+	u32 number;
+	u64 since;
+	bool holds;
+
+	if (!have_rdonly_cast || !have_inode_storage)
+		return 0;
+	subject = subject_current(&since, &number);
+	if (!subject)
+		return 0;
+	barrier();
+	holds = subject_holds(subject, quiet_task());
+	barrier();
+	return holds && *(volatile u32 *)&subject->number == number ? number : 0;
+}
+
 /* Whether nothing follows from an event of the acting process on a file, by its dentry and the mount that it is seen through; and, where `other` is
- * not 0, on another name in the same folder.
+ * not 0, on another name in the same folder. `layer`: the inode of the file of a layer that is decided on, too, or 0.
  */
-__noinline int folder_quiet(u64 dentry, u64 other, u64 mount, u32 what)
+__noinline int folder_quiet(u64 dentry, u64 other, u64 mount, u64 layer, u32 what)
 {
 	struct known_subject *subject;
 	struct object_filter *filter;
@@ -226,7 +274,7 @@ __noinline int folder_quiet(u64 dentry, u64 other, u64 mount, u32 what)
 	if (!have_rdonly_cast || !have_inode_storage)
 		return 0;
 	subject = subject_current(&since, &number);
-	if (!subject)
+	if (!subject || !(since & 1))
 		return 0;
 	barrier();
 	task = quiet_task();
@@ -250,7 +298,7 @@ __noinline int folder_quiet(u64 dentry, u64 other, u64 mount, u32 what)
 	if (subject->objects) {
 		index = generation & 1;
 		filter = bpf_map_lookup_elem(&object_filters, &index);
-		if (!filter || path_filtered(filter, dentry) || (other && path_filtered(filter, other)))
+		if (!filter || path_filtered(filter, dentry) || (other && path_filtered(filter, other)) || (layer && !layer_unfollowed(layer, generation)))
 			return 0;
 	}
 	if (!name_alike(folder, generation, dentry, folder->quiet[at].path[0]) || !name_alike(folder, generation, other, folder->quiet[at].path[1]))
@@ -261,26 +309,76 @@ __noinline int folder_quiet(u64 dentry, u64 other, u64 mount, u32 what)
 	return *(volatile u64 *)&folder->begun == ended && *(volatile u32 *)&subject->number == number;
 }
 
+/* compat_overlay, compat_layer and compat_user_path by loads. */
+static __always_inline bool quiet_overlay(u64 inode)
+{
+	return word_at(word_at(inode + bpf_core_field_offset(struct inode, i_sb)) + bpf_core_field_offset(struct super_block, s_magic)) ==
+	       OVERLAYFS_SUPER_MAGIC;
+}
+
+static __always_inline u64 quiet_file_inode(u64 file)
+{
+	u64 inode = word_at(file + bpf_core_field_offset(struct file, f_inode));
+	u64 mapping = word_at(file + bpf_core_field_offset(struct file, f_mapping));
+
+	return mapping && word_at(inode + bpf_core_field_offset(struct inode, i_mapping)) == mapping ? inode : 0;
+}
+
+static __always_inline u64 quiet_layer(u64 file)
+{
+	u64 layer = word_at(file + bpf_core_field_offset(struct file, private_data)), inode = quiet_file_inode(layer);
+
+	return inode ? inode : quiet_file_inode(word_at(layer));
+}
+
+static __always_inline u64 quiet_user_path(u64 file)
+{
+	u64 path = file + bpf_core_field_offset(struct backing_file, user_path), sb;
+
+	sb = word_at(dentry_of_path(path) + bpf_core_field_offset(struct dentry, d_sb));
+	if (!sb || sb != word_at(word_at(sb + bpf_core_field_offset(struct super_block, s_root)) + bpf_core_field_offset(struct dentry, d_sb)))
+		return 0;
+	return sb == word_at(mount_of_path(path) + bpf_core_field_offset(struct vfsmount, mnt_sb)) ? path : 0;
+}
+
+/* What is executed or mapped of an overlay is decided on by the file of the layer, too. Of what is mapped there is only that file, and behind it
+ * the path that was opened.
+ */
 __noinline int file_quiet(u64 file, u32 what)
 {
-	u64 path = file + bpf_core_field_offset(struct file, f_path), dentry;
+	u64 path = file + bpf_core_field_offset(struct file, f_path), dentry, inode, layer = 0;
+	u32 event = what & 0xff;
 
 	if (!have_rdonly_cast)
 		return 0;
+	inode = word_at(file + bpf_core_field_offset(struct file, f_inode));
+	if (event == EV_FILE_MPROTECT && bpf_core_field_exists(struct backing_file, user_path) && path_mount_internal(mount_of_path(path))) {
+		path = quiet_user_path(file);
+		if (!path)
+			return 0;
+		layer = inode;
+		inode = word_at(dentry_of_path(path) + bpf_core_field_offset(struct dentry, d_inode));
+		if (!quiet_overlay(inode))
+			return 0;
+	} else if ((event == EV_PROCESS_EXEC || event == EV_FILE_MMAP) && quiet_overlay(inode)) {
+		layer = quiet_layer(file);
+		if (!layer)
+			return 0;
+	}
 	dentry = dentry_of_path(path);
-	if (word_at(dentry + bpf_core_field_offset(struct dentry, d_inode)) != word_at(file + bpf_core_field_offset(struct file, f_inode)))
+	if (word_at(dentry + bpf_core_field_offset(struct dentry, d_inode)) != inode)
 		return 0;
-	return folder_quiet(dentry, 0, mount_of_path(path), what);
+	return folder_quiet(dentry, 0, mount_of_path(path), layer, what);
 }
 
 __noinline int path_quiet(u64 path, u32 what)
 {
-	return have_rdonly_cast ? folder_quiet(dentry_of_path(path), 0, mount_of_path(path), what) : 0;
+	return have_rdonly_cast ? folder_quiet(dentry_of_path(path), 0, mount_of_path(path), 0, what) : 0;
 }
 
 __noinline int name_quiet(u64 dir, u64 dentry, u32 what)
 {
-	return have_rdonly_cast ? folder_quiet(dentry, 0, mount_of_path(dir), what) : 0;
+	return have_rdonly_cast ? folder_quiet(dentry, 0, mount_of_path(dir), 0, what) : 0;
 }
 
 /* The same of two names of one folder. */
@@ -288,7 +386,7 @@ __noinline int names_quiet(u64 dir, u64 dentry, u64 other, u32 what)
 {
 	if (!have_rdonly_cast || parent_of(dentry) != parent_of(other))
 		return 0;
-	return folder_quiet(dentry, other, mount_of_path(dir), what);
+	return folder_quiet(dentry, other, mount_of_path(dir), 0, what);
 }
 
 /* Whether the file has no followed identity that is not one of its folder's, too. */
@@ -297,7 +395,7 @@ static __always_inline bool objects_of_folder(const struct scratch *s, u32 num)
 	return !has_num(s, num) || s->num[num] == s->folder_objects;
 }
 
-__noinline int quiet_note(u32 slot, u32 what)
+__noinline int quiet_note(u32 slot, u32 what, u32 layered)
 {
 	u64 paths = STR_BIT(STR_FILE_PATH) | STR_BIT(STR_FILE_NEW_PATH);
 	struct scratch *s = scratch_at(slot);
@@ -317,8 +415,65 @@ __noinline int quiet_note(u32 slot, u32 what)
 	if (!s->record.number)
 		return 0;
 	s->quiet = quiet_key(s->record.number, what);
+	if (layered) {
+		s->quiet_layer = s->quiet;
+		s->quiet_folder = s->folder;
+		s->quiet_mount = s->mount[0];
+	} else {
+		folder_note(slot, 0, 0);
+	}
+	s->quiet = 0;
+	if (s->record_version != RECORD_OWN)
+		concern_again(slot);
+	return 1;
+}
+
+/* What path_asked and the rest of what is kept of the folder say stays as it is: the file of a layer has neither path nor folder. */
+__noinline int quiet_note_layer(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+
+	if (!have_rdonly_cast || !s || s->report || s->flags || s->have_class & ~s->lasting || (has_num(s, NUM_FILE_OBJECT) && s->num[NUM_FILE_OBJECT]))
+		return 0;
+	s->quiet = s->quiet_layer;
+	s->folder = s->quiet_folder;
+	s->mount[0] = s->quiet_mount;
 	folder_note(slot, 0, 0);
 	s->quiet = 0;
+	return 1;
+}
+
+__noinline int socket_note(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct image_head *head;
+	struct socket_note *note;
+	u64 addressed;
+
+	if (!have_rdonly_cast || !s || s->report || s->flags)
+		return 0;
+	head = match_head(s->generation);
+	if (!head)
+		return 0;
+	addressed = head->header.addressed[0] | (u64)head->header.addressed[1] << 32;
+	if (s->have_class & ~addressed)
+		return 0;
+	subject_number(slot); /* another subject may have taken its place since */
+	if (!s->record.number)
+		return 0;
+	s->facts.of = (u32)s->facts.of | (u64)s->record.number << FACTS_NUMBER_SHIFT;
+	note = socket_note_at(&s->facts);
+	if (!note)
+		return 0;
+	__sync_fetch_and_add(&note->writers, 1);
+	if (*(volatile u64 *)&note->writers == 1) {
+		*(volatile u64 *)&note->begun = note->begun + 1;
+		barrier();
+		note->facts = s->facts;
+		barrier();
+		*(volatile u64 *)&note->ended = note->begun;
+	}
+	__sync_fetch_and_add(&note->writers, -1);
 	if (s->record_version != RECORD_OWN)
 		concern_again(slot);
 	return 1;

@@ -5,6 +5,27 @@
 
 #include "compat.h"
 
+/* The pointer that is stored at an address of the kernel. In engine.bpf.c. */
+u64 pointer_at(u64 address);
+
+/* The member at an address: of 8 bytes, or of fewer that do not cross a multiple of 8, so that no other page is read than it lies on. */
+static __always_inline u64 member_at(u64 address)
+{
+	return pointer_at(address & ~7ULL) >> ((address & 7) * 8);
+}
+
+/* BPF_CORE_READ of up to three members, none longer than 8 bytes, from a pointer that is a number to the verifier: by loads where the kernel has
+ * them, which cost a tenth.
+ */
+#define READ1(from, a) \
+	({ \
+		typeof(from) from_a = (from); \
+		(typeof(from_a->a))(have_rdonly_cast ? member_at((u64)from_a + bpf_core_field_offset(typeof(*from_a), a)) : (u64)BPF_CORE_READ(from_a, a)); \
+	})
+#define READ2(from, a, b) READ1(READ1(from, a), b)
+#define READ3(from, a, b, c) READ1(READ2(from, a, b), c)
+#define READ(from, ...) ___bpf_apply(READ, ___bpf_narg(__VA_ARGS__))(from, __VA_ARGS__)
+
 /* Effective ids of the current task in the initial user namespace. */
 static __always_inline void read_ids_probed(u32 *uid, u32 *gid)
 {
@@ -47,7 +68,7 @@ static __always_inline struct task_struct *read_parent(struct task_struct *leade
 
 static __always_inline u64 read_cgroup(struct task_struct *task)
 {
-	return BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+	return READ(READ(task, cgroups, dfl_cgrp, kn), id);
 }
 
 /* The registers that the current task entered the kernel with (x86-64: at the top of its kernel stack). */
@@ -66,7 +87,7 @@ static __always_inline bool read_compat(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 
-	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
+	return READ(task, thread_info.status) & TS_COMPAT;
 }
 
 #define NO_CALL (~0ULL)
@@ -80,7 +101,7 @@ static __always_inline u64 read_call(void)
 	struct pt_regs *regs;
 	u64 number;
 
-	if (BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER))
+	if (READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER))
 		return NO_CALL;
 	regs = read_user_regs();
 	/* The number is the lower half, an int since v5.14 ("Sign-extend system calls on entry to int"): the upper one is the caller's to fill. */

@@ -22,6 +22,8 @@ __noinline int image_forget(u64 exec_id)
 		parent = image->parent_exec_id;
 		if (image->exe_len >= ABI_EXE_SHORT)
 			bpf_map_delete_elem(&long_exes, &exec_id);
+		if (image->args_len >= ABI_ARGS_SHORT)
+			bpf_map_delete_elem(&long_args, &exec_id);
 		if (bpf_map_delete_elem(&images, &exec_id) || !parent)
 			return 0;
 		image = bpf_map_lookup_elem(&images, &parent);
@@ -112,45 +114,64 @@ static __always_inline struct exec_image *image_collect(struct scratch *s, u32 s
 	return image;
 }
 
-/* Keeps what image_collect put together. */
-static __always_inline int image_store(struct scratch *s, u64 id, struct exec_image *image)
+/* Arguments that do not fit into the image, from AREA_LOADED to where they are kept. Without room they are not known. */
+static __always_inline void arguments_store(struct scratch *s, u64 id, struct exec_image *image, u32 length)
+{
+	if (length >= ABI_ARGS_SHORT && bpf_map_update_elem(&long_args, &id, &s->data[AREA_LOADED], BPF_ANY)) {
+		image->flags |= EXEC_ARGS_TRUNCATED;
+		length = 0;
+		count(CNT_RECORD_FAILED);
+	}
+	barrier();
+	*(volatile u32 *)&image->args_len = length;
+}
+
+/* Keeps what image_collect put together; the long ones of `arguments` are in AREA_LOADED. */
+static __always_inline int image_store(struct scratch *s, u64 id, struct exec_image *image, u32 arguments)
 {
 	if (image->exe_len >= ABI_EXE_SHORT &&
 	    bpf_map_update_elem(&long_exes, &id, &s->data[s->str_offset[STR_FILE_PATH] & 8191], BPF_ANY)) {
 		image->flags |= EXEC_EXE_UNCERTAIN;
 		count(CNT_RECORD_FAILED);
 	}
+	arguments_store(s, id, image, arguments);
 	if (!bpf_map_update_elem(&images, &id, image, BPF_ANY))
 		return 0;
 	if (image->exe_len >= ABI_EXE_SHORT)
 		bpf_map_delete_elem(&long_exes, &id);
+	if (image->args_len >= ABI_ARGS_SHORT)
+		bpf_map_delete_elem(&long_args, &id);
 	return -1;
 }
 
-/* The arguments of the current process, from its own stack. */
-static __always_inline void image_arguments(struct exec_image *image, struct task_struct *task)
+/* The arguments of the current process, from its own stack, into the image or AREA_LOADED; their length. */
+static __always_inline u32 image_arguments(struct scratch *s, struct exec_image *image, struct task_struct *task)
 {
 	u64 start = READ(task, mm, arg_start);
 	u64 length = READ(task, mm, arg_end) - start;
 
+	if (!length)
+		return 0;
 	if (length > ABI_ARGS_MAX) {
 		length = ABI_ARGS_MAX;
 		image->flags |= EXEC_ARGS_TRUNCATED;
 	}
-	if (length > 0 && !bpf_probe_read_user(image->args, MASKED(length, 2 * ABI_ARGS_MAX - 1), (void *)start))
-		image->args_len = length - 1;
-	else if (length > 0)
-		image->flags |= EXEC_ARGS_TRUNCATED;
+	if (length <= ABI_ARGS_SHORT ? !bpf_probe_read_user(image->args, MASKED(length, 2 * ABI_ARGS_SHORT - 1), (void *)start)
+				     : !bpf_probe_read_user(&s->data[AREA_LOADED], MASKED(length, 2 * ABI_ARGS_MAX - 1), (void *)start))
+		return length - 1;
+	image->flags |= EXEC_ARGS_TRUNCATED;
+	return 0;
 }
 
 /* The arguments of the acting process where it is older than its record: only it can read them. */
-__noinline int arguments_load(u64 exec_id)
+__noinline int arguments_load(u32 slot, u64 exec_id)
 {
 	struct exec_image *image = bpf_map_lookup_elem(&images, &exec_id);
 	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_at(slot);
 
-	if (image && image->flags & EXEC_FROM_ITER && !image->args_len)
-		image_arguments(image, task);
+	if (s && image && image->flags & EXEC_FROM_ITER && !image->args_len)
+		arguments_store(s, exec_id, image, image_arguments(s, image, task));
 	return 0;
 }
 
@@ -213,7 +234,7 @@ __noinline int record_create(u32 slot, u64 at)
 	struct process_record *earlier, *enforcing = NULL;
 	struct exec_image *image;
 	struct task_struct *task;
-	u32 pid, ppid;
+	u32 pid, ppid, arguments = 0;
 	u64 id;
 
 	if (!s)
@@ -232,7 +253,7 @@ __noinline int record_create(u32 slot, u64 at)
 	if (ppid && ppid != pid)
 		image->flags |= EXEC_PARENT_UNKNOWN;
 	if (pid == bpf_get_current_pid_tgid() >> 32)
-		image_arguments(image, task);
+		arguments = image_arguments(s, image, task);
 	record_fill(s, task, id);
 	earlier = bpf_map_lookup_elem(&processes, &pid);
 	if (earlier && earlier->start_time == s->record.start_time) {
@@ -242,7 +263,7 @@ __noinline int record_create(u32 slot, u64 at)
 	}
 	record_enforcing(s, enforcing);
 	s->record.flags = RECORD_FROM_ITER;
-	if (image_store(s, id, image)) {
+	if (image_store(s, id, image, arguments)) {
 		count(CNT_RECORD_FAILED);
 		return -1;
 	}
@@ -277,7 +298,7 @@ __noinline int record_exec(u32 slot, u64 old_id)
 	struct process_record *record;
 	struct exec_image *image, *old;
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
-	u32 depth = 0;
+	u32 depth = 0, arguments;
 	u64 id;
 
 	if (!s)
@@ -287,7 +308,7 @@ __noinline int record_exec(u32 slot, u64 old_id)
 	image = image_collect(s, slot, task);
 	if (!image)
 		return -1;
-	image_arguments(image, task);
+	arguments = image_arguments(s, image, task);
 	id = read_exec_id(image->time, pid);
 	image->parent_exec_id = old_id;
 	old = bpf_map_lookup_elem(&images, &old_id);
@@ -306,7 +327,7 @@ __noinline int record_exec(u32 slot, u64 old_id)
 	image->flags |= depth << IMAGE_DEPTH_SHIFT;
 	if (!old)
 		image->flags |= EXEC_PARENT_UNKNOWN;
-	if (image_store(s, id, image))
+	if (image_store(s, id, image, arguments))
 		return -1;
 	if (image->parent_exec_id) {
 		u64 parent_id = image->parent_exec_id;

@@ -82,6 +82,22 @@ static __always_inline int load_exe(struct scratch *s, struct exec_image *image,
 	return 0;
 }
 
+/* The same of arguments. */
+static __always_inline int load_arguments(struct scratch *s, struct exec_image *image, u64 id, u32 length)
+{
+	struct long_args *arguments;
+
+	if (length < ABI_ARGS_SHORT) {
+		bpf_probe_read_kernel(&s->data[AREA_LOADED], MASKED(length, 2 * ABI_ARGS_SHORT - 1), image->args);
+		return 0;
+	}
+	arguments = bpf_map_lookup_elem(&long_args, &id);
+	if (!arguments)
+		return -1;
+	bpf_probe_read_kernel(&s->data[AREA_LOADED], MASKED(length, 2 * ABI_ARGS_MAX - 1), arguments->args);
+	return 0;
+}
+
 /* Loads a member of an exec image into AREA_LOADED. */
 static __always_inline void load_image(struct scratch *s, u32 str, struct exec_image *image, u64 id)
 {
@@ -91,7 +107,10 @@ static __always_inline void load_image(struct scratch *s, u32 str, struct exec_i
 		length = image->args_len;
 		if (length > ABI_ARGS_MAX)
 			length = ABI_ARGS_MAX;
-		bpf_probe_read_kernel(&s->data[AREA_LOADED], MASKED(length, 2 * ABI_ARGS_MAX - 1), image->args);
+		if (load_arguments(s, image, id, length)) {
+			s->str_uncertain |= STR_BIT(str);
+			return;
+		}
 		/* Of programs older than the agent the arguments are not known. */
 		if (image->flags & EXEC_ARGS_TRUNCATED || (str == STR_PARENT_ARGS && image->flags & EXEC_FROM_ITER && !length))
 			s->str_uncertain |= STR_BIT(str);
@@ -213,7 +232,7 @@ __noinline int string_load(u32 slot, u32 str)
 	if (none)
 		return 0;
 	if (str == STR_PROCESS_ARGS)
-		arguments_load(id);
+		arguments_load(slot, id);
 	image = bpf_map_lookup_elem(&images, &id);
 	if (!image) {
 		s->str_uncertain |= STR_BIT(str);

@@ -123,6 +123,143 @@ __noinline int concern_row(u32 slot, u32 ref)
 	return 0;
 }
 
+/* ---- what a subject came to, kept for the next process that is alike ----
+ *
+ * The rows are made of the classes that the subject diagrams asked for. Where they asked for none but those of image_header.steady, and nothing was
+ * uncertain, the same generation, executable, command name, ids, cgroup and workload make the same rows, whatever else differs (arguments, pid,
+ * lineage): another process with these would have been asked for the same. All of them are compared whole:
+ *  - of an image executable and command name never change; long executables, and those that are not known whole, are not kept;
+ *  - the path of a cgroup never changes, and its id is given once (cgroup v2 has no rename, and ids have 64 bits). That the walk to the root
+ *    began at the cgroup of the record is told by its version, which each move counts up, and by the cgroup that the task is in afterwards;
+ *  - the class of the workload is looked up each time.
+ * As in known.h: whoever finds an entry half written, or somebody else writing, goes without.
+ */
+
+static __always_inline u64 rows_ids(const struct process_record *record)
+{
+	return (u64)record->uid << 32 | record->gid;
+}
+
+/* Word `i` of the executable of an image, NUL behind its end. */
+static __always_inline u64 exe_word(const struct exec_image *image, u64 i, u64 length)
+{
+	u64 word = ((const u64 *)image->exe)[i];
+
+	return length - 8 * i < 8 ? word & ((1ULL << 8 * (length - 8 * i)) - 1) : word;
+}
+
+/* The program of the record in the scratch, where it is one that rows are kept for. */
+static __always_inline struct exec_image *rows_image(const struct scratch *s)
+{
+	u64 id = s->record.exec_id;
+	struct exec_image *image = bpf_map_lookup_elem(&images, &id);
+
+	if (!have_rdonly_cast || !image || image->flags & EXEC_EXE_UNCERTAIN)
+		return NULL;
+	return image->exe_len && image->exe_len < 8 * KNOWN_EXE_WORDS ? image : NULL;
+}
+
+static __always_inline struct known_rows *rows_at(const struct scratch *s, const struct exec_image *image)
+{
+	u64 hash = rows_ids(&s->record) ^ s->record.cgroup << 16, length = image->exe_len, i;
+	u32 index;
+
+	for (i = 0; i < KNOWN_EXE_WORDS; i++) {
+		if (8 * i >= length)
+			break;
+		hash = (hash ^ exe_word(image, i, length)) * 0x9e3779b97f4a7c15ULL;
+		hash ^= hash >> 32;
+	}
+	index = hash & (KNOWN_ROWS - 1);
+	return bpf_map_lookup_elem(&known_rows, &index);
+}
+
+static __always_inline bool rows_alike(const struct known_rows *rows, const struct scratch *s, const struct exec_image *image)
+{
+	u64 length = image->exe_len, differ, i;
+
+	differ = (rows->generation ^ s->generation) | (rows->workload ^ s->record.workload) | (rows->ids ^ rows_ids(&s->record)) |
+		 (rows->cgroup ^ s->record.cgroup) | (rows->comm[0] ^ ((const u64 *)image->comm)[0]) |
+		 (rows->comm[1] ^ ((const u64 *)image->comm)[1]) | (rows->exe_len ^ length);
+	for (i = 0; i < KNOWN_EXE_WORDS; i++) {
+		if (8 * i >= length)
+			break;
+		differ |= rows->exe[i] ^ exe_word(image, i, length);
+	}
+	return !differ;
+}
+
+/* Rows and concern of the record in the scratch, where they are kept. */
+__noinline int rows_find(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image;
+	struct known_rows *rows;
+	u64 ended;
+
+	if (!s)
+		return 0;
+	image = rows_image(s);
+	if (!image)
+		return 0;
+	rows = rows_at(s, image);
+	if (!rows)
+		return 0;
+	ended = *(volatile u64 *)&rows->ended;
+	barrier();
+	if (!rows_alike(rows, s, image))
+		return 0;
+	__builtin_memcpy(s->record.concern, rows->concern, sizeof(rows->concern));
+	__builtin_memcpy(s->record.enforcing, rows->enforcing, sizeof(rows->enforcing));
+	__builtin_memcpy(s->record.subject, rows->subject, sizeof(rows->subject));
+	barrier();
+	return *(volatile u64 *)&rows->begun == ended;
+}
+
+/* Keeps them. `version`: that of the record, from before its ids and cgroup were looked at. */
+__noinline int rows_note(u32 slot, u64 version)
+{
+	struct scratch *s = scratch_at(slot);
+	struct exec_image *image;
+	struct known_rows *rows;
+	struct image_head *head;
+	u64 i;
+
+	if (!s || s->flags)
+		return 0;
+	head = match_head(s->generation);
+	if (!head || s->have_class & ~(head->header.steady[0] | (u64)head->header.steady[1] << 32))
+		return 0;
+	if (bpf_get_current_cgroup_id() != s->record.cgroup || record_version(s->record.pid) != version)
+		return 0;
+	image = rows_image(s);
+	if (!image)
+		return 0;
+	rows = rows_at(s, image);
+	if (!rows)
+		return 0;
+	__sync_fetch_and_add(&rows->writers, 1);
+	if (*(volatile u64 *)&rows->writers == 1) {
+		*(volatile u64 *)&rows->begun = rows->begun + 1;
+		barrier();
+		rows->generation = s->generation;
+		rows->workload = s->record.workload;
+		rows->ids = rows_ids(&s->record);
+		rows->cgroup = s->record.cgroup;
+		__builtin_memcpy(rows->comm, image->comm, sizeof(rows->comm));
+		rows->exe_len = image->exe_len;
+		for (i = 0; i < KNOWN_EXE_WORDS; i++)
+			rows->exe[i] = 8 * i < image->exe_len ? exe_word(image, i, image->exe_len) : 0;
+		__builtin_memcpy(rows->concern, s->record.concern, sizeof(rows->concern));
+		__builtin_memcpy(rows->enforcing, s->record.enforcing, sizeof(rows->enforcing));
+		__builtin_memcpy(rows->subject, s->record.subject, sizeof(rows->subject));
+		barrier();
+		*(volatile u64 *)&rows->ended = rows->begun;
+	}
+	__sync_fetch_and_add(&rows->writers, -1);
+	return 0;
+}
+
 /* Computes subject rows and concern of s->record for the generation in the scratch. */
 __noinline int subject_compute(u32 slot)
 {
@@ -131,7 +268,6 @@ __noinline int subject_compute(u32 slot)
 
 	if (!s)
 		return 0;
-	count(CNT_SUBJECT_COMPUTED);
 	__builtin_memset(s->record.concern, 0, sizeof(s->record.concern));
 	__builtin_memset(s->record.enforcing, 0, sizeof(s->record.enforcing));
 	if (match_word(s->generation, offsetof(struct image_header, lineage_dfa) / 4))
@@ -150,6 +286,17 @@ __noinline int subject_compute(u32 slot)
 		events_add(s->record.enforcing, s->generation, offsetof(struct image_header, enforcing_all) / 4);
 	for (word = 0; word < ABI_EVENT_WORDS; word++)
 		s->record.concern[word] |= s->record.enforcing[word];
+	return 0;
+}
+
+/* What else the record says of the subject. */
+__noinline int subject_complete(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+
+	if (!s)
+		return 0;
+	count(CNT_SUBJECT_COMPUTED);
 	s->record.flags = (s->record.flags & RECORD_FROM_ITER) | s->flags >> EVENT_CAUSES_SHIFT << RECORD_CAUSES_SHIFT;
 	if (s->features & IMAGE_SUBJECT_IDS)
 		s->record.flags |= RECORD_DEPENDS_IDS;
@@ -252,7 +399,11 @@ static __always_inline void subject_refresh(struct scratch *s, u32 slot, u64 ver
 	set_num(s, NUM_WORKLOAD, s->record.workload);
 	set_num(s, NUM_PROCESS_UID, uid);
 	set_num(s, NUM_PROCESS_GID, gid);
-	subject_compute(slot);
+	if (!rows_find(slot)) {
+		subject_compute(slot);
+		rows_note(slot, version);
+	}
+	subject_complete(slot);
 	if (s->has_record && (same_subject || BPF_CORE_READ(task, signal, nr_threads) == 1))
 		subject_store(slot, version);
 }

@@ -10,12 +10,13 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "b595c59d27dd1c4c"
+ABI_HASH: Final = "1d6179d8cffee56d"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
 ABI_PATH_MAX: Final = 4096
 ABI_ARGS_MAX: Final = 1024
+ABI_ARGS_SHORT: Final = 64
 ABI_EXE_SHORT: Final = 256
 ABI_CGROUP_MAX: Final = 512
 ABI_COMM_LEN: Final = 16
@@ -637,9 +638,9 @@ ANCESTOR_OFFSETS: Final[dict[str, int]] = {
     "pid": 8,
 }
 
-IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2II256s"
+IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2II256s"
 IMAGE_HEADER_STRUCT: Final = struct.Struct(IMAGE_HEADER_FORMAT)
-IMAGE_HEADER_SIZE: Final = 492
+IMAGE_HEADER_SIZE: Final = 508
 IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "magic": 0,
     "abi": 4,
@@ -663,8 +664,10 @@ IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "roots_ref": 160,
     "concern_ref": 192,
     "lasting": 224,
-    "n_columns": 232,
-    "column": 236,
+    "addressed": 232,
+    "steady": 240,
+    "n_columns": 248,
+    "column": 252,
 }
 
 IMAGE_DIM_FORMAT: Final = "<IIIIIIII"
@@ -744,9 +747,9 @@ CONCERN_OFFSETS: Final[dict[str, int]] = {
     "version": 56,
 }
 
-EXEC_IMAGE_FORMAT: Final = "<QQ2Q2QQIIIIIIIII4xQQ16s1024s256s"
+EXEC_IMAGE_FORMAT: Final = "<QQ2Q2QQIIIIIIIII4xQQ16s64s256s"
 EXEC_IMAGE_STRUCT: Final = struct.Struct(EXEC_IMAGE_FORMAT)
-EXEC_IMAGE_SIZE: Final = 1408
+EXEC_IMAGE_SIZE: Final = 448
 EXEC_IMAGE_OFFSETS: Final[dict[str, int]] = {
     "parent_exec_id": 0,
     "time": 8,
@@ -766,7 +769,7 @@ EXEC_IMAGE_OFFSETS: Final[dict[str, int]] = {
     "exe_dev": 104,
     "comm": 112,
     "args": 128,
-    "exe": 1152,
+    "exe": 192,
 }
 
 EVENT_HEADER_FORMAT: Final = "<HBBIQQHHHHBBHIIIIIIIQQQQIIIIII16s"

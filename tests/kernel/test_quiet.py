@@ -6,6 +6,7 @@ Each test acts in a folder until that is noted, changes one thing, and acts agai
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import socket
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from bpfence import abi
 from tests.kernel.cases import Case, FileSpec
 from tests.kernel.harness import TRIGGER, Range, cgroup_folder, enter, go_out, make_files, outside
 from tests.kernel.test_folders import allowed, kept, skip_where_nothing_is_kept, writable
@@ -36,6 +38,10 @@ CASE = Case(
         "shut/moving": FileSpec(text="", mode=0o666),
         "named/file": FileSpec(text="", mode=0o666),
         "tool": FileSpec(program=True),
+        "layer/plain": FileSpec(program=True),
+        "layer/named": FileSpec(program=True),
+        "layer/secret": FileSpec(program=True),
+        "layer/kept/deep/tool": FileSpec(program=True),
     },
     rules=[
         {"name": "closed", "on": "file.modify", "match": {"file.path": "{dir}/closed/**"}, "action": "deny", "rate": "100000/s"},
@@ -51,6 +57,16 @@ CASE = Case(
             "match": {"file.path": "{dir}/open/**", "process.cgroup": "{cgroup}/strict"},
             "action": "deny",
         },
+        {
+            "name": "layer",
+            "on": "exec.any",
+            "follow": "object",
+            "match": {"file.path": ["{dir}/layer/secret", "{dir}/layer/kept"]},
+            "action": "deny",
+        },
+        {"name": "merged", "on": "exec.any", "match": {"file.path": "{dir}/merged/named"}, "action": "deny", "rate": "100000/s"},
+        {"name": "called", "on": "file.modify", "match": {"file.path": "{dir}/open/**", "process.name": "called"}, "action": "deny"},
+        {"name": "asked", "on": "file.modify", "match": {"file.path": "{dir}/open/**", "process.args": "* asked *"}, "action": "deny"},
         {"name": "sockets", "on": "net.create", "match": {"process.cgroup": "{cgroup}/strict"}, "action": "deny"},
     ],
 )
@@ -109,6 +125,49 @@ def test_another_program(folder: Path) -> None:
         for program, written in ((TRIGGER, True), (folder / "tool", False)):
             done = subprocess.run([str(program), "creat", str(folder / "open/file")], capture_output=True, text=True, check=False)
             assert (done.stdout.split() == ["OK"]) is written, done.stdout
+
+
+def creates(program: Path, file: Path) -> bool:
+    """Whether a program may, that ends at once."""
+    done = subprocess.run([str(program), "creat", str(file)], capture_output=True, text=True, check=False)
+    return done.stdout.split() == ["OK"]
+
+
+def test_another_name_of_the_program(folder: Path) -> None:
+    """What a subject came to is kept under the path of its executable and its command name, and each counts."""
+    outside("mkdir", str(folder / "bin"))
+    outside("cp", str(TRIGGER), str(folder / "bin/file"))
+    outside("ln", str(folder / "bin/file"), str(folder / "bin/hard"))
+    outside("ln", "-s", "file", str(folder / "bin/called"))
+    try:
+        for _ in range(ROUNDS):
+            assert creates(folder / "bin/file", folder / "open/file")
+            assert creates(folder / "bin/hard", folder / "open/file")
+            assert not creates(folder / "bin/called", folder / "open/file")
+        outside("mv", str(folder / "tool"), str(folder / "kept"))
+        outside("mv", str(folder / "bin/file"), str(folder / "tool"))
+        for _ in range(ROUNDS):
+            assert not creates(folder / "tool", folder / "open/file")
+            assert creates(folder / "bin/hard", folder / "open/file")
+    finally:
+        outside("rm", "-rf", str(folder / "bin"))
+        outside("mv", str(folder / "kept"), str(folder / "tool"))
+
+
+def test_other_arguments(folder: Path) -> None:
+    """Another process of the same program."""
+    for _ in range(ROUNDS):
+        for words, written in ((("plain",), True), (("asked", "for"), False)):
+            done = subprocess.run([str(TRIGGER), "creat", str(folder / "open/file"), *words], capture_output=True, text=True, check=False)
+            assert (done.stdout.split() == ["OK"]) is written, done
+
+
+def test_a_program_that_starts_for_another_user(folder: Path) -> None:
+    for _ in range(ROUNDS):
+        for user, written in ((USER, False), (USER + 1, True)):
+            command = [str(TRIGGER), "creat", str(folder / "open/file")]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, user=user)
+            assert (done.stdout.split() == ["OK"]) is written, done
 
 
 def remove(cgroup: Path) -> None:
@@ -241,6 +300,87 @@ def test_a_file_that_is_moved_while_it_is_looked_at(folder: Path) -> None:
     finally:
         ended.set()
         mover.join()
+
+
+MAPPED = 4096
+LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.mmap.restype = ctypes.c_void_p
+LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+CODE = mmap.PROT_READ | mmap.PROT_EXEC
+
+
+def mapped(path: Path, first: int, then: int = 0) -> bool:
+    """Whether a file may be mapped, and protected otherwise afterwards."""
+    with path.open("rb") as file:
+        at = LIBC.mmap(None, MAPPED, first, mmap.MAP_PRIVATE, file.fileno(), 0)
+    if at == ctypes.c_void_p(-1).value:
+        return False
+    done = not then or LIBC.mprotect(at, MAPPED, then) == 0
+    LIBC.munmap(at, MAPPED)
+    return done
+
+
+def runs(path: Path) -> bool:
+    return allowed(lambda: subprocess.run([str(path)], capture_output=True, check=False))
+
+
+@pytest.fixture
+def merged(folder: Path) -> Iterator[Path]:
+    """An overlay over folder `layer`, and noted that nothing is said of code in it."""
+    outside("mkdir", "-p", str(folder / "merged"), str(folder / "nothing"))
+    outside("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={folder}/layer:{folder}/nothing", str(folder / "merged"))
+    for _ in range(ROUNDS):
+        assert codes(folder / "merged/plain") == (True, True, True)
+    yield folder / "merged"
+    outside("umount", str(folder / "merged"))
+
+
+def codes(path: Path) -> tuple[bool, bool, bool]:
+    """Whether code of a file may be executed, mapped, and made of what is mapped."""
+    return runs(path), mapped(path, CODE), mapped(path, mmap.PROT_READ, CODE)
+
+
+def test_something_is_noted_of_an_overlay(merged: Path) -> None:
+    """Of another of its files than those that were looked at before, and of all three events."""
+    skip_where_nothing_is_kept()
+    before = noted()
+    (merged.parent / "open/one").mkdir()
+    os.rename(merged.parent / "open/one", merged.parent / "open/two")  # what is kept of folders ends
+    for _ in range(ROUNDS):
+        assert mapped(merged / "plain", CODE)
+        assert mapped(merged / "plain", mmap.PROT_READ, CODE)
+    events = {key & 0xFF for entry, key in noted() - before}
+    assert events >= {abi.EV_FILE_MMAP, abi.EV_FILE_MPROTECT}
+
+
+def noted() -> set[tuple[tuple[int, ...], int]]:
+    """What there is of notes, each with what its folder is told by."""
+    return {(entry[3:8], key) for entry in kept() for key in entry[17::2] if key}
+
+
+def test_a_followed_file_below_an_overlay(merged: Path) -> None:
+    """The file of the layer is looked at each time, whatever has been noted of the overlay's."""
+    for _ in range(ROUNDS):
+        assert codes(merged / "secret") == (False, False, False)
+        assert codes(merged / "plain") == (True, True, True)
+        assert codes(merged / "named") == (False, False, False)
+
+
+def test_a_followed_folder_below_an_overlay(merged: Path) -> None:
+    """An overlay over what lies in a followed folder; the folder itself is in none of its layers."""
+    folder = merged.parent
+    outside(
+        "mount", "-t", "overlay", "overlay", "-o", f"lowerdir={folder / 'layer/kept/deep'}:{folder / 'nothing'}", str(folder / "nothing")
+    )
+    try:
+        for _ in range(ROUNDS):
+            assert codes(folder / "nothing/tool") == (False, False, False)
+            assert codes(merged / "plain") == (True, True, True)
+            assert codes(merged / "kept/deep/tool") == (False, False, False)
+    finally:
+        outside("umount", str(folder / "nothing"))
 
 
 def test_a_folder_within_the_folder(folder: Path) -> None:

@@ -116,6 +116,8 @@ def pack(
         "subject_root": [g.subject for g in packed_groups],
         "roots_ref": [g.roots for g in packed_groups], "concern_ref": [g.concern for g in packed_groups],
         "lasting": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if lasts(dimension)), 2), "n_columns": (n_columns,),
+        "steady": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_steady(dimension)), 2),
+        "addressed": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_addressed(dimension)), 2),
         "column": struct.unpack(f"<{abi.ABI_MAX_EVENTS // 4}I", bytes(column)),
     }  # fmt: skip
     for name, values in header.items():
@@ -144,7 +146,10 @@ def lasts(dimension: Dimension) -> bool:
     """
     if dimension.kind == abi.DIM_STRING:
         return dimension.slot in (abi.STR_FILE_PATH, abi.STR_FILE_NEW_PATH)
-    return dimension.kind in (abi.DIM_BITS, abi.DIM_MASKED) and dimension.slot in _LASTING_NUMBERS
+    return dimension.kind in _NUMBER_KINDS and dimension.slot in _LASTING_NUMBERS
+
+
+_NUMBER_KINDS: Final = (abi.DIM_RANGE, abi.DIM_BITS, abi.DIM_MASKED, abi.DIM_PRESENT)
 
 
 _LASTING_NUMBERS: Final = (
@@ -155,6 +160,34 @@ _LASTING_NUMBERS: Final = (
     abi.NUM_FILE_OBJECT,
     abi.NUM_NEW_OBJECT,
 )
+
+
+def is_addressed(dimension: Dimension) -> bool:
+    """Whether a dimension looks at nothing but what `struct socket_facts` (bpf/maps.h) holds of a socket, or at the path of a unix socket,
+    which those that have such facts have not.
+    """
+    slot = dimension.slot
+    if dimension.kind == abi.DIM_STRING or (dimension.kind == abi.DIM_PRESENT and slot >= abi.ABI_NUM_SLOTS):
+        return slot % abi.ABI_NUM_SLOTS in _ADDRESS_STRINGS
+    return dimension.kind in _NUMBER_KINDS and slot in _ADDRESS_NUMBERS
+
+
+_ADDRESS_STRINGS: Final = (abi.STR_NET_PEER_IP, abi.STR_NET_LOCAL_IP, abi.STR_NET_UNIX_PATH)
+_ADDRESS_NUMBERS: Final = (
+    abi.NUM_NET_FAMILY,
+    abi.NUM_NET_TYPE,
+    abi.NUM_NET_PROTOCOL,
+    abi.NUM_NET_PEER_PORT,
+    abi.NUM_NET_LOCAL_PORT,
+)
+
+
+def is_steady(dimension: Dimension) -> bool:
+    """Whether a dimension of a subject looks at nothing but what `struct known_rows` (bpf/maps.h) is kept under."""
+    slot = dimension.slot
+    if dimension.kind == abi.DIM_STRING or (dimension.kind == abi.DIM_PRESENT and slot >= abi.ABI_NUM_SLOTS):
+        return slot % abi.ABI_NUM_SLOTS in (abi.STR_PROCESS_EXE, abi.STR_PROCESS_NAME, abi.STR_PROCESS_CGROUP)
+    return dimension.kind in _NUMBER_KINDS and slot in (abi.NUM_PROCESS_UID, abi.NUM_PROCESS_GID, abi.NUM_WORKLOAD)
 
 
 def _dimension_ref(out: _Writer, automata: _Automata, dimension: Dimension) -> int:

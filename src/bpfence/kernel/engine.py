@@ -71,13 +71,15 @@ _ENDED: Final = 1024
 """Programs whose processes have ended that are kept records of: GRAVEYARD of bpf/maps.h."""
 _LONG_SHARE: Final = 8
 """Of so many programs one may have a path that does not fit into its record."""
+_ARGS_SHARE: Final = 2
+"""The same for arguments."""
 _FILTER_BYTES: Final = 1 << 13
 _FILTER_FACTOR: Final = 0x9E3779B97F4A7C15
 """As object_bit of bpf/path.h."""
 _COUNTS: Final = ("rename_lock", "mount_lock")
 """Where the kernel counts renames and mounts."""
 _PER_SLOT: Final = ("scratches", "emit_spaces", "image_spaces", "sequences")
-_PER_PROCESS: Final = {"processes": 1, "images": 1, "long_exes": _LONG_SHARE}
+_PER_PROCESS: Final = {"processes": 1, "images": 1, "long_exes": _LONG_SHARE, "long_args": _ARGS_SHARE}
 
 _BEYOND_REACH: Final = "the decision engine is not in it, and the kernel does not give the program out that it would be put into"
 _REFUSED: Final = {
@@ -876,7 +878,8 @@ class Engine:
         """The kernel's record of an executed program."""
         key = _U64.pack(exec_id)
         value = self._maps["images"].get(key)
-        return decode_exec_image(exec_id, value, self._maps["long_exes"].get(key)) if value else None
+        long_exe, long_args = self._maps["long_exes"].get(key), self._maps["long_args"].get(key)
+        return decode_exec_image(exec_id, value, long_exe, long_args) if value else None
 
     def processes(self) -> list[int]:
         """Process ids that have a record."""
@@ -1136,12 +1139,12 @@ def decode_process_record(value: bytes) -> ProcessRecord:
     )
 
 
-def _exe(short: bytes, long: bytes | None, length: int) -> bytes:
-    return short[:length] if length < abi.ABI_EXE_SHORT else (long or b"")[:length]
+def _text(short: bytes, long: bytes | None, length: int) -> bytes:
+    return short[:length] if length < len(short) else (long or b"")[:length]
 
 
-def decode_exec_image(exec_id: int, value: bytes, long_exe: bytes | None = None) -> ExecImage:
-    """struct exec_image, and what map `long_exes` has for it, as an ExecImage; lengths that do not fit are cut."""
+def decode_exec_image(exec_id: int, value: bytes, long_exe: bytes | None = None, long_args: bytes | None = None) -> ExecImage:
+    """struct exec_image, and what maps `long_exes` and `long_args` have for it, as an ExecImage; lengths that do not fit are cut."""
     at = abi.EXEC_IMAGE_OFFSETS
 
     def u32(name: str) -> int:
@@ -1162,6 +1165,6 @@ def decode_exec_image(exec_id: int, value: bytes, long_exe: bytes | None = None)
         exe_ino=u64("exe_ino"),
         exe_dev=u64("exe_dev"),
         comm=value[comm : comm + abi.ABI_COMM_LEN].partition(b"\0")[0],
-        args=value[args : args + min(u32("args_len"), abi.ABI_ARGS_MAX)],
-        exe=_exe(value[exe : exe + abi.ABI_EXE_SHORT], long_exe, u32("exe_len")),
+        args=_text(value[args : args + abi.ABI_ARGS_SHORT], long_args, u32("args_len")),
+        exe=_text(value[exe : exe + abi.ABI_EXE_SHORT], long_exe, u32("exe_len")),
     )

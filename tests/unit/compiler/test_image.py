@@ -191,3 +191,35 @@ def test_rows_hold_the_events_that_are_asked_for(events: tuple[int, ...]) -> Non
     for event in range(abi.ABI_MAX_EVENTS):
         assert walker.root(0, 1, event) == abi.IMAGE_LEAF | (event in events)
         assert walker.root(0, 0, event) == abi.IMAGE_LEAF
+
+
+def looking_at(kind: int, slot: int) -> Dimension:
+    return Dimension("d", "f", kind, slot, False, False)
+
+
+def test_what_the_kernel_may_keep_is_made_of_nothing_else() -> None:
+    """Of an access, of a socket, of a subject: each has what the others have not."""
+    kept = {
+        images.lasts: [(abi.DIM_STRING, abi.STR_FILE_PATH), (abi.DIM_RANGE, abi.NUM_FILE_MEMFD), (abi.DIM_BITS, abi.NUM_FILE_OBJECT)],
+        images.is_addressed: [
+            (abi.DIM_STRING, abi.STR_NET_PEER_IP),
+            (abi.DIM_PRESENT, abi.ABI_NUM_SLOTS + abi.STR_NET_PEER_IP),
+            (abi.DIM_RANGE, abi.NUM_NET_LOCAL_PORT),
+        ],
+        images.is_steady: [(abi.DIM_STRING, abi.STR_PROCESS_EXE), (abi.DIM_RANGE, abi.NUM_PROCESS_UID)],
+    }
+    changing = [
+        (abi.DIM_STRING, abi.STR_PROCESS_ARGS),
+        (abi.DIM_STRING, abi.STR_PARENT_EXE),
+        (abi.DIM_PRESENT, abi.ABI_NUM_SLOTS + abi.STR_PROCESS_CWD),
+        (abi.DIM_RANGE, abi.NUM_FILE_MODE),
+        (abi.DIM_RANGE, abi.NUM_NET_SIZE),
+        (abi.DIM_RANGE, abi.NUM_PROCESS_PID),
+        (abi.DIM_NUMBERS, abi.NUM_NET_LOCAL_PORT),
+        (abi.DIM_TEXTS, abi.STR_NET_PEER_IP),
+        (abi.DIM_LINEAGE, 0),
+        (abi.DIM_ANCESTORS, 0),
+    ]
+    every = [*changing, *(row for rows in kept.values() for row in rows)]
+    for may, rows in kept.items():
+        assert [row for row in every if may(looking_at(*row))] == rows

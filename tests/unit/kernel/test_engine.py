@@ -497,10 +497,11 @@ def test_scratch_memory_is_sized_for_the_processors(fake: type[FakeObject], monk
         ("scratches", "emit_spaces", "image_spaces", "sequences"), slots
     )
     assert first.sizes["spares"] == slots - 8
-    assert {name: first.sizes[name] for name in ("processes", "images", "long_exes")} == {
+    assert {name: first.sizes[name] for name in ("processes", "images", "long_exes", "long_args")} == {
         "processes": 1000,
         "images": 1000,
         "long_exes": 125,
+        "long_args": 500,
     }
     assert sorted(struct.unpack("<I", key)[0] for key in engine._maps["spares"].values) == list(range(8, slots))  # type: ignore[attr-defined]
 
@@ -669,7 +670,7 @@ def test_exec_image_lengths_from_the_kernel_are_not_trusted() -> None:
     value = bytearray(abi.EXEC_IMAGE_SIZE)
     struct.pack_into("<I", value, abi.EXEC_IMAGE_OFFSETS["exe_len"], 0xFFFFFFFF)
     struct.pack_into("<I", value, abi.EXEC_IMAGE_OFFSETS["args_len"], 0xFFFFFFFF)
-    decoded = decode_exec_image(5, bytes(value), bytes(abi.ABI_PATH_MAX))
+    decoded = decode_exec_image(5, bytes(value), bytes(abi.ABI_PATH_MAX), bytes(abi.ABI_ARGS_MAX))
     assert (len(decoded.exe), len(decoded.args)) == (abi.ABI_PATH_MAX, abi.ABI_ARGS_MAX)
     assert decode_exec_image(5, bytes(value)).exe == b"", "a long path that has gone meanwhile"
 
@@ -678,6 +679,13 @@ def test_long_executables_come_from_their_own_map() -> None:
     value = bytearray(abi.EXEC_IMAGE_SIZE)
     struct.pack_into("<I", value, abi.EXEC_IMAGE_OFFSETS["exe_len"], 300)
     assert decode_exec_image(5, bytes(value), b"/x" * 200).exe == b"/x" * 150
+
+
+def test_long_arguments_come_from_their_own_map() -> None:
+    value = bytearray(abi.EXEC_IMAGE_SIZE)
+    struct.pack_into("<I", value, abi.EXEC_IMAGE_OFFSETS["args_len"], abi.ABI_ARGS_SHORT)
+    assert decode_exec_image(5, bytes(value), None, b"xy" * 512).args == b"xy" * (abi.ABI_ARGS_SHORT // 2)
+    assert decode_exec_image(5, bytes(value)).args == b"", "those that have gone meanwhile"
 
 
 def test_exec_image_is_decoded_by_name() -> None:
