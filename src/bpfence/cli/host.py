@@ -165,6 +165,8 @@ def run(
     """
     if no_pin and keep:
         raise UsageError("--keep needs pins: leave out --no-pin")
+    from bpfence.workloads.sources import HostSources  # imported late: other commands of this module do without
+
     paths = tuple(os.path.abspath(path) for path in policies)
     settings = Settings(
         policies=paths,
@@ -178,7 +180,8 @@ def run(
     )
     report = message_queue()
     lines = open_outputs(with_format(outputs, form_name), report)
-    Agent(settings, lines, report=report, kernel=kernel(max_processes), diagnose=partial(tell_diagnostics, report)).run()
+    told = partial(tell_diagnostics, report)
+    Agent(settings, lines, report=report, kernel=kernel(max_processes), diagnose=told, sources=HostSources(report)).run()
     return 0
 
 
