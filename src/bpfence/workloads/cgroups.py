@@ -105,6 +105,17 @@ class Tree:
         path = next((line[3:] for line in data.split(b"\n") if line.startswith(b"0::/")), b"").decode("utf-8", "surrogateescape")
         return path if path and not path.endswith(" (deleted)") and "/.." not in path else None
 
+    def runtime_above(self, pid: int) -> str:
+        """runc or crun, where that is the program of a process's parent; else ""."""
+        try:
+            parent = int(read_file(f"{self._proc}/{pid}/stat", 4096).rpartition(b")")[2].split()[1])
+            program = os.readlink(f"{self._proc}/{parent}/exe").removesuffix(" (deleted)").rpartition("/")[2]
+        except (OSError, ValueError, IndexError):
+            return ""
+        if program.startswith("memfd:"):  # crun runs as a copy of itself
+            program = program.removeprefix("memfd:").partition("_")[0].partition(" ")[0].removeprefix("lib")
+        return program if program in ("runc", "crun") else ""
+
     def own(self, path: str, identity: str, told: str = "") -> str | None:
         """The container's own cgroup, of which a process of it is in `path`: the outermost part that is named for it. `told`: where the
         runtime's state says that it is; believed only where the process is there or below. None where neither holds: then the container

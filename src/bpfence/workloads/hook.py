@@ -57,7 +57,7 @@ def learned(data: bytes, sender: int, tree: Tree, bundles: Bundles) -> Container
     if f"{theirs}/".startswith(f"{cgroup.rstrip('/')}/"):
         # A class put on it would be that of the runtime, too, and of whatever else is there.
         raise BadAnswerError("the container has no cgroup of its own")
-    running = Running(state.id, state.pid, state.bundle, created=time.time_ns())
+    running = Running(state.id, state.pid, state.bundle, tree.runtime_above(sender), created=time.time_ns())
     return bundles.described(running, config, cgroup)
 
 
