@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files that macro rows read and the copies of programs that they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import macro
+
+
+def test_sources_are_the_same_every_time(tmp_path: Path) -> None:
+    found = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        macro.write_sources(tmp_path / name)
+        found.append({path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()})
+    differing = {path for path, data in found[0].items() if found[1][path] != data}
+    assert differing == {Path("nginx.conf")}  # it names the folder
+    assert len(found[0]) > 2000
+
+
+def test_a_copy_is_found_where_the_file_was_by_every_link_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(macro, "USR", tmp_path)
+    shell = Path("/bin/sh")
+    macro.copy(shell)
+    copied = tmp_path / "bin" / "sh"
+    assert (copied.parent / copied.readlink() if copied.is_symlink() else copied).read_bytes() == shell.read_bytes()
+    macro.copy(Path("/etc/passwd"))
+    assert {path.name for path in tmp_path.iterdir()} == {"bin"}
+
+
+SCHEDSTAT = """\
+version 16
+timestamp 4294937216
+cpu0 1 0 34 18 123 67 987654321 4321 33
+domain0 MC 1 0 0 0
+cpu1 0 0 0 0 0 0 5 6 7
+"""
+
+
+def test_processor_time() -> None:
+    assert macro.processor_ns(SCHEDSTAT) == 987654321
