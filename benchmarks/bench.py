@@ -71,13 +71,14 @@ SETTINGS = (
     *(Setting(f"{n:,} path rules", n) for n in (10, 100, 1000, 10000)),
     Setting("1,000 rules beside the file", 1000, beside=True),
     Setting("CIDR policy, 100 networks", 0, 100),
-    Setting(FALCO, 0, falco=True),
     Setting(SHIPPED, 0, shipped=True),
+    Setting(FALCO, 0, falco=True),
 )
 
 FIGURES = ROOT / "benchmarks" / "figures.json"
 """What `--quick` compares with, see `kept_figures`: instructions; "start": thousand millions of them."""
-QUICK = ("10 path rules", SHIPPED)
+QUICK = {SHIPPED: (*OPERATIONS, *macro.ROWS), FALCO: ("open-short", "open-long")}
+"""What `--quick` measures: operations and rows of programs, by setting."""
 LOSS = 1.1  # as much as a figure may be of the one that is kept
 MACRO_POINTS = 0.3  # percentage points by which what is added to a macro row may always grow: their spread
 
@@ -251,8 +252,8 @@ def storm() -> Iterator[tuple[str, Figure]]:
     yield from delays("storm latency", policies, words, bursts * STORM)
 
 
-def measure(wanted: Sequence[str], operations: Sequence[str], part: str, *, explain: bool) -> None:
-    """Inside the guest: every setting whose name holds one of `wanted`; results.py keeps the figures, as `part`, when all are there."""
+def measure(plan: Mapping[str, Sequence[str]], part: str, *, latency: bool, explain: bool) -> None:
+    """Inside the guest: what `plan` says for each setting; results.py keeps the figures, as `part`, when all are there."""
     WORK.mkdir()
     Path("/proc/sys/kernel/randomize_va_space").write_text("0")  # addresses are the same in every run
     workload = Path("/run/bpfence-workload")  # not where shipped policies refuse to execute
@@ -260,9 +261,8 @@ def measure(wanted: Sequence[str], operations: Sequence[str], part: str, *, expl
     outside = CGROUPS / "bpfence-bench-outside"
     for cgroup in (CGROUPS / CGROUP.strip("/"), CGROUPS / CONTAINER.strip("/"), outside):
         cgroup.mkdir(parents=True)
-    micro = [name for name in OPERATIONS if name in operations]
-    rows = [name for name in macro.ROWS if name in operations]
-    programs = macro.Macro() if rows else None
+    everything = {name for names in plan.values() for name in names}
+    programs = macro.Macro() if not everything.isdisjoint(macro.ROWS) else None
     base: dict[str, int] = {}
     figures: dict[str, Figure] = {}
     about = {"kernel": os.uname().release}
@@ -271,10 +271,12 @@ def measure(wanted: Sequence[str], operations: Sequence[str], part: str, *, expl
         print(f"  {subject or 'nobody':14} {dict(found)}", flush=True)
         for operation, value in found.items():
             figures[under(setting.name, operation, subject)] = Figure(value, "instructions", base.get(operation) if subject else None)
+        results.keep(f"{part}-so-far", figures, about)
 
     for number, setting in enumerate(SETTINGS):
-        chosen = setting.paths is None or any(text in setting.name for text in wanted)
-        if not chosen or (setting.falco and not (RESULTS / FALCO_RULES.name).exists()):
+        names = plan.get(setting.name, ()) if setting.paths is not None else everything
+        micro, rows = ([name for name in table if name in names] for table in (OPERATIONS, macro.ROWS))
+        if not names or (setting.falco and not (RESULTS / FALCO_RULES.name).exists()):
             continue
         print(f"{setting.name} …", flush=True)
         if setting.paths is None:
@@ -298,7 +300,7 @@ def measure(wanted: Sequence[str], operations: Sequence[str], part: str, *, expl
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=600)
         subprocess.run([sys.executable, "-m", "bpfence", "unload"], cwd=ROOT, check=True, capture_output=True)
-    if "" in wanted or "latency" in wanted:
+    if latency:
         policies, mark = marked("mark", rate="1000/s")
         figures |= delays("latency", policies, paced(mark), ALERTS)
         figures |= storm()
@@ -313,7 +315,7 @@ def kept_figures(part: str) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {}
     for setting in QUICK:
         for operation in (*OPERATIONS, *macro.ROWS, "start"):
-            for subject in (CONCERNED, OTHER, ""):
+            for subject in (OTHER, CONCERNED, ""):
                 figure = figures.get(under(setting, operation, subject))
                 if figure is not None and operation not in found.setdefault(setting, {}):
                     found[setting][operation] = [figure.value] if figure.base is None else [figure.value, figure.base]
@@ -374,9 +376,10 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="with --quick: keep the figures for the next time")
     options = parser.parse_args()
     part = "quick" if options.quick else "some" if options.only or options.operations else "guest"
-    only = ";".join(QUICK) if options.quick else options.only
     if options.inside:
-        measure(only.split(";"), options.operations.split(",") if options.operations else every, part, explain=options.explain)
+        chosen = [setting.name for setting in SETTINGS if any(text in setting.name for text in options.only.split(";"))]
+        plan = QUICK if options.quick else dict.fromkeys(chosen, options.operations.split(",") if options.operations else every)
+        measure(plan, part, latency=part == "guest" or "latency" in options.only, explain=options.explain)
         return 0
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / FALCO_RULES.name).unlink(missing_ok=True)

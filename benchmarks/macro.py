@@ -6,8 +6,9 @@ processor spent on tasks (/proc/schedstat): the programs, their servers, the age
 advances the clock of the guest without doing anything. Each row is a shell script and perhaps a server; the least of ROUNDS runs after one
 that is not measured.
 
-Programs, what they read and what they write are on tmpfs: a copy of the few files of /usr that they need lies over it in a mount namespace
-of theirs. The guest's own /usr is an overlay over 9p, where each open is two opens, and a message to the host.
+Programs, what they read and what they write are on tmpfs: they have a mount namespace with a root of their own, a copy of the few files
+that they need. The guest's own root is 9p below overlays, where an open is two opens, and many a look-up a message to the host: while the
+guest waits for the answer its clock leaps ahead, and whatever is done every second is done far too often.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 WORK: Final = Path("/tmp/bpfence-macro")
-USR: Final = Path("/run/bpfence-macro-usr")
+ROOT: Final = Path("/run/bpfence-macro")
 ROUNDS: Final = 3
 SETTLE_SECONDS: Final = 0.005  # the processor's count of a task's time is brought up to date when the task gives way
 START_SECONDS: Final = 60
@@ -57,20 +58,21 @@ ROWS: Final = {
     "python": Row("for i in 1 2 3; do python3 -c 'import json'; done"),
 }  # fmt: skip
 PROGRAMS: Final = (
-    "sh",
-    "true",
-    "gcc",
-    "as",
-    "find",
-    "grep",
-    "sqlite3",
-    "ab",
-    "nginx",
-    "redis-server",
-    "redis-benchmark",
-    "python3",
-    "nsenter",
-)
+    "sh", "true", "gcc", "as", "find", "grep", "sqlite3", "ab", "nginx", "redis-server", "redis-benchmark", "python3", "umount", "sleep",
+)  # fmt: skip
+SETTINGS: Final = ("ld.so.cache", "passwd", "group", "nsswitch.conf", "hosts", "ssl/openssl.cnf", "python3.11/sitecustomize.py")
+"""Files of /etc, where the host has them."""
+NAMESPACE: Final = """\
+cd "$0"
+for folder in proc sys dev tmp; do mkdir -p $folder; mount --rbind /$folder $folder; done
+mkdir old
+pivot_root . old
+cd /
+umount -l old
+echo ready
+exec sleep infinity
+"""
+"""What makes the mount namespace of the root that it is given, and holds it."""
 STDLIB: Final = ("*.py", "__pycache__", "encodings", "collections", "importlib", "json", "re")
 
 FUNCTION: Final = """\
@@ -135,7 +137,7 @@ def write_sources(work: Path) -> None:
 
 
 def needed(work: Path) -> Iterator[Path]:
-    """The files below /usr that the scripts' programs are, load and read. Raises SystemExit where a program is missing."""
+    """The files that the scripts' programs are, load and read. Raises SystemExit where a program is missing."""
     programs = []
     for name in PROGRAMS:
         found = shutil.which(name, path="/usr/sbin:/usr/bin")
@@ -153,21 +155,23 @@ def needed(work: Path) -> Iterator[Path]:
     for pattern in STDLIB:
         for path in library.glob(pattern):
             yield from (path.rglob("*") if path.is_dir() else (path,))
+    yield from filter(Path.exists, (Path("/etc", name) for name in SETTINGS))
 
 
-def copy(path: Path) -> None:
-    """Copy one file of /usr, and whatever links lead to it, to where it is found below USR. What is elsewhere stays where it is."""
-    path = Path("/usr", path.relative_to("/")) if path.parts[1] in ("bin", "sbin", "lib", "lib64") else path
-    if path.is_dir() or not path.is_relative_to("/usr"):
-        return
-    target = USR / path.relative_to("/usr")
-    if target.is_symlink() or target.exists():
+def copy(path: Path, root: Path) -> None:
+    """Copy one file, and whatever links lead to it, to where it is found below `root`."""
+    top = Path("/", path.parts[1])
+    if top.is_symlink() and not (root / top.name).is_symlink():  # /bin, where that is usr/bin
+        (root / top.name).symlink_to(top.readlink())
+    path = Path(top.resolve(), *path.parts[2:])
+    target = root / path.relative_to("/")
+    if path.is_dir() or target.is_symlink() or target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():
         link = path.readlink()
         target.symlink_to(link)
-        copy(Path(path.parent, link).parent.resolve() / link.name)
+        copy(Path(path.parent, link).parent.resolve() / link.name, root)
     else:
         shutil.copy2(path, target)
 
@@ -197,18 +201,20 @@ class Macro:
     def __init__(self) -> None:
         WORK.mkdir()
         write_sources(WORK)
+        ROOT.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(ROOT)], check=True)
         for path in needed(WORK):
-            copy(path)
-        own = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /usr && echo && exec sleep infinity', str(USR)]
-        shutil.copy2("/usr/bin/sleep", USR / "bin")
-        self._holder = subprocess.Popen(own, stdout=subprocess.PIPE)
+            copy(path, ROOT)
+        copy(Path("/bin/sh"), ROOT)  # by its usual name, for whoever says /bin
+        self._holder = subprocess.Popen(["unshare", "--mount", "sh", "-ec", NAMESPACE, str(ROOT)], stdout=subprocess.PIPE)
         assert self._holder.stdout is not None
-        self._holder.stdout.readline()
-        self._enter = ("nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", f"--wd={WORK}")
+        if not self._holder.stdout.readline():
+            raise SystemExit("the mount namespace for the rows of programs could not be made")
+        self._enter = ("nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt")
 
-    def run(self, rows: Sequence[str] = ()) -> dict[str, int]:
+    def run(self, rows: Sequence[str]) -> dict[str, int]:
         """Row to instructions."""
-        return {name: self._row(name) for name in rows or ROWS}
+        return {name: self._row(name) for name in rows}
 
     def _row(self, name: str) -> int:
         row = ROWS[name]
@@ -241,7 +247,7 @@ class Macro:
                 print(f"    {program:24} {ns:>14,} {runs:>10,}", flush=True)
 
     def _script(self, row: Row) -> None:
-        command = [*self._enter, "sh", "-e", "-c", row.script]
+        command = [*self._enter, "sh", "-ec", f"cd {WORK}; {row.script}"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{row.script}: {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-1000:]}")

@@ -44,9 +44,9 @@ def test_a_loss_is_an_error_and_keeping_is_not(tmp_path: Path, monkeypatch: pyte
 
 def test_what_is_kept_can_be_compared() -> None:
     kept = json.loads(bench.FIGURES.read_text())
-    assert set(kept) == set(bench.QUICK)
+    assert kept
+    assert set(kept) <= set(bench.QUICK)
     for figures in kept.values():
-        assert bench.compare({}, keep=False) == 0
         assert not any(bench.loses(operation, figure, figure) for operation, figure in figures.items())
 
 
