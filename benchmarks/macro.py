@@ -3,8 +3,8 @@
 
 bench.py calls it in its guest, once with no program and once under each setting that it asks for. What is counted is the time that the only
 processor spent on tasks (/proc/schedstat): the programs, their servers, the agent and the kernel's threads, but not the idle task, which
-advances the clock of the guest without doing anything. Each row is a shell script and perhaps a server; the least of ROUNDS runs after one
-that is not measured.
+advances the clock of the guest without doing anything. Each row is a shell script and perhaps a server. After one run that is not
+measured it is run until the two least differ by less than SPREAD, at most ROUNDS times; the least counts.
 
 Programs, what they read and what they write are on tmpfs: they have a mount namespace with a root of their own, a copy of the few files
 that they need. The guest's own root is 9p below overlays, where an open is two opens, and many a look-up a message to the host: while the
@@ -27,7 +27,8 @@ from typing import Final, NamedTuple
 
 WORK: Final = Path("/tmp/bpfence-macro")
 ROOT: Final = Path("/run/bpfence-macro")
-ROUNDS: Final = 3
+ROUNDS: Final = 6
+SPREAD: Final = 0.003
 SETTLE_SECONDS: Final = 0.005  # the processor's count of a task's time is brought up to date when the task gives way
 START_SECONDS: Final = 60
 STATISTICS: Final = Path("/proc/sys/kernel/bpf_stats_enabled")
@@ -189,10 +190,29 @@ def spent() -> int:
     return processor_ns(Path("/proc/schedstat").read_text())
 
 
+def agree(times: Sequence[int]) -> bool:
+    """Whether the least has another beside it."""
+    return len(times) > 1 and sorted(times)[1] <= (1 + SPREAD) * min(times)
+
+
 def program_costs() -> dict[tuple[int, str], tuple[int, int]]:
     """Id and name of every BPF program, to its nanoseconds and runs while STATISTICS was on."""
     listed = json.loads(subprocess.run(["bpftool", "prog", "show", "-j"], check=True, capture_output=True).stdout)
     return {(each["id"], each.get("name", "")): (each.get("run_time_ns", 0), each.get("run_cnt", 0)) for each in listed}
+
+
+def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    """Return when a server answers. Raises SystemExit where it ends or takes longer than START_SECONDS."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{server.args!r} does not answer on port {port}") from None
+            time.sleep(0.1)
+        else:
+            return
 
 
 class Macro:
@@ -220,14 +240,14 @@ class Macro:
         row = ROWS[name]
         with self._served(name, row):
             self._script(row)
-            times = []
-            for _ in range(ROUNDS):
+            times: list[int] = []
+            while len(times) < ROUNDS and not agree(times):
                 before = spent()
                 self._script(row)
                 times.append(spent() - before)
         least, *others = sorted(times)
         spread = "".join(f"{100 * (each / least - 1):+8.2f} %" for each in others)
-        print(f"  {name:12} {least:>14,}  the other runs{spread}", flush=True)
+        print(f"  {name:12} {least:>14,}  the other runs{spread}{'' if agree(times) else '  UNSTEADY'}", flush=True)
         return least
 
     def print_programs(self, rows: Sequence[str]) -> None:
@@ -258,17 +278,11 @@ class Macro:
             yield
             return
         with subprocess.Popen([*self._enter, *row.server], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as server:
-            deadline = time.monotonic() + START_SECONDS
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", PORTS[name])).close()
-                    break
-                except OSError:
-                    if server.poll() is not None or time.monotonic() > deadline:
-                        raise SystemExit(f"{row.server[0]} does not answer") from None
-                    time.sleep(0.1)
-            yield
-            server.send_signal(signal.SIGTERM)
+            try:
+                wait_for(PORTS[name], server)
+                yield
+            finally:
+                server.send_signal(signal.SIGTERM)
 
     def close(self) -> None:
         """End what was started."""

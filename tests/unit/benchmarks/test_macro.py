@@ -40,3 +40,10 @@ cpu1 0 0 0 0 0 0 5 6 7
 
 def test_processor_time() -> None:
     assert macro.processor_ns(SCHEDSTAT) == 987654321
+
+
+def test_runs_agree_where_the_two_least_do() -> None:
+    assert not macro.agree([])
+    assert not macro.agree([1000])
+    assert not macro.agree([1010, 1000, 1020])
+    assert macro.agree([1010, 1000, 1002])
