@@ -318,7 +318,8 @@ def kept_figures(part: str) -> dict[str, dict[str, list[float]]]:
             for subject in (OTHER, CONCERNED, ""):
                 figure = figures.get(under(setting, operation, subject))
                 if figure is not None and operation not in found.setdefault(setting, {}):
-                    found[setting][operation] = [figure.value] if figure.base is None else [figure.value, figure.base]
+                    values = [figure.value] if figure.base is None else [figure.value, figure.base]
+                    found[setting][operation] = [round(value) if figure.unit == "instructions" else value for value in values]
     return found
 
 
