@@ -77,7 +77,7 @@ SETTINGS = (
 
 FIGURES = ROOT / "benchmarks" / "figures.json"
 """What `--quick` compares with, see `kept_figures`: instructions; "start": thousand millions of them."""
-QUICK = {SHIPPED: (*OPERATIONS, *macro.ROWS), FALCO: ("open-short", "open-long")}
+QUICK = {SHIPPED: (*OPERATIONS, *macro.ROWS)}
 """What `--quick` measures: operations and rows of programs, by setting."""
 LOSS = 1.1  # as much as a figure may be of the one that is kept
 MACRO_POINTS = 0.3  # percentage points by which what is added to a macro row may always grow: their spread
