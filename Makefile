@@ -126,15 +126,23 @@ demo: dev ## real attacks, without and with bpfence; in a guest where this kerne
 	@$(PYTHON) tools/demo.py $(ARGS)
 
 .PHONY: bench
-bench: dev $(WORKLOAD) ## the compiler, user space, and instructions per operation in 6.12 guests; writes docs/benchmarks*.md
+bench: dev $(WORKLOAD) ## every figure that has a target, and instructions under growing policy sets in 6.12 guests; writes docs/benchmarks*.md
+	@benchmarks/setup.sh
+ifeq ($(ARGS),)
 	@$(PYTHON) benchmarks/falco.py
 	@$(PYTHON) benchmarks/compile.py
 	@$(PYTHON) benchmarks/userspace.py
-	@$(PYTHON) benchmarks/bench.py $(ARGS)
+	@$(PYTHON) benchmarks/memory.py
+	@$(PYTHON) benchmarks/bench.py
 	@$(PYTHON) benchmarks/seccomp.py
+	@$(PYTHON) benchmarks/report.py
+else
+	@$(PYTHON) benchmarks/bench.py $(ARGS)
+endif
 
 .PHONY: bench-quick
-bench-quick: dev $(WORKLOAD) ## the same for few settings, compared with benchmarks/figures.json: an error where one has become worse by a tenth
+bench-quick: dev $(WORKLOAD) ## programs and operations under few settings, compared with benchmarks/figures.json: an error where one has become worse
+	@benchmarks/setup.sh
 	@$(PYTHON) benchmarks/bench.py --quick $(ARGS)
 
 .PHONY: kernels

@@ -3,13 +3,12 @@
 
 Run by `make bench`, or by itself: `python benchmarks/falco.py [RULES]`. Processor time of the best of several rounds, for decoding recorded
 lines, confirming (every rule of the event's type tried), rendering what matched. Then the time to read the rules and to compile tables of
-them for the kernel, and memory. The figures are left in .build/bench/falco.json, from which benchmarks/bench.py reports them.
+them for the kernel, and memory. results.py keeps the figures.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
 import time
@@ -17,6 +16,8 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import results
+from benchmarks.results import Figure
 from bpfence.agent.loading import load
 from bpfence.compiler.compile import compile_policies
 from bpfence.dialects.falco import load as falco
@@ -26,7 +27,6 @@ from bpfence.dialects.falco.confirm.rules import RuleSet
 ROOT = Path(__file__).resolve().parent.parent
 RULES = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
 EVENTS = ROOT / "tests" / "cases" / "falco" / "stable"
-RESULTS = ROOT / ".build" / "bench" / "falco.json"
 ROUNDS = 7
 REPEAT = 60
 
@@ -104,22 +104,19 @@ def main() -> int:
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(f"memory of rules      {memory / 1e6:8.1f} MB, of the process {peak:.0f} MB at most")
-    figures = {
-        "rules": len(rules.rules),
-        "tried": tried / count,
-        "decode_us": decoding / count * 1e6,
-        "confirm_us": confirming / count * 1e6,
-        "render_us": rendering / matched * 1e6,
-        "confirmed_per_second": tried / confirming,
-        "rules_per_second": tried / total,
-        "events_per_second": count / total,
-        "read_ms": loading * 1e3,
-        "lower_ms": lowering * 1e3,
-        "compile_ms": compiling * 1e3,
-        "image": image,
-    }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(figures, indent=1))
+    results.keep("falco", {
+        "falco rules": Figure(len(rules.rules), "rules"),
+        "falco tried": Figure(tried / count, "rules an event"),
+        "falco decode": Figure(decoding / count * 1e6, "µs"),
+        "falco confirm": Figure(confirming / count * 1e6, "µs"),
+        "falco render": Figure(rendering / matched * 1e6, "µs"),
+        "falco rules a second": Figure(tried / total, "rules a second"),
+        "falco events": Figure(count / total, "a second"),
+        "falco read": Figure(loading * 1e3, "ms"),
+        "falco lower": Figure(lowering * 1e3, "ms"),
+        "falco compile": Figure(compiling * 1e3, "ms"),
+        "falco image": Figure(image / 1024, "KiB"),
+    })  # fmt: skip
     return 0
 
 

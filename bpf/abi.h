@@ -371,6 +371,7 @@ struct image_header {
 	__u32 lasting[2];            /* bit d: what dimension d looks at stays as it is as long as the access, the files, their names and the process do */
 	__u32 addressed[2];          /* bit d: dimension d looks at nothing but a socket's kind, addresses and ports: struct socket_facts */
 	__u32 steady[2];             /* bit d: dimension d looks at nothing of a process but what struct known_rows is kept under */
+	__u32 permission_access;     /* ACCESS_* without which no rule about file.permission holds */
 	__u32 n_columns;             /* words of a row of roots */
 	__u8 column[256];            /* of each event */
 };
@@ -418,6 +419,7 @@ struct control {
 	__u32 generation;            /* active generation; its page n is tables[(generation & 1) * IMAGE_MAX_PAGES + n]; 0: nothing is loaded */
 	__u32 agent_pid;             /* tgid of the agent, exempt from kernel.bpf; 0: none */
 	__u32 remembers;             /* odd: maps `known_files` and `folders` may be used, because what ends their truth is seen. Counted up at each change */
+	__u32 permission_access[2];  /* image_header.permission_access of generation g: [g & 1] */
 };
 
 /* ---- Process records: map `processes`, key u32 tgid. ---- */

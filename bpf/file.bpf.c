@@ -91,9 +91,19 @@ static __always_inline u64 access_by_mask(u32 mask)
 	return access;
 }
 
+/* Whether a rule may hold for such an access at all: most look at writes alone. */
+static __always_inline bool access_looked_at(u32 mask)
+{
+	u32 zero = 0;
+	struct control *c = bpf_map_lookup_elem(&control, &zero);
+
+	return !c || access_by_mask(mask) & *(volatile u32 *)&c->permission_access[active_generation() & 1];
+}
+
 /* Reads and writes on descriptors, those opened before the policy included. */
 SEC("lsm/file_permission")
-int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION, !access_known(file, mask, EV_FILE_PERMISSION), struct file *file, int mask, int ret)
+int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION, access_looked_at(mask) && !access_known(file, mask, EV_FILE_PERMISSION),
+		 struct file *file, int mask, int ret)
 {
 	int error;
 
@@ -364,14 +374,14 @@ int HOOK_PROG_IF(path_chmod__file, EV_FILE_CHMOD, !quiet_path(path, EV_FILE_CHMO
 }
 
 SEC("lsm/path_chown")
-int HOOK_PROG(path_chown__file, EV_FILE_CHOWN, const struct path *path, u64 uid, u64 gid, int ret)
+int HOOK_PROG_IF(path_chown__file, EV_FILE_CHOWN, !quiet_path(path, EV_FILE_CHOWN), const struct path *path, u64 uid, u64 gid, int ret)
 {
 	set_at(s, path);
 	if ((u32)uid != (u32)-1)
 		set_num(s, NUM_FILE_UID, (u32)uid);
 	if ((u32)gid != (u32)-1)
 		set_num(s, NUM_FILE_GID, (u32)gid);
-	return decide(slot);
+	return decide_quiet(s, slot, EV_FILE_CHOWN);
 }
 
 /* Whether the acting task works under other credentials than its own, as overlayfs does on its layers for whoever acts on a file of the

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "1d6179d8cffee56d"
+ABI_HASH: Final = "37507b0c18b43dd9"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -638,9 +638,9 @@ ANCESTOR_OFFSETS: Final[dict[str, int]] = {
     "pid": 8,
 }
 
-IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2II256s"
+IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2III256s"
 IMAGE_HEADER_STRUCT: Final = struct.Struct(IMAGE_HEADER_FORMAT)
-IMAGE_HEADER_SIZE: Final = 508
+IMAGE_HEADER_SIZE: Final = 512
 IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "magic": 0,
     "abi": 4,
@@ -666,8 +666,9 @@ IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "lasting": 224,
     "addressed": 232,
     "steady": 240,
-    "n_columns": 248,
-    "column": 252,
+    "permission_access": 248,
+    "n_columns": 252,
+    "column": 256,
 }
 
 IMAGE_DIM_FORMAT: Final = "<IIIIIIII"
@@ -703,13 +704,14 @@ CALL_OFFSETS: Final[dict[str, int]] = {
     "text": 36,
 }
 
-CONTROL_FORMAT: Final = "<III"
+CONTROL_FORMAT: Final = "<III2I"
 CONTROL_STRUCT: Final = struct.Struct(CONTROL_FORMAT)
-CONTROL_SIZE: Final = 12
+CONTROL_SIZE: Final = 20
 CONTROL_OFFSETS: Final[dict[str, int]] = {
     "generation": 0,
     "agent_pid": 4,
     "remembers": 8,
+    "permission_access": 12,
 }
 
 PROCESS_RECORD_FORMAT: Final = "<4Q4QIIIIQQQIII8II"

@@ -71,10 +71,14 @@ class _Writer:
         self.words.extend([0] * (-len(self.words) % BLOCK_WORDS))
 
 
+ANY_ACCESS: Final = (1 << 32) - 1
+
+
 def pack(
-    classification: Classification, diagrams: Diagrams, verdicts: Sequence[VerdictRow], generation: int, features: int
+    classification: Classification, diagrams: Diagrams, verdicts: Sequence[VerdictRow], generation: int, features: int,
+    access: int = ANY_ACCESS,
 ) -> Packed:  # fmt: skip
-    """The image."""
+    """The image. `access`: as `lowering.permission_access`."""
     out = _Writer()
     sizes: dict[str, int] = {}
     dimensions = classification.dimensions
@@ -116,6 +120,7 @@ def pack(
         "subject_root": [g.subject for g in packed_groups],
         "roots_ref": [g.roots for g in packed_groups], "concern_ref": [g.concern for g in packed_groups],
         "lasting": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if lasts(dimension)), 2), "n_columns": (n_columns,),
+        "permission_access": (access,),
         "steady": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_steady(dimension)), 2),
         "addressed": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_addressed(dimension)), 2),
         "column": struct.unpack(f"<{abi.ABI_MAX_EVENTS // 4}I", bytes(column)),

@@ -9,6 +9,8 @@ collected here as errors, at the rule's place.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import reduce
+from operator import or_
 from typing import Final, NamedTuple
 
 from bpfence import abi
@@ -16,9 +18,10 @@ from bpfence.compiler import classes
 from bpfence.compiler.automaton import ANY_OF, Pattern
 from bpfence.compiler.classes import Test, Unsupported, Use
 from bpfence.compiler.diagram import FALSE, Clause, Conditions
+from bpfence.compiler.image import ANY_ACCESS
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, applies
-from bpfence.policy import DEFAULT_RULE, Action, And, Atom, Condition, Not, Or, Policy, PolicySet, Rule, When, atoms
+from bpfence.policy import DEFAULT_RULE, Action, And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule, When, atoms
 
 
 class Lowered(NamedTuple):
@@ -356,3 +359,28 @@ def _alternatives(condition: Or) -> Iterator[Condition]:
             yield from _alternatives(part)
         else:
             yield part
+
+
+def permission_access(policies: PolicySet) -> int:
+    """The bits of `file.access` without which nothing holds that the policies say of file.permission. Most look at writes: then the
+    kernel need not look further at reads.
+    """
+    found = 0
+    for policy in policies.policies:
+        if "file.permission" in policy.default:
+            return ANY_ACCESS
+        for rule in policy.rules:
+            if "file.permission" in rule.events:
+                found |= _access_needed(rule.condition_for("file.permission"))
+    return found
+
+
+def _access_needed(condition: Condition) -> int:
+    match condition:
+        case Atom("file.access", Op.ANYBITS, int(mask)):
+            return mask
+        case And(parts) if parts:
+            return min(map(_access_needed, parts), key=int.bit_count)
+        case Or(parts):
+            return reduce(or_, map(_access_needed, parts), 0)
+    return ANY_ACCESS

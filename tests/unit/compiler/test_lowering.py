@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bpfence import abi
 from bpfence.compiler.diagram import TRUE
-from bpfence.compiler.lowering import default_rules, lower_policies
+from bpfence.compiler.image import ANY_ACCESS
+from bpfence.compiler.lowering import default_rules, lower_policies, permission_access
 from bpfence.errors import Location
 from bpfence.policy import Action, And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule
 
@@ -70,3 +73,31 @@ def test_a_mistake_is_blamed_once_per_policy() -> None:
     bad = Atom("file.path", Op.GLOB, "/[")
     lowered = lower(rule("a", bad, action=Action.ALLOW), rule("b", bad), default={"file.open": Action.DENY}, scope=bad)
     assert len(lowered.errors) == 1  # type: ignore[attr-defined]
+
+
+WRITES = Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE)
+READS = Atom("file.access", Op.ANYBITS, abi.ACCESS_READ)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "bits"),
+    [
+        ((), 0),
+        ((And((WRITES, PATH)),), abi.ACCESS_WRITE),
+        ((And((WRITES, PATH)), And((PATH, READS))), abi.ACCESS_WRITE | abi.ACCESS_READ),
+        ((Or((WRITES, And((READS, PATH)))),), abi.ACCESS_WRITE | abi.ACCESS_READ),
+        ((And((Or((WRITES, READS)), WRITES)),), abi.ACCESS_WRITE),
+        ((PATH,), ANY_ACCESS),
+        ((And(()),), ANY_ACCESS),
+        ((Or((WRITES, PATH)),), ANY_ACCESS),
+        ((And((Not(WRITES), PATH)),), ANY_ACCESS),
+        ((Or(()),), 0),
+    ],
+)
+def test_the_access_without_which_no_rule_holds(conditions: tuple[Condition, ...], bits: int) -> None:
+    rules = tuple(rule(f"r{n}", one, "file.permission") for n, one in enumerate(conditions))
+    assert permission_access(PolicySet((Policy(name="p", rules=rules),))) == bits
+
+
+def test_a_default_looks_at_every_access() -> None:
+    assert permission_access(PolicySet((Policy(name="p", default={"file.permission": Action.DENY}),))) == ANY_ACCESS
