@@ -346,6 +346,7 @@ enum action_id {
 #define IMAGE_FORK_CHANGES 4        /* some rule uses lineage or the parent's executable: a fork changes the subject */
 #define IMAGE_DETAILS 32            /* records carry what is marked so above: some rule is reported with its result */
 
+#define PERMISSION_SOCKETS 0x80000000
 struct image_header {
 	__u32 magic;
 	__u32 abi;
@@ -371,7 +372,7 @@ struct image_header {
 	__u32 lasting[2];            /* bit d: what dimension d looks at stays as it is as long as the access, the files, their names and the process do */
 	__u32 addressed[2];          /* bit d: dimension d looks at nothing but a socket's kind, addresses and ports: struct socket_facts */
 	__u32 steady[2];             /* bit d: dimension d looks at nothing of a process but what struct known_rows is kept under */
-	__u32 permission_access;     /* ACCESS_* without which no rule about file.permission holds */
+	__u32 permission_access;     /* ACCESS_* without which no rule about file.permission holds; PERMISSION_SOCKETS: it may hold for sockets */
 	__u32 n_columns;             /* words of a row of roots */
 	__u8 column[256];            /* of each event */
 };

@@ -91,18 +91,23 @@ static __always_inline u64 access_by_mask(u32 mask)
 	return access;
 }
 
-/* Whether a rule may hold for such an access at all: most look at writes alone. */
-static __always_inline bool access_looked_at(u32 mask)
+/* Whether a rule may hold for such an access at all. Most look at writes alone, and ask for a path with a '/', which no socket has. */
+static __always_inline bool access_looked_at(struct file *file, u32 mask)
 {
-	u32 zero = 0;
+	u32 zero = 0, looked;
 	struct control *c = bpf_map_lookup_elem(&control, &zero);
 
-	return !c || access_by_mask(mask) & *(volatile u32 *)&c->permission_access[active_generation() & 1];
+	if (!c)
+		return true;
+	looked = *(volatile u32 *)&c->permission_access[active_generation() & 1];
+	if (!(access_by_mask(mask) & looked))
+		return false;
+	return looked & PERMISSION_SOCKETS || (file->f_inode->i_mode & S_IFMT) != S_IFSOCK;
 }
 
 /* Reads and writes on descriptors, those opened before the policy included. */
 SEC("lsm/file_permission")
-int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION, access_looked_at(mask) && !access_known(file, mask, EV_FILE_PERMISSION),
+int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION, access_looked_at(file, mask) && !access_known(file, mask, EV_FILE_PERMISSION),
 		 struct file *file, int mask, int ret)
 {
 	int error;

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "37507b0c18b43dd9"
+ABI_HASH: Final = "b155aa80387b4af2"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -74,6 +74,7 @@ IMAGE_SUBJECT_IDS: Final = 8
 IMAGE_SUBJECT_CGROUP: Final = 16
 IMAGE_FORK_CHANGES: Final = 4
 IMAGE_DETAILS: Final = 32
+PERMISSION_SOCKETS: Final = 0x80000000
 REPORT_DECISION: Final = 1
 REPORT_SUCCESS: Final = 2
 REPORT_FAILURE: Final = 4

@@ -10,9 +10,10 @@ import datetime as dt
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -44,6 +45,9 @@ from bpfence.host.cgroups import Hierarchy, find_hierarchy
 from bpfence.host.links import Links
 from bpfence.host.signals import Signals
 from bpfence.outputs.routes import FORMATS, PATIENT_CLOSE_SECONDS, open_outputs, with_format
+
+if TYPE_CHECKING:
+    from bpfence.workloads.registry import Sources
 
 PIN_DIR: Final = "/sys/fs/bpf/bpfence"
 NOT_LOADED: Final = 1
@@ -114,6 +118,13 @@ def kernel(max_processes: int | None = None) -> Kernel:
     return LiveKernel(max_processes)
 
 
+def container_sources(report: Callable[[str], None]) -> Sources | None:
+    """Who tells `run` of containers; tests put others here."""
+    from bpfence.workloads.sources import HostSources  # imported late: other commands of this module do without
+
+    return HostSources(report)
+
+
 def hierarchy() -> Hierarchy:
     """The cgroup hierarchy that `exec` works in; tests put another one here."""
     return find_hierarchy()
@@ -165,8 +176,6 @@ def run(
     """
     if no_pin and keep:
         raise UsageError("--keep needs pins: leave out --no-pin")
-    from bpfence.workloads.sources import HostSources  # imported late: other commands of this module do without
-
     paths = tuple(os.path.abspath(path) for path in policies)
     settings = Settings(
         policies=paths,
@@ -181,7 +190,7 @@ def run(
     report = message_queue()
     lines = open_outputs(with_format(outputs, form_name), report)
     told = partial(tell_diagnostics, report)
-    Agent(settings, lines, report=report, kernel=kernel(max_processes), diagnose=told, sources=HostSources(report)).run()
+    Agent(settings, lines, report=report, kernel=kernel(max_processes), diagnose=told, sources=container_sources(report)).run()
     return 0
 
 

@@ -8,6 +8,7 @@ collected here as errors, at the rule's place.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import reduce
 from operator import or_
@@ -362,8 +363,8 @@ def _alternatives(condition: Or) -> Iterator[Condition]:
 
 
 def permission_access(policies: PolicySet) -> int:
-    """The bits of `file.access` without which nothing holds that the policies say of file.permission. Most look at writes: then the
-    kernel need not look further at reads.
+    """The bits of `file.access` without which nothing holds that the policies say of file.permission, and abi.PERMISSION_SOCKETS where it
+    may hold for sockets. Most look at writes to files: then the kernel need not look further at anything else.
     """
     found = 0
     for policy in policies.policies:
@@ -371,7 +372,9 @@ def permission_access(policies: PolicySet) -> int:
             return ANY_ACCESS
         for rule in policy.rules:
             if "file.permission" in rule.events:
-                found |= _access_needed(rule.condition_for("file.permission"))
+                condition = rule.condition_for("file.permission")
+                found |= _access_needed(condition) & ~abi.PERMISSION_SOCKETS
+                found |= 0 if _asks_for_a_place(condition) else abi.PERMISSION_SOCKETS
     return found
 
 
@@ -384,3 +387,23 @@ def _access_needed(condition: Condition) -> int:
         case Or(parts):
             return reduce(or_, map(_access_needed, parts), 0)
     return ANY_ACCESS
+
+
+_ALTERNATIVES: Final = re.compile(r"\{[^{}]*\}|\[[^\]]*\]|\\\\.")
+"""Parts of a glob that need not be in what it matches as they stand."""
+
+
+def _asks_for_a_place(condition: Condition) -> bool:
+    """Whether only a file in the tree can meet a condition: what is in none, as a socket, has a name without '/', or none."""
+    match condition:
+        case Atom("file.path", Op.EQUALS | Op.PREFIX | Op.SUFFIX | Op.CONTAINS, str(text)):
+            return "/" in text
+        case Atom("file.path", Op.GLOB, str(text)):
+            return "{" not in (outer := _ALTERNATIVES.sub("", text)) and "/" in outer and "**/" not in outer
+        case Atom("file.path", Op.OBJECT, str(text)):
+            return not text.startswith(("/proc/", "/dev/"))
+        case And(parts):
+            return any(map(_asks_for_a_place, parts))
+        case Or(parts):
+            return all(map(_asks_for_a_place, parts))
+    return False

@@ -66,6 +66,7 @@ def policy(tmp_path: Path) -> Path:
 def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeKernel:
     made = FakeKernel()
     monkeypatch.setattr(host, "kernel", lambda *_: made)
+    monkeypatch.setattr(host, "container_sources", lambda _: None)
     monkeypatch.setattr("bpfence.agent.generations.STATE_DIR", tmp_path / "state")
     monkeypatch.setattr("bpfence.agent.privileges.drop", lambda **_: None)
     return made

@@ -79,24 +79,44 @@ WRITES = Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE)
 READS = Atom("file.access", Op.ANYBITS, abi.ACCESS_READ)
 
 
+SOCKETS = abi.PERMISSION_SOCKETS
+BOTH = abi.ACCESS_WRITE | abi.ACCESS_READ
+
+
 @pytest.mark.parametrize(
     ("conditions", "bits"),
     [
         ((), 0),
         ((And((WRITES, PATH)),), abi.ACCESS_WRITE),
-        ((And((WRITES, PATH)), And((PATH, READS))), abi.ACCESS_WRITE | abi.ACCESS_READ),
-        ((Or((WRITES, And((READS, PATH)))),), abi.ACCESS_WRITE | abi.ACCESS_READ),
-        ((And((Or((WRITES, READS)), WRITES)),), abi.ACCESS_WRITE),
-        ((PATH,), ANY_ACCESS),
+        ((And((WRITES, UID)),), abi.ACCESS_WRITE | SOCKETS),
+        ((And((WRITES, PATH)), And((PATH, READS))), BOTH),
+        ((Or((WRITES, And((READS, PATH)))),), BOTH | SOCKETS),
+        ((And((Or((WRITES, READS)), WRITES, PATH)),), abi.ACCESS_WRITE),
+        ((PATH,), ANY_ACCESS & ~SOCKETS),
         ((And(()),), ANY_ACCESS),
         ((Or((WRITES, PATH)),), ANY_ACCESS),
-        ((And((Not(WRITES), PATH)),), ANY_ACCESS),
+        ((And((Not(WRITES), PATH)),), ANY_ACCESS & ~SOCKETS),
+        ((And((WRITES, Not(PATH))),), abi.ACCESS_WRITE | SOCKETS),
         ((Or(()),), 0),
     ],
 )
 def test_the_access_without_which_no_rule_holds(conditions: tuple[Condition, ...], bits: int) -> None:
     rules = tuple(rule(f"r{n}", one, "file.permission") for n, one in enumerate(conditions))
     assert permission_access(PolicySet((Policy(name="p", rules=rules),))) == bits
+
+
+@pytest.mark.parametrize(
+    ("op", "text", "place"),
+    [
+        (Op.EQUALS, "/a", True), (Op.EQUALS, "TCP", False), (Op.SUFFIX, "/a", True), (Op.SUFFIX, "a", False), (Op.CONTAINS, "CP", False),
+        (Op.GLOB, "/a*", True), (Op.GLOB, "*", False), (Op.GLOB, "{/a,/b}/c", True), (Op.GLOB, "{/a,b}", False), (Op.GLOB, "{/a,{/b,c}}", False),
+        (Op.GLOB, "**/a", False), (Op.GLOB, "[/]a", False), (Op.OBJECT, "/a", True), (Op.OBJECT, "/proc/1/fd/2", False),
+        (Op.OBJECT, "/dev/stdin", False),
+    ],
+)  # fmt: skip
+def test_what_only_a_file_in_the_tree_can_be_called(op: Op, text: str, place: bool) -> None:
+    made = permission_access(PolicySet((Policy(name="p", rules=(rule("r", Atom("file.path", op, text), "file.permission"),)),)))
+    assert bool(made & SOCKETS) is not place
 
 
 def test_a_default_looks_at_every_access() -> None:
