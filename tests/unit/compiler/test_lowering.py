@@ -108,12 +108,23 @@ def test_the_access_without_which_no_rule_holds(conditions: tuple[Condition, ...
 @pytest.mark.parametrize(
     ("op", "text", "place"),
     [
-        (Op.EQUALS, "/a", True), (Op.EQUALS, "TCP", False), (Op.SUFFIX, "/a", True), (Op.SUFFIX, "a", False), (Op.CONTAINS, "CP", False),
-        (Op.GLOB, "/a*", True), (Op.GLOB, "*", False), (Op.GLOB, "{/a,/b}/c", True), (Op.GLOB, "{/a,b}", False), (Op.GLOB, "{/a,{/b,c}}", False),
-        (Op.GLOB, "**/a", False), (Op.GLOB, "[/]a", False), (Op.OBJECT, "/a", True), (Op.OBJECT, "/proc/1/fd/2", False),
+        (Op.EQUALS, "/a", True),
+        (Op.EQUALS, "TCP", False),
+        (Op.SUFFIX, "/a", True),
+        (Op.SUFFIX, "a", False),
+        (Op.CONTAINS, "CP", False),
+        (Op.GLOB, "/a*", True),
+        (Op.GLOB, "*", False),
+        (Op.GLOB, "{/a,/b}/c", True),
+        (Op.GLOB, "{/a,b}", False),
+        (Op.GLOB, "{/a,{/b,c}}", False),
+        (Op.GLOB, "**/a", False),
+        (Op.GLOB, "[/]a", False),
+        (Op.OBJECT, "/a", True),
+        (Op.OBJECT, "/proc/1/fd/2", False),
         (Op.OBJECT, "/dev/stdin", False),
     ],
-)  # fmt: skip
+)
 def test_what_only_a_file_in_the_tree_can_be_called(op: Op, text: str, place: bool) -> None:
     made = permission_access(PolicySet((Policy(name="p", rules=(rule("r", Atom("file.path", op, text), "file.permission"),)),)))
     assert bool(made & SOCKETS) is not place
