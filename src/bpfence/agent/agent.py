@@ -186,6 +186,8 @@ class Agent:
             self._begin(self._kernel.load(self.settings.pin_dir), loaded)
         except BaseException:
             self.confirms.close()
+            if self._sources is not None:
+                self._sources.close()
             raise
         life = self.life
         self.loop.on_readable(life.engine.wakeup_fd, self.drain)

@@ -882,3 +882,12 @@ def test_sources_are_asked_before_policies_are_in_force_and_listened_to_afterwar
     assert rig.engine.workloads[1] == rig.engine.workloads[2]
     rig.agent.stop()
     assert rig.sources.calls == ["ask", "start", "close"]
+
+
+def test_a_start_that_fails_lets_go_of_the_sources(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.policy()
+    rig.kernel.error = KernelError("no", missing="lsm")
+    with pytest.raises(KernelError):
+        rig.agent.start()
+    assert rig.sources.calls == ["ask", "close"]
