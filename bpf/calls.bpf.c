@@ -81,7 +81,8 @@ static __always_inline void call_ended(void *ctx, u32 what, long result)
 {
 	u64 task = bpf_get_current_pid_tgid();
 
-	if (!may_concern(what & ENDED_EVENT))
+	/* This program may be attached for another event, and the one that it would go on in not be there. */
+	if (!may_concern(what & ENDED_EVENT) || !image_concerns(what & ENDED_EVENT))
 		return;
 	if (!bpf_map_update_elem(&ended, &task, &what, BPF_ANY)) {
 		bpf_tail_call(ctx, &ended_calls, 0);

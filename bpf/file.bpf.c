@@ -94,13 +94,13 @@ static __always_inline u64 access_by_mask(u32 mask)
 /* Whether a rule may hold for such an access at all. Most look at writes alone, and ask for a path with a '/', which no socket has. */
 static __always_inline bool access_looked_at(struct file *file, u32 mask)
 {
-	u32 zero = 0, looked;
+	u32 zero = 0, looked, access = access_by_mask(mask);
 	struct control *c = bpf_map_lookup_elem(&control, &zero);
 
 	if (!c)
 		return true;
 	looked = *(volatile u32 *)&c->permission_access[active_generation() & 1];
-	if (!(access_by_mask(mask) & looked))
+	if (access && !(access & looked))
 		return false;
 	return looked & PERMISSION_SOCKETS || (file->f_inode->i_mode & S_IFMT) != S_IFSOCK;
 }

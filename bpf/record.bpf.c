@@ -263,6 +263,9 @@ __noinline int record_create(u32 slot, u64 at)
 	}
 	record_enforcing(s, enforcing);
 	s->record.flags = RECORD_FROM_ITER;
+	/* An earlier record of the same process has the same id; what was long of its program would be left behind. */
+	bpf_map_delete_elem(&long_exes, &id);
+	bpf_map_delete_elem(&long_args, &id);
 	if (image_store(s, id, image, arguments)) {
 		count(CNT_RECORD_FAILED);
 		return -1;

@@ -373,7 +373,7 @@ __noinline u32 workload_of(u32 generation)
 			break;
 		id = compat_cgroup_at(cgroup, level);
 		found = bpf_map_lookup_elem(&workloads, &id);
-		if (found)
+		if (found && found->class[generation & 1] != WORKLOAD_UNKNOWN)
 			class = found->class[generation & 1];
 	}
 	return class;

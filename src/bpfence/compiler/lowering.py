@@ -8,13 +8,12 @@ collected here as errors, at the rule's place.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import reduce
 from operator import or_
 from typing import Final, NamedTuple
 
-from bpfence import abi
+from bpfence import abi, glob
 from bpfence.compiler import classes
 from bpfence.compiler.automaton import ANY_OF, Pattern
 from bpfence.compiler.classes import Test, Unsupported, Use
@@ -389,17 +388,13 @@ def _access_needed(condition: Condition) -> int:
     return ANY_ACCESS
 
 
-_ALTERNATIVES: Final = re.compile(r"\{[^{}]*\}|\[[^\]]*\]|\\\\.")
-"""Parts of a glob that need not be in what it matches as they stand."""
-
-
 def _asks_for_a_place(condition: Condition) -> bool:
     """Whether only a file in the tree can meet a condition: what is in none, as a socket, has a name without '/', or none."""
     match condition:
         case Atom("file.path", Op.EQUALS | Op.PREFIX | Op.SUFFIX | Op.CONTAINS, str(text)):
             return "/" in text
         case Atom("file.path", Op.GLOB, str(text)):
-            return "{" not in (outer := _ALTERNATIVES.sub("", text)) and "/" in outer and "**/" not in outer
+            return _has_slash(glob.parse(text))
         case Atom("file.path", Op.OBJECT, str(text)):
             return not text.startswith(("/proc/", "/dev/"))
         case And(parts):
@@ -407,3 +402,11 @@ def _asks_for_a_place(condition: Condition) -> bool:
         case Or(parts):
             return all(map(_asks_for_a_place, parts))
     return False
+
+
+def _has_slash(pieces: glob.Glob) -> bool:
+    """Whether everything that a glob matches has a '/' in it."""
+    return any(
+        (isinstance(piece, glob.Text) and b"/" in piece.data) or (isinstance(piece, glob.Either) and all(map(_has_slash, piece.branches)))
+        for piece in pieces
+    )
