@@ -31,7 +31,8 @@ CASE = Case(
         {"name": "followed", "on": "file.modify", "follow": "object", "match": {"file.path": "{dir}/followed/**"}, "action": "deny"},
         {"name": "seen", "on": "file.modify", "match": {"file.path": "{dir}/seen"}, "action": "audit", "rate": "100000/s"},
         {"name": "tool", "on": "file.modify", "match": {"file.path": "{dir}/open/**", "process.exe": "{dir}/tool"}, "action": "deny"},
-    ],
+        {"name": "unread", "on": "file.read", "match": {"file.path": "{dir}/unread"}, "action": "deny"},
+    ],  # with one about reads, so that these are looked at, too
 )
 MAY_WRITE, MAY_READ = 2, 4
 TRIES = 500
