@@ -77,11 +77,11 @@ def joined(known: Container, more: Container) -> Container:
     """What two sources say of one cgroup: the second where it says anything. Both must be about the same id, else the second counts."""
     if known.id != more.id:
         return more
-    said = {name: value for name in Container.__struct_fields__ if (value := getattr(more, name)) not in ("", 0, None, (), {})}
+    said = {name: value for name in Container.__struct_fields__ if (value := getattr(more, name)) not in ("", 0, None, ())}
     if more.privileged is False:
         said["privileged"] = False
     if known.pod is not None and more.pod is not None:
-        inner = {name: value for name in more.pod.__struct_fields__ if (value := getattr(more.pod, name))}
+        inner = {name: value for name in more.pod.__struct_fields__ if (value := getattr(more.pod, name)) not in ("", None)}
         said["pod"] = msgspec.structs.replace(known.pod, **inner)
     if known.sandbox:
         said["sandbox"] = True

@@ -72,6 +72,13 @@ def test_two_sources_on_one_container() -> None:
     assert joined(labelled, both).sandbox
 
 
+def test_labels_that_were_told_stay_and_none_may_be_told() -> None:
+    told = msgspec.structs.replace(PLAIN, labels={"x": "y"}, pod=Pod("a", "b", labels={"x": "y"}))
+    assert joined(told, msgspec.structs.replace(PLAIN, pod=Pod("a", "b"))) == told
+    nothing = msgspec.structs.replace(PLAIN, labels={}, pod=Pod("a", "b", labels={}))
+    assert joined(told, nothing) == joined(PLAIN, nothing) == nothing
+
+
 def test_one_id_in_two_cgroups_is_two_containers() -> None:
     pretending = msgspec.structs.replace(PLAIN, cgroup=f"/user.slice/docker/{ID}", cgroup_id=6)
     known = msgspec.structs.replace(PLAIN, image="nginx", name="web")
