@@ -44,7 +44,7 @@ CODES: Final[Mapping[str, str]] = {
     "host-path": "a path of the host in a policy for containers (warning)",
     "limit-without-level": "limit under a scope whose cgroups may lie at any level (warning)",
     "limit-without-fork": "limit on another event than process.fork",
-    "literal-glob": "a comparison with = of something that looks like a glob (warning)",
+    "literal-glob": "a comparison with =, or the value of a label, that looks like a glob (warning)",
     "looks-like-regex": "a glob that looks like a regular expression (warning)",
     "match-and-condition": "match or unless together with condition",
     "missing-key": "a key that is required",
