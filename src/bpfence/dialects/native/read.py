@@ -108,6 +108,8 @@ _LABEL_KEY: Final = re.compile(
 )
 """https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set"""
 _NUMBER: Final = re.compile(r"[+-]?[0-9][0-9_.]*")
+_NEVER_TOLD: Final = ("serviceAccount", "namespaceLabels")
+"""Keys that ask for what only Kubernetes' API server tells, which is not asked yet."""
 _OPERATORS: Final = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
 _MEANT: Final = {
     "images": "image", "namespaces": "namespace", "pods": "pod", "podselector": "labels", "selector": "labels", "matchlabels": "labels",
@@ -556,6 +558,11 @@ class _PolicyReader(_Shapes):
                 parts.append(expand.below(condition) if key == "cgroup" else condition)
             elif key == "container" and value.kind == "scalar" and value.text in ("true", "false"):
                 parts.append(values.negation(inside()) if value.text == "false" else inside())
+        for key in _NEVER_TOLD:
+            if key in entries:
+                what = f"nothing on this host tells {key} yet: of every pod it is unknown"
+                hint = "with unknown: audit, the default, such a policy only ever audits pods; select by namespace, pod, labels or image"
+                self.report.add(entries[key][0], "never-told", what, hint, "warning")
         members = {member: self.patterns(key, entries[key][1]) for key, member in _MEMBERS.items() if key in entries}
         selector = msgspec.structs.replace(Selector(), **members)
         for key, member in LABELS.items():
