@@ -268,7 +268,7 @@ def show_standing(found: list[Standing]) -> None:
         failure = {"allow": "; without an agent containers start", "deny": "; without an agent no container starts"}
         why = runtime.why + failure.get(runtime.on_failure, "")
         rows.append((runtime.title, styled(HOLDS[runtime.holds], STYLES[runtime.holds]), why))
-    title = f"Policies from the first instruction ({counted(len(found), 'runtime')})"
+    title = f"Told before the first instruction ({counted(len(found), 'runtime')})"
     out().print(table("runtime", "", "", rows=rows, title=title))
 
 

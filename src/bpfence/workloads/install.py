@@ -53,7 +53,7 @@ _CRI_PLUGINS: Final = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cr
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """One runtime on this host. `holds`: whether policies hold from the first instruction of its containers; None: that cannot be told."""
+    """One runtime on this host. `holds`: whether it tells of containers before their first instruction; None: not known."""
 
     runtime: str
     title: str
@@ -241,7 +241,7 @@ def _forget_docker(host: Host, purge: bool) -> str:
 
 
 def standing(host: Host | None = None) -> list[Standing]:
-    """Every runtime, and whether policies hold from the first instruction of its containers."""
+    """Every runtime, and whether it tells of containers before their first instruction."""
     host = host or Host()
     return [_standing(runtime, host) for runtime in RUNTIMES]
 
