@@ -86,8 +86,8 @@ def _members(cgroup: str, container: Container | None) -> Members:
     return _without_nothing(shown), _without_nothing(of_pod)
 
 
-def _labels(labels: Mapping[str, str]) -> dict[str, str]:
-    return {escape(key): escape(value) for key, value in islice(labels.items(), MAX_LISTED)}
+def _labels(labels: Mapping[str, str] | None) -> dict[str, str] | None:
+    return None if labels is None else {escape(key): escape(value) for key, value in islice(labels.items(), MAX_LISTED)}
 
 
 def _mount(mount: Mount) -> dict[str, Any]:
@@ -103,5 +103,5 @@ def _mount(mount: Mount) -> dict[str, Any]:
 
 
 def _without_nothing(members: dict[str, Any]) -> dict[str, Any]:
-    """What is not known is left out."""
-    return {name: value for name, value in members.items() if value not in ("", None, {}, [])}
+    """What is not known is left out; labels that are known to be none are {}."""
+    return {name: value for name, value in members.items() if value not in ("", None, [])}

@@ -431,8 +431,8 @@ def unload(pin_dir: str, as_json: bool) -> int:
 @click.option("--try", "attempt", is_flag=True, help="Load every program once (attaching only process tracking) to be sure. Needs root.")
 @json_option
 def doctor(attempt: bool, as_json: bool) -> int:
-    """Tell what this kernel offers, what it lacks, and what that means; and of the container runtimes here, whether policies hold from the
-    first instruction of their containers.
+    """Tell what this kernel offers, what it lacks, and what that means; and of the container runtimes here, whether they tell the agent of
+    containers before their first instruction.
 
     Nothing is attached unless --try is given. Exits with 3 when bpfence cannot enforce here, or when that could not be told, as without
     root.

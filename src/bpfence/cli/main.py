@@ -52,7 +52,7 @@ MODULES: Final = {
     },
     "bpfence.cli.pod": {"pod": "Check and harden Kubernetes manifests."},
     "bpfence.cli.workloads": {
-        "hook": "Hold policies from a container's first instruction.",
+        "hook": "Tell the agent of containers before their first instruction.",
         "workloads": "Show the containers and pods of this host.",
     },
     "bpfence.cli.seccomp": {"seccomp": "Check, explain, learn, run: seccomp profiles."},

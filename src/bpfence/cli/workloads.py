@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import click
 import msgspec
 
 from bpfence.cli.show import Command, assembled, counted, emit_json, err, json_option, out, styled, table
-from bpfence.errors import UsageError
+from bpfence.errors import BpfenceError, UsageError
 from bpfence.events.values import printable
 from bpfence.workloads.cgroups import Limits, Tree
-from bpfence.workloads.hook import SOCKET
+from bpfence.workloads.hook import SOCKET, listens
 from bpfence.workloads.install import RUNTIMES, SECONDS, Asked, Host, Standing, install, standing, uninstall
 from bpfence.workloads.model import Container
 from bpfence.workloads.sources import Gathered, all_sources, gather
@@ -21,6 +23,8 @@ from bpfence.workloads.sources import Gathered, all_sources, gather
 SECOND: Final = 1_000_000_000
 SHORT: Final = 12
 NOT_HELD: Final = 1
+FAILED: Final = 2
+LISTENS: Final = {True: "an agent listens", False: "no agent listens", None: "only root can tell whether an agent listens"}
 HOLDS: Final = {True: "yes", False: "no", None: "could not tell"}
 STYLES: Final = {True: "green", False: "red", None: "yellow"}
 
@@ -117,16 +121,16 @@ def _moment(nanoseconds: int) -> str:
 # ---- hook ----
 
 
-@click.group("hook", short_help="Hold policies from a container's first instruction.")
+@click.group("hook", short_help="Tell the agent of containers before their first instruction.")
 def group() -> None:
-    """Hold policies from a container's first instruction.
+    """Tell the agent of containers before their first instruction.
 
     An OCI hook tells the agent of each container that is about to start, and waits until its policies are in force. Without it a container
     is known a moment after it has started.
 
     \b
     Examples:
-      sudo bpfence hook install --on-failure deny
+      sudo bpfence hook install
       bpfence hook status
     """
 
@@ -152,10 +156,16 @@ def _chosen(chosen: tuple[str, ...], host: Host) -> list[str]:
     type=click.Choice(["allow", "deny"]),
     default="allow",
     show_default=True,
-    help="Whether a container starts when the agent does not answer, or cannot put policies in force.",
+    help="Whether a container starts when the agent does not answer, or cannot put policies in force. With deny none starts while no agent "
+    "listens.",
 )
 @click.option(
-    "--timeout", "seconds", type=click.FloatRange(0.1, 60), default=SECONDS, show_default=True, help="Seconds to wait for the agent."
+    "--timeout",
+    "seconds",
+    type=click.FloatRange(0.1, 60),
+    default=SECONDS,
+    show_default=True,
+    help="Seconds to wait for the agent, which itself gives up after 1.5.",
 )
 @click.option("--real", default="", metavar="PATH", help="containerd, Docker: the runtime that is called then (the first of runc, crun).")
 @click.option("--socket", default=str(SOCKET), show_default=True, metavar="PATH", help="The agent's socket.")
@@ -165,63 +175,81 @@ def install_command(chosen: tuple[str, ...], on_failure: str, seconds: float, re
     place of their runtime, which gives each bundle the hook and then is that runtime: Docker's daemon.json is written, for containerd it
     is told what to write.
 
-    Again with other options: those hold for containers that are made from then on.
+    Each runtime is done by itself: what went wrong with one is told, and exits with 2. Again with other options: those hold for containers
+    that are made from then on.
 
     \b
     Examples:
-      sudo bpfence hook install --on-failure deny
+      sudo bpfence hook install
       sudo bpfence hook install --runtime docker --real /usr/bin/crun
     """
     host = runtimes_host()
     if not socket.startswith("/") or any(letter.isspace() for letter in socket):
         raise UsageError("--socket: an absolute path without blanks")
     asked = Asked("deny" if on_failure == "deny" else "allow", seconds, socket, real)
-    return _tell({runtime: install(runtime, asked, host) for runtime in _chosen(chosen, host)}, as_json)
+    return _each(_chosen(chosen, host), lambda runtime: install(runtime, asked, host), as_json)
 
 
 @group.command("uninstall", cls=Command, short_help="Take the hook away.")
 @runtime_option
+@click.option("--purge", is_flag=True, help="The wrapped runtimes, too, which containers that were made with them still need.")
 @json_option
-def uninstall_command(chosen: tuple[str, ...], as_json: bool) -> int:
-    """Take the hook away, from all runtimes or those that are named. Containers that run go on.
+def uninstall_command(chosen: tuple[str, ...], purge: bool, as_json: bool) -> int:
+    """Take the hook away, from all runtimes or those that are named. Containers that run go on: the program that stands before the runtime
+    of containerd and Docker stays for them, and only passes on. Once no container that was made with it is left, --purge removes it.
 
     \b
     Examples:
       sudo bpfence hook uninstall
+      sudo bpfence hook uninstall --runtime docker --purge
     """
     host = runtimes_host()
     meant = [*dict.fromkeys(chosen)] or [runtime for runtime in RUNTIMES if runtime != "crio"]
-    return _tell({runtime: uninstall(runtime, host) for runtime in meant}, as_json)
+    return _each(meant, lambda runtime: uninstall(runtime, host, purge), as_json)
 
 
-def _tell(done: dict[str, list[str]], as_json: bool) -> int:
+def _each(runtimes: Iterable[str], act: Callable[[str], list[str]], as_json: bool) -> int:
+    """Do it for each runtime, whatever becomes of the others, and tell what was done, then what was not."""
+    done: dict[str, list[str]] = {}
+    wrong: dict[str, str] = {}
+    for runtime in runtimes:
+        try:
+            done[runtime] = act(runtime)
+        except (BpfenceError, OSError) as error:
+            wrong[runtime] = printable(str(error) or type(error).__name__)
     if as_json:
-        emit_json({"runtimes": {runtime: [printable(line) for line in lines] for runtime, lines in done.items()}})
-        return 0
+        emit_json({"runtimes": {runtime: [printable(line) for line in lines] for runtime, lines in done.items()}, "errors": wrong})
+        return FAILED if wrong else 0
     for runtime, lines in done.items():
         for line in lines:
             out().print(f"{runtime}: {printable(line)}")
-    if not any(done.values()):
+    if not any(done.values()) and not wrong:
         out().print("nothing was installed")
-    return 0
+    for runtime, why in wrong.items():
+        err().print(assembled(("error", "bold red"), f": {runtime}: {why}"))
+    return FAILED if wrong else 0
 
 
 @group.command("status", cls=Command, short_help="Tell for which runtimes the hook is in place.")
+@click.option("--socket", default=str(SOCKET), show_default=True, metavar="PATH", help="The agent's socket.")
 @json_option
-def status_command(as_json: bool) -> int:
-    """Tell which runtimes are here, and whether policies hold from the first instruction of their containers, as far as files tell. Exits
-    with 1 where that is not so for one that is here.
+def status_command(socket: str, as_json: bool) -> int:
+    """Tell which runtimes are here, whether the hook is in place for them, as far as files tell, and whether an agent listens. Exits with 1
+    where it is not in place for one that is here.
 
     \b
     Examples:
       bpfence hook status
       bpfence hook status --json | jq '.runtimes[] | select(.here and .holds != true).runtime'
     """
-    found = standing(runtimes_host())
+    host = runtimes_host()
+    found = standing(host)
+    agent = listens(host.at(Path(socket)))
     if as_json:
-        emit_json({"runtimes": standing_as_json(found)})
+        emit_json({"runtimes": standing_as_json(found), "agent": {"socket": printable(socket), "listens": agent}})
     else:
         show_standing([runtime for runtime in found if runtime.here or runtime.holds])
+        out().print(f"{LISTENS[agent]} at {printable(socket)}")
     return 0 if all(runtime.holds for runtime in found if runtime.here) else NOT_HELD
 
 
@@ -240,7 +268,7 @@ def show_standing(found: list[Standing]) -> None:
         failure = {"allow": "; without an agent containers start", "deny": "; without an agent no container starts"}
         why = runtime.why + failure.get(runtime.on_failure, "")
         rows.append((runtime.title, styled(HOLDS[runtime.holds], STYLES[runtime.holds]), why))
-    title = f"Policies from the first instruction ({counted(len(found), 'runtime')})"
+    title = f"Told before the first instruction ({counted(len(found), 'runtime')})"
     out().print(table("runtime", "", "", rows=rows, title=title))
 
 

@@ -15,24 +15,27 @@ from bpfence.evaluate import holds
 from bpfence.policy import CONTAINER_FIELD, And, Atom, Condition, Not, Op, Or
 
 _CONTAINER: Final = "<>"
-"""Stands in a layout for what the runtime calls a container: a part of one component, `*` as a glob."""
+"""Stands in a layout for what the runtime calls a container: a part of one component."""
+_NO_MONITOR: Final = "{[!c]*,c[!o]*}"
+"""An id, which is hexadecimal, and not that of `libpod-conmon-ID`: conmon, which watches over a container, is a process of the host."""
 
 
 class Layout(NamedTuple):
     """Where a runtime puts containers in the cgroup v2 tree.
 
     `named`: the part that stands for the container is its name. Otherwise it is an id, or only the pod that the container is in; then the
-    id is in a component further down, or the last component is all there is.
+    id is in a component further down, or the last component is all there is. `part`: a glob of it.
     """
 
     runtime: str
     path: str
     named: bool = False
+    part: str = "*"
 
     @property
     def pattern(self) -> str:
         """A glob of the cgroups of containers."""
-        return self.path.replace(_CONTAINER, "*")
+        return self.path.replace(_CONTAINER, self.part)
 
     @property
     def regex(self) -> bytes:
@@ -41,7 +44,7 @@ class Layout(NamedTuple):
         anywhere = self.path.startswith("**/")
         before, after = self.path.removeprefix("**").split(_CONTAINER)
         start = b"" if anywhere else rb"\A"
-        return start + glob.to_regex(before) + b"(" + glob.to_regex("*") + b")" + glob.to_regex(after) + rb"(?=/|\Z)"
+        return start + glob.to_regex(before) + b"(" + glob.to_regex(self.part) + b")" + glob.to_regex(after) + rb"(?=/|\Z)"
 
     @property
     def prefix(self) -> str:
@@ -53,9 +56,8 @@ LAYOUTS: Final = (
     Layout("docker", "**/docker-<>.scope"),
     Layout("docker", "**/docker/<>"),
     Layout("containerd", "**/cri-containerd-<>"),
-    Layout("CRI-O", "**/crio-<>"),
-    Layout("podman", "**/libpod-<>"),
-    Layout("podman", "**/libpod_parent/<>"),
+    Layout("CRI-O", "**/crio-<>", part=_NO_MONITOR),
+    Layout("podman", "**/libpod-<>", part=_NO_MONITOR),
     Layout("nerdctl", "**/nerdctl-<>.scope"),
     Layout("buildkit", "**/buildkit/<>"),
     Layout("Kubernetes", "**/kubepods{,.slice}/<>"),

@@ -78,8 +78,10 @@ def pattern(text: str) -> ImagePattern:
 
     A pattern that begins with `*` is one of the whole name, registry included: `*/nginx`, `*nginx*`.
     """
-    if not text or len(text) > MAX_NAME or text != text.strip() or "://" in text:
+    if not text or len(text) > MAX_NAME or "://" in text:
         raise ValueError("an image is named like nginx:1.27 or registry.example.com/team/app")
+    if re.search(r"\s", text):
+        raise ValueError("there is no blank in the name of an image")
     whole, at, digest = text.partition("@")
     if _HEX.fullmatch(text):
         return ImagePattern("*", "*", text if text.startswith("sha256:") else f"sha256:{text}")
@@ -88,6 +90,12 @@ def pattern(text: str) -> ImagePattern:
     repository, tag = _tagged(whole)
     if not repository or (not tag and whole.endswith(":")):
         raise ValueError("an image is named like nginx:1.27 or registry.example.com/team/app")
+    first, slash, rest = repository.partition("/")
+    path = rest if slash and re.search("[.:]", first) else repository
+    if path != path.lower():
+        raise ValueError("a repository is written in lower case")
+    if ":" in repository.rpartition("/")[2]:
+        raise ValueError("an image has one tag, in which there is no ':'")
     made = ImagePattern(repository if repository.startswith("*") else _with_registry(repository), tag or "*", digest)
     for part in (made.repository, made.tag):
         glob.compiled(part, "string")

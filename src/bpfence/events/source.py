@@ -322,13 +322,13 @@ class _SaidContainer(msgspec.Struct):
     image: str = ""
     digest: str = ""
     runtime: str = ""
-    labels: dict[str, str] = {}
+    labels: dict[str, str] | None = None
 
 
 class _SaidPod(msgspec.Struct):
     namespace: str
     pod: str
-    labels: dict[str, str] = {}
+    labels: dict[str, str] | None = None
     service_account: str = msgspec.field(default="", name="serviceAccount")
 
 
@@ -359,8 +359,8 @@ def container_from_json(document: Mapping[str, Any]) -> Container | None:
     )
 
 
-def _plain(labels: Mapping[str, str]) -> dict[str, str]:
-    return {unescape(key): unescape(value) for key, value in labels.items()}
+def _plain(labels: Mapping[str, str] | None) -> dict[str, str] | None:
+    return None if labels is None else {unescape(key): unescape(value) for key, value in labels.items()}
 
 
 _BY_SHORT_NAME: Final = {short: event.name for event in tables.EVENTS for short in event.short}

@@ -239,7 +239,7 @@ class Bundles:
             image=short(config.image),
             image_id=short(known.image_id),
             image_digest=digest(config.image),
-            labels=labels(config.labels),
+            labels=None if known.config is None else labels(config.labels),
         )
 
     # ---- what runs ----
@@ -381,11 +381,11 @@ def _by_containerd(made: Container, annotations: Mapping[str, str]) -> Container
 def _by_crio(made: Container, annotations: Mapping[str, str]) -> Container:
     sandbox = annotations.get(f"{_CRIO}ContainerType") == "sandbox"
     name = "" if sandbox else annotations.get(f"{_KUBERNETES}container.name") or annotations.get(f"{_CRIO}Name", "")
-    inner = _json_labels(annotations.get(f"{_CRIO}Labels", ""))
+    inner = _json_labels(annotations.get(f"{_CRIO}Labels"))
     pod = _pod(
         annotations.get(f"{_CRIO}KubeName") or annotations.get(f"{_KUBERNETES}pod.name", ""),
         annotations.get(f"{_CRIO}Namespace") or annotations.get(f"{_KUBERNETES}pod.namespace", ""),
-        annotations.get(f"{_KUBERNETES}pod.uid") or inner.get(f"{_KUBERNETES}pod.uid", ""),
+        annotations.get(f"{_KUBERNETES}pod.uid") or (inner or {}).get(f"{_KUBERNETES}pod.uid", ""),
     )
     image = annotations.get(f"{_CRIO}ImageName") or annotations.get(f"{_CRIO}Image", "")
     return msgspec.structs.replace(
@@ -394,17 +394,18 @@ def _by_crio(made: Container, annotations: Mapping[str, str]) -> Container:
         image=image,
         image_id=annotations.get(f"{_CRIO}ImageRef", ""),
         image_digest=digest(annotations.get(f"{_CRIO}ImageRef")) or digest(image),
-        labels={} if sandbox else inner,
+        labels=None if sandbox else inner,
         sandbox=sandbox,
         pod=pod,
     )
 
 
-def _json_labels(text: str) -> dict[str, str]:
+def _json_labels(text: str | None) -> dict[str, str] | None:
+    """None where the text tells of none: it is missing, or no JSON."""
     try:
-        return labels(decode(text.encode("utf-8", "replace"), dict[str, str])) if text else {}
+        return labels(decode(text.encode("utf-8", "replace"), dict[str, str])) if text else None
     except BadAnswerError:
-        return {}
+        return None
 
 
 def _pod(name: str, namespace: str, uid: str) -> Pod | None:

@@ -170,7 +170,7 @@ class Docker:
             image_digest=digest(known.image_digest) or digest(config.image) or self._digest(known.image or ""),
             image_id=short(known.image),
             runtime=self._runtime,
-            labels=own,
+            labels=None if known.config is None else own,
             privileged=None if known.host is None else known.host.privileged,
             mounts=tuple(map(_mount, first(known.mounts))),
             started=moment(state.started),

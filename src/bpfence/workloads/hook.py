@@ -123,7 +123,10 @@ class HookServer:
     def _decided(self, connection: socket.socket, sender: int) -> bytes:
         assert self._register is not None
         try:
-            self._register(learned(self._received(connection), sender, self._tree, self._bundles))
+            state = self._received(connection)
+            if not state:
+                return b"no: nothing was sent\n"  # somebody asks whether anybody listens
+            self._register(learned(state, sender, self._tree, self._bundles))
         except BadAnswerError as error:
             why = str(error)
         except Exception as error:
@@ -172,7 +175,7 @@ def _listening(path: Path) -> socket.socket:
         raise KernelError(f"{path.parent} must be a folder that only root writes", missing="a safe folder", hint=f"rm -r {path.parent}")
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if _somebody_listens(path):
+        if listens(path) is not False:
             raise KernelError(f"another agent listens at {path}", missing="the socket", hint="stop it first")
         path.unlink(missing_ok=True)
         made.bind(str(path))
@@ -184,13 +187,16 @@ def _listening(path: Path) -> socket.socket:
     return made
 
 
-def _somebody_listens(path: Path) -> bool:
+def listens(path: Path) -> bool | None:
+    """Whether an agent listens at a socket; None: that cannot be told, by whoever may not reach it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
         except TimeoutError:
             return True
+        except PermissionError:
+            return None
         except OSError:
             return False
     return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -52,7 +53,7 @@ _CRI_PLUGINS: Final = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cr
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """One runtime on this host. `holds`: whether policies hold from the first instruction of its containers; None: that cannot be told."""
+    """One runtime on this host. `holds`: whether it tells of containers before their first instruction; None: not known."""
 
     runtime: str
     title: str
@@ -129,7 +130,7 @@ def _install_wrapper(runtime: str, asked: Asked, host: Host) -> Path:
     if os.path.realpath(real) == os.path.realpath(own):
         raise UsageError(f"{real} is the wrapper itself; --real PATH says which runtime it stands for")
     settings = {"runtime": real, "socket": asked.socket, "seconds": asked.seconds, "on_failure": asked.on_failure}
-    _write(own.with_name(own.name + ".json"), json.dumps(settings, indent=2) + "\n", 0o644)
+    _write(_settings(own), json.dumps(settings, indent=2) + "\n", 0o644)
     return _copy(own.name, host)
 
 
@@ -177,30 +178,61 @@ def _containerd_lines(wrapper: Path, host: Host) -> list[str]:
     ]
 
 
-def uninstall(runtime: str, host: Host) -> list[str]:
-    """Take the hook away. UsageError, OSError."""
+def uninstall(runtime: str, host: Host, purge: bool = False) -> list[str]:
+    """Take the hook away. UsageError, OSError.
+
+    A wrapper stays, because containerd calls it for the containers that it has started (to kill, to delete, to execute in them), and
+    Docker starts those by it that were made with it; from now on it only passes on. `purge`: it goes, too.
+    """
     if runtime in ("podman", "crio"):
         gone = [path for path in (host.at(HOOKS / "bpfence.json"), host.at(FOLDER / "hook")) if _remove(path)]
         return [f"removed {path}" for path in gone]
     own = host.at(_wrapper(runtime))
     done = []
-    if runtime == "docker" and (told := _forget_docker(host)):
-        done += [told, "left to do: `systemctl reload docker`"]
-    if runtime == "containerd" and _named_by_containerd(_containerd_config(host)) == str(_wrapper(runtime)):
+    named = runtime == "containerd" and _named_by_containerd(_containerd_config(host)) == str(_wrapper(runtime))
+    if named and purge:
         raise UsageError(f"{host.at(CONTAINERD)} names {_wrapper(runtime)}: take that out and restart containerd first, or nothing starts")
-    return done + [f"removed {path}" for path in (own, own.with_name(own.name + ".json")) if _remove(path)]
+    if runtime == "docker" and (told := _forget_docker(host, purge)):
+        done += [told, "left to do: `systemctl reload docker`"]
+    if named:
+        done.append(f"left to do: take BinaryName = {str(_wrapper(runtime))!r} out of {host.at(CONTAINERD)}, and restart containerd")
+    if not purge:
+        return done + _pass_on(own)
+    return done + [f"removed {path}" for path in (own, _settings(own)) if _remove(path)]
 
 
-def _forget_docker(host: Host) -> str:
+def _settings(own: Path) -> Path:
+    return own.with_name(own.name + ".json")
+
+
+def _pass_on(own: Path) -> list[str]:
+    """Have a wrapper do nothing but be the real runtime. It needs bpfence and its interpreter no more."""
+    settings = _json(_settings(own))
+    if settings is None:
+        return []
+    real = _text(settings, "runtime")
+    if not real:
+        raise UsageError(f"{_settings(own)}: it does not say which runtime {own} stands for")
+    _write(own, f'#!/bin/sh\n# The hook of bpfence was taken away: this only passes on.\nexec {shlex.quote(real)} "$@"\n', 0o755)
+    _write(_settings(own), json.dumps(settings | {"hook": False}, indent=2) + "\n", 0o644)
+    return [f"{own} stays for the containers that were made with it, and only passes on to {real}; --purge removes it when they are gone"]
+
+
+def _forget_docker(host: Host, purge: bool) -> str:
+    """Take the wrapped runtime out of Docker's settings. Its name stays unless `purge`: Docker starts by it what was made with it."""
     path = host.at(DAEMON)
     settings = _json(path)
     if not settings or not isinstance(settings.get("runtimes"), dict) or _WRAPPER not in settings["runtimes"]:
         return ""
-    del settings["runtimes"][_WRAPPER]
+    before = json.dumps(settings)
+    if purge:
+        del settings["runtimes"][_WRAPPER]
     if not settings["runtimes"]:
         del settings["runtimes"]
     if settings.get("default-runtime") == _WRAPPER:
         del settings["default-runtime"]
+    if json.dumps(settings) == before:
+        return ""
     _write(path, json.dumps(settings, indent=2) + "\n", None)
     return f"wrote {path}"
 
@@ -209,7 +241,7 @@ def _forget_docker(host: Host) -> str:
 
 
 def standing(host: Host | None = None) -> list[Standing]:
-    """Every runtime, and whether policies hold from the first instruction of its containers."""
+    """Every runtime, and whether it tells of containers before their first instruction."""
     host = host or Host()
     return [_standing(runtime, host) for runtime in RUNTIMES]
 
@@ -261,7 +293,9 @@ def _containerd_standing(host: Host) -> _Finding:
 
 def _wrapper_standing(host: Host, named: str, why: str) -> _Finding:
     program = host.at(Path(named))
-    settings = _json(program.with_name(program.name + ".json")) or {}
+    settings = _json(_settings(program)) or {}
+    if settings.get("hook") is False:
+        return False, f"{program} only passes on: `bpfence hook install`", ""
     if missing := _unusable(program) or (not settings and "its settings are missing") or "":
         return False, f"{program}: {missing}", ""
     real = _text(settings, "runtime")

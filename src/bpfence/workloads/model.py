@@ -21,19 +21,22 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 class Pod(msgspec.Struct, frozen=True):
-    """The Kubernetes pod that a container is part of. `namespace_labels` are only known from the API server."""
+    """The Kubernetes pod that a container is part of. Labels that are None: nobody has told of them; {}: there are none.
+
+    `namespace_labels` are only known from the API server.
+    """
 
     name: str
     namespace: str
     uid: str = ""
-    labels: dict[str, str] = {}
-    namespace_labels: dict[str, str] = {}
+    labels: dict[str, str] | None = None
+    namespace_labels: dict[str, str] | None = None
     service_account: str = ""
     node: str = ""
 
 
 class Container(msgspec.Struct, frozen=True):
-    """One container. "" and 0: not known.
+    """One container. "", 0 and None: not known. `labels` {}: it has none.
 
     `id` is the full one, as the runtime calls it; `cgroup` its path in the tree of cgroup v2, "/…"; `cgroup_id` the inode number of that
     folder. `image` as it was asked for ("docker.io/library/nginx:1.27"); `runtime`: docker, containerd, cri-o, podman, runc, crun, …
@@ -49,7 +52,7 @@ class Container(msgspec.Struct, frozen=True):
     image_digest: str = ""
     image_id: str = ""
     runtime: str = ""
-    labels: dict[str, str] = {}
+    labels: dict[str, str] | None = None
     privileged: bool | None = None
     mounts: tuple[Mount, ...] = ()
     started: int = 0

@@ -137,7 +137,7 @@ class Registry:
     def _kept(self, container: Container) -> Container | None:
         """A container that can have a class; with the number of its cgroup. None for others, and for what is larger than anything real."""
         path = container.cgroup
-        texts = (container.id, path, container.name, container.image, *container.labels, *container.labels.values())
+        texts = (container.id, path, container.name, container.image, *(container.labels or {}), *(container.labels or {}).values())
         levels = path.count("/")
         if not path.startswith("/") or path == "/" or path.endswith("/") or levels > abi.WORKLOAD_LEVELS or max(map(len, texts)) > MAX_TEXT:
             return None
@@ -329,11 +329,11 @@ def joined(told: Iterable[Container]) -> Container | None:
         if whole is None or whole.id != more.id:
             whole = more if whole is None or described(more) or not described(whole) else whole
             continue
-        said = {name: value for name in more.__struct_fields__ if (value := getattr(more, name)) not in ("", 0, None, (), {})}
+        said = {name: value for name in more.__struct_fields__ if (value := getattr(more, name)) not in ("", 0, None, ())}
         if more.privileged is not None:
             said["privileged"] = more.privileged
         if whole.pod is not None and more.pod is not None:
-            pod = {name: value for name in more.pod.__struct_fields__ if (value := getattr(more.pod, name))}
+            pod = {name: value for name in more.pod.__struct_fields__ if (value := getattr(more.pod, name)) not in ("", None)}
             said["pod"] = msgspec.structs.replace(whole.pod, **pod)
         whole = msgspec.structs.replace(whole, **said)
     return whole

@@ -49,14 +49,10 @@ def _answers(selector: Selector, container: Container) -> Iterator[Answer]:
         if patterns(selector):
             yield _no_pod(container) if pod is None else _any(patterns(selector), of(pod))
     if selector.labels:
-        labels = pod.labels if pod is not None else container.labels
-        known = pod is not None or _no_pod(container) is False
-        yield all(label_holds(label, labels) for label in selector.labels) if known else None
+        own = container.labels if _no_pod(container) is False else None
+        yield _labels(selector.labels, own if pod is None else pod.labels)
     if selector.namespace_labels:
-        of_namespace = pod.namespace_labels if pod is not None else {}
-        # Kubernetes labels every namespace with its name.
-        known = bool(of_namespace) or (pod is None and _no_pod(container) is False)
-        yield pod is not None and all(label_holds(label, of_namespace) for label in selector.namespace_labels) if known else None
+        yield _no_pod(container) if pod is None else _labels(selector.namespace_labels, pod.namespace_labels)
 
 
 _OF_POD: Final[tuple[tuple[Callable[[Selector], tuple[str, ...]], Callable[[Pod], str]], ...]] = (
@@ -89,6 +85,10 @@ def _any(patterns: Iterable[str], value: str) -> Answer:
         return None
     encoded = glob.encode(value)
     return any(glob.compiled(text, "string").fullmatch(encoded) is not None for text in patterns)
+
+
+def _labels(asked: Iterable[Label], labels: dict[str, str] | None) -> Answer:
+    return None if labels is None else all(label_holds(label, labels) for label in asked)
 
 
 def label_holds(label: Label, labels: dict[str, str]) -> bool:

@@ -32,6 +32,9 @@ FIRST_SECONDS: Final = 5.0
 """How long an agent that starts waits for its sources; what comes later is heard of later."""
 SNAPSHOT_SECONDS: Final = 20.0
 """How long `gather` waits for its slowest source."""
+MAX_REASONS: Final = 8
+"""So many reasons why a source could not be asked are told; whoever answers chooses their words."""
+MAX_REASON: Final = 500
 Found = Callable[[str, list[Container] | None], None]
 """The name of a source, and all containers that it sees now; None: it could not be asked."""
 
@@ -77,11 +80,11 @@ def joined(known: Container, more: Container) -> Container:
     """What two sources say of one cgroup: the second where it says anything. Both must be about the same id, else the second counts."""
     if known.id != more.id:
         return more
-    said = {name: value for name in Container.__struct_fields__ if (value := getattr(more, name)) not in ("", 0, None, (), {})}
+    said = {name: value for name in Container.__struct_fields__ if (value := getattr(more, name)) not in ("", 0, None, ())}
     if more.privileged is False:
         said["privileged"] = False
     if known.pod is not None and more.pod is not None:
-        inner = {name: value for name in more.pod.__struct_fields__ if (value := getattr(more.pod, name))}
+        inner = {name: value for name in more.pod.__struct_fields__ if (value := getattr(more.pod, name)) not in ("", None)}
         said["pod"] = msgspec.structs.replace(known.pod, **inner)
     if known.sandbox:
         said["sandbox"] = True
@@ -137,11 +140,22 @@ class Watch:
     """Tells again and again what a source sees, in a thread of its own, until it is closed.
 
     A source with events is asked when something has changed (many changes at once count as one), another every `poll` seconds. After an
-    error it is tried again, after longer and longer pauses.
+    error it is tried again, after longer and longer pauses; `report` is told why, once for each reason.
     """
 
-    def __init__(self, name: str, source: Source, found: Found, *, poll: float = POLL_SECONDS, pause: float = FIRST_PAUSE) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        found: Found,
+        *,
+        report: Callable[[str], None] = lambda _: None,
+        poll: float = POLL_SECONDS,
+        pause: float = FIRST_PAUSE,
+    ) -> None:
         self._name = name
+        self._report = report
+        self._reported: set[str] = set()
         self._source = source
         self._found = found
         self._poll = poll
@@ -160,14 +174,20 @@ class Watch:
             self._changed.clear()
             try:
                 found = self._source.snapshot()
-            except (OSError, BadAnswerError, BpfenceError):
+            except (OSError, BadAnswerError, BpfenceError) as error:
                 failures += 1
+                self._tell(str(error)[:MAX_REASON] or type(error).__name__)
                 self._found(self._name, None)
                 self._closed.wait(backoff(failures, self._pause))
                 continue
             failures = 0
             self._found(self._name, found)
             self._changed.wait(self._poll)
+
+    def _tell(self, why: str) -> None:
+        if why not in self._reported and len(self._reported) < MAX_REASONS:
+            self._reported.add(why)
+            self._report(f"{self._name} could not be asked for its containers: {why}")
 
     def _listen(self) -> None:
         failures = 0
@@ -209,10 +229,12 @@ class Watches:
         found: Found,
         *,
         make: Callable[[Tree], dict[str, Source]] = all_sources,
+        report: Callable[[str], None] = lambda _: None,
         poll: float = POLL_SECONDS,
     ) -> None:
         self._tree = tree
         self._found = found
+        self._report = report
         self._make = make
         self._poll = poll
         self._watches: dict[str, Watch] = {}
@@ -224,7 +246,7 @@ class Watches:
     def _begin(self) -> None:
         for name, source in self._make(self._tree).items():
             if name not in self._watches and not self._closed.is_set():
-                self._watches[name] = Watch(name, source, self._found, poll=self._poll)
+                self._watches[name] = Watch(name, source, self._found, report=self._report, poll=self._poll)
 
     def _wait(self) -> None:
         while not self._closed.wait(self._poll):
@@ -301,7 +323,7 @@ class HostSources:
         if self._server is not None:
             self._server.start(registry.register)
         if self._tree is not None:
-            self._watches = Watches(self._tree, registry.found, make=self._make)
+            self._watches = Watches(self._tree, registry.found, make=self._make, report=self._report)
 
     def close(self) -> None:
         """Tell of nothing more."""

@@ -75,6 +75,12 @@ def test_strings_are_escaped_and_lists_are_cut() -> None:
     assert json.dumps(container).isprintable()
 
 
+def test_labels_are_left_out_where_nobody_has_told_of_them() -> None:
+    for labels, shown in ((None, {}), ({}, {"labels": {}})):
+        told = Container(id="i", cgroup="/c", labels=labels, pod=Pod("web-1", "shop", labels=labels))
+        assert Belonging(lambda _, told=told: told).members("/c") == ({"id": "i"} | shown, {"namespace": "shop", "pod": "web-1"} | shown)  # type: ignore[misc]
+
+
 def test_what_changes_is_looked_up_anew() -> None:
     version, asked = [0], []
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from bpfence.cli import workloads
 from bpfence.cli.main import cli
-from bpfence.workloads.install import FOLDER, HOOKS, Host
+from bpfence.workloads.hook import SOCKET
+from bpfence.workloads.install import DAEMON, FOLDER, HOOKS, Host
 from bpfence.workloads.model import Container, Pod
 from bpfence.workloads.sources import Gathered
 from tests.unit.workloads.hosts import ID, OTHER, FakeHost
@@ -102,6 +104,40 @@ def test_one_runtime(host: Host) -> None:
     done = json.loads(call("hook", "install", "--runtime", "docker", "--timeout", "2", "--json").stdout)["runtimes"]
     assert [*done] == ["docker"]
     assert json.loads(host.at(FOLDER / "docker-runtime.json").read_text())["seconds"] == 2.0
+
+
+def test_each_runtime_is_done_by_itself(host: Host) -> None:
+    broken = host.at(DAEMON)
+    broken.parent.mkdir(parents=True)
+    broken.write_text("{")
+    result = call("hook", "install", "--runtime", "docker", "--runtime", "podman")
+    assert result.return_value == 2
+    assert "podman: wrote" in result.stdout
+    assert "error: docker:" in result.stderr
+    assert "daemon.json" in result.stderr
+    result = call("hook", "uninstall", "--json")
+    shown = json.loads(result.stdout)
+    assert result.return_value == 2
+    assert ([*shown["runtimes"]], [*shown["errors"]]) == (["podman", "containerd"], ["docker"])
+    assert not host.at(HOOKS / "bpfence.json").exists()
+
+
+def test_a_wrapper_goes_with_purge(host: Host) -> None:
+    call("hook", "install", "--runtime", "docker")
+    assert "only passes on" in call("hook", "uninstall").stdout
+    assert host.at(FOLDER / "docker-runtime").exists()
+    assert "removed" in call("hook", "uninstall", "--purge").stdout
+    assert not host.at(FOLDER / "docker-runtime").exists()
+
+
+def test_whether_an_agent_listens(host: Host) -> None:
+    path = host.at(SOCKET)
+    assert f"no agent listens at {SOCKET}" in call("hook", "status").stdout
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        assert json.loads(call("hook", "status", "--json").stdout)["agent"] == {"socket": str(SOCKET), "listens": True}
 
 
 def test_nothing_to_install_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bpfence import glob
@@ -17,7 +17,7 @@ from bpfence.policy import Atom, Op
 
 ROOT = Path(__file__).resolve().parents[3]
 ID = "0123456789abcdef" * 4
-NAMES = st.sampled_from(["web", "a.b", "x-1", "", "0123", ID, "\udcff", "scope", "init.scope"])
+NAMES = st.sampled_from(["web", "a.b", "x-1", "", "0123", ID, "\udcff", "scope", "init.scope", "c", "conmon", "conmon-", "cafe"])
 # What layouts are made of, put together anyhow: most of these paths are no container's, and some nearly are.
 WORDS = sorted({word for layout in LAYOUTS for word in re.split(r"[/*{},]|<>", layout.path) if word})
 COMPONENTS = st.lists(st.one_of(st.sampled_from(WORDS), NAMES), min_size=1, max_size=3).map("".join)
@@ -35,6 +35,9 @@ PATHS = st.lists(COMPONENTS, max_size=5).map(lambda components: "/" + "/".join(c
         "/kubelet.slice/kubelet-kubepods.slice/x",
         "/system.slice/crio-0123.scope",
         "/machine.slice/libpod-0123.scope/container",
+        f"/libpod_parent/libpod-{ID}/init",
+        f"/libpod_parent/{ID}/libpod-c0{ID[2:]}",
+        f"/machine.slice/libpod-ca{ID[2:]}.scope",
         "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-0123.scope/container",
         "/lxc.payload.web/init.scope",
         "/lxc/web",
@@ -57,6 +60,11 @@ def test_containers(path: str) -> None:
         "/kubepods",
         "/lxc.monitor.web",
         "/docker",
+        "/libpod_parent/conmon",
+        f"/libpod_parent/{ID}/conmon",
+        f"/machine.slice/libpod-conmon-{ID}.scope",
+        f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-conmon-{ID}.scope",
+        f"/system.slice/crio-conmon-{ID}.scope",
         "/user.slice/user-0.slice/session-1.scope",
     ],
 )
@@ -78,6 +86,7 @@ def test_a_cgroup_is_a_container_s_in_both_forms_or_in_none(path: str) -> None:
 
 @given(st.sampled_from(LAYOUTS), NAMES.filter(bool), st.sampled_from(["", "/init.scope", "/a/b"]))
 def test_every_layout_tells_its_container(layout: Layout, name: str, below: str) -> None:
+    assume(glob.compiled(layout.part).fullmatch(glob.encode(name)))
     own = re.sub(r"\{([^,}]*),[^}]*\}", r"\1", layout.path.replace("**", "/x").replace("*", "y")).replace("<>", name)
     assert holds(in_container(), {"process.cgroup": own + below})
     if layout.named or name == ID:

@@ -63,10 +63,18 @@ def test_an_image_without_a_name_is_found_by_its_digest_or_id() -> None:
     assert not matches("*", "")
 
 
-@pytest.mark.parametrize("text", ["", " nginx", "nginx:", ":1", "nginx@1", "nginx@sha256:12", "https://example.com/nginx", "x" * 2000])
+@pytest.mark.parametrize("text", [
+    "", " nginx", "nginx:", ":1", "nginx@1", "nginx@sha256:12", "https://example.com/nginx", "x" * 2000, "Nginx", "a.b/C/d", "C/d:1",
+    "nginx 1", "nginx\t:1", "a:1:2", "a.b:1/c:1:2", "{a:1,b:2}",
+])  # fmt: skip
 def test_what_is_no_pattern(text: str) -> None:
     with pytest.raises(ValueError):
         pattern(text)
+
+
+@pytest.mark.parametrize("text", ["A.example:5000/b:V1", "localhost:5000", "*:5000/a:1", "a:V1", "*.Example.com/a"])
+def test_only_repositories_are_of_lower_case_and_a_port_is_no_tag(text: str) -> None:
+    pattern(text)
 
 
 def test_a_broken_glob_is_told() -> None:

@@ -292,6 +292,8 @@ def test_what_a_line_says_of_its_container() -> None:
     assert recorded.container == Container(
         id="x", cgroup="/docker/x", image="nginx:1.27", labels={"a\n": "b"}, pod=Pod("web", "shop", service_account="sa")
     )
+    assert recorded.container.pod is not None
+    assert recorded.container.pod.labels is None
     assert recorded.fields["process.cgroup"] == "/docker/x"
     [recorded] = read_recorded(['{"event": "exec", "container": null}'])
     assert recorded.container is None

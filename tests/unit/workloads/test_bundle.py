@@ -79,7 +79,7 @@ def test_a_container_of_runc(runtimes: Runtimes) -> None:
     assert found.cgroup_id == runtimes.host.tree.number("/web") > 0
     assert found.mounts == (Mount("proc", "/proc", "proc"), Mount("/srv", "/data", "bind", False, "rslave"))
     assert found.privileged is False
-    assert (found.name, found.image, found.labels, found.pod) == ("", "", {}, None)
+    assert (found.name, found.image, found.labels, found.pod) == ("", "", None, None)
 
 
 def test_a_container_of_crun_in_a_cgroup_of_another_name(runtimes: Runtimes) -> None:
@@ -109,6 +109,7 @@ def test_containerd_tells_pods(runtimes: Runtimes) -> None:
     assert server.image.startswith("docker.io/library/nginx:1.27")
     assert server.image_digest == f"sha256:{ID}"
     assert server.pod == pause.pod == Pod("web-0", "prod", UID)
+    assert server.labels is None
     assert (pause.name, pause.sandbox) == ("", True)
 
 
@@ -130,7 +131,8 @@ def test_crio_tells_pods_whatever_the_pod_is_annotated_with(runtimes: Runtimes) 
     (found,) = runtimes.bundles.snapshot()
     assert (found.name, found.image, found.image_id, found.runtime) == ("server", "quay.io/a/b:1", f"sha256:{OTHER}", "cri-o")
     assert found.pod == Pod("web-0", "prod", UID)
-    assert found.labels["app"] == "web"
+    assert found.labels == {"io.kubernetes.pod.uid": UID, "app": "web"}
+    assert found.pod.labels is None
 
 
 def test_podman_keeps_names_in_its_store(runtimes: Runtimes) -> None:
@@ -141,6 +143,7 @@ def test_podman_keeps_names_in_its_store(runtimes: Runtimes) -> None:
     runtimes.crun(ID, pid=runtimes.host.process(70, f"/libpod_parent/libpod-{ID}"), bundle=bundle)
     (found,) = runtimes.bundles.snapshot()
     assert (found.name, found.image, found.image_id, found.runtime) == ("web", "docker.io/library/nginx:1.27", OTHER, "podman")
+    assert found.labels is None
 
 
 @pytest.mark.parametrize(("said", "expected"), [("TRUE", True), ("FALSE", False)])
@@ -152,16 +155,26 @@ def test_podman_says_what_is_privileged_where_it_lacks_capabilities_itself(runti
     assert [found.privileged for found in runtimes.bundles.snapshot()] == [expected]
 
 
-def test_docker_keeps_names_beside_the_host_name(runtimes: Runtimes) -> None:
+@pytest.mark.parametrize(
+    ("config", "image", "labels"),
+    [
+        ({"Image": "nginx:1.27", "Labels": {"app": "web"}}, "nginx:1.27", {"app": "web"}),
+        ({"Image": "nginx:1.27", "Labels": {}}, "nginx:1.27", {}),
+        (None, "", None),
+    ],
+)
+def test_docker_keeps_names_beside_the_host_name(
+    runtimes: Runtimes, config: dict[str, Any] | None, image: str, labels: dict[str, str] | None
+) -> None:
     own = runtimes.folder / "docker" / "containers" / ID
     own.mkdir(parents=True)
-    known = {"Name": "/web", "Image": f"sha256:{OTHER}", "Config": {"Image": "nginx:1.27", "Labels": {"app": "web"}}}
+    known = {"Name": "/web", "Image": f"sha256:{OTHER}", "Config": config}
     (own / "config.v2.json").write_text(json.dumps(known))
     mounts = [{"destination": "/etc/hostname", "source": str(own / "hostname"), "options": ["rbind"]}]
     runtimes.task(ID, runtimes.host.process(70, f"/docker/{ID}"), "moby", mounts=mounts)
     (found,) = runtimes.bundles.snapshot()
-    assert (found.name, found.image, found.image_id, found.runtime) == ("web", "nginx:1.27", f"sha256:{OTHER}", "docker")
-    assert found.labels == {"app": "web"}
+    assert (found.name, found.image, found.image_id, found.runtime) == ("web", image, f"sha256:{OTHER}", "docker")
+    assert found.labels == labels
 
 
 def test_docker_is_not_asked_for_another_containers_file(runtimes: Runtimes) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bpfence.errors import KernelError
 from bpfence.workloads.bundle import Bundles
-from bpfence.workloads.hook import MAX_STATE, HookServer, learned
+from bpfence.workloads.hook import MAX_STATE, HookServer, learned, listens
 from bpfence.workloads.model import Container
 from bpfence.workloads.texts import BadAnswerError
 from tests.unit.workloads.hosts import ID, OTHER, FakeHost
@@ -147,6 +147,13 @@ def test_many_at_once(agent: Agent) -> None:
         thread.join(60)
     assert answers == [b"ok\n"] * 30
     assert {found.cgroup for found in agent.registered} == {f"/c{number}" for number in range(30)}
+
+
+def test_whether_an_agent_listens(agent: Agent, tmp_path: Path) -> None:
+    assert listens(agent.path) is True
+    assert listens(tmp_path / "none.sock") is False
+    assert agent.send(b"") == b"no: nothing was sent\n"
+    assert agent.told == []
 
 
 def test_the_socket_is_its_owners(agent: Agent, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_docker_keeps_its_other_settings(host: Host) -> None:
     assert of(host, "docker").on_failure == "deny"
     Path(settings["runtime"]).unlink()
     assert "is not there" in of(host, "docker").why
-    uninstall("docker", host)
+    uninstall("docker", host, purge=True)
     assert daemon(host) == {"debug": True, "runtimes": {"kata": {"path": "/kata"}}}
     assert of(host, "docker").holds is False
     assert not host.at(FOLDER / "docker-runtime").exists()
@@ -100,8 +100,43 @@ def test_docker_keeps_its_other_settings(host: Host) -> None:
 
 def test_docker_without_settings(host: Host) -> None:
     install("docker", Asked(), host)
-    uninstall("docker", host)
+    uninstall("docker", host, purge=True)
     assert daemon(host) == {}
+
+
+@pytest.mark.parametrize("runtime", ["docker", "containerd"])
+def test_a_wrapper_stays_for_what_runs_and_only_passes_on(host: Host, runtime: str) -> None:
+    real = host.at(Path("/usr/bin/runc"))
+    real.write_text('#!/bin/sh\nprintf "%s|" "$@"\nexit 7\n')
+    put(host, CONTAINERD, CRI.format(2, "io.containerd.grpc.v1.cri", "runc", WRAPPER))
+    install(runtime, Asked("deny"), host)
+    wrapper = host.at(FOLDER / f"{runtime}-runtime")
+    done = uninstall(runtime, host)
+    assert any("only passes on" in line and "--purge" in line for line in done)
+    assert any("left to do" in line for line in done)
+    assert of(host, runtime).holds is False
+    bundle = host.at(Path("/bundle"))
+    bundle.mkdir()
+    (bundle / "config.json").write_text("{}")
+    passed = subprocess.run([wrapper, "create", "--bundle", bundle, "a b", ""], capture_output=True, text=True, check=False)
+    assert (passed.returncode, passed.stdout) == (7, f"create|--bundle|{bundle}|a b||")
+    assert (bundle / "config.json").read_text() == "{}"
+    if runtime == "docker":
+        assert daemon(host) == {"runtimes": {"bpfence": {"path": f"{FOLDER}/docker-runtime"}}}
+        assert of(host, runtime).why.endswith("`bpfence hook install --runtime docker`")
+    else:
+        assert "only passes on" in of(host, runtime).why
+    install(runtime, Asked("deny"), host)
+    assert of(host, runtime).holds is True
+    assert json.loads(wrapper.with_name(f"{runtime}-runtime.json").read_text())["runtime"] == str(real)
+
+
+def test_a_wrapper_that_does_not_say_what_it_stands_for_stays_as_it_is(host: Host) -> None:
+    wrapper = put(host, FOLDER / "containerd-runtime", "x")
+    put(host, FOLDER / "containerd-runtime.json", "{}")
+    with pytest.raises(UsageError, match="does not say"):
+        uninstall("containerd", host)
+    assert wrapper.read_text() == "x"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"runtimes": [1]}', '{"runtimes": 3}', '{"default-runtime": "kata"}'])
@@ -123,9 +158,9 @@ def test_containerd_is_told_by_its_owner(host: Host, version: int, plugin: str) 
     assert (of(host, "containerd").holds, of(host, "containerd").on_failure) == (True, "deny")
     assert "names it already" in install("containerd", Asked("deny"), host)[-1]
     with pytest.raises(UsageError, match="take that out"):
-        uninstall("containerd", host)
+        uninstall("containerd", host, purge=True)
     put(host, CONTAINERD, f"version = {version}\n")
-    assert len(uninstall("containerd", host)) == 2
+    assert len(uninstall("containerd", host, purge=True)) == 2
 
 
 def test_what_containerd_imports_replaces_a_plugins_settings(host: Host) -> None:

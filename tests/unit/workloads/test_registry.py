@@ -238,6 +238,13 @@ def test_joined() -> None:
     assert joined([known, bare]) == known
 
 
+def test_labels_that_were_told_stay_and_none_may_be_told() -> None:
+    told = Container(id="a", cgroup="/x", labels={"x": "y"}, pod=Pod("p", "ns", labels={"x": "y"}))
+    assert joined([told, Container(id="a", cgroup="/x", pod=Pod("p", "ns"))]) == told
+    nothing = Container(id="a", cgroup="/x", labels={}, pod=Pod("p", "ns", labels={}))
+    assert joined([told, nothing]) == nothing
+
+
 def test_a_new_cgroup_at_the_same_path_is_another() -> None:
     rig = Rig()
     web = rig.container("web", image="nginx")

@@ -98,7 +98,30 @@ def test_an_image_by_its_digest_is_not_known_before_the_digest_is() -> None:
     )
 
 
-def test_labels_of_namespaces_are_known_where_there_are_any() -> None:
+@pytest.mark.parametrize(
+    "label", [Label("app", "in", ("web",)), Label("app", "notin", ("web",)), Label("app", "exists"), Label("app", "absent")]
+)
+def test_labels_that_nobody_has_told_of_are_not_known(label: Label) -> None:
+    """containerd's bundles name the pod and the image, and no labels; Podman's files name the image."""
+    assert POD.pod is not None
+    of_pod = msgspec.structs.replace(POD, pod=msgspec.structs.replace(POD.pod, labels=None))
+    alone = msgspec.structs.replace(NGINX, labels=None)
+    for container in (of_pod, alone):
+        for unknown in (False, True):
+            assert selects(Selector(labels=(label,), unknown=unknown), container) is unknown
+            assert selects(Selector(namespace_labels=(label,), unknown=unknown), of_pod) is unknown
+
+
+def test_no_labels_may_be_told() -> None:
+    assert POD.pod is not None
+    of_pod = msgspec.structs.replace(POD, pod=msgspec.structs.replace(POD.pod, labels={}))
+    for container in (of_pod, msgspec.structs.replace(NGINX, labels={})):
+        for unknown in (False, True):
+            assert not selects(Selector(labels=(Label("app", "exists"),), unknown=unknown), container)
+            assert selects(Selector(labels=(Label("app", "notin", ("web",)),), unknown=unknown), container)
+
+
+def test_labels_of_namespaces_are_known_where_they_are_told() -> None:
     asked = (Label("team", "in", ("a",)),)
     assert POD.pod is not None
     inside, outside = (

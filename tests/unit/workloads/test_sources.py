@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,7 +16,19 @@ from bpfence.errors import KernelError
 from bpfence.workloads.cgroups import Tree
 from bpfence.workloads.cri import Cri
 from bpfence.workloads.model import Container, Pod
-from bpfence.workloads.sources import LONGEST_PAUSE, HostSources, Source, Watch, Watches, all_sources, backoff, gather, joined, merged
+from bpfence.workloads.sources import (
+    LONGEST_PAUSE,
+    MAX_REASONS,
+    HostSources,
+    Source,
+    Watch,
+    Watches,
+    all_sources,
+    backoff,
+    gather,
+    joined,
+    merged,
+)
 from bpfence.workloads.texts import BadAnswerError
 from tests.unit.workloads.hosts import ID, OTHER, FakeHost
 
@@ -72,6 +85,13 @@ def test_two_sources_on_one_container() -> None:
     assert joined(labelled, both).sandbox
 
 
+def test_labels_that_were_told_stay_and_none_may_be_told() -> None:
+    told = msgspec.structs.replace(PLAIN, labels={"x": "y"}, pod=Pod("a", "b", labels={"x": "y"}))
+    assert joined(told, msgspec.structs.replace(PLAIN, pod=Pod("a", "b"))) == told
+    nothing = msgspec.structs.replace(PLAIN, labels={}, pod=Pod("a", "b", labels={}))
+    assert joined(told, nothing) == joined(PLAIN, nothing) == nothing
+
+
 def test_one_id_in_two_cgroups_is_two_containers() -> None:
     pretending = msgspec.structs.replace(PLAIN, cgroup=f"/user.slice/docker/{ID}", cgroup_id=6)
     known = msgspec.structs.replace(PLAIN, image="nginx", name="web")
@@ -113,6 +133,29 @@ def test_a_watch_goes_on_after_errors() -> None:
     assert seen[:4] == [[PLAIN], None, None, []]
 
 
+def test_why_a_source_could_not_be_asked_is_told_once() -> None:
+    said: list[str] = []
+    enough = threading.Event()
+    answers = [
+        OSError("gone"),
+        BadAnswerError("needs grpcio"),
+        OSError("gone"),
+        *(one for n in range(20) for one in ([], OSError(f"x{n}"))),
+        [],
+    ]
+    script = Scripted(*answers)  # type: ignore[arg-type]
+
+    def found(_: str, containers: list[Container] | None) -> None:
+        if len(script.answers) == 1 and containers == []:
+            enough.set()
+
+    watch = Watch("cri", script, found, report=said.append, poll=0.001, pause=0.0001)
+    assert enough.wait(60)
+    watch.close()
+    assert said[:2] == ["cri could not be asked for its containers: gone", "cri could not be asked for its containers: needs grpcio"]
+    assert len(said) == len(set(said)) == MAX_REASONS
+
+
 def test_a_watch_asks_again_when_it_is_told() -> None:
     came: list[list[Container] | None] = []
     news = threading.Semaphore(0)
@@ -152,6 +195,13 @@ def test_a_source_that_comes_later_is_watched_too(tmp_path: Path) -> None:
     assert came == {"a": [PLAIN], "b": []}
 
 
+def waited(ready: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 60
+    while not ready() and time.monotonic() < end:
+        time.sleep(0.01)
+    return ready()
+
+
 class Registered:
     """A registry that keeps what it is told."""
 
@@ -188,8 +238,9 @@ def test_all_sources_and_the_hook_for_an_agent(tmp_path: Path) -> None:
         assert hook.recv(100) == b"ok\n"
     assert [container.cgroup for container in registry.starting] == ["/web"]
     assert registry.news.wait(60)
+    assert waited(lambda: len(said) == 2)
     sources.close()
-    assert said == []
+    assert [text.partition(" ")[0] for text in sorted(said)] == ["b", "containerd"]
     assert not path.exists()
 
 

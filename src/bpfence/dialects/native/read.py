@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno as errno_module
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -96,6 +97,19 @@ LABELS: Final = {"labels": "labels", "namespaceLabels": "namespace_labels"}
 """Keys of a scope -> members of a selector of containers. `container` is read by itself."""
 _MEMBERS: Final = {"container": "names", **WORKLOADS}
 UNKNOWN: Final = ("inside", "audit", "outside")
+_NOT_NAMES: Final = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+"""What people write for whether a process runs in a container -> the word for it."""
+_OBJECTS: Final = ("namespace", "pod", "serviceAccount")
+"""Keys for what Kubernetes names: lower case letters, digits, '-' and '.'."""
+_OBJECT_GLOB: Final = re.compile(r"[a-z0-9.*?\[\]{},!^\\-]+")
+_LABEL_KEY: Final = re.compile(
+    r"(?:(?=[^/]{1,253}/)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*/)?"
+    r"(?=[^/]{1,63}\Z)[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?"
+)
+"""https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set"""
+_NUMBER: Final = re.compile(r"[+-]?[0-9][0-9_.]*")
+_NEVER_TOLD: Final = ("serviceAccount", "namespaceLabels")
+"""Keys that ask for what only Kubernetes' API server tells, which is not asked yet."""
 _OPERATORS: Final = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
 _MEANT: Final = {
     "images": "image", "namespaces": "namespace", "pods": "pod", "podselector": "labels", "selector": "labels", "matchlabels": "labels",
@@ -544,6 +558,11 @@ class _PolicyReader(_Shapes):
                 parts.append(expand.below(condition) if key == "cgroup" else condition)
             elif key == "container" and value.kind == "scalar" and value.text in ("true", "false"):
                 parts.append(values.negation(inside()) if value.text == "false" else inside())
+        for key in _NEVER_TOLD:
+            if key in entries:
+                what = f"nothing on this host tells {key} yet: of every pod it is unknown"
+                hint = "with unknown: audit, the default, such a policy only ever audits pods; select by namespace, pod, labels or image"
+                self.report.add(entries[key][0], "never-told", what, hint, "warning")
         members = {member: self.patterns(key, entries[key][1]) for key, member in _MEMBERS.items() if key in entries}
         selector = msgspec.structs.replace(Selector(), **members)
         for key, member in LABELS.items():
@@ -563,6 +582,8 @@ class _PolicyReader(_Shapes):
                 if node.kind == "list":
                     self.report.add(item, "bad-value", f"{text} is no name of a container", f"write container: {text}, without a list")
                 continue
+            if not self.can_be_named(key, node, item, text):
+                continue
             try:
                 if key == "image":
                     images.pattern(text)
@@ -577,6 +598,21 @@ class _PolicyReader(_Shapes):
             else:
                 found.append(text)
         return tuple(found)
+
+    def can_be_named(self, key: str, node: YamlNode, item: YamlNode, text: str) -> bool:
+        """Whether something may have such a name, or what was written means something else, or nothing."""
+        word = _NOT_NAMES.get(text.lower()) or ("true" if not item.style and _NUMBER.fullmatch(text) else None)
+        if key == "container" and node.kind != "list" and word is not None:
+            hint = f"write container: {word}; for a container of that name write container: [{json.dumps(text)}]"
+            self.report.add(item, "bad-value", f"{quoted(text)} is neither true nor false", hint)
+        elif not text:
+            self.report.add(item, "bad-value", f"{key} is never empty", "write a name or a glob, or remove the key")
+        elif key in _OBJECTS and not _OBJECT_GLOB.fullmatch(text):
+            hint = "its names are of lower case letters, digits, '-' and '.', also in a glob"
+            self.report.add(item, "bad-value", f"nothing in Kubernetes is named {quoted(text)}", hint)
+        else:
+            return True
+        return False
 
     def labels(self, name: str, node: YamlNode) -> tuple[Label, ...]:
         """Tests on labels: a plain map, or the selector of Kubernetes."""
@@ -596,10 +632,27 @@ class _PolicyReader(_Shapes):
         return tuple(found)
 
     def matched(self, entries: dict[str, KeyValue]) -> Iterator[Label]:
-        for key, (_, value) in entries.items():
+        for key, (place, value) in entries.items():
             text = self.text(value, f"the label {key}") if not value.empty else ""
-            if text is not None:
+            if text is not None and self.label_key(place, key):
+                self.label_value(value, text)
                 yield Label(key, "in", (text,))
+
+    def label_key(self, place: YamlNode, key: str) -> bool:
+        if _LABEL_KEY.fullmatch(key):
+            return True
+        hint = (
+            "a key is like app or example.com/app: at most 63 letters, digits, '-', '_' and '.' behind the '/', none of '-_.' first or last"
+        )
+        self.report.add(place, "bad-value", f"{quoted(key)} cannot be the key of a label", hint)
+        return False
+
+    def label_value(self, place: YamlNode, text: str) -> None:
+        if "*" in text:
+            hint = (
+                "list the values: matchExpressions: [{key: tier, operator: In, values: [web, api]}], or ask for the key: operator: Exists"
+            )
+            self.report.add(place, "literal-glob", "labels compare literally: '*' stands for itself", hint, "warning")
 
     def expression(self, node: YamlNode) -> Iterator[Label]:
         entries = self.level(node, schema.Expression, "an expression")
@@ -607,14 +660,18 @@ class _PolicyReader(_Shapes):
             return
         key = self.text(entries["key"][1], "key")
         operator = self.choice(entries["operator"][1], "operator", _OPERATORS)
-        listed = tuple(text for _, text in self.texts(entries["values"][1], "values")) if "values" in entries else ()
+        asked = self.texts(entries["values"][1], "values") if "values" in entries else []
+        listed = tuple(text for _, text in asked)
         if key is None or operator is None:
             return
         if bool(listed) != (operator in ("In", "NotIn")):
             what = f"{operator} needs values" if not listed else f"{operator} takes no values"
             self.report.add(node, "bad-value", what, "write `{key: tier, operator: In, values: [web, api]}`")
             return
-        yield Label(key, _OPERATORS[operator], listed)
+        if self.label_key(entries["key"][1], key):
+            for item, text in asked:
+                self.label_value(item, text)
+            yield Label(key, _OPERATORS[operator], listed)
 
     def alternatives(self, field: Field, node: YamlNode) -> Condition:
         """The condition of one value or a list of them."""

@@ -171,6 +171,35 @@ def test_a_scope_selects_containers(scope: str, selector: Selector | None) -> No
     assert not policy.rules[0].matches({**event, CONTAINER_FIELD: ()})
 
 
+@pytest.mark.parametrize("word", ["yes", "No", "ON", "off", "True", "TRUE", "False", "3", "1.5", "'yes'"])
+def test_a_word_for_yes_or_no_is_no_name_of_a_container_but_in_a_list(word: str) -> None:
+    def found(container: str) -> tuple[list[str], list[object]]:
+        policies, told = load_text(f"{HEAD}  scope: {{container: {container}}}\n  rules:\n    - {{name: r, on: exec}}\n")
+        selected = [atom.value for policy in policies.policies for atom in atoms(policy.scope) if atom.op is Op.SELECTS]
+        return [one.code for one in told if one.severity == "error"], selected
+
+    name = word.strip("'")
+    assert found(word)[0] == ["bad-value"]
+    assert found(f'["{name}"]') == ([], [Selector(names=(name,))])
+
+
+def test_a_quoted_number_may_be_the_name_of_a_container() -> None:
+    policy = load("  scope: {container: '3'}\n  rules:\n    - {name: r, on: exec}\n")
+    assert [atom.value for atom in atoms(policy.scope) if atom.op is Op.SELECTS] == [Selector(names=("3",))]
+
+
+@pytest.mark.parametrize("key", ["app", "app.kubernetes.io/name", "A_b.c-1", "a" * 63, "a." * 126 + "a/b", "com.docker.compose.project"])
+def test_keys_of_labels(key: str) -> None:
+    policy = load(f"  scope: {{labels: {{{key}: x}}}}\n  rules:\n    - {{name: r, on: exec}}\n")
+    assert [atom.value for atom in atoms(policy.scope) if atom.op is Op.SELECTS] == [Selector(labels=(Label(key, "in", ("x",)),))]
+
+
+@pytest.mark.parametrize("key", ["''", "a" * 64, "a/b/c", "/a", "a/", "a-", ".a", "a b", "a*", "a." * 127 + "a/b", "a_b/c"])
+def test_what_is_no_key_of_a_label(key: str) -> None:
+    _, found = load_text(f"{HEAD}  scope: {{labels: {{{key}: x}}}}\n  rules:\n    - {{name: r, on: exec}}\n")
+    assert [one.code for one in found] == ["bad-value"]
+
+
 @pytest.mark.parametrize(("unknown", "action"), [("inside", "DENY"), ("audit", "AUDIT"), ("outside", "NONE"), (None, "AUDIT")])
 @pytest.mark.parametrize("scope", ["image: nginx", "container: true, unless: {image: nginx}"])
 def test_what_becomes_of_unknown_containers(scope: str, unknown: str | None, action: str) -> None:

@@ -31,8 +31,12 @@ def _of_pod(take: Callable[[Pod, str | None], FieldValue | None]) -> _Take:
     return lambda container, key: None if container.pod is None else take(container.pod, key)
 
 
-def _labels(labels: Mapping[str, str]) -> str | None:
-    return ", ".join(f"{key}:{value}" for key, value in labels.items()) or None
+def _label(labels: Mapping[str, str] | None, key: str | None) -> str | None:
+    return (labels or {}).get(key or "")
+
+
+def _labels(labels: Mapping[str, str] | None) -> str | None:
+    return ", ".join(f"{key}:{value}" for key, value in (labels or {}).items()) or None
 
 
 def _mounts(container: Container, _: str | None) -> FieldValue | None:
@@ -87,13 +91,13 @@ CONTAINER_FIELDS: Final[Mapping[str, _Take]] = {
     "container.mount.mode": _mount(_mode, _source),
     "container.mount.rdwr": _mount(lambda mount: str(mount.writable).lower(), _source),
     "container.mount.propagation": _mount(lambda mount: mount.propagation, _source),
-    "container.label": lambda container, key: container.labels.get(key or ""),
+    "container.label": lambda container, key: _label(container.labels, key),
     "container.labels": lambda container, _: _labels(container.labels),
     "container.start_ts": lambda container, _: container.started or None,
     "k8s.ns.name": _of_pod(lambda pod, _: pod.namespace or None),
     "k8s.pod.name": _of_pod(lambda pod, _: pod.name or None),
     "k8s.pod.uid": _of_pod(lambda pod, _: pod.uid or None),
-    "k8s.pod.label": _of_pod(lambda pod, key: pod.labels.get(key or "")),
+    "k8s.pod.label": _of_pod(lambda pod, key: _label(pod.labels, key)),
     "k8s.pod.labels": _of_pod(lambda pod, _: _labels(pod.labels)),
 }
 """By the name of a field, its value; the second argument is its key."""
