@@ -454,7 +454,10 @@ static __always_inline bool read_address(struct ip_address *ip, const void *addr
 {
 	u64 at = (u64)address, word;
 
-	if (!have_rdonly_cast || at & 7)
+	if (!have_rdonly_cast)
+		return !bpf_probe_read_kernel(ip, sizeof(*ip), address);
+	asm volatile("" : "+r"(at)); /* not before that: 5.10 "R2 bitwise operator &= on pointer prohibited" */
+	if (at & 7)
 		return !bpf_probe_read_kernel(ip, sizeof(*ip), address);
 	word = pointer_at(at);
 	__builtin_memcpy(ip, &word, sizeof(word));

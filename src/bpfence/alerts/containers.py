@@ -20,6 +20,8 @@ from bpfence.events.values import escape
 from bpfence.workloads.model import Container, Mount
 
 MAX_LISTED: Final = 64
+MAX_SHOWN: Final = 256
+"""Characters of a label, or of a part of a mount."""
 MAX_KEPT: Final = 1024
 _ENCODER: Final = msgspec.json.Encoder()
 Members = tuple[dict[str, Any] | None, dict[str, Any] | None]
@@ -87,17 +89,22 @@ def _members(cgroup: str, container: Container | None) -> Members:
 
 
 def _labels(labels: Mapping[str, str] | None) -> dict[str, str] | None:
-    return None if labels is None else {escape(key): escape(value) for key, value in islice(labels.items(), MAX_LISTED)}
+    return None if labels is None else {_short(key): _short(value) for key, value in islice(labels.items(), MAX_LISTED)}
+
+
+def _short(text: str) -> str:
+    """A text as a line has it: an image's labels may be of any length."""
+    return escape(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")
 
 
 def _mount(mount: Mount) -> dict[str, Any]:
     return _without_nothing(
         {
-            "source": escape(mount.source),
-            "destination": escape(mount.destination),
-            "type": escape(mount.type),
+            "source": _short(mount.source),
+            "destination": _short(mount.destination),
+            "type": _short(mount.type),
             "writable": mount.writable,
-            "propagation": escape(mount.propagation),
+            "propagation": _short(mount.propagation),
         }
     )
 

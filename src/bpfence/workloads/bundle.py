@@ -22,7 +22,7 @@ from bpfence.workloads.cgroups import MAX_ID, Tree
 from bpfence.workloads.model import Container, Mount, Pod
 from bpfence.workloads.texts import BadAnswerError, decode, digest, first, labels, moment, short
 
-MAX_CONFIG: Final = 4 << 20
+MAX_CONFIG: Final = 64 << 20  # what execve takes of an environment, each byte written as six
 MAX_STATE: Final = 4 << 20
 MAX_STORE: Final = 16 << 20
 MAX_CONTAINERS: Final = 4096
@@ -382,9 +382,11 @@ def _by_crio(made: Container, annotations: Mapping[str, str]) -> Container:
     sandbox = annotations.get(f"{_CRIO}ContainerType") == "sandbox"
     name = "" if sandbox else annotations.get(f"{_KUBERNETES}container.name") or annotations.get(f"{_CRIO}Name", "")
     inner = _json_labels(annotations.get(f"{_CRIO}Labels"))
+    # CRI-O sets its own words on the sandbox alone: on a container they are annotations that whoever made the pod chose.
+    own_name, own_namespace = (annotations.get(f"{_CRIO}{word}") if sandbox else None for word in ("KubeName", "Namespace"))
     pod = _pod(
-        annotations.get(f"{_CRIO}KubeName") or annotations.get(f"{_KUBERNETES}pod.name", ""),
-        annotations.get(f"{_CRIO}Namespace") or annotations.get(f"{_KUBERNETES}pod.namespace", ""),
+        own_name or annotations.get(f"{_KUBERNETES}pod.name", ""),
+        own_namespace or annotations.get(f"{_KUBERNETES}pod.namespace", ""),
         annotations.get(f"{_KUBERNETES}pod.uid") or (inner or {}).get(f"{_KUBERNETES}pod.uid", ""),
     )
     image = annotations.get(f"{_CRIO}ImageName") or annotations.get(f"{_CRIO}Image", "")

@@ -27,8 +27,8 @@ from bpfence.workloads.model import Container, Mount, Pod
 from bpfence.workloads.texts import BadAnswerError, decode, digest, first, labels, moment, short
 
 SOCKETS: Final = {"docker": "/run/docker.sock", "podman": "/run/podman/podman.sock"}
-MAX_LIST: Final = 16 << 20
-MAX_ANSWER: Final = 4 << 20
+MAX_LIST: Final = 64 << 20
+MAX_ANSWER: Final = 64 << 20
 MAX_EVENT: Final = 256 << 10
 MAX_CONTAINERS: Final = 4096
 MAX_IMAGES: Final = 1024

@@ -57,6 +57,8 @@ def learned(data: bytes, sender: int, tree: Tree, bundles: Bundles) -> Container
     if f"{theirs}/".startswith(f"{cgroup.rstrip('/')}/"):
         # A class put on it would be that of the runtime, too, and of whatever else is there.
         raise BadAnswerError("the container has no cgroup of its own")
+    if config is None and state.bundle:
+        raise BadAnswerError("the bundle's config.json cannot be read in time, or is too large")
     running = Running(state.id, state.pid, state.bundle, tree.runtime_above(sender), created=time.time_ns())
     return bundles.described(running, config, cgroup)
 
@@ -107,7 +109,12 @@ class HookServer:
                 if not self._closed.wait(0.05):  # out of descriptors: others will be given back
                     continue
                 return
-            threading.Thread(target=self._answer, args=(connection,), name="bpfence-hook-one", daemon=True).start()
+            try:
+                threading.Thread(target=self._answer, args=(connection,), name="bpfence-hook-one", daemon=True).start()
+            except RuntimeError:  # no room for a thread: the hook does what it was installed to do without an answer
+                connection.close()
+                self._turns.release()
+                self._closed.wait(0.05)
 
     def _answer(self, connection: socket.socket) -> None:
         try:

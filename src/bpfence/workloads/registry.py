@@ -28,6 +28,8 @@ from bpfence.workloads.select import described, selected
 
 HOOK: Final = "hook"
 """The source that tells of containers before their first instruction. It does not tell of their end."""
+_RANK: Final = {source: rank for rank, source in enumerate(("cgroups", "bundles", HOOK))}
+"""Who is believed less, first: the word of an engine, which knows of changes, comes last."""
 MAX_CONTAINERS: Final = 8192
 """Half of what the kernel's map holds: what is gone leaves it a moment later."""
 MAX_TEXT: Final = 4096
@@ -145,25 +147,42 @@ class Registry:
         return msgspec.structs.replace(container, cgroup_id=number) if number else None
 
     def _ended(self) -> list[str]:
-        """Containers that only the hook has told of, and whose cgroups are gone."""
-        others = [told for source, told in self._told.items() if source != HOOK]
+        """Containers that the hook has told of, and whose cgroups are gone, or are others by the same name now."""
         hooked = self._told.get(HOOK, {})
-        ended = [path for path, one in hooked.items() if self._identify(path) != one.cgroup_id and not any(path in told for told in others)]
+        ended = [path for path, one in hooked.items() if self._identify(path) != one.cgroup_id]
         for path in ended:
             del hooked[path]
         return ended
 
+    def _current(self, path: str, told: list[Container]) -> list[Container]:
+        """Of what was told of a cgroup, that which is about the one that has this path now, where it is about several."""
+        if len({one.cgroup_id for one in told}) < 2:
+            return told
+        number = self._identify(path)
+        return [one for one in told if one.cgroup_id == number] or told
+
+    def _makes_room(self, container: Container) -> bool:
+        """Takes away a container of which nothing is known but its path, for one that is known: whoever may make cgroups can make
+        many that look like containers. What is known by its path alone is treated as that, registered or not."""
+        bare = (
+            next((path for path, entry in self._entries.items() if not described(entry.container)), None) if described(container) else None
+        )
+        if bare is not None:
+            self._drop(bare, self._entries[bare])
+        return bare is not None
+
     def _update(self, paths: set[str]) -> None:
         """Look again at what the sources say of these cgroups, and at what is below them."""
         changed = set()
+        sources = [told for _, told in sorted(self._told.items(), key=lambda item: _RANK.get(item[0], len(_RANK)))]
         for path in paths:
-            entry, container = self._entries.get(path), joined([told[path] for told in self._told.values() if path in told])
+            entry, container = self._entries.get(path), joined(self._current(path, [told[path] for told in sources if path in told]))
             if container is None:
                 if entry is not None:
                     self._drop(path, entry)
                     changed.add(path)
             elif entry is None or entry.container != container:
-                if entry is None and len(self._entries) >= MAX_CONTAINERS:
+                if entry is None and len(self._entries) >= MAX_CONTAINERS and not self._makes_room(container):
                     self._tell_full(f"there are more than {MAX_CONTAINERS}")
                     continue
                 if entry is not None and entry.container.cgroup_id != container.cgroup_id:

@@ -7,6 +7,7 @@ nonsense costs a thread that waits; the others go on. A container is told apart 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -165,8 +166,12 @@ class Watch:
         self._threads = [threading.Thread(target=self._look, name=f"bpfence-{name}", daemon=True)]
         if hasattr(source, "watch"):
             self._threads.append(threading.Thread(target=self._listen, name=f"bpfence-{name}-events", daemon=True))
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:  # no room for a thread just now
+            self._closed.set()
+            raise
 
     def _look(self) -> None:
         failures = 0
@@ -174,7 +179,7 @@ class Watch:
             self._changed.clear()
             try:
                 found = self._source.snapshot()
-            except (OSError, BadAnswerError, BpfenceError) as error:
+            except Exception as error:  # whatever goes wrong, threads that cannot be started included, it is tried again
                 failures += 1
                 self._tell(str(error)[:MAX_REASON] or type(error).__name__)
                 self._found(self._name, None)
@@ -195,8 +200,9 @@ class Watch:
             began = time.monotonic()
             try:
                 self._source.watch(self._note)  # type: ignore[attr-defined]  # asked for above
-            except (OSError, BadAnswerError, BpfenceError):
-                pass
+            except Exception as error:
+                if not isinstance(error, OSError | BadAnswerError | BpfenceError):
+                    self._tell(f"{type(error).__name__}: {error}"[:MAX_REASON])
             failures = 0 if time.monotonic() - began > LONGEST_PAUSE else failures + 1
             self._closed.wait(backoff(failures, self._pause))
 
@@ -250,7 +256,8 @@ class Watches:
 
     def _wait(self) -> None:
         while not self._closed.wait(self._poll):
-            self._begin()
+            with contextlib.suppress(RuntimeError):  # no room for a thread: another time
+                self._begin()
 
     def look_again(self) -> None:
         """Ask all of them now."""

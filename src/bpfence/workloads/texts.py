@@ -42,7 +42,7 @@ def short(text: str | None, limit: int = MAX_TEXT) -> str:
 
 def labels(given: Mapping[str, str | None] | None) -> dict[str, str]:
     """The first labels by their names, each cut to a size."""
-    return {short(name): short(value) for name, value in sorted(islice((given or {}).items(), MAX_LABELS))}
+    return {short(name): short(value) for name, value in islice(sorted((given or {}).items()), MAX_LABELS)}
 
 
 def first(items: Iterable[T] | None) -> tuple[T, ...]:

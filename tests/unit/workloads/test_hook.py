@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -32,6 +33,7 @@ class Agent:
         self.host.process(os.getpid(), "/runtime/service")
         self.bundle = folder / "bundle"
         self.bundle.mkdir()
+        (self.bundle / "config.json").write_text("{}")
         self.path = folder / "run" / "hook.sock"
         self.registered: list[Container] = []
         self.told: list[str] = []
@@ -188,3 +190,25 @@ def test_a_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
     while again._thread.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not again._thread.is_alive()
+
+
+def test_a_bundle_that_cannot_be_read_is_no_container_without_words(agent: Agent, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    answer = agent.starts(id="web", pid=agent.host.process(70, "/web"), bundle=str(tmp_path))
+    assert answer.startswith(b"no: the bundle's config.json")
+    assert agent.registered == []
+
+
+def test_where_no_thread_can_be_started_the_next_hook_is_answered(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid, begin, refusals = agent.host.process(70, "/web"), threading.Thread.start, [1]
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "bpfence-hook-one" and refusals:
+            refusals.pop()
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with contextlib.suppress(ConnectionResetError):
+        assert agent.starts(id="web", pid=pid) == b""
+    assert agent.starts(id="web", pid=pid) == b"ok\n"
