@@ -36,6 +36,8 @@ TASKS: Final = (
     "/run/docker/containerd/daemon/io.containerd.runtime.v2.task/*",
 )
 """Folders with a bundle for each container, as containerd's shims keep them; the last part is the namespace."""
+_OF_RUNTIMES: Final = ("io.kubernetes.", "io.container.", "io.podman.", "nerdctl/")
+"""Beginnings of annotations that are looked at: whoever makes a pod may give it any number of others."""
 _CRI: Final = "io.kubernetes.cri."
 _CRIO: Final = "io.kubernetes.cri-o."
 _KUBERNETES: Final = "io.kubernetes."
@@ -187,7 +189,8 @@ class Bundles:
 
     def described(self, running: Running, config: Config | None, cgroup: str) -> Container:
         """What a bundle and what its runtime keeps beside it say of the container in a cgroup."""
-        annotations = labels((config and config.annotations) or {})
+        said = (config and config.annotations) or {}
+        annotations = labels({name: value for name, value in said.items() if name.startswith(_OF_RUNTIMES)})
         made = Container(
             id=running.id[:MAX_ID],
             cgroup=cgroup,

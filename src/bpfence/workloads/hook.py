@@ -200,7 +200,7 @@ def listens(path: Path) -> bool | None:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # more wait there than it takes: somebody does listen
             return True
         except PermissionError:
             return None

@@ -61,7 +61,14 @@ def ask(path: str, state: bytes, seconds: float) -> None:
 
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     connection.settimeout(left())
-    connection.connect(path)
+    while True:
+        try:
+            connection.connect(path)
+            break
+        except BlockingIOError:  # more hooks wait there than it takes
+            if time.monotonic() > end:
+                raise HookError("no answer in time") from None
+            time.sleep(0.02)
     uid = int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[4:8], sys.byteorder)
     if uid not in (0, os.geteuid()):
         raise HookError(f"user {uid} listens at {path}, not root")
