@@ -569,8 +569,13 @@ class KernelBtf:
         self._btf = ffi.NULL
 
     def functions(self, prefix: str) -> dict[str, Function]:
-        """Every function whose name starts with `prefix`."""
-        return {self._name(id): Function(id, self._prototype(id), self._parameters(id)) for id in self._list(lib.BTF_KIND_FUNC, prefix)}
+        """Every function whose name starts with `prefix`; of several with one name the first, which is what programs are attached to."""
+        found: dict[str, Function] = {}
+        for id in self._list(lib.BTF_KIND_FUNC, prefix):
+            name = self._name(id)
+            if name not in found:
+                found[name] = Function(id, self._prototype(id), self._parameters(id))
+        return found
 
     def typedefs(self, prefix: str) -> list[str]:
         """Names of the typedefs that start with `prefix`."""
