@@ -617,10 +617,10 @@ class Engine:
     def _attach(self, parsed: Object, choices: Collection[Choice], deciding: Collection[Choice]) -> None:
         """`deciding`: those that the shared engine is put into before."""
         for choice in choices:
-            if choice.row.kind is Kind.TAIL:
-                self._maps["ended_calls"].put(_U32.pack(0), _U32.pack(parsed.fd(choice.program)))
-                continue
             try:
+                if choice.row.kind is Kind.TAIL:
+                    self._maps["ended_calls"].put(_U32.pack(0), _U32.pack(parsed.fd(choice.program)))
+                    continue
                 if choice in deciding:
                     self._sharing.extend(choice, parsed.fd(choice.program), self._pins)
                 link = parsed.attach(choice.program)

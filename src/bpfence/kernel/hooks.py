@@ -115,7 +115,7 @@ def _result(calls: str, *events: str) -> tuple[Row, ...]:
 def _tail(program: str, function: str, rows: Iterable[Row]) -> Row:
     """The program that those of `rows` with this tail go on in."""
     events = dict.fromkeys(event for row in rows if row.tail == program and row.kind is Kind.RETURN for event in row.events)
-    return Row(f"tail:{program}", (Variant(program),), tuple(events), Kind.TAIL, function)
+    return Row(f"tail:{program}", (Variant(program),), tuple(events), Kind.TAIL, function, optional=True)
 
 
 def _move(program: str, kind: Kind) -> Row:

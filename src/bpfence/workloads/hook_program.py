@@ -13,7 +13,7 @@ import sys
 import time
 
 MAX_STATE = 256 << 10
-MAX_CONFIG = 16 << 20
+MAX_CONFIG = 64 << 20
 MAX_ANSWER = 4096
 HOOK = "--bpfence-hook"
 BUNDLE_COMMANDS = ("create", "run", "restore")

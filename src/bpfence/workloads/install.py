@@ -38,6 +38,7 @@ _SOCKETS: Final = {
     "docker": "/run/docker.sock",
 }
 _REAL: Final = ("runc", "crun")
+_SYSTEM_PYTHON: Final = "/usr/bin/python3"
 _SEARCH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FOLDER: Final = Path("/usr/local/libexec/bpfence")
 HOOKS: Final = Path("/usr/share/containers/oci/hooks.d")
@@ -140,13 +141,27 @@ def _wrapper(runtime: str) -> Path:
 
 def _copy(name: str, host: Host) -> Path:
     """A copy of the program that runs by itself."""
-    interpreter = host.interpreter or os.path.realpath(sys.executable)
+    interpreter = host.interpreter or _interpreter()
     first = f"#!{interpreter} -IS\n"
     if len(first) > MAX_SHEBANG or any(letter.isspace() for letter in interpreter):
         raise UsageError(f"{interpreter}: the kernel starts no script by an interpreter of such a path")
     path = host.at(FOLDER / name)
     _write(path, first + Path(hook_program.__file__).read_text(encoding="utf-8"), 0o755)
     return path
+
+
+def _interpreter() -> str:
+    """The system's Python where there is one, since its name outlives upgrades and it is root's; else that which runs bpfence. UsageError
+    where others than root may change that: it would run as root for every container."""
+    if os.access(_SYSTEM_PYTHON, os.X_OK):
+        return _SYSTEM_PYTHON
+    own = os.path.realpath(sys.executable)
+    for path in (Path(own), *Path(own).parents):
+        status = path.stat()
+        if status.st_uid != 0 or (status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX):
+            hint = f"install Python as {_SYSTEM_PYTHON}"
+            raise UsageError(f"{path} is not root's alone, and what is below it would run as root for every container: {hint}")
+    return own
 
 
 def _docker_with(wrapper: Path, host: Host) -> str:

@@ -60,11 +60,16 @@ class Sources(Protocol):
 
 
 class Entry(NamedTuple):
-    """A container as all sources know it, and its class. `number`: of the class in the tables in force; 0 without tables."""
+    """A container as all sources know it, and its class.
+
+    `number`: of the class in the tables in force; 0 without tables. `waits`: these have none for it. Until tables with one are made, what
+    the container had before stays in force, or nothing is known of it.
+    """
 
     container: Container
     selected: Class
     number: int
+    waits: bool = False
 
 
 class Registry:
@@ -131,10 +136,10 @@ class Registry:
         entry = self._entries.get(path)
         if entry is None or not entry.number:
             raise KernelError("there is no room for this container" if self._target is not None else "no policies are in force yet")
-        if entry.number == abi.WORKLOAD_PENDING and entry.selected in self._given_up:
+        if entry.waits and entry.selected in self._given_up:
             raise KernelError("the tables cannot have a class for this container")
         # Its first process has been at work since it came to the cgroup, and is known as it was then until the next swap.
-        return entry.number != abi.WORKLOAD_PENDING and not self._stale
+        return not entry.waits and not self._stale
 
     def _kept(self, container: Container) -> Container | None:
         """A container that can have a class; with the number of its cgroup. None for others, and for what is larger than anything real."""
@@ -159,17 +164,19 @@ class Registry:
         if len({one.cgroup_id for one in told}) < 2:
             return told
         number = self._identify(path)
-        return [one for one in told if one.cgroup_id == number] or told
+        return [one for one in told if one.cgroup_id == number] if number else told
 
-    def _makes_room(self, container: Container) -> bool:
-        """Takes away a container of which nothing is known but its path, for one that is known: whoever may make cgroups can make
-        many that look like containers. What is known by its path alone is treated as that, registered or not."""
-        bare = (
-            next((path for path, entry in self._entries.items() if not described(entry.container)), None) if described(container) else None
-        )
-        if bare is not None:
-            self._drop(bare, self._entries[bare])
-        return bare is not None
+    def _room_for(self, container: Container) -> str | None:
+        """The cgroup of a container of which nothing is known but its path, taken away for one that is known; None: there is no room.
+
+        Whoever may make cgroups can make many that look like containers. What is known by its path alone is treated as that, registered or
+        not.
+        """
+        bare = (path for path, entry in self._entries.items() if not described(entry.container))
+        found = next(bare, None) if described(container) else None
+        if found is not None:
+            self._drop(found, self._entries[found])
+        return found
 
     def _update(self, paths: set[str]) -> None:
         """Look again at what the sources say of these cgroups, and at what is below them."""
@@ -182,9 +189,12 @@ class Registry:
                     self._drop(path, entry)
                     changed.add(path)
             elif entry is None or entry.container != container:
-                if entry is None and len(self._entries) >= MAX_CONTAINERS and not self._makes_room(container):
+                if entry is None and len(self._entries) >= MAX_CONTAINERS:
                     self._tell_full(f"there are more than {MAX_CONTAINERS}")
-                    continue
+                    gone = self._room_for(container)
+                    if gone is None:
+                        continue
+                    changed.add(gone)
                 if entry is not None and entry.container.cgroup_id != container.cgroup_id:
                     self._drop(path, entry)
                     entry = None
@@ -208,17 +218,22 @@ class Registry:
     def _classify(self, path: str) -> None:
         entry = self._entries[path]
         chosen = self._select(path, self._selectors)
-        number = self._number(chosen, self._numbers) if self._target is not None else 0
+        number, waits = self._number(entry, chosen, self._numbers) if self._target is not None else (0, False)
         if self._target is not None and number != entry.number:
             number = self._put(entry.container.cgroup_id, number)
             if entry.number or not self._as_untold(path, chosen):
                 self._stale = True
-        self._entries[path] = entry._replace(selected=chosen, number=number)
+        self._entries[path] = entry._replace(selected=chosen, number=number, waits=waits)
 
-    @staticmethod
-    def _number(chosen: Class, numbers: Mapping[Class, int]) -> int:
-        """The number of a class; where no policy selects containers, that of any container."""
-        return numbers.get(chosen, abi.WORKLOAD_PENDING) if numbers else abi.WORKLOAD_FIRST
+    def _number(self, entry: Entry, chosen: Class, numbers: Mapping[Class, int]) -> tuple[int, bool]:
+        """The number of a class in tables, and whether it waits for one; where no policy selects containers, that of any container. As with
+        policies, what was in force stays until what follows it can be: a container of which more becomes known is not unknown meanwhile."""
+        if not numbers:
+            return abi.WORKLOAD_FIRST, False
+        if chosen in numbers:
+            return numbers[chosen], False
+        stays = numbers == self._numbers and entry.number >= abi.WORKLOAD_FIRST
+        return (entry.number if stays else abi.WORKLOAD_PENDING), True
 
     def _put(self, cgroup: int, number: int) -> int:
         assert self._target is not None
@@ -287,12 +302,12 @@ class Registry:
     def wants_classes(self) -> bool:
         """Whether containers wait for tables that know their class."""
         with self._lock:
-            return any(entry.number == abi.WORKLOAD_PENDING and entry.selected not in self._given_up for entry in self._entries.values())
+            return any(entry.waits and entry.selected not in self._given_up for entry in self._entries.values())
 
     def give_up(self) -> None:
         """Tables with the classes that are waited for cannot be had: their containers stay unknown."""
         with self._lock:
-            self._given_up |= {entry.selected for entry in self._entries.values() if entry.number == abi.WORKLOAD_PENDING}
+            self._given_up |= {entry.selected for entry in self._entries.values() if entry.waits}
             self._lock.notify_all()
 
     def seen(self, policies: PolicySet) -> list[Class]:
@@ -317,7 +332,8 @@ class Registry:
             new = {}
             for path, entry in self._entries.items():
                 chosen = self._select(path, known)
-                new[path] = entry._replace(selected=chosen, number=self._number(chosen, numbers))
+                number, waits = self._number(entry, chosen, numbers)
+                new[path] = entry._replace(selected=chosen, number=number, waits=waits)
             yield {entry.container.cgroup_id: entry.number for entry in new.values()}
             if numbers != self._numbers:
                 self._given_up = frozenset()
@@ -332,7 +348,7 @@ class Registry:
             self._target = target
             self._full = False
             if target is None:
-                self._entries = {path: entry._replace(number=0) for path, entry in self._entries.items()}
+                self._entries = {path: entry._replace(number=0, waits=False) for path, entry in self._entries.items()}
 
 
 def _above(path: str) -> Iterator[str]:

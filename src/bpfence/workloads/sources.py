@@ -23,6 +23,7 @@ from bpfence.workloads.bundle import Bundles
 from bpfence.workloads.cgroups import Tree
 from bpfence.workloads.hook import SOCKET, HookServer
 from bpfence.workloads.model import Container
+from bpfence.workloads.registry import Registry, joined
 from bpfence.workloads.texts import BadAnswerError
 
 FIRST_PAUSE: Final = 1.0
@@ -77,28 +78,12 @@ def all_sources(tree: Tree, sockets: dict[str, str] | None = None) -> dict[str, 
     return found
 
 
-def joined(known: Container, more: Container) -> Container:
-    """What two sources say of one cgroup: the second where it says anything. Both must be about the same id, else the second counts."""
-    if known.id != more.id:
-        return more
-    said = {name: value for name in Container.__struct_fields__ if (value := getattr(more, name)) not in ("", 0, None, ())}
-    if more.privileged is False:
-        said["privileged"] = False
-    if known.pod is not None and more.pod is not None:
-        inner = {name: value for name in more.pod.__struct_fields__ if (value := getattr(more.pod, name)) not in ("", None)}
-        said["pod"] = msgspec.structs.replace(known.pod, **inner)
-    if known.sandbox:
-        said["sandbox"] = True
-    return msgspec.structs.replace(known, **said)
-
-
 def merged(lists: Iterable[Iterable[Container]]) -> list[Container]:
     """The containers of several sources, by their cgroups."""
-    found: dict[str, Container] = {}
+    told: dict[str, list[Container]] = {}
     for container in (container for containers in lists for container in containers):
-        known = found.get(container.cgroup)
-        found[container.cgroup] = container if known is None else joined(known, container)
-    return sorted(found.values(), key=lambda container: container.cgroup)
+        told.setdefault(container.cgroup, []).append(container)
+    return [whole for path in sorted(told) if (whole := joined(told[path])) is not None]
 
 
 def asked(sources: dict[str, Source], seconds: float = SNAPSHOT_SECONDS) -> tuple[dict[str, list[Container]], dict[str, str]]:
@@ -109,17 +94,21 @@ def asked(sources: dict[str, Source], seconds: float = SNAPSHOT_SECONDS) -> tupl
     def ask(name: str, source: Source) -> None:
         try:
             found = source.snapshot()
-        except (OSError, BadAnswerError, BpfenceError) as error:
-            silent[name] = str(error) or type(error).__name__
+        except Exception as error:  # whatever goes wrong with one, the others are heard
+            silent[name] = str(error)[:MAX_REASON] or type(error).__name__
         else:
             answers[name] = found
 
     threads = [threading.Thread(target=ask, args=item, name=f"bpfence-{item[0]}", daemon=True) for item in sources.items()]
-    for thread in threads:
-        thread.start()
+    for (name, _), thread in zip(sources.items(), threads, strict=True):
+        try:
+            thread.start()
+        except RuntimeError as error:  # no room for a thread
+            silent[name] = str(error)
     deadline = time.monotonic() + seconds
     for thread in threads:
-        thread.join(max(deadline - time.monotonic(), 0))
+        if thread.ident is not None:
+            thread.join(max(deadline - time.monotonic(), 0))
     answered = {name: answers[name] for name in sources if name in answers}
     return answered, {name: why for name, why in silent.items() if name not in answered}
 
@@ -178,7 +167,7 @@ class Watch:
         while not self._closed.is_set():
             self._changed.clear()
             try:
-                found = self._source.snapshot()
+                self._found(self._name, self._source.snapshot())
             except Exception as error:  # whatever goes wrong, threads that cannot be started included, it is tried again
                 failures += 1
                 self._tell(str(error)[:MAX_REASON] or type(error).__name__)
@@ -186,7 +175,6 @@ class Watch:
                 self._closed.wait(backoff(failures, self._pause))
                 continue
             failures = 0
-            self._found(self._name, found)
             self._changed.wait(self._poll)
 
     def _tell(self, why: str) -> None:
@@ -220,7 +208,8 @@ class Watch:
         if hasattr(self._source, "stop"):
             self._source.stop()
         for thread in self._threads:
-            thread.join(1.0)
+            if thread.ident is not None:
+                thread.join(1.0)
 
 
 class Watches:
@@ -272,16 +261,6 @@ class Watches:
             watch.close()
 
 
-class Registry(Protocol):
-    """Who is told: the agent's registry of containers."""
-
-    def found(self, source: str, containers: Iterable[Container] | None) -> None:
-        """See `Found`."""
-
-    def register(self, container: Container) -> None:
-        """One that is about to start; an exception where its policies are not in force when this returns."""
-
-
 class HostSources:
     """All sources of this host for an agent, the hook among them. What is not there, or cannot be had, is told and done without.
 
@@ -327,10 +306,13 @@ class HostSources:
 
     def start(self, registry: Registry) -> None:
         """Tell of changes from now on, in threads."""
-        if self._server is not None:
-            self._server.start(registry.register)
-        if self._tree is not None:
-            self._watches = Watches(self._tree, registry.found, make=self._make, report=self._report)
+        try:
+            if self._server is not None:
+                self._server.start(registry.register)
+            if self._tree is not None:
+                self._watches = Watches(self._tree, registry.found, make=self._make, report=self._report)
+        except RuntimeError as error:  # no room for a thread: what is in force stays, and the agent goes on
+            self._report(f"containers that change, or start, are not heard of until a restart: {error}")
 
     def close(self) -> None:
         """Tell of nothing more."""

@@ -12,12 +12,12 @@ from bpfence.errors import KernelError
 from bpfence.kernel import libbpf
 from bpfence.kernel.engine import OBJECT, Engine
 from bpfence.kernel.features import Answer, Features, Probe
-from bpfence.kernel.hooks import PROGRAMS, Kind
+from bpfence.kernel.hooks import ENDED, PROGRAMS, Kind
 from bpfence.kernel.libbpf import Object
 from bpfence.kernel.programs import Choice
 from bpfence.kernel.sharing import EXTENSIONS, FUNCTION, Sharing, decides, wants
 from bpfence.kernel.sharing import OBJECT as SHARED
-from tests.unit.kernel.test_engine import FEATURES, PROBES, YES, FakeObject, fake
+from tests.unit.kernel.test_engine import FEATURES, PROBES, YES, FakeMap, FakeObject, fake
 from tools import bpf_stack
 
 __all__ = ["fake"]
@@ -150,3 +150,33 @@ def test_what_an_earlier_agent_has_put_in_is_taken_over(fake: type[FakeObject], 
     assert not sharing.aim(FakeObject(Path("x.o")), [CHOICES["path_mkdir__file"]], {}), "both extensions are there"  # type: ignore[arg-type]
     sharing.close()
     assert fake.loads == []
+
+
+ALIKE = Features({**PROBES, "extensions": YES}, SHARING.functions, prototypes=dict.fromkeys(SHARING.functions, 1))
+OWN_TYPE = Features(ALIKE.probes, ALIKE.functions, prototypes={**ALIKE.prototypes, "__x64_sys_dup2": 2})
+
+
+def test_ends_of_system_calls_of_one_type_go_on_in_one_program(fake: type[FakeObject], extended: list[int]) -> None:
+    engine = Engine(OWN_TYPE, "lsm", Path("x.o"), None)
+    assert engine.attach(["file.dup"]) == {}
+    engine.attach(["file.dup", "process.setns"])
+    assert [ENDED in programs for programs in fake.loads].count(True) == 1
+    (own,) = [programs for programs in fake.loads if ENDED in programs]
+    assert "dup2__call" in own
+    assert not {"dup__call", "dup3__call", "setns__call"} & set(own)
+    assert len(engine._maps["ended_calls"].values) == 1  # type: ignore[attr-defined]
+    engine.release(["file.open"])
+    assert engine._maps["ended_calls"].values == {}  # type: ignore[attr-defined]
+
+
+def test_where_nothing_can_be_gone_on_in_the_events_are_not_supported(
+    fake: type[FakeObject], extended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(self: FakeMap, key: bytes, value: bytes) -> None:
+        if value and self is engine._maps["ended_calls"]:  # type: ignore[comparison-overlap]
+            raise KernelError("Invalid argument")
+        self.values[key] = value
+
+    engine = Engine(ALIKE, "lsm", Path("x.o"), None)
+    monkeypatch.setattr(FakeMap, "put", put)
+    assert "Invalid argument" in engine.attach(["file.dup"])["file.dup"]

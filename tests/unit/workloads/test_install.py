@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bpfence.errors import UsageError
+from bpfence.workloads import install as install_module
 from bpfence.workloads.hook_program import HOOK
 from bpfence.workloads.install import CONTAINERD, DAEMON, FOLDER, HOOKS, Asked, Host, Standing, install, standing, uninstall
 
@@ -194,3 +195,13 @@ def test_the_real_runtime(host: Host) -> None:
 
 def test_this_machine_has_an_answer() -> None:
     assert [found.runtime for found in standing()] == ["podman", "crio", "containerd", "docker"]
+
+
+def test_no_interpreter_that_others_may_change_is_run_for_every_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "python"
+    own.write_text("")
+    own.chmod(0o777)
+    monkeypatch.setattr(install_module, "_SYSTEM_PYTHON", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(install_module.sys, "executable", str(own))
+    with pytest.raises(UsageError, match="not root's alone"):
+        install_module._interpreter()

@@ -330,3 +330,60 @@ def test_the_numbers_are_those_of_the_tables() -> None:
     rig = Rig()
     assert compile_policies(POLICIES, workloads=rig.registry.seen(POLICIES)).workloads == rig.known
     assert HOOK == "hook"
+
+
+def test_a_container_of_which_more_becomes_known_keeps_its_class_meanwhile() -> None:
+    rig = Rig(many())
+    rig.registry.found("docker", [rig.container("web", image="i1")])
+    before = rig.of("web")
+    assert len(before) == 1
+    rig.registry.found("docker", [rig.container("web", image="both")])
+    assert (rig.of("web"), rig.registry.wants_classes) == (before, True)
+    with rig.registry.swapping(rig.known) as numbers:  # for other reasons, with the same tables
+        rig.kernel.classes = dict(numbers)
+    assert (rig.of("web"), rig.registry.wants_classes) == (before, True)
+    rig.registry.give_up()
+    assert (rig.of("web"), rig.registry.wants_classes) == (before, False)
+    rig.swap(many())
+    assert len(rig.of("web")) == 2
+
+
+def test_what_the_hook_said_of_an_earlier_cgroup_ends_with_it() -> None:
+    rig = Rig()
+    rig.at_once = True
+    first = rig.container("web", image="nginx")
+    rig.registry.register(first)
+    rig.cgroups[first.cgroup] = 7
+    again = msgspec.structs.replace(first, cgroup_id=7, image="", name="")
+    rig.registry.found("cgroups", [again])
+    assert rig.kernel.classes.keys() == {7}
+    assert rig.registry.containers() == [again]
+
+
+def test_what_is_told_of_a_cgroup_that_is_another_by_now_counts_for_nothing() -> None:
+    rig = Rig()
+    old = rig.container("web", image="nginx")
+    rig.cgroups[old.cgroup] = 7
+    rig.registry.found("docker", [old])
+    rig.registry.found("cgroups", [msgspec.structs.replace(old, cgroup_id=7, image="")])
+    assert rig.kernel.classes.keys() == {7}
+
+
+def test_the_word_of_an_engine_comes_after_the_hooks() -> None:
+    rig = Rig()
+    rig.at_once = True
+    rig.registry.found("docker", [])
+    web = rig.container("web", image="nginx")
+    rig.registry.register(msgspec.structs.replace(web, name="old"))
+    rig.registry.found("docker", [msgspec.structs.replace(web, name="new")])
+    assert [one.name for one in rig.registry.containers()] == ["new"]
+
+
+def test_folders_that_look_like_containers_take_no_room_from_those_that_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    monkeypatch.setattr(registry_module, "MAX_CONTAINERS", 2)
+    rig.registry.found("cgroups", [rig.container("a"), rig.container("b"), rig.container("c")])
+    rig.registry.found("docker", [rig.container("web", image="nginx")])
+    assert rig.of("web") == {NGINX}
+    assert len(rig.registry.containers()) == 2
+    assert len(rig.said) == 1

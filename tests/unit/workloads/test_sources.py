@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from bpfence.errors import KernelError
 from bpfence.workloads.cgroups import Tree
 from bpfence.workloads.cri import Cri
 from bpfence.workloads.model import Container, Pod
+from bpfence.workloads.registry import Registry, joined
 from bpfence.workloads.sources import (
     LONGEST_PAUSE,
     MAX_REASONS,
@@ -26,7 +28,6 @@ from bpfence.workloads.sources import (
     all_sources,
     backoff,
     gather,
-    joined,
     merged,
 )
 from bpfence.workloads.texts import BadAnswerError
@@ -77,19 +78,23 @@ class Tells(Scripted):
 
 def test_two_sources_on_one_container() -> None:
     more = Container(ID, PLAIN.cgroup, name="web", privileged=False, pod=Pod("a", "b", "c"))
-    both = joined(PLAIN, more)
+    both = joined([PLAIN, more])
+    assert both is not None
     assert both == msgspec.structs.replace(PLAIN, name="web", privileged=False, pod=Pod("a", "b", "c"))
-    assert joined(both, PLAIN) == both
-    labelled = joined(both, Container(ID, PLAIN.cgroup, sandbox=True, pod=Pod("a", "b", labels={"x": "y"})))
+    assert joined([both, PLAIN]) == both
+    labelled = joined([both, Container(ID, PLAIN.cgroup, sandbox=True, pod=Pod("a", "b", labels={"x": "y"}))])
+    assert labelled is not None
     assert labelled.pod == Pod("a", "b", "c", {"x": "y"})
-    assert joined(labelled, both).sandbox
+    again = joined([labelled, both])
+    assert again is not None
+    assert again.sandbox
 
 
 def test_labels_that_were_told_stay_and_none_may_be_told() -> None:
     told = msgspec.structs.replace(PLAIN, labels={"x": "y"}, pod=Pod("a", "b", labels={"x": "y"}))
-    assert joined(told, msgspec.structs.replace(PLAIN, pod=Pod("a", "b"))) == told
+    assert joined([told, msgspec.structs.replace(PLAIN, pod=Pod("a", "b"))]) == told
     nothing = msgspec.structs.replace(PLAIN, labels={}, pod=Pod("a", "b", labels={}))
-    assert joined(told, nothing) == joined(PLAIN, nothing) == nothing
+    assert joined([told, nothing]) == joined([PLAIN, nothing]) == nothing
 
 
 def test_one_id_in_two_cgroups_is_two_containers() -> None:
@@ -272,3 +277,35 @@ def test_pauses_grow_to_an_end() -> None:
     assert pauses == sorted(pauses)
     assert pauses[0] == 2.0
     assert pauses[-1] == LONGEST_PAUSE
+
+
+def test_a_watch_goes_on_when_what_it_found_cannot_be_put_in_force() -> None:
+    calls: list[list[Container] | None] = []
+    enough = threading.Event()
+
+    def found(_: str, containers: list[Container] | None) -> None:
+        calls.append(containers)
+        if len(calls) == 1:
+            raise KernelError("no room")
+        if containers == []:
+            enough.set()
+
+    watch = Watch("x", Scripted([PLAIN], []), found, poll=0.01, pause=0.01)
+    assert enough.wait(30)
+    watch.close()
+    assert calls[:3] == [[PLAIN], None, []]
+
+
+def test_where_no_thread_can_be_started_the_agent_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    said: list[str] = []
+    host = FakeHost(tmp_path)
+    sources = HostSources(said.append, hook=None, tree=lambda: host.tree, make=lambda _: {"x": Scripted([PLAIN])})
+    registry = Registry(lambda: None, lambda _: 0)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    sources.ask(registry)
+    sources.start(registry)
+    assert len(said) == 1
+    assert "not heard of" in said[0]
