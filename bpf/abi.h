@@ -346,7 +346,15 @@ enum action_id {
 #define IMAGE_FORK_CHANGES 4        /* some rule uses lineage or the parent's executable: a fork changes the subject */
 #define IMAGE_DETAILS 32            /* records carry what is marked so above: some rule is reported with its result */
 
-#define PERMISSION_SOCKETS 0x80000000
+/* Of some events, by NEEDED_*: bits of which an event must have one, or no rule about it holds. It is the first look of their hooks. */
+#define NEEDED_OPEN 0               /* file.open: ACCESS_* */
+#define NEEDED_PERMISSION 1         /* file.permission: ACCESS_*, NEEDED_PLACELESS */
+#define NEEDED_MMAP 2               /* file.mmap: PROT_*, NEEDED_SHARED */
+#define NEEDED_MPROTECT 3           /* file.mprotect: the same */
+#define NEEDED_EVENTS 4
+#define NEEDED_SHARED 0x20000000    /* the mapping is shared */
+#define NEEDED_NONE 0x40000000      /* a rule may hold without any of the bits */
+#define NEEDED_PLACELESS 0x80000000 /* a rule may hold for what has no place in the tree of files */
 struct image_header {
 	__u32 magic;
 	__u32 abi;
@@ -372,7 +380,7 @@ struct image_header {
 	__u32 lasting[2];            /* bit d: what dimension d looks at stays as it is as long as the access, the files, their names and the process do */
 	__u32 addressed[2];          /* bit d: dimension d looks at nothing but a socket's kind, addresses and ports: struct socket_facts */
 	__u32 steady[2];             /* bit d: dimension d looks at nothing of a process but what struct known_rows is kept under */
-	__u32 permission_access;     /* ACCESS_* without which no rule about file.permission holds; PERMISSION_SOCKETS: it may hold for sockets */
+	__u32 needed[4];             /* by NEEDED_* */
 	__u32 n_columns;             /* words of a row of roots */
 	__u8 column[256];            /* of each event */
 };
@@ -420,7 +428,7 @@ struct control {
 	__u32 generation;            /* active generation; its page n is tables[(generation & 1) * IMAGE_MAX_PAGES + n]; 0: nothing is loaded */
 	__u32 agent_pid;             /* tgid of the agent, exempt from kernel.bpf; 0: none */
 	__u32 remembers;             /* odd: maps `known_files` and `folders` may be used, because what ends their truth is seen. Counted up at each change */
-	__u32 permission_access[2];  /* image_header.permission_access of generation g: [g & 1] */
+	__u32 needed[8];             /* image_header.needed of generation g: from NEEDED_EVENTS * (g & 1) on */
 };
 
 /* ---- Process records: map `processes`, key u32 tgid. ---- */

@@ -5,7 +5,7 @@
 #define BPFENCE_DEFINE_MAPS
 #include "engine.h"
 #include "decide.h"
-#include "quiet.h"
+#include "noted.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -16,18 +16,8 @@ const volatile u32 have_task_pt_regs = 0;
 const volatile u32 have_inode_storage = 0;
 const volatile u32 first_spare = 0;
 
-/* Where the kernel counts what changes names: odd while a change is being made. Set by the loader; 0 where it could not be found out. */
 const volatile u64 rename_lock_address = 0;
 const volatile u64 mount_lock_address = 0;
-
-static __always_inline u64 read_sequence(u64 seqlock)
-{
-	u32 sequence;
-
-	if (have_rdonly_cast)
-		return ((struct seqcount *)bpf_rdonly_cast((void *)seqlock, bpf_core_type_id_kernel(struct seqcount)))->sequence;
-	return bpf_probe_read_kernel(&sequence, sizeof(sequence), (void *)seqlock) ? 1 : sequence;
-}
 
 __noinline u64 tree_version(void)
 {
@@ -40,24 +30,11 @@ __noinline u64 tree_version(void)
 	return (renames | mounts) & 1 ? 0 : renames << 32 | mounts;
 }
 
-/* No move of a file was being made from the first look to the last, so all that have been counted are two steps of the kernel's count. */
 __noinline u64 folder_version(void)
 {
-	u32 zero = 0, renames, mounts;
-	struct moves *m = bpf_map_lookup_elem(&moves, &zero);
-	u64 ended;
+	u64 renames;
 
-	if (!m || !rename_lock_address || !mount_lock_address)
-		return 0;
-	ended = *(volatile u64 *)&m->ended;
-	barrier();
-	renames = read_sequence(rename_lock_address);
-	mounts = read_sequence(mount_lock_address);
-	barrier();
-	if ((renames | mounts) & 1 || *(volatile u64 *)&m->begun != ended)
-		return 0;
-	renames -= 2 * ended;
-	return (u64)renames << 32 | mounts;
+	return folder_version_at(&renames);
 }
 
 /* ---- what is called from many places ---- */

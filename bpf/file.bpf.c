@@ -55,13 +55,66 @@ static __always_inline bool mounted_in_part(struct scratch *s)
 	return root != pointer_at(sb + bpf_core_field_offset(struct super_block, s_root));
 }
 
+/* Whether a rule about an event may hold, by bits of it: `which`, NEEDED_*. `needed`: what has been looked at. */
+static __always_inline bool bits_needed(u32 which, u64 bits, u32 *needed)
+{
+	struct control *c;
+	u32 zero = 0;
+
+	*needed = ~0U;
+	c = bpf_map_lookup_elem(&control, &zero);
+	if (c)
+		*needed = *(volatile u32 *)&c->needed[NEEDED_EVENTS * (*(volatile u32 *)&c->generation & 1) + which];
+	return (bits | NEEDED_NONE) & *needed;
+}
+
+static __always_inline bool open_needed(struct file *file)
+{
+	u32 needed;
+
+	return bits_needed(NEEDED_OPEN, access_of(file->f_mode, file->f_flags), &needed);
+}
+
+/* The masks of both are three bits, one the other backwards. Looked up: of tests of bits clang makes a reversal of 64, which takes thirty
+ * instructions.
+ */
+static __always_inline u64 access_by_mask(u32 mask)
+{
+	_Static_assert(MAY_EXEC == 1 && MAY_WRITE == 2 && MAY_READ == 4, "as the digits stand");
+	_Static_assert(ACCESS_READ == 1 && ACCESS_WRITE == 2 && ACCESS_EXEC == 4, "and what they are");
+	return 0x73516240 >> 4 * (mask & 7) & 7;
+}
+
+/* Whether an open file has no place in the tree: a socket, or a pipe without a name. */
+static __always_inline bool placeless(struct file *file)
+{
+	u32 type = file->f_inode->i_mode & S_IFMT;
+
+	return type == S_IFSOCK || (type == S_IFIFO && READ(as_number(file), f_inode, i_sb, s_magic) == PIPEFS_MAGIC);
+}
+
+static __always_inline bool permission_needed(struct file *file, u32 mask)
+{
+	u32 needed;
+
+	return bits_needed(NEEDED_PERMISSION, access_by_mask(mask), &needed) && (needed & NEEDED_PLACELESS || !placeless(file));
+}
+
+/* Of mmap(2) and mprotect(2). */
+static __always_inline bool map_needed(u32 which, u64 prot, bool shared)
+{
+	u32 needed;
+
+	return bits_needed(which, prot | (shared ? NEEDED_SHARED : 0), &needed);
+}
+
 static __always_inline u32 quiet_open(struct file *file)
 {
 	return quiet_what(EV_FILE_OPEN, access_of(file->f_mode, file->f_flags));
 }
 
 SEC("lsm/file_open")
-int HOOK_PROG_IF(file_open__file, EV_FILE_OPEN, !quiet_file(file, quiet_open(file)), struct file *file, int ret)
+int HOOK_PROG_IF(file_open__file, EV_FILE_OPEN, open_needed(file) && !quiet_file(file, quiet_open(file)), struct file *file, int ret)
 {
 	int error;
 
@@ -78,36 +131,15 @@ int HOOK_PROG_IF(file_open__file, EV_FILE_OPEN, !quiet_file(file, quiet_open(fil
 	return 0;
 }
 
-static __always_inline u64 access_by_mask(u32 mask)
+static __always_inline u32 quiet_permission(u32 mask)
 {
-	u64 access = 0;
-
-	if (mask & MAY_READ)
-		access |= ACCESS_READ;
-	if (mask & MAY_WRITE)
-		access |= ACCESS_WRITE;
-	if (mask & MAY_EXEC)
-		access |= ACCESS_EXEC;
-	return access;
-}
-
-/* Whether a rule may hold for such an access at all. Most look at writes alone, and ask for a path with a '/', which no socket has. */
-static __always_inline bool access_looked_at(struct file *file, u32 mask)
-{
-	u32 zero = 0, looked, access = access_by_mask(mask);
-	struct control *c = bpf_map_lookup_elem(&control, &zero);
-
-	if (!c)
-		return true;
-	looked = *(volatile u32 *)&c->permission_access[active_generation() & 1];
-	if (access && !(access & looked))
-		return false;
-	return looked & PERMISSION_SOCKETS || (file->f_inode->i_mode & S_IFMT) != S_IFSOCK;
+	return quiet_what(EV_FILE_PERMISSION, access_by_mask(mask));
 }
 
 /* Reads and writes on descriptors, those opened before the policy included. */
 SEC("lsm/file_permission")
-int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION, access_looked_at(file, mask) && !access_known(file, mask, EV_FILE_PERMISSION),
+int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION,
+		 permission_needed(file, mask) && !access_known(file, mask, EV_FILE_PERMISSION) && !quiet_file(file, quiet_permission(mask)),
 		 struct file *file, int mask, int ret)
 {
 	int error;
@@ -117,9 +149,11 @@ int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION, access_looked_at(fil
 	set_num(s, NUM_FILE_FLAGS, file->f_flags);
 	set_num(s, NUM_FILE_ACCESS, access_by_mask(mask));
 	error = decide(slot);
-	if (!error)
-		known_note(s, file, mask);
-	return error;
+	if (error)
+		return error;
+	known_note(s, file, mask);
+	quiet(slot, quiet_permission(mask)); /* for the next file of the name, and others like it */
+	return 0;
 }
 
 /* What ends the truth of maps `known_files` and `folders`. A dentry of anything but a directory never has one below it that would look for its
@@ -209,7 +243,7 @@ static __always_inline bool quiet_mmap(struct file *file, unsigned long prot, un
 }
 
 SEC("lsm/mmap_file")
-int HOOK_PROG_IF(mmap_file__file, EV_FILE_MMAP, file && !quiet_mmap(file, prot, flags), struct file *file, unsigned long reqprot,
+int HOOK_PROG_IF(mmap_file__file, EV_FILE_MMAP, file &&map_needed(NEEDED_MMAP, prot, mapped_shared(flags)) && !quiet_mmap(file, prot, flags), struct file *file, unsigned long reqprot,
 		 unsigned long prot, unsigned long flags, int ret)
 {
 	return decide_mmap(s, slot, file, prot, flags);
@@ -217,7 +251,7 @@ int HOOK_PROG_IF(mmap_file__file, EV_FILE_MMAP, file && !quiet_mmap(file, prot, 
 
 /* security_mmap_file, for fmod_ret: the protection that the caller asked for is all there is yet. */
 SEC("lsm/mmap_file")
-int HOOK_PROG_IF(mmap_file__file_v2, EV_FILE_MMAP, file != NULL, struct file *file, unsigned long prot, unsigned long flags, int ret)
+int HOOK_PROG_IF(mmap_file__file_v2, EV_FILE_MMAP, file &&map_needed(NEEDED_MMAP, mmap_prot(prot), mapped_shared(flags)), struct file *file, unsigned long prot, unsigned long flags, int ret)
 {
 	return decide_mmap(s, slot, file, mmap_prot(prot), flags);
 }
@@ -247,7 +281,7 @@ static __always_inline bool quiet_mprotect(struct vm_area_struct *vma, unsigned 
 }
 
 SEC("lsm/file_mprotect")
-int HOOK_PROG_IF(file_mprotect__file, EV_FILE_MPROTECT, vma->vm_file && !quiet_mprotect(vma, prot), struct vm_area_struct *vma, unsigned long reqprot,
+int HOOK_PROG_IF(file_mprotect__file, EV_FILE_MPROTECT, vma->vm_file &&map_needed(NEEDED_MPROTECT, prot, vma->vm_flags &VM_SHARED) && !quiet_mprotect(vma, prot), struct vm_area_struct *vma, unsigned long reqprot,
 		 unsigned long prot, int ret)
 {
 	struct file *file = vma->vm_file;
@@ -396,7 +430,7 @@ static __always_inline bool stacked(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 
-	return BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred) && !(BPF_CORE_READ(task, flags) & PF_IO_WORKER);
+	return READ(task, cred) != READ(task, real_cred) && !(READ(task, flags) & PF_IO_WORKER);
 }
 
 /* Whether a file of a layer, in s->dentry[0], is one that rules follow, or may be. */

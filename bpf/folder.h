@@ -16,11 +16,22 @@
 
 #include "maps.h"
 
+static __always_inline u32 folder_index(u64 dentry)
+{
+	return (dentry >> 6 ^ dentry >> 16) & (FOLDERS - 1);
+}
+
 static __always_inline struct folder *folder_at(u64 dentry)
 {
-	u32 index = (dentry >> 6 ^ dentry >> 16) & (FOLDERS - 1);
+	u32 index = folder_index(dentry);
 
 	return bpf_map_lookup_elem(&folders, &index);
+}
+
+/* Whether an entry is about a folder, as it is seen through a mount. */
+static __always_inline bool folder_alike(const struct folder *folder, u64 dentry, u64 mount, u64 mnt_ns, u64 tree, u64 since)
+{
+	return tree && folder->dentry == dentry && folder->mount == mount && folder->tree == tree && folder->since == since && folder->mnt_ns == mnt_ns;
 }
 
 /* The first of the QUIET_WAYS places that a note can be kept in: see quiet.h. */

@@ -86,32 +86,42 @@ static __always_inline bool may_concern(u32 event)
 	return concern && !subject_unconcerned(concern, event, generation, tgid);
 }
 
-/* Whether nothing follows from an event of the acting process, by what has been noted in the folder of its file: before it is begun. `what`: see
- * quiet_what; an event alone is one. False where no rule concerns the event: event_begin finds that at less cost.
+/* Whether it is known that nothing follows from an event of the acting process on a file: no rule concerns it, or that has been noted, of the file
+ * (noted.h) or in its folder (quiet.h). `what`: see quiet_what; an event alone is one.
  */
-static __always_inline bool may_be_quiet(u32 what)
+static __always_inline bool have_notes(void)
 {
-	return have_rdonly_cast && have_inode_storage && may_concern(what & 0xff);
+	return have_rdonly_cast && have_inode_storage;
 }
+
+#ifdef ENGINE_SHARED
+#define QUIET_FILE file_noted
+#define QUIET_PATH path_noted
+#define QUIET_NAME name_noted
+#else
+#define QUIET_FILE file_quiet
+#define QUIET_PATH path_quiet
+#define QUIET_NAME name_quiet
+#endif
 
 static __always_inline bool quiet_file(struct file *file, u32 what)
 {
-	return may_be_quiet(what) && engine(ENGINE_FILE_QUIET, what, number_of(file), 0, 0);
+	return have_notes() && QUIET_FILE(number_of(file), what);
 }
 
 static __always_inline bool quiet_path(const struct path *path, u32 what)
 {
-	return may_be_quiet(what) && engine(ENGINE_PATH_QUIET, what, number_of(path), 0, 0);
+	return have_notes() && QUIET_PATH(number_of(path), what);
 }
 
 static __always_inline bool quiet_name(const struct path *dir, struct dentry *dentry, u32 what)
 {
-	return may_be_quiet(what) && engine(ENGINE_NAME_QUIET, what, number_of(dir), number_of(dentry), 0);
+	return have_notes() && QUIET_NAME(number_of(dir), number_of(dentry), what);
 }
 
 static __always_inline bool quiet_names(const struct path *dir, struct dentry *dentry, struct dentry *other, u32 what)
 {
-	return may_be_quiet(what) && engine(ENGINE_NAMES_QUIET, what, number_of(dir), number_of(dentry), number_of(other));
+	return have_notes() && may_concern(what & 0xff) && engine(ENGINE_NAMES_QUIET, what, number_of(dir), number_of(dentry), number_of(other));
 }
 
 #endif

@@ -114,6 +114,7 @@ typedef __s64 s64;
 #define SIGIO 29
 #define CLONE_THREAD 0x10000
 #define S_IFSOCK 0140000
+#define S_IFIFO 0010000
 #define S_IWUSR 0200
 #define S_IWGRP 0020
 #define S_IWOTH 0002
@@ -128,6 +129,7 @@ typedef __s64 s64;
 #define PIDTYPE_PGID 2
 #define PIDTYPE_SID 3
 #define OVERLAYFS_SUPER_MAGIC 0x794c7630
+#define PIPEFS_MAGIC 0x50495045
 
 /* A mask that clang may not reason away: it drops an `&` that an earlier comparison makes needless, but the verifier has lost the
  * comparison by then (5.10 to 7.3, clang 14: "R2 unbounded memory access").

@@ -90,6 +90,7 @@ struct scratch {
 	u64 tree;                /* tree_version when the event began, 0: not looked at */
 	u64 folder;              /* the dentry of the folder that the steps lead out of, 0: nothing may be kept of it */
 	u64 folder_tree;         /* folder_version before it was looked at */
+	u64 renames;             /* rename_count before that */
 	u64 folder_since;        /* as struct folder has it */
 	u64 folder_objects;      /* followed identities on the way, without the file's own */
 	u64 folder_states[FOLDER_STATES];
@@ -353,6 +354,7 @@ struct folder {
 	u64 tree;    /* folder_version */
 	u64 since;   /* generation << 32 | control.remembers */
 	u64 objects; /* followed identities: the folder's and those of what is above */
+	u64 id;      /* of the entry's index and how many folders it has been for: no two have one */
 	u64 state[FOLDER_STATES]; /* by dimension % FOLDER_STATES: (dimension + 1) << 32 | state behind the folder's path */
 	struct quiet_note quiet[FOLDER_QUIET]; /* where quiet_place puts them */
 };
@@ -363,6 +365,27 @@ MAP struct {
 	__type(key, u32);
 	__type(value, struct folder);
 } folders SEC(".maps");
+
+#define NAME_NOTES 8192
+#define NOTED_WORDS 4 /* a name of COMPAT_INLINE_NAME bytes, NUL behind its end */
+
+/* That nothing follows from an event on a name in a folder: see noted.h. One cache line. */
+struct name_note {
+	u32 writers; /* as in known_access */
+	u32 begun;
+	u32 ended;
+	u32 spare;
+	u64 folder;  /* its id */
+	u64 name[NOTED_WORDS];
+	u64 key;     /* as in quiet_note */
+};
+
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NAME_NOTES);
+	__type(key, u32);
+	__type(value, struct name_note);
+} name_notes SEC(".maps");
 
 /* Renames of files, as the programs on d_move count them: see folder_version. One entry. */
 struct moves {

@@ -516,11 +516,6 @@ static __always_inline void set_facts(struct scratch *s)
 	set_side(s, facts, PEER);
 }
 
-static __always_inline bool have_notes(void)
-{
-	return have_rdonly_cast && have_inode_storage;
-}
-
 /* Whether nothing follows from an event, by what has been noted of others like it. */
 static __always_inline bool socket_quiet(struct socket_facts *facts)
 {

@@ -43,6 +43,49 @@ static __always_inline struct inode *path_inode(u64 address)
 	return bpf_rdonly_cast((void *)address, bpf_core_type_id_kernel(struct inode));
 }
 
+/* Where the kernel counts what changes names: odd while a change is being made. Set by the loader; 0 where it could not be found out. */
+extern const volatile u64 rename_lock_address;
+extern const volatile u64 mount_lock_address;
+
+static __always_inline u64 read_sequence(u64 seqlock)
+{
+	u32 sequence;
+
+	if (have_rdonly_cast)
+		return ((struct seqcount *)bpf_rdonly_cast((void *)seqlock, bpf_core_type_id_kernel(struct seqcount)))->sequence;
+	return bpf_probe_read_kernel(&sequence, sizeof(sequence), (void *)seqlock) ? 1 : sequence;
+}
+
+/* The kernel's count of renames; odd while there is one, or where it cannot be had. */
+static __always_inline u64 rename_count(void)
+{
+	return rename_lock_address ? read_sequence(rename_lock_address) : 1;
+}
+
+/* folder_version, and rename_count at that time. No move of a file was being made from the first look to the last, so all that have been counted are
+ * two steps of the kernel's count.
+ */
+static __always_inline u64 folder_version_at(u64 *count)
+{
+	u32 zero = 0, renames, mounts;
+	struct moves *m = bpf_map_lookup_elem(&moves, &zero);
+	u64 ended;
+
+	*count = 1;
+	if (!m || !rename_lock_address || !mount_lock_address)
+		return 0;
+	ended = *(volatile u64 *)&m->ended;
+	barrier();
+	renames = read_sequence(rename_lock_address);
+	mounts = read_sequence(mount_lock_address);
+	barrier();
+	*count = renames;
+	if ((renames | mounts) & 1 || *(volatile u64 *)&m->begun != ended)
+		return 0;
+	renames -= 2 * ended;
+	return (u64)renames << 32 | mounts;
+}
+
 struct path_step {
 	u64 parent;
 	u64 name;
@@ -344,8 +387,7 @@ static __always_inline bool folder_find(struct scratch *s, u32 which)
 		return false;
 	ended = *(volatile u64 *)&folder->ended;
 	barrier();
-	if (!s->folder_tree || folder->dentry != s->folder || folder->mount != s->mount[which] || folder->tree != s->folder_tree ||
-	    folder->since != s->folder_since || folder->mnt_ns != (u64)bpf_get_current_task_btf()->nsproxy->mnt_ns)
+	if (!folder_alike(folder, s->folder, s->mount[which], (u64)bpf_get_current_task_btf()->nsproxy->mnt_ns, s->folder_tree, s->folder_since))
 		return false;
 	s->folder_objects = folder->objects;
 	for (i = 0; i < FOLDER_STATES; i++)
@@ -369,8 +411,7 @@ __noinline int folder_note(u32 slot, u32 which, u64 state)
 	mnt_ns = (u64)bpf_get_current_task_btf()->nsproxy->mnt_ns;
 	__sync_fetch_and_add(&folder->writers, 1);
 	if (*(volatile u64 *)&folder->writers == 1) {
-		bool alike = folder->dentry == s->folder && folder->mount == s->mount[which] && folder->tree == s->folder_tree &&
-			     folder->since == s->folder_since && folder->mnt_ns == mnt_ns;
+		bool alike = folder_alike(folder, s->folder, s->mount[which], mnt_ns, s->folder_tree, s->folder_since);
 
 		*(volatile u64 *)&folder->begun = folder->begun + 1;
 		barrier();
@@ -379,6 +420,7 @@ __noinline int folder_note(u32 slot, u32 which, u64 state)
 				folder->state[i] = 0;
 			for (i = 0; i < FOLDER_QUIET; i++)
 				folder->quiet[i].key = 0;
+			folder->id = folder->id ? folder->id + FOLDERS : FOLDERS + folder_index(s->folder);
 			folder->dentry = s->folder;
 			folder->mount = s->mount[which];
 			folder->mnt_ns = mnt_ns;
@@ -421,7 +463,7 @@ __noinline int path_folder(u32 slot, u32 which)
 	if (parent == dentry || dentry == (u64)path_vfsmount(s->mount[which])->mnt_root)
 		return 0;
 	s->folder = parent;
-	s->folder_tree = folder_version();
+	s->folder_tree = folder_version_at(&s->renames);
 	s->folder_since = (u64)s->generation << 32 | since;
 	if (!folder_find(s, which))
 		return 0;

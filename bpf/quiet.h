@@ -214,31 +214,36 @@ __noinline int layer_unfollowed(u64 inode, u64 generation)
 	return 0;
 }
 
-/* The subject of the acting process, where it has a number; `since`: what an entry of map `folders` must have. What is read of the subject is its
- * own as long as it has that number afterwards.
+/* The subject of a process, where its word in map `concerns` tells the number of one. What is read of the subject is its own as long as it has that
+ * number afterwards.
  */
-static __always_inline struct known_subject *subject_current(u64 *since, u32 *number)
+static __always_inline struct known_subject *subject_in(const struct concern *concern, u64 generation, u64 tgid, u32 *number)
 {
-	u32 zero = 0, tgid = bpf_get_current_pid_tgid() >> 32, index, remembers;
-	struct control *c = bpf_map_lookup_elem(&control, &zero);
-	struct concern *concern = concern_of(tgid);
+	u64 word = *(volatile const u64 *)&concern->word[CONCERN_WORDS - 1];
 	struct known_subject *subject;
-	u64 generation, word;
+	u32 index;
 
-	if (!c || !concern)
-		return NULL;
-	generation = *(volatile u32 *)&c->generation;
-	remembers = *(volatile u32 *)&c->remembers;
-	word = *(volatile u64 *)&concern->word[CONCERN_WORDS - 1];
-	if ((word ^ concern_tag(generation, *(volatile u64 *)&concern->version, tgid)) & ~CONCERN_MASK)
+	if ((word ^ concern_tag(generation, *(volatile const u64 *)&concern->version, tgid)) & ~CONCERN_MASK)
 		return NULL;
 	*number = (word & CONCERN_MASK) >> (CONCERN_BITS - CONCERN_SPARE);
 	index = *number & (SUBJECTS - 1);
 	subject = bpf_map_lookup_elem(&subjects, &index);
-	if (!*number || !subject || *(volatile u32 *)&subject->number != *number)
+	return *number && subject && *(volatile u32 *)&subject->number == *number ? subject : NULL;
+}
+
+/* The same of the acting process; `since`: what an entry of map `folders` must have. */
+static __always_inline struct known_subject *subject_current(u64 *since, u32 *number)
+{
+	u32 zero = 0, tgid = bpf_get_current_pid_tgid() >> 32;
+	struct control *c = bpf_map_lookup_elem(&control, &zero);
+	struct concern *concern = concern_of(tgid);
+	u64 generation;
+
+	if (!c || !concern)
 		return NULL;
-	*since = generation << 32 | remembers;
-	return subject;
+	generation = *(volatile u32 *)&c->generation;
+	*since = generation << 32 | *(volatile u32 *)&c->remembers;
+	return subject_in(concern, generation, tgid, number);
 }
 
 __noinline u32 subject_now(void)
@@ -283,15 +288,14 @@ __noinline int folder_quiet(u64 dentry, u64 other, u64 mount, u64 layer, u32 wha
 	tree = folder_version();
 	parent = parent_of(dentry);
 	folder = folder_at(parent);
-	if (!tree || !folder)
+	if (!folder)
 		return 0;
 	generation = since >> 32;
 	key = quiet_key(number, what);
 	ended = *(volatile u64 *)&folder->ended;
 	barrier();
 	at = quiet_place(folder, key);
-	if (folder->quiet[at].key != key || folder->dentry != parent || folder->mount != mount || folder->tree != tree || folder->since != since ||
-	    folder->mnt_ns != (u64)task->nsproxy->mnt_ns)
+	if (folder->quiet[at].key != key || !folder_alike(folder, parent, mount, (u64)task->nsproxy->mnt_ns, tree, since))
 		return 0;
 	if (parent == dentry || dentry == (u64)path_vfsmount(mount)->mnt_root)
 		return 0;
@@ -399,9 +403,11 @@ __noinline int quiet_note(u32 slot, u32 what, u32 layered)
 {
 	u64 paths = STR_BIT(STR_FILE_PATH) | STR_BIT(STR_FILE_NEW_PATH);
 	struct scratch *s = scratch_at(slot);
+	int done = 0;
 
-	if (!have_rdonly_cast || !s || s->report || s->flags || s->paths_asked || s->have_class & ~s->lasting ||
-	    s->str_tried & paths || s->mnt_ns)
+	if (!have_rdonly_cast || !s || s->report || s->flags || s->have_class & ~s->lasting || s->str_tried & paths || s->mnt_ns)
+		return 0;
+	if (s->paths_asked && (layered || s->dentry[1])) /* which names alike are, one dimension alone can tell */
 		return 0;
 	if (!steps_load(s, slot, !!(s->steps_of & STEPS_OF(1))) || s->steps_of & STEPS_PSEUDO)
 		return 0;
@@ -414,18 +420,20 @@ __noinline int quiet_note(u32 slot, u32 what, u32 layered)
 	subject_number(slot); /* another subject may have taken its place since */
 	if (!s->record.number)
 		return 0;
-	s->quiet = quiet_key(s->record.number, what);
+	s->quiet = s->paths_asked ? 0 : quiet_key(s->record.number, what);
 	if (layered) {
 		s->quiet_layer = s->quiet;
 		s->quiet_folder = s->folder;
 		s->quiet_mount = s->mount[0];
 	} else {
 		folder_note(slot, 0, 0);
+		done = note_decided(slot, quiet_key(s->record.number, what));
 	}
+	done |= !s->paths_asked;
 	s->quiet = 0;
 	if (s->record_version != RECORD_OWN)
 		concern_again(slot);
-	return 1;
+	return done;
 }
 
 /* What path_asked and the rest of what is kept of the folder say stays as it is: the file of a layer has neither path nor folder. */

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "b155aa80387b4af2"
+ABI_HASH: Final = "6e37e8ae9c101ad8"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -74,7 +74,14 @@ IMAGE_SUBJECT_IDS: Final = 8
 IMAGE_SUBJECT_CGROUP: Final = 16
 IMAGE_FORK_CHANGES: Final = 4
 IMAGE_DETAILS: Final = 32
-PERMISSION_SOCKETS: Final = 0x80000000
+NEEDED_OPEN: Final = 0
+NEEDED_PERMISSION: Final = 1
+NEEDED_MMAP: Final = 2
+NEEDED_MPROTECT: Final = 3
+NEEDED_EVENTS: Final = 4
+NEEDED_SHARED: Final = 0x20000000
+NEEDED_NONE: Final = 0x40000000
+NEEDED_PLACELESS: Final = 0x80000000
 REPORT_DECISION: Final = 1
 REPORT_SUCCESS: Final = 2
 REPORT_FAILURE: Final = 4
@@ -639,9 +646,9 @@ ANCESTOR_OFFSETS: Final[dict[str, int]] = {
     "pid": 8,
 }
 
-IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2III256s"
+IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2I4II256s"
 IMAGE_HEADER_STRUCT: Final = struct.Struct(IMAGE_HEADER_FORMAT)
-IMAGE_HEADER_SIZE: Final = 512
+IMAGE_HEADER_SIZE: Final = 524
 IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "magic": 0,
     "abi": 4,
@@ -667,9 +674,9 @@ IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "lasting": 224,
     "addressed": 232,
     "steady": 240,
-    "permission_access": 248,
-    "n_columns": 252,
-    "column": 256,
+    "needed": 248,
+    "n_columns": 264,
+    "column": 268,
 }
 
 IMAGE_DIM_FORMAT: Final = "<IIIIIIII"
@@ -705,14 +712,14 @@ CALL_OFFSETS: Final[dict[str, int]] = {
     "text": 36,
 }
 
-CONTROL_FORMAT: Final = "<III2I"
+CONTROL_FORMAT: Final = "<III8I"
 CONTROL_STRUCT: Final = struct.Struct(CONTROL_FORMAT)
-CONTROL_SIZE: Final = 20
+CONTROL_SIZE: Final = 44
 CONTROL_OFFSETS: Final[dict[str, int]] = {
     "generation": 0,
     "agent_pid": 4,
     "remembers": 8,
-    "permission_access": 12,
+    "needed": 12,
 }
 
 PROCESS_RECORD_FORMAT: Final = "<4Q4QIIIIQQQIII8II"

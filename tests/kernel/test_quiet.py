@@ -10,7 +10,9 @@ import ctypes
 import mmap
 import os
 import socket
+import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ from bpfence import abi
 from tests.kernel.cases import Case, FileSpec
 from tests.kernel.harness import TRIGGER, Range, cgroup_folder, enter, go_out, make_files, outside
 from tests.kernel.test_folders import allowed, kept, skip_where_nothing_is_kept, writable
+from tests.kernel.test_uncertain import kernel_map
 
 USER = 1000
 CASE = Case(
@@ -47,6 +50,7 @@ CASE = Case(
         {"name": "closed", "on": "file.modify", "match": {"file.path": "{dir}/closed/**"}, "action": "deny", "rate": "100000/s"},
         {"name": "shut", "on": "open", "match": {"file.path": "{dir}/shut/**"}, "action": "deny", "rate": "100000/s"},
         {"name": "named", "on": "file.modify", "match": {"file.path": "{dir}/named/secret"}, "action": "deny", "rate": "100000/s"},
+        {"name": "lengths", "on": "file.modify", "match": {"file.path": "{dir}/named/*!"}, "action": "deny", "rate": "100000/s"},
         {"name": "plain", "on": "exec.any", "match": {"file.path": "{dir}/plain/**"}, "action": "deny", "rate": "100000/s"},
         {"name": "followed", "on": "file.modify", "follow": "object", "match": {"file.path": "{dir}/followed/file"}, "action": "deny"},
         {"name": "user", "on": "file.modify", "match": {"file.path": "{dir}/open/**", "process.uid": USER}, "action": "deny"},
@@ -73,6 +77,9 @@ CASE = Case(
 ROUNDS = 4
 FOLLOWED_SECONDS = 30
 TRIES = 200
+NAME_NOTES = 8192
+NAME_NOTE = struct.Struct("<4IQ32sQ")
+"""struct name_note of bpf/maps.h, and how many there are."""
 
 
 def go_in(folder: str = "") -> None:
@@ -109,7 +116,7 @@ def acting_as(user: int) -> Iterator[None]:
 
 def test_something_is_noted(folder: Path) -> None:
     skip_where_nothing_is_kept()
-    assert any(any(entry[17::2]) for entry in kept())
+    assert any(any(entry[18::2]) for entry in kept())
 
 
 def test_another_user(folder: Path) -> None:
@@ -259,6 +266,65 @@ def test_another_name(folder: Path) -> None:
         assert not allowed(lambda: os.rename(folder / "named/secret", folder / "named/other"))
 
 
+def test_names_of_every_length(folder: Path) -> None:
+    """Each beside one that differs in the last character alone, and one that it begins with."""
+    lengths = range(1, 42)
+    for length in lengths:
+        outside("touch", str(folder / "named" / ("n" * (length - 1) + "!")))
+    for _ in range(ROUNDS):
+        for length in lengths:
+            (folder / "named" / ("n" * length)).write_bytes(b"x")
+            (folder / "named" / ("n" * (length - 1) + "?")).write_bytes(b"x")
+            assert not writable(folder / "named" / ("n" * (length - 1) + "!"))
+            assert not allowed(lambda length=length: os.unlink(folder / "named" / ("n" * (length - 1) + "!")))
+
+
+def test_something_is_noted_of_a_name(folder: Path) -> None:
+    """The key of its note, and the name."""
+    skip_where_nothing_is_kept()
+    for _ in range(ROUNDS):
+        (folder / "open/some-name").write_bytes(b"x")
+        (folder / "open/some-name").unlink()
+    with kernel_map("name_notes") as notes:
+        found = [NAME_NOTE.unpack(notes.get(struct.pack("<I", index)) or bytes(NAME_NOTE.size)) for index in range(NAME_NOTES)]
+    events = {key & 0xFF for *_, name, key in found if name.rstrip(b"\0") == b"some-name"}
+    assert events >= {abi.EV_FILE_OPEN, abi.EV_FILE_PERMISSION, abi.EV_FILE_CREATE, abi.EV_FILE_UNLINK}
+
+
+RENAMES = """\
+import os, sys
+sys.stdin.readline()
+one, other = sys.argv[1:]
+while True:
+    os.rename(one, other)
+    os.rename(other, one)
+"""
+
+
+def test_a_name_that_is_changed_while_it_is_noted(folder: Path) -> None:
+    """What is noted is noted of the name that was looked at, not of that which the file had before or has afterwards."""
+    plain, secret = folder / "named/plain", folder / "named/secret"
+    for _ in range(ROUNDS):
+        outside("touch", str(plain))
+        with subprocess.Popen(
+            [sys.executable, "-c", RENAMES, str(plain), str(secret)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as mover:
+            assert mover.stdin is not None
+            enter(cgroup_folder("/elsewhere"), mover.pid)
+            mover.stdin.close()
+            for _ in range(TRIES):
+                with suppress(OSError):
+                    os.close(os.open(plain, os.O_WRONLY))
+                with suppress(OSError):
+                    os.close(os.open(secret, os.O_WRONLY))
+            mover.kill()
+        outside("sh", "-c", f"rm -f {plain} {secret}; touch {plain} {secret}")
+        for _ in range(ROUNDS):
+            assert writable(plain)
+            assert not writable(secret)
+            assert not allowed(lambda: os.unlink(secret))
+
+
 def test_a_followed_file_comes_into_the_folder(folder: Path) -> None:
     outside("ln", str(folder / "followed/file"), str(folder / "open/link"))
     deadline = time.monotonic() + FOLLOWED_SECONDS  # the file has just been made, and the agent looks for it when it hears of that
@@ -361,7 +427,7 @@ def test_something_is_noted_of_an_overlay(merged: Path) -> None:
 
 def noted() -> set[tuple[tuple[int, ...], int]]:
     """What there is of notes, each with what its folder is told by."""
-    return {(entry[3:8], key) for entry in kept() for key in entry[17::2] if key}
+    return {(entry[3:8], key) for entry in kept() for key in entry[18::2] if key}
 
 
 def test_a_followed_file_below_an_overlay(merged: Path) -> None:

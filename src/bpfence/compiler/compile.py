@@ -30,7 +30,7 @@ from bpfence.compiler.classes import Classification, Dimension, Test, classify
 from bpfence.compiler.diagram import Builder, Clause, Conditions, Group, Leaf, TooLarge
 from bpfence.compiler.groups import Partition, cost
 from bpfence.compiler.image import VerdictRow, with_generation
-from bpfence.compiler.lowering import Last, Lowered, lower_policies, permission_access
+from bpfence.compiler.lowering import Last, Lowered, lower_policies, needed_bits
 from bpfence.compiler.plan import Family, Planned, late, plan
 from bpfence.compiler.workloads import Class, classes, numbered
 from bpfence.errors import CompileError, Diagnostic, Location
@@ -142,9 +142,7 @@ def _compile(policies: PolicySet, generation: int, supported_events: Collection[
     columns = _bind(lowered.conditions, planned, classification)
     made = _diagrams(lowered, planned, columns, classification, limits)
     try:
-        packed = images.pack(
-            classification, made.written, made.rows, generation, _features(lowered, tests, details), permission_access(policies)
-        )
+        packed = images.pack(classification, made.written, made.rows, generation, _features(lowered, tests, details), needed_bits(policies))
     except images.ImageTooLarge as error:
         raise CompileError([Diagnostic(Location("<policies>"), str(error), "use fewer or broader rules", code="too-large")]) from None
     stats = Stats(made.stats, packed.sizes)

@@ -71,14 +71,14 @@ class _Writer:
         self.words.extend([0] * (-len(self.words) % BLOCK_WORDS))
 
 
-ANY_ACCESS: Final = (1 << 32) - 1
+ANY_NEEDED: Final = ((1 << 32) - 1,) * abi.NEEDED_EVENTS
 
 
 def pack(
     classification: Classification, diagrams: Diagrams, verdicts: Sequence[VerdictRow], generation: int, features: int,
-    access: int = ANY_ACCESS,
+    needed: Sequence[int] = ANY_NEEDED,
 ) -> Packed:  # fmt: skip
-    """The image. `access`: as `lowering.permission_access`."""
+    """The image. `needed`: as `lowering.needed_bits`."""
     out = _Writer()
     sizes: dict[str, int] = {}
     dimensions = classification.dimensions
@@ -120,7 +120,7 @@ def pack(
         "subject_root": [g.subject for g in packed_groups],
         "roots_ref": [g.roots for g in packed_groups], "concern_ref": [g.concern for g in packed_groups],
         "lasting": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if lasts(dimension)), 2), "n_columns": (n_columns,),
-        "permission_access": (access,),
+        "needed": needed,
         "steady": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_steady(dimension)), 2),
         "addressed": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_addressed(dimension)), 2),
         "column": struct.unpack(f"<{abi.ABI_MAX_EVENTS // 4}I", bytes(column)),

@@ -18,7 +18,8 @@ from bpfence.compiler import classes
 from bpfence.compiler.automaton import ANY_OF, Pattern
 from bpfence.compiler.classes import Test, Unsupported, Use
 from bpfence.compiler.diagram import FALSE, Clause, Conditions
-from bpfence.compiler.image import ANY_ACCESS
+from bpfence.compiler.image import ANY_NEEDED
+from bpfence.conditions.expand import PROT_EXEC, PROT_READ
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, applies
 from bpfence.policy import DEFAULT_RULE, Action, And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule, When, atoms
@@ -361,31 +362,46 @@ def _alternatives(condition: Or) -> Iterator[Condition]:
             yield part
 
 
-def permission_access(policies: PolicySet) -> int:
-    """The bits of `file.access` without which nothing holds that the policies say of file.permission, and abi.PERMISSION_SOCKETS where it
-    may hold for sockets. Most look at writes to files: then the kernel need not look further at anything else.
+_NEEDED_EVENTS: Final = {
+    "file.open": abi.NEEDED_OPEN, "file.permission": abi.NEEDED_PERMISSION,
+    "file.mmap": abi.NEEDED_MMAP, "file.mprotect": abi.NEEDED_MPROTECT,
+}  # fmt: skip
+_ANY_BITS: Final = ANY_NEEDED[0]
+_MAPPED: Final = {abi.ACCESS_READ: PROT_READ, abi.ACCESS_WRITE: abi.NEEDED_SHARED, abi.ACCESS_EXEC: PROT_EXEC}
+"""What a mapping has, where it is to have an access."""
+
+
+def needed_bits(policies: PolicySet) -> tuple[int, ...]:
+    """By abi.NEEDED_*: the bits of which an event must have one, or nothing holds that the policies say of it. Of most events that
+    there are they say nothing, and then the kernel need not look further: they are about what is written, say, and most files are
+    opened to be read.
     """
-    found = 0
+    found = [0] * abi.NEEDED_EVENTS
     for policy in policies.policies:
-        if "file.permission" in policy.default:
-            return ANY_ACCESS
-        for rule in policy.rules:
-            if "file.permission" in rule.events:
-                condition = rule.condition_for("file.permission")
-                found |= _access_needed(condition) & ~abi.PERMISSION_SOCKETS
-                found |= 0 if _asks_for_a_place(condition) else abi.PERMISSION_SOCKETS
-    return found
+        for event, number in _NEEDED_EVENTS.items():
+            if event in policy.default:
+                found[number] = _ANY_BITS
+            for rule in policy.rules:
+                if event in rule.events:
+                    condition = rule.condition_for(event)
+                    found[number] |= _bits_of(condition, mapped=event in ("file.mmap", "file.mprotect")) & ~abi.NEEDED_PLACELESS
+                    found[number] |= 0 if _asks_for_a_place(condition) else abi.NEEDED_PLACELESS
+    return tuple(found)
 
 
-def _access_needed(condition: Condition) -> int:
+def _bits_of(condition: Condition, *, mapped: bool) -> int:
     match condition:
         case Atom("file.access", Op.ANYBITS, int(mask)):
+            return reduce(or_, (has for access, has in _MAPPED.items() if mask & access), 0) if mapped else mask
+        case Atom("file.prot", Op.ANYBITS, int(mask)) if mapped and mask < abi.NEEDED_SHARED:
             return mask
+        case Atom("file.shared", Op.RANGE, (1, 1)) if mapped:
+            return abi.NEEDED_SHARED
         case And(parts) if parts:
-            return min(map(_access_needed, parts), key=int.bit_count)
+            return min((_bits_of(part, mapped=mapped) for part in parts), key=lambda bits: (bits.bit_count(), -bits))
         case Or(parts):
-            return reduce(or_, map(_access_needed, parts), 0)
-    return ANY_ACCESS
+            return reduce(or_, (_bits_of(part, mapped=mapped) for part in parts), 0)
+    return _ANY_BITS
 
 
 def _asks_for_a_place(condition: Condition) -> bool:

@@ -90,7 +90,7 @@ _REFUSED: Final = {
 """Causes of denials that have no record -> their counter, and their place in the map `told`."""
 _AGENT_PID: Final = abi.CONTROL_OFFSETS["agent_pid"]
 _REMEMBERS: Final = abi.CONTROL_OFFSETS["remembers"]
-_ACCESS: Final = abi.CONTROL_OFFSETS["permission_access"]
+_NEEDED: Final = abi.CONTROL_OFFSETS["needed"]
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
@@ -690,8 +690,9 @@ class Engine:
                 self._put_workloads(workloads or {}, generation)
                 if generation & abi.CONCERN_TAG_MASK < current & abi.CONCERN_TAG_MASK:
                     self._forget_concerns(generation)
-                (access,) = _U32.unpack_from(image, abi.IMAGE_HEADER_OFFSETS["permission_access"])
-                libbpf.store_u32(self._control_memory(), _ACCESS + 4 * (generation & 1), access)
+                needed = struct.unpack_from(f"<{abi.NEEDED_EVENTS}I", image, abi.IMAGE_HEADER_OFFSETS["needed"])
+                for number, bits in enumerate(needed, abi.NEEDED_EVENTS * (generation & 1)):
+                    libbpf.store_u32(self._control_memory(), _NEEDED + 4 * number, bits)
                 libbpf.store_u32(self._control_memory(), _GENERATION, generation)
                 # Storing page 0 again waits until no program is still at work with the old generation: the kernel does so after every
                 # update of a map of maps (v4.20, 1ae80cf31938). Only then may the old tables and objects go. It must be the same map:

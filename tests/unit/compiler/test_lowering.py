@@ -6,8 +6,8 @@ import pytest
 
 from bpfence import abi
 from bpfence.compiler.diagram import TRUE
-from bpfence.compiler.image import ANY_ACCESS
-from bpfence.compiler.lowering import default_rules, lower_policies, permission_access
+from bpfence.compiler.image import ANY_NEEDED
+from bpfence.compiler.lowering import default_rules, lower_policies, needed_bits
 from bpfence.errors import Location
 from bpfence.policy import Action, And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule
 
@@ -79,8 +79,24 @@ WRITES = Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE)
 READS = Atom("file.access", Op.ANYBITS, abi.ACCESS_READ)
 
 
-SOCKETS = abi.PERMISSION_SOCKETS
+PLACELESS = abi.NEEDED_PLACELESS
 BOTH = abi.ACCESS_WRITE | abi.ACCESS_READ
+ANY_BITS = ANY_NEEDED[0]
+SHARED = Atom("file.shared", Op.RANGE, (1, 1))
+PROT_WRITE = Atom("file.prot", Op.ANYBITS, 2)
+PROT_EXEC = Atom("file.prot", Op.ANYBITS, 4)
+
+
+def needed(event: str, *conditions: Condition) -> int:
+    """What `needed_bits` has for an event that one rule is about for each condition."""
+    numbers = {
+        "file.open": abi.NEEDED_OPEN,
+        "file.permission": abi.NEEDED_PERMISSION,
+        "file.mmap": abi.NEEDED_MMAP,
+        "file.mprotect": abi.NEEDED_MPROTECT,
+    }
+    rules = tuple(rule(f"r{n}", one, event) for n, one in enumerate(conditions))
+    return needed_bits(PolicySet((Policy(name="p", rules=rules),)))[numbers[event]]
 
 
 @pytest.mark.parametrize(
@@ -88,21 +104,43 @@ BOTH = abi.ACCESS_WRITE | abi.ACCESS_READ
     [
         ((), 0),
         ((And((WRITES, PATH)),), abi.ACCESS_WRITE),
-        ((And((WRITES, UID)),), abi.ACCESS_WRITE | SOCKETS),
+        ((And((WRITES, UID)),), abi.ACCESS_WRITE | PLACELESS),
         ((And((WRITES, PATH)), And((PATH, READS))), BOTH),
-        ((Or((WRITES, And((READS, PATH)))),), BOTH | SOCKETS),
+        ((Or((WRITES, And((READS, PATH)))),), BOTH | PLACELESS),
         ((And((Or((WRITES, READS)), WRITES, PATH)),), abi.ACCESS_WRITE),
-        ((PATH,), ANY_ACCESS & ~SOCKETS),
-        ((And(()),), ANY_ACCESS),
-        ((Or((WRITES, PATH)),), ANY_ACCESS),
-        ((And((Not(WRITES), PATH)),), ANY_ACCESS & ~SOCKETS),
-        ((And((WRITES, Not(PATH))),), abi.ACCESS_WRITE | SOCKETS),
+        ((PATH,), ANY_BITS & ~PLACELESS),
+        ((And(()),), ANY_BITS),
+        ((Or((WRITES, PATH)),), ANY_BITS),
+        ((And((Not(WRITES), PATH)),), ANY_BITS & ~PLACELESS),
+        ((And((WRITES, Not(PATH))),), abi.ACCESS_WRITE | PLACELESS),
         ((Or(()),), 0),
     ],
 )
-def test_the_access_without_which_no_rule_holds(conditions: tuple[Condition, ...], bits: int) -> None:
-    rules = tuple(rule(f"r{n}", one, "file.permission") for n, one in enumerate(conditions))
-    assert permission_access(PolicySet((Policy(name="p", rules=rules),))) == bits
+@pytest.mark.parametrize("event", ["file.open", "file.permission"])
+def test_the_access_without_which_no_rule_holds(event: str, conditions: tuple[Condition, ...], bits: int) -> None:
+    assert needed(event, *conditions) == bits
+
+
+@pytest.mark.parametrize("event", ["file.mmap", "file.mprotect"])
+@pytest.mark.parametrize(
+    ("conditions", "bits"),
+    [
+        ((), 0),
+        ((And((PROT_EXEC, PATH)),), 4),
+        ((And((SHARED, PROT_WRITE, PATH)),), abi.NEEDED_SHARED),
+        ((And((PROT_WRITE, PATH)),), 2),
+        ((And((SHARED, PROT_WRITE, PATH)), And((PROT_EXEC, PATH))), abi.NEEDED_SHARED | 4),
+        ((And((WRITES, PATH)),), abi.NEEDED_SHARED),
+        ((And((READS, PATH)),), 1),
+        ((And((Atom("file.access", Op.ANYBITS, abi.ACCESS_EXEC), PATH)),), 4),
+        ((And((Atom("file.shared", Op.RANGE, (0, 0)), PATH)),), ANY_BITS & ~PLACELESS),
+        ((And((Atom("file.shared", Op.RANGE, (0, 1)), PATH)),), ANY_BITS & ~PLACELESS),
+        ((And((Atom("file.prot", Op.ANYBITS, abi.NEEDED_SHARED), PATH)),), ANY_BITS & ~PLACELESS),
+        ((And((Not(PROT_EXEC), PATH)),), ANY_BITS & ~PLACELESS),
+    ],
+)
+def test_the_protection_without_which_no_rule_holds(event: str, conditions: tuple[Condition, ...], bits: int) -> None:
+    assert needed(event, *conditions) == bits
 
 
 @pytest.mark.parametrize(
@@ -128,9 +166,9 @@ def test_the_access_without_which_no_rule_holds(conditions: tuple[Condition, ...
     ],
 )
 def test_what_only_a_file_in_the_tree_can_be_called(op: Op, text: str, place: bool) -> None:
-    made = permission_access(PolicySet((Policy(name="p", rules=(rule("r", Atom("file.path", op, text), "file.permission"),)),)))
-    assert bool(made & SOCKETS) is not place
+    assert bool(needed("file.permission", Atom("file.path", op, text)) & PLACELESS) is not place
 
 
-def test_a_default_looks_at_every_access() -> None:
-    assert permission_access(PolicySet((Policy(name="p", default={"file.permission": Action.DENY}),))) == ANY_ACCESS
+def test_a_default_looks_at_every_event() -> None:
+    default = dict.fromkeys(("file.open", "file.permission", "file.mmap", "file.mprotect"), Action.DENY)
+    assert needed_bits(PolicySet((Policy(name="p", default=default),))) == ANY_NEEDED
