@@ -258,6 +258,18 @@ def _localhost(workload: Workload, tell: _Teller) -> None:
             tell(path, "seccomp-profile", "info", what, why, hint)
 
 
+def _namespaces(workload: Workload, tell: _Teller) -> None:
+    shared, users = workload.spec.get("shareProcessNamespace"), workload.spec.get("hostUsers")
+    if shared.true:
+        why = "each sees the others' arguments and, as the same user or root, their environments, memory and files (/proc/PID/root)"
+        hint = "remove it; `kubectl debug --target` looks into one container without it"
+        tell(shared, "shared-processes", "warning", "the pod's containers share one process namespace", why, hint)
+    if users.true and not workload.windows:
+        why = "a user in the pod is the same one on the node, root too"
+        hint = "hostUsers: false, from Kubernetes 1.33 on and without namespaces of the node"
+        tell(users, "host-users", "info", "the pod is said to have the node's users", why, hint)
+
+
 def _writable(workload: Workload, tell: _Teller) -> None:
     for container in () if workload.windows else workload.containers:
         field = container.context.get("readOnlyRootFilesystem")
@@ -309,5 +321,7 @@ def _images(workload: Workload, tell: _Teller) -> None:
             tell(field, "image-digest", "info", what, "whoever can push the tag can exchange it", "add @sha256:…", container=container)
 
 
-BEYOND: Final[tuple[Callable[[Workload, _Teller], None], ...]] = (_annotations, _localhost, _writable, _token, _limits, _images)
+BEYOND: Final[tuple[Callable[[Workload, _Teller], None], ...]] = (
+    _annotations, _localhost, _namespaces, _writable, _token, _limits, _images,
+)  # fmt: skip
 """What the standards say nothing about, in this order."""

@@ -340,6 +340,7 @@ def _non_root(workload: Workload) -> Iterator[Break]:
     pod = workload.context.get("runAsNonRoot")
     why = "root in a container is root on the node, but for what the runtime takes from it"
     hint = "set runAsNonRoot: true in the pod's securityContext; the image, or runAsUser, must say another user"
+    hint += "; or give the pod users of its own: hostUsers: false"
     if pod.false:
         yield Break(NON_ROOT, pod, "the pod allows root: runAsNonRoot is false", why, hint)
     for container in workload.containers:

@@ -59,6 +59,9 @@ def test_a_good_pod() -> None:
         ("a:1@sha256:00", "r:5000/a:latest", "image-tag", "warning", "11:12"),
         ("a:1@sha256:00", "r:5000/a:1", "image-digest", "info", "11:12"),
         ("  containers:", "  hostPID: true\n  containers:", "host-namespace", "error", "9:12"),
+        ("  containers:", "  shareProcessNamespace: true\n  containers:", "shared-processes", "warning", "9:26"),
+        ("  containers:", "  hostUsers: true\n  containers:", "host-users", "info", "9:14"),
+        ("  containers:", "  shareProcessNamespace: 1\n  containers:", "wrong-type", "error", "9:26"),
         ("allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true", "privilege-escalation", "warning", "14:33"),
         ("runAsNonRoot: true", 'runAsNonRoot: "true"', "wrong-type", "error", "7:19"),
         ("runAsNonRoot: true", "runAsNonRoot: true\n    runAsUser: 1.5", "wrong-type", "error", "8:16"),
@@ -87,6 +90,8 @@ def test_what_the_api_server_refuses_has_no_level(spec: str) -> None:
 def test_with_a_level_only_what_breaks_it() -> None:
     bad = POD.replace("a:1@sha256:00", "a").replace("drop: [ALL]", "add: [SYS_ADMIN]")
     assert [(one.code, one.severity) for one in judged(bad, "baseline").findings] == [("capability-added", "error")]
+    assert judged(bad, "privileged").findings == []
+    assert [one.code for one in judged("kind: Pod\nspec: {}\n", "privileged").findings] == ["wrong-type"]
     assert [(one.control, one.level) for one in judged(bad, "restricted").findings] == [
         ("Capabilities", "restricted"),
         ("Capabilities", "baseline"),
