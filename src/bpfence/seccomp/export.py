@@ -23,7 +23,7 @@ from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.interpret import compile_verified, differences
 from bpfence.seccomp.merge import normalised
 from bpfence.seccomp.model import Effective, Profile, ProfileAction, ProfileFlag, ProfileRule, ProfileVerdict
-from bpfence.seccomp.objects import as_object, field, holdable
+from bpfence.seccomp.objects import as_object, check_name, field
 from bpfence.seccomp.profile import dump, plain, read
 from bpfence.syscalls.architectures import Arch
 from bpfence.words import quoted
@@ -35,6 +35,7 @@ OperatorVersion = Literal["v1", "v1beta1"]
 
 OPERATOR_GROUP: Final = "security-profiles-operator.x-k8s.io"
 OPERATOR_KIND: Final = "SeccompProfile"
+MAX_INT64: Final = (1 << 63) - 1
 NOT_IN_OPERATOR: Final = frozenset({Arch.LOONGARCH64, Arch.M68K, Arch.SH, Arch.SHEB})
 LINE: Final = 100
 
@@ -247,7 +248,7 @@ def operator_object(effective: Effective, name: str, version: OperatorVersion, f
     """The profile as a SeccompProfile of the Security Profiles Operator (api/seccompprofile of its repository)."""
     place = effective.profile.location
     profile = normalised(plain(effective))
-    holdable(profile, name, place)
+    check_name(name, place)
     spec: dict[str, Any] = {"defaultAction": profile.default_action.value}
     if effective.default.action.carries_data and effective.default.data != errno_module.EPERM:
         what = f"the object has no defaultErrnoRet: runtimes will give EPERM in place of {effective.default}"
@@ -276,6 +277,9 @@ def _operator_rule(rule: ProfileRule, version: OperatorVersion, place: Location,
     if rule.args:
         written["args"] = []
     for arg in rule.args:
+        if arg.value > MAX_INT64 or arg.value_two > MAX_INT64:
+            what = f"the condition on argument {arg.index} of {rule.names[0]} has a value above 2^63: the operator's object cannot hold it"
+            raise CompileError([Diagnostic(place, what, "use --format seccompprofile, or a file: --format oci", code="cannot-express")])
         second = {"valueTwo": arg.value_two} if arg.value_two else {}
         written["args"].append({"index": arg.index, "value": arg.value, **second, "op": arg.op.value})
     return written

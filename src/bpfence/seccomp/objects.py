@@ -5,13 +5,16 @@ Called by `bpfence seccomp install`, `import` and `export`, and by what watches 
 to `path` below the kubelet's seccomp folder, and the bindings to `pods.bind.mutate`. `json_schema` is the shape of the object: checked in
 as schemas/seccompprofile.json, written by tools/gen_docs.py, and what the CustomResourceDefinition is made of. Pure.
 
+Clients of Kubernetes take numbers for floating-point ones now and then: `kubectl apply` makes 9007199254740992 of 9007199254740993. So what
+conditions compare with is written as a text where a number would not be exact, and refused where it is not.
+
 A SeccompProfile lives in a namespace and is bound to pods there; a ClusterSeccompProfile is bound to pods of any.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
@@ -28,7 +31,7 @@ from bpfence.policy import Label
 from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.model import Profile
 from bpfence.seccomp.profile import Shapes, as_document, read
-from bpfence.seccomp.schema import profile_schema
+from bpfence.seccomp.schema import DECIMAL, profile_schema
 from bpfence.words import quoted, suggest
 
 API_VERSION: Final = policy.API_VERSION
@@ -39,7 +42,8 @@ OBJECT_NAME: Final = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 NAMESPACE: Final = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 FOLDER: Final = "bpfence"
 """Below the kubelet's seccomp folder, where the profiles of these objects are."""
-MAX_INT64: Final = (1 << 63) - 1
+MAX_EXACT: Final = (1 << 53) - 1
+"""The greatest whole number that no client rounds to, or from."""
 MAX_BINDINGS: Final = 100
 MAX_PATTERNS: Final = 100
 """Images, and tests on labels, of one binding."""
@@ -89,11 +93,11 @@ class SeccompProfile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, r
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of one object. Its numbers are those that Kubernetes can hold."""
+    """The JSON Schema (2020-12) of one object."""
     schema = msgspec.json.schema(SeccompProfile)
     spec = schema["$defs"]["Spec"]["properties"]
     spec["profile"] = {"description": spec["profile"]["description"], "$ref": "#/$defs/Profile"}
-    schema["$defs"]["Profile"] = {"title": "Profile", **profile_schema(MAX_INT64)}
+    schema["$defs"]["Profile"] = {"title": "Profile", **profile_schema(MAX_EXACT)}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://bpfence.io/schemas/seccompprofile.json", **schema}
 
 
@@ -152,7 +156,7 @@ def read_object(root: JsonValue, namespace: str = "default") -> tuple[ProfileObj
     name, space = reader.names(entries, "" if kind == CLUSTER_KIND else namespace)
     spec = reader.level(entries["spec"][1], "spec", ("profile", "bindings"), ("profile",)) if "spec" in entries else {}
     bindings = tuple(reader.bindings(spec, profile_path(name, space), space))
-    profile, wrong = read(spec["profile"][1]) if "profile" in spec else (None, [])
+    profile, wrong = read(reader.with_numbers(spec["profile"][1])) if "profile" in spec else (None, [])
     found = sorted([*findings.sorted(), *wrong], key=lambda diagnostic: diagnostic.location)
     if profile is None or findings.errors:
         return None, found
@@ -179,6 +183,24 @@ class _Reader(Shapes):
             what = f"{quoted(given.text)} cannot be the name of a namespace"
             self.findings.add(given.location, "bad-value", what, "use small letters, digits and '-'")
         return name.text, given.text
+
+    def with_numbers(self, profile: JsonValue) -> JsonValue:
+        """The same profile with numbers in place of the texts that stand for them."""
+        return _changed(profile, "syscalls", lambda rule: _changed(rule, "args", self.argument))
+
+    def argument(self, arg: JsonValue) -> JsonValue:
+        """One condition. A number that may have been rounded is no condition that anybody has written."""
+        made = JsonValue(arg.source, arg.kind, arg.start, arg.text)
+        made.items = arg.items
+        for key, value in arg.pairs:
+            if key.text in ("value", "valueTwo") and value.kind == "string" and re.fullmatch(DECIMAL, value.text):
+                value = JsonValue(value.source, "number", value.start, str(int(value.text)))
+            elif key.text in ("value", "valueTwo") and value.kind == "number" and _inexact(value.text):
+                what = f"{quoted(value.text)} may have been rounded: clients of Kubernetes do so above 2^53"
+                self.findings.add(value.location, "bad-number", what, f'write it as a text: {key.text}: "18446744073709551615"')
+                value = JsonValue(value.source, "number", value.start, "0")
+            made.pairs.append((key, value))
+        return made
 
     def bindings(self, spec: Mapping[str, tuple[JsonValue, JsonValue]], path: str, namespace: str) -> Iterator[Binding]:
         """To whom the profile is bound."""
@@ -257,22 +279,39 @@ class _Reader(Shapes):
         return False
 
 
+def _inexact(text: str) -> bool:
+    """Whether a number may be another one than was written."""
+    return "e" in text.lower() or (text.isdigit() and int(text) > MAX_EXACT)
+
+
+def _changed(holder: JsonValue, key: str, change: Callable[[JsonValue], JsonValue]) -> JsonValue:
+    """The same object, with the elements of the list under a key changed."""
+    made = JsonValue(holder.source, holder.kind, holder.start, holder.text)
+    made.items = holder.items
+    for name, value in holder.pairs:
+        if name.text == key and value.kind == "array":
+            listed = JsonValue(value.source, "array", value.start)
+            listed.items = [change(item) if item.kind == "object" else item for item in value.items]
+            value = listed
+        made.pairs.append((name, value))
+    return made
+
+
 # ---- out ----
 
 
 def as_object(profile: Profile, name: str, place: Location) -> dict[str, Any]:
-    """A profile as an object, bound to nobody. CompileError where Kubernetes cannot hold it."""
-    holdable(profile, name, place)
-    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": {"profile": as_document(profile), "bindings": []}}
+    """A profile as an object, bound to nobody. CompileError where it cannot have the name."""
+    check_name(name, place)
+    document = as_document(profile)
+    for rule in document["syscalls"]:
+        for arg in rule.get("args", ()):
+            arg |= {key: str(arg[key]) for key in ("value", "valueTwo") if arg.get(key, 0) > MAX_EXACT}
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": {"profile": document, "bindings": []}}
 
 
-def holdable(profile: Profile, name: str, place: Location) -> None:
-    """CompileError where Kubernetes cannot hold a profile under a name, in any object."""
+def check_name(name: str, place: Location) -> None:
+    """CompileError where an object cannot have a name."""
     if not re.fullmatch(OBJECT_NAME, name):
         what = f"{quoted(name)} cannot be the name of a Kubernetes object"
         raise CompileError([Diagnostic(place, what, "use small letters, digits, '-' and '.': --name", code="cannot-express")])
-    for rule in profile.rules:
-        for arg in rule.args:
-            if arg.value > MAX_INT64 or arg.value_two > MAX_INT64:
-                what = f"the condition on argument {arg.index} of {rule.names[0]} has a value above 2^63: Kubernetes cannot hold it"
-                raise CompileError([Diagnostic(place, what, "use the profile as a file (--format oci)", code="cannot-express")])

@@ -6,11 +6,13 @@ For the schemas of what holds a profile: native policies, and `objects`. The key
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from bpfence.seccomp.model import ARGUMENTS, ArgOp, ProfileAction, ProfileFlag
 from bpfence.seccomp.profile import MAX_ERRNO
 from bpfence.syscalls.architectures import Arch
+
+DECIMAL: Final = "^[0-9]{1,20}$"
 
 
 def _object(required: tuple[str, ...] = (), **properties: dict[str, Any]) -> dict[str, Any]:
@@ -19,9 +21,11 @@ def _object(required: tuple[str, ...] = (), **properties: dict[str, Any]) -> dic
 
 def profile_schema(most: int | None = None) -> dict[str, Any]:
     """The JSON Schema of a seccomp profile: the OCI runtime specification's, with what Docker adds. `most`: the greatest number that what
-    holds the profile can hold."""
+    holds the profile keeps as it is; greater ones are texts there."""
     text: dict[str, Any] = {"type": "string"}
-    number: dict[str, Any] = {"type": "integer", "minimum": 0} | ({"maximum": most} if most is not None else {})
+    number: dict[str, Any] = {"type": "integer", "minimum": 0}
+    if most is not None:
+        number = {"anyOf": [{**number, "maximum": most}, {"type": "string", "pattern": DECIMAL}]}
     action = {"enum": [*(action.value for action in ProfileAction), "SCMP_ACT_KILL"]}
     errno = {"type": "integer", "minimum": 0, "maximum": MAX_ERRNO}
     arch = {"enum": [arch.value for arch in Arch]}
