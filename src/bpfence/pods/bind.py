@@ -6,7 +6,8 @@ what it is given, and a pod that has been patched is not patched again. Pods com
 whatever type, makes this raise.
 
 A container gets the profile of the first binding that selects it, in its own context: the pause container of the pod keeps what the
-runtime gives it. Privileged containers and pods for Windows get none, because no profile holds for them.
+runtime gives it. Privileged containers and pods for Windows get none, because no profile holds for them. What an annotation says of the
+container goes: it has had no effect since Kubernetes 1.27, but the API server refuses one that says something else than the field.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 
 from bpfence.conditions import images
 from bpfence.conditions.labels import label_holds
-from bpfence.pods.kinds import CONTAINERS
+from bpfence.pods.kinds import CONTAINER_SECCOMP, CONTAINERS
 from bpfence.policy import Label
 from bpfence.words import quoted
 
@@ -63,6 +64,7 @@ def mutate(pod: Mapping[str, Any], bindings: Sequence[Binding], namespace: str =
     mine = [binding for binding in bindings if _concerns(binding, pod, namespace)]
     patch: list[dict[str, Any]] = []
     warnings: list[str] = []
+    noted = set(_map(_map(pod.get("metadata")).get("annotations")))
     for path, container in _containers(spec, _map(_map(old).get("spec"))) if mine else ():
         bound = [binding for binding in mine if _selects(binding, container)]
         if not bound:
@@ -74,8 +76,18 @@ def mutate(pod: Mapping[str, Any], bindings: Sequence[Binding], namespace: str =
             continue
         if any(other.profile != chosen.profile for other in bound):
             warnings.append(f"several seccomp profiles are bound to {quoted(str(container.get('name', '')))}: it gets {chosen.profile}")
-        patch += _operations(path, container, chosen)
+        changes = list(_operations(path, container, chosen))
+        key = f"{CONTAINER_SECCOMP}{container.get('name')}"
+        if changes and key in noted:
+            noted.remove(key)
+            changes.append({"op": "remove", "path": f"/metadata/annotations/{_escaped(key)}"})
+        patch += changes
     return Mutation(tuple(patch), tuple(warning[:MAX_WARNING] for warning in warnings[:MAX_WARNINGS]))
+
+
+def _escaped(key: str) -> str:
+    """A key in a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _map(value: object) -> Mapping[str, Any]:

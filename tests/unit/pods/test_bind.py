@@ -32,16 +32,19 @@ def nginx(**context: Any) -> dict[str, Any]:
 
 
 def patched(document: dict[str, Any], mutation: Mutation) -> dict[str, Any]:
-    """What the API server makes of a patch of `add` operations (RFC 6902)."""
+    """What the API server makes of a patch (RFC 6902)."""
     made = copy.deepcopy(document)
     for operation in mutation.patch:
-        assert operation["op"] == "add"
-        *way, last = operation["path"].split("/")[1:]
+        *way, last = [step.replace("~1", "/").replace("~0", "~") for step in operation["path"].split("/")[1:]]
         holder: Any = made
         for step in way:
             holder = holder[int(step)] if isinstance(holder, list) else holder[step]
         assert isinstance(holder, dict)
-        holder[last] = copy.deepcopy(operation["value"])
+        if operation["op"] == "remove":
+            del holder[last]
+        else:
+            assert operation["op"] == "add"
+            holder[last] = copy.deepcopy(operation["value"])
     return made
 
 
@@ -121,6 +124,24 @@ def test_of_a_pod_that_runs_only_new_ephemeral_containers() -> None:
     new = pod(nginx(), ephemeralContainers=[nginx(), {**nginx(), "name": "debug"}])
     assert [one["path"] for one in mutate(new, [WEB], old=old).patch] == ["/spec/ephemeralContainers/1/securityContext"]
     assert mutate(old, [WEB], old=old).patch == ()
+
+
+def test_annotations_that_say_something_else_go() -> None:
+    """The API server refuses a pod whose annotation and field differ."""
+    document = pod(nginx(), {"name": "b", "image": "redis"})
+    notes = {
+        "container.seccomp.security.alpha.kubernetes.io/a": "docker/default",
+        "container.seccomp.security.alpha.kubernetes.io/b": "unconfined",
+    }
+    document["metadata"]["annotations"] = dict(notes)
+    found = mutate(document, [WEB])
+    assert found.patch[1] == {"op": "remove", "path": "/metadata/annotations/container.seccomp.security.alpha.kubernetes.io~1a"}
+    after = patched(document, found)
+    assert list(after["metadata"]["annotations"]) == ["container.seccomp.security.alpha.kubernetes.io/b"]
+    assert mutate(after, [WEB]).patch == ()
+    twice = pod(nginx(), initContainers=[nginx()])  # not a valid pod
+    twice["metadata"]["annotations"] = dict(notes)
+    patched(twice, mutate(twice, [WEB]))
 
 
 def test_warnings_are_bounded() -> None:

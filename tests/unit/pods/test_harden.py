@@ -221,6 +221,17 @@ def test_annotations_become_fields() -> None:
     assert "annotations" not in hardened(unconfined, Options(replace=True)).text
 
 
+def test_annotations_of_pods_for_windows_become_nothing() -> None:
+    """The API server takes neither field there."""
+    for note in (
+        "container.apparmor.security.beta.kubernetes.io/a: runtime/default",
+        "container.seccomp.security.alpha.kubernetes.io/a: unconfined",
+    ):
+        text = hardened(POD.replace("{name: p}", f"{{name: p, annotations: {{{note}}}}}") % ("  os: {name: windows}\n", "")).text
+        assert "annotations" not in text
+        assert "Profile" not in text
+
+
 def test_shared_text_is_changed_only_where_all_that_share_it_want_it() -> None:
     shared = "x: &c {seccompProfile: {type: RuntimeDefault}}\n" + POD % (
         "",
