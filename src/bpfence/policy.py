@@ -22,6 +22,9 @@ from bpfence.errors import Location
 if TYPE_CHECKING:
     from bpfence.seccomp.model import Profile
 
+API_VERSION: Final = "bpfence.io/v1alpha1"
+"""Of every object that bpfence has."""
+
 Value = Union[str, int, bytes, tuple[str, ...]]
 Event = Mapping[str, Value]
 

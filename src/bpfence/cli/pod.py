@@ -33,6 +33,8 @@ UNREADABLE: Final = 2
 STDIN: Final = "<stdin>"
 FILE: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=str)
 LEVEL: Final = click.Choice(LEVELS[1:])
+ANY_LEVEL: Final = click.Choice(LEVELS)
+OUTPUT: Final = click.Path(dir_okay=False, path_type=str)
 STYLES: Final = {"restricted": "green", "baseline": "yellow", "privileged": "bold red", INVALID: "bold red"}
 MEETS: Final = {
     "restricted": "meets restricted", "baseline": "meets baseline, not restricted", "privileged": "meets neither baseline nor restricted",
@@ -67,15 +69,16 @@ def sources(files: Iterable[str], report: Report) -> list[SourceFile]:
 
 @group.command(cls=Command, short_help="Find what weakens the pods of manifests.")
 @click.argument("files", nargs=-1, required=True, type=FILE)
-@click.option("--level", type=LEVEL, help="Tell only what breaks this level of the Pod Security Standards, as errors.")
+@click.option("--level", type=ANY_LEVEL, help="Tell only what breaks this level of the Pod Security Standards, as errors.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
 @json_option
 def check(files: tuple[str, ...], level: str | None, strict: bool, as_json: bool) -> int:
     """Find what weakens the pods of manifests (YAML or JSON), and which of the Pod Security Standards each workload meets.
 
     What breaks `baseline` is an error, what breaks `restricted` a warning; so is what the standards say nothing about. With --level
-    only what breaks that level is told: what Pod Security Admission would refuse. The exit code is 0 when there is no error, 1 when
-    there is one (with --strict: or a warning), 2 when a file cannot be read. docs/pods.md explains every code. `-` is standard input.
+    only what breaks that level is told: what Pod Security Admission would refuse (privileged: what the API server does). The exit code
+    is 0 when there is no error, 1 when there is one (with --strict: or a warning), 2 when a file cannot be read. docs/pods.md explains
+    every code. `-` is standard input.
 
     \b
     Examples:
@@ -170,6 +173,7 @@ class _Profile(click.ParamType[dict[str, str]]):
 @click.option("--read-only-root", is_flag=True, help="Make root file systems read-only.")
 @click.option("--user", type=click.IntRange(1, 2**31 - 1), metavar="N", help="The user id to run as, where there is none or root's.")
 @click.option("--replace", is_flag=True, help="Also change what the manifest says otherwise: privileged, hostPID, Unconfined, …")
+@click.option("-o", "--output", type=OUTPUT, metavar="FILE", help="Write to a file, at once.")
 @click.option("--in-place", is_flag=True, help="Write the files themselves.")
 @click.option("--diff", "as_diff", is_flag=True, help="Show what would change, and write nothing.")
 @json_option
@@ -180,6 +184,7 @@ def harden_command(
     read_only_root: bool,
     user: int | None,
     replace: bool,
+    output: str | None,
     in_place: bool,
     as_diff: bool,
     as_json: bool,
@@ -192,26 +197,30 @@ def harden_command(
 
     \b
     Examples:
-      bpfence pod harden deployment.yaml > hardened.yaml
+      bpfence pod harden deployment.yaml -o hardened.yaml
       bpfence pod harden --diff --user 1000 --read-only-root deployment.yaml
       bpfence pod harden --in-place --seccomp Localhost:web.json manifests/*.yaml
       helm template . | bpfence pod harden - | kubectl apply -f -
     """
     if in_place and (as_diff or "-" in files):
         raise UsageError("--in-place writes files: neither - nor --diff goes with it")
-    if len(files) > 1 and not (in_place or as_diff or as_json):
+    if output is not None and (in_place or as_diff):
+        raise UsageError("-o writes one manifest: neither --in-place nor --diff goes with it")
+    if len(files) > 1 and (output is not None or not (in_place or as_diff or as_json)):
         raise UsageError("several manifests would become one: add --in-place or --diff, or name one file")
     chosen = next(known for known in LEVELS if known == level)
     options = Options(chosen, seccomp or {}, read_only_root, user or 0, replace)
     hardened = [(source.file, harden(manifest, options)) for source, manifest in _manifests(files)]
     for file, result in hardened:
         if in_place and result.edits:
-            _write(Path(file), result.data)
+            _write(file, result.data)
+        elif output is not None:
+            _write(output, result.data)
     if as_json:
         emit_json({"files": [_hardened_as_json(file, result, as_diff) for file, result in hardened]})
     else:
         for file, result in hardened:
-            _show_hardened(file, result, in_place, as_diff)
+            _show_hardened(file, result, in_place or output is not None, as_diff)
     return 0 if all(result.meets for _, result in hardened) else FINDINGS
 
 
@@ -229,10 +238,10 @@ def _manifests(files: Iterable[str]) -> list[tuple[SourceFile, Manifest]]:
     return read_files
 
 
-def _show_hardened(file: str, result: Hardened, in_place: bool, as_diff: bool) -> None:
+def _show_hardened(file: str, result: Hardened, written: bool, as_diff: bool) -> None:
     if as_diff:
         _emit(result.diff(printable(file)).encode())
-    elif not in_place:
+    elif not written:
         _emit(result.data)
     show_diagnostics([*result.changed, *result.left, *result.notes], err())
     count = len(result.manifest.workloads)
@@ -255,23 +264,33 @@ def _hardened_as_json(file: str, result: Hardened, as_diff: bool) -> dict[str, A
     return shown | ({"diff": result.diff(file)} if as_diff else {"manifest": result.text})
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Put a file in the place of another at once: whoever reads it finds the old or the new one. A link's target is written."""
-    path = path.resolve(strict=True)
-    before = path.stat()
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+def _write(name: str, data: bytes) -> None:
+    """Put a file in its place at once: whoever reads it finds the old or the new one. A link's target is written."""
+    path = Path(os.path.realpath(name))
+    before = path.stat() if path.exists() else None
+    if before is not None and not stat.S_ISREG(before.st_mode):
+        path.write_bytes(data)  # /dev/stdout, a pipe
+        return
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
-            with contextlib.suppress(PermissionError):
-                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode) if before is not None else 0o666 & ~_umask())
+            if before is not None:
+                with contextlib.suppress(PermissionError):
+                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        Path(temporary).replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 COMMANDS: Final = (group,)

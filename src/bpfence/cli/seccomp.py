@@ -47,6 +47,7 @@ from bpfence.seccomp.export import (
 from bpfence.seccomp.filter import Optimize
 from bpfence.seccomp.merge import Change, diff, normalised, union
 from bpfence.seccomp.model import Effective, Profile
+from bpfence.seccomp.objects import is_object, read_object
 from bpfence.seccomp.profile import DOCKER_CAPABILITIES, dump, kernel_version, load, load_valid, resolve
 from bpfence.seccomp.table import CallEntry, CallTable, Case, conditions_text
 from bpfence.syscalls.architectures import Arch
@@ -65,11 +66,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 MODULES: Final = {
+    "bpfence.cli.seccomp_node": {
+        "install": "Put profiles where pods with Localhost profiles have theirs from.",
+        "uninstall": "Take profiles away from this node.",
+    },
     "bpfence.cli.seccomp_run": {
         "learn": "Record the system calls of a command as a profile.",
         "run": "Run one command under a profile.",
         "supervise": "Run one command, and report what a profile denies.",
-    }
+    },
 }
 
 
@@ -85,7 +90,7 @@ def group() -> None:
     """
 
 
-class _Machine:
+class Machine:
     """The machine that a profile is resolved for."""
 
     def __init__(self, arch: str | None, caps: tuple[str, ...], kernel: str | None) -> None:
@@ -170,7 +175,7 @@ def check(files: tuple[str, ...], arch: str | None, caps: tuple[str, ...], kerne
     """
     from bpfence.seccomp.check import check as examine
 
-    machine = _Machine(arch, caps, kernel)
+    machine = Machine(arch, caps, kernel)
     diagnostics: list[Diagnostic] = []
     for file in files:
         profile, read = load(file)
@@ -221,7 +226,7 @@ def explain(
       bpfence seccomp explain --on x86 --status denied profile.json
       bpfence seccomp explain --arch aarch64 --kernel 4.19 --json profile.json
     """
-    machine = _Machine(arch, caps, kernel)
+    machine = Machine(arch, caps, kernel)
     profile, warnings = load_valid(file)
     effective = machine.resolve(profile, enosys)
     columns = [_arch(shown)] if shown else [machine.arch] if not as_json else [a for a in effective.architectures if a.supported]
@@ -312,7 +317,7 @@ def diff_command(first: str, second: str, arch: str | None, caps: tuple[str, ...
       bpfence seccomp diff docker-default.json mine.json
       bpfence seccomp diff --cap SYS_PTRACE --json a.json b.json | jq '.changes[] | select(.kind == "more") | .name'
     """
-    machine = _Machine(arch, caps, kernel)
+    machine = Machine(arch, caps, kernel)
     changes = diff(*(machine.resolve(load_valid(file)[0]) for file in (first, second)))
     if as_json:
         emit_json({"changes": [_change_as_json(change) for change in changes]})
@@ -399,13 +404,14 @@ def export_command(
 
     \b
     Formats:
-      bpf         the filter: struct sock_filter after struct sock_filter, in this machine's byte order
-      pfc         the same as libseccomp writes it for people
-      oci         a normalised profile without conditions, for any OCI runtime
-      systemd     SystemCallFilter= and its like, for a [Service] section
-      podman-run  the options of a hardened `podman run` (or docker run)
-      k8s         the Security Profiles Operator's object, and a Pod with Localhost profile, runAsNonRoot, readOnlyRootFilesystem,
-                  drop ALL, allowPrivilegeEscalation false
+      bpf             the filter: struct sock_filter after struct sock_filter, in this machine's byte order
+      pfc             the same as libseccomp writes it for people
+      oci             a normalised profile without conditions, for any OCI runtime
+      systemd         SystemCallFilter= and its like, for a [Service] section
+      podman-run      the options of a hardened `podman run` (or docker run)
+      k8s             the Security Profiles Operator's object, and a Pod with Localhost profile, runAsNonRoot,
+                      readOnlyRootFilesystem, drop ALL, allowPrivilegeEscalation false
+      seccompprofile  bpfence's own SeccompProfile object, to be bound to images or labels
 
     \b
     Examples:
@@ -413,7 +419,7 @@ def export_command(
       bpfence seccomp export --format systemd profile.json > /etc/systemd/system/my.service.d/seccomp.conf
       bpfence seccomp export --format k8s --pod pod.yaml profile.json
     """
-    machine = _Machine(arch, caps, kernel)
+    machine = Machine(arch, caps, kernel)
     profile, warnings = load_valid(file)
     options = ExportOptions(
         name=name if name is not None else Path(file).name.removesuffix(".json").lower().replace("_", "-"),
@@ -441,24 +447,29 @@ def _exported(made: Exported, format: str) -> dict[str, Any]:
 
 def _manifest(path: str) -> JsonValue:
     """The one object of a manifest."""
-    objects = _documents(path)
+    objects = documents_of(path)
     if len(objects) != 1:
         raise UsageError(f"{path} holds {len(objects)} objects: give the one that makes Pods")
     return objects[0]
 
 
-def _documents(path: str) -> list[JsonValue]:
+def documents_of(path: str) -> list[JsonValue]:
+    """The documents of a file, YAML or JSON. UsageError and PolicyError where it cannot be read."""
     from bpfence.documents import yaml_values  # what reads JSON needs no YAML
 
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    try:
-        return yaml_values.documents(data, path)
+        return yaml_values.documents(data_of(path), path)
     except DocumentError as error:
         raise PolicyError([error.diagnostic]) from None
+
+
+def data_of(path: str) -> bytes:
+    """What a file holds, bounded. UsageError where it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
 
 
 @group.command("import", cls=Command, short_help="Read a SeccompProfile of Kubernetes.")
@@ -467,14 +478,19 @@ def _documents(path: str) -> list[JsonValue]:
 @click.option("-o", "--output", type=OUTPUT, help="Write to a file.")
 @json_option
 def import_command(file: str, name: str | None, output: str | None, as_json: bool) -> int:
-    """Write the OCI profile of a SeccompProfile object of the Security Profiles Operator (YAML or JSON).
+    """Write the OCI profile of a SeccompProfile object (YAML or JSON), bpfence's or the Security Profiles Operator's.
 
     \b
     Examples:
       kubectl get seccompprofile nginx -o yaml | bpfence seccomp import /dev/stdin -o nginx.json
       bpfence seccomp import all.yaml --name web/nginx -o nginx.json
     """
-    profile, diagnostics = from_operator(_chosen(file, _documents(file), name))
+    root = _chosen(file, documents_of(file), name)
+    if is_object(root):
+        own, diagnostics = read_object(root)
+        profile = own.profile if own is not None else None
+    else:
+        profile, diagnostics = from_operator(root)
     if profile is None:
         raise PolicyError(diagnostics)
     if as_json:

@@ -14,14 +14,17 @@ import msgspec
 from bpfence.cli.show import Command, assembled, counted, emit_json, err, json_option, out, styled, table
 from bpfence.errors import BpfenceError, UsageError
 from bpfence.events.values import printable
-from bpfence.workloads.cgroups import Limits, Tree
+from bpfence.workloads.cgroups import Tree
 from bpfence.workloads.hook import SOCKET, listens
 from bpfence.workloads.install import RUNTIMES, SECONDS, Asked, Host, Standing, install, standing, uninstall
+from bpfence.workloads.limits import Limits, Machine, Whose, limits
 from bpfence.workloads.model import Container
 from bpfence.workloads.sources import Gathered, all_sources, gather
 
 SECOND: Final = 1_000_000_000
 SHORT: Final = 12
+NAMED: Final = 5
+"""So many containers are named in a note."""
 NOT_HELD: Final = 1
 FAILED: Final = 2
 LISTENS: Final = {True: "an agent listens", False: "no agent listens", None: "only root can tell whether an agent listens"}
@@ -52,34 +55,41 @@ def runtimes_host() -> Host:
 @json_option
 def workloads(everything: bool, as_json: bool) -> int:
     """Show the containers and pods of this host as bpfence sees them: by their cgroups, the state and bundles of their runtimes, and the
-    sockets of Docker, Podman, containerd and CRI-O. What a source does not tell is empty.
+    sockets of Docker, Podman, containerd and CRI-O. What a source does not tell is empty. What a container may have of processes, memory
+    and processors is the limit of its cgroup, or of its pod's; containers without one are told on standard error.
 
     \b
     Examples:
       sudo bpfence workloads
       sudo bpfence workloads --json | jq '.containers[] | select(.privileged).name'
+      sudo bpfence workloads --json | jq '.containers[] | select(.limits.none | index("memory")).name'
     """
     cgroups = tree()
     found = gathered(cgroups)
     containers = [container for container in found.containers if everything or not container.sandbox]
-    limits = [cgroups.limits(container.cgroup) for container in containers]
+    machine = Machine.here()
+    limited = [(container, limits(cgroups, container, machine)) for container in containers]
     if as_json:
-        shown = [_as_json(container, limit) for container, limit in zip(containers, limits, strict=True)]
+        shown = [msgspec.to_builtins(container) | {"limits": msgspec.to_builtins(limit)} for container, limit in limited]
         emit_json({"containers": shown, "silent": {name: printable(why) for name, why in found.silent.items()}})
         return 0
     if containers:
         columns = ("id", "name", "image", "runtime", "pod", "privileged", "pids", "memory", "cpu", "started")
-        out().print(table(*columns, rows=[_row(container, limit) for container, limit in zip(containers, limits, strict=True)]))
+        out().print(table(*columns, rows=[_row(container, limit) for container, limit in limited]))
     else:
         out().print("no container runs here")
+    for note in dict.fromkeys(note for _, limit in limited for note in limit.notes):
+        names = [_name(container) for container, limit in limited if note in limit.notes]
+        rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        err().print(assembled(("note", "bold"), f": {printable(', '.join(names[:NAMED]))}{rest}: {note}"))
     for name, why in found.silent.items():
         err().print(assembled(("note", "bold"), f": {name}: {printable(why)}"))
     return 0
 
 
-def _as_json(container: Container, limits: Limits) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(container)
-    return shown | {"limits": msgspec.to_builtins(limits)}
+def _name(container: Container) -> str:
+    """What a container is called by people: its name, else the beginning of its id."""
+    return _cut(container.name or (container.id[:SHORT] if len(container.id) == 64 else container.id))
 
 
 def _row(container: Container, limits: Limits) -> list[object]:
@@ -88,8 +98,9 @@ def _row(container: Container, limits: Limits) -> list[object]:
     name = container.name or ("(pause)" if container.sandbox else "")
     identity = container.id[:SHORT] if len(container.id) == 64 else container.id
     image = _cut(container.image or container.image_digest or container.image_id)
-    used = (_used(limits.pids, limits.pids_max, str), _used(limits.memory, limits.memory_max, _bytes))
-    cpu = f"{limits.cpu:g}" if limits.cpu is not None else ""
+    pids = _used(limits.pids, limits.pids_max, limits.pids_of, str)
+    used = (pids, _used(limits.memory, limits.memory_max, limits.memory_of, _bytes))
+    cpu = _most(limits.cpu_max, limits.cpu_of, "{:g}".format)
     return [_cut(identity), _cut(name), image, container.runtime, _cut(pod), privileged, *used, cpu, _moment(container.started)]
 
 
@@ -97,10 +108,17 @@ def _cut(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def _used(now: int | None, most: int | None, form: Any) -> str:
+def _used(now: int | None, most: int | None, whose: Whose, form: Callable[[int], str]) -> str:
     """`7 of 100`; without the limit where there is none."""
-    used = "" if now is None else form(now)
-    return used if most is None else f"{used or '?'} of {form(most)}"
+    used, limit = "" if now is None else form(now), _most(most, whose, form)
+    return f"{used or '?'} of {limit}" if limit else used
+
+
+def _most(most: Any, whose: Whose, form: Callable[[Any], str]) -> str:
+    """A limit, and whose it is where it is not the container's own; empty where it has none."""
+    if most is None or whose == "shared":
+        return ""
+    return f"{form(most)} (pod)" if whose == "pod" else form(most)
 
 
 def _bytes(count: int) -> str:

@@ -4,4 +4,5 @@
 procfs      /proc                    accounts    users and groups, a container's too
 cgroups     cgroup ids → paths       hostnames   names of hosts → addresses, in the background
 links       paths → what symbolic links make of them
+kubelet     seccomp profiles → files in the kubelet's folder
 """

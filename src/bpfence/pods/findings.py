@@ -58,6 +58,8 @@ CODES: Final[Mapping[str, str]] = {
     "host-takeover": "a path of the node that whoever can write there takes the node over with",
     "obsolete-annotation": "an annotation that fields have taken the place of",
     "seccomp-profile": "a profile of the node's that it must have, or a path that cannot be one",
+    "shared-processes": "containers of a pod that see each other's processes",
+    "host-users": "a pod that is said to have the node's users",
     "writable-root": "a container that can change its own programs",
     "service-account-token": "a pod that is given a token for the API server",
     "no-memory-limit": "a container that can take all memory of the node",

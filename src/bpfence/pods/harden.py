@@ -210,7 +210,7 @@ def _annotated(workload: Workload, options: Options) -> Iterator[Step]:
         if kind == "appArmorProfile" and not (confined and context is not None) and not options.replace:
             continue  # it still has its effect
         gone.append(note)
-        asked = kind == "seccompProfile" and (options.seccomp or workload.windows)
+        asked = workload.windows or (kind == "seccompProfile" and options.seccomp)
         if context is not None and profile is not None and confined and not context.get(kind).given and not asked:
             yield _profile(workload, context.get(kind), profile, f"{context.get(kind).path}, as an annotation said")
     if not gone:

@@ -84,6 +84,7 @@ def _verdict(workload: Workload, level: Level | None, findings: Findings) -> Ver
         what = f"{quoted(workload.kind)} is not a kind of Kubernetes' own"
         tell(workload.object.get("kind"), "unknown-kind", "info", what, "it is judged by its spec.template")
     valid = _types(workload, tell)
+    valid = not _refused_annotations(workload, tell) and valid
     for broken in standards.breaks(workload, level or LEVELS[-1]):
         severity: DiagnosticSeverity = "error" if level is not None or broken.control.level == "baseline" else "warning"
         tell.broken(broken, severity)
@@ -231,12 +232,43 @@ def _descends(path: str) -> bool:
     return not path.startswith("/") and ".." not in path.split("/")
 
 
+def _refused_annotations(workload: Workload, tell: _Teller) -> bool:
+    """Whether the API server refuses the pod for what it no longer reads: seccomp's annotations must be well-formed, and say what fields
+    say. Hardening takes them out."""
+    refused = False
+    for name, value in workload.annotations.pairs():
+        what = _why_refused(workload, name.text, value.text)
+        if what:
+            refused = True
+            why = "it has no effect since Kubernetes 1.27, but the API server refuses the pod for it"
+            field = Field(name, value.path)
+            tell(field, "obsolete-annotation", "error", f"the annotation {quoted(name.text, 90)} {what}", why, "remove it")
+    return refused
+
+
+def _why_refused(workload: Workload, key: str, text: str) -> str:
+    """What is wrong with a seccomp annotation; "" for others, and those that are borne."""
+    if key != POD_SECCOMP and not key.startswith(CONTAINER_SECCOMP):
+        return ""
+    profile = annotated_profile(text)
+    if (profile is None and text != "localhost/") or (profile is not None and not _descends(profile.get("localhostProfile", ""))):
+        return f"cannot be {quoted(text)}"
+    contexts = [container.context for container in workload.containers if f"{CONTAINER_SECCOMP}{container.name}" == key]
+    for field in (context.get("seccompProfile") for context in ([workload.context] if key == POD_SECCOMP else contexts)):
+        said = {name: field.get(name).text for name in PROFILE if field.get(name).given}
+        if field.given and said != profile:
+            return f"says {quoted(text)}, and the field {field.path} something else"
+    return ""
+
+
 # ---- beyond the standards ----
 
 
 def _annotations(workload: Workload, tell: _Teller) -> None:
     for name, value in workload.annotations.pairs():
         key, field = name.text, Field(name, value.path)
+        if _why_refused(workload, key, value.text):
+            continue
         if key == POD_SECCOMP or key.startswith(CONTAINER_SECCOMP):
             profile = annotated_profile(value.text)
             hint = f"write securityContext.seccompProfile.type: {profile['type']}" if profile else "remove it"
@@ -256,6 +288,18 @@ def _localhost(workload: Workload, tell: _Teller) -> None:
             why = "where it is not, the container does not start"
             hint = f"it lies in /var/lib/kubelet/seccomp/{path.text}; `bpfence seccomp check` judges it"
             tell(path, "seccomp-profile", "info", what, why, hint)
+
+
+def _namespaces(workload: Workload, tell: _Teller) -> None:
+    shared, users = workload.spec.get("shareProcessNamespace"), workload.spec.get("hostUsers")
+    if shared.true:
+        why = "each sees the others' arguments and, as the same user or root, their environments, memory and files (/proc/PID/root)"
+        hint = "remove it; `kubectl debug --target` looks into one container without it"
+        tell(shared, "shared-processes", "warning", "the pod's containers share one process namespace", why, hint)
+    if users.true and not workload.windows:
+        why = "a user in the pod is the same one on the node, root too"
+        hint = "hostUsers: false, from Kubernetes 1.33 on and without namespaces of the node"
+        tell(users, "host-users", "info", "the pod is said to have the node's users", why, hint)
 
 
 def _writable(workload: Workload, tell: _Teller) -> None:
@@ -309,5 +353,7 @@ def _images(workload: Workload, tell: _Teller) -> None:
             tell(field, "image-digest", "info", what, "whoever can push the tag can exchange it", "add @sha256:…", container=container)
 
 
-BEYOND: Final[tuple[Callable[[Workload, _Teller], None], ...]] = (_annotations, _localhost, _writable, _token, _limits, _images)
+BEYOND: Final[tuple[Callable[[Workload, _Teller], None], ...]] = (
+    _annotations, _localhost, _namespaces, _writable, _token, _limits, _images,
+)  # fmt: skip
 """What the standards say nothing about, in this order."""

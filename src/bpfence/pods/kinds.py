@@ -57,7 +57,8 @@ _CONTAINER: Final[Shape] = {
 TEMPLATE: Final[Shape] = {
     "metadata": {"annotations": {"*": "text"}},
     "spec": {
-        "hostNetwork": "boolean", "hostPID": "boolean", "hostIPC": "boolean", "hostUsers": "boolean", "os": {"name": "text"},
+        "hostNetwork": "boolean", "hostPID": "boolean", "hostIPC": "boolean", "hostUsers": "boolean",
+        "shareProcessNamespace": "boolean", "os": {"name": "text"},
         "automountServiceAccountToken": "boolean", "resources": _RESOURCES,
         "securityContext": {**_BOTH_CONTEXTS, "sysctls": ({"name": "text", "value": "text"},)},
         "volumes": ({"name": "text", "hostPath": {"path": "text"}},),

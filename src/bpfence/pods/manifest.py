@@ -27,6 +27,8 @@ _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0
 _EXACT: Final = float(1 << 53)
 MAX_DIGITS: Final = 40
 MERGE: Final = "<<"
+SMALL: Final = 16
+"""Keys of a map that are looked through faster than an index is made."""
 
 Scalar = bool | int | float | str | None
 
@@ -66,7 +68,7 @@ class Field:
     """A place in a document where a value is, or could be. `path` as kubectl explain writes it; `shared` where it is reached through an
     alias or a merge, so that the text is others', too."""
 
-    __slots__ = ("key", "node", "parent", "path", "shared")
+    __slots__ = ("_known", "key", "node", "parent", "path", "shared")
 
     def __init__(self, node: YamlNode | None, path: str, parent: Field | None = None, key: str | int = "", *, shared: bool = False) -> None:
         self.node = node
@@ -74,16 +76,25 @@ class Field:
         self.parent = parent
         self.key = key
         self.shared = shared
+        self._known: dict[str, tuple[YamlNode, bool]] | None = None
 
     # ---- below it ----
 
     def get(self, key: str) -> Field:
         """The field of a key."""
         path = f"{self.path}.{key}" if self.path else key
-        found = _found(self.node, key) if self.node is not None and self.node.kind == "map" else None
+        found = self._find(key)
         if found is None:
             return Field(None, path, self, key, shared=self.shared)
         return Field(found[0], path, self, key, shared=self.shared or found[1])
+
+    def _find(self, key: str) -> tuple[YamlNode, bool] | None:
+        """The value of a key, and whether it is written elsewhere. A large map is walked once, however often it is asked."""
+        if self.node is None or self.node.kind != "map":
+            return None
+        if self._known is None and (len(self.node.pairs) > SMALL or any(True for _ in _merged(self.node))):
+            self._known = {name.text: (value, merged or value.mark < name.mark) for name, value, merged in _pairs(self.node)}
+        return _found(self.node, key) if self._known is None else self._known.get(key)
 
     def at(self, *keys: str) -> Field:
         """The field of a key of a key."""
@@ -169,14 +180,10 @@ class Field:
 
 
 def _found(node: YamlNode, key: str) -> tuple[YamlNode, bool] | None:
-    """The value of a key, and whether it is written elsewhere: behind an alias, or merged."""
+    """The value of a key in a map that merges nothing, and whether it is behind an alias."""
     for name, value in reversed(node.pairs):
         if name.text == key and name.kind == "scalar":
             return value, value.mark < name.mark
-    for source in _merged(node):
-        found = _found(source, key)
-        if found is not None:
-            return found[0], True
     return None
 
 

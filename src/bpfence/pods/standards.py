@@ -316,12 +316,11 @@ def _sysctls(workload: Workload) -> Iterator[Break]:
 def _volumes(workload: Workload) -> Iterator[Break]:
     for volume in workload.spec.get("volumes").items():
         kinds = [name.text for name, field in volume.pairs() if name.text != "name" and field.given]
-        if "hostPath" in kinds or not VOLUME_TYPES.isdisjoint(kinds):
-            continue  # of a hostPath the control of baseline tells
-        kind = kinds[0] if kinds else ""
-        what = f"the volume {quoted(volume.get('name').text)} is of the type {quoted(kind)}" if kind else "a volume has no type"
+        if "hostPath" in kinds or not kinds or not VOLUME_TYPES.isdisjoint(kinds):
+            continue  # of a hostPath the control of baseline tells; one without a type is made an emptyDir
+        what = f"the volume {quoted(volume.get('name').text)} is of the type {quoted(kinds[0])}"
         hint = "use a persistentVolumeClaim"
-        yield Break(VOLUMES, volume.get(kind) if kind else volume, what, "its driver's mounts are made by the node's root", hint)
+        yield Break(VOLUMES, volume.get(kinds[0]), what, "its driver's mounts are made by the node's root", hint)
 
 
 def _escalation(workload: Workload) -> Iterator[Break]:
@@ -340,6 +339,7 @@ def _non_root(workload: Workload) -> Iterator[Break]:
     pod = workload.context.get("runAsNonRoot")
     why = "root in a container is root on the node, but for what the runtime takes from it"
     hint = "set runAsNonRoot: true in the pod's securityContext; the image, or runAsUser, must say another user"
+    hint += "; or give the pod users of its own: hostUsers: false"
     if pod.false:
         yield Break(NON_ROOT, pod, "the pod allows root: runAsNonRoot is false", why, hint)
     for container in workload.containers:

@@ -13,6 +13,8 @@ Used by the CLI, by native policies that carry `seccomp:`, and by what applies f
     check       what is wrong with a profile that can be read
     merge       the union of two profiles, and the difference
     export      other formats, out and in
+    schema      the shape of a profile as JSON Schema
+    objects     the SeccompProfile of Kubernetes: a profile, and to whom it is bound
 
 Nothing here applies a filter to a process, and only `libseccomp` calls C.
 """

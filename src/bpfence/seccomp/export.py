@@ -11,7 +11,7 @@ import errno as errno_module
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -23,19 +23,19 @@ from bpfence.seccomp.findings import Findings
 from bpfence.seccomp.interpret import compile_verified, differences
 from bpfence.seccomp.merge import normalised
 from bpfence.seccomp.model import Effective, Profile, ProfileAction, ProfileFlag, ProfileRule, ProfileVerdict
+from bpfence.seccomp.objects import as_object, check_name, field
 from bpfence.seccomp.profile import dump, plain, read
 from bpfence.syscalls.architectures import Arch
 from bpfence.words import quoted
 
-Format = Literal["bpf", "pfc", "oci", "systemd", "podman-run", "k8s"]
-FORMATS: Final[tuple[Format, ...]] = ("bpf", "pfc", "oci", "systemd", "podman-run", "k8s")
+Format = Literal["bpf", "pfc", "oci", "systemd", "podman-run", "k8s", "seccompprofile"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 Conditional = Literal["deny", "allow"]
 OperatorVersion = Literal["v1", "v1beta1"]
 
 OPERATOR_GROUP: Final = "security-profiles-operator.x-k8s.io"
 OPERATOR_KIND: Final = "SeccompProfile"
 MAX_INT64: Final = (1 << 63) - 1
-OBJECT_NAME: Final = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 NOT_IN_OPERATOR: Final = frozenset({Arch.LOONGARCH64, Arch.M68K, Arch.SH, Arch.SHEB})
 LINE: Final = 100
 
@@ -65,7 +65,7 @@ class Exported(msgspec.Struct, frozen=True):
 def export(effective: Effective, format: Format, options: ExportOptions) -> Exported:
     """A profile in another format. CompileError where the filter would not mean what the profile says."""
     findings = Findings()
-    if format in ("oci", "podman-run", "k8s", "pfc"):
+    if format in ("oci", "podman-run", "k8s", "seccompprofile", "pfc"):
         wrong = differences(effective, optimize=options.optimize)
         if wrong:
             raise CompileError(wrong)
@@ -233,6 +233,11 @@ def _kubernetes(effective: Effective, options: ExportOptions, findings: Findings
     return (head + _yaml(profile_object) + "---\n" + _yaml(pod)).encode()
 
 
+def _object(effective: Effective, options: ExportOptions, findings: Findings) -> bytes:
+    """bpfence's own object, bound to nobody."""
+    return _yaml(as_object(normalised(plain(effective)), options.name, effective.profile.location)).encode()
+
+
 def _yaml(document: Mapping[str, Any]) -> str:
     import yaml  # imported late: most formats do without
 
@@ -242,10 +247,8 @@ def _yaml(document: Mapping[str, Any]) -> str:
 def operator_object(effective: Effective, name: str, version: OperatorVersion, findings: Findings) -> dict[str, Any]:
     """The profile as a SeccompProfile of the Security Profiles Operator (api/seccompprofile of its repository)."""
     place = effective.profile.location
-    if not re.fullmatch(OBJECT_NAME, name):
-        what = f"{quoted(name)} cannot be the name of a Kubernetes object"
-        raise CompileError([Diagnostic(place, what, "use small letters, digits, '-' and '.': --name", code="cannot-express")])
     profile = normalised(plain(effective))
+    check_name(name, place)
     spec: dict[str, Any] = {"defaultAction": profile.default_action.value}
     if effective.default.action.carries_data and effective.default.data != errno_module.EPERM:
         what = f"the object has no defaultErrnoRet: runtimes will give EPERM in place of {effective.default}"
@@ -275,8 +278,8 @@ def _operator_rule(rule: ProfileRule, version: OperatorVersion, place: Location,
         written["args"] = []
     for arg in rule.args:
         if arg.value > MAX_INT64 or arg.value_two > MAX_INT64:
-            what = f"the condition on argument {arg.index} of {rule.names[0]} has a value above 2^63: Kubernetes cannot hold it"
-            raise CompileError([Diagnostic(place, what, "use the profile as a file (--format oci)", code="cannot-express")])
+            what = f"the condition on argument {arg.index} of {rule.names[0]} has a value above 2^63: the operator's object cannot hold it"
+            raise CompileError([Diagnostic(place, what, "use --format seccompprofile, or a file: --format oci", code="cannot-express")])
         second = {"valueTwo": arg.value_two} if arg.value_two else {}
         written["args"].append({"index": arg.index, "value": arg.value, **second, "op": arg.op.value})
     return written
@@ -313,14 +316,14 @@ def modern_manifest(root: JsonValue, path: str, replace: bool, findings: Finding
     document: dict[str, Any] = as_plain(root)
     holder, written = document, root
     for key in TEMPLATES[kind]:
-        holder, written = _inner(holder, key), _field(written, key)
+        holder, written = _inner(holder, key), field(written, key)
     _modern_pod(holder, written, path, replace, findings)
     return document
 
 
 def _modern_pod(pod: dict[str, Any], written: JsonValue, path: str, replace: bool, findings: Findings) -> None:
     notes = _annotations(pod, written, findings)
-    spec, spec_value = _inner(pod, "spec"), _field(written, "spec")
+    spec, spec_value = _inner(pod, "spec"), field(written, "spec")
     context = _inner(spec, "securityContext")
     profile = context.get("seccompProfile")
     if POD_SECCOMP in notes and profile is None:
@@ -329,7 +332,7 @@ def _modern_pod(pod: dict[str, Any], written: JsonValue, path: str, replace: boo
         context["seccompProfile"] = {"type": "Localhost", "localhostProfile": path}
     for kind in CONTAINERS:
         containers = spec.get(kind)
-        values = _field(spec_value, kind).items
+        values = field(spec_value, kind).items
         for number, container in enumerate(containers if isinstance(containers, list) else []):
             if isinstance(container, dict):
                 place = values[number].location
@@ -343,7 +346,7 @@ def _annotations(pod: dict[str, Any], written: JsonValue, findings: Findings) ->
     profiles: dict[str, dict[str, str]] = {}
     if not isinstance(metadata, dict) or not isinstance(annotations, dict):
         return profiles
-    for key, value in _field(_field(written, "metadata"), "annotations").pairs:
+    for key, value in field(field(written, "metadata"), "annotations").pairs:
         if key.text != POD_SECCOMP and not key.text.startswith(CONTAINER_SECCOMP):
             continue
         profile = annotated_profile(value.text)
@@ -393,16 +396,8 @@ def _inner(holder: dict[str, Any], key: str) -> dict[str, Any]:
     return inner
 
 
-def _field(value: JsonValue, key: str) -> JsonValue:
-    """The value under a key; a null where there is none."""
-    for name, inner in value.pairs:
-        if name.text == key:
-            return inner
-    return JsonValue(value.source, "null", value.start)
-
-
 def _text_of(value: JsonValue, key: str) -> str:
-    return _field(value, key).text
+    return field(value, key).text
 
 
 def as_plain(value: JsonValue) -> Any:
@@ -423,6 +418,7 @@ def as_plain(value: JsonValue) -> Any:
 
 _WRITERS: Final[Mapping[str, Callable[[Effective, ExportOptions, Findings], bytes]]] = {
     "bpf": _bpf, "pfc": _pfc, "oci": _oci, "systemd": _systemd, "podman-run": _podman, "k8s": _kubernetes,
+    "seccompprofile": _object,
 }  # fmt: skip
 
 
@@ -432,13 +428,13 @@ _OPERATOR_ONLY: Final = {"disabled", "baseProfileName"}
 
 
 def operator_objects(documents: Iterable[JsonValue]) -> list[tuple[str, JsonValue]]:
-    """The SeccompProfiles among documents, and in lists of them (`kubectl get -o yaml`), each with its name; `namespace/name` where it
-    has a namespace."""
+    """The SeccompProfiles among documents, whoever's, and in lists of them (`kubectl get -o yaml`), each with its name; `namespace/name`
+    where it has a namespace."""
     profiles: list[tuple[str, JsonValue]] = []
     for document in documents:
-        for item in _field(document, "items").items if _text_of(document, "kind").endswith("List") else [document]:
+        for item in field(document, "items").items if _text_of(document, "kind").endswith("List") else [document]:
             if _text_of(item, "kind") == OPERATOR_KIND:
-                metadata = _field(item, "metadata")
+                metadata = field(item, "metadata")
                 words = (_text_of(metadata, "namespace"), _text_of(metadata, "name"))
                 profiles.append(("/".join(word for word in words if word), item))
     return profiles
@@ -451,10 +447,10 @@ def from_operator(root: JsonValue) -> tuple[Profile | None, list[Diagnostic]]:
     if root.kind != "object" or kind != OPERATOR_KIND or not version.startswith(f"{OPERATOR_GROUP}/"):
         hint = f"a SeccompProfile has apiVersion: {OPERATOR_GROUP}/v1 and kind: {OPERATOR_KIND}"
         return None, [Diagnostic(root.location, "not a SeccompProfile of the Security Profiles Operator", hint, code="wrong-kind")]
-    spec = _field(root, "spec")
+    spec = field(root, "spec")
     if spec.kind != "object":
         return None, [Diagnostic(root.location, "the object has no spec", "add spec: with defaultAction and syscalls", code="missing-key")]
-    base = _field(spec, "baseProfileName")
+    base = field(spec, "baseProfileName")
     if base.text:
         what = f"what the base profile {quoted(base.text)} allows is not part of the result"
         findings.warn(base.location, "cannot-express", what, "import that one, too, and merge the two")

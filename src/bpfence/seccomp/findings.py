@@ -28,6 +28,7 @@ CODES: Final[Mapping[str, str]] = {
     "bad-flag": "a filter flag that does not exist",
     "bad-kernel": "a minKernel that cannot be read",
     "bad-number": "a number that is not whole, negative, or too large",
+    "bad-value": "a name, an image or a label that cannot be one",
     "bad-operator": "a comparison that libseccomp does not have",
     "both-given": "two keys that exclude each other",
     "duplicate-key": "a key written twice in one object",

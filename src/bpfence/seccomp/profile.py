@@ -199,7 +199,6 @@ def read(root: JsonValue) -> tuple[Profile | None, list[Diagnostic]]:
     return (profile if not findings.errors else None), findings.sorted()
 
 
-_IGNORED: Final = "runtimes ignore it without a word"
 _CONFIG_KEYS: Final = ("ociVersion", "linux", "process", "root", "mounts")
 _INSTEAD: Final = {
     "errnoret": "did you mean 'errnoRet'?", "defaultErrnoret": "did you mean 'defaultErrnoRet'?", "syscall": "did you mean 'syscalls'?",
@@ -218,13 +217,14 @@ _ARCHMAP_KEYS: Final = ("architecture", "subArchitectures")
 Entries = dict[str, tuple[JsonValue, JsonValue]]
 
 
-class _Reader:
-    """One profile: first its shape, then what the values say. Reports what does not fit, and goes on."""
+class Shapes:
+    """Objects, lists, texts and numbers of a document. Reports what has another shape, and goes on."""
+
+    ignored: str = "runtimes ignore it without a word"
+    """What becomes of a key that is not known."""
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
-
-    # ---- shapes ----
 
     def level(self, value: JsonValue, what: str, known: Sequence[str], required: Sequence[str] = ()) -> Entries:
         """The entries of an object, whose keys must be `known`. A key with null is like a key that was left out."""
@@ -245,7 +245,7 @@ class _Reader:
                 hint = _INSTEAD.get(key.text) or suggest(key.text, known, "known keys: " + ", ".join(known))
                 # A misspelt key is one mistake; it is not also told that the right key is missing.
                 also = f"; {needs}" if missing and not unknown else ""
-                self.findings.add(key.location, "unknown-key", f"unknown key {quoted(key.text)} in {what}: {_IGNORED}{also}", hint)
+                self.findings.add(key.location, "unknown-key", f"unknown key {quoted(key.text)} in {what}: {self.ignored}{also}", hint)
                 unknown = True
             else:
                 entries[key.text] = (key, inner)
@@ -295,7 +295,9 @@ class _Reader:
             return None
         return number
 
-    # ---- the profile ----
+
+class _Reader(Shapes):
+    """One profile: first its shape, then what the values say."""
 
     def profile(self, root: JsonValue) -> Profile | None:
         if root.kind == "object" and not self.is_profile(root):
@@ -327,7 +329,7 @@ class _Reader:
         if "defaultAction" in keys:
             return True
         if "kind" in keys and "apiVersion" in keys:
-            hint = "bpfence seccomp import reads a SeccompProfile of the Security Profiles Operator"
+            hint = "bpfence seccomp import reads SeccompProfiles, bpfence's and those of the Security Profiles Operator"
             self.findings.add(root.location, "wrong-kind", "this is a Kubernetes object, not a seccomp profile", hint)
             return False
         config_keys = [key for key in _CONFIG_KEYS if key in keys]

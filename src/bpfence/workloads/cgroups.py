@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cgroup v2 tree in, containers known by their path alone, cgroups of processes and limits of cgroups out.
+"""The cgroup v2 tree in, containers known by their path alone, cgroups of processes and files of cgroups out.
 
 Called by every other source: which cgroup is a container's is only ever taken from the kernel, never from what a runtime's file or answer
 says of it. Whoever may make cgroups (a user with a tree of its own, a container with a writable one) chooses their names: a container that
@@ -14,8 +14,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from bpfence import glob
 from bpfence.conditions.containers import LAYOUTS
@@ -35,16 +33,6 @@ _MONITOR: Final = re.compile(r"(?:^|-)conmon-")
 _POD: Final = re.compile(r"(?:^|-)pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?$")
 _NAMES: Final = {"CRI-O": "cri-o", "Kubernetes": "", "LXC": "lxc", "Amazon ECS": "docker"}
 _LAYOUTS: Final = tuple((layout, re.compile(layout.regex, re.DOTALL)) for layout in LAYOUTS)
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """What a cgroup may have, and has; None: no limit, or not told. Memory is in bytes, `cpu` in processors."""
-
-    pids_max: int | None = None
-    pids: int | None = None
-    memory_max: int | None = None
-    memory: int | None = None
-    cpu: float | None = None
 
 
 def recognised(path: str) -> tuple[str, str] | None:
@@ -161,19 +149,9 @@ class Tree:
                 continue
             waiting += [(f"{path}/{name}", depth + 1) for name in inner[: MAX_FOLDERS - len(waiting)] if len(path) + len(name) < MAX_PATH]
 
-    def limits(self, path: str) -> Limits:
-        """The limits of a cgroup itself, and what it uses."""
-        quota, period = [*self._words(path, "cpu.max"), "", ""][:2]
-        cpu = int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
-        pids, memory = ((self._amount(path, f"{what}.max"), self._amount(path, f"{what}.current")) for what in ("pids", "memory"))
-        return Limits(*pids, *memory, cpu)
-
-    def _amount(self, path: str, name: str) -> int | None:
-        word = (self._words(path, name) or [""])[0]
-        return int(word) if word.isdigit() else None
-
-    def _words(self, path: str, name: str) -> list[str]:
+    def words(self, path: str, name: str, most: int = 128) -> list[str]:
+        """What a file of a cgroup holds, at most so many bytes; nothing where it cannot be read."""
         try:
-            return [word[:20] for word in read_file(f"{self.root}{path}/{name}", 128).decode("ascii", "replace").split()]
+            return [word[:20] for word in read_file(f"{self.root}{path}/{name}", most).decode("ascii", "replace").split()]
         except (OSError, ValueError):
             return []

@@ -12,6 +12,7 @@ from typing import Final
 
 from bpfence import glob
 from bpfence.conditions import images
+from bpfence.conditions.labels import label_holds
 from bpfence.policy import Label, Selector
 from bpfence.workloads.model import Container, Pod
 
@@ -89,15 +90,3 @@ def _any(patterns: Iterable[str], value: str) -> Answer:
 
 def _labels(asked: Iterable[Label], labels: dict[str, str] | None) -> Answer:
     return None if labels is None else all(label_holds(label, labels) for label in asked)
-
-
-def label_holds(label: Label, labels: dict[str, str]) -> bool:
-    """As Kubernetes decides: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"""
-    match label.op:
-        case "in":
-            return labels.get(label.key) in label.values
-        case "notin":
-            return labels.get(label.key) not in label.values
-        case "exists":
-            return label.key in labels
-    return label.key not in labels

@@ -52,7 +52,8 @@ def test_check_json(pod: Path) -> None:
     [
         ("restricted.yaml", [], 0), ("restricted.yaml", ["--strict"], 0), ("restricted.yaml", ["--level", "restricted"], 0),
         ("helm-output.yaml", [], 0), ("helm-output.yaml", ["--strict"], 1), ("helm-output.yaml", ["--level", "baseline"], 0),
-        ("helm-output.yaml", ["--level", "restricted"], 1), ("indentless.yaml", [], 1), ("compact.json", [], 1),
+        ("helm-output.yaml", ["--level", "restricted"], 1),
+        ("compact.json", ["--level", "privileged"], 0), ("indentless.yaml", [], 1), ("compact.json", [], 1),
     ],
 )  # fmt: skip
 def test_exit_codes_of_check(name: str, options: list[str], wanted: int) -> None:
@@ -115,6 +116,20 @@ def test_harden_in_place(pod: Path) -> None:
     assert sorted(os.listdir(pod.parent)) == ["link.yaml", "pod.yaml"]
 
 
+def test_harden_to_a_file(pod: Path) -> None:
+    made = pod.parent / "made.yaml"
+    result = call("pod", "harden", "-o", made, pod)
+    assert (code(result), result.stdout) == (1, "")  # hostPID is left
+    assert made.read_text() == call("pod", "harden", pod).stdout
+    assert made.stat().st_mode & 0o777 == pod.stat().st_mode & 0o777
+    made.chmod(0o600)
+    assert code(call("pod", "harden", "--replace", "-o", made, pod)) == 0
+    assert made.stat().st_mode & 0o777 == 0o600
+    assert pod.read_text() == BAD
+    assert code(call("pod", "harden", "-o", made, pod, pod)) == 2
+    assert sorted(os.listdir(pod.parent)) == ["made.yaml", "pod.yaml"]
+
+
 def test_harden_diff_and_json(pod: Path) -> None:
     assert "\n+  securityContext:\n" in call("pod", "harden", "--diff", pod).stdout
     (found,) = answer(call("pod", "harden", "--json", pod))["files"]
@@ -127,7 +142,8 @@ def test_harden_diff_and_json(pod: Path) -> None:
     "words",
     [
         ["--seccomp", "nonsense"], ["--seccomp", "Localhost:/x"], ["--seccomp", "Localhost:a/../b"], ["--user", "0"],
-        ["--in-place", "--diff"], ["--in-place", "-"],
+        ["--in-place", "--diff"], ["--in-place", "-"], ["-o", "x", "--diff"], ["-o", "x", "--in-place"], ["-o", "/proc/x"], ["-o", "/"],
+        ["--level", "privileged"],
     ],
 )  # fmt: skip
 def test_harden_options_that_make_no_sense(words: list[str], pod: Path) -> None:

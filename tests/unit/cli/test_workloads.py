@@ -28,6 +28,7 @@ def call(*args: str) -> Result:
 def found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Container]:
     """What the sources find; a container's cgroup with limits, and one source that is silent."""
     host = FakeHost(tmp_path)
+    host.cgroup("/", cgroup_controllers="memory pids")
     path = host.cgroup(f"/docker/{ID}", pids_max="100", pids_current="3", memory_current="5242880", cpu_max="50000 100000")
     containers = [
         Container(ID, path, 5, "web\x1b[2J", "nginx:1.27", runtime="docker", privileged=True, started=1_800_000_000_000_000_000),
@@ -46,6 +47,8 @@ def test_workloads(found: list[Container]) -> None:
     for word in (ID[:12], "web\\x1b[2J", "nginx:1.27", "docker", "yes", "3 of 100", "5.0 MiB", "0.5", "2027-01-15"):
         assert word in row
     assert "podman: said \\x1bno" in result.stderr
+    assert "note: web\\x1b[2J: no limit of memory: it can take the machine's from others\n" in result.stderr
+    assert "no limit of processes" not in result.stderr
 
 
 def test_workloads_with_pause_containers(found: list[Container]) -> None:
@@ -57,8 +60,25 @@ def test_workloads_with_pause_containers(found: list[Container]) -> None:
 def test_workloads_as_json(found: list[Container]) -> None:
     shown = json.loads(call("workloads", "--json").stdout)
     assert [container["id"] for container in shown["containers"]] == [ID]
-    assert shown["containers"][0]["limits"] == {"pids_max": 100, "pids": 3, "memory_max": None, "memory": 5242880, "cpu": 0.5}
+    assert shown["containers"][0]["limits"] == {
+        "pids_max": 100, "pids": 3, "pids_of": "container", "memory_max": None, "memory": 5242880, "memory_of": "", "cpu_max": 0.5,
+        "cpu_of": "container", "none": ["memory"], "notes": ["no limit of memory: it can take the machine's from others"],
+    }  # fmt: skip
     assert shown["silent"] == {"podman": "said \\x1bno"}
+
+
+def test_limits_of_pods_and_many_containers_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    host.cgroup("/", cgroup_controllers="memory pids")
+    pod = host.cgroup("/kubepods.slice/kubepods-pod0a1b2c3d_4e5f_6071_8293_a4b5c6d7e8f9.slice", pids_max="64")
+    containers = [Container(f"{n:064x}", host.cgroup(f"{pod}/{n:064x}", pids_current="2"), name=f"web-{n}") for n in range(7)]
+    monkeypatch.setattr(workloads, "tree", lambda: host.tree)
+    monkeypatch.setattr(workloads, "gathered", lambda _: Gathered(containers, {}))
+    result = call("workloads")
+    assert result.stdout.count("2 of 64 (pod)") == 7
+    assert (
+        result.stderr == "note: web-0, web-1, web-2, web-3, web-4 and 2 more: no limit of memory: it can take the machine's from others\n"
+    )
 
 
 def test_no_workloads(found: list[Container]) -> None:

@@ -72,12 +72,14 @@ def restricted(pod: dict[str, Any]) -> bool:
     own = [one.get("securityContext") or {} for one in containers(spec)]
     linux = get(spec, "os", "name") != "windows"
     mapped = spec.get("hostUsers") is False
+    # Without a type it becomes an emptyDir.
+    volumes = [{key for key, value in volume.items() if value is not None} for volume in spec.get("volumes") or []]
 
     def over(context: Any, key: str) -> Any:
         return outer.get(key) if context.get(key) is None else context[key]
 
     return (
-        all(any(volume.get(kind) is not None for kind in VOLUMES) for volume in spec.get("volumes") or [])
+        all(kinds <= {"name"} or kinds & VOLUMES for kinds in volumes)
         and (mapped or (outer.get("runAsNonRoot") is not False and all(over(context, "runAsNonRoot") for context in own)))
         and (mapped or 0 not in [outer.get("runAsUser"), *(context.get("runAsUser") for context in own)])
         and all(context.get("procMount") in (None, "Default") for context in own)

@@ -94,6 +94,7 @@ def pod(random: Random) -> dict[str, Any]:
     for key in ("hostPID", "hostNetwork", "hostIPC"):
         maybe(random, spec, key, [True, False], 0.1)
     maybe(random, spec, "hostUsers", [True, False], 0.15)
+    maybe(random, spec, "shareProcessNamespace", [True, False], 0.1)
     if random.random() < 0.1:
         spec["os"] = {"name": random.choice(["windows", "linux"])}
     if random.random() < 0.3:

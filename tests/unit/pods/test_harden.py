@@ -221,6 +221,17 @@ def test_annotations_become_fields() -> None:
     assert "annotations" not in hardened(unconfined, Options(replace=True)).text
 
 
+def test_annotations_of_pods_for_windows_become_nothing() -> None:
+    """The API server takes neither field there."""
+    for note in (
+        "container.apparmor.security.beta.kubernetes.io/a: runtime/default",
+        "container.seccomp.security.alpha.kubernetes.io/a: unconfined",
+    ):
+        text = hardened(POD.replace("{name: p}", f"{{name: p, annotations: {{{note}}}}}") % ("  os: {name: windows}\n", "")).text
+        assert "annotations" not in text
+        assert "Profile" not in text
+
+
 def test_shared_text_is_changed_only_where_all_that_share_it_want_it() -> None:
     shared = "x: &c {seccompProfile: {type: RuntimeDefault}}\n" + POD % (
         "",
@@ -260,6 +271,49 @@ def test_hostile_texts(data: st.DataObject) -> None:
         assert read(result.data, "f").roots or not manifest.roots
         if not result.edits:
             assert result.data == base
+
+
+ODD = [None, True, 0, -1, 1.5, "", "x", [], {}, [None], [[]], [{}], {"x": None}, {"type": []}, [["ALL"]], {"add": {"a": 1}}, "0", "true"]
+
+
+def spoilt(random: Random, value: Any) -> Any:
+    """The same document with values of wrong types wherever they may stand."""
+    if random.random() < 0.06:
+        return copy.deepcopy(random.choice(ODD))
+    if isinstance(value, dict):
+        return {key: spoilt(random, inner) for key, inner in value.items()}
+    return [spoilt(random, item) for item in value] if isinstance(value, list) else value
+
+
+@given(st.integers(0, 2**32), st.sampled_from(OPTIONS))
+@settings(max_examples=250, deadline=None)
+def test_wrong_types_everywhere(seed: int, options: Options) -> None:
+    random = Random(seed)
+    whole = random_manifests.manifest(random)
+    document = spoilt(random, whole)
+    manifest = read(yaml.safe_dump(document).encode(), "f")
+    judgement = judge(manifest)
+    refused = {finding.workload for finding in judgement.findings if finding.code == "wrong-type"}
+    result = harden(manifest, options)
+    if refused:
+        assert [verdict.level for verdict in judgement.workloads] == ["invalid"]
+        assert result.edits == []  # what the API server refuses is not made better by a setting
+        assert not result.meets
+    assert harden(read(result.data, "f"), options).edits == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32))
+def test_what_is_mended_is_not_found_again(seed: int) -> None:
+    random = Random(seed)
+    result = hardened(random_manifests.text(random, random_manifests.manifest(random)), EVERYTHING)
+    judgement = judge(read(result.data, "f"))
+    windows = any(workload.windows for workload in result.manifest.workloads)
+    left = {finding.code for finding in judgement.findings}
+    assert not left & {"wrong-type", "obsolete-annotation", "host-namespace", "privileged"}
+    if not windows:
+        assert not left & {"writable-root", "seccomp-missing", "seccomp-off", "apparmor-off", "proc-mount", "root-user"}
+        assert "capabilities-kept" not in left
 
 
 @given(st.text())

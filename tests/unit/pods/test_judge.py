@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from bpfence.pods.findings import Level
+from bpfence.pods.harden import Options, harden
 from bpfence.pods.judge import Judgement, judge
 from bpfence.pods.manifest import read
 
@@ -27,7 +28,8 @@ spec:
       readOnlyRootFilesystem: true
       capabilities: {drop: [ALL]}
 """
-SECCOMP = "  name: p\n  annotations: {seccomp.security.alpha.kubernetes.io/pod: x}\n"
+SECCOMP = "  name: p\n  annotations: {seccomp.security.alpha.kubernetes.io/pod: %s}\n"
+OF_CONTAINER = "  name: p\n  annotations: {container.seccomp.security.alpha.kubernetes.io/%s: %s}\n"
 APPARMOR = "  name: p\n  annotations:\n    container.apparmor.security.beta.kubernetes.io/a: runtime/default\n"
 
 
@@ -43,7 +45,14 @@ def test_a_good_pod() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "code", "severity", "place"),
     [
-        ("  name: p\n", SECCOMP, "obsolete-annotation", "warning", "4:17"),
+        ("  name: p\n", SECCOMP % "runtime/default", "obsolete-annotation", "warning", "4:17"),
+        ("  name: p\n", SECCOMP % "docker/default", "obsolete-annotation", "warning", "4:17"),
+        ("  name: p\n", SECCOMP % "x", "obsolete-annotation", "error", "4:17"),
+        ("  name: p\n", SECCOMP % "unconfined", "obsolete-annotation", "error", "4:17"),
+        ("  name: p\n", SECCOMP % "localhost/a", "obsolete-annotation", "error", "4:17"),
+        ("  name: p\n", OF_CONTAINER % ("a", "localhost/a"), "obsolete-annotation", "warning", "4:17"),
+        ("  name: p\n", OF_CONTAINER % ("a", "localhost/../a"), "obsolete-annotation", "error", "4:17"),
+        ("  name: p\n", OF_CONTAINER % ("b", "unconfined"), "obsolete-annotation", "warning", "4:17"),
         ("  name: p\n", APPARMOR, "obsolete-annotation", "info", "5:5"),
         ("type: RuntimeDefault", "type: Localhost, localhostProfile: a.json", "seccomp-profile", "info", "8:57"),
         ("type: RuntimeDefault", "type: Localhost", "wrong-type", "error", "8:21"),
@@ -59,6 +68,9 @@ def test_a_good_pod() -> None:
         ("a:1@sha256:00", "r:5000/a:latest", "image-tag", "warning", "11:12"),
         ("a:1@sha256:00", "r:5000/a:1", "image-digest", "info", "11:12"),
         ("  containers:", "  hostPID: true\n  containers:", "host-namespace", "error", "9:12"),
+        ("  containers:", "  shareProcessNamespace: true\n  containers:", "shared-processes", "warning", "9:26"),
+        ("  containers:", "  hostUsers: true\n  containers:", "host-users", "info", "9:14"),
+        ("  containers:", "  shareProcessNamespace: 1\n  containers:", "wrong-type", "error", "9:26"),
         ("allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true", "privilege-escalation", "warning", "14:33"),
         ("runAsNonRoot: true", 'runAsNonRoot: "true"', "wrong-type", "error", "7:19"),
         ("runAsNonRoot: true", "runAsNonRoot: true\n    runAsUser: 1.5", "wrong-type", "error", "8:16"),
@@ -84,9 +96,24 @@ def test_what_the_api_server_refuses_has_no_level(spec: str) -> None:
     assert "wrong-type" in [finding.code for finding in judgement.findings if finding.severity == "error"]
 
 
+def test_annotations_for_which_a_pod_is_refused() -> None:
+    """Pods whose annotation and field differ have no level; hardening takes the annotation out."""
+    text = POD.replace("  name: p\n", SECCOMP % "unconfined")
+    for level in (None, "privileged", "restricted"):
+        found = judged(text, level)  # type: ignore[arg-type]
+        assert [verdict.level for verdict in found.workloads] == ["invalid"]
+        assert [(one.code, one.severity) for one in found.findings] == [("obsolete-annotation", "error")]
+    own = POD.replace("  name: p\n", OF_CONTAINER % ("a", "localhost/x")).replace("drop: [ALL]}", "drop: [ALL]}\n      seccompProfile: %s")
+    assert judged(own % "{type: Localhost, localhostProfile: x}").workloads[0].level == "restricted"
+    assert judged(own % "{type: Localhost, localhostProfile: y}").workloads[0].level == "invalid"
+    assert judged(harden(read(text.encode(), "f"), Options()).text).workloads[0].level == "restricted"
+
+
 def test_with_a_level_only_what_breaks_it() -> None:
     bad = POD.replace("a:1@sha256:00", "a").replace("drop: [ALL]", "add: [SYS_ADMIN]")
     assert [(one.code, one.severity) for one in judged(bad, "baseline").findings] == [("capability-added", "error")]
+    assert judged(bad, "privileged").findings == []
+    assert [one.code for one in judged("kind: Pod\nspec: {}\n", "privileged").findings] == ["wrong-type"]
     assert [(one.control, one.level) for one in judged(bad, "restricted").findings] == [
         ("Capabilities", "restricted"),
         ("Capabilities", "baseline"),

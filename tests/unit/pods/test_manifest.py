@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from bpfence.documents.placed import DocumentError
+from bpfence.pods import manifest
 from bpfence.pods.manifest import Field, plain, read
+
+manifest_pairs = manifest._pairs
 
 
 def field(text: str) -> Field:
@@ -32,9 +35,9 @@ def test_scalars(text: str, value: Any) -> None:
 
 
 def test_json_is_json() -> None:
-    manifest = read(b'{"k": "yes", "l": true, "m": "\\ud83d\\ude00", "n": 0}', "f.json")
-    assert plain(manifest.roots[0]) == {"k": "yes", "l": True, "m": "😀", "n": 0}
-    assert manifest.json
+    made = read(b'{"k": "yes", "l": true, "m": "\\ud83d\\ude00", "n": 0}', "f.json")
+    assert plain(made.roots[0]) == {"k": "yes", "l": True, "m": "😀", "n": 0}
+    assert made.json
     assert not read(b"{kind: Pod}", "f").json  # YAML in braces
     with pytest.raises(DocumentError):
         read(b"{kind: Pod}", "f.json")
@@ -85,14 +88,14 @@ just a text
 ---
 spec: {}
 """
-    manifest = read(text.encode(), "f")
-    assert [(one.title, len(one.containers), one.document) for one in manifest.workloads] == [
+    made = read(text.encode(), "f")
+    assert [(one.title, len(one.containers), one.document) for one in made.workloads] == [
         ("CronJob c", 2, 0), ("Pod g-", 1, 1), ("Deployment d", 0, 2), ("Rollout", 1, 3),
     ]  # fmt: skip
-    assert manifest.others == ["Service"]
-    assert [odd.location.line for odd in manifest.odd] == [19, 21]
-    assert [one.title for one in manifest.workloads[0].containers] == ["init container 'b'", "container 'a'"]
-    assert manifest.workloads[1].containers[0].title == "ephemeral container 0"
+    assert made.others == ["Service"]
+    assert [odd.location.line for odd in made.odd] == [19, 21]
+    assert [one.title for one in made.workloads[0].containers] == ["init container 'b'", "container 'a'"]
+    assert made.workloads[1].containers[0].title == "ephemeral container 0"
 
 
 def test_paths_and_places() -> None:
@@ -102,6 +105,40 @@ def test_paths_and_places() -> None:
     assert first.context.get("privileged").steps == ("spec", "containers", 0, "securityContext", "privileged")
     assert str(first.context.get("privileged").location) == "f:5:21"
     assert str(second.context.at("capabilities", "add").location) == "f:6:5"
+
+
+NINE = "[" + ",".join(["*%s"] * 9) + "]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} {NINE % ((f'a{n - 1}',) * 9)}\n" for n in range(1, 9)) + "k: *a8",
+        "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40)) + "k: *a39",
+        "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}}}\n" for n in range(1, 400)) + "k: *a399",
+        "k: &s {<<: *s}",
+        "k: &s\n  x: *s\n",
+        "k: " + "{a: " * 500 + "}" * 500,
+        "k: " + "[" * 500 + "]" * 500,
+    ],
+    ids=["aliases of aliases", "merges of merges", "a chain of merges", "merges itself", "holds itself", "maps in maps", "lists in lists"],
+)
+def test_bombs_are_refused(text: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        read(text.encode(), "f")
+    assert caught.value.diagnostic.code in ("yaml-limit", "yaml-syntax")
+    assert caught.value.diagnostic.location.line
+
+
+def test_a_large_map_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a pod's context with very many keys and merges, asked for each of very many containers, takes minutes."""
+    walked = []
+    monkeypatch.setattr(manifest, "_pairs", lambda node: [walked.append(node), *manifest_pairs(node)][1:])
+    for text in ("{" + ", ".join(f"k{n}: {n}" for n in range(100)) + "}", "{<<: [" + ", ".join(["*c"] * 100) + "]}"):
+        walked.clear()
+        found = field(f"c: &c {{k7: 7}}\nk: {text}")
+        assert {found.get("k7").value for _ in range(50)} == {7}
+        assert len([node for node in walked if node is found.node]) == 1
 
 
 def test_a_template_is_told_from_a_manifest() -> None:

@@ -86,7 +86,7 @@ TABLE: list[tuple[str, list[Any], list[Any], str, str]] = [
     *((f"spec.volumes.0.{kind}", [{}], [], "Volume Types", "restricted") for kind in sorted(oracle.VOLUMES)),
     ("spec.volumes.0.nfs", [], [{}], "Volume Types", "restricted"),
     ("spec.volumes.0.gitRepo", [], [{}], "Volume Types", "restricted"),
-    ("spec.volumes.0.name", [], ["typeless"], "Volume Types", "restricted"),
+    ("spec.volumes.0.name", ["typeless"], [], "Volume Types", "restricted"),
     (f"{CONTEXT}.allowPrivilegeEscalation", [False], [True, None], "Privilege Escalation", "restricted"),
     ("spec.securityContext.runAsNonRoot", [True], [False, None], "Running as Non-root", "restricted"),
     (f"{CONTEXT}.runAsNonRoot", [True, None], [False], "Running as Non-root", "restricted"),

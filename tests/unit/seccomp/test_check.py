@@ -30,7 +30,7 @@ EXPECT = re.compile(r"^(\d+):(\d+) (\w+) ([a-z0-9-]+): (.*?) \| (.*)$", re.MULTI
 NOISE = {"libc-needs", "runtime-needs", "runtime-skips", "missing-on-architecture", "allows-all"}
 ELSEWHERE = {
     "cannot-read", "json-limit", "not-utf8", "errno-zero", "no-libseccomp", "filter-limit", "cannot-express", "obsolete", "hardened",
-    "runtime-skips", "filter-differs",
+    "runtime-skips", "filter-differs", "bad-value",
 }  # fmt: skip
 
 

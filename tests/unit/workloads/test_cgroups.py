@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bpfence.conditions.containers import container_of
 from bpfence.errors import KernelError
-from bpfence.workloads.cgroups import MAX_DEPTH, Limits, Tree, pod_uid, recognised
+from bpfence.workloads.cgroups import MAX_DEPTH, Tree, pod_uid, recognised
 from tests.unit.workloads.hosts import ID, OTHER, UID, FakeHost
 
 SYSTEMD_UID = UID.replace("-", "_")
@@ -122,13 +122,12 @@ def test_the_tree_is_walked(tmp_path: Path) -> None:
     assert host.tree.number("/gone") == 0
 
 
-def test_limits(tmp_path: Path) -> None:
+def test_words_of_files(tmp_path: Path) -> None:
     host = FakeHost(tmp_path)
-    path = host.cgroup("/a", pids_max="100", pids_current="3", memory_max="max", memory_current="4096", cpu_max="150000 100000")
-    assert host.tree.limits(path) == Limits(100, 3, None, 4096, 1.5)
-    assert host.tree.limits(host.cgroup("/b", cpu_max="max 100000", pids_max="\xb2")) == Limits()
-    assert host.tree.limits("/gone") == Limits()
-    assert host.tree.limits(host.cgroup("/c", cpu_max="1 0")) == Limits()
+    path = host.cgroup("/a", cpu_max="150000 100000", pids_max="9" * 500)
+    assert host.tree.words(path, "cpu.max") == ["150000", "100000"]
+    assert host.tree.words(path, "pids.max") == ["9" * 20]
+    assert host.tree.words(path, "gone") == host.tree.words("/gone", "pids.max") == host.tree.words("/\0", "pids.max") == []
 
 
 def test_the_machines_own_tree() -> None:

@@ -21,9 +21,9 @@ import msgspec
 from bpfence import glob, names
 from bpfence.conditions import expand, images, values
 from bpfence.conditions.containers import inside, of_runtime, untold
+from bpfence.conditions.labels import LABEL_KEY, OPERATORS, Expression, LabelSelector
 from bpfence.dialects.native import effects, gaps, reread, schema, seccomp
 from bpfence.dialects.native.reread import Parts
-from bpfence.dialects.native.schema import Document
 from bpfence.documents import yaml_nodes
 from bpfence.documents.files import SourceFile, sources
 from bpfence.documents.placed import DocumentError
@@ -102,15 +102,9 @@ _NOT_NAMES: Final = {"true": "true", "yes": "true", "on": "true", "false": "fals
 _OBJECTS: Final = ("namespace", "pod", "serviceAccount")
 """Keys for what Kubernetes names: lower case letters, digits, '-' and '.'."""
 _OBJECT_GLOB: Final = re.compile(r"[a-z0-9.*?\[\]{},!^\\-]+")
-_LABEL_KEY: Final = re.compile(
-    r"(?:(?=[^/]{1,253}/)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*/)?"
-    r"(?=[^/]{1,63}\Z)[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?"
-)
-"""https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set"""
 _NUMBER: Final = re.compile(r"[+-]?[0-9][0-9_.]*")
 _NEVER_TOLD: Final = ("serviceAccount", "namespaceLabels")
 """Keys that ask for what only Kubernetes' API server tells, which is not asked yet."""
-_OPERATORS: Final = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
 _MEANT: Final = {
     "images": "image", "namespaces": "namespace", "pods": "pod", "podselector": "labels", "selector": "labels", "matchlabels": "labels",
     "label": "labels", "namespaceselector": "namespaceLabels", "namespacelabels": "namespaceLabels", "serviceaccount": "serviceAccount",
@@ -301,7 +295,7 @@ class _Shapes:
                 entries[key.text] = (key, value)
         return entries
 
-    def level(self, node: YamlNode, model: type[Document], what: str) -> dict[str, KeyValue]:
+    def level(self, node: YamlNode, model: type[msgspec.Struct], what: str) -> dict[str, KeyValue]:
         """The entries of a map whose keys are those of `model`; values that are null are left out."""
         entries = self.pairs(node, what)
         known, required = schema.keys(model), schema.required_keys(model) if node.kind == "map" else ()
@@ -318,7 +312,7 @@ class _Shapes:
                 self.report.add(entries[text][0], "missing-key", f"{what} needs {text!r}", f"add {text}: ...")
         return {text: entry for text, entry in entries.items() if text in known and not entry[1].empty}
 
-    def unknown_key(self, key: YamlNode, model: type[Document], what: str, also: str) -> None:
+    def unknown_key(self, key: YamlNode, model: type[msgspec.Struct], what: str, also: str) -> None:
         """Report a key that `model` does not have. `also`: more to say."""
         text, known = key.text, schema.keys(model)
         if issubclass(model, schema.Subjects) and meant(text, _MEANT):
@@ -616,13 +610,13 @@ class _PolicyReader(_Shapes):
 
     def labels(self, name: str, node: YamlNode) -> tuple[Label, ...]:
         """Tests on labels: a plain map, or the selector of Kubernetes."""
-        known = schema.keys(schema.LabelSelector)
+        known = schema.keys(LabelSelector)
         entries = self.pairs(node, name)
         if not entries and node.kind == "map":
             self.report.add(node, "empty", f"{name} asks for none", "write `key: value`, or remove it")
         if entries.keys().isdisjoint(known):
             return tuple(self.matched(entries))
-        entries = self.level(node, schema.LabelSelector, name)
+        entries = self.level(node, LabelSelector, name)
         found = list(self.matched(self.pairs(entries[known[0]][1], known[0]))) if known[0] in entries else []
         listed = entries[known[1]][1] if known[1] in entries else None
         if listed is not None and listed.kind != "list":
@@ -639,7 +633,7 @@ class _PolicyReader(_Shapes):
                 yield Label(key, "in", (text,))
 
     def label_key(self, place: YamlNode, key: str) -> bool:
-        if _LABEL_KEY.fullmatch(key):
+        if LABEL_KEY.fullmatch(key):
             return True
         hint = (
             "a key is like app or example.com/app: at most 63 letters, digits, '-', '_' and '.' behind the '/', none of '-_.' first or last"
@@ -655,11 +649,11 @@ class _PolicyReader(_Shapes):
             self.report.add(place, "literal-glob", "labels compare literally: '*' stands for itself", hint, "warning")
 
     def expression(self, node: YamlNode) -> Iterator[Label]:
-        entries = self.level(node, schema.Expression, "an expression")
+        entries = self.level(node, Expression, "an expression")
         if not {"key", "operator"} <= entries.keys():
             return
         key = self.text(entries["key"][1], "key")
-        operator = self.choice(entries["operator"][1], "operator", _OPERATORS)
+        operator = self.choice(entries["operator"][1], "operator", OPERATORS)
         asked = self.texts(entries["values"][1], "values") if "values" in entries else []
         listed = tuple(text for _, text in asked)
         if key is None or operator is None:
@@ -671,7 +665,7 @@ class _PolicyReader(_Shapes):
         if self.label_key(entries["key"][1], key):
             for item, text in asked:
                 self.label_value(item, text)
-            yield Label(key, _OPERATORS[operator], listed)
+            yield Label(key, OPERATORS[operator], listed)
 
     def alternatives(self, field: Field, node: YamlNode) -> Condition:
         """The condition of one value or a list of them."""

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Final, Literal, Union
 import msgspec
 from msgspec import Meta
 
+from bpfence import policy
+from bpfence.conditions.labels import LabelSelector
 from bpfence.fields import EVENTS, FIELDS, GROUPS
-from bpfence.seccomp import model as seccomp
-from bpfence.seccomp import profile as seccomp_profile
-from bpfence.syscalls.architectures import Arch
+from bpfence.seccomp.schema import profile_schema
 
-API_VERSION: Final = "bpfence.io/v1alpha1"
+API_VERSION: Final = policy.API_VERSION
 KIND: Final = "SecurityPolicy"
 NAME_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
 RATE_PATTERN: Final = r"^[1-9][0-9]{0,8}/(s|m|h)$"
@@ -79,21 +79,6 @@ class Subjects(Document):
     )
 
 
-class Expression(Document):
-    """A test on one label."""
-
-    key: str
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: list[str] = []
-
-
-class LabelSelector(Document):
-    """Tests on labels, as Kubernetes writes them; all are required."""
-
-    match_labels: Annotated[dict[str, str], Meta(description="label: value")] = msgspec.field(default_factory=dict, name="matchLabels")
-    match_expressions: list[Expression] = msgspec.field(default_factory=list, name="matchExpressions")
-
-
 class Scope(Subjects):
     """Which processes the policy is about; empty: all."""
 
@@ -147,13 +132,13 @@ class SecurityPolicy(Document, rename={"api_version": "apiVersion"}):
 
 
 @lru_cache(maxsize=32)
-def keys(model: type[Document]) -> tuple[str, ...]:
+def keys(model: type[msgspec.Struct]) -> tuple[str, ...]:
     """The keys that a level knows, in order."""
     return tuple(field.encode_name for field in msgspec.structs.fields(model))
 
 
 @lru_cache(maxsize=32)
-def required_keys(model: type[Document]) -> tuple[str, ...]:
+def required_keys(model: type[msgspec.Struct]) -> tuple[str, ...]:
     """The keys that a level must have."""
     return tuple(field.encode_name for field in msgspec.structs.fields(model) if field.required)
 
@@ -191,58 +176,7 @@ def json_schema() -> dict[str, Any]:
                 "anyOf": [{"$ref": "#/$defs/LabelSelector"}, plain],
             }
     spec = definitions["Spec"]["properties"]
-    definitions["SeccompProfile"] = seccomp_schema()
+    definitions["SeccompProfile"] = profile_schema()
     spec["seccomp"] = {"description": spec["seccomp"]["description"], "anyOf": [{"type": "string"}, {"$ref": "#/$defs/SeccompProfile"}]}
     spec["default"]["propertyNames"] = {"enum": [name for name in event_names() if name not in GROUPS]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://bpfence.io/schemas/securitypolicy.json", **schema}
-
-
-def _object(required: tuple[str, ...] = (), **properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
-
-
-def seccomp_schema() -> dict[str, Any]:
-    """The JSON Schema of a seccomp profile: the OCI runtime specification's, with what Docker adds."""
-    text, number = {"type": "string"}, {"type": "integer", "minimum": 0}
-    action = {"enum": [*(action.value for action in seccomp.ProfileAction), "SCMP_ACT_KILL"]}
-    errno = {"type": "integer", "minimum": 0, "maximum": seccomp_profile.MAX_ERRNO}
-    arch = {"enum": [arch.value for arch in Arch]}
-    arches = {"type": "array", "items": arch}
-    texts = {"type": "array", "items": text}
-    conditions = _object(caps=texts, arches={"type": "array", "items": {"enum": [a.go_name for a in Arch]}}, minKernel=text)
-    argument = _object(
-        ("index", "value", "op"),
-        index={"type": "integer", "minimum": 0, "maximum": seccomp.ARGUMENTS - 1},
-        value=number,
-        valueTwo=number,
-        op={"enum": [op.value for op in seccomp.ArgOp]},
-    )
-    rule = _object(
-        ("action",),
-        names={**texts, "minItems": 1},
-        name=text,
-        action=action,
-        errnoRet=errno,
-        errno=text,
-        args={"type": "array", "items": argument},
-        comment=text,
-        includes=conditions,
-        excludes=conditions,
-    )
-    flag = {"enum": [known.value for known in seccomp.ProfileFlag]}
-    mapped = _object(("architecture",), architecture=arch, subArchitectures=arches)
-    return {
-        "title": "SeccompProfile",
-        **_object(
-            ("defaultAction",),
-            defaultAction=action,
-            defaultErrnoRet=errno,
-            defaultErrno=text,
-            architectures=arches,
-            archMap={"type": "array", "items": mapped},
-            flags={"type": "array", "items": flag},
-            listenerPath=text,
-            listenerMetadata=text,
-            syscalls={"type": "array", "items": rule},
-        ),
-    }
