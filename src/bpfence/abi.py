@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "b155aa80387b4af2"
+ABI_HASH: Final = "e0a8bcd9ad214441"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -639,9 +639,9 @@ ANCESTOR_OFFSETS: Final[dict[str, int]] = {
     "pid": 8,
 }
 
-IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2III256s"
+IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2I2III256s"
 IMAGE_HEADER_STRUCT: Final = struct.Struct(IMAGE_HEADER_FORMAT)
-IMAGE_HEADER_SIZE: Final = 512
+IMAGE_HEADER_SIZE: Final = 520
 IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "magic": 0,
     "abi": 4,
@@ -666,10 +666,11 @@ IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "concern_ref": 192,
     "lasting": 224,
     "addressed": 232,
-    "steady": 240,
-    "permission_access": 248,
-    "n_columns": 252,
-    "column": 256,
+    "named": 240,
+    "steady": 248,
+    "permission_access": 256,
+    "n_columns": 260,
+    "column": 264,
 }
 
 IMAGE_DIM_FORMAT: Final = "<IIIIIIII"
