@@ -378,7 +378,8 @@ struct image_header {
 	__u32 roots_ref[8];          /* per group: ref of the rows */
 	__u32 concern_ref[8];        /* per group: ref of the concern table */
 	__u32 lasting[2];            /* bit d: what dimension d looks at stays as it is as long as the access, the files, their names and the process do */
-	__u32 addressed[2];          /* bit d: dimension d looks at nothing but a socket's kind, addresses and ports: struct socket_facts */
+	__u32 addressed[2];          /* bit d: dimension d looks at nothing but a socket's kind, addresses and ports: struct socket_facts; or as `named` */
+	__u32 named[2];              /* bit d: dimension d looks at the path of a unix socket */
 	__u32 steady[2];             /* bit d: dimension d looks at nothing of a process but what struct known_rows is kept under */
 	__u32 needed[4];             /* by NEEDED_* */
 	__u32 n_columns;             /* words of a row of roots */

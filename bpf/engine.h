@@ -85,8 +85,10 @@ int quiet_note_layer(u32 slot);
 /* Notes that nothing has followed from the event of a socket in the scratch, where that was so and lasts: see peer.h. Whether it was noted. */
 int socket_note(u32 slot);
 
-/* The number of the acting process's subject; 0: it has none, or is about to have another. */
-u32 subject_now(void);
+/* The number of the acting process's subject; 0: it has none, or is about to have another. SUBJECT_NOTHING: no rule concerns the event. */
+#define subject_of(event) subject_concerned((event) / CONCERN_BITS, (event) % CONCERN_BITS)
+#define SUBJECT_NOTHING (~0ULL)
+u64 subject_concerned(u32 word, u32 bit);
 
 /* Gives the subject of the record in the scratch its number: see quiet.h. */
 int subject_number(u32 slot);

@@ -422,6 +422,7 @@ struct sockaddr_in {
 struct in6_addr {
 	union {
 		u8 u6_addr8[16];
+		u32 u6_addr32[4];
 	} in6_u;
 };
 

@@ -38,7 +38,7 @@
 #define SUBJECTS 512
 #define RECORD_OWN (~0ULL)
 
-/* What a connection is decided on: the values that the event is filled with. See peer.h. */
+/* What is decided on of a socket: the values that the event is filled with. See peer.h. */
 struct socket_facts {
 	u64 of;       /* event | type << 8 | kinds of the addresses | FACTS_SOCK | number of the subject << 32 */
 	u64 ports;    /* family | protocol << 16 | local port << 32 | the peer's << 48 */
@@ -102,6 +102,8 @@ struct scratch {
 	u64 quiet_folder;
 	u64 quiet_mount;
 	struct socket_facts facts; /* those that the event was filled with */
+	u32 port_first[2];       /* what is noted of ports: the own one's and the peer's */
+	u32 port_last[2];
 	u32 dfa_state;           /* state of the automaton run, where it goes on in another chunk */
 	u32 dfa_position;
 	u32 dfa_end;
@@ -417,9 +419,13 @@ struct socket_note {
 	u64 begun;
 	u64 ended;
 	struct socket_facts facts;
+	u16 own_first; /* the ports that it is about, in place of those of `facts` */
+	u16 own_last;
+	u16 peer_first;
+	u16 peer_last;
 };
 
-/* Where facts_place puts them. Written and read by the program of connections. */
+/* Where facts_place puts them. Written by the engine, read by the programs of sockets. */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SOCKET_NOTES);

@@ -405,7 +405,12 @@ static __always_inline u32 facts_shift(u32 side)
 
 static __always_inline u32 facts_port_shift(u32 side)
 {
-	return side == LOCAL ? 32 : 48;
+	return side == LOCAL ? FACTS_LOCAL_PORT : FACTS_PEER_PORT;
+}
+
+static __always_inline bool facts_have(const struct socket_facts *facts, u32 side)
+{
+	return facts->of >> facts_shift(side) & 3;
 }
 
 /* One side: its address as it lies in memory, 4 or 16 bytes; of a v4-mapped one the last 4. */
@@ -427,11 +432,20 @@ static __always_inline void facts_side(struct socket_facts *facts, u32 side, u16
 	facts->of |= kind << facts_shift(side);
 }
 
+/* A side of an internet socket as that has it, by loads: its address is `v4` or `v6`. */
+#define facts_own_side(facts, side, family, port, v4, v6) \
+	do { \
+		if ((family) == AF_INET) \
+			facts_side(facts, side, family, port, v4, 0); \
+		else \
+			facts_side(facts, side, family, port, WORDS((v6).in6_u.u6_addr32, 0), WORDS((v6).in6_u.u6_addr32, 2)); \
+	} while (0)
+#define WORDS(words, i) ((u64)(words)[(i) + 1] << 32 | (words)[i])
+
 /* The event, and what the socket is and is bound to. */
 static __always_inline void facts_of_socket(struct socket_facts *facts, u32 event, struct socket *socket)
 {
 	struct sock *sk = socket->sk;
-	u64 words[2] = {};
 	u16 family;
 
 	__builtin_memset(facts, 0, sizeof(*facts));
@@ -441,12 +455,9 @@ static __always_inline void facts_of_socket(struct socket_facts *facts, u32 even
 	family = sk->__sk_common.skc_family;
 	facts->of |= FACTS_SOCK;
 	facts->ports = family | (u64)sk->sk_protocol << 16;
-	if (family == AF_INET)
-		words[0] = sk->__sk_common.skc_rcv_saddr;
-	else if (family != AF_INET6 ||
-		 bpf_probe_read_kernel(words, sizeof(words), __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr)))
-		return;
-	facts_side(facts, LOCAL, family, sk->__sk_common.skc_num, words[0], words[1]);
+	if (family == AF_INET || family == AF_INET6)
+		facts_own_side(facts, LOCAL, family, sk->__sk_common.skc_num, sk->__sk_common.skc_rcv_saddr,
+			       sk->__sk_common.skc_v6_rcv_saddr);
 }
 
 /* The beginning of an address in kernel memory, by loads where that is aligned. Where the family is IPv4's, no more than that has. */
@@ -460,7 +471,9 @@ static __always_inline bool read_address(struct ip_address *ip, const void *addr
 	if (at & 7)
 		return !bpf_probe_read_kernel(ip, sizeof(*ip), address);
 	word = pointer_at(at);
-	__builtin_memcpy(ip, &word, sizeof(word));
+	ip->family = word;
+	ip->port = word >> 16;
+	ip->v4 = word >> 32;
 	ip->v6[0] = 0;
 	ip->v6[1] = 0;
 	if (ip->family != AF_INET) {
@@ -516,23 +529,20 @@ static __always_inline void set_facts(struct scratch *s)
 	set_side(s, facts, PEER);
 }
 
-/* Whether nothing follows from an event, by what has been noted of others like it. */
-static __always_inline bool socket_quiet(struct socket_facts *facts)
+/* Whether nothing follows from an event of the subject with this number, by what has been noted of others like it. */
+static __always_inline bool socket_quiet(struct socket_facts *facts, u64 number)
 {
 	struct socket_note *note;
-	u64 ended, number;
+	u64 ended;
 	bool alike;
 
-	number = subject_now();
-	if (!number)
-		return false;
 	facts->of |= number << FACTS_NUMBER_SHIFT;
 	note = socket_note_at(facts);
 	if (!note)
 		return false;
 	ended = *(volatile u64 *)&note->ended;
 	barrier();
-	alike = facts_alike(&note->facts, facts);
+	alike = facts_alike(note, facts);
 	barrier();
 	return alike && *(volatile u64 *)&note->begun == ended;
 }
@@ -554,15 +564,20 @@ static __always_inline void facts_of_connect(struct socket_facts *facts, struct 
 	facts_of_peer(facts, address, length, 0, inet_own(socket)); /* AF_UNSPEC: an end of the connection, to nowhere */
 }
 
-/* A function of its own: the hook's frame is the first of eight, and there is no room for the facts. What is decided on where
- * nothing has been noted is read anew.
+/* Functions of their own: a hook's frame is the first of eight, and there is no room for the facts. What is decided on where nothing has been
+ * noted is read anew. Only where there are notes.
  */
 static __noinline int connect_quiet(struct socket *socket, const void *address, int length)
 {
+	u64 number = subject_of(EV_NET_CONNECT);
 	struct socket_facts facts;
 
+	if (number == SUBJECT_NOTHING)
+		return true;
+	if (!number)
+		return false;
 	facts_of_connect(&facts, socket, address, length);
-	return socket_quiet(&facts);
+	return socket_quiet(&facts, number);
 }
 
 /* A positive errno, or 0. */
@@ -571,7 +586,7 @@ static __always_inline int connect_event(struct socket *socket, const void *addr
 	struct scratch *s;
 	u32 slot;
 
-	if (!may_concern(EV_NET_CONNECT) || (have_notes() && connect_quiet(socket, address, length)))
+	if (have_notes() && connect_quiet(socket, address, length))
 		return 0;
 	s = event_begin(EV_NET_CONNECT, &slot);
 	if (!s)
@@ -690,12 +705,34 @@ int HOOK_PROG(sctp_bind_connect__network, sctp_event(optname), struct sock *sk, 
 	return error;
 }
 
-SEC("lsm/socket_accept")
-int HOOK_PROG(socket_accept__network, EV_NET_ACCEPT, struct socket *socket, struct socket *new, int ret)
+static __noinline int accept_quiet(struct socket *socket)
 {
-	set_socket(s, socket);
-	set_socket_local(s, socket);
-	return decide(slot);
+	u64 number = subject_of(EV_NET_ACCEPT);
+	struct socket_facts facts;
+
+	if (number == SUBJECT_NOTHING)
+		return true;
+	if (!number)
+		return false;
+	facts_of_socket(&facts, EV_NET_ACCEPT, socket);
+	return socket_quiet(&facts, number);
+}
+
+SEC("lsm/socket_accept")
+int BPF_PROG(socket_accept__network, struct socket *socket, struct socket *new, int ret)
+{
+	struct scratch *s;
+	u32 slot;
+
+	HONOUR(ret);
+	if (have_notes() && accept_quiet(socket))
+		return 0;
+	s = event_begin(EV_NET_ACCEPT, &slot);
+	if (!s)
+		return event_refused(slot);
+	facts_of_socket(&s->facts, EV_NET_ACCEPT, socket);
+	set_facts(s);
+	return deny_value(socket_decided(s, slot));
 }
 
 /* A connection that a message begins: nothing is noted of it. A positive errno, or 0. */
@@ -713,30 +750,78 @@ static __always_inline int message_connects(struct socket *socket, const void *a
 	return event_error(s, slot);
 }
 
+static __always_inline void facts_of_message(struct socket_facts *facts, struct socket *socket, struct msghdr *message)
+{
+	struct sock *sk = socket->sk;
+	u16 family = sk ? sk->__sk_common.skc_family : 0;
+	void *name;
+
+	facts_of_socket(facts, EV_NET_SEND, socket);
+	if (family == AF_UNIX)
+		return;
+	name = message->msg_name;
+	/* A number to the verifier, on each kernel: what is loaded of a member "void *" is one to 6.12, and untrusted memory to 7.3. */
+	if (name && have_rdonly_cast)
+		name = (void *)pointer_at(number_of(message) + bpf_core_field_offset(struct msghdr, msg_name));
+	if (name)
+		facts_of_peer(facts, name, message->msg_namelen, inet_unspecified(socket), inet_own(socket)); /* udp_sendmsg, raw_sendmsg */
+	/* Without a name; or AF_UNSPEC on an IPv6 socket, which means the same (udpv6_sendmsg). */
+	if (sk && (family == AF_INET || family == AF_INET6) && !facts_have(facts, PEER))
+		facts_own_side(facts, PEER, family, port_of(sk->__sk_common.skc_dport), sk->__sk_common.skc_daddr, sk->__sk_common.skc_v6_daddr);
+}
+
+/* The same in short where an IPv4 socket's message has no name. */
+static __always_inline bool facts_of_connected(struct socket_facts *facts, struct socket *socket, struct msghdr *message)
+{
+	struct sock *sk = socket->sk;
+
+	if (!sk || sk->__sk_common.skc_family != AF_INET || message->msg_name)
+		return false;
+	facts->of = EV_NET_SEND | (u64)(socket->type & FACTS_TYPE_MASK) << FACTS_TYPE_SHIFT | FACTS_SOCK | FACTS_IP4 << FACTS_LOCAL_SHIFT |
+		    FACTS_IP4 << FACTS_PEER_SHIFT;
+	facts->ports = AF_INET | (u64)sk->sk_protocol << 16 | (u64)sk->__sk_common.skc_num << FACTS_LOCAL_PORT |
+		       port_of(sk->__sk_common.skc_dport) << FACTS_PEER_PORT;
+	facts->local[0] = sk->__sk_common.skc_rcv_saddr;
+	facts->local[1] = 0;
+	facts->peer[0] = sk->__sk_common.skc_daddr;
+	facts->peer[1] = 0;
+	return true;
+}
+
+/* See connect_quiet. */
+static __noinline int send_quiet(struct socket *socket, struct msghdr *message)
+{
+	u64 number = subject_of(EV_NET_SEND);
+	struct socket_facts facts;
+
+	if (number == SUBJECT_NOTHING)
+		return true;
+	if (!number)
+		return false;
+	if (facts_of_connected(&facts, socket, message))
+		return socket_quiet(&facts, number);
+	facts_of_message(&facts, socket, message);
+	return socket_quiet(&facts, number);
+}
+
 /* A positive errno, or 0. */
 static __always_inline int send_event(struct socket *socket, struct msghdr *message, u32 size)
 {
 	struct sock *sk = socket->sk;
 	struct scratch *s;
-	void *name;
 	u32 slot;
 
+	if (have_notes() && send_quiet(socket, message))
+		return 0;
 	s = event_begin(EV_NET_SEND, &slot);
 	if (!s)
 		return slot;
-	set_socket(s, socket);
+	facts_of_message(&s->facts, socket, message);
+	set_facts(s);
 	set_num(s, NUM_NET_SIZE, size);
-	if (sk && sk->__sk_common.skc_family == AF_UNIX) {
+	if (sk && sk->__sk_common.skc_family == AF_UNIX)
 		set_unix_bound(s, BPF_CORE_READ((struct unix_sock *)sk, peer));
-		return event_error(s, slot);
-	}
-	set_socket_local(s, socket);
-	name = message->msg_name;
-	if (name)
-		set_address(s, name, message->msg_namelen, PEER, inet_unspecified(socket), inet_own(socket)); /* udp_sendmsg, raw_sendmsg */
-	if (!has_num(s, NUM_NET_PEER_PORT))
-		set_socket_peer(s, socket); /* without a name; or AF_UNSPEC on an IPv6 socket, which means the same (udpv6_sendmsg) */
-	return event_error(s, slot);
+	return socket_decided(s, slot);
 }
 
 /* With MSG_FASTOPEN a message begins the connection to its address (TCP, MPTCP, and SMC by way of TCP). Whatever state the socket is in:

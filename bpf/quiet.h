@@ -246,22 +246,35 @@ static __always_inline struct known_subject *subject_current(u64 *since, u32 *nu
 	return subject_in(concern, generation, tgid, number);
 }
 
-__noinline u32 subject_now(void)
+/* See subject_of. Looks once at what may_concern and subject_current look at. */
+__noinline u64 subject_concerned(u32 word, u32 bit)
 {
+	u64 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32, at = MASKED(word, CONCERN_WORDS), tag, bits, number;
+	struct concern *concern = concern_of(tgid);
 	struct known_subject *subject;
-	u32 number;
-	u64 since;
-	bool holds;
+	u32 index;
 
-	if (!have_rdonly_cast || !have_inode_storage)
+	if (!generation || !concern)
+		return SUBJECT_NOTHING;
+	tag = concern_tag(generation, *(volatile u64 *)&concern->version, tgid);
+	bits = *(volatile u64 *)&concern->word[at] ^ tag;
+	if (bits & ~CONCERN_MASK)
 		return 0;
-	subject = subject_current(&since, &number);
-	if (!subject)
+	if (bits >> (bit & 63) & 1)
+		return SUBJECT_NOTHING;
+	bits = *(volatile u64 *)&concern->word[CONCERN_WORDS - 1] ^ tag;
+	if (bits & ~CONCERN_MASK)
+		return 0;
+	number = bits >> (CONCERN_BITS - CONCERN_SPARE);
+	index = number & (SUBJECTS - 1);
+	subject = bpf_map_lookup_elem(&subjects, &index);
+	if (!subject || !number || *(volatile u32 *)&subject->number != number)
 		return 0;
 	barrier();
-	holds = subject_holds(subject, quiet_task());
+	if (subject->flags & (RECORD_DEPENDS_IDS | RECORD_DEPENDS_CGROUP) && (!have_rdonly_cast || !subject_holds(subject, quiet_task())))
+		return 0;
 	barrier();
-	return holds && *(volatile u32 *)&subject->number == number ? number : 0;
+	return *(volatile u32 *)&subject->number == number ? number : 0;
 }
 
 /* Whether nothing follows from an event of the acting process on a file, by its dentry and the mount that it is seen through; and, where `other` is
@@ -451,6 +464,95 @@ __noinline int quiet_note_layer(u32 slot)
 	return 1;
 }
 
+/* The bound of entry `i` of a table of ranges. */
+static __always_inline u64 range_bound(u32 generation, u32 ref, u32 i)
+{
+	return match_wide(generation, ref + 1 + 3 * i);
+}
+
+/* The ports that a table of ranges puts into one class with one: the first | the last << 32. Searches as class_range. */
+__noinline u64 ports_around(u32 slot, u32 ref, u32 port)
+{
+	struct scratch *s = scratch_at(slot);
+	volatile u32 *low, *high;
+	u64 first, next = 0x10000;
+	struct repeat r;
+	u32 n;
+
+	if (!have_rdonly_cast || !s)
+		return 0;
+	n = match_word(s->generation, ref);
+	low = &s->low;
+	high = &s->high;
+	*low = 0;
+	*high = n;
+	repeat_begin(&r, BSEARCH_STEPS);
+	while (repeat_next(&r)) {
+		u32 middle = (*low + *high) / 2;
+
+		if (*high - *low <= 1)
+			break;
+		if (range_bound(s->generation, ref, middle) <= port)
+			*low = middle;
+		else
+			*high = middle;
+	}
+	repeat_end(&r);
+	first = range_bound(s->generation, ref, *low);
+	if (*low + 1 < n)
+		next = range_bound(s->generation, ref, *low + 1);
+	if (!n || first > port || next <= port)
+		return port | (u64)port << 32;
+	return first | (next > 0x10000 ? 0xffff : next - 1) << 32;
+}
+
+/* What the dimension `dim`, which was asked, lets be noted of the ports in the scratch. */
+__noinline int ports_narrow(u32 slot, u32 dim)
+{
+	u64 number = MASKED(dim, ABI_MAX_DIMS - 1), around;
+	struct scratch *s = scratch_at(slot);
+	struct image_head *head;
+	struct image_dim *d;
+	u32 port, side;
+
+	if (!have_rdonly_cast || !s)
+		return 0;
+	head = match_head(s->generation);
+	if (!head)
+		return 0;
+	d = &head->dims[number];
+	if (d->kind == DIM_STRING || d->kind == DIM_PRESENT || (d->slot != NUM_NET_PEER_PORT && d->slot != NUM_NET_LOCAL_PORT))
+		return 0;
+	side = d->slot == NUM_NET_PEER_PORT;
+	port = facts_port(&s->facts, side ? FACTS_PEER_PORT : FACTS_LOCAL_PORT);
+	around = d->kind == DIM_RANGE ? ports_around(slot, d->ref, port) : port | (u64)port << 32;
+	if ((u32)around > s->port_first[side])
+		s->port_first[side] = around;
+	if (around >> 32 < s->port_last[side])
+		s->port_last[side] = around >> 32;
+	return 0;
+}
+
+__noinline int ports_of_note(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 dim;
+
+	if (!have_rdonly_cast || !s)
+		return 0;
+	s->port_first[0] = s->port_first[1] = 0;
+	s->port_last[0] = s->port_last[1] = 0xffff;
+	for (dim = 0; dim < ABI_MAX_DIMS; dim++) {
+		u64 rest = s->have_class >> dim;
+
+		if (!rest)
+			break;
+		if (rest & 1)
+			ports_narrow(slot, dim);
+	}
+	return 0;
+}
+
 __noinline int socket_note(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
@@ -464,11 +566,14 @@ __noinline int socket_note(u32 slot)
 	if (!head)
 		return 0;
 	addressed = head->header.addressed[0] | (u64)head->header.addressed[1] << 32;
+	if ((u16)s->facts.ports == AF_UNIX)
+		addressed &= ~(head->header.named[0] | (u64)head->header.named[1] << 32);
 	if (s->have_class & ~addressed)
 		return 0;
 	subject_number(slot); /* another subject may have taken its place since */
 	if (!s->record.number)
 		return 0;
+	ports_of_note(slot);
 	s->facts.of = (u32)s->facts.of | (u64)s->record.number << FACTS_NUMBER_SHIFT;
 	note = socket_note_at(&s->facts);
 	if (!note)
@@ -478,6 +583,10 @@ __noinline int socket_note(u32 slot)
 		*(volatile u64 *)&note->begun = note->begun + 1;
 		barrier();
 		note->facts = s->facts;
+		note->own_first = s->port_first[0];
+		note->own_last = s->port_last[0];
+		note->peer_first = s->port_first[1];
+		note->peer_last = s->port_last[1];
 		barrier();
 		*(volatile u64 *)&note->ended = note->begun;
 	}

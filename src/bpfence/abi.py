@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "6e37e8ae9c101ad8"
+ABI_HASH: Final = "8a1687540ed00bb6"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -646,9 +646,9 @@ ANCESTOR_OFFSETS: Final[dict[str, int]] = {
     "pid": 8,
 }
 
-IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2I4II256s"
+IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2I2I4II256s"
 IMAGE_HEADER_STRUCT: Final = struct.Struct(IMAGE_HEADER_FORMAT)
-IMAGE_HEADER_SIZE: Final = 524
+IMAGE_HEADER_SIZE: Final = 532
 IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "magic": 0,
     "abi": 4,
@@ -673,10 +673,11 @@ IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "concern_ref": 192,
     "lasting": 224,
     "addressed": 232,
-    "steady": 240,
-    "needed": 248,
-    "n_columns": 264,
-    "column": 268,
+    "named": 240,
+    "steady": 248,
+    "needed": 256,
+    "n_columns": 272,
+    "column": 276,
 }
 
 IMAGE_DIM_FORMAT: Final = "<IIIIIIII"

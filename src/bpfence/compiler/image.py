@@ -123,6 +123,7 @@ def pack(
         "needed": needed,
         "steady": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_steady(dimension)), 2),
         "addressed": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_addressed(dimension)), 2),
+        "named": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_named(dimension)), 2),
         "column": struct.unpack(f"<{abi.ABI_MAX_EVENTS // 4}I", bytes(column)),
     }  # fmt: skip
     for name, values in header.items():
@@ -175,6 +176,13 @@ def is_addressed(dimension: Dimension) -> bool:
     if dimension.kind == abi.DIM_STRING or (dimension.kind == abi.DIM_PRESENT and slot >= abi.ABI_NUM_SLOTS):
         return slot % abi.ABI_NUM_SLOTS in _ADDRESS_STRINGS
     return dimension.kind in _NUMBER_KINDS and slot in _ADDRESS_NUMBERS
+
+
+def is_named(dimension: Dimension) -> bool:
+    """Whether a dimension looks at the path of a unix socket, or at whether there is one."""
+    if dimension.kind == abi.DIM_PRESENT:
+        return dimension.slot == abi.ABI_NUM_SLOTS + abi.STR_NET_UNIX_PATH
+    return dimension.kind == abi.DIM_STRING and dimension.slot == abi.STR_NET_UNIX_PATH
 
 
 _ADDRESS_STRINGS: Final = (abi.STR_NET_PEER_IP, abi.STR_NET_LOCAL_IP, abi.STR_NET_UNIX_PATH)

@@ -197,6 +197,15 @@ def looking_at(kind: int, slot: int) -> Dimension:
     return Dimension("d", "f", kind, slot, False, False)
 
 
+def test_the_path_of_a_unix_socket_is_told_from_addresses() -> None:
+    present = looking_at(abi.DIM_PRESENT, abi.ABI_NUM_SLOTS + abi.STR_NET_UNIX_PATH)
+    for dimension in (looking_at(abi.DIM_STRING, abi.STR_NET_UNIX_PATH), present):
+        assert images.is_addressed(dimension)
+        assert images.is_named(dimension)
+    for row in ((abi.DIM_STRING, abi.STR_NET_PEER_IP), (abi.DIM_RANGE, abi.STR_NET_UNIX_PATH), (abi.DIM_PRESENT, abi.STR_NET_UNIX_PATH)):
+        assert not images.is_named(looking_at(*row))
+
+
 def test_what_the_kernel_may_keep_is_made_of_nothing_else() -> None:
     """Of an access, of a socket, of a subject: each has what the others have not."""
     kept = {
