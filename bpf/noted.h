@@ -239,7 +239,7 @@ __noinline int note_decided(u32 slot, u64 key)
 	ended = *(volatile u64 *)&folder->ended;
 	barrier();
 	n.folder = folder->id;
-	if (!folder_alike(folder, s->folder, s->mount[0], (u64)quiet_task()->nsproxy->mnt_ns, s->folder_tree, s->folder_since))
+	if (!folder_alike(folder, s->folder, s->mount[0], path_namespace(), s->folder_tree, s->folder_since))
 		return 0;
 	barrier();
 	if (*(volatile u64 *)&folder->begun != ended || !noted_name(&n, s->dentry[0]))

@@ -285,7 +285,7 @@ static __always_inline int path_steps_up(struct scratch *s, u32 slot, u32 which,
 	u64 n;
 
 	/* Before the loop: for each load of such a pointer that it walks, the verifier looks through the names of all types. */
-	own = bpf_get_current_task_btf()->nsproxy->mnt_ns;
+	own = (struct mnt_namespace *)path_namespace();
 	root = (u64)path_vfsmount(mount)->mnt_root;
 	repeat_begin(&r, PATH_STEPS + PATH_STEPS_MOUNTS);
 	while (repeat_next(&r)) {
@@ -387,7 +387,7 @@ static __always_inline bool folder_find(struct scratch *s, u32 which)
 		return false;
 	ended = *(volatile u64 *)&folder->ended;
 	barrier();
-	if (!folder_alike(folder, s->folder, s->mount[which], (u64)bpf_get_current_task_btf()->nsproxy->mnt_ns, s->folder_tree, s->folder_since))
+	if (!folder_alike(folder, s->folder, s->mount[which], path_namespace(), s->folder_tree, s->folder_since))
 		return false;
 	s->folder_objects = folder->objects;
 	for (i = 0; i < FOLDER_STATES; i++)
@@ -408,7 +408,7 @@ __noinline int folder_note(u32 slot, u32 which, u64 state)
 	if (!folder)
 		return 0;
 	which &= 1;
-	mnt_ns = (u64)bpf_get_current_task_btf()->nsproxy->mnt_ns;
+	mnt_ns = path_namespace();
 	__sync_fetch_and_add(&folder->writers, 1);
 	if (*(volatile u64 *)&folder->writers == 1) {
 		bool alike = folder_alike(folder, s->folder, s->mount[which], mnt_ns, s->folder_tree, s->folder_since);

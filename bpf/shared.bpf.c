@@ -3,8 +3,8 @@
  * program. Hook programs call engine(), which is empty; the loader loads one of the programs below as an extension (BPF_PROG_TYPE_EXT) and puts it into
  * the place of engine() in each of them, by a link of its own, before they are attached to their hooks (Linux 5.10, 4a1e7c0c63e0; before, an
  * extension had one target only). Programs at the ends of functions cannot be extended ("Cannot extend fentry/fexit"): those of system calls go
- * on in one that has the engine, see calls.bpf.c, where the kernel lets them. The others are loaded from bpfence.bpf.o, with the engine in
- * them. So are all where the probe `extensions` says no.
+ * on in one that has the engine, see calls.bpf.c, where the kernel lets them. Those of ended.bpf.c have the engine in them here, too. The others are
+ * loaded from bpfence.bpf.o, with the engine in them. So are all where the probe `extensions` says no.
  *
  * Only shared.bpf.o has this source in it.
  */

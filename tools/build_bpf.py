@@ -33,8 +33,8 @@ SEPARATE = ("recorder.bpf.c",)
 MAPS = "engine.bpf.c"
 SHARED = "shared.bpf.c"
 """What shared.bpf.o has and the other has not. It also names that object."""
-UNSHARED = ("ended.bpf.c",)
-"""What it does not have: programs at the ends of functions cannot be extended."""
+WHOLE = ("ended.bpf.c",)
+"""Whose programs have the engine in them there, too: those at the ends of functions cannot be extended."""
 SHARED_FLAG = "-DENGINE_SHARED"
 CONSTANTS = ".rodata"
 CACHE = ROOT / ".build" / "bpf"
@@ -144,14 +144,16 @@ def build(target: Path = OBJECT, *, force: bool = False) -> bool:
     common = _digest(version, headers, " ".join((*compile_flags(), NO_PLACE)).encode()).encode() + (b"force" if force else b"")
     nothing: tuple[str, ...] = ()
     own = [(source, _compiled(source), nothing) for source in (hash_source, *sources) if source.name != SHARED]
-    shared = [(source, _compiled(source, ".shared"), (SHARED_FLAG,)) for source in sources if source.name not in UNSHARED]
+    shared = [(source, _compiled(source, ".shared"), (SHARED_FLAG,)) for source in sources if source.name not in WHOLE]
     alone = [(SOURCES / name, _compiled(SOURCES / name), nothing) for name in SEPARATE]
     with ThreadPoolExecutor(2) as pool:
         changed = list(pool.map(lambda job: _compile_if_needed(job[0], job[1], job[2], common), (*own, *shared, *alone)))
     for _, path, _ in alone:
         changed.append(_link([path], target.with_name(path.name)))
     beside = target.with_name(SHARED.removesuffix(".c") + ".o")
-    changed.append(_link([own[0][1], *(path for _, path, _ in shared)], beside))
+    whole = {source.name: path for source, path, _ in own if source.name in WHOLE}
+    parts = {source.name: path for source, path, _ in shared} | whole
+    changed.append(_link([own[0][1], *(parts[source.name] for source in sources)], beside))
     changed.append(_link([path for _, path, _ in own], target))
     if bpf_stack.section(target.read_bytes(), CONSTANTS) != bpf_stack.section(beside.read_bytes(), CONSTANTS):
         raise BuildError(f"{target.name} and {beside.name} have constants in different places, and share the map that they are in")

@@ -37,6 +37,7 @@ from msgspec import UNSET
 from bpfence.agent import privileges
 from bpfence.agent.confirms import Confirms
 from bpfence.agent.generations import KEPT, Counts, Generations, StartCost, state_path, write_whole
+from bpfence.agent.kept import Kept
 from bpfence.agent.kernel import CAN_SKIP, REPLACES, Engine, Kernel, LiveKernel
 from bpfence.agent.loading import NO_FACTS, Loaded, Options, is_confirmed, load, locking_out, own_programs, with_facts
 from bpfence.agent.loop import Loop
@@ -140,6 +141,7 @@ class Agent:
         self.confirms = Confirms(Context(self._live, self._host, KEPT, settings.record, report), dialects)
         path = state_path(settings.pin_dir, *([settings.state_dir] if settings.state_dir else [])) if settings.pin_dir else None
         self.generations = Generations(path, self._boot_id)
+        self.kept = Kept(settings.pin_dir, *([settings.state_dir] if settings.state_dir else [])) if settings.pin_dir else None
         self._counts = Counts(path, self._boot_id)
         self._life: _Life | None = None
         self._notice, self._remake = Notice(), Remake()
@@ -441,7 +443,7 @@ class Agent:
 
         def work() -> Made:
             loaded = self._load(facts)
-            compiled, left = tables(loaded, events, self.containers)
+            compiled, left = tables(loaded, events, self.containers, self.kept)
             # Programs that the kernel has to check first, for as long as they take. The tables in force say nothing about their events.
             engine.attach(compiled.events, results(compiled))
             return Made(None, events, loaded, compiled, left)
@@ -512,7 +514,7 @@ class Agent:
 
         def work() -> Made | None:
             made = with_facts(base, settings.mode, settings.scope, facts)
-            return None if made.policies == base.policies else Made(base, events, made, *tables(made, events, self.containers))
+            return None if made.policies == base.policies else Made(base, events, made, *tables(made, events, self.containers, self.kept))
 
         self._remake.begin(work)
 
@@ -543,7 +545,7 @@ class Agent:
         assert base is not None
         events = self.life.engine.supported_events()
         self._for_classes = True
-        self._remake.begin(lambda: Made(base, events, base, *tables(base, events, self.containers)))
+        self._remake.begin(lambda: Made(base, events, base, *tables(base, events, self.containers, self.kept)))
 
     # ---- what is told of bpfence itself ----
 
@@ -600,6 +602,7 @@ class _Life:
             agent.containers,
             report=agent._report,
             changed=agent._followed,
+            kept=agent.kept,
         )
         self.pipeline = Pipeline(
             self.source, agent.generations, agent.confirms, agent._dialects, agent._composer, agent._counts, agent.loop.now

@@ -13,6 +13,7 @@ from typing import Final
 from bpfence.agent import follow
 from bpfence.agent.confirms import Confirms
 from bpfence.agent.generations import Generations, generation
+from bpfence.agent.kept import Kept
 from bpfence.agent.kernel import Engine
 from bpfence.agent.loading import Loaded, compile_smaller
 from bpfence.agent.loop import Loop
@@ -29,12 +30,21 @@ POLL_SECONDS: Final = 1.0
 """How often followed paths are looked up where they cannot be watched."""
 
 
-def tables(loaded: Loaded, events: frozenset[str], containers: Registry) -> tuple[Compiled, tuple[str, ...]]:
-    """Tables for the events that this kernel supports and the containers that there are; see `compile_smaller`."""
+def tables(
+    loaded: Loaded, events: frozenset[str], containers: Registry, kept: Kept | None = None
+) -> tuple[Compiled, tuple[str, ...]]:  # fmt: skip
+    """Tables for the events that this kernel supports and the containers that there are, `kept` ones where they are the same; see
+    `compile_smaller`.
+    """
     details = any(name != NATIVE.name for name in loaded.rules)
 
     def compiled(given: PolicySet) -> Compiled:
-        return compile_policies(given, supported_events=events, details=details, workloads=containers.seen(given))
+        workloads = tuple(containers.seen(given))
+
+        def make() -> Compiled:
+            return compile_policies(given, supported_events=events, details=details, workloads=workloads)
+
+        return kept.get(given, events, workloads, make, details=details) if kept else make()
 
     return compile_smaller(loaded, compiled)
 
@@ -49,13 +59,14 @@ class Tables:
 
     def __init__(
         self, engine: Engine, generations: Generations, confirms: Confirms, loop: Loop, containers: Registry, *,
-        report: Callable[[str], None], changed: Callable[[], None],
+        report: Callable[[str], None], changed: Callable[[], None], kept: Kept | None = None,
     ) -> None:  # fmt: skip
         self._engine = engine
         self._generations = generations
         self._confirms = confirms
         self._loop = loop
         self._containers = containers
+        self._kept = kept
         self._report = report
         self._changed = changed
         self.loaded: Loaded | None = None
@@ -101,7 +112,7 @@ class Tables:
 
     def _compiled(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> Compiled:
         began = time.thread_time()
-        compiled, left = made or tables(loaded, self._engine.supported_events(), self._containers)
+        compiled, left = made or tables(loaded, self._engine.supported_events(), self._containers, self._kept)
         self.compile_seconds += time.thread_time() - began
         self._tell(
             "left",

@@ -43,8 +43,9 @@ class _Lib:
 
     def libbpf_version_string(self) -> CData: ...
     def libbpf_num_possible_cpus(self) -> int: ...
-    def bpfence_open(self, path: bytes, name: bytes, maps_only: bool, result: CData) -> int:
-        """Opens an object file under a name of ours; loads nothing. `maps_only`: none of its programs will be."""
+    def bpfence_open(self, path: bytes, name: bytes, maps_only: bool, result: CData, types: CData) -> int:
+        """Opens an object file under a name of ours; loads nothing. `maps_only`: none of its programs will be. `types`: a descriptor to
+        close with the object, or -1."""
     def bpfence_load(self, object: CData) -> int:
         """bpf_object__load, and forgets what bpfence_aim has said in this thread."""
     def bpfence_aim(self, extension: CData, target: CData, target_fd: int, function: int) -> int:

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,9 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <linux/bpf.h>
@@ -178,19 +181,287 @@ static const char *no_types(void)
 	return path[0] ? path : NULL;
 }
 
-/* `maps_only`: no program of it is going to be loaded. libbpf relocates the functions that programs share all the same, which means to look
- * for some eighty names in all of the kernel's types; with no types, it finds nothing and goes on.
+/* ---- the kernel's types, for relocation ----
+ *
+ * For each type that an object's programs name, libbpf goes through all of the kernel's types, and works out the name of each that is of its
+ * kind: three million instructions a name. It is given a copy in which only types of those names have one, and which ends behind the last
+ * type that is no function: these are most, and stand at the end where pahole has put them there. Numbers of types stay what they are.
  */
-int bpfence_open(const char *path, const char *name, int maps_only, struct bpf_object **object)
-{
-	LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = name, .btf_custom_path = maps_only ? no_types() : NULL);
-	int registered = register_extensions();
 
+#define KERNEL_TYPES "/sys/kernel/btf/vmlinux"
+#define NAMES 1024
+/* A type that some kernels have in a module: where the kernel itself does not, libbpf must look into the modules, which it does without a copy. */
+#define IN_MODULE "unix_sock"
+
+struct names {
+	const char *name[NAMES];
+	unsigned int length[NAMES];
+};
+
+/* The hash of a name up to what makes it a variant ("___"), whose length is set. */
+static unsigned int name_hash(const char *name, unsigned int *length)
+{
+	unsigned int hash = 5381, at;
+
+	for (at = 0; name[at]; at++) {
+		if (name[at] == '_' && at && name[at + 1] == '_' && name[at + 2] == '_' && name[at + 3])
+			break;
+		hash = hash * 33 + (unsigned char)name[at];
+	}
+	*length = at;
+	return hash;
+}
+
+/* The place of a name, or the one where it would be. */
+static unsigned int name_place(const struct names *names, const char *name, unsigned int *length)
+{
+	unsigned int place = name_hash(name, length) % NAMES;
+
+	while (names->name[place] && (names->length[place] != *length || memcmp(names->name[place], name, *length)))
+		place = (place + 1) % NAMES;
+	return place;
+}
+
+/* The names of the structures and unions of an object. -E2BIG: too many. */
+static int names_of(const struct btf *btf, struct names *names)
+{
+	unsigned int count = btf ? btf__type_cnt(btf) : 0, id, n = 0, length;
+
+	for (id = 1; id < count; id++) {
+		const struct btf_type *type = btf__type_by_id(btf, id);
+		const char *name = btf__name_by_offset(btf, type->name_off);
+		unsigned int place;
+
+		if (!btf_is_composite(type) || !name || !name[0])
+			continue;
+		place = name_place(names, name, &length);
+		if (names->name[place])
+			continue;
+		if (++n > NAMES / 2)
+			return -E2BIG;
+		names->name[place] = name;
+		names->length[place] = length;
+	}
+	return 0;
+}
+
+/* Bytes of a type in BTF; 0: of a kind that is not known. */
+static size_t type_size(const struct btf_type *type)
+{
+	size_t many = btf_vlen(type);
+
+	switch (btf_kind(type)) {
+	case BTF_KIND_PTR:
+	case BTF_KIND_FWD:
+	case BTF_KIND_TYPEDEF:
+	case BTF_KIND_VOLATILE:
+	case BTF_KIND_CONST:
+	case BTF_KIND_RESTRICT:
+	case BTF_KIND_FUNC:
+	case BTF_KIND_FLOAT:
+	case BTF_KIND_TYPE_TAG:
+		return sizeof(*type);
+	case BTF_KIND_INT:
+	case BTF_KIND_VAR:
+	case BTF_KIND_DECL_TAG:
+		return sizeof(*type) + 4;
+	case BTF_KIND_ARRAY:
+		return sizeof(*type) + sizeof(struct btf_array);
+	case BTF_KIND_STRUCT:
+	case BTF_KIND_UNION:
+		return sizeof(*type) + many * sizeof(struct btf_member);
+	case BTF_KIND_ENUM:
+		return sizeof(*type) + many * sizeof(struct btf_enum);
+	case BTF_KIND_FUNC_PROTO:
+		return sizeof(*type) + many * sizeof(struct btf_param);
+	case BTF_KIND_DATASEC:
+		return sizeof(*type) + many * sizeof(struct btf_var_secinfo);
+	case BTF_KIND_ENUM64:
+		return sizeof(*type) + many * 12;
+	}
+	return 0;
+}
+
+/* The largest number of a type that a type refers to. */
+static unsigned int type_refers(const struct btf_type *type)
+{
+	unsigned int most = 0, i, many = btf_vlen(type);
+
+	switch (btf_kind(type)) {
+	case BTF_KIND_STRUCT:
+	case BTF_KIND_UNION:
+		for (i = 0; i < many; i++)
+			most = btf_members(type)[i].type > most ? btf_members(type)[i].type : most;
+		return most;
+	case BTF_KIND_FUNC_PROTO:
+		for (i = 0, most = type->type; i < many; i++)
+			most = btf_params(type)[i].type > most ? btf_params(type)[i].type : most;
+		return most;
+	case BTF_KIND_DATASEC:
+		for (i = 0; i < many; i++)
+			most = btf_var_secinfos(type)[i].type > most ? btf_var_secinfos(type)[i].type : most;
+		return most;
+	case BTF_KIND_ARRAY:
+		return btf_array(type)->type > btf_array(type)->index_type ? btf_array(type)->type : btf_array(type)->index_type;
+	case BTF_KIND_INT:
+	case BTF_KIND_FLOAT:
+	case BTF_KIND_ENUM:
+	case BTF_KIND_ENUM64:
+	case BTF_KIND_FWD:
+		return 0;
+	}
+	return type->type;
+}
+
+static bool type_is_function(const struct btf_type *type)
+{
+	switch (btf_kind(type)) {
+	case BTF_KIND_FUNC:
+	case BTF_KIND_FUNC_PROTO:
+	case BTF_KIND_DECL_TAG:
+	case BTF_KIND_VAR:
+	case BTF_KIND_DATASEC:
+	case BTF_KIND_PTR:
+	case BTF_KIND_CONST:
+	case BTF_KIND_VOLATILE:
+	case BTF_KIND_RESTRICT:
+	case BTF_KIND_ARRAY:
+	case BTF_KIND_TYPE_TAG:
+		return true;
+	}
+	return false;
+}
+
+static char *read_whole(const char *path, size_t *size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat about;
+	char *data = NULL;
+	ssize_t done;
+
+	*size = 0;
+	if (fd < 0)
+		return NULL;
+	if (!fstat(fd, &about) && about.st_size > 0)
+		data = malloc(about.st_size);
+	while (data && *size < (size_t)about.st_size && (done = read(fd, data + *size, about.st_size - *size)) > 0)
+		*size += done;
+	close(fd);
+	return data;
+}
+
+/* Takes the names of what has none of `names`, and finds the end: bytes of the types that are kept, or a negative errno. */
+static long types_cut(char *types, size_t size, const char *text, size_t text_size, const struct names *names)
+{
+	unsigned int id = 0, last = 0, length;
+	bool in_kernel = false;
+	size_t at, step;
+
+	for (at = 0; at < size; at += step) {
+		struct btf_type *type = (struct btf_type *)(types + at);
+
+		id++;
+		step = size - at < sizeof(*type) ? 0 : type_size(type);
+		if (!step || step > size - at || type->name_off >= text_size)
+			return -EINVAL;
+		if (!type_is_function(type))
+			last = id;
+		if (!btf_is_composite(type) || !type->name_off)
+			continue;
+		if (!names->name[name_place(names, text + type->name_off, &length)])
+			type->name_off = 0;
+		else if (!strcmp(text + type->name_off, IN_MODULE))
+			in_kernel = true;
+	}
+	if (!in_kernel)
+		return -ENOENT;
+	for (at = 0, id = 1; id <= last && at < size; id++) {
+		struct btf_type *type = (struct btf_type *)(types + at);
+		unsigned int refers = type_refers(type);
+
+		last = refers > last ? refers : last;
+		at += type_size(type);
+	}
+	return at;
+}
+
+/* Writes the copy for an object to a file: 0, or a negative errno. */
+static int types_for(const struct bpf_object *object, int fd)
+{
+	struct names *names = calloc(1, sizeof(*names));
+	struct btf_header *header = NULL;
+	size_t size = 0, whole;
+	int result = -EINVAL;
+	long kept;
+
+	if (!names || names_of(bpf_object__btf(object), names) || !(header = (void *)read_whole(KERNEL_TYPES, &size)))
+		goto end;
+	if (size < sizeof(*header) || header->magic != BTF_MAGIC || header->hdr_len < sizeof(*header) || header->hdr_len > size)
+		goto end;
+	whole = size - header->hdr_len;
+	if (header->type_off || header->type_len > whole || header->str_off > whole || header->str_len > whole - header->str_off ||
+	    !header->str_len || ((char *)header)[header->hdr_len + header->str_off + header->str_len - 1])
+		goto end;
+
+	char *types = (char *)header + header->hdr_len, *text = types + header->str_off;
+
+	kept = types_cut(types, header->type_len, text, header->str_len, names);
+	if (kept < 0)
+		goto end;
+	header->type_len = kept;
+	header->str_off = kept;
+
+	struct iovec parts[] = {
+		{ .iov_base = header, .iov_len = header->hdr_len },
+		{ .iov_base = types, .iov_len = kept },
+		{ .iov_base = text, .iov_len = header->str_len },
+	};
+
+	result = writev(fd, parts, 3) == (ssize_t)(header->hdr_len + kept + header->str_len) ? 0 : -EIO;
+end:
+	free(header);
+	free(names);
+	return result;
+}
+
+static struct bpf_object *open_with(const char *path, const char *name, const char *types)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = name, .btf_custom_path = types);
+
+	return bpf_object__open_file(path, &options);
+}
+
+/* `types`: a descriptor that is to be closed with the object, -1 where there is none. `maps_only`: no program of it is going to be loaded.
+ * libbpf relocates the functions that programs share all the same; with no types, it finds nothing and goes on.
+ */
+int bpfence_open(const char *path, const char *name, int maps_only, struct bpf_object **object, int *types)
+{
+	int registered = register_extensions(), made;
+	char place[32];
+
+	*types = -1;
 	memset(aims, 0, sizeof(aims)); /* of an object that was closed without a load */
 	if (registered < 0)
 		return registered;
-	*object = bpf_object__open_file(path, &options);
-	return *object ? 0 : -errno;
+	if (!maps_only) {
+		/* The file that libbpf is to read when it loads is told when it opens, and what stands in it depends on the object. */
+		*types = memfd_create("bpfence-types", MFD_CLOEXEC);
+		snprintf(place, sizeof(place), "/proc/self/fd/%d", *types);
+	}
+	*object = open_with(path, name, maps_only ? no_types() : *types < 0 ? NULL : place);
+	if (!*object) {
+		made = -errno;
+	} else if (*types < 0 || !types_for(*object, *types)) {
+		return 0;
+	} else {
+		bpf_object__close(*object);
+		*object = open_with(path, name, NULL);
+		made = *object ? 0 : -errno;
+	}
+	if (*types >= 0)
+		close(*types);
+	*types = -1;
+	return made;
 }
 
 int bpfence_map_create(unsigned int type, const char *name, unsigned int key_size, unsigned int value_size, unsigned int entries,

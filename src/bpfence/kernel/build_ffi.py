@@ -24,7 +24,7 @@ const char *libbpf_version_string(void);
 int libbpf_num_possible_cpus(void);
 
 /* objects */
-int bpfence_open(const char *path, const char *name, int maps_only, struct bpf_object **object);
+int bpfence_open(const char *path, const char *name, int maps_only, struct bpf_object **object, int *types);
 int bpfence_load(struct bpf_object *object);
 int bpfence_aim(const struct bpf_program *extension, const struct bpf_program *target, int target_fd, unsigned int function);
 int bpfence_extend(int extension_fd, int target_fd, unsigned int function);

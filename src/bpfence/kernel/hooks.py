@@ -43,6 +43,7 @@ class Row(msgspec.Struct, frozen=True):
     process records need it; `essential` tracking programs must load. `aid`: its events lose nothing but speed without it, and as its hook
     cannot refuse anything there is no fmod_ret program of it. `decides`: its program decides about its events; it does
     not where it only keeps what others need. `tail`: the program of kind TAIL that its own goes on in, where that shares an engine.
+    `whole`: its program has an engine of its own wherever it is loaded from.
     """
 
     hook: str
@@ -58,6 +59,7 @@ class Row(msgspec.Struct, frozen=True):
     aid: bool = False
     decides: bool = True
     tail: str = ""
+    whole: bool = False
 
 
 def _hook(
@@ -89,9 +91,18 @@ def _return(call: str, *events: str, prefix32: str = "__ia32_sys_") -> tuple[Row
     )
 
 
-def _function(name: str, *events: str, instead_of: str = "", optional: bool = False, decides: bool = True) -> Row:
-    variants = (Variant(f"{name}__call"),)
-    return Row(f"fn:{name}", variants, events, Kind.RETURN, function=name, instead_of=instead_of, optional=optional, decides=decides)
+def _function(name: str, *events: str, instead_of: str = "", optional: bool = False, decides: bool = True, whole: bool = False) -> Row:
+    return Row(
+        f"fn:{name}",
+        (Variant(f"{name}__call"),),
+        events,
+        Kind.RETURN,
+        function=name,
+        instead_of=instead_of,
+        optional=optional,
+        decides=decides,
+        whole=whole,
+    )
 
 
 def _setid(calls: str, act: str) -> Iterator[Row]:
@@ -115,7 +126,7 @@ def _result(calls: str, *events: str) -> tuple[Row, ...]:
 def _tail(program: str, function: str, rows: Iterable[Row]) -> Row:
     """The program that those of `rows` with this tail go on in."""
     events = dict.fromkeys(event for row in rows if row.tail == program and row.kind is Kind.RETURN for event in row.events)
-    return Row(f"tail:{program}", (Variant(program),), tuple(events), Kind.TAIL, function, optional=True)
+    return Row(f"tail:{program}", (Variant(program),), tuple(events), Kind.TAIL, function, optional=True, whole=True)
 
 
 def _move(program: str, kind: Kind) -> Row:
@@ -235,9 +246,9 @@ _ATTACHED: Final = (
     _hook("uring_cmd", "system", 1, "kernel.io_uring", optional=True),
     *_return("execve", "process.exec_failed", prefix32=_COMPAT),
     *_return("execveat", "process.exec_failed", prefix32=_COMPAT),
-    _function("do_filp_open", "file.open_failed"),
+    _function("do_filp_open", "file.open_failed", whole=True),
     # v6.19: its new name.
-    _function("do_file_open", "file.open_failed", instead_of="fn:do_filp_open"),
+    _function("do_file_open", "file.open_failed", instead_of="fn:do_filp_open", whole=True),
     _function("inet_recvmsg", "net.recv"),
     _function("inet6_recvmsg", "net.recv", optional=True),
     # Who has asked for the signals of file_send_sigiotask.
@@ -254,7 +265,7 @@ _ATTACHED: Final = (
     *_return("chdir", "process.chdir"),
     *_return("fchdir", "process.chdir"),
     # Of __x64_sys_setsid no kernel has type information.
-    _function("ksys_setsid", "process.setsid"),
+    _function("ksys_setsid", "process.setsid", whole=True),
     *_return("io_uring_setup", "kernel.io_uring_setup"),
     *_return("memfd_create", "kernel.memfd"),
     *_return("userfaultfd", "kernel.userfaultfd"),

@@ -294,10 +294,12 @@ class Object:
     """
 
     def __init__(self, path: Path, name: str = "bpfence", *, maps_only: bool = False) -> None:
-        result = ffi.new("struct bpf_object **")
+        result, types = ffi.new("struct bpf_object **"), ffi.new("int *")
         with messages() as log:
-            check(lib.bpfence_open(os.fsencode(path), name.encode(), maps_only, result), f"opening the BPF object {path}", log.text())
+            opened = lib.bpfence_open(os.fsencode(path), name.encode(), maps_only, result, types)
+            check(opened, f"opening the BPF object {path}", log.text())
         self.path = path
+        self._types: int = types[0]
         self._object = result[0]
         self.programs = {ffi.string(lib.bpf_program__name(p)).decode(): p for p in _walk(lib.bpf_object__next_program, self._object)}
         self.maps = {_map_name(m): m for m in _walk(lib.bpf_object__next_map, self._object)}
@@ -313,6 +315,8 @@ class Object:
     def close(self) -> None:
         if self._object:
             lib.bpf_object__close(self._object)
+            if self._types >= 0:
+                os.close(self._types)
             self._object = ffi.NULL
             self.programs = {}
             self.maps = {}

@@ -59,7 +59,8 @@ class Sharing:
 
     def takes(self, choice: Choice) -> bool:
         """Whether a program is to be loaded from OBJECT."""
-        return not self.refused and (choice.row.kind in EXTENSIONS or not choice.row.decides or self.continues(choice))
+        row = choice.row
+        return not self.refused and (row.kind in EXTENSIONS or not row.decides or row.whole or self.continues(choice))
 
     def continues(self, choice: Choice) -> bool:
         """Whether a program goes on in another one: its function is of the type of that one's. See bpf/calls.bpf.c."""

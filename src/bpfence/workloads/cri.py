@@ -23,7 +23,6 @@ from bpfence.workloads.docker import connected
 from bpfence.workloads.model import Container, Mount, Pod
 from bpfence.workloads.texts import BadAnswerError, decode, digest, first, labels, short
 
-SOCKETS: Final = {"containerd": "/run/containerd/containerd.sock", "cri-o": "/run/crio/crio.sock"}
 SERVICE: Final = "runtime.v1.RuntimeService"
 SECONDS: Final = 5.0
 MAX_ANSWER: Final = 16 << 20

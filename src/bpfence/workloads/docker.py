@@ -26,7 +26,6 @@ from bpfence.workloads.cgroups import MAX_ID, Tree, pod_uid
 from bpfence.workloads.model import Container, Mount, Pod
 from bpfence.workloads.texts import BadAnswerError, decode, digest, first, labels, moment, short
 
-SOCKETS: Final = {"docker": "/run/docker.sock", "podman": "/run/podman/podman.sock"}
 MAX_LIST: Final = 64 << 20
 MAX_ANSWER: Final = 64 << 20
 MAX_EVENT: Final = 256 << 10

@@ -18,7 +18,6 @@ from typing import Final, Protocol
 import msgspec
 
 from bpfence.errors import BpfenceError
-from bpfence.workloads import cri, docker
 from bpfence.workloads.bundle import Bundles
 from bpfence.workloads.cgroups import Tree
 from bpfence.workloads.hook import SOCKET, HookServer
@@ -37,6 +36,9 @@ SNAPSHOT_SECONDS: Final = 20.0
 MAX_REASONS: Final = 8
 """So many reasons why a source could not be asked are told; whoever answers chooses their words."""
 MAX_REASON: Final = 500
+_DOCKER: Final = {"docker": "/run/docker.sock", "podman": "/run/podman/podman.sock"}
+_CRI: Final = {"containerd": "/run/containerd/containerd.sock", "cri-o": "/run/crio/crio.sock"}
+"""Engines that are asked, and where: in the language of Docker, and by CRI."""
 Found = Callable[[str, list[Container] | None], None]
 """The name of a source, and all containers that it sees now; None: it could not be asked."""
 
@@ -72,10 +74,21 @@ class Paths:
 def all_sources(tree: Tree, sockets: dict[str, str] | None = None) -> dict[str, Source]:
     """The sources that are here, by name. What comes later knows more. `sockets`: other places of those that are asked."""
     found: dict[str, Source] = {"cgroups": Paths(tree), "bundles": Bundles(tree)}
-    for name, path in (docker.SOCKETS | cri.SOCKETS if sockets is None else sockets).items():
+    for name, path in (_DOCKER | _CRI if sockets is None else sockets).items():
         if os.path.exists(path):
-            found[name] = cri.Cri(tree, path, name) if name in cri.SOCKETS else docker.Docker(tree, path, name)
+            found[name] = _engine(tree, path, name)
     return found
+
+
+def _engine(tree: Tree, path: str, name: str) -> Source:
+    """The source behind a socket. Imported for it: most of what an agent imports for its sources is HTTP, and many hosts have no engine."""
+    if name in _CRI:
+        from bpfence.workloads.cri import Cri
+
+        return Cri(tree, path, name)
+    from bpfence.workloads.docker import Docker
+
+    return Docker(tree, path, name)
 
 
 def merged(lists: Iterable[Iterable[Container]]) -> list[Container]:
@@ -300,7 +313,7 @@ class HostSources:
                 self._server = HookServer(self._tree, path=self._hook, report=self._report)
             except (BpfenceError, OSError) as error:
                 self._report(f"containers are not told of before they start: {error}")
-        answered, _ = asked({name: one for name, one in self._make(self._tree).items() if not isinstance(one, cri.Cri)}, seconds)
+        answered, _ = asked({name: one for name, one in self._make(self._tree).items() if name not in _CRI}, seconds)
         for name, containers in answered.items():
             registry.found(name, containers)
 

@@ -14,7 +14,11 @@ import pytest
 from bpfence.errors import KernelError
 from bpfence.kernel import libbpf
 from bpfence.kernel._libbpf import lib
+from bpfence.kernel.engine import OBJECT
 from bpfence.kernel.libbpf import Drain, KernelBtf, Map, Object
+from bpfence.kernel.sharing import OBJECT as SHARED
+
+KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 
 VERIFIER_LOG = """\
 libbpf: prog 'file_open__file': BPF program load failed: Permission denied
@@ -328,3 +332,35 @@ def test_messages_of_threads_do_not_mix(tmp_path: Path) -> None:
         assert "bad.o" in log.text()
         assert "missing.o" not in log.text()
     assert "missing.o" in texts[0]
+
+
+def relocations(parsed: Object) -> list[str]:
+    """What libbpf says it has found of the kernel's types; this kernel may refuse the programs, which comes after."""
+    for program in parsed.programs:
+        if not parsed.section(program).startswith("freplace/"):
+            parsed.choose(program)
+    parsed.load(debug=True)
+    return sorted(line for line in libbpf.Messages().text().splitlines() if ": relo #" in line)
+
+
+def test_in_the_copy_of_the_kernels_types_the_same_is_found_as_in_all_of_them(needs: Callable[..., None]) -> None:
+    needs("cap_bpf", "cap_perfmon", "kernel_btf")
+    path = OBJECT.with_name(SHARED)
+    with Object(path) as parsed:
+        assert parsed._types >= 0
+        assert os.fstat(parsed._types).st_size < KERNEL_TYPES.stat().st_size
+        found = relocations(parsed)
+    with Object(path) as parsed:
+        os.ftruncate(parsed._types, 0)
+        os.pwrite(parsed._types, KERNEL_TYPES.read_bytes(), 0)
+        assert relocations(parsed) == found
+    assert any("task_struct" in line for line in found)
+
+
+def test_the_copy_of_the_types_is_closed_with_the_object(ring_object: Path) -> None:
+    parsed = Object(ring_object)
+    descriptor = parsed._types
+    parsed.close()
+    if descriptor >= 0:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)

@@ -161,9 +161,17 @@ def test_ends_of_system_calls_of_one_type_go_on_in_one_program(fake: type[FakeOb
     assert engine.attach(["file.dup"]) == {}
     engine.attach(["file.dup", "process.setns"])
     assert [ENDED in programs for programs in fake.loads].count(True) == 1
-    (own,) = [programs for programs in fake.loads if ENDED in programs]
-    assert "dup2__call" in own
-    assert not {"dup__call", "dup3__call", "setns__call"} & set(own)
+    (together,) = [programs for programs in fake.loads if ENDED in programs]
+    (own,) = [programs for programs in fake.loads if "dup2__call" in programs]
+    assert {"sched_process_exec__process", "dup__call", "dup3__call"} <= set(together)
+    assert not {ENDED, "dup__call", "dup3__call", "setns__call"} & set(own)
+
+
+def test_what_has_an_engine_of_its_own_in_both_objects_is_loaded_with_the_rest(fake: type[FakeObject], extended: list[int]) -> None:
+    engine = Engine(ALIKE, "lsm", Path("x.o"), None)
+    assert not engine.attach(["file.open", "file.open_failed", "process.setsid", "file.dup"])
+    (loaded,) = [programs for programs in fake.loads if programs]
+    assert {"file_open__file", "do_filp_open__call", "ksys_setsid__call", ENDED} <= set(loaded)
     assert len(engine._maps["ended_calls"].values) == 1  # type: ignore[attr-defined]
     engine.release(["file.open"])
     assert engine._maps["ended_calls"].values == {}  # type: ignore[attr-defined]

@@ -266,9 +266,14 @@ def stopped_by_default(policy: Policy, event: str) -> tuple[str, str]:
 
 
 def _stopped(events: Iterable[str], condition_for: Callable[[str], Condition]) -> tuple[str, str]:
+    given: Condition | None = None
     for event in events:
-        condition = widen(condition_for(event), _merged, [])
-        denied = [act for act in VITAL if act.event["event"] == event and holds(condition, act.event)]
+        acts = [act for act in VITAL if act.event["event"] == event]
+        if len(acts) < _ENOUGH:
+            continue
+        if (condition := condition_for(event)) is not given:  # mostly one for all events of a rule
+            given, widened = condition, widen(condition, _merged, [])
+        denied = [act for act in acts if holds(widened, act.event)]
         if len(denied) >= _ENOUGH:
             return event, denied[0].words
     return "", ""
