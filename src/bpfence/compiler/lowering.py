@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import reduce
+from mmap import PROT_EXEC, PROT_READ
 from operator import or_
 from typing import Final, NamedTuple
 
@@ -19,7 +20,6 @@ from bpfence.compiler.automaton import ANY_OF, Pattern
 from bpfence.compiler.classes import Test, Unsupported, Use
 from bpfence.compiler.diagram import FALSE, Clause, Conditions
 from bpfence.compiler.image import ANY_NEEDED
-from bpfence.conditions.expand import PROT_EXEC, PROT_READ
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, applies
 from bpfence.policy import DEFAULT_RULE, Action, And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule, When, atoms
