@@ -122,9 +122,13 @@ class Choice:
         self._feed.told(outcomes)
 
     def _fitting(
-        self, files: Loaded, taken: Sequence[tuple[str, Candidate]], narrow: Callable[[Policy], Policy], events: frozenset[str],
+        self,
+        files: Loaded,
+        taken: Sequence[tuple[str, Candidate]],
+        narrow: Callable[[Policy], Policy],
+        events: frozenset[str],
         containers: Registry,
-    ) -> tuple[Loaded, Compiled, tuple[str, ...], int]:  # fmt: skip
+    ) -> tuple[Loaded, Compiled, tuple[str, ...], int]:
         """As many as the tables have room for, beginning with the first; and how many that are."""
         rules, _ = resolved({NATIVE.name: NativeRules(PolicySet(tuple(one.policy for _, one in taken)))}, self._links)
         policies = [narrow(policy) for policy in rules[NATIVE.name].policies(NO_FACTS)]

@@ -178,7 +178,7 @@ class Counts:
     def read(self) -> Counted:
         """What an agent has written since this boot; nothing where that cannot be had."""
         try:
-            counted = msgspec.json.decode(_read_private(self._path), type=Counted) if self._path is not None else Counted()
+            counted = msgspec.json.decode(read_private(self._path), type=Counted) if self._path is not None else Counted()
         except (OSError, msgspec.DecodeError, UnicodeError, RecursionError):
             return Counted()
         return counted if counted.boot_id == self._boot_id else Counted()
@@ -242,7 +242,7 @@ class Generations:
         if self._path is None:
             return ""
         try:
-            data = _read_private(self._path)
+            data = read_private(self._path)
             state = msgspec.json.decode(data, type=_State)
         except FileNotFoundError:
             return "there is no state file"
@@ -280,13 +280,14 @@ def write_whole(path: Path, data: bytes, mode: int) -> None:
         raise
 
 
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path, limit: int = MAX_STATE_BYTES) -> bytes:
+    """A regular file of our own that nobody else may read or write. OSError where it is something else, or larger."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise OSError(f"{path} is not a private file of our own")
-        data = file.read(MAX_STATE_BYTES + 1)
-    if len(data) > MAX_STATE_BYTES:
-        raise OSError(f"{path} is larger than {MAX_STATE_BYTES >> 20} MiB")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(f"{path} is larger than {limit >> 20} MiB")
     return data
