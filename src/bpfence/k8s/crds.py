@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bpfence.dialects.native.schema import API_VERSION, KIND, json_schema
-from bpfence.k8s.objects import CLUSTER_KIND, PLURALS
+from bpfence.dialects.native.schema import API_VERSION, CLUSTER_KIND, KIND, json_schema
+from bpfence.k8s.objects import PLURALS
 
 GROUP, _, VERSION = API_VERSION.partition("/")
 SHORT_NAMES: Final = {KIND: "bpol", CLUSTER_KIND: "cbpol"}

@@ -10,12 +10,11 @@ from typing import Final
 
 import msgspec
 
-from bpfence.dialects.native.schema import API_VERSION, KIND
+from bpfence.dialects.native.schema import API_VERSION, CLUSTER_KIND, KIND
 from bpfence.k8s.client import Page
 from bpfence.workloads.model import Pod
 from bpfence.workloads.texts import decode, labels, short
 
-CLUSTER_KIND: Final = f"Cluster{KIND}"
 PLURALS: Final = {KIND: "securitypolicies", CLUSTER_KIND: "clustersecuritypolicies"}
 """The kinds of policies, and their names in paths."""
 API: Final = f"/apis/{API_VERSION}"

@@ -19,10 +19,10 @@ import msgspec
 from bpfence.agent.loading import narrowed
 from bpfence.compiler.compile import compile_policies
 from bpfence.dialects.native.read import load_text
-from bpfence.dialects.native.schema import API_VERSION, KIND
+from bpfence.dialects.native.schema import API_VERSION, CLUSTER_KIND, KIND
 from bpfence.dialects.native.tools import seccomp_findings
 from bpfence.errors import CompileError, Diagnostic, Location
-from bpfence.k8s.objects import CLUSTER_KIND, PolicyObject
+from bpfence.k8s.objects import PolicyObject
 from bpfence.policy import CONTAINER_FIELD, FALSE, Atom, Op, Policy, PolicySet, Selector
 
 MAX_DEPTH: Final = 32

@@ -19,12 +19,12 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from bpfence.agent.feed import Candidate, Offer, Outcome
-from bpfence.dialects.native.schema import KIND
+from bpfence.dialects.native.schema import CLUSTER_KIND, KIND
 from bpfence.errors import Diagnostic, Location
 from bpfence.events.values import printable
 from bpfence.k8s import cache, objects
 from bpfence.k8s.client import Api, Page
-from bpfence.k8s.objects import CLUSTER_KIND, Finding, NodeStatus, PolicyObject
+from bpfence.k8s.objects import Finding, NodeStatus, PolicyObject
 from bpfence.k8s.policies import Read, read
 from bpfence.k8s.status import Report, Writer, now
 from bpfence.k8s.watch import FIRST_PAUSE, Watcher

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from bpfence.dialects.native.schema import KIND
-from bpfence.k8s.objects import CLUSTER_KIND, PolicyObject
+from bpfence.dialects.native.schema import CLUSTER_KIND, KIND
+from bpfence.k8s.objects import PolicyObject
 
 SECRET: dict[str, Any] = {"rules": [{"name": "secret", "on": "open", "match": {"file.path": "/secret/**"}, "action": "deny"}]}
 BROKEN: dict[str, Any] = {"rules": [{"name": "secret", "on": "open", "match": {"file.pth": "/secret/**"}, "action": "deny"}]}

@@ -7,8 +7,9 @@ import json
 
 import pytest
 
+from bpfence.dialects.native.schema import CLUSTER_KIND
 from bpfence.k8s import objects
-from bpfence.k8s.objects import CLUSTER_KIND, NodeStatus, namespace, own_status, pod, policies_path, policy
+from bpfence.k8s.objects import NodeStatus, namespace, own_status, pod, policies_path, policy
 from bpfence.workloads.model import Pod
 from bpfence.workloads.texts import BadAnswerError
 

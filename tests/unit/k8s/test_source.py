@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from bpfence.agent.feed import Outcome
+from bpfence.dialects.native.schema import CLUSTER_KIND
 from bpfence.errors import Diagnostic, Location
 from bpfence.k8s import source
 from bpfence.k8s.cache import load
-from bpfence.k8s.objects import CLUSTER_KIND, PolicyObject
+from bpfence.k8s.objects import PolicyObject
 from bpfence.k8s.source import Cluster, version_of
 from bpfence.workloads.model import Container, Pod
 from bpfence.workloads.registry import Registry
