@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A Go module in, an API server with etcd out: what tests/kubernetes runs against.
+"""Go modules in, an API server with etcd, and helm, out: what tests/kubernetes runs.
 
 Run by `make kubernetes`. It takes ten minutes on two idle cores, so the program is kept in the cache beside the test kernels, under the
-hash of what it is made of; go's own cache keeps what was compiled when it is stopped. Prints where the program is.
+hash of what it is made of; go's own cache keeps what was compiled when it is stopped. Prints where the programs are.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ MODULE = ROOT / "tests" / "kubernetes" / "server"
 SOURCES = ("go.mod", "go.sum", "main.go")
 VERSION = "v1.37.2"
 """What the API server says it is: that of k8s.io/kubernetes in go.mod."""
+HELM = "v4.3.2"
 MISSING = "needs Go (Debian: apt install golang, or go.dev)"
 
 
@@ -29,6 +30,11 @@ def program() -> Path:
     """Where the program is, or will be."""
     digest = hashlib.sha256(b"".join((MODULE / name).read_bytes() for name in SOURCES)).hexdigest()[:16]
     return cache_folder().parent / "kubernetes" / digest / "server"
+
+
+def helm() -> Path:
+    """Where helm is, or will be."""
+    return cache_folder().parent / "kubernetes" / f"helm-{HELM}" / "helm"
 
 
 def command(target: Path) -> list[str]:
@@ -39,20 +45,27 @@ def command(target: Path) -> list[str]:
     return ["go", "build", "-trimpath", "-ldflags", flags, "-o", str(target), "."]
 
 
-def main() -> int:
-    """Build it where it is not there yet."""
-    path = program()
+def built(path: Path, words: list[str], folder: Path, **more: str) -> bool:
+    """Whether a program is there, by now."""
     if not path.exists():
-        if shutil.which("go") is None:
-            print(MISSING, file=sys.stderr)
-            return 3
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
-        built = subprocess.run(command(part), cwd=MODULE, env={**os.environ, "CGO_ENABLED": "0"}, check=False)
-        if built.returncode:
-            return 1
-        os.replace(part, path)
-    print(path)
+        if subprocess.run(words, cwd=folder, env={**os.environ, "CGO_ENABLED": "0", **more}, check=False).returncode:
+            return False
+    return True
+
+
+def main() -> int:
+    """Build what is not there yet."""
+    server, part = program(), program().with_suffix(f".{os.getpid()}")
+    if not (server.exists() and helm().exists()) and shutil.which("go") is None:
+        print(MISSING, file=sys.stderr)
+        return 3
+    install = ["go", "install", "-trimpath", "-ldflags", "-s -w", f"helm.sh/helm/v4/cmd/helm@{HELM}"]
+    if not server.exists() and built(part, command(part), MODULE):
+        os.replace(part, server)
+    if not (server.exists() and built(helm(), install, MODULE, GOBIN=str(helm().parent))):
+        return 1
+    print(server, helm(), sep="\n")
     return 0
 
 

@@ -259,14 +259,14 @@ class Agent:
         """The titles of languages that have rules whose confirmation looks at other processes."""
         return [self._dialects[name].title for name in loaded.rules if self._dialects[name].reads_processes]
 
-    def _enforce(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> None:
-        """Put policies that were read in force."""
+    def _enforce(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None, *, tell: bool = True) -> None:
+        """Put policies that were read in force. `tell` False: what rules cannot match was told already."""
         locked_out = locking_out(loaded.policies, own_programs())
         compiled = self.life.tables.put_in_force(loaded, made)
         self.life.pipeline.acts.clear()
         self.life.source.processes.forget_subjects()  # what rules that are gone have found out
         self.life.pipeline.limiter.keep({(rule.policy, rule.name) for rule in compiled.rules})
-        self._diagnose([*loaded.diagnostics, *compiled.unreachable, *locked_out])
+        self._diagnose([*loaded.diagnostics, *(compiled.unreachable if tell else ()), *locked_out])
         self._tell_filters(loaded.policies)
         if not self._reads_others and (late := self._confirmed(loaded)):
             self._report(LATE.format(" and ".join(late)))
@@ -580,7 +580,7 @@ class Agent:
             return
         if made.loaded.policies != made.base.policies:
             self.drain()
-            self._enforce(made.loaded, (made.compiled, made.left))
+            self._enforce(made.loaded, (made.compiled, made.left), tell=False)
             self._in_force("reloaded")
             self._ready()
             self._remake.begin(self.life.tables.release)

@@ -42,6 +42,10 @@ class ApiError(BpfenceError):
         super().__init__(message)
 
 
+class TooLargeError(ApiError):
+    """An answer has more bytes than are taken: ask for less of it."""
+
+
 class GoneError(ApiError):
     """410: what was asked for has been compacted away; list again."""
 
@@ -79,7 +83,7 @@ class Api:
                 parts.append(part)
                 size += len(part)
                 if size > MAX_ANSWER:
-                    raise ApiError(f"the answer to {page.path} is larger than {MAX_ANSWER >> 20} MiB")
+                    raise TooLargeError(f"the answer to {page.path} is larger than {MAX_ANSWER >> 20} MiB")
                 if time.monotonic() > deadline:
                     raise ApiError(f"the answer to {page.path} did not come in {seconds:g} s")
         return b"".join(parts)

@@ -19,8 +19,8 @@ PLURALS: Final = {KIND: "securitypolicies", CLUSTER_KIND: "clustersecuritypolici
 """The kinds of policies, and their names in paths."""
 API: Final = f"/apis/{API_VERSION}"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
-MAX_SPEC: Final = 1 << 20
-"""Bytes of one policy."""
+MAX_SPEC: Final = 256 << 10
+"""Bytes of one policy: what can be read in some seconds, for which others may have to wait."""
 _MIRROR: Final = "kubernetes.io/config.mirror"
 """Of the API server's image of a static pod: the uid that kubelet and runtimes know that pod by."""
 
@@ -28,7 +28,7 @@ _MIRROR: Final = "kubernetes.io/config.mirror"
 class Meta(msgspec.Struct):
     """What is read of metadata."""
 
-    name: str
+    name: str = ""
     namespace: str = ""
     uid: str = ""
     resource_version: str = msgspec.field(name="resourceVersion", default="")

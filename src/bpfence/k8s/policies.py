@@ -22,7 +22,7 @@ from bpfence.dialects.native.read import load_text
 from bpfence.dialects.native.schema import API_VERSION, CLUSTER_KIND, KIND
 from bpfence.dialects.native.tools import seccomp_findings
 from bpfence.errors import CompileError, Diagnostic, Location
-from bpfence.k8s.objects import PolicyObject
+from bpfence.k8s.objects import MAX_SPEC, PolicyObject
 from bpfence.policy import CONTAINER_FIELD, FALSE, Atom, Op, Policy, PolicySet, Selector
 
 MAX_DEPTH: Final = 32
@@ -83,7 +83,9 @@ def _refused(one: PolicyObject) -> Diagnostic | dict[str, Any]:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         spec = None
     if not isinstance(spec, dict):
-        return wrong("spec", "there is no policy, or one that is too large", "write spec:, with less than 1 MiB in it", "missing-key")
+        return wrong(
+            "spec", "there is no policy, or one that is too large", f"write spec:, with at most {MAX_SPEC >> 10} KiB in it", "missing-key"
+        )
     if _depth(spec) > MAX_DEPTH:
         return wrong("spec", f"it is nested more than {MAX_DEPTH} levels deep", "write it flatter")
     if isinstance(spec.get("seccomp"), str):

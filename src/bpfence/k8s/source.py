@@ -35,7 +35,9 @@ FIRST_SECONDS: Final = 5.0
 """How long an agent that starts waits for the API server, before it goes on with what was known."""
 MAX_POLICIES: Final = 1024
 MAX_SPECS: Final = 16 << 20
-"""Bytes of the specs of all policies."""
+"""Of each kind: policies, and bytes of all their specs."""
+MAX_OF_NAMESPACE: Final = 128
+"""Policies of one namespace, so that whoever may write them there leaves room for others."""
 MAX_PODS: Final = 2048
 MAX_NAMESPACES: Final = 16384
 MAX_FINDINGS: Final = 8
@@ -194,18 +196,16 @@ class Cluster:
             self._writer.put(key, Report(newest, status))
 
     def _all_policies(self, kind: str, found: list[PolicyObject]) -> None:
+        there = {one.key for one in found}
         with self._lock:
-            there = {one.key for one in found}
             for key in [key for key, held in self._policies.items() if held.newest.kind == kind and key not in there]:
                 self._drop(key)
-            for one in found:
-                self._hold(one)
+        for one in found:
+            self._hold(one)
         self._tell()
 
     def _put_policy(self, one: PolicyObject) -> None:
-        with self._lock:
-            changed = self._hold(one)
-        if changed:
+        if self._hold(one):
             self._tell()
 
     def _policy_gone(self, one: PolicyObject) -> None:
@@ -222,33 +222,36 @@ class Cluster:
         self._writer.drop(key)
 
     def _hold(self, one: PolicyObject) -> bool:
-        """Keep a policy as it is now. Whether it says something else than before."""
-        held = self._policies.get(one.key)
-        if held is not None and held.newest.uid != one.uid:
-            self._drop(one.key)  # another by the same name
-            held = None
-        if held is not None and version_of(held.newest) == version_of(one):
-            held.newest = one
-            return False
-        if held is None and not self._has_room(one):
-            if not self._full:
-                self._report(
-                    f"Kubernetes: {one.key} is left out: there are more than {MAX_POLICIES} policies, or {MAX_SPECS >> 20} MiB of them"
-                )
-            self._full = True
-            return False
-        made = _read(one)
-        if held is None:
-            self._policies[one.key] = _Held(one, made)
-        else:
-            held.newest, held.made = one, made
+        """Keep a policy as it is now. Whether it says something else than before. Called by the thread that watches its kind."""
+        with self._lock:
+            held = self._policies.get(one.key)
+            if held is not None and held.newest.uid != one.uid:
+                self._drop(one.key)  # another by the same name
+                held = None
+            if held is not None and version_of(held.newest) == version_of(one):
+                held.newest = one
+                return False
+            if held is None and not self._has_room(one):
+                return False
+        made = _read(one)  # takes its time, for which nobody waits
+        with self._lock:
+            if held is None:
+                self._policies[one.key] = _Held(one, made)
+            else:
+                held.newest, held.made = one, made
         return True
 
     def _has_room(self, one: PolicyObject) -> bool:
-        return (
-            len(self._policies) < MAX_POLICIES
-            and sum(len(held.newest.spec) for held in self._policies.values()) + len(one.spec) <= MAX_SPECS
-        )
+        beside = [held.newest for held in self._policies.values() if held.newest.kind == one.kind]
+        beside_it = sum(other.namespace == one.namespace for other in beside) if one.namespace else 0
+        size = sum(len(other.spec) for other in beside) + len(one.spec)
+        if len(beside) < MAX_POLICIES and beside_it < MAX_OF_NAMESPACE and size <= MAX_SPECS:
+            return True
+        if not self._full:
+            self._full = True
+            most = f"{MAX_POLICIES} policies of a kind, {MAX_OF_NAMESPACE} of a namespace, or {MAX_SPECS >> 20} MiB"
+            self._report(f"Kubernetes: {one.key} is left out, as others may be: there are more than {most}")
+        return False
 
     # ---- pods ----
 

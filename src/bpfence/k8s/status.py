@@ -167,7 +167,7 @@ class Writer:
         mark = hashlib.sha256(f"{policy.uid} {report.status.observed}".encode()).hexdigest()[:16]
         event: dict[str, Any] = {
             "apiVersion": "v1", "kind": "Event", "type": "Warning", "reason": "Refused", "count": 1,
-            "metadata": {"name": f"{policy.name[:200]}.{mark}", "namespace": namespace},
+            "metadata": {"name": f"{policy.name[:200].rstrip('-.')}.{mark}", "namespace": namespace},
             "involvedObject": {
                 "apiVersion": API_VERSION, "kind": policy.kind, "name": policy.name, "uid": policy.uid,
                 **({"namespace": policy.namespace} if policy.namespace else {}),

@@ -17,11 +17,13 @@ from typing import Final, Generic, Protocol, TypeVar
 import msgspec
 
 from bpfence.events.values import printable
-from bpfence.k8s.client import ANSWER_SECONDS, Api, ApiError, GoneError, Lines, Page
+from bpfence.k8s.client import ANSWER_SECONDS, Api, ApiError, GoneError, Lines, Page, TooLargeError
 from bpfence.workloads.texts import BadAnswerError, decode
 
-LIMIT: Final = 250
-"""Objects a page of a list."""
+LIMIT: Final = 256
+"""Objects a page of a list; where they are large, less."""
+MAX_LISTED: Final = 256 << 20
+"""Bytes of objects of one kind. What is more is left out."""
 WATCH_SECONDS: Final = 290
 """How long the server is asked to keep one watch."""
 FIRST_PAUSE: Final = 0.5
@@ -142,14 +144,23 @@ class Watcher(Generic[V]):
 
     def _list(self, deadline: float) -> None:
         found: list[V] = []
-        more, version = "", ""
+        more, version, limit, size = "", "", LIMIT, 0
         while True:
-            query = {**self._page.query, "limit": str(LIMIT), **({"continue": more} if more else {})}
-            left = max(deadline - time.monotonic(), 0.1)
-            answer = decode(self._api.request("GET", self._page._replace(query=query), seconds=left), _List)
+            query = {**self._page.query, "limit": str(limit), **({"continue": more} if more else {})}
+            try:
+                data = self._api.request("GET", self._page._replace(query=query), seconds=max(deadline - time.monotonic(), 0.1))
+            except TooLargeError:
+                if limit == 1:
+                    raise
+                limit //= 4
+                continue
+            size += len(data)
+            answer = decode(data, _List)
             found += self._readable(bytes(item) for item in answer.items or ())
             more, version = answer.metadata.more, answer.metadata.resource_version
-            if not more:
+            if more and size > MAX_LISTED:
+                self._tell(f"there are more than {MAX_LISTED >> 20} MiB of them: what comes after {len(found)} of them is left out")
+            if not more or size > MAX_LISTED:
                 break
         self._handler.all(found)
         self._version = version

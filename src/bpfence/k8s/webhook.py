@@ -25,12 +25,12 @@ import msgspec
 from bpfence import names
 from bpfence.errors import Diagnostic, UsageError
 from bpfence.events.values import printable
-from bpfence.k8s.objects import MAX_SPEC, PolicyObject, policy
+from bpfence.k8s.objects import PLURALS, PolicyObject, policy
 from bpfence.k8s.policies import check
 from bpfence.workloads.texts import BadAnswerError, decode
 
-MAX_REVIEW: Final = 4 * MAX_SPEC
-"""A review holds the object twice where it is a change, with the objects' metadata."""
+MAX_REVIEW: Final = 4 << 20
+"""A review holds the object twice where it is a change, with the objects' metadata and status."""
 REQUEST_SECONDS: Final = 8.0
 """From the connection to the answer. The API server waits ten at most, by the chart's configuration."""
 MAX_REQUESTS: Final = 16
@@ -64,8 +64,10 @@ def review(data: bytes) -> bytes:
     if asked.kind != "AdmissionReview":
         raise BadAnswerError(f"{asked.kind[:60]!r} is no AdmissionReview")
     response: dict[str, Any] = {"uid": asked.request.uid, "allowed": True}
-    if asked.request.operation != "DELETE":
-        diagnostics = _judged(policy(asked.request.kind.kind, "", bytes(asked.request.object)))
+    kind = asked.request.kind.kind
+    if asked.request.operation != "DELETE" and kind in PLURALS:
+        one = policy(kind, "", bytes(asked.request.object))
+        diagnostics = _judged(one if one.name else msgspec.structs.replace(one, name="unnamed"))  # it will have one by generateName
         errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
         warnings = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "warning"]
         if errors:

@@ -208,9 +208,17 @@ def test_more_than_there_is_room_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     rig.cluster.ask()
     assert len(rig.versions()) == 2
     assert sum("left out" in text for text in rig.said) == 1
-    monkeypatch.setattr(source, "MAX_SPECS", 10)
-    rig.cluster._put_policy(made(name="large"))
-    assert len(rig.versions()) == 2
+    rig.cluster._put_policy(made(namespace=""))
+    assert len(rig.versions()) == 3, "those of a namespace leave room for those of the cluster"
+
+
+@pytest.mark.parametrize("bound", ["MAX_SPECS", "MAX_OF_NAMESPACE"])
+def test_what_one_namespace_may_have(rig: Rig, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(source, bound, {"MAX_SPECS": len(made().spec) * 3, "MAX_OF_NAMESPACE": 2}[bound])
+    rig.hold(*(made(name=f"p{n}") for n in range(4)), made(namespace="bank"))
+    rig.cluster.ask()
+    assert len(rig.versions()) == 3
+    assert ("SecurityPolicy bank/guard" in rig.versions()) == (bound == "MAX_OF_NAMESPACE")
 
 
 def test_a_bug_in_reading_one_costs_the_others_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

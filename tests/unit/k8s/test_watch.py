@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bpfence.k8s import client, watch
 from bpfence.k8s.client import Page
 from bpfence.k8s.watch import LONGEST_PAUSE, Watcher, backoff
 from bpfence.workloads.texts import decode
@@ -75,6 +76,22 @@ def test_all_of_them_page_by_page(rigs: Callable[..., Rig]) -> None:
     assert rig.kept.told == [("all", ["a", "b"])]
     assert [asked.query.get("continue") for asked in rig.server.asked] == [None, "next"]
     assert all(asked.query["fieldSelector"] == "a=b" for asked in rig.server.asked)
+
+
+def test_pages_that_are_too_large_are_asked_for_in_parts(rigs: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "MAX_ANSWER", 1000)
+    rig = rigs(listed("5", *(thing(f"{n}", "1", filling="x" * 100) for n in range(10))), listed("5", thing("a", "1")))
+    assert rig.watcher.list_once(60)
+    assert rig.kept.told == [("all", ["a"])]
+    assert [asked.query["limit"] for asked in rig.server.asked] == ["256", "64"]
+
+
+def test_of_more_than_there_is_room_for_the_rest_is_left_out(rigs: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MAX_LISTED", 10)
+    rig = rigs(listed("5", thing("a", "1"), more="next"))
+    assert rig.watcher.list_once(60)
+    assert rig.kept.told == [("all", ["a"])]
+    assert "left out" in rig.said[0]
 
 
 def test_then_each_change(rigs: Callable[..., Rig]) -> None:

@@ -65,6 +65,17 @@ def test_names_of_users_are_those_of_nodes() -> None:
     assert answered(made(spec(user="only-on-nodes")))["allowed"] is True
 
 
+def test_nothing_but_policies_is_refused() -> None:
+    assert answered({"metadata": {}}, kind="Pod")["allowed"] is True
+    assert answered({"metadata": {}}, kind="")["allowed"] is True
+
+
+def test_a_name_that_is_yet_to_be_made() -> None:
+    stored = as_stored(made())
+    del stored["metadata"]["name"]
+    assert answered(stored)["allowed"] is True
+
+
 def test_a_deletion_is_never_refused() -> None:
     assert answered({}, operation="DELETE")["allowed"] is True
 

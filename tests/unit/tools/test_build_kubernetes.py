@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tools import build_kubernetes
-from tools.build_kubernetes import MODULE, VERSION, command, main, program
+from tools.build_kubernetes import MODULE, VERSION, command, helm, main, program
 
 
 def test_another_source_is_another_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -32,7 +32,8 @@ def test_what_is_there_is_not_built_again(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("PATH", "")
     assert main() == 3
     assert "needs Go" in capsys.readouterr().err
-    program().parent.mkdir(parents=True)
-    program().touch()
+    for path in (program(), helm()):
+        path.parent.mkdir(parents=True)
+        path.touch()
     assert main() == 0
-    assert capsys.readouterr().out == f"{program()}\n"
+    assert capsys.readouterr().out == f"{program()}\n{helm()}\n"
