@@ -206,6 +206,10 @@ def said(status: NodeStatus) -> str:
     return "\n".join(filter(None, (*texts, more, stays)))[:MAX_MESSAGE]
 
 
+def _named(entries: list[NodeStatus]) -> str:
+    return ", ".join(entry.name for entry in entries[:_NAMED]) + (", …" if len(entries) > _NAMED else "")
+
+
 def _by_type(status: Status) -> dict[str, Condition]:
     return {condition.type: condition for condition in status.conditions}
 
@@ -216,13 +220,16 @@ def summarised(status: Status, generation: int, moment: str) -> Status:
     there = [entry for entry in nodes if entry.observed == generation]
     refusing = [entry for entry in there if entry.generation != generation]
     holding = len(there) - len(refusing)
-    names = ", ".join(entry.name for entry in refusing[:_NAMED]) + (", …" if len(refusing) > _NAMED else "")
+    silent = [entry for entry in nodes if entry.observed != generation]
     accepted = ("True", "Accepted", "") if there else ("Unknown", "NotSeen", "no node has told of this generation yet")
     if refusing:
-        accepted = ("False", "Refused", f"on {names}: {said(refusing[0])}"[:MAX_MESSAGE])
-    missing = len(nodes) - holding
-    where = f"in force on {holding} of the {len(nodes)} nodes that have told of it"
-    in_force = ("False", "NotEverywhere", where) if missing or not nodes else ("True", "InForce", where)
+        accepted = ("False", "Refused", f"on {_named(refusing)}: {said(refusing[0])}"[:MAX_MESSAGE])
+    where = f"in force on {holding} of {len(nodes)} nodes"
+    in_force = ("True", "InForce", where)
+    if silent or not nodes:
+        in_force = ("Unknown", "Waiting", f"{where}; not heard of this generation from {_named(silent) or 'any'}")
+    if refusing:
+        in_force = ("False", "NotEverywhere", f"{where}; refused on {_named(refusing)}")
     old = _by_type(status)
     made = []
     for kind, (value, reason, message) in (("Accepted", accepted), ("InForce", in_force)):

@@ -72,7 +72,7 @@ def test_a_sum_that_stands_there_already_is_not_written(rig: Rig) -> None:
                 "reason": "InForce",
                 "observedGeneration": 1,
                 "lastTransitionTime": "t",
-                "message": "in force on 1 of the 1 nodes that have told of it",
+                "message": "in force on 1 of 1 nodes",
             },
             {"type": "Accepted", "status": "True", "reason": "Accepted", "observedGeneration": 1, "lastTransitionTime": "t"},
         ]
@@ -172,7 +172,13 @@ def test_a_condition_keeps_its_time_as_long_as_its_status() -> None:
 
 
 def test_nobody_has_told_of_the_newest_generation() -> None:
-    assert summarised(Status([NodeStatus("a", 1, 1)]), 2, "now").conditions[0].status == "Unknown"
+    assert [one.status for one in summarised(Status([NodeStatus("a", 1, 1)]), 2, "now").conditions] == ["Unknown", "Unknown"]
+
+
+def test_a_node_that_is_gone_is_no_refusal() -> None:
+    made_of = summarised(Status([NodeStatus("a", 2, 2), NodeStatus("gone", 1, 1)]), 2, "now")
+    assert [one.status for one in made_of.conditions] == ["True", "Unknown"]
+    assert made_of.conditions[1].message == "in force on 1 of 2 nodes; not heard of this generation from gone"
 
 
 def test_many_mistakes_are_some_lines() -> None:
