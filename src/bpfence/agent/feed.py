@@ -16,6 +16,7 @@ from bpfence.agent.tables import tables
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.dialects.native.dialect import NATIVE, NativeRules
 from bpfence.errors import CompileError, Diagnostic, Location
+from bpfence.events.values import printable
 from bpfence.host.links import Links
 from bpfence.policy import Policy, PolicySet
 from bpfence.workloads.registry import Registry
@@ -154,11 +155,14 @@ class Choice:
 
 
 def _judge(policy: Policy, events: frozenset[str]) -> tuple[bool, tuple[Diagnostic, ...]]:
-    """Whether a policy can be compiled by itself, and what is to be said about it."""
+    """Whether a policy can be compiled by itself, and what is to be said about it. Whatever is written in it costs no other anything."""
     try:
         return True, tuple(compile_policies(PolicySet((policy,)), supported_events=events).unreachable)
     except CompileError as error:
         return False, error.diagnostics
+    except Exception as error:
+        text = f"{type(error).__name__}: {printable(str(error))[:200]}. This is a fault of bpfence; please report it"
+        return False, (Diagnostic(policy.location, text),)
 
 
 def _taken(policy: Policy, place: Location) -> Diagnostic:

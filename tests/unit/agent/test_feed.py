@@ -232,3 +232,18 @@ def test_files_that_cannot_be_had_are_an_error(tmp_path: Path) -> None:
     choice = Choice(Fed(offer("b", "/b/**")), Links())
     with pytest.raises(CompileError):
         choice.choose(files, lambda one: one, frozenset(), Registry(lambda: None, lambda _: 0))
+
+
+def test_a_bug_in_compiling_one_costs_the_others_nothing(rigs: Callable[..., FedRig], monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = feed_module.compile_policies
+
+    def fails(given: Any, **more: Any) -> Any:
+        if given.policies[0].name == "bad":
+            raise ZeroDivisionError
+        return usual(given, **more)
+
+    monkeypatch.setattr(feed_module, "compile_policies", fails)
+    rig = rigs(offer("bad", "/bad/**"), offer("good", "/good/**"))
+    rig.agent.start()
+    assert rig.names() == ["guard", "good"]
+    assert "please report it" in rig.feed.outcomes[-1]["bad"].errors["/bad/**"][0].message
