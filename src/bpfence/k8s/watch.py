@@ -126,10 +126,12 @@ class Watcher(Generic[V]):
                 if not self._version:
                     self._list(time.monotonic() + ANSWER_SECONDS * 4)
                 self._watch()
-                failures = 0
+                failures = (
+                    failures + 1 if time.monotonic() - began < self._pause else 0
+                )  # one that ends at once is not asked without a pause
             except GoneError:
                 self._version = ""
-                failures += time.monotonic() - began < self._pause  # a server that always says so is not asked without a pause
+                failures += time.monotonic() - began < self._pause
             except Exception as error:  # whatever goes wrong, it is tried again
                 failures = 1 if time.monotonic() - began > LONGEST_PAUSE else failures + 1
                 self._tell(str(error) if isinstance(error, ApiError | BadAnswerError) else f"{type(error).__name__}: {error}")

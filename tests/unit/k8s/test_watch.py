@@ -137,9 +137,10 @@ def test_a_version_that_is_gone_has_all_listed_again(rigs: Callable[..., Rig], g
     assert rig.said == []
 
 
-def test_a_server_that_always_says_gone_is_not_asked_without_a_pause(rigs: Callable[..., Rig]) -> None:
+@pytest.mark.parametrize("answer", [Answer(410, {}), Answer(lines=[])])
+def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(rigs: Callable[..., Rig], answer: Answer) -> None:
     rig = rigs()
-    rig.server.respond = lambda asked: Answer(410, {}) if "watch" in asked.query else listed("5")
+    rig.server.respond = lambda asked: answer if "watch" in asked.query else listed("5")
     rig.watcher._pause = 5.0
     rig.watcher.start()
     until(lambda: len(rig.server.asked) >= 2)
