@@ -90,6 +90,7 @@ class ApiServer:
             "--service-cluster-ip-range=10.0.0.0/24",
             "--disable-admission-plugins=ServiceAccount",
             "--endpoint-reconciler-type=none",
+            "--allow-privileged=true",
         )
         until(self._ready, START_SECONDS)
 
