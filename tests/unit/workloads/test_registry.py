@@ -465,3 +465,12 @@ def test_more_pods_than_any_node_has_are_left_out(monkeypatch: pytest.MonkeyPatc
     rig.registry.found("cgroups", [Container("ab" * 32, POD_CGROUP)])
     rig.registry.pods({"another": front(), UID: front()})
     assert rig.registry.containers()[0].pod is None
+
+
+def test_a_pod_that_the_api_server_has_told_of_has_its_class_before_its_first_instruction() -> None:
+    rig = Rig()
+    rig.at_once = True
+    rig.cgroups[POD_CGROUP] = 7
+    rig.registry.pods({UID: front()})
+    rig.registry.register(Container("ab" * 32, POD_CGROUP, pod=Pod("web-1", "shop", UID)), seconds=60)
+    assert FRONT in rig.registry.entries()[0].selected
