@@ -66,8 +66,17 @@ class Client:
             self.custom.create_cluster_custom_object(GROUP, VERSION, WHOLE, {**body, "kind": "ClusterSecurityPolicy"})
 
     def change(self, name: str, given: dict[str, Any]) -> None:
-        current = self.get(name)
-        self.custom.replace_namespaced_custom_object(GROUP, VERSION, "shop", NAMESPACED, name, {**current, "spec": given})
+        def changed() -> bool:
+            current = self.get(name)
+            try:
+                self.custom.replace_namespaced_custom_object(GROUP, VERSION, "shop", NAMESPACED, name, {**current, "spec": given})
+            except kubernetes.client.ApiException as error:
+                if error.status != 409:  # an agent has written the status in between
+                    raise
+                return False
+            return True
+
+        eventually(changed)
 
     def get(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.custom.get_namespaced_custom_object(GROUP, VERSION, "shop", NAMESPACED, name)
