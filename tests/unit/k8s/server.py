@@ -58,6 +58,7 @@ class FakeServer:
                 self.send_response(answer.status)
                 if answer.lines is not None:
                     self.send_header("Transfer-Encoding", "chunked")
+                    self.send_header("Connection", "close")
                     self.end_headers()
                     self._stream(answer.lines)
                     return
