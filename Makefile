@@ -89,11 +89,11 @@ unit: $(BUILD)/dev.stamp bpf ## unit tests: no root, no kernel
 # The wheel takes longer than most of what ARGS choose; who chooses its tests builds it first.
 .PHONY: test
 test: check dev $(if $(ARGS),,installed) ## check, unit tests, kernel tests in one guest (KERNELS, default 6.12)
-	@$(PYTHON) -m pytest tests/unit tests/seccomp tests/kernel tests/e2e --kernels '$(KERNELS)' $(ARGS)
+	@$(PYTHON) -m pytest tests/unit tests/seccomp tests/kernel tests/e2e tests/kubernetes --kernels '$(KERNELS)' $(ARGS)
 
 .PHONY: test-all
 test-all: check dev $(if $(ARGS),,installed) ## the same on every kernel and flavour, one boot each
-	@$(PYTHON) -m pytest tests/unit tests/seccomp tests/kernel tests/e2e --kernels all $(ARGS)
+	@$(PYTHON) -m pytest tests/unit tests/seccomp tests/kernel tests/e2e tests/kubernetes --kernels all $(ARGS)
 
 # What the source distribution holds, so that a file more or less is a reason to build again, as a change in one of the package's is.
 $(BUILD)/files: FORCE | $(BUILD)/dev.stamp
@@ -120,6 +120,10 @@ $(BUILD)/installed.stamp: $(BUILD)/wheel.stamp
 
 .PHONY: installed
 installed: $(BUILD)/installed.stamp ## the wheel, installed for the tests in .build/installed
+
+.PHONY: kubernetes
+kubernetes: $(BUILD)/dev.stamp ## an API server with etcd for tests/kubernetes, built with Go once and kept in the cache
+	@$(PYTHON) tools/build_kubernetes.py
 
 .PHONY: demo
 demo: dev ## real attacks, without and with bpfence; in a guest where this kernel refuses

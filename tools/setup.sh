@@ -22,6 +22,7 @@ command:udevadm udev
 command:gpgv gpgv
 command:sqlite3 sqlite3
 command:xz xz-utils
+command:openssl openssl
 pkg:libbpf libbpf-dev
 pkg:libelf libelf-dev
 pkg:zlib zlib1g-dev

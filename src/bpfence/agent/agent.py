@@ -36,10 +36,11 @@ from msgspec import UNSET
 
 from bpfence.agent import privileges
 from bpfence.agent.confirms import Confirms
+from bpfence.agent.feed import Choice, Chosen, Feed
 from bpfence.agent.generations import KEPT, Counts, Generations, StartCost, state_path, write_whole
 from bpfence.agent.kept import Kept
 from bpfence.agent.kernel import CAN_SKIP, REPLACES, Engine, Kernel, LiveKernel
-from bpfence.agent.loading import NO_FACTS, Loaded, Options, is_confirmed, load, locking_out, own_programs, with_facts
+from bpfence.agent.loading import NO_FACTS, Loaded, Options, is_confirmed, load, locking_out, narrowed, own_programs, with_facts
 from bpfence.agent.loop import Loop
 from bpfence.agent.pipeline import Pipeline
 from bpfence.agent.remake import Made, Remake
@@ -61,7 +62,7 @@ from bpfence.host.links import Links
 from bpfence.host.service import notify
 from bpfence.host.signals import Signals
 from bpfence.outputs.routes import Outputs
-from bpfence.policy import Condition, PolicySet
+from bpfence.policy import Condition, Policy, PolicySet
 from bpfence.workloads.registry import Registry, Sources
 
 LOSS_SECONDS: Final = 1.0
@@ -77,6 +78,10 @@ CLASSES_SECONDS: Final = 0.1
 """Processes are looked at anew for changes of containers at most this often, and so seldom that it takes one part in CLASSES_SHARE of
 the time at most."""
 CLASSES_SHARE: Final = 4.0
+FEED_SECONDS: Final = 0.05
+"""How many seconds after a feed has something new tables are made: many changes at once count as one."""
+ATTACH_TRIES: Final = 4
+"""Each leaves the events out whose programs did not load the time before."""
 RETRY_SECONDS: Final = 60.0
 """How many seconds later this is tried again if it fails."""
 DRAIN_SECONDS: Final = 0.1
@@ -112,7 +117,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agent:
-    """One engine, its policies and their outputs. `report` takes messages for people. `sources`: who tells of containers."""
+    """One engine, its policies and their outputs. `report` takes messages for people. `sources`: who tells of containers. `feed`: where
+    policies come from beside files."""
 
     def __init__(
         self,
@@ -126,6 +132,7 @@ class Agent:
         monotonic: Callable[[], float] | None = None,
         dialects: Dialects = DIALECTS,
         sources: Sources | None = None,
+        feed: Feed | None = None,
     ) -> None:
         self.settings = settings
         self.outputs = outputs
@@ -150,10 +157,14 @@ class Agent:
         self._composer = Composer(self._host, self._clock.now, Belonging(self.containers.of, lambda: self.containers.version))
         self._containers_version = 0
         self._sources = sources
-        self._sources_due = sources is not None
+        self._feed = feed
+        self._feed_notice = Notice()
+        self._choice = Choice(feed, self._links) if feed is not None else None
+        self._feeds = self.loop.timer(self._look_at_feed)
+        self._begun = False
         self._classes = self.loop.timer(self._look_at_classes)
         self._classes_next = float("-inf")
-        self._for_classes = False
+        self._for_classes = self._for_feed = False
         self._loss = self.loop.timer(self._look_at_losses)
         self._hosts = self.loop.timer(self._resolve_again)
         self._hosts_next = float("-inf")
@@ -182,20 +193,22 @@ class Agent:
         try:
             if self._sources is not None:
                 self._sources.ask(self.containers)
+            if self._feed is not None:
+                self._feed.ask()
             self.confirms.record()
             if settings.record is not None and not any(map(is_confirmed, loaded.policies.policies)):
                 self._report("--record: no rule is confirmed in user space, so nothing is recorded until a reload brings one that is")
             self._begin(self._kernel.load(self.settings.pin_dir), loaded)
         except BaseException:
             self.confirms.close()
-            if self._sources is not None:
-                self._sources.close()
+            self._close_sources()
             raise
         life = self.life
         self.loop.on_readable(life.engine.wakeup_fd, self.drain)
         self.loop.on_readable(self._notice.fileno(), self._hosts_changed)
         self.loop.on_readable(self._remake.fileno(), self._remade)
         self.loop.on_readable(self._containers_notice.fileno(), self._containers_changed)
+        self.loop.on_readable(self._feed_notice.fileno(), self._feed_changed)
         self._in_force("adopted" if life.engine.adopted else "started")
         if not life.engine.adopted:
             self._keep_cost()
@@ -215,7 +228,12 @@ class Agent:
                 self._report(f"taking over what an earlier agent left in force, but {reason}: alerts that waited have no rule names")
             if self.settings.drop_privileges:
                 self._prepare_landlock(loaded)
-            self._enforce(loaded)
+            if self._choice is None:
+                self._enforce(loaded)
+            else:
+                chosen = self._chosen(loaded)
+                self._enforce(chosen.loaded, (chosen.compiled, chosen.left))
+                self._choice.in_force(chosen.outcomes)
             self.life.tables.release()
             if self.settings.drop_privileges:
                 self._drop_privileges()
@@ -243,14 +261,14 @@ class Agent:
         """The titles of languages that have rules whose confirmation looks at other processes."""
         return [self._dialects[name].title for name in loaded.rules if self._dialects[name].reads_processes]
 
-    def _enforce(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> None:
-        """Put policies that were read in force."""
+    def _enforce(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None, *, tell: bool = True) -> None:
+        """Put policies that were read in force. `tell` False: what rules cannot match was told already."""
         locked_out = locking_out(loaded.policies, own_programs())
         compiled = self.life.tables.put_in_force(loaded, made)
         self.life.pipeline.acts.clear()
         self.life.source.processes.forget_subjects()  # what rules that are gone have found out
         self.life.pipeline.limiter.keep({(rule.policy, rule.name) for rule in compiled.rules})
-        self._diagnose([*loaded.diagnostics, *compiled.unreachable, *locked_out])
+        self._diagnose([*loaded.diagnostics, *(compiled.unreachable if tell else ()), *locked_out])
         self._tell_filters(loaded.policies)
         if not self._reads_others and (late := self._confirmed(loaded)):
             self._report(LATE.format(" and ".join(late)))
@@ -288,6 +306,7 @@ class Agent:
         settings, state = self.settings, self.generations.folder
         files = [path for path in (settings.ready_file, settings.record) if path is not None]
         writable = [*self.outputs.folders(), *(path.absolute().parent for path in files), *([state] if state else [])]
+        writable += self._feed.folders() if self._feed is not None else []
         pins = Path(settings.pin_dir) if settings.pin_dir else None
         works, why = privileges.landlock_works(writable)
         if works:
@@ -351,9 +370,14 @@ class Agent:
         """End after a bug. What is pinned goes on enforcing: nobody who can make us fail may end enforcement by it."""
         self._close(unload=False)
 
-    def _close(self, *, unload: bool) -> None:
+    def _close_sources(self) -> None:
         if self._sources is not None:
             self._sources.close()
+        if self._feed is not None:
+            self._feed.close()
+
+    def _close(self, *, unload: bool) -> None:
+        self._close_sources()
         self.containers.use(None)
         if self._life is not None:
             self._life.engine.close(unload=unload)
@@ -362,6 +386,7 @@ class Agent:
         self.confirms.close()
         self._notice.close()
         self._containers_notice.close()
+        self._feed_notice.close()
         self._remake.close()
         self.loop.close()
         self.outputs.close()
@@ -392,9 +417,12 @@ class Agent:
         """Waits for the next thing to do, at most `timeout` seconds, and does it."""
         self.outputs.start()
         self.confirms.start(self._notice.tell)
-        if self._sources is not None and self._sources_due:
-            self._sources_due = False
-            self._sources.start(self.containers)
+        if not self._begun:
+            self._begun = True
+            if self._sources is not None:
+                self._sources.start(self.containers)
+            if self._feed is not None:
+                self._feed.start(self._feed_notice.tell)
         report = self.life.pipeline.limiter.next_report(self.loop.now())
         if report is not None:
             timeout = min(report - self.loop.now(), timeout) if timeout is not None else report - self.loop.now()
@@ -443,6 +471,9 @@ class Agent:
 
         def work() -> Made:
             loaded = self._load(facts)
+            if self._choice is not None:
+                chosen = self._chosen(loaded)
+                return Made(None, engine.supported_events(), *chosen)
             compiled, left = tables(loaded, events, self.containers, self.kept)
             # Programs that the kernel has to check first, for as long as they take. The tables in force say nothing about their events.
             engine.attach(compiled.events, results(compiled))
@@ -452,18 +483,18 @@ class Agent:
 
     def _remade(self) -> None:
         """Put in force what was made beside the loop, then begin what was asked for meanwhile."""
-        reloads, for_classes = self._remake.reloads, self._for_classes
-        self._for_classes = False
+        reloads, for_classes, for_feed = self._remake.reloads, self._for_classes, self._for_feed
+        self._for_classes = self._for_feed = False
         try:
             made = self._remake.take()
             if made is not None:
                 self._put_in_force(made, reloads)
         except BpfenceError as error:
-            self._remake_failed(error, reloads, for_classes)
+            self._remake_failed(error, reloads, for_classes, for_feed)
         except Exception as error:  # a bug of ours: whatever is written in a policy must not end the agent
             text = f"{type(error).__name__}: {error}. This is a fault of bpfence; please report it"
-            self._remake_failed(BpfenceError(text), reloads, for_classes)
-        if not (reloads or for_classes):
+            self._remake_failed(BpfenceError(text), reloads, for_classes, for_feed)
+        if not (reloads or for_classes or for_feed):
             self._hosts_next = self.loop.now() + max(HOSTS_SECONDS, HOSTS_SHARE * self._remake.seconds)
         self._begin_reload()
         if self.containers.due:
@@ -471,6 +502,9 @@ class Agent:
 
     def _put_in_force(self, made: Made, reloads: bool) -> None:
         stale = made.events != self.life.engine.supported_events()
+        if made.outcomes is not None and made.base is not None:
+            self._put_feed_in_force(made, stale)
+            return
         if not reloads and (stale or made.base is not self.life.tables.loaded):
             self._hosts.due = self.loop.now()  # policies were loaded in the meantime
             return  # a class that is still waited for is seen to when this work is done
@@ -479,6 +513,8 @@ class Agent:
         compiled = None if stale else (made.compiled, made.left)
         if reloads:
             self._enforce(made.loaded, compiled)
+            if self._choice is not None and made.outcomes is not None:
+                self._choice.in_force(made.outcomes)
             self._in_force("reloaded")
             self._ready()
             self._remake.begin(self.life.tables.release, reloads=True)
@@ -486,9 +522,12 @@ class Agent:
             self.life.tables.put_in_force(made.loaded, compiled)
             self.life.tables.release()
 
-    def _remake_failed(self, error: BpfenceError, reloads: bool, for_classes: bool) -> None:
+    def _remake_failed(self, error: BpfenceError, reloads: bool, for_classes: bool, for_feed: bool) -> None:
         self._report_error(error)
-        if for_classes:
+        if for_feed:
+            self._report("policies that have changed could not be put in force: what was in force stays")
+            self._feeds.due = self.loop.now() + RETRY_SECONDS
+        elif for_classes:
             self._report("containers of a new kind could not be put in the tables: they stay unknown")
             self.containers.give_up()
         elif reloads:
@@ -497,6 +536,57 @@ class Agent:
         else:
             self._report("names of hosts have other addresses now, and these could not be put in force: the old addresses stay in force")
             self._hosts.due = self.loop.now() + RETRY_SECONDS
+
+    # ---- policies of a feed ----
+
+    def _feed_changed(self) -> None:
+        self._feed_notice.take()
+        self._feeds.by(self.loop.now() + FEED_SECONDS)
+
+    def _look_at_feed(self, now: float) -> None:
+        """Begin to put in force what a feed offers now, beside the policies of files as they were read last."""
+        base = self.life.tables.loaded
+        if self._remake.busy or base is None or self._choice is None:
+            self._feeds.due = now + FEED_SECONDS
+            return
+        engine, facts, settings = self.life.engine, Facts(self.confirms.hosts()), self.settings
+
+        def work() -> Made | None:
+            files = with_facts(base._replace(more=(), diagnostics=[]), settings.mode, settings.scope, facts)
+            return Made(base, engine.supported_events(), *self._chosen(files))
+
+        self._for_feed = True
+        self._remake.begin(work)
+
+    def _chosen(self, files: Loaded) -> Chosen:
+        """What can be in force of a feed beside policies of files; the programs that it needs are attached."""
+        assert self._choice is not None
+        engine, settings = self.life.engine, self.settings
+
+        def narrow(policy: Policy) -> Policy:
+            return narrowed(policy, settings.mode, settings.scope)
+
+        for _ in range(ATTACH_TRIES):
+            chosen = self._choice.choose(files, narrow, engine.supported_events(), self.containers)
+            if not engine.attach(chosen.compiled.events, results(chosen.compiled)):
+                break
+            # Some program did not load after all: the policies that cannot do without are refused.
+        return chosen
+
+    def _put_feed_in_force(self, made: Made, stale: bool) -> None:
+        assert self._choice is not None
+        assert made.base is not None
+        assert made.outcomes is not None
+        if stale or made.base is not self.life.tables.loaded:
+            self._feeds.due = self.loop.now()
+            return
+        if made.loaded.policies != made.base.policies:
+            self.drain()
+            self._enforce(made.loaded, (made.compiled, made.left), tell=False)
+            self._in_force("reloaded")
+            self._ready()
+            self._remake.begin(self.life.tables.release)
+        self._choice.in_force(made.outcomes)
 
     # ---- names of hosts ----
 

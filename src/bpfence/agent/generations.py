@@ -281,7 +281,7 @@ def write_whole(path: Path, data: bytes, mode: int) -> None:
 
 
 def read_private(path: Path, limit: int = MAX_STATE_BYTES) -> bytes:
-    """A file of at most `limit` bytes that nobody else can read or write. OSError where it is not that."""
+    """A regular file of our own of at most `limit` bytes that nobody else can read or write. OSError where it is not that."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())

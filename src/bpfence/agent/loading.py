@@ -32,11 +32,12 @@ Options = Mapping[str, Any]
 
 
 class Loaded(NamedTuple):
-    """`rules`: by language, where there are files of it."""
+    """`rules`: by language, where there are files of it. `more`: of `policies`, those that came from no file (`agent.feed`)."""
 
     policies: PolicySet
     rules: Mapping[str, Rules]
     diagnostics: list[Diagnostic]
+    more: tuple[Policy, ...] = ()
 
 
 def load(
@@ -101,8 +102,8 @@ def locking_out(policies: PolicySet, programs: Iterable[str]) -> list[Diagnostic
 def with_facts(loaded: Loaded, mode: str | None, scope: Condition | None, facts: Facts) -> Loaded:
     """The same with the policies of its rules made anew, for other facts. `mode` and `scope`: those it was loaded with."""
     made = [policy for rules in loaded.rules.values() for policy in rules.policies(facts)]
-    narrowed = (_narrowed(policy, None if is_confirmed(policy) else mode, scope) for policy in made)
-    return loaded._replace(policies=PolicySet(tuple(narrowed)))
+    made_narrow = (narrowed(policy, None if is_confirmed(policy) else mode, scope) for policy in made)
+    return loaded._replace(policies=PolicySet((*made_narrow, *loaded.more)))
 
 
 def is_confirmed(policy: Policy) -> bool:
@@ -183,7 +184,8 @@ def _taken(rules: Mapping[str, Rules], dialects: Dialects) -> list[Diagnostic]:
     return found
 
 
-def _narrowed(policy: Policy, mode: str | None, scope: Condition | None) -> Policy:
+def narrowed(policy: Policy, mode: str | None, scope: Condition | None) -> Policy:
+    """A policy with another mode, and with a scope and-ed to its own."""
     if mode:
         policy = msgspec.structs.replace(policy, mode=mode)
     if scope is None:

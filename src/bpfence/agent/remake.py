@@ -11,9 +11,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from bpfence.agent.feed import Outcome
 from bpfence.agent.loading import Loaded
 from bpfence.compiler.compile import Compiled
 from bpfence.errors import KernelError
@@ -23,13 +24,15 @@ SWITCH_SECONDS: Final = 0.0005
 
 
 class Made(NamedTuple):
-    """`base`: what it was made of, None where files were read; `events`: what the kernel supported; `left`: see `compile_smaller`."""
+    """`base`: what it was made of, None where files were read; `events`: what the kernel supported; `left`: see `compile_smaller`.
+    `outcomes`: of the offers of a feed; None where it was not asked."""
 
     base: Loaded | None
     events: frozenset[str]
     loaded: Loaded
     compiled: Compiled
     left: tuple[str, ...]
+    outcomes: Mapping[str, Outcome] | None = None
 
 
 Work = Callable[[], Made | None]

@@ -47,6 +47,7 @@ from bpfence.host.signals import Signals
 from bpfence.outputs.routes import FORMATS, PATIENT_CLOSE_SECONDS, open_outputs, with_format
 
 if TYPE_CHECKING:
+    from bpfence.k8s.source import Cluster
     from bpfence.workloads.registry import Sources
 
 PIN_DIR: Final = "/sys/fs/bpf/bpfence"
@@ -79,6 +80,8 @@ COUNTERS: Final = {
 }  # fmt: skip
 """What the kernel's counters mean, in the words of `status`. JSON has their names."""
 
+POLICY_HELP: Final = "A file of policies or Falco rules, or a directory of *.yaml. Repeatable."
+KUBERNETES_CACHE: Final = Path("/var/lib/bpfence/kubernetes.json")
 mode_option = click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
 policy_option = click.option(
     "-p",
@@ -87,7 +90,7 @@ policy_option = click.option(
     multiple=True,
     required=True,
     type=POLICY,
-    help="A file of policies or Falco rules, or a directory of *.yaml. Repeatable.",
+    help=POLICY_HELP,
 )
 pin_option = click.option("--pin-dir", default=PIN_DIR, show_default=True, help="Where in bpffs maps and links are pinned.")
 output_option = click.option(
@@ -125,13 +128,41 @@ def container_sources(report: Callable[[str], None]) -> Sources | None:
     return HostSources(report)
 
 
+def cluster_of(node: str | None, kubeconfig: Path | None, cache: Path, report: Callable[[str], None]) -> Cluster:
+    """The cluster that `run --kubernetes` looks at."""
+    from bpfence.k8s.client import connect  # imported late: its library takes as long as the rest of the start
+    from bpfence.k8s.source import Cluster
+
+    return Cluster(connect(kubeconfig), node or os.uname().nodename.lower(), report, path=cache.absolute())
+
+
 def hierarchy() -> Hierarchy:
     """The cgroup hierarchy that `exec` works in; tests put another one here."""
     return find_hierarchy()
 
 
 @click.command(cls=Command, short_help="Enforce policies on this host, and print alerts.")
-@policy_option
+@click.option("-p", "--policy", "policies", multiple=True, type=POLICY, help=POLICY_HELP)
+@click.option(
+    "--kubernetes",
+    "in_cluster",
+    is_flag=True,
+    help="Policies and pods of the cluster that this node is part of, too. See docs/kubernetes.md.",
+)
+@click.option("--node", envvar="NODE_NAME", help="What the cluster calls this node.  [default: $NODE_NAME, or the host's name]")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="How the API server is reached, from outside of a pod.",
+)
+@click.option(
+    "--kubernetes-cache",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=KUBERNETES_CACHE,
+    show_default=True,
+    metavar="FILE",
+    help="Where what is known of the cluster is kept across restarts.",
+)
 @mode_option
 @output_option
 @format_option
@@ -150,6 +181,10 @@ def hierarchy() -> Hierarchy:
 )
 def run(
     policies: tuple[str, ...],
+    in_cluster: bool,
+    node: str | None,
+    kubeconfig: Path | None,
+    kubernetes_cache: Path,
     mode: str | None,
     outputs: tuple[str, ...],
     form_name: str,
@@ -173,7 +208,12 @@ def run(
       sudo bpfence run -p /etc/bpfence/policies
       sudo bpfence run -p policies/ --mode audit --output jsonl:/var/log/bpfence.jsonl
       sudo bpfence run -p falco_rules.yaml -p local_rules.yaml --format falco
+      sudo bpfence run --kubernetes --kubeconfig /etc/bpfence/kubeconfig --node worker-1
     """
+    if not (policies or in_cluster):
+        raise UsageError("there are no policies: name files or directories with -p, or take those of a cluster with --kubernetes")
+    if kubeconfig is not None and not in_cluster:
+        raise UsageError("--kubeconfig is about a cluster: add --kubernetes")
     if no_pin and keep:
         raise UsageError("--keep needs pins: leave out --no-pin")
     paths = tuple(os.path.abspath(path) for path in policies)
@@ -190,7 +230,13 @@ def run(
     report = message_queue()
     lines = open_outputs(with_format(outputs, form_name), report)
     told = partial(tell_diagnostics, report)
-    Agent(settings, lines, report=report, kernel=kernel(max_processes), diagnose=told, sources=container_sources(report)).run()
+    sources, feed = container_sources(report), None
+    if in_cluster:
+        from bpfence.workloads.sources import Several
+
+        feed = cluster_of(node, kubeconfig, kubernetes_cache, report)
+        sources = Several(*([sources] if sources is not None else []), feed.pods)
+    Agent(settings, lines, report=report, kernel=kernel(max_processes), diagnose=told, sources=sources, feed=feed).run()
     return 0
 
 

@@ -49,7 +49,7 @@ CODES: Final[Mapping[str, str]] = {
     "match-and-condition": "match or unless together with condition",
     "missing-key": "a key that is required",
     "module-without-path": "a rule about kernel.module that decides by the file (warning)",
-    "never-told": "a test on what no source tells of containers yet (warning)",
+    "never-told": "a test on what only Kubernetes' API server tells (warning)",
     "no-rules": "a policy, file or directory that does nothing (warning)",
     "not-deniable": "deny, kill or a default on an event that can only be watched",
     "not-read": "a file of a directory that is no policy (information)",

@@ -23,7 +23,8 @@ from bpfence.compiler.workloads import MAX_CLASSES, Class, numbered_classes, sel
 from bpfence.conditions.containers import container_of
 from bpfence.errors import KernelError
 from bpfence.policy import PolicySet, Selector, with_doubts
-from bpfence.workloads.model import Container
+from bpfence.workloads.cgroups import pod_uid
+from bpfence.workloads.model import Container, Pod
 from bpfence.workloads.select import described, selected
 
 HOOK: Final = "hook"
@@ -32,6 +33,8 @@ _RANK: Final = {source: rank for rank, source in enumerate(("cgroups", "bundles"
 """Who is believed less, first: the word of an engine, which knows of changes, comes last."""
 MAX_CONTAINERS: Final = 8192
 """Half of what the kernel's map holds: what is gone leaves it a moment later."""
+MAX_PODS: Final = 4096
+"""Of one node; kubelets run a few hundred at most."""
 MAX_TEXT: Final = 4096
 KEPT_CLASSES: Final = 256
 """Of the classes in force so many are kept in the next tables of the same selectors, though no container has them just now."""
@@ -85,6 +88,8 @@ class Registry:
         self._report = report
         self._lock = threading.Condition(threading.RLock())
         self._told: dict[str, dict[str, Container]] = {}
+        self._pods: dict[str, Pod] = {}
+        self._ended_pods: set[str] = set()
         self._entries: dict[str, Entry] = {}
         self._selectors: frozenset[Selector] = frozenset()
         self._chosen: dict[str, tuple[tuple[frozenset[Selector], tuple[Container, ...], Class], ...]] = {}
@@ -111,6 +116,22 @@ class Registry:
             self._told[source] = now
             gone = self._ended() if source != HOOK else ()
             self._update({*known, *now, *gone})
+
+    def pods(self, changed: Mapping[str, Pod | None]) -> None:
+        """What the API server says of pods, by their uids, which counts before anybody else's word. None: it has that pod no more. Of one
+        whose containers still run, what was known stays."""
+        with self._lock:
+            for uid, pod in changed.items():
+                if pod is None:
+                    self._ended_pods.add(uid)
+                elif uid in self._pods or len(self._pods) < MAX_PODS:
+                    self._pods[uid] = pod
+                    self._ended_pods.discard(uid)
+            of = {path: uid_of(entry.container) for path, entry in self._entries.items()}
+            for uid in self._ended_pods.difference(of.values()):
+                self._ended_pods.discard(uid)
+                self._pods.pop(uid, None)
+            self._update({path for path, uid in of.items() if uid in changed})
 
     def register(self, container: Container, seconds: float = REGISTER_SECONDS) -> None:
         """A container that is about to start. When this returns its class is in force for its first program, and for who executes that;
@@ -184,6 +205,8 @@ class Registry:
         sources = [told for _, told in sorted(self._told.items(), key=lambda item: _RANK.get(item[0], len(_RANK)))]
         for path in paths:
             entry, container = self._entries.get(path), joined(self._current(path, [told[path] for told in sources if path in told]))
+            if container is not None and (pod := self._pods.get(uid_of(container))) is not None:
+                container = msgspec.structs.replace(container, pod=pod)
             if container is None:
                 if entry is not None:
                     self._drop(path, entry)
@@ -355,6 +378,11 @@ def _above(path: str) -> Iterator[str]:
     """The cgroups above one, innermost first, without the root."""
     while path := path.rpartition("/")[0]:
         yield path
+
+
+def uid_of(container: Container) -> str:
+    """The uid of the pod of a container: by its cgroup, where that tells it, else as its runtime says. "": none."""
+    return pod_uid(container.cgroup) or (container.pod.uid if container.pod is not None else "")
 
 
 def joined(told: Iterable[Container]) -> Container | None:

@@ -23,6 +23,7 @@ from bpfence.workloads.cgroups import Tree
 from bpfence.workloads.hook import SOCKET, HookServer
 from bpfence.workloads.model import Container
 from bpfence.workloads.registry import Registry, joined
+from bpfence.workloads.registry import Sources as AgentSources
 from bpfence.workloads.texts import BadAnswerError
 
 FIRST_PAUSE: Final = 1.0
@@ -333,6 +334,28 @@ class HostSources:
             self._server.close()
         if self._watches is not None:
             self._watches.close()
+
+
+class Several:
+    """Several of what tells an agent's registry, as one: asked one after the other, in order."""
+
+    def __init__(self, *parts: AgentSources) -> None:
+        self._parts = parts
+
+    def ask(self, registry: Registry) -> None:
+        """See `registry.Sources`."""
+        for part in self._parts:
+            part.ask(registry)
+
+    def start(self, registry: Registry) -> None:
+        """See `registry.Sources`."""
+        for part in self._parts:
+            part.start(registry)
+
+    def close(self) -> None:
+        """See `registry.Sources`."""
+        for part in self._parts:
+            part.close()
 
 
 def backoff(failures: int, pause: float = FIRST_PAUSE) -> float:

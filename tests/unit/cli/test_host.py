@@ -43,6 +43,8 @@ from tests.unit.agent.fakes import FakeEngine, FakeKernel, write_policy
 from tests.unit.agent.falco_rig import RULES, FakeEvents, verdict_of
 from tests.unit.cli.exec_rig import FolderSandbox
 from tests.unit.events.samples import record
+from tests.unit.k8s.samples import as_stored, made
+from tests.unit.k8s.server import Answer, Asked, FakeServer, listed
 
 PYTHON: Final = "/usr/bin/python3"
 
@@ -73,6 +75,63 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeKernel:
 
 
 # ---- run ----
+
+
+KUBECONFIG: Final = """
+apiVersion: v1
+kind: Config
+current-context: c
+clusters: [{name: k, cluster: {server: "%s"}}]
+users: [{name: u, user: {token: secret}}]
+contexts: [{name: c, context: {cluster: k, user: u}}]
+"""
+
+
+def test_run_with_the_policies_of_a_cluster(kernel: FakeKernel, tmp_path: Path) -> None:
+    def respond(asked: Asked) -> Answer:
+        if "watch" in asked.query:
+            return Answer(lines=[30])
+        return listed("1", *([as_stored(made())] if asked.path.endswith("/securitypolicies") else []))
+
+    server = FakeServer(respond)
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG % server.api._host)
+    stopper = stop_when_ready(tmp_path / "ready")
+    result = call(
+        "run",
+        "--kubernetes",
+        "--kubeconfig",
+        tmp_path / "kubeconfig",
+        "--node",
+        "n1",
+        "--kubernetes-cache",
+        tmp_path / "cache" / "k.json",
+        "--no-pin",
+        "--output",
+        f"jsonl:{tmp_path}/a.jsonl",
+        "--ready-file",
+        tmp_path / "ready",
+    )
+    stopper.join()
+    server.close()
+    assert code(result) == 0
+    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])["policies"] == ["shop/guard"]
+    assert next(asked.query["fieldSelector"] for asked in server.asked if asked.path.endswith("/pods")) == "spec.nodeName=n1"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "there are no policies"),
+        (["--kubernetes"], "does not run in a cluster"),
+        (["-p", "examples/policies", "--kubeconfig", "pyproject.toml"], "add --kubernetes"),
+    ],
+)
+def test_run_refuses_of_clusters(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, args: list[str], said: str) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    result = call("run", "--no-pin", *args)
+    assert code(result) == 2
+    assert said in result.stderr
+    assert kernel.asked == []
 
 
 def stop_when_ready(ready: Path) -> threading.Thread:

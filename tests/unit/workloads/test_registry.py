@@ -387,3 +387,90 @@ def test_folders_that_look_like_containers_take_no_room_from_those_that_are_know
     assert rig.of("web") == {NGINX}
     assert len(rig.registry.containers()) == 2
     assert len(rig.said) == 1
+
+
+UID = "0b6d0f6c-7d1b-4c33-9a53-0f2f6a3f9a11"
+POD_CGROUP = f"/kubepods/besteffort/pod{UID}/{'ab' * 32}"
+
+
+def front(tier: str = "front", account: str = "web") -> Pod:
+    return Pod("web-1", "shop", UID, {"tier": tier}, {"team": "a"}, account, "node-1")
+
+
+def test_the_api_servers_word_on_a_pod_counts_before_a_runtimes() -> None:
+    rig = Rig()
+    rig.cgroups[POD_CGROUP] = 7
+    told = Container("ab" * 32, POD_CGROUP, image="busybox", pod=Pod("web-1", "shop", UID, {"tier": "back"}))
+    rig.registry.found("cri", [told])
+    assert FRONT not in rig.registry.entries()[0].selected
+    rig.registry.pods({UID: front()})
+    assert rig.registry.of(POD_CGROUP) == msgspec.structs.replace(told, cgroup_id=7, pod=front())
+    assert FRONT in rig.registry.entries()[0].selected
+    rig.registry.found("cri", [told])
+    assert FRONT in rig.registry.entries()[0].selected, "what a runtime goes on saying changes nothing"
+
+
+def test_a_pod_is_joined_by_its_cgroup_where_nobody_else_knows_the_container() -> None:
+    rig = Rig()
+    rig.cgroups[POD_CGROUP] = 7
+    rig.registry.pods({UID: front()})
+    rig.registry.found("cgroups", [Container("ab" * 32, POD_CGROUP)])
+    found = rig.registry.of(POD_CGROUP)
+    assert found is not None
+    assert found.pod == front()
+
+
+def test_what_a_cgroup_says_of_its_pod_counts_before_a_runtimes_word() -> None:
+    rig = Rig()
+    rig.cgroups[POD_CGROUP] = 7
+    rig.registry.pods({UID: front()})
+    rig.registry.found(
+        "bundles", [Container("ab" * 32, POD_CGROUP, pod=Pod("other", "kube-system", "1b6d0f6c-7d1b-4c33-9a53-0f2f6a3f9a11"))]
+    )
+    assert [one.pod for one in rig.registry.containers()] == [front()]
+
+
+def test_a_changed_label_of_a_pod_needs_no_new_tables() -> None:
+    rig = Rig()
+    rig.cgroups[POD_CGROUP] = 7
+    rig.registry.found("cgroups", [Container("ab" * 32, POD_CGROUP, image="busybox")])
+    rig.registry.pods({UID: front()})
+    before = rig.kernel.classes[7]
+    rig.registry.pods({UID: front(tier="back")})
+    assert rig.registry.due
+    assert not rig.registry.wants_classes
+    assert rig.kernel.classes[7] != before
+    rig.registry.pods({UID: front()})
+    assert rig.kernel.classes[7] == before
+
+
+def test_of_a_pod_that_is_gone_what_was_known_stays_as_long_as_its_containers() -> None:
+    rig = Rig()
+    rig.cgroups[POD_CGROUP] = 7
+    container = Container("ab" * 32, POD_CGROUP)
+    rig.registry.found("cgroups", [container])
+    rig.registry.pods({UID: front()})
+    rig.registry.pods({UID: None})
+    assert FRONT in rig.registry.entries()[0].selected
+    rig.registry.found("cgroups", [])
+    rig.registry.pods({})
+    rig.registry.found("cgroups", [container])
+    assert rig.registry.containers()[0].pod is None
+
+
+def test_more_pods_than_any_node_has_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "MAX_PODS", 1)
+    rig = Rig()
+    rig.cgroups[POD_CGROUP] = 7
+    rig.registry.found("cgroups", [Container("ab" * 32, POD_CGROUP)])
+    rig.registry.pods({"another": front(), UID: front()})
+    assert rig.registry.containers()[0].pod is None
+
+
+def test_a_pod_that_the_api_server_has_told_of_has_its_class_before_its_first_instruction() -> None:
+    rig = Rig()
+    rig.at_once = True
+    rig.cgroups[POD_CGROUP] = 7
+    rig.registry.pods({UID: front()})
+    rig.registry.register(Container("ab" * 32, POD_CGROUP, pod=Pod("web-1", "shop", UID)), seconds=60)
+    assert FRONT in rig.registry.entries()[0].selected

@@ -22,6 +22,7 @@ from bpfence.workloads.sources import (
     LONGEST_PAUSE,
     MAX_REASONS,
     HostSources,
+    Several,
     Source,
     Watch,
     Watches,
@@ -309,3 +310,26 @@ def test_where_no_thread_can_be_started_the_agent_goes_on(tmp_path: Path, monkey
     sources.start(registry)
     assert len(said) == 1
     assert "not heard of" in said[0]
+
+
+def test_several_are_asked_as_one() -> None:
+    calls: list[tuple[str, str]] = []
+
+    class Part:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def ask(self, registry: Registry) -> None:
+            calls.append((self.name, "ask"))
+
+        def start(self, registry: Registry) -> None:
+            calls.append((self.name, "start"))
+
+        def close(self) -> None:
+            calls.append((self.name, "close"))
+
+    both, registry = Several(Part("a"), Part("b")), Registry(lambda: None, lambda _: 1)
+    both.ask(registry)
+    both.start(registry)
+    both.close()
+    assert calls == [("a", "ask"), ("b", "ask"), ("a", "start"), ("b", "start"), ("a", "close"), ("b", "close")]

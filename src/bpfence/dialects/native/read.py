@@ -103,8 +103,9 @@ _OBJECTS: Final = ("namespace", "pod", "serviceAccount")
 """Keys for what Kubernetes names: lower case letters, digits, '-' and '.'."""
 _OBJECT_GLOB: Final = re.compile(r"[a-z0-9.*?\[\]{},!^\\-]+")
 _NUMBER: Final = re.compile(r"[+-]?[0-9][0-9_.]*")
-_NEVER_TOLD: Final = ("serviceAccount", "namespaceLabels")
-"""Keys that ask for what only Kubernetes' API server tells, which is not asked yet."""
+_OF_API_SERVER: Final = ("serviceAccount", "namespaceLabels")
+"""Keys that ask for what only Kubernetes' API server tells."""
+_OPERATORS: Final = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
 _MEANT: Final = {
     "images": "image", "namespaces": "namespace", "pods": "pod", "podselector": "labels", "selector": "labels", "matchlabels": "labels",
     "label": "labels", "namespaceselector": "namespaceLabels", "namespacelabels": "namespaceLabels", "serviceaccount": "serviceAccount",
@@ -122,7 +123,10 @@ _INSTEAD: Final = {
     (schema.RuleSpec, "priority"): "did you mean 'severity'?",
     (schema.RuleSpec, "output"): "did you mean 'message'?",
     (schema.Subjects, "unless"): "unless does not nest",
-    (schema.Metadata, "namespace"): "a SecurityPolicy belongs to the whole host",
+    (
+        schema.Metadata,
+        "namespace",
+    ): "a policy in a file belongs to the whole host: write scope: {namespace: NAME}",
 }
 _OTHERS: Final = ("TracingPolicy", "TracingPolicyNamespaced", "KubeArmorPolicy", "KubeArmorHostPolicy", "KubeArmorClusterPolicy")
 _FIELDS_HINT: Final = "docs/fields.md lists the fields"
@@ -435,7 +439,7 @@ class _PolicyReader(_Shapes):
             return False
         given = {key.text: value for key, value in root.pairs if key.kind == "scalar"}
         version, kind = given.get("apiVersion"), given.get("kind")
-        if kind is not None and kind.text != schema.KIND:
+        if kind is not None and kind.text not in (schema.KIND, schema.CLUSTER_KIND):
             hint = f"{kind.text} is not supported yet: write a {schema.KIND}" if kind.text in _OTHERS else f"write kind: {schema.KIND}"
             self.report.add(kind, "wrong-kind", f"kind is {quoted(kind.text)}", hint)
             return False
@@ -552,9 +556,9 @@ class _PolicyReader(_Shapes):
                 parts.append(expand.below(condition) if key == "cgroup" else condition)
             elif key == "container" and value.kind == "scalar" and value.text in ("true", "false"):
                 parts.append(values.negation(inside()) if value.text == "false" else inside())
-        for key in _NEVER_TOLD:
+        for key in _OF_API_SERVER:
             if key in entries:
-                what = f"nothing on this host tells {key} yet: of every pod it is unknown"
+                what = f"only `bpfence run --kubernetes` is told {key}: of every pod it is unknown without"
                 hint = "with unknown: audit, the default, such a policy only ever audits pods; select by namespace, pod, labels or image"
                 self.report.add(entries[key][0], "never-told", what, hint, "warning")
         members = {member: self.patterns(key, entries[key][1]) for key, member in _MEMBERS.items() if key in entries}

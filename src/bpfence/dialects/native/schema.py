@@ -20,6 +20,8 @@ from bpfence.seccomp.schema import profile_schema
 
 API_VERSION: Final = policy.API_VERSION
 KIND: Final = "SecurityPolicy"
+CLUSTER_KIND: Final = "ClusterSecurityPolicy"
+"""The kind of policies of a whole cluster; in a file it is the same as the other."""
 NAME_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
 RATE_PATTERN: Final = r"^[1-9][0-9]{0,8}/(s|m|h)$"
 LIMIT_PATTERN: Final = r"^[1-9][0-9]{0,8}( per cgroup( at level [1-8])?)?$"
@@ -126,7 +128,7 @@ class SecurityPolicy(Document, rename={"api_version": "apiVersion"}):
     """One native policy."""
 
     api_version: Literal["bpfence.io/v1alpha1"]
-    kind: Literal["SecurityPolicy"]
+    kind: Literal["SecurityPolicy", "ClusterSecurityPolicy"]
     metadata: Metadata
     spec: Spec
 

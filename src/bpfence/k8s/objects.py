@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects of the API server in, the little that is kept of each out.
+
+Called by `watch` for every object. Whoever may make a pod or a policy chooses what stands in it: what is kept is bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from bpfence.dialects.native.schema import API_VERSION, CLUSTER_KIND, KIND
+from bpfence.k8s.client import Page
+from bpfence.workloads.model import Pod
+from bpfence.workloads.texts import decode, labels, short
+
+PLURALS: Final = {KIND: "securitypolicies", CLUSTER_KIND: "clustersecuritypolicies"}
+"""The kinds of policies, and their names in paths."""
+API: Final = f"/apis/{API_VERSION}"
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
+MAX_SPEC: Final = 256 << 10
+"""Bytes of one policy: what can be read in some seconds, for which others may have to wait."""
+_MIRROR: Final = "kubernetes.io/config.mirror"
+"""Of the API server's image of a static pod: the uid that kubelet and runtimes know that pod by."""
+
+
+class Meta(msgspec.Struct):
+    """What is read of metadata."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = msgspec.field(name="resourceVersion", default="")
+    generation: int = 0
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _PodSpec(msgspec.Struct):
+    service_account: str = msgspec.field(name="serviceAccountName", default="")
+    node: str = msgspec.field(name="nodeName", default="")
+
+
+class _Pod(msgspec.Struct):
+    metadata: Meta
+    spec: _PodSpec
+
+
+class _Namespace(msgspec.Struct):
+    metadata: Meta
+
+
+class Condition(msgspec.Struct, omit_defaults=True):
+    """As Kubernetes has them: `metav1.Condition`."""
+
+    type: str
+    status: str
+    reason: str
+    message: str = ""
+    observed_generation: int = msgspec.field(name="observedGeneration", default=0)
+    last_transition_time: str = msgspec.field(name="lastTransitionTime", default="")
+
+
+class Finding(msgspec.Struct, omit_defaults=True):
+    """A diagnostic: `path` is the field that it is about."""
+
+    path: str
+    message: str
+    hint: str = ""
+    code: str = ""
+    severity: str = "error"
+
+
+class NodeStatus(msgspec.Struct, omit_defaults=True):
+    """What became of a policy on one node. `generation`: the one in force, 0: none; `observed`: the newest that the node knows."""
+
+    name: str
+    observed: int = 0
+    generation: int = 0
+    changed: str = ""
+    findings: list[Finding] = []
+
+
+class Summary(msgspec.Struct):
+    """How many nodes tell of a policy."""
+
+    nodes: int = 0
+    in_force: int = msgspec.field(name="inForce", default=0)
+    refused: int = 0
+    text: str = ""
+
+
+class Status(msgspec.Struct, omit_defaults=True):
+    """The status of a policy. Each node writes its entry of `nodes`; whoever has written one sees to the rest."""
+
+    nodes: list[NodeStatus] = []
+    conditions: list[Condition] = []
+    summary: Summary | None = None
+
+
+class _Policy(msgspec.Struct):
+    metadata: Meta
+    spec: msgspec.Raw = msgspec.Raw(b"")
+    status: msgspec.Raw = msgspec.Raw(b"")
+
+
+class PolicyObject(msgspec.Struct, frozen=True):
+    """A policy as the API server has it. `spec`: JSON; `own`: what this node has written into its status."""
+
+    kind: str
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    spec: bytes
+    own: NodeStatus | None = None
+
+    @property
+    def key(self) -> str:
+        """What it is called in messages, unique among policies: `SecurityPolicy shop/no-shells`."""
+        return f"{self.kind} {self.policy_name}"
+
+    @property
+    def policy_name(self) -> str:
+        """What alerts call it."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+def policies_path(kind: str, namespace: str = "", name: str = "") -> str:
+    """The path of all policies of a kind, or of one."""
+    where = f"/namespaces/{namespace}" if namespace else ""
+    return f"{API}{where}/{PLURALS[kind]}{'/' + name if name else ''}"
+
+
+def pods_page(node: str) -> Page:
+    """The pods of one node."""
+    return Page("/api/v1/pods", {"fieldSelector": f"spec.nodeName={node}"})
+
+
+def namespaces_page() -> Page:
+    """All namespaces: their names and labels alone."""
+    return Page("/api/v1/namespaces", {}, METADATA_ONLY.format("List"), METADATA_ONLY.format(""))
+
+
+def pod(data: bytes) -> tuple[str, Pod]:
+    """The uid that runtimes know a pod by, and the pod. BadAnswerError where it is none."""
+    found = decode(data, _Pod)
+    meta = found.metadata
+    uid = (meta.annotations or {}).get(_MIRROR) or meta.uid
+    account, node = short(found.spec.service_account), short(found.spec.node)
+    made = Pod(short(meta.name), short(meta.namespace), short(uid), labels(meta.labels), None, account, node)
+    return made.uid, made
+
+
+def namespace(data: bytes) -> tuple[str, dict[str, str]]:
+    """The name of a namespace, and its labels."""
+    meta = decode(data, _Namespace).metadata
+    return meta.name, labels(meta.labels)
+
+
+def policy(kind: str, node: str, data: bytes) -> PolicyObject:
+    """A policy. What is too large has an empty spec, which is refused."""
+    found = decode(data, _Policy)
+    meta, spec = found.metadata, bytes(found.spec)
+    return PolicyObject(
+        kind,
+        short(meta.name),
+        short(meta.namespace),
+        short(meta.uid),
+        meta.generation,
+        spec if len(spec) <= MAX_SPEC else b"",
+        own_status(bytes(found.status), node),
+    )
+
+
+def own_status(data: bytes, node: str) -> NodeStatus | None:
+    """The entry of a node in a status; None where there is none, or the status cannot be read."""
+    try:
+        nodes = msgspec.json.decode(data, type=Status).nodes if data else []
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return next((entry for entry in nodes if entry.name == node), None)

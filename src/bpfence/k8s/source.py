@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cluster in, the policies of this node and the facts of its pods out: what `bpfence run --kubernetes` gives to the agent.
+
+For the agent a `Cluster` is a feed of policies (`agent.feed`), and its `pods` a source of facts for the registry. Both kinds of policies,
+this node's pods, and namespaces are watched, in a thread each (`watch`); their status is written in another (`status`), and a file of what
+is known in one more (`cache`). Nothing that the agent's loop calls waits for any of them. While the API server is away all that is known
+stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from bpfence.agent.feed import Candidate, Offer, Outcome
+from bpfence.dialects.native.schema import CLUSTER_KIND, KIND
+from bpfence.errors import Diagnostic, Location
+from bpfence.events.values import printable
+from bpfence.k8s import cache, objects
+from bpfence.k8s.client import Api, Page
+from bpfence.k8s.objects import Finding, NodeStatus, PolicyObject
+from bpfence.k8s.policies import Read, read
+from bpfence.k8s.status import Report, Writer, now
+from bpfence.k8s.watch import FIRST_PAUSE, Watcher
+from bpfence.workloads.model import Pod
+from bpfence.workloads.registry import Registry
+
+FIRST_SECONDS: Final = 5.0
+"""How long an agent that starts waits for the API server, before it goes on with what was known."""
+MAX_POLICIES: Final = 1024
+MAX_SPECS: Final = 16 << 20
+"""Of each kind: policies, and bytes of all their specs."""
+MAX_OF_NAMESPACE: Final = 128
+"""Policies of one namespace, so that whoever may write them there leaves room for others."""
+MAX_PODS: Final = 2048
+MAX_NAMESPACES: Final = 16384
+MAX_FINDINGS: Final = 8
+MAX_TEXT: Final = 500
+SAVE_SECONDS: Final = 0.5
+V = TypeVar("V")
+
+
+class On(NamedTuple, Generic[V]):
+    """What is done with the objects of a watch."""
+
+    all: Callable[[list[V]], None]
+    put: Callable[[V], None]
+    gone: Callable[[V], None]
+
+
+class _Held(msgspec.Struct):
+    """A policy: as it is now, and as it was last in force."""
+
+    newest: PolicyObject
+    made: Read
+    good: PolicyObject | None = None
+    good_made: Read | None = None
+    told: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether what it is now was in force."""
+        return self.good is not None and version_of(self.good) == version_of(self.newest)
+
+
+class Cluster:
+    """One node's view of its cluster. `report` takes messages for people; `path`: of the file of what is known, None: none is kept.
+
+    `pause`: seconds after a first failure.
+    """
+
+    def __init__(self, api: Api, node: str, report: Callable[[str], None], *, path: Path | None, pause: float = FIRST_PAUSE) -> None:
+        self._api = api
+        self._node = node
+        self._report = report
+        self._path = path
+        self._lock = threading.RLock()
+        self._policies: dict[str, _Held] = {}
+        self._pods: dict[str, Pod] = {}
+        self._namespaces: dict[str, dict[str, str]] = {}
+        self._registry: Registry | None = None
+        self._joining = threading.Lock()
+        self._changed: Callable[[], None] = lambda: None
+        self._dirty = threading.Event()
+        self._closed = threading.Event()
+        self._keeper: threading.Thread | None = None
+        self._asked = self._full = False
+        self.pods = Pods(self)
+        self._writer = Writer(api, node, report, pause=2 * pause)
+        self._watchers: list[Watcher[Any]] = [
+            *(self._watch_policies(kind, pause) for kind in (KIND, CLUSTER_KIND)),
+            Watcher(
+                api, objects.namespaces_page(), objects.namespace, On(self._all_namespaces, self._put_namespace, self._namespace_gone),
+                title="namespaces", report=report, pause=pause,
+            ),
+            Watcher(
+                api, objects.pods_page(node), objects.pod, On(self._all_pods, self._put_pod, self._pod_gone),
+                title="pods of this node", report=report, pause=pause,
+            ),
+        ]  # fmt: skip
+
+    def _watch_policies(self, kind: str, pause: float) -> Watcher[PolicyObject]:
+        on = On(lambda found: self._all_policies(kind, found), self._put_policy, self._policy_gone)
+        page = Page(objects.policies_path(kind))
+        return Watcher(
+            self._api,
+            page,
+            lambda data: objects.policy(kind, self._node, data),
+            on,
+            title=objects.PLURALS[kind],
+            report=self._report,
+            pause=pause,
+        )
+
+    # ---- the agent ----
+
+    def ask(self, seconds: float = FIRST_SECONDS) -> None:
+        """What was known, and where the API server answers in time what there is."""
+        if self._asked:
+            return
+        self._asked = True
+        self._restore()
+        deadline = time.monotonic() + seconds
+        for watcher in self._watchers:
+            if not watcher.list_once(max(deadline - time.monotonic(), 0.1)):
+                self._report(f"Kubernetes: {len(self._policies)} policies and {len(self._pods)} pods are known from before")
+                return
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Go on in threads."""
+        self._changed = changed
+        try:
+            for watcher in self._watchers:
+                watcher.start()
+            self._writer.start()
+            if self._path is not None:
+                self._keeper = threading.Thread(target=self._keep, name="bpfence-k8s-cache", daemon=True)
+                self._keeper.start()
+        except RuntimeError as error:  # no room for a thread: what is in force stays
+            self._report(f"Kubernetes: what changes there is not heard of until a restart: {error}")
+
+    def offers(self) -> Sequence[Offer]:
+        """Every policy as it is and as it was last in force, those with a mistake only as they were."""
+        with self._lock:
+            return [Offer(key, tuple(_candidates(held))) for key, held in sorted(self._policies.items())]
+
+    def told(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Write it into the status of each policy that is as it was when it was offered."""
+        with self._lock:
+            for key, outcome in outcomes.items():
+                held = self._policies.get(key)
+                if held is not None:
+                    self._take_outcome(key, held, outcome)
+        self._dirty.set()
+
+    def folders(self) -> Sequence[Path]:
+        """Where the file of what is known is."""
+        return [self._path.parent] if self._path is not None else []
+
+    def close(self) -> None:
+        """End all threads."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._dirty.set()
+        for watcher in self._watchers:
+            watcher.close()
+        self._writer.close()
+        if self._keeper is not None:
+            self._keeper.join(2.0)
+
+    # ---- policies ----
+
+    def _take_outcome(self, key: str, held: _Held, outcome: Outcome) -> None:
+        newest, version = held.newest, version_of(held.newest)
+        if held.made.policy is not None and outcome.version != version and version not in outcome.errors:
+            return  # it has changed since; another word comes
+        found = [*held.made.diagnostics, *outcome.errors.get(version, ()), *outcome.warnings]
+        if outcome.version == version:
+            held.good, held.good_made = newest, held.made
+        generation = held.good.generation if held.good is not None and outcome.version == version_of(held.good) else 0
+        findings = [_finding(one, key) for one in sorted(found, key=lambda one: one.severity) if one.severity != "info"][:MAX_FINDINGS]
+        status = NodeStatus(self._node, newest.generation, generation, now(), findings)
+        if outcome.version != version and held.told != version:
+            held.told = version
+            stays = f"; generation {generation} of it stays in force" if generation else ""
+            first = next((one for one in found if one.severity == "error"), None)
+            self._report(f"Kubernetes: {key} is refused: {first if first is not None else 'no reason is known'}{stays}")
+        if newest.own is None or msgspec.structs.replace(newest.own, changed="") != msgspec.structs.replace(status, changed=""):
+            self._writer.put(key, Report(newest, status))
+
+    def _all_policies(self, kind: str, found: list[PolicyObject]) -> None:
+        there = {one.key for one in found}
+        with self._lock:
+            for key in [key for key, held in self._policies.items() if held.newest.kind == kind and key not in there]:
+                self._drop(key)
+        for one in found:
+            self._hold(one)
+        self._tell()
+
+    def _put_policy(self, one: PolicyObject) -> None:
+        if self._hold(one):
+            self._tell()
+
+    def _policy_gone(self, one: PolicyObject) -> None:
+        with self._lock:
+            self._drop(one.key)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._dirty.set()
+        self._changed()
+
+    def _drop(self, key: str) -> None:
+        self._policies.pop(key, None)
+        self._writer.drop(key)
+
+    def _hold(self, one: PolicyObject) -> bool:
+        """Keep a policy as it is now. Whether it says something else than before. Called by the thread that watches its kind."""
+        with self._lock:
+            held = self._policies.get(one.key)
+            if held is not None and held.newest.uid != one.uid:
+                self._drop(one.key)  # another by the same name
+                held = None
+            if held is not None and version_of(held.newest) == version_of(one):
+                held.newest = one
+                return False
+            if held is None and not self._has_room(one):
+                return False
+        made = _read(one)  # takes its time, for which nobody waits
+        with self._lock:
+            if held is None:
+                self._policies[one.key] = _Held(one, made)
+            else:
+                held.newest, held.made = one, made
+        return True
+
+    def _has_room(self, one: PolicyObject) -> bool:
+        beside = [held.newest for held in self._policies.values() if held.newest.kind == one.kind]
+        beside_it = sum(other.namespace == one.namespace for other in beside) if one.namespace else 0
+        size = sum(len(other.spec) for other in beside) + len(one.spec)
+        if len(beside) < MAX_POLICIES and beside_it < MAX_OF_NAMESPACE and size <= MAX_SPECS:
+            return True
+        if not self._full:
+            self._full = True
+            most = f"{MAX_POLICIES} policies of a kind, {MAX_OF_NAMESPACE} of a namespace, or {MAX_SPECS >> 20} MiB"
+            self._report(f"Kubernetes: {one.key} is left out, as others may be: there are more than {most}")
+        return False
+
+    # ---- pods ----
+
+    def join(self, registry: Registry) -> None:
+        """Tell a registry what is known of pods, from now on."""
+        self._registry = registry
+        self.ask()
+        self._join(None)
+
+    def _join(self, uids: Iterable[str] | None, gone: Iterable[str] = ()) -> None:
+        """Tell it of these pods; None: of all."""
+        with self._joining:  # so that what is told later is newer
+            with self._lock:
+                chosen = self._pods if uids is None else {uid: self._pods[uid] for uid in uids if uid in self._pods}
+                told: dict[str, Pod | None] = dict.fromkeys(gone)
+                told |= {
+                    uid: msgspec.structs.replace(pod, namespace_labels=self._namespaces.get(pod.namespace)) for uid, pod in chosen.items()
+                }
+            if self._registry is not None:
+                self._registry.pods(told)
+        self._dirty.set()
+
+    def _all_pods(self, found: list[tuple[str, Pod]]) -> None:
+        with self._lock:
+            before, self._pods = self._pods, dict(found[:MAX_PODS])
+            gone = before.keys() - self._pods.keys()
+        self._join(None, gone)
+
+    def _put_pod(self, found: tuple[str, Pod]) -> None:
+        uid, pod = found
+        with self._lock:
+            if self._pods.get(uid) == pod or (uid not in self._pods and len(self._pods) >= MAX_PODS):
+                return
+            self._pods[uid] = pod
+        self._join([uid])
+
+    def _pod_gone(self, found: tuple[str, Pod]) -> None:
+        with self._lock:
+            self._pods.pop(found[0], None)
+        self._join((), [found[0]])
+
+    def _all_namespaces(self, found: list[tuple[str, dict[str, str]]]) -> None:
+        with self._lock:
+            self._namespaces = dict(found[:MAX_NAMESPACES])
+        self._join(None)
+
+    def _put_namespace(self, found: tuple[str, dict[str, str]]) -> None:
+        name, labels = found
+        with self._lock:
+            if self._namespaces.get(name) == labels or (name not in self._namespaces and len(self._namespaces) >= MAX_NAMESPACES):
+                return
+            self._namespaces[name] = labels
+            uids = [uid for uid, pod in self._pods.items() if pod.namespace == name]
+        self._join(uids)
+
+    def _namespace_gone(self, found: tuple[str, dict[str, str]]) -> None:
+        with self._lock:
+            self._namespaces.pop(found[0], None)
+
+    # ---- what is kept across restarts ----
+
+    def known(self) -> cache.Known:
+        """All that is kept."""
+        with self._lock:
+            kept = [cache.Kept(held.newest, held.good if not held.is_good else None) for held in self._policies.values()]
+            spaces = {pod.namespace for pod in self._pods.values()}
+            labels = {name: self._namespaces[name] for name in sorted(spaces) if name in self._namespaces}
+            return cache.Known(self._node, kept, dict(self._pods), labels)
+
+    def _restore(self) -> None:
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            known = cache.load(self._path, self._node)
+        except OSError as error:
+            self._report(f"Kubernetes: what was known before cannot be read: {error}")
+            return
+        with self._lock:
+            self._pods, self._namespaces = known.pods, known.namespaces
+            for kept in known.policies[:MAX_POLICIES]:
+                held = _Held(kept.newest, _read(kept.newest))
+                if kept.good is not None:
+                    held.good, held.good_made = kept.good, _read(kept.good)
+                self._policies[kept.newest.key] = held
+
+    def _keep(self) -> None:
+        assert self._path is not None
+        told = False
+        while not self._closed.is_set():
+            self._dirty.wait()
+            self._closed.wait(SAVE_SECONDS)  # many changes at once are one
+            self._dirty.clear()
+            try:
+                cache.save(self._path, self.known())
+                told = False
+            except OSError as error:
+                if not told:
+                    self._report(f"Kubernetes: what is known cannot be kept across a restart: {error}")
+                told = True
+
+
+class Pods:
+    """The facts of pods as a source of the registry: see `workloads.registry.Sources`."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def ask(self, registry: Registry) -> None:
+        """Tell it of the pods that there are."""
+        self._cluster.join(registry)
+
+    def start(self, registry: Registry) -> None:
+        """The threads are those of the cluster, which `Cluster.start` begins."""
+
+    def close(self) -> None:
+        """And which this ends."""
+        self._cluster.close()
+
+
+def version_of(one: PolicyObject) -> str:
+    """What tells the contents of a policy apart."""
+    return f"{one.generation}-{hashlib.blake2b(one.spec, digest_size=8).hexdigest()}"
+
+
+def _read(one: PolicyObject) -> Read:
+    """A policy read; whatever is written in it must not end the watch."""
+    try:
+        return read(one)
+    except Exception as error:
+        text = f"{type(error).__name__}: {printable(str(error))[:200]}. This is a fault of bpfence; please report it"
+        return Read(None, (Diagnostic(Location(f"{one.key}, spec"), text),))
+
+
+def _candidates(held: _Held) -> Iterable[Candidate]:
+    if held.made.policy is not None:
+        yield Candidate(version_of(held.newest), held.made.policy)
+    if held.good is not None and not held.is_good and held.good_made is not None and held.good_made.policy is not None:
+        yield Candidate(version_of(held.good), held.good_made.policy)
+
+
+def _finding(diagnostic: Diagnostic, key: str) -> Finding:
+    path = str(diagnostic.location).removeprefix(f"{key}, ") or "spec"
+    path, message, hint = (printable(text)[:MAX_TEXT] for text in (path, diagnostic.message, diagnostic.hint))
+    return Finding(path, message, hint, diagnostic.code, diagnostic.severity)

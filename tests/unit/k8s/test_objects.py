@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is kept of objects."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bpfence.dialects.native.schema import CLUSTER_KIND
+from bpfence.k8s import objects
+from bpfence.k8s.objects import NodeStatus, namespace, own_status, pod, policies_path, policy
+from bpfence.workloads.model import Pod
+from bpfence.workloads.texts import BadAnswerError
+
+POD = {
+    "metadata": {"name": "web-1", "namespace": "shop", "uid": "u1", "labels": {"tier": "front"}, "annotations": {"a": "b"}},
+    "spec": {"serviceAccountName": "web", "nodeName": "n1", "containers": []},
+}
+
+
+def test_a_pod() -> None:
+    assert pod(json.dumps(POD).encode()) == ("u1", Pod("web-1", "shop", "u1", {"tier": "front"}, None, "web", "n1"))
+
+
+def test_a_static_pod_is_known_by_the_uid_that_its_node_gave_it() -> None:
+    mirror = {**POD, "metadata": {**POD["metadata"], "annotations": {"kubernetes.io/config.mirror": "abc"}}}  # type: ignore[dict-item]
+    assert pod(json.dumps(mirror).encode())[0] == "abc"
+
+
+@pytest.mark.parametrize("data", [b"{}", b"[]", b'{"metadata": {"name": 5}, "spec": {}}', b"\xff", b"[" * 100_000])
+def test_what_is_no_pod(data: bytes) -> None:
+    with pytest.raises(BadAnswerError):
+        pod(data)
+
+
+def test_a_namespace_without_labels_has_none() -> None:
+    assert namespace(b'{"metadata": {"name": "shop"}}') == ("shop", {})
+
+
+def test_a_policy_and_what_this_node_has_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = {"nodes": [{"name": "n2"}, {"name": "n1", "observed": 3}], "conditions": [], "unknown": 1}
+    data = json.dumps({"metadata": {"name": "a", "uid": "u", "generation": 3}, "spec": {"mode": "audit"}, "status": status}).encode()
+    found = policy(CLUSTER_KIND, "n1", data)
+    assert (found.key, found.policy_name, found.generation) == ("ClusterSecurityPolicy a", "a", 3)
+    assert json.loads(found.spec) == {"mode": "audit"}
+    assert found.own == NodeStatus("n1", 3)
+    monkeypatch.setattr(objects, "MAX_SPEC", 5)
+    assert policy(CLUSTER_KIND, "n1", data).spec == b""
+
+
+def test_a_status_that_cannot_be_read_is_none() -> None:
+    assert own_status(b"5", "n1") is None
+    assert own_status(b"", "n1") is None
+
+
+def test_paths() -> None:
+    assert policies_path("SecurityPolicy", "shop", "a") == "/apis/bpfence.io/v1alpha1/namespaces/shop/securitypolicies/a"
+    assert policies_path(CLUSTER_KIND) == "/apis/bpfence.io/v1alpha1/clustersecuritypolicies"
