@@ -448,7 +448,8 @@ int bpfence_open(const char *path, const char *name, int maps_only, struct bpf_o
 		*types = memfd_create("bpfence-types", MFD_CLOEXEC);
 		snprintf(place, sizeof(place), "/proc/self/fd/%d", *types);
 	}
-	*object = open_with(path, name, maps_only ? no_types() : *types < 0 ? NULL : place);
+	*object = open_with(path, name, maps_only ? no_types() : *types < 0 ? NULL
+									    : place);
 	if (!*object) {
 		made = -errno;
 	} else if (*types < 0 || !types_for(*object, *types)) {
