@@ -6,6 +6,7 @@ Each container is started in mount and pid namespaces of its own, in a folder of
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -39,6 +40,7 @@ class Container:
         self.runtime = runtime
         self.path = program(runtime, runtime)
         self.folder = folder
+        self.numbers = itertools.count(1)
         for name in ("proc", "dev", "sys"):
             (folder / "rootfs" / name).mkdir(parents=True)
         (folder / "program.c").write_text(PROGRAM)
@@ -57,7 +59,8 @@ class Container:
         config["linux"]["seccomp"] = profile
         (self.folder / "config.json").write_text(json.dumps(config))
         own = ["--cgroup-manager=disabled"] if self.runtime == "crun" else []
-        words = [self.path, "--root", str(self.folder / "state"), *own, "run", "--bundle", str(self.folder), f"bpfence-test-{os.getpid()}"]
+        words = [self.path, "--root", str(self.folder / "state"), *own, "run", "--bundle", str(self.folder)]
+        words.append(f"bpfence-test-{os.getpid()}-{next(self.numbers)}")  # runc may leave one behind that did not start
         return subprocess.run(
             [*ALONE, "sh", "-c", VIEW, "sh", *words], capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL
         )
