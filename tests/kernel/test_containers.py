@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,9 @@ from bpfence.compiler.workloads import selectors
 from bpfence.dialects.native.read import load_text
 from bpfence.evaluate import verdict
 from bpfence.policy import with_doubts
+from bpfence.workloads.cgroups import Tree
+from bpfence.workloads.hook import HookServer
+from bpfence.workloads.install import FOLDER, Asked, Host, install
 from bpfence.workloads.model import Container, Pod
 from bpfence.workloads.select import selected
 from tests.kernel.harness import CGROUP_ROOT, TRIGGER, Playground, cgroup_folder, enter, outcome, run_act
@@ -315,43 +318,93 @@ def test_random_scopes_agree_with_the_reference(running: Running, seed: int) -> 
     running.reload(POLICIES.format(folder=running.files))
 
 
-@pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed here")
-def test_a_container_of_runc(running: Running, tmp_path: Path) -> None:
-    """Its first process opens the file."""
-    identity = "e" * 64
-    bundle, root = tmp_path / "bundle", tmp_path / "root"
-    bundle.mkdir()
-    (root / running.files.relative_to("/")).mkdir(parents=True)
-    image = running.files / "image"
-    shutil.copy(image, root / image.relative_to("/"))
-    shutil.copy(TRIGGER, root / "trigger")
-    spec = subprocess.run(["runc", "spec", "--bundle", str(bundle)], capture_output=True, text=True, check=False)
-    assert spec.returncode == 0, spec.stderr
-    config = json.loads((bundle / "config.json").read_text())
-    config["root"] = {"path": str(root), "readonly": True}
-    config["process"]["terminal"] = False
-    config["process"]["args"] = ["/trigger", "open", str(image)]
-    config["linux"]["cgroupsPath"] = f"/docker/{identity}"
-    config["linux"].pop("resources", None)
-    config["linux"].pop("seccomp", None)
-    (bundle / "config.json").write_text(json.dumps(config))
+class Bundle:
+    """A container whose first act is to open a file of the policies."""
 
-    def start() -> str:
+    def __init__(self, folder: Path, runtime: str, file: Path, identity: str, **annotations: str) -> None:
+        self._state, self._identity = folder / "state", identity
+        self._bundle = folder / "io.containerd.runtime.v2.task/k8s.io" / identity  # where containerd's shims have it
+        root = folder / "root"
+        self._bundle.mkdir(parents=True)
+        (root / file.parent.relative_to("/")).mkdir(parents=True)
+        shutil.copy(file, root / file.relative_to("/"))
+        shutil.copy(TRIGGER, root / "trigger")
+        spec = subprocess.run([runtime, "spec", "--bundle", str(self._bundle)], capture_output=True, text=True, check=False)
+        assert spec.returncode == 0, spec.stderr
+        config = json.loads((self._bundle / "config.json").read_text())
+        config["root"] = {"path": str(root), "readonly": True}
+        config["process"]["terminal"] = False
+        config["process"]["args"] = ["/trigger", "open", str(file)]
+        config["linux"]["cgroupsPath"] = f"/docker/{identity}"
+        config["linux"].pop("resources", None)
+        config["linux"].pop("seccomp", None)
+        config["annotations"] = annotations
+        (self._bundle / "config.json").write_text(json.dumps(config))
+
+    def start(self, runtime: str) -> str:
+        """What became of the act."""
         ran = subprocess.run(
-            ["runc", "--root", str(tmp_path / "state"), "run", "--no-pivot", "--bundle", str(bundle), identity],
+            [runtime, "--root", str(self._state), "run", "--no-pivot", "--bundle", str(self._bundle), self._identity],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
         )
         assert ran.returncode in (0, errno.EPERM), ran.stderr
+        assert not ran.stderr, ran.stderr  # the runtime says nothing: it is the act that ended so
         return outcome(ran.returncode, ran.stdout, ran.stderr).result
 
-    assert start() == "ok"
+
+@pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed here")
+def test_a_container_of_runc(running: Running, tmp_path: Path) -> None:
+    """Its first process opens the file."""
+    identity = "e" * 64
+    bundle = Bundle(tmp_path, "runc", running.files / "image", identity)
+    assert bundle.start("runc") == "ok"
     known = container(identity, image="nginx:1.27")
     cgroup_folder(known.cgroup)  # as the runtime has made it when it calls its hook
     running.agent.containers.register(known, seconds=60)
     try:
-        assert start() == "EPERM"
+        assert bundle.start("runc") == "EPERM"
     finally:
         running.agent.containers.found("test", [])
+
+
+STARTS: Final = 5
+BY_CONTAINERD: Final = {
+    "io.kubernetes.cri.container-type": "container",
+    "io.kubernetes.cri.container-name": "web",
+    "io.kubernetes.cri.image-name": "docker.io/library/nginx:1.27",
+    "io.kubernetes.cri.sandbox-name": "web-0",
+    "io.kubernetes.cri.sandbox-namespace": "shop",
+}
+"""What containerd writes into the bundles of its containers."""
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_the_first_act_of_a_container_with_the_hook_is_denied(running: Running, tmp_path: Path, runtime: str) -> None:
+    """In each of several starts by a wrapped runtime; without it the container is unknown, which is the policy's choice."""
+    real = shutil.which(runtime)
+    if real is None:
+        pytest.skip(f"{runtime} is not installed here")
+    identity = ("d" if runtime == "runc" else "f") * 64
+    bundle = Bundle(tmp_path, real, running.files / "image", identity, **BY_CONTAINERD)
+    twin = Bundle(tmp_path / "twin", real, running.files / "image", identity, **BY_CONTAINERD | {"io.kubernetes.cri.image-name": "redis:7"})
+    host = Host(str(tmp_path / "host"), sys.executable)
+    socket = tmp_path / "hook.sock"
+    install("containerd", Asked("deny", 60.0, str(socket), real), host)
+    wrapped = str(host.at(FOLDER / "containerd-runtime"))
+    before = len(running.alerts("image"))
+    server = HookServer(Tree(CGROUP_ROOT), path=socket).start(lambda one: running.agent.containers.register(one, seconds=60))
+    with closing(server):
+        assert [bundle.start(wrapped) for _ in range(STARTS)] == ["EPERM"] * STARTS
+        assert until(lambda: len(running.alerts("image")) == before + STARTS)
+        assert [twin.start(wrapped) for _ in range(2)] == ["ok"] * 2
+    running.agent.containers.found("test", [])
+    assert Bundle(tmp_path / "without", real, running.files / "image", identity, **BY_CONTAINERD).start(real) == "ok"
+    assert until(lambda: len(running.alerts("image")) > before + STARTS)
+    alerts = running.alerts("image")[before:]
+    assert [alert["container"]["image"] for alert in alerts[:STARTS]] == ["docker.io/library/nginx:1.27"] * STARTS
+    assert {alert["container"]["id"] for alert in alerts[:STARTS]} == {identity}
+    assert {alert["k8s"]["namespace"] for alert in alerts[:STARTS]} == {"shop"}
+    assert running.agent.containers.containers() == []

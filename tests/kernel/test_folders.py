@@ -7,6 +7,7 @@ The twin of each is the first act.
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 import subprocess
@@ -72,12 +73,18 @@ def writable(path: Path) -> bool:
     return allowed(lambda: os.close(os.open(path, os.O_WRONLY)))
 
 
-def skip_where_nothing_is_kept() -> None:
-    """Where the kernel does not let programs follow names by plain loads, or a program of an LSM hook can be skipped."""
+@functools.cache
+def lacking() -> tuple[str, ...]:
+    """What keeps anything from being kept of folders: programs cannot follow names by plain loads, or one of an LSM hook can be skipped."""
     features = probe()
-    lacking = [name for name in ("rdonly_cast", "inode_storage", "lsm_not_skipped") if features.answer(name) is not Answer.YES]
-    if lacking or features.flavour != "lsm":
-        pytest.skip(f"kernel: nothing is kept of folders without {', '.join(lacking) or 'BPF LSM'}")
+    missing = tuple(name for name in ("rdonly_cast", "inode_storage", "lsm_not_skipped") if features.answer(name) is not Answer.YES)
+    return missing or (() if features.flavour == "lsm" else ("BPF LSM",))
+
+
+def skip_where_nothing_is_kept() -> None:
+    """With the reason."""
+    if lacking():
+        pytest.skip(f"kernel: nothing is kept of folders without {', '.join(lacking())}")
 
 
 def kept() -> list[tuple[int, ...]]:
