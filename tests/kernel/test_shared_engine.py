@@ -23,10 +23,12 @@ from tests.kernel.cases import CGROUP, Case
 from tests.kernel.harness import COMMAND, Range, cgroup_folder, make_files, run_act
 from tests.kernel.test_uncertain import await_record, counters, waiting
 
+OPENED = "a-name-that-is-too-long-for-a-note-of-it"
+"""What has been noted of a name needs no engine."""
 CASE = Case(
     name="shared-engine",
     event="file.open",
-    files={"secret": "s", "open": "o"},
+    files={"secret": "s", OPENED: "o"},
     rules=[
         {"name": "secret", "on": "open", "match": {"file.path": "{dir}/secret"}, "action": "deny", "rate": "100000/s"},
         {"name": "made", "on": "mkdir", "match": {"file.path": "{dir}/made"}, "action": "audit", "rate": "100000/s"},
@@ -35,7 +37,7 @@ CASE = Case(
 )
 SECRET, OPEN, MADE = (
     ["open", str(CASE.directory / "secret")],
-    ["open", str(CASE.directory / "open")],
+    ["open", str(CASE.directory / OPENED)],
     ["mkdir", str(CASE.directory / "made")],
 )
 KIND_OF = {variant.program: row.kind for row in PROGRAMS for variant in row.variants}
