@@ -29,6 +29,8 @@ _PACKAGE: Final = Path(__file__).parents[1]
 _CODE: Final = (_PACKAGE, _PACKAGE / "compiler", _PACKAGE / "conditions")
 """Folders of the modules that tables depend on."""
 _DIGEST_BYTES: Final = 32
+_NOT_WRITTEN: Final = (OverflowError, RecursionError, UnicodeEncodeError)
+"""Numbers of more than 64 bits, conditions that are nested deeply, names of files that are no text: no message holds them."""
 
 
 class Kept:
@@ -43,8 +45,11 @@ class Kept:
         """What is kept for these policies, else what `make` compiles, which is kept from now on. See `compile_policies`."""
         if not policies.policies:
             return make()
-        classes = [sorted(map(msgspec.msgpack.encode, one)) for one in workloads]  # sets of structures have no order of their own
-        key = _digest(msgspec.msgpack.encode((policies, sorted(events), classes, details, tuple(_code())), order="deterministic"))
+        try:
+            classes = [sorted(map(msgspec.msgpack.encode, one)) for one in workloads]  # sets of structures have no order of their own
+            key = _digest(msgspec.msgpack.encode((policies, sorted(events), classes, details, tuple(_code())), order="deterministic"))
+        except _NOT_WRITTEN:
+            return make()
         found = self._read(key)
         if found is None:
             found = make()
@@ -62,10 +67,10 @@ class Kept:
             return None
 
     def _write(self, key: bytes, compiled: Compiled) -> None:
-        body = msgspec.msgpack.encode(compiled)
-        if len(body) + 2 * _DIGEST_BYTES > MAX_BYTES:
-            return
-        with contextlib.suppress(OSError):  # the next start compiles
+        with contextlib.suppress(OSError, *_NOT_WRITTEN):  # the next start compiles
+            body = msgspec.msgpack.encode(compiled)
+            if len(body) + 2 * _DIGEST_BYTES > MAX_BYTES:
+                return
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(self._path, key + _digest(body) + body, 0o600)
 

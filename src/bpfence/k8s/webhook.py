@@ -145,21 +145,25 @@ class Server(ThreadingMixIn, TCPServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """One connection, one request."""
-        wrapped = self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
-        wrapped.settimeout(REQUEST_SECONDS)
-        # All of it takes no longer, however little comes at a time.
-        end = threading.Timer(REQUEST_SECONDS, _cut, (wrapped,))
-        end.daemon = True
         try:
-            end.start()
-            wrapped.do_handshake()
-            self.finish_request(wrapped, client_address)
+            request.getpeername()  # of one that has gone, wrap_socket would leave the descriptor to the collector
+            with self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as wrapped:
+                wrapped.settimeout(REQUEST_SECONDS)
+                # All of it takes no longer, however little comes at a time.
+                end = threading.Timer(REQUEST_SECONDS, _cut, (wrapped,))
+                end.daemon = True
+                end.start()
+                try:
+                    wrapped.do_handshake()
+                    self.finish_request(wrapped, client_address)
+                    self.shutdown_request(wrapped)
+                finally:
+                    end.cancel()
         except (OSError, RuntimeError, ValueError):  # no TLS, gone away, cut off, or no room for a thread: theirs to ask again
             pass
         finally:
-            end.cancel()
             self._free.release()
-            self.shutdown_request(wrapped)
+            self.shutdown_request(request)
 
     def answered(self, data: bytes) -> tuple[int, bytes]:
         """The HTTP status and body for a request's body."""

@@ -7,7 +7,6 @@ nonsense costs a thread that waits; the others go on. A container is told apart 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -258,9 +257,16 @@ class Watches:
                 self._watches[name] = Watch(name, source, self._found, report=self._report, poll=self._poll)
 
     def _wait(self) -> None:
+        told = False
         while not self._closed.wait(self._poll):
-            with contextlib.suppress(RuntimeError):  # no room for a thread: another time
+            try:
                 self._begin()
+            except RuntimeError:  # no room for a thread: another time
+                pass
+            except Exception as error:  # say, a module that cannot be loaded any more: the others go on, and it is tried again
+                if not told:
+                    self._report(f"some source of containers cannot be begun: {type(error).__name__}: {error}")
+                told = True
 
     def look_again(self) -> None:
         """Ask all of them now."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bpfence.agent.kept import Kept
@@ -13,7 +14,7 @@ from bpfence.agent.loading import load
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.compiler.workloads import Class
 from bpfence.fields import EVENTS
-from bpfence.policy import PolicySet, Selector
+from bpfence.policy import Atom, Condition, Not, Op, PolicySet, Selector
 from tests.unit.agent.fakes import write_policy
 from tests.unit.agent.falco_rig import RULES
 
@@ -125,6 +126,18 @@ def test_without_a_folder_nothing_is_kept_and_nothing_fails(tmp_path: Path, poli
     (tmp_path / "file").write_text("")
     assert Start(tmp_path / "file", policies).compiled
     assert Start(tmp_path / "file", policies).compiled
+
+
+def test_policies_that_no_message_holds_are_compiled(tmp_path: Path, policies: PolicySet) -> None:
+    """A number of more than 64 bits, and a condition that is nested deeper than a message may be."""
+    deep: Condition = Atom("file.path", Op.EQUALS, "/a")
+    for _ in range(5000):
+        deep = Not(deep)
+    (policy,) = policies.policies
+    tables = compile_policies(policies)
+    for odd in (Atom("process.pid", Op.RANGE, (0, 1 << 70)), deep):
+        given = PolicySet((msgspec.structs.replace(policy, rules=(msgspec.structs.replace(policy.rules[0], condition=odd),)),))
+        assert Kept("/sys/fs/bpf/bpfence", tmp_path).get(given, EVERYTHING, (), lambda: tables, details=False) is tables
 
 
 def test_no_rules_leave_no_file(tmp_path: Path) -> None:

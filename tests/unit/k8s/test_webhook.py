@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -195,6 +196,20 @@ def test_more_than_it_answers_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch)
         assert one_more.recv(1) == b""
     for one in waiting:
         one.close()
+    while rig.server._free._value < webhook.MAX_REQUESTS:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert rig.request("GET", "/healthz")[0] == 200
+
+
+def test_who_is_gone_before_the_handshake_keeps_no_place(rig: Rig) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(webhook.MAX_REQUESTS + 1):
+            client = socket.create_connection(listener.getsockname(), 30)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its end is a reset
+            client.close()
+            rig.server.process_request(*listener.accept())
+    deadline = time.monotonic() + 30
     while rig.server._free._value < webhook.MAX_REQUESTS:
         assert time.monotonic() < deadline
         time.sleep(0.01)
