@@ -8,6 +8,7 @@ is known by path alone has an id and a runtime, and nothing of the container tha
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import time
@@ -55,11 +56,18 @@ def recognised(path: str) -> tuple[str, str] | None:
     return None
 
 
+@functools.lru_cache(maxsize=2048)
 def pod_uid(path: str) -> str:
-    """The uid of the Kubernetes pod that a cgroup belongs to, as kubelet names cgroups; "" where it names none."""
-    for part in reversed(path.split("/")):
+    """The uid of the Kubernetes pod that a cgroup belongs to, as kubelet names cgroups; "" where it names none. What stands below a
+    container is not believed: whoever is in one may make cgroups by any name there, that of another pod among them.
+    """
+    level = ""
+    for part in path.strip("/").split("/"):
+        level = f"{level}/{part}"
         if found := _POD.search(part):
             return found[1].replace("_", "-")
+        if recognised(level):
+            return ""
     return ""
 
 

@@ -68,6 +68,14 @@ def test_pods() -> None:
     assert pod_uid("/kubepods/podcast") == ""
 
 
+def test_the_pod_of_a_cgroup_is_not_what_somebody_in_a_container_calls_one() -> None:
+    other = "22222222-2222-2222-2222-222222222222"
+    inside = f"kubepods/besteffort/pod{other}/{'b' * 64}"
+    assert pod_uid(f"/kubepods/besteffort/pod{UID}/{ID}/{inside}") == UID
+    assert pod_uid(f"/docker/{ID}/{inside}") == ""
+    assert pod_uid(f"/system.slice/docker-{ID}.scope/{inside}") == ""
+
+
 @pytest.mark.parametrize(
     ("path", "identity", "told", "expected"),
     [
