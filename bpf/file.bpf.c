@@ -75,8 +75,8 @@ static __always_inline bool open_needed(struct file *file)
 	return bits_needed(NEEDED_OPEN, access_of(file->f_mode, file->f_flags), &needed);
 }
 
-/* The masks of both are three bits, one the other backwards. Looked up: of tests of bits clang makes a reversal of 64, which takes thirty
- * instructions.
+/* What rules call access, of the mask of a hook: the same three bits in reverse. Digit n of the number is what n becomes; where the bits are tested
+ * one by one, clang makes a reversal of 64 bits of it, which takes thirty instructions.
  */
 static __always_inline u64 access_by_mask(u32 mask)
 {
@@ -100,7 +100,7 @@ static __always_inline bool permission_needed(struct file *file, u32 mask)
 	return bits_needed(NEEDED_PERMISSION, access_by_mask(mask), &needed) && (needed & NEEDED_PLACELESS || !placeless(file));
 }
 
-/* Of mmap(2) and mprotect(2). */
+/* The same of mmap(2) and mprotect(2). */
 static __always_inline bool map_needed(u32 which, u64 prot, bool shared)
 {
 	u32 needed;
@@ -237,21 +237,26 @@ static __always_inline int decide_mmap(struct scratch *s, u32 slot, struct file 
 	return decide_layered(s, slot, file, prot & ~PROT_USUAL ? 0 : quiet_map(EV_FILE_MMAP, prot, flags & 0xf));
 }
 
+static __always_inline bool mmap_needed(struct file *file, unsigned long prot, unsigned long flags)
+{
+	return file && map_needed(NEEDED_MMAP, prot, mapped_shared(flags));
+}
+
 static __always_inline bool quiet_mmap(struct file *file, unsigned long prot, unsigned long flags)
 {
 	return !(prot & ~PROT_USUAL) && quiet_file(file, quiet_map(EV_FILE_MMAP, prot, flags & 0xf));
 }
 
 SEC("lsm/mmap_file")
-int HOOK_PROG_IF(mmap_file__file, EV_FILE_MMAP, file &&map_needed(NEEDED_MMAP, prot, mapped_shared(flags)) && !quiet_mmap(file, prot, flags), struct file *file, unsigned long reqprot,
-		 unsigned long prot, unsigned long flags, int ret)
+int HOOK_PROG_IF(mmap_file__file, EV_FILE_MMAP, mmap_needed(file, prot, flags) && !quiet_mmap(file, prot, flags), struct file *file,
+		 unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
 {
 	return decide_mmap(s, slot, file, prot, flags);
 }
 
 /* security_mmap_file, for fmod_ret: the protection that the caller asked for is all there is yet. */
 SEC("lsm/mmap_file")
-int HOOK_PROG_IF(mmap_file__file_v2, EV_FILE_MMAP, file &&map_needed(NEEDED_MMAP, mmap_prot(prot), mapped_shared(flags)), struct file *file, unsigned long prot, unsigned long flags, int ret)
+int HOOK_PROG_IF(mmap_file__file_v2, EV_FILE_MMAP, mmap_needed(file, mmap_prot(prot), flags), struct file *file, unsigned long prot, unsigned long flags, int ret)
 {
 	return decide_mmap(s, slot, file, mmap_prot(prot), flags);
 }
@@ -275,14 +280,19 @@ static __always_inline u64 set_mapped_file(struct scratch *s, struct file *file)
 	return layer;
 }
 
+static __always_inline bool mprotect_needed(struct vm_area_struct *vma, unsigned long prot)
+{
+	return vma->vm_file && map_needed(NEEDED_MPROTECT, prot, vma->vm_flags & VM_SHARED);
+}
+
 static __always_inline bool quiet_mprotect(struct vm_area_struct *vma, unsigned long prot)
 {
 	return !(prot & ~PROT_USUAL) && quiet_file(vma->vm_file, quiet_map(EV_FILE_MPROTECT, prot, !!(vma->vm_flags & VM_SHARED)));
 }
 
 SEC("lsm/file_mprotect")
-int HOOK_PROG_IF(file_mprotect__file, EV_FILE_MPROTECT, vma->vm_file &&map_needed(NEEDED_MPROTECT, prot, vma->vm_flags &VM_SHARED) && !quiet_mprotect(vma, prot), struct vm_area_struct *vma, unsigned long reqprot,
-		 unsigned long prot, int ret)
+int HOOK_PROG_IF(file_mprotect__file, EV_FILE_MPROTECT, mprotect_needed(vma, prot) && !quiet_mprotect(vma, prot), struct vm_area_struct *vma,
+		 unsigned long reqprot, unsigned long prot, int ret)
 {
 	struct file *file = vma->vm_file;
 	u64 shared, layer;

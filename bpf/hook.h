@@ -86,13 +86,15 @@ static __always_inline bool may_concern(u32 event)
 	return concern && !subject_unconcerned(concern, event, generation, tgid);
 }
 
-/* Whether it is known that nothing follows from an event of the acting process on a file: no rule concerns it, or that has been noted, of the file
- * (noted.h) or in its folder (quiet.h). `what`: see quiet_what; an event alone is one.
- */
+/* Whether this kernel lets anything be noted. */
 static __always_inline bool have_notes(void)
 {
 	return have_rdonly_cast && have_inode_storage;
 }
+
+/* Whether it is known that nothing follows from an event of the acting process on a file: no rule concerns it, or that has been noted, of its name
+ * (noted.h) or in its folder (quiet.h). `what`: see quiet_what; an event alone is one.
+ */
 
 #ifdef ENGINE_SHARED
 #define QUIET_FILE file_noted

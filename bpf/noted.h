@@ -7,8 +7,8 @@
  * looked at each time. Whether the file that has the name now is a followed identity is looked at each time, too. Rules may have asked for the
  * path in any way: it is the same one.
  *
- * The name that was decided on, or was alike, is the one that is noted: there was no rename, of whatever, between two looks at the kernel's count
- * of them, one before that, and one after the name that is noted has been read.
+ * The name that was decided on, or was alike, is the one that is noted, and the folder the one that it was in: there was no rename, of whatever,
+ * between two looks at the kernel's count of them, one before both were looked at, and one after what is noted has been read.
  *
  * Not for two names, and not where the file of a layer is decided on, too. Only where the engine is shared: with an own one the programs have no
  * room for it on the stack. As in known.h, whoever finds a note half written, or somebody else writing, goes without.
@@ -103,7 +103,7 @@ static __always_inline bool noted(struct noted *n, u64 dentry, u64 parent, u64 m
 	if (subject_unconcerned(concern, what & 0xff, generation, tgid))
 		return true;
 	since = generation << 32 | *(volatile u32 *)&c->remembers;
-	subject = subject_in(concern, generation, tgid, &number);
+	subject = subject_in(concern, concern_tag(generation, *(volatile u64 *)&concern->version, tgid), &number);
 	if (!subject || !(since & 1))
 		return false;
 	barrier();
@@ -115,8 +115,8 @@ static __always_inline bool noted(struct noted *n, u64 dentry, u64 parent, u64 m
 	ended = *(volatile u64 *)&folder->ended;
 	barrier();
 	n->folder = folder->id;
-	if (!folder_alike(folder, parent, mount, (u64)task->nsproxy->mnt_ns, tree, since))
-		return false;
+	if (!folder_alike(folder, parent, mount, (u64)task->nsproxy->mnt_ns, tree, since) || parent_of(dentry) != parent)
+		return false; /* the second: it has left the folder before renames were counted */
 	barrier();
 	if (*(volatile u64 *)&folder->begun != ended || dentry == parent || dentry == (u64)path_vfsmount(mount)->mnt_root || !noted_name(n, dentry))
 		return false;

@@ -214,16 +214,16 @@ __noinline int layer_unfollowed(u64 inode, u64 generation)
 	return 0;
 }
 
-/* The subject of a process, where its word in map `concerns` tells the number of one. What is read of the subject is its own as long as it has that
+/* The subject of a process, where its word in map `concerns` tells the number of one; `tag`: of concern_tag, just now. What is read of the subject is its own as long as it has that
  * number afterwards.
  */
-static __always_inline struct known_subject *subject_in(const struct concern *concern, u64 generation, u64 tgid, u32 *number)
+static __always_inline struct known_subject *subject_in(const struct concern *concern, u64 tag, u32 *number)
 {
 	u64 word = *(volatile const u64 *)&concern->word[CONCERN_WORDS - 1];
 	struct known_subject *subject;
 	u32 index;
 
-	if ((word ^ concern_tag(generation, *(volatile const u64 *)&concern->version, tgid)) & ~CONCERN_MASK)
+	if ((word ^ tag) & ~CONCERN_MASK)
 		return NULL;
 	*number = (word & CONCERN_MASK) >> (CONCERN_BITS - CONCERN_SPARE);
 	index = *number & (SUBJECTS - 1);
@@ -243,16 +243,16 @@ static __always_inline struct known_subject *subject_current(u64 *since, u32 *nu
 		return NULL;
 	generation = *(volatile u32 *)&c->generation;
 	*since = generation << 32 | *(volatile u32 *)&c->remembers;
-	return subject_in(concern, generation, tgid, number);
+	return subject_in(concern, concern_tag(generation, *(volatile u64 *)&concern->version, tgid), number);
 }
 
 /* See subject_of. Looks once at what may_concern and subject_current look at. */
 __noinline u64 subject_concerned(u32 word, u32 bit)
 {
-	u64 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32, at = MASKED(word, CONCERN_WORDS), tag, bits, number;
+	u64 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32, at = MASKED(word, CONCERN_WORDS), tag, bits;
 	struct concern *concern = concern_of(tgid);
 	struct known_subject *subject;
-	u32 index;
+	u32 number;
 
 	if (!generation || !concern)
 		return SUBJECT_NOTHING;
@@ -262,13 +262,8 @@ __noinline u64 subject_concerned(u32 word, u32 bit)
 		return 0;
 	if (bits >> (bit & 63) & 1)
 		return SUBJECT_NOTHING;
-	bits = *(volatile u64 *)&concern->word[CONCERN_WORDS - 1] ^ tag;
-	if (bits & ~CONCERN_MASK)
-		return 0;
-	number = bits >> (CONCERN_BITS - CONCERN_SPARE);
-	index = number & (SUBJECTS - 1);
-	subject = bpf_map_lookup_elem(&subjects, &index);
-	if (!subject || !number || *(volatile u32 *)&subject->number != number)
+	subject = subject_in(concern, tag, &number);
+	if (!subject)
 		return 0;
 	barrier();
 	if (subject->flags & (RECORD_DEPENDS_IDS | RECORD_DEPENDS_CGROUP) && (!have_rdonly_cast || !subject_holds(subject, quiet_task())))

@@ -301,28 +301,54 @@ while True:
 """
 
 
+@contextmanager
+def renaming(one: Path, other: Path) -> Iterator[None]:
+    """Somebody whom no rule concerns gives a file one name and the other in turn."""
+    command = [sys.executable, "-c", RENAMES, str(one), str(other)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as mover:
+        assert mover.stdin is not None
+        enter(cgroup_folder("/elsewhere"), mover.pid)
+        mover.stdin.close()
+        try:
+            yield
+            assert mover.poll() is None, "it has gone on to the end"
+        finally:
+            mover.kill()
+
+
 def test_a_name_that_is_changed_while_it_is_noted(folder: Path) -> None:
     """What is noted is noted of the name that was looked at, not of that which the file had before or has afterwards."""
     plain, secret = folder / "named/plain", folder / "named/secret"
     for _ in range(ROUNDS):
         outside("touch", str(plain))
-        with subprocess.Popen(
-            [sys.executable, "-c", RENAMES, str(plain), str(secret)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
-        ) as mover:
-            assert mover.stdin is not None
-            enter(cgroup_folder("/elsewhere"), mover.pid)
-            mover.stdin.close()
+        with renaming(plain, secret):
             for _ in range(TRIES):
                 with suppress(OSError):
                     os.close(os.open(plain, os.O_WRONLY))
                 with suppress(OSError):
                     os.close(os.open(secret, os.O_WRONLY))
-            mover.kill()
         outside("sh", "-c", f"rm -f {plain} {secret}; touch {plain} {secret}")
         for _ in range(ROUNDS):
             assert writable(plain)
             assert not writable(secret)
             assert not allowed(lambda: os.unlink(secret))
+
+
+def test_a_file_that_leaves_the_folder_while_it_is_noted(folder: Path) -> None:
+    """What is noted of the name that it has got is noted in the folder that it has come to."""
+    moving, elsewhere = folder / "named/moving", folder / "open/secret"
+    for _ in range(ROUNDS):
+        outside("touch", str(moving), str(elsewhere))
+        for _ in range(ROUNDS):
+            assert writable(elsewhere)
+        outside("rm", str(elsewhere))
+        with renaming(moving, elsewhere):
+            for _ in range(TRIES):
+                with suppress(OSError):
+                    os.close(os.open(moving, os.O_WRONLY))
+        outside("touch", str(folder / "named/secret"))
+        for _ in range(ROUNDS):
+            assert not writable(folder / "named/secret")
 
 
 def test_a_followed_file_comes_into_the_folder(folder: Path) -> None:
