@@ -289,10 +289,11 @@ def test_a_socket_that_is_bound_meanwhile() -> None:
     """What is decided on a socket before another thread has bound it says nothing of sockets that are bound so."""
     ended = threading.Event()
     made: list[socket.socket] = []
+    lasting = threading.Lock()  # while it is held, the descriptor that is bound stays this socket's: it is soon another's
 
     def bind() -> None:
         while not ended.is_set():
-            with suppress(OSError, IndexError):
+            with lasting, suppress(OSError, IndexError):
                 made[0].bind(("127.0.0.7", 0))
 
     binder = threading.Thread(target=bind)
@@ -303,7 +304,8 @@ def test_a_socket_that_is_bound_meanwhile() -> None:
                 made[:] = [one]
                 with suppress(OSError):
                     one.connect(("127.0.0.1", PLAIN))
-                made.clear()
+                with lasting:
+                    made.clear()
             assert not connects(kind=socket.SOCK_DGRAM, own=("127.0.0.7", 0))
             assert connects(kind=socket.SOCK_DGRAM)
     finally:
