@@ -133,6 +133,8 @@ class Watcher(Generic[V]):
                 self._version = ""
                 failures += time.monotonic() - began < self._pause
             except Exception as error:  # whatever goes wrong, it is tried again
+                if isinstance(error, BadAnswerError):
+                    self._version = ""  # from where it was, the same line would come again
                 failures = 1 if time.monotonic() - began > LONGEST_PAUSE else failures + 1
                 self._tell(str(error) if isinstance(error, ApiError | BadAnswerError) else f"{type(error).__name__}: {error}")
             if failures and not self._closed.is_set():
@@ -164,7 +166,11 @@ class Watcher(Generic[V]):
                 self._tell(f"there are more than {MAX_LISTED >> 20} MiB of them: what comes after {len(found)} of them is left out")
             if not more or size > MAX_LISTED:
                 break
-        self._handler.all(found)
+        if more:
+            for one in found:  # of the others it is not known whether they are there: what was known of them stays
+                self._handler.put(one)
+        else:
+            self._handler.all(found)
         self._version = version
         self.listed.set()
 

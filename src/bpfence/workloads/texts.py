@@ -17,9 +17,12 @@ import msgspec
 MAX_TEXT: Final = 4096
 MAX_LABELS: Final = 256
 MAX_MOUNTS: Final = 256
+MAX_DEPTH: Final = 100
+"""Of what cannot be read as it is. The API server takes JSON of 10,000 levels; policies are refused that have 32 (`k8s.policies`)."""
 SECOND: Final = 1_000_000_000
 _MOMENT: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)?")
 _DIGEST: Final = re.compile(r"(?:sha256|sha384|sha512):[0-9a-f]{64,128}")
+_TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}"]', re.DOTALL)
 T = TypeVar("T")
 
 
@@ -28,11 +31,34 @@ class BadAnswerError(Exception):
 
 
 def decode(data: bytes, kind: type[T]) -> T:
-    """JSON as a struct. BadAnswerError where it is not JSON, is nested too deeply, or is of another shape."""
+    """JSON as a struct. BadAnswerError where it is not JSON, or is of another shape. Null stands for what is nested too deeply to be read:
+    one object among others is not to cost them all."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except RecursionError:
+            return msgspec.json.decode(flattened(data), type=kind)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise BadAnswerError(str(error)[:200]) from None
+
+
+def flattened(data: bytes, depth: int = MAX_DEPTH) -> bytes:
+    """JSON with null in place of what is nested deeper than so many levels."""
+    parts: list[bytes] = []
+    level = kept = 0
+    for token in _TOKEN.finditer(data):
+        first = token[0][:1]
+        if token[0] == b'"':
+            return data  # a string without an end: it is no JSON
+        if first in (b"[", b"{"):
+            level += 1
+            if level == depth + 1:
+                parts += data[kept : token.start()], b"null"
+        elif first in (b"]", b"}"):
+            if level == depth + 1:
+                kept = token.end()
+            level -= 1
+    return b"".join((*parts, data[kept:] if level <= depth else b""))
 
 
 def short(text: str | None, limit: int = MAX_TEXT) -> str:

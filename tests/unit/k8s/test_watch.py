@@ -90,7 +90,7 @@ def test_of_more_than_there_is_room_for_the_rest_is_left_out(rigs: Callable[...,
     monkeypatch.setattr(watch, "MAX_LISTED", 10)
     rig = rigs(listed("5", thing("a", "1"), more="next"))
     assert rig.watcher.list_once(60)
-    assert rig.kept.told == [("all", ["a"])]
+    assert rig.kept.told == [("put", "a")], "of the others it is not known whether they are there"
     assert "left out" in rig.said[0]
 
 
@@ -150,7 +150,7 @@ def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(rig
 
 @pytest.mark.parametrize("line", [b"nonsense\n", b"[" * 100_000 + b"\n", b'{"type": 5}\n', b'{"type": "ADDED", "object": []}\n'])
 def test_nonsense_costs_a_try(rigs: Callable[..., Rig], line: bytes) -> None:
-    rig = rigs(listed("5"), Answer(lines=[line]), Answer(lines=[event("ADDED", thing("a", "6"))]))
+    rig = rigs(listed("5"), Answer(lines=[line]), listed("5"), Answer(lines=[event("ADDED", thing("a", "6"))]))
     rig.watcher.start()
     until(lambda: ("put", "a") in rig.kept.told)
 
@@ -160,6 +160,28 @@ def test_one_object_that_cannot_be_read_costs_the_others_nothing(rigs: Callable[
     assert rig.watcher.list_once(60)
     assert rig.kept.told == [("all", ["a"])]
     assert "cannot be read" in rig.said[0]
+
+
+DEEP = b"[" * 5000 + b"]" * 5000
+
+
+def test_one_object_that_is_nested_deeply_costs_the_others_nothing(rigs: Callable[..., Rig]) -> None:
+    """The API server takes more levels than are read."""
+    deep = b'{"metadata": {"name": "deep", "resourceVersion": "6"}, "spec": {"scope": {"exe": %b}}}' % DEEP
+    page = b'{"metadata": {"resourceVersion": "5"}, "items": [%b, {"metadata": {"name": "a"}}]}' % deep
+    lines = [b'{"type": "ADDED", "object": %b}\n' % deep, event("ADDED", thing("b", "7"))]
+    rig = rigs(Answer(body=page), Answer(lines=lines))
+    rig.watcher.start()
+    until(lambda: ("put", "b") in rig.kept.told)
+    assert rig.kept.told == [("all", ["a", "deep"]), ("put", "deep"), ("put", "b")]
+
+
+def test_a_line_that_cannot_be_understood_has_all_listed_again(rigs: Callable[..., Rig]) -> None:
+    """Else the watch would go on from the version before it, and come upon it again."""
+    rig = rigs(listed("5"), Answer(lines=[b"nonsense\n"]), listed("7", thing("a", "6")))
+    rig.watcher.start()
+    until(lambda: ("all", ["a"]) in rig.kept.told)
+    assert rig.versions()[:4] == ["list", "5", "list", "7"]
 
 
 def test_what_cannot_be_listed_is_told(rigs: Callable[..., Rig]) -> None:

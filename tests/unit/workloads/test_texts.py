@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,3 +50,35 @@ def test_bad_answers(data: bytes) -> None:
 
 def test_what_is_not_asked_for_does_not_matter() -> None:
     assert texts.decode(b'{"source": "/a", "destination": "/b", "more": 1}', Mount) == Mount("/a", "/b")
+
+
+DEEP = 100_000
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text('a"\\[]{}é'), lambda inner: st.lists(inner) | st.dictionaries(st.text('"\\[{}]'), inner)
+    )
+)
+def test_what_is_not_nested_deeply_stays_as_it_is(value: object) -> None:
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1)):
+        assert texts.flattened(text.encode()) == text.encode()
+
+
+def test_one_that_is_nested_deeply_costs_no_other_anything() -> None:
+    for opening, closing in ((b"[", b"]"), (b'{"a": ', b"}")):
+        deep = opening * DEEP + b'"]]}[\\""' + closing * DEEP
+        found = texts.decode(b'[{"a": 1, "deep": %b}, {"a": 2}]' % deep, list[dict[str, Any]])
+        assert [one["a"] for one in found] == [1, 2]
+        for _ in range(texts.MAX_DEPTH - 2):
+            (found[0]["deep"],) = found[0]["deep"].values() if isinstance(found[0]["deep"], dict) else found[0]["deep"]
+        assert found[0]["deep"] is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"[" * DEEP, b"]" * DEEP, b"[" * DEEP + b'"' + b'\\"' * DEEP, b"[" * DEEP + b"]" * (DEEP - 1), b"[" * DEEP + b"}" * DEEP + b"x"],
+)
+def test_what_is_nested_deeply_and_no_json(data: bytes) -> None:
+    with pytest.raises(texts.BadAnswerError):
+        texts.decode(data, list[Any])
