@@ -6,6 +6,7 @@ Called by `watch` for every object. Whoever may make a pod or a policy chooses w
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
@@ -23,6 +24,9 @@ MAX_SPEC: Final = 256 << 10
 """Bytes of one policy: what can be read in some seconds, for which others may have to wait."""
 _MIRROR: Final = "kubernetes.io/config.mirror"
 """Of the API server's image of a static pod: the uid that kubelet and runtimes know that pod by."""
+_STATIC_UID: Final = re.compile("[0-9a-f]{32}")
+"""As kubelet makes them. Whoever may make a pod may annotate it so, and with the uid of any other pod: those that the API server gives
+are of another form."""
 
 
 class Meta(msgspec.Struct):
@@ -147,7 +151,8 @@ def pod(data: bytes) -> tuple[str, Pod]:
     """The uid that runtimes know a pod by, and the pod. BadAnswerError where it is none."""
     found = decode(data, _Pod)
     meta = found.metadata
-    uid = (meta.annotations or {}).get(_MIRROR) or meta.uid
+    mirrored = (meta.annotations or {}).get(_MIRROR, "")
+    uid = mirrored if _STATIC_UID.fullmatch(mirrored) else meta.uid
     account, node = short(found.spec.service_account), short(found.spec.node)
     made = Pod(short(meta.name), short(meta.namespace), short(uid), labels(meta.labels), None, account, node)
     return made.uid, made

@@ -118,8 +118,8 @@ class Registry:
             self._update({*known, *now, *gone})
 
     def pods(self, changed: Mapping[str, Pod | None]) -> None:
-        """What the API server says of pods, by their uids, which counts before anybody else's word. None: it has that pod no more. Of one
-        whose containers still run, what was known stays."""
+        """What the API server says of pods, by their uids, which counts before anybody else's word; but where a runtime knows the pod by
+        another name, it is another pod. None: it has that pod no more. Of one whose containers still run, what was known stays."""
         with self._lock:
             for uid, pod in changed.items():
                 if pod is None:
@@ -205,7 +205,8 @@ class Registry:
         sources = [told for _, told in sorted(self._told.items(), key=lambda item: _RANK.get(item[0], len(_RANK)))]
         for path in paths:
             entry, container = self._entries.get(path), joined(self._current(path, [told[path] for told in sources if path in told]))
-            if container is not None and (pod := self._pods.get(uid_of(container))) is not None:
+            pod = self._pods.get(uid_of(container)) if container is not None else None
+            if container is not None and pod is not None and not contradicted(container.pod, pod):
                 container = msgspec.structs.replace(container, pod=pod)
             if container is None:
                 if entry is not None:
@@ -383,6 +384,12 @@ def _above(path: str) -> Iterator[str]:
 def uid_of(container: Container) -> str:
     """The uid of the pod of a container: by its cgroup, where that tells it, else as its runtime says. "": none."""
     return pod_uid(container.cgroup) or (container.pod.uid if container.pod is not None else "")
+
+
+def contradicted(told: Pod | None, pod: Pod) -> bool:
+    """Whether a runtime has told another name or namespace of a pod by its uid than the API server has. Runtimes have them from kubelet; in
+    the API server whoever makes a pod may have it pass for a static one of its node."""
+    return told is not None and told.uid == pod.uid and (told.name not in ("", pod.name) or told.namespace not in ("", pod.namespace))
 
 
 def joined(told: Iterable[Container]) -> Container | None:

@@ -23,9 +23,15 @@ def test_a_pod() -> None:
     assert pod(json.dumps(POD).encode()) == ("u1", Pod("web-1", "shop", "u1", {"tier": "front"}, None, "web", "n1"))
 
 
-def test_a_static_pod_is_known_by_the_uid_that_its_node_gave_it() -> None:
-    mirror = {**POD, "metadata": {**POD["metadata"], "annotations": {"kubernetes.io/config.mirror": "abc"}}}  # type: ignore[dict-item]
-    assert pod(json.dumps(mirror).encode())[0] == "abc"
+STATIC = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    ("mirrored", "uid"), [(STATIC, STATIC), ("0b6d0f6c-7d1b-4c33-9a53-0f2f6a3f9a11", "u1"), (STATIC + "\n", "u1"), ("", "u1")]
+)
+def test_a_static_pod_is_known_by_the_uid_that_its_node_gave_it_and_no_other_pod_by_one_that_it_chose(mirrored: str, uid: str) -> None:
+    mirror = {**POD, "metadata": {**POD["metadata"], "annotations": {"kubernetes.io/config.mirror": mirrored}}}  # type: ignore[dict-item]
+    assert pod(json.dumps(mirror).encode())[0] == uid
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[]", b'{"metadata": {"name": 5}, "spec": {}}', b"\xff", b"[" * 100_000])

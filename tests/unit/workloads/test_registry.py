@@ -430,6 +430,19 @@ def test_what_a_cgroup_says_of_its_pod_counts_before_a_runtimes_word() -> None:
     assert [one.pod for one in rig.registry.containers()] == [front()]
 
 
+@pytest.mark.parametrize(("name", "namespace"), [("web-1", "attackers"), ("other", "shop")])
+def test_a_pod_that_passes_for_another_is_not_that(name: str, namespace: str) -> None:
+    """The API server lets whoever may make pods name the uid of a static one."""
+    rig = Rig()
+    rig.cgroups[POD_CGROUP] = 7
+    told = Container("ab" * 32, POD_CGROUP, cgroup_id=7, pod=Pod("web-1", "shop", UID, {"tier": "front"}))
+    rig.registry.found("cri", [told])
+    rig.registry.pods({UID: msgspec.structs.replace(front("back"), name=name, namespace=namespace)})
+    assert rig.registry.containers() == [told]
+    rig.registry.pods({UID: front()})
+    assert [one.pod for one in rig.registry.containers()] == [front()]
+
+
 def test_a_changed_label_of_a_pod_needs_no_new_tables() -> None:
     rig = Rig()
     rig.cgroups[POD_CGROUP] = 7
