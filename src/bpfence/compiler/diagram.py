@@ -37,6 +37,11 @@ class TooLarge(Exception):  # noqa: N818  control flow inside the compiler, answ
     """A group passes the budget of nodes and edges."""
 
 
+WORK_PER_EDGE: Final = 100
+"""Parts of conditions that may be looked at for each edge of the budget: one large condition may have few edges, and much to do for each.
+Usual policies need less than a hundredth of it."""
+
+
 class Split(NamedTuple):
     """A condition taken apart by its first dimension: where no test is true, per class where that differs, and for some class."""
 
@@ -57,6 +62,7 @@ class Conditions:
         self.truth: list[tuple[int, tuple[int, ...]]] = []  # per test: dimension, classes in which it is true
         self.splits: dict[int, Split] = {}
         self.partial: dict[tuple[int, int], tuple[int, dict[int, int]]] = {}
+        self.work = 0  # parts of conditions that were looked at to restrict them
 
     def copy(self) -> Conditions:
         """The same, before it was bound."""
@@ -203,6 +209,7 @@ class Conditions:
 
     def _restrict_new(self, condition: int, dimension: int) -> tuple[int, dict[int, int]]:
         kind, parts = self.kind[condition], self.parts[condition]
+        self.work += len(parts)
         if kind == _TEST:
             return FALSE, dict.fromkeys(self.truth[parts[0]][1], TRUE)
         if kind == _NOT:
@@ -224,6 +231,7 @@ class Conditions:
             key = tuple(changes)
             if key not in known:
                 replaced = dict(changes)
+                self.work += len(bases)
                 known[key] = combine([*(b for p, b in bases.items() if p not in replaced), *replaced.values()])
             if known[key] != whole:
                 out[number] = known[key]
@@ -292,6 +300,7 @@ class Builder:
         self.confirmed = confirmed
         self.n_events = n_events
         self.budget = budget
+        self.most_work = conditions.work + WORK_PER_EDGE * budget
         self.clauses: list[Clause] = []
         self.first: list[int] = []  # per clause: first dimension of its condition
         self.clause_number: dict[Clause, int] = {}
@@ -309,6 +318,7 @@ class Builder:
 
     def build(self, clauses: Iterable[Clause]) -> Group:
         """TooLarge when it passes the budget."""
+        self.most_work = self.conditions.work + WORK_PER_EDGE * self.budget
         clauses = list(clauses)
         state = tuple(sorted({self.clause(c) for c in clauses if c.condition != FALSE}))
         subject = self.subject(state, False)
@@ -433,6 +443,8 @@ class Builder:
         """`Conditions.split` of a clause, in clauses; -1 is false. By class: (class, (this clause, the clause it becomes))."""
         rule, events, condition = self.clauses[number]
         parts = self.conditions.split(condition)
+        if self.conditions.work > self.most_work:
+            raise TooLarge
 
         def clause(condition: int) -> int:
             return -1 if condition == FALSE else self.clause(Clause(rule, events, condition))

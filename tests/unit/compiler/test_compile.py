@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfence import abi, evaluate, glob
+from bpfence.compiler import diagram
 from bpfence.compiler.compile import Compiled, Limits, compile_policies, with_generation
 from bpfence.compiler.image import Sample, Walker, walk
 from bpfence.errors import CompileError, Location
@@ -262,6 +263,17 @@ def test_too_large_names_the_costliest_rule() -> None:
         compile_policies(PolicySet((Policy(name="p", rules=(*cheap, wide)),)), limits=Limits(edges=50, groups=1))
     assert caught.value.diagnostics[0].location == Location("f", 9, 1)
     assert "'wide'" in caught.value.diagnostics[0].message
+
+
+def test_what_takes_too_long_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each class of the path leaves another condition, and each of these is taken apart by each user: few edges, and much to look at."""
+    choices = [Or((Atom("file.uid", Op.RANGE, (n, n)), Atom("file.path", Op.EQUALS, f"/{n}"))) for n in range(100)]
+    policies = one_rule(And(tuple(choices)))
+    compile_policies(policies)
+    monkeypatch.setattr(diagram, "WORK_PER_EDGE", 1)
+    with pytest.raises(CompileError) as caught:
+        compile_policies(policies)
+    assert [d.code for d in caught.value.diagnostics] == ["too-large"]
 
 
 def test_alternatives_on_ancestors_share_a_bit() -> None:
