@@ -19,6 +19,7 @@ from bpfence.documents.placed import DocumentError, PlacedText
 from bpfence.documents.yaml_nodes import TEXT_TAGS, YamlNode
 from bpfence.errors import Location
 from bpfence.pods.kinds import CONTAINERS, TEMPLATES, USUAL_TEMPLATE
+from bpfence.words import quoted
 
 _TRUE: Final = frozenset({"y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"})
 _FALSE: Final = frozenset({"n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"})
@@ -27,6 +28,8 @@ _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0
 _EXACT: Final = float(1 << 53)
 MAX_DIGITS: Final = 40
 MERGE: Final = "<<"
+PLAIN_TAGS: Final = {"scalar": TEXT_TAGS, "list": ("!", "tag:yaml.org,2002:seq"), "map": ("!", "tag:yaml.org,2002:map")}
+"""Tags that make nothing else of a node than this reads."""
 SMALL: Final = 16
 """Keys of a map that are looked through faster than an index is made."""
 
@@ -320,7 +323,25 @@ def read(data: bytes, file: str) -> Manifest:
             hint = "this looks like a template: give what `helm template` makes of it"
             raise DocumentError(found.location, found.message, hint, found.code) from None
         raise
+    if "!" in text:
+        _refuse_tags(roots)
     return Manifest(roots[0].source if roots else yaml_nodes.placed_text(text, file), roots, json=False, bom=bom)
+
+
+def _refuse_tags(roots: list[YamlNode]) -> None:
+    """Kubernetes makes other values of what has a tag: `!!binary` is decoded, also as a key, `!!bool "true"` is true, `!!merge` merges."""
+    seen: set[int] = set()
+    left = list(roots)
+    while left:
+        node = left.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.tag and node.tag not in PLAIN_TAGS[node.kind]:
+            what = f"{quoted(node.tag)} before a value is a YAML tag: what it makes of the value is not judged"
+            raise DocumentError(node.source.location(node.mark), what, "remove the tag, and write the value that is meant", "yaml-syntax")
+        left += [part for pair in node.pairs for part in pair]
+        left += node.items
 
 
 def _json(text: str, file: str) -> JsonValue | None:

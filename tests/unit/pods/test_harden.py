@@ -181,7 +181,6 @@ POD = "kind: Pod\nmetadata: {name: p}\nspec:\n%s  containers:\n  - name: a\n    
         ("  hostNetwork: true\n", "", Options(level="baseline"), "  hostNetwork: true\n", "Host Namespaces"),
         ("", "    securityContext:\n      capabilities:\n        drop:\n", Options(), "        drop:\n        - ALL\n", ""),
         ("", "    securityContext:\n      allowPrivilegeEscalation: # why\n", Options(), "Escalation: false # why\n", ""),
-        ("  securityContext: !!map ~\n", "", Options(), "!!map ~\n", "not changed"),
     ],
 )  # fmt: skip
 def test_one_thing(pod: str, container: str, options: Options, wanted: str, left: str) -> None:

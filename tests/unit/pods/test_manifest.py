@@ -34,6 +34,25 @@ def test_scalars(text: str, value: Any) -> None:
     assert type(found) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ('k: !!bool "true"', 4), ("k: !!int 0", 4), ('!!binary "aG9zdFBJRA==": true', 1), ('k: !!binary "dHJ1ZQ=="', 4),
+        ("k: !own true", 4),
+        ('!!merge "<<": {k: true}', 1), ("x: {k: [1, !!float 0]}", 12), ("k: !!set {a}", 4), ("k: !!map ~", 4), ("k: &a !!bool 'y'", 4),
+    ],
+)  # fmt: skip
+def test_a_tag_that_makes_another_value_is_refused(text: str, column: int) -> None:
+    with pytest.raises(DocumentError, match="tag") as caught:
+        read(f"a: 1\n---\n{text}\n".encode(), "f")
+    assert (caught.value.diagnostic.location.line, caught.value.diagnostic.location.column) == (3, column)
+
+
+def test_tags_that_say_what_a_value_is_anyway() -> None:
+    made = read(b"k: !!map {!!str a: !!seq [! b, !!str 5]}\nimage: 'a!b'\n", "f")
+    assert plain(made.roots[0]) == {"k": {"a": ["b", "5"]}, "image": "a!b"}
+
+
 def test_json_is_json() -> None:
     made = read(b'{"k": "yes", "l": true, "m": "\\ud83d\\ude00", "n": 0}', "f.json")
     assert plain(made.roots[0]) == {"k": "yes", "l": True, "m": "😀", "n": 0}
