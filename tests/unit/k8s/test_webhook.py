@@ -90,6 +90,15 @@ def test_what_is_no_review(data: bytes) -> None:
         review(data)
 
 
+def test_a_policy_that_is_nested_deeply_is_refused() -> None:
+    """And does not pass as one that could not be checked."""
+    deep = json.dumps(as_stored(made(spec(exe="DEEP")))).replace('"DEEP"', "[" * 5000 + "]" * 5000)
+    request = f'{{"uid": "u", "kind": {{"kind": "SecurityPolicy"}}, "operation": "CREATE", "object": {deep}}}'
+    answer = json.loads(review(f'{{"apiVersion": "v1", "kind": "AdmissionReview", "request": {request}}}'.encode()))["response"]
+    assert answer["allowed"] is False
+    assert "nested more than" in answer["status"]["message"]
+
+
 @pytest.mark.parametrize(("text", "address"), [(":9443", ("0.0.0.0", 9443)), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:1", ("::1", 1))])
 def test_addresses(text: str, address: tuple[str, int]) -> None:
     assert address_of(text) == address
