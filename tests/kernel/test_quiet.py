@@ -351,6 +351,93 @@ def test_a_file_that_leaves_the_folder_while_it_is_noted(folder: Path) -> None:
             assert not writable(folder / "named/secret")
 
 
+MOVES = """\
+import sys
+sys.stdin.readline()
+pid, *groups = sys.argv[1:]
+while True:
+    for group in groups:
+        with open(group + "/cgroup.procs", "w") as procs:
+            procs.write(pid)
+"""
+CHANGING_SECONDS = 2
+
+
+def test_another_subject_while_a_name_is_noted(folder: Path) -> None:
+    """What is noted of a name is noted for the subject that it was found for, though another thread has just brought another about."""
+    names = [folder / f"open/{number}" for number in range(16)]
+    outside("touch", *map(str, names))
+    strict = cgroup_folder(CASE.cgroup) / "strict"
+    strict.mkdir()
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            for name in names:
+                with suppress(PermissionError):
+                    os.close(os.open(name, os.O_WRONLY))
+
+    command = [sys.executable, "-c", MOVES, str(os.getpid()), str(strict), str(strict.parent)]
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    try:
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as mover:
+            assert mover.stdin is not None
+            enter(cgroup_folder("/elsewhere"), mover.pid)
+            for writer in writers:
+                writer.start()
+            mover.stdin.close()
+            time.sleep(CHANGING_SECONDS)
+            assert mover.poll() is None
+            mover.kill()
+    finally:
+        ended.set()
+        for writer in writers:
+            writer.join()
+        go_in("strict")
+        found = [name.name for name in names for _ in range(ROUNDS) if writable(name)]
+        go_in()
+        remove(strict)
+    assert not found
+    assert all(map(writable, names))
+
+
+def test_other_ways_to_a_name(folder: Path) -> None:
+    outside("touch", str(folder / "named/secret"), str(folder / "open/other"))
+    exchange = [str(TRIGGER), "exchange", str(folder / "open/file")]
+    for _ in range(ROUNDS):
+        for place, can in (("open", True), ("closed", False)):
+            held = os.open(folder / place / "file", os.O_PATH)
+            assert writable(Path(f"/proc/self/fd/{held}")) is can
+            os.close(held)
+            assert allowed(lambda place=place: os.close(os.open(folder / place, os.O_TMPFILE | os.O_RDWR))) is can
+        for name, can in (("open/linked", True), ("named/plain", True), ("named/secret!", False), ("closed/new", False)):
+            unnamed = os.open(folder / "open", os.O_TMPFILE | os.O_RDWR)
+            link = partial(os.link, f"/proc/self/fd/{unnamed}", folder / name, src_dir_fd=unnamed)  # with it Python follows the link
+            assert allowed(link) is can
+            os.close(unnamed)
+            outside("rm", "-f", str(folder / name))
+        for name, can in (("open/other", True), ("named/secret", False)):
+            done = subprocess.run([*exchange, str(folder / name)], capture_output=True, text=True, check=False)
+            assert (done.stdout.split() == ["OK"]) is can, done
+
+
+READ_IMPLIES_EXEC = 0x0400000
+
+
+def test_a_protection_that_implies_another(folder: Path) -> None:
+    """READ_IMPLIES_EXEC makes code of what is mapped to be read; a file that is only read is of no interest."""
+    for _ in range(ROUNDS):
+        assert mapped(folder / "plain/file", mmap.PROT_READ)
+        assert mapped(folder / "plain/file", mmap.PROT_WRITE, mmap.PROT_READ)
+        before = LIBC.personality(READ_IMPLIES_EXEC)
+        try:
+            assert not mapped(folder / "plain/file", mmap.PROT_READ)
+            assert not mapped(folder / "plain/file", mmap.PROT_WRITE, mmap.PROT_READ)
+            assert mapped(folder / "open/file", mmap.PROT_READ)
+        finally:
+            LIBC.personality(before)
+
+
 def test_a_followed_file_comes_into_the_folder(folder: Path) -> None:
     outside("ln", str(folder / "followed/file"), str(folder / "open/link"))
     deadline = time.monotonic() + FOLLOWED_SECONDS  # the file has just been made, and the agent looks for it when it hears of that

@@ -340,6 +340,23 @@ def test_messages_of_one_socket() -> None:
                     assert sends_to(made, address(port, ip, family)) is not stopped
 
 
+def sends_all(made: socket.socket, *ports: int) -> int:
+    """How many of some messages sendmmsg(2) sends, each to a port of its own."""
+    names = [ctypes.create_string_buffer(address(port), 16) for port in ports]
+    message = ctypes.create_string_buffer(b"x", 1)
+    vector = (ctypes.c_uint64 * 2)(ctypes.addressof(message), 1)
+    heads = b"".join(struct.pack("<QI4xQQQQi4xI4x", ctypes.addressof(name), 16, ctypes.addressof(vector), 1, 0, 0, 0, 0) for name in names)
+    return int(ctypes.CDLL(None).sendmmsg(made.fileno(), ctypes.create_string_buffer(heads, len(heads)), len(ports), 0))
+
+
+def test_messages_of_one_call() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        for _ in range(ROUNDS):
+            assert sends_all(made, PLAIN, PLAIN, PLAIN) == 3
+            assert sends_all(made, PLAIN, PLAIN, 4501, PLAIN) == 2
+            assert sends_all(made, 4501, PLAIN) == -1
+
+
 def test_messages_of_one_socket_of_both_families() -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as made:
         for _ in range(ROUNDS):
