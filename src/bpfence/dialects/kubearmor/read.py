@@ -135,6 +135,8 @@ class _Shapes:
 
     def __init__(self, report: Report) -> None:
         self.report = report
+        self.misspelt: set[int] = set()
+        """Ids of maps with a key that is not known: it is not also told that the right key is missing."""
 
     def level(self, node: YamlNode, known: Sequence[str] | None, what: str) -> Entries:
         """The entries of a map; null stands for a key that is not there. `known`: the keys that there may be; None: any."""
@@ -152,6 +154,7 @@ class _Shapes:
             elif known is not None and key.text not in known:
                 hint = suggest(key.text, known, "known keys: " + ", ".join(known))
                 self.report.add(key, "unknown-key", f"unknown key {quoted(key.text)} in {what}", hint)
+                self.misspelt.add(id(node))
             else:
                 entries[key.text] = (key, value)
         return {text: entry for text, entry in entries.items() if not entry[1].empty}
@@ -206,7 +209,8 @@ class _Shapes:
         """The value of a key that must be there."""
         if key in entries:
             return entries[key][1]
-        self.report.add(node, "missing-key", f"{what} needs {key!r}", f"add {key}: ...")
+        if id(node) not in self.misspelt:
+            self.report.add(node, "missing-key", f"{what} needs {key!r}", f"add {key}: ...")
         return None
 
 
