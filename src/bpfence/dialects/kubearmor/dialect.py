@@ -79,7 +79,8 @@ class _KubeArmor:
             if not key or not equals:
                 raise UsageError(f"--node-label {label}: write KEY=VALUE")
             node[key] = value
-        return KubeArmorOptions(postures={key: value for key, value in given.items() if key != "labels"}, node=node)
+        postures = {key: value for key, value in given.items() if key not in ("labels", "unknown")}
+        return KubeArmorOptions(postures=postures, node=node, unknown=given["unknown"])
 
     def claims(self, data: bytes) -> bool:
         """Whether there is a document of KubeArmor's API group."""

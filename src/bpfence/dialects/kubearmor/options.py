@@ -22,13 +22,16 @@ FORM: Final = "kubearmor"
 RESOURCES: Final = ("file", "network", "capabilities")
 """What has a posture. That of processes is the posture of files."""
 ACTIONS: Final = ("audit", "block")
+UNKNOWN: Final = ("outside", "audit")
 
 
 class KubeArmorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """`postures`: "file" or "host_file" and so on → audit or block, in containers and on the host; audit where it says nothing. `node`: the
-    labels of this node; None: they are not known, and host policies are taken to be for it."""
+    labels of this node; None: they are not known, and host policies are taken to be for it. `unknown`: what becomes of containers of which
+    it is not known whether a policy is about them: "outside", or "audit": what it would do is reported."""
 
     postures: Mapping[str, str] = {}
+    unknown: str = UNKNOWN[0]
     node: Mapping[str, str] | None = None
 
     def posture(self, resource: str, *, host: bool) -> str:
@@ -47,6 +50,14 @@ OPTIONS: Final = (
         )
         for host in (False, True)
         for resource, what in (("file", "files and programs"), ("network", "sockets"), ("capabilities", "capabilities"))
+    ),
+    Option(
+        ("--unknown-containers",),
+        "unknown",
+        "KubeArmor policies: containers of which it is not known yet whether a policy is about them are outside, or what it would do is"
+        " reported.",
+        UNKNOWN[0],
+        UNKNOWN,
     ),
     Option(
         ("--node-label",),

@@ -52,7 +52,7 @@ def test_options() -> None:
     assert chosen.node is not None
     assert (chosen.node["tier"], chosen.node["kubernetes.io/os"]) == ("front", "plan9")
     assert chosen.node["kubearmor.io/hostname"] == chosen.node["kubernetes.io/hostname"]
-    assert chosen.posture("file", host=False) == "block"
+    assert (chosen.posture("file", host=False), chosen.unknown, chosen.posture("network", host=True)) == ("block", "outside", "audit")
     with pytest.raises(UsageError, match="KEY=VALUE"):
         KUBEARMOR.choose({**GIVEN, "labels": ("tier",)})
 

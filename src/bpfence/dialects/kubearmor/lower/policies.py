@@ -3,8 +3,8 @@
 
 Called by `dialect`. Each policy becomes one of the IR, its entries that block or report become rules. Entries that allow become one rule
 for each resource and all policies together, which denies or reports what none of them covers: an allow list of one policy is widened by
-that of another for the same workload. Block wins over Allow, as any deny does. In containers that may be in a scope, but are not known well
-enough to tell, what would be denied is reported.
+that of another for the same workload. Block wins over Allow, as any deny does. Containers that may be in a scope, but are not known well
+enough to tell, are outside, or what would be done is reported: the user chooses.
 """
 
 from __future__ import annotations
@@ -60,19 +60,21 @@ def warnings(policies: Iterable[KubeArmorPolicy]) -> Iterator[Diagnostic]:
 
 def lowered(policies: Sequence[KubeArmorPolicy], options: KubeArmorOptions) -> tuple[Policy, ...]:
     """The policies of the IR."""
-    made = [policy for one in policies if (policy := _policy(one)).rules]
+    made = [policy for one in policies if (policy := _policy(one, options)).rules]
     posture = _posture(policies, options)
     return (*made, *((posture,) if posture.rules else ()))
 
 
-def _policy(policy: KubeArmorPolicy) -> Policy:
+def _policy(policy: KubeArmorPolicy, options: KubeArmorOptions) -> Policy:
     scope = scopes.scope(policy)
     rules = tuple(rule for entry in policy.entries if entry.action != "Allow" and (rule := _rule(policy, entry, scope)) is not None)
-    return Policy(name=policy.key, scope=scope, doubt=_doubt(scope), rules=rules, location=policy.location)
+    return Policy(name=policy.key, scope=scope, doubt=_doubt(scope, options), rules=rules, location=policy.location)
 
 
-def _doubt(scope: Condition) -> Condition:
-    return untold() if any(atom.op is Op.SELECTS for atom in atoms(scope)) else FALSE
+def _doubt(scope: Condition, options: KubeArmorOptions) -> Condition:
+    """Where every policy may be about a container, tables must tell all of them apart at once: that is what `audit` costs."""
+    asked = options.unknown == "audit" and any(atom.op is Op.SELECTS for atom in atoms(scope))
+    return untold() if asked else FALSE
 
 
 def _rule(policy: KubeArmorPolicy, entry: Entry, scope: Condition) -> Rule | None:
@@ -114,7 +116,7 @@ def _posture(policies: Iterable[KubeArmorPolicy], options: KubeArmorOptions) -> 
     rules = tuple(_posture_rule(host, section, found, options) for (host, section), found in allowed.items())
     scope = disj(dict.fromkeys(scope for found in allowed.values() for scope, _ in found))
     place = rules[0].location if rules else Location("<none>")
-    return Policy(name=POSTURE, scope=scope, doubt=_doubt(scope), rules=rules, location=place)
+    return Policy(name=POSTURE, scope=scope, doubt=_doubt(scope, options), rules=rules, location=place)
 
 
 def _posture_rule(host: bool, section: str, allowed: list[tuple[Condition, Entry]], options: KubeArmorOptions) -> Rule:

@@ -2,7 +2,7 @@
 """The selectors of a policy in, the condition that a process is what the policy is about out; and whether a policy is for this node.
 
 A policy of KubeArmor is about pods, or (in the namespace `container_namespace`) containers that are part of none; a host policy about what
-runs in no container. What is not known of a container decides nothing: see `policies`.
+runs in no container. What becomes of containers that nobody has told of: see `policies`.
 """
 
 from __future__ import annotations

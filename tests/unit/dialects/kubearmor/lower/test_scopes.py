@@ -9,6 +9,7 @@ import pytest
 
 from bpfence.dialects.kubearmor.lower.scopes import missing
 from bpfence.dialects.kubearmor.model import KubeArmorPolicy
+from bpfence.evaluate import verdict
 from bpfence.policy import Action
 from bpfence.workloads.model import Container
 from tests.unit.dialects.kubearmor.corpus import CONTAINER, WEB, decided, document, lowered, pod
@@ -74,13 +75,12 @@ def test_host_policies_are_about_what_runs_in_no_container() -> None:
     assert chosen({}, None, WEB, DOCKER, kind="KubeArmorHostPolicy") == [True, False, False]
 
 
-def test_what_is_not_known_is_reported() -> None:
-    """A container that nobody has told of may be of the policy: what would be denied is told, and nothing is denied."""
-    policies = lowered(document(BLOCK))
+def test_containers_that_nobody_has_told_of() -> None:
+    """A container that nobody has told of may be of the policy: it is outside, or what would be denied is told."""
     unknown = {"event": "process.exec", "process.cgroup": f"/kubepods/{CONTAINER}", "file.path": "/bin/sleep"}
-    from bpfence.evaluate import verdict
 
-    assert verdict(policies, unknown).action is Action.AUDIT
+    assert verdict(lowered(document(BLOCK)), unknown).action is Action.NONE
+    assert verdict(lowered(document(BLOCK), unknown="audit"), unknown).action is Action.AUDIT
 
 
 @pytest.mark.parametrize(
