@@ -16,6 +16,8 @@ HOST_POLICY: Final = "KubeArmorHostPolicy"
 CLUSTER_POLICY: Final = "KubeArmorClusterPolicy"
 NETWORK_POLICY: Final = "KubeArmorNetworkPolicy"
 KINDS: Final = (POLICY, HOST_POLICY, CLUSTER_POLICY)
+HOSTNAME_PATTERN: Final = "kubearmor.io/hostnamereg"
+"""A label of no node: regular expressions of its name."""
 POSTURE: Final = "KubeArmor/DefaultPosture"
 """The policy of the IR that decides what no allow list covers."""
 FORM: Final = "kubearmor"

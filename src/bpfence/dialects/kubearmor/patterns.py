@@ -8,8 +8,14 @@ for a whole part of the path stands for at least one character, so that `/a/*` i
 
 from __future__ import annotations
 
+import re2
+
 from bpfence import glob
 from bpfence.documents.report import TextError
+
+QUIET = re2.Options()
+"""For regular expressions of policies: what is wrong with one is a finding, and not for standard error."""
+QUIET.log_errors = False
 
 
 def translated(pattern: str) -> str:

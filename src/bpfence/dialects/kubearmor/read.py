@@ -13,11 +13,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import re2
+
 from bpfence import names
 from bpfence.conditions.labels import LABEL_KEY
 from bpfence.dialects.kubearmor import patterns
 from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy, Source, Test
-from bpfence.dialects.kubearmor.options import CLUSTER_POLICY, HOST_POLICY, KINDS, NETWORK_POLICY
+from bpfence.dialects.kubearmor.options import CLUSTER_POLICY, HOST_POLICY, HOSTNAME_PATTERN, KINDS, NETWORK_POLICY
+from bpfence.dialects.kubearmor.patterns import QUIET
 from bpfence.documents import yaml_nodes
 from bpfence.documents.files import SourceFile
 from bpfence.documents.placed import DocumentError
@@ -300,7 +303,9 @@ class _Reader(_Shapes):
         if self.kind == HOST_POLICY:
             node = self.required(entries, "nodeSelector", spec, "spec of a KubeArmorHostPolicy")
             given = self.level(node, ("matchLabels",), "nodeSelector") if node is not None else {}
-            return (), tuple(self.labels(given))
+            labels = tuple(self.labels(given))
+            self.hostnames(given)
+            return (), labels
         if "selector" not in entries:
             self.selects_all(spec)
             return (), ()
@@ -327,6 +332,16 @@ class _Reader(_Shapes):
                 self.report.add(place, "bad-value", f"{quoted(key)} cannot be the key of a label", "a key is like app or example.com/app")
             elif text is not None:
                 yield key, text
+
+    def hostnames(self, given: Entries) -> None:
+        """Check regular expressions of names of nodes."""
+        pairs = given["matchLabels"][1].pairs if "matchLabels" in given else []
+        for value in (value for key, value in pairs if key.text == HOSTNAME_PATTERN and value.kind == "scalar"):
+            for text in value.text.split(","):
+                try:
+                    re2.compile(text.strip(), QUIET)
+                except re2.error:
+                    self.report.add(value, "bad-value", f"{quoted(text)} is not a regular expression", "the syntax is that of RE2")
 
     def expression(self, node: YamlNode) -> Test | None:
         entries = self.level(node, ("key", "operator", "values"), "an expression")
@@ -357,8 +372,11 @@ class _Reader(_Shapes):
         if "severity" not in entries:
             return 0
         node = entries["severity"][1]
-        if _kind(node) != "number" or not _NUMBER.fullmatch(node.text):
+        if _kind(node) != "number":
             self.report.add(node, "wrong-type", f"severity must be a number, not {_article(_kind(node))}", "write a number from 1 to 10")
+            return 0
+        if not _NUMBER.fullmatch(node.text):
+            self.report.add(node, "bad-value", f"severity cannot be {quoted(node.text)}", "write a whole number from 1 to 10")
             return 0
         number = int(node.text.replace("_", "")) if len(node.text) < MAX_SEVERITY else MAX_SEVERITY + 1
         if not 1 <= number <= MAX_SEVERITY:

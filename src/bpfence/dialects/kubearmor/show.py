@@ -155,7 +155,7 @@ def _alert(alert: Alert) -> KubeArmorAlert:
         Resource=_resource(alert, path),
         Data=f"lsm={HOOKS[alert.event]}" if alert.event in HOOKS else f"event={alert.event}",
         Enforcer=ENFORCER if blocked else MONITOR,
-        Action=str(own.get("action") or ("Block" if alert.action in ("deny", "kill") else "Audit")),
+        Action=_action(alert, own),
         Result=os.strerror(getattr(errno, alert.errno, errno.EPERM)) if alert.errno is not None else "Passed",
         Cwd=_text(process.get("cwd")),
         TTY=_tty(process.get("tty")),
@@ -163,6 +163,12 @@ def _alert(alert: Alert) -> KubeArmorAlert:
         if process.get("exec_id")
         else UNSET,
     )
+
+
+def _action(alert: Alert, own: Mapping[str, Any]) -> str:
+    """The action of the entry. In audit mode a block is one that was only reported."""
+    action = str(own.get("action") or ("Block" if alert.action in ("deny", "kill") else "Audit"))
+    return "Audit (Block)" if action == "Block" and alert.mode == "audit" else action
 
 
 def _text(value: Any) -> str | UnsetType:

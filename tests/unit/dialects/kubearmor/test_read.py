@@ -130,6 +130,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"file": {"matchPaths": [{"paht": "/a"}]}}, "unknown-key", "path"),
     ({**BLOCK, "action": "block"}, "bad-value", "write Block"),
     ({**BLOCK, "severity": 11}, "bad-value", "from 1 to 10"),
+    ({**BLOCK, "severity": 5.5}, "bad-value", "whole number"),
     ({**BLOCK, "severity": "5"}, "wrong-type", "from 1 to 10"),
     ({**BLOCK, "tags": [2020]}, "wrong-type", "in quotes"),
     ({**BLOCK, "tags": "a"}, "wrong-type", "'- '"),
@@ -174,6 +175,12 @@ def test_what_is_not_enforced_is_refused_or_left_out_and_never_silently(spec: di
     policies, [found] = read(document({**spec, "action": "Audit"}))
     assert (len(policies), policies[0].entries, found.severity) == (1, (), "warning")
     assert "left out" in found.message
+
+
+def test_names_of_nodes_that_are_no_regular_expressions(capfd: pytest.CaptureFixture[str]) -> None:
+    selector = {"nodeSelector": {"matchLabels": {"kubearmor.io/hostnamereg": "a.*,("}}}
+    _, [found] = read(document({**BLOCK, **selector}, "KubeArmorHostPolicy"))
+    assert (found.code, "'('" in found.message, capfd.readouterr().err) == ("bad-value", True, "")
 
 
 def test_sections_that_are_refused_whatever_they_say() -> None:

@@ -66,6 +66,11 @@ def test_what_is_only_reported() -> None:
     assert [found[key] for key in ("Action", "Result", "Enforcer")] == ["Audit", "Passed", "eBPF Monitor"]
 
 
+def test_a_block_in_audit_mode() -> None:
+    found = shown(action="audit", mode="audit", errno=None)
+    assert [found[key] for key in ("Action", "Result", "Enforcer")] == ["Audit (Block)", "Passed", "eBPF Monitor"]
+
+
 def test_the_host_and_its_process_ids() -> None:
     found = shown(dialect={"kubearmor": {**OWN, "kind": "KubeArmorHostPolicy"}}, container=None, k8s=None)
     assert [found[key] for key in ("Type", "PID", "PPID", "HostPID")] == ["MatchedHostPolicy", 42, 41, 42]

@@ -120,6 +120,10 @@ ACTS: Final = (
 """Acts that the kernel reports, and the calls that do them."""
 
 
+_ASKED_FOR: Final[Mapping[str, Condition]] = {"kernel.module": _number("module.requested", 0)}
+"""What an event must be besides to be the act of a call: the kernel asks for modules itself."""
+
+
 def unseen(entry: Entry) -> tuple[str, ...]:
     """System calls of an entry that no event is about, or none that has the path that it asks for."""
     seen = {call for act in ACTS if any(_carries(entry, event) for event in act.events) for call in act.calls}
@@ -204,7 +208,7 @@ def _reported_calls(entry: Entry, scope: Condition, source: Condition) -> Iterat
                 if _carries(entry, event):
                     old = named(entry)
                     either = disj((old, named(entry, NEW_PATH))) if entry.kind and event in ("file.rename", "file.link") else old
-                    yield event, conj((scope, either, source))
+                    yield event, conj((scope, either, source, _ASKED_FOR.get(event, TRUE)))
 
 
 def capability(name: str) -> Condition:

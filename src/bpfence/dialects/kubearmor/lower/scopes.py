@@ -16,14 +16,14 @@ import re2
 from bpfence.conditions.containers import inside, untold
 from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.kubearmor.model import KubeArmorPolicy, Test
-from bpfence.dialects.kubearmor.options import CLUSTER_POLICY
+from bpfence.dialects.kubearmor.options import CLUSTER_POLICY, HOSTNAME_PATTERN
+from bpfence.dialects.kubearmor.patterns import QUIET
 from bpfence.policy import CONTAINER_FIELD, Atom, Condition, Label, Op, Selector, unknown_too
 
 UNORCHESTRATED: Final = "container_namespace"
 CONTAINER_NAME: Final = "kubearmor.io/container.name"
 """A label that no pod has: the name of the container."""
 HOSTNAME: Final = "kubearmor.io/hostname"
-HOSTNAME_PATTERN: Final = "kubearmor.io/hostnamereg"
 _ANY: Final = ("*",)
 _GLOB: Final = re.compile(r"([\\*?\[\]{},])")
 
@@ -100,6 +100,6 @@ def _listed(value: str) -> Iterator[str]:
 
 def _fits(pattern: str, text: str) -> bool:
     try:
-        return re2.fullmatch(pattern, text) is not None
-    except re2.error:
+        return re2.fullmatch(pattern, text, QUIET) is not None
+    except re2.error:  # said by `read`
         return False

@@ -144,6 +144,12 @@ def test_system_calls_that_no_event_is_about_and_those_that_come_along() -> None
     assert unseen(of_path) == ("ptrace",)
 
 
+def test_modules_that_the_kernel_asks_for_are_no_system_calls() -> None:
+    policies = lowered(document({"syscalls": {"matchSyscalls": [{"syscall": ["init_module", "finit_module"]}]}}))
+    found = [decided(policies, "kernel.module", WEB, module__requested=asked).action for asked in (0, 1)]
+    assert found == [Action.AUDIT, Action.NONE]
+
+
 def test_acts_are_events_and_calls_that_there_are() -> None:
     assert {event for act in ACTS for event in act.events} <= EVENT_BY_NAME.keys()
     assert [call for act in ACTS for call in act.calls if not table.known(call)] == []
