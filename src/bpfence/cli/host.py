@@ -80,7 +80,7 @@ COUNTERS: Final = {
 }  # fmt: skip
 """What the kernel's counters mean, in the words of `status`. JSON has their names."""
 
-POLICY_HELP: Final = "A file of policies or Falco rules, or a directory of *.yaml. Repeatable."
+POLICY_HELP: Final = "A file of policies (native, KubeArmor's) or Falco rules, or a directory of *.yaml. Repeatable."
 KUBERNETES_CACHE: Final = Path("/var/lib/bpfence/kubernetes.json")
 mode_option = click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
 policy_option = click.option(
