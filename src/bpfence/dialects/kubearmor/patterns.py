@@ -8,11 +8,18 @@ for a whole part of the path stands for at least one character, so that `/a/*` i
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import re2
 
 from bpfence import glob
+from bpfence.conditions import values
 from bpfence.documents.report import TextError
+from bpfence.fields import FIELD_BY_NAME
+from bpfence.policy import FALSE, Condition
 
+_SPECIAL: Final = re.compile(r"([\\*?\[\]{},])")
 QUIET = re2.Options()
 """For regular expressions of policies: what is wrong with one is a finding, and not for standard error."""
 QUIET.log_errors = False
@@ -53,3 +60,23 @@ def translated(pattern: str) -> str:
     except glob.GlobError as error:
         raise TextError(error.message, error.hint, offset=min(error.position, len(pattern))) from None
     return result
+
+
+def literal(text: str) -> str:
+    """The glob that is nothing but a text."""
+    return _SPECIAL.sub(r"\\\1", text)
+
+
+def condition(pattern: str, field: str) -> Condition:
+    """The condition that a field matches a pattern; FALSE where it never does."""
+    text = translated(pattern)
+    return FALSE if never(text)[0] else values.pattern(FIELD_BY_NAME[field], text)
+
+
+def never(text: str) -> tuple[str, str]:
+    """Why no path is matched by a glob of the IR, and what to write; empty where some may be."""
+    try:
+        values.pattern(FIELD_BY_NAME["file.path"], text)
+    except TextError as problem:
+        return problem.message, problem.hint
+    return "", ""

@@ -508,17 +508,19 @@ class _Reader(_Shapes):
                 _instead(text, "leave the '/' at its end out, or write it under matchDirectories"),
             )
             return None
+        self.reachable(node, patterns.literal(_plain(text)))
         return _plain(text)
 
     def directory(self, node: YamlNode, text: str, section: str = "") -> str | None:
         if not _DIRECTORY.fullmatch(text) or _CONTROL.search(text):
             self.report.add(node, "bad-value", f"{quoted(text)} is no path of a directory", _instead(text, "end it with '/'"))
             return None
+        self.reachable(node, patterns.literal(_plain(text)) + "*")
         return _plain(text)
 
     def pattern(self, node: YamlNode, text: str, section: str = "") -> str | None:
         try:
-            patterns.translated(text)
+            self.reachable(node, patterns.translated(text))
         except TextError as problem:
             self.report.add(node.place(problem.offset), "bad-value", problem.message, problem.hint)
             return None
@@ -529,6 +531,12 @@ class _Reader(_Shapes):
             what, hint = f"{quoted(text)} is a directory, and only files are executed", "write what is in it: **"
             self.report.add(node, "never-matches", what, hint, "warning")
         return text
+
+    def reachable(self, node: YamlNode, text: str) -> None:
+        """Warn of a glob, or a path, that no file has."""
+        message, hint = patterns.never(text)
+        if message:
+            self.report.add(node, "never-matches", message, hint, "warning")
 
     def protocol(self, node: YamlNode, text: str, section: str = "") -> str | None:
         found = text if text in PROTOCOLS else text.lower() if text == text.upper() else text

@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 
 from bpfence import glob
-from bpfence.dialects.kubearmor.patterns import translated
+from bpfence.dialects.kubearmor.patterns import condition, never, translated
 from bpfence.documents.report import TextError
+from bpfence.policy import FALSE
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,10 @@ def test_mistakes(pattern: str, at: int) -> None:
     with pytest.raises(TextError) as caught:
         translated(pattern)
     assert (caught.value.offset, bool(caught.value.hint)) == (at, True)
+
+
+@pytest.mark.parametrize("pattern", ["/a//b", "/a/../b", "/x/./*", "/proc/self/environ"])
+def test_what_no_file_is_named(pattern: str) -> None:
+    assert condition(pattern, "file.path") == FALSE
+    assert all(never(translated(pattern)))
+    assert never("/a/*") == ("", "")

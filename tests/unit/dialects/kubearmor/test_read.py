@@ -13,7 +13,7 @@ from bpfence.dialects.kubearmor.dialect import KUBEARMOR
 from bpfence.dialects.kubearmor.model import Source
 from bpfence.dialects.kubearmor.model import Test as Selected
 from bpfence.dialects.kubearmor.read import CODES, load_sources
-from tests.unit.dialects.kubearmor.corpus import corpus, document, read
+from tests.unit.dialects.kubearmor.corpus import corpus, document, lowered, read
 
 BLOCK: dict[str, Any] = {"action": "Block", "file": {"matchPaths": [{"path": "/a"}]}}
 
@@ -223,6 +223,13 @@ def test_warnings() -> None:
     pattern = {"process": {"matchPatterns": [{"pattern": "/*/pip install *"}, {"pattern": "/a/"}]}}
     policies, found = read(document(pattern))
     assert ([one.code for one in found], len(policies[0].entries)) == (["never-matches"] * 2, 2)
+    named = {
+        "matchPaths": [{"path": "/proc/self/mem"}, {"path": "/a", "fromSource": [{"path": "/b/../c"}]}],
+        "matchDirectories": [{"dir": "/proc/self/"}], "matchPatterns": [{"pattern": "/a/../*"}],
+    }  # fmt: skip
+    policies, found = read(document({"file": named}))
+    assert ([one.code for one in found], len(policies[0].entries)) == (["never-matches"] * 4, 4)
+    assert [rule.name for policy in lowered(document({"file": named})).policies for rule in policy.rules][-1] == "file.matchDirectories[0]"
 
 
 def test_every_code_is_in_the_manual() -> None:

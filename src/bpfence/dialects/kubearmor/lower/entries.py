@@ -6,13 +6,12 @@ Called by `policies`. `decided` is for entries that block or report; `covered` i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from bpfence import abi, names
 from bpfence.conditions import expand
-from bpfence.conditions.values import conj, disj, negation, pattern
+from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.kubearmor import patterns
 from bpfence.dialects.kubearmor.model import Entry, Source
 from bpfence.fields import FIELD_BY_NAME, applies
@@ -35,7 +34,6 @@ UNIX: Final = 1
 _TCP, _MPTCP, _UDP, _ICMP, _ICMPV6, _SCTP, _DCCP = 6, 262, 17, 1, 58, 132, 33
 _STREAM, _DGRAM, _RAW, _RDM, _SEQPACKET, _DCCP_TYPE, _PACKET_TYPE = 1, 2, 3, 4, 5, 6, 10
 _AF_PACKET: Final = 17
-_SPECIAL: Final = re.compile(r"([\\*?\[\]{},])")
 
 
 def _number(field: str, *numbers: int) -> Condition:
@@ -155,12 +153,12 @@ def named(entry: Entry, field: str = PATH) -> Condition:
         case "name":
             return Atom(field, Op.SUFFIX, "/" + entry.value)
         case "pattern":
-            return pattern(FIELD_BY_NAME[field], patterns.translated(entry.value))
+            return patterns.condition(entry.value, field)
     return TRUE
 
 
 def _in_directory(field: str, directory: str, *, recursive: bool) -> Condition:
-    return Atom(field, Op.PREFIX, directory) if recursive else Atom(field, Op.GLOB, _SPECIAL.sub(r"\\\1", directory) + "*")
+    return Atom(field, Op.PREFIX, directory) if recursive else Atom(field, Op.GLOB, patterns.literal(directory) + "*")
 
 
 def _from(sources: Iterable[Source]) -> Condition:

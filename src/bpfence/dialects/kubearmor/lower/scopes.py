@@ -7,7 +7,6 @@ runs in no container. What becomes of containers that nobody has told of: see `p
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -17,7 +16,7 @@ from bpfence.conditions.containers import inside, untold
 from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.kubearmor.model import KubeArmorPolicy, Test
 from bpfence.dialects.kubearmor.options import CLUSTER_POLICY, HOSTNAME_PATTERN
-from bpfence.dialects.kubearmor.patterns import QUIET
+from bpfence.dialects.kubearmor.patterns import QUIET, literal
 from bpfence.policy import CONTAINER_FIELD, Atom, Condition, Label, Op, Selector, unknown_too
 
 UNORCHESTRATED: Final = "container_namespace"
@@ -25,7 +24,6 @@ CONTAINER_NAME: Final = "kubearmor.io/container.name"
 """A label that no pod has: the name of the container."""
 HOSTNAME: Final = "kubearmor.io/hostname"
 _ANY: Final = ("*",)
-_GLOB: Final = re.compile(r"([\\*?\[\]{},])")
 
 
 def scope(policy: KubeArmorPolicy) -> Condition:
@@ -38,16 +36,16 @@ def scope(policy: KubeArmorPolicy) -> Condition:
     single = [_selector("label", test.values[0]) for test in wanted if test.key == "label" and len(test.values) == 1]
     parts: list[Condition] = []
     if policy.kind == CLUSTER_POLICY:
-        base = Selector(namespaces=tuple(map(_literal, namespaces[0])) if namespaces else _ANY)
+        base = Selector(namespaces=tuple(map(literal, namespaces[0])) if namespaces else _ANY)
     elif policy.namespace == UNORCHESTRATED:
         base = Selector()
         parts.append(negation(unknown_too(Selector(namespaces=_ANY), untold())))
     else:
-        base = Selector(namespaces=(_literal(policy.namespace),))
+        base = Selector(namespaces=(literal(policy.namespace),))
     labels = tuple(label for one in single for label in one.labels)
     whole = Selector(names=tuple(name for one in single for name in one.names), namespaces=base.namespaces, labels=labels)
     parts.append(Atom(CONTAINER_FIELD, Op.SELECTS, whole) if whole != Selector() else inside())
-    parts += (Atom(CONTAINER_FIELD, Op.SELECTS, Selector(namespaces=tuple(map(_literal, values)))) for values in namespaces[1:])
+    parts += (Atom(CONTAINER_FIELD, Op.SELECTS, Selector(namespaces=tuple(map(literal, values)))) for values in namespaces[1:])
     parts += (_any(test) for test in wanted if test.key == "label" and len(test.values) > 1)
     parts += (negation(_none(test)) for test in policy.tests if not test.among)
     return conj(parts)
@@ -64,17 +62,12 @@ def _none(test: Test) -> Condition:
 
 def _selector(key: str, value: str) -> Selector:
     if key == "namespace":
-        return Selector(namespaces=(_literal(value),))
+        return Selector(namespaces=(literal(value),))
     label, _, text = value.partition("=")
     if label == CONTAINER_NAME:
         listed = [name.strip() for name in text.removeprefix("[").removesuffix("]").split(",")]
-        return Selector(names=tuple("*" if name == "*" else _literal(name) for name in listed if name))
+        return Selector(names=tuple("*" if name == "*" else literal(name) for name in listed if name))
     return Selector(labels=(Label(label, "in", (text,)),))
-
-
-def _literal(text: str) -> str:
-    """A glob that is nothing but a text."""
-    return _GLOB.sub(r"\\\1", text)
 
 
 # ---- nodes ----
