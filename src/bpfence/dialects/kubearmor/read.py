@@ -44,7 +44,7 @@ CODES: Final[Mapping[str, str]] = {
     "not-utf8": "a file in another encoding",
     "other-acts": "system calls whose acts are reported by whatever call they are done (warning)",
     "other-node": "a host policy for another node (warning)",
-    "selects-nothing-less": "an empty selector: all that there is (warning)",
+    "selects-all": "an empty selector: all that there is (warning)",
     "unknown-key": "a key that the schema of the CRD does not have",
     "wrong-kind": "a document that is no policy of KubeArmor",
     "wrong-type": "a text where a number is needed, a list where a map is needed, and the like",
@@ -321,7 +321,7 @@ class _Reader(_Shapes):
 
     def selects_all(self, node: YamlNode) -> None:
         every = "every pod of every namespace" if self.kind == CLUSTER_POLICY else "every pod of the namespace"
-        self.report.add(node, "selects-nothing-less", f"nothing is selected: the policy is about {every}", "add a selector", "warning")
+        self.report.add(node, "selects-all", f"nothing is selected: the policy is about {every}", "add a selector", "warning")
 
     def labels(self, given: Entries) -> Iterator[tuple[str, str]]:
         if "matchLabels" not in given:

@@ -219,7 +219,7 @@ def test_whole_documents() -> None:
 
 
 def test_warnings() -> None:
-    assert [found.code for found in read(document({**BLOCK, "selector": {}}))[1]] == ["selects-nothing-less"]
+    assert [found.code for found in read(document({**BLOCK, "selector": {}}))[1]] == ["selects-all"]
     pattern = {"process": {"matchPatterns": [{"pattern": "/*/pip install *"}, {"pattern": "/a/"}]}}
     policies, found = read(document(pattern))
     assert ([one.code for one in found], len(policies[0].entries)) == (["never-matches"] * 2, 2)
