@@ -30,7 +30,7 @@ from bpfence.alerts.limit import RateLimiter
 from bpfence.alerts.lines import LineWriter, Source
 from bpfence.compiler.plan import Family
 from bpfence.dialects.dialect import Confirm, View
-from bpfence.dialects.registry import Dialects
+from bpfence.dialects.registry import Dialects, owned, owners
 from bpfence.events.records import signed
 from bpfence.events.source import Observation, Refused, Refuser
 from bpfence.policy import Action, When
@@ -105,7 +105,7 @@ class Pipeline:
     ) -> None:  # fmt: skip
         self._generations = generations
         self._confirms = confirms
-        self._owners = {policy: name for name, dialect in dialects.items() for policy in dialect.policies}
+        self._owners = owners(dialects)
         self._source = source
         self._writer = LineWriter(composer, source)
         self._counts = counts
@@ -227,12 +227,12 @@ class Pipeline:
             return item
         said: dict[tuple[str, str], Said] = {}
         for rule, _ in item.rules:
-            name = rule.confirm or self._owners.get(rule.policy, "")
+            name = rule.confirm or owned(rule.policy, self._owners)
             confirm = self._confirms.get(name) if name else None
             if confirm is None:
                 continue
             try:
-                found = (item.views.get(name) or confirm.view(item.seen)).said(rule.rule)
+                found = (item.views.get(name) or confirm.view(item.seen)).said(rule.policy, rule.rule)
             except Exception as error:  # the alert goes without
                 self._confirms.faults.add(rule.rule, f"what it says in {name} could not be made", error)
                 continue

@@ -69,7 +69,7 @@ class View(Protocol):
     @property
     def refused(self) -> bool: ...
 
-    def said(self, rule: str) -> Said | None:
+    def said(self, policy: str, rule: str) -> Said | None:
         """What a rule says about it, for its alert; None where rule or event are not known."""
 
 
@@ -115,7 +115,8 @@ class Confirm(Protocol):
 class Dialect(Protocol):
     """One policy language.
 
-    `policies`: names that its rules have as policies in alerts, and that no other policy may have. `reads_processes`: confirming reads
+    `policies`: names that its rules have as policies in alerts, and that no other policy may have; one that ends in "/" stands for all that
+    begin with it. `reads_processes`: confirming reads
     memory and files of other processes, so the privileges for it must be kept when others are given up after the start.
     """
 

@@ -38,8 +38,14 @@ def _falco_text() -> Form:
     return line_as_text
 
 
+def _kubearmor() -> Form:
+    from bpfence.dialects.kubearmor.show import line_as_json
+
+    return line_as_json
+
+
 FORMS: Final[Mapping[str, Callable[[], Form]]] = MappingProxyType(
-    {"native": _native, "rich": _rich, "falco": _falco, "falco-text": _falco_text}
+    {"native": _native, "rich": _rich, "falco": _falco, "falco-text": _falco_text, "kubearmor": _kubearmor}
 )
 """The forms by name, each made when it is asked for."""
 

@@ -128,7 +128,7 @@ _INSTEAD: Final = {
         "namespace",
     ): "a policy in a file belongs to the whole host: write scope: {namespace: NAME}",
 }
-_OTHERS: Final = ("TracingPolicy", "TracingPolicyNamespaced", "KubeArmorPolicy", "KubeArmorHostPolicy", "KubeArmorClusterPolicy")
+_OTHERS: Final = ("TracingPolicy", "TracingPolicyNamespaced")
 _FIELDS_HINT: Final = "docs/fields.md lists the fields"
 _EMPTY_UNLESS: Final = "name what is excepted, or remove it"
 _RATE_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KubeArmor's language, in the shape of every dialect. The kernel decides it completely; user space says what an alert is in its words."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from bpfence.conditions.links import FindLinks, Resolver
+from bpfence.dialects.dialect import Confirm, Context
+from bpfence.dialects.facts import Facts
+from bpfence.dialects.kubearmor.options import FORM, NAME, OPTIONS, POSTURE, KubeArmorOptions
+from bpfence.documents.files import SourceFile
+from bpfence.errors import Diagnostic, Location, UsageError
+from bpfence.policy import Policy, PolicySet
+
+if TYPE_CHECKING:
+    from bpfence.dialects.kubearmor.model import KubeArmorPolicy
+    from bpfence.dialects.tools import Tools
+
+_VERSION: Final = re.compile(rb"^[ \t]*[\"']?apiVersion[\"']?[ \t]*:[ \t]*[\"']?security\.kubearmor\.com/", re.MULTILINE)
+_resolver: Final = Resolver()
+_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+class KubeArmorRules:
+    """Policies, and what they are lowered to."""
+
+    def __init__(self, policies: Sequence[KubeArmorPolicy], lowered: PolicySet) -> None:
+        self.given = policies
+        self.policy_set = lowered
+
+    @property
+    def locations(self) -> Sequence[Location]:
+        """Where each policy stands."""
+        return [policy.location for policy in self.given]
+
+    def policies(self, facts: Facts) -> tuple[Policy, ...]:
+        """One of each policy, and one for the postures."""
+        return self.policy_set.policies
+
+    def paths(self) -> Iterable[str]:
+        """Literal paths, and the literal beginnings of patterns."""
+        return _resolver.paths(self.policy_set)
+
+    def resolved(self, find: FindLinks, where: str) -> tuple[KubeArmorRules, list[Diagnostic]]:
+        """The same with other names of paths."""
+        policy_set, told = _resolver.resolved(self.policy_set, find, where)
+        return KubeArmorRules(self.given, policy_set), told
+
+    def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
+        """The policy alone: nobody would confirm what the kernel left out."""
+        yield policy, ()
+
+
+class _KubeArmor:
+    name = NAME
+    title = "KubeArmor policies"
+    policies = (*(f"{word}/" for word in ("KubeArmorPolicy", "KubeArmorHostPolicy", "KubeArmorClusterPolicy")), POSTURE)
+    reads_processes = False
+    options = OPTIONS
+    forms = (FORM,)
+
+    def tools(self) -> Tools:
+        """Those that every language has. Imported when a command asks for them."""
+        from bpfence.dialects.tools import Tools
+
+        return Tools(self)
+
+    def choose(self, given: Mapping[str, Any]) -> KubeArmorOptions:
+        """The options as they were given, with the labels that every node has. UsageError where one cannot be read."""
+        host, machine = platform.node(), platform.machine()
+        node = {"kubearmor.io/hostname": host, "kubernetes.io/hostname": host, "kubernetes.io/os": "linux"}
+        node |= {"kubernetes.io/arch": _ARCHITECTURES.get(machine, machine)}
+        for label in given["labels"]:
+            key, equals, value = label.partition("=")
+            if not key or not equals:
+                raise UsageError(f"--node-label {label}: write KEY=VALUE")
+            node[key] = value
+        postures = {key: value for key, value in given.items() if key not in ("labels", "unknown")}
+        return KubeArmorOptions(postures=postures, node=node, unknown=given["unknown"])
+
+    def claims(self, data: bytes) -> bool:
+        """Whether there is a document of KubeArmor's API group."""
+        return _VERSION.search(data) is not None
+
+    def read(self, sources: Sequence[SourceFile], options: KubeArmorOptions | None) -> tuple[KubeArmorRules, list[Diagnostic]]:
+        """The policies of all files that are for this node."""
+        from bpfence.dialects.kubearmor.lower import policies
+        from bpfence.dialects.kubearmor.read import load_sources
+
+        options = options or KubeArmorOptions()
+        found, diagnostics = load_sources(sources)
+        chosen, elsewhere = policies.here(found, options)
+        rules = KubeArmorRules(chosen, PolicySet(policies.lowered(chosen, options)))
+        return rules, [*diagnostics, *elsewhere, *policies.warnings(chosen)]
+
+    def confirm(self, context: Context) -> Confirm | None:
+        """Confirms nothing, and says what alerts are in KubeArmor's words."""
+        from bpfence.dialects.kubearmor.confirm import Confirmed
+
+        return Confirmed(context.kept)
+
+
+KUBEARMOR: Final = _KubeArmor()

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One entry of a policy in, the events that it is about and the condition on each of them out.
+
+Called by `policies`. `decided` is for entries that block or report; `covered` is what an entry of an allow list lets through. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from bpfence import abi, names
+from bpfence.conditions import expand
+from bpfence.conditions.values import conj, disj, negation
+from bpfence.dialects.kubearmor import patterns
+from bpfence.dialects.kubearmor.model import Entry, Source
+from bpfence.fields import FIELD_BY_NAME, applies
+from bpfence.policy import FALSE, TRUE, Atom, Condition, Op
+
+PATH: Final = "file.path"
+NEW_PATH: Final = "file.new_path"
+PROGRAM: Final = "process.exe"
+WHOLE: Final = ("file.modify", "file.read")
+"""What an entry about a file is about that does not say readOnly: every change, and use of descriptors from before."""
+ANY_USE: Final = ("file.open", "file.mmap")
+"""And these for whatever use."""
+CHANGES: Final = ("file.modify",)
+FROM_BEFORE: Final = ("file.permission", "file.mmap", "file.mprotect")
+"""Use of a descriptor that may be older than the policy: nothing that an allow list is asked about."""
+SOCKETS: Final = ("net.create", "net.bind", "net.listen", "net.connect", "net.accept", "net.send")
+REPORTED_SOCKETS: Final = ("net.create", "net.connect", "net.accept")
+"""Where an entry only reports: not each message."""
+UNIX: Final = 1
+_TCP, _MPTCP, _UDP, _ICMP, _ICMPV6, _SCTP, _DCCP = 6, 262, 17, 1, 58, 132, 33
+_STREAM, _DGRAM, _RAW, _RDM, _SEQPACKET, _DCCP_TYPE, _PACKET_TYPE = 1, 2, 3, 4, 5, 6, 10
+_AF_PACKET: Final = 17
+
+
+def _number(field: str, *numbers: int) -> Condition:
+    return disj(Atom(field, Op.RANGE, (number, number)) for number in numbers)
+
+
+PROTOCOLS: Final[Mapping[str, Condition]] = {
+    "tcp": _number("net.protocol", _TCP, _MPTCP),
+    "udp": _number("net.protocol", _UDP),
+    "icmp": _number("net.protocol", _ICMP),
+    "icmpv6": _number("net.protocol", _ICMPV6),
+    "sctp": _number("net.protocol", _SCTP),
+    "dccp": disj((_number("net.protocol", _DCCP), _number("net.type", _DCCP_TYPE))),
+    "raw": _number("net.type", _RAW),
+    "stream": _number("net.type", _STREAM),
+    "dgram": _number("net.type", _DGRAM),
+    "rdm": _number("net.type", _RDM),
+    "seqpacket": _number("net.type", _SEQPACKET),
+    "packet": disj((_number("net.family", _AF_PACKET), _number("net.type", _PACKET_TYPE))),
+    "all": TRUE,
+}
+"""Protocols by name: those of the internet by their number, whatever the type of the socket; the others by type."""
+
+
+class Act(NamedTuple):
+    """System calls that do one thing, and the events that it is. A call that does more than one thing is in several."""
+
+    events: tuple[str, ...]
+    calls: tuple[str, ...]
+
+
+def _act(events: str, calls: str) -> Act:
+    return Act(tuple(events.split()), tuple(calls.split()))
+
+
+ACTS: Final = (
+    _act("file.open", "open openat openat2 creat open_by_handle_at"),
+    _act("file.create", "mknod mknodat"),
+    _act("file.unlink", "unlink unlinkat"),
+    _act("file.rmdir", "rmdir unlinkat"),
+    _act("file.mkdir", "mkdir mkdirat"),
+    _act("file.rename", "rename renameat renameat2"),
+    _act("file.link", "link linkat"),
+    _act("file.symlink", "symlink symlinkat"),
+    _act("file.chmod", "chmod fchmod fchmodat fchmodat2"),
+    _act("file.chown", "chown fchown lchown fchownat"),
+    _act("file.truncate", "truncate ftruncate"),
+    _act("file.setxattr", "setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat"),
+    _act("file.setattr", "utime utimes futimesat utimensat file_setattr"),
+    _act("process.exec", "execve execveat"),
+    _act("process.fork", "fork vfork clone clone3"),
+    _act("process.signal", "kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal"),
+    _act("process.trace", "ptrace"),
+    _act("process.setuid", "setuid setreuid setresuid setfsuid"),
+    _act("process.setgid", "setgid setregid setresgid setfsgid"),
+    _act("process.unshare", "unshare"),
+    _act("process.setns", "setns"),
+    _act("process.prctl", "prctl"),
+    _act("process.capset", "capset"),
+    _act("process.chroot", "chroot"),
+    _act("process.chdir", "chdir fchdir"),
+    _act("process.setsid", "setsid"),
+    _act("net.create", "socket socketpair"),
+    _act("net.bind", "bind"),
+    _act("net.listen", "listen"),
+    _act("net.connect", "connect"),
+    _act("net.accept", "accept accept4"),
+    _act("net.send", "sendto sendmsg sendmmsg"),
+    _act("ipc.msgsnd", "msgsnd"),
+    _act("ipc.shmat", "shmat"),
+    _act("kernel.module", "init_module finit_module"),
+    _act("kernel.kexec", "kexec_load kexec_file_load"),
+    _act("kernel.mount", "mount move_mount"),
+    _act("kernel.umount", "umount umount2"),
+    _act("kernel.pivot_root", "pivot_root"),
+    _act("kernel.bpf", "bpf"),
+    _act("kernel.perf", "perf_event_open"),
+    _act("kernel.memfd", "memfd_create"),
+    _act("kernel.userfaultfd", "userfaultfd"),
+    _act("kernel.io_uring_setup", "io_uring_setup"),
+)
+"""Acts that the kernel reports, and the calls that do them."""
+
+
+_ASKED_FOR: Final[Mapping[str, Condition]] = {"kernel.module": _number("module.requested", 0)}
+"""What an event must be besides to be the act of a call: the kernel asks for modules itself."""
+
+
+def unseen(entry: Entry) -> tuple[str, ...]:
+    """System calls of an entry that no event is about, or none that has the path that it asks for."""
+    seen = {call for act in ACTS if any(_carries(entry, event) for event in act.events) for call in act.calls}
+    return tuple(call for call in dict.fromkeys(entry.calls) if call not in seen)
+
+
+def seen_too(entry: Entry) -> tuple[str, ...]:
+    """System calls that an entry does not name, and that are reported as well: they do what a call does that it names."""
+    named = set(entry.calls)
+    return tuple(dict.fromkeys(call for act in ACTS if named & set(act.calls) for call in act.calls if call not in named))
+
+
+def _carries(entry: Entry, event: str) -> bool:
+    return not entry.kind or applies(FIELD_BY_NAME[PATH], event)
+
+
+# ---- conditions ----
+
+
+def named(entry: Entry, field: str = PATH) -> Condition:
+    """The condition that a path is one that the entry names."""
+    match entry.kind:
+        case "path":
+            return Atom(field, Op.EQUALS, entry.value)
+        case "dir":
+            # The directory itself as well: whoever renames it away or puts another in its place has everything in it.
+            own = (Atom(field, Op.EQUALS, entry.value.rstrip("/") or "/"),) if entry.section != "process" else ()
+            return disj((*own, _in_directory(field, entry.value, recursive=entry.recursive)))
+        case "name":
+            return Atom(field, Op.SUFFIX, "/" + entry.value)
+        case "pattern":
+            return patterns.condition(entry.value, field)
+    return TRUE
+
+
+def _in_directory(field: str, directory: str, *, recursive: bool) -> Condition:
+    return Atom(field, Op.PREFIX, directory) if recursive else Atom(field, Op.GLOB, patterns.literal(directory) + "*")
+
+
+def _from(sources: Iterable[Source]) -> Condition:
+    """The condition that a program is one of the sources: on exec, the one that calls it."""
+    made = [
+        _in_directory(PROGRAM, source.path, recursive=source.recursive)
+        if source.path.endswith("/")
+        else Atom(PROGRAM, Op.EQUALS, source.path)
+        for source in sources
+    ]
+    return disj(made) if made else TRUE
+
+
+_OWNER: Final = Atom("process.uid", Op.SAME, "file.uid")
+
+
+def decided(entry: Entry, scope: Condition) -> dict[str, Condition]:
+    """The condition on each event on which the entry blocks or reports. Where it says ownerOnly, that is who does not own the file."""
+    source = _from(entry.sources)
+    match entry.section:
+        case "process" | "file":
+            stranger = negation(_OWNER) if entry.owner_only else TRUE
+            body = conj((named(entry), source, stranger))
+            if entry.section == "process":
+                return expand.event_conditions(("process.exec",), scope, body)
+            each = expand.event_conditions(CHANGES if entry.read_only else WHOLE, scope, body)
+            if not entry.read_only:
+                each |= expand.event_conditions(ANY_USE, scope, body)
+            if entry.owner_only and "file.chown" in each:
+                # There file.uid is the new owner: whoever it would be told by may just have been made it.
+                each |= expand.event_conditions(("file.chown",), scope, conj((named(entry), source)))
+            return each
+        case "network":
+            on = REPORTED_SOCKETS if entry.action == "Audit" else SOCKETS
+            return expand.event_conditions(on, scope, conj((PROTOCOLS[entry.value], source)))
+        case "capabilities":
+            return expand.event_conditions(("process.capable",), scope, conj((capability(entry.value), source)))
+    return dict(_reported_calls(entry, scope, source))
+
+
+def _reported_calls(entry: Entry, scope: Condition, source: Condition) -> Iterator[tuple[str, Condition]]:
+    for act in ACTS:
+        if set(act.calls) & set(entry.calls):
+            for event in act.events:
+                if _carries(entry, event):
+                    old = named(entry)
+                    either = disj((old, named(entry, NEW_PATH))) if entry.kind and event in ("file.rename", "file.link") else old
+                    yield event, conj((scope, either, source, _ASKED_FOR.get(event, TRUE)))
+
+
+def capability(name: str) -> Condition:
+    """The condition that a capability is asked for."""
+    number = names.number("capability", name)
+    assert number is not None, name
+    return _number("capability", number)
+
+
+# ---- allow lists ----
+
+RESOURCE_EVENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "process": ("process.exec",),
+    "file": tuple(event for event in expand.events_of("file.modify") if event not in FROM_BEFORE),
+    "network": SOCKETS,
+    "capabilities": ("process.capable",),
+}
+"""Sections that have allow lists, and the events that a posture is about."""
+_EXECUTED: Final = Atom("file.access", Op.ANYBITS, abi.ACCESS_EXEC)
+_CHANGED: Final = Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE | abi.ACCESS_TRUNCATE | abi.ACCESS_CREATED)
+
+
+def covered(entry: Entry, event: str, field: str = PATH) -> Condition:
+    """The condition that an entry of an allow list lets an act through. `field`: which of its paths, where the event has two."""
+    source = _from(entry.sources)
+    match entry.section:
+        case "process" | "file":
+            parts = [named(entry, field), source]
+            if entry.owner_only:
+                parts.append(_OWNER if event != "file.chown" else FALSE)
+            if entry.read_only:
+                parts.append(negation(_CHANGED) if event == "file.open" else FALSE)
+            return conj(parts)
+        case "network":
+            return conj((PROTOCOLS[entry.value], source))
+    return conj((capability(entry.value), source))
+
+
+def uncovered(section: str, event: str, allowed: Sequence[tuple[Condition, Entry]]) -> Condition:
+    """The condition that no entry of the allow lists lets an act through. `allowed`: entries, each with the scope of its policy."""
+    names_ = (PATH, NEW_PATH) if event in ("file.rename", "file.link") else (PATH,)
+    alike = len({scope for scope, _ in allowed}) == 1  # then whoever is asked is in the scope
+    open_ = disj(
+        negation(disj(conj((TRUE if alike else scope, covered(entry, event, name))) for scope, entry in allowed)) for name in names_
+    )
+    if section == "network":
+        return conj((negation(_number("net.family", UNIX)), open_))
+    # A program that is executed is opened for it; that is for the list of programs to decide.
+    return conj((negation(_EXECUTED), open_)) if event == "file.open" else open_

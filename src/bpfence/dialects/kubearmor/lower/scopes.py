@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The selectors of a policy in, the condition that a process is what the policy is about out; and whether a policy is for this node.
+
+A policy of KubeArmor is about pods, or (in the namespace `container_namespace`) containers that are part of none; a host policy about what
+runs in no container. What becomes of containers that nobody has told of: see `policies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import re2
+
+from bpfence.conditions.containers import inside, untold
+from bpfence.conditions.values import conj, disj, negation
+from bpfence.dialects.kubearmor.model import KubeArmorPolicy, Test
+from bpfence.dialects.kubearmor.options import CLUSTER_POLICY, HOSTNAME_PATTERN
+from bpfence.dialects.kubearmor.patterns import QUIET, literal
+from bpfence.policy import CONTAINER_FIELD, Atom, Condition, Label, Op, Selector, unknown_too
+
+UNORCHESTRATED: Final = "container_namespace"
+CONTAINER_NAME: Final = "kubearmor.io/container.name"
+"""A label that no pod has: the name of the container."""
+HOSTNAME: Final = "kubearmor.io/hostname"
+_ANY: Final = ("*",)
+
+
+def scope(policy: KubeArmorPolicy) -> Condition:
+    """The condition that the acting process is in the policy's scope."""
+    if policy.host:
+        return negation(inside())
+    wanted = [test for test in policy.tests if test.among]
+    # One selector for all that is plainly required: each more is a class of containers more.
+    namespaces = [test.values for test in wanted if test.key == "namespace"]
+    single = [_selector("label", test.values[0]) for test in wanted if test.key == "label" and len(test.values) == 1]
+    parts: list[Condition] = []
+    if policy.kind == CLUSTER_POLICY:
+        base = Selector(namespaces=tuple(map(literal, namespaces[0])) if namespaces else _ANY)
+    elif policy.namespace == UNORCHESTRATED:
+        base = Selector()
+        parts.append(negation(unknown_too(Selector(namespaces=_ANY), untold())))
+    else:
+        base = Selector(namespaces=(literal(policy.namespace),))
+    labels = tuple(label for one in single for label in one.labels)
+    whole = Selector(names=tuple(name for one in single for name in one.names), namespaces=base.namespaces, labels=labels)
+    parts.append(Atom(CONTAINER_FIELD, Op.SELECTS, whole) if whole != Selector() else inside())
+    parts += (Atom(CONTAINER_FIELD, Op.SELECTS, Selector(namespaces=tuple(map(literal, values)))) for values in namespaces[1:])
+    parts += (_any(test) for test in wanted if test.key == "label" and len(test.values) > 1)
+    parts += (negation(_none(test)) for test in policy.tests if not test.among)
+    return conj(parts)
+
+
+def _any(test: Test) -> Condition:
+    return disj(Atom(CONTAINER_FIELD, Op.SELECTS, _selector(test.key, value)) for value in test.values)
+
+
+def _none(test: Test) -> Condition:
+    """That one of the values holds, or may: what is left out is left out where it is not known, too."""
+    return disj(unknown_too(_selector(test.key, value), untold()) for value in test.values)
+
+
+def _selector(key: str, value: str) -> Selector:
+    if key == "namespace":
+        return Selector(namespaces=(literal(value),))
+    label, _, text = value.partition("=")
+    if label == CONTAINER_NAME:
+        listed = [name.strip() for name in text.removeprefix("[").removesuffix("]").split(",")]
+        return Selector(names=tuple("*" if name == "*" else literal(name) for name in listed if name))
+    return Selector(labels=(Label(label, "in", (text,)),))
+
+
+# ---- nodes ----
+
+
+def missing(policy: KubeArmorPolicy, labels: Mapping[str, str]) -> tuple[str, str] | None:
+    """The label that a host policy asks for and that a node with `labels` does not have; None where it is for the node."""
+    return next(((key, value) for key, value in policy.node if not _has(key, value, labels)), None)
+
+
+def _has(key: str, value: str, labels: Mapping[str, str]) -> bool:
+    own = labels.get(HOSTNAME if key == HOSTNAME_PATTERN else key)
+    if own is None:
+        return False
+    if key == HOSTNAME_PATTERN:
+        return any(_fits(text, own) for text in _listed(value))
+    return value == "*" or own in ((value, *_listed(value)) if key == HOSTNAME else (value,))
+
+
+def _listed(value: str) -> Iterator[str]:
+    return (part.strip() for part in value.split(","))
+
+
+def _fits(pattern: str, text: str) -> bool:
+    try:
+        return re2.fullmatch(pattern, text, QUIET) is not None
+    except re2.error:  # said by `read`
+        return False

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing in, the shapes of KubeArmor's policies out: what `read` makes and `lower` takes.
+
+What stood outside has been handed down already: each entry has its own action, severity, tags and message.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from bpfence.dialects.kubearmor.options import HOST_POLICY
+from bpfence.errors import Location
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where an act comes from: the program at a path, or those in a directory (`path` ends in "/"), those below it too if `recursive`."""
+
+    path: str
+    recursive: bool = False
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a policy.
+
+    `section` is process, file, network, capabilities or syscalls, `where` the entry in the policy ("file.matchPaths[0]"). `kind` says what
+    `value` is: a path, a dir (with "/" at its end), the name of a program, a pattern, a protocol or a capability; "" for system calls of
+    any file. `sources`: no test where there are none.
+    """
+
+    section: str
+    where: str
+    kind: str
+    value: str
+    recursive: bool = False
+    read_only: bool = False
+    owner_only: bool = False
+    sources: tuple[Source, ...] = ()
+    calls: tuple[str, ...] = ()
+    action: str = "Block"
+    severity: int = 1
+    tags: tuple[str, ...] = ()
+    message: str = ""
+    location: Location = Location("<none>")
+
+
+class Test(msgspec.Struct, frozen=True):
+    """A test on the workload. `key` is "namespace" or "label"; a label's values are pairs "key=value". `among`: one of them holds; else
+    none does."""
+
+    key: str
+    values: tuple[str, ...]
+    among: bool = True
+
+
+class KubeArmorPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """One policy. `kind` is one of options.KINDS; `tests` are all required; `node`: labels that the node must have, of a host policy."""
+
+    kind: str
+    name: str
+    namespace: str = ""
+    tests: tuple[Test, ...] = ()
+    node: tuple[tuple[str, str], ...] = ()
+    entries: tuple[Entry, ...] = ()
+    location: Location = Location("<none>")
+
+    @property
+    def key(self) -> str:
+        """What alerts call it, unique among all policies. No native policy has a "/" after such a word in its name."""
+        return "/".join(part for part in (self.kind, self.namespace, self.name) if part)
+
+    @property
+    def host(self) -> bool:
+        """It is about the host and not about containers."""
+        return self.kind == HOST_POLICY

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user may choose of KubeArmor's policies, and the names that they go under. Light: every command imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from bpfence.dialects.option import Option
+
+NAME: Final = "kubearmor"
+POLICY: Final = "KubeArmorPolicy"
+HOST_POLICY: Final = "KubeArmorHostPolicy"
+CLUSTER_POLICY: Final = "KubeArmorClusterPolicy"
+NETWORK_POLICY: Final = "KubeArmorNetworkPolicy"
+KINDS: Final = (POLICY, HOST_POLICY, CLUSTER_POLICY)
+HOSTNAME_PATTERN: Final = "kubearmor.io/hostnamereg"
+"""A label of no node: regular expressions of its name."""
+POSTURE: Final = "KubeArmor/DefaultPosture"
+"""The policy of the IR that decides what no allow list covers."""
+FORM: Final = "kubearmor"
+RESOURCES: Final = ("file", "network", "capabilities")
+"""What has a posture. That of processes is the posture of files."""
+ACTIONS: Final = ("audit", "block")
+UNKNOWN: Final = ("outside", "audit")
+
+
+class KubeArmorOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """`postures`: "file" or "host_file" and so on → audit or block, in containers and on the host; audit where it says nothing. `node`: the
+    labels of this node; None: they are not known, and host policies are taken to be for it. `unknown`: what becomes of containers of which
+    it is not known whether a policy is about them: "outside", or "audit": what it would do is reported."""
+
+    postures: Mapping[str, str] = {}
+    unknown: str = UNKNOWN[0]
+    node: Mapping[str, str] | None = None
+
+    def posture(self, resource: str, *, host: bool) -> str:
+        """What becomes of acts that no allow list covers: audit or block."""
+        return self.postures.get(f"host_{resource}" if host else resource, ACTIONS[0])
+
+
+OPTIONS: Final = (
+    *(
+        Option(
+            (f"--{'host-' if host else ''}default-{resource}-posture",),
+            f"{'host_' if host else ''}{resource}",
+            f"KubeArmor policies: what becomes of {what} that no allow list covers, {'on the host' if host else 'in containers'}.",
+            ACTIONS[0],
+            ACTIONS,
+        )
+        for host in (False, True)
+        for resource, what in (("file", "files and programs"), ("network", "sockets"), ("capabilities", "capabilities"))
+    ),
+    Option(
+        ("--unknown-containers",),
+        "unknown",
+        "KubeArmor policies: containers of which it is not known yet whether a policy is about them are outside, or what it would do is"
+        " reported.",
+        UNKNOWN[0],
+        UNKNOWN,
+    ),
+    Option(
+        ("--node-label",),
+        "labels",
+        "KubeArmor host policies: a label of this node, beside those of its name, system and architecture. Repeatable.",
+        (),
+        many=True,
+        metavar="KEY=VALUE",
+    ),
+)
+"""The options of `run`, `exec` and `test`."""

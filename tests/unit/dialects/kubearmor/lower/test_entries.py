@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What entries block, report and let through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bpfence import abi
+from bpfence.dialects.kubearmor.lower.entries import ACTS, PROTOCOLS, seen_too, unseen
+from bpfence.dialects.kubearmor.model import Entry
+from bpfence.dialects.kubearmor.read import PROTOCOLS as READ_PROTOCOLS
+from bpfence.fields import EVENT_BY_NAME
+from bpfence.policy import Action, PolicySet
+from bpfence.syscalls import table
+from tests.unit.dialects.kubearmor.corpus import WEB, decided, document, lowered
+
+READ, WRITE = abi.ACCESS_READ, abi.ACCESS_WRITE
+SOURCE = [{"path": "/bin/cat"}, {"dir": "/opt/"}, {"dir": "/srv/", "recursive": True}]
+
+
+def entry(section: str, key: str, action: str = "Block", **given: Any) -> PolicySet:
+    return lowered(document({section: {key: [given]}, "action": action}))
+
+
+def denied(policies: PolicySet, event: str, **fields: Any) -> bool:
+    found = decided(policies, event, WEB, **fields)
+    assert found.action in (Action.NONE, Action.DENY)
+    assert found.errno == (13 if found.action is Action.DENY else 0)
+    return found.action is Action.DENY
+
+
+def opened(policies: PolicySet, path: str, access: int = READ, **fields: Any) -> bool:
+    return denied(policies, "file.open", file__path=path, file__access=access, **fields)
+
+
+def test_a_file_is_closed_to_every_use() -> None:
+    policies = entry("file", "matchPaths", path="/a/b")
+    assert [opened(policies, path, access) for path in ("/a/b", "/a/bc") for access in (READ, WRITE, abi.ACCESS_EXEC)] == [True] * 3 + [
+        False
+    ] * 3
+    for event in ("file.unlink", "file.chmod", "file.truncate", "file.create", "file.mmap", "file.setattr"):
+        assert (denied(policies, event, file__path="/a/b"), denied(policies, event, file__path="/x")) == (True, False)
+    for names in (("/a/b", "/x"), ("/x", "/a/b")):
+        assert denied(policies, "file.rename", file__path=names[0], file__new_path=names[1])
+    assert denied(policies, "file.permission", file__path="/a/b", file__access=READ)
+
+
+def test_read_only() -> None:
+    policies = entry("file", "matchPaths", path="/a/b", readOnly=True)
+    assert [opened(policies, "/a/b", access) for access in (READ, WRITE, abi.ACCESS_TRUNCATE, abi.ACCESS_CREATED)] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert denied(policies, "file.mmap", file__path="/a/b", file__shared=1, file__prot=2)
+    assert not denied(policies, "file.mmap", file__path="/a/b", file__shared=0, file__prot=3)
+
+
+def test_directories() -> None:
+    flat, deep = entry("file", "matchDirectories", dir="/a/[b]/"), entry("file", "matchDirectories", dir="/a/b/", recursive=True)
+    assert [opened(flat, path) for path in ("/a/[b]/x", "/a/[b]", "/a/[b]/x/y", "/a/b/x")] == [True, True, False, False]
+    assert [opened(deep, path) for path in ("/a/b/x", "/a/b/x/y", "/a/b", "/a/bc")] == [True, True, True, False]
+    assert denied(deep, "file.rename", file__path="/a/b", file__new_path="/c")
+    programs = entry("process", "matchDirectories", dir="/a/")
+    assert [denied(programs, "process.exec", file__path=path) for path in ("/a/x", "/a/x/y", "/a")] == [True, False, False]
+    root = entry("file", "matchDirectories", dir="/")
+    assert [opened(root, path) for path in ("/x", "/x/y")] == [True, False]
+
+
+def test_patterns_and_names() -> None:
+    policies = entry("process", "matchPatterns", pattern="/**/nmap")
+    assert [denied(policies, "process.exec", file__path=path) for path in ("/usr/bin/nmap", "/nmap", "/usr/bin/nmapx")] == [
+        True,
+        False,
+        False,
+    ]
+    named = entry("process", "matchPaths", execname="nmap")
+    assert [denied(named, "process.exec", file__path=path) for path in ("/usr/bin/nmap", "/nmap", "/xnmap")] == [True, True, False]
+
+
+@pytest.mark.parametrize("section", ["file", "process"])
+def test_sources(section: str) -> None:
+    policies = entry(section, "matchPaths", path="/a", fromSource=SOURCE)
+    event = "file.open" if section == "file" else "process.exec"
+    programs = ("/bin/cat", "/opt/x", "/srv/x/y", "/opt/x/y", "/bin/ls")
+    found = [denied(policies, event, file__path="/a", file__access=READ, process__exe=exe) for exe in programs]
+    assert found == [True, True, True, False, False]
+
+
+def test_owners_are_let_alone_and_nobody_else() -> None:
+    policies = entry("file", "matchPaths", path="/a", ownerOnly=True)
+    for event in ("file.open", "file.unlink"):
+        found = [denied(policies, event, file__path="/a", process__uid=uid, file__uid=1000) for uid in (0, 1000)]
+        assert found == [True, False]
+    assert denied(policies, "file.chown", file__path="/a", process__uid=1000, file__uid=1000)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kind", "held"),
+    [
+        ("tcp", (2, 1, 6), True), ("tcp", (10, 1, 262), True), ("tcp", (1, 1, 0), False), ("tcp", (2, 2, 17), False),
+        ("udp", (2, 2, 17), True), ("udp", (1, 2, 0), False), ("raw", (2, 3, 1), True), ("icmp", (2, 3, 1), True),
+        ("icmp", (2, 2, 1), True),
+        ("icmpv6", (10, 3, 58), True), ("sctp", (2, 1, 132), True), ("dccp", (2, 6, 33), True), ("stream", (1, 1, 0), True),
+        ("dgram", (1, 2, 0), True), ("seqpacket", (1, 5, 0), True), ("rdm", (30, 4, 0), True),
+        ("packet", (17, 3, 768), True), ("all", (16, 3, 0), True),
+    ],
+)  # fmt: skip
+def test_protocols(protocol: str, kind: tuple[int, int, int], held: bool) -> None:
+    policies = entry("network", "matchProtocols", protocol=protocol)
+    given = dict(zip(("net__family", "net__type", "net__protocol"), kind, strict=True))
+    for event in ("net.create", "net.connect", "net.send"):
+        assert denied(policies, event, **given) is held
+    assert set(PROTOCOLS) == set(READ_PROTOCOLS)
+
+
+def test_sockets_that_are_only_reported_are_reported_when_they_begin() -> None:
+    [policy] = entry("network", "matchProtocols", "Audit", protocol="udp").policies
+    assert policy.rules[0].events == ("net.create", "net.connect", "net.accept")
+
+
+def test_capabilities() -> None:
+    policies = entry("capabilities", "matchCapabilities", capability="net_raw")
+    assert [denied(policies, "process.capable", capability=number) for number in (13, 12)] == [True, False]
+
+
+def test_system_calls_are_reported_whatever_is_asked() -> None:
+    chown = ["chown", "fchown", "lchown", "fchownat"]
+    policies = lowered(document({"syscalls": {"matchPaths": [{"path": "/a/", "recursive": True, "syscall": [*chown, "rename"]}]}}))
+    for event, fields in (("file.chown", {}), ("file.rename", {"file__new_path": "/x"})):
+        assert decided(policies, event, WEB, file__path="/a/b", **fields).action is Action.AUDIT
+        assert decided(policies, event, WEB, file__path="/b", **fields).action is Action.NONE
+    assert decided(policies, "file.rename", WEB, file__path="/b", file__new_path="/a/x").action is Action.AUDIT
+
+
+def test_system_calls_that_no_event_is_about_and_those_that_come_along() -> None:
+    made = Entry(section="syscalls", where="", kind="", value="", calls=("chown", "getpid", "ptrace"))
+    assert unseen(made) == ("getpid",)
+    assert seen_too(made) == ("fchown", "lchown", "fchownat")
+    of_path = Entry(section="syscalls", where="", kind="path", value="/a", calls=("unlink", "ptrace"))
+    assert unseen(of_path) == ("ptrace",)
+
+
+def test_modules_that_the_kernel_asks_for_are_no_system_calls() -> None:
+    policies = lowered(document({"syscalls": {"matchSyscalls": [{"syscall": ["init_module", "finit_module"]}]}}))
+    found = [decided(policies, "kernel.module", WEB, module__requested=asked).action for asked in (0, 1)]
+    assert found == [Action.AUDIT, Action.NONE]
+
+
+def test_acts_are_events_and_calls_that_there_are() -> None:
+    assert {event for act in ACTS for event in act.events} <= EVENT_BY_NAME.keys()
+    assert [call for act in ACTS for call in act.calls if not table.known(call)] == []

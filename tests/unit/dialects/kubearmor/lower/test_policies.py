@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole policies, and what allow lists do to everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bpfence import abi
+from bpfence.compiler.compile import compile_policies
+from bpfence.dialects.facts import Facts
+from bpfence.dialects.kubearmor.dialect import KUBEARMOR
+from bpfence.documents.files import SourceFile
+from bpfence.policy import Action, PolicySet
+from tests.unit.dialects.kubearmor.corpus import WEB, corpus, decided, document, lowered, pod, read
+
+DB = pod(app="db")
+BLOCKS = {f"{host}{name}": "block" for host in ("", "host_") for name in ("file", "network", "capabilities")}
+
+
+def allow(section: str, key: str, *entries: dict[str, Any], name: str = "p", app: str = "web", kind: str = "KubeArmorPolicy") -> str:
+    spec: dict[str, Any] = {section: {key: list(entries)}, "action": "Allow"}
+    return document({**spec, **({"selector": {"matchLabels": {"app": app}}} if kind == "KubeArmorPolicy" else {})}, kind, name)
+
+
+def test_a_rule_is_what_its_entry_says() -> None:
+    entry = {"path": "/a", "severity": 9, "tags": ["t"], "message": "no {braces}"}
+    [policy] = lowered(document({"file": {"matchPaths": [entry, {"path": "/b", "action": "Audit"}]}})).policies
+    block, audit = policy.rules
+    assert (policy.name, block.name, block.action, block.errno) == ("KubeArmorPolicy/shop/p", "file.matchPaths[0]", Action.DENY, 13)
+    assert (block.severity, block.tags, block.message) == ("critical", ("t",), "no {{braces}}")
+    assert (audit.action, audit.severity, audit.location.line) == (Action.AUDIT, "low", block.location.line + 5)
+
+
+def test_without_an_allow_list_everything_else_is_let_alone() -> None:
+    policies = lowered(document({"process": {"matchPaths": [{"path": "/a"}]}}), postures=BLOCKS)
+    assert decided(policies, "process.exec", WEB, file__path="/b").action is Action.NONE
+
+
+def test_an_allow_list_closes_its_resource_of_its_workloads_and_nothing_else() -> None:
+    policies = lowered(allow("process", "matchPaths", {"path": "/a"}, {"path": "/c", "fromSource": [{"path": "/s"}]}), postures=BLOCKS)
+
+    def executed(path: str, inside: Any = WEB, exe: str = "/x") -> Action:
+        found = decided(policies, "process.exec", inside, file__path=path, process__exe=exe)
+        assert found.errno == (13 if found.action is Action.DENY else 0)
+        return found.action
+
+    assert [executed(path) for path in ("/a", "/b", "/c")] == [Action.NONE, Action.DENY, Action.DENY]
+    assert executed("/c", exe="/s") is Action.NONE
+    assert [executed("/b", inside) for inside in (DB, None)] == [Action.NONE, Action.NONE]
+    assert decided(policies, "file.open", WEB, file__path="/b", file__access=1).action is Action.NONE
+    [match] = decided(policies, "process.exec", WEB, file__path="/b").matches
+    assert (match.policy, match.rule) == ("KubeArmor/DefaultPosture", "process")
+
+
+def test_the_posture_is_audit_unless_it_is_said() -> None:
+    text = allow("network", "matchProtocols", {"protocol": "tcp"})
+    udp = {"net__family": 2, "net__type": 2, "net__protocol": 17}
+    assert decided(lowered(text), "net.create", WEB, **udp).action is Action.AUDIT
+    assert decided(lowered(text, postures={"file": "block"}), "net.create", WEB, **udp).action is Action.AUDIT
+    blocked = lowered(text, postures={"network": "block"})
+    assert decided(blocked, "net.create", WEB, **udp).action is Action.DENY
+    assert decided(blocked, "net.create", WEB, net__family=2, net__type=1, net__protocol=6).action is Action.NONE
+    assert decided(blocked, "net.create", WEB, net__family=1, net__type=1, net__protocol=0).action is Action.NONE
+
+
+def test_allow_lists_of_several_policies_add_up_for_the_workloads_of_both() -> None:
+    every = document({"process": {"matchPaths": [{"path": "/b"}]}, "action": "Allow", "selector": {}}, name="every")
+    policies = lowered(allow("process", "matchPaths", {"path": "/a"}), every, postures=BLOCKS)
+    found = {
+        (app.pod.labels["app"], path): decided(policies, "process.exec", app, file__path=path).action
+        for app in (WEB, DB)
+        for path in ("/a", "/b", "/c")
+    }  # type: ignore[union-attr,index]
+    allowed = {key for key, action in found.items() if action is Action.NONE}
+    assert allowed == {("web", "/a"), ("web", "/b"), ("db", "/b")}
+
+
+def test_block_wins_over_allow() -> None:
+    blocking = document({"process": {"matchPaths": [{"path": "/a"}]}}, name="q")
+    policies = lowered(allow("process", "matchPaths", {"path": "/a"}), blocking)
+    assert decided(policies, "process.exec", WEB, file__path="/a").action is Action.DENY
+
+
+def test_an_allow_list_of_files() -> None:
+    entries = ({"dir": "/a/", "recursive": True}, {"dir": "/r/", "readOnly": True}, {"dir": "/o/", "ownerOnly": True})
+    policies = lowered(allow("file", "matchDirectories", *entries), postures=BLOCKS)
+
+    def opened(path: str, access: int, uid: int = 0) -> bool:
+        return decided(policies, "file.open", WEB, file__path=path, file__access=access, file__uid=uid).action is Action.DENY
+
+    assert [opened(path, abi.ACCESS_READ) for path in ("/a/x", "/a/x/y", "/r/x", "/o/x", "/x")] == [False, False, False, False, True]
+    assert [opened(path, abi.ACCESS_WRITE) for path in ("/a/x", "/r/x", "/o/x")] == [False, True, False]
+    assert opened("/o/x", abi.ACCESS_READ, uid=1000)
+    assert not opened("/x", abi.ACCESS_EXEC)
+    for old, new, free in (("/a/x", "/a/y", True), ("/a/x", "/x", False), ("/x", "/a/x", False)):
+        renamed = decided(policies, "file.rename", WEB, file__path=old, file__new_path=new)
+        assert (renamed.action is Action.NONE) is free
+    assert decided(policies, "file.unlink", WEB, file__path="/r/x").action is Action.DENY
+
+
+def test_an_allow_list_of_the_host() -> None:
+    sourced = {"capability": "net_raw", "fromSource": [{"path": "/bin/ping"}]}
+    policies = lowered(
+        allow("capabilities", "matchCapabilities", sourced, kind="KubeArmorHostPolicy"), postures={"host_capabilities": "block"}
+    )
+    for exe, number, inside, action in (
+        ("/bin/ping", 13, None, Action.NONE), ("/bin/x", 13, None, Action.DENY),
+        ("/bin/ping", 12, None, Action.DENY), ("/bin/x", 13, WEB, Action.NONE),
+    ):  # fmt: skip
+        assert decided(policies, "process.capable", inside, capability=number, process__exe=exe).action is action
+
+
+def test_what_is_not_said_of_system_calls_is_told() -> None:
+    given = document({"syscalls": {"matchSyscalls": [{"syscall": ["chown", "getpid"]}]}})
+    rules, diagnostics = KUBEARMOR.read([SourceFile("p", given.encode())], None)
+    assert [found.code for found in diagnostics] == ["not-supported", "other-acts"]
+    assert "getpid" in diagnostics[0].message
+    assert rules.policies(Facts())[0].rules[0].action is Action.AUDIT
+    assert read(given)[1] == []
+
+
+def test_every_published_policy_compiles() -> None:
+    """Each by itself."""
+    compiled = 0
+    for source in corpus():
+        rules, diagnostics = KUBEARMOR.read([source], None)
+        if not any(found.severity == "error" for found in diagnostics):
+            compile_policies(PolicySet(rules.policies(Facts())))
+            compiled += 1
+    assert compiled == 147

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of KubeArmor's policies: what is in them, and every mistake with its place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bpfence.dialects.kubearmor.dialect import KUBEARMOR
+from bpfence.dialects.kubearmor.model import Source
+from bpfence.dialects.kubearmor.model import Test as Selected
+from bpfence.dialects.kubearmor.read import CODES, load_sources
+from tests.unit.dialects.kubearmor.corpus import corpus, document, lowered, read
+
+BLOCK: dict[str, Any] = {"action": "Block", "file": {"matchPaths": [{"path": "/a"}]}}
+
+
+def test_the_published_policies() -> None:
+    """147 of 167 files load; the others have what kubectl or the schema of the CRD refuses: keys that are not there, written twice or
+    missing, an action in lower case, a name with a space."""
+    found = Counter[str]()
+    refused = Counter[str]()
+    for source in corpus():
+        policies, diagnostics = load_sources([source])
+        errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
+        found["refused" if errors else "loaded"] += 1
+        assert bool(policies) is not bool(errors), source.file
+        assert all(diagnostic.location.line and diagnostic.hint for diagnostic in diagnostics), source.file
+        assert KUBEARMOR.claims(source.data)
+        refused.update(diagnostic.code for diagnostic in errors)
+        if not errors:
+            assert len(policies[0].entries) > 0
+    assert found == {"loaded": 147, "refused": 20}
+    assert refused == {"missing-key": 10, "unknown-key": 6, "duplicate-key": 3, "bad-value": 2}
+
+
+def test_the_mistakes_of_the_published_policies_have_their_places() -> None:
+    found = {
+        diagnostic.location.file: diagnostic
+        for source in corpus()
+        for diagnostic in load_sources([source])[1]
+        if diagnostic.severity == "error"
+    }
+    audit = found["elastic__system__ksp-audit-elasticsearch-log-file-access.yaml"]
+    assert (audit.location.line, audit.location.column, audit.hint) == (20, 11, "write Audit")
+    nested = found["malware__system__ksp-block-linux-xorddos-trojan-process.yaml"]
+    assert (nested.location.line, nested.message) == (18, "unknown key 'process' in process")
+    host = found["stigs__system__hsp-audit-stig-ubuntu-20-010138-mount.yaml"]
+    assert host.message == "spec of a KubeArmorHostPolicy needs 'nodeSelector'"
+
+
+def test_what_is_inside_wins_over_what_is_outside() -> None:
+    spec = {
+        "severity": 2, "tags": ["outer"], "message": "outer", "action": "Audit",
+        "file": {
+            "severity": 5, "action": "Block", "message": "file",
+            "matchPaths": [{"path": "/a"}, {"path": "/b", "action": "Allow", "severity": 9, "tags": ["inner"], "message": "inner"}],
+        },
+        "process": {"matchPaths": [{"path": "/c"}]},
+    }  # fmt: skip
+    [policy] = read(document(spec))[0]
+    assert [(entry.where, entry.action, entry.severity, entry.tags, entry.message) for entry in policy.entries] == [
+        ("process.matchPaths[0]", "Audit", 2, ("outer",), "outer"),
+        ("file.matchPaths[0]", "Block", 5, ("outer",), "file"),
+        ("file.matchPaths[1]", "Allow", 9, ("inner",), "inner"),
+    ]
+    [bare] = read(document({"file": {"matchPaths": [{"path": "/a"}]}}))[0]
+    assert [(entry.action, entry.severity, entry.tags, entry.message) for entry in bare.entries] == [("Block", 1, (), "")]
+
+
+def test_entries_of_every_list() -> None:
+    source = [{"path": "/bin/sh"}, {"dir": "/opt/", "recursive": True}]
+    spec = {
+        "process": {
+            "matchPaths": [{"path": "//usr//bin/x", "ownerOnly": True, "fromSource": source}, {"execname": "nmap"}],
+            "matchDirectories": [{"dir": "/tmp/", "recursive": True}],
+            "matchPatterns": [{"pattern": "/**/x"}],
+        },
+        "file": {"matchPaths": [{"path": "/a", "readOnly": True}]},
+        "network": {"matchProtocols": [{"protocol": "TCP"}, {"protocol": "icmpv6"}]},
+        "capabilities": {"matchCapabilities": [{"capability": "net_raw"}, {"capability": "checkpoint_restore"}]},
+        "syscalls": {"matchSyscalls": [{"syscall": ["openat2"]}],
+        "matchPaths": [{"path": "/d/", "syscall": ["unlink"], "recursive": True}]},
+    }  # fmt: skip
+    policies, diagnostics = read(document(spec))
+    assert diagnostics == []
+    entries = policies[0].entries
+    assert [(entry.kind, entry.value) for entry in entries] == [
+        ("path", "/usr/bin/x"), ("name", "nmap"), ("dir", "/tmp/"), ("pattern", "/**/x"), ("path", "/a"), ("protocol", "tcp"),
+        ("protocol", "icmpv6"), ("capability", "net_raw"), ("capability", "checkpoint_restore"), ("", ""), ("dir", "/d/"),
+    ]  # fmt: skip
+    assert entries[0].sources == (Source("/bin/sh"), Source("/opt/", recursive=True))
+    assert (entries[0].owner_only, entries[2].recursive, entries[4].read_only, entries[-1].calls) == (True, True, True, ("unlink",))
+
+
+def test_selectors() -> None:
+    label = {"key": "label", "operator": "NotIn", "values": ["a=b", "c=d"]}
+    [policy] = read(document({**BLOCK, "selector": {"matchLabels": {"app": "web"}, "matchExpressions": [label]}}))[0]
+    assert policy.tests == (Selected("label", ("app=web",)), Selected("label", ("a=b", "c=d"), among=False))
+    assert (policy.namespace, policy.key) == ("shop", "KubeArmorPolicy/shop/p")
+    [cluster] = read(document(BLOCK, "KubeArmorClusterPolicy"))[0]
+    assert (cluster.tests, cluster.namespace, cluster.key) == ((Selected("namespace", ("shop",)),), "", "KubeArmorClusterPolicy/p")
+    [host] = read(document(BLOCK, "KubeArmorHostPolicy"))[0]
+    assert (host.node, host.host) == ((("a", "b"),), True)
+
+
+def test_a_policy_that_is_inactive_is_not_there() -> None:
+    assert read(document({**BLOCK, "status": "Inactive"})) == ((), [])
+    assert len(read(document({**BLOCK, "status": "Active"}))[0]) == 1
+
+
+MISTAKES: list[tuple[dict[str, Any], str, str]] = [
+    ({"file": {"matchPaths": [{"path": "a"}]}}, "bad-value", "begin it with '/'"),
+    ({"file": {"matchPaths": [{"path": "/a/"}]}}, "bad-value", "matchDirectories"),
+    ({"file": {"matchPaths": [{"path": "/a\x07"}]}}, "bad-value", "control characters"),
+    ({"file": {"matchPaths": [{}]}}, "missing-key", "add path"),
+    ({"file": {"matchPaths": [{"path": 7}]}}, "wrong-type", 'in quotes: "7"'),
+    ({"file": {"matchPaths": {"path": "/a"}}}, "wrong-type", "'- '"),
+    ({"file": {"matchPaths": ["/a"]}}, "wrong-type", "key: value"),
+    ({"file": {"matchDirectories": [{"dir": "/a"}]}}, "bad-value", "end it with '/'"),
+    ({"file": {"matchDirectories": [{"dir": "/a/", "recursive": "true"}]}}, "wrong-type", "without quotes"),
+    ({"file": {"matchPatterns": [{"pattern": "/[a"}]}}, "bad-value", "write \\["),
+    ({"file": {"matchPatterns": [{"pattern": "a*"}]}}, "bad-value", "begin it with '/'"),
+    ({"file": {"matchPatterns": [{"pattern": "@{HOME}/x"}]}}, "bad-value", "write the paths"),
+    ({"file": {"matchPaths": [{"path": "/a", "recursive": True}]}}, "unknown-key", "known keys"),
+    ({"file": {"matchPath": [{"path": "/a"}]}}, "unknown-key", "matchPaths"),
+    ({"file": {"matchPaths": [{"paht": "/a"}]}}, "unknown-key", "path"),
+    ({**BLOCK, "action": "block"}, "bad-value", "write Block"),
+    ({**BLOCK, "severity": 11}, "bad-value", "from 1 to 10"),
+    ({**BLOCK, "severity": 5.5}, "bad-value", "whole number"),
+    ({**BLOCK, "severity": "5"}, "wrong-type", "from 1 to 10"),
+    ({**BLOCK, "tags": [2020]}, "wrong-type", "in quotes"),
+    ({**BLOCK, "tags": "a"}, "wrong-type", "'- '"),
+    ({**BLOCK, "message": True}, "wrong-type", "in quotes"),
+    ({"process": {"matchPaths": [{"path": "/a", "execname": "a"}]}}, "bad-value", "one of them"),
+    ({"process": {"matchPaths": [{"execname": "/a"}]}}, "bad-value", "without its directory"),
+    ({"process": {"matchPaths": [{"path": "/a", "fromSource": [{}]}]}}, "missing-key", "add path"),
+    ({"network": {"matchProtocols": [{"protocol": "tpc"}]}}, "bad-value", "tcp"),
+    ({"capabilities": {"matchCapabilities": [{"capability": "net_rw"}]}}, "bad-value", "net_raw"),
+    ({"syscalls": {"matchSyscalls": [{"syscall": ["opne"]}]}}, "bad-value", "open"),
+    ({**BLOCK, "selector": {"app": "web"}}, "unknown-key", "matchLabels"),
+    ({**BLOCK, "selector": {"matchLabels": {"app": 7}}}, "wrong-type", "in quotes"),
+    ({**BLOCK, "selector": {"matchLabels": {"a b": "c"}}}, "bad-value", "example.com/app"),
+    ({**BLOCK, "selector": {"matchExpressions": [{"key": "label", "operator": "In", "values": ["a"]}]}}, "bad-value", "KEY=VALUE"),
+    ({**BLOCK, "selector": {"matchExpressions": [{"key": "label", "operator": "in", "values": ["a=b"]}]}}, "bad-value", "In"),
+    ({**BLOCK, "selector": {"matchExpressions": [{"key": "label", "operator": "In", "values": []}]}}, "empty", "list"),
+    ({**BLOCK, "device": {}}, "unknown-key", "known keys"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "code", "hint"), MISTAKES)
+def test_mistakes(spec: dict[str, Any], code: str, hint: str) -> None:
+    policies, diagnostics = read(document(spec))
+    assert policies == ()
+    [found] = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
+    assert (found.code, hint in found.hint) == (code, True), found
+    assert found.location.line > 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "what"),
+    [
+        ({"presets": [{"name": "filelessExec"}]}, "the preset filelessExec"),
+        ({"process": {"matchPaths": [{"path": "/a", "allowedArgs": ["-v"]}]}}, "allowedArgs"),
+        ({"process": {"matchPaths": [{"path": "/a", "pts": False}]}}, "pts"),
+        ({"network": {"matchDNSQueries": [{"domain": "example.com"}]}}, "name servers"),
+    ],
+)  # fmt: skip
+def test_what_is_not_enforced_is_refused_or_left_out_and_never_silently(spec: dict[str, Any], what: str) -> None:
+    policies, [found] = read(document(spec))
+    assert (policies, found.severity, found.code, what in found.message) == ((), "error", "not-supported", True)
+    policies, [found] = read(document({**spec, "action": "Audit"}))
+    assert (len(policies), policies[0].entries, found.severity) == (1, (), "warning")
+    assert "left out" in found.message
+
+
+def test_names_of_nodes_that_are_no_regular_expressions(capfd: pytest.CaptureFixture[str]) -> None:
+    selector = {"nodeSelector": {"matchLabels": {"kubearmor.io/hostnamereg": "a.*,("}}}
+    _, [found] = read(document({**BLOCK, **selector}, "KubeArmorHostPolicy"))
+    assert (found.code, "'('" in found.message, capfd.readouterr().err) == ("bad-value", True, "")
+
+
+def test_sections_that_are_refused_whatever_they_say() -> None:
+    for kind, section in (("KubeArmorPolicy", {"apparmor": "deny /a r,"}), ("KubeArmorHostPolicy", {"device": {"matchDevice": []}})):
+        policies, [found] = read(document(section, kind))
+        assert (policies, found.code) == ((), "not-supported")
+
+
+def test_host_policies_need_sources_for_sockets_and_capabilities() -> None:
+    _, [found] = read(document({"network": {"matchProtocols": [{"protocol": "tcp"}]}}, "KubeArmorHostPolicy"))
+    assert (found.code, "fromSource" in found.message) == ("missing-key", True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "code"),
+    [
+        ("KubeArmorNetworkPolicy", "p", "not-supported"), ("KubeArmorPolicies", "p", "wrong-kind"), ("KubeArmorPolicy", "A b", "bad-value"),
+    ],
+)  # fmt: skip
+def test_kinds_and_names(kind: str, name: str, code: str) -> None:
+    policies, [found] = read(document(BLOCK, kind, name))
+    assert (policies, found.code) == ((), code)
+
+
+def test_whole_documents() -> None:
+    assert [found.code for found in read(document(BLOCK), document(BLOCK))[1]] == ["duplicate-policy"]
+    assert [found.code for found in read(document(BLOCK), document(BLOCK, namespace="other"))[1]] == []
+    assert [found.code for found in read("")[1]] == ["no-rules"]
+    assert [found.code for found in read("a: [")[1]] == ["yaml-syntax"]
+    assert [found.code for found in read("apiVersion: v1\nkind: Pod\n")[1]] == ["wrong-kind"]
+    assert [found.code for found in read("- a\n")[1]] == ["wrong-kind"]
+    assert [found.code for found in read(document({}))[1]] == ["no-rules"]
+    assert [found.code for found in read("apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\n")[1]] == ["missing-key"] * 2
+    doubled = document(BLOCK).replace("  action: Block\n", "  action: Block\n  action: Audit\n")
+    assert [found.code for found in read(doubled)[1]] == ["duplicate-key"]
+
+
+def test_warnings() -> None:
+    assert [found.code for found in read(document({**BLOCK, "selector": {}}))[1]] == ["selects-all"]
+    pattern = {"process": {"matchPatterns": [{"pattern": "/*/pip install *"}, {"pattern": "/a/"}]}}
+    policies, found = read(document(pattern))
+    assert ([one.code for one in found], len(policies[0].entries)) == (["never-matches"] * 2, 2)
+    named = {
+        "matchPaths": [{"path": "/proc/self/mem"}, {"path": "/a", "fromSource": [{"path": "/b/../c"}]}],
+        "matchDirectories": [{"dir": "/proc/self/"}], "matchPatterns": [{"pattern": "/a/../*"}],
+    }  # fmt: skip
+    policies, found = read(document({"file": named}))
+    assert ([one.code for one in found], len(policies[0].entries)) == (["never-matches"] * 4, 4)
+    assert [rule.name for policy in lowered(document({"file": named})).policies for rule in policy.rules][-1] == "file.matchDirectories[0]"
+
+
+def test_every_code_is_in_the_manual() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "kubearmor.md").read_text()
+    assert [code for code in CODES if f"`{code}`" not in text] == []
