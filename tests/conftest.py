@@ -9,6 +9,7 @@ programs that deny.
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import shutil
@@ -301,9 +302,22 @@ _sink = None
 _config: pytest.Config
 
 
+def leave_bytecode(config: pytest.Config) -> None:
+    """The package's bytecode beside its sources, and that of the kernel tests as pytest rewrites them when it collects them.
+
+    Also where PYTHONDONTWRITEBYTECODE is set: without it every command that a test starts compiles the package anew, which is half of the
+    command's start, and in an emulated machine a quarter of a minute.
+    """
+    compileall.compile_dir(ROOT / "src", quiet=2)
+    if config.getoption("--kernels"):
+        sys.dont_write_bytecode = False
+
+
 def pytest_configure(config: pytest.Config) -> None:
     global _sink, _config  # noqa: PLW0603
     _config = config
+    if not IN_GUEST:
+        leave_bytecode(config)
     if config.getoption("--guest-reports"):
         _sink = Path(config.getoption("--guest-reports")).open("a")  # noqa: SIM115 - closed in pytest_unconfigure
 
