@@ -310,6 +310,7 @@ def leave_bytecode(config: pytest.Config) -> None:
     """
     compileall.compile_dir(ROOT / "src", quiet=2)
     if config.getoption("--kernels"):
+        compileall.compile_dir(KERNEL_TESTS, quiet=2)  # what the tests import, which was imported before this
         sys.dont_write_bytecode = False
 
 
