@@ -7,6 +7,7 @@ A kernel case is data (tests/cases/kernel/*.yaml): rules, the files they speak o
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,6 +133,7 @@ class Case(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         return filled
 
 
+@functools.cache
 def load_cases() -> list[Case]:
     """Every case of tests/cases/kernel, in file order. Raises on unknown keys, wrong types and names used twice."""
     cases: list[Case] = []

@@ -45,7 +45,7 @@ FIRES = [
     for shot in case.fires
 ]
 QUIET = [pytest.param(shot, id=f"{case.rule.replace(' ', '-')}-{shot.name}") for case in CASES for shot in case.quiet]
-OPENS = 100_000
+OPENS = 20_000
 PRIORITIES = {"INFO": "Informational"}
 FILES = 500
 REAL_FILES = 200
