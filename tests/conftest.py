@@ -101,7 +101,7 @@ class Guest:
         inside = ["env", "BPFENCE_GUEST=1", f"BPFENCE_KERNEL={self.kernel}", f"BPFENCE_LOGS={self.folder}"]
         inside += [f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *passed, sys.executable, "-m", "pytest"]
         words = [*(str(ROOT / file) for file in files), f"--rootdir={ROOT}", f"--confcutdir={ROOT}", "-v", f"--timeout={TEST_SECONDS}"]
-        words += [f"--guest-reports={reports}", f"--guest-select={select}"]
+        words += [f"--guest-reports={reports}", f"--guest-select={select}", "-p", "no:hypothesispytest"]  # its import takes longest
         arguments.write_text("\n".join(words))
         # In a file, as the command line of this pytest is what tests see of the process above theirs: records hold the beginning of it.
         inside += ["-c", str(ROOT / "pyproject.toml"), f"@{arguments}"]
@@ -295,7 +295,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if _sink is not None:
         data = _config.hook.pytest_report_to_serializable(config=_config, report=report)
         _sink.write(json.dumps(data) + "\n")
-        _sink.flush()
+        if report.when == "teardown":  # the host waits for this one, and a write to what it shares with the guest takes long
+            _sink.flush()
 
 
 _sink = None
