@@ -9,6 +9,7 @@ programs that deny.
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import shutil
@@ -100,7 +101,7 @@ class Guest:
         inside = ["env", "BPFENCE_GUEST=1", f"BPFENCE_KERNEL={self.kernel}", f"BPFENCE_LOGS={self.folder}"]
         inside += [f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *passed, sys.executable, "-m", "pytest"]
         words = [*(str(ROOT / file) for file in files), f"--rootdir={ROOT}", f"--confcutdir={ROOT}", "-v", f"--timeout={TEST_SECONDS}"]
-        words += [f"--guest-reports={reports}", f"--guest-select={select}"]
+        words += [f"--guest-reports={reports}", f"--guest-select={select}", "-p", "no:hypothesispytest"]  # its import takes longest
         arguments.write_text("\n".join(words))
         # In a file, as the command line of this pytest is what tests see of the process above theirs: records hold the beginning of it.
         inside += ["-c", str(ROOT / "pyproject.toml"), f"@{arguments}"]
@@ -294,16 +295,31 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if _sink is not None:
         data = _config.hook.pytest_report_to_serializable(config=_config, report=report)
         _sink.write(json.dumps(data) + "\n")
-        _sink.flush()
+        if report.when == "teardown":  # the host waits for this one, and a write to what it shares with the guest takes long
+            _sink.flush()
 
 
 _sink = None
 _config: pytest.Config
 
 
+def leave_bytecode(config: pytest.Config) -> None:
+    """The package's bytecode beside its sources, and that of the kernel tests as pytest rewrites them when it collects them.
+
+    Also where PYTHONDONTWRITEBYTECODE is set: without it every command that a test starts compiles the package anew, which is half of the
+    command's start, and in an emulated machine a quarter of a minute.
+    """
+    compileall.compile_dir(ROOT / "src", quiet=2)
+    if config.getoption("--kernels"):
+        compileall.compile_dir(KERNEL_TESTS, quiet=2)  # what the tests import, which was imported before this
+        sys.dont_write_bytecode = False
+
+
 def pytest_configure(config: pytest.Config) -> None:
     global _sink, _config  # noqa: PLW0603
     _config = config
+    if not IN_GUEST:
+        leave_bytecode(config)
     if config.getoption("--guest-reports"):
         _sink = Path(config.getoption("--guest-reports")).open("a")  # noqa: SIM115 - closed in pytest_unconfigure
 

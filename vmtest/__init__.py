@@ -5,6 +5,7 @@
     ├── MissingToolError      a host program is absent; the message names the package
     ├── MirrorError           no mirror, no such suite, a bad signature or digest
     └── GuestError            the guest died, or never reported an exit code
+        ├── NeverBeganError   it died while it booted, before its command began
         └── GuestTimeoutError the guest was killed at its time limit
 
 ``python3 -m vmtest``, the tests under tests/kernel and the benchmarks call this package. It needs the standard library,
@@ -42,6 +43,10 @@ class MirrorError(VmtestError):
 
 class GuestError(VmtestError):
     """The guest ended without reporting the exit code of its command."""
+
+
+class NeverBeganError(GuestError):
+    """The guest ended before its command began: nothing that the command does can be the reason."""
 
 
 class GuestTimeoutError(GuestError):

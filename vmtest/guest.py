@@ -17,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from . import GuestError, GuestTimeoutError, MissingToolError, UsageError
+from . import GuestError, GuestTimeoutError, MissingToolError, NeverBeganError, UsageError
 from .kernels import Image, Kernel, fetch
 from .mirror import find_tool
 
@@ -49,6 +49,10 @@ PARAMETERS = ("loglevel=5", "oops=panic")
 """Kernel parameters of every guest: warnings go to the console, an oops ends the guest. Not tsc=reliable, tempting as it is on 5.10, which
 reads the slow emulated HPET when it has several processors: on a busy host the kernel measures the TSC's rate wrongly, and without its
 watchdog the guest's clock then ran fifteen times too fast."""
+
+BOOTS = 2
+"""How often a guest is booted until its command begins. Under emulation a kernel now and then panics while it boots, such as when its
+timers do not agree; once the command has begun nothing is tried again."""
 
 CONSOLE_LINES = 40
 CONSOLE_BYTES = 1 << 14
@@ -91,19 +95,42 @@ def boot(
     ``command`` is an argument list, or a shell script when it is a string. ``append`` adds kernel parameters. ``rwdirs`` are
     existing folders of this machine that the guest sees, and may change, at their own path. ``timeout`` is in seconds. Output, both
     streams merged, goes to ``output``, by default the standard output. Raises GuestTimeoutError, GuestError with the end of the kernel's
-    console, MissingToolError, MirrorError.
+    console, MissingToolError, MirrorError. A guest that ends before its command begins is booted once more, which ``output`` says.
     """
     limits = Limits(1 if icount else cpus, memory, timeout, icount, kvm)
     image = fetch(kernel)
     folders = [Path(folder).absolute() for folder in rwdirs]
-    with tempfile.TemporaryDirectory(prefix="vmtest-", ignore_cleanup_errors=True) as temporary:
-        share = Path(temporary, "share")
-        write_share(share, command, folders)
-        argv = virtme_command(kernel, image, limits, append=append, rwdirs=folders, share=share)
-        environment = {**os.environ, "TMPDIR": temporary}
-        with guest_process(argv, environment, share / "pid") as process:
-            console = copy_output(process, time.monotonic() + limits.timeout, output or sys.stdout.buffer)
-        return exit_code(share, console)
+    out = output or sys.stdout.buffer
+    deadline = time.monotonic() + limits.timeout
+
+    def once() -> int:
+        with tempfile.TemporaryDirectory(prefix="vmtest-", ignore_cleanup_errors=True) as temporary:
+            share = Path(temporary, "share")
+            write_share(share, command, folders)
+            argv = virtme_command(kernel, image, limits, append=append, rwdirs=folders, share=share)
+            return run_guest(argv, share, deadline, out)
+
+    return until_begun(once, out)
+
+
+def run_guest(argv: Sequence[str], share: Path, deadline: float, output: BinaryIO) -> int:
+    """Run the guest that ``argv`` boots; its command's exit code. Raises as ``boot`` does. ``deadline`` is in monotonic seconds."""
+    with guest_process(argv, {**os.environ, "TMPDIR": str(share.parent)}, share / "pid") as process:
+        console = copy_output(process, deadline, output)
+    return exit_code(share, console)
+
+
+def until_begun(once: Callable[[], int], output: BinaryIO) -> int:
+    """What ``once`` returns, which boots a guest; called again, at most ``BOOTS`` times, where the command never began."""
+    for left in reversed(range(BOOTS)):
+        try:
+            return once()
+        except NeverBeganError as error:
+            if not left:
+                raise
+            output.write(f"vmtest: {error}\nvmtest: booting once more\n".encode())
+            output.flush()
+    raise AssertionError("a guest is booted at least once")
 
 
 def find_virtme() -> Path:
@@ -188,6 +215,7 @@ unset TMPDIR
 export PATH={shlex.quote(str(repository / ".venv/bin"))}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/root LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 cd {shlex.quote(str(repository))}
+echo >{SHARE}/began
 sh -c {shlex.quote(line)}
 echo $? >{SHARE}/status
 sync
@@ -270,9 +298,12 @@ def last_lines(console: bytes) -> list[str]:
 
 
 def exit_code(share: Path, console: Sequence[str]) -> int:
-    """The code that the guest's script left in ``share``. Raises GuestError, with ``console``, when it left none."""
+    """The code that the guest's script left in ``share``. Raises GuestError, with ``console``, when it left none; NeverBeganError when
+    the script did not come as far as the command."""
     status = share / "status"
     text = status.read_text().strip() if status.exists() else ""
     if text.isdecimal():
         return int(text)
+    if not (share / "began").exists():
+        raise NeverBeganError("\n".join(["the guest ended while it booted; the end of its console:", *console]))
     raise GuestError("\n".join(["the guest ended before its command did; the end of its console:", *console]))

@@ -7,6 +7,7 @@ A kernel case is data (tests/cases/kernel/*.yaml): rules, the files they speak o
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,19 +21,24 @@ TRIGGER = PLAYGROUND / "trigger"
 CGROUP = "/bpfence-cases"
 
 
-class Loader(yaml.SafeLoader):
-    """YAML where only true and false are booleans: `on:` is a key of every rule."""
+class Loader(yaml.CSafeLoader):
+    """YAML where only true and false are booleans: `on:` is a key of every rule. In C, as Python takes an emulated machine minutes."""
 
 
 Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
 
 
 def read_yaml(text: str) -> Any:
     """The first document of a YAML text."""
-    return yaml.load(text, Loader)  # noqa: S506 - a subclass of SafeLoader
+    return yaml.load(text, Loader)  # noqa: S506 - a subclass of CSafeLoader
+
+
+def write_yaml(document: dict[str, Any]) -> str:
+    """A document as YAML text, keys in the document's order."""
+    return yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
 
 
 class FileSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -123,10 +129,11 @@ class Case(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             document = {"apiVersion": "bpfence.io/v1alpha1", "kind": "SecurityPolicy", "metadata": {"name": self.name}, "spec": spec}
         document["spec"]["mode"] = self.mode
         document["spec"]["scope"] = {**document["spec"].get("scope", {}), "cgroup": self.cgroup}
-        filled: dict[str, Any] = read_yaml(self.fill(yaml.safe_dump(document, sort_keys=False)))
+        filled: dict[str, Any] = read_yaml(self.fill(write_yaml(document)))
         return filled
 
 
+@functools.cache
 def load_cases() -> list[Case]:
     """Every case of tests/cases/kernel, in file order. Raises on unknown keys, wrong types and names used twice."""
     cases: list[Case] = []

@@ -27,9 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
-from tests.kernel.cases import CGROUP, PLAYGROUND, ROOT, TRIGGER, Case, FileSpec, Step
+from tests.kernel.cases import CGROUP, PLAYGROUND, ROOT, TRIGGER, Case, FileSpec, Step, write_yaml
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 TRIGGER_FAILED = 200
@@ -217,7 +216,7 @@ class Agent:
     def write_policy(self, name: str, document: dict[str, Any]) -> Path:
         """Put one policy into the folder; it counts from the next start or reload."""
         path = self.policies / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        path.write_text(write_yaml(document))
         return path
 
     def start(self, *extra: str, stdout: int | None = None) -> None:

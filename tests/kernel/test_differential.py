@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bpfence.dialects.native.read import load_text
 from bpfence.evaluate import verdict
 from bpfence.policy import Action, Event, PolicySet
-from tests.kernel.cases import CGROUP, PLAYGROUND, TRIGGER
+from tests.kernel.cases import CGROUP, PLAYGROUND, TRIGGER, write_yaml
 from tests.kernel.harness import Range, cgroup_folder, enter
 
 WORLD = PLAYGROUND / "world"
@@ -152,7 +151,7 @@ def valid_policies(rng: random.Random, count: int) -> Iterator[tuple[str, dict[s
             return
         name = f"random-{made}"
         document = random_policy(rng, name)
-        policies, diagnostics = load_text(yaml.safe_dump(document, allow_unicode=True), name)
+        policies, diagnostics = load_text(write_yaml(document), name)
         if not any(d.severity == "error" for d in diagnostics):
             made += 1
             yield name, document, policies
@@ -229,7 +228,7 @@ def many_rules(name: str) -> tuple[str, dict[str, Any], PolicySet]:
         rules.append({"name": f"text-{number}", "on": "open", "condition": f"file.path contains {text}", "action": "deny"})
     document = {"apiVersion": "bpfence.io/v1alpha1", "kind": "SecurityPolicy", "metadata": {"name": name}}
     document["spec"] = {"scope": {"cgroup": f"{CGROUP}/{name}"}, "rules": rules}
-    policies, diagnostics = load_text(yaml.safe_dump(document, allow_unicode=True), name)
+    policies, diagnostics = load_text(write_yaml(document), name)
     assert not [d for d in diagnostics if d.severity == "error"], diagnostics
     return name, document, policies
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.kernel.cases import PLAYGROUND, ROOT, TRIGGER
+from tests.kernel.cases import PLAYGROUND, ROOT, TRIGGER, write_yaml
 from tests.kernel.harness import COMMAND, Playground, cgroup_folder, flatten
 
 FOLDER = PLAYGROUND / "exec-seccomp"
@@ -55,7 +54,7 @@ def run_exec(folder: Path, script: str, *options: str, **spec: Any) -> tuple[int
         "spec": {"mode": "enforce", "rules": [rule], **spec},
     }  # fmt: skip
     path, alerts = folder / "policy.yaml", folder / "alerts.jsonl"
-    path.write_text(yaml.safe_dump(policy, sort_keys=False))
+    path.write_text(write_yaml(policy))
     alerts.unlink(missing_ok=True)
     command = [*COMMAND, "exec", "-p", str(path), "--output", f"jsonl:{alerts}", *options, "--", "/bin/sh", "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.kernel.cases import ROOT
+from tests.kernel.cases import ROOT, read_yaml
 from tests.kernel.falco_range import (
     ADDRESS,
     BIN,
@@ -46,7 +45,7 @@ FIRES = [
     for shot in case.fires
 ]
 QUIET = [pytest.param(shot, id=f"{case.rule.replace(' ', '-')}-{shot.name}") for case in CASES for shot in case.quiet]
-OPENS = 100_000
+OPENS = 20_000
 PRIORITIES = {"INFO": "Informational"}
 FILES = 500
 REAL_FILES = 200
@@ -78,7 +77,7 @@ def falco(playground: Playground, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="module")
 def stable() -> dict[str, dict[str, Any]]:
     """The rules of the file, by name."""
-    return {entry["rule"]: entry for entry in yaml.safe_load(RULES.read_text()) if "rule" in entry}
+    return {entry["rule"]: entry for entry in read_yaml(RULES.read_text()) if "rule" in entry}
 
 
 def rules_of(alerts: list[dict[str, Any]]) -> list[str]:

@@ -84,6 +84,7 @@ class Storm:
         (self.disk / "filler").write_bytes(bytes(DISK - 4096))
         self.unread, written = os.pipe()
         self.read = bytearray()
+        self.reader: threading.Thread | None = None
         self.before = agent.alerts_path.stat().st_size
         agent.start("--output", f"jsonl:{self.full}", "--output", "-", stdout=written)
         os.close(written)
@@ -106,7 +107,8 @@ class Storm:
     def relieve(self) -> None:
         """The disk gets room, and somebody reads."""
         subprocess.run(["mount", "-o", f"remount,size={ROOM}", str(self.disk)], check=True)
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def _read(self) -> None:
         while data := os.read(self.unread, 1 << 20):
@@ -124,6 +126,8 @@ class Storm:
     def close(self) -> None:
         if self.agent.process is not None and self.agent.process.poll() is None:
             self.agent.stop()
+        if self.reader is not None:
+            self.reader.join()  # the agent, which wrote, has ended; the descriptor's number is soon another's
         os.close(self.unread)
         subprocess.run(["umount", str(self.disk)], check=True)
 

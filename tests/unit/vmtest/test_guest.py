@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vmtest import GuestError, GuestTimeoutError, MissingToolError, UsageError, guest, mirror
+from vmtest import GuestError, GuestTimeoutError, MissingToolError, NeverBeganError, UsageError, guest, mirror
 from vmtest.guest import Limits
 from vmtest.kernels import Image, kernel_named
 
@@ -76,7 +76,7 @@ def test_missing_tool_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_pat
     [(["echo", "a b", "$x"], "sh -c 'echo '\"'\"'a b'\"'\"' '\"'\"'$x'\"'\"''"), ("uname -r; exit 7", "sh -c 'uname -r; exit 7'")],
 )
 def test_script_runs_the_command(given: str | list[str], expected: str) -> None:
-    assert f"\n{expected}\necho $? >/run/vmtest/status\n" in guest.guest_script(given, [])
+    assert f"\necho >/run/vmtest/began\n{expected}\necho $? >/run/vmtest/status\n" in guest.guest_script(given, [])
 
 
 def test_script_is_valid_shell_and_binds_after_hiding_tmp() -> None:
@@ -104,11 +104,52 @@ def test_exit_code(tmp_path: Path, text: str, expected: int) -> None:
 
 @pytest.mark.parametrize("text", [None, "", "killed\n"])
 def test_no_exit_code_shows_the_console(tmp_path: Path, text: str | None) -> None:
+    (tmp_path / "began").touch()
     if text is not None:
         (tmp_path / "status").write_text(text)
-    with pytest.raises(GuestError, match="Kernel panic") as caught:
+    with pytest.raises(GuestError, match=r"before its command did.*\n.*Kernel panic") as caught:
         guest.exit_code(tmp_path, ["Kernel panic - not syncing"])
     assert caught.value.exit_code == 125
+    assert not isinstance(caught.value, NeverBeganError)
+
+
+PANIC = "import sys; sys.exit('Kernel panic - not syncing: IO-APIC + timer does not work')"
+"""A guest that ends while it boots."""
+
+
+def booted(folder: Path, *guests: str) -> tuple[int, int, str]:
+    """What `until_begun` makes of guests that do this, one after another, in a share of their own: the exit code, how many were booted, the
+    output."""
+    output, done = io.BytesIO(), 0
+
+    def once() -> int:
+        nonlocal done
+        done += 1
+        share = folder / str(done)
+        share.mkdir()
+        return guest.run_guest([*python(guests[done - 1]), str(share)], share, time.monotonic() + 60, output)
+
+    code = guest.until_begun(once, output)
+    return code, done, output.getvalue().decode()
+
+
+def test_a_guest_whose_command_never_began_is_booted_once_more(tmp_path: Path) -> None:
+    works = "import sys, pathlib; p = pathlib.Path(sys.argv[1]); (p / 'began').touch(); (p / 'status').write_text('7'); print('done')"
+    code, boots, output = booted(tmp_path, PANIC, works)
+    assert (code, boots) == (7, 2)
+    assert "IO-APIC" in output
+    assert output.endswith("vmtest: booting once more\ndone\n")
+
+
+def test_a_second_boot_that_fails_is_the_last(tmp_path: Path) -> None:
+    with pytest.raises(NeverBeganError, match=r"while it booted.*\n.*IO-APIC"):
+        booted(tmp_path, PANIC, PANIC)
+
+
+def test_what_has_begun_is_not_tried_again(tmp_path: Path) -> None:
+    began = "import sys, pathlib; (pathlib.Path(sys.argv[1]) / 'began').touch(); sys.exit('Kernel panic')"
+    with pytest.raises(GuestError, match="before its command did"):
+        booted(tmp_path, began)
 
 
 NO_PID = Path("/nonexistent/pid")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,3 +108,11 @@ def test_the_matrix_names_what_was_selected_for_no_kernel() -> None:
 def test_kernels_are_described_once() -> None:
     """Rows of one image differ in their command line and in what they are there for."""
     assert len({(kernel.image, kernel.cmdline) for kernel in KERNELS}) == len(KERNELS)
+
+
+def test_what_tests_start_need_not_be_compiled_anew() -> None:
+    """Whatever PYTHONDONTWRITEBYTECODE says of the host: in an emulated machine the package's compilation takes a quarter of a minute."""
+    sources = [path for path in (ROOT / "src").rglob("*.py") if path.stat().st_size]
+    missing = [path for path in sources if not Path(importlib.util.cache_from_source(str(path))).exists()]
+    assert sources
+    assert not missing

@@ -68,7 +68,7 @@ def test_any_row_of_pieces_loads_or_is_diagnosed(text: str) -> None:
 
 
 @given(random_rules.files(), st.data())
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 def test_a_damaged_file_loads_or_is_diagnosed(made: tuple[list[Entry], Meant], data: st.DataObject) -> None:
     """Pieces of a good file are lost, doubled, exchanged, and others put in."""
     text = written(made[0])

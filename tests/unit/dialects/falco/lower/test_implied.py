@@ -51,7 +51,7 @@ def may(build: Build, test: Comparison) -> Condition:
     return bounds.may
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     WORDS,
     st.lists(WORDS, min_size=1, max_size=3),
@@ -69,7 +69,7 @@ def test_command_lines(name: str, argv: list[str], operator: str, value: str, fi
         assert evaluate.holds(may(build, comparison(field, operator, value)), native), (text, native)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     st.sampled_from(["/", "/a", "/a/b", "/sh/x"]),
     st.lists(st.sampled_from(["a", "b", "sh", "x", ".", "..", "/", "/", "ax"]), max_size=7),

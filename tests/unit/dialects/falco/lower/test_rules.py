@@ -42,7 +42,7 @@ def condition(text: str) -> str:
 
 
 @given(conditions, acts(), st.sampled_from(["kernel", "text"]))
-@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_kernels_condition_is_implied_by_the_rule(text: str, act: Act, paths: Literal["kernel", "text"]) -> None:
     one = rule(condition(f"{TYPES} and {text}"))
     lowered = lower_rule(one, paths=paths)
@@ -56,7 +56,7 @@ def test_the_kernels_condition_is_implied_by_the_rule(text: str, act: Act, paths
 
 
 @given(conditions, acts())
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_enforced_is_what_would_fire_on_success(text: str, act: Act) -> None:
     one = rule(condition(f"{TYPES} and {text}"))
     found = enforced(one)
@@ -302,7 +302,7 @@ name_conditions: st.SearchStrategy[str] = st.recursive(
 
 
 @given(name_conditions, connects(), st.sets(st.sampled_from(NAMED)))
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_user_space_says_of_a_host_the_kernel_lets_through(text: str, drawn: Drawn, unasked: set[str]) -> None:
     one = rule(f"evt.type=connect and {text}")
     names = Hostnames(mentioned([one]), resolve, clock=lambda: 0.0)
