@@ -227,12 +227,12 @@ class Pipeline:
             return item
         said: dict[tuple[str, str], Said] = {}
         for rule, _ in item.rules:
-            name = rule.confirm or self._owners.get(rule.policy, "")
+            name = rule.confirm or rule.language or self._owners.get(rule.policy, "")
             confirm = self._confirms.get(name) if name else None
             if confirm is None:
                 continue
             try:
-                found = (item.views.get(name) or confirm.view(item.seen)).said(rule.rule)
+                found = (item.views.get(name) or confirm.view(item.seen)).said(rule.rule, rule.policy)
             except Exception as error:  # the alert goes without
                 self._confirms.faults.add(rule.rule, f"what it says in {name} could not be made", error)
                 continue

@@ -69,8 +69,8 @@ class View(Protocol):
     @property
     def refused(self) -> bool: ...
 
-    def said(self, rule: str) -> Said | None:
-        """What a rule says about it, for its alert; None where rule or event are not known."""
+    def said(self, rule: str, policy: str) -> Said | None:
+        """What a rule of a policy says about it, for its alert; None where rule or event are not known."""
 
 
 class Confirm(Protocol):

@@ -61,7 +61,7 @@ class XConfirm:
         self.asked.append(among)
         return [rule for rule in RULES if rule.rule in self.true and (among is None or rule.rule in among)]
 
-    def said(self, rule: str) -> Said:
+    def said(self, rule: str, policy: str) -> Said:
         return Said("x", f"x says {rule}", {"word": rule})
 
 

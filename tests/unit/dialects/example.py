@@ -119,7 +119,7 @@ class PathView:
         self.program = escape(seen.record.comm) if seen.record is not None else ""
         self._rules, self.refused = rules, False
 
-    def said(self, rule: str) -> Said:
+    def said(self, rule: str, policy: str) -> Said:
         found = self._rules[rule]
         return Said(WATCHING, f"{self.program} opened {found.path}", {"line": found.location.line})
 

@@ -277,7 +277,7 @@ class FalcoView:
                 self._made = (None,)
         return self._made[0]
 
-    def said(self, name: str) -> Said | None:
+    def said(self, name: str, policy: str = "") -> Said | None:
         """What a rule says of it; None where rule or event are not known."""
         rule = self.known.rules.rule(name) if self.known is not None else None
         event = self.event() if rule is not None else None

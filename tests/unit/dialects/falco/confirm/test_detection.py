@@ -443,8 +443,8 @@ def test_an_event_is_made_once_and_only_when_asked_for() -> None:
     view = detection.view(seen())
     assert events.asked == []
     assert detection.confirm(view, None)
-    assert view.said(BOTH[0]) is not None
-    assert view.said("unknown") is None
+    assert view.said(BOTH[0], "falco") is not None
+    assert view.said("unknown", "falco") is None
     assert len(events.asked) == 1
 
 
