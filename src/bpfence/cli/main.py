@@ -34,7 +34,7 @@ from bpfence.cli.show import (
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 MODULES: Final = {
     "bpfence.cli.policies": {
-        "check": "Find mistakes and traps in policies and Falco rules.",
+        "check": "Find mistakes and traps in policies, Falco rules and tracing policies.",
         "explain": "Show what policies are compiled to.",
         "test": "Decide recorded events by policies, without a kernel.",
     },

@@ -37,14 +37,14 @@ root_option = click.option(
 )
 
 
-@click.command(cls=Command, short_help="Find mistakes and traps in policies and Falco rules.")
+@click.command(cls=Command, short_help="Find mistakes and traps in policies, Falco rules and tracing policies.")
 @click.argument("files", nargs=-1, required=True, type=PATHS)
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
 @root_option
 @no_host_option
 @json_option
 def check(files: tuple[str, ...], strict: bool, root: str, no_host: bool, as_json: bool) -> int:
-    """Find every mistake in policy files (native or Falco's), with its place and what to write instead. `-` is standard input.
+    """Find every mistake in policy files (native, Falco's or Tetragon's), with its place and what to write instead. `-` is standard input.
 
     Also tells what the paths in a policy are on this host, or in the tree below --root: links, directories, scripts. The exit code is 0
     when there is no error, 1 when there is one (with --strict: or a warning), 2 when a file cannot be read.

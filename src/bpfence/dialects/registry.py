@@ -14,10 +14,11 @@ from typing import Final
 from bpfence.dialects.dialect import Dialect
 from bpfence.dialects.falco.dialect import FALCO
 from bpfence.dialects.native.dialect import NATIVE
+from bpfence.dialects.tetragon.dialect import TETRAGON
 from bpfence.documents.files import SourceFile
 
 Dialects = Mapping[str, Dialect]
-DIALECTS: Final[Dialects] = {dialect.name: dialect for dialect in (NATIVE, FALCO)}
+DIALECTS: Final[Dialects] = {dialect.name: dialect for dialect in (NATIVE, FALCO, TETRAGON)}
 """In the order in which their policies are loaded. Importing a language costs little: what reads and confirms is imported when it is
 called."""
 

@@ -38,8 +38,14 @@ def _falco_text() -> Form:
     return line_as_text
 
 
+def _tetragon() -> Form:
+    from bpfence.dialects.tetragon.show import line_as_json
+
+    return line_as_json
+
+
 FORMS: Final[Mapping[str, Callable[[], Form]]] = MappingProxyType(
-    {"native": _native, "rich": _rich, "falco": _falco, "falco-text": _falco_text}
+    {"native": _native, "rich": _rich, "falco": _falco, "falco-text": _falco_text, "tetragon": _tetragon}
 )
 """The forms by name, each made when it is asked for."""
 

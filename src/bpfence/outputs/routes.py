@@ -6,6 +6,7 @@ Called by the agent with batches of lines. `open_outputs` reads what `--output` 
     jsonl:PATH   JSON lines appended to a file        -      JSON lines on standard output
     rich         the terminal view                    auto   rich on a terminal, JSON lines elsewhere
     falco        Falco's JSON lines on standard output      falco-text   Falco's text lines
+    tetragon     JSON lines in the form of Tetragon's export
 
 A route is a form and a sink: the form makes bytes of a line, in the thread that has the line, and the sink writes them in its own. So no
 output can stop the agent, and what one does not take is counted and told (see `sink`). Enforcement lives in the kernel.
@@ -28,8 +29,8 @@ from bpfence.outputs.messages import MessageQueue
 from bpfence.outputs.places import File, Place, Stream
 from bpfence.outputs.sink import Sink
 
-KINDS = ("auto", "-", "rich", "jsonl:PATH", "falco", "falco-text")
-FORMATS = ("native", "falco", "falco-text")
+KINDS = ("auto", "-", "rich", "jsonl:PATH", "falco", "falco-text", "tetragon")
+FORMATS = ("native", "falco", "falco-text", "tetragon")
 
 
 CLOSE_SECONDS: Final = 0.5
@@ -165,7 +166,7 @@ def _route(spec: str, stream: IO[str]) -> tuple[Form, Place]:
         return FORMS["native"](), Stream(stream, spec)
     if spec == "auto":
         spec = "rich"
-    if spec not in ("rich", "falco", "falco-text"):
+    if spec not in ("rich", "falco", "falco-text", "tetragon"):
         raise UsageError(f"unknown output {spec!r}; known are {', '.join(KINDS)}")
     form, encoding = FORMS[spec](), (getattr(stream, "encoding", None) or "utf-8").lower()
     return form if encoding in ("utf-8", "utf8") else recoded(form, encoding), Stream(stream, spec)

@@ -15,7 +15,7 @@ LINE = Composer("h", lambda: 0).status("test", "Grüße")
 
 
 @pytest.mark.parametrize(
-    ("name", "first"), [("native", b'{"time":'), ("falco", b'{"hostname":'), ("falco-text", b""), ("rich", b"")]
+    ("name", "first"), [("native", b'{"time":'), ("falco", b'{"hostname":'), ("falco-text", b""), ("tetragon", b'{"bpfence'), ("rich", b"")]
 )  # fmt: skip
 def test_every_form_is_the_bytes_of_one_line(name: str, first: bytes) -> None:
     made = FORMS[name]()(LINE)
@@ -25,7 +25,7 @@ def test_every_form_is_the_bytes_of_one_line(name: str, first: bytes) -> None:
 
 
 def test_there_are_no_others() -> None:
-    assert set(FORMS) == {"native", "falco", "falco-text", "rich"}
+    assert set(FORMS) == {"native", "falco", "falco-text", "tetragon", "rich"}
 
 
 def test_what_an_encoding_lacks_is_escaped() -> None:
