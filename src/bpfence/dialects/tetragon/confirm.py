@@ -64,6 +64,12 @@ def _value(seen: Observation, shown: Shown) -> dict[str, Any]:
     match shown.reads:
         case Reads.FILE:
             return {_FILE_MEMBERS[shown.type]: _file(seen)}
+        case Reads.SOCKET:
+            return {"sock_arg": _socket(seen)}
+        case Reads.MODULE:
+            return {"string_arg": _text(seen.own("module.name"))}
+        case Reads.CONSTANT:
+            return _numbered(shown.type, shown.constant)
         case Reads.ADDRESS:
             return {"sockaddr_arg": _address(seen)}
         case Reads.ACCESS:
@@ -87,17 +93,31 @@ def _numbered(type_: str, number: int | None) -> dict[str, Any]:
 
 
 def _file(seen: Observation) -> dict[str, Any]:
-    path = seen.own("file.path")
     mode = _number(seen.own("file.mode"))
-    made: dict[str, Any] = {"path": escape(path) if isinstance(path, str | bytes) else ""}
+    made: dict[str, Any] = {"path": _text(seen.own("file.path"))}
     return made if mode is None else {**made, "permission": stat.filemode(mode)}
 
 
+def _text(value: Value | None) -> str:
+    return escape(value) if isinstance(value, str | bytes) else ""
+
+
+def _named(seen: Observation, *wanted: tuple[str, str]) -> dict[str, Any]:
+    """The names of numbers, as far as they are known: a member and the table for each; the field is named as the member."""
+    found = ((member, table, _number(seen.own(f"net.{member}"))) for member, table in wanted)
+    return {member: names.name(table, number) or str(number) for member, table, number in found if number is not None}
+
+
+def _socket(seen: Observation) -> dict[str, Any]:
+    made = _named(seen, ("family", "family"), ("type", "socktype"), ("protocol", "protocol"))
+    address, port = seen.own("net.local.ip"), _number(seen.own("net.local.port"))
+    if address is not None:
+        made["saddr"] = readable(FIELD_BY_NAME["net.local.ip"], address)
+    return made if port is None else {**made, "sport": port}
+
+
 def _address(seen: Observation) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    family = _number(seen.own("net.family"))
-    if family is not None:
-        made["family"] = names.name("family", family) or str(family)
+    made = _named(seen, ("family", "family"))
     address = seen.own("net.peer.ip")
     if address is not None:
         made["addr"] = readable(FIELD_BY_NAME["net.peer.ip"], address)

@@ -62,6 +62,15 @@ def test_addresses() -> None:
     assert details(observed("net.connect", {"NUM_NET_FAMILY": 1}), shown)["args"] == [{"sockaddr_arg": {"family": "AF_UNIX"}}, {}]
 
 
+def test_sockets_and_modules() -> None:
+    numbers = {"NUM_NET_FAMILY": 2, "NUM_NET_TYPE": 1, "NUM_NET_PROTOCOL": 6, "NUM_NET_LOCAL_PORT": 5}
+    seen = observed("net.connect", numbers, {"STR_NET_LOCAL_IP": bytes((10, 0, 0, 1))})
+    socket = {"family": "AF_INET", "type": "SOCK_STREAM", "protocol": "IPPROTO_TCP", "saddr": "10.0.0.1", "sport": 5}
+    assert details(seen, sensor(Shown(Reads.SOCKET, "socket", "")))["args"] == [{"sock_arg": socket}]
+    shown = sensor(Shown(Reads.MODULE, "string", ""), Shown(Reads.CONSTANT, "int", "", 2))
+    assert details(observed("kernel.module", {}, {"STR_MODULE_NAME": b"a\n"}), shown)["args"] == [{"string_arg": "a\\x0a"}, {"int_arg": 2}]
+
+
 def test_returns_are_what_was_decided() -> None:
     for action, value in ((Action.OBSERVE, 0), (Action.DENY, -13)):
         seen = observed("file.open", action=action, error=13)

@@ -55,6 +55,8 @@ def argument(reads: Reads, test: ArgumentTest, values: tuple[str, ...]) -> Condi
             return _protection(operator, values)
         case Reads.ADDRESS:
             return _address(operator, values)
+        case Reads.SOCKET:
+            return _socket(operator, values)
         case Reads.MODULE:
             return _texts("module.name", operator, values, Atom("module.name", Op.EXISTS))
     raise UnsupportedError(f"this argument ({reads.value}) can be shown, and not tested yet")
@@ -133,6 +135,27 @@ def _bits(field: str, mask: int, numbers: list[int]) -> Condition:
     return conj((Atom(field, Op.ANYBITS, union), found))  # what the kernel can tell before it looks at a path
 
 
+def only(constant: int, test: ArgumentTest, values: tuple[str, ...]) -> bool:
+    """Whether a test is true of a number and of none beside it."""
+    passes = predicate(test.operator, values)
+    return [number for number in range(MAX_RANGE) if passes(number)] == [constant]
+
+
+def _named(field: str, table: str, values: tuple[str, ...]) -> Condition:
+    known = names.TABLES[table].numbers
+    numbers = (known.get(value, integer(value)) for value in values)
+    return disj(Atom(field, Op.RANGE, (number, number)) for number in numbers if number is not None)
+
+
+def _socket(operator: str, values: tuple[str, ...]) -> Condition:
+    match operator:
+        case "Family":
+            return _named("net.family", "family", values)
+        case "Protocol":
+            return _named("net.protocol", "protocol", values)
+    raise UnsupportedError(f"operator {operator} on a socket is not decided in the kernel yet")
+
+
 def _address(operator: str, values: tuple[str, ...]) -> Condition:
     denies = operator.startswith("Not")
     match operator.removeprefix("Not"):
@@ -145,9 +168,7 @@ def _address(operator: str, values: tuple[str, ...]) -> Condition:
         case "SPortPriv" | "SportPriv":
             found, field = Atom("net.peer.port", Op.RANGE, (0, 1023)), "net.peer.port"
         case "Family":
-            families = names.TABLES["family"].numbers
-            numbers = [families.get(value, integer(value)) for value in values]
-            return disj(Atom("net.family", Op.RANGE, (number, number)) for number in numbers if number is not None)
+            return _named("net.family", "family", values)
         case _:
             raise UnsupportedError(f"operator {operator} on an address is not decided in the kernel yet")
     return conj((Atom(field, Op.EXISTS), negation(found))) if denies else found

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from bpfence.dialects.tetragon.read.model import Hook, KProbe, LsmHook
+from bpfence.policy import TRUE, And, Atom, Condition, Op
 
 
 class Reads(enum.Enum):
@@ -23,25 +24,35 @@ class Reads(enum.Enum):
     MAP_FLAGS = "map flags"  # MAP_*: a number of the record that no condition tests
     ADDRESS = "address"  # struct sockaddr: net.family, net.peer.ip, net.peer.port
     LENGTH = "length"  # of the address: a number of the record that no condition tests
+    SOCKET = "socket"  # struct socket: net.family, net.type, net.protocol and the own address
     MODULE = "module"  # module.name
+    CONSTANT = "constant"  # the event is that of one value
     NOTHING = "nothing"  # is neither tested nor shown
 
 
 class Parameter(NamedTuple):
-    """One argument of a function: what it is, and the types that a policy may give it."""
+    """One argument of a function: what it is, and the types that a policy may give it. `constant`: the value that a CONSTANT has.
+
+    Of an argument that is CONSTANT a policy must ask for this value and no other: the event is not made of calls with others.
+    """
 
     reads: Reads
     types: tuple[str, ...]
+    constant: int = 0
 
 
 class Known(NamedTuple):
-    """A hook that is an event. `needs_file`: without a test on argument 0 it would be about calls that the event is not made of."""
+    """A hook that is an event, where `also` holds. `needs_file`: without a test on argument 0 it would be about calls that the event is not
+    made of."""
 
     event: str
     parameters: Mapping[int, Parameter]
     needs_file: bool = False
+    also: Condition = TRUE
 
 
+READING_MODULE: Final = 2
+"""enum kernel_read_file_id, as it is since Linux 5.10 (c307459b9d1f)."""
 _INTEGERS: Final = ("int", "uint32", "sint64", "uint64", "size_t")
 _FILE: Final = Parameter(Reads.FILE, ("file",))
 _PATH: Final = Parameter(Reads.FILE, ("path",))
@@ -58,7 +69,22 @@ _HOOKS: Final[Mapping[str, Known]] = {
     "path_rename": Known("file.rename", {}),
     "path_symlink": Known("file.symlink", {}),
     "path_link": Known("file.link", {}),
-    "socket_connect": Known("net.connect", {1: Parameter(Reads.ADDRESS, ("sockaddr",)), 2: Parameter(Reads.LENGTH, _INTEGERS)}),
+    "socket_connect": Known(
+        "net.connect",
+        {
+            0: Parameter(Reads.SOCKET, ("socket",)),
+            1: Parameter(Reads.ADDRESS, ("sockaddr",)),
+            2: Parameter(Reads.LENGTH, _INTEGERS),
+        },
+    ),
+    "kernel_module_request": Known(
+        "kernel.module", {0: Parameter(Reads.MODULE, ("string",))}, also=Atom("module.requested", Op.RANGE, (1, 1))
+    ),
+    "kernel_read_file": Known(
+        "kernel.module",
+        {0: _FILE, 1: Parameter(Reads.CONSTANT, _INTEGERS, READING_MODULE)},
+        also=And((Atom("module.requested", Op.RANGE, (0, 0)), Atom("file.path", Op.EXISTS))),
+    ),
 }
 """Hooks whose function is security_NAME, with the same parameters."""
 LSM_HOOKS: Final[Mapping[str, Known]] = {

@@ -42,11 +42,12 @@ _SIGKILL: Final = 9
 
 
 class Shown(NamedTuple):
-    """An argument as events show it: what it is in the engine's event, its type, its label."""
+    """An argument as events show it: what it is in the engine's event, its type, its label; of a CONSTANT its value."""
 
     reads: Reads
     type: str
     label: str
+    constant: int = 0
 
 
 class Sensor(NamedTuple):
@@ -158,7 +159,7 @@ class _Lowering:
             parameter = self._parameter(hook, found, argument)
             if parameter is not None and parameter.reads is not Reads.NOTHING:
                 kind = parameter.types[0] if argument.type == "auto" else argument.kind
-                shown.append(Shown(parameter.reads, kind, argument.label))
+                shown.append(Shown(parameter.reads, kind, argument.label, parameter.constant))
         return tuple(shown)
 
     def _parameter(self, hook: Hook, found: Known, argument: Argument) -> Parameter | None:
@@ -187,7 +188,8 @@ class _Lowering:
         if found.needs_file and not any(self._argument(hook, test) == 0 for test in selector.match_args):
             what = "a selector without a test on argument 0 is also about memory without a file, which is not reported yet"
             self.refuse(selector.place, what, "add a filter under matchArgs on argument 0")
-        parts: list[Condition] = []
+        self._constants(hook, found, selector)
+        parts: list[Condition] = [found.also]
         for pids in selector.match_pids:
             parts += self._tried(pids.place, partial(conditions.pids, pids))
         for binaries in selector.match_binaries:
@@ -197,6 +199,23 @@ class _Lowering:
         for test in selector.match_args:
             parts += self._test(hook, found, test)
         return conj(parts)
+
+    def _constants(self, hook: Hook, found: Known, selector: Selector) -> None:
+        """Refuse a selector that is about other values of an argument than the one that the event has."""
+        for index, parameter in found.parameters.items():
+            if parameter.reads is not Reads.CONSTANT:
+                continue
+            tests = [test for test in selector.match_args if self._argument(hook, test) == index]
+            if not any(self._only(parameter.constant, test) for test in tests):
+                what = f"{name_of(hook)} is only put in force where argument {index} is {parameter.constant}"
+                hint = f'add to matchArgs: {{index: {index}, operator: Equal, values: ["{parameter.constant}"]}}'
+                self.refuse(selector.place, what, hint)
+
+    def _only(self, constant: int, test: ArgumentTest) -> bool:
+        try:
+            return conditions.only(constant, test, self._values(test))
+        except UnsupportedError:
+            return False
 
     def _argument(self, hook: Hook, test: ArgumentTest) -> int:
         """The index of the argument that a filter is about; -1 where `read` has refused it."""
@@ -211,6 +230,8 @@ class _Lowering:
         if len(test.args) > 1:
             self.refuse(test.at("args"), "tests of two arguments cannot be put in force yet")
             return []
+        if parameter.reads is Reads.CONSTANT:
+            return []  # it asks for what the event is, or has been refused
         values = self._values(test)
         return self._tried(test.place, partial(conditions.argument, parameter.reads, test, values))
 

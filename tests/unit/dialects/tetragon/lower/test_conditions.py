@@ -77,6 +77,18 @@ def test_only_what_has_a_path_is_another_path(path: str | None, memfd: int, pass
     assert holds(made(Reads.FILE, "NotPrefix", "/usr/"), event) == passes
 
 
+def test_sockets() -> None:
+    tcp = {"net.family": 2, "net.protocol": 6}
+    assert holds(made(Reads.SOCKET, "Protocol", "IPPROTO_TCP", "IPPROTO_UDP"), tcp)
+    assert not holds(made(Reads.SOCKET, "Protocol", "17"), tcp)
+    assert holds(made(Reads.SOCKET, "Family", "AF_INET"), tcp)
+
+
+def test_modules() -> None:
+    assert holds(made(Reads.MODULE, "Prefix", "net-"), {"module.name": "net-pf-10"})
+    assert not holds(made(Reads.MODULE, "NotPrefix", "net-"), {})
+
+
 def test_types_of_files() -> None:
     for operator, expected in (("FileType", [True, False]), ("NotFileType", [False, True])):
         condition = made(Reads.FILE, operator, "reg", "pipe")
@@ -109,6 +121,7 @@ def test_addresses(operator: str, values: list[str], passes: list[str]) -> None:
     [
         (Reads.MAP_FLAGS, "Equal", ["1"]), (Reads.LENGTH, "GT", ["1"]), (Reads.PROTECTION, "GT", ["1"]), (Reads.ACCESS, "CelExpr", ["1"]),
         (Reads.PROTECTION, "InRange", ["0:1000"]), (Reads.ADDRESS, "DAddr", ["10.0.0.0/8"]),
+        (Reads.SOCKET, "SAddr", ["10.0.0.0/8"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_decided_is_said(reads: Reads, operator: str, values: list[str]) -> None:

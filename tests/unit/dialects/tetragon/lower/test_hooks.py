@@ -9,7 +9,14 @@ from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, applies
 from bpfence.kernel.hooks import PROGRAMS, Kind
 from tests.unit.dialects.tetragon.texts import kprobe, read
 
-FIELDS = {Reads.FILE: "file.path", Reads.ACCESS: "file.access", Reads.PROTECTION: "file.prot", Reads.ADDRESS: "net.peer.ip"}
+FIELDS = {
+    Reads.FILE: "file.path",
+    Reads.ACCESS: "file.access",
+    Reads.PROTECTION: "file.prot",
+    Reads.ADDRESS: "net.peer.ip",
+    Reads.MODULE: "module.name",
+    Reads.SOCKET: "net.protocol",
+}
 
 
 def test_every_hook_is_one_of_the_engine() -> None:

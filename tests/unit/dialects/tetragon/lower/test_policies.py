@@ -164,7 +164,29 @@ def test_published_policies_are_in_force_or_refused() -> None:
                 assert {name.partition(".")[0] for name in found.sensors} == {f"kprobes[{n}]" for n in range(len(policy.spec.kprobes))}
                 compile_policies(PolicySet((found.policy,)))
                 whole.add(path.name)
-    assert "tracingpolicy__security-socket-connect.yaml" in whole
+    connects = {f"tracingpolicy__security-socket-connect{more}.yaml" for more in ("", "-block-others")}
+    assert whole == {"policylibrary__modules.yaml", *connects}
+
+
+MODULES = kprobe(on(1, "Equal", "2"), call="security_kernel_read_file", **RETURN)
+
+
+def test_modules_are_read_or_requested() -> None:
+    requested = kprobe(call="security_kernel_module_request", args=[{"index": 0, "type": "string"}], **RETURN)
+    found, told = lowered(kprobes=[requested, MODULES])
+    assert told == []
+    named = {"module__requested": 1, "module__name": "net-pf-10"}
+    assert decided(found, "kernel.module", **named) == (Action.OBSERVE, 0, ["kprobes[0]"])
+    read_ = {"module__requested": 0, "file__path": "/lib/x.ko"}
+    assert decided(found, "kernel.module", **read_) == (Action.OBSERVE, 0, ["kprobes[1].selectors[0]"])
+    assert decided(found, "kernel.module", module__requested=0)[0] is Action.NONE
+    assert [shown.constant for shown in found.sensors["kprobes[1].selectors[0]"].arguments] == [0, 2]
+
+
+@pytest.mark.parametrize("test", [on(1, "Equal", "3"), on(1, "Mask", "2"), on(1, "Equal", "2", "3"), on(0, "Prefix", "/lib/")])
+def test_other_files_that_the_kernel_reads_are_refused(test: dict[str, Any]) -> None:
+    _, told = lowered(kprobes=[kprobe(test, call="security_kernel_read_file")])
+    assert [one.code for one in told] == ["not-supported"]
 
 
 def test_masks_of_every_type() -> None:

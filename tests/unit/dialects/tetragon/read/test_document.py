@@ -98,7 +98,9 @@ selectors = st.fixed_dictionaries(
         "macros": st.lists(st.sampled_from(["m", "n"]), max_size=2),
     },
 )
-calls = st.sampled_from(["security_file_permission", "security_mmap_file", "security_socket_connect", "security_path_truncate", "sys_open"])
+calls = st.sampled_from(
+    ["security_file_permission", "security_mmap_file", "security_socket_connect", "security_kernel_read_file", "sys_open"]
+)
 arguments = st.lists(st.fixed_dictionaries({"index": st.integers(0, 3), "type": st.sampled_from(words.TYPES)}), max_size=3)
 hooks = st.fixed_dictionaries(
     {"call": calls, "syscall": st.just(False)}, optional={"args": arguments, "selectors": st.lists(selectors, max_size=3), "x": anything}
