@@ -102,7 +102,7 @@ class Tracing:
 
     def __init__(self, folder: Path) -> None:
         self.agent = Agent(folder, "tetragon")
-        self.export = folder / "export.jsonl"
+        self.export = self.agent.log_path.with_name("tetragon-export.jsonl")
         self._offset = 0
 
     def start(self) -> None:
@@ -237,7 +237,7 @@ def test_modules(tracing: Tracing) -> None:
     result, lines = tracing.act("finit-module", str(WORK / "rootkit.ko"))
     assert (result, told(lines)) == ("EPERM", [("modules", "security_kernel_read_file", "deny")])
     assert lines[0]["dialect.tetragon.args"] == [{"file_arg": {"path": f"{WORK}/rootkit.ko", "permission": "-rw-rw-rw-"}}, {"int_arg": 2}]
-    assert tracing.act("finit-module", str(WORK / "honest.ko")) == ("ENOEXEC", [])
+    assert tracing.act("finit-module", str(WORK / "honest.ko")) == ("ok", [])
 
 
 def test_monitor_mode_after_a_reload(tracing: Tracing) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bpfence.conditions.links import Resolution
 from bpfence.dialects.facts import Facts
 from bpfence.dialects.registry import claimed
 from bpfence.dialects.tetragon.dialect import TETRAGON
+from bpfence.dialects.tetragon.lower.hooks import FUNCTIONS
 from bpfence.dialects.tetragon.show import line_as_json
 from bpfence.documents.files import SourceFile
 from bpfence.errors import PolicyError
@@ -69,6 +71,19 @@ def test_names_are_taken_once(tmp_path: Path) -> None:
     write_policy(tmp_path / "b.yaml", "p")
     with pytest.raises(PolicyError, match="there is a policy 'p' among the policies already"):
         load([str(tmp_path)])
+
+
+def test_the_example_is_in_force() -> None:
+    rules, found = read((Path(__file__).parents[4] / "examples" / "tetragon" / "file-monitoring.yaml").read_text())
+    assert found == []
+    (policy,) = rules.policies(Facts())
+    assert len(policy.rules) == 5
+
+
+def test_every_hook_is_documented() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "tetragon.md").read_text()
+    written = re.sub(r"`_(\w+)`", r"`security_path_\1`", page)
+    assert {name for name in FUNCTIONS if f"`{name}`" not in written} == set()
 
 
 def test_a_policy_that_cannot_be_put_in_force_is_not_loaded(tmp_path: Path) -> None:

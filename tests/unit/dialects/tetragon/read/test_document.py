@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -140,6 +141,11 @@ def test_nothing_makes_the_reader_raise(value: Any, noise: str) -> None:
     sound(json.dumps(document(kprobes=value)))
     sound(json.dumps(value))
     sound(whole.replace('"/a"', noise))
+
+
+def test_every_code_is_documented() -> None:
+    page = (Path(__file__).parents[5] / "docs" / "tetragon.md").read_text()
+    assert {code for code, meaning in CODES.items() if f"| `{code}` | {meaning} |" not in page} == set()
 
 
 def test_large_files_end_in_time() -> None:
