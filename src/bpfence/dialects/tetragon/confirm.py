@@ -64,6 +64,10 @@ def _value(seen: Observation, shown: Shown) -> dict[str, Any]:
     match shown.reads:
         case Reads.FILE:
             return {_FILE_MEMBERS[shown.type]: _file(seen)}
+        case Reads.NAME:
+            return {_FILE_MEMBERS[shown.type]: {"path": _text(seen.own("file.path"))}}
+        case Reads.NUMBER:
+            return _numbered(shown.type, _number(seen.own(shown.field)))
         case Reads.SOCKET:
             return {"sock_arg": _socket(seen)}
         case Reads.MODULE:
@@ -86,9 +90,11 @@ def _number(value: Value | None) -> int | None:
 
 def _numbered(type_: str, number: int | None) -> dict[str, Any]:
     """A number; without a value where the record has none."""
-    member = _NUMBER_MEMBERS[type_]
     if number is None:
         return {}
+    if type_ == "bpf_cmd":
+        return {"bpf_cmd_arg": names.name("bpf_cmd", number) or str(number)}
+    member = _NUMBER_MEMBERS[type_]
     return {member: str(number) if member in _WIDE else number}
 
 

@@ -48,6 +48,15 @@ def test_numbers_have_the_member_of_their_type() -> None:
     assert details(observed("file.mmap"), sensor(Shown(Reads.MAP_FLAGS, "uint32", "")))["args"] == [{}]
 
 
+def test_numbers_that_are_fields() -> None:
+    seen = observed("kernel.bpf", {"NUM_BPF_CMD": 5})
+    for type_, shown in (("bpf_cmd", {"bpf_cmd_arg": "BPF_PROG_LOAD"}), ("int", {"int_arg": 5})):
+        assert details(seen, sensor(Shown(Reads.NUMBER, type_, "", field="bpf.cmd")))["args"] == [shown]
+    changed = observed("file.chmod", {"NUM_FILE_MODE": 0o640}, {"STR_FILE_PATH": b"/a"})
+    both = sensor(Shown(Reads.NAME, "path", ""), Shown(Reads.NUMBER, "uint16", "", field="file.mode"))
+    assert details(changed, both)["args"] == [{"path_arg": {"path": "/a"}}, {"uint_arg": 0o640}]
+
+
 def test_the_mask_is_the_kernels() -> None:
     for access, mask in ((abi.ACCESS_READ, 4), (abi.ACCESS_WRITE, 2), (abi.ACCESS_EXEC, 1), (abi.ACCESS_READ | abi.ACCESS_WRITE, 6)):
         seen = observed("file.permission", {"NUM_FILE_ACCESS": access})

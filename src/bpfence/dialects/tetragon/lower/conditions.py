@@ -14,7 +14,7 @@ from typing import Final
 
 from bpfence import abi, names
 from bpfence.conditions.values import conj, disj, negation
-from bpfence.dialects.tetragon.lower.hooks import Reads
+from bpfence.dialects.tetragon.lower.hooks import Parameter, Reads
 from bpfence.dialects.tetragon.read.checks import integer, number_range
 from bpfence.dialects.tetragon.read.model import ArgumentTest, Binaries, Capabilities, Pids
 from bpfence.policy import Atom, Condition, Op
@@ -43,12 +43,14 @@ class UnsupportedError(Exception):
     """A filter that cannot be decided. The message completes "operator X: …" and the like."""
 
 
-def argument(reads: Reads, test: ArgumentTest, values: tuple[str, ...]) -> Condition:
+def argument(parameter: Parameter, test: ArgumentTest, values: tuple[str, ...]) -> Condition:
     """A filter on an argument. `values`: those of the test, lists written out."""
     operator = test.operator
-    match reads:
-        case Reads.FILE:
-            return _file(operator, values)
+    match parameter.reads:
+        case Reads.FILE | Reads.NAME:
+            return _file(operator, values, parameter.reads is Reads.FILE)
+        case Reads.NUMBER:
+            return _number(parameter.field, operator, values)
         case Reads.ACCESS:
             return _access(operator, values)
         case Reads.PROTECTION:
@@ -59,7 +61,7 @@ def argument(reads: Reads, test: ArgumentTest, values: tuple[str, ...]) -> Condi
             return _socket(operator, values)
         case Reads.MODULE:
             return _texts("module.name", operator, values, Atom("module.name", Op.EXISTS))
-    raise UnsupportedError(f"this argument ({reads.value}) can be shown, and not tested yet")
+    raise UnsupportedError(f"this argument ({parameter.reads.value}) can be shown, and not tested yet")
 
 
 def _texts(field: str, operator: str, values: tuple[str, ...], there: Condition) -> Condition:
@@ -71,8 +73,27 @@ def _texts(field: str, operator: str, values: tuple[str, ...], there: Condition)
     return conj((there, negation(found))) if denies else found
 
 
-def _file(operator: str, values: tuple[str, ...]) -> Condition:
+def _number(field: str, operator: str, values: tuple[str, ...]) -> Condition:
+    """A number that is not negative."""
+    spans = [span for value in values if (span := number_range(value)) is not None]
+    match operator.removeprefix("Not"):
+        case "Equal" | "InRange" | "InMap":
+            found = disj(Atom(field, Op.RANGE, span) for span in spans)
+        case "Mask":
+            found = disj(Atom(field, Op.ANYBITS, low & U64) for low, _ in spans)
+        case "GT" | "GreaterThan":
+            found = disj(Atom(field, Op.RANGE, (low + 1, U64)) for low, _ in spans)
+        case "LT" | "LessThan":
+            found = disj(Atom(field, Op.RANGE, (0, low - 1)) for low, _ in spans)
+        case _:
+            raise UnsupportedError(f"operator {operator} is not decided in the kernel yet")
+    return conj((Atom(field, Op.EXISTS), negation(found))) if operator.startswith("Not") else found
+
+
+def _file(operator: str, values: tuple[str, ...], typed: bool) -> Condition:
     if operator in ("FileType", "NotFileType"):
+        if not typed:
+            raise UnsupportedError(f"operator {operator} is not decided on this hook yet")
         kinds = dict.fromkeys(_FILE_TYPES[value.lower()] for value in values)
         found = disj(Atom("file.mode", Op.MASKED, (_TYPE_BITS, kind)) for kind in kinds)
         return conj((Atom("file.mode", Op.EXISTS), negation(found))) if operator == "NotFileType" else found

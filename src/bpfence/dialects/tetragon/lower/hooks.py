@@ -19,6 +19,8 @@ class Reads(enum.Enum):
     """What an argument is in an event."""
 
     FILE = "file"  # file.path and what goes with it
+    NAME = "name"  # file.path alone: the mode is not the file's
+    NUMBER = "number"  # a field that holds it as it is
     ACCESS = "access"  # the mask MAY_*: file.access
     PROTECTION = "protection"  # PROT_*: file.prot
     MAP_FLAGS = "map flags"  # MAP_*: a number of the record that no condition tests
@@ -31,14 +33,16 @@ class Reads(enum.Enum):
 
 
 class Parameter(NamedTuple):
-    """One argument of a function: what it is, and the types that a policy may give it. `constant`: the value that a CONSTANT has.
+    """One argument of a function: what it is, and the types that a policy may give it.
 
-    Of an argument that is CONSTANT a policy must ask for this value and no other: the event is not made of calls with others.
+    `constant`: the value that a CONSTANT has. A policy must ask for it and for no other: the event is not made of calls with others.
+    `field`: where a NUMBER is.
     """
 
     reads: Reads
     types: tuple[str, ...]
     constant: int = 0
+    field: str = ""
 
 
 class Known(NamedTuple):
@@ -62,7 +66,12 @@ _HOOKS: Final[Mapping[str, Known]] = {
     "file_open": Known("file.open", {0: _FILE}),
     "file_permission": Known("file.permission", {0: _FILE, 1: Parameter(Reads.ACCESS, _INTEGERS)}),
     "path_truncate": Known("file.truncate", {0: _PATH}),
-    "path_chmod": Known("file.chmod", {0: _PATH}),
+    "path_chmod": Known(
+        "file.chmod", {0: Parameter(Reads.NAME, ("path",)), 1: Parameter(Reads.NUMBER, ("uint16", "int", "uint32"), field="file.mode")}
+    ),
+    "task_kill": Known("process.signal", {2: Parameter(Reads.NUMBER, _INTEGERS, field="signal")}),
+    "bpf": Known("kernel.bpf", {0: Parameter(Reads.NUMBER, ("bpf_cmd", *_INTEGERS), field="bpf.cmd")}),
+    "sb_umount": Known("kernel.umount", {}),
     "path_unlink": Known("file.unlink", {}),
     "path_rmdir": Known("file.rmdir", {}),
     "path_mkdir": Known("file.mkdir", {}),

@@ -42,12 +42,13 @@ _SIGKILL: Final = 9
 
 
 class Shown(NamedTuple):
-    """An argument as events show it: what it is in the engine's event, its type, its label; of a CONSTANT its value."""
+    """An argument as events show it: what it is in the engine's event, type, label. `constant`, `field`: as of `hooks.Parameter`."""
 
     reads: Reads
     type: str
     label: str
     constant: int = 0
+    field: str = ""
 
 
 class Sensor(NamedTuple):
@@ -159,7 +160,7 @@ class _Lowering:
             parameter = self._parameter(hook, found, argument)
             if parameter is not None and parameter.reads is not Reads.NOTHING:
                 kind = parameter.types[0] if argument.type == "auto" else argument.kind
-                shown.append(Shown(parameter.reads, kind, argument.label, parameter.constant))
+                shown.append(Shown(parameter.reads, kind, argument.label, parameter.constant, parameter.field))
         return tuple(shown)
 
     def _parameter(self, hook: Hook, found: Known, argument: Argument) -> Parameter | None:
@@ -233,7 +234,7 @@ class _Lowering:
         if parameter.reads is Reads.CONSTANT:
             return []  # it asks for what the event is, or has been refused
         values = self._values(test)
-        return self._tried(test.place, partial(conditions.argument, parameter.reads, test, values))
+        return self._tried(test.place, partial(conditions.argument, parameter, test, values))
 
     def _values(self, test: ArgumentTest) -> tuple[str, ...]:
         made: list[str] = []

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from bpfence import abi
 from bpfence.dialects.tetragon.lower import conditions
 from bpfence.dialects.tetragon.lower.conditions import UnsupportedError, argument
-from bpfence.dialects.tetragon.lower.hooks import Reads
+from bpfence.dialects.tetragon.lower.hooks import Parameter, Reads
 from bpfence.dialects.tetragon.read.model import ArgumentTest, Binaries, Capabilities, Pids
 from bpfence.evaluate import holds
 from bpfence.policy import Condition
 
 
 def made(reads: Reads, operator: str, *values: str) -> Condition:
-    return argument(reads, ArgumentTest(operator=operator, values=values), values)
+    return argument(Parameter(reads, (), field="signal"), ArgumentTest(operator=operator, values=values), values)
 
 
 NUMERIC = {
@@ -42,6 +42,12 @@ def test_the_mask_of_an_access(operator: str, values: list[int]) -> None:
 @given(st.sampled_from(["Equal", "NotEqual", "Mask"]), st.lists(st.integers(0, 15), min_size=1, max_size=4), st.integers(0, 2**25))
 def test_the_protection_of_a_mapping(operator: str, values: list[int], prot: int) -> None:
     assert holds(made(Reads.PROTECTION, operator, *map(str, values)), {"file.prot": prot}) == NUMERIC[operator](prot, values)
+
+
+@given(st.sampled_from(sorted(NUMERIC)), st.lists(st.integers(-3, 70), min_size=1, max_size=4), st.integers(0, 64))
+def test_numbers(operator: str, values: list[int], number: int) -> None:
+    assert holds(made(Reads.NUMBER, operator, *map(str, values)), {"signal": number}) == NUMERIC[operator](number, values)
+    assert not holds(made(Reads.NUMBER, operator, *map(str, values)), {})
 
 
 def test_ranges() -> None:
@@ -121,7 +127,7 @@ def test_addresses(operator: str, values: list[str], passes: list[str]) -> None:
     [
         (Reads.MAP_FLAGS, "Equal", ["1"]), (Reads.LENGTH, "GT", ["1"]), (Reads.PROTECTION, "GT", ["1"]), (Reads.ACCESS, "CelExpr", ["1"]),
         (Reads.PROTECTION, "InRange", ["0:1000"]), (Reads.ADDRESS, "DAddr", ["10.0.0.0/8"]),
-        (Reads.SOCKET, "SAddr", ["10.0.0.0/8"]),
+        (Reads.SOCKET, "SAddr", ["10.0.0.0/8"]), (Reads.NAME, "FileType", ["reg"]), (Reads.NUMBER, "CelExpr", ["1"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_decided_is_said(reads: Reads, operator: str, values: list[str]) -> None:

@@ -11,6 +11,7 @@ from tests.unit.dialects.tetragon.texts import kprobe, read
 
 FIELDS = {
     Reads.FILE: "file.path",
+    Reads.NAME: "file.path",
     Reads.ACCESS: "file.access",
     Reads.PROTECTION: "file.prot",
     Reads.ADDRESS: "net.peer.ip",
@@ -33,8 +34,9 @@ def test_every_argument_is_a_field_of_the_event() -> None:
     for hook in (*FUNCTIONS.values(), *LSM_HOOKS.values()):
         for parameter in hook.parameters.values():
             assert set(parameter.types) <= set(words.TYPES)
-            if parameter.reads in FIELDS:
-                assert applies(FIELD_BY_NAME[FIELDS[parameter.reads]], hook.event)
+            field = parameter.field or FIELDS.get(parameter.reads)
+            if field is not None:
+                assert applies(FIELD_BY_NAME[field], hook.event)
 
 
 def test_hooks_by_their_names() -> None:
