@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bpfence.compiler.compile import compile_policies
 from bpfence.dialects.tetragon.lower.hooks import Reads
@@ -106,6 +108,67 @@ def test_lists_are_written_out() -> None:
 
 
 FLAGS = {"matchArgs": [*on(0, "Prefix", "/a")["matchArgs"], *on(2, "Mask", "1")["matchArgs"]]}
+PATHS = ["/etc/a", "/etc/b/c", "/a", "/usr/bin/x"]
+TEXT_TESTS = {"Equal": str.__eq__, "Prefix": str.startswith, "Postfix": str.endswith, "SubString": str.__contains__}
+NUMBER_TESTS = {"Equal": int.__eq__, "Mask": lambda number, value: number & value != 0, "GT": int.__gt__, "LT": int.__lt__}
+path_tests = st.builds(
+    lambda operator, negated, values: on(0, f"{'Not' * (negated and operator != 'SubString')}{operator}", *values)["matchArgs"][0],
+    st.sampled_from(sorted(TEXT_TESTS)),
+    st.booleans(),
+    st.lists(st.sampled_from(["/etc/a", "/etc/", "/a", "x", "c"]), min_size=1, max_size=2),
+)
+mask_tests = st.builds(
+    lambda operator, values: on(1, operator, *map(str, values))["matchArgs"][0],
+    st.sampled_from(["NotEqual", *NUMBER_TESTS]),
+    st.lists(st.integers(0, 6), min_size=1, max_size=2),
+)
+any_selector = st.fixed_dictionaries(
+    {"matchArgs": st.lists(st.one_of(path_tests, mask_tests), max_size=3)},
+    optional={
+        "matchBinaries": st.builds(
+            lambda operator, value: [{"operator": operator, "values": [value]}],
+            st.sampled_from(["In", "NotIn", "Prefix", "NotPostfix"]),
+            st.sampled_from(["/bin/a", "/bin/", "/b"]),
+        ),
+        "matchActions": st.sampled_from(["Post", "NoPost", "Sigkill", "Override"]).map(lambda name: [{"action": name, "argError": -1}]),
+    },
+)
+
+
+def passes(test: dict[str, Any], path: str, mask: int) -> bool:
+    """A filter by the words of the reference."""
+    operator = test["operator"].removeprefix("Not")
+    if test["index"] == 0:
+        found = any(TEXT_TESTS[operator](path, value) for value in test["values"])
+    else:
+        found = any(NUMBER_TESTS[operator](mask, int(value)) for value in test["values"])
+    return found != test["operator"].startswith("Not")
+
+
+def by_hand(selectors: list[dict[str, Any]], path: str, mask: int, exe: str) -> Action:
+    """What a hook does by the words of the reference: the first selector of which all filters hold."""
+    binaries = {"In": str.__eq__, "NotIn": str.__ne__, "Prefix": str.startswith, "NotPostfix": lambda text, end: not text.endswith(end)}
+    actions = {"Post": Action.OBSERVE, "NoPost": Action.NONE, "Sigkill": Action.KILL, "Override": Action.DENY}
+    for selector in selectors:
+        fits = all(binaries[test["operator"]](exe, test["values"][0]) for test in selector.get("matchBinaries", ()))
+        if fits and all(passes(test, path, mask) for test in selector["matchArgs"]):
+            return actions[selector["matchActions"][0]["action"]] if "matchActions" in selector else Action.OBSERVE
+    return Action.OBSERVE if not selectors else Action.NONE
+
+
+@settings(deadline=None)
+@given(st.lists(any_selector, max_size=4))
+def test_selectors_decide_as_the_reference_says(selectors: list[dict[str, Any]]) -> None:
+    found, told = lowered(kprobes=[kprobe(*selectors)])
+    assert told == []
+    for path in PATHS:
+        for mask, access in ((2, 2), (4, 1)):
+            for exe in ("/bin/a", "/a/b"):
+                event = {"file__path": path, "file__access": access, "process__exe": exe}
+                assert decided(found, "file.permission", **event)[0] is by_hand(selectors, path, mask, exe), (path, mask, exe)
+    compile_policies(PolicySet((found.policy,)))
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"kprobes": [kprobe(call="sys_openat", args=[])]}, '"call": "sys_openat"'),
     ({"lsmhooks": [{"hook": "inode_mkdir"}]}, '"hook": "inode_mkdir"'),
