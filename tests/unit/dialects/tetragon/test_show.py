@@ -8,9 +8,12 @@ from typing import Any
 
 from msgspec import UNSET
 
-from bpfence.alerts.alert import Alert, Composer
+from bpfence.alerts.alert import Alert, Composer, RuleInfo
 from bpfence.dialects.tetragon.show import line_as_json
 from bpfence.events.loss import Loss
+from bpfence.events.process import Process
+from bpfence.events.source import Observation
+from bpfence.policy import Action
 
 COMPOSER = Composer("node", lambda: 0)
 PROCESS: dict[str, Any] = {
@@ -51,6 +54,15 @@ def test_processes_begin_and_end() -> None:
     ended = shown("process.exit", {**PROCESS, "exit": {"code": 9}})["process_exit"]
     assert (ended["signal"], ended["time"]) == ("SIGKILL", "t")
     assert shown("process.exit", {**PROCESS, "exit": {"code": 0x200}})["process_exit"]["status"] == 2
+
+
+def test_the_end_of_a_process_as_the_agent_tells_it() -> None:
+    rule = RuleInfo("processes", "ended", "audit", Action.OBSERVE, Action.OBSERVE)
+    process = Process(7, 7, 1, "0123abcd-1f", "sh", "/bin/sh", ["sh", "-c", "exit 3"], "/", 0, 0, None, [])
+    seen = Observation("process.exit", 0, {"event": "process.exit", "process.exit.code": 0x300}, process)
+    ((_, alert),) = COMPOSER.alerts(seen, [(rule, False)])
+    ended = json.loads(line_as_json(alert))["process_exit"]
+    assert (ended["status"], ended["process"]["arguments"], ended["parent"]) == (3, '-c "exit 3"', {"pid": 1})
 
 
 def test_native_rules_are_shown_as_hooks() -> None:
