@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.cases import PLAYGROUND, TRIGGER
-from tests.kernel.harness import CGROUP_ROOT, SENTINEL, Agent, Playground, go_out, make_files, run_act
+from tests.kernel.harness import ALERT_SECONDS, CGROUP_ROOT, SENTINEL, Agent, Playground, go_out, make_files, run_act
 
 WORK = PLAYGROUND / "tetragon"
 FILE, INT, UINT, PATH, BINPRM = ({"type": name} for name in ("file", "int", "uint32", "path", "linux_binprm"))
@@ -103,7 +104,6 @@ class Tracing:
     def __init__(self, folder: Path) -> None:
         self.agent = Agent(folder, "tetragon")
         self.export = self.agent.log_path.with_name("tetragon-export.jsonl")
-        self._offset = 0
 
     def start(self) -> None:
         self.agent.write_policy(SENTINEL.name, SENTINEL.policy())
@@ -116,18 +116,19 @@ class Tracing:
     def act(self, *words: str) -> tuple[str, list[dict[str, Any]]]:
         """How an act ended, and what was told of it."""
         result = run_act(words, CGROUP_ROOT).result
-        return result, self.agent.settle()
+        return result, [line for line in self.agent.settle() if line["kind"] in ("alert", "event")]
 
-    def exported(self, name: str) -> list[dict[str, Any]]:
-        """The events of a policy in the other form, since the last call."""
-        with self.export.open("rb") as file:
-            file.seek(self._offset)
-            data = file.read()
-        self._offset += data.rfind(b"\n") + 1
-        events = [
-            event for line in data[: data.rfind(b"\n") + 1].splitlines() for event in json.loads(line).values() if isinstance(event, dict)
-        ]
-        return [event for event in events if event.get("policy_name") == name]
+    def exported(self, call: str, *begin: str) -> dict[str, Any]:
+        """The event of a function in the other form, of the trigger with arguments that begin so. That output has a thread of its own."""
+        deadline = time.monotonic() + ALERT_SECONDS
+        while time.monotonic() < deadline:
+            data = self.export.read_bytes()
+            for line in data[: data.rfind(b"\n") + 1].splitlines():
+                event = next(iter(json.loads(line).values()))
+                if event.get("function_name") == call and event["process"].get("arguments", "").startswith(" ".join(begin)):
+                    return dict(event)
+            time.sleep(0.1)
+        raise AssertionError(f"no event of {call} in {self.export}")
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,6 @@ def told(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
     ],
 )
 def test_acts_on_watched_files_are_reported(words: tuple[str, ...], call: str, numbers: list[dict[str, int]], tracing: Tracing) -> None:
-    tracing.exported("file-monitoring")
     watched, other = str(WORK / "watched/file"), str(WORK / "other")
     Path(watched).write_bytes(b"x" * 8192)
     tracing.agent.settle()
@@ -171,13 +171,13 @@ def test_acts_on_watched_files_are_reported(words: tuple[str, ...], call: str, n
     file = {"path": watched, "permission": "-rw-rw-rw-"}
     given = lines[0]["dialect.tetragon.args"]
     assert given == [{"path_arg" if call == "security_path_truncate" else "file_arg": file}, *numbers]
-    event = [event for event in tracing.exported("file-monitoring") if event["process"]["binary"] == str(TRIGGER)][-1]
-    assert (event["function_name"], event["args"], event["action"]) == (call, given, "KPROBE_ACTION_POST")
+    event = tracing.exported(call, words[0], watched)
+    assert (event["policy_name"], event["args"], event["action"]) == ("file-monitoring", given, "KPROBE_ACTION_POST")
     if call != "security_path_truncate":
         assert event["return"] == {"int_arg": 0}
     if call == "security_file_permission":
         assert (event["message"], event["tags"]) == ("a watched file", ["a.b"])
-    assert event["process"]["arguments"].startswith(words[0])
+    assert event["process"]["binary"] == str(TRIGGER)
     assert event["process"]["exec_id"] != event["process"]["parent_exec_id"]
 
 
@@ -196,7 +196,7 @@ def test_override_refuses_the_act(tracing: Tracing) -> None:
 def test_an_lsm_hook_refuses_with_its_own_error(tracing: Tracing) -> None:
     result, lines = tracing.act("exec", str(WORK / "forbidden"), "ok")
     assert (result, told(lines)) == ("EACCES", [("programs", "bprm_check_security", "deny")])
-    (event,) = tracing.exported("programs")
+    event = tracing.exported("bprm_check_security", "exec")
     assert event["args"][0]["linux_binprm_arg"]["path"] == str(WORK / "forbidden")
     assert tracing.act("exec", str(WORK / "allowed"), "ok") == ("ok", [])
 
@@ -236,7 +236,8 @@ def test_connections(tracing: Tracing) -> None:
 def test_modules(tracing: Tracing) -> None:
     result, lines = tracing.act("finit-module", str(WORK / "rootkit.ko"))
     assert (result, told(lines)) == ("EPERM", [("modules", "security_kernel_read_file", "deny")])
-    assert lines[0]["dialect.tetragon.args"] == [{"file_arg": {"path": f"{WORK}/rootkit.ko", "permission": "-rw-rw-rw-"}}, {"int_arg": 2}]
+    file, what = lines[0]["dialect.tetragon.args"]
+    assert (file["file_arg"]["path"], what) == (f"{WORK}/rootkit.ko", {"int_arg": 2})
     assert tracing.act("finit-module", str(WORK / "honest.ko")) == ("ok", [])
 
 

@@ -99,7 +99,7 @@ def _numbered(type_: str, number: int | None) -> dict[str, Any]:
 
 
 def _file(seen: Observation) -> dict[str, Any]:
-    mode = _number(seen.own("file.mode"))
+    mode = _number(seen.own("file.mode")) if seen.record is None else seen.record.number(abi.NUM_FILE_MODE)
     made: dict[str, Any] = {"path": _text(seen.own("file.path"))}
     return made if mode is None else {**made, "permission": stat.filemode(mode)}
 
