@@ -169,6 +169,8 @@ enum num_slot {
 	NUM_MODULE_REQUESTED = 83,  /* 1: the kernel requests it from user space */
 	/* sensors */
 	NUM_HOOK = 84,              /* number of the sensor */
+	NUM_MAP_FLAGS = 85,         /* file.mmap: MAP_*, as they are given to the hook */
+	NUM_NET_ADDRLEN = 86,       /* net.connect by connect(2): bytes of the address */
 	/* From here on 8 bytes in records. Of the acting process: */
 	NUM_PROCESS_CAPS = 128,     /* effective capability set, bit n = capability n */
 	NUM_CAPS_PERMITTED = 129,   /* this and the next six in records where the image has IMAGE_DETAILS */

@@ -233,6 +233,7 @@ static __always_inline int decide_mmap(struct scratch *s, u32 slot, struct file 
 	set_file(s, file);
 	set_num(s, NUM_FILE_PROT, prot);
 	set_num(s, NUM_FILE_MAP_SHARED, mapped_shared(flags));
+	set_num(s, NUM_MAP_FLAGS, (u32)flags);
 	set_num(s, NUM_FILE_ACCESS, map_access(prot, flags & MAP_SHARED));
 	return decide_layered(s, slot, file, prot & ~PROT_USUAL ? 0 : quiet_map(EV_FILE_MMAP, prot, flags & 0xf));
 }

@@ -593,6 +593,7 @@ static __always_inline int connect_event(struct socket *socket, const void *addr
 		return slot;
 	facts_of_connect(&s->facts, socket, address, length);
 	set_facts(s);
+	set_num(s, NUM_NET_ADDRLEN, (u32)length);
 	return socket_decided(s, slot);
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "8a1687540ed00bb6"
+ABI_HASH: Final = "1841d36f84766f4e"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -271,6 +271,8 @@ NUM_RING_PARAM_4: Final = 81
 NUM_RING_PARAM_5: Final = 82
 NUM_MODULE_REQUESTED: Final = 83
 NUM_HOOK: Final = 84
+NUM_MAP_FLAGS: Final = 85
+NUM_NET_ADDRLEN: Final = 86
 NUM_PROCESS_CAPS: Final = 128
 NUM_CAPS_PERMITTED: Final = 129
 NUM_CAPS_INHERITABLE: Final = 130
@@ -512,6 +514,8 @@ NUM_SLOT: Final[dict[str, int]] = {
     "NUM_RING_PARAM_5": 82,
     "NUM_MODULE_REQUESTED": 83,
     "NUM_HOOK": 84,
+    "NUM_MAP_FLAGS": 85,
+    "NUM_NET_ADDRLEN": 86,
     "NUM_PROCESS_CAPS": 128,
     "NUM_CAPS_PERMITTED": 129,
     "NUM_CAPS_INHERITABLE": 130,

@@ -155,7 +155,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     under `file.modify` looks at both names). `allow` rules only matter against their policy's default. What
     `observe` rules see are events, not alerts. `limit` is set on process.fork
     rules; the rule's atoms already test `process.fork.live` against it. What denies or kills is reported when it is DECIDED. `confirm`: the
-    dialect that must still confirm in user space what the kernel lets through; "": none.
+    dialect that must still confirm in user space what the kernel lets through; "": none. `language`: the dialect that has more to say of a
+    match in its own terms; "": that of `confirm`, or none.
     """
 
     policy: str
@@ -173,6 +174,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 0
     when: When = When.DECIDED
     confirm: str = ""
+    language: str = ""
     location: Location = Location("<none>")
 
     def condition_for(self, event: str) -> Condition:

@@ -694,9 +694,7 @@ class _Life:
             changed=agent._followed,
             kept=agent.kept,
         )
-        self.pipeline = Pipeline(
-            self.source, agent.generations, agent.confirms, agent._dialects, agent._composer, agent._counts, agent.loop.now
-        )
+        self.pipeline = Pipeline(self.source, agent.generations, agent.confirms, agent._composer, agent._counts, agent.loop.now)
         self.skipped: dict[str, int] = engine.skipped() if engine.adopted else {}
 
 

@@ -172,15 +172,23 @@ def _versions(loaded: Loaded) -> Iterator[tuple[PolicySet, tuple[str, ...]]]:
 
 
 def _taken(rules: Mapping[str, Rules], dialects: Dialects) -> list[Diagnostic]:
-    """Policies that have names under which the rules of another language are reported."""
+    """Policies that have names under which the rules of another language are reported, or that a policy of another language has."""
     found = []
-    for policy in rules[NATIVE.name].policies(NO_FACTS) if NATIVE.name in rules else ():
-        name = owner(policy.name, dialects)
-        if name in rules and name != NATIVE.name:
-            theirs, title = dialects[name].policies, dialects[name].title
-            hint = f"rename it: {title} are reported as the policies {' and '.join(theirs)}"
-            what = f"a policy cannot be named {policy.name!r} beside {title}"
-            found.append(Diagnostic(policy.location, what, hint, code="duplicate-policy"))
+    taken: dict[str, tuple[str, Location]] = {}
+    for language in rules:
+        if dialects[language].policies:
+            continue  # its policies have no names of their own
+        for policy in rules[language].policies(NO_FACTS):
+            name = owner(policy.name, dialects)
+            if name in rules and policy.name in dialects[name].policies:
+                theirs, title = dialects[name].policies, dialects[name].title
+                hint = f"rename it: {title} are reported as the policies {' and '.join(theirs)}"
+                what = f"a policy cannot be named {policy.name!r} beside {title}"
+                found.append(Diagnostic(policy.location, what, hint, code="duplicate-policy"))
+            other, place = taken.setdefault(policy.name, (language, policy.location))
+            if other != language:
+                what = f"there is a policy {policy.name!r} among the {dialects[other].title} already, at {place}"
+                found.append(Diagnostic(policy.location, what, "rename one of them", code="duplicate-policy"))
     return found
 
 

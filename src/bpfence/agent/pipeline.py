@@ -30,7 +30,6 @@ from bpfence.alerts.limit import RateLimiter
 from bpfence.alerts.lines import LineWriter, Source
 from bpfence.compiler.plan import Family
 from bpfence.dialects.dialect import Confirm, View
-from bpfence.dialects.registry import Dialects, owned, owners
 from bpfence.events.records import signed
 from bpfence.events.source import Observation, Refused, Refuser
 from bpfence.policy import Action, When
@@ -100,12 +99,11 @@ class Pipeline:
     """The stages between `decode` and `form`. `generations`, `confirms`: what verdict numbers mean, and who confirms."""
 
     def __init__(
-        self, source: Observed, generations: Generations, confirms: Confirms, dialects: Dialects, composer: Composer, counts: Counts,
+        self, source: Observed, generations: Generations, confirms: Confirms, composer: Composer, counts: Counts,
         now: Callable[[], float],
     ) -> None:  # fmt: skip
         self._generations = generations
         self._confirms = confirms
-        self._owners = owners(dialects)
         self._source = source
         self._writer = LineWriter(composer, source)
         self._counts = counts
@@ -223,11 +221,9 @@ class Pipeline:
         return self.limiter.allow(rule.key, rule.rate, rule.burst, now)
 
     def _enrich(self, item: Found) -> Found:
-        if not item.views and not self._owners:
-            return item
         said: dict[tuple[str, str], Said] = {}
         for rule, _ in item.rules:
-            name = rule.confirm or owned(rule.policy, self._owners)
+            name = rule.language or rule.confirm
             confirm = self._confirms.get(name) if name else None
             if confirm is None:
                 continue

@@ -36,7 +36,7 @@ MAX_MESSAGE: Final = 8192
 class RuleInfo(msgspec.Struct, frozen=True):
     """What an alert says of a rule. `action` is what the rule does in its policy's mode, `declared` what is written in the rule.
 
-    `when` and `confirm` as in policy.Rule: the kernel only names candidates of a rule that a dialect confirms.
+    `when`, `confirm` and `language` as in policy.Rule: the kernel only names candidates of a rule that a dialect confirms.
     """
 
     policy: str
@@ -52,6 +52,7 @@ class RuleInfo(msgspec.Struct, frozen=True):
     when: When = When.DECIDED
     confirm: str = ""
     events: tuple[str, ...] = ()
+    language: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -77,6 +78,7 @@ def rule_info(rule: Rule, mode: str) -> RuleInfo:
         when=rule.when,
         confirm=rule.confirm,
         events=rule.events,
+        language=rule.language,
     )
 
 

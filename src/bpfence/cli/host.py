@@ -80,7 +80,7 @@ COUNTERS: Final = {
 }  # fmt: skip
 """What the kernel's counters mean, in the words of `status`. JSON has their names."""
 
-POLICY_HELP: Final = "A file of policies (native, KubeArmor's) or Falco rules, or a directory of *.yaml. Repeatable."
+POLICY_HELP: Final = "A file of policies (native, Tetragon's, KubeArmor's) or Falco rules, or a directory of *.yaml. Repeatable."
 KUBERNETES_CACHE: Final = Path("/var/lib/bpfence/kubernetes.json")
 mode_option = click.option("--mode", type=click.Choice(["audit", "enforce"]), help="Override the mode of every policy.")
 policy_option = click.option(
@@ -98,7 +98,7 @@ output_option = click.option(
     "outputs",
     multiple=True,
     metavar="OUTPUT",
-    help="jsonl:PATH, - (JSON lines), rich, falco, falco-text, kubearmor, or auto (the default). Repeatable.",
+    help="jsonl:PATH, - (JSON lines), rich, falco, falco-text, tetragon, kubearmor, or auto (the default). Repeatable.",
 )
 format_option = click.option(
     "--format",
@@ -106,7 +106,7 @@ format_option = click.option(
     type=click.Choice(FORMATS),
     default="native",
     show_default=True,
-    help="What standard output shows: bpfence's own form, Falco's lines, or KubeArmor's.",
+    help="What standard output shows: bpfence's own form, or lines as Falco, Tetragon or KubeArmor write them.",
 )
 record_option = click.option(
     "--record",

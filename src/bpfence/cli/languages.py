@@ -21,7 +21,13 @@ LANGUAGES: Final = click.Choice(["all", *DIALECTS])
 
 @click.command("fields", cls=Command, short_help="List the fields of conditions and messages.")
 @click.argument("pattern", required=False, default="")
-@click.option("--language", type=LANGUAGES, default="all", show_default=True, help="Whose fields: those of native policies, or Falco's.")
+@click.option(
+    "--language",
+    type=LANGUAGES,
+    default="all",
+    show_default=True,
+    help="Whose fields: those of native policies, Falco's, or of tracing policies the types of arguments.",
+)
 @click.option("--source", type=click.Choice(["syscall"]), default="syscall", show_default=True, help="Falco: the event source.")
 @click.option("--kernel", is_flag=True, help="Only fields that the kernel decides on some event.")
 @json_option
@@ -41,10 +47,17 @@ def fields_command(pattern: str, language: str, source: str, kernel: bool, as_js
 
 @click.command("events", cls=Command, short_help="List the events that rules can be about.")
 @click.argument("pattern", required=False, default="")
-@click.option("--language", type=LANGUAGES, default="all", show_default=True, help="Whose events: those of native policies, or Falco's.")
+@click.option(
+    "--language",
+    type=LANGUAGES,
+    default="all",
+    show_default=True,
+    help="Whose events: those of native policies, Falco's, or the hooks of tracing policies.",
+)
 @json_option
 def events_command(pattern: str, language: str, as_json: bool) -> int:
-    """List the events that rules can be about: native ones with their short names and groups, and the types that Falco rules can ask for.
+    """List the events that rules can be about: native ones with their short names and groups, the types that Falco rules can ask for,
+    and the hooks of tracing policies.
 
     PATTERN is a part of a name.
 

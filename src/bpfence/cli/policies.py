@@ -44,7 +44,8 @@ root_option = click.option(
 @no_host_option
 @json_option
 def check(files: tuple[str, ...], strict: bool, root: str, no_host: bool, as_json: bool) -> int:
-    """Find every mistake in policy files (native, Falco's or KubeArmor's), with its place and what to write instead. `-` is standard input.
+    """Find every mistake in policy files (native, Falco's, Tetragon's or KubeArmor's), with its place and what to write instead. `-` is
+    standard input.
 
     Also tells what the paths in a policy are on this host, or in the tree below --root: links, directories, scripts. The exit code is 0
     when there is no error, 1 when there is one (with --strict: or a warning), 2 when a file cannot be read.

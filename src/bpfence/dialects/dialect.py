@@ -70,7 +70,7 @@ class View(Protocol):
     def refused(self) -> bool: ...
 
     def said(self, policy: str, rule: str) -> Said | None:
-        """What a rule says about it, for its alert; None where rule or event are not known."""
+        """What a rule of a policy says about it, for its alert; None where rule or event are not known."""
 
 
 class Confirm(Protocol):
@@ -115,8 +115,7 @@ class Confirm(Protocol):
 class Dialect(Protocol):
     """One policy language.
 
-    `policies`: names that its rules have as policies in alerts, and that no other policy may have; one that ends in "/" stands for all that
-    begin with it. `reads_processes`: confirming reads
+    `policies`: names that its rules have as policies in alerts, and that no other policy may have. `reads_processes`: confirming reads
     memory and files of other processes, so the privileges for it must be kept when others are given up after the start.
     """
 

@@ -15,10 +15,11 @@ from bpfence.dialects.dialect import Dialect
 from bpfence.dialects.falco.dialect import FALCO
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR
 from bpfence.dialects.native.dialect import NATIVE
+from bpfence.dialects.tetragon.dialect import TETRAGON
 from bpfence.documents.files import SourceFile
 
 Dialects = Mapping[str, Dialect]
-DIALECTS: Final[Dialects] = {dialect.name: dialect for dialect in (NATIVE, FALCO, KUBEARMOR)}
+DIALECTS: Final[Dialects] = {dialect.name: dialect for dialect in (NATIVE, FALCO, TETRAGON, KUBEARMOR)}
 """In the order in which their policies are loaded. Importing a language costs little: what reads and confirms is imported when it is
 called."""
 
@@ -44,15 +45,4 @@ def _is_blank(data: bytes) -> bool:
 
 def owner(policy: str, dialects: Dialects = DIALECTS) -> str:
     """The language whose rules have this policy's name in alerts."""
-    return owned(policy, owners(dialects)) or NATIVE.name
-
-
-def owners(dialects: Dialects) -> dict[str, str]:
-    """The languages by the names of policies, and beginnings of such names, that are theirs: for `owned`."""
-    return {policy: name for name, dialect in dialects.items() for policy in dialect.policies}
-
-
-def owned(policy: str, by_name: Mapping[str, str]) -> str:
-    """The language that a policy's name belongs to; "" where it is free."""
-    first, slash, _ = policy.partition("/")
-    return by_name.get(policy) or by_name.get(first + slash, "")
+    return next((name for name, dialect in dialects.items() if policy in dialect.policies), NATIVE.name)

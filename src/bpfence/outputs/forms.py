@@ -38,6 +38,12 @@ def _falco_text() -> Form:
     return line_as_text
 
 
+def _tetragon() -> Form:
+    from bpfence.dialects.tetragon.show import line_as_json
+
+    return line_as_json
+
+
 def _kubearmor() -> Form:
     from bpfence.dialects.kubearmor.show import line_as_json
 
@@ -45,7 +51,7 @@ def _kubearmor() -> Form:
 
 
 FORMS: Final[Mapping[str, Callable[[], Form]]] = MappingProxyType(
-    {"native": _native, "rich": _rich, "falco": _falco, "falco-text": _falco_text, "kubearmor": _kubearmor}
+    {"native": _native, "rich": _rich, "falco": _falco, "falco-text": _falco_text, "tetragon": _tetragon, "kubearmor": _kubearmor}
 )
 """The forms by name, each made when it is asked for."""
 

@@ -6,6 +6,7 @@ Called by the agent with batches of lines. `open_outputs` reads what `--output` 
     jsonl:PATH   JSON lines appended to a file        -      JSON lines on standard output
     rich         the terminal view                    auto   rich on a terminal, JSON lines elsewhere
     falco        Falco's JSON lines on standard output      falco-text   Falco's text lines
+    tetragon     JSON lines in the form of Tetragon's export
     kubearmor    KubeArmor's JSON lines
 
 A route is a form and a sink: the form makes bytes of a line, in the thread that has the line, and the sink writes them in its own. So no
@@ -29,8 +30,8 @@ from bpfence.outputs.messages import MessageQueue
 from bpfence.outputs.places import File, Place, Stream
 from bpfence.outputs.sink import Sink
 
-KINDS = ("auto", "-", "rich", "jsonl:PATH", "falco", "falco-text", "kubearmor")
-FORMATS = ("native", "falco", "falco-text", "kubearmor")
+KINDS = ("auto", "-", "rich", "jsonl:PATH", "falco", "falco-text", "tetragon", "kubearmor")
+FORMATS = ("native", "falco", "falco-text", "tetragon", "kubearmor")
 
 
 CLOSE_SECONDS: Final = 0.5

@@ -92,7 +92,7 @@ class Way:
         )
         generations.add(Generation(1, RULES, meanings))
         self.confirms, self.source = confirms, source
-        self.pipeline = Pipeline(source, generations, confirms, dialects, Composer("host", lambda: 0), Counts(None), lambda: 1.0)
+        self.pipeline = Pipeline(source, generations, confirms, Composer("host", lambda: 0), Counts(None), lambda: 1.0)
 
     def rules(self, flags: int, verdict: int = len(RULES) + 1, generation: int = 1) -> list[str]:
         seen = msgspec.structs.replace(observation(), flags=flags, verdicts=(verdict,), generation=generation)

@@ -13,6 +13,7 @@ from bpfence.documents.files import SourceFile
 
 NATIVE = b"apiVersion: bpfence.io/v1alpha1\nkind: SecurityPolicy\n"
 FALCO = b"- rule: x\n  desc: d\n"
+TRACING = b"apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\n"
 
 
 def test_files_by_language_in_their_order() -> None:
@@ -32,7 +33,7 @@ def test_a_file_with_nothing_in_it_is_of_the_language_beside_it(blank: bytes) ->
 
 
 def test_no_two_languages_claim_one_file() -> None:
-    for data in (NATIVE, FALCO, NATIVE + FALCO, b"", b"{}"):
+    for data in (NATIVE, FALCO, TRACING, NATIVE + FALCO, FALCO + TRACING, b"", b"{}"):
         assert sum(dialect.claims(data) for dialect in DIALECTS.values()) <= 1
 
 
@@ -43,5 +44,13 @@ def test_policies_that_languages_report_under() -> None:
 def test_the_registry_costs_little() -> None:
     script = "import sys, bpfence.dialects.registry; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    heavy = ("lark", "re2", "bpfence.dialects.falco.read", "bpfence.dialects.falco.lower", "bpfence.dialects.falco.confirm")
+    heavy = (
+        "lark",
+        "re2",
+        "bpfence.dialects.tetragon.read",
+        "bpfence.dialects.tetragon.lower",
+        "bpfence.dialects.falco.read",
+        "bpfence.dialects.falco.lower",
+        "bpfence.dialects.falco.confirm",
+    )
     assert [name for name in loaded if name.startswith(heavy)] == []

@@ -16,7 +16,10 @@ LINE = Composer("h", lambda: 0).status("test", "Grüße")
 
 @pytest.mark.parametrize(
     ("name", "first"),
-    [("native", b'{"time":'), ("falco", b'{"hostname":'), ("falco-text", b""), ("rich", b""), ("kubearmor", b'{"Timestamp":')]
+    [
+        ("native", b'{"time":'), ("falco", b'{"hostname":'), ("falco-text", b""), ("tetragon", b'{"bpfence'), ("rich", b""),
+        ("kubearmor", b'{"Timestamp":'),
+    ],
 )  # fmt: skip
 def test_every_form_is_the_bytes_of_one_line(name: str, first: bytes) -> None:
     made = FORMS[name]()(LINE)
@@ -26,7 +29,7 @@ def test_every_form_is_the_bytes_of_one_line(name: str, first: bytes) -> None:
 
 
 def test_there_are_no_others() -> None:
-    assert set(FORMS) == {"native", "falco", "falco-text", "rich", "kubearmor"}
+    assert set(FORMS) == {"native", "falco", "falco-text", "tetragon", "rich", "kubearmor"}
 
 
 def test_what_an_encoding_lacks_is_escaped() -> None:

@@ -140,11 +140,12 @@ def test_a_form_is_made_once_for_all_that_show_it() -> None:
         ((), True, [("rich", "rich")]), ((), False, [("native", "auto")]), (("rich",), False, [("native", "rich")]),
         (("-",), True, [("native", "-")]), (("rich", "-", "-"), True, [("rich", "rich"), ("native", "-")]),
         (("falco", "falco-text"), True, [("falco", "falco"), ("falco-text", "falco-text")]),
+        (("tetragon",), True, [("tetragon", "tetragon")]),
     ],
 )  # fmt: skip
 def test_specs(specs: tuple[str, ...], terminal: bool, kinds: list[tuple[str, str]]) -> None:
     outputs = open_outputs(specs, pytest.fail, stream=Tty() if terminal else io.StringIO())
-    names = {FORMS[name](): name for name in ("native", "falco", "falco-text")}
+    names = {FORMS[name](): name for name in ("native", "falco", "falco-text", "tetragon")}
     found = [("rich" if isinstance(form, People) else names[form], one.name) for form, one in outputs._routes]
     assert found == kinds
     assert all(isinstance(route.sink.place, Stream) for route in outputs._routes)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bpfence.conditions.links import FindLinks, Resolver
 from bpfence.dialects.dialect import Confirm, Context
 from bpfence.dialects.facts import Facts
-from bpfence.dialects.kubearmor.options import FORM, NAME, OPTIONS, POSTURE, KubeArmorOptions
+from bpfence.dialects.kubearmor.options import FORM, NAME, OPTIONS, KubeArmorOptions
 from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location, UsageError
 from bpfence.policy import Policy, PolicySet
@@ -58,7 +58,7 @@ class KubeArmorRules:
 class _KubeArmor:
     name = NAME
     title = "KubeArmor policies"
-    policies = (*(f"{word}/" for word in ("KubeArmorPolicy", "KubeArmorHostPolicy", "KubeArmorClusterPolicy")), POSTURE)
+    policies = ()
     reads_processes = False
     options = OPTIONS
     forms = (FORM,)

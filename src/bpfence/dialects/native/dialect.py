@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _resolver: Final = Resolver()
 """Kept for the next load: a reload resolves what has changed."""
-_HEADER: Final = re.compile(rb"^apiVersion[ \t]*:", re.MULTILINE)
+_HEADER: Final = re.compile(rb"^apiVersion[ \t]*:(?![ \t]*[\"']?cilium\.io/)", re.MULTILINE)
 
 
 class NativeRules:
@@ -69,7 +69,7 @@ class _Native:
         """There is nothing to choose."""
 
     def claims(self, data: bytes) -> bool:
-        """Whether there is a Kubernetes-style header."""
+        """Whether there is a Kubernetes-style header, and none of tracing policies."""
         return _HEADER.search(data) is not None
 
     def read(self, sources: Sequence[SourceFile], options: object) -> tuple[NativeRules, list[Diagnostic]]:

@@ -18,7 +18,7 @@ from bpfence.dialects.facts import Facts
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR
 from bpfence.dialects.kubearmor.options import OPTIONS
 from bpfence.dialects.kubearmor.show import line_as_json
-from bpfence.dialects.registry import claimed, owner
+from bpfence.dialects.registry import claimed
 from bpfence.documents.files import SourceFile
 from bpfence.errors import UsageError
 from bpfence.policy import Action, PolicySet
@@ -37,11 +37,6 @@ def test_files_are_claimed_by_their_api_group() -> None:
     others = [b"apiVersion: bpfence.io/v1alpha1\n", b"# apiVersion: security.kubearmor.com/v1\n", b"- rule: x\n"]
     assert [KUBEARMOR.claims(data) for data in (*ours, *others)] == [True] * 3 + [False] * 3
     assert list(claimed([SourceFile("a", ours[0])])) == ["kubearmor"]
-
-
-def test_policies_of_alerts_that_are_its_own() -> None:
-    assert owner("KubeArmorPolicy/shop/p") == owner("KubeArmorHostPolicy/p") == owner("KubeArmor/DefaultPosture") == "kubearmor"
-    assert owner("shop/p") == owner("KubeArmorPolicy") == "native"
 
 
 def test_paths_stand_for_what_they_lead_to() -> None:

@@ -120,5 +120,6 @@ def _rule(
         tags=rule.tags,
         when=when,
         confirm=confirm,
+        language=WATCHING,
         location=rule.location,
     )

@@ -18,7 +18,7 @@ from bpfence.conditions.containers import untold
 from bpfence.conditions.values import conj, disj
 from bpfence.dialects.kubearmor.lower import entries, scopes
 from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy
-from bpfence.dialects.kubearmor.options import ACTIONS, POSTURE, KubeArmorOptions
+from bpfence.dialects.kubearmor.options import ACTIONS, NAME, POSTURE, KubeArmorOptions
 from bpfence.errors import Diagnostic, Location
 from bpfence.policy import FALSE, Action, Condition, Op, Policy, Rule, atoms
 
@@ -90,6 +90,7 @@ def _rule(policy: KubeArmorPolicy, entry: Entry, scope: Condition) -> Rule | Non
         conditions=conditions,
         action=Action.AUDIT if entry.section == "syscalls" else ACTION[entry.action],
         errno=errno.EACCES,
+        language=NAME,
         message=_template(entry.message),
         severity=SEVERITIES[entry.severity],
         tags=entry.tags,
@@ -133,5 +134,6 @@ def _posture_rule(host: bool, section: str, allowed: list[tuple[Condition, Entry
         conditions=conditions,
         action=POSTURES[action],
         errno=errno.EACCES,
+        language=NAME,
         location=allowed[0][1].location,
     )

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An observation and the rules in force in, what Tetragon's events say of it out.
+
+The kernel decides tracing policies completely, so nothing is confirmed here: the agent asks what a match is in the language of its policy.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from bpfence import abi, names
+from bpfence.alerts.alert import RuleInfo, Said
+from bpfence.alerts.faults import Faults
+from bpfence.dialects.facts import Hosts
+from bpfence.dialects.tetragon.lower.hooks import Reads
+from bpfence.dialects.tetragon.lower.policies import LANGUAGE, Sensor, Shown
+from bpfence.events.source import Observation
+from bpfence.events.values import escape, readable
+from bpfence.fields import FIELD_BY_NAME
+from bpfence.policy import Action, Value
+
+if TYPE_CHECKING:
+    from bpfence.dialects.tetragon.dialect import TetragonRules
+
+Sensors = Mapping[tuple[str, str], Sensor]
+_NUMBER_MEMBERS: Final = {
+    "int": "int_arg", "int8": "int_arg", "int16": "int_arg", "uint32": "uint_arg", "uint8": "uint_arg", "uint16": "uint_arg",
+    "sint64": "long_arg", "uint64": "size_arg", "size_t": "size_arg",
+}  # fmt: skip
+"""The member of an argument that holds a number, by its type."""
+_WIDE: Final = frozenset(("long_arg", "size_arg"))
+"""Members of 64 bits, which are texts in JSON."""
+_NUMBER_SLOTS: Final = {Reads.MAP_FLAGS: abi.NUM_MAP_FLAGS, Reads.LENGTH: abi.NUM_NET_ADDRLEN}
+_FILE_MEMBERS: Final = {"file": "file_arg", "path": "path_arg", "linux_binprm": "linux_binprm_arg"}
+_MASK_OF: Final = {abi.ACCESS_EXEC: 1, abi.ACCESS_WRITE: 2, abi.ACCESS_READ: 4}
+
+
+def details(seen: Observation, sensor: Sensor) -> dict[str, Any]:
+    """What an event of Tetragon's has beside process, node and time; and `form`, the name of the event. Strings are escaped."""
+    made: dict[str, Any] = {"form": sensor.form, "function_name": escape(sensor.function)}
+    if sensor.arguments:
+        made["args"] = [_argument(seen, shown) for shown in sensor.arguments]
+    if sensor.returns:
+        made["return"] = {"int_arg": -seen.error if seen.action >= Action.DENY else 0}
+    made |= {"action": sensor.action, "policy_name": escape(sensor.policy)}
+    if sensor.form == "process_kprobe":
+        made["return_action"] = "KPROBE_ACTION_POST"
+    if sensor.message:
+        made["message"] = escape(sensor.message)
+    if sensor.tags:
+        made["tags"] = [escape(tag) for tag in sensor.tags]
+    return made
+
+
+def _argument(seen: Observation, shown: Shown) -> dict[str, Any]:
+    made = _value(seen, shown)
+    return {**made, "label": escape(shown.label)} if shown.label else made
+
+
+def _value(seen: Observation, shown: Shown) -> dict[str, Any]:
+    match shown.reads:
+        case Reads.FILE:
+            return {_FILE_MEMBERS[shown.type]: _file(seen)}
+        case Reads.NAME:
+            return {_FILE_MEMBERS[shown.type]: {"path": _text(seen.own("file.path"))}}
+        case Reads.NUMBER:
+            return _numbered(shown.type, _number(seen.own(shown.field)))
+        case Reads.SOCKET:
+            return {"sock_arg": _socket(seen)}
+        case Reads.MODULE:
+            return {"string_arg": _text(seen.own("module.name"))}
+        case Reads.CONSTANT:
+            return _numbered(shown.type, shown.constant)
+        case Reads.ADDRESS:
+            return {"sockaddr_arg": _address(seen)}
+        case Reads.ACCESS:
+            access = _number(seen.own("file.access"))
+            return _numbered(shown.type, None if access is None else sum(may for bit, may in _MASK_OF.items() if access & bit))
+        case Reads.PROTECTION:
+            return _numbered(shown.type, _number(seen.own("file.prot")))
+    return _numbered(shown.type, None if seen.record is None else seen.record.number(_NUMBER_SLOTS[shown.reads]))
+
+
+def _number(value: Value | None) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _numbered(type_: str, number: int | None) -> dict[str, Any]:
+    """A number; without a value where the record has none."""
+    if number is None:
+        return {}
+    if type_ == "bpf_cmd":
+        return {"bpf_cmd_arg": names.name("bpf_cmd", number) or str(number)}
+    member = _NUMBER_MEMBERS[type_]
+    return {member: str(number) if member in _WIDE else number}
+
+
+def _file(seen: Observation) -> dict[str, Any]:
+    mode = _number(seen.own("file.mode")) if seen.record is None else seen.record.number(abi.NUM_FILE_MODE)
+    made: dict[str, Any] = {"path": _text(seen.own("file.path"))}
+    return made if mode is None else {**made, "permission": stat.filemode(mode)}
+
+
+def _text(value: Value | None) -> str:
+    return escape(value) if isinstance(value, str | bytes) else ""
+
+
+def _named(seen: Observation, *wanted: tuple[str, str]) -> dict[str, Any]:
+    """The names of numbers, as far as they are known: a member and the table for each; the field is named as the member."""
+    found = ((member, table, _number(seen.own(f"net.{member}"))) for member, table in wanted)
+    return {member: names.name(table, number) or str(number) for member, table, number in found if number is not None}
+
+
+def _socket(seen: Observation) -> dict[str, Any]:
+    made = _named(seen, ("family", "family"), ("type", "socktype"), ("protocol", "protocol"))
+    address, port = seen.own("net.local.ip"), _number(seen.own("net.local.port"))
+    if address is not None:
+        made["saddr"] = readable(FIELD_BY_NAME["net.local.ip"], address)
+    return made if port is None else {**made, "sport": port}
+
+
+def _address(seen: Observation) -> dict[str, Any]:
+    made = _named(seen, ("family", "family"))
+    address = seen.own("net.peer.ip")
+    if address is not None:
+        made["addr"] = readable(FIELD_BY_NAME["net.peer.ip"], address)
+    port = _number(seen.own("net.peer.port"))
+    return made if port is None else {**made, "port": port}
+
+
+class TetragonView:
+    """One observation. `sensors`: those of the rules that decided it."""
+
+    refused = False
+
+    def __init__(self, seen: Observation, sensors: Sensors) -> None:
+        self._seen = seen
+        self._sensors = sensors
+
+    def said(self, policy: str, rule: str) -> Said | None:
+        """The event of a rule; None where the rule is not known any more."""
+        sensor = self._sensors.get((policy, rule))
+        if sensor is None:
+            return None
+        made = details(self._seen, sensor)
+        if self._seen.record is not None:
+            made["parent_exec_id"] = self._seen.record.parent_exec_id
+        return Said(LANGUAGE, sensor.message or _sentence(made), made)
+
+
+def _sentence(made: Mapping[str, Any]) -> str:
+    """The hook and its arguments, in one line."""
+    values = (next(iter(argument.values()), "?") for argument in made.get("args", ()))
+    texts = (_of_map(value) if isinstance(value, dict) else str(value) for value in values)
+    return f"{made['function_name']}({', '.join(texts)})"
+
+
+def _of_map(value: Mapping[str, Any]) -> str:
+    if "path" in value:
+        return str(value["path"])
+    return ":".join(str(value[key]) for key in ("addr", "port") if key in value) or str(value.get("family", "?"))
+
+
+class TetragonConfirm:
+    """See `dialects.dialect.Confirm`. `kept`: of how many generations sensors are kept."""
+
+    def __init__(self, kept: int) -> None:
+        self.faults = Faults()
+        self.candidates = self.confirmed = 0
+        self._kept = kept
+        self._generations: OrderedDict[int, Sensors] = OrderedDict()
+
+    def use(self, generation: int, rules: TetragonRules | None, infos: Iterable[RuleInfo]) -> None:
+        """These rules are in force now."""
+        self._generations[generation] = rules.sensors if rules is not None else {}
+        while len(self._generations) > self._kept:
+            self._generations.popitem(last=False)
+
+    def view(self, seen: Observation) -> TetragonView:
+        """An observation as events show it."""
+        return TetragonView(seen, self._generations.get(seen.generation, {}))
+
+    def confirm(self, view: TetragonView, among: Collection[str] | None) -> list[RuleInfo]:
+        """No rule is a candidate: the kernel has decided."""
+        return []
+
+    def refused(self, count: int, moment: int) -> None:
+        """Nothing is."""
+
+    def hosts(self) -> Hosts:
+        """No rule names a host."""
+        return {}
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Nothing goes on beside events."""
+
+    def flush(self) -> None:
+        """Nothing is recorded."""
+
+    def reopen(self) -> None:
+        """Nothing is recorded."""
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tetragon's tracing policies, in the shape of every dialect. The kernel decides them completely."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from bpfence.conditions.links import FindLinks
+from bpfence.dialects.dialect import Confirm, Context
+from bpfence.dialects.facts import Facts
+from bpfence.documents.files import SourceFile
+from bpfence.errors import Diagnostic, Location
+from bpfence.policy import Policy, PolicySet
+
+if TYPE_CHECKING:
+    from bpfence.dialects.tetragon.lower.policies import Sensor
+    from bpfence.dialects.tetragon.tools import TetragonTools
+
+_HEADER: Final = re.compile(rb"^[ \t]*[\"']?apiVersion[\"']?[ \t]*:[ \t]*[\"']?cilium\.io/", re.MULTILINE)
+
+
+class TetragonRules:
+    """Policies as they were lowered. `sensors`: what events say of a rule's hook, by policy and rule."""
+
+    def __init__(self, policy_set: PolicySet, sensors: Mapping[tuple[str, str], Sensor]) -> None:
+        self.policy_set = policy_set
+        self.sensors = sensors
+
+    @property
+    def locations(self) -> Sequence[Location]:
+        """Where each policy stands."""
+        return [policy.location for policy in self.policy_set.policies]
+
+    def policies(self, facts: Facts) -> tuple[Policy, ...]:
+        """The policies themselves."""
+        return self.policy_set.policies
+
+    def paths(self) -> Iterable[str]:
+        """Literal paths, and the literal beginnings of prefixes."""
+        from bpfence.conditions.links import paths
+
+        return paths(self.policy_set)
+
+    def resolved(self, find: FindLinks, where: str) -> tuple[TetragonRules, list[Diagnostic]]:
+        """The same with other names of paths."""
+        from bpfence.conditions.links import widened
+
+        policy_set, told = widened(self.policy_set, find, where)
+        return TetragonRules(policy_set, self.sensors), told
+
+    def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
+        """The policy alone: nobody would confirm what the kernel left out."""
+        yield policy, ()
+
+
+class Tetragon:
+    """The dialect."""
+
+    name = "tetragon"
+    title = "tracing policies"
+    policies = ()
+    reads_processes = False
+    options = ()
+    forms = ()
+
+    def tools(self) -> TetragonTools:
+        """Imported when a command asks for them."""
+        from bpfence.dialects.tetragon.tools import TetragonTools
+
+        return TetragonTools(self)
+
+    def choose(self, given: Mapping[str, object]) -> None:
+        """There is nothing to choose."""
+
+    def claims(self, data: bytes) -> bool:
+        """Whether a document has the API group of tracing policies."""
+        return _HEADER.search(data) is not None
+
+    def read(self, sources: Sequence[SourceFile], options: object) -> tuple[TetragonRules, list[Diagnostic]]:
+        """The policies of all files. What cannot be put in force is a mistake."""
+        from bpfence.dialects.tetragon.lower.policies import lower
+        from bpfence.dialects.tetragon.read.document import CODES, read_sources
+        from bpfence.documents.report import Report
+
+        report = Report(CODES)
+        read = read_sources(sources, report)
+        refused = Report(CODES)
+        lowered = [lower(policy, refused) for policy in read]
+        sensors = {(one.policy.name, rule): sensor for one in lowered for rule, sensor in one.sensors.items()}
+        order = {source.file: n for n, source in enumerate(sources)}
+        diagnostics = sorted(
+            dict.fromkeys([*report.diagnostics, *refused.diagnostics]),
+            key=lambda found: (order.get(found.location.file, 0), found.location.line, found.location.column),
+        )
+        return TetragonRules(PolicySet(tuple(one.policy for one in lowered)), sensors), diagnostics
+
+    def confirm(self, context: Context) -> Confirm:
+        """Confirms nothing; says what events of its rules hold."""
+        from bpfence.dialects.tetragon.confirm import TetragonConfirm
+
+        return TetragonConfirm(context.kept)
+
+
+TETRAGON: Final = Tetragon()

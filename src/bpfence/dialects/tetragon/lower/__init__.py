@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tracing policies in, rules of the model out, and what cannot be put in force.
+
+hooks       which functions and LSM hooks are events that the engine has, and what their arguments are there
+conditions  a filter → a condition of the model
+policies    a tracing policy → a policy
+"""

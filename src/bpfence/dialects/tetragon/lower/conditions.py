@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One filter of a selector in, a condition of the model out; UnsupportedError where the engine cannot decide it.
+
+A filter on an argument is true of exactly the values that the reference says; where what is tested is absent, it is false, for operators
+that deny as well.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import stat
+from collections.abc import Callable
+from typing import Final
+
+from bpfence import abi, names
+from bpfence.conditions.values import conj, disj, negation
+from bpfence.dialects.tetragon.lower.hooks import Parameter, Reads
+from bpfence.dialects.tetragon.read.checks import integer, number_range
+from bpfence.dialects.tetragon.read.model import ArgumentTest, Binaries, Capabilities, Pids
+from bpfence.policy import Atom, Condition, Op
+
+U64: Final = 2**64 - 1
+MAX_RANGE: Final = 64
+"""How many numbers the ranges of a test on bits may have in all."""
+_ACCESS_OF: Final = {1: abi.ACCESS_EXEC, 2: abi.ACCESS_WRITE, 4: abi.ACCESS_READ}
+"""Bits of the kernel's mask (MAY_*), and those of file.access."""
+_FILE_TYPES: Final = {
+    "sock": stat.S_IFSOCK, "socket": stat.S_IFSOCK, "lnk": stat.S_IFLNK, "link": stat.S_IFLNK, "reg": stat.S_IFREG, "regular": stat.S_IFREG,
+    "blk": stat.S_IFBLK, "block": stat.S_IFBLK, "dir": stat.S_IFDIR, "chr": stat.S_IFCHR, "char": stat.S_IFCHR, "fifo": stat.S_IFIFO,
+    "pipe": stat.S_IFIFO,
+}  # fmt: skip
+_TYPE_BITS: Final = 0o170000
+_TEXT_OPS: Final = {
+    "Equal": Op.EQUALS, "Prefix": Op.PREFIX, "Postfix": Op.SUFFIX, "SubString": Op.CONTAINS, "SubStringIgnCase": Op.ICONTAINS,
+    "In": Op.EQUALS,
+}  # fmt: skip
+_LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+_PLACED: Final = disj((Atom("file.path", Op.PREFIX, "/"), Atom("file.memfd", Op.RANGE, (1, 1))))
+"""The file has a path: pipes and sockets have none."""
+
+
+class UnsupportedError(Exception):
+    """A filter that cannot be decided. The message completes "operator X: …" and the like."""
+
+
+def argument(parameter: Parameter, test: ArgumentTest, values: tuple[str, ...]) -> Condition:
+    """A filter on an argument. `values`: those of the test, lists written out."""
+    operator = test.operator
+    match parameter.reads:
+        case Reads.FILE | Reads.NAME:
+            return _file(operator, values, parameter.reads is Reads.FILE)
+        case Reads.NUMBER:
+            return _number(parameter.field, operator, values)
+        case Reads.ACCESS:
+            return _access(operator, values)
+        case Reads.PROTECTION:
+            return _protection(operator, values)
+        case Reads.ADDRESS:
+            return _address(operator, values)
+        case Reads.SOCKET:
+            return _socket(operator, values)
+        case Reads.MODULE:
+            return _texts("module.name", operator, values, Atom("module.name", Op.EXISTS))
+    raise UnsupportedError(f"this argument ({parameter.reads.value}) can be shown, and not tested yet")
+
+
+def _texts(field: str, operator: str, values: tuple[str, ...], there: Condition) -> Condition:
+    """A test on a text. `there`: the condition that there is one."""
+    denies = operator.startswith("Not")
+    op = _TEXT_OPS[operator.removeprefix("Not")]
+    texts = (value.translate(_LOWER) if op is Op.ICONTAINS else value for value in values)
+    found = disj(Atom(field, op, text) for text in texts)
+    return conj((there, negation(found))) if denies else found
+
+
+def _number(field: str, operator: str, values: tuple[str, ...]) -> Condition:
+    """A number that is not negative."""
+    spans = [span for value in values if (span := number_range(value)) is not None]
+    match operator.removeprefix("Not"):
+        case "Equal" | "InRange" | "InMap":
+            found = disj(Atom(field, Op.RANGE, span) for span in spans)
+        case "Mask":
+            found = disj(Atom(field, Op.ANYBITS, low & U64) for low, _ in spans)
+        case "GT" | "GreaterThan":
+            found = disj(Atom(field, Op.RANGE, (low + 1, U64)) for low, _ in spans)
+        case "LT" | "LessThan":
+            found = disj(Atom(field, Op.RANGE, (0, low - 1)) for low, _ in spans)
+        case _:
+            raise UnsupportedError(f"operator {operator} is not decided in the kernel yet")
+    return conj((Atom(field, Op.EXISTS), negation(found))) if operator.startswith("Not") else found
+
+
+def _file(operator: str, values: tuple[str, ...], typed: bool) -> Condition:
+    if operator in ("FileType", "NotFileType"):
+        if not typed:
+            raise UnsupportedError(f"operator {operator} is not decided on this hook yet")
+        kinds = dict.fromkeys(_FILE_TYPES[value.lower()] for value in values)
+        found = disj(Atom("file.mode", Op.MASKED, (_TYPE_BITS, kind)) for kind in kinds)
+        return conj((Atom("file.mode", Op.EXISTS), negation(found))) if operator == "NotFileType" else found
+    return _texts("file.path", operator, values, _PLACED)
+
+
+def predicate(operator: str, values: tuple[str, ...]) -> Callable[[int], bool]:
+    """Whether a number that is not negative passes a test."""
+    ranges = [found for value in values if (found := number_range(value)) is not None]
+    wanted = {low for low, _ in ranges}
+    match operator:
+        case "Equal":
+            return lambda number: number in wanted
+        case "NotEqual":
+            return lambda number: number not in wanted
+        case "Mask":
+            return lambda number: any(number & mask for mask in wanted)
+        case "GT" | "GreaterThan":
+            return lambda number: any(number > low for low in wanted)
+        case "LT" | "LessThan":
+            return lambda number: any(number < low for low in wanted)
+        case "InRange" | "InMap":
+            return lambda number: any(low <= number <= high for low, high in ranges)
+        case "NotInRange" | "NotInMap":
+            return lambda number: not any(low <= number <= high for low, high in ranges)
+    raise UnsupportedError(f"operator {operator} is not decided in the kernel yet")
+
+
+def _access(operator: str, values: tuple[str, ...]) -> Condition:
+    """The mask has three bits: each of its values is tried."""
+    passes = predicate(operator, values)
+    masks = [mask for mask in range(8) if passes(mask)]
+    return _bits("file.access", 7, [sum(bit for may, bit in _ACCESS_OF.items() if mask & may) for mask in masks])
+
+
+def _protection(operator: str, values: tuple[str, ...]) -> Condition:
+    """PROT_* is a set of bits without bounds, so only tests are decided that name values."""
+    if operator == "Mask":
+        return disj(Atom("file.prot", Op.ANYBITS, mask) for value in values if (mask := (integer(value) or 0) & U64))
+    ranges = [found for value in values if (found := number_range(value)) is not None]
+    if sum(high - low + 1 for low, high in ranges) > MAX_RANGE:
+        raise UnsupportedError(f"a range of more than {MAX_RANGE} values of PROT_* is not decided in the kernel")
+    numbers = [number & U64 for low, high in ranges for number in range(low, high + 1)]
+    match operator:
+        case "Equal" | "InRange" | "InMap":
+            return _bits("file.prot", U64, numbers)
+        case "NotEqual" | "NotInRange" | "NotInMap":
+            return negation(disj(Atom("file.prot", Op.MASKED, (U64, number)) for number in numbers))
+    raise UnsupportedError(f"operator {operator} on PROT_* is not decided in the kernel: test its bits with Mask, or its values with Equal")
+
+
+def _bits(field: str, mask: int, numbers: list[int]) -> Condition:
+    """The number is one of some."""
+    found = disj(Atom(field, Op.MASKED, (mask, number)) for number in dict.fromkeys(numbers))
+    if not numbers or 0 in numbers:
+        return found
+    union = 0
+    for number in numbers:
+        union |= number
+    return conj((Atom(field, Op.ANYBITS, union), found))  # what the kernel can tell before it looks at a path
+
+
+def only(constant: int, test: ArgumentTest, values: tuple[str, ...]) -> bool:
+    """Whether a test is true of a number and of none beside it."""
+    passes = predicate(test.operator, values)
+    return [number for number in range(MAX_RANGE) if passes(number)] == [constant]
+
+
+def _named(field: str, table: str, values: tuple[str, ...]) -> Condition:
+    known = names.TABLES[table].numbers
+    numbers = (known.get(value, integer(value)) for value in values)
+    return disj(Atom(field, Op.RANGE, (number, number)) for number in numbers if number is not None)
+
+
+def _socket(operator: str, values: tuple[str, ...]) -> Condition:
+    match operator:
+        case "Family":
+            return _named("net.family", "family", values)
+        case "Protocol":
+            return _named("net.protocol", "protocol", values)
+    raise UnsupportedError(f"operator {operator} on a socket is not decided in the kernel yet")
+
+
+def _address(operator: str, values: tuple[str, ...]) -> Condition:
+    denies = operator.startswith("Not")
+    match operator.removeprefix("Not"):
+        case "SAddr":
+            networks = (str(ipaddress.ip_network(value, strict=False)) for value in values)
+            found, field = disj(Atom("net.peer.ip", Op.CIDR, network) for network in networks), "net.peer.ip"
+        case "SPort":
+            spans = (span for value in values if (span := number_range(value)) is not None)
+            found, field = disj(Atom("net.peer.port", Op.RANGE, span) for span in spans), "net.peer.port"
+        case "SPortPriv" | "SportPriv":
+            found, field = Atom("net.peer.port", Op.RANGE, (0, 1023)), "net.peer.port"
+        case "Family":
+            return _named("net.family", "family", values)
+        case _:
+            raise UnsupportedError(f"operator {operator} on an address is not decided in the kernel yet")
+    return conj((Atom(field, Op.EXISTS), negation(found))) if denies else found
+
+
+def binaries(test: Binaries) -> Condition:
+    """A filter on the executable of the acting process, or with followChildren on those that it descends from as well."""
+    denies = test.operator.startswith("Not")
+    op = _TEXT_OPS[test.operator.removeprefix("Not")]
+    fields = ("process.exe", "process.ancestors.exe") if test.follow_children else ("process.exe",)
+    found = disj(Atom(field, op, value) for field in fields for value in test.values)
+    return negation(found) if denies else found
+
+
+def pids(test: Pids) -> Condition:
+    """A filter on the id of the process."""
+    if test.is_namespace_pid or test.follow_forks:
+        what = "isNamespacePID" if test.is_namespace_pid else "followForks"
+        raise UnsupportedError(f"{what} is not decided in the kernel yet")
+    found = disj(Atom("process.pid", Op.RANGE, (pid, pid)) for pid in test.values)
+    return negation(found) if test.operator == "NotIn" else found
+
+
+def capabilities(test: Capabilities) -> Condition:
+    """A filter on the effective capabilities: In is true where one of them is there, NotIn where none is."""
+    if test.type != "Effective" or test.is_namespace_capability:
+        what = "isNamespaceCapability" if test.is_namespace_capability else f"the {test.type.lower()} set"
+        raise UnsupportedError(f"{what} is not decided in the kernel yet")
+    table = names.TABLES["capability"].numbers
+    mask = 0
+    for value in test.values:
+        mask |= 1 << table[value]
+    found = Atom("process.caps", Op.ANYBITS, mask)
+    return negation(found) if test.operator == "NotIn" else found

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tracing policy in, the policy of the model that means the same out, and every part of it that cannot be put in force.
+
+Called by the dialect. Each selector of a hook becomes a rule; that the first selector that matches decides is part of the rules'
+conditions. A policy is lowered whole or not at all: what is not supported is an error with its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+from bpfence.conditions.values import conj, negation
+from bpfence.dialects.tetragon.lower import conditions
+from bpfence.dialects.tetragon.lower.conditions import UnsupportedError
+from bpfence.dialects.tetragon.lower.hooks import FUNCTIONS, LSM_HOOKS, Known, Parameter, Reads, known, name_of
+from bpfence.dialects.tetragon.read import words
+from bpfence.dialects.tetragon.read.checks import selectors_of
+from bpfence.dialects.tetragon.read.model import Action as WrittenAction
+from bpfence.dialects.tetragon.read.model import Argument, ArgumentTest, Hook, KProbe, Selector, Spec, TracingPolicy
+from bpfence.documents.report import Report
+from bpfence.errors import Location
+from bpfence.policy import Action, Condition, Policy, Rule
+from bpfence.words import quoted, suggest
+
+LANGUAGE: Final = "tetragon"
+_SEVERITY: Final = {Action.OBSERVE: "info", Action.DENY: "high", Action.KILL: "high"}
+_REFUSED_ACTIONS: Final = {
+    "GetUrl": "bpfence asks no other host on behalf of a policy", "DnsLookup": "bpfence asks no other host on behalf of a policy",
+    "TrackSock": "sockets are not tracked yet", "UntrackSock": "sockets are not tracked yet",
+    "NotifyEnforcer": "there are no enforcers yet: use Override on a hook that can refuse",
+    "CleanupEnforcerNotification": "there are no enforcers yet", "Set": "arguments are not written yet",
+}  # fmt: skip
+_REFUSED_FILTERS: Final = (
+    ("match_data", "matchData"), ("match_return_args", "matchReturnArgs"), ("match_parent_binaries", "matchParentBinaries"),
+    ("match_namespaces", "matchNamespaces"), ("match_namespace_changes", "matchNamespaceChanges"),
+    ("match_capability_changes", "matchCapabilityChanges"), ("match_workloads", "matchWorkloads"),
+    ("match_return_actions", "matchReturnActions"),
+)  # fmt: skip
+_SIGKILL: Final = 9
+
+
+class Shown(NamedTuple):
+    """An argument as events show it: what it is in the engine's event, type, label. `constant`, `field`: as of `hooks.Parameter`."""
+
+    reads: Reads
+    type: str
+    label: str
+    constant: int = 0
+    field: str = ""
+
+
+class Sensor(NamedTuple):
+    """What events of a rule say of its hook. `form`: the member of the event, "process_kprobe" or "process_lsm"; `action`: as events name
+    it; `returns`: what the function returns is told."""
+
+    policy: str
+    form: str
+    function: str
+    arguments: tuple[Shown, ...]
+    action: str
+    message: str
+    tags: tuple[str, ...]
+    returns: bool
+
+
+class Lowered(NamedTuple):
+    """`sensors`: by the names of the rules."""
+
+    policy: Policy
+    sensors: Mapping[str, Sensor]
+
+
+def lower(policy: TracingPolicy, report: Report) -> Lowered:
+    """The policy, as far as it could be made. What cannot be put in force is in the report."""
+    return _Lowering(policy, report).run()
+
+
+class _Lowering:
+    def __init__(self, policy: TracingPolicy, report: Report) -> None:
+        self.policy = policy
+        self.spec: Spec = policy.spec
+        self.report = report
+        self.monitors = self.spec.option("policy-mode") == "monitor"
+        self.rules: list[Rule] = []
+        self.sensors: dict[str, Sensor] = {}
+
+    def refuse(self, place: Location, what: str, hint: str = "") -> None:
+        self.report.add(place, "not-supported", what, hint)
+
+    def run(self) -> Lowered:
+        self._whole()
+        numbers: dict[str, int] = {}
+        for section, hook in self.spec.hooks():
+            numbers[section] = numbers.get(section, -1) + 1
+            self._hook(section, f"{section}[{numbers[section]}]", hook)
+        made = Policy(name=self.policy.name, severity="info", rules=tuple(self.rules), location=self.policy.metadata.at("name"))
+        return Lowered(made, self.sensors)
+
+    def _whole(self) -> None:
+        """What is about the whole policy."""
+        if self.policy.kind == words.NAMESPACED_KIND:
+            what = f"a {words.NAMESPACED_KIND} is read, and its pods cannot be selected yet"
+            self.refuse(self.policy.at("kind"), what, f"write a {words.KIND}: it is about all processes of the host")
+        spec = self.spec
+        selectors = {
+            "podSelector": spec.pod_selector, "containerSelector": spec.container_selector, "hostSelector": spec.host_selector,
+            "nodeSelector": spec.node_selector,
+        }  # fmt: skip
+        for key, selector in selectors.items():
+            if selector is not None:
+                what = f"{key} is read, and cannot be put in force yet"
+                self.refuse(spec.at(key), what, "leave it out: the policy is about all processes of the host")
+        if spec.loader:
+            self.refuse(spec.at("loader"), "loads of libraries are not reported yet", "leave loader out")
+        if spec.enforcers:
+            self.refuse(spec.at("enforcers"), "enforcers cannot be put in force yet", "use Override on a hook that can refuse")
+
+    def _hook(self, section: str, where: str, hook: Hook) -> None:
+        found = known(hook)
+        if found is None:
+            self._unknown(section, hook)
+            return
+        shown = self._arguments(section, hook, found)
+        if isinstance(hook, KProbe):
+            self._function(hook)
+        selectors = selectors_of(hook, self.spec)
+        earlier: list[Condition] = []
+        for n, selector in enumerate(selectors or (Selector(place=hook.place),)):
+            place = f"{where}.selectors[{n}]" if selectors else where
+            condition = self._selector(hook, found, selector)
+            exact = conj([condition, *map(negation, earlier)])
+            earlier.append(condition)
+            self._rule(section, place, hook, found, selector, exact, shown)
+
+    def _unknown(self, section: str, hook: Hook) -> None:
+        if section in ("tracepoints", "uprobes", "usdts"):
+            self.refuse(hook.place, f"{section} are read, and cannot be put in force yet", "")
+            return
+        names = FUNCTIONS if isinstance(hook, KProbe) else LSM_HOOKS
+        key = "call" if isinstance(hook, KProbe) else "hook"
+        what = f"{key} {quoted(name_of(hook))} cannot be put in force yet"
+        self.refuse(hook.at(key), what, suggest(name_of(hook), names, f"those that can be are {', '.join(names)}"))
+
+    def _function(self, hook: KProbe) -> None:
+        if hook.syscall and hook.args:
+            what = f"{hook.call} is no system call, and its arguments would be read as those of one"
+            self.report.add(hook.at("syscall"), "bad-value", what, "write syscall: false")
+        if hook.data:
+            self.refuse(hook.at("data"), "data is read, and cannot be put in force yet", "leave it out")
+        if hook.return_arg_action in ("TrackSock", "UntrackSock"):
+            self.refuse(hook.at("returnArgAction"), "sockets are not tracked yet", "leave it out")
+        if hook.returns and hook.return_arg is not None and hook.return_arg.kind not in words.INTEGERS:
+            self.report.add(hook.return_arg.at("type"), "bad-value", f"{hook.call} returns a number", "write type: int")
+
+    def _arguments(self, section: str, hook: Hook, found: Known) -> tuple[Shown, ...]:
+        shown = []
+        for argument in hook.args:
+            parameter = self._parameter(hook, found, argument)
+            if parameter is not None and parameter.reads is not Reads.NOTHING:
+                kind = parameter.types[0] if argument.type == "auto" else argument.kind
+                shown.append(Shown(parameter.reads, kind, argument.label, parameter.constant, parameter.field))
+        return tuple(shown)
+
+    def _parameter(self, hook: Hook, found: Known, argument: Argument) -> Parameter | None:
+        """What an argument is; None, and a finding, where it cannot be read."""
+        if argument.type == "nop":
+            return Parameter(Reads.NOTHING, ())
+        parameter = found.parameters.get(argument.index)
+        given = argument.resolve or argument.source or argument.btf_type or argument.size_arg_index or argument.return_copy
+        if parameter is None or given:
+            can = ", ".join(f"{index} ({known.types[0]})" for index, known in found.parameters.items()) or "none"
+            what = f"argument {argument.index} of {name_of(hook)} cannot be read yet" + (" in this way" if given else "")
+            self.refuse(argument.place, what, f"arguments that can be are: {can}")
+            return None
+        if argument.type != "auto" and argument.kind not in parameter.types:
+            what = f"argument {argument.index} of {name_of(hook)} has another type than {argument.type}"
+            self.report.add(argument.at("type"), "bad-value", what, f"write type: {parameter.types[0]}")
+            return None
+        return parameter
+
+    # ---- selectors ----
+
+    def _selector(self, hook: Hook, found: Known, selector: Selector) -> Condition:
+        for member, key in _REFUSED_FILTERS:
+            if getattr(selector, member):
+                self.refuse(selector.at(key), f"{key} is read, and cannot be put in force yet", "leave it out")
+        if found.needs_file and not any(self._argument(hook, test) == 0 for test in selector.match_args):
+            what = "a selector without a test on argument 0 is also about memory without a file, which is not reported yet"
+            self.refuse(selector.place, what, "add a filter under matchArgs on argument 0")
+        self._constants(hook, found, selector)
+        parts: list[Condition] = [found.also]
+        for pids in selector.match_pids:
+            parts += self._tried(pids.place, partial(conditions.pids, pids))
+        for binaries in selector.match_binaries:
+            parts.append(conditions.binaries(binaries))
+        for capabilities in selector.match_capabilities:
+            parts += self._tried(capabilities.place, partial(conditions.capabilities, capabilities))
+        for test in selector.match_args:
+            parts += self._test(hook, found, test)
+        return conj(parts)
+
+    def _constants(self, hook: Hook, found: Known, selector: Selector) -> None:
+        """Refuse a selector that is about other values of an argument than the one that the event has."""
+        for index, parameter in found.parameters.items():
+            if parameter.reads is not Reads.CONSTANT:
+                continue
+            tests = [test for test in selector.match_args if self._argument(hook, test) == index]
+            if not any(self._only(parameter.constant, test) for test in tests):
+                what = f"{name_of(hook)} is only put in force where argument {index} is {parameter.constant}"
+                hint = f'add to matchArgs: {{index: {index}, operator: Equal, values: ["{parameter.constant}"]}}'
+                self.refuse(selector.place, what, hint)
+
+    def _only(self, constant: int, test: ArgumentTest) -> bool:
+        try:
+            return conditions.only(constant, test, self._values(test))
+        except UnsupportedError:
+            return False
+
+    def _argument(self, hook: Hook, test: ArgumentTest) -> int:
+        """The index of the argument that a filter is about; -1 where `read` has refused it."""
+        if not test.args:
+            return test.index
+        return hook.args[test.args[0]].index if test.args[0] < len(hook.args) else -1
+
+    def _test(self, hook: Hook, found: Known, test: ArgumentTest) -> list[Condition]:
+        parameter = found.parameters.get(self._argument(hook, test))
+        if parameter is None:
+            return []  # the argument has been refused where it is declared
+        if len(test.args) > 1:
+            self.refuse(test.at("args"), "tests of two arguments cannot be put in force yet")
+            return []
+        if parameter.reads is Reads.CONSTANT:
+            return []  # it asks for what the event is, or has been refused
+        values = self._values(test)
+        return self._tried(test.place, partial(conditions.argument, parameter, test, values))
+
+    def _values(self, test: ArgumentTest) -> tuple[str, ...]:
+        made: list[str] = []
+        for value in test.values:
+            named = next((listed for listed in self.spec.lists if value == f"list:{listed.name}"), None)
+            if named is not None and named.type:
+                self.refuse(test.at("values"), f"list {quoted(named.name)} of {named.type} cannot be put in force yet")
+            made += named.values if named is not None else (value,)
+        return tuple(made)
+
+    def _tried(self, place: Location, make: Callable[[], Condition]) -> list[Condition]:
+        try:
+            return [make()]
+        except UnsupportedError as problem:
+            self.refuse(place, str(problem))
+            return []
+
+    # ---- rules ----
+
+    def _rule(
+        self, section: str, where: str, hook: Hook, found: Known, selector: Selector, condition: Condition, shown: tuple[Shown, ...]
+    ) -> None:
+        action, told, errno = self._actions(selector.match_actions)
+        if action is Action.NONE:
+            return
+        name = self.policy.name
+        self.sensors[where] = Sensor(
+            name,
+            "process_lsm" if section == "lsmhooks" else "process_kprobe",
+            name_of(hook),
+            shown,
+            f"KPROBE_ACTION_{told.upper()}",
+            hook.message[:256],
+            hook.tags,
+            isinstance(hook, KProbe) and hook.returns,
+        )
+        self.rules.append(
+            Rule(
+                policy=name,
+                name=where,
+                events=(found.event,),
+                condition=condition,
+                action=action,
+                errno=errno,
+                severity=_SEVERITY[action],
+                tags=hook.tags,
+                language=LANGUAGE,
+                location=selector.place,
+            )
+        )
+
+    def _actions(self, written: Sequence[WrittenAction]) -> tuple[Action, str, int]:
+        """What a rule does, the word for it in events, and the errno."""
+        action, told, errno = Action.OBSERVE, "post", 1
+        silent = False
+        for one in written:
+            self._refused(one)
+            match one.action:
+                case "NoPost":
+                    silent = True
+                case "Sigkill" | "Signal":
+                    action, told = Action.KILL, one.action
+                case "Override":
+                    action, errno = max(action, Action.DENY), abs(one.arg_error) or 1
+                    told = told if action is Action.KILL else one.action
+        if self.monitors and action > Action.OBSERVE:
+            action = Action.OBSERVE
+        if silent and action > Action.OBSERVE:
+            what = "what is denied is told all the same, in spite of NoPost"
+            self.report.add(written[0].place, "not-told", what, "", "warning")
+        return (Action.NONE if silent and action is Action.OBSERVE else action), told, errno
+
+    def _refused(self, one: WrittenAction) -> None:
+        name = one.action
+        if name in _REFUSED_ACTIONS:
+            self.refuse(one.at("action"), f"action {name} cannot be put in force: {_REFUSED_ACTIONS[name]}")
+        if name == "Signal" and one.arg_sig != _SIGKILL:
+            self.refuse(one.at("argSig"), "no other signal than 9 (SIGKILL) can be sent yet", "write argSig: 9")
+        if name == "Override" and (one.arg_regs or one.arg_new_symbol or one.arg_new_addr or one.arg_new_offset):
+            self.refuse(one.place, "registers are not written yet", "write argError")
+        elif name == "Override" and not one.arg_error:
+            what = "Override with error 0 would let an act pass that others have not been asked about"
+            self.refuse(one.at("argError"), what, "write argError: -1")
+        for member, key in (
+            ("rate_limit", "rateLimit"), ("kernel_stack_trace", "kernelStackTrace"), ("user_stack_trace", "userStackTrace"),
+            ("ima_hash", "imaHash"),
+        ):  # fmt: skip
+            if getattr(one, member):
+                self.refuse(one.at(key), f"{key} is read, and cannot be put in force yet", "leave it out")

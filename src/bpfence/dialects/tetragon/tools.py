@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands ask of tracing policies beside enforcing them: the types of arguments, and the hooks that can be put in force."""
+
+from __future__ import annotations
+
+from bpfence.dialects.tetragon.lower.hooks import FUNCTIONS, LSM_HOOKS, Known
+from bpfence.dialects.tetragon.read import words
+from bpfence.dialects.tools import Shown, TextTable, Tools
+
+
+class TetragonTools(Tools):
+    """The tools of tracing policies."""
+
+    def fields(self, pattern: str, *, kernel: bool) -> Shown:
+        """Types of arguments with the operators that test them; `kernel`: only of arguments that can be read."""
+        read = {type_ for hook in (*FUNCTIONS.values(), *LSM_HOOKS.values()) for one in hook.parameters.values() for type_ in one.types}
+        chosen = [type_ for type_ in words.TYPES if pattern in type_ and (not kernel or words.plain(type_) in read)]
+        listed = [{"type": type_, "operators": list(words.operators_of(type_)), "read": words.plain(type_) in read} for type_ in chosen]
+        rows = [(type_, ", ".join(words.operators_of(type_)) or "none", "yes" if words.plain(type_) in read else "no") for type_ in chosen]
+        table = TextTable(("type", "operators", "can be read"), rows, "Tracing policies: types of arguments")
+        return Shown({"tracing_types": listed}, [table] if rows else ())
+
+    def events(self, pattern: str) -> Shown:
+        """Functions and LSM hooks that can be put in force, each with the native event that it is."""
+        hooks = [
+            *(("kprobes, fentries", name, known) for name, known in FUNCTIONS.items()),
+            *(("lsmhooks", name, known) for name, known in LSM_HOOKS.items()),
+        ]
+        chosen = [(section, name, known) for section, name, known in hooks if pattern in name]
+        listed = [
+            {
+                "section": section,
+                "hook": name,
+                "event": known.event,
+                "args": {str(index): list(one.types) for index, one in known.parameters.items()},
+            }
+            for section, name, known in chosen
+        ]
+        rows = [(section, name, known.event, _arguments(known)) for section, name, known in chosen]
+        table = TextTable(("section", "hook", "native event", "args"), rows, "Tracing policies: hooks that can be put in force")
+        return Shown({"tracing_hooks": listed}, [table] if rows else ())
+
+
+def _arguments(known: Known) -> str:
+    return ", ".join(f"{index} {parameter.types[0]}" for index, parameter in known.parameters.items()) or "none"

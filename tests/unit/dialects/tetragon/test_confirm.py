@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What events say of arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bpfence import abi
+from bpfence.dialects.tetragon.confirm import TetragonConfirm, details
+from bpfence.dialects.tetragon.dialect import TetragonRules
+from bpfence.dialects.tetragon.lower.hooks import Reads
+from bpfence.dialects.tetragon.lower.policies import Sensor, Shown
+from bpfence.events.records import KernelEvent, decode
+from bpfence.events.source import Observation
+from bpfence.policy import Action, PolicySet
+from tests.unit.events.samples import record
+
+FILE = Shown(Reads.FILE, "file", "")
+
+
+def sensor(*arguments: Shown, **more: Any) -> Sensor:
+    plain = Sensor("p", "process_kprobe", "f", arguments, "KPROBE_ACTION_POST", "", (), False)
+    return plain._replace(**more)
+
+
+def observed(event: str, numbers: dict[str, int] | None = None, strings: dict[str, bytes] | None = None, **more: Any) -> Observation:
+    made = decode("telemetry", record(event, numbers, strings))
+    assert isinstance(made, KernelEvent)
+    return Observation(event, 0, {}, record=made, **more)
+
+
+def test_files() -> None:
+    seen = observed("file.open", {"NUM_FILE_MODE": 0o100755}, {"STR_FILE_PATH": b"/a\n"})
+    for type_, member in (("file", "file_arg"), ("path", "path_arg"), ("linux_binprm", "linux_binprm_arg")):
+        made = details(seen, sensor(Shown(Reads.FILE, type_, "what")))
+        assert made["args"] == [{member: {"path": "/a\\x0a", "permission": "-rwxr-xr-x"}, "label": "what"}]
+    assert details(observed("file.open"), sensor(FILE))["args"] == [{"file_arg": {"path": ""}}]
+
+
+def test_numbers_have_the_member_of_their_type() -> None:
+    seen = observed("file.mmap", {"NUM_FILE_PROT": 3, "NUM_MAP_FLAGS": 2}, {})
+    for type_, prot in (
+        ("int", {"int_arg": 3}), ("uint32", {"uint_arg": 3}), ("sint64", {"long_arg": "3"}), ("uint64", {"size_arg": "3"}),
+        ("size_t", {"size_arg": "3"}),
+    ):  # fmt: skip
+        assert details(seen, sensor(Shown(Reads.PROTECTION, type_, "")))["args"] == [prot]
+    assert details(seen, sensor(Shown(Reads.MAP_FLAGS, "uint32", "")))["args"] == [{"uint_arg": 2}]
+    assert details(observed("file.mmap"), sensor(Shown(Reads.MAP_FLAGS, "uint32", "")))["args"] == [{}]
+
+
+def test_numbers_that_are_fields() -> None:
+    seen = observed("kernel.bpf", {"NUM_BPF_CMD": 5})
+    for type_, shown in (("bpf_cmd", {"bpf_cmd_arg": "BPF_PROG_LOAD"}), ("int", {"int_arg": 5})):
+        assert details(seen, sensor(Shown(Reads.NUMBER, type_, "", field="bpf.cmd")))["args"] == [shown]
+    changed = observed("file.chmod", {"NUM_FILE_MODE": 0o640}, {"STR_FILE_PATH": b"/a"})
+    both = sensor(Shown(Reads.NAME, "path", ""), Shown(Reads.NUMBER, "uint16", "", field="file.mode"))
+    assert details(changed, both)["args"] == [{"path_arg": {"path": "/a"}}, {"uint_arg": 0o640}]
+
+
+def test_the_mask_is_the_kernels() -> None:
+    for access, mask in ((abi.ACCESS_READ, 4), (abi.ACCESS_WRITE, 2), (abi.ACCESS_EXEC, 1), (abi.ACCESS_READ | abi.ACCESS_WRITE, 6)):
+        seen = observed("file.permission", {"NUM_FILE_ACCESS": access})
+        assert details(seen, sensor(Shown(Reads.ACCESS, "int", "")))["args"] == [{"int_arg": mask}]
+
+
+def test_addresses() -> None:
+    shown = sensor(Shown(Reads.ADDRESS, "sockaddr", ""), Shown(Reads.LENGTH, "int", ""))
+    numbers = {"NUM_NET_FAMILY": 2, "NUM_NET_PEER_PORT": 80, "NUM_NET_ADDRLEN": 16}
+    seen = observed("net.connect", numbers, {"STR_NET_PEER_IP": bytes((10, 0, 0, 1))})
+    assert details(seen, shown)["args"] == [{"sockaddr_arg": {"family": "AF_INET", "addr": "10.0.0.1", "port": 80}}, {"int_arg": 16}]
+    assert details(observed("net.connect", {"NUM_NET_FAMILY": 1}), shown)["args"] == [{"sockaddr_arg": {"family": "AF_UNIX"}}, {}]
+
+
+def test_sockets_and_modules() -> None:
+    numbers = {"NUM_NET_FAMILY": 2, "NUM_NET_TYPE": 1, "NUM_NET_PROTOCOL": 6, "NUM_NET_LOCAL_PORT": 5}
+    seen = observed("net.connect", numbers, {"STR_NET_LOCAL_IP": bytes((10, 0, 0, 1))})
+    socket = {"family": "AF_INET", "type": "SOCK_STREAM", "protocol": "IPPROTO_TCP", "saddr": "10.0.0.1", "sport": 5}
+    assert details(seen, sensor(Shown(Reads.SOCKET, "socket", "")))["args"] == [{"sock_arg": socket}]
+    shown = sensor(Shown(Reads.MODULE, "string", ""), Shown(Reads.CONSTANT, "int", "", 2))
+    assert details(observed("kernel.module", {}, {"STR_MODULE_NAME": b"a\n"}), shown)["args"] == [{"string_arg": "a\\x0a"}, {"int_arg": 2}]
+
+
+def test_returns_are_what_was_decided() -> None:
+    for action, value in ((Action.OBSERVE, 0), (Action.DENY, -13)):
+        seen = observed("file.open", action=action, error=13)
+        assert details(seen, sensor(returns=True))["return"] == {"int_arg": value}
+    assert "return" not in details(observed("file.open"), sensor())
+
+
+def test_rules_are_known_by_policy_and_generation() -> None:
+    confirm = TetragonConfirm(kept=2)
+    for generation in (1, 2, 3):
+        confirm.use(generation, TetragonRules(PolicySet(), {("p", "r"): sensor(FILE, message=f"m{generation}")}), [])
+    told = [confirm.view(observed("file.open", generation=generation)).said("p", "r") for generation in (1, 2, 3)]
+    assert [None if said is None else said.message for said in told] == [None, "m2", "m3"]
+    assert confirm.view(observed("file.open", generation=3)).said("other", "r") is None
+    confirm.use(4, None, [])
+    assert confirm.view(observed("file.open", generation=4)).said("p", "r") is None
+
+
+def test_a_message_of_its_own() -> None:
+    confirm = TetragonConfirm(kept=1)
+    arguments = (FILE, Shown(Reads.ACCESS, "int", ""))
+    confirm.use(1, TetragonRules(PolicySet(), {("p", "r"): sensor(*arguments)}), [])
+    said = confirm.view(observed("file.permission", {"NUM_FILE_ACCESS": 1}, {"STR_FILE_PATH": b"/a"}, generation=1)).said("p", "r")
+    assert said is not None
+    assert (said.message, said.details["parent_exec_id"]) == ("f(/a, 4)", 0x700000)
