@@ -9,17 +9,27 @@ import ssl
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from tests.unit.k8s.server import until
 from tools.build_kubernetes import program
 
+if TYPE_CHECKING:
+    from tests.kubernetes import rig
+
 AGENT = "system:serviceaccount:bpfence:bpfence-agent"
-"""Whom the chart's role is bound to."""
-TOKENS = {"admin": ("secret-admin", '"system:masters"'), AGENT: ("secret-agent", '"system:serviceaccounts"')}
+WEBHOOK = "system:serviceaccount:bpfence:bpfence-webhook"
+"""Whom the chart's roles are bound to."""
+TOKENS = {
+    "admin": ("secret-admin", '"system:masters"'),
+    AGENT: ("secret-agent", '"system:serviceaccounts"'),
+    WEBHOOK: ("secret-webhook", '"system:serviceaccounts"'),
+}
 START_SECONDS = 240
 KUBECONFIG = """
 apiVersion: v1
@@ -140,3 +150,47 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     made = ApiServer(binary, tmp_path_factory.mktemp("kubernetes"))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def client(api_server: ApiServer) -> rig.Client:
+    """A cluster with the CRDs, the chart's roles, and a namespace."""
+    from tests.kubernetes import rig
+
+    made = rig.Client(api_server)
+    for text in rig.gen_crds.files().values():
+        made.crds.create_custom_resource_definition(yaml.safe_load(text))
+    for name in ("shop", "bpfence"):
+        made.core.create_namespace({"metadata": {"name": name, "labels": {"team": name}}})
+    for user, file in ((AGENT, "agent-rules.yaml"), (WEBHOOK, "webhook-rules.yaml")):
+        name = user.rpartition(":")[2]
+        made.rbac.create_cluster_role({"metadata": {"name": name}, "rules": yaml.safe_load((rig.CHART / "files" / file).read_text())})
+        subject = {"kind": "ServiceAccount", "name": name, "namespace": "bpfence"}
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+        made.rbac.create_cluster_role_binding({"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]})
+    for text in rig.gen_crds.files().values():
+        name = yaml.safe_load(text)["metadata"]["name"]
+        rig.eventually(lambda name=name: rig.crd_condition(made, name, "Established") == "True")  # type: ignore[misc]
+    return made
+
+
+@pytest.fixture
+def nodes(client: rig.Client, api_server: ApiServer, tmp_path: Path) -> Iterator[Callable[..., rig.Node]]:
+    from tests.kubernetes import rig
+
+    made: list[rig.Node] = []
+
+    def make(name: str = "n1") -> rig.Node:
+        made.append(rig.Node(api_server, tmp_path, name))
+        return made[-1]
+
+    yield make
+    for node in made:
+        if not node.agent.stopping:
+            node.stop()
+    for kind in rig.PLURALS.values():
+        if kind.startswith("cluster"):
+            client.custom.delete_collection_cluster_custom_object(rig.GROUP, rig.VERSION, kind)
+        else:
+            client.custom.delete_collection_namespaced_custom_object(rig.GROUP, rig.VERSION, "shop", kind)
+    client.core.delete_collection_namespaced_pod("shop", grace_period_seconds=0)
