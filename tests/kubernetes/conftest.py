@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
 from tests.unit.k8s.server import until
 from tools.build_kubernetes import program
@@ -30,7 +29,7 @@ TOKENS = {
     AGENT: ("secret-agent", '"system:serviceaccounts"'),
     WEBHOOK: ("secret-webhook", '"system:serviceaccounts"'),
 }
-START_SECONDS = 240
+START_SECONDS = 600
 KUBECONFIG = """
 apiVersion: v1
 kind: Config
@@ -157,21 +156,7 @@ def client(api_server: ApiServer) -> rig.Client:
     """A cluster with the CRDs, the chart's roles, and a namespace."""
     from tests.kubernetes import rig
 
-    made = rig.Client(api_server)
-    for text in rig.gen_crds.files().values():
-        made.crds.create_custom_resource_definition(yaml.safe_load(text))
-    for name in ("shop", "bpfence"):
-        made.core.create_namespace({"metadata": {"name": name, "labels": {"team": name}}})
-    for user, file in ((AGENT, "agent-rules.yaml"), (WEBHOOK, "webhook-rules.yaml")):
-        name = user.rpartition(":")[2]
-        made.rbac.create_cluster_role({"metadata": {"name": name}, "rules": yaml.safe_load((rig.CHART / "files" / file).read_text())})
-        subject = {"kind": "ServiceAccount", "name": name, "namespace": "bpfence"}
-        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
-        made.rbac.create_cluster_role_binding({"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]})
-    for text in rig.gen_crds.files().values():
-        name = yaml.safe_load(text)["metadata"]["name"]
-        rig.eventually(lambda name=name: rig.crd_condition(made, name, "Established") == "True")  # type: ignore[misc]
-    return made
+    return rig.prepared(api_server)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from bpfence.agent.agent import Agent, Settings
 from bpfence.dialects.native.schema import KIND
@@ -16,7 +17,7 @@ from bpfence.k8s.client import connect
 from bpfence.k8s.objects import PLURALS
 from bpfence.k8s.source import Cluster
 from bpfence.policy import Label, Selector
-from tests.kubernetes.conftest import AGENT, ApiServer
+from tests.kubernetes.conftest import AGENT, WEBHOOK, ApiServer
 from tests.unit.agent.fakes import FakeKernel, Kept
 from tools import gen_crds
 
@@ -28,7 +29,7 @@ FRONT = Selector(labels=(Label("tier", "in", ("front",)),), namespaces=("shop",)
 CHART = gen_crds.FOLDER.parent
 
 
-def eventually(holds: Callable[[], Any], step: Callable[[], None] = lambda: time.sleep(0.05), seconds: float = 120) -> Any:
+def eventually(holds: Callable[[], Any], step: Callable[[], None] = lambda: time.sleep(0.05), seconds: float = 300) -> Any:
     """What it comes to, once it is something."""
     deadline = time.monotonic() + seconds
     while not (found := holds()):
@@ -93,6 +94,25 @@ class Client:
         return str(self.core.create_namespaced_pod("shop", body).metadata.uid)
 
 
+def prepared(server: ApiServer) -> Client:
+    """A cluster with the CRDs, the chart's roles, and a namespace."""
+    made = Client(server)
+    for text in gen_crds.files().values():
+        made.crds.create_custom_resource_definition(yaml.safe_load(text))
+    for name in ("shop", "bpfence"):
+        made.core.create_namespace({"metadata": {"name": name, "labels": {"team": name}}})
+    for user, file in ((AGENT, "agent-rules.yaml"), (WEBHOOK, "webhook-rules.yaml")):
+        name = user.rpartition(":")[2]
+        made.rbac.create_cluster_role({"metadata": {"name": name}, "rules": yaml.safe_load((CHART / "files" / file).read_text())})
+        subject = {"kind": "ServiceAccount", "name": name, "namespace": "bpfence"}
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+        made.rbac.create_cluster_role_binding({"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]})
+    for text in gen_crds.files().values():
+        name = yaml.safe_load(text)["metadata"]["name"]
+        eventually(lambda name=name: crd_condition(made, name, "Established") == "True")  # type: ignore[misc]
+    return made
+
+
 def crd_condition(client: Client, name: str, kind: str) -> str:
     status = client.crds.read_custom_resource_definition(name).status
     return next((str(one.status) for one in status.conditions or () if one.type == kind), "")
@@ -117,7 +137,7 @@ class Node:
     def step(self) -> None:
         self.agent.step(0.05)
 
-    def until(self, holds: Callable[[], Any], seconds: float = 120) -> Any:
+    def until(self, holds: Callable[[], Any], seconds: float = 300) -> Any:
         return eventually(holds, self.step, seconds)
 
     def names(self) -> list[str]:

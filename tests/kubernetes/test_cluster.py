@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from bpfence.k8s.client import Page, connect
 from bpfence.k8s.objects import PLURALS
@@ -190,6 +193,27 @@ def test_the_webhook_refuses_what_check_refuses(client: Client, webhook: None) -
         client.change("right", BROKEN)
     client.delete("right")
     client.custom.delete_cluster_custom_object(GROUP, VERSION, WHOLE, "right")
+
+
+def test_kubectl_is_told_what_is_wrong(client: Client, webhook: None, api_server: ApiServer, tmp_path: Path) -> None:
+    program = shutil.which("kubectl")
+    if program is None:
+        pytest.skip("needs kubectl (Debian: apt install kubernetes-client)")
+
+    def kubectl(*words: str, given: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+        command = [program, "--kubeconfig", str(api_server.kubeconfig("admin")), "--cache-dir", str(tmp_path), "-n", "shop", *words]
+        text = yaml.safe_dump({"apiVersion": f"{GROUP}/{VERSION}", "kind": "SecurityPolicy", "metadata": {"name": "guard"}, "spec": given})
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
+
+    done = kubectl("apply", "-f", "-", given=BROKEN)
+    assert done.returncode == 1
+    assert 'admission webhook "policies.bpfence.io" denied the request' in done.stderr
+    assert "unknown field 'file.pth'; did you mean 'file.path'?" in done.stderr
+    assert kubectl("apply", "-f", "-", given={**SECRET, "mode": "audit"}).stdout == "securitypolicy.bpfence.io/guard created\n"
+    assert kubectl("apply", "-f", "-", given=spec(container=False)).stdout == "securitypolicy.bpfence.io/guard configured\n"
+    header, row = (line.split() for line in kubectl("get", "bpol").stdout.splitlines())
+    assert (header, row[0]) == (["NAME", "MODE", "ACCEPTED", "IN", "FORCE", "AGE"], "guard")
+    assert kubectl("delete", "bpol", "guard").returncode == 0
 
 
 def test_what_the_schema_refuses_is_refused_without_a_webhook(client: Client) -> None:

@@ -121,7 +121,7 @@ def _answer(request: _Request, bindings: tuple[Binding, ...]) -> dict[str, Any]:
     old = decode(bytes(request.old), dict[str, Any] | None) if request.operation == "UPDATE" else None  # type: ignore[arg-type]
     if _containers(pod) - (_containers(old) if old else 0) > MAX_CONTAINERS:
         message = f"seccomp profiles are bound to pods of this namespace, and this one has more than {MAX_CONTAINERS} containers"
-        return {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": message}}
+        return {"allowed": False, "status": {"code": 422, "message": message}}
     made = mutate(pod, bindings, request.namespace, old)
     response: dict[str, Any] = {}
     if made.patch:

@@ -73,8 +73,8 @@ def review(data: bytes) -> bytes:
         diagnostics = _judged(one if one.name else msgspec.structs.replace(one, name="unnamed"))  # it will have one by generateName
         errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
         warnings = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "warning"]
-        if errors:
-            response |= {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": "\n".join(_shown(errors))}}
+        if errors:  # without a reason: by `Invalid` older kubectl show their own words in place of ours
+            response |= {"allowed": False, "status": {"code": 422, "message": "\n".join(_shown(errors))}}
         if warnings:
             response["warnings"] = [text[:MAX_WARNING] for text in _shown(warnings)]
     return msgspec.json.encode({"apiVersion": asked.api_version, "kind": "AdmissionReview", "response": response})
