@@ -50,6 +50,9 @@ PARAMETERS = ("loglevel=5", "oops=panic")
 reads the slow emulated HPET when it has several processors: on a busy host the kernel measures the TSC's rate wrongly, and without its
 watchdog the guest's clock then ran fifteen times too fast."""
 
+HOST, ADDRESS = "10.0.2.2", "10.0.2.15/24"
+"""With a network card: where the guest finds the loopback of this machine, and the address that QEMU gives it."""
+
 CONSOLE_LINES = 40
 CONSOLE_BYTES = 1 << 14
 
@@ -59,7 +62,8 @@ class Limits:
     """What a guest gets: processors, memory as QEMU writes it, seconds until it is killed, and the kind of clock and processor.
 
     ``icount``: one processor whose clock advances one nanosecond per instruction executed (QEMU's -icount shift=0), so that times
-    measured inside are instruction counts. ``kvm``: use /dev/kvm; most test machines have none that works.
+    measured inside are instruction counts. ``kvm``: use /dev/kvm; most test machines have none that works. ``network``: a network card,
+    which nothing in the guest has set up: see ``HOST``.
     """
 
     cpus: int = 2
@@ -67,6 +71,7 @@ class Limits:
     timeout: float = 900.0
     icount: bool = False
     kvm: bool = False
+    network: bool = False
 
     def __post_init__(self) -> None:
         if self.icount and self.kvm:
@@ -81,6 +86,7 @@ def boot(
     memory: str = "2G",
     icount: bool = False,
     kvm: bool = False,
+    network: bool = False,
     append: Sequence[str] = (),
     rwdirs: Sequence[str | Path] = (),
     timeout: float = 900.0,
@@ -93,7 +99,7 @@ def boot(
     streams merged, goes to ``output``, by default the standard output. Raises GuestTimeoutError, GuestError with the end of the kernel's
     console, MissingToolError, MirrorError.
     """
-    limits = Limits(1 if icount else cpus, memory, timeout, icount, kvm)
+    limits = Limits(1 if icount else cpus, memory, timeout, icount, kvm, network)
     image = fetch(kernel)
     folders = [Path(folder).absolute() for folder in rwdirs]
     with tempfile.TemporaryDirectory(prefix="vmtest-", ignore_cleanup_errors=True) as temporary:
@@ -147,6 +153,8 @@ def qemu_options(limits: Limits, share: Path) -> list[str]:
     options = ["--qemu-opts", "-machine", "sata=off,smbus=off,usb=off"]
     options += ["-pidfile", str(share / "pid")]
     options += ["-virtfs", "local,path=/,mount_tag=vmtest.root,security_model=none,readonly=on,multidevs=remap"]
+    if limits.network:
+        options += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
     if limits.icount:
         options += ["-icount", "shift=0,sleep=off"]
     return options

@@ -39,10 +39,10 @@ def eventually(holds: Callable[[], Any], step: Callable[[], None] = lambda: time
 
 
 class Client:
-    """The library, as an administrator."""
+    """The library, as an administrator's kubeconfig has it."""
 
-    def __init__(self, server: ApiServer) -> None:
-        api = kubernetes.config.new_client_from_config(str(server.kubeconfig("admin")))
+    def __init__(self, kubeconfig: Path) -> None:
+        api = kubernetes.config.new_client_from_config(str(kubeconfig))
         self.core = kubernetes.client.CoreV1Api(api)
         self.custom = kubernetes.client.CustomObjectsApi(api)
         self.crds = kubernetes.client.ApiextensionsV1Api(api)
@@ -94,9 +94,9 @@ class Client:
         return str(self.core.create_namespaced_pod("shop", body).metadata.uid)
 
 
-def prepared(server: ApiServer) -> Client:
+def prepared(kubeconfig: Path) -> Client:
     """A cluster with the CRDs, the chart's roles, and a namespace."""
-    made = Client(server)
+    made = Client(kubeconfig)
     for text in gen_crds.files().values():
         made.crds.create_custom_resource_definition(yaml.safe_load(text))
     for name in ("shop", "bpfence"):
