@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -95,10 +96,12 @@ class Installer:
             self._lock.notify()
 
     def _run(self) -> None:
-        failures = 0
+        failures, again = 0, time.monotonic() + AGAIN_SECONDS
         while True:
             with self._lock:
-                if not self._lock.wait_for(lambda: self._due or self._closed, AGAIN_SECONDS):
+                self._lock.wait_for(lambda: self._due or self._closed, max(again - time.monotonic(), 0))
+                if time.monotonic() >= again:
+                    again = time.monotonic() + AGAIN_SECONDS
                     self._due.update(held.newest.key for held in self.profiles.all())
                 if self._closed:
                     return

@@ -107,12 +107,14 @@ def test_what_somebody_else_has_put_there_stays(rig: Rig) -> None:
     assert file.read_text() == "theirs"
 
 
-def test_what_somebody_has_removed_is_put_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_somebody_has_removed_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install, "AGAIN_SECONDS", 0.05)
+    rig = Rig(tmp_path)
     rig.listed(made())
     until(rig.files)
     (rig.folder / "seccomp/bpfence/shop/web.json").unlink()
     until(rig.files)
+    rig.close()
 
 
 def test_a_broken_one_leaves_the_file(rig: Rig) -> None:
