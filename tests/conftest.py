@@ -83,6 +83,7 @@ class Guest:
         self.code: int | None = None
         self.thread: threading.Thread | None = None
         self.process: subprocess.Popen[bytes] | None = None
+        self.server: ApiServer | None = None
 
     def start(self) -> None:
         """Begin booting in the background; calls after the first do nothing."""
@@ -109,7 +110,7 @@ class Guest:
         passed = [f"{name}={os.environ[name]}" for name in PASSED_ON if name in os.environ]
         files = dict.fromkeys(nodeid.partition("::")[0] for nodeid in self.nodeids)  # importing the others takes the guest long
         inside = ["env", "BPFENCE_GUEST=1", f"BPFENCE_KERNEL={self.kernel}", f"BPFENCE_LOGS={self.folder}"]
-        server = api_server(self.folder) if any(nodeid.startswith(OF_A_CLUSTER) for nodeid in self.nodeids) else None
+        server = self.server = api_server(self.folder) if any(nodeid.startswith(OF_A_CLUSTER) for nodeid in self.nodeids) else None
         inside += [f"BPFENCE_API_PORT={server.port}"] if server is not None else []
         inside += [f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *passed, sys.executable, "-m", "pytest"]
         words = [*(str(ROOT / file) for file in files), f"--rootdir={ROOT}", f"--confcutdir={ROOT}", "-v", f"--timeout={TEST_SECONDS}"]
@@ -161,6 +162,8 @@ class Guest:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait()
+        if self.server is not None:
+            self.server.close()  # the thread that would may not come to it any more
 
     def failure(self) -> str:
         """What to show for a test that the guest never finished."""
