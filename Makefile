@@ -110,6 +110,10 @@ $(BUILD)/wheel.stamp: $(BUILD)/files $(BPF_SOURCES) $(wildcard tools/build_*.py 
 wheel: $(BUILD)/wheel.stamp ## source distribution and a wheel that needs Python alone, in dist/
 	@cat $<
 
+.PHONY: image
+image: $(BUILD)/wheel.stamp ## a container image for deploy/helm, in dist/: of Debian's packages and the wheel, without an engine
+	@$(PYTHON) tools/build_image.py
+
 # An empty virtual environment with the wheel in it and nothing of this tree: what the tests of the package run.
 $(BUILD)/installed.stamp: $(BUILD)/wheel.stamp
 	@echo "the wheel in a virtual environment of its own"

@@ -10,6 +10,8 @@ programs that deny.
 from __future__ import annotations
 
 import compileall
+import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -19,20 +21,29 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.kernel.selection import load_table, select
 from vmtest.kernels import KERNELS, Kernel, kernel_named
 
+if TYPE_CHECKING:
+    from tests.kubernetes.conftest import ApiServer
+
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL_TESTS = ROOT / "tests" / "kernel"
+OF_A_CLUSTER = "tests/kernel/test_kubernetes.py"
+"""These ask an API server, which runs on this machine: emulated, its start alone would take minutes."""
+PREPARED, AGENT_KUBECONFIG, TOKEN = "prepared", "agent.kubeconfig", "secret-admin"
+"""Files of it that a guest finds, and the administrator's token."""
 IN_GUEST = os.environ.get("BPFENCE_GUEST") == "1"
 GUEST_SECONDS = 4800
 TEST_SECONDS = 1500
 """A test may wait for the verifier of an emulated kernel to look at dozens of programs, on a machine that has other things to do."""
 PASSED_ON = ("BPFENCE_COMMAND", "BPFENCE_SEED", "BPFENCE_POLICIES")
 FALCO_RULES = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
+ELSEWHERE = ("shared/corpora/", "`make kubernetes` builds it", "bpfence[kubernetes]")
 AT_ONCE = 2  # guests running at a time: one computes while the other boots
 
 
@@ -73,6 +84,7 @@ class Guest:
         self.code: int | None = None
         self.thread: threading.Thread | None = None
         self.process: subprocess.Popen[bytes] | None = None
+        self.server: ApiServer | None = None
 
     def start(self) -> None:
         """Begin booting in the background; calls after the first do nothing."""
@@ -99,6 +111,8 @@ class Guest:
         passed = [f"{name}={os.environ[name]}" for name in PASSED_ON if name in os.environ]
         files = dict.fromkeys(nodeid.partition("::")[0] for nodeid in self.nodeids)  # importing the others takes the guest long
         inside = ["env", "BPFENCE_GUEST=1", f"BPFENCE_KERNEL={self.kernel}", f"BPFENCE_LOGS={self.folder}"]
+        server = self.server = api_server(self.folder) if any(nodeid.startswith(OF_A_CLUSTER) for nodeid in self.nodeids) else None
+        inside += [f"BPFENCE_API_PORT={server.port}"] if server is not None else []
         inside += [f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *passed, sys.executable, "-m", "pytest"]
         words = [*(str(ROOT / file) for file in files), f"--rootdir={ROOT}", f"--confcutdir={ROOT}", "-v", f"--timeout={TEST_SECONDS}"]
         words += [f"--guest-reports={reports}", f"--guest-select={select}", "-p", "no:hypothesispytest"]  # its import takes longest
@@ -106,8 +120,11 @@ class Guest:
         # In a file, as the command line of this pytest is what tests see of the process above theirs: records hold the beginning of it.
         inside += ["-c", str(ROOT / "pyproject.toml"), f"@{arguments}"]
         vmtest = [sys.executable, "-m", "vmtest", "run", self.kernel, "--rwdir", str(self.folder), "--timeout", str(GUEST_SECONDS)]
-        command = [*vmtest, "--", *inside]
-        with (self.folder / "console.log").open("wb") as console:
+        command = [*vmtest, *(["--network"] if server is not None else []), "--", *inside]
+        with (
+            contextlib.closing(server) if server is not None else contextlib.nullcontext(),
+            (self.folder / "console.log").open("wb") as console,
+        ):
             process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
             self.process = process
             offset = 0
@@ -146,12 +163,38 @@ class Guest:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait()
+        if self.server is not None:
+            self.server.close()  # the thread that would may not come to it any more
 
     def failure(self) -> str:
         """What to show for a test that the guest never finished."""
         log = self.folder / "console.log"
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-60:]) if log.exists() else ""
         return f"kernel {self.kernel}: the guest ended (exit code {self.code}) without finishing this test; end of {log}:\n{tail}"
+
+
+def api_server(folder: Path) -> ApiServer | None:
+    """A Kubernetes API server on this machine with its files in a guest's folder; None where it cannot be had. PREPARED is there when the
+    cluster has what bpfence needs."""
+    from tests.kubernetes.conftest import AGENT, ApiServer  # needs what other tests do without
+    from tools.build_kubernetes import program
+
+    if not os.access(program(), os.X_OK) or importlib.util.find_spec("kubernetes") is None:
+        return None
+    shutil.rmtree(folder / "api", ignore_errors=True)
+    (folder / "api").mkdir()
+    made = ApiServer(program(), folder / "api", wait=False)
+
+    def prepare() -> None:
+        from tests.kubernetes import rig
+
+        made.wait()
+        rig.prepared(made.kubeconfig("admin"))
+        made.kubeconfig(AGENT).rename(folder / "api" / AGENT_KUBECONFIG)
+        (folder / "api" / PREPARED).touch()
+
+    threading.Thread(target=prepare, name="api-server", daemon=True).start()
+    return made
 
 
 class GuestItem(pytest.Item):
@@ -258,8 +301,9 @@ def twins(session: pytest.Session, guest: Guest, remote: Iterable[pytest.Item]) 
 
 
 def counts(report: pytest.TestReport) -> bool:
-    """Whether a test that was skipped did what it could: it failed as expected, or lacked test data, which no kernel would have had."""
-    return report.skipped and (hasattr(report, "wasxfail") or "shared/corpora/" in str(report.longrepr))
+    """Whether a test that was skipped did what it could: it failed as expected, or lacked test data or a program, which no kernel would
+    have had."""
+    return report.skipped and (hasattr(report, "wasxfail") or any(text in str(report.longrepr) for text in ELSEWHERE))
 
 
 GUESTS = pytest.StashKey[list[Guest]]()

@@ -49,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     running = verbs.add_parser(
         "run",
         help="boot a kernel and run a command in it",
-        usage="%(prog)s NAME [--icount] [--rwdir DIR] [--cpus N] [--memory M] [--timeout S] [--append PARAMETER] [--kvm] -- CMD…",
+        usage="%(prog)s NAME [--icount] [--rwdir DIR] [--cpus N] [--memory M] [--timeout S] [--append PARAMETER] [--kvm] [--network] "
+        "-- CMD…",
         description="Boot a kernel and run a command in it, as root, in the repository. One argument after -- is a shell script, "
         "several are a program and its arguments.",
         epilog=EXAMPLES,
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     running.add_argument("--timeout", type=float, default=900.0, metavar="S", help="seconds until the guest is killed (default 900)")
     running.add_argument("--append", action="append", default=[], metavar="PARAMETER", help="one more kernel parameter")
     running.add_argument("--kvm", action="store_true", help="use /dev/kvm instead of software emulation")
+    running.add_argument("--network", action="store_true", help="a network card: this machine's loopback is 10.0.2.2 there")
     running.add_argument("command", nargs="+", metavar="CMD", help="what to run")
     return top
 
@@ -98,6 +100,7 @@ def run_command(options: argparse.Namespace) -> int:
         memory=options.memory,
         icount=options.icount,
         kvm=options.kvm,
+        network=options.network,
         append=options.append,
         rwdirs=options.rwdir,
         timeout=options.timeout,

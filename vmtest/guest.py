@@ -54,6 +54,9 @@ BOOTS = 2
 """How often a guest is booted until its command begins. Under emulation a kernel now and then panics while it boots, such as when its
 timers do not agree; once the command has begun nothing is tried again."""
 
+HOST, ADDRESS = "10.0.2.2", "10.0.2.15/24"
+"""With a network card: where the guest finds the loopback of this machine, and the address that QEMU gives it."""
+
 CONSOLE_LINES = 40
 CONSOLE_BYTES = 1 << 14
 
@@ -63,7 +66,8 @@ class Limits:
     """What a guest gets: processors, memory as QEMU writes it, seconds until it is killed, and the kind of clock and processor.
 
     ``icount``: one processor whose clock advances one nanosecond per instruction executed (QEMU's -icount shift=0), so that times
-    measured inside are instruction counts. ``kvm``: use /dev/kvm; most test machines have none that works.
+    measured inside are instruction counts. ``kvm``: use /dev/kvm; most test machines have none that works. ``network``: a network card,
+    which nothing in the guest has set up: see ``HOST``.
     """
 
     cpus: int = 2
@@ -71,6 +75,7 @@ class Limits:
     timeout: float = 900.0
     icount: bool = False
     kvm: bool = False
+    network: bool = False
 
     def __post_init__(self) -> None:
         if self.icount and self.kvm:
@@ -85,6 +90,7 @@ def boot(
     memory: str = "2G",
     icount: bool = False,
     kvm: bool = False,
+    network: bool = False,
     append: Sequence[str] = (),
     rwdirs: Sequence[str | Path] = (),
     timeout: float = 900.0,
@@ -97,7 +103,7 @@ def boot(
     streams merged, goes to ``output``, by default the standard output. Raises GuestTimeoutError, GuestError with the end of the kernel's
     console, MissingToolError, MirrorError. A guest that ends before its command begins is booted once more, which ``output`` says.
     """
-    limits = Limits(1 if icount else cpus, memory, timeout, icount, kvm)
+    limits = Limits(1 if icount else cpus, memory, timeout, icount, kvm, network)
     image = fetch(kernel)
     folders = [Path(folder).absolute() for folder in rwdirs]
     out = output or sys.stdout.buffer
@@ -174,6 +180,8 @@ def qemu_options(limits: Limits, share: Path) -> list[str]:
     options = ["--qemu-opts", "-machine", "sata=off,smbus=off,usb=off"]
     options += ["-pidfile", str(share / "pid")]
     options += ["-virtfs", "local,path=/,mount_tag=vmtest.root,security_model=none,readonly=on,multidevs=remap"]
+    if limits.network:
+        options += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
     if limits.icount:
         options += ["-icount", "shift=0,sleep=off"]
     return options

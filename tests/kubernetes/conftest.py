@@ -9,17 +9,27 @@ import ssl
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import TOKEN
 from tests.unit.k8s.server import until
 from tools.build_kubernetes import program
 
+if TYPE_CHECKING:
+    from tests.kubernetes import rig
+
 AGENT = "system:serviceaccount:bpfence:bpfence-agent"
-"""Whom the chart's role is bound to."""
-TOKENS = {"admin": ("secret-admin", '"system:masters"'), AGENT: ("secret-agent", '"system:serviceaccounts"')}
+WEBHOOK = "system:serviceaccount:bpfence:bpfence-webhook"
+"""Whom the chart's roles are bound to."""
+TOKENS = {
+    "admin": (TOKEN, '"system:masters"'),
+    AGENT: ("secret-agent", '"system:serviceaccounts"'),
+    WEBHOOK: ("secret-webhook", '"system:serviceaccounts"'),
+}
 START_SECONDS = 240
 KUBECONFIG = """
 apiVersion: v1
@@ -39,16 +49,16 @@ def free_port() -> int:
 
 
 class ApiServer:
-    """etcd and kube-apiserver, each a process of the same program. `address`: that of the API server."""
+    """etcd and kube-apiserver, each a process of the same program. `address`: that of the API server; `wait`: until it answers."""
 
-    def __init__(self, binary: Path, folder: Path) -> None:
+    def __init__(self, binary: Path, folder: Path, *, wait: bool = True) -> None:
         self.folder = folder
         self._binary = str(binary)
         self._log = (folder / "server.log").open("ab")
-        self._port, etcd, peers = free_port(), free_port(), free_port()
+        self.port, etcd, peers = free_port(), free_port(), free_port()
         self._etcd_url = f"http://127.0.0.1:{etcd}"
         peer_url = f"http://127.0.0.1:{peers}"
-        self.address = f"https://127.0.0.1:{self._port}"
+        self.address = f"https://127.0.0.1:{self.port}"
         (folder / "tokens.csv").write_text(
             "".join(f"{token},{user},{n},{groups}\n" for n, (user, (token, groups)) in enumerate(TOKENS.items()))
         )
@@ -68,19 +78,19 @@ class ApiServer:
             "--log-level=warn",
         )
         self._api: subprocess.Popen[bytes] | None = None
-        self.start()
+        self.start(wait=wait)
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([self._binary, *arguments], stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL, cwd=self.folder)
 
-    def start(self) -> None:
-        """Start the API server, and wait until it answers."""
+    def start(self, *, wait: bool = True) -> None:
+        """Start the API server."""
         self._api = self._start(
             "kube-apiserver",
             f"--etcd-servers={self._etcd_url}",
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
-            f"--secure-port={self._port}",
+            f"--secure-port={self.port}",
             f"--cert-dir={self.folder}/certs",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={self.folder}/sa.pub",
@@ -92,6 +102,11 @@ class ApiServer:
             "--endpoint-reconciler-type=none",
             "--allow-privileged=true",
         )
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until it answers."""
         until(self._ready, START_SECONDS)
 
     def _ready(self) -> bool:
@@ -140,3 +155,33 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     made = ApiServer(binary, tmp_path_factory.mktemp("kubernetes"))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def client(api_server: ApiServer) -> rig.Client:
+    """A cluster with the CRDs, the chart's roles, and a namespace."""
+    from tests.kubernetes import rig
+
+    return rig.prepared(api_server.kubeconfig("admin"))
+
+
+@pytest.fixture
+def nodes(client: rig.Client, api_server: ApiServer, tmp_path: Path) -> Iterator[Callable[..., rig.Node]]:
+    from tests.kubernetes import rig
+
+    made: list[rig.Node] = []
+
+    def make(name: str = "n1") -> rig.Node:
+        made.append(rig.Node(api_server, tmp_path, name))
+        return made[-1]
+
+    yield make
+    for node in made:
+        if not node.agent.stopping:
+            node.stop()
+    for kind in rig.PLURALS.values():
+        if kind.startswith("cluster"):
+            client.custom.delete_collection_cluster_custom_object(rig.GROUP, rig.VERSION, kind)
+        else:
+            client.custom.delete_collection_namespaced_custom_object(rig.GROUP, rig.VERSION, "shop", kind)
+    client.core.delete_collection_namespaced_pod("shop", grace_period_seconds=0)

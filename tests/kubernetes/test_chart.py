@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from bpfence.k8s.objects import PLURALS
 from tests.kubernetes.conftest import ApiServer
 from tools import gen_crds
 from tools.build_kubernetes import helm
@@ -28,7 +29,11 @@ VARIANTS: list[dict[str, Any]] = [
         "agent": {"privileged": True, "args": ["--mode", "audit"], "runtimePaths": ["/run/crio", "/run/crun"]},
         "imagePullSecrets": [{"name": "a"}],
     },
-    {"webhook": {"tlsSecret": "own", "caBundle": "PEM", "failurePolicy": "Fail"}, "image": {"digest": "sha256:" + "0" * 64}},
+    {"webhook": {"seccompProfiles": {"enabled": False}}, "agent": {"seccompFolder": "/var/lib/k0s/kubelet/seccomp"}},
+    {
+        "webhook": {"tlsSecret": "own", "caBundle": "PEM", "failurePolicy": "Fail", "seccompProfiles": {"failurePolicy": "Fail"}},
+        "image": {"digest": "sha256:" + "0" * 64},
+    },
 ]
 
 
@@ -120,7 +125,7 @@ def test_privileges_are_those_that_are_named(chart: Helm) -> None:
     assert len(context["capabilities"]["add"]) == 7
     assert context["readOnlyRootFilesystem"] is True
     writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
-    assert writable == {"/sys/fs/bpf", "/run/bpfence", "/var/lib/bpfence", "/tmp"}
+    assert writable == {"/sys/fs/bpf", "/run/bpfence", "/var/lib/bpfence", "/var/lib/kubelet/seccomp", "/tmp"}
 
 
 def test_nobody_may_read_secrets_or_write_policies(chart: Helm) -> None:
@@ -134,13 +139,23 @@ def test_nobody_may_read_secrets_or_write_policies(chart: Helm) -> None:
         for verb in rule["verbs"]
         if verb not in ("get", "list", "watch")
     }
-    assert written == {("securitypolicies/status", "patch"), ("clustersecuritypolicies/status", "patch"), ("events", "create")}
+    assert written == {*((f"{plural}/status", "patch") for plural in PLURALS.values()), ("events", "create")}
 
 
-def test_the_webhook_needs_no_token_and_no_privileges(chart: Helm) -> None:
+def test_what_starts_the_webhook_does_not_wait_for_it(chart: Helm) -> None:
+    for more in ({}, {"webhook": {"seccompProfiles": {"excludedNamespaces": []}}}):
+        [hook] = of_kind(chart.rendered(more), "MutatingWebhookConfiguration")["webhooks"]
+        assert hook["failurePolicy"] == "Ignore"
+        [excluded] = hook["namespaceSelector"]["matchExpressions"]
+        assert (excluded["key"], excluded["operator"]) == ("kubernetes.io/metadata.name", "NotIn")
+        assert excluded["values"] == [*(["kube-system"] if not more else []), NAMESPACE]
+    rendered = chart.rendered({"webhook": {"seccompProfiles": {"enabled": False}}})
+    assert not [one for one in rendered if one["kind"] == "MutatingWebhookConfiguration"]
+
+
+def test_the_webhook_needs_no_privileges(chart: Helm) -> None:
     rendered = chart.rendered({})
     pod = of_kind(rendered, "Deployment")["spec"]["template"]["spec"]
-    assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
     hook = of_kind(rendered, "ValidatingWebhookConfiguration")["webhooks"][0]
     assert hook["rules"][0]["apiGroups"] == ["bpfence.io"]
@@ -156,4 +171,7 @@ def test_the_agent_is_started_as_the_command_takes_it(chart: Helm) -> None:
     [container] = of_kind(chart.rendered({}), "DaemonSet")["spec"]["template"]["spec"]["containers"]
     assert container["command"][-2:] == ["bpfence", "run"]
     known = CliRunner().invoke(cli, ["run", "--help"]).output
+    assert not [word for word in container["args"] if word.partition("=")[0] not in known]
+    [container] = of_kind(chart.rendered({}), "Deployment")["spec"]["template"]["spec"]["containers"]
+    known = CliRunner().invoke(cli, ["webhook", "--help"]).output
     assert not [word for word in container["args"] if word.partition("=")[0] not in known]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,167 +19,21 @@ from typing import Any
 import pytest
 import yaml
 
-from bpfence.agent.agent import Agent, Settings
 from bpfence.k8s.client import Page, connect
-from bpfence.k8s.source import Cluster
+from bpfence.k8s.objects import PLURALS
 from bpfence.k8s.webhook import Server
-from bpfence.policy import Label, Selector
 from bpfence.workloads.model import Container
 from tests.kubernetes.conftest import AGENT, ApiServer
-from tests.unit.agent.fakes import FakeKernel, Kept
+from tests.kubernetes.rig import GROUP, NAMESPACED, UID_CGROUP, VERSION, WHOLE, Client, Node, crd_condition, eventually
 from tests.unit.k8s.samples import BROKEN, SECRET, spec
 from tests.unit.k8s.test_webhook import certificate
-from tools import gen_crds
 
 kubernetes = pytest.importorskip("kubernetes", reason="needs the Kubernetes client: pip install bpfence[kubernetes]")
 
-GROUP, VERSION, NAMESPACED, WHOLE = "bpfence.io", "v1alpha1", "securitypolicies", "clustersecuritypolicies"
-UID_CGROUP = "/kubepods/besteffort/pod{}/" + "ab" * 32
-FRONT = Selector(labels=(Label("tier", "in", ("front",)),), namespaces=("shop",))
-CHART = gen_crds.FOLDER.parent
-
-
-def eventually(holds: Callable[[], Any], step: Callable[[], None] = lambda: time.sleep(0.05), seconds: float = 120) -> Any:
-    """What it comes to, once it is something."""
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "it did not come about"
-        step()
-    return found
-
-
-class Client:
-    """The library, as an administrator."""
-
-    def __init__(self, server: ApiServer) -> None:
-        api = kubernetes.config.new_client_from_config(str(server.kubeconfig("admin")))
-        self.core = kubernetes.client.CoreV1Api(api)
-        self.custom = kubernetes.client.CustomObjectsApi(api)
-        self.crds = kubernetes.client.ApiextensionsV1Api(api)
-        self.rbac = kubernetes.client.RbacAuthorizationV1Api(api)
-        self.admission = kubernetes.client.AdmissionregistrationV1Api(api)
-        self.api = api
-
-    def create(self, name: str, given: dict[str, Any], namespace: str = "shop") -> None:
-        body = {"apiVersion": f"{GROUP}/{VERSION}", "metadata": {"name": name}, "spec": given}
-        if namespace:
-            self.custom.create_namespaced_custom_object(GROUP, VERSION, namespace, NAMESPACED, {**body, "kind": "SecurityPolicy"})
-        else:
-            self.custom.create_cluster_custom_object(GROUP, VERSION, WHOLE, {**body, "kind": "ClusterSecurityPolicy"})
-
-    def change(self, name: str, given: dict[str, Any]) -> None:
-        def changed() -> bool:
-            current = self.get(name)
-            try:
-                self.custom.replace_namespaced_custom_object(GROUP, VERSION, "shop", NAMESPACED, name, {**current, "spec": given})
-            except kubernetes.client.ApiException as error:
-                if error.status != 409:  # an agent has written the status in between
-                    raise
-                return False
-            return True
-
-        eventually(changed)
-
-    def get(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.custom.get_namespaced_custom_object(GROUP, VERSION, "shop", NAMESPACED, name)
-        return found
-
-    def status(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.get(name).get("status", {})
-        return found
-
-    def condition(self, name: str, kind: str) -> str:
-        return next((one["status"] for one in self.status(name).get("conditions", ()) if one["type"] == kind), "")
-
-    def delete(self, name: str) -> None:
-        self.custom.delete_namespaced_custom_object(GROUP, VERSION, "shop", NAMESPACED, name)
-
-    def pod(self, name: str, node: str = "n1", tier: str = "front") -> str:
-        container = {"name": "c", "image": "busybox"}
-        body = {
-            "metadata": {"name": name, "labels": {"tier": tier}},
-            "spec": {"nodeName": node, "serviceAccountName": "web", "containers": [container]},
-        }
-        return str(self.core.create_namespaced_pod("shop", body).metadata.uid)
-
-
-@pytest.fixture(scope="module")
-def client(api_server: ApiServer) -> Client:
-    """A cluster with the CRDs, the chart's role, and a namespace."""
-    made = Client(api_server)
-    for text in gen_crds.files().values():
-        made.crds.create_custom_resource_definition(yaml.safe_load(text))
-    for name in ("shop", "bpfence"):
-        made.core.create_namespace({"metadata": {"name": name, "labels": {"team": name}}})
-    rules = yaml.safe_load((CHART / "files" / "agent-rules.yaml").read_text())
-    made.rbac.create_cluster_role({"metadata": {"name": "bpfence-agent"}, "rules": rules})
-    subject = {"kind": "ServiceAccount", "name": "bpfence-agent", "namespace": "bpfence"}
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "bpfence-agent"}
-    made.rbac.create_cluster_role_binding({"metadata": {"name": "bpfence-agent"}, "roleRef": reference, "subjects": [subject]})
-    for text in gen_crds.files().values():
-        name = yaml.safe_load(text)["metadata"]["name"]
-        eventually(lambda name=name: _condition(made, name, "Established") == "True")  # type: ignore[misc]
-    return made
-
-
-def _condition(client: Client, name: str, kind: str) -> str:
-    status = client.crds.read_custom_resource_definition(name).status
-    return next((str(one.status) for one in status.conditions or () if one.type == kind), "")
-
-
-class Node:
-    """An agent of one node."""
-
-    def __init__(self, server: ApiServer, folder: Path, name: str = "n1") -> None:
-        self.said: list[str] = []
-        self.kernel = FakeKernel()
-        self.kubeconfig = server.kubeconfig(AGENT)
-        self.cluster = Cluster(connect(self.kubeconfig), name, self.said.append, path=folder / name / "kubernetes.json", pause=0.1)
-        settings = Settings(policies=(), pin_dir=None, drop_privileges=False)
-        self.output = Kept()
-        self.agent = Agent(settings, self.output, report=self.said.append, kernel=self.kernel, sources=self.cluster.pods, feed=self.cluster)
-        self.agent.start()
-
-    def step(self) -> None:
-        self.agent.step(0.05)
-
-    def until(self, holds: Callable[[], Any], seconds: float = 120) -> Any:
-        return eventually(holds, self.step, seconds)
-
-    def names(self) -> list[str]:
-        loaded = self.agent.life.tables.loaded
-        return [policy.name for policy in loaded.policies.policies] if loaded is not None else []
-
-    def selected(self) -> bool:
-        return any(FRONT in entry.selected for entry in self.agent.containers.entries())
-
-    def stop(self) -> None:
-        self.agent.stop()
-
-
-@pytest.fixture
-def nodes(client: Client, api_server: ApiServer, tmp_path: Path) -> Iterator[Callable[..., Node]]:
-    made: list[Node] = []
-
-    def make(name: str = "n1") -> Node:
-        made.append(Node(api_server, tmp_path, name))
-        return made[-1]
-
-    yield make
-    for node in made:
-        if not node.agent.stopping:
-            node.stop()
-    for kind, path in ((NAMESPACED, True), (WHOLE, False)):
-        if path:
-            client.custom.delete_collection_namespaced_custom_object(GROUP, VERSION, "shop", kind)
-        else:
-            client.custom.delete_collection_cluster_custom_object(GROUP, VERSION, kind)
-    client.core.delete_collection_namespaced_pod("shop", grace_period_seconds=0)
-
 
 def test_the_api_server_takes_the_schemas_as_structural(client: Client) -> None:
-    for name in (f"{NAMESPACED}.{GROUP}", f"{WHOLE}.{GROUP}"):
-        assert _condition(client, name, "NonStructuralSchema") in ("", "False")
+    for name in (f"{plural}.{GROUP}" for plural in PLURALS.values()):
+        assert crd_condition(client, name, "NonStructuralSchema") in ("", "False")
 
 
 def test_policies_are_applied_changed_broken_and_removed(client: Client, nodes: Callable[..., Node]) -> None:
@@ -337,6 +193,27 @@ def test_the_webhook_refuses_what_check_refuses(client: Client, webhook: None) -
         client.change("right", BROKEN)
     client.delete("right")
     client.custom.delete_cluster_custom_object(GROUP, VERSION, WHOLE, "right")
+
+
+def test_kubectl_is_told_what_is_wrong(client: Client, webhook: None, api_server: ApiServer, tmp_path: Path) -> None:
+    program = shutil.which("kubectl")
+    if program is None:
+        pytest.skip("needs kubectl (Debian: apt install kubernetes-client)")
+
+    def kubectl(*words: str, given: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+        command = [program, "--kubeconfig", str(api_server.kubeconfig("admin")), "--cache-dir", str(tmp_path), "-n", "shop", *words]
+        text = yaml.safe_dump({"apiVersion": f"{GROUP}/{VERSION}", "kind": "SecurityPolicy", "metadata": {"name": "guard"}, "spec": given})
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
+
+    done = kubectl("apply", "-f", "-", given=BROKEN)
+    assert done.returncode == 1
+    assert 'admission webhook "policies.bpfence.io" denied the request' in done.stderr
+    assert "unknown field 'file.pth'; did you mean 'file.path'?" in done.stderr
+    assert kubectl("apply", "-f", "-", given={**SECRET, "mode": "audit"}).stdout == "securitypolicy.bpfence.io/guard created\n"
+    assert kubectl("apply", "-f", "-", given=spec(container=False)).stdout == "securitypolicy.bpfence.io/guard configured\n"
+    header, row = (line.split() for line in kubectl("get", "bpol").stdout.splitlines())
+    assert (header, row[0]) == (["NAME", "MODE", "ACCEPTED", "IN", "FORCE", "AGE"], "guard")
+    assert kubectl("delete", "bpol", "guard").returncode == 0
 
 
 def test_what_the_schema_refuses_is_refused_without_a_webhook(client: Client) -> None:

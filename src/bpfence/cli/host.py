@@ -42,6 +42,7 @@ from bpfence.errors import BpfenceError, KernelError, UsageError
 from bpfence.events.process import read_boot_id
 from bpfence.events.values import printable
 from bpfence.host.cgroups import Hierarchy, find_hierarchy
+from bpfence.host.kubelet import SECCOMP_FOLDER
 from bpfence.host.links import Links
 from bpfence.host.signals import Signals
 from bpfence.outputs.routes import FORMATS, PATIENT_CLOSE_SECONDS, open_outputs, with_format
@@ -128,12 +129,13 @@ def container_sources(report: Callable[[str], None]) -> Sources | None:
     return HostSources(report)
 
 
-def cluster_of(node: str | None, kubeconfig: Path | None, cache: Path, report: Callable[[str], None]) -> Cluster:
+def cluster_of(node: str | None, kubeconfig: Path | None, cache: Path, seccomp: Path, report: Callable[[str], None]) -> Cluster:
     """The cluster that `run --kubernetes` looks at."""
     from bpfence.k8s.client import connect  # imported late: its library takes as long as the rest of the start
     from bpfence.k8s.source import Cluster
 
-    return Cluster(connect(kubeconfig), node or os.uname().nodename.lower(), report, path=cache.absolute())
+    name = node or os.uname().nodename.lower()
+    return Cluster(connect(kubeconfig), name, report, path=cache.absolute(), folder=seccomp.absolute())
 
 
 def hierarchy() -> Hierarchy:
@@ -163,6 +165,14 @@ def hierarchy() -> Hierarchy:
     metavar="FILE",
     help="Where what is known of the cluster is kept across restarts.",
 )
+@click.option(
+    "--seccomp-folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=SECCOMP_FOLDER,
+    show_default=True,
+    metavar="FOLDER",
+    help="The kubelet's seccomp folder, where seccomp profiles of the cluster are put.",
+)
 @mode_option
 @output_option
 @format_option
@@ -185,6 +195,7 @@ def run(
     node: str | None,
     kubeconfig: Path | None,
     kubernetes_cache: Path,
+    seccomp_folder: Path,
     mode: str | None,
     outputs: tuple[str, ...],
     form_name: str,
@@ -234,7 +245,7 @@ def run(
     if in_cluster:
         from bpfence.workloads.sources import Several
 
-        feed = cluster_of(node, kubeconfig, kubernetes_cache, report)
+        feed = cluster_of(node, kubeconfig, kubernetes_cache, seccomp_folder, report)
         sources = Several(*([sources] if sources is not None else []), feed.pods)
     Agent(settings, lines, report=report, kernel=kernel(max_processes), diagnose=told, sources=sources, feed=feed).run()
     return 0

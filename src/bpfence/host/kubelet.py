@@ -27,6 +27,7 @@ MAX_NAME: Final = 200
 """Bytes; a temporary file beside it has a longer one."""
 MAX_DEPTH: Final = 8
 MAX_LISTED: Final = 10_000
+MAX_FILE: Final = 8 << 20
 _FILE_MODE: Final = 0o644
 _FOLDER_MODE: Final = 0o755
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -97,6 +98,16 @@ class SeccompFolder:
             with contextlib.suppress(OSError), self._opened(way[: depth - 1]) as folder:
                 os.rmdir(way[depth - 1], dir_fd=folder)
         return True
+
+    def get(self, path: str) -> bytes | None:
+        """What a profile's file holds, at most MAX_FILE bytes of it; None where there is none."""
+        *way, name = parts(path)
+        try:
+            with self._opened(way) as folder:
+                found = self._found(folder, name, path, MAX_FILE)
+        except FileNotFoundError:
+            return None
+        return found.data if found is not None else None
 
     def paths(self, below: str = "") -> list[str]:
         """The paths of the profiles that are there, in order, at most MAX_LISTED; `below`: only those in that folder."""

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from bpfence.agent.generations import read_private, write_whole
+from bpfence.k8s.install import Installed
 from bpfence.k8s.objects import PolicyObject
 from bpfence.workloads.model import Pod
 
@@ -28,12 +29,14 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Known(msgspec.Struct):
-    """What one node knows of its cluster. `namespaces`: labels of those that its pods are in."""
+    """What one node knows of its cluster. `namespaces`: labels of those that its pods are in; `profiles`: files that were
+    written for seccomp profiles, by their paths."""
 
     node: str
     policies: list[Kept] = []
     pods: dict[str, Pod] = {}
     namespaces: dict[str, dict[str, str]] = {}
+    profiles: dict[str, Installed] = {}
     version: int = VERSION
 
 

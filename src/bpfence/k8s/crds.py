@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nothing in, the CustomResourceDefinitions of SecurityPolicy and ClusterSecurityPolicy out.
+"""Nothing in, the CustomResourceDefinitions of policies and of seccomp profiles out.
 
-Called by tools/gen_crds.py, which writes them into the chart. The schema is that of policy files, as far as structural schemas go: they
-have no references, no alternatives of types and no closed maps. Keys that no level knows are kept, not pruned: a rule that loses a misspelt
+Called by tools/gen_crds.py, which writes them into the chart. The schemas are those of files, as far as structural schemas go: they have no
+references, no alternatives of types and no closed maps. Keys that no level knows are kept, not pruned: a rule that loses a misspelt
 condition on its way would deny what it does not mean. The webhook and the agent refuse them, with what was meant.
 https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
 """
@@ -13,9 +13,16 @@ from typing import Any, Final
 
 from bpfence.dialects.native.schema import API_VERSION, CLUSTER_KIND, KIND, json_schema
 from bpfence.k8s.objects import PLURALS
+from bpfence.seccomp import objects as seccomp
 
 GROUP, _, VERSION = API_VERSION.partition("/")
-SHORT_NAMES: Final = {KIND: "bpol", CLUSTER_KIND: "cbpol"}
+SHORT_NAMES: Final = {KIND: "bpol", CLUSTER_KIND: "cbpol", seccomp.KIND: "bsp", seccomp.CLUSTER_KIND: "cbsp"}
+_ABOUT: Final = {
+    KIND: "Which acts are denied or reported, for the pods of its namespace.",
+    CLUSTER_KIND: "Which acts are denied or reported, for all processes of a node.",
+    seccomp.KIND: "A seccomp profile, which is put on every node, and the containers of its namespace that it is bound to.",
+    seccomp.CLUSTER_KIND: "A seccomp profile, which is put on every node, and the containers of any namespace that it is bound to.",
+}
 MAX_NODES: Final = 1000
 _KEEP: Final = "x-kubernetes-preserve-unknown-fields"
 _PLAIN: Final = ("description", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems")
@@ -25,20 +32,34 @@ _TIME: Final = {"type": "string", "format": "date-time"}
 
 
 def crds() -> list[dict[str, Any]]:
-    """Both, as the API server takes them."""
-    return [_crd(KIND, "Namespaced"), _crd(CLUSTER_KIND, "Cluster")]
+    """All of them, as the API server takes them."""
+    policy, profile = spec_schema(), profile_schema()
+    return [
+        _crd(KIND, "Namespaced", policy),
+        _crd(CLUSTER_KIND, "Cluster", policy),
+        _crd(seccomp.KIND, "Namespaced", profile),
+        _crd(seccomp.CLUSTER_KIND, "Cluster", profile),
+    ]
 
 
 def spec_schema() -> dict[str, Any]:
-    """The structural schema of `spec`."""
+    """The structural schema of a policy's `spec`."""
     schema = json_schema()
     return _structural(schema["$defs"]["Spec"], schema["$defs"])
 
 
-def _crd(kind: str, scope: str) -> dict[str, Any]:
+def profile_schema() -> dict[str, Any]:
+    """The structural schema of a seccomp profile's `spec`."""
+    schema = seccomp.json_schema()
+    return _structural(schema["$defs"]["Spec"], schema["$defs"])
+
+
+def _crd(kind: str, scope: str, spec: dict[str, Any]) -> dict[str, Any]:
     plural = PLURALS[kind]
-    about = "Which acts are denied or reported, for " + (
-        "the pods of its namespace." if scope == "Namespaced" else "all processes of a node."
+    first = (
+        {"name": "Mode", "type": "string", "jsonPath": ".spec.mode"}
+        if kind in (KIND, CLUSTER_KIND)
+        else {"name": "Default", "type": "string", "jsonPath": ".spec.profile.defaultAction"}
     )
     version = {
         "name": VERSION,
@@ -46,15 +67,15 @@ def _crd(kind: str, scope: str) -> dict[str, Any]:
         "storage": True,
         "schema": {
             "openAPIV3Schema": {
-                "description": about,
+                "description": _ABOUT[kind],
                 "type": "object",
                 "required": ["spec"],
-                "properties": {"spec": spec_schema(), "status": status_schema()},
+                "properties": {"spec": spec, "status": status_schema()},
             }
         },
         "subresources": {"status": {}},
         "additionalPrinterColumns": [
-            {"name": "Mode", "type": "string", "jsonPath": ".spec.mode"},
+            first,
             {"name": "Accepted", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Accepted")].status'},
             {"name": "In force", "type": "string", "jsonPath": ".status.summary.text", "description": "nodes, of those that have told"},
             {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},

@@ -6,22 +6,40 @@ Called by `watch` for every object. Whoever may make a pod or a policy chooses w
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 from bpfence.dialects.native.schema import API_VERSION, CLUSTER_KIND, KIND
 from bpfence.k8s.client import Page
+from bpfence.seccomp import objects as seccomp
 from bpfence.workloads.model import Pod
 from bpfence.workloads.texts import decode, labels, short
 
-PLURALS: Final = {KIND: "securitypolicies", CLUSTER_KIND: "clustersecuritypolicies"}
-"""The kinds of policies, and their names in paths."""
+POLICIES: Final = (KIND, CLUSTER_KIND)
+PROFILES: Final = seccomp.KINDS
+PLURALS: Final = {
+    KIND: "securitypolicies", CLUSTER_KIND: "clustersecuritypolicies", seccomp.KIND: "seccompprofiles",
+    seccomp.CLUSTER_KIND: "clusterseccompprofiles",
+}  # fmt: skip
+"""The kinds of policies and of profiles, and their names in paths."""
 API: Final = f"/apis/{API_VERSION}"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 MAX_SPEC: Final = 256 << 10
 """Bytes of one policy: what can be read in some seconds, for which others may have to wait."""
+MAX_OBJECTS: Final = 1024
+MAX_SPECS: Final = 16 << 20
+"""Of each kind: policies or profiles, and bytes of all their specs."""
+MAX_OF_NAMESPACE: Final = 128
+MAX_SPECS_OF_NAMESPACE: Final = 4 << 20
+"""Of a kind in one namespace, so that whoever may write them there leaves room for others."""
+NO_ROOM: Final = (
+    f"there are more than {MAX_OBJECTS} of a kind or {MAX_OF_NAMESPACE} of a namespace, or more than {MAX_SPECS >> 20} or "
+    f"{MAX_SPECS_OF_NAMESPACE >> 20} MiB of them"
+)
 _MIRROR: Final = "kubernetes.io/config.mirror"
 """Of the API server's image of a static pod: the uid that kubelet and runtimes know that pod by."""
 _STATIC_UID: Final = re.compile("[0-9a-f]{32}")
@@ -110,7 +128,7 @@ class _Policy(msgspec.Struct):
 
 
 class PolicyObject(msgspec.Struct, frozen=True):
-    """A policy as the API server has it. `spec`: JSON; `own`: what this node has written into its status."""
+    """A policy, or a seccomp profile, as the API server has it. `spec`: JSON; `own`: what this node has written into its status."""
 
     kind: str
     name: str
@@ -129,6 +147,20 @@ class PolicyObject(msgspec.Struct, frozen=True):
     def policy_name(self) -> str:
         """What alerts call it."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+def version_of(one: PolicyObject) -> str:
+    """What tells the contents of a policy apart."""
+    return f"{one.generation}-{hashlib.blake2b(one.spec, digest_size=8).hexdigest()}"
+
+
+def has_room(beside: Iterable[tuple[str, int]], namespace: str, size: int) -> bool:
+    """Whether one more of a kind is taken, of so many bytes. `beside`: namespace and bytes of those that are."""
+    taken = list(beside)
+    own = [bytes_of_it for other, bytes_of_it in taken if namespace and other == namespace]
+    if len(own) >= MAX_OF_NAMESPACE or (namespace and sum(own) + size > MAX_SPECS_OF_NAMESPACE):
+        return False
+    return len(taken) < MAX_OBJECTS and sum(bytes_of_it for _, bytes_of_it in taken) + size <= MAX_SPECS
 
 
 def policies_path(kind: str, namespace: str = "", name: str = "") -> str:

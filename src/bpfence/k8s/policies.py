@@ -48,7 +48,7 @@ def read(one: PolicyObject) -> Read:
         return Read(None, (found,))
     text, paths = _document(one, found)
     policies, diagnostics = load_text(text, one.key)
-    told = tuple(_placed(diagnostic, one.key, paths) for diagnostic in diagnostics if diagnostic.code not in _TOLD_HERE)
+    told = tuple(placed(diagnostic, one.key, paths) for diagnostic in diagnostics if diagnostic.code not in _TOLD_HERE)
     if any(diagnostic.severity == "error" for diagnostic in told) or len(policies.policies) != 1:
         return Read(None, told)
     return Read(_of_object(policies.policies[0], one, paths), told)
@@ -86,7 +86,7 @@ def _refused(one: PolicyObject) -> Diagnostic | dict[str, Any]:
         return wrong(
             "spec", "there is no policy, or one that is too large", f"write spec:, with at most {MAX_SPEC >> 10} KiB in it", "missing-key"
         )
-    if _depth(spec) > MAX_DEPTH:
+    if depth_of(spec) > MAX_DEPTH:
         return wrong("spec", f"it is nested more than {MAX_DEPTH} levels deep", "write it flatter")
     if isinstance(spec.get("seccomp"), str):
         hint = "write the profile itself under spec.seccomp"
@@ -98,10 +98,10 @@ def _refused(one: PolicyObject) -> Diagnostic | dict[str, Any]:
     return spec
 
 
-def _depth(value: Any, level: int = 1) -> int:
+def depth_of(value: Any, level: int = 1) -> int:
     if level > MAX_DEPTH or not isinstance(value, dict | list):
         return level
-    return max((_depth(inner, level + 1) for inner in (value.values() if isinstance(value, dict) else value)), default=level)
+    return max((depth_of(inner, level + 1) for inner in (value.values() if isinstance(value, dict) else value)), default=level)
 
 
 def _document(one: PolicyObject, spec: dict[str, Any]) -> tuple[str, list[str]]:
@@ -109,7 +109,11 @@ def _document(one: PolicyObject, spec: dict[str, Any]) -> tuple[str, list[str]]:
     scope = spec.get("scope")
     if one.namespace and (scope is None or isinstance(scope, dict)):
         spec = {**spec, "scope": {**(scope or {}), "namespace": one.namespace}}
-    whole = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": one.name}, "spec": spec}
+    return written({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": one.name}, "spec": spec})
+
+
+def written(whole: dict[str, Any]) -> tuple[str, list[str]]:
+    """An object as JSON with one value a line, and the path of the field on each line."""
     lines = list(_lines(whole, "", "", last=True))
     return "\n".join(line for line, _ in lines) + "\n", [path for _, path in lines]
 
@@ -145,7 +149,8 @@ def _place(location: Location, key: str, paths: list[str]) -> Location:
     return Location(f"{key}, {path}" if path else location.file)
 
 
-def _placed(diagnostic: Diagnostic, key: str, paths: list[str]) -> Diagnostic:
+def placed(diagnostic: Diagnostic, key: str, paths: list[str]) -> Diagnostic:
+    """A finding about a text of `written`, by the path of its field."""
     return msgspec.structs.replace(diagnostic, location=_place(diagnostic.location, key, paths))
 
 

@@ -9,7 +9,7 @@ stays as it is.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,29 +19,25 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from bpfence.agent.feed import Candidate, Offer, Outcome
-from bpfence.dialects.native.schema import CLUSTER_KIND, KIND
 from bpfence.errors import Diagnostic, Location
 from bpfence.events.values import printable
+from bpfence.host.kubelet import SeccompFolder
 from bpfence.k8s import cache, objects
 from bpfence.k8s.client import Api, Page
-from bpfence.k8s.objects import Finding, NodeStatus, PolicyObject
+from bpfence.k8s.install import Installer
+from bpfence.k8s.objects import MAX_OBJECTS, NO_ROOM, NodeStatus, PolicyObject, has_room, version_of
 from bpfence.k8s.policies import Read, read
-from bpfence.k8s.status import Report, Writer, now
+from bpfence.k8s.status import Report, Writer, findings_of, now
 from bpfence.k8s.watch import FIRST_PAUSE, Watcher
 from bpfence.workloads.model import Pod
 from bpfence.workloads.registry import Registry
 
 FIRST_SECONDS: Final = 5.0
 """How long an agent that starts waits for the API server, before it goes on with what was known."""
-MAX_POLICIES: Final = 1024
-MAX_SPECS: Final = 16 << 20
-"""Of each kind: policies, and bytes of all their specs."""
-MAX_OF_NAMESPACE: Final = 128
-"""Policies of one namespace, so that whoever may write them there leaves room for others."""
+MAX_LEFT: Final = 256
+"""So many of the policies that there is no room for are told of."""
 MAX_PODS: Final = 2048
 MAX_NAMESPACES: Final = 16384
-MAX_FINDINGS: Final = 8
-MAX_TEXT: Final = 500
 SAVE_SECONDS: Final = 0.5
 V = TypeVar("V")
 
@@ -62,6 +58,7 @@ class _Held(msgspec.Struct):
     good: PolicyObject | None = None
     good_made: Read | None = None
     told: str = ""
+    status: NodeStatus | None = None
 
     @property
     def is_good(self) -> bool:
@@ -72,10 +69,19 @@ class _Held(msgspec.Struct):
 class Cluster:
     """One node's view of its cluster. `report` takes messages for people; `path`: of the file of what is known, None: none is kept.
 
-    `pause`: seconds after a first failure.
+    `folder`: the kubelet's, for seccomp profiles, None: none are put in place; `pause`: seconds after a first failure.
     """
 
-    def __init__(self, api: Api, node: str, report: Callable[[str], None], *, path: Path | None, pause: float = FIRST_PAUSE) -> None:
+    def __init__(
+        self,
+        api: Api,
+        node: str,
+        report: Callable[[str], None],
+        *,
+        path: Path | None,
+        folder: Path | None = None,
+        pause: float = FIRST_PAUSE,
+    ) -> None:
         self._api = api
         self._node = node
         self._report = report
@@ -91,10 +97,16 @@ class Cluster:
         self._closed = threading.Event()
         self._keeper: threading.Thread | None = None
         self._asked = self._full = False
+        self._left: dict[str, PolicyObject] = {}
         self.pods = Pods(self)
         self._writer = Writer(api, node, report, pause=2 * pause)
+        self._folder = folder
+        self._installer = (
+            Installer(api, node, SeccompFolder(folder), self._writer, self._dirty.set, report, pause=pause) if folder is not None else None
+        )
+        self._of_policies = {kind: self._watch_policies(kind, pause) for kind in objects.POLICIES}
         self._watchers: list[Watcher[Any]] = [
-            *(self._watch_policies(kind, pause) for kind in (KIND, CLUSTER_KIND)),
+            *self._of_policies.values(),
             Watcher(
                 api, objects.namespaces_page(), objects.namespace, On(self._all_namespaces, self._put_namespace, self._namespace_gone),
                 title="namespaces", report=report, pause=pause,
@@ -126,6 +138,7 @@ class Cluster:
             return
         self._asked = True
         self._restore()
+        self._make_folder()
         deadline = time.monotonic() + seconds
         for watcher in self._watchers:
             if not watcher.list_once(max(deadline - time.monotonic(), 0.1)):
@@ -139,6 +152,8 @@ class Cluster:
             for watcher in self._watchers:
                 watcher.start()
             self._writer.start()
+            if self._installer is not None:
+                self._installer.start()
             if self._path is not None:
                 self._keeper = threading.Thread(target=self._keep, name="bpfence-k8s-cache", daemon=True)
                 self._keeper.start()
@@ -161,7 +176,7 @@ class Cluster:
 
     def folders(self) -> Sequence[Path]:
         """Where the file of what is known is."""
-        return [self._path.parent] if self._path is not None else []
+        return [*([self._path.parent] if self._path is not None else []), *([self._folder] if self._folder is not None else [])]
 
     def close(self) -> None:
         """End all threads."""
@@ -171,6 +186,8 @@ class Cluster:
         self._dirty.set()
         for watcher in self._watchers:
             watcher.close()
+        if self._installer is not None:
+            self._installer.close()
         self._writer.close()
         if self._keeper is not None:
             self._keeper.join(2.0)
@@ -185,8 +202,7 @@ class Cluster:
         if outcome.version == version:
             held.good, held.good_made = newest, held.made
         generation = held.good.generation if held.good is not None and outcome.version == version_of(held.good) else 0
-        findings = [_finding(one, key) for one in sorted(found, key=lambda one: one.severity) if one.severity != "info"][:MAX_FINDINGS]
-        status = NodeStatus(self._node, newest.generation, generation, now(), findings)
+        status = held.status = NodeStatus(self._node, newest.generation, generation, now(), findings_of(found, key))
         if outcome.version != version and held.told != version:
             held.told = version
             stays = f"; generation {generation} of it stays in force" if generation else ""
@@ -200,7 +216,10 @@ class Cluster:
         with self._lock:
             for key in [key for key, held in self._policies.items() if held.newest.kind == kind and key not in there]:
                 self._drop(key)
-        for one in found:
+            for key in [key for key, one in self._left.items() if one.kind == kind]:
+                del self._left[key]
+            known = set(self._policies)
+        for one in sorted(found, key=lambda one: one.key not in known):
             self._hold(one)
         self._tell()
 
@@ -210,16 +229,18 @@ class Cluster:
 
     def _policy_gone(self, one: PolicyObject) -> None:
         with self._lock:
-            self._drop(one.key)
+            self._left.pop(one.key, None)
+            if self._drop(one.key) and any(other.kind == one.kind for other in self._left.values()):
+                self._of_policies[one.kind].again()  # there is room for one of them
         self._tell()
 
     def _tell(self) -> None:
         self._dirty.set()
         self._changed()
 
-    def _drop(self, key: str) -> None:
-        self._policies.pop(key, None)
+    def _drop(self, key: str) -> bool:
         self._writer.drop(key)
+        return self._policies.pop(key, None) is not None
 
     def _hold(self, one: PolicyObject) -> bool:
         """Keep a policy as it is now. Whether it says something else than before. Called by the thread that watches its kind."""
@@ -229,10 +250,14 @@ class Cluster:
                 self._drop(one.key)  # another by the same name
                 held = None
             if held is not None and version_of(held.newest) == version_of(one):
+                if one.own is None and held.newest.own is not None and held.status is not None:
+                    self._writer.put(one.key, Report(one, held.status))  # somebody has taken this node's entry out
                 held.newest = one
                 return False
             if held is None and not self._has_room(one):
+                self._leave(one)
                 return False
+            self._left.pop(one.key, None)
         made = _read(one)  # takes its time, for which nobody waits
         with self._lock:
             if held is None:
@@ -243,15 +268,20 @@ class Cluster:
 
     def _has_room(self, one: PolicyObject) -> bool:
         beside = [held.newest for held in self._policies.values() if held.newest.kind == one.kind]
-        beside_it = sum(other.namespace == one.namespace for other in beside) if one.namespace else 0
-        size = sum(len(other.spec) for other in beside) + len(one.spec)
-        if len(beside) < MAX_POLICIES and beside_it < MAX_OF_NAMESPACE and size <= MAX_SPECS:
-            return True
+        return has_room(((other.namespace, len(other.spec)) for other in beside), one.namespace, len(one.spec))
+
+    def _leave(self, one: PolicyObject) -> None:
+        """There is no room for it, which its status says."""
         if not self._full:
             self._full = True
-            most = f"{MAX_POLICIES} policies of a kind, {MAX_OF_NAMESPACE} of a namespace, or {MAX_SPECS >> 20} MiB"
-            self._report(f"Kubernetes: {one.key} is left out, as others may be: there are more than {most}")
-        return False
+            self._report(f"Kubernetes: {one.key} is left out, as others may be: {NO_ROOM}")
+        if one.key not in self._left and len(self._left) >= MAX_LEFT:
+            return
+        self._left[one.key] = msgspec.structs.replace(one, spec=b"")
+        why = Diagnostic(Location(f"{one.key}, metadata"), f"it is left out: {NO_ROOM}", "remove others", code="no-room")
+        status = NodeStatus(self._node, one.generation, 0, now(), findings_of((why,), one.key))
+        if one.own is None or msgspec.structs.replace(one.own, changed="") != msgspec.structs.replace(status, changed=""):
+            self._writer.put(one.key, Report(one, status))
 
     # ---- pods ----
 
@@ -319,7 +349,8 @@ class Cluster:
             kept = [cache.Kept(held.newest, held.good if not held.is_good else None) for held in self._policies.values()]
             spaces = {pod.namespace for pod in self._pods.values()}
             labels = {name: self._namespaces[name] for name in sorted(spaces) if name in self._namespaces}
-            return cache.Known(self._node, kept, dict(self._pods), labels)
+            files = self._installer.record() if self._installer is not None else {}
+            return cache.Known(self._node, kept, dict(self._pods), labels, files)
 
     def _restore(self) -> None:
         if self._path is None:
@@ -332,11 +363,19 @@ class Cluster:
             return
         with self._lock:
             self._pods, self._namespaces = known.pods, known.namespaces
-            for kept in known.policies[:MAX_POLICIES]:
+            if self._installer is not None:
+                self._installer.restore(known.profiles)
+            for kept in known.policies[: 2 * MAX_OBJECTS]:
                 held = _Held(kept.newest, _read(kept.newest))
                 if kept.good is not None:
                     held.good, held.good_made = kept.good, _read(kept.good)
                 self._policies[kept.newest.key] = held
+
+    def _make_folder(self) -> None:
+        """The kubelet's seccomp folder, before the right to make it is given up."""
+        if self._folder is not None and self._folder.parent.is_dir():
+            with contextlib.suppress(OSError):  # the status of profiles says why they are not there
+                self._folder.mkdir(mode=0o755, exist_ok=True)
 
     def _keep(self) -> None:
         assert self._path is not None
@@ -372,11 +411,6 @@ class Pods:
         self._cluster.close()
 
 
-def version_of(one: PolicyObject) -> str:
-    """What tells the contents of a policy apart."""
-    return f"{one.generation}-{hashlib.blake2b(one.spec, digest_size=8).hexdigest()}"
-
-
 def _read(one: PolicyObject) -> Read:
     """A policy read; whatever is written in it must not end the watch."""
     try:
@@ -391,9 +425,3 @@ def _candidates(held: _Held) -> Iterable[Candidate]:
         yield Candidate(version_of(held.newest), held.made.policy)
     if held.good is not None and not held.is_good and held.good_made is not None and held.good_made.policy is not None:
         yield Candidate(version_of(held.good), held.good_made.policy)
-
-
-def _finding(diagnostic: Diagnostic, key: str) -> Finding:
-    path = str(diagnostic.location).removeprefix(f"{key}, ") or "spec"
-    path, message, hint = (printable(text)[:MAX_TEXT] for text in (path, diagnostic.message, diagnostic.hint))
-    return Finding(path, message, hint, diagnostic.code, diagnostic.severity)

@@ -14,15 +14,16 @@ import hashlib
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from bpfence.dialects.native.schema import API_VERSION
+from bpfence.errors import Diagnostic
 from bpfence.events.values import printable
 from bpfence.k8s.client import APPLY, Api, ApiError, Page
-from bpfence.k8s.objects import Condition, Meta, NodeStatus, PolicyObject, Status, Summary, policies_path
+from bpfence.k8s.objects import Condition, Finding, Meta, NodeStatus, PolicyObject, Status, Summary, policies_path
 from bpfence.k8s.watch import backoff
 from bpfence.workloads.texts import BadAnswerError, decode
 
@@ -32,6 +33,8 @@ EVENTS: Final = 20
 EVENT_SECONDS: Final = 600.0
 """So many Events are written in so many seconds at most; of one generation of a policy one."""
 MAX_MESSAGE: Final = 1000
+MAX_FINDINGS: Final = 8
+MAX_TEXT: Final = 500
 _NAMED: Final = 5
 
 
@@ -47,9 +50,46 @@ class Report(NamedTuple):
         return self.status.generation != self.status.observed
 
 
-class _Object(msgspec.Struct):
+class Stored(msgspec.Struct):
+    """An object as the API server has it, as far as it is read here."""
+
     metadata: Meta
     status: Status = msgspec.field(default_factory=Status)
+
+
+class Statuses:
+    """Status in the API server. `pause`: between conflicts."""
+
+    def __init__(self, api: Api, pause: float = 1.0) -> None:
+        self.api = api
+        self._pause = pause
+
+    def apply(self, policy: PolicyObject, field_manager: str, status: Status, version: str = "") -> Stored:
+        """Write what a field manager says of the status, instead of what it said before; `version`: only of the object as it was then."""
+        metadata = {"name": policy.name, "uid": policy.uid}
+        metadata |= {"namespace": policy.namespace} if policy.namespace else {}
+        metadata |= {"resourceVersion": version} if version else {}
+        body = {"apiVersion": API_VERSION, "kind": policy.kind, "metadata": metadata, "status": status}
+        page = Page(f"{_path(policy)}/status", {"fieldManager": field_manager, "force": "true"})
+        return decode(self.api.request("PATCH", page, msgspec.json.encode(body), APPLY), Stored)
+
+    def summarise(self, policy: PolicyObject, seen: Stored) -> None:
+        """Write what all entries come to, if that is not what stands there. `seen`: the object as it is."""
+        for _ in range(SUMMARY_TRIES):
+            made = summarised(seen.status, seen.metadata.generation, now())
+            if made.summary == seen.status.summary and _by_type(made) == _by_type(seen.status):
+                return
+            try:
+                self.apply(policy, SUMMARY_MANAGER, made, seen.metadata.resource_version)
+                return
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+            time.sleep(random.uniform(0, 0.2 * self._pause))
+            seen = decode(self.api.request("GET", Page(_path(policy))), Stored)
+            if seen.metadata.uid != policy.uid:
+                return
+        raise ApiError("others went on writing")
 
 
 class Writer:
@@ -57,6 +97,7 @@ class Writer:
 
     def __init__(self, api: Api, node: str, report: Callable[[str], None], *, pause: float = 1.0) -> None:
         self._api = api
+        self._statuses = Statuses(api, pause)
         self._node = node
         self._report = report
         self._pause = pause
@@ -119,36 +160,10 @@ class Writer:
                     self._lock.wait_for(lambda: self._closed, backoff(failures, self._pause))
 
     def _write(self, key: str, report: Report) -> None:
-        self._summarise(report.policy, self._apply(report.policy, manager(self._node), Status(nodes=[report.status])))
+        self._statuses.summarise(report.policy, self._statuses.apply(report.policy, manager(self._node), Status(nodes=[report.status])))
         if report.refused and self._evented.get(key) != report.status.observed and self._may_tell():
             self._evented[key] = report.status.observed
             self._tell(report)
-
-    def _apply(self, policy: PolicyObject, field_manager: str, status: Status, version: str = "") -> _Object:
-        metadata = {"name": policy.name, "uid": policy.uid}
-        metadata |= {"namespace": policy.namespace} if policy.namespace else {}
-        metadata |= {"resourceVersion": version} if version else {}
-        body = {"apiVersion": API_VERSION, "kind": policy.kind, "metadata": metadata, "status": status}
-        page = Page(f"{_path(policy)}/status", {"fieldManager": field_manager, "force": "true"})
-        return decode(self._api.request("PATCH", page, msgspec.json.encode(body), APPLY), _Object)
-
-    def _summarise(self, policy: PolicyObject, seen: _Object) -> None:
-        """Write what all entries come to, if that is not what stands there."""
-        for _ in range(SUMMARY_TRIES):
-            made = summarised(seen.status, seen.metadata.generation, now())
-            if made.summary == seen.status.summary and _by_type(made) == _by_type(seen.status):
-                return
-            try:
-                self._apply(policy, SUMMARY_MANAGER, made, seen.metadata.resource_version)
-                return
-            except ApiError as error:
-                if error.status != 409:
-                    raise
-            time.sleep(random.uniform(0, 0.2 * self._pause))
-            seen = decode(self._api.request("GET", Page(_path(policy))), _Object)
-            if seen.metadata.uid != policy.uid:
-                return
-        raise ApiError("others went on writing")
 
     # ---- Events ----
 
@@ -195,6 +210,18 @@ def manager(node: str) -> str:
 def now() -> str:
     """The time, as Kubernetes writes it."""
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def findings_of(diagnostics: Iterable[Diagnostic], key: str) -> list[Finding]:
+    """What a status says of a policy or profile by that key: the worst first, no notes."""
+    told = sorted((one for one in diagnostics if one.severity != "info"), key=lambda one: one.severity)
+    return [_finding(one, key) for one in told[:MAX_FINDINGS]]
+
+
+def _finding(diagnostic: Diagnostic, key: str) -> Finding:
+    path = str(diagnostic.location).removeprefix(f"{key}, ") or "spec"
+    path, message, hint = (printable(text)[:MAX_TEXT] for text in (path, diagnostic.message, diagnostic.hint))
+    return Finding(path, message, hint, diagnostic.code, diagnostic.severity)
 
 
 def said(status: NodeStatus) -> str:

@@ -92,6 +92,7 @@ class Watcher(Generic[V]):
         self._version = ""
         self._reported: set[str] = set()
         self._closed = threading.Event()
+        self._again = False
         self._lines: Lines | None = None
         self._thread: threading.Thread | None = None
         self.listed = threading.Event()
@@ -110,6 +111,10 @@ class Watcher(Generic[V]):
         self._thread = threading.Thread(target=self._run, name=f"bpfence-k8s-{self._title}", daemon=True)
         self._thread.start()
 
+    def again(self) -> None:
+        """List everything again, soon. Called by the handler."""
+        self._again = True
+
     def close(self) -> None:
         """End it; where the server hangs, the thread is left behind."""
         self._closed.set()
@@ -123,7 +128,8 @@ class Watcher(Generic[V]):
         while not self._closed.is_set():
             began = time.monotonic()
             try:
-                if not self._version:
+                if not self._version or self._again:
+                    self._again = False
                     self._list(time.monotonic() + ANSWER_SECONDS * 4)
                 self._watch()
                 failures = (
@@ -194,6 +200,8 @@ class Watcher(Generic[V]):
                     return
                 if line:
                     self._take(decode(line, _Event))
+                if self._again:
+                    return
 
     def _take(self, event: _Event) -> None:
         data = bytes(event.object)

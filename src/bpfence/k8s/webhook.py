@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Admission reviews of policies in, yes or no with what `bpfence check` would say out: `bpfence webhook`.
+"""Admission reviews in, yes or no with what `bpfence check` would say, or seccomp profiles for a pod, out: `bpfence webhook`.
 
-Reads what the API server is about to store, and refuses policies with a mistake; everything else is let through, whatever it is. Requests
+Reads what the API server is about to store, and refuses policies and seccomp profiles with a mistake; everything else is let through,
+whatever it is. Pods are given the profiles that are bound to them (`bindings`), where they are asked about at MUTATE. Requests
 are bounded in size, time and number. Who may ask is not checked: an answer tells nothing but what stands in the question.
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
 """
@@ -25,7 +26,9 @@ import msgspec
 from bpfence import names
 from bpfence.errors import Diagnostic, UsageError
 from bpfence.events.values import printable
-from bpfence.k8s.objects import PLURALS, PolicyObject, policy
+from bpfence.k8s import bindings, profiles
+from bpfence.k8s.bindings import Bindings
+from bpfence.k8s.objects import PLURALS, PROFILES, PolicyObject, policy
 from bpfence.k8s.policies import check
 from bpfence.workloads.texts import BadAnswerError, decode
 
@@ -38,7 +41,7 @@ MAX_FINDINGS: Final = 8
 MAX_WARNING: Final = 250
 """The API server cuts longer warnings."""
 RELOAD_SECONDS: Final = 10.0
-PATH: Final = "/validate"
+VALIDATE, MUTATE = "/validate", "/mutate"
 
 
 class _Group(msgspec.Struct):
@@ -70,14 +73,16 @@ def review(data: bytes) -> bytes:
         diagnostics = _judged(one if one.name else msgspec.structs.replace(one, name="unnamed"))  # it will have one by generateName
         errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
         warnings = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "warning"]
-        if errors:
-            response |= {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": "\n".join(_shown(errors))}}
+        if errors:  # without a reason: by `Invalid` older kubectl show their own words in place of ours
+            response |= {"allowed": False, "status": {"code": 422, "message": "\n".join(_shown(errors))}}
         if warnings:
             response["warnings"] = [text[:MAX_WARNING] for text in _shown(warnings)]
     return msgspec.json.encode({"apiVersion": asked.api_version, "kind": "AdmissionReview", "response": response})
 
 
 def _judged(one: PolicyObject) -> tuple[Diagnostic, ...]:
+    if one.kind in PROFILES:
+        return profiles.read(one).diagnostics
     with names.symbolic():  # users and groups are those of nodes
         return check(one).diagnostics
 
@@ -99,9 +104,12 @@ class Server(ThreadingMixIn, TCPServer):
     allow_reuse_address = True
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], certificate: Path, key: Path, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, address: tuple[str, int], certificate: Path, key: Path, report: Callable[[str], None], bound: Bindings | None = None
+    ) -> None:
         self._files = (certificate, key)
         self._report = report
+        self._bound = bound
         self._free = threading.BoundedSemaphore(MAX_REQUESTS)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -165,14 +173,26 @@ class Server(ThreadingMixIn, TCPServer):
             self._free.release()
             self.shutdown_request(request)
 
-    def answered(self, data: bytes) -> tuple[int, bytes]:
-        """The HTTP status and body for a request's body."""
+    @property
+    def ready(self) -> bool:
+        """Whether all reviews can be answered."""
+        return self._bound is None or self._bound.ready
+
+    def answers(self, path: str) -> bool:
+        """Whether reviews are answered at a path."""
+        return path == VALIDATE or (path == MUTATE and self._bound is not None)
+
+    def answered(self, path: str, data: bytes) -> tuple[int, bytes]:
+        """The HTTP status and body for a request's path and body."""
         try:
+            if path == MUTATE and self._bound is not None:
+                return (200, bindings.review(data, self._bound)) if self._bound.ready else (503, b"the profiles are not known yet")
             return 200, review(data)
         except BadAnswerError as error:
             return 400, str(error)[:300].encode()
         except Exception as error:  # a bug of ours is not the policy's fault; the chart says what the API server makes of it
-            self._report(f"a policy could not be checked: {type(error).__name__}: {printable(str(error))[:300]}; please report it")
+            what = "a pod" if path == MUTATE else "a policy"
+            self._report(f"{what} could not be checked: {type(error).__name__}: {printable(str(error))[:300]}; please report it")
             return 500, b"a fault of bpfence"
 
 
@@ -187,11 +207,17 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        self._answer(*((200, b"ok\n") if self.path == "/healthz" else (404, b"")))
+        self._answer(*((200, b"ok\n") if self.path == "/healthz" else self._readiness()))
+
+    def _readiness(self) -> tuple[int, bytes]:
+        if self.path != "/readyz":
+            return 404, b""
+        return (200, b"ok\n") if self.server.ready else (503, b"the profiles are not known yet\n")
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if self.path.partition("?")[0] != PATH:
+        path = self.path.partition("?")[0]
+        if not self.server.answers(path):
             self._answer(404, b"")
         elif not length.isascii() or not length.isdigit() or len(length) > 9:
             self._answer(411, b"")
@@ -199,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(413, b"")
         else:
             data = self.rfile.read(int(length))
-            self._answer(*(self.server.answered(data) if len(data) == int(length) else (400, b"")))
+            self._answer(*(self.server.answered(path, data) if len(data) == int(length) else (400, b"")))
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

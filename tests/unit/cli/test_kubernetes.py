@@ -46,6 +46,15 @@ def test_it_answers_until_it_is_stopped(tmp_path: Path) -> None:
         assert process.wait(60) == 0
 
 
+def test_it_asks_a_cluster_only_when_told_to(tmp_path: Path) -> None:
+    files = [str(path) for path in certificate(tmp_path)]
+    words = ["webhook", "--tls-cert", files[0], "--tls-key", files[1]]
+    result = CliRunner().invoke(cli, [*words, "--kubeconfig", files[0]], standalone_mode=False)
+    assert (result.return_value, "add --kubernetes" in result.stderr) == (2, True)
+    result = CliRunner().invoke(cli, [*words, "--kubernetes", "--kubeconfig", files[0]], standalone_mode=False)
+    assert (result.return_value, "kubeconfig" in result.stderr) == (2, True)
+
+
 def test_what_it_cannot_begin_with(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("nonsense")
     result = CliRunner().invoke(

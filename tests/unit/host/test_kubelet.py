@@ -21,6 +21,18 @@ def root(tmp_path: Path) -> Path:
     return made
 
 
+def test_what_a_file_holds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = SeccompFolder(root)
+    assert folder.get("team/a.json") is None
+    folder.put("team/a.json", b"{}")
+    assert folder.get("team/a.json") == b"{}"
+    monkeypatch.setattr(kubelet, "MAX_FILE", 1)
+    assert folder.get("team/a.json") == b"{"
+    (root / "b.json").symlink_to(root / "team/a.json")
+    with pytest.raises(UsageError):
+        folder.get("b.json")
+
+
 @pytest.mark.parametrize("path", ["a.json", "team/a.json", "/".join("a" * MAX_DEPTH), "a b.json", "é.json"])
 def test_paths(path: str) -> None:
     assert "/".join(parts(path)) == path

@@ -11,7 +11,7 @@ from typing import Any
 
 from bpfence.dialects.native import schema
 from bpfence.fields import FIELDS
-from bpfence.k8s.crds import crds, spec_schema, status_schema
+from bpfence.k8s.crds import crds, profile_schema, spec_schema, status_schema
 from bpfence.k8s.objects import Condition, Finding, NodeStatus, Status
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,7 +42,7 @@ def test_every_level_is_structural() -> None:
         "minItems", "maxItems", "maxLength", "minLength", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type",
         "x-kubernetes-list-map-keys",
     }  # fmt: skip
-    for level in (*levels(spec_schema()), *levels(status_schema())):
+    for level in (*levels(spec_schema()), *levels(profile_schema()), *levels(status_schema())):
         assert level.keys() <= allowed
         assert "type" in level or level.get("x-kubernetes-preserve-unknown-fields") is True
         assert not ("properties" in level and "additionalProperties" in level)
@@ -50,7 +50,7 @@ def test_every_level_is_structural() -> None:
 
 def test_no_key_is_lost_on_the_way() -> None:
     """A rule without its misspelt condition would deny what it does not mean."""
-    for level in levels(spec_schema()):
+    for level in (*levels(spec_schema()), *levels(profile_schema())):
         if "properties" in level:
             assert level["x-kubernetes-preserve-unknown-fields"] is True
 
@@ -63,10 +63,12 @@ def test_the_status_is_that_of_the_models() -> None:
     assert set(status["conditions"]["items"]["properties"]) == set(schema.keys(Condition))  # type: ignore[arg-type]
 
 
-def test_both_kinds() -> None:
+def test_all_kinds() -> None:
     assert [(crd["spec"]["names"]["kind"], crd["spec"]["scope"]) for crd in crds()] == [
         ("SecurityPolicy", "Namespaced"),
         ("ClusterSecurityPolicy", "Cluster"),
+        ("SeccompProfile", "Namespaced"),
+        ("ClusterSeccompProfile", "Cluster"),
     ]
 
 

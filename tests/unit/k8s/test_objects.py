@@ -63,3 +63,20 @@ def test_a_status_that_cannot_be_read_is_none() -> None:
 def test_paths() -> None:
     assert policies_path("SecurityPolicy", "shop", "a") == "/apis/bpfence.io/v1alpha1/namespaces/shop/securitypolicies/a"
     assert policies_path(CLUSTER_KIND) == "/apis/bpfence.io/v1alpha1/clustersecuritypolicies"
+
+
+@pytest.mark.parametrize(
+    ("beside", "namespace", "size", "fits"),
+    [
+        ([], "shop", 1, True),
+        ([("shop", 1)] * objects.MAX_OF_NAMESPACE, "shop", 1, False),
+        ([("shop", 1)] * objects.MAX_OF_NAMESPACE, "bank", 1, True),
+        ([("shop", objects.MAX_SPECS_OF_NAMESPACE)], "shop", 1, False),
+        ([("shop", objects.MAX_SPECS_OF_NAMESPACE)], "bank", 1, True),
+        ([(f"n{n}", objects.MAX_SPECS_OF_NAMESPACE) for n in range(4)], "bank", 1, False),
+        ([("", 1)] * objects.MAX_OBJECTS, "", 1, False),
+        ([("", 1)] * objects.MAX_OF_NAMESPACE, "", 1, True),
+    ],
+)
+def test_room_for_one_more(beside: list[tuple[str, int]], namespace: str, size: int, fits: bool) -> None:
+    assert objects.has_room(beside, namespace, size) == fits

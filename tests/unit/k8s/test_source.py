@@ -12,10 +12,10 @@ import pytest
 from bpfence.agent.feed import Outcome
 from bpfence.dialects.native.schema import CLUSTER_KIND
 from bpfence.errors import Diagnostic, Location
-from bpfence.k8s import source
+from bpfence.k8s import objects, source
 from bpfence.k8s.cache import load
-from bpfence.k8s.objects import PolicyObject
-from bpfence.k8s.source import Cluster, version_of
+from bpfence.k8s.objects import PolicyObject, version_of
+from bpfence.k8s.source import Cluster
 from bpfence.workloads.model import Container, Pod
 from bpfence.workloads.registry import Registry
 from tests.unit.k8s.samples import BROKEN, SECRET, as_stored, made, spec
@@ -44,6 +44,8 @@ class Rig:
             "/clustersecuritypolicies": [],
             "/pods": [],
             "/namespaces": [],
+            "/seccompprofiles": [],
+            "/clusterseccompprofiles": [],
         }
         self.events: dict[str, list[Any]] = {}
         self.server = FakeServer(self._respond)
@@ -66,6 +68,14 @@ class Rig:
     def hold(self, *policies: PolicyObject) -> None:
         for one in policies:
             self.lists["/clustersecuritypolicies" if one.kind == CLUSTER_KIND else "/securitypolicies"].append(as_stored(one))
+
+    def written(self, name: str) -> list[Any]:
+        """What was written into the status of a policy by this node."""
+        return [
+            asked.body
+            for asked in self.server.asked
+            if asked.path.endswith(f"/{name}/status") and asked.query.get("fieldManager") == "bpfence-n1"
+        ]
 
     def changed(self) -> None:
         self.changes += 1
@@ -203,7 +213,7 @@ def test_a_cache_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 
 def test_more_than_there_is_room_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "MAX_POLICIES", 2)
+    monkeypatch.setattr(objects, "MAX_OBJECTS", 2)
     rig.hold(*(made(name=f"p{n}") for n in range(4)))
     rig.cluster.ask()
     assert len(rig.versions()) == 2
@@ -214,7 +224,7 @@ def test_more_than_there_is_room_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("bound", ["MAX_SPECS", "MAX_OF_NAMESPACE"])
 def test_what_one_namespace_may_have(rig: Rig, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
-    monkeypatch.setattr(source, bound, {"MAX_SPECS": len(made().spec) * 3, "MAX_OF_NAMESPACE": 2}[bound])
+    monkeypatch.setattr(objects, bound, {"MAX_SPECS": len(made().spec) * 3, "MAX_OF_NAMESPACE": 2}[bound])
     rig.hold(*(made(name=f"p{n}") for n in range(4)), made(namespace="bank"))
     rig.cluster.ask()
     assert len(rig.versions()) == 3
@@ -244,3 +254,53 @@ def test_what_goes_away_while_nobody_looked_is_gone(rig: Rig) -> None:
     rig.cluster._join(())
     rig.registry.found("cgroups", [Container("ab" * 32, CGROUP)])
     assert rig.registry.containers()[0].pod is None
+
+
+def test_a_policy_that_there_is_no_room_for_has_a_status(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "MAX_OBJECTS", 1)
+    rig.hold(made(), made(name="late"))
+    rig.events["/securitypolicies"] = [0.3, event("DELETED", as_stored(made())), 30]
+    rig.cluster.ask()
+    rig.cluster.start(rig.changed)
+    until(lambda: rig.written("late"))
+    [entry] = rig.written("late")[0]["status"]["nodes"]
+    assert (entry["observed"], "generation" in entry, entry["findings"][0]["code"]) == (1, False, "no-room")
+    rig.lists["/securitypolicies"] = [as_stored(made(name="late"))]
+    until(lambda: list(rig.versions()) == ["SecurityPolicy shop/late"])
+
+
+def test_an_entry_that_somebody_has_taken_out_is_written_again(rig: Rig) -> None:
+    rig.hold(made())
+    rig.cluster.ask()
+    rig.in_force(made())
+    rig.events["/securitypolicies"] = [
+        event("MODIFIED", as_stored(made(), nodes=[{"name": "n1", "observed": 1, "generation": 1}])), 0.3,
+        event("MODIFIED", as_stored(made(), nodes=[{"name": "n2"}])), 30,
+    ]  # fmt: skip
+    rig.cluster.start(rig.changed)
+    until(lambda: len(rig.written("guard")) == 2)
+
+
+def test_seccomp_profiles_are_put_in_place_and_known_after_a_restart(tmp_path: Path) -> None:
+    rig = Rig()
+    kubelet = tmp_path / "kubelet"
+    kubelet.mkdir()
+    clusters = [
+        Cluster(rig.server.api, "n1", rig.said.append, path=tmp_path / "k.json", folder=kubelet / "seccomp", pause=0.01) for _ in range(2)
+    ]
+    profile = {"profile": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]}}
+    metadata = {"name": "web", "namespace": "shop", "uid": "u", "generation": 1, "resourceVersion": "1"}
+    rig.lists["/seccompprofiles"] = [{"metadata": metadata, "spec": profile}]
+    clusters[0].ask()
+    assert clusters[0].folders() == [tmp_path, kubelet / "seccomp"]
+    assert (kubelet / "seccomp").is_dir(), "made while there is the right to"
+    clusters[0].start(rig.changed)
+    until((kubelet / "seccomp/bpfence/shop/web.json").exists)
+    until(lambda: (tmp_path / "k.json").exists() and load(tmp_path / "k.json", "n1").profiles)
+    clusters[0].close()
+    rig.lists["/seccompprofiles"] = []
+    clusters[1].ask()
+    clusters[1].start(rig.changed)
+    until(lambda: not (kubelet / "seccomp/bpfence").exists())
+    clusters[1].close()
+    rig.close()

@@ -22,6 +22,7 @@ import pytest
 from bpfence.errors import UsageError
 from bpfence.k8s import webhook
 from bpfence.k8s.webhook import MAX_REVIEW, Server, address_of, review
+from bpfence.pods.bind import Binding
 from bpfence.workloads.texts import BadAnswerError
 from tests.unit.k8s.samples import BROKEN, as_stored, made, spec
 
@@ -48,7 +49,7 @@ def test_a_mistake_is_refused_with_the_words_of_check() -> None:
     response = answered(made(BROKEN))
     assert response["allowed"] is False
     message = "SecurityPolicy shop/guard, spec.rules[0].match.\"file.pth\": unknown field 'file.pth'; did you mean 'file.path'?"
-    assert response["status"] == {"code": 422, "reason": "Invalid", "message": message}
+    assert response["status"] == {"code": 422, "message": message}
 
 
 def test_a_trap_is_a_warning() -> None:
@@ -64,6 +65,15 @@ def test_many_mistakes_are_some_lines() -> None:
 
 def test_names_of_users_are_those_of_nodes() -> None:
     assert answered(made(spec(user="only-on-nodes")))["allowed"] is True
+
+
+def test_a_seccomp_profile_with_a_mistake_is_refused() -> None:
+    good = {"profile": {"defaultAction": "SCMP_ACT_ALLOW"}}
+    assert answered(made(good), kind="SeccompProfile")["allowed"] is True
+    assert answered(made(good, namespace=""), kind="ClusterSeccompProfile")["allowed"] is True
+    response = answered(made({"profile": {"defaultAction": "SCMP_ACT_ALOW"}}), kind="SeccompProfile")
+    assert response["allowed"] is False
+    assert response["status"]["message"].startswith("SeccompProfile shop/guard, spec.profile.defaultAction: ")
 
 
 def test_nothing_but_policies_is_refused() -> None:
@@ -257,3 +267,28 @@ def test_a_bug_of_ours_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(webhook, "review", lambda _: 1 // 0)
     assert rig.request("POST", "/validate", b"{}")[0] == 500
     assert "please report it" in rig.said[0]
+
+
+class Bound:
+    """Profiles that are not known yet, and then are."""
+
+    ready = False
+
+    def of(self, namespace: str) -> tuple[Any, ...]:
+        return (Binding(profile="bpfence/web.json", images=("*",)),)
+
+
+def test_pods_are_asked_about_when_profiles_are_known(rig: Rig) -> None:
+    pod = {"metadata": {}, "spec": {"containers": [{"name": "c", "image": "nginx"}]}}
+    body = asked(pod, kind="Pod")
+    assert rig.request("GET", "/readyz") == (200, b"ok\n")
+    assert rig.request("POST", "/mutate", body)[0] == 404, "nobody looks at the cluster"
+    bound: Any = Bound()
+    rig.server._bound = bound
+    assert rig.request("POST", "/mutate", body)[0] == rig.request("GET", "/readyz")[0] == 503
+    assert rig.request("GET", "/healthz")[0] == 200
+    bound.ready = True
+    status, data = rig.request("POST", "/mutate?timeout=10s", body)
+    assert (status, json.loads(data)["response"]["patchType"]) == (200, "JSONPatch")
+    assert rig.request("POST", "/mutate", b"{}")[0] == 400
+    assert rig.request("GET", "/readyz")[0] == 200

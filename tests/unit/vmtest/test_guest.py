@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vmtest import GuestError, GuestTimeoutError, MissingToolError, NeverBeganError, UsageError, guest, mirror
-from vmtest.guest import Limits
+from vmtest.guest import Limits, qemu_options
 from vmtest.kernels import Image, kernel_named
 
 
@@ -57,6 +57,11 @@ def test_fmod_ret_flavour_leaves_the_lsm_list_alone() -> None:
 
 
 @pytest.mark.usefixtures("tools")
+def test_a_guest_has_a_network_card_when_it_is_asked_for() -> None:
+    assert "-netdev" not in qemu_options(Limits(), Path("/share"))
+    assert "user,id=net" in qemu_options(Limits(network=True), Path("/share"))
+
+
 def test_icount_and_kvm_options() -> None:
     assert ("-icount", "shift=0,sleep=off") in pairs(command(Limits(cpus=1, icount=True)))
     assert "--disable-kvm" not in command(Limits(kvm=True))

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of seccomp profiles on a node: put in place, kept, and removed. tests/kubernetes has a real API server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bpfence.host.kubelet import SeccompFolder
+from bpfence.k8s import install, objects
+from bpfence.k8s.install import Installed, Installer
+from bpfence.k8s.objects import NodeStatus, PolicyObject
+from bpfence.k8s.status import Report
+from tests.unit.k8s.server import Answer, FakeServer, until
+from tests.unit.k8s.test_profiles import made, profile
+
+KEY = "SeccompProfile shop/web"
+
+
+class Told:
+    """What would be written into statuses."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, NodeStatus] = {}
+
+    def put(self, key: str, report: Report) -> None:
+        self.last[key] = report.status
+
+    def drop(self, key: str) -> None:
+        self.last.pop(key, None)
+
+
+class Rig:
+    def __init__(self, folder: Path, record: dict[str, Installed] | None = None) -> None:
+        self.server = FakeServer(lambda _: Answer(503, {"message": "away"}))
+        self.said: list[str] = []
+        self.dirty = 0
+        self.told = Told()
+        self.folder = folder
+        writer: Any = self.told
+        self.installer = Installer(
+            self.server.api, "n1", SeccompFolder(folder / "seccomp"), writer, self._dirty, self.said.append, pause=0.01
+        )
+        self.installer.restore(record or {})
+        self.installer.start()
+
+    def _dirty(self) -> None:
+        self.dirty += 1
+
+    def listed(self, *found: PolicyObject, kind: str = "SeccompProfile") -> None:
+        self.installer.profiles.listed_now(kind, list(found))
+
+    def files(self) -> list[str]:
+        return SeccompFolder(self.folder / "seccomp").paths() if (self.folder / "seccomp").exists() else []
+
+    def close(self) -> None:
+        self.installer.close()
+        self.server.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    one = Rig(tmp_path)
+    yield one
+    one.close()
+
+
+def test_a_profile_is_put_in_place_and_removed(rig: Rig) -> None:
+    rig.listed(made())
+    until(lambda: rig.told.last.get(KEY))
+    assert (rig.told.last[KEY].observed, rig.told.last[KEY].generation) == (1, 1)
+    assert rig.files() == ["bpfence/shop/web.json"]
+    assert rig.installer.record().keys() == {"bpfence/shop/web.json"}
+    rig.listed()
+    until(lambda: not rig.files())
+    until(lambda: not rig.installer.record())
+    assert KEY not in rig.told.last
+    assert rig.dirty == 2
+
+
+def test_nothing_is_removed_before_everything_is_known(tmp_path: Path) -> None:
+    first = Rig(tmp_path)
+    first.listed(made())
+    first.listed(made(namespace=""), kind="ClusterSeccompProfile")
+    until(lambda: len(first.installer.record()) == 2)
+    record = first.installer.record()
+    first.close()
+    later = Rig(tmp_path, record)
+    later.listed(kind="ClusterSeccompProfile")
+    until(lambda: later.files() == ["bpfence/shop/web.json"])
+    later.listed()
+    until(lambda: not later.files())
+    later.close()
+
+
+def test_what_somebody_else_has_put_there_stays(rig: Rig) -> None:
+    rig.listed(made())
+    until(rig.installer.record)
+    file = rig.folder / "seccomp/bpfence/shop/web.json"
+    file.write_text("theirs")
+    rig.listed()
+    until(lambda: not rig.installer.record())
+    assert file.read_text() == "theirs"
+
+
+def test_what_somebody_has_removed_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "AGAIN_SECONDS", 0.05)
+    rig = Rig(tmp_path)
+    rig.listed(made())
+    until(rig.files)
+    (rig.folder / "seccomp/bpfence/shop/web.json").unlink()
+    until(rig.files)
+    rig.close()
+
+
+def test_a_broken_one_leaves_the_file(rig: Rig) -> None:
+    rig.listed(made())
+    until(lambda: rig.told.last.get(KEY))
+    rig.listed(made({"profile": {"defaultAction": "x"}}, generation=2))
+    until(lambda: rig.told.last[KEY].observed == 2)
+    assert (rig.told.last[KEY].generation, rig.told.last[KEY].findings[0].path) == (1, "spec.profile.defaultAction")
+    assert rig.files() == ["bpfence/shop/web.json"]
+
+
+def test_a_folder_that_cannot_be_written_is_tried_again(rig: Rig) -> None:
+    (rig.folder / "seccomp" / "bpfence").mkdir(parents=True)
+    (rig.folder / "elsewhere").mkdir()
+    os.symlink(rig.folder / "elsewhere", rig.folder / "seccomp/bpfence/shop")
+    rig.listed(made())
+    until(lambda: rig.told.last.get(KEY))
+    status = rig.told.last[KEY]
+    assert (status.generation, status.findings[0].code) == (0, "cannot-install")
+    assert len([text for text in rig.said if "put in place" in text]) == 1
+    (rig.folder / "seccomp/bpfence/shop").unlink()
+    until(lambda: rig.told.last[KEY].generation == 1)
+    assert list((rig.folder / "elsewhere").iterdir()) == []
+
+
+def test_who_has_no_room_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "MAX_OBJECTS", 1)
+    rig.listed(made(), made(profile("write"), name="late"))
+    until(lambda: "SeccompProfile shop/late" in rig.told.last)
+    status = rig.told.last["SeccompProfile shop/late"]
+    assert (status.generation, status.findings[0].code, status.findings[0].path) == (0, "no-room", "metadata")
+    until(lambda: rig.files() == ["bpfence/shop/web.json"])
