@@ -84,7 +84,7 @@ static __always_inline u8 *automaton_begin(struct automaton *a, const struct scr
 }
 
 #define DFA_ROUND 8
-#define DFA_ROUNDS 16
+#define DFA_ROUNDS 8
 #define DFA_CHUNKS ((ABI_PATH_MAX + SCRATCH_SLACK) / (DFA_ROUND * DFA_ROUNDS) + 1)
 
 /* At most DFA_ROUND bytes of scratch->data further, from where the scratch says; STEP_*. The position stays in memory: it is part of addresses. */

@@ -425,7 +425,7 @@ __noinline int class_numbers(u32 slot, u32 one, u32 other)
 	return a < b ? CLASS_LESS : (a == b ? CLASS_SAME : CLASS_GREATER);
 }
 
-#define TEXTS_CHUNK 128
+#define TEXTS_CHUNK 32
 #define TEXTS_CHUNKS (ABI_PATH_MAX / TEXTS_CHUNK + 1)
 #define TEXTS_ALIKE 0
 #define TEXTS_APART 1

@@ -68,6 +68,24 @@ static __always_inline bool repeat_next(struct repeat *r)
 	return r->it.opaque--;
 }
 
+/* The same, with the number of the round, from 0 on, which the verifier knows nothing of where the iterator is the kernel's: as a place in memory it
+ * goes masked. `times`: as of repeat_begin.
+ */
+static __always_inline bool repeat_next_at(struct repeat *r, u32 times, u64 *at)
+{
+	int *number;
+
+	if (have_iter_num) {
+		number = bpf_iter_num_next(&r->it);
+		if (!number)
+			return false;
+		*at = *(u32 *)number;
+		return true;
+	}
+	*at = times - r->it.opaque;
+	return r->it.opaque--;
+}
+
 static __always_inline void repeat_end(struct repeat *r)
 {
 	if (have_iter_num)

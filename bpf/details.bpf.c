@@ -141,38 +141,6 @@ __noinline int details_load(u32 slot)
 	return 0;
 }
 
-__noinline int ancestors_load(u32 slot)
-{
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct scratch *s = scratch_at(slot);
-	u32 i, n = 0;
-
-	if (!s)
-		return 0;
-	if (s->loaded > 0)
-		s->str_present &= ~STR_BIT(s->loaded - 1);
-	s->loaded = 0;
-	task = BPF_CORE_READ(task, group_leader);
-	for (i = 0; i < ABI_ANCESTORS_MAX; i++) {
-		struct process_record *record;
-		struct ancestor *ancestor;
-		u32 pid;
-
-		task = read_parent(task);
-		if (!task)
-			break;
-		pid = BPF_CORE_READ(task, tgid);
-		record = bpf_map_lookup_elem(&processes, &pid);
-		ancestor = (void *)&s->data[AREA_LOADED + i * sizeof(*ancestor)];
-		ancestor->exec_id = record ? record->exec_id : 0;
-		ancestor->pid = pid;
-		n = (i + 1) * sizeof(*ancestor);
-	}
-	if (n)
-		set_str(s, STR_ANCESTORS, AREA_LOADED, n);
-	return 0;
-}
-
 /* String `str`: the path of a directory descriptor, or of the working directory, by way of the area of file.new_path. */
 __noinline int path_aside(u32 slot, u32 str, int dirfd)
 {

@@ -115,25 +115,30 @@ __noinline int diagram_walk_chunk(u32 slot)
 }
 
 #define FEW_CHILDREN 4
+#define SPARSE_NEAR (IMAGE_PAGE_WORDS - 5 - 2 * FEW_CHILDREN) /* from there on a node may not lie whole in its page, as far as it is looked at here */
 
 /* Child of a sparse node for a class. */
-static __always_inline u64 diagram_sparse(struct image_page *first, u32 slot, u64 generation, u64 node, u64 class)
+static __always_inline u64 diagram_sparse(struct image_page *first, u32 slot, u64 node, u64 class)
 {
-	u64 count = match_word_near(first, generation, node + 1), i;
+	const u32 *at;
+	u64 count, i;
 
+	if (node >= SPARSE_NEAR)
+		return diagram_sparse_child(slot, node, class);
+	at = &first->word[MASKED(node, IMAGE_PAGE_WORDS - 1)];
+	count = at[1];
 	/* Of many the one that is asked for most, what no pattern matches, is the first or follows CLASS_UNCERTAIN. */
 	if (count > FEW_CHILDREN) {
-		i = match_word_near(first, generation, node + 3) == CLASS_UNCERTAIN ? node + 5 : node + 3;
-		return match_word_near(first, generation, i) == class ? match_word_near(first, generation, i + 1)
-								      : diagram_sparse_child(slot, node, class);
+		i = at[3] == CLASS_UNCERTAIN ? 5 : 3;
+		return at[i] == class ? at[i + 1] : diagram_sparse_child(slot, node, class);
 	}
 	for (i = 0; i < FEW_CHILDREN; i++) {
 		if (i >= count)
 			break;
-		if (match_word_near(first, generation, node + 3 + 2 * i) == class)
-			return match_word_near(first, generation, node + 4 + 2 * i);
+		if (at[3 + 2 * i] == class)
+			return at[4 + 2 * i];
 	}
-	return match_word_near(first, generation, node + 2);
+	return at[2];
 }
 
 /* Where a node leads with `class` of its dimension, which is noted. */
@@ -143,9 +148,10 @@ static __always_inline u64 diagram_next(struct scratch *s, u32 slot, struct imag
 
 	s->class[dim] = class;
 	s->have_class |= 1ULL << dim;
+	class = *(volatile u32 *)&s->class[dim]; /* by whichever way it has been found, to the verifier it is any number from here on */
 	if (((word >> 8) & 0xff) == NODE_DENSE)
 		return match_word_near(first, s->generation, node + 2 + class);
-	return diagram_sparse(first, slot, s->generation, node, class);
+	return diagram_sparse(first, slot, node, class);
 }
 
 #define DIAGRAM_FAST 8

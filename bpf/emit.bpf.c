@@ -231,67 +231,6 @@ __noinline int emit_build(u32 slot)
 	return 0;
 }
 
-/* Numbers of bits: of the lowest one that is set in `bits`, which is not 0. A multiplication by a de Bruijn sequence brings the 64 cases to
- * 64 places; bpf has no instruction for it.
- */
-#define DE_BRUIJN 0x022fdd63cc95386dULL
-
-static const u8 bit_of_place[64] = {
-	0, 1, 2, 53, 3, 7, 54, 27, 4, 38, 41, 8, 34, 55, 48, 28,
-	62, 5, 39, 46, 44, 42, 22, 9, 24, 35, 59, 56, 49, 18, 29, 11,
-	63, 52, 6, 26, 37, 40, 33, 47, 61, 45, 43, 21, 23, 58, 17, 10,
-	51, 25, 36, 32, 60, 20, 57, 16, 50, 31, 19, 15, 30, 14, 13, 12
-};
-
-static __always_inline u64 lowest_bit(u64 bits)
-{
-	return bit_of_place[((bits & -bits) * DE_BRUIJN) >> 58];
-}
-
-#define AT_BODY(at) MASKED(at, BODY_MASK)
-
-/* Appends the numbers of one word of the present ones, 8 bytes each, after `at` bytes of the body; returns the bytes then used. */
-__noinline int emit_wide(u32 slot, u32 word, u32 at)
-{
-	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
-	struct scratch *s = scratch_at(slot);
-	u64 left, begin = AT_BODY(at), base = MASKED(word, ABI_NUM_WORDS - 1);
-	u32 i;
-
-	if (!s || !space || begin > BODY_MAX)
-		return at;
-	left = s->num_present[base];
-	for (i = 0; i < 64; i++) {
-		if (!left)
-			break;
-		store_word(&space->data[begin + i * 8], s->num[base * 64 + lowest_bit(left)]);
-		left &= left - 1;
-	}
-	return begin + i * 8;
-}
-
-/* The same, 4 bytes each. */
-__noinline int emit_narrow(u32 slot, u32 word, u32 at)
-{
-	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
-	struct scratch *s = scratch_at(slot);
-	u64 left, begin = AT_BODY(at), base = MASKED(word, ABI_NUM_WORDS - 1);
-	u32 i;
-
-	if (!s || !space || begin > BODY_MAX)
-		return at;
-	left = s->num_present[base];
-	if (!base)
-		left &= ~0ULL << ABI_NUM_IN_HEADER;
-	for (i = 0; i < 64; i++) {
-		if (!left)
-			break;
-		store_half(&space->data[begin + i * 4], s->num[base * 64 + lowest_bit(left)]);
-		left &= left - 1;
-	}
-	return begin + i * 4;
-}
-
 /* The verdicts, and what strings there are. */
 __noinline int emit_tail(u32 slot, u32 at)
 {

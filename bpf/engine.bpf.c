@@ -6,6 +6,7 @@
 #include "engine.h"
 #include "decide.h"
 #include "noted.h"
+#include "rounds.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

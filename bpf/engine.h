@@ -114,6 +114,11 @@ u64 mount_of(u64 dentry);
 /* The same where the whole file system is mounted, not a part of it. */
 u64 mount_of_whole(u64 dentry);
 
+/* Parts of image_release and emit_build that go in rounds: see rounds.h. */
+int image_forget(u64 exec_id);
+int emit_wide(u32 slot, u32 word, u32 at);
+int emit_narrow(u32 slot, u32 word, u32 at);
+
 /* Puts the record of the event together in emit_spaces[slot]; its size. */
 int emit_build(u32 slot);
 

@@ -501,6 +501,7 @@ MAP struct {
 
 #define BODY_MAX (SCRATCH_DATA + 2048) /* strings, then at most 32 + 1024 + 512 + 32 + 256 bytes of the rest: see abi.h */
 #define BODY_MASK 32767
+#define AT_BODY(at) MASKED(at, BODY_MASK)
 #define BODY_SLACK 512                 /* 64 numbers of 8 bytes */
 
 /* A record while it is put together: numbers and the lengths of strings by slot, then what is written as it stands, header and body. */

@@ -16,8 +16,8 @@
 #include "engine.h"
 #include "folder.h"
 
-#define PATH_CHUNK 16
-#define PATH_CHUNKS 260 /* 4160 steps: a path of ABI_PATH_MAX bytes has at most 2048 components, plus mounts */
+#define PATH_CHUNK 32
+#define PATH_CHUNKS 130 /* 4160 steps: a path of ABI_PATH_MAX bytes has at most 2048 components, plus mounts */
 #define PATH_GOING 0
 #define PATH_DONE 1
 #define PATH_UNCERTAIN 2

@@ -4,39 +4,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* How many ancestors at most go at once with an image that was the last to hold each of them. */
-#define BURIED_TOGETHER 64
 #define BURIAL_TRIES 4
-
-/* Forgets a dead image that has left the graveyard, and the ancestors that nobody else holds; the next one after too many takes its place. */
-__noinline int image_forget(u64 exec_id)
-{
-	u64 parent;
-	u32 i;
-
-	for (i = 0; i < BURIED_TOGETHER; i++) {
-		struct exec_image *image = bpf_map_lookup_elem(&images, &exec_id);
-
-		if (!image)
-			return 0;
-		parent = image->parent_exec_id;
-		if (image->exe_len >= ABI_EXE_SHORT)
-			bpf_map_delete_elem(&long_exes, &exec_id);
-		if (image->args_len >= ABI_ARGS_SHORT)
-			bpf_map_delete_elem(&long_args, &exec_id);
-		if (bpf_map_delete_elem(&images, &exec_id) || !parent)
-			return 0;
-		image = bpf_map_lookup_elem(&images, &parent);
-		if (!image)
-			return 0;
-		__sync_fetch_and_add(&image->refs, -1);
-		if (*(volatile u32 *)&image->refs)
-			return 0;
-		exec_id = parent;
-	}
-	bpf_map_push_elem(&graveyard, &exec_id, 0);
-	return 0;
-}
 
 /* One holder less; the last one buries the image, and where the graveyard is full, the longest dead makes room. */
 __noinline int image_release(u64 exec_id)

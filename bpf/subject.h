@@ -143,7 +143,7 @@ static __always_inline u64 rows_ids(const struct process_record *record)
 /* Word `i` of the executable of an image, NUL behind its end. */
 static __always_inline u64 exe_word(const struct exec_image *image, u64 i, u64 length)
 {
-	u64 word = ((const u64 *)image->exe)[i];
+	u64 word = ((const u64 *)image->exe)[MASKED(i, KNOWN_EXE_WORDS - 1)];
 
 	return length - 8 * i < 8 ? word & ((1ULL << 8 * (length - 8 * i)) - 1) : word;
 }
@@ -162,14 +162,17 @@ static __always_inline struct exec_image *rows_image(const struct scratch *s)
 static __always_inline struct known_rows *rows_at(const struct scratch *s, const struct exec_image *image)
 {
 	u64 hash = rows_ids(&s->record) ^ s->record.cgroup << 16, length = image->exe_len, i;
+	struct repeat r;
 	u32 index;
 
-	for (i = 0; i < KNOWN_EXE_WORDS; i++) {
+	repeat_begin(&r, KNOWN_EXE_WORDS);
+	while (repeat_next_at(&r, KNOWN_EXE_WORDS, &i)) {
 		if (8 * i >= length)
 			break;
 		hash = (hash ^ exe_word(image, i, length)) * 0x9e3779b97f4a7c15ULL;
 		hash ^= hash >> 32;
 	}
+	repeat_end(&r);
 	index = hash & (KNOWN_ROWS - 1);
 	return bpf_map_lookup_elem(&known_rows, &index);
 }
@@ -177,15 +180,18 @@ static __always_inline struct known_rows *rows_at(const struct scratch *s, const
 static __always_inline bool rows_alike(const struct known_rows *rows, const struct scratch *s, const struct exec_image *image)
 {
 	u64 length = image->exe_len, differ, i;
+	struct repeat r;
 
 	differ = (rows->generation ^ s->generation) | (rows->workload ^ s->record.workload) | (rows->ids ^ rows_ids(&s->record)) |
 		 (rows->cgroup ^ s->record.cgroup) | (rows->comm[0] ^ ((const u64 *)image->comm)[0]) |
 		 (rows->comm[1] ^ ((const u64 *)image->comm)[1]) | (rows->exe_len ^ length);
-	for (i = 0; i < KNOWN_EXE_WORDS; i++) {
+	repeat_begin(&r, KNOWN_EXE_WORDS);
+	while (repeat_next_at(&r, KNOWN_EXE_WORDS, &i)) {
 		if (8 * i >= length)
 			break;
-		differ |= rows->exe[i] ^ exe_word(image, i, length);
+		differ |= rows->exe[MASKED(i, KNOWN_EXE_WORDS - 1)] ^ exe_word(image, i, length);
 	}
+	repeat_end(&r);
 	return !differ;
 }
 
@@ -223,6 +229,7 @@ __noinline int rows_note(u32 slot, u64 version)
 	struct exec_image *image;
 	struct known_rows *rows;
 	struct image_head *head;
+	struct repeat r;
 	u64 i;
 
 	if (!s || s->flags)
@@ -248,8 +255,10 @@ __noinline int rows_note(u32 slot, u64 version)
 		rows->cgroup = s->record.cgroup;
 		__builtin_memcpy(rows->comm, image->comm, sizeof(rows->comm));
 		rows->exe_len = image->exe_len;
-		for (i = 0; i < KNOWN_EXE_WORDS; i++)
-			rows->exe[i] = 8 * i < image->exe_len ? exe_word(image, i, image->exe_len) : 0;
+		repeat_begin(&r, KNOWN_EXE_WORDS);
+		while (repeat_next_at(&r, KNOWN_EXE_WORDS, &i))
+			rows->exe[MASKED(i, KNOWN_EXE_WORDS - 1)] = 8 * i < image->exe_len ? exe_word(image, i, image->exe_len) : 0;
+		repeat_end(&r);
 		__builtin_memcpy(rows->concern, s->record.concern, sizeof(rows->concern));
 		__builtin_memcpy(rows->enforcing, s->record.enforcing, sizeof(rows->enforcing));
 		__builtin_memcpy(rows->subject, s->record.subject, sizeof(rows->subject));

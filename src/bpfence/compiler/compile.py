@@ -18,7 +18,9 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -341,27 +343,31 @@ def _unreachable(lowered: Lowered, clauses: Iterable[Clause], verdicts: Sequence
 def _group_stats(group: Group) -> GroupStats:
     known: dict[frozenset[int], tuple[int, int]] = {}
     events: dict[str, tuple[int, int]] = {}
+    below = [{node.uncertain, node.default, *map(_CHILD, node.children)} for node in group.nodes]
     for event in EVENTS:
         roots = frozenset(row[abi.CONSTANTS[event.id]] for row in group.rows)
         if roots == {~0}:
             continue
         if roots not in known:
-            known[roots] = _reach(group, roots)
+            known[roots] = _reach(group, below, roots)
         events[event.name] = known[roots]
     return GroupStats(len(group.rules), len(group.nodes), group.edges, len(group.rows), events)
 
 
-def _reach(group: Group, roots: frozenset[int]) -> tuple[int, int]:
+_CHILD: Final = itemgetter(1)
+
+
+def _reach(group: Group, below: Sequence[AbstractSet[int]], roots: frozenset[int]) -> tuple[int, int]:
+    """Nodes and edges of the diagrams that begin at `roots`. `below`: where each node leads."""
     seen = {root for root in roots if root >= 0}
     stack = list(seen)
     edges = 0
     while stack:
-        node = group.nodes[stack.pop()]
-        edges += len(node.children) + 2
-        for child in (node.uncertain, node.default, *(child for _, child in node.children)):
-            if child >= 0 and child not in seen:
-                seen.add(child)
-                stack.append(child)
+        number = stack.pop()
+        edges += len(group.nodes[number].children) + 2
+        new = {child for child in below[number] if child >= 0} - seen
+        seen |= new
+        stack += new
     return len(seen), edges
 
 

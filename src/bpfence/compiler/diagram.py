@@ -40,13 +40,19 @@ class TooLarge(Exception):  # noqa: N818  control flow inside the compiler, answ
 WORK_PER_EDGE: Final = 100
 """Parts of conditions that may be looked at for each edge of the budget: one large condition may have few edges, and much to do for each.
 Usual policies need less than a hundredth of it."""
+Others = Mapping[int, Sequence[int]]
+"""What a condition comes to in classes where that is not what it comes to without any true test: by that, each class once."""
+Change = tuple[int, int]
+"""A part of a condition, or a clause, and what it becomes."""
+Block = tuple[tuple[Change, ...], Sequence[int]]
+"""All changes that happen in some classes, and these."""
 
 
 class Split(NamedTuple):
-    """A condition taken apart by its first dimension: where no test is true, per class where that differs, and for some class."""
+    """A condition taken apart by its first dimension: where no test is true, in other classes, and for some class."""
 
     base: int
-    by_class: dict[int, int]
+    others: Others
     some: int
 
 
@@ -61,7 +67,7 @@ class Conditions:
         self.unique: dict[tuple[int, tuple[int, ...]], int] = {}
         self.truth: list[tuple[int, tuple[int, ...]]] = []  # per test: dimension, classes in which it is true
         self.splits: dict[int, Split] = {}
-        self.partial: dict[tuple[int, int], tuple[int, dict[int, int]]] = {}
+        self.partial: dict[tuple[int, int], tuple[int, Others]] = {}
         self.work = 0  # parts of conditions that were looked at to restrict them
 
     def copy(self) -> Conditions:
@@ -180,9 +186,8 @@ class Conditions:
         """By the first dimension of the condition."""
         found = self.splits.get(condition)
         if found is None:
-            base, by_class = self._restrict(condition, self.first[condition])
-            some = self.any_of(dict.fromkeys((base, *by_class.values())))
-            found = self.splits[condition] = Split(base, by_class, some)
+            base, others = self._restrict(condition, self.first[condition])
+            found = self.splits[condition] = Split(base, others, self.any_of((base, *others)))
         return found
 
     def without(self, condition: int, dimension: int) -> int:
@@ -198,7 +203,7 @@ class Conditions:
             return any(self.requires(part, dimension) for part in parts)
         return kind == _TEST or (kind == _OR and all(self.requires(part, dimension) for part in parts))
 
-    def _restrict(self, condition: int, dimension: int) -> tuple[int, dict[int, int]]:
+    def _restrict(self, condition: int, dimension: int) -> tuple[int, Others]:
         if not self.mask[condition] >> dimension & 1:
             return condition, {}
         key = (condition, dimension)
@@ -207,35 +212,72 @@ class Conditions:
             found = self.partial[key] = self._restrict_new(condition, dimension)
         return found
 
-    def _restrict_new(self, condition: int, dimension: int) -> tuple[int, dict[int, int]]:
+    def _restrict_new(self, condition: int, dimension: int) -> tuple[int, Others]:
         kind, parts = self.kind[condition], self.parts[condition]
         self.work += len(parts)
         if kind == _TEST:
-            return FALSE, dict.fromkeys(self.truth[parts[0]][1], TRUE)
+            true = self.truth[parts[0]][1]
+            return FALSE, {TRUE: true} if true else {}
         if kind == _NOT:
-            base, by_class = self._restrict(parts[0], dimension)
-            return self.negate(base), {number: self.negate(value) for number, value in by_class.items()}
+            base, others = self._restrict(parts[0], dimension)
+            return self.negate(base), {self.negate(value): classes for value, classes in others.items()}
         combine, neutral = (self.all_of, TRUE) if kind == _AND else (self.any_of, FALSE)
         bases: dict[int, int] = {}
-        changed: dict[int, list[tuple[int, int]]] = {}
+        pieces: list[tuple[Change, Sequence[int]]] = []
+        decided: set[int] = set()  # classes in which one part decides it all
         for part in parts:
-            base, by_class = self._restrict(part, dimension)
+            base, others = self._restrict(part, dimension)
             if base != neutral:
                 bases[part] = base
-            for number, value in by_class.items():
-                changed.setdefault(number, []).append((part, value))
+            for value, classes in others.items():
+                if value == TRUE - neutral:
+                    decided.update(classes)
+                else:
+                    pieces.append(((part, value), classes))
         whole = combine(bases.values())
-        known: dict[tuple[tuple[int, int], ...], int] = {}
-        out: dict[int, int] = {}
-        for number, changes in changed.items():
-            key = tuple(changes)
-            if key not in known:
-                replaced = dict(changes)
-                self.work += len(bases)
-                known[key] = combine([*(b for p, b in bases.items() if p not in replaced), *replaced.values()])
-            if known[key] != whole:
-                out[number] = known[key]
+        out: dict[int, list[int]] = {}
+        for changes, classes in refined(pieces):
+            left = classes if decided.isdisjoint(classes) else [number for number in classes if number not in decided]
+            if not left:
+                continue
+            replaced = dict(changes)
+            self.work += len(bases)
+            value = combine([*(b for p, b in bases.items() if p not in replaced), *replaced.values()])
+            if value != whole:
+                out.setdefault(value, []).extend(left)
+        if decided and whole != TRUE - neutral:
+            out.setdefault(TRUE - neutral, []).extend(decided)
         return whole, out
+
+
+def refined(pieces: Sequence[tuple[Change, Sequence[int]]]) -> list[Block]:
+    """Changes, each with classes that it happens in -> the blocks of classes in which the same happens."""
+    of_class: dict[int, int] = {}
+    combinations: list[tuple[Change, ...]] = []
+    apart = True
+    for change, classes in pieces:
+        if of_class.keys().isdisjoint(classes):
+            of_class.update(dict.fromkeys(classes, len(combinations)))
+            combinations.append((change,))
+            continue
+        apart = False
+        following: dict[int, int] = {}
+        for number in classes:
+            before = of_class.get(number, -1)
+            after = following.get(before, -1)
+            if after < 0:
+                after = following[before] = len(combinations)
+                combinations.append((change,) if before < 0 else (*combinations[before], change))
+            of_class[number] = after
+    if apart:
+        return [((change,), classes) for change, classes in pieces if classes]
+    found: dict[int, list[int]] = {}
+    for number, combination in of_class.items():
+        if combination in found:
+            found[combination].append(number)
+        else:
+            found[combination] = [number]
+    return [(combinations[combination], classes) for combination, classes in found.items()]
 
 
 def _lowest(mask: int) -> int:
@@ -304,7 +346,9 @@ class Builder:
         self.clauses: list[Clause] = []
         self.first: list[int] = []  # per clause: first dimension of its condition
         self.clause_number: dict[Clause, int] = {}
-        self.parts: dict[int, tuple[int, int, tuple[tuple[int, tuple[int, int]], ...]]] = {}
+        self.parts: dict[int, tuple[int, int, tuple[tuple[Change, Sequence[int]], ...]]] = {}
+        self.together: dict[tuple[int, ...], tuple[dict[int, int], list[int], list[Block]]] = {}
+        self.of_event: dict[int, tuple[int, int]] = {}
         self.nodes: list[Node] = []
         self.node_number: dict[Node, int] = {}
         self.leaves: list[Leaf] = [Leaf((), False)]
@@ -369,41 +413,19 @@ class Builder:
     def decide(self, dimension: int, state: tuple[int, ...], uncertain: bool, subject: bool) -> int:
         """The node of a state by its next dimension; its only child where all classes lead to the same."""
         descend = self.subject if subject else self.event
-        kept: list[int] = []
-        bases: dict[int, int] = {}  # undecided clause -> what it is where nothing is true
-        some: list[int] = []
-        changes: dict[int, list[tuple[int, int]]] = {}  # class -> (undecided clause, what it is there)
         first = self.first
-        for number in state:
-            if first[number] != dimension:
-                kept.append(number)
-                continue
-            base, possible, by_class = self.parts.get(number) or self.take_apart(number)
-            if base >= 0:
-                bases[number] = base
-            if possible >= 0:
-                some.append(possible)
-            for number_of_class, change in by_class:
-                if number_of_class in changes:
-                    changes[number_of_class].append(change)
-                else:
-                    changes[number_of_class] = [change]
-        if uncertain and self.may_join(state, dimension, bases, changes, (*kept, *some)):
+        kept = [number for number in state if first[number] != dimension]
+        undecided = tuple(number for number in state if first[number] == dimension)
+        bases, some, blocks = self.together.get(undecided) or self.take_together(undecided)
+        if uncertain and self.may_join(state, dimension, bases, blocks, (*kept, *some)):
             return descend(tuple(sorted({*kept, *some})), True)
         rest = {*kept, *bases.values()}
         default = descend(tuple(sorted(rest)), uncertain)
         children: list[tuple[int, int]] = []
-        known: dict[tuple[tuple[int, int], ...], int] = {}
-        for number_of_class in sorted(changes):
-            found = changes[number_of_class]
-            if not rest and len(found) == 1:  # one of many rules that need something else each: they are most of what there is
-                new = found[0][1]
-                child = descend((new,) if new >= 0 else (), uncertain)
-            else:
-                key = tuple(found)
-                child = known[key] if key in known else known.setdefault(key, descend(_changed(kept, rest, bases, key), uncertain))
+        for changes, classes in blocks:
+            child = descend(_changed(kept, rest, bases, changes), uncertain)
             if child != default:
-                children.append((number_of_class, child))
+                children += [(number_of_class, child) for number_of_class in classes]
         if not children:
             return default
         if self.dimensions[dimension].joined:
@@ -412,22 +434,22 @@ class Builder:
             joined = ~self.row((*kept, *some), True, bound=True)
         else:
             joined = self.bound((*kept, *some))
-        return self.node(Node(dimension, joined, default, tuple(children)))
+        return self.node(Node(dimension, joined, default, tuple(sorted(children))))
 
     def may_join(
         self,
         state: Sequence[int],
         dimension: int,
         bases: Mapping[int, int],
-        changes: Mapping[int, Sequence[tuple[int, int]]],
+        blocks: Sequence[Block],
         joined: Sequence[int],
     ) -> bool:
         """Whether what is uncertain already need not be told apart by one more dimension."""
         if len(state) > MANY_CONFIRMED and all(self.clauses[number].rule in self.confirmed for number in state):
             return True
-        return len(state) > MANY and self.dimensions[dimension].column >= 0 and not self.matters(bases, changes, joined)
+        return len(state) > MANY and self.dimensions[dimension].column >= 0 and not self.matters(bases, blocks, joined)
 
-    def matters(self, bases: Mapping[int, int], changes: Mapping[int, Sequence[tuple[int, int]]], joined: Sequence[int]) -> bool:
+    def matters(self, bases: Mapping[int, int], blocks: Sequence[Block], joined: Sequence[int]) -> bool:
         """Whether for some class none of the most severe rules of all is left, so that what is uncertain would be decided otherwise."""
         severity = [self.severity[self.clauses[number].rule] for number in joined]
         top = max(severity)
@@ -436,11 +458,28 @@ class Builder:
         def gone(pairs: Iterable[tuple[int, int]]) -> int:
             return sum(new < 0 and self.severity[self.clauses[number].rule] == top for number, new in pairs)
 
-        never = gone((number, bases.get(number, -1)) for number in {number for pairs in changes.values() for number, _ in pairs})
-        return never >= most or any(gone(pairs) >= most for pairs in changes.values())
+        never = gone((number, bases.get(number, -1)) for number in {number for pairs, _ in blocks for number, _ in pairs})
+        return never >= most or any(gone(pairs) >= most for pairs, _ in blocks)
 
-    def take_apart(self, number: int) -> tuple[int, int, tuple[tuple[int, tuple[int, int]], ...]]:
-        """`Conditions.split` of a clause, in clauses; -1 is false. By class: (class, (this clause, the clause it becomes))."""
+    def take_together(self, undecided: tuple[int, ...]) -> tuple[dict[int, int], list[int], list[Block]]:
+        """Clauses by their first dimension, which is the same: what each is where nothing is true, what they are for some class, and the
+        blocks of classes where they are something else, by their lowest class.
+        """
+        bases: dict[int, int] = {}
+        some: list[int] = []
+        pieces: list[tuple[Change, Sequence[int]]] = []
+        for number in undecided:
+            base, possible, others = self.parts.get(number) or self.take_apart(number)
+            if base >= 0:
+                bases[number] = base
+            if possible >= 0:
+                some.append(possible)
+            pieces += others
+        found = self.together[undecided] = bases, some, sorted(refined(pieces), key=_first_class)
+        return found
+
+    def take_apart(self, number: int) -> tuple[int, int, tuple[tuple[Change, Sequence[int]], ...]]:
+        """`Conditions.split` of a clause, in clauses; -1 is false. ((this clause, the clause it becomes), in these classes)."""
         rule, events, condition = self.clauses[number]
         parts = self.conditions.split(condition)
         if self.conditions.work > self.most_work:
@@ -449,8 +488,8 @@ class Builder:
         def clause(condition: int) -> int:
             return -1 if condition == FALSE else self.clause(Clause(rule, events, condition))
 
-        by_class = tuple((number_of_class, (number, clause(value))) for number_of_class, value in parts.by_class.items())
-        found = self.parts[number] = (clause(parts.base), clause(parts.some), by_class)
+        others = tuple(((number, clause(value)), classes) for value, classes in parts.others.items())
+        found = self.parts[number] = (clause(parts.base), clause(parts.some), others)
         return found
 
     def node(self, node: Node) -> int:
@@ -477,19 +516,25 @@ class Builder:
         rules = {self.clauses[number].rule for number in state}
         return ~self.leaf((max(rules, key=lambda rule: (self.severity[rule], -rule)),), True)
 
+    def take_from_events(self, number: int) -> tuple[int, int]:
+        """The events of a clause, and it as a clause of one event's diagram."""
+        rule, events, condition = self.clauses[number]
+        found = self.of_event[number] = events, self.clause(Clause(rule, 0, condition))
+        return found
+
     def row(self, state: Sequence[int], uncertain: bool, bound: bool = False) -> int:
         """The subject's row: per event the diagram of the rules that are for it."""
         by_events: dict[int, list[int]] = {}
         for number in state:
-            by_events.setdefault(self.clauses[number].events, []).append(number)
+            events, bare = self.of_event.get(number) or self.take_from_events(number)
+            by_events.setdefault(events, []).append(bare)
         roots = [~0] * self.n_events
         known: dict[tuple[int, ...], int] = {}
         for event in _bits(by_events):
             key = tuple(mask for mask in by_events if mask >> event & 1)
             root = known.get(key)
             if root is None:
-                members = {self.clause(Clause(self.clauses[n].rule, 0, self.clauses[n].condition)) for mask in key for n in by_events[mask]}
-                clauses = tuple(sorted(members))
+                clauses = tuple(sorted({number for mask in key for number in by_events[mask]}))
                 root = known[key] = self.bound(clauses) if bound else self.event(clauses, uncertain)
             roots[event] = root
         row = tuple(roots)
@@ -509,6 +554,10 @@ def _bits(masks: Iterable[int]) -> Iterator[int]:
     while whole:
         yield _lowest(whole)
         whole &= whole - 1
+
+
+def _first_class(block: Block) -> int:
+    return min(block[1])
 
 
 def _changed(kept: Sequence[int], rest: set[int], bases: Mapping[int, int], changes: Iterable[tuple[int, int]]) -> tuple[int, ...]:

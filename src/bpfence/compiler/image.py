@@ -16,6 +16,7 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from bpfence import abi
@@ -278,6 +279,9 @@ class Diagrams:
 ROW_SIZE: Final = 20
 
 
+_CHILD: Final = itemgetter(1)
+
+
 def _columns(groups: Sequence[Group]) -> tuple[list[int], int]:
     """The column of each event in the rows of roots, 0 of those that no group has a diagram for; and how many columns there are."""
     used = sorted({event for group in groups for row in group.rows for event, child in enumerate(row) if child != ~0})
@@ -291,20 +295,17 @@ def _group(
     out: _Writer, group: Group, leaves: Sequence[int], dimensions: Sequence[Dimension], denying: Collection[int], column: Sequence[int]
 ) -> _PackedGroup:
     """`denying`: the verdicts that deny or kill. `column`: of each event in a row."""
-    refs: list[int] = []
-    denies: list[bool] = []
-    leaf_words = [abi.IMAGE_LEAF | verdict for verdict in leaves]
-    leaf_denies = [verdict in denying for verdict in leaves]
+    # By child, which is a node's number, or ~ of a leaf's: Python counts these from the end.
+    nodes = len(group.nodes)
+    refs = [0] * nodes + [abi.IMAGE_LEAF | verdict for verdict in reversed(leaves)]
+    denies = [False] * nodes + [verdict in denying for verdict in reversed(leaves)]
+    of_subject = [0] * nodes + [abi.IMAGE_LEAF | row for row in reversed(range(len(group.rows)))]
     subjects = _below(group.nodes, group.subject)
     for number, node in enumerate(group.nodes):
-        children = (node.uncertain, node.default, *(child for _, child in node.children))
-        if number in subjects:
-            words = [refs[child] if child >= 0 else abi.IMAGE_LEAF | ~child for child in children]
-            denies.append(False)
-        else:
-            words = [refs[child] if child >= 0 else leaf_words[~child] for child in children]
-            denies.append(any(denies[child] if child >= 0 else leaf_denies[~child] for child in children))
-        refs.append(out.put(_node(node, dimensions[node.dimension].classes, words)))
+        children = (node.uncertain, node.default, *map(_CHILD, node.children))
+        words = list(map((of_subject if number in subjects else refs).__getitem__, children))
+        denies[number] = number not in subjects and any(map(denies.__getitem__, {*children}))
+        refs[number] = of_subject[number] = out.put(_node(node, dimensions[node.dimension].classes, words))
     events = sorted((event for event in range(abi.ABI_MAX_EVENTS) if column[event]), key=column.__getitem__)
     rows: list[int] = []
     concern: list[int] = []
@@ -314,15 +315,14 @@ def _group(
         rows.append(abi.IMAGE_LEAF)
         for event in events:
             child = row[event]
-            word = refs[child] if child >= 0 else abi.IMAGE_LEAF | leaves[~child]
+            word = refs[child]
             rows.append(word)
             mask |= (word != abi.IMAGE_LEAF) << event
-            enforcing |= (denies[child] if child >= 0 else leaves[~child] in denying) << event
+            enforcing |= denies[child] << event
         concern += (*_halves(mask, EVENT_WORDS), *_halves(enforcing, EVENT_WORDS))
         concern_all |= mask
         enforcing_all |= enforcing
-    subject = refs[group.subject] if group.subject >= 0 else abi.IMAGE_LEAF | ~group.subject
-    return _PackedGroup(subject, out.put(rows), out.put(concern), concern_all, enforcing_all)
+    return _PackedGroup(of_subject[group.subject], out.put(rows), out.put(concern), concern_all, enforcing_all)
 
 
 def _below(nodes: Sequence[Node], root: int) -> set[int]:
@@ -333,7 +333,7 @@ def _below(nodes: Sequence[Node], root: int) -> set[int]:
         number = stack.pop()
         if number >= 0 and number not in found:
             found.add(number)
-            stack += (nodes[number].uncertain, nodes[number].default, *(child for _, child in nodes[number].children))
+            stack += {nodes[number].uncertain, nodes[number].default, *map(_CHILD, nodes[number].children)}
     return found
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bpfence import abi
 from bpfence.compiler.classes import Dimension
-from bpfence.compiler.diagram import FALSE, TRUE, Builder, Clause, Conditions, Group, Leaf, TooLarge
+from bpfence.compiler.diagram import FALSE, TRUE, Builder, Clause, Conditions, Group, Leaf, TooLarge, refined
 
 # Tests 0..5 over three dimensions of four classes: 0 is uncertain, in 1 no test is true.
 TRUTH = [(0, (2,)), (0, (2, 3)), (1, (2,)), (1, (3,)), (2, (2, 3)), (2, (3,))]
@@ -19,6 +19,19 @@ Tree = int | tuple[str, list["Tree"]]
 TREES: st.SearchStrategy[Tree] = st.recursive(
     st.integers(0, 5), lambda inner: st.tuples(st.sampled_from(("and", "or", "not")), st.lists(inner, min_size=1, max_size=3)), max_leaves=8
 )
+
+
+@given(st.lists(st.lists(st.integers(1, 9), unique=True), max_size=6))
+def test_blocks_are_the_classes_with_the_same_changes(happens: list[list[int]]) -> None:
+    pieces = [((part, part + 100), classes) for part, classes in enumerate(happens)]
+    expected: dict[int, list[tuple[int, int]]] = {}
+    for change, classes in pieces:
+        for number_of_class in classes:
+            expected.setdefault(number_of_class, []).append(change)
+    blocks = refined(pieces)
+    assert {number_of_class: list(changes) for changes, classes in blocks for number_of_class in classes} == expected
+    assert sum(len(classes) for _, classes in blocks) == len(expected)
+    assert len({changes for changes, _ in blocks}) == len(blocks)
 
 
 def store() -> Conditions:
@@ -49,7 +62,8 @@ def value(tree: Tree, classes: tuple[int, ...]) -> bool:
 def follow(conditions: Conditions, condition: int, classes: tuple[int, ...]) -> int:
     while condition > TRUE:
         parts = conditions.split(condition)
-        condition = parts.by_class.get(classes[conditions.first[condition]], parts.base)
+        here = classes[conditions.first[condition]]
+        condition = next((value for value, others in parts.others.items() if here in others), parts.base)
     return condition
 
 
