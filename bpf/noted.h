@@ -4,8 +4,8 @@
  *
  * A note says that a decision has come to nothing that quiet.h may note, or that a note of it has held: for the subject, by its number; the event and
  * what rules may look at of it (quiet_what); an entry of map `folders`, by its id; and the name. It is true as long as that entry is, which is
- * looked at each time. Whether the file that has the name now is a followed identity is looked at each time, too, where policies follow any. Rules may have asked for the
- * path in any way: it is the same one.
+ * looked at each time. Where policies follow identities, whether the file that has the name now may be one is looked at each time, too. Rules may
+ * have asked for the path in any way: it is the same one.
  *
  * The name that was decided on, or was alike, is the one that is noted, and the folder the one that it was in: there was no rename, of whatever,
  * between two looks at the kernel's count of them, one before both were looked at, and one after what is noted has been read.
