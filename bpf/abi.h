@@ -357,6 +357,8 @@ enum action_id {
 #define NEEDED_SHARED 0x20000000    /* the mapping is shared */
 #define NEEDED_NONE 0x40000000      /* a rule may hold without any of the bits */
 #define NEEDED_PLACELESS 0x80000000 /* a rule may hold for what has no place in the tree of files */
+#define OPEN_FLAGS_NOTED 0x10640     /* O_DIRECTORY | O_APPEND | O_TRUNC | O_CREAT: what is noted of an open is kept under them */
+
 struct image_header {
 	__u32 magic;
 	__u32 abi;
@@ -380,6 +382,7 @@ struct image_header {
 	__u32 roots_ref[8];          /* per group: ref of the rows */
 	__u32 concern_ref[8];        /* per group: ref of the concern table */
 	__u32 lasting[2];            /* bit d: what dimension d looks at stays as it is as long as the access, the files, their names and the process do */
+	__u32 opened[2];             /* bit d: dimension d looks at nothing of an open but those of its flags that are among OPEN_FLAGS_NOTED */
 	__u32 addressed[2];          /* bit d: dimension d looks at nothing but a socket's kind, addresses and ports: struct socket_facts; or as `named` */
 	__u32 named[2];              /* bit d: dimension d looks at the path of a unix socket */
 	__u32 steady[2];             /* bit d: dimension d looks at nothing of a process but what struct known_rows is kept under */
@@ -439,6 +442,7 @@ struct control {
 #define RECORD_DEPENDS_IDS 2         /* the subject must be computed anew when the effective ids change */
 #define RECORD_DEPENDS_CGROUP 4      /* the same for the cgroup */
 #define RECORD_CGROUPS 8             /* threads of the process may be in several cgroups */
+#define RECORD_FOLLOWS 16            /* the policies follow identities */
 #define RECORD_CAUSES_SHIFT 16       /* from bit 16 on: why the subject was uncertain, the bits CAUSE_* */
 struct process_record {
 	__u64 concern[4];            /* bit e: some rule can apply to event e of this subject */
@@ -473,7 +477,9 @@ struct workload {
  * generation + version, then the upper CONCERN_PID_BITS bits of the tgid. The version is in it because a word may be stored late, by a task that
  * was preempted after it had looked at the subject: it is never right then. Of subjects that depend on ids no event stands here. The agent
  * clears the words whenever the bits of the generation come round.
- * The last word has CONCERN_SPARE bits for which there is no event: there stands process_record.number.
+ * The last word has CONCERN_SPARE bits for which there is no event: there stands process_record.number. In place of the bits of events 254 and 255,
+ * of which there are none, stands that the policies follow no identities, and that the subject of that number is the one of every thread of the
+ * process, whatever ids and cgroup that acts with.
  */
 #define CONCERN_ENTRIES 16384
 #define CONCERN_WORDS 7
@@ -482,6 +488,8 @@ struct workload {
 #define CONCERN_TAG_MASK 0xffff
 #define CONCERN_PID_BITS 8           /* a pid has 22 */
 #define CONCERN_SPARE 24             /* the upper ones of the CONCERN_BITS */
+#define CONCERN_UNFOLLOWED 0x4000    /* in the last word */
+#define CONCERN_EVERY 0x8000         /* the same */
 struct concern {
 	__u64 word[7];
 	__u64 version;               /* behind the words: an index of a word that is masked with 7 stays within the struct */

@@ -70,9 +70,13 @@ int names_quiet(u64 dir, u64 dentry, u64 other, u32 what);
 int file_noted(u64 file, u32 what);
 int path_noted(u64 path, u32 what);
 int name_noted(u64 dir, u64 dentry, u32 what);
+int names_noted(u64 dir, u64 dentry, u64 other, u32 what);
 
 /* Notes that nothing has followed from the event in the scratch, for the very name of its file: see noted.h. Whether it was noted. */
 int note_decided(u32 slot, u64 key);
+
+/* Notes that nothing has followed from the event in the scratch on an open file, where that was so and lasts: see opened.h. Whether it was noted. */
+int file_note_decided(u32 slot, u64 file, u32 what);
 
 /* Notes that nothing has followed from the event in the scratch, where that was so and lasts. Whether it was noted. `layered`: the file of a layer is
  * decided on next; it is noted after that, by quiet_note_layer.
@@ -247,6 +251,7 @@ static __always_inline bool event_in(const u64 *words, u64 event)
 }
 
 #define CONCERN_MASK ((1ULL << CONCERN_BITS) - 1)
+#define CONCERN_EVENTS_LAST (CONCERN_MASK >> CONCERN_SPARE & ~(u64)(CONCERN_UNFOLLOWED | CONCERN_EVERY))
 
 static __always_inline u64 concern_tag(u64 generation, u64 version, u64 tgid)
 {
@@ -321,7 +326,7 @@ static __always_inline void record_changed(u32 tgid)
 static __always_inline void concern_publish(const struct process_record *record, u64 version, u32 tgid)
 {
 	struct concern *concern = concern_of(tgid);
-	u64 tag, shown = ~0ULL, bits;
+	u64 tag, shown = ~0ULL, more = CONCERN_EVERY, bits;
 	u32 i;
 
 	if (!concern || !record->generation)
@@ -330,12 +335,15 @@ static __always_inline void concern_publish(const struct process_record *record,
 		if (!record->number)
 			return;
 		shown = 0;
+		more = 0;
 	}
+	if (!(record->flags & RECORD_FOLLOWS))
+		more |= CONCERN_UNFOLLOWED;
 	tag = concern_tag(record->generation, version, tgid);
 	for (i = 0; i < CONCERN_WORDS; i++) {
 		bits = concern_bits(record->concern, i * CONCERN_BITS) & shown;
 		if (i == CONCERN_WORDS - 1)
-			bits = (bits & CONCERN_MASK >> CONCERN_SPARE) | (u64)record->number << (CONCERN_BITS - CONCERN_SPARE);
+			bits = (bits & CONCERN_EVENTS_LAST) | more | (u64)record->number << (CONCERN_BITS - CONCERN_SPARE);
 		*(volatile u64 *)&concern->word[i] = bits | tag;
 	}
 	/* The store is seen by all before the version is looked at. In assembly: of an addition of 0 clang makes a fetch, which 5.10 does not
@@ -344,6 +352,35 @@ static __always_inline void concern_publish(const struct process_record *record,
 	asm volatile("lock *(u64 *)(%0 + 0) += %1" : : "r"(&concern->version), "r"(0ULL) : "memory");
 	if (*(volatile u64 *)&concern->version != version)
 		concern_void(concern);
+}
+
+/* Whether a number is that of the acting task's subject, which depends on the ids or the cgroup that it acts with. */
+static __always_inline bool subject_is(u64 number)
+{
+	u32 index = number & (SUBJECTS - 1), uid, gid;
+	struct known_subject *subject = bpf_map_lookup_elem(&subjects, &index);
+
+	if (!subject || *(volatile u32 *)&subject->number != number)
+		return false;
+	barrier();
+	read_ids(&uid, &gid);
+	if (subject->flags & RECORD_DEPENDS_IDS && subject->ids != ((u64)uid << 32 | gid))
+		return false;
+	if (subject->flags & RECORD_DEPENDS_CGROUP && subject->cgroup != bpf_get_current_cgroup_id())
+		return false;
+	barrier();
+	return *(volatile u32 *)&subject->number == number;
+}
+
+/* The number of a subject in the last word of map `concerns`. */
+#define NUMBER_IN(word) ((word) >> (CONCERN_BITS - CONCERN_SPARE))
+
+/* The last word of the acting process, without its tag, where it tells the acting task's subject; else 0. `tag`: of concern_tag, just now. */
+static __always_inline u64 word_acting(const struct concern *concern, u64 tag)
+{
+	u64 word = *(volatile const u64 *)&concern->word[CONCERN_WORDS - 1] ^ tag;
+
+	return word & ~CONCERN_MASK || (!(word & CONCERN_EVERY) && !subject_is(NUMBER_IN(word))) ? 0 : word;
 }
 
 /* When the acting process began: what tells its record from that of an earlier process with its pid. */
@@ -540,6 +577,7 @@ static __always_inline struct scratch *event_load(u32 event, u64 generation, u64
 #define ENGINE_QUIET 5       /* quiet_note; a is `what`, b `layered` */
 #define ENGINE_QUIET_LAYER 11 /* quiet_note_layer */
 #define ENGINE_SOCKET_NOTE 10 /* socket_note */
+#define ENGINE_FILE_NOTE 12 /* file_note_decided; a is `what`, b the file */
 /* In place of the slot stands `what`. */
 #define ENGINE_FILE_QUIET 6  /* file_quiet of file a */
 #define ENGINE_PATH_QUIET 7  /* path_quiet of path a */
@@ -580,6 +618,8 @@ static __always_inline u64 engine_own(u32 what, u32 slot, u64 a, u64 b, u64 c)
 		return quiet_note_layer(slot);
 	case ENGINE_SOCKET_NOTE:
 		return socket_note(slot);
+	case ENGINE_FILE_NOTE:
+		return file_note_decided(slot, b, a);
 	case ENGINE_FILE_QUIET:
 		return file_quiet(a, slot);
 	case ENGINE_PATH_QUIET:

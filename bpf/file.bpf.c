@@ -4,6 +4,7 @@
 #include "folder.h"
 #include "known.h"
 #include "layer.h"
+#include "opened.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -110,7 +111,10 @@ static __always_inline bool map_needed(u32 which, u64 prot, bool shared)
 
 static __always_inline u32 quiet_open(struct file *file)
 {
-	return quiet_what(EV_FILE_OPEN, access_of(file->f_mode, file->f_flags));
+	u32 flags = file->f_flags;
+
+	_Static_assert(OPEN_FLAGS_NOTED == (O_DIRECTORY | O_APPEND | O_TRUNC | O_CREAT), "all but the first are told by the access");
+	return quiet_what(EV_FILE_OPEN, access_of(file->f_mode, flags) | (flags & O_DIRECTORY ? ACCESS_CREATED << 1 : 0));
 }
 
 SEC("lsm/file_open")
@@ -136,10 +140,25 @@ static __always_inline u32 quiet_permission(u32 mask)
 	return quiet_what(EV_FILE_PERMISSION, access_by_mask(mask));
 }
 
+/* Whether notes of open files (opened.h) stand in place of those of inodes (known.h). */
+static __always_inline bool have_file_notes(void)
+{
+#ifdef ENGINE_SHARED
+	return have_notes();
+#else
+	return false;
+#endif
+}
+
+static __always_inline bool access_noted(struct file *file, u32 mask)
+{
+	return have_file_notes() ? file_note_holds(file, EV_FILE_PERMISSION, quiet_permission(mask)) : access_known(file, mask, EV_FILE_PERMISSION);
+}
+
 /* Reads and writes on descriptors, those opened before the policy included. */
 SEC("lsm/file_permission")
 int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION,
-		 permission_needed(file, mask) && !access_known(file, mask, EV_FILE_PERMISSION) && !quiet_file(file, quiet_permission(mask)),
+		 permission_needed(file, mask) && !access_noted(file, mask) && !quiet_file(file, quiet_permission(mask)),
 		 struct file *file, int mask, int ret)
 {
 	int error;
@@ -151,21 +170,32 @@ int HOOK_PROG_IF(file_permission__file, EV_FILE_PERMISSION,
 	error = decide(slot);
 	if (error)
 		return error;
-	known_note(s, file, mask);
+	if (have_file_notes())
+		engine(ENGINE_FILE_NOTE, slot, quiet_permission(mask), number_of(file), 0);
+	else
+		known_note(s, file, mask);
 	quiet(slot, quiet_permission(mask)); /* for the next file of the name, and others like it */
 	return 0;
 }
 
-/* What ends the truth of maps `known_files` and `folders`. A dentry of anything but a directory never has one below it that would look for its
- * entry.
+/* What ends the truth of maps `known_files`, `file_notes` and `folders`. A dentry of anything but a directory never has one below it that would
+ * look for its entry.
  */
 SEC("lsm/d_instantiate")
 int BPF_PROG(d_instantiate__known, struct dentry *dentry, struct inode *inode)
 {
+	bool folder = inode && (inode->i_mode & S_IFMT) == S_IFDIR;
 	u64 address;
 
+	if (have_file_notes()) {
+		address = number_of(dentry);
+		file_note_forget(address);
+		if (folder)
+			folder_forget(address);
+		return 0;
+	}
 	/* As a number: 5.10 to 7.3 "pointer arithmetic with >>= operator prohibited". */
-	if (inode && (inode->i_mode & S_IFMT) == S_IFDIR && !bpf_probe_read_kernel(&address, sizeof(address), &ctx[0]))
+	if (folder && !bpf_probe_read_kernel(&address, sizeof(address), &ctx[0]))
 		folder_forget(address);
 	known_forget(inode);
 	return 0;

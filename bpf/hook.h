@@ -100,10 +100,12 @@ static __always_inline bool have_notes(void)
 #define QUIET_FILE file_noted
 #define QUIET_PATH path_noted
 #define QUIET_NAME name_noted
+#define QUIET_NAMES(dir, dentry, other, what) names_noted(dir, dentry, other, what)
 #else
 #define QUIET_FILE file_quiet
 #define QUIET_PATH path_quiet
 #define QUIET_NAME name_quiet
+#define QUIET_NAMES(dir, dentry, other, what) (may_concern((what) & 0xff) && engine(ENGINE_NAMES_QUIET, what, dir, dentry, other))
 #endif
 
 static __always_inline bool quiet_file(struct file *file, u32 what)
@@ -123,7 +125,7 @@ static __always_inline bool quiet_name(const struct path *dir, struct dentry *de
 
 static __always_inline bool quiet_names(const struct path *dir, struct dentry *dentry, struct dentry *other, u32 what)
 {
-	return have_notes() && may_concern(what & 0xff) && engine(ENGINE_NAMES_QUIET, what, number_of(dir), number_of(dentry), number_of(other));
+	return have_notes() && QUIET_NAMES(number_of(dir), number_of(dentry), number_of(other), what);
 }
 
 #endif

@@ -369,7 +369,8 @@ MAP struct {
 } folders SEC(".maps");
 
 #define NAME_NOTES 8192
-#define NOTED_WORDS 4 /* a name of COMPAT_INLINE_NAME bytes, NUL behind its end */
+#define NOTED_WORDS 4 /* a name of COMPAT_INLINE_NAME bytes, or two of NOTED_HALF, NUL behind their end */
+#define NOTED_HALF 15
 
 /* That nothing follows from an event on a name in a folder: see noted.h. One cache line. */
 struct name_note {
@@ -388,6 +389,30 @@ MAP struct {
 	__type(key, u32);
 	__type(value, struct name_note);
 } name_notes SEC(".maps");
+
+#define FILE_NOTES 2048
+#define FILE_NOTE_KEYS 4
+
+/* That nothing follows from accesses to the file of a dentry: see opened.h. */
+struct file_note {
+	u32 writers; /* as in known_access */
+	u32 begun;
+	u32 ended;
+	u32 since;   /* control.remembers */
+	u64 dentry;  /* 0: nothing */
+	u64 mount;   /* struct vfsmount */
+	u64 mnt_ns;
+	u64 inode;   /* of the file */
+	u64 tree;    /* tree_version */
+	u64 key[FILE_NOTE_KEYS]; /* as in quiet_note; 0: none */
+};
+
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FILE_NOTES);
+	__type(key, u32);
+	__type(value, struct file_note);
+} file_notes SEC(".maps");
 
 /* Renames of files, as the programs on d_move count them: see folder_version. One entry. */
 struct moves {

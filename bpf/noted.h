@@ -4,13 +4,13 @@
  *
  * A note says that a decision has come to nothing that quiet.h may note, or that a note of it has held: for the subject, by its number; the event and
  * what rules may look at of it (quiet_what); an entry of map `folders`, by its id; and the name. It is true as long as that entry is, which is
- * looked at each time. Whether the file that has the name now is a followed identity is looked at each time, too. Rules may have asked for the
- * path in any way: it is the same one.
+ * looked at each time. Where policies follow identities, whether the file that has the name now may be one is looked at each time, too. Rules may
+ * have asked for the path in any way: it is the same one.
  *
  * The name that was decided on, or was alike, is the one that is noted, and the folder the one that it was in: there was no rename, of whatever,
  * between two looks at the kernel's count of them, one before both were looked at, and one after what is noted has been read.
  *
- * Not for two names, and not where the file of a layer is decided on, too. Only where the engine is shared: with an own one the programs have no
+ * Two names of one folder are noted as one, the half of the room for each. Not where the file of a layer is decided on, too. Only where the engine is shared: with an own one the programs have no
  * room for it on the stack. As in known.h, whoever finds a note half written, or somebody else writing, goes without.
  *
  * Included by engine.bpf.c alone, as quiet.h.
@@ -19,6 +19,7 @@
 #define BPFENCE_NOTED_H
 
 #include "quiet.h"
+#include "opened.h"
 
 #ifdef ENGINE_SHARED
 
@@ -28,6 +29,8 @@ struct noted {
 	u64 folder;
 	u64 name[NOTED_WORDS];
 	u64 renames;
+	u64 tree;    /* tree_version at that time */
+	u64 version; /* of the record that the key was made of */
 };
 
 static __always_inline struct name_note *name_note_at(const struct noted *n)
@@ -50,48 +53,51 @@ static __always_inline bool name_note_alike(const struct name_note *note, const 
 	return !differ;
 }
 
-/* The name of a dentry; false where it is too long. */
-static __always_inline bool noted_name(struct noted *n, u64 dentry)
+/* The bytes of a word that are a part of a name of `length` bytes, `at` of them before it. */
+static __always_inline u64 noted_part(u64 name, u64 length, u64 at)
 {
-	u64 name = compat_inline_name(dentry), length = path_dentry(dentry)->d_name.len, bits;
+	u64 bits = 64 - 8 * (length & 7); /* that are not of the name in its last word, 64: all */
 
-	if (length > COMPAT_INLINE_NAME)
+	if (length >= at + 8)
+		return word_at(name + at);
+	return length > at ? word_at(name + at) << bits >> bits : 0;
+}
+
+/* The name of a dentry, and of another one in the same folder, or 0; false where they are too long. */
+static __always_inline bool noted_name(struct noted *n, u64 dentry, u64 other)
+{
+	u64 name = compat_inline_name(dentry), length = path_dentry(dentry)->d_name.len;
+
+	if (length > (other ? NOTED_HALF : COMPAT_INLINE_NAME))
 		return false;
-	bits = 64 - 8 * (length & 7); /* that are not of the name in the last word, 64: all */
-	n->name[0] = n->name[1] = n->name[2] = n->name[3] = 0;
-	n->name[0] = word_at(name);
-	if (length < 8) {
-		n->name[0] = length ? n->name[0] << bits >> bits : 0;
-		return true;
+	n->name[0] = noted_part(name, length, 0);
+	n->name[1] = length > 8 ? noted_part(name, length, 8) : 0;
+	n->name[2] = n->name[3] = 0;
+	if (other) {
+		name = compat_inline_name(other);
+		length = path_dentry(other)->d_name.len;
+		if (length > NOTED_HALF)
+			return false;
+		n->name[2] = noted_part(name, length, 0);
+		n->name[3] = noted_part(name, length, 8);
+	} else if (length > 16) {
+		n->name[2] = noted_part(name, length, 16);
+		n->name[3] = noted_part(name, length, 24);
 	}
-	n->name[1] = word_at(name + 8);
-	if (length < 16) {
-		n->name[1] = length & 7 ? n->name[1] << bits >> bits : 0;
-		return true;
-	}
-	n->name[2] = word_at(name + 16);
-	if (length < 24) {
-		n->name[2] = length & 7 ? n->name[2] << bits >> bits : 0;
-		return true;
-	}
-	n->name[3] = word_at(name + 24);
-	n->name[3] = length & 7 ? n->name[3] << bits >> bits : 0;
 	return true;
 }
 
 /* Whether nothing follows from an event of the acting process on a dentry in a folder that is seen through a mount: because no rule concerns it, or by what has
  * been noted. Where not, *n is for note_name.
  */
-static __always_inline bool noted(struct noted *n, u64 dentry, u64 parent, u64 mount, u32 what)
+static __always_inline bool noted(struct noted *n, u64 dentry, u64 other, u64 parent, u64 mount, u32 what)
 {
-	u64 tgid = bpf_get_current_pid_tgid() >> 32, generation, tree, since, ended;
+	u64 tgid = bpf_get_current_pid_tgid() >> 32, generation, tree, since, ended, word;
 	struct concern *concern = concern_of(tgid);
-	const struct known_subject *subject;
-	const struct task_struct *task;
 	struct object_filter *filter;
-	u32 zero = 0, number, index;
 	struct name_note *note;
 	struct folder *folder;
+	u32 zero = 0, index;
 	struct control *c;
 	bool alike;
 
@@ -103,28 +109,28 @@ static __always_inline bool noted(struct noted *n, u64 dentry, u64 parent, u64 m
 	if (subject_unconcerned(concern, what & 0xff, generation, tgid))
 		return true;
 	since = generation << 32 | *(volatile u32 *)&c->remembers;
-	subject = subject_in(concern, concern_tag(generation, *(volatile u64 *)&concern->version, tgid), &number);
-	if (!subject || !(since & 1))
-		return false;
-	barrier();
-	task = quiet_task();
+	n->version = *(volatile u64 *)&concern->version;
+	word = word_acting(concern, concern_tag(generation, n->version, tgid));
 	folder = folder_at(parent);
-	if (!subject_holds(subject, task) || !folder)
+	if (!NUMBER_IN(word) || !(since & 1) || !folder)
 		return false;
 	tree = folder_version_at(&n->renames);
+	n->tree = n->renames << 32 | (u32)tree;
 	ended = *(volatile u64 *)&folder->ended;
 	barrier();
 	n->folder = folder->id;
-	if (!folder_alike(folder, parent, mount, (u64)task->nsproxy->mnt_ns, tree, since) || parent_of(dentry) != parent)
-		return false; /* the second: it has left the folder before renames were counted */
-	barrier();
-	if (*(volatile u64 *)&folder->begun != ended || dentry == parent || dentry == (u64)path_vfsmount(mount)->mnt_root || !noted_name(n, dentry))
+	if (!folder_alike(folder, parent, mount, (u64)quiet_task()->nsproxy->mnt_ns, tree, since))
 		return false;
-	n->key = quiet_key(number, what);
-	if (subject->objects) {
+	if (parent_of(dentry) != parent || (other && parent_of(other) != parent))
+		return false; /* it has left the folder before renames were counted */
+	barrier();
+	if (*(volatile u64 *)&folder->begun != ended || dentry == parent || dentry == (u64)path_vfsmount(mount)->mnt_root || !noted_name(n, dentry, other))
+		return false;
+	n->key = quiet_key(NUMBER_IN(word), what);
+	if (!(word & CONCERN_UNFOLLOWED)) {
 		index = generation & 1;
 		filter = bpf_map_lookup_elem(&object_filters, &index);
-		if (!filter || path_filtered(filter, dentry))
+		if (!filter || path_filtered(filter, dentry) || (other && path_filtered(filter, other)))
 			return false;
 	}
 	note = name_note_at(n);
@@ -134,8 +140,13 @@ static __always_inline bool noted(struct noted *n, u64 dentry, u64 parent, u64 m
 	barrier();
 	alike = name_note_alike(note, n);
 	barrier();
-	return alike && *(volatile u32 *)&note->begun == ended && *(volatile u32 *)&subject->number == number &&
-	       rename_count() == n->renames; /* parent and name were read in one piece */
+	return alike && *(volatile u32 *)&note->begun == ended && rename_count() == n->renames; /* parent and name were read in one piece */
+}
+
+/* Whether the acting process has still the subject that the key was made of, and not another one in between. */
+static __always_inline bool noted_still(const struct noted *n)
+{
+	return n->key && record_version(bpf_get_current_pid_tgid() >> 32) == n->version;
 }
 
 /* Notes what has been found to come to nothing. Whether it was not in vain. */
@@ -172,6 +183,41 @@ static __always_inline bool file_layered(u64 path, u64 inode, u32 event)
 	return quiet_overlay(inode) || path_mount_internal(mount_of_path(path));
 }
 
+/* Keeps that nothing follows from an event on an open file. `tree`: from before that was found out. */
+static __always_inline bool file_note_keep(u64 file, u64 key, u64 tree)
+{
+	u64 path = file + bpf_core_field_offset(struct file, f_path), dentry = dentry_of_path(path), mount = mount_of_path(path);
+	u64 inode = word_at(file + bpf_core_field_offset(struct file, f_inode)), mnt_ns = (u64)quiet_task()->nsproxy->mnt_ns;
+	struct file_note *note = file_note_at(dentry);
+	u32 since = remembers(), i;
+
+	if (!note || !since || !tree)
+		return false;
+	__sync_fetch_and_add(&note->writers, 1);
+	if (*(volatile u32 *)&note->writers == 1) {
+		bool same = note->dentry == dentry && note->mount == mount && note->mnt_ns == mnt_ns && note->inode == inode && note->tree == tree &&
+			    note->since == since;
+
+		*(volatile u32 *)&note->begun = note->begun + 1;
+		barrier();
+		if (!same) {
+			for (i = 0; i < FILE_NOTE_KEYS; i++)
+				note->key[i] = 0;
+			note->mount = mount;
+			note->mnt_ns = mnt_ns;
+			note->inode = inode;
+			note->tree = tree;
+			note->since = since;
+			note->dentry = dentry;
+		}
+		note->key[MASKED(note->begun, FILE_NOTE_KEYS - 1)] = key;
+		barrier();
+		*(volatile u32 *)&note->ended = note->begun;
+	}
+	__sync_fetch_and_add(&note->writers, -1);
+	return true;
+}
+
 __noinline int file_noted(u64 file, u32 what)
 {
 	u64 path = file + bpf_core_field_offset(struct file, f_path), dentry, parent, inode;
@@ -185,12 +231,15 @@ __noinline int file_noted(u64 file, u32 what)
 		return 0;
 	inode = word_at(file + bpf_core_field_offset(struct file, f_inode));
 	n.key = 0;
-	if (!file_layered(path, inode, what & 0xff) && word_at(dentry + bpf_core_field_offset(struct dentry, d_inode)) == inode &&
-	    noted(&n, dentry, parent, mount_of_path(path), what))
-		return 1;
-	if (!engine(ENGINE_FILE_QUIET, what, file, 0, 0))
-		return 0;
-	note_name(&n);
+	if (!(!file_layered(path, inode, what & 0xff) && word_at(dentry + bpf_core_field_offset(struct dentry, d_inode)) == inode &&
+	      noted(&n, dentry, 0, parent, mount_of_path(path), what))) {
+		if (!engine(ENGINE_FILE_QUIET, what, file, 0, 0))
+			return 0;
+		if (!noted_still(&n) || !note_name(&n))
+			return 1;
+	}
+	if (n.key && (what & 0xff) == EV_FILE_PERMISSION)
+		file_note_keep(file, n.key, n.tree);
 	return 1;
 }
 
@@ -202,11 +251,12 @@ __noinline int path_noted(u64 path, u32 what)
 	if (!have_rdonly_cast)
 		return 0;
 	dentry = dentry_of_path(path);
-	if (noted(&n, dentry, parent_of(dentry), mount_of_path(path), what))
+	if (noted(&n, dentry, 0, parent_of(dentry), mount_of_path(path), what))
 		return 1;
 	if (!engine(ENGINE_PATH_QUIET, what, path, 0, 0))
 		return 0;
-	note_name(&n);
+	if (noted_still(&n))
+		note_name(&n);
 	return 1;
 }
 
@@ -216,12 +266,46 @@ __noinline int name_noted(u64 dir, u64 dentry, u32 what)
 
 	if (!have_rdonly_cast)
 		return 0;
-	if (noted(&n, dentry, parent_of(dentry), mount_of_path(dir), what))
+	if (noted(&n, dentry, 0, parent_of(dentry), mount_of_path(dir), what))
 		return 1;
 	if (!engine(ENGINE_NAME_QUIET, what, dir, dentry, 0))
 		return 0;
-	note_name(&n);
+	if (noted_still(&n))
+		note_name(&n);
 	return 1;
+}
+
+__noinline int names_noted(u64 dir, u64 dentry, u64 other, u32 what)
+{
+	struct noted n;
+	u64 parent;
+
+	if (!have_rdonly_cast)
+		return 0;
+	n.key = 0;
+	parent = parent_of(dentry);
+	if (parent_of(other) == parent && noted(&n, dentry, other, parent, mount_of_path(dir), what))
+		return 1;
+	if (!engine(ENGINE_NAMES_QUIET, what, dir, dentry, other))
+		return 0;
+	if (noted_still(&n))
+		note_name(&n);
+	return 1;
+}
+
+/* Of what the event was about all that lasts is looked at here, and not by name: files outside of the tree have none, and names may be long. */
+__noinline int file_note_decided(u32 slot, u64 file, u32 what)
+{
+	struct scratch *s = scratch_at(slot);
+
+	if (!have_rdonly_cast || !s || !s->tree || s->report || s->flags || s->have_class & ~s->lasting || s->mnt_ns)
+		return 0;
+	subject_number(slot); /* another subject may have taken its place since */
+	if (!s->record.number)
+		return 0;
+	if (s->record_version != RECORD_OWN)
+		concern_again(slot);
+	return file_note_keep(file, quiet_key(s->record.number, what), s->tree);
 }
 
 __noinline int note_decided(u32 slot, u64 key)
@@ -242,7 +326,7 @@ __noinline int note_decided(u32 slot, u64 key)
 	if (!folder_alike(folder, s->folder, s->mount[0], path_namespace(), s->folder_tree, s->folder_since))
 		return 0;
 	barrier();
-	if (*(volatile u64 *)&folder->begun != ended || !noted_name(&n, s->dentry[0]))
+	if (*(volatile u64 *)&folder->begun != ended || !noted_name(&n, s->dentry[0], 0))
 		return 0;
 	n.key = key;
 	n.renames = s->renames;
@@ -252,6 +336,11 @@ __noinline int note_decided(u32 slot, u64 key)
 #else
 
 __noinline int note_decided(u32 slot, u64 key)
+{
+	return 0;
+}
+
+__noinline int file_note_decided(u32 slot, u64 file, u32 what)
 {
 	return 0;
 }

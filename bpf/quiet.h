@@ -2,7 +2,7 @@
 /* The quick way past the engine: what has come to nothing for one file comes to nothing for others like it in the folder.
  *
  * Noted where a decision came to nothing and was made of nothing but what the note is kept under: the subject, by its number; the event and
- * its access or protection; the class of the path, one for each of two; and followed identities, of which the file had none of its own. Denials
+ * its access or protection, of an open some of its flags, too (OPEN_FLAGS_NOTED); the class of the path, one for each of two; and followed identities, of which the file had none of its own. Denials
  * and alerts are never noted. Whether a note is about a file is told by the run of one automaton over the file's own name, from the state behind
  * its folder's path. Notes lie in the entry of the folder (map `folders`) and are true as long as that is: see folder.h.
  *
@@ -251,8 +251,6 @@ __noinline u64 subject_concerned(u32 word, u32 bit)
 {
 	u64 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32, at = MASKED(word, CONCERN_WORDS), tag, bits;
 	struct concern *concern = concern_of(tgid);
-	struct known_subject *subject;
-	u32 number;
 
 	if (!generation || !concern)
 		return SUBJECT_NOTHING;
@@ -260,16 +258,7 @@ __noinline u64 subject_concerned(u32 word, u32 bit)
 	bits = *(volatile u64 *)&concern->word[at] ^ tag;
 	if (bits & ~CONCERN_MASK)
 		return 0;
-	if (bits >> (bit & 63) & 1)
-		return SUBJECT_NOTHING;
-	subject = subject_in(concern, tag, &number);
-	if (!subject)
-		return 0;
-	barrier();
-	if (subject->flags & (RECORD_DEPENDS_IDS | RECORD_DEPENDS_CGROUP) && (!have_rdonly_cast || !subject_holds(subject, quiet_task())))
-		return 0;
-	barrier();
-	return *(volatile u32 *)&subject->number == number ? number : 0;
+	return bits >> (bit & 63) & 1 ? SUBJECT_NOTHING : NUMBER_IN(word_acting(concern, tag));
 }
 
 /* Whether nothing follows from an event of the acting process on a file, by its dentry and the mount that it is seen through; and, where `other` is

@@ -311,6 +311,8 @@ __noinline int subject_complete(u32 slot)
 		s->record.flags |= RECORD_DEPENDS_IDS;
 	if (s->features & IMAGE_SUBJECT_CGROUP)
 		s->record.flags |= RECORD_DEPENDS_CGROUP;
+	if (s->features & IMAGE_NEEDS_OBJECTS)
+		s->record.flags |= RECORD_FOLLOWS;
 	s->record.generation = s->generation;
 	subject_number(slot);
 	return 0;

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "1841d36f84766f4e"
+ABI_HASH: Final = "b4b9ee65ed5fec28"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -82,6 +82,7 @@ NEEDED_EVENTS: Final = 4
 NEEDED_SHARED: Final = 0x20000000
 NEEDED_NONE: Final = 0x40000000
 NEEDED_PLACELESS: Final = 0x80000000
+OPEN_FLAGS_NOTED: Final = 0x10640
 REPORT_DECISION: Final = 1
 REPORT_SUCCESS: Final = 2
 REPORT_FAILURE: Final = 4
@@ -95,6 +96,7 @@ RECORD_FROM_ITER: Final = 1
 RECORD_DEPENDS_IDS: Final = 2
 RECORD_DEPENDS_CGROUP: Final = 4
 RECORD_CGROUPS: Final = 8
+RECORD_FOLLOWS: Final = 16
 RECORD_CAUSES_SHIFT: Final = 16
 WORKLOAD_UNKNOWN: Final = 0
 WORKLOAD_PENDING: Final = 1
@@ -107,6 +109,8 @@ CONCERN_TAG_BITS: Final = 16
 CONCERN_TAG_MASK: Final = 65535
 CONCERN_PID_BITS: Final = 8
 CONCERN_SPARE: Final = 24
+CONCERN_UNFOLLOWED: Final = 16384
+CONCERN_EVERY: Final = 32768
 EXEC_ARGS_TRUNCATED: Final = 1
 EXEC_EXE_UNCERTAIN: Final = 2
 EXEC_EXE_DELETED: Final = 4
@@ -650,9 +654,9 @@ ANCESTOR_OFFSETS: Final[dict[str, int]] = {
     "pid": 8,
 }
 
-IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2I2I4II256s"
+IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2I2I2I4II256s"
 IMAGE_HEADER_STRUCT: Final = struct.Struct(IMAGE_HEADER_FORMAT)
-IMAGE_HEADER_SIZE: Final = 532
+IMAGE_HEADER_SIZE: Final = 540
 IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "magic": 0,
     "abi": 4,
@@ -676,12 +680,13 @@ IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "roots_ref": 160,
     "concern_ref": 192,
     "lasting": 224,
-    "addressed": 232,
-    "named": 240,
-    "steady": 248,
-    "needed": 256,
-    "n_columns": 272,
-    "column": 276,
+    "opened": 232,
+    "addressed": 240,
+    "named": 248,
+    "steady": 256,
+    "needed": 264,
+    "n_columns": 280,
+    "column": 284,
 }
 
 IMAGE_DIM_FORMAT: Final = "<IIIIIIII"

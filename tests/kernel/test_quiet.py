@@ -71,6 +71,8 @@ CASE = Case(
         {"name": "merged", "on": "exec.any", "match": {"file.path": "{dir}/merged/named"}, "action": "deny", "rate": "100000/s"},
         {"name": "called", "on": "file.modify", "match": {"file.path": "{dir}/open/**", "process.name": "called"}, "action": "deny"},
         {"name": "asked", "on": "file.modify", "match": {"file.path": "{dir}/open/**", "process.args": "* asked *"}, "action": "deny"},
+        {"name": "flagged", "on": "open", "match": {"file.path": "{dir}/listed/**", "file.flags": "O_DIRECTORY"}, "action": "deny"},
+        {"name": "nofollow", "on": "open", "match": {"file.path": "{dir}/straight/**", "file.flags": "O_NOFOLLOW"}, "action": "deny"},
         {"name": "sockets", "on": "net.create", "match": {"process.cgroup": "{cgroup}/strict"}, "action": "deny"},
     ],
 )
@@ -245,6 +247,16 @@ def test_another_access(folder: Path) -> None:
         assert not writable(folder / "closed/file")
 
 
+def test_other_flags(folder: Path) -> None:
+    """Of a flag that a note is kept under, and of one that keeps opens from being noted."""
+    for name, flag in (("listed", os.O_DIRECTORY), ("straight", os.O_NOFOLLOW)):
+        inner = folder / name / "inner"
+        outside("mkdir", "-p", str(inner))
+        for _ in range(ROUNDS):
+            assert allowed(lambda inner=inner: os.close(os.open(inner, os.O_RDONLY)))
+            assert not allowed(lambda inner=inner, flag=flag: os.close(os.open(inner, os.O_RDONLY | flag)))
+
+
 def test_another_protection(folder: Path) -> None:
     with (folder / "plain/file").open("rb") as file:
         for _ in range(ROUNDS):
@@ -277,6 +289,19 @@ def test_names_of_every_length(folder: Path) -> None:
             (folder / "named" / ("n" * (length - 1) + "?")).write_bytes(b"x")
             assert not writable(folder / "named" / ("n" * (length - 1) + "!"))
             assert not allowed(lambda length=length: os.unlink(folder / "named" / ("n" * (length - 1) + "!")))
+
+
+def test_pairs_of_names_of_every_length(folder: Path) -> None:
+    """A rename to a name that differs in the last character alone, or from one, from names of the same length and of others."""
+    for length in range(1, 36):
+        plain, other, secret = (folder / "named" / ("n" * (length - 1) + last) for last in "n?!")
+        outside("sh", "-c", f"rm -f {folder}/named/*; touch '{secret}'")
+        plain.touch()
+        for _ in range(ROUNDS):
+            for one, new in ((plain, other), (other, folder / "named/short"), (folder / "named/short", plain)):
+                os.rename(one, new)
+                assert not allowed(lambda new=new, secret=secret: os.rename(new, secret))
+                assert not allowed(lambda new=new, secret=secret: os.rename(secret, new))
 
 
 def test_something_is_noted_of_a_name(folder: Path) -> None:

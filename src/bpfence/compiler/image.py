@@ -121,6 +121,7 @@ def pack(
         "subject_root": [g.subject for g in packed_groups],
         "roots_ref": [g.roots for g in packed_groups], "concern_ref": [g.concern for g in packed_groups],
         "lasting": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if lasts(dimension)), 2), "n_columns": (n_columns,),
+        "opened": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_opened(dimension)), 2),
         "needed": needed,
         "steady": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_steady(dimension)), 2),
         "addressed": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_addressed(dimension)), 2),
@@ -167,6 +168,12 @@ _LASTING_NUMBERS: Final = (
     abi.NUM_FILE_OBJECT,
     abi.NUM_NEW_OBJECT,
 )
+
+
+def is_opened(dimension: Dimension) -> bool:
+    """Whether a dimension looks at nothing but flags of an open that what is noted of it is kept under."""
+    flags = dimension.kind in (abi.DIM_BITS, abi.DIM_MASKED) and dimension.slot == abi.NUM_FILE_FLAGS
+    return flags and not dimension.mask & ~abi.OPEN_FLAGS_NOTED
 
 
 def is_addressed(dimension: Dimension) -> bool:

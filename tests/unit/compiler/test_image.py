@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 
@@ -204,6 +205,20 @@ def test_the_path_of_a_unix_socket_is_told_from_addresses() -> None:
         assert images.is_named(dimension)
     for row in ((abi.DIM_STRING, abi.STR_NET_PEER_IP), (abi.DIM_RANGE, abi.STR_NET_UNIX_PATH), (abi.DIM_PRESENT, abi.STR_NET_UNIX_PATH)):
         assert not images.is_named(looking_at(*row))
+
+
+@pytest.mark.parametrize(
+    ("kind", "slot", "mask", "opened"),
+    [
+        (abi.DIM_BITS, abi.NUM_FILE_FLAGS, os.O_DIRECTORY | os.O_TRUNC, True),
+        (abi.DIM_MASKED, abi.NUM_FILE_FLAGS, os.O_DIRECTORY, True),
+        (abi.DIM_BITS, abi.NUM_FILE_FLAGS, os.O_DIRECTORY | os.O_NOFOLLOW, False),
+        (abi.DIM_RANGE, abi.NUM_FILE_FLAGS, 0, False),
+        (abi.DIM_BITS, abi.NUM_FILE_MODE, os.O_TRUNC, False),
+    ],
+)
+def test_of_the_flags_of_an_open_those_are_noted_that_its_note_is_kept_under(kind: int, slot: int, mask: int, opened: bool) -> None:
+    assert images.is_opened(Dimension("d", "f", kind, slot, False, False, mask=mask)) is opened
 
 
 def test_what_the_kernel_may_keep_is_made_of_nothing_else() -> None:
