@@ -183,7 +183,7 @@ def _chosen(chosen: tuple[str, ...], host: Host) -> list[str]:
     type=click.FloatRange(0.1, 60),
     default=SECONDS,
     show_default=True,
-    help="Seconds to wait for the agent, which itself gives up after 1.5.",
+    help="Seconds to wait for the agent, which itself gives up after 70 % of them, and says so.",
 )
 @click.option("--real", default="", metavar="PATH", help="containerd, Docker: the runtime that is called then (the first of runc, crun).")
 @click.option("--socket", default=str(SOCKET), show_default=True, metavar="PATH", help="The agent's socket.")

@@ -24,6 +24,7 @@ from bpfence.errors import KernelError
 from bpfence.workloads.bundle import Bundles, Running, asked_cgroup
 from bpfence.workloads.cgroups import MAX_ID, Tree
 from bpfence.workloads.model import Container
+from bpfence.workloads.registry import REGISTER_SECONDS
 from bpfence.workloads.texts import BadAnswerError, decode
 
 SOCKET: Final = Path("/run/bpfence/hook.sock")
@@ -33,6 +34,9 @@ MAX_SENDERS: Final = 16
 BACKLOG: Final = 128
 SECONDS: Final = 2.0
 """How long a hook may take to send its state, and to read the answer."""
+SHARE: Final = 0.7
+"""Of the time that a hook waits for its answer, what policies may take to be in force."""
+LONGEST: Final = 600.0
 
 
 class State(msgspec.Struct):
@@ -63,12 +67,21 @@ def learned(data: bytes, sender: int, tree: Tree, bundles: Bundles) -> Container
     return bundles.described(running, config, cgroup)
 
 
+def patience(told: bytes) -> float:
+    """Seconds that a container's policies may take to be in force, by what its hook says of its own; older hooks say nothing."""
+    try:
+        seconds = float(told)
+    except ValueError:
+        return REGISTER_SECONDS
+    return seconds * SHARE if 0 < seconds <= LONGEST else REGISTER_SECONDS
+
+
 class HookServer:
     """Answers hooks from `start` until it is closed; those that come before wait. KernelError where another agent listens; OSError where
     the socket cannot be made.
 
-    `register` of `start` is called in threads of the server, several at once, and must come back soon: its hook waits. When it has, the
-    container starts; when it raises, the hook is told that nothing is in force, and does what it was installed to do then.
+    `register` of `start` is called in threads of the server, several at once, and must come back within so many seconds: its hook waits.
+    When it has, the container starts; when it raises, the hook is told that nothing is in force, and does what it was installed to do then.
     """
 
     def __init__(
@@ -80,7 +93,7 @@ class HookServer:
         seconds: float = SECONDS,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._register: Callable[[Container], None] | None = None
+        self._register: Callable[[Container, float], None] | None = None
         self._tree = tree
         self._bundles = bundles or Bundles(tree)
         self._seconds = seconds
@@ -93,7 +106,7 @@ class HookServer:
         self._made = os.stat(path).st_ino
         self._thread = threading.Thread(target=self._serve, name="bpfence-hook", daemon=True)
 
-    def start(self, register: Callable[[Container], None]) -> HookServer:
+    def start(self, register: Callable[[Container, float], None]) -> HookServer:
         """Answer from now on, in threads. Itself."""
         self._register = register
         self._thread.start()
@@ -130,10 +143,10 @@ class HookServer:
     def _decided(self, connection: socket.socket, sender: int) -> bytes:
         assert self._register is not None
         try:
-            state = self._received(connection)
+            state, _, seconds = self._received(connection).partition(b"\0")
             if not state:
                 return b"no: nothing was sent\n"  # somebody asks whether anybody listens
-            self._register(learned(state, sender, self._tree, self._bundles))
+            self._register(learned(state, sender, self._tree, self._bundles), patience(seconds))
         except BadAnswerError as error:
             why = str(error)
         except Exception as error:

@@ -53,7 +53,7 @@ def read_state() -> bytes:
 
 
 def ask(path: str, state: bytes, seconds: float) -> None:
-    """Send a state and wait for the answer, so many seconds in all. HookError, OSError where it is not `ok`."""
+    """Send a state, and how long the container may wait, and wait for the answer so long. HookError, OSError where it is not `ok`."""
     end = time.monotonic() + seconds
 
     def left() -> float:
@@ -72,7 +72,7 @@ def ask(path: str, state: bytes, seconds: float) -> None:
     uid = int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[4:8], sys.byteorder)
     if uid not in (0, os.geteuid()):
         raise HookError(f"user {uid} listens at {path}, not root")
-    view = memoryview(state)
+    view = memoryview(state + b"\0" + str(seconds).encode())
     while view:
         connection.settimeout(left())
         view = view[connection.send(view) :]

@@ -39,7 +39,7 @@ MAX_TEXT: Final = 4096
 KEPT_CLASSES: Final = 256
 """Of the classes in force so many are kept in the next tables of the same selectors, though no container has them just now."""
 REGISTER_SECONDS: Final = 1.5
-"""How long `register` waits for a swap, or for tables with a new class. The hook waits a little longer for its answer."""
+"""How long `register` waits for a swap, or for tables with a new class, where nobody says how long the container may wait."""
 
 
 class Target(Protocol):

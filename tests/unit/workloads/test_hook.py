@@ -36,14 +36,16 @@ class Agent:
         (self.bundle / "config.json").write_text("{}")
         self.path = folder / "run" / "hook.sock"
         self.registered: list[Container] = []
+        self.patience = 0.0
         self.told: list[str] = []
         self.bundles = Bundles(self.host.tree, owner=os.getuid())
         self.server = HookServer(
             self.host.tree, bundles=self.bundles, path=self.path, report=self.told.append, **({"seconds": 20} | more)
         ).start(self.register)
 
-    def register(self, container: Container) -> None:
+    def register(self, container: Container, seconds: float) -> None:
         self.registered.append(container)
+        self.patience = seconds
 
     def send(self, data: bytes) -> bytes:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -114,8 +116,17 @@ def test_any_state(agent: Agent, state: bytes | dict[str, Any]) -> None:
         learned(data, os.getpid(), agent.host.tree, agent.bundles)
 
 
+@pytest.mark.parametrize(
+    ("told", "seconds"), [(b"", 1.5), (b"\0" + b"20", 14.0), (b"\0nan", 1.5), (b"\0-1", 1.5), (b"\0inf", 1.5), (b"\0many", 1.5)]
+)
+def test_policies_have_most_of_the_time_that_the_hook_waits(agent: Agent, told: bytes, seconds: float) -> None:
+    state = json.dumps({"id": "web", "pid": agent.host.process(70, "/web")}).encode()
+    assert agent.send(state + told) == b"ok\n"
+    assert agent.patience == pytest.approx(seconds)
+
+
 def test_a_register_that_fails_is_told(agent: Agent) -> None:
-    def fails(_: Container) -> None:
+    def fails(_: Container, _seconds: float) -> None:
         raise RuntimeError("the map is full")
 
     agent.server._register = fails

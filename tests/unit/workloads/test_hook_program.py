@@ -65,7 +65,7 @@ def test_the_state_goes_to_the_agent_and_its_answer_counts(tmp_path: Path) -> No
 
     with served(tmp_path / "s", answer):
         done = hook(tmp_path / "s", b'{"id": "a"}')
-    assert (done.returncode, done.stderr, got) == (0, b"", [b'{"id": "a"}'])
+    assert (done.returncode, done.stderr, got) == (0, b"", [b'{"id": "a"}\x0010.0'])
 
 
 @pytest.mark.parametrize(

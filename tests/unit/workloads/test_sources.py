@@ -220,7 +220,7 @@ class Registered:
         self.told[source] = [*(containers or ())]
         self.news.set()
 
-    def register(self, container: Container) -> None:
+    def register(self, container: Container, seconds: float) -> None:
         self.starting.append(container)
 
 
