@@ -29,7 +29,7 @@ def main(wrapper: str, state: str, bundle: str, identity: str, path: str, what: 
     marker = Path(bundle) / "rootfs" / "marker"
     seen: list[Any] = []
 
-    def register(container: Container) -> None:
+    def register(container: Container, _seconds: float) -> None:
         marker_there = marker.exists()
         seen.append({"container": msgspec.to_builtins(container), "ran": marker_there, "processes": processes(container)})
         if what == "refused":

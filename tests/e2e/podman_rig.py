@@ -66,7 +66,7 @@ def main(folder: str, path: str, *more: str) -> None:
     told: list[dict[str, Any]] = []
     refuses: list[bool] = []
 
-    def register(container: Container) -> None:
+    def register(container: Container, _seconds: float) -> None:
         told.append({"container": msgspec.to_builtins(container), "program": os.readlink(f"/proc/{container.pid}/exe")})
         if refuses:
             raise BpfenceError("not today")
