@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import random
 import shutil
@@ -30,7 +28,8 @@ from bpfence.workloads.hook import HookServer
 from bpfence.workloads.install import FOLDER, Asked, Host, install
 from bpfence.workloads.model import Container, Pod
 from bpfence.workloads.select import selected
-from tests.kernel.harness import CGROUP_ROOT, TRIGGER, Playground, cgroup_folder, enter, outcome, run_act
+from tests.kernel.harness import CGROUP_ROOT, Playground, cgroup_folder, enter, run_act
+from tests.kernel.runtimes import Bundle
 from tests.unit.agent.fakes import Kept
 
 WEB, CACHE, JOB = "a" * 64, "b" * 64, "c" * 64
@@ -318,43 +317,6 @@ def test_random_scopes_agree_with_the_reference(running: Running, seed: int) -> 
     running.reload(POLICIES.format(folder=running.files))
 
 
-class Bundle:
-    """A container whose first act is to open a file of the policies."""
-
-    def __init__(self, folder: Path, runtime: str, file: Path, identity: str, **annotations: str) -> None:
-        self._state, self._identity = folder / "state", identity
-        self._bundle = folder / "io.containerd.runtime.v2.task/k8s.io" / identity  # where containerd's shims have it
-        root = folder / "root"
-        self._bundle.mkdir(parents=True)
-        (root / file.parent.relative_to("/")).mkdir(parents=True)
-        shutil.copy(file, root / file.relative_to("/"))
-        shutil.copy(TRIGGER, root / "trigger")
-        spec = subprocess.run([runtime, "spec", "--bundle", str(self._bundle)], capture_output=True, text=True, check=False)
-        assert spec.returncode == 0, spec.stderr
-        config = json.loads((self._bundle / "config.json").read_text())
-        config["root"] = {"path": str(root), "readonly": True}
-        config["process"]["terminal"] = False
-        config["process"]["args"] = ["/trigger", "open", str(file)]
-        config["linux"]["cgroupsPath"] = f"/docker/{identity}"
-        config["linux"].pop("resources", None)
-        config["linux"].pop("seccomp", None)
-        config["annotations"] = annotations
-        (self._bundle / "config.json").write_text(json.dumps(config))
-
-    def start(self, runtime: str) -> str:
-        """What became of the act."""
-        ran = subprocess.run(
-            [runtime, "--root", str(self._state), "run", "--no-pivot", "--bundle", str(self._bundle), self._identity],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ran.returncode in (0, errno.EPERM), ran.stderr
-        assert not ran.stderr, ran.stderr  # the runtime says nothing: it is the act that ended so
-        return outcome(ran.returncode, ran.stdout, ran.stderr).result
-
-
 @pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed here")
 def test_a_container_of_runc(running: Running, tmp_path: Path) -> None:
     """Its first process opens the file."""
@@ -395,7 +357,7 @@ def test_the_first_act_of_a_container_with_the_hook_is_denied(running: Running, 
     install("containerd", Asked("deny", 60.0, str(socket), real), host)
     wrapped = str(host.at(FOLDER / "containerd-runtime"))
     before = len(running.alerts("image"))
-    server = HookServer(Tree(CGROUP_ROOT), path=socket).start(lambda one: running.agent.containers.register(one, seconds=60))
+    server = HookServer(Tree(CGROUP_ROOT), path=socket).start(lambda one, _: running.agent.containers.register(one, seconds=60))
     with closing(server):
         assert [bundle.start(wrapped) for _ in range(STARTS)] == ["EPERM"] * STARTS
         assert until(lambda: len(running.alerts("image")) == before + STARTS)
