@@ -801,20 +801,41 @@ __noinline int path_resolve(u32 slot, u32 which)
 	return 0;
 }
 
+/* The namespace of the mount that the way up from a named pipe has ended at, 0: it is something else. A named pipe holds nothing: one that has no
+ * name in the task's namespace is called what its own calls it. runc's process in a container, whose root is another by then, opens the pipe that it waits at
+ * outside of it.
+ */
+__noinline u64 path_elsewhere(u32 slot, u32 which)
+{
+	struct scratch *s = scratch_at(slot);
+	u64 dentry, mount;
+
+	if (!s)
+		return 0;
+	dentry = s->dentry[which & 1];
+	mount = s->walk_mount - bpf_core_field_offset(struct mount, mnt);
+	/* By a read: what a direct load gives is no number, which global functions return. */
+	return (BPF_CORE_READ((struct dentry *)dentry, d_inode, i_mode) & S_IFMT) == S_IFIFO ? (u64)BPF_CORE_READ((struct mount *)mount, mnt_ns) : 0;
+}
+
 __noinline int path_named(u32 slot, u32 which)
 {
 	struct scratch *s = scratch_at(slot);
 	u64 bit = STR_BIT(which ? STR_FILE_NEW_PATH : STR_FILE_PATH);
-	u64 mount;
+	u64 ns, mount;
 
 	path_resolve(slot, which);
 	if (!s || !(s->foreign & bit))
 		return 0;
 	s->foreign &= ~bit;
+	ns = path_elsewhere(slot, which);
 	mount = path_mount_own(slot, which);
-	if (!mount)
+	if (!mount && !ns)
 		return 0;
-	s->mount[which & 1] = mount;
+	if (mount)
+		s->mount[which & 1] = mount;
+	else
+		s->mnt_ns = ns; /* nothing is noted of the event, then */
 	s->str_tried &= ~bit;
 	s->str_present &= ~bit;
 	s->str_uncertain &= ~bit;

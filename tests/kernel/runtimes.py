@@ -29,6 +29,7 @@ from vmtest.kernels import cache_folder
 GUARDED, PLAIN, PAUSE = (f"docker.io/library/{name}:1" for name in ("guarded", "plain", "pause"))
 SECRET, PUBLIC = "/secret", "/public"
 WAIT: Final = ("/bin/sleep", "100000")
+NO_HOOKS: Final = "/run/no-hooks"
 WRAPPER: Final = FOLDER / "containerd-runtime"
 ROOTS: Final = ("/var/lib/containerd", "/var/lib/docker", "/var/lib/containers")
 SECONDS: Final = 240.0
@@ -200,6 +201,7 @@ def prepare(folder: Path) -> Path:
     for root in ROOTS:
         Path(root).mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", root], check=True)
+    Path(NO_HOOKS).mkdir()
     archive = folder / "images.tar"
     images(archive)
     for path, text in (("/etc/containerd/config.toml", CONTAINERD_CONFIG), ("/etc/containers/containers.conf", PODMAN_CONFIG)):
@@ -490,7 +492,7 @@ class Podman:
         return [*words, *(f"--{name}={most}" for name, most in limits.items() if most), wanted.image, *wanted.command]
 
     def _global(self, wanted: Wanted) -> list[str]:
-        return [] if wanted.hook else ["--hooks-dir=/var/empty"]
+        return [] if wanted.hook else [f"--hooks-dir={NO_HOOKS}"]
 
     def run(self, wanted: Wanted) -> Done:
         done = self._podman(*self._global(wanted), "run", "--rm", *self._words(wanted))
@@ -516,9 +518,9 @@ class Podman:
 
 
 class Bundle:
-    """A container whose first act is to open a file."""
+    """A container whose first act is to open a file, or another `act` of the trigger, which may then write to /proc/sys."""
 
-    def __init__(self, folder: Path, runtime: str, file: Path, identity: str, **annotations: str) -> None:
+    def __init__(self, folder: Path, runtime: str, file: Path, identity: str, act: Sequence[str] = (), **annotations: str) -> None:
         self._folder, self._identity = folder, identity
         root = folder / "root"
         (root / file.parent.relative_to("/")).mkdir(parents=True)
@@ -529,7 +531,9 @@ class Bundle:
         config = json.loads((folder / "config.json").read_text())
         config["root"] = {"path": str(root), "readonly": True}
         config["process"]["terminal"] = False
-        config["process"]["args"] = ["/trigger", "open", str(file)]
+        config["process"]["args"] = ["/trigger", *(act or ("open", str(file)))]
+        if act:
+            config["linux"].pop("readonlyPaths", None)
         config["linux"].pop("resources", None)
         config["linux"].pop("seccomp", None)
         config["annotations"] = annotations
@@ -555,7 +559,7 @@ class Bundle:
     def start(self, runtime: str) -> str:
         """What became of the act."""
         ran = subprocess.run(
-            [runtime, "--root", str(self._folder / "state"), "run", "--no-pivot", "--bundle", str(self.path), self._identity],
+            [runtime, "--root", str(self._folder / "state"), "run", "--bundle", str(self.path), self._identity],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

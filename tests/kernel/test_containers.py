@@ -28,6 +28,7 @@ from bpfence.workloads.hook import HookServer
 from bpfence.workloads.install import FOLDER, Asked, Host, install
 from bpfence.workloads.model import Container, Pod
 from bpfence.workloads.select import selected
+from tests.kernel.cases import ROOT
 from tests.kernel.harness import CGROUP_ROOT, Playground, cgroup_folder, enter, run_act
 from tests.kernel.runtimes import Bundle
 from tests.unit.agent.fakes import Kept
@@ -330,6 +331,34 @@ def test_a_container_of_runc(running: Running, tmp_path: Path) -> None:
         assert bundle.start("runc") == "EPERM"
     finally:
         running.agent.containers.found("test", [])
+
+
+GUARD: Final = ROOT / "examples/policies/container-escape-guard.yaml"
+CORE_PATTERN: Final = Path("/proc/sys/kernel/core_pattern")
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_the_guard_lets_containers_start_and_what_they_do_is_denied(running: Running, tmp_path: Path, runtime: str) -> None:
+    """The runtime is in the container's cgroup when it mounts, makes devices, and waits at a named pipe outside of the container's root."""
+    real = shutil.which(runtime)
+    if real is None:
+        pytest.skip(f"{runtime} is not installed here")
+    identity = ("1" if runtime == "runc" else "2") * 64
+    before = CORE_PATTERN.read_text()
+    attack = Bundle(tmp_path / "attack", real, running.files / "image", identity, ("write", str(CORE_PATTERN)))
+    try:
+        assert attack.start(real) == "ok"
+        assert CORE_PATTERN.read_text() != before
+        CORE_PATTERN.write_text(before)
+        running.reload(GUARD.read_text())
+        assert attack.start(real) == "EPERM"
+        assert Bundle(tmp_path / "twin", real, running.files / "image", identity).start(real) == "ok"
+        assert until(lambda: running.alerts("host-programs") != [])
+        assert {alert["file"]["path"] for alert in running.alerts("host-programs")} == {str(CORE_PATTERN)}
+        assert CORE_PATTERN.read_text() == before
+    finally:
+        CORE_PATTERN.write_text(before)
+        running.reload(POLICIES.format(folder=running.files))
 
 
 STARTS: Final = 5
