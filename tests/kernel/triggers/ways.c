@@ -119,6 +119,21 @@ static int do_fork_by(void)
 	return report(child);
 }
 
+/* fork-into FOLDER: one child that begins in the cgroup of that folder */
+static int do_fork_into(void)
+{
+	struct clone_args clone3 = { .flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD };
+
+	clone3.cgroup = need_fd(open(arg(0), O_PATH | O_DIRECTORY), arg(0));
+	long child = syscall(SYS_clone3, &clone3, sizeof(clone3));
+
+	if (child == 0)
+		_exit(0);
+	if (child > 0)
+		waitpid(child, NULL, 0);
+	return report(child);
+}
+
 /* userns-clone3: a child in a user namespace of its own */
 static int do_userns_clone3(void)
 {
@@ -240,6 +255,7 @@ static int do_msg_receive(void)
 const struct act ways_acts[] = {
 	{ "exec32", do_exec32 },
 	{ "fork-by", do_fork_by },
+	{ "fork-into", do_fork_into },
 	{ "userns-clone3", do_userns_clone3 },
 	{ "proc-mem", do_proc_mem },
 	{ "pidfd-getfd", do_pidfd_getfd },

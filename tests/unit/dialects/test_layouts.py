@@ -112,6 +112,11 @@ def test_runtimes_set_up_containers(runtime: str, exe: str) -> None:
     known = RUNTIMES[runtime]
     assert decided("container-escape-guard", "kernel.mount", exe, process__cgroup=CONTAINER, file__path="/x") is Action.NONE
     assert decided("container-escape-guard", "kernel.setns", "/usr/bin/nsenter", process__cgroup=CONTAINER) is Action.DENY
+    acts = {"process.fork": {"process__fork__flags": 1 << 33}, "process.capable": {"capability": 27}}
+    moves = {"file__path": "/sys/fs/cgroup/cgroup.procs", "file__access": 2, "file__fstype": "cgroup2"}
+    for event, fields in {**acts, "file.open": moves}.items():
+        assert decided("container-escape-guard", event, exe, process__cgroup=CONTAINER, **fields) is Action.NONE
+        assert decided("container-escape-guard", event, "/usr/bin/python3", process__cgroup=CONTAINER, **fields) is Action.DENY
     if known.get("uses_bpf", True):
         assert decided("kernel-guard", "kernel.bpf", exe, bpf__cmd=5) is Action.NONE
     if known.get("from_memory", True):
