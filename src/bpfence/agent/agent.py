@@ -154,7 +154,7 @@ class Agent:
         self._notice, self._remake = Notice(), Remake()
         self._containers_notice = Notice()
         self.containers = Registry(self._containers_notice.tell, _cgroup_number(), report)
-        self._composer = Composer(self._host, self._clock.now, Belonging(self.containers.of, lambda: self.containers.version))
+        self._composer = Composer(self._host, self._clock.now, Belonging(self.containers.lately, lambda: self.containers.version))
         self._containers_version = 0
         self._sources = sources
         self._feed = feed
@@ -683,7 +683,9 @@ class _Life:
 
     def __init__(self, agent: Agent, engine: Engine) -> None:
         self.engine = engine
-        self.source = Live(engine, clock=agent._clock, boot_id=agent._boot_id, cgroup_path=_cgroup_path(), container=agent.containers.of)
+        self.source = Live(
+            engine, clock=agent._clock, boot_id=agent._boot_id, cgroup_path=_cgroup_path(), container=agent.containers.lately
+        )
         self.tables = Tables(
             engine,
             agent.generations,

@@ -38,6 +38,9 @@ MAX_PODS: Final = 4096
 MAX_TEXT: Final = 4096
 KEPT_CLASSES: Final = 256
 """Of the classes in force so many are kept in the next tables of the same selectors, though no container has them just now."""
+MAX_PAST: Final = 1024
+PAST_SECONDS: Final = 60.0
+"""So many containers that have ended are remembered for so long, for records of them that have not been read yet."""
 REGISTER_SECONDS: Final = 1.5
 """How long `register` waits for a swap, or for tables with a new class, where nobody says how long the container may wait."""
 
@@ -91,6 +94,7 @@ class Registry:
         self._pods: dict[str, Pod] = {}
         self._ended_pods: set[str] = set()
         self._entries: dict[str, Entry] = {}
+        self._past: dict[str, tuple[float, Container]] = {}
         self._selectors: frozenset[Selector] = frozenset()
         self._chosen: dict[str, tuple[tuple[frozenset[Selector], tuple[Container, ...], Class], ...]] = {}
         self._numbers: dict[Class, int] = {}
@@ -234,6 +238,10 @@ class Registry:
     def _drop(self, path: str, entry: Entry) -> None:
         del self._entries[path]
         self._chosen.pop(path, None)
+        self._past.pop(path, None)  # in the order in which they ended
+        self._past[path] = time.monotonic(), entry.container
+        if len(self._past) > MAX_PAST:
+            del self._past[next(iter(self._past))]
         if self._target is not None and entry.number:
             self._target.drop_workload(entry.container.cgroup_id)
             # Whoever is left in it is in no known container any more.
@@ -309,6 +317,16 @@ class Registry:
         with self._lock:
             found = [self._entries[path].container for path in (cgroup, *_above(cgroup)) if path in self._entries]
         return next((one for one in found if described(one)), found[0] if found else None)
+
+    def lately(self, cgroup: str) -> Container | None:
+        """The same; where it belongs to none any more, the one that it did until a moment ago, for what is told of it late."""
+        with self._lock:
+            found = self.of(cgroup)
+            if found is None:
+                since = time.monotonic() - PAST_SECONDS
+                ended = (self._past.get(path, (0.0, None)) for path in (cgroup, *_above(cgroup)))
+                found = next((one for when, one in ended if when > since), None)
+        return found
 
     # ---- the agent ----
 

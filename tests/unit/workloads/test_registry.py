@@ -13,6 +13,7 @@ from bpfence.compiler.compile import compile_policies
 from bpfence.compiler.workloads import ALL_OF, Class, classes
 from bpfence.errors import KernelError
 from bpfence.policy import CONTAINER_FIELD, Atom, Label, Op, Policy, PolicySet, Selector
+from bpfence.workloads import registry
 from bpfence.workloads import registry as registry_module
 from bpfence.workloads.model import Container, Pod
 from bpfence.workloads.registry import HOOK, Registry, joined
@@ -88,6 +89,33 @@ def test_a_container_has_the_class_of_what_selects_it() -> None:
     rig.registry.found("docker", [])
     assert rig.kernel.classes == {}
     assert rig.registry.containers() == []
+
+
+def test_what_has_just_ended_is_known_for_what_is_told_of_it_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("bpfence.workloads.registry.time.monotonic", lambda: now)
+    rig = Rig()
+    web, other = rig.container("web", image="nginx:1.27"), rig.container("web/other", image="redis")
+    rig.registry.found("docker", [web, other])
+    rig.registry.found("docker", [web])
+    assert rig.registry.lately("/docker/web/other") == web  # that it belongs to now
+    rig.registry.found("docker", [])
+    assert rig.registry.of("/docker/web/below") is None
+    assert rig.registry.lately("/docker/web/below") == web
+    assert rig.registry.lately("/docker/web/other/below") == other
+    assert rig.registry.lately("/docker") is None
+    now += registry.PAST_SECONDS
+    assert rig.registry.lately("/docker/web/below") is None
+
+
+def test_of_those_that_have_ended_the_last_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MAX_PAST", 2)
+    rig = Rig()
+    names = ("a", "b", "c", "a")
+    for name in names:
+        rig.registry.found("docker", [rig.container(name, image="x")])
+    rig.registry.found("docker", [])
+    assert [name for name in "abc" if rig.registry.lately(f"/docker/{name}")] == ["a", "c"]
 
 
 def test_a_changed_label_is_one_update_and_asks_for_a_swap() -> None:
