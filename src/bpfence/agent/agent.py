@@ -684,7 +684,11 @@ class _Life:
     def __init__(self, agent: Agent, engine: Engine) -> None:
         self.engine = engine
         self.source = Live(
-            engine, clock=agent._clock, boot_id=agent._boot_id, cgroup_path=_cgroup_path(), container=agent.containers.lately
+            engine,
+            clock=agent._clock,
+            boot_id=agent._boot_id,
+            cgroup_path=_cgroup_path(agent.containers.path_of),
+            container=agent.containers.lately,
         )
         self.tables = Tables(
             engine,
@@ -700,13 +704,16 @@ class _Life:
         self.skipped: dict[str, int] = engine.skipped() if engine.adopted else {}
 
 
-def _cgroup_path() -> Callable[[int], str | None] | None:
-    """Cgroup ids to the paths that rules see; None where they cannot be had."""
+def _cgroup_path(of_container: Callable[[int], str | None]) -> Callable[[int], str | None] | None:
+    """Cgroup ids to the paths that rules see; None where they cannot be had. `of_container`: of what may be gone by now."""
     try:
         hierarchy = find_hierarchy()
-        return CgroupPaths(hierarchy.root).path if hierarchy.whole else None
     except (BpfenceError, OSError):
         return None
+    if not hierarchy.whole:
+        return None
+    path = CgroupPaths(hierarchy.root).path
+    return lambda number: path(number) or of_container(number)
 
 
 def _cgroup_number() -> Callable[[str], int]:

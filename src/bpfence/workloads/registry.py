@@ -328,6 +328,16 @@ class Registry:
                 found = next((one for when, one in ended if when > since), None)
         return found
 
+    def path_of(self, number: int) -> str | None:
+        """The cgroup of a container by its number, also where it is gone and that container was known until a moment ago."""
+        with self._lock:
+            found = next((path for path, entry in self._entries.items() if entry.container.cgroup_id == number), None)
+            if found is None:
+                since = time.monotonic() - PAST_SECONDS
+                ended = ((path, when) for path, (when, container) in self._past.items() if container.cgroup_id == number)
+                found = next((path for path, when in ended if when > since), None)
+        return found
+
     # ---- the agent ----
 
     @property

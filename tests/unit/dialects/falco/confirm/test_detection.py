@@ -755,7 +755,7 @@ def test_what_is_sifted_out_changes_nothing(tmp_path_factory: pytest.TempPathFac
     told = []
     for keeps in (True, False):
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("bpfence.agent.agent._cgroup_path", lambda: lambda _: "/init.scope")
+            patched.setattr("bpfence.agent.agent._cgroup_path", lambda _: lambda _: "/init.scope")
             if not keeps:
                 patched.setattr(ProcessCache, "refuse", lambda *_: None)
             rig = Rig(tmp_path_factory.mktemp("sifted"), rules=PASSING, fake=False)
