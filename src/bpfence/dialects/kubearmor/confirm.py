@@ -1,26 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """An observation that the kernel decided by an entry in, what that entry says of it in KubeArmor's words out.
 
-Called by the agent's pipeline. Nothing is left to confirm: the kernel decides every rule. The facts of the last generations are kept,
-because records wait in the ring buffer across a reload.
+Called by the agent's pipeline. Nothing is left to confirm: the kernel decides every rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from bpfence.alerts.alert import RuleInfo, Said
-from bpfence.alerts.faults import Faults
-from bpfence.dialects.facts import Hosts
+from bpfence.alerts.alert import Said
 from bpfence.dialects.kubearmor.dialect import KubeArmorRules
 from bpfence.dialects.kubearmor.model import KubeArmorPolicy
 from bpfence.dialects.kubearmor.options import HOST_POLICY, NAME, POLICY, POSTURE
+from bpfence.dialects.saying import RuleKey, Saying
 from bpfence.events.source import Observation
 from bpfence.events.values import escape
 from bpfence.policy import Action
 
-RuleKey = tuple[str, str]
 OPERATIONS = {"process": "Process", "file": "File", "network": "Network", "capabilities": "Capabilities", "syscalls": "Syscall"}
 """By section, KubeArmor's word for what was done."""
 POSTURE_NAME = "DefaultPosture"
@@ -59,56 +56,9 @@ def _of_policy(policy: KubeArmorPolicy) -> dict[RuleKey, dict[str, Any]]:
     }
 
 
-class Confirmed:
-    """Confirms nothing. `kept`: of how many rule sets records may still come."""
-
-    def __init__(self, kept: int) -> None:
-        self.faults = Faults()
-        self.candidates = self.confirmed = 0
-        self._kept = kept
-        self._known: dict[int, dict[RuleKey, dict[str, Any]]] = {}
-        self._newest: dict[RuleKey, dict[str, Any]] = {}
-        self._of: KubeArmorRules | None = None
-
-    def use(self, generation: int, rules: KubeArmorRules | None, infos: Iterable[RuleInfo]) -> None:
-        """The rules of the generation that is in force now; None: there are none."""
-        if rules is not self._of:
-            self._newest = facts(rules) if rules is not None else {}
-            self._of = rules
-        self._known.pop(generation, None)
-        self._known[generation] = self._newest
-        while len({id(known) for known in self._known.values()}) > self._kept or len(self._known) > MAX_KNOWN:
-            del self._known[next(iter(self._known))]
-
-    def view(self, seen: Observation) -> SeenAct:
-        """An observation as entries see it."""
-        return SeenAct(seen, self._known.get(seen.generation, self._newest))
-
-    def confirm(self, view: Any, among: Collection[str] | None) -> list[RuleInfo]:
-        """None: no rule of this language waits for it."""
-        return []
-
-    def refused(self, count: int, moment: int) -> None:
-        """Nothing is ever refused."""
-
-    def hosts(self) -> Hosts:
-        """No names of hosts."""
-        return {}
-
-    def start(self, changed: Any) -> None:
-        """Nothing goes on beside events."""
-
-    def flush(self) -> None:
-        """Nothing is recorded."""
-
-    def reopen(self) -> None:
-        """Nothing is recorded."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-MAX_KNOWN = 4096
+def confirm(kept: int) -> Saying[dict[str, Any]]:
+    """What alerts say of entries. `kept`: of how many rule sets records may still come."""
+    return Saying(kept, facts, SeenAct)
 
 
 class SeenAct:

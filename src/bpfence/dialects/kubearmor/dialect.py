@@ -5,54 +5,38 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from bpfence.conditions.links import FindLinks, Resolver
+from bpfence.conditions.links import Resolver
+from bpfence.dialects.decided import DecidedRules
 from bpfence.dialects.dialect import Confirm, Context
-from bpfence.dialects.facts import Facts
-from bpfence.dialects.kubearmor.options import FORM, NAME, OPTIONS, KubeArmorOptions
+from bpfence.dialects.kubearmor.options import NAME, OPTIONS, KubeArmorOptions
 from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location, UsageError
-from bpfence.policy import Policy, PolicySet
+from bpfence.policy import PolicySet
 
 if TYPE_CHECKING:
     from bpfence.dialects.kubearmor.model import KubeArmorPolicy
     from bpfence.dialects.tools import Tools
 
 _VERSION: Final = re.compile(rb"^[ \t]*[\"']?apiVersion[\"']?[ \t]*:[ \t]*[\"']?security\.kubearmor\.com/", re.MULTILINE)
-_resolver: Final = Resolver()
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-class KubeArmorRules:
-    """Policies, and what they are lowered to."""
+class KubeArmorRules(DecidedRules):
+    """What the policies are lowered to: one of each, and one for the postures. `given`: they themselves."""
 
-    def __init__(self, policies: Sequence[KubeArmorPolicy], lowered: PolicySet) -> None:
-        self.given = policies
-        self.policy_set = lowered
+    resolver = Resolver()
+
+    def __init__(self, given: Sequence[KubeArmorPolicy], policy_set: PolicySet) -> None:
+        super().__init__(policy_set)
+        self.given = given
 
     @property
     def locations(self) -> Sequence[Location]:
-        """Where each policy stands."""
+        """Where each policy stands, that of the postures nowhere."""
         return [policy.location for policy in self.given]
-
-    def policies(self, facts: Facts) -> tuple[Policy, ...]:
-        """One of each policy, and one for the postures."""
-        return self.policy_set.policies
-
-    def paths(self) -> Iterable[str]:
-        """Literal paths, and the literal beginnings of patterns."""
-        return _resolver.paths(self.policy_set)
-
-    def resolved(self, find: FindLinks, where: str) -> tuple[KubeArmorRules, list[Diagnostic]]:
-        """The same with other names of paths."""
-        policy_set, told = _resolver.resolved(self.policy_set, find, where)
-        return KubeArmorRules(self.given, policy_set), told
-
-    def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
-        """The policy alone: nobody would confirm what the kernel left out."""
-        yield policy, ()
 
 
 class _KubeArmor:
@@ -61,7 +45,7 @@ class _KubeArmor:
     policies = ()
     reads_processes = False
     options = OPTIONS
-    forms = (FORM,)
+    forms = ()
 
     def tools(self) -> Tools:
         """Those that every language has. Imported when a command asks for them."""
@@ -99,9 +83,9 @@ class _KubeArmor:
 
     def confirm(self, context: Context) -> Confirm | None:
         """Confirms nothing, and says what alerts are in KubeArmor's words."""
-        from bpfence.dialects.kubearmor.confirm import Confirmed
+        from bpfence.dialects.kubearmor.confirm import confirm
 
-        return Confirmed(context.kept)
+        return confirm(context.kept)
 
 
 KUBEARMOR: Final = _KubeArmor()

@@ -20,7 +20,6 @@ HOSTNAME_PATTERN: Final = "kubearmor.io/hostnamereg"
 """A label of no node: regular expressions of its name."""
 POSTURE: Final = "KubeArmor/DefaultPosture"
 """The policy of the IR that decides what no allow list covers."""
-FORM: Final = "kubearmor"
 RESOURCES: Final = ("file", "network", "capabilities")
 """What has a posture. That of processes is the posture of files."""
 ACTIONS: Final = ("audit", "block")

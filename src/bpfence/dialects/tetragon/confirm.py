@@ -7,14 +7,12 @@ The kernel decides tracing policies completely, so nothing is confirmed here: th
 from __future__ import annotations
 
 import stat
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from bpfence import abi, names
-from bpfence.alerts.alert import RuleInfo, Said
-from bpfence.alerts.faults import Faults
-from bpfence.dialects.facts import Hosts
+from bpfence.alerts.alert import Said
+from bpfence.dialects.saying import RuleKey, Saying
 from bpfence.dialects.tetragon.lower.hooks import Reads
 from bpfence.dialects.tetragon.lower.policies import LANGUAGE, Sensor, Shown
 from bpfence.events.source import Observation
@@ -25,7 +23,7 @@ from bpfence.policy import Action, Value
 if TYPE_CHECKING:
     from bpfence.dialects.tetragon.dialect import TetragonRules
 
-Sensors = Mapping[tuple[str, str], Sensor]
+Sensors = Mapping[RuleKey, Sensor]
 _NUMBER_MEMBERS: Final = {
     "int": "int_arg", "int8": "int_arg", "int16": "int_arg", "uint32": "uint_arg", "uint8": "uint_arg", "uint16": "uint_arg",
     "sint64": "long_arg", "uint64": "size_arg", "size_t": "size_arg",
@@ -164,44 +162,11 @@ def _of_map(value: Mapping[str, Any]) -> str:
     return ":".join(str(value[key]) for key in ("addr", "port") if key in value) or str(value.get("family", "?"))
 
 
-class TetragonConfirm:
-    """See `dialects.dialect.Confirm`. `kept`: of how many generations sensors are kept."""
+def confirm(kept: int) -> Saying[Sensor]:
+    """What events say of hooks. `kept`: of how many rule sets records may still come."""
+    return Saying(kept, sensors, TetragonView)
 
-    def __init__(self, kept: int) -> None:
-        self.faults = Faults()
-        self.candidates = self.confirmed = 0
-        self._kept = kept
-        self._generations: OrderedDict[int, Sensors] = OrderedDict()
 
-    def use(self, generation: int, rules: TetragonRules | None, infos: Iterable[RuleInfo]) -> None:
-        """These rules are in force now."""
-        self._generations[generation] = rules.sensors if rules is not None else {}
-        while len(self._generations) > self._kept:
-            self._generations.popitem(last=False)
-
-    def view(self, seen: Observation) -> TetragonView:
-        """An observation as events show it."""
-        return TetragonView(seen, self._generations.get(seen.generation, {}))
-
-    def confirm(self, view: TetragonView, among: Collection[str] | None) -> list[RuleInfo]:
-        """No rule is a candidate: the kernel has decided."""
-        return []
-
-    def refused(self, count: int, moment: int) -> None:
-        """Nothing is."""
-
-    def hosts(self) -> Hosts:
-        """No rule names a host."""
-        return {}
-
-    def start(self, changed: Callable[[], None]) -> None:
-        """Nothing goes on beside events."""
-
-    def flush(self) -> None:
-        """Nothing is recorded."""
-
-    def reopen(self) -> None:
-        """Nothing is recorded."""
-
-    def close(self) -> None:
-        """Nothing is open."""
+def sensors(rules: TetragonRules) -> Sensors:
+    """What is known of each rule."""
+    return rules.sensors

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from bpfence.conditions.links import FindLinks
+from bpfence.conditions.links import Resolver
+from bpfence.dialects.decided import DecidedRules
 from bpfence.dialects.dialect import Confirm, Context
-from bpfence.dialects.facts import Facts
 from bpfence.documents.files import SourceFile
-from bpfence.errors import Diagnostic, Location
-from bpfence.policy import Policy, PolicySet
+from bpfence.errors import Diagnostic
+from bpfence.policy import PolicySet
 
 if TYPE_CHECKING:
     from bpfence.dialects.tetragon.lower.policies import Sensor
@@ -21,38 +21,14 @@ if TYPE_CHECKING:
 _HEADER: Final = re.compile(rb"^[ \t]*[\"']?apiVersion[\"']?[ \t]*:[ \t]*[\"']?cilium\.io/", re.MULTILINE)
 
 
-class TetragonRules:
+class TetragonRules(DecidedRules):
     """Policies as they were lowered. `sensors`: what events say of a rule's hook, by policy and rule."""
 
+    resolver = Resolver()
+
     def __init__(self, policy_set: PolicySet, sensors: Mapping[tuple[str, str], Sensor]) -> None:
-        self.policy_set = policy_set
+        super().__init__(policy_set)
         self.sensors = sensors
-
-    @property
-    def locations(self) -> Sequence[Location]:
-        """Where each policy stands."""
-        return [policy.location for policy in self.policy_set.policies]
-
-    def policies(self, facts: Facts) -> tuple[Policy, ...]:
-        """The policies themselves."""
-        return self.policy_set.policies
-
-    def paths(self) -> Iterable[str]:
-        """Literal paths, and the literal beginnings of prefixes."""
-        from bpfence.conditions.links import paths
-
-        return paths(self.policy_set)
-
-    def resolved(self, find: FindLinks, where: str) -> tuple[TetragonRules, list[Diagnostic]]:
-        """The same with other names of paths."""
-        from bpfence.conditions.links import widened
-
-        policy_set, told = widened(self.policy_set, find, where)
-        return TetragonRules(policy_set, self.sensors), told
-
-    def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
-        """The policy alone: nobody would confirm what the kernel left out."""
-        yield policy, ()
 
 
 class Tetragon:
@@ -98,9 +74,9 @@ class Tetragon:
 
     def confirm(self, context: Context) -> Confirm:
         """Confirms nothing; says what events of its rules hold."""
-        from bpfence.dialects.tetragon.confirm import TetragonConfirm
+        from bpfence.dialects.tetragon.confirm import confirm
 
-        return TetragonConfirm(context.kept)
+        return confirm(context.kept)
 
 
 TETRAGON: Final = Tetragon()

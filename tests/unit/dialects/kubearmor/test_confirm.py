@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bpfence.dialects.kubearmor.confirm import Confirmed
+from bpfence.dialects.kubearmor.confirm import confirm as confirming
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR, KubeArmorRules
 from bpfence.documents.files import SourceFile
 from tests.unit.dialects.kubearmor.corpus import document
@@ -23,7 +23,7 @@ def rules(severity: int = 7, **spec: object) -> KubeArmorRules:
 
 
 def test_said_of_rules() -> None:
-    confirm = Confirmed(4)
+    confirm = confirming(4)
     confirm.use(1, rules(), ())
     seen = msgspec.structs.replace(observation(fields={"event": "file.open", "file.path": "/b\n"}), generation=1)
     view = confirm.view(seen)
@@ -41,26 +41,3 @@ def test_said_of_rules() -> None:
     assert posture.details == {"kind": "KubeArmorPolicy", "policy": "DefaultPosture", "operation": "File", "action": "Audit"}
     assert view.said(KEY, "file.matchPaths[9]") is None
     assert (confirm.confirm(view, None), view.refused, confirm.hosts()) == ([], False, {})
-
-
-def test_records_of_before_a_reload_say_what_was_in_force_then() -> None:
-    confirm = Confirmed(2)
-    for generation, severity in ((1, 1), (2, 2), (3, 3)):
-        confirm.use(generation, rules(severity), ())
-    confirm.use(4, None, ())
-
-    def severity_of(generation: int) -> int | None:
-        said = confirm.view(msgspec.structs.replace(observation(), generation=generation)).said(KEY, "file.matchPaths[1]")
-        return said.details["severity"] if said is not None else None
-
-    assert [severity_of(generation) for generation in (1, 3, 4)] == [None, 3, None]
-
-
-def test_nothing_goes_on_beside_events() -> None:
-    confirm = Confirmed(1)
-    confirm.start(lambda: None)
-    confirm.refused(1, 1)
-    confirm.flush()
-    confirm.reopen()
-    confirm.close()
-    assert (confirm.candidates, confirm.confirmed, confirm.faults.counts.total()) == (0, 0, 0)

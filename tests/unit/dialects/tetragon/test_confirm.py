@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from bpfence import abi
-from bpfence.dialects.tetragon.confirm import TetragonConfirm, details
+from bpfence.dialects.tetragon.confirm import confirm as confirming
+from bpfence.dialects.tetragon.confirm import details
 from bpfence.dialects.tetragon.dialect import TetragonRules
 from bpfence.dialects.tetragon.lower.hooks import Reads
 from bpfence.dialects.tetragon.lower.policies import Sensor, Shown
@@ -88,7 +89,7 @@ def test_returns_are_what_was_decided() -> None:
 
 
 def test_rules_are_known_by_policy_and_generation() -> None:
-    confirm = TetragonConfirm(kept=2)
+    confirm = confirming(kept=2)
     for generation in (1, 2, 3):
         confirm.use(generation, TetragonRules(PolicySet(), {("p", "r"): sensor(FILE, message=f"m{generation}")}), [])
     told = [confirm.view(observed("file.open", generation=generation)).said("p", "r") for generation in (1, 2, 3)]
@@ -99,7 +100,7 @@ def test_rules_are_known_by_policy_and_generation() -> None:
 
 
 def test_a_message_of_its_own() -> None:
-    confirm = TetragonConfirm(kept=1)
+    confirm = confirming(kept=1)
     arguments = (FILE, Shown(Reads.ACCESS, "int", ""))
     confirm.use(1, TetragonRules(PolicySet(), {("p", "r"): sensor(*arguments)}), [])
     said = confirm.view(observed("file.permission", {"NUM_FILE_ACCESS": 1}, {"STR_FILE_PATH": b"/a"}, generation=1)).said("p", "r")
