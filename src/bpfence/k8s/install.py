@@ -105,14 +105,27 @@ class Installer:
                     self._due.update(held.newest.key for held in self.profiles.all())
                 if self._closed:
                     return
-                due, self._due = sorted(self._due), set()
-            failed = [key for key in due if key != SWEEP and not self._see_to(key)]
-            failed += [] if self._swept() else [SWEEP]
+                due, self._due = sorted(self._due - {SWEEP}), set()
+            failed = [key for key in (*due, SWEEP) if not self._done(key)]
             failures = failures + 1 if failed else 0
             with self._lock:
                 if failed:
                     self._lock.wait_for(lambda: self._closed, backoff(failures, self._pause))
                     self._due.update(failed)
+
+    def _done(self, key: str) -> bool:
+        """See to an object, or sweep; False where that is to be tried again. Nothing that one object makes go wrong ends the thread."""
+        try:
+            return self._swept() if key == SWEEP else self._see_to(key)
+        except Exception as error:
+            text = f"{type(error).__name__}: {printable(str(error))[:200]}. This is a fault of bpfence; please report it"
+            self._tell(f"Kubernetes: {key or 'files of seccomp profiles'} cannot be seen to on this node: {text}")
+            return False
+
+    def _tell(self, text: str) -> None:
+        if not self._told:
+            self._told = True
+            self._report(text)
 
     def _see_to(self, key: str) -> bool:
         """Write the file and the status of an object; False where that is to be tried again."""
@@ -130,9 +143,7 @@ class Installer:
                 self._write(held, held.made)
         except (OSError, UsageError) as error:
             why = printable(str(error))[:300]
-            if not self._told:
-                self._told = True
-                self._report(f"Kubernetes: seccomp profiles cannot be put in place on this node: {why}")
+            self._tell(f"Kubernetes: seccomp profiles cannot be put in place on this node: {why}")
         written = self._record.get(held.path)
         what = f"it cannot be put in place on this node: {why}"
         more = (Diagnostic(Location(f"{key}, spec"), what, code="cannot-install"),) if why else ()
@@ -163,9 +174,7 @@ class Installer:
                     self._folder.remove(path)
             except (OSError, UsageError) as error:
                 done = False
-                if not self._told:
-                    self._told = True
-                    self._report(f"Kubernetes: {path} cannot be removed: {printable(str(error))[:300]}")
+                self._tell(f"Kubernetes: {path} cannot be removed: {printable(str(error))[:300]}")
                 continue
             with self._lock:
                 del self._record[path]

@@ -152,12 +152,12 @@ class Profiles(Generic[T]):
 
     @property
     def listed(self) -> bool:
-        """Whether all of both kinds were told."""
-        return all(self.knows(kind) for kind in PROFILES)
+        """Whether all of both kinds were told, or of too many as many as are read."""
+        return all(self.knows(kind) or self.watchers[kind].listed.is_set() for kind in PROFILES)
 
     def knows(self, kind: str) -> bool:
-        """Whether all of a kind were told, or of too many as many as are read."""
-        return kind in self._listed or self.watchers[kind].listed.is_set()
+        """Whether all of a kind were told: what has not been told of is not there."""
+        return kind in self._listed
 
     def get(self, key: str) -> Held[T] | None:
         """One of those that are taken."""

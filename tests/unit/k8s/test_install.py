@@ -97,6 +97,41 @@ def test_nothing_is_removed_before_everything_is_known(tmp_path: Path) -> None:
     later.close()
 
 
+def test_what_is_beyond_the_end_of_a_list_that_is_cut_off_stays(tmp_path: Path) -> None:
+    first = Rig(tmp_path)
+    first.listed(made())
+    until(lambda: len(first.installer.record()) == 1)
+    record = first.installer.record()
+    first.close()
+    later = Rig(tmp_path, record)
+    later.installer.profiles.put(made(name="another"))
+    later.installer.profiles.watchers["SeccompProfile"].listed.set()
+    until(lambda: len(later.installer.record()) == 2)
+    assert later.files() == ["bpfence/shop/another.json", "bpfence/shop/web.json"]
+    assert not later.installer.profiles.listed
+    later.listed(kind="ClusterSeccompProfile")
+    assert later.installer.profiles.listed
+    later.close()
+
+
+def test_a_fault_of_one_object_does_not_end_the_thread(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = SeccompFolder.put
+
+    def fail(folder: SeccompFolder, path: str, data: bytes) -> Any:
+        if "another" in path:
+            raise RuntimeError("a bug\x1b")
+        return put(folder, path, data)
+
+    monkeypatch.setattr(SeccompFolder, "put", fail)
+    rig.listed(made(name="another"), made())
+    until(lambda: rig.installer.record().keys() == {"bpfence/shop/web.json"})
+    until(lambda: rig.said)
+    assert "another cannot be seen to" in rig.said[0]
+    assert "\x1b" not in rig.said[0]
+    monkeypatch.undo()
+    until(lambda: len(rig.installer.record()) == 2)
+
+
 def test_what_somebody_else_has_put_there_stays(rig: Rig) -> None:
     rig.listed(made())
     until(rig.installer.record)
