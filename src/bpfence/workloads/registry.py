@@ -9,6 +9,7 @@ than a swap of tables takes.
 
 from __future__ import annotations
 
+import math
 import operator
 import threading
 import time
@@ -95,6 +96,8 @@ class Registry:
         self._ended_pods: set[str] = set()
         self._entries: dict[str, Entry] = {}
         self._past: dict[str, tuple[float, Container]] = {}
+        self._paths: dict[int, tuple[str, float]] = {}
+        self._paths_version = 0
         self._selectors: frozenset[Selector] = frozenset()
         self._chosen: dict[str, tuple[tuple[frozenset[Selector], tuple[Container, ...], Class], ...]] = {}
         self._numbers: dict[Class, int] = {}
@@ -331,12 +334,12 @@ class Registry:
     def path_of(self, number: int) -> str | None:
         """The cgroup of a container by its number, also where it is gone and that container was known until a moment ago."""
         with self._lock:
-            found = next((path for path, entry in self._entries.items() if entry.container.cgroup_id == number), None)
-            if found is None:
-                since = time.monotonic() - PAST_SECONDS
-                ended = ((path, when) for path, (when, container) in self._past.items() if container.cgroup_id == number)
-                found = next((path for path, when in ended if when > since), None)
-        return found
+            if self._paths_version != self.version:
+                self._paths_version = self.version
+                ended = {one.cgroup_id: (path, when + PAST_SECONDS) for path, (when, one) in self._past.items()}
+                self._paths = ended | {entry.container.cgroup_id: (path, math.inf) for path, entry in self._entries.items()}
+            path, until = self._paths.get(number, (None, 0.0))
+            return path if time.monotonic() < until else None
 
     # ---- the agent ----
 
