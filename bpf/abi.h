@@ -478,8 +478,7 @@ struct workload {
  * was preempted after it had looked at the subject: it is never right then. Of subjects that depend on ids no event stands here. The agent
  * clears the words whenever the bits of the generation come round.
  * The last word has CONCERN_SPARE bits for which there is no event: there stands process_record.number. In place of the bits of events 254 and 255,
- * of which there are none, stands that the policies follow no identities, and that the subject of that number is the one of every thread of the
- * process, whatever ids and cgroup that acts with.
+ * of which there are none, stands that the policies follow no identities, and that the subject of that number depends on neither ids nor cgroup.
  */
 #define CONCERN_ENTRIES 16384
 #define CONCERN_WORDS 7

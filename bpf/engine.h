@@ -326,7 +326,7 @@ static __always_inline void record_changed(u32 tgid)
 static __always_inline void concern_publish(const struct process_record *record, u64 version, u32 tgid)
 {
 	struct concern *concern = concern_of(tgid);
-	u64 tag, shown = ~0ULL, more = CONCERN_EVERY, bits;
+	u64 tag, shown = ~0ULL, more = 0, bits;
 	u32 i;
 
 	if (!concern || !record->generation)
@@ -335,8 +335,10 @@ static __always_inline void concern_publish(const struct process_record *record,
 		if (!record->number)
 			return;
 		shown = 0;
-		more = 0;
 	}
+	/* Of a cgroup, too, that all threads are in: where the kernel skips the program on moves between them, notes look for themselves. */
+	if (!(record->flags & (RECORD_DEPENDS_IDS | RECORD_DEPENDS_CGROUP)))
+		more |= CONCERN_EVERY;
 	if (!(record->flags & RECORD_FOLLOWS))
 		more |= CONCERN_UNFOLLOWED;
 	tag = concern_tag(record->generation, version, tgid);

@@ -10,8 +10,8 @@
  * The name that was decided on, or was alike, is the one that is noted, and the folder the one that it was in: there was no rename, of whatever,
  * between two looks at the kernel's count of them, one before both were looked at, and one after what is noted has been read.
  *
- * Two names of one folder are noted as one, the half of the room for each. Not where the file of a layer is decided on, too. Only where the engine is shared: with an own one the programs have no
- * room for it on the stack. As in known.h, whoever finds a note half written, or somebody else writing, goes without.
+ * Two names of one folder are noted as one, the half of the room for each. Not where the file of a layer is decided on, too. Only where the
+ * engine is shared: with an own one the programs have no room for it on the stack. As in known.h, whoever finds a note half written, or somebody else writing, goes without.
  *
  * Included by engine.bpf.c alone, as quiet.h.
  */

@@ -802,8 +802,8 @@ __noinline int path_resolve(u32 slot, u32 which)
 }
 
 /* The namespace of the mount that the way up from a named pipe has ended at, 0: it is something else. A named pipe holds nothing: one that has no
- * name in the task's namespace is called what its own calls it. runc's process in a container, whose root is another by then, opens the pipe that it waits at
- * outside of it.
+ * name in the task's namespace is called what its own calls it. runc's process in a container, whose root is another by then, opens the pipe
+ * that it waits at outside of it.
  */
 __noinline u64 path_elsewhere(u32 slot, u32 which)
 {

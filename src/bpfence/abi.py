@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "b4b9ee65ed5fec28"
+ABI_HASH: Final = "463c4577d7fcb45d"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
