@@ -83,7 +83,7 @@ class Case(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     target: bool | str = False  # a process outside the scope, running {dir}/service or this path; its pid is {target}
     setup: list[list[str | int]] = []  # acts performed outside the scope before each step
     volley: str = ""  # filled in: cases that are loaded together: a file's, a shipped policy alone
-    apart: bool = False  # its volley is loaded by itself on every kernel: with all others the tables would have too many dimensions
+    apart: bool = False  # one of the second volley, where all are loaded at once: the tables would have too many dimensions for one
     inside: str = ""  # a path below the case's own cgroup: the scope is there
     attack: list[Step | list[str | int]] = []
     benign: list[Step | list[str | int]] = []

@@ -110,7 +110,7 @@ class Tracing:
         for document in (MONITORING, GUARD, LSM, NETWORK, MODULES):
             self.agent.write_policy(document["metadata"]["name"], document)
         with self.export.open("wb") as file:
-            self.agent.start("--format", "tetragon", stdout=file.fileno())
+            self.agent.start("--format", "tetragon", "--pin-dir", "/sys/fs/bpf/bpfence-tetragon", stdout=file.fileno())
         self.agent.settle()
 
     def act(self, *words: str) -> tuple[str, list[dict[str, Any]]]:
