@@ -57,6 +57,11 @@ timers do not agree; once the command has begun nothing is tried again."""
 HOST, ADDRESS = "10.0.2.2", "10.0.2.15/24"
 """With a network card: where the guest finds the loopback of this machine, and the address that QEMU gives it."""
 
+EMULATED = "max,erms=off,fsrm=off,la57=off"
+"""The emulated processor, where no instructions are counted: a guest takes a fifth less of processor time on it. QEMU copies and clears
+memory byte by byte where the kernel uses `rep movsb` and `rep stosb`, as it does on a processor with ERMS and FSRM; with LA57 page tables
+have one level more."""
+
 CONSOLE_LINES = 40
 CONSOLE_BYTES = 1 << 14
 
@@ -184,6 +189,8 @@ def qemu_options(limits: Limits, share: Path) -> list[str]:
         options += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
     if limits.icount:
         options += ["-icount", "shift=0,sleep=off"]
+    elif not limits.kvm:
+        options += ["-cpu", EMULATED]
     return options
 
 

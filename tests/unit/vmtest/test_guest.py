@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vmtest import GuestError, GuestTimeoutError, MissingToolError, NeverBeganError, UsageError, guest, mirror
-from vmtest.guest import Limits, qemu_options
+from vmtest.guest import EMULATED, Limits, qemu_options
 from vmtest.kernels import Image, kernel_named
 
 
@@ -63,7 +63,9 @@ def test_a_guest_has_a_network_card_when_it_is_asked_for() -> None:
 
 
 def test_icount_and_kvm_options() -> None:
-    assert ("-icount", "shift=0,sleep=off") in pairs(command(Limits(cpus=1, icount=True)))
+    counting, emulated, real = (command(limits) for limits in (Limits(cpus=1, icount=True), Limits(), Limits(kvm=True)))
+    assert ("-icount", "shift=0,sleep=off") in pairs(counting)
+    assert [("-cpu", EMULATED) in pairs(argv) for argv in (counting, emulated, real)] == [False, True, False]
     assert "--disable-kvm" not in command(Limits(kvm=True))
     with pytest.raises(ValueError, match="choose one"):
         Limits(icount=True, kvm=True)
