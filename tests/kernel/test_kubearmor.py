@@ -54,6 +54,7 @@ WEB: Final = """
       - path: {dir}/tool
       - {{path: {dir}/child, fromSource: [{{path: {dir}/source}}]}}
       - {{path: {dir}/noted, action: Audit}}
+      - {{path: {dir}/handless, pts: false}}
     matchDirectories:
       - dir: {dir}/tools/
   network:
@@ -66,6 +67,9 @@ WEB: Final = """
   syscalls:
     matchSyscalls:
       - syscall: [chmod, fchmod, fchmodat, fchmodat2]
+  presets:
+    - {{name: filelessExec}}
+    - {{name: anonMapExec}}
 """
 LISTED: Final = """
   action: Allow
@@ -86,7 +90,7 @@ FILES: Final = (
     "secret", "config", "owned", "sourced", "seen", "other", "flat/a", "flat/sub/a", "deep/a", "deep/sub/a", "some/a.key", "some/x/a.key",
     "some/x/y/a.key", "some/x/a.txt", "allowed/a", "read/a",
 )  # fmt: skip
-PROGRAMS: Final = ("source", "tool", "child", "noted", "tools/tool", "tools/sub/tool")
+PROGRAMS: Final = ("source", "tool", "child", "noted", "handless", "tools/tool", "tools/sub/tool")
 
 
 class Way(NamedTuple):
@@ -126,6 +130,8 @@ WAYS: Final = (
     Way("web", "exec source exec child ok", "process.matchPaths[1]"),
     Way("web", "exec child ok", result="ok"),
     Way("web", "exec noted ok", "process.matchPaths[2]", "ok"),
+    Way("web", "on-tty exec handless ok", "process.matchPaths[3]"),
+    Way("web", "exec handless ok", result="ok"),
     Way("web", "exec tools/tool ok", "process.matchDirectories[0]"),
     Way("web", "exec tools/sub/tool ok", result="ok"),
     Way("web", "socket udp", "network.matchProtocols[0]"),
@@ -133,6 +139,11 @@ WAYS: Final = (
     Way("web", "exec source socket raw", "network.matchProtocols[1]"),
     Way("web", "socket raw", result="ok"),
     Way("web", "chmod other 0600", "syscalls.matchSyscalls[0]", "ok"),
+    Way("web", "exec-memfd child", "presets[0]"),
+    Way("web", "exec-deleted child", "presets[0]"),
+    Way("web", "memory-map rwx", "presets[1]"),
+    Way("web", "memory-protect rw rx", "presets[1]"),
+    Way("web", "memory-map rw", result="ok"),
     Way("listed", "open allowed/a", result="ok"),
     Way("listed", "write allowed/a", result="ok"),
     Way("listed", "open read/a", result="ok"),
@@ -145,6 +156,8 @@ WAYS: Final = (
     Way("listed", "socket udp", "network"),
     Way("outside", "open secret", result="ok"),
     Way("outside", "exec tool ok", result="ok"),
+    Way("outside", "exec-memfd child ok", result="ok"),
+    Way("outside", "memory-map rwx", result="ok"),
 )
 IDS: Final = {"web": "a" * 64, "listed": "b" * 64, "outside": "c" * 64}
 

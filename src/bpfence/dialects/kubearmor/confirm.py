@@ -18,7 +18,14 @@ from bpfence.events.source import Observation
 from bpfence.events.values import escape
 from bpfence.policy import Action
 
-OPERATIONS = {"process": "Process", "file": "File", "network": "Network", "capabilities": "Capabilities", "syscalls": "Syscall"}
+OPERATIONS = {
+    "process": "Process",
+    "file": "File",
+    "network": "Network",
+    "capabilities": "Capabilities",
+    "syscalls": "Syscall",
+    "presets": "Process",
+}
 """By section, KubeArmor's word for what was done."""
 POSTURE_NAME = "DefaultPosture"
 

@@ -22,9 +22,9 @@ class Source(msgspec.Struct, frozen=True):
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a policy.
 
-    `section` is process, file, network, capabilities or syscalls, `where` the entry in the policy ("file.matchPaths[0]"). `kind` says what
-    `value` is: a path, a dir (with "/" at its end), the name of a program, a pattern, a protocol or a capability; "" for system calls of
-    any file. `sources`: no test where there are none.
+    `section` is process, file, network, capabilities, syscalls or presets, `where` the entry in the policy ("file.matchPaths[0]"). `kind`
+    says what `value` is: a path, a dir (with "/" at its end), the name of a program, a pattern, a protocol, a capability or a preset; ""
+    for system calls of any file. `sources`: no test where there are none. `terminals`: those with a terminal count as others do.
     """
 
     section: str
@@ -34,6 +34,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     recursive: bool = False
     read_only: bool = False
     owner_only: bool = False
+    terminals: bool = True
     sources: tuple[Source, ...] = ()
     calls: tuple[str, ...] = ()
     action: str = "Block"

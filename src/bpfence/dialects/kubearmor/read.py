@@ -60,6 +60,13 @@ PROTOCOLS: Final = (
     "tcp", "udp", "raw", "icmp", "icmpv6", "sctp", "stream", "dgram", "rdm", "seqpacket", "dccp", "packet", "all",
 )  # fmt: skip
 PRESETS: Final = ("filelessExec", "anonMapExec", "protectEnv", "exec", "protectProc")
+_WHOSE_PROC: Final = "no event tells a process's own files in /proc from those of others"
+UNSEEN_PRESETS: Final[Mapping[str, str]] = {
+    "protectEnv": _WHOSE_PROC,
+    "protectProc": _WHOSE_PROC,
+    "exec": "no event tells whether a program has come into its container from outside",
+}
+"""Presets that are refused, and why."""
 
 _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "process": {
@@ -406,6 +413,7 @@ class _Reader(_Shapes):
                 for index, item in enumerate(self.items(entries, key)):
                     entry = self.entry(item, section, key, index, outer)
                     found += (entry,) if entry is not None else ()
+        found += self.presets(spec, whole)
         self.others(spec, whole)
         if not found and len(self.report.diagnostics) == before:
             self.report.add(place, "no-rules", "the policy has no entry: it does nothing", "", "warning")
@@ -416,15 +424,28 @@ class _Reader(_Shapes):
         if "apparmor" in spec:
             hint = "load the profile with apparmor_parser(8) and name it in the pod"
             self.report.add(spec["apparmor"][0], "not-supported", "a profile of AppArmor is AppArmor's to enforce", hint)
-        for item in self.items(spec, "presets"):
-            entries = self.level(item, ("name", *META), "a preset")
-            place = self.required(entries, "name", item, "a preset")
-            name = self.choice(place, "a preset", PRESETS) if place is not None else None
-            if name is not None:
-                self.unsupported(item, f"the preset {name} is not enforced yet", self.meta(entries, whole).action)
         if "device" in spec:
             action = self.meta(self.level(spec["device"][1], ("matchDevice", *META), "device"), whole).action
             self.unsupported(spec["device"][0], "classes of USB devices are not known to the kernel's security hooks", action)
+
+    def presets(self, spec: Entries, whole: Meta) -> Iterator[Entry]:
+        """The presets that some event tells of."""
+        for index, item in enumerate(self.items(spec, "presets")):
+            entries = self.level(item, ("name", *META), "a preset")
+            meta = self.meta(entries, whole)
+            place = self.required(entries, "name", item, "a preset")
+            name = self.choice(place, "a preset", PRESETS) if place is not None else None
+            if name is None:
+                continue
+            if reason := UNSEEN_PRESETS.get(name):
+                self.unsupported(item, f"the preset {name} is not enforced: {reason}", meta.action)
+            elif meta.action == "Allow":
+                what = f"the preset {name} allows: there is nothing that it would be an exception of"
+                self.report.add(item, "never-matches", what, "write action: Block or Audit", "warning")
+            else:
+                yield Entry(
+                    section="presets", where=f"presets[{index}]", kind="preset", value=name, location=item.location, **meta._asdict()
+                )
 
     def entry(self, node: YamlNode, section: str, key: str, index: int, outer: Meta) -> Entry | None:
         where = f"{section}.{key}[{index}]"
@@ -439,6 +460,7 @@ class _Reader(_Shapes):
         if self.kind == HOST_POLICY and section in ("network", "capabilities"):
             self.required(entries, "fromSource", node, f"an entry of {section} in a {HOST_POLICY}")
         flags = {name: self.truth(entries, name) for name in ("recursive", "readOnly", "ownerOnly") if name in known}
+        terminals = "pts" not in entries or self.truth(entries, "pts")
         named = tuple(self.calls(entries)) if "syscall" in known else ()
         if self.left_out(entries, meta.action) or value is None or self.report.errors > errors:
             return None
@@ -450,6 +472,7 @@ class _Reader(_Shapes):
             recursive=flags.get("recursive", False),
             read_only=flags.get("readOnly", False),
             owner_only=flags.get("ownerOnly", False),
+            terminals=terminals,
             sources=sources,
             calls=named,
             action=meta.action,
@@ -462,10 +485,6 @@ class _Reader(_Shapes):
     def left_out(self, entries: Entries, action: str) -> bool:
         """Whether an entry asks for what is not enforced yet."""
         found = False
-        if "pts" in entries:
-            self.truth(entries, "pts")
-            self.unsupported(entries["pts"][0], "pts is not enforced yet", action)
-            found = True
         if "allowedArgs" in entries:
             self.texts(entries, "allowedArgs", "allowedArgs")
             what = "allowedArgs is not enforced: arguments are not with the kernel yet when it decides about a program"

@@ -163,9 +163,10 @@ def test_mistakes(spec: dict[str, Any], code: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "what"),
     [
-        ({"presets": [{"name": "filelessExec"}]}, "the preset filelessExec"),
+        ({"presets": [{"name": "protectProc"}]}, "the preset protectProc"),
+        ({"presets": [{"name": "protectEnv"}]}, "the preset protectEnv"),
+        ({"presets": [{"name": "exec"}]}, "the preset exec"),
         ({"process": {"matchPaths": [{"path": "/a", "allowedArgs": ["-v"]}]}}, "allowedArgs"),
-        ({"process": {"matchPaths": [{"path": "/a", "pts": False}]}}, "pts"),
         ({"network": {"matchDNSQueries": [{"domain": "example.com"}]}}, "name servers"),
     ],
 )  # fmt: skip
@@ -175,6 +176,32 @@ def test_what_is_not_enforced_is_refused_or_left_out_and_never_silently(spec: di
     policies, [found] = read(document({**spec, "action": "Audit"}))
     assert (len(policies), policies[0].entries, found.severity) == (1, (), "warning")
     assert "left out" in found.message
+
+
+def test_presets() -> None:
+    given = [
+        {"name": "filelessExec", "action": "Audit", "severity": 3},
+        {"name": "anonMapExec"},
+        {"name": "protectProc", "action": "Audit"},
+    ]
+    [policy], [warning] = read(document({"presets": given}))
+    assert [(entry.where, entry.value, entry.action, entry.severity) for entry in policy.entries] == [
+        ("presets[0]", "filelessExec", "Audit", 3),
+        ("presets[1]", "anonMapExec", "Block", 1),
+    ]
+    assert (warning.code, "protectProc" in warning.message) == ("not-supported", True)
+    [policy], [warning] = read(document({"presets": [{"name": "filelessExec"}], "action": "Allow"}))
+    assert (policy.entries, warning.code) == ((), "never-matches")
+
+
+@pytest.mark.parametrize(
+    ("preset", "code", "line"),
+    [({"name": "fileless"}, "bad-value", 11), ({"action": "Audit"}, "missing-key", 11), ({"name": "exec", "a": 1}, "unknown-key", 12)],
+)
+def test_presets_that_there_are_not(preset: dict[str, Any], code: str, line: int) -> None:
+    policies, diagnostics = read(document({"presets": [preset]}))
+    assert policies == ()
+    assert (diagnostics[-1].code, diagnostics[-1].location.line) == (code, line)
 
 
 def test_names_of_nodes_that_are_no_regular_expressions(capfd: pytest.CaptureFixture[str]) -> None:

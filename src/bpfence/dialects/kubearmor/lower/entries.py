@@ -173,15 +173,36 @@ def _from(sources: Iterable[Source]) -> Condition:
 
 
 _OWNER: Final = Atom("process.uid", Op.SAME, "file.uid")
+_NO_TERMINAL: Final = _number("process.tty", 0)
+PRESETS: Final[Mapping[str, tuple[str, Condition]]] = {
+    "filelessExec": (
+        "process.exec",
+        disj(
+            (
+                _number("file.memfd", 1),
+                _number("file.deleted", 1),
+                Atom(PATH, Op.PREFIX, "/dev/shm/"),  # noqa: S108 - a path to match, not one to write to
+                Atom(PATH, Op.PREFIX, "/run/shm/"),
+            )
+        ),
+    ),
+    "anonMapExec": ("process.memory", TRUE),
+}
+"""Presets that some event tells of: that event, and the condition on it."""
 
 
 def decided(entry: Entry, scope: Condition) -> dict[str, Condition]:
-    """The condition on each event on which the entry blocks or reports. Where it says ownerOnly, that is who does not own the file."""
+    """The condition on each event on which the entry blocks or reports. Where it says ownerOnly, that is who does not own the file; with
+    `pts: false`, who has a terminal; with both, who is either."""
     source = _from(entry.sources)
+    terminal = TRUE if entry.terminals else negation(_NO_TERMINAL)
     match entry.section:
+        case "presets":
+            event, condition = PRESETS[entry.value]
+            return expand.event_conditions((event,), scope, condition)
         case "process" | "file":
-            stranger = negation(_OWNER) if entry.owner_only else TRUE
-            body = conj((named(entry), source, stranger))
+            others = ((negation(_OWNER),) if entry.owner_only else ()) + (() if entry.terminals else (terminal,))
+            body = conj((named(entry), source, disj(others) if others else TRUE))
             if entry.section == "process":
                 return expand.event_conditions(("process.exec",), scope, body)
             each = expand.event_conditions(CHANGES if entry.read_only else WHOLE, scope, body)
@@ -193,9 +214,9 @@ def decided(entry: Entry, scope: Condition) -> dict[str, Condition]:
             return each
         case "network":
             on = REPORTED_SOCKETS if entry.action == "Audit" else SOCKETS
-            return expand.event_conditions(on, scope, conj((PROTOCOLS[entry.value], source)))
+            return expand.event_conditions(on, scope, conj((PROTOCOLS[entry.value], source, terminal)))
         case "capabilities":
-            return expand.event_conditions(("process.capable",), scope, conj((capability(entry.value), source)))
+            return expand.event_conditions(("process.capable",), scope, conj((capability(entry.value), source, terminal)))
     return dict(_reported_calls(entry, scope, source))
 
 
@@ -231,7 +252,7 @@ _CHANGED: Final = Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE | abi.ACCESS_
 
 def covered(entry: Entry, event: str, field: str = PATH) -> Condition:
     """The condition that an entry of an allow list lets an act through. `field`: which of its paths, where the event has two."""
-    source = _from(entry.sources)
+    source = conj((_from(entry.sources), TRUE if entry.terminals else _NO_TERMINAL))
     match entry.section:
         case "process" | "file":
             parts = [named(entry, field), source]

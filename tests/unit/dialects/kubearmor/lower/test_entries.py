@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from bpfence import abi
-from bpfence.dialects.kubearmor.lower.entries import ACTS, PROTOCOLS, seen_too, unseen
+from bpfence.dialects.kubearmor.lower.entries import ACTS, PRESETS, PROTOCOLS, seen_too, unseen
 from bpfence.dialects.kubearmor.model import Entry
+from bpfence.dialects.kubearmor.read import PRESETS as READ_PRESETS
 from bpfence.dialects.kubearmor.read import PROTOCOLS as READ_PROTOCOLS
+from bpfence.dialects.kubearmor.read import UNSEEN_PRESETS
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.policy import Action, PolicySet
 from bpfence.syscalls import table
@@ -96,6 +98,45 @@ def test_owners_are_let_alone_and_nobody_else() -> None:
         found = [denied(policies, event, file__path="/a", process__uid=uid, file__uid=1000) for uid in (0, 1000)]
         assert found == [True, False]
     assert denied(policies, "file.chown", file__path="/a", process__uid=1000, file__uid=1000)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "event", "given", "fields"),
+    [
+        ("file", "matchPaths", "file.unlink", {"path": "/a"}, {"file__path": "/a"}),
+        ("process", "matchDirectories", "process.exec", {"dir": "/b/"}, {"file__path": "/b/x"}),
+        ("network", "matchProtocols", "net.create", {"protocol": "all"}, {"net__family": 2, "net__type": 1, "net__protocol": 6}),
+        ("capabilities", "matchCapabilities", "process.capable", {"capability": "net_raw"}, {"capability": 13}),
+    ],
+)
+def test_those_who_have_a_terminal(section: str, key: str, event: str, given: dict[str, Any], fields: dict[str, Any]) -> None:
+    for pts, held in ((False, [False, True]), (True, [True, True])):
+        policies = entry(section, key, pts=pts, **given)
+        assert [denied(policies, event, process__tty=tty, **fields) for tty in (0, 34816)] == held
+    listed = lowered(document({section: {key: [{**given, "pts": False}]}, "action": "Allow"}), postures={
+        "file": "block", "network": "block", "capabilities": "block"})  # fmt: skip
+    assert [denied(listed, event, process__tty=tty, **fields) for tty in (0, 34816)] == [False, True]
+
+
+def test_owners_without_a_terminal() -> None:
+    policies = entry("file", "matchPaths", path="/a", ownerOnly=True, pts=False)
+    found = [
+        denied(policies, "file.open", file__path="/a", process__uid=uid, file__uid=1, process__tty=tty) for uid in (1, 2) for tty in (0, 9)
+    ]
+    assert found == [False, True, True, True]
+
+
+def test_presets() -> None:
+    fileless = lowered(document({"presets": [{"name": "filelessExec"}]}))
+    for path, memfd, deleted, held in (
+        ("memfd:x", 1, 1, True), ("/tmp/x", 0, 1, True), ("/dev/shm/x", 0, 0, True), ("/run/shm/a/x", 0, 0, True), ("/tmp/x", 0, 0, False),
+    ):  # fmt: skip
+        assert denied(fileless, "process.exec", file__path=path, file__memfd=memfd, file__deleted=deleted) is held
+    assert not denied(fileless, "file.open", file__path="/dev/shm/x", file__access=READ)
+    anonymous = lowered(document({"presets": [{"name": "anonMapExec"}]}))
+    assert denied(anonymous, "process.memory", file__prot=7, file__shared=0)
+    assert not denied(anonymous, "file.mmap", file__path="/lib/x.so", file__prot=5, file__shared=0)
+    assert set(PRESETS) | set(UNSEEN_PRESETS) == set(READ_PRESETS)
 
 
 @pytest.mark.parametrize(
