@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from bpfence.dialects.objects import ObjectKind
 from bpfence.dialects.option import Option
 
 NAME: Final = "kubearmor"
@@ -16,6 +17,12 @@ HOST_POLICY: Final = "KubeArmorHostPolicy"
 CLUSTER_POLICY: Final = "KubeArmorClusterPolicy"
 NETWORK_POLICY: Final = "KubeArmorNetworkPolicy"
 KINDS: Final = (POLICY, HOST_POLICY, CLUSTER_POLICY)
+API_VERSION: Final = "security.kubearmor.com/v1"
+OBJECTS: Final = (
+    ObjectKind(API_VERSION, POLICY, "kubearmorpolicies", True),
+    ObjectKind(API_VERSION, HOST_POLICY, "kubearmorhostpolicies", False),
+    ObjectKind(API_VERSION, CLUSTER_POLICY, "kubearmorclusterpolicies", False),
+)
 HOSTNAME_PATTERN: Final = "kubearmor.io/hostnamereg"
 """A label of no node: regular expressions of its name."""
 POSTURE: Final = "KubeArmor/DefaultPosture"

@@ -19,7 +19,7 @@ from bpfence import names
 from bpfence.conditions.labels import LABEL_KEY
 from bpfence.dialects.kubearmor import patterns
 from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy, Source, Test
-from bpfence.dialects.kubearmor.options import CLUSTER_POLICY, HOST_POLICY, HOSTNAME_PATTERN, KINDS, NETWORK_POLICY
+from bpfence.dialects.kubearmor.options import API_VERSION, CLUSTER_POLICY, HOST_POLICY, HOSTNAME_PATTERN, KINDS, NETWORK_POLICY
 from bpfence.dialects.kubearmor.patterns import QUIET
 from bpfence.documents import yaml_nodes
 from bpfence.documents.files import SourceFile
@@ -30,8 +30,6 @@ from bpfence.errors import Diagnostic, Location
 from bpfence.syscalls import table as calls
 from bpfence.words import quoted, suggest
 
-API_GROUP: Final = "security.kubearmor.com"
-API_VERSION: Final = f"{API_GROUP}/v1"
 CODES: Final[Mapping[str, str]] = {
     "bad-value": "a value that the schema of the CRD refuses: an action, a path, a protocol, a name",
     "duplicate-key": "a key written twice in one map",
