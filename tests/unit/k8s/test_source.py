@@ -50,6 +50,7 @@ class Rig:
             "/kubearmorpolicies": [],
             "/kubearmorhostpolicies": [],
             "/kubearmorclusterpolicies": [],
+            "/kubearmornetworkpolicies": [],
         }
         self.missing: set[str] = set()
         self.events: dict[str, list[Any]] = {}
@@ -345,7 +346,7 @@ def test_objects_of_another_language_where_they_are_asked_for(tmp_path: Path) ->
 
 def test_kinds_that_the_cluster_does_not_have_keep_nothing_else_waiting() -> None:
     rig = Rig(languages={"kubearmor": None})
-    rig.missing = {"/kubearmorpolicies", "/kubearmorhostpolicies", "/kubearmorclusterpolicies"}
+    rig.missing = {"/kubearmorpolicies", "/kubearmorhostpolicies", "/kubearmorclusterpolicies", "/kubearmornetworkpolicies"}
     rig.hold(made())
     rig.lists["/pods"] = [pod()]
     rig.cluster.pods.ask(rig.registry)

@@ -25,6 +25,8 @@ OPERATIONS = {
     "capabilities": "Capabilities",
     "syscalls": "Syscall",
     "presets": "Process",
+    "ingress": "NetworkFirewall",
+    "egress": "NetworkFirewall",
 }
 """By section, KubeArmor's word for what was done."""
 POSTURE_NAME = "DefaultPosture"

@@ -17,8 +17,9 @@ import re2
 
 from bpfence import names
 from bpfence.conditions.labels import LABEL_KEY
+from bpfence.conditions.values import network_condition
 from bpfence.dialects.kubearmor import patterns
-from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy, Source, Test
+from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy, Ports, Source, Test
 from bpfence.dialects.kubearmor.options import API_VERSION, CLUSTER_POLICY, HOST_POLICY, HOSTNAME_PATTERN, KINDS, NETWORK_POLICY
 from bpfence.dialects.kubearmor.patterns import QUIET
 from bpfence.documents import yaml_nodes
@@ -27,6 +28,7 @@ from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report, TextError
 from bpfence.documents.yaml_nodes import TEXT_TAGS, YamlNode
 from bpfence.errors import Diagnostic, Location
+from bpfence.fields import FIELD_BY_NAME
 from bpfence.syscalls import table as calls
 from bpfence.words import quoted, suggest
 
@@ -84,8 +86,14 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
 """The lists of each section, and the keys of their entries beside META."""
 _SPEC: Final = (*_SECTIONS, "apparmor", *META)
 _SPECS: Final[Mapping[str, tuple[str, ...]]] = {
-    kind: (("nodeSelector", "device") if kind == HOST_POLICY else ("selector", "presets", "status")) + _SPEC for kind in KINDS
+    kind: (("nodeSelector", "device") if kind == HOST_POLICY else ("selector", "presets", "status")) + _SPEC
+    for kind in KINDS
+    if kind != NETWORK_POLICY
 }
+_NETWORK_SPEC: Final = ("nodeSelector", "selector", "ingress", "egress", "level", *META)
+_PEERS: Final = {"ingress": "from", "egress": "to"}
+TRANSPORTS: Final = ("TCP", "UDP", "SCTP")
+MAX_PORT: Final = 65535
 _PATH: Final = re.compile(r"/+.*[^/]")
 _DIRECTORY: Final = re.compile(r"/|/.*/")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -255,9 +263,10 @@ class _Reader(_Shapes):
         if metadata is None or spec is None:
             return None
         name, namespace = self.named(metadata)
-        entries = self.level(spec, _SPECS[self.kind], "spec")
+        network = self.kind == NETWORK_POLICY
+        entries = self.level(spec, _NETWORK_SPEC if network else _SPECS[self.kind], "spec")
         tests, node = self.selected(entries, spec)
-        found = self.entries(entries, spec)
+        found = self.traffic(entries, spec) if network else self.entries(entries, spec)
         if "status" in entries and self.choice(entries["status"][1], "status", ("Active", "Inactive")) == "Inactive":
             return None
         policy = KubeArmorPolicy(
@@ -279,9 +288,7 @@ class _Reader(_Shapes):
             self.report.add(version or root, "wrong-kind", what, hint)
             return False
         self.kind = kind.text
-        if kind.text == NETWORK_POLICY:
-            self.report.add(kind, "not-supported", f"a {NETWORK_POLICY} is not enforced yet", "write a native policy on net.connect")
-        elif kind.text not in KINDS:
+        if kind.text not in KINDS:
             self.report.add(kind, "wrong-kind", f"kind is {quoted(kind.text)}", suggest(kind.text, KINDS, hint))
         return kind.text in KINDS
 
@@ -305,8 +312,11 @@ class _Reader(_Shapes):
 
     def selected(self, entries: Entries, spec: YamlNode) -> tuple[tuple[Test, ...], tuple[tuple[str, str], ...]]:
         """The tests on workloads, and on the node."""
-        if self.kind == HOST_POLICY:
-            node = self.required(entries, "nodeSelector", spec, "spec of a KubeArmorHostPolicy")
+        by_node = self.kind == HOST_POLICY or (self.kind == NETWORK_POLICY and "selector" not in entries)
+        if self.kind == NETWORK_POLICY and "selector" in entries and "nodeSelector" in entries:
+            self.report.add(entries["selector"][0], "bad-value", "there are selector and nodeSelector", "write one of them")
+        if by_node:
+            node = self.required(entries, "nodeSelector", spec, f"spec of a {self.kind}")
             given = self.level(node, ("matchLabels",), "nodeSelector") if node is not None else {}
             labels = tuple(self.labels(given))
             self.hostnames(given)
@@ -320,7 +330,9 @@ class _Reader(_Shapes):
         given = self.level(node, known, "selector")
         tests = [Test("label", (f"{key}={value}",)) for key, value in self.labels(given)]
         tests += (test for item in self.items(given, "matchExpressions") if (test := self.expression(item)) is not None)
-        if not tests and self.report.errors == errors:
+        if not tests and self.kind == NETWORK_POLICY and self.report.errors == errors:
+            self.report.add(node, "empty", "the selector is empty", "write labels of pods, or nodeSelector for the host")
+        elif not tests and self.report.errors == errors:
             self.selects_all(entries["selector"][0])
         return tuple(tests), ()
 
@@ -353,7 +365,7 @@ class _Reader(_Shapes):
         places = [self.required(entries, key, node, "an expression") for key in ("key", "operator", "values")]
         if places[0] is None or places[1] is None or places[2] is None:
             return None
-        key = self.choice(places[0], "key", ("namespace", "label") if self.kind == CLUSTER_POLICY else ("label",))
+        key = self.choice(places[0], "key", ("namespace", "label") if self.kind in (CLUSTER_POLICY, NETWORK_POLICY) else ("label",))
         operator = self.choice(places[1], "operator", ("In", "NotIn"))
         values = self.texts(entries, "values", "values")
         if not values and places[2].kind == "list":
@@ -425,6 +437,87 @@ class _Reader(_Shapes):
         if "device" in spec:
             action = self.meta(self.level(spec["device"][1], ("matchDevice", *META), "device"), whole).action
             self.unsupported(spec["device"][0], "classes of USB devices are not known to the kernel's security hooks", action)
+
+    # ---- traffic ----
+
+    def traffic(self, spec: Entries, place: YamlNode) -> tuple[Entry, ...]:
+        """The entries of a network policy."""
+        whole = self.meta(spec, Meta())
+        found: list[Entry] = []
+        before = len(self.report.diagnostics)
+        if "level" in spec:
+            self.choice(spec["level"][1], "level", ("Pod", "Policy"))
+        for section, peers in _PEERS.items():
+            for index, item in enumerate(self.items(spec, section)):
+                known = (*((peers, "iface", "ports", "limit", "duration", "level")), *META)
+                entries = self.level(item, known, f"an entry of {section}")
+                errors = self.report.errors
+                meta = self.meta(entries, whole)
+                networks = tuple(self.networks(entries, peers))
+                ports = tuple(self.ports(entries))
+                if item.kind == "map" and not self.uncounted(entries, section, meta.action) and self.report.errors == errors:
+                    made = Entry(section=section, where=f"{section}[{index}]", kind="", value="", networks=networks, ports=ports,
+                                 location=item.location, **meta._asdict())  # fmt: skip
+                    found.append(made)
+        if not found and len(self.report.diagnostics) == before:
+            self.report.add(place, "no-rules", "the policy has no entry: it does nothing", "", "warning")
+        return tuple(found)
+
+    def uncounted(self, entries: Entries, section: str, action: str) -> bool:
+        """Whether an entry asks for what no event tells."""
+        unseen = {
+            "iface": "interfaces are not known where a socket is asked about",
+            "limit": "bytes are not counted",
+            "duration": "bytes are not counted",
+        }
+        if section == "ingress":
+            unseen["from"] = "the sender's address is not known when a connection is accepted"
+        told = [key for key in unseen if key in entries]
+        for key in told:
+            self.unsupported(entries[key][0], f"{key} is not enforced: {unseen[key]}", action)
+        return bool(told)
+
+    def networks(self, entries: Entries, key: str) -> Iterator[str]:
+        for item in self.items(entries, key):
+            given = self.level(item, ("ipBlock",), f"an item of {key}")
+            block = self.required(given, "ipBlock", item, f"an item of {key}")
+            inner = self.level(block, ("cidr",), "ipBlock") if block is not None else {}
+            place = self.required(inner, "cidr", block, "ipBlock") if block is not None else None
+            text = self.text(place, "cidr") if place is not None else None
+            if place is None or text is None:
+                continue
+            try:
+                network_condition(FIELD_BY_NAME["net.peer.ip"], text)
+                yield text
+            except TextError as problem:
+                self.report.add(place.place(problem.offset), "bad-value", problem.message, problem.hint)
+
+    def ports(self, entries: Entries) -> Iterator[Ports]:
+        for item in self.items(entries, "ports"):
+            given = self.level(item, ("port", "endPort", "protocol"), "an item of ports")
+            protocol = self.choice(given["protocol"][1], "protocol", TRANSPORTS) if "protocol" in given else ""
+            low = self.port(given["port"][1]) if "port" in given else None
+            high = self.port(given["endPort"][1]) if "endPort" in given else low
+            if "endPort" in given and "port" not in given:
+                self.report.add(given["endPort"][0], "missing-key", "endPort needs 'port'", "add port: ...")
+            elif low is not None and high is not None and high < low:
+                self.report.add(given["endPort"][1], "bad-value", f"endPort is less than port, {low}", "write the greater one last")
+            elif not given and item.kind == "map":
+                self.report.add(item, "empty", "an item of ports is empty", "write port, protocol, or both")
+            elif protocol is not None and "port" not in given:
+                yield Ports(protocol=protocol)
+            elif protocol is not None and low is not None and high is not None:
+                yield Ports(low, high, protocol)
+
+    def port(self, node: YamlNode) -> int | None:
+        """A port, by number or by name."""
+        text = node.text if node.kind == "scalar" else ""
+        number = int(text) if re.fullmatch("[0-9]{1,5}", text) else names.number("port", text) if text else None
+        if number is None or not 1 <= number <= MAX_PORT:
+            hint = f"write a number from 1 to {MAX_PORT}, or a name that `bpfence fields` lists"
+            self.report.add(node, "bad-value", f"{quoted(text)} is not a port" if node.kind == "scalar" else "a port is one value", hint)
+            return None
+        return number
 
     def presets(self, spec: Entries, whole: Meta) -> Iterator[Entry]:
         """The presets that some event tells of."""

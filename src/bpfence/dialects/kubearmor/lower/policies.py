@@ -25,6 +25,8 @@ from bpfence.policy import FALSE, Action, Condition, Op, Policy, Rule, atoms
 SEVERITIES: Final = ("info", "low", "low", "low", "medium", "medium", "medium", "high", "high", "critical", "critical")
 """By KubeArmor's number, from 0 (none) to 10."""
 ACTION: Final = {"Audit": Action.AUDIT, "Block": Action.DENY}
+_RESOURCES: Final = {"process": "file", "ingress": "network", "egress": "network"}
+"""By section, what the posture is of that it has, where that is another."""
 POSTURES: Final = {"audit": Action.AUDIT, "block": Action.DENY}
 
 
@@ -124,7 +126,7 @@ def _posture_rule(host: bool, section: str, allowed: list[tuple[Condition, Entry
     scope = disj(dict.fromkeys(scope for scope, _ in allowed))
     each = {event: conj((scope, entries.uncovered(section, event, allowed))) for event in entries.RESOURCE_EVENTS[section]}
     condition, conditions = expand.shared(each)
-    action = options.posture("file" if section == "process" else section, host=host)
+    action = options.posture(_RESOURCES.get(section, section), host=host)
     assert action in ACTIONS
     return Rule(
         policy=POSTURE,

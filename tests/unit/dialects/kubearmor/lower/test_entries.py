@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from bpfence import abi
 from bpfence.dialects.kubearmor.lower.entries import ACTS, PRESETS, PROTOCOLS, seen_too, unseen
@@ -16,7 +17,7 @@ from bpfence.dialects.kubearmor.read import UNSEEN_PRESETS
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.policy import Action, PolicySet
 from bpfence.syscalls import table
-from tests.unit.dialects.kubearmor.corpus import WEB, decided, document, lowered
+from tests.unit.dialects.kubearmor.corpus import WEB, decided, document, lowered, pod
 
 READ, WRITE = abi.ACCESS_READ, abi.ACCESS_WRITE
 SOURCE = [{"path": "/bin/cat"}, {"dir": "/opt/"}, {"dir": "/srv/", "recursive": True}]
@@ -194,3 +195,73 @@ def test_modules_that_the_kernel_asks_for_are_no_system_calls() -> None:
 def test_acts_are_events_and_calls_that_there_are() -> None:
     assert {event for act in ACTS for event in act.events} <= EVENT_BY_NAME.keys()
     assert [call for act in ACTS for call in act.calls if not table.known(call)] == []
+
+
+# ---- traffic ----
+
+
+def traffic(action: str = "Block", whom: str = "selector", posture: str = "audit", **spec: Any) -> PolicySet:
+    whole = {
+        "apiVersion": "security.kubearmor.com/v1", "kind": "KubeArmorNetworkPolicy", "metadata": {"name": "net"},
+        "spec": {whom: {"matchLabels": {"app": "web"}}, "action": action, **spec},
+    }  # fmt: skip
+    return lowered(yaml.safe_dump(whole), postures={"network": posture, "host_network": posture})
+
+
+def flow(event: str, ip: str | None, port: int | None, protocol: int = 6, family: int = 2) -> dict[str, Any]:
+    own = "local" if event in ("net.bind", "net.listen", "net.accept") else "peer"
+    given = {"net__family": family, "net__type": 2 if protocol == 17 else 1, "net__protocol": protocol}
+    return given | ({f"net__{own}__ip": ip, f"net__{own}__port": port} if ip is not None else {})
+
+
+def test_traffic_that_leaves() -> None:
+    ports = [{"port": "443", "protocol": "TCP"}, {"port": "8000", "endPort": 8010}]
+    policies = traffic(egress=[{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}, {"ipBlock": {"cidr": "fd00::/8"}}], "ports": ports}])
+    for ip, port, protocol, held in (
+        ("10.1.1.1", 443, 6, True), ("10.1.1.1", 443, 17, False), ("10.1.1.1", 8005, 17, True), ("10.1.1.1", 8011, 6, False),
+        ("11.1.1.1", 443, 6, False), ("10.1.1.1", 8000, 132, True),
+    ):  # fmt: skip
+        assert denied(policies, "net.connect", **flow("net.connect", ip, port, protocol)) is held
+    assert denied(policies, "net.connect", **flow("net.connect", "fd00::1", 443, family=10))
+    assert denied(policies, "net.send", **flow("net.send", "10.1.1.1", 8005, 17))
+    assert not denied(policies, "net.send", **flow("net.send", "10.1.1.1", 443)), "an answer goes on"
+    everything = traffic(egress=[{}])
+    for ip, held in (("1.2.3.4", True), ("127.0.0.1", False), (None, False)):
+        assert denied(everything, "net.connect", **flow("net.connect", ip, 80)) is held
+    assert denied(everything, "net.send", **flow("net.send", "1.2.3.4", 0, 1))
+    assert not denied(everything, "net.connect", net__family=1, net__type=1, net__protocol=0)
+
+
+def test_traffic_that_arrives() -> None:
+    policies = traffic(ingress=[{"ports": [{"port": "22", "protocol": "TCP"}]}])
+    assert all(denied(policies, event, **flow(event, "0.0.0.0", 22)) for event in ("net.listen", "net.accept"))
+    assert not any(denied(policies, event, **flow(event, "127.0.0.1", 22)) for event in ("net.listen", "net.accept"))
+    assert not denied(policies, "net.bind", **flow("net.bind", "0.0.0.0", 22))
+    datagrams = traffic(ingress=[{"ports": [{"port": "53"}]}])
+    found = [denied(datagrams, "net.bind", **flow("net.bind", "0.0.0.0", *one)) for one in ((53, 17), (53, 6), (54, 17))]
+    assert found == [True, False, False]
+    assert not denied(traffic(ingress=[{}]), "net.bind", **flow("net.bind", "0.0.0.0", 0, 17))
+
+
+def test_whose_traffic_it_is() -> None:
+    of_host = traffic(whom="nodeSelector", egress=[{}])
+    given = flow("net.connect", "1.2.3.4", 80)
+    assert decided(of_host, "net.connect", None, **given).action is Action.DENY
+    assert decided(of_host, "net.connect", WEB, **given).action is Action.NONE
+    of_pods = traffic(egress=[{}])
+    found = [
+        decided(of_pods, "net.connect", one, **given).action is Action.DENY for one in (None, WEB, pod("bank", app="web"), pod(app="db"))
+    ]
+    assert found == [False, True, True, False]
+
+
+def test_an_allow_list_of_traffic() -> None:
+    policies = traffic(
+        "Allow", posture="block", egress=[{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}], ingress=[{"ports": [{"port": "80"}]}]
+    )
+    for event, ip, port, protocol, held in (
+        ("net.connect", "10.1.1.1", 1, 6, False), ("net.connect", "11.1.1.1", 1, 6, True), ("net.connect", "127.0.0.1", 1, 6, False),
+        ("net.send", "11.1.1.1", 1, 17, True), ("net.send", "11.1.1.1", 1, 6, False), ("net.listen", "0.0.0.0", 80, 6, False),
+        ("net.listen", "0.0.0.0", 81, 6, True), ("net.bind", "0.0.0.0", 0, 17, False), ("net.bind", "0.0.0.0", 81, 17, True),
+    ):  # fmt: skip
+        assert denied(policies, event, **flow(event, ip, port, protocol)) is held, (event, ip, port)
