@@ -60,10 +60,10 @@ class _KubeArmor:
     objects = OBJECTS
 
     def tools(self) -> Tools:
-        """Those that every language has. Imported when a command asks for them."""
-        from bpfence.dialects.tools import Tools
+        """Imported when a command asks for them."""
+        from bpfence.dialects.kubearmor.tools import KubeArmorTools
 
-        return Tools(self)
+        return KubeArmorTools(self)
 
     def choose(self, given: Mapping[str, Any]) -> KubeArmorOptions:
         """The options as they were given, with the labels that every node has. UsageError where one cannot be read."""

@@ -13,6 +13,8 @@ import errno
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+import msgspec
+
 from bpfence.conditions import expand
 from bpfence.conditions.containers import untold
 from bpfence.conditions.values import conj, disj
@@ -65,6 +67,31 @@ def lowered(policies: Sequence[KubeArmorPolicy], options: KubeArmorOptions) -> t
     made = [policy for one in policies if (policy := _policy(one, options)).rules]
     posture = _posture(policies, options)
     return (*made, *((posture,) if posture.rules else ()))
+
+
+def alone(policy: KubeArmorPolicy, mode: str) -> Iterator[tuple[Entry, Policy | None]]:
+    """Each entry that blocks or reports as a policy of its own, under a name that a native policy can have; None where it is none: an
+    entry of an allow list means something beside all others only, and some system calls have no event."""
+    scope = scopes.scope(policy)
+    for entry in policy.entries:
+        rule = _rule(policy, entry, scope) if entry.action != "Allow" else None
+        if rule is None:
+            yield entry, None
+            continue
+        name = "-".join((*policy.key.split("/"), entry.where.replace("[", ".").removesuffix("]")))
+        rules = tuple(
+            msgspec.structs.replace(
+                rule,
+                policy=name,
+                name=event.replace(".", "-").replace("_", "-"),
+                events=(event,),
+                condition=rule.condition_for(event),
+                conditions={},
+            )
+            for event in rule.events
+        )
+        severity = SEVERITIES[entry.severity]
+        yield entry, Policy(name=name, mode=mode, severity=severity, tags=entry.tags, scope=scope, rules=rules, location=entry.location)
 
 
 def _policy(policy: KubeArmorPolicy, options: KubeArmorOptions) -> Policy:
