@@ -54,6 +54,7 @@ WEB: Final = """
       - path: {dir}/tool
       - {{path: {dir}/child, fromSource: [{{path: {dir}/source}}]}}
       - {{path: {dir}/noted, action: Audit}}
+      - {{path: {dir}/handless, pts: false}}
     matchDirectories:
       - dir: {dir}/tools/
   network:
@@ -66,6 +67,20 @@ WEB: Final = """
   syscalls:
     matchSyscalls:
       - syscall: [chmod, fchmod, fchmodat, fchmodat2]
+  presets:
+    - {{name: filelessExec}}
+    - {{name: anonMapExec}}
+"""
+TRAFFIC: Final = """---
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorNetworkPolicy
+metadata: {name: traffic}
+spec:
+  selector: {matchLabels: {app: web}}
+  egress:
+    - {to: [{ipBlock: {cidr: 10.1.0.0/16}}], ports: [{port: http, endPort: 90, protocol: TCP}]}
+  ingress:
+    - {ports: [{port: "4455", protocol: TCP}]}
 """
 LISTED: Final = """
   action: Allow
@@ -86,7 +101,7 @@ FILES: Final = (
     "secret", "config", "owned", "sourced", "seen", "other", "flat/a", "flat/sub/a", "deep/a", "deep/sub/a", "some/a.key", "some/x/a.key",
     "some/x/y/a.key", "some/x/a.txt", "allowed/a", "read/a",
 )  # fmt: skip
-PROGRAMS: Final = ("source", "tool", "child", "noted", "tools/tool", "tools/sub/tool")
+PROGRAMS: Final = ("source", "tool", "child", "noted", "handless", "tools/tool", "tools/sub/tool")
 
 
 class Way(NamedTuple):
@@ -126,6 +141,8 @@ WAYS: Final = (
     Way("web", "exec source exec child ok", "process.matchPaths[1]"),
     Way("web", "exec child ok", result="ok"),
     Way("web", "exec noted ok", "process.matchPaths[2]", "ok"),
+    Way("web", "on-tty exec handless ok", "process.matchPaths[3]"),
+    Way("web", "exec handless ok", result="ok"),
     Way("web", "exec tools/tool ok", "process.matchDirectories[0]"),
     Way("web", "exec tools/sub/tool ok", result="ok"),
     Way("web", "socket udp", "network.matchProtocols[0]"),
@@ -133,6 +150,16 @@ WAYS: Final = (
     Way("web", "exec source socket raw", "network.matchProtocols[1]"),
     Way("web", "socket raw", result="ok"),
     Way("web", "chmod other 0600", "syscalls.matchSyscalls[0]", "ok"),
+    Way("web", "connect 10.1.2.3 85", "egress[0]"),
+    Way("web", "connect 10.1.2.3 91", result="ok"),
+    Way("web", "listen 0.0.0.0 4455", "ingress[0]"),
+    Way("web", "listen 127.0.0.1 4455", result="ok"),
+    Way("web", "listen 0.0.0.0 4456", result="ok"),
+    Way("web", "exec-memfd child", "presets[0]"),
+    Way("web", "exec-deleted child", "presets[0]"),
+    Way("web", "memory-map rwx", "presets[1]"),
+    Way("web", "memory-protect rw rx", "presets[1]"),
+    Way("web", "memory-map rw", result="ok"),
     Way("listed", "open allowed/a", result="ok"),
     Way("listed", "write allowed/a", result="ok"),
     Way("listed", "open read/a", result="ok"),
@@ -145,6 +172,10 @@ WAYS: Final = (
     Way("listed", "socket udp", "network"),
     Way("outside", "open secret", result="ok"),
     Way("outside", "exec tool ok", result="ok"),
+    Way("outside", "exec-memfd child ok", result="ok"),
+    Way("outside", "memory-map rwx", result="ok"),
+    Way("outside", "connect 10.1.2.3 85", result="ok"),
+    Way("outside", "listen 0.0.0.0 4455", result="ok"),
 )
 IDS: Final = {"web": "a" * 64, "listed": "b" * 64, "outside": "c" * 64}
 
@@ -165,7 +196,7 @@ class Shop:
         texts = (
             (HEAD + body).format(name=app, app=app, dir=self.files, trigger=TRIGGER) for app, body in (("web", WEB), ("listed", LISTED))
         )
-        (policies / "all.yaml").write_text("".join(texts))
+        (policies / "all.yaml").write_text("".join(texts) + TRAFFIC)
         self.lines = Kept()
         self.said: list[str] = []
         given = {
@@ -241,13 +272,13 @@ def test_every_kind_of_entry(shop: Shop) -> None:
     assert told == {way: [way.entry] for way in attacks[1:]}
     alerts = shop.alerts()
     for alert in alerts:
-        where = "listed" if alert["PolicyName"] == "DefaultPosture" else alert["PolicyName"]
+        where = {"DefaultPosture": "listed", "traffic": "web"}.get(alert["PolicyName"], alert["PolicyName"])
         assert (alert["NamespaceName"], alert["PodName"], alert["Labels"]) == ("shop", f"{where}-0", f"app={where}")
         blocked = alert["Action"] == "Block"
         assert alert["Result"] == ("Permission denied" if blocked else "Passed"), alert
     audited = {alert["rule"] for alert in alerts if alert["Action"] == "Audit"}
     assert audited == {way.entry for way in attacks if way.result == "ok"}
-    assert {alert["Operation"] for alert in alerts} >= {"File", "Process", "Network", "Syscall"}
+    assert {alert["Operation"] for alert in alerts} >= {"File", "Process", "Network", "NetworkFirewall", "Syscall"}
     first = next(alert for alert in alerts if alert["rule"] == attacks[0].entry)
     assert (first["Severity"], first["ATags"], first["Message"], first["Data"]) == ("7", ["T1552"], "{web}", "lsm=FILE_OPEN")
     assert (shop.files / "secret").read_text() == "secret"

@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -171,8 +171,8 @@ def nodes(client: rig.Client, api_server: ApiServer, tmp_path: Path) -> Iterator
 
     made: list[rig.Node] = []
 
-    def make(name: str = "n1") -> rig.Node:
-        made.append(rig.Node(api_server, tmp_path, name))
+    def make(name: str = "n1", **more: Any) -> rig.Node:
+        made.append(rig.Node(api_server, tmp_path, name, **more))
         return made[-1]
 
     yield make

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -121,14 +122,16 @@ def crd_condition(client: Client, name: str, kind: str) -> str:
 class Node:
     """An agent of one node."""
 
-    def __init__(self, server: ApiServer, folder: Path, name: str = "n1") -> None:
+    def __init__(self, server: ApiServer, folder: Path, name: str = "n1", languages: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.said: list[str] = []
         self.kernel = FakeKernel()
         self.kubeconfig = server.kubeconfig(AGENT)
         self.seccomp = folder / name / "kubelet" / "seccomp"
         self.seccomp.parent.mkdir(parents=True, exist_ok=True)
         path = folder / name / "kubernetes.json"
-        self.cluster = Cluster(connect(self.kubeconfig), name, self.said.append, path=path, folder=self.seccomp, pause=0.1)
+        self.cluster = Cluster(
+            connect(self.kubeconfig), name, self.said.append, path=path, folder=self.seccomp, pause=0.1, languages=languages
+        )
         settings = Settings(policies=(), pin_dir=None, drop_privileges=False)
         self.output = Kept()
         self.agent = Agent(settings, self.output, report=self.said.append, kernel=self.kernel, sources=self.cluster.pods, feed=self.cluster)

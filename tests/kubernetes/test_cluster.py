@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 import yaml
 
+from bpfence.dialects.kubearmor.options import API_VERSION as ARMOR
 from bpfence.k8s.client import Page, connect
-from bpfence.k8s.objects import PLURALS
+from bpfence.k8s.objects import LANGUAGES, PLURALS
 from bpfence.k8s.webhook import Server
 from bpfence.workloads.model import Container
 from tests.kubernetes.conftest import AGENT, ApiServer
 from tests.kubernetes.rig import GROUP, NAMESPACED, UID_CGROUP, VERSION, WHOLE, Client, Node, crd_condition, eventually
-from tests.unit.k8s.samples import BROKEN, SECRET, spec
+from tests.unit.k8s.samples import BROKEN, SECRET, armor, spec
 from tests.unit.k8s.test_webhook import certificate
 
 kubernetes = pytest.importorskip("kubernetes", reason="needs the Kubernetes client: pip install bpfence[kubernetes]")
@@ -285,3 +286,54 @@ def test_changes_while_nobody_could_watch_are_not_missed(client: Client, nodes: 
             watcher._lines.close()
     client.create("two", SECRET)
     node.until(lambda: node.names() == ["shop/one", "shop/two"])
+
+
+# ---- policies of other languages ----
+
+
+def other_kinds(client: Client) -> None:
+    """CRDs of our own words: any spec."""
+    for _, one in LANGUAGES.values():
+        group, _, version = one.version.partition("/")
+        anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        versions = [{"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}]
+        names = {"kind": one.kind, "plural": one.plural, "singular": one.kind.lower()}
+        spec_ = {"group": group, "names": names, "scope": "Namespaced" if one.namespaced else "Cluster", "versions": versions}
+        name = f"{one.plural}.{group}"
+        client.crds.create_custom_resource_definition({"metadata": {"name": name}, "spec": spec_})
+        eventually(lambda name=name: crd_condition(client, name, "Established") == "True")  # type: ignore[misc]
+
+
+def test_policies_of_other_languages(client: Client, nodes: Callable[..., Node]) -> None:
+    node = nodes(languages={"kubearmor": None, "tetragon": None})
+    assert any("cannot be watched just now" in text for text in node.said), "the kinds are not there yet"
+    other_kinds(client)
+    custom = client.custom
+
+    def body(path: str) -> dict[str, Any]:
+        given = json.loads(armor(path).spec)
+        return {"apiVersion": ARMOR, "kind": "KubeArmorPolicy", "metadata": {"name": "guard"}, "spec": given}
+
+    group, _, version = ARMOR.partition("/")
+    where = (group, version, "shop", "kubearmorpolicies")
+    custom.create_namespaced_custom_object(*where, body("/a"))
+    tracing = {"apiVersion": "cilium.io/v1alpha1", "kind": "TracingPolicy", "metadata": {"name": "opens"}}
+    hook = {"call": "security_file_open", "syscall": False}
+    custom.create_cluster_custom_object("cilium.io", "v1alpha1", "tracingpolicies", {**tracing, "spec": {"kprobes": [hook]}})
+    node.until(lambda: sorted(node.names()) == ["KubeArmorPolicy/shop/guard", "opens"])
+
+    def changed(path: str) -> dict[str, Any]:
+        current = custom.get_namespaced_custom_object(*where, "guard")
+        made: dict[str, Any] = custom.replace_namespaced_custom_object(*where, "guard", {**current, "spec": body(path)["spec"]})
+        return made
+
+    changed("relative")
+    node.until(lambda: any("KubeArmorPolicy shop/guard is refused" in text for text in node.said))
+    told = next(text for text in node.said if "is refused" in text)
+    assert "spec.file.matchPaths[0].path" in told
+    assert "generation 1 of it stays in force" in told
+    assert "KubeArmorPolicy/shop/guard" in node.names()
+    assert "status" not in custom.get_namespaced_custom_object(*where, "guard"), "it is not ours"
+    custom.delete_namespaced_custom_object(*where, "guard")
+    custom.delete_cluster_custom_object("cilium.io", "v1alpha1", "tracingpolicies", "opens")
+    node.until(lambda: node.names() == [])

@@ -552,7 +552,7 @@ class Agent:
         engine, facts, settings = self.life.engine, Facts(self.confirms.hosts()), self.settings
 
         def work() -> Made | None:
-            files = with_facts(base._replace(more=(), diagnostics=[]), settings.mode, settings.scope, facts)
+            files = with_facts(base._replace(more=(), fed={}, diagnostics=[]), settings.mode, settings.scope, facts)
             return Made(base, engine.supported_events(), *self._chosen(files))
 
         self._for_feed = True

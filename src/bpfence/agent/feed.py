@@ -7,14 +7,15 @@ all or nothing; of a feed each stands for itself: one that cannot be had costs n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from bpfence.agent.loading import NO_FACTS, Loaded, resolved
 from bpfence.agent.tables import tables
 from bpfence.compiler.compile import Compiled, compile_policies
-from bpfence.dialects.native.dialect import NATIVE, NativeRules
+from bpfence.dialects.decided import DecidedRules
+from bpfence.dialects.native.dialect import NATIVE
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.events.values import printable
 from bpfence.host.links import Links
@@ -25,10 +26,13 @@ WHOLE: Final = "there is no room for this policy beside those that are in force"
 
 
 class Candidate(NamedTuple):
-    """A policy as it is, or as it was when it was last in force. `version` tells its contents apart."""
+    """A policy as it is, or as it was when it was last in force, and its language. `version` tells its contents apart. `place`: where it
+    stands."""
 
     version: str
-    policy: Policy
+    rules: DecidedRules
+    place: Location
+    language: str = NATIVE.name
 
 
 class Offer(NamedTuple):
@@ -91,6 +95,7 @@ class Choice:
         """The policies of files, and of the feed all that can be had with them. `narrow`: as policies of files are narrowed. CompileError
         where those of files cannot be had."""
         names = {policy.name: policy.location for policy in files.policies.policies}
+        names |= {name: place for rules in files.rules.values() if isinstance(rules, DecidedRules) for name, place in _places(rules)}
         taken: list[tuple[str, Candidate]] = []
         refused: dict[str, dict[str, tuple[Diagnostic, ...]]] = {}
         outcomes: dict[str, Outcome] = {}
@@ -100,10 +105,12 @@ class Choice:
             outcomes[offer.key] = Outcome("", errors)
             for candidate in offer.candidates:
                 key = (offer.key, candidate.version, events)
-                fits, found = judged[key] = self._judged.get(key) or _judge(candidate.policy, events)
-                if fits and (place := names.get(candidate.policy.name)) is not None:
-                    fits, found = False, (_taken(candidate.policy, place),)
+                fits, found = judged[key] = self._judged.get(key) or _judge(candidate, events)
+                name = next((name for name in candidate.rules.names() if name in names), None) if fits else None
+                if name is not None:
+                    fits, found = False, (_taken(name, candidate.place, names[name]),)
                 if fits:
+                    names |= dict.fromkeys(candidate.rules.names(), candidate.place)
                     taken.append((offer.key, candidate))
                     outcomes[offer.key] = Outcome(candidate.version, errors, found)
                     break
@@ -113,7 +120,7 @@ class Choice:
         taken.sort(key=lambda item: (self._in_force.get(item[0]) != item[1].version, item[0]))
         loaded, compiled, left, fitting = self._fitting(files, taken, narrow, events, containers)
         for name, candidate in taken[fitting:]:
-            refused[name][candidate.version] = (Diagnostic(candidate.policy.location, WHOLE, code="too-large"),)
+            refused[name][candidate.version] = (Diagnostic(candidate.place, WHOLE, code="too-large"),)
             outcomes[name] = Outcome("", refused[name])
         return Chosen(loaded, compiled, left, outcomes)
 
@@ -131,12 +138,9 @@ class Choice:
         containers: Registry,
     ) -> tuple[Loaded, Compiled, tuple[str, ...], int]:
         """As many as the tables have room for, beginning with the first; and how many that are."""
-        rules, _ = resolved({NATIVE.name: NativeRules(PolicySet(tuple(one.policy for _, one in taken)))}, self._links)
-        policies = [narrow(policy) for policy in rules[NATIVE.name].policies(NO_FACTS)]
 
         def compiled(count: int) -> tuple[Loaded, Compiled, tuple[str, ...], int]:
-            more = tuple(policies[:count])
-            loaded = files._replace(policies=PolicySet((*files.policies.policies, *more)), more=more)
+            loaded = _with(files, [one for _, one in taken[:count]], narrow, self._links)
             return (loaded, *tables(loaded, events, containers), count)
 
         try:
@@ -154,18 +158,40 @@ class Choice:
         return best
 
 
-def _judge(policy: Policy, events: frozenset[str]) -> tuple[bool, tuple[Diagnostic, ...]]:
+def _with(files: Loaded, taken: Sequence[Candidate], narrow: Callable[[Policy], Policy], links: Links) -> Loaded:
+    """What there is with these of the feed. Rules of a language that others add to are lowered with them."""
+    parts: dict[str, list[DecidedRules]] = {}
+    for one in taken:
+        parts.setdefault(one.language, []).append(one.rules)
+    for language, own in parts.items():
+        of_files = files.rules.get(language)
+        if language != NATIVE.name and isinstance(of_files, DecidedRules):
+            own.insert(0, of_files)
+    fed, _ = resolved({language: own[0].joined(own[1:]) for language, own in parts.items()}, links)
+    made = {language: tuple(narrow(policy) for policy in rules.policies(NO_FACTS)) for language, rules in fed.items()}
+    more = made.pop(NATIVE.name, ())
+    fed.pop(NATIVE.name, None)
+    again = {policy.name for language in fed.keys() & files.rules.keys() for policy in files.rules[language].policies(NO_FACTS)}
+    own_ = (policy for policy in files.policies.policies if policy.name not in again)
+    return files._replace(policies=PolicySet((*own_, *(policy for one in made.values() for policy in one), *more)), more=more, fed=fed)
+
+
+def _places(rules: DecidedRules) -> Iterator[tuple[str, Location]]:
+    return zip(rules.names(), rules.locations, strict=True)
+
+
+def _judge(one: Candidate, events: frozenset[str]) -> tuple[bool, tuple[Diagnostic, ...]]:
     """Whether a policy can be compiled by itself, and what is to be said about it. Whatever is written in it costs no other anything."""
     try:
-        return True, tuple(compile_policies(PolicySet((policy,)), supported_events=events).unreachable)
+        return True, tuple(compile_policies(PolicySet(one.rules.policies(NO_FACTS)), supported_events=events).unreachable)
     except CompileError as error:
         return False, error.diagnostics
     except Exception as error:
         text = f"{type(error).__name__}: {printable(str(error))[:200]}. This is a fault of bpfence; please report it"
-        return False, (Diagnostic(policy.location, text),)
+        return False, (Diagnostic(one.place, text),)
 
 
-def _taken(policy: Policy, place: Location) -> Diagnostic:
+def _taken(name: str, here: Location, place: Location) -> Diagnostic:
     hint = "rename one of them: alerts and counts go by the name"
-    what = f"there already is a policy {policy.name!r}, in a file of this node ({place})"
-    return Diagnostic(policy.location, what, hint, code="duplicate-policy")
+    what = f"there already is a policy {name!r} on this node: {place}"
+    return Diagnostic(here, what, hint, code="duplicate-policy")

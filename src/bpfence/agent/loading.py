@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -32,12 +33,19 @@ Options = Mapping[str, Any]
 
 
 class Loaded(NamedTuple):
-    """`rules`: by language, where there are files of it. `more`: of `policies`, those that came from no file (`agent.feed`)."""
+    """`rules`: by language, where there are files of it. What came from no file (`agent.feed`): `more`, native policies, which are of
+    `policies`, too; `fed`: by language, rules in which those of its files are, too."""
 
     policies: PolicySet
     rules: Mapping[str, Rules]
     diagnostics: list[Diagnostic]
     more: tuple[Policy, ...] = ()
+    fed: Mapping[str, Rules] = MappingProxyType({})
+
+    @property
+    def in_force(self) -> dict[str, Rules]:
+        """All rules, by language."""
+        return {**self.rules, **self.fed}
 
 
 def load(
@@ -101,7 +109,7 @@ def locking_out(policies: PolicySet, programs: Iterable[str]) -> list[Diagnostic
 
 def with_facts(loaded: Loaded, mode: str | None, scope: Condition | None, facts: Facts) -> Loaded:
     """The same with the policies of its rules made anew, for other facts. `mode` and `scope`: those it was loaded with."""
-    made = [policy for rules in loaded.rules.values() for policy in rules.policies(facts)]
+    made = [policy for rules in loaded.in_force.values() for policy in rules.policies(facts)]
     made_narrow = (narrowed(policy, None if is_confirmed(policy) else mode, scope) for policy in made)
     return loaded._replace(policies=PolicySet((*made_narrow, *loaded.more)))
 
@@ -163,7 +171,7 @@ def _versions(loaded: Loaded) -> Iterator[tuple[PolicySet, tuple[str, ...]]]:
     yield loaded.policies, ()
     for n, policy in enumerate(policies):
         names = {rule.confirm for rule in policy.rules if rule.confirm}
-        for name in names & loaded.rules.keys():
+        for name in names & loaded.rules.keys():  # nothing of `fed` is confirmed
             left: tuple[str, ...] = ()
             for policies[n], left in loaded.rules[name].smaller(policy):
                 if left:

@@ -36,7 +36,7 @@ def tables(
     """Tables for the events that this kernel supports and the containers that there are, `kept` ones where they are the same; see
     `compile_smaller`.
     """
-    details = any(name != NATIVE.name for name in loaded.rules)
+    details = any(name != NATIVE.name for name in loaded.in_force)
 
     def compiled(given: PolicySet) -> Compiled:
         workloads = tuple(containers.seen(given))
@@ -136,7 +136,7 @@ class Tables:
         if actual != number:
             self._remember(actual, compiled)
         known = self._generations.get(actual)
-        self._confirms.use(actual, loaded.rules, known.rules if known else ())
+        self._confirms.use(actual, loaded.in_force, known.rules if known else ())
         self.compiled, self._objects = compiled, resolved.objects
         self._tell("missing", resolved.missing, "followed paths that do not exist yet: {}; each is followed as soon as it is created")
         self._tell_silent(resolved.silent)

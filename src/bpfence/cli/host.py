@@ -10,7 +10,7 @@ import datetime as dt
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +38,7 @@ from bpfence.cli.show import (
     to_stderr,
 )
 from bpfence.confine.sandbox import Sandbox, exit_code, guarded
+from bpfence.dialects.registry import DIALECTS
 from bpfence.errors import BpfenceError, KernelError, UsageError
 from bpfence.events.process import read_boot_id
 from bpfence.events.values import printable
@@ -129,13 +130,15 @@ def container_sources(report: Callable[[str], None]) -> Sources | None:
     return HostSources(report)
 
 
-def cluster_of(node: str | None, kubeconfig: Path | None, cache: Path, seccomp: Path, report: Callable[[str], None]) -> Cluster:
-    """The cluster that `run --kubernetes` looks at."""
+def cluster_of(
+    node: str | None, kubeconfig: Path | None, cache: Path, seccomp: Path, report: Callable[[str], None], languages: Mapping[str, Any]
+) -> Cluster:
+    """The cluster that `run --kubernetes` looks at. `languages`: those whose objects it watches, too, with their options."""
     from bpfence.k8s.client import connect  # imported late: its library takes as long as the rest of the start
     from bpfence.k8s.source import Cluster
 
     name = node or os.uname().nodename.lower()
-    return Cluster(connect(kubeconfig), name, report, path=cache.absolute(), folder=seccomp.absolute())
+    return Cluster(connect(kubeconfig), name, report, path=cache.absolute(), folder=seccomp.absolute(), languages=languages)
 
 
 def hierarchy() -> Hierarchy:
@@ -164,6 +167,13 @@ def hierarchy() -> Hierarchy:
     show_default=True,
     metavar="FILE",
     help="Where what is known of the cluster is kept across restarts.",
+)
+@click.option(
+    "--cluster-policies",
+    "cluster_languages",
+    multiple=True,
+    type=click.Choice([name for name, dialect in DIALECTS.items() if dialect.objects]),
+    help="Policies of another language that are objects of the cluster, too. Repeatable.",
 )
 @click.option(
     "--seccomp-folder",
@@ -195,6 +205,7 @@ def run(
     node: str | None,
     kubeconfig: Path | None,
     kubernetes_cache: Path,
+    cluster_languages: tuple[str, ...],
     seccomp_folder: Path,
     mode: str | None,
     outputs: tuple[str, ...],
@@ -225,6 +236,8 @@ def run(
         raise UsageError("there are no policies: name files or directories with -p, or take those of a cluster with --kubernetes")
     if kubeconfig is not None and not in_cluster:
         raise UsageError("--kubeconfig is about a cluster: add --kubernetes")
+    if cluster_languages and not in_cluster:
+        raise UsageError("--cluster-policies is about a cluster: add --kubernetes")
     if no_pin and keep:
         raise UsageError("--keep needs pins: leave out --no-pin")
     paths = tuple(os.path.abspath(path) for path in policies)
@@ -245,7 +258,8 @@ def run(
     if in_cluster:
         from bpfence.workloads.sources import Several
 
-        feed = cluster_of(node, kubeconfig, kubernetes_cache, seccomp_folder, report)
+        languages = {name: options.get(name) for name in cluster_languages}
+        feed = cluster_of(node, kubeconfig, kubernetes_cache, seccomp_folder, report, languages)
         sources = Several(*([sources] if sources is not None else []), feed.pods)
     Agent(settings, lines, report=report, kernel=kernel(max_processes), diagnose=told, sources=sources, feed=feed).run()
     return 0

@@ -87,14 +87,15 @@ def _listed(language: str, listing: Callable[[Tools], Shown], as_json: bool, non
     return 0
 
 
-@click.command("convert", cls=Command, short_help="Write Falco rules as native policies.")
+@click.command("convert", cls=Command, short_help="Write rules of other languages as native policies.")
 @click.argument("files", nargs=-1, required=True, type=PATHS)
 @click.option("--to", "target", type=click.Choice(["native"]), required=True, help="The format to write.")
 @click.option("--mode", type=click.Choice(["audit", "enforce"]), default="audit", show_default=True, help="Mode of the policies written.")
 @no_host_option
 @json_option
 def convert_command(files: tuple[str, ...], target: str, mode: str, no_host: bool, as_json: bool) -> int:
-    """Write native policies that mean the same as Falco rules. What cannot be expressed exactly is reported and left out.
+    """Write native policies that mean the same as Falco rules or KubeArmor's policies. What cannot be expressed exactly is
+    reported and left out.
 
     Exits with 1 when something was left out.
 

@@ -39,7 +39,7 @@ MODULES: Final = {
         "test": "Decide recorded events by policies, without a kernel.",
     },
     "bpfence.cli.languages": {
-        "convert": "Write Falco rules as native policies.",
+        "convert": "Write rules of other languages as native policies.",
         "events": "List the events that rules can be about.",
         "fields": "List the fields of conditions and messages.",
     },

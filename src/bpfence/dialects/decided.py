@@ -41,6 +41,16 @@ class DecidedRules:
         made.policy_set, told = self.resolver.resolved(self.policy_set, find, where)
         return made, told
 
+    def names(self) -> Iterable[str]:
+        """Names of policies that no other policy may have: those of which there is one for each that was read."""
+        return [policy.name for policy in self.policy_set.policies]
+
+    def joined(self, more: Iterable[Self]) -> Self:
+        """These rules and others of the same language, as if all had been read at once, not resolved."""
+        made = copy.copy(self)
+        made.policy_set = PolicySet((*self.policy_set.policies, *(policy for rules in more for policy in rules.policy_set.policies)))
+        return made
+
     def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:
         """The policy alone: nobody would confirm what the kernel left out."""
         yield policy, ()

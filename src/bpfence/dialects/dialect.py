@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bpfence.dialects.facts import Facts, Hosts
+from bpfence.dialects.objects import ObjectKind
 from bpfence.dialects.option import Option
 from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location
@@ -135,6 +136,11 @@ class Dialect(Protocol):
     @property
     def forms(self) -> tuple[str, ...]:
         """How `test` can show matches, beside a table."""
+
+    @property
+    def objects(self) -> Sequence[ObjectKind]:
+        """Its kinds of objects in a cluster, whose rules are a `decided.DecidedRules`; () where there are none, or where `k8s.policies`
+        reads them itself."""
 
     def tools(self) -> Any:
         """What commands ask of it: a `dialects.tools.Tools`."""

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from bpfence.dialects.native.schema import API_VERSION, CLUSTER_KIND, KIND
+from bpfence.dialects.registry import DIALECTS
 from bpfence.k8s.client import Page
 from bpfence.seccomp import objects as seccomp
 from bpfence.workloads.model import Pod
@@ -27,6 +28,8 @@ PLURALS: Final = {
 }  # fmt: skip
 """The kinds of policies and of profiles, and their names in paths."""
 API: Final = f"/apis/{API_VERSION}"
+LANGUAGES: Final = {one.kind: (dialect.name, one) for dialect in DIALECTS.values() for one in dialect.objects}
+"""Kinds of policies of other languages: the language and what it says of the kind. Their status is not ours to write."""
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 MAX_SPEC: Final = 256 << 10
 """Bytes of one policy: what can be read in some seconds, for which others may have to wait."""
@@ -166,7 +169,18 @@ def has_room(beside: Iterable[tuple[str, int]], namespace: str, size: int) -> bo
 def policies_path(kind: str, namespace: str = "", name: str = "") -> str:
     """The path of all policies of a kind, or of one."""
     where = f"/namespaces/{namespace}" if namespace else ""
-    return f"{API}{where}/{PLURALS[kind]}{'/' + name if name else ''}"
+    api = API if kind in PLURALS else f"/apis/{LANGUAGES[kind][1].version}"
+    return f"{api}{where}/{plural(kind)}{'/' + name if name else ''}"
+
+
+def plural(kind: str) -> str:
+    """The name of a kind in paths."""
+    return PLURALS[kind] if kind in PLURALS else LANGUAGES[kind][1].plural
+
+
+def is_namespaced(kind: str) -> bool:
+    """Whether objects of a kind of policies have a namespace."""
+    return LANGUAGES[kind][1].namespaced if kind in LANGUAGES else kind == KIND
 
 
 def pods_page(node: str) -> Page:

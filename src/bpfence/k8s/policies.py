@@ -3,6 +3,7 @@
 
 Called by `source` for what the API server has, and by `webhook` for what it is about to take. An object is JSON without places, so it is
 written as text with one value a line, read by the reader of policy files, and each line's place becomes the path of the field.
+An object of another language is read by its language's own reader, in the same way.
 A SecurityPolicy is about the pods of its own namespace, whatever its scope says: whoever may write policies of one namespace has no
 power over another, nor over containers of which it is not known whose they are.
 """
@@ -11,18 +12,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from bpfence.agent.loading import narrowed
 from bpfence.compiler.compile import compile_policies
+from bpfence.dialects.decided import DecidedRules
 from bpfence.dialects.native.read import load_text
 from bpfence.dialects.native.schema import API_VERSION, CLUSTER_KIND, KIND
 from bpfence.dialects.native.tools import seccomp_findings
+from bpfence.dialects.registry import DIALECTS
+from bpfence.documents.files import SourceFile
 from bpfence.errors import CompileError, Diagnostic, Location
-from bpfence.k8s.objects import MAX_SPEC, PolicyObject
+from bpfence.k8s.objects import LANGUAGES, MAX_SPEC, POLICIES, PolicyObject, is_namespaced
 from bpfence.policy import CONTAINER_FIELD, FALSE, Atom, Op, Policy, PolicySet, Selector
 
 MAX_DEPTH: Final = 32
@@ -35,14 +41,24 @@ _TOLD_HERE: Final = frozenset(("never-told",))
 
 
 class Read(NamedTuple):
-    """`policy` None: it cannot be in force. Places are paths of fields."""
+    """`policy` None: it cannot be in force; of another language it is in `rules`. Places of `diagnostics` are paths of fields; those of
+    other findings become so by `placed`, with `paths`."""
 
     policy: Policy | None
     diagnostics: tuple[Diagnostic, ...]
+    rules: DecidedRules | None = None
+    paths: Sequence[str] = ()
+
+    @property
+    def can_be(self) -> bool:
+        """Whether it may be in force."""
+        return self.policy is not None or self.rules is not None
 
 
-def read(one: PolicyObject) -> Read:
-    """The policy of an object, not compiled yet."""
+def read(one: PolicyObject, options: Mapping[str, Any] = MappingProxyType({})) -> Read:
+    """The policy of an object, not compiled yet. `options`: by name of the language, of the agent's command line."""
+    if one.kind in LANGUAGES:
+        return _read_other(one, options)
     found = _refused(one)
     if isinstance(found, Diagnostic):
         return Read(None, (found,))
@@ -52,6 +68,22 @@ def read(one: PolicyObject) -> Read:
     if any(diagnostic.severity == "error" for diagnostic in told) or len(policies.policies) != 1:
         return Read(None, told)
     return Read(_of_object(policies.policies[0], one, paths), told)
+
+
+def _read_other(one: PolicyObject, options: Mapping[str, Any]) -> Read:
+    """A policy of another language: its reader's, as of a file."""
+    language, kind = LANGUAGES[one.kind]
+    spec = _spec(one)
+    if isinstance(spec, Diagnostic):
+        return Read(None, (spec,))
+    metadata = {"name": one.name, **({"namespace": one.namespace} if one.namespace else {})}
+    text, paths = written({"apiVersion": kind.version, "kind": one.kind, "metadata": metadata, "spec": spec})
+    rules, diagnostics = DIALECTS[language].read([SourceFile(one.key, text.encode())], options.get(language))
+    assert isinstance(rules, DecidedRules), f"objects of {language} cannot be joined"
+    told = tuple(placed(diagnostic, one.key, paths) for diagnostic in diagnostics)
+    if any(diagnostic.severity == "error" for diagnostic in told):
+        return Read(None, told)
+    return Read(None, told, rules, paths)
 
 
 def check(one: PolicyObject) -> Read:
@@ -68,16 +100,22 @@ def check(one: PolicyObject) -> Read:
     return Read(found.policy, (*found.diagnostics, *more))
 
 
-def _refused(one: PolicyObject) -> Diagnostic | dict[str, Any]:
-    """The spec of an object, or why it is not looked at further."""
+def _wrong(one: PolicyObject, path: str, what: str, hint: str, code: str = "bad-value") -> Diagnostic:
+    return Diagnostic(Location(f"{one.key}, {path}"), what, hint, code=code)
 
-    def wrong(path: str, what: str, hint: str, code: str = "bad-value") -> Diagnostic:
-        return Diagnostic(Location(f"{one.key}, {path}"), what, hint, code=code)
 
-    if one.kind not in (KIND, CLUSTER_KIND) or not _NAME.fullmatch(one.name) or (one.namespace and not _NAMESPACE.fullmatch(one.namespace)):
+def _spec(one: PolicyObject) -> Diagnostic | dict[str, Any]:
+    """The spec of an object, or why it is not looked at further, whatever its language."""
+    wrong = partial(_wrong, one)
+    if (
+        one.kind not in (*POLICIES, *LANGUAGES)
+        or not _NAME.fullmatch(one.name)
+        or (one.namespace and not _NAMESPACE.fullmatch(one.namespace))
+    ):
         return wrong("metadata.name", "nothing in Kubernetes is named so", "use lower case letters, digits, '-' and '.'")
-    if (one.kind == KIND) != bool(one.namespace):
-        return wrong("metadata.namespace", f"a {KIND} has a namespace, a {CLUSTER_KIND} has none", "choose the kind by whom it is about")
+    if is_namespaced(one.kind) != bool(one.namespace):
+        what = f"a {one.kind} has {'a' if is_namespaced(one.kind) else 'no'} namespace"
+        return wrong("metadata.namespace", what, "choose the kind by whom it is about")
     try:
         spec = msgspec.json.decode(one.spec) if one.spec else None
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -88,6 +126,14 @@ def _refused(one: PolicyObject) -> Diagnostic | dict[str, Any]:
         )
     if depth_of(spec) > MAX_DEPTH:
         return wrong("spec", f"it is nested more than {MAX_DEPTH} levels deep", "write it flatter")
+    return spec
+
+
+def _refused(one: PolicyObject) -> Diagnostic | dict[str, Any]:
+    """The spec of an object of ours, or why it is not looked at further."""
+    wrong, spec = partial(_wrong, one), _spec(one)
+    if isinstance(spec, Diagnostic):
+        return spec
     if isinstance(spec.get("seccomp"), str):
         hint = "write the profile itself under spec.seccomp"
         return wrong("spec.seccomp", "a policy of Kubernetes cannot name a file: it would be one of each node", hint, "cannot-read")
@@ -144,17 +190,17 @@ def _scalar(value: Any) -> str:
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _place(location: Location, key: str, paths: list[str]) -> Location:
+def _place(location: Location, key: str, paths: Sequence[str]) -> Location:
     path = paths[location.line - 1] if location.file == key and 0 < location.line <= len(paths) else ""
     return Location(f"{key}, {path}" if path else location.file)
 
 
-def placed(diagnostic: Diagnostic, key: str, paths: list[str]) -> Diagnostic:
+def placed(diagnostic: Diagnostic, key: str, paths: Sequence[str]) -> Diagnostic:
     """A finding about a text of `written`, by the path of its field."""
     return msgspec.structs.replace(diagnostic, location=_place(diagnostic.location, key, paths))
 
 
-def _of_object(policy: Policy, one: PolicyObject, paths: list[str]) -> Policy:
+def _of_object(policy: Policy, one: PolicyObject, paths: Sequence[str]) -> Policy:
     """The policy under the name, with the places and in the scope of its object."""
     rules = tuple(
         msgspec.structs.replace(rule, policy=one.policy_name, location=_place(rule.location, one.key, paths)) for rule in policy.rules

@@ -12,13 +12,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from bpfence.agent.feed import Candidate, Offer, Outcome
+from bpfence.dialects.native.dialect import NativeRules
 from bpfence.errors import Diagnostic, Location
 from bpfence.events.values import printable
 from bpfence.host.kubelet import SeccompFolder
@@ -26,9 +28,10 @@ from bpfence.k8s import cache, objects
 from bpfence.k8s.client import Api, Page
 from bpfence.k8s.install import Installer
 from bpfence.k8s.objects import MAX_OBJECTS, NO_ROOM, NodeStatus, PolicyObject, has_room, version_of
-from bpfence.k8s.policies import Read, read
+from bpfence.k8s.policies import Read, placed, read
 from bpfence.k8s.status import Report, Writer, findings_of, now
 from bpfence.k8s.watch import FIRST_PAUSE, Watcher
+from bpfence.policy import PolicySet
 from bpfence.workloads.model import Pod
 from bpfence.workloads.registry import Registry
 
@@ -69,7 +72,8 @@ class _Held(msgspec.Struct):
 class Cluster:
     """One node's view of its cluster. `report` takes messages for people; `path`: of the file of what is known, None: none is kept.
 
-    `folder`: the kubelet's, for seccomp profiles, None: none are put in place; `pause`: seconds after a first failure.
+    `folder`: the kubelet's, for seccomp profiles, None: none are put in place; `pause`: seconds after a first failure; `languages`: by
+    name, the other languages whose objects are watched, too, each with its options.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Cluster:
         path: Path | None,
         folder: Path | None = None,
         pause: float = FIRST_PAUSE,
+        languages: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._api = api
         self._node = node
@@ -104,7 +109,9 @@ class Cluster:
         self._installer = (
             Installer(api, node, SeccompFolder(folder), self._writer, self._dirty.set, report, pause=pause) if folder is not None else None
         )
+        self._languages = languages
         self._of_policies = {kind: self._watch_policies(kind, pause) for kind in objects.POLICIES}
+        others = {kind: self._watch_policies(kind, pause) for kind, (name, _) in objects.LANGUAGES.items() if name in languages}
         self._watchers: list[Watcher[Any]] = [
             *self._of_policies.values(),
             Watcher(
@@ -115,7 +122,9 @@ class Cluster:
                 api, objects.pods_page(node), objects.pod, On(self._all_pods, self._put_pod, self._pod_gone),
                 title="pods of this node", report=report, pause=pause,
             ),
+            *others.values(),  # last: where their kinds are not there, nothing else waits for them
         ]  # fmt: skip
+        self._of_policies |= others
 
     def _watch_policies(self, kind: str, pause: float) -> Watcher[PolicyObject]:
         on = On(lambda found: self._all_policies(kind, found), self._put_policy, self._policy_gone)
@@ -125,7 +134,7 @@ class Cluster:
             page,
             lambda data: objects.policy(kind, self._node, data),
             on,
-            title=objects.PLURALS[kind],
+            title=objects.plural(kind),
             report=self._report,
             pause=pause,
         )
@@ -196,9 +205,10 @@ class Cluster:
 
     def _take_outcome(self, key: str, held: _Held, outcome: Outcome) -> None:
         newest, version = held.newest, version_of(held.newest)
-        if held.made.policy is not None and outcome.version != version and version not in outcome.errors:
+        if held.made.can_be and outcome.version != version and version not in outcome.errors:
             return  # it has changed since; another word comes
-        found = [*held.made.diagnostics, *outcome.errors.get(version, ()), *outcome.warnings]
+        compiled = (*outcome.errors.get(version, ()), *outcome.warnings)
+        found = [*held.made.diagnostics, *(placed(one, key, held.made.paths) if held.made.paths else one for one in compiled)]
         if outcome.version == version:
             held.good, held.good_made = newest, held.made
         generation = held.good.generation if held.good is not None and outcome.version == version_of(held.good) else 0
@@ -208,8 +218,13 @@ class Cluster:
             stays = f"; generation {generation} of it stays in force" if generation else ""
             first = next((one for one in found if one.severity == "error"), None)
             self._report(f"Kubernetes: {key} is refused: {first if first is not None else 'no reason is known'}{stays}")
-        if newest.own is None or msgspec.structs.replace(newest.own, changed="") != msgspec.structs.replace(status, changed=""):
-            self._writer.put(key, Report(newest, status))
+        self._write(newest, status)
+
+    def _write(self, one: PolicyObject, status: NodeStatus) -> None:
+        """Have a status written that is ours to write, where it says something else than what is there."""
+        same = one.own is not None and msgspec.structs.replace(one.own, changed="") == msgspec.structs.replace(status, changed="")
+        if one.kind in objects.POLICIES and not same:
+            self._writer.put(one.key, Report(one, status))
 
     def _all_policies(self, kind: str, found: list[PolicyObject]) -> None:
         there = {one.key for one in found}
@@ -251,14 +266,14 @@ class Cluster:
                 held = None
             if held is not None and version_of(held.newest) == version_of(one):
                 if one.own is None and held.newest.own is not None and held.status is not None:
-                    self._writer.put(one.key, Report(one, held.status))  # somebody has taken this node's entry out
+                    self._write(one, held.status)  # somebody has taken this node's entry out
                 held.newest = one
                 return False
             if held is None and not self._has_room(one):
                 self._leave(one)
                 return False
             self._left.pop(one.key, None)
-        made = _read(one)  # takes its time, for which nobody waits
+        made = self._read(one)  # takes its time, for which nobody waits
         with self._lock:
             if held is None:
                 self._policies[one.key] = _Held(one, made)
@@ -280,8 +295,15 @@ class Cluster:
         self._left[one.key] = msgspec.structs.replace(one, spec=b"")
         why = Diagnostic(Location(f"{one.key}, metadata"), f"it is left out: {NO_ROOM}", "remove others", code="no-room")
         status = NodeStatus(self._node, one.generation, 0, now(), findings_of((why,), one.key))
-        if one.own is None or msgspec.structs.replace(one.own, changed="") != msgspec.structs.replace(status, changed=""):
-            self._writer.put(one.key, Report(one, status))
+        self._write(one, status)
+
+    def _read(self, one: PolicyObject) -> Read:
+        """A policy read; whatever is written in it must not end the watch."""
+        try:
+            return read(one, self._languages)
+        except Exception as error:
+            text = f"{type(error).__name__}: {printable(str(error))[:200]}. This is a fault of bpfence; please report it"
+            return Read(None, (Diagnostic(Location(f"{one.key}, spec"), text),))
 
     # ---- pods ----
 
@@ -366,9 +388,11 @@ class Cluster:
             if self._installer is not None:
                 self._installer.restore(known.profiles)
             for kept in known.policies[: 2 * MAX_OBJECTS]:
-                held = _Held(kept.newest, _read(kept.newest))
+                if kept.newest.kind not in self._of_policies:
+                    continue
+                held = _Held(kept.newest, self._read(kept.newest))
                 if kept.good is not None:
-                    held.good, held.good_made = kept.good, _read(kept.good)
+                    held.good, held.good_made = kept.good, self._read(kept.good)
                 self._policies[kept.newest.key] = held
 
     def _make_folder(self) -> None:
@@ -411,17 +435,14 @@ class Pods:
         self._cluster.close()
 
 
-def _read(one: PolicyObject) -> Read:
-    """A policy read; whatever is written in it must not end the watch."""
-    try:
-        return read(one)
-    except Exception as error:
-        text = f"{type(error).__name__}: {printable(str(error))[:200]}. This is a fault of bpfence; please report it"
-        return Read(None, (Diagnostic(Location(f"{one.key}, spec"), text),))
+def _candidates(held: _Held) -> Iterator[Candidate]:
+    yield from _candidate(held.newest, held.made)
+    if held.good is not None and not held.is_good and held.good_made is not None:
+        yield from _candidate(held.good, held.good_made)
 
 
-def _candidates(held: _Held) -> Iterable[Candidate]:
-    if held.made.policy is not None:
-        yield Candidate(version_of(held.newest), held.made.policy)
-    if held.good is not None and not held.is_good and held.good_made is not None and held.good_made.policy is not None:
-        yield Candidate(version_of(held.good), held.good_made.policy)
+def _candidate(one: PolicyObject, made: Read) -> Iterator[Candidate]:
+    if made.policy is not None:
+        yield Candidate(version_of(one), NativeRules(PolicySet((made.policy,))), made.policy.location)
+    elif made.rules is not None:
+        yield Candidate(version_of(one), made.rules, Location(f"{one.key}, spec"), objects.LANGUAGES[one.kind][0])

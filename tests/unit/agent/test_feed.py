@@ -15,11 +15,16 @@ from bpfence.agent.agent import Agent
 from bpfence.agent.feed import Candidate, Choice, Offer, Outcome
 from bpfence.agent.loading import Loaded, load
 from bpfence.agent.tables import tables
+from bpfence.dialects.kubearmor.dialect import KUBEARMOR, KubeArmorRules
+from bpfence.dialects.kubearmor.options import POSTURE, KubeArmorOptions
+from bpfence.dialects.native.dialect import NativeRules
 from bpfence.dialects.native.read import load_text
+from bpfence.documents.files import SourceFile
 from bpfence.errors import CompileError, Diagnostic, Location
+from bpfence.evaluate import verdict
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.host.links import Links
-from bpfence.policy import Policy
+from bpfence.policy import Action, Policy, PolicySet
 from bpfence.workloads.registry import Registry
 from tests.unit.agent.fakes import POLICY, FakeEngine, reloaded, write_policy
 from tests.unit.agent.test_agent import Rig
@@ -33,8 +38,12 @@ def policy(name: str, path: str = "/secret/**") -> Policy:
     return policies.policies[0]
 
 
+def candidate(version: str, one: Policy) -> Candidate:
+    return Candidate(version, NativeRules(PolicySet((one,))), one.location)
+
+
 def offer(name: str, *paths: str) -> Offer:
-    return Offer(name, tuple(Candidate(path, policy(name, path)) for path in paths))
+    return Offer(name, tuple(candidate(path, policy(name, path)) for path in paths))
 
 
 class Fed:
@@ -158,7 +167,7 @@ def test_what_cannot_be_compiled_costs_the_others_nothing(rigs: Callable[..., Fe
     rig = rigs(engine=FakeEngine(missing={"file.unlink"}))
     text = (POLICY % ("bad", "enforce", "secret", "/x", "")).replace("on: open", "on: unlink")
     bad = load_text(text, "SecurityPolicy bad")[0].policies[0]
-    rig.feed.given = [Offer("bad", (Candidate("2", bad), Candidate("1", policy("bad", "/before/**")))), offer("good", "/good/**")]
+    rig.feed.given = [Offer("bad", (candidate("2", bad), candidate("1", policy("bad", "/before/**")))), offer("good", "/good/**")]
     rig.agent.start()
     assert rig.feed.versions() == {"bad": "1", "good": "/good/**"}
     assert "file.unlink" in rig.feed.outcomes[-1]["bad"].errors["2"][0].message
@@ -169,7 +178,7 @@ def test_a_program_that_does_not_load_after_all_costs_the_others_nothing(rigs: C
     rig = rigs()
     rig.engine.fails_to_load = {"file.unlink"}
     text = (POLICY % ("bad", "enforce", "secret", "/x", "")).replace("on: open", "on: unlink")
-    rig.feed.given = [Offer("bad", (Candidate("1", load_text(text)[0].policies[0]),)), offer("good", "/good/**")]
+    rig.feed.given = [Offer("bad", (candidate("1", load_text(text)[0].policies[0]),)), offer("good", "/good/**")]
     rig.agent.start()
     assert rig.feed.versions() == {"bad": "", "good": "/good/**"}
     assert rig.names() == ["guard", "good"]
@@ -247,3 +256,68 @@ def test_a_bug_in_compiling_one_costs_the_others_nothing(rigs: Callable[..., Fed
     rig.agent.start()
     assert rig.names() == ["guard", "good"]
     assert "please report it" in rig.feed.outcomes[-1]["bad"].errors["/bad/**"][0].message
+
+
+# ---- other languages ----
+
+
+def armor(name: str, path: str, action: str = "Allow") -> tuple[str, KubeArmorRules]:
+    text = (
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\n"
+        f"metadata: {{name: {name}}}\nspec: {{nodeSelector: {{matchLabels: {{a: b}}}}, action: {action},"
+        f" file: {{matchPaths: [{{path: {path}}}]}}}}\n"
+    )
+    rules, diagnostics = KUBEARMOR.read([SourceFile(name, text.encode())], KubeArmorOptions(postures={"host_file": "block"}))
+    assert not diagnostics
+    return text, rules
+
+
+def armor_offer(name: str, path: str, action: str = "Allow") -> Offer:
+    return Offer(f"KubeArmorHostPolicy {name}", (Candidate(path, armor(name, path, action)[1], Location(name), "kubearmor"),))
+
+
+def test_policies_of_a_language_are_lowered_with_those_of_its_files(rigs: Callable[..., FedRig], tmp_path: Path) -> None:
+    """An allow list of a file is widened by that of an object, and is itself again when that goes."""
+    rig = rigs(options={KUBEARMOR.name: KubeArmorOptions(postures={"host_file": "block"})})
+    rig.agent.start()
+    (Path(rig.settings.policies[0]) / "armor.yaml").write_text(armor("file", "/from/file")[0])
+    reloaded(rig.agent)
+    loaded = [rig.agent.life.tables.loaded]
+    rig.change(armor_offer("object", "/from/object"), Offer("fed", ()), armor_offer("file", "/x"))
+    loaded.append(rig.agent.life.tables.loaded)
+    assert {key: bool(version) for key, version in rig.feed.versions().items()} == {
+        "KubeArmorHostPolicy object": True,
+        "fed": False,
+        "KubeArmorHostPolicy file": False,
+    }
+    assert "already" in rig.feed.outcomes[-1]["KubeArmorHostPolicy file"].errors["/x"][0].message
+    rig.change()
+    loaded.append(rig.agent.life.tables.loaded)
+    closed = []
+    for one in loaded:
+        assert one is not None
+        assert [policy.name for policy in one.policies.policies].count(POSTURE) == 1
+        event = {"event": "file.open", "process.cgroup": "/system.slice", "process.exe": "/bin/x", "process.uid": 0, "file.access": 1}
+        policies = PolicySet(tuple(policy for policy in one.policies.policies if policy.name == POSTURE))
+        closed.append([verdict(policies, {**event, "file.path": path}).action is Action.DENY for path in ("/from/file", "/from/object")])
+    assert closed == [[False, True], [False, False], [False, True]]
+
+
+def test_what_alerts_say_of_policies_of_a_feed(rigs: Callable[..., FedRig]) -> None:
+    rig = rigs(armor_offer("object", "/from/object", "Block"))
+    rig.agent.start()
+    assert rig.agent.confirms.names() == ("kubearmor",)
+    loaded = rig.agent.life.tables.loaded
+    assert loaded is not None
+    assert (list(loaded.rules), list(loaded.in_force)) == (["native"], ["native", "kubearmor"])
+    rig.agent.step(0)
+    rig.change()
+    loaded = rig.agent.life.tables.loaded
+    assert loaded is not None
+    assert list(loaded.in_force) == ["native"]
+
+
+def test_two_policies_of_a_feed_by_one_name(rigs: Callable[..., FedRig]) -> None:
+    rig = rigs(offer("same", "/a"), Offer("TracingPolicy same", offer("same", "/b").candidates))
+    rig.agent.start()
+    assert rig.feed.versions() == {"same": "/a", "TracingPolicy same": ""}

@@ -124,6 +124,7 @@ def test_run_with_the_policies_of_a_cluster(kernel: FakeKernel, tmp_path: Path) 
         ([], "there are no policies"),
         (["--kubernetes"], "does not run in a cluster"),
         (["-p", "examples/policies", "--kubeconfig", "pyproject.toml"], "add --kubernetes"),
+        (["-p", "examples/policies", "--cluster-policies", "kubearmor"], "add --kubernetes"),
     ],
 )
 def test_run_refuses_of_clusters(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, args: list[str], said: str) -> None:

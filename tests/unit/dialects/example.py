@@ -128,7 +128,7 @@ class Paths:
     """The dialect: its names, and its rooms."""
 
     name, title, policies, reads_processes = WATCHING, "path rules", (WATCHING, DENYING), False
-    options, forms = (), ()
+    options, forms, objects = (), (), ()
 
     def choose(self, given: object) -> None: ...
     def tools(self) -> Tools:

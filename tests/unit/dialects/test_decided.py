@@ -47,3 +47,9 @@ def test_each_language_resolves_by_itself() -> None:
     from bpfence.dialects.tetragon.dialect import TetragonRules
 
     assert len({id(rules.resolver) for rules in (NativeRules, TetragonRules, KubeArmorRules, OwnRules)}) == 4
+
+
+def test_rules_of_several_are_joined() -> None:
+    other = OwnRules(PolicySet((Policy(name="q", rules=(), location=Location("g", 1)),)), "other")
+    made = RULES.joined([other])
+    assert (made.names(), made.word, RULES.names()) == (["p", "q"], "own", ["p"])

@@ -25,6 +25,14 @@ def made(given: Any = SECRET, name: str = "guard", namespace: str = "shop", gene
     return PolicyObject(KIND if namespace else CLUSTER_KIND, name, namespace, uid or f"uid-{name}", generation, json.dumps(given).encode())
 
 
+def armor(path: str = "/secret/x", action: str = "Block", kind: str = "KubeArmorPolicy", **more: Any) -> PolicyObject:
+    """A policy of KubeArmor about one file; one with a `namespace` of "" is a policy of the cluster."""
+    whom = "nodeSelector" if kind == "KubeArmorHostPolicy" else "selector"
+    given = {whom: {"matchLabels": {"app": "web"}}, "file": {"matchPaths": [{"path": path}]}, "action": action}
+    one = made(given, **more)
+    return msgspec.structs.replace(one, kind=kind)
+
+
 def as_stored(one: PolicyObject, **status: Any) -> dict[str, Any]:
     """As the API server has it."""
     metadata = {"name": one.name, "namespace": one.namespace, "uid": one.uid, "generation": one.generation, "resourceVersion": "1"}

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpfence.compiler.workloads import selectors
+from bpfence.dialects.kubearmor.options import KubeArmorOptions
 from bpfence.dialects.native.schema import KIND
 from bpfence.evaluate import holds
-from bpfence.k8s.objects import PolicyObject
+from bpfence.k8s.objects import LANGUAGES, PolicyObject, is_namespaced
 from bpfence.k8s.policies import check, read
 from bpfence.policy import PolicySet, atoms, with_doubts
 from bpfence.workloads.model import Container, Pod
 from bpfence.workloads.select import selected
-from tests.unit.k8s.samples import BROKEN, SECRET, made, spec
+from tests.unit.k8s.samples import BROKEN, SECRET, armor, made, spec
 
 CGROUP = "/kubepods/besteffort/pod0b6d0f6c-7d1b-4c33-9a53-0f2f6a3f9a11/" + "ab" * 32
 JSON = st.recursive(
@@ -139,3 +140,54 @@ def test_whatever_stands_in_it_is_an_answer(value: Any) -> None:
     for one in (made(value), made({"scope": value, "rules": [{"name": "a", "on": "open", "match": value}]})):
         found = check(one)
         assert found.policy is not None or found.diagnostics
+
+
+# ---- other languages ----
+
+
+def test_a_policy_of_another_language_is_read_by_its_reader() -> None:
+    found = read(armor())
+    assert found.policy is None
+    assert found.can_be
+    assert found.rules is not None
+    assert list(found.rules.names()) == ["KubeArmorPolicy/shop/guard"]
+    assert found.diagnostics == ()
+    tracing = made({"kprobes": [{"call": "security_file_open", "syscall": False}]}, namespace="")
+    other = read(msgspec.structs.replace(tracing, kind="TracingPolicy"))
+    assert other.rules is not None, other.diagnostics
+    assert list(other.rules.names()) == ["guard"]
+
+
+def test_the_options_of_a_language_are_those_of_the_agent() -> None:
+    one = armor(kind="KubeArmorHostPolicy", namespace="")
+    here = read(one, {"kubearmor": KubeArmorOptions(node={"app": "web"})}).rules
+    there = read(one, {"kubearmor": KubeArmorOptions(node={"app": "db"})})
+    assert here is not None
+    assert there.rules is not None
+    assert (list(here.names()), list(there.rules.names())) == (["KubeArmorHostPolicy/guard"], [])
+    assert [found.code for found in there.diagnostics] == ["other-node"]
+
+
+@pytest.mark.parametrize(
+    ("one", "place", "code"),
+    [
+        (armor(action="Blok"), "KubeArmorPolicy shop/guard, spec.action", "bad-value"),
+        (armor("relative"), "KubeArmorPolicy shop/guard, spec.file.matchPaths[0].path", "bad-value"),
+        (armor(namespace=""), "KubeArmorPolicy guard, metadata.namespace", "bad-value"),
+        (armor(kind="KubeArmorHostPolicy"), "KubeArmorHostPolicy shop/guard, metadata.namespace", "bad-value"),
+        (armor(name="A b"), "KubeArmorPolicy shop/A b, metadata.name", "bad-value"),
+        (msgspec.structs.replace(armor(), spec=b""), "KubeArmorPolicy shop/guard, spec", "missing-key"),
+    ],
+)
+def test_mistakes_in_another_language_by_the_path_of_the_field(one: PolicyObject, place: str, code: str) -> None:
+    found = read(one)
+    assert not found.can_be
+    assert [(str(told.location), told.code) for told in found.diagnostics] == [(place, code)]
+
+
+@given(JSON)
+def test_any_spec_of_another_language(value: Any) -> None:
+    for kind in LANGUAGES:
+        namespace = "shop" if is_namespaced(kind) else ""
+        found = read(msgspec.structs.replace(made(value, namespace=namespace), kind=kind))
+        assert found.can_be != any(told.severity == "error" for told in found.diagnostics)

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from bpfence.k8s.objects import PolicyObject, version_of
 from bpfence.k8s.source import Cluster
 from bpfence.workloads.model import Container, Pod
 from bpfence.workloads.registry import Registry
-from tests.unit.k8s.samples import BROKEN, SECRET, as_stored, made, spec
+from tests.unit.k8s.samples import BROKEN, SECRET, armor, as_stored, made, spec
 from tests.unit.k8s.server import Answer, Asked, FakeServer, event, listed, until
 
 UID = "0b6d0f6c-7d1b-4c33-9a53-0f2f6a3f9a11"
@@ -37,7 +38,7 @@ def shop(team: str = "a") -> dict[str, Any]:
 class Rig:
     """Lists by the ends of their paths; watches that say what they are told to."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, languages: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.away = False
         self.lists: dict[str, list[dict[str, Any]]] = {
             "/securitypolicies": [],
@@ -46,12 +47,17 @@ class Rig:
             "/namespaces": [],
             "/seccompprofiles": [],
             "/clusterseccompprofiles": [],
+            "/kubearmorpolicies": [],
+            "/kubearmorhostpolicies": [],
+            "/kubearmorclusterpolicies": [],
+            "/kubearmornetworkpolicies": [],
         }
+        self.missing: set[str] = set()
         self.events: dict[str, list[Any]] = {}
         self.server = FakeServer(self._respond)
         self.said: list[str] = []
         self.changes = 0
-        self.cluster = Cluster(self.server.api, "n1", self.said.append, path=path, pause=0.01)
+        self.cluster = Cluster(self.server.api, "n1", self.said.append, path=path, pause=0.01, languages=languages)
         self.registry = Registry(lambda: None, lambda _: 7)
         self.registry.found("cgroups", [Container("ab" * 32, CGROUP)])
 
@@ -61,6 +67,8 @@ class Rig:
         if asked.method != "GET":
             return Answer(body={"metadata": {"name": "x", "uid": "other"}, "status": {}})
         end = "/" + asked.path.rpartition("/")[2]
+        if end in self.missing:
+            return Answer(404, {"message": "the server could not find the requested resource"})
         if "watch" in asked.query:
             return Answer(lines=[*self.events.pop(end, [0.05])])
         return listed("5", *self.lists[end])
@@ -303,4 +311,46 @@ def test_seccomp_profiles_are_put_in_place_and_known_after_a_restart(tmp_path: P
     clusters[1].start(rig.changed)
     until(lambda: not (kubelet / "seccomp/bpfence").exists())
     clusters[1].close()
+    rig.close()
+
+
+# ---- other languages ----
+
+
+def test_objects_of_another_language_where_they_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "kubernetes.json"
+    one, wrong = armor(), armor(action="Blok", name="wrong")
+    rig = Rig(path, {"kubearmor": None})
+    try:
+        rig.lists["/kubearmorpolicies"] = [as_stored(one), as_stored(wrong)]
+        rig.cluster.ask()
+        [offer] = [offer for offer in rig.cluster.offers() if offer.candidates]
+        [candidate] = offer.candidates
+        assert (offer.key, candidate.version, candidate.language) == (one.key, version_of(one), "kubearmor")
+        rig.cluster.start(rig.changed)
+        rig.cluster.told({one.key: Outcome(version_of(one), {}), wrong.key: Outcome("", {})})
+        until(path.exists)
+        until(lambda: len(load(path, "n1").policies) == 2)
+        assert any("KubeArmorPolicy shop/wrong is refused" in text and "spec.action" in text for text in rig.said)
+        rig.lists["/securitypolicies"] = [as_stored(made())]
+        assert not [asked for asked in rig.server.asked if asked.method != "GET"], "their status is not ours"
+    finally:
+        rig.close()
+    for languages, known in (({"kubearmor": None}, [one.key, wrong.key]), ({}, [])):
+        again = Rig(path, languages)
+        again.away = True
+        again.cluster.ask()
+        assert [offer.key for offer in again.cluster.offers()] == known
+        again.close()
+
+
+def test_kinds_that_the_cluster_does_not_have_keep_nothing_else_waiting() -> None:
+    rig = Rig(languages={"kubearmor": None})
+    rig.missing = {"/kubearmorpolicies", "/kubearmorhostpolicies", "/kubearmorclusterpolicies", "/kubearmornetworkpolicies"}
+    rig.hold(made())
+    rig.lists["/pods"] = [pod()]
+    rig.cluster.pods.ask(rig.registry)
+    assert list(rig.versions()) == ["SecurityPolicy shop/guard"]
+    assert rig.registry.containers()[0].pod is not None
+    assert "kubearmorpolicies cannot be watched just now" in rig.said[0]
     rig.close()

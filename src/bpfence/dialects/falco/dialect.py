@@ -82,6 +82,7 @@ class Falco:
     policies = (WATCHING, ENFORCING)
     reads_processes = True
     options = OPTIONS
+    objects = ()
     forms = FORMS
 
     def tools(self) -> FalcoTools:

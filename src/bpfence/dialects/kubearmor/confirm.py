@@ -18,7 +18,16 @@ from bpfence.events.source import Observation
 from bpfence.events.values import escape
 from bpfence.policy import Action
 
-OPERATIONS = {"process": "Process", "file": "File", "network": "Network", "capabilities": "Capabilities", "syscalls": "Syscall"}
+OPERATIONS = {
+    "process": "Process",
+    "file": "File",
+    "network": "Network",
+    "capabilities": "Capabilities",
+    "syscalls": "Syscall",
+    "presets": "Process",
+    "ingress": "NetworkFirewall",
+    "egress": "NetworkFirewall",
+}
 """By section, KubeArmor's word for what was done."""
 POSTURE_NAME = "DefaultPosture"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bpfence.conditions.links import Resolver
 from bpfence.dialects.decided import DecidedRules
 from bpfence.dialects.dialect import Confirm, Context
-from bpfence.dialects.kubearmor.options import NAME, OPTIONS, KubeArmorOptions
+from bpfence.dialects.kubearmor.options import NAME, OBJECTS, OPTIONS, KubeArmorOptions
 from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic, Location, UsageError
 from bpfence.policy import PolicySet
@@ -29,9 +29,20 @@ class KubeArmorRules(DecidedRules):
 
     resolver = Resolver()
 
-    def __init__(self, given: Sequence[KubeArmorPolicy], policy_set: PolicySet) -> None:
-        super().__init__(policy_set)
+    def __init__(self, given: Sequence[KubeArmorPolicy], options: KubeArmorOptions) -> None:
+        from bpfence.dialects.kubearmor.lower import policies
+
+        super().__init__(PolicySet(policies.lowered(given, options)))
         self.given = given
+        self._options = options
+
+    def names(self) -> list[str]:
+        """Those of the policies; that of the postures is all of theirs."""
+        return [policy.key for policy in self.given]
+
+    def joined(self, more: Iterable[KubeArmorRules]) -> KubeArmorRules:
+        """All of them. Entries that allow are one list for each workload, whosever policies they are of."""
+        return KubeArmorRules([*self.given, *(policy for rules in more for policy in rules.given)], self._options)
 
     @property
     def locations(self) -> Sequence[Location]:
@@ -46,12 +57,13 @@ class _KubeArmor:
     reads_processes = False
     options = OPTIONS
     forms = ()
+    objects = OBJECTS
 
     def tools(self) -> Tools:
-        """Those that every language has. Imported when a command asks for them."""
-        from bpfence.dialects.tools import Tools
+        """Imported when a command asks for them."""
+        from bpfence.dialects.kubearmor.tools import KubeArmorTools
 
-        return Tools(self)
+        return KubeArmorTools(self)
 
     def choose(self, given: Mapping[str, Any]) -> KubeArmorOptions:
         """The options as they were given, with the labels that every node has. UsageError where one cannot be read."""
@@ -78,7 +90,7 @@ class _KubeArmor:
         options = options or KubeArmorOptions()
         found, diagnostics = load_sources(sources)
         chosen, elsewhere = policies.here(found, options)
-        rules = KubeArmorRules(chosen, PolicySet(policies.lowered(chosen, options)))
+        rules = KubeArmorRules(chosen, options)
         return rules, [*diagnostics, *elsewhere, *policies.warnings(chosen)]
 
     def confirm(self, context: Context) -> Confirm | None:

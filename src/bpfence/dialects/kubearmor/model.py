@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bpfence.dialects.kubearmor.options import HOST_POLICY
+from bpfence.dialects.kubearmor.options import HOST_POLICY, NETWORK_POLICY
 from bpfence.errors import Location
 
 
@@ -19,12 +19,21 @@ class Source(msgspec.Struct, frozen=True):
     recursive: bool = False
 
 
+class Ports(msgspec.Struct, frozen=True):
+    """Ports of a protocol (TCP, UDP, SCTP; "" for any of them), the ends among them."""
+
+    low: int = 0
+    high: int = 65535
+    protocol: str = ""
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a policy.
 
-    `section` is process, file, network, capabilities or syscalls, `where` the entry in the policy ("file.matchPaths[0]"). `kind` says what
-    `value` is: a path, a dir (with "/" at its end), the name of a program, a pattern, a protocol or a capability; "" for system calls of
-    any file. `sources`: no test where there are none.
+    `section` is process, file, network, capabilities, syscalls, presets, ingress or egress, `where` the entry in the policy
+    ("file.matchPaths[0]"). `kind` says what `value` is: a path, a dir (with "/" at its end), the name of a program, a pattern, a protocol,
+    a capability or a preset; "" for system calls of any file, and for traffic. `networks` and `ports` of traffic, and `sources`: any where
+    there are none. `terminals`: those with a terminal count as others do.
     """
 
     section: str
@@ -34,8 +43,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     recursive: bool = False
     read_only: bool = False
     owner_only: bool = False
+    terminals: bool = True
     sources: tuple[Source, ...] = ()
     calls: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    ports: tuple[Ports, ...] = ()
     action: str = "Block"
     severity: int = 1
     tags: tuple[str, ...] = ()
@@ -53,7 +65,8 @@ class Test(msgspec.Struct, frozen=True):
 
 
 class KubeArmorPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """One policy. `kind` is one of options.KINDS; `tests` are all required; `node`: labels that the node must have, of a host policy."""
+    """One policy. `kind` is one of options.KINDS; `tests` are all required; `node`: labels that the node must have, of one about the
+    host."""
 
     kind: str
     name: str
@@ -71,4 +84,4 @@ class KubeArmorPolicy(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def host(self) -> bool:
         """It is about the host and not about containers."""
-        return self.kind == HOST_POLICY
+        return self.kind == HOST_POLICY or (self.kind == NETWORK_POLICY and not self.tests)

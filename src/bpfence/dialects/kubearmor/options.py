@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from bpfence.dialects.objects import ObjectKind
 from bpfence.dialects.option import Option
 
 NAME: Final = "kubearmor"
@@ -15,7 +16,14 @@ POLICY: Final = "KubeArmorPolicy"
 HOST_POLICY: Final = "KubeArmorHostPolicy"
 CLUSTER_POLICY: Final = "KubeArmorClusterPolicy"
 NETWORK_POLICY: Final = "KubeArmorNetworkPolicy"
-KINDS: Final = (POLICY, HOST_POLICY, CLUSTER_POLICY)
+KINDS: Final = (POLICY, HOST_POLICY, CLUSTER_POLICY, NETWORK_POLICY)
+API_VERSION: Final = "security.kubearmor.com/v1"
+OBJECTS: Final = (
+    ObjectKind(API_VERSION, POLICY, "kubearmorpolicies", True),
+    ObjectKind(API_VERSION, HOST_POLICY, "kubearmorhostpolicies", False),
+    ObjectKind(API_VERSION, CLUSTER_POLICY, "kubearmorclusterpolicies", False),
+    ObjectKind(API_VERSION, NETWORK_POLICY, "kubearmornetworkpolicies", False),
+)
 HOSTNAME_PATTERN: Final = "kubearmor.io/hostnamereg"
 """A label of no node: regular expressions of its name."""
 POSTURE: Final = "KubeArmor/DefaultPosture"

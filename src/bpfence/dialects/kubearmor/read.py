@@ -17,9 +17,10 @@ import re2
 
 from bpfence import names
 from bpfence.conditions.labels import LABEL_KEY
+from bpfence.conditions.values import network_condition
 from bpfence.dialects.kubearmor import patterns
-from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy, Source, Test
-from bpfence.dialects.kubearmor.options import CLUSTER_POLICY, HOST_POLICY, HOSTNAME_PATTERN, KINDS, NETWORK_POLICY
+from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy, Ports, Source, Test
+from bpfence.dialects.kubearmor.options import API_VERSION, CLUSTER_POLICY, HOST_POLICY, HOSTNAME_PATTERN, KINDS, NETWORK_POLICY
 from bpfence.dialects.kubearmor.patterns import QUIET
 from bpfence.documents import yaml_nodes
 from bpfence.documents.files import SourceFile
@@ -27,11 +28,10 @@ from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report, TextError
 from bpfence.documents.yaml_nodes import TEXT_TAGS, YamlNode
 from bpfence.errors import Diagnostic, Location
+from bpfence.fields import FIELD_BY_NAME
 from bpfence.syscalls import table as calls
 from bpfence.words import quoted, suggest
 
-API_GROUP: Final = "security.kubearmor.com"
-API_VERSION: Final = f"{API_GROUP}/v1"
 CODES: Final[Mapping[str, str]] = {
     "bad-value": "a value that the schema of the CRD refuses: an action, a path, a protocol, a name",
     "duplicate-key": "a key written twice in one map",
@@ -60,6 +60,13 @@ PROTOCOLS: Final = (
     "tcp", "udp", "raw", "icmp", "icmpv6", "sctp", "stream", "dgram", "rdm", "seqpacket", "dccp", "packet", "all",
 )  # fmt: skip
 PRESETS: Final = ("filelessExec", "anonMapExec", "protectEnv", "exec", "protectProc")
+_WHOSE_PROC: Final = "no event tells a process's own files in /proc from those of others"
+UNSEEN_PRESETS: Final[Mapping[str, str]] = {
+    "protectEnv": _WHOSE_PROC,
+    "protectProc": _WHOSE_PROC,
+    "exec": "no event tells whether a program has come into its container from outside",
+}
+"""Presets that are refused, and why."""
 
 _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "process": {
@@ -79,8 +86,14 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
 """The lists of each section, and the keys of their entries beside META."""
 _SPEC: Final = (*_SECTIONS, "apparmor", *META)
 _SPECS: Final[Mapping[str, tuple[str, ...]]] = {
-    kind: (("nodeSelector", "device") if kind == HOST_POLICY else ("selector", "presets", "status")) + _SPEC for kind in KINDS
+    kind: (("nodeSelector", "device") if kind == HOST_POLICY else ("selector", "presets", "status")) + _SPEC
+    for kind in KINDS
+    if kind != NETWORK_POLICY
 }
+_NETWORK_SPEC: Final = ("nodeSelector", "selector", "ingress", "egress", "level", *META)
+_PEERS: Final = {"ingress": "from", "egress": "to"}
+TRANSPORTS: Final = ("TCP", "UDP", "SCTP")
+MAX_PORT: Final = 65535
 _PATH: Final = re.compile(r"/+.*[^/]")
 _DIRECTORY: Final = re.compile(r"/|/.*/")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -250,9 +263,10 @@ class _Reader(_Shapes):
         if metadata is None or spec is None:
             return None
         name, namespace = self.named(metadata)
-        entries = self.level(spec, _SPECS[self.kind], "spec")
+        network = self.kind == NETWORK_POLICY
+        entries = self.level(spec, _NETWORK_SPEC if network else _SPECS[self.kind], "spec")
         tests, node = self.selected(entries, spec)
-        found = self.entries(entries, spec)
+        found = self.traffic(entries, spec) if network else self.entries(entries, spec)
         if "status" in entries and self.choice(entries["status"][1], "status", ("Active", "Inactive")) == "Inactive":
             return None
         policy = KubeArmorPolicy(
@@ -274,9 +288,7 @@ class _Reader(_Shapes):
             self.report.add(version or root, "wrong-kind", what, hint)
             return False
         self.kind = kind.text
-        if kind.text == NETWORK_POLICY:
-            self.report.add(kind, "not-supported", f"a {NETWORK_POLICY} is not enforced yet", "write a native policy on net.connect")
-        elif kind.text not in KINDS:
+        if kind.text not in KINDS:
             self.report.add(kind, "wrong-kind", f"kind is {quoted(kind.text)}", suggest(kind.text, KINDS, hint))
         return kind.text in KINDS
 
@@ -300,8 +312,11 @@ class _Reader(_Shapes):
 
     def selected(self, entries: Entries, spec: YamlNode) -> tuple[tuple[Test, ...], tuple[tuple[str, str], ...]]:
         """The tests on workloads, and on the node."""
-        if self.kind == HOST_POLICY:
-            node = self.required(entries, "nodeSelector", spec, "spec of a KubeArmorHostPolicy")
+        by_node = self.kind == HOST_POLICY or (self.kind == NETWORK_POLICY and "selector" not in entries)
+        if self.kind == NETWORK_POLICY and "selector" in entries and "nodeSelector" in entries:
+            self.report.add(entries["selector"][0], "bad-value", "there are selector and nodeSelector", "write one of them")
+        if by_node:
+            node = self.required(entries, "nodeSelector", spec, f"spec of a {self.kind}")
             given = self.level(node, ("matchLabels",), "nodeSelector") if node is not None else {}
             labels = tuple(self.labels(given))
             self.hostnames(given)
@@ -315,7 +330,9 @@ class _Reader(_Shapes):
         given = self.level(node, known, "selector")
         tests = [Test("label", (f"{key}={value}",)) for key, value in self.labels(given)]
         tests += (test for item in self.items(given, "matchExpressions") if (test := self.expression(item)) is not None)
-        if not tests and self.report.errors == errors:
+        if not tests and self.kind == NETWORK_POLICY and self.report.errors == errors:
+            self.report.add(node, "empty", "the selector is empty", "write labels of pods, or nodeSelector for the host")
+        elif not tests and self.report.errors == errors:
             self.selects_all(entries["selector"][0])
         return tuple(tests), ()
 
@@ -348,7 +365,7 @@ class _Reader(_Shapes):
         places = [self.required(entries, key, node, "an expression") for key in ("key", "operator", "values")]
         if places[0] is None or places[1] is None or places[2] is None:
             return None
-        key = self.choice(places[0], "key", ("namespace", "label") if self.kind == CLUSTER_POLICY else ("label",))
+        key = self.choice(places[0], "key", ("namespace", "label") if self.kind in (CLUSTER_POLICY, NETWORK_POLICY) else ("label",))
         operator = self.choice(places[1], "operator", ("In", "NotIn"))
         values = self.texts(entries, "values", "values")
         if not values and places[2].kind == "list":
@@ -406,6 +423,7 @@ class _Reader(_Shapes):
                 for index, item in enumerate(self.items(entries, key)):
                     entry = self.entry(item, section, key, index, outer)
                     found += (entry,) if entry is not None else ()
+        found += self.presets(spec, whole)
         self.others(spec, whole)
         if not found and len(self.report.diagnostics) == before:
             self.report.add(place, "no-rules", "the policy has no entry: it does nothing", "", "warning")
@@ -416,15 +434,109 @@ class _Reader(_Shapes):
         if "apparmor" in spec:
             hint = "load the profile with apparmor_parser(8) and name it in the pod"
             self.report.add(spec["apparmor"][0], "not-supported", "a profile of AppArmor is AppArmor's to enforce", hint)
-        for item in self.items(spec, "presets"):
-            entries = self.level(item, ("name", *META), "a preset")
-            place = self.required(entries, "name", item, "a preset")
-            name = self.choice(place, "a preset", PRESETS) if place is not None else None
-            if name is not None:
-                self.unsupported(item, f"the preset {name} is not enforced yet", self.meta(entries, whole).action)
         if "device" in spec:
             action = self.meta(self.level(spec["device"][1], ("matchDevice", *META), "device"), whole).action
             self.unsupported(spec["device"][0], "classes of USB devices are not known to the kernel's security hooks", action)
+
+    # ---- traffic ----
+
+    def traffic(self, spec: Entries, place: YamlNode) -> tuple[Entry, ...]:
+        """The entries of a network policy."""
+        whole = self.meta(spec, Meta())
+        found: list[Entry] = []
+        before = len(self.report.diagnostics)
+        if "level" in spec:
+            self.choice(spec["level"][1], "level", ("Pod", "Policy"))
+        for section, peers in _PEERS.items():
+            for index, item in enumerate(self.items(spec, section)):
+                known = (*((peers, "iface", "ports", "limit", "duration", "level")), *META)
+                entries = self.level(item, known, f"an entry of {section}")
+                errors = self.report.errors
+                meta = self.meta(entries, whole)
+                networks = tuple(self.networks(entries, peers))
+                ports = tuple(self.ports(entries))
+                if item.kind == "map" and not self.uncounted(entries, section, meta.action) and self.report.errors == errors:
+                    made = Entry(section=section, where=f"{section}[{index}]", kind="", value="", networks=networks, ports=ports,
+                                 location=item.location, **meta._asdict())  # fmt: skip
+                    found.append(made)
+        if not found and len(self.report.diagnostics) == before:
+            self.report.add(place, "no-rules", "the policy has no entry: it does nothing", "", "warning")
+        return tuple(found)
+
+    def uncounted(self, entries: Entries, section: str, action: str) -> bool:
+        """Whether an entry asks for what no event tells."""
+        unseen = {
+            "iface": "interfaces are not known where a socket is asked about",
+            "limit": "bytes are not counted",
+            "duration": "bytes are not counted",
+        }
+        if section == "ingress":
+            unseen["from"] = "the sender's address is not known when a connection is accepted"
+        told = [key for key in unseen if key in entries]
+        for key in told:
+            self.unsupported(entries[key][0], f"{key} is not enforced: {unseen[key]}", action)
+        return bool(told)
+
+    def networks(self, entries: Entries, key: str) -> Iterator[str]:
+        for item in self.items(entries, key):
+            given = self.level(item, ("ipBlock",), f"an item of {key}")
+            block = self.required(given, "ipBlock", item, f"an item of {key}")
+            inner = self.level(block, ("cidr",), "ipBlock") if block is not None else {}
+            place = self.required(inner, "cidr", block, "ipBlock") if block is not None else None
+            text = self.text(place, "cidr") if place is not None else None
+            if place is None or text is None:
+                continue
+            try:
+                network_condition(FIELD_BY_NAME["net.peer.ip"], text)
+                yield text
+            except TextError as problem:
+                self.report.add(place.place(problem.offset), "bad-value", problem.message, problem.hint)
+
+    def ports(self, entries: Entries) -> Iterator[Ports]:
+        for item in self.items(entries, "ports"):
+            given = self.level(item, ("port", "endPort", "protocol"), "an item of ports")
+            protocol = self.choice(given["protocol"][1], "protocol", TRANSPORTS) if "protocol" in given else ""
+            low = self.port(given["port"][1]) if "port" in given else None
+            high = self.port(given["endPort"][1]) if "endPort" in given else low
+            if "endPort" in given and "port" not in given:
+                self.report.add(given["endPort"][0], "missing-key", "endPort needs 'port'", "add port: ...")
+            elif low is not None and high is not None and high < low:
+                self.report.add(given["endPort"][1], "bad-value", f"endPort is less than port, {low}", "write the greater one last")
+            elif not given and item.kind == "map":
+                self.report.add(item, "empty", "an item of ports is empty", "write port, protocol, or both")
+            elif protocol is not None and "port" not in given:
+                yield Ports(protocol=protocol)
+            elif protocol is not None and low is not None and high is not None:
+                yield Ports(low, high, protocol)
+
+    def port(self, node: YamlNode) -> int | None:
+        """A port, by number or by name."""
+        text = node.text if node.kind == "scalar" else ""
+        number = int(text) if re.fullmatch("[0-9]{1,5}", text) else names.number("port", text) if text else None
+        if number is None or not 1 <= number <= MAX_PORT:
+            hint = f"write a number from 1 to {MAX_PORT}, or a name that `bpfence fields` lists"
+            self.report.add(node, "bad-value", f"{quoted(text)} is not a port" if node.kind == "scalar" else "a port is one value", hint)
+            return None
+        return number
+
+    def presets(self, spec: Entries, whole: Meta) -> Iterator[Entry]:
+        """The presets that some event tells of."""
+        for index, item in enumerate(self.items(spec, "presets")):
+            entries = self.level(item, ("name", *META), "a preset")
+            meta = self.meta(entries, whole)
+            place = self.required(entries, "name", item, "a preset")
+            name = self.choice(place, "a preset", PRESETS) if place is not None else None
+            if name is None:
+                continue
+            if reason := UNSEEN_PRESETS.get(name):
+                self.unsupported(item, f"the preset {name} is not enforced: {reason}", meta.action)
+            elif meta.action == "Allow":
+                what = f"the preset {name} allows: there is nothing that it would be an exception of"
+                self.report.add(item, "never-matches", what, "write action: Block or Audit", "warning")
+            else:
+                yield Entry(
+                    section="presets", where=f"presets[{index}]", kind="preset", value=name, location=item.location, **meta._asdict()
+                )
 
     def entry(self, node: YamlNode, section: str, key: str, index: int, outer: Meta) -> Entry | None:
         where = f"{section}.{key}[{index}]"
@@ -439,6 +551,7 @@ class _Reader(_Shapes):
         if self.kind == HOST_POLICY and section in ("network", "capabilities"):
             self.required(entries, "fromSource", node, f"an entry of {section} in a {HOST_POLICY}")
         flags = {name: self.truth(entries, name) for name in ("recursive", "readOnly", "ownerOnly") if name in known}
+        terminals = "pts" not in entries or self.truth(entries, "pts")
         named = tuple(self.calls(entries)) if "syscall" in known else ()
         if self.left_out(entries, meta.action) or value is None or self.report.errors > errors:
             return None
@@ -450,6 +563,7 @@ class _Reader(_Shapes):
             recursive=flags.get("recursive", False),
             read_only=flags.get("readOnly", False),
             owner_only=flags.get("ownerOnly", False),
+            terminals=terminals,
             sources=sources,
             calls=named,
             action=meta.action,
@@ -462,10 +576,6 @@ class _Reader(_Shapes):
     def left_out(self, entries: Entries, action: str) -> bool:
         """Whether an entry asks for what is not enforced yet."""
         found = False
-        if "pts" in entries:
-            self.truth(entries, "pts")
-            self.unsupported(entries["pts"][0], "pts is not enforced yet", action)
-            found = True
         if "allowedArgs" in entries:
             self.texts(entries, "allowedArgs", "allowedArgs")
             what = "allowedArgs is not enforced: arguments are not with the kernel yet when it decides about a program"

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from bpfence.alerts.alert import Alert, Line, LossLine, StatusLine, WholeLine, whole
-from bpfence.dialects.kubearmor.options import HOST_POLICY, NAME
+from bpfence.dialects.kubearmor.options import HOST_POLICY, NAME, NETWORK_POLICY
 
 CLUSTER: Final = "default"
 ENFORCER: Final = "BPFLSM"
@@ -149,7 +149,7 @@ def _alert(alert: Alert) -> KubeArmorAlert:
         Tags=",".join(alert.tags) or UNSET,
         ATags=alert.tags or UNSET,
         Message=own.get("message", UNSET) if own else alert.message,
-        Type="MatchedHostPolicy" if host else "MatchedPolicy",
+        Type="MatchedNetworkPolicy" if own.get("kind") == NETWORK_POLICY else "MatchedHostPolicy" if host else "MatchedPolicy",
         Source=exe if executes else _command(exe, process.get("args")),
         Operation=str(own.get("operation") or _operation(alert.event)),
         Resource=_resource(alert, path),

@@ -32,6 +32,7 @@ class _Native:
     reads_processes = False
     options = ()
     forms = ()
+    objects = ()
 
     def tools(self) -> NativeTools:
         """Imported when a command asks for them."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from bpfence import names
+from bpfence.conditions.containers import inside
 from bpfence.conditions.text import condition_text
 from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.native.read import load_text
 from bpfence.fields import EVENT_BY_NAME
-from bpfence.policy import TRUE, Action, And, Atom, Condition, Not, Op, Or, Policy, Rule
+from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Not, Op, Or, Policy, Rule, Selector
 
 
 def document(policy: Policy) -> tuple[str, str]:
@@ -22,6 +24,9 @@ def document(policy: Policy) -> tuple[str, str]:
     watched = [event for rule in policy.rules if rule.action >= Action.DENY for event in rule.events if not EVENT_BY_NAME[event].deniable]
     if watched:
         return "", f"{watched[0]} can only be watched"
+    scope = _scope(policy)
+    if scope is None:
+        return "", "the native format has no such scope"
     lines = [
         "apiVersion: bpfence.io/v1alpha1",
         "kind: SecurityPolicy",
@@ -32,21 +37,47 @@ def document(policy: Policy) -> tuple[str, str]:
     ]
     if policy.tags:
         lines.append("  tags: [" + ", ".join(json.dumps(tag) for tag in policy.tags) + "]")
+    if scope:
+        lines.append(f"  scope: {json.dumps(scope)}")
     lines.append("  rules:")
-    text = "\n".join([*lines, *(line for rule in policy.rules for line in _rule(rule))]) + "\n"
+    text = "\n".join([*lines, *(line for rule in policy.rules for line in _rule(rule, policy.scope))]) + "\n"
     problem = _differs(text, policy)
     return ("" if problem else text), problem
 
 
-def _rule(rule: Rule) -> Iterator[str]:
+def _scope(policy: Policy) -> dict[str, Any] | None:
+    """The `scope` of a policy, {} where it has none; None where it cannot be written."""
+    if policy.scope == TRUE:
+        return {}
+    if policy.scope in (inside(), negation(inside())):
+        return {"container": policy.scope == inside()}
+    match policy.scope:
+        case Atom(_, Op.SELECTS, Selector() as chosen):
+            labels = {label.key: label.values[0] for label in chosen.labels if label.op == "in" and len(label.values) == 1}
+            parts = {"namespace": list(chosen.namespaces), "container": list(chosen.names), "labels": labels}
+            written = Selector(names=chosen.names, namespaces=chosen.namespaces, labels=chosen.labels)
+            if written == chosen and len(labels) == len(chosen.labels):
+                return {**{key: part for key, part in parts.items() if part}, "unknown": "audit" if policy.doubt != FALSE else "outside"}
+    return None
+
+
+def _within(condition: Condition, scope: Condition) -> Condition:
+    """What a condition says beside the scope that it is in."""
+    own = scope.parts if isinstance(scope, And) else (scope,)
+    return conj(part for part in (condition.parts if isinstance(condition, And) else (condition,)) if part not in own)
+
+
+def _rule(rule: Rule, scope: Condition) -> Iterator[str]:
     for event in rule.events:
         yield f"    - name: {rule.name}"
         yield f"      on: {event}"
-        if (condition := rule.condition_for(event)) != TRUE:
+        if (condition := _within(rule.condition_for(event), scope)) != TRUE:
             yield f"      condition: {json.dumps(condition_text(condition))}"
         yield f"      action: {rule.action.name.lower()}"
         if rule.action == Action.DENY:
             yield f"      errno: {names.name('errno', rule.errno)}"
+        if rule.message:
+            yield f"      message: {json.dumps(rule.message)}"
 
 
 def _differs(text: str, policy: Policy) -> str:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bpfence.conditions.links import Resolver
 from bpfence.dialects.decided import DecidedRules
 from bpfence.dialects.dialect import Confirm, Context
+from bpfence.dialects.tetragon.kinds import OBJECTS
 from bpfence.documents.files import SourceFile
 from bpfence.errors import Diagnostic
 from bpfence.policy import PolicySet
@@ -30,6 +31,12 @@ class TetragonRules(DecidedRules):
         super().__init__(policy_set)
         self.sensors = sensors
 
+    def joined(self, more: Iterable[TetragonRules]) -> TetragonRules:
+        """All of them, with what events say of each."""
+        parts = [self, *more]
+        policies = PolicySet(tuple(policy for part in parts for policy in part.policy_set.policies))
+        return TetragonRules(policies, {key: sensor for part in parts for key, sensor in part.sensors.items()})
+
 
 class Tetragon:
     """The dialect."""
@@ -40,6 +47,7 @@ class Tetragon:
     reads_processes = False
     options = ()
     forms = ()
+    objects = OBJECTS
 
     def tools(self) -> TetragonTools:
         """Imported when a command asks for them."""

@@ -35,7 +35,9 @@ def corpus() -> list[SourceFile]:
 def document(spec: dict[str, Any], kind: str = "KubeArmorPolicy", name: str = "p", **metadata: str) -> str:
     """A policy with this spec, as YAML; selectors that are needed are put in."""
     needed = (
-        {"nodeSelector": {"matchLabels": {"a": "b"}}} if kind == "KubeArmorHostPolicy" else {"selector": {"matchLabels": {"app": "web"}}}
+        {"nodeSelector": {"matchLabels": {"a": "b"}}}
+        if kind in ("KubeArmorHostPolicy", "KubeArmorNetworkPolicy")
+        else {"selector": {"matchLabels": {"app": "web"}}}
     )
     if kind == "KubeArmorClusterPolicy":
         needed = {"selector": {"matchExpressions": [{"key": "namespace", "operator": "In", "values": ["shop"]}]}}

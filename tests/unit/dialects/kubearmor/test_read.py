@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR
-from bpfence.dialects.kubearmor.model import Source
+from bpfence.dialects.kubearmor.model import Ports, Source
 from bpfence.dialects.kubearmor.model import Test as Selected
 from bpfence.dialects.kubearmor.read import CODES, load_sources
 from tests.unit.dialects.kubearmor.corpus import corpus, document, lowered, read
@@ -163,9 +163,10 @@ def test_mistakes(spec: dict[str, Any], code: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "what"),
     [
-        ({"presets": [{"name": "filelessExec"}]}, "the preset filelessExec"),
+        ({"presets": [{"name": "protectProc"}]}, "the preset protectProc"),
+        ({"presets": [{"name": "protectEnv"}]}, "the preset protectEnv"),
+        ({"presets": [{"name": "exec"}]}, "the preset exec"),
         ({"process": {"matchPaths": [{"path": "/a", "allowedArgs": ["-v"]}]}}, "allowedArgs"),
-        ({"process": {"matchPaths": [{"path": "/a", "pts": False}]}}, "pts"),
         ({"network": {"matchDNSQueries": [{"domain": "example.com"}]}}, "name servers"),
     ],
 )  # fmt: skip
@@ -175,6 +176,32 @@ def test_what_is_not_enforced_is_refused_or_left_out_and_never_silently(spec: di
     policies, [found] = read(document({**spec, "action": "Audit"}))
     assert (len(policies), policies[0].entries, found.severity) == (1, (), "warning")
     assert "left out" in found.message
+
+
+def test_presets() -> None:
+    given = [
+        {"name": "filelessExec", "action": "Audit", "severity": 3},
+        {"name": "anonMapExec"},
+        {"name": "protectProc", "action": "Audit"},
+    ]
+    [policy], [warning] = read(document({"presets": given}))
+    assert [(entry.where, entry.value, entry.action, entry.severity) for entry in policy.entries] == [
+        ("presets[0]", "filelessExec", "Audit", 3),
+        ("presets[1]", "anonMapExec", "Block", 1),
+    ]
+    assert (warning.code, "protectProc" in warning.message) == ("not-supported", True)
+    [policy], [warning] = read(document({"presets": [{"name": "filelessExec"}], "action": "Allow"}))
+    assert (policy.entries, warning.code) == ((), "never-matches")
+
+
+@pytest.mark.parametrize(
+    ("preset", "code", "line"),
+    [({"name": "fileless"}, "bad-value", 11), ({"action": "Audit"}, "missing-key", 11), ({"name": "exec", "a": 1}, "unknown-key", 12)],
+)
+def test_presets_that_there_are_not(preset: dict[str, Any], code: str, line: int) -> None:
+    policies, diagnostics = read(document({"presets": [preset]}))
+    assert policies == ()
+    assert (diagnostics[-1].code, diagnostics[-1].location.line) == (code, line)
 
 
 def test_names_of_nodes_that_are_no_regular_expressions(capfd: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +224,7 @@ def test_host_policies_need_sources_for_sockets_and_capabilities() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "code"),
     [
-        ("KubeArmorNetworkPolicy", "p", "not-supported"), ("KubeArmorPolicies", "p", "wrong-kind"), ("KubeArmorPolicy", "A b", "bad-value"),
+        ("KubeArmorPolicies", "p", "wrong-kind"), ("KubeArmorPolicy", "A b", "bad-value"),
     ],
 )  # fmt: skip
 def test_kinds_and_names(kind: str, name: str, code: str) -> None:
@@ -235,3 +262,78 @@ def test_warnings() -> None:
 def test_every_code_is_in_the_manual() -> None:
     text = (Path(__file__).parents[4] / "docs" / "kubearmor.md").read_text()
     assert [code for code in CODES if f"`{code}`" not in text] == []
+
+
+# ---- network policies ----
+
+CIDR: dict[str, Any] = {"ipBlock": {"cidr": "10.0.0.0/8"}}
+
+
+def traffic(**spec: Any) -> str:
+    return document(spec, "KubeArmorNetworkPolicy", "net")
+
+
+def test_a_network_policy() -> None:
+    ports = [
+        {"port": "443", "protocol": "TCP"},
+        {"port": "8000", "endPort": 8100},
+        {"port": "dns", "protocol": "UDP"},
+        {"protocol": "SCTP"},
+    ]
+    [policy], diagnostics = read(traffic(egress=[{"to": [CIDR], "ports": ports, "severity": 3}], ingress=[{"action": "Audit"}]))
+    assert diagnostics == []
+    assert (policy.key, policy.host) == ("KubeArmorNetworkPolicy/net", True)
+    audited, blocked = policy.entries
+    assert (audited.where, audited.action, audited.networks, audited.ports) == ("ingress[0]", "Audit", (), ())
+    assert (blocked.where, blocked.action, blocked.severity, blocked.networks) == ("egress[0]", "Block", 3, ("10.0.0.0/8",))
+    assert blocked.ports == (Ports(443, 443, "TCP"), Ports(8000, 8100), Ports(53, 53, "UDP"), Ports(protocol="SCTP"))
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "what"),
+    [
+        ({"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0/8"}}]}]}, "bad-value", "10.0.0/8"),
+        ({"egress": [{"to": [{"ipBlock": {}}]}]}, "missing-key", "cidr"),
+        ({"egress": [{"to": [{}]}]}, "missing-key", "ipBlock"),
+        ({"egress": [{"from": [CIDR]}]}, "unknown-key", "from"),
+        ({"egress": [{"ports": [{"port": "65536"}]}]}, "bad-value", "65536"),
+        ({"egress": [{"ports": [{"port": "nonsense"}]}]}, "bad-value", "nonsense"),
+        ({"egress": [{"ports": [{"port": "9", "endPort": 8}]}]}, "bad-value", "endPort"),
+        ({"egress": [{"ports": [{"endPort": 8}]}]}, "missing-key", "endPort"),
+        ({"egress": [{"ports": [{}]}]}, "empty", "ports"),
+        ({"egress": [{"ports": [{"port": [1]}]}]}, "bad-value", "one value"),
+        ({"egress": [{"ports": [{"protocol": "tcp"}]}]}, "bad-value", "tcp"),
+        ({"egress": [{}], "level": "pod"}, "bad-value", "level"),
+        ({"egress": [{}], "selector": {"matchLabels": {"a": "b"}}}, "bad-value", "nodeSelector"),
+        ({"egress": 1}, "wrong-type", "egress"),
+    ],
+)
+def test_mistakes_in_network_policies(given: dict[str, Any], code: str, what: str) -> None:
+    policies, diagnostics = read(traffic(**given))
+    assert policies == ()
+    assert [(found.code, what in found.message) for found in diagnostics] == [(code, True)], diagnostics
+    assert diagnostics[0].hint
+    assert diagnostics[0].location.line > 5
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"ingress": [{"from": [CIDR]}]}, {"ingress": [{"iface": ["eth0"]}]}, {"egress": [{"iface": ["eth0"]}]},
+        {"egress": [{"limit": "10MB"}]}, {"egress": [{"duration": "1h"}]},
+    ],
+)  # fmt: skip
+def test_what_no_event_tells_of_traffic(given: dict[str, Any]) -> None:
+    policies, [found] = read(traffic(**given))
+    assert (policies, found.code, found.severity) == ((), "not-supported", "error")
+    [policy], [found] = read(traffic(**given, action="Audit"))
+    assert (policy.entries, found.severity) == ((), "warning")
+
+
+def test_whom_a_network_policy_is_about() -> None:
+    head = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorNetworkPolicy\nmetadata: {name: net}\nspec: {egress: [{}], "
+    [policy], diagnostics = read(head + "selector: {matchLabels: {app: web}}}")
+    assert (policy.host, diagnostics) == (False, [])
+    for selector, code in (("selector: {}", "empty"), ("nodeSelector: 1", "wrong-type"), ("level: Pod", "missing-key")):
+        policies, [found] = read(head + selector + "}")
+        assert (policies, found.code) == ((), code)

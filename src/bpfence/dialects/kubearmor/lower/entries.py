@@ -31,6 +31,7 @@ SOCKETS: Final = ("net.create", "net.bind", "net.listen", "net.connect", "net.ac
 REPORTED_SOCKETS: Final = ("net.create", "net.connect", "net.accept")
 """Where an entry only reports: not each message."""
 UNIX: Final = 1
+_INTERNET: Final = (2, 10)
 _TCP, _MPTCP, _UDP, _ICMP, _ICMPV6, _SCTP, _DCCP = 6, 262, 17, 1, 58, 132, 33
 _STREAM, _DGRAM, _RAW, _RDM, _SEQPACKET, _DCCP_TYPE, _PACKET_TYPE = 1, 2, 3, 4, 5, 6, 10
 _AF_PACKET: Final = 17
@@ -56,6 +57,12 @@ PROTOCOLS: Final[Mapping[str, Condition]] = {
     "all": TRUE,
 }
 """Protocols by name: those of the internet by their number, whatever the type of the socket; the others by type."""
+
+
+TRAFFIC: Final[Mapping[str, tuple[str, ...]]] = {"egress": ("net.egress",), "ingress": ("net.bind", "net.listen", "net.accept")}
+"""By section, what an entry of a network policy is about."""
+_LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
+_TRANSPORTS: Final = {"TCP": PROTOCOLS["tcp"], "UDP": PROTOCOLS["udp"], "SCTP": PROTOCOLS["sctp"]}
 
 
 class Act(NamedTuple):
@@ -173,15 +180,44 @@ def _from(sources: Iterable[Source]) -> Condition:
 
 
 _OWNER: Final = Atom("process.uid", Op.SAME, "file.uid")
+_NO_TERMINAL: Final = _number("process.tty", 0)
+PRESETS: Final[Mapping[str, tuple[str, Condition]]] = {
+    "filelessExec": (
+        "process.exec",
+        disj(
+            (
+                _number("file.memfd", 1),
+                _number("file.deleted", 1),
+                Atom(PATH, Op.PREFIX, "/dev/shm/"),  # noqa: S108 - a path to match, not one to write to
+                Atom(PATH, Op.PREFIX, "/run/shm/"),
+            )
+        ),
+    ),
+    "anonMapExec": ("process.memory", TRUE),
+}
+"""Presets that some event tells of: that event, and the condition on it."""
 
 
 def decided(entry: Entry, scope: Condition) -> dict[str, Condition]:
-    """The condition on each event on which the entry blocks or reports. Where it says ownerOnly, that is who does not own the file."""
+    """The condition on each event on which the entry blocks or reports. Where it says ownerOnly, that is who does not own the file; with
+    `pts: false`, who has a terminal; with both, who is either."""
     source = _from(entry.sources)
+    terminal = TRUE if entry.terminals else negation(_NO_TERMINAL)
     match entry.section:
+        case "egress" | "ingress":
+            each = expand.event_conditions(TRAFFIC[entry.section], scope, conj((_outside(entry.section), _traffic(entry))))
+            datagrams = not entry.ports or any(port.protocol in ("", "UDP") for port in entry.ports)
+            return {
+                event: conj((condition, _begins(event)))
+                for event, condition in each.items()
+                if event not in ("net.bind", "net.send") or datagrams
+            }
+        case "presets":
+            event, condition = PRESETS[entry.value]
+            return expand.event_conditions((event,), scope, condition)
         case "process" | "file":
-            stranger = negation(_OWNER) if entry.owner_only else TRUE
-            body = conj((named(entry), source, stranger))
+            others = ((negation(_OWNER),) if entry.owner_only else ()) + (() if entry.terminals else (terminal,))
+            body = conj((named(entry), source, disj(others) if others else TRUE))
             if entry.section == "process":
                 return expand.event_conditions(("process.exec",), scope, body)
             each = expand.event_conditions(CHANGES if entry.read_only else WHOLE, scope, body)
@@ -193,10 +229,42 @@ def decided(entry: Entry, scope: Condition) -> dict[str, Condition]:
             return each
         case "network":
             on = REPORTED_SOCKETS if entry.action == "Audit" else SOCKETS
-            return expand.event_conditions(on, scope, conj((PROTOCOLS[entry.value], source)))
+            return expand.event_conditions(on, scope, conj((PROTOCOLS[entry.value], source, terminal)))
         case "capabilities":
-            return expand.event_conditions(("process.capable",), scope, conj((capability(entry.value), source)))
+            return expand.event_conditions(("process.capable",), scope, conj((capability(entry.value), source, terminal)))
     return dict(_reported_calls(entry, scope, source))
+
+
+def _outside(section: str) -> Condition:
+    """That traffic is not of this machine with itself: the loopback is never asked about."""
+    own = "net.peer.ip" if section == "egress" else "net.local.ip"
+    return conj((disj(_number("net.family", family) for family in _INTERNET), negation(disj(Atom(own, Op.CIDR, net) for net in _LOOPBACK))))
+
+
+def _begins(event: str) -> Condition:
+    """Where traffic begins: what is established goes on, answers too. Of datagrams each is a beginning, and a socket that is bound."""
+    match event:
+        case "net.bind":
+            return conj((PROTOCOLS["udp"], negation(_number("net.local.port", 0))))
+        case "net.send":
+            return negation(disj((PROTOCOLS["tcp"], PROTOCOLS["sctp"])))
+    return TRUE
+
+
+def _traffic(entry: Entry) -> Condition:
+    """The condition that addresses and ports are those of an entry of a network policy."""
+    port = "net.peer.port" if entry.section == "egress" else "net.local.port"
+    networks = disj(Atom("net.peer.ip", Op.CIDR, network) for network in entry.networks) if entry.networks else TRUE
+    ports = [
+        conj(
+            (
+                disj(_TRANSPORTS.values()) if not one.protocol else _TRANSPORTS[one.protocol],
+                Atom(port, Op.RANGE, (one.low, one.high)) if (one.low, one.high) != (0, 65535) else TRUE,
+            )
+        )
+        for one in entry.ports
+    ]
+    return conj((networks, disj(ports) if ports else TRUE))
 
 
 def _reported_calls(entry: Entry, scope: Condition, source: Condition) -> Iterator[tuple[str, Condition]]:
@@ -223,6 +291,8 @@ RESOURCE_EVENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "file": tuple(event for event in expand.events_of("file.modify") if event not in FROM_BEFORE),
     "network": SOCKETS,
     "capabilities": ("process.capable",),
+    "egress": expand.events_of("net.egress"),
+    "ingress": TRAFFIC["ingress"],
 }
 """Sections that have allow lists, and the events that a posture is about."""
 _EXECUTED: Final = Atom("file.access", Op.ANYBITS, abi.ACCESS_EXEC)
@@ -231,7 +301,7 @@ _CHANGED: Final = Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE | abi.ACCESS_
 
 def covered(entry: Entry, event: str, field: str = PATH) -> Condition:
     """The condition that an entry of an allow list lets an act through. `field`: which of its paths, where the event has two."""
-    source = _from(entry.sources)
+    source = conj((_from(entry.sources), TRUE if entry.terminals else _NO_TERMINAL))
     match entry.section:
         case "process" | "file":
             parts = [named(entry, field), source]
@@ -242,6 +312,8 @@ def covered(entry: Entry, event: str, field: str = PATH) -> Condition:
             return conj(parts)
         case "network":
             return conj((PROTOCOLS[entry.value], source))
+        case "egress" | "ingress":
+            return conj((_traffic(entry), source))
     return conj((capability(entry.value), source))
 
 
@@ -252,6 +324,9 @@ def uncovered(section: str, event: str, allowed: Sequence[tuple[Condition, Entry
     open_ = disj(
         negation(disj(conj((TRUE if alike else scope, covered(entry, event, name))) for scope, entry in allowed)) for name in names_
     )
+    if section in TRAFFIC:
+        reaches = expand.GROUP_TESTS["net.egress"].get(event, TRUE) if section == "egress" else TRUE
+        return conj((reaches, _begins(event), _outside(section), open_))
     if section == "network":
         return conj((negation(_number("net.family", UNIX)), open_))
     # A program that is executed is opened for it; that is for the list of programs to decide.

@@ -13,6 +13,8 @@ import errno
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+import msgspec
+
 from bpfence.conditions import expand
 from bpfence.conditions.containers import untold
 from bpfence.conditions.values import conj, disj
@@ -25,6 +27,8 @@ from bpfence.policy import FALSE, Action, Condition, Op, Policy, Rule, atoms
 SEVERITIES: Final = ("info", "low", "low", "low", "medium", "medium", "medium", "high", "high", "critical", "critical")
 """By KubeArmor's number, from 0 (none) to 10."""
 ACTION: Final = {"Audit": Action.AUDIT, "Block": Action.DENY}
+_RESOURCES: Final = {"process": "file", "ingress": "network", "egress": "network"}
+"""By section, what the posture is of that it has, where that is another."""
 POSTURES: Final = {"audit": Action.AUDIT, "block": Action.DENY}
 
 
@@ -63,6 +67,31 @@ def lowered(policies: Sequence[KubeArmorPolicy], options: KubeArmorOptions) -> t
     made = [policy for one in policies if (policy := _policy(one, options)).rules]
     posture = _posture(policies, options)
     return (*made, *((posture,) if posture.rules else ()))
+
+
+def alone(policy: KubeArmorPolicy, mode: str) -> Iterator[tuple[Entry, Policy | None]]:
+    """Each entry that blocks or reports as a policy of its own, under a name that a native policy can have; None where it is none: an
+    entry of an allow list means something beside all others only, and some system calls have no event."""
+    scope = scopes.scope(policy)
+    for entry in policy.entries:
+        rule = _rule(policy, entry, scope) if entry.action != "Allow" else None
+        if rule is None:
+            yield entry, None
+            continue
+        name = "-".join((*policy.key.split("/"), entry.where.replace("[", ".").removesuffix("]")))
+        rules = tuple(
+            msgspec.structs.replace(
+                rule,
+                policy=name,
+                name=event.replace(".", "-").replace("_", "-"),
+                events=(event,),
+                condition=rule.condition_for(event),
+                conditions={},
+            )
+            for event in rule.events
+        )
+        severity = SEVERITIES[entry.severity]
+        yield entry, Policy(name=name, mode=mode, severity=severity, tags=entry.tags, scope=scope, rules=rules, location=entry.location)
 
 
 def _policy(policy: KubeArmorPolicy, options: KubeArmorOptions) -> Policy:
@@ -124,7 +153,7 @@ def _posture_rule(host: bool, section: str, allowed: list[tuple[Condition, Entry
     scope = disj(dict.fromkeys(scope for scope, _ in allowed))
     each = {event: conj((scope, entries.uncovered(section, event, allowed))) for event in entries.RESOURCE_EVENTS[section]}
     condition, conditions = expand.shared(each)
-    action = options.posture("file" if section == "process" else section, host=host)
+    action = options.posture(_RESOURCES.get(section, section), host=host)
     assert action in ACTIONS
     return Rule(
         policy=POSTURE,

@@ -15,7 +15,7 @@ import re2
 from bpfence.conditions.containers import inside, untold
 from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.kubearmor.model import KubeArmorPolicy, Test
-from bpfence.dialects.kubearmor.options import CLUSTER_POLICY, HOSTNAME_PATTERN
+from bpfence.dialects.kubearmor.options import CLUSTER_POLICY, HOSTNAME_PATTERN, NETWORK_POLICY
 from bpfence.dialects.kubearmor.patterns import QUIET, literal
 from bpfence.policy import CONTAINER_FIELD, Atom, Condition, Label, Op, Selector, unknown_too
 
@@ -35,7 +35,7 @@ def scope(policy: KubeArmorPolicy) -> Condition:
     namespaces = [test.values for test in wanted if test.key == "namespace"]
     single = [_selector("label", test.values[0]) for test in wanted if test.key == "label" and len(test.values) == 1]
     parts: list[Condition] = []
-    if policy.kind == CLUSTER_POLICY:
+    if policy.kind in (CLUSTER_POLICY, NETWORK_POLICY):
         base = Selector(namespaces=tuple(map(literal, namespaces[0])) if namespaces else _ANY)
     elif policy.namespace == UNORCHESTRATED:
         base = Selector()

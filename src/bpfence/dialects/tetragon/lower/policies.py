@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from bpfence.conditions.values import conj, negation
+from bpfence.dialects.tetragon import kinds
 from bpfence.dialects.tetragon.lower import conditions
 from bpfence.dialects.tetragon.lower.conditions import UnsupportedError
 from bpfence.dialects.tetragon.lower.hooks import FUNCTIONS, LSM_HOOKS, Known, Parameter, Reads, known, name_of
@@ -100,9 +101,9 @@ class _Lowering:
 
     def _whole(self) -> None:
         """What is about the whole policy."""
-        if self.policy.kind == words.NAMESPACED_KIND:
-            what = f"a {words.NAMESPACED_KIND} is read, and its pods cannot be selected yet"
-            self.refuse(self.policy.at("kind"), what, f"write a {words.KIND}: it is about all processes of the host")
+        if self.policy.kind == kinds.NAMESPACED_KIND:
+            what = f"a {kinds.NAMESPACED_KIND} is read, and its pods cannot be selected yet"
+            self.refuse(self.policy.at("kind"), what, f"write a {kinds.KIND}: it is about all processes of the host")
         spec = self.spec
         selectors = {
             "podSelector": spec.pod_selector, "containerSelector": spec.container_selector, "hostSelector": spec.host_selector,

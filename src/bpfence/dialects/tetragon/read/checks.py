@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from bpfence import names
+from bpfence.dialects.tetragon import kinds
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.model import (
     Action,
@@ -109,16 +110,16 @@ class Checks:
     def _header(self) -> None:
         policy = self.policy
         meta = policy.metadata
-        if policy.api_version != words.API_VERSION:
+        if policy.api_version != kinds.API_VERSION:
             what = f"there is no {policy.kind} of version {quoted(policy.api_version)}"
-            self._add(policy.at("apiVersion"), "wrong-kind", what, f"write apiVersion: {words.API_VERSION}")
+            self._add(policy.at("apiVersion"), "wrong-kind", what, f"write apiVersion: {kinds.API_VERSION}")
         for key, name in (("name", meta.name), ("namespace", meta.namespace)):
             if name and not _NAME.fullmatch(name):
                 hint = "use lower case letters, digits, '-' and '.'"
                 self._add(meta.at(key), "bad-value", f"nothing in Kubernetes is named {quoted(name)}", hint)
-        if policy.kind == words.NAMESPACED_KIND and self.spec.host_selector is not None:
-            hint = f"leave it out, or write a {words.KIND}"
-            self._add(self.spec.at("hostSelector"), "bad-value", f"a {words.NAMESPACED_KIND} has no power over the host", hint)
+        if policy.kind == kinds.NAMESPACED_KIND and self.spec.host_selector is not None:
+            hint = f"leave it out, or write a {kinds.KIND}"
+            self._add(self.spec.at("hostSelector"), "bad-value", f"a {kinds.NAMESPACED_KIND} has no power over the host", hint)
 
     def _lists(self) -> None:
         seen: set[str] = set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from bpfence.dialects.tetragon.read import words
+from bpfence.dialects.tetragon import kinds
 from bpfence.dialects.tetragon.read.checks import Checks
 from bpfence.dialects.tetragon.read.model import TracingPolicy
 from bpfence.dialects.tetragon.read.shapes import MAX_MISTAKES, Shapes
@@ -92,7 +92,7 @@ def _policies(source: SourceFile, report: Report) -> Iterable[TracingPolicy]:
 
 def _policy(value: JsonValue, report: Report) -> TracingPolicy | None:
     kind = next((inner for name, inner in value.pairs if name.text == "kind"), None)
-    known = (words.KIND, words.NAMESPACED_KIND)
+    known = (kinds.KIND, kinds.NAMESPACED_KIND)
     if kind is not None and kind.kind == "string" and kind.text not in known:
         report.add(kind, "wrong-kind", f"a document of kind {quoted(kind.text)} beside tracing policies", suggest(kind.text, known))
         return None

@@ -12,6 +12,7 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
+from bpfence.dialects.tetragon import kinds
 from bpfence.dialects.tetragon.read import words
 from bpfence.errors import Location
 
@@ -307,7 +308,7 @@ class TracingPolicy(Part, frozen=True, kw_only=True):
     """A whole policy."""
 
     api_version: str
-    kind: Annotated[str, OneOf((words.KIND, words.NAMESPACED_KIND), "kind")]
+    kind: Annotated[str, OneOf((kinds.KIND, kinds.NAMESPACED_KIND), "kind")]
     metadata: Metadata
     spec: Spec
 
@@ -315,4 +316,4 @@ class TracingPolicy(Part, frozen=True, kw_only=True):
     def name(self) -> str:
         """Its name in alerts: with its namespace where it has one."""
         own = self.metadata
-        return f"{own.namespace}/{own.name}" if self.kind == words.NAMESPACED_KIND and own.namespace else own.name
+        return f"{own.namespace}/{own.name}" if self.kind == kinds.NAMESPACED_KIND and own.namespace else own.name

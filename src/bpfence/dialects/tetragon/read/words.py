@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-API_VERSION: Final = "cilium.io/v1alpha1"
-KIND: Final = "TracingPolicy"
-NAMESPACED_KIND: Final = "TracingPolicyNamespaced"
-
 ALIASES: Final = {
     "sint32": "int", "int32": "int", "int64": "sint64", "long": "sint64", "ulong": "uint64", "unsigned long": "uint64",
     "sint8": "int8", "sint16": "int16",

@@ -6,15 +6,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from bpfence import abi
-from bpfence.dialects.kubearmor.lower.entries import ACTS, PROTOCOLS, seen_too, unseen
+from bpfence.dialects.kubearmor.lower.entries import ACTS, PRESETS, PROTOCOLS, seen_too, unseen
 from bpfence.dialects.kubearmor.model import Entry
+from bpfence.dialects.kubearmor.read import PRESETS as READ_PRESETS
 from bpfence.dialects.kubearmor.read import PROTOCOLS as READ_PROTOCOLS
+from bpfence.dialects.kubearmor.read import UNSEEN_PRESETS
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.policy import Action, PolicySet
 from bpfence.syscalls import table
-from tests.unit.dialects.kubearmor.corpus import WEB, decided, document, lowered
+from tests.unit.dialects.kubearmor.corpus import WEB, decided, document, lowered, pod
 
 READ, WRITE = abi.ACCESS_READ, abi.ACCESS_WRITE
 SOURCE = [{"path": "/bin/cat"}, {"dir": "/opt/"}, {"dir": "/srv/", "recursive": True}]
@@ -99,6 +102,45 @@ def test_owners_are_let_alone_and_nobody_else() -> None:
 
 
 @pytest.mark.parametrize(
+    ("section", "key", "event", "given", "fields"),
+    [
+        ("file", "matchPaths", "file.unlink", {"path": "/a"}, {"file__path": "/a"}),
+        ("process", "matchDirectories", "process.exec", {"dir": "/b/"}, {"file__path": "/b/x"}),
+        ("network", "matchProtocols", "net.create", {"protocol": "all"}, {"net__family": 2, "net__type": 1, "net__protocol": 6}),
+        ("capabilities", "matchCapabilities", "process.capable", {"capability": "net_raw"}, {"capability": 13}),
+    ],
+)
+def test_those_who_have_a_terminal(section: str, key: str, event: str, given: dict[str, Any], fields: dict[str, Any]) -> None:
+    for pts, held in ((False, [False, True]), (True, [True, True])):
+        policies = entry(section, key, pts=pts, **given)
+        assert [denied(policies, event, process__tty=tty, **fields) for tty in (0, 34816)] == held
+    listed = lowered(document({section: {key: [{**given, "pts": False}]}, "action": "Allow"}), postures={
+        "file": "block", "network": "block", "capabilities": "block"})  # fmt: skip
+    assert [denied(listed, event, process__tty=tty, **fields) for tty in (0, 34816)] == [False, True]
+
+
+def test_owners_without_a_terminal() -> None:
+    policies = entry("file", "matchPaths", path="/a", ownerOnly=True, pts=False)
+    found = [
+        denied(policies, "file.open", file__path="/a", process__uid=uid, file__uid=1, process__tty=tty) for uid in (1, 2) for tty in (0, 9)
+    ]
+    assert found == [False, True, True, True]
+
+
+def test_presets() -> None:
+    fileless = lowered(document({"presets": [{"name": "filelessExec"}]}))
+    for path, memfd, deleted, held in (
+        ("memfd:x", 1, 1, True), ("/tmp/x", 0, 1, True), ("/dev/shm/x", 0, 0, True), ("/run/shm/a/x", 0, 0, True), ("/tmp/x", 0, 0, False),
+    ):  # fmt: skip
+        assert denied(fileless, "process.exec", file__path=path, file__memfd=memfd, file__deleted=deleted) is held
+    assert not denied(fileless, "file.open", file__path="/dev/shm/x", file__access=READ)
+    anonymous = lowered(document({"presets": [{"name": "anonMapExec"}]}))
+    assert denied(anonymous, "process.memory", file__prot=7, file__shared=0)
+    assert not denied(anonymous, "file.mmap", file__path="/lib/x.so", file__prot=5, file__shared=0)
+    assert set(PRESETS) | set(UNSEEN_PRESETS) == set(READ_PRESETS)
+
+
+@pytest.mark.parametrize(
     ("protocol", "kind", "held"),
     [
         ("tcp", (2, 1, 6), True), ("tcp", (10, 1, 262), True), ("tcp", (1, 1, 0), False), ("tcp", (2, 2, 17), False),
@@ -153,3 +195,73 @@ def test_modules_that_the_kernel_asks_for_are_no_system_calls() -> None:
 def test_acts_are_events_and_calls_that_there_are() -> None:
     assert {event for act in ACTS for event in act.events} <= EVENT_BY_NAME.keys()
     assert [call for act in ACTS for call in act.calls if not table.known(call)] == []
+
+
+# ---- traffic ----
+
+
+def traffic(action: str = "Block", whom: str = "selector", posture: str = "audit", **spec: Any) -> PolicySet:
+    whole = {
+        "apiVersion": "security.kubearmor.com/v1", "kind": "KubeArmorNetworkPolicy", "metadata": {"name": "net"},
+        "spec": {whom: {"matchLabels": {"app": "web"}}, "action": action, **spec},
+    }  # fmt: skip
+    return lowered(yaml.safe_dump(whole), postures={"network": posture, "host_network": posture})
+
+
+def flow(event: str, ip: str | None, port: int | None, protocol: int = 6, family: int = 2) -> dict[str, Any]:
+    own = "local" if event in ("net.bind", "net.listen", "net.accept") else "peer"
+    given = {"net__family": family, "net__type": 2 if protocol == 17 else 1, "net__protocol": protocol}
+    return given | ({f"net__{own}__ip": ip, f"net__{own}__port": port} if ip is not None else {})
+
+
+def test_traffic_that_leaves() -> None:
+    ports = [{"port": "443", "protocol": "TCP"}, {"port": "8000", "endPort": 8010}]
+    policies = traffic(egress=[{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}, {"ipBlock": {"cidr": "fd00::/8"}}], "ports": ports}])
+    for ip, port, protocol, held in (
+        ("10.1.1.1", 443, 6, True), ("10.1.1.1", 443, 17, False), ("10.1.1.1", 8005, 17, True), ("10.1.1.1", 8011, 6, False),
+        ("11.1.1.1", 443, 6, False), ("10.1.1.1", 8000, 132, True),
+    ):  # fmt: skip
+        assert denied(policies, "net.connect", **flow("net.connect", ip, port, protocol)) is held
+    assert denied(policies, "net.connect", **flow("net.connect", "fd00::1", 443, family=10))
+    assert denied(policies, "net.send", **flow("net.send", "10.1.1.1", 8005, 17))
+    assert not denied(policies, "net.send", **flow("net.send", "10.1.1.1", 443)), "an answer goes on"
+    everything = traffic(egress=[{}])
+    for ip, held in (("1.2.3.4", True), ("127.0.0.1", False), (None, False)):
+        assert denied(everything, "net.connect", **flow("net.connect", ip, 80)) is held
+    assert denied(everything, "net.send", **flow("net.send", "1.2.3.4", 0, 1))
+    assert not denied(everything, "net.connect", net__family=1, net__type=1, net__protocol=0)
+
+
+def test_traffic_that_arrives() -> None:
+    policies = traffic(ingress=[{"ports": [{"port": "22", "protocol": "TCP"}]}])
+    assert all(denied(policies, event, **flow(event, "0.0.0.0", 22)) for event in ("net.listen", "net.accept"))
+    assert not any(denied(policies, event, **flow(event, "127.0.0.1", 22)) for event in ("net.listen", "net.accept"))
+    assert not denied(policies, "net.bind", **flow("net.bind", "0.0.0.0", 22))
+    datagrams = traffic(ingress=[{"ports": [{"port": "53"}]}])
+    found = [denied(datagrams, "net.bind", **flow("net.bind", "0.0.0.0", *one)) for one in ((53, 17), (53, 6), (54, 17))]
+    assert found == [True, False, False]
+    assert not denied(traffic(ingress=[{}]), "net.bind", **flow("net.bind", "0.0.0.0", 0, 17))
+
+
+def test_whose_traffic_it_is() -> None:
+    of_host = traffic(whom="nodeSelector", egress=[{}])
+    given = flow("net.connect", "1.2.3.4", 80)
+    assert decided(of_host, "net.connect", None, **given).action is Action.DENY
+    assert decided(of_host, "net.connect", WEB, **given).action is Action.NONE
+    of_pods = traffic(egress=[{}])
+    found = [
+        decided(of_pods, "net.connect", one, **given).action is Action.DENY for one in (None, WEB, pod("bank", app="web"), pod(app="db"))
+    ]
+    assert found == [False, True, True, False]
+
+
+def test_an_allow_list_of_traffic() -> None:
+    policies = traffic(
+        "Allow", posture="block", egress=[{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}], ingress=[{"ports": [{"port": "80"}]}]
+    )
+    for event, ip, port, protocol, held in (
+        ("net.connect", "10.1.1.1", 1, 6, False), ("net.connect", "11.1.1.1", 1, 6, True), ("net.connect", "127.0.0.1", 1, 6, False),
+        ("net.send", "11.1.1.1", 1, 17, True), ("net.send", "11.1.1.1", 1, 6, False), ("net.listen", "0.0.0.0", 80, 6, False),
+        ("net.listen", "0.0.0.0", 81, 6, True), ("net.bind", "0.0.0.0", 0, 17, False), ("net.bind", "0.0.0.0", 81, 17, True),
+    ):  # fmt: skip
+        assert denied(policies, event, **flow(event, ip, port, protocol)) is held, (event, ip, port)
