@@ -408,6 +408,7 @@ def shipped(name: str, event: Event) -> Action:
 
 
 CONTAINER = "/system.slice/docker-0123.scope"
+RELEASE_AGENT: Event = {"event": "file.open", "file.path": "/host/sys/fs/cgroup/rdma/x/release_agent", "file.access": 2}
 
 
 @pytest.mark.parametrize(
@@ -469,19 +470,32 @@ CONTAINER = "/system.slice/docker-0123.scope"
         ("fork-bomb-guard", {"event": "process.fork", "process.uid": 0, "process.fork.live2": 9000}, Action.NONE),
         (
             "container-escape-guard",
-            {"event": "file.open", "file.path": "/proc/sys/kernel/core_pattern", "file.access": 2, "process.cgroup": CONTAINER},
+            {
+                "event": "file.open",
+                "file.path": "/proc/sys/kernel/core_pattern",
+                "file.fstype": "proc",
+                "file.access": 2,
+                "process.cgroup": CONTAINER,
+            },
             Action.DENY,
         ),
         (
             "container-escape-guard",
-            {"event": "file.open", "file.path": "/proc/sys/kernel/core_pattern", "file.access": 2, "process.cgroup": "/"},
+            {
+                "event": "file.open",
+                "file.path": "/proc/sys/kernel/core_pattern",
+                "file.fstype": "proc",
+                "file.access": 2,
+                "process.cgroup": "/",
+            },
             Action.NONE,
         ),
         (
             "container-escape-guard",
-            {"event": "file.open", "file.path": "/host/sys/fs/cgroup/rdma/x/release_agent", "file.access": 2, "process.cgroup": CONTAINER},
+            {**RELEASE_AGENT, "file.fstype": "cgroup", "process.cgroup": CONTAINER},
             Action.DENY,
         ),
+        ("container-escape-guard", {**RELEASE_AGENT, "file.fstype": "ext4", "process.cgroup": CONTAINER}, Action.NONE),
         ("container-escape-guard", {"event": "kernel.mount", "process.cgroup": CONTAINER, "process.exe": "/bin/sh"}, Action.DENY),
         ("container-escape-guard", {"event": "kernel.mount", "process.cgroup": CONTAINER, "process.exe": "/usr/bin/runc"}, Action.NONE),
         ("container-escape-guard", {"event": "kernel.setns", "process.cgroup": CONTAINER}, Action.DENY),
