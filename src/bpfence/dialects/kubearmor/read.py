@@ -449,16 +449,25 @@ class _Reader(_Shapes):
             self.choice(spec["level"][1], "level", ("Pod", "Policy"))
         for section, peers in _PEERS.items():
             for index, item in enumerate(self.items(spec, section)):
-                known = (*((peers, "iface", "ports", "limit", "duration", "level")), *META)
+                known = (peers, "iface", "ports", "limit", "duration", "level", *META)
                 entries = self.level(item, known, f"an entry of {section}")
                 errors = self.report.errors
                 meta = self.meta(entries, whole)
                 networks = tuple(self.networks(entries, peers))
                 ports = tuple(self.ports(entries))
                 if item.kind == "map" and not self.uncounted(entries, section, meta.action) and self.report.errors == errors:
-                    made = Entry(section=section, where=f"{section}[{index}]", kind="", value="", networks=networks, ports=ports,
-                                 location=item.location, **meta._asdict())  # fmt: skip
-                    found.append(made)
+                    found.append(
+                        Entry(
+                            section=section,
+                            where=f"{section}[{index}]",
+                            kind="",
+                            value="",
+                            networks=networks,
+                            ports=ports,
+                            location=item.location,
+                            **meta._asdict(),
+                        )
+                    )
         if not found and len(self.report.diagnostics) == before:
             self.report.add(place, "no-rules", "the policy has no entry: it does nothing", "", "warning")
         return tuple(found)

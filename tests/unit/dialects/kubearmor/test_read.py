@@ -223,10 +223,8 @@ def test_host_policies_need_sources_for_sockets_and_capabilities() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "name", "code"),
-    [
-        ("KubeArmorPolicies", "p", "wrong-kind"), ("KubeArmorPolicy", "A b", "bad-value"),
-    ],
-)  # fmt: skip
+    [("KubeArmorPolicies", "p", "wrong-kind"), ("KubeArmorPolicy", "A b", "bad-value")],
+)
 def test_kinds_and_names(kind: str, name: str, code: str) -> None:
     policies, [found] = read(document(BLOCK, kind, name))
     assert (policies, found.code) == ((), code)
