@@ -310,7 +310,8 @@ enum action_id {
  *   Column 0 is that of all events that no rule is about. Row 0 of each group, and column 0, are all IMAGE_LEAF|0. Before the rows, none.
  * Subject diagram of a group: tests only subject dimensions; its leaf number is the row number.
  * Concern table: for each row of each group, IMAGE_CONCERN_WORDS words: first a bit for each event e, set where its root in the row is not
- * IMAGE_LEAF|0, then one set where a verdict that denies or kills can be reached from there.
+ * IMAGE_LEAF|0, then one set where a verdict that denies or kills can be reached from there. Of an open and a use of a descriptor for reading
+ * alone there are bits of their own, CONCERN_OPEN_READ and CONCERN_PERMISSION_READ: whether anything can be reached with that access.
  * Verdict v: struct image_verdict at verdicts_ref + v * IMAGE_VERDICT_WORDS. Verdict 0 is "nothing".
  */
 #define IMAGE_MAGIC 0x434e4642
@@ -487,6 +488,8 @@ struct workload {
 #define CONCERN_TAG_MASK 0xffff
 #define CONCERN_PID_BITS 8           /* a pid has 22 */
 #define CONCERN_SPARE 24             /* the upper ones of the CONCERN_BITS */
+#define CONCERN_OPEN_READ 252        /* in place of an event: file.open for reading alone */
+#define CONCERN_PERMISSION_READ 253  /* the same of file.permission */
 #define CONCERN_UNFOLLOWED 0x4000    /* in the last word */
 #define CONCERN_EVERY 0x8000         /* the same */
 struct concern {

@@ -69,11 +69,13 @@ static __always_inline bool bits_needed(u32 which, u64 bits, u32 *needed)
 	return (bits | NEEDED_NONE) & *needed;
 }
 
+/* Most files are opened to be read, about which other subjects may have rules. */
 static __always_inline bool open_needed(struct file *file)
 {
+	u64 access = access_of(file->f_mode, file->f_flags);
 	u32 needed;
 
-	return bits_needed(NEEDED_OPEN, access_of(file->f_mode, file->f_flags), &needed);
+	return bits_needed(NEEDED_OPEN, access, &needed) && (access != ACCESS_READ || may_concern(CONCERN_OPEN_READ));
 }
 
 /* What rules call access, of the mask of a hook: the same three bits in reverse. Digit n of the number is what n becomes; where the bits are tested
@@ -96,9 +98,11 @@ static __always_inline bool placeless(struct file *file)
 
 static __always_inline bool permission_needed(struct file *file, u32 mask)
 {
+	u64 access = access_by_mask(mask);
 	u32 needed;
 
-	return bits_needed(NEEDED_PERMISSION, access_by_mask(mask), &needed) && (needed & NEEDED_PLACELESS || !placeless(file));
+	return bits_needed(NEEDED_PERMISSION, access, &needed) && (access != ACCESS_READ || may_concern(CONCERN_PERMISSION_READ)) &&
+	       (needed & NEEDED_PLACELESS || !placeless(file));
 }
 
 /* The same of mmap(2) and mprotect(2). */

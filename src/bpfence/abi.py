@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "463c4577d7fcb45d"
+ABI_HASH: Final = "a89869cd37651687"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -109,6 +109,8 @@ CONCERN_TAG_BITS: Final = 16
 CONCERN_TAG_MASK: Final = 65535
 CONCERN_PID_BITS: Final = 8
 CONCERN_SPARE: Final = 24
+CONCERN_OPEN_READ: Final = 252
+CONCERN_PERMISSION_READ: Final = 253
 CONCERN_UNFOLLOWED: Final = 16384
 CONCERN_EVERY: Final = 32768
 EXEC_ARGS_TRUNCATED: Final = 1

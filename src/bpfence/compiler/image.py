@@ -176,6 +176,11 @@ def is_opened(dimension: Dimension) -> bool:
     return flags and not dimension.mask & ~abi.OPEN_FLAGS_NOTED
 
 
+def is_access(dimension: Dimension) -> bool:
+    """Whether a dimension looks at nothing but the access of an event."""
+    return dimension.kind in (abi.DIM_BITS, abi.DIM_MASKED) and dimension.slot == abi.NUM_FILE_ACCESS
+
+
 def is_addressed(dimension: Dimension) -> bool:
     """Whether a dimension looks at nothing but what `struct socket_facts` (bpf/maps.h) holds of a socket, or at the path of a unix socket,
     which those that have such facts have not.
@@ -306,12 +311,18 @@ def _group(
     nodes = len(group.nodes)
     refs = [0] * nodes + [abi.IMAGE_LEAF | verdict for verdict in reversed(leaves)]
     denies = [False] * nodes + [verdict in denying for verdict in reversed(leaves)]
+    read_refs = [word != abi.IMAGE_LEAF for word in refs]
+    read_denies = [*denies]
     of_subject = [0] * nodes + [abi.IMAGE_LEAF | row for row in reversed(range(len(group.rows)))]
     subjects = _below(group.nodes, group.subject)
     for number, node in enumerate(group.nodes):
         children = (node.uncertain, node.default, *map(_CHILD, node.children))
         words = list(map((of_subject if number in subjects else refs).__getitem__, children))
-        denies[number] = number not in subjects and any(map(denies.__getitem__, {*children}))
+        if number not in subjects:
+            reading = {_of_reading(node, dimensions[node.dimension])} if is_access(dimensions[node.dimension]) else {*children}
+            denies[number] = any(map(denies.__getitem__, {*children}))
+            read_refs[number] = any(map(read_refs.__getitem__, reading))
+            read_denies[number] = any(map(read_denies.__getitem__, reading))
         refs[number] = of_subject[number] = out.put(_node(node, dimensions[node.dimension].classes, words))
     events = sorted((event for event in range(abi.ABI_MAX_EVENTS) if column[event]), key=column.__getitem__)
     rows: list[int] = []
@@ -326,10 +337,23 @@ def _group(
             rows.append(word)
             mask |= (word != abi.IMAGE_LEAF) << event
             enforcing |= denies[child] << event
+        for event, bit in _READING.items():
+            mask |= read_refs[row[event]] << bit
+            enforcing |= read_denies[row[event]] << bit
         concern += (*_halves(mask, EVENT_WORDS), *_halves(enforcing, EVENT_WORDS))
         concern_all |= mask
         enforcing_all |= enforcing
     return _PackedGroup(of_subject[group.subject], out.put(rows), out.put(concern), concern_all, enforcing_all)
+
+
+_READING: Final = {abi.EV_FILE_OPEN: abi.CONCERN_OPEN_READ, abi.EV_FILE_PERMISSION: abi.CONCERN_PERMISSION_READ}
+"""Events, and their bits in concern tables for an access that only reads."""
+
+
+def _of_reading(node: Node, dimension: Dimension) -> int:
+    """The child of a decision on the access where that is to read and nothing else. An event of _READING always has an access."""
+    held = bool(abi.ACCESS_READ & dimension.mask) if dimension.kind == abi.DIM_BITS else abi.ACCESS_READ & dimension.mask == dimension.value
+    return dict(node.children).get(2 if held else 1, node.default)
 
 
 def _below(nodes: Sequence[Node], root: int) -> set[int]:

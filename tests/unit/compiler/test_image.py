@@ -6,6 +6,7 @@ import os
 import random
 import struct
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,9 +31,48 @@ def test_events_that_can_be_denied(uncertain: int, matching: int, enforcing: int
     rows = [VerdictRow(action, 0, bool(action), n) for n, action in enumerate((0, abi.ACTION_AUDIT, abi.ACTION_AUDIT, abi.ACTION_DENY))]
     walker = Walker(pack(classification, Diagrams([group], [list(range(4))]), rows, 3, 0).image)
     at = walker.concern_ref[0] + abi.IMAGE_CONCERN_WORDS
-    words = list(walker.words[at : at + abi.IMAGE_CONCERN_WORDS])
-    assert words == [1 << 9 | 1 << 10, *[0] * 7, enforcing << 9, *[0] * 7]
-    assert walker.header["enforcing_all"] == enforcing << 9
+    read = abi.CONCERN_OPEN_READ
+    assert concern_of(walker, at) == 1 << 9 | 1 << 10 | 1 << read
+    assert concern_of(walker, at + abi.IMAGE_CONCERN_WORDS // 2) == enforcing << 9 | enforcing << read
+    assert concern_of(walker, abi.IMAGE_HEADER_OFFSETS["enforcing_all"] // 4) == enforcing << 9 | enforcing << read
+
+
+def concern_of(walker: Walker, at: int) -> int:
+    return sum(word << 32 * n for n, word in enumerate(walker.words[at : at + abi.IMAGE_CONCERN_WORDS // 2]))
+
+
+ACCESS = Dimension("a", "file.access", abi.DIM_BITS, abi.NUM_FILE_ACCESS, False, False)
+
+
+@pytest.mark.parametrize(
+    ("event", "read"), [(abi.EV_FILE_OPEN, abi.CONCERN_OPEN_READ), (abi.EV_FILE_PERMISSION, abi.CONCERN_PERMISSION_READ)]
+)
+@pytest.mark.parametrize(
+    ("dimension", "reads"),
+    [
+        (msgspec.structs.replace(ACCESS, mask=abi.ACCESS_READ), True),
+        (msgspec.structs.replace(ACCESS, mask=abi.ACCESS_WRITE | abi.ACCESS_READ), True),
+        (msgspec.structs.replace(ACCESS, mask=abi.ACCESS_WRITE), False),
+        (msgspec.structs.replace(ACCESS, kind=abi.DIM_MASKED, mask=7, value=abi.ACCESS_READ), True),
+        (msgspec.structs.replace(ACCESS, kind=abi.DIM_MASKED, mask=7, value=abi.ACCESS_READ | abi.ACCESS_WRITE), False),
+        (msgspec.structs.replace(ACCESS, kind=abi.DIM_MASKED, mask=abi.ACCESS_WRITE, value=0), True),
+        (msgspec.structs.replace(ACCESS, slot=abi.NUM_FILE_MODE, mask=abi.ACCESS_WRITE), True),
+    ],
+)
+def test_whether_rules_are_about_reading(dimension: Dimension, reads: bool, event: int, read: int) -> None:
+    """The decision on the access stands above one on the path, where verdict 3 denies, or below it."""
+    path = string_dimension(PATHS[:3])
+    for nodes, dimensions in (
+        ([Node(0, ~0, ~0, ((2, ~3),)), Node(1, ~0, ~0, ((2, 0),))], [path, dimension]),
+        ([Node(0, ~0, ~0, ((2, ~3),)), Node(1, ~0, ~0, ((2, 0),))], [dimension, path]),
+    ):
+        row = tuple(1 if number == event else ~0 for number in range(abi.ABI_MAX_EVENTS))
+        group = Group((0,), nodes, [Leaf((), False)] * 4, [(~0,) * abi.ABI_MAX_EVENTS, row], ~1, 0)
+        rows = [VerdictRow(action, 0, bool(action), n) for n, action in enumerate((0, 0, 0, abi.ACTION_DENY))]
+        walker = Walker(pack(Classification(dimensions, 0, {}, (), None, []), Diagrams([group], [list(range(4))]), rows, 3, 0).image)
+        at = walker.concern_ref[0] + abi.IMAGE_CONCERN_WORDS
+        expected = 1 << event | reads << read
+        assert (concern_of(walker, at), concern_of(walker, at + abi.IMAGE_CONCERN_WORDS // 2)) == (expected, expected)
 
 
 PATHS = [Pattern(Op.GLOB, f"/srv/{n % 7}/x{n}{'/**' if n % 3 else ''}") for n in range(400)] + [Pattern(Op.GLOB, "/[!b]*/?")]
@@ -66,7 +106,7 @@ def test_header_and_alignment() -> None:
     assert struct.unpack_from("<4I", data) == (abi.IMAGE_MAGIC, abi.ABI_VERSION, 3, len(data) // 4)
     assert (header["n_dims"], header["n_groups"], header["n_verdicts"], header["lineage_dfa"]) == (1, 1, 3, 0)
     assert header["dims_ref"] == abi.IMAGE_HEADER_SIZE // 4, "the kernel expects the dimensions right behind the header"
-    assert header["concern_all"] == 1 << 9
+    assert concern_of(walker, abi.IMAGE_HEADER_OFFSETS["concern_all"] // 4) == 1 << 9 | 1 << abi.CONCERN_OPEN_READ
     kind, slot, ref, *_, start = walker.words[header["dims_ref"] : header["dims_ref"] + abi.IMAGE_DIM_WORDS]
     assert (kind, slot, start % 2) == (abi.DIM_STRING, abi.STR_FILE_PATH, 0)
     assert ref % abi.IMAGE_PAGE_WORDS <= abi.IMAGE_PAGE_WORDS - 64, "byte classes lie in one page"
