@@ -478,8 +478,9 @@ struct workload {
  * generation + version, then the upper CONCERN_PID_BITS bits of the tgid. The version is in it because a word may be stored late, by a task that
  * was preempted after it had looked at the subject: it is never right then. Of subjects that depend on ids no event stands here. The agent
  * clears the words whenever the bits of the generation come round.
- * The last word has CONCERN_SPARE bits for which there is no event: there stands process_record.number. In place of the bits of events 254 and 255,
- * of which there are none, stands that the policies follow no identities, and that the subject of that number depends on neither ids nor cgroup.
+ * The last word has CONCERN_SPARE bits for which there is no event: there stands process_record.number. In place of the bits of events 252 to 255,
+ * of which there are none, stands what CONCERN_OPEN_READ and CONCERN_PERMISSION_READ say of the subject of that number, that the policies follow no
+ * identities, and that the subject depends on neither ids nor cgroup.
  */
 #define CONCERN_ENTRIES 16384
 #define CONCERN_WORDS 7

@@ -251,7 +251,9 @@ static __always_inline bool event_in(const u64 *words, u64 event)
 }
 
 #define CONCERN_MASK ((1ULL << CONCERN_BITS) - 1)
-#define CONCERN_EVENTS_LAST (CONCERN_MASK >> CONCERN_SPARE & ~(u64)(CONCERN_UNFOLLOWED | CONCERN_EVERY))
+#define CONCERN_LAST ((CONCERN_WORDS - 1) * CONCERN_BITS) /* the first event of the last word */
+#define CONCERN_READING (1ULL << (CONCERN_OPEN_READ - CONCERN_LAST) | 1ULL << (CONCERN_PERMISSION_READ - CONCERN_LAST))
+#define CONCERN_EVENTS_LAST (CONCERN_MASK >> CONCERN_SPARE & ~(CONCERN_READING | CONCERN_UNFOLLOWED | CONCERN_EVERY))
 
 static __always_inline u64 concern_tag(u64 generation, u64 version, u64 tgid)
 {
@@ -341,6 +343,7 @@ static __always_inline void concern_publish(const struct process_record *record,
 		more |= CONCERN_EVERY;
 	if (!(record->flags & RECORD_FOLLOWS))
 		more |= CONCERN_UNFOLLOWED;
+	more |= concern_bits(record->concern, CONCERN_LAST) & CONCERN_READING;
 	tag = concern_tag(record->generation, version, tgid);
 	for (i = 0; i < CONCERN_WORDS; i++) {
 		bits = concern_bits(record->concern, i * CONCERN_BITS) & shown;
@@ -362,7 +365,7 @@ static __always_inline bool subject_is(u64 number)
 	u32 index = number & (SUBJECTS - 1), uid, gid;
 	struct known_subject *subject = bpf_map_lookup_elem(&subjects, &index);
 
-	if (!subject || *(volatile u32 *)&subject->number != number)
+	if (!number || !subject || *(volatile u32 *)&subject->number != number)
 		return false;
 	barrier();
 	read_ids(&uid, &gid);
@@ -383,6 +386,15 @@ static __always_inline u64 word_acting(const struct concern *concern, u64 tag)
 	u64 word = *(volatile const u64 *)&concern->word[CONCERN_WORDS - 1] ^ tag;
 
 	return word & ~CONCERN_MASK || (!(word & CONCERN_EVERY) && !subject_is(NUMBER_IN(word))) ? 0 : word;
+}
+
+/* Whether no rule is about the acting task's reading: CONCERN_OPEN_READ or CONCERN_PERMISSION_READ. */
+static __always_inline bool reading_unconcerned(u32 what)
+{
+	u64 generation = active_generation(), tgid = bpf_get_current_pid_tgid() >> 32;
+	struct concern *concern = concern_of(tgid);
+
+	return concern && word_acting(concern, concern_tag(generation, *(volatile u64 *)&concern->version, tgid)) >> (what - CONCERN_LAST) & 1;
 }
 
 /* When the acting process began: what tells its record from that of an earlier process with its pid. */

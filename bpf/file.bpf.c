@@ -75,7 +75,7 @@ static __always_inline bool open_needed(struct file *file)
 	u64 access = access_of(file->f_mode, file->f_flags);
 	u32 needed;
 
-	return bits_needed(NEEDED_OPEN, access, &needed) && (access != ACCESS_READ || may_concern(CONCERN_OPEN_READ));
+	return bits_needed(NEEDED_OPEN, access, &needed) && !(access == ACCESS_READ && reading_unconcerned(CONCERN_OPEN_READ));
 }
 
 /* What rules call access, of the mask of a hook: the same three bits in reverse. Digit n of the number is what n becomes; where the bits are tested
@@ -101,7 +101,7 @@ static __always_inline bool permission_needed(struct file *file, u32 mask)
 	u64 access = access_by_mask(mask);
 	u32 needed;
 
-	return bits_needed(NEEDED_PERMISSION, access, &needed) && (access != ACCESS_READ || may_concern(CONCERN_PERMISSION_READ)) &&
+	return bits_needed(NEEDED_PERMISSION, access, &needed) && !(access == ACCESS_READ && reading_unconcerned(CONCERN_PERMISSION_READ)) &&
 	       (needed & NEEDED_PLACELESS || !placeless(file));
 }
 
