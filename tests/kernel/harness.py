@@ -32,6 +32,7 @@ from tests.kernel.cases import CGROUP, PLAYGROUND, ROOT, TRIGGER, Case, FileSpec
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 TRIGGER_FAILED = 200
+NOT_EXECUTED = 126  # of a shell, whose program may not be executed
 READY_SECONDS = 1500
 COMMAND = shlex.split(os.environ.get("BPFENCE_COMMAND", f"{sys.executable} -m bpfence"))
 """The command under test; the variable names another build."""
@@ -115,11 +116,12 @@ def run_act(words: Sequence[str], cgroup: Path, *, late: bool = False, seconds: 
     """Run one act of the trigger in `cgroup`.
 
     `late`: it starts outside, is moved in once it says "ready", and only then acts. Acts that wait for a line get one either way.
+    PermissionError: the trigger itself may not be executed.
     """
     waits = words[0] in ("fd", "stay")
     command = [str(TRIGGER), *words] if waits or not late else [str(TRIGGER), "stay", *words]
     if not late:  # a shell moves itself and becomes the trigger: a function before exec would need a fork of this large process
-        command = ["/bin/sh", "-c", 'echo $$ >"$0" && exec "$@"', str(cgroup / "cgroup.procs"), *command]
+        command = ["/bin/sh", "-c", f'echo $$ >"$0" || exit {TRIGGER_FAILED}; exec "$@"', str(cgroup / "cgroup.procs"), *command]
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -139,6 +141,8 @@ def run_act(words: Sequence[str], cgroup: Path, *, late: bool = False, seconds: 
         if process.poll() is None:
             process.kill()
             process.communicate()
+    if process.returncode == NOT_EXECUTED and not late:
+        raise PermissionError(complaint.strip())
     return outcome(process.returncode, printed, complaint)
 
 
@@ -273,9 +277,9 @@ class Agent:
 
     def settle(self) -> list[dict[str, Any]]:
         """All records up to now: acts as the sentinels, in this process, and waits for their records."""
+        came = [record for record in self.poll() if record.get("rule") not in self.marks]  # another agent's settling is told here, too
         for path in self.marks.values():
             path.read_text()
-        came: list[dict[str, Any]] = []
         deadline = time.monotonic() + ALERT_SECONDS
         while not self.marks.keys() <= {record.get("rule") for record in came}:
             assert self.process is not None
