@@ -86,6 +86,10 @@ def case(request: pytest.FixtureRequest, shooting: Range) -> Iterator[Case]:
         yield case
 
 
+ABOUT_WHO_ACTS = pytest.mark.parametrize("case", [ACTING], ids=["acting"], indirect=True, scope="module")
+"""Tests of the user and the cgroup, which no rule of PLAIN is about."""
+
+
 @pytest.fixture
 def folder(case: Case) -> Iterator[Path]:
     """The files as they are at the beginning, and this process within the scope again at the end."""
@@ -292,9 +296,8 @@ def test_a_descriptor_that_is_sent(folder: Path, case: Case) -> None:
     os.close(descriptor)
 
 
+@ABOUT_WHO_ACTS
 def test_another_user_with_the_same_descriptor(folder: Path, case: Case) -> None:
-    if case is PLAIN:
-        pytest.skip("no rule of it is about a user")
     descriptor = settled(folder / "open/file")
     for _ in range(ROUNDS):
         os.seteuid(USER)
@@ -309,10 +312,9 @@ def test_another_user_with_the_same_descriptor(folder: Path, case: Case) -> None
             assert not denied(descriptor)
 
 
+@ABOUT_WHO_ACTS
 def test_a_thread_of_another_user(folder: Path, case: Case) -> None:
     """The kernel's call changes the ids of one thread alone."""
-    if case is PLAIN:
-        pytest.skip("no rule of it is about a user")
     descriptor = settled(folder / "open/file")
     turns = [threading.Semaphore(0), threading.Semaphore(0)]
     found: list[bool] = []
@@ -336,9 +338,8 @@ def test_a_thread_of_another_user(folder: Path, case: Case) -> None:
     assert found == [True] * ROUNDS
 
 
+@ABOUT_WHO_ACTS
 def test_another_cgroup(folder: Path, case: Case) -> None:
-    if case is PLAIN:
-        pytest.skip("no rule of it is about a cgroup")
     strict = cgroup_folder(case.cgroup) / "strict"
     strict.mkdir(exist_ok=True)
     descriptor = settled(folder / "open/file")
