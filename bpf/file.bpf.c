@@ -60,12 +60,16 @@ static __always_inline bool mounted_in_part(struct scratch *s)
 static __always_inline bool bits_needed(u32 which, u64 bits, u32 *needed)
 {
 	struct control *c;
-	u32 zero = 0;
+	u32 zero = 0, generation;
 
 	*needed = ~0U;
 	c = bpf_map_lookup_elem(&control, &zero);
-	if (c)
-		*needed = *(volatile u32 *)&c->needed[NEEDED_EVENTS * (*(volatile u32 *)&c->generation & 1) + which];
+	if (c) {
+		generation = *(volatile u32 *)&c->generation;
+		*needed = *(volatile u32 *)&c->needed[NEEDED_EVENTS * (generation & 1) + which];
+		if (*(volatile u32 *)&c->generation != generation) /* what has been read may be of a generation that is to come */
+			*needed = ~0U;
+	}
 	return (bits | NEEDED_NONE) & *needed;
 }
 
@@ -413,8 +417,8 @@ int HOOK_PROG(path_link__file, EV_FILE_LINK, struct dentry *old_dentry, const st
 	return decide(slot);
 }
 
-static __always_inline int decide_rename(struct scratch *s, u32 slot, const struct path *old_dir, struct dentry *old_dentry,
-					 const struct path *new_dir, struct dentry *new_dentry)
+static __always_inline void set_rename(struct scratch *s, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
+				       struct dentry *new_dentry)
 {
 	struct inode *replaced;
 
@@ -423,22 +427,42 @@ static __always_inline int decide_rename(struct scratch *s, u32 slot, const stru
 	replaced = BPF_CORE_READ(new_dentry, d_inode);
 	set_num(s, NUM_NEW_INO, replaced ? BPF_CORE_READ(replaced, i_ino) : 0);
 	set_num(s, NUM_NEW_DEV, replaced ? BPF_CORE_READ(replaced, i_sb, s_dev) : 0);
-	return decide_quiet(s, slot, EV_FILE_RENAME);
+}
+
+/* Another event of the same act. */
+static __always_inline void event_again(struct scratch *s, u32 event)
+{
+	scratch_clear(s, event);
+	set_process(s);
 }
 
 SEC("lsm/path_rename")
 int HOOK_PROG_IF(path_rename__file, EV_FILE_RENAME, !quiet_names(old_dir, old_dentry, new_dentry, EV_FILE_RENAME), const struct path *old_dir,
 		 struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, int ret)
 {
-	return decide_rename(s, slot, old_dir, old_dentry, new_dir, new_dentry);
+	set_rename(s, old_dir, old_dentry, new_dir, new_dentry);
+	return decide_quiet(s, slot, EV_FILE_RENAME);
 }
 
-/* v5.19 (100f59d96405): the flags of renameat2 are passed on. */
+/* v5.19 (100f59d96405): the flags of renameat2 are passed on, and an exchange, which moves both names, is asked about once, no longer in both
+ * directions. security_path_rename, for fmod_ret, has always been called once.
+ */
 SEC("lsm/path_rename")
-int HOOK_PROG_IF(path_rename__file_v2, EV_FILE_RENAME, !quiet_names(old_dir, old_dentry, new_dentry, EV_FILE_RENAME), const struct path *old_dir,
-		 struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, unsigned int flags, int ret)
+int HOOK_PROG_IF(path_rename__file_v2, EV_FILE_RENAME, flags &RENAME_EXCHANGE || !quiet_names(old_dir, old_dentry, new_dentry, EV_FILE_RENAME),
+		 const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, unsigned int flags,
+		 int ret)
 {
-	return decide_rename(s, slot, old_dir, old_dentry, new_dir, new_dentry);
+	if (flags & RENAME_EXCHANGE) {
+		int error;
+
+		set_rename(s, new_dir, new_dentry, old_dir, old_dentry);
+		error = decide(slot);
+		if (error)
+			return error;
+		event_again(s, EV_FILE_RENAME);
+	}
+	set_rename(s, old_dir, old_dentry, new_dir, new_dentry);
+	return decide_quiet(s, slot, EV_FILE_RENAME);
 }
 
 static __always_inline void set_at(struct scratch *s, const struct path *path)
@@ -782,10 +806,17 @@ int HOOK_PROG(inode_rename__file, EV_FILE_RENAME, struct inode *old_dir, struct 
 	return decide_two_names(s, slot, old_dentry, new_dentry);
 }
 
-/* security_inode_rename, for fmod_ret, has the flags too. */
+/* security_inode_rename, for fmod_ret, has the flags too, and asks its hook in both directions. */
 SEC("lsm/inode_rename")
 int HOOK_PROG(inode_rename__file_v2, EV_FILE_RENAME, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir,
 	      struct dentry *new_dentry, unsigned int flags, int ret)
 {
+	if (flags & RENAME_EXCHANGE) {
+		int error = decide_two_names(s, slot, new_dentry, old_dentry);
+
+		if (error)
+			return error;
+		event_again(s, EV_FILE_RENAME);
+	}
 	return decide_two_names(s, slot, old_dentry, new_dentry);
 }

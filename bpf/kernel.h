@@ -48,6 +48,7 @@ typedef __s64 s64;
 #define O_TRUNC 01000
 #define O_APPEND 02000
 #define O_DIRECTORY 0200000
+#define RENAME_EXCHANGE 2
 #define MAY_EXEC 1
 #define MAY_WRITE 2
 #define MAY_READ 4

@@ -11,7 +11,8 @@
  * between two looks at the kernel's count of them, one before both were looked at, and one after what is noted has been read.
  *
  * Two names of one folder are noted as one, the half of the room for each. Not where the file of a layer is decided on, too. Only where the
- * engine is shared: with an own one the programs have no room for it on the stack. As in known.h, whoever finds a note half written, or somebody else writing, goes without.
+ * engine is shared: with an own one the programs have no room for it on the stack. As in known.h, whoever finds a note half written, or
+ * somebody else writing, goes without.
  *
  * Included by engine.bpf.c alone, as quiet.h.
  */

@@ -47,6 +47,7 @@ int BPF_PROG(sched_process_fork__process, struct task_struct *from, struct task_
 	struct process_record *record, copy;
 	struct exec_image *image;
 	u64 version, own_version;
+	u32 generation;
 
 	if (tgid != READ(child, pid))
 		return thread_begins(tgid, parent, child);
@@ -55,6 +56,8 @@ int BPF_PROG(sched_process_fork__process, struct task_struct *from, struct task_
 	if (!record)
 		return forget(tgid);
 	version = record_version(parent_tgid);
+	generation = *(volatile u32 *)&record->generation; /* 0: it is being changed, see record_load */
+	barrier();
 	copy = *record;
 	barrier();
 	image = bpf_map_lookup_elem(&images, &copy.exec_id);
@@ -70,7 +73,7 @@ int BPF_PROG(sched_process_fork__process, struct task_struct *from, struct task_
 	if (copy.cgroup != read_cgroup(child)) /* CLONE_INTO_CGROUP */
 		copy.generation = 0;
 	/* Another thread of the parent was changing it. */
-	if (record_version(parent_tgid) != version)
+	if (!generation || copy.generation != generation || record_version(parent_tgid) != version)
 		copy.generation = 0;
 	if (bpf_map_update_elem(&processes, &tgid, &copy, BPF_ANY)) {
 		__sync_fetch_and_add(&image->refs, -1);

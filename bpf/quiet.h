@@ -3,8 +3,9 @@
  *
  * Noted where a decision came to nothing and was made of nothing but what the note is kept under: the subject, by its number; the event and
  * its access or protection, of an open some of its flags, too (OPEN_FLAGS_NOTED); the class of the path, one for each of two; and followed
- * identities, of which the file had none of its own. Denials and alerts are never noted. Whether a note is about a file is told by the run of one automaton over the file's own name, from the state behind
- * its folder's path. Notes lie in the entry of the folder (map `folders`) and are true as long as that is: see folder.h.
+ * identities, of which the file had none of its own. Denials and alerts are never noted. Whether a note is about a file is told by the run of
+ * one automaton over the file's own name, from the state behind its folder's path. Notes lie in the entry of the folder (map `folders`) and are
+ * true as long as that is: see folder.h.
  *
  * What is executed and mapped of an overlay is decided on twice, by its own file and by the one of a layer (layer.h). The note is made where both came
  * to nothing and the second had no followed identity: it has no name, so the rest is what the note is kept under. Whoever finds it looks whether
