@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import platform
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bpfence.conditions.links import Resolver
 from bpfence.dialects.decided import DecidedRules
 from bpfence.dialects.dialect import Confirm, Context
-from bpfence.dialects.kubearmor.options import NAME, OBJECTS, OPTIONS, KubeArmorOptions
+from bpfence.dialects.kubearmor.options import GROUP, NAME, OBJECTS, OPTIONS, KubeArmorOptions
 from bpfence.documents.files import SourceFile
+from bpfence.documents.headers import has_group
 from bpfence.errors import Diagnostic, Location, UsageError
 from bpfence.policy import PolicySet
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from bpfence.dialects.kubearmor.model import KubeArmorPolicy
     from bpfence.dialects.tools import Tools
 
-_VERSION: Final = re.compile(rb"^[ \t]*[\"']?apiVersion[\"']?[ \t]*:[ \t]*[\"']?security\.kubearmor\.com/", re.MULTILINE)
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -80,7 +79,7 @@ class _KubeArmor:
 
     def claims(self, data: bytes) -> bool:
         """Whether there is a document of KubeArmor's API group."""
-        return _VERSION.search(data) is not None
+        return has_group(data, GROUP)
 
     def read(self, sources: Sequence[SourceFile], options: KubeArmorOptions | None) -> tuple[KubeArmorRules, list[Diagnostic]]:
         """The policies of all files that are for this node."""

@@ -6,10 +6,20 @@ What stood outside has been handed down already: each entry has its own action, 
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from bpfence.dialects.kubearmor.options import HOST_POLICY, NETWORK_POLICY
 from bpfence.errors import Location
+
+CONTAINER_NAME: Final = "kubearmor.io/container.name"
+"""A label that no pod has: the name of the container, or a list of them."""
+
+
+def container_names(text: str) -> tuple[str, ...]:
+    """The names that a value of CONTAINER_NAME lists."""
+    return tuple(name for part in text.removeprefix("[").removesuffix("]").split(",") if (name := part.strip()))
 
 
 class Source(msgspec.Struct, frozen=True):

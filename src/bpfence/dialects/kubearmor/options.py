@@ -17,7 +17,8 @@ HOST_POLICY: Final = "KubeArmorHostPolicy"
 CLUSTER_POLICY: Final = "KubeArmorClusterPolicy"
 NETWORK_POLICY: Final = "KubeArmorNetworkPolicy"
 KINDS: Final = (POLICY, HOST_POLICY, CLUSTER_POLICY, NETWORK_POLICY)
-API_VERSION: Final = "security.kubearmor.com/v1"
+GROUP: Final = b"security.kubearmor.com"
+API_VERSION: Final = f"{GROUP.decode()}/v1"
 OBJECTS: Final = (
     ObjectKind(API_VERSION, POLICY, "kubearmorpolicies", True),
     ObjectKind(API_VERSION, HOST_POLICY, "kubearmorhostpolicies", False),

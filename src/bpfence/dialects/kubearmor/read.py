@@ -19,7 +19,7 @@ from bpfence import names
 from bpfence.conditions.labels import LABEL_KEY
 from bpfence.conditions.values import network_condition
 from bpfence.dialects.kubearmor import patterns
-from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy, Ports, Source, Test
+from bpfence.dialects.kubearmor.model import CONTAINER_NAME, Entry, KubeArmorPolicy, Ports, Source, Test, container_names
 from bpfence.dialects.kubearmor.options import API_VERSION, CLUSTER_POLICY, HOST_POLICY, HOSTNAME_PATTERN, KINDS, NETWORK_POLICY
 from bpfence.dialects.kubearmor.patterns import QUIET
 from bpfence.documents import yaml_nodes
@@ -37,6 +37,7 @@ CODES: Final[Mapping[str, str]] = {
     "duplicate-key": "a key written twice in one map",
     "duplicate-policy": "two policies of one kind, namespace and name",
     "empty": "a list or text that must not be empty",
+    "inactive": "a policy whose status is Inactive: it is left out (warning)",
     "missing-key": "a key that is required",
     "never-matches": "an entry that no act matches (warning)",
     "no-rules": "a file without a policy, or a policy without an entry (warning)",
@@ -268,6 +269,7 @@ class _Reader(_Shapes):
         tests, node = self.selected(entries, spec)
         found = self.traffic(entries, spec) if network else self.entries(entries, spec)
         if "status" in entries and self.choice(entries["status"][1], "status", ("Active", "Inactive")) == "Inactive":
+            self.report.add(entries["status"][0], "inactive", f"the policy {name!r} is not in force", "write status: Active", "warning")
             return None
         policy = KubeArmorPolicy(
             kind=self.kind, name=name, namespace=namespace, tests=tests, node=node, entries=found, location=root.location
@@ -347,8 +349,15 @@ class _Reader(_Shapes):
             text = self.text(value, f"the label {key}")
             if not LABEL_KEY.fullmatch(key):
                 self.report.add(place, "bad-value", f"{quoted(key)} cannot be the key of a label", "a key is like app or example.com/app")
-            elif text is not None:
+            elif text is not None and self.lists_something(value, key, text):
                 yield key, text
+
+    def lists_something(self, node: YamlNode, key: str, value: str) -> bool:
+        """Whether a label can hold of some container."""
+        if key != CONTAINER_NAME or container_names(value):
+            return True
+        self.report.add(node, "empty", f"{key} lists no container", "write the container's name, or a list: [web, proxy]")
+        return False
 
     def hostnames(self, given: Entries) -> None:
         """Check regular expressions of names of nodes."""
@@ -371,8 +380,11 @@ class _Reader(_Shapes):
         if not values and places[2].kind == "list":
             self.report.add(places[2], "empty", "values is empty", "list what is meant")
         for item, text in values:
-            if key == "label" and not text.partition("=")[2]:
+            label, _, value = text.partition("=")
+            if key == "label" and not value:
                 self.report.add(item, "bad-value", f"{quoted(text)} is no label and its value", "write KEY=VALUE: app=web")
+            elif key == "label":
+                self.lists_something(item, label, value)
         return Test(key, tuple(text for _, text in values), operator == "In") if key and operator and values else None
 
     # ---- what entries inherit ----
@@ -664,7 +676,9 @@ class _Reader(_Shapes):
     def capability(self, node: YamlNode, text: str, section: str = "") -> str | None:
         if text == text.lower() and names.number("capability", text) is not None:
             return text.removeprefix("cap_")
-        hint = suggest(text, names.known("capability"), "write a name such as net_raw: capabilities(7) lists them")
+        lower = text.lower()
+        known = names.number("capability", lower) is not None
+        hint = f"write {lower.removeprefix('cap_')}" if known else suggest(lower, names.known("capability"), "capabilities(7) lists them")
         self.report.add(node, "bad-value", f"{quoted(text)} is not a capability", hint)
         return None
 

@@ -3,23 +3,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bpfence.conditions.links import Resolver
 from bpfence.dialects.decided import DecidedRules
 from bpfence.dialects.dialect import Confirm, Context
-from bpfence.dialects.tetragon.kinds import OBJECTS
+from bpfence.dialects.tetragon.kinds import GROUP, OBJECTS
 from bpfence.documents.files import SourceFile
+from bpfence.documents.headers import has_group
 from bpfence.errors import Diagnostic
 from bpfence.policy import PolicySet
 
 if TYPE_CHECKING:
     from bpfence.dialects.tetragon.lower.policies import Sensor
     from bpfence.dialects.tetragon.tools import TetragonTools
-
-_HEADER: Final = re.compile(rb"^[ \t]*[\"']?apiVersion[\"']?[ \t]*:[ \t]*[\"']?cilium\.io/", re.MULTILINE)
 
 
 class TetragonRules(DecidedRules):
@@ -60,7 +58,7 @@ class Tetragon:
 
     def claims(self, data: bytes) -> bool:
         """Whether a document has the API group of tracing policies."""
-        return _HEADER.search(data) is not None
+        return has_group(data, GROUP)
 
     def read(self, sources: Sequence[SourceFile], options: object) -> tuple[TetragonRules, list[Diagnostic]]:
         """The policies of all files. What cannot be put in force is a mistake."""

@@ -7,7 +7,8 @@ from typing import Final
 
 from bpfence.dialects.objects import ObjectKind
 
-API_VERSION: Final = "cilium.io/v1alpha1"
+GROUP: Final = b"cilium.io"
+API_VERSION: Final = f"{GROUP.decode()}/v1alpha1"
 KIND: Final = "TracingPolicy"
 NAMESPACED_KIND: Final = "TracingPolicyNamespaced"
 OBJECTS: Final = (

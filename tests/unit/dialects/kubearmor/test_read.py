@@ -108,12 +108,18 @@ def test_selectors() -> None:
 
 
 def test_a_policy_that_is_inactive_is_not_there() -> None:
-    assert read(document({**BLOCK, "status": "Inactive"})) == ((), [])
+    policies, [told] = read(document({**BLOCK, "status": "Inactive"}))
+    assert (policies, told.severity, told.code) == ((), "warning", "inactive")
     assert len(read(document({**BLOCK, "status": "Active"}))[0]) == 1
 
 
 MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"file": {"matchPaths": [{"path": "a"}]}}, "bad-value", "begin it with '/'"),
+    ({"selector": {"matchLabels": {"kubearmor.io/container.name": "[]"}}}, "empty", "a list"),
+    ({"selector": {"matchLabels": {"kubearmor.io/container.name": " , "}}}, "empty", "a list"),
+    ({"selector": {"matchExpressions": [
+        {"key": "label", "operator": "NotIn", "values": ["kubearmor.io/container.name=[,]"]}]}}, "empty", "a list"),
+    ({"capabilities": {"matchCapabilities": [{"capability": "CAP_NET_RAW"}]}}, "bad-value", "write net_raw"),
     ({"file": {"matchPaths": [{"path": "/a/"}]}}, "bad-value", "matchDirectories"),
     ({"file": {"matchPaths": [{"path": "/a\x07"}]}}, "bad-value", "control characters"),
     ({"file": {"matchPaths": [{}]}}, "missing-key", "add path"),

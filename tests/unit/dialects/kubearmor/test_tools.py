@@ -20,6 +20,13 @@ def converted(*texts: str, mode: str = "enforce") -> Converted:
     return convert(exact, NATIVE.tools().document)
 
 
+def test_no_two_policies_come_to_one_name() -> None:
+    given = {"file": {"matchPaths": [{"path": "/a"}]}}
+    texts = (document(given, name=name, namespace=namespace) for namespace, name in (("a", "b-c"), ("a-b", "c"), ("a", "b.c")))
+    policies, diagnostics = load_text(converted("\n---\n".join(texts)).text)
+    assert (diagnostics, len({policy.name for policy in policies.policies})) == ([], 3)
+
+
 def test_an_entry_becomes_a_policy_that_means_the_same() -> None:
     given = {"file": {"matchPaths": [{"path": "/a", "severity": 8, "tags": ["T1"], "message": 'no "{a}"'}]}}
     text = document(given)
@@ -29,7 +36,7 @@ def test_an_entry_becomes_a_policy_that_means_the_same() -> None:
     assert diagnostics == []
     [policy] = policies.policies
     assert (policy.name, policy.mode, policy.severity, policy.tags) == (
-        "KubeArmorPolicy-shop-p-file.matchPaths.0",
+        "KubeArmorPolicy.shop.p-file.matchPaths.0",
         "enforce",
         "high",
         ("T1",),

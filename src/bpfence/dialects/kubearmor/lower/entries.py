@@ -200,7 +200,8 @@ PRESETS: Final[Mapping[str, tuple[str, Condition]]] = {
 
 def decided(entry: Entry, scope: Condition) -> dict[str, Condition]:
     """The condition on each event on which the entry blocks or reports. Where it says ownerOnly, that is who does not own the file; with
-    `pts: false`, who has a terminal; with both, who is either."""
+    `pts: false`, who has a terminal; with both, who is either. With readOnly, too, those may do nothing with it, and nobody may change it.
+    """
     source = _from(entry.sources)
     terminal = TRUE if entry.terminals else negation(_NO_TERMINAL)
     match entry.section:
@@ -217,15 +218,18 @@ def decided(entry: Entry, scope: Condition) -> dict[str, Condition]:
             return expand.event_conditions((event,), scope, condition)
         case "process" | "file":
             others = ((negation(_OWNER),) if entry.owner_only else ()) + (() if entry.terminals else (terminal,))
-            body = conj((named(entry), source, disj(others) if others else TRUE))
+            anybody = conj((named(entry), source))
+            body = conj((anybody, disj(others) if others else TRUE))
             if entry.section == "process":
                 return expand.event_conditions(("process.exec",), scope, body)
-            each = expand.event_conditions(CHANGES if entry.read_only else WHOLE, scope, body)
-            if not entry.read_only:
-                each |= expand.event_conditions(ANY_USE, scope, body)
+            changes = expand.event_conditions(CHANGES, scope, anybody) if entry.read_only else {}
+            uses = expand.event_conditions(WHOLE, scope, body) | expand.event_conditions(ANY_USE, scope, body)
+            if entry.read_only and not others:
+                return changes
+            each = {event: disj((changes.get(event, FALSE), condition)) for event, condition in uses.items()}
             if entry.owner_only and "file.chown" in each:
                 # There file.uid is the new owner: whoever it would be told by may just have been made it.
-                each |= expand.event_conditions(("file.chown",), scope, conj((named(entry), source)))
+                each |= expand.event_conditions(("file.chown",), scope, anybody)
             return each
         case "network":
             on = REPORTED_SOCKETS if entry.action == "Audit" else SOCKETS

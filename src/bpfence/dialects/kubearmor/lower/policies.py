@@ -78,7 +78,8 @@ def alone(policy: KubeArmorPolicy, mode: str) -> Iterator[tuple[Entry, Policy | 
         if rule is None:
             yield entry, None
             continue
-        name = "-".join((*policy.key.split("/"), entry.where.replace("[", ".").removesuffix("]")))
+        # With a dot between what has none, and a dash that the last part has not: no two policies come to one name.
+        name = f"{'.'.join(policy.key.split('/'))}-{entry.where.replace('[', '.').removesuffix(']')}"
         rules = tuple(
             msgspec.structs.replace(
                 rule,

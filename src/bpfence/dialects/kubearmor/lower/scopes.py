@@ -14,14 +14,12 @@ import re2
 
 from bpfence.conditions.containers import inside, untold
 from bpfence.conditions.values import conj, disj, negation
-from bpfence.dialects.kubearmor.model import KubeArmorPolicy, Test
+from bpfence.dialects.kubearmor.model import CONTAINER_NAME, KubeArmorPolicy, Test, container_names
 from bpfence.dialects.kubearmor.options import CLUSTER_POLICY, HOSTNAME_PATTERN, NETWORK_POLICY
 from bpfence.dialects.kubearmor.patterns import QUIET, literal
 from bpfence.policy import CONTAINER_FIELD, Atom, Condition, Label, Op, Selector, unknown_too
 
 UNORCHESTRATED: Final = "container_namespace"
-CONTAINER_NAME: Final = "kubearmor.io/container.name"
-"""A label that no pod has: the name of the container."""
 HOSTNAME: Final = "kubearmor.io/hostname"
 _ANY: Final = ("*",)
 
@@ -43,9 +41,11 @@ def scope(policy: KubeArmorPolicy) -> Condition:
     else:
         base = Selector(namespaces=(literal(policy.namespace),))
     labels = tuple(label for one in single for label in one.labels)
-    whole = Selector(names=tuple(name for one in single for name in one.names), namespaces=base.namespaces, labels=labels)
+    named = [one.names for one in single if one.names]
+    whole = Selector(names=named[0] if named else (), namespaces=base.namespaces, labels=labels)
     parts.append(Atom(CONTAINER_FIELD, Op.SELECTS, whole) if whole != Selector() else inside())
     parts += (Atom(CONTAINER_FIELD, Op.SELECTS, Selector(namespaces=tuple(map(literal, values)))) for values in namespaces[1:])
+    parts += (Atom(CONTAINER_FIELD, Op.SELECTS, Selector(names=names)) for names in named[1:])
     parts += (_any(test) for test in wanted if test.key == "label" and len(test.values) > 1)
     parts += (negation(_none(test)) for test in policy.tests if not test.among)
     return conj(parts)
@@ -65,8 +65,7 @@ def _selector(key: str, value: str) -> Selector:
         return Selector(namespaces=(literal(value),))
     label, _, text = value.partition("=")
     if label == CONTAINER_NAME:
-        listed = [name.strip() for name in text.removeprefix("[").removesuffix("]").split(",")]
-        return Selector(names=tuple("*" if name == "*" else literal(name) for name in listed if name))
+        return Selector(names=tuple("*" if name == "*" else literal(name) for name in container_names(text)))
     return Selector(labels=(Label(label, "in", (text,)),))
 
 

@@ -127,6 +127,22 @@ def test_owners_without_a_terminal() -> None:
     assert found == [False, True, True, True]
 
 
+@pytest.mark.parametrize(
+    ("given", "free", "bound"),
+    [
+        ({"ownerOnly": True}, {"process__uid": 1, "file__uid": 1}, {"process__uid": 2, "file__uid": 1}),
+        ({"pts": False}, {"process__tty": 0}, {"process__tty": 9}),
+    ],
+)
+def test_read_only_but_for_some_who_may_not_even_read(given: dict[str, Any], free: dict[str, int], bound: dict[str, int]) -> None:
+    policies = entry("file", "matchPaths", path="/a", readOnly=True, **given)
+    for event in ("file.open", "file.permission"):
+        found = [denied(policies, event, file__path="/a", file__access=access, **who) for who in (free, bound) for access in (READ, WRITE)]
+        assert found == [False, True, True, True]
+    assert [denied(policies, "file.unlink", file__path="/a", **who) for who in (free, bound)] == [True, True]
+    assert not denied(policies, "file.open", file__path="/b", file__access=WRITE, **bound)
+
+
 def test_presets() -> None:
     fileless = lowered(document({"presets": [{"name": "filelessExec"}]}))
     for path, memfd, deleted, held in (

@@ -46,6 +46,13 @@ def test_containers_by_name() -> None:
     assert chosen(by_name, pod(name="main"), pod(name="side"), pod(name="mainly"), pod("other", name="main")) == [True, True, False, False]
 
 
+def test_all_that_is_said_of_a_containers_name_is_required() -> None:
+    name = "kubearmor.io/container.name"
+    listed = {"key": "label", "operator": "In", "values": [f"{name}=[side, web]"]}
+    both = {"selector": {"matchLabels": {name: "[main, side]"}, "matchExpressions": [listed]}}
+    assert chosen(both, *(pod(name=one) for one in ("main", "side", "web"))) == [False, True, False]
+
+
 def test_containers_that_are_part_of_no_pod() -> None:
     by_name = {"selector": {"matchLabels": {"kubearmor.io/container.name": "web"}}}
     assert chosen(by_name, DOCKER, pod(name="web"), None, namespace="container_namespace") == [True, False, False]
