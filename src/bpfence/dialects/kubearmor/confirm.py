@@ -57,8 +57,8 @@ def _of_policy(policy: KubeArmorPolicy) -> dict[RuleKey, dict[str, Any]]:
             **({"namespace": policy.namespace} if policy.namespace else {}),
             "operation": OPERATIONS[entry.section],
             "severity": entry.severity,
-            # System calls are only ever reported.
-            "action": "Audit" if entry.section == "syscalls" else entry.action,
+            # System calls are only ever reported, and of what is allowed only what is refused.
+            "action": "Audit" if entry.section == "syscalls" else "Block" if entry.action == "Allow" else entry.action,
             **({"message": escape(entry.message)} if entry.message else {}),
         }
         for entry in policy.entries
