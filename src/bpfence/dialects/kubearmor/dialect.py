@@ -32,7 +32,7 @@ class KubeArmorRules(DecidedRules):
         from bpfence.dialects.kubearmor.lower import policies
 
         super().__init__(PolicySet(policies.lowered(given, options)))
-        self.given = given
+        self.given = tuple(given)
         self._options = options
 
     def names(self) -> list[str]:
@@ -42,6 +42,11 @@ class KubeArmorRules(DecidedRules):
     def joined(self, more: Iterable[KubeArmorRules]) -> KubeArmorRules:
         """All of them. Entries that allow are one list for each workload, whosever policies they are of."""
         return KubeArmorRules([*self.given, *(policy for rules in more for policy in rules.given)], self._options)
+
+    @property
+    def said(self) -> object:
+        """Severities are ten there, and five here; some messages are of the language alone."""
+        return self.given
 
     @property
     def locations(self) -> Sequence[Location]:

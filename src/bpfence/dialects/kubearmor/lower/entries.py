@@ -178,39 +178,38 @@ _ROOT: Final = "/."
 """The root itself, of which "/" is the contents."""
 _USUAL: Final = re.compile(f"^({'|'.join(_LINKED)})(?=/|$)")
 
-_OF_PATHS: Final = {"path": 0, "name": 1, "dir": 2, "pattern": 3}
+_PATH, _NAME, _DIRECTORY, _FLAT, _PATTERN = range(5)
 _HOLDS: Final = (-1,)
 """Before everything. KubeArmor's BPF enforcer has no patterns; in its other one a Block that names an act holds whatever allows it."""
-_BY_PROTOCOL: Final = frozenset(("tcp", "udp", "icmp", "icmpv6", "sctp", "dccp"))
 
 
 def ways(entry: Entry, field: str = PATH) -> tuple[Way, ...]:
     """The ways in which an entry names an act. What names the source of the act is looked up first; then names of files, of programs, and
-    directories: recursive ones before those of files alone, the longest first; patterns. The types of sockets are before protocols. Of two
-    entries for the same the one that blocks is first."""
+    directories, the longest first; patterns. Of two entries for the same, and of all for sockets, the one that blocks is first."""
     last = 0 if entry.action == "Block" else 1
     sourced = 0 if entry.sources else 1
 
-    def way(level: int, named: Condition, *order: int, place: str = "") -> Way:
-        return Way((sourced, level, *(order or (0, 0)), last), named, place)
+    def way(level: int, named: Condition, order: int = 0, place: str = "") -> Way:
+        return Way((sourced, level, order, last), named, place)
 
     match entry.kind:
         case "dir":
             # The directory itself as well: whoever renames it away or puts another in its place has everything in it.
             path = entry.value.rstrip("/") or "/"
-            itself = way(_OF_PATHS["path"], Atom(field, Op.EQUALS, path), place=path if path != "/" else _ROOT)
+            itself = way(_PATH, Atom(field, Op.EQUALS, path), place=path if path != "/" else _ROOT)
             inside = _in_directory(field, entry.value, recursive=entry.recursive)
-            contents = way(_OF_PATHS["dir"], inside, 0 if entry.recursive else 1, -len(entry.value), place=entry.value)
+            # KubeArmor looks up the recursive ones first. Whoever blocks a directory in one that is allowed means it all the same.
+            contents = way(_DIRECTORY if entry.recursive or not last else _FLAT, inside, -len(entry.value), place=entry.value)
             return (contents,) if entry.section == "process" else (itself, contents)
         case "path":
-            return (way(_OF_PATHS["path"], Atom(field, Op.EQUALS, entry.value), place=entry.value),)
+            return (way(_PATH, Atom(field, Op.EQUALS, entry.value), place=entry.value),)
         case "name":
-            return (way(_OF_PATHS["name"], Atom(field, Op.SUFFIX, "/" + entry.value)),)
+            return (way(_NAME, Atom(field, Op.SUFFIX, "/" + entry.value)),)
         case "pattern":
-            found = way(_OF_PATHS["pattern"], patterns.condition(entry.value, field))
+            found = way(_PATTERN, patterns.condition(entry.value, field))
             return (found if last or bound(entry) else found._replace(order=_HOLDS),)
         case "protocol":
-            return (way(1 if entry.value in _BY_PROTOCOL else 0, PROTOCOLS[entry.value]),)
+            return (way(0, PROTOCOLS[entry.value]),)
         case "capability":
             return (way(0, capability(entry.value)),)
     return (way(0, TRUE),)

@@ -130,8 +130,10 @@ def looked_up(entries: Sequence[Mapping[str, Any]], app: str, exe: str, path: st
                 table.setdefault(one["where"], []).append(one)
         itself = table.get(path, []) + (table.get(path + "/", []) if section == "file" else [])
         above = [path[: at + 1] for at in range(len(path)) if path[at] == "/"]
-        deep = [[found for found in table.get(name, []) if found.get("recursive")] for name in reversed(above)]
         flat = [found for found in table.get(above[-1], []) if not found.get("recursive")]
+        deep = [[found for found in table.get(name, []) if found.get("recursive")] for name in reversed(above)]
+        # Where KubeArmor's two enforcers differ: a Block of a directory alone is not passed over.
+        deep[0] += [found for found in flat if found["action"] == "Block"]
         for first in (itself, *deep, flat):
             if first:
                 return sorted(first, key=lambda found: str(found["action"]) != "Block")
@@ -192,10 +194,10 @@ def test_a_block_of_a_pattern_holds_and_an_allow_of_one_is_last() -> None:
         assert decided(policies, "file.open", WEB, file__path=path, file__access=1).action is Action.DENY
 
 
-def test_sockets_types_before_protocols_and_sources_before_both() -> None:
+def test_sockets_of_a_source_before_all_and_blocks_before_what_allows() -> None:
     tcp, unix = {"net__family": 2, "net__type": 1, "net__protocol": 6}, {"net__family": 1, "net__type": 1, "net__protocol": 0}
     for entries, exe, made, action in (
-        ([("stream", "Allow", None), ("tcp", "Block", None)], "/x", tcp, Action.NONE),
+        ([("stream", "Allow", None), ("tcp", "Block", None)], "/x", tcp, Action.DENY),
         ([("stream", "Block", None), ("tcp", "Allow", None)], "/x", tcp, Action.DENY),
         ([("stream", "Block", None), ("tcp", "Allow", "/s")], "/s", tcp, Action.NONE),
         ([("stream", "Block", None), ("tcp", "Allow", "/s")], "/x", tcp, Action.DENY),
