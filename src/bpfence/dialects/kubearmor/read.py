@@ -22,11 +22,12 @@ from bpfence.dialects.kubearmor import patterns
 from bpfence.dialects.kubearmor.model import CONTAINER_NAME, Entry, KubeArmorPolicy, Ports, Source, Test, container_names
 from bpfence.dialects.kubearmor.options import API_VERSION, CLUSTER_POLICY, HOST_POLICY, HOSTNAME_PATTERN, KINDS, NETWORK_POLICY
 from bpfence.dialects.kubearmor.patterns import QUIET
-from bpfence.documents import yaml_nodes
+from bpfence.documents import lists, yaml_nodes
 from bpfence.documents.files import SourceFile
 from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report, TextError
 from bpfence.documents.yaml_nodes import TEXT_TAGS, YamlNode
+from bpfence.documents.yaml_values import truth
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import FIELD_BY_NAME
 from bpfence.syscalls import table as calls
@@ -108,8 +109,6 @@ _NUMBER: Final = re.compile(r"[-+]?[0-9][0-9_]*")
 _FLOAT: Final = re.compile(
     r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)|0[xob][0-9a-fA-F_]+"
 )
-_TRUE: Final = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y")
-_FALSE: Final = ("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", "n", "N")
 _MEANT: Final = {
     "block": "Block", "deny": "Block", "audit": "Audit", "allow": "Allow", "log": "Audit", "alert": "Audit", "permit": "Allow",
 }  # fmt: skip
@@ -135,7 +134,7 @@ def load_sources(files: Iterable[SourceFile]) -> tuple[tuple[KubeArmorPolicy, ..
     for source in files:
         start, found = len(report.diagnostics), 0
         try:
-            for root in yaml_nodes.documents(yaml_nodes.decode(source.data, source.file), source.file):
+            for root in lists.objects(yaml_nodes.decode(source.data, source.file), source.file):
                 found += 1
                 errors = report.errors
                 policy = _Reader(report, seen).policy(root)
@@ -212,7 +211,7 @@ class _Shapes:
                 node, "wrong-type", f"{key} must be true or false, not {_article(_kind(node))}", "write true or false, without quotes"
             )
             return False
-        return node.text in _TRUE
+        return truth(node.text) is True
 
     def choice(self, node: YamlNode, what: str, options: Sequence[str], otherwise: str = "") -> str | None:
         """One of a few words."""
@@ -241,7 +240,7 @@ def _kind(node: YamlNode) -> str:
         return "text"
     if node.empty:
         return "nothing"
-    if node.text in _TRUE or node.text in _FALSE:
+    if truth(node.text) is not None:
         return "truth value"
     return "number" if _FLOAT.fullmatch(node.text) else "text"
 

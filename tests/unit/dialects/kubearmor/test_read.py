@@ -385,3 +385,13 @@ def test_no_hint_widens_a_block_unsaid() -> None:
     assert "every sender: remove it only if that is meant" in found.hint
     preset = {"presets": [{"name": "protectProc"}]}
     assert read(document(preset))[1][0].hint.startswith("remove the entry")
+
+
+def test_lists_of_policies_and_merge_keys() -> None:
+    one, two = (document({"file": {"matchPaths": [{"path": "/a"}]}}, name=name) for name in ("one", "two"))
+    items = "".join("- " + "  ".join(text.splitlines(keepends=True)) for text in (one, two.replace("/a", "a")))
+    policies, [found] = read("apiVersion: v1\nkind: List\nitems:\n" + items)
+    assert ([policy.name for policy in policies], found.code, found.location.line) == (["one"], "bad-value", 4 + 2 * one.count("\n") - 1)
+    text = one.replace("    matchPaths:\n    - path: /a", "    matchPaths:\n    - &a {path: /a, severity: 4}\n    - {<<: *a, path: /b}")
+    [policy], diagnostics = read(text)
+    assert ([(entry.value, entry.severity) for entry in policy.entries], diagnostics) == ([("/a", 4), ("/b", 4)], [])
