@@ -45,3 +45,8 @@ def test_conditions_as_text(condition, text: str) -> None:  # type: ignore[no-un
 def test_a_field_and_its_name_as_a_text_read_back_as_they_were(condition: Condition, text: str) -> None:
     assert condition_text(condition) == text
     assert native_conditions.parse(text).condition == condition
+
+
+def test_constants_within_a_condition_are_words() -> None:
+    assert condition_text(And((Atom("process.uid", Op.RANGE, (1, 1)), Or()))) == "process.uid = 1 and never"
+    assert condition_text(Not(And())) == "not always"

@@ -32,6 +32,7 @@ CODES: Final[Mapping[str, str]] = {
     "error-sign": "an error without its sign (warning)",
     "key-case": "a key whose letters have another case (warning)",
     "missing-key": "a key or value that is required",
+    "never-matches": "a test that no value passes (warning)",
     "no-return": "a test of what a function returns, on a hook that does not wait for it",
     "no-rules": "a policy without hooks (warning)",
     "not-supported": "something that bpfence reads, and cannot put in force yet",
