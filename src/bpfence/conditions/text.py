@@ -120,8 +120,10 @@ def selector_text(selector: Selector) -> str:
         "runtime": selector.runtimes,
         "labels": tuple(map(_label, selector.labels)),
         "namespaceLabels": tuple(map(_label, selector.namespace_labels)),
+        "namespaceAnnotations": tuple(map(_label, selector.namespace_annotations)),
     }
-    asked = [f"{key}: {', '.join(map(_value, texts)) if 'abels' not in key else ', '.join(texts)}" for key, texts in words.items() if texts]
+    whole = ("labels", "namespaceLabels", "namespaceAnnotations")
+    asked = [f"{key}: {', '.join(texts if key in whole else map(_value, texts))}" for key, texts in words.items() if texts]
     return "; ".join([*asked, *(["unknown too"] if selector.unknown else [])])
 
 

@@ -17,7 +17,7 @@ from bpfence.dialects.native.schema import API_VERSION, CLUSTER_KIND, KIND
 from bpfence.dialects.registry import DIALECTS
 from bpfence.k8s.client import Page
 from bpfence.seccomp import objects as seccomp
-from bpfence.workloads.model import Pod
+from bpfence.workloads.model import Namespace, Pod
 from bpfence.workloads.texts import decode, labels, short
 
 POLICIES: Final = (KIND, CLUSTER_KIND)
@@ -48,6 +48,10 @@ _MIRROR: Final = "kubernetes.io/config.mirror"
 _STATIC_UID: Final = re.compile("[0-9a-f]{32}")
 """As kubelet makes them. Whoever may make a pod may annotate it so, and with the uid of any other pod: those that the API server gives
 are of another form."""
+
+
+_ASKED_FOR: Final = ("kubearmor-",)
+"""Beginnings of annotations that policies ask about: others may be anything, and large."""
 
 
 class Meta(msgspec.Struct):
@@ -189,7 +193,7 @@ def pods_page(node: str) -> Page:
 
 
 def namespaces_page() -> Page:
-    """All namespaces: their names and labels alone."""
+    """All namespaces: their metadata alone."""
     return Page("/api/v1/namespaces", {}, METADATA_ONLY.format("List"), METADATA_ONLY.format(""))
 
 
@@ -204,10 +208,11 @@ def pod(data: bytes) -> tuple[str, Pod]:
     return made.uid, made
 
 
-def namespace(data: bytes) -> tuple[str, dict[str, str]]:
-    """The name of a namespace, and its labels."""
+def namespace(data: bytes) -> tuple[str, Namespace]:
+    """The name of a namespace, and the namespace."""
     meta = decode(data, _Namespace).metadata
-    return meta.name, labels(meta.labels)
+    asked = {key: value for key, value in (meta.annotations or {}).items() if key.startswith(_ASKED_FOR)}
+    return meta.name, Namespace(labels(meta.labels), labels(asked))
 
 
 def policy(kind: str, node: str, data: bytes) -> PolicyObject:

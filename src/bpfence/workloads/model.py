@@ -23,7 +23,7 @@ class Mount(msgspec.Struct, frozen=True):
 class Pod(msgspec.Struct, frozen=True):
     """The Kubernetes pod that a container is part of. Labels that are None: nobody has told of them; {}: there are none.
 
-    `namespace_labels` are only known from the API server.
+    `namespace_labels`, and those `namespace_annotations` that policies ask about, are only known from the API server.
     """
 
     name: str
@@ -33,6 +33,14 @@ class Pod(msgspec.Struct, frozen=True):
     namespace_labels: dict[str, str] | None = None
     service_account: str = ""
     node: str = ""
+    namespace_annotations: dict[str, str] | None = None
+
+
+class Namespace(msgspec.Struct, frozen=True):
+    """What policies ask about a namespace."""
+
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
 
 
 class Container(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ import pytest
 from bpfence.dialects.native.schema import CLUSTER_KIND
 from bpfence.k8s import objects
 from bpfence.k8s.objects import NodeStatus, namespace, own_status, pod, policies_path, policy
-from bpfence.workloads.model import Pod
+from bpfence.workloads.model import Namespace, Pod
 from bpfence.workloads.texts import BadAnswerError
 
 POD = {
@@ -41,7 +41,14 @@ def test_what_is_no_pod(data: bytes) -> None:
 
 
 def test_a_namespace_without_labels_has_none() -> None:
-    assert namespace(b'{"metadata": {"name": "shop"}}') == ("shop", {})
+    assert namespace(b'{"metadata": {"name": "shop"}}') == ("shop", Namespace())
+
+
+def test_annotations_of_a_namespace_that_policies_ask_about() -> None:
+    given = (
+        b'{"metadata": {"name": "shop", "labels": {"a": "b"}, "annotations": {"kubearmor-file-posture": "block", "x/last-applied": "{}"}}}'
+    )
+    assert namespace(given) == ("shop", Namespace({"a": "b"}, {"kubearmor-file-posture": "block"}))
 
 
 def test_a_policy_and_what_this_node_has_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def facts(rules: KubeArmorRules) -> dict[RuleKey, dict[str, Any]]:
         known |= _of_policy(policy)
     for made in rules.policy_set.policies:
         for rule in made.rules if made.name == POSTURE else ():
-            host, section = rule.name.startswith("host-"), rule.name.removeprefix("host-")
+            host, section = rule.name.startswith("host-"), rule.name.removeprefix("host-").partition("-")[0]
             known[made.name, rule.name] = {
                 "kind": HOST_POLICY if host else POLICY,
                 "policy": POSTURE_NAME,

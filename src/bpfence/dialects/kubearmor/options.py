@@ -32,6 +32,8 @@ POSTURE: Final = "KubeArmor/DefaultPosture"
 RESOURCES: Final = ("file", "network", "capabilities")
 """What has a posture. That of processes is the posture of files."""
 ACTIONS: Final = ("audit", "block")
+ANNOTATION: Final = "kubearmor-{}-posture"
+"""The annotation of a namespace that has another posture than the one that is chosen, of a resource."""
 UNKNOWN: Final = ("outside", "audit")
 
 

@@ -108,7 +108,8 @@ def test_check_and_explain_take_every_published_policy_that_loads(tmp_path: Path
     lowered = {(rule.policy, rule.name) for policy in rules.policies(Facts()) for rule in policy.rules}
     listed = [(policy.key, entry) for policy in rules.given for entry in policy.entries]
     wanted = {(key, entry.where) for key, entry in listed if entry.action != "Allow" or bound(entry)}
-    assert lowered - wanted == {("KubeArmor/DefaultPosture", name) for name in ("process", "file", "network")}
+    postures = {f"{name}{other}" for name in ("process", "file", "network") for other in ("", "-block")}
+    assert lowered - wanted == {("KubeArmor/DefaultPosture", name) for name in postures}
     assert wanted - lowered == set()
     explained = call("explain", "--json", tmp_path)
     assert code(explained) == 0

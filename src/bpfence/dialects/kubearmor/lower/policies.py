@@ -18,12 +18,12 @@ import msgspec
 
 from bpfence.conditions import expand
 from bpfence.conditions.containers import untold
-from bpfence.conditions.values import conj, disj
+from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.kubearmor.lower import entries, scopes
 from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy
-from bpfence.dialects.kubearmor.options import ACTIONS, NAME, POSTURE, KubeArmorOptions
+from bpfence.dialects.kubearmor.options import ACTIONS, ANNOTATION, NAME, POSTURE, KubeArmorOptions
 from bpfence.errors import Diagnostic, Location
-from bpfence.policy import FALSE, TRUE, Action, Condition, Op, Policy, Rule, atoms
+from bpfence.policy import CONTAINER_FIELD, FALSE, TRUE, Action, Atom, Condition, Label, Op, Policy, Rule, Selector, atoms
 
 SEVERITIES: Final = ("info", "low", "low", "low", "medium", "medium", "medium", "high", "high", "critical", "critical")
 """By KubeArmor's number, from 0 (none) to 10."""
@@ -186,8 +186,11 @@ def _posture(policies: Iterable[KubeArmorPolicy], options: KubeArmorOptions) -> 
             if entry.section in entries.RESOURCE_EVENTS and entries.lets(entry):
                 listed.setdefault((policy.host, entry.section), []).append((scope, entry))
     allowed = {key: found for key, found in listed.items() if any(entry.action == "Allow" for _, entry in found)}
-    rules = tuple(_posture_rule(host, section, found, options) for (host, section), found in allowed.items())
-    scope = disj(dict.fromkeys(rule_scope for found in allowed.values() for rule_scope in _scopes(found)))
+    annotated = {key: _annotated(*key, options) for key in allowed}
+    rules = tuple(rule for key, found in allowed.items() for rule in _posture_rules(*key, found, annotated[key], options))
+    # Which of two postures a pod has is told by its class, and classes are made of the selectors in scopes.
+    told = (disj((one, negation(one))) for one in annotated.values() if one != FALSE)
+    scope = conj((disj(dict.fromkeys(rule_scope for found in allowed.values() for rule_scope in _scopes(found))), *told))
     place = rules[0].location if rules else Location("<none>")
     return Policy(name=POSTURE, scope=scope, doubt=_doubt(scope, options), rules=rules, location=place)
 
@@ -197,15 +200,37 @@ def _scopes(listed: Iterable[tuple[Condition, Entry]]) -> dict[Condition, None]:
     return dict.fromkeys(scope for scope, entry in listed if entry.action == "Allow")
 
 
-def _posture_rule(host: bool, section: str, listed: list[tuple[Condition, Entry]], options: KubeArmorOptions) -> Rule:
-    scope = disj(_scopes(listed))
+def _other(action: str) -> str:
+    return next(other for other in ACTIONS if other != action)
+
+
+def _annotated(host: bool, section: str, options: KubeArmorOptions) -> Condition:
+    """The condition that a namespace has another posture than the one that is chosen."""
+    if host:
+        return FALSE
+    resource = _RESOURCES.get(section, section)
+    label = Label(ANNOTATION.format(resource), "in", (_other(options.posture(resource, host=host)),))
+    return Atom(CONTAINER_FIELD, Op.SELECTS, Selector(namespace_annotations=(label,)))
+
+
+def _posture_rules(
+    host: bool, section: str, listed: list[tuple[Condition, Entry]], annotated: Condition, options: KubeArmorOptions
+) -> Iterator[Rule]:
+    """The rule of the posture that is chosen, and for pods that of namespaces with another one. Where nothing is known of the namespace,
+    the posture is the one that is chosen."""
+    chosen = options.posture(_RESOURCES.get(section, section), host=host)
+    if annotated != FALSE:
+        yield _posture_rule(f"{section}-{_other(chosen)}", section, listed, _other(chosen), annotated)
+    yield _posture_rule(f"host-{section}" if host else section, section, listed, chosen, negation(annotated))
+
+
+def _posture_rule(name: str, section: str, listed: list[tuple[Condition, Entry]], action: str, also: Condition) -> Rule:
+    scope = conj((disj(_scopes(listed)), also))
     each = {event: conj((scope, entries.uncovered(section, event, listed))) for event in entries.RESOURCE_EVENTS[section]}
     condition, conditions = expand.shared(each)
-    action = options.posture(_RESOURCES.get(section, section), host=host)
-    assert action in ACTIONS
     return Rule(
         policy=POSTURE,
-        name=f"host-{section}" if host else section,
+        name=name,
         events=tuple(each),
         condition=condition,
         conditions=conditions,

@@ -69,6 +69,25 @@ def test_the_posture_is_audit_unless_it_is_said() -> None:
     assert decided(blocked, "net.create", WEB, net__family=1, net__type=1, net__protocol=0).action is Action.NONE
 
 
+@pytest.mark.parametrize("chosen", ["audit", "block"])
+def test_a_namespace_may_have_another_posture(chosen: str) -> None:
+    text = document({"process": {"matchPaths": [{"path": "/a"}]}, "network": {"matchProtocols": [{"protocol": "udp"}]}, "action": "Allow"})
+    policies = lowered(text, postures={"file": chosen, "network": chosen})
+    actions = {"audit": Action.AUDIT, "block": Action.DENY}
+    for annotated, file, network in (
+        (None, chosen, chosen),
+        ({}, chosen, chosen),
+        ({"kubearmor-file-posture": "block"}, "block", chosen),
+        ({"kubearmor-file-posture": "audit", "kubearmor-network-posture": "block"}, "audit", "block"),
+        ({"kubearmor-file-posture": "Block"}, chosen, chosen),
+    ):
+        inside = pod(app="web", annotations=annotated)
+        executed = decided(policies, "process.exec", inside, file__path="/b")
+        made = decided(policies, "net.create", inside, net__family=2, net__type=1, net__protocol=6)
+        assert (executed.action, made.action) == (actions[file], actions[network])
+        assert len(executed.matches) == len(made.matches) == 1
+
+
 def test_allow_lists_of_several_policies_add_up_for_the_workloads_of_both() -> None:
     every = document({"process": {"matchPaths": [{"path": "/b"}]}, "action": "Allow", "selector": {}}, name="every")
     policies = lowered(allow("process", "matchPaths", {"path": "/a"}), every, postures=BLOCKS)
