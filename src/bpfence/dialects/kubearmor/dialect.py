@@ -70,7 +70,8 @@ class _KubeArmor:
         return KubeArmorTools(self)
 
     def choose(self, given: Mapping[str, Any]) -> KubeArmorOptions:
-        """The options as they were given, with the labels that every node has. UsageError where one cannot be read."""
+        """The options as they were given, with the labels that every node has. UsageError where one cannot be read,
+        PolicyError where a file of settings has a mistake."""
         host, machine = platform.node(), platform.machine()
         node = {"kubearmor.io/hostname": host, "kubernetes.io/hostname": host, "kubernetes.io/os": "linux"}
         node |= {"kubernetes.io/arch": _ARCHITECTURES.get(machine, machine)}
@@ -79,7 +80,12 @@ class _KubeArmor:
             if not key or not equals:
                 raise UsageError(f"--node-label {label}: write KEY=VALUE")
             node[key] = value
-        postures = {key: value for key, value in given.items() if key not in ("labels", "unknown")}
+        postures: dict[str, str] = {}
+        if given["config"] is not None:
+            from bpfence.dialects.kubearmor import config
+
+            postures = config.postures(given["config"])
+        postures |= {key: value for key, value in given.items() if key not in ("labels", "unknown", "config") and value is not None}
         return KubeArmorOptions(postures=postures, node=node, unknown=given["unknown"])
 
     def claims(self, data: bytes) -> bool:

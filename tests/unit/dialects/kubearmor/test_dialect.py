@@ -60,6 +60,12 @@ def test_options() -> None:
         KUBEARMOR.choose({**GIVEN, "labels": ("tier",)})
 
 
+def test_postures_of_a_file_and_of_options(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("defaultFilePosture: block\ndefaultNetworkPosture: block\n")
+    chosen = KUBEARMOR.choose({**GIVEN, "config": str(tmp_path / "c.yaml"), "network": "audit"})
+    assert [chosen.posture(name, host=False) for name in ("file", "network", "capabilities")] == ["block", "audit", "audit"]
+
+
 def test_a_host_policy_for_another_node_is_left_out_and_said() -> None:
     source = SourceFile("p", document(BLOCK, "KubeArmorHostPolicy").encode())
     everywhere, diagnostics = KUBEARMOR.read([source], None)
