@@ -54,6 +54,14 @@ _ASKED_FOR: Final = ("kubearmor-",)
 """Beginnings of annotations that policies ask about: others may be anything, and large."""
 
 
+class _Owner(msgspec.Struct):
+    """One of ownerReferences."""
+
+    kind: str = ""
+    name: str = ""
+    controller: bool = False
+
+
 class Meta(msgspec.Struct):
     """What is read of metadata."""
 
@@ -64,6 +72,7 @@ class Meta(msgspec.Struct):
     generation: int = 0
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
+    owners: list[_Owner] | None = msgspec.field(name="ownerReferences", default=None)
 
 
 class _PodSpec(msgspec.Struct):
@@ -204,8 +213,19 @@ def pod(data: bytes) -> tuple[str, Pod]:
     mirrored = (meta.annotations or {}).get(_MIRROR, "")
     uid = mirrored if _STATIC_UID.fullmatch(mirrored) else meta.uid
     account, node = short(found.spec.service_account), short(found.spec.node)
-    made = Pod(short(meta.name), short(meta.namespace), short(uid), labels(meta.labels), None, account, node)
+    made = Pod(short(meta.name), short(meta.namespace), short(uid), labels(meta.labels), None, account, node, owner=_owner(meta))
     return made.uid, made
+
+
+def _owner(meta: Meta) -> tuple[str, str]:
+    """What keeps a pod running. A ReplicaSet of a Deployment is named after it and the hash of its template, a label of its pods."""
+    found = next((one for one in meta.owners or () if one.controller), None)
+    if found is None:
+        return "", ""
+    hash_ = (meta.labels or {}).get("pod-template-hash", "")
+    if found.kind == "ReplicaSet" and hash_ and found.name.endswith(f"-{hash_}"):
+        return "Deployment", short(found.name.removesuffix(f"-{hash_}"))
+    return short(found.kind), short(found.name)
 
 
 def namespace(data: bytes) -> tuple[str, Namespace]:

@@ -23,7 +23,8 @@ class Mount(msgspec.Struct, frozen=True):
 class Pod(msgspec.Struct, frozen=True):
     """The Kubernetes pod that a container is part of. Labels that are None: nobody has told of them; {}: there are none.
 
-    `namespace_labels`, and those `namespace_annotations` that policies ask about, are only known from the API server.
+    `namespace_labels`, those `namespace_annotations` that policies ask about, and `owner`, the kind and the name of what keeps the pod
+    running ("Deployment", "web"; ("", "") where nothing does, None where that is not known), are only known from the API server.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Pod(msgspec.Struct, frozen=True):
     service_account: str = ""
     node: str = ""
     namespace_annotations: dict[str, str] | None = None
+    owner: tuple[str, str] | None = None
 
 
 class Namespace(msgspec.Struct, frozen=True):

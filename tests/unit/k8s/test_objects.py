@@ -20,7 +20,23 @@ POD = {
 
 
 def test_a_pod() -> None:
-    assert pod(json.dumps(POD).encode()) == ("u1", Pod("web-1", "shop", "u1", {"tier": "front"}, None, "web", "n1"))
+    assert pod(json.dumps(POD).encode()) == ("u1", Pod("web-1", "shop", "u1", {"tier": "front"}, None, "web", "n1", owner=("", "")))
+
+
+@pytest.mark.parametrize(
+    ("owners", "hash_", "owner"),
+    [
+        ([{"kind": "ReplicaSet", "name": "web-5d8", "controller": True}], "5d8", ("Deployment", "web")),
+        ([{"kind": "ReplicaSet", "name": "web-5d8", "controller": True}], "", ("ReplicaSet", "web-5d8")),
+        ([{"kind": "ReplicaSet", "name": "web-5d8", "controller": True}], "9", ("ReplicaSet", "web-5d8")),
+        ([{"kind": "X", "name": "x"}, {"kind": "DaemonSet", "name": "log", "controller": True}], "5d8", ("DaemonSet", "log")),
+        ([{"kind": "X", "name": "x"}], "", ("", "")),
+        (None, "", ("", "")),
+    ],
+)
+def test_what_keeps_a_pod_running(owners: list[object] | None, hash_: str, owner: tuple[str, str]) -> None:
+    meta = {**POD["metadata"], "ownerReferences": owners, "labels": {"pod-template-hash": hash_}}  # type: ignore[dict-item]
+    assert pod(json.dumps({**POD, "metadata": meta}).encode())[1].owner == owner
 
 
 STATIC = "0123456789abcdef" * 2
