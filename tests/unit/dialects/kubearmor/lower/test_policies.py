@@ -314,8 +314,7 @@ def test_tables_decide_as_the_entries_say() -> None:
         for act in (*acts, {"event": "file.unlink"}, {"event": "process.exec"}):
             given_ = {**act, **of, "process.exe": exe, "process.uid": 0, "process.tty": 0, "file.path": path, "file.uid": uid}
             route, wanted = explain(compiled, given_), verdict(policies, given_)
-            assert (route.action, set(route.rules)) == (
-                wanted.action.name.lower(), {f"{match.policy}/{match.rule}" for match in wanted.matches},
-            ), given_  # fmt: skip
+            rules = {f"{match.policy}/{match.rule}" for match in wanted.matches}
+            assert (route.action, set(route.rules)) == (wanted.action.name.lower(), rules), given_
             told |= {match.rule for match in wanted.matches}
     assert told == {f"file.matchDirectories[{n}]" for n in (1, 2)} | {"file.matchPaths[1]", "process", "process-block"}
