@@ -39,5 +39,17 @@ def test_said_of_rules() -> None:
         "kind": "KubeArmorPolicy", "policy": "p", "namespace": "shop", "operation": "File", "severity": 7, "action": "Block",
     }  # fmt: skip
     assert posture.details == {"kind": "KubeArmorPolicy", "policy": "DefaultPosture", "operation": "File", "action": "Audit"}
+    annotated = view.said("KubeArmor/DefaultPosture", "file-block")
+    assert annotated is not None
+    assert annotated.details == {**posture.details, "action": "Block"}
     assert view.said(KEY, "file.matchPaths[9]") is None
     assert (confirm.confirm(view, None), view.refused, confirm.hosts()) == ([], False, {})
+
+
+def test_what_is_refused_of_what_is_allowed_is_blocked() -> None:
+    confirm = confirming(4)
+    confirm.use(1, rules(file={"matchPaths": [{"path": "/a", "readOnly": True}], "action": "Allow"}), ())
+    seen = msgspec.structs.replace(observation(fields={"event": "file.unlink", "file.path": "/a"}), generation=1)
+    said = confirm.view(seen).said(KEY, "file.matchPaths[0]")
+    assert said is not None
+    assert (said.details["policy"], said.details["action"]) == ("p", "Block")
