@@ -27,7 +27,7 @@ from bpfence.documents.files import SourceFile
 from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report, TextError
 from bpfence.documents.yaml_nodes import TEXT_TAGS, YamlNode
-from bpfence.documents.yaml_values import truth
+from bpfence.documents.yaml_values import as_value, truth
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import FIELD_BY_NAME
 from bpfence.syscalls import table as calls
@@ -105,7 +105,7 @@ _NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 UNORCHESTRATED: Final = "container_namespace"
 """The namespace of containers that are part of no pod."""
-_NUMBER: Final = re.compile(r"[-+]?[0-9][0-9_]*")
+_NUMBER: Final = re.compile(r"-?[0-9]+")
 _FLOAT: Final = re.compile(
     r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)|0[xob][0-9a-fA-F_]+"
 )
@@ -409,10 +409,11 @@ class _Reader(_Shapes):
         if _kind(node) != "number":
             self.report.add(node, "wrong-type", f"severity must be a number, not {_article(_kind(node))}", "write a number from 1 to 10")
             return 0
-        if not _NUMBER.fullmatch(node.text):
+        value = as_value(node, kubernetes=True).text
+        if not _NUMBER.fullmatch(value):
             self.report.add(node, "bad-value", f"severity cannot be {quoted(node.text)}", "write a whole number from 1 to 10")
             return 0
-        number = int(node.text.replace("_", "")) if len(node.text) < MAX_SEVERITY else MAX_SEVERITY + 1
+        number = int(value) if len(value) < MAX_SEVERITY else MAX_SEVERITY + 1
         if not 1 <= number <= MAX_SEVERITY:
             self.report.add(node, "bad-value", f"severity cannot be {quoted(node.text)}", "write a number from 1 to 10")
         return number

@@ -395,3 +395,9 @@ def test_lists_of_policies_and_merge_keys() -> None:
     text = one.replace("    matchPaths:\n    - path: /a", "    matchPaths:\n    - &a {path: /a, severity: 4}\n    - {<<: *a, path: /b}")
     [policy], diagnostics = read(text)
     assert ([(entry.value, entry.severity) for entry in policy.entries], diagnostics) == ([("/a", 4), ("/b", 4)], [])
+
+
+@pytest.mark.parametrize(("written", "severity"), [("010", 8), ("0x5", 5), ("0b11", 3), ("+7", 7), ("1_0", 10)])
+def test_a_severity_is_what_kubernetes_makes_of_it(written: str, severity: int) -> None:
+    [policy], diagnostics = read(document(BLOCK).replace("  file:", f"  severity: {written}\n  file:"))
+    assert (policy.entries[0].severity, diagnostics) == (severity, [])

@@ -179,8 +179,9 @@ _ROOT: Final = "/."
 _USUAL: Final = re.compile(f"^({'|'.join(_LINKED)})(?=/|$)")
 
 _PATH, _NAME, _DIRECTORY, _FLAT, _PATTERN = range(5)
-_HOLDS: Final = (-1,)
-"""Before everything. KubeArmor's BPF enforcer has no patterns; in its other one a Block that names an act holds whatever allows it."""
+HOLDS: Final = (-1,)
+"""Before everything. KubeArmor's BPF enforcer has no patterns; in its other one a Block holds whatever allows the act, and what it does not
+refuse is left to others."""
 
 
 def ways(entry: Entry, field: str = PATH) -> tuple[Way, ...]:
@@ -207,7 +208,7 @@ def ways(entry: Entry, field: str = PATH) -> tuple[Way, ...]:
             return (way(_NAME, Atom(field, Op.SUFFIX, "/" + entry.value)),)
         case "pattern":
             found = way(_PATTERN, patterns.condition(entry.value, field))
-            return (found if last or bound(entry) else found._replace(order=_HOLDS),)
+            return (found if last else found._replace(order=HOLDS),)
         case "protocol":
             return (way(0, PROTOCOLS[entry.value]),)
         case "capability":

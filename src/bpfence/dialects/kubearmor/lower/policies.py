@@ -117,7 +117,7 @@ class _Order:
             for entry in policy.entries:
                 if entry.section in _LOOKED_UP and entries.lets(entry):
                     found = self._letting.setdefault(reach, {}).setdefault(entry.section, [])
-                    found += (entries.Earlier(way, entry, scope) for way in entries.ways(entry))
+                    found += (entries.Earlier(way, entry, scope) for way in entries.ways(entry) if way.order != entries.HOLDS)
 
     def earlier(self, policy: KubeArmorPolicy, entry: Entry, scope: Condition) -> list[entries.Earlier]:
         """What lets acts through that the entry would refuse, of policies that may be about the same workload."""

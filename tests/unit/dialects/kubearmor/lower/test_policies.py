@@ -217,6 +217,19 @@ def test_a_block_of_a_pattern_holds_and_an_allow_of_one_is_last() -> None:
         assert decided(policies, "file.open", WEB, file__path=path, file__access=1).action is Action.DENY
 
 
+def test_a_block_of_a_pattern_holds_in_what_it_refuses_and_lets_nothing_through() -> None:
+    given_ = {
+        "matchDirectories": [{"dir": "/", "recursive": True, "action": "Allow"}, {"dir": "/etc/ssl/", "recursive": True}],
+        "matchPatterns": [{"pattern": "/etc/**", "readOnly": True}],
+    }
+    policies = lowered(document({"file": given_}))
+    for path, access, action in (
+        ("/etc/hosts", abi.ACCESS_READ, Action.NONE), ("/etc/hosts", abi.ACCESS_WRITE, Action.DENY), ("/x", abi.ACCESS_WRITE, Action.NONE),
+        ("/etc/ssl/key", abi.ACCESS_READ, Action.DENY),
+    ):  # fmt: skip
+        assert decided(policies, "file.open", WEB, file__path=path, file__access=access).action is action
+
+
 def test_sockets_of_a_source_before_all_and_blocks_before_what_allows() -> None:
     tcp, unix = {"net__family": 2, "net__type": 1, "net__protocol": 6}, {"net__family": 1, "net__type": 1, "net__protocol": 0}
     for entries, exe, made, action in (
