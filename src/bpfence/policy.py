@@ -84,7 +84,7 @@ class Selector(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
 
     `names`, `namespaces`, `pods`, `service_accounts` and `runtimes` are globs in which `*` crosses everything; `images` are patterns of
     conditions/images.py; `labels` are those of the pod, or of a container that is part of none; `namespace_labels` those of the
-    pod's namespace. `unknown`: whether a container counts of
+    pod's namespace, as `namespace_annotations` are. `unknown`: whether a container counts of
     which it is not known, or not yet.
     """
 
@@ -96,6 +96,7 @@ class Selector(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
     runtimes: tuple[str, ...] = ()
     labels: tuple[Label, ...] = ()
     namespace_labels: tuple[Label, ...] = ()
+    namespace_annotations: tuple[Label, ...] = ()
     unknown: bool = False
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """KubeArmor's policies in force: for each kind of entry an attack that is denied, or reported, and its twin that is let alone.
 
-One agent, one set of policies. The workloads are cgroups that a source of containers tells of: `web`, whose policies block and report, and
-`listed`, which may do nothing but what an allow list says, by the posture `block`.
+One agent, one set of policies. The workloads are cgroups that a source of containers tells of: `web`, whose policies block and report,
+`listed`, which may do nothing but what an allow list says, by the posture `block`, and `noted`, the same in a namespace with the posture
+`audit`.
 """
 
 from __future__ import annotations
@@ -87,12 +88,17 @@ LISTED: Final = """
   process:
     matchPaths:
       - path: {trigger}
+      - path: {dir}/source
   file:
     matchDirectories:
       - {{dir: /proc/, recursive: true}}
       - {{dir: /dev/, recursive: true}}
       - {{dir: {dir}/allowed/, recursive: true}}
       - {{dir: {dir}/read/, recursive: true, readOnly: true}}
+      - {{dir: {dir}/data/, recursive: true, fromSource: [{{path: {dir}/source}}]}}
+      - {{dir: {dir}/data/, recursive: true, action: Block}}
+    matchPaths:
+      - {{path: {dir}/data/free}}
   network:
     matchProtocols:
       - protocol: tcp
@@ -100,6 +106,7 @@ LISTED: Final = """
 FILES: Final = (
     "secret", "config", "owned", "sourced", "seen", "other", "flat/a", "flat/sub/a", "deep/a", "deep/sub/a", "some/a.key", "some/x/a.key",
     "some/x/y/a.key", "some/x/a.txt", "allowed/a", "read/a",
+    "data/a", "data/b", "data/free",
 )  # fmt: skip
 PROGRAMS: Final = ("source", "tool", "child", "noted", "handless", "tools/tool", "tools/sub/tool")
 
@@ -163,13 +170,22 @@ WAYS: Final = (
     Way("listed", "open allowed/a", result="ok"),
     Way("listed", "write allowed/a", result="ok"),
     Way("listed", "open read/a", result="ok"),
-    Way("listed", "write read/a", "file"),
+    Way("listed", "write read/a", "file.matchDirectories[3]"),
+    Way("listed", "open data/a", "file.matchDirectories[5]"),
+    Way("listed", "exec source open data/a", result="ok"),
+    Way("listed", "open data/free", result="ok"),
+    Way("listed", "exec source rename data/b data/moved", result="ok"),
+    Way("listed", "rename data/free data/c", "file.matchDirectories[5]"),
     Way("listed", "open secret", "file"),
     Way("listed", "rename allowed/a taken", "file"),
     Way("listed", "exec tool ok", "process"),
     Way("listed", "socket tcp", result="ok"),
     Way("listed", "socket unix", result="ok"),
     Way("listed", "socket udp", "network"),
+    Way("noted", "open allowed/a", result="ok"),
+    Way("noted", "write read/a", "file.matchDirectories[3]"),
+    Way("noted", "open secret", "file-audit", "ok"),
+    Way("noted", "open data/free", result="ok"),
     Way("outside", "open secret", result="ok"),
     Way("outside", "exec tool ok", result="ok"),
     Way("outside", "exec-memfd child ok", result="ok"),
@@ -177,7 +193,7 @@ WAYS: Final = (
     Way("outside", "connect 10.1.2.3 85", result="ok"),
     Way("outside", "listen 0.0.0.0 4455", result="ok"),
 )
-IDS: Final = {"web": "a" * 64, "listed": "b" * 64, "outside": "c" * 64}
+IDS: Final = {"web": "a" * 64, "listed": "b" * 64, "outside": "c" * 64, "noted": "d" * 64}
 
 
 class Shop:
@@ -202,6 +218,7 @@ class Shop:
         given = {
             "labels": (),
             "unknown": "outside",
+            "config": None,
             **{f"{host}{name}": "block" for host in ("", "host_") for name in ("file", "network", "capabilities")},
         }
         options = {KUBEARMOR.name: KUBEARMOR.choose(given)}
@@ -221,7 +238,7 @@ class Shop:
 
     def act(self, way: Way) -> str:
         """What becomes of an act; names of files of the playground become their paths."""
-        names = {*FILES, *PROGRAMS, "flat", "moved", "away", "taken"}
+        names = {*FILES, *PROGRAMS, "flat", "moved", "away", "taken", "data/moved", "data/c"}
         words = [str(self.files / word) if word in names else word for word in way.act.split()]
         return run_act(words, self.folders[way.where]).result
 
@@ -246,9 +263,10 @@ class Shop:
         self.agent.stop()
 
 
-def _container(app: str) -> Container:
-    pod = Pod(f"{app}-0", "shop", labels={"app": app})
-    return Container(IDS[app], f"/kubepods/{IDS[app]}", name=app, image="docker.io/library/nginx:1.27", runtime="containerd", pod=pod)
+def _container(name: str) -> Container:
+    app, annotations = ("listed", {"kubearmor-file-posture": "audit"}) if name == "noted" else (name, {})
+    pod = Pod(f"{name}-0", "shop", labels={"app": app}, namespace_annotations=annotations)
+    return Container(IDS[name], f"/kubepods/{IDS[name]}", name=name, image="docker.io/library/nginx:1.27", runtime="containerd", pod=pod)
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +291,8 @@ def test_every_kind_of_entry(shop: Shop) -> None:
     alerts = shop.alerts()
     for alert in alerts:
         where = {"DefaultPosture": "listed", "traffic": "web"}.get(alert["PolicyName"], alert["PolicyName"])
-        assert (alert["NamespaceName"], alert["PodName"], alert["Labels"]) == ("shop", f"{where}-0", f"app={where}")
+        assert (alert["NamespaceName"], alert["Labels"]) == ("shop", f"app={where}")
+        assert alert["PodName"] in ((f"{where}-0", "noted-0") if where == "listed" else (f"{where}-0",))
         blocked = alert["Action"] == "Block"
         assert alert["Result"] == ("Permission denied" if blocked else "Passed"), alert
     audited = {alert["rule"] for alert in alerts if alert["Action"] == "Audit"}

@@ -36,7 +36,7 @@ from msgspec import UNSET
 
 from bpfence.agent import privileges
 from bpfence.agent.confirms import Confirms
-from bpfence.agent.feed import Choice, Chosen, Feed
+from bpfence.agent.feed import Choice, Chosen, Feed, alike
 from bpfence.agent.generations import KEPT, Counts, Generations, StartCost, state_path, write_whole
 from bpfence.agent.kept import Kept
 from bpfence.agent.kernel import CAN_SKIP, REPLACES, Engine, Kernel, LiveKernel
@@ -580,7 +580,7 @@ class Agent:
         if stale or made.base is not self.life.tables.loaded:
             self._feeds.due = self.loop.now()
             return
-        if made.loaded.policies != made.base.policies:
+        if not alike(made.loaded, made.base):
             self.drain()
             self._enforce(made.loaded, (made.compiled, made.left), tell=False)
             self._in_force("reloaded")

@@ -176,6 +176,15 @@ def _with(files: Loaded, taken: Sequence[Candidate], narrow: Callable[[Policy], 
     return files._replace(policies=PolicySet((*own_, *(policy for one in made.values() for policy in one), *more)), more=more, fed=fed)
 
 
+def alike(one: Loaded, other: Loaded) -> bool:
+    """Whether they are the same policies, and alerts say the same of them."""
+    return one.policies == other.policies and _said(one) == _said(other)
+
+
+def _said(loaded: Loaded) -> dict[str, object]:
+    return {language: rules.said for language, rules in loaded.in_force.items() if isinstance(rules, DecidedRules) and rules.said}
+
+
 def _places(rules: DecidedRules) -> Iterator[tuple[str, Location]]:
     return zip(rules.names(), rules.locations, strict=True)
 

@@ -84,8 +84,14 @@ def _members(cgroup: str, container: Container | None) -> Members:
         "serviceAccount": escape(pod.service_account),
         "node": escape(pod.node),
         "labels": _labels(pod.labels),
+        "owner": _owner(pod.owner),
     }
     return _without_nothing(shown), _without_nothing(of_pod)
+
+
+def _owner(owner: tuple[str, str] | None) -> dict[str, str] | None:
+    """{}: there is none."""
+    return None if owner is None else {} if not owner[0] else {"kind": escape(owner[0]), "name": escape(owner[1])}
 
 
 def _labels(labels: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -10,21 +10,23 @@ none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby, product
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, groupby, islice, product
 from typing import Final
 
 import msgspec
 
 from bpfence import abi
 from bpfence.fields import CONTAINER
-from bpfence.policy import Atom, Condition, Op, Or, Policy, PolicySet, Selector, atoms, replaced
+from bpfence.policy import And, Atom, Condition, Op, Or, Policy, PolicySet, Selector, atoms, replaced
 
 Class = frozenset[Selector]
 """The selectors that select a container."""
 MAX_CLASSES: Final = 4096
 ALL_OF: Final = 4
 """Of so many different selectors all combinations get a class."""
+ALTERNATIVES: Final = 64
+"""Of what a rule asks for together, so many get one."""
 _MAX: Final = (1 << 32) - 1
 _Number = Callable[[Atom], Condition]
 
@@ -38,7 +40,8 @@ def selectors(policies: PolicySet) -> tuple[Selector, ...]:
 def classes(policies: PolicySet, seen: Iterable[Class] = ()) -> tuple[Class, ...]:
     """The classes that tables of a policy set tell apart: those `seen`, and likely ones. That at n has the number WORKLOAD_FIRST + n.
 
-    Likely is a container that no selector selects, or one of them, or any of them where they are few; and one of which nothing is known.
+    Likely is a container that no selector selects, or one of them, or any of them where they are few, or those that a rule asks for
+    together; and one of which nothing is known.
     """
     known = selectors(policies)
     if not known:
@@ -48,12 +51,38 @@ def classes(policies: PolicySet, seen: Iterable[Class] = ()) -> tuple[Class, ...
         asked.setdefault(msgspec.structs.replace(selector, unknown=False), []).append(selector)
     groups = list(asked.values())
     if len(groups) <= ALL_OF:
-        likely = [frozenset(chain) for chain in _chosen(groups)]
+        likely = [frozenset(chosen) for chosen in _chosen(groups)]
     else:
-        likely = [frozenset(), *map(frozenset, groups)]
+        likely = [frozenset(), *map(frozenset, groups), *_together(policies, asked)]
     likely.append(frozenset(selector for selector in known if selector.unknown))
     found = dict.fromkeys((*likely, *(one & frozenset(known) for one in seen)))
     return tuple(found)[:MAX_CLASSES]
+
+
+def _together(policies: PolicySet, groups: Mapping[Selector, list[Selector]]) -> Iterator[Class]:
+    """For each rule, selectors that a container may have to be selected by at once."""
+    found: dict[frozenset[Selector], None] = {}
+    for _, rule in policies.rules():
+        if len(found) < MAX_CLASSES:
+            found |= dict.fromkeys(one for one in _needed(rule.condition) if len(one) > 1)
+    for one in found:
+        yield frozenset(chain.from_iterable(groups[msgspec.structs.replace(selector, unknown=False)] for selector in one))
+
+
+def _needed(condition: Condition) -> list[frozenset[Selector]]:
+    """Selectors that have to select for a condition to hold, for each of its alternatives; of those the first ALTERNATIVES."""
+    match condition:
+        case Atom(op=Op.SELECTS, value=Selector() as selector):
+            return [frozenset((selector,))]
+        case Or(parts):
+            return list(islice(dict.fromkeys(one for part in parts for one in _needed(part)), ALTERNATIVES))
+        case And(parts):
+            made = [frozenset[Selector]()]
+            for part in parts:
+                each = _needed(part)
+                made = list(dict.fromkeys(islice((one | other for one in made for other in each), ALTERNATIVES)))
+            return made
+    return [frozenset()]
 
 
 def _chosen(groups: list[list[Selector]]) -> Iterator[list[Selector]]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from bpfence import abi
 from bpfence.conditions.values import U64, conj, disj, negation
 from bpfence.fields import EVENTS, FIELD_BY_NAME, GROUPS, applies
-from bpfence.policy import COMPARISONS, FALSE, TRUE, And, Atom, Condition, Not, Op, Or, atoms
+from bpfence.policy import COMPARISONS, CONTAINER_FIELD, FALSE, TRUE, And, Atom, Condition, Not, Op, Or, atoms
 
 PROT_READ: Final = 1
 PROT_WRITE: Final = 2
@@ -123,17 +123,22 @@ def events_of(written: str) -> tuple[str, ...]:
     return (name,) if any(event.name == name for event in EVENTS) else ()
 
 
-def event_conditions(on: Iterable[str], scope: Condition, body: Condition) -> dict[str, Condition]:
-    """The condition of every event behind the names of `on`, scope included; FALSE where the event can never match."""
+def event_conditions(on: Iterable[str], scope: Condition, body: Condition | Callable[[str], Condition]) -> dict[str, Condition]:
+    """The condition of every event behind the names of `on`, scope included; FALSE where the event can never match. `body` may be another
+    one for each event."""
     choices: dict[str, list[Condition]] = {}
-    either = _either_name(body)
-    fields = {FIELD_BY_NAME[field] for atom in atoms(body) for field in atom.fields}
+    # By the object: what is asked for every event is mostly the same one.
+    known: dict[int, tuple[Condition, Condition, set[str]]] = {}
     for written in on:
         for event in events_of(written):
+            asked = body(event) if callable(body) else body
+            if id(asked) not in known:
+                known[id(asked)] = asked, _either_name(asked), {field for atom in atoms(asked) for field in atom.fields}
+            _, either, fields = known[id(asked)]
             test = GROUP_TESTS.get(written, {}).get(event, TRUE)
             # `either` adds file.new_path, which both of its events carry.
-            own = either if written == "file.modify" and event in _BOTH_NAMES else body
-            lacking = not all(applies(field, event) for field in fields)
+            own = either if written == "file.modify" and event in _BOTH_NAMES else asked
+            lacking = not all(_carries(event, field) for field in fields)
             choices.setdefault(event, []).append(conj((test, carried(own, event) if lacking else own)))
     # Most events of a group end up with the same condition, so each is put together only once.
     made: dict[tuple[Condition, ...], Condition] = {}
@@ -162,7 +167,12 @@ def carried(condition: Condition, event: str) -> Condition:
         case Not(part):
             return negation(carried(part, event))
         case Atom():
-            return condition if all(applies(FIELD_BY_NAME[field], event) for field in condition.fields) else FALSE
+            return condition if all(_carries(event, field) for field in condition.fields) else FALSE
+
+
+def _carries(event: str, field: str) -> bool:
+    """Whether an event has a field. Whoever acts may be in a container."""
+    return field == CONTAINER_FIELD or applies(FIELD_BY_NAME[field], event)
 
 
 def _either_name(body: Condition) -> Condition:

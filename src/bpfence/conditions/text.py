@@ -13,7 +13,7 @@ from typing import Final
 from bpfence import names
 from bpfence.conditions.values import U64, named_field
 from bpfence.fields import KERNEL_FIELDS, Kind
-from bpfence.policy import COMPARISONS, FALSE, TRUE, And, Atom, Condition, Label, Not, Op, Or, Selector
+from bpfence.policy import COMPARISONS, And, Atom, Condition, Label, Not, Op, Or, Selector
 
 _WORDS: Final = {
     Op.PREFIX: "startswith", Op.SUFFIX: "endswith", Op.CONTAINS: "contains", Op.EQUALS: "=", Op.CIDR: "=", Op.GLOB: "glob",
@@ -46,7 +46,7 @@ def quote(text: str) -> str:
 
 def condition_text(condition: Condition) -> str:
     """A condition of native policies; `always` and `never` for the constants."""
-    return "always" if condition == TRUE else "never" if condition == FALSE else _text(condition, 0)
+    return _text(condition, 0)
 
 
 def _text(condition: Condition, level: int) -> str:
@@ -56,6 +56,10 @@ def _text(condition: Condition, level: int) -> str:
             text, own = _atom(condition)
         case Not(part):
             text, own = f"not {_text(part, 3)}", 3
+        case And(()):
+            text, own = "always", 3
+        case Or(()):
+            text, own = "never", 3
         case And(parts):
             text, own = " and ".join(_text(part, 2) for part in parts), 1
         case Or(parts):
@@ -116,8 +120,10 @@ def selector_text(selector: Selector) -> str:
         "runtime": selector.runtimes,
         "labels": tuple(map(_label, selector.labels)),
         "namespaceLabels": tuple(map(_label, selector.namespace_labels)),
+        "namespaceAnnotations": tuple(map(_label, selector.namespace_annotations)),
     }
-    asked = [f"{key}: {', '.join(map(_value, texts)) if 'abels' not in key else ', '.join(texts)}" for key, texts in words.items() if texts]
+    whole = ("labels", "namespaceLabels", "namespaceAnnotations")
+    asked = [f"{key}: {', '.join(texts if key in whole else map(_value, texts))}" for key, texts in words.items() if texts]
     return "; ".join([*asked, *(["unknown too"] if selector.unknown else [])])
 
 

@@ -23,6 +23,11 @@ class DecidedRules:
         self.policy_set = policy_set
 
     @property
+    def said(self) -> object:
+        """What alerts say of the rules beside what the policies do; equal where they say the same."""
+        return None
+
+    @property
     def locations(self) -> Sequence[Location]:
         """Where each policy stands."""
         return [policy.location for policy in self.policy_set.policies]

@@ -15,7 +15,7 @@ class Option(NamedTuple):
     flags: tuple[str, ...]
     member: str
     help: str
-    default: str | tuple[()]
+    default: str | tuple[()] | None
     choices: tuple[str, ...] = ()
     many: bool = False
     metavar: str | None = None

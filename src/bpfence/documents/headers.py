@@ -7,6 +7,7 @@ Only the root of each document is looked at: a text or a comment in it may hold 
 from __future__ import annotations
 
 import re
+from typing import Final
 
 import yaml
 
@@ -24,22 +25,38 @@ def has_group(data: bytes, group: bytes) -> bool:
 
 
 def _versions(data: bytes) -> list[str]:
-    """The apiVersion at the root of each document."""
+    """The apiVersion at the root of each document, and of each item of a list of objects."""
     found: list[str] = []
-    depth, key, in_map = 0, None, False  # `key`: that of the value which comes next at the root, None: a key comes
+    open_: list[_Open] = []
     for event in yaml.parse(data, Loader=_LOADER):
         if isinstance(event, yaml.DocumentStartEvent):
-            depth, key = 0, None
+            open_ = []
         elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+            open_.pop()
         elif isinstance(event, yaml.NodeEvent):
-            if depth == 0:
-                in_map = isinstance(event, yaml.MappingStartEvent)
-            elif depth == 1 and in_map:
-                value = event.value if isinstance(event, yaml.ScalarEvent) else ""
-                if key == "apiVersion":
-                    found.append(value)
-                key = value if key is None else None
+            key = open_[-1].next(event) if open_ else None
+            if key == "apiVersion" and isinstance(event, yaml.ScalarEvent) and [one.under for one in open_] in _OBJECTS:
+                found.append(event.value)
             if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
+                open_.append(_Open(isinstance(event, yaml.MappingStartEvent), key))
     return found
+
+
+_OBJECTS: Final[list[list[str | None]]] = [[None], [None, "items", None]]
+"""The keys under which the collections stand that an object is in: the root's, and those of a list's item."""
+
+
+class _Open:
+    """A collection that has not ended. `under`: the key that it is the value of."""
+
+    def __init__(self, is_map: bool, under: str | None) -> None:
+        self.under = under
+        self._is_map = is_map
+        self._key: str | None = None
+
+    def next(self, event: yaml.NodeEvent) -> str | None:
+        """The key whose value a node in it is; None where it is a key itself, or an item."""
+        key = self._key
+        if self._is_map:
+            self._key = (event.value if isinstance(event, yaml.ScalarEvent) else "") if key is None else None
+        return key

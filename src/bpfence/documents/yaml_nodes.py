@@ -113,8 +113,9 @@ def decode(data: bytes, file: str, *, limit_code: str = "yaml-limit", limit_hint
     return placed.decode(data, file, _BREAK, limit_code=limit_code, limit_hint=limit_hint)
 
 
-def documents(text: str, file: str) -> Iterator[YamlNode]:
-    """The root node of every document that is not empty; raises DocumentError."""
+def documents(text: str, file: str, *, merge: bool = False) -> Iterator[YamlNode]:
+    """The root node of every document that is not empty; raises DocumentError. `merge`: `<<` stands for the keys of other maps, as in
+    YAML 1.1; their nodes are where they were written."""
     source = placed_text(text, file)
     bad = _NOT_ALLOWED.search(text)
     if bad:
@@ -122,7 +123,7 @@ def documents(text: str, file: str) -> Iterator[YamlNode]:
         hint = "remove it, or write it as an escape in a double-quoted scalar"
         raise DocumentError(source.location(bad.start()), what, hint, _SYNTAX)
     try:
-        yield from _compose(source)
+        yield from _compose(source, merge)
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         location = source.location(source.offset(mark.line, mark.column)) if mark else Location(file)
@@ -148,9 +149,9 @@ def _loader() -> type[yaml.SafeLoader]:
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def _compose(source: PlacedText) -> Iterator[YamlNode]:
+def _compose(source: PlacedText, merge: bool) -> Iterator[YamlNode]:
     """Trees from the parser's events, without recursion."""
-    composer = _Composer(source)
+    composer = _Composer(source, merge)
     for event in yaml.parse(source.text, Loader=_loader()):
         root = composer.take(event)
         if root is not None and not root.empty:
@@ -158,8 +159,9 @@ def _compose(source: PlacedText) -> Iterator[YamlNode]:
 
 
 class _Composer:
-    def __init__(self, source: PlacedText) -> None:
+    def __init__(self, source: PlacedText, merge: bool) -> None:
         self.source = source
+        self.merge = merge
         self.open: list[tuple[YamlNode, str, list[YamlNode]]] = []  # node, its anchor, children so far (of a map: key, value, key, ...)
         self.anchors: dict[str, YamlNode | None] = {}
         self.total = 0
@@ -195,6 +197,8 @@ class _Composer:
                 node.items = children
             else:
                 node.pairs = list(zip(children[::2], children[1::2], strict=True))
+                if self.merge:
+                    node.pairs = _merged(node.pairs)
             node.size = 1 + sum(child.size for child in children)
             node.length = sum(child.length for child in children)
             node.height = 1 + max((child.height for child in children), default=0)
@@ -253,3 +257,29 @@ class _Composer:
         if self.total > MAX_NODES:
             what = f"the file holds more than {MAX_NODES} values, aliases counted as often as they are used"
             raise DocumentError(self.source.location(self.mark(event)), what, "split the file", "yaml-limit")
+
+
+# ---- merge keys ----
+
+
+def _merged(pairs: list[tuple[YamlNode, YamlNode]]) -> list[tuple[YamlNode, YamlNode]]:
+    """The pairs of a map, with those in the place of `<<` that it has not itself: https://yaml.org/type/merge.html. Aliases have been
+    counted already."""
+    merging = [(key, value) for key, value in pairs if _merges(key)]
+    if not merging:
+        return pairs
+    own = [(key, value) for key, value in pairs if not _merges(key)]
+    known = {key.text for key, _ in own if key.kind == "scalar"}
+    for _, value in merging:
+        for part in value.items if value.kind == "list" else [value]:
+            if part.kind != "map":
+                what = "'<<' merges a map, or a list of maps, into the one that it stands in"
+                raise DocumentError(part.location, what, "write the alias of a map behind it: <<: *name", _SYNTAX)
+            more = [pair for pair in part.pairs if pair[0].kind == "scalar" and pair[0].text not in known]
+            known.update(inner.text for inner, _ in more)
+            own += more
+    return own
+
+
+def _merges(key: YamlNode) -> bool:
+    return key.kind == "scalar" and key.text == "<<" and not key.style and key.tag in ("", "tag:yaml.org,2002:merge")

@@ -15,9 +15,9 @@ import msgspec
 from bpfence.agent.generations import read_private, write_whole
 from bpfence.k8s.install import Installed
 from bpfence.k8s.objects import PolicyObject
-from bpfence.workloads.model import Pod
+from bpfence.workloads.model import Namespace, Pod
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_CACHE: Final = 64 << 20
 
 
@@ -29,13 +29,13 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Known(msgspec.Struct):
-    """What one node knows of its cluster. `namespaces`: labels of those that its pods are in; `profiles`: files that were
-    written for seccomp profiles, by their paths."""
+    """What one node knows of its cluster. `namespaces`: those that its pods are in; `profiles`: files that were written for
+    seccomp profiles, by their paths."""
 
     node: str
     policies: list[Kept] = []
     pods: dict[str, Pod] = {}
-    namespaces: dict[str, dict[str, str]] = {}
+    namespaces: dict[str, Namespace] = {}
     profiles: dict[str, Installed] = {}
     version: int = VERSION
 

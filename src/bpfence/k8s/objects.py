@@ -17,7 +17,7 @@ from bpfence.dialects.native.schema import API_VERSION, CLUSTER_KIND, KIND
 from bpfence.dialects.registry import DIALECTS
 from bpfence.k8s.client import Page
 from bpfence.seccomp import objects as seccomp
-from bpfence.workloads.model import Pod
+from bpfence.workloads.model import Namespace, Pod
 from bpfence.workloads.texts import decode, labels, short
 
 POLICIES: Final = (KIND, CLUSTER_KIND)
@@ -50,6 +50,18 @@ _STATIC_UID: Final = re.compile("[0-9a-f]{32}")
 are of another form."""
 
 
+_ASKED_FOR: Final = ("kubearmor-",)
+"""Beginnings of annotations that policies ask about: others may be anything, and large."""
+
+
+class _Owner(msgspec.Struct):
+    """One of ownerReferences."""
+
+    kind: str = ""
+    name: str = ""
+    controller: bool = False
+
+
 class Meta(msgspec.Struct):
     """What is read of metadata."""
 
@@ -60,6 +72,7 @@ class Meta(msgspec.Struct):
     generation: int = 0
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
+    owners: list[_Owner] | None = msgspec.field(name="ownerReferences", default=None)
 
 
 class _PodSpec(msgspec.Struct):
@@ -189,7 +202,7 @@ def pods_page(node: str) -> Page:
 
 
 def namespaces_page() -> Page:
-    """All namespaces: their names and labels alone."""
+    """All namespaces: their metadata alone."""
     return Page("/api/v1/namespaces", {}, METADATA_ONLY.format("List"), METADATA_ONLY.format(""))
 
 
@@ -200,14 +213,26 @@ def pod(data: bytes) -> tuple[str, Pod]:
     mirrored = (meta.annotations or {}).get(_MIRROR, "")
     uid = mirrored if _STATIC_UID.fullmatch(mirrored) else meta.uid
     account, node = short(found.spec.service_account), short(found.spec.node)
-    made = Pod(short(meta.name), short(meta.namespace), short(uid), labels(meta.labels), None, account, node)
+    made = Pod(short(meta.name), short(meta.namespace), short(uid), labels(meta.labels), None, account, node, owner=_owner(meta))
     return made.uid, made
 
 
-def namespace(data: bytes) -> tuple[str, dict[str, str]]:
-    """The name of a namespace, and its labels."""
+def _owner(meta: Meta) -> tuple[str, str]:
+    """What keeps a pod running. A ReplicaSet of a Deployment is named after it and the hash of its template, a label of its pods."""
+    found = next((one for one in meta.owners or () if one.controller), None)
+    if found is None:
+        return "", ""
+    hash_ = (meta.labels or {}).get("pod-template-hash", "")
+    if found.kind == "ReplicaSet" and hash_ and found.name.endswith(f"-{hash_}"):
+        return "Deployment", short(found.name.removesuffix(f"-{hash_}"))
+    return short(found.kind), short(found.name)
+
+
+def namespace(data: bytes) -> tuple[str, Namespace]:
+    """The name of a namespace, and the namespace."""
     meta = decode(data, _Namespace).metadata
-    return meta.name, labels(meta.labels)
+    asked = {key: value for key, value in (meta.annotations or {}).items() if key.startswith(_ASKED_FOR)}
+    return meta.name, Namespace(labels(meta.labels), labels(asked))
 
 
 def policy(kind: str, node: str, data: bytes) -> PolicyObject:

@@ -32,7 +32,7 @@ from bpfence.k8s.policies import Read, placed, read
 from bpfence.k8s.status import Report, Writer, findings_of, now
 from bpfence.k8s.watch import FIRST_PAUSE, Watcher
 from bpfence.policy import PolicySet
-from bpfence.workloads.model import Pod
+from bpfence.workloads.model import Namespace, Pod
 from bpfence.workloads.registry import Registry
 
 FIRST_SECONDS: Final = 5.0
@@ -94,7 +94,7 @@ class Cluster:
         self._lock = threading.RLock()
         self._policies: dict[str, _Held] = {}
         self._pods: dict[str, Pod] = {}
-        self._namespaces: dict[str, dict[str, str]] = {}
+        self._namespaces: dict[str, Namespace] = {}
         self._registry: Registry | None = None
         self._joining = threading.Lock()
         self._changed: Callable[[], None] = lambda: None
@@ -319,9 +319,7 @@ class Cluster:
             with self._lock:
                 chosen = self._pods if uids is None else {uid: self._pods[uid] for uid in uids if uid in self._pods}
                 told: dict[str, Pod | None] = dict.fromkeys(gone)
-                told |= {
-                    uid: msgspec.structs.replace(pod, namespace_labels=self._namespaces.get(pod.namespace)) for uid, pod in chosen.items()
-                }
+                told |= {uid: _in_namespace(pod, self._namespaces.get(pod.namespace)) for uid, pod in chosen.items()}
             if self._registry is not None:
                 self._registry.pods(told)
         self._dirty.set()
@@ -345,21 +343,21 @@ class Cluster:
             self._pods.pop(found[0], None)
         self._join((), [found[0]])
 
-    def _all_namespaces(self, found: list[tuple[str, dict[str, str]]]) -> None:
+    def _all_namespaces(self, found: list[tuple[str, Namespace]]) -> None:
         with self._lock:
             self._namespaces = dict(found[:MAX_NAMESPACES])
         self._join(None)
 
-    def _put_namespace(self, found: tuple[str, dict[str, str]]) -> None:
-        name, labels = found
+    def _put_namespace(self, found: tuple[str, Namespace]) -> None:
+        name, namespace = found
         with self._lock:
-            if self._namespaces.get(name) == labels or (name not in self._namespaces and len(self._namespaces) >= MAX_NAMESPACES):
+            if self._namespaces.get(name) == namespace or (name not in self._namespaces and len(self._namespaces) >= MAX_NAMESPACES):
                 return
-            self._namespaces[name] = labels
+            self._namespaces[name] = namespace
             uids = [uid for uid, pod in self._pods.items() if pod.namespace == name]
         self._join(uids)
 
-    def _namespace_gone(self, found: tuple[str, dict[str, str]]) -> None:
+    def _namespace_gone(self, found: tuple[str, Namespace]) -> None:
         with self._lock:
             self._namespaces.pop(found[0], None)
 
@@ -370,9 +368,9 @@ class Cluster:
         with self._lock:
             kept = [cache.Kept(held.newest, held.good if not held.is_good else None) for held in self._policies.values()]
             spaces = {pod.namespace for pod in self._pods.values()}
-            labels = {name: self._namespaces[name] for name in sorted(spaces) if name in self._namespaces}
+            namespaces = {name: self._namespaces[name] for name in sorted(spaces) if name in self._namespaces}
             files = self._installer.record() if self._installer is not None else {}
-            return cache.Known(self._node, kept, dict(self._pods), labels, files)
+            return cache.Known(self._node, kept, dict(self._pods), namespaces, files)
 
     def _restore(self) -> None:
         if self._path is None:
@@ -433,6 +431,13 @@ class Pods:
     def close(self) -> None:
         """And which this ends."""
         self._cluster.close()
+
+
+def _in_namespace(pod: Pod, namespace: Namespace | None) -> Pod:
+    """A pod with what is known of its namespace."""
+    if namespace is None:
+        return pod
+    return msgspec.structs.replace(pod, namespace_labels=namespace.labels, namespace_annotations=namespace.annotations)
 
 
 def _candidates(held: _Held) -> Iterator[Candidate]:

@@ -23,7 +23,8 @@ class Mount(msgspec.Struct, frozen=True):
 class Pod(msgspec.Struct, frozen=True):
     """The Kubernetes pod that a container is part of. Labels that are None: nobody has told of them; {}: there are none.
 
-    `namespace_labels` are only known from the API server.
+    `namespace_labels`, those `namespace_annotations` that policies ask about, and `owner`, the kind and the name of what keeps the pod
+    running ("Deployment", "web"; ("", "") where nothing does, None where that is not known), are only known from the API server.
     """
 
     name: str
@@ -33,6 +34,15 @@ class Pod(msgspec.Struct, frozen=True):
     namespace_labels: dict[str, str] | None = None
     service_account: str = ""
     node: str = ""
+    namespace_annotations: dict[str, str] | None = None
+    owner: tuple[str, str] | None = None
+
+
+class Namespace(msgspec.Struct, frozen=True):
+    """What policies ask about a namespace."""
+
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
 
 
 class Container(msgspec.Struct, frozen=True):

@@ -54,6 +54,8 @@ def _answers(selector: Selector, container: Container) -> Iterator[Answer]:
         yield _labels(selector.labels, own if pod is None else pod.labels)
     if selector.namespace_labels:
         yield _no_pod(container) if pod is None else _labels(selector.namespace_labels, pod.namespace_labels)
+    if selector.namespace_annotations:
+        yield _no_pod(container) if pod is None else _labels(selector.namespace_annotations, pod.namespace_annotations)
 
 
 _OF_POD: Final[tuple[tuple[Callable[[Selector], tuple[str, ...]], Callable[[Pod], str]], ...]] = (

@@ -261,10 +261,10 @@ def test_a_bug_in_compiling_one_costs_the_others_nothing(rigs: Callable[..., Fed
 # ---- other languages ----
 
 
-def armor(name: str, path: str, action: str = "Allow") -> tuple[str, KubeArmorRules]:
+def armor(name: str, path: str, action: str = "Allow", more: str = "") -> tuple[str, KubeArmorRules]:
     text = (
         "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\n"
-        f"metadata: {{name: {name}}}\nspec: {{nodeSelector: {{matchLabels: {{a: b}}}}, action: {action},"
+        f"metadata: {{name: {name}}}\nspec: {{nodeSelector: {{matchLabels: {{a: b}}}}, action: {action},{more}"
         f" file: {{matchPaths: [{{path: {path}}}]}}}}\n"
     )
     rules, diagnostics = KUBEARMOR.read([SourceFile(name, text.encode())], KubeArmorOptions(postures={"host_file": "block"}))
@@ -272,8 +272,22 @@ def armor(name: str, path: str, action: str = "Allow") -> tuple[str, KubeArmorRu
     return text, rules
 
 
-def armor_offer(name: str, path: str, action: str = "Allow") -> Offer:
-    return Offer(f"KubeArmorHostPolicy {name}", (Candidate(path, armor(name, path, action)[1], Location(name), "kubearmor"),))
+def armor_offer(name: str, path: str, action: str = "Allow", more: str = "") -> Offer:
+    candidate_ = Candidate(path + more, armor(name, path, action, more)[1], Location(name), "kubearmor")
+    return Offer(f"KubeArmorHostPolicy {name}", (candidate_,))
+
+
+def test_what_alerts_say_otherwise_is_swapped_in(rigs: Callable[..., FedRig]) -> None:
+    rig = rigs(armor_offer("object", "/x", "Block", " severity: 2,"))
+    rig.agent.start()
+    rig.agent.step(0)
+    for severity, generation in (("2", 1), ("3", 2), ("3", 2)):
+        rig.change(armor_offer("object", "/x", "Block", f" severity: {severity},"))
+        assert rig.engine.generation == generation
+        loaded = rig.agent.life.tables.loaded
+        assert loaded is not None
+        [policy] = loaded.in_force["kubearmor"].given  # type: ignore[attr-defined]
+        assert str(policy.entries[0].severity) == severity
 
 
 def test_policies_of_a_language_are_lowered_with_those_of_its_files(rigs: Callable[..., FedRig], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ WEB = Container(
     mounts=(Mount("/srv", "/data", "bind", writable=False),),
     started=1_000_000_000,
     pid=4,
-    pod=Pod("web-1", "shop", "u-1", {"app": "web"}, service_account="shopper", node="n1"),
+    pod=Pod("web-1", "shop", "u-1", {"app": "web"}, service_account="shopper", node="n1", owner=("Deployment", "web")),
 )
 
 
@@ -47,7 +47,15 @@ def test_everything_that_is_known() -> None:
         "serviceAccount": "shopper",
         "node": "n1",
         "labels": {"app": "web"},
+        "owner": {"kind": "Deployment", "name": "web"},
     }
+
+
+@pytest.mark.parametrize(("owner", "shown"), [(("", ""), {}), (("J\x1b", "j"), {"kind": "J\\x1b", "name": "j"}), (None, None)])
+def test_what_keeps_a_pod_running(owner: tuple[str, str] | None, shown: dict[str, str] | None) -> None:
+    pod = Container(id="c", cgroup="/c", pod=Pod("web-1", "shop", owner=owner))
+    _, k8s = Belonging(lambda _: pod).members("/c")
+    assert (k8s or {}).get("owner") == shown
 
 
 @pytest.mark.parametrize(

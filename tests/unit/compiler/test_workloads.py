@@ -21,6 +21,7 @@ from bpfence.policy import (
     Condition,
     Not,
     Op,
+    Or,
     Policy,
     PolicySet,
     Rule,
@@ -124,3 +125,16 @@ def test_the_class_depends_on_the_cgroup() -> None:
     compiled = compile_policies(PolicySet((policy("one", selecting(NGINX, "outside")),)))
     features = int.from_bytes(compiled.image[abi.IMAGE_HEADER_OFFSETS["features"] :][:4], "little")
     assert features & abi.IMAGE_SUBJECT_CGROUP
+
+
+def test_selectors_that_a_rule_asks_for_together_have_a_class() -> None:
+    """Else the rule would be told to match never, and its first container would wait for other tables."""
+    many = [Selector(images=(f"i{n}",)) for n in range(ALL_OF + 2)]
+    either = Or((Atom(CONTAINER_FIELD, Op.SELECTS, many[0]), Atom(CONTAINER_FIELD, Op.SELECTS, many[1])))
+    scope = And((either, Atom(CONTAINER_FIELD, Op.SELECTS, many[2])))
+    policies = PolicySet((policy("both", scope), *(policy(f"p{n}", selecting(one, "outside")) for n, one in enumerate(many))))
+    found = classes(policies)
+    assert {frozenset(many[n] for n in one) for one in ((0, 2), (1, 2))} <= set(found)
+    assert frozenset((many[0], many[1])) not in found
+    assert compile_policies(policies).unreachable == ()
+    agree(policies, compile_policies(policies))

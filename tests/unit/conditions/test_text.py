@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from bpfence.conditions.text import condition_text
+from bpfence.conditions.text import condition_text, selector_text
 from bpfence.dialects.native import language as native_conditions
-from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or
+from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Label, Not, Op, Or, Selector
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,13 @@ def test_conditions_as_text(condition, text: str) -> None:  # type: ignore[no-un
 def test_a_field_and_its_name_as_a_text_read_back_as_they_were(condition: Condition, text: str) -> None:
     assert condition_text(condition) == text
     assert native_conditions.parse(text).condition == condition
+
+
+def test_constants_within_a_condition_are_words() -> None:
+    assert condition_text(And((Atom("process.uid", Op.RANGE, (1, 1)), Or()))) == "process.uid = 1 and never"
+    assert condition_text(Not(And())) == "not always"
+
+
+def test_the_text_of_a_selector_of_annotations() -> None:
+    selector = Selector(namespaces=("shop",), namespace_annotations=(Label("a/b", "in", ("c",)),))
+    assert selector_text(selector) == "namespace: shop; namespaceAnnotations: a/b in (c)"

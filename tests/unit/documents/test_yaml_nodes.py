@@ -207,3 +207,37 @@ def test_aliases_do_not_nest_deeper_than_what_is_written_out() -> None:
         root("\n".join(["a0: &a0 x", *links]))
     assert caught.value.diagnostic.code == "yaml-limit"
     assert root("\n".join(["a0: &a0 x", *links[:60]])).height == 62
+
+
+# ---- merge keys ----
+
+
+def merged(text: str) -> dict[str, str]:
+    [node] = yaml_nodes.documents(text, "f", merge=True)
+    return {key.text: value.text for key, value in node.pairs[-1][1].pairs}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}", {"y": "3", "x": "1"}),
+        ("a: &a {x: 1}\nb: &b {x: 2, z: 2}\nc: {<<: [*a, *b]}", {"x": "1", "z": "2"}),
+        ("a: &a {x: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: *b}", {"y": "2", "x": "1"}),
+        ("b: {<<: {x: 1}}", {"x": "1"}),
+        ('a: &a {x: 1}\nb: {"<<": *a}', {"<<": ""}),
+    ],
+)
+def test_merge_keys(text: str, found: dict[str, str]) -> None:
+    assert merged(text) == found
+
+
+def test_merge_keys_that_merge_nothing_and_readers_without_them() -> None:
+    with pytest.raises(DocumentError) as caught:
+        merged("b: {<<: x}")
+    assert (caught.value.diagnostic.location.column, caught.value.diagnostic.code) == (9, "yaml-syntax")
+    assert [key.text for key, _ in root("<<: {x: 1}").pairs] == ["<<"]
+
+
+def test_what_is_merged_is_where_it_was_written() -> None:
+    [node] = yaml_nodes.documents("a: &a\n  x: 1\nb:\n  <<: *a\n", "f", merge=True)
+    assert node.pairs[1][1].pairs[0][1].location.line == 2

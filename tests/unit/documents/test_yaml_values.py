@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from bpfence.documents import yaml_nodes
 from bpfence.documents.placed import DocumentError
-from bpfence.documents.yaml_values import documents
+from bpfence.documents.yaml_values import as_value, documents
 
 
 def test_scalars_mean_what_the_core_schema_says() -> None:
@@ -20,6 +21,16 @@ def test_scalars_mean_what_the_core_schema_says() -> None:
         "k": ("number", "3"), "l": ("number", "-3"), "m": ("string", ""), "n": ("number", "1e3"),
         "o": ("string", "5"), "p": ("string", "6"),
     }  # fmt: skip
+
+
+def test_scalars_mean_what_kubernetes_makes_of_them() -> None:
+    [node] = yaml_nodes.documents('a: [yes, On, y, no, "no", off, 017, 0o17, -0b11, 1_000, 08, 0x1f, 0, 1.5, ~, yep]', "f")
+    found = [(value.kind, value.text) for value in as_value(node, kubernetes=True).pairs[0][1].items]
+    assert found == [
+        *[("boolean", "true")] * 3, ("boolean", "false"), ("string", "no"), ("boolean", "false"), ("number", "15"), ("number", "15"),
+        ("number", "-3"), ("number", "1000"), ("number", "8"), ("number", "31"), ("number", "0"), ("number", "1.5"), ("null", "null"),
+        ("string", "yep"),
+    ]  # fmt: skip
 
 
 def test_documents_that_cannot_be_read() -> None:

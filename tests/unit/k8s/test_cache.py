@@ -9,14 +9,14 @@ import pytest
 
 from bpfence.k8s import cache
 from bpfence.k8s.cache import Kept, Known, load, save
-from bpfence.workloads.model import Pod
+from bpfence.workloads.model import Namespace, Pod
 from tests.unit.k8s.samples import SECRET, made
 
 KNOWN = Known(
     "n1",
     [Kept(made(generation=2), made(SECRET)), Kept(made(namespace=""))],
     {"u": Pod("web", "shop", "u", {"a": "b"})},
-    {"shop": {"c": "d"}},
+    {"shop": Namespace({"c": "d"}, {"kubearmor-file-posture": "block"})},
 )
 
 
@@ -30,11 +30,11 @@ def test_nothing_is_known_without_a_file_or_by_another_node_or_version(tmp_path:
     assert load(tmp_path / "k.json", "n1") == Known("n1")
     save(tmp_path / "k.json", KNOWN)
     assert load(tmp_path / "k.json", "n2") == Known("n2")
-    monkeypatch.setattr(cache, "VERSION", 2)
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
     assert load(tmp_path / "k.json", "n1").policies == []
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b'{"version": 1, "node": "n1", "policies": 5}', b"[" * 100_000])
+@pytest.mark.parametrize("data", [b"", b"{", b'{"version": %d, "node": "n1", "policies": 5}' % cache.VERSION, b"[" * 100_000])
 def test_a_broken_file_is_an_error(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "k.json").write_bytes(data)
     (tmp_path / "k.json").chmod(0o600)

@@ -10,7 +10,7 @@ import pytest
 from bpfence.dialects.native.schema import CLUSTER_KIND
 from bpfence.k8s import objects
 from bpfence.k8s.objects import NodeStatus, namespace, own_status, pod, policies_path, policy
-from bpfence.workloads.model import Pod
+from bpfence.workloads.model import Namespace, Pod
 from bpfence.workloads.texts import BadAnswerError
 
 POD = {
@@ -20,7 +20,23 @@ POD = {
 
 
 def test_a_pod() -> None:
-    assert pod(json.dumps(POD).encode()) == ("u1", Pod("web-1", "shop", "u1", {"tier": "front"}, None, "web", "n1"))
+    assert pod(json.dumps(POD).encode()) == ("u1", Pod("web-1", "shop", "u1", {"tier": "front"}, None, "web", "n1", owner=("", "")))
+
+
+@pytest.mark.parametrize(
+    ("owners", "hash_", "owner"),
+    [
+        ([{"kind": "ReplicaSet", "name": "web-5d8", "controller": True}], "5d8", ("Deployment", "web")),
+        ([{"kind": "ReplicaSet", "name": "web-5d8", "controller": True}], "", ("ReplicaSet", "web-5d8")),
+        ([{"kind": "ReplicaSet", "name": "web-5d8", "controller": True}], "9", ("ReplicaSet", "web-5d8")),
+        ([{"kind": "X", "name": "x"}, {"kind": "DaemonSet", "name": "log", "controller": True}], "5d8", ("DaemonSet", "log")),
+        ([{"kind": "X", "name": "x"}], "", ("", "")),
+        (None, "", ("", "")),
+    ],
+)
+def test_what_keeps_a_pod_running(owners: list[object] | None, hash_: str, owner: tuple[str, str]) -> None:
+    meta = {**POD["metadata"], "ownerReferences": owners, "labels": {"pod-template-hash": hash_}}  # type: ignore[dict-item]
+    assert pod(json.dumps({**POD, "metadata": meta}).encode())[1].owner == owner
 
 
 STATIC = "0123456789abcdef" * 2
@@ -41,7 +57,14 @@ def test_what_is_no_pod(data: bytes) -> None:
 
 
 def test_a_namespace_without_labels_has_none() -> None:
-    assert namespace(b'{"metadata": {"name": "shop"}}') == ("shop", {})
+    assert namespace(b'{"metadata": {"name": "shop"}}') == ("shop", Namespace())
+
+
+def test_annotations_of_a_namespace_that_policies_ask_about() -> None:
+    given = (
+        b'{"metadata": {"name": "shop", "labels": {"a": "b"}, "annotations": {"kubearmor-file-posture": "block", "x/last-applied": "{}"}}}'
+    )
+    assert namespace(given) == ("shop", Namespace({"a": "b"}, {"kubearmor-file-posture": "block"}))
 
 
 def test_a_policy_and_what_this_node_has_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

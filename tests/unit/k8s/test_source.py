@@ -31,8 +31,12 @@ def pod(tier: str = "front") -> dict[str, Any]:
     return {"metadata": metadata, "spec": {"serviceAccountName": "web", "nodeName": "n1"}}
 
 
+ANNOTATED = {"kubearmor-file-posture": "block"}
+
+
 def shop(team: str = "a") -> dict[str, Any]:
-    return {"metadata": {"name": "shop", "labels": {"team": team}, "resourceVersion": "4"}}
+    annotations = {"kubearmor-file-posture": "block", "other": "x"}
+    return {"metadata": {"name": "shop", "labels": {"team": team}, "annotations": annotations, "resourceVersion": "4"}}
 
 
 class Rig:
@@ -112,7 +116,7 @@ def test_what_there_is_is_known_before_policies_are_in_force(rig: Rig) -> None:
     rig.cluster.pods.ask(rig.registry)
     rig.cluster.ask()
     assert list(rig.versions()) == ["ClusterSecurityPolicy guard", "SecurityPolicy shop/guard"]
-    assert rig.registry.containers()[0].pod == Pod("web-1", "shop", UID, {"tier": "front"}, {"team": "a"}, "web", "n1")
+    assert rig.registry.containers()[0].pod == Pod("web-1", "shop", UID, {"tier": "front"}, {"team": "a"}, "web", "n1", ANNOTATED, ("", ""))
     assert [asked.query.get("fieldSelector") for asked in rig.server.asked if asked.path.endswith("/pods")] == ["spec.nodeName=n1"]
     assert len(rig.server.asked) == 4, "asked once, whoever asks"
 
@@ -136,7 +140,7 @@ def test_a_changed_label_reaches_the_registry(rig: Rig) -> None:
     rig.events = {"/pods": [event("MODIFIED", pod("back")), 30], "/namespaces": [event("MODIFIED", shop("b")), 30]}
     rig.cluster.pods.ask(rig.registry)
     rig.cluster.start(rig.changed)
-    wanted = Pod("web-1", "shop", UID, {"tier": "back"}, {"team": "b"}, "web", "n1")
+    wanted = Pod("web-1", "shop", UID, {"tier": "back"}, {"team": "b"}, "web", "n1", ANNOTATED, ("", ""))
     until(lambda: rig.registry.containers()[0].pod == wanted)
 
 

@@ -21,6 +21,7 @@ def test_what_is_not_said_is_not_known() -> None:
     bare = Container(id="c", cgroup="/c")
     assert (bare.cgroup_id, bare.image, bare.privileged, bare.pod, bare.pid, bare.started) == (0, "", None, None, 0, 0)
     assert (bare.labels, Pod("p", "ns").labels, Pod("p", "ns").namespace_labels) == (None, None, None)
+    assert Pod("p", "ns").namespace_annotations is None
 
 
 def test_they_are_values() -> None:

@@ -133,6 +133,16 @@ def test_labels_of_namespaces_are_known_where_they_are_told() -> None:
         assert [selects(selector, one) for one in (inside, outside, POD, NGINX)] == [True, False, unknown, False]
 
 
+def test_annotations_of_namespaces_are_known_where_they_are_told() -> None:
+    selector = Selector(namespace_annotations=(Label("kubearmor-file-posture", "in", ("block",)),))
+    assert POD.pod is not None
+    for posture, found in (("block", True), ("audit", False), ("", False), (None, False)):
+        told = None if posture is None else {"kubearmor-file-posture": posture}
+        one = msgspec.structs.replace(POD, pod=msgspec.structs.replace(POD.pod, namespace_annotations=told))
+        assert selects(selector, one) is found
+        assert selects(msgspec.structs.replace(selector, unknown=True), one) is (found or posture is None)
+
+
 def test_selected() -> None:
     one, other = Selector(images=("nginx",)), Selector(images=("httpd",))
     assert selected(NGINX, (one, other)) == {one}

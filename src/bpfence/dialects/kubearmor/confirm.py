@@ -39,7 +39,7 @@ def facts(rules: KubeArmorRules) -> dict[RuleKey, dict[str, Any]]:
         known |= _of_policy(policy)
     for made in rules.policy_set.policies:
         for rule in made.rules if made.name == POSTURE else ():
-            host, section = rule.name.startswith("host-"), rule.name.removeprefix("host-")
+            host, section = rule.name.startswith("host-"), rule.name.removeprefix("host-").partition("-")[0]
             known[made.name, rule.name] = {
                 "kind": HOST_POLICY if host else POLICY,
                 "policy": POSTURE_NAME,
@@ -57,8 +57,8 @@ def _of_policy(policy: KubeArmorPolicy) -> dict[RuleKey, dict[str, Any]]:
             **({"namespace": policy.namespace} if policy.namespace else {}),
             "operation": OPERATIONS[entry.section],
             "severity": entry.severity,
-            # System calls are only ever reported.
-            "action": "Audit" if entry.section == "syscalls" else entry.action,
+            # System calls are only ever reported, and of what is allowed only what is refused.
+            "action": "Audit" if entry.section == "syscalls" else "Block" if entry.action == "Allow" else entry.action,
             **({"message": escape(entry.message)} if entry.message else {}),
         }
         for entry in policy.entries

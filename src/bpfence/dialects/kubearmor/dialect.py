@@ -32,7 +32,7 @@ class KubeArmorRules(DecidedRules):
         from bpfence.dialects.kubearmor.lower import policies
 
         super().__init__(PolicySet(policies.lowered(given, options)))
-        self.given = given
+        self.given = tuple(given)
         self._options = options
 
     def names(self) -> list[str]:
@@ -42,6 +42,11 @@ class KubeArmorRules(DecidedRules):
     def joined(self, more: Iterable[KubeArmorRules]) -> KubeArmorRules:
         """All of them. Entries that allow are one list for each workload, whosever policies they are of."""
         return KubeArmorRules([*self.given, *(policy for rules in more for policy in rules.given)], self._options)
+
+    @property
+    def said(self) -> object:
+        """Severities are ten there, and five here; some messages are of the language alone."""
+        return self.given
 
     @property
     def locations(self) -> Sequence[Location]:
@@ -65,7 +70,8 @@ class _KubeArmor:
         return KubeArmorTools(self)
 
     def choose(self, given: Mapping[str, Any]) -> KubeArmorOptions:
-        """The options as they were given, with the labels that every node has. UsageError where one cannot be read."""
+        """The options as they were given, with the labels that every node has. UsageError where one cannot be read,
+        PolicyError where a file of settings has a mistake."""
         host, machine = platform.node(), platform.machine()
         node = {"kubearmor.io/hostname": host, "kubernetes.io/hostname": host, "kubernetes.io/os": "linux"}
         node |= {"kubernetes.io/arch": _ARCHITECTURES.get(machine, machine)}
@@ -74,7 +80,12 @@ class _KubeArmor:
             if not key or not equals:
                 raise UsageError(f"--node-label {label}: write KEY=VALUE")
             node[key] = value
-        postures = {key: value for key, value in given.items() if key not in ("labels", "unknown")}
+        postures: dict[str, str] = {}
+        if given["config"] is not None:
+            from bpfence.dialects.kubearmor import config
+
+            postures = config.postures(given["config"])
+        postures |= {key: value for key, value in given.items() if key not in ("labels", "unknown", "config") and value is not None}
         return KubeArmorOptions(postures=postures, node=node, unknown=given["unknown"])
 
     def claims(self, data: bytes) -> bool:

@@ -32,6 +32,8 @@ POSTURE: Final = "KubeArmor/DefaultPosture"
 RESOURCES: Final = ("file", "network", "capabilities")
 """What has a posture. That of processes is the posture of files."""
 ACTIONS: Final = ("audit", "block")
+ANNOTATION: Final = "kubearmor-{}-posture"
+"""The annotation of a namespace that has another posture than the one that is chosen, of a resource."""
 UNKNOWN: Final = ("outside", "audit")
 
 
@@ -54,12 +56,20 @@ OPTIONS: Final = (
         Option(
             (f"--{'host-' if host else ''}default-{resource}-posture",),
             f"{'host_' if host else ''}{resource}",
-            f"KubeArmor policies: what becomes of {what} that no allow list covers, {'on the host' if host else 'in containers'}.",
-            ACTIONS[0],
+            f"KubeArmor policies: what becomes of {what} that no allow list covers, {'on the host' if host else 'in containers'};"
+            " audit, where neither this nor --kubearmor-config says it.",
+            None,
             ACTIONS,
         )
         for host in (False, True)
         for resource, what in (("file", "files and programs"), ("network", "sockets"), ("capabilities", "capabilities"))
+    ),
+    Option(
+        ("--kubearmor-config",),
+        "config",
+        "KubeArmor policies: take default postures from KubeArmor's ConfigMap, or its kubearmor.yaml; the options above go before them.",
+        None,
+        metavar="FILE",
     ),
     Option(
         ("--unknown-containers",),

@@ -22,21 +22,23 @@ from bpfence.dialects.kubearmor import patterns
 from bpfence.dialects.kubearmor.model import CONTAINER_NAME, Entry, KubeArmorPolicy, Ports, Source, Test, container_names
 from bpfence.dialects.kubearmor.options import API_VERSION, CLUSTER_POLICY, HOST_POLICY, HOSTNAME_PATTERN, KINDS, NETWORK_POLICY
 from bpfence.dialects.kubearmor.patterns import QUIET
-from bpfence.documents import yaml_nodes
+from bpfence.documents import lists, yaml_nodes
 from bpfence.documents.files import SourceFile
 from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report, TextError
 from bpfence.documents.yaml_nodes import TEXT_TAGS, YamlNode
+from bpfence.documents.yaml_values import truth
 from bpfence.errors import Diagnostic, Location
 from bpfence.fields import FIELD_BY_NAME
 from bpfence.syscalls import table as calls
 from bpfence.words import quoted, suggest
 
 CODES: Final[Mapping[str, str]] = {
+    "as-written": "a path or name with a wildcard in it, where wildcards are characters like others (warning)",
     "bad-value": "a value that the schema of the CRD refuses: an action, a path, a protocol, a name",
     "duplicate-key": "a key written twice in one map",
     "duplicate-policy": "two policies of one kind, namespace and name",
-    "empty": "a list or text that must not be empty",
+    "empty": "a list or text that must not be empty; a fromSource that lists nothing (warning)",
     "inactive": "a policy whose status is Inactive: it is left out (warning)",
     "missing-key": "a key that is required",
     "never-matches": "an entry that no act matches (warning)",
@@ -97,6 +99,7 @@ TRANSPORTS: Final = ("TCP", "UDP", "SCTP")
 MAX_PORT: Final = 65535
 _PATH: Final = re.compile(r"/+.*[^/]")
 _DIRECTORY: Final = re.compile(r"/|/.*/")
+_WILDCARD: Final = re.compile(r"[*?]|\[[^\]]*-[^\]]*\]|\{[^{}]*,[^{}]*\}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -106,8 +109,6 @@ _NUMBER: Final = re.compile(r"[-+]?[0-9][0-9_]*")
 _FLOAT: Final = re.compile(
     r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)|0[xob][0-9a-fA-F_]+"
 )
-_TRUE: Final = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y")
-_FALSE: Final = ("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", "n", "N")
 _MEANT: Final = {
     "block": "Block", "deny": "Block", "audit": "Audit", "allow": "Allow", "log": "Audit", "alert": "Audit", "permit": "Allow",
 }  # fmt: skip
@@ -133,7 +134,7 @@ def load_sources(files: Iterable[SourceFile]) -> tuple[tuple[KubeArmorPolicy, ..
     for source in files:
         start, found = len(report.diagnostics), 0
         try:
-            for root in yaml_nodes.documents(yaml_nodes.decode(source.data, source.file), source.file):
+            for root in lists.objects(yaml_nodes.decode(source.data, source.file), source.file):
                 found += 1
                 errors = report.errors
                 policy = _Reader(report, seen).policy(root)
@@ -210,7 +211,7 @@ class _Shapes:
                 node, "wrong-type", f"{key} must be true or false, not {_article(_kind(node))}", "write true or false, without quotes"
             )
             return False
-        return node.text in _TRUE
+        return truth(node.text) is True
 
     def choice(self, node: YamlNode, what: str, options: Sequence[str], otherwise: str = "") -> str | None:
         """One of a few words."""
@@ -239,7 +240,7 @@ def _kind(node: YamlNode) -> str:
         return "text"
     if node.empty:
         return "nothing"
-    if node.text in _TRUE or node.text in _FALSE:
+    if truth(node.text) is not None:
         return "truth value"
     return "number" if _FLOAT.fullmatch(node.text) else "text"
 
@@ -345,7 +346,11 @@ class _Reader(_Shapes):
     def labels(self, given: Entries) -> Iterator[tuple[str, str]]:
         if "matchLabels" not in given:
             return
-        for key, (place, value) in self.level(given["matchLabels"][1], None, "matchLabels").items():
+        node = given["matchLabels"][1]
+        for key_, value in node.pairs:
+            if value.empty and value.kind == "scalar":
+                self.report.add(value, "wrong-type", f"the label {key_.text} has no value", f'write one, or {key_.text}: ""')
+        for key, (place, value) in self.level(node, None, "matchLabels").items():
             text = self.text(value, f"the label {key}")
             if not LABEL_KEY.fullmatch(key):
                 self.report.add(place, "bad-value", f"{quoted(key)} cannot be the key of a label", "a key is like app or example.com/app")
@@ -412,12 +417,15 @@ class _Reader(_Shapes):
             self.report.add(node, "bad-value", f"severity cannot be {quoted(node.text)}", "write a number from 1 to 10")
         return number
 
-    def unsupported(self, node: YamlNode, what: str, action: str, hint: str = "") -> None:
-        """Something that is not enforced yet: an error where it would allow or block; else it is left out with a warning."""
+    def unsupported(self, node: YamlNode, what: str, action: str, without: str = "") -> None:
+        """Something that is not enforced yet: an error where it would allow or block; else it is left out with a warning. `without`: what
+        the entry is about where it is removed; "": then there is nothing left of it."""
         if action == "Audit":
-            self.report.add(node, "not-supported", f"{what}; this is left out", hint, "warning")
-        else:
-            self.report.add(node, "not-supported", f"{what}, and it says {action}", hint or "remove it, or set action: Audit")
+            self.report.add(node, "not-supported", f"{what}; this is left out", "", "warning")
+            return
+        away = f"without it this is about {without}: remove it only if that is meant" if without else "remove the entry"
+        hint = f"{away}; with action: Audit it is left out, with a warning"
+        self.report.add(node, "not-supported", f"{what}, and it says {action}", hint)
 
     # ---- entries ----
 
@@ -487,15 +495,16 @@ class _Reader(_Shapes):
     def uncounted(self, entries: Entries, section: str, action: str) -> bool:
         """Whether an entry asks for what no event tells."""
         unseen = {
-            "iface": "interfaces are not known where a socket is asked about",
-            "limit": "bytes are not counted",
-            "duration": "bytes are not counted",
+            "iface": ("interfaces are not known where a socket is asked about", "every interface"),
+            "limit": ("bytes are not counted", "every byte"),
+            "duration": ("bytes are not counted", "every byte"),
         }
         if section == "ingress":
-            unseen["from"] = "the sender's address is not known when a connection is accepted"
+            unseen["from"] = ("the sender's address is not known when a connection is accepted", "every sender")
         told = [key for key in unseen if key in entries]
         for key in told:
-            self.unsupported(entries[key][0], f"{key} is not enforced: {unseen[key]}", action)
+            why, without = unseen[key]
+            self.unsupported(entries[key][0], f"{key} is not enforced: {why}", action, without)
         return bool(told)
 
     def networks(self, entries: Entries, key: str) -> Iterator[str]:
@@ -600,7 +609,7 @@ class _Reader(_Shapes):
         if "allowedArgs" in entries:
             self.texts(entries, "allowedArgs", "allowedArgs")
             what = "allowedArgs is not enforced: arguments are not with the kernel yet when it decides about a program"
-            self.unsupported(entries["allowedArgs"][0], what, action)
+            self.unsupported(entries["allowedArgs"][0], what, action, "every argument")
             found = True
         if "domain" in entries:
             self.text(entries["domain"][1], "domain")
@@ -620,6 +629,8 @@ class _Reader(_Shapes):
                 self.report.add(
                     entries["execname"][1], "bad-value", f"{quoted(text)} is no name of a program", "write it without its directory"
                 )
+            elif text:
+                self.literal(entries["execname"][1], text, f"write it under matchPatterns: pattern: /**/{text}")
             return ("name", text) if text else None
         word = _VALUES[key]
         place = self.required(entries, word, node, f"an entry of {key}")
@@ -639,13 +650,21 @@ class _Reader(_Shapes):
                 _instead(text, "leave the '/' at its end out, or write it under matchDirectories"),
             )
             return None
+        self.literal(node, text, "write it under matchPatterns" if section in _PATTERNED else _NO_PATTERNS)
         self.reachable(node, patterns.literal(_plain(text)))
         return _plain(text)
+
+    def literal(self, node: YamlNode, text: str, hint: str) -> None:
+        """Warn of a wildcard where there are none."""
+        if found := _WILDCARD.search(text):
+            what = f"{quoted(text)} means a file with {quoted(found[0])} in its name: only matchPatterns has wildcards"
+            self.report.add(node.place(found.start()), "as-written", what, hint, "warning")
 
     def directory(self, node: YamlNode, text: str, section: str = "") -> str | None:
         if not _DIRECTORY.fullmatch(text) or _CONTROL.search(text):
             self.report.add(node, "bad-value", f"{quoted(text)} is no path of a directory", _instead(text, "end it with '/'"))
             return None
+        self.literal(node, text, f"write it under matchPatterns: pattern: {text}**" if section in _PATTERNED else _NO_PATTERNS)
         self.reachable(node, patterns.literal(_plain(text)) + "*")
         return _plain(text)
 
@@ -683,6 +702,9 @@ class _Reader(_Shapes):
         return None
 
     def sources(self, entries: Entries) -> Iterator[Source]:
+        if "fromSource" in entries and entries["fromSource"][1].kind == "list" and not entries["fromSource"][1].items:
+            what = "fromSource lists nothing: the entry is about every program"
+            self.report.add(entries["fromSource"][0], "empty", what, "list the programs, or remove it", "warning")
         for item in self.items(entries, "fromSource"):
             given = self.level(item, ("path", "dir", "recursive"), "an item of fromSource")
             recursive = self.truth(given, "recursive")
@@ -715,6 +737,8 @@ def _plain(path: str) -> str:
     return re.sub(r"/+", "/", path)
 
 
+_PATTERNED: Final = ("process", "file")
+_NO_PATTERNS: Final = "there are no patterns here: write each path, or the directory with recursive: true"
 _VALUES: Final = {
     "matchPaths": "path", "matchDirectories": "dir", "matchPatterns": "pattern", "matchProtocols": "protocol",
     "matchDNSQueries": "domain", "matchCapabilities": "capability",

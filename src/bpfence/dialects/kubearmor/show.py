@@ -3,7 +3,7 @@
 
 Keys and words are those that `karmor logs --json` prints, so that what reads them reads this. Alerts of other languages come out in the
 same form; losses and statuses become the form of KubeArmor's messages. What is not known is left out: the process ids inside a container,
-the owner of a pod, the name of the cluster (always "default").
+hashes, the number of the node; the name of the cluster is always "default".
 """
 
 from __future__ import annotations
@@ -44,6 +44,14 @@ class ExecEvent(msgspec.Struct, frozen=True, kw_only=True):
     ExecutableName: str
 
 
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """What keeps a pod running."""
+
+    Ref: str
+    Name: str
+    Namespace: str
+
+
 class KubeArmorAlert(msgspec.Struct, frozen=True, kw_only=True):
     """One line. The order of the keys is KubeArmor's."""
 
@@ -52,6 +60,7 @@ class KubeArmorAlert(msgspec.Struct, frozen=True, kw_only=True):
     ClusterName: str = CLUSTER
     HostName: str
     NamespaceName: str | UnsetType = UNSET
+    Owner: Owner | UnsetType = UNSET
     PodName: str | UnsetType = UNSET
     Labels: str | UnsetType = UNSET
     ContainerID: str | UnsetType = UNSET
@@ -74,6 +83,7 @@ class KubeArmorAlert(msgspec.Struct, frozen=True, kw_only=True):
     Operation: str
     Resource: str | UnsetType = UNSET
     Data: str
+    EventData: Mapping[str, str] | UnsetType = UNSET
     Enforcer: str
     Action: str
     Result: str
@@ -132,6 +142,7 @@ def _alert(alert: Alert) -> KubeArmorAlert:
         UpdatedTime=_micro(alert.time),
         HostName=alert.host,
         NamespaceName=_text(pod.get("namespace")) or ("container_namespace" if container else UNSET),
+        Owner=_owner(pod),
         PodName=_text(pod.get("pod")),
         Labels=",".join(f"{key}={value}" for key, value in sorted(labels.items())) if labels else UNSET,
         ContainerID=_text(container.get("id")),
@@ -154,6 +165,7 @@ def _alert(alert: Alert) -> KubeArmorAlert:
         Operation=str(own.get("operation") or _operation(alert.event)),
         Resource=_resource(alert, path),
         Data=f"lsm={HOOKS[alert.event]}" if alert.event in HOOKS else f"event={alert.event}",
+        EventData={"Lsm": HOOKS[alert.event]} if alert.event in HOOKS else {"Event": alert.event},
         Enforcer=ENFORCER if blocked else MONITOR,
         Action=_action(alert, own),
         Result=os.strerror(getattr(errno, alert.errno, errno.EPERM)) if alert.errno is not None else "Passed",
@@ -177,6 +189,15 @@ def _text(value: Any) -> str | UnsetType:
 
 def _number(value: Any) -> int | UnsetType:
     return value if isinstance(value, int) else UNSET
+
+
+def _owner(pod: Mapping[str, Any]) -> Owner | UnsetType:
+    """A pod that nothing keeps running is its own owner, as KubeArmor says it."""
+    owner = pod.get("owner")
+    if owner is None:
+        return UNSET
+    kind, name = (owner["kind"], owner["name"]) if owner else ("Pod", pod.get("pod", ""))
+    return Owner(Ref=kind, Name=name, Namespace=pod.get("namespace", ""))
 
 
 def _command(exe: str | UnsetType, words: Any) -> str | UnsetType:

@@ -35,11 +35,10 @@ class KubeArmorTools(Tools):
 
 
 def _converted(rules: KubeArmorRules, mode: str) -> Iterator[tuple[NamedRule, Policy | list[Diagnostic]]]:
-    for policy in rules.given:
-        for entry, made in policies.alone(policy, mode):
-            name = f"{policy.key} {entry.where}"
-            if made is not None:
-                yield _Named(name, entry.location), made
-                continue
-            what = f"{name} {_ALLOWS}" if entry.action == "Allow" else f"{name}: {_UNSEEN}"
-            yield _Named(name, entry.location), [Diagnostic(entry.location, what, "", "warning", "not-expressible")]
+    for policy, entry, made in policies.alone(rules.given, mode):
+        name = f"{policy.key} {entry.where}"
+        if made is not None:
+            yield _Named(name, entry.location), made
+            continue
+        what = f"{name} {_ALLOWS}" if entry.action == "Allow" else f"{name}: {_UNSEEN}"
+        yield _Named(name, entry.location), [Diagnostic(entry.location, what, "", "warning", "not-expressible")]

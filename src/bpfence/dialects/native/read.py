@@ -24,7 +24,7 @@ from bpfence.conditions.containers import inside, of_runtime, untold
 from bpfence.conditions.labels import LABEL_KEY, OPERATORS, Expression, LabelSelector
 from bpfence.dialects.native import effects, gaps, reread, schema, seccomp
 from bpfence.dialects.native.reread import Parts
-from bpfence.documents import yaml_nodes
+from bpfence.documents import lists, yaml_nodes
 from bpfence.documents.files import SourceFile, sources
 from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report, TextError
@@ -231,13 +231,14 @@ class _Reader:
         start, errors_before = len(self.report.diagnostics), self.report.errors
         documents = []
         try:
-            for root in yaml_nodes.documents(yaml_nodes.decode(source.data, source.file), source.file):
-                errors = self.report.errors
-                reader = _PolicyReader(self.report, self.seen)
-                policy = reader.policy(root)
-                documents.append((root, policy, reader.together))
-                if policy is not None and self.report.errors == errors:
-                    self.policies.append(policy)
+            for whole in yaml_nodes.documents(yaml_nodes.decode(source.data, source.file), source.file):
+                for root in lists.items(whole):
+                    errors = self.report.errors
+                    reader = _PolicyReader(self.report, self.seen)
+                    policy = reader.policy(root)
+                    documents.append((root, policy, reader.together if root is whole else None))
+                    if policy is not None and self.report.errors == errors:
+                        self.policies.append(policy)
             if not documents:
                 self.report.add(Location(source.file), "no-rules", "the file holds no policy", "", "warning")
         except DocumentError as error:

@@ -29,6 +29,11 @@ class TetragonRules(DecidedRules):
         super().__init__(policy_set)
         self.sensors = sensors
 
+    @property
+    def said(self) -> object:
+        """What events say of hooks."""
+        return self.sensors
+
     def joined(self, more: Iterable[TetragonRules]) -> TetragonRules:
         """All of them, with what events say of each."""
         parts = [self, *more]

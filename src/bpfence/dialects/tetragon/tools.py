@@ -3,13 +3,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from bpfence.compiler.compile import compile_policies
+from bpfence.dialects.facts import Facts
 from bpfence.dialects.tetragon.lower.hooks import FUNCTIONS, LSM_HOOKS, Known
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tools import Shown, TextTable, Tools
+from bpfence.documents.files import SourceFile
+from bpfence.errors import CompileError, Diagnostic
+from bpfence.host.links import Links
+from bpfence.policy import FALSE, Policy, PolicySet
 
 
 class TetragonTools(Tools):
     """The tools of tracing policies."""
+
+    def check(self, sources: Sequence[SourceFile], links: Links) -> tuple[list[Diagnostic], list[dict[str, Any]]]:
+        """What the compiler finds, too: selectors that nothing passes."""
+        diagnostics, summary = super().check(sources, links)
+        if not any(found.severity == "error" for found in diagnostics):
+            rules, _ = self.dialect.read(sources, None)
+            try:
+                diagnostics += compile_policies(PolicySet(tuple(map(_possible, rules.policies(Facts()))))).unreachable
+            except CompileError as error:
+                diagnostics += error.diagnostics
+        return diagnostics, summary
 
     def fields(self, pattern: str, *, kernel: bool) -> Shown:
         """Types of arguments with the operators that test them; `kernel`: only of arguments that can be read."""
@@ -39,6 +61,11 @@ class TetragonTools(Tools):
         rows = [(section, name, known.event, _arguments(known)) for section, name, known in chosen]
         table = TextTable(("section", "hook", "native event", "args"), rows, "Tracing policies: hooks that can be put in force")
         return Shown({"tracing_hooks": listed}, [table] if rows else ())
+
+
+def _possible(policy: Policy) -> Policy:
+    """A policy without the rules of which it has been told already that nothing passes them."""
+    return msgspec.structs.replace(policy, rules=tuple(rule for rule in policy.rules if rule.condition != FALSE))
 
 
 def _arguments(known: Known) -> str:

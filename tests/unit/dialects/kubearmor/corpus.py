@@ -70,9 +70,10 @@ def decided(policies: PolicySet, event: str, inside: Container | None = None, **
     return verdict(policies, given | {name.replace("__", "."): value for name, value in fields.items()})
 
 
-def pod(namespace: str = "shop", name: str = "main", **labels: str) -> Container:
-    """A container of a pod."""
-    return Container(CONTAINER, f"/kubepods/{CONTAINER}", name=name, image="nginx", pod=Pod("web-0", namespace, labels=labels))
+def pod(namespace: str = "shop", name: str = "main", annotations: dict[str, str] | None = None, **labels: str) -> Container:
+    """A container of a pod. `annotations`: those of its namespace."""
+    of = Pod("web-0", namespace, labels=labels, namespace_annotations=annotations)
+    return Container(CONTAINER, f"/kubepods/{CONTAINER}", name=name, image="nginx", pod=of)
 
 
 WEB = pod(app="web")

@@ -16,6 +16,7 @@ from bpfence.alerts.alert import Alert
 from bpfence.conditions.links import Resolution
 from bpfence.dialects.facts import Facts
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR
+from bpfence.dialects.kubearmor.lower.entries import bound
 from bpfence.dialects.kubearmor.options import OPTIONS
 from bpfence.dialects.kubearmor.show import line_as_json
 from bpfence.dialects.registry import claimed
@@ -57,6 +58,12 @@ def test_options() -> None:
     assert (chosen.posture("file", host=False), chosen.unknown, chosen.posture("network", host=True)) == ("block", "outside", "audit")
     with pytest.raises(UsageError, match="KEY=VALUE"):
         KUBEARMOR.choose({**GIVEN, "labels": ("tier",)})
+
+
+def test_postures_of_a_file_and_of_options(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("defaultFilePosture: block\ndefaultNetworkPosture: block\n")
+    chosen = KUBEARMOR.choose({**GIVEN, "config": str(tmp_path / "c.yaml"), "network": "audit"})
+    assert [chosen.posture(name, host=False) for name in ("file", "network", "capabilities")] == ["block", "audit", "audit"]
 
 
 def test_a_host_policy_for_another_node_is_left_out_and_said() -> None:
@@ -105,8 +112,10 @@ def test_check_and_explain_take_every_published_policy_that_loads(tmp_path: Path
     assert code(checked) == 0, checked.output
     rules, _ = KUBEARMOR.read(loads, None)
     lowered = {(rule.policy, rule.name) for policy in rules.policies(Facts()) for rule in policy.rules}
-    wanted = {(policy.key, entry.where) for policy in rules.given for entry in policy.entries if entry.action != "Allow"}
-    assert lowered - wanted == {("KubeArmor/DefaultPosture", name) for name in ("process", "file", "network")}
+    listed = [(policy.key, entry) for policy in rules.given for entry in policy.entries]
+    wanted = {(key, entry.where) for key, entry in listed if entry.action != "Allow" or bound(entry)}
+    postures = {f"{name}{other}" for name in ("process", "file", "network") for other in ("", "-block")}
+    assert lowered - wanted == {("KubeArmor/DefaultPosture", name) for name in postures}
     assert wanted - lowered == set()
     explained = call("explain", "--json", tmp_path)
     assert code(explained) == 0

@@ -341,3 +341,57 @@ def test_whom_a_network_policy_is_about() -> None:
     for selector, code in (("selector: {}", "empty"), ("nodeSelector: 1", "wrong-type"), ("level: Pod", "missing-key")):
         policies, [found] = read(head + selector + "}")
         assert (policies, found.code) == ((), code)
+
+
+@pytest.mark.parametrize(
+    ("spec", "place", "hint"),
+    [
+        ({"process": {"matchPaths": [{"path": "/usr/bin/*"}]}}, "'*'", "write it under matchPatterns"),
+        ({"process": {"matchPaths": [{"execname": "nc?"}]}}, "'?'", "write it under matchPatterns: pattern: /**/nc?"),
+        ({"file": {"matchPaths": [{"path": "/etc/{a,b}"}]}}, "'{a,b}'", "write it under matchPatterns"),
+        ({"file": {"matchPaths": [{"path": "/var/log[0-9]/a"}]}}, "'[0-9]'", "write it under matchPatterns"),
+        ({"file": {"matchDirectories": [{"dir": "/home/*/.ssh/"}]}}, "'*'", "write it under matchPatterns: pattern: /home/*/.ssh/**"),
+        (
+            {"file": {"matchPaths": [{"path": "/a", "fromSource": [{"path": "/bin/*"}]}]}},
+            "'*'",
+            "there are no patterns here: write each path, or the directory with recursive: true",
+        ),
+    ],
+)
+def test_wildcards_where_there_are_none(spec: dict[str, Any], place: str, hint: str) -> None:
+    policies, [found] = read(document(spec))
+    assert (found.code, found.severity, found.location.column > 10, place in found.message) == ("as-written", "warning", True, True)
+    assert found.hint == hint
+    assert len(policies) == 1
+    assert read(document({"file": {"matchPaths": [{"path": "/app/[id]/x"}, {"path": "/a{b}"}]}}))[1] == []
+
+
+def test_a_label_without_a_value() -> None:
+    policies, [found] = read(document({**BLOCK, "selector": {"matchLabels": {"app": "web", "tier": None}}}))
+    assert (policies, found.code, found.severity, found.message) == ((), "wrong-type", "error", "the label tier has no value")
+    host = document({**BLOCK, "nodeSelector": {"matchLabels": {"a": None}}}, "KubeArmorHostPolicy")
+    assert [found.code for found in read(host)[1]] == ["wrong-type"]
+
+
+def test_sources_that_list_nothing() -> None:
+    policies, [found] = read(document({"file": {"matchPaths": [{"path": "/a", "fromSource": []}]}}))
+    assert (len(policies), found.code, found.severity) == (1, "empty", "warning")
+
+
+def test_no_hint_widens_a_block_unsaid() -> None:
+    """Whoever removes what narrows an entry is told what is left."""
+    spec = {"ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": "22"}]}]}
+    [found] = read(document(spec, "KubeArmorNetworkPolicy"))[1]
+    assert "every sender: remove it only if that is meant" in found.hint
+    preset = {"presets": [{"name": "protectProc"}]}
+    assert read(document(preset))[1][0].hint.startswith("remove the entry")
+
+
+def test_lists_of_policies_and_merge_keys() -> None:
+    one, two = (document({"file": {"matchPaths": [{"path": "/a"}]}}, name=name) for name in ("one", "two"))
+    items = "".join("- " + "  ".join(text.splitlines(keepends=True)) for text in (one, two.replace("/a", "a")))
+    policies, [found] = read("apiVersion: v1\nkind: List\nitems:\n" + items)
+    assert ([policy.name for policy in policies], found.code, found.location.line) == (["one"], "bad-value", 4 + 2 * one.count("\n") - 1)
+    text = one.replace("    matchPaths:\n    - path: /a", "    matchPaths:\n    - &a {path: /a, severity: 4}\n    - {<<: *a, path: /b}")
+    [policy], diagnostics = read(text)
+    assert ([(entry.value, entry.severity) for entry in policy.entries], diagnostics) == ([("/a", 4), ("/b", 4)], [])

@@ -48,9 +48,25 @@ def test_an_alert_of_a_pod() -> None:
         "ContainerImage": "docker.io/library/nginx:1.27@sha256:ab", "HostPPID": 41, "HostPID": 42, "UID": 0,
         "ParentProcessName": "/usr/bin/bash", "ProcessName": "/usr/bin/cat", "PolicyName": "p", "Severity": "7", "Tags": "T1552,x",
         "ATags": ["T1552", "x"], "Message": "no", "Type": "MatchedPolicy", "Source": "/usr/bin/cat /etc/shadow", "Operation": "File",
-        "Resource": "/etc/shadow", "Data": "lsm=FILE_OPEN", "Enforcer": "BPFLSM", "Action": "Block", "Result": "Permission denied",
+        "Resource": "/etc/shadow", "Data": "lsm=FILE_OPEN",
+        "EventData": {"Lsm": "FILE_OPEN"}, "Enforcer": "BPFLSM", "Action": "Block", "Result": "Permission denied",
         "Cwd": "/root", "TTY": "pts3", "ExecEvent": {"ExecID": "0123456789", "ExecutableName": "cat"},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("owner", "found"),
+    [
+        ({"kind": "Deployment", "name": "web"}, {"Ref": "Deployment", "Name": "web", "Namespace": "shop"}),
+        ({}, {"Ref": "Pod", "Name": "web-0", "Namespace": "shop"}),
+        (None, None),
+    ],
+)
+def test_what_keeps_a_pod_running(owner: dict[str, str] | None, found: dict[str, str] | None) -> None:
+    pod = {**IN_POD["k8s"], **({"owner": owner} if owner is not None else {})}
+    made = shown(k8s=pod)
+    assert made.get("Owner") == found
+    assert "Owner" not in shown(k8s=None)
 
 
 def test_an_execution_is_of_the_program_that_would_run() -> None:

@@ -12,6 +12,7 @@ from bpfence.dialects.kubearmor.dialect import KUBEARMOR
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.dialects.native.read import load_text
 from bpfence.documents.files import SourceFile
+from bpfence.policy import Action
 from tests.unit.dialects.kubearmor.corpus import WEB, corpus, decided, document, lowered
 
 
@@ -49,6 +50,18 @@ def test_an_entry_becomes_a_policy_that_means_the_same() -> None:
             fields: dict[str, Any] = {"file__path": path, "file__access": 1}
             now, then = (decided(one, event, where, **fields) for one in (policies, lowered(text)))
             assert (now.action, now.errno) == (then.action, then.errno)
+
+
+def test_what_an_earlier_entry_lets_through_is_left_out_of_a_block() -> None:
+    directory = {"dir": "/data/", "recursive": True}
+    allowing = {"file": {"matchDirectories": [{**directory, "fromSource": [{"path": "/app"}]}]}, "action": "Allow"}
+    blocking = {"file": {"matchDirectories": [directory]}}
+    found = converted(document(allowing, name="a"), document(blocking, name="b"))
+    policies, _ = load_text(found.text)
+    for exe, action in (("/app", Action.NONE), ("/x", Action.DENY)):
+        assert decided(policies, "file.open", WEB, file__path="/data/x", file__access=1, process__exe=exe).action is action
+    elsewhere = converted(document(allowing, name="a"), document({**blocking, "selector": {}}, name="b"))
+    assert (elsewhere.converted, len(elsewhere.left_out)) == ([], 2)
 
 
 def test_a_host_policy() -> None:

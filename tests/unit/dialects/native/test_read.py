@@ -804,3 +804,13 @@ def test_a_policy_that_names_another_file_is_read_every_time(tmp_path: Path) -> 
         loaded, _ = load_sources([SourceFile(str(tmp_path / "p.yaml"), text.encode())])
         assert loaded.policies[0].seccomp is not None
         assert loaded.policies[0].seccomp.default_action.value == action
+
+
+def test_a_list_of_policies_is_each_of_them() -> None:
+    one = (HEAD + "  rules:\n    - {name: r, on: open, action: audit}\n").splitlines(keepends=True)
+    item = "- " + "  ".join(one)
+    policies, [found] = load_text(
+        "apiVersion: v1\nkind: List\nitems:\n" + item + item.replace("name: p", "name: q").replace("audit", "adit")
+    )
+    assert [policy.name for policy in policies.policies] == ["p"]
+    assert (found.location.line, found.code) == (15, "bad-value")

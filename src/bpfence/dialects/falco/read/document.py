@@ -43,6 +43,7 @@ CODES: Final[Mapping[str, str]] = {
     "limit": "something larger or deeper than bpfence accepts",
     "macro-loop": "a macro that uses itself",
     "missing-key": "a key that is required",
+    "never-matches": "a rule that needs a value to be in an empty list (warning)",
     "no-evttype": "a rule that does not narrow the event types (warning)",
     "no-rules": "a file or directory that holds nothing (warning)",
     "not-enforceable": "a rule with bpfence: {action: deny} that the kernel cannot decide",

@@ -627,6 +627,9 @@ class _Resolver:
         if rule.warn_evttypes and len(types) > MANY_TYPES:
             what = f"rule {quoted(rule.name)} does not say which event types it is for: it is tried on every event"
             self.report.add(rule.place, "no-evttype", what, "add evt.type in (...) to its condition, or warn_evttypes: false", "warning")
+        if not types and (test := _of_nothing(condition)) is not None:
+            what = f"rule {quoted(rule.name)} matches nothing: the list that is looked in here is empty"
+            self.report.add(place_of(test.spot), "never-matches", what, "put something in the list, or leave the test out", "warning")
         return FalcoRule(
             name=rule.name,
             desc=" ".join(rule.desc),
@@ -880,7 +883,23 @@ def _types(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     return types
 
 
+def _of_nothing(node: Any) -> Comparison | None:
+    """A test by an empty list that a tree needs: without it the tree would be another one."""
+    if isinstance(node, Comparison):
+        return node if _is_empty(node) else None
+    if isinstance(node, NotNode):
+        return None
+    return next((found for part in node.parts if (found := _of_nothing(part)) is not None), None)
+
+
+def _is_empty(test: Comparison) -> bool:
+    """Whether a value is looked for in an empty list: there is none."""
+    return test.operator in ("in", "intersects", "pmatch") and not test.values and test.right is None
+
+
 def _test_types(test: Comparison) -> tuple[int, int]:
+    if _is_empty(test):
+        return 0, _ALL
     number = decides_number(test)
     if number is not None:
         return (_ALL, 0) if number else (0, _ALL)

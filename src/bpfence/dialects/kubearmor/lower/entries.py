@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """One entry of a policy in, the events that it is about and the condition on each of them out.
 
-Called by `policies`. `decided` is for entries that block or report; `covered` is what an entry of an allow list lets through. Pure.
+Called by `policies`. `decided` is for entries that block or report; `uncovered` for what allow lists leave to a posture. Of the entries
+about one act the one decides that KubeArmor looks up first (`ways`). Pure.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from bpfence import abi, names
@@ -25,6 +28,8 @@ WHOLE: Final = ("file.modify", "file.read")
 ANY_USE: Final = ("file.open", "file.mmap")
 """And these for whatever use."""
 CHANGES: Final = ("file.modify",)
+_TOLD_APART: Final = frozenset((*expand.GROUP_TESTS["file.modify"], "file.chown"))
+"""Events on which an entry may let through something else than on the others."""
 FROM_BEFORE: Final = ("file.permission", "file.mmap", "file.mprotect")
 """Use of a descriptor that may be older than the policy: nothing that an allow list is asked about."""
 SOCKETS: Final = ("net.create", "net.bind", "net.listen", "net.connect", "net.accept", "net.send")
@@ -148,20 +153,71 @@ def _carries(entry: Entry, event: str) -> bool:
 # ---- conditions ----
 
 
-def named(entry: Entry, field: str = PATH) -> Condition:
-    """The condition that a path is one that the entry names."""
+class Way(NamedTuple):
+    """One way in which an entry names an act: the condition, and where in KubeArmor's look-up it stands: the least `order` is first.
+    `place`: the path that it names, or the directory with what is in it ("/" at its end); "" where there is none, or many."""
+
+    order: tuple[int, ...]
+    named: Condition
+    place: str = ""
+
+    def meets(self, other: Way) -> bool:
+        """Whether both may name one file."""
+        one, two = (_USUAL.sub(lambda link: _LINKED[link[0]], way.place) for way in (self, other))
+        if not one or not two or one == two:
+            return True
+        return (one.endswith("/") and two.startswith(one)) or (two.endswith("/") and one.startswith(two))
+
+
+_LINKED: Final = {
+    **{f"/{name}": f"/usr/{name}" for name in ("bin", "lib", "lib32", "lib64")},
+    **dict.fromkeys(("/sbin", "/usr/sbin"), "/usr/bin"), "/var/run": "/run", "/var/lock": "/run/lock",
+}  # fmt: skip
+"""Links that most systems have: by them two names may be one file."""
+_ROOT: Final = "/."
+"""The root itself, of which "/" is the contents."""
+_USUAL: Final = re.compile(f"^({'|'.join(_LINKED)})(?=/|$)")
+
+_PATH, _NAME, _DIRECTORY, _FLAT, _PATTERN = range(5)
+_HOLDS: Final = (-1,)
+"""Before everything. KubeArmor's BPF enforcer has no patterns; in its other one a Block that names an act holds whatever allows it."""
+
+
+def ways(entry: Entry, field: str = PATH) -> tuple[Way, ...]:
+    """The ways in which an entry names an act. What names the source of the act is looked up first; then names of files, of programs, and
+    directories, the longest first; patterns. Of two entries for the same, and of all for sockets, the one that blocks is first."""
+    last = 0 if entry.action == "Block" else 1
+    sourced = 0 if entry.sources else 1
+
+    def way(level: int, named: Condition, order: int = 0, place: str = "") -> Way:
+        return Way((sourced, level, order, last), named, place)
+
     match entry.kind:
-        case "path":
-            return Atom(field, Op.EQUALS, entry.value)
         case "dir":
             # The directory itself as well: whoever renames it away or puts another in its place has everything in it.
-            own = (Atom(field, Op.EQUALS, entry.value.rstrip("/") or "/"),) if entry.section != "process" else ()
-            return disj((*own, _in_directory(field, entry.value, recursive=entry.recursive)))
+            path = entry.value.rstrip("/") or "/"
+            itself = way(_PATH, Atom(field, Op.EQUALS, path), place=path if path != "/" else _ROOT)
+            inside = _in_directory(field, entry.value, recursive=entry.recursive)
+            # KubeArmor looks up the recursive ones first. Whoever blocks a directory in one that is allowed means it all the same.
+            contents = way(_DIRECTORY if entry.recursive or not last else _FLAT, inside, -len(entry.value), place=entry.value)
+            return (contents,) if entry.section == "process" else (itself, contents)
+        case "path":
+            return (way(_PATH, Atom(field, Op.EQUALS, entry.value), place=entry.value),)
         case "name":
-            return Atom(field, Op.SUFFIX, "/" + entry.value)
+            return (way(_NAME, Atom(field, Op.SUFFIX, "/" + entry.value)),)
         case "pattern":
-            return patterns.condition(entry.value, field)
-    return TRUE
+            found = way(_PATTERN, patterns.condition(entry.value, field))
+            return (found if last or bound(entry) else found._replace(order=_HOLDS),)
+        case "protocol":
+            return (way(0, PROTOCOLS[entry.value]),)
+        case "capability":
+            return (way(0, capability(entry.value)),)
+    return (way(0, TRUE),)
+
+
+def named(entry: Entry, field: str = PATH) -> Condition:
+    """The condition that an act is one that the entry names, of a path: that one."""
+    return disj(way.named for way in ways(entry, field))
 
 
 def _in_directory(field: str, directory: str, *, recursive: bool) -> Condition:
@@ -198,12 +254,67 @@ PRESETS: Final[Mapping[str, tuple[str, Condition]]] = {
 """Presets that some event tells of: that event, and the condition on it."""
 
 
-def decided(entry: Entry, scope: Condition) -> dict[str, Condition]:
-    """The condition on each event on which the entry blocks or reports. Where it says ownerOnly, that is who does not own the file; with
-    `pts: false`, who has a terminal; with both, who is either. With readOnly, too, those may do nothing with it, and nobody may change it.
+class Earlier(NamedTuple):
+    """An entry that is looked up before another one, by one of its ways, and the scope in which it is: TRUE where that is the other's."""
+
+    way: Way
+    entry: Entry
+    scope: Condition
+
+
+def bound(entry: Entry) -> bool:
+    """Whether an entry says who may, or what may be done: it refuses the rest, be its action Block or Allow."""
+    return entry.owner_only or entry.read_only or not entry.terminals
+
+
+def lets(entry: Entry) -> bool:
+    """Whether an entry lets anything through that it names."""
+    return entry.action == "Allow" or (entry.action == "Block" and bound(entry))
+
+
+def _let_through(entry: Entry, event: str) -> Condition:
+    """The condition that an entry lets an act through that it names: of those who may, what may be done."""
+    parts = [TRUE if entry.terminals else _NO_TERMINAL]
+    if entry.owner_only:
+        # On file.chown file.uid is the new owner: whoever it would be told by may just have been made it.
+        parts.append(_OWNER if event != "file.chown" else FALSE)
+    if entry.read_only:
+        parts.append(negation(expand.GROUP_TESTS["file.modify"].get(event, TRUE)))
+    return conj(parts)
+
+
+def _first(entry: Entry, earlier: Sequence[Earlier], event: str) -> Condition:
+    """The condition that an entry names an act of its sources, and that no earlier one lets it through."""
+    by_rest: dict[Condition, list[Condition]] = {}
+    for way in ways(entry):
+        before = (one for one in earlier if one.way.order < way.order and one.way.meets(way))
+        by_rest.setdefault(conj(negation(_excuse(one, way, event)) for one in before), []).append(way.named)
+    return conj((_from(entry.sources), disj(conj((disj(names_), rest)) for rest, names_ in by_rest.items())))
+
+
+def _excuse(one: Earlier, way: Way, event: str) -> Condition:
+    """The condition that an earlier entry lets through what a way names."""
+    name = TRUE if one.way.named == way.named else one.way.named
+    return conj((one.scope, name, _from(one.entry.sources), _let_through(one.entry, event)))
+
+
+def decided(entry: Entry, scope: Condition, earlier: Sequence[Earlier] = ()) -> dict[str, Condition]:
+    """The condition on each event on which the entry blocks or reports, where none of `earlier` lets the act through. Where it says
+    ownerOnly, that is who does not own the file; with `pts: false`, who has a terminal; with both, who is either. With readOnly, too, those
+    may do nothing with it, and nobody may change it.
     """
-    source = _from(entry.sources)
-    terminal = TRUE if entry.terminals else negation(_NO_TERMINAL)
+    known: dict[tuple[bool, str], Condition] = {}
+
+    def acts(event: str, *, anybody: bool) -> Condition:
+        """What the entry is about, done by anybody, or by those alone whom it refuses it."""
+        key = (anybody, event if event in _TOLD_APART else "")
+        if key not in known:
+            whom = TRUE if anybody or not refused else disj(refused)
+            known[key] = conj((_first(entry, earlier, event), whom))
+        return known[key]
+
+    refused = ([negation(_OWNER)] if entry.owner_only else []) + ([] if entry.terminals else [negation(_NO_TERMINAL)])
+    by_those, by_all = (partial(acts, anybody=anybody) for anybody in (False, True))
     match entry.section:
         case "egress" | "ingress":
             each = expand.event_conditions(TRAFFIC[entry.section], scope, conj((_outside(entry.section), _traffic(entry))))
@@ -216,27 +327,23 @@ def decided(entry: Entry, scope: Condition) -> dict[str, Condition]:
         case "presets":
             event, condition = PRESETS[entry.value]
             return expand.event_conditions((event,), scope, condition)
-        case "process" | "file":
-            others = ((negation(_OWNER),) if entry.owner_only else ()) + (() if entry.terminals else (terminal,))
-            anybody = conj((named(entry), source))
-            body = conj((anybody, disj(others) if others else TRUE))
-            if entry.section == "process":
-                return expand.event_conditions(("process.exec",), scope, body)
-            changes = expand.event_conditions(CHANGES, scope, anybody) if entry.read_only else {}
-            uses = expand.event_conditions(WHOLE, scope, body) | expand.event_conditions(ANY_USE, scope, body)
-            if entry.read_only and not others:
+        case "process":
+            return expand.event_conditions(("process.exec",), scope, by_those)
+        case "file":
+            changes = expand.event_conditions(CHANGES, scope, by_all) if entry.read_only else {}
+            if entry.read_only and not refused:
                 return changes
+            uses = expand.event_conditions(WHOLE, scope, by_those) | expand.event_conditions(ANY_USE, scope, by_those)
             each = {event: disj((changes.get(event, FALSE), condition)) for event, condition in uses.items()}
             if entry.owner_only and "file.chown" in each:
-                # There file.uid is the new owner: whoever it would be told by may just have been made it.
-                each |= expand.event_conditions(("file.chown",), scope, anybody)
+                # See _let_through.
+                each |= expand.event_conditions(("file.chown",), scope, by_all)
             return each
         case "network":
-            on = REPORTED_SOCKETS if entry.action == "Audit" else SOCKETS
-            return expand.event_conditions(on, scope, conj((PROTOCOLS[entry.value], source, terminal)))
+            return expand.event_conditions(REPORTED_SOCKETS if entry.action == "Audit" else SOCKETS, scope, by_those)
         case "capabilities":
-            return expand.event_conditions(("process.capable",), scope, conj((capability(entry.value), source, terminal)))
-    return dict(_reported_calls(entry, scope, source))
+            return expand.event_conditions(("process.capable",), scope, by_those)
+    return dict(_reported_calls(entry, scope, _from(entry.sources)))
 
 
 def _outside(section: str) -> Condition:
@@ -300,34 +407,19 @@ RESOURCE_EVENTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Sections that have allow lists, and the events that a posture is about."""
 _EXECUTED: Final = Atom("file.access", Op.ANYBITS, abi.ACCESS_EXEC)
-_CHANGED: Final = Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE | abi.ACCESS_TRUNCATE | abi.ACCESS_CREATED)
 
 
-def covered(entry: Entry, event: str, field: str = PATH) -> Condition:
-    """The condition that an entry of an allow list lets an act through. `field`: which of its paths, where the event has two."""
-    source = conj((_from(entry.sources), TRUE if entry.terminals else _NO_TERMINAL))
-    match entry.section:
-        case "process" | "file":
-            parts = [named(entry, field), source]
-            if entry.owner_only:
-                parts.append(_OWNER if event != "file.chown" else FALSE)
-            if entry.read_only:
-                parts.append(negation(_CHANGED) if event == "file.open" else FALSE)
-            return conj(parts)
-        case "network":
-            return conj((PROTOCOLS[entry.value], source))
-        case "egress" | "ingress":
-            return conj((_traffic(entry), source))
-    return conj((capability(entry.value), source))
+def covered(entry: Entry, field: str = PATH) -> Condition:
+    """The condition that an entry decides about an act: then no posture does. `field`: which of its paths, where the event has two."""
+    own = _traffic(entry) if entry.section in TRAFFIC else named(entry, field)
+    return conj((own, _from(entry.sources)))
 
 
-def uncovered(section: str, event: str, allowed: Sequence[tuple[Condition, Entry]]) -> Condition:
-    """The condition that no entry of the allow lists lets an act through. `allowed`: entries, each with the scope of its policy."""
+def uncovered(section: str, event: str, listed: Sequence[tuple[Condition, Entry]]) -> Condition:
+    """The condition that no entry decides about an act. `listed`: those that let something through, each with the scope of its policy."""
     names_ = (PATH, NEW_PATH) if event in ("file.rename", "file.link") else (PATH,)
-    alike = len({scope for scope, _ in allowed}) == 1  # then whoever is asked is in the scope
-    open_ = disj(
-        negation(disj(conj((TRUE if alike else scope, covered(entry, event, name))) for scope, entry in allowed)) for name in names_
-    )
+    alike = len({scope for scope, _ in listed}) == 1  # then whoever is asked is in the scope
+    open_ = disj(negation(disj(conj((TRUE if alike else scope, covered(entry, name))) for scope, entry in listed)) for name in names_)
     if section in TRAFFIC:
         reaches = expand.GROUP_TESTS["net.egress"].get(event, TRUE) if section == "egress" else TRUE
         return conj((reaches, _begins(event), _outside(section), open_))

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """KubeArmor's policies and the user's choices in, policies of the IR and what they could not say out.
 
-Called by `dialect`. Each policy becomes one of the IR, its entries that block or report become rules. Entries that allow become one rule
-for each resource and all policies together, which denies or reports what none of them covers: an allow list of one policy is widened by
-that of another for the same workload. Block wins over Allow, as any deny does. Containers that may be in a scope, but are not known well
-enough to tell, are outside, or what would be done is reported: the user chooses.
+Called by `dialect`. Each policy becomes one of the IR, its entries that block or report become rules. Of the entries of all policies for a
+workload the one decides about an act that KubeArmor looks up first: a rule leaves out what an earlier entry lets through. Entries that
+allow also become one rule for each resource and all policies together, which denies or reports what no entry decides about: an allow list
+of one policy is widened by that of another for the same workload. Containers that may be in a scope, but are not known well enough to tell,
+are outside, or what would be done is reported: the user chooses.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ import msgspec
 
 from bpfence.conditions import expand
 from bpfence.conditions.containers import untold
-from bpfence.conditions.values import conj, disj
+from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.kubearmor.lower import entries, scopes
 from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy
-from bpfence.dialects.kubearmor.options import ACTIONS, NAME, POSTURE, KubeArmorOptions
+from bpfence.dialects.kubearmor.options import ACTIONS, ANNOTATION, NAME, POSTURE, KubeArmorOptions
 from bpfence.errors import Diagnostic, Location
-from bpfence.policy import FALSE, Action, Condition, Op, Policy, Rule, atoms
+from bpfence.policy import CONTAINER_FIELD, FALSE, TRUE, Action, Atom, Condition, Label, Op, Policy, Rule, Selector, atoms
 
 SEVERITIES: Final = ("info", "low", "low", "low", "medium", "medium", "medium", "high", "high", "critical", "critical")
 """By KubeArmor's number, from 0 (none) to 10."""
-ACTION: Final = {"Audit": Action.AUDIT, "Block": Action.DENY}
+ACTION: Final = {"Audit": Action.AUDIT, "Block": Action.DENY, "Allow": Action.DENY}
+"""Of an entry that allows: what it refuses, whatever the posture."""
+_LOOKED_UP: Final = ("process", "file", "network", "capabilities")
+"""Sections of which one entry decides; of the others a Block does."""
 _RESOURCES: Final = {"process": "file", "ingress": "network", "egress": "network"}
 """By section, what the posture is of that it has, where that is another."""
 POSTURES: Final = {"audit": Action.AUDIT, "block": Action.DENY}
@@ -64,17 +68,24 @@ def warnings(policies: Iterable[KubeArmorPolicy]) -> Iterator[Diagnostic]:
 
 def lowered(policies: Sequence[KubeArmorPolicy], options: KubeArmorOptions) -> tuple[Policy, ...]:
     """The policies of the IR."""
-    made = [policy for one in policies if (policy := _policy(one, options)).rules]
+    order = _Order(policies)
+    made = [policy for one in policies if (policy := _policy(one, order, options)).rules]
     posture = _posture(policies, options)
     return (*made, *((posture,) if posture.rules else ()))
 
 
-def alone(policy: KubeArmorPolicy, mode: str) -> Iterator[tuple[Entry, Policy | None]]:
+def alone(policies: Sequence[KubeArmorPolicy], mode: str) -> Iterator[tuple[KubeArmorPolicy, Entry, Policy | None]]:
     """Each entry that blocks or reports as a policy of its own, under a name that a native policy can have; None where it is none: an
     entry of an allow list means something beside all others only, and some system calls have no event."""
+    order = _Order(policies)
+    for policy in policies:
+        yield from ((policy, entry, made) for entry, made in _each_alone(policy, order, mode))
+
+
+def _each_alone(policy: KubeArmorPolicy, order: _Order, mode: str) -> Iterator[tuple[Entry, Policy | None]]:
     scope = scopes.scope(policy)
     for entry in policy.entries:
-        rule = _rule(policy, entry, scope) if entry.action != "Allow" else None
+        rule = _rule(policy, entry, scope, order) if entry.action != "Allow" else None
         if rule is None:
             yield entry, None
             continue
@@ -95,9 +106,33 @@ def alone(policy: KubeArmorPolicy, mode: str) -> Iterator[tuple[Entry, Policy | 
         yield entry, Policy(name=name, mode=mode, severity=severity, tags=entry.tags, scope=scope, rules=rules, location=entry.location)
 
 
-def _policy(policy: KubeArmorPolicy, options: KubeArmorOptions) -> Policy:
+class _Order:
+    """What of all policies lets something through, for each entry that of it that is looked up before it."""
+
+    def __init__(self, policies: Iterable[KubeArmorPolicy]) -> None:
+        self._letting: dict[tuple[bool, str], list[tuple[KubeArmorPolicy, entries.Earlier]]] = {}
+        for policy in policies:
+            scope = scopes.scope(policy)
+            for entry in policy.entries:
+                if entry.section in _LOOKED_UP and entries.lets(entry):
+                    found = self._letting.setdefault((policy.host, entry.section), [])
+                    found += ((policy, entries.Earlier(way, entry, scope)) for way in entries.ways(entry))
+
+    def earlier(self, policy: KubeArmorPolicy, entry: Entry, scope: Condition) -> list[entries.Earlier]:
+        """What lets acts through that the entry would refuse, of policies that may be about the same workload."""
+        if entry.action == "Audit":
+            return []
+        own = entries.ways(entry)
+        return [
+            one._replace(scope=TRUE) if one.scope == scope else one
+            for other, one in self._letting.get((policy.host, entry.section), ())
+            if any(one.way.order < way.order and one.way.meets(way) for way in own) and not scopes.apart(policy, other)
+        ]
+
+
+def _policy(policy: KubeArmorPolicy, order: _Order, options: KubeArmorOptions) -> Policy:
     scope = scopes.scope(policy)
-    rules = tuple(rule for entry in policy.entries if entry.action != "Allow" and (rule := _rule(policy, entry, scope)) is not None)
+    rules = tuple(rule for entry in policy.entries if _refuses(entry) and (rule := _rule(policy, entry, scope, order)) is not None)
     return Policy(name=policy.key, scope=scope, doubt=_doubt(scope, options), rules=rules, location=policy.location)
 
 
@@ -107,8 +142,14 @@ def _doubt(scope: Condition, options: KubeArmorOptions) -> Condition:
     return untold() if asked else FALSE
 
 
-def _rule(policy: KubeArmorPolicy, entry: Entry, scope: Condition) -> Rule | None:
-    each = {event: condition for event, condition in entries.decided(entry, scope).items() if condition != FALSE}
+def _refuses(entry: Entry) -> bool:
+    """Whether an entry makes a rule of its own: one that allows all that it names does not."""
+    return entry.action != "Allow" or (entry.section in _LOOKED_UP and entries.bound(entry))
+
+
+def _rule(policy: KubeArmorPolicy, entry: Entry, scope: Condition, order: _Order) -> Rule | None:
+    decided = entries.decided(entry, scope, order.earlier(policy, entry, scope))
+    each = {event: condition for event, condition in decided.items() if condition != FALSE}
     if not each:
         return None
     condition, conditions = expand.shared(each)
@@ -137,33 +178,64 @@ def _template(text: str) -> str:
 
 
 def _posture(policies: Iterable[KubeArmorPolicy], options: KubeArmorOptions) -> Policy:
-    """What no allow list covers, in workloads that have one for the resource."""
-    allowed: dict[tuple[bool, str], list[tuple[Condition, Entry]]] = {}
+    """What no entry decides about, in workloads that have an allow list for the resource."""
+    listed: dict[tuple[bool, str], list[tuple[Condition, Entry]]] = {}
     for policy in policies:
         scope = scopes.scope(policy)
         for entry in policy.entries:
-            if entry.action == "Allow" and entry.section in entries.RESOURCE_EVENTS:
-                allowed.setdefault((policy.host, entry.section), []).append((scope, entry))
-    rules = tuple(_posture_rule(host, section, found, options) for (host, section), found in allowed.items())
-    scope = disj(dict.fromkeys(scope for found in allowed.values() for scope, _ in found))
+            if entry.section in entries.RESOURCE_EVENTS and entries.lets(entry):
+                listed.setdefault((policy.host, entry.section), []).append((scope, entry))
+    allowed = {key: found for key, found in listed.items() if any(entry.action == "Allow" for _, entry in found)}
+    annotated = {key: _annotated(*key, options) for key in allowed}
+    rules = tuple(rule for key, found in allowed.items() for rule in _posture_rules(*key, found, annotated[key], options))
+    # Which of two postures a pod has is told by its class, and classes are made of the selectors in scopes.
+    told = (disj((one, negation(one))) for one in annotated.values() if one != FALSE)
+    scope = conj((disj(dict.fromkeys(rule_scope for found in allowed.values() for rule_scope in _scopes(found))), *told))
     place = rules[0].location if rules else Location("<none>")
     return Policy(name=POSTURE, scope=scope, doubt=_doubt(scope, options), rules=rules, location=place)
 
 
-def _posture_rule(host: bool, section: str, allowed: list[tuple[Condition, Entry]], options: KubeArmorOptions) -> Rule:
-    scope = disj(dict.fromkeys(scope for scope, _ in allowed))
-    each = {event: conj((scope, entries.uncovered(section, event, allowed))) for event in entries.RESOURCE_EVENTS[section]}
+def _scopes(listed: Iterable[tuple[Condition, Entry]]) -> dict[Condition, None]:
+    """Whose resource has an allow list."""
+    return dict.fromkeys(scope for scope, entry in listed if entry.action == "Allow")
+
+
+def _other(action: str) -> str:
+    return next(other for other in ACTIONS if other != action)
+
+
+def _annotated(host: bool, section: str, options: KubeArmorOptions) -> Condition:
+    """The condition that a namespace has another posture than the one that is chosen."""
+    if host:
+        return FALSE
+    resource = _RESOURCES.get(section, section)
+    label = Label(ANNOTATION.format(resource), "in", (_other(options.posture(resource, host=host)),))
+    return Atom(CONTAINER_FIELD, Op.SELECTS, Selector(namespace_annotations=(label,)))
+
+
+def _posture_rules(
+    host: bool, section: str, listed: list[tuple[Condition, Entry]], annotated: Condition, options: KubeArmorOptions
+) -> Iterator[Rule]:
+    """The rule of the posture that is chosen, and for pods that of namespaces with another one. Where nothing is known of the namespace,
+    the posture is the one that is chosen."""
+    chosen = options.posture(_RESOURCES.get(section, section), host=host)
+    if annotated != FALSE:
+        yield _posture_rule(f"{section}-{_other(chosen)}", section, listed, _other(chosen), annotated)
+    yield _posture_rule(f"host-{section}" if host else section, section, listed, chosen, negation(annotated))
+
+
+def _posture_rule(name: str, section: str, listed: list[tuple[Condition, Entry]], action: str, also: Condition) -> Rule:
+    scope = conj((disj(_scopes(listed)), also))
+    each = {event: conj((scope, entries.uncovered(section, event, listed))) for event in entries.RESOURCE_EVENTS[section]}
     condition, conditions = expand.shared(each)
-    action = options.posture(_RESOURCES.get(section, section), host=host)
-    assert action in ACTIONS
     return Rule(
         policy=POSTURE,
-        name=f"host-{section}" if host else section,
+        name=name,
         events=tuple(each),
         condition=condition,
         conditions=conditions,
         action=POSTURES[action],
         errno=errno.EACCES,
         language=NAME,
-        location=allowed[0][1].location,
+        location=next(entry.location for _, entry in listed if entry.action == "Allow"),
     )

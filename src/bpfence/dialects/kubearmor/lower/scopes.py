@@ -51,6 +51,30 @@ def scope(policy: KubeArmorPolicy) -> Condition:
     return conj(parts)
 
 
+def apart(one: KubeArmorPolicy, other: KubeArmorPolicy) -> bool:
+    """Whether no container is in the scopes of both, as far as their namespaces and single labels tell."""
+    if one is other or one.host or other.host:
+        return False
+    spaces, others = _namespaces(one), _namespaces(other)
+    if spaces is not None and others is not None and not spaces & others:
+        return True
+    labels, more = _labels(one), _labels(other)
+    return any(more.get(key, value) != value for key, value in labels.items())
+
+
+def _namespaces(policy: KubeArmorPolicy) -> set[str] | None:
+    """The namespaces that a policy is about; None: there is no list of them."""
+    if policy.kind not in (CLUSTER_POLICY, NETWORK_POLICY):
+        return {policy.namespace}
+    return next((set(test.values) for test in policy.tests if test.among and test.key == "namespace"), None)
+
+
+def _labels(policy: KubeArmorPolicy) -> dict[str, str]:
+    """Labels that are required with one value."""
+    pairs = (test.values[0].partition("=") for test in policy.tests if test.among and test.key == "label" and len(test.values) == 1)
+    return {key: value for key, _, value in pairs if key != CONTAINER_NAME}
+
+
 def _any(test: Test) -> Condition:
     return disj(Atom(CONTAINER_FIELD, Op.SELECTS, _selector(test.key, value)) for value in test.values)
 

@@ -8,8 +8,9 @@ that deny as well.
 from __future__ import annotations
 
 import ipaddress
+import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from bpfence import abi, names
@@ -22,6 +23,8 @@ from bpfence.policy import Atom, Condition, Op
 U64: Final = 2**64 - 1
 MAX_RANGE: Final = 64
 """How many numbers the ranges of a test on bits may have in all."""
+MASKS: Final = 8
+"""How many values the kernel's mask of an access has."""
 _ACCESS_OF: Final = {1: abi.ACCESS_EXEC, 2: abi.ACCESS_WRITE, 4: abi.ACCESS_READ}
 """Bits of the kernel's mask (MAY_*), and those of file.access."""
 _FILE_TYPES: Final = {
@@ -30,7 +33,7 @@ _FILE_TYPES: Final = {
     "pipe": stat.S_IFIFO,
 }  # fmt: skip
 _TYPE_BITS: Final = 0o170000
-_TEXT_OPS: Final = {
+TEXT_OPS: Final = {
     "Equal": Op.EQUALS, "Prefix": Op.PREFIX, "Postfix": Op.SUFFIX, "SubString": Op.CONTAINS, "SubStringIgnCase": Op.ICONTAINS,
     "In": Op.EQUALS,
 }  # fmt: skip
@@ -67,7 +70,7 @@ def argument(parameter: Parameter, test: ArgumentTest, values: tuple[str, ...]) 
 def _texts(field: str, operator: str, values: tuple[str, ...], there: Condition) -> Condition:
     """A test on a text. `there`: the condition that there is one."""
     denies = operator.startswith("Not")
-    op = _TEXT_OPS[operator.removeprefix("Not")]
+    op = TEXT_OPS[operator.removeprefix("Not")]
     texts = (value.translate(_LOWER) if op is Op.ICONTAINS else value for value in values)
     found = disj(Atom(field, op, text) for text in texts)
     return conj((there, negation(found))) if denies else found
@@ -78,16 +81,34 @@ def _number(field: str, operator: str, values: tuple[str, ...]) -> Condition:
     spans = [span for value in values if (span := number_range(value)) is not None]
     match operator.removeprefix("Not"):
         case "Equal" | "InRange" | "InMap":
-            found = disj(Atom(field, Op.RANGE, span) for span in spans)
+            found = _within(field, spans)
         case "Mask":
-            found = disj(Atom(field, Op.ANYBITS, low & U64) for low, _ in spans)
+            found = disj(Atom(field, Op.ANYBITS, low & U64) for low, _ in spans if low & U64)
         case "GT" | "GreaterThan":
-            found = disj(Atom(field, Op.RANGE, (low + 1, U64)) for low, _ in spans)
+            found = _within(field, [(low + 1, U64) for low, _ in spans])
         case "LT" | "LessThan":
-            found = disj(Atom(field, Op.RANGE, (0, low - 1)) for low, _ in spans)
+            found = _within(field, [(0, low - 1) for low, _ in spans])
         case _:
             raise UnsupportedError(f"operator {operator} is not decided in the kernel yet")
     return conj((Atom(field, Op.EXISTS), negation(found))) if operator.startswith("Not") else found
+
+
+def _within(field: str, spans: Iterable[tuple[int, int]]) -> Condition:
+    """The number is in one of some spans; what lies outside of numbers of 64 bits is in none."""
+    inside = ((max(low, 0), min(high, U64)) for low, high in spans)
+    return disj(Atom(field, Op.RANGE, (low, high)) for low, high in inside if low <= high)
+
+
+def unlike_a_path(operator: str, value: str) -> tuple[str, str]:
+    """What no path of the kernel's has of a text that is tested for, and what to write; two empty texts where one may."""
+    begins, ends = operator in ("Equal", "In", "Prefix"), operator in ("Equal", "In", "Postfix")
+    if begins and not value.startswith(("/", "memfd:")):
+        return "a path begins with '/'", "write the whole path"
+    if dots := re.search(r"//|/\.\.?/|/\.\.?$" if ends else r"//|/\.\.?/", value):
+        return f"no path has {dots.group()!r} in it", "write the path as realpath(1) prints it"
+    if ends and value.endswith("/") and value != "/":
+        return "no path ends in '/'", "leave the '/' at its end out" + (", or test with Prefix what lies below" if begins else "")
+    return "", ""
 
 
 def _file(operator: str, values: tuple[str, ...], typed: bool) -> Condition:
@@ -125,7 +146,7 @@ def predicate(operator: str, values: tuple[str, ...]) -> Callable[[int], bool]:
 def _access(operator: str, values: tuple[str, ...]) -> Condition:
     """The mask has three bits: each of its values is tried."""
     passes = predicate(operator, values)
-    masks = [mask for mask in range(8) if passes(mask)]
+    masks = [mask for mask in range(MASKS) if passes(mask)]
     return _bits("file.access", 7, [sum(bit for may, bit in _ACCESS_OF.items() if mask & may) for mask in masks])
 
 
@@ -198,7 +219,7 @@ def _address(operator: str, values: tuple[str, ...]) -> Condition:
 def binaries(test: Binaries) -> Condition:
     """A filter on the executable of the acting process, or with followChildren on those that it descends from as well."""
     denies = test.operator.startswith("Not")
-    op = _TEXT_OPS[test.operator.removeprefix("Not")]
+    op = TEXT_OPS[test.operator.removeprefix("Not")]
     fields = ("process.exe", "process.ancestors.exe") if test.follow_children else ("process.exe",)
     found = disj(Atom(field, op, value) for field in fields for value in test.values)
     return negation(found) if denies else found

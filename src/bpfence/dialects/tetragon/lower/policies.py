@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
+import msgspec
+
 from bpfence.conditions.values import conj, negation
 from bpfence.dialects.tetragon import kinds
 from bpfence.dialects.tetragon.lower import conditions
@@ -22,7 +24,7 @@ from bpfence.dialects.tetragon.read.model import Action as WrittenAction
 from bpfence.dialects.tetragon.read.model import Argument, ArgumentTest, Hook, KProbe, Selector, Spec, TracingPolicy
 from bpfence.documents.report import Report
 from bpfence.errors import Location
-from bpfence.policy import Action, Condition, Policy, Rule
+from bpfence.policy import FALSE, Action, Condition, Policy, Rule
 from bpfence.words import quoted, suggest
 
 LANGUAGE: Final = "tetragon"
@@ -195,12 +197,33 @@ class _Lowering:
         for pids in selector.match_pids:
             parts += self._tried(pids.place, partial(conditions.pids, pids))
         for binaries in selector.match_binaries:
-            parts.append(conditions.binaries(binaries))
+            possible = self._possible(binaries.at("values"), binaries.operator, binaries.values)
+            parts.append(conditions.binaries(msgspec.structs.replace(binaries, values=possible)))
         for capabilities in selector.match_capabilities:
             parts += self._tried(capabilities.place, partial(conditions.capabilities, capabilities))
         for test in selector.match_args:
             parts += self._test(hook, found, test)
+        self._together(hook, found, selector)
         return conj(parts)
+
+    def _together(self, hook: Hook, found: Known, selector: Selector) -> None:
+        """Tell of tests on one mask that no mask passes all of."""
+        tests = [test for test in selector.match_args if self._reads(hook, found, test) is Reads.ACCESS]
+        if len(tests) < 2:
+            return
+        try:
+            passed = [conditions.predicate(test.operator, self._values(test)) for test in tests]
+        except UnsupportedError:
+            return  # refused already
+        alone = all(any(passes(mask) for mask in range(conditions.MASKS)) for passes in passed)
+        if alone and not any(all(passes(mask) for passes in passed) for mask in range(conditions.MASKS)):
+            what = f"no value of argument {tests[-1].index} passes this test and those before it"
+            hint = "selectors are alternatives, the tests of one are all required"
+            self.report.add(tests[-1].place, "never-matches", what, hint, "warning")
+
+    def _reads(self, hook: Hook, found: Known, test: ArgumentTest) -> Reads:
+        parameter = found.parameters.get(self._argument(hook, test))
+        return parameter.reads if parameter is not None else Reads.NOTHING
 
     def _constants(self, hook: Hook, found: Known, selector: Selector) -> None:
         """Refuse a selector that is about other values of an argument than the one that the event has."""
@@ -235,7 +258,27 @@ class _Lowering:
         if parameter.reads is Reads.CONSTANT:
             return []  # it asks for what the event is, or has been refused
         values = self._values(test)
+        if parameter.reads in (Reads.FILE, Reads.NAME) and test.operator.removeprefix("Not") in conditions.TEXT_OPS:
+            values = self._possible(test.at("values"), test.operator, values)
+        elif not test.operator.startswith("Not"):
+            made = self._tried(test.place, partial(conditions.argument, parameter, test, values))
+            if made == [FALSE]:
+                what = f"no value of argument {test.index} passes {test.operator} with {', '.join(values)}: the selector matches nothing"
+                self.report.add(test.place, "never-matches", what, "write another value, or leave the selector out", "warning")
+            return made
         return self._tried(test.place, partial(conditions.argument, parameter, test, values))
+
+    def _possible(self, place: Location, operator: str, values: tuple[str, ...]) -> tuple[str, ...]:
+        """The values that some path passes a test with: the kernel's have no '/./' and the like, which reading links would mend."""
+        possible = []
+        for value in values:
+            problem, hint = conditions.unlike_a_path(operator.removeprefix("Not"), value)
+            if problem:
+                what = f"operator {operator} with {quoted(value)} matches nothing: {problem}"
+                self.report.add(place, "never-matches", what, hint, "warning")
+            else:
+                possible.append(value)
+        return tuple(possible)
 
     def _values(self, test: ArgumentTest) -> tuple[str, ...]:
         made: list[str] = []

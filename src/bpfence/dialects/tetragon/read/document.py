@@ -13,7 +13,7 @@ from bpfence.dialects.tetragon import kinds
 from bpfence.dialects.tetragon.read.checks import Checks
 from bpfence.dialects.tetragon.read.model import TracingPolicy
 from bpfence.dialects.tetragon.read.shapes import MAX_MISTAKES, Shapes
-from bpfence.documents import yaml_nodes
+from bpfence.documents import lists, yaml_nodes
 from bpfence.documents.files import SourceFile
 from bpfence.documents.json_values import JsonValue
 from bpfence.documents.placed import DocumentError
@@ -32,6 +32,7 @@ CODES: Final[Mapping[str, str]] = {
     "error-sign": "an error without its sign (warning)",
     "key-case": "a key whose letters have another case (warning)",
     "missing-key": "a key or value that is required",
+    "never-matches": "a test that no value passes (warning)",
     "no-return": "a test of what a function returns, on a hook that does not wait for it",
     "no-rules": "a policy without hooks (warning)",
     "not-supported": "something that bpfence reads, and cannot put in force yet",
@@ -77,11 +78,11 @@ def read_text(text: str, file: str = "<text>") -> tuple[list[TracingPolicy], lis
 def _policies(source: SourceFile, report: Report) -> Iterable[TracingPolicy]:
     try:
         text = yaml_nodes.decode(source.data, source.file)
-        for root in yaml_nodes.documents(text, source.file):
+        for root in lists.objects(text, source.file):
             if report.errors >= MAX_MISTAKES:
                 return
             errors = report.errors
-            policy = _policy(as_value(root), report)
+            policy = _policy(as_value(root, kubernetes=True), report)
             if policy is not None and report.errors == errors:
                 Checks(policy, report).run()
                 if report.errors == errors:

@@ -66,6 +66,23 @@ def test_a_macro_sees_what_is_defined_before_its_last_definition() -> None:
     ]
 
 
+def test_a_rule_that_needs_something_to_be_in_an_empty_list() -> None:
+    rule_ = "- rule: R\n  desc: d\n  output: o\n  priority: INFO\n  condition: evt.type = execve and {}\n"
+    for condition, told in (
+        ("proc.name in (e)", True),
+        ("proc.name in (e, e)", True),
+        ("proc.args intersects (e)", True),
+        ("(proc.name in (e) or proc.name in ())", True),
+        ("not proc.name in (e)", False),
+        ("(proc.name in (e) or proc.name = x)", False),
+        ("proc.name in (e, x)", False),
+    ):
+        found, diagnostics = loaded("- list: e\n  items: []\n" + rule_.format(condition))
+        assert [one.code for one in diagnostics if one.code != "unused"] == (["never-matches"] if told else []), condition
+        assert (not found[0].types) is told
+        assert all(one.location.line == 7 for one in diagnostics)
+
+
 def test_append_of_lists_macros_and_rules() -> None:
     text = (
         "- list: l\n  items: [a]\n- list: l\n  items: [b]\n  override: {items: append}\n"

@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bpfence import abi
 from bpfence.compiler.compile import compile_policies
@@ -63,6 +69,25 @@ def test_the_posture_is_audit_unless_it_is_said() -> None:
     assert decided(blocked, "net.create", WEB, net__family=1, net__type=1, net__protocol=0).action is Action.NONE
 
 
+@pytest.mark.parametrize("chosen", ["audit", "block"])
+def test_a_namespace_may_have_another_posture(chosen: str) -> None:
+    text = document({"process": {"matchPaths": [{"path": "/a"}]}, "network": {"matchProtocols": [{"protocol": "udp"}]}, "action": "Allow"})
+    policies = lowered(text, postures={"file": chosen, "network": chosen})
+    actions = {"audit": Action.AUDIT, "block": Action.DENY}
+    for annotated, file, network in (
+        (None, chosen, chosen),
+        ({}, chosen, chosen),
+        ({"kubearmor-file-posture": "block"}, "block", chosen),
+        ({"kubearmor-file-posture": "audit", "kubearmor-network-posture": "block"}, "audit", "block"),
+        ({"kubearmor-file-posture": "Block"}, chosen, chosen),
+    ):
+        inside = pod(app="web", annotations=annotated)
+        executed = decided(policies, "process.exec", inside, file__path="/b")
+        made = decided(policies, "net.create", inside, net__family=2, net__type=1, net__protocol=6)
+        assert (executed.action, made.action) == (actions[file], actions[network])
+        assert len(executed.matches) == len(made.matches) == 1
+
+
 def test_allow_lists_of_several_policies_add_up_for_the_workloads_of_both() -> None:
     every = document({"process": {"matchPaths": [{"path": "/b"}]}, "action": "Allow", "selector": {}}, name="every")
     policies = lowered(allow("process", "matchPaths", {"path": "/a"}), every, postures=BLOCKS)
@@ -75,10 +100,143 @@ def test_allow_lists_of_several_policies_add_up_for_the_workloads_of_both() -> N
     assert allowed == {("web", "/a"), ("web", "/b"), ("db", "/b")}
 
 
-def test_block_wins_over_allow() -> None:
+def test_block_wins_over_allow_of_the_same() -> None:
     blocking = document({"process": {"matchPaths": [{"path": "/a"}]}}, name="q")
     policies = lowered(allow("process", "matchPaths", {"path": "/a"}), blocking)
     assert decided(policies, "process.exec", WEB, file__path="/a").action is Action.DENY
+
+
+# ---- which of several entries decides ----
+
+SOURCES = ("/s", "/t")
+DIRECTORIES = ("/", "/a/", "/a/b/")
+FILES = ("/a", "/a/f", "/a/b", "/a/b/f", "/f")
+ENTRY = st.fixed_dictionaries(
+    {"where": st.sampled_from(FILES + DIRECTORIES), "action": st.sampled_from(("Allow", "Block"))},
+    optional={
+        "source": st.sampled_from(SOURCES),
+        "recursive": st.booleans(),
+        "readOnly": st.booleans(),
+        "ownerOnly": st.booleans(),
+        "app": st.sampled_from(("web", "db", "")),
+    },
+)
+
+
+def as_policies(entries: Sequence[Mapping[str, Any]], section: str) -> list[str]:
+    """A policy for each entry, as that is what there is across policies, too; "" is the app of all."""
+    made = []
+    for index, one in enumerate(entries):
+        directory = one["where"].endswith("/")
+        flags = {"ownerOnly"} | ({"readOnly"} if section == "file" else set()) | ({"recursive"} if directory else set())
+        item = {"dir" if directory else "path": one["where"], "action": one["action"]}
+        item |= {key: one[key] for key in sorted(flags) if key in one}
+        item |= {"fromSource": [{"path": one["source"]}]} if "source" in one else {}
+        app = one.get("app", "web")
+        selector = {"matchLabels": {"app": app}} if app else {}
+        body = {"selector": selector, section: {"matchDirectories" if directory else "matchPaths": [item]}}
+        made.append(document(body, name=f"p{index}"))
+    return made
+
+
+def looked_up(entries: Sequence[Mapping[str, Any]], app: str, exe: str, path: str, section: str) -> list[Mapping[str, Any]]:
+    """The entries that KubeArmor finds for a file, those that block before those that allow: by tables of texts, with the source and
+    without, first of the file and then of the directories on the way to it."""
+    for source in (exe, None):
+        table: dict[str, list[Mapping[str, Any]]] = {}
+        for one in entries:
+            if one.get("source") == source and one.get("app", "web") in (app, ""):
+                table.setdefault(one["where"], []).append(one)
+        itself = table.get(path, []) + (table.get(path + "/", []) if section == "file" else [])
+        above = [path[: at + 1] for at in range(len(path)) if path[at] == "/"]
+        flat = [found for found in table.get(above[-1], []) if not found.get("recursive")]
+        deep = [[found for found in table.get(name, []) if found.get("recursive")] for name in reversed(above)]
+        # Where KubeArmor's two enforcers differ: a Block of a directory alone is not passed over.
+        deep[0] += [found for found in flat if found["action"] == "Block"]
+        for first in (itself, *deep, flat):
+            if first:
+                return sorted(first, key=lambda found: str(found["action"]) != "Block")
+    return []
+
+
+def reference(entries: Sequence[Mapping[str, Any]], app: str, exe: str, path: str, section: str, *, change: bool, owns: bool) -> Action:
+    """What KubeArmor makes of a use of a file, where the posture is to report."""
+
+    def refuses(one: Mapping[str, Any]) -> bool:
+        read_only = bool(one.get("readOnly")) and section == "file"
+        if one.get("ownerOnly") or read_only:
+            return bool(one.get("ownerOnly") and not owns) or (read_only and change)
+        return bool(one["action"] == "Block")
+
+    found = looked_up(entries, app, exe, path, section)
+    first = [one for one in found if one["action"] == found[0]["action"]]
+    if any(map(refuses, first)):
+        return Action.DENY
+    listed = any(one["action"] == "Allow" and one.get("app", "web") in (app, "") for one in entries)
+    return Action.AUDIT if listed and not found else Action.NONE
+
+
+@pytest.mark.parametrize("section", ["file", "process"])
+def test_the_entry_that_kubearmor_looks_up_first_decides(section: str) -> None:
+    @settings(max_examples=80, deadline=None, derandomize=True)
+    @given(st.lists(ENTRY, max_size=6))
+    def check(entries: list[dict[str, Any]]) -> None:
+        policies = lowered(*as_policies(entries, section)) if entries else PolicySet()
+        for app, inside in (("web", WEB), ("db", DB)):
+            for exe, path, change, owns in product(("/s", "/t", "/x"), FILES, (False, True), (False, True)):
+                if section == "process":
+                    event, fields = "process.exec", {}
+                else:
+                    event, fields = ("file.unlink", {}) if change else ("file.open", {"file__access": abi.ACCESS_READ})
+                found = decided(policies, event, inside, file__path=path, process__exe=exe, file__uid=0 if owns else 1, **fields)
+                wanted = reference(entries, app, exe, path, section, change=change, owns=owns)
+                assert found.action is wanted, (app, exe, path, change, owns)
+
+    check()
+
+
+def test_each_name_of_a_rename_is_looked_up() -> None:
+    entries = [{"dir": "/a/", "recursive": True, "action": "Block"}, {"path": "/a/f", "fromSource": [{"path": "/s"}]}]
+    policies = lowered(document({"file": {"matchDirectories": entries[:1], "matchPaths": entries[1:]}, "action": "Allow"}))
+    for old, new, action in (("/a/f", "/x", Action.AUDIT), ("/a/f", "/a/g", Action.DENY), ("/a/g", "/a/f", Action.DENY)):
+        assert decided(policies, "file.rename", WEB, file__path=old, file__new_path=new, process__exe="/s").action is action
+
+
+def test_a_block_of_a_pattern_holds_and_an_allow_of_one_is_last() -> None:
+    files = {
+        "matchPaths": [{"path": "/a/x.key", "action": "Allow"}],
+        "matchDirectories": [{"dir": "/b/", "recursive": True}],
+        "matchPatterns": [{"pattern": "/a/*.key"}, {"pattern": "/b/**", "action": "Allow"}],
+    }
+    policies = lowered(document({"file": files}))
+    for path in ("/a/x.key", "/b/c"):
+        assert decided(policies, "file.open", WEB, file__path=path, file__access=1).action is Action.DENY
+
+
+def test_sockets_of_a_source_before_all_and_blocks_before_what_allows() -> None:
+    tcp, unix = {"net__family": 2, "net__type": 1, "net__protocol": 6}, {"net__family": 1, "net__type": 1, "net__protocol": 0}
+    for entries, exe, made, action in (
+        ([("stream", "Allow", None), ("tcp", "Block", None)], "/x", tcp, Action.DENY),
+        ([("stream", "Block", None), ("tcp", "Allow", None)], "/x", tcp, Action.DENY),
+        ([("stream", "Block", None), ("tcp", "Allow", "/s")], "/s", tcp, Action.NONE),
+        ([("stream", "Block", None), ("tcp", "Allow", "/s")], "/x", tcp, Action.DENY),
+        ([("all", "Block", None), ("tcp", "Allow", "/s")], "/s", unix, Action.DENY),
+    ):  # fmt: skip
+        items = [
+            {"protocol": name, "action": what, **({"fromSource": [{"path": source}]} if source else {})} for name, what, source in entries
+        ]
+        policies = lowered(document({"network": {"matchProtocols": items}}))
+        assert decided(policies, "net.create", WEB, process__exe=exe, **made).action is action
+
+
+def test_what_an_allow_refuses_is_refused_whatever_the_posture() -> None:
+    policies = lowered(allow("file", "matchPaths", {"path": "/r", "readOnly": True}, {"path": "/o", "ownerOnly": True}))
+    for path, access, uid, action in (
+        ("/r", abi.ACCESS_READ, 0, Action.NONE), ("/r", abi.ACCESS_WRITE, 0, Action.DENY), ("/o", abi.ACCESS_WRITE, 0, Action.NONE),
+        ("/o", abi.ACCESS_READ, 1, Action.DENY), ("/x", abi.ACCESS_READ, 0, Action.AUDIT),
+    ):  # fmt: skip
+        found = decided(policies, "file.open", WEB, file__path=path, file__access=access, file__uid=uid)
+        assert found.action is action, path
 
 
 def test_an_allow_list_of_files() -> None:
