@@ -35,8 +35,7 @@ CASE = Case(
 FULL = 64
 GRAVEYARD = 1024
 """How many ended programs the kernel keeps: bpf/maps.h."""
-RUNS = 700
-"""Of two programs each: more than the graveyard holds."""
+RUNS = 1200
 
 
 @pytest.fixture(scope="module")
