@@ -110,23 +110,27 @@ class _Order:
     """What of all policies lets something through, for each entry that of it that is looked up before it."""
 
     def __init__(self, policies: Iterable[KubeArmorPolicy]) -> None:
-        self._letting: dict[tuple[bool, str], list[tuple[KubeArmorPolicy, entries.Earlier]]] = {}
+        self._letting: dict[scopes.Reach, dict[str, list[entries.Earlier]]] = {}
+        self._near: dict[scopes.Reach, list[scopes.Reach]] = {}
         for policy in policies:
-            scope = scopes.scope(policy)
+            scope, reach = scopes.scope(policy), scopes.reach(policy)
             for entry in policy.entries:
                 if entry.section in _LOOKED_UP and entries.lets(entry):
-                    found = self._letting.setdefault((policy.host, entry.section), [])
-                    found += ((policy, entries.Earlier(way, entry, scope)) for way in entries.ways(entry))
+                    found = self._letting.setdefault(reach, {}).setdefault(entry.section, [])
+                    found += (entries.Earlier(way, entry, scope) for way in entries.ways(entry))
 
     def earlier(self, policy: KubeArmorPolicy, entry: Entry, scope: Condition) -> list[entries.Earlier]:
         """What lets acts through that the entry would refuse, of policies that may be about the same workload."""
         if entry.action == "Audit":
             return []
-        own = entries.ways(entry)
+        own, reach = entries.ways(entry), scopes.reach(policy)
+        if reach not in self._near:
+            self._near[reach] = [other for other in self._letting if not reach.apart(other)]
         return [
             one._replace(scope=TRUE) if one.scope == scope else one
-            for other, one in self._letting.get((policy.host, entry.section), ())
-            if any(one.way.order < way.order and one.way.meets(way) for way in own) and not scopes.apart(policy, other)
+            for near in self._near[reach]
+            for one in self._letting[near].get(entry.section, ())
+            if any(one.way.order < way.order and one.way.meets(way) for way in own)
         ]
 
 

@@ -8,7 +8,7 @@ runs in no container. What becomes of containers that nobody has told of: see `p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import re2
 
@@ -51,28 +51,34 @@ def scope(policy: KubeArmorPolicy) -> Condition:
     return conj(parts)
 
 
-def apart(one: KubeArmorPolicy, other: KubeArmorPolicy) -> bool:
-    """Whether no container is in the scopes of both, as far as their namespaces and single labels tell."""
-    if one is other or one.host or other.host:
-        return False
-    spaces, others = _namespaces(one), _namespaces(other)
-    if spaces is not None and others is not None and not spaces & others:
-        return True
-    labels, more = _labels(one), _labels(other)
-    return any(more.get(key, value) != value for key, value in labels.items())
+class Reach(NamedTuple):
+    """What a policy's selectors say plainly: the namespaces that it is about (None: there is no list of them), and labels that are required
+    with one value. Of policies about the host nothing."""
+
+    host: bool
+    namespaces: frozenset[str] | None
+    labels: tuple[tuple[str, str], ...]
+
+    def apart(self, other: Reach) -> bool:
+        """Whether no process is in the scopes of both."""
+        if self.host is not other.host:
+            return True
+        if self.namespaces is not None and other.namespaces is not None and self.namespaces.isdisjoint(other.namespaces):
+            return True
+        more = dict(other.labels)
+        return any(more.get(key, value) != value for key, value in self.labels)
 
 
-def _namespaces(policy: KubeArmorPolicy) -> set[str] | None:
-    """The namespaces that a policy is about; None: there is no list of them."""
-    if policy.kind not in (CLUSTER_POLICY, NETWORK_POLICY):
-        return {policy.namespace}
-    return next((set(test.values) for test in policy.tests if test.among and test.key == "namespace"), None)
-
-
-def _labels(policy: KubeArmorPolicy) -> dict[str, str]:
-    """Labels that are required with one value."""
-    pairs = (test.values[0].partition("=") for test in policy.tests if test.among and test.key == "label" and len(test.values) == 1)
-    return {key: value for key, _, value in pairs if key != CONTAINER_NAME}
+def reach(policy: KubeArmorPolicy) -> Reach:
+    """How far a policy reaches."""
+    if policy.host:
+        return Reach(True, None, ())
+    wanted = [test for test in policy.tests if test.among]
+    pairs = (test.values[0].partition("=") for test in wanted if test.key == "label" and len(test.values) == 1)
+    labels = {key: value for key, _, value in pairs if key != CONTAINER_NAME}
+    listed = next((frozenset(test.values) for test in wanted if test.key == "namespace"), None)
+    every = policy.kind in (CLUSTER_POLICY, NETWORK_POLICY)
+    return Reach(False, listed if every else frozenset((policy.namespace,)), tuple(sorted(labels.items())))
 
 
 def _any(test: Test) -> Condition:

@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 
 from bpfence import abi
 from bpfence.compiler.compile import compile_policies
+from bpfence.compiler.explain import explain
+from bpfence.compiler.workloads import selectors
 from bpfence.dialects.facts import Facts
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR
 from bpfence.documents.files import SourceFile
+from bpfence.evaluate import verdict
 from bpfence.policy import Action, PolicySet
+from bpfence.workloads.select import selected
 from tests.unit.dialects.kubearmor.corpus import WEB, corpus, decided, document, lowered, pod, read
 
 DB = pod(app="db")
@@ -286,3 +290,32 @@ def test_every_published_policy_compiles() -> None:
             compile_policies(PolicySet(rules.policies(Facts())))
             compiled += 1
     assert compiled == 147
+
+
+def test_tables_decide_as_the_entries_say() -> None:
+    files = {
+        "matchDirectories": [
+            {"dir": "/", "recursive": True}, {"dir": "/r/", "recursive": True, "readOnly": True},
+            {"dir": "/data/", "recursive": True, "action": "Block"},
+            {"dir": "/data/", "recursive": True, "fromSource": [{"path": "/app"}]},
+        ],
+        "matchPaths": [{"path": "/data/free"}, {"path": "/o", "ownerOnly": True}],
+    }  # fmt: skip
+    text = document({"file": files, "process": {"matchPaths": [{"path": "/app"}]}, "action": "Allow"})
+    policies = lowered(text)
+    compiled = compile_policies(policies)
+    assert compiled.unreachable == ()
+    told = set()
+    for annotated, exe, path, uid in product((None, "block"), ("/app", "/x"), ("/data/a", "/data/free", "/r/a", "/o", "/b"), (0, 1)):
+        inside = pod(app="web", annotations={"kubearmor-file-posture": annotated} if annotated else {})
+        of = {"process.cgroup": inside.cgroup, "process.container": tuple(selected(inside, selectors(policies)))}
+        acts: list[dict[str, Any]] = [{"event": "file.open", "file.access": access} for access in (abi.ACCESS_READ, abi.ACCESS_WRITE)]
+        acts += ({"event": "file.rename", "file.new_path": new} for new in ("/b", "/data/x"))
+        for act in (*acts, {"event": "file.unlink"}, {"event": "process.exec"}):
+            given_ = {**act, **of, "process.exe": exe, "process.uid": 0, "process.tty": 0, "file.path": path, "file.uid": uid}
+            route, wanted = explain(compiled, given_), verdict(policies, given_)
+            assert (route.action, set(route.rules)) == (
+                wanted.action.name.lower(), {f"{match.policy}/{match.rule}" for match in wanted.matches},
+            ), given_  # fmt: skip
+            told |= {match.rule for match in wanted.matches}
+    assert told == {f"file.matchDirectories[{n}]" for n in (1, 2)} | {"file.matchPaths[1]", "process", "process-block"}

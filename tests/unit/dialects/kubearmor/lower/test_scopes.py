@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from bpfence.dialects.kubearmor.lower.scopes import missing
+from bpfence.dialects.kubearmor.lower.scopes import Reach, missing
+from bpfence.dialects.kubearmor.lower.scopes import reach as reach_of
 from bpfence.dialects.kubearmor.model import KubeArmorPolicy
 from bpfence.evaluate import verdict
 from bpfence.policy import Action
 from bpfence.workloads.model import Container
-from tests.unit.dialects.kubearmor.corpus import CONTAINER, WEB, decided, document, lowered, pod
+from tests.unit.dialects.kubearmor.corpus import CONTAINER, WEB, decided, document, lowered, pod, read
 
 BLOCK: dict[str, Any] = {"process": {"matchPaths": [{"path": "/bin/sleep"}]}}
 DOCKER = Container(CONTAINER, f"/docker/{CONTAINER}", name="web", image="nginx", runtime="docker", labels={"app": "web"})
@@ -102,3 +103,27 @@ def test_containers_that_nobody_has_told_of() -> None:
 def test_nodes(key: str, value: str, here: bool) -> None:
     policy = KubeArmorPolicy(kind="KubeArmorHostPolicy", name="p", node=((key, value),))
     assert (missing(policy, {"a": "b", "kubearmor.io/hostname": "node-1"}) is None) is here
+
+
+def test_policies_that_are_never_about_the_same_workload() -> None:
+    def reach(kind: str = "KubeArmorPolicy", namespace: str = "shop", **selector: Any) -> Reach:
+        given = {"namespace": namespace} if kind == "KubeArmorPolicy" else {}
+        [policy], _ = read(document({"selector": selector, "file": {"matchPaths": [{"path": "/a"}]}}, kind, **given))
+        return reach_of(policy)
+
+    def expression(key: str, *values: str, operator: str = "In") -> dict[str, Any]:
+        return {"matchExpressions": [{"key": key, "operator": operator, "values": list(values)}]}
+
+    [host], _ = read(document({"file": {"matchPaths": [{"path": "/a"}]}}, "KubeArmorHostPolicy"))
+    web, db = reach(matchLabels={"app": "web"}), reach(matchLabels={"app": "db"})
+    either, cluster = reach(**expression("label", "app=web", "app=x")), "KubeArmorClusterPolicy"
+    for one, other, apart in (
+        (web, web, False), (web, db, True), (web, either, False), (db, either, False),
+        (web, reach(matchLabels={"tier": "front"}), False), (web, reach(namespace="bank", matchLabels={"app": "web"}), True),
+        (web, reach(cluster, **expression("namespace", "bank")), True),
+        (web, reach(cluster, **expression("namespace", "bank", "shop")), False),
+        (web, reach(cluster, **expression("namespace", "shop", operator="NotIn")), False), (web, reach_of(host), True),
+        (reach_of(host), reach_of(host), False),
+        (reach(matchLabels={"kubearmor.io/container.name": "a"}), reach(matchLabels={"kubearmor.io/container.name": "[a, b]"}), False),
+    ):  # fmt: skip
+        assert one.apart(other) is other.apart(one) is apart, (one, other)
