@@ -118,6 +118,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     mount: Details = UNSET
     setns: Details = UNSET
     io_uring: Details = UNSET
+    sensor: Details = UNSET
     call: Details = UNSET
     syscall: Details = UNSET
     dialect: Details = UNSET  # by name of the language: what its rule says of the event in its own terms
@@ -335,6 +336,7 @@ def told(rule: RuleInfo, seen: Observation) -> dict[str, Any]:
     """The members of an alert that its rule has, for what was done by `seen`."""
     blocked = rule.action >= Action.DENY and seen.action >= Action.DENY
     spared = rule.action is Action.KILL and bool(seen.flags & abi.EVENT_KILL_REFUSED)
+    action = min(Action.DENY, Action(seen.action)) if spared else Action.AUDIT if doubted(rule, seen) else rule.action
     observed = rule.action is Action.OBSERVE
     return {
         "kind": "event" if observed else "alert",
@@ -342,13 +344,18 @@ def told(rule: RuleInfo, seen: Observation) -> dict[str, Any]:
         "rule": escape(rule.rule),
         "severity": "info" if observed else rule.severity,
         "tags": tuple(escape(tag) for tag in rule.tags),
-        "action": (min(Action.DENY, Action(seen.action)) if spared else rule.action).name.lower(),
+        "action": action.name.lower(),
         "mode": rule.mode,
-        "would": rule.declared.name.lower() if rule.declared > rule.action else UNSET,
+        "would": rule.declared.name.lower() if rule.declared > (rule.action if spared else action) else UNSET,
         "kill": "refused" if spared else UNSET,
         "event": seen.event,
         "errno": _errno_name(seen.error) if blocked else None,
     }
+
+
+def doubted(rule: RuleInfo, seen: Observation) -> bool:
+    """Whether a rule that kills has killed nobody, because a sensor could not read what it asks for."""
+    return rule.action is Action.KILL and seen.action == Action.AUDIT and bool(seen.flags & abi.EVENT_UNCERTAIN)
 
 
 _CAUSE: Final = "CAUSE_"
@@ -359,7 +366,8 @@ CAUSES: Final = tuple(sorted((name for name in vars(abi) if name.startswith(_CAU
 CAUSE_WORDS: Final = {
     "memory": "there was no memory for the decision",
     "record": "not all is known of the process", "lineage": "not all of its ancestors are known",
-    "path": "the path is too long, or has no name in the process's mount namespace", "value": "a value is longer than what is kept",
+    "path": "the path is too long, or has no name in the process's mount namespace",
+    "value": "a value is longer than what is kept, or could not be read",
     "table": "the tables contradict themselves, which is a bug",
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from bpfence.alerts.alert import Said
 from bpfence.dialects.saying import RuleKey, Saying
 from bpfence.dialects.tetragon.lower.hooks import Reads
 from bpfence.dialects.tetragon.lower.policies import LANGUAGE, Sensor, Shown
+from bpfence.dialects.tetragon.read import words
 from bpfence.events.source import Observation
 from bpfence.events.values import escape, readable
 from bpfence.fields import FIELD_BY_NAME
@@ -32,13 +33,20 @@ _NUMBER_MEMBERS: Final = {
 _WIDE: Final = frozenset(("long_arg", "size_arg"))
 """Members of 64 bits, which are texts in JSON."""
 _NUMBER_SLOTS: Final = {Reads.MAP_FLAGS: abi.NUM_MAP_FLAGS, Reads.LENGTH: abi.NUM_NET_ADDRLEN}
-_FILE_MEMBERS: Final = {"file": "file_arg", "path": "path_arg", "linux_binprm": "linux_binprm_arg"}
+_FILE_MEMBERS: Final = {"file": "file_arg", "fd": "file_arg", "path": "path_arg", "linux_binprm": "linux_binprm_arg"}
+_CALL_NUMBER: Final = 0xFFF
+"""Numbers of system calls are less; bit 30 is that of x32."""
+_COMPAT: Final = 0x80000000
 _MASK_OF: Final = {abi.ACCESS_EXEC: 1, abi.ACCESS_WRITE: 2, abi.ACCESS_READ: 4}
 
 
 def details(seen: Observation, sensor: Sensor) -> dict[str, Any]:
     """What an event of Tetragon's has beside process, node and time; and `form`, the name of the event. Strings are escaped."""
-    made: dict[str, Any] = {"form": sensor.form, "function_name": escape(sensor.function)}
+    made: dict[str, Any] = {"form": sensor.form}
+    if sensor.form == "process_tracepoint":
+        made |= dict(zip(("subsys", "event"), escape(sensor.function).split("/", 1), strict=True))
+    else:
+        made["function_name"] = escape(sensor.function)
     if sensor.arguments:
         made["args"] = [_argument(seen, shown) for shown in sensor.arguments]
     if sensor.returns:
@@ -66,6 +74,15 @@ def _value(seen: Observation, shown: Shown) -> dict[str, Any]:
             return {_FILE_MEMBERS[shown.type]: {"path": _text(seen.own("file.path"))}}
         case Reads.NUMBER:
             return _numbered(shown.type, _number(seen.own(shown.field)))
+        case Reads.INTEGER:
+            return _integer(shown.type, _number(seen.own(shown.field)))
+        case Reads.PLACE:
+            return {_FILE_MEMBERS[shown.type]: {"path": _text(seen.own(shown.field))}}
+        case Reads.TEXT:
+            text = _text(seen.own(shown.field))
+            return {"module_arg": {"name": text}} if shown.type == "module" else {"string_arg": text}
+        case Reads.SOCK:
+            return {"sock_arg": _both_sides(seen)}
         case Reads.SOCKET:
             return {"sock_arg": _socket(seen)}
         case Reads.MODULE:
@@ -96,6 +113,20 @@ def _numbered(type_: str, number: int | None) -> dict[str, Any]:
     return {member: str(number) if member in _WIDE else number}
 
 
+def _integer(type_: str, number: int | None) -> dict[str, Any]:
+    """A number of a sensor, which lies in 64 bits with its sign put in."""
+    if number is not None and type_ in words.SIGNED and number >> 63:
+        number -= 1 << 64
+    match type_:
+        case _ if number is None:
+            return {}
+        case "capability":
+            return {"capability_arg": {"value": number, "name": names.name("capability", number) or ""}}
+        case "syscall64":
+            return {"syscall_id": {"id": number & _CALL_NUMBER, "abi": "i386" if number & _COMPAT else "x64"}}
+    return _numbered(type_, number)
+
+
 def _file(seen: Observation) -> dict[str, Any]:
     mode = _number(seen.own("file.mode")) if seen.record is None else seen.record.number(abi.NUM_FILE_MODE)
     made: dict[str, Any] = {"path": _text(seen.own("file.path"))}
@@ -118,6 +149,15 @@ def _socket(seen: Observation) -> dict[str, Any]:
     if address is not None:
         made["saddr"] = readable(FIELD_BY_NAME["net.local.ip"], address)
     return made if port is None else {**made, "sport": port}
+
+
+def _both_sides(seen: Observation) -> dict[str, Any]:
+    """A socket with its own side and the other one."""
+    made = _socket(seen)
+    address, port = seen.own("net.peer.ip"), _number(seen.own("net.peer.port"))
+    if address is not None:
+        made["daddr"] = readable(FIELD_BY_NAME["net.peer.ip"], address)
+    return made if port is None else {**made, "dport": port}
 
 
 def _address(seen: Observation) -> dict[str, Any]:
@@ -153,12 +193,19 @@ def _sentence(made: Mapping[str, Any]) -> str:
     """The hook and its arguments, in one line."""
     values = (next(iter(argument.values()), "?") for argument in made.get("args", ()))
     texts = (_of_map(value) if isinstance(value, dict) else str(value) for value in values)
-    return f"{made['function_name']}({', '.join(texts)})"
+    name = made["function_name"] if "function_name" in made else f"{made['subsys']}/{made['event']}"
+    return f"{name}({', '.join(texts)})"
 
 
 def _of_map(value: Mapping[str, Any]) -> str:
     if "path" in value:
         return str(value["path"])
+    if "daddr" in value or "saddr" in value:
+        return f"{value.get('saddr', '?')}:{value.get('sport', '?')} -> {value.get('daddr', '?')}:{value.get('dport', '?')}"
+    if "name" in value:
+        return str(value["name"])
+    if "id" in value:
+        return str(value["id"])
     return ":".join(str(value[key]) for key in ("addr", "port") if key in value) or str(value.get("family", "?"))
 
 
