@@ -255,6 +255,11 @@ enum str_slot {
 	STR_SENSOR_2 = 26,
 	STR_SENSOR_3 = 27,
 	STR_SENSOR_4 = 28,
+	STR_SENSOR_WHOLE_0 = 29,    /* sensors: argument 0 to SENSOR_ARGS - 1 where it is a structure: struct sensor_cred, struct sensor_user_ns */
+	STR_SENSOR_WHOLE_1 = 30,
+	STR_SENSOR_WHOLE_2 = 31,
+	STR_SENSOR_WHOLE_3 = 32,
+	STR_SENSOR_WHOLE_4 = 33,
 };
 
 /* One process that the acting one descends from, as it is now. */
@@ -464,12 +469,40 @@ enum sensor_read {
 	SENSOR_MODULE = 11,          /* struct module: its name in STR_SENSOR_n */
 	SENSOR_DATA_LOC = 12,        /* of a tracepoint's record: a text that is elsewhere in it, STR_SENSOR_n */
 	SENSOR_TEXT_HERE = 13,       /* of a tracepoint's record: a text that stands in it, STR_SENSOR_n */
+	SENSOR_NET_DEVICE = 14,      /* struct net_device: its name in STR_SENSOR_n */
+	SENSOR_BYTES = 15,           /* a pointer to bytes, as many as argument SENSOR_LENGTH of `at` says: STR_SENSOR_n; NUM_SENSOR_n: how many there are */
+	SENSOR_CRED = 16,            /* struct cred: STR_SENSOR_WHOLE_n */
+	SENSOR_USER_NS = 17,         /* struct user_namespace, in the same way */
 };
+#define SENSOR_LENGTH_SHIFT 8
 struct sensor {
 	__u32 flags;                 /* bits: SENSOR_USER, SENSOR_CALL */
-	__u16 at[5];                 /* of each argument: which one of the function, or of a tracepoint's record its offset */
+	__u16 at[5];                 /* of each argument: which one of the function, from SENSOR_LENGTH_SHIFT on that with its length; or of a tracepoint's record its offset */
 	__u8 read[5];                /* enum sensor_read */
 	__u8 size[5];                /* of a number its bytes, with SENSOR_SIGNED; of a text SENSOR_ROOM_* */
+};
+
+/* What is told of struct cred, and of struct user_namespace. */
+struct sensor_cred {
+	__u32 uid;
+	__u32 gid;
+	__u32 suid;
+	__u32 sgid;
+	__u32 euid;
+	__u32 egid;
+	__u32 fsuid;
+	__u32 fsgid;
+	__u32 securebits;
+	__u32 user_ns;
+	__u64 permitted;
+	__u64 effective;
+	__u64 inheritable;
+};
+struct sensor_user_ns {
+	__u32 level;
+	__u32 uid;
+	__u32 gid;
+	__u32 inum;
 };
 
 /* ---- Control word page: map `control`, one entry, memory-mapped by the agent. ---- */

@@ -94,12 +94,12 @@ static __always_inline u32 emit_folders(struct scratch *s, u32 slot, u32 used)
 	return used;
 }
 
-/* The texts of a sensor. */
+/* The texts and structures of a sensor. */
 __noinline int emit_sensor(u32 slot, u32 used)
 {
 	u32 i;
 
-	for (i = 0; i < SENSOR_ARGS; i++)
+	for (i = 0; i < 2 * SENSOR_ARGS; i++)
 		used = emit_string(slot, STR_SENSOR_0 + i, used);
 	return used;
 }

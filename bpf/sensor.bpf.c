@@ -134,18 +134,82 @@ static __always_inline void set_sockaddr(struct scratch *s, u64 from, bool user)
 		set_ip6(s, STR_NET_PEER_IP, at + 8);
 }
 
-/* Argument `number` as it was given into the slots of the event. `flags`: of struct sensor, `size` in its second byte; `base`: where a tracepoint's
+/* Bytes, as set_text has texts: of more than there is room for the first ones, and they are uncertain. */
+static __always_inline void set_bytes(struct scratch *s, u32 number, u64 from, u64 length, u32 user, u32 room)
+{
+	u32 at = MASKED(small_take(s), SCRATCH_MASK), str = STR_SENSOR_0 + number, most = SCRATCH_SLACK - 1;
+	u64 size = length;
+	long failed;
+
+	set_number(s, number, length, 0);
+	if (!from)
+		return;
+	if (room && size > most) {
+		at = room == SENSOR_ROOM_NEW_PATH ? AREA_PATH_END : 0;
+		most = ABI_PATH_MAX - 1;
+	}
+	if (size > most) {
+		size = most;
+		s->str_uncertain |= STR_BIT(str);
+	}
+	size = MASKED(size, ABI_PATH_MAX - 1);
+	failed = user ? bpf_probe_read_user(&s->data[at], size, (void *)from) : bpf_probe_read_kernel(&s->data[at], size, (void *)from);
+	if (failed)
+		s->str_uncertain |= STR_BIT(str);
+	else
+		set_str(s, str, at, size);
+}
+
+static __always_inline void set_cred(struct scratch *s, u32 number, const struct cred *cred)
+{
+	u32 at = MASKED(small_take(s), SCRATCH_MASK);
+	struct sensor_cred *told = (void *)&s->data[at];
+
+	if (!cred)
+		return;
+	told->uid = BPF_CORE_READ(cred, uid.val);
+	told->gid = BPF_CORE_READ(cred, gid.val);
+	told->suid = BPF_CORE_READ(cred, suid.val);
+	told->sgid = BPF_CORE_READ(cred, sgid.val);
+	told->euid = BPF_CORE_READ(cred, euid.val);
+	told->egid = BPF_CORE_READ(cred, egid.val);
+	told->fsuid = BPF_CORE_READ(cred, fsuid.val);
+	told->fsgid = BPF_CORE_READ(cred, fsgid.val);
+	told->securebits = BPF_CORE_READ(cred, securebits);
+	told->user_ns = BPF_CORE_READ(cred, user_ns, ns.inum);
+	bpf_probe_read_kernel(&told->permitted, sizeof(told->permitted), __builtin_preserve_access_index(&cred->cap_permitted));
+	bpf_probe_read_kernel(&told->effective, sizeof(told->effective), __builtin_preserve_access_index(&cred->cap_effective));
+	bpf_probe_read_kernel(&told->inheritable, sizeof(told->inheritable), __builtin_preserve_access_index(&cred->cap_inheritable));
+	set_str(s, STR_SENSOR_WHOLE_0 + number, at, sizeof(*told));
+}
+
+static __always_inline void set_user_ns(struct scratch *s, u32 number, const struct user_namespace *ns)
+{
+	u32 at = MASKED(small_take(s), SCRATCH_MASK);
+	struct sensor_user_ns *told = (void *)&s->data[at];
+
+	if (!ns)
+		return;
+	told->level = BPF_CORE_READ(ns, level);
+	told->uid = BPF_CORE_READ(ns, owner.val);
+	told->gid = BPF_CORE_READ(ns, group.val);
+	told->inum = BPF_CORE_READ(ns, ns.inum);
+	set_str(s, STR_SENSOR_WHOLE_0 + number, at, sizeof(*told));
+}
+
+/* Argument `number` as it was given into the slots of the event. `flags`: of struct sensor, `size` in its second byte, the argument with the length in its third; `base`: where a tracepoint's
  * record is.
  */
 __noinline int sensor_argument(u32 slot, u32 number, u32 read, u32 flags, u64 base)
 {
 	struct scratch *s = scratch_at(slot);
 	u32 size = flags >> 8 & 0xff, user = flags & SENSOR_USER, which = size >> SENSOR_SECOND_SHIFT & 1;
-	u64 value, text = 0;
+	u64 value, length, text = 0;
 
 	if (!s || number >= SENSOR_ARGS)
 		return 0;
 	value = s->num[MASKED(GIVEN + number, ABI_NUM_SLOTS - 1)];
+	length = s->num[MASKED(GIVEN + GIVEN_MAX + (flags >> 16 & 7), ABI_NUM_SLOTS - 1)];
 	switch (read) {
 	case SENSOR_FD:
 		set_opened(s, which, read_fd(value)); /* fall through */
@@ -170,6 +234,19 @@ __noinline int sensor_argument(u32 slot, u32 number, u32 read, u32 flags, u64 ba
 	case SENSOR_SOCKADDR:
 		set_sockaddr(s, value, user || !of_kernel(value));
 		return 0;
+	case SENSOR_CRED:
+		set_cred(s, number, (void *)value);
+		return 0;
+	case SENSOR_USER_NS:
+		set_user_ns(s, number, (void *)value);
+		return 0;
+	case SENSOR_BYTES:
+		set_bytes(s, number, value, length, user || !of_kernel(value), size);
+		return 0;
+	case SENSOR_NET_DEVICE:
+		text = value ? (u64)__builtin_preserve_access_index(&((struct net_device *)value)->name) : 0;
+		user = 0;
+		break;
 	case SENSOR_FILENAME:
 		text = value ? (u64)BPF_CORE_READ((struct filename *)value, name) : 0;
 		user = 0;
@@ -205,7 +282,10 @@ static __always_inline void sensor_pick(struct scratch *s, const struct sensor *
 		s->num[GIVEN + GIVEN_MAX + i] = given[i];
 #pragma unroll
 	for (i = 0; i < SENSOR_ARGS; i++) {
-		u64 at = sensor->at[i] < GIVEN_MAX ? sensor->at[i] : 0;
+		u64 at = sensor->at[i] & 0xff;
+
+		if (at >= GIVEN_MAX)
+			at = 0;
 
 		s->num[GIVEN + i] = s->num[MASKED(GIVEN + GIVEN_MAX + at, ABI_NUM_SLOTS - 1)];
 	}
@@ -242,8 +322,14 @@ static __always_inline void sensor_read(struct scratch *s, u32 slot, const struc
 
 #pragma unroll
 	for (i = 0; i < SENSOR_ARGS; i++) {
-		if (sensor->read[i])
-			sensor_argument(slot, i, sensor->read[i], (sensor->flags & 0xff) | (u32)sensor->size[i] << 8, recorded ? base + sensor->at[i] * (sensor->read[i] == SENSOR_TEXT_HERE) : 0);
+		u32 read = sensor->read[i], at = sensor->at[i], flags = (sensor->flags & 0xff) | (u32)sensor->size[i] << 8;
+
+		if (!read)
+			continue;
+		if (!recorded)
+			sensor_argument(slot, i, read, flags | at >> SENSOR_LENGTH_SHIFT << 16, 0);
+		else
+			sensor_argument(slot, i, read, flags, read == SENSOR_TEXT_HERE ? base + at : base);
 	}
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "362c77e0951b361c"
+ABI_HASH: Final = "7ebffcfea3af8274"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -100,6 +100,7 @@ SENSOR_SIGNED: Final = 128
 SENSOR_SECOND_SHIFT: Final = 6
 SENSOR_ROOM_NEW_PATH: Final = 1
 SENSOR_ROOM_PATH: Final = 2
+SENSOR_LENGTH_SHIFT: Final = 8
 RECORD_FROM_ITER: Final = 1
 RECORD_DEPENDS_IDS: Final = 2
 RECORD_DEPENDS_CGROUP: Final = 4
@@ -358,6 +359,11 @@ STR_SENSOR_1: Final = 25
 STR_SENSOR_2: Final = 26
 STR_SENSOR_3: Final = 27
 STR_SENSOR_4: Final = 28
+STR_SENSOR_WHOLE_0: Final = 29
+STR_SENSOR_WHOLE_1: Final = 30
+STR_SENSOR_WHOLE_2: Final = 31
+STR_SENSOR_WHOLE_3: Final = 32
+STR_SENSOR_WHOLE_4: Final = 33
 
 # enum access_bits
 ACCESS_READ: Final = 1
@@ -391,6 +397,10 @@ SENSOR_SOCKADDR: Final = 10
 SENSOR_MODULE: Final = 11
 SENSOR_DATA_LOC: Final = 12
 SENSOR_TEXT_HERE: Final = 13
+SENSOR_NET_DEVICE: Final = 14
+SENSOR_BYTES: Final = 15
+SENSOR_CRED: Final = 16
+SENSOR_USER_NS: Final = 17
 
 # enum counter_id
 CNT_DECISIONS_WRITTEN: Final = 0
@@ -628,6 +638,11 @@ STR_SLOT: Final[dict[str, int]] = {
     "STR_SENSOR_2": 26,
     "STR_SENSOR_3": 27,
     "STR_SENSOR_4": 28,
+    "STR_SENSOR_WHOLE_0": 29,
+    "STR_SENSOR_WHOLE_1": 30,
+    "STR_SENSOR_WHOLE_2": 31,
+    "STR_SENSOR_WHOLE_3": 32,
+    "STR_SENSOR_WHOLE_4": 33,
 }
 
 ACCESS_BITS: Final[dict[str, int]] = {
@@ -664,6 +679,10 @@ SENSOR_READ: Final[dict[str, int]] = {
     "SENSOR_MODULE": 11,
     "SENSOR_DATA_LOC": 12,
     "SENSOR_TEXT_HERE": 13,
+    "SENSOR_NET_DEVICE": 14,
+    "SENSOR_BYTES": 15,
+    "SENSOR_CRED": 16,
+    "SENSOR_USER_NS": 17,
 }
 
 COUNTER_ID: Final[dict[str, int]] = {
@@ -794,6 +813,35 @@ SENSOR_OFFSETS: Final[dict[str, int]] = {
     "at": 4,
     "read": 14,
     "size": 19,
+}
+
+SENSOR_CRED_FORMAT: Final = "<IIIIIIIIIIQQQ"
+SENSOR_CRED_STRUCT: Final = struct.Struct(SENSOR_CRED_FORMAT)
+SENSOR_CRED_SIZE: Final = 64
+SENSOR_CRED_OFFSETS: Final[dict[str, int]] = {
+    "uid": 0,
+    "gid": 4,
+    "suid": 8,
+    "sgid": 12,
+    "euid": 16,
+    "egid": 20,
+    "fsuid": 24,
+    "fsgid": 28,
+    "securebits": 32,
+    "user_ns": 36,
+    "permitted": 40,
+    "effective": 48,
+    "inheritable": 56,
+}
+
+SENSOR_USER_NS_FORMAT: Final = "<IIII"
+SENSOR_USER_NS_STRUCT: Final = struct.Struct(SENSOR_USER_NS_FORMAT)
+SENSOR_USER_NS_SIZE: Final = 16
+SENSOR_USER_NS_OFFSETS: Final[dict[str, int]] = {
+    "level": 0,
+    "uid": 4,
+    "gid": 8,
+    "inum": 12,
 }
 
 CONTROL_FORMAT: Final = "<III8I"

@@ -206,17 +206,22 @@ class Read(enum.IntEnum):
     SOCKET = 9  # struct socket, in the same way
     SOCKADDR = 10  # struct sockaddr: net.family, net.peer.*
     MODULE = 11  # struct module: its name, sensor.textN
+    NET_DEVICE = 14  # struct net_device, in the same way
+    BYTES = 15  # a pointer to bytes: sensor.textN; how many there are: sensor.numberN
+    CRED = 16  # struct cred: what events show alone
+    USER_NS = 17  # struct user_namespace, in the same way
 
 
 class ProbeArgument(msgspec.Struct, frozen=True):
     """One argument: which one, counted from 0 (of a tracepoint which field of its record, common ones counted), and what it is. `size`: of
-    a number, in bytes; of a tracepoint's field the record knows better.
+    a number, in bytes; of a tracepoint's field the record knows better. `length`: of bytes, the argument that says how many there are.
     """
 
     index: int
     read: Read
     size: int = 8
     signed: bool = False
+    length: int = 0
 
 
 class Way(enum.Enum):

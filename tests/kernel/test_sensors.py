@@ -55,6 +55,24 @@ POLICIES = (
     ),
 )  # fmt: skip
 LINKAT = {"call": "sys_linkat", "args": [{"index": 0, "type": "int"}, {"index": 3, "type": "string"}]}
+DEVICES = policy(
+    "devices", "kprobes",
+    {"call": "dev_hard_start_xmit", "args": [{"index": 1, "type": "net_device"}], "selectors": [selector(on(1, "Equal", "lo"))]},
+)  # fmt: skip
+CREDS = policy(
+    "creds", "kprobes",
+    {
+        "call": "commit_creds", "args": [{"index": 0, "type": "cred"}, {"index": 1, "type": "nop"}],
+        "selectors": [{"matchBinaries": [{"operator": "In", "values": [f"{WORK}/tool"]}]}],
+    },
+)  # fmt: skip
+BUFFERS = policy(
+    "buffers", "kprobes",
+    {
+        "call": "sys_pwrite64", "args": [{"index": 1, "type": "char_buf", "sizeArgIndex": 3}, {"index": 2, "type": "size_t"}],
+        "selectors": [selector(on(1, "Prefix", "x"), on(2, "LT", "4096"))],
+    },
+)  # fmt: skip
 NAMES = policy("names", "kprobes", {**LINKAT, "selectors": [selector(on(3, "Postfix", "/watched-link")), selector(on(0, "LT", "-100"))]})
 DEADLY = policy("deadly", "kprobes", {**LINKAT, "selectors": [selector(on(3, "Prefix", "deadly"), matchActions=[{"action": "Sigkill"}])]})
 PEERS = policy(
@@ -64,7 +82,7 @@ PEERS = policy(
         "selectors": [selector(on(1, "SAddr", "127.0.0.16/30"), on(0, "GT", "2"))],
     },
 )  # fmt: skip
-CALLS = (NAMES, DEADLY, PEERS)
+CALLS = (NAMES, DEADLY, PEERS, BUFFERS)
 for call in CALLS:
     call["spec"]["kprobes"][0]["syscall"] = True
 ENTERED = policy(
@@ -94,7 +112,7 @@ def running(probed: dict[str, str], playground: Playground, tmp_path_factory: py
         (WORK / name).chmod(0o755)
     agent = Agent(tmp_path_factory.mktemp("sensors"), "sensors")
     agent.write_policy(SENTINEL.name, SENTINEL.policy())
-    for document in (*POLICIES, *CALLS, ENTERED, MISSING):
+    for document in (*POLICIES, DEVICES, CREDS, *CALLS, ENTERED, MISSING):
         agent.write_policy(document["metadata"]["name"], document)
     agent.start("--pin-dir", "/sys/fs/bpf/bpfence-sensors")
     agent.settle()
@@ -116,6 +134,13 @@ def acted(agent: Agent, *words: str) -> tuple[str, list[tuple[str, list[dict[str
     return result, [(line["policy"], line["dialect.tetragon.args"], line["action"]) for line in lines]
 
 
+def about(
+    done: tuple[str, list[tuple[str, list[dict[str, Any]], str]]], policy_: str
+) -> tuple[str, list[tuple[str, list[dict[str, Any]], str]]]:
+    """The same with what one policy tells alone."""
+    return done[0], [one for one in done[1] if one[0] == policy_]
+
+
 def test_a_number(sensing: Agent) -> None:
     assert acted(sensing, "truncate", str(WORK / "file"), "4321") == ("ok", [("truncates", [{"long_arg": "4321"}], "observe")])
     assert acted(sensing, "truncate", str(WORK / "file"), "4322") == ("ok", [])
@@ -126,8 +151,8 @@ def test_a_socket(sensing: Agent) -> None:
         listener.bind(("0.0.0.0", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        assert acted(sensing, "connect", "127.0.0.1", str(port)) == ("ok", [])
-        result, told = acted(sensing, "connect", "127.0.0.9", str(port))
+        assert about(acted(sensing, "connect", "127.0.0.1", str(port)), "sockets") == ("ok", [])
+        result, told = about(acted(sensing, "connect", "127.0.0.9", str(port)), "sockets")
     assert (result, [(name, action) for name, _, action in told]) == ("ok", [("sockets", "observe")])
     assert told[0][1][0]["sock_arg"].items() >= {"family": "AF_INET", "daddr": "127.0.0.9", "dport": port}.items()
 
@@ -174,13 +199,13 @@ def test_an_address_in_the_memory_of_a_process(sensing: Agent) -> None:
         listener.bind(("0.0.0.0", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        result, told = acted(sensing, "connect", "127.0.0.17", str(port))
-        assert acted(sensing, "connect", "127.0.0.20", str(port)) == ("ok", [])
+        result, told = about(acted(sensing, "connect", "127.0.0.17", str(port)), "peers")
+        assert about(acted(sensing, "connect", "127.0.0.20", str(port)), "peers") == ("ok", [])
     assert (result, [(name, arguments_[1]["sockaddr_arg"]["addr"]) for name, arguments_, _ in told]) == ("ok", [("peers", "127.0.0.17")])
 
 
 def test_a_tracepoint(sensing: Agent) -> None:
-    result, told = acted(sensing, "exec", str(WORK / "tool"), "ok")
+    result, told = about(acted(sensing, "exec", str(WORK / "tool"), "ok"), "programs")
     assert (result, told) == ("ok", [("programs", [{"string_arg": f"{WORK}/tool"}], "observe")])
     assert acted(sensing, "exec", str(WORK / "twin"), "ok") == ("ok", [])
 
@@ -188,6 +213,28 @@ def test_a_tracepoint(sensing: Agent) -> None:
 def test_a_tracepoint_of_a_system_call(sensing: Agent) -> None:
     assert linked(sensing, "entered-link") == ("ok", [("entered", [{"string_arg": "entered-link"}], "observe")])
     assert linked(sensing, "entered-lin") == ("ok", [])
+
+
+def test_a_network_device(sensing: Agent) -> None:
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        result, told = acted(sensing, "connect", "127.0.0.1", str(listener.getsockname()[1]))
+    assert (result, {(name, arguments_[0]["net_dev_arg"]["name"]) for name, arguments_, _ in told}) == ("ok", {("devices", "lo")})
+
+
+def test_credentials(sensing: Agent) -> None:
+    result, told = acted(sensing, "exec", str(WORK / "tool"), "setresuid", "1234")
+    creds = [arguments_[0]["process_credentials_arg"] for name, arguments_, _ in told if name == "creds"]
+    assert (result, creds[-1].items() >= {"uid": 1234, "euid": 1234, "suid": 1234, "fsuid": 1234, "gid": 0}.items()) == ("ok", True)
+    assert not creds[-1].get("caps", {}).get("effective")
+
+
+def test_bytes_of_a_buffer(sensing: Agent) -> None:
+    (WORK / "file").write_bytes(b"x" * 8192)
+    result, told = acted(sensing, "fd", "rdwr", "pwrite", str(WORK / "file"))
+    assert (result, told) == ("ok", [("buffers", [{"bytes_arg": "eA=="}, {"size_arg": "1"}], "observe")])
+    assert acted(sensing, "fd", "rdwr", "ftruncate", str(WORK / "file")) == ("ok", [])
 
 
 def test_a_function_that_is_not_there_is_told(sensing: Agent) -> None:
@@ -208,9 +255,9 @@ def test_a_kernel_that_has_no_sensors_refuses_what_kills(probed: dict[str, str],
     agent.settle()
     agent.stop()
     if probed["attach_cookie"] == "yes":
-        assert "attach_cookie" not in agent.log()
+        assert "bpf_get_attach_cookie" not in agent.log()
         return
-    assert "attach_cookie" in agent.log()
+    assert "bpf_get_attach_cookie" in agent.log()
     agent.write_policy("deadly", DEADLY)
-    with pytest.raises(AssertionError, match="attach_cookie"):
+    with pytest.raises(AssertionError, match="bpf_get_attach_cookie"):
         agent.start("--pin-dir", "/sys/fs/bpf/bpfence-no-sensors")

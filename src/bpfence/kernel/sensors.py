@@ -40,7 +40,12 @@ _ENDS: Final = 4
 _POINTER: Final = 8
 FILES: Final = frozenset((Read.FILE, Read.PATH, Read.BINPRM, Read.FD))
 """What is a file: the first of a sensor is file.path, the second file.new_path."""
-_TEXTS: Final = frozenset((abi.SENSOR_TEXT, abi.SENSOR_FILENAME, abi.SENSOR_MODULE, abi.SENSOR_DATA_LOC, abi.SENSOR_TEXT_HERE))
+_TEXTS: Final = frozenset(
+    (
+        abi.SENSOR_TEXT, abi.SENSOR_FILENAME, abi.SENSOR_MODULE, abi.SENSOR_DATA_LOC, abi.SENSOR_TEXT_HERE, abi.SENSOR_NET_DEVICE,
+        abi.SENSOR_BYTES,
+    )
+)  # fmt: skip
 _TITLES: Final = {Way.KPROBE: "kprobe on", Way.TRACEPOINT: "tracepoint"}
 
 
@@ -81,6 +86,8 @@ def descriptor(probe: Probe, fields: tuple[FormatField, ...] = ()) -> bytes:
         at[number], read[number] = argument.index, int(argument.read)
         if probe.way is Way.TRACEPOINT and argument.read is not Read.NOTHING:
             at[number], read[number], size[number] = _in_record(probe, argument, fields)
+        elif argument.read is Read.BYTES:
+            at[number] |= argument.length << abi.SENSOR_LENGTH_SHIFT
         elif argument.read in (Read.NUMBER, Read.FD):
             size[number] = argument.size | (abi.SENSOR_SIGNED if argument.signed else 0)
         if argument.read in FILES:

@@ -67,6 +67,15 @@ def test_the_second_file_has_a_place_of_its_own() -> None:
     assert size[:3] == [0, 4 | abi.SENSOR_SIGNED | 1 << abi.SENSOR_SECOND_SHIFT, 0]  # the text has no room but its own
 
 
+def test_bytes_come_with_the_argument_that_counts_them() -> None:
+    _, at, read, size = unpacked(
+        kprobe(ProbeArgument(1, Read.BYTES, length=2), ProbeArgument(3, Read.CRED), ProbeArgument(4, Read.USER_NS))
+    )
+    assert at[:3] == [1 | 2 << abi.SENSOR_LENGTH_SHIFT, 3, 4]
+    assert read[:3] == [abi.SENSOR_BYTES, abi.SENSOR_CRED, abi.SENSOR_USER_NS]
+    assert size[:3] == [abi.SENSOR_ROOM_NEW_PATH, 0, 0]
+
+
 def test_long_texts_have_the_room_of_files() -> None:
     texts = [ProbeArgument(number, Read.TEXT) for number in range(3)]
     assert unpacked(kprobe(*texts))[3][:3] == [abi.SENSOR_ROOM_NEW_PATH, abi.SENSOR_ROOM_PATH, 0]

@@ -6,6 +6,7 @@ The kernel decides tracing policies completely, so nothing is confirmed here: th
 
 from __future__ import annotations
 
+import base64
 import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +35,11 @@ _WIDE: Final = frozenset(("long_arg", "size_arg"))
 """Members of 64 bits, which are texts in JSON."""
 _NUMBER_SLOTS: Final = {Reads.MAP_FLAGS: abi.NUM_MAP_FLAGS, Reads.LENGTH: abi.NUM_NET_ADDRLEN}
 _FILE_MEMBERS: Final = {"file": "file_arg", "fd": "file_arg", "path": "path_arg", "linux_binprm": "linux_binprm_arg"}
+_IDS: Final = ("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")
+_SECURE_BITS: Final = (
+    "SecBitNoRoot", "SecBitNoRootLocked", "SecBitNoSetUidFixup", "SecBitNoSetUidFixupLocked", "SecBitKeepCaps", "SecBitKeepCapsLocked",
+    "SecBitNoCapAmbientRaise", "SecBitNoCapAmbientRaiseLocked",
+)  # fmt: skip
 _CALL_NUMBER: Final = 0xFFF
 """Numbers of system calls are less; bit 30 is that of x32."""
 _COMPAT: Final = 0x80000000
@@ -79,8 +85,9 @@ def _value(seen: Observation, shown: Shown) -> dict[str, Any]:
         case Reads.PLACE:
             return {_FILE_MEMBERS[shown.type]: {"path": _text(seen.own(shown.field))}}
         case Reads.TEXT:
-            text = _text(seen.own(shown.field))
-            return {"module_arg": {"name": text}} if shown.type == "module" else {"string_arg": text}
+            return _of_text(seen, shown)
+        case Reads.WHOLE:
+            return _structure(seen, shown)
         case Reads.SOCK:
             return {"sock_arg": _both_sides(seen)}
         case Reads.SOCKET:
@@ -111,6 +118,43 @@ def _numbered(type_: str, number: int | None) -> dict[str, Any]:
         return {"bpf_cmd_arg": names.name("bpf_cmd", number) or str(number)}
     member = _NUMBER_MEMBERS[type_]
     return {member: str(number) if member in _WIDE else number}
+
+
+def _of_text(seen: Observation, shown: Shown) -> dict[str, Any]:
+    """A text of a sensor, or bytes: those as base64, and with their number where that is greater."""
+    text = seen.own(shown.field)
+    if shown.type == "char_buf":
+        data = b"" if seen.record is None else seen.record.string(abi.CONSTANTS[FIELD_BY_NAME[shown.field].slot], b"")
+        size = _number(seen.own(shown.field.replace("text", "number"))) or 0
+        made = base64.b64encode(data).decode()
+        return {"truncated_bytes_arg": {"bytes_arg": made, "orig_size": str(size)}} if size > len(data) else {"bytes_arg": made}
+    match shown.type:
+        case "module":
+            return {"module_arg": {"name": _text(text)}}
+        case "net_device":
+            return {"net_dev_arg": {"name": _text(text)}}
+    return {"string_arg": _text(text)}
+
+
+def _structure(seen: Observation, shown: Shown) -> dict[str, Any]:
+    """struct cred and struct user_namespace as the kernel's program has read them."""
+    data = None if seen.record is None else seen.record.string(abi.STR_SENSOR_WHOLE_0 + shown.constant)
+    if shown.type == "cred" and data is not None and len(data) == abi.SENSOR_CRED_SIZE:
+        *ids, securebits, user_ns, permitted, effective, inheritable = abi.SENSOR_CRED_STRUCT.unpack(data)
+        made: dict[str, Any] = dict(zip(_IDS, ids, strict=True))
+        sets = {"permitted": permitted, "effective": effective, "inheritable": inheritable}
+        caps = {name: _capabilities(value) for name, value in sets.items() if value}
+        made |= {"caps": caps, "user_ns": {"ns": {"inum": user_ns}}}
+        bits = [word for number, word in enumerate(_SECURE_BITS) if securebits >> number & 1]
+        return {"process_credentials_arg": made | ({"securebits": bits} if bits else {})}
+    if shown.type == "user_namespace" and data is not None and len(data) == abi.SENSOR_USER_NS_SIZE:
+        level, uid, gid, inum = abi.SENSOR_USER_NS_STRUCT.unpack(data)
+        return {"user_ns_arg": {"level": level, "uid": uid, "gid": gid, "ns": {"inum": inum}}}
+    return {}
+
+
+def _capabilities(bits: int) -> list[str]:
+    return [names.name("capability", number) or f"CAP_{number}" for number in range(bits.bit_length()) if bits >> number & 1]
 
 
 def _integer(type_: str, number: int | None) -> dict[str, Any]:

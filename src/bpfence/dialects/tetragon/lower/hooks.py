@@ -32,6 +32,7 @@ class Reads(enum.Enum):
     TEXT = "text"  # of a sensor
     PLACE = "place"  # of a sensor: a path alone, of `field`
     SOCK = "sock"  # of a sensor: net.* with both sides
+    WHOLE = "structure"  # of a sensor: a structure that no condition tests; `constant`: which argument it is, of those that are read
     CONSTANT = "constant"  # the event is that of one value
     NOTHING = "nothing"  # is neither tested nor shown
 
@@ -39,7 +40,8 @@ class Reads(enum.Enum):
 class Parameter(NamedTuple):
     """One argument of a function: what it is, and the types that a policy may give it.
 
-    `constant`: the value that a CONSTANT has. A policy must ask for it and for no other: the event is not made of calls with others.
+    `constant`: the value that a CONSTANT has (of WHOLE see there). A policy must ask for it and for no other: the event is not made of
+    calls with others.
     `field`: where it is, of those that may be in several places.
     """
 

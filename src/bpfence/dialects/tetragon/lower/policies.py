@@ -220,6 +220,7 @@ class _Lowering:
             return Parameter(Reads.NOTHING, ())
         parameter = found.parameters.get(argument.index)
         given = argument.resolve or argument.source or argument.btf_type or argument.size_arg_index or argument.return_copy
+        given = given and not found.event.startswith("sensor.")  # those have been looked at where the sensor was made
         if parameter is None or given:
             can = ", ".join(f"{index} ({known.types[0]})" for index, known in found.parameters.items()) or "none"
             what = f"argument {argument.index} of {name_of(hook)} cannot be read yet" + (" in this way" if given else "")

@@ -19,12 +19,16 @@ from bpfence.policy import Atom, Op, Probe, ProbeArgument, Read, Way
 MAX_REGISTER: Final = 5
 """Arguments of functions are in registers up to this one."""
 _FILES: Final = {"file": Read.FILE, "path": Read.PATH, "linux_binprm": Read.BINPRM, "fd": Read.FD}
-_TEXTS: Final = {"string": Read.TEXT, "filename": Read.FILENAME, "module": Read.MODULE, "data_loc": Read.TEXT}
+_TEXTS: Final = {
+    "string": Read.TEXT, "filename": Read.FILENAME, "module": Read.MODULE, "data_loc": Read.TEXT,
+    "net_device": Read.NET_DEVICE, "char_buf": Read.BYTES,
+}  # fmt: skip
 _SOCKETS: Final = {"sock": Read.SOCK, "socket": Read.SOCKET, "sockaddr": Read.SOCKADDR}
+_WHOLE: Final = {"cred": Read.CRED, "user_namespace": Read.USER_NS}
 _OTHER_NUMBERS: Final = {"syscall64": 64, "capability": 32, "bpf_cmd": 32}
 NUMBERS: Final = {**words.INTEGERS, **_OTHER_NUMBERS}
 """Types of numbers that sensors read, and their bits."""
-TYPES: Final = (*NUMBERS, *_FILES, *_TEXTS, *_SOCKETS, "nop")
+TYPES: Final = (*NUMBERS, *_FILES, *_TEXTS, *_SOCKETS, *_WHOLE, "nop")
 """Types of arguments that sensors read."""
 _IN_RECORDS: Final = frozenset((*NUMBERS, "string", "data_loc", "fd", "nop"))
 """Types that a field of a tracepoint's record can have."""
@@ -63,7 +67,8 @@ def placed(hook: KProbe | Tracepoint) -> Placed:
         parameter, read = _argument(argument, position, parameters)
         parameters[argument.index] = parameter
         signed = argument.kind in words.SIGNED
-        arguments.append(ProbeArgument(argument.index, read, NUMBERS.get(argument.kind, 32) // 8, signed))
+        length = argument.size_arg_index - 1 if read is Read.BYTES else 0
+        arguments.append(ProbeArgument(argument.index, read, NUMBERS.get(argument.kind, 32) // 8, signed, length))
     probe = _probe(hook, tuple(arguments))
     here = Atom("sensor.number", Op.RANGE, (probe.number, probe.number))
     return Placed(probe, Known(probe.way.value, parameters, also=conj((here,))))
@@ -79,9 +84,13 @@ def _probe(hook: KProbe | Tracepoint, arguments: tuple[ProbeArgument, ...]) -> P
 def _check(hook: Hook, argument: Argument, others: Mapping[int, Parameter]) -> None:
     """Refuse what is no argument that a sensor can read."""
     can = f"types that can be are {', '.join(TYPES)}"
-    if argument.resolve or argument.source or argument.btf_type or argument.size_arg_index or argument.return_copy:
+    sized = argument.size_arg_index and argument.kind != "char_buf"
+    if argument.resolve or argument.source or argument.btf_type or argument.return_copy or argument.max_data or sized:
         what = f"argument {argument.index} cannot be read yet in this way"
         raise UnreadableError(argument.place, what, "leave out all but index, type and label")
+    if argument.kind == "char_buf" and not argument.size_arg_index:
+        what = f"argument {argument.index} does not say how many bytes there are"
+        raise UnreadableError(argument.place, what, "write sizeArgIndex: the argument with the number of bytes, counted from 1")
     if argument.type == "auto":
         raise UnreadableError(
             argument.place, f"argument {argument.index} has no type, and types are not looked up yet", f"write one: {can}"
@@ -114,6 +123,8 @@ def _argument(argument: Argument, position: int, others: Mapping[int, Parameter]
         if any(other.reads in (Reads.SOCK, Reads.ADDRESS) for other in others.values()):
             raise UnreadableError(argument.place, "more than one socket or address is not read at one hook", "leave this one out")
         return Parameter(Reads.ADDRESS if kind == "sockaddr" else Reads.SOCK, (kind,)), _SOCKETS[kind]
+    if kind in _WHOLE:
+        return Parameter(Reads.WHOLE, (kind,), position), _WHOLE[kind]
     if kind in _TEXTS:
         return Parameter(Reads.TEXT, (kind,), field=f"sensor.text{position}"), _TEXTS[kind]
     return Parameter(Reads.INTEGER, (kind,), field=f"sensor.number{position}"), Read.NUMBER

@@ -222,6 +222,7 @@ def test_arguments_of_another_kind(hook: dict[str, Any], code: str) -> None:
 
 WHOLE = {
     "policylibrary__modules.yaml",
+    "tracingpolicy__dev_hard_start_xmit.yaml",
     "tracingpolicy__hardlink-observe.yaml",
     "tracingpolicy__host-changes__monitor-kernel-modules.yaml",
     "tracingpolicy__list-syscalls-tracepoint.yaml",
@@ -235,6 +236,7 @@ WHOLE = {
     "tracingpolicy__sys_setuid.yaml",
     "tracingpolicy__tcp-connect-only-private-addrs.yaml",
     "tracingpolicy__tcp-connect-with-selectors.yaml",
+    "tracingpolicy__tty_54.yaml",
 }
 
 

@@ -141,6 +141,24 @@ def test_files_and_sockets() -> None:
     assert decided(found, net__peer__ip="10.1.1.1", **{**sides, "net__local__port": 9}) is Action.NONE
 
 
+def test_bytes_devices_and_structures() -> None:
+    arguments = [
+        {"index": 1, "type": "char_buf", "sizeArgIndex": 3}, {"index": 0, "type": "net_device"}, {"index": 3, "type": "cred"},
+        {"index": 4, "type": "user_namespace"},
+    ]  # fmt: skip
+    tests = {"matchArgs": [*on(1, "Prefix", "GET ")["matchArgs"], *on(0, "Equal", "lo")["matchArgs"]]}
+    found, told = lowered(kprobes=[kprobe(tests, call="do_thing", args=arguments)])
+    assert told == []
+    assert found.policy.probes[0].arguments == (
+        ProbeArgument(1, Read.BYTES, 4, length=2), ProbeArgument(0, Read.NET_DEVICE, 4), ProbeArgument(3, Read.CRED, 4),
+        ProbeArgument(4, Read.USER_NS, 4),
+    )  # fmt: skip
+    assert decided(found, sensor__text0="GET /", sensor__text1="lo") is Action.OBSERVE
+    assert decided(found, sensor__text0="GET /", sensor__text1="eth0") is Action.NONE
+    shown = found.sensors["kprobes[0].selectors[0]"].arguments
+    assert [(one.reads, one.constant) for one in shown[2:]] == [(Reads.WHOLE, 2), (Reads.WHOLE, 3)]
+
+
 def test_lists_of_functions() -> None:
     spec = {
         "kprobes": [hook(call="list:calls", types=(), syscall=True)],
@@ -192,12 +210,14 @@ def test_functions_of_system_calls() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([{"index": 0, "type": "cred"}], "type cred is not read"),
+        ([{"index": 0, "type": "skb"}], "type skb is not read"),
         ([{"index": 0, "type": "int"}, {"index": 0, "type": "int"}], "argument 0 is read twice"),
         ([{"index": 0, "type": "file"}, {"index": 1, "type": "path"}, {"index": 2, "type": "fd"}], "more than 2 files"),
         ([{"index": 0, "type": "sock"}, {"index": 1, "type": "sockaddr"}], "more than one socket or address"),
         ([{"index": 0, "type": "file", "resolve": "f_inode"}], "cannot be read yet in this way"),
-        ([{"index": 0, "type": "char_buf", "sizeArgIndex": 2}], "cannot be read yet in this way"),
+        ([{"index": 0, "type": "string", "sizeArgIndex": 2}], "cannot be read yet in this way"),
+        ([{"index": 0, "type": "char_buf", "sizeArgIndex": 2, "maxData": True}], "cannot be read yet in this way"),
+        ([{"index": 0, "type": "char_buf"}], "does not say how many bytes"),
     ],
 )
 def test_arguments_that_are_refused(arguments: list[dict[str, Any]], told: str) -> None:
