@@ -202,12 +202,14 @@ class Said:
     """What a rule says of an event in its own language: the alert's message, and what goes under the language's name.
 
     Both as JSON, too, where that was made already; the message then is printable, and `later` makes both where they are asked for.
+    `repeated`: by its own words the rule says nothing of this event, as it has told of others like it.
     """
 
-    __slots__ = ("_later", "_made", "details_json", "dialect", "message_json")
+    __slots__ = ("_later", "_made", "details_json", "dialect", "message_json", "repeated")
 
-    def __init__(self, dialect: str, message: str, details: dict[str, Any]) -> None:
+    def __init__(self, dialect: str, message: str, details: dict[str, Any], *, repeated: bool = False) -> None:
         self.dialect = dialect
+        self.repeated = repeated
         self.message_json = self.details_json = b""
         self._made: tuple[str, dict[str, Any]] | None = message, details
         self._later: Callable[[], tuple[str, dict[str, Any]]] = lambda: (message, details)
@@ -217,7 +219,7 @@ class Said:
         """What was made as JSON already."""
         said = Said.__new__(Said)
         said.dialect, said.message_json, said.details_json = dialect, message_json, details_json
-        said._made, said._later = None, later
+        said._made, said._later, said.repeated = None, later, False
         return said
 
     def _both(self) -> tuple[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from bpfence import abi, names
 from bpfence.alerts.alert import Said
 from bpfence.dialects.saying import RuleKey, Saying
 from bpfence.dialects.tetragon.lower.hooks import Reads
-from bpfence.dialects.tetragon.lower.policies import LANGUAGE, Sensor, Shown
+from bpfence.dialects.tetragon.lower.policies import LANGUAGE, Limit, Sensor, Shown
 from bpfence.dialects.tetragon.read import words
 from bpfence.events.source import Observation
 from bpfence.events.values import escape, readable
@@ -35,6 +35,8 @@ _WIDE: Final = frozenset(("long_arg", "size_arg"))
 """Members of 64 bits, which are texts in JSON."""
 _NUMBER_SLOTS: Final = {Reads.MAP_FLAGS: abi.NUM_MAP_FLAGS, Reads.LENGTH: abi.NUM_NET_ADDRLEN}
 _FILE_MEMBERS: Final = {"file": "file_arg", "fd": "file_arg", "path": "path_arg", "linux_binprm": "linux_binprm_arg"}
+MAX_TOLD: Final = 4096
+"""Events that are remembered for rate limits."""
 _IDS: Final = ("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")
 _SECURE_BITS: Final = (
     "SecBitNoRoot", "SecBitNoRootLocked", "SecBitNoSetUidFixup", "SecBitNoSetUidFixupLocked", "SecBitKeepCaps", "SecBitKeepCapsLocked",
@@ -213,14 +215,38 @@ def _address(seen: Observation) -> dict[str, Any]:
     return made if port is None else {**made, "port": port}
 
 
+class Repeats:
+    """What has been told of rules with a rate limit, and when: of at most MAX_TOLD events, the latest."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[Any, ...], int] = {}
+
+    def again(self, seen: Observation, rule: RuleKey, limit: Limit, made: Mapping[str, Any]) -> bool:
+        """Whether an event that is `made` of the same rule, arguments and thread or process has been told within the limit's time."""
+        record = seen.record
+        if record is None:
+            return False
+        who = {"thread": record.tid, "process": record.pid}.get(limit.scope, 0)
+        key = (rule, limit.scope, who, str(made.get("args")))
+        before = self._told.get(key)
+        if before is not None and record.time - before < limit.seconds * 1_000_000_000:
+            return True
+        self._told.pop(key, None)
+        self._told[key] = record.time
+        if len(self._told) > MAX_TOLD:
+            del self._told[next(iter(self._told))]
+        return False
+
+
 class TetragonView:
     """One observation. `sensors`: those of the rules that decided it."""
 
     refused = False
 
-    def __init__(self, seen: Observation, sensors: Sensors) -> None:
+    def __init__(self, seen: Observation, sensors: Sensors, repeats: Repeats) -> None:
         self._seen = seen
         self._sensors = sensors
+        self._repeats = repeats
 
     def said(self, policy: str, rule: str) -> Said | None:
         """The event of a rule; None where the rule is not known any more."""
@@ -228,9 +254,10 @@ class TetragonView:
         if sensor is None:
             return None
         made = details(self._seen, sensor)
+        repeated = sensor.limit is not None and self._repeats.again(self._seen, (policy, rule), sensor.limit, made)
         if self._seen.record is not None:
             made["parent_exec_id"] = self._seen.record.parent_exec_id
-        return Said(LANGUAGE, sensor.message or _sentence(made), made)
+        return Said(LANGUAGE, sensor.message or _sentence(made), made, repeated=repeated)
 
 
 def _sentence(made: Mapping[str, Any]) -> str:
@@ -255,7 +282,8 @@ def _of_map(value: Mapping[str, Any]) -> str:
 
 def confirm(kept: int) -> Saying[Sensor]:
     """What events say of hooks. `kept`: of how many rule sets records may still come."""
-    return Saying(kept, sensors, TetragonView)
+    repeats = Repeats()
+    return Saying(kept, sensors, lambda seen, known: TetragonView(seen, known, repeats))
 
 
 def sensors(rules: TetragonRules) -> Sensors:

@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 from bpfence import abi
+from bpfence.dialects.tetragon.confirm import MAX_TOLD, Repeats, details
 from bpfence.dialects.tetragon.confirm import confirm as confirming
-from bpfence.dialects.tetragon.confirm import details
 from bpfence.dialects.tetragon.dialect import TetragonRules
 from bpfence.dialects.tetragon.lower.hooks import Reads
-from bpfence.dialects.tetragon.lower.policies import Sensor, Shown
+from bpfence.dialects.tetragon.lower.policies import Limit, Sensor, Shown
 from bpfence.events.records import KernelEvent, decode
 from bpfence.events.source import Observation
 from bpfence.policy import Action, PolicySet
@@ -171,3 +171,25 @@ def test_structures_of_sensors() -> None:
 def test_tracepoints_have_a_subsystem() -> None:
     made = details(observed("sensor.tracepoint"), sensor(form="process_tracepoint", function="sched/sched_process_exec"))
     assert (made["subsys"], made["event"], "function_name" in made) == ("sched", "sched_process_exec", False)
+
+
+def test_what_is_alike_is_told_once_in_a_time() -> None:
+    second, limit, rule = 1_000_000_000, Limit(5, "thread"), ("p", "r")
+
+    def seen(time: int, tid: int = 1, pid: int = 1) -> Observation:
+        made = decode("telemetry", record("sensor.kprobe", time=time, tid=tid, pid=pid))
+        assert isinstance(made, KernelEvent)
+        return Observation("sensor.kprobe", 0, {}, record=made)
+
+    repeats, made = Repeats(), {"args": [{"int_arg": 1}]}
+    assert [repeats.again(seen(at), rule, limit, made) for at in (0, 4 * second, 5 * second, 6 * second)] == [False, True, False, True]
+    assert not repeats.again(seen(6 * second), rule, limit, {"args": [{"int_arg": 2}]})
+    assert not repeats.again(seen(6 * second), ("p", "other"), limit, made)
+    assert not repeats.again(seen(6 * second, tid=2), rule, limit, made)
+    assert not repeats.again(seen(6 * second), rule, Limit(5, "process"), made)
+    assert repeats.again(seen(7 * second, tid=2), rule, Limit(5, "process"), made)
+    assert not repeats.again(seen(7 * second), rule, Limit(5, "global"), made)
+    assert repeats.again(seen(8 * second, tid=9, pid=9), rule, Limit(5, "global"), made)
+    for number in range(MAX_TOLD):
+        repeats.again(seen(8 * second), rule, limit, {"args": [number]})
+    assert not repeats.again(seen(8 * second), rule, limit, made)  # forgotten: it is told again

@@ -139,3 +139,22 @@ def test_from_text_to_line(tmp_path: Path) -> None:
     (tmp_path / "policies" / "watch.yaml").unlink()
     assert reloaded(agent)
     agent.stop()
+
+
+def test_what_a_rate_limit_leaves_out(tmp_path: Path) -> None:
+    limited = {**on(0, "Prefix", "/etc/"), "matchActions": [{"action": "Post", "rateLimit": "1m"}]}
+    (tmp_path / "watch.yaml").write_text(text(kprobes=[kprobe(limited)]))
+    kernel, output = FakeKernel(), Kept()
+    agent = Agent(Settings(policies=(str(tmp_path),), drop_privileges=False), output, report=pytest.fail, kernel=kernel)
+    agent.start()
+    assert agent.life.tables.compiled is not None
+    verdict = verdict_of(agent.life.tables.compiled, "kprobes[0].selectors[0]")
+    for path in (b"/etc/a", b"/etc/a", b"/etc/b"):
+        kernel.engine.sequence += 1
+        header = {"sequence": kernel.engine.sequence, "generation": kernel.engine.generation, "verdicts": (verdict,)}
+        made = record("file.permission", {}, {"STR_FILE_PATH": path}, error=0, action=abi.ACTION_OBSERVE, **header)
+        kernel.engine.batches.append([("telemetry", made)])
+        os.write(kernel.engine._bell, b"!")
+        agent.step(0)
+    assert [line["file"]["path"] for line in output.dicts("event")] == ["/etc/a", "/etc/b"]
+    agent.stop()

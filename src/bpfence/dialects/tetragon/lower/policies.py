@@ -45,6 +45,8 @@ _REFUSED_FILTERS: Final = (
     ("match_return_actions", "matchReturnActions"),
 )  # fmt: skip
 _SIGKILL: Final = 9
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+"""Units of times."""
 _FORMS: Final = {"lsmhooks": "process_lsm", "tracepoints": "process_tracepoint"}
 """Members of events by the section of the hook."""
 
@@ -59,10 +61,17 @@ class Shown(NamedTuple):
     field: str = ""
 
 
+class Limit(NamedTuple):
+    """Events with the same arguments are told once in so many seconds: of each thread, each process, or all, by `scope`."""
+
+    seconds: int
+    scope: str
+
+
 class Sensor(NamedTuple):
     """What events of a rule say of its hook. `form`: the member of the event, one of "process_kprobe", "process_tracepoint" and
     "process_lsm"; `function`: of a tracepoint its subsystem, "/" and its name; `action`: as events name
-    it; `returns`: what the function returns is told."""
+    it; `returns`: what the function returns is told; `limit`: how often what is alike is told."""
 
     policy: str
     form: str
@@ -72,6 +81,7 @@ class Sensor(NamedTuple):
     message: str
     tags: tuple[str, ...]
     returns: bool
+    limit: Limit | None = None
 
 
 class Lowered(NamedTuple):
@@ -381,6 +391,7 @@ class _Lowering:
             hook.message[:256],
             hook.tags,
             isinstance(hook, KProbe) and hook.returns and not found.event.startswith("sensor."),
+            _limit(selector.match_actions),
         )
         self.rules.append(
             Rule(
@@ -430,8 +441,18 @@ class _Lowering:
             what = "Override with error 0 would let an act pass that others have not been asked about"
             self.refuse(one.at("argError"), what, "write argError: -1")
         for member, key in (
-            ("rate_limit", "rateLimit"), ("kernel_stack_trace", "kernelStackTrace"), ("user_stack_trace", "userStackTrace"),
+            ("kernel_stack_trace", "kernelStackTrace"), ("user_stack_trace", "userStackTrace"),
             ("ima_hash", "imaHash"),
         ):  # fmt: skip
             if getattr(one, member):
                 self.refuse(one.at(key), f"{key} is read, and cannot be put in force yet", "leave it out")
+
+
+def _limit(written: Sequence[WrittenAction]) -> Limit | None:
+    """The rate limit of a Post."""
+    for one in written:
+        if one.action == "Post" and one.rate_limit:
+            unit = _SECONDS.get(one.rate_limit[-1].lower(), 0)
+            seconds = int(one.rate_limit[:-1]) * unit if unit else int(one.rate_limit)
+            return Limit(seconds, one.rate_limit_scope or "thread")
+    return None

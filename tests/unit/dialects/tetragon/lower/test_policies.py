@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bpfence.compiler.compile import compile_policies
 from bpfence.dialects.tetragon.lower.hooks import Reads
-from bpfence.dialects.tetragon.lower.policies import Lowered, Shown, lower
+from bpfence.dialects.tetragon.lower.policies import Limit, Lowered, Shown, lower
 from bpfence.dialects.tetragon.read.document import CODES, read_text
 from bpfence.documents.report import Report
 from bpfence.errors import Diagnostic
@@ -96,6 +96,18 @@ def test_what_is_denied_is_told() -> None:
     selector = {"matchActions": [{"action": "NoPost"}, {"action": "Override", "argError": -1}]}
     found, told = lowered(kprobes=[kprobe(selector)])
     assert ([one.code for one in told], found.policy.rules[0].action) == (["not-told"], Action.DENY)
+
+
+@pytest.mark.parametrize(
+    ("written", "limit"),
+    [
+        ({"rateLimit": "5"}, Limit(5, "thread")), ({"rateLimit": "2m"}, Limit(120, "thread")),
+        ({"rateLimit": "1H", "rateLimitScope": "global"}, Limit(3600, "global")), ({}, None),
+    ],
+)  # fmt: skip
+def test_rate_limits(written: dict[str, str], limit: Limit | None) -> None:
+    found, told = lowered(kprobes=[kprobe(act("Post", **written))])
+    assert (told, found.sensors["kprobes[0].selectors[0]"].limit) == ([], limit)
 
 
 def test_lists_are_written_out() -> None:
@@ -187,7 +199,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"kprobes": [kprobe({"matchWorkloads": {}})]}, '"matchWorkloads": {'),
     ({"kprobes": [kprobe({"matchParentBinaries": [{"operator": "In", "values": ["/a"]}]})]}, '"matchParentBinaries": ['),
     ({"kprobes": [kprobe({"matchReturnArgs": [{"index": 0, "operator": "Equal", "values": ["0"]}]}, **RETURN)]}, '"matchReturnArgs": ['),
-    ({"kprobes": [kprobe(act("Post", rateLimit="1m"))]}, '"rateLimit": "1m"'),
     ({"kprobes": [kprobe(act("Post", kernelStackTrace=True))]}, '"kernelStackTrace": true'),
     ({"kprobes": [kprobe(act("Signal", argSig=15))]}, '"argSig": 15'),
     ({"kprobes": [kprobe(act("Override"))]}, "{"),
@@ -222,6 +233,7 @@ def test_arguments_of_another_kind(hook: dict[str, Any], code: str) -> None:
 
 WHOLE = {
     "policylibrary__modules.yaml",
+    "policylibrary__privileges__privileges-setuid-root.yaml",
     "tracingpolicy__dev_hard_start_xmit.yaml",
     "tracingpolicy__hardlink-observe.yaml",
     "tracingpolicy__host-changes__monitor-kernel-modules.yaml",
