@@ -156,11 +156,19 @@ def test_structures_of_sensors() -> None:
     cred = abi.SENSOR_CRED_STRUCT.pack(1, 2, 3, 4, 5, 6, 7, 8, 0x11, 4026531837, 1 << 7, 1 << 7 | 1, 0)
     assert told(Shown(Reads.WHOLE, "cred", "", constant=1), {}, {"STR_SENSOR_WHOLE_1": cred}) == {
         "process_credentials_arg": {
-            "uid": 1, "gid": 2, "suid": 3, "sgid": 4, "euid": 5, "egid": 6, "fsuid": 7, "fsgid": 8,
-            "caps": {"permitted": ["CAP_SETUID"], "effective": ["CAP_CHOWN", "CAP_SETUID"]}, "user_ns": {"ns": {"inum": 4026531837}},
+            "uid": 1,
+            "gid": 2,
+            "suid": 3,
+            "sgid": 4,
+            "euid": 5,
+            "egid": 6,
+            "fsuid": 7,
+            "fsgid": 8,
+            "caps": {"permitted": ["CAP_SETUID"], "effective": ["CAP_CHOWN", "CAP_SETUID"]},
+            "user_ns": {"ns": {"inum": 4026531837}},
             "securebits": ["SecBitNoRoot", "SecBitKeepCaps"],
         }
-    }  # fmt: skip
+    }
     space = Shown(Reads.WHOLE, "user_namespace", "")
     assert told(space, {}, {"STR_SENSOR_WHOLE_0": abi.SENSOR_USER_NS_STRUCT.pack(1, 2, 3, 4)}) == {
         "user_ns_arg": {"level": 1, "uid": 2, "gid": 3, "ns": {"inum": 4}}

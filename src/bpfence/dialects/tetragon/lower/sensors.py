@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -15,6 +16,7 @@ from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.model import Argument, Hook, KProbe, Tracepoint
 from bpfence.errors import Location
 from bpfence.policy import Atom, Op, Probe, ProbeArgument, Read, Way
+from bpfence.words import quoted
 
 MAX_REGISTER: Final = 5
 """Arguments of functions are in registers up to this one."""
@@ -33,6 +35,7 @@ TYPES: Final = (*NUMBERS, *_FILES, *_TEXTS, *_SOCKETS, *_WHOLE, "nop")
 _IN_RECORDS: Final = frozenset((*NUMBERS, "string", "data_loc", "fd", "nop"))
 """Types that a field of a tracepoint's record can have."""
 _MAX_FILES: Final = 2
+_FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]{0,254}")
 _CALLS: Final = ("sys_", "__x64_sys_", "__arm64_sys_")
 """What the functions of system calls begin with: the first as policies write it, for every machine."""
 
@@ -60,6 +63,9 @@ def is_call(function: str) -> bool:
 
 def placed(hook: KProbe | Tracepoint) -> Placed:
     """The sensor of a hook. UnreadableError: an argument cannot be read."""
+    if isinstance(hook, KProbe) and not _FUNCTION.fullmatch(hook.call):
+        hint = "write a function of the kernel; those of calls of 32 bits are not watched yet"
+        raise UnreadableError(hook.at("call"), f"{quoted(hook.call)} is no name of a function", hint)
     parameters: dict[int, Parameter] = {}
     arguments = []
     for position, argument in enumerate(hook.args):

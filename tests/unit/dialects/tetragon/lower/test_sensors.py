@@ -170,6 +170,14 @@ def test_lists_of_functions() -> None:
     assert set(found.sensors) == {"kprobes[0].sys_dup", "kprobes[0].sys_dup2"}
 
 
+@pytest.mark.parametrize("call", ["i386/sys_dup", "two words", "f" * 300, "f+8"])
+def test_what_is_no_function(call: str) -> None:
+    _, told = lowered(kprobes=[hook(call=call, types=())])
+    assert [one.code for one in told] == ["not-supported"]
+    _, told = lowered(kprobes=[hook(call="list:x", types=())], lists=[{"name": "x", "values": ["vfs_read", call]}])
+    assert [one.code for one in told] == ["not-supported"]
+
+
 def test_tracepoints_count_arguments_both_ways() -> None:
     def point(index: int) -> Lowered:
         arguments = [{"index": 4, "type": "string"}, {"index": 5, "type": "int"}]
