@@ -288,9 +288,14 @@ class Engine:
     def _adopt_sensors(self) -> None:
         """The programs of sensors that an earlier agent has attached: they can be attached to more."""
         for name in self._links:
-            program = name.partition(sensors.APART)[0]
-            if program in sensors.PROGRAMS.values() and program not in self._sensing and name in self._programs:
-                self._sensing[program] = os.dup(self._programs.pop(name))
+            program, apart, _ = name.partition(sensors.APART)
+            fd = self._programs.pop(name, -1) if apart else -1
+            if fd < 0:
+                continue
+            if program in self._sensing:
+                os.close(fd)
+            else:
+                self._sensing[program] = fd
 
     def _create(self) -> None:
         """Makes the maps. What tracks processes is loaded with the first events' programs: what each load costs by itself is much."""

@@ -393,6 +393,21 @@ def test_sensors_that_no_rule_needs_any_more_are_detached(fake: type[FakeObject]
     assert sum("sensor_kprobe" in loaded for loaded in fake.loads) == 2
 
 
+def test_sensors_of_an_earlier_agent_go_on(fake: type[FakeObject], placed: list[str]) -> None:
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open"])
+    old = [sensor("a"), sensor("b")]
+    for name in map(sensors.link_name, old):
+        engine._links[name], engine._programs[name] = (os.open(os.devnull, os.O_RDONLY) for _ in range(2))
+    engine._adopt_sensors()
+    assert set(engine._sensing) == {"sensor_kprobe"}
+    assert not any(sensors.APART in name for name in engine._programs)
+    engine.attach(["sensor.kprobe"], probes=[*old, sensor("c")])
+    assert placed == ["c"]
+    assert not any("sensor_kprobe" in loaded for loaded in fake.loads)
+    assert engine.release(["sensor.kprobe"], probes=[sensor("c")])[:2] == tuple(map(sensors.link_name, reversed(old)))
+
+
 def test_a_sensor_without_a_place_keeps_no_other_from_its_own(fake: type[FakeObject], placed: list[str]) -> None:
     engine = Engine(FEATURES, "lsm", Path("x.o"), None)
     refused, missing, ignored = sensor("refused"), sensor("missing"), sensor("missing", optional=True)
