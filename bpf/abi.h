@@ -470,14 +470,14 @@ enum sensor_read {
 	SENSOR_DATA_LOC = 12,        /* of a tracepoint's record: a text that is elsewhere in it, STR_SENSOR_n */
 	SENSOR_TEXT_HERE = 13,       /* of a tracepoint's record: a text that stands in it, STR_SENSOR_n */
 	SENSOR_NET_DEVICE = 14,      /* struct net_device: its name in STR_SENSOR_n */
-	SENSOR_BYTES = 15,           /* a pointer to bytes, as many as argument SENSOR_LENGTH of `at` says: STR_SENSOR_n; NUM_SENSOR_n: how many there are */
+	SENSOR_BYTES = 15,           /* a pointer to bytes, as many as another argument says: STR_SENSOR_n; NUM_SENSOR_n: how many there are */
 	SENSOR_CRED = 16,            /* struct cred: STR_SENSOR_WHOLE_n */
 	SENSOR_USER_NS = 17,         /* struct user_namespace, in the same way */
 };
-#define SENSOR_LENGTH_SHIFT 8
+#define SENSOR_LENGTH_SHIFT 8        /* in `at`: which argument says so */
 struct sensor {
 	__u32 flags;                 /* bits: SENSOR_USER, SENSOR_CALL */
-	__u16 at[5];                 /* of each argument: which one of the function, from SENSOR_LENGTH_SHIFT on that with its length; or of a tracepoint's record its offset */
+	__u16 at[5];                 /* of each argument: which one of the function, or of a tracepoint's record its offset */
 	__u8 read[5];                /* enum sensor_read */
 	__u8 size[5];                /* of a number its bytes, with SENSOR_SIGNED; of a text SENSOR_ROOM_* */
 };

@@ -197,8 +197,8 @@ static __always_inline void set_user_ns(struct scratch *s, u32 number, const str
 	set_str(s, STR_SENSOR_WHOLE_0 + number, at, sizeof(*told));
 }
 
-/* Argument `number` as it was given into the slots of the event. `flags`: of struct sensor, `size` in its second byte, the argument with the length in its third; `base`: where a tracepoint's
- * record is.
+/* Argument `number` as it was given into the slots of the event. `flags`: of struct sensor, with `size` in the second byte, and in the third which
+ * argument has the length; `base`: where a tracepoint's record is.
  */
 __noinline int sensor_argument(u32 slot, u32 number, u32 read, u32 flags, u64 base)
 {
@@ -286,7 +286,6 @@ static __always_inline void sensor_pick(struct scratch *s, const struct sensor *
 
 		if (at >= GIVEN_MAX)
 			at = 0;
-
 		s->num[GIVEN + i] = s->num[MASKED(GIVEN + GIVEN_MAX + at, ABI_NUM_SLOTS - 1)];
 	}
 }
