@@ -207,6 +207,11 @@ enum num_slot {
 	NUM_FORK_LIVE_6 = 160,
 	NUM_FORK_LIVE_7 = 161,
 	NUM_FORK_LIVE_8 = 162,
+	NUM_SENSOR_0 = 163,         /* sensors: argument 0 to SENSOR_ARGS - 1 where it is a number, with the sign put in */
+	NUM_SENSOR_1 = 164,
+	NUM_SENSOR_2 = 165,
+	NUM_SENSOR_3 = 166,
+	NUM_SENSOR_4 = 167,
 };
 
 #define FORK_LEVELS 8
@@ -245,6 +250,16 @@ enum str_slot {
 	STR_CALL_TEXT = 21,         /* a text argument of the call, read from the caller's memory when it has returned */
 	STR_ANCESTORS = 22,         /* struct ancestor, the parent first; in records where the image has IMAGE_DETAILS */
 	STR_CALL_TEXT_2 = 23,       /* the second text argument, of calls with two names; in such records, too, and there STR_CALL_TEXT is the first */
+	STR_SENSOR_0 = 24,          /* sensors: argument 0 to SENSOR_ARGS - 1 where it is a text */
+	STR_SENSOR_1 = 25,
+	STR_SENSOR_2 = 26,
+	STR_SENSOR_3 = 27,
+	STR_SENSOR_4 = 28,
+	STR_SENSOR_WHOLE_0 = 29,    /* sensors: argument 0 to SENSOR_ARGS - 1 where it is a structure: struct sensor_cred, struct sensor_user_ns */
+	STR_SENSOR_WHOLE_1 = 30,
+	STR_SENSOR_WHOLE_2 = 31,
+	STR_SENSOR_WHOLE_3 = 32,
+	STR_SENSOR_WHOLE_4 = 33,
 };
 
 /* One process that the acting one descends from, as it is now. */
@@ -428,6 +443,66 @@ struct call {
 	__u64 events[4];             /* bit e: event e may be the work of this call */
 	__u32 flags;                 /* bits: CALL_* */
 	__u8 text[4];                /* the first CALL_TEXTS count: which of its arguments, from 1 on, are names or other texts; 0: no more */
+};
+
+/* ---- Sensors: map `sensors`, hash, key u64: the cookie that a program is attached with, which is NUM_HOOK of its events. Written by the agent. ---- */
+#define SENSORS_MAX 4096
+#define SENSOR_ARGS 5
+#define SENSOR_USER 1                /* what pointers point to lies in the memory of the acting process, and nowhere else */
+#define SENSOR_CALL 2                /* the function is that of a system call: its argument is where the registers of the caller are */
+#define SENSOR_SIGNED 0x80           /* in `size`: the number has a sign */
+#define SENSOR_SECOND_SHIFT 6        /* in `size`: the file is file.new_path */
+#define SENSOR_ROOM_NEW_PATH 1       /* the `size` of a text: it may have the place of file.new_path, where no second file is read, */
+#define SENSOR_ROOM_PATH 2           /* or that of file.path, where none is read; 0: it has 255 bytes */
+enum sensor_read {
+	SENSOR_NOTHING = 0,
+	SENSOR_NUMBER = 1,           /* NUM_SENSOR_n */
+	SENSOR_TEXT = 2,             /* a pointer to a text that ends with a NUL: STR_SENSOR_n */
+	SENSOR_FILENAME = 3,         /* struct filename: STR_SENSOR_n */
+	SENSOR_FILE = 4,             /* struct file: the file.* of the event, or file.new_path */
+	SENSOR_PATH = 5,             /* struct path, in the same way */
+	SENSOR_BINPRM = 6,           /* struct linux_binprm, in the same way */
+	SENSOR_FD = 7,               /* a descriptor of the acting process, in the same way; NUM_SENSOR_n is its number */
+	SENSOR_SOCK = 8,             /* struct sock: the net.* of the event */
+	SENSOR_SOCKET = 9,           /* struct socket, in the same way */
+	SENSOR_SOCKADDR = 10,        /* struct sockaddr in the kernel: net.family, net.peer.* */
+	SENSOR_MODULE = 11,          /* struct module: its name in STR_SENSOR_n */
+	SENSOR_DATA_LOC = 12,        /* of a tracepoint's record: a text that is elsewhere in it, STR_SENSOR_n */
+	SENSOR_TEXT_HERE = 13,       /* of a tracepoint's record: a text that stands in it, STR_SENSOR_n */
+	SENSOR_NET_DEVICE = 14,      /* struct net_device: its name in STR_SENSOR_n */
+	SENSOR_BYTES = 15,           /* a pointer to bytes, as many as another argument says: STR_SENSOR_n; NUM_SENSOR_n: how many there are */
+	SENSOR_CRED = 16,            /* struct cred: STR_SENSOR_WHOLE_n */
+	SENSOR_USER_NS = 17,         /* struct user_namespace, in the same way */
+};
+#define SENSOR_LENGTH_SHIFT 8        /* in `at`: which argument says so */
+struct sensor {
+	__u32 flags;                 /* bits: SENSOR_USER, SENSOR_CALL */
+	__u16 at[5];                 /* of each argument: which one of the function, or of a tracepoint's record its offset */
+	__u8 read[5];                /* enum sensor_read */
+	__u8 size[5];                /* of a number its bytes, with SENSOR_SIGNED; of a text SENSOR_ROOM_* */
+};
+
+/* What is told of struct cred, and of struct user_namespace. */
+struct sensor_cred {
+	__u32 uid;
+	__u32 gid;
+	__u32 suid;
+	__u32 sgid;
+	__u32 euid;
+	__u32 egid;
+	__u32 fsuid;
+	__u32 fsgid;
+	__u32 securebits;
+	__u32 user_ns;
+	__u64 permitted;
+	__u64 effective;
+	__u64 inheritable;
+};
+struct sensor_user_ns {
+	__u32 level;
+	__u32 uid;
+	__u32 gid;
+	__u32 inum;
 };
 
 /* ---- Control word page: map `control`, one entry, memory-mapped by the agent. ---- */

@@ -55,10 +55,9 @@ struct repeat {
 
 static __always_inline void repeat_begin(struct repeat *r, u32 times)
 {
+	r->it.opaque = times;
 	if (have_iter_num)
 		bpf_iter_num_new(&r->it, 0, times);
-	else
-		r->it.opaque = times;
 }
 
 static __always_inline bool repeat_next(struct repeat *r)

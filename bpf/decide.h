@@ -50,12 +50,12 @@ static __always_inline int decide_uncertain(struct scratch *s)
 }
 
 /* The process is to be killed. The kernel refuses that for its own threads, the first process, and tasks that are ending already. These are
- * denied, but where a new program is in place already.
+ * denied, but where the act is done already, or goes on in any case.
  */
 static __always_inline void decide_kill(struct scratch *s)
 {
 	if (bpf_send_signal(SIGKILL)) {
-		s->action = s->event == EV_PROCESS_EXECUTED ? ACTION_AUDIT : ACTION_DENY;
+		s->action = s->event >= EV_DONE ? ACTION_AUDIT : ACTION_DENY;
 		s->flags |= EVENT_KILL_REFUSED;
 		count(CNT_KILL_REFUSED);
 	} else {
@@ -82,6 +82,9 @@ __noinline int decide_outcome(u32 slot)
 		s->action = ACTION_NONE;
 		s->error = 0;
 	}
+	/* What a sensor could not read kills nobody. */
+	if (s->action == ACTION_KILL && s->event >= EV_SENSOR && s->flags & CAUSE_VALUE << EVENT_CAUSES_SHIFT)
+		s->action = ACTION_AUDIT;
 	if (s->action == ACTION_KILL)
 		decide_kill(s);
 	if (s->report)

@@ -94,6 +94,16 @@ static __always_inline u32 emit_folders(struct scratch *s, u32 slot, u32 used)
 	return used;
 }
 
+/* The texts and structures of a sensor. */
+__noinline int emit_sensor(u32 slot, u32 used)
+{
+	u32 i;
+
+	for (i = 0; i < 2 * SENSOR_ARGS; i++)
+		used = emit_string(slot, STR_SENSOR_0 + i, used);
+	return used;
+}
+
 /* The strings of the event itself, then the executable and the arguments, which user space could otherwise miss. */
 __noinline int emit_strings(u32 slot)
 {
@@ -120,6 +130,8 @@ __noinline int emit_strings(u32 slot)
 	used = emit_string(slot, STR_XATTR_NAME, used);
 	used = emit_string(slot, STR_LINK_TARGET, used);
 	used = emit_string(slot, STR_CALL_TEXT, used);
+	if (s->event >= EV_SENSOR)
+		used = emit_sensor(slot, used);
 	if (s->features & IMAGE_DETAILS) {
 		ancestors_load(slot);
 		used = emit_string(slot, STR_ANCESTORS, used);

@@ -3,6 +3,7 @@
  * subject.h, decide.h. The maps are defined here, and the constants that the loader sets.
  */
 #define BPFENCE_DEFINE_MAPS
+#define ENGINE_SOURCE
 #include "engine.h"
 #include "decide.h"
 #include "noted.h"

@@ -250,14 +250,16 @@ static __always_inline bool event_in(const u64 *words, u64 event)
 	return words[MASKED(event / 64, ABI_EVENT_WORDS - 1)] & EVENT_BIT(event);
 }
 
+#define GENERATIONS_APART 0x9e37 /* odd: each generation has a tag of its own until CONCERN_TAG_MASK comes round */
 #define CONCERN_MASK ((1ULL << CONCERN_BITS) - 1)
 #define CONCERN_LAST ((CONCERN_WORDS - 1) * CONCERN_BITS) /* the first event of the last word */
 #define CONCERN_READING (1ULL << (CONCERN_OPEN_READ - CONCERN_LAST) | 1ULL << (CONCERN_PERMISSION_READ - CONCERN_LAST))
 #define CONCERN_EVENTS_LAST (CONCERN_MASK >> CONCERN_SPARE & ~(CONCERN_READING | CONCERN_UNFOLLOWED | CONCERN_EVERY))
 
+/* Generations are far apart in it: with as many changes of the record as there were swaps the words of before would be taken for those of now. */
 static __always_inline u64 concern_tag(u64 generation, u64 version, u64 tgid)
 {
-	return ((generation + version) & CONCERN_TAG_MASK) << CONCERN_BITS | (tgid / CONCERN_ENTRIES) << (CONCERN_BITS + CONCERN_TAG_BITS);
+	return ((generation * GENERATIONS_APART + version) & CONCERN_TAG_MASK) << CONCERN_BITS | (tgid / CONCERN_ENTRIES) << (CONCERN_BITS + CONCERN_TAG_BITS);
 }
 
 /* CONCERN_BITS bits of four words, from those of event `first` on, which is a constant. */
@@ -763,6 +765,28 @@ static __always_inline void set_kernel_string(struct scratch *s, u32 str, const 
 		s->str_uncertain |= STR_BIT(str);
 }
 
+static __always_inline u64 port_of(u16 network_order)
+{
+	return __builtin_bswap16(network_order);
+}
+
+static __always_inline void set_ip4(struct scratch *s, u32 str, u32 address)
+{
+	u32 at = MASKED(small_take(s), SCRATCH_MASK);
+
+	store_word(&s->data[at], address);
+	set_str(s, str, at, 4);
+}
+
+/* 16 bytes in the scratch as an address: 4 of them where it is v4-mapped. */
+static __always_inline void set_ip6(struct scratch *s, u32 str, u32 at)
+{
+	u64 *words = (void *)&s->data[at & SCRATCH_MASK];
+	bool mapped = !words[0] && (u32)words[1] == 0xffff0000; /* as they lie in memory, little-endian */
+
+	set_str(s, str, mapped ? at + 12 : at, mapped ? 4 : 16);
+}
+
 /* The address that a pointer holds as a number, which is what global functions take: 5.10 to 7.3 "R1 is not a scalar". */
 static __always_inline u64 address_of(struct scratch *s, const void *pointer)
 {
@@ -780,15 +804,25 @@ static __always_inline u64 number_of(const void *pointer)
 	return number + bpf_get_current_task();
 }
 
-/* A pointer that the verifier knows nothing of, where it can be had; else the pointer. */
-#define as_number(pointer) ((typeof(pointer))(have_rdonly_cast ? number_of(pointer) : (u64)(pointer)))
+/* The same for kernels without it: read from where it lies on the stack. */
+static __always_inline u64 number_probed(const void *pointer)
+{
+	u64 number = 0;
+
+	bpf_probe_read_kernel(&number, sizeof(number), &pointer);
+	return number;
+}
+
+/* A pointer that the verifier knows nothing of. */
+#define as_number(pointer) ((typeof(pointer))(have_rdonly_cast ? number_of(pointer) : number_probed(pointer)))
 
 /* A member that is a pointer, of what a hook's argument points to, as a number. Where the verifier would trust it, it looks up names of its own
  * in all of the kernel's types, one type after the other, for each such load (v6.3, 57539b1c0ac2): near twenty million instructions. Where
  * it has bpf_rdonly_cast, which came before that, pointer_at loads what it does not trust.
  */
 #define pointer_in(s, pointer, member) \
-	(have_rdonly_cast ? pointer_at(address_of(s, pointer) + bpf_core_field_offset(typeof(*(pointer)), member)) : (u64)(pointer)->member)
+	(have_rdonly_cast ? pointer_at(address_of(s, pointer) + bpf_core_field_offset(typeof(*(pointer)), member)) \
+			  : number_probed((pointer)->member))
 
 /* The registers of the current system call: those of its table. */
 static __always_inline void set_call_arguments(struct scratch *s)

@@ -189,6 +189,15 @@ MAP struct {
 	__type(value, struct workload);
 } workloads SEC(".maps");
 
+/* What sensors read: see struct sensor. Written by the agent, read at every event of theirs. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, SENSORS_MAX);
+	__type(key, u64);
+	__type(value, struct sensor);
+} sensors SEC(".maps");
+
 /* One record an executed program, key exec_id; reference counted, see exec_image. */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -9,28 +9,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define LOCAL 1
 #define SENDER 2 /* the other side, as the message itself names it */
 
-static __always_inline u64 port_of(u16 network_order)
-{
-	return __builtin_bswap16(network_order);
-}
-
-static __always_inline void set_ip4(struct scratch *s, u32 str, u32 address)
-{
-	u32 at = MASKED(small_take(s), SCRATCH_MASK);
-
-	store_word(&s->data[at], address);
-	set_str(s, str, at, 4);
-}
-
-/* 16 bytes in the scratch as an address: 4 of them where it is v4-mapped. */
-static __always_inline void set_ip6(struct scratch *s, u32 str, u32 at)
-{
-	u64 *words = (void *)&s->data[at & SCRATCH_MASK];
-	bool mapped = !words[0] && (u32)words[1] == 0xffff0000; /* as they lie in memory, little-endian */
-
-	set_str(s, str, mapped ? at + 12 : at, mapped ? 4 : 16);
-}
-
 /* The address of a unix socket in kernel memory, as text. */
 static __always_inline void set_unix(struct scratch *s, const void *address, int length)
 {

@@ -15,16 +15,29 @@ static __always_inline u64 member_at(u64 address)
 }
 
 /* BPF_CORE_READ of up to three members, none longer than 8 bytes, from a pointer that is a number to the verifier: by loads where the kernel has
- * them, which cost a tenth.
+ * them, which cost a tenth. Which of the two it is, is asked in pointer_at alone: what the verifier finds switched off here it would take out at
+ * each place, and move all instructions behind it, again and again.
  */
 #define READ1(from, a) \
 	({ \
 		typeof(from) from_a = (from); \
-		(typeof(from_a->a))(have_rdonly_cast ? member_at((u64)from_a + bpf_core_field_offset(typeof(*from_a), a)) : (u64)BPF_CORE_READ(from_a, a)); \
+		(typeof(from_a->a))member_at((u64)from_a + bpf_core_field_offset(typeof(*from_a), a)); \
 	})
 #define READ2(from, a, b) READ1(READ1(from, a), b)
 #define READ3(from, a, b, c) READ1(READ2(from, a, b), c)
 #define READ(from, ...) ___bpf_apply(READ, ___bpf_narg(__VA_ARGS__))(from, __VA_ARGS__)
+
+/* The acting task by its type. One that the verifier trusts costs it much more to load pointers from (see pointer_in); but the kernel's functions can be
+ * called from one source only (see rounds.h).
+ */
+static __always_inline struct task_struct *task_typed(void)
+{
+#ifdef ENGINE_SOURCE
+	if (have_rdonly_cast)
+		return bpf_rdonly_cast((void *)bpf_get_current_task(), bpf_core_type_id_kernel(struct task_struct));
+#endif
+	return bpf_get_current_task_btf();
+}
 
 /* Effective ids of the current task in the initial user namespace. */
 static __always_inline void read_ids_probed(u32 *uid, u32 *gid)
@@ -40,8 +53,7 @@ static __always_inline void read_ids_probed(u32 *uid, u32 *gid)
 static __always_inline void read_ids(u32 *uid, u32 *gid)
 {
 	if (have_task_btf) {
-		struct task_struct *task = bpf_get_current_task_btf();
-		const struct cred *cred = task->cred;
+		const struct cred *cred = task_typed()->cred;
 
 		*uid = cred->euid.val;
 		*gid = cred->egid.val;

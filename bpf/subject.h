@@ -508,6 +508,10 @@ static __always_inline int decide_without(u32 event, u32 uncertain, u32 refused)
 	bool enforcing;
 
 	count(uncertain);
+	if (event >= EV_SENSOR) { /* nothing can be denied there */
+		count_lost(event, RING_DECISIONS);
+		return 0;
+	}
 	if (head && !(record && record_fits(record, generation, start_time, false)))
 		enforcing = image_event_in(head->header.enforcing_all, event);
 	else

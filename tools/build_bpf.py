@@ -35,6 +35,8 @@ SHARED = "shared.bpf.c"
 """What shared.bpf.o has and the other has not. It also names that object."""
 WHOLE = ("ended.bpf.c",)
 """Whose programs have the engine in them there, too: those at the ends of functions cannot be extended."""
+APART = ("sensor.bpf.c",)
+"""Whose programs are not in shared.bpf.o: few policies need them, and each start reads it."""
 SHARED_FLAG = "-DENGINE_SHARED"
 CONSTANTS = ".rodata"
 CACHE = ROOT / ".build" / "bpf"
@@ -144,7 +146,7 @@ def build(target: Path = OBJECT, *, force: bool = False) -> bool:
     common = _digest(version, headers, " ".join((*compile_flags(), NO_PLACE)).encode()).encode() + (b"force" if force else b"")
     nothing: tuple[str, ...] = ()
     own = [(source, _compiled(source), nothing) for source in (hash_source, *sources) if source.name != SHARED]
-    shared = [(source, _compiled(source, ".shared"), (SHARED_FLAG,)) for source in sources if source.name not in WHOLE]
+    shared = [(source, _compiled(source, ".shared"), (SHARED_FLAG,)) for source in sources if source.name not in (*WHOLE, *APART)]
     alone = [(SOURCES / name, _compiled(SOURCES / name), nothing) for name in SEPARATE]
     with ThreadPoolExecutor(2) as pool:
         changed = list(pool.map(lambda job: _compile_if_needed(job[0], job[1], job[2], common), (*own, *shared, *alone)))
@@ -153,7 +155,7 @@ def build(target: Path = OBJECT, *, force: bool = False) -> bool:
     beside = target.with_name(SHARED.removesuffix(".c") + ".o")
     whole = {source.name: path for source, path, _ in own if source.name in WHOLE}
     parts = {source.name: path for source, path, _ in shared} | whole
-    changed.append(_link([own[0][1], *(parts[source.name] for source in sources)], beside))
+    changed.append(_link([own[0][1], *(parts[source.name] for source in sources if source.name not in APART)], beside))
     changed.append(_link([path for _, path, _ in own], target))
     if bpf_stack.section(target.read_bytes(), CONSTANTS) != bpf_stack.section(beside.read_bytes(), CONSTANTS):
         raise BuildError(f"{target.name} and {beside.name} have constants in different places, and share the map that they are in")

@@ -51,10 +51,9 @@ boot with voluntary preemption; 7.3 does this without a parameter."""
 PREEMPTION_TESTS = (
     "tests/kernel/test_hammer.py",
     "tests/kernel/test_matrix.py::test_the_table_of_features_is_true",
-    "tests/kernel/test_unload.py",
 )
-"""What the preemptible rows are there for: the hammer, and one start, denial and unload. The rest knows no difference and runs on the
-rows without the parameter."""
+"""What the preemptible rows are there for: the hammer, which starts, denies and is stopped. The rest knows no difference and runs on the
+rows without the parameter, of which 7.3 is preemptible, too."""
 
 
 @dataclass(frozen=True, slots=True)

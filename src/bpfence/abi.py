@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "15ab80390373ae80"
+ABI_HASH: Final = "6fec2fc7d2ab8ef7"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -92,6 +92,15 @@ TO_TELEMETRY: Final = 32
 CALLS_MAX: Final = 512
 CALL_SENSED: Final = 1
 CALL_TEXTS: Final = 2
+SENSORS_MAX: Final = 4096
+SENSOR_ARGS: Final = 5
+SENSOR_USER: Final = 1
+SENSOR_CALL: Final = 2
+SENSOR_SIGNED: Final = 128
+SENSOR_SECOND_SHIFT: Final = 6
+SENSOR_ROOM_NEW_PATH: Final = 1
+SENSOR_ROOM_PATH: Final = 2
+SENSOR_LENGTH_SHIFT: Final = 8
 RECORD_FROM_ITER: Final = 1
 RECORD_DEPENDS_IDS: Final = 2
 RECORD_DEPENDS_CGROUP: Final = 4
@@ -314,6 +323,11 @@ NUM_FORK_LIVE_5: Final = 159
 NUM_FORK_LIVE_6: Final = 160
 NUM_FORK_LIVE_7: Final = 161
 NUM_FORK_LIVE_8: Final = 162
+NUM_SENSOR_0: Final = 163
+NUM_SENSOR_1: Final = 164
+NUM_SENSOR_2: Final = 165
+NUM_SENSOR_3: Final = 166
+NUM_SENSOR_4: Final = 167
 
 # enum str_slot
 STR_PROCESS_EXE: Final = 0
@@ -340,6 +354,16 @@ STR_LINK_TARGET: Final = 20
 STR_CALL_TEXT: Final = 21
 STR_ANCESTORS: Final = 22
 STR_CALL_TEXT_2: Final = 23
+STR_SENSOR_0: Final = 24
+STR_SENSOR_1: Final = 25
+STR_SENSOR_2: Final = 26
+STR_SENSOR_3: Final = 27
+STR_SENSOR_4: Final = 28
+STR_SENSOR_WHOLE_0: Final = 29
+STR_SENSOR_WHOLE_1: Final = 30
+STR_SENSOR_WHOLE_2: Final = 31
+STR_SENSOR_WHOLE_3: Final = 32
+STR_SENSOR_WHOLE_4: Final = 33
 
 # enum access_bits
 ACCESS_READ: Final = 1
@@ -357,6 +381,26 @@ ACTION_OBSERVE: Final = 2
 ACTION_AUDIT: Final = 3
 ACTION_DENY: Final = 4
 ACTION_KILL: Final = 5
+
+# enum sensor_read
+SENSOR_NOTHING: Final = 0
+SENSOR_NUMBER: Final = 1
+SENSOR_TEXT: Final = 2
+SENSOR_FILENAME: Final = 3
+SENSOR_FILE: Final = 4
+SENSOR_PATH: Final = 5
+SENSOR_BINPRM: Final = 6
+SENSOR_FD: Final = 7
+SENSOR_SOCK: Final = 8
+SENSOR_SOCKET: Final = 9
+SENSOR_SOCKADDR: Final = 10
+SENSOR_MODULE: Final = 11
+SENSOR_DATA_LOC: Final = 12
+SENSOR_TEXT_HERE: Final = 13
+SENSOR_NET_DEVICE: Final = 14
+SENSOR_BYTES: Final = 15
+SENSOR_CRED: Final = 16
+SENSOR_USER_NS: Final = 17
 
 # enum counter_id
 CNT_DECISIONS_WRITTEN: Final = 0
@@ -557,6 +601,11 @@ NUM_SLOT: Final[dict[str, int]] = {
     "NUM_FORK_LIVE_6": 160,
     "NUM_FORK_LIVE_7": 161,
     "NUM_FORK_LIVE_8": 162,
+    "NUM_SENSOR_0": 163,
+    "NUM_SENSOR_1": 164,
+    "NUM_SENSOR_2": 165,
+    "NUM_SENSOR_3": 166,
+    "NUM_SENSOR_4": 167,
 }
 
 STR_SLOT: Final[dict[str, int]] = {
@@ -584,6 +633,16 @@ STR_SLOT: Final[dict[str, int]] = {
     "STR_CALL_TEXT": 21,
     "STR_ANCESTORS": 22,
     "STR_CALL_TEXT_2": 23,
+    "STR_SENSOR_0": 24,
+    "STR_SENSOR_1": 25,
+    "STR_SENSOR_2": 26,
+    "STR_SENSOR_3": 27,
+    "STR_SENSOR_4": 28,
+    "STR_SENSOR_WHOLE_0": 29,
+    "STR_SENSOR_WHOLE_1": 30,
+    "STR_SENSOR_WHOLE_2": 31,
+    "STR_SENSOR_WHOLE_3": 32,
+    "STR_SENSOR_WHOLE_4": 33,
 }
 
 ACCESS_BITS: Final[dict[str, int]] = {
@@ -603,6 +662,27 @@ ACTION_ID: Final[dict[str, int]] = {
     "ACTION_AUDIT": 3,
     "ACTION_DENY": 4,
     "ACTION_KILL": 5,
+}
+
+SENSOR_READ: Final[dict[str, int]] = {
+    "SENSOR_NOTHING": 0,
+    "SENSOR_NUMBER": 1,
+    "SENSOR_TEXT": 2,
+    "SENSOR_FILENAME": 3,
+    "SENSOR_FILE": 4,
+    "SENSOR_PATH": 5,
+    "SENSOR_BINPRM": 6,
+    "SENSOR_FD": 7,
+    "SENSOR_SOCK": 8,
+    "SENSOR_SOCKET": 9,
+    "SENSOR_SOCKADDR": 10,
+    "SENSOR_MODULE": 11,
+    "SENSOR_DATA_LOC": 12,
+    "SENSOR_TEXT_HERE": 13,
+    "SENSOR_NET_DEVICE": 14,
+    "SENSOR_BYTES": 15,
+    "SENSOR_CRED": 16,
+    "SENSOR_USER_NS": 17,
 }
 
 COUNTER_ID: Final[dict[str, int]] = {
@@ -644,6 +724,7 @@ CONSTANTS: Final[dict[str, int]] = {
     **STR_SLOT,
     **ACCESS_BITS,
     **ACTION_ID,
+    **SENSOR_READ,
     **COUNTER_ID,
 }
 """Every enum member by name: how the tables of fields.py name slots and events."""
@@ -722,6 +803,45 @@ CALL_OFFSETS: Final[dict[str, int]] = {
     "events": 0,
     "flags": 32,
     "text": 36,
+}
+
+SENSOR_FORMAT: Final = "<I5H5s5s"
+SENSOR_STRUCT: Final = struct.Struct(SENSOR_FORMAT)
+SENSOR_SIZE: Final = 24
+SENSOR_OFFSETS: Final[dict[str, int]] = {
+    "flags": 0,
+    "at": 4,
+    "read": 14,
+    "size": 19,
+}
+
+SENSOR_CRED_FORMAT: Final = "<IIIIIIIIIIQQQ"
+SENSOR_CRED_STRUCT: Final = struct.Struct(SENSOR_CRED_FORMAT)
+SENSOR_CRED_SIZE: Final = 64
+SENSOR_CRED_OFFSETS: Final[dict[str, int]] = {
+    "uid": 0,
+    "gid": 4,
+    "suid": 8,
+    "sgid": 12,
+    "euid": 16,
+    "egid": 20,
+    "fsuid": 24,
+    "fsgid": 28,
+    "securebits": 32,
+    "user_ns": 36,
+    "permitted": 40,
+    "effective": 48,
+    "inheritable": 56,
+}
+
+SENSOR_USER_NS_FORMAT: Final = "<IIII"
+SENSOR_USER_NS_STRUCT: Final = struct.Struct(SENSOR_USER_NS_FORMAT)
+SENSOR_USER_NS_SIZE: Final = 16
+SENSOR_USER_NS_OFFSETS: Final[dict[str, int]] = {
+    "level": 0,
+    "uid": 4,
+    "gid": 8,
+    "inum": 12,
 }
 
 CONTROL_FORMAT: Final = "<III8I"

@@ -70,10 +70,16 @@ def measure(field: Field) -> str:
     return ""
 
 
+def of_sensors(field: Field) -> bool:
+    """Whether events of sensors alone have it: native rules cannot be about it."""
+    return field.events == ("sensor.",)
+
+
 class EventType(msgspec.Struct, frozen=True):
     """One event: its number's name in abi.h, short names, whether a rule on it can deny. The hooks behind it: `kernel.hooks`.
 
-    `killable`: it comes too late to be denied, and in time to end the process before it does anything: a rule can kill.
+    `killable`: it comes too late to be denied, and in time to end the process before it does anything: a rule can kill. `sensor`: it is made
+    where a policy puts a sensor (`policy.Probe`), and nowhere else: native rules cannot be about it.
     """
 
     name: str
@@ -82,6 +88,7 @@ class EventType(msgspec.Struct, frozen=True):
     short: tuple[str, ...] = ()
     deniable: bool = True
     killable: bool = False
+    sensor: bool = False
 
     def blockable(self, kill: bool) -> bool:
         """Whether a rule that denies, or kills, can prevent it."""
@@ -151,6 +158,8 @@ EVENTS: Final = (
     EventType("net.recv", "EV_NET_RECV", "an internet socket has received a message, or has none to give", ("recv",), False),
     EventType("process.setid_failed", "EV_PROCESS_SETID_FAILED", "user or group ids could not be changed by a set*id call: before its hook, or after it", (), False),
     EventType("process.memory", "EV_PROCESS_MEMORY", "memory without a named file behind it as it is (anonymous, written, writable, memfd) is about to become executable", ("memory",), True),
+    EventType("sensor.kprobe", "EV_SENSOR_KPROBE", "a function of the kernel that a policy names is called", (), False, killable=True, sensor=True),
+    EventType("sensor.tracepoint", "EV_SENSOR_TRACEPOINT", "a tracepoint that a policy names is passed", (), False, killable=True, sensor=True),
 )
 
 MODIFY: Final = (
@@ -204,30 +213,30 @@ FIELDS: Final = (
     Field("process.setuid.uid", Kind.NUMBER, "NUM_SET_UID", "the new effective user id", ("process.setuid",), names="user"),
     Field("process.setgid.gid", Kind.NUMBER, "NUM_SET_GID", "the new effective group id", ("process.setgid",), names="group"),
     Field("process.ptrace.mode", Kind.FLAGS, "NUM_PTRACE_MODE", "PTRACE_MODE bits: any of the named", ("process.ptrace",), names="ptrace_mode"),
-    Field("file.path", Kind.PATH, "STR_FILE_PATH", "path in the acting task's mount namespace, symlinks resolved", (*_FILE, "kernel.mount", "kernel.umount", "kernel.pivot_root", "kernel.module", "kernel.kexec", "process.memory")),
-    Field("file.new_path", Kind.PATH, "STR_FILE_NEW_PATH", "the other path of rename and link; the new root of pivot_root", ("file.rename", "file.link", "kernel.pivot_root")),
+    Field("file.path", Kind.PATH, "STR_FILE_PATH", "path in the acting task's mount namespace, symlinks resolved", (*_FILE, "kernel.mount", "kernel.umount", "kernel.pivot_root", "kernel.module", "kernel.kexec", "process.memory", "sensor.")),
+    Field("file.new_path", Kind.PATH, "STR_FILE_NEW_PATH", "the other path of rename and link; the new root of pivot_root; of a sensor the second file", ("file.rename", "file.link", "kernel.pivot_root", "sensor.")),
     Field("file.access", Kind.FLAGS, "NUM_FILE_ACCESS", "read, write, exec, append, truncate, create (O_CREAT), created (the file was not there): any of the named", (*_FILE, "file.open_failed"), names="access"),
     Field("file.flags", Kind.FLAGS, "NUM_FILE_FLAGS", "open flags (O_*): any of the named", ("file.open", "file.open_failed", "file.permission"), names="open"),
     Field("file.text", Kind.STRING, "STR_FILE_TEXT", "the name as the caller gave it", ("file.open", "file.open_failed"), instead="test file.path, the file that the name leads to"),
     Field("file.dirfd", Kind.NUMBER, "NUM_DIRFD", "descriptor of the directory that file.text is relative to; -100 (as unsigned number of 64 bits) for the working directory", ("file.open", "file.open_failed"), unit="descriptor"),
     Field("file.target", Kind.STRING, "STR_LINK_TARGET", "the text of a symbolic link", ("file.symlink",), instead="deny opening what such a link would lead to: file.path of file.open"),
-    Field("file.mode", Kind.FLAGS, "NUM_FILE_MODE", "permission bits: any of the given; for chmod, create and mkdir the new ones", _FILE, names="mode"),
+    Field("file.mode", Kind.FLAGS, "NUM_FILE_MODE", "permission bits: any of the given; for chmod, create and mkdir the new ones", (*_FILE, "sensor."), names="mode"),
     Field("file.uid", Kind.NUMBER, "NUM_FILE_UID", "owner; for chown the new owner", _FILE, names="user"),
     Field("file.gid", Kind.NUMBER, "NUM_FILE_GID", "group; for chown the new group", _FILE, names="group"),
     Field("file.ino", Kind.NUMBER, "NUM_FILE_INO", "inode number", _FILE, unit="inode number"),
     Field("file.fstype", Kind.STRING, "STR_FILE_FSTYPE", "file system type, as in /proc/filesystems", (*_FILE, "kernel.mount")),
     Field("file.deleted", Kind.BOOL, "NUM_FILE_DELETED", "no name is left", (*_FILE, "process.memory")),
-    Field("file.memfd", Kind.BOOL, "NUM_FILE_MEMFD", "made by memfd_create", (*_FILE, "process.memory")),
+    Field("file.memfd", Kind.BOOL, "NUM_FILE_MEMFD", "made by memfd_create", (*_FILE, "process.memory", "sensor.")),
     Field("file.prot", Kind.FLAGS, "NUM_FILE_PROT", "PROT_* of a mapping, as asked for: any of the named", ("file.mmap", "file.mprotect", "process.memory"), names="prot"),
     Field("file.shared", Kind.BOOL, "NUM_FILE_MAP_SHARED", "the mapping is shared", ("file.mmap", "file.mprotect", "process.memory")),
     Field("file.xattr", Kind.STRING, "STR_XATTR_NAME", "name of the extended attribute; of an access control list `system.posix_acl_access` or `system.posix_acl_default`", ("file.setxattr",)),
-    Field("net.family", Kind.NAMED, "NUM_NET_FAMILY", "address family", ("net.", "file.dup"), names="family"),
-    Field("net.type", Kind.NAMED, "NUM_NET_TYPE", "type of the socket", ("net.",), names="socktype"),
-    Field("net.protocol", Kind.NAMED, "NUM_NET_PROTOCOL", "the protocol that the socket has, or gets where 0 is asked for", ("net.",), names="protocol"),
-    Field("net.peer.ip", Kind.ADDRESS, "STR_NET_PEER_IP", "address of the other side; of what is received the sender's, where the caller asks for it or the socket has a peer", ("net.connect", "net.send", "net.recv")),
-    Field("net.peer.port", Kind.NUMBER, "NUM_NET_PEER_PORT", "port of the other side", ("net.connect", "net.send", "net.recv"), names="port"),
-    Field("net.local.ip", Kind.ADDRESS, "STR_NET_LOCAL_IP", "own address", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send", "net.recv")),
-    Field("net.local.port", Kind.NUMBER, "NUM_NET_LOCAL_PORT", "own port", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send", "net.recv"), names="port"),
+    Field("net.family", Kind.NAMED, "NUM_NET_FAMILY", "address family", ("net.", "file.dup", "sensor."), names="family"),
+    Field("net.type", Kind.NAMED, "NUM_NET_TYPE", "type of the socket", ("net.", "sensor."), names="socktype"),
+    Field("net.protocol", Kind.NAMED, "NUM_NET_PROTOCOL", "the protocol that the socket has, or gets where 0 is asked for", ("net.", "sensor."), names="protocol"),
+    Field("net.peer.ip", Kind.ADDRESS, "STR_NET_PEER_IP", "address of the other side; of what is received the sender's, where the caller asks for it or the socket has a peer", ("net.connect", "net.send", "net.recv", "sensor.")),
+    Field("net.peer.port", Kind.NUMBER, "NUM_NET_PEER_PORT", "port of the other side", ("net.connect", "net.send", "net.recv", "sensor."), names="port"),
+    Field("net.local.ip", Kind.ADDRESS, "STR_NET_LOCAL_IP", "own address", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send", "net.recv", "sensor.")),
+    Field("net.local.port", Kind.NUMBER, "NUM_NET_LOCAL_PORT", "own port", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send", "net.recv", "sensor."), names="port"),
     Field("net.connected", Kind.BOOL, "NUM_NET_CONNECTED", "the socket has a peer of its own, which alone it receives from", ("net.recv",)),
     Field("net.size", Kind.NUMBER, "NUM_NET_SIZE", "bytes that are to be sent, or that there is room for; not of datagrams to unix sockets", ("net.send", "net.recv"), unit="number of bytes"),
     Field("net.unix.path", Kind.PATH, "STR_NET_UNIX_PATH", "where a unix socket is bound: the own one for bind, else the other side's; the path in the mount namespace of whoever bound it, or '@' and an abstract name", ("net.bind", "net.connect", "net.send")),
@@ -247,6 +256,9 @@ FIELDS: Final = (
     Field("mount.source", Kind.STRING, "STR_MOUNT_SOURCE", "device name or source path, as given", ("kernel.mount",), instead="test file.path, the place that is mounted on, or file.fstype"),
     Field("mount.flags", Kind.FLAGS, "NUM_MOUNT_FLAGS", "MS_* flags: any of the named", ("kernel.mount",), names="mount"),
     Field("setns.flags", Kind.FLAGS, "NUM_NS_FLAGS", "CLONE_NEW* of the namespaces joined, as asked for or else those that the descriptor stands for: any of the named", ("kernel.setns",), names="clone"),
+    Field("sensor.number", Kind.NUMBER, "NUM_HOOK", "which sensor it was", ("sensor.",), unit="number of a sensor"),
+    *(Field(f"sensor.number{n}", Kind.NUMBER, f"NUM_SENSOR_{n}", f"argument {n} of a sensor, counted from 0, where it is a number; negative ones as unsigned numbers of 64 bits", ("sensor.",), unit=ANY_NUMBER) for n in range(5)),
+    *(Field(f"sensor.text{n}", Kind.STRING, f"STR_SENSOR_{n}", f"argument {n} of a sensor, where it is a text", ("sensor.",)) for n in range(5)),
     Field("io_uring.op", Kind.NAMED, "NUM_IO_URING_OP", "override_creds, sqpoll or cmd", ("kernel.io_uring",), names="io_uring_op"),
 )
 

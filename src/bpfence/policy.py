@@ -12,6 +12,7 @@ a tuple of str for list fields (`process.ancestors.exe`). A missing key is an ab
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Union
 
@@ -190,6 +191,69 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         return name in self.events and holds(self.condition_for(str(name)), event)
 
 
+class Read(enum.IntEnum):
+    """What an argument of a sensor is, and where it comes to: SENSOR_* of bpf/abi.h."""
+
+    NOTHING = 0
+    NUMBER = 1  # sensor.numberN
+    TEXT = 2  # a pointer to a text: sensor.textN
+    FILENAME = 3  # struct filename: sensor.textN
+    FILE = 4  # struct file: file.path and what goes with it; the second such argument file.new_path
+    PATH = 5  # struct path, in the same way
+    BINPRM = 6  # struct linux_binprm, in the same way
+    FD = 7  # a descriptor of the acting process, in the same way, and sensor.numberN
+    SOCK = 8  # struct sock: net.*
+    SOCKET = 9  # struct socket, in the same way
+    SOCKADDR = 10  # struct sockaddr: net.family, net.peer.*
+    MODULE = 11  # struct module: its name, sensor.textN
+    NET_DEVICE = 14  # struct net_device, in the same way
+    BYTES = 15  # a pointer to bytes: sensor.textN; how many there are: sensor.numberN
+    CRED = 16  # struct cred: what events show alone
+    USER_NS = 17  # struct user_namespace, in the same way
+
+
+class ProbeArgument(msgspec.Struct, frozen=True):
+    """One argument: which one, counted from 0 (of a tracepoint which field of its record, common ones counted), and what it is. `size`: of
+    a number, in bytes; of a tracepoint's field the record knows better. `length`: of bytes, the argument that says how many there are.
+    """
+
+    index: int
+    read: Read
+    size: int = 8
+    signed: bool = False
+    length: int = 0
+
+
+class Way(enum.Enum):
+    """How a sensor is attached: the event that it makes."""
+
+    KPROBE = "sensor.kprobe"
+    TRACEPOINT = "sensor.tracepoint"
+
+    __hash__ = object.__hash__
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """A sensor: where it is, and what it reads of each call. At most 5 arguments.
+
+    `place`: a function of the kernel; a tracepoint as "subsystem/name". `call`: the function is that of a system call, `place` begins with
+    "sys_" and arguments are the caller's. `optional`: where there is no such place, nothing is missed.
+    Two with the same place and arguments are one, whoever asks for them.
+    """
+
+    way: Way
+    place: str
+    arguments: tuple[ProbeArgument, ...] = ()
+    call: bool = False
+    optional: bool = False
+
+    @property
+    def number(self) -> int:
+        """Its number in conditions (sensor.number) and in the kernel: of 32 bits, never 0, the same wherever it is computed."""
+        identity = msgspec.structs.replace(self, optional=False)
+        return int.from_bytes(hashlib.blake2b(msgspec.msgpack.encode(identity), digest_size=4).digest(), "little") or 1
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """A named set of rules with one scope, one mode and default postures.
 
@@ -197,7 +261,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     filter for what is started under the policy (`bpfence exec`): a filter cannot be given to processes that run already. `links`: the
     policy's paths also stand for what they lead to through symbolic links. `doubt`: in containers that may be in the scope, but are not
     known well enough to tell, the policy is in audit mode; it is the condition that nobody has told of a container. FALSE: the scope alone
-    says what becomes of them.
+    says what becomes of them. `probes`: the sensors that its rules are about.
     """
 
     name: str
@@ -210,6 +274,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     seccomp: Profile | None = None
     links: bool = True
     doubt: Condition = FALSE
+    probes: tuple[Probe, ...] = ()
     location: Location = Location("<none>")
 
 

@@ -19,6 +19,9 @@ CASES = ROOT / "tests" / "cases" / "kernel"
 PLAYGROUND = Path("/run/bpfence-cases")
 TRIGGER = PLAYGROUND / "trigger"
 CGROUP = "/bpfence-cases"
+TURNS = ("apart", "others", "files", "shipped")
+OF_FILES = ("file", "modify")
+"""Volleys whose rules are about the paths of files."""
 
 
 class Loader(yaml.CSafeLoader):
@@ -83,7 +86,7 @@ class Case(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     target: bool | str = False  # a process outside the scope, running {dir}/service or this path; its pid is {target}
     setup: list[list[str | int]] = []  # acts performed outside the scope before each step
     volley: str = ""  # filled in: cases that are loaded together: a file's, a shipped policy alone
-    apart: bool = False  # one of the second volley, where all are loaded at once: the tables would have too many dimensions for one
+    apart: bool = False  # see `turn`
     inside: str = ""  # a path below the case's own cgroup: the scope is there
     attack: list[Step | list[str | int]] = []
     benign: list[Step | list[str | int]] = []
@@ -95,6 +98,12 @@ class Case(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     @property
     def cgroup(self) -> str:
         return f"{CGROUP}/{self.name}/{self.inside}".rstrip("/")
+
+    @property
+    def turn(self) -> str:
+        """With which others it is loaded where that is not done file by file. Tables take the product of what rules are about: all at
+        once take an emulated machine minutes to compile, and there are 64 dimensions for them; in these four turns a tenth of that."""
+        return "apart" if self.apart else "shipped" if self.shipped else "files" if self.volley in OF_FILES else "others"
 
     @property
     def service(self) -> Path:

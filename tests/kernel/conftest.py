@@ -18,7 +18,7 @@ FEATURES: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "featur
 
 BY_FILE = "6.12"
 """The kernel on which the cases are loaded file by file and each shipped policy by itself, which shows that a policy brings along the
-programs it needs. Elsewhere all are loaded at once: most of a reload under emulation is the verifier, once for each program."""
+programs it needs. Elsewhere they are loaded in four turns: the verifier looks at each program once for many files."""
 
 
 @pytest.fixture(scope="session")

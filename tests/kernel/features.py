@@ -133,5 +133,6 @@ def probe() -> dict[str, str]:
         "kexec": _function("__do_sys_kexec_load") if _function("__x64_sys_kexec_load") == "no" else "yes",
         "preemption": _preemption(),
         "call_number_is_int": _number_is_int(),
+        "attach_cookie": _function("bpf_get_attach_cookie_trace"),
         "sysvipc": _binary_kernel_feature("/proc/sysvipc/shm"),
     }

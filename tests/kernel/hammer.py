@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from tests.kernel.cases import ROOT, TRIGGER, Case
-from tests.kernel.harness import COMMAND, Agent, cgroup_folder, enter
+from bpfence.kernel.engine import inspect
+from tests.kernel.cases import TRIGGER, Case
+from tests.kernel.harness import Agent, cgroup_folder, enter
 
 RATE = "1000000/s"
 """Of each rule: no alert is left out by a rate limit."""
@@ -55,7 +55,7 @@ class Told(msgspec.Struct):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """The engine's own account, by `bpfence status`: denials written, those lost by event, and runs of programs that the kernel skipped."""
+    """The engine's own account, as `bpfence status` reads it: denials written, those lost by event, runs of programs that were skipped."""
 
     written: int
     lost: Mapping[str, int]
@@ -67,9 +67,8 @@ class Counted(msgspec.Struct, frozen=True):
 
     @classmethod
     def now(cls) -> Counted:
-        done = subprocess.run([*COMMAND, "status", "--json"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
-        (instance,) = json.loads(done.stdout)["instances"]
-        return cls(instance["counters"]["decisions_written"], instance["lost"], sum(instance.get("skipped", {}).values()))
+        (instance,) = inspect()
+        return cls(instance.counters["decisions_written"], instance.lost, sum(instance.skipped.values()))
 
 
 class Blow:

@@ -378,9 +378,7 @@ class Playground:
 
 
 class Range:
-    """One agent and all cases, some of them in force: those of one volley, or one alone. `together`: those that are apart are one volley,
-    all others another.
-    """
+    """One agent and all cases, some of them in force: those of one volley, or one alone. `together`: those of one turn, not volley."""
 
     def __init__(self, agent: Agent, playground: Playground, cases: Sequence[Case], *, together: bool = False) -> None:
         self.agent = agent
@@ -395,8 +393,7 @@ class Range:
         """Bring a volley into force in place of what was."""
         if volley:
             own = [case for case in self.cases if case.volley == volley]
-            apart = any(case.apart for case in own)
-            self._bring([case for case in self.cases if case.apart == apart] if self.together else own)
+            self._bring([case for case in self.cases if case.turn == own[0].turn] if self.together else own)
 
     def load_alone(self, case: Case) -> None:
         """Bring one case into force in place of what was: for tests of the agent, which reload often and need no others."""

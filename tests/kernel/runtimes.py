@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docker with its containerd, images of a few programs, and bundles for bare runtimes in, what containers did out.
+"""Real container engines in a guest (containerd by its CRI, Docker, Podman) and images of a few programs in, what containers did out.
 
-Used by tests/e2e/test_docker.py and test_containers.py. dockerd is that of the machine, or of the folder beside the guests' kernels, where
-`.ci/run` unpacks it.
+Used by test_runtimes.py. Everything is where the engines have it by default, on memory. CRI is spoken by hand, one call a connection: to
+import grpc and protobuf takes an emulated machine longer than ten containers. dockerd is that of the machine, or of the folder beside the
+guests' kernels, where `.ci/run` unpacks it.
 """
 
 from __future__ import annotations
@@ -17,19 +18,48 @@ import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
+from bpfence.workloads.install import FOLDER
 from tests.kernel.harness import TRIGGER, outcome
 from vmtest.kernels import cache_folder
 
 GUARDED, PLAIN, PAUSE = (f"docker.io/library/{name}:1" for name in ("guarded", "plain", "pause"))
 SECRET, PUBLIC = "/secret", "/public"
 WAIT: Final = ("/bin/sleep", "100000")
+NO_HOOKS: Final = "/run/no-hooks"
+WRAPPER: Final = FOLDER / "containerd-runtime"
 CONTAINERD: Final = "/run/containerd/containerd.sock"
+CONTAINERD_TOML, CONTAINERS_CONF = Path("/etc/containerd/config.toml"), Path("/etc/containers/containers.conf")
+ROOTS: Final = ("/var/lib/containerd", "/var/lib/docker", "/var/lib/containers")
 SECONDS: Final = 240.0
+
+CONTAINERD_CONFIG: Final = f"""
+version = 2
+disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{PAUSE}"
+disable_apparmor = true
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+BinaryName = "{WRAPPER}"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.without]
+runtime_type = "io.containerd.runc.v2"
+"""
+PODMAN_CONFIG: Final = """
+[containers]
+netns = "none"
+log_driver = "none"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+"""
 
 
 def dockerd() -> str | None:
@@ -117,6 +147,25 @@ class Done(NamedTuple):
     said: str
 
 
+class Engine(Protocol):
+    """Starts containers."""
+
+    def run(self, wanted: Wanted) -> Done:
+        """A container until its program ends; nothing is left of it."""
+
+    def start(self, wanted: Wanted) -> str:
+        """A container that stays; its id."""
+
+    def execute(self, identity: str, command: Sequence[str]) -> Done:
+        """Another program in one."""
+
+    def remove(self, identity: str) -> None:
+        """It and all that it was."""
+
+    def close(self) -> None:
+        """What containers share, too; there are none any more."""
+
+
 NOT_STARTED: Final = 255
 
 
@@ -149,6 +198,30 @@ def answers(path: str) -> bool:
         return probe.connect_ex(path) == 0
 
 
+def prepare(folder: Path) -> Path:
+    """What the engines need of a guest: modules, folders on memory, settings. The archive of the images."""
+    subprocess.run(["modprobe", "-a", "overlay"], check=False)
+    for root in ROOTS:
+        Path(root).mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", root], check=True)
+    Path(NO_HOOKS).mkdir()
+    archive = folder / "images.tar"
+    images(archive)
+    for path, text in ((CONTAINERD_TOML, CONTAINERD_CONFIG), (CONTAINERS_CONF, PODMAN_CONFIG)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return archive
+
+
+def clean() -> None:
+    """What `prepare` and the engines have put where they have it is gone again; none of them runs any more."""
+    for root in ROOTS:
+        subprocess.run(["umount", "--lazy", root], check=False)
+    for path in (CONTAINERD_TOML, CONTAINERS_CONF):
+        path.unlink(missing_ok=True)
+    Path(NO_HOOKS).rmdir()
+
+
 def start_containerd(folder: Path, *options: str) -> Daemon:
     """containerd, ready."""
     made = Daemon(["containerd", *options], folder / "containerd.log")
@@ -163,6 +236,173 @@ def start_docker(folder: Path, *options: str) -> Daemon:
     made = Daemon(command, folder / "dockerd.log")
     made.wait(Docker.SOCKET)
     return made
+
+
+# ---- containerd ----
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    while number > 0x7F:
+        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
+    return out + bytes([number])
+
+
+def encoded(message: Mapping[int, Any]) -> bytes:
+    """A protobuf message: of a field's number a number, a text, a message; or a list of these."""
+    out = b""
+    for number, value in message.items():
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(one, int):
+                out += _varint(number << 3) + _varint(one)
+            else:
+                data = one.encode() if isinstance(one, str) else encoded(one)
+                out += _varint(number << 3 | 2) + _varint(len(data)) + data
+    return out
+
+
+def decoded(data: bytes) -> dict[int, list[Any]]:
+    """The fields of a message by their numbers: numbers and bytes."""
+    found: dict[int, list[Any]] = {}
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at, value, shift = at + 1, value | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                return value
+
+    while at < len(data):
+        key = number()
+        value: int | bytes = number()
+        if key & 7 == 2:
+            value, at = data[at : at + value], at + value
+        found.setdefault(key >> 3, []).append(value)
+    return found
+
+
+class CriError(AssertionError):
+    """A call that was refused."""
+
+
+class Cri:
+    """Containers by the CRI, those with the hook in one pod, those without in another."""
+
+    def __init__(self, archive: Path, daemon: Daemon) -> None:
+        self._pods: dict[bool, tuple[str, Mapping[int, Any]]] = {}
+        self._count = 0
+        self._daemon = daemon
+        subprocess.run(["ctr", "-n", "k8s.io", "images", "import", str(archive)], check=True, stdout=subprocess.DEVNULL)
+
+    def call(self, method: str, message: Mapping[int, Any]) -> dict[int, list[Any]]:
+        """One call (RFC 9113; gRPC over HTTP/2). CriError where there is no answer, with the log's end."""
+        body = encoded(message)
+        headers = b"\x83\x86"  # POST, http
+        for name, value in (
+            (":path", f"/runtime.v1.RuntimeService/{method}"),
+            (":authority", "localhost"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ):
+            headers += b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
+        framed = b"\0" + len(body).to_bytes(4, "big") + body
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(SECONDS)
+            connection.connect(CONTAINERD)
+            connection.sendall(
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b"") + _frame(1, 4, 1, headers) + _frame(0, 1, 1, framed)
+            )
+            answer = _answered(connection)
+        if len(answer) < 5:
+            raise CriError(f"{method}: {self._daemon.tail()}")
+        return decoded(answer[5:])
+
+    def _pod(self, hook: bool) -> tuple[str, Mapping[int, Any]]:
+        if hook not in self._pods:
+            uid = f"{len(self._pods):08x}-0000-4000-8000-000000000000"
+            config: dict[int, Any] = {
+                1: {1: f"pod{len(self._pods)}", 2: uid, 3: "shop"},
+                6: [{1: "tier", 2: "front"}],
+                8: {1: f"/kubepods/besteffort/pod{uid}", 2: {1: {1: 2}}},  # the host's network
+            }
+            answer = self.call("RunPodSandbox", {1: config, **({} if hook else {2: "without"})})
+            self._pods[hook] = answer[1][0].decode(), config
+        return self._pods[hook]
+
+    def start(self, wanted: Wanted) -> str:
+        pod, config = self._pod(wanted.hook)
+        self._count += 1
+        resources: dict[int, Any] = {4: wanted.memory} if wanted.memory else {}
+        if wanted.cpu:
+            resources |= {1: 100_000, 2: int(wanted.cpu * 100_000)}
+        if wanted.pids:
+            resources[9] = [{1: "pids.max", 2: str(wanted.pids)}]
+        asked = {1: {1: wanted.name, 2: self._count}, 2: {1: wanted.image}, 3: list(wanted.command), 15: {1: resources}}
+        identity = str(self.call("CreateContainer", {1: pod, 2: asked, 3: config})[1][0].decode())
+        try:
+            self.call("StartContainer", {1: identity})
+        except CriError:
+            self.remove(identity)
+            raise
+        return identity
+
+    def run(self, wanted: Wanted) -> Done:
+        try:
+            identity = self.start(wanted)
+        except CriError as error:
+            return Done(NOT_STARTED, str(error))
+        deadline = time.monotonic() + SECONDS
+        while True:
+            status = decoded(self.call("ContainerStatus", {1: identity})[1][0])
+            if status[3][0] == 2:  # exited
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        self.remove(identity)
+        return Done(status.get(7, [0])[0], "")
+
+    def execute(self, identity: str, command: Sequence[str]) -> Done:
+        try:
+            answer = self.call("ExecSync", {1: identity, 2: list(command), 3: int(SECONDS)})
+        except CriError as error:
+            return Done(NOT_STARTED, str(error))
+        return Done(answer.get(3, [0])[0], b"".join(answer.get(1, []) + answer.get(2, [])).decode(errors="replace"))
+
+    def remove(self, identity: str) -> None:
+        self.call("RemoveContainer", {1: identity})
+
+    def close(self) -> None:
+        for pod, _ in self._pods.values():
+            self.call("StopPodSandbox", {1: pod})  # and its containers
+            self.call("RemovePodSandbox", {1: pod})
+        self._pods = {}
+
+
+def _frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+
+def _frames(connection: socket.socket) -> Iterator[tuple[int, int, bytes]]:
+    """Kind, flags and body of each frame that comes."""
+    with connection.makefile("rb") as file:
+        while head := file.read(9):
+            yield head[3], head[4], file.read(int.from_bytes(head[:3], "big"))
+
+
+def _answered(connection: socket.socket) -> bytes:
+    """The data of the only stream."""
+    answer = b""
+    for kind, flags, body in _frames(connection):
+        if kind == 0:
+            answer += body
+        elif kind in (4, 6) and not flags & 1:  # settings and pings are acknowledged
+            connection.sendall(_frame(kind, 1, 0, body if kind == 6 else b""))
+        if kind in (3, 7) or (kind in (0, 1) and flags & 1):  # the stream is reset, the connection taken away, all was said
+            break
+    return answer
 
 
 # ---- Docker ----
@@ -234,6 +474,51 @@ class Docker:
 
     def remove(self, identity: str) -> None:
         self._get("DELETE", f"/containers/{identity}?force=true")
+
+    def close(self) -> None:
+        """Nothing is shared."""
+
+
+# ---- Podman ----
+
+
+class Podman:
+    """Containers by the podman command, of the runtime that `runtime` names just then."""
+
+    def __init__(self, archive: Path) -> None:
+        self.runtime = "crun"
+        assert self._podman("load", "-q", "-i", str(archive)).code == 0
+
+    def _podman(self, *words: str) -> Done:
+        ran = subprocess.run(
+            ["podman", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False, timeout=SECONDS
+        )
+        return Done(ran.returncode, ran.stdout + ran.stderr)
+
+    def _words(self, wanted: Wanted) -> list[str]:
+        words = [f"--name={wanted.name}", "--label=tier=front", *(["--privileged"] if wanted.privileged else [])]
+        words += [f"--volume={outside}:{inside}" for outside, inside in wanted.mounts.items()]
+        limits = {"pids-limit": wanted.pids, "memory": wanted.memory, "cpus": wanted.cpu}
+        return [*words, *(f"--{name}={most}" for name, most in limits.items() if most), wanted.image, *wanted.command]
+
+    def _global(self, wanted: Wanted) -> list[str]:
+        return [f"--runtime={self.runtime}", *([] if wanted.hook else [f"--hooks-dir={NO_HOOKS}"])]
+
+    def run(self, wanted: Wanted) -> Done:
+        done = self._podman(*self._global(wanted), "run", "--rm", *self._words(wanted))
+        return Done(NOT_STARTED, done.said) if done.code in (125, 126, 127) else done
+
+    def start(self, wanted: Wanted) -> str:
+        done = self._podman(*self._global(wanted), "run", "--detach", *self._words(wanted))
+        assert done.code == 0, done.said
+        return done.said.strip().splitlines()[-1]
+
+    def execute(self, identity: str, command: Sequence[str]) -> Done:
+        return self._podman("exec", identity, *command)
+
+    def remove(self, identity: str) -> None:
+        done = self._podman("rm", "--force", "--time=0", identity)
+        assert done.code == 0, done.said
 
     def close(self) -> None:
         """Nothing is shared."""

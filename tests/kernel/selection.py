@@ -3,7 +3,8 @@
 
 Two tables narrow what would otherwise be every test on every kernel: a row of vmtest/kernels.py may name the tests it is there for
 (`only`), and tests/kernel/selection.yaml the kernels that a test is there for. Called by tests/conftest.py on the host. It never skips:
-what is not selected for a kernel is no item of it, and a test that no kernel of the table selects fails the matrix.
+what is not selected for a kernel is no item of it, and a test that no kernel of the table selects fails the matrix, but where the table
+says so of it: it names no kernel.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ def runs_on(nodeid: str, kernel: Kernel, table: Mapping[str, tuple[str, ...]]) -
         return any(begins(nodeid, prefix) for prefix in kernel.only)
     kernels = narrowed_to(nodeid, table)
     return kernels is None or kernel.name in kernels
+
+
+def expected(nodeids: Sequence[str], table: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The tests that some kernel has to run: the table names no kernel for those that are run by hand."""
+    return [nodeid for nodeid in nodeids if narrowed_to(nodeid, table) != ()]
 
 
 def select(nodeids: Sequence[str], kernel: Kernel, table: Mapping[str, tuple[str, ...]]) -> list[str]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.cases import Case, Step, load_cases, step_id
+from tests.kernel.cases import TURNS, Case, Step, load_cases, step_id
 from tests.kernel.harness import Range
 
 STEPS = [
     (case, kind, step, step_id(case, kind, position, step))
-    for case in sorted(load_cases(), key=lambda case: not case.apart)  # one volley after the other: a reload takes minutes under emulation
+    for case in sorted(load_cases(), key=lambda case: TURNS.index(case.turn))  # one after the other: a reload takes long under emulation
     for position, (kind, step) in enumerate(case.steps())
 ]
 

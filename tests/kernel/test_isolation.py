@@ -8,8 +8,8 @@ import subprocess
 from tests.kernel.cases import CGROUP, PLAYGROUND, TRIGGER, Case
 from tests.kernel.harness import Range, cgroup_folder, enter
 
-OPENS = 100_000
-EXECS = 1_000
+OPENS = 50_000
+EXECS = 500
 
 
 def test_nothing_is_denied_outside_the_scopes(shooting: Range, cases: list[Case]) -> None:

@@ -55,7 +55,7 @@ ACTING = Case(name="opened-acting", event="file.permission", files=FILES, rules=
 """Its subjects depend on what a thread acts with."""
 ROUNDS = 6
 TRIES = 60
-FEW = 20
+FEW = 10
 FILE_NOTES = 2048
 FILE_NOTE = struct.Struct("<4I9Q")
 """struct file_note of bpf/maps.h, and how many there are."""

@@ -33,7 +33,7 @@ STORM = Case(
     files={"secret": "s"},
 )
 PROCESSES = 25
-OPENS = 2_000
+OPENS = 1_000
 FORKS = 20
 MULTIPLE = 10
 """An answer amid a storm takes the agent at most so many times the processor seconds that it takes for a reload when all is quiet."""

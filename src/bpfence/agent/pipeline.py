@@ -220,9 +220,11 @@ class Pipeline:
             return True
         return self.limiter.allow(rule.key, rule.rate, rule.burst, now)
 
-    def _enrich(self, item: Found) -> Found:
+    def _enrich(self, item: Found) -> Found | None:
         said: dict[tuple[str, str], Said] = {}
-        for rule, _ in item.rules:
+        repeated: list[Match] = []
+        for pair in item.rules:
+            rule = pair[0]
             name = rule.language or rule.confirm
             confirm = self._confirms.get(name) if name else None
             if confirm is None:
@@ -232,8 +234,14 @@ class Pipeline:
             except Exception as error:  # the alert goes without
                 self._confirms.faults.add(rule.rule, f"what it says in {name} could not be made", error)
                 continue
-            if found is not None:
+            if found is not None and found.repeated and rule.action is _OBSERVE:
+                repeated.append(pair)
+            elif found is not None:
                 said[rule.key] = found
+        if repeated:
+            item.rules = [pair for pair in item.rules if pair not in repeated]
+            if not item.rules:
+                return None
         item.said = said
         return item
 

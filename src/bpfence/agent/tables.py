@@ -22,6 +22,7 @@ from bpfence.dialects.native.dialect import NATIVE
 from bpfence.errors import BpfenceError, KernelError
 from bpfence.host.memory import settle
 from bpfence.policy import PolicySet, When
+from bpfence.words import quoted
 from bpfence.workloads.registry import Registry
 
 FOLLOW_SECONDS: Final = 0.1
@@ -83,10 +84,11 @@ class Tables:
     def put_in_force(self, loaded: Loaded, made: tuple[Compiled, tuple[str, ...]] | None = None) -> Compiled:
         """compile, where that was not `made` beside the loop; attach, seed, swap. Raises, and leaves what was in force."""
         compiled = self._compiled(loaded, made)
-        if self._engine.attach(compiled.events, results(compiled)):
+        if self._engine.attach(compiled.events, results(compiled), compiled.probes):
             # Some program did not load after all. The compiler says what that means for each rule: an error where it denies.
             compiled = self._compiled(loaded)
-            self._engine.attach(compiled.events, results(compiled))
+            self._engine.attach(compiled.events, results(compiled), compiled.probes)
+        self._tell_unplaced(compiled, loaded.policies)
         self._engine.seed()
         self._watch_paths(compiled.objects)
         try:
@@ -106,7 +108,7 @@ class Tables:
         if compiled is None:
             return
         try:
-            self._engine.release(compiled.events, results(compiled))
+            self._engine.release(compiled.events, results(compiled), compiled.probes)
         except KernelError as error:
             self._report(f"programs that no rule needs any more could not all be detached: {error}")
 
@@ -120,6 +122,15 @@ class Tables:
             "the rules need larger tables than the kernel has room for: user space does tests on {}",
         )
         return compiled
+
+    def _tell_unplaced(self, compiled: Compiled, policies: PolicySet) -> None:
+        """Says which sensors could not be attached, and whose rules are not in force for that."""
+        reasons = self._engine.unplaced() if compiled.probes else {}
+        told = []
+        for policy in policies.policies:
+            missed = (probe.number for probe in policy.probes if probe.number in reasons and not probe.optional)
+            told += [f"policy {quoted(policy.name)}: {reasons[number]}" for number in missed]
+        self._tell("unplaced", tuple(dict.fromkeys(told)), "rules that see nothing and end nothing, everything else is in force: {}")
 
     def _tell(self, key: str, names: tuple[str, ...], text: str) -> None:
         """Says it where it is about others than before."""

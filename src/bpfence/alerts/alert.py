@@ -118,6 +118,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     mount: Details = UNSET
     setns: Details = UNSET
     io_uring: Details = UNSET
+    sensor: Details = UNSET
     call: Details = UNSET
     syscall: Details = UNSET
     dialect: Details = UNSET  # by name of the language: what its rule says of the event in its own terms
@@ -201,12 +202,14 @@ class Said:
     """What a rule says of an event in its own language: the alert's message, and what goes under the language's name.
 
     Both as JSON, too, where that was made already; the message then is printable, and `later` makes both where they are asked for.
+    `repeated`: by its own words the rule says nothing of this event, as it has told of others like it.
     """
 
-    __slots__ = ("_later", "_made", "details_json", "dialect", "message_json")
+    __slots__ = ("_later", "_made", "details_json", "dialect", "message_json", "repeated")
 
-    def __init__(self, dialect: str, message: str, details: dict[str, Any]) -> None:
+    def __init__(self, dialect: str, message: str, details: dict[str, Any], *, repeated: bool = False) -> None:
         self.dialect = dialect
+        self.repeated = repeated
         self.message_json = self.details_json = b""
         self._made: tuple[str, dict[str, Any]] | None = message, details
         self._later: Callable[[], tuple[str, dict[str, Any]]] = lambda: (message, details)
@@ -216,7 +219,7 @@ class Said:
         """What was made as JSON already."""
         said = Said.__new__(Said)
         said.dialect, said.message_json, said.details_json = dialect, message_json, details_json
-        said._made, said._later = None, later
+        said._made, said._later, said.repeated = None, later, False
         return said
 
     def _both(self) -> tuple[str, dict[str, Any]]:
@@ -335,6 +338,7 @@ def told(rule: RuleInfo, seen: Observation) -> dict[str, Any]:
     """The members of an alert that its rule has, for what was done by `seen`."""
     blocked = rule.action >= Action.DENY and seen.action >= Action.DENY
     spared = rule.action is Action.KILL and bool(seen.flags & abi.EVENT_KILL_REFUSED)
+    action = min(Action.DENY, Action(seen.action)) if spared else Action.AUDIT if doubted(rule, seen) else rule.action
     observed = rule.action is Action.OBSERVE
     return {
         "kind": "event" if observed else "alert",
@@ -342,13 +346,18 @@ def told(rule: RuleInfo, seen: Observation) -> dict[str, Any]:
         "rule": escape(rule.rule),
         "severity": "info" if observed else rule.severity,
         "tags": tuple(escape(tag) for tag in rule.tags),
-        "action": (min(Action.DENY, Action(seen.action)) if spared else rule.action).name.lower(),
+        "action": action.name.lower(),
         "mode": rule.mode,
-        "would": rule.declared.name.lower() if rule.declared > rule.action else UNSET,
+        "would": rule.declared.name.lower() if rule.declared > (rule.action if spared else action) else UNSET,
         "kill": "refused" if spared else UNSET,
         "event": seen.event,
         "errno": _errno_name(seen.error) if blocked else None,
     }
+
+
+def doubted(rule: RuleInfo, seen: Observation) -> bool:
+    """Whether a rule that kills has killed nobody, because a sensor could not read what it asks for."""
+    return rule.action is Action.KILL and seen.action == Action.AUDIT and bool(seen.flags & abi.EVENT_UNCERTAIN)
 
 
 _CAUSE: Final = "CAUSE_"
@@ -359,7 +368,8 @@ CAUSES: Final = tuple(sorted((name for name in vars(abi) if name.startswith(_CAU
 CAUSE_WORDS: Final = {
     "memory": "there was no memory for the decision",
     "record": "not all is known of the process", "lineage": "not all of its ancestors are known",
-    "path": "the path is too long, or has no name in the process's mount namespace", "value": "a value is longer than what is kept",
+    "path": "the path is too long, or has no name in the process's mount namespace",
+    "value": "a value is longer than what is kept, or could not be read",
     "table": "the tables contradict themselves, which is a bug",
 }  # fmt: skip
 

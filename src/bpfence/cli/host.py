@@ -47,6 +47,7 @@ from bpfence.host.kubelet import SECCOMP_FOLDER
 from bpfence.host.links import Links
 from bpfence.host.signals import Signals
 from bpfence.outputs.routes import FORMATS, PATIENT_CLOSE_SECONDS, open_outputs, with_format
+from bpfence.workloads.hook import SOCKET
 
 if TYPE_CHECKING:
     from bpfence.k8s.source import Cluster
@@ -123,11 +124,11 @@ def kernel(max_processes: int | None = None) -> Kernel:
     return LiveKernel(max_processes)
 
 
-def container_sources(report: Callable[[str], None]) -> Sources | None:
-    """Who tells `run` of containers; tests put others here."""
+def container_sources(report: Callable[[str], None], hook: Path) -> Sources | None:
+    """Who tells `run` of containers, the hook at its socket among them; tests put others here."""
     from bpfence.workloads.sources import HostSources  # imported late: other commands of this module do without
 
-    return HostSources(report)
+    return HostSources(report, hook=hook)
 
 
 def cluster_of(
@@ -190,6 +191,14 @@ def hierarchy() -> Hierarchy:
 @record_option
 @click.option("--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Written once enforcement is in force.")
 @pin_option
+@click.option(
+    "--hook-socket",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=SOCKET,
+    show_default=True,
+    metavar="PATH",
+    help="Where hooks of container runtimes tell of containers; `bpfence hook install --socket` names the same.",
+)
 @click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
 @click.option("--keep-privileges", is_flag=True, help="Keep all privileges after the start. For hosts where giving them up fails.")
@@ -213,6 +222,7 @@ def run(
     record: Path | None,
     ready_file: Path | None,
     pin_dir: str,
+    hook_socket: Path,
     no_pin: bool,
     keep: bool,
     keep_privileges: bool,
@@ -254,7 +264,7 @@ def run(
     report = message_queue()
     lines = open_outputs(with_format(outputs, form_name), report)
     told = partial(tell_diagnostics, report)
-    sources, feed = container_sources(report), None
+    sources, feed = container_sources(report, hook_socket.absolute()), None
     if in_cluster:
         from bpfence.workloads.sources import Several
 

@@ -37,7 +37,7 @@ from bpfence.compiler.plan import Family, Planned, late, plan
 from bpfence.compiler.workloads import Class, classes, numbered
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.fields import EVENTS
-from bpfence.policy import Action, PolicySet, Rule, When, with_doubts
+from bpfence.policy import Action, PolicySet, Probe, Rule, When, with_doubts
 
 BASE_BUDGET: Final = 200_000
 BUDGET_PER_RULE: Final = 60
@@ -101,6 +101,7 @@ class Compiled(msgspec.Struct, frozen=True):
     some verdict needs; `unreachable` holds warnings about rules that can never match or have no effect. `widened`: fields of which some
     tests of rules that user space confirms are done by user space alone. `families`: of their rules a verdict has the first that matches;
     `plan.siblings` finds the others. `workloads`: the classes of containers, by their numbers: see `workloads.numbered_classes`.
+    `probes`: the sensors of the policies, each once.
     """
 
     image: bytes
@@ -115,6 +116,7 @@ class Compiled(msgspec.Struct, frozen=True):
     widened: tuple[str, ...] = ()
     families: tuple[Family, ...] = ()
     workloads: tuple[Class, ...] = ()
+    probes: tuple[Probe, ...] = ()
 
 
 def compile_policies(
@@ -129,7 +131,22 @@ def compile_policies(
     with _collector_paused():
         known = classes(with_doubts(policies), workloads)
         made = _compile(numbered(with_doubts(policies), known), generation, supported_events, limits, details)
-        return msgspec.structs.replace(made, workloads=known) if known else made
+        probes = _probes(policies)
+        return msgspec.structs.replace(made, workloads=known, probes=probes) if known or probes else made
+
+
+def _probes(policies: PolicySet) -> tuple[Probe, ...]:
+    """The sensors of all policies, each once: one that somebody cannot do without is not optional. CompileError: two have one number."""
+    found: dict[int, Probe] = {}
+    for policy in policies.policies:
+        for probe in policy.probes:
+            other = found.setdefault(probe.number, probe)
+            if msgspec.structs.replace(other, optional=probe.optional) != probe:
+                what = f"sensors on {other.place} and {probe.place} have the same number by chance"
+                raise CompileError([Diagnostic(policy.location, what, "add an argument of type nop to one of them")])
+            if not probe.optional:
+                found[probe.number] = probe
+    return tuple(found.values())
 
 
 def _compile(policies: PolicySet, generation: int, supported_events: Collection[str] | None, limits: Limits, details: bool) -> Compiled:

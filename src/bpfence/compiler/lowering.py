@@ -264,6 +264,8 @@ class _Lowering:
             return False
         if self.supported is not None and event not in self.supported:
             text, hint = f"this kernel cannot report {event}", "see `bpfence doctor`"
+            if found.sensor:
+                hint = f"sensors need the helper bpf_get_attach_cookie, which Linux 5.15 brought; {hint}"
             if blocks:
                 self.error(f"{text}, so {rule.action.name.lower()} cannot be enforced", hint)
             else:

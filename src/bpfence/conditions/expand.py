@@ -120,7 +120,7 @@ def events_of(written: str) -> tuple[str, ...]:
     if written in GROUPS:
         return GROUPS[written]
     name = SHORT_NAMES.get(written, written)
-    return (name,) if any(event.name == name for event in EVENTS) else ()
+    return (name,) if any(event.name == name and not event.sensor for event in EVENTS) else ()
 
 
 def event_conditions(on: Iterable[str], scope: Condition, body: Condition | Callable[[str], Condition]) -> dict[str, Condition]:

@@ -96,6 +96,8 @@ class _Lib:
         """One atomic store, ordered after everything before it."""
     def bpfence_load_u32(self, address: CData) -> int: ...
     def bpfence_object_info(self, fd: int, map_info: CData) -> int: ...
+    def bpfence_attach_event(self, program_fd: int, type: int, config: int, name: CData | bytes, offset: int, cookie: int) -> int:
+        """Attaches a program to an event of perf's: the descriptor of the link."""
     def bpfence_link_program(self, link_fd: int) -> int:
         """A descriptor of the program that a link holds."""
     def bpfence_program_misses(self, fd: int) -> int:

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include <linux/bpf.h>
+#include <linux/perf_event.h>
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
@@ -533,6 +534,35 @@ int bpfence_object_info(int fd, struct bpf_map_info *map_info)
 
 	memset(map_info, 0, size);
 	return bpf_obj_get_info_by_fd(fd, map_info, &size);
+}
+
+/* Attaches a loaded program to an event of perf's: a tracepoint by its id, or a kprobe or uprobe by the name of the function or file and an offset,
+ * with a cookie. The descriptor of the link.
+ */
+int bpfence_attach_event(int program_fd, unsigned int type, unsigned long long config, const char *name, unsigned long long offset,
+			 unsigned long long cookie)
+{
+	LIBBPF_OPTS(bpf_link_create_opts, options, .perf_event.bpf_cookie = cookie);
+	struct perf_event_attr event = {
+		.size = sizeof(event),
+		.type = type,
+		.config = config,
+		.sample_period = 1,
+		.wakeup_events = 1,
+	};
+	int fd, link;
+
+	if (name) {
+		event.config1 = (unsigned long long)name;
+		event.config2 = offset;
+	}
+	/* Of tracepoints an event of one processor is enough: its program runs on all. */
+	fd = syscall(SYS_perf_event_open, &event, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	link = bpf_link_create(program_fd, fd, BPF_PERF_EVENT, &options);
+	close(fd);
+	return link;
 }
 
 /* The program of a link: a descriptor, or a negative errno. */

@@ -74,6 +74,8 @@ void bpfence_store_u32(void *address, unsigned int value);
 unsigned int bpfence_load_u32(const void *address);
 struct bpf_map_info { unsigned int type, key_size, value_size, max_entries, map_flags; ...; };
 int bpfence_object_info(int fd, struct bpf_map_info *map_info);
+int bpfence_attach_event(int program_fd, unsigned int type, unsigned long long config, const char *name, unsigned long long offset,
+                         unsigned long long cookie);
 int bpfence_link_program(int link_fd);
 long long bpfence_program_misses(int fd);
 int bpfence_stack_push(int fd, const void *value);

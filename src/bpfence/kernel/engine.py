@@ -31,7 +31,7 @@ import msgspec
 from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME, EVENTS
-from bpfence.kernel import libbpf
+from bpfence.kernel import libbpf, sensors
 from bpfence.kernel.features import MEANING_BY_NAME, Answer, Features
 from bpfence.kernel.hooks import ENDED, KNOWN, MOVES, Kind
 from bpfence.kernel.libbpf import Drain, LoadFailure, Map, Object
@@ -42,6 +42,7 @@ from bpfence.kernel.programs import Choice, Plan, calls, plan, sensed, supported
 from bpfence.kernel.sharing import OBJECT as SHARED
 from bpfence.kernel.sharing import Sharing, decides, wants
 from bpfence.kernel.symbols import addresses
+from bpfence.policy import Probe
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
 
@@ -186,6 +187,8 @@ class Engine:
         self._pins = pins
         self._maps: dict[str, Map] = {}
         self._links: dict[str, int] = {}
+        self._sensing: dict[str, int] = {}
+        self._unplaced: dict[int, str] = {}
         self._failed: dict[str, str] = {}
         self._skipped: dict[str, int] = {}
         self._control: mmap.mmap | None = None
@@ -276,10 +279,23 @@ class Engine:
             return False
         self._links = self._pins.links()
         self._programs = _programs(self._links)
+        self._adopt_sensors()
         self._sharing.adopt(self._pins.engines(), self.plan.choices)
         self._attach_asked = self._swapped = True
         self.adopted = True
         return True
+
+    def _adopt_sensors(self) -> None:
+        """The programs of sensors that an earlier agent has attached: they can be attached to more."""
+        for name in self._links:
+            program, apart, _ = name.partition(sensors.APART)
+            fd = self._programs.pop(name, -1) if apart else -1
+            if fd < 0:
+                continue
+            if program in self._sensing:
+                os.close(fd)
+            else:
+                self._sensing[program] = fd
 
     def _create(self) -> None:
         """Makes the maps. What tracks processes is loaded with the first events' programs: what each load costs by itself is much."""
@@ -339,9 +355,9 @@ class Engine:
 
     def _let_go(self) -> None:
         self._closed = True
-        for fd in (*self._links.values(), *self._programs.values()):
+        for fd in (*self._links.values(), *self._programs.values(), *self._sensing.values()):
             os.close(fd)
-        self._links, self._programs = {}, {}
+        self._links, self._programs, self._sensing = {}, {}, {}
         self._sharing.close()
         if self._iterator >= 0:
             os.close(self._iterator)
@@ -397,12 +413,12 @@ class Engine:
         """Names of the attached programs."""
         return tuple(sorted(self._links))
 
-    def attach(self, events: Collection[str], results: Collection[str] = ()) -> dict[str, str]:
-        """Loads and attaches what `events` (full names) need and is not attached yet, and for `results` the ends of the system calls that
-        these events are the work of; detaches nothing.
+    def attach(self, events: Collection[str], results: Collection[str] = (), probes: Collection[Probe] = ()) -> dict[str, str]:
+        """Loads and attaches what `events` (full names) need and is not attached yet, for `results` the ends of the system calls that
+        these events are the work of, and of `probes` those whose event is among `events`; detaches nothing.
 
         Returns the events of these that cannot be relied on, with the reason: for an enforcing rule that is an error. KeyError: no
-        such event. ValueError: the engine is closed. KernelError: processes cannot be tracked.
+        such event. ValueError: the engine is closed. KernelError: processes cannot be tracked. Sensors without a place: `unplaced`.
         """
         with self._lock:
             if self._closed:
@@ -416,6 +432,7 @@ class Engine:
             )
             if self._tracking_due:
                 self._need_tracking()
+            self._put_sensors([probe for probe in probes if probe.way.value in events])
             self._remember()
             self._put_calls()
             self._attach_asked = True
@@ -423,12 +440,43 @@ class Engine:
             reasons = self.unsupported_events()
             return {event: reasons[event] for event in events if event in reasons}
 
-    def release(self, events: Collection[str], results: Collection[str] = ()) -> tuple[str, ...]:
-        """Detaches what neither `events` nor `results` nor process tracking need: for after a swap. Returns the detached programs."""
+    def _put_sensors(self, probes: Iterable[Probe]) -> None:
+        """Attaches the sensors that are not there yet. One that cannot be keeps no other from it."""
+        self._unplaced = {}
+        functions = sensors.Functions()
+        for probe in probes:
+            name, program = sensors.link_name(probe), self._sensing.get(sensors.PROGRAMS[probe.way])
+            if name in self._links or program is None:  # without a program its event is not supported, which is told
+                continue
+            try:
+                self._maps["sensors"].put(_U64.pack(probe.number), sensors.descriptor_of(probe))
+                self._keep_link(name, sensors.attach(probe, program, self._features.machine, functions))
+            except KernelError as error:
+                if not (probe.optional and isinstance(error, sensors.NoPlaceError)):
+                    self._unplaced[probe.number] = f"{error}{f' ({error.hint})' if error.hint else ''}"
+
+    def unplaced(self) -> dict[int, str]:
+        """The sensors (by `Probe.number`) that the last call of `attach` could not attach, with reasons; none that is optional and has no
+        place on this kernel."""
+        return dict(self._unplaced)
+
+    def _keep_link(self, name: str, link: int) -> None:
+        if self._pins:
+            try:
+                self._pins.pin_link(name, link)
+            except BaseException:
+                os.close(link)
+                raise
+        self._links[name] = link
+
+    def release(self, events: Collection[str], results: Collection[str] = (), probes: Collection[Probe] = ()) -> tuple[str, ...]:
+        """Detaches what neither `events` nor `results` nor `probes` nor process tracking need: for after a swap. Returns the detached
+        programs."""
         with self._lock:
             if self._closed:
                 return ()
-            kept = {choice.program for choice in self.plan.for_events(events, results)}
+            placed = {sensors.link_name(probe): probe for probe in probes if probe.way.value in events}
+            kept = {choice.program for choice in self.plan.for_events(events, results)} | placed.keys()
             gone = [program for program in reversed(self._links) if program not in kept]  # what was attached last sees more than the first
             self._put_calls(kept)
             self._remember(kept)
@@ -439,12 +487,23 @@ class Engine:
                 self._sharing.drop(program)
                 if program in self._programs:
                     os.close(self._programs.pop(program))
+            if self._sensing:
+                self._release_sensors(kept, {probe.number for probe in placed.values()})
             if ENDED not in kept:
                 self._maps["ended_calls"].delete(_U32.pack(0))
             return tuple(gone)
 
+    def _release_sensors(self, kept: Collection[str], numbers: Collection[int]) -> None:
+        for program in self._sensing.keys() - set(kept):
+            os.close(self._sensing.pop(program))
+        for key in self._maps["sensors"].all_keys():
+            if _U64.unpack(key)[0] not in numbers:
+                self._maps["sensors"].delete(key)
+
     def _in_place(self, choice: Choice, choices: Iterable[Choice]) -> bool:
         """Whether a program of `choices` need not be loaded."""
+        if choice.row.kind is Kind.SENSOR:
+            return choice.program in self._sensing
         if choice.row.kind is not Kind.TAIL:
             return choice.program in self._links
         used = any(self._sharing.continues(other) and other.row.tail == choice.program for other in choices)
@@ -621,6 +680,9 @@ class Engine:
                 if choice.row.kind is Kind.TAIL:
                     self._maps["ended_calls"].put(_U32.pack(0), _U32.pack(parsed.fd(choice.program)))
                     continue
+                if choice.row.kind is Kind.SENSOR:
+                    self._sensing[choice.program] = os.dup(parsed.fd(choice.program))
+                    continue
                 if choice in deciding:
                     self._sharing.extend(choice, parsed.fd(choice.program), self._pins)
                 link = parsed.attach(choice.program)
@@ -633,13 +695,7 @@ class Engine:
             if choice.row.kind is Kind.ITERATOR:
                 self._iterator = link
                 continue
-            if self._pins:
-                try:
-                    self._pins.pin_link(choice.program, link)
-                except BaseException:
-                    os.close(link)
-                    raise
-            self._links[choice.program] = link
+            self._keep_link(choice.program, link)
             self._programs[choice.program] = os.dup(parsed.fd(choice.program))
 
     def seed(self) -> bool:
@@ -856,7 +912,7 @@ class Engine:
         """
         if self._lock.acquire(blocking=False):
             try:
-                self._skipped = _skips(self._programs)
+                self._skipped = _skips({**self._programs, **self._sensing})
             finally:
                 self._lock.release()
         return self._skipped
@@ -958,7 +1014,7 @@ def _pinned_skips(folder: Path, instance: str) -> dict[str, int]:
     links = pinned_links(folder, instance)
     programs = _programs(links)
     try:
-        return _skips(programs)
+        return _skips({name.partition(sensors.APART)[0]: fd for name, fd in programs.items()})
     finally:
         for fd in (*links.values(), *programs.values()):
             os.close(fd)

@@ -144,6 +144,9 @@ MEANINGS: Final = (
         "reads and writes cost more where rules are about them: each is decided anew",
         "use Linux 5.10 or later, built with CONFIG_BPF_LSM=y",
     ),
+    Meaning(
+        "attach_cookie", "helper bpf_get_attach_cookie", "no generic sensors: policies with them are refused", "use Linux 5.15 or later"
+    ),
     Meaning("iter_num", "number iterators", "no loss: loading takes longer", "use Linux 6.4 or later"),
     Meaning("rdonly_cast", "kfunc bpf_rdonly_cast", "walking a path costs more", "use Linux 6.2 or later"),
     Meaning(
@@ -295,6 +298,7 @@ def _from_btf(btf: KernelBtf, functions: Mapping[str, tuple[str, ...]]) -> dict[
         "bpf_loop": helper("loop"),
         "task_btf": helper("get_current_task_btf"),
         "task_pt_regs": helper("task_pt_regs"),
+        "attach_cookie": helper("get_attach_cookie"),
         "ring_buffer": map_type("RINGBUF"),
         "task_storage": map_type("TASK_STORAGE"),
         "inode_storage": map_type("INODE_STORAGE"),

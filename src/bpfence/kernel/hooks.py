@@ -24,6 +24,7 @@ class Kind(enum.Enum):
     START = "start"  # the start of a kernel function
     RETURN = "return"  # the end of a kernel function, for events that exist only then
     RESULT = "result"  # the end of a system call, for records of other hooks that wait for its result
+    SENSOR = "sensor"  # wherever policies put sensors, as often as there are: see kernel/sensors.py
     TAIL = "tail"  # attached to nothing: what programs at ends of system calls go on in, as it has the engine
 
 
@@ -127,6 +128,10 @@ def _tail(program: str, function: str, rows: Iterable[Row]) -> Row:
     """The program that those of `rows` with this tail go on in."""
     events = dict.fromkeys(event for row in rows if row.tail == program and row.kind is Kind.RETURN for event in row.events)
     return Row(f"tail:{program}", (Variant(program),), tuple(events), Kind.TAIL, function, optional=True, whole=True)
+
+
+def _sensor(way: str) -> Row:
+    return Row(f"sensor:{way}", (Variant(f"sensor_{way}"),), (f"sensor.{way}",), Kind.SENSOR, needs="attach_cookie")
 
 
 def _move(program: str, kind: Kind) -> Row:
@@ -297,6 +302,8 @@ _ATTACHED: Final = (
     *_result("init_module finit_module", "kernel.module"),
     *_setid("setuid setreuid setresuid", "process.setuid"),
     *_setid("setgid setregid setresgid", "process.setgid"),
+    _sensor("kprobe"),
+    _sensor("tracepoint"),
 )
 PROGRAMS: Final = (*_ATTACHED, _tail(ENDED, f"{_SYSCALL}dup", _ATTACHED))
 """Every place that bpfence attaches to, and what programs there go on in."""

@@ -479,6 +479,11 @@ def extend(extension_fd: int, program_fd: int, function: int) -> int:
     return check(lib.bpfence_extend(extension_fd, program_fd, function), "extending a program")
 
 
+def attach_event(program_fd: int, type_: int, config: int, name: bytes | None, offset: int, cookie: int) -> int:
+    """Attaches a loaded program to an event of perf's: the descriptor of the link, or a negative errno."""
+    return int(lib.bpfence_attach_event(program_fd, type_, config, name or ffi.NULL, offset, cookie))
+
+
 def cpu_ids() -> int:
     """One more than the largest number that a processor of this machine can have."""
     text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii")

@@ -57,8 +57,10 @@ def _pinned(folder: Path, instance: str, prefix: str) -> dict[str, int]:
     found: dict[str, int] = {}
     try:
         for name in _names(folder, instance, prefix):
-            with _telling("opening", folder / instance / (prefix + name)):
-                found[name] = libbpf.open_pin(folder / instance / (prefix + name))
+            path = folder / instance / (prefix + name)
+            # Who only looks holds no lock: an agent may take a pin away after it was listed.
+            with _telling("opening", path), contextlib.suppress(FileNotFoundError):
+                found[name] = libbpf.open_pin(path)
     except BaseException:
         for fd in found.values():
             os.close(fd)

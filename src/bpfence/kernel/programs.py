@@ -66,6 +66,8 @@ def target_of(row: Row, flavour: str) -> str:
         return f"btf_trace_{row.hook}"
     if row.kind is Kind.ITERATOR:
         return f"bpf_iter_{row.hook}"
+    if row.kind is Kind.SENSOR:
+        return ""
     if row.kind in (Kind.START, Kind.RETURN, Kind.RESULT, Kind.TAIL):
         return row.function
     return f"bpf_lsm_{row.hook}" if flavour == "lsm" else row.function or f"security_{row.hook}"
@@ -109,7 +111,7 @@ def _covered(row: Row, flavour: str, features: Features) -> bool:
 
 def _absent(row: Row, target: str, features: Features) -> str:
     """Why a row cannot be used on this kernel; "" where it can."""
-    if row.kind is not Kind.ITERATOR and target not in features.functions:
+    if row.kind not in (Kind.ITERATOR, Kind.SENSOR) and target not in features.functions:
         return f"this kernel has no {target}"
     if row.needs and features.answer(row.needs) is not Answer.YES:
         probe = features.probes.get(row.needs)

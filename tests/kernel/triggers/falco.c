@@ -166,6 +166,14 @@ static int do_linkat(void)
 	return report(linkat(dir, arg(1), dir, arg(2), 0));
 }
 
+/* linkat-unreadable FOLDER OLD: the new name is where nothing is */
+static int do_linkat_unreadable(void)
+{
+	int dir = need_fd(open(arg(0), O_PATH | O_DIRECTORY), arg(0));
+
+	return report(syscall(SYS_linkat, dir, arg(1), dir, 16, 0));
+}
+
 /* overlay-copy FOLDER NAME FILE ACT...: an overlay of FOLDER/lower and FOLDER/upper on FOLDER/merged, in a private mount namespace, and
  * in it a copy of FILE as NAME
  */
@@ -448,6 +456,7 @@ const struct act falco_acts[] = {
 	{ "ptrace-request", do_ptrace_request },
 	{ "symlinkat", do_symlinkat },
 	{ "linkat", do_linkat },
+	{ "linkat-unreadable", do_linkat_unreadable },
 	{ "overlay-copy", do_overlay_copy },
 	{ "open-compat", do_open_compat },
 	{ "receive", do_receive },

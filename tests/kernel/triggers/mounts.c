@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -38,16 +39,16 @@ static int unmounted(const char *folder, const char *over)
 	return fd;
 }
 
-/* A file system of its own that is mounted nowhere yet, with a file NAME in it. */
-static int unattached(const char *name)
+/* A file system of its own that is mounted nowhere yet; a tmpfs with a file NAME in it. */
+static int unattached(const char *name, const char *type)
 {
-	int fs = need_fd(syscall(SYS_fsopen, "tmpfs", 0), "fsopen");
+	int fs = need_fd(syscall(SYS_fsopen, type, 0), "fsopen");
 	int mnt;
 
 	if (syscall(SYS_fsconfig, fs, 6 /* FSCONFIG_CMD_CREATE */, NULL, NULL, 0))
 		wrong("fsconfig");
 	mnt = need_fd(syscall(SYS_fsmount, fs, 0, 0), "fsmount");
-	if (mknodat(mnt, name, 0100644, 0))
+	if (!strcmp(type, "tmpfs") && mknodat(mnt, name, 0100644, 0))
 		wrong(name);
 	return mnt;
 }
@@ -95,7 +96,11 @@ static int do_exec_detached(void)
 }
 static int do_unlink_detached(void) { return report(unlinkat(detached(arg(0)), arg(1), 0)); }
 static int do_open_unmounted(void) { return report_fd(openat(unmounted(arg(0), arg(1)), arg(2), open_flags(opt(3, "rdonly")))); }
-static int do_open_unattached(void) { return report_fd(openat(unattached(arg(0)), arg(0), O_RDONLY)); }
+/* open-unattached NAME [TYPE [FLAGS]] */
+static int do_open_unattached(void)
+{
+	return report_fd(openat(unattached(arg(0), opt(1, "tmpfs")), arg(0), open_flags(opt(2, "rdonly"))));
+}
 static int do_open_foreign(void) { return report_fd(openat(foreign(arg(0), arg(1)), arg(1), O_RDONLY)); }
 
 /* among-binds N FOLDER ACT...: N bind mounts of FOLDER are there, older and newer than anything that ACT mounts */

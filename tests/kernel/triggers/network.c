@@ -398,6 +398,15 @@ static int do_mksock(void)
 	return report(mknod(arg(0), S_IFSOCK | 0600, 0));
 }
 
+/* unix-dial PATH: connects to whoever listens there */
+static int do_unix_dial(void)
+{
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+
+	snprintf(to.sun_path, sizeof(to.sun_path), "%s", arg(0));
+	return report(connect(need_fd(socket(AF_UNIX, SOCK_STREAM, 0), "socket"), (void *)&to, sizeof(to)));
+}
+
 const struct act network_acts[] = {
 	{ "fastopen", do_fastopen },
 	{ "fastopen-connect", do_fastopen_connect },
@@ -413,6 +422,7 @@ const struct act network_acts[] = {
 	{ "connect-unspec", do_connect_unspec },
 	{ "socket-of", do_socket_of },
 	{ "unix-reach", do_unix_reach },
+	{ "unix-dial", do_unix_dial },
 	{ "unix-bind-by", do_unix_bind_by },
 	{ "mksock", do_mksock },
 	{ NULL, NULL },

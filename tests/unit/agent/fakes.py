@@ -17,6 +17,7 @@ from bpfence.alerts.alert import Line, WholeLine, whole
 from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.outputs.routes import Outputs
+from bpfence.policy import Probe
 from tests.unit.events.samples import IMAGES, Image, record
 
 POLICY = """
@@ -56,6 +57,8 @@ class FakeEngine:
         self.unsupported = set(missing)
         self.results: frozenset[str] = frozenset()
         self.fails_to_load: set[str] = set()
+        self.no_place: dict[str, str] = {}
+        self.probes: tuple[Probe, ...] = ()
         self.refuse_swap = False
         self.counted: dict[str, int] = {}
         self.refusals: dict[str, int] = {}
@@ -91,7 +94,8 @@ class FakeEngine:
     def supported_events(self) -> frozenset[str]:
         return frozenset(EVENT_BY_NAME) - self.unsupported
 
-    def attach(self, events: Collection[str], results: Collection[str] = ()) -> dict[str, str]:
+    def attach(self, events: Collection[str], results: Collection[str] = (), probes: Collection[Probe] = ()) -> dict[str, str]:
+        self.probes = tuple(probes)
         self.calls.append(("attach", frozenset(events)))
         self.attached_in.append(threading.current_thread().name)
         self.results = frozenset(results)
@@ -99,7 +103,10 @@ class FakeEngine:
         self.unsupported |= failed
         return dict.fromkeys(failed, "the verifier said no")
 
-    def release(self, events: Collection[str], results: Collection[str] = ()) -> tuple[str, ...]:
+    def unplaced(self) -> dict[int, str]:
+        return {probe.number: self.no_place[probe.place] for probe in self.probes if probe.place in self.no_place}
+
+    def release(self, events: Collection[str], results: Collection[str] = (), probes: Collection[Probe] = ()) -> tuple[str, ...]:
         self.calls.append(("release", frozenset(events)))
         return ()
 

@@ -19,6 +19,7 @@ from bpfence.events.source import Live
 from bpfence.workloads.registry import Registry
 from tests.unit.agent.fakes import FakeEngine, write_policy
 from tests.unit.agent.falco_rig import RULES
+from tests.unit.dialects.tetragon.texts import kprobe, text
 
 
 def nobody() -> Registry:
@@ -110,3 +111,15 @@ def test_what_the_compiler_left_to_user_space_is_told_once(tmp_path: Path) -> No
     for _ in range(2):
         found.put_in_force(load([str(tmp_path)]))
     assert [text.partition(": ")[2] for text in said] == ["user space does tests on file.path, file.text, process.cwd"]
+
+
+def test_sensors_that_could_not_be_attached_are_told_once(tmp_path: Path) -> None:
+    engine, said = FakeEngine(), list[str]()
+    engine.no_place = {"tcp_conect": "this kernel has no function tcp_conect (there is tcp_connect)"}
+    (tmp_path / "p.yaml").write_text(text(kprobes=[kprobe(call="tcp_conect", args=[]), kprobe(call="tcp_close", args=[])]))
+    found, loaded = made(engine, said), load([str(tmp_path / "p.yaml")])
+    compiled = found.put_in_force(loaded)
+    assert {probe.place for probe in compiled.probes} == {"tcp_conect", "tcp_close"}
+    found.put_in_force(loaded)
+    told = "policy 'p': this kernel has no function tcp_conect (there is tcp_connect)"
+    assert said == [f"rules that see nothing and end nothing, everything else is in force: {told}"]

@@ -68,7 +68,7 @@ def policy(tmp_path: Path) -> Path:
 def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeKernel:
     made = FakeKernel()
     monkeypatch.setattr(host, "kernel", lambda *_: made)
-    monkeypatch.setattr(host, "container_sources", lambda _: None)
+    monkeypatch.setattr(host, "container_sources", lambda *_: None)
     monkeypatch.setattr("bpfence.agent.generations.STATE_DIR", tmp_path / "state")
     monkeypatch.setattr("bpfence.agent.privileges.drop", lambda **_: None)
     return made
@@ -155,6 +155,20 @@ def test_run(policy: Path, kernel: FakeKernel, tmp_path: Path) -> None:
     assert kernel.asked == [None]
     assert kernel.engine.closed is True
     assert [json.loads(line)["status"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == ["started", "stopped"]
+
+
+@pytest.mark.parametrize("given", ["", "mine/hook.sock"])
+def test_run_tells_where_hooks_are_heard(
+    policy: Path, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str
+) -> None:
+    heard: list[Path] = []
+    monkeypatch.setattr(host, "container_sources", lambda _, hook: heard.append(hook))
+    monkeypatch.chdir(tmp_path)
+    stopper = stop_when_ready(tmp_path / "ready")
+    options = ["--hook-socket", given] if given else []
+    assert code(call("run", "-p", policy, "--no-pin", "--ready-file", tmp_path / "ready", *options)) == 0
+    stopper.join()
+    assert heard == [tmp_path / given if given else Path("/run/bpfence/hook.sock")]
 
 
 def test_run_prints_json_lines_when_piped(policy: Path, kernel: FakeKernel, tmp_path: Path) -> None:

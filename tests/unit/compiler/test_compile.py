@@ -19,7 +19,7 @@ from bpfence.compiler.compile import Compiled, Limits, compile_policies, with_ge
 from bpfence.compiler.image import Sample, Walker, walk
 from bpfence.errors import CompileError, Location
 from bpfence.fields import EVENT_BY_NAME
-from bpfence.policy import COMPARISONS, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, Rule, When
+from bpfence.policy import COMPARISONS, TRUE, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, Probe, Rule, Way, When
 from tests.unit.compiler.random_policies import ATOMS, COMPARED, PATHS, events, policy_sets, sample
 
 SETTINGS = settings(deadline=None, max_examples=120)
@@ -429,3 +429,20 @@ def test_arguments_match_as_the_kernel_keeps_them(field: str, slot: int) -> None
     for args, matches in ((b"cat --marked", True), (b"cat\0--marked", True), (b"cat\0marked", False)):
         (verdict,) = walk(compiled.image, abi.EV_FILE_OPEN, {}, {slot: args})
         assert bool(compiled.verdicts[verdict].rules) is matches, args
+
+
+def test_a_sensor_of_several_policies_is_one() -> None:
+    def of(name: str, *probes: Probe) -> Policy:
+        return Policy(name=name, rules=(Rule(policy=name, name="r", events=("sensor.kprobe",), condition=TRUE),), probes=probes)
+
+    maybe, needed, other = Probe(Way.KPROBE, "a", optional=True), Probe(Way.KPROBE, "a"), Probe(Way.KPROBE, "b")
+    assert compile_policies(PolicySet((of("x", maybe), of("y", needed, other)))).probes == (needed, other)
+    assert compile_policies(PolicySet((of("x", needed), of("y", maybe)))).probes == (needed,)
+
+
+def test_two_sensors_with_one_number_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Probe, "number", 7)
+    rule = Rule(policy="p", name="r", events=("sensor.kprobe",), condition=TRUE)
+    policy = Policy(name="p", rules=(rule,), probes=(Probe(Way.KPROBE, "a"), Probe(Way.KPROBE, "b")))
+    with pytest.raises(CompileError, match="sensors on a and b have the same number"):
+        compile_policies(PolicySet((policy,)))

@@ -17,16 +17,19 @@ from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.fields import EVENTS
 from bpfence.kernel import engine as engine_module
-from bpfence.kernel import libbpf
+from bpfence.kernel import libbpf, sensors
 from bpfence.kernel.engine import OBJECT, Engine, abi_of, decode_exec_image, decode_process_record, instance_name, object_filter
 from bpfence.kernel.features import Answer, Features, Probe
 from bpfence.kernel.hooks import KNOWN, MOVES, PROGRAMS
 from bpfence.kernel.libbpf import LoadFailure, Object
 from bpfence.kernel.programs import target_of
+from bpfence.policy import Probe as Sensor
+from bpfence.policy import Way
 
 YES = Probe(Answer.YES)
 FUNCTIONS = {target_of(row, "lsm"): ("int",) * (row.variants[-1].parameters or 0) for row in PROGRAMS}
 PROBES = {
+    "attach_cookie": YES,
     "lsm_active": YES,
     "lsm_load": YES,
     "iter_task": YES,
@@ -61,6 +64,9 @@ class FakeMap:
 
     def delete(self, key: bytes) -> bool:
         return self.values.pop(key, None) is not None
+
+    def all_keys(self) -> list[bytes]:
+        return list(self.values)
 
 
 class FakeObject:
@@ -129,7 +135,7 @@ class FakeObject:
         self.chosen.append(extension)
 
     def take_maps(self) -> dict[str, Any]:
-        return {"calls": FakeMap(), "spares": FakeMap(), "ended_calls": FakeMap()}
+        return {"calls": FakeMap(), "spares": FakeMap(), "ended_calls": FakeMap(), "sensors": FakeMap()}
 
     def attach(self, program: str) -> int:
         if program in self.unattachable:
@@ -338,6 +344,81 @@ def test_release_detaches_what_is_no_longer_needed(fake: type[FakeObject]) -> No
     assert engine.release(["net.connect"]) == (*reversed(MOVES), KNOWN, "file_open__file")
     assert "socket_connect__network" in engine.attached()
     assert "sched_process_exec__process" in engine.attached()
+
+
+def sensor(place: str, *, optional: bool = False) -> Sensor:
+    return Sensor(Way.KPROBE, place, optional=optional)
+
+
+@pytest.fixture
+def placed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where sensors have been attached. There is no function that is called missing."""
+    places: list[str] = []
+
+    def attach(probe: Sensor, program: int, machine: str, functions: sensors.Functions) -> int:
+        if probe.place == "missing":
+            raise sensors.NoPlaceError("this kernel has no function missing", missing="missing", hint="there is mising")
+        if probe.place == "refused":
+            raise KernelError("attaching a kprobe on refused: EINVAL")
+        places.append(probe.place)
+        return os.open(os.devnull, os.O_RDONLY)
+
+    monkeypatch.setattr(sensors, "attach", attach)
+    return places
+
+
+def test_sensors_share_a_program_that_is_loaded_for_them_alone(fake: type[FakeObject], placed: list[str]) -> None:
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open"])
+    assert not any("sensor_kprobe" in loaded for loaded in fake.loads)
+    engine.attach(["file.open", "sensor.kprobe"], probes=[sensor("a"), sensor("b")])
+    engine.attach(["file.open", "sensor.kprobe"], probes=[sensor("b"), sensor("c")])
+    assert placed == ["a", "b", "c"]
+    assert sum("sensor_kprobe" in loaded for loaded in fake.loads) == 1
+    assert "sensor_tracepoint" not in {program for loaded in fake.loads for program in loaded}
+    assert engine.unplaced() == {}
+
+
+def test_sensors_that_no_rule_needs_any_more_are_detached(fake: type[FakeObject], placed: list[str]) -> None:
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    kept, gone = sensor("a"), sensor("b")
+    engine.attach(["sensor.kprobe"], probes=[kept, gone])
+    assert engine.release(["sensor.kprobe"], probes=[kept]) == (sensors.link_name(gone),)
+    assert {int.from_bytes(key, "little") for key in engine._maps["sensors"].all_keys()} == {kept.number}
+    engine.attach(["sensor.kprobe"], probes=[kept, gone])
+    assert placed == ["a", "b", "b"]
+    assert set(engine.release(["file.open"])) == {sensors.link_name(kept), sensors.link_name(gone)}
+    assert engine._maps["sensors"].all_keys() == []
+    engine.attach(["sensor.kprobe"], probes=[kept])
+    assert sum("sensor_kprobe" in loaded for loaded in fake.loads) == 2
+
+
+def test_sensors_of_an_earlier_agent_go_on(fake: type[FakeObject], placed: list[str]) -> None:
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open"])
+    old = [sensor("a"), sensor("b")]
+    for name in map(sensors.link_name, old):
+        engine._links[name], engine._programs[name] = (os.open(os.devnull, os.O_RDONLY) for _ in range(2))
+    engine._adopt_sensors()
+    assert set(engine._sensing) == {"sensor_kprobe"}
+    assert not any(sensors.APART in name for name in engine._programs)
+    engine.attach(["sensor.kprobe"], probes=[*old, sensor("c")])
+    assert placed == ["c"]
+    assert not any("sensor_kprobe" in loaded for loaded in fake.loads)
+    assert engine.release(["sensor.kprobe"], probes=[sensor("c")])[:2] == tuple(map(sensors.link_name, reversed(old)))
+
+
+def test_a_sensor_without_a_place_keeps_no_other_from_its_own(fake: type[FakeObject], placed: list[str]) -> None:
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    refused, missing, ignored = sensor("refused"), sensor("missing"), sensor("missing", optional=True)
+    assert engine.attach(["file.open", "sensor.kprobe"], probes=[refused, missing, sensor("a")]) == {}
+    assert placed == ["a"]
+    assert engine.unplaced() == {
+        refused.number: "attaching a kprobe on refused: EINVAL",
+        missing.number: "this kernel has no function missing (there is mising)",
+    }
+    engine.attach(["file.open", "sensor.kprobe"], probes=[ignored, sensor("a")])
+    assert engine.unplaced() == {}
 
 
 def test_program_that_does_not_attach_is_left_out(fake: type[FakeObject]) -> None:

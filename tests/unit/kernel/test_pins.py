@@ -105,6 +105,21 @@ assert value(new.maps(["a"])["a"]) == 2
 """)
 
 
+def test_a_link_that_is_taken_away_while_somebody_looks(in_bpffs: Callable[[str], None]) -> None:
+    """As `bpfence status` does, without the lock, beside an agent that is about to have other programs."""
+    in_bpffs("""
+mine = Pins.open(folder, "one")
+mine.pin_maps({"a": array("a", 1)})
+for name in ("p", "q"):
+    mine.pin_link(name, array("link", 0).fd)
+listed = pins.link_names(folder, "one")
+(folder / "one" / "link_p").unlink()
+pins._names = lambda *_: listed
+assert set(pins.pinned_links(folder, "one")) == {"q"}
+mine.remove_own()
+""")
+
+
 def test_unload_leaves_nothing(in_bpffs: Callable[[str], None]) -> None:
     in_bpffs("""
 for name in ("one", "two"):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MatrixItem
-from tests.kernel.selection import begins, load_table, narrowed_to, runs_on, select
+from tests.kernel.selection import begins, expected, load_table, narrowed_to, runs_on, select
 from vmtest.kernels import KERNELS, Kernel, kernel_named
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
@@ -100,9 +100,15 @@ def test_the_matrix_names_what_no_kernel_ran(reports: list[SimpleNamespace], ran
 
 
 def test_the_matrix_names_what_was_selected_for_no_kernel() -> None:
-    """Nobody's table may leave a test out everywhere."""
+    """A test that no two tables agree on runs nowhere, and that is told."""
     matrix: Any = SimpleNamespace(guests=[SimpleNamespace(by_test={ONE: [report("call", "passed")]})], nodeids=[ONE, f"{B}::one"])
     assert MatrixItem.never_ran(matrix) == [f"{B}::one"]
+
+
+def test_what_the_table_names_no_kernel_for_is_run_by_hand() -> None:
+    table: dict[str, tuple[str, ...]] = {A: (), ONE: ("5.10",)}
+    assert not runs_on(TWO, PLAIN, table)
+    assert expected([ONE, TWO, f"{B}::one"], table) == [ONE, f"{B}::one"]
 
 
 def test_kernels_are_described_once() -> None:

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from bpfence import policy
 from bpfence.conditions.labels import LabelSelector
-from bpfence.fields import EVENTS, FIELDS, GROUPS
+from bpfence.fields import EVENTS, FIELDS, GROUPS, of_sensors
 from bpfence.seccomp.schema import profile_schema
 
 API_VERSION: Final = policy.API_VERSION
@@ -148,7 +148,7 @@ def required_keys(model: type[msgspec.Struct]) -> tuple[str, ...]:
 def event_names() -> tuple[str, ...]:
     """Everything that may stand under `on`: full names, short names, groups."""
     shorts = [short for event in EVENTS for short in event.short]
-    return (*(event.name for event in EVENTS), *shorts, *GROUPS)
+    return (*(event.name for event in EVENTS if not event.sensor), *shorts, *GROUPS)
 
 
 def json_schema() -> dict[str, Any]:
@@ -163,7 +163,7 @@ def json_schema() -> dict[str, Any]:
     definitions["Match"] = {
         "title": "Match",
         "type": "object",
-        "properties": {field.name: {"description": field.doc, "$ref": "#/$defs/Values"} for field in FIELDS},
+        "properties": {field.name: {"description": field.doc, "$ref": "#/$defs/Values"} for field in FIELDS if not of_sensors(field)},
         "additionalProperties": False,
     }
     for key in ("match", "unless"):

@@ -113,7 +113,9 @@ class NativeTools(Tools):
 
     def fields(self, pattern: str, *, kernel: bool) -> Shown:
         """By the first word of their names."""
-        chosen = [field for field in tables.FIELDS if pattern in field.name and (not kernel or field.kernel)]
+        chosen = [
+            field for field in tables.FIELDS if pattern in field.name and (not kernel or field.kernel) and not tables.of_sensors(field)
+        ]
         made = []
         for prefix in dict.fromkeys(field.name.partition(".")[0] for field in chosen):
             rows = [(field.name, field.kind.value, field.doc) for field in chosen if field.name.partition(".")[0] == prefix]
@@ -122,7 +124,7 @@ class NativeTools(Tools):
 
     def events(self, pattern: str) -> Shown:
         """With their short names, and the groups that they are in."""
-        chosen = [event for event in tables.EVENTS if any(pattern in name for name in (event.name, *event.short))]
+        chosen = [event for event in tables.EVENTS if not event.sensor and any(pattern in name for name in (event.name, *event.short))]
         groups = {name: events for name, events in tables.GROUPS.items() if pattern in name}
         made = []
         if chosen:

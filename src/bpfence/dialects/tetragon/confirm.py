@@ -6,6 +6,7 @@ The kernel decides tracing policies completely, so nothing is confirmed here: th
 
 from __future__ import annotations
 
+import base64
 import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,8 @@ from bpfence import abi, names
 from bpfence.alerts.alert import Said
 from bpfence.dialects.saying import RuleKey, Saying
 from bpfence.dialects.tetragon.lower.hooks import Reads
-from bpfence.dialects.tetragon.lower.policies import LANGUAGE, Sensor, Shown
+from bpfence.dialects.tetragon.lower.policies import LANGUAGE, Limit, Sensor, Shown
+from bpfence.dialects.tetragon.read import words
 from bpfence.events.source import Observation
 from bpfence.events.values import escape, readable
 from bpfence.fields import FIELD_BY_NAME
@@ -32,13 +34,27 @@ _NUMBER_MEMBERS: Final = {
 _WIDE: Final = frozenset(("long_arg", "size_arg"))
 """Members of 64 bits, which are texts in JSON."""
 _NUMBER_SLOTS: Final = {Reads.MAP_FLAGS: abi.NUM_MAP_FLAGS, Reads.LENGTH: abi.NUM_NET_ADDRLEN}
-_FILE_MEMBERS: Final = {"file": "file_arg", "path": "path_arg", "linux_binprm": "linux_binprm_arg"}
+_FILE_MEMBERS: Final = {"file": "file_arg", "fd": "file_arg", "path": "path_arg", "linux_binprm": "linux_binprm_arg"}
+MAX_TOLD: Final = 4096
+"""Events that are remembered for rate limits."""
+_IDS: Final = ("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")
+_SECURE_BITS: Final = (
+    "SecBitNoRoot", "SecBitNoRootLocked", "SecBitNoSetUidFixup", "SecBitNoSetUidFixupLocked", "SecBitKeepCaps", "SecBitKeepCapsLocked",
+    "SecBitNoCapAmbientRaise", "SecBitNoCapAmbientRaiseLocked",
+)  # fmt: skip
+_CALL_NUMBER: Final = 0xFFF
+"""Numbers of system calls are less; bit 30 is that of x32."""
+_COMPAT: Final = 0x80000000
 _MASK_OF: Final = {abi.ACCESS_EXEC: 1, abi.ACCESS_WRITE: 2, abi.ACCESS_READ: 4}
 
 
 def details(seen: Observation, sensor: Sensor) -> dict[str, Any]:
     """What an event of Tetragon's has beside process, node and time; and `form`, the name of the event. Strings are escaped."""
-    made: dict[str, Any] = {"form": sensor.form, "function_name": escape(sensor.function)}
+    made: dict[str, Any] = {"form": sensor.form}
+    if sensor.form == "process_tracepoint":
+        made |= dict(zip(("subsys", "event"), escape(sensor.function).split("/", 1), strict=True))
+    else:
+        made["function_name"] = escape(sensor.function)
     if sensor.arguments:
         made["args"] = [_argument(seen, shown) for shown in sensor.arguments]
     if sensor.returns:
@@ -66,6 +82,16 @@ def _value(seen: Observation, shown: Shown) -> dict[str, Any]:
             return {_FILE_MEMBERS[shown.type]: {"path": _text(seen.own("file.path"))}}
         case Reads.NUMBER:
             return _numbered(shown.type, _number(seen.own(shown.field)))
+        case Reads.INTEGER:
+            return _integer(shown.type, _number(seen.own(shown.field)))
+        case Reads.PLACE:
+            return {_FILE_MEMBERS[shown.type]: {"path": _text(seen.own(shown.field))}}
+        case Reads.TEXT:
+            return _of_text(seen, shown)
+        case Reads.WHOLE:
+            return _structure(seen, shown)
+        case Reads.SOCK:
+            return {"sock_arg": _both_sides(seen)}
         case Reads.SOCKET:
             return {"sock_arg": _socket(seen)}
         case Reads.MODULE:
@@ -96,6 +122,57 @@ def _numbered(type_: str, number: int | None) -> dict[str, Any]:
     return {member: str(number) if member in _WIDE else number}
 
 
+def _of_text(seen: Observation, shown: Shown) -> dict[str, Any]:
+    """A text of a sensor, or bytes: those as base64, and with their number where that is greater."""
+    text = seen.own(shown.field)
+    if shown.type == "char_buf":
+        data = b"" if seen.record is None else seen.record.string(abi.CONSTANTS[FIELD_BY_NAME[shown.field].slot], b"")
+        size = _number(seen.own(shown.field.replace("text", "number"))) or 0
+        made = base64.b64encode(data).decode()
+        return {"truncated_bytes_arg": {"bytes_arg": made, "orig_size": str(size)}} if size > len(data) else {"bytes_arg": made}
+    match shown.type:
+        case "module":
+            return {"module_arg": {"name": _text(text)}}
+        case "net_device":
+            return {"net_dev_arg": {"name": _text(text)}}
+    return {"string_arg": _text(text)}
+
+
+def _structure(seen: Observation, shown: Shown) -> dict[str, Any]:
+    """struct cred and struct user_namespace as the kernel's program has read them."""
+    data = None if seen.record is None else seen.record.string(abi.STR_SENSOR_WHOLE_0 + shown.constant)
+    if shown.type == "cred" and data is not None and len(data) == abi.SENSOR_CRED_SIZE:
+        *ids, securebits, user_ns, permitted, effective, inheritable = abi.SENSOR_CRED_STRUCT.unpack(data)
+        made: dict[str, Any] = dict(zip(_IDS, ids, strict=True))
+        sets = {"permitted": permitted, "effective": effective, "inheritable": inheritable}
+        caps = {name: _capabilities(value) for name, value in sets.items() if value}
+        made |= {"caps": caps, "user_ns": {"ns": {"inum": user_ns}}}
+        bits = [word for number, word in enumerate(_SECURE_BITS) if securebits >> number & 1]
+        return {"process_credentials_arg": made | ({"securebits": bits} if bits else {})}
+    if shown.type == "user_namespace" and data is not None and len(data) == abi.SENSOR_USER_NS_SIZE:
+        level, uid, gid, inum = abi.SENSOR_USER_NS_STRUCT.unpack(data)
+        return {"user_ns_arg": {"level": level, "uid": uid, "gid": gid, "ns": {"inum": inum}}}
+    return {}
+
+
+def _capabilities(bits: int) -> list[str]:
+    return [names.name("capability", number) or f"CAP_{number}" for number in range(bits.bit_length()) if bits >> number & 1]
+
+
+def _integer(type_: str, number: int | None) -> dict[str, Any]:
+    """A number of a sensor, which lies in 64 bits with its sign put in."""
+    if number is not None and type_ in words.SIGNED and number >> 63:
+        number -= 1 << 64
+    match type_:
+        case _ if number is None:
+            return {}
+        case "capability":
+            return {"capability_arg": {"value": number, "name": names.name("capability", number) or ""}}
+        case "syscall64":
+            return {"syscall_id": {"id": number & _CALL_NUMBER, "abi": "i386" if number & _COMPAT else "x64"}}
+    return _numbered(type_, number)
+
+
 def _file(seen: Observation) -> dict[str, Any]:
     mode = _number(seen.own("file.mode")) if seen.record is None else seen.record.number(abi.NUM_FILE_MODE)
     made: dict[str, Any] = {"path": _text(seen.own("file.path"))}
@@ -120,6 +197,15 @@ def _socket(seen: Observation) -> dict[str, Any]:
     return made if port is None else {**made, "sport": port}
 
 
+def _both_sides(seen: Observation) -> dict[str, Any]:
+    """A socket with its own side and the other one."""
+    made = _socket(seen)
+    address, port = seen.own("net.peer.ip"), _number(seen.own("net.peer.port"))
+    if address is not None:
+        made["daddr"] = readable(FIELD_BY_NAME["net.peer.ip"], address)
+    return made if port is None else {**made, "dport": port}
+
+
 def _address(seen: Observation) -> dict[str, Any]:
     made = _named(seen, ("family", "family"))
     address = seen.own("net.peer.ip")
@@ -129,14 +215,38 @@ def _address(seen: Observation) -> dict[str, Any]:
     return made if port is None else {**made, "port": port}
 
 
+class Repeats:
+    """What has been told of rules with a rate limit, and when: of at most MAX_TOLD events, the latest."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[Any, ...], int] = {}
+
+    def again(self, seen: Observation, rule: RuleKey, limit: Limit, made: Mapping[str, Any]) -> bool:
+        """Whether an event that is `made` of the same rule, arguments and thread or process has been told within the limit's time."""
+        record = seen.record
+        if record is None:
+            return False
+        who = {"thread": record.tid, "process": record.pid}.get(limit.scope, 0)
+        key = (rule, limit.scope, who, str(made.get("args")))
+        before = self._told.get(key)
+        if before is not None and record.time - before < limit.seconds * 1_000_000_000:
+            return True
+        self._told.pop(key, None)
+        self._told[key] = record.time
+        if len(self._told) > MAX_TOLD:
+            del self._told[next(iter(self._told))]
+        return False
+
+
 class TetragonView:
     """One observation. `sensors`: those of the rules that decided it."""
 
     refused = False
 
-    def __init__(self, seen: Observation, sensors: Sensors) -> None:
+    def __init__(self, seen: Observation, sensors: Sensors, repeats: Repeats) -> None:
         self._seen = seen
         self._sensors = sensors
+        self._repeats = repeats
 
     def said(self, policy: str, rule: str) -> Said | None:
         """The event of a rule; None where the rule is not known any more."""
@@ -144,27 +254,36 @@ class TetragonView:
         if sensor is None:
             return None
         made = details(self._seen, sensor)
+        repeated = sensor.limit is not None and self._repeats.again(self._seen, (policy, rule), sensor.limit, made)
         if self._seen.record is not None:
             made["parent_exec_id"] = self._seen.record.parent_exec_id
-        return Said(LANGUAGE, sensor.message or _sentence(made), made)
+        return Said(LANGUAGE, sensor.message or _sentence(made), made, repeated=repeated)
 
 
 def _sentence(made: Mapping[str, Any]) -> str:
     """The hook and its arguments, in one line."""
     values = (next(iter(argument.values()), "?") for argument in made.get("args", ()))
     texts = (_of_map(value) if isinstance(value, dict) else str(value) for value in values)
-    return f"{made['function_name']}({', '.join(texts)})"
+    name = made["function_name"] if "function_name" in made else f"{made['subsys']}/{made['event']}"
+    return f"{name}({', '.join(texts)})"
 
 
 def _of_map(value: Mapping[str, Any]) -> str:
     if "path" in value:
         return str(value["path"])
+    if "daddr" in value or "saddr" in value:
+        return f"{value.get('saddr', '?')}:{value.get('sport', '?')} -> {value.get('daddr', '?')}:{value.get('dport', '?')}"
+    if "name" in value:
+        return str(value["name"])
+    if "id" in value:
+        return str(value["id"])
     return ":".join(str(value[key]) for key in ("addr", "port") if key in value) or str(value.get("family", "?"))
 
 
 def confirm(kept: int) -> Saying[Sensor]:
     """What events say of hooks. `kept`: of how many rule sets records may still come."""
-    return Saying(kept, sensors, TetragonView)
+    repeats = Repeats()
+    return Saying(kept, sensors, lambda seen, known: TetragonView(seen, known, repeats))
 
 
 def sensors(rules: TetragonRules) -> Sensors:

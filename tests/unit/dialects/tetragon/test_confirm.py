@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 from bpfence import abi
+from bpfence.dialects.tetragon.confirm import MAX_TOLD, Repeats, details
 from bpfence.dialects.tetragon.confirm import confirm as confirming
-from bpfence.dialects.tetragon.confirm import details
 from bpfence.dialects.tetragon.dialect import TetragonRules
 from bpfence.dialects.tetragon.lower.hooks import Reads
-from bpfence.dialects.tetragon.lower.policies import Sensor, Shown
+from bpfence.dialects.tetragon.lower.policies import Limit, Sensor, Shown
 from bpfence.events.records import KernelEvent, decode
 from bpfence.events.source import Observation
 from bpfence.policy import Action, PolicySet
@@ -106,3 +106,98 @@ def test_a_message_of_its_own() -> None:
     said = confirm.view(observed("file.permission", {"NUM_FILE_ACCESS": 1}, {"STR_FILE_PATH": b"/a"}, generation=1)).said("p", "r")
     assert said is not None
     assert (said.message, said.details["parent_exec_id"]) == ("f(/a, 4)", 0x700000)
+
+
+def told(shown: Shown, numbers: dict[str, int] | None = None, strings: dict[str, bytes] | None = None) -> dict[str, Any]:
+    """What an event of a sensor says of one argument."""
+    (made,) = details(observed("sensor.kprobe", numbers, strings), sensor(shown))["args"]
+    return dict(made)
+
+
+def test_numbers_of_sensors() -> None:
+    for type_, number, shown in (
+        ("int", 2**64 - 1, {"int_arg": -1}), ("int64", 2**64 - 5, {"long_arg": "-5"}), ("uint32", 7, {"uint_arg": 7}),
+        ("uint64", 2**64 - 1, {"size_arg": str(2**64 - 1)}), ("capability", 7, {"capability_arg": {"value": 7, "name": "CAP_SETUID"}}),
+        ("syscall64", 1, {"syscall_id": {"id": 1, "abi": "x64"}}),
+    ):  # fmt: skip
+        kind = "sint64" if type_ == "int64" else type_
+        assert told(Shown(Reads.INTEGER, kind, "", field="sensor.number1"), {"NUM_SENSOR_1": number}) == shown
+    assert told(Shown(Reads.INTEGER, "int", "", field="sensor.number1")) == {}
+
+
+def test_texts_of_sensors() -> None:
+    text = {"STR_SENSOR_2": b"a\n"}
+    for type_, shown in (
+        ("string", {"string_arg": "a\\x0a"}), ("filename", {"string_arg": "a\\x0a"}), ("module", {"module_arg": {"name": "a\\x0a"}}),
+        ("net_device", {"net_dev_arg": {"name": "a\\x0a"}}),
+    ):  # fmt: skip
+        assert told(Shown(Reads.TEXT, type_, "", field="sensor.text2"), {}, text) == shown
+
+
+def test_bytes_of_sensors() -> None:
+    shown = Shown(Reads.TEXT, "char_buf", "", field="sensor.text0")
+    assert told(shown, {"NUM_SENSOR_0": 3}, {"STR_SENSOR_0": b"a\xff\0"}) == {"bytes_arg": "Yf8A"}
+    assert told(shown, {"NUM_SENSOR_0": 9}, {"STR_SENSOR_0": b"a\xff\0"}) == {
+        "truncated_bytes_arg": {"bytes_arg": "Yf8A", "orig_size": "9"}
+    }
+    assert told(shown) == {"bytes_arg": ""}
+
+
+def test_files_and_sockets_of_sensors() -> None:
+    second = Shown(Reads.PLACE, "path", "", field="file.new_path")
+    assert told(second, {}, {"STR_FILE_NEW_PATH": b"/b"}) == {"path_arg": {"path": "/b"}}
+    sides = {"NUM_NET_FAMILY": 2, "NUM_NET_LOCAL_PORT": 1, "NUM_NET_PEER_PORT": 80}
+    addresses = {"STR_NET_LOCAL_IP": bytes((10, 0, 0, 1)), "STR_NET_PEER_IP": bytes((10, 0, 0, 2))}
+    made = told(Shown(Reads.SOCK, "sock", ""), sides, addresses)
+    assert made == {"sock_arg": {"family": "AF_INET", "saddr": "10.0.0.1", "sport": 1, "daddr": "10.0.0.2", "dport": 80}}
+
+
+def test_structures_of_sensors() -> None:
+    cred = abi.SENSOR_CRED_STRUCT.pack(1, 2, 3, 4, 5, 6, 7, 8, 0x11, 4026531837, 1 << 7, 1 << 7 | 1, 0)
+    assert told(Shown(Reads.WHOLE, "cred", "", constant=1), {}, {"STR_SENSOR_WHOLE_1": cred}) == {
+        "process_credentials_arg": {
+            "uid": 1,
+            "gid": 2,
+            "suid": 3,
+            "sgid": 4,
+            "euid": 5,
+            "egid": 6,
+            "fsuid": 7,
+            "fsgid": 8,
+            "caps": {"permitted": ["CAP_SETUID"], "effective": ["CAP_CHOWN", "CAP_SETUID"]},
+            "user_ns": {"ns": {"inum": 4026531837}},
+            "securebits": ["SecBitNoRoot", "SecBitKeepCaps"],
+        }
+    }
+    space = Shown(Reads.WHOLE, "user_namespace", "")
+    assert told(space, {}, {"STR_SENSOR_WHOLE_0": abi.SENSOR_USER_NS_STRUCT.pack(1, 2, 3, 4)}) == {
+        "user_ns_arg": {"level": 1, "uid": 2, "gid": 3, "ns": {"inum": 4}}
+    }
+    assert told(space) == told(space, {}, {"STR_SENSOR_WHOLE_0": b"x"}) == {}
+
+
+def test_tracepoints_have_a_subsystem() -> None:
+    made = details(observed("sensor.tracepoint"), sensor(form="process_tracepoint", function="sched/sched_process_exec"))
+    assert (made["subsys"], made["event"], "function_name" in made) == ("sched", "sched_process_exec", False)
+
+
+def test_what_is_alike_is_told_once_in_a_time() -> None:
+    second, limit, rule = 1_000_000_000, Limit(5, "thread"), ("p", "r")
+
+    def seen(time: int, tid: int = 1, pid: int = 1) -> Observation:
+        made = decode("telemetry", record("sensor.kprobe", time=time, tid=tid, pid=pid))
+        assert isinstance(made, KernelEvent)
+        return Observation("sensor.kprobe", 0, {}, record=made)
+
+    repeats, made = Repeats(), {"args": [{"int_arg": 1}]}
+    assert [repeats.again(seen(at), rule, limit, made) for at in (0, 4 * second, 5 * second, 6 * second)] == [False, True, False, True]
+    assert not repeats.again(seen(6 * second), rule, limit, {"args": [{"int_arg": 2}]})
+    assert not repeats.again(seen(6 * second), ("p", "other"), limit, made)
+    assert not repeats.again(seen(6 * second, tid=2), rule, limit, made)
+    assert not repeats.again(seen(6 * second), rule, Limit(5, "process"), made)
+    assert repeats.again(seen(7 * second, tid=2), rule, Limit(5, "process"), made)
+    assert not repeats.again(seen(7 * second), rule, Limit(5, "global"), made)
+    assert repeats.again(seen(8 * second, tid=9, pid=9), rule, Limit(5, "global"), made)
+    for number in range(MAX_TOLD):
+        repeats.again(seen(8 * second), rule, limit, {"args": [number]})
+    assert not repeats.again(seen(8 * second), rule, limit, made)  # forgotten: it is told again

@@ -80,6 +80,13 @@ def test_the_example_is_in_force() -> None:
     assert len(policy.rules) == 5
 
 
+def test_the_example_of_sensors_is_in_force() -> None:
+    rules, found = read((Path(__file__).parents[4] / "examples" / "tetragon" / "sensors.yaml").read_text())
+    assert found == []
+    (policy,) = rules.policies(Facts())
+    assert [probe.place for probe in policy.probes] == ["tcp_connect", "sys_linkat", "sched/sched_process_exec"]
+
+
 def test_every_hook_is_documented() -> None:
     page = (Path(__file__).parents[4] / "docs" / "tetragon.md").read_text()
     written = re.sub(r"`_(\w+)`", r"`security_path_\1`", page)
@@ -87,7 +94,9 @@ def test_every_hook_is_documented() -> None:
 
 
 def test_a_policy_that_cannot_be_put_in_force_is_not_loaded(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(text(kprobes=[kprobe(), kprobe(call="sys_open", args=[])]))
+    (tmp_path / "a.yaml").write_text(
+        text(kprobes=[kprobe(), kprobe(call="list:x", args=[])], lists=[{"name": "x", "type": "generated_syscalls"}])
+    )
     with pytest.raises(PolicyError) as caught:
         load([str(tmp_path)])
     assert [one.code for one in caught.value.diagnostics] == ["not-supported"]
@@ -136,4 +145,23 @@ def test_from_text_to_line(tmp_path: Path) -> None:
     assert base64.b64decode(event["process"]["exec_id"]).decode() == f"{shown['node_name']}:{0x700001}:412"
     (tmp_path / "policies" / "watch.yaml").unlink()
     assert reloaded(agent)
+    agent.stop()
+
+
+def test_what_a_rate_limit_leaves_out(tmp_path: Path) -> None:
+    limited = {**on(0, "Prefix", "/etc/"), "matchActions": [{"action": "Post", "rateLimit": "1m"}]}
+    (tmp_path / "watch.yaml").write_text(text(kprobes=[kprobe(limited)]))
+    kernel, output = FakeKernel(), Kept()
+    agent = Agent(Settings(policies=(str(tmp_path),), drop_privileges=False), output, report=pytest.fail, kernel=kernel)
+    agent.start()
+    assert agent.life.tables.compiled is not None
+    verdict = verdict_of(agent.life.tables.compiled, "kprobes[0].selectors[0]")
+    for path in (b"/etc/a", b"/etc/a", b"/etc/b"):
+        kernel.engine.sequence += 1
+        header = {"sequence": kernel.engine.sequence, "generation": kernel.engine.generation, "verdicts": (verdict,)}
+        made = record("file.permission", {}, {"STR_FILE_PATH": path}, error=0, action=abi.ACTION_OBSERVE, **header)
+        kernel.engine.batches.append([("telemetry", made)])
+        os.write(kernel.engine._bell, b"!")
+        agent.step(0)
+    assert [line["file"]["path"] for line in output.dicts("event")] == ["/etc/a", "/etc/b"]
     agent.stop()

@@ -10,12 +10,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from bpfence import abi, names
 from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.tetragon.lower.hooks import Parameter, Reads
+from bpfence.dialects.tetragon.lower.sensors import NUMBERS
+from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.checks import integer, number_range
 from bpfence.dialects.tetragon.read.model import ArgumentTest, Binaries, Capabilities, Pids
 from bpfence.policy import Atom, Condition, Op
@@ -62,6 +64,14 @@ def argument(parameter: Parameter, test: ArgumentTest, values: tuple[str, ...]) 
             return _address(operator, values)
         case Reads.SOCKET:
             return _socket(operator, values)
+        case Reads.INTEGER:
+            return _integer(parameter, operator, values)
+        case Reads.TEXT:
+            return _texts(parameter.field, operator, values, Atom(parameter.field, Op.EXISTS))
+        case Reads.PLACE:
+            return _place(parameter.field, operator, values)
+        case Reads.SOCK:
+            return _sock(operator, values)
         case Reads.MODULE:
             return _texts("module.name", operator, values, Atom("module.name", Op.EXISTS))
     raise UnsupportedError(f"this argument ({parameter.reads.value}) can be shown, and not tested yet")
@@ -109,6 +119,73 @@ def unlike_a_path(operator: str, value: str) -> tuple[str, str]:
     if ends and value.endswith("/") and value != "/":
         return "no path ends in '/'", "leave the '/' at its end out" + (", or test with Prefix what lies below" if begins else "")
     return "", ""
+
+
+def _integer(parameter: Parameter, operator: str, values: tuple[str, ...]) -> Condition:
+    """A number of a sensor, which has 64 bits there: with its sign put in, where its type has one."""
+    field, kind = parameter.field, parameter.types[0]
+    bits, signed = NUMBERS[kind], kind in words.SIGNED
+    spans = [span for value in values if (span := number_range(value)) is not None]
+    least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    match operator.removeprefix("Not"):
+        case "Equal" | "InRange" | "InMap":
+            wanted = [_as_typed(low, high, bits, signed) for low, high in spans]
+        case "Mask":
+            mask = (1 << bits) - 1
+            return disj(Atom(field, Op.ANYBITS, low & mask) for low, _ in spans if low & mask)
+        case "GT" | "GreaterThan":
+            wanted = [(low + 1, most) for low, _ in spans]
+        case "LT" | "LessThan":
+            wanted = [(least, low - 1) for low, _ in spans]
+        case _:
+            raise UnsupportedError(f"operator {operator} is not decided in the kernel yet")
+    parts = [part for low, high in wanted for part in _unsigned(max(low, least), min(high, most))]
+    found = disj(Atom(field, Op.RANGE, part) for part in parts)
+    return conj((Atom(field, Op.EXISTS), negation(found))) if operator.startswith("Not") else found
+
+
+def _as_typed(low: int, high: int, bits: int, signed: bool) -> tuple[int, int]:
+    """A range; one number that the type has in another form only (-1 for 0xffffffff, and the other way round) in the type's own."""
+    if low != high:
+        return low, high
+    number = low & (1 << bits) - 1
+    number -= 1 << bits if signed and number >> bits - 1 else 0
+    return number, number
+
+
+def _unsigned(low: int, high: int) -> Iterator[tuple[int, int]]:
+    """A range of numbers with signs, as ranges of numbers of 64 bits without."""
+    if low > high:
+        return
+    if low < 0:
+        yield low & U64, min(high, -1) & U64
+    if high >= 0:
+        yield max(low, 0), high
+
+
+def _place(field: str, operator: str, values: tuple[str, ...]) -> Condition:
+    if operator in ("FileType", "NotFileType"):
+        raise UnsupportedError(f"operator {operator} is not decided on this argument yet")
+    return _texts(field, operator, values, _PLACED if field == "file.path" else Atom(field, Op.PREFIX, "/"))
+
+
+def _sock(operator: str, values: tuple[str, ...]) -> Condition:
+    """A socket of a sensor: S is its own side, D the other one."""
+    denies = operator.startswith("Not")
+    match operator.removeprefix("Not"):
+        case "SAddr" | "DAddr" as side:
+            field = "net.local.ip" if side == "SAddr" else "net.peer.ip"
+            found = disj(Atom(field, Op.CIDR, str(ipaddress.ip_network(value, strict=False))) for value in values)
+        case "SPort" | "DPort" as side:
+            field = "net.local.port" if side == "SPort" else "net.peer.port"
+            found = disj(Atom(field, Op.RANGE, span) for value in values if (span := number_range(value)) is not None)
+        case "SPortPriv" | "SportPriv":
+            field, found = "net.local.port", Atom("net.local.port", Op.RANGE, (0, 1023))
+        case "DPortPriv":
+            field, found = "net.peer.port", Atom("net.peer.port", Op.RANGE, (0, 1023))
+        case _:
+            return _socket(operator, values)
+    return conj((Atom(field, Op.EXISTS), negation(found))) if denies else found
 
 
 def _file(operator: str, values: tuple[str, ...], typed: bool) -> Condition:

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from bpfence.dialects.tetragon.read.model import Hook, KProbe, LsmHook
+from bpfence.dialects.tetragon.read.model import Hook, KProbe, LsmHook, Tracepoint
 from bpfence.policy import TRUE, And, Atom, Condition, Op
 
 
@@ -28,6 +28,11 @@ class Reads(enum.Enum):
     LENGTH = "length"  # of the address: a number of the record that no condition tests
     SOCKET = "socket"  # struct socket: net.family, net.type, net.protocol and the own address
     MODULE = "module"  # module.name
+    INTEGER = "integer"  # of a sensor: a number of any width, with a sign or without
+    TEXT = "text"  # of a sensor
+    PLACE = "place"  # of a sensor: a path alone, of `field`
+    SOCK = "sock"  # of a sensor: net.* with both sides
+    WHOLE = "structure"  # of a sensor: a structure that no condition tests; `constant`: which argument it is, of those that are read
     CONSTANT = "constant"  # the event is that of one value
     NOTHING = "nothing"  # is neither tested nor shown
 
@@ -35,8 +40,9 @@ class Reads(enum.Enum):
 class Parameter(NamedTuple):
     """One argument of a function: what it is, and the types that a policy may give it.
 
-    `constant`: the value that a CONSTANT has. A policy must ask for it and for no other: the event is not made of calls with others.
-    `field`: where a NUMBER is.
+    `constant`: the value that a CONSTANT has (of WHOLE see there). A policy must ask for it and for no other: the event is not made of
+    calls with others.
+    `field`: where it is, of those that may be in several places.
     """
 
     reads: Reads
@@ -129,4 +135,6 @@ def name_of(hook: Hook) -> str:
             return call
         case LsmHook(hook=name):
             return name
+        case Tracepoint(subsystem=subsystem, event=name):
+            return f"{subsystem}/{name}"
     return ""

@@ -7,7 +7,7 @@ conditions. A policy is lowered whole or not at all: what is not supported is an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -17,14 +17,17 @@ from bpfence.conditions.values import conj, negation
 from bpfence.dialects.tetragon import kinds
 from bpfence.dialects.tetragon.lower import conditions
 from bpfence.dialects.tetragon.lower.conditions import UnsupportedError
-from bpfence.dialects.tetragon.lower.hooks import FUNCTIONS, LSM_HOOKS, Known, Parameter, Reads, known, name_of
+from bpfence.dialects.tetragon.lower.hooks import LSM_HOOKS, Known, Parameter, Reads, known, name_of
+from bpfence.dialects.tetragon.lower.sensors import UnreadableError, is_call, placed
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.checks import selectors_of
 from bpfence.dialects.tetragon.read.model import Action as WrittenAction
-from bpfence.dialects.tetragon.read.model import Argument, ArgumentTest, Hook, KProbe, Selector, Spec, TracingPolicy
+from bpfence.dialects.tetragon.read.model import Argument, ArgumentTest, Hook, KProbe, Selector, Spec, Tracepoint, TracingPolicy
 from bpfence.documents.report import Report
 from bpfence.errors import Location
-from bpfence.policy import FALSE, Action, Condition, Policy, Rule
+from bpfence.policy import FALSE, Action, Condition, Policy, Probe, Rule
+from bpfence.syscalls import table as syscalls
+from bpfence.syscalls.architectures import Arch
 from bpfence.words import quoted, suggest
 
 LANGUAGE: Final = "tetragon"
@@ -42,6 +45,10 @@ _REFUSED_FILTERS: Final = (
     ("match_return_actions", "matchReturnActions"),
 )  # fmt: skip
 _SIGKILL: Final = 9
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+"""Units of times."""
+_FORMS: Final = {"lsmhooks": "process_lsm", "tracepoints": "process_tracepoint"}
+"""Members of events by the section of the hook."""
 
 
 class Shown(NamedTuple):
@@ -54,9 +61,17 @@ class Shown(NamedTuple):
     field: str = ""
 
 
+class Limit(NamedTuple):
+    """Events with the same arguments are told once in so many seconds: of each thread, each process, or all, by `scope`."""
+
+    seconds: int
+    scope: str
+
+
 class Sensor(NamedTuple):
-    """What events of a rule say of its hook. `form`: the member of the event, "process_kprobe" or "process_lsm"; `action`: as events name
-    it; `returns`: what the function returns is told."""
+    """What events of a rule say of its hook. `form`: the member of the event, one of "process_kprobe", "process_tracepoint" and
+    "process_lsm"; `function`: of a tracepoint its subsystem, "/" and its name; `action`: as events name
+    it; `returns`: what the function returns is told; `limit`: how often what is alike is told."""
 
     policy: str
     form: str
@@ -66,6 +81,7 @@ class Sensor(NamedTuple):
     message: str
     tags: tuple[str, ...]
     returns: bool
+    limit: Limit | None = None
 
 
 class Lowered(NamedTuple):
@@ -88,6 +104,7 @@ class _Lowering:
         self.monitors = self.spec.option("policy-mode") == "monitor"
         self.rules: list[Rule] = []
         self.sensors: dict[str, Sensor] = {}
+        self.probes: dict[int, Probe] = {}
 
     def refuse(self, place: Location, what: str, hint: str = "") -> None:
         self.report.add(place, "not-supported", what, hint)
@@ -97,8 +114,17 @@ class _Lowering:
         numbers: dict[str, int] = {}
         for section, hook in self.spec.hooks():
             numbers[section] = numbers.get(section, -1) + 1
-            self._hook(section, f"{section}[{numbers[section]}]", hook)
-        made = Policy(name=self.policy.name, severity="info", rules=tuple(self.rules), location=self.policy.metadata.at("name"))
+            where = f"{section}[{numbers[section]}]"
+            for name, one in self._listed(hook):
+                self._hook(section, f"{where}{name}", one)
+        place = self.policy.metadata.at("name")
+        made = Policy(
+            name=self.policy.name,
+            severity="info",
+            rules=tuple(self.rules),
+            probes=tuple(self.probes.values()),
+            location=place,
+        )
         return Lowered(made, self.sensors)
 
     def _whole(self) -> None:
@@ -120,11 +146,45 @@ class _Lowering:
         if spec.enforcers:
             self.refuse(spec.at("enforcers"), "enforcers cannot be put in force yet", "use Override on a hook that can refuse")
 
+    def _listed(self, hook: Hook) -> Iterator[tuple[str, Hook]]:
+        """A hook; of one on a list of functions one for each, with what sets its rules' names apart."""
+        name = hook.call.removeprefix("list:") if isinstance(hook, KProbe) and hook.call.startswith("list:") else ""
+        found = next((one for one in self.spec.lists if one.name == name), None) if name else None
+        if found is None:
+            yield "", hook
+        elif found.type not in ("", "syscalls"):
+            self.refuse(hook.at("call"), f"list {quoted(name)} of {found.type} cannot be put in force yet", "write its functions out")
+        else:
+            for function in found.values:
+                yield f".{function}", msgspec.structs.replace(hook, call=function, syscall=found.type == "syscalls")
+
+    def _sensor(self, hook: Hook) -> Known | None:
+        """A hook that a sensor makes an event of; None, and a finding, where none can."""
+        if isinstance(hook, Tracepoint) and hook.raw:
+            self.refuse(hook.at("raw"), "raw tracepoints cannot be put in force yet", "leave raw out, and count fields of the format")
+            return None
+        if not isinstance(hook, KProbe | Tracepoint):
+            return None
+        try:
+            probe, found = placed(hook)
+        except UnreadableError as problem:
+            self.refuse(problem.place, str(problem), problem.hint)
+            return None
+        if isinstance(hook, KProbe) and hook.returns:
+            what = f"what {hook.call} returns is not told yet: events come when it is called"
+            self.report.add(hook.at("return"), "not-told", what, "", "warning")
+        self.probes[probe.number] = probe
+        return found
+
     def _hook(self, section: str, where: str, hook: Hook) -> None:
         found = known(hook)
         if found is None:
-            self._unknown(section, hook)
-            return
+            if not isinstance(hook, KProbe | Tracepoint):
+                self._unknown(section, hook)
+                return
+            found = self._sensor(hook)
+            if found is None:
+                return
         shown = self._arguments(section, hook, found)
         if isinstance(hook, KProbe):
             self._function(hook)
@@ -138,23 +198,21 @@ class _Lowering:
             self._rule(section, place, hook, found, selector, exact, shown)
 
     def _unknown(self, section: str, hook: Hook) -> None:
-        if section in ("tracepoints", "uprobes", "usdts"):
+        if section in ("uprobes", "usdts"):
             self.refuse(hook.place, f"{section} are read, and cannot be put in force yet", "")
             return
-        names = FUNCTIONS if isinstance(hook, KProbe) else LSM_HOOKS
-        key = "call" if isinstance(hook, KProbe) else "hook"
-        what = f"{key} {quoted(name_of(hook))} cannot be put in force yet"
-        self.refuse(hook.at(key), what, suggest(name_of(hook), names, f"those that can be are {', '.join(names)}"))
+        what = f"hook {quoted(name_of(hook))} cannot be put in force yet"
+        self.refuse(hook.at("hook"), what, suggest(name_of(hook), LSM_HOOKS, f"those that can be are {', '.join(LSM_HOOKS)}"))
 
     def _function(self, hook: KProbe) -> None:
-        if hook.syscall and hook.args:
+        if hook.syscall and hook.args and (known(hook) is not None or not is_call(hook.call)):
             what = f"{hook.call} is no system call, and its arguments would be read as those of one"
             self.report.add(hook.at("syscall"), "bad-value", what, "write syscall: false")
         if hook.data:
             self.refuse(hook.at("data"), "data is read, and cannot be put in force yet", "leave it out")
         if hook.return_arg_action in ("TrackSock", "UntrackSock"):
             self.refuse(hook.at("returnArgAction"), "sockets are not tracked yet", "leave it out")
-        if hook.returns and hook.return_arg is not None and hook.return_arg.kind not in words.INTEGERS:
+        if known(hook) is not None and hook.returns and hook.return_arg is not None and hook.return_arg.kind not in words.INTEGERS:
             self.report.add(hook.return_arg.at("type"), "bad-value", f"{hook.call} returns a number", "write type: int")
 
     def _arguments(self, section: str, hook: Hook, found: Known) -> tuple[Shown, ...]:
@@ -172,6 +230,7 @@ class _Lowering:
             return Parameter(Reads.NOTHING, ())
         parameter = found.parameters.get(argument.index)
         given = argument.resolve or argument.source or argument.btf_type or argument.size_arg_index or argument.return_copy
+        given = given and not found.event.startswith("sensor.")  # those have been looked at where the sensor was made
         if parameter is None or given:
             can = ", ".join(f"{index} ({known.types[0]})" for index, known in found.parameters.items()) or "none"
             what = f"argument {argument.index} of {name_of(hook)} cannot be read yet" + (" in this way" if given else "")
@@ -245,6 +304,8 @@ class _Lowering:
     def _argument(self, hook: Hook, test: ArgumentTest) -> int:
         """The index of the argument that a filter is about; -1 where `read` has refused it."""
         if not test.args:
+            if isinstance(hook, Tracepoint) and test.index < len(hook.args) and all(one.index != test.index for one in hook.args):
+                return hook.args[test.index].index  # published policies count both ways
             return test.index
         return hook.args[test.args[0]].index if test.args[0] < len(hook.args) else -1
 
@@ -284,10 +345,22 @@ class _Lowering:
         made: list[str] = []
         for value in test.values:
             named = next((listed for listed in self.spec.lists if value == f"list:{listed.name}"), None)
+            if named is not None and named.type == "syscalls":
+                made += self._numbers(test, named.values)
+                continue
             if named is not None and named.type:
                 self.refuse(test.at("values"), f"list {quoted(named.name)} of {named.type} cannot be put in force yet")
             made += named.values if named is not None else (value,)
         return tuple(made)
+
+    def _numbers(self, test: ArgumentTest, calls: Sequence[str]) -> Iterator[str]:
+        """The numbers of system calls."""
+        for call in calls:
+            number = syscalls.number(Arch.X86_64, call.removeprefix("sys_"))
+            if number is None:
+                self.refuse(test.at("values"), f"there is no system call {quoted(call)}")
+            else:
+                yield str(number)
 
     def _tried(self, place: Location, make: Callable[[], Condition]) -> list[Condition]:
         try:
@@ -304,16 +377,21 @@ class _Lowering:
         action, told, errno = self._actions(selector.match_actions)
         if action is Action.NONE:
             return
+        if action is Action.DENY and found.event.startswith("sensor."):
+            what = f"{name_of(hook)} cannot be overridden yet: only hooks that are events of their own can refuse"
+            self.refuse(selector.place, what, "use Sigkill, or a hook of the LSM")
+            return
         name = self.policy.name
         self.sensors[where] = Sensor(
             name,
-            "process_lsm" if section == "lsmhooks" else "process_kprobe",
+            _FORMS.get(section, "process_kprobe"),
             name_of(hook),
             shown,
             f"KPROBE_ACTION_{told.upper()}",
             hook.message[:256],
             hook.tags,
-            isinstance(hook, KProbe) and hook.returns,
+            isinstance(hook, KProbe) and hook.returns and not found.event.startswith("sensor."),
+            _limit(selector.match_actions),
         )
         self.rules.append(
             Rule(
@@ -363,8 +441,18 @@ class _Lowering:
             what = "Override with error 0 would let an act pass that others have not been asked about"
             self.refuse(one.at("argError"), what, "write argError: -1")
         for member, key in (
-            ("rate_limit", "rateLimit"), ("kernel_stack_trace", "kernelStackTrace"), ("user_stack_trace", "userStackTrace"),
+            ("kernel_stack_trace", "kernelStackTrace"), ("user_stack_trace", "userStackTrace"),
             ("ima_hash", "imaHash"),
         ):  # fmt: skip
             if getattr(one, member):
                 self.refuse(one.at(key), f"{key} is read, and cannot be put in force yet", "leave it out")
+
+
+def _limit(written: Sequence[WrittenAction]) -> Limit | None:
+    """The rate limit of a Post."""
+    for one in written:
+        if one.action == "Post" and one.rate_limit:
+            unit = _SECONDS.get(one.rate_limit[-1].lower(), 0)
+            seconds = int(one.rate_limit[:-1]) * unit if unit else int(one.rate_limit)
+            return Limit(seconds, one.rate_limit_scope or "thread")
+    return None

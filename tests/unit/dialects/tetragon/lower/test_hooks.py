@@ -46,4 +46,4 @@ def test_hooks_by_their_names() -> None:
         tracepoints=[{"subsystem": "a", "event": "b"}],
     )
     found = [(name_of(hook), known(hook) is not None) for _, hook in policy.spec.hooks()]
-    assert found == [("security_file_permission", True), ("sys_open", False), ("", False), ("mmap_file", True)]
+    assert found == [("security_file_permission", True), ("sys_open", False), ("a/b", False), ("mmap_file", True)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bpfence.compiler.compile import compile_policies
 from bpfence.dialects.tetragon.lower.hooks import Reads
-from bpfence.dialects.tetragon.lower.policies import Lowered, Shown, lower
+from bpfence.dialects.tetragon.lower.policies import Limit, Lowered, Shown, lower
 from bpfence.dialects.tetragon.read.document import CODES, read_text
 from bpfence.documents.report import Report
 from bpfence.errors import Diagnostic
@@ -98,6 +98,18 @@ def test_what_is_denied_is_told() -> None:
     assert ([one.code for one in told], found.policy.rules[0].action) == (["not-told"], Action.DENY)
 
 
+@pytest.mark.parametrize(
+    ("written", "limit"),
+    [
+        ({"rateLimit": "5"}, Limit(5, "thread")), ({"rateLimit": "2m"}, Limit(120, "thread")),
+        ({"rateLimit": "1H", "rateLimitScope": "global"}, Limit(3600, "global")), ({}, None),
+    ],
+)  # fmt: skip
+def test_rate_limits(written: dict[str, str], limit: Limit | None) -> None:
+    found, told = lowered(kprobes=[kprobe(act("Post", **written))])
+    assert (told, found.sensors["kprobes[0].selectors[0]"].limit) == ([], limit)
+
+
 def test_lists_are_written_out() -> None:
     spec = {"kprobes": [kprobe(on(1, "InMap", "list:masks"))], "lists": [{"name": "masks", "values": ["2", "4"]}]}
     found, told = lowered(**spec)
@@ -170,10 +182,15 @@ def test_selectors_decide_as_the_reference_says(selectors: list[dict[str, Any]])
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"kprobes": [kprobe(call="sys_openat", args=[])]}, '"call": "sys_openat"'),
+    (
+        {"kprobes": [kprobe(call="list:k", args=[])], "lists": [{"name": "k", "type": "generated_ftrace", "pattern": "^k"}]},
+        '"call": "list:k"',
+    ),
+    ({"kprobes": [kprobe({**on(0, "Prefix", "/etc/"), **act("Override", argError=-1)}, call="vfs_fallocate")]}, "{"),
     ({"lsmhooks": [{"hook": "inode_mkdir"}]}, '"hook": "inode_mkdir"'),
     ({"loader": True}, '"loader": true'),
-    ({"tracepoints": [{"subsystem": "s", "event": "e"}]}, "{"),
+    ({"tracepoints": [{"subsystem": "s", "event": "e", "raw": True}]}, '"raw": true'),
+    ({"uprobes": [{"path": "/bin/x", "symbols": ["main"]}]}, "{"),
     ({"kprobes": [kprobe()], "podSelector": {"matchLabels": {"a": "b"}}}, '"podSelector": {'),
     ({"kprobes": [kprobe()], "enforcers": [{"calls": ["x"]}]}, '"enforcers": ['),
     ({"kprobes": [kprobe(args=[FILE, {"index": 2, "type": "int"}])]}, "{"),
@@ -182,7 +199,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"kprobes": [kprobe({"matchWorkloads": {}})]}, '"matchWorkloads": {'),
     ({"kprobes": [kprobe({"matchParentBinaries": [{"operator": "In", "values": ["/a"]}]})]}, '"matchParentBinaries": ['),
     ({"kprobes": [kprobe({"matchReturnArgs": [{"index": 0, "operator": "Equal", "values": ["0"]}]}, **RETURN)]}, '"matchReturnArgs": ['),
-    ({"kprobes": [kprobe(act("Post", rateLimit="1m"))]}, '"rateLimit": "1m"'),
     ({"kprobes": [kprobe(act("Post", kernelStackTrace=True))]}, '"kernelStackTrace": true'),
     ({"kprobes": [kprobe(act("Signal", argSig=15))]}, '"argSig": 15'),
     ({"kprobes": [kprobe(act("Override"))]}, "{"),
@@ -215,6 +231,27 @@ def test_arguments_of_another_kind(hook: dict[str, Any], code: str) -> None:
     assert [one.code for one in told] == [code]
 
 
+WHOLE = {
+    "policylibrary__modules.yaml",
+    "policylibrary__privileges__privileges-setuid-root.yaml",
+    "tracingpolicy__dev_hard_start_xmit.yaml",
+    "tracingpolicy__hardlink-observe.yaml",
+    "tracingpolicy__host-changes__monitor-kernel-modules.yaml",
+    "tracingpolicy__list-syscalls-tracepoint.yaml",
+    "tracingpolicy__list-syscalls.yaml",
+    "tracingpolicy__process-exec__process-exec-elf-begin.yaml",
+    "tracingpolicy__raw_syscalls.yaml",
+    "tracingpolicy__sandbox__linux-namespaces__kill_unprivileged_user_namespace.yaml",
+    "tracingpolicy__security-socket-connect-block-others.yaml",
+    "tracingpolicy__security-socket-connect.yaml",
+    "tracingpolicy__symlink-observe.yaml",
+    "tracingpolicy__sys_setuid.yaml",
+    "tracingpolicy__tcp-connect-only-private-addrs.yaml",
+    "tracingpolicy__tcp-connect-with-selectors.yaml",
+    "tracingpolicy__tty_54.yaml",
+}
+
+
 def test_published_policies_are_in_force_or_refused() -> None:
     """Nothing is dropped in silence: a policy without a mistake has a rule for every hook."""
     whole = set()
@@ -224,11 +261,13 @@ def test_published_policies_are_in_force_or_refused() -> None:
             found = lower(policy, report)
             assert all(one.location.file == path.name and one.location.line for one in report.diagnostics)
             if not report.errors:
-                assert {name.partition(".")[0] for name in found.sensors} == {f"kprobes[{n}]" for n in range(len(policy.spec.kprobes))}
+                hooks = {f"kprobes[{n}]" for n in range(len(policy.spec.kprobes))} | {
+                    f"tracepoints[{n}]" for n in range(len(policy.spec.tracepoints))
+                }
+                assert {name.partition(".")[0] for name in found.sensors} == hooks
                 compile_policies(PolicySet((found.policy,)))
                 whole.add(path.name)
-    connects = {f"tracingpolicy__security-socket-connect{more}.yaml" for more in ("", "-block-others")}
-    assert whole == {"policylibrary__modules.yaml", *connects}
+    assert whole == WHOLE
 
 
 MODULES = kprobe(on(1, "Equal", "2"), call="security_kernel_read_file", **RETURN)

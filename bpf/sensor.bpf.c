@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Generic sensors: one program for each way of attaching, attached as often as there are sensors. The cookie that it was attached with says
+ * which one it is at; map `sensors` says how that one's arguments are read. They come into slots of the event, and the diagrams of the event decide,
+ * of which NUM_HOOK is a dimension.
+ *
+ * A program of these never denies: what it returns has no meaning to the kernel.
+ */
+#include "hook.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define GIVEN NUM_CALL_ARG0 /* where the arguments lie as they were given, without being numbers of the event */
+#define GIVEN_MAX 6
+
+static __always_inline void set_number(struct scratch *s, u32 number, u64 value, u32 size)
+{
+	u64 at = MASKED(NUM_SENSOR_0 + number, ABI_NUM_SLOTS - 1);
+	u32 unused = 64 - (size & ~SENSOR_SIGNED & 15) * 8;
+
+	if (unused < 64)
+		value = size & SENSOR_SIGNED ? (u64)((s64)(value << unused) >> unused) : value << unused >> unused;
+	s->num[at] = value;
+	s->num_present[MASKED(at / 64, ABI_NUM_WORDS - 1)] |= NUM_BIT(at);
+}
+
+/* Whether an address is one of the kernel's memory: those of processes are below. */
+static __always_inline bool of_kernel(u64 address)
+{
+	return (s64)address < 0;
+}
+
+static __always_inline long read_text(void *to, u32 size, u64 from, u32 user)
+{
+	return user ? bpf_probe_read_user_str(to, size, (void *)from) : bpf_probe_read_kernel_str(to, size, (void *)from);
+}
+
+/* A text that ends with a NUL, of at most SCRATCH_SLACK - 1 bytes, or ABI_PATH_MAX - 1 where it has a `room`. What is longer, and what cannot
+ * be read, is uncertain: memory that is not there now may be there later.
+ */
+static __always_inline void set_text(struct scratch *s, u32 number, u64 from, u32 user, u32 room)
+{
+	u32 at = MASKED(small_take(s), SCRATCH_MASK), str = STR_SENSOR_0 + number;
+	long n;
+
+	if (!from)
+		return;
+	n = read_text(&s->data[at], SCRATCH_SLACK, from, user);
+	if (n == SCRATCH_SLACK && room) {
+		at = room == SENSOR_ROOM_NEW_PATH ? AREA_PATH_END : 0;
+		n = read_text(&s->data[at], ABI_PATH_MAX, from, user);
+	}
+	if (n <= 0 || n == SCRATCH_SLACK || n == ABI_PATH_MAX)
+		s->str_uncertain |= STR_BIT(str);
+	if (n > 0)
+		set_str(s, str, at, n - 1);
+}
+
+/* `which`: of file.path and file.new_path. */
+static __always_inline void set_place(struct scratch *s, u32 which, const struct path *path)
+{
+	set_path(s, which, BPF_CORE_READ(path, dentry), BPF_CORE_READ(path, mnt));
+}
+
+static __always_inline void set_opened(struct scratch *s, u32 which, struct file *file)
+{
+	if (!file)
+		return;
+	if (!which)
+		s->inode = (u64)BPF_CORE_READ(file, f_inode);
+	set_place(s, which, __builtin_preserve_access_index(&file->f_path));
+}
+
+static __always_inline u32 address_take(struct scratch *s, const void *from)
+{
+	u32 at = MASKED(small_take(s), SCRATCH_MASK);
+
+	bpf_probe_read_kernel(&s->data[at], 16, from);
+	return at;
+}
+
+static __always_inline void set_sock(struct scratch *s, struct sock *sk)
+{
+	u16 family;
+
+	if (!sk)
+		return;
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	set_num(s, NUM_NET_FAMILY, family);
+	set_num(s, NUM_NET_TYPE, BPF_CORE_READ(sk, sk_type));
+	set_num(s, NUM_NET_PROTOCOL, BPF_CORE_READ(sk, sk_protocol));
+	if (family != AF_INET && family != AF_INET6)
+		return;
+	set_num(s, NUM_NET_LOCAL_PORT, BPF_CORE_READ(sk, __sk_common.skc_num));
+	set_num(s, NUM_NET_PEER_PORT, port_of(BPF_CORE_READ(sk, __sk_common.skc_dport)));
+	if (family == AF_INET) {
+		set_ip4(s, STR_NET_LOCAL_IP, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
+		set_ip4(s, STR_NET_PEER_IP, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+		return;
+	}
+	set_ip6(s, STR_NET_LOCAL_IP, address_take(s, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr)));
+	set_ip6(s, STR_NET_PEER_IP, address_take(s, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr)));
+}
+
+#define SOCKADDR_IP4 8  /* bytes of struct sockaddr_in up to the end of the address, which is its last 4 */
+#define SOCKADDR_IP6 24 /* the same of struct sockaddr_in6, where it is 16 */
+
+static __always_inline void set_sockaddr(struct scratch *s, u64 from, bool user)
+{
+	u32 at = MASKED(small_take(s), SCRATCH_MASK);
+	struct sockaddr_in6 *address = (void *)&s->data[at];
+	struct sockaddr_in *short_one = (void *)address;
+	u16 family = 0;
+	long failed;
+
+	if (!from)
+		return;
+	/* As much as is there: an address may end where its page does. */
+	failed = user ? bpf_probe_read_user(&family, sizeof(family), (void *)from) : bpf_probe_read_kernel(&family, sizeof(family), (void *)from);
+	if (!failed && family == AF_INET6)
+		failed = user ? bpf_probe_read_user(address, SOCKADDR_IP6, (void *)from) : bpf_probe_read_kernel(address, SOCKADDR_IP6, (void *)from);
+	else if (!failed && family == AF_INET)
+		failed = user ? bpf_probe_read_user(address, SOCKADDR_IP4, (void *)from) : bpf_probe_read_kernel(address, SOCKADDR_IP4, (void *)from);
+	if (failed) {
+		s->str_uncertain |= STR_BIT(STR_NET_PEER_IP);
+		return;
+	}
+	set_num(s, NUM_NET_FAMILY, family);
+	if (family != AF_INET && family != AF_INET6)
+		return;
+	set_num(s, NUM_NET_PEER_PORT, port_of(short_one->sin_port));
+	if (family == AF_INET)
+		set_str(s, STR_NET_PEER_IP, at + 4, 4);
+	else
+		set_ip6(s, STR_NET_PEER_IP, at + 8);
+}
+
+/* Bytes, as set_text has texts: of more than there is room for the first ones, and they are uncertain. */
+static __always_inline void set_bytes(struct scratch *s, u32 number, u64 from, u64 length, u32 user, u32 room)
+{
+	u32 at = MASKED(small_take(s), SCRATCH_MASK), str = STR_SENSOR_0 + number, most = SCRATCH_SLACK - 1;
+	u64 size = length;
+	long failed;
+
+	set_number(s, number, length, 0);
+	if (!from)
+		return;
+	if (room && size > most) {
+		at = room == SENSOR_ROOM_NEW_PATH ? AREA_PATH_END : 0;
+		most = ABI_PATH_MAX - 1;
+	}
+	if (size > most) {
+		size = most;
+		s->str_uncertain |= STR_BIT(str);
+	}
+	size = MASKED(size, ABI_PATH_MAX - 1);
+	failed = user ? bpf_probe_read_user(&s->data[at], size, (void *)from) : bpf_probe_read_kernel(&s->data[at], size, (void *)from);
+	if (failed)
+		s->str_uncertain |= STR_BIT(str);
+	else
+		set_str(s, str, at, size);
+}
+
+static __always_inline void set_cred(struct scratch *s, u32 number, const struct cred *cred)
+{
+	u32 at = MASKED(small_take(s), SCRATCH_MASK);
+	struct sensor_cred *told = (void *)&s->data[at];
+
+	if (!cred)
+		return;
+	told->uid = BPF_CORE_READ(cred, uid.val);
+	told->gid = BPF_CORE_READ(cred, gid.val);
+	told->suid = BPF_CORE_READ(cred, suid.val);
+	told->sgid = BPF_CORE_READ(cred, sgid.val);
+	told->euid = BPF_CORE_READ(cred, euid.val);
+	told->egid = BPF_CORE_READ(cred, egid.val);
+	told->fsuid = BPF_CORE_READ(cred, fsuid.val);
+	told->fsgid = BPF_CORE_READ(cred, fsgid.val);
+	told->securebits = BPF_CORE_READ(cred, securebits);
+	told->user_ns = BPF_CORE_READ(cred, user_ns, ns.inum);
+	bpf_probe_read_kernel(&told->permitted, sizeof(told->permitted), __builtin_preserve_access_index(&cred->cap_permitted));
+	bpf_probe_read_kernel(&told->effective, sizeof(told->effective), __builtin_preserve_access_index(&cred->cap_effective));
+	bpf_probe_read_kernel(&told->inheritable, sizeof(told->inheritable), __builtin_preserve_access_index(&cred->cap_inheritable));
+	set_str(s, STR_SENSOR_WHOLE_0 + number, at, sizeof(*told));
+}
+
+static __always_inline void set_user_ns(struct scratch *s, u32 number, const struct user_namespace *ns)
+{
+	u32 at = MASKED(small_take(s), SCRATCH_MASK);
+	struct sensor_user_ns *told = (void *)&s->data[at];
+
+	if (!ns)
+		return;
+	told->level = BPF_CORE_READ(ns, level);
+	told->uid = BPF_CORE_READ(ns, owner.val);
+	told->gid = BPF_CORE_READ(ns, group.val);
+	told->inum = BPF_CORE_READ(ns, ns.inum);
+	set_str(s, STR_SENSOR_WHOLE_0 + number, at, sizeof(*told));
+}
+
+/* Argument `number` as it was given into the slots of the event. `flags`: of struct sensor, with `size` in the second byte, and in the third which
+ * argument has the length; `base`: where a tracepoint's record is.
+ */
+__noinline int sensor_argument(u32 slot, u32 number, u32 read, u32 flags, u64 base)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 size = flags >> 8 & 0xff, user = flags & SENSOR_USER, which = size >> SENSOR_SECOND_SHIFT & 1;
+	u64 value, length, text = 0;
+
+	if (!s || number >= SENSOR_ARGS)
+		return 0;
+	value = s->num[MASKED(GIVEN + number, ABI_NUM_SLOTS - 1)];
+	length = s->num[MASKED(GIVEN + GIVEN_MAX + (flags >> 16 & 7), ABI_NUM_SLOTS - 1)];
+	switch (read) {
+	case SENSOR_FD:
+		set_opened(s, which, read_fd(value)); /* fall through */
+	case SENSOR_NUMBER:
+		set_number(s, number, value, size);
+		return 0;
+	case SENSOR_FILE:
+		set_opened(s, which, (void *)value);
+		return 0;
+	case SENSOR_BINPRM:
+		set_opened(s, which, BPF_CORE_READ((struct linux_binprm *)value, file));
+		return 0;
+	case SENSOR_PATH:
+		if (value)
+			set_place(s, which, (void *)value);
+		return 0;
+	case SENSOR_SOCKET:
+		value = value ? (u64)BPF_CORE_READ((struct socket *)value, sk) : 0; /* fall through */
+	case SENSOR_SOCK:
+		set_sock(s, (void *)value);
+		return 0;
+	case SENSOR_SOCKADDR:
+		set_sockaddr(s, value, user || !of_kernel(value));
+		return 0;
+	case SENSOR_CRED:
+		set_cred(s, number, (void *)value);
+		return 0;
+	case SENSOR_USER_NS:
+		set_user_ns(s, number, (void *)value);
+		return 0;
+	case SENSOR_BYTES:
+		set_bytes(s, number, value, length, user || !of_kernel(value), size);
+		return 0;
+	case SENSOR_NET_DEVICE:
+		text = value ? (u64)__builtin_preserve_access_index(&((struct net_device *)value)->name) : 0;
+		user = 0;
+		break;
+	case SENSOR_FILENAME:
+		text = value ? (u64)BPF_CORE_READ((struct filename *)value, name) : 0;
+		user = 0;
+		break;
+	case SENSOR_MODULE:
+		text = value ? (u64)__builtin_preserve_access_index(&((struct module *)value)->name) : 0;
+		user = 0;
+		break;
+	case SENSOR_TEXT:
+		text = value;
+		user = user || !of_kernel(value);
+		break;
+	case SENSOR_DATA_LOC:
+		text = base + (value & 0xffff);
+		user = 0;
+		break;
+	case SENSOR_TEXT_HERE:
+		text = base;
+		user = 0;
+		break;
+	}
+	set_text(s, number, text, user, size);
+	return 0;
+}
+
+/* Which arguments are wanted of those given, in the order of the sensor's own. */
+static __always_inline void sensor_pick(struct scratch *s, const struct sensor *sensor, const u64 *given)
+{
+	u32 i;
+
+#pragma unroll
+	for (i = 0; i < GIVEN_MAX; i++)
+		s->num[GIVEN + GIVEN_MAX + i] = given[i];
+#pragma unroll
+	for (i = 0; i < SENSOR_ARGS; i++) {
+		u64 at = sensor->at[i] & 0xff;
+
+		if (at >= GIVEN_MAX)
+			at = 0;
+		s->num[GIVEN + i] = s->num[MASKED(GIVEN + GIVEN_MAX + at, ABI_NUM_SLOTS - 1)];
+	}
+}
+
+/* The registers that a function has its arguments in; of a system call those of the caller. */
+static __always_inline void sensor_registers(struct scratch *s, const struct sensor *sensor, struct pt_regs *regs)
+{
+	u64 given[GIVEN_MAX];
+
+	if (sensor->flags & SENSOR_CALL) {
+		struct pt_regs *caller = (void *)regs->di;
+
+		given[0] = BPF_CORE_READ(caller, di);
+		given[1] = BPF_CORE_READ(caller, si);
+		given[2] = BPF_CORE_READ(caller, dx);
+		given[3] = BPF_CORE_READ(caller, r10);
+		given[4] = BPF_CORE_READ(caller, r8);
+		given[5] = BPF_CORE_READ(caller, r9);
+	} else {
+		given[0] = regs->di;
+		given[1] = regs->si;
+		given[2] = regs->dx;
+		given[3] = regs->cx;
+		given[4] = regs->r8;
+		given[5] = regs->r9;
+	}
+	sensor_pick(s, sensor, given);
+}
+
+static __always_inline void sensor_read(struct scratch *s, u32 slot, const struct sensor *sensor, u64 base, bool recorded)
+{
+	u32 i;
+
+#pragma unroll
+	for (i = 0; i < SENSOR_ARGS; i++) {
+		u32 read = sensor->read[i], at = sensor->at[i], flags = (sensor->flags & 0xff) | (u32)sensor->size[i] << 8;
+
+		if (!read)
+			continue;
+		if (!recorded)
+			sensor_argument(slot, i, read, flags | at >> SENSOR_LENGTH_SHIFT << 16, 0);
+		else
+			sensor_argument(slot, i, read, flags, read == SENSOR_TEXT_HERE ? base + at : base);
+	}
+}
+
+SEC("kprobe")
+int sensor_kprobe(struct pt_regs *ctx)
+{
+	struct sensor *sensor;
+	struct scratch *s;
+	u64 cookie;
+	u32 slot;
+
+	if (!may_concern(EV_SENSOR_KPROBE))
+		return 0;
+	cookie = bpf_get_attach_cookie(ctx);
+	sensor = bpf_map_lookup_elem(&sensors, &cookie);
+	s = sensor ? event_begin(EV_SENSOR_KPROBE, &slot) : NULL;
+	if (!s)
+		return 0;
+	set_num(s, NUM_HOOK, cookie);
+	sensor_registers(s, sensor, ctx);
+	sensor_read(s, slot, sensor, 0, false);
+	decide(slot);
+	scratch_give(s, slot);
+	return 0;
+}
+
+SEC("tracepoint")
+int sensor_tracepoint(void *ctx)
+{
+	struct sensor *sensor;
+	struct scratch *s;
+	u64 cookie, base;
+	u32 slot, i;
+
+	if (!may_concern(EV_SENSOR_TRACEPOINT))
+		return 0;
+	cookie = bpf_get_attach_cookie(ctx);
+	sensor = bpf_map_lookup_elem(&sensors, &cookie);
+	s = sensor ? event_begin(EV_SENSOR_TRACEPOINT, &slot) : NULL;
+	if (!s)
+		return 0;
+	set_num(s, NUM_HOOK, cookie);
+	base = address_of(s, ctx);
+#pragma unroll
+	for (i = 0; i < SENSOR_ARGS; i++) {
+		u32 read = sensor->read[i], size = sensor->size[i] & 15;
+		u64 value = 0;
+
+		if (read == SENSOR_DATA_LOC)
+			size = sizeof(u32);
+		else if ((read != SENSOR_NUMBER && read != SENSOR_FD) || size > sizeof(value))
+			size = sizeof(value);
+		bpf_probe_read_kernel(&value, size, (void *)(base + sensor->at[i]));
+		s->num[GIVEN + i] = value;
+	}
+	sensor_read(s, slot, sensor, base, true);
+	decide(slot);
+	scratch_give(s, slot);
+	return 0;
+}

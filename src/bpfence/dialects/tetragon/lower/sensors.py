@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hook that is no event of the engine's own in, the sensor that makes one of it out, and where each argument comes to.
+
+`lower` makes conditions by it, `confirm` shows arguments by it, the kernel reads arguments by it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from bpfence.conditions.values import conj
+from bpfence.dialects.tetragon.lower.hooks import Known, Parameter, Reads
+from bpfence.dialects.tetragon.read import words
+from bpfence.dialects.tetragon.read.model import Argument, Hook, KProbe, Tracepoint
+from bpfence.errors import Location
+from bpfence.policy import Atom, Op, Probe, ProbeArgument, Read, Way
+from bpfence.words import quoted
+
+MAX_REGISTER: Final = 5
+"""Arguments of functions are in registers up to this one."""
+_FILES: Final = {"file": Read.FILE, "path": Read.PATH, "linux_binprm": Read.BINPRM, "fd": Read.FD}
+_TEXTS: Final = {
+    "string": Read.TEXT, "filename": Read.FILENAME, "module": Read.MODULE, "data_loc": Read.TEXT,
+    "net_device": Read.NET_DEVICE, "char_buf": Read.BYTES,
+}  # fmt: skip
+_SOCKETS: Final = {"sock": Read.SOCK, "socket": Read.SOCKET, "sockaddr": Read.SOCKADDR}
+_WHOLE: Final = {"cred": Read.CRED, "user_namespace": Read.USER_NS}
+_OTHER_NUMBERS: Final = {"syscall64": 64, "capability": 32, "bpf_cmd": 32}
+NUMBERS: Final = {**words.INTEGERS, **_OTHER_NUMBERS}
+"""Types of numbers that sensors read, and their bits."""
+TYPES: Final = (*NUMBERS, *_FILES, *_TEXTS, *_SOCKETS, *_WHOLE, "nop")
+"""Types of arguments that sensors read."""
+_IN_RECORDS: Final = frozenset((*NUMBERS, "string", "data_loc", "fd", "nop"))
+"""Types that a field of a tracepoint's record can have."""
+_MAX_FILES: Final = 2
+_FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]{0,254}")
+_CALLS: Final = ("sys_", "__x64_sys_", "__arm64_sys_")
+"""What the functions of system calls begin with: the first as policies write it, for every machine."""
+
+
+class UnreadableError(Exception):
+    """An argument that no sensor reads: where, and what helps."""
+
+    def __init__(self, place: Location, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.place = place
+        self.hint = hint
+
+
+class Placed(NamedTuple):
+    """A sensor, and its hook as an event."""
+
+    probe: Probe
+    known: Known
+
+
+def is_call(function: str) -> bool:
+    """Whether a function is that of a system call of 64 bits, which has the caller's registers for its argument."""
+    return function.startswith(_CALLS)
+
+
+def placed(hook: KProbe | Tracepoint) -> Placed:
+    """The sensor of a hook. UnreadableError: an argument cannot be read."""
+    if isinstance(hook, KProbe) and not _FUNCTION.fullmatch(hook.call):
+        hint = "write a function of the kernel; those of calls of 32 bits are not watched yet"
+        raise UnreadableError(hook.at("call"), f"{quoted(hook.call)} is no name of a function", hint)
+    parameters: dict[int, Parameter] = {}
+    arguments = []
+    for position, argument in enumerate(hook.args):
+        _check(hook, argument, parameters)
+        parameter, read = _argument(argument, position, parameters)
+        parameters[argument.index] = parameter
+        signed = argument.kind in words.SIGNED
+        length = argument.size_arg_index - 1 if read is Read.BYTES else 0
+        arguments.append(ProbeArgument(argument.index, read, NUMBERS.get(argument.kind, 32) // 8, signed, length))
+    probe = _probe(hook, tuple(arguments))
+    here = Atom("sensor.number", Op.RANGE, (probe.number, probe.number))
+    return Placed(probe, Known(probe.way.value, parameters, also=conj((here,))))
+
+
+def _probe(hook: KProbe | Tracepoint, arguments: tuple[ProbeArgument, ...]) -> Probe:
+    if isinstance(hook, Tracepoint):
+        return Probe(Way.TRACEPOINT, f"{hook.subsystem}/{hook.event}", arguments)
+    optional = hook.ignore is not None and hook.ignore.call_not_found
+    return Probe(Way.KPROBE, hook.call, arguments, call=hook.syscall and is_call(hook.call), optional=optional)
+
+
+def _check(hook: Hook, argument: Argument, others: Mapping[int, Parameter]) -> None:
+    """Refuse what is no argument that a sensor can read."""
+    can = f"types that can be are {', '.join(TYPES)}"
+    sized = argument.size_arg_index and argument.kind != "char_buf"
+    if argument.resolve or argument.source or argument.btf_type or argument.return_copy or argument.max_data or sized:
+        what = f"argument {argument.index} cannot be read yet in this way"
+        raise UnreadableError(argument.place, what, "leave out all but index, type and label")
+    if argument.kind == "char_buf" and not argument.size_arg_index:
+        what = f"argument {argument.index} does not say how many bytes there are"
+        raise UnreadableError(argument.place, what, "write sizeArgIndex: the argument with the number of bytes, counted from 1")
+    if argument.type == "auto":
+        raise UnreadableError(
+            argument.place, f"argument {argument.index} has no type, and types are not looked up yet", f"write one: {can}"
+        )
+    if argument.kind not in TYPES or (isinstance(hook, Tracepoint) and argument.kind not in _IN_RECORDS):
+        where = "in the record of a tracepoint" if isinstance(hook, Tracepoint) else "by a sensor"
+        known = ", ".join(sorted(_IN_RECORDS)) if isinstance(hook, Tracepoint) else ", ".join(TYPES)
+        what = f"type {argument.type} is not read {where} yet"
+        raise UnreadableError(argument.at("type"), what, f"types that can be are {known}")
+    if argument.index in others:
+        raise UnreadableError(argument.place, f"argument {argument.index} is read twice", "read it once")
+    if isinstance(hook, KProbe) and argument.index > MAX_REGISTER:
+        what = f"argument {argument.index} is not in a register"
+        raise UnreadableError(argument.at("index"), what, f"arguments 0 to {MAX_REGISTER} can be read")
+
+
+def _argument(argument: Argument, position: int, others: Mapping[int, Parameter]) -> tuple[Parameter, Read]:
+    """Where an argument comes to, behind `others`."""
+    kind = argument.kind
+    if kind == "nop":
+        return Parameter(Reads.NOTHING, ()), Read.NOTHING
+    if kind in _FILES:
+        files = sum(other.reads in (Reads.FILE, Reads.PLACE) for other in others.values())
+        if files == _MAX_FILES:
+            raise UnreadableError(argument.place, f"more than {_MAX_FILES} files are not read at one hook", "leave this one out")
+        field = "file.new_path" if files else "file.path"
+        reads = Reads.PLACE if files or kind == "path" else Reads.FILE
+        return Parameter(reads, (kind,), field=field), _FILES[kind]
+    if kind in _SOCKETS:
+        if any(other.reads in (Reads.SOCK, Reads.ADDRESS) for other in others.values()):
+            raise UnreadableError(argument.place, "more than one socket or address is not read at one hook", "leave this one out")
+        return Parameter(Reads.ADDRESS if kind == "sockaddr" else Reads.SOCK, (kind,)), _SOCKETS[kind]
+    if kind in _WHOLE:
+        return Parameter(Reads.WHOLE, (kind,), position), _WHOLE[kind]
+    if kind in _TEXTS:
+        return Parameter(Reads.TEXT, (kind,), field=f"sensor.text{position}"), _TEXTS[kind]
+    return Parameter(Reads.INTEGER, (kind,), field=f"sensor.number{position}"), Read.NUMBER

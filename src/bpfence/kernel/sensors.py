@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sensors in, what the kernel must be told of them out: where each is attached, and how its arguments are read.
+
+Called by `engine`. One program of bpf/sensor.bpf.c is attached to all sensors of one way; the number of a sensor is the cookie that it is
+attached with, and its key in map `sensors`. Places are looked up in this machine's files: tracefs and sysfs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import functools
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bpfence import abi
+from bpfence.errors import KernelError
+from bpfence.kernel import libbpf
+from bpfence.kernel.features import SYSCALL_PREFIX
+from bpfence.policy import Probe, ProbeArgument, Read, Way
+from bpfence.words import quoted
+
+PROGRAMS: Final = {way: f"sensor_{way.value.rpartition('.')[2]}" for way in Way}
+"""By the way of attaching: the program of bpf/sensor.bpf.c."""
+APART: Final = "-"
+"""What sets a program's name and a sensor's number apart in the name of a link."""
+_DEVICES: Final = Path("/sys/bus/event_source/devices")
+_EVENTS: Final = (Path("/sys/kernel/tracing/events"), Path("/sys/kernel/debug/tracing/events"))
+_KALLSYMS: Final = Path("/proc/kallsyms")
+_TRACEPOINT_TYPE: Final = 2
+"""PERF_TYPE_TRACEPOINT of linux/perf_event.h."""
+_MAX_FORMAT: Final = 1 << 16
+_FIELD: Final = re.compile(
+    r"^\tfield:(?P<type>.+?)\s*\b(?P<name>\w+)(?P<array>\[\d*\])?;\toffset:(?P<at>\d+);\tsize:(?P<size>\d+);\tsigned:(?P<signed>[01]);"
+)
+_NEAR: Final = 3
+_ENDS: Final = 4
+_POINTER: Final = 8
+FILES: Final = frozenset((Read.FILE, Read.PATH, Read.BINPRM, Read.FD))
+"""What is a file: the first of a sensor is file.path, the second file.new_path."""
+_TEXTS: Final = frozenset(
+    (
+        abi.SENSOR_TEXT, abi.SENSOR_FILENAME, abi.SENSOR_MODULE, abi.SENSOR_DATA_LOC, abi.SENSOR_TEXT_HERE, abi.SENSOR_NET_DEVICE,
+        abi.SENSOR_BYTES,
+    )
+)  # fmt: skip
+_TITLES: Final = {Way.KPROBE: "kprobe on", Way.TRACEPOINT: "tracepoint"}
+
+
+class NoPlaceError(KernelError):
+    """There is no such place for a sensor on this kernel."""
+
+
+class FormatField(NamedTuple):
+    """A field of a tracepoint's record. `located`: it tells where in the record a text is; `array`: it is one itself."""
+
+    name: str
+    at: int
+    size: int
+    signed: bool
+    located: bool
+    array: bool
+
+
+def link_name(probe: Probe) -> str:
+    """The name of a sensor's link among those of programs."""
+    return f"{PROGRAMS[probe.way]}{APART}{probe.number:08x}"
+
+
+def described(probe: Probe) -> str:
+    """A sensor as messages name it."""
+    return f"{_TITLES[probe.way]} {probe.place}"
+
+
+def descriptor(probe: Probe, fields: tuple[FormatField, ...] = ()) -> bytes:
+    """struct sensor. `fields`: of a tracepoint. KernelError: an argument is not there, or is no such."""
+    if len(probe.arguments) > abi.SENSOR_ARGS:
+        raise KernelError(f"{described(probe)}: more than {abi.SENSOR_ARGS} arguments are not read", missing="room for arguments")
+    at, read, size = [0] * abi.SENSOR_ARGS, [0] * abi.SENSOR_ARGS, [0] * abi.SENSOR_ARGS
+    files = sum(argument.read in FILES for argument in probe.arguments)
+    rooms = [room for room, taken in ((abi.SENSOR_ROOM_NEW_PATH, 2), (abi.SENSOR_ROOM_PATH, 1)) if files < taken]
+    second = 0
+    for number, argument in enumerate(probe.arguments):
+        at[number], read[number] = argument.index, int(argument.read)
+        if probe.way is Way.TRACEPOINT and argument.read is not Read.NOTHING:
+            at[number], read[number], size[number] = _in_record(probe, argument, fields)
+        elif argument.read is Read.BYTES:
+            at[number] |= argument.length << abi.SENSOR_LENGTH_SHIFT
+        elif argument.read in (Read.NUMBER, Read.FD):
+            size[number] = argument.size | (abi.SENSOR_SIGNED if argument.signed else 0)
+        if argument.read in FILES:
+            size[number] |= second << abi.SENSOR_SECOND_SHIFT
+            second = 1
+    flags = (abi.SENSOR_CALL if probe.call else 0) | (abi.SENSOR_USER if probe.call or _of_calls(probe) else 0)
+    for number in range(abi.SENSOR_ARGS):
+        if read[number] in _TEXTS and rooms:
+            size[number] = rooms.pop(0)
+    return abi.SENSOR_STRUCT.pack(flags, *at, bytes(read), bytes(size))
+
+
+def _in_record(probe: Probe, argument: ProbeArgument, fields: tuple[FormatField, ...]) -> tuple[int, int, int]:
+    """Offset, kind and size of an argument in a tracepoint's record."""
+    if argument.index >= len(fields):
+        names = ", ".join(f"{index} {field.name}" for index, field in enumerate(fields))
+        raise KernelError(f"{described(probe)} has no field {argument.index}", missing="that field", hint=f"its fields are {names}")
+    field = fields[argument.index]
+    text = argument.read is Read.TEXT
+    if (not text and (field.located or field.array)) or (text and not (field.located or field.array or field.size == _POINTER)):
+        what = f"field {argument.index} ({field.name}) of {described(probe)} is no {'text' if text else 'number'}"
+        raise KernelError(what, missing="that field")
+    if text and field.located:
+        return field.at, abi.SENSOR_DATA_LOC, 0
+    if text:
+        return field.at, abi.SENSOR_TEXT_HERE if field.array else abi.SENSOR_TEXT, 0
+    return field.at, int(argument.read), min(field.size, _POINTER) | (abi.SENSOR_SIGNED if argument.signed else 0)
+
+
+def _of_calls(probe: Probe) -> bool:
+    """Whether pointers in a tracepoint's record are those that a system call was given."""
+    return probe.way is Way.TRACEPOINT and probe.place.startswith("syscalls/")
+
+
+def tracepoint(place: str) -> tuple[int, tuple[FormatField, ...]]:
+    """The id of a tracepoint ("subsystem/name") and the fields of its record. KernelError: there is none."""
+    subsystem, _, name = place.partition("/")
+    if not re.fullmatch(r"\w+", subsystem) or not re.fullmatch(r"\w+", name):
+        raise KernelError(f"{quoted(place)} is no name of a tracepoint", missing="tracepoint")
+    folder = next((root / subsystem / name for root in _EVENTS if (root / subsystem / name / "id").exists()), None)
+    if folder is None:
+        near = sorted({entry.name for root in _EVENTS if (root / subsystem).is_dir() for entry in (root / subsystem).iterdir()})
+        raise _missing(f"this kernel has no tracepoint {place}, or tracefs is not mounted", name, near)
+    try:
+        number = int((folder / "id").read_text(encoding="ascii"))
+        with (folder / "format").open("rb") as file:
+            text = file.read(_MAX_FORMAT).decode("utf-8", "replace")
+    except (OSError, ValueError) as error:
+        raise KernelError(f"tracepoint {place} cannot be looked at: {error}", missing="tracefs") from error
+    return number, tuple(format_fields(text))
+
+
+def format_fields(text: str) -> Iterator[FormatField]:
+    """The fields of a tracepoint's record, by its format file."""
+    for line in text.splitlines():
+        if found := _FIELD.match(line):
+            located = found["type"].startswith("__data_loc")
+            array = bool(found["array"])
+            yield FormatField(found["name"], int(found["at"]), int(found["size"]), found["signed"] == "1", located, array and not located)
+
+
+def descriptor_of(probe: Probe) -> bytes:
+    """struct sensor, with what this kernel says of the place. KernelError, NoPlaceError: as of `attach`."""
+    return descriptor(probe, tracepoint(probe.place)[1] if probe.way is Way.TRACEPOINT else ())
+
+
+def attach(probe: Probe, program_fd: int, machine: str, functions: Functions) -> int:
+    """Attaches the program of its way to a sensor: the descriptor of the link. KernelError: it cannot be; NoPlaceError: there is no such
+    place.
+    """
+    if probe.way is Way.TRACEPOINT:
+        found = libbpf.attach_event(program_fd, _TRACEPOINT_TYPE, tracepoint(probe.place)[0], None, 0, probe.number)
+    else:
+        name = function_of(probe, machine)
+        found = libbpf.attach_event(program_fd, _device("kprobe"), 0, name.encode(), 0, probe.number)
+        if found == -errno.ENOENT:
+            raise _missing(f"this kernel has no function {name}", name, () if probe.optional else functions.names)
+    return libbpf.check(found, f"attaching a {described(probe)}")
+
+
+class Functions:
+    """The names of the kernel's functions, where it tells them; read once, when they are first asked for."""
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """All of them, with what compilers append to some (".isra.0")."""
+        try:
+            text = _KALLSYMS.read_bytes()
+        except OSError:
+            return ()
+        return tuple(name.decode("ascii", "replace") for name in re.findall(rb" [tTwW] (\S+)", text))
+
+
+def function_of(probe: Probe, machine: str) -> str:
+    """The kernel's name of the function: of a system call with the prefix of the machine."""
+    if probe.call and probe.place.startswith("sys_"):
+        return SYSCALL_PREFIX.get(machine, "") + probe.place.removeprefix("sys_")
+    return probe.place
+
+
+def _device(name: str) -> int:
+    try:
+        return int((_DEVICES / name / "type").read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        hint = "use a kernel built with CONFIG_KPROBE_EVENTS=y"
+        raise KernelError(f"this kernel has no {name}s: {error}", missing=f"{name}s", hint=hint) from error
+
+
+def _missing(what: str, name: str, names: Collection[str]) -> NoPlaceError:
+    """`names`: those that it may be taken for. Only such as begin or end alike are compared: of functions there are 200,000."""
+    renamed = [one for one in names if one.startswith(f"{name}.")]
+    alike = {one for one in names if abs(len(one) - len(name)) <= _NEAR and (one[:_ENDS] == name[:_ENDS] or one[-_ENDS:] == name[-_ENDS:])}
+    near = (renamed or difflib.get_close_matches(name, sorted(alike), _NEAR, 0.8))[:_NEAR]
+    return NoPlaceError(what, missing=name, hint=f"there is {', '.join(near)}" if near else "")

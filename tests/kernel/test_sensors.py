@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generic sensors on real acts: kprobes on functions that are no events of the engine's own, system calls and tracepoints report with what
+they were given, and kill; the nearest twin is left alone.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernel.cases import PLAYGROUND, TRIGGER
+from tests.kernel.harness import CGROUP_ROOT, SENTINEL, Agent, Playground, go_out, make_files, run_act
+from tests.kernel.test_tetragon import arguments, on, policy
+
+WORK = PLAYGROUND / "sensors"
+MINE = {"matchBinaries": [{"operator": "In", "values": [str(TRIGGER)]}]}
+
+
+def selector(*tests: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"matchArgs": list(tests), **MINE, **more}
+
+
+POLICIES = (
+    policy(
+        "truncates", "kprobes",
+        {
+            "call": "do_truncate", "args": [{"index": 1, "type": "nop"}, {"index": 2, "type": "int64"}],
+            "selectors": [selector(on(2, "Equal", "4321"))],
+        },
+    ),
+    policy(
+        "sockets", "kprobes",
+        {
+            "call": "tcp_connect", "args": arguments({"type": "sock"}),
+            "selectors": [selector(on(0, "DAddr", "127.0.0.8/29"), on(0, "Family", "AF_INET"))],
+        },
+    ),
+    policy(
+        "files", "kprobes",
+        {
+            "call": "vfs_fallocate", "args": arguments({"type": "file"}, {"type": "int"}),
+            "selectors": [selector(on(0, "Postfix", "/deadly"), matchActions=[{"action": "Sigkill"}])],
+        },
+    ),
+    policy(
+        "programs", "tracepoints",
+        {
+            "subsystem": "sched", "event": "sched_process_exec", "args": [{"index": 4, "type": "string"}],
+            "selectors": [{"matchArgs": [on(4, "Postfix", "/tool")]}],
+        },
+    ),
+)  # fmt: skip
+LINKAT = {"call": "sys_linkat", "args": [{"index": 0, "type": "int"}, {"index": 3, "type": "string"}]}
+DEVICES = policy(
+    "devices", "kprobes",
+    {"call": "dev_hard_start_xmit", "args": [{"index": 1, "type": "net_device"}], "selectors": [selector(on(1, "Equal", "lo"))]},
+)  # fmt: skip
+CREDS = policy(
+    "creds", "kprobes",
+    {
+        "call": "commit_creds", "args": [{"index": 0, "type": "cred"}, {"index": 1, "type": "nop"}],
+        "selectors": [{"matchBinaries": [{"operator": "In", "values": [f"{WORK}/tool"]}]}],
+    },
+)  # fmt: skip
+BUFFERS = policy(
+    "buffers", "kprobes",
+    {
+        "call": "sys_pwrite64", "args": [{"index": 1, "type": "char_buf", "sizeArgIndex": 3}, {"index": 2, "type": "size_t"}],
+        "selectors": [selector(on(1, "Prefix", "x"), on(2, "LT", "4096"))],
+    },
+)  # fmt: skip
+NAMES = policy("names", "kprobes", {**LINKAT, "selectors": [selector(on(3, "Postfix", "/watched-link")), selector(on(0, "LT", "-100"))]})
+DEADLY = policy("deadly", "kprobes", {**LINKAT, "selectors": [selector(on(3, "Prefix", "deadly"), matchActions=[{"action": "Sigkill"}])]})
+PEERS = policy(
+    "peers", "kprobes",
+    {
+        "call": "sys_connect", "args": arguments({"type": "int"}, {"type": "sockaddr"}),
+        "selectors": [selector(on(1, "SAddr", "127.0.0.16/30"), on(0, "GT", "2"))],
+    },
+)  # fmt: skip
+CALLS = (NAMES, DEADLY, PEERS, BUFFERS)
+for call in CALLS:
+    call["spec"]["kprobes"][0]["syscall"] = True
+ENTERED = policy(
+    "entered", "tracepoints",
+    {
+        "subsystem": "syscalls", "event": "sys_enter_linkat", "args": [{"index": 8, "type": "string"}],
+        "selectors": [selector(on(8, "Equal", "entered-link"))],
+    },
+)  # fmt: skip
+MISSING = policy(
+    "missing", "kprobes", {"call": "tcp_conect", "args": []}, {"call": "vfs_falocate", "args": [], "ignore": {"callNotFound": True}}
+)
+
+
+@pytest.fixture(scope="module")
+def running(probed: dict[str, str], playground: Playground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent | None]:
+    if probed["attach_cookie"] != "yes":
+        yield None
+        return
+    go_out()
+    make_files(SENTINEL)
+    WORK.mkdir(parents=True, exist_ok=True)
+    for name in ("file", "deadly", "other"):
+        (WORK / name).write_bytes(b"x" * 8192)
+    for name in ("tool", "twin"):
+        (WORK / name).write_bytes(TRIGGER.read_bytes())
+        (WORK / name).chmod(0o755)
+    agent = Agent(tmp_path_factory.mktemp("sensors"), "sensors")
+    agent.write_policy(SENTINEL.name, SENTINEL.policy())
+    for document in (*POLICIES, DEVICES, CREDS, *CALLS, ENTERED, MISSING):
+        agent.write_policy(document["metadata"]["name"], document)
+    agent.start("--pin-dir", "/sys/fs/bpf/bpfence-sensors")
+    agent.settle()
+    yield agent
+    agent.stop()
+
+
+@pytest.fixture
+def sensing(running: Agent | None, need: Callable[[list[str]], None]) -> Agent:
+    need(["attach_cookie"])
+    assert running is not None
+    return running
+
+
+def acted(agent: Agent, *words: str) -> tuple[str, list[tuple[str, list[dict[str, Any]], str]]]:
+    """How an act ended, and what was told of it: policy, arguments, action."""
+    result = run_act(words, CGROUP_ROOT).result
+    lines = [line for line in agent.settle() if line["kind"] in ("alert", "event")]
+    return result, [(line["policy"], line["dialect.tetragon.args"], line["action"]) for line in lines]
+
+
+def about(
+    done: tuple[str, list[tuple[str, list[dict[str, Any]], str]]], policy_: str
+) -> tuple[str, list[tuple[str, list[dict[str, Any]], str]]]:
+    """The same with what one policy tells alone."""
+    return done[0], [one for one in done[1] if one[0] == policy_]
+
+
+def test_a_number(sensing: Agent) -> None:
+    assert acted(sensing, "truncate", str(WORK / "file"), "4321") == ("ok", [("truncates", [{"long_arg": "4321"}], "observe")])
+    assert acted(sensing, "truncate", str(WORK / "file"), "4322") == ("ok", [])
+
+
+def test_a_socket(sensing: Agent) -> None:
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        assert about(acted(sensing, "connect", "127.0.0.1", str(port)), "sockets") == ("ok", [])
+        result, told = about(acted(sensing, "connect", "127.0.0.9", str(port)), "sockets")
+    assert (result, [(name, action) for name, _, action in told]) == ("ok", [("sockets", "observe")])
+    assert told[0][1][0]["sock_arg"].items() >= {"family": "AF_INET", "daddr": "127.0.0.9", "dport": port}.items()
+
+
+def test_a_file_and_a_kill(sensing: Agent) -> None:
+    result, told = acted(sensing, "fd", "rdwr", "fallocate", str(WORK / "deadly"))
+    assert (result, [(name, action) for name, _, action in told]) == ("killed", [("files", "kill")])
+    assert told[0][1][0]["file_arg"]["path"] == str(WORK / "deadly")
+    assert acted(sensing, "fd", "rdwr", "fallocate", str(WORK / "other")) == ("ok", [])
+
+
+def linked(agent: Agent, name: str) -> tuple[str, list[tuple[str, list[dict[str, Any]], str]]]:
+    try:
+        return acted(agent, "linkat", str(WORK), "other", name)
+    finally:
+        (WORK / name).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("name", ["./watched-link", f"{'./' * 300}watched-link"])
+def test_a_text_of_a_system_call(sensing: Agent, name: str) -> None:
+    result, told = linked(sensing, name)
+    assert (result, [(policy_, arguments_[-1], action) for policy_, arguments_, action in told]) == (
+        "ok",
+        [("names", {"string_arg": name}, "observe")],
+    )
+
+
+def test_another_text(sensing: Agent) -> None:
+    assert linked(sensing, "./watched") == ("ok", [])
+
+
+def test_a_text_that_kills(sensing: Agent) -> None:
+    result, told = linked(sensing, "deadly-link")
+    assert (result, [(name, action) for name, _, action in told]) == ("killed", [("deadly", "kill")])
+
+
+def test_a_text_that_cannot_be_read_kills_nobody(sensing: Agent) -> None:
+    result, told = acted(sensing, "linkat-unreadable", str(WORK), "other")
+    assert (result, {(name, action) for name, _, action in told}) == ("EFAULT", {("deadly", "audit"), ("entered", "observe")})
+
+
+def test_an_address_in_the_memory_of_a_process(sensing: Agent) -> None:
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        result, told = about(acted(sensing, "connect", "127.0.0.17", str(port)), "peers")
+        assert about(acted(sensing, "connect", "127.0.0.20", str(port)), "peers") == ("ok", [])
+    assert (result, [(name, arguments_[1]["sockaddr_arg"]["addr"]) for name, arguments_, _ in told]) == ("ok", [("peers", "127.0.0.17")])
+
+
+def test_a_tracepoint(sensing: Agent) -> None:
+    result, told = about(acted(sensing, "exec", str(WORK / "tool"), "ok"), "programs")
+    assert (result, told) == ("ok", [("programs", [{"string_arg": f"{WORK}/tool"}], "observe")])
+    assert acted(sensing, "exec", str(WORK / "twin"), "ok") == ("ok", [])
+
+
+def test_a_tracepoint_of_a_system_call(sensing: Agent) -> None:
+    assert linked(sensing, "entered-link") == ("ok", [("entered", [{"string_arg": "entered-link"}], "observe")])
+    assert linked(sensing, "entered-lin") == ("ok", [])
+
+
+def test_a_network_device(sensing: Agent) -> None:
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        result, told = acted(sensing, "connect", "127.0.0.1", str(listener.getsockname()[1]))
+    assert (result, {(name, arguments_[0]["net_dev_arg"]["name"]) for name, arguments_, _ in told}) == ("ok", {("devices", "lo")})
+
+
+def test_credentials(sensing: Agent) -> None:
+    result, told = acted(sensing, "exec", str(WORK / "tool"), "setresuid", "1234")
+    creds = [arguments_[0]["process_credentials_arg"] for name, arguments_, _ in told if name == "creds"]
+    assert (result, creds[-1].items() >= {"uid": 1234, "euid": 1234, "suid": 1234, "fsuid": 1234, "gid": 0}.items()) == ("ok", True)
+    assert not creds[-1].get("caps", {}).get("effective")
+
+
+def test_bytes_of_a_buffer(sensing: Agent) -> None:
+    (WORK / "file").write_bytes(b"x" * 8192)
+    result, told = acted(sensing, "fd", "rdwr", "pwrite", str(WORK / "file"))
+    assert (result, told) == ("ok", [("buffers", [{"bytes_arg": "eA=="}, {"size_arg": "1"}], "observe")])
+    assert acted(sensing, "fd", "rdwr", "ftruncate", str(WORK / "file")) == ("ok", [])
+
+
+def test_a_function_that_is_not_there_is_told(sensing: Agent) -> None:
+    log = sensing.log()
+    assert "policy 'missing'" in log
+    assert "tcp_connect" in log
+    assert "vfs_falocate" not in log
+
+
+def test_a_kernel_that_has_no_sensors_refuses_what_kills(probed: dict[str, str], playground: Playground, tmp_path: Path) -> None:
+    """What only reports is told to be left out; nothing else is."""
+    go_out()
+    make_files(SENTINEL)
+    agent = Agent(tmp_path, "no-sensors")
+    agent.write_policy(SENTINEL.name, SENTINEL.policy())
+    agent.write_policy("programs", POLICIES[3])
+    agent.start("--pin-dir", "/sys/fs/bpf/bpfence-no-sensors")
+    agent.settle()
+    agent.stop()
+    if probed["attach_cookie"] == "yes":
+        assert "bpf_get_attach_cookie" not in agent.log()
+        return
+    assert "bpf_get_attach_cookie" in agent.log()
+    agent.write_policy("deadly", DEADLY)
+    with pytest.raises(AssertionError, match="bpf_get_attach_cookie"):
+        agent.start("--pin-dir", "/sys/fs/bpf/bpfence-no-sensors")

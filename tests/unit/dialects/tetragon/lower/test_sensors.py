@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hooks that are no events of the engine's own: what their sensors read, what rules about them decide, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bpfence.compiler.compile import compile_policies
+from bpfence.dialects.tetragon.lower.hooks import Reads
+from bpfence.dialects.tetragon.lower.policies import Lowered, lower
+from bpfence.dialects.tetragon.lower.sensors import NUMBERS, TYPES, is_call
+from bpfence.dialects.tetragon.read import words
+from bpfence.dialects.tetragon.read.document import CODES
+from bpfence.documents.report import Report
+from bpfence.errors import Diagnostic
+from bpfence.evaluate import verdict
+from bpfence.policy import Action, PolicySet, Probe, ProbeArgument, Read, Way
+from tests.unit.dialects.tetragon.texts import kprobe, on, read
+
+
+def lowered(**spec: Any) -> tuple[Lowered, list[Diagnostic]]:
+    policy, found = read(**spec)
+    assert found == []
+    report = Report(CODES)
+    return lower(policy, report), report.diagnostics
+
+
+def hook(*selectors: dict[str, Any], call: str = "do_thing", types: tuple[str, ...] = ("int",), **more: Any) -> dict[str, Any]:
+    return kprobe(*selectors, call=call, args=[{"index": index, "type": type_} for index, type_ in enumerate(types)], **more)
+
+
+def decided(found: Lowered, **fields: Any) -> Action:
+    (probe,) = found.policy.probes
+    values = {name.replace("__", "."): value for name, value in fields.items()}
+    event = {"event": probe.way.value, "sensor.number": probe.number, "process.exe": "/bin/x", "file.memfd": 0, **values}
+    return verdict(PolicySet((found.policy,)), event).action
+
+
+def test_what_a_sensor_reads() -> None:
+    types = ("int", "file", "string", "path", "uint64")
+    found, told = lowered(kprobes=[hook(types=types, message="a thing", tags=["a.b"])])
+    assert told == []
+    (probe,) = found.policy.probes
+    assert probe == Probe(
+        Way.KPROBE,
+        "do_thing",
+        (
+            ProbeArgument(0, Read.NUMBER, 4, signed=True), ProbeArgument(1, Read.FILE, 4), ProbeArgument(2, Read.TEXT, 4),
+            ProbeArgument(3, Read.PATH, 4), ProbeArgument(4, Read.NUMBER, 8),
+        ),
+    )  # fmt: skip
+    sensor = found.sensors["kprobes[0]"]
+    assert (sensor.form, sensor.function, sensor.message, sensor.tags) == ("process_kprobe", "do_thing", "a thing", ("a.b",))
+    assert [(shown.reads, shown.field) for shown in sensor.arguments] == [
+        (Reads.INTEGER, "sensor.number0"), (Reads.FILE, "file.path"), (Reads.TEXT, "sensor.text2"), (Reads.PLACE, "file.new_path"),
+        (Reads.INTEGER, "sensor.number4"),
+    ]  # fmt: skip
+    compile_policies(PolicySet((found.policy,)))
+
+
+def test_hooks_of_one_place_and_kind_share_a_sensor() -> None:
+    found, _ = lowered(kprobes=[hook(on(0, "Equal", "1")), hook(on(0, "Equal", "2")), hook(types=("int64",))])
+    assert len(found.policy.probes) == 2
+    assert len(found.policy.rules) == 3
+
+
+def test_a_rule_is_about_its_sensor_alone() -> None:
+    found, _ = lowered(kprobes=[hook(on(0, "Equal", "1"))])
+    assert decided(found, sensor__number0=1) is Action.OBSERVE
+    assert decided(found, sensor__number0=2) is Action.NONE
+    (probe,) = found.policy.probes
+    assert decided(found, sensor__number0=1, sensor__number=probe.number ^ 1) is Action.NONE
+
+
+MINUS = 2**64
+
+
+@pytest.mark.parametrize(
+    ("type_", "operator", "values", "numbers", "others"),
+    [
+        ("int", "Equal", ["-1"], [MINUS - 1], [1, 2**32 - 1]),
+        ("int", "Equal", ["0xffffffff"], [MINUS - 1], [1, 2**32 - 1]),
+        ("uint32", "Equal", ["0xffffffff"], [2**32 - 1], [MINUS - 1]),
+        ("int", "NotEqual", ["-1", "5"], [0, 4, MINUS - 2], [5, MINUS - 1]),
+        ("int", "GT", ["-3"], [MINUS - 2, 0, 9], [MINUS - 3, MINUS - 4]),
+        ("int", "LT", ["2"], [1, 0, MINUS - 1, MINUS - 2**31], [2, 3]),
+        ("uint64", "LT", ["2"], [1, 0], [2, MINUS - 1]),
+        ("int8", "InRange", ["-2:1"], [MINUS - 2, MINUS - 1, 0, 1], [2, MINUS - 3]),
+        ("int64", "NotInRange", ["0:9"], [10, MINUS - 1], [0, 9]),
+        ("uint16", "Mask", ["0x8001"], [0x8000, 1, 0x8001], [2, 0]),
+        ("syscall64", "InMap", ["1", "5:7"], [1, 5, 6, 7], [2, 4, 8]),
+    ],
+)
+def test_numbers_of_every_kind(type_: str, operator: str, values: list[str], numbers: list[int], others: list[int]) -> None:
+    place = {
+        "tracepoints": [{"subsystem": "s", "event": "e", "args": [{"index": 0, "type": type_}], "selectors": [on(0, operator, *values)]}]
+    }
+    found, told = lowered(**(place if type_ == "syscall64" else {"kprobes": [hook(on(0, operator, *values), types=(type_,))]}))
+    assert told == []
+    assert [decided(found, sensor__number0=number) for number in numbers] == [Action.OBSERVE] * len(numbers)
+    assert [decided(found, sensor__number0=number) for number in others] == [Action.NONE] * len(others)
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "texts", "others"),
+    [
+        ("Equal", "/etc/x", ["/etc/x"], ["/etc/xy", ""]),
+        ("Prefix", "/etc/", ["/etc/x"], ["/usr/etc/"]),
+        ("Postfix", ".ko", ["a.ko"], ["a.koo"]),
+        ("SubString", "b", ["abc"], ["ac"]),
+        ("SubStringIgnCase", "B", ["abc", "aBc"], ["ac"]),
+        ("NotPrefix", "/etc/", ["/usr/etc/"], ["/etc/x"]),
+    ],
+)
+def test_texts(operator: str, value: str, texts: list[str], others: list[str]) -> None:
+    found, told = lowered(kprobes=[hook(on(0, operator, value), types=("string",))])
+    assert told == []
+    assert [decided(found, sensor__text0=text) for text in texts] == [Action.OBSERVE] * len(texts)
+    assert [decided(found, sensor__text0=text) for text in others] == [Action.NONE] * len(others)
+    assert decided(found) is Action.NONE  # there is none: the pointer was NULL
+
+
+def test_files_and_sockets() -> None:
+    found, _ = lowered(kprobes=[hook(on(1, "Prefix", "/b"), types=("file", "path"))])
+    assert decided(found, file__path="/b/x", file__new_path="/a/x") is Action.NONE
+    assert decided(found, file__path="/a/x", file__new_path="/b/x") is Action.OBSERVE
+    tests = {
+        "matchArgs": [
+            *on(0, "DAddr", "10.0.0.0/8")["matchArgs"],
+            *on(0, "NotSPort", "1:9")["matchArgs"],
+            *on(0, "DPort", "80")["matchArgs"],
+        ]
+    }
+    found, told = lowered(kprobes=[hook(tests, types=("sock",))])
+    assert told == []
+    sides = {"net__family": 2, "net__peer__port": 80, "net__local__port": 10}
+    assert decided(found, net__peer__ip="10.1.1.1", **sides) is Action.OBSERVE
+    assert decided(found, net__peer__ip="11.1.1.1", **sides) is Action.NONE
+    assert decided(found, net__peer__ip="10.1.1.1", **{**sides, "net__local__port": 9}) is Action.NONE
+
+
+def test_bytes_devices_and_structures() -> None:
+    arguments = [
+        {"index": 1, "type": "char_buf", "sizeArgIndex": 3}, {"index": 0, "type": "net_device"}, {"index": 3, "type": "cred"},
+        {"index": 4, "type": "user_namespace"},
+    ]  # fmt: skip
+    tests = {"matchArgs": [*on(1, "Prefix", "GET ")["matchArgs"], *on(0, "Equal", "lo")["matchArgs"]]}
+    found, told = lowered(kprobes=[kprobe(tests, call="do_thing", args=arguments)])
+    assert told == []
+    assert found.policy.probes[0].arguments == (
+        ProbeArgument(1, Read.BYTES, 4, length=2), ProbeArgument(0, Read.NET_DEVICE, 4), ProbeArgument(3, Read.CRED, 4),
+        ProbeArgument(4, Read.USER_NS, 4),
+    )  # fmt: skip
+    assert decided(found, sensor__text0="GET /", sensor__text1="lo") is Action.OBSERVE
+    assert decided(found, sensor__text0="GET /", sensor__text1="eth0") is Action.NONE
+    shown = found.sensors["kprobes[0].selectors[0]"].arguments
+    assert [(one.reads, one.constant) for one in shown[2:]] == [(Reads.WHOLE, 2), (Reads.WHOLE, 3)]
+
+
+def test_lists_of_functions() -> None:
+    spec = {
+        "kprobes": [hook(call="list:calls", types=(), syscall=True)],
+        "lists": [{"name": "calls", "type": "syscalls", "values": ["sys_dup", "sys_dup2"]}],
+    }
+    found, told = lowered(**spec)
+    assert told == []
+    assert [(probe.place, probe.call) for probe in found.policy.probes] == [("sys_dup", True), ("sys_dup2", True)]
+    assert set(found.sensors) == {"kprobes[0].sys_dup", "kprobes[0].sys_dup2"}
+
+
+@pytest.mark.parametrize("call", ["i386/sys_dup", "two words", "f" * 300, "f+8"])
+def test_what_is_no_function(call: str) -> None:
+    _, told = lowered(kprobes=[hook(call=call, types=())])
+    assert [one.code for one in told] == ["not-supported"]
+    _, told = lowered(kprobes=[hook(call="list:x", types=())], lists=[{"name": "x", "values": ["vfs_read", call]}])
+    assert [one.code for one in told] == ["not-supported"]
+
+
+def test_tracepoints_count_arguments_both_ways() -> None:
+    def point(index: int) -> Lowered:
+        arguments = [{"index": 4, "type": "string"}, {"index": 5, "type": "int"}]
+        found, told = lowered(tracepoints=[{"subsystem": "s", "event": "e", "args": arguments, "selectors": [on(index, "Equal", "7")]}])
+        assert told == []
+        return found
+
+    assert decided(point(5), sensor__number1=7) is decided(point(1), sensor__number1=7) is Action.OBSERVE
+    assert point(5).sensors["tracepoints[0].selectors[0]"].form == "process_tracepoint"
+
+
+def test_a_kill() -> None:
+    found, told = lowered(kprobes=[hook({**on(0, "Equal", "1"), "matchActions": [{"action": "Sigkill"}]})])
+    assert (told, decided(found, sensor__number0=1)) == ([], Action.KILL)
+
+
+def test_a_function_that_may_be_missing() -> None:
+    found, _ = lowered(kprobes=[hook(ignore={"callNotFound": True}), hook(call="other")])
+    assert [probe.optional for probe in found.policy.probes] == [True, False]
+
+
+def test_what_is_returned_is_not_told_yet() -> None:
+    returns = {"return": True, "returnArg": {"index": 0, "type": "int"}}
+    _, told = lowered(kprobes=[hook(**returns)])
+    assert [(one.code, one.severity) for one in told] == [("not-told", "warning")]
+
+
+def test_functions_of_system_calls() -> None:
+    found, told = lowered(kprobes=[hook(call="sys_write", syscall=True)])
+    assert (told, found.policy.probes[0].call) == ([], True)
+    _, told = lowered(kprobes=[hook(call="vfs_write", syscall=True)])
+    assert [(one.code, one.hint) for one in told] == [("bad-value", "write syscall: false")]
+    found, told = lowered(kprobes=[hook(call="vfs_write", types=(), syscall=True)])
+    assert (told, found.policy.probes[0].call) == ([], False)  # nothing is read: how does not matter
+    assert not is_call("__ia32_sys_write")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([{"index": 0, "type": "skb"}], "type skb is not read"),
+        ([{"index": 0, "type": "int"}, {"index": 0, "type": "int"}], "argument 0 is read twice"),
+        ([{"index": 0, "type": "file"}, {"index": 1, "type": "path"}, {"index": 2, "type": "fd"}], "more than 2 files"),
+        ([{"index": 0, "type": "sock"}, {"index": 1, "type": "sockaddr"}], "more than one socket or address"),
+        ([{"index": 0, "type": "file", "resolve": "f_inode"}], "cannot be read yet in this way"),
+        ([{"index": 0, "type": "string", "sizeArgIndex": 2}], "cannot be read yet in this way"),
+        ([{"index": 0, "type": "char_buf", "sizeArgIndex": 2, "maxData": True}], "cannot be read yet in this way"),
+        ([{"index": 0, "type": "char_buf"}], "does not say how many bytes"),
+    ],
+)
+def test_arguments_that_are_refused(arguments: list[dict[str, Any]], told: str) -> None:
+    _, found = lowered(kprobes=[kprobe(call="do_thing", args=arguments)])
+    assert [one.code for one in found] == ["not-supported"]
+    assert told in found[0].message
+    assert found[0].location.line > 1
+
+
+def test_files_of_the_kernel_are_in_no_record_of_a_tracepoint() -> None:
+    _, found = lowered(tracepoints=[{"subsystem": "s", "event": "e", "args": [{"index": 5, "type": "file"}]}])
+    assert [one.code for one in found] == ["not-supported"]
+    assert "in the record of a tracepoint" in found[0].message
+
+
+def test_types_are_those_of_the_language() -> None:
+    assert set(TYPES) <= set(words.TYPES)
+    assert set(NUMBERS) <= set(TYPES)

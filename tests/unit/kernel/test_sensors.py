@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel is told of a sensor, and where one is attached: with files as the kernel writes them."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from bpfence import abi
+from bpfence.errors import KernelError
+from bpfence.kernel import sensors
+from bpfence.kernel.sensors import FormatField, Functions, NoPlaceError, descriptor, format_fields, function_of, link_name, tracepoint
+from bpfence.policy import Probe, ProbeArgument, Read, Way
+
+FORMAT = """\
+name: sched_process_exec
+ID: 311
+format:
+\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;
+\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;
+
+\tfield:__data_loc char[] filename;\toffset:8;\tsize:4;\tsigned:0;
+\tfield:char comm[16];\toffset:12;\tsize:16;\tsigned:0;
+\tfield:const char * name;\toffset:32;\tsize:8;\tsigned:0;
+\tfield:unsigned long args[6];\toffset:40;\tsize:48;\tsigned:0;
+
+print fmt: "filename=%s", __get_str(filename)
+"""
+FIELDS = tuple(format_fields(FORMAT))
+
+
+def kprobe(*arguments: ProbeArgument, call: bool = False, optional: bool = False, place: str = "f") -> Probe:
+    return Probe(Way.KPROBE, place, arguments, call, optional)
+
+
+def unpacked(probe: Probe) -> tuple[int, list[int], list[int], list[int]]:
+    """Flags, places, kinds and sizes."""
+    flags, *at, read, size = abi.SENSOR_STRUCT.unpack(descriptor(probe, FIELDS))
+    return flags, at, list(read), list(size)
+
+
+def test_fields_of_a_record() -> None:
+    assert (
+        FormatField("common_type", 0, 2, signed=False, located=False, array=False),
+        FormatField("common_pid", 4, 4, signed=True, located=False, array=False),
+        FormatField("filename", 8, 4, signed=False, located=True, array=False),
+        FormatField("comm", 12, 16, signed=False, located=False, array=True),
+        FormatField("name", 32, 8, signed=False, located=False, array=False),
+        FormatField("args", 40, 48, signed=False, located=False, array=True),
+    ) == FIELDS
+
+
+def test_arguments_of_a_function() -> None:
+    probe = kprobe(ProbeArgument(2, Read.NUMBER, 4, signed=True), ProbeArgument(0, Read.FILE), ProbeArgument(1, Read.TEXT))
+    assert unpacked(probe) == (
+        0,
+        [2, 0, 1, 0, 0],
+        [abi.SENSOR_NUMBER, abi.SENSOR_FILE, abi.SENSOR_TEXT, 0, 0],
+        [4 | abi.SENSOR_SIGNED, 0, abi.SENSOR_ROOM_NEW_PATH, 0, 0],
+    )
+
+
+def test_the_second_file_has_a_place_of_its_own() -> None:
+    *_, size = unpacked(kprobe(ProbeArgument(0, Read.PATH), ProbeArgument(1, Read.FD, 4, signed=True), ProbeArgument(2, Read.TEXT)))
+    assert size[:3] == [0, 4 | abi.SENSOR_SIGNED | 1 << abi.SENSOR_SECOND_SHIFT, 0]  # the text has no room but its own
+
+
+def test_bytes_come_with_the_argument_that_counts_them() -> None:
+    _, at, read, size = unpacked(
+        kprobe(ProbeArgument(1, Read.BYTES, length=2), ProbeArgument(3, Read.CRED), ProbeArgument(4, Read.USER_NS))
+    )
+    assert at[:3] == [1 | 2 << abi.SENSOR_LENGTH_SHIFT, 3, 4]
+    assert read[:3] == [abi.SENSOR_BYTES, abi.SENSOR_CRED, abi.SENSOR_USER_NS]
+    assert size[:3] == [abi.SENSOR_ROOM_NEW_PATH, 0, 0]
+
+
+def test_long_texts_have_the_room_of_files() -> None:
+    texts = [ProbeArgument(number, Read.TEXT) for number in range(3)]
+    assert unpacked(kprobe(*texts))[3][:3] == [abi.SENSOR_ROOM_NEW_PATH, abi.SENSOR_ROOM_PATH, 0]
+
+
+def test_what_a_system_call_is_given_is_in_the_memory_of_its_caller() -> None:
+    text = ProbeArgument(0, Read.TEXT)
+    assert unpacked(kprobe(text, call=True))[0] == abi.SENSOR_CALL | abi.SENSOR_USER
+    assert unpacked(kprobe(text))[0] == 0
+    assert unpacked(Probe(Way.TRACEPOINT, "syscalls/sys_enter_open", (ProbeArgument(4, Read.TEXT),)))[0] == abi.SENSOR_USER
+
+
+def test_fields_of_a_tracepoint() -> None:
+    arguments = (
+        ProbeArgument(1, Read.NUMBER, 8, signed=True),
+        ProbeArgument(2, Read.TEXT),
+        ProbeArgument(3, Read.TEXT),
+        ProbeArgument(4, Read.TEXT),
+    )
+    _, at, read, size = unpacked(Probe(Way.TRACEPOINT, "a/b", arguments))
+    assert at == [4, 8, 12, 32, 0]
+    assert read == [abi.SENSOR_NUMBER, abi.SENSOR_DATA_LOC, abi.SENSOR_TEXT_HERE, abi.SENSOR_TEXT, 0]
+    assert size == [4 | abi.SENSOR_SIGNED, abi.SENSOR_ROOM_NEW_PATH, abi.SENSOR_ROOM_PATH, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        (ProbeArgument(6, Read.NUMBER), "has no field 6"),
+        (ProbeArgument(3, Read.NUMBER), r"field 3 \(comm\).*no number"),
+        (ProbeArgument(1, Read.TEXT), r"field 1 \(common_pid\).*no text"),
+    ],
+)
+def test_fields_that_are_not_there_or_no_such(argument: ProbeArgument, told: str) -> None:
+    with pytest.raises(KernelError, match=told):
+        descriptor(Probe(Way.TRACEPOINT, "a/b", (argument,)), FIELDS)
+
+
+def test_more_arguments_than_there_is_room_for() -> None:
+    with pytest.raises(KernelError, match="more than 5 arguments"):
+        descriptor(kprobe(*(ProbeArgument(number, Read.NUMBER) for number in range(6))))
+
+
+def test_a_sensor_is_the_same_whoever_may_do_without() -> None:
+    assert kprobe(optional=True).number == kprobe().number
+    assert len({kprobe().number, kprobe(place="g").number, kprobe(ProbeArgument(0, Read.NUMBER)).number, kprobe(call=True).number}) == 4
+    assert link_name(kprobe()) == f"sensor_kprobe-{kprobe().number:08x}"
+
+
+def test_functions_of_system_calls() -> None:
+    assert function_of(kprobe(call=True, place="sys_openat"), "x86_64") == "__x64_sys_openat"
+    assert function_of(kprobe(call=True, place="__x64_sys_openat"), "x86_64") == "__x64_sys_openat"
+    assert function_of(kprobe(place="sys_openat"), "x86_64") == "sys_openat"
+
+
+@pytest.fixture
+def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / "sched" / "sched_process_exec"
+    place.mkdir(parents=True)
+    (place / "id").write_text("311\n")
+    (place / "format").write_text(FORMAT)
+    monkeypatch.setattr(sensors, "_EVENTS", (tmp_path,))
+    return tmp_path
+
+
+def test_a_tracepoint(events: Path) -> None:
+    assert tracepoint("sched/sched_process_exec") == (311, FIELDS)
+
+
+@pytest.mark.parametrize("place", ["sched/sched_proces_exec", "shed/sched_process_exec"])
+def test_a_tracepoint_that_is_not_there(events: Path, place: str) -> None:
+    with pytest.raises(NoPlaceError, match=f"no tracepoint {place}") as caught:
+        tracepoint(place)
+    assert "sched_process_exec" in caught.value.hint or place.startswith("shed")
+
+
+@pytest.mark.parametrize("place", ["../../etc/passwd", "sched/..", "sched", "a/b/c", "/id"])
+def test_names_that_lead_elsewhere(events: Path, place: str) -> None:
+    with pytest.raises(KernelError, match="is no name of a tracepoint"):
+        tracepoint(place)
+
+
+def test_a_tracepoint_that_tells_nothing(events: Path) -> None:
+    (events / "sched" / "sched_process_exec" / "id").write_text("many\n")
+    with pytest.raises(KernelError, match="cannot be looked at"):
+        tracepoint("sched/sched_process_exec")
+
+
+KALLSYMS = "ffffffff t tcp_connect\nffffffff T tcp_connect.cold\nffffffff D tcp_conect\nffffffff t udp_x.isra.0\n"
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What attaching gives, the next last; the kernel's files are made."""
+    (tmp_path / "kprobe").mkdir()
+    (tmp_path / "kprobe" / "type").write_text("8\n")
+    (tmp_path / "kallsyms").write_text(KALLSYMS)
+    monkeypatch.setattr(sensors, "_DEVICES", tmp_path)
+    monkeypatch.setattr(sensors, "_KALLSYMS", tmp_path / "kallsyms")
+    answers: list[int] = []
+    monkeypatch.setattr(sensors.libbpf, "attach_event", lambda *_: answers.pop())
+    return answers
+
+
+def test_functions_of_the_kernel(places: list[int]) -> None:
+    assert set(Functions().names) == {"tcp_connect", "tcp_connect.cold", "udp_x.isra.0"}
+
+
+@pytest.mark.parametrize(
+    ("place", "optional", "hint"),
+    [
+        ("tcp_conect", False, "there is tcp_connect"),
+        ("tcp_conect", True, ""),
+        ("nothing", False, ""),
+        ("udp_x", False, "there is udp_x.isra.0"),
+    ],
+)
+def test_a_function_that_is_not_there(places: list[int], place: str, optional: bool, hint: str) -> None:
+    places.append(-errno.ENOENT)
+    with pytest.raises(NoPlaceError, match=f"no function {place}") as caught:
+        sensors.attach(kprobe(place=place, optional=optional), -1, "x86_64", Functions())
+    assert caught.value.hint == hint
+
+
+def test_a_function_that_cannot_be_probed(places: list[int]) -> None:
+    places += [-errno.EINVAL, 7]
+    assert sensors.attach(kprobe(), -1, "x86_64", Functions()) == 7
+    with pytest.raises(KernelError, match="attaching a kprobe on f") as caught:
+        sensors.attach(kprobe(), -1, "x86_64", Functions())
+    assert not isinstance(caught.value, NoPlaceError)
+
+
+def test_a_kernel_without_kprobes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sensors, "_DEVICES", tmp_path)
+    with pytest.raises(KernelError, match="this kernel has no kprobes") as caught:
+        sensors.attach(kprobe(), -1, "x86_64", Functions())
+    assert "CONFIG_KPROBE_EVENTS" in caught.value.hint
