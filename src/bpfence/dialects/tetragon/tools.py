@@ -4,19 +4,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from bpfence.compiler.compile import compile_policies
 from bpfence.dialects.facts import Facts
 from bpfence.dialects.tetragon.lower.hooks import FUNCTIONS, LSM_HOOKS, Known
+from bpfence.dialects.tetragon.lower.sensors import IN_RECORDS, TYPES
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tools import Shown, TextTable, Tools
 from bpfence.documents.files import SourceFile
 from bpfence.errors import CompileError, Diagnostic
 from bpfence.host.links import Links
-from bpfence.policy import FALSE, Policy, PolicySet
+from bpfence.policy import FALSE, Policy, PolicySet, Way
+
+_SENSORS: Final = (
+    ("kprobes, fentries", "any other function", Way.KPROBE, TYPES),
+    ("tracepoints", "any tracepoint", Way.TRACEPOINT, IN_RECORDS),
+)
 
 
 class TetragonTools(Tools):
@@ -35,7 +41,8 @@ class TetragonTools(Tools):
 
     def fields(self, pattern: str, *, kernel: bool) -> Shown:
         """Types of arguments with the operators that test them; `kernel`: only of arguments that can be read."""
-        read = {type_ for hook in (*FUNCTIONS.values(), *LSM_HOOKS.values()) for one in hook.parameters.values() for type_ in one.types}
+        hooks = (*FUNCTIONS.values(), *LSM_HOOKS.values())
+        read = {*TYPES, *(type_ for hook in hooks for one in hook.parameters.values() for type_ in one.types)}
         chosen = [type_ for type_ in words.TYPES if pattern in type_ and (not kernel or words.plain(type_) in read)]
         listed = [{"type": type_, "operators": list(words.operators_of(type_)), "read": words.plain(type_) in read} for type_ in chosen]
         rows = [(type_, ", ".join(words.operators_of(type_)) or "none", "yes" if words.plain(type_) in read else "no") for type_ in chosen]
@@ -43,7 +50,7 @@ class TetragonTools(Tools):
         return Shown({"tracing_types": listed}, [table] if rows else ())
 
     def events(self, pattern: str) -> Shown:
-        """Functions and LSM hooks that can be put in force, each with the native event that it is."""
+        """Functions and LSM hooks that are native events, each with the event that it is; then what sensors are put on."""
         hooks = [
             *(("kprobes, fentries", name, known) for name, known in FUNCTIONS.items()),
             *(("lsmhooks", name, known) for name, known in LSM_HOOKS.items()),
@@ -59,6 +66,10 @@ class TetragonTools(Tools):
             for section, name, known in chosen
         ]
         rows = [(section, name, known.event, _arguments(known)) for section, name, known in chosen]
+        for section, name, way, types in _SENSORS:
+            if pattern in name:
+                listed.append({"section": section, "hook": name, "event": way.value, "args": {"*": list(types)}})
+                rows.append((section, name, way.value, f"any of {', '.join(types)}"))
         table = TextTable(("section", "hook", "native event", "args"), rows, "Tracing policies: hooks that can be put in force")
         return Shown({"tracing_hooks": listed}, [table] if rows else ())
 

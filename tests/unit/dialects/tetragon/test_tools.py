@@ -17,13 +17,23 @@ def test_types_of_arguments() -> None:
     every = tools.fields("", kernel=False).json["tracing_types"]
     assert [one["type"] for one in every] == list(words.TYPES)
     read = {one["type"] for one in tools.fields("", kernel=True).json["tracing_types"]}
-    assert {"file", "path", "int", "int32", "sockaddr", "linux_binprm"} <= read
-    assert not read & {"skb", "cred", "iov_iter"}
+    assert {"file", "path", "int", "int32", "sockaddr", "linux_binprm", "cred", "char_buf"} <= read
+    assert not read & {"skb", "bpf_attr", "iov_iter"}
 
 
 def test_hooks() -> None:
     (hook,) = TETRAGON.tools().events("security_mmap").json["tracing_hooks"]
     assert (hook["section"], hook["event"], list(hook["args"])) == ("kprobes, fentries", "file.mmap", ["0", "1", "2"])
+
+
+def test_what_has_sensors() -> None:
+    listed = TETRAGON.tools().events("any ").json["tracing_hooks"]
+    assert [(one["section"], one["event"]) for one in listed] == [
+        ("kprobes, fentries", "sensor.kprobe"),
+        ("tracepoints", "sensor.tracepoint"),
+    ]
+    assert "sock" in listed[0]["args"]["*"]
+    assert "sock" not in listed[1]["args"]["*"]
 
 
 def test_check_tells_selectors_that_nothing_passes(tmp_path: Path) -> None:

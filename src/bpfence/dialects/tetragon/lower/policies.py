@@ -319,7 +319,7 @@ class _Lowering:
         if parameter.reads is Reads.CONSTANT:
             return []  # it asks for what the event is, or has been refused
         values = self._values(test)
-        if parameter.reads in (Reads.FILE, Reads.NAME) and test.operator.removeprefix("Not") in conditions.TEXT_OPS:
+        if parameter.reads in (Reads.FILE, Reads.NAME, Reads.PLACE) and test.operator.removeprefix("Not") in conditions.TEXT_OPS:
             values = self._possible(test.at("values"), test.operator, values)
         elif not test.operator.startswith("Not"):
             made = self._tried(test.place, partial(conditions.argument, parameter, test, values))

@@ -32,7 +32,7 @@ NUMBERS: Final = {**words.INTEGERS, **_OTHER_NUMBERS}
 """Types of numbers that sensors read, and their bits."""
 TYPES: Final = (*NUMBERS, *_FILES, *_TEXTS, *_SOCKETS, *_WHOLE, "nop")
 """Types of arguments that sensors read."""
-_IN_RECORDS: Final = frozenset((*NUMBERS, "string", "data_loc", "fd", "nop"))
+IN_RECORDS: Final = (*NUMBERS, "string", "data_loc", "fd", "nop")
 """Types that a field of a tracepoint's record can have."""
 _MAX_FILES: Final = 2
 _FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]{0,254}")
@@ -101,9 +101,9 @@ def _check(hook: Hook, argument: Argument, others: Mapping[int, Parameter]) -> N
         raise UnreadableError(
             argument.place, f"argument {argument.index} has no type, and types are not looked up yet", f"write one: {can}"
         )
-    if argument.kind not in TYPES or (isinstance(hook, Tracepoint) and argument.kind not in _IN_RECORDS):
+    if argument.kind not in TYPES or (isinstance(hook, Tracepoint) and argument.kind not in IN_RECORDS):
         where = "in the record of a tracepoint" if isinstance(hook, Tracepoint) else "by a sensor"
-        known = ", ".join(sorted(_IN_RECORDS)) if isinstance(hook, Tracepoint) else ", ".join(TYPES)
+        known = ", ".join(IN_RECORDS) if isinstance(hook, Tracepoint) else ", ".join(TYPES)
         what = f"type {argument.type} is not read {where} yet"
         raise UnreadableError(argument.at("type"), what, f"types that can be are {known}")
     if argument.index in others:
