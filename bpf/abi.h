@@ -473,8 +473,10 @@ enum sensor_read {
 	SENSOR_BYTES = 15,           /* a pointer to bytes, as many as another argument says: STR_SENSOR_n; NUM_SENSOR_n: how many there are */
 	SENSOR_CRED = 16,            /* struct cred: STR_SENSOR_WHOLE_n */
 	SENSOR_USER_NS = 17,         /* struct user_namespace, in the same way */
+	SENSOR_SYSCALL = 18,         /* the number of a system call: NUM_SENSOR_n, with CALL_COMPAT where it is one of the 32-bit table */
 };
 #define SENSOR_LENGTH_SHIFT 8        /* in `at`: which argument says so */
+#define SENSOR_LENGTH_INT 0x800      /* in `at`: and it has 32 bits */
 struct sensor {
 	__u32 flags;                 /* bits: SENSOR_USER, SENSOR_CALL */
 	__u16 at[5];                 /* of each argument: which one of the function, or of a tracepoint's record its offset */

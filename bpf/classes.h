@@ -537,8 +537,8 @@ static __always_inline u32 cause_of(u32 kind, u32 slot)
 		return CAUSE_LINEAGE;
 	if (kind == DIM_PRESENT && slot >= ABI_NUM_SLOTS)
 		slot -= ABI_NUM_SLOTS;
-	else if (kind != DIM_STRING && kind != DIM_TEXTS)
-		return CAUSE_PATH; /* objects that a path leads to */
+	else if (kind != DIM_STRING && kind != DIM_TEXTS) /* or objects that a path leads to */
+		return slot == NUM_NET_FAMILY || slot == NUM_NET_PEER_PORT ? CAUSE_VALUE : CAUSE_PATH;
 	if (slot == STR_FILE_PATH || slot == STR_FILE_NEW_PATH || slot == STR_PROCESS_CWD)
 		return CAUSE_PATH;
 	return slot <= STR_PARENT_EXE || slot == STR_TARGET_EXE ? CAUSE_RECORD : CAUSE_VALUE;

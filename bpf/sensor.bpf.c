@@ -34,22 +34,38 @@ static __always_inline long read_text(void *to, u32 size, u64 from, u32 user)
 	return user ? bpf_probe_read_user_str(to, size, (void *)from) : bpf_probe_read_kernel_str(to, size, (void *)from);
 }
 
+/* Whether a value is in a register that the acting process entered the kernel with: as a pointer it is the process's word, which is looked up in its
+ * memory alone. Else whoever gives a function of the kernel an address of the kernel's, before that is checked, has what lies there told.
+ */
+static __always_inline bool of_caller(u64 value)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct pt_regs *regs;
+
+	if (BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER))
+		return false;
+	regs = read_user_regs();
+	return value == BPF_CORE_READ(regs, di) || value == BPF_CORE_READ(regs, si) || value == BPF_CORE_READ(regs, dx) ||
+	       value == BPF_CORE_READ(regs, r10) || value == BPF_CORE_READ(regs, r8) || value == BPF_CORE_READ(regs, r9);
+}
+
 /* A text that ends with a NUL, of at most SCRATCH_SLACK - 1 bytes, or ABI_PATH_MAX - 1 where it has a `room`. What is longer, and what cannot
  * be read, is uncertain: memory that is not there now may be there later.
  */
 static __always_inline void set_text(struct scratch *s, u32 number, u64 from, u32 user, u32 room)
 {
 	u32 at = MASKED(small_take(s), SCRATCH_MASK), str = STR_SENSOR_0 + number;
-	long n;
+	long n, most = SCRATCH_SLACK;
 
 	if (!from)
 		return;
 	n = read_text(&s->data[at], SCRATCH_SLACK, from, user);
 	if (n == SCRATCH_SLACK && room) {
 		at = room == SENSOR_ROOM_NEW_PATH ? AREA_PATH_END : 0;
+		most = ABI_PATH_MAX;
 		n = read_text(&s->data[at], ABI_PATH_MAX, from, user);
 	}
-	if (n <= 0 || n == SCRATCH_SLACK || n == ABI_PATH_MAX)
+	if (n <= 0 || n == most)
 		s->str_uncertain |= STR_BIT(str);
 	if (n > 0)
 		set_str(s, str, at, n - 1);
@@ -121,6 +137,8 @@ static __always_inline void set_sockaddr(struct scratch *s, u64 from, bool user)
 	else if (!failed && family == AF_INET)
 		failed = user ? bpf_probe_read_user(address, SOCKADDR_IP4, (void *)from) : bpf_probe_read_kernel(address, SOCKADDR_IP4, (void *)from);
 	if (failed) {
+		set_num_uncertain(s, NUM_NET_FAMILY);
+		set_num_uncertain(s, NUM_NET_PEER_PORT);
 		s->str_uncertain |= STR_BIT(STR_NET_PEER_IP);
 		return;
 	}
@@ -210,7 +228,14 @@ __noinline int sensor_argument(u32 slot, u32 number, u32 read, u32 flags, u64 ba
 		return 0;
 	value = s->num[MASKED(GIVEN + number, ABI_NUM_SLOTS - 1)];
 	length = s->num[MASKED(GIVEN + GIVEN_MAX + (flags >> 16 & 7), ABI_NUM_SLOTS - 1)];
+	if (flags & SENSOR_LENGTH_INT << (16 - SENSOR_LENGTH_SHIFT))
+		length = (u32)length;
+	if (read == SENSOR_SOCKADDR || read == SENSOR_BYTES || read == SENSOR_TEXT)
+		user = user || !of_kernel(value) || of_caller(value);
 	switch (read) {
+	case SENSOR_SYSCALL:
+		set_number(s, number, read_compat() ? (u32)value | CALL_COMPAT : (u32)value & ~X32_SYSCALL_BIT, 0);
+		return 0;
 	case SENSOR_FD:
 		set_opened(s, which, read_fd(value)); /* fall through */
 	case SENSOR_NUMBER:
@@ -232,7 +257,7 @@ __noinline int sensor_argument(u32 slot, u32 number, u32 read, u32 flags, u64 ba
 		set_sock(s, (void *)value);
 		return 0;
 	case SENSOR_SOCKADDR:
-		set_sockaddr(s, value, user || !of_kernel(value));
+		set_sockaddr(s, value, user);
 		return 0;
 	case SENSOR_CRED:
 		set_cred(s, number, (void *)value);
@@ -241,7 +266,7 @@ __noinline int sensor_argument(u32 slot, u32 number, u32 read, u32 flags, u64 ba
 		set_user_ns(s, number, (void *)value);
 		return 0;
 	case SENSOR_BYTES:
-		set_bytes(s, number, value, length, user || !of_kernel(value), size);
+		set_bytes(s, number, value, length, user, size);
 		return 0;
 	case SENSOR_NET_DEVICE:
 		text = value ? (u64)__builtin_preserve_access_index(&((struct net_device *)value)->name) : 0;
@@ -257,7 +282,6 @@ __noinline int sensor_argument(u32 slot, u32 number, u32 read, u32 flags, u64 ba
 		break;
 	case SENSOR_TEXT:
 		text = value;
-		user = user || !of_kernel(value);
 		break;
 	case SENSOR_DATA_LOC:
 		text = base + (value & 0xffff);
@@ -379,7 +403,7 @@ int sensor_tracepoint(void *ctx)
 
 		if (read == SENSOR_DATA_LOC)
 			size = sizeof(u32);
-		else if ((read != SENSOR_NUMBER && read != SENSOR_FD) || size > sizeof(value))
+		else if ((read != SENSOR_NUMBER && read != SENSOR_FD && read != SENSOR_SYSCALL) || size > sizeof(value))
 			size = sizeof(value);
 		bpf_probe_read_kernel(&value, size, (void *)(base + sensor->at[i]));
 		s->num[GIVEN + i] = value;

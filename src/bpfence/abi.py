@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "6fec2fc7d2ab8ef7"
+ABI_HASH: Final = "4ea00180ceb4d339"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -101,6 +101,7 @@ SENSOR_SECOND_SHIFT: Final = 6
 SENSOR_ROOM_NEW_PATH: Final = 1
 SENSOR_ROOM_PATH: Final = 2
 SENSOR_LENGTH_SHIFT: Final = 8
+SENSOR_LENGTH_INT: Final = 2048
 RECORD_FROM_ITER: Final = 1
 RECORD_DEPENDS_IDS: Final = 2
 RECORD_DEPENDS_CGROUP: Final = 4
@@ -401,6 +402,7 @@ SENSOR_NET_DEVICE: Final = 14
 SENSOR_BYTES: Final = 15
 SENSOR_CRED: Final = 16
 SENSOR_USER_NS: Final = 17
+SENSOR_SYSCALL: Final = 18
 
 # enum counter_id
 CNT_DECISIONS_WRITTEN: Final = 0
@@ -683,6 +685,7 @@ SENSOR_READ: Final[dict[str, int]] = {
     "SENSOR_BYTES": 15,
     "SENSOR_CRED": 16,
     "SENSOR_USER_NS": 17,
+    "SENSOR_SYSCALL": 18,
 }
 
 COUNTER_ID: Final[dict[str, int]] = {

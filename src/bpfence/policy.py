@@ -210,6 +210,7 @@ class Read(enum.IntEnum):
     BYTES = 15  # a pointer to bytes: sensor.textN; how many there are: sensor.numberN
     CRED = 16  # struct cred: what events show alone
     USER_NS = 17  # struct user_namespace, in the same way
+    SYSCALL = 18  # the number of a system call: sensor.numberN, with bit 31 where it is one of the 32-bit table
 
 
 class ProbeArgument(msgspec.Struct, frozen=True):

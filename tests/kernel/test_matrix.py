@@ -15,10 +15,11 @@ from tests.kernel.conftest import FEATURES
 from tests.kernel.falco_range import load_shots
 
 OF_OTHER_TESTS = (
-    "elder", "hammer", "repeat", "pace", "each", "stay", "swap", "open-list", "hop", "setid", "receive", "socketpair", "unix-dial"
+    "elder", "hammer", "repeat", "pace", "each", "stay", "swap", "open-list", "hop", "setid", "receive", "socketpair", "unix-dial",
+    "linkat-unreadable"
 )  # fmt: skip
-"""Acts that test_hammer, test_isolation, test_latency, test_lineage, test_differential, test_falco, test_runtimes, test_uncertain and the
-harness use."""
+"""Acts that test_hammer, test_isolation, test_latency, test_lineage, test_differential, test_falco, test_runtimes, test_sensors,
+test_uncertain and the harness use."""
 
 
 def acts(case: Case) -> list[str]:

@@ -92,6 +92,21 @@ ENTERED = policy(
         "selectors": [selector(on(8, "Equal", "entered-link"))],
     },
 )  # fmt: skip
+OPENED = policy(
+    "opened", "tracepoints",
+    {
+        "subsystem": "syscalls", "event": "sys_enter_openat", "args": [{"index": 5, "type": "int"}, {"index": 6, "type": "string"}],
+        "selectors": [selector(on(5, "Equal", "-100"), on(6, "Equal", f"{WORK}/opened"))],
+    },
+)  # fmt: skip
+PTRACE = ("101", str(0x80000000 | 26))
+TABLES = policy(
+    "tables", "tracepoints",
+    {
+        "subsystem": "raw_syscalls", "event": "sys_enter", "args": [{"index": 4, "type": "syscall64"}],
+        "selectors": [selector(on(4, "Equal", *PTRACE))],
+    },
+)  # fmt: skip
 MISSING = policy(
     "missing", "kprobes", {"call": "tcp_conect", "args": []}, {"call": "vfs_falocate", "args": [], "ignore": {"callNotFound": True}}
 )
@@ -105,14 +120,14 @@ def running(probed: dict[str, str], playground: Playground, tmp_path_factory: py
     go_out()
     make_files(SENTINEL)
     WORK.mkdir(parents=True, exist_ok=True)
-    for name in ("file", "deadly", "other"):
+    for name in ("file", "deadly", "other", "opened"):
         (WORK / name).write_bytes(b"x" * 8192)
     for name in ("tool", "twin"):
         (WORK / name).write_bytes(TRIGGER.read_bytes())
         (WORK / name).chmod(0o755)
     agent = Agent(tmp_path_factory.mktemp("sensors"), "sensors")
     agent.write_policy(SENTINEL.name, SENTINEL.policy())
-    for document in (*POLICIES, DEVICES, CREDS, *CALLS, ENTERED, MISSING):
+    for document in (*POLICIES, DEVICES, CREDS, *CALLS, ENTERED, OPENED, TABLES, MISSING):
         agent.write_policy(document["metadata"]["name"], document)
     agent.start("--pin-dir", "/sys/fs/bpf/bpfence-sensors")
     agent.settle()
@@ -171,7 +186,7 @@ def linked(agent: Agent, name: str) -> tuple[str, list[tuple[str, list[dict[str,
         (WORK / name).unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("name", ["./watched-link", f"{'./' * 300}watched-link"])
+@pytest.mark.parametrize("name", ["./watched-link", f"{'./' * 121}/watched-link", f"{'./' * 300}watched-link"])
 def test_a_text_of_a_system_call(sensing: Agent, name: str) -> None:
     result, told = linked(sensing, name)
     assert (result, [(policy_, arguments_[-1], action) for policy_, arguments_, action in told]) == (
@@ -213,6 +228,20 @@ def test_a_tracepoint(sensing: Agent) -> None:
 def test_a_tracepoint_of_a_system_call(sensing: Agent) -> None:
     assert linked(sensing, "entered-link") == ("ok", [("entered", [{"string_arg": "entered-link"}], "observe")])
     assert linked(sensing, "entered-lin") == ("ok", [])
+
+
+def test_a_number_that_a_record_has_more_room_for(sensing: Agent) -> None:
+    """AT_FDCWD, in the 64 bits of a register without its sign."""
+    assert acted(sensing, "open", str(WORK / "opened")) == (
+        "ok",
+        [("opened", [{"int_arg": -100}, {"string_arg": f"{WORK}/opened"}], "observe")],
+    )
+
+
+@pytest.mark.parametrize(("act", "number", "table"), [("ptrace-request", 101, "x64"), ("ptrace-compat", 26, "i386")])
+def test_system_calls_of_both_tables(sensing: Agent, act: str, number: int, table: str) -> None:
+    told = about(acted(sensing, act, "7"), "tables")[1]
+    assert told == [("tables", [{"syscall_id": {"id": number, "abi": table}}], "observe")]
 
 
 def test_a_network_device(sensing: Agent) -> None:

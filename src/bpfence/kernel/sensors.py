@@ -38,6 +38,7 @@ _FIELD: Final = re.compile(
 _NEAR: Final = 3
 _ENDS: Final = 4
 _POINTER: Final = 8
+_INT: Final = 4
 FILES: Final = frozenset((Read.FILE, Read.PATH, Read.BINPRM, Read.FD))
 """What is a file: the first of a sensor is file.path, the second file.new_path."""
 _TEXTS: Final = frozenset(
@@ -87,7 +88,7 @@ def descriptor(probe: Probe, fields: tuple[FormatField, ...] = ()) -> bytes:
         if probe.way is Way.TRACEPOINT and argument.read is not Read.NOTHING:
             at[number], read[number], size[number] = _in_record(probe, argument, fields)
         elif argument.read is Read.BYTES:
-            at[number] |= argument.length << abi.SENSOR_LENGTH_SHIFT
+            at[number] |= argument.length << abi.SENSOR_LENGTH_SHIFT | _length_flag(probe, argument)
         elif argument.read in (Read.NUMBER, Read.FD):
             size[number] = argument.size | (abi.SENSOR_SIGNED if argument.signed else 0)
         if argument.read in FILES:
@@ -100,6 +101,12 @@ def descriptor(probe: Probe, fields: tuple[FormatField, ...] = ()) -> bytes:
     return abi.SENSOR_STRUCT.pack(flags, *at, bytes(read), bytes(size))
 
 
+def _length_flag(probe: Probe, argument: ProbeArgument) -> int:
+    """SENSOR_LENGTH_INT where the argument that says how many bytes there are is read as a number of no more than 32 bits."""
+    alike = (one for one in probe.arguments if one.index == argument.length and one.read in (Read.NUMBER, Read.FD))
+    return abi.SENSOR_LENGTH_INT if any(one.size <= _INT for one in alike) else 0
+
+
 def _in_record(probe: Probe, argument: ProbeArgument, fields: tuple[FormatField, ...]) -> tuple[int, int, int]:
     """Offset, kind and size of an argument in a tracepoint's record."""
     if argument.index >= len(fields):
@@ -107,14 +114,15 @@ def _in_record(probe: Probe, argument: ProbeArgument, fields: tuple[FormatField,
         raise KernelError(f"{described(probe)} has no field {argument.index}", missing="that field", hint=f"its fields are {names}")
     field = fields[argument.index]
     text = argument.read is Read.TEXT
-    if (not text and (field.located or field.array)) or (text and not (field.located or field.array or field.size == _POINTER)):
+    textual, long = field.located or field.array, field.size > _POINTER
+    if (not text and (textual or long)) or (text and not (textual or field.size == _POINTER)):
         what = f"field {argument.index} ({field.name}) of {described(probe)} is no {'text' if text else 'number'}"
         raise KernelError(what, missing="that field")
     if text and field.located:
         return field.at, abi.SENSOR_DATA_LOC, 0
     if text:
         return field.at, abi.SENSOR_TEXT_HERE if field.array else abi.SENSOR_TEXT, 0
-    return field.at, int(argument.read), min(field.size, _POINTER) | (abi.SENSOR_SIGNED if argument.signed else 0)
+    return field.at, int(argument.read), min(argument.size, field.size) | (abi.SENSOR_SIGNED if argument.signed else 0)
 
 
 def _of_calls(probe: Probe) -> bool:

@@ -18,7 +18,7 @@ def test_no_flag_is_taken_twice() -> None:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.member)
 def test_defaults_are_allowed(option: Option) -> None:
-    assert not option.choices or option.default in option.choices
+    assert not option.choices or option.default is None or option.default in option.choices
     assert option.many == (option.default == ())
 
 

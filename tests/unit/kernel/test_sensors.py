@@ -213,3 +213,33 @@ def test_a_kernel_without_kprobes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KernelError, match="this kernel has no kprobes") as caught:
         sensors.attach(kprobe(), -1, "x86_64", Functions())
     assert "CONFIG_KPROBE_EVENTS" in caught.value.hint
+
+
+def in_record(index: int, size: int, *, signed: bool = False) -> Probe:
+    return Probe(Way.TRACEPOINT, "a/b", (ProbeArgument(index, Read.NUMBER, size, signed),))
+
+
+@pytest.mark.parametrize(
+    ("index", "size", "signed", "read"),
+    [
+        (4, 4, True, 4 | abi.SENSOR_SIGNED),  # an int in a field of 8 bytes, as those of system calls are
+        (4, 4, False, 4),
+        (4, 8, False, 8),
+        (1, 8, False, 4),
+        (0, 4, True, 2 | abi.SENSOR_SIGNED),
+    ],
+)
+def test_a_number_has_the_bits_of_its_type(index: int, size: int, signed: bool, read: int) -> None:
+    assert unpacked(in_record(index, size, signed=signed))[3][0] == read
+
+
+def test_a_number_is_no_longer_than_its_field() -> None:
+    packed = FormatField("args", 40, 48, signed=False, located=False, array=False)
+    with pytest.raises(KernelError, match="is no number"):
+        descriptor(in_record(0, 8), (packed,))
+
+
+@pytest.mark.parametrize(("size", "flag"), [(8, 0), (4, abi.SENSOR_LENGTH_INT), (1, abi.SENSOR_LENGTH_INT)])
+def test_the_count_of_bytes_has_the_bits_of_its_type(size: int, flag: int) -> None:
+    _, at, *_ = unpacked(kprobe(ProbeArgument(1, Read.BYTES, length=2), ProbeArgument(2, Read.NUMBER, size)))
+    assert at[0] == 1 | 2 << abi.SENSOR_LENGTH_SHIFT | flag

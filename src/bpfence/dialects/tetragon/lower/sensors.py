@@ -133,4 +133,5 @@ def _argument(argument: Argument, position: int, others: Mapping[int, Parameter]
         return Parameter(Reads.WHOLE, (kind,), position), _WHOLE[kind]
     if kind in _TEXTS:
         return Parameter(Reads.TEXT, (kind,), field=f"sensor.text{position}"), _TEXTS[kind]
-    return Parameter(Reads.INTEGER, (kind,), field=f"sensor.number{position}"), Read.NUMBER
+    read = Read.SYSCALL if kind == "syscall64" else Read.NUMBER
+    return Parameter(Reads.INTEGER, (kind,), field=f"sensor.number{position}"), read
