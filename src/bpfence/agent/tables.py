@@ -128,7 +128,7 @@ class Tables:
         reasons = self._engine.unplaced() if compiled.probes else {}
         told = []
         for policy in policies.policies:
-            missed = (probe.number for probe in policy.probes if probe.number in reasons and not probe.optional)
+            missed = (probe.number for probe in policy.probes if probe.number in reasons)
             told += [f"policy {quoted(policy.name)}: {reasons[number]}" for number in missed]
         self._tell("unplaced", tuple(dict.fromkeys(told)), "rules that see nothing and end nothing, everything else is in force: {}")
 

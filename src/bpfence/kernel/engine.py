@@ -446,11 +446,13 @@ class Engine:
         functions = sensors.Functions()
         for probe in probes:
             name, program = sensors.link_name(probe), self._sensing.get(sensors.PROGRAMS[probe.way])
-            if name in self._links or program is None:  # without a program its event is not supported, which is told
+            if program is None:  # its event is not supported, which is told
                 continue
             try:
+                # Of one that an earlier agent has attached, too: that may have had it read in another way.
                 self._maps["sensors"].put(_U64.pack(probe.number), sensors.descriptor_of(probe))
-                self._keep_link(name, sensors.attach(probe, program, self._features.machine, functions))
+                if name not in self._links:
+                    self._keep_link(name, sensors.attach(probe, program, self._features.machine, functions))
             except KernelError as error:
                 if not (probe.optional and isinstance(error, sensors.NoPlaceError)):
                     self._unplaced[probe.number] = f"{error}{f' ({error.hint})' if error.hint else ''}"

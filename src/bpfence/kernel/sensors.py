@@ -39,6 +39,7 @@ _NEAR: Final = 3
 _ENDS: Final = 4
 _POINTER: Final = 8
 _INT: Final = 4
+_MAX_INDEX: Final = (1 << abi.SENSOR_LENGTH_SHIFT) - 1
 FILES: Final = frozenset((Read.FILE, Read.PATH, Read.BINPRM, Read.FD))
 """What is a file: the first of a sensor is file.path, the second file.new_path."""
 _TEXTS: Final = frozenset(
@@ -84,8 +85,12 @@ def descriptor(probe: Probe, fields: tuple[FormatField, ...] = ()) -> bytes:
     rooms = [room for room, taken in ((abi.SENSOR_ROOM_NEW_PATH, 2), (abi.SENSOR_ROOM_PATH, 1)) if files < taken]
     second = 0
     for number, argument in enumerate(probe.arguments):
+        if argument.read is Read.NOTHING:
+            continue
+        if not 0 <= argument.index <= _MAX_INDEX:
+            raise KernelError(f"{described(probe)} has no argument {argument.index}", missing="that argument")
         at[number], read[number] = argument.index, int(argument.read)
-        if probe.way is Way.TRACEPOINT and argument.read is not Read.NOTHING:
+        if probe.way is Way.TRACEPOINT:
             at[number], read[number], size[number] = _in_record(probe, argument, fields)
         elif argument.read is Read.BYTES:
             at[number] |= argument.length << abi.SENSOR_LENGTH_SHIFT | _length_flag(probe, argument)

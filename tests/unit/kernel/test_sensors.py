@@ -243,3 +243,9 @@ def test_a_number_is_no_longer_than_its_field() -> None:
 def test_the_count_of_bytes_has_the_bits_of_its_type(size: int, flag: int) -> None:
     _, at, *_ = unpacked(kprobe(ProbeArgument(1, Read.BYTES, length=2), ProbeArgument(2, Read.NUMBER, size)))
     assert at[0] == 1 | 2 << abi.SENSOR_LENGTH_SHIFT | flag
+
+
+def test_an_argument_that_is_not_read_takes_no_place() -> None:
+    assert unpacked(kprobe(ProbeArgument(70_000, Read.NOTHING)))[1:3] == ([0] * 5, [0] * 5)
+    with pytest.raises(KernelError, match="no argument 70000"):
+        descriptor(kprobe(ProbeArgument(70_000, Read.NUMBER)))

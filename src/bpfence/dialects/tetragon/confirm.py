@@ -7,6 +7,7 @@ The kernel decides tracing policies completely, so nothing is confirmed here: th
 from __future__ import annotations
 
 import base64
+import hashlib
 import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -227,7 +228,8 @@ class Repeats:
         if record is None:
             return False
         who = {"thread": record.tid, "process": record.pid}.get(limit.scope, 0)
-        key = (rule, limit.scope, who, str(made.get("args")))
+        arguments = hashlib.blake2b(str(made.get("args")).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        key = (rule, limit.scope, who, arguments)
         before = self._told.get(key)
         if before is not None and record.time - before < limit.seconds * 1_000_000_000:
             return True

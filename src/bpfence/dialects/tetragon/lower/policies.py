@@ -173,7 +173,12 @@ class _Lowering:
         if isinstance(hook, KProbe) and hook.returns:
             what = f"what {hook.call} returns is not told yet: events come when it is called"
             self.report.add(hook.at("return"), "not-told", what, "", "warning")
-        self.probes[probe.number] = probe
+        other = self.probes.get(probe.number, probe)
+        if msgspec.structs.replace(other, optional=probe.optional) != probe:
+            what = f"the sensor on {probe.place} has by chance the number of the one on {other.place}"
+            self.refuse(hook.at("call" if isinstance(hook, KProbe) else "event"), what, "add an argument of type nop to one of them")
+            return None
+        self.probes[probe.number] = other if probe.optional else probe  # one that cannot be done without is not optional
         return found
 
     def _hook(self, section: str, where: str, hook: Hook) -> None:
@@ -377,7 +382,8 @@ class _Lowering:
         action, told, errno = self._actions(selector.match_actions)
         if action is Action.NONE:
             return
-        if action is Action.DENY and found.event.startswith("sensor."):
+        overrides = any(one.action == "Override" for one in selector.match_actions) and not self.monitors
+        if overrides and found.event.startswith("sensor."):
             what = f"{name_of(hook)} cannot be overridden yet: only hooks that are events of their own can refuse"
             self.refuse(selector.place, what, "use Sigkill, or a hook of the LSM")
             return

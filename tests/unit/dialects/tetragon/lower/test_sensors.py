@@ -244,3 +244,18 @@ def test_files_of_the_kernel_are_in_no_record_of_a_tracepoint() -> None:
 def test_types_are_those_of_the_language() -> None:
     assert set(TYPES) <= set(words.TYPES)
     assert set(NUMBERS) <= set(TYPES)
+
+
+@pytest.mark.parametrize("names", [("Override",), ("Sigkill", "Override"), ("Override", "Sigkill")])
+def test_what_would_refuse_the_act_is_refused_beside_a_kill_too(names: tuple[str, ...]) -> None:
+    actions = [{"action": name, "argError": -1} if name == "Override" else {"action": name} for name in names]
+    found, told = lowered(kprobes=[hook({**on(0, "Equal", "1"), "matchActions": actions})])
+    assert found.policy.rules == ()
+    assert "cannot be overridden" in told[0].message
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_hook_that_is_needed_is_not_hidden_by_one_that_is_not(first: bool) -> None:
+    hooks = [hook(on(0, "Equal", "1"), ignore={"callNotFound": optional}) for optional in (first, not first)]
+    found, _ = lowered(kprobes=hooks)
+    assert [probe.optional for probe in found.policy.probes] == [False]
