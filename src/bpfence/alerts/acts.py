@@ -29,6 +29,8 @@ USES: Final = {
     "file.mprotect": ("file.open", "file.mmap", "process.exec"), "net.send": ("net.connect",),
 }  # fmt: skip
 """Events of use → the events that may have opened the object. A rule that names none of these asks for each use."""
+_TOLD_ONCE: Final = frozenset((*USES, "file.create"))
+"""A rule that asks for none of these tells of each of its events."""
 _READS: Final = abi.ACCESS_READ | abi.ACCESS_EXEC
 _USED: Final = abi.ACCESS_READ | abi.ACCESS_WRITE
 _CUTS: Final = 1 << 61
@@ -50,7 +52,7 @@ class Acts:
 
     def is_new(self, seen: Observation, rule: RuleInfo) -> bool:
         """Whether a match tells something new."""
-        return rule.action is not _AUDIT or self._is_new(seen, rule)
+        return rule.action is not _AUDIT or _TOLD_ONCE.isdisjoint(rule.events) or self._is_new(seen, rule)
 
     def _is_new(self, seen: Observation, rule: RuleInfo) -> bool:
         record = seen.record
