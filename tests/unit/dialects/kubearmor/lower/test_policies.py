@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -20,6 +21,7 @@ from bpfence.dialects.facts import Facts
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR
 from bpfence.documents.files import SourceFile
 from bpfence.evaluate import verdict
+from bpfence.k8s.objects import namespace
 from bpfence.policy import Action, PolicySet
 from bpfence.workloads.select import selected
 from tests.unit.dialects.kubearmor.corpus import WEB, corpus, decided, document, lowered, pod, read
@@ -74,6 +76,11 @@ def test_the_posture_is_audit_unless_it_is_said() -> None:
     assert decided(blocked, "net.create", WEB, net__family=1, net__type=1, net__protocol=0).action is Action.NONE
 
 
+def kept(annotations: dict[str, str] | None) -> dict[str, str] | None:
+    """What is kept of those of a namespace; None: nothing is known of it."""
+    return annotations and namespace(json.dumps({"metadata": {"name": "shop", "annotations": annotations}}).encode())[1].annotations
+
+
 @pytest.mark.parametrize("chosen", ["audit", "block"])
 def test_a_namespace_may_have_another_posture(chosen: str) -> None:
     text = document({"process": {"matchPaths": [{"path": "/a"}]}, "network": {"matchProtocols": [{"protocol": "udp"}]}, "action": "Allow"})
@@ -84,9 +91,11 @@ def test_a_namespace_may_have_another_posture(chosen: str) -> None:
         ({}, chosen, chosen),
         ({"kubearmor-file-posture": "block"}, "block", chosen),
         ({"kubearmor-file-posture": "audit", "kubearmor-network-posture": "block"}, "audit", "block"),
-        ({"kubearmor-file-posture": "Block"}, chosen, chosen),
+        ({"kubearmor-file-posture": "Block", "kubearmor-network-posture": "AUDIT"}, "block", "audit"),
+        ({"kubearmor-file-posture": "bLOCK", "kubearmor-network-posture": "no"}, "block", chosen),
+        ({"kubearmor-file-posture": "blocked", "kubearmor-network-posture": ""}, chosen, chosen),
     ):
-        inside = pod(app="web", annotations=annotated)
+        inside = pod(app="web", annotations=kept(annotated))
         executed = decided(policies, "process.exec", inside, file__path="/b")
         made = decided(policies, "net.create", inside, net__family=2, net__type=1, net__protocol=6)
         assert (executed.action, made.action) == (actions[file], actions[network])
