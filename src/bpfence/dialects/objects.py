@@ -9,10 +9,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+class Choice(NamedTuple):
+    """An annotation of namespaces that chooses something for the policies of a language: one of these values, in capitals or not."""
+
+    key: str
+    values: tuple[str, ...]
+
+
 class ObjectKind(NamedTuple):
-    """A kind of objects of the API server whose `spec` is that of a file. `version`: as in apiVersion; `plural`: its name in paths."""
+    """A kind of objects of the API server whose `spec` is that of a file. `version`: as in apiVersion; `plural`: its name in paths.
+    `choices`: the annotations that say something about it."""
 
     version: str
     kind: str
     plural: str
     namespaced: bool
+    choices: tuple[Choice, ...] = ()

@@ -17,6 +17,7 @@ from bpfence.dialects.native.schema import API_VERSION, CLUSTER_KIND, KIND
 from bpfence.dialects.registry import DIALECTS
 from bpfence.k8s.client import Page
 from bpfence.seccomp import objects as seccomp
+from bpfence.words import quoted
 from bpfence.workloads.model import Namespace, Pod
 from bpfence.workloads.texts import decode, labels, short
 
@@ -48,10 +49,8 @@ _MIRROR: Final = "kubernetes.io/config.mirror"
 _STATIC_UID: Final = re.compile("[0-9a-f]{32}")
 """As kubelet makes them. Whoever may make a pod may annotate it so, and with the uid of any other pod: those that the API server gives
 are of another form."""
-
-
-_ASKED_FOR: Final = ("kubearmor-",)
-"""Beginnings of annotations that policies ask about: others may be anything, and large."""
+CHOICES: Final = {choice.key: choice.values for _, one in LANGUAGES.values() for choice in one.choices}
+"""Annotations of namespaces that policies ask about, and the values that they may have: others may be anything, and large."""
 
 
 class _Owner(msgspec.Struct):
@@ -231,8 +230,18 @@ def _owner(meta: Meta) -> tuple[str, str]:
 def namespace(data: bytes) -> tuple[str, Namespace]:
     """The name of a namespace, and the namespace."""
     meta = decode(data, _Namespace).metadata
-    asked = {key: value for key, value in (meta.annotations or {}).items() if key.startswith(_ASKED_FOR)}
+    asked = {key: value.lower() for key, value in (meta.annotations or {}).items() if key in CHOICES}
     return meta.name, Namespace(labels(meta.labels), labels(asked))
+
+
+def without_effect(name: str, one: Namespace) -> list[str]:
+    """What is wrong with the annotations of a namespace that policies ask about."""
+    return [
+        f"the namespace {short(name)} has the annotation {key}: {quoted(value)}, which is none of {', '.join(CHOICES[key])}"
+        " and has no effect"
+        for key, value in (one.annotations or {}).items()
+        if key in CHOICES and value not in CHOICES[key]
+    ]
 
 
 def policy(kind: str, node: str, data: bytes) -> PolicyObject:

@@ -41,6 +41,8 @@ MAX_LEFT: Final = 256
 """So many of the policies that there is no room for are told of."""
 MAX_PODS: Final = 2048
 MAX_NAMESPACES: Final = 16384
+MAX_WARNED: Final = 64
+"""So many of the annotations that have no effect are told of."""
 SAVE_SECONDS: Final = 0.5
 V = TypeVar("V")
 
@@ -103,6 +105,7 @@ class Cluster:
         self._keeper: threading.Thread | None = None
         self._asked = self._full = False
         self._left: dict[str, PolicyObject] = {}
+        self._warned: set[str] = set()
         self.pods = Pods(self)
         self._writer = Writer(api, node, report, pause=2 * pause)
         self._folder = folder
@@ -346,6 +349,7 @@ class Cluster:
     def _all_namespaces(self, found: list[tuple[str, Namespace]]) -> None:
         with self._lock:
             self._namespaces = dict(found[:MAX_NAMESPACES])
+        self._warn(self._namespaces)
         self._join(None)
 
     def _put_namespace(self, found: tuple[str, Namespace]) -> None:
@@ -355,7 +359,15 @@ class Cluster:
                 return
             self._namespaces[name] = namespace
             uids = [uid for uid, pod in self._pods.items() if pod.namespace == name]
+        self._warn({name: namespace})
         self._join(uids)
+
+    def _warn(self, found: Mapping[str, Namespace]) -> None:
+        """Tell of annotations without effect, of each once."""
+        for text in (text for name, one in found.items() for text in objects.without_effect(name, one)):
+            if text not in self._warned and len(self._warned) < MAX_WARNED:
+                self._warned.add(text)
+                self._report(f"Kubernetes: {printable(text)}")
 
     def _namespace_gone(self, found: tuple[str, Namespace]) -> None:
         with self._lock:

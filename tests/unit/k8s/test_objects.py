@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from bpfence.dialects.native.schema import CLUSTER_KIND
 from bpfence.k8s import objects
-from bpfence.k8s.objects import NodeStatus, namespace, own_status, pod, policies_path, policy
+from bpfence.k8s.objects import NodeStatus, namespace, own_status, pod, policies_path, policy, without_effect
 from bpfence.workloads.model import Namespace, Pod
 from bpfence.workloads.texts import BadAnswerError
 
@@ -65,6 +66,22 @@ def test_annotations_of_a_namespace_that_policies_ask_about() -> None:
         b'{"metadata": {"name": "shop", "labels": {"a": "b"}, "annotations": {"kubearmor-file-posture": "block", "x/last-applied": "{}"}}}'
     )
     assert namespace(given) == ("shop", Namespace({"a": "b"}, {"kubearmor-file-posture": "block"}))
+
+
+@pytest.mark.parametrize(
+    ("value", "kept", "told"),
+    [
+        ("block", "block", ()), ("Block", "block", ()), ("AUDIT", "audit", ()), ("", "", ("''", "audit, block")),
+        ("blocked", "blocked", ("shop", "kubearmor-network-posture: 'blocked'", "audit, block")),
+    ],
+)  # fmt: skip
+def test_words_of_annotations(value: str, kept: str, told: tuple[str, ...]) -> None:
+    given = msgspec.json.encode({"metadata": {"name": "shop", "annotations": {"kubearmor-network-posture": value, "kubearmor-x": "y"}}})
+    name, found = namespace(given)
+    assert found.annotations == {"kubearmor-network-posture": kept}
+    texts = without_effect(name, found)
+    assert len(texts) == bool(told)
+    assert all(part in text for part in told for text in texts)
 
 
 def test_a_policy_and_what_this_node_has_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

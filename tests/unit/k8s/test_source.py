@@ -135,6 +135,21 @@ def test_changes_of_policies_are_told(rig: Rig) -> None:
     assert rig.changes == 3, "a status that another node writes changes nothing"
 
 
+def test_annotations_without_effect_are_told_once(rig: Rig) -> None:
+    odd, other, fine = shop(), shop(), shop()
+    odd["metadata"]["annotations"] = {"kubearmor-file-posture": "off"}
+    other["metadata"]["annotations"] = {"kubearmor-network-posture": "block\x1b"}
+    fine["metadata"]["annotations"] = {"kubearmor-file-posture": "Audit"}
+    rig.lists["/namespaces"] = [odd]
+    rig.events = {"/namespaces": [event("MODIFIED", one) for one in (odd, other, odd, fine)] + [event("MODIFIED", shop("z")), 30]}
+    rig.cluster.ask()
+    rig.cluster.start(rig.changed)
+    until(lambda: rig.cluster._namespaces["shop"].labels == {"team": "z"})
+    first, second = rig.said
+    assert "'off', which is none of audit, block" in first
+    assert "block\\x1b" in second
+
+
 def test_a_changed_label_reaches_the_registry(rig: Rig) -> None:
     rig.lists["/pods"], rig.lists["/namespaces"] = [pod()], [shop()]
     rig.events = {"/pods": [event("MODIFIED", pod("back")), 30], "/namespaces": [event("MODIFIED", shop("b")), 30]}

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from bpfence.dialects.objects import ObjectKind
+from bpfence.dialects.objects import Choice, ObjectKind
 from bpfence.dialects.option import Option
 
 NAME: Final = "kubearmor"
@@ -19,12 +19,6 @@ NETWORK_POLICY: Final = "KubeArmorNetworkPolicy"
 KINDS: Final = (POLICY, HOST_POLICY, CLUSTER_POLICY, NETWORK_POLICY)
 GROUP: Final = b"security.kubearmor.com"
 API_VERSION: Final = f"{GROUP.decode()}/v1"
-OBJECTS: Final = (
-    ObjectKind(API_VERSION, POLICY, "kubearmorpolicies", True),
-    ObjectKind(API_VERSION, HOST_POLICY, "kubearmorhostpolicies", False),
-    ObjectKind(API_VERSION, CLUSTER_POLICY, "kubearmorclusterpolicies", False),
-    ObjectKind(API_VERSION, NETWORK_POLICY, "kubearmornetworkpolicies", False),
-)
 HOSTNAME_PATTERN: Final = "kubearmor.io/hostnamereg"
 """A label of no node: regular expressions of its name."""
 POSTURE: Final = "KubeArmor/DefaultPosture"
@@ -34,6 +28,13 @@ RESOURCES: Final = ("file", "network", "capabilities")
 ACTIONS: Final = ("audit", "block")
 ANNOTATION: Final = "kubearmor-{}-posture"
 """The annotation of a namespace that has another posture than the one that is chosen, of a resource."""
+_POSTURES: Final = tuple(Choice(ANNOTATION.format(resource), ACTIONS) for resource in RESOURCES)
+OBJECTS: Final = (
+    ObjectKind(API_VERSION, POLICY, "kubearmorpolicies", True, _POSTURES),
+    ObjectKind(API_VERSION, HOST_POLICY, "kubearmorhostpolicies", False),
+    ObjectKind(API_VERSION, CLUSTER_POLICY, "kubearmorclusterpolicies", False, _POSTURES),
+    ObjectKind(API_VERSION, NETWORK_POLICY, "kubearmornetworkpolicies", False, _POSTURES),
+)
 UNKNOWN: Final = ("outside", "audit")
 
 

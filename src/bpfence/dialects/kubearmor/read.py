@@ -38,7 +38,7 @@ CODES: Final[Mapping[str, str]] = {
     "bad-value": "a value that the schema of the CRD refuses: an action, a path, a protocol, a name",
     "duplicate-key": "a key written twice in one map",
     "duplicate-policy": "two policies of one kind, namespace and name",
-    "empty": "a list or text that must not be empty; a fromSource that lists nothing (warning)",
+    "empty": "a list or text that must not be empty; a list that lists nothing (warning)",
     "inactive": "a policy whose status is Inactive: it is left out (warning)",
     "missing-key": "a key that is required",
     "never-matches": "an entry that no act matches (warning)",
@@ -95,6 +95,10 @@ _SPECS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _NETWORK_SPEC: Final = ("nodeSelector", "selector", "ingress", "egress", "level", *META)
 _PEERS: Final = {"ingress": "from", "egress": "to"}
+_EVERY_PROGRAM: Final = ("the entry is about every program", "list the programs, or remove it")
+_EVERY_ADDRESS: Final = ("the entry is about every address", "list the networks, or remove it")
+_EVERY_PORT: Final = ("the entry is about every port", "list the ports, or remove it")
+"""What it means that a list lists nothing, and what to write."""
 TRANSPORTS: Final = ("TCP", "UDP", "SCTP")
 MAX_PORT: Final = 65535
 _PATH: Final = re.compile(r"/+.*[^/]")
@@ -176,6 +180,13 @@ class _Shapes:
             else:
                 entries[key.text] = (key, value)
         return {text: entry for text, entry in entries.items() if not entry[1].empty}
+
+    def lists_nothing(self, node: YamlNode, keys: Mapping[str, tuple[str, str]]) -> None:
+        """Warn of lists that list nothing. `keys`: what that means, and what to write."""
+        for key, value in node.pairs:
+            if key.kind == "scalar" and key.text in keys and (value.empty or (value.kind == "list" and not value.items)):
+                means, hint = keys[key.text]
+                self.report.add(key, "empty", f"{key.text} lists nothing: {means}", hint, "warning")
 
     def items(self, entries: Entries, key: str) -> list[YamlNode]:
         """The items of a list; [] where there is none."""
@@ -321,8 +332,11 @@ class _Reader(_Shapes):
         if by_node:
             node = self.required(entries, "nodeSelector", spec, f"spec of a {self.kind}")
             given = self.level(node, ("matchLabels",), "nodeSelector") if node is not None else {}
+            errors = self.report.errors
             labels = tuple(self.labels(given))
             self.hostnames(given)
+            if node is not None and not labels and self.report.errors == errors and node.kind == "map":
+                self.report.add(node, "selects-all", "nothing is selected: the policy is about every node", "add matchLabels", "warning")
             return (), labels
         if "selector" not in entries:
             self.selects_all(spec)
@@ -439,6 +453,7 @@ class _Reader(_Shapes):
                 continue
             lists = _SECTIONS[section]
             entries = self.level(spec[section][1], (*lists, *META), section)
+            self.lists_nothing(spec[section][1], dict.fromkeys(lists, ("there is no entry of it", "write its entries, or remove it")))
             outer = self.meta(entries, whole)
             for key in lists:
                 for index, item in enumerate(self.items(entries, key)):
@@ -474,6 +489,7 @@ class _Reader(_Shapes):
                 entries = self.level(item, known, f"an entry of {section}")
                 errors = self.report.errors
                 meta = self.meta(entries, whole)
+                self.lists_nothing(item, {peers: _EVERY_ADDRESS, "ports": _EVERY_PORT})
                 networks = tuple(self.networks(entries, peers))
                 ports = tuple(self.ports(entries))
                 if item.kind == "map" and not self.uncounted(entries, section, meta.action) and self.report.errors == errors:
@@ -577,6 +593,7 @@ class _Reader(_Shapes):
         if node.kind != "map":
             return None
         meta = self.meta(entries, outer)
+        self.lists_nothing(node, {"fromSource": _EVERY_PROGRAM})
         value = self.value(entries, section, key, node)
         sources = tuple(self.sources(entries))
         if self.kind == HOST_POLICY and section in ("network", "capabilities"):
@@ -584,6 +601,8 @@ class _Reader(_Shapes):
         flags = {name: self.truth(entries, name) for name in ("recursive", "readOnly", "ownerOnly") if name in known}
         terminals = "pts" not in entries or self.truth(entries, "pts")
         named = tuple(self.calls(entries)) if "syscall" in known else ()
+        if "syscall" in known and not named and self.report.errors == errors:
+            self.report.add(node, "never-matches", "the entry names no system call", "list some, or remove the entry", "warning")
         if self.left_out(entries, meta.action) or value is None or self.report.errors > errors:
             return None
         return Entry(
@@ -703,13 +722,10 @@ class _Reader(_Shapes):
         return None
 
     def sources(self, entries: Entries) -> Iterator[Source]:
-        if "fromSource" in entries and entries["fromSource"][1].kind == "list" and not entries["fromSource"][1].items:
-            what = "fromSource lists nothing: the entry is about every program"
-            self.report.add(entries["fromSource"][0], "empty", what, "list the programs, or remove it", "warning")
         for item in self.items(entries, "fromSource"):
             given = self.level(item, ("path", "dir", "recursive"), "an item of fromSource")
             recursive = self.truth(given, "recursive")
-            if not given and item.kind == "map":
+            if "path" not in given and "dir" not in given and item.kind == "map" and id(item) not in self.misspelt:
                 self.report.add(item, "missing-key", "an item of fromSource needs 'path' or 'dir'", "add path: ...")
             for word, check in (("path", self.path), ("dir", self.directory)):
                 text = self.text(given[word][1], word) if word in given else None

@@ -13,6 +13,8 @@ from bpfence.documents.files import SourceFile
 from bpfence.documents.report import Report
 from bpfence.errors import Diagnostic, PolicyError
 
+HINT = "give KubeArmor's ConfigMap, its KubeArmorConfig, or its kubearmor.yaml"
+
 
 def read(text: str) -> tuple[dict[str, str], list[Diagnostic]]:
     report = Report(CODES)
@@ -32,8 +34,11 @@ def test_every_posture_has_a_setting() -> None:
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: k}\ndata:\n  gRPC: '32767'\n  defaultFilePosture: \"block\"\n",
             {"file": "block"},
         ),
-        ("kind: ConfigMap\n", {}),
-        ("visibility: process,file\ndefaultFilePosture:\n", {}),
+        ("visibility: file\ndefaultFilePosture:\nhostDefaultDevicePosture: block\ndefaultNetworkPosture: block\n", {"network": "block"}),
+        ("kind: KubeArmorConfig\nspec: {defaultCapabilitiesPosture: block, defaultVisibility: process}\n", {"capabilities": "block"}),
+        ("kind: List\nitems: [{kind: ConfigMap, data: {a: b}}, {kind: ConfigMap, data: {defaultFilePosture: block}}]\n", {"file": "block"}),
+        ('kind: ConfigMap\ndata: {kubearmor.yaml: "cluster: a\\ndefaultFilePosture: block\\n"}\n', {"file": "block"}),
+        ("base: &b {defaultFilePosture: block}\n<<: *b\n", {"file": "block"}),
     ],
 )
 def test_postures_are_read(text: str, found: dict[str, str]) -> None:
@@ -45,9 +50,38 @@ def test_postures_are_read(text: str, found: dict[str, str]) -> None:
     [
         ("a: b\ndefaultFilePosture: Block\n", "bad-value", (2, 21), "did you mean 'block'?"),
         ("defaultFilePosture: [block]\n", "bad-value", (1, 21), "write audit or block"),
-        ("- a\n", "wrong-type", (1, 1), "give KubeArmor's ConfigMap, or its kubearmor.yaml"),
-        ("kind: ConfigMap\ndata: x\n", "wrong-type", (2, 7), "give KubeArmor's ConfigMap, or its kubearmor.yaml"),
-        ("", "no-rules", (0, 0), "give KubeArmor's ConfigMap, or its kubearmor.yaml"),
+        ("- a\n", "wrong-type", (1, 1), HINT),
+        ("kind: ConfigMap\ndata: x\n", "wrong-type", (2, 7), HINT),
+        *(
+            (text, "no-rules", (0, 0), f"{HINT}, with defaultFilePosture: block or its like")
+            for text in (
+                "",
+                "kind: ConfigMap\n",
+                "defaultFilePosture:\n",
+                "kind: List\nitems: []\n",
+                "kind: KubeArmorConfig\nspec: {}\n",
+                "kubearmorConfigMap: {defaultFilePosture: block}\n",
+                "kind: ConfigMap\ndata: {x.yaml: '- a'}\n",
+            )
+        ),
+        ("kind: Pod\ndata: {defaultFilePosture: block}\n", "wrong-kind", (1, 7), HINT),
+        ("kind: configmap\ndata: {defaultFilePosture: block}\n", "wrong-kind", (1, 7), "did you mean 'ConfigMap'?"),
+        ("defaultfileposture: block\n", "unknown-key", (1, 1), "did you mean 'defaultFilePosture'?"),
+        ("kind: KubeArmorConfig\nspec: {defaultNetworkPostur: block}\n", "unknown-key", (2, 8), "did you mean 'defaultNetworkPosture'?"),
+        ("filePosture: block\n", "unknown-key", (1, 1), "did you mean 'defaultFilePosture'?"),
+        ("kind: ConfigMap\ndata:\n  kubearmor.yaml: |\n    a: \n    defaultFilePosture: x\n", "bad-value", (5, 25), "write audit or block"),
+        (
+            "kind: ConfigMap\ndata:\n  kubearmor.yaml: |\n    default-file-posture: block\n",
+            "unknown-key",
+            (4, 5),
+            "did you mean 'defaultFilePosture'?",
+        ),
+        (
+            "kind: ConfigMap\ndata:\n  kubearmor.yaml: |\n    a: [\n",
+            "yaml-syntax",
+            (4, 9),
+            "check the indentation and the quotes on this line and the one before",
+        ),
         ("a: [", "yaml-syntax", (1, 5), "check the indentation and the quotes on this line and the one before"),
     ],
 )
@@ -64,3 +98,16 @@ def test_a_file(tmp_path: Path) -> None:
     for path in ("c.yaml", "missing", "."):
         with pytest.raises(PolicyError):
             postures(str(tmp_path / path))
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("defaultFilePosture: block\ndefaultFilePosture: audit\n", (2, 1)),
+        ("defaultFilePosture: block\n---\ndefaultFilePosture: block\n", (3, 1)),
+        ("kind: ConfigMap\ndata:\n  defaultFilePosture: block\n  kubearmor.yaml: |\n    defaultFilePosture: audit\n", (5, 5)),
+    ],
+)
+def test_of_two_postures_none_is_passed_over(text: str, place: tuple[int, int]) -> None:
+    _, [found] = read(text)
+    assert (found.code, found.location.line, found.location.column) == ("duplicate-key", *place)

@@ -143,7 +143,12 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({**BLOCK, "message": True}, "wrong-type", "in quotes"),
     ({"process": {"matchPaths": [{"path": "/a", "execname": "a"}]}}, "bad-value", "one of them"),
     ({"process": {"matchPaths": [{"execname": "/a"}]}}, "bad-value", "without its directory"),
-    ({"process": {"matchPaths": [{"path": "/a", "fromSource": [{}]}]}}, "missing-key", "add path"),
+    *(
+        ({"process": {"matchPaths": [{"path": "/a", "fromSource": [{"path": "/s"}, item]}]}}, "missing-key", "add path")
+        for item in ({}, {"recursive": True}, {"path": None, "recursive": True}, {"dir": None}, {"path": None, "dir": None})
+    ),
+    ({"process": {"matchPaths": [{"path": "/a", "fromSource": [{"path": ""}]}]}}, "bad-value", "begin it with '/'"),
+    ({"process": {"matchPaths": [{"path": "/a", "fromSource": [None]}]}}, "wrong-type", "key: value"),
     ({"network": {"matchProtocols": [{"protocol": "tpc"}]}}, "bad-value", "tcp"),
     ({"capabilities": {"matchCapabilities": [{"capability": "net_rw"}]}}, "bad-value", "net_raw"),
     ({"syscalls": {"matchSyscalls": [{"syscall": ["opne"]}]}}, "bad-value", "open"),
@@ -373,9 +378,33 @@ def test_a_label_without_a_value() -> None:
     assert [found.code for found in read(host)[1]] == ["wrong-type"]
 
 
-def test_sources_that_list_nothing() -> None:
-    policies, [found] = read(document({"file": {"matchPaths": [{"path": "/a", "fromSource": []}]}}))
-    assert (len(policies), found.code, found.severity) == (1, "empty", "warning")
+FILE: dict[str, Any] = {"matchPaths": [{"path": "/a"}]}
+CALLS: dict[str, Any] = {"matchSyscalls": [{"syscall": ["unlink"]}]}
+NET = "KubeArmorNetworkPolicy"
+NOTHING: list[tuple[str, dict[str, Any], str, str]] = [
+    ("KubeArmorPolicy", {"file": {"matchPaths": [{"path": "/a", "fromSource": []}]}}, "empty", "every program"),
+    ("KubeArmorPolicy", {"file": {"matchPaths": [{"path": "/a", "fromSource": None}]}}, "empty", "every program"),
+    ("KubeArmorPolicy", {"file": {**FILE, "matchDirectories": []}}, "empty", "no entry"),
+    ("KubeArmorPolicy", {"file": {**FILE, "matchPatterns": None}}, "empty", "no entry"),
+    ("KubeArmorPolicy", {"file": FILE, "syscalls": {"matchSyscalls": [{}]}}, "never-matches", "no system call"),
+    ("KubeArmorPolicy", {"file": FILE, "syscalls": {"matchPaths": [{"path": "/a", "syscall": []}]}}, "never-matches", "no system call"),
+    ("KubeArmorPolicy", {"file": FILE, "selector": None}, "selects-all", "every pod"),
+    ("KubeArmorPolicy", {"file": FILE, "selector": {"matchLabels": None}}, "selects-all", "every pod"),
+    ("KubeArmorHostPolicy", {"file": FILE, "nodeSelector": {}}, "selects-all", "every node"),
+    ("KubeArmorHostPolicy", {"file": FILE, "nodeSelector": {"matchLabels": None}}, "selects-all", "every node"),
+    (NET, {"egress": [{"to": []}]}, "empty", "every address"),
+    (NET, {"egress": [{"to": None, "ports": [{"port": "80"}]}]}, "empty", "every address"),
+    (NET, {"ingress": [{"ports": []}]}, "empty", "every port"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "spec", "code", "what"), NOTHING)
+def test_what_lists_or_selects_nothing_is_told(kind: str, spec: dict[str, Any], code: str, what: str) -> None:
+    policies, [found] = read(document(spec, kind))
+    assert (len(policies), found.code, found.severity, what in found.message) == (1, code, "warning", True), found
+    for benign in ({"file": FILE, "syscalls": CALLS}, {"egress": [{"ports": [{"port": "80"}]}]}):
+        if ("egress" in benign) is (kind == NET):
+            assert read(document(benign, kind))[1] == []
 
 
 def test_no_hint_widens_a_block_unsaid() -> None:

@@ -153,22 +153,6 @@ def _carries(entry: Entry, event: str) -> bool:
 # ---- conditions ----
 
 
-class Way(NamedTuple):
-    """One way in which an entry names an act: the condition, and where in KubeArmor's look-up it stands: the least `order` is first.
-    `place`: the path that it names, or the directory with what is in it ("/" at its end); "" where there is none, or many."""
-
-    order: tuple[int, ...]
-    named: Condition
-    place: str = ""
-
-    def meets(self, other: Way) -> bool:
-        """Whether both may name one file."""
-        one, two = (_USUAL.sub(lambda link: _LINKED[link[0]], way.place) for way in (self, other))
-        if not one or not two or one == two:
-            return True
-        return (one.endswith("/") and two.startswith(one)) or (two.endswith("/") and one.startswith(two))
-
-
 _LINKED: Final = {
     **{f"/{name}": f"/usr/{name}" for name in ("bin", "lib", "lib32", "lib64")},
     **dict.fromkeys(("/sbin", "/usr/sbin"), "/usr/bin"), "/var/run": "/run", "/var/lock": "/run/lock",
@@ -177,6 +161,36 @@ _LINKED: Final = {
 _ROOT: Final = "/."
 """The root itself, of which "/" is the contents."""
 _USUAL: Final = re.compile(f"^({'|'.join(_LINKED)})(?=/|$)")
+
+
+def led_to(path: str) -> str:
+    """What a path is where there are the usual links."""
+    return _USUAL.sub(lambda link: _LINKED[link[0]], path)
+
+
+class Way(NamedTuple):
+    """One way in which an entry names an act: the condition, and where in KubeArmor's look-up it stands: the least `level` is first, then
+    the longest `place`, then what blocks (`last` is 0). `place`: the path that it names, or the directory with what is in it ("/" at its
+    end); "" where there is none, or many. `real`: the same where there are the usual links."""
+
+    level: tuple[int, ...]
+    last: int
+    named: Condition
+    place: str = ""
+    real: str = ""
+
+    def before(self, other: Way) -> bool:
+        """Whether both may name one file, and this way is looked up first. Names are compared as they are written where one is in the
+        other, since the links need not be there; else by what they lead to."""
+        for one, two in ((self.place, other.place), (self.real, other.real)):
+            if not one or not two or one == two or _holds(one, two) or _holds(two, one):
+                return (*self.level, -len(one), self.last) < (*other.level, -len(two), other.last)
+        return False
+
+
+def _holds(directory: str, place: str) -> bool:
+    return directory.endswith("/") and place.startswith(directory)
+
 
 _PATH, _NAME, _DIRECTORY, _FLAT, _PATTERN = range(5)
 HOLDS: Final = (-1,)
@@ -190,25 +204,25 @@ def ways(entry: Entry, field: str = PATH) -> tuple[Way, ...]:
     last = 0 if entry.action == "Block" else 1
     sourced = 0 if entry.sources else 1
 
-    def way(level: int, named: Condition, order: int = 0, place: str = "") -> Way:
-        return Way((sourced, level, order, last), named, place)
+    def way(level: int, named: Condition, place: str = "") -> Way:
+        return Way((sourced, level), last, named, place, led_to(place))
 
     match entry.kind:
         case "dir":
             # The directory itself as well: whoever renames it away or puts another in its place has everything in it.
             path = entry.value.rstrip("/") or "/"
-            itself = way(_PATH, Atom(field, Op.EQUALS, path), place=path if path != "/" else _ROOT)
+            itself = way(_PATH, Atom(field, Op.EQUALS, path), path if path != "/" else _ROOT)
             inside = _in_directory(field, entry.value, recursive=entry.recursive)
             # KubeArmor looks up the recursive ones first. Whoever blocks a directory in one that is allowed means it all the same.
-            contents = way(_DIRECTORY if entry.recursive or not last else _FLAT, inside, -len(entry.value), place=entry.value)
+            contents = way(_DIRECTORY if entry.recursive or not last else _FLAT, inside, entry.value)
             return (contents,) if entry.section == "process" else (itself, contents)
         case "path":
-            return (way(_PATH, Atom(field, Op.EQUALS, entry.value), place=entry.value),)
+            return (way(_PATH, Atom(field, Op.EQUALS, entry.value), entry.value),)
         case "name":
             return (way(_NAME, Atom(field, Op.SUFFIX, "/" + entry.value)),)
         case "pattern":
             found = way(_PATTERN, patterns.condition(entry.value, field))
-            return (found if last else found._replace(order=HOLDS),)
+            return (found if last else found._replace(level=HOLDS),)
         case "protocol":
             return (way(0, PROTOCOLS[entry.value]),)
         case "capability":
@@ -288,7 +302,7 @@ def _first(entry: Entry, earlier: Sequence[Earlier], event: str) -> Condition:
     """The condition that an entry names an act of its sources, and that no earlier one lets it through."""
     by_rest: dict[Condition, list[Condition]] = {}
     for way in ways(entry):
-        before = (one for one in earlier if one.way.order < way.order and one.way.meets(way))
+        before = (one for one in earlier if one.way.before(way))
         by_rest.setdefault(conj(negation(_excuse(one, way, event)) for one in before), []).append(way.named)
     return conj((_from(entry.sources), disj(conj((disj(names_), rest)) for rest, names_ in by_rest.items())))
 

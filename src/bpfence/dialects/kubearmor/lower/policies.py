@@ -117,7 +117,7 @@ class _Order:
             for entry in policy.entries:
                 if entry.section in _LOOKED_UP and entries.lets(entry):
                     found = self._letting.setdefault(reach, {}).setdefault(entry.section, [])
-                    found += (entries.Earlier(way, entry, scope) for way in entries.ways(entry) if way.order != entries.HOLDS)
+                    found += (entries.Earlier(way, entry, scope) for way in entries.ways(entry) if way.level != entries.HOLDS)
 
     def earlier(self, policy: KubeArmorPolicy, entry: Entry, scope: Condition) -> list[entries.Earlier]:
         """What lets acts through that the entry would refuse, of policies that may be about the same workload."""
@@ -130,7 +130,7 @@ class _Order:
             one._replace(scope=TRUE) if one.scope == scope else one
             for near in self._near[reach]
             for one in self._letting[near].get(entry.section, ())
-            if any(one.way.order < way.order and one.way.meets(way) for way in own)
+            if any(one.way.before(way) for way in own)
         ]
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -15,10 +16,12 @@ from bpfence import abi
 from bpfence.compiler.compile import compile_policies
 from bpfence.compiler.explain import explain
 from bpfence.compiler.workloads import selectors
+from bpfence.conditions import links
 from bpfence.dialects.facts import Facts
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR
 from bpfence.documents.files import SourceFile
 from bpfence.evaluate import verdict
+from bpfence.k8s.objects import namespace
 from bpfence.policy import Action, PolicySet
 from bpfence.workloads.select import selected
 from tests.unit.dialects.kubearmor.corpus import WEB, corpus, decided, document, lowered, pod, read
@@ -73,6 +76,11 @@ def test_the_posture_is_audit_unless_it_is_said() -> None:
     assert decided(blocked, "net.create", WEB, net__family=1, net__type=1, net__protocol=0).action is Action.NONE
 
 
+def kept(annotations: dict[str, str] | None) -> dict[str, str] | None:
+    """What is kept of those of a namespace; None: nothing is known of it."""
+    return annotations and namespace(json.dumps({"metadata": {"name": "shop", "annotations": annotations}}).encode())[1].annotations
+
+
 @pytest.mark.parametrize("chosen", ["audit", "block"])
 def test_a_namespace_may_have_another_posture(chosen: str) -> None:
     text = document({"process": {"matchPaths": [{"path": "/a"}]}, "network": {"matchProtocols": [{"protocol": "udp"}]}, "action": "Allow"})
@@ -83,9 +91,11 @@ def test_a_namespace_may_have_another_posture(chosen: str) -> None:
         ({}, chosen, chosen),
         ({"kubearmor-file-posture": "block"}, "block", chosen),
         ({"kubearmor-file-posture": "audit", "kubearmor-network-posture": "block"}, "audit", "block"),
-        ({"kubearmor-file-posture": "Block"}, chosen, chosen),
+        ({"kubearmor-file-posture": "Block", "kubearmor-network-posture": "AUDIT"}, "block", "audit"),
+        ({"kubearmor-file-posture": "bLOCK", "kubearmor-network-posture": "no"}, "block", chosen),
+        ({"kubearmor-file-posture": "blocked", "kubearmor-network-posture": ""}, chosen, chosen),
     ):
-        inside = pod(app="web", annotations=annotated)
+        inside = pod(app="web", annotations=kept(annotated))
         executed = decided(policies, "process.exec", inside, file__path="/b")
         made = decided(policies, "net.create", inside, net__family=2, net__type=1, net__protocol=6)
         assert (executed.action, made.action) == (actions[file], actions[network])
@@ -113,10 +123,12 @@ def test_block_wins_over_allow_of_the_same() -> None:
 # ---- which of several entries decides ----
 
 SOURCES = ("/s", "/t")
-DIRECTORIES = ("/", "/a/", "/a/b/")
-FILES = ("/a", "/a/f", "/a/b", "/a/b/f", "/f")
+DIRECTORIES = ("/", "/a/", "/a/b/", "/run/a/", "/var/run/", "/var/run/a/", "/var/")
+FILES = ("/a", "/a/f", "/a/b", "/a/b/f", "/f", "/run/a", "/run/a/f")
+LINKED = ("/var/run/a", "/var/run/a/f")
+"""Other names of files: /var/run is a link."""
 ENTRY = st.fixed_dictionaries(
-    {"where": st.sampled_from(FILES + DIRECTORIES), "action": st.sampled_from(("Allow", "Block"))},
+    {"where": st.sampled_from(FILES + LINKED + DIRECTORIES), "action": st.sampled_from(("Allow", "Block"))},
     optional={
         "source": st.sampled_from(SOURCES),
         "recursive": st.booleans(),
@@ -145,12 +157,12 @@ def as_policies(entries: Sequence[Mapping[str, Any]], section: str) -> list[str]
 
 def looked_up(entries: Sequence[Mapping[str, Any]], app: str, exe: str, path: str, section: str) -> list[Mapping[str, Any]]:
     """The entries that KubeArmor finds for a file, those that block before those that allow: by tables of texts, with the source and
-    without, first of the file and then of the directories on the way to it."""
+    without, first of the file and then of the directories on the way to it. Whatever name an entry gives, it is that of the file."""
     for source in (exe, None):
         table: dict[str, list[Mapping[str, Any]]] = {}
         for one in entries:
             if one.get("source") == source and one.get("app", "web") in (app, ""):
-                table.setdefault(one["where"], []).append(one)
+                table.setdefault(one["where"].replace("/var/run/", "/run/"), []).append(one)
         itself = table.get(path, []) + (table.get(path + "/", []) if section == "file" else [])
         above = [path[: at + 1] for at in range(len(path)) if path[at] == "/"]
         flat = [found for found in table.get(above[-1], []) if not found.get("recursive")]
@@ -180,12 +192,17 @@ def reference(entries: Sequence[Mapping[str, Any]], app: str, exe: str, path: st
     return Action.AUDIT if listed and not found else Action.NONE
 
 
+def found_link(path: str) -> links.Resolution:
+    names = (path.removeprefix("/var"),) if (path + "/").startswith("/var/run/") else ()
+    return links.Resolution(names, tuple(("/var/run", name) for name in names))
+
+
 @pytest.mark.parametrize("section", ["file", "process"])
 def test_the_entry_that_kubearmor_looks_up_first_decides(section: str) -> None:
     @settings(max_examples=80, deadline=None, derandomize=True)
     @given(st.lists(ENTRY, max_size=6))
     def check(entries: list[dict[str, Any]]) -> None:
-        policies = lowered(*as_policies(entries, section)) if entries else PolicySet()
+        policies, _ = links.widened(lowered(*as_policies(entries, section)) if entries else PolicySet(), found_link)
         for app, inside in (("web", WEB), ("db", DB)):
             for exe, path, change, owns in product(("/s", "/t", "/x"), FILES, (False, True), (False, True)):
                 if section == "process":
@@ -197,6 +214,31 @@ def test_the_entry_that_kubearmor_looks_up_first_decides(section: str) -> None:
                 assert found.action is wanted, (app, exe, path, change, owns)
 
     check()
+
+
+@pytest.mark.parametrize(
+    ("blocked", "allowed", "path", "action"),
+    [
+        ("/run/x/", "/var/run/x/", "/run/x/f", Action.DENY),
+        ("/var/run/x/", "/run/x/", "/run/x/f", Action.DENY),
+        ("/run/x/", "/var/run/", "/run/x/f", Action.DENY),
+        ("/var/run/", "/run/x/", "/run/x/f", Action.NONE),
+        ("/usr/bin/", "/bin/", "/usr/bin/f", Action.DENY),
+        ("/usr/", "/bin/", "/usr/bin/f", Action.NONE),
+        ("/var/", "/var/run/", "/var/run/f", Action.NONE),  # where it is no link
+    ],
+)
+def test_of_two_names_of_a_directory_none_is_the_longer(blocked: str, allowed: str, path: str, action: Action) -> None:
+    entries = [{"dir": blocked, "recursive": True}, {"dir": allowed, "recursive": True, "action": "Allow"}]
+    given_ = lowered(document({"file": {"matchDirectories": entries}}))
+    usual = {"/var/run": "/run", "/bin": "/usr/bin"}
+
+    def find(asked: str) -> links.Resolution:
+        at = next((link for link in usual if (asked + "/").startswith(link + "/")), None)
+        return links.Resolution((usual[at] + asked[len(at) :],) if at else ())
+
+    policies = given_ if path.startswith("/var/run/") else links.widened(given_, find)[0]
+    assert decided(policies, "file.open", WEB, file__path=path, file__access=abi.ACCESS_READ).action is action
 
 
 def test_each_name_of_a_rename_is_looked_up() -> None:
