@@ -697,7 +697,10 @@ static int decide(struct bpfence_diagrams *d, uint32_t dimension, uint32_t state
 	for (i = d->state_first.at[state]; i < d->state_first.at[state + 1]; i++)
 		if (d->clauses[d->states.at[i]].first == dimension && words_put(&d->stack, d->states.at[i]))
 			return -ENOMEM;
-	if (stack_state(d, begin + f.n_kept, &undecided) || (error = take_together(d, undecided, &f.together)))
+	error = stack_state(d, begin + f.n_kept, &undecided);
+	if (!error)
+		error = take_together(d, undecided, &f.together);
+	if (error)
 		return error;
 	joined = d->stack.n;
 	t = &d->togethers[f.together];
