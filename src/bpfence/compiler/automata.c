@@ -498,8 +498,16 @@ static void raw_free(struct raw *raw)
 struct family {
 	struct words *first, *members; /* of set n: members[first[n] .. first[n + 1]) */
 	struct words hash;
+	bool alone; /* sets of one number are found by whoever adds them */
 	struct table table;
 };
+
+/* One that is not there yet. */
+static int family_add(struct family *f, const uint32_t *set, size_t n, uint32_t hash, uint32_t *number)
+{
+	*number = f->hash.n;
+	return words_append(f->members, set, n) || words_put(f->first, f->members->n) || words_put(&f->hash, hash) ? -ENOMEM : 0;
+}
 
 static int family_put(struct family *f, const uint32_t *set, size_t n, uint32_t *number)
 {
@@ -513,6 +521,8 @@ static int family_put(struct family *f, const uint32_t *set, size_t n, uint32_t 
 		if (table_make(&bigger, 2 * f->table.used + 64))
 			return -ENOMEM;
 		for (i = 0; i < f->hash.n; i++) {
+			if (f->alone && f->first->at[i + 1] - f->first->at[i] == 1)
+				continue;
 			slot = f->hash.at[i] & (bigger.room - 1);
 			while (bigger.slot[slot] != NONE)
 				slot = (slot + 1) & (bigger.room - 1);
@@ -531,12 +541,9 @@ static int family_put(struct family *f, const uint32_t *set, size_t n, uint32_t 
 			return 0;
 		}
 	}
-	*number = f->hash.n;
-	f->table.slot[slot] = *number;
+	f->table.slot[slot] = f->hash.n;
 	f->table.used++;
-	if (words_append(f->members, set, n) || words_put(f->first, f->members->n) || words_put(&f->hash, (uint32_t)hash))
-		return -ENOMEM;
-	return 0;
+	return family_add(f, set, n, (uint32_t)hash, number);
 }
 
 static int family_make(struct family *f, struct words *first, struct words *members)
@@ -562,6 +569,7 @@ struct subset {
 	struct words state_first, state_nodes;
 	struct words stay, cross, next, set;
 	struct words by_byte[256];
+	uint32_t *alone;       /* by node: the state that is this node alone, as nearly all are in a trie */
 	uint32_t *mark, epoch; /* by node */
 	uint32_t budget;
 	bool first;  /* what was found first counts: an accepting state is left no more */
@@ -570,10 +578,18 @@ struct subset {
 
 static int subset_state(struct subset *s, const struct words *nodes, uint32_t *number)
 {
-	int error = family_put(&s->states, nodes->at, nodes->n, number);
+	bool alone = nodes->n == 1;
+	int error;
 
+	if (alone && s->alone[*nodes->at] != NONE) {
+		*number = s->alone[*nodes->at];
+		return 0;
+	}
+	error = alone ? family_add(&s->states, nodes->at, 1, 0, number) : family_put(&s->states, nodes->at, nodes->n, number);
 	if (error)
 		return error;
+	if (alone)
+		s->alone[*nodes->at] = *number;
 	return *number > s->budget || s->state_nodes.n > s->room ? -E2BIG : 0;
 }
 
@@ -772,6 +788,8 @@ static int subset_accept(struct subset *s, uint32_t number)
 	for (i = 0; i < s->set.n; i++)
 		if (!i || s->set.at[i] != s->set.at[kept - 1])
 			s->set.at[kept++] = s->set.at[i];
+	if (!kept) /* set 0, as of most */
+		return words_put(&s->raw->accept, 0);
 	error = family_put(&s->accepts, s->set.at, kept, &set);
 	return error ? error : words_put(&s->raw->accept, set);
 }
@@ -790,8 +808,10 @@ static int subset_construct(struct subset *s)
 {
 	struct words start = { .at = s->nfa->closure.at, .n = s->nfa->closure_first.at[1] };
 	uint32_t number;
-	int error = family_make(&s->states, &s->state_first, &s->state_nodes);
+	int error;
 
+	s->states.alone = true;
+	error = family_make(&s->states, &s->state_first, &s->state_nodes);
 	if (!error)
 		error = family_make(&s->accepts, &s->raw->set_first, &s->raw->sets);
 	if (!error)
@@ -816,11 +836,15 @@ static int determinise(struct nfa *nfa, struct raw *raw, uint32_t budget, size_t
 	int i, error = -ENOMEM;
 
 	s.mark = calloc(nfa->loop.n, sizeof(*s.mark));
-	if (s.mark)
+	s.alone = malloc(nfa->loop.n * sizeof(*s.alone));
+	if (s.mark && s.alone) {
+		memset(s.alone, 0xff, nfa->loop.n * sizeof(*s.alone));
 		error = subset_construct(&s);
+	}
 	for (i = 0; i < 256; i++)
 		free(s.by_byte[i].at);
 	free(s.mark);
+	free(s.alone);
 	free(s.state_first.at);
 	free(s.state_nodes.at);
 	free(s.stay.at);

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""automata.c, minimise.c and rows.c in, the extension module bpfence.compiler._core out.
+"""automata.c, minimise.c, rows.c and decide.c in, the extension module bpfence.compiler._core out.
 
 Run by setuptools (cffi_modules in setup.py), or by hand for a build in place: `python src/bpfence/compiler/build_core.py`.
-It links no library. Where it is not built, `determinise` and `rows` do the same work in Python.
+It links no library. Where it is not built, `determinise`, `rows` and `diagram` do the same work in Python.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("automata.c", "minimise.c", "rows.c")  # one after the other, as one file
+SOURCES = ("automata.c", "minimise.c", "rows.c", "decide.c")  # one after the other, as one file
 
 DECLARATIONS = """
 struct bpfence_automaton {
@@ -33,6 +33,31 @@ int bpfence_comb_add(struct bpfence_comb *comb, uint32_t n, const uint32_t *defa
 uint32_t bpfence_comb_blocks(const struct bpfence_comb *comb);
 int bpfence_comb_write(const struct bpfence_comb *comb, uint32_t *words, uint64_t n_words, uint32_t base, uint32_t *starts);
 
+struct bpfence_dimension { uint8_t joined, moved; };
+struct bpfence_rule { int32_t severity; uint32_t confirmed; };
+struct bpfence_group {
+    uint32_t n_nodes, n_leaves, n_rows;
+    const uint32_t *node_first, *nodes; const uint32_t *leaf_first, *leaves; const uint32_t *row_first, *rows;
+    int32_t subject; uint64_t edges;
+};
+struct bpfence_diagrams;
+struct bpfence_diagrams *bpfence_diagrams_new(uint32_t n_dimensions, const struct bpfence_dimension *dimensions, uint32_t subjects,
+                                              uint32_t n_rules, const struct bpfence_rule *rules, uint32_t n_events, uint64_t budget,
+                                              int (*ask)(void *, int, uint32_t), void *whom);
+void bpfence_diagrams_free(struct bpfence_diagrams *diagrams);
+int bpfence_diagrams_mask(struct bpfence_diagrams *diagrams, const uint64_t *words);
+int bpfence_diagrams_clause(struct bpfence_diagrams *diagrams, uint32_t rule, uint32_t first, uint32_t mask);
+int bpfence_diagrams_bare(struct bpfence_diagrams *diagrams, uint32_t number, uint32_t bare);
+int bpfence_diagrams_parts(struct bpfence_diagrams *diagrams, uint32_t number, uint32_t base, uint32_t some, uint32_t n,
+                           const uint32_t *values, const uint32_t *ends, const uint32_t *classes);
+int bpfence_diagrams_build(struct bpfence_diagrams *diagrams, const uint32_t *clauses, uint32_t n);
+void bpfence_diagrams_made(const struct bpfence_diagrams *diagrams, struct bpfence_group *group);
+extern "Python" int diagrams_ask(void *whom, int what, uint32_t clause);
+
+#define NONE ...
+#define ASK_PARTS ...
+#define ASK_BARE ...
+#define EVENTS ...
 #define E2BIG ...
 #define ENOMEM ...
 """

@@ -26,9 +26,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bpfence import abi
+from bpfence.compiler import core
 from bpfence.compiler import image as images
 from bpfence.compiler.cache import CACHED_EDGES, CACHED_RULES, Cache
 from bpfence.compiler.classes import Classification, Dimension, Test, classify
+from bpfence.compiler.decided import Diagrams as Decided
 from bpfence.compiler.diagram import Builder, Clause, Conditions, Group, Leaf, TooLarge
 from bpfence.compiler.groups import Partition, cost
 from bpfence.compiler.image import VerdictRow, with_generation
@@ -257,7 +259,8 @@ def _groups(
     done: list[Group] = []
     while pending:
         clauses = pending.pop(0)
-        builder = Builder(conditions, dimensions, classification.subjects, severity, abi.ABI_MAX_EVENTS, budget, confirmed)
+        make = Decided if core.BUILT else Builder
+        builder = make(conditions, dimensions, classification.subjects, severity, abi.ABI_MAX_EVENTS, budget, confirmed)
         try:
             done.append(builder.build(clauses))
             continue

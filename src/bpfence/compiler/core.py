@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What automata.c and rows.c make, as Python's types.
+"""What automata.c and rows.c make, as Python's types; `decided` has what decide.c makes.
 
 Called by `compiler.automaton` and `compiler.image`, where it is built (`BUILT`); `determinise` and `rows` are the reference.
 """
@@ -22,14 +22,14 @@ else:
     BUILT = True
 
 assert array("I").itemsize == 4
-_WORDS: Final = "uint32_t[]"
+WORDS: Final = "uint32_t[]"
 
 
 def build(programs: Sequence[bytes], budget: int, members: int, first: bool = False) -> Automaton:
     """See `determinise.build`; `programs` as `automaton.program` makes them. ValueError for what is none, MemoryError."""
     ends = array("I", accumulate(map(len, programs)))
     result = ffi.new("struct bpfence_automaton **")
-    _check(lib.bpfence_automaton_build(b"".join(programs), ffi.from_buffer(_WORDS, ends), len(ends), budget, members, first, result))
+    check(lib.bpfence_automaton_build(b"".join(programs), ffi.from_buffer(WORDS, ends), len(ends), budget, members, first, result))
     made = result[0]
     try:
         firsts, found = _array(made.class_first, made.n_classes + 1), _array(made.members, made.n_members)
@@ -59,9 +59,9 @@ class Packer:
         """See `rows.Rows`."""
         table = ffi.new("uint8_t[256]")
         default, first, targets, accept = (
-            ffi.from_buffer(_WORDS, found) for found in (automaton.default, automaton.first, automaton.targets, automaton.accept)
+            ffi.from_buffer(WORDS, found) for found in (automaton.default, automaton.first, automaton.targets, automaton.accept)
         )
-        _check(
+        check(
             lib.bpfence_comb_add(
                 self.comb, len(automaton.default), default, first, automaton.labels, targets, len(automaton.labels), accept, table
             )
@@ -77,7 +77,7 @@ class Packer:
         """See `rows.Rows`."""
         words = array("I", bytes(4 * BLOCK_WORDS)) * self.blocks()
         starts = array("I", bytes(4 * self.added))
-        _check(lib.bpfence_comb_write(self.comb, ffi.from_buffer(_WORDS, words), len(words), base, ffi.from_buffer(_WORDS, starts)))
+        check(lib.bpfence_comb_write(self.comb, ffi.from_buffer(WORDS, words), len(words), base, ffi.from_buffer(WORDS, starts)))
         return words, list(starts)
 
 
@@ -87,7 +87,7 @@ def _array(values: object, count: int) -> array[int]:
     return found
 
 
-def _check(error: int) -> None:
+def check(error: int) -> None:
     if error == -lib.E2BIG:
         raise TooManyStates
     if error == -lib.ENOMEM:

@@ -362,14 +362,21 @@ class Builder:
 
     def build(self, clauses: Iterable[Clause]) -> Group:
         """TooLarge when it passes the budget."""
-        self.most_work = self.conditions.work + WORK_PER_EDGE * self.budget
+        self.begin()
         clauses = list(clauses)
         state = tuple(sorted({self.clause(c) for c in clauses if c.condition != FALSE}))
         subject = self.subject(state, False)
         rules = tuple(sorted({clause.rule for clause in clauses}))
-        of = [number if dimension.column < 0 else dimension.column for number, dimension in enumerate(self.dimensions)]
+        of = self.columns()
         nodes = [node if of[node.dimension] == node.dimension else node._replace(dimension=of[node.dimension]) for node in self.nodes]
         return Group(rules, nodes, self.leaves, self.rows, subject, self.edges)
+
+    def begin(self) -> None:
+        self.most_work = self.conditions.work + WORK_PER_EDGE * self.budget
+
+    def columns(self) -> list[int]:
+        """By the number of a dimension that of the one which it is."""
+        return [number if dimension.column < 0 else dimension.column for number, dimension in enumerate(self.dimensions)]
 
     def clause(self, clause: Clause) -> int:
         number = self.clause_number.get(clause)
@@ -452,7 +459,7 @@ class Builder:
     def matters(self, bases: Mapping[int, int], blocks: Sequence[Block], joined: Sequence[int]) -> bool:
         """Whether for some class none of the most severe rules of all is left, so that what is uncertain would be decided otherwise."""
         severity = [self.severity[self.clauses[number].rule] for number in joined]
-        top = max(severity)
+        top = max(severity, default=0)
         most = severity.count(top)
 
         def gone(pairs: Iterable[tuple[int, int]]) -> int:

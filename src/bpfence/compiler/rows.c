@@ -22,6 +22,7 @@ struct placed {
 
 struct bpfence_comb {
 	uint64_t (*free)[BLOCK_BITS]; /* by block: a set bit is a free cell */
+	uint8_t (*low)[256];          /* by block: see block_fits */
 	uint32_t *count;
 	uint32_t n_blocks, room;
 	uint32_t open[OPEN_BLOCKS], n_open;
@@ -49,6 +50,7 @@ void bpfence_comb_free(struct bpfence_comb *comb)
 		placed_free(&comb->automata[i]);
 	free(comb->automata);
 	free(comb->free);
+	free(comb->low);
 	free(comb->count);
 	free(comb);
 }
@@ -175,21 +177,30 @@ static uint64_t shifted(const uint64_t *bits, uint32_t word, uint32_t by)
 	return rest ? low >> rest | high << (64 - rest) : low;
 }
 
-/* Where in a block a row with these cells fits first; NONE: nowhere. */
-static uint32_t block_fits(const uint64_t *bits, const uint8_t *cells, uint32_t n)
+/* Where in a block a row with these cells fits first; NONE: nowhere. `low`, by cell, is the word before which no row with that cell alone
+ * fits, and so none that has it among others; of cell 0, which is never one of `cells`, that of rows without any. Cells are only ever taken.
+ */
+static uint32_t block_fits(const uint64_t *bits, uint8_t *low, const uint8_t *cells, uint32_t n)
 {
-	uint32_t word, i;
+	uint32_t word = low[0], i;
 
-	for (word = 0; word < BLOCK_BITS; word++) {
+	for (i = 0; i < n; i++)
+		word = low[cells[i]] > word ? low[cells[i]] : word;
+	for (; word < BLOCK_BITS; word++) {
 		uint64_t fits = bits[word];
 
 		if (64 * (word + 1) > STARTS)
 			fits &= 64 * word >= STARTS ? 0 : ((uint64_t)1 << (STARTS - 64 * word)) - 1;
 		for (i = 0; i < n && fits; i++)
 			fits &= shifted(bits, word, cells[i]);
-		if (fits)
-			return 64 * word + __builtin_ctzll(fits);
+		if (!fits)
+			continue;
+		if (n < 2)
+			low[n ? cells[0] : 0] = word;
+		return 64 * word + __builtin_ctzll(fits);
 	}
+	if (n < 2)
+		low[n ? cells[0] : 0] = word;
 	return NONE;
 }
 
@@ -198,11 +209,16 @@ static int block_new(struct bpfence_comb *comb)
 	if (comb->n_blocks == comb->room) {
 		uint32_t room = comb->room ? 2 * comb->room : 8;
 		uint64_t (*bits)[BLOCK_BITS] = realloc(comb->free, room * sizeof(*bits));
+		uint8_t (*low)[256];
 		uint32_t *count;
 
 		if (!bits)
 			return -ENOMEM;
 		comb->free = bits;
+		low = realloc(comb->low, room * sizeof(*low));
+		if (!low)
+			return -ENOMEM;
+		comb->low = low;
 		count = realloc(comb->count, room * sizeof(*count));
 		if (!count)
 			return -ENOMEM;
@@ -210,6 +226,7 @@ static int block_new(struct bpfence_comb *comb)
 		comb->room = room;
 	}
 	memset(comb->free[comb->n_blocks], 0xff, sizeof(*comb->free));
+	memset(comb->low[comb->n_blocks], 0, sizeof(*comb->low));
 	comb->count[comb->n_blocks] = BLOCK_CELLS;
 	if (comb->n_open == OPEN_BLOCKS) {
 		memmove(comb->open, comb->open + 1, (OPEN_BLOCKS - 1) * sizeof(*comb->open));
@@ -226,7 +243,7 @@ static int comb_place(struct bpfence_comb *comb, const uint8_t *cells, uint32_t 
 
 	for (k = 0; k < comb->n_open && at == NONE; k++) {
 		block = comb->open[k];
-		at = block_fits(comb->free[block], cells, n);
+		at = block_fits(comb->free[block], comb->low[block], cells, n);
 	}
 	if (at == NONE) {
 		error = block_new(comb);
@@ -252,11 +269,14 @@ static int comb_place(struct bpfence_comb *comb, const uint8_t *cells, uint32_t 
 /* Wide rows first, while blocks are empty; then depth first, so that a path's states lie together. */
 static int place_rows(struct bpfence_comb *comb, struct placed *a)
 {
+	bool seen[257] = { false };
 	uint32_t width, state;
 	int error = 0;
 
+	for (state = 0; state < a->n; state++)
+		seen[a->first[state + 1] - a->first[state]] = true;
 	for (width = 256; width > WIDE_ROW && !error; width--) {
-		for (state = 0; state < a->n && !error; state++)
+		for (state = 0; seen[width] && state < a->n && !error; state++)
 			if (a->first[state + 1] - a->first[state] == width)
 				error = comb_place(comb, a->cells + a->first[state], width, &a->place[state]);
 	}
