@@ -48,8 +48,8 @@ IDLE_SECONDS = 3
 ALERTS = 300
 ALERT_PAUSE_MS = 20
 STORM, STORM_PAUSE_MS, STORM_SECONDS = 20, 4, 2
-"""So many opens at once, so often, for so long: 5,000 a second, three quarters of what one processor can do here together with their alerts,
-each of which takes some 140,000 of the 1,000 million instructions that are a second in the guest. More of them wait for the processor."""
+"""So many opens at once, so often, for so long: 5,000 a second, three quarters of what one processor can do here together with their
+alerts, each of which takes some 140,000 of the 1,000 million instructions that are a second in the guest. More wait for the processor."""
 OPERATIONS = ("getppid", "pwrite", "open-short", "open-long", "create-rename-unlink", "connect", "spawn", "fork")
 
 
