@@ -137,7 +137,8 @@ class Bench:
         self.sink = folder / "lines.jsonl"
         self.outputs: Outputs = open_outputs((f"jsonl:{self.sink}",), print)
         settings = Settings(policies=(str(policy),), drop_privileges=False)
-        agents._cgroup_path = lambda of_container: lambda number: "/system.slice/app.service"  # as cgroup v2 has it, which this host may lack
+        # As cgroup v2 has it, which this host may lack.
+        agents._cgroup_path = lambda of_container: lambda number: "/system.slice/app.service"
         self.agent = Agent(settings, self.outputs, report=lambda text: None, kernel=FakeKernel(self.engine))
         self.agent.start()
         self.outputs.start()
