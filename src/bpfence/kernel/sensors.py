@@ -145,9 +145,10 @@ def tracepoint(place: str) -> tuple[int, tuple[FormatField, ...]]:
         near = sorted({entry.name for root in _EVENTS if (root / subsystem).is_dir() for entry in (root / subsystem).iterdir()})
         raise _missing(f"this kernel has no tracepoint {place}, or tracefs is not mounted", name, near)
     try:
-        number = int((folder / "id").read_text(encoding="ascii"))
-        with (folder / "format").open("rb") as file:
-            text = file.read(_MAX_FORMAT).decode("utf-8", "replace")
+        with libbpf.telling_descriptors(f"looking at tracepoint {place}"):
+            number = int((folder / "id").read_text(encoding="ascii"))
+            with (folder / "format").open("rb") as file:
+                text = file.read(_MAX_FORMAT).decode("utf-8", "replace")
     except (OSError, ValueError) as error:
         raise KernelError(f"tracepoint {place} cannot be looked at: {error}", missing="tracefs") from error
     return number, tuple(format_fields(text))
@@ -203,7 +204,8 @@ def function_of(probe: Probe, machine: str) -> str:
 
 def _device(name: str) -> int:
     try:
-        return int((_DEVICES / name / "type").read_text(encoding="ascii"))
+        with libbpf.telling_descriptors(f"looking for {name}s"):
+            return int((_DEVICES / name / "type").read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
         hint = "use a kernel built with CONFIG_KPROBE_EVENTS=y"
         raise KernelError(f"this kernel has no {name}s: {error}", missing=f"{name}s", hint=hint) from error
